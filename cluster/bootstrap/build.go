@@ -28,12 +28,12 @@ type Builds struct {
 
 // build is a program that can be shipped.
 type build struct {
-	path    string
-	content []byte
-	digest  string                 // SHA-256, hex
-	packed  func() ([]byte, error) // the content by gzip, made when it is first shipped
-	arch    string                 // in Go's words
-	glibc   string                 // the least version that it needs; "" for a static one
+	path       string
+	content    []byte
+	digest     string                 // SHA-256, hex
+	compressed func() ([]byte, error) // the content by gzip, made when it is first shipped
+	arch       string                 // in Go's words
+	glibc      string                 // the least version that it needs; "" for a static one
 }
 
 // NewBuilds starts from the program at this path.
@@ -41,7 +41,7 @@ func NewBuilds(self string) *Builds { return &Builds{self: self, read: map[strin
 
 // fitting gives the program for a machine, or the problem that there is none.
 func (b *Builds) fitting(f *Facts) (*build, error) {
-	for _, path := range b.candidates(f.arch()) {
+	for _, path := range b.candidates(f.goArch()) {
 		p, err := b.open(path)
 		if os.IsNotExist(err) {
 			continue
@@ -49,16 +49,16 @@ func (b *Builds) fitting(f *Facts) (*build, error) {
 		if err != nil {
 			return nil, err
 		}
-		if p.arch == f.arch() && runs(p.glibc, f.Glibc) {
+		if p.arch == f.goArch() && glibcSatisfies(p.glibc, f.Glibc) {
 			return p, nil
 		}
 	}
-	what := f.arch()
+	what := f.goArch()
 	if what == runtime.GOARCH {
 		what = fmt.Sprintf("%s that does without glibc %s", what, or(f.Glibc, "at all"))
 	}
 	return nil, &shell.Problem{Cause: "there is no mlfnode here for " + what,
-		Cure: fmt.Sprintf("put mlfnode-linux-%s beside %s; `make release` builds it", f.arch(), b.self)}
+		Cure: fmt.Sprintf("put mlfnode-linux-%s beside %s; `make release` builds it", f.goArch(), b.self)}
 }
 
 // candidates are where a program for the architecture may lie, the best first.
@@ -78,18 +78,18 @@ func (b *Builds) open(path string) (*build, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &build{path: path, content: content, packed: sync.OnceValues(func() ([]byte, error) { return pack(content) })}
+	p := &build{path: path, content: content, compressed: sync.OnceValues(func() ([]byte, error) { return compress(content) })}
 	sum := sha256.Sum256(content)
 	p.digest = hex.EncodeToString(sum[:])
-	if p.arch, p.glibc, err = needs(content); err != nil {
+	if p.arch, p.glibc, err = requirements(content); err != nil {
 		return nil, fmt.Errorf("read the program %s: %w", path, err)
 	}
 	b.read[path] = p
 	return p, nil
 }
 
-// pack compresses a program for its way.
-func pack(content []byte) ([]byte, error) {
+// compress compresses a program for its way.
+func compress(content []byte) ([]byte, error) {
 	var packed bytes.Buffer
 	w, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
 	if err != nil {
@@ -104,8 +104,8 @@ func pack(content []byte) ([]byte, error) {
 	return packed.Bytes(), nil
 }
 
-// needs finds out what a program runs on.
-func needs(content []byte) (arch, glibc string, err error) {
+// requirements finds out what a program runs on.
+func requirements(content []byte) (arch, glibc string, err error) {
 	f, err := elf.NewFile(bytes.NewReader(content))
 	if err != nil {
 		return "", "", err
@@ -116,15 +116,15 @@ func needs(content []byte) (arch, glibc string, err error) {
 		return arch, "", nil // a static program imports nothing
 	}
 	for _, s := range symbols {
-		if v, ok := strings.CutPrefix(s.Version, "GLIBC_"); ok && !runs(v, glibc) {
+		if v, ok := strings.CutPrefix(s.Version, "GLIBC_"); ok && !glibcSatisfies(v, glibc) {
 			glibc = v
 		}
 	}
 	return arch, glibc, nil
 }
 
-// runs reports whether a program that needs one version of glibc runs on another; "" is none.
-func runs(needed, there string) bool {
+// glibcSatisfies reports whether a program that needs one version of glibc runs on another; "" is none.
+func glibcSatisfies(needed, there string) bool {
 	if needed == "" {
 		return true
 	}

@@ -46,14 +46,14 @@ type Host struct {
 	Settings yaml.Node `yaml:"settings,omitempty"` // of its node.yaml, over those of all
 }
 
-// Is reports whether the machine has the role.
-func (h *Host) Is(r Role) bool { return slices.Contains(h.Roles, r) }
+// HasRole reports whether the machine has the role.
+func (h *Host) HasRole(r Role) bool { return slices.Contains(h.Roles, r) }
 
 // Local reports whether it is the machine on which `up` runs.
 func (h *Host) Local() bool { return h.Address == LocalAddress }
 
-// set gives or takes a role.
-func (h *Host) set(r Role, on bool) {
+// setRole gives or takes a role.
+func (h *Host) setRole(r Role, on bool) {
 	h.Roles = slices.DeleteFunc(h.Roles, func(other Role) bool { return other == r })
 	if on {
 		h.Roles = append(h.Roles, r)
@@ -61,8 +61,8 @@ func (h *Host) set(r Role, on bool) {
 	slices.Sort(h.Roles)
 }
 
-// host is the address without user and port; "" for one that is none.
-func (h *Host) host() string {
+// hostname is the address without user and port; "" for one that is none.
+func (h *Host) hostname() string {
 	t, err := shell.ParseTarget(h.Address)
 	if err != nil {
 		return ""
@@ -70,9 +70,9 @@ func (h *Host) host() string {
 	return t.Host
 }
 
-// complete fills in what was left to defaults: the folder and the names of nodes. self names this machine. A machine that was brought up
+// fillDefaults fills in what was left to defaults: the folder and the names of nodes. self names this machine. A machine that was brought up
 // before, applied if it is not nil, keeps its name, whatever machines come and go beside it.
-func (c *Cluster) complete(self string, applied *Cluster) {
+func (c *Cluster) fillDefaults(self string, applied *Cluster) {
 	if c.Root == "" {
 		c.Root = DefaultRoot
 	}
@@ -82,21 +82,21 @@ func (c *Cluster) complete(self string, applied *Cluster) {
 	}
 	for i := range c.Hosts {
 		if h := &c.Hosts[i]; h.Name == "" {
-			if name := applied.nameAt(h.Address); name != "" && !taken[name] {
+			if name := applied.nodeNameAt(h.Address); name != "" && !taken[name] {
 				h.Name, taken[name] = name, true
 			}
 		}
 	}
 	for i := range c.Hosts {
 		if h := &c.Hosts[i]; h.Name == "" {
-			h.Name = freeName(h, self, taken)
+			h.Name = uniqueName(h, self, taken)
 			taken[h.Name] = true
 		}
 	}
 }
 
-// nameAt gives the name of the node at an address, "" for none. A nil cluster has none.
-func (c *Cluster) nameAt(address string) string {
+// nodeNameAt gives the name of the node at an address, "" for none. A nil cluster has none.
+func (c *Cluster) nodeNameAt(address string) string {
 	if c != nil {
 		for i := range c.Hosts {
 			if c.Hosts[i].Address == address {
@@ -107,24 +107,24 @@ func (c *Cluster) nameAt(address string) string {
 	return ""
 }
 
-// freeName makes a name from the address: its first label, or all of an IP address.
-func freeName(h *Host, self string, taken map[string]bool) string {
-	text := h.host()
+// uniqueName makes a name from the address: its first label, or all of an IP address.
+func uniqueName(h *Host, self string, taken map[string]bool) string {
+	text := h.hostname()
 	if h.Local() {
 		text = self
 	}
 	if _, err := netip.ParseAddr(text); err != nil {
 		text, _, _ = strings.Cut(text, ".")
 	}
-	name := cleanName(text)
+	name := sanitizeName(text)
 	for n := 2; taken[name]; n++ {
-		name = fmt.Sprintf("%s-%d", cleanName(text), n)
+		name = fmt.Sprintf("%s-%d", sanitizeName(text), n)
 	}
 	return name
 }
 
-// cleanName keeps what a node's name may have.
-func cleanName(text string) string {
+// sanitizeName keeps what a node's name may have.
+func sanitizeName(text string) string {
 	name := strings.Map(func(r rune) rune {
 		if r == '-' || r == '_' || (r >= '0' && r <= '9') || (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z') {
 			return r
@@ -144,14 +144,14 @@ func (c *Cluster) Validate() error {
 	if len(c.Hosts) == 0 {
 		add("there are no hosts; name some with -a, or this machine with -m local or -w local")
 	}
-	if c.Root != "" && !below(c.Root) {
+	if c.Root != "" && !isSubfolder(c.Root) {
 		add("the folder %q is not a folder below the home folder; write one as in -r mlfnode", c.Root)
 	}
 	masters, working := 0, 0
 	names, addresses := map[string]bool{}, map[string]bool{}
 	for i := range c.Hosts {
 		h := &c.Hosts[i]
-		if h.Is(Master) {
+		if h.HasRole(Master) {
 			masters++
 		}
 		working += len(h.Roles)
@@ -164,12 +164,12 @@ func (c *Cluster) Validate() error {
 		names[h.Name] = true
 		problems = append(problems, h.problems()...)
 	}
-	problems = append(problems, c.judgeRoles(masters, working)...)
+	problems = append(problems, c.roleProblems(masters, working)...)
 	return errors.Join(problems...)
 }
 
-// below reports whether a path leads into a folder below the one it starts from.
-func below(folder string) bool {
+// isSubfolder reports whether a path leads into a folder below the one it starts from.
+func isSubfolder(folder string) bool {
 	clean := path.Clean(folder)
 	return !path.IsAbs(folder) && clean != "." && path.Clean("/"+folder) == "/"+clean
 }
@@ -181,7 +181,7 @@ func (h *Host) problems() []error {
 	if _, err := shell.ParseTarget(h.Address); err != nil {
 		problems = append(problems, err)
 	}
-	if h.Name != "" && h.Name != cleanName(h.Name) {
+	if h.Name != "" && h.Name != sanitizeName(h.Name) {
 		add("%q is not a valid node name; use letters, digits, - and _", h.Name)
 	}
 	for _, r := range h.Roles {
@@ -192,7 +192,7 @@ func (h *Host) problems() []error {
 	return problems
 }
 
-func (c *Cluster) judgeRoles(masters, working int) []error {
+func (c *Cluster) roleProblems(masters, working int) []error {
 	switch {
 	case len(c.Hosts) == 0:
 		return nil

@@ -13,8 +13,8 @@ import (
 )
 
 // letters makes flags from words like -a=hostA,hostB.
-func letters(words ...string) *Letters {
-	l := &Letters{}
+func letters(words ...string) *Flags {
+	l := &Flags{}
 	for _, w := range words {
 		flag, value, _ := strings.Cut(w, "=")
 		to := map[string]**string{"-a": &l.Hosts, "-i": &l.Key, "-r": &l.Root, "-d": &l.Project, "-m": &l.Master, "-w": &l.Workers, "-b": &l.Attach}[flag]
@@ -61,12 +61,12 @@ func TestLetters(t *testing.T) {
 		{"this machine is the master", "", []string{"-a=hostA.lab.org", "-m=local", "-w=1"}, []string{"hostA hostA.lab.org worker", "laptop local master"}},
 		{"addresses and equal names", "", []string{"-a=10.0.0.5,hostA,hostA:2222,[fe80::1]:22", "-m=1", "-w=2,3,4"},
 			[]string{"10-0-0-5 10.0.0.5 master", "hostA hostA worker", "hostA-2 hostA:2222 worker", "fe80--1 [fe80::1]:22 worker"}},
-		{"attached", "", []string{"-a=hostA", "-w=1", "-b=boss:7420"}, []string{"hostA hostA worker"}},
+		{"attached", "", []string{"-a=hostA", "-w=1", "-b=master:7420"}, []string{"hostA hostA worker"}},
 		{"a host without a role", "", []string{"-a=hostA,hostB", "-m=1"}, []string{"hostA hostA master", "hostB hostB"}},
 		{"the file alone", written, nil, []string{"hostA ada@hostA master", "gpu hostB:2222 worker"}},
 		{"a flag over the file", written, []string{"-w=1,2"}, []string{"hostA ada@hostA master worker", "gpu hostB:2222 worker"}},
 		{"another master than the file's", written, []string{"-m=2"}, []string{"hostA ada@hostA", "gpu hostB:2222 master worker"}},
-		{"attached over the file", written, []string{"-b=boss"}, []string{"hostA ada@hostA", "gpu hostB:2222 worker"}},
+		{"attached over the file", written, []string{"-b=master"}, []string{"hostA ada@hostA", "gpu hostB:2222 worker"}},
 		{"hosts over the file keep what is said of them", written, []string{"-a=hostB:2222,hostC", "-m=2"}, []string{"gpu hostB:2222 worker", "hostC hostC master"}},
 		{"this machine leaves", written, []string{"-w=local,2", "-m=1"}, []string{"hostA ada@hostA master", "gpu hostB:2222 worker", "laptop local worker"}},
 	}
@@ -76,7 +76,7 @@ func TestLetters(t *testing.T) {
 			if err := letters(tt.flags...).Apply(c); err != nil {
 				t.Fatal(err)
 			}
-			if c.complete("laptop", nil); c.Validate() != nil {
+			if c.fillDefaults("laptop", nil); c.Validate() != nil {
 				t.Fatal(c.Validate())
 			}
 			if diff := cmp.Diff(tt.want, shape(c)); diff != "" {
@@ -105,8 +105,8 @@ func TestBadClusters(t *testing.T) {
 		{"", []string{"-a=A,,B", "-m=1"}, "-a A,,B: there is an empty place in the list; write HOST,HOST"},
 		{"", []string{"-a=local,B", "-m=1"}, "-a lists other machines; this one takes part with -m local or -w local"},
 		{"", []string{"-a=A,A", "-m=1"}, "the host A is named twice"},
-		{"", []string{"-a=A", "-m=1", "-b=boss"}, "there is a master among the hosts, and -b attaches to another one; choose one of them"},
-		{"", []string{"-a=A", "-b=boss"}, "no host runs anything; choose workers with -w"},
+		{"", []string{"-a=A", "-m=1", "-b=master"}, "there is a master among the hosts, and -b attaches to another one; choose one of them"},
+		{"", []string{"-a=A", "-b=master"}, "no host runs anything; choose workers with -w"},
 		{"", []string{"-a=A", "-m=1", "-r=/opt/ML"}, "the folder \"/opt/ML\" is not a folder below the home folder; write one as in -r mlfnode"},
 		{"", []string{"-a=A", "-m=1", "-r=../ML"}, "the folder \"../ML\" is not a folder below the home folder; write one as in -r mlfnode"},
 		{"", []string{"-a=A", "-m=1", "-r=."}, "the folder \".\" is not a folder below the home folder; write one as in -r mlfnode"},
@@ -131,7 +131,7 @@ func TestBadClusters(t *testing.T) {
 }
 
 // fault is what is said of a file and flags, by the first that complains.
-func fault(t *testing.T, text string, l *Letters) string {
+func fault(t *testing.T, text string, l *Flags) string {
 	t.Helper()
 	file := write(t, text)
 	c, err := Load(file)
@@ -139,7 +139,7 @@ func fault(t *testing.T, text string, l *Letters) string {
 		err = l.Apply(c)
 	}
 	if err == nil {
-		c.complete("laptop", nil)
+		c.fillDefaults("laptop", nil)
 		err = c.Validate()
 	}
 	for i := 0; err == nil && i < len(c.Hosts); i++ {
@@ -160,7 +160,7 @@ func TestNoFile(t *testing.T) {
 func TestNodeConfig(t *testing.T) {
 	c := load(t, "settings: {ports: {api: 17420, gossip: 17422}, patience: 20s}\nhosts:\n"+
 		"  - {address: A, roles: [master], settings: {ports: {api: 27420}, cpus: 4}}\n  - {address: B, roles: [worker]}\n")
-	c.complete("laptop", nil)
+	c.fillDefaults("laptop", nil)
 	p := protocol.Layout{Root: "/home/ada/ML"}
 	want := []string{
 		protocol.NodeHeading + "state: /home/ada/ML/state\nnode: A\nworker: false\nports: {api: 27420, gossip: 17422}\npatience: 20s\ncpus: 4\n",
@@ -187,11 +187,11 @@ func FuzzLetters(f *testing.F) {
 	f.Add("user@[fe80::1]:22", "local", "local,1", "a/b")
 	f.Fuzz(func(t *testing.T, hosts, master, workers, root string) {
 		c := &Cluster{}
-		l := &Letters{Hosts: &hosts, Master: &master, Workers: &workers, Root: &root}
+		l := &Flags{Hosts: &hosts, Master: &master, Workers: &workers, Root: &root}
 		if l.Apply(c) != nil {
 			return
 		}
-		if c.complete("laptop", nil); c.Validate() != nil {
+		if c.fillDefaults("laptop", nil); c.Validate() != nil {
 			return
 		}
 		if diff := cmp.Diff(shape(c), shape(save(t, c))); diff != "" {

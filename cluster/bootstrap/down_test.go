@@ -81,7 +81,7 @@ func (f *fakes) options() Options {
 	self, _ := os.Executable()
 	return Options{
 		Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []Role{Master}}, {Address: "b", Roles: []Role{Worker}}, {Address: "c", Roles: []Role{Worker}}}},
-		Builds:  NewBuilds(self), Self: "laptop", Tell: func(Event) {},
+		Builds:  NewBuilds(self), LocalName: "laptop", OnEvent: func(Event) {},
 		Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
 			if f.lost[address] {
 				return nil, "", errNoRoute
@@ -115,7 +115,7 @@ func TestDownSaysOfWhichCluster(t *testing.T) {
 	f := newFakes()
 	digest := func(of string) string { return strings.Repeat(of, 32) }
 	f.clusters, f.down["b"], f.lost = map[string]string{"a": digest("1a"), "b": digest("2b"), "c": digest("3c")}, true, map[string]bool{"c": true}
-	all, err := Down(t.Context(), f.options(), Stopping{})
+	all, err := Down(t.Context(), f.options(), DownOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,26 +131,26 @@ func TestPurgeAsksBeforeResultsGo(t *testing.T) {
 		name   string
 		sweeps string
 		down   bool
-		order  Stopping
+		order  DownOptions
 		refuse bool
 		asked  string // what Agree is asked, "" for nothing
 		stops  []string
 	}{
-		{"nothing to lose", "[]", false, Stopping{Purge: true}, true, "", []string{"a", "b", "c"}},
-		{"results", `[{"running":4},{"running":0}]`, false, Stopping{Purge: true}, true, "a: 2 sweeps with all results, and 4 trials are running", nil},
-		{"agreed", `[{"running":0}]`, false, Stopping{Purge: true}, false, "a: 1 sweep with all results", []string{"a", "b", "c"}},
-		{"agreed before", `[{"running":4}]`, false, Stopping{Purge: true, Yes: true}, true, "", []string{"a", "b", "c"}},
-		{"nobody knows", `[]`, true, Stopping{Purge: true}, true, "a: the results of its cluster", nil},
-		{"files stay", `[{"running":4}]`, false, Stopping{}, true, "", []string{"a", "b", "c"}},
-		{"one worker", `[{"running":4}]`, false, Stopping{Hosts: []string{"b"}, Purge: true}, true, "", []string{"b"}},
-		{"the master alone", `[{"running":4}]`, false, Stopping{Hosts: []string{"a"}, Purge: true}, true, "a: 1 sweep with all results, and 4 trials are running", nil},
+		{"nothing to lose", "[]", false, DownOptions{Purge: true}, true, "", []string{"a", "b", "c"}},
+		{"results", `[{"running":4},{"running":0}]`, false, DownOptions{Purge: true}, true, "a: 2 sweeps with all results, and 4 trials are running", nil},
+		{"agreed", `[{"running":0}]`, false, DownOptions{Purge: true}, false, "a: 1 sweep with all results", []string{"a", "b", "c"}},
+		{"agreed before", `[{"running":4}]`, false, DownOptions{Purge: true, Yes: true}, true, "", []string{"a", "b", "c"}},
+		{"nobody knows", `[]`, true, DownOptions{Purge: true}, true, "a: the results of its cluster", nil},
+		{"files stay", `[{"running":4}]`, false, DownOptions{}, true, "", []string{"a", "b", "c"}},
+		{"one worker", `[{"running":4}]`, false, DownOptions{Hosts: []string{"b"}, Purge: true}, true, "", []string{"b"}},
+		{"the master alone", `[{"running":4}]`, false, DownOptions{Hosts: []string{"a"}, Purge: true}, true, "a: 1 sweep with all results, and 4 trials are running", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFakes()
 			f.sweeps, f.down["a"] = tt.sweeps, tt.down
 			o, asked := f.options(), ""
-			o.Agree = func(_ context.Context, losses []string) error {
+			o.ConfirmLosses = func(_ context.Context, losses []string) error {
 				if asked = strings.Join(losses, "\n"); tt.refuse {
 					return errors.New("no")
 				}
@@ -170,7 +170,7 @@ func TestPurgeAsksBeforeResultsGo(t *testing.T) {
 // TestDownSaysWhatRuns has trials running on two of three machines.
 func TestDownSaysWhatRuns(t *testing.T) {
 	f := newFakes()
-	all, err := Down(t.Context(), f.options(), Stopping{})
+	all, err := Down(t.Context(), f.options(), DownOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,10 +181,10 @@ func TestDownSaysWhatRuns(t *testing.T) {
 		}
 	}
 	f = newFakes()
-	if all, err = Down(t.Context(), f.options(), Stopping{Hosts: []string{"c"}}); err != nil || len(all) != 1 || all[0].Host != "c" {
+	if all, err = Down(t.Context(), f.options(), DownOptions{Hosts: []string{"c"}}); err != nil || len(all) != 1 || all[0].Host != "c" {
 		t.Errorf("got %+v, %v, want c alone", all, err)
 	}
-	if _, err = Down(t.Context(), f.options(), Stopping{Hosts: []string{"nosuch"}}); err == nil || !strings.Contains(err.Error(), `there is no host "nosuch"`) {
+	if _, err = Down(t.Context(), f.options(), DownOptions{Hosts: []string{"nosuch"}}); err == nil || !strings.Contains(err.Error(), `there is no host "nosuch"`) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -65,8 +65,8 @@ func explainYAML(file string, err error) error {
 	return errors.Join(problems...)
 }
 
-// heading stands at the top of a file that up has written.
-const heading = `# The cluster of this folder, written by ` + "`mlfnode up`" + ` and read again by up -f, down, push, restart and status.
+// clusterHeading stands at the top of a file that up has written.
+const clusterHeading = `# The cluster of this folder, written by ` + "`mlfnode up`" + ` and read again by up -f, down, push, restart and status.
 # Edit it by hand as you like; comments of yours stay as long as up is given no other flags than -f. It holds no secrets.
 #
 #   address: [USER@]HOST[:PORT], or local for the machine on which you type
@@ -75,7 +75,7 @@ const heading = `# The cluster of this folder, written by ` + "`mlfnode up`" + `
 `
 
 // Save writes the file in one step.
-func Save(file string, c *Cluster) error { return saveUnder(heading, file, c) }
+func Save(file string, c *Cluster) error { return saveWithHeading(clusterHeading, file, c) }
 
 // appliedHeading stands at the top of a file with the machines of the last run of up.
 const appliedHeading = "# Written by `mlfnode up`: the machines that it has brought up last. `mlfnode up -f` and `down` stop those that are no longer in\n" +
@@ -96,7 +96,7 @@ func LoadApplied(file string) (*Cluster, error) {
 // SaveApplied keeps the machines of a run of up; with no hosts in c, nothing is kept.
 func SaveApplied(file string, c *Cluster) error {
 	if len(c.Hosts) > 0 {
-		return saveUnder(appliedHeading, AppliedFile(file), c)
+		return saveWithHeading(appliedHeading, AppliedFile(file), c)
 	}
 	if err := os.Remove(AppliedFile(file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget the machines of the last run: %w", err)
@@ -104,7 +104,7 @@ func SaveApplied(file string, c *Cluster) error {
 	return nil
 }
 
-func saveUnder(heading, file string, c *Cluster) error {
+func saveWithHeading(heading, file string, c *Cluster) error {
 	var b bytes.Buffer
 	b.WriteString(heading)
 	enc := yaml.NewEncoder(&b)

@@ -96,14 +96,14 @@ func checkSafe(t *testing.T, r *protocol.Response) {
 				t.Errorf("%s: %v", at, err)
 			}
 		}
-		if !printable.Plain(text) || len(text) > longestCause && at != "reply.Missing" {
+		if !printable.Plain(text) || len(text) > maxCause && at != "reply.Missing" {
 			t.Errorf("%s is not safe to show: %d bytes, %.60q", at, len(text), text)
 		}
 	})
 }
 
 func TestRepliesAreCheckedWhereTheyEnter(t *testing.T) {
-	if r, err := readReply(replyText(t, wholeReply())); err != nil {
+	if r, err := readResponse(replyText(t, wholeReply())); err != nil {
 		t.Fatal(err)
 	} else {
 		checkSafe(t, r)
@@ -118,7 +118,7 @@ func TestRepliesAreCheckedWhereTheyEnter(t *testing.T) {
 					v.SetString(text)
 				}
 			})
-			r, err := readReply(replyText(t, bad))
+			r, err := readResponse(replyText(t, bad))
 			if err != nil {
 				p := ProblemOf(err)
 				r = &protocol.Response{Problem: p}
@@ -135,7 +135,7 @@ func FuzzReply(f *testing.F) {
 		f.Add(replyText(f, &protocol.Response{FormerName: text, Notes: []string{text}}))
 	}
 	f.Fuzz(func(t *testing.T, out string) {
-		r, err := readReply(out)
+		r, err := readResponse(out)
 		if err != nil {
 			r = &protocol.Response{Problem: ProblemOf(err)}
 		}
@@ -149,13 +149,13 @@ func TestFactsAreCheckedWhereTheyEnter(t *testing.T) {
 			if key == "home" {
 				text = "/" + text
 			}
-			f := readFacts(answer(key+"="+text), noon)
+			f := parseFacts(answer(key+"="+text), noon)
 			if f == nil {
 				continue
 			}
 			f.Boot, f.Disk = "", "" // compared with others, and never shown
 			words(reflect.ValueOf(f), "facts", func(at string, v reflect.Value) {
-				if !printable.Plain(v.String()) || len(v.String()) > longestHome {
+				if !printable.Plain(v.String()) || len(v.String()) > maxHome {
 					t.Errorf("%s=%.60q: %s is %.60q", key, text, at, v.String())
 				}
 			})
@@ -168,14 +168,14 @@ func TestFactsAreCheckedWhereTheyEnter(t *testing.T) {
 
 func TestMembersAreCheckedWhereTheyEnter(t *testing.T) {
 	for _, text := range hostile {
-		if err := checkMembers([]alive{{Node: text, State: "alive", Address: "10.0.0.1:7422"}}); err == nil && text != "-x" {
+		if err := checkMembers([]member{{Node: text, State: "alive", Address: "10.0.0.1:7422"}}); err == nil && text != "-x" {
 			t.Errorf("%.60q is taken for a name", text)
 		}
-		if err := checkMembers([]alive{{Node: "a", State: "alive", Address: text}}); err == nil {
+		if err := checkMembers([]member{{Node: "a", State: "alive", Address: text}}); err == nil {
 			t.Errorf("%.60q is taken for an address", text)
 		}
 	}
-	if err := checkMembers([]alive{{Node: "a", State: "alive", Address: "[fe80::1%eth0]:7422"}, {Node: "b", State: "dead"}}); err != nil {
+	if err := checkMembers([]member{{Node: "a", State: "alive", Address: "[fe80::1%eth0]:7422"}, {Node: "b", State: "dead"}}); err != nil {
 		t.Error(err)
 	}
 }
@@ -196,7 +196,7 @@ func TestCommandsAreQuoted(t *testing.T) {
 		if strings.Contains(text, "\x00") || len(text) > 100_000 {
 			continue // no word of a command line
 		}
-		got, err := m.run(t.Context(), "forget", "--", text)
+		got, err := m.runCommand(t.Context(), "forget", "--", text)
 		want := []string{"--state-dir", m.facts.Layout.State(), "--config", m.facts.Layout.Config(), "forget", "--", text, ""}
 		if err != nil || !slices.Equal(strings.Split(got, "\x00"), want) {
 			t.Errorf("%.60q arrives as %.300q, %v", text, got, err)
@@ -236,13 +236,13 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 		master := fakeMachine(func(program, _ string) (string, error) {
 			switch {
 			case strings.Contains(program, "say os"):
-				return probed("boss"), nil
+				return probed("master"), nil
 			case strings.Contains(program, "provision start"):
 				return reply(protocol.Response{Observed: &protocol.Observed{Joined: true, Active: true, Working: true}}), nil
 			case strings.Contains(program, "'token'"):
 				return `{"token":"mlf1.x"}`, nil
 			case strings.Contains(program, "'members'"):
-				return `[{"node":"evil","state":"alive","address":"1.2.3.4:7422"},{"node":"boss","state":"alive","address":"1.2.3.5:7422"}]`, nil
+				return `[{"node":"evil","state":"alive","address":"1.2.3.4:7422"},{"node":"master","state":"alive","address":"1.2.3.5:7422"}]`, nil
 			case strings.Contains(program, "provision"):
 				return reply(protocol.Response{}), nil
 			}
@@ -261,10 +261,10 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 			}
 			return reply(protocol.Response{Observed: &protocol.Observed{Active: true, Working: true}}), nil
 		})
-		c := &Cluster{Hosts: []Host{{Address: "boss", Roles: []Role{Master}}, {Address: "evil", Roles: []Role{Worker}}}}
-		all := Up(t.Context(), Options{Cluster: c, Builds: NewBuilds(self), Self: "laptop", Tell: func(Event) {},
+		c := &Cluster{Hosts: []Host{{Address: "master", Roles: []Role{Master}}, {Address: "evil", Roles: []Role{Worker}}}}
+		all := Up(t.Context(), Options{Cluster: c, Builds: NewBuilds(self), LocalName: "laptop", OnEvent: func(Event) {},
 			Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
-				if address == "boss" {
+				if address == "master" {
 					return master, address, nil
 				}
 				return worker, address, nil
@@ -290,7 +290,7 @@ func TestRepliesThatSayNothing(t *testing.T) {
 	}
 	for _, said := range []string{"", "{}", "null", "[]", "{\"seen\":null}", "{\"seen\":{}}"} {
 		o := Options{
-			Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []Role{Master, Worker}}}}, Builds: NewBuilds(self), Self: "laptop", Tell: func(Event) {},
+			Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []Role{Master, Worker}}}}, Builds: NewBuilds(self), LocalName: "laptop", OnEvent: func(Event) {},
 			Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
 				return fakeMachine(func(program, _ string) (string, error) {
 					if strings.Contains(program, "say os") {
@@ -301,7 +301,7 @@ func TestRepliesThatSayNothing(t *testing.T) {
 			},
 		}
 		ctx, stop := context.WithTimeout(t.Context(), 2*time.Second) // for the one that is waited for
-		down, err := Down(ctx, o, Stopping{Purge: true})
+		down, err := Down(ctx, o, DownOptions{Purge: true})
 		if err != nil {
 			t.Errorf("%s: down: %v", said, err)
 		}

@@ -12,26 +12,26 @@ import (
 
 // How long a machine may take to answer. What hangs is a disk of the network or a driver as a rule, and nothing would end it.
 const (
-	probeLimit   = 30 * time.Second // each program that is known to hang has 5 s of it
-	commandLimit = 30 * time.Second
-	orderLimit   = 3 * time.Minute // a start waits for another order, the join, the service and the node
-	// stopLimit covers trials that save their state, and the removal of all results.
-	stopLimit = grid.MaxCheckpointGrace + 10*time.Minute
+	probeTimeout   = 30 * time.Second // each program that is known to hang has 5 s of it
+	commandTimeout = 30 * time.Second
+	requestTimeout = 3 * time.Minute // a start waits for another order, the join, the service and the node
+	// stopTimeout covers trials that save their state, and the removal of all results.
+	stopTimeout = grid.MaxCheckpointGrace + 10*time.Minute
 )
 
-// limitOf is how long an order may take, 0 for as long as the line takes.
-func limitOf(action string) time.Duration {
+// timeoutOf is how long an order may take, 0 for as long as the line takes.
+func timeoutOf(action string) time.Duration {
 	switch action {
 	case protocol.ActionReceive:
 		return 0
 	case protocol.ActionStop:
-		return stopLimit
+		return stopTimeout
 	}
-	return orderLimit
+	return requestTimeout
 }
 
-// within does something that is given up after a while.
-func within[T any](ctx context.Context, limit time.Duration, who string, fn func(context.Context) (T, error)) (T, error) {
+// withTimeout does something that is given up after a while.
+func withTimeout[T any](ctx context.Context, limit time.Duration, who string, fn func(context.Context) (T, error)) (T, error) {
 	if limit == 0 {
 		return fn(ctx)
 	}

@@ -17,23 +17,23 @@ import (
 // machine is one machine under work.
 type machine struct {
 	*Host
-	shell   shell.Machine
-	reached string // host name or address by which this machine reached it
-	facts   *Facts
-	seen    *protocol.Observed // as it was last looked at
-	gossip  string             // address of its gossip, once others have seen it
-	sight   sight              // of its node
-	removed bool               // from the cluster, and to be stopped
-	stopped bool               // for that
-	again   bool               // restart it although nothing differs
-	marks   []string           // of other machines, that were seen in its folder
-	shares  []*machine         // have their folder in the same place
-	since   time.Time          // when what ran before began, as others saw it
+	shell         shell.Machine
+	reachedAs     string // host name or address by which this machine reached it
+	facts         *Facts
+	observed      *protocol.Observed // as it was last looked at
+	gossip        string             // address of its gossip, once others have seen it
+	memberCache   memberCache        // of its node
+	removed       bool               // from the cluster, and to be stopped
+	stopped       bool               // for that
+	forceRestart  bool               // restart it although nothing differs
+	seenMarkers   []string           // of other machines, that were seen in its folder
+	sharesWith    []*machine         // have their folder in the same place
+	previousSince time.Time          // when what ran before began, as others saw it
 }
 
-// shipped is the program that puts mlfnode in its place: beside it first, and in one step once it is whole. DIGEST, PROGRAM and
+// installScript is the program that puts mlfnode in its place: beside it first, and in one step once it is whole. DIGEST, PROGRAM and
 // UNPACK are filled in.
-const shipped = `
+const installScript = `
 umask 077
 set -e
 dir=$(dirname PROGRAM)
@@ -51,23 +51,23 @@ mv -f "$new" PROGRAM
 echo DIGEST "$(stat -Lc '%s %z %i' PROGRAM 2>/dev/null)" >"$dir"/.digest
 `
 
-// ship puts the program on the machine, unless the same one is there.
-func (m *machine) ship(ctx context.Context, b *build) (sent bool, err error) {
+// install puts the program on the machine, unless the same one is there.
+func (m *machine) install(ctx context.Context, b *build) (sent bool, err error) {
 	if m.facts.Digest == b.digest {
 		return false, nil
 	}
 	unpack, content := "cat", b.content
 	if m.facts.Gzip {
 		unpack = "gzip -dc"
-		if content, err = b.packed(); err != nil {
+		if content, err = b.compressed(); err != nil {
 			return false, fmt.Errorf("pack the program: %w", err)
 		}
 	}
-	program := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Layout.Program()), "UNPACK", unpack).Replace(shipped)
+	program := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Layout.Program()), "UNPACK", unpack).Replace(installScript)
 	err = m.shell.Run(ctx, program, bytes.NewReader(content), nil)
 	var exit *shell.ExitError
 	if errors.As(err, &exit) {
-		return false, m.refusal(exit)
+		return false, m.installProblem(exit)
 	}
 	if err == nil {
 		m.facts.Digest = b.digest
@@ -75,8 +75,8 @@ func (m *machine) ship(ctx context.Context, b *build) (sent bool, err error) {
 	return err == nil, err
 }
 
-// refusal explains why the program could not be written.
-func (m *machine) refusal(e *shell.ExitError) *shell.Problem {
+// installProblem explains why the program could not be written.
+func (m *machine) installProblem(e *shell.ExitError) *shell.Problem {
 	root := m.facts.Layout.Root
 	if strings.Contains(e.Stderr, "No space left") {
 		return &shell.Problem{Cause: "the disk of " + root + " is full", Cure: "make room on it, or choose a folder on another one with -r"}
@@ -91,23 +91,23 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// cannotExecute is the exit code of a shell for a file that it may not run.
-const cannotExecute = 126
+// exitCannotExecute is the exit code of a shell for a file that it may not run.
+const exitCannotExecute = 126
 
-// noSuchCommand is the exit code of mlfnode for a command that it does not have.
-const noSuchCommand = 2
+// exitNoSuchCommand is the exit code of mlfnode for a command that it does not have.
+const exitNoSuchCommand = 2
 
-// ask sends an order to mlfnode on the machine. more follows the order on its standard input. A problem that the reply reports is
+// call sends an order to mlfnode on the machine. more follows the order on its standard input. A problem that the reply reports is
 // the error; the reply is returned all the same.
-func (m *machine) ask(ctx context.Context, action string, o protocol.Request, more io.Reader) (*protocol.Response, error) {
+func (m *machine) call(ctx context.Context, action string, o protocol.Request, more io.Reader) (*protocol.Response, error) {
 	o.Version, o.Root = protocol.Version, m.facts.Layout.Root
 	line, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
 	send := func(command string, stdin io.Reader) (string, error) {
-		return within(ctx, limitOf(action), "its mlfnode", func(ctx context.Context) (string, error) {
-			return shell.Output(ctx, m.shell, unset+shell.Quote(m.facts.Layout.Program())+" "+command+" "+action, stdin)
+		return withTimeout(ctx, timeoutOf(action), "its mlfnode", func(ctx context.Context) (string, error) {
+			return shell.Output(ctx, m.shell, unsetVariables+shell.Quote(m.facts.Layout.Program())+" "+command+" "+action, stdin)
 		})
 	}
 	line = append(line, '\n')
@@ -117,11 +117,11 @@ func (m *machine) ask(ctx context.Context, action string, o protocol.Request, mo
 	}
 	out, err := send(protocol.Command, stdin)
 	var exit *shell.ExitError
-	if errors.As(err, &exit) && exit.Code == noSuchCommand && more == nil { // an older mlfnode that was not replaced yet
+	if errors.As(err, &exit) && exit.Code == exitNoSuchCommand && more == nil { // an older mlfnode that was not replaced yet
 		out, err = send(protocol.FormerCommand, bytes.NewReader(line))
 	}
 	if errors.As(err, &exit) {
-		if exit.Code == cannotExecute {
+		if exit.Code == exitCannotExecute {
 			return nil, &shell.Problem{Cause: "nothing in " + m.facts.Layout.Root + " may be run, as on a disk that is mounted with noexec",
 				Cure: "choose a folder on another disk with -r"}
 		}
@@ -131,12 +131,12 @@ func (m *machine) ask(ctx context.Context, action string, o protocol.Request, mo
 	if err != nil {
 		return nil, err
 	}
-	r, err := readReply(out)
+	r, err := readResponse(out)
 	if err != nil {
 		return nil, err
 	}
 	if r.Observed != nil {
-		m.seen = r.Observed
+		m.observed = r.Observed
 	}
 	switch {
 	case r.Problem != nil:
@@ -147,9 +147,9 @@ func (m *machine) ask(ctx context.Context, action string, o protocol.Request, mo
 	return r, nil
 }
 
-// command runs a command of mlfnode on the machine, for its node, and decodes what it prints as JSON.
-func (m *machine) command(ctx context.Context, to any, args ...string) error {
-	out, err := m.run(ctx, args...)
+// runJSON runs a command of mlfnode on the machine, for its node, and decodes what it prints as JSON.
+func (m *machine) runJSON(ctx context.Context, to any, args ...string) error {
+	out, err := m.runCommand(ctx, args...)
 	if err != nil {
 		return err
 	}
@@ -159,22 +159,22 @@ func (m *machine) command(ctx context.Context, to any, args ...string) error {
 	return nil
 }
 
-// run runs a command of mlfnode on the machine, for its node, and gives what it prints.
-func (m *machine) run(ctx context.Context, args ...string) (string, error) {
-	line := m.line("", append([]string{"--config", m.facts.Layout.Config()}, args...)...)
-	return within(ctx, commandLimit, "mlfnode "+args[0], func(ctx context.Context) (string, error) {
+// runCommand runs a command of mlfnode on the machine, for its node, and gives what it prints.
+func (m *machine) runCommand(ctx context.Context, args ...string) (string, error) {
+	line := m.commandLine("", append([]string{"--config", m.facts.Layout.Config()}, args...)...)
+	return withTimeout(ctx, commandTimeout, "mlfnode "+args[0], func(ctx context.Context) (string, error) {
 		return shell.Output(ctx, m.shell, line, nil)
 	})
 }
 
-// line is a program of sh that runs a command of mlfnode for the machine's node, with words of sh before it.
-func (m *machine) line(before string, args ...string) string {
+// commandLine is a program of sh that runs a command of mlfnode for the machine's node, with words of sh before it.
+func (m *machine) commandLine(before string, args ...string) string {
 	words := append([]string{m.facts.Layout.Program(), "--state-dir", m.facts.Layout.State()}, args...)
 	for i := range words { // each of them: some come from other machines
 		words[i] = shell.Quote(words[i])
 	}
-	return unset + before + strings.Join(words, " ")
+	return unsetVariables + before + strings.Join(words, " ")
 }
 
-// unset keeps what start-up files say of other clusters and other settings from the mlfnode that is started for this one.
-const unset = `for v in $(env | sed -n 's/^\(MLF_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done; exec `
+// unsetVariables keeps what start-up files say of other clusters and other settings from the mlfnode that is started for this one.
+const unsetVariables = `for v in $(env | sed -n 's/^\(MLF_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done; exec `

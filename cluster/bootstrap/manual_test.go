@@ -31,7 +31,7 @@ func TestClusterOfTheManual(t *testing.T) {
 	if err := c.Validate(); err != nil {
 		t.Error(err)
 	}
-	c.complete("laptop", nil)
+	c.fillDefaults("laptop", nil)
 	if got, want := strings.Join(shape(c), ", "), "gpu1 ada@gpu1.example.org master worker, gpu2 ada@gpu2.example.org:2222 worker"; got != want {
 		t.Errorf("hosts: got %s, want %s", got, want)
 	}

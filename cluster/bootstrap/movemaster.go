@@ -17,18 +17,18 @@ import (
 const Move Step = "move"
 
 // MoveMaster has a machine of the cluster take the place of the master, with all that the master has: both are stopped, what the
-// master has is copied, the roles in o.Cluster are changed and kept with save, and Up does the rest,
+// masterHost has is copied, the roles in o.Cluster are changed and kept with save, and Up does the rest,
 // which puts the old state aside. Trials on other machines go on. From the copy on, the old master does
 // not start: until the roles are kept MoveMaster completes the move when it is called again, and Up
 // does from then on. Where it fails before the copy is there, Up brings the cluster up as it was.
 func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) error) ([]Outcome, error) {
-	all, err := move(ctx, o, to)
+	all, err := moveState(ctx, o, to)
 	if err != nil || slices.ContainsFunc(all, func(o Outcome) bool { return !o.OK }) {
 		return all, err
 	}
-	old, master := o.Cluster.master(), o.Cluster.named(to)
-	master.set(Master, true)
-	old.set(Master, false)
+	old, master := o.Cluster.masterHost(), o.Cluster.hostNamed(to)
+	master.setRole(Master, true)
+	old.setRole(Master, false)
 	if err := save(o.Cluster); err != nil {
 		return nil, problem(fmt.Sprintf("%s has what the master %s had, but cluster.yaml could not be changed: %s", master.Name, old.Name, err),
 			"fix that, and run this again: mlfnode move-master "+to)
@@ -45,15 +45,17 @@ func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) e
 	return up, nil
 }
 
-// master is the host with that role, nil for none.
-func (c *Cluster) master() *Host { return c.find(func(h *Host) bool { return h.Is(Master) }) }
-
-// named is the host of that name or address, nil for none.
-func (c *Cluster) named(name string) *Host {
-	return c.find(func(h *Host) bool { return h.Name == name || h.Address == name })
+// masterHost is the host with that role, nil for none.
+func (c *Cluster) masterHost() *Host {
+	return c.findHost(func(h *Host) bool { return h.HasRole(Master) })
 }
 
-func (c *Cluster) find(is func(*Host) bool) *Host {
+// hostNamed is the host of that name or address, nil for none.
+func (c *Cluster) hostNamed(name string) *Host {
+	return c.findHost(func(h *Host) bool { return h.Name == name || h.Address == name })
+}
+
+func (c *Cluster) findHost(is func(*Host) bool) *Host {
 	for i := range c.Hosts {
 		if is(&c.Hosts[i]) {
 			return &c.Hosts[i]
@@ -62,14 +64,14 @@ func (c *Cluster) find(is func(*Host) bool) *Host {
 	return nil
 }
 
-// move does the part of MoveMaster that Up does not do.
-func move(ctx context.Context, o Options, name string) ([]Outcome, error) {
-	r := newRun(o)
+// moveState does the part of MoveMaster that Up does not do.
+func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
+	r := newOperation(o)
 	defer r.close()
-	if err := r.named([]string{name}); err != nil {
+	if err := r.checkNames([]string{name}); err != nil {
 		return nil, err
 	}
-	old, _ := r.roles()
+	old, _ := r.masterAndWorkers()
 	i := slices.IndexFunc(r.machines, func(m *machine) bool { return m.Name == name || m.Address == name })
 	to := r.machines[i]
 	switch old {
@@ -79,88 +81,90 @@ func move(ctx context.Context, o Options, name string) ([]Outcome, error) {
 		return nil, problem(to.Name+" is the master already", "")
 	}
 	r.machines = []*machine{old, to}
-	r.each(r.machines, func(m *machine) { r.approach(ctx, m) })
-	r.twins(ctx)
-	if !r.movable(old, to) {
+	r.forEach(r.machines, func(m *machine) { r.inspect(ctx, m) })
+	r.refuseDuplicates(ctx)
+	if !r.checkMovable(old, to) {
 		return r.results(), nil
 	}
-	if copied(old, to) {
+	if holdsCopy(old, to) {
 		r.step(to, Move, func() (string, error) { return "has what " + old.Name + " had", nil })
 		return r.results(), nil
 	}
-	if to.seen != nil && to.seen.Joined {
-		r.each([]*machine{to}, func(m *machine) { // while the master is there to be told how its trials ended
+	if to.observed != nil && to.observed.Joined {
+		r.forEach([]*machine{to}, func(m *machine) { // while the master is there to be told how its trials ended
 			r.stop(ctx, m, protocol.Request{Purge: true})
-			m.facts.Digest, m.seen = "", nil
+			m.facts.Digest, m.observed = "", nil
 		})
-		r.each([]*machine{old}, func(m *machine) {
-			r.step(m, Move, func() (string, error) { return "freed its name", to.free(ctx, m) })
+		r.forEach([]*machine{old}, func(m *machine) {
+			r.step(m, Move, func() (string, error) { return "freed its name", to.releaseName(ctx, m) })
 		})
 	}
-	r.each([]*machine{to}, func(m *machine) { _ = r.well(old) && r.step(m, Ship, func() (string, error) { return r.ship(ctx, m) }) })
-	r.each([]*machine{old}, func(m *machine) {
-		if r.well(to) {
+	r.forEach([]*machine{to}, func(m *machine) {
+		_ = r.ok(old) && r.step(m, Install, func() (string, error) { return r.install(ctx, m) })
+	})
+	r.forEach([]*machine{old}, func(m *machine) {
+		if r.ok(to) {
 			r.stop(ctx, m, protocol.Request{})
 		}
 	})
-	r.each([]*machine{to}, func(m *machine) {
-		if r.well(old) {
+	r.forEach([]*machine{to}, func(m *machine) {
+		if r.ok(old) {
 			r.step(m, Move, func() (string, error) { return "moved what " + old.Name + " had", r.copyMaster(ctx, old, m) })
 		}
 	})
 	return r.results(), nil
 }
 
-// movable reports whether the one machine runs the master, and the other has nothing that would be lost.
-func (r *run) movable(old, to *machine) bool {
+// checkMovable reports whether the one machine runs the master, and the other has nothing that would be lost.
+func (r *operation) checkMovable(old, to *machine) bool {
 	refuse := func(m *machine, p *shell.Problem) {
-		if r.well(m) {
+		if r.ok(m) {
 			r.step(m, Check, func() (string, error) { return "", p })
 		}
 	}
-	if old.seen == nil || old.seen.Role != string(Master) || !old.seen.Active && !old.seen.Moved {
+	if old.observed == nil || old.observed.Role != string(Master) || !old.observed.Active && !old.observed.Moved {
 		refuse(old, problem("the master does not run there", "start the cluster first: mlfnode up -f"))
 	}
-	if seen := to.seen; seen != nil && seen.Moved {
+	if seen := to.observed; seen != nil && seen.Moved {
 		refuse(to, problem("this machine has the state of a master that was moved", "have it put aside: mlfnode up -f"))
-	} else if seen != nil && seen.Joined && old.seen != nil && !copied(old, to) {
+	} else if seen != nil && seen.Joined && old.observed != nil && !holdsCopy(old, to) {
 		switch {
-		case seen.Role == string(Worker) && old.seen.Moved:
-			refuse(old, movedAway(old))
+		case seen.Role == string(Worker) && old.observed.Moved:
+			refuse(old, interruptedMove(old))
 		case seen.Role == string(Master):
 			refuse(to, problem("this machine is a master already, and its results would be lost", "choose another one, or: mlfnode down "+to.Name+" --purge"))
-		case seen.Cluster != old.seen.Cluster:
+		case seen.Cluster != old.observed.Cluster:
 			refuse(to, protocol.OtherCluster(seen.Node, seedOf(seen.Config)))
 		}
 	}
-	return r.well(old) && r.well(to)
+	return r.ok(old) && r.ok(to)
 }
 
-// copied reports whether the one machine has all that the old master had, from a move that was cut off.
-func copied(old, to *machine) bool {
-	return old.seen != nil && old.seen.Moved && to.seen != nil && to.seen.Joined && to.seen.Role == string(Master) && to.seen.Cluster == old.seen.Cluster
+// holdsCopy reports whether the one machine has all that the old master had, from a move that was cut off.
+func holdsCopy(old, to *machine) bool {
+	return old.observed != nil && old.observed.Moved && to.observed != nil && to.observed.Joined && to.observed.Role == string(Master) && to.observed.Cluster == old.observed.Cluster
 }
 
-// movedAway says of the machine that cluster.yaml makes the master that a copy of it may be elsewhere.
-func movedAway(m *machine) *shell.Problem {
+// interruptedMove says of the machine that cluster.yaml makes the master that a copy of it may be elsewhere.
+func interruptedMove(m *machine) *shell.Problem {
 	state := m.facts.Layout.State()
 	return problem("a move of this master to another machine was cut off; what it had is in "+state+" there, and on the other machine if it was copied",
 		"complete it, with the same HOST: mlfnode move-master HOST; or, if no other machine has it, on this one: rm "+state+"/moved")
 }
 
-// startAgain lets the old master start again.
-const startAgain = `rm -f STATE/moved`
+// unretireScript lets the old master start again.
+const unretireScript = `rm -f STATE/moved`
 
 // copyMaster makes one machine the master with what another one has.
-func (r *run) copyMaster(ctx context.Context, old, to *machine) error {
+func (r *operation) copyMaster(ctx context.Context, old, to *machine) error {
 	read, write := io.Pipe()
 	var sent error
 	var sending sync.WaitGroup
 	sending.Go(func() {
-		sent = old.shell.Run(ctx, old.line("", "--config", old.facts.Layout.Config(), "backup", "--move", "-"), nil, write)
+		sent = old.shell.Run(ctx, old.commandLine("", "--config", old.facts.Layout.Config(), "backup", "--move", "-"), nil, write)
 		write.CloseWithError(sent)
 	})
-	err := to.shell.Run(ctx, to.line("env MLF_NODE="+shell.Quote(to.Name)+" ", "restore", "-"), read, nil)
+	err := to.shell.Run(ctx, to.commandLine("env MLF_NODE="+shell.Quote(to.Name)+" ", "restore", "-"), read, nil)
 	read.CloseWithError(errors.New("the other machine takes no more"))
 	sending.Wait()
 	if err == nil {
@@ -169,15 +173,15 @@ func (r *run) copyMaster(ctx context.Context, old, to *machine) error {
 		err = sent // the other one is only what follows
 	}
 	if err != nil {
-		again := strings.ReplaceAll(startAgain, "STATE", shell.Quote(old.facts.Layout.State()))
+		again := strings.ReplaceAll(unretireScript, "STATE", shell.Quote(old.facts.Layout.State()))
 		_ = old.shell.Run(context.WithoutCancel(ctx), again, nil, nil) // the first error counts
-		return problem(fmt.Sprintf("could not copy the state of %s: %s", old.Name, complaint(err)), "the cluster comes up as it was with: mlfnode up -f")
+		return problem(fmt.Sprintf("could not copy the state of %s: %s", old.Name, failureMessage(err)), "the cluster comes up as it was with: mlfnode up -f")
 	}
 	return nil
 }
 
-// complaint is what a command of mlfnode on a machine says went wrong, without what to try there and what its parts log.
-func complaint(err error) string {
+// failureMessage is what a command of mlfnode on a machine says went wrong, without what to try there and what its parts log.
+func failureMessage(err error) string {
 	last := lastLine(err.Error())
 	for line := range strings.Lines(err.Error()) {
 		if said, ok := strings.CutPrefix(line, "mlfnode: "); ok {

@@ -11,32 +11,34 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 )
 
-// agrees reports whether no machine has a role other than the one that cluster.yaml gives it. Otherwise nothing is done on any machine:
+// rolesAgree reports whether no machine has a role other than the one that cluster.yaml gives it. Otherwise nothing is done on any machine:
 // half of a change of roles is a cluster without a master. Machines of other clusters are refused individually.
-func (r *run) agrees(boss *machine) bool {
+func (r *operation) rolesAgree(master *machine) bool {
 	agreed := true
 	for _, m := range r.machines {
-		if !r.well(m) || m.seen == nil || m.seen.Role == "" || m.removed {
+		if !r.ok(m) || m.observed == nil || m.observed.Role == "" || m.removed {
 			continue
 		}
-		if m.seen.Moved && boss != nil && r.well(boss) && !copied(m, boss) {
+		if m.observed.Moved && master != nil && r.ok(master) && !holdsCopy(m, master) {
 			agreed = false
-			r.step(m, Check, func() (string, error) { return "", movedAway(m) })
+			r.step(m, Check, func() (string, error) { return "", interruptedMove(m) })
 			continue
 		}
-		if len(m.Roles) == 0 || m.seen.Moved { // what was moved is put aside
+		if len(m.Roles) == 0 || m.observed.Moved { // what was moved is put aside
 			continue
 		}
 		wanted := Worker
-		if m.Is(Master) {
+		if m.HasRole(Master) {
 			wanted = Master
 		}
 		switch {
-		case m.seen.Role != string(wanted):
+		case m.observed.Role != string(wanted):
 			agreed = false
-			r.step(m, Check, func() (string, error) { return "", protocol.OtherRole(m.seen.Node, m.seen.Role, string(wanted)) })
-		case wanted == Worker && boss != nil && r.foreign(m, boss):
-			r.step(m, Check, func() (string, error) { return "", protocol.OtherCluster(m.seen.Node, seedOf(m.seen.Config)) })
+			r.step(m, Check, func() (string, error) {
+				return "", protocol.OtherRole(m.observed.Node, m.observed.Role, string(wanted))
+			})
+		case wanted == Worker && master != nil && r.ofOtherCluster(m, master):
+			r.step(m, Check, func() (string, error) { return "", protocol.OtherCluster(m.observed.Node, seedOf(m.observed.Config)) })
 		}
 	}
 	if !agreed {
@@ -47,17 +49,17 @@ func (r *run) agrees(boss *machine) bool {
 	return agreed
 }
 
-// foreign reports whether a worker is known to belong to a different cluster than the master's. A worker whose
-// master was set up again at the same address may join it again.
-func (r *run) foreign(m, boss *machine) bool {
-	if r.Take || !m.seen.Joined || m.seen.Cluster == "" || boss.facts == nil || boss.seen != nil && boss.seen.Cluster == m.seen.Cluster {
+// ofOtherCluster reports whether a worker is known to belong to a different cluster than the master's. A worker whose
+// masterHost was set up again at the same address may join it again.
+func (r *operation) ofOtherCluster(m, master *machine) bool {
+	if r.TakeOver || !m.observed.Joined || m.observed.Cluster == "" || master.facts == nil || master.observed != nil && master.observed.Cluster == m.observed.Cluster {
 		return false
 	}
-	if boss.seen == nil && boss.facts.Digest != "" {
+	if master.observed == nil && master.facts.Digest != "" {
 		return false // it could not be asked; the machine itself looks again
 	}
-	w, err := r.wanted(m, boss)
-	return err == nil && !slices.Contains(w.Seeds, seedOf(m.seen.Config))
+	w, err := r.desired(m, master)
+	return err == nil && !slices.Contains(w.Seeds, seedOf(m.observed.Config))
 }
 
 // seedOf gives the line seed of a node.yaml.
@@ -69,11 +71,11 @@ func seedOf(config string) string {
 	return c.Seed
 }
 
-// foresee says for each machine what a run that changes something would do.
-func (r *run) foresee(boss *machine) {
-	r.each(r.machines, func(m *machine) {
+// planAll says for each machine what a run that changes something would do.
+func (r *operation) planAll(master *machine) {
+	r.forEach(r.machines, func(m *machine) {
 		r.step(m, Plan, func() (string, error) {
-			would, err := r.would(m, boss)
+			would, err := r.planMachine(m, master)
 			if len(would) == 0 || err != nil {
 				return "", err
 			}
@@ -85,9 +87,9 @@ func (r *run) foresee(boss *machine) {
 // Plan is the step of a dry run.
 const Plan Step = "plan"
 
-// would lists what is to be done on a machine.
-func (r *run) would(m, boss *machine) (would []string, err error) {
-	seen := m.seen
+// planMachine lists what is to be done on a machine.
+func (r *operation) planMachine(m, master *machine) (would []string, err error) {
+	seen := m.observed
 	if seen == nil {
 		seen = &protocol.Observed{}
 	}
@@ -105,12 +107,12 @@ func (r *run) would(m, boss *machine) (would []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := r.wanted(m, boss)
+	w, err := r.desired(m, master)
 	if err != nil {
 		return nil, err
 	}
 	ships, writes := m.facts.Digest != b.digest, !configMatches(w, seen.Config)
-	joins := m.Is(Worker) && !m.Is(Master) && (!seen.Joined || seen.Node != m.Name || boss != nil && boss.seen != nil && boss.seen.Cluster != seen.Cluster)
+	joins := m.HasRole(Worker) && !m.HasRole(Master) && (!seen.Joined || seen.Node != m.Name || master != nil && master.observed != nil && master.observed.Cluster != seen.Cluster)
 	if ships {
 		would = append(would, "install mlfnode")
 	}
@@ -142,8 +144,8 @@ func configMatches(w *protocol.Desired, config string) bool {
 }
 
 // addRemoved adds the machines that were brought up the last time and are not in the cluster any more.
-func (r *run) addRemoved() {
-	for _, h := range r.Cluster.Left(r.Applied) {
+func (r *operation) addRemoved() {
+	for _, h := range r.Cluster.Removed(r.Applied) {
 		r.machines = append(r.machines, &machine{Host: &h, removed: true})
 		r.outcomes[h.Name] = &Outcome{Host: h.Name, Address: h.Address, OK: true, Changed: []string{}}
 	}
@@ -151,12 +153,12 @@ func (r *run) addRemoved() {
 
 // Leftovers lists the hosts that were brought up the last time, nil for none, and that the cluster does not have, neither by address
 // nor by name: a host under another address keeps its node's name.
-func (c *Cluster) Left(applied *Cluster) []Host {
+func (c *Cluster) Removed(applied *Cluster) []Host {
 	if applied == nil || applied.Root != cmp.Or(c.Root, DefaultRoot) {
 		return nil
 	}
 	var left []Host
-	for _, h := range c.Lacks(applied) {
+	for _, h := range c.MissingFrom(applied) {
 		if h.Name != "" {
 			h.Roles = nil
 			left = append(left, h)
@@ -165,19 +167,19 @@ func (c *Cluster) Left(applied *Cluster) []Host {
 	return left
 }
 
-// Lacks lists the hosts of another cluster that this one does not have, neither by address nor by name.
-func (c *Cluster) Lacks(other *Cluster) []Host {
+// MissingFrom lists the hosts of another cluster that this one does not have, neither by address nor by name.
+func (c *Cluster) MissingFrom(other *Cluster) []Host {
 	return slices.DeleteFunc(slices.Clone(other.Hosts), func(h Host) bool {
-		name := cmp.Or(h.Name, freeName(&h, "", nil))
+		name := cmp.Or(h.Name, uniqueName(&h, "", nil))
 		return slices.ContainsFunc(c.Hosts, func(o Host) bool {
-			return o.Address == h.Address || cmp.Or(o.Name, other.nameAt(o.Address), freeName(&o, "", nil)) == name
+			return o.Address == h.Address || cmp.Or(o.Name, other.nodeNameAt(o.Address), uniqueName(&o, "", nil)) == name
 		})
 	})
 }
 
-// record remembers the machines of the cluster, and of those that it no longer has the ones that may still run something.
-func (r *run) record() error {
-	if r.Record == nil {
+// saveApplied remembers the machines of the cluster, and of those that it no longer has the ones that may still run something.
+func (r *operation) saveApplied() error {
+	if r.SaveApplied == nil {
 		return nil
 	}
 	c := &Cluster{Root: r.Cluster.Root, Key: r.Cluster.Key, Attach: r.Cluster.Attach}
@@ -188,44 +190,44 @@ func (r *run) record() error {
 			c.Hosts = append(c.Hosts, h)
 		}
 	}
-	return r.Record(c)
+	return r.SaveApplied(c)
 }
 
-// dismiss stops the machines that the cluster no longer has, and has the master forget them. Their trials go to other nodes.
-func (r *run) dismiss(ctx context.Context, boss *machine) {
-	r.each(r.machines, func(m *machine) {
+// stopRemoved stops the machines that the cluster no longer has, and has the master forget them. Their trials go to other nodes.
+func (r *operation) stopRemoved(ctx context.Context, master *machine) {
+	r.forEach(r.machines, func(m *machine) {
 		if !m.removed {
 			return
 		}
-		if r.first(m) != nil { // it is one of the cluster's machines, by another name
+		if r.duplicateOf(m) != nil { // it is one of the cluster's machines, by another name
 			m.stopped = true
 			return
 		}
-		if m.seen != nil && m.seen.Active {
-			r.noteRunning(ctx, m)
+		if m.observed != nil && m.observed.Active {
+			r.noteRunningTrials(ctx, m)
 		}
-		worker := m.seen != nil && m.seen.Role == string(Worker)
-		if r.stop(ctx, m, protocol.Request{Leave: worker}); !r.well(m) {
+		worker := m.observed != nil && m.observed.Role == string(Worker)
+		if r.stop(ctx, m, protocol.Request{Leave: worker}); !r.ok(m) {
 			return
 		}
 		m.stopped = true
 		r.note(m, "it is no longer in the cluster, and was stopped; its files stay in "+m.facts.Layout.Root)
-		if worker && boss != nil && r.well(boss) && m.seen.Cluster == boss.seen.Cluster {
-			if err := boss.forget(ctx, m.seen.Node); err != nil {
+		if worker && master != nil && r.ok(master) && m.observed.Cluster == master.observed.Cluster {
+			if err := master.forgetNode(ctx, m.observed.Node); err != nil {
 				r.note(m, ProblemOf(err).Cause)
 			}
 		}
 	})
-	if err := r.record(); err != nil && boss != nil {
-		r.note(boss, ProblemOf(err).Cause)
+	if err := r.saveApplied(); err != nil && master != nil {
+		r.note(master, ProblemOf(err).Cause)
 	}
 }
 
-// fail records the same problem for all machines that have none.
-func (r *run) fail(boss *machine, workers []*machine, err error) {
+// failAll records the same problem for all machines that have none.
+func (r *operation) failAll(master *machine, workers []*machine, err error) {
 	all := workers
-	if boss != nil {
-		all = append([]*machine{boss}, workers...)
+	if master != nil {
+		all = append([]*machine{master}, workers...)
 	}
-	r.each(all, func(m *machine) { r.step(m, Start, func() (string, error) { return "", err }) })
+	r.forEach(all, func(m *machine) { r.step(m, Start, func() (string, error) { return "", err }) })
 }

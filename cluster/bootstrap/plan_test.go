@@ -88,7 +88,7 @@ func TestOtherClustersMachine(t *testing.T) {
 			}
 			o := f.options()
 			f.builtIn(t, &o)
-			o.DryRun, o.Take = dry, tt.take
+			o.DryRun, o.TakeOver = dry, tt.take
 			said := problems(Up(t.Context(), o))
 			if refused := strings.Contains(said["b"], "is the node b of another cluster, whose master is at hostX:7420") && strings.Contains(said["b"], "--take"); refused != tt.refuse {
 				t.Errorf("%s, dry run %v: got %q, want refused %v", tt.name, dry, said, tt.refuse)
@@ -108,12 +108,12 @@ func TestHostsTakenOut(t *testing.T) {
 	last := *o.Cluster
 	last.Root = DefaultRoot
 	last.Hosts = slices.Clone(append(last.Hosts, Host{Address: "gone", Roles: []Role{Worker}}))
-	last.complete("laptop", nil)
+	last.fillDefaults("laptop", nil)
 	f.roles["gone"] = "worker"
 	o.Cluster = &Cluster{Hosts: last.Hosts[:2]}
 	f.lost = map[string]bool{"gone": true}
 	var kept []string
-	o.Applied, o.Record = &last, func(c *Cluster) error {
+	o.Applied, o.SaveApplied = &last, func(c *Cluster) error {
 		kept = nil
 		for _, h := range c.Hosts {
 			kept = append(kept, h.Name)
@@ -146,7 +146,7 @@ func TestHostsTakenOut(t *testing.T) {
 	// The same host written in another way is the same host.
 	o = f.options()
 	o.Cluster.Hosts[1].Address = "ada@b"
-	if left := o.Cluster.Left(&last); len(left) != 1 || left[0].Name != "gone" {
+	if left := o.Cluster.Removed(&last); len(left) != 1 || left[0].Name != "gone" {
 		t.Errorf("got %+v left, want the host that can't be reached", left)
 	}
 }
@@ -165,23 +165,23 @@ func TestNamesStay(t *testing.T) {
 		}
 		return c
 	}
-	applied := hosts("boss", "gpu.a", "gpu.b", "gpu.c")
-	applied.complete("laptop", nil)
+	applied := hosts("master", "gpu.a", "gpu.b", "gpu.c")
+	applied.fillDefaults("laptop", nil)
 	for _, tt := range []struct {
 		now         *Cluster
 		names, left string
 	}{
-		{hosts("boss", "gpu.a", "gpu.b", "gpu.c"), "boss gpu gpu-2 gpu-3", ""},
-		{hosts("boss", "gpu.b", "gpu.c"), "boss gpu-2 gpu-3", "gpu"},
-		{hosts("boss", "gpu.c"), "boss gpu-3", "gpu gpu-2"},
-		{hosts("boss", "gpu.c", "gpu.b", "gpu.a"), "boss gpu-3 gpu-2 gpu", ""},
-		{hosts("boss", "gpu.b", "gpu.c", "new"), "boss gpu-2 gpu-3 new", "gpu"},
+		{hosts("master", "gpu.a", "gpu.b", "gpu.c"), "master gpu gpu-2 gpu-3", ""},
+		{hosts("master", "gpu.b", "gpu.c"), "master gpu-2 gpu-3", "gpu"},
+		{hosts("master", "gpu.c"), "master gpu-3", "gpu gpu-2"},
+		{hosts("master", "gpu.c", "gpu.b", "gpu.a"), "master gpu-3 gpu-2 gpu", ""},
+		{hosts("master", "gpu.b", "gpu.c", "new"), "master gpu-2 gpu-3 new", "gpu"},
 	} {
 		for _, complete := range []bool{false, true} {
 			c := *tt.now
 			c.Hosts, c.Root = slices.Clone(c.Hosts), DefaultRoot
 			if complete {
-				c.complete("laptop", applied)
+				c.fillDefaults("laptop", applied)
 				var names []string
 				for _, h := range c.Hosts {
 					names = append(names, h.Name)
@@ -191,7 +191,7 @@ func TestNamesStay(t *testing.T) {
 				}
 			}
 			var left []string
-			for _, h := range c.Left(applied) {
+			for _, h := range c.Removed(applied) {
 				left = append(left, h.Name)
 			}
 			if got := strings.Join(left, " "); got != tt.left {

@@ -14,9 +14,9 @@ import (
 	"mlfnode/grid/printable"
 )
 
-// probe looks at a machine before anything of ours is there. It changes nothing but for a file that it makes and removes to see
+// probeScript looks at a machine before anything of ours is there. It changes nothing but for a file that it makes and removes to see
 // whether that is possible. Each line that it prints is key=value; what a machine does not tell is left out.
-const probe = `
+const probeScript = `
 say() { [ -z "$2" ] || printf '%s=%s\n' "$1" "$2"; }
 soon() { if command -v timeout >/dev/null; then timeout 5 "$@"; else "$@"; fi; }
 home=$HOME
@@ -54,38 +54,38 @@ say end yes
 
 // Facts are what the probe has found on a machine.
 type Facts struct {
-	OS      string          `json:"os"`         // as uname says: Linux
-	Arch    string          `json:"arch"`       // as uname says: x86_64, aarch64
-	User    string          `json:"user"`       //
-	Root    bool            `json:"root"`       // that user is root
-	Host    string          `json:"host"`       // its own name
-	Home    string          `json:"home"`       //
-	Glibc   string          `json:"glibc"`      // version; "" for another C library
-	Systemd bool            `json:"systemd"`    // it is run by systemd
-	GPUs    int             `json:"gpus"`       // that its NVIDIA driver shows
-	Ahead   time.Duration   `json:"ahead_ns"`   // of this machine's clock, exact to a second
-	Free    int64           `json:"free_bytes"` // on the disk of the folder
-	Digest  string          `json:"digest"`     // of the program that is there; "" for none
-	Boot    string          `json:"boot"`       // identifies the machine until it reboots
-	Disk    string          `json:"disk"`       // the machine, and the place on its disks
-	Client  string          `json:"client"`     // address from which ssh came
-	Server  string          `json:"server"`     // address to which ssh came
-	Gzip    bool            `json:"gzip"`       //
-	Refused string          `json:"refused"`    // why no file can be made
-	Layout  protocol.Layout `json:"place"`      //
-	there   string          // the nearest folder on the way to the place
+	OS          string          `json:"os"`         // as uname says: Linux
+	Arch        string          `json:"arch"`       // as uname says: x86_64, aarch64
+	User        string          `json:"user"`       //
+	Root        bool            `json:"root"`       // that user is root
+	Host        string          `json:"host"`       // its own name
+	Home        string          `json:"home"`       //
+	Glibc       string          `json:"glibc"`      // version; "" for another C library
+	Systemd     bool            `json:"systemd"`    // it is run by systemd
+	GPUs        int             `json:"gpus"`       // that its NVIDIA driver shows
+	Ahead       time.Duration   `json:"ahead_ns"`   // of this machine's clock, exact to a second
+	Free        int64           `json:"free_bytes"` // on the disk of the folder
+	Digest      string          `json:"digest"`     // of the program that is there; "" for none
+	Boot        string          `json:"boot"`       // identifies the machine until it reboots
+	Disk        string          `json:"disk"`       // the machine, and the place on its disks
+	Client      string          `json:"client"`     // address from which ssh came
+	Server      string          `json:"server"`     // address to which ssh came
+	Gzip        bool            `json:"gzip"`       //
+	Refused     string          `json:"refused"`    // why no file can be made
+	Layout      protocol.Layout `json:"place"`      //
+	existingDir string          // the nearest folder on the way to the place
 }
 
-// examine runs the probe for the folder root below the home folder.
-func examine(ctx context.Context, m shell.Machine, root string) (*Facts, error) {
+// runProbe runs the probe for the folder root below the home folder.
+func runProbe(ctx context.Context, m shell.Machine, root string) (*Facts, error) {
 	began := time.Now()
-	text, err := within(ctx, probeLimit, "it", func(ctx context.Context) (string, error) {
-		return shell.Output(ctx, m, strings.Replace(probe, "$home/ROOT", "$home/"+shell.Quote(root), 1), nil)
+	text, err := withTimeout(ctx, probeTimeout, "it", func(ctx context.Context) (string, error) {
+		return shell.Output(ctx, m, strings.Replace(probeScript, "$home/ROOT", "$home/"+shell.Quote(root), 1), nil)
 	})
 	if err != nil {
 		return nil, err
 	}
-	f := readFacts(text, began.Add(time.Since(began)/2))
+	f := parseFacts(text, began.Add(time.Since(began)/2))
 	if f == nil {
 		return nil, &shell.Problem{Cause: "the machine answered something else than what it was asked: " + clip(text),
 			Cure: "log in with ssh and try: sh -c 'uname -a; df -Pk $HOME'"}
@@ -97,11 +97,11 @@ func examine(ctx context.Context, m shell.Machine, root string) (*Facts, error) 
 // clip shortens what others have printed.
 func clip(text string) string {
 	const most = 200
-	return fmt.Sprintf("%q", printable.Clip(strings.Join(strings.Fields(printable.Clip(text, longestCause)), " "), most))
+	return fmt.Sprintf("%q", printable.Clip(strings.Join(strings.Fields(printable.Clip(text, maxCause)), " "), most))
 }
 
-// readFacts reads the lines of the probe; nil if they are not whole. now is this machine's time when they were made.
-func readFacts(text string, now time.Time) *Facts {
+// parseFacts reads the lines of the probe; nil if they are not whole. now is this machine's time when they were made.
+func parseFacts(text string, now time.Time) *Facts {
 	said := map[string]string{}
 	lines := bufio.NewScanner(strings.NewReader(text))
 	for lines.Scan() {
@@ -115,7 +115,7 @@ func readFacts(text string, now time.Time) *Facts {
 	f := &Facts{
 		OS: said["os"], Arch: said["arch"], User: said["user"], Root: said["uid"] == "0", Host: said["host"],
 		Home: said["home"], Glibc: said["glibc"], Systemd: said["systemd"] != "", Digest: said["digest"],
-		Gzip: said["gzip"] != "", Boot: said["boot"], Disk: said["disk"], there: said["there"],
+		Gzip: said["gzip"] != "", Boot: said["boot"], Disk: said["disk"], existingDir: said["there"],
 	}
 	if said["writable"] == "" {
 		f.Refused = or(said["refused"], "no file can be made there")
@@ -130,7 +130,7 @@ func readFacts(text string, now time.Time) *Facts {
 	if way := strings.Fields(said["ssh"]); len(way) == 4 { // client address, its port, server address, its port: ssh(1)
 		f.Client, f.Server = way[0], way[2]
 	}
-	if !f.clean() {
+	if !f.sanitize() {
 		return nil
 	}
 	return f

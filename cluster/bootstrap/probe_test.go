@@ -57,11 +57,11 @@ func TestJudge(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f := readFacts(answer(tt.changes...), time.Unix(1795608000, 0))
+			f := parseFacts(answer(tt.changes...), time.Unix(1795608000, 0))
 			if f == nil {
 				t.Fatal("got no facts")
 			}
-			p, notes := f.judge()
+			p, notes := f.check()
 			if p == nil {
 				p = &shell.Problem{}
 			}
@@ -77,7 +77,7 @@ func TestJudge(t *testing.T) {
 
 func TestHalfAnAnswer(t *testing.T) {
 	for _, text := range []string{"", "Welcome!\n", answer("end="), answer("home="), answer("home=ada")} {
-		if f := readFacts(text, noon); f != nil {
+		if f := parseFacts(text, noon); f != nil {
 			t.Errorf("%q: got facts %+v, want none", text, f)
 		}
 	}
@@ -87,14 +87,14 @@ func TestHalfAnAnswer(t *testing.T) {
 func TestExamineThisMachine(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
-	f, err := examine(context.Background(), shell.Local{}, "my cluster's")
+	f, err := runProbe(context.Background(), shell.Local{}, "my cluster's")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, _ := f.judge(); p != nil && f.Free >= leastFree {
+	if p, _ := f.check(); p != nil && f.Free >= minFree {
 		t.Errorf("got problem %v, want none", p)
 	}
-	if f.Home != home || f.Layout.Root != filepath.Join(home, "my cluster's") || f.there != home || f.Digest != "" || f.Ahead.Abs() > 2*time.Second {
+	if f.Home != home || f.Layout.Root != filepath.Join(home, "my cluster's") || f.existingDir != home || f.Digest != "" || f.Ahead.Abs() > 2*time.Second {
 		t.Errorf("got %+v, want the home %s and no program", f, home)
 	}
 	if left, err := os.ReadDir(home); err != nil || len(left) > 0 {
@@ -111,7 +111,7 @@ func TestShip(t *testing.T) {
 	}
 	builds := NewBuilds(self)
 	for _, gzip := range []bool{true, false} {
-		f, err := examine(context.Background(), shell.Local{}, "ML "+map[bool]string{true: "a", false: "b"}[gzip])
+		f, err := runProbe(context.Background(), shell.Local{}, "ML "+map[bool]string{true: "a", false: "b"}[gzip])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,11 +122,11 @@ func TestShip(t *testing.T) {
 		}
 		m := &machine{Host: &Host{Name: "here"}, shell: shell.Local{}, facts: f}
 		for _, want := range []bool{true, false} {
-			if sent, err := m.ship(context.Background(), b); err != nil || sent != want {
+			if sent, err := m.install(context.Background(), b); err != nil || sent != want {
 				t.Errorf("ship: got %v, %v, want %v", sent, err, want)
 			}
 		}
-		again, err := examine(context.Background(), shell.Local{}, filepath.Base(f.Layout.Root))
+		again, err := runProbe(context.Background(), shell.Local{}, filepath.Base(f.Layout.Root))
 		if err != nil || again.Digest != b.digest {
 			t.Errorf("got digest %q, %v, want %q", again.Digest, err, b.digest)
 		}
@@ -136,7 +136,7 @@ func TestShip(t *testing.T) {
 		if err := os.WriteFile(f.Layout.Program(), []byte("damaged"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		again, err = examine(context.Background(), shell.Local{}, filepath.Base(f.Layout.Root))
+		again, err = runProbe(context.Background(), shell.Local{}, filepath.Base(f.Layout.Root))
 		if err != nil || len(again.Digest) != len(b.digest) || again.Digest == b.digest {
 			t.Errorf("got digest %q, %v of a damaged program, want its own", again.Digest, err)
 		}
@@ -146,7 +146,7 @@ func TestShip(t *testing.T) {
 // TestShipDamaged holds that a program that arrives damaged takes nobody's place.
 func TestShipDamaged(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
-	f, err := examine(context.Background(), shell.Local{}, "ML")
+	f, err := runProbe(context.Background(), shell.Local{}, "ML")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func TestShipDamaged(t *testing.T) {
 	wrong := *b
 	wrong.digest = strings.Repeat("0", 64)
 	m := &machine{Host: &Host{Name: "here"}, shell: shell.Local{}, facts: f}
-	_, err = m.ship(context.Background(), &wrong)
+	_, err = m.install(context.Background(), &wrong)
 	want := "the program can't be put into " + f.Layout.Root + ": the program arrived damaged"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
@@ -192,7 +192,7 @@ func TestGlibc(t *testing.T) {
 		want          bool
 	}{{"", "", true}, {"2.34", "", false}, {"2.34", "2.34", true}, {"2.34", "2.4", false}, {"2.4", "2.34", true}, {"2.34", "2.34.1", true}, {"2.3.4", "2.3", false}, {"3", "2.40", false}}
 	for _, tt := range tests {
-		if got := runs(tt.needed, tt.there); got != tt.want {
+		if got := glibcSatisfies(tt.needed, tt.there); got != tt.want {
 			t.Errorf("needs %q, there is %q: got %v, want %v", tt.needed, tt.there, got, tt.want)
 		}
 	}

@@ -33,7 +33,7 @@ func ReadFiles(project, dir string) (*Files, error) {
 		}
 		rel, err := filepath.Rel(dir, path)
 		if err == nil {
-			f.files[filepath.ToSlash(rel)], err = describe(path, d)
+			f.files[filepath.ToSlash(rel)], err = describeFile(path, d)
 		}
 		return err
 	})
@@ -43,7 +43,7 @@ func ReadFiles(project, dir string) (*Files, error) {
 	return f, nil
 }
 
-func describe(path string, d fs.DirEntry) (protocol.File, error) {
+func describeFile(path string, d fs.DirEntry) (protocol.File, error) {
 	if d.Type()&fs.ModeSymlink != 0 {
 		to, err := os.Readlink(path)
 		return protocol.File{Link: to}, err
@@ -100,11 +100,11 @@ func (f *Files) add(w *tar.Writer, name string) error {
 }
 
 // push brings the project's files to the machine: those that are missing there or differ.
-func (r *run) push(ctx context.Context, m *machine) (string, error) {
+func (r *operation) push(ctx context.Context, m *machine) (string, error) {
 	o := protocol.Request{Push: &protocol.Push{Project: r.Files.Project, Files: r.Files.files}}
-	reply, err := m.ask(ctx, protocol.ActionReceive, o, nil)
+	reply, err := m.call(ctx, protocol.ActionReceive, o, nil)
 	if err != nil || len(reply.Missing) == 0 {
-		return doneIn(reply), err
+		return changes(reply), err
 	}
 	slices.Sort(reply.Missing)
 	content, err := r.Files.tar(reply.Missing)
@@ -112,11 +112,11 @@ func (r *run) push(ctx context.Context, m *machine) (string, error) {
 		return "", err
 	}
 	o.Push.Tar = true
-	reply, err = m.ask(ctx, protocol.ActionReceive, o, content)
-	return doneIn(reply), err
+	reply, err = m.call(ctx, protocol.ActionReceive, o, content)
+	return changes(reply), err
 }
 
-func doneIn(r *protocol.Response) string {
+func changes(r *protocol.Response) string {
 	if r == nil {
 		return ""
 	}
@@ -125,9 +125,9 @@ func doneIn(r *protocol.Response) string {
 
 // PushAll brings the project's files to all machines. The program goes along where it is not there yet.
 func PushAll(ctx context.Context, o Options) []Outcome {
-	r := newRun(o)
+	r := newOperation(o)
 	defer r.close()
-	r.each(r.machines, func(m *machine) { r.prepare(ctx, m) })
+	r.forEach(r.machines, func(m *machine) { r.inspectAndPrepare(ctx, m) })
 	return r.results()
 }
 

@@ -14,37 +14,37 @@ import (
 // settings of the cluster; their trials go on meanwhile. It goes one by one, the master last, and ends with the first that does
 // not come back, so that a bad program or setting stops one node at most.
 func Restart(ctx context.Context, o Options, names []string) ([]Outcome, error) {
-	r := newRun(o)
+	r := newOperation(o)
 	defer r.close()
-	chosen, err := r.choose(names)
+	chosen, err := r.selectMachines(names)
 	if err != nil {
 		return nil, err
 	}
-	boss, _ := r.roles()
+	master, _ := r.masterAndWorkers()
 	needed := chosen
-	if boss != nil && !slices.Contains(chosen, boss) {
-		needed = append([]*machine{boss}, chosen...)
+	if master != nil && !slices.Contains(chosen, master) {
+		needed = append([]*machine{master}, chosen...)
 	}
-	r.each(needed, func(m *machine) { r.prepare(ctx, m) })
+	r.forEach(needed, func(m *machine) { r.inspectAndPrepare(ctx, m) })
 	r.machines = needed
-	r.twins(ctx)
+	r.refuseDuplicates(ctx)
 	for _, m := range chosen {
-		if ok := r.restart(ctx, m, boss); !ok {
+		if ok := r.restart(ctx, m, master); !ok {
 			break
 		}
 	}
 	return r.results(), nil
 }
 
-// choose finds the machines by name or address, workers first. Machines without a role have nothing to restart.
-func (r *run) choose(names []string) ([]*machine, error) {
+// selectMachines finds the machines by name or address, workers first. Machines without a role have nothing to restart.
+func (r *operation) selectMachines(names []string) ([]*machine, error) {
 	var chosen []*machine
-	if err := r.named(names); err != nil {
+	if err := r.checkNames(names); err != nil {
 		return nil, err
 	}
-	boss, workers := r.roles()
-	if boss != nil {
-		workers = append(workers, boss)
+	master, workers := r.masterAndWorkers()
+	if master != nil {
+		workers = append(workers, master)
 	}
 	for _, m := range workers {
 		if len(names) == 0 || slices.Contains(names, m.Name) || slices.Contains(names, m.Address) {
@@ -54,8 +54,8 @@ func (r *run) choose(names []string) ([]*machine, error) {
 	return chosen, nil
 }
 
-// named refuses names that belong to no machine.
-func (r *run) named(names []string) error {
+// hostNamed refuses names that belong to no machine.
+func (r *operation) checkNames(names []string) error {
 	for _, name := range names {
 		if !slices.ContainsFunc(r.machines, func(m *machine) bool { return m.Name == name || m.Address == name }) {
 			return &shell.Problem{Cause: fmt.Sprintf("there is no host %q in the cluster", name), Cure: "one of: " + strings.Join(r.names(), ", ")}
@@ -64,7 +64,7 @@ func (r *run) named(names []string) error {
 	return nil
 }
 
-func (r *run) names() []string {
+func (r *operation) names() []string {
 	var names []string
 	for _, m := range r.machines {
 		names = append(names, m.Name)
@@ -73,38 +73,38 @@ func (r *run) names() []string {
 }
 
 // restart reports whether the node came back, or could not be restarted for a reason that says nothing about others.
-func (r *run) restart(ctx context.Context, m, boss *machine) bool {
-	if !r.well(m) {
+func (r *operation) restart(ctx context.Context, m, master *machine) bool {
+	if !r.ok(m) {
 		return true
 	}
-	if m == boss {
-		boss = nil
-	} else if boss != nil && !r.well(boss) {
-		r.orphan([]*machine{m}, boss)
+	if m == master {
+		master = nil
+	} else if master != nil && !r.ok(master) {
+		r.failWithoutMaster([]*machine{m}, master)
 		return false
 	}
-	m.again, m.since = true, m.sinceWhen(ctx, cmp.Or(boss, m))
-	r.start(ctx, m, boss)
-	if boss != nil {
-		return r.well(m) && r.returned(ctx, m, boss)
+	m.forceRestart, m.previousSince = true, m.memberSince(ctx, cmp.Or(master, m))
+	r.start(ctx, m, master)
+	if master != nil {
+		return r.ok(m) && r.waitForReturn(ctx, m, master)
 	}
-	if !r.well(m) || !r.returned(ctx, m, m) {
+	if !r.ok(m) || !r.waitForReturn(ctx, m, m) {
 		return false
 	}
-	r.each(r.machines, func(other *machine) { // a master that comes back meets the others again
-		if other != m && other.seen != nil && m.Is(Master) {
-			other.seen.Working = false // so that it is asked again
-			r.returned(ctx, other, m)
+	r.forEach(r.machines, func(other *machine) { // a master that comes back meets the others again
+		if other != m && other.observed != nil && m.HasRole(Master) {
+			other.observed.Working = false // so that it is asked again
+			r.waitForReturn(ctx, other, m)
 		}
 	})
 	return true
 }
 
-// returned waits until the node works again, and the one that is asked sees it.
-func (r *run) returned(ctx context.Context, m, asked *machine) bool {
+// waitForReturn waits until the node works again, and the one that is asked sees it.
+func (r *operation) waitForReturn(ctx context.Context, m, asked *machine) bool {
 	return r.step(m, Wait, func() (string, error) {
-		ctx, stop := context.WithTimeout(ctx, awaitLimit)
+		ctx, stop := context.WithTimeout(ctx, waitTimeout)
 		defer stop()
-		return "", m.arrive(ctx, asked)
+		return "", m.waitUntilWorking(ctx, asked)
 	})
 }

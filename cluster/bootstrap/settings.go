@@ -10,19 +10,19 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// own are the settings of node.yaml that follow from the cluster, so that nobody may set them.
-var own = []string{"state", "node", "seed", "worker"}
+// reservedSettings are the settings of node.yaml that follow from the cluster, so that nobody may set them.
+var reservedSettings = []string{"state", "node", "seed", "worker"}
 
 // nodeConfig is the host's node.yaml, all but its seed.
 func (c *Cluster) nodeConfig(h *Host, p protocol.Layout) (string, error) {
 	all := &yaml.Node{Kind: yaml.MappingNode}
-	put(all, "state", p.State())
-	put(all, "node", h.Name)
-	if h.Is(Master) {
-		put(all, "worker", fmt.Sprint(h.Is(Worker)))
+	setKey(all, "state", p.State())
+	setKey(all, "node", h.Name)
+	if h.HasRole(Master) {
+		setKey(all, "worker", fmt.Sprint(h.HasRole(Worker)))
 	}
 	for _, from := range []*yaml.Node{&c.Settings, &h.Settings} {
-		if err := errors.Join(refuseOwn(from), merge(all, from)); err != nil {
+		if err := errors.Join(refuseReserved(from), merge(all, from)); err != nil {
 			return "", err
 		}
 	}
@@ -36,10 +36,10 @@ func (c *Cluster) nodeConfig(h *Host, p protocol.Layout) (string, error) {
 	return b.String(), enc.Close()
 }
 
-// refuseOwn refuses settings that follow from the cluster.
-func refuseOwn(settings *yaml.Node) error {
-	for _, key := range own {
-		if at := find(settings, key); at != nil {
+// refuseReserved refuses settings that follow from the cluster.
+func refuseReserved(settings *yaml.Node) error {
+	for _, key := range reservedSettings {
+		if at := findKey(settings, key); at != nil {
 			return fmt.Errorf("line %d: %s follows from the hosts and their roles and can't be set here", at.Line, key)
 		}
 	}
@@ -56,39 +56,39 @@ func merge(into, from *yaml.Node) error {
 	}
 	for i := 0; i+1 < len(from.Content); i += 2 {
 		key, value := from.Content[i], from.Content[i+1]
-		at := find(into, key.Value)
+		at := findKey(into, key.Value)
 		switch {
 		case at == nil:
-			into.Content = append(into.Content, plain(key), clone(value))
+			into.Content = append(into.Content, keyNode(key), cloneNode(value))
 		case at.Kind == yaml.MappingNode && value.Kind == yaml.MappingNode:
 			if err := merge(at, value); err != nil {
 				return err
 			}
 		default:
-			*at = *clone(value)
+			*at = *cloneNode(value)
 		}
 	}
 	return nil
 }
 
-// clone copies a value, so that merging into it leaves the cluster alone.
-func clone(n *yaml.Node) *yaml.Node {
+// cloneNode copies a value, so that merging into it leaves the cluster alone.
+func cloneNode(n *yaml.Node) *yaml.Node {
 	c := *n
 	c.Content = nil
 	for _, inner := range n.Content {
-		c.Content = append(c.Content, clone(inner))
+		c.Content = append(c.Content, cloneNode(inner))
 	}
 	return &c
 }
 
-func plain(key *yaml.Node) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Value: key.Value} }
+func keyNode(key *yaml.Node) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Value: key.Value} }
 
-func put(into *yaml.Node, key, value string) {
-	into.Content = append(into.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, scalar(value))
+func setKey(into *yaml.Node, key, value string) {
+	into.Content = append(into.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, scalarNode(value))
 }
 
-// scalar writes a value so that YAML reads text as text and true as true.
-func scalar(value string) *yaml.Node {
+// scalarNode writes a value so that YAML reads text as text and true as true.
+func scalarNode(value string) *yaml.Node {
 	n := &yaml.Node{}
 	if value == "true" || value == "false" {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: value}
@@ -97,7 +97,7 @@ func scalar(value string) *yaml.Node {
 	return n
 }
 
-func find(in *yaml.Node, key string) *yaml.Node {
+func findKey(in *yaml.Node, key string) *yaml.Node {
 	for i := 0; i+1 < len(in.Content); i += 2 {
 		if in.Content[i].Value == key {
 			return in.Content[i+1]

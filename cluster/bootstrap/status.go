@@ -6,29 +6,29 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 )
 
-// Look is the step of Status.
-const Look Step = "inspect"
+// Inspect is the step of Status.
+const Inspect Step = "inspect"
 
 // Status looks at all machines and changes nothing. The outcomes have what was seen, and a problem where a node that should run
 // does not.
 func Status(ctx context.Context, o Options) []Outcome {
-	r := newRun(o)
+	r := newOperation(o)
 	defer r.close()
-	r.each(r.machines, func(m *machine) {
+	r.forEach(r.machines, func(m *machine) {
 		_ = r.step(m, Connect, func() (string, error) { return "", r.connect(ctx, m) }) &&
-			r.step(m, Check, func() (string, error) { return "", r.glance(ctx, m) }) &&
-			r.step(m, Look, func() (string, error) { return "", r.look(ctx, m) })
+			r.step(m, Check, func() (string, error) { return "", r.locate(ctx, m) }) &&
+			r.step(m, Inspect, func() (string, error) { return "", r.observe(ctx, m) })
 	})
-	r.twins(ctx)
-	r.each(r.machines, r.report)
+	r.refuseDuplicates(ctx)
+	r.forEach(r.machines, r.recordStatus)
 	r.askMembers(ctx)
 	return r.results()
 }
 
 // askMembers has the first node that answers say how it sees the others.
-func (r *run) askMembers(ctx context.Context) {
+func (r *operation) askMembers(ctx context.Context) {
 	for _, m := range r.machines {
-		if m.seen == nil || !m.seen.Active {
+		if m.observed == nil || !m.observed.Active {
 			continue
 		}
 		all, err := m.members(ctx)
@@ -37,7 +37,7 @@ func (r *run) askMembers(ctx context.Context) {
 		}
 		for _, a := range all {
 			if o := r.outcomes[a.Node]; o != nil {
-				o.Member = a.State
+				o.MemberState = a.State
 			} else if a.State == "alive" {
 				r.noteCluster(m, a.Node+" is also a member of the cluster, but is not in the file")
 			}
@@ -46,21 +46,21 @@ func (r *run) askMembers(ctx context.Context) {
 	}
 }
 
-func (r *run) look(ctx context.Context, m *machine) error {
+func (r *operation) observe(ctx context.Context, m *machine) error {
 	if m.facts.Digest != "" {
-		if _, err := m.ask(ctx, protocol.ActionInspect, protocol.Request{}, nil); err != nil {
+		if _, err := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil); err != nil {
 			return err
 		}
 		r.mu.Lock()
-		r.outcomes[m.Name].Seen, r.outcomes[m.Name].Service = m.seen, m.seen.Service
+		r.outcomes[m.Name].Observed, r.outcomes[m.Name].Service = m.observed, m.observed.Service
 		r.mu.Unlock()
 	}
 	return nil
 }
 
-// report records what is wrong with a machine that was seen. It tells of no step: whether it is wrong, the caller may know better.
-func (r *run) report(m *machine) {
-	if err := m.judge(); err != nil {
+// recordStatus records what is wrong with a machine that was seen. It tells of no step: whether it is wrong, the caller may know better.
+func (r *operation) recordStatus(m *machine) {
+	if err := m.statusProblem(); err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.outcomes[m.Name].OK, r.outcomes[m.Name].Problem = false, ProblemOf(err)
@@ -70,21 +70,21 @@ func (r *run) report(m *machine) {
 // CureStart is the cure of a machine whose only problem is that its node does not run.
 const CureStart = "mlfnode up -f"
 
-// judge says what is wrong with a machine that should run a node.
-func (m *machine) judge() error {
+// check says what is wrong with a machine that should run a node.
+func (m *machine) statusProblem() error {
 	switch {
 	case len(m.Roles) == 0:
 		return nil
-	case m.seen == nil:
+	case m.observed == nil:
 		return problem("mlfnode is not there", CureStart)
-	case m.seen.Service == "":
+	case m.observed.Service == "":
 		return problem("the node does not run", CureStart)
-	case !m.seen.Active:
-		return problem("the node does not answer", "look at "+m.logs()+" there, or: mlfnode restart "+m.Name)
-	case !m.seen.Working:
-		return problem("the node has no connection to its master", "look at "+m.logs()+" there, and at the master")
-	case len(m.seen.Problems) > 0:
-		return &m.seen.Problems[0]
+	case !m.observed.Active:
+		return problem("the node does not answer", "look at "+m.logLocation()+" there, or: mlfnode restart "+m.Name)
+	case !m.observed.Working:
+		return problem("the node has no connection to its master", "look at "+m.logLocation()+" there, and at the master")
+	case len(m.observed.Problems) > 0:
+		return &m.observed.Problems[0]
 	}
 	return nil
 }

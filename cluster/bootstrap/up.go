@@ -22,8 +22,8 @@ type Step string
 const (
 	Connect Step = "connect" // by ssh
 	Check   Step = "check"   // whether the machine can take part
-	Ship    Step = "install" // the program
-	Send    Step = "push"    // the project
+	Install Step = "install" // the program
+	Push    Step = "push"    // the project
 	Start   Step = "start"   // settings, joining, the service
 	Wait    Step = "wait"    // until the others see it alive, and it takes trials
 )
@@ -42,59 +42,59 @@ type Event struct {
 type Options struct {
 	Cluster *Cluster
 	// Dial connects to a machine; reached is how other machines may find it.
-	Dial   func(ctx context.Context, address string) (m shell.Machine, reached string, err error)
-	Builds *Builds
-	Self   string      // name of this machine
-	Tell   func(Event) // may be called from several goroutines at a time
-	DryRun bool        // look and change nothing
-	Take   bool        // have machines of another cluster leave that for this one
+	Dial      func(ctx context.Context, address string) (m shell.Machine, reached string, err error)
+	Builds    *Builds
+	LocalName string      // name of this machine
+	OnEvent   func(Event) // may be called from several goroutines at a time
+	DryRun    bool        // look and change nothing
+	TakeOver  bool        // have machines of another cluster leave that for this one
 	// Applied are the machines of the last run of Up, nil for none: those that the cluster no longer has are stopped. Record keeps
 	// what is to be Applied the next time; nil is for a run that is not remembered.
-	Applied *Cluster
-	Record  func(*Cluster) error
-	Files   *Files // pushed to each machine; nil for no project
-	// Welcome gives the person who runs up access to the cluster of a master that has come up: addresses are where its API may
+	Applied     *Cluster
+	SaveApplied func(*Cluster) error
+	Files       *Files // pushed to each machine; nil for no project
+	// SetUpAccess gives the person who runs up access to the cluster of a master that has come up: addresses are where its API may
 	// be reached, and token makes a token for an admin. It returns what to note.
-	Welcome func(ctx context.Context, addresses []string, token func() (string, error)) string
-	// Agree is asked before results are removed, with a line for each loss. Its error is that of Down, which has changed nothing then.
-	Agree func(ctx context.Context, losses []string) error
+	SetUpAccess func(ctx context.Context, addresses []string, token func() (string, error)) string
+	// ConfirmLosses is asked before results are removed, with a line for each loss. Its error is that of Down, which has changed nothing then.
+	ConfirmLosses func(ctx context.Context, losses []string) error
 	// Token gives a token with which workers join a master that up has not started.
 	Token func(ctx context.Context) (string, error)
 }
 
 // Outcome is what came of one machine.
 type Outcome struct {
-	Host    string             `json:"host"`
-	Address string             `json:"address"`
-	Roles   []Role             `json:"roles"`
-	Reached []string           `json:"reached"` // host names and addresses by which it was reached
-	OK      bool               `json:"ok"`
-	Changed []string           `json:"changed"` // what was done; empty: there was nothing to do
-	Service string             `json:"service,omitempty"`
-	Problem *shell.Problem     `json:"problem,omitempty"`
-	Notes   []string           `json:"notes,omitempty"`
-	Cluster []string           `json:"cluster_notes,omitempty"` // notes about the cluster or the caller, not this machine
-	Facts   *Facts             `json:"facts,omitempty"`
-	Seen    *protocol.Observed `json:"seen,omitempty"`
-	Member  string             `json:"member,omitempty"` // after Status: alive, suspect, dead or left
+	Host        string             `json:"host"`
+	Address     string             `json:"address"`
+	Roles       []Role             `json:"roles"`
+	Reached     []string           `json:"reached"` // host names and addresses by which it was reached
+	OK          bool               `json:"ok"`
+	Changed     []string           `json:"changed"` // what was done; empty: there was nothing to do
+	Service     string             `json:"service,omitempty"`
+	Problem     *shell.Problem     `json:"problem,omitempty"`
+	Notes       []string           `json:"notes,omitempty"`
+	Cluster     []string           `json:"cluster_notes,omitempty"` // notes about the cluster or the caller, not this machine
+	Facts       *Facts             `json:"facts,omitempty"`
+	Observed    *protocol.Observed `json:"seen,omitempty"`
+	MemberState string             `json:"member,omitempty"` // after Status: alive, suspect, dead or left
 	// Authority is the digest of the authority of the cluster to which the node belongs that Down has found, hex.
 	Authority string `json:"authority,omitempty"`
-	// Stopped is when the person who asks for the status took the cluster down.
-	Stopped *time.Time `json:"stopped,omitempty"`
+	// StoppedAt is when the person who asks for the status took the cluster down.
+	StoppedAt *time.Time `json:"stopped,omitempty"`
 }
 
-// run is Up, Down or another of them under way.
-type run struct {
+// runCommand is Up, Down or another of them under way.
+type operation struct {
 	Options
 	mu       sync.Mutex
 	outcomes map[string]*Outcome
 	machines []*machine
-	token    sync.Mutex // one token is made at a time
+	tokenMu  sync.Mutex // one token is made at a time
 }
 
-func newRun(o Options) *run {
-	o.Cluster.complete(o.Self, o.Applied)
-	r := &run{Options: o, outcomes: map[string]*Outcome{}}
+func newOperation(o Options) *operation {
+	o.Cluster.fillDefaults(o.LocalName, o.Applied)
+	r := &operation{Options: o, outcomes: map[string]*Outcome{}}
 	for i := range o.Cluster.Hosts {
 		h := &o.Cluster.Hosts[i]
 		r.machines = append(r.machines, &machine{Host: h})
@@ -104,7 +104,7 @@ func newRun(o Options) *run {
 }
 
 // close ends the connections.
-func (r *run) close() {
+func (r *operation) close() {
 	for _, m := range r.machines {
 		if m.shell != nil {
 			_ = m.shell.Close() // nothing is under way
@@ -113,29 +113,29 @@ func (r *run) close() {
 }
 
 // results lists the outcomes in the order of the hosts.
-func (r *run) results() []Outcome {
+func (r *operation) results() []Outcome {
 	var all []Outcome
 	for _, m := range r.machines {
 		if m.facts != nil {
-			r.outcomes[m.Name].Reached = m.ways()
+			r.outcomes[m.Name].Reached = m.addresses()
 		}
 		all = append(all, *r.outcomes[m.Name])
 	}
 	return all
 }
 
-// well reports whether nothing has gone wrong on the machine so far.
-func (r *run) well(m *machine) bool {
+// ok reports whether nothing has gone wrong on the machine so far.
+func (r *operation) ok(m *machine) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.outcomes[m.Name].OK
 }
 
-// each does something on all machines side by side, leaving out those that have failed.
-func (r *run) each(all []*machine, fn func(*machine)) {
+// forEach does something on all machines side by side, leaving out those that have failed.
+func (r *operation) forEach(all []*machine, fn func(*machine)) {
 	var work sync.WaitGroup
 	for _, m := range all {
-		if r.well(m) {
+		if r.ok(m) {
 			work.Go(func() { fn(m) })
 		}
 	}
@@ -143,9 +143,9 @@ func (r *run) each(all []*machine, fn func(*machine)) {
 }
 
 // step does one step on a machine, tells of it, and reports whether it went well.
-func (r *run) step(m *machine, s Step, fn func() (detail string, err error)) bool {
+func (r *operation) step(m *machine, s Step, fn func() (detail string, err error)) bool {
 	began := time.Now()
-	r.Tell(Event{Host: m.Name, Step: s})
+	r.OnEvent(Event{Host: m.Name, Step: s})
 	detail, err := fn()
 	r.mu.Lock()
 	o := r.outcomes[m.Name]
@@ -156,11 +156,11 @@ func (r *run) step(m *machine, s Step, fn func() (detail string, err error)) boo
 		o.OK, o.Problem = false, ProblemOf(err)
 	}
 	r.mu.Unlock()
-	r.Tell(Event{Host: m.Name, Step: s, Done: true, Detail: detail, Took: time.Since(began), Err: err})
+	r.OnEvent(Event{Host: m.Name, Step: s, Done: true, Detail: detail, Took: time.Since(began), Err: err})
 	return err == nil
 }
 
-func (r *run) note(m *machine, notes ...string) {
+func (r *operation) note(m *machine, notes ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.outcomes[m.Name]
@@ -168,7 +168,7 @@ func (r *run) note(m *machine, notes ...string) {
 }
 
 // noteCluster records a note that is about the cluster or the caller with the machine on which it came up.
-func (r *run) noteCluster(m *machine, note string) {
+func (r *operation) noteCluster(m *machine, note string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.outcomes[m.Name]
@@ -181,58 +181,58 @@ func ProblemOf(err error) *shell.Problem {
 	if !errors.As(err, &p) {
 		p = &shell.Problem{Cause: err.Error()}
 	}
-	return cleanProblem(&shell.Problem{Cause: p.Cause, Cure: p.Cure})
+	return sanitizeProblem(&shell.Problem{Cause: p.Cause, Cure: p.Cure})
 }
 
 // Up makes the machines the cluster that o describes, changing only what is missing. A machine that fails does not stop the
 // others; the outcomes say which did. Machines that the cluster no longer has are stopped.
 func Up(ctx context.Context, o Options) []Outcome {
-	r := newRun(o)
+	r := newOperation(o)
 	defer r.close()
 	r.addRemoved()
-	r.each(r.machines, func(m *machine) { r.approach(ctx, m) })
-	r.twins(ctx)
-	boss, workers := r.roles()
-	if !r.agrees(boss) {
+	r.forEach(r.machines, func(m *machine) { r.inspect(ctx, m) })
+	r.refuseDuplicates(ctx)
+	master, workers := r.masterAndWorkers()
+	if !r.rolesAgree(master) {
 		return r.results()
 	}
 	if o.DryRun {
-		r.foresee(boss)
+		r.planAll(master)
 		return r.results()
 	}
-	if err := r.record(); err != nil { // before anything is started, so that what is can be found
-		r.fail(boss, workers, err)
+	if err := r.saveApplied(); err != nil { // before anything is started, so that what is can be found
+		r.failAll(master, workers, err)
 		return r.results()
 	}
-	r.each(r.machines, func(m *machine) { r.furnish(ctx, m) })
-	r.each(r.machines, func(m *machine) {
+	r.forEach(r.machines, func(m *machine) { r.prepare(ctx, m) })
+	r.forEach(r.machines, func(m *machine) {
 		if len(m.Roles) == 0 && !m.removed { // it may have had one
-			r.stop(ctx, m, protocol.Request{PutAside: boss != nil && copied(m, boss)})
+			r.stop(ctx, m, protocol.Request{PutAside: master != nil && holdsCopy(m, master)})
 		}
 	})
-	if boss != nil {
-		r.each([]*machine{boss}, func(m *machine) { r.start(ctx, m, nil) })
-		if !r.well(boss) {
-			r.orphan(workers, boss)
+	if master != nil {
+		r.forEach([]*machine{master}, func(m *machine) { r.start(ctx, m, nil) })
+		if !r.ok(master) {
+			r.failWithoutMaster(workers, master)
 			return r.results()
 		}
 	}
-	r.each(workers, func(m *machine) { r.start(ctx, m, boss) })
-	r.await(ctx, boss, workers)
-	r.dismiss(ctx, boss)
-	if boss != nil && r.Welcome != nil {
-		r.welcome(ctx, boss)
+	r.forEach(workers, func(m *machine) { r.start(ctx, m, master) })
+	r.waitForNodes(ctx, master, workers)
+	r.stopRemoved(ctx, master)
+	if master != nil && r.SetUpAccess != nil {
+		r.setUpAccess(ctx, master)
 	}
 	return r.results()
 }
 
-// ways are the host names and addresses by which this machine may reach another one.
-func (m *machine) ways() []string {
+// addresses are the host names and addresses by which this machine may reach another one.
+func (m *machine) addresses() []string {
 	if m.Local() {
 		return []string{"127.0.0.1"}
 	}
 	var ways []string
-	for _, host := range []string{m.reached, m.facts.Server} {
+	for _, host := range []string{m.reachedAs, m.facts.Server} {
 		if host != "" && !slices.Contains(ways, host) {
 			ways = append(ways, host)
 		}
@@ -240,58 +240,58 @@ func (m *machine) ways() []string {
 	return ways
 }
 
-// welcome notes with the master what came of the person's access.
-func (r *run) welcome(ctx context.Context, boss *machine) {
-	p, err := r.Cluster.ports(boss.Host)
+// setUpAccess notes with the master what came of the person's access.
+func (r *operation) setUpAccess(ctx context.Context, master *machine) {
+	p, err := r.Cluster.ports(master.Host)
 	if err != nil {
 		return // wanted has failed for the same reason
 	}
 	var addresses []string
-	for _, host := range boss.ways() {
+	for _, host := range master.addresses() {
 		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(p.API)))
 	}
-	said := r.Welcome(ctx, addresses, func() (string, error) { return r.makeToken(ctx, boss, "--role", "admin", "--note", "up") })
+	said := r.SetUpAccess(ctx, addresses, func() (string, error) { return r.makeToken(ctx, master, "--role", "admin", "--note", "up") })
 	if said != "" {
-		r.noteCluster(boss, said)
+		r.noteCluster(master, said)
 	}
 }
 
-// roles gives the machine that is the master, nil if that is elsewhere, and those that only work.
-func (r *run) roles() (boss *machine, workers []*machine) {
+// masterAndWorkers gives the machine that is the master, nil if that is elsewhere, and those that only work.
+func (r *operation) masterAndWorkers() (master *machine, workers []*machine) {
 	for _, m := range r.machines {
 		switch {
-		case m.Is(Master):
-			boss = m
-		case m.Is(Worker):
+		case m.HasRole(Master):
+			master = m
+		case m.HasRole(Worker):
 			workers = append(workers, m)
 		}
 	}
-	return boss, workers
+	return master, workers
 }
 
-// orphan says of workers that they can't start without their master.
-func (r *run) orphan(workers []*machine, boss *machine) {
+// failWithoutMaster says of workers that they can't start without their master.
+func (r *operation) failWithoutMaster(workers []*machine, master *machine) {
 	for _, m := range workers {
-		if r.well(m) {
+		if r.ok(m) {
 			r.step(m, Start, func() (string, error) {
-				return "", &shell.Problem{Cause: "its master " + boss.Name + " did not come up", Cure: "fix that first, and run up again"}
+				return "", &shell.Problem{Cause: "its master " + master.Name + " did not come up", Cure: "fix that first, and run up again"}
 			})
 		}
 	}
 }
 
-// prepare brings a machine to where its node can be started.
-func (r *run) prepare(ctx context.Context, m *machine) {
-	if r.approach(ctx, m); r.well(m) {
-		r.furnish(ctx, m)
+// inspectAndPrepare brings a machine to where its node can be started.
+func (r *operation) inspectAndPrepare(ctx context.Context, m *machine) {
+	if r.inspect(ctx, m); r.ok(m) {
+		r.prepare(ctx, m)
 	}
 }
 
-// approach finds out whether a machine can take part, and what is there. It changes nothing.
-func (r *run) approach(ctx context.Context, m *machine) {
-	check := r.check
+// inspect finds out whether a machine can take part, and what is there. It changes nothing.
+func (r *operation) inspect(ctx context.Context, m *machine) {
+	check := r.checkMachine
 	if m.removed {
-		check = r.glance
+		check = r.locate
 	}
 	_ = r.step(m, Connect, func() (string, error) { return "", r.connect(ctx, m) }) &&
 		r.step(m, Check, func() (string, error) {
@@ -299,34 +299,34 @@ func (r *run) approach(ctx context.Context, m *machine) {
 				return "", err
 			}
 			if m.facts.Digest != "" { // a program that does not run is replaced
-				_, _ = m.ask(ctx, protocol.ActionInspect, protocol.Request{}, nil)
+				_, _ = m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil)
 			}
 			return "", nil
 		})
 }
 
-// furnish copies the program and the project to a machine.
-func (r *run) furnish(ctx context.Context, m *machine) {
+// inspectAndPrepare copies the program and the project to a machine.
+func (r *operation) prepare(ctx context.Context, m *machine) {
 	if m.removed {
 		return
 	}
-	_ = r.step(m, Ship, func() (string, error) { return r.ship(ctx, m) }) &&
-		(r.Files == nil || r.step(m, Send, func() (string, error) { return r.push(ctx, m) }))
+	_ = r.step(m, Install, func() (string, error) { return r.install(ctx, m) }) &&
+		(r.Files == nil || r.step(m, Push, func() (string, error) { return r.push(ctx, m) }))
 }
 
-func (r *run) connect(ctx context.Context, m *machine) (err error) {
-	m.shell, m.reached, err = r.Dial(ctx, m.Address)
+func (r *operation) connect(ctx context.Context, m *machine) (err error) {
+	m.shell, m.reachedAs, err = r.Dial(ctx, m.Address)
 	return err
 }
 
-func (r *run) check(ctx context.Context, m *machine) (err error) {
-	if m.facts, err = examine(ctx, m.shell, r.Cluster.Root); err != nil {
+func (r *operation) checkMachine(ctx context.Context, m *machine) (err error) {
+	if m.facts, err = runProbe(ctx, m.shell, r.Cluster.Root); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	r.outcomes[m.Name].Facts = m.facts
 	r.mu.Unlock()
-	problem, notes := m.facts.judge()
+	problem, notes := m.facts.check()
 	r.note(m, notes...)
 	if problem != nil {
 		return problem
@@ -334,63 +334,63 @@ func (r *run) check(ctx context.Context, m *machine) (err error) {
 	return nil
 }
 
-func (r *run) ship(ctx context.Context, m *machine) (string, error) {
+func (r *operation) install(ctx context.Context, m *machine) (string, error) {
 	b, err := r.Builds.fitting(m.facts)
 	if err != nil {
 		return "", err
 	}
-	sent, err := m.ship(ctx, b)
+	sent, err := m.install(ctx, b)
 	if !sent {
 		return "", err
 	}
 	return fmt.Sprintf("installed mlfnode (%d MB)", len(b.content)/1_000_000), nil
 }
 
-// start starts the machine's node. boss is the machine of its master, nil for the master itself and where the
-// master is elsewhere.
-func (r *run) start(ctx context.Context, m, boss *machine) {
+// start starts the machine's node. master is the machine of its master, nil for the master itself and where the
+// masterHost is elsewhere.
+func (r *operation) start(ctx context.Context, m, master *machine) {
 	r.step(m, Start, func() (string, error) {
-		w, err := r.wanted(m, boss)
+		w, err := r.desired(m, master)
 		if err != nil {
 			return "", err
 		}
-		reply, err := m.ask(ctx, protocol.ActionStart, protocol.Request{Desired: w}, nil)
-		if err == nil && m.Is(Worker) && !m.Is(Master) && !m.seen.Joined {
-			reply, err = r.join(ctx, m, boss, w)
+		reply, err := m.call(ctx, protocol.ActionStart, protocol.Request{Desired: w}, nil)
+		if err == nil && m.HasRole(Worker) && !m.HasRole(Master) && !m.observed.Joined {
+			reply, err = r.join(ctx, m, master, w)
 		}
 		if err != nil {
 			return "", err
 		}
 		r.note(m, reply.Notes...)
 		r.mu.Lock()
-		r.outcomes[m.Name].Service = m.seen.Service
+		r.outcomes[m.Name].Service = m.observed.Service
 		r.mu.Unlock()
 		return strings.Join(reply.Done, ", "), nil
 	})
 }
 
-// wanted is what the machine is to be.
-func (r *run) wanted(m, boss *machine) (*protocol.Desired, error) {
+// desired is what the machine is to be.
+func (r *operation) desired(m, master *machine) (*protocol.Desired, error) {
 	config, err := r.Cluster.nodeConfig(m.Host, m.facts.Layout)
 	if err != nil {
 		return nil, err
 	}
-	w := &protocol.Desired{Role: string(Worker), Config: config, Restart: m.again, TakeOver: r.Take}
-	if m.Is(Master) {
+	w := &protocol.Desired{Role: string(Worker), Config: config, Restart: m.forceRestart, TakeOver: r.TakeOver}
+	if m.HasRole(Master) {
 		w.Role = string(Master)
 		return w, nil
 	}
-	if boss == nil {
+	if master == nil {
 		w.Seeds = []string{r.Cluster.Attach}
 		return w, nil
 	}
-	p, err := r.Cluster.ports(boss.Host)
+	p, err := r.Cluster.ports(master.Host)
 	if err != nil {
 		return nil, err
 	}
 	w.NATS, w.Gossip = p.NATS, p.Gossip
-	ways := boss.ways()
-	if boss.Local() && !m.Local() {
+	ways := master.addresses()
+	if master.Local() && !m.Local() {
 		ways = []string{m.facts.Client} // where this machine is seen from there
 	}
 	for _, host := range ways {
@@ -399,26 +399,26 @@ func (r *run) wanted(m, boss *machine) (*protocol.Desired, error) {
 	return w, nil
 }
 
-// tokenMade is what `mlfnode token --json` prints, as far as it is of use here.
-type tokenMade struct {
+// createdToken is what `mlfnode token --json` prints, as far as it is of use here.
+type createdToken struct {
 	Token string `json:"token"`
 }
 
 // joinToken makes a token on the master that lets one machine join, or gives the one for a master elsewhere.
-func (r *run) joinToken(ctx context.Context, boss *machine) (string, error) {
-	r.token.Lock()
-	defer r.token.Unlock()
-	if boss == nil {
+func (r *operation) joinToken(ctx context.Context, master *machine) (string, error) {
+	r.tokenMu.Lock()
+	defer r.tokenMu.Unlock()
+	if master == nil {
 		return r.Token(ctx)
 	}
-	return r.makeToken(ctx, boss, "--uses", "1", "--expires", "15m", "--user", "none", "--note", "up")
+	return r.makeToken(ctx, master, "--uses", "1", "--expires", "15m", "--user", "none", "--note", "up")
 }
 
-func (r *run) makeToken(ctx context.Context, boss *machine, flags ...string) (string, error) {
-	var t tokenMade
-	err := boss.command(ctx, &t, append([]string{"token", "--json"}, flags...)...)
+func (r *operation) makeToken(ctx context.Context, master *machine, flags ...string) (string, error) {
+	var t createdToken
+	err := master.runJSON(ctx, &t, append([]string{"token", "--json"}, flags...)...)
 	if err != nil {
-		return "", &shell.Problem{Cause: "the master makes no token: " + lastLine(err.Error()), Cure: "try on it: " + boss.facts.Layout.Program() + " token --state-dir " + boss.facts.Layout.State()}
+		return "", &shell.Problem{Cause: "the master makes no token: " + lastLine(err.Error()), Cure: "try on it: " + master.facts.Layout.Program() + " token --state-dir " + master.facts.Layout.State()}
 	}
 	return t.Token, nil
 }

@@ -82,7 +82,7 @@ func sshOptions(ui *console, r *clusterFlags, cluster *bootstrap.Cluster) (o boo
 		return o, nil, explainProblem(err)
 	}
 	o = bootstrap.Options{
-		Cluster: cluster, Builds: bootstrap.NewBuilds(self), Self: host, DryRun: r.dryRun, Tell: view.showEvent, Agree: (&prompter{ui, view}).confirmLosses,
+		Cluster: cluster, Builds: bootstrap.NewBuilds(self), LocalName: host, DryRun: r.dryRun, OnEvent: view.showEvent, ConfirmLosses: (&prompter{ui, view}).confirmLosses,
 		Dial: func(ctx context.Context, address string) (shell.Machine, string, error) {
 			if address == bootstrap.LocalAddress {
 				return shell.Local{}, "", nil
@@ -128,7 +128,7 @@ func clusterCommand(ui *console, c *cobra.Command, act func(ctx context.Context,
 		if err != nil {
 			return err
 		}
-		left := cluster.Left(applied)
+		left := cluster.Removed(applied)
 		if c.Name() == "down" {
 			cluster.Hosts, left = append(cluster.Hosts, left...), nil
 		}
@@ -138,7 +138,7 @@ func clusterCommand(ui *console, c *cobra.Command, act func(ctx context.Context,
 		}
 		defer done()
 		if c.Name() == "down" {
-			o.Applied, o.Record = applied, func(c *bootstrap.Cluster) error { return bootstrap.SaveApplied(r.file, c) }
+			o.Applied, o.SaveApplied = applied, func(c *bootstrap.Cluster) error { return bootstrap.SaveApplied(r.file, c) }
 		}
 		all, err := act(c.Context(), o, args)
 		if err != nil {
@@ -156,7 +156,7 @@ func clusterCommand(ui *console, c *cobra.Command, act func(ctx context.Context,
 }
 
 func downCommand(ui *console) *cobra.Command {
-	var order bootstrap.Stopping
+	var order bootstrap.DownOptions
 	c := &cobra.Command{
 		Use: "down [HOST…]", Short: "Stop everything that up has started", Args: cobra.ArbitraryArgs,
 		Long: `down stops the nodes on the machines of cluster.yaml, or on those that you name, and verifies that no process, unit or port is left.
@@ -265,13 +265,15 @@ func markStopped(all []bootstrap.Outcome, file string) {
 		return // each command that needs them says so
 	}
 	i := slices.IndexFunc(contexts, func(k node.KnownContext) bool { return k.Down != nil && k.Down.File == absolute(file) })
-	if i < 0 || slices.ContainsFunc(all, func(o bootstrap.Outcome) bool { return o.Seen != nil && (o.Seen.Active || o.Seen.Service != "") }) {
+	if i < 0 || slices.ContainsFunc(all, func(o bootstrap.Outcome) bool {
+		return o.Observed != nil && (o.Observed.Active || o.Observed.Service != "")
+	}) {
 		return
 	}
 	for j := range all {
-		if o := &all[j]; o.Problem != nil && o.Seen != nil && o.Problem.Cure == bootstrap.CureStart {
-			o.Stopped = &contexts[i].Down.At
-			o.Problem.Cause = "the node does not run, because the cluster was taken down on " + dayAndTime(*o.Stopped)
+		if o := &all[j]; o.Problem != nil && o.Observed != nil && o.Problem.Cure == bootstrap.CureStart {
+			o.StoppedAt = &contexts[i].Down.At
+			o.Problem.Cause = "the node does not run, because the cluster was taken down on " + dayAndTime(*o.StoppedAt)
 			if file != bootstrap.DefaultFile {
 				o.Problem.Cure += " " + grid.ShellWords(file)
 			}
@@ -333,16 +335,16 @@ func printStatus(ui *console, all []bootstrap.Outcome) error {
 	for i := range all {
 		o := &all[i]
 		seen, gpus := &protocol.Observed{}, ""
-		if o.Seen != nil {
-			seen = o.Seen
+		if o.Observed != nil {
+			seen = o.Observed
 		}
 		if o.Facts != nil {
 			gpus = fmt.Sprint(o.Facts.GPUs)
 		}
 		state := "FAILED"
 		switch {
-		case o.Stopped != nil:
-			state, start = "stopped since "+dayAndTime(*o.Stopped), o.Problem.Cure
+		case o.StoppedAt != nil:
+			state, start = "stopped since "+dayAndTime(*o.StoppedAt), o.Problem.Cure
 		case o.OK && seen.Stale:
 			state = "at work; the program or its settings have changed since its start"
 		case o.OK && seen.Working:
@@ -350,7 +352,7 @@ func printStatus(ui *console, all []bootstrap.Outcome) error {
 		case o.OK:
 			state = "runs nothing"
 		}
-		t.row(o.Host, o.Address, rolesText(o.Roles), o.Service, o.Member, seen.Running, gpus, state)
+		t.row(o.Host, o.Address, rolesText(o.Roles), o.Service, o.MemberState, seen.Running, gpus, state)
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -369,7 +371,7 @@ func printNotes(ui *console, all []bootstrap.Outcome) {
 		for _, n := range o.Notes {
 			ui.say("%s: note: %s", o.Host, oneLine(n))
 		}
-		if o.Problem != nil && o.Stopped == nil {
+		if o.Problem != nil && o.StoppedAt == nil {
 			printProblem(ui, o.Host, o.Problem)
 		}
 	}

@@ -142,10 +142,10 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	idle := func(name string) bootstrap.Outcome {
-		return bootstrap.Outcome{Host: name, Seen: &protocol.Observed{}, Problem: &shell.Problem{Cause: "the node does not run", Cure: "mlfnode up -f"}}
+		return bootstrap.Outcome{Host: name, Observed: &protocol.Observed{}, Problem: &shell.Problem{Cause: "the node does not run", Cure: "mlfnode up -f"}}
 	}
-	busy := bootstrap.Outcome{Host: "a", OK: true, Seen: &protocol.Observed{Service: protocol.ServiceBackground, Active: true, Working: true}}
-	twin := bootstrap.Outcome{Host: "d", Seen: &protocol.Observed{}, Problem: &shell.Problem{Cause: "it is the same machine as a", Cure: "name it once"}}
+	busy := bootstrap.Outcome{Host: "a", OK: true, Observed: &protocol.Observed{Service: protocol.ServiceBackground, Active: true, Working: true}}
+	twin := bootstrap.Outcome{Host: "d", Observed: &protocol.Observed{}, Problem: &shell.Problem{Cause: "it is the same machine as a", Cure: "name it once"}}
 	lost := bootstrap.Outcome{Host: "c", Problem: &shell.Problem{Cause: "c refuses connections"}}
 	const since = "stopped since 7 March 2026 18:05"
 	for _, tt := range []struct {

@@ -50,8 +50,8 @@ can't make is refused before anything is changed; --dry-run shows what would be 
 	return c
 }
 
-// changedFlags are the letters on the command line.
-func (r *clusterFlags) changedFlags(c *cobra.Command) (l bootstrap.Letters, any bool) {
+// changedFlags are the flags on the command line.
+func (r *clusterFlags) changedFlags(c *cobra.Command) (l bootstrap.Flags, any bool) {
 	to := map[string]**string{"a": &l.Hosts, "i": &l.Key, "r": &l.Root, "d": &l.Project, "m": &l.Master, "w": &l.Workers, "b": &l.Attach}
 	for letter, value := range r.letters {
 		if c.Flags().ShorthandLookup(letter).Changed {
@@ -118,8 +118,8 @@ func completeOptions(a *app, o *bootstrap.Options, r *clusterFlags, again bool) 
 	if o.Files, err = projectFiles(a, o.Cluster.Project); err != nil {
 		return nil, err
 	}
-	o.Take, o.Record = r.take, func(c *bootstrap.Cluster) error { return bootstrap.SaveApplied(r.file, c) }
-	o.Welcome = func(ctx context.Context, addresses []string, makeToken func() (string, error)) string {
+	o.TakeOver, o.SaveApplied = r.take, func(c *bootstrap.Cluster) error { return bootstrap.SaveApplied(r.file, c) }
+	o.SetUpAccess = func(ctx context.Context, addresses []string, makeToken func() (string, error)) string {
 		return setUpAccess(ctx, a.console, addresses, makeToken)
 	}
 	o.Token = func(ctx context.Context) (string, error) {
@@ -157,7 +157,7 @@ func hintStopRemoved(file string, now *bootstrap.Cluster) string {
 		return "" // it could not be used either
 	}
 	var gone []string
-	for _, h := range now.Lacks(old) {
+	for _, h := range now.MissingFrom(old) {
 		gone = append(gone, h.Address)
 	}
 	switch len(gone) {

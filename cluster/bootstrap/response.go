@@ -20,44 +20,44 @@ import (
 
 // What a machine says is bounded: it may be broken, or in the hands of somebody else.
 const (
-	longestCause = 8 << 10 // it may hold the last lines of a log
-	mostTexts    = 64      // notes, changes, leftovers
-	longestHome  = 4 << 10
-	// longestConfig is more than a node.yaml can usefully have.
-	longestConfig = 256 << 10
+	maxCause = 8 << 10 // it may hold the last lines of a log
+	maxTexts = 64      // notes, changes, leftovers
+	maxHome  = 4 << 10
+	// maxConfig is more than a node.yaml can usefully have.
+	maxConfig = 256 << 10
 )
 
-// readReply decodes what mlfnode has printed on a machine. What is more than text for people must be what it claims to be; text is
+// readResponse decodes what mlfnode has printed on a machine. What is more than text for people must be what it claims to be; text is
 // made safe to show.
-func readReply(out string) (*protocol.Response, error) {
+func readResponse(out string) (*protocol.Response, error) {
 	r := &protocol.Response{}
 	err := json.Unmarshal([]byte(lastLine(out)), r)
 	if err == nil {
-		err = checkReply(r)
+		err = checkResponse(r)
 	}
 	if err != nil {
 		return nil, &shell.Problem{Cause: fmt.Sprintf("mlfnode on that machine sent an answer that this one does not understand (%s): %s", clip(err.Error()), clip(out)),
 			Cure: "run up again, so that both have the same version"}
 	}
-	cleanProblem(r.Problem)
-	cleanAll(&r.Notes)
-	cleanAll(&r.Done)
+	sanitizeProblem(r.Problem)
+	sanitizeAll(&r.Notes)
+	sanitizeAll(&r.Done)
 	if s := r.Observed; s != nil {
 		s.Release, s.Running = protocol.Line(s.Release), protocol.Line(s.Running)
-		cleanAll(&s.Leftovers)
-		if len(s.Config) > longestConfig {
+		sanitizeAll(&s.Leftovers)
+		if len(s.Config) > maxConfig {
 			s.Config = ""
 		}
-		s.Problems = s.Problems[:min(len(s.Problems), mostTexts)]
+		s.Problems = s.Problems[:min(len(s.Problems), maxTexts)]
 		for i := range s.Problems {
-			cleanProblem(&s.Problems[i])
+			sanitizeProblem(&s.Problems[i])
 		}
 	}
 	return r, nil
 }
 
-// checkReply refuses a reply with invalid names, digests or kinds.
-func checkReply(r *protocol.Response) error {
+// checkResponse refuses a reply with invalid names, digests or kinds.
+func checkResponse(r *protocol.Response) error {
 	problems := []error{checkName(r.FormerName)}
 	for _, name := range r.Missing {
 		if name == "" || !printable.Plain(name) {
@@ -108,23 +108,23 @@ func checkEndpoint(text string) error {
 	return nil
 }
 
-func cleanAll(texts *[]string) {
-	*texts = (*texts)[:min(len(*texts), mostTexts)]
+func sanitizeAll(texts *[]string) {
+	*texts = (*texts)[:min(len(*texts), maxTexts)]
 	for i := range *texts {
 		(*texts)[i] = protocol.Line((*texts)[i])
 	}
 }
 
-// cleanProblem makes a problem safe to show.
-func cleanProblem(p *shell.Problem) *shell.Problem {
+// sanitizeProblem makes a problem safe to show.
+func sanitizeProblem(p *shell.Problem) *shell.Problem {
 	if p != nil {
-		p.Cause, p.Cure = printable.Text(p.Cause, longestCause), protocol.Line(p.Cure)
+		p.Cause, p.Cure = printable.Text(p.Cause, maxCause), protocol.Line(p.Cure)
 	}
 	return p
 }
 
 // checkMembers refuses members with names or addresses that are none, so that those can be passed on, and makes their states safe to show.
-func checkMembers(all []alive) error {
+func checkMembers(all []member) error {
 	for i := range all {
 		a := &all[i]
 		err := trust.CheckNodeName(grid.NodeID(a.Node))
@@ -139,9 +139,9 @@ func checkMembers(all []alive) error {
 	return nil
 }
 
-// clean makes what the probe has found safe to show and to use; false says that it can't be a machine's answer.
-func (f *Facts) clean() bool {
-	for _, text := range []*string{&f.OS, &f.Arch, &f.User, &f.Host, &f.Glibc, &f.Refused, &f.there} {
+// sanitize makes what the probe has found safe to show and to use; false says that it can't be a machine's answer.
+func (f *Facts) sanitize() bool {
+	for _, text := range []*string{&f.OS, &f.Arch, &f.User, &f.Host, &f.Glibc, &f.Refused, &f.existingDir} {
 		*text = protocol.Line(*text)
 	}
 	for _, address := range []*string{&f.Client, &f.Server} {
@@ -152,5 +152,5 @@ func (f *Facts) clean() bool {
 	if checkDigest(f.Digest) != nil {
 		f.Digest = "" // then the program is shipped
 	}
-	return path.IsAbs(f.Home) && printable.Plain(f.Home) && len(f.Home) <= longestHome
+	return path.IsAbs(f.Home) && printable.Plain(f.Home) && len(f.Home) <= maxHome
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Letters are the flags of `mlfnode up` that describe a cluster, named after their letters. Nil ones were not given.
-type Letters struct {
+// Flags are the flags of `mlfnode up` that describe a cluster, named after their letters. Nil ones were not given.
+type Flags struct {
 	Hosts   *string // -a: [USER@]HOST[:PORT],…
 	Key     *string // -i
 	Root    *string // -r
@@ -19,31 +19,31 @@ type Letters struct {
 }
 
 // Apply changes c as the flags say: each takes the place of what the file said about the same thing.
-func (l *Letters) Apply(c *Cluster) error {
+func (l *Flags) Apply(c *Cluster) error {
 	for to, from := range map[*string]*string{&c.Key: l.Key, &c.Root: l.Root, &c.Project: l.Project} {
 		if from != nil {
 			*to = *from
 		}
 	}
 	if l.Hosts != nil {
-		if err := c.rename(*l.Hosts); err != nil {
+		if err := c.setHosts(*l.Hosts); err != nil {
 			return err
 		}
 	}
 	if l.Attach != nil {
 		c.Attach = *l.Attach
-		c.unset(Master)
+		c.clearRole(Master)
 	}
 	if l.Master != nil {
 		if l.Attach == nil {
 			c.Attach = ""
 		}
-		if err := c.assign(Master, "-m", []string{*l.Master}); err != nil {
+		if err := c.assignRole(Master, "-m", []string{*l.Master}); err != nil {
 			return err
 		}
 	}
 	if l.Workers != nil {
-		if err := c.assign(Worker, "-w", strings.Split(*l.Workers, ",")); err != nil {
+		if err := c.assignRole(Worker, "-w", strings.Split(*l.Workers, ",")); err != nil {
 			return err
 		}
 	}
@@ -51,8 +51,8 @@ func (l *Letters) Apply(c *Cluster) error {
 	return nil
 }
 
-// rename takes over the list of -a. Hosts that were there already keep what else the file says of them, this machine as well.
-func (c *Cluster) rename(list string) error {
+// setHosts takes over the list of -a. Hosts that were there already keep what else the file says of them, this machine as well.
+func (c *Cluster) setHosts(list string) error {
 	var hosts []Host
 	for _, address := range strings.Split(list, ",") {
 		address = strings.TrimSpace(address)
@@ -76,29 +76,29 @@ func (c *Cluster) rename(list string) error {
 	return nil
 }
 
-func (c *Cluster) unset(r Role) {
+func (c *Cluster) clearRole(r Role) {
 	for i := range c.Hosts {
-		c.Hosts[i].set(r, false)
+		c.Hosts[i].setRole(r, false)
 	}
 }
 
-// assign gives the role to the hosts with these numbers and to nobody else.
-func (c *Cluster) assign(r Role, flag string, numbers []string) error {
-	c.unset(r)
+// assignRole gives the role to the hosts with these numbers and to nobody else.
+func (c *Cluster) assignRole(r Role, flag string, numbers []string) error {
+	c.clearRole(r)
 	for _, text := range numbers {
-		h, err := c.numbered(flag, strings.TrimSpace(text))
+		h, err := c.hostByNumber(flag, strings.TrimSpace(text))
 		if err != nil {
 			return err
 		}
-		h.set(r, true)
+		h.setRole(r, true)
 	}
 	return nil
 }
 
-// numbered finds a host by its number in -a, from 1, or this machine by its word.
-func (c *Cluster) numbered(flag, text string) (*Host, error) {
+// hostByNumber finds a host by its number in -a, from 1, or this machine by its word.
+func (c *Cluster) hostByNumber(flag, text string) (*Host, error) {
 	if text == LocalAddress {
-		return c.local(), nil
+		return c.localHost(), nil
 	}
 	var others []*Host
 	for i := range c.Hosts {
@@ -116,8 +116,8 @@ func (c *Cluster) numbered(flag, text string) (*Host, error) {
 	return others[n-1], nil
 }
 
-// local finds this machine, or adds it.
-func (c *Cluster) local() *Host {
+// localHost finds this machine, or adds it.
+func (c *Cluster) localHost() *Host {
 	i := slices.IndexFunc(c.Hosts, func(h Host) bool { return h.Local() })
 	if i < 0 {
 		i = len(c.Hosts)

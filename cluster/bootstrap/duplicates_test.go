@@ -11,10 +11,10 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// at examines this machine as another one, or as itself with boot "".
+// fetched examines this machine as another one, or as itself with boot "".
 func at(t *testing.T, name, boot string) *machine {
 	t.Helper()
-	f, err := examine(context.Background(), shell.Local{}, "ML")
+	f, err := runProbe(context.Background(), shell.Local{}, "ML")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,15 +53,15 @@ func TestTwins(t *testing.T) {
 		{[]*machine{nas, elsewhere, far}, map[*machine]*machine{far: nas}},
 		{[]*machine{c, nas, elsewhere, a}, map[*machine]*machine{elsewhere: c, a: nas}},
 	} {
-		r := &run{Options: Options{Tell: func(Event) {}}, machines: test.machines, outcomes: map[string]*Outcome{}}
+		r := &operation{Options: Options{OnEvent: func(Event) {}}, machines: test.machines, outcomes: map[string]*Outcome{}}
 		for _, m := range r.machines {
-			m.marks, m.shares = nil, nil
+			m.seenMarkers, m.sharesWith = nil, nil
 			r.outcomes[m.Name] = &Outcome{OK: true}
 		}
-		r.twins(t.Context())
+		r.refuseDuplicates(t.Context())
 		for _, m := range r.machines {
 			first := test.want[m]
-			if got := r.first(m); got != first {
+			if got := r.duplicateOf(m); got != first {
 				t.Errorf("%s: got %v for the one that it shares its folder with", m.Name, got)
 			}
 			if p := r.outcomes[m.Name].Problem; (p != nil) != (first != nil) {
@@ -79,7 +79,7 @@ func TestTwins(t *testing.T) {
 		far: {Cause: "it shares the folder " + home + "/ML with a, over the network",
 			Cure: "make that a link to a folder that each machine has on a disk of its own, as with: ln -s /scratch/ada " + home + "/ML"},
 	} {
-		if got := *ProblemOf(m.twin(a)); got != wanted {
+		if got := *ProblemOf(m.duplicateProblem(a)); got != wanted {
 			t.Errorf("%s:\n got %+v\nwant %+v", m.Name, got, wanted)
 		}
 	}

@@ -1,0 +1,93 @@
+package bootstrap
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// The programs by which machines find out that they share a folder. The first makes a marker, and removes those of runs that were killed; the
+// second prints which of the others' markers are there; the third removes the marker. FOLDER, OWN and OTHERS are filled in.
+const (
+	createMarkerScript = `cd FOLDER && : >OWN; find . -maxdepth 1 -name '.mlfnode-mark-*' -mmin +60 -delete`
+	listMarkersScript  = `cd FOLDER && for mark in OTHERS; do [ ! -e "$mark" ] || echo "$mark"; done`
+	removeMarkerScript = `cd FOLDER && rm -f OWN`
+)
+
+// findSharedFolders finds out which machines have their folder in one place, by a file in each that the others look for: what a file system is called
+// says little about who else has it.
+func (r *operation) findSharedFolders(ctx context.Context) {
+	var all []*machine
+	for _, m := range r.machines {
+		if m.facts != nil && m.facts.existingDir != "" && r.ok(m) {
+			all = append(all, m)
+		}
+	}
+	if len(all) < 2 {
+		return
+	}
+	nonce, marks := rand.Text(), map[*machine]string{}
+	for i, m := range all {
+		marks[m] = fmt.Sprintf(".mlfnode-mark-%s-%d", nonce, i)
+	}
+	for _, program := range []string{createMarkerScript, listMarkersScript, removeMarkerScript} {
+		r.forEach(all, func(m *machine) {
+			var others []string
+			for _, other := range all {
+				if other != m {
+					others = append(others, marks[other])
+				}
+			}
+			text := strings.NewReplacer("FOLDER", shell.Quote(m.facts.existingDir), "OWN", marks[m], "OTHERS", strings.Join(others, " ")).Replace(program)
+			out, err := withTimeout(ctx, probeTimeout, "it", func(ctx context.Context) (string, error) { return shell.Output(ctx, m.shell, text, nil) })
+			if err == nil && program == listMarkersScript { // else it is found by what comes next
+				m.seenMarkers = strings.Fields(out)
+			}
+		})
+	}
+	for _, m := range all {
+		for _, other := range all {
+			if slices.Contains(m.seenMarkers, marks[other]) {
+				m.sharesWith = append(m.sharesWith, other)
+			}
+		}
+	}
+}
+
+// refuseDuplicates refuses machines that share their folder with one before them: the same machine by another name, or a home folder on the
+// network. Two nodes would take the place of each other there.
+func (r *operation) refuseDuplicates(ctx context.Context) {
+	r.findSharedFolders(ctx)
+	for _, m := range r.machines {
+		if first := r.duplicateOf(m); first != nil && !m.removed && r.ok(m) {
+			r.step(m, Check, func() (string, error) { return "", m.duplicateProblem(first) })
+		}
+	}
+}
+
+// duplicateOf gives the machine before this one that has its folder in the same place, nil for none.
+func (r *operation) duplicateOf(m *machine) *machine {
+	for _, other := range r.machines {
+		switch {
+		case other == m:
+			return nil
+		case m.facts != nil && other.facts != nil && m.facts.Disk != "" && m.facts.Disk == other.facts.Disk, slices.Contains(m.sharesWith, other):
+			return other
+		}
+	}
+	return nil
+}
+
+// duplicateProblem says what is wrong with a machine that shares its folder with another one.
+func (m *machine) duplicateProblem(first *machine) error {
+	if m.facts.Boot == first.facts.Boot {
+		return problem("it is the same machine as "+first.Name, "name it once")
+	}
+	root := m.facts.Layout.Root
+	return problem(fmt.Sprintf("it shares the folder %s with %s, over the network", root, first.Name),
+		fmt.Sprintf("make that a link to a folder that each machine has on a disk of its own, as with: ln -s /scratch/%s %s", m.facts.User, root))
+}

@@ -1,0 +1,170 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"mlfnode/cluster/bootstrap/protocol"
+)
+
+const (
+	// waitTimeout is how long a node that has been started may take until the others see it alive and it takes trials.
+	waitTimeout = 20 * time.Second
+	// pollInterval is how often that is looked at.
+	pollInterval = 150 * time.Millisecond
+)
+
+// member is what `mlfnode members --json` prints of a node, as far as it is of use here.
+type member struct {
+	Node    string    `json:"node"`
+	State   string    `json:"state"`
+	Address string    `json:"address"` // of its gossip
+	Since   time.Time `json:"since"`   // when its state or its agent began
+	Running int       `json:"running"` // trials
+}
+
+// waitForNodes waits until every node that was started is seen alive and takes trials. The master is asked who is alive, or, where it
+// is no machine of ours, each worker.
+func (r *operation) waitForNodes(ctx context.Context, master *machine, workers []*machine) {
+	all := workers
+	if master != nil {
+		all = append([]*machine{master}, workers...)
+	}
+	limited, stop := context.WithTimeout(ctx, waitTimeout)
+	defer stop()
+	r.forEach(all, func(m *machine) {
+		asked := master
+		if asked == nil {
+			asked = m
+		}
+		r.step(m, Wait, func() (string, error) {
+			err := m.waitUntilWorking(limited, asked)
+			if asked == m || m.gossip == "" || ctx.Err() != nil {
+				return "", err
+			}
+			// A port that is closed on the way back explains why a node is suspect. A node behind one can be alive as well: others
+			// tell of it, and it would be lost with them.
+			if _, closed := asked.call(ctx, protocol.ActionReach, protocol.Request{Addresses: []string{m.gossip}}, nil); closed != nil {
+				return "", closed
+			}
+			return "", err
+		})
+	})
+}
+
+// waitUntilWorking waits until the machine's node works and the one that is asked sees it alive.
+func (m *machine) waitUntilWorking(ctx context.Context, asked *machine) error {
+	if why := retry(ctx, func() error { return m.checkWorking(ctx, asked) }); why != nil {
+		return problem("the node was started and is not at work: "+why.Error(), "look at "+m.logLocation()+" there")
+	}
+	return nil
+}
+
+// retry looks again and again until ok has no error, and gives the last one that came before the end of ctx.
+func retry(ctx context.Context, ok func() error) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	why := errors.New("it was not asked in time")
+	for {
+		err := ok()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil {
+			why = err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return why
+		}
+	}
+}
+
+func (m *machine) checkWorking(ctx context.Context, asked *machine) error {
+	if !m.observed.Working {
+		if _, err := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil); err != nil {
+			return err
+		}
+		if !m.observed.Working {
+			return fmt.Errorf("it has no connection to the master yet")
+		}
+	}
+	a, err := asked.memberNamed(ctx, m.Name)
+	switch {
+	case err != nil:
+		return err
+	case a == nil:
+		return fmt.Errorf("%s does not see it", asked.Name)
+	}
+	m.gossip = a.Address
+	switch {
+	case a.State != "alive":
+		return fmt.Errorf("%s sees it as %s", asked.Name, a.State)
+	case m.forceRestart && a.Since.Equal(m.previousSince):
+		return fmt.Errorf("%s sees the agent that ran before", asked.Name)
+	}
+	return nil
+}
+
+// memberNamed gives how the machine's node sees the node of a name, nil for one that it does not know.
+func (m *machine) memberNamed(ctx context.Context, name string) (*member, error) {
+	all, err := m.members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(all, func(a member) bool { return a.Node == name }); i >= 0 {
+		return &all[i], nil
+	}
+	return nil, nil
+}
+
+// memberSince gives the time since which the node that is asked sees this machine's as it is; the zero time if that is not known.
+func (m *machine) memberSince(ctx context.Context, asked *machine) time.Time {
+	a, err := asked.memberNamed(ctx, m.Name)
+	if err != nil || a == nil { // a node that is down sees nobody
+		return time.Time{}
+	}
+	return a.Since
+}
+
+// memberCache is how a node sees the others, for all that want to know it at about the same time.
+type memberCache struct {
+	mu      sync.Mutex
+	fetched time.Time
+	members []member
+}
+
+// members asks the machine's node how it sees the others.
+func (m *machine) members(ctx context.Context) ([]member, error) {
+	m.memberCache.mu.Lock()
+	defer m.memberCache.mu.Unlock()
+	if time.Since(m.memberCache.fetched) < pollInterval {
+		return m.memberCache.members, nil
+	}
+	var all []member
+	err := m.runJSON(ctx, &all, "members", "--json")
+	if err == nil {
+		err = checkMembers(all)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.memberCache.fetched, m.memberCache.members = time.Now(), all
+	return all, nil
+}
+
+// logLocation says where the node's words are.
+func (m *machine) logLocation() string {
+	switch m.observed.Service {
+	case protocol.ServiceSystem:
+		return "journalctl -u mlfnode"
+	case protocol.ServiceUser:
+		return "journalctl --user -u mlfnode"
+	}
+	return m.facts.Layout.Log()
+}
