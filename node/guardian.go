@@ -132,7 +132,7 @@ func ReapOrphans(args []string, stderr io.Writer) int {
 	ctx, stop := context.WithTimeout(context.Background(), reapTime) // this is a main function
 	defer stop()
 	log := slog.New(slog.DiscardHandler)
-	_, err = process.Reap(ctx, process.Dead{Token: token, Cgroups: *cgroups, Strays: straysFile(*dir)}, log)
+	_, err = process.Reap(ctx, process.DeadAgent{Token: token, Cgroups: *cgroups, Strays: straysFile(*dir)}, log)
 	containers := docker.Options{Settings: docker.Settings{Socket: *engine}, Token: token, Dir: containersDir(*dir)}
 	if _, removeErr := docker.Reap(ctx, containers, log); err != nil || removeErr != nil {
 		return 1

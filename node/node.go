@@ -111,7 +111,7 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 	if err := durable.Clean(cfg.StateDir); err != nil {
 		return nil, fmt.Errorf("remove what a dead node had begun to write: %w", err)
 	}
-	if killed, err := process.Reap(ctx, process.Dead{Token: token, Strays: straysFile(cfg.StateDir)}, cfg.Logger); err != nil {
+	if killed, err := process.Reap(ctx, process.DeadAgent{Token: token, Strays: straysFile(cfg.StateDir)}, cfg.Logger); err != nil {
 		return nil, fmt.Errorf("kill what a dead node left: %w", err)
 	} else if killed > 0 {
 		cfg.Logger.Info("processes of a dead node killed", "count", killed)

@@ -42,7 +42,7 @@ func (n *Node) openShim(ctx context.Context, token string) error {
 		return nil
 	}
 	o, containers := n.shimOptions(token), dockerOptions(&n.cfg, token)
-	o.Wrap, o.Patience, o.Containers = func() []string { return scopeOf(token) }, n.cfg.Cluster.Patience, &containers
+	o.Wrap, o.AgentTimeout, o.Containers = func() []string { return scopeOf(token) }, n.cfg.Cluster.Patience, &containers
 	client, err := shim.Open(ctx, o)
 	if err != nil {
 		return fmt.Errorf("take over what the last agent left running: %w", err)

@@ -84,7 +84,7 @@ func TestReapAfterKill(t *testing.T) {
 			killAgent(t, dir, token, choice)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			n, err := process.Reap(ctx, process.Dead{Token: token, Strays: filepath.Join(dir, "strays")}, slog.New(slog.DiscardHandler))
+			n, err := process.Reap(ctx, process.DeadAgent{Token: token, Strays: filepath.Join(dir, "strays")}, slog.New(slog.DiscardHandler))
 			if err != nil || n < 12 {
 				t.Errorf("reap: got %d processes, %v; want at least 12", n, err)
 			}
@@ -96,7 +96,7 @@ func TestReapAfterKill(t *testing.T) {
 					t.Errorf("cgroups left: %q", left)
 				}
 			}
-			if n, err := process.Reap(ctx, process.Dead{Token: token, Strays: filepath.Join(dir, "strays")}, slog.New(slog.DiscardHandler)); n != 0 || err != nil {
+			if n, err := process.Reap(ctx, process.DeadAgent{Token: token, Strays: filepath.Join(dir, "strays")}, slog.New(slog.DiscardHandler)); n != 0 || err != nil {
 				t.Errorf("second reap: got %d, %v; want nothing to do", n, err)
 			}
 		})
@@ -144,7 +144,7 @@ func TestReapSparesOthers(t *testing.T) {
 	}
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
-	if n, err := process.Reap(t.Context(), process.Dead{Token: "mine"}, slog.New(slog.DiscardHandler)); n != 0 || err != nil {
+	if n, err := process.Reap(t.Context(), process.DeadAgent{Token: "mine"}, slog.New(slog.DiscardHandler)); n != 0 || err != nil {
 		t.Errorf("reap: got %d, %v; want 0", n, err)
 	}
 	if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
@@ -156,7 +156,7 @@ func TestReapSparesOthers(t *testing.T) {
 func TestReapReportsDeadline(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := process.Reap(ctx, process.Dead{Token: "nobody"}, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := process.Reap(ctx, process.DeadAgent{Token: "nobody"}, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("reap with a cancelled context: got no error")
 	}
 }

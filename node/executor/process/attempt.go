@@ -21,90 +21,90 @@ func refused(class grid.Class, reason string, code int) executor.Outcome {
 	return o
 }
 
-// attempt runs a to its end. It is called on the slot's thread.
-func (s *processSlot) attempt(ctx context.Context, a *executor.Attempt) executor.Outcome {
+// runAttempt runs a to its end. It is called on the slot's thread.
+func (s *slot) runAttempt(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	if ctx.Err() != nil {
 		return executor.Unstarted(ctx)
 	}
 	if len(a.Argv) == 0 {
 		return refused(grid.ClassStart, "the command is empty; name a program", executor.ExitNotFound)
 	}
-	run := runVar + s.process.birth + "-" + strconv.FormatInt(s.process.attempts.Add(1), 36)
+	run := runVar + s.executor.startID + "-" + strconv.FormatInt(s.executor.attemptCount.Add(1), 36)
 	env := s.environ(a.Env, run)
-	file, err := s.finder.find(a, env)
+	file, err := s.programs.lookup(a, env)
 	if err != nil {
 		return refusal(a, "", err)
 	}
-	if err := s.cage.renew(); err != nil {
+	if err := s.cgroup.replaceKilled(); err != nil {
 		return refused(grid.ClassNode, "its cgroup can't be made: "+err.Error(), executor.ExitNotRunnable)
 	}
-	if err := s.cage.restrict(a.Memory); err != nil {
-		s.process.log.Warn("memory limit not set", "limit", a.Memory, "err", err)
+	if err := s.cgroup.setMemoryLimit(a.Memory); err != nil {
+		s.executor.log.Warn("memory limit not set", "limit", a.Memory, "err", err)
 	}
-	base := s.cage.resetPeak()
-	out, err := s.process.newOutput(a)
+	base := s.cgroup.resetPeak()
+	out, err := s.executor.newOutput(a)
 	if err != nil {
 		return refusal(a, file, err)
 	}
 	defer out.close()
-	pid, started, err := s.launch(ctx, a, file, env, out)
+	pid, started, err := s.start(ctx, a, file, env, out)
 	if err != nil && ctx.Err() != nil {
 		return executor.Unstarted(ctx)
 	}
 	if err != nil {
 		return refusal(a, file, err)
 	}
-	return s.follow(ctx, a, &tree{slot: s, main: pid, run: run, started: started, out: out}, base)
+	return s.follow(ctx, a, &attemptTree{slot: s, program: pid, mark: run, started: started, out: out}, base)
 }
 
 // environ gives the program's environment: the attempt's, each name once, with the marks by which its processes are known.
-func (s *processSlot) environ(env []string, run string) []string {
-	return grid.MergeEnviron(env, []string{tokenVar + s.process.options.Token, run})
+func (s *slot) environ(env []string, run string) []string {
+	return grid.MergeEnviron(env, []string{tokenVar + s.executor.options.Token, run})
 }
 
 // follow sees a started program to its end and its tree out of the world.
-func (s *processSlot) follow(ctx context.Context, a *executor.Attempt, t *tree, base int64) executor.Outcome {
-	if s.kin != nil {
-		defer s.kin.remove(t.main)
+func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, base int64) executor.Outcome {
+	if s.tree != nil {
+		defer s.tree.removeProgram(t.program)
 	}
-	care := s.newCare(t.main)
+	sampler := s.sampleUsage(t.program)
 	if a.Started != nil {
-		a.Started(executor.Begun{PID: t.main})
+		a.Started(executor.Begun{PID: t.program})
 	}
-	w := newWatch(ctx, t, a)
-	err := t.out.await(t.main)
+	w := newWatchdog(ctx, t, a)
+	err := t.out.await(t.program)
 	end := time.Now()
-	w.end()
-	care.stop()
+	w.programEnded()
+	sampler.stop()
 	left := 0
-	if err == nil && !t.clear() {
-		left = t.sweep(w.patience(), a.Kill)
+	if err == nil && !t.isEmpty() {
+		left = t.killLeftovers(w.leftoverGrace(), a.Kill)
 	}
-	t.out.finish()
+	t.out.drain()
 	var status syscall.WaitStatus
 	var usage syscall.Rusage
 	ended := !errors.Is(err, errForeign)
 	if ended {
-		_, err = wait(t.main, &status, &usage)
+		_, err = wait(t.program, &status, &usage)
 	}
 	if ended && err != nil {
 		return refused(grid.ClassLost, "its process was awaited by another part of this program", grid.NoExit)
 	}
-	if err := s.cage.tidy(); err != nil {
-		s.process.log.Warn("cgroups that a program created could not be removed", "err", err)
+	if err := s.cgroup.removeNested(); err != nil {
+		s.executor.log.Warn("cgroups that a program created could not be removed", "err", err)
 	}
 	o := executor.Outcome{Start: t.started, End: end, ExitCode: grid.NoExit, Leftovers: left, Foreign: t.foreign}
-	o.Usage = s.usage(&usage, end.Sub(t.started), max(s.cage.highest()-base, care.seen))
+	o.Usage = s.usage(&usage, end.Sub(t.started), max(s.cgroup.peakMemory()-base, sampler.peak))
 	if ended {
 		o.ExitCode, o.Class, o.Reason = ending(status)
 	}
-	oom := s.cage.oomKilled()
+	oom := s.cgroup.oomKilled()
 	switch {
 	case w.class != "":
 		o.Class, o.Reason = w.class, w.reason
 	case oom && o.Class != grid.ClassNone:
 		o.Class, o.Reason = grid.ClassMemory, executor.OutOfMemory(a.Memory, o.Usage.Memory)
-	case !s.cage.countsKills() && status.Signaled() && status.Signal() == unix.SIGKILL && care.starved(machineKills()):
+	case !s.cgroup.countsOOMKills() && status.Signaled() && status.Signal() == unix.SIGKILL && sampler.recentOOMKill(machineKills()):
 		o.Class, o.Reason = grid.ClassMemory, "probably ran out of memory: it was killed by SIGKILL while the kernel killed for want of memory on this machine"
 	}
 	t.out.Conclude(&o)
@@ -138,7 +138,7 @@ func wait(pid int, status *syscall.WaitStatus, usage *syscall.Rusage) (int, erro
 // usage adds up what the attempt used; peak is the memory that others have measured. The kernel's figure for a process
 // starts at the memory of its parent, since both share it until the program is loaded (exec_mmap in fs/exec.c); up to our
 // own size it says nothing. So without cgroups the memory of a small program that ends soon stays unknown, which is 0.
-func (s *processSlot) usage(r *syscall.Rusage, wall time.Duration, peak int64) grid.Usage {
+func (s *slot) usage(r *syscall.Rusage, wall time.Duration, peak int64) grid.Usage {
 	if own := r.Maxrss << 10; own > peak && own > ownPeak() {
 		peak = own
 	}

@@ -113,7 +113,7 @@ func foreignAgent() error {
 	if _, err := os.Stat("strays"); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("after its close the executor has left what it recorded: %v", err)
 	}
-	if err := foreignReap(process.Dead{Token: token, Strays: "strays"}); err != nil {
+	if err := foreignReap(process.DeadAgent{Token: token, Strays: "strays"}); err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode([]*executor.Outcome{&outcomes[0], &outcomes[1], &outcomes[2]})
@@ -137,7 +137,7 @@ func foreignRecorded() error {
 }
 
 // foreignReap reaps a dead agent that has recorded the processes of root, as earlier versions did.
-func foreignReap(dead process.Dead) error {
+func foreignReap(dead process.DeadAgent) error {
 	var all []processid.ID
 	for _, name := range []string{"left", "main"} {
 		b, err := os.ReadFile(name)

@@ -65,27 +65,27 @@ func variable(env []string, prefix string) string {
 	return ""
 }
 
-// finder remembers the last program that a slot looked up: the trials of a sweep mostly run the same one.
-type finder struct {
+// lookupCache remembers the last program that a slot looked up: the trials of a sweep mostly run the same one.
+type lookupCache struct {
 	name, dir, path string // what was asked
 	file            string // what was found
 }
 
-// find looks the program of a up in env, the complete environment of the attempt.
-func (f *finder) find(a *executor.Attempt, env []string) (string, error) {
+// lookup looks the program of a up in env, the complete environment of the attempt.
+func (c *lookupCache) lookup(a *executor.Attempt, env []string) (string, error) {
 	name := a.Argv[0]
 	if strings.Contains(name, "/") {
 		return absolute(name, a.Dir), nil
 	}
 	path := variable(env, "PATH=")
-	if f.file != "" && f.name == name && f.dir == a.Dir && f.path == path {
-		if _, err := os.Lstat(f.file); err == nil {
-			return f.file, nil
+	if c.file != "" && c.name == name && c.dir == a.Dir && c.path == path {
+		if _, err := os.Lstat(c.file); err == nil {
+			return c.file, nil
 		}
 	}
 	file, err := lookup(name, a.Dir, env)
 	if err == nil {
-		*f = finder{name: name, dir: a.Dir, path: path, file: file}
+		*c = lookupCache{name: name, dir: a.Dir, path: path, file: file}
 	}
 	return file, err
 }

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// restrict sets the memory limit of the next attempt. Swap counts as memory, else the limit would bound nothing.
-func (c *cage) restrict(limit int64) error {
+// setMemoryLimit sets the memory limit of the next attempt. Swap counts as memory, else the limit would bound nothing.
+func (c *slotCgroup) setMemoryLimit(limit int64) error {
 	if c == nil || limit == c.limit {
 		return nil
 	}
@@ -24,7 +24,7 @@ func (c *cage) restrict(limit int64) error {
 			text = "max"
 		}
 	}
-	if dir == "" || c.kills == absent {
+	if dir == "" || c.oomKills == absent {
 		return nil
 	}
 	// On v1 the limit with swap must never be below the one without: one of its two writes is refused, which is right.
@@ -46,48 +46,48 @@ func (c *cage) restrict(limit int64) error {
 
 // resetPeak starts a new measurement of the highest memory use and gives the use at that moment: files that earlier
 // attempts read stay cached and are charged to the slot.
-func (c *cage) resetPeak() (base int64) {
-	if !c.measures() {
+func (c *slotCgroup) resetPeak() (base int64) {
+	if !c.measuresPeak() {
 		return 0
 	}
 	if _, err := unix.Pwrite(int(c.peak), []byte("0"), 0); err != nil {
 		c.peak.close() // an old kernel, which can't reset it: its figure would be that of all attempts so far
 		return 0
 	}
-	return number(c.read(c.peak))
+	return leadingNumber(c.read(c.peak))
 }
 
-// measures reports whether the peak memory use of attempts is known.
-func (c *cage) measures() bool { return c != nil && c.peak != absent }
+// measuresPeak reports whether the peak memory use of attempts is known.
+func (c *slotCgroup) measuresPeak() bool { return c != nil && c.peak != absent }
 
-// highest gives the highest memory use since resetPeak.
-func (c *cage) highest() int64 {
-	if !c.measures() {
+// peakMemory gives the highest memory use since resetPeak.
+func (c *slotCgroup) peakMemory() int64 {
+	if !c.measuresPeak() {
 		return 0
 	}
-	return number(c.read(c.peak))
+	return leadingNumber(c.read(c.peak))
 }
 
-// countsKills reports whether the kernel counts the slot's own out-of-memory kills.
-func (c *cage) countsKills() bool { return c != nil && c.kills != absent }
+// countsOOMKills reports whether the kernel counts the slot's own out-of-memory kills.
+func (c *slotCgroup) countsOOMKills() bool { return c != nil && c.oomKills != absent }
 
 // oomKilled reports whether the kernel has killed a process inside for want of memory since the last call.
-func (c *cage) oomKilled() bool {
-	if !c.countsKills() {
+func (c *slotCgroup) oomKilled() bool {
+	if !c.countsOOMKills() {
 		return false
 	}
-	_, rest, found := bytes.Cut(c.read(c.kills), []byte("oom_kill "))
+	_, rest, found := bytes.Cut(c.read(c.oomKills), []byte("oom_kill "))
 	if !found {
 		return false
 	}
-	n := number(rest)
-	grew := n > c.killed
-	c.killed = n
+	n := leadingNumber(rest)
+	grew := n > c.killsSeen
+	c.killsSeen = n
 	return grew
 }
 
-// number reads the decimal number that b starts with.
-func number(b []byte) (n int64) {
+// leadingNumber reads the decimal number that b starts with.
+func leadingNumber(b []byte) (n int64) {
 	for _, d := range b {
 		if d < '0' || d > '9' {
 			break
@@ -98,7 +98,7 @@ func number(b []byte) (n int64) {
 }
 
 // limits reports whether memory limits are enforced in the group's folders.
-func (g *cgroup) limits() bool {
+func (g *agentCgroup) limits() bool {
 	dir, file := g.dirs["memory"], "memory.limit_in_bytes"
 	if g.unified {
 		dir, file = g.dirs[""], "memory.max"

@@ -49,9 +49,9 @@ func (m *Meter) Look() {
 	if b := m.read(m.cpu); m.unified {
 		m.CPU = max(m.CPU, field(b, "usage_usec "))
 	} else {
-		m.CPU = max(m.CPU, number(b)/1000)
+		m.CPU = max(m.CPU, leadingNumber(b)/1000)
 	}
-	m.Peak = max(m.Peak, number(m.read(m.peak)))
+	m.Peak = max(m.Peak, leadingNumber(m.read(m.peak)))
 	m.Kills = max(m.Kills, field(m.read(m.kills), "oom_kill "))
 }
 
@@ -83,7 +83,7 @@ func (m *Meter) read(f counter) []byte {
 func field(b []byte, name string) int64 {
 	for line := range bytes.Lines(b) {
 		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
-			return number(rest)
+			return leadingNumber(rest)
 		}
 	}
 	return 0

@@ -21,11 +21,11 @@ import (
 // holds once the tree is gone is the complete output, even if another process still has the pipe open.
 type output struct {
 	*executor.Sink
-	streams [2]stream // Stdout and Stderr; one that both share is the first
-	stdout  int       // the program's descriptors, -1 for none
-	stderr  int
-	pidfd   int         // of the program; -1 before it runs, and where the kernel has none
-	leave   atomic.Bool // the program is not waited for any more
+	streams   [2]stream // Stdout and Stderr; one that both share is the first
+	stdout    int       // the program's descriptors, -1 for none
+	stderr    int
+	pidfd     int         // of the program; -1 before it runs, and where the kernel has none
+	abandoned atomic.Bool // the program is not waited for any more
 }
 
 // stream is one pipe; without a file to end in it is not used.
@@ -53,7 +53,7 @@ const (
 
 // newOutput makes the pipes of an attempt.
 func (p *Executor) newOutput(a *executor.Attempt) (*output, error) {
-	o := &output{Sink: executor.NewSink(a, p.log, p.stall), stdout: -1, stderr: -1, pidfd: -1}
+	o := &output{Sink: executor.NewSink(a, p.log, p.stallTimeout), stdout: -1, stderr: -1, pidfd: -1}
 	var err error
 	if a.Stdout != nil {
 		if o.streams[0], err = newStream(); err != nil {
@@ -103,7 +103,7 @@ func (o *output) await(pid int) error {
 			continue
 		case err != nil:
 			return os.NewSyscallError("poll", err)
-		case o.leave.Load():
+		case o.abandoned.Load():
 			return errForeign
 		}
 		if o.pidfd >= 0 && fds[0].Revents != 0 || o.pidfd < 0 && hasEnded(pid) {
@@ -147,8 +147,8 @@ func (o *output) carry(polled []unix.PollFd) (n int) {
 	return n
 }
 
-// relieve moves a piece of what the pipes hold, if they hold anything.
-func (o *output) relieve() {
+// drainSome moves a piece of what the pipes hold, if they hold anything.
+func (o *output) drainSome() {
 	for i := range o.streams {
 		if s := &o.streams[i]; s.used && s.readable() {
 			o.move(i)
@@ -175,21 +175,21 @@ func (o *output) move(i int) int {
 
 var carryBuffers = sync.Pool{New: func() any { return new([carrySize]byte) }}
 
-// finish moves what the pipes hold, once the tree is gone. What other processes still write to them does not belong to the attempt.
-func (o *output) finish() {
+// drain moves what the pipes hold, once the tree is gone. What other processes still write to them does not belong to the attempt.
+func (o *output) drain() {
 	fds := o.watched()
 	if n, err := unix.Poll(fds[1:], 0); n == 0 && err == nil {
 		return // as after most short programs
 	}
 	for i := range o.streams {
 		if o.streams[i].used {
-			o.empty(i)
+			o.drainPipe(i)
 		}
 	}
 }
 
-// empty moves what a pipe holds now: no more than fits into it, for another process may go on writing.
-func (o *output) empty(i int) {
+// drainPipe moves what a pipe holds now: no more than fits into it, for another process may go on writing.
+func (o *output) drainPipe(i int) {
 	s := &o.streams[i]
 	left, err := unix.FcntlInt(uintptr(s.r), unix.F_GETPIPE_SZ, 0)
 	if err != nil {

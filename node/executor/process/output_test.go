@@ -54,13 +54,13 @@ func TestOutputToAFullDisk(t *testing.T) {
 		{"echo one; exit 3", 4, "its output could not be stored: no space left on device (exit code 3)"},
 		{"head -c 1000000 /dev/zero", 1000000, "its output could not be stored: no space left on device"},
 	} {
-		o, took := runOnce(t, c.script, full, func(p *Executor) { p.stall = patience })
+		o, took := runOnce(t, c.script, full, func(p *Executor) { p.stallTimeout = patience })
 		if o.Class != grid.ClassNode || o.Reason != c.reason || o.Cut != c.cut || o.Kept != [2]int64{} || took < patience {
 			t.Errorf("%s: got class %q, %q, %d cut, %v kept after %v; want class node, %q, %d cut after %v", c.script,
 				o.Class, o.Reason, o.Cut, o.Kept, took, c.reason, c.cut, patience)
 		}
 	}
-	if o, took := runOnce(t, "exit 3", full, func(p *Executor) { p.stall = time.Minute }); o.Class != grid.ClassExit || took > 30*time.Second {
+	if o, took := runOnce(t, "exit 3", full, func(p *Executor) { p.stallTimeout = time.Minute }); o.Class != grid.ClassExit || took > 30*time.Second {
 		t.Errorf("a program that prints nothing: got class %q after %v, want exit at once", o.Class, took)
 	}
 }
@@ -78,7 +78,7 @@ func TestOutputWaitsForRoom(t *testing.T) {
 		t.Fatalf("fill the disk: got %v, want that it is full", err)
 	}
 	time.AfterFunc(300*time.Millisecond, func() { _ = os.Remove(ballast) })
-	o, _ := runOnce(t, "printf 'said it all'", f, func(p *Executor) { p.stall = time.Minute })
+	o, _ := runOnce(t, "printf 'said it all'", f, func(p *Executor) { p.stallTimeout = time.Minute })
 	got, err := os.ReadFile(f.Name())
 	if o.Class != grid.ClassNone || o.Cut != 0 || err != nil || string(got) != "said it all" {
 		t.Errorf("got class %q, %d cut and %q, %v; want success with its output", o.Class, o.Cut, got, err)

@@ -87,15 +87,15 @@ func FuzzHierarchies(f *testing.F) {
 // TestMarked checks what tells processes apart on our own process.
 func TestMarked(t *testing.T) {
 	pid := os.Getpid()
-	if got := marked(pid, "NO_SUCH_VARIABLE=1"); got != absentMark {
-		t.Errorf("an absent variable: got %d, want %d", got, absentMark)
+	if got := matchEnviron(pid, "NO_SUCH_VARIABLE=1"); got != environWithout {
+		t.Errorf("an absent variable: got %d, want %d", got, environWithout)
 	}
 	if path, ok := os.LookupEnv("PATH"); ok {
-		if got := marked(pid, "PATH="+path); got != rightMark {
-			t.Errorf("a variable of ours: got %d, want %d", got, rightMark)
+		if got := matchEnviron(pid, "PATH="+path); got != environWith {
+			t.Errorf("a variable of ours: got %d, want %d", got, environWith)
 		}
 	}
-	if got := marked(1<<30, "A=1"); got != noEnviron {
-		t.Errorf("no process: got %d, want %d", got, noEnviron)
+	if got := matchEnviron(1<<30, "A=1"); got != environUnknown {
+		t.Errorf("no process: got %d, want %d", got, environUnknown)
 	}
 }

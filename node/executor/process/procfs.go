@@ -67,27 +67,27 @@ func readProc(pid int, name string, buf []byte) ([]byte, bool) {
 	}
 }
 
-// mark says what a process's environment tells.
-type mark uint8
+// environMatch says what a process's environment tells.
+type environMatch uint8
 
 const (
-	absentMark mark = iota // it has an environment without the variable
-	rightMark              // it was started with the variable
-	noEnviron              // it shows none: it is loading a program, or was started without any
+	environWithout environMatch = iota // it has an environment without the variable
+	environWith                        // it was started with the variable
+	environUnknown                     // it shows none: it is loading a program, or was started without any
 )
 
-// marked looks for exactly kv in the environment with which pid was started.
-func marked(pid int, kv string) mark {
+// matchEnviron looks for exactly kv in the environment with which pid was started.
+func matchEnviron(pid int, kv string) environMatch {
 	env, ok := readProc(pid, "environ", make([]byte, 0, 8192))
 	if !ok || len(env) == 0 {
-		return noEnviron
+		return environUnknown
 	}
 	for entry := range bytes.SplitSeq(env, []byte{0}) {
 		if string(entry) == kv {
-			return rightMark
+			return environWith
 		}
 	}
-	return absentMark
+	return environWithout
 }
 
 // processes lists the ids of all processes that we can see.

@@ -18,7 +18,7 @@ import (
 )
 
 // Dead is an agent that is gone, with what its processes are known by.
-type Dead struct {
+type DeadAgent struct {
 	Token   string
 	Cgroups string // what OwnCgroups gave there; empty is what it gives here
 	Strays  string // its ProcessOptions.Strays
@@ -27,23 +27,23 @@ type Dead struct {
 // Reap kills every process that a dead agent has left behind, and removes its cgroups. It returns
 // how many processes there were once they are gone; the error says that ctx ended first. This process and its ancestors
 // are spared: a trial may itself run mlfnode. So are processes of other users that nobody here may end, with a warning.
-func Reap(ctx context.Context, dead Dead, log *slog.Logger) (n int, err error) {
+func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err error) {
 	all := hierarchiesOf(cmp.Or(dead.Cgroups, OwnCgroups()))
 	strays := readStrays(dead.Strays)
-	spared := lineage()
+	spared := ancestors()
 	seen := map[int]bool{}
 	foreign := false
 	look := time.NewTimer(0)
 	defer look.Stop()
 	quiet := 0
-	for pause := firstLook; quiet < quietLooks; pause = min(2*pause, lastLook) {
+	for pause := firstLook; quiet < quietScans; pause = min(2*pause, lastLook) {
 		select {
 		case <-ctx.Done():
 			return len(seen), fmt.Errorf("kill leftover processes: %w", context.Cause(ctx))
 		case <-look.C:
 		}
 		quiet++
-		pids := leftBehind(all, dead.Token, strays, spared)
+		pids := findLeftovers(all, dead.Token, strays, spared)
 		killed := killUnified(all, dead.Token, spared)
 		for _, pid := range pids {
 			if unix.Kill(pid, unix.SIGKILL) == unix.EPERM && !killed[pid] {
@@ -87,10 +87,10 @@ func killUnified(all map[string]hierarchy, token string, spared map[int]bool) ma
 }
 
 // quietLooks is how many looks in a row must find nothing: a process that is just loading a program shows no environment.
-const quietLooks = 3
+const quietScans = 3
 
-// lineage is this process and its ancestors.
-func lineage() map[int]bool {
+// ancestors is this process and its ancestors.
+func ancestors() map[int]bool {
 	pids := map[int]bool{}
 	for pid := os.Getpid(); pid > 0 && !pids[pid]; {
 		pids[pid] = true
@@ -100,9 +100,9 @@ func lineage() map[int]bool {
 	return pids
 }
 
-// leftBehind lists the live processes of the token: by their cgroup, by their environment, by what the agent has recorded, and by their
+// findLeftovers lists the live processes of the token: by their cgroup, by their environment, by what the agent has recorded, and by their
 // parents.
-func leftBehind(all map[string]hierarchy, token string, strays []processid.ID, spared map[int]bool) (found []int) {
+func findLeftovers(all map[string]hierarchy, token string, strays []processid.ID, spared map[int]bool) (found []int) {
 	ours := map[int]bool{}
 	for _, id := range strays {
 		ours[id.PID] = ours[id.PID] || id.Alive()
@@ -122,7 +122,7 @@ func leftBehind(all map[string]hierarchy, token string, strays []processid.ID, s
 		grew = false
 		left := rest[:0]
 		for _, s := range rest {
-			if ours[s.pid] || (ours[s.ppid] && !spared[s.ppid]) || marked(s.pid, tokenVar+token) == rightMark {
+			if ours[s.pid] || (ours[s.ppid] && !spared[s.ppid]) || matchEnviron(s.pid, tokenVar+token) == environWith {
 				ours[s.pid], grew = true, true
 				found = append(found, s.pid)
 				continue
@@ -140,7 +140,7 @@ func removeFolders(all map[string]hierarchy, token string) error {
 			return err
 		}
 		if h.unified {
-			asideOf(h.own, token, memoryController).clear()
+			delegationOf(h.own, token, memoryController).removeStale()
 		}
 	}
 	return nil

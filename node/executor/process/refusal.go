@@ -25,7 +25,7 @@ func refusal(a *executor.Attempt, file string, err error) executor.Outcome {
 	if st, err := os.Stat(a.Dir); err != nil || !st.IsDir() {
 		return refused(grid.ClassStart, fmt.Sprintf("its working directory %s does not exist", a.Dir), executor.ExitNotRunnable)
 	}
-	reason, code := unstartable(a, file, err)
+	reason, code := startFailure(a, file, err)
 	return refused(grid.ClassStart, reason, code)
 }
 
@@ -47,11 +47,11 @@ func shortage(errno unix.Errno) string {
 	return fmt.Sprintf("this machine could not start it: %v", errno)
 }
 
-// unstartable says in words what is wrong with the program.
-func unstartable(a *executor.Attempt, file string, err error) (reason string, code int) {
+// startFailure says in words what is wrong with the program.
+func startFailure(a *executor.Attempt, file string, err error) (reason string, code int) {
 	name := a.Argv[0]
 	if file == "" {
-		return unfound(name, err)
+		return notFound(name, err)
 	}
 	var errno unix.Errno
 	errors.As(err, &errno)
@@ -70,7 +70,7 @@ func unstartable(a *executor.Attempt, file string, err error) (reason string, co
 	return fmt.Sprintf("%q could not be started: %v", name, err), executor.ExitNotRunnable
 }
 
-func unfound(name string, err error) (string, int) {
+func notFound(name string, err error) (string, int) {
 	switch {
 	case name == "":
 		return "the command is empty; name a program", executor.ExitNotFound

@@ -13,107 +13,107 @@ import (
 	"mlfnode/node/executor"
 )
 
-// processSlot is a slot of Process.
+// slot is a slot of Process.
 //
 // With cgroups v1 an attempt must be started by a thread that sits in the slot's cgroup. That is the thread of the
 // goroutine that made the slot, which is locked to it until Close. Run on any other goroutine is handed to a thread that is
 // made for this, which costs some switches between threads for each attempt.
-type processSlot struct {
-	process *Executor
-	kin     *kin
-	cage    *cage // nil without cgroups
-	home    int   // v1: the maker's thread while it sits in the cgroup, else 0
-	finder  finder
+type slot struct {
+	executor   *Executor
+	tree       *processTree
+	cgroup     *slotCgroup // nil without cgroups
+	homeThread int         // v1: the maker's thread while it sits in the cgroup, else 0
+	programs   lookupCache
 
-	run   sync.Mutex // held during Run and Close
-	guest *guest     // nil until it is needed
-	shut  bool
+	mu     sync.Mutex    // held during Run and Close
+	helper *helperThread // nil until it is needed
+	closed bool
 }
 
-var _ executor.Slot = (*processSlot)(nil)
+var _ executor.Slot = (*slot)(nil)
 
-// settle makes the slot's cgroup, if there are any.
-func (s *processSlot) settle(n int) (err error) {
-	if s.process.group == nil {
+// enterCgroup makes the slot's cgroup, if there are any.
+func (s *slot) enterCgroup(n int) (err error) {
+	if s.executor.cgroup == nil {
 		return nil
 	}
-	if s.cage, err = s.process.group.newCage(n); err != nil {
+	if s.cgroup, err = s.executor.cgroup.newSlot(n); err != nil {
 		return err
 	}
-	if s.cage.group.unified {
+	if s.cgroup.group.unified {
 		return nil
 	}
 	runtime.LockOSThread()
 	tid := unix.Gettid()
-	if tid == os.Getpid() || !s.process.claim(tid) {
+	if tid == os.Getpid() || !s.executor.claimThread(tid) {
 		// The main thread can't serve: in the cgroup it would stand for the whole agent. Nor can one thread serve two slots.
 		runtime.UnlockOSThread()
-		if s.guest, err = s.newGuest(); err != nil {
-			err = errors.Join(err, s.cage.close())
+		if s.helper, err = s.newHelperThread(); err != nil {
+			err = errors.Join(err, s.cgroup.close())
 		}
 		return err
 	}
-	s.home = tid
-	if err = s.cage.admit(tid); err != nil {
-		err = errors.Join(err, s.cage.close())
-		s.leaveHome()
+	s.homeThread = tid
+	if err = s.cgroup.addThread(tid); err != nil {
+		err = errors.Join(err, s.cgroup.close())
+		s.releaseThread()
 	}
 	return err
 }
 
-// leaveHome gives up the maker's thread, which is no longer in the cgroup.
-func (s *processSlot) leaveHome() {
-	if s.home == 0 {
+// releaseThread gives up the maker's thread, which is no longer in the cgroup.
+func (s *slot) releaseThread() {
+	if s.homeThread == 0 {
 		return
 	}
-	s.process.unclaim(s.home)
-	if unix.Gettid() == s.home {
+	s.executor.releaseThread(s.homeThread)
+	if unix.Gettid() == s.homeThread {
 		runtime.UnlockOSThread()
 	}
-	s.home = 0
+	s.homeThread = 0
 }
 
 // Run runs an attempt on a thread that sits in the slot's cgroup.
-func (s *processSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
-	s.run.Lock()
-	defer s.run.Unlock()
-	if s.shut {
+func (s *slot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return refused(grid.ClassStart, "the slot is closed", executor.ExitNotRunnable)
 	}
-	if s.cage == nil || s.cage.group.unified || unix.Gettid() == s.home {
+	if s.cgroup == nil || s.cgroup.group.unified || unix.Gettid() == s.homeThread {
 		// The program dies with the thread that started it, so that thread must not end before.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		return s.attempt(ctx, a)
+		return s.runAttempt(ctx, a)
 	}
-	if s.guest == nil {
-		g, err := s.newGuest()
-		s.leaveHome()
+	if s.helper == nil {
+		g, err := s.newHelperThread()
+		s.releaseThread()
 		if err != nil {
 			return refused(grid.ClassNode, "its cgroup can't be entered: "+err.Error(), executor.ExitNotRunnable)
 		}
-		s.guest = g
+		s.helper = g
 	}
-	s.guest.work <- order{ctx, a}
-	return <-s.guest.done
+	s.helper.requests <- attemptRequest{ctx, a}
+	return <-s.helper.outcomes
 }
 
 // Close frees the thread and removes the cgroup.
-func (s *processSlot) Close() error {
-	s.run.Lock()
-	defer s.run.Unlock()
-	if s.shut {
+func (s *slot) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return nil
 	}
-	s.shut = true
-	if s.guest != nil {
-		close(s.guest.work)
-		<-s.guest.ended
+	s.closed = true
+	if s.helper != nil {
+		close(s.helper.requests)
+		<-s.helper.ended
 	}
-	if s.cage == nil {
+	if s.cgroup == nil {
 		return nil
 	}
-	err := s.cage.close()
-	s.leaveHome()
+	err := s.cgroup.close()
+	s.releaseThread()
 	return err
 }

@@ -22,9 +22,9 @@ type strays struct {
 	file  string // empty: nothing is recorded
 	token string // MLF_TOKEN=…
 
-	mu     sync.Mutex
-	looked time.Time // when they were last looked for
-	known  []processid.ID
+	mu      sync.Mutex
+	scanned time.Time // when they were last looked for
+	known   []processid.ID
 }
 
 // record writes down those of the processes that do not show the token, if they have changed. Those
@@ -35,7 +35,7 @@ func (s *strays) record(live []stat) error {
 	}
 	var found []processid.ID
 	for _, p := range live {
-		if marked(p.pid, s.token) == rightMark || unix.Kill(p.pid, 0) == unix.EPERM {
+		if matchEnviron(p.pid, s.token) == environWith || unix.Kill(p.pid, 0) == unix.EPERM {
 			continue
 		}
 		if id, ok := processid.Of(p.pid); ok && id.Start == p.start { // else it has ended, and its number is another's

@@ -12,30 +12,30 @@ import (
 	"mlfnode/node/executor"
 )
 
-// kept is a run that an earlier agent has begun.
-type kept struct {
-	link   *link
-	client *Client
-	held   held
-	over   chan struct{} // closed when outcome is set
+// adoptedRun is a run that an earlier agent has begun.
+type adoptedRun struct {
+	control *controlConn
+	client  *Client
+	info    runInfo
+	done    chan struct{} // closed when outcome is set
 
 	once      sync.Once
 	outcome   executor.Outcome
-	asked     bool // guarded by the client
+	claimed   bool // guarded by the client
 	collected bool // guarded by the link
 }
 
-func (k *kept) end(o executor.Outcome) {
-	k.once.Do(func() {
-		k.outcome = o
-		close(k.over)
+func (r *adoptedRun) finish(o executor.Outcome) {
+	r.once.Do(func() {
+		r.outcome = o
+		close(r.done)
 	})
 }
 
 // takeOver makes this agent the one of the shim in p, or removes what is left of a dead one.
-func (c *Client) takeOver(ctx context.Context, p place) error {
+func (c *Client) takeOver(ctx context.Context, p shimDir) error {
 	log := c.log.With("shim", p.id)
-	l, err := c.reach(ctx, p, log)
+	l, err := c.connectEarlier(ctx, p, log)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -45,31 +45,31 @@ func (c *Client) takeOver(ctx context.Context, p place) error {
 		if err := p.load(processFile, &self); err != nil && !errors.Is(err, os.ErrNotExist) {
 			log.Warn("it can't be told which process it was", "err", err)
 		}
-		return clear(ctx, p, self, c.o.Token, log)
+		return removeDead(ctx, p, self, c.o.Token, log)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.earlier = append(c.earlier, l)
-	for _, k := range l.kept {
-		c.adopted[k.held.Name] = k
+	for _, k := range l.adopted {
+		c.adopted[k.info.Name] = k
 	}
-	log.Info("shim taken over", "pid", l.self.PID, "runs", len(l.kept))
+	log.Info("shim taken over", "pid", l.process.PID, "runs", len(l.adopted))
 	return nil
 }
 
 // takeTime bounds the wait for a shim that lives and does not answer.
-const takeTime = 2 * time.Minute
+const takeOverTimeout = 2 * time.Minute
 
-var errSilent = fmt.Errorf("it lives and did not answer within %s", takeTime)
+var errNoAnswer = fmt.Errorf("it lives and did not answer within %s", takeOverTimeout)
 
-// reach introduces this agent to the shim of an earlier one. As long as that process lives it is not given up: one that is stopped
+// connectEarlier introduces this agent to the shim of an earlier one. As long as that process lives it is not given up: one that is stopped
 // or swapped out, as on a machine on which agents get restarted, answers late, and what it runs must not die of that.
-func (c *Client) reach(ctx context.Context, p place, log *slog.Logger) (*link, error) {
-	ctx, stop := context.WithTimeoutCause(ctx, takeTime, errSilent)
+func (c *Client) connectEarlier(ctx context.Context, p shimDir, log *slog.Logger) (*controlConn, error) {
+	ctx, stop := context.WithTimeoutCause(ctx, takeOverTimeout, errNoAnswer)
 	defer stop()
-	slow := time.AfterFunc(greetTime, func() { log.Warn("waiting for a shim that does not answer", "limit", takeTime) })
+	slow := time.AfterFunc(helloTimeout, func() { log.Warn("waiting for a shim that does not answer", "limit", takeOverTimeout) })
 	defer slow.Stop()
-	tick := time.NewTicker(endLook)
+	tick := time.NewTicker(endPoll)
 	defer tick.Stop()
 	for {
 		l, err := c.connect(ctx, p, false)
@@ -95,8 +95,8 @@ func (c *Client) Adopted(name string) (resume func(context.Context) executor.Out
 	if k == nil {
 		return nil, 0, false
 	}
-	k.asked = true
-	return k.resume, k.held.PID, true
+	k.claimed = true
+	return k.resume, k.info.PID, true
 }
 
 // Collected says that the outcome of an adopted run is safe: the shim forgets it, and ends after the last.
@@ -113,62 +113,62 @@ func (c *Client) Collected(name string) {
 // Disown stops and forgets the runs of earlier agents that nobody has asked for.
 func (c *Client) Disown() {
 	c.mu.Lock()
-	var unknown []*kept
+	var unknown []*adoptedRun
 	for name, k := range c.adopted {
-		if !k.asked {
+		if !k.claimed {
 			unknown = append(unknown, k)
 			delete(c.adopted, name)
 		}
 	}
 	c.mu.Unlock()
 	for _, k := range unknown {
-		c.log.Info("a run that nobody knows is stopped", "shim", k.link.place.id, "run", k.held.Name)
-		_ = k.link.send(&message{Kind: kindStop, ID: k.held.ID, Cause: causeLost, Kill: true})
+		c.log.Info("a run that nobody knows is stopped", "shim", k.control.dir.id, "run", k.info.Name)
+		_ = k.control.send(&message{Kind: kindStop, ID: k.info.ID, Cause: causeLost, Kill: true})
 		k.collect()
 	}
 }
 
 // collect has the shim forget the run. Noted first: the shim may end at once.
-func (k *kept) collect() {
-	k.link.mu.Lock()
-	k.collected = true
-	k.link.mu.Unlock()
-	_ = k.link.send(&message{Kind: kindCollect, ID: k.held.ID})
+func (r *adoptedRun) collect() {
+	r.control.mu.Lock()
+	r.collected = true
+	r.control.mu.Unlock()
+	_ = r.control.send(&message{Kind: kindCollect, ID: r.info.ID})
 }
 
 // resume waits for the run's end. What has ended is not left, whatever ctx says.
-func (k *kept) resume(ctx context.Context) executor.Outcome { return k.resumeKilled(ctx, nil) }
+func (r *adoptedRun) resume(ctx context.Context) executor.Outcome { return r.resumeKilled(ctx, nil) }
 
 // resumeKilled is resume with what cuts the grace of a stop short.
-func (k *kept) resumeKilled(ctx context.Context, kill <-chan struct{}) executor.Outcome {
-	if k.isOver() {
-		return k.outcome
+func (r *adoptedRun) resumeKilled(ctx context.Context, kill <-chan struct{}) executor.Outcome {
+	if r.isDone() {
+		return r.outcome
 	}
-	if k.held.Box {
-		defer k.client.holdOutput(k.held.Name)()
+	if r.info.Container {
+		defer r.client.holdOutput(r.info.Name)()
 	}
 	left := make(chan struct{})
-	stopping := newStopping(ctx, k.link, k.held.ID, kill, func() { close(left) })
+	stopping := newStopForwarder(ctx, r.control, r.info.ID, kill, func() { close(left) })
 	defer stopping.end()
 	select {
-	case <-k.over:
-		return k.outcome
+	case <-r.done:
+		return r.outcome
 	case <-left:
 		return executor.Outcome{Left: true}
-	case <-k.link.ended:
+	case <-r.control.ended:
 	}
-	if k.isOver() { // it was the last message
-		return k.outcome
+	if r.isDone() { // it was the last message
+		return r.outcome
 	}
-	if k.held.Box && k.link.died() {
-		return k.client.rejoin(ctx, k.held.Name, kill)
+	if r.info.Container && r.control.died() {
+		return r.client.rejoin(ctx, r.info.Name, kill)
 	}
-	return k.link.lost(time.Now())
+	return r.control.lost(time.Now())
 }
 
-func (k *kept) isOver() bool {
+func (r *adoptedRun) isDone() bool {
 	select {
-	case <-k.over:
+	case <-r.done:
 		return true
 	default:
 		return false

@@ -33,7 +33,7 @@ const (
 // agent runs the script of every folder below runs, and says so when all have begun.
 func agent(dir string) int {
 	patience, _ := time.ParseDuration(os.Getenv(patienceVar))
-	o := Options{Dir: filepath.Join(dir, "shims"), Token: "shim-test-" + filepath.Base(dir), Patience: patience, Logger: slog.New(slog.DiscardHandler)}
+	o := Options{Dir: filepath.Join(dir, "shims"), Token: "shim-test-" + filepath.Base(dir), AgentTimeout: patience, Logger: slog.New(slog.DiscardHandler)}
 	o.FormerDir = filepath.Join(dir, "keepers")
 	if os.Getenv(formerVar) != "" {
 		var err error
@@ -109,7 +109,7 @@ func killed(t *testing.T, patience time.Duration, scripts map[string]string) *li
 func killedWith(t *testing.T, patience time.Duration, engine string, scripts map[string]string) *life {
 	t.Helper()
 	l := &life{T: t, dir: filepath.Join(t.TempDir(), strings.TrimPrefix(token(t), "shim-test-"))}
-	l.o = Options{Dir: filepath.Join(l.dir, "shims"), Token: "shim-test-" + filepath.Base(l.dir), Patience: patience, Logger: logTo(t)}
+	l.o = Options{Dir: filepath.Join(l.dir, "shims"), Token: "shim-test-" + filepath.Base(l.dir), AgentTimeout: patience, Logger: logTo(t)}
 	l.o.FormerDir = filepath.Join(l.dir, "keepers")
 	l.o.Containers = containersIn(l.dir, l.o.Token, engine)
 	for name, text := range scripts {
@@ -215,7 +215,7 @@ func TestKilledAgent(t *testing.T) {
 		t.Errorf("outcome: got %+v, want exit code 3 and leftovers", left)
 	}
 	expect(t, l.resumed(c, "early"), grid.ClassExit, 5, "exit code 5")
-	if c.earlier[0].hold.Limits {
+	if c.earlier[0].info.Limits {
 		expect(t, l.resumed(c, "memory"), grid.ClassMemory, 137, "ran out of memory")
 	}
 	if got := l.read("bad", "stdout"); got != "one\ntwo\n" {
@@ -226,7 +226,7 @@ func TestKilledAgent(t *testing.T) {
 		c.Collected(name)
 	}
 	c.Disown()
-	eventually(t, "the shim to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })
 }
 
 // stopped cancels an adopted run.
@@ -246,7 +246,7 @@ func (l *life) stopped(c *Client) {
 // TestNobodyComes kills an agent for good.
 func TestNobodyComes(t *testing.T) {
 	l := killed(t, 300*time.Millisecond, map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait, "unnamed": tree + "wait"})
-	eventually(t, "the shim to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })
 	nothingLeft(t, l.o)
 	o, ok, err := executor.ReadRecord(l.run("b", "outcome.json"), "b")
 	if err != nil || !ok {
@@ -272,19 +272,19 @@ func killBoth(t *testing.T, choice process.Cgroups) {
 	t.Setenv(cgroupsVar, string(choice))
 	l := killed(t, 0, map[string]string{"a": daemon + tree + "wait", "early": "exit 5"})
 	eventually(t, "the outcome to be recorded", func() bool { return exists(l.run("early", "outcome.json")) })
-	places, err := placesIn(l.o.Dir)
-	if err != nil || len(places) != 1 {
-		t.Fatalf("shims: got %v, %v; want one", places, err)
+	dirs, err := shimDirsIn(l.o.Dir)
+	if err != nil || len(dirs) != 1 {
+		t.Fatalf("shims: got %v, %v; want one", dirs, err)
 	}
 	var self processRecord
-	if err := places[0].load(processFile, &self); err != nil {
+	if err := dirs[0].load(processFile, &self); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the daemon", func() bool { return exists(l.run("a", "daemon")) && strings.HasSuffix(l.read("a", "daemon"), "\n") })
 	pid := strings.TrimSpace(l.read("a", "daemon"))
 	if choice == process.CgroupsOff {
 		eventually(t, "the daemon to be recorded", func() bool {
-			b, _ := os.ReadFile(places[0].strays())
+			b, _ := os.ReadFile(dirs[0].strays())
 			return strings.Contains(string(b), `"pid":`+pid+",")
 		})
 	}
@@ -309,6 +309,6 @@ func TestUnknownRunsAreStopped(t *testing.T) {
 	l := killed(t, 0, map[string]string{"a": tree + "wait", "b": wait})
 	c := l.open()
 	c.Disown()
-	eventually(t, "the shim to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })
 	nothingLeft(t, l.o)
 }

@@ -22,13 +22,13 @@ type Options struct {
 	Dir string // folder of the shims, below the state folder; made if it is not there
 	// FormerDir is the name beside Dir that the folder had in a version before. Such a folder is renamed to Dir, and a link is left:
 	// shims of that version go on by their former paths, and an agent of that version finds all shims. Empty is none.
-	FormerDir string
-	Token     string          // of the state folder, see process.Options
-	Program   string          // what to start with Command as its first argument; empty is this program
-	Wrap      func() []string // gives what to put before each shim, for example systemd-run --scope; the shim must become its process; nil is nothing
-	Env       []string        // the shim's environment; nil is that of this process
-	Patience  time.Duration   // how long a shim waits for an agent; 0 is DefaultPatience
-	Cgroups   process.Cgroups // as in process.Options
+	FormerDir    string
+	Token        string          // of the state folder, see process.Options
+	Program      string          // what to start with Command as its first argument; empty is this program
+	Wrap         func() []string // gives what to put before each shim, for example systemd-run --scope; the shim must become its process; nil is nothing
+	Env          []string        // the shim's environment; nil is that of this process
+	AgentTimeout time.Duration   // how long a shim waits for an agent; 0 is DefaultPatience
+	Cgroups      process.Cgroups // as in process.Options
 	// Containers has shims run attempts in containers, too; nil is none.
 	Containers *docker.Options
 	Logger     *slog.Logger
@@ -45,8 +45,8 @@ func (o *Options) program() string {
 }
 
 func (o *Options) complete() error {
-	if o.Patience <= 0 {
-		o.Patience = DefaultPatience
+	if o.AgentTimeout <= 0 {
+		o.AgentTimeout = DefaultAgentTimeout
 	}
 	if o.Program == "" {
 		self, err := os.Executable()
@@ -109,9 +109,9 @@ type Client struct {
 	starting sync.Mutex // held while a shim is being started
 
 	mu      sync.Mutex
-	link    *link            // the shim that takes new attempts; nil before the first
-	earlier []*link          // shims of earlier agents
-	adopted map[string]*kept // what they run, by its name
+	current *controlConn           // the shim that takes new attempts; nil before the first
+	earlier []*controlConn         // shims of earlier agents
+	adopted map[string]*adoptedRun // what they run, by its name
 	closed  bool
 }
 
@@ -124,12 +124,12 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	c := &Client{o: o, log: o.Logger.With("component", "shim"), adopted: map[string]*kept{}}
-	places, err := placesIn(o.Dir)
+	c := &Client{o: o, log: o.Logger.With("component", "shim"), adopted: map[string]*adoptedRun{}}
+	dirs, err := shimDirsIn(o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range places {
+	for _, p := range dirs {
 		if err := c.takeOver(ctx, p); err != nil {
 			c.Leave()
 			return nil, fmt.Errorf("take over shim %d: %w", p.id, err)
@@ -144,33 +144,33 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 
 // Start starts the shim now instead of with the first slot.
 func (c *Client) Start(ctx context.Context) error {
-	_, err := c.shim(ctx)
+	_, err := c.ensureShim(ctx)
 	return err
 }
 
 // Limits reports whether Attempt.Memory is enforced. Before the first slot it is not known and false.
-func (c *Client) Limits() bool { return c.hold().Limits }
+func (c *Client) Limits() bool { return c.info().Limits }
 
 // Held says how process trees are held together, for logs and for `doctor`; empty before the first slot.
-func (c *Client) Held() string { return c.hold().Held }
+func (c *Client) TreeTracking() string { return c.info().Trees }
 
-func (c *Client) hold() holdings {
+func (c *Client) info() shimInfo {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.link == nil {
-		return holdings{}
+	if c.current == nil {
+		return shimInfo{}
 	}
-	return c.link.hold
+	return c.current.info
 }
 
 var errClosed = errors.New("the executor is closed")
 
-// shim gives the shim that takes new attempts, and starts one if there is none.
-func (c *Client) shim(ctx context.Context) (*link, error) {
+// ensureShim gives the shim that takes new attempts, and starts one if there is none.
+func (c *Client) ensureShim(ctx context.Context) (*controlConn, error) {
 	c.starting.Lock()
 	defer c.starting.Unlock()
 	c.mu.Lock()
-	l, closed := c.link, c.closed
+	l, closed := c.current, c.closed
 	c.mu.Unlock()
 	switch {
 	case closed:
@@ -190,18 +190,18 @@ func (c *Client) shim(ctx context.Context) (*link, error) {
 		l.leave()
 		return nil, errClosed
 	}
-	c.link = l
+	c.current = l
 	return l, nil
 }
 
-// links gives the connections to all shims, and lets none be added.
-func (c *Client) links() []*link {
+// stopLaunching gives the connections to all shims, and lets none be added.
+func (c *Client) stopLaunching() []*controlConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
 	all := c.earlier
-	if c.link != nil {
-		all = append(all[:len(all):len(all)], c.link)
+	if c.current != nil {
+		all = append(all[:len(all):len(all)], c.current)
 	}
 	return all
 }
@@ -209,7 +209,7 @@ func (c *Client) links() []*link {
 // Leave leaves everything that runs to the next agent, which must come within Patience. Runs without a name are stopped.
 // Slots must be closed before, or have left what they ran.
 func (c *Client) Leave() {
-	for _, l := range c.links() {
+	for _, l := range c.stopLaunching() {
 		l.leave()
 	}
 }
@@ -217,7 +217,7 @@ func (c *Client) Leave() {
 // Close stops everything that still runs, and returns when the shims have ended. Slots must be closed before.
 func (c *Client) Close() error {
 	var ending sync.WaitGroup
-	all := c.links()
+	all := c.stopLaunching()
 	errs := make([]error, len(all))
 	for i, l := range all {
 		ending.Go(func() { errs[i] = l.quit() })

@@ -13,7 +13,7 @@ import (
 
 // adoptContainers takes over the containers of shims that died. They are runs like those that this shim has begun itself, and the
 // agent is told of them when it introduces itself. It asks no engine before there is one to take over.
-func (k *server) adoptContainers(x *docker.Executor) error {
+func (srv *server) adoptContainers(x *docker.Executor) error {
 	left, err := x.Left()
 	if err != nil {
 		return err
@@ -21,18 +21,18 @@ func (k *server) adoptContainers(x *docker.Executor) error {
 	for i, l := range left {
 		ctx, stop := context.WithCancelCause(context.Background()) // ends with the run, by stop
 		// No slot has the number 0, so these runs have none of a slot's.
-		r := &run{id: runID(0, uint64(i+1)), name: l.Name, record: l.Record, stop: stop, kill: make(chan struct{}), pid: l.PID, box: true}
-		k.mu.Lock()
-		k.runs[r.id] = r
-		k.mu.Unlock()
+		r := &run{id: runID(0, uint64(i+1)), name: l.Name, record: l.Record, stop: stop, kill: make(chan struct{}), pid: l.PID, container: true}
+		srv.mu.Lock()
+		srv.runs[r.id] = r
+		srv.mu.Unlock()
 		if r.name == "" { // nobody can ask for it
 			stop(fmt.Errorf("%w: %w", executor.ErrLost, executor.ErrKill))
 		}
-		k.log.Info("a container of a dead shim is taken over", "run", l.Name)
+		srv.log.Info("a container of a dead shim is taken over", "run", l.Name)
 		adopted := x.Adopt(l)
-		k.working.Go(func() {
+		srv.working.Go(func() {
 			defer stop(nil)
-			k.ended(nil, r, adopted.Run(ctx, r.kill))
+			srv.endRun(nil, r, adopted.Run(ctx, r.kill))
 		})
 	}
 	return nil
@@ -47,14 +47,14 @@ func (c *Client) adoptContainers(ctx context.Context) error {
 	if err != nil || len(left) == 0 {
 		return err
 	}
-	l, err := c.shim(ctx)
+	l, err := c.ensureShim(ctx)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, k := range l.kept {
-		c.adopted[k.held.Name] = k
+	for _, k := range l.adopted {
+		c.adopted[k.info.Name] = k
 	}
 	return nil
 }
@@ -73,7 +73,7 @@ const rejoinPause = time.Second
 // rejoin waits for a run in a container whose shim died: the next shim has taken it over. The container goes on while none can be
 // started, and this agent's end leaves it to the next one.
 func (c *Client) rejoin(ctx context.Context, name string, kill <-chan struct{}) executor.Outcome {
-	l, err := c.shim(context.Background()) // bounded by launchTime
+	l, err := c.ensureShim(context.Background()) // bounded by launchTime
 	for err != nil {
 		c.log.Warn("no shim takes over a container", "run", name, "err", err)
 		pause := time.NewTimer(rejoinPause)
@@ -85,9 +85,9 @@ func (c *Client) rejoin(ctx context.Context, name string, kill <-chan struct{}) 
 		if ctx.Err() != nil || errors.Is(err, errClosed) {
 			return executor.Outcome{Left: true}
 		}
-		l, err = c.shim(context.Background())
+		l, err = c.ensureShim(context.Background())
 	}
-	k := l.keptNamed(name)
+	k := l.runByName(name)
 	if k == nil {
 		return lostOutcome(grid.ClassNode, "its shim died before its container was made", time.Now())
 	}

@@ -16,12 +16,12 @@ import (
 // killShim kills the only shim.
 func (l *life) killShim() {
 	l.Helper()
-	places, err := placesIn(l.o.Dir)
-	if err != nil || len(places) != 1 {
-		l.Fatalf("shims: got %v, %v; want one", places, err)
+	dirs, err := shimDirsIn(l.o.Dir)
+	if err != nil || len(dirs) != 1 {
+		l.Fatalf("shims: got %v, %v; want one", dirs, err)
 	}
 	var self processRecord
-	if err := places[0].load(processFile, &self); err != nil {
+	if err := dirs[0].load(processFile, &self); err != nil {
 		l.Fatal(err)
 	}
 	self.kill()
@@ -119,8 +119,8 @@ func TestContainersOutliveShims(t *testing.T) {
 		eventually(t, "the program to begin", func() bool { return exists(filepath.Join(a.Dir, "ready")) })
 		l.killShim()
 		eventually(t, "another shim", func() bool {
-			places, _ := placesIn(l.o.Dir)
-			return len(places) == 1 && places[0].id == i+2 && exists(filepath.Join(places[0].dir, socketFile))
+			dirs, _ := shimDirsIn(l.o.Dir)
+			return len(dirs) == 1 && dirs[0].id == i+2 && exists(filepath.Join(dirs[0].path, socketFile))
 		})
 	}
 	for i, a := range begun {
@@ -139,7 +139,7 @@ func TestContainersOutliveShims(t *testing.T) {
 func TestContainersEndWithTheirAgent(t *testing.T) {
 	e := dockertest.New(t)
 	l := killedWith(t, 300*time.Millisecond, e.Host(), map[string]string{"a": "sleep 1000", "b": "trap '' TERM; " + wait})
-	eventually(t, "the shim to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })
 	nothingLeft(t, l.o)
 	l.noContainers(e)
 	o, ok, err := executor.ReadRecord(l.run("b", "outcome.json"), "b")

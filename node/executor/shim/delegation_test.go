@@ -80,7 +80,7 @@ func (s *scope) works(c *Client) (program, self string) {
 	dir, slot := s.t.TempDir(), slotOf(s.t, c)
 	defer slot.Close()
 	expect(s.t, slot.Run(s.t.Context(), script(s.t, dir, "a", "cat /proc/self/cgroup; exit 3")), grid.ClassExit, 3, "")
-	shim, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.link.self.PID))
+	shim, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.current.process.PID))
 	out, oerr := os.ReadFile(filepath.Join(dir, "stdout"))
 	if err != nil || oerr != nil {
 		s.t.Fatal(err, oerr)
@@ -131,8 +131,8 @@ func TestDelegationIsUndone(t *testing.T) {
 			c := open(t, o)
 			s.works(c)
 			if killed {
-				c.link.self.kill()
-				<-c.link.cleared
+				c.current.process.kill()
+				<-c.current.cleared
 			}
 			if err := c.Close(); err != nil {
 				t.Error(err)
@@ -162,8 +162,8 @@ func TestNoAsideAmongOthers(t *testing.T) {
 	if want := "/" + filepath.Base(s.dir); self != want || !strings.HasSuffix(program, "/slot-1") {
 		t.Errorf("got shim in %q, program in %q; want %s and a slot", self, program, want)
 	}
-	if c.Limits() || !strings.Contains(c.Held(), "not enforced") {
-		t.Errorf("got limits %v, %q; want none", c.Limits(), c.Held())
+	if c.Limits() || !strings.Contains(c.TreeTracking(), "not enforced") {
+		t.Errorf("got limits %v, %q; want none", c.Limits(), c.TreeTracking())
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)
@@ -201,8 +201,8 @@ func TestDelegationUnderSystemd(t *testing.T) {
 					t.Errorf("slot: got controllers %q, want %q", got, c.slot)
 				}
 				if killed {
-					client.link.self.kill()
-					<-client.link.cleared
+					client.current.process.kill()
+					<-client.current.cleared
 				}
 				if err := stay.Close(); err != nil {
 					t.Error(err)

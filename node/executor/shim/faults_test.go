@@ -29,7 +29,7 @@ func TestKilledShim(t *testing.T) {
 	s, dir := slotOf(t, c), t.TempDir()
 	done := background(s, t.Context(), script(t, dir, "a", tree+"echo x >ready; wait"))
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
-	c.link.self.kill()
+	c.current.process.kill()
 	expect(t, receive(t, "the outcome", done), grid.ClassNode, grid.NoExit, "its shim died")
 	nothingLeft(t, o)
 	if got := s.Run(t.Context(), script(t, dir, "b", "exit 4")); got.ExitCode != 4 {
@@ -40,7 +40,7 @@ func TestKilledShim(t *testing.T) {
 // TestKilledShimWithManySlots has all slots ask for another shim at one time.
 func TestKilledShimWithManySlots(t *testing.T) {
 	c := started(t, options(t))
-	victim := c.link.self
+	victim := c.current.process
 	var running sync.WaitGroup
 	for i := range 20 {
 		s, dir := slotOf(t, c), t.TempDir()
@@ -76,7 +76,7 @@ func TestOrderThatCannotBeSent(t *testing.T) {
 // TestSlotOfASilentShim asks for a slot where nobody answers: the wait has an end.
 func TestSlotOfASilentShim(t *testing.T) {
 	conn := pipe(t, 1).conn
-	line := &slotLine{conn: conn, in: bufio.NewReader(conn), slot: 1}
+	line := &slotConn{conn: conn, in: bufio.NewReader(conn), slot: 1}
 	done := make(chan error, 1)
 	go func() { done <- line.open(100 * time.Millisecond) }()
 	select {
@@ -95,7 +95,7 @@ func TestLostConnectionOfASlot(t *testing.T) {
 	const waits = "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"
 	begin := func(t *testing.T, ctx context.Context) (s executor.Slot, dir string, done <-chan executor.Outcome) {
 		s, dir = slotOf(t, c), t.TempDir()
-		conn := s.(*clientSlot).line.conn
+		conn := s.(*clientSlot).conn.conn
 		done = background(s, ctx, script(t, dir, t.Name(), waits))
 		eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
 		if err := conn.CloseRead(); err != nil {
@@ -135,13 +135,13 @@ func TestLostConnectionOfASlot(t *testing.T) {
 	})
 	t.Run("shim dies", func(t *testing.T) {
 		s, _, done := begin(t, t.Context())
-		c.link.self.kill()
+		c.current.process.kill()
 		expect(t, receive(t, "the outcome", done), grid.ClassNode, grid.NoExit, "its shim died")
 		goesOn(t, s)
 	})
 	t.Run("garbage", func(t *testing.T) {
 		s, dir := slotOf(t, c), t.TempDir()
-		if _, err := s.(*clientSlot).line.conn.Write(binary.BigEndian.AppendUint64(nil, 1<<63)); err != nil {
+		if _, err := s.(*clientSlot).conn.conn.Write(binary.BigEndian.AppendUint64(nil, 1<<63)); err != nil {
 			t.Fatal(err)
 		}
 		done := background(s, t.Context(), script(t, dir, "garbage", "exit 3"))
@@ -158,7 +158,7 @@ func TestSignals(t *testing.T) {
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
 	for range 3 {
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
-			if err := syscall.Kill(c.link.self.PID, sig); err != nil {
+			if err := syscall.Kill(c.current.process.PID, sig); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -170,7 +170,7 @@ func TestSignals(t *testing.T) {
 	a := script(t, dir, "b", "echo x >again; sleep 1000")
 	done = background(s, t.Context(), a)
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "again")) })
-	if err := syscall.Kill(c.link.self.PID, syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(c.current.process.PID, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, receive(t, "the outcome", done), grid.ClassHalt, 143, "stopped, to run again later")
@@ -253,7 +253,7 @@ func TestManySlots(t *testing.T) {
 		})
 	}
 	running.Wait()
-	t.Logf("the shim has %d KiB resident", resident(t, c.link.self.PID))
+	t.Logf("the shim has %d KiB resident", resident(t, c.current.process.PID))
 }
 
 // TestGarbage says many wrong things to a shim that works meanwhile.
@@ -266,7 +266,7 @@ func TestGarbage(t *testing.T) {
 		"\x00\x00\x00\x02\x00\x00\x00\x00[]", frame(t, &message{Kind: "nothing"}), frame(t, &message{Kind: kindRun, ID: 1}),
 		frame(t, &message{Kind: kindHello, V: version, Oldest: oldest, Token: "another"}), frame(t, &message{Kind: kindSlot, Slot: 1}),
 		frame(t, &message{Kind: kindSlot, Slot: 77}) + "garbage garbage garbage",
-		frame(t, &message{Kind: kindSlot, Slot: 78}) + frame(t, &message{Kind: kindRun, ID: 1, Order: &order{Argc: 5}}, []string{"a"}),
+		frame(t, &message{Kind: kindSlot, Slot: 78}) + frame(t, &message{Kind: kindRun, ID: 1, Run: &runRequest{Argc: 5}}, []string{"a"}),
 	} {
 		conn := dial(t, c)
 		_, _ = io.WriteString(conn, text)
@@ -283,7 +283,7 @@ func TestGarbage(t *testing.T) {
 
 func dial(t *testing.T, c *Client) *net.UnixConn {
 	t.Helper()
-	conn, err := c.link.place.dial()
+	conn, err := c.current.dir.dial()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +313,7 @@ func TestVersions(t *testing.T) {
 	newer := dial(t, c) // which the shim leaves at once, since it has nothing to hand over
 	defer func() {
 		newer.Close()
-		eventually(t, "the shim to end", func() bool { places, _ := placesIn(c.o.Dir); return len(places) == 0 })
+		eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(c.o.Dir); return len(dirs) == 0 })
 	}()
 	hello := fmt.Sprintf(`{"k":"hello","v":99,"oldest":1,"token":%q,"new":{"field":[1]}}`, c.o.Token)
 	prefix := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(len(hello))), 3)
@@ -368,14 +368,14 @@ func TestShimThatCannotStart(t *testing.T) {
 }
 
 func FuzzFrame(f *testing.F) {
-	good, _ := appendFrame(nil, &message{Kind: kindRun, ID: 3, Order: &order{Spec: executor.Spec{Name: "n"}, Argc: 1}}, []string{"a", ""}, []string{"B=c"})
+	good, _ := appendFrame(nil, &message{Kind: kindRun, ID: 3, Run: &runRequest{Spec: executor.Spec{Name: "n"}, Argc: 1}}, []string{"a", ""}, []string{"B=c"})
 	f.Add(good)
 	f.Add([]byte("\x00\x00\x00\x02\x00\x00\x00\x01{}\xff"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if m, err := readFrame(bytes.NewReader(b)); err == nil && m == nil {
 			t.Error("neither a message nor an error")
 		}
-		all, err := row(b)
+		all, err := decodeStrings(b)
 		if err != nil {
 			return
 		}
@@ -403,26 +403,26 @@ func TestWrap(t *testing.T) {
 
 // TestLateCallOfAKilledAgent has the call of an agent that was killed heard after that of the next one.
 func TestLateCallOfAKilledAgent(t *testing.T) {
-	set := settings{Token: "t", Patience: time.Minute}
+	set := settings{Token: "t", AgentTimeout: time.Minute}
 	p, err := process.New(process.Options{Token: token(t), Cgroups: process.CgroupsV1}, logTo(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	k := newServer(set, p, holdings{}, logTo(t))
-	defer k.patience.Stop()
+	k := newServer(set, p, shimInfo{}, logTo(t))
+	defer k.orphanTimer.Stop()
 	k.runs[1] = &run{id: 1, name: "a", stop: func(error) {}}
 	next, late := pipe(t, 2), pipe(t, 1)
-	if _, ok := k.attach(next, false); !ok || k.now != next {
+	if _, ok := k.attachAgent(next, false); !ok || k.agent != next {
 		t.Fatal("the next agent was not taken")
 	}
-	if _, ok := k.attach(late, false); ok || k.now != next {
+	if _, ok := k.attachAgent(late, false); ok || k.agent != next {
 		t.Error("a killed agent has taken over from the one after it")
 	}
 }
 
 // pipe is the session of an agent that listens to nothing.
-func pipe(t *testing.T, nth int) *session {
+func pipe(t *testing.T, nth int) *agentConn {
 	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -436,5 +436,5 @@ func pipe(t *testing.T, nth int) *session {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return &session{conn: c.(*net.UnixConn), nth: nth}
+	return &agentConn{conn: c.(*net.UnixConn), number: nth}
 }

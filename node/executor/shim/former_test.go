@@ -29,7 +29,7 @@ func formerOptions(dir string, o Options) (Options, error) {
 // commandsOf gives the first arguments of the shims that run.
 func (l *life) commandsOf() (commands []string) {
 	l.Helper()
-	shims, err := placesIn(l.o.Dir)
+	shims, err := shimDirsIn(l.o.Dir)
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestUpgradeFromFormerName(t *testing.T) {
 			for _, run := range []string{"good", "bad", "early"} {
 				c.Collected(run)
 			}
-			eventually(t, "the shim to end", func() bool { shims, _ := placesIn(l.o.Dir); return len(shims) == 0 })
+			eventually(t, "the shim to end", func() bool { shims, _ := shimDirsIn(l.o.Dir); return len(shims) == 0 })
 			if to, err := os.Readlink(l.o.FormerDir); err != nil || to != filepath.Base(l.o.Dir) {
 				t.Errorf("link: got %q, %v; want one to %s", to, err, filepath.Base(l.o.Dir))
 			}

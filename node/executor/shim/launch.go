@@ -16,30 +16,30 @@ import (
 
 const (
 	// launchTime bounds the start of a shim, launchLook is how often it is looked for meanwhile.
-	launchTime = 20 * time.Second
-	launchLook = 2 * time.Millisecond
+	launchTimeout = 20 * time.Second
+	launchPoll    = 2 * time.Millisecond
 )
 
 // launch starts a shim and introduces this agent to it.
-func (c *Client) launch(ctx context.Context) (*link, error) {
-	p, err := c.newPlace()
+func (c *Client) launch(ctx context.Context) (*controlConn, error) {
+	p, err := c.createDir()
 	if err != nil {
 		return nil, err
 	}
 	l, err := c.launchIn(ctx, p)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start a shim: %w", err), os.RemoveAll(p.dir))
+		return nil, errors.Join(fmt.Errorf("start a shim: %w", err), os.RemoveAll(p.path))
 	}
-	c.log.Info("shim started", "shim", p.id, "pid", l.self.PID, "trees", l.hold.Held)
+	c.log.Info("shim started", "shim", p.id, "pid", l.process.PID, "trees", l.info.Trees)
 	return l, nil
 }
 
-// newPlace makes the folder of the next shim. Numbers are not used twice: an old shim that is late to end must not take
+// createDir makes the folder of the next shim. Numbers are not used twice: an old shim that is late to end must not take
 // a new one's folder for its own.
-func (c *Client) newPlace() (place, error) {
-	all, err := placesIn(c.o.Dir)
+func (c *Client) createDir() (shimDir, error) {
+	all, err := shimDirsIn(c.o.Dir)
 	if err != nil {
-		return place{}, err
+		return shimDir{}, err
 	}
 	file := filepath.Join(c.o.Dir, "last")
 	text, _ := os.ReadFile(file)
@@ -47,21 +47,21 @@ func (c *Client) newPlace() (place, error) {
 	if n := len(all); n > 0 {
 		last = max(last, all[n-1].id)
 	}
-	p := placeOf(c.o.Dir, last+1)
+	p := newShimDir(c.o.Dir, last+1)
 	if err := os.WriteFile(file, strconv.AppendInt(nil, int64(p.id), 10), 0o600); err != nil {
-		return place{}, fmt.Errorf("number the shim: %w", err)
+		return shimDir{}, fmt.Errorf("number the shim: %w", err)
 	}
-	if err := os.Mkdir(p.dir, 0o700); err != nil {
-		return place{}, fmt.Errorf("make the shim's folder: %w", err)
+	if err := os.Mkdir(p.path, 0o700); err != nil {
+		return shimDir{}, fmt.Errorf("make the shim's folder: %w", err)
 	}
-	set := settings{V: version, Token: c.o.Token, Patience: c.o.Patience, Cgroups: string(c.o.Cgroups), Containers: c.o.Containers}
+	set := settings{V: version, Token: c.o.Token, AgentTimeout: c.o.AgentTimeout, Cgroups: string(c.o.Cgroups), Containers: c.o.Containers}
 	return p, p.save(settingsFile, set)
 }
 
-func (c *Client) launchIn(ctx context.Context, p place) (*link, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, launchTime, fmt.Errorf("it did not answer within %s", launchTime))
+func (c *Client) launchIn(ctx context.Context, p shimDir) (*controlConn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, launchTimeout, fmt.Errorf("it did not answer within %s", launchTimeout))
 	defer cancel()
-	log, err := os.OpenFile(filepath.Join(p.dir, logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(p.path, logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +92,8 @@ func (c *Client) launchIn(ctx context.Context, p place) (*link, error) {
 }
 
 // await waits until the shim answers.
-func (c *Client) await(ctx context.Context, p place, exited <-chan struct{}) (*link, error) {
-	tick := time.NewTicker(launchLook)
+func (c *Client) await(ctx context.Context, p shimDir, exited <-chan struct{}) (*controlConn, error) {
+	tick := time.NewTicker(launchPoll)
 	defer tick.Stop()
 	for {
 		l, err := c.connect(ctx, p, true)
@@ -114,8 +114,8 @@ func (c *Client) await(ctx context.Context, p place, exited <-chan struct{}) (*l
 }
 
 // lastWords says why a shim ended at once: the error that it has logged, else all of its last lines.
-func (c *Client) lastWords(p place) string {
-	b, _ := os.ReadFile(filepath.Join(p.dir, logFile))
+func (c *Client) lastWords(p shimDir) string {
+	b, _ := os.ReadFile(filepath.Join(p.path, logFile))
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	for _, line := range slices.Backward(lines) {
 		if _, cause, ok := strings.Cut(line, ` err=`); ok && strings.Contains(line, "level=ERROR") {

@@ -46,7 +46,7 @@ const FormerCommand = "keeper"
 
 // DefaultPatience is how long a shim waits for an agent: longer than a restart by systemd takes, and shorter than anybody
 // wants programs to run that nobody looks after.
-const DefaultPatience = 10 * time.Second
+const DefaultAgentTimeout = 10 * time.Second
 
 // The shim holds little, so its memory is mostly what the garbage collector lets it be.
 const collectAt = 50
@@ -74,7 +74,7 @@ func Main(args []string, signals <-chan os.Signal, stderr io.Writer) int {
 			}
 		}
 	}()
-	if err := serve(ctx, placeOf(*dir, *id), log.With("shim", *id)); err != nil {
+	if err := serve(ctx, newShimDir(*dir, *id), log.With("shim", *id)); err != nil {
 		log.Error("shim ended", "err", err)
 		return 1
 	}
@@ -89,7 +89,7 @@ var (
 )
 
 // serve keeps until there is nothing more to keep, nobody to keep it for, or ctx ends.
-func serve(ctx context.Context, p place, log *slog.Logger) error {
+func serve(ctx context.Context, p shimDir, log *slog.Logger) error {
 	var set settings
 	if err := p.load(settingsFile, &set); err != nil {
 		return err
@@ -107,7 +107,7 @@ func serve(ctx context.Context, p place, log *slog.Logger) error {
 	}
 	defer processes.Close()
 	mux := &executor.Mux{Process: processes}
-	k := newServer(set, mux, holdings{Held: processes.Held(), Limits: processes.Limits(), Containers: set.Containers != nil}, log)
+	k := newServer(set, mux, shimInfo{Trees: processes.TreeTracking(), Limits: processes.Limits(), Containers: set.Containers != nil}, log)
 	if set.Containers != nil {
 		containers := docker.New(*set.Containers, log)
 		defer containers.Close()
@@ -120,17 +120,17 @@ func serve(ctx context.Context, p place, log *slog.Logger) error {
 		return err
 	}
 	debug.FreeOSMemory() // what the start of the program has used
-	defer context.AfterFunc(ctx, func() { k.end(context.Cause(ctx)) })()
-	log.Info("keeping", "pid", self.PID, "trees", processes.Held())
+	defer context.AfterFunc(ctx, func() { k.stop(context.Cause(ctx)) })()
+	log.Info("keeping", "pid", self.PID, "trees", processes.TreeTracking())
 	k.run()
-	log.Info("ended", "why", k.why)
+	log.Info("ended", "why", k.endReason)
 	if err := processes.Close(); err != nil {
 		log.Warn("cgroups left", "err", err)
 	}
-	return os.RemoveAll(p.dir)
+	return os.RemoveAll(p.path)
 }
 
 // arguments are those of the hidden command.
-func (p place) arguments(dir string) []string {
-	return []string{Command, "--dir", dir, "--id", strconv.Itoa(p.id)}
+func (d shimDir) arguments(dir string) []string {
+	return []string{Command, "--dir", dir, "--id", strconv.Itoa(d.id)}
 }

@@ -81,8 +81,8 @@ func started(t testing.TB, o Options) *Client {
 // nothingLeft looks for processes, folders and cgroups of shims.
 func nothingLeft(t testing.TB, o Options) {
 	t.Helper()
-	if places, err := placesIn(o.Dir); err != nil || len(places) > 0 {
-		t.Errorf("shims' folders: got %v, %v; want none", places, err)
+	if dirs, err := shimDirsIn(o.Dir); err != nil || len(dirs) > 0 {
+		t.Errorf("shims' folders: got %v, %v; want none", dirs, err)
 	}
 	for _, pattern := range []string{"/sys/fs/cgroup/mlfnode-%s*", "/sys/fs/cgroup/*/mlfnode-%s*", "/sys/fs/cgroup/*/*/mlfnode-%s*", "/sys/fs/cgroup/*/*/*/mlfnode-%s*"} {
 		if left, _ := filepath.Glob(fmt.Sprintf(pattern, o.Token)); len(left) > 0 {

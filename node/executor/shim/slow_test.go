@@ -18,12 +18,12 @@ import (
 // shimOf gives the process of the only shim.
 func (l *life) shimOf() processRecord {
 	l.Helper()
-	places, err := placesIn(l.o.Dir)
-	if err != nil || len(places) != 1 {
-		l.Fatalf("shims: got %v, %v; want one", places, err)
+	dirs, err := shimDirsIn(l.o.Dir)
+	if err != nil || len(dirs) != 1 {
+		l.Fatalf("shims: got %v, %v; want one", dirs, err)
 	}
 	var self processRecord
-	if err := places[0].load(processFile, &self); err != nil {
+	if err := dirs[0].load(processFile, &self); err != nil {
 		l.Fatal(err)
 	}
 	return self
@@ -39,7 +39,7 @@ func TestSlowShimIsTakenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		<-time.After(greetTime + time.Second)
+		<-time.After(helloTimeout + time.Second)
 		_ = syscall.Kill(self.PID, syscall.SIGCONT)
 	}()
 	c := l.open()
@@ -90,7 +90,7 @@ func TestShimShortOfFiles(t *testing.T) {
 	dir := t.TempDir()
 	s := slotOf(t, c)
 	expect(t, s.Run(t.Context(), script(t, dir, "warm", "exit 0")), grid.ClassNone, 0, "")
-	pid := c.link.self.PID
+	pid := c.current.process.PID
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		t.Fatal(err)
@@ -125,11 +125,11 @@ func TestWhyAShimDidNotStart(t *testing.T) {
 		"time=1 level=INFO msg=keeping err=no\nFailed to start transient scope unit: Unit mlfnode-shim-1.scope was already loaded.\n":                        "it ended at once: time=1 level=INFO msg=keeping err=no; Failed to start transient scope unit: Unit mlfnode-shim-1.scope was already loaded.",
 		"1\n2\n3\n4\n": "it ended at once: 2; 3; 4",
 	} {
-		p := placeOf(t.TempDir(), 1)
-		if err := os.Mkdir(p.dir, 0o700); err != nil {
+		p := newShimDir(t.TempDir(), 1)
+		if err := os.Mkdir(p.path, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(p.dir, logFile), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(p.path, logFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if got := c.lastWords(p); got != want {

@@ -56,47 +56,47 @@ const (
 
 // message is the head of every frame. Which fields count depends on the kind.
 type message struct {
-	Kind   kind   `json:"k"`
-	V      int    `json:"v,omitempty"`      // hello, welcome: what the sender speaks
-	Oldest int    `json:"oldest,omitempty"` // hello, welcome: the oldest that it understands
-	Token  string `json:"token,omitempty"`  // hello
-	Own    bool   `json:"own,omitempty"`    // hello: this agent has started the shim
-	Slot   uint64 `json:"slot,omitempty"`   // slot, gone: its number
-	ID     uint64 `json:"id,omitempty"`     // run, stop, collect, began, ended, gone: the run, see runID
-	PID    int    `json:"pid,omitempty"`    // began
-	Box    string `json:"box,omitempty"`    // began: the container's id
-	Reason string `json:"reason,omitempty"` // refused
+	Kind      kind   `json:"k"`
+	V         int    `json:"v,omitempty"`      // hello, welcome: what the sender speaks
+	Oldest    int    `json:"oldest,omitempty"` // hello, welcome: the oldest that it understands
+	Token     string `json:"token,omitempty"`  // hello
+	Own       bool   `json:"own,omitempty"`    // hello: this agent has started the shim
+	Slot      uint64 `json:"slot,omitempty"`   // slot, gone: its number
+	ID        uint64 `json:"id,omitempty"`     // run, stop, collect, began, ended, gone: the run, see runID
+	PID       int    `json:"pid,omitempty"`    // began
+	Container string `json:"box,omitempty"`    // began: the container's id
+	Reason    string `json:"reason,omitempty"` // refused
 
 	Cause cause `json:"cause,omitempty"` // stop
 	Kill  bool  `json:"kill,omitempty"`  // stop: without grace
 	Save  bool  `json:"save,omitempty"`  // stop, cancelled: the program may save its state first
 
-	Hold    *holdings         `json:"hold,omitempty"`    // welcome
-	Order   *order            `json:"order,omitempty"`   // run
+	Info    *shimInfo         `json:"hold,omitempty"`    // welcome
+	Run     *runRequest       `json:"order,omitempty"`   // run
 	Outcome *executor.Outcome `json:"outcome,omitempty"` // ended, gone
 }
 
-// holdings is what a shim tells an agent of itself.
-type holdings struct {
-	Held   string `json:"held"`   // how trees are held together, for logs
+// shimInfo is what a shim tells an agent of itself.
+type shimInfo struct {
+	Trees  string `json:"held"`   // how trees are held together, for logs
 	Limits bool   `json:"limits"` // memory limits are enforced
 	// Containers is set by a shim that runs containers; an older one would run the program as a process.
-	Containers bool   `json:"containers,omitempty"`
-	Runs       []held `json:"runs,omitempty"`
+	Containers bool      `json:"containers,omitempty"`
+	Runs       []runInfo `json:"runs,omitempty"`
 }
 
-// held is a run that the shim has not been told to forget.
-type held struct {
-	ID      uint64            `json:"id"`
-	Name    string            `json:"name"`
-	PID     int               `json:"pid,omitempty"`
-	Start   uint64            `json:"start,omitempty"`   // of the process, in clock ticks since the machine's start: tells it from a later one with its id
-	Outcome *executor.Outcome `json:"outcome,omitempty"` // once it has ended
-	Box     bool              `json:"box,omitempty"`     // it is in a container, which outlives a shim
+// runInfo is a run that the shim has not been told to forget.
+type runInfo struct {
+	ID        uint64            `json:"id"`
+	Name      string            `json:"name"`
+	PID       int               `json:"pid,omitempty"`
+	Start     uint64            `json:"start,omitempty"`   // of the process, in clock ticks since the machine's start: tells it from a later one with its id
+	Outcome   *executor.Outcome `json:"outcome,omitempty"` // once it has ended
+	Container bool              `json:"box,omitempty"`     // it is in a container, which outlives a shim
 }
 
-// order is an attempt. Arguments and environment are in the frame's body; the output files come beside the frame.
-type order struct {
+// runRequest is an attempt. Arguments and environment are in the frame's body; the output files come beside the frame.
+type runRequest struct {
 	executor.Spec
 	Argc   int  `json:"argc"`             // how many of the body's strings are arguments
 	Stdout int  `json:"stdout,omitempty"` // number of the file that came with the frame, from 1; 0 is none
@@ -177,8 +177,8 @@ func appendFrame(buf []byte, m *message, body ...[]string) ([]byte, error) {
 	return buf, nil
 }
 
-// lengths reads the beginning of a frame.
-func lengths(prefix []byte) (head, body int, err error) {
+// decodePrefix reads the beginning of a frame.
+func decodePrefix(prefix []byte) (head, body int, err error) {
 	h, b := binary.BigEndian.Uint32(prefix), binary.BigEndian.Uint32(prefix[4:])
 	if h < 2 || h > maxHead || b > maxBody {
 		return 0, 0, errFrame
@@ -192,7 +192,7 @@ func readFrame(r io.Reader) (*message, error) {
 	if _, err := io.ReadFull(r, prefix[:]); err != nil {
 		return nil, err
 	}
-	head, body, err := lengths(prefix[:])
+	head, body, err := decodePrefix(prefix[:])
 	if err != nil {
 		return nil, err
 	}
@@ -214,8 +214,8 @@ func decode(head []byte) (*message, error) {
 	return m, nil
 }
 
-// row reads the strings of a body. They share one piece of memory.
-func row(body []byte) ([]string, error) {
+// decodeStrings reads the strings of a body. They share one piece of memory.
+func decodeStrings(body []byte) ([]string, error) {
 	text := string(body)
 	var all []string
 	for at := 0; at < len(body); {

@@ -30,23 +30,23 @@ const (
 // v1Controllers are the v1 hierarchies that serve: memory limits and counts, pids tells cheaply that nothing is left.
 var v1Controllers = [...]string{"memory", "pids"}
 
-// cgroup is the folder of one agent, `mlfnode-<token>`, in each hierarchy that serves. Slots make theirs below it.
+// agentCgroup is the folder of one agent, `mlfnode-<token>`, in each hierarchy that serves. Slots make theirs below it.
 //
 //	v1  <own>/mlfnode-<token>/slot-N   in memory and pids: the slot's thread sits in it, so its children are born in it
 //	v2  <own>/mlfnode-<token>/slot-N   in the unified one: children are cloned into it
-type cgroup struct {
-	unified bool
-	kills   bool              // the kernel kills a cgroup as a whole
-	dirs    map[string]string // by controller; "" is v2
-	owns    map[string]string // our own cgroup in the same hierarchies, to go back to
-	aside   *aside            // v2: how this process made room for limits; nil where it did not have to
+type agentCgroup struct {
+	unified    bool
+	killsWhole bool              // the kernel kills a cgroup as a whole
+	dirs       map[string]string // by controller; "" is v2
+	parents    map[string]string // our own cgroup in the same hierarchies, to go back to
+	delegation *delegation       // v2: how this process made room for limits; nil where it did not have to
 }
 
 // memoryController is what limits come from.
 const memoryController = "memory"
 
-// split gives the choice and the v2 controller that goes with it.
-func (c Cgroups) split() (choice Cgroups, controller string) {
+// parse gives the choice and the v2 controller that goes with it.
+func (c Cgroups) parse() (choice Cgroups, controller string) {
 	name, controller, found := strings.Cut(string(c), ":")
 	if !found {
 		controller = memoryController
@@ -57,14 +57,14 @@ func (c Cgroups) split() (choice Cgroups, controller string) {
 // folderName is the name of the agent's folder.
 func folderName(token string) string { return "mlfnode-" + token }
 
-// openCgroup makes the agent's folders. It gives nil when this machine allows none, which is no error.
-func openCgroup(choice Cgroups, token string) *cgroup {
+// openAgentCgroup makes the agent's folders. It gives nil when this machine allows none, which is no error.
+func openAgentCgroup(choice Cgroups, token string) *agentCgroup {
 	all := ownHierarchies()
-	choice, controller := choice.split()
+	choice, controller := choice.parse()
 	v2, hasV2 := all[""]
 	if hasV2 && (choice == CgroupsV2 || choice == CgroupsV2Old || choice == CgroupsAuto) {
 		if g := newUnified(v2, token, controller, choice != CgroupsAuto); g != nil {
-			g.kills = g.kills && choice != CgroupsV2Old
+			g.killsWhole = g.killsWhole && choice != CgroupsV2Old
 			return g
 		}
 	}
@@ -79,8 +79,8 @@ func openCgroup(choice Cgroups, token string) *cgroup {
 	return nil
 }
 
-func newV1(all map[string]hierarchy, token string) *cgroup {
-	g := &cgroup{dirs: map[string]string{}, owns: map[string]string{}}
+func newV1(all map[string]hierarchy, token string) *agentCgroup {
+	g := &agentCgroup{dirs: map[string]string{}, parents: map[string]string{}}
 	for _, controller := range v1Controllers {
 		h, ok := all[controller]
 		if !ok || h.unified {
@@ -88,7 +88,7 @@ func newV1(all map[string]hierarchy, token string) *cgroup {
 		}
 		dir := filepath.Join(h.own, folderName(token))
 		if makeCgroup(dir) == nil && unix.Access(filepath.Join(dir, "tasks"), unix.W_OK) == nil {
-			g.dirs[controller], g.owns[controller] = dir, h.own
+			g.dirs[controller], g.parents[controller] = dir, h.own
 		}
 	}
 	if len(g.dirs) == 0 {
@@ -99,31 +99,31 @@ func newV1(all map[string]hierarchy, token string) *cgroup {
 
 // newUnified makes the folder in the v2 hierarchy. Without the controller it only holds trees together, which is taken when
 // bare is set.
-func newUnified(h hierarchy, token, controller string, bare bool) *cgroup {
-	g := &cgroup{unified: true, dirs: map[string]string{"": filepath.Join(h.own, folderName(token))}, owns: map[string]string{"": h.own}}
-	err := enable(h.own, controller)
+func newUnified(h hierarchy, token, controller string, bare bool) *agentCgroup {
+	g := &agentCgroup{unified: true, dirs: map[string]string{"": filepath.Join(h.own, folderName(token))}, parents: map[string]string{"": h.own}}
+	err := enableController(h.own, controller)
 	if errors.Is(err, unix.EBUSY) {
-		g.aside, err = stepAside(h.own, token, controller)
+		g.delegation, err = delegate(h.own, token, controller)
 	}
-	if (err == nil || bare) && g.settle(err == nil, controller) {
+	if (err == nil || bare) && g.prepare(err == nil, controller) {
 		return g
 	}
 	_ = g.close() // nothing is in it; what can't be removed does no harm
 	return nil
 }
 
-// settle makes the folder of a v2 group and reports whether slots can be made in it.
-func (g *cgroup) settle(limited bool, controller string) bool {
+// prepare makes the folder of a v2 group and reports whether slots can be made in it.
+func (g *agentCgroup) prepare(limited bool, controller string) bool {
 	dir := g.dirs[""]
 	if makeCgroup(dir) != nil {
 		return false
 	}
 	if limited {
-		_ = enable(dir, controller) // limits looks whether it is there
+		_ = enableController(dir, controller) // limits looks whether it is there
 	}
-	g.kills = unix.Access(filepath.Join(dir, "cgroup.kill"), unix.W_OK) == nil
+	g.killsWhole = unix.Access(filepath.Join(dir, "cgroup.kill"), unix.W_OK) == nil
 	return clonesIntoCgroups() && unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) == nil &&
-		unix.Access(filepath.Join(g.owns[""], "cgroup.procs"), unix.W_OK) == nil
+		unix.Access(filepath.Join(g.parents[""], "cgroup.procs"), unix.W_OK) == nil
 }
 
 // cloneArgs is struct clone_args, clone3(2).
@@ -145,12 +145,12 @@ func clonesIntoCgroups() bool {
 }
 
 // close removes the agent's folders. Slots must be closed before.
-func (g *cgroup) close() error {
+func (g *agentCgroup) close() error {
 	var errs []error
 	for _, dir := range g.dirs {
 		errs = append(errs, removeCgroupTree(dir))
 	}
-	return errors.Join(append(errs, g.aside.back())...)
+	return errors.Join(append(errs, g.delegation.undo())...)
 }
 
 func makeCgroup(dir string) error {

@@ -13,8 +13,8 @@ import (
 // moment longer than it seems: a process that is born meanwhile has a copy of each open file until it runs its own program.
 const busyWait = time.Second
 
-// launch starts the program and says when that was.
-func (s *processSlot) launch(ctx context.Context, a *executor.Attempt, file string, env []string, out *output) (pid int, started time.Time, err error) {
+// start starts the program and says when that was.
+func (s *slot) start(ctx context.Context, a *executor.Attempt, file string, env []string, out *output) (pid int, started time.Time, err error) {
 	deadline := time.Now().Add(busyWait)
 	for pause := time.Millisecond; ; pause *= 2 {
 		started = time.Now()
@@ -31,35 +31,35 @@ func (s *processSlot) launch(ctx context.Context, a *executor.Attempt, file stri
 
 // spawn starts the program. It is called on the slot's thread, so the child is born in the slot's v1 cgroup and dies with
 // that thread where the options say so.
-func (s *processSlot) spawn(a *executor.Attempt, file string, env []string, out *output) (pid int, err error) {
-	if s.kin != nil {
-		return s.kin.bear(func() (int, error) { return s.forkExec(a, file, env, out) })
+func (s *slot) spawn(a *executor.Attempt, file string, env []string, out *output) (pid int, err error) {
+	if s.tree != nil {
+		return s.tree.start(func() (int, error) { return s.forkExec(a, file, env, out) })
 	}
 	return s.forkExec(a, file, env, out)
 }
 
 // forkExec starts the program the portable way.
-func (s *processSlot) forkExec(a *executor.Attempt, file string, env []string, out *output) (pid int, err error) {
+func (s *slot) forkExec(a *executor.Attempt, file string, env []string, out *output) (pid int, err error) {
 	sys := &syscall.SysProcAttr{Setsid: true}
-	if !s.process.noPidfd {
+	if !s.executor.noPidfd {
 		sys.PidFD = &out.pidfd
 	}
-	if s.process.options.DieWithAgent {
+	if s.executor.options.DieWithAgent {
 		sys.Pdeathsig = syscall.SIGKILL
 	}
-	if fd := s.cage.fd(); fd >= 0 {
+	if fd := s.cgroup.cloneFD(); fd >= 0 {
 		sys.UseCgroupFD, sys.CgroupFD = true, fd
 	}
 	return syscall.ForkExec(file, a.Argv, &syscall.ProcAttr{
 		Dir: a.Dir, Env: env, Sys: sys,
-		Files: []uintptr{s.process.null.Fd(), s.descriptor(out.stdout), s.descriptor(out.stderr)},
+		Files: []uintptr{s.executor.null.Fd(), s.descriptor(out.stdout), s.descriptor(out.stderr)},
 	})
 }
 
 // descriptor gives fd; a stream that nobody wants is read-only, so that writing to it fails at once.
-func (s *processSlot) descriptor(fd int) uintptr {
+func (s *slot) descriptor(fd int) uintptr {
 	if fd < 0 {
-		return s.process.null.Fd()
+		return s.executor.null.Fd()
 	}
 	return uintptr(fd)
 }

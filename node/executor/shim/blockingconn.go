@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// line is the shim's end of a slot's connection. It blocks the thread that reads it, which is the slot's own: the thread
+// blockingConn is the shim's end of a slot's connection. It blocks the thread that reads it, which is the slot's own: the thread
 // that starts programs is woken by the kernel without a detour through another goroutine.
-type line struct {
+type blockingConn struct {
 	file *os.File // holds fd open, in blocking mode
 	fd   int
 	in   []byte // what has been read; a frame at most, since each is answered before the next
@@ -20,44 +20,44 @@ type line struct {
 	out  []byte
 }
 
-// newLine takes over a connection from which nothing was read ahead.
-func newLine(c *net.UnixConn) (*line, error) {
+// newBlockingConn takes over a connection from which nothing was read ahead.
+func newBlockingConn(c *net.UnixConn) (*blockingConn, error) {
 	f, err := c.File()
 	if err != nil {
 		return nil, fmt.Errorf("take over connection: %w", err)
 	}
 	c.Close()
 	// Fd sets the file to blocking mode.
-	return &line{file: f, fd: int(f.Fd()), in: make([]byte, 0, 8<<10), oob: make([]byte, unix.CmsgSpace(4*maxFiles))}, nil
+	return &blockingConn{file: f, fd: int(f.Fd()), in: make([]byte, 0, 8<<10), oob: make([]byte, unix.CmsgSpace(4*maxFiles))}, nil
 }
 
 // maxFiles is how many files a frame may bring.
 const maxFiles = 2
 
 // receive reads a frame with the files that came with it, which the caller closes. The body is good until the next call.
-func (l *line) receive() (m *message, body []byte, files []*os.File, err error) {
+func (c *blockingConn) receive() (m *message, body []byte, files []*os.File, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(files)
 			files = nil
 		}
 	}()
-	l.in = l.in[:0]
-	if cap(l.in) > 1<<20 {
-		l.in = make([]byte, 0, 8<<10) // one huge frame is not to be remembered for good
+	c.in = c.in[:0]
+	if cap(c.in) > 1<<20 {
+		c.in = make([]byte, 0, 8<<10) // one huge frame is not to be remembered for good
 	}
 	need := prefixSize
 	for head := 0; ; {
-		for len(l.in) < need {
-			if files, err = l.fill(need, files); err != nil {
+		for len(c.in) < need {
+			if files, err = c.fill(need, files); err != nil {
 				return nil, nil, files, err
 			}
 		}
 		if head > 0 {
-			m, err = decode(l.in[prefixSize : prefixSize+head])
-			return m, l.in[prefixSize+head : need], files, err
+			m, err = decode(c.in[prefixSize : prefixSize+head])
+			return m, c.in[prefixSize+head : need], files, err
 		}
-		h, b, err := lengths(l.in)
+		h, b, err := decodePrefix(c.in)
 		if err != nil {
 			return nil, nil, files, err
 		}
@@ -66,11 +66,11 @@ func (l *line) receive() (m *message, body []byte, files []*os.File, err error) 
 }
 
 // fill reads some bytes, up to need and more if they are there.
-func (l *line) fill(need int, files []*os.File) ([]*os.File, error) {
-	if need > cap(l.in) {
-		l.in = append(make([]byte, 0, need), l.in...)
+func (c *blockingConn) fill(need int, files []*os.File) ([]*os.File, error) {
+	if need > cap(c.in) {
+		c.in = append(make([]byte, 0, need), c.in...)
 	}
-	n, oobn, _, _, err := unix.Recvmsg(l.fd, l.in[len(l.in):cap(l.in)], l.oob, unix.MSG_CMSG_CLOEXEC)
+	n, oobn, _, _, err := unix.Recvmsg(c.fd, c.in[len(c.in):cap(c.in)], c.oob, unix.MSG_CMSG_CLOEXEC)
 	if err == unix.EINTR {
 		return files, nil
 	}
@@ -78,12 +78,12 @@ func (l *line) fill(need int, files []*os.File) ([]*os.File, error) {
 		return files, os.NewSyscallError("recvmsg", err)
 	}
 	if oobn > 0 {
-		files = append(files, filesIn(l.oob[:oobn])...)
+		files = append(files, filesIn(c.oob[:oobn])...)
 	}
 	if n == 0 {
 		return files, io.EOF
 	}
-	l.in = l.in[:len(l.in)+n]
+	c.in = c.in[:len(c.in)+n]
 	return files, nil
 }
 
@@ -111,14 +111,14 @@ func closeAll(files []*os.File) {
 }
 
 // send writes a frame.
-func (l *line) send(m *message) error {
-	buf, err := appendFrame(l.out[:0], m)
+func (c *blockingConn) send(m *message) error {
+	buf, err := appendFrame(c.out[:0], m)
 	if err != nil {
 		return err
 	}
-	l.out = buf
+	c.out = buf
 	for len(buf) > 0 {
-		n, err := unix.SendmsgN(l.fd, buf, nil, nil, unix.MSG_NOSIGNAL)
+		n, err := unix.SendmsgN(c.fd, buf, nil, nil, unix.MSG_NOSIGNAL)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -130,7 +130,7 @@ func (l *line) send(m *message) error {
 	return nil
 }
 
-// hangUp has receive end, also on another thread. What is sent still arrives.
-func (l *line) hangUp() { _ = unix.Shutdown(l.fd, unix.SHUT_RD) }
+// shutdownRead has receive end, also on another thread. What is sent still arrives.
+func (c *blockingConn) shutdownRead() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
 
-func (l *line) close() { l.file.Close() }
+func (c *blockingConn) close() { c.file.Close() }

@@ -19,11 +19,11 @@ func TestStarvedLately(t *testing.T) {
 		"long ago":              {[]int64{5, 6, 6}, 6, false},
 		"long ago and now":      {[]int64{5, 6, 6, 6}, 7, true},
 	} {
-		var c care
+		var c usageSampler
 		for _, kills := range tt.looks {
-			c.count(kills)
+			c.recordKills(kills)
 		}
-		if got := c.starved(tt.now); got != tt.want {
+		if got := c.recentOOMKill(tt.now); got != tt.want {
 			t.Errorf("%s: got %v, want %v", name, got, tt.want)
 		}
 	}

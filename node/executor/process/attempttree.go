@@ -7,29 +7,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree is the process tree of one running attempt.
-type tree struct {
-	slot    *processSlot
-	main    int    // the program; not awaited yet, so its id can't be given to another process
-	run     string // MLF_RUN=…
+// attemptTree is the process tree of one running attempt.
+type attemptTree struct {
+	slot    *slot
+	program int    // the program; not awaited yet, so its id can't be given to another process
+	mark    string // MLF_RUN=…
 	started time.Time
 	out     *output
 	foreign string // describes the processes of other users that are left
 }
 
 // others lists what runs beside the program. In doubt there may be more, and another look soon tells.
-func (t *tree) others() (pids []int, doubt bool) {
-	if t.slot.cage != nil {
-		pids = slices.DeleteFunc(t.slot.cage.members(), func(pid int) bool { return pid == t.main })
+func (t *attemptTree) others() (pids []int, doubt bool) {
+	if t.slot.cgroup != nil {
+		pids = slices.DeleteFunc(t.slot.cgroup.members(), func(pid int) bool { return pid == t.program })
 		listed := len(pids)
-		return t.slot.process.foreign.without(pids), listed == 0 && !t.slot.cage.vacant()
+		return t.slot.executor.foreign.exclude(pids), listed == 0 && !t.slot.cgroup.confirmEmpty()
 	}
-	return t.slot.kin.members(t.main, t.run, t.started)
+	return t.slot.tree.members(t.program, t.mark, t.started)
 }
 
-// clear reports whether the program, which has ended, was the last of its tree.
-func (t *tree) clear() bool {
-	if t.slot.cage != nil && t.slot.cage.empty() {
+// isEmpty reports whether the program, which has ended, was the last of its tree.
+func (t *attemptTree) isEmpty() bool {
+	if t.slot.cgroup != nil && t.slot.cgroup.isEmpty() {
 		return true
 	}
 	pids, doubt := t.others()
@@ -37,7 +37,7 @@ func (t *tree) clear() bool {
 }
 
 // terminate asks everything to end. A stopped process must go on to hear it.
-func (t *tree) terminate(pids []int) {
+func (t *attemptTree) terminate(pids []int) {
 	for _, pid := range pids {
 		unix.Kill(pid, unix.SIGTERM)
 		unix.Kill(pid, unix.SIGCONT)
@@ -45,8 +45,8 @@ func (t *tree) terminate(pids []int) {
 }
 
 // kill ends everything, this moment's forks too where the kernel can do that; else the caller repeats it.
-func (t *tree) kill(pids []int) {
-	if t.slot.cage != nil && t.slot.cage.kill() {
+func (t *attemptTree) kill(pids []int) {
+	if t.slot.cgroup != nil && t.slot.cgroup.kill() {
 		return
 	}
 	for _, pid := range pids {
@@ -54,17 +54,17 @@ func (t *tree) kill(pids []int) {
 	}
 }
 
-// leave gives processes up that are all other users', and reports whether they are.
-func (t *tree) leave(pids []int) bool {
+// abandonForeign gives processes up that are all other users', and reports whether they are.
+func (t *attemptTree) abandonForeign(pids []int) bool {
 	if !areForeign(pids) {
 		return false
 	}
-	program := t.main
-	if t.slot.kin != nil {
+	program := t.program
+	if t.slot.tree != nil {
 		program = 0 // kin awaits it
 	}
-	t.foreign = t.slot.process.foreign.add(pids, program)
-	t.slot.process.log.Warn("processes of other users outlive their attempt", "processes", t.foreign)
+	t.foreign = t.slot.executor.foreign.add(pids, program)
+	t.slot.executor.log.Warn("processes of other users outlive their attempt", "processes", t.foreign)
 	return true
 }
 
@@ -78,15 +78,15 @@ const (
 )
 
 // maxDoubt is how long a process is looked for that is not seen. One that moves between cgroups is killed with the cgroup.
-func (t *tree) maxDoubt() time.Duration {
-	if t.slot.cage != nil {
+func (t *attemptTree) maxDoubt() time.Duration {
+	if t.slot.cgroup != nil {
 		return maxOrphan + time.Second
 	}
 	return maxDoubt
 }
 
-// sweep ends what outlived the program and returns how many that were once they are gone.
-func (t *tree) sweep(grace time.Duration, hard <-chan struct{}) (n int) {
+// killLeftovers ends what outlived the program and returns how many that were once they are gone.
+func (t *attemptTree) killLeftovers(grace time.Duration, hard <-chan struct{}) (n int) {
 	seen := map[int]bool{}
 	begun := time.Now()
 	deadline := begun.Add(min(grace, maxOrphan))
@@ -99,7 +99,7 @@ func (t *tree) sweep(grace time.Duration, hard <-chan struct{}) (n int) {
 		case <-hard:
 			deadline, hard = time.Time{}, nil
 		}
-		t.out.relieve() // a process that waits for room in its pipe could not end
+		t.out.drainSome() // a process that waits for room in its pipe could not end
 		pids, doubt := t.others()
 		if len(pids) == 0 && (!doubt || time.Since(begun) > t.maxDoubt()) {
 			return len(seen)
@@ -115,7 +115,7 @@ func (t *tree) sweep(grace time.Duration, hard <-chan struct{}) (n int) {
 			t.terminate(fresh)
 		} else {
 			t.kill(pids)
-			if time.Now().After(foreign) && t.leave(pids) {
+			if time.Now().After(foreign) && t.abandonForeign(pids) {
 				return len(seen)
 			}
 		}

@@ -20,7 +20,7 @@ import (
 	"mlfnode/node/processid"
 )
 
-// place is the folder of one shim:
+// shimDir is the folder of one shim:
 //
 //	settings.json   what the agent wants of it, written before it starts
 //	process.json    which process it is, written by the shim
@@ -29,15 +29,15 @@ import (
 //	strays.json     processes that hide, without cgroups
 //
 // The shim removes the folder at its end. An agent removes that of a shim that died.
-type place struct {
-	dir string
-	id  int
+type shimDir struct {
+	path string
+	id   int
 }
 
-func placeOf(dir string, id int) place { return place{filepath.Join(dir, strconv.Itoa(id)), id} }
+func newShimDir(dir string, id int) shimDir { return shimDir{filepath.Join(dir, strconv.Itoa(id)), id} }
 
-// placesIn lists the folders of shims, the oldest first.
-func placesIn(dir string) ([]place, error) {
+// shimDirsIn lists the folders of shims, the oldest first.
+func shimDirsIn(dir string) ([]shimDir, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -45,30 +45,30 @@ func placesIn(dir string) ([]place, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list shims: %w", err)
 	}
-	var all []place
+	var all []shimDir
 	for _, e := range entries {
 		if id, err := strconv.Atoi(e.Name()); err == nil && id > 0 && e.IsDir() {
-			all = append(all, placeOf(dir, id))
+			all = append(all, newShimDir(dir, id))
 		}
 	}
-	slices.SortFunc(all, func(a, b place) int { return a.id - b.id })
+	slices.SortFunc(all, func(a, b shimDir) int { return a.id - b.id })
 	return all, nil
 }
 
 // token is that of the shim's executor.
-func (p place) token(token string) string { return token + "-" + strconv.Itoa(p.id) }
+func (d shimDir) token(token string) string { return token + "-" + strconv.Itoa(d.id) }
 
 // settings is what an agent wants of its shim.
 type settings struct {
-	V        int           `json:"v"`
-	Token    string        `json:"token"` // of the state folder
-	Patience time.Duration `json:"patience"`
-	Cgroups  string        `json:"cgroups,omitempty"`
+	V            int           `json:"v"`
+	Token        string        `json:"token"` // of the state folder
+	AgentTimeout time.Duration `json:"patience"`
+	Cgroups      string        `json:"cgroups,omitempty"`
 
 	Containers *docker.Options `json:"containers,omitempty"` // nil: it runs none
 }
 
-// process says which process a shim is, so that it can't be taken for a later one with its number.
+// processRecord says which process a shim is, so that it can't be taken for a later one with its number.
 type processRecord struct {
 	V       int    `json:"v"`
 	PID     int    `json:"pid"`
@@ -77,25 +77,25 @@ type processRecord struct {
 	Cgroups string `json:"cgroups"` // where its programs' cgroups are
 }
 
-func (p place) save(name string, v any) error {
+func (d shimDir) save(name string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode %s of shim %d: %w", name, p.id, err)
+		return fmt.Errorf("encode %s of shim %d: %w", name, d.id, err)
 	}
-	tmp := filepath.Join(p.dir, name+".new")
+	tmp := filepath.Join(d.path, name+".new")
 	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write %s of shim %d: %w", name, p.id, err)
+		return fmt.Errorf("write %s of shim %d: %w", name, d.id, err)
 	}
-	return os.Rename(tmp, filepath.Join(p.dir, name))
+	return os.Rename(tmp, filepath.Join(d.path, name))
 }
 
-func (p place) load(name string, v any) error {
-	b, err := os.ReadFile(filepath.Join(p.dir, name))
+func (d shimDir) load(name string, v any) error {
+	b, err := os.ReadFile(filepath.Join(d.path, name))
 	if err == nil {
 		err = json.Unmarshal(b, v)
 	}
 	if err != nil {
-		return fmt.Errorf("read %s of shim %d: %w", name, p.id, err)
+		return fmt.Errorf("read %s of shim %d: %w", name, d.id, err)
 	}
 	return nil
 }
@@ -108,22 +108,22 @@ const (
 	straysFile   = "strays.json"
 )
 
-func (p place) strays() string { return filepath.Join(p.dir, straysFile) }
+func (d shimDir) strays() string { return filepath.Join(d.path, straysFile) }
 
 // Reap kills every process that an agent with this token and its shims in the folders have left behind, all of which must be
 // dead, see process.Reap.
 func Reap(ctx context.Context, folders []string, token string, log *slog.Logger) error {
-	var left []process.Dead
+	var left []process.DeadAgent
 	for _, dir := range folders {
-		places, err := placesIn(dir)
+		dirs, err := shimDirsIn(dir)
 		if err != nil {
 			return err
 		}
-		for _, p := range places {
-			left = append(left, process.Dead{Token: p.token(token), Strays: p.strays()})
+		for _, p := range dirs {
+			left = append(left, process.DeadAgent{Token: p.token(token), Strays: p.strays()})
 		}
 	}
-	for _, dead := range append(left, process.Dead{Token: token}) {
+	for _, dead := range append(left, process.DeadAgent{Token: token}) {
 		if _, err := process.Reap(ctx, dead, log); err != nil {
 			return err
 		}
@@ -132,12 +132,12 @@ func Reap(ctx context.Context, folders []string, token string, log *slog.Logger)
 }
 
 // alive reports whether it is this very process that runs under its number.
-func (p processRecord) alive() bool { return p.named().Alive() }
+func (p processRecord) alive() bool { return p.processID().Alive() }
 
 // kill ends the process, and no other that has got its number meanwhile.
-func (p processRecord) kill() { _ = p.named().Signal(unix.SIGKILL) } // it may be gone
+func (p processRecord) kill() { _ = p.processID().Signal(unix.SIGKILL) } // it may be gone
 
-func (p processRecord) named() processid.ID {
+func (p processRecord) processID() processid.ID {
 	return processid.ID{PID: p.PID, Start: p.Start, Boot: p.Boot}
 }
 
@@ -145,10 +145,10 @@ func (p processRecord) named() processid.ID {
 const socketLimit = 107
 
 // withSocket calls fn with a path of the shim's socket that is short enough for a socket address.
-func (p place) withSocket(fn func(*net.UnixAddr) error) error {
-	path := filepath.Join(p.dir, socketFile)
+func (d shimDir) withSocket(fn func(*net.UnixAddr) error) error {
+	path := filepath.Join(d.path, socketFile)
 	if len(path) > socketLimit {
-		f, err := os.Open(p.dir)
+		f, err := os.Open(d.path)
 		if err != nil {
 			return err
 		}
@@ -159,10 +159,10 @@ func (p place) withSocket(fn func(*net.UnixAddr) error) error {
 }
 
 // listen opens the shim's socket for this user only.
-func (p place) listen() (l *net.UnixListener, err error) {
+func (d shimDir) listen() (l *net.UnixListener, err error) {
 	old := unix.Umask(0o177)
 	defer unix.Umask(old)
-	err = p.withSocket(func(a *net.UnixAddr) error {
+	err = d.withSocket(func(a *net.UnixAddr) error {
 		l, err = net.ListenUnix("unix", a)
 		return err
 	})
@@ -174,8 +174,8 @@ func (p place) listen() (l *net.UnixListener, err error) {
 }
 
 // dial connects to the shim.
-func (p place) dial() (c *net.UnixConn, err error) {
-	err = p.withSocket(func(a *net.UnixAddr) error {
+func (d shimDir) dial() (c *net.UnixConn, err error) {
+	err = d.withSocket(func(a *net.UnixAddr) error {
 		c, err = net.DialUnix("unix", nil, a)
 		return err
 	})

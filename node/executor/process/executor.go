@@ -53,22 +53,22 @@ func (o Options) validate() error {
 // sits in its slot's cgroup. Without cgroups this process becomes a subreaper, see prctl(2); then one Executor is to be
 // used at a time, and no other part of the program may start children in sessions of their own.
 type Executor struct {
-	options Options
-	log     *slog.Logger
-	null    *os.File
-	group   *cgroup       // nil without cgroups
-	kin     *kin          // nil with cgroups
-	birth   string        // makes MLF_RUN unique over restarts
-	stall   time.Duration // how long a program waits for its output files
-	noPidfd bool          // for tests: as on a kernel that tells the end of a program by wait alone
-	foreign foreigners
+	options      Options
+	log          *slog.Logger
+	null         *os.File
+	cgroup       *agentCgroup  // nil without cgroups
+	tree         *processTree  // nil with cgroups
+	startID      string        // makes MLF_RUN unique over restarts
+	stallTimeout time.Duration // how long a program waits for its output files
+	noPidfd      bool          // for tests: as on a kernel that tells the end of a program by wait alone
+	foreign      foreignProcesses
 
-	slots    atomic.Int64 // made so far
-	attempts atomic.Int64 // run so far
+	slotCount    atomic.Int64 // made so far
+	attemptCount atomic.Int64 // run so far
 
-	mu     sync.Mutex
-	closed bool
-	homes  map[int]struct{} // threads that sit in the cgroup of a slot
+	mu          sync.Mutex
+	closed      bool
+	slotThreads map[int]struct{} // threads that sit in the cgroup of a slot
 }
 
 var _ executor.Executor = (*Executor)(nil)
@@ -86,26 +86,26 @@ func New(o Options, log *slog.Logger) (*Executor, error) {
 		return nil, fmt.Errorf("open input of programs: %w", err)
 	}
 	p := &Executor{
-		options: o, log: log.With("component", "executor"), null: null, homes: map[int]struct{}{}, stall: executor.StallTime,
-		birth: strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.Itoa(os.Getpid()),
+		options: o, log: log.With("component", "executor"), null: null, slotThreads: map[int]struct{}{}, stallTimeout: executor.StallTime,
+		startID: strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.Itoa(os.Getpid()),
 	}
 	if o.Cgroups != CgroupsOff {
-		p.group = openCgroup(o.Cgroups, o.Token)
+		p.cgroup = openAgentCgroup(o.Cgroups, o.Token)
 	}
-	if p.group == nil {
-		if p.kin, err = newKin(p); err != nil {
+	if p.cgroup == nil {
+		if p.tree, err = newProcessTree(p); err != nil {
 			return nil, errors.Join(err, null.Close())
 		}
 	}
-	unignore()
-	p.log.Debug("process trees", "held", p.Held())
+	restoreSignals()
+	p.log.Debug("process trees", "held", p.TreeTracking())
 	return p, nil
 }
 
-// unignore sees to it that programs start with the default action of SIGHUP and SIGINT although this process was started
+// restoreSignals sees to it that programs start with the default action of SIGHUP and SIGINT although this process was started
 // with them ignored, as nohup and a shell's & do: an ignored signal stays ignored in children, a caught one does not. What is
 // caught goes nowhere, for good, so for this process nothing changes. Package runtime catches the other signals by itself.
-func unignore() {
+func restoreSignals() {
 	for _, s := range []os.Signal{unix.SIGHUP, unix.SIGINT} {
 		if signal.Ignored(s) {
 			signal.Notify(make(chan os.Signal, 1), s)
@@ -114,28 +114,28 @@ func unignore() {
 }
 
 // Held says how process trees are held together and whether memory limits are enforced, for logs and for `doctor`.
-func (p *Executor) Held() string {
+func (p *Executor) TreeTracking() string {
 	switch {
-	case p.group == nil:
+	case p.cgroup == nil:
 		return "sessions and a token, no cgroups; memory limits are not enforced"
-	case p.group.unified && !p.group.limits():
+	case p.cgroup.unified && !p.cgroup.limits():
 		return "cgroup v2; memory limits are not enforced"
-	case p.group.unified:
+	case p.cgroup.unified:
 		return "cgroup v2"
-	case !p.group.limits():
+	case !p.cgroup.limits():
 		return "cgroup v1; memory limits are not enforced"
 	}
 	return "cgroup v1"
 }
 
 // Limits reports whether Attempt.Memory is enforced here.
-func (p *Executor) Limits() bool { return p.group != nil && p.group.limits() }
+func (p *Executor) Limits() bool { return p.cgroup != nil && p.cgroup.limits() }
 
 // Slot makes a slot. Run is fastest on the goroutine that made it, which should do little else: with cgroups v1 it stays
 // locked to its thread until it calls Close.
 func (p *Executor) Slot() (executor.Slot, error) {
-	s := &processSlot{process: p, kin: p.kin}
-	if err := s.settle(int(p.slots.Add(1))); err != nil {
+	s := &slot{executor: p, tree: p.tree}
+	if err := s.enterCgroup(int(p.slotCount.Add(1))); err != nil {
 		return nil, fmt.Errorf("make slot: %w", err)
 	}
 	return s, nil
@@ -144,13 +144,13 @@ func (p *Executor) Slot() (executor.Slot, error) {
 // StartHelper calls start, which starts a process of the node's own and gives its id: a process that belongs to no attempt
 // although it is in a session of its own.
 func (p *Executor) StartHelper(start func() (pid int, err error)) error {
-	if p.kin == nil {
+	if p.tree == nil {
 		_, err := start()
 		return err
 	}
-	_, err := p.kin.bear(start)
+	_, err := p.tree.start(start)
 	if err == nil {
-		p.kin.active.Add(-1) // it is known not to be an orphan, and it is not an attempt
+		p.tree.attempts.Add(-1) // it is known not to be an orphan, and it is not an attempt
 	}
 	return err
 }
@@ -164,28 +164,28 @@ func (p *Executor) Close() error {
 	}
 	p.closed = true
 	err := p.null.Close()
-	if p.kin != nil {
-		err = errors.Join(err, p.kin.close())
+	if p.tree != nil {
+		err = errors.Join(err, p.tree.close())
 	}
-	if p.group != nil {
-		err = errors.Join(err, p.group.close())
+	if p.cgroup != nil {
+		err = errors.Join(err, p.cgroup.close())
 	}
 	return err
 }
 
-// claim makes a thread the home of one slot.
-func (p *Executor) claim(tid int) bool {
+// claimThread makes a thread the home of one slot.
+func (p *Executor) claimThread(tid int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, taken := p.homes[tid]; taken {
+	if _, taken := p.slotThreads[tid]; taken {
 		return false
 	}
-	p.homes[tid] = struct{}{}
+	p.slotThreads[tid] = struct{}{}
 	return true
 }
 
-func (p *Executor) unclaim(tid int) {
+func (p *Executor) releaseThread(tid int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.homes, tid)
+	delete(p.slotThreads, tid)
 }

@@ -17,27 +17,27 @@ import (
 	"mlfnode/node/private"
 )
 
-// link is the agent's control connection to one shim.
-type link struct {
-	place place
-	token string
-	self  processRecord // which process the shim is
-	hold  holdings
-	log   *slog.Logger
-	conn  *net.UnixConn
+// controlConn is the agent's control connection to one shim.
+type controlConn struct {
+	dir     shimDir
+	token   string
+	process processRecord // which process the shim is
+	info    shimInfo
+	log     *slog.Logger
+	conn    *net.UnixConn
 
 	ended chan struct{} // closed when the connection has ended
 	// cleared is closed when after that nothing of the shim is left, or when it is another agent's affair.
 	cleared chan struct{}
 
-	mu      sync.Mutex
-	buf     []byte
-	slots   map[uint64]*slotLine
-	last    uint64           // number of the newest slot
-	kept    map[uint64]*kept // of an earlier agent, by run
-	why     string           // what became of runs when the connection ended
-	leaving bool             // the connection is ours to end
-	asked   bool             // the shim's end is our wish
+	mu         sync.Mutex
+	buf        []byte
+	slots      map[uint64]*slotConn
+	lastSlot   uint64                 // number of the newest slot
+	adopted    map[uint64]*adoptedRun // of an earlier agent, by run
+	lossReason string                 // what became of runs when the connection ended
+	leaving    bool                   // the connection is ours to end
+	quitting   bool                   // the shim's end is our wish
 }
 
 // Why a run was lost.
@@ -50,37 +50,37 @@ const (
 var errRefuses = errors.New("it refuses")
 
 // connect introduces this agent to a shim, its own or that of an earlier agent, and waits for its answer until ctx ends.
-func (client *Client) connect(ctx context.Context, p place, own bool) (*link, error) {
+func (client *Client) connect(ctx context.Context, p shimDir, own bool) (*controlConn, error) {
 	token, log := client.o.Token, client.log
 	conn, err := p.dial()
 	if err != nil {
 		return nil, err
 	}
-	l := &link{
-		place: p, token: token, log: log.With("shim", p.id), conn: conn, why: shimDied,
-		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[uint64]*slotLine{}, kept: map[uint64]*kept{},
+	l := &controlConn{
+		dir: p, token: token, log: log.With("shim", p.id), conn: conn, lossReason: shimDied,
+		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[uint64]*slotConn{}, adopted: map[uint64]*adoptedRun{},
 	}
 	r := bufio.NewReader(conn)
-	if err := l.introduce(ctx, r, own); err != nil {
+	if err := l.handshake(ctx, r, own); err != nil {
 		conn.Close()
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return nil, err
 	}
-	for i := range l.hold.Runs {
-		h := &l.hold.Runs[i]
-		l.kept[h.ID] = &kept{link: l, client: client, held: *h, over: make(chan struct{})}
+	for i := range l.info.Runs {
+		h := &l.info.Runs[i]
+		l.adopted[h.ID] = &adoptedRun{control: l, client: client, info: *h, done: make(chan struct{})}
 		if h.Outcome != nil {
-			l.kept[h.ID].end(*h.Outcome)
+			l.adopted[h.ID].finish(*h.Outcome)
 		}
 	}
-	go l.listen(r)
+	go l.readLoop(r)
 	return l, nil
 }
 
-// introduce says hello and waits for the answer.
-func (l *link) introduce(ctx context.Context, r *bufio.Reader, own bool) error {
+// handshake says hello and waits for the answer.
+func (l *controlConn) handshake(ctx context.Context, r *bufio.Reader, own bool) error {
 	if !private.IsOwn(l.conn) {
 		return fmt.Errorf("%w: the socket belongs to another user", errRefuses)
 	}
@@ -98,14 +98,14 @@ func (l *link) introduce(ctx context.Context, r *bufio.Reader, own bool) error {
 		return err
 	case m.Kind == kindRefused:
 		return fmt.Errorf("%w: %s", errRefuses, m.Reason)
-	case m.Kind != kindWelcome || m.Hold == nil || m.V < oldest || m.Oldest > version:
+	case m.Kind != kindWelcome || m.Info == nil || m.V < oldest || m.Oldest > version:
 		return fmt.Errorf("%w: %w", errRefuses, errFrame)
 	}
-	l.hold = *m.Hold
-	return l.place.load(processFile, &l.self)
+	l.info = *m.Info
+	return l.dir.load(processFile, &l.process)
 }
 
-func (l *link) send(m *message) error {
+func (l *controlConn) send(m *message) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	buf, err := appendFrame(l.buf[:0], m)
@@ -113,13 +113,13 @@ func (l *link) send(m *message) error {
 		return err
 	}
 	l.buf = buf
-	_ = l.conn.SetWriteDeadline(time.Now().Add(sendTime))
+	_ = l.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
 	_, err = l.conn.Write(buf)
 	return err
 }
 
-// listen hears what the shim says until the connection ends; then it sees to what is left.
-func (l *link) listen(r *bufio.Reader) {
+// readLoop hears what the shim says until the connection ends; then it sees to what is left.
+func (l *controlConn) readLoop(r *bufio.Reader) {
 	for {
 		m, err := readFrame(r)
 		if err != nil {
@@ -127,24 +127,24 @@ func (l *link) listen(r *bufio.Reader) {
 		}
 		switch m.Kind {
 		case kindEnded:
-			if k := l.keptRun(m.ID); k != nil && m.Outcome != nil {
-				k.end(*m.Outcome)
+			if k := l.runByID(m.ID); k != nil && m.Outcome != nil {
+				k.finish(*m.Outcome)
 			}
 		case kindGone:
 			l.slotGone(m)
 		case kindTaken:
 			l.mu.Lock()
-			l.why, l.leaving = shimTaken, true
+			l.lossReason, l.leaving = shimTaken, true
 			l.mu.Unlock()
 		}
 	}
-	leaving := l.hangUp()
-	if !leaving && !l.finished() {
+	leaving := l.closeAll()
+	if !leaving && !l.endedByItself() {
 		l.log.Warn("the shim died; what it ran is lost")
 	}
 	if !leaving {
 		// Without a deadline: nothing of the shim may run on when its runs are called lost.
-		if err := clear(context.Background(), l.place, l.self, l.token, l.log); err != nil {
+		if err := removeDead(context.Background(), l.dir, l.process, l.token, l.log); err != nil {
 			l.log.Warn("not everything of a dead shim could be removed", "err", err)
 		}
 	}
@@ -152,7 +152,7 @@ func (l *link) listen(r *bufio.Reader) {
 }
 
 // slotGone passes on what the shim says of a slot whose connection has ended.
-func (l *link) slotGone(m *message) {
+func (l *controlConn) slotGone(m *message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := l.slots[m.Slot]; s != nil {
@@ -163,8 +163,8 @@ func (l *link) slotGone(m *message) {
 	}
 }
 
-// hangUp ends all connections to the shim and reports whether that was our own wish.
-func (l *link) hangUp() (leaving bool) {
+// closeAll ends all connections to the shim and reports whether that was our own wish.
+func (l *controlConn) closeAll() (leaving bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conn.Close()
@@ -175,22 +175,22 @@ func (l *link) hangUp() (leaving bool) {
 	return l.leaving
 }
 
-// finished reports whether the shim was asked to end or had nothing more to do: then it ended by itself.
-func (l *link) finished() bool {
+// endedByItself reports whether the shim was asked to end or had nothing more to do: then it ended by itself.
+func (l *controlConn) endedByItself() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.asked {
+	if l.quitting {
 		return true
 	}
-	for _, k := range l.kept {
+	for _, k := range l.adopted {
 		if !k.collected {
 			return false
 		}
 	}
-	return len(l.kept) > 0 || len(l.hold.Runs) == 0 && l.last == 0
+	return len(l.adopted) > 0 || len(l.info.Runs) == 0 && l.lastSlot == 0
 }
 
-func (l *link) isDead() bool {
+func (l *controlConn) isDead() bool {
 	select {
 	case <-l.ended:
 		return true
@@ -200,27 +200,27 @@ func (l *link) isDead() bool {
 }
 
 // lost is the outcome of a run whose shim is no longer ours. It waits until nothing of it runs here.
-func (l *link) lost(began time.Time) executor.Outcome {
+func (l *controlConn) lost(began time.Time) executor.Outcome {
 	<-l.cleared
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	class := grid.ClassLost
-	if l.why == shimDied {
+	if l.lossReason == shimDied {
 		class = grid.ClassNode
 	}
-	return lostOutcome(class, l.why, began)
+	return lostOutcome(class, l.lossReason, began)
 }
 
 // died reports, once nothing of the shim is left, whether it died while it was ours.
-func (l *link) died() bool {
+func (l *controlConn) died() bool {
 	<-l.cleared
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.why == shimDied && !l.leaving && !l.asked
+	return l.lossReason == shimDied && !l.leaving && !l.quitting
 }
 
 // leave ends the connections and nothing else.
-func (l *link) leave() {
+func (l *controlConn) leave() {
 	l.mu.Lock()
 	l.leaving = true
 	l.mu.Unlock()
@@ -229,41 +229,41 @@ func (l *link) leave() {
 }
 
 // quitTime bounds how long a shim may take to stop what it runs beyond the longest grace, which is each attempt's own.
-const quitTime = time.Minute
+const quitTimeout = time.Minute
 
 // quit has the shim stop everything and waits for its end.
-func (l *link) quit() error {
+func (l *controlConn) quit() error {
 	l.mu.Lock()
-	l.asked = true
+	l.quitting = true
 	l.mu.Unlock()
 	if err := l.send(&message{Kind: kindQuit}); err != nil && !l.isDead() {
 		l.log.Debug("shim could not be asked to end", "err", err)
 		l.conn.Close()
 	}
-	limit := time.NewTimer(quitTime)
+	limit := time.NewTimer(quitTimeout)
 	defer limit.Stop()
 	select {
 	case <-l.cleared:
 		return nil
 	case <-limit.C:
-		l.self.kill()
+		l.process.kill()
 	}
 	<-l.cleared
-	return fmt.Errorf("shim %d had to be killed", l.place.id)
+	return fmt.Errorf("shim %d had to be killed", l.dir.id)
 }
 
-func (l *link) keptRun(id uint64) *kept {
+func (l *controlConn) runByID(id uint64) *adoptedRun {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.kept[id]
+	return l.adopted[id]
 }
 
-// keptNamed finds a run of an earlier shim or agent.
-func (l *link) keptNamed(name string) *kept {
+// runByName finds a run of an earlier shim or agent.
+func (l *controlConn) runByName(name string) *adoptedRun {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, k := range l.kept {
-		if k.held.Name == name {
+	for _, k := range l.adopted {
+		if k.info.Name == name {
 			return k
 		}
 	}
@@ -271,15 +271,15 @@ func (l *link) keptNamed(name string) *kept {
 }
 
 const (
-	endLook = 5 * time.Millisecond
+	endPoll = 5 * time.Millisecond
 	// endTime is how long a shim whose socket is closed may take to stop what it runs and end by itself.
-	endTime = 30 * time.Second
+	endTimeout = 30 * time.Second
 )
 
-// clear sees a shim that does not answer any more out of the world, with what it ran.
-func clear(ctx context.Context, p place, self processRecord, token string, log *slog.Logger) error {
-	limit := time.Now().Add(endTime)
-	tick := time.NewTicker(endLook)
+// removeDead sees a shim that does not answer any more out of the world, with what it ran.
+func removeDead(ctx context.Context, p shimDir, self processRecord, token string, log *slog.Logger) error {
+	limit := time.Now().Add(endTimeout)
+	tick := time.NewTicker(endPoll)
 	defer tick.Stop()
 	for self.alive() {
 		if time.Now().After(limit) {
@@ -292,9 +292,9 @@ func clear(ctx context.Context, p place, self processRecord, token string, log *
 			return context.Cause(ctx)
 		}
 	}
-	dead := process.Dead{Token: p.token(token), Cgroups: self.Cgroups, Strays: p.strays()}
+	dead := process.DeadAgent{Token: p.token(token), Cgroups: self.Cgroups, Strays: p.strays()}
 	if _, err := process.Reap(ctx, dead, log); err != nil {
 		return err
 	}
-	return os.RemoveAll(p.dir)
+	return os.RemoveAll(p.path)
 }

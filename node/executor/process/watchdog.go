@@ -12,41 +12,41 @@ import (
 	"mlfnode/node/executor"
 )
 
-// watch stops a running attempt from outside: on cancellation, at a time limit, after too long a silence. It costs two
+// watchdog stops a running attempt from outside: on cancellation, at a time limit, after too long a silence. It costs two
 // registrations for an attempt that ends by itself, and starts goroutines only when there is something to do.
-type watch struct {
-	tree    *tree
+type watchdog struct {
+	tree    *attemptTree
 	attempt *executor.Attempt
 
-	mu     sync.Mutex
-	ended  bool       // the program has ended: no more signals
-	class  grid.Class // why we stopped it
-	reason string
-	hard   bool // no more grace
-	left   bool // other users' processes are all there is, and it ends without them
+	mu        sync.Mutex
+	ended     bool       // the program has ended: no more signals
+	class     grid.Class // why we stopped it
+	reason    string
+	hard      bool // no more grace
+	abandoned bool // other users' processes are all there is, and it ends without them
 
 	saving bool // cancelled, and may save its state first; owned by cancel
 
-	over    chan struct{} // closed when the program has ended
+	done    chan struct{} // closed when the program has ended
 	cutoff  chan struct{} // closed when hard is set
 	stops   []func() bool
 	stopper sync.WaitGroup
 }
 
-func newWatch(ctx context.Context, t *tree, a *executor.Attempt) *watch {
-	w := &watch{tree: t, attempt: a}
+func newWatchdog(ctx context.Context, t *attemptTree, a *executor.Attempt) *watchdog {
+	w := &watchdog{tree: t, attempt: a}
 	if ctx.Done() == nil && a.Timeout <= 0 && a.IdleTimeout <= 0 {
 		return w
 	}
-	w.over, w.cutoff = make(chan struct{}), make(chan struct{})
+	w.done, w.cutoff = make(chan struct{}), make(chan struct{})
 	if ctx.Done() != nil {
-		w.after(context.AfterFunc(ctx, func() { w.cancel(context.Cause(ctx)) }))
+		w.onEnd(context.AfterFunc(ctx, func() { w.cancel(context.Cause(ctx)) }))
 	}
 	if a.Timeout > 0 {
 		limit := time.AfterFunc(a.Timeout, func() {
 			w.stop(grid.ClassTimeout, executor.TimedOut(a.Timeout), false)
 		})
-		w.after(limit.Stop)
+		w.onEnd(limit.Stop)
 	}
 	if a.IdleTimeout > 0 {
 		w.stopper.Go(w.idle)
@@ -54,23 +54,23 @@ func newWatch(ctx context.Context, t *tree, a *executor.Attempt) *watch {
 	return w
 }
 
-func (w *watch) after(stop func() bool) { w.stops = append(w.stops, stop) }
+func (w *watchdog) onEnd(stop func() bool) { w.stops = append(w.stops, stop) }
 
 // cancel stops the attempt for the reason that the cause names.
-func (w *watch) cancel(cause error) {
+func (w *watchdog) cancel(cause error) {
 	class, reason := executor.Verdict(cause)
 	w.saving = errors.Is(cause, executor.ErrCancelledSaving)
 	w.stop(class, reason, errors.Is(cause, executor.ErrKill))
 }
 
 // idle stops the attempt when it prints nothing more. It looks eight times in each limit.
-func (w *watch) idle() {
+func (w *watchdog) idle() {
 	tick := time.NewTicker(max(w.attempt.IdleTimeout/8, time.Millisecond))
 	defer tick.Stop()
 	last, grown := w.tree.out.Seen(), time.Now()
 	for {
 		select {
-		case <-w.over:
+		case <-w.done:
 			return
 		case now := <-tick.C:
 			if n := w.tree.out.Seen(); n != last {
@@ -85,8 +85,8 @@ func (w *watch) idle() {
 }
 
 // stop ends the tree: notice, grace, KILL. The first reason counts. It returns when the program has ended.
-func (w *watch) stop(class grid.Class, reason string, hard bool) {
-	if !w.claim(class, reason, hard) {
+func (w *watchdog) stop(class grid.Class, reason string, hard bool) {
+	if !w.claimStop(class, reason, hard) {
 		return
 	}
 	defer w.stopper.Done()
@@ -104,13 +104,13 @@ func (w *watch) stop(class grid.Class, reason string, hard bool) {
 	for foreign := time.Now().Add(foreignTime); ; {
 		w.signal(func(pids []int) {
 			w.tree.kill(pids)
-			if !w.left && time.Now().After(foreign) && w.tree.leave(pids) {
-				w.left = true
-				w.tree.out.leave.Store(true)
+			if !w.abandoned && time.Now().After(foreign) && w.tree.abandonForeign(pids) {
+				w.abandoned = true
+				w.tree.out.abandoned.Store(true)
 			}
 		})
 		select {
-		case <-w.over:
+		case <-w.done:
 			return
 		case <-tick.C:
 		}
@@ -118,13 +118,13 @@ func (w *watch) stop(class grid.Class, reason string, hard bool) {
 }
 
 // notify sends the notice to the program itself.
-func (w *watch) notify([]int) {
-	unix.Kill(w.tree.main, w.attempt.Notice)
-	unix.Kill(w.tree.main, unix.SIGCONT) // a stopped program must go on to hear it
+func (w *watchdog) notify([]int) {
+	unix.Kill(w.tree.program, w.attempt.Notice)
+	unix.Kill(w.tree.program, unix.SIGCONT) // a stopped program must go on to hear it
 }
 
-// claim records why the attempt is stopped, unless it has ended or is being stopped already.
-func (w *watch) claim(class grid.Class, reason string, hard bool) bool {
+// claimStop records why the attempt is stopped, unless it has ended or is being stopped already.
+func (w *watchdog) claimStop(class grid.Class, reason string, hard bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ended || w.class != "" {
@@ -138,7 +138,7 @@ func (w *watch) claim(class grid.Class, reason string, hard bool) bool {
 	return true
 }
 
-func (w *watch) hardenLocked() {
+func (w *watchdog) hardenLocked() {
 	if !w.hard {
 		w.hard = true
 		close(w.cutoff)
@@ -146,11 +146,11 @@ func (w *watch) hardenLocked() {
 }
 
 // wait waits for the program's end, but no longer than the grace and no longer than the caller's patience.
-func (w *watch) wait(grace time.Duration) {
+func (w *watchdog) wait(grace time.Duration) {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
-	case <-w.over:
+	case <-w.done:
 	case <-timer.C:
 	case <-w.attempt.Kill:
 		w.mu.Lock()
@@ -161,31 +161,31 @@ func (w *watch) wait(grace time.Duration) {
 
 // signal applies send to the whole tree while the program has not ended. Under the lock, so that it can never reach the
 // slot's next attempt.
-func (w *watch) signal(send func([]int)) {
+func (w *watchdog) signal(send func([]int)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.ended {
 		pids, _ := w.tree.others()
-		send(append(pids, w.tree.main))
+		send(append(pids, w.tree.program))
 	}
 }
 
-// end says that the program has ended. The program is not awaited yet.
-func (w *watch) end() {
+// programEnded says that the program has ended. The program is not awaited yet.
+func (w *watchdog) programEnded() {
 	w.mu.Lock()
 	w.ended = true
 	w.mu.Unlock()
 	for _, stop := range w.stops {
 		stop()
 	}
-	if w.over != nil {
-		close(w.over)
+	if w.done != nil {
+		close(w.done)
 	}
 	w.stopper.Wait()
 }
 
-// patience is how long processes that outlived the program may take to end.
-func (w *watch) patience() time.Duration {
+// leftoverGrace is how long processes that outlived the program may take to end.
+func (w *watchdog) leftoverGrace() time.Duration {
 	if w.hard {
 		return 0
 	}

@@ -43,20 +43,20 @@ func removeCgroupTree(dir string) error {
 	return errors.Join(errs...)
 }
 
-// isDivided reports whether there are cgroups below the cgroup that is open as fd. The kernel counts one link for each (cgroup
+// hasChildren reports whether there are cgroups below the cgroup that is open as fd. The kernel counts one link for each (cgroup
 // file systems are kernfs, whose folders have two links and one for each folder in them).
-func isDivided(fd counter) bool {
+func hasChildren(fd counter) bool {
 	var st unix.Stat_t
 	return unix.Fstat(int(fd), &st) == nil && st.Nlink > 2
 }
 
-// tidy removes what an attempt has made below the slot's cgroup, so that the next one finds none of it. On v2 the cgroup
+// removeNested removes what an attempt has made below the slot's cgroup, so that the next one finds none of it. On v2 the cgroup
 // itself is created again: a program that divides it may have passed controllers on, and then nothing can be started in it.
-func (c *cage) tidy() error {
+func (c *slotCgroup) removeNested() error {
 	if c == nil {
 		return nil
 	}
-	if !slices.ContainsFunc(c.folders, isDivided) {
+	if !slices.ContainsFunc(c.folders, hasChildren) {
 		return nil
 	}
 	if !c.group.unified {
@@ -71,7 +71,7 @@ func (c *cage) tidy() error {
 		return errors.Join(errs...)
 	}
 	if err := c.close(); err != nil {
-		return errors.Join(err, c.enter())
+		return errors.Join(err, c.create())
 	}
-	return c.enter()
+	return c.create()
 }

@@ -19,22 +19,22 @@ import (
 type clientSlot struct {
 	client *Client
 
-	run  sync.Mutex // held during Run and Close
-	shut bool
-	line *slotLine // nil when there is none to use
-	owed *slotLine // a connection that ended before its last run, which is to be collected
-	buf  []byte
+	mu          sync.Mutex // held during Run and Close
+	closed      bool
+	conn        *slotConn // nil when there is none to use
+	uncollected *slotConn // a connection that ended before its last run, which is to be collected
+	buf         []byte
 }
 
-// slotLine is the connection of a slot.
-type slotLine struct {
-	link *link
-	conn *net.UnixConn
-	in   *bufio.Reader
-	slot uint64
-	runs uint64        // begun
-	gone chan *message // buffered; what the shim says when the connection has ended
-	left chan struct{} // closed when the run under way is left to the next agent
+// slotConn is the connection of a slot.
+type slotConn struct {
+	control *controlConn
+	conn    *net.UnixConn
+	in      *bufio.Reader
+	slot    uint64
+	runs    uint64        // begun
+	gone    chan *message // buffered; what the shim says when the connection has ended
+	leaving chan struct{} // closed when the run under way is left to the next agent
 }
 
 var _ executor.Slot = (*clientSlot)(nil)
@@ -50,54 +50,54 @@ func (c *Client) Slot() (executor.Slot, error) {
 
 // connect opens the slot's connection.
 func (s *clientSlot) connect() error {
-	l, err := s.client.shim(context.Background()) // bounded by launchTime
+	l, err := s.client.ensureShim(context.Background()) // bounded by launchTime
 	if err != nil {
 		return err
 	}
-	conn, err := l.place.dial()
+	conn, err := l.dir.dial()
 	if err != nil {
 		return err
 	}
-	line := &slotLine{link: l, conn: conn, in: bufio.NewReader(conn), gone: make(chan *message, 1)}
-	if !l.admit(line) {
+	line := &slotConn{control: l, conn: conn, in: bufio.NewReader(conn), gone: make(chan *message, 1)}
+	if !l.register(line) {
 		conn.Close()
 		return errors.New(shimDied)
 	}
-	if err := line.open(openTime); err != nil {
+	if err := line.open(openTimeout); err != nil {
 		line.close()
 		return err
 	}
-	s.line = line
+	s.conn = line
 	return nil
 }
 
-// admit gives the slot a number. It reports false when the link has ended.
-func (l *link) admit(s *slotLine) bool {
+// register gives the slot a number. It reports false when the link has ended.
+func (l *controlConn) register(s *slotConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.isDead() {
 		return false
 	}
-	l.last++
-	s.slot = l.last
+	l.lastSlot++
+	s.slot = l.lastSlot
 	l.slots[s.slot] = s
 	return true
 }
 
 // openTime bounds the wait for a shim's answer to a new slot: one that is short of open files can't even hear of it.
-const openTime = 15 * time.Second
+const openTimeout = 15 * time.Second
 
-func (l *slotLine) open(limit time.Duration) error {
-	b, err := appendFrame(nil, &message{Kind: kindSlot, V: version, Slot: l.slot})
+func (c *slotConn) open(limit time.Duration) error {
+	b, err := appendFrame(nil, &message{Kind: kindSlot, V: version, Slot: c.slot})
 	if err != nil {
 		return err
 	}
-	_ = l.conn.SetDeadline(time.Now().Add(limit))
-	defer func() { _ = l.conn.SetDeadline(time.Time{}) }()
-	if _, err := l.conn.Write(b); err != nil {
+	_ = c.conn.SetDeadline(time.Now().Add(limit))
+	defer func() { _ = c.conn.SetDeadline(time.Time{}) }()
+	if _, err := c.conn.Write(b); err != nil {
 		return err
 	}
-	m, err := readFrame(l.in)
+	m, err := readFrame(c.in)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("the shim did not answer within %s", limit)
@@ -109,33 +109,33 @@ func (l *slotLine) open(limit time.Duration) error {
 	return nil
 }
 
-func (l *slotLine) close() {
-	l.conn.Close()
-	l.link.mu.Lock()
-	defer l.link.mu.Unlock()
-	delete(l.link.slots, l.slot)
+func (c *slotConn) close() {
+	c.conn.Close()
+	c.control.mu.Lock()
+	defer c.control.mu.Unlock()
+	delete(c.control.slots, c.slot)
 }
 
 // Run has the shim run an attempt.
 func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
-	s.run.Lock()
-	defer s.run.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	began := time.Now()
 	s.collect()
-	if s.shut {
+	if s.closed {
 		return refused(grid.ClassStart, "the slot is closed", began)
 	}
 	if ctx.Err() != nil {
 		return executor.Unstarted(ctx)
 	}
-	if s.line == nil || s.line.link.isDead() {
+	if s.conn == nil || s.conn.control.isDead() {
 		s.drop()
 		if err := s.connect(); err != nil {
 			return refused(grid.ClassNode, "its shim could not be started: "+err.Error(), began)
 		}
 	}
-	l := s.line
-	if a.Container != nil && !l.link.hold.Containers {
+	l := s.conn
+	if a.Container != nil && !l.control.info.Containers {
 		return refused(grid.ClassNode, "its shim is of an older version, which runs no containers; it is replaced when it has nothing left to run", began)
 	}
 	if a.Container != nil && a.Name != "" {
@@ -151,7 +151,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	}
 	l.runs++
 	id := runID(l.slot, l.runs)
-	err := s.order(id, a)
+	err := s.sendRun(id, a)
 	switch {
 	case errors.Is(err, errTooLong):
 		return refused(grid.ClassStart, err.Error(), began)
@@ -159,7 +159,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 		s.drop()
 		return refused(grid.ClassNode, "its shim could not be told to run it: "+err.Error(), began)
 	}
-	stopping := l.stopping(ctx, id, a)
+	stopping := l.forwardStop(ctx, id, a)
 	var o executor.Outcome
 	if err == nil {
 		o, err = l.await(id, a)
@@ -167,7 +167,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	known := err == nil
 	if !known {
 		if o, known = l.awaitGone(id, began); known {
-			s.owed = l
+			s.uncollected = l
 		}
 	}
 	left := stopping.end()
@@ -180,21 +180,21 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	case left:
 		return executor.Outcome{Left: true}
 	}
-	return s.lost(ctx, a, l.link, began)
+	return s.lost(ctx, a, l.control, began)
 }
 
 // awaitGone waits for the outcome of a run whose connection has ended. A shim that lives lets the run go on and tells its end over the
 // control connection. It is not known when the run is left or the shim is no longer ours.
-func (l *slotLine) awaitGone(id uint64, began time.Time) (o executor.Outcome, known bool) {
-	l.conn.Close() // so that the shim gives it up, too
+func (c *slotConn) awaitGone(id uint64, began time.Time) (o executor.Outcome, known bool) {
+	c.conn.Close() // so that the shim gives it up, too
 	var m *message
 	select {
-	case m = <-l.gone:
-	case <-l.left:
+	case m = <-c.gone:
+	case <-c.leaving:
 		return o, false
-	case <-l.link.ended:
+	case <-c.control.ended:
 		select { // it may have been the last thing that was said
-		case m = <-l.gone:
+		case m = <-c.gone:
 		default:
 			return o, false
 		}
@@ -207,14 +207,14 @@ func (l *slotLine) awaitGone(id uint64, began time.Time) (o executor.Outcome, kn
 
 // collect has the shim forget a run that lost its connection. The agent has noted its outcome by now.
 func (s *clientSlot) collect() {
-	if l := s.owed; l != nil {
-		s.owed = nil
-		_ = l.link.send(&message{Kind: kindCollect, ID: runID(l.slot, l.runs)}) // a shim that is gone has nothing to collect
+	if l := s.uncollected; l != nil {
+		s.uncollected = nil
+		_ = l.control.send(&message{Kind: kindCollect, ID: runID(l.slot, l.runs)}) // a shim that is gone has nothing to collect
 	}
 }
 
 // lost is the outcome of a run whose shim is no longer ours. One in a container goes on under the next shim.
-func (s *clientSlot) lost(ctx context.Context, a *executor.Attempt, l *link, began time.Time) executor.Outcome {
+func (s *clientSlot) lost(ctx context.Context, a *executor.Attempt, l *controlConn, began time.Time) executor.Outcome {
 	if a.Container != nil && a.Name != "" && l.died() {
 		return s.client.rejoin(ctx, a.Name, a.Kill)
 	}
@@ -223,15 +223,15 @@ func (s *clientSlot) lost(ctx context.Context, a *executor.Attempt, l *link, beg
 
 var errTooLong = errors.New("the argument list is too long: arguments and environment take more than 16 MiB; pass large values in a file")
 
-// order sends the attempt with its files.
-func (s *clientSlot) order(id uint64, a *executor.Attempt) (err error) {
-	o := &order{Spec: a.Spec, Argc: len(a.Argv), Tell: a.Started != nil}
+// sendRun sends the attempt with its files.
+func (s *clientSlot) sendRun(id uint64, a *executor.Attempt) (err error) {
+	o := &runRequest{Spec: a.Spec, Argc: len(a.Argv), Tell: a.Started != nil}
 	var fds []int
 	o.Stdout, fds = attach(fds, a.Stdout)
 	if o.Stderr = o.Stdout; a.Stderr != a.Stdout {
 		o.Stderr, fds = attach(fds, a.Stderr)
 	}
-	s.buf, err = appendFrame(s.buf[:0], &message{Kind: kindRun, ID: id, Order: o}, a.Argv, a.Env)
+	s.buf, err = appendFrame(s.buf[:0], &message{Kind: kindRun, ID: id, Run: o}, a.Argv, a.Env)
 	if err != nil {
 		return err
 	}
@@ -243,9 +243,9 @@ func (s *clientSlot) order(id uint64, a *executor.Attempt) (err error) {
 	if len(fds) > 0 {
 		oob = syscall.UnixRights(fds...)
 	}
-	n, _, err := s.line.conn.WriteMsgUnix(s.buf, oob, nil)
+	n, _, err := s.conn.conn.WriteMsgUnix(s.buf, oob, nil)
 	if err == nil && n < len(s.buf) {
-		_, err = s.line.conn.Write(s.buf[n:])
+		_, err = s.conn.conn.Write(s.buf[n:])
 	}
 	return err
 }
@@ -265,16 +265,16 @@ func attach(fds []int, f *os.File) (int, []int) {
 }
 
 // await waits for the outcome.
-func (l *slotLine) await(id uint64, a *executor.Attempt) (executor.Outcome, error) {
+func (c *slotConn) await(id uint64, a *executor.Attempt) (executor.Outcome, error) {
 	for {
-		m, err := readFrame(l.in)
+		m, err := readFrame(c.in)
 		if err != nil {
 			return executor.Outcome{}, err
 		}
 		switch {
 		case m.ID != id:
 		case m.Kind == kindBegan && a.Started != nil:
-			a.Started(executor.Begun{PID: m.PID, Container: m.Box})
+			a.Started(executor.Begun{PID: m.PID, Container: m.Container})
 		case m.Kind == kindEnded && m.Outcome != nil:
 			return *m.Outcome, nil
 		}
@@ -283,24 +283,24 @@ func (l *slotLine) await(id uint64, a *executor.Attempt) (executor.Outcome, erro
 
 // drop gives up the connection, without which the slot's last run is not collected.
 func (s *clientSlot) drop() {
-	if s.line != nil {
-		s.line.close()
-		s.line = nil
+	if s.conn != nil {
+		s.conn.close()
+		s.conn = nil
 	}
 }
 
 // Close frees the slot in the shim.
 func (s *clientSlot) Close() error {
-	s.run.Lock()
-	defer s.run.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.collect()
-	if s.shut || s.line == nil {
-		s.shut = true
+	if s.closed || s.conn == nil {
+		s.closed = true
 		return nil
 	}
-	s.shut = true
+	s.closed = true
 	if b, err := appendFrame(nil, &message{Kind: kindBye}); err == nil {
-		_, _ = s.line.conn.Write(b) // a shim that is gone has nothing to collect
+		_, _ = s.conn.conn.Write(b) // a shim that is gone has nothing to collect
 	}
 	s.drop()
 	return nil

@@ -17,10 +17,10 @@ import (
 	"mlfnode/node/processid"
 )
 
-// foreigners are processes of other users that attempts have left behind, as sudo makes them.
+// foreignProcesses are processes of other users that attempts have left behind, as sudo makes them.
 // Without cgroups v2 nobody here may end them, so an attempt that has only such processes left ends
 // without them, and no later attempt takes them for its own.
-type foreigners struct {
+type foreignProcesses struct {
 	mu    sync.Mutex
 	known map[processid.ID]bool // true: a program, which this process still has to await
 }
@@ -41,8 +41,8 @@ func areForeign(pids []int) bool {
 	return len(pids) > 0 && !slices.ContainsFunc(pids, func(pid int) bool { return unix.Kill(pid, 0) != unix.EPERM })
 }
 
-// without leaves out the processes that are known.
-func (f *foreigners) without(pids []int) []int {
+// exclude leaves out the processes that are known.
+func (f *foreignProcesses) exclude(pids []int) []int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, program := range f.known {
@@ -59,7 +59,7 @@ func (f *foreigners) without(pids []int) []int {
 }
 
 // add has processes known from now on and describes them.
-func (f *foreigners) add(pids []int, program int) string {
+func (f *foreignProcesses) add(pids []int, program int) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var words []string

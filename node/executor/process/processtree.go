@@ -1,0 +1,244 @@
+package process
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// processTree finds what an attempt has started where there are no cgroups. This process is then a subreaper: a process whose
+// parent ends becomes our child, so it can't get out of sight by forking twice.
+//
+// A process belongs to an attempt when it is in the session of the attempt's program, carries the attempt's MLF_RUN in its
+// environment, or has a parent that belongs. A program that clears its environment, leaves its session and loses its parent
+// belongs to the only attempt that runs; while others run it can't be told whose it is and is left to the last of them.
+// Cgroups need no such guess.
+type processTree struct {
+	self    int
+	foreign *foreignProcesses // no attempt's
+	log     *slog.Logger
+	strays  strays
+	session int
+	loadavg counter // its last field is the process id that was given out last
+
+	mu       sync.Mutex
+	programs map[int]struct{} // programs of running attempts: their slots await them
+
+	attempts  atomic.Int64 // attempts that run or are being started
+	startLock sync.RWMutex // read-held from before a program's start until it is in mains; held to await a stranger
+}
+
+// Scanning the ids that were given out during an attempt is cheaper than reading /proc whole, while they are few and can't
+// have wrapped round.
+const (
+	fewPids     = 256
+	shortEnough = 500 * time.Millisecond
+)
+
+func newProcessTree(p *Executor) (*processTree, error) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, os.NewSyscallError("become subreaper", err)
+	}
+	session, err := unix.Getsid(0)
+	if err != nil {
+		return nil, os.NewSyscallError("read own session", err)
+	}
+	return &processTree{
+		self: os.Getpid(), foreign: &p.foreign, session: session, log: p.log, loadavg: openCounter("/proc", "loadavg", unix.O_RDONLY),
+		programs: map[int]struct{}{}, strays: strays{file: p.options.Strays, token: tokenVar + p.options.Token},
+	}, nil
+}
+
+// start starts a program so that it is known as one before anybody can take it for an orphan.
+func (t *processTree) start(start func() (int, error)) (int, error) {
+	t.attempts.Add(1)
+	t.startLock.RLock()
+	defer t.startLock.RUnlock()
+	pid, err := start()
+	if err != nil {
+		t.attempts.Add(-1)
+		return 0, err
+	}
+	t.mu.Lock()
+	t.programs[pid] = struct{}{}
+	t.mu.Unlock()
+	return pid, nil
+}
+
+func (t *processTree) removeProgram(pid int) {
+	t.mu.Lock()
+	delete(t.programs, pid)
+	t.mu.Unlock()
+	t.attempts.Add(-1)
+}
+
+func (t *processTree) isProgram(pid int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.programs[pid]
+	return ok
+}
+
+// members lists the processes of the attempt whose program is main, without main itself, and awaits those that have ended.
+// In doubt there is a process that can't be told yet, because it is just loading another program.
+func (t *processTree) members(main int, run string, started time.Time) (found []int, doubt bool) {
+	candidates := t.foreign.exclude(t.candidates(main, started))
+	if len(candidates) == 0 {
+		return nil, false
+	}
+	return t.selectMembers(main, run, candidates)
+}
+
+// candidates gives the processes that may belong, by their ids.
+func (t *processTree) candidates(main int, started time.Time) []int {
+	last := t.lastPid()
+	if last < main || last-main > fewPids || time.Since(started) > shortEnough {
+		return processes()
+	}
+	pids := make([]int, 0, last-main)
+	for pid := main + 1; pid <= last; pid++ {
+		if _, err := unix.Getpgid(pid); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func (t *processTree) lastPid() int {
+	var buf [128]byte
+	n, err := unix.Pread(int(t.loadavg), buf[:], 0)
+	if err != nil {
+		return 0
+	}
+	b := bytes.TrimSpace(buf[:n])
+	return int(leadingNumber(b[bytes.LastIndexByte(b, ' ')+1:]))
+}
+
+// selectMembers picks those that belong. Parents may come after their children, so it goes on until nothing changes.
+func (t *processTree) selectMembers(main int, run string, candidates []int) (found []int, doubt bool) {
+	rest := t.readOthers(candidates)
+	ours := map[int]bool{main: true}
+	for grew := true; grew; {
+		grew, doubt = false, false
+		left := rest[:0]
+		for _, s := range rest {
+			mark := environWithout
+			if s.session != main && !ours[s.ppid] {
+				mark = matchEnviron(s.pid, run)
+			}
+			switch {
+			case s.session == main || ours[s.ppid] || mark == environWith || t.isOrphanOfOnlyAttempt(s):
+				ours[s.pid], grew = true, true
+				found = append(found, s.pid)
+			default:
+				doubt = doubt || (mark == environUnknown && t.isOrphan(s) && !t.isNewProgram(s.pid))
+				left = append(left, s)
+			}
+		}
+		rest = left
+	}
+	return found, doubt
+}
+
+// readOthers reads the live processes among pids that are not programs of attempts, and awaits the dead.
+func (t *processTree) readOthers(pids []int) (rest []stat) {
+	for _, pid := range pids {
+		if pid == t.self || t.isProgram(pid) {
+			continue
+		}
+		if s, ok := readStat(pid); ok && !t.reapOrphan(s) && !s.dead {
+			rest = append(rest, s)
+		}
+	}
+	return rest
+}
+
+// isOrphan reports whether s became our child by losing its parent. Children that other parts of this program started are
+// in our own session.
+func (t *processTree) isOrphan(s stat) bool { return s.ppid == t.self && s.session != t.session }
+
+// isOrphanOfOnlyAttempt reports whether s is an orphan and only one attempt is running. The count comes first: it is cheap, and mostly
+// an unknown child is the program of another attempt that is just being started.
+func (t *processTree) isOrphanOfOnlyAttempt(s stat) bool {
+	return t.isOrphan(s) && t.attempts.Load() == 1 && !t.isNewProgram(s.pid) && t.attempts.Load() == 1
+}
+
+// isNewProgram waits for programs that are being started and reports whether pid is one of them.
+func (t *processTree) isNewProgram(pid int) bool {
+	t.startLock.Lock()
+	defer t.startLock.Unlock()
+	return t.isProgram(pid)
+}
+
+// reapOrphan awaits an orphan that has ended.
+func (t *processTree) reapOrphan(s stat) bool {
+	if !s.dead || !t.isOrphan(s) {
+		return false
+	}
+	t.startLock.Lock()
+	defer t.startLock.Unlock()
+	if t.isProgram(s.pid) {
+		return false
+	}
+	var ws syscall.WaitStatus
+	pid, err := syscall.Wait4(s.pid, &ws, syscall.WNOHANG, nil)
+	return err == nil && pid == s.pid
+}
+
+// scan awaits every zombie that has become our child, as a long attempt may leave many before it ends, and records what Reap could
+// not find by itself. It does nothing when another attempt has had it look since.
+func (t *processTree) scan(since time.Time) {
+	t.strays.mu.Lock()
+	defer t.strays.mu.Unlock()
+	if t.strays.scanned.After(since) {
+		return
+	}
+	t.strays.scanned = time.Now()
+	var live []stat
+	for _, pid := range processes() {
+		switch s, ok := readStat(pid); {
+		case !ok || pid == t.self:
+		case !s.dead:
+			live = append(live, s)
+		case !t.isProgram(pid):
+			t.reapOrphan(s)
+		}
+	}
+	if err := t.strays.record(t.descendants(live)); err != nil {
+		t.log.Warn("processes that hide could not be recorded", "err", err)
+	}
+}
+
+// descendants gives what the programs of attempts have started, and what that has started, as far as it is our child or has a parent.
+func (t *processTree) descendants(live []stat) (found []stat) {
+	ours := map[int]bool{}
+	for grew := true; grew; {
+		grew = false
+		left := live[:0]
+		for _, s := range live {
+			main := t.isProgram(s.pid)
+			switch {
+			case !main && !ours[s.ppid] && !t.isOrphan(s):
+				left = append(left, s)
+				continue
+			case !main:
+				found = append(found, s)
+			}
+			ours[s.pid], grew = true, true
+		}
+		live = left
+	}
+	return found
+}
+
+// close forgets what was recorded: no attempt runs any more.
+func (t *processTree) close() error {
+	t.loadavg.close()
+	return removeStrays(t.strays.file)
+}

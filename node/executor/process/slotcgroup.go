@@ -1,0 +1,228 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// slotCgroup is the cgroup of one slot. A nil slotCgroup is a machine without cgroups: every method then says "unknown".
+type slotCgroup struct {
+	group   *agentCgroup
+	dirs    map[string]string
+	thread  int       // v1: the only thread of this process inside; 0 is none
+	folders []counter // of dirs; on v2 the one that children are cloned into
+
+	population  counter // v1: pids.current; v2: cgroup.events
+	peak        counter // highest memory use since it was reset
+	oomKills    counter // counts out-of-memory kills
+	killsSeen   int64   // the count when it was last read
+	limit       int64   // the limit now in force
+	killedWhole bool    // it was killed as a whole
+	scratch     [1024]byte
+}
+
+// newSlot makes the folders of slot n.
+func (g *agentCgroup) newSlot(n int) (c *slotCgroup, err error) {
+	c = &slotCgroup{group: g, dirs: map[string]string{}, population: absent, peak: absent, oomKills: absent}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.close())
+		}
+	}()
+	for controller, dir := range g.dirs {
+		c.dirs[controller] = filepath.Join(dir, "slot-"+strconv.Itoa(n))
+	}
+	return c, c.create()
+}
+
+// create makes the folders and opens what is used of them.
+func (c *slotCgroup) create() error {
+	for _, dir := range c.dirs {
+		if err := makeCgroup(dir); err != nil {
+			return err
+		}
+	}
+	c.killsSeen, c.limit = 0, 0
+	if err := c.openFolders(); err != nil {
+		return err
+	}
+	c.openFiles()
+	return nil
+}
+
+// openFolders opens the folders themselves.
+func (c *slotCgroup) openFolders() error {
+	for _, dir := range c.dirs {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open cgroup: %w", err)
+		}
+		c.folders = append(c.folders, counter(fd))
+	}
+	return nil
+}
+
+// addThread puts one of our threads inside on v1, in place of the one before, so that its children are born there. The main thread must stay out: an
+// out-of-memory kill would take it for a process of the cgroup.
+func (c *slotCgroup) addThread(tid int) error {
+	if err := c.removeThread(); err != nil {
+		return err
+	}
+	c.thread = tid
+	for _, dir := range c.dirs {
+		if err := writeFile(filepath.Join(dir, "tasks"), strconv.Itoa(tid)); err != nil {
+			return fmt.Errorf("move thread into cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// openFiles opens the files that are read after each attempt. A file that this machine lacks stays nil.
+func (c *slotCgroup) openFiles() {
+	if c.group.unified {
+		dir := c.dirs[""]
+		c.population = openCounter(dir, "cgroup.events", unix.O_RDONLY)
+		c.peak = openCounter(dir, "memory.peak", unix.O_RDWR)
+		c.oomKills = openCounter(dir, "memory.events", unix.O_RDONLY)
+		return
+	}
+	if dir, ok := c.dirs["pids"]; ok {
+		c.population = openCounter(dir, "pids.current", unix.O_RDONLY)
+	}
+	if dir, ok := c.dirs["memory"]; ok {
+		c.peak = openCounter(dir, "memory.max_usage_in_bytes", unix.O_RDWR)
+		c.oomKills = openCounter(dir, "memory.oom_control", unix.O_RDONLY)
+	}
+}
+
+// counter is an open file of the kernel that is read again and again.
+type counter int
+
+const absent counter = -1
+
+func openCounter(dir, name string, flag int) counter {
+	path := filepath.Join(dir, name)
+	fd, err := unix.Open(path, flag|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return absent
+	}
+	return counter(fd)
+}
+
+func (f *counter) close() {
+	if *f != absent {
+		unix.Close(int(*f))
+		*f = absent
+	}
+}
+
+// cloneFD is what a child is cloned into; -1 where the thread itself sits inside.
+func (c *slotCgroup) cloneFD() int {
+	if c == nil || !c.group.unified {
+		return int(absent)
+	}
+	return int(c.folders[0])
+}
+
+// isEmpty reports whether nothing but the ended, not yet awaited program is inside. False may also mean "look closer".
+func (c *slotCgroup) isEmpty() bool {
+	if c.population == absent {
+		return false
+	}
+	b := c.read(c.population)
+	if c.group.unified {
+		return bytes.Contains(b, []byte("populated 0"))
+	}
+	return c.thread != 0 && leadingNumber(b) == 2 // our thread and the ended program
+}
+
+// confirmEmpty reports whether nothing is inside, for a look that has listed nobody: a process can move from one cgroup below to
+// another while they are read. On v1 nobody keeps that account.
+func (c *slotCgroup) confirmEmpty() bool {
+	return !c.group.unified || c.population == absent || c.isEmpty()
+}
+
+// members lists the processes inside that still run, in cgroups below too.
+func (c *slotCgroup) members() (pids []int) {
+	for _, dir := range c.dirs {
+		pids = append(pids, treePids(dir)...)
+	}
+	slices.Sort(pids)
+	return alive(slices.Compact(pids))
+}
+
+// kill kills everything inside at once, where the kernel can do that.
+func (c *slotCgroup) kill() bool {
+	if !c.group.killsWhole || writeFile(filepath.Join(c.dirs[""], "cgroup.kill"), "1") != nil {
+		return false
+	}
+	c.killedWhole = true
+	return true
+}
+
+// replaceKilled replaces folders that were killed as a whole. From Linux 6.14 on the kernel also kills whatever is cloned into such a
+// cgroup later: cgroup_css_set_fork compares its count of kills with that of the cgroup of the parent.
+func (c *slotCgroup) replaceKilled() error {
+	if c == nil || !c.killedWhole {
+		return nil
+	}
+	c.closeFiles()
+	for _, dir := range c.dirs {
+		if err := removeCgroupTree(dir); err != nil {
+			return err
+		}
+	}
+	c.killedWhole = false
+	return c.create()
+}
+
+func (c *slotCgroup) read(f counter) []byte {
+	n, err := unix.Pread(int(f), c.scratch[:], 0)
+	if err != nil {
+		return nil
+	}
+	return c.scratch[:n]
+}
+
+// removeThread moves our thread out again.
+func (c *slotCgroup) removeThread() error {
+	if c.thread == 0 {
+		return nil
+	}
+	var errs []error
+	for controller := range c.dirs {
+		err := writeFile(filepath.Join(c.group.parents[controller], "tasks"), strconv.Itoa(c.thread))
+		if !errors.Is(err, unix.ESRCH) { // the thread may have ended
+			errs = append(errs, err)
+		}
+	}
+	c.thread = 0
+	return errors.Join(errs...)
+}
+
+// closeFiles closes all files.
+func (c *slotCgroup) closeFiles() {
+	for _, f := range []*counter{&c.population, &c.peak, &c.oomKills} {
+		f.close()
+	}
+	for _, f := range c.folders {
+		f.close()
+	}
+	c.folders = nil
+}
+
+// close moves our thread out and removes the folders.
+func (c *slotCgroup) close() error {
+	c.closeFiles()
+	errs := []error{c.removeThread()}
+	for _, dir := range c.dirs {
+		errs = append(errs, removeCgroupTree(dir))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,170 @@
+package shim
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"mlfnode/node/executor"
+)
+
+// agentConn is an agent's control connection, as the shim sees it.
+type agentConn struct {
+	conn   *net.UnixConn
+	number int // in the order of connections
+
+	mu  sync.Mutex // held to send
+	buf []byte
+}
+
+func (a *agentConn) send(m *message) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sendLocked(m)
+}
+
+// sendLocked sends a message. An agent that takes none for long is treated as gone: others can then take over.
+func (a *agentConn) sendLocked(m *message) {
+	buf, err := appendFrame(a.buf[:0], m)
+	if err != nil {
+		return // our own types always encode
+	}
+	a.buf = buf
+	_ = a.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
+	if _, err := a.conn.Write(buf); err != nil {
+		a.conn.Close()
+	}
+}
+
+// serveAgent serves an agent until it goes.
+func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
+	s := &agentConn{conn: c, number: nth}
+	if why := srv.refusal(hello); why != "" {
+		s.send(&message{Kind: kindRefused, V: version, Oldest: oldest, Reason: why})
+		return
+	}
+	old, ok := srv.attachAgent(s, hello.Own)
+	if !ok {
+		return
+	}
+	if old != nil {
+		srv.log.Warn("another agent has taken over while the last one was still there")
+		old.send(&message{Kind: kindTaken})
+		old.conn.Close()
+	}
+	srv.readLoop(s)
+	srv.detachAgent(s)
+}
+
+// refusal says why a caller can't be served.
+func (srv *server) refusal(hello *message) string {
+	switch {
+	case hello.Token != srv.settings.Token:
+		return "this shim belongs to another state folder"
+	case hello.V < oldest || hello.Oldest > version:
+		return fmt.Sprintf("the agent speaks versions %d to %d of the shims' protocol, this shim %d to %d", hello.Oldest, hello.V, oldest, version)
+	}
+	return ""
+}
+
+// attachAgent makes s the agent, tells it of the runs, and gives the agent that it takes over from. An agent that was killed just
+// after its call may be heard later than the next one: it must not take over from that.
+func (srv *server) attachAgent(s *agentConn, own bool) (old *agentConn, ok bool) {
+	s.mu.Lock() // so that what happens from here on is told after the welcome
+	defer s.mu.Unlock()
+	srv.mu.Lock()
+	if srv.endReason != nil || srv.agent != nil && srv.agent.number > s.number {
+		srv.mu.Unlock()
+		return nil, false
+	}
+	srv.orphanTimer.Stop()
+	old, srv.agent = srv.agent, s
+	switch {
+	case srv.owner != nil:
+	case own:
+		srv.owner = s
+	default: // the agent that started this shim has not lived to call
+		srv.owner = new(agentConn)
+	}
+	for _, slot := range srv.slots {
+		slot.conn.shutdownRead() // of the earlier agent; what it runs goes on
+	}
+	hold := srv.info
+	for _, r := range srv.runs {
+		if r.outlivesAgent() {
+			hold.Runs = append(hold.Runs, r.info())
+		} else if r.outcome != nil {
+			delete(srv.runs, r.id)
+		} else {
+			r.stop(executor.ErrLost)
+		}
+	}
+	srv.stopIfDoneLocked()
+	srv.mu.Unlock()
+	s.sendLocked(&message{Kind: kindWelcome, V: version, Oldest: oldest, Info: &hold})
+	return old, true
+}
+
+// readLoop does what the agent says until it goes.
+func (srv *server) readLoop(s *agentConn) {
+	r := bufio.NewReader(s.conn)
+	for {
+		m, err := readFrame(r)
+		if err != nil {
+			return
+		}
+		switch m.Kind {
+		case kindStop:
+			srv.stopRun(m)
+		case kindCollect:
+			srv.collectRun(m.ID)
+		case kindQuit:
+			srv.stop(fmt.Errorf("its agent wants no more of it: %w", executor.ErrHalted))
+		}
+	}
+}
+
+// stopRun stops a run, or remembers to, when the message has overtaken it.
+func (srv *server) stopRun(m *message) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if r := srv.runs[m.ID]; r != nil {
+		if r.outcome == nil {
+			r.stopLocked(m)
+		}
+		return
+	}
+	if s := srv.slots[m.ID>>slotShift]; s != nil && m.ID > s.lastRun {
+		if s.earlyStop != nil {
+			m.Kill = m.Kill || s.earlyStop.Kill
+		}
+		s.earlyStop = m
+	}
+}
+
+// detachAgent notes that an agent is gone. What it has started goes on, and what has ended is written down.
+func (srv *server) detachAgent(s *agentConn) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.agent != s {
+		return
+	}
+	srv.agent = nil
+	for id, r := range srv.runs {
+		switch {
+		case r.outlivesAgent() && r.outcome != nil:
+			srv.recordOutcome(r)
+		case r.outcome != nil:
+			delete(srv.runs, id)
+		case !r.outlivesAgent():
+			r.stop(executor.ErrLost)
+		}
+	}
+	srv.stopIfDoneLocked()
+	if srv.endReason == nil {
+		srv.log.Info("the agent is gone; its programs go on", "runs", len(srv.runs))
+		srv.orphanTimer.Reset(srv.settings.AgentTimeout)
+	}
+}

@@ -1,0 +1,137 @@
+package shim
+
+import (
+	"net"
+	"os"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// serverSlot is a slot of the executor with the connection over which the agent uses it.
+type serverSlot struct {
+	number uint64
+	agent  *agentConn
+	conn   *blockingConn
+	exec   executor.Slot
+
+	lastRun   uint64   // the run that began last; guarded by the server
+	earlyStop *message // a stop for a run that has not come yet; guarded by the server
+	closed    bool     // the agent has said bye
+}
+
+// openSlot serves a slot on the goroutine of its connection, until it is closed or the agent is gone.
+func (srv *server) openSlot(c *net.UnixConn, m *message) {
+	l, err := newBlockingConn(c)
+	if err != nil {
+		srv.log.Warn("slot not opened", "err", err)
+		return
+	}
+	defer l.close()
+	exec, err := srv.exec.Slot()
+	if err != nil {
+		_ = l.send(&message{Kind: kindRefused, Reason: err.Error()})
+		return
+	}
+	defer exec.Close()
+	s := &serverSlot{number: m.Slot, conn: l, exec: exec}
+	if !srv.register(s) {
+		_ = l.send(&message{Kind: kindRefused, Reason: "this shim takes no new attempts"})
+		return
+	}
+	defer srv.unregister(s)
+	if l.send(&message{Kind: kindReady}) == nil {
+		srv.serveSlot(s)
+	}
+}
+
+// register takes a slot on. Only the agent that started the shim may have slots.
+func (srv *server) register(s *serverSlot) bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.endReason != nil || srv.owner == nil || srv.agent != srv.owner || srv.slots[s.number] != nil {
+		return false
+	}
+	s.agent = srv.agent
+	srv.slots[s.number] = s
+	srv.working.Add(1)
+	return true
+}
+
+// unregister forgets a slot. An agent that is there and has not said bye learns over its control connection how the slot's last run
+// ended.
+func (srv *server) unregister(s *serverSlot) {
+	defer srv.working.Done()
+	m := &message{Kind: kindGone, Slot: s.number}
+	srv.mu.Lock()
+	delete(srv.slots, s.number)
+	to := srv.agent
+	if r := srv.runs[s.lastRun]; r != nil {
+		m.ID, m.Outcome = r.id, r.outcome
+	}
+	srv.mu.Unlock()
+	if to == s.agent && to != nil && !s.closed {
+		to.send(m)
+	}
+}
+
+// serveSlot runs one attempt after the other. A run is collected by the next one: the agent asks for it when it has noted the
+// outcome of the last.
+func (srv *server) serveSlot(s *serverSlot) {
+	for {
+		m, body, files, err := s.conn.receive()
+		if err != nil {
+			return
+		}
+		switch {
+		case m.Kind == kindBye:
+			closeAll(files)
+			srv.collectRun(s.lastRun)
+			s.closed = true
+			return
+		case m.Kind == kindRun && m.Run != nil:
+			srv.collectRun(s.lastRun)
+			srv.performRun(s, m, body, files)
+		default:
+			closeAll(files)
+		}
+	}
+}
+
+// performRun runs an attempt to its end.
+func (srv *server) performRun(s *serverSlot, m *message, body []byte, files []*os.File) {
+	defer closeAll(files)
+	o := m.Run
+	row, err := decodeStrings(body)
+	if err != nil || o.Argc < 0 || o.Argc > len(row) {
+		srv.log.Warn("an attempt can't be read", "run", o.Name)
+		s.conn.shutdownRead()
+		return
+	}
+	r, ctx := srv.beginRun(s, m)
+	defer r.stop(nil)
+	a := &executor.Attempt{
+		Spec: o.Spec, Argv: row[:o.Argc], Env: row[o.Argc:], Stdout: file(files, o.Stdout), Stderr: file(files, o.Stderr), Kill: r.kill,
+		Started: func(b executor.Begun) {
+			srv.mu.Lock()
+			r.pid = b.PID
+			srv.mu.Unlock()
+			if o.Tell {
+				_ = s.conn.send(&message{Kind: kindBegan, ID: m.ID, PID: b.PID, Container: b.Container})
+			}
+		},
+	}
+	if max(o.Stdout, o.Stderr) > len(files) { // the kernel had no number for them
+		srv.endRun(s, r, refused(grid.ClassNode, "its output files could not be passed to the shim, which has too many open files; raise the limit (ulimit -n)", time.Now()))
+		return
+	}
+	srv.endRun(s, r, s.exec.Run(ctx, a))
+}
+
+func file(files []*os.File, n int) *os.File {
+	if n < 1 || n > len(files) {
+		return nil
+	}
+	return files[n-1]
+}

@@ -1,0 +1,78 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"mlfnode/node/executor"
+)
+
+// stopForwarder passes the end of a context on to the shim, while a run is awaited.
+type stopForwarder struct {
+	control *controlConn
+	id      uint64
+	kill    <-chan struct{}
+
+	detach    func() bool
+	forwarded chan struct{} // closed when pass has returned
+	done      chan struct{} // closed when the run has ended
+	abandoned bool          // the run is left to the next agent
+}
+
+// forwardStop watches ctx for a run of the slot.
+func (c *slotConn) forwardStop(ctx context.Context, id uint64, a *executor.Attempt) *stopForwarder {
+	// The connection is of no more use when a run was left, so that reading from it may fail for good.
+	left := make(chan struct{})
+	c.leaving = left
+	leave := func() {
+		_ = c.conn.SetReadDeadline(time.Unix(1, 0))
+		close(left)
+	}
+	if a.Name == "" {
+		leave = nil
+	}
+	return newStopForwarder(ctx, c.control, id, a.Kill, leave)
+}
+
+// newStopForwarder calls leave, if it is given, when the cause of ctx's end says so.
+func newStopForwarder(ctx context.Context, l *controlConn, id uint64, kill <-chan struct{}, leave func()) *stopForwarder {
+	s := &stopForwarder{control: l, id: id, kill: kill}
+	if ctx.Done() == nil {
+		return s
+	}
+	s.forwarded, s.done = make(chan struct{}), make(chan struct{})
+	s.detach = context.AfterFunc(ctx, func() {
+		defer close(s.forwarded)
+		s.forward(context.Cause(ctx), leave)
+	})
+	return s
+}
+
+func (f *stopForwarder) forward(why error, leave func()) {
+	if leave != nil && errors.Is(why, executor.ErrLeave) {
+		f.abandoned = true
+		leave()
+		return
+	}
+	m := &message{Kind: kindStop, ID: f.id, Cause: causeOf(why), Kill: errors.Is(why, executor.ErrKill), Save: errors.Is(why, executor.ErrCancelledSaving)}
+	if f.control.send(m) != nil || m.Kill || f.kill == nil {
+		return // a shim that is gone kills its programs
+	}
+	select {
+	case <-f.kill:
+		m.Kill = true
+		_ = f.control.send(m)
+	case <-f.done:
+	}
+}
+
+// end ends the watch and reports whether the run was left.
+func (f *stopForwarder) end() (left bool) {
+	if f.detach == nil || f.detach() {
+		return false
+	}
+	close(f.done)
+	<-f.forwarded
+	return f.abandoned
+}
