@@ -29,11 +29,11 @@ func (a *app) provisionCommand() *cobra.Command {
 func (a *app) superviseCommand() *cobra.Command {
 	root := ""
 	c := &cobra.Command{
-		Use: provision.Supervise, Hidden: true, Args: noArgument,
+		Use: provision.SuperviseAction, Hidden: true, Args: noArgument,
 		RunE: func(c *cobra.Command, _ []string) error {
 			signals, release := a.interrupts.capture(syscall.SIGUSR2)
 			defer release()
-			if err := provision.Run(c.Context(), root, signals, a.stderr); err != nil {
+			if err := provision.Supervise(c.Context(), root, signals, a.stderr); err != nil {
 				return failed(fmt.Sprintf("the node is not kept running: %v", err), "")
 			}
 			return nil

@@ -25,24 +25,24 @@ import (
 	"mlfnode/node/service"
 )
 
-// Supervise is the action that keeps a node running on a machine without systemd. ActionStart starts it; it is not
+// SuperviseAction is the action that keeps a node running on a machine without systemd. ActionStart starts it; it is not
 // part of the protocol.
-const Supervise = "supervise"
+const SuperviseAction = "supervise"
 
-// startPatience is how long a node may take until it answers.
-const startPatience = 20 * time.Second
+// startTimeout is how long a node may take until it answers.
+const startTimeout = 20 * time.Second
 
 // launchService has systemd run the node. An installation that is there is restarted, which leaves trials alone.
-func (w *work) launchService(ctx context.Context, r record) error {
-	program, err := w.programFile()
+func (o *operation) launchService(ctx context.Context, r startRecord) error {
+	program, err := o.statProgram()
 	if err != nil {
 		return err
 	}
 	report, err := service.Install(ctx, service.Options{
 		Home: service.Home{User: r.Service == protocol.ServiceUser}, Role: service.Role(r.Role), InPlace: true,
-		Program: w.Program(), ConfigFile: w.Config(), StateDir: w.State(),
+		Program: o.Program(), ConfigFile: o.Config(), StateDir: o.State(),
 	})
-	w.reply.Notes = append(w.reply.Notes, report.Notes...)
+	o.response.Notes = append(o.response.Notes, report.Notes...)
 	var start *service.StartError
 	if errors.As(err, &start) {
 		return &protocol.Problem{
@@ -53,36 +53,36 @@ func (w *work) launchService(ctx context.Context, r record) error {
 	if err != nil {
 		return err
 	}
-	return w.awaitAgent(ctx, 0, program)
+	return o.waitForAgent(ctx, 0, program)
 }
 
 // launchBackground starts the supervisor, or has the one that is there restart itself and the agent.
-func (w *work) launchBackground(ctx context.Context, _ record) error {
-	old := w.agentPID(ctx)
-	program, err := w.programFile()
+func (o *operation) launchBackground(ctx context.Context, _ startRecord) error {
+	old := o.agentPID(ctx)
+	program, err := o.statProgram()
 	if err != nil {
 		return err
 	}
-	if own, _ := supervisor(w.Layout); own.PID > 0 {
+	if own, _ := findSupervisor(o.Layout); own.PID > 0 {
 		if err := own.Signal(unix.SIGUSR2); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("restart the node: %w", err)
 		}
-	} else if err := w.startSupervisor(); err != nil {
+	} else if err := o.startSupervisor(); err != nil {
 		return fmt.Errorf("start the node: %w", err)
 	}
-	return w.awaitAgent(ctx, old, program)
+	return o.waitForAgent(ctx, old, program)
 }
 
 // startSupervisor starts a session of its own, which keeps nothing of the one that this process is in.
-func (w *work) startSupervisor() error {
-	log, err := openLog(w.Layout)
+func (o *operation) startSupervisor() error {
+	log, err := openLog(o.Layout)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	keepFiles()
-	c := exec.Command(w.Program(), protocol.Command, Supervise, "--root", w.Root)
-	c.Dir, c.Stdout, c.Stderr, c.Env = w.Root, log, log, quietEnvironment()
+	closeFilesOnExec()
+	c := exec.Command(o.Program(), protocol.Command, SuperviseAction, "--root", o.Root)
+	c.Dir, c.Stdout, c.Stderr, c.Env = o.Root, log, log, supervisorEnvironment()
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := c.Start(); err != nil {
 		return err
@@ -90,8 +90,8 @@ func (w *work) startSupervisor() error {
 	return c.Process.Release()
 }
 
-// keepFiles keeps open files from programs that this process starts, those too that it was started with.
-func keepFiles() {
+// closeFilesOnExec keeps open files from programs that this process starts, those too that it was started with.
+func closeFilesOnExec() {
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
 		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
@@ -100,8 +100,8 @@ func keepFiles() {
 	}
 }
 
-// quietEnvironment is what this process has, without what belongs to its session and without secrets.
-func quietEnvironment() []string {
+// supervisorEnvironment is what this process has, without what belongs to its session and without secrets.
+func supervisorEnvironment() []string {
 	var kept []string
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "SSH_") && !strings.HasPrefix(v, node.TokenVariable+"=") {
@@ -112,20 +112,20 @@ func quietEnvironment() []string {
 }
 
 const (
-	// logSize is how large a log may become; a larger one is put aside.
-	logSize = 10 << 20
-	// logLook is how often its size is looked at.
-	logLook = time.Minute
+	// maxLogSize is how large a log may become; a larger one is put aside.
+	maxLogSize = 10 << 20
+	// logCheckInterval is how often its size is looked at.
+	logCheckInterval = time.Minute
 )
 
-// noReboot is the note for a machine without systemd.
-const noReboot = "it does not start again by itself after a reboot, because there is no systemd for it here; then run mlfnode up again"
+// noRestartNote is the note for a machine without systemd.
+const noRestartNote = "it does not start again by itself after a reboot, because there is no systemd for it here; then run mlfnode up again"
 
-// putLogAside makes room in a log that a running agent appends to: the file stays, and what is in it goes into another one. What is
+// truncateFullLog makes room in a log that a running agent appends to: the file stays, and what is in it goes into another one. What is
 // written in between is lost.
-func putLogAside(p protocol.Layout) error {
+func truncateFullLog(p protocol.Layout) error {
 	info, err := os.Stat(p.Log())
-	if err != nil || info.Size() <= logSize {
+	if err != nil || info.Size() <= maxLogSize {
 		return nil // without a log there is nothing to do
 	}
 	in, err := os.Open(p.Log())
@@ -146,7 +146,7 @@ func putLogAside(p protocol.Layout) error {
 
 // openLog opens the log for appending.
 func openLog(p protocol.Layout) (*os.File, error) {
-	if info, err := os.Stat(p.Log()); err == nil && info.Size() > logSize {
+	if info, err := os.Stat(p.Log()); err == nil && info.Size() > maxLogSize {
 		if err := os.Rename(p.Log(), p.Log()+".1"); err != nil {
 			return nil, fmt.Errorf("put the full log aside: %w", err)
 		}
@@ -154,20 +154,20 @@ func openLog(p protocol.Layout) (*os.File, error) {
 	return os.OpenFile(p.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
-// programFile gives the program's file as it lies there now.
-func (w *work) programFile() (os.FileInfo, error) {
-	info, err := os.Stat(w.Program())
+// statProgram gives the program's file as it lies there now.
+func (o *operation) statProgram() (os.FileInfo, error) {
+	info, err := os.Stat(o.Program())
 	if err != nil {
 		return nil, fmt.Errorf("look for the program: %w", err)
 	}
 	return info, nil
 }
 
-// awaitAgent waits until an agent answers that runs the program as it lay there before the start, or lies there now, and is another one than
+// waitForAgent waits until an agent answers that runs the program as it lay there before the start, or lies there now, and is another one than
 // before: an up from elsewhere may put another program there meanwhile.
-func (w *work) awaitAgent(ctx context.Context, old int, program os.FileInfo) error {
-	up := until(ctx, startPatience, func() bool {
-		pid := w.agentPID(ctx)
+func (o *operation) waitForAgent(ctx context.Context, old int, program os.FileInfo) error {
+	up := pollUntil(ctx, startTimeout, func() bool {
+		pid := o.agentPID(ctx)
 		if pid == 0 || pid == old {
 			return false
 		}
@@ -175,15 +175,15 @@ func (w *work) awaitAgent(ctx context.Context, old int, program os.FileInfo) err
 		if err != nil {
 			return false
 		}
-		now, err := w.programFile()
+		now, err := o.statProgram()
 		return os.SameFile(runs, program) || err == nil && os.SameFile(runs, now)
 	})
 	if up {
 		return nil
 	}
 	return &protocol.Problem{
-		Cause: fmt.Sprintf("the node does not start within %v; the last lines of its log:\n%s", startPatience, lastLines(w.Log(), shownLines)),
-		Cure:  "fix what the log reports, then run this again; the whole log is " + w.Log(),
+		Cause: fmt.Sprintf("the node does not start within %v; the last lines of its log:\n%s", startTimeout, lastLines(o.Log(), shownLines)),
+		Cure:  "fix what the log reports, then run this again; the whole log is " + o.Log(),
 	}
 }
 
@@ -206,9 +206,9 @@ func lastLines(file string, n int) string {
 	return string(bytes.Join(lines[max(0, len(lines)-n):], []byte("\n")))
 }
 
-// supervisor gives the process of the supervisor that has the lock of the root folder, the zero ID when there is none. Elsewhere
+// findSupervisor gives the process of the supervisor that has the lock of the root folder, the zero ID when there is none. Elsewhere
 // names the machine on which one runs that shares the folder with this one, "" for none: its number means nothing here.
-func supervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
+func findSupervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 	f, err := os.Open(supervisorLock(p))
 	if err != nil {
 		return own, ""
@@ -226,7 +226,7 @@ func supervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 	line, host, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
 	id, err := processid.Parse(line)
 	if err != nil || id.PID != number { // the supervisor is of a version that left nothing but its number
-		return supervising(p, number), ""
+		return supervisorWithPID(p, number), ""
 	}
 	if !id.Alive() {
 		return own, cmp.Or(host, "another machine")
@@ -234,36 +234,36 @@ func supervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 	return id, ""
 }
 
-// supervising names the process with a number, if that is a supervisor of the root folder.
-func supervising(p protocol.Layout, pid int) processid.ID {
+// supervisorWithPID names the process with a number, if that is a supervisor of the root folder.
+func supervisorWithPID(p protocol.Layout, pid int) processid.ID {
 	id, _ := processid.Of(pid)
 	line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	if args := strings.Split(string(line), "\x00"); !slices.Contains(args, Supervise) || !slices.Contains(args, p.Root) {
+	if args := strings.Split(string(line), "\x00"); !slices.Contains(args, SuperviseAction) || !slices.Contains(args, p.Root) {
 		return processid.ID{}
 	}
 	return id
 }
 
-// elsewhere refuses a root folder whose node another machine runs.
-func (w *work) elsewhere() error {
-	_, host := supervisor(w.Layout)
+// refuseOtherMachine refuses a root folder whose node another machine runs.
+func (o *operation) refuseOtherMachine() error {
+	_, host := findSupervisor(o.Layout)
 	if host == "" {
 		return nil
 	}
-	return &protocol.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine", w.Root, host),
+	return &protocol.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine", o.Root, host),
 		Cure: "do it there; or choose another folder for this machine with -r, on a disk of its own"}
 }
 
-// removeFile removes a file that may be missing.
-func removeFile(file string) error {
+// removeIfPresent removes a file that may be missing.
+func removeIfPresent(file string) error {
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// inside reports whether a path lies in a folder.
-func inside(folder, file string) bool {
+// isInside reports whether a path lies in a folder.
+func isInside(folder, file string) bool {
 	rel, err := filepath.Rel(folder, file)
 	return err == nil && filepath.IsLocal(rel)
 }

@@ -19,11 +19,11 @@ func TestLogOfARunningAgentStaysSmall(t *testing.T) {
 	}
 	defer log.Close()
 	line := append(bytes.Repeat([]byte("x"), 1<<20-1), '\n')
-	for i := range 3*logSize>>20 + 1 {
+	for i := range 3*maxLogSize>>20 + 1 {
 		if _, err := log.Write(line); err != nil {
 			t.Fatal(err)
 		}
-		if err := putLogAside(p); err != nil {
+		if err := truncateFullLog(p); err != nil {
 			t.Fatalf("after %d MiB: %v", i+1, err)
 		}
 	}
@@ -38,8 +38,8 @@ func TestLogOfARunningAgentStaysSmall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info.Size() == 0 || info.Size() > logSize+int64(len(line)) {
-			t.Errorf("%s has %d bytes, want some, and hardly more than %d", file, info.Size(), logSize)
+		if info.Size() == 0 || info.Size() > maxLogSize+int64(len(line)) {
+			t.Errorf("%s has %d bytes, want some, and hardly more than %d", file, info.Size(), maxLogSize)
 		}
 	}
 }

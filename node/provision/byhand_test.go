@@ -38,7 +38,7 @@ func TestStopOfANodeStartedByHand(t *testing.T) {
 	t.Cleanup(func() {
 		_ = byHand.Process.Kill() // where stop has failed
 	})
-	await(t, "the node answers", func() bool { return m.mustAct(protocol.ActionInspect, protocol.Request{}).Observed.Active })
+	waitFor(t, "the node answers", func() bool { return m.mustAct(protocol.ActionInspect, protocol.Request{}).Observed.Active })
 	if r := m.mustAct(protocol.ActionStop, protocol.Request{}); len(r.Observed.Leftovers) > 0 || r.Observed.Active {
 		t.Errorf("got %+v, want nothing left", r.Observed)
 	}
@@ -72,7 +72,7 @@ func TestStopOfANodeStartedByHand(t *testing.T) {
 	if id, ok := processid.Of(shim.Process.Pid); !ok || id.Signal(0) != nil {
 		t.Fatal("the shim does not run")
 	}
-	await(t, "the shim has its name", func() bool { return len(ofNode(m.Layout)) == 1 })
+	waitFor(t, "the shim has its name", func() bool { return len(nodeProcesses(m.Layout)) == 1 })
 	if r := m.mustAct(protocol.ActionStop, protocol.Request{}); len(r.Observed.Leftovers) > 0 {
 		t.Errorf("got %+v, want nothing left", r.Observed)
 	}

@@ -39,8 +39,8 @@ func TestNumbersOfOtherMachines(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w := &work{Layout: protocol.Layout{Root: t.TempDir()}}
-			f, err := os.Create(supervisorLock(w.Layout))
+			o := &operation{Layout: protocol.Layout{Root: t.TempDir()}}
+			f, err := os.Create(supervisorLock(o.Layout))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -48,24 +48,24 @@ func TestNumbersOfOtherMachines(t *testing.T) {
 			if _, err := fmt.Fprintln(f, mine.PID); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(supervisorID(w.Layout), []byte(tt.id), 0o600); err != nil {
+			if err := os.WriteFile(supervisorID(o.Layout), []byte(tt.id), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.MkdirAll(w.State(), 0o700); err != nil {
+			if err := os.MkdirAll(o.State(), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			w.order.Purge = true
-			err = w.stopAll(t.Context())
+			o.request.Purge = true
+			err = o.stopAll(t.Context())
 			if (err != nil) != (tt.host != "") || err != nil && !strings.Contains(err.Error(), "runs on "+tt.host+", which shares the folder") {
 				t.Errorf("got %v, want a refusal that names %q", err, tt.host)
 			}
 			if !mine.Alive() {
 				t.Fatal("a process of the user was ended")
 			}
-			if _, err := os.Stat(filepath.Join(w.Root, "state")); tt.host != "" && err != nil {
+			if _, err := os.Stat(filepath.Join(o.Root, "state")); tt.host != "" && err != nil {
 				t.Error("the folder of a node on another machine was purged")
 			}
 		})

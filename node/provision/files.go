@@ -22,17 +22,17 @@ func supervisorID(p protocol.Layout) string   { return filepath.Join(p.Root, "su
 func recordFile(p protocol.Layout) string     { return filepath.Join(p.Root, "up.json") }
 
 // lock takes the root folder for this action, and makes it.
-func (w *work) lock(ctx context.Context) (unlock func(), err error) {
-	if err := os.MkdirAll(w.Root, 0o700); err != nil {
+func (o *operation) lock(ctx context.Context) (unlock func(), err error) {
+	if err := os.MkdirAll(o.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the node: %w", err)
 	}
-	f, err := os.OpenFile(lockFile(w.Layout), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(lockFile(o.Layout), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
-	if !until(ctx, lockPatience, func() bool { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }) {
+	if !pollUntil(ctx, lockTimeout, func() bool { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }) {
 		f.Close()
-		return nil, &protocol.Problem{Cause: "another mlfnode is at work in " + w.Root, Cure: "wait until it is done, then do it again"}
+		return nil, &protocol.Problem{Cause: "another mlfnode is at work in " + o.Root, Cure: "wait until it is done, then do it again"}
 	}
 	return func() { f.Close() }, nil
 }
@@ -56,26 +56,26 @@ func digestFile(file string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// digested is a file with its digest.
-type digested struct {
-	info os.FileInfo // nil for none
-	sum  string
+// cachedDigest is a file with its digest.
+type cachedDigest struct {
+	info   os.FileInfo // nil for none
+	digest string
 }
 
 // programDigest gives the digest of the program, "" for none. It is some 50 MB, and so read again only when it is another file.
-func (w *work) programDigest() string {
-	info, err := os.Stat(w.Program())
+func (o *operation) programDigest() string {
+	info, err := os.Stat(o.Program())
 	if err != nil {
 		return ""
 	}
-	if last := w.program.info; last == nil || !os.SameFile(last, info) || !last.ModTime().Equal(info.ModTime()) || last.Size() != info.Size() {
-		w.program = digested{info, digestFile(w.Program())}
+	if last := o.cached.info; last == nil || !os.SameFile(last, info) || !last.ModTime().Equal(info.ModTime()) || last.Size() != info.Size() {
+		o.cached = cachedDigest{info, digestFile(o.Program())}
 	}
-	return w.program.sum
+	return o.cached.digest
 }
 
-// record is what start has started. Its digests are written once that runs.
-type record struct {
+// startRecord is what start has started. Its digests are written once that runs.
+type startRecord struct {
 	Role    string `json:"role"`
 	Service string `json:"service"`
 	Program string `json:"program,omitempty"` // digests
@@ -83,18 +83,18 @@ type record struct {
 }
 
 // readRecord gives the record, an empty one if there is none.
-func readRecord(p protocol.Layout) record {
-	var r record
+func readRecord(p protocol.Layout) startRecord {
+	var r startRecord
 	if b, err := os.ReadFile(recordFile(p)); err == nil {
 		_ = json.Unmarshal(b, &r) // a damaged one is as good as none
 	}
 	return r
 }
 
-func (w *work) writeRecord(r record) error {
+func (o *operation) writeRecord(r startRecord) error {
 	b, err := json.Marshal(r)
 	if err == nil {
-		err = durable.WriteFile(recordFile(w.Layout), b, 0o600)
+		err = durable.WriteFile(recordFile(o.Layout), b, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("record what was started: %w", err)

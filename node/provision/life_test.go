@@ -55,7 +55,7 @@ func TestLife(t *testing.T) {
 	if s := r.Observed; !s.Joined || s.Node != "two" || !s.Active || !strings.Contains(s.Config, "seed: 127.0.0.61:") {
 		t.Errorf("got %+v of a worker that was started", s)
 	}
-	await(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
+	waitFor(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
 	wantDone(t, worker.mustAct(protocol.ActionStart, two))
 
 	t.Run("trials survive", func(t *testing.T) { survive(t, master, worker, two) })
@@ -66,7 +66,7 @@ func TestLife(t *testing.T) {
 	t.Run("other role", func(t *testing.T) { otherRole(t, worker, two) })
 	t.Run("hung", func(t *testing.T) { hung(t, worker, two) })
 	t.Run("another master", func(t *testing.T) {
-		await(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
+		waitFor(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
 		anotherMaster(t, newMachine(t, file), worker, two)
 		two.Desired.Token = token(t, master)
 		master.run("forget", "two")
@@ -99,10 +99,10 @@ func survive(t *testing.T, master, worker *machine, two protocol.Request) {
 		_ = c.Wait()
 	}()
 	var first []byte
-	await(t, "the trial begins", func() bool { first, _ = os.ReadFile(began); return len(first) > 0 })
+	waitFor(t, "the trial begins", func() bool { first, _ = os.ReadFile(began); return len(first) > 0 })
 	same := func(what string) {
 		t.Helper()
-		await(t, "the worker works after "+what, func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
+		waitFor(t, "the worker works after "+what, func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
 		now, _ := os.ReadFile(began)
 		if _, err := os.Stat("/proc/" + strings.TrimSpace(string(first))); err != nil || string(now) != string(first) {
 			t.Fatalf("after %s: got programs %q (%v), want the first one, %q, alone and alive", what, now, err, first)
@@ -153,28 +153,28 @@ func cutOff(t *testing.T, worker *machine, two protocol.Request) {
 		t.Errorf("got %+v after programs were killed, want an active node", s)
 	}
 	wantDone(t, worker.mustAct(protocol.ActionStart, o))
-	if got := len(agents(worker.Layout)); got != 1 {
+	if got := len(agentProcesses(worker.Layout)); got != 1 {
 		t.Errorf("got %d agents, want 1", got)
 	}
 }
 
 // orphan kills the supervisor.
 func orphan(t *testing.T, worker *machine, two protocol.Request) {
-	own, _ := supervisor(worker.Layout)
+	own, _ := findSupervisor(worker.Layout)
 	pid := own.PID
 	if err := own.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the supervisor is gone", func() bool { return !own.Alive() })
+	waitFor(t, "the supervisor is gone", func() bool { return !own.Alive() })
 	if s := worker.mustAct(protocol.ActionStart, two).Observed; !s.Active || s.Service != protocol.ServiceBackground || s.PID == pid {
 		t.Errorf("got %+v after the supervisor was killed, want another one", s)
 	}
-	if got := len(agents(worker.Layout)); got != 1 {
+	if got := len(agentProcesses(worker.Layout)); got != 1 {
 		t.Errorf("got %d agents, want 1", got)
 	}
 }
 
-// forgotten has the master forget the worker, which then joins again.
+// credentialsRefused has the master forget the worker, which then joins again.
 func forgotten(t *testing.T, master, worker *machine, two protocol.Request) {
 	worker.mustAct(protocol.ActionStop, protocol.Request{})
 	master.run("forget", "two")
@@ -184,7 +184,7 @@ func forgotten(t *testing.T, master, worker *machine, two protocol.Request) {
 	}
 	two.Desired.Token = token(t, master)
 	wantDone(t, worker.mustAct(protocol.ActionStart, two), "joined", "started")
-	await(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
+	waitFor(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
 }
 
 // otherCluster replaces the master under the worker.
@@ -202,7 +202,7 @@ func otherCluster(t *testing.T, master, worker *machine, one, two protocol.Reque
 	}
 	two.Desired.Token = token(t, master)
 	wantDone(t, worker.mustAct(protocol.ActionStart, two), "joined", "started")
-	await(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
+	waitFor(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
 }
 
 // unchanged fails unless the order is refused for the reason, with the settings left as they are.
@@ -235,7 +235,7 @@ func anotherMaster(t *testing.T, other, worker *machine, two protocol.Request) {
 	unchanged(t, worker, protocol.Request{Desired: &wanted}, "is the node two of another cluster, whose master is at 127.0.0.61:")
 	wanted.TakeOver = true
 	wantDone(t, worker.mustAct(protocol.ActionStart, protocol.Request{Desired: &wanted}), "wrote node.yaml", "joined", "started")
-	await(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
+	waitFor(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
 	r := worker.mustAct(protocol.ActionStop, protocol.Request{Leave: true})
 	if r.Observed.Joined {
 		t.Errorf("got %+v after it has left, want it not joined", r.Observed)
@@ -244,14 +244,14 @@ func anotherMaster(t *testing.T, other, worker *machine, two protocol.Request) {
 
 // hung stops a node whose agent does nothing any more.
 func hung(t *testing.T, worker *machine, two protocol.Request) {
-	for _, p := range agents(worker.Layout) {
+	for _, p := range agentProcesses(worker.Layout) {
 		if err := unix.Kill(p.PID, unix.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
 	}
 	began := time.Now()
 	r := worker.mustAct(protocol.ActionStop, protocol.Request{})
-	if took := time.Since(began); len(r.Observed.Leftovers) > 0 || took > 3*stopPatience {
+	if took := time.Since(began); len(r.Observed.Leftovers) > 0 || took > 3*stopTimeout {
 		t.Errorf("got %q left after %v, want nothing after some seconds", r.Observed.Leftovers, took)
 	}
 	wantDone(t, worker.mustAct(protocol.ActionStart, two), "started")
@@ -261,15 +261,15 @@ func hung(t *testing.T, worker *machine, two protocol.Request) {
 func saves(t *testing.T, master, worker *machine, two protocol.Request) {
 	dir, project := t.TempDir(), t.TempDir()
 	script := fmt.Sprintf(`trap 'sleep %d; echo saved >"$MLF_CHECKPOINT/state"; echo >%s/saved; exit 0' TERM; echo >%[2]s/began; while :; do sleep 0.1; done`,
-		int(2*stopPatience.Seconds()), dir)
+		int(2*stopTimeout.Seconds()), dir)
 	text := fmt.Sprintf("name: saves\ntasks: {save: {command: [/bin/sh, -c, %q], checkpoint: {grace: 1m}}}\n", script)
 	if err := os.WriteFile(filepath.Join(project, "project.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
+	waitFor(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
 	master.run("sweep", "--detach", project)
 	exists := func(name string) bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }
-	await(t, "the trial begins", func() bool { return exists("began") })
+	waitFor(t, "the trial begins", func() bool { return exists("began") })
 	if r := worker.mustAct(protocol.ActionStop, protocol.Request{}); len(r.Observed.Leftovers) > 0 || !exists("saved") {
 		t.Errorf("got %q left, saved %t; want the state saved and nothing left", r.Observed.Leftovers, exists("saved"))
 	}

@@ -24,8 +24,8 @@ type process struct {
 	args    []string
 }
 
-// runs reports whether it was started as a command of mlfnode.
-func (p process) runs(commands ...string) bool {
+// runsCommand reports whether it was started as a command of mlfnode.
+func (p process) runsCommand(commands ...string) bool {
 	return len(p.args) > 1 && slices.Contains(commands, p.args[1])
 }
 
@@ -35,23 +35,23 @@ func processes(p protocol.Layout) []process {
 	if err != nil {
 		program = p.Program()
 	}
-	return ownProcesses(func(q process) bool { return q.program == program || q.program == p.Program() })
+	return userProcesses(func(q process) bool { return q.program == program || q.program == p.Program() })
 }
 
-// ofNode lists also those that run the node by another program, as one that was started by hand: what has the state folder, and what keeps
+// nodeProcesses lists also those that run the node by another program, as one that was started by hand: what has the state folder, and what keeps
 // its trials.
-func ofNode(p protocol.Layout) []process {
+func nodeProcesses(p protocol.Layout) []process {
 	found := processes(p)
 	holder, folders := node.Holder(p.State()), node.ShimFolders(p.State())
-	return append(found, ownProcesses(func(q process) bool {
-		shim := q.runs(node.ShimCommand, node.FormerShimCommand) && slices.ContainsFunc(folders, func(dir string) bool { return slices.Contains(q.args, dir) })
+	return append(found, userProcesses(func(q process) bool {
+		shim := q.runsCommand(node.ShimCommand, node.FormerShimCommand) && slices.ContainsFunc(folders, func(dir string) bool { return slices.Contains(q.args, dir) })
 		return (shim || q.PID == holder) && !slices.ContainsFunc(found, func(f process) bool { return f.PID == q.PID })
 	})...)
 }
 
-// ownProcesses lists this user's processes of a kind, but for this one and its ancestors.
-func ownProcesses(kind func(process) bool) []process {
-	own := lineage()
+// userProcesses lists this user's processes of a kind, but for this one and its ancestors.
+func userProcesses(kind func(process) bool) []process {
+	own := selfAndAncestors()
 	var found []process
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
@@ -72,15 +72,15 @@ func ownProcesses(kind func(process) bool) []process {
 	return found
 }
 
-// agents lists those that run the node itself.
-func agents(p protocol.Layout) []process {
+// agentProcesses lists those that run the node itself.
+func agentProcesses(p protocol.Layout) []process {
 	return slices.DeleteFunc(processes(p), func(q process) bool {
-		return !q.runs("master", "join") || !slices.Contains(q.args, p.State())
+		return !q.runsCommand("master", "join") || !slices.Contains(q.args, p.State())
 	})
 }
 
-// lineage is this process and its ancestors.
-func lineage() []int {
+// selfAndAncestors is this process and its ancestors.
+func selfAndAncestors() []int {
 	var pids []int
 	for pid := os.Getpid(); pid > 1; {
 		pids = append(pids, pid)
@@ -95,15 +95,15 @@ func lineage() []int {
 	return pids
 }
 
-// end has processes end by a signal, and kills those that have not after a while.
-func end(ctx context.Context, list func() []process, signal unix.Signal, patience time.Duration) {
+// terminate has processes end by a signal, and kills those that have not after a while.
+func terminate(ctx context.Context, list func() []process, signal unix.Signal, patience time.Duration) {
 	for _, p := range list() {
 		_ = p.Signal(signal) // it may be gone
 	}
-	if until(ctx, patience, func() bool { return len(list()) == 0 }) {
+	if pollUntil(ctx, patience, func() bool { return len(list()) == 0 }) {
 		return
 	}
-	until(ctx, killPatience, func() bool {
+	pollUntil(ctx, killTimeout, func() bool {
 		for _, p := range list() {
 			_ = p.Signal(unix.SIGKILL)
 		}
@@ -111,5 +111,5 @@ func end(ctx context.Context, list func() []process, signal unix.Signal, patienc
 	})
 }
 
-// killPatience is how long a killed process may take to be gone.
-const killPatience = time.Second
+// killTimeout is how long a killed process may take to be gone.
+const killTimeout = time.Second

@@ -26,26 +26,26 @@ type Provisioner struct {
 	Release string // version of this program
 }
 
-// longestOrder bounds the line of an order: a push names every file of a project.
-const longestOrder = 256 << 20
+// maxRequest bounds the line of an order: a push names every file of a project.
+const maxRequest = 256 << 20
 
-// work is one order under way.
-type work struct {
+// operation is one order under way.
+type operation struct {
 	protocol.Layout
-	order   protocol.Request
-	rest    io.Reader // what follows the order
-	release string
-	reply   protocol.Response
-	program digested // Place.Program as it was last looked at
+	request  protocol.Request
+	body     io.Reader // what follows the order
+	release  string
+	response protocol.Response
+	cached   cachedDigest // Place.Program as it was last looked at
 }
 
 // Serve reads one order, acts, and prints the reply. Its error says that no reply could be given.
 func (p Provisioner) Serve(ctx context.Context, action string, in io.Reader, out io.Writer) error {
-	w := &work{release: p.Release, reply: protocol.Response{Version: protocol.Version}}
-	if err := w.do(ctx, action, in); err != nil {
-		w.reply.Problem = problemOf(err)
+	o := &operation{release: p.Release, response: protocol.Response{Version: protocol.Version}}
+	if err := o.run(ctx, action, in); err != nil {
+		o.response.Problem = problemOf(err)
 	}
-	line, err := json.Marshal(w.reply)
+	line, err := json.Marshal(o.response)
 	if err != nil {
 		return fmt.Errorf("write the reply: %w", err)
 	}
@@ -55,32 +55,32 @@ func (p Provisioner) Serve(ctx context.Context, action string, in io.Reader, out
 	return nil
 }
 
-// do reads the order and acts.
-func (w *work) do(ctx context.Context, action string, in io.Reader) error {
+// ensureRunning reads the order and acts.
+func (o *operation) run(ctx context.Context, action string, in io.Reader) error {
 	r := bufio.NewReaderSize(in, 64<<10)
-	if err := w.read(r); err != nil {
+	if err := o.readRequest(r); err != nil {
 		return err
 	}
-	w.rest = r
+	o.body = r
 	acts := map[string]func(context.Context) error{
-		protocol.ActionInspect: w.look, protocol.ActionStart: w.locked(w.start),
-		protocol.ActionReach: w.reachBack, protocol.ActionStop: w.stop, protocol.ActionReceive: w.locked(w.receive),
+		protocol.ActionInspect: o.inspect, protocol.ActionStart: o.withLock(o.start),
+		protocol.ActionReach: o.reachNodes, protocol.ActionStop: o.stop, protocol.ActionReceive: o.withLock(o.receive),
 	}
 	act := acts[action]
 	if act == nil {
-		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine knows no action %q", action), Cure: newer}
+		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine knows no action %q", action), Cure: cureVersions}
 	}
 	return act(ctx)
 }
 
-const newer = "use the same version of mlfnode on every machine"
+const cureVersions = "use the same version of mlfnode on every machine"
 
-// read takes the order from the first line.
-func (w *work) read(r *bufio.Reader) error {
+// readRequest takes the order from the first line.
+func (o *operation) readRequest(r *bufio.Reader) error {
 	var line []byte
 	for {
 		part, err := r.ReadSlice('\n')
-		if line = append(line, part...); len(line) > longestOrder {
+		if line = append(line, part...); len(line) > maxRequest {
 			return errors.New("the order is too long")
 		}
 		if err == nil || errors.Is(err, io.EOF) && len(line) > 0 {
@@ -90,27 +90,27 @@ func (w *work) read(r *bufio.Reader) error {
 			return fmt.Errorf("read the order: %w", err)
 		}
 	}
-	if err := json.Unmarshal(line, &w.order); err != nil {
+	if err := json.Unmarshal(line, &o.request); err != nil {
 		return fmt.Errorf("read the order: %w", err)
 	}
-	if v := w.order.Version; v > protocol.Version {
+	if v := o.request.Version; v > protocol.Version {
 		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine is older than the one that gave the order (it speaks version %d, not %d)",
-			protocol.Version, v), Cure: newer}
+			protocol.Version, v), Cure: cureVersions}
 	}
-	if !path.IsAbs(w.order.Root) || path.Clean(w.order.Root) != w.order.Root || w.order.Root == "/" {
-		return fmt.Errorf("the root folder %q is not an absolute path", w.order.Root)
+	if !path.IsAbs(o.request.Root) || path.Clean(o.request.Root) != o.request.Root || o.request.Root == "/" {
+		return fmt.Errorf("the root folder %q is not an absolute path", o.request.Root)
 	}
-	w.Root = w.order.Root
+	o.Root = o.request.Root
 	return nil
 }
 
-// lockPatience is how long an action waits for another one on the same machine.
-const lockPatience = 30 * time.Second
+// lockTimeout is how long an action waits for another one on the same machine.
+const lockTimeout = 30 * time.Second
 
-// locked has an action that changes something wait for its turn.
-func (w *work) locked(act func(context.Context) error) func(context.Context) error {
+// withLock has an action that changes something wait for its turn.
+func (o *operation) withLock(act func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		unlock, err := w.lock(ctx)
+		unlock, err := o.lock(ctx)
 		if err != nil {
 			return err
 		}
@@ -119,15 +119,15 @@ func (w *work) locked(act func(context.Context) error) func(context.Context) err
 	}
 }
 
-// did notes a change.
-func (w *work) did(format string, v ...any) {
-	w.reply.Done = append(w.reply.Done, fmt.Sprintf(format, v...))
+// recordChange notes a change.
+func (o *operation) recordChange(format string, v ...any) {
+	o.response.Done = append(o.response.Done, fmt.Sprintf(format, v...))
 }
 
-// settings loads node.yaml, with the state folder that belongs to the root.
-func (w *work) settings(file string) (config.Config, error) {
+// loadConfig loads node.yaml, with the state folder that belongs to the root.
+func (o *operation) loadConfig(file string) (config.Config, error) {
 	cfg, err := config.Load(file)
-	cfg.StateDir, cfg.Version, cfg.Logger = w.State(), w.release, slog.New(slog.DiscardHandler)
+	cfg.StateDir, cfg.Version, cfg.Logger = o.State(), o.release, slog.New(slog.DiscardHandler)
 	return cfg, err
 }
 
@@ -140,14 +140,14 @@ func problemOf(err error) *protocol.Problem {
 	return protocol.ProblemOf(err)
 }
 
-// tries is how often what is waited for is looked at.
-const tries = 50 * time.Millisecond
+// pollInterval is how often what is waited for is looked at.
+const pollInterval = 50 * time.Millisecond
 
-// until calls ok every now and then until it is true; false says that the time was over first.
-func until(ctx context.Context, limit time.Duration, ok func() bool) bool {
+// pollUntil calls ok every now and then until it is true; false says that the time was over first.
+func pollUntil(ctx context.Context, limit time.Duration, ok func() bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(tries)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		if ok() {

@@ -13,9 +13,9 @@ import (
 	"mlfnode/projects"
 )
 
-// ours are the files and folders of the node's own in a root folder, by patterns. The folders bin and projects are not among them:
+// nodeFiles are the files and folders of the node's own in a root folder, by patterns. The folders bin and projects are not among them:
 // they may hold what others have put there.
-func ours(p protocol.Layout) []string {
+func nodeFiles(p protocol.Layout) []string {
 	bin := filepath.Dir(p.Program())
 	return []string{
 		p.Program(), filepath.Join(bin, ".digest"), filepath.Join(bin, ".ship-*"), filepath.Join(bin, durable.PartPrefix+"*"),
@@ -25,18 +25,18 @@ func ours(p protocol.Layout) []string {
 }
 
 // purge removes what mlfnode has put into the root folder, and nothing else; then the folders that are empty.
-func (w *work) purge() error {
-	if home, err := os.UserHomeDir(); err == nil && inside(w.Root, home) {
-		return fmt.Errorf("the folder %s contains the home folder and is not removed", w.Root)
+func (o *operation) purge() error {
+	if home, err := os.UserHomeDir(); err == nil && isInside(o.Root, home) {
+		return fmt.Errorf("the folder %s contains the home folder and is not removed", o.Root)
 	}
-	if _, err := os.Stat(w.Root); err != nil || !w.marked() {
+	if _, err := os.Stat(o.Root); err != nil || !o.isNodeFolder() {
 		return nil
 	}
-	if err := w.purgeProjects(); err != nil {
+	if err := o.purgeProjects(); err != nil {
 		return err
 	}
-	for _, pattern := range ours(w.Layout) {
-		paths, err := match(pattern)
+	for _, pattern := range nodeFiles(o.Layout) {
+		paths, err := matchFiles(pattern)
 		if err != nil {
 			return err
 		}
@@ -46,18 +46,18 @@ func (w *work) purge() error {
 			}
 		}
 	}
-	_ = os.Remove(filepath.Dir(w.Program())) // it may hold programs of the user
-	if err := os.Remove(w.Root); err != nil {
-		w.reply.Notes = append(w.reply.Notes, w.Root+" was kept, because it contains other files as well")
-		w.did("removed the node from %s", w.Root)
+	_ = os.Remove(filepath.Dir(o.Program())) // it may hold programs of the user
+	if err := os.Remove(o.Root); err != nil {
+		o.response.Notes = append(o.response.Notes, o.Root+" was kept, because it contains other files as well")
+		o.recordChange("removed the node from %s", o.Root)
 		return nil
 	}
-	w.did("removed %s", w.Root)
+	o.recordChange("removed %s", o.Root)
 	return nil
 }
 
-// match gives the files of a folder whose names fit the last element of a pattern; what stands before that is no pattern.
-func match(pattern string) ([]string, error) {
+// matchFiles gives the files of a folder whose names fit the last element of a pattern; what stands before that is no pattern.
+func matchFiles(pattern string) ([]string, error) {
 	dir, last := filepath.Split(pattern)
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -73,30 +73,30 @@ func match(pattern string) ([]string, error) {
 }
 
 // purgeProjects removes the files that were pushed, as listed beside each project. What trials or the user left there stays.
-func (w *work) purgeProjects() error {
-	lists, err := match(filepath.Join(w.Projects(), ".*.pushed"))
+func (o *operation) purgeProjects() error {
+	lists, err := matchFiles(filepath.Join(o.Projects(), ".*.pushed"))
 	if err != nil {
 		return err
 	}
 	for _, list := range lists {
 		project := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(list), "."), ".pushed")
-		if err := purgeProject(filepath.Join(w.Projects(), project), readPushed(list)); err != nil {
+		if err := purgeProject(filepath.Join(o.Projects(), project), readPushed(list)); err != nil {
 			return fmt.Errorf("remove the project %s: %w", project, err)
 		}
-		if err := removeFile(list); err != nil {
+		if err := removeIfPresent(list); err != nil {
 			return fmt.Errorf("remove the project %s: %w", project, err)
 		}
 	}
-	drafts, err := match(filepath.Join(w.Projects(), durable.PartPrefix+"*"))
+	drafts, err := matchFiles(filepath.Join(o.Projects(), durable.PartPrefix+"*"))
 	if err != nil {
 		return err
 	}
 	for _, draft := range drafts {
-		if err := removeFile(draft); err != nil {
+		if err := removeIfPresent(draft); err != nil {
 			return err
 		}
 	}
-	_ = os.Remove(w.Projects()) // it may hold projects of the user
+	_ = os.Remove(o.Projects()) // it may hold projects of the user
 	return nil
 }
 

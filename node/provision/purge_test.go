@@ -43,8 +43,8 @@ func TestPurgeLeavesWhatIsNotOurs(t *testing.T) {
 		"state/token", "state/trust/ca.key", "state/jetstream/x/y"} {
 		write(name)
 	}
-	w := &work{Layout: place}
-	if err := w.purge(); err != nil {
+	o := &operation{Layout: place}
+	if err := o.purge(); err != nil {
 		t.Fatal(err)
 	}
 	var left []string
@@ -79,14 +79,14 @@ func TestPurgeRemovesAll(t *testing.T) {
 	p.add("sub/train.py", "2", true)
 	p.push(t, nil)
 	p.push(t, p.tar(t, "sub/train.py"))
-	w := &work{Layout: protocol.Layout{Root: p.root}}
-	if err := os.MkdirAll(w.State(), 0o700); err != nil {
+	o := &operation{Layout: protocol.Layout{Root: p.root}}
+	if err := os.MkdirAll(o.State(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(w.State(), "token"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(o.State(), "token"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.purge(); err != nil {
+	if err := o.purge(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(p.root); err == nil {

@@ -19,17 +19,17 @@ import (
 	"mlfnode/node/config"
 )
 
-// dialTime bounds each try to reach the master.
-const dialTime = 2 * time.Second
+// dialTimeout bounds each try to reach the master.
+const dialTimeout = 2 * time.Second
 
 // chooseSeed finds the address at which this machine reaches the master, and tries the master's other ports there. An address
 // that is in use is kept as long as it serves.
-func (w *work) chooseSeed(ctx context.Context) (string, error) {
-	seeds := slices.Clone(w.order.Desired.Seeds)
+func (o *operation) chooseSeed(ctx context.Context) (string, error) {
+	seeds := slices.Clone(o.request.Desired.Seeds)
 	if len(seeds) == 0 {
 		return "", errors.New("the order names no address of the master")
 	}
-	if old := w.currentSeed(); slices.Contains(seeds, old) {
+	if old := o.currentSeed(); slices.Contains(seeds, old) {
 		seeds = slices.Insert(slices.DeleteFunc(seeds, func(s string) bool { return s == old }), 0, old)
 	}
 	failed := make([]error, 0, len(seeds))
@@ -39,45 +39,45 @@ func (w *work) chooseSeed(ctx context.Context) (string, error) {
 			return "", err
 		}
 		if err := tryDial(ctx, address); err != nil {
-			failed = append(failed, unreachable(address, err))
+			failed = append(failed, unreachableProblem(address, err))
 			continue
 		}
-		return address, w.reachRest(ctx, address)
+		return address, o.checkOtherPorts(ctx, address)
 	}
 	return "", failed[0]
 }
 
-func (w *work) currentSeed() string {
+func (o *operation) currentSeed() string {
 	var c struct {
 		Seed string `yaml:"seed"`
 	}
-	if b, err := os.ReadFile(w.Config()); err == nil {
+	if b, err := os.ReadFile(o.Config()); err == nil {
 		_ = yaml.Unmarshal(b, &c) // one that can't be read has no seed
 	}
 	return c.Seed
 }
 
-// reachRest tries the ports of the master that a worker needs besides the API.
-func (w *work) reachRest(ctx context.Context, address string) error {
+// checkOtherPorts tries the ports of the master that a worker needs besides the API.
+func (o *operation) checkOtherPorts(ctx context.Context, address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return err
 	}
-	for _, port := range []int{w.order.Desired.NATS, w.order.Desired.Gossip} {
+	for _, port := range []int{o.request.Desired.NATS, o.request.Desired.Gossip} {
 		if port == 0 {
 			continue
 		}
 		at := net.JoinHostPort(host, strconv.Itoa(port))
 		if err := tryDial(ctx, at); err != nil {
-			return unreachable(at, err)
+			return unreachableProblem(at, err)
 		}
 	}
 	return nil
 }
 
-// reachBack tries the gossip of other nodes. TCP alone is tried: UDP has no answer to wait for, and gossip does without.
-func (w *work) reachBack(ctx context.Context) error {
-	for _, address := range w.order.Addresses {
+// reachNodes tries the gossip of other nodes. TCP alone is tried: UDP has no answer to wait for, and gossip does without.
+func (o *operation) reachNodes(ctx context.Context) error {
+	for _, address := range o.request.Addresses {
 		if err := tryDial(ctx, address); err != nil {
 			host, port, _ := net.SplitHostPort(address)
 			why := err.Error()
@@ -92,7 +92,7 @@ func (w *work) reachBack(ctx context.Context) error {
 }
 
 func tryDial(ctx context.Context, address string) error {
-	d := net.Dialer{Timeout: dialTime}
+	d := net.Dialer{Timeout: dialTimeout}
 	c, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -100,8 +100,8 @@ func tryDial(ctx context.Context, address string) error {
 	return c.Close()
 }
 
-// unreachable says which port of the master can't be reached, why, and what to do.
-func unreachable(address string, err error) *protocol.Problem {
+// unreachableProblem says which port of the master can't be reached, why, and what to do.
+func unreachableProblem(address string, err error) *protocol.Problem {
 	host, port, _ := net.SplitHostPort(address)
 	why, cure := err.Error(), "on the master: mlfnode doctor"
 	var dns *net.DNSError

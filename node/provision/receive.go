@@ -21,13 +21,13 @@ import (
 )
 
 // receive takes over the files of a project.
-func (w *work) receive(context.Context) error {
-	p := w.order.Push
+func (o *operation) receive(context.Context) error {
+	p := o.request.Push
 	if p == nil || p.Project == "" || p.Project != path.Base(p.Project) || strings.HasPrefix(p.Project, ".") {
 		return errors.New("the order names no project")
 	}
-	in := &intake{dir: filepath.Join(w.Projects(), p.Project), push: p}
-	if err := in.check(); err != nil {
+	in := &upload{dir: filepath.Join(o.Projects(), p.Project), push: p}
+	if err := in.checkNames(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(in.dir, 0o700); err != nil {
@@ -39,54 +39,54 @@ func (w *work) receive(context.Context) error {
 	}
 	defer root.Close()
 	in.root = root
-	removed, err := in.clear(pushedList(w.Layout, p.Project))
+	removed, err := in.removeUnlisted(pushedList(o.Layout, p.Project))
 	if err != nil {
 		return err
 	}
 	if removed > 0 {
-		w.did("removed %s", files(removed))
+		o.recordChange("removed %s", countFiles(removed))
 	}
 	if p.Tar {
-		n, err := in.take(w.rest)
+		n, err := in.unpack(o.body)
 		if err != nil {
 			return err
 		}
 		if n > 0 {
-			w.did("pushed %s", files(n))
+			o.recordChange("pushed %s", countFiles(n))
 		}
 	}
-	w.reply.Missing = in.missing()
+	o.response.Missing = in.missing()
 	return nil
 }
 
-func files(n int) string {
+func countFiles(n int) string {
 	if n == 1 {
 		return "1 file"
 	}
 	return fmt.Sprintf("%d files", n)
 }
 
-// intake is a push under way. Its root keeps every path inside the project's folder, whatever links lie there.
-type intake struct {
+// upload is a push under way. Its root keeps every path inside the project's folder, whatever links lie there.
+type upload struct {
 	dir  string
 	root *os.Root
 	push *protocol.Push
 }
 
-// check refuses names and links that lead out of the project.
-func (in *intake) check() error {
+// checkNames refuses names and links that lead out of the project.
+func (in *upload) checkNames() error {
 	for name, f := range in.push.Files {
-		if !local(name) {
+		if !isLocal(name) {
 			return fmt.Errorf("the file name %q leads out of the project", name)
 		}
-		if f.Link != "" && (path.IsAbs(f.Link) || !local(path.Join(path.Dir(name), f.Link))) {
+		if f.Link != "" && (path.IsAbs(f.Link) || !isLocal(path.Join(path.Dir(name), f.Link))) {
 			return fmt.Errorf("the link %q leads out of the project, to %q", name, f.Link)
 		}
 	}
 	return nil
 }
 
-func local(name string) bool {
+func isLocal(name string) bool {
 	return filepath.IsLocal(filepath.FromSlash(name)) && path.Clean(name) == name && name != "."
 }
 
@@ -101,12 +101,12 @@ func readPushed(list string) []string {
 	if b, err := os.ReadFile(list); err == nil {
 		_ = json.Unmarshal(b, &names)
 	}
-	return slices.DeleteFunc(names, func(name string) bool { return !local(name) })
+	return slices.DeleteFunc(names, func(name string) bool { return !isLocal(name) })
 }
 
-// clear removes what an earlier push brought and this one does not name, and remembers what pushes have brought: what lay there
+// removeUnlisted removes what an earlier push brought and this one does not name, and remembers what pushes have brought: what lay there
 // before, as it should be, is somebody else's.
-func (in *intake) clear(list string) (removed int, err error) {
+func (in *upload) removeUnlisted(list string) (removed int, err error) {
 	var brought []string
 	for _, name := range readPushed(list) {
 		if _, named := in.push.Files[name]; named {
@@ -150,10 +150,10 @@ func removePushed(root *os.Root, name string) (gone bool, err error) {
 }
 
 // missing lists files that are not there as they should be.
-func (in *intake) missing() []string {
+func (in *upload) missing() []string {
 	var missing []string
 	for name, f := range in.push.Files {
-		if !in.has(filepath.FromSlash(name), f) {
+		if !in.upToDate(filepath.FromSlash(name), f) {
 			missing = append(missing, name)
 		}
 	}
@@ -161,7 +161,7 @@ func (in *intake) missing() []string {
 	return missing
 }
 
-func (in *intake) has(name string, f protocol.File) bool {
+func (in *upload) upToDate(name string, f protocol.File) bool {
 	info, err := in.root.Lstat(name)
 	switch {
 	case err != nil:
@@ -182,8 +182,8 @@ func (in *intake) has(name string, f protocol.File) bool {
 	return err == nil && hex.EncodeToString(h.Sum(nil)) == f.SHA256
 }
 
-// take takes over the files of a tar.
-func (in *intake) take(r io.Reader) (n int, err error) {
+// unpack takes over the files of a tar.
+func (in *upload) unpack(r io.Reader) (n int, err error) {
 	t := tar.NewReader(r)
 	for {
 		h, err := t.Next()
@@ -198,15 +198,15 @@ func (in *intake) take(r io.Reader) (n int, err error) {
 		if !named {
 			return n, fmt.Errorf("the tar holds %q, which the order does not name", h.Name)
 		}
-		if err := in.put(h.Name, f, t); err != nil {
+		if err := in.writeFile(h.Name, f, t); err != nil {
 			return n, fmt.Errorf("take over %s: %w", h.Name, err)
 		}
 		n++
 	}
 }
 
-// put writes one file beside its place and moves it there once it is whole.
-func (in *intake) put(name string, f protocol.File, r io.Reader) error {
+// writeFile writes one file beside its place and moves it there once it is whole.
+func (in *upload) writeFile(name string, f protocol.File, r io.Reader) error {
 	name = filepath.FromSlash(name)
 	if err := in.root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
@@ -215,7 +215,7 @@ func (in *intake) put(name string, f protocol.File, r io.Reader) error {
 	if err := in.root.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err // of a push that was cut off
 	}
-	err := in.draft(draft, f, r)
+	err := in.writeDraft(draft, f, r)
 	if err == nil {
 		err = in.root.Rename(draft, name)
 	}
@@ -225,7 +225,7 @@ func (in *intake) put(name string, f protocol.File, r io.Reader) error {
 	return err
 }
 
-func (in *intake) draft(draft string, f protocol.File, r io.Reader) error {
+func (in *upload) writeDraft(draft string, f protocol.File, r io.Reader) error {
 	if f.Link != "" {
 		return in.root.Symlink(f.Link, draft)
 	}

@@ -14,23 +14,23 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 )
 
-// pushed is a project on its way.
-type pushed struct {
+// testPush is a project on its way.
+type testPush struct {
 	root  string
 	files map[string]protocol.File
 	texts map[string]string
 }
 
-func newPushed(t *testing.T) *pushed {
-	return &pushed{root: filepath.Join(t.TempDir(), "mlfnode"), files: map[string]protocol.File{}, texts: map[string]string{}}
+func newPushed(t *testing.T) *testPush {
+	return &testPush{root: filepath.Join(t.TempDir(), "mlfnode"), files: map[string]protocol.File{}, texts: map[string]string{}}
 }
 
-func (p *pushed) add(name, text string, exec bool) {
+func (p *testPush) add(name, text string, exec bool) {
 	p.files[name], p.texts[name] = protocol.File{SHA256: digestOf([]byte(text)), Exec: exec}, text
 }
 
 // tar packs files.
-func (p *pushed) tar(t *testing.T, names ...string) []byte {
+func (p *testPush) tar(t *testing.T, names ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -54,7 +54,7 @@ func (p *pushed) tar(t *testing.T, names ...string) []byte {
 }
 
 // push gives the order, with a tar if there is one.
-func (p *pushed) push(t *testing.T, packed []byte) protocol.Response {
+func (p *testPush) push(t *testing.T, packed []byte) protocol.Response {
 	t.Helper()
 	line, err := json.Marshal(protocol.Request{
 		Version: protocol.Version, Root: p.root, Push: &protocol.Push{Project: "chainer", Files: p.files, Tar: packed != nil},
@@ -74,7 +74,7 @@ func (p *pushed) push(t *testing.T, packed []byte) protocol.Response {
 	return r
 }
 
-func (p *pushed) path(name string) string {
+func (p *testPush) path(name string) string {
 	return filepath.Join(protocol.Layout{Root: p.root}.Projects(), "chainer", name)
 }
 
@@ -117,17 +117,17 @@ func TestReceive(t *testing.T) {
 }
 
 func TestReceiveRefuses(t *testing.T) {
-	changed := func(p *pushed) { p.add("a", "one", false); p.texts["a"] = "two" }
+	changed := func(p *testPush) { p.add("a", "one", false); p.texts["a"] = "two" }
 	tests := []struct {
 		name, want string
-		make       func(*pushed)
+		make       func(*testPush)
 		packed     []string
 	}{
-		{"up", "leads out of the project", func(p *pushed) { p.add("../a", "", false) }, []string{"../a"}},
-		{"absolute", "leads out of the project", func(p *pushed) { p.add("/tmp/a", "", false) }, []string{"/tmp/a"}},
-		{"link", "leads out of the project", func(p *pushed) { p.files["l"] = protocol.File{Link: "../../x"} }, []string{"l"}},
-		{"absolute link", "leads out of the project", func(p *pushed) { p.files["l"] = protocol.File{Link: "/etc"} }, []string{"l"}},
-		{"unnamed", "does not name", func(*pushed) {}, []string{"b"}},
+		{"up", "leads out of the project", func(p *testPush) { p.add("../a", "", false) }, []string{"../a"}},
+		{"absolute", "leads out of the project", func(p *testPush) { p.add("/tmp/a", "", false) }, []string{"/tmp/a"}},
+		{"link", "leads out of the project", func(p *testPush) { p.files["l"] = protocol.File{Link: "../../x"} }, []string{"l"}},
+		{"absolute link", "leads out of the project", func(p *testPush) { p.files["l"] = protocol.File{Link: "/etc"} }, []string{"l"}},
+		{"unnamed", "does not name", func(*testPush) {}, []string{"b"}},
 		{"changed", "changed on its way", changed, []string{"a"}},
 	}
 	for _, tt := range tests {
@@ -180,11 +180,11 @@ func TestReceiveCutOff(t *testing.T) {
 
 func TestPurge(t *testing.T) {
 	order := func(root string) protocol.Response {
-		w := &work{Layout: protocol.Layout{Root: root}, order: protocol.Request{Purge: true}}
-		if err := w.stop(context.Background()); err != nil {
-			w.reply.Problem = problemOf(err)
+		o := &operation{Layout: protocol.Layout{Root: root}, request: protocol.Request{Purge: true}}
+		if err := o.stop(context.Background()); err != nil {
+			o.response.Problem = problemOf(err)
 		}
-		return w.reply
+		return o.response
 	}
 	home := t.TempDir()
 	t.Setenv("HOME", home)

@@ -23,67 +23,67 @@ import (
 	"mlfnode/node/private"
 )
 
-// start makes the machine what is wanted.
-func (w *work) start(ctx context.Context) error {
-	want := w.order.Desired
+// startAgent makes the machine what is wanted.
+func (o *operation) start(ctx context.Context) error {
+	want := o.request.Desired
 	if want == nil || want.Role != string(trust.Master) && want.Role != string(trust.Worker) {
 		return errors.New("the order names no role for this machine")
 	}
-	if err := w.foreign(ctx); err != nil {
+	if err := o.refuseOtherInstallation(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(w.elsewhere(), w.refuseForeignFiles(), w.closeFolders()); err != nil {
+	if err := errors.Join(o.refuseOtherMachine(), o.refuseForeignFiles(), o.restrictFolders()); err != nil {
 		return err
 	}
 	if want.Role == string(trust.Worker) {
-		if err := w.putAside(ctx); err != nil {
+		if err := o.putMovedStateAside(ctx); err != nil {
 			return err
 		}
 	}
-	text, err := w.wantedConfig(ctx)
+	text, err := o.desiredConfig(ctx)
 	if err != nil {
 		return err
 	}
-	cfg, err := w.tryConfig(text)
+	cfg, err := o.validateConfig(text)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(w.fits(ctx, cfg), w.checkPorts(cfg)); err != nil {
+	if err := errors.Join(o.checkIdentity(ctx, cfg), o.checkPorts(cfg)); err != nil {
 		return err
 	}
-	if err := w.configure(text); err != nil {
+	if err := o.writeConfig(text); err != nil {
 		return err
 	}
-	ready, err := w.enter(ctx, cfg)
+	ready, err := o.ensureJoined(ctx, cfg)
 	if err == nil && ready {
-		err = w.run(ctx)
+		err = o.ensureRunning(ctx)
 	}
-	seen := w.see(ctx)
+	seen := o.observe(ctx)
 	seen.Joined = seen.Joined && (ready || err != nil)
-	w.reply.Observed = &seen
+	o.response.Observed = &seen
 	return err
 }
 
-// putAside renames the state of a master that was moved to another machine, if that is what is here.
-func (w *work) putAside(ctx context.Context) error {
-	cfg := config.Config{StateDir: w.State()}
+// putMovedStateAside renames the state of a master that was moved to another machine, if that is what is here.
+func (o *operation) putMovedStateAside(ctx context.Context) error {
+	cfg := config.Config{StateDir: o.State()}
 	if !node.Moved(cfg) {
 		return nil
 	}
-	if err := w.endAgent(ctx, w.see(ctx).Service); err != nil {
+	if err := o.stopAgent(ctx, o.observe(ctx).Service); err != nil {
 		return err
 	}
 	aside, err := node.PutAside(cfg)
 	if err != nil {
 		return err
 	}
-	w.reply.Notes = append(w.reply.Notes, "what the master had is kept there in "+aside)
+	o.response.Notes = append(o.response.Notes, "what the master had is kept there in "+aside)
 	return nil
 }
 
-// closeFolders takes the right to write to the root folder and to the program's from others, who could put another program there.
-func (w *work) closeFolders() error {
-	for _, dir := range []string{w.Root, filepath.Dir(w.Program())} {
+// restrictFolders takes the right to write to the root folder and to the program's from others, who could put another program there.
+func (o *operation) restrictFolders() error {
+	for _, dir := range []string{o.Root, filepath.Dir(o.Program())} {
 		changed, err := private.Unshared(dir)
 		if errors.Is(err, private.ErrExposed) {
 			return &protocol.Problem{Cause: err.Error(), Cure: "choose another folder with -r"}
@@ -92,7 +92,7 @@ func (w *work) closeFolders() error {
 			return fmt.Errorf("look who may write to %s: %w", dir, err)
 		}
 		if changed {
-			w.reply.Notes = append(w.reply.Notes, "other users could write to "+dir+"; they no longer can")
+			o.response.Notes = append(o.response.Notes, "other users could write to "+dir+"; they no longer can")
 		}
 	}
 	return nil
@@ -100,18 +100,18 @@ func (w *work) closeFolders() error {
 
 // refuseForeignFiles refuses a root folder with files of somebody else in the places of the node's own, which those would replace, and
 // a purge remove.
-func (w *work) refuseForeignFiles() error {
+func (o *operation) refuseForeignFiles() error {
 	for _, file := range []string{"token", "trust", "lock"} {
-		if _, err := os.Lstat(filepath.Join(w.State(), file)); err == nil {
+		if _, err := os.Lstat(filepath.Join(o.State(), file)); err == nil {
 			return nil // a node's
 		}
 	}
 	strange := ""
-	if entries, _ := os.ReadDir(w.State()); len(entries) > 0 {
-		strange = w.State()
+	if entries, _ := os.ReadDir(o.State()); len(entries) > 0 {
+		strange = o.State()
 	}
-	if b, err := os.ReadFile(w.Config()); err == nil && !strings.HasPrefix(string(b), protocol.NodeHeading) && readRecord(w.Layout) == (record{}) {
-		strange = w.Config()
+	if b, err := os.ReadFile(o.Config()); err == nil && !strings.HasPrefix(string(b), protocol.NodeHeading) && readRecord(o.Layout) == (startRecord{}) {
+		strange = o.Config()
 	}
 	if strange == "" {
 		return nil
@@ -119,29 +119,29 @@ func (w *work) refuseForeignFiles() error {
 	return &protocol.Problem{Cause: strange + " is already there, and mlfnode did not create it", Cure: "move it elsewhere, or choose another folder with -r"}
 }
 
-// configure writes node.yaml if it differs from what is wanted.
-func (w *work) configure(text string) error {
-	old, err := os.ReadFile(w.Config())
-	info, statErr := os.Stat(w.Config())
+// writeConfig writes node.yaml if it differs from what is wanted.
+func (o *operation) writeConfig(text string) error {
+	old, err := os.ReadFile(o.Config())
+	info, statErr := os.Stat(o.Config())
 	if err == nil && statErr == nil && string(old) == text && info.Mode().Perm() == 0o600 {
 		return nil
 	}
-	if err := durable.WriteFile(w.Config(), []byte(text), 0o600); err != nil {
+	if err := durable.WriteFile(o.Config(), []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write the settings: %w", err)
 	}
 	if string(old) != text {
-		w.did("wrote node.yaml")
+		o.recordChange("wrote node.yaml")
 	}
 	return nil
 }
 
-// wantedConfig gives node.yaml with the seed of a worker.
-func (w *work) wantedConfig(ctx context.Context) (string, error) {
-	want := w.order.Desired
+// desiredConfig gives node.yaml with the seed of a worker.
+func (o *operation) desiredConfig(ctx context.Context) (string, error) {
+	want := o.request.Desired
 	if want.Role != string(trust.Worker) {
 		return want.Config, nil
 	}
-	seed, err := w.chooseSeed(ctx)
+	seed, err := o.chooseSeed(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -152,45 +152,45 @@ func (w *work) wantedConfig(ctx context.Context) (string, error) {
 	return text + "seed: " + seed + "\n", nil
 }
 
-// tryConfig reads settings before they replace those that are there.
-func (w *work) tryConfig(text string) (config.Config, error) {
-	file := filepath.Join(w.Root, ".wanted.yaml")
+// validateConfig reads settings before they replace those that are there.
+func (o *operation) validateConfig(text string) (config.Config, error) {
+	file := filepath.Join(o.Root, ".wanted.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return config.Config{}, fmt.Errorf("write the settings: %w", err)
 	}
 	defer os.Remove(file)
-	cfg, err := w.settings(file)
+	cfg, err := o.loadConfig(file)
 	if err != nil {
-		return cfg, w.wrongSettings(err, file)
+		return cfg, o.configProblem(err, file)
 	}
 	return cfg, nil
 }
 
-func (w *work) wrongSettings(err error, file string) error {
-	return &protocol.Problem{Cause: strings.ReplaceAll(err.Error(), file, w.Config()), Cure: "correct the settings of this machine; the node.yaml that comes with mlfnode explains each"}
+func (o *operation) configProblem(err error, file string) error {
+	return &protocol.Problem{Cause: strings.ReplaceAll(err.Error(), file, o.Config()), Cure: "correct the settings of this machine; the node.yaml that comes with mlfnode explains each"}
 }
 
 // checkPorts looks whether the node's ports are free, or its own.
-func (w *work) checkPorts(cfg config.Config) error {
-	for _, t := range w.takenPorts(cfg, w.order.Desired.Role == string(trust.Master)) {
+func (o *operation) checkPorts(cfg config.Config) error {
+	for _, t := range o.takenPorts(cfg, o.request.Desired.Role == string(trust.Master)) {
 		return portProblem(t)
 	}
 	return nil
 }
 
 // takenPorts lists the node's ports that are neither free nor its own.
-func (w *work) takenPorts(cfg config.Config, master bool) []doctor.Taken {
-	_, others := w.ports(cfg, master)
+func (o *operation) takenPorts(cfg config.Config, master bool) []doctor.Taken {
+	_, others := o.ports(cfg, master)
 	return others
 }
 
 // ports lists the node's ports that are not free: those that its own processes hold, and the rest.
-func (w *work) ports(cfg config.Config, master bool) (own, others []doctor.Taken) {
+func (o *operation) ports(cfg config.Config, master bool) (own, others []doctor.Taken) {
 	c := cfg.Cluster
 	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
-	mine := processes(w.Layout)
+	mine := processes(o.Layout)
 	taken := doctor.TakenPorts(doctor.Host{Ports: ports, Bind: c.Bind, Master: master})
-	mine = append(mine, processes(w.Layout)...) // an agent may have started or ended meanwhile
+	mine = append(mine, processes(o.Layout)...) // an agent may have started or ended meanwhile
 	for _, t := range taken {
 		if slices.ContainsFunc(mine, func(p process) bool { return p.PID == t.PID }) {
 			own = append(own, t)
@@ -209,10 +209,10 @@ func portProblem(t doctor.Taken) *protocol.Problem {
 	return &protocol.Problem{Cause: "port " + t.Port + " can't be listened on: " + t.Cause, Cure: t.Cure}
 }
 
-// enter makes a worker a node of the cluster, if it is none yet; false says that it takes a token for that.
-func (w *work) enter(ctx context.Context, cfg config.Config) (ready bool, err error) {
-	want := w.order.Desired
-	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
+// ensureJoined makes a worker a node of the cluster, if it is none yet; false says that it takes a token for that.
+func (o *operation) ensureJoined(ctx context.Context, cfg config.Config) (ready bool, err error) {
+	want := o.request.Desired
+	id, err := trust.LoadIdentity(filepath.Join(o.State(), "trust"))
 	joined := err == nil
 	switch {
 	case err != nil && !errors.Is(err, trust.ErrNoIdentity):
@@ -220,7 +220,7 @@ func (w *work) enter(ctx context.Context, cfg config.Config) (ready bool, err er
 	case want.Role == string(trust.Master):
 		return true, nil
 	}
-	accepted := joined && w.accepted(ctx, cfg, id)
+	accepted := joined && o.credentialsAccepted(ctx, cfg, id)
 	switch {
 	case accepted && id.Node == cfg.Node:
 		return true, nil
@@ -231,19 +231,19 @@ func (w *work) enter(ctx context.Context, cfg config.Config) (ready bool, err er
 	if err != nil {
 		return false, err
 	}
-	if err := w.join(ctx, cfg, token); err != nil {
+	if err := o.join(ctx, cfg, token); err != nil {
 		return true, err
 	}
 	if accepted {
-		w.reply.FormerName = string(id.Node)
+		o.response.FormerName = string(id.Node)
 	}
 	return true, nil
 }
 
-// fits refuses a machine whose credentials are for another role or another cluster, before anything is written.
-func (w *work) fits(ctx context.Context, cfg config.Config) error {
-	want := w.order.Desired
-	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
+// checkIdentity refuses a machine whose credentials are for another role or another cluster, before anything is written.
+func (o *operation) checkIdentity(ctx context.Context, cfg config.Config) error {
+	want := o.request.Desired
+	id, err := trust.LoadIdentity(filepath.Join(o.State(), "trust"))
 	switch {
 	case errors.Is(err, trust.ErrNoIdentity):
 		return nil
@@ -251,10 +251,10 @@ func (w *work) fits(ctx context.Context, cfg config.Config) error {
 		return err
 	case string(id.Role) != want.Role:
 		return protocol.OtherRole(string(id.Node), string(id.Role), want.Role)
-	case want.Role == string(trust.Master), want.TakeOver, node.Refused(cfg), !w.foreignTo(ctx, cfg, id):
+	case want.Role == string(trust.Master), want.TakeOver, node.Refused(cfg), !o.masterHasOtherCA(ctx, cfg, id):
 		return nil
 	}
-	old := w.currentSeed()
+	old := o.currentSeed()
 	for _, seed := range want.Seeds { // the master of this machine was set up again
 		if address, err := api.WithPort(seed, config.DefaultAPIPort); err == nil && address == old {
 			return nil
@@ -263,9 +263,9 @@ func (w *work) fits(ctx context.Context, cfg config.Config) error {
 	return protocol.OtherCluster(string(id.Node), old)
 }
 
-// foreignTo reports whether the master is known to be of another cluster than the credentials.
-func (w *work) foreignTo(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
+// masterHasOtherCA reports whether the master is known to be of another cluster than the credentials.
+func (o *operation) masterHasOtherCA(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	d := tls.Dialer{Config: id.CAs.Client(nil)}
 	c, err := d.DialContext(ctx, "tcp", cfg.Cluster.Seed)
@@ -275,27 +275,27 @@ func (w *work) foreignTo(ctx context.Context, cfg config.Config, id *trust.Ident
 	return errors.Is(err, trust.ErrWrongCA)
 }
 
-// accepted reports whether the credentials are of the master's cluster, and not refused there. A master that says nothing is
+// credentialsAccepted reports whether the credentials are of the master's cluster, and not refused there. A master that says nothing is
 // given the benefit of the doubt.
-func (w *work) accepted(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
-	return !node.Refused(cfg) && !w.foreignTo(ctx, cfg, id) && !w.forgotten(ctx, cfg, id)
+func (o *operation) credentialsAccepted(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
+	return !node.Refused(cfg) && !o.masterHasOtherCA(ctx, cfg, id) && !o.credentialsRefused(ctx, cfg, id)
 }
 
 const (
 	// noBundle is the digest of no bundle.
 	noBundle = "0000000000000000000000000000000000000000000000000000000000000000"
-	// forgottenTries is how often a master is asked that hangs up: its reason may be lost with the connection.
-	forgottenTries = 3
+	// refusedTries is how often a master is asked that hangs up: its reason may be lost with the connection.
+	refusedTries = 3
 )
 
-// forgotten reports whether the master is known to refuse the credentials, already when a connection is made or afterwards: they let a
+// credentialsRefused reports whether the master is known to refuse the credentials, already when a connection is made or afterwards: they let a
 // node ask for a bundle, and nobody else.
-func (w *work) forgotten(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
+func (o *operation) credentialsRefused(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	client := api.NewRemote([]string{cfg.Cluster.Seed}, id.Client(), "")
 	defer client.Close()
-	for range forgottenTries {
+	for range refusedTries {
 		content, err := client.Bundle(ctx, noBundle)
 		if err == nil {
 			_ = content.Close() // it is of no use
@@ -313,22 +313,22 @@ func (w *work) forgotten(ctx context.Context, cfg config.Config, id *trust.Ident
 	return false
 }
 
-// joinPatience is how long a join waits for an agent that the master has refused to let go of the state folder.
-const joinPatience = 15 * time.Second
+// joinTimeout is how long a join waits for an agent that the master has refused to let go of the state folder.
+const joinTimeout = 15 * time.Second
 
 // join gets credentials. The agent with the old ones, if there is one, ends first.
-func (w *work) join(ctx context.Context, cfg config.Config, token trust.Token) error {
-	err := w.endAgent(ctx, w.see(ctx).Service)
+func (o *operation) join(ctx context.Context, cfg config.Config, token trust.Token) error {
+	err := o.stopAgent(ctx, o.observe(ctx).Service)
 	if err != nil {
 		return err
 	}
-	until(ctx, joinPatience, func() bool {
+	pollUntil(ctx, joinTimeout, func() bool {
 		_, err = node.Join(ctx, cfg, cfg.Cluster.Seed, token)
 		return !errors.Is(err, node.ErrInUse)
 	})
 	var refusal *api.Error
 	if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
-		w.reply.NameTaken = true
+		o.response.NameTaken = true
 		cause, _, _ := strings.Cut(refusal.Msg, ";") // what follows is for those who join by hand
 		return &protocol.Problem{Cause: cause,
 			Cure: fmt.Sprintf("give this one another name, with `name:` in cluster.yaml; or, if that machine is gone, free it on the master: mlfnode forget %s", cfg.Node)}
@@ -336,42 +336,42 @@ func (w *work) join(ctx context.Context, cfg config.Config, token trust.Token) e
 	if err != nil {
 		return err
 	}
-	w.did("joined")
-	w.order.Desired.Restart = true
+	o.recordChange("joined")
+	o.request.Desired.Restart = true
 	return nil
 }
 
-// run starts the node, or restarts it if it runs something other than what is installed.
-func (w *work) run(ctx context.Context) error {
-	seen := w.see(ctx)
-	if seen.Active && seen.Service != "" && !seen.Stale && !w.order.Desired.Restart {
+// ensureRunning starts the node, or restarts it if it runs something other than what is installed.
+func (o *operation) ensureRunning(ctx context.Context) error {
+	seen := o.observe(ctx)
+	if seen.Active && seen.Service != "" && !seen.Stale && !o.request.Desired.Restart {
 		return nil
 	}
-	r := record{Role: w.order.Desired.Role, Service: seen.Service}
+	r := startRecord{Role: o.request.Desired.Role, Service: seen.Service}
 	if r.Service == "" {
 		r.Service = seen.BestService
 	}
-	if err := w.writeRecord(r); err != nil {
+	if err := o.writeRecord(r); err != nil {
 		return err
 	}
-	launch := w.launchService
+	launch := o.launchService
 	if r.Service == protocol.ServiceBackground {
-		launch = w.launchBackground
+		launch = o.launchBackground
 	}
 	if err := launch(ctx, r); err != nil {
 		return err
 	}
-	r.Program, r.Config = w.programDigest(), digestFile(w.Config())
-	if err := w.writeRecord(r); err != nil {
+	r.Program, r.Config = o.programDigest(), digestFile(o.Config())
+	if err := o.writeRecord(r); err != nil {
 		return err
 	}
 	if seen.Active {
-		w.did("restarted")
+		o.recordChange("restarted")
 		return nil
 	}
-	w.did("started")
+	o.recordChange("started")
 	if r.Service == protocol.ServiceBackground {
-		w.reply.Notes = append(w.reply.Notes, noReboot)
+		o.response.Notes = append(o.response.Notes, noRestartNote)
 	}
 	return nil
 }

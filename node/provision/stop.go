@@ -23,68 +23,68 @@ import (
 	"mlfnode/node/service"
 )
 
-// stopPatience is how long a node that stops may take while it does not say that it sees trials to their ends.
-const stopPatience = 5 * time.Second
+// stopTimeout is how long a node that stops may take while it does not say that it sees trials to their ends.
+const stopTimeout = 5 * time.Second
 
-// hangs reports whether a node that was asked to stop has not done so for longer than it may: patience, or for as long as it says that it
+// stopTimedOut reports whether a node that was asked to stop has not done so for longer than it may: patience, or for as long as it says that it
 // sees trials to their ends.
-func hangs(p protocol.Layout, asked time.Time, patience time.Duration) bool {
+func stopTimedOut(p protocol.Layout, asked time.Time, patience time.Duration) bool {
 	took, sign := time.Since(asked), node.StopSign(p.State())
 	return took > node.StopLimit || took > patience && time.Since(sign) > node.SignPatience
 }
 
 // stop ends everything that start has started.
-func (w *work) stop(ctx context.Context) error {
-	if !w.marked() { // so nothing is put there, either
-		return w.stopAll(ctx)
+func (o *operation) stop(ctx context.Context) error {
+	if !o.isNodeFolder() { // so nothing is put there, either
+		return o.stopAll(ctx)
 	}
-	return w.locked(w.stopAll)(ctx)
+	return o.withLock(o.stopAll)(ctx)
 }
 
-func (w *work) stopAll(ctx context.Context) error {
-	if err := w.elsewhere(); err != nil {
+func (o *operation) stopAll(ctx context.Context) error {
+	if err := o.refuseOtherMachine(); err != nil {
 		return err
 	}
-	was, held := w.see(ctx), w.held()
-	left := len(ofNode(w.Layout)) > 0
-	failed := []error{w.endAgent(ctx, was.Service)}
-	w.endHolder(ctx)
-	end(ctx, func() []process { return ofNode(w.Layout) }, unix.SIGTERM, time.Second)
-	failed = append(failed, w.reap(ctx), removeFile(recordFile(w.Layout)))
+	was, held := o.observe(ctx), o.heldPorts()
+	left := len(nodeProcesses(o.Layout)) > 0
+	failed := []error{o.stopAgent(ctx, was.Service)}
+	o.stopManualAgent(ctx)
+	terminate(ctx, func() []process { return nodeProcesses(o.Layout) }, unix.SIGTERM, time.Second)
+	failed = append(failed, o.killOrphanedTrials(ctx), removeIfPresent(recordFile(o.Layout)))
 	if was.Service != "" || was.Active || left {
-		w.did("stopped")
+		o.recordChange("stopped")
 	}
-	seen := w.see(ctx)
-	seen.Leftovers = w.left(seen, held)
+	seen := o.observe(ctx)
+	seen.Leftovers = o.leftovers(seen, held)
 	if err := errors.Join(failed...); err != nil {
-		w.reply.Observed = &seen
+		o.response.Observed = &seen
 		return err
 	}
-	if w.order.Leave && seen.Role == string(trust.Worker) {
-		if err := node.Leave(config.Config{StateDir: w.State()}); err != nil {
+	if o.request.Leave && seen.Role == string(trust.Worker) {
+		if err := node.Leave(config.Config{StateDir: o.State()}); err != nil {
 			return err
 		}
 		seen.Joined = false
 	}
-	if w.order.PutAside {
-		if err := w.putAside(ctx); err != nil {
+	if o.request.PutAside {
+		if err := o.putMovedStateAside(ctx); err != nil {
 			return err
 		}
-		seen = w.see(ctx)
+		seen = o.observe(ctx)
 	}
-	if w.order.Purge && len(seen.Leftovers) == 0 {
-		if err := w.purge(); err != nil {
+	if o.request.Purge && len(seen.Leftovers) == 0 {
+		if err := o.purge(); err != nil {
 			return err
 		}
-		seen = w.see(ctx)
+		seen = o.observe(ctx)
 	}
-	w.reply.Observed = &seen
+	o.response.Observed = &seen
 	return nil
 }
 
-// endAgent ends the agent that is kept running in this way, and takes its service away.
-func (w *work) endAgent(ctx context.Context, how string) error {
-	w.stopBackground(ctx)
+// stopAgent ends the agent that is kept running in this way, and takes its service away.
+func (o *operation) stopAgent(ctx context.Context, how string) error {
+	o.stopBackground(ctx)
 	if how != protocol.ServiceSystem && how != protocol.ServiceUser {
 		return nil
 	}
@@ -93,85 +93,85 @@ func (w *work) endAgent(ctx context.Context, how string) error {
 }
 
 // stopBackground ends the supervisor, which ends the agent.
-func (w *work) stopBackground(ctx context.Context) {
-	own, _ := supervisor(w.Layout)
+func (o *operation) stopBackground(ctx context.Context) {
+	own, _ := findSupervisor(o.Layout)
 	if own.PID == 0 {
 		return
 	}
 	_ = own.Signal(unix.SIGTERM) // it may be gone
 	asked := time.Now()
-	until(ctx, node.StopLimit, func() bool { return !own.Alive() || hangs(w.Layout, asked, stopPatience) })
+	pollUntil(ctx, node.StopLimit, func() bool { return !own.Alive() || stopTimedOut(o.Layout, asked, stopTimeout) })
 	if !own.Alive() {
 		return
 	}
 	_ = own.Signal(unix.SIGKILL)
-	until(ctx, killPatience, func() bool { return !own.Alive() })
-	end(ctx, func() []process { return agents(w.Layout) }, unix.SIGKILL, killPatience)
+	pollUntil(ctx, killTimeout, func() bool { return !own.Alive() })
+	terminate(ctx, func() []process { return agentProcesses(o.Layout) }, unix.SIGKILL, killTimeout)
 }
 
-// endHolder ends an agent that nobody keeps running, as one that was started by hand.
-func (w *work) endHolder(ctx context.Context) {
-	own, ok := processid.Of(node.Holder(w.State()))
-	if !ok || slices.Contains(lineage(), own.PID) || own.Signal(unix.SIGTERM) != nil {
+// stopManualAgent ends an agent that nobody keeps running, as one that was started by hand.
+func (o *operation) stopManualAgent(ctx context.Context) {
+	own, ok := processid.Of(node.Holder(o.State()))
+	if !ok || slices.Contains(selfAndAncestors(), own.PID) || own.Signal(unix.SIGTERM) != nil {
 		return
 	}
 	asked := time.Now()
-	until(ctx, node.StopLimit, func() bool { return !own.Alive() || hangs(w.Layout, asked, stopPatience) })
+	pollUntil(ctx, node.StopLimit, func() bool { return !own.Alive() || stopTimedOut(o.Layout, asked, stopTimeout) })
 }
 
-// reap kills trials that have lost their shims.
-func (w *work) reap(ctx context.Context) error {
-	b, err := os.ReadFile(filepath.Join(w.State(), "token"))
+// killOrphanedTrials kills trials that have lost their shims.
+func (o *operation) killOrphanedTrials(ctx context.Context) error {
+	b, err := os.ReadFile(filepath.Join(o.State(), "token"))
 	if err != nil {
 		return nil // no node has run here
 	}
-	if err := shim.Reap(ctx, node.ShimFolders(w.State()), strings.TrimSpace(string(b)), slog.New(slog.DiscardHandler)); err != nil {
+	if err := shim.Reap(ctx, node.ShimFolders(o.State()), strings.TrimSpace(string(b)), slog.New(slog.DiscardHandler)); err != nil {
 		return fmt.Errorf("end trials: %w", err)
 	}
 	return nil
 }
 
-// left lists what should be gone.
-func (w *work) left(seen protocol.Observed, held []doctor.Taken) []string {
+// leftovers lists what should be gone.
+func (o *operation) leftovers(seen protocol.Observed, held []doctor.Taken) []string {
 	var left []string
-	for _, p := range ofNode(w.Layout) {
+	for _, p := range nodeProcesses(o.Layout) {
 		left = append(left, fmt.Sprintf("process %d (%s)", p.PID, strings.TrimSpace(strings.Join(p.args, " "))))
 	}
 	if seen.Service != "" {
 		left = append(left, "the service "+service.Unit)
 	}
-	for _, t := range w.stillTaken(held) {
+	for _, t := range o.stillHeld(held) {
 		left = append(left, "port "+t.Port+", "+t.Cause)
 	}
 	return left
 }
 
-// held lists the ports that the node holds.
-func (w *work) held() []doctor.Taken {
-	cfg, err := w.settings(w.Config())
+// heldPorts lists the ports that the node holds.
+func (o *operation) heldPorts() []doctor.Taken {
+	cfg, err := o.loadConfig(o.Config())
 	if err != nil {
 		return nil // no node runs with them
 	}
-	own, _ := w.ports(cfg, true)
+	own, _ := o.ports(cfg, true)
 	return own
 }
 
-// stillTaken lists the ports that the node held and that are not free, but for those that another program was seen to have taken.
-func (w *work) stillTaken(held []doctor.Taken) []doctor.Taken {
-	cfg, err := w.settings(w.Config())
+// stillHeld lists the ports that the node held and that are not free, but for those that another program was seen to have taken.
+func (o *operation) stillHeld(held []doctor.Taken) []doctor.Taken {
+	cfg, err := o.loadConfig(o.Config())
 	if err != nil || len(held) == 0 {
 		return nil
 	}
-	own, others := w.ports(cfg, true)
+	own, others := o.ports(cfg, true)
 	unseen := slices.DeleteFunc(others, func(t doctor.Taken) bool { return t.PID > 0 })
 	return slices.DeleteFunc(append(own, unseen...), func(t doctor.Taken) bool {
 		return !slices.ContainsFunc(held, func(h doctor.Taken) bool { return h.Port == t.Port })
 	})
 }
 
-// marked reports whether the root folder is a node's.
-func (w *work) marked() bool {
-	for _, file := range []string{w.Program(), supervisorLock(w.Layout), filepath.Join(w.State(), "token")} {
+// isNodeFolder reports whether the root folder is a node's.
+func (o *operation) isNodeFolder() bool {
+	for _, file := range []string{o.Program(), supervisorLock(o.Layout), filepath.Join(o.State(), "token")} {
 		if _, err := os.Stat(file); err == nil {
 			return true
 		}

@@ -1,0 +1,131 @@
+package provision
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/cluster/trust"
+	"mlfnode/node"
+	"mlfnode/node/config"
+	"mlfnode/node/service"
+)
+
+// inspect says what is there.
+func (o *operation) inspect(ctx context.Context) error {
+	seen := o.observe(ctx)
+	if !seen.Active && seen.Config != "" {
+		seen.Problems = o.startProblems()
+	}
+	o.response.Observed = &seen
+	return nil
+}
+
+// startProblems are what keeps a node from working that does not answer.
+func (o *operation) startProblems() []protocol.Problem {
+	cfg, err := o.loadConfig(o.Config())
+	if err != nil {
+		return []protocol.Problem{*problemOf(o.configProblem(err, o.Config()))}
+	}
+	role := readRecord(o.Layout).Role
+	var found []protocol.Problem
+	for _, t := range o.takenPorts(cfg, role == string(trust.Master)) {
+		found = append(found, *portProblem(t))
+	}
+	return found
+}
+
+// agentTimeout bounds the question to an agent, which may hang.
+const agentTimeout = time.Second
+
+// observe looks at the machine.
+func (o *operation) observe(ctx context.Context) protocol.Observed {
+	s := protocol.Observed{Digest: o.programDigest(), BestService: protocol.ServiceBackground}
+	if s.Digest != "" {
+		s.Release = o.release
+	}
+	config, _ := os.ReadFile(o.Config())
+	s.Config = string(config)
+	o.observeIdentity(&s)
+	o.observeService(ctx, &s)
+	o.observeAgent(ctx, &s)
+	r := readRecord(o.Layout)
+	s.Stale = (s.Active || s.Service != "") && (r.Program != s.Digest || r.Config != digestOf(config))
+	return s
+}
+
+func (o *operation) observeIdentity(s *protocol.Observed) {
+	id, err := trust.LoadIdentity(filepath.Join(o.State(), "trust"))
+	if err == nil && node.CheckRestored(o.State()) == nil {
+		cfg := config.Config{StateDir: o.State()}
+		s.Moved, s.Node, s.Role, s.Cluster = node.Moved(cfg), string(id.Node), string(id.Role), id.Cluster.String()
+		s.Joined = !s.Moved && !node.Refused(cfg)
+	}
+}
+
+// observeService finds how the node is kept running, and what is the best way.
+func (o *operation) observeService(ctx context.Context, s *protocol.Observed) {
+	homes := []service.Home{{}}
+	if os.Getuid() != 0 {
+		homes = []service.Home{{User: true}}
+	}
+	for _, h := range homes {
+		state, err := service.Status(ctx, h)
+		if err != nil {
+			continue
+		}
+		if s.BestService = protocol.ServiceSystem; h.User {
+			s.BestService = protocol.ServiceUser
+		}
+		if state.Installed && strings.HasPrefix(state.Program, o.Program()+" ") {
+			s.Service, s.PID, s.Linger = s.BestService, state.PID, state.Linger
+		}
+	}
+	if own, _ := findSupervisor(o.Layout); own.PID > 0 {
+		s.Service, s.PID = protocol.ServiceBackground, own.PID
+	}
+}
+
+// observeAgent asks the agent.
+func (o *operation) observeAgent(ctx context.Context, s *protocol.Observed) {
+	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	defer cancel()
+	session, about := node.At(ctx, config.Config{StateDir: o.State()})
+	if session == nil {
+		return
+	}
+	defer session.Close()
+	s.Active, s.Working, s.Running = true, about.Working, about.Version
+	if s.PID == 0 {
+		s.PID = about.PID
+	}
+}
+
+// agentPID gives the process of the agent that answers, 0 when none does.
+func (o *operation) agentPID(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	defer cancel()
+	session, about := node.At(ctx, config.Config{StateDir: o.State()})
+	if session == nil {
+		return 0
+	}
+	defer session.Close()
+	return about.PID
+}
+
+// refuseOtherInstallation refuses a machine on which a service of another installation runs.
+func (o *operation) refuseOtherInstallation(ctx context.Context) error {
+	h := service.Home{User: os.Getuid() != 0}
+	state, err := service.Status(ctx, h)
+	if err != nil || !state.Installed || strings.HasPrefix(state.Program, o.Program()+" ") {
+		return nil
+	}
+	cure := "mlfnode service uninstall"
+	if h.User {
+		cure += " --user"
+	}
+	return &protocol.Problem{Cause: "another mlfnode is a service of this machine: " + state.Program, Cure: "on this machine: " + cure}
+}

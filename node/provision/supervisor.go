@@ -1,0 +1,222 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/node"
+	"mlfnode/node/durable"
+	"mlfnode/node/processid"
+)
+
+const (
+	// firstPause and longestPause are between the ends of agents and their next starts; the pause doubles. Running programs wait for the
+	// next agent for shim.DefaultPatience, in which several must have been started.
+	firstPause   = 200 * time.Millisecond
+	longestPause = 2 * time.Second
+	// stableAfter is how long an agent must have run for the next pause to be the first one again.
+	stableAfter = 30 * time.Second
+	// agentStopTimeout is how long an agent may take to end in good order, while it does not say that it sees trials to their ends.
+	agentStopTimeout = 20 * time.Second
+)
+
+// supervisor keeps one node running.
+type supervisor struct {
+	protocol.Layout
+	signals <-chan os.Signal
+	log     *slog.Logger
+	pause   time.Duration
+}
+
+// decision is what a supervisor is to do next.
+type decision int
+
+const (
+	restartAgent decision = iota // start the agent again
+	exit                         // end
+	restartSelf                  // start this program anew, as it lies there now
+	keepRunning                  // go on with what is under way
+)
+
+// Supervise is the supervisor of the node in the root folder: it starts the agent again whenever that ends. SIGTERM ends both, SIGHUP
+// is passed on, and SIGUSR2 restarts both, from the program as it is then, while trials continue.
+func Supervise(ctx context.Context, root string, signals <-chan os.Signal, stderr io.Writer) error {
+	s := &supervisor{Layout: protocol.Layout{Root: root}, signals: signals, log: slog.New(slog.NewTextHandler(stderr, nil)), pause: firstPause}
+	lock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	// Agents of a supervisor that was killed go on without one.
+	terminate(ctx, func() []process { return agentProcesses(s.Layout) }, unix.SIGUSR2, agentStopTimeout)
+	for {
+		switch v := s.runAgent(ctx); v {
+		case exit:
+			return nil
+		case restartSelf:
+			return s.execProgram()
+		}
+		switch s.waitBeforeRestart(ctx) {
+		case exit:
+			return nil
+		case restartSelf:
+			return s.execProgram()
+		}
+	}
+}
+
+// lockRetryTimeout is how long a restarted supervisor waits for its own lock.
+const lockRetryTimeout = 5 * time.Second
+
+// lock takes the root folder for this supervisor and says which process it is.
+func (s *supervisor) lock(ctx context.Context) (*os.File, error) {
+	f, err := os.OpenFile(supervisorLock(s.Layout), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the supervisor's lock: %w", err)
+	}
+	if !pollUntil(ctx, lockRetryTimeout, func() bool { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }) {
+		f.Close()
+		return nil, errors.New("another supervisor keeps it running")
+	}
+	host, err := os.Hostname()
+	if err == nil { // first, so that the number is never there without what tells whose it is
+		err = durable.WriteFile(supervisorID(s.Layout), []byte(processid.Self().String()+"\n"+host+"\n"), 0o600)
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write the supervisor's lock: %w", err)
+	}
+	return f, nil
+}
+
+// execProgram replaces this process by the program as it lies there now. It only returns when that fails.
+func (s *supervisor) execProgram() error {
+	args := []string{s.Program(), protocol.Command, SuperviseAction, "--root", s.Root}
+	return fmt.Errorf("restart the program: %w", syscall.Exec(s.Program(), args, os.Environ()))
+}
+
+// runAgent runs an agent until it ends.
+func (s *supervisor) runAgent(ctx context.Context) decision {
+	began := time.Now()
+	c, err := s.startAgent()
+	if err != nil {
+		s.log.Error("the agent can't be started", "err", err)
+		return restartAgent
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	look := time.NewTicker(logCheckInterval)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			if err := truncateFullLog(s.Layout); err != nil {
+				s.log.Warn("the log grows", "err", err)
+			}
+		case err := <-ended:
+			if s.log.Warn("the agent has ended", "err", err); time.Since(began) > stableAfter {
+				s.pause = firstPause
+			}
+			return restartAgent
+		case sig := <-s.signals:
+			if v := s.handleSignal(c.Process, sig, ended); v != keepRunning {
+				return v
+			}
+		case <-ctx.Done():
+			return s.handleSignal(c.Process, syscall.SIGTERM, ended)
+		}
+	}
+}
+
+// startAgent starts the agent, with its output in the log.
+func (s *supervisor) startAgent() (*exec.Cmd, error) {
+	log, err := openLog(s.Layout)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	for fd := 1; fd <= 2; fd++ { // what the supervisor itself says goes there, too
+		if err := unix.Dup3(int(log.Fd()), fd, 0); err != nil {
+			return nil, fmt.Errorf("take over the log: %w", err)
+		}
+	}
+	command := "join"
+	if readRecord(s.Layout).Role == "master" {
+		command = "master"
+	}
+	c := exec.Command(s.Program(), command, "--config", s.Config(), "--state-dir", s.State())
+	c.Dir, c.Stdout, c.Stderr = s.Root, log, log
+	return c, c.Start()
+}
+
+// handleSignal does what a signal asks of the agent.
+func (s *supervisor) handleSignal(agent *os.Process, sig os.Signal, ended <-chan error) decision {
+	pass, v := syscall.SIGTERM, exit
+	switch sig {
+	case syscall.SIGHUP:
+		_ = agent.Signal(sig) // it may just have ended
+		return keepRunning
+	case syscall.SIGUSR2:
+		pass, v = syscall.SIGUSR2, restartSelf
+	}
+	_ = agent.Signal(pass)
+	began, tick := time.Now(), time.NewTicker(node.SignInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return v
+		case <-tick.C:
+			if stopTimedOut(s.Layout, began, agentStopTimeout) {
+				s.log.Warn("the agent does not end and is killed")
+				_ = agent.Kill()
+				tick.Stop()
+			}
+		case sig := <-s.signals:
+			if sig == syscall.SIGTERM && v == restartSelf {
+				v = exit
+				_ = agent.Signal(sig)
+			}
+		}
+	}
+}
+
+// body waits until the agent is started again.
+func (s *supervisor) waitBeforeRestart(ctx context.Context) decision {
+	over := time.NewTimer(s.pause)
+	defer over.Stop()
+	s.pause = min(2*s.pause, longestPause)
+	for {
+		select {
+		case <-over.C:
+			return restartAgent
+		case sig := <-s.signals:
+			switch sig {
+			case syscall.SIGHUP:
+			case syscall.SIGUSR2:
+				return restartSelf
+			default:
+				return exit
+			}
+		case <-ctx.Done():
+			return exit
+		}
+	}
+}
