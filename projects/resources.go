@@ -3,17 +3,16 @@ package projects
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
 	"mlfnode/grid/jsonschema"
+	"mlfnode/grid/units"
 )
 
 func (s *schema) resources(what string, n *yaml.Node, t *task) {
@@ -128,28 +127,13 @@ func (s *schema) duration(what string, n *yaml.Node, to *time.Duration) {
 	*to = v
 }
 
-// parseSize reads `1GiB`, `500MB`, `1.5 GiB` or plain bytes.
+// parseSize reads `1GiB`, `500MB`, `1.5 GiB` or plain bytes. A prefix without B, as in 1G, is refused:
+// to some it is a power of 1000, to others of 1024.
 func parseSize(text string) (int64, error) {
-	m := regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?:([kKMGTP])(i?))?B?$`).FindStringSubmatch(text)
-	if m == nil || (m[2] != "" && !strings.HasSuffix(text, "B")) {
+	if !regexp.MustCompile(`^([0-9]+(\.0+)?|[0-9]+(\.[0-9]+)? ?([kKMGTP]i?)?B)$`).MatchString(text) {
 		return 0, fmt.Errorf("%q is not a size", text)
 	}
-	if v, err := strconv.ParseInt(m[1], 10, 64); err == nil && m[2] == "" {
-		return v, nil
-	}
-	base := 1000.0
-	if m[3] != "" {
-		base = 1024
-	}
-	unit := math.Pow(base, float64(1+strings.Index("KMGTP", strings.ToUpper(m[2]))))
-	if m[2] == "" {
-		unit = 1
-	}
-	v, err := strconv.ParseFloat(m[1], 64)
-	if v *= unit; err != nil || v >= math.MaxInt64 || v != math.Trunc(v) && unit == 1 {
-		return 0, fmt.Errorf("%q is not a size", text)
-	}
-	return int64(v), nil
+	return units.ParseSize(text)
 }
 
 // ParseDuration reads `1d`, `1h30m`, `90s`, `500ms`, or a plain number of seconds, as project.yaml has them.
@@ -157,22 +141,7 @@ func ParseDuration(text string) (time.Duration, error) {
 	if regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`).MatchString(text) {
 		text += "s"
 	}
-	if !regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(d|h|ms|m|s))+$`).MatchString(text) {
-		return 0, fmt.Errorf("%q is not a duration", text)
-	}
-	units := map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second, "ms": time.Millisecond}
-	total := 0.0
-	for _, m := range regexp.MustCompile(`([0-9.]+)(d|h|ms|m|s)`).FindAllStringSubmatch(text, -1) {
-		v, err := strconv.ParseFloat(m[1], 64)
-		if err != nil {
-			return 0, fmt.Errorf("%q is not a duration", text)
-		}
-		total += v * float64(units[m[2]])
-	}
-	if total >= math.MaxInt64 {
-		return 0, fmt.Errorf("%q is not a duration", text)
-	}
-	return time.Duration(math.Round(total)), nil
+	return units.ParseDuration(text)
 }
 
 // retries reads one number for all counted classes, or a map by class.

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"mlfnode/grid"
 	"mlfnode/grid/space"
+	"mlfnode/grid/units"
 )
 
 // joinOptional joins a flag that can stand alone, as -f of up, with the word after it: pflag takes a value there as -f=FILE only.
@@ -137,4 +139,21 @@ func parseSets(texts []string) ([]space.Axis, error) {
 		sets = append(sets, axis)
 	}
 	return sets, nil
+}
+
+// durationFlag is a duration with the units of project.yaml and node.yaml, which has days as well.
+type durationFlag time.Duration
+
+func (d *durationFlag) String() string { return time.Duration(*d).String() }
+
+// Type names the value in the help.
+func (d *durationFlag) Type() string { return "duration" }
+
+// Set implements pflag.Value.
+func (d *durationFlag) Set(text string) error {
+	v, err := units.ParseDuration(text)
+	if err == nil {
+		*d = durationFlag(v)
+	}
+	return err
 }

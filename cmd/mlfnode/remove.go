@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"mlfnode/grid"
+	"mlfnode/grid/units"
 	"mlfnode/node"
 	"mlfnode/node/api"
 )
@@ -51,12 +51,7 @@ func (f *removeFlags) check(args []string) (time.Duration, error) {
 	case len(args) > 0:
 		return 0, usage("remove takes sweeps or --older, not both", "mlfnode remove --older "+f.older)
 	}
-	if days, ok := strings.CutSuffix(f.older, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 15); err == nil && n > 0 {
-			return time.Duration(n) * 24 * time.Hour, nil
-		}
-	}
-	age, err := time.ParseDuration(f.older)
+	age, err := units.ParseDuration(f.older)
 	if err != nil || age <= 0 {
 		return 0, usage(fmt.Sprintf("--older %q is not an age", f.older), "write it as in 30d or 36h")
 	}

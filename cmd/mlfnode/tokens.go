@@ -37,7 +37,8 @@ the cluster's authority, so nobody can pose as the master.`,
 	}
 	f := c.Flags()
 	f.StringVar(&ask.Role, "role", "node", "what the token is for: node, operator, viewer or admin")
-	f.DurationVar(&ask.Expires, "expires", 24*time.Hour, "how long it is valid, as in 1h; 0 is forever, the default of roles other than node")
+	ask.Expires = 24 * time.Hour
+	f.Var((*durationFlag)(&ask.Expires), "expires", "how long it is valid, as in 1h; 0 is forever, the default of roles other than node")
 	f.IntVar(&ask.Uses, "uses", 0, "how many machines may join with it; 0 is any number")
 	f.StringVar(&ask.User, "user", "", "role of the person who joins with a node token: operator, viewer or none (default operator)")
 	f.StringVar(&ask.Note, "note", "", "a note for the list of tokens")

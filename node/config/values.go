@@ -7,9 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"mlfnode/grid"
+	"mlfnode/grid/units"
 	"mlfnode/node/api"
 	"mlfnode/node/worker"
 )
@@ -31,13 +30,8 @@ func count(v string) (int, error) {
 }
 
 func duration(v string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(v, "d"); ok {
-		if n, err := strconv.Atoi(days); err == nil && n >= 0 {
-			return time.Duration(n) * 24 * time.Hour, nil
-		}
-	}
-	d, err := time.ParseDuration(v)
-	if err != nil || d < 0 {
+	d, err := units.ParseDuration(v)
+	if err != nil {
 		return 0, fmt.Errorf("%q is not a duration; write one as in 90d or 36h", v)
 	}
 	return d, nil
@@ -45,11 +39,11 @@ func duration(v string) (time.Duration, error) {
 
 func size(to *int64) func(string) error {
 	return func(v string) error {
-		n, err := humanize.ParseBytes(v)
+		n, err := units.ParseSize(v)
 		if err != nil || n == 0 || n > 1<<60 {
 			return fmt.Errorf("%q is not a size; write one as in 500MB or 10GiB", v)
 		}
-		*to = int64(n)
+		*to = n
 		return nil
 	}
 }
