@@ -3,6 +3,7 @@ package grid
 import (
 	"time"
 
+	"mlfnode/grid/command"
 	"mlfnode/grid/space"
 )
 
@@ -79,4 +80,17 @@ type Source struct {
 type Objective struct {
 	Metric string `json:"metric"`
 	Goal   string `json:"goal"` // "maximize" or "minimize"
+}
+
+// Argv returns the program and arguments of one point, as command.Template does.
+func (t *Task) Argv(p space.Params) []string { return t.template().Argv(p) }
+
+// CheckCommand says why the task's command can't take parameters with these keys, as command.Template does.
+func (t *Task) CheckCommand(keys []string) error { return t.template().Check(keys) }
+
+// Display returns the command of one point as a line that a person can read and paste into a shell.
+func (t *Task) Display(p space.Params) string { return t.template().Display(p) }
+
+func (t *Task) template() *command.Template {
+	return &command.Template{Args: t.Command, Shell: t.Shell, Constants: t.Constants, Repeat: t.Repeat}
 }

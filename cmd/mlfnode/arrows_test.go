@@ -22,6 +22,7 @@ var layers = [][]string{
 	{"node/checkpoint"},
 	{"projects", "node/durable", "node/private", "node/processid", "node/parallel"},
 	{"grid"},
+	{"grid/command"},
 	{"grid/space"},
 	{"grid/condition", "grid/ranges", "grid/yamlfile"},
 	{"grid/problem"},

@@ -16,7 +16,7 @@ import (
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
-	"mlfnode/grid"
+	"mlfnode/grid/command"
 	"mlfnode/grid/printable"
 	"mlfnode/node"
 )
@@ -275,7 +275,7 @@ func markStopped(all []bootstrap.Outcome, file string) {
 			o.StoppedAt = &contexts[i].Down.At
 			o.Problem.Cause = "the node does not run, because the cluster was taken down on " + dayAndTime(*o.StoppedAt)
 			if file != bootstrap.DefaultFile {
-				o.Problem.Cure += " " + grid.ShellWords(file)
+				o.Problem.Cure += " " + command.Quote(file)
 			}
 		}
 	}

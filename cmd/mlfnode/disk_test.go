@@ -34,8 +34,8 @@ func fill(t *testing.T, dir string) string {
 	return ballast
 }
 
-// command runs one command line and gives its exit code and what it complained of.
-func command(t *testing.T, line string) (code int, stderr string) {
+// runLine runs one command line and returns its exit code and what it wrote to stderr.
+func runLine(t *testing.T, line string) (code int, stderr string) {
 	t.Helper()
 	var complaints bytes.Buffer
 	code = run(context.Background(), &interrupts{}, words(line), &bytes.Buffer{}, &complaints)
@@ -47,17 +47,17 @@ func TestFullDiskForState(t *testing.T) {
 	t.Chdir(t.TempDir())
 	t.Setenv("XDG_STATE_HOME", filepath.Join(disk, "state"))
 	ballast := fill(t, disk)
-	code, got := command(t, "sweep --set a=1 -- true")
+	code, got := runLine(t, "sweep --set a=1 -- true")
 	if code != exitFailed || !strings.Contains(got, "no space left on device") || !strings.Contains(got, "  try: ") {
 		t.Errorf("on a full disk: got exit code %d and %q", code, got)
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	if code, got := command(t, "sweep --quiet --set a=1 -- true"); code != 0 {
+	if code, got := runLine(t, "sweep --quiet --set a=1 -- true"); code != 0 {
 		t.Errorf("with room again: got exit code %d and %q", code, got)
 	}
-	if code, got := command(t, "results true-1"); code != 0 {
+	if code, got := runLine(t, "results true-1"); code != 0 {
 		t.Errorf("the first sweep is no longer there: got exit code %d and %q", code, got)
 	}
 }
@@ -71,7 +71,7 @@ func TestFullDiskForBundle(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state"))
 	t.Setenv("TMPDIR", disk)
 	before := listing(t, disk)
-	code, got := command(t, "sweep --set a=1 -- python3 prog.py")
+	code, got := runLine(t, "sweep --set a=1 -- python3 prog.py")
 	want := "mlfnode: the project can't be packed: no space left on device\n  try: make room in " + disk + ", or set TMPDIR to another folder\n"
 	if code != exitFailed || got != want {
 		t.Errorf("got exit code %d and %q, want %q", code, got, want)
@@ -92,13 +92,13 @@ func TestFullDiskForResults(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state"))
 	write(t, dir, map[string]string{"prog.sh": `echo x > "$MLF_OUT/file"`})
 	before := listing(t, disk)
-	code, got := command(t, "sweep --quiet --csv "+disk+"/out.csv --set a=1 -- sh prog.sh")
+	code, got := runLine(t, "sweep --quiet --csv "+disk+"/out.csv --set a=1 -- sh prog.sh")
 	want := "mlfnode: the table can't be written to " + disk + "/out.csv: no space left on device\n" +
 		"  try: the sweep is finished; write the table elsewhere with: mlfnode results prog-1 --csv=FILE\n"
 	if code != exitFailed || got != want {
 		t.Errorf("table: got exit code %d and %q, want %q", code, got, want)
 	}
-	code, got = command(t, "artifacts prog-1 -o "+disk)
+	code, got = runLine(t, "artifacts prog-1 -o "+disk)
 	want = "mlfnode: " + disk + "/0/file can't be written: no space left on device\n  try: choose a folder on another disk with -o\n"
 	if code != exitFailed || got != want {
 		t.Errorf("artifacts: got exit code %d and %q, want %q", code, got, want)
@@ -106,7 +106,7 @@ func TestFullDiskForResults(t *testing.T) {
 	if after := listing(t, disk); len(after) > len(before)+1 { // the folder 0
 		t.Errorf("got %v left behind", after)
 	}
-	if code, got := command(t, "results prog-1 --csv=out.csv"); code != 0 {
+	if code, got := runLine(t, "results prog-1 --csv=out.csv"); code != 0 {
 		t.Errorf("the results are lost: got exit code %d and %q", code, got)
 	}
 }
@@ -117,7 +117,7 @@ func TestFullDiskForRestore(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "backup")
 	c.mlfnode(0, "backup", file, "--state-dir", old.StateDir)
 	state := filepath.Join(gridtest.SmallDisk(t, "512k", unix.MNT_DETACH), "state")
-	code, got := command(t, "restore "+file+" --state-dir "+state)
+	code, got := runLine(t, "restore "+file+" --state-dir "+state)
 	if code != exitFailed || !strings.Contains(got, "nothing was restored: the disk of the state folder "+state+" is full\n  try: make room") {
 		t.Errorf("got exit code %d and %q", code, got)
 	}

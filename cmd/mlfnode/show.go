@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/grid"
+	"mlfnode/grid/command"
 	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/api"
@@ -158,7 +159,7 @@ func aboutSweep(d *api.Description) []factLine {
 	}
 	all := []factLine{{"state", stands}, {"submitted", submitted}}
 	if o := d.Origin; o != nil {
-		all = append(all, factLine{"command", grid.ShellWords(o.Command...)}, factLine{"folder", o.Folder}, factLine{"git", gitText(o.Git)})
+		all = append(all, factLine{"command", command.Quote(o.Command...)}, factLine{"folder", o.Folder}, factLine{"git", gitText(o.Git)})
 	}
 	all = append(all, factLine{"files", strings.Join(v.Bundles, ", then ")})
 	return append(all, settingsOf(d)...)
@@ -184,7 +185,7 @@ func settingsOf(d *api.Description) []factLine {
 		{"task", d.Sweep.Project + "." + t.Name},
 		{"program", bare.Display(nil)},
 		{"constants", assignmentsText(t.Constants)},
-		{"setup", grid.ShellWords(t.Setup...)}, {"venv", t.Venv}, {"image", d.Sweep.Image},
+		{"setup", command.Quote(t.Setup...)}, {"venv", t.Venv}, {"image", d.Sweep.Image},
 		{"environment", strings.Join(env, " ")},
 	}
 	all = append(all, parametersOf(&d.Space)...)

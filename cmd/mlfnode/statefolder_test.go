@@ -34,7 +34,7 @@ func TestStateOfAnotherUser(t *testing.T) {
 			lines = lines[:1]
 		}
 		for _, line := range lines {
-			code, said := command(t, line+" --state-dir "+state)
+			code, said := runLine(t, line+" --state-dir "+state)
 			if code != exitFailed || !strings.Contains(said, "belongs to the user ") || !strings.Contains(said, "sudo -u ") {
 				t.Errorf("%s, %s: got exit code %d and %s", what, line, code, said)
 			}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"mlfnode/grid"
+	"mlfnode/grid/command"
 	"mlfnode/node/api"
 )
 
@@ -113,14 +114,14 @@ func script(v *api.ByHand, devices []string) string {
 	if v.Image != "" {
 		words = []string{"docker run --rm", `-v "$PWD:$PWD" -w "$PWD" -v "$d:$d"`}
 		if len(devices) > 0 {
-			words = append(words, "--gpus "+grid.ShellWords(`"device=`+strings.Join(devices, ",")+`"`))
+			words = append(words, "--gpus "+command.Quote(`"device=`+strings.Join(devices, ",")+`"`))
 		}
 		for _, name := range v.Hidden {
 			words = append(words, "-e "+name)
 		}
 	}
 	for _, e := range v.Env {
-		word := e.Name + "=" + grid.ShellWords(e.Value)
+		word := e.Name + "=" + command.Quote(e.Value)
 		if slices.Contains(handFolders, e) {
 			word = e.Name + `="` + e.Value + `"`
 		}
@@ -131,11 +132,11 @@ func script(v *api.ByHand, devices []string) string {
 	}
 	prefix := strings.Join(words, " \\\n  ")
 	if v.Image != "" {
-		prefix += " \\\n  " + grid.ShellWords(v.Image)
+		prefix += " \\\n  " + command.Quote(v.Image)
 	}
 	if len(v.Setup) > 0 {
-		fmt.Fprintf(&b, "%s \\\n  %s\n", prefix, grid.ShellWords(v.Setup...))
+		fmt.Fprintf(&b, "%s \\\n  %s\n", prefix, command.Quote(v.Setup...))
 	}
-	fmt.Fprintf(&b, "%s \\\n  %s\n", prefix, grid.ShellWords(v.Command...))
+	fmt.Fprintf(&b, "%s \\\n  %s\n", prefix, command.Quote(v.Command...))
 	return b.String()
 }

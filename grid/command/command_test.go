@@ -1,4 +1,4 @@
-package grid
+package command
 
 import (
 	"os/exec"
@@ -22,24 +22,24 @@ func plain(key, text string) space.Param {
 func TestArgv(t *testing.T) {
 	on, off := space.Value{Text: "true", Kind: space.True}, space.Value{Text: "false", Kind: space.False}
 	for name, c := range map[string]struct {
-		task   Task
+		task   Template
 		params space.Params
 		want   []string
 	}{
-		"options": {Task{Command: []string{"p", "-u"}}, space.Params{number("lr", "1e-3"), plain("s", "a b"), {Key: "on", Value: on}, {Key: "off", Value: off}, plain("e", "")},
+		"options": {Template{Args: []string{"p", "-u"}}, space.Params{number("lr", "1e-3"), plain("s", "a b"), {Key: "on", Value: on}, {Key: "off", Value: off}, plain("e", "")},
 			[]string{"p", "-u", "--lr=1e-3", "--s=a b", "--on", "--e="}},
-		"constants first, replaced in place": {Task{Command: []string{"p"}, Constants: space.Params{plain("out", "r"), number("n", "1"), plain("z", "z")}},
+		"constants first, replaced in place": {Template{Args: []string{"p"}, Constants: space.Params{plain("out", "r"), number("n", "1"), plain("z", "z")}},
 			space.Params{number("lr", "1"), number("n", "2")}, []string{"p", "--out=r", "--n=2", "--z=z", "--lr=1"}},
-		"a flag replaces a constant": {Task{Command: []string{"p"}, Constants: space.Params{{Key: "v", Value: on}}}, space.Params{{Key: "v", Value: off}}, []string{"p"}},
-		"placeholders": {Task{Command: []string{"p", "{lr}", "x={n}/{lr}", "{other}", "{{lr}}", "{", "}", "{a {n}"}, Constants: space.Params{number("n", "7")}},
+		"a flag replaces a constant": {Template{Args: []string{"p"}, Constants: space.Params{{Key: "v", Value: on}}}, space.Params{{Key: "v", Value: off}}, []string{"p"}},
+		"placeholders": {Template{Args: []string{"p", "{lr}", "x={n}/{lr}", "{other}", "{{lr}}", "{", "}", "{a {n}"}, Constants: space.Params{number("n", "7")}},
 			space.Params{number("lr", "0.1"), number("z", "1")}, []string{"p", "0.1", "x=7/0.1", "{other}", "{{lr}}", "{", "}", "{a 7", "--z=1"}},
-		"JSON":           {Task{Command: []string{"p", `{"a": {lr}, "b": {}}`}}, space.Params{number("lr", "1")}, []string{"p", `{"a": 1, "b": {}}`}},
-		"escaped only":   {Task{Command: []string{"p", "{{lr}}"}}, space.Params{number("lr", "1")}, []string{"p", "{{lr}}", "--lr=1"}},
-		"flag in place":  {Task{Command: []string{"p", "{on}", "{off}"}}, space.Params{{Key: "on", Value: on}, {Key: "off", Value: off}}, []string{"p", "true", "false"}},
-		"no second turn": {Task{Command: []string{"p", "{a}"}}, space.Params{plain("a", "{b}"), plain("b", "x")}, []string{"p", "{b}", "--b=x"}},
-		"shell": {Task{Shell: "a | p\n", Constants: space.Params{plain("o", "x")}}, space.Params{plain("s", "it's $x"), {Key: "on", Value: on}},
+		"JSON":           {Template{Args: []string{"p", `{"a": {lr}, "b": {}}`}}, space.Params{number("lr", "1")}, []string{"p", `{"a": 1, "b": {}}`}},
+		"escaped only":   {Template{Args: []string{"p", "{{lr}}"}}, space.Params{number("lr", "1")}, []string{"p", "{{lr}}", "--lr=1"}},
+		"flag in place":  {Template{Args: []string{"p", "{on}", "{off}"}}, space.Params{{Key: "on", Value: on}, {Key: "off", Value: off}}, []string{"p", "true", "false"}},
+		"no second turn": {Template{Args: []string{"p", "{a}"}}, space.Params{plain("a", "{b}"), plain("b", "x")}, []string{"p", "{b}", "--b=x"}},
+		"shell": {Template{Shell: "a | p\n", Constants: space.Params{plain("o", "x")}}, space.Params{plain("s", "it's $x"), {Key: "on", Value: on}},
 			[]string{"/bin/sh", "-c", `a | p --o=x --s='it'\''s $x' --on`}},
-		"shell placeholders": {Task{Shell: `p {a} "{a}" '{a}' "$(p {a})" ${a} {{a}} {b} # {a}`}, space.Params{plain("a", `$'"`)},
+		"shell placeholders": {Template{Shell: `p {a} "{a}" '{a}' "$(p {a})" ${a} {{a}} {b} # {a}`}, space.Params{plain("a", `$'"`)},
 			[]string{"/bin/sh", "-c", `p '$'\''"' "\$'\"" '$'\''"' "$(p '$'\''"')" ${a} {{a}} {b} # {a}`}},
 	} {
 		if got := c.task.Argv(c.params); !cmp.Equal(got, c.want) {
@@ -57,7 +57,7 @@ func TestShellKeepsValues(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		value := rapid.StringMatching("[a-z '\"$`\\\\;&|()#~*{}!=\n\té-]{0,12}").Draw(t, "value")
 		for i, place := range places {
-			task := Task{Shell: place}
+			task := Template{Shell: place}
 			argv := task.Argv(space.Params{plain("v", value)})
 			out, err := exec.Command(argv[0], argv[1:]...).Output()
 			if err != nil {
@@ -78,7 +78,7 @@ func TestDisplayIsOneLineThatRuns(t *testing.T) {
 	bash := gridtest.Program(t, "bash") // reads every form of quotes
 	rapid.Check(t, func(t *rapid.T) {
 		value := strings.ReplaceAll(rapid.String().Draw(t, "value"), "\x00", "")
-		task := Task{Command: []string{"printf", "%s.", value, "{v}"}}
+		task := Template{Args: []string{"printf", "%s.", value, "{v}"}}
 		line := task.Display(space.Params{plain("v", value), plain("w", value)})
 		if !isVisible(line) {
 			t.Fatalf("line %q has characters that a terminal would act on", line)
@@ -93,13 +93,13 @@ func TestDisplayIsOneLineThatRuns(t *testing.T) {
 func TestDisplay(t *testing.T) {
 	params := space.Params{number("lr", "0.1"), plain("s", "a b")}
 	for _, c := range []struct {
-		task Task
+		task Template
 		want string
 	}{
-		{Task{Command: []string{"python3", "-u", "my train.py"}}, "python3 -u 'my train.py' --lr=0.1 --s='a b'"},
-		{Task{Shell: "python3 x.py | tee log"}, "python3 x.py | tee log --lr=0.1 --s='a b'"},
-		{Task{Shell: "a\nb"}, `/bin/sh -c $'a\nb --lr=0.1 --s=\'a b\''`},
-		{Task{Command: []string{"p", "\x1b[31m"}}, `p $'\x1b[31m' --lr=0.1 --s='a b'`},
+		{Template{Args: []string{"python3", "-u", "my train.py"}}, "python3 -u 'my train.py' --lr=0.1 --s='a b'"},
+		{Template{Shell: "python3 x.py | tee log"}, "python3 x.py | tee log --lr=0.1 --s='a b'"},
+		{Template{Shell: "a\nb"}, `/bin/sh -c $'a\nb --lr=0.1 --s=\'a b\''`},
+		{Template{Args: []string{"p", "\x1b[31m"}}, `p $'\x1b[31m' --lr=0.1 --s='a b'`},
 	} {
 		if got := c.task.Display(params); got != c.want {
 			t.Errorf("got %s, want %s", got, c.want)
@@ -112,18 +112,18 @@ func TestListsOfArguments(t *testing.T) {
 	t.Parallel()
 	layers := space.Params{{Key: "layers", Value: space.Value{Text: `[64,"a b"]`, Kind: space.List}}, {Key: "lr", Value: space.Value{Text: "1", Kind: space.Number}}}
 	for _, c := range []struct {
-		task Task
+		task Template
 		want string
 	}{
-		{Task{Command: []string{"p"}}, `p|--layers|64|a b|--lr=1`},
-		{Task{Command: []string{"p", "{layers}", "-x"}}, `p|64|a b|-x|--lr=1`},
-		{Task{Command: []string{"p", "layers={layers}"}}, `p|layers=64 a b|--lr=1`},
-		{Task{Shell: "p {lr}"}, `/bin/sh|-c|p 1 --layers 64 'a b'`},
-		{Task{Shell: "p {layers}"}, `/bin/sh|-c|p '64 a b' --lr=1`},
-		{Task{Command: []string{"sh", "-c", "p {layers}"}}, `sh|-c|p '64 a b'|--lr=1`},
+		{Template{Args: []string{"p"}}, `p|--layers|64|a b|--lr=1`},
+		{Template{Args: []string{"p", "{layers}", "-x"}}, `p|64|a b|-x|--lr=1`},
+		{Template{Args: []string{"p", "layers={layers}"}}, `p|layers=64 a b|--lr=1`},
+		{Template{Shell: "p {lr}"}, `/bin/sh|-c|p 1 --layers 64 'a b'`},
+		{Template{Shell: "p {layers}"}, `/bin/sh|-c|p '64 a b' --lr=1`},
+		{Template{Args: []string{"sh", "-c", "p {layers}"}}, `sh|-c|p '64 a b'|--lr=1`},
 	} {
 		if got := strings.Join(c.task.Argv(layers), "|"); got != c.want {
-			t.Errorf("%v%s: got %s, want %s", c.task.Command, c.task.Shell, got, c.want)
+			t.Errorf("%v%s: got %s, want %s", c.task.Args, c.task.Shell, got, c.want)
 		}
 	}
 }
@@ -133,13 +133,13 @@ func TestRepeatIsNoOption(t *testing.T) {
 	t.Parallel()
 	p := space.Params{{Key: "lr", Value: space.Value{Text: "1", Kind: space.Number}}, {Key: space.RepeatKey, Value: space.Value{Text: "3", Kind: space.Number}}}
 	for _, c := range []struct {
-		task Task
+		task Template
 		want string
 	}{
-		{Task{Command: []string{"p"}, Repeat: true}, "p --lr=1"},
-		{Task{Command: []string{"p", "--seed={repeat}"}, Repeat: true}, "p --seed=3 --lr=1"},
-		{Task{Shell: "p", Repeat: true}, "/bin/sh -c p --lr=1"},
-		{Task{Command: []string{"p"}}, "p --lr=1 --repeat=3"},
+		{Template{Args: []string{"p"}, Repeat: true}, "p --lr=1"},
+		{Template{Args: []string{"p", "--seed={repeat}"}, Repeat: true}, "p --seed=3 --lr=1"},
+		{Template{Shell: "p", Repeat: true}, "/bin/sh -c p --lr=1"},
+		{Template{Args: []string{"p"}}, "p --lr=1 --repeat=3"},
 	} {
 		if got := strings.Join(c.task.Argv(p), " "); got != c.want {
 			t.Errorf("%+v: got %s, want %s", c.task, got, c.want)

@@ -1,4 +1,7 @@
-package grid
+// Package command makes the command of a trial from the command of its task and the trial's parameters: arguments, placeholders,
+// and options. Where a shell reads the command, it parses the script and quotes each value for its place, so that no value is
+// ever read as code.
+package command
 
 import (
 	"fmt"
@@ -11,14 +14,22 @@ import (
 	"mlfnode/grid/space"
 )
 
-// Argv gives the program and arguments of one point. Constants come first, then the parameters; a parameter with the key of a
+// Template is the command of a task, with placeholders `{key}` for parameters. Either Args or Shell is set.
+type Template struct {
+	Args      []string     // program and arguments
+	Shell     string       // a script for `/bin/sh -c`
+	Constants space.Params // options that every point gets
+	Repeat    bool         // the parameter space.RepeatKey is not an option
+}
+
+// Argv returns the program and arguments of one point. Constants come first, then the parameters; a parameter with the key of a
 // constant takes its place. Every option is `--key=value`, `--key` for a true flag, nothing for a false one and `--key a b` for a list. `{key}` in the
 // command is replaced by the value, and that key is not appended; any other brace stays, doubled ones too. A shell command
 // becomes `/bin/sh -c script`; there, and in the script of a command like `bash -c script`, a value is quoted as its place asks,
-// so that it is never read as code, and `${key}` is the shell's own. A command that CheckCommand refuses becomes one that says
+// so that it is never read as code, and `${key}` is the shell's own. A command that Check refuses becomes one that says
 // why and fails.
-func (t *Task) Argv(p space.Params) []string {
-	c := t.command(p)
+func (t *Template) Argv(p space.Params) []string {
+	c := t.expand(p)
 	argv, err := c.argv(t)
 	if err != nil {
 		return []string{"/bin/sh", "-c", "echo " + quote(err.Error()) + " >&2; exit 2"}
@@ -26,36 +37,36 @@ func (t *Task) Argv(p space.Params) []string {
 	return argv
 }
 
-// CheckCommand refuses a command with a placeholder for a key, or a constant, at a place where no shell can be kept from
+// Check refuses a command with a placeholder for a key, or a constant, at a place where no shell can be kept from
 // reading a value as code, and one that takes no further options although a key is to be appended.
-func (t *Task) CheckCommand(keys []string) error {
+func (t *Template) Check(keys []string) error {
 	p := make(space.Params, len(keys))
 	for i, k := range keys {
 		p[i] = space.Param{Key: k, Value: space.Value{Text: "x"}}
 	}
-	_, err := t.command(p).argv(t)
+	_, err := t.expand(p).argv(t)
 	return err
 }
 
-func (c *command) argv(t *Task) ([]string, error) {
+func (c *expansion) argv(t *Template) ([]string, error) {
 	if t.Shell != "" {
 		filled, err := c.fill(strings.TrimRight(t.Shell, " \t\n"), true, syntax.LangBash, syntax.LangPOSIX)
 		return []string{"/bin/sh", "-c", filled}, err
 	}
-	argv := make([]string, 0, len(t.Command)+len(c.params))
+	argv := make([]string, 0, len(t.Args)+len(c.params))
 	script := -1
-	if slices.ContainsFunc(t.Command, func(s string) bool { return strings.IndexByte(s, '{') >= 0 }) {
-		script = scriptArgument(t.Command)
+	if slices.ContainsFunc(t.Args, func(s string) bool { return strings.IndexByte(s, '{') >= 0 }) {
+		script = scriptArgument(t.Args)
 	}
-	for i, element := range t.Command {
-		if k := c.alone(element); i != script && k >= 0 && readingOf(t.Command, i) == asText {
+	for i, element := range t.Args {
+		if k := c.alone(element); i != script && k >= 0 && readingOf(t.Args, i) == asText {
 			c.used[k] = true
 			argv = append(argv, c.params[k].Value.Words()...)
 			continue
 		}
 		if i != script {
 			filled := c.expand(element)
-			if err := c.checkElement(t.Command, i, element, filled); err != nil {
+			if err := c.checkElement(t.Args, i, element, filled); err != nil {
 				return nil, err
 			}
 			argv = append(argv, filled)
@@ -69,14 +80,14 @@ func (c *command) argv(t *Task) ([]string, error) {
 	}
 	named := len(argv)
 	argv = c.appendOptions(argv)
-	if err := checkPlain(argv[named:]...); err != nil && readingOf(t.Command, len(t.Command)) == asWords {
+	if err := checkPlain(argv[named:]...); err != nil && readingOf(t.Args, len(t.Args)) == asWords {
 		return nil, err
 	}
 	return argv, nil
 }
 
 // checkElement refuses a value in an argument that the program gives to a shell.
-func (c *command) checkElement(words []string, at int, element, filled string) error {
+func (c *expansion) checkElement(words []string, at int, element, filled string) error {
 	if element == filled {
 		return nil
 	}
@@ -101,7 +112,7 @@ func checkPlain(values ...string) error {
 }
 
 // fill puts values into a shell script and, with append, the other options behind its last command.
-func (c *command) fill(text string, append bool, dialects ...syntax.LangVariant) (string, error) {
+func (c *expansion) fill(text string, append bool, dialects ...syntax.LangVariant) (string, error) {
 	if f := checkScript(text); f != nil {
 		return "", f
 	}
@@ -144,10 +155,10 @@ func (c *command) fill(text string, append bool, dialects ...syntax.LangVariant)
 }
 
 // text is a parameter as one text: the arguments of a list have spaces between them.
-func (c *command) text(k int) string { return strings.Join(c.params[k].Value.Words(), " ") }
+func (c *expansion) text(k int) string { return strings.Join(c.params[k].Value.Words(), " ") }
 
 // alone gives the place of the parameter with a list of arguments that is all of an element, or -1.
-func (c *command) alone(element string) int {
+func (c *expansion) alone(element string) int {
 	k := -1
 	if strings.HasPrefix(element, "{") {
 		if at, length := c.placeholder(element); at >= 0 && length == len(element) && c.params[at].Value.Kind == space.List {
@@ -158,21 +169,21 @@ func (c *command) alone(element string) int {
 }
 
 // place gives the place of a parameter, or -1.
-func (c *command) place(key string) int {
+func (c *expansion) place(key string) int {
 	return slices.IndexFunc(c.params, func(p space.Param) bool { return p.Key == key })
 }
 
 // Display gives the command of one point as a line that a person can read and paste into a shell.
-func (t *Task) Display(p space.Params) string {
+func (t *Template) Display(p space.Params) string {
 	argv := t.Argv(p)
 	if t.Shell != "" && isVisible(argv[2]) {
 		return argv[2]
 	}
-	return ShellWords(argv...)
+	return Quote(argv...)
 }
 
-// ShellWords gives words as a line that a person can read and paste into a shell.
-func ShellWords(words ...string) string {
+// Quote gives words as a line that a person can read and paste into a shell.
+func Quote(words ...string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
 		quoted[i] = quoteVisible(w)
@@ -180,13 +191,13 @@ func ShellWords(words ...string) string {
 	return strings.Join(quoted, " ")
 }
 
-// command is the making of one point's arguments.
-type command struct {
+// expansion is the making of one point's arguments.
+type expansion struct {
 	params space.Params
 	used   []bool // the parameter stands in the command itself
 }
 
-func (t *Task) command(p space.Params) *command {
+func (t *Template) expand(p space.Params) *expansion {
 	all := make(space.Params, 0, len(t.Constants)+len(p))
 	all = append(all, t.Constants...)
 	for _, q := range p {
@@ -196,7 +207,7 @@ func (t *Task) command(p space.Params) *command {
 			all = append(all, q)
 		}
 	}
-	c := &command{params: all, used: make([]bool, len(all))}
+	c := &expansion{params: all, used: make([]bool, len(all))}
 	if k := c.place(space.RepeatKey); t.Repeat && k >= 0 {
 		c.used[k] = true // it is no option
 	}
@@ -204,7 +215,7 @@ func (t *Task) command(p space.Params) *command {
 }
 
 // placeholder reads `{key}` at the start of s. It gives the parameter's place, or -1 when s starts with something else.
-func (c *command) placeholder(s string) (place, length int) {
+func (c *expansion) placeholder(s string) (place, length int) {
 	end := strings.IndexByte(s, '}')
 	if end < 0 || s[0] != '{' {
 		return -1, 0
@@ -217,17 +228,17 @@ func (c *command) placeholder(s string) (place, length int) {
 	return -1, 0
 }
 
-func (c *command) expand(element string) string {
+func (c *expansion) expand(element string) string {
 	return c.replace(element, func(string) {})
 }
 
 // valuesIn gives the values that are put into an argument.
-func (c *command) valuesIn(element string) (values []string) {
+func (c *expansion) valuesIn(element string) (values []string) {
 	c.replace(element, func(v string) { values = append(values, v) })
 	return values
 }
 
-func (c *command) replace(element string, each func(value string)) string {
+func (c *expansion) replace(element string, each func(value string)) string {
 	if strings.IndexByte(element, '{') < 0 {
 		return element
 	}
@@ -251,9 +262,9 @@ func (c *command) replace(element string, each func(value string)) string {
 }
 
 // options gives the parameters that the command does not name itself.
-func (c *command) options() []string { return c.appendOptions(nil) }
+func (c *expansion) options() []string { return c.appendOptions(nil) }
 
-func (c *command) appendOptions(out []string) []string {
+func (c *expansion) appendOptions(out []string) []string {
 	for k, q := range c.params {
 		switch {
 		case c.used[k] || q.Value.Kind == space.False:

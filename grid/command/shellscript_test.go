@@ -1,4 +1,4 @@
-package grid
+package command
 
 import (
 	"os"
@@ -107,16 +107,16 @@ func TestPlaceholderIsText(t *testing.T) {
 	bash := gridtest.Program(t, "bash")
 	dir := t.TempDir()
 	for _, a := range accepted {
-		task := Task{Shell: a.script}
-		if err := task.CheckCommand([]string{"v"}); err != nil && a.before != "\x00" {
+		task := Template{Shell: a.script}
+		if err := task.Check([]string{"v"}); err != nil && a.before != "\x00" {
 			t.Errorf("%s: %v", a.script, err)
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		value := nasty().Draw(t, "value")
 		a := rapid.SampledFrom(accepted).Draw(t, "place")
-		forms := map[string]Task{
-			"shell": {Shell: a.script}, "sh -c": {Command: []string{"sh", "-ec", a.script}}, "bash": {Command: []string{bash, "-e", "-c", a.script, "bash", "x"}},
+		forms := map[string]Template{
+			"shell": {Shell: a.script}, "sh -c": {Args: []string{"sh", "-ec", a.script}}, "bash": {Args: []string{bash, "-e", "-c", a.script, "bash", "x"}},
 		}
 		for name, task := range forms {
 			out, err := runScript(t, dir, task.Argv(space.Params{plain("v", value)}))
@@ -124,7 +124,7 @@ func TestPlaceholderIsText(t *testing.T) {
 			if a.before == "\x00" { // more than one value, or refused
 				want = out
 			}
-			if task.CheckCommand([]string{"v"}) == nil && (err != nil || out != want) {
+			if task.Check([]string{"v"}) == nil && (err != nil || out != want) {
 				t.Fatalf("%s of %s with %q: got %q, %v, want %q from %q", name, a.script, value, out, err, want, task.Argv(space.Params{plain("v", value)}))
 			}
 		}
@@ -136,8 +136,8 @@ func TestPlaceholderIsText(t *testing.T) {
 func TestPlaceholderRefused(t *testing.T) {
 	dir := t.TempDir()
 	for _, text := range refused {
-		task := Task{Shell: text}
-		err := task.CheckCommand([]string{"v"})
+		task := Template{Shell: text}
+		err := task.Check([]string{"v"})
 		if err == nil {
 			t.Errorf("%q: got no error, want a refusal", text)
 			continue
@@ -147,7 +147,7 @@ func TestPlaceholderRefused(t *testing.T) {
 				t.Errorf("%q with %q: got success, want a failure with the reason %q", text, value, err)
 			}
 		}
-		if inner := (&Task{Command: []string{"bash", "-c", text}}); inner.CheckCommand([]string{"v"}) == nil {
+		if inner := (&Template{Args: []string{"bash", "-c", text}}); inner.Check([]string{"v"}) == nil {
 			t.Errorf("bash -c %q: got no error, want a refusal", text)
 		}
 	}
@@ -166,7 +166,7 @@ func TestScriptArgument(t *testing.T) {
 		{[]string{"python3", "-c", "print('{v}')"}, []string{"python3", "-c", "print('" + value + "')"}},
 		{[]string{"prog", "{v}"}, []string{"prog", value}},
 	} {
-		task := Task{Command: c.command}
+		task := Template{Args: c.command}
 		if got := task.Argv(space.Params{plain("v", value)}); strings.Join(got, "\x00") != strings.Join(c.want, "\x00") {
 			t.Errorf("%q:\ngot  %q\nwant %q", c.command, got, c.want)
 		}
@@ -183,15 +183,15 @@ func TestOptionsBehindLastCommand(t *testing.T) {
 		{"set -e\na && b || p x", "set -e\na && b || p x --k=v"},
 		{"p &", ""}, {"for x in a; do p; done", ""}, {"(p)", ""}, {"{ p; }", ""}, {"x=1", ""},
 	} {
-		task := Task{Shell: c.shell}
-		err := task.CheckCommand([]string{"k"})
+		task := Template{Shell: c.shell}
+		err := task.Check([]string{"k"})
 		if (err == nil) != (c.want != "") {
 			t.Errorf("%q: got error %v", c.shell, err)
 		}
 		if got := task.Argv(space.Params{plain("k", "v")})[2]; c.want != "" && got != c.want {
 			t.Errorf("%q: got %q, want %q", c.shell, got, c.want)
 		}
-		if err := task.CheckCommand(nil); err != nil {
+		if err := task.Check(nil); err != nil {
 			t.Errorf("%q without parameters: got %v, want it to run", c.shell, err)
 		}
 	}
@@ -199,14 +199,14 @@ func TestOptionsBehindLastCommand(t *testing.T) {
 
 // TestReadAgain: where another shell splits the arguments again, plain values go through and others are refused.
 func TestReadAgain(t *testing.T) {
-	for _, task := range []Task{
+	for _, task := range []Template{
 		{Shell: "ssh host train {v}"}, {Shell: "ssh host 'train {v}'"}, {Shell: "ssh host train"}, {Shell: "cd .; exec watch train"}, {Shell: `sbatch --wrap="train {v}"`}, {Shell: "true | parallel train {v}"},
 		{Shell: "n={v}; echo $((n * 2))"}, {Shell: "for n in {v}; do [[ $n -gt 1 ]]; done"}, {Shell: "n={v}; while ((n > 1)); do :; done; train"},
-		{Command: []string{"make", "train", "X={v}"}}, {Command: []string{"gmake", "X={v}"}}, {Shell: "make -j2 train X={v}"}, {Shell: "nice make X={v}"},
-		{Command: []string{"bsub", "-K", "train {v}"}}, {Command: []string{"hyperfine", "train {v}"}}, {Command: []string{"nix-shell", "--run", "train {v}"}},
-		{Command: []string{"ssh", "host", "train {v}"}}, {Command: []string{"ssh", "host", "train"}}, {Command: []string{"env", "A=1", "ssh", "host", "train", "{v}"}},
+		{Args: []string{"make", "train", "X={v}"}}, {Args: []string{"gmake", "X={v}"}}, {Shell: "make -j2 train X={v}"}, {Shell: "nice make X={v}"},
+		{Args: []string{"bsub", "-K", "train {v}"}}, {Args: []string{"hyperfine", "train {v}"}}, {Args: []string{"nix-shell", "--run", "train {v}"}},
+		{Args: []string{"ssh", "host", "train {v}"}}, {Args: []string{"ssh", "host", "train"}}, {Args: []string{"env", "A=1", "ssh", "host", "train", "{v}"}},
 	} {
-		if err := task.CheckCommand([]string{"v"}); err != nil {
+		if err := task.Check([]string{"v"}); err != nil {
 			t.Errorf("%v: got %v, want it to run with plain values", task, err)
 		}
 		for _, value := range []string{"0.1", "a,b", "x=/data/a-b_c@d:e"} {
@@ -221,17 +221,17 @@ func TestReadAgain(t *testing.T) {
 		}
 	}
 	for _, command := range [][]string{{"su", "-c", "echo {v}"}, {"sudo", "-n", "su", "root", "-c", "{v}"}, {"csh", "-c", "echo {v}"}, {"fish", "--command={v}"}, {"flock", "lock", "-c", "{v}"}, {"script", "-qc", "{v}", "log"}} {
-		if err := (&Task{Command: command}).CheckCommand([]string{"v"}); err == nil {
+		if err := (&Template{Args: command}).Check([]string{"v"}); err == nil {
 			t.Errorf("%q: got no error, want a refusal", command)
 		}
 	}
 	for _, shell := range []string{"eval train", "x=1; command eval train"} {
-		if err := (&Task{Shell: shell}).CheckCommand([]string{"k"}); err == nil {
+		if err := (&Template{Shell: shell}).Check([]string{"k"}); err == nil {
 			t.Errorf("%q with options: got no error, want a refusal", shell)
 		}
 	}
 	for _, command := range [][]string{{"python3", "script", "-c", "x={v}"}, {"prog", "watch", "{v}"}, {"python3", "ssh", "{v}"}, {"flock", "lock", "prog", "{v}"}} {
-		if argv := (&Task{Command: command}).Argv(space.Params{plain("v", "a $b")}); !strings.Contains(argv[len(argv)-1], "a $b") {
+		if argv := (&Template{Args: command}).Argv(space.Params{plain("v", "a $b")}); !strings.Contains(argv[len(argv)-1], "a $b") {
 			t.Errorf("%q: got %q, want the value as it is", command, argv)
 		}
 	}
