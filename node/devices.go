@@ -15,7 +15,7 @@ import (
 // sawMachine has the worker, once there is one, give trials the devices that the machine has, and gossip tell others of them.
 func (n *Node) sawMachine(m inventory.Machine) {
 	if w := n.working(); w != nil {
-		w.Meet(m)
+		w.SetMachine(m)
 	}
 	n.publishDevices()
 	n.onceLooked.Do(func() { close(n.looked) })
@@ -39,7 +39,7 @@ func (n *Node) devices(c worker.Config) worker.Config {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c.Devices, c.Policy = allocator.Options{Share: n.cfg.Devices.Share}, n.cfg.Devices
-	c.GPUs, c.DevicesChanged, c.Labels = n.machine, n.publishDevices, n.cfg.Labels
+	c.GPUs, c.OnDevicesChanged, c.Labels = n.machine, n.publishDevices, n.cfg.Labels
 	return c
 }
 
@@ -75,7 +75,7 @@ func Never(ctx context.Context, c *config.Config, r grid.Resources) (refusal gri
 
 // workerNever says why a node that stands alone could never run an attempt with these resources.
 func (n *Node) workerNever(r grid.Resources) string {
-	if never := n.worker.Never(r); never.Code != "" {
+	if never := n.worker.NeverFits(r); never.Code != "" {
 		return fmt.Sprintf("this machine %s", never)
 	}
 	return ""

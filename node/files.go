@@ -15,7 +15,7 @@ import (
 // remoteFiles are bundles and artifacts on the master, as a worker reaches them over its API.
 type remoteFiles struct{ client *api.Client }
 
-var _ worker.Files = remoteFiles{}
+var _ worker.FileStore = remoteFiles{}
 
 // Bundle implements worker.Files.
 func (f remoteFiles) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {

@@ -101,7 +101,7 @@ func (n *Node) obey(o *jetstream.Directives) {
 	w := n.working()
 	full, trouble := false, ""
 	if w != nil {
-		full, trouble = w.Full(), w.Trouble()
+		full, trouble = w.DiskFull(), w.UnavailableReason()
 	}
 	n.fleet.cluster.Update(func(s *cluster.Self) {
 		s.Drained, s.Quarantined, s.Reason = o.Drain && !o.Quarantine, o.Quarantine, o.Reason

@@ -207,7 +207,7 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 	}
 	n.worker, err = worker.New(n.devices(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Master: n.store.Calls.LocalClient(cfg.Node), Files: n.store, Executor: n.executor, Containers: n.containers, Machine: cfg.Machine, Logger: cfg.Logger,
-		Projects: cfg.Retention.Projects, Snapshots: n.snapshots, Curves: n.history.CurveShare,
+		ProjectCacheLimit: cfg.Retention.Projects, Snapshots: n.snapshots, Curves: n.history.CurveShare,
 	}))
 	if err != nil {
 		return nil, fmt.Errorf("make the worker: %w", err)
@@ -216,8 +216,8 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 		return nil, err
 	}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Never: n.workerNever, Feed: !quiet, Trouble: n.worker.Trouble,
-		AwaitDevices: n.awaitDevices, Waiting: n.worker.Waiting, Containers: func(ctx context.Context) error { return checkEngine(ctx, &cfg.Engine) },
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Never: n.workerNever, Feed: !quiet, Trouble: n.worker.UnavailableReason,
+		AwaitDevices: n.awaitDevices, Waiting: n.worker.WaitingLanes, Containers: func(ctx context.Context) error { return checkEngine(ctx, &cfg.Engine) },
 		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)

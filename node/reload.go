@@ -41,7 +41,7 @@ func (n *Node) Reload(cfg config.Config) {
 	n.resize()
 	if w := n.working(); w != nil {
 		w.SetPolicy(cfg.Devices)
-		w.Meet(n.machine.Latest())
+		w.SetMachine(n.machine.Latest())
 	}
 	n.publishDevices()
 	n.fleet.cluster.Update(func(s *cluster.Self) { s.CPUs, s.Memory = cfg.Machine.CPUs, cfg.Machine.Memory })
@@ -84,7 +84,7 @@ func (n *Node) Healthy() error {
 // Hurry kills the programs that Close waits for.
 func (n *Node) Hurry() {
 	if w := n.working(); w != nil {
-		w.Hurry()
+		w.SkipGrace()
 	}
 }
 
@@ -107,7 +107,7 @@ func (n *Node) SignStop(ended <-chan struct{}, tell func(time.Duration) error) {
 	tick := time.NewTicker(SignInterval)
 	defer tick.Stop()
 	for until := time.Now().Add(StopLimit); time.Now().Before(until); {
-		if w := n.working(); w != nil && w.Concluding() {
+		if w := n.working(); w != nil && w.Busy() {
 			if err := errors.Join(tell(SignPatience), os.WriteFile(file, nil, 0o600)); err != nil {
 				n.log.Warn("nobody could be told that trials come to their ends", "err", err)
 			}
@@ -135,6 +135,6 @@ func (n *Node) Stop() {
 	defer n.mu.Unlock()
 	n.stopping.Store(true)
 	if n.worker != nil {
-		n.worker.Relinquish(false)
+		n.worker.SetHandover(false)
 	}
 }

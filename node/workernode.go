@@ -262,15 +262,15 @@ func (n *Node) takesTrials() bool {
 }
 
 // openWorker makes the worker and has it report what its last life left.
-func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, files worker.Files) error {
+func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, files worker.FileStore) error {
 	cfg := &n.cfg
 	n.mu.Lock()
 	machine := cfg.Machine
 	n.mu.Unlock()
 	w, err := worker.New(n.devices(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Master: calls, Files: files, Executor: n.executor, Containers: n.containers, Machine: machine, Logger: cfg.Logger,
-		Adopt: n.adopter, Beats: true, Outlive: n.outlive(), Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
-		Sample: n.sampled.Load, Projects: cfg.Retention.Projects,
+		Adopt: n.adopter, Heartbeats: true, Outlive: n.outlive(), OnDirectives: n.obey, KeyringFingerprint: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
+		Sample: n.sampled.Load, ProjectCacheLimit: cfg.Retention.Projects,
 		Snapshots: n.checkpoints(), SnapshotRate: n.checkpointRate(),
 	}))
 	if err != nil {
@@ -278,10 +278,10 @@ func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, fi
 	}
 	n.mu.Lock()
 	n.worker = w
-	w.Relinquish(!n.stopping.Load())
+	w.SetHandover(!n.stopping.Load())
 	n.mu.Unlock()
 	n.resize() // the settings may have been read again since
-	w.Meet(n.machine.Latest())
+	w.SetMachine(n.machine.Latest())
 	return w.Recover(ctx)
 }
 

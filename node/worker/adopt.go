@@ -25,7 +25,7 @@ type Adopter interface {
 }
 
 // ticket is the lease of an attempt in its manifest.
-type ticket struct {
+type leaseRecord struct {
 	ID         grid.LeaseID `json:"id,omitempty"` // "" from an agent that knew sequences only
 	Seq        uint64       `json:"seq"`
 	Lo         int64        `json:"lo"`
@@ -35,18 +35,18 @@ type ticket struct {
 	Shape      string       `json:"shape"`
 }
 
-func ticketOf(h *jetstream.GrantedLease) *ticket {
-	return &ticket{ID: h.ID, Seq: h.Seq, Lo: h.Lo, Hi: h.Hi, Attempt: h.Attempt, Deliveries: h.Deliveries, Shape: h.Shape}
+func leaseRecordOf(h *jetstream.GrantedLease) *leaseRecord {
+	return &leaseRecord{ID: h.ID, Seq: h.Seq, Lo: h.Lo, Hi: h.Hi, Attempt: h.Attempt, Deliveries: h.Deliveries, Shape: h.Shape}
 }
 
 // adoption is an attempt of an earlier agent that goes on under this one.
 type adoption struct {
-	attempt  *attempt
-	manifest *manifest
-	sweep    *sweep
-	lane     lane
-	holding  *holding // nil when its lease is not known
-	began    time.Time
+	attempt   *attempt
+	manifest  *manifest
+	sweep     *sweep
+	lane      lane
+	handle    *leaseHandle // nil when its lease is not known
+	startedAt time.Time
 
 	allocation *allocator.Allocation
 	resume     func(context.Context) executor.Outcome
@@ -54,8 +54,8 @@ type adoption struct {
 
 // adopt finds out how the attempt of a spool stands: its result, nil if nobody knows one, or that it goes on. In that case
 // its resources are reserved and its lease is held from here on.
-func (w *Worker) adopt(a *attempt, m *manifest, r jetstream.Record) (result *grid.Result, goesOn bool) {
-	if m.outlived(w.boot) {
+func (w *Worker) adoptAttempt(a *attempt, m *manifest, r jetstream.Record) (result *grid.Result, goesOn bool) {
+	if m.predatesBoot(w.boot) {
 		return nil, false
 	}
 	if m.Result != nil {
@@ -63,13 +63,13 @@ func (w *Worker) adopt(a *attempt, m *manifest, r jetstream.Record) (result *gri
 	}
 	if w.cfg.Adopt != nil {
 		if resume, pid, ok := w.cfg.Adopt.Adopted(m.Run); ok {
-			out := glance(resume)
+			out := pollOutcome(resume)
 			if !out.Left {
-				return w.result(r.Sweep, a, out), false
+				return w.attemptResult(r.Sweep, a, out), false
 			}
-			w.adoptions = append(w.adoptions, w.takeBack(a, m, r, resume))
-			w.beginUse(a) // before anybody looks at the devices
-			w.startedUse(a, executor.Begun{PID: pid})
+			w.adoptions = append(w.adoptions, w.restoreAttempt(a, m, r, resume))
+			w.beginDeviceUse(a) // before anybody looks at the devices
+			w.recordProgram(a, executor.Begun{PID: pid})
 			w.log.Info("attempt goes on", "trial", a.id, "attempt", a.number)
 			return nil, true
 		}
@@ -78,13 +78,13 @@ func (w *Worker) adopt(a *attempt, m *manifest, r jetstream.Record) (result *gri
 	case err != nil:
 		w.log.Warn("how an attempt ended can't be read", "trial", a.id, "err", err)
 	case ok:
-		return w.result(r.Sweep, a, out), false
+		return w.attemptResult(r.Sweep, a, out), false
 	}
 	return nil, false
 }
 
 // glance asks for the outcome of a run without waiting for its end.
-func glance(resume func(context.Context) executor.Outcome) executor.Outcome {
+func pollOutcome(resume func(context.Context) executor.Outcome) executor.Outcome {
 	ctx, leave := context.WithCancelCause(context.Background())
 	leave(executor.ErrLeave)
 	return resume(ctx)
@@ -92,26 +92,26 @@ func glance(resume func(context.Context) executor.Outcome) executor.Outcome {
 
 // takeBack gives a running attempt its place in this worker. The machine may have become too small for it meanwhile: then
 // nothing else begins until it has ended.
-func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome) *adoption {
-	s := w.sweeps.adopt(r)
-	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease), began: time.Now()}
+func (w *Worker) restoreAttempt(a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome) *adoption {
+	s := w.sweeps.addAdopted(r)
+	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease), startedAt: time.Now()}
 	if ad.allocation = m.Allocation; ad.allocation == nil { // of an earlier version
 		ad.allocation = &allocator.Allocation{Lane: ad.lane.name, CPUs: ad.lane.resources.CPUs, Memory: ad.lane.resources.Memory}
 	}
 	if len(a.task.Share) > 0 {
-		a.uses = w.bundles.useAll()
+		a.sharedFolders = w.bundles.pinAll()
 	}
-	w.books.Restore(ad.allocation)
-	w.fairness.began(ad.lane, ad.began)
+	w.allocator.Restore(ad.allocation)
+	w.fairShare.runStarted(ad.lane, ad.startedAt)
 	if m.Lease != nil {
-		ad.holding = w.retake(m.Sweep, m.Lease, a.id.Index)
-		ad.holding.began(a)
+		ad.handle = w.restoreLease(m.Sweep, m.Lease, a.id.Index)
+		ad.handle.addAttempt(a)
 	}
 	return ad
 }
 
 // laneOf gives the lane that an attempt was leased in.
-func laneOf(r *jetstream.Record, t *ticket) lane {
+func laneOf(r *jetstream.Record, t *leaseRecord) lane {
 	l := lane{name: r.Sweep.Lane(), resources: r.Sweep.Task.Resources, priority: r.Sweep.Priority}
 	if t == nil {
 		return l
@@ -124,13 +124,13 @@ func laneOf(r *jetstream.Record, t *ticket) lane {
 
 // retake holds the lease of an attempt that goes on. Its other trials are not begun here, for some of them may have ended: those behind
 // the last one that goes on are given back at once, those before it with the lease.
-func (w *Worker) retake(id grid.SweepID, t *ticket, index int64) *holding {
+func (w *Worker) restoreLease(id grid.SweepID, t *leaseRecord, index int64) *leaseHandle {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for h := range w.holdings {
-		if h.held.Seq == t.Seq && h.held.ID == t.ID {
+	for h := range w.leases {
+		if h.lease.Seq == t.Seq && h.lease.ID == t.ID {
 			h.runners++
-			h.hi = max(h.hi, index+1)
+			h.keptHi = max(h.keptHi, index+1)
 			return h
 		}
 	}
@@ -138,40 +138,40 @@ func (w *Worker) retake(id grid.SweepID, t *ticket, index int64) *holding {
 		Lease: jetstream.Lease{Sweep: id, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Shape: t.Shape, ID: t.ID},
 		Seq:   t.Seq, Deliveries: t.Deliveries,
 	}
-	h := &holding{held: held, next: t.Hi, hi: index + 1, runners: 1}
-	w.holdings[h] = struct{}{}
+	h := &leaseHandle{lease: held, nextIndex: t.Hi, keptHi: index + 1, runners: 1}
+	w.leases[h] = struct{}{}
 	return h
 }
 
 // adopt makes a sweep known before the records are watched, because an attempt of it goes on.
-func (s *sweeps) adopt(r jetstream.Record) *sweep {
+func (s *sweepSet) addAdopted(r jetstream.Record) *sweep {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := r.Sweep.ID
 	if s.known[id] == nil {
-		s.keep(renewed(nil, &r))
+		s.addLocked(updatedSweep(nil, &r))
 	}
 	return s.known[id]
 }
 
 // goOn sees the attempts of earlier agents to their ends.
-func (w *Worker) goOn() {
+func (w *Worker) runAdopted() {
 	for _, ad := range w.adoptions {
 		w.running.Add(1)
 		go func() {
 			defer w.running.Done()
-			goesOn := w.seeThrough(ad)
-			w.release(ad.allocation)
-			w.fairness.ended(ad.lane, ad.began, time.Now())
-			if h := ad.holding; h != nil {
+			goesOn := w.awaitAdopted(ad)
+			w.releaseAllocation(ad.allocation)
+			w.fairShare.runEnded(ad.lane, ad.startedAt, time.Now())
+			if h := ad.handle; h != nil {
 				if goesOn {
-					h.leftOn()
+					h.markHandedOver()
 				} else {
-					h.ended(ad.attempt)
+					h.removeAttempt(ad.attempt)
 				}
-				w.leave(h)
+				w.leaveLease(h)
 			}
-			w.nudge()
+			w.wakeDispatcher()
 		}()
 	}
 	w.adoptions = nil
@@ -179,26 +179,26 @@ func (w *Worker) goOn() {
 
 // seeThrough waits for the end of an adopted attempt and reports it. Its output is stored once more from its beginning, since
 // nobody knows how much of it was: readers drop what they have. It reports whether the attempt goes on under the next agent.
-func (w *Worker) seeThrough(ad *adoption) (goesOn bool) {
+func (w *Worker) awaitAdopted(ad *adoption) (goesOn bool) {
 	s := ad.sweep
-	if ad.holding != nil {
-		s, _ = ad.holding.under(s)
+	if ad.handle != nil {
+		s, _ = ad.handle.scope(s)
 	}
-	out := w.supervise(s.ctx, ad.attempt, ad.resume)
+	out := w.runProgram(s.ctx, ad.attempt, ad.resume)
 	if out.Left {
 		return true
 	}
-	end := ending{manifest: func() *manifest { return ad.manifest }, limit: snapshotTime, saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)}
-	return !w.conclude(context.Background(), ad.attempt, w.result(s.record, ad.attempt, out), end)
+	end := finishOptions{manifest: func() *manifest { return ad.manifest }, snapshotTimeout: snapshotTimeout, saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)}
+	return !w.finishAttempt(context.Background(), ad.attempt, w.attemptResult(s.record, ad.attempt, out), end)
 }
 
 // note writes a result into the spool, so that it is safe there and its shim may forget it.
-func (w *Worker) note(a *attempt, m *manifest, result *grid.Result) {
+func (w *Worker) persistResult(a *attempt, m *manifest, result *grid.Result) {
 	if result.Class == grid.ClassLost {
 		result.Started = a.started.UnixMicro()
 	}
 	if m.Result == nil {
-		if err := a.note(m, result); err != nil {
+		if err := a.writeResult(m, result); err != nil {
 			w.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
 			return // whoever holds it keeps it for the next start
 		}
@@ -209,7 +209,7 @@ func (w *Worker) note(a *attempt, m *manifest, result *grid.Result) {
 }
 
 // discard removes a spool whose report is stored.
-func (s *spool) discard() {
+func (s *spool) remove() {
 	s.close()
 	_ = removeTree(s.dir) // what is left is looked at again by the next start
 }
@@ -219,14 +219,14 @@ var errLeaving = fmt.Errorf("the node agent is replaced: %w", executor.ErrLeave)
 
 // Handover has Run, when its context ends, leave running attempts to the next agent instead of stopping them, as far as the
 // executor can do that. What they have printed so far is stored; their spools and leases stay.
-func (w *Worker) Handover() { w.Relinquish(true) }
+func (w *Worker) Handover() { w.SetHandover(true) }
 
 // Relinquish says whether running attempts are left to the next agent when Run's context ends, as after Handover, or stopped, as
 // by default.
-func (w *Worker) Relinquish(leave bool) { w.handover.Store(leave) }
+func (w *Worker) SetHandover(leave bool) { w.handover.Store(leave) }
 
 // parting is the cause with which Run's end ends attempts.
-func (w *Worker) parting() error {
+func (w *Worker) stopCause() error {
 	if w.handover.Load() {
 		return errLeaving
 	}
@@ -234,14 +234,14 @@ func (w *Worker) parting() error {
 }
 
 // leftOn notes that an attempt of the lease goes on without this worker.
-func (h *holding) leftOn() {
+func (h *leaseHandle) markHandedOver() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.left = true
+	h.handedOver = true
 }
 
-func (h *holding) isLeft() bool {
+func (h *leaseHandle) isHandedOver() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.left
+	return h.handedOver
 }

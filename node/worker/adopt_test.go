@@ -20,7 +20,7 @@ import (
 
 // agents is a row of workers over one store and one folder, each with the shims that the last one has left.
 type agents struct {
-	*stage
+	*harness
 	options shim.Options
 	client  *shim.Client
 	gpus    *inventorytest.Fake // of the machine; nil when it has none
@@ -28,8 +28,8 @@ type agents struct {
 
 func newAgents(t *testing.T) *agents {
 	t.Helper()
-	s := &stage{t: t, store: openStore(t, filepath.Join(t.TempDir(), "jetstream")), dir: t.TempDir()}
-	return &agents{stage: s, options: shim.Options{
+	s := &harness{t: t, store: openStore(t, filepath.Join(t.TempDir(), "jetstream")), dir: t.TempDir()}
+	return &agents{harness: s, options: shim.Options{
 		Dir: filepath.Join(s.dir, "shims"), Logger: logger(t),
 		Token: fmt.Sprintf("worker-test-%d-%x", os.Getpid(), time.Now().UnixNano()),
 	}}
@@ -56,7 +56,7 @@ func (a *agents) next() {
 	if a.Worker, err = New(c); err != nil {
 		a.t.Fatal(err)
 	}
-	a.Meet(m)
+	a.SetMachine(m)
 	if err := a.Recover(a.t.Context()); err != nil {
 		a.t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 	for range 2 {
 		a.part()
 		a.next()
-		if got := a.books.Book().FreeCPUs; got != 3*grid.One {
+		if got := a.allocator.Book().FreeCPUs; got != 3*grid.One {
 			t.Errorf("free processors: got %v, want 3 beside the attempt that goes on", got)
 		}
 		a.run()
@@ -156,8 +156,8 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 		return err == nil && len(present) == 0
 	})
 	a.stop()
-	if a.books.Book().FreeCPUs != 4*grid.One {
-		t.Errorf("free processors: got %v, want all", a.books.Book().FreeCPUs)
+	if a.allocator.Book().FreeCPUs != 4*grid.One {
+		t.Errorf("free processors: got %v, want all", a.allocator.Book().FreeCPUs)
 	}
 	if left, _ := os.ReadDir(filepath.Join(a.dir, "spool")); len(left) > 0 {
 		t.Errorf("spools left: %v", left)
@@ -177,7 +177,7 @@ func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 	a.await(filepath.Join(marks, "began"))
 	a.part()
 	a.next()
-	if held := a.Worker.state().Leases; len(held) != 1 || held[0].Hi != 2 || len(held[0].Attempts) != 1 {
+	if held := a.Worker.heartbeat().Leases; len(held) != 1 || held[0].Hi != 2 || len(held[0].Attempts) != 1 {
 		t.Errorf("the next agent holds %+v, want the trials up to the one that goes on", held)
 	}
 	a.run()
@@ -219,7 +219,7 @@ func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	if g := a.Annotate(m).GPUs[0]; g.State != "ready" || !slices.Equal(g.Trials, []string{"t-1/0"}) {
 		t.Errorf("got %s: %s; trials %v", g.State, g.Why, g.Trials)
 	}
-	if b := a.books.Book().Devices[0]; b.Free != 0 {
+	if b := a.allocator.Book().Devices[0]; b.Free != 0 {
 		t.Errorf("%s of the GPU is free", b.Free)
 	}
 	a.stop()

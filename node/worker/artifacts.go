@@ -24,41 +24,41 @@ import (
 // fullPatience is how long artifacts wait for room in a store that has reached its limit, all of a node's together: then the
 // trials that follow are reported without theirs, and say so, until some fit again. Somebody must remove sweeps or raise the
 // limit, and a sweep can't stand still for as long as nobody does.
-const fullPatience = 5 * time.Minute
+const storeFullTimeout = 5 * time.Minute
 
 // errUploadLeft says that the next start has to store artifacts, because the node stops and the store does not take them.
-var errUploadLeft = errors.New("the artifacts are left to the next start")
+var errUploadDeferred = errors.New("the artifacts are left to the next start")
 
 // uploads is what the artifacts of a node know of the store.
-type uploads struct {
-	patience time.Duration
-	left     chan struct{} // closed once nothing waits for the store any more
-	leave    func()
+type artifactUploads struct {
+	fullTimeout time.Duration
+	abandoned   chan struct{} // closed once nothing waits for the store any more
+	abandon     func()
 
-	mu   *sync.Mutex
-	full time.Time // since when the store has been full, zero while it is not
+	mu        *sync.Mutex
+	fullSince time.Time // since when the store has been full, zero while it is not
 }
 
-func newUploads() uploads {
+func newArtifactUploads() artifactUploads {
 	left := make(chan struct{})
-	return uploads{patience: fullPatience, left: left, leave: sync.OnceFunc(func() { close(left) }), mu: &sync.Mutex{}}
+	return artifactUploads{fullTimeout: storeFullTimeout, abandoned: left, abandon: sync.OnceFunc(func() { close(left) }), mu: &sync.Mutex{}}
 }
 
 // giveUp lets those return that wait for the store.
-func (u *uploads) giveUp() { u.leave() }
+func (u *artifactUploads) giveUp() { u.abandon() }
 
 // hopeless reports whether the store has been full for too long, as far as the result of this try tells.
-func (u *uploads) hopeless(err error) bool {
+func (u *artifactUploads) fullTooLong(err error) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
 	case err == nil:
-		u.full = time.Time{}
+		u.fullSince = time.Time{}
 	case jetstream.IsUnavailable(err): // it comes back, and tells nothing of how full it is
-	case u.full.IsZero():
-		u.full = time.Now()
+	case u.fullSince.IsZero():
+		u.fullSince = time.Now()
 	default:
-		return time.Since(u.full) >= u.patience
+		return time.Since(u.fullSince) >= u.fullTimeout
 	}
 	return false
 }
@@ -68,7 +68,7 @@ func (u *uploads) hopeless(err error) bool {
 // It returns errUploadLeft when ctx or the worker ends first, jetstream.ErrFull after fullPatience, and jetstream.ErrNotFound when the
 // master has no such trial.
 func (w *Worker) storeArtifacts(ctx context.Context, a *attempt) (grid.FilesRef, error) {
-	files, err := a.artifacts()
+	files, err := a.listArtifacts()
 	if err != nil || len(files) == 0 {
 		return grid.FilesRef{}, err
 	}
@@ -78,7 +78,7 @@ func (w *Worker) storeArtifacts(ctx context.Context, a *attempt) (grid.FilesRef,
 		if errors.Is(err, jetstream.ErrNotFound) { // it tells nothing of how full the store is
 			return ref, err
 		}
-		if w.uploads.hopeless(err) || err == nil || errors.As(err, &unpacked) || errors.Is(err, jetstream.ErrTooLarge) {
+		if w.uploads.fullTooLong(err) || err == nil || errors.As(err, &unpacked) || errors.Is(err, jetstream.ErrTooLarge) {
 			return ref, err
 		}
 		if !warned {
@@ -88,11 +88,11 @@ func (w *Worker) storeArtifacts(ctx context.Context, a *attempt) (grid.FilesRef,
 		select {
 		case <-wait.C:
 			continue
-		case <-w.uploads.left:
+		case <-w.uploads.abandoned:
 		case <-ctx.Done():
 		}
 		wait.Stop()
-		return grid.FilesRef{}, errUploadLeft
+		return grid.FilesRef{}, errUploadDeferred
 	}
 }
 
@@ -100,9 +100,9 @@ func (w *Worker) storeArtifacts(ctx context.Context, a *attempt) (grid.FilesRef,
 type packError struct{ error }
 
 // errGaveUp ends the packing of artifacts that the store does not take.
-var errGaveUp = errors.New("the store gave up")
+var errUploadAborted = errors.New("the store gave up")
 
-func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []found) (grid.FilesRef, error) {
+func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []artifactFile) (grid.FilesRef, error) {
 	r, pack := io.Pipe()
 	var ref grid.FilesRef
 	packed := make(chan error, 1)
@@ -113,8 +113,8 @@ func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []found) (g
 		packed <- err
 	}()
 	err := w.cfg.Files.PutArtifacts(ctx, a.id, a.run, r)
-	r.CloseWithError(errGaveUp)
-	if packErr := <-packed; packErr != nil && !errors.Is(packErr, errGaveUp) {
+	r.CloseWithError(errUploadAborted)
+	if packErr := <-packed; packErr != nil && !errors.Is(packErr, errUploadAborted) {
 		return grid.FilesRef{}, &packError{packErr}
 	}
 	return ref, err
@@ -122,8 +122,8 @@ func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []found) (g
 
 // left counts the files and folders that the program has made in its folder, of a task that keeps none of those. What programs make for
 // themselves does not count: caches of Python, and what has a dot before its name.
-func (a *attempt) left() (n int) {
-	if a.given == nil || len(a.task.Artifacts) > 0 {
+func (a *attempt) unkeptFiles() (n int) {
+	if a.initialNames == nil || len(a.task.Artifacts) > 0 {
 		return 0
 	}
 	entries, err := os.ReadDir(a.spool.work)
@@ -131,7 +131,7 @@ func (a *attempt) left() (n int) {
 		return 0
 	}
 	for _, e := range entries {
-		if name := e.Name(); !a.given[name] && name[0] != '.' && name != "__pycache__" {
+		if name := e.Name(); !a.initialNames[name] && name[0] != '.' && name != "__pycache__" {
 			n++
 		}
 	}
@@ -139,9 +139,9 @@ func (a *attempt) left() (n int) {
 }
 
 // found is a file to keep.
-type found struct{ path, name string }
+type artifactFile struct{ path, name string }
 
-func (a *attempt) artifacts() ([]found, error) {
+func (a *attempt) listArtifacts() ([]artifactFile, error) {
 	names := map[string]string{}
 	work := os.DirFS(a.spool.work)
 	for _, pattern := range a.task.Artifacts {
@@ -167,17 +167,17 @@ func (a *attempt) artifacts() ([]found, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list $MLF_OUT: %w", err)
 	}
-	files := make([]found, 0, len(names))
+	files := make([]artifactFile, 0, len(names))
 	for name, path := range names {
 		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
-			files = append(files, found{path, name})
+			files = append(files, artifactFile{path, name})
 		}
 	}
-	slices.SortFunc(files, func(x, y found) int { return strings.Compare(x.name, y.name) })
+	slices.SortFunc(files, func(x, y artifactFile) int { return strings.Compare(x.name, y.name) })
 	return files, nil
 }
 
-func packFiles(w io.Writer, files []found) (grid.FilesRef, error) {
+func packFiles(w io.Writer, files []artifactFile) (grid.FilesRef, error) {
 	var ref grid.FilesRef
 	z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
 	if err != nil {
@@ -195,7 +195,7 @@ func packFiles(w io.Writer, files []found) (grid.FilesRef, error) {
 	return ref, errors.Join(t.Close(), z.Close())
 }
 
-func packFile(t *tar.Writer, f found) (int64, error) {
+func packFile(t *tar.Writer, f artifactFile) (int64, error) {
 	in, err := os.Open(f.path)
 	if err != nil {
 		return 0, err

@@ -15,7 +15,7 @@ import (
 func TestSetupFailsOnceForAll(t *testing.T) {
 	var setups atomic.Int32
 	var broken atomic.Bool
-	s := newStage(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
+	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		o := succeeded()
 		if a.Argv[0] == "setup" {
 			setups.Add(1)
@@ -39,7 +39,7 @@ func TestSetupFailsOnceForAll(t *testing.T) {
 		t.Errorf("got %d failed attempts for two tries: %+v", len(all), all)
 	}
 	s.change(r, grid.SweepPaused)
-	eventually(t, "what the worker holds to be given back", func() bool { return len(s.Worker.held()) == 0 })
+	eventually(t, "what the worker holds to be given back", func() bool { return len(s.Worker.leaseHandles()) == 0 })
 	n := setups.Load()
 	for _, e := range s.finished("t-1", 2) {
 		if e.Result.Class != grid.ClassSetup && e.Result.Class != grid.ClassHalt {
@@ -59,7 +59,7 @@ func TestSetupFailsOnceForAll(t *testing.T) {
 		}
 		return false
 	})
-	if took := time.Since(began); took > 2*setupPause || setups.Load() > n+1 {
+	if took := time.Since(began); took > 2*setupRetryDelay || setups.Load() > n+1 {
 		t.Errorf("it went on after %v and %d more setups, want one at once", took, setups.Load()-n)
 	}
 }

@@ -13,7 +13,7 @@ import (
 // TestCurvesOfSomeTrials reports the curves that the master has room for, and all other metrics.
 func TestCurvesOfSomeTrials(t *testing.T) {
 	for _, share := range []grid.CurveShare{grid.AllCurves, grid.SomeCurves, grid.NoCurves} {
-		s := newStage(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
+		s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 			if err := os.WriteFile(variable(a.Env, "MLF_METRICS"), []byte("{\"loss\": 2}\n{\"loss\": 1}\n"), 0o600); err != nil {
 				t.Error(err)
 			}
@@ -22,7 +22,7 @@ func TestCurvesOfSomeTrials(t *testing.T) {
 		defer s.store.Calls.HandleHeartbeats(func(grid.NodeID, *jetstream.Heartbeat) jetstream.Directives {
 			return jetstream.Directives{Curves: share}
 		})()
-		s.report(t.Context(), nil)
+		s.sendHeartbeat(t.Context(), nil)
 		r := s.sweep("a-1", 40, 1, nil)
 		s.run()
 		s.lease(r, 0, 40)

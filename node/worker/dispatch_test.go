@@ -36,10 +36,10 @@ func (g *gate) run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 }
 
 // begun runs a worker that has one lease of n trials, of so many processors each, and returns when the first has begun.
-func begun(t *testing.T, n int, cpus float64) (*gate, *stage, *grid.Sweep) {
+func begun(t *testing.T, n int, cpus float64) (*gate, *harness, *grid.Sweep) {
 	t.Helper()
 	g := newGate()
-	s := newStage(t, g.run)
+	s := newHarness(t, g.run)
 	r := s.sweep("t-1", n, cpus, nil)
 	s.lease(r, 0, int64(n))
 	s.run()
@@ -49,7 +49,7 @@ func begun(t *testing.T, n int, cpus float64) (*gate, *stage, *grid.Sweep) {
 
 func TestUrgentSweepsGoFirst(t *testing.T) {
 	g := newGate()
-	s := newStage(t, g.run)
+	s := newHarness(t, g.run)
 	s.lease(s.sweep("first-1", 1, 4, nil), 0, 1)
 	s.run()
 	receive(t, "a trial that has the whole node", g.began)
@@ -114,14 +114,14 @@ func TestStopGivesLeasesBack(t *testing.T) {
 // begun here any more.
 func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 	g := newGate()
-	s := newStage(t, g.run)
-	s.cfg.Beats = true
+	s := newHarness(t, g.run)
+	s.cfg.Heartbeats = true
 	r := s.sweep("t-1", 10, 4, nil)
 	s.lease(r, 0, 10)
 	s.run()
 	receive(t, "the first trial", g.began)
 	eventually(t, "the worker says that it keeps trial 0 alone", func() bool {
-		held := s.Worker.state().Leases
+		held := s.Worker.heartbeat().Leases
 		return len(held) == 1 && held[0].Sweep == r.ID && held[0].Hi == 1
 	})
 	close(g.open)
@@ -132,16 +132,16 @@ func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 
 // TestDrainGivesTheRestBack drains a node while the first trial of a wide lease runs: the others are given back at once, however new the lease.
 func TestDrainGivesTheRestBack(t *testing.T) {
-	s := newStage(t, nil)
-	s.cfg.Beats = true
-	h := &holding{held: &jetstream.GrantedLease{Lease: jetstream.Lease{ID: "1", Sweep: "t-1", Hi: 10}}, since: time.Now(), next: 1, runners: 1}
-	s.holdings[h] = struct{}{}
-	if s.returnRests(h.since); h.kept() != 0 || !s.holdsRest() {
-		t.Fatalf("a new lease was given back from trial %d on", h.kept())
+	s := newHarness(t, nil)
+	s.cfg.Heartbeats = true
+	h := &leaseHandle{lease: &jetstream.GrantedLease{Lease: jetstream.Lease{ID: "1", Sweep: "t-1", Hi: 10}}, takenAt: time.Now(), nextIndex: 1, runners: 1}
+	s.leases[h] = struct{}{}
+	if s.returnUnstartedTrials(h.takenAt); h.keptEnd() != 0 || !s.hasUnstartedTrials() {
+		t.Fatalf("a new lease was given back from trial %d on", h.keptEnd())
 	}
 	s.draining.Store(true)
-	if s.returnRests(h.since); h.kept() != 1 || s.holdsRest() {
-		t.Errorf("a drained node keeps the trials up to %d, want the one that runs", h.kept())
+	if s.returnUnstartedTrials(h.takenAt); h.keptEnd() != 1 || s.hasUnstartedTrials() {
+		t.Errorf("a drained node keeps the trials up to %d, want the one that runs", h.keptEnd())
 	}
 }
 
@@ -156,7 +156,7 @@ func TestIdleSlotsJoinALease(t *testing.T) {
 			var mu sync.Mutex
 			running, most := 0, 0
 			g := newGate()
-			s := newStage(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+			s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
 				mu.Lock()
 				running++
 				most = max(most, running)
@@ -191,7 +191,7 @@ func TestIdleSlotsJoinALease(t *testing.T) {
 func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	g := newGate()
 	close(g.open)
-	s := newStage(t, g.run)
+	s := newHarness(t, g.run)
 	r := s.sweep("t-1", 2, 1, nil)
 	began := time.Now()
 	for i, node := range []grid.NodeID{"n", "other"} {
@@ -207,20 +207,20 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	if len(all) != 2 || all[0].Index != 1 || all[0].Attempt != 3 || all[1].Attempt != 2 {
 		t.Errorf("got results %+v, want the trial that this node need not avoid first, both with the numbers of their leases", all)
 	}
-	if took := time.Since(began); took < declineLimit*declineTime {
-		t.Errorf("it was left to others for %v, want %v at least", took, declineLimit*declineTime)
+	if took := time.Since(began); took < maxPostponed*postponeTime {
+		t.Errorf("it was left to others for %v, want %v at least", took, maxPostponed*postponeTime)
 	}
 }
 
 // TestTrialOfAnUnsureLeaseDoesNotRun has this node leave a lease to others of which the master does
 // not say that it does so: it may be in other hands.
 func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
-	s := newStage(t, newGate().run)
+	s := newHarness(t, newGate().run)
 	h := &jetstream.GrantedLease{Lease: jetstream.Lease{Sweep: "t-1", Hi: 1, Attempt: 2, ID: "gone", Avoid: []grid.NodeID{"n"}}, Deliveries: 1}
 	if err := s.cfg.Master.PostponeLease(t.Context(), h, 0); err == nil {
 		t.Fatal("a lease that is not there is postponed")
 	}
-	if !s.decline(h) {
+	if !s.postponeIfAvoided(h) {
 		t.Error("its trial is to run here")
 	}
 }
@@ -230,7 +230,7 @@ func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
 func TestTrialGoesElsewhere(t *testing.T) {
 	g := newGate()
 	close(g.open)
-	s := newStage(t, g.run)
+	s := newHarness(t, g.run)
 	s.SetDevices(twoGPUs())
 	r := s.sweep("t-1", 1, 1, nil)
 	s.run()
@@ -252,24 +252,24 @@ func TestTrialGoesElsewhere(t *testing.T) {
 		t.Errorf("got attempt %d, want 2", all[0].Attempt)
 	}
 	onGPU := s.sweep("gpu-1", 1, 1, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
-	s.avoids.note(grid.TrialID{Sweep: onGPU.ID}, "GPU-a", time.Now())
+	s.avoidedDevices.add(grid.TrialID{Sweep: onGPU.ID}, "GPU-a", time.Now())
 	var other *allocator.Allocation
 	eventually(t, "another trial has the other device, which the dispatcher reserves while it looks for a lease", func() bool {
-		got, refusal := s.books.Reserve("other", onGPU.Task.Resources)
+		got, refusal := s.allocator.Reserve("other", onGPU.Task.Resources)
 		if refusal.Code != "" {
 			return false
 		}
-		if other = s.books.Exchange(got, onGPU.Task.Resources, "GPU-a"); slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
+		if other = s.allocator.Exchange(got, onGPU.Task.Resources, "GPU-a"); slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
 			return true
 		}
-		s.books.Return(other)
+		s.allocator.Return(other)
 		return false
 	})
 	publish(onGPU)
 	if all := s.released(onGPU.ID, 1); len(all) != 1 {
 		t.Errorf("got %v of a trial whose other device is in use, want its lease given back", kinds(all))
 	}
-	s.books.Return(other)
+	s.allocator.Return(other)
 	publish(onGPU)
 	if all := s.finished(onGPU.ID, 1); !slices.Equal(all[0].Result.Devices, []string{"GPU-d"}) || all[0].Attempt != 2 {
 		t.Errorf("got attempt %d on %v, want 2 on the other device", all[0].Attempt, all[0].Result.Devices)
@@ -278,22 +278,22 @@ func TestTrialGoesElsewhere(t *testing.T) {
 
 // TestOthersGoFirst declines several leases one after the other: others go first until some time after the return of the last one.
 func TestOthersGoFirst(t *testing.T) {
-	var d declined
+	var d yieldedLanes
 	now := time.Now()
 	for i := range 3 {
-		d.note("x", now.Add(time.Duration(i)*time.Millisecond))
+		d.yield("x", now.Add(time.Duration(i)*time.Millisecond))
 	}
 	for after, want := range map[time.Duration]bool{
-		0: true, declineTime: true, declineTime + declineLead: true, declineTime + declineLead + 2*time.Millisecond: false,
+		0: true, postponeTime: true, postponeTime + othersLead: true, postponeTime + othersLead + 2*time.Millisecond: false,
 	} {
-		if got := d.others("x", now.Add(after)); got != want {
+		if got := d.isYielded("x", now.Add(after)); got != want {
 			t.Errorf("after %v: others go first: %v, want %v", after, got, want)
 		}
-		if d.others("y", now.Add(after)) {
+		if d.isYielded("y", now.Add(after)) {
 			t.Errorf("after %v: others go first in another lane", after)
 		}
 	}
-	if d.note("y", now.Add(time.Hour)); len(d.lanes) != 1 {
+	if d.yield("y", now.Add(time.Hour)); len(d.lanes) != 1 {
 		t.Errorf("%d lanes are remembered, want the last one", len(d.lanes))
 	}
 }
@@ -320,7 +320,7 @@ func TestWithheldLanesWait(t *testing.T) {
 		{map[grid.Scope]string{grid.ScopeContainers: "engine", grid.ScopeGPUs: "driver"}, lane{}, ""},
 	} {
 		w.without.Store(&c.without)
-		if got := w.withheld(c.lane); got != c.want {
+		if got := w.withheldReason(c.lane); got != c.want {
 			t.Errorf("without %v: got %q for %+v, want %q", c.without, got, c.lane, c.want)
 		}
 	}
@@ -330,7 +330,7 @@ func TestWithheldLanesWait(t *testing.T) {
 func TestTrialsOfAnotherNode(t *testing.T) {
 	g := newGate()
 	close(g.open)
-	s := newStage(t, g.run)
+	s := newHarness(t, g.run)
 	wide := s.sweep("wide-1", 1, 64, func(r *grid.Sweep) { r.Priority = 9 })
 	s.lease(wide, 0, 1)
 	r := s.sweep("t-1", 10, 1, nil)
@@ -344,7 +344,7 @@ func TestTrialsOfAnotherNode(t *testing.T) {
 }
 
 // known waits until the worker has seen this state of the sweep.
-func (s *stage) known(id grid.SweepID, state grid.SweepState) {
+func (s *harness) known(id grid.SweepID, state grid.SweepState) {
 	s.t.Helper()
 	eventually(s.t, string(id)+" is known to be "+string(state), func() bool {
 		s.sweeps.mu.Lock()
@@ -357,7 +357,7 @@ func (s *stage) known(id grid.SweepID, state grid.SweepState) {
 // TestHurry stops a worker whose program takes its whole grace: it is told to be killed.
 func TestHurry(t *testing.T) {
 	began := make(chan struct{})
-	s := newStage(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+	s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
 		close(began)
 		<-ctx.Done()
 		<-a.Kill
@@ -379,7 +379,7 @@ func TestHurry(t *testing.T) {
 		t.Fatal("the worker has not waited for its program")
 	default:
 	}
-	s.Hurry()
-	s.Hurry()
+	s.SkipGrace()
+	s.SkipGrace()
 	receive(t, "the worker to stop", stopped)
 }

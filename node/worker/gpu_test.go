@@ -77,12 +77,12 @@ func TestEnvironmentOfDevices(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := make(chan []string, 1)
-			s := newStage(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
+			s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 				seen <- a.Env
 				return succeeded()
 			})
 			s.cfg.Policy = Policy{Reserve: 1 << 30, None: name == "none for trials"}
-			s.Meet(c.machine)
+			s.SetMachine(c.machine)
 			r := s.sweep("t-1", 1, 1, c.edit)
 			s.lease(r, 0, 1)
 			s.run()
@@ -99,7 +99,7 @@ func TestEnvironmentOfDevices(t *testing.T) {
 
 // TestDevicesOfEvents: events and results name the devices of an attempt.
 func TestDevicesOfEvents(t *testing.T) {
-	s := newStage(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
+	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	s.SetDevices(twoGPUs())
 	r := s.sweep("t-1", 1, 1, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
 	if _, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane())}); err != nil {
@@ -123,7 +123,7 @@ func TestDevicesOfEvents(t *testing.T) {
 // TestLanesOfTheRecord has a lease in a lane that the master has added for a trial that needs more: it gets what the lane says.
 func TestLanesOfTheRecord(t *testing.T) {
 	memory := make(chan int64, 1)
-	s := newStage(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
+	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		memory <- a.Memory
 		return succeeded()
 	})
@@ -154,7 +154,7 @@ func TestLanesOfTheRecord(t *testing.T) {
 // TestWholeDevicesOneAtATime has five trials with one GPU each on a machine with two: never three at once, and never two on one.
 func TestWholeDevicesOneAtATime(t *testing.T) {
 	begun, end := make(chan string), make(chan struct{})
-	s := newStage(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+	s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
 		uuid, _ := lookup(a.Env, "CUDA_VISIBLE_DEVICES")
 		select {
 		case begun <- uuid:
@@ -186,7 +186,7 @@ func TestWholeDevicesOneAtATime(t *testing.T) {
 		end <- struct{}{}
 		receive(t, "the next trial", begun)
 	}
-	if waits := s.fairness.waiting(10); waits[r.Lane()].Code != "" && waits[r.Lane()].Code != grid.RefusedBusy {
+	if waits := s.fairShare.refusals(10); waits[r.Lane()].Code != "" && waits[r.Lane()].Code != grid.RefusedBusy {
 		t.Errorf("got %+v, want busy", waits)
 	}
 	close(end)
@@ -228,7 +228,7 @@ func TestDevicesOfPolicy(t *testing.T) {
 
 // TestTrialsForOtherNodes has sweeps name nodes: this one runs those that name it, by its name or a label, and says of others why not.
 func TestTrialsForOtherNodes(t *testing.T) {
-	s := newStage(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
+	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	s.cfg.Labels = []string{"fast"}
 	sets := map[grid.SweepID]grid.NodeSet{"t-1": "label=fast", "t-2": "other,label=slow", "t-3": grid.NodeSet("other," + s.cfg.Node)}
 	var others *grid.Sweep
@@ -242,8 +242,8 @@ func TestTrialsForOtherNodes(t *testing.T) {
 	s.run()
 	s.finished("t-1", 1)
 	s.finished("t-3", 1)
-	eventually(t, "the refusal of the third", func() bool { return s.Waiting()[others.Lane()].Code == grid.RefusedNodes })
-	if got, want := s.Waiting()[others.Lane()].String(), "is not one of the nodes that the task names: other, label=slow"; got != want {
+	eventually(t, "the refusal of the third", func() bool { return s.WaitingLanes()[others.Lane()].Code == grid.RefusedNodes })
+	if got, want := s.WaitingLanes()[others.Lane()].String(), "is not one of the nodes that the task names: other, label=slow"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

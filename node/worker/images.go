@@ -9,7 +9,7 @@ import (
 )
 
 // wanted is the image that trials of a sweep are to run in.
-func wanted(r *grid.Sweep) docker.Want {
+func wantedImage(r *grid.Sweep) docker.Want {
 	w := docker.Want{Reference: r.Task.Image, Pinned: r.Pinned, Policy: docker.PullMissing, Sweep: r.ID}
 	if c := r.Task.Container; c != nil && c.Pull != "" {
 		w.Policy = docker.Policy(c.Pull)
@@ -18,23 +18,23 @@ func wanted(r *grid.Sweep) docker.Want {
 }
 
 // ImagesChanged has the worker look at what is known of its images now.
-func (w *Worker) ImagesChanged() { w.nudge() }
+func (w *Worker) ImagesChanged() { w.wakeDispatcher() }
 
 // imageRoom says how many attempts of a lane may begin as far as the images of its sweeps go, and why no more. While an image is pulled,
 // nothing is reserved for its trials. An image that can't be had is told to one trial each time that it was tried, so that its user
 // hears of it; where another node has run trials in it, this node leaves them to that one.
-func (w *Worker) imageRoom(l lane) (int, grid.Refusal) {
+func (w *Worker) imageSlots(l lane) (int, grid.Refusal) {
 	room, why := math.MaxInt, grid.Refusal{}
 	for _, r := range l.images {
 		if w.cfg.Containers == nil {
 			return 0, grid.Refusal{Code: grid.RefusedEngine, By: "runs no containers: no engine is set up there"}
 		}
-		want := wanted(r)
+		want := wantedImage(r)
 		s := w.cfg.Containers.Images.Look(want)
 		if s.Image != nil {
 			continue
 		}
-		if tellable(r, &s) {
+		if isReportable(r, &s) {
 			room = min(room, 1)
 			continue
 		}
@@ -44,7 +44,7 @@ func (w *Worker) imageRoom(l lane) (int, grid.Refusal) {
 }
 
 // tellable reports whether a trial may end with the failure.
-func tellable(r *grid.Sweep, s *docker.Status) bool {
+func isReportable(r *grid.Sweep, s *docker.Status) bool {
 	return s.Err != nil && s.Fresh && s.Err.Class == grid.ClassImage && r.Pinned == ""
 }
 
@@ -61,35 +61,35 @@ func imageRefusal(r *grid.Sweep, s *docker.Status) grid.Refusal {
 }
 
 // foundImage is what the node has for an attempt whose task names an image: the image, or why it can't be had.
-type foundImage struct {
-	image  *docker.Image
-	failed *docker.ImageError
+type imageLookup struct {
+	image   *docker.Image
+	failure *docker.ImageError
 }
 
 // findImage looks for the image of a sweep. It reports false when its trials are to be leased again, because the image is not here.
-func (w *Worker) findImage(r *grid.Sweep) (foundImage, bool) {
+func (w *Worker) findImage(r *grid.Sweep) (imageLookup, bool) {
 	if r.Task.Image == "" {
-		return foundImage{}, true
+		return imageLookup{}, true
 	}
 	if w.cfg.Containers == nil {
-		return foundImage{}, false
+		return imageLookup{}, false
 	}
-	want := wanted(r)
+	want := wantedImage(r)
 	status := w.cfg.Containers.Images.Look(want)
 	switch {
 	case status.Image != nil:
-		return foundImage{image: status.Image}, true
-	case tellable(r, &status):
+		return imageLookup{image: status.Image}, true
+	case isReportable(r, &status):
 		w.cfg.Containers.Images.Told(want)
-		return foundImage{failed: status.Err}, true
+		return imageLookup{failure: status.Err}, true
 	}
-	return foundImage{}, false
+	return imageLookup{}, false
 }
 
 // lookAgain has the image of a sweep looked for at once: its user has changed the sweep, or had it go on.
-func (w *Worker) lookAgain(r *grid.Sweep) {
+func (w *Worker) recheckImage(r *grid.Sweep) {
 	if r.Task.Image != "" && w.cfg.Containers != nil {
-		w.cfg.Containers.Images.Forget(wanted(r))
+		w.cfg.Containers.Images.Forget(wantedImage(r))
 	}
 }
 
@@ -101,7 +101,7 @@ func (w *Worker) setupImage(r *grid.Sweep, img *docker.Image) string {
 	case r.Task.Image == "" || w.cfg.Containers == nil:
 		return ""
 	}
-	if s := w.cfg.Containers.Images.Look(wanted(r)); s.Image != nil {
+	if s := w.cfg.Containers.Images.Look(wantedImage(r)); s.Image != nil {
 		return s.Image.Pin
 	}
 	return r.Task.Image

@@ -54,7 +54,7 @@ func (f *fakeImages) Told(w docker.Want) {
 func (f *fakeImages) Forget(docker.Want) {}
 
 // containers has a stage's worker run containers.
-func containers(s *stage) *fakeImages {
+func containers(s *harness) *fakeImages {
 	f := &fakeImages{}
 	s.cfg.Containers = &Containers{Images: f, Network: "host"}
 	return f
@@ -68,7 +68,7 @@ const pinA = "reg.lab/a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 
 // While an image is pulled, its trials wait in the queue and hold nothing: others have all of the machine.
 func TestPullHoldsNothing(t *testing.T) {
-	s := newStage(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
+	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	images := containers(s)
 	images.set("a", docker.Status{Pulling: &docker.Progress{Done: 1, Total: 2, Last: time.Now()}})
 	s.run()
@@ -78,7 +78,7 @@ func TestPullHoldsNothing(t *testing.T) {
 	s.lease(other, 0, 3)
 	s.finished("b-1", 3)
 	images.set("a", docker.Status{Image: &docker.Image{Pin: pinA}})
-	s.nudge()
+	s.wakeDispatcher()
 	if e := s.finished("a-1", 1)[0]; e.Result.Class != grid.ClassNone || e.Image != pinA {
 		t.Errorf("got %+v, want success in %s", e, pinA)
 	}
@@ -86,7 +86,7 @@ func TestPullHoldsNothing(t *testing.T) {
 
 // A failure is told to one trial, and then the lease waits until the image was tried again.
 func TestImageFailureIsToldOnce(t *testing.T) {
-	s := newStage(t, func(context.Context, *executor.Attempt) executor.Outcome {
+	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome {
 		t.Error("a trial without its image ran")
 		return succeeded()
 	})
@@ -102,7 +102,7 @@ func TestImageFailureIsToldOnce(t *testing.T) {
 		t.Errorf("got %+v, want class image", e.Result)
 	}
 	images.set("a", failure)
-	s.nudge()
+	s.wakeDispatcher()
 	s.finished("a-1", 2)
 	images.mu.Lock()
 	defer images.mu.Unlock()
@@ -113,9 +113,9 @@ func TestImageFailureIsToldOnce(t *testing.T) {
 
 // What is not the trial's to hear of keeps the lane waiting, with the reason.
 func TestImageRoom(t *testing.T) {
-	s := newStage(t, nil)
+	s := newHarness(t, nil)
 	l := lane{images: []*grid.Sweep{{ID: "a-1", Task: grid.Task{Image: "a"}}}}
-	if n, why := s.imageRoom(l); n != 0 || why.Code != grid.RefusedEngine {
+	if n, why := s.imageSlots(l); n != 0 || why.Code != grid.RefusedEngine {
 		t.Errorf("got %d and %v without an engine", n, why)
 	}
 	images := containers(s)
@@ -139,14 +139,14 @@ func TestImageRoom(t *testing.T) {
 		l.images[0].Pinned = tt.pinned
 		images.set("a", tt.status)
 		images.set(pinA, tt.status)
-		n, why := s.imageRoom(l)
+		n, why := s.imageSlots(l)
 		if n != tt.want || n == 0 && (why.Code != tt.code || why.String() != tt.text) {
 			t.Errorf("%+v: got %d and %q (%s), want %d and %q (%s)", tt.status, n, why, why.Code, tt.want, tt.text, tt.code)
 		}
 	}
 	images.set("b", docker.Status{Image: &docker.Image{}})
 	l.images = []*grid.Sweep{{Task: grid.Task{Image: "b"}}}
-	if n, _ := s.imageRoom(l); n < 1000 {
+	if n, _ := s.imageSlots(l); n < 1000 {
 		t.Errorf("got room for %d with the image here", n)
 	}
 }
@@ -154,7 +154,7 @@ func TestImageRoom(t *testing.T) {
 // The container sees what a process would, at the same places, and has the environment of its image.
 func TestContainerOfAnAttempt(t *testing.T) {
 	got := make(chan *executor.Attempt, 4)
-	s := newStage(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
+	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		got <- a
 		return succeeded()
 	})
@@ -184,7 +184,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 		t.Errorf("got the output %v, want %v", c.Output, want)
 	}
 	want := []grid.Mount{
-		{Source: filepath.Dir(trial.Dir)}, {Source: s.bundles.shared()}, {Source: filepath.Join(s.dir, "bundles"), ReadOnly: true},
+		{Source: filepath.Dir(trial.Dir)}, {Source: s.bundles.cacheDir()}, {Source: filepath.Join(s.dir, "bundles"), ReadOnly: true},
 		{Source: filepath.Join(s.dir, "setups"), ReadOnly: true}, {Source: data, ReadOnly: true}, {Source: scratch, Target: "/in"},
 	}
 	if !slices.Equal(c.Mounts, want) {
@@ -198,7 +198,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 			t.Errorf("a source of a mount is missing: %v", err)
 		}
 	}
-	for _, kv := range []string{"PATH=/image/bin", "LANG=C.UTF-8", "https_proxy=p", "EXTRA=1", "HOME=" + filepath.Join(s.bundles.shared(), "home", "t"), "PWD=" + trial.Dir, "MLF_TRIAL=a-1/0"} {
+	for _, kv := range []string{"PATH=/image/bin", "LANG=C.UTF-8", "https_proxy=p", "EXTRA=1", "HOME=" + filepath.Join(s.bundles.cacheDir(), "home", "t"), "PWD=" + trial.Dir, "MLF_TRIAL=a-1/0"} {
 		if !slices.Contains(trial.Env, kv) {
 			t.Errorf("got no %s in %q", kv, trial.Env)
 		}
@@ -210,7 +210,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 
 // A node mounts nothing that its settings do not allow, also through links.
 func TestMountsAreAllowed(t *testing.T) {
-	s := newStage(t, nil)
+	s := newHarness(t, nil)
 	containers(s)
 	dir := t.TempDir()
 	for _, d := range []string{"data/a", "other"} {
@@ -234,7 +234,7 @@ func TestMountsAreAllowed(t *testing.T) {
 		{"data/a", false, "for writing"}, {"data/out", true, "does not allow"}, {"other", true, "does not allow"}, {"none", true, "does not have"},
 	} {
 		m := grid.Mount{Source: filepath.Join(dir, tt.path), ReadOnly: tt.ro}
-		err := s.allowed(&m)
+		err := s.allowMount(&m)
 		if at, _ := filepath.EvalSymlinks(filepath.Join(dir, tt.path)); err == nil && (m.Source != at || m.Target != filepath.Join(dir, tt.path)) {
 			t.Errorf("%s: got it mounted from %s at %s, want it from where it was looked at, %s", tt.path, m.Source, m.Target, at)
 		}
@@ -262,7 +262,7 @@ func TestMountsOncePerPlace(t *testing.T) {
 	all := []grid.Mount{{Source: "/spool"}, {Source: "/live"}, {Source: "/live/"}, {Source: "/data", ReadOnly: true}, {Source: "/data"},
 		{Source: "/other", Target: "/data/"}, {Source: "/x", Target: "/y"}}
 	want := []grid.Mount{{Source: "/spool"}, {Source: "/live"}, {Source: "/data", ReadOnly: true}, {Source: "/x", Target: "/y"}}
-	if got := oncePerPlace(all); !slices.Equal(got, want) {
+	if got := dedupeMounts(all); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -22,33 +22,33 @@ import (
 type metricFile struct {
 	path string
 	// points takes the points out of whole lines, and gives the beginning of what may go on.
-	points func(f *metricFile, lines []byte) (rest []byte)
-	merge  func(m grid.Metric, text []byte) bool // takes the values out of the whole text; nil for output of a program
-	last   bool                                  // of objects only the last one counts
+	points   func(f *metricFile, lines []byte) (rest []byte)
+	merge    func(m grid.Metric, text []byte) bool // takes the values out of the whole text; nil for output of a program
+	lastOnly bool                                  // of objects only the last one counts
 
-	trouble string // why it can't be read
+	problem string // why it can't be read
 	size    int64  // when it was last looked at
-	wrote   time.Time
+	modTime time.Time
 	blank   bool // nothing is in it
 
-	offset int64
-	before uint64 // a hash of what lies before offset
-	rest   []byte // before offset, of what does not end there
-	torn   bool   // offset is within a line, whose beginning was passed over
-	passed bool   // something was passed over that may have been an object
-	unsure bool   // a line may be more than a row of a table: only the whole text tells what a table holds
+	offset     int64
+	prefixHash uint64 // a hash of what lies before offset
+	incomplete []byte // before offset, of what does not end there
+	midLine    bool   // offset is within a line, whose beginning was passed over
+	skipped    bool   // something was passed over that may have been an object
+	ambiguous  bool   // a line may be more than a row of a table: only the whole text tells what a table holds
 
-	kind     textKind
-	table    *table
-	lines    int64 // with numbers
-	builders map[string]*grid.CurveBuilder
-	values   grid.Metric // of all lines; with last only of a table
-	bytes    int         // of values
-	newest   grid.Metric // with last: the last object, as of the last look, shortened
+	kind       textKind
+	table      *table
+	lines      int64 // with numbers
+	builders   map[string]*grid.CurveBuilder
+	values     grid.Metric // of all lines; with last only of a table
+	bytes      int         // of values
+	lastValues grid.Metric // with last: the last object, as of the last look, shortened
 }
 
 // curvePiece is how much of a file is read at a time, and the most of one that is read again as a whole while its program runs.
-const curvePiece = 1 << 20
+const readChunk = 1 << 20
 
 // textKind is what a file of metrics holds.
 type textKind uint8
@@ -64,60 +64,60 @@ const (
 
 // readOn reads what has been written since the last time, and reports whether that is something. A file that has become shorter, or of
 // which what was read has changed, is read from its start again.
-func (f *metricFile) readOn(ended bool) (changed bool) {
+func (f *metricFile) readNew(ended bool) (changed bool) {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block
 	if errors.Is(err, fs.ErrNotExist) {
-		f.trouble = "the program did not write it"
+		f.problem = "the program did not write it"
 		return false
 	}
 	if err != nil {
-		f.trouble = "it can't be read: " + bareError(err)
+		f.problem = "it can't be read: " + pathErrorText(err)
 		return false
 	}
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil || !info.Mode().IsRegular() {
-		f.trouble = "it is not a regular file"
+		f.problem = "it is not a regular file"
 		return false
 	}
-	f.trouble = ""
+	f.problem = ""
 	size := info.Size()
-	changed = size != f.size || !info.ModTime().Equal(f.wrote)
+	changed = size != f.size || !info.ModTime().Equal(f.modTime)
 	if !changed && !ended {
 		return false
 	}
-	if changed && (size < f.offset || f.offset > 0 && hashBefore(file, f.offset) != f.before) {
-		*f = metricFile{path: f.path, points: f.points, merge: f.merge, last: f.last}
+	if changed && (size < f.offset || f.offset > 0 && hashPrefix(file, f.offset) != f.prefixHash) {
+		*f = metricFile{path: f.path, points: f.points, merge: f.merge, lastOnly: f.lastOnly}
 	}
-	f.begin(file, size)
+	f.detectFormat(file, size)
 	if f.kind == textWhole {
-		if changed && (ended || size <= curvePiece) {
-			f.size, f.wrote = size, info.ModTime()
-			f.readWhole(readEndOf(file))
+		if changed && (ended || size <= readChunk) {
+			f.size, f.modTime = size, info.ModTime()
+			f.readWhole(readTail(file))
 		}
 		return changed
 	}
-	f.size, f.wrote = size, info.ModTime()
+	f.size, f.modTime = size, info.ModTime()
 	for f.offset < size {
-		n := len(f.rest)
-		text := append(f.rest, make([]byte, min(curvePiece, size-f.offset))...)
+		n := len(f.incomplete)
+		text := append(f.incomplete, make([]byte, min(readChunk, size-f.offset))...)
 		read, err := file.ReadAt(text[n:], f.offset)
 		f.offset += int64(read)
 		f.blank = f.blank && len(bytes.TrimSpace(text[n:n+read])) == 0
-		f.take(text[:n+read], false)
+		f.consume(text[:n+read], false)
 		if err != nil && err != io.EOF || read == 0 {
 			break // what could be read counts
 		}
 	}
-	f.before = hashBefore(file, f.offset)
-	if ended && len(f.rest) > 0 {
-		f.take(f.rest, true)
+	f.prefixHash = hashPrefix(file, f.offset)
+	if ended && len(f.incomplete) > 0 {
+		f.consume(f.incomplete, true)
 	}
 	return changed
 }
 
 // begin finds out what the file is, and passes over what is too much. Of a table its first line says what the columns are.
-func (f *metricFile) begin(file *os.File, size int64) {
+func (f *metricFile) detectFormat(file *os.File, size int64) {
 	if f.offset == 0 && f.kind == textUnknown {
 		f.blank = true
 	}
@@ -137,10 +137,10 @@ func (f *metricFile) begin(file *os.File, size int64) {
 		head := make([]byte, 64<<10)
 		n, _ := file.ReadAt(head, 0)
 		if line, _, ok := bytes.Cut(head[:n], []byte("\n")); ok {
-			f.header(line)
+			f.readHeader(line)
 		}
 	}
-	f.offset, f.rest, f.torn, f.passed = skip, nil, true, true
+	f.offset, f.incomplete, f.midLine, f.skipped = skip, nil, true, true
 }
 
 // checkedHead and checkedEnd are how much of what was read of a file is looked at, at its beginning and at its end, to see whether it is
@@ -150,7 +150,7 @@ const (
 	checkedEnd  = 64 << 10
 )
 
-func hashBefore(file *os.File, offset int64) uint64 {
+func hashPrefix(file *os.File, offset int64) uint64 {
 	head, end := make([]byte, min(offset, checkedHead)), make([]byte, min(offset, checkedEnd))
 	n, _ := file.ReadAt(head, 0) // what could be read counts
 	m, _ := file.ReadAt(end, offset-int64(len(end)))
@@ -161,13 +161,13 @@ func hashBefore(file *os.File, offset int64) uint64 {
 }
 
 // take takes the points out of text; the last line counts when it ends, or if ended.
-func (f *metricFile) take(text []byte, ended bool) {
-	if f.torn {
+func (f *metricFile) consume(text []byte, ended bool) {
+	if f.midLine {
 		line := bytes.IndexAny(text, "\n\r") + 1
 		if line == 0 {
 			return
 		}
-		text, f.torn = text[line:], false
+		text, f.midLine = text[line:], false
 	}
 	end := len(text)
 	if !ended {
@@ -175,15 +175,15 @@ func (f *metricFile) take(text []byte, ended bool) {
 	}
 	rest := append(bytes.Clone(f.points(f, text[:end])), text[end:]...)
 	if len(rest) > longestObject {
-		rest, f.passed, f.unsure = nil, true, true
+		rest, f.skipped, f.ambiguous = nil, true, true
 	}
-	f.rest = rest
+	f.incomplete = rest
 }
 
 // readWhole rebuilds the curves from the whole text. A list without an end is still being written.
 func (f *metricFile) readWhole(text []byte) {
 	fresh := &metricFile{}
-	if text = trimMark(text); len(text) == 0 || text[0] != '[' || !eachOfList(text, fresh.add) {
+	if text = decodeText(text); len(text) == 0 || text[0] != '[' || !eachListElement(text, fresh.addLine) {
 		*fresh = metricFile{}
 		f.points(fresh, text)
 	}
@@ -192,7 +192,7 @@ func (f *metricFile) readWhole(text []byte) {
 	}
 	if found := (grid.Metric{}); f.merge(found, text) {
 		f.values, f.bytes = nil, 0
-		f.keep(found)
+		f.setValues(found)
 	}
 }
 
@@ -202,7 +202,7 @@ func (f *metricFile) objectsOrTable(lines []byte) (rest []byte) {
 	if f.kind == textUnknown {
 		lines = bytes.TrimPrefix(lines, []byte("\xef\xbb\xbf"))
 	}
-	f.unsure = f.unsure || bytes.ContainsAny(lines, "{\"") || bytes.HasSuffix(lines, []byte("\r"))
+	f.ambiguous = f.ambiguous || bytes.ContainsAny(lines, "{\"") || bytes.HasSuffix(lines, []byte("\r"))
 	for _, kind := range []textKind{textObjects, textDicts} {
 		if f.kind == textObjects && kind == textDicts {
 			break
@@ -210,9 +210,9 @@ func (f *metricFile) objectsOrTable(lines []byte) (rest []byte) {
 		found := false
 		unfinished := eachObject(lines, kind == textDicts, func(o grid.Metric) {
 			if found = true; f.kind != kind {
-				f.become(kind)
+				f.switchKind(kind)
 			}
-			f.add(o)
+			f.addLine(o)
 		})
 		if found {
 			return unfinished
@@ -224,33 +224,33 @@ func (f *metricFile) objectsOrTable(lines []byte) (rest []byte) {
 	lines = lines[:len(lines)-len(rest)]
 	for f.kind == textUnknown && len(lines) > 0 {
 		line, after, _ := bytes.Cut(lines, []byte("\n"))
-		if !f.header(line) && !aboveHeader(line) {
+		if !f.readHeader(line) && !isComment(line) {
 			f.kind = textOther
 		}
 		lines = after
 	}
 	if f.kind == textTable {
-		f.rows(lines)
+		f.readRows(lines)
 	}
 	return rest
 }
 
 // become drops what was found before, which does not count beside text of this kind.
-func (f *metricFile) become(kind textKind) {
+func (f *metricFile) switchKind(kind textKind) {
 	f.kind, f.table, f.values, f.bytes, f.builders, f.lines = kind, nil, nil, 0, nil, 0
 }
 
 // header reports whether a line is the header of a table, and has the lines that follow read as its rows.
-func (f *metricFile) header(line []byte) bool {
-	t := tableOf(line)
-	if t == nil || len(t.names) == 1 && !plainName.Get().MatchString(t.names[0]) {
+func (f *metricFile) readHeader(line []byte) bool {
+	t := parseHeader(line)
+	if t == nil || len(t.names) == 1 && !columnName.Get().MatchString(t.names[0]) {
 		return false
 	}
 	f.table, f.kind = t, textTable
 	return true
 }
 
-func (f *metricFile) rows(lines []byte) {
+func (f *metricFile) readRows(lines []byte) {
 	for line := range bytes.Lines(lines) {
 		row, err := readRow(string(line), f.table.comma)
 		if err != nil {
@@ -259,17 +259,17 @@ func (f *metricFile) rows(lines []byte) {
 		m := maps.Collect(f.table.values(row))
 		for _, v := range m {
 			if len(f.table.names) == 1 && !isNumberMetric(v) {
-				f.become(textOther) // any text has one column
+				f.switchKind(textOther) // any text has one column
 				return
 			}
 		}
-		f.add(m)
+		f.addLine(m)
 	}
 }
 
 // objectsAtEnds reads objects that end a line of output.
 func (f *metricFile) objectsAtEnds(lines []byte) (rest []byte) {
-	for line := range bytes.Lines(colourless(lines)) {
+	for line := range bytes.Lines(stripANSI(lines)) {
 		line = bytes.TrimRight(line, " \t\r\n,")
 		if len(line) == 0 || line[len(line)-1] != '}' || len(line) > longestLine {
 			continue
@@ -277,7 +277,7 @@ func (f *metricFile) objectsAtEnds(lines []byte) (rest []byte) {
 		for _, python := range []bool{false, true} {
 			budget := 4*len(line) + longestObject
 			if o := objectBefore(line, 0, python, &budget); o != nil {
-				if f.add(o); !python {
+				if f.addLine(o); !python {
 					f.kind = textObjects
 				} else if f.kind == textUnknown {
 					f.kind = textDicts
@@ -294,26 +294,26 @@ func (f *metricFile) matches(re *regexp.Regexp, lines []byte) (rest []byte) {
 	for line := range outputLines(lines) {
 		m := grid.Metric{}
 		mergeMatches(m, re, line)
-		f.add(m)
+		f.addLine(m)
 	}
 	return nil
 }
 
 // add adds the numbers of one line, at the step that it names, else at its number among those with numbers.
-func (f *metricFile) add(m grid.Metric) {
-	if !f.last || f.kind == textTable {
-		f.keep(m)
+func (f *metricFile) addLine(m grid.Metric) {
+	if !f.lastOnly || f.kind == textTable {
+		f.setValues(m)
 	}
 	step, counted := float64(f.lines+1), false
 	steps := grid.StepNames()
 	for _, name := range steps {
-		if v, ok := metricNumber(m[name]); ok {
+		if v, ok := parseNumber(m[name]); ok {
 			step = v
 			break
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(m)) {
-		v, ok := metricNumber(m[name])
+		v, ok := parseNumber(m[name])
 		if !ok || slices.Contains(steps[:], name) || len(name) > maxMetrics {
 			continue
 		}
@@ -338,7 +338,7 @@ func (f *metricFile) add(m grid.Metric) {
 
 // keep takes over the values of one line, of a long one only that it was there. What is far more than can be reported is shortened at
 // once; the whole text, at the attempt's end, tells how much that was. Output has only the names of its pattern.
-func (f *metricFile) keep(m grid.Metric) {
+func (f *metricFile) setValues(m grid.Metric) {
 	if f.values == nil {
 		f.values = grid.Metric{}
 	}
@@ -353,26 +353,26 @@ func (f *metricFile) keep(m grid.Metric) {
 		f.values[name] = v
 	}
 	if f.bytes > 2*maxMetrics && f.merge != nil {
-		shorten(f.values)
-		f.bytes, f.passed, f.unsure = bytesOf(f.values), true, true
+		dropLargest(f.values)
+		f.bytes, f.skipped, f.ambiguous = metricBytes(f.values), true, true
 	}
 }
 
 // found gives the values that count, or says why there are none, and whether the text could be understood. The whole text is read for
 // them only where there are none, or others may count. A nil value stands for one that is too long.
-func (f *metricFile) found(changed, ended bool) (m grid.Metric, note string, understood bool) {
+func (f *metricFile) current(changed, ended bool) (m grid.Metric, note string, understood bool) {
 	switch {
-	case f.trouble != "":
-		return nil, f.trouble, false
+	case f.problem != "":
+		return nil, f.problem, false
 	case f.blank:
 		return nil, "it is empty", false
-	case f.last && f.kind != textWhole && (f.kind != textTable || f.unsure):
-		if m = f.newest; changed || ended || m == nil {
+	case f.lastOnly && f.kind != textWhole && (f.kind != textTable || f.ambiguous):
+		if m = f.lastValues; changed || ended || m == nil {
 			m = f.lastObject()
 		}
 		if !ended {
-			shorten(m)
-			f.newest = m
+			dropLargest(m)
+			f.lastValues = m
 		}
 	}
 	if len(m) == 0 {
@@ -381,22 +381,22 @@ func (f *metricFile) found(changed, ended bool) (m grid.Metric, note string, und
 	there := len(m) > 0
 	switch f.kind {
 	case textTable:
-		there = there && !f.unsure
+		there = there && !f.ambiguous
 	case textDicts: // JSON may end a line
-		there = there && !f.passed && !f.last
+		there = there && !f.skipped && !f.lastOnly
 	default:
-		there = there && !f.passed
+		there = there && !f.skipped
 	}
-	if f.merge == nil || there || !ended && f.size > curvePiece {
+	if f.merge == nil || there || !ended && f.size > readChunk {
 		return m, "", true
 	}
-	text, note := readLog(f.path)
+	text, note := readMetricLog(f.path)
 	all := grid.Metric{}
 	understood = note == "" && f.merge(all, text)
 	switch {
 	case len(all) > 0:
 		return all, "", true
-	case note != "" || len(m) > 0 && f.passed:
+	case note != "" || len(m) > 0 && f.skipped:
 		return m, note, understood
 	case understood:
 		return nil, "it contains no number or text under a name (lists are left out)", true
@@ -418,17 +418,17 @@ func (f *metricFile) lastObject() grid.Metric {
 	for length := int64(endBytes); length < min(f.size, metricsBytes); length *= 8 {
 		b := make([]byte, length)
 		n, _ := file.ReadAt(b, f.size-length) // what could be read counts
-		if o, ok := lastOf(colourless(b[:n]), f.kind == textDicts); ok {
+		if o, ok := parseLastObject(stripANSI(b[:n]), f.kind == textDicts); ok {
 			return o
 		}
 	}
 	m := grid.Metric{}
-	mergeLastObject(m, colourless(readEndOf(file)))
+	mergeLastObject(m, stripANSI(readTail(file)))
 	return m
 }
 
 // lastOf gives the object at the end of the last line that ends like one; ok is false where that is none.
-func lastOf(b []byte, python bool) (o grid.Metric, ok bool) {
+func parseLastObject(b []byte, python bool) (o grid.Metric, ok bool) {
 	for end := len(b); end > 0; {
 		begin := bytes.LastIndexByte(b[:end], '\n') + 1
 		line := bytes.TrimRight(b[begin:end], " \t\r\n,")
@@ -442,7 +442,7 @@ func lastOf(b []byte, python bool) (o grid.Metric, ok bool) {
 	return nil, false
 }
 
-func metricNumber(v []byte) (float64, bool) {
+func parseNumber(v []byte) (float64, bool) {
 	if !isNumberMetric(v) {
 		return 0, false
 	}

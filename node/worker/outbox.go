@@ -19,34 +19,34 @@ const (
 	// all that has happened since the last one. The disk is the master's, so with many nodes at work it sets a slower pace;
 	// paceLimit bounds that, since people look at the output.
 	flushInterval = 15 * time.Millisecond
-	paceLimit     = 500 * time.Millisecond
+	maxPace       = 500 * time.Millisecond
 	// outboxBytes and outboxEvents bound what waits to be stored; attempts wait when they are reached.
 	outboxBytes  = 8 << 20
 	outboxEvents = 16384
 	// retryInterval is the wait after the store has refused a round, for example because the disk is full.
 	retryInterval = 500 * time.Millisecond
 	// dropNews is how often it is logged that reports are dropped.
-	dropNews = time.Minute
+	dropLogInterval = time.Minute
 )
 
 // outbox stores reports in rounds: output, then the events that point to it, then the acknowledgement of leases. A round that fails is
 // tried again until it is stored. Only reports on sweeps that the master has no record of are dropped.
 type outbox struct {
-	node   grid.NodeID
-	master *jetstream.MasterClient
-	log    *slog.Logger
-	kick   chan struct{}
-	slow   atomic.Int64 // the master's pace
-	news   rate.Sometimes
+	node       grid.NodeID
+	master     *jetstream.MasterClient
+	log        *slog.Logger
+	wakeup     chan struct{}
+	masterPace atomic.Int64 // the master's pace
+	dropLog    rate.Sometimes
 
-	mu      sync.Mutex
-	queue   round
-	spare   *reports      // an empty list for the next round, see round.reuse
-	busy    bool          // a round is being stored
-	drained chan struct{} // closed and replaced when a round has been stored
-	refused bool          // the store has refused the round
-	dropped int64         // reports on sweeps that the master has no record of
-	closed  chan struct{} // closed once nothing more is taken
+	mu       sync.Mutex
+	pending  round
+	spare    *reports      // an empty list for the next round, see round.reuse
+	flushing bool          // a round is being stored
+	drained  chan struct{} // closed and replaced when a round has been stored
+	refused  bool          // the store has refused the round
+	dropped  int64         // reports on sweeps that the master has no record of
+	closed   chan struct{} // closed once nothing more is taken
 }
 
 // errClosed says that a worker that stops takes no more reports, because the store refuses them.
@@ -54,7 +54,7 @@ var errClosed = errors.New("reports can't be stored, and the node stops")
 
 // round is what one round of reports stores.
 type round struct {
-	output map[grid.SweepID][]piece
+	output map[grid.SweepID][]outputPiece
 	events map[grid.SweepID]*reports
 	spare  *reports // for the first sweep that has events; nil for none
 	leases []leaseReport
@@ -63,7 +63,7 @@ type round struct {
 }
 
 // piece is output of an attempt.
-type piece struct {
+type outputPiece struct {
 	chunk jetstream.Chunk
 	ref   *grid.LogRef // told where the piece was stored
 }
@@ -89,16 +89,16 @@ type leaseReport struct {
 
 func newOutbox(node grid.NodeID, master *jetstream.MasterClient, log *slog.Logger) *outbox {
 	return &outbox{
-		node: node, master: master, log: log, kick: make(chan struct{}, 1), queue: newRound(nil),
-		drained: make(chan struct{}), closed: make(chan struct{}), news: rate.Sometimes{First: 1, Interval: dropNews},
+		node: node, master: master, log: log, wakeup: make(chan struct{}, 1), pending: newRound(nil),
+		drained: make(chan struct{}), closed: make(chan struct{}), dropLog: rate.Sometimes{First: 1, Interval: dropLogInterval},
 	}
 }
 
 func newRound(spare *reports) round {
-	return round{output: map[grid.SweepID][]piece{}, events: map[grid.SweepID]*reports{}, spare: spare}
+	return round{output: map[grid.SweepID][]outputPiece{}, events: map[grid.SweepID]*reports{}, spare: spare}
 }
 
-func (r *round) add(id grid.SweepID, rep report) {
+func (r *round) addReport(id grid.SweepID, rep report) {
 	all := r.events[id]
 	if all == nil {
 		if all, r.spare = r.spare, nil; all == nil {
@@ -114,7 +114,7 @@ func (r *round) add(id grid.SweepID, rep report) {
 
 // reuse empties the longest list of a round that is stored, for a later round: at full rate each has thousands of events. It gives nil
 // when so long a list is not needed any more.
-func (r *round) reuse() *reports {
+func (r *round) recycle() *reports {
 	var longest *reports
 	for _, all := range r.events {
 		if longest == nil || len(all.events) > len(longest.events) {
@@ -130,42 +130,42 @@ func (r *round) reuse() *reports {
 	return &reports{longest.events[:0], longest.refs[:0], longest.stored[:0]}
 }
 
-func (r *round) empty() bool { return r.count == 0 }
+func (r *round) isEmpty() bool { return r.count == 0 }
 
 // write queues a piece of output. It blocks while too much waits, until ctx ends.
-func (o *outbox) write(ctx context.Context, id grid.SweepID, p piece) error {
-	return o.add(ctx, func(r *round) {
+func (o *outbox) addOutput(ctx context.Context, id grid.SweepID, p outputPiece) error {
+	return o.enqueue(ctx, func(r *round) {
 		r.output[id] = append(r.output[id], p)
 		r.bytes += int64(len(p.chunk.Data))
 	})
 }
 
 // event queues an event. It blocks while too much waits.
-func (o *outbox) event(id grid.SweepID, rep report) {
+func (o *outbox) addEvent(id grid.SweepID, rep report) {
 	// With no context it waits for room as long as the store refuses. When the node stops meanwhile, the spool keeps it.
-	_ = o.add(context.Background(), func(r *round) { r.add(id, rep) })
+	_ = o.enqueue(context.Background(), func(r *round) { r.addReport(id, rep) })
 }
 
 // release queues the end of a lease: the event that closes it, then its return.
-func (o *outbox) release(h *jetstream.GrantedLease, stored func()) {
-	_ = o.add(context.Background(), func(r *round) {
+func (o *outbox) addRelease(h *jetstream.GrantedLease, stored func()) {
+	_ = o.enqueue(context.Background(), func(r *round) {
 		e := grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()}
-		r.add(h.Sweep, report{event: e})
+		r.addReport(h.Sweep, report{event: e})
 		r.leases = append(r.leases, leaseReport{h, stored})
 	})
 }
 
-func (o *outbox) add(ctx context.Context, put func(*round)) error {
+func (o *outbox) enqueue(ctx context.Context, put func(*round)) error {
 	for {
-		if o.over() {
+		if o.isClosed() {
 			return errClosed // later reports must not overtake one that was left out
 		}
 		o.mu.Lock()
-		if o.queue.bytes < outboxBytes && o.queue.count < outboxEvents {
-			put(&o.queue)
-			o.queue.count++
+		if o.pending.bytes < outboxBytes && o.pending.count < outboxEvents {
+			put(&o.pending)
+			o.pending.count++
 			o.mu.Unlock()
-			o.nudge()
+			o.wake()
 			return nil
 		}
 		drained := o.drained
@@ -181,10 +181,10 @@ func (o *outbox) add(ctx context.Context, put func(*round)) error {
 }
 
 // giveUp lets those return that wait for room, if the store refuses what has been queued.
-func (o *outbox) giveUp() {
+func (o *outbox) closeIfRefused() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.refused || o.over() {
+	if !o.refused || o.isClosed() {
 		return
 	}
 	o.log.Warn("reports can't be stored while the node stops; the next start makes up for them")
@@ -192,7 +192,7 @@ func (o *outbox) giveUp() {
 }
 
 // over reports whether giveUp has closed the outbox.
-func (o *outbox) over() bool {
+func (o *outbox) isClosed() bool {
 	select {
 	case <-o.closed:
 		return true
@@ -201,9 +201,9 @@ func (o *outbox) over() bool {
 	}
 }
 
-func (o *outbox) nudge() {
+func (o *outbox) wake() {
 	select {
-	case o.kick <- struct{}{}:
+	case o.wakeup <- struct{}{}:
 	default:
 	}
 }
@@ -214,7 +214,7 @@ func (o *outbox) run(ctx context.Context) {
 	defer pause.Stop()
 	for {
 		select {
-		case <-o.kick:
+		case <-o.wakeup:
 		case <-ctx.Done():
 			return
 		}
@@ -229,39 +229,39 @@ func (o *outbox) run(ctx context.Context) {
 }
 
 // pace is the time between two rounds that the master wants.
-func (o *outbox) pace() time.Duration { return time.Duration(o.slow.Load()) }
+func (o *outbox) pace() time.Duration { return time.Duration(o.masterPace.Load()) }
 
-func (o *outbox) setPace(d time.Duration) { o.slow.Store(int64(min(max(d, 0), paceLimit))) }
+func (o *outbox) setPace(d time.Duration) { o.masterPace.Store(int64(min(max(d, 0), maxPace))) }
 
 // flush stores what has been queued.
 func (o *outbox) flush(ctx context.Context) {
 	o.mu.Lock()
-	r := o.queue
-	o.queue, o.spare = newRound(o.spare), nil
-	o.busy = true
-	o.announceLocked()
+	r := o.pending
+	o.pending, o.spare = newRound(o.spare), nil
+	o.flushing = true
+	o.signalDrainedLocked()
 	o.mu.Unlock()
-	o.persist(ctx, &r)
-	spare := r.reuse()
+	o.storeRound(ctx, &r)
+	spare := r.recycle()
 	o.mu.Lock()
-	o.busy, o.spare = false, spare
-	o.announceLocked()
+	o.flushing, o.spare = false, spare
+	o.signalDrainedLocked()
 	o.mu.Unlock()
 }
 
-func (o *outbox) announceLocked() {
+func (o *outbox) signalDrainedLocked() {
 	close(o.drained)
 	o.drained = make(chan struct{})
 }
 
-func (o *outbox) persist(ctx context.Context, r *round) {
+func (o *outbox) storeRound(ctx context.Context, r *round) {
 	for id, pieces := range r.output {
-		if !o.insist(ctx, "store output", id, len(pieces), func() error { return o.storeOutput(ctx, id, pieces) }) {
+		if !o.storeWithRetry(ctx, "store output", id, len(pieces), func() error { return o.storeOutput(ctx, id, pieces) }) {
 			return
 		}
 	}
 	for id, all := range r.events {
-		if !o.insist(ctx, "store events", id, len(all.events), func() error { return o.storeEvents(ctx, id, all) }) {
+		if !o.storeWithRetry(ctx, "store events", id, len(all.events), func() error { return o.storeEvents(ctx, id, all) }) {
 			return
 		}
 		for _, stored := range all.stored {
@@ -279,14 +279,14 @@ func (o *outbox) persist(ctx context.Context, r *round) {
 
 // insist tries to store some reports of a sweep until it works, or the master has no record of the sweep: then nobody could read them,
 // and they are dropped. False when ctx ends first.
-func (o *outbox) insist(ctx context.Context, what string, id grid.SweepID, reports int, try func() error) bool {
+func (o *outbox) storeWithRetry(ctx context.Context, what string, id grid.SweepID, reports int, try func() error) bool {
 	for warned := false; ; warned = true {
 		err := try()
 		if errors.Is(err, jetstream.ErrUnknownSweep) {
-			o.drop(id, reports)
+			o.recordDropped(id, reports)
 			err = nil
 		}
-		o.note(err != nil)
+		o.setRefused(err != nil)
 		if err == nil {
 			return true
 		}
@@ -307,23 +307,23 @@ func (o *outbox) insist(ctx context.Context, what string, id grid.SweepID, repor
 }
 
 // drop counts reports on a sweep that the master has no record of.
-func (o *outbox) drop(id grid.SweepID, reports int) {
+func (o *outbox) recordDropped(id grid.SweepID, reports int) {
 	o.mu.Lock()
 	o.dropped += int64(reports)
 	dropped := o.dropped
 	o.mu.Unlock()
-	o.news.Do(func() {
+	o.dropLog.Do(func() {
 		o.log.Warn("reports on a sweep that the master has no record of are dropped", "sweep", id, "reports", reports, "dropped", dropped)
 	})
 }
 
-func (o *outbox) note(refused bool) {
+func (o *outbox) setRefused(refused bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.refused = refused
 }
 
-func (o *outbox) storeOutput(ctx context.Context, id grid.SweepID, pieces []piece) error {
+func (o *outbox) storeOutput(ctx context.Context, id grid.SweepID, pieces []outputPiece) error {
 	chunks := make([]jetstream.Chunk, len(pieces))
 	for i := range pieces {
 		chunks[i] = pieces[i].chunk
@@ -355,13 +355,13 @@ func (o *outbox) storeEvents(ctx context.Context, id grid.SweepID, all *reports)
 func (o *outbox) drain(ctx context.Context) error {
 	for {
 		o.mu.Lock()
-		done := o.queue.empty() && !o.busy
+		done := o.pending.isEmpty() && !o.flushing
 		drained := o.drained
 		o.mu.Unlock()
 		if done {
 			return nil
 		}
-		o.nudge()
+		o.wake()
 		select {
 		case <-drained:
 		case <-o.closed:

@@ -50,11 +50,11 @@ func (p *posted) finish(id grid.SweepID, index int64, output string, stored func
 	run := fmt.Sprint("n.1.", index)
 	if output != "" {
 		c := jetstream.Chunk{Index: index, Run: run, Stream: streamOut, Time: 1, Data: []byte(output)}
-		if err := p.write(p.t.Context(), id, piece{chunk: c, ref: ref}); err != nil {
+		if err := p.addOutput(p.t.Context(), id, outputPiece{chunk: c, ref: ref}); err != nil {
 			p.t.Error(err)
 		}
 	}
-	p.event(id, report{event: grid.Event{Kind: grid.Finished, Index: index, Attempt: 1, Run: run, Time: 1, Result: &grid.Result{}}, ref: ref, stored: stored})
+	p.addEvent(id, report{event: grid.Event{Kind: grid.Finished, Index: index, Attempt: 1, Run: run, Time: 1, Result: &grid.Result{}}, ref: ref, stored: stored})
 }
 
 // logs gives the stored output of a sweep, by run, and the sequence of its last message.
@@ -79,7 +79,7 @@ func (p *posted) logs(id grid.SweepID) (map[string]string, uint64) {
 // stored gives the stored results of a sweep.
 func (p *posted) stored(id grid.SweepID) []grid.Event {
 	p.t.Helper()
-	s := &stage{t: p.t, store: p.store}
+	s := &harness{t: p.t, store: p.store}
 	_, last, err := p.store.Events.Bounds(p.t.Context())
 	if err != nil {
 		p.t.Fatal(err)
@@ -107,7 +107,7 @@ func (p *posted) stored(id grid.SweepID) []grid.Event {
 
 func (p *posted) mustDrain() {
 	p.t.Helper()
-	ctx, stop := context.WithTimeout(p.t.Context(), patience)
+	ctx, stop := context.WithTimeout(p.t.Context(), testTimeout)
 	defer stop()
 	if err := p.drain(ctx); err != nil {
 		p.t.Fatalf("drain: %v", err)
@@ -145,7 +145,7 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 		})
 	}
 	released := make(chan struct{})
-	p.release(&held[0], func() {
+	p.addRelease(&held[0], func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if told != 50 {
@@ -203,13 +203,13 @@ func TestReportsShareRounds(t *testing.T) {
 // TestOutboxIsBounded fills an outbox that nobody empties: writers wait, and one whose context ends gives up.
 func TestOutboxIsBounded(t *testing.T) {
 	o := newOutbox("n", nil, logger(t))
-	full := piece{chunk: jetstream.Chunk{Data: make([]byte, outboxBytes)}, ref: &grid.LogRef{}}
-	if err := o.write(t.Context(), "a-1", full); err != nil {
+	full := outputPiece{chunk: jetstream.Chunk{Data: make([]byte, outboxBytes)}, ref: &grid.LogRef{}}
+	if err := o.addOutput(t.Context(), "a-1", full); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	given := make(chan error, 1)
-	go func() { given <- o.write(ctx, "a-1", full) }()
+	go func() { given <- o.addOutput(ctx, "a-1", full) }()
 	select {
 	case err := <-given:
 		t.Fatalf("write to a full outbox: got %v, want it to wait", err)
@@ -220,7 +220,7 @@ func TestOutboxIsBounded(t *testing.T) {
 	if err := receive(t, "the writer to give up", given); err != cause {
 		t.Errorf("write that gave up: got %v, want %v", err, cause)
 	}
-	if n := len(o.queue.output["a-1"]); n != 1 {
+	if n := len(o.pending.output["a-1"]); n != 1 {
 		t.Errorf("queued pieces: got %d, want the first alone", n)
 	}
 }
@@ -290,7 +290,7 @@ func TestPace(t *testing.T) {
 		t.Errorf("got reports after %v and %v, want both after %v", took, third.Sub(begin), pace)
 	}
 	p.setPace(time.Hour)
-	if got := p.pace(); got != paceLimit {
-		t.Errorf("pace: got %v, want at most %v", got, paceLimit)
+	if got := p.pace(); got != maxPace {
+		t.Errorf("pace: got %v, want at most %v", got, maxPace)
 	}
 }

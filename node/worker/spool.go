@@ -32,20 +32,20 @@ import (
 type spool struct {
 	dir, work, out, metrics, record string // paths of the above
 
-	manifest *os.File
-	stdout   *os.File
-	stderr   *os.File
-	folders  [3]*os.File // work, out and dir itself, held open to be looked at
-	times    [3]unix.Timespec
-	fresh    time.Time // when the folders were last known to be clean
-	environ  [3]string // what an attempt's environment says of them
-	line     []byte    // room for the manifest's line
+	manifest  *os.File
+	stdout    *os.File
+	stderr    *os.File
+	folders   [3]*os.File // work, out and dir itself, held open to be looked at
+	times     [3]unix.Timespec
+	cleanedAt time.Time // when the folders were last known to be clean
+	variables [3]string // what an attempt's environment says of them
+	line      []byte    // room for the manifest's line
 }
 
 // newSpool names the files of a spool. Plain concatenation: dir is clean.
 func newSpool(dir string) *spool {
 	s := &spool{dir: dir, work: dir + "/work", out: dir + "/out", metrics: dir + "/metrics", record: dir + "/outcome.json"}
-	s.environ = [3]string{"PWD=" + s.work, "MLF_OUT=" + s.out, "MLF_METRICS=" + s.metrics}
+	s.variables = [3]string{"PWD=" + s.work, "MLF_OUT=" + s.out, "MLF_METRICS=" + s.metrics}
 	return s
 }
 
@@ -58,7 +58,7 @@ type manifest struct {
 	Started int64        `json:"started,omitempty"` // microseconds since 1970
 	Result  *grid.Result `json:"result,omitempty"`  // once the attempt has ended
 	Cut     *cutOutput   `json:"cut,omitempty"`     // of the output of an attempt that has ended
-	Lease   *ticket      `json:"lease,omitempty"`   // by what right it runs, for an attempt that outlives its agent
+	Lease   *leaseRecord `json:"lease,omitempty"`   // by what right it runs, for an attempt that outlives its agent
 	Boot    string       `json:"boot,omitempty"`    // start of the machine in which it ran
 	Synced  bool         `json:"synced,omitempty"`  // the result is on the disk with all that belongs to it
 
@@ -90,12 +90,12 @@ func openSpool(dir string) (*spool, error) {
 		}
 		*f.file = file
 	}
-	return s, s.stamp()
+	return s, s.recordTimes()
 }
 
 // stamp remembers how the clean folders look.
-func (s *spool) stamp() error {
-	s.fresh = time.Now()
+func (s *spool) recordTimes() error {
+	s.cleanedAt = time.Now()
 	for i, f := range s.folders {
 		var st unix.Stat_t
 		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -112,15 +112,15 @@ const clockTick = 20 * time.Millisecond
 
 // claim writes the manifest; from here on the folder speaks for the attempt. The manifest is the file's first line: what a
 // longer one has left behind it does not count.
-func (s *spool) claim(m *manifest) error {
+func (s *spool) writeManifest(m *manifest) error {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode manifest: %w", err)
 	}
-	return s.writeManifest(append(b, '\n'))
+	return s.writeManifestLine(append(b, '\n'))
 }
 
-func (s *spool) writeManifest(line []byte) error {
+func (s *spool) writeManifestLine(line []byte) error {
 	if _, err := s.manifest.WriteAt(line, 0); err != nil {
 		return fmt.Errorf("write manifest: %w", err)
 	}
@@ -143,28 +143,28 @@ func newManifestTemplate(shared manifest) (*manifestTemplate, error) {
 }
 
 // of gives the manifest of an attempt.
-func (t *manifestTemplate) of(a *attempt) *manifest {
+func (t *manifestTemplate) manifest(a *attempt) *manifest {
 	m := t.shared
-	m.Index, m.Attempt, m.Run, m.Started, m.Image = a.id.Index, a.number, a.run, a.started.UnixMicro(), a.pin()
+	m.Index, m.Attempt, m.Run, m.Started, m.Image = a.id.Index, a.number, a.run, a.started.UnixMicro(), a.imagePin()
 	return &m
 }
 
 // claim is spool.claim of the manifest of an attempt that begins.
-func (t *manifestTemplate) claim(s *spool, a *attempt) error {
+func (t *manifestTemplate) write(s *spool, a *attempt) error {
 	b := append(s.line[:0], t.encoded...)
 	b = strconv.AppendInt(append(b, `,"index":`...), a.id.Index, 10)
 	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(a.number), 10)
 	b = strconv.AppendQuote(append(b, `,"run":`...), a.run) // a node's name and numbers, which JSON quotes alike
 	b = strconv.AppendInt(append(b, `,"started":`...), a.started.UnixMicro(), 10)
-	if image := a.pin(); image != "" {
+	if image := a.imagePin(); image != "" {
 		b = strconv.AppendQuote(append(b, `,"image":`...), image) // ASCII, as every reference of an image
 	}
 	s.line = append(b, "}\n"...)
-	return s.writeManifest(s.line)
+	return s.writeManifestLine(s.line)
 }
 
 // untouched reports whether the attempt that began at this time has left nothing in the spool.
-func (s *spool) untouched(began time.Time) bool {
+func (s *spool) isUntouched(began time.Time) bool {
 	for _, f := range []*os.File{s.stdout, s.stderr} {
 		var st unix.Stat_t
 		if unix.Fstat(int(f.Fd()), &st) != nil || st.Size > 0 {
@@ -177,11 +177,11 @@ func (s *spool) untouched(began time.Time) bool {
 			return false
 		}
 	}
-	return began.Sub(s.fresh) >= clockTick || s.lookedThrough()
+	return began.Sub(s.cleanedAt) >= clockTick || s.hasNoFiles()
 }
 
 // lookedThrough looks for entries, for a spool that was stamped too short ago to be told by its times.
-func (s *spool) lookedThrough() bool {
+func (s *spool) hasNoFiles() bool {
 	if _, err := os.Lstat(s.metrics); !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
@@ -199,7 +199,7 @@ func isEmpty(dir string) bool {
 }
 
 // clean makes the spool ready for another attempt. Reports of the last one must be stored.
-func (s *spool) clean() error {
+func (s *spool) reset() error {
 	for _, f := range []*os.File{s.manifest, s.stdout, s.stderr} {
 		if err := emptyFile(f); err != nil {
 			return err
@@ -217,7 +217,7 @@ func (s *spool) clean() error {
 			}
 		}
 	}
-	return s.stamp()
+	return s.recordTimes()
 }
 
 // emptyFolder leaves an empty folder, and does not touch one that is empty already.
@@ -262,9 +262,9 @@ func (s *spool) close() {
 const maxSpools = 512
 
 // spools is the pool of spools: as many as attempts run, and some more whose reports are on their way.
-type spools struct {
-	dir string
-	out chan struct{} // a token for each spool that is taken
+type spoolPool struct {
+	dir   string
+	taken chan struct{} // a token for each spool that is taken
 
 	mu   sync.Mutex
 	free []*spool
@@ -272,17 +272,17 @@ type spools struct {
 }
 
 // newSpools makes a pool for so many attempts at one time.
-func newSpools(dir string, attempts int) (*spools, error) {
+func newSpoolPool(dir string, attempts int) (*spoolPool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool folder: %w", err)
 	}
-	return &spools{dir: dir, out: make(chan struct{}, max(maxSpools, 2*attempts))}, nil
+	return &spoolPool{dir: dir, taken: make(chan struct{}, max(maxSpools, 2*attempts))}, nil
 }
 
 // take gives a clean spool. It waits while too many are out, until ctx ends.
-func (p *spools) take(ctx context.Context) (*spool, error) {
+func (p *spoolPool) acquire(ctx context.Context) (*spool, error) {
 	select {
-	case p.out <- struct{}{}:
+	case p.taken <- struct{}{}:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -298,41 +298,41 @@ func (p *spools) take(ctx context.Context) (*spool, error) {
 	p.mu.Unlock()
 	s, err := openSpool(dir)
 	if err != nil {
-		<-p.out
+		<-p.taken
 	}
 	return s, err
 }
 
 // putUntouched takes back a spool that needs no cleaning. Its manifest stays: a crash may report the attempt as lost, which
 // the fold knows better.
-func (p *spools) putUntouched(s *spool) {
+func (p *spoolPool) releaseUntouched(s *spool) {
 	p.mu.Lock()
 	p.free = append(p.free, s)
 	p.mu.Unlock()
-	<-p.out
+	<-p.taken
 }
 
 // put takes a spool back. One that can't be cleaned, or that processes may still write to, is thrown away.
-func (p *spools) put(s *spool, reuse bool) {
-	if reuse && s.clean() == nil {
-		p.putUntouched(s)
+func (p *spoolPool) release(s *spool, reuse bool) {
+	if reuse && s.reset() == nil {
+		p.releaseUntouched(s)
 		return
 	}
 	s.close()
 	_ = removeTree(s.dir) // the next start removes what is left
-	<-p.out
+	<-p.taken
 }
 
 // abandon leaves a spool to processes that nobody here may end. The next start removes it.
-func (p *spools) abandon(s *spool, adopted bool) {
+func (p *spoolPool) abandon(s *spool, adopted bool) {
 	_ = s.manifest.Truncate(0) // the next start would report the attempt again, which does no harm
 	s.close()
 	if !adopted { // of those nobody counts the spools
-		<-p.out
+		<-p.taken
 	}
 }
 
-func (p *spools) close() {
+func (p *spoolPool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.free {

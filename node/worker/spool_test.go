@@ -14,9 +14,9 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-func newPool(t *testing.T) *spools {
+func newPool(t *testing.T) *spoolPool {
 	t.Helper()
-	p, err := newSpools(filepath.Join(t.TempDir(), "spool"), 1)
+	p, err := newSpoolPool(filepath.Join(t.TempDir(), "spool"), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,9 +24,9 @@ func newPool(t *testing.T) *spools {
 	return p
 }
 
-func (p *spools) mustTake(t *testing.T) *spool {
+func (p *spoolPool) mustTake(t *testing.T) *spool {
 	t.Helper()
-	s, err := p.take(t.Context())
+	s, err := p.acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestManifestSurvives(t *testing.T) {
 	}
 	short := &manifest{Sweep: "a-1", Attempt: 1, Run: "n.1.1", Started: 1}
 	for _, m := range []*manifest{long, short, long} { // a shorter one leaves the end of the longer one behind it
-		if err := s.claim(m); err != nil {
+		if err := s.writeManifest(m); err != nil {
 			t.Fatal(err)
 		}
 		s.close()
@@ -68,7 +68,7 @@ func TestManifestSurvives(t *testing.T) {
 		}
 	}
 	defer s.close()
-	if err := s.clean(); err != nil {
+	if err := s.reset(); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := readManifest(filepath.Join(dir, "attempt.json")); got != nil || err != nil {
@@ -103,23 +103,23 @@ func TestTouchedSpools(t *testing.T) {
 		for _, age := range []time.Duration{0, time.Hour} {
 			p := newPool(t)
 			s := p.mustTake(t)
-			began := s.fresh.Add(age)
-			if !s.untouched(began) {
+			began := s.cleanedAt.Add(age)
+			if !s.isUntouched(began) {
 				t.Errorf("%s: a new spool counts as touched", name)
 			}
 			program(t, s)
-			if s.untouched(began) {
+			if s.isUntouched(began) {
 				t.Errorf("%s, %v after the spool was cleaned: got untouched", name, age)
 			}
-			p.put(s, true)
+			p.release(s, true)
 			again := p.mustTake(t)
 			if again != s {
 				t.Errorf("%s: the cleaned spool is not used again", name)
 			}
-			if names := entries(t, again); !again.untouched(again.fresh) || len(names) != 0 {
+			if names := entries(t, again); !again.isUntouched(again.cleanedAt) || len(names) != 0 {
 				t.Errorf("%s: cleaned spool holds %v", name, names)
 			}
-			p.put(again, true)
+			p.release(again, true)
 		}
 	}
 }
@@ -146,7 +146,7 @@ func entries(t *testing.T, s *spool) []string {
 func TestUntouchedSpoolIsUsedAgain(t *testing.T) {
 	p := newPool(t)
 	first := p.mustTake(t)
-	p.putUntouched(first)
+	p.releaseUntouched(first)
 	if second := p.mustTake(t); second != first {
 		t.Errorf("got spool %s, want %s again", second.dir, first.dir)
 	}
@@ -154,8 +154,8 @@ func TestUntouchedSpoolIsUsedAgain(t *testing.T) {
 	if other == first {
 		t.Error("one spool was given twice")
 	}
-	p.put(other, true)
-	p.put(first, true)
+	p.release(other, true)
+	p.release(first, true)
 }
 
 // TestSpoolOfLeftoversIsThrownAway has processes that may still write to it.
@@ -166,7 +166,7 @@ func TestSpoolOfLeftoversIsThrownAway(t *testing.T) {
 	if err := os.Chmod(s.work, 0o500); err != nil {
 		t.Fatal(err)
 	}
-	p.put(s, false)
+	p.release(s, false)
 	if _, err := os.Stat(s.dir); !os.IsNotExist(err) {
 		t.Errorf("thrown away spool: got %v, want it gone", err)
 	}
@@ -178,11 +178,11 @@ func TestSpoolOfLeftoversIsThrownAway(t *testing.T) {
 // TestSpoolsAreBounded takes as many as there may be; the next one waits until one comes back.
 func TestSpoolsAreBounded(t *testing.T) {
 	p := newPool(t)
-	p.out = make(chan struct{}, 2)
+	p.taken = make(chan struct{}, 2)
 	first, _ := p.mustTake(t), p.mustTake(t)
 	taken := make(chan *spool)
 	go func() {
-		s, _ := p.take(t.Context())
+		s, _ := p.acquire(t.Context())
 		taken <- s
 	}()
 	select {
@@ -190,7 +190,7 @@ func TestSpoolsAreBounded(t *testing.T) {
 		t.Fatal("got a third spool of two")
 	default:
 	}
-	p.put(first, true)
+	p.release(first, true)
 	if s := receive(t, "a spool that came back", taken); s != first {
 		t.Errorf("got %v, want the spool that came back", s)
 	}
@@ -199,12 +199,12 @@ func TestSpoolsAreBounded(t *testing.T) {
 // TestSpoolIsWaitedForUntilTheAttemptIsStopped has no spool come back.
 func TestSpoolIsWaitedForUntilTheAttemptIsStopped(t *testing.T) {
 	p := newPool(t)
-	p.out = make(chan struct{}, 1)
+	p.taken = make(chan struct{}, 1)
 	p.mustTake(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	given := make(chan error, 1)
 	go func() {
-		_, err := p.take(ctx)
+		_, err := p.acquire(ctx)
 		given <- err
 	}()
 	cause := errors.New("enough")
@@ -212,19 +212,19 @@ func TestSpoolIsWaitedForUntilTheAttemptIsStopped(t *testing.T) {
 	if err := receive(t, "the end of the wait", given); err != cause {
 		t.Errorf("got %v, want %v", err, cause)
 	}
-	if got := len(p.out); got != 1 {
+	if got := len(p.taken); got != 1 {
 		t.Errorf("spools out: got %d, want 1", got)
 	}
 }
 
 func TestSpoolsOnAFullDisk(t *testing.T) {
 	p := newPool(t)
-	p.out = make(chan struct{}, 1)
+	p.taken = make(chan struct{}, 1)
 	if err := os.Remove(p.dir); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 { // what could not be made must not count as taken
-		if s, err := p.take(t.Context()); err == nil {
+		if s, err := p.acquire(t.Context()); err == nil {
 			t.Fatalf("got spool %s in a folder that is gone", s.dir)
 		}
 	}
@@ -234,7 +234,7 @@ func TestSpoolsOnAFullDisk(t *testing.T) {
 func TestManifestTemplate(t *testing.T) {
 	for name, shared := range map[string]manifest{
 		"nothing":    {},
-		"lease":      {Sweep: `a"b-1`, Boot: "boot", Lease: &ticket{ID: "m.1.7", Seq: 7, Lo: 3, Hi: 9, Attempt: 2, Shape: "c1"}},
+		"lease":      {Sweep: `a"b-1`, Boot: "boot", Lease: &leaseRecord{ID: "m.1.7", Seq: 7, Lo: 3, Hi: 9, Attempt: 2, Shape: "c1"}},
 		"allocation": {Sweep: "a-1", Allocation: &allocator.Allocation{Lane: "c1", CPUs: 1500, Memory: 1 << 30, Shares: []allocator.Share{{UUID: "GPU-1", Milli: 500}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -252,7 +252,7 @@ func TestManifestTemplate(t *testing.T) {
 				want := shared
 				want.Index, want.Attempt, want.Run, want.Started = index, 3, "node-1.4.zz", 1_700_000_000_000_000
 				a := &attempt{id: grid.TrialID{Sweep: shared.Sweep, Index: index}, number: 3, run: want.Run, started: time.UnixMicro(want.Started)}
-				claimed, err := template.of(a), template.claim(s, a)
+				claimed, err := template.manifest(a), template.write(s, a)
 				if err != nil {
 					t.Fatal(err)
 				}

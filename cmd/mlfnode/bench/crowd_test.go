@@ -278,7 +278,7 @@ func crowdWorkers(ctx context.Context, args []string) error {
 }
 
 // noFiles are bundles and artifacts of trials that have none.
-type noFiles struct{ worker.Files }
+type noFiles struct{ worker.FileStore }
 
 func crowdWorker(ctx context.Context, dir, address string) (*worker.Worker, func(), error) {
 	id, err := trust.LoadIdentity(filepath.Join(dir, "trust"))
@@ -293,7 +293,7 @@ func crowdWorker(ctx context.Context, dir, address string) (*worker.Worker, func
 	}
 	w, err := worker.New(worker.Config{
 		Node: id.Node, Dir: dir, Master: store, Files: noFiles{}, Executor: executortest.Instant{}, Machine: inventory.Machine{CPUs: slots, Memory: crowdMemory},
-		Logger: crowdLog(), Beats: true,
+		Logger: crowdLog(), Heartbeats: true,
 	})
 	if err == nil {
 		err = w.Recover(ctx)

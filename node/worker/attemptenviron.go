@@ -1,0 +1,162 @@
+package worker
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+	"mlfnode/grid/space"
+	"mlfnode/node/worker/allocator"
+)
+
+// baseEnviron is what all attempts of a sweep share.
+func sweepEnviron(s *grid.Sweep) []string {
+	return s.Environment(os.Environ(), keptVariable)
+}
+
+// keptVariable reports whether attempts see the variable of the shell: not those that are set for each attempt, nor mlfnode's own.
+func keptVariable(key string) bool {
+	return !strings.HasPrefix(key, "MLF_") && key != "PWD" && key != "OLDPWD"
+}
+
+// leaseEnviron is what the environments of a lease's attempts have in common beside that of their sweep.
+type leaseEnviron struct {
+	defaults []string // what a program gets unless its user, its node or its image sets it
+	own      []string
+}
+
+// environOf gives what attempts of a lease see of what is reserved for them.
+func (w *Worker) environOf(id grid.SweepID, al *allocator.Allocation) *leaseEnviron {
+	e := &leaseEnviron{
+		defaults: []string{"PYTHONUNBUFFERED=1"}, // what was printed is seen at once, and not lost when the program is killed
+		own:      []string{"MLF_SWEEP=" + string(id), "MLF_CACHE=" + w.bundles.cacheDir()},
+	}
+	if al == nil {
+		return e
+	}
+	e.own = append(e.own, "MLF_SLOT="+strconv.Itoa(al.Slot))
+	if al.CPUs > 0 { // a node that the program starts goes by these
+		e.defaults = append(e.defaults, "OMP_NUM_THREADS="+strconv.FormatInt(int64((al.CPUs+grid.One-1)/grid.One), 10)) // else each of n trials has a thread for each of n processors
+		e.own = append(e.own, "MLF_TRIAL_CPUS="+al.CPUs.String())
+	}
+	if al.Memory > 0 {
+		e.own = append(e.own, "MLF_TRIAL_MEMORY="+strconv.FormatInt(al.Memory, 10))
+	}
+	return e
+}
+
+// environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
+func (w *Worker) environ(s *sweep, a *attempt) []string {
+	base := w.baseEnviron(s, a)
+	env := make([]string, 0, len(a.environ.defaults)+len(base)+len(a.spool.variables)+len(a.environ.own)+7) // it grows for what few attempts have
+	env = append(env, a.environ.defaults...)
+	env = append(env, base...)
+	env = append(env, a.spool.variables[:]...)
+	env = append(env, a.environ.own...)
+	env = append(env,
+		"MLF_TRIAL="+a.id.String(),
+		"MLF_ATTEMPT="+strconv.Itoa(a.number),
+		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
+	)
+	if a.task.Venv != "" {
+		env = append(env, "VIRTUAL_ENV="+a.spool.work+"/"+a.task.Venv, "PATH="+a.spool.work+"/"+a.task.Venv+"/bin:"+lastValue(base, "PATH"))
+	}
+	if a.task.Repeat {
+		for _, p := range a.params {
+			if p.Key == space.RepeatKey {
+				env = append(env, "MLF_REPEAT="+p.Value.Text)
+			}
+		}
+	}
+	if a.checkpoint != nil {
+		env = append(env, "MLF_CHECKPOINT="+a.checkpoint.liveDir())
+		if a.checkpoint.state.Resume {
+			env = append(env, "MLF_RESUME="+a.checkpoint.liveDir())
+		}
+	}
+	switch {
+	case a.allocation != nil && len(a.allocation.Shares) > 0:
+		return gpuEnviron(env, a)
+	case w.hasGPUs.Load():
+		env = append(env, "MLF_TRIAL_GPUS=none")
+		if !setByTask(s.record, visibleDevices) {
+			env = append(env, visibleDevices+"=") // none: what others have is not for this one
+		}
+	}
+	return env
+}
+
+// visibleDevices is the variable by which CUDA knows which devices a program may use.
+const visibleDevices = "CUDA_VISIBLE_DEVICES"
+
+// gpuEnviron adds what a program that has devices needs to know.
+func gpuEnviron(env []string, a *attempt) []string {
+	base := env
+	shares := a.allocation.Shares
+	var visible, indexes []string
+	for i, share := range shares {
+		index := strconv.Itoa(share.Index)
+		indexes = append(indexes, index)
+		if a.image != nil { // a container has no other devices, and counts its own
+			index = strconv.Itoa(i)
+		}
+		if a.task.GPUIDs == grid.GPUIDsIndex && share.Parent == "" {
+			visible = append(visible, index)
+		} else {
+			visible = append(visible, share.UUID)
+		}
+	}
+	env = append(env,
+		"CUDA_DEVICE_ORDER=PCI_BUS_ID",
+		visibleDevices+"="+strings.Join(visible, ","),
+		"MLF_GPUS="+strings.Join(indexes, ","),
+		"MLF_GPU_MEMORY="+strconv.FormatInt(shares[0].Memory, 10),
+		"MLF_TRIAL_GPUS="+strings.Join(a.allocation.UUIDs(), ","),
+	)
+	return append(env, memoryGrowthEnviron(base, &shares[0], a.task.Resources.Measured())...)
+}
+
+// growingMemory has frameworks that take most of a device's memory at once take what they need, in a program that has a share of one or
+// whose need is measured. What the user has set stays.
+func memoryGrowthEnviron(base []string, share *allocator.Share, measured bool) []string {
+	if share.Milli >= grid.One && !measured {
+		return nil
+	}
+	var env []string
+	for _, kv := range [][2]string{
+		{"XLA_PYTHON_CLIENT_PREALLOCATE", "false"}, {"TF_FORCE_GPU_ALLOW_GROWTH", "true"}, {"FLAGS_fraction_of_gpu_memory_to_use", share.Milli.String()},
+	} {
+		if !hasVariable(base, kv[0]) {
+			env = append(env, kv[0]+"="+kv[1])
+		}
+	}
+	return env
+}
+
+// given reports whether the environment has a variable.
+func hasVariable(env []string, name string) bool {
+	for _, kv := range env {
+		if len(kv) > len(name) && kv[len(name)] == '=' && kv[:len(name)] == name {
+			return true
+		}
+	}
+	return false
+}
+
+// lastValue gives the value of a variable, the last of several.
+func lastValue(env []string, name string) string {
+	for _, kv := range slices.Backward(env) {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// asked reports whether the task itself, or who submitted the sweep, sets a variable, and not only the shell of the submission.
+func setByTask(s *grid.Sweep, name string) bool {
+	_, ok := s.Task.Env[name]
+	return ok || hasVariable(s.EnvironAdded, name)
+}

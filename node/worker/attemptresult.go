@@ -1,0 +1,198 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// supervise has an attempt's program run, or go on, and looks after what it writes, saves and uses meanwhile. One that goes on without this
+// agent is left alone.
+func (w *Worker) runProgram(ctx context.Context, a *attempt, run func(context.Context) executor.Outcome) executor.Outcome {
+	ctx = a.stopContext(ctx)
+	if w.sweeps.isCancelled(a.id) {
+		a.cancel()
+	}
+	w.watchOutput(a)
+	endStoring := w.startPeriodicSnapshots(ctx, a)
+	out := run(ctx)
+	endStoring()
+	w.unwatchOutput(a)
+	a.applyEarlyStop(ctx, &out)
+	if out.Left {
+		w.drainOutput(a)
+		a.spool.close()
+		w.log.Info("attempt is left to the next agent", "trial", a.id, "attempt", a.number)
+	}
+	return out
+}
+
+// result turns what the executor saw of an attempt of the sweep into its result.
+func (w *Worker) attemptResult(s *grid.Sweep, a *attempt, out executor.Outcome) *grid.Result {
+	r := a.resultOf(out)
+	w.endDeviceUse(a, r)
+	w.attributeToFullDisk(a, r)
+	if r.Class == grid.ClassImage {
+		w.recheckImage(s) // somebody has removed it
+	}
+	return r
+}
+
+// outcome turns what the executor saw into the attempt's result.
+func (a *attempt) resultOf(out executor.Outcome) *grid.Result {
+	a.recordCutOutput(&out)
+	r := &grid.Result{Class: out.Class, ExitCode: out.ExitCode, Reason: out.Reason, Started: out.Start.UnixMicro(), Usage: out.Usage}
+	if out.Start.IsZero() {
+		r.Started = a.started.UnixMicro()
+	}
+	a.applyCheckpointRules(r)
+	if a.foreignProcesses = out.Foreign != ""; a.foreignProcesses {
+		r.Reason = joinReason(r.Reason, "left running, as this node may not end the processes of other users: "+out.Foreign)
+	}
+	return r
+}
+
+// ending is what there is to be done at the end of an attempt, beside what its result says.
+type finishOptions struct {
+	manifest        func() *manifest // of one whose program may have run; nil else: nothing can be left
+	snapshotTimeout time.Duration    // of the time to store what it saved
+	saving          bool             // it was cancelled to be retried from what it saved
+	reuseSpool      bool             // its spool may be used again
+}
+
+// conclude gathers what an attempt has left, stores what it saved and reports its result; its spool stays until the report is stored. Every
+// attempt ends here, under whatever agent. It reports false when the spool, which then keeps all for the next start, is all that has the
+// artifacts: the attempt is not to be reported yet. Ctx bounds the gathering.
+func (w *Worker) finishAttempt(ctx context.Context, a *attempt, r *grid.Result, end finishOptions) bool {
+	r.Devices = a.allocation.UUIDs()
+	switch {
+	case end.manifest == nil:
+	case !a.adopted && a.spool.isUntouched(a.started):
+		a.mu.Lock()
+		a.ended, a.untouched = true, true
+		a.mu.Unlock()
+		w.classify(a, r)
+		if len(a.task.Metrics) > 0 {
+			a.addMetrics(r)
+		}
+	default:
+		w.persistResult(a, end.manifest(), r)
+		if !w.collectResults(ctx, a, r) {
+			a.spool.close()
+			return false
+		}
+	}
+	w.updateBackoff(a, r)
+	w.storeFinalSnapshot(a, r, end)
+	a.checkpoint.release()
+	if !a.foreignProcesses {
+		w.bundles.unpin(a.sharedFolders)
+	}
+	if _, active := w.sweeps.active(a.id.Sweep); a.checkpoint != nil && !active { // what was to go could not, as it was in use
+		w.requestCheckpointCleanup()
+	}
+	free := func() {}
+	switch {
+	case a.spool == nil:
+	case a.foreignProcesses:
+		free = func() { w.spools.abandon(a.spool, a.adopted) }
+	case a.adopted:
+		free = a.spool.remove
+	case a.untouched && end.reuseSpool:
+		// Nothing is left to store but the result: the next attempt can have the spool at once.
+		w.spools.releaseUntouched(a.spool)
+	default:
+		free = func() { w.spools.release(a.spool, end.reuseSpool) }
+	}
+	if r.Class == grid.ClassLost && !a.adopted && !a.isAnnounced() {
+		free() // nobody knows that it ran, and the trial is another node's: to tell of it now would have it run once more
+		return true
+	}
+	at := time.Now().UnixMicro()
+	if r.Usage.Wall > 0 {
+		at = r.Started + r.Usage.Wall
+	}
+	if !w.curveShare().Keeps(a.id.Index) {
+		r.Curves = comparedCurve(a.task, r.Curves)
+	}
+	e := grid.Event{Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: at, Result: r, Image: a.imagePin()}
+	w.outbox.addEvent(a.id.Sweep, report{event: e, ref: &a.logRef, stored: func() {
+		free()
+		w.removeCheckpoint(a, r)
+	}})
+	return true
+}
+
+// collect ships the rest of the output and gathers metrics and artifacts. It is also what a start after a crash does. It reports
+// false when the spool, which then keeps them for the next start, is all that has the artifacts: the attempt is not to be
+// reported yet.
+func (w *Worker) collectResults(ctx context.Context, a *attempt, result *grid.Result) bool {
+	w.drainOutput(a)
+	line := w.classify(a, result)
+	result.Reason = a.explainFailure(result, line)
+	a.addMetrics(result)
+	files, err := w.storeArtifacts(ctx, a)
+	if errors.Is(err, errUploadDeferred) {
+		w.log.Warn("artifacts can't be stored while the node stops; the next start stores them", "trial", a.id)
+		return false
+	}
+	if err != nil {
+		w.log.Warn("artifacts could not be stored", "trial", a.id, "err", err)
+		result.Reason = joinReason(result.Reason, "artifacts could not be stored: "+err.Error())
+	}
+	result.Files, result.Left = files, a.unkeptFiles()
+	return true
+}
+
+// curveShare says of which trials curves are reported.
+func (w *Worker) curveShare() grid.CurveShare {
+	if w.cfg.Curves != nil {
+		return w.cfg.Curves()
+	}
+	return grid.CurveShare(w.curves.Load())
+}
+
+// addMetrics reads the metrics and their curves. A metric that a successful trial should have left and did not is not a failure, but it is noted.
+func (a *attempt) addMetrics(r *grid.Result) {
+	m := a.readMetrics(true)
+	r.Metrics, r.Curves = m.values, m.curves
+	if r.Class == grid.ClassNone {
+		for _, note := range m.notes {
+			r.Reason = joinReason(r.Reason, note)
+		}
+	}
+}
+
+func joinReason(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "\n" + b
+}
+
+// reasonLines and reasonBytes bound the output that goes into a failure's reason.
+const (
+	reasonLines = 5
+	reasonBytes = 2048
+)
+
+// explain adds to the reason of a failure the line that tells it, if any, and the last lines of output.
+func (a *attempt) explainFailure(r *grid.Result, line string) string {
+	if r.Class.Ending() || r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || a.spool == nil {
+		return r.Reason
+	}
+	for _, f := range []*os.File{a.spool.stderr, a.spool.stdout} {
+		if lines := lastLines(f, reasonLines, reasonBytes); lines != "" {
+			if line != "" && !strings.Contains(lines, line) {
+				lines = line + "\n" + lines
+			}
+			return joinReason(r.Reason, lines)
+		}
+	}
+	return r.Reason
+}

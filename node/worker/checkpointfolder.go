@@ -1,0 +1,326 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/checkpoint"
+	"mlfnode/node/durable"
+)
+
+// checkpoints are the folders on this node in which trials save their state, one for each trial whose task declares a checkpoint:
+//
+//	checkpoints/SWEEP/INDEX/live    $MLF_CHECKPOINT, the same for all attempts on this node
+//	checkpoints/SWEEP/INDEX/state   which attempt had it last, and what is in it
+//
+// They are not in the spools, which are cleaned after each attempt.
+type checkpoints struct {
+	dir string
+
+	mu   sync.Mutex
+	used map[grid.TrialID]chan struct{} // by an attempt; closed at its end
+}
+
+func newCheckpoints(dir string) *checkpoints {
+	return &checkpoints{dir: filepath.Join(dir, "checkpoints"), used: map[grid.TrialID]chan struct{}{}}
+}
+
+// saved is the checkpoint folder of a trial while an attempt has it.
+type checkpointFolder struct {
+	owner     *checkpoints
+	trial     grid.TrialID
+	dir       string
+	state     folderState
+	lastFiles []checkpoint.File // as of the last snapshot, with the hashes
+	once      sync.Once
+
+	neverQuiet bool // its program never stopped writing for long; owned by the goroutine that stores it while it runs
+}
+
+// folderState is what the node knows of a folder, for the next attempt.
+type folderState struct {
+	Attempt int  `json:"attempt"`           // the last one that had it
+	Base    int  `json:"base,omitempty"`    // the newest stored snapshot that what is in it comes from; 0 for none
+	Resumed int  `json:"resumed,omitempty"` // the snapshot that was in it when that attempt began, with nothing changed; 0 for none
+	Resume  bool `json:"resume,omitempty"`  // something was in it then
+	Stored  bool `json:"stored,omitempty"`  // that attempt has ended, and it is the snapshot Base
+}
+
+// origin is what a lease says of the state from which its trial goes on.
+type resumePoint struct {
+	snapshot int // number of the newest that is stored, 0 for none
+	bad      int // the folders of attempts up to this one can't be read
+}
+
+func (c *checkpoints) folder(id grid.TrialID) string {
+	return filepath.Join(c.dir, string(id.Sweep), strconv.FormatInt(id.Index, 10))
+}
+
+func (s *checkpointFolder) liveDir() string { return filepath.Join(s.dir, "live") }
+
+// copied is the folder's copy, while one is stored.
+func (s *checkpointFolder) copyDir() string { return filepath.Join(s.dir, "copy") }
+
+// take gives the folder of a trial to an attempt, and waits for the end of another one that has it: two never write to one folder.
+func (c *checkpoints) acquire(ctx context.Context, id grid.TrialID) (*checkpointFolder, error) {
+	for {
+		c.mu.Lock()
+		ended := c.used[id]
+		if ended == nil {
+			c.used[id] = make(chan struct{})
+			c.mu.Unlock()
+			s := &checkpointFolder{owner: c, trial: id, dir: c.folder(id)}
+			s.state = readState(s.dir)
+			return s, nil
+		}
+		c.mu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// release lets the next attempt have the folder.
+func (s *checkpointFolder) release() {
+	if s == nil {
+		return
+	}
+	s.once.Do(func() {
+		s.owner.mu.Lock()
+		defer s.owner.mu.Unlock()
+		close(s.owner.used[s.trial])
+		delete(s.owner.used, s.trial)
+	})
+}
+
+// readState gives the zero state, of no attempt, for a folder that is not there or of which nothing can be told.
+func readState(dir string) (state folderState) {
+	b, err := os.ReadFile(filepath.Join(dir, "state"))
+	if err != nil || json.Unmarshal(b, &state) != nil {
+		return folderState{}
+	}
+	return state
+}
+
+func (s *checkpointFolder) writeState(state folderState) error {
+	b, err := json.Marshal(state)
+	if err == nil {
+		err = durable.WriteFile(filepath.Join(s.dir, "state"), b, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("the folder for checkpoints could not be prepared: %w", err)
+	}
+	s.state = state
+	return nil
+}
+
+// open makes the folder ready for an attempt. One that holds what its origin says or more is taken as it is; else fetch makes it the
+// snapshot, or it is emptied where there is none.
+func (s *checkpointFolder) prepare(attempt int, from resumePoint, fetch func() error) error {
+	state := s.state
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("the folder for checkpoints could not be made: %w", err)
+	}
+	if state.Attempt <= from.bad || state.Base < from.snapshot {
+		state.Base, state.Stored = from.snapshot, true
+		var err error
+		if from.snapshot > 0 {
+			err = fetch()
+		} else {
+			err = removeTree(s.liveDir())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	resumed := 0
+	if state.Stored {
+		resumed = state.Base
+	}
+	if err := os.MkdirAll(s.liveDir(), 0o700); err != nil {
+		return fmt.Errorf("the folder for checkpoints could not be made: %w", err)
+	}
+	return s.writeState(folderState{Attempt: attempt, Base: state.Base, Resumed: resumed, Resume: !isEmpty(s.liveDir())})
+}
+
+// discard removes the folder of a trial that needs it no more, unless an attempt has it.
+func (c *checkpoints) remove(id grid.TrialID) error {
+	c.mu.Lock()
+	if c.used[id] != nil {
+		c.mu.Unlock()
+		return nil
+	}
+	s := &checkpointFolder{owner: c, trial: id, dir: c.folder(id)}
+	c.used[id] = make(chan struct{})
+	c.mu.Unlock()
+	defer s.release()
+	err := removeTree(s.dir)
+	_ = os.Remove(filepath.Dir(s.dir)) // fails while others of the sweep are there
+	return err
+}
+
+const (
+	// tendInterval is how often folders that no trial needs are looked for, beside when a record says that some may go.
+	checkpointCleanupInterval = time.Hour
+	// storedTime is how long a folder stays that no attempt has and that is stored on the master: the trial may have gone elsewhere.
+	storedRetention = time.Hour
+	// endedTime is how long one stays that is nowhere else, after its sweep has ended: its trial may be retried.
+	endedRetention = 24 * time.Hour
+)
+
+// tend removes the folders that no trial needs any more. It asks for the record of a sweep, which is nil for one that was removed.
+func (c *checkpoints) removeUnneeded(now time.Time, record func(grid.SweepID) *grid.Sweep) error {
+	found, err := filepath.Glob(filepath.Join(c.dir, "*", "*"))
+	for _, dir := range found {
+		index, e := strconv.ParseInt(filepath.Base(dir), 10, 64)
+		if e != nil {
+			continue
+		}
+		id := grid.TrialID{Sweep: grid.SweepID(filepath.Base(filepath.Dir(dir))), Index: index}
+		if isUnneeded(dir, record(id.Sweep), now) {
+			err = errors.Join(err, c.remove(id))
+		}
+	}
+	return err
+}
+
+// outlived reports whether a folder that no attempt has is of no more use.
+func isUnneeded(dir string, r *grid.Sweep, now time.Time) bool {
+	if r == nil {
+		return true
+	}
+	over := r.State == grid.SweepFinished || r.State == grid.SweepCancelled
+	if readState(dir).Stored {
+		info, err := os.Stat(filepath.Join(dir, "state"))
+		return over || err == nil && now.Sub(info.ModTime()) > storedRetention
+	}
+	return over && !r.Save && now.Sub(r.Ended) > endedRetention
+}
+
+// tendCheckpoints tends the checkpoints every now and then, and when something may go, until ctx ends.
+func (w *Worker) cleanCheckpoints(ctx context.Context) {
+	tick := time.NewTicker(checkpointCleanupInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			w.requestCheckpointCleanup()
+			continue
+		case <-w.tending:
+		}
+		if err := w.checkpoints.removeUnneeded(time.Now(), w.sweeps.recordOf); err != nil {
+			w.log.Warn("checkpoints that are of no more use could not be removed", "err", err)
+		}
+	}
+}
+
+// tendSoon has the checkpoints tended, unless sweeps may be unknown that are there.
+func (w *Worker) requestCheckpointCleanup() {
+	if !w.synced.Load() {
+		return
+	}
+	select {
+	case w.tending <- struct{}{}:
+	default:
+	}
+}
+
+// recordOf gives the record of a sweep that is known, else nil.
+func (s *sweepSet) recordOf(id grid.SweepID) *grid.Sweep {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	if w == nil {
+		return nil
+	}
+	return w.record
+}
+
+// canSave reports whether trials of the sweep save their state.
+func (s *sweepSet) hasCheckpoint(id grid.SweepID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	return w != nil && w.record.Task.Checkpoint != nil
+}
+
+// checkpointed gives the attempt the folder of its trial, if its task declares a checkpoint.
+func (w *Worker) acquireCheckpoint(ctx context.Context, a *attempt) error {
+	if a.task.Checkpoint == nil {
+		return nil
+	}
+	s, err := w.checkpoints.acquire(ctx, a.id)
+	if err != nil {
+		return err
+	}
+	if err := s.prepare(a.number, a.resumePoint, func() error { return w.fetchSnapshot(ctx, a, s) }); err != nil {
+		s.release()
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.checkpoint = s
+	return nil
+}
+
+// adoptCheckpoint gives a running attempt of an earlier agent the folder of its trial, which nobody else has yet.
+func (w *Worker) adoptCheckpoint(a *attempt) *checkpointFolder {
+	if a.task.Checkpoint == nil {
+		return nil
+	}
+	w.checkpoints.mu.Lock()
+	taken := w.checkpoints.used[a.id] != nil // by another attempt of the trial, which goes on too
+	w.checkpoints.mu.Unlock()
+	if taken {
+		return nil
+	}
+	s, err := w.checkpoints.acquire(context.Background(), a.id)
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+// hasSaved reports whether something is in the folder of the attempt's trial. Of one whose folder is not known it is taken for so.
+func (a *attempt) hasSavedState() bool {
+	return a.checkpoint == nil || !isEmpty(a.checkpoint.liveDir())
+}
+
+// reread makes what the program's end means for a task that saves its state out of what the executor saw.
+func (a *attempt) applyCheckpointRules(r *grid.Result) {
+	c := a.task.Checkpoint
+	if c == nil {
+		return
+	}
+	switch {
+	case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved && !a.hasSavedState():
+		r.Reason = joinReason(r.Reason, "exit code 85 means that the state is saved, but nothing is in $MLF_CHECKPOINT")
+	case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved:
+		r.Class, r.Reason = grid.ClassPreempt, "it saved its state and asked to be run again (exit code 85)"
+	case r.Class == grid.ClassTimeout && c.OnTimeout == grid.TimeoutResumes && a.hasSavedState():
+		r.Class, r.Reason = grid.ClassPreempt, r.Reason+"; it goes on from its checkpoint"
+	}
+}
+
+// discardSaved removes what a trial has saved once its success is stored.
+func (w *Worker) removeCheckpoint(a *attempt, result *grid.Result) {
+	if a.checkpoint == nil || result.Class != grid.ClassNone {
+		return
+	}
+	if err := w.checkpoints.remove(a.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.log.Warn("the checkpoint of a trial that has succeeded could not be removed", "trial", a.id, "err", err)
+	}
+}

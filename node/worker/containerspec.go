@@ -1,0 +1,170 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
+)
+
+// Containers is what a worker has for tasks that name an image.
+type Containers struct {
+	Images  Images
+	Network string       // of containers whose task says nothing
+	Mounts  []grid.Mount // what tasks may mount beside what every trial sees
+}
+
+// Images has images pulled and knows what is here. Its methods answer at once.
+type Images interface {
+	Look(docker.Want) docker.Status
+	Told(docker.Want)
+	Forget(docker.Want)
+}
+
+// defaultPath is what engines set where an image sets no PATH.
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// containerBase is what all attempts of a sweep in this image share. Programs ask for the user's name and home, which an image knows
+// of its own users alone.
+func (w *Worker) containerEnviron(s *grid.Sweep, img *docker.Image) []string {
+	user := os.Getenv("USER")
+	if user == "" {
+		user = "mlfnode"
+	}
+	own := []string{"HOME=" + w.containerHome(s), "USER=" + user, "LOGNAME=" + user, "TMPDIR=/tmp"}
+	return s.ContainerEnvironment(os.Environ(), append([]string{defaultPath}, img.Env...), own, keptVariable)
+}
+
+// containerHome is the home of a project's containers on this node: what programs cache there, the next trials find.
+func (w *Worker) containerHome(s *grid.Sweep) string {
+	return filepath.Join(w.bundles.cacheDir(), "home", s.Project)
+}
+
+// base is the environment that all attempts of the sweep like this one share.
+func (w *Worker) baseEnviron(s *sweep, a *attempt) []string {
+	if a.image == nil {
+		return s.environ()
+	}
+	return w.containerEnviron(s.record, a.image)
+}
+
+// container says in what container a program of the attempt runs, nil for a process. A setup step writes where trials only read.
+func (w *Worker) containerSpec(s *sweep, a *attempt, setup bool, output [2]string) (*executor.Container, error) {
+	if a.image == nil {
+		return nil, nil
+	}
+	t := a.task
+	how := t.Container
+	if how == nil {
+		how = &grid.Container{}
+	}
+	c := &executor.Container{
+		Image: t.Image, Digest: a.image.Pin, Engine: a.image.Engine, Entrypoint: a.image.Entrypoint, Output: output, Network: how.Network, Shm: how.Shm,
+		Shares: cpuShares(t.Resources.CPUs), Ulimits: how.Ulimits, GPUs: how.GPUs,
+		Labels: map[string]string{"mlfnode.sweep": string(a.id.Sweep), "mlfnode.trial": a.id.String()},
+	}
+	if c.Network == "" {
+		c.Network = w.cfg.Containers.Network
+	}
+	switch {
+	case setup:
+		c.Entrypoint = nil // it makes what the image's own program then uses
+	case how.Entrypoint != nil:
+		c.Entrypoint = *how.Entrypoint
+	}
+	var err error
+	c.Mounts, err = w.mounts(s, a, setup)
+	return c, err
+}
+
+// cpuShares is the weight of so many processors: an engine counts 1024 for each.
+func cpuShares(cpus grid.Milli) int64 { return max(2, int64(cpus)*1024/int64(grid.One)) }
+
+// mounts lists what the container sees of this machine, at the same paths as outside: so nothing that mlfnode tells the program has to
+// be translated.
+func (w *Worker) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount, error) {
+	home := w.containerHome(s.record)
+	all := []grid.Mount{
+		{Source: a.spool.dir},
+		{Source: w.bundles.cacheDir()},
+		{Source: filepath.Join(w.bundles.dir, "bundles"), ReadOnly: true},
+		{Source: filepath.Join(w.bundles.dir, "setups"), ReadOnly: !setup},
+	}
+	for _, dir := range []string{home, all[2].Source, all[3].Source} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("a folder for the container could not be made: %w", err)
+		}
+	}
+	if a.checkpoint != nil {
+		all = append(all, grid.Mount{Source: a.checkpoint.liveDir()})
+	}
+	for _, l := range a.task.Links {
+		all = append(all, grid.Mount{Source: l.To, ReadOnly: true})
+	}
+	if a.task.Container != nil {
+		for _, m := range a.task.Container.Mounts {
+			if err := w.allowMount(&m); err != nil {
+				return nil, err
+			}
+			all = append(all, m)
+		}
+	}
+	return dedupeMounts(all), nil
+}
+
+// oncePerPlace leaves out mounts at places where an earlier one is: an engine refuses two at one place.
+func dedupeMounts(all []grid.Mount) []grid.Mount {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(all, func(m grid.Mount) bool {
+		place := filepath.Clean(m.Inside())
+		defer func() { seen[place] = true }()
+		return seen[place]
+	})
+}
+
+// mountError is the refusal of a mount by this node.
+type mountError struct{ reason string }
+
+func (e *mountError) Error() string { return e.reason }
+
+// allowed says why this node does not let a task mount something. What it allows is mounted from where it has looked: a link that is
+// changed meanwhile leads nowhere else.
+func (w *Worker) allowMount(m *grid.Mount) error {
+	source, err := filepath.EvalSymlinks(m.Source)
+	if err != nil {
+		return &mountError{fmt.Sprintf("the container mounts %s, which this node does not have: %v", m.Source, err)}
+	}
+	var known []string
+	for i := range w.cfg.Containers.Mounts {
+		by := w.cfg.Containers.Mounts[i]
+		known = append(known, by.Source)
+		if at, err := filepath.EvalSymlinks(by.Source); err == nil { // a link below an allowed folder must not lead out of it
+			by.Source = at
+		}
+		if by.Allows(&grid.Mount{Source: source, ReadOnly: m.ReadOnly}) {
+			m.Target, m.Source = m.Inside(), source
+			return nil
+		}
+	}
+	what := m.Source
+	if !m.ReadOnly {
+		what += " for writing"
+	}
+	return &mountError{fmt.Sprintf("the container mounts %s, which engine.mounts in this node's settings does not allow; allowed are: %s",
+		what, strings.Join(append(known, "nothing else"), ", "))}
+}
+
+// uncontained is the result of an attempt whose container could not be described.
+func (a *attempt) containerFailure(err error) *grid.Result {
+	var refused *mountError
+	if errors.As(err, &refused) {
+		return a.failedResult(grid.ClassMount, err.Error())
+	}
+	return a.failedResult(grid.ClassNode, err.Error())
+}

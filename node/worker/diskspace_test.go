@@ -1,0 +1,159 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+	"mlfnode/grid/gridtest"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+)
+
+// mount puts a small file system on a folder, for tests of a full disk.
+func mount(t *testing.T) string {
+	t.Helper()
+	if raceDetector {
+		t.Skip("nats-server itself races with its clients when JetStream is reopened, which the race detector takes for a fault here")
+	}
+	return gridtest.SmallDisk(t, "96m", unix.MNT_DETACH)
+}
+
+// fill writes until the disk is full, and gives a func that makes room again.
+func fill(t *testing.T, dir string) (empty func()) {
+	t.Helper()
+	path := filepath.Join(dir, "ballast")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 64<<10))
+	}
+	return func() {
+		if err := os.Remove(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// refuses waits until the store can't be written.
+func refuses(t *testing.T, store *jetstream.Store) {
+	t.Helper()
+	big := make([]byte, 200_000)
+	eventually(t, "the store refuses", func() bool {
+		_, _, err := store.Logs.Publish(t.Context(), "other-1", []jetstream.Chunk{{Data: big}})
+		return err != nil
+	})
+}
+
+// heals waits until it can be written again.
+func heals(t *testing.T, store *jetstream.Store) {
+	t.Helper()
+	eventually(t, "the store can be written again", func() bool {
+		_, err := store.Records.NextNumber(t.Context(), "t")
+		_, _, events := store.Events.Bounds(t.Context())
+		return err == nil && events == nil
+	})
+}
+
+// TestArtifactsWaitForTheDisk ends a trial with artifacts on a full disk: they are stored once there is room.
+func TestArtifactsWaitForTheDisk(t *testing.T) {
+	disk := mount(t)
+	began, end := make(chan struct{}, 4), make(chan struct{}) // a full disk can lose the word that a lease has ended: it may come again
+	s := newHarnessOver(t, filepath.Join(disk, "store"), func(_ context.Context, a *executor.Attempt) executor.Outcome {
+		write(t, filepath.Join(variable(a.Env, "MLF_OUT"), "model"), "weights")
+		began <- struct{}{}
+		<-end
+		return succeeded()
+	})
+	r := s.sweep("t-1", 1, 1, nil)
+	s.lease(r, 0, 1)
+	s.run()
+	receive(t, "the trial", began)
+	empty := fill(t, disk)
+	refuses(t, s.store)
+	close(end)
+	eventually(t, "the program has ended", func() bool { return len(s.watchedAttempts()) == 0 })
+	empty()
+	heals(t, s.store)
+	if got := s.finished(r.ID, 1)[0].Result; got.Class != grid.ClassNone || got.Files.Count != 1 || got.Reason != "" {
+		t.Errorf("result: got %+v, want a success with one file", got)
+	}
+}
+
+// TestStopOnAFullDisk stops a worker whose trials have more to report than it holds in memory. It ends soon all the same, and
+// the next start reports them.
+func TestStopOnAFullDisk(t *testing.T) {
+	disk := mount(t)
+	began, end := make(chan struct{}, 4), make(chan struct{})
+	text := bytes.Repeat([]byte("0123456789abcde\n"), 8<<16) // 8 MiB from each of four trials
+	s := newHarnessOver(t, filepath.Join(disk, "store"), func(_ context.Context, a *executor.Attempt) executor.Outcome {
+		began <- struct{}{}
+		<-end
+		a.Stdout.Write(text)
+		return succeeded()
+	})
+	r := s.sweep("t-1", 4, 1, func(r *grid.Sweep) { r.Task.LogLimit = 6 << 20 })
+	s.lease(r, 0, 4)
+	s.run()
+	for range 4 {
+		receive(t, "a trial", began)
+	}
+	empty := fill(t, disk)
+	refuses(t, s.store)
+	close(end)
+	eventually(t, "the outbox is full", func() bool {
+		s.outbox.mu.Lock()
+		defer s.outbox.mu.Unlock()
+		return s.outbox.pending.bytes >= outboxBytes
+	})
+	stopped := make(chan struct{})
+	go func() {
+		s.stop()
+		close(stopped)
+	}()
+	receive(t, "the worker to stop on a full disk", stopped)
+	empty()
+	heals(t, s.store)
+	if err := s.worker(nil).Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	results := map[int64]*grid.Result{}
+	for _, e := range s.finished(r.ID, 4) {
+		results[e.Index] = e.Result
+		got := s.output(r.ID, e.Run, streamOut)
+		if e.Result.Class != grid.ClassNone || e.Result.Log.Cut != int64(len(text)-6<<20) || got != string(text[:6<<20]) {
+			t.Errorf("trial %d: got class %q, %+v, %d bytes of output; want a success, cut visibly at 6 MiB",
+				e.Index, e.Result.Class, e.Result.Log, len(got))
+		}
+	}
+	if len(results) != 4 {
+		t.Errorf("results: got %d, want 4", len(results))
+	}
+}
+
+// TestClosedOutboxTakesNothing keeps the order: nothing may be stored behind a report that was left out.
+func TestClosedOutboxTakesNothing(t *testing.T) {
+	o := newOutbox("n", nil, logger(t))
+	o.closeIfRefused()
+	if o.isClosed() {
+		t.Error("an outbox gives up although the store has refused nothing")
+	}
+	o.setRefused(true)
+	o.closeIfRefused()
+	o.closeIfRefused()
+	if err := o.addOutput(t.Context(), "a-1", outputPiece{ref: &grid.LogRef{}}); err != errClosed {
+		t.Errorf("write: got %v, want %v", err, errClosed)
+	}
+	o.addEvent("a-1", report{stored: func() { t.Error("an event that was left out is said to be stored") }})
+	if !o.pending.isEmpty() {
+		t.Errorf("queue: got %d reports, want none", o.pending.count)
+	}
+}

@@ -1,0 +1,242 @@
+package worker
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+	"mlfnode/grid/lazyregexp"
+)
+
+// looseObject reads one object off the front of b as programs print them: JSON with nan and inf in any spelling, numbers such as
+// .5 and +1, and, with python, the text of a dict. Nested objects become names with dots, and lists are left out. A value that
+// can't be read costs only itself. It gives the length of the object; false where b starts with none.
+func parseLenientObject(b []byte, python bool, put func(name string, v json.RawMessage)) (n int, ok bool) {
+	r := lenientParser{b: b, python: python, emit: put}
+	if !r.parseObject("", 0) {
+		return r.pos, false
+	}
+	return r.pos, true
+}
+
+// looseDepth bounds nesting.
+const maxDepth = 64
+
+type lenientParser struct {
+	b      []byte
+	pos    int
+	python bool
+	emit   func(name string, v json.RawMessage)
+}
+
+func (r *lenientParser) skipSpace() {
+	for r.pos < len(r.b) && strings.IndexByte(" \t\r\n", r.b[r.pos]) >= 0 {
+		r.pos++
+	}
+}
+
+// next takes the character if it comes next.
+func (r *lenientParser) accept(c byte) bool {
+	r.skipSpace()
+	if r.pos == len(r.b) || r.b[r.pos] != c {
+		return false
+	}
+	r.pos++
+	return true
+}
+
+func (r *lenientParser) parseObject(prefix string, depth int) bool {
+	if depth > maxDepth || !r.accept('{') {
+		return false
+	}
+	for !r.accept('}') { // as JSON has it, or behind a comma at the end
+		r.skipSpace()
+		key, ok := r.parseString()
+		if !ok || !r.accept(':') || !r.parseValue(prefix+key, depth) {
+			return false
+		}
+		if !r.accept(',') {
+			return r.accept('}')
+		}
+	}
+	return true
+}
+
+// value reads a member's value up to the comma or bracket behind it.
+func (r *lenientParser) parseValue(name string, depth int) bool {
+	r.skipSpace()
+	if r.pos == len(r.b) {
+		return false
+	}
+	switch c := r.b[r.pos]; {
+	case c == '{':
+		before := r.pos
+		if r.parseObject(name+".", depth+1) && r.atValueEnd() {
+			return true
+		}
+		r.pos = before
+		return r.skipValue()
+	case c == '"' || (c == '\'' && r.python):
+		s, ok := r.parseString()
+		if !ok {
+			return false // its end is not known
+		}
+		if r.atValueEnd() {
+			r.emit(name, parseText(s))
+			return true
+		}
+		return r.skipValue()
+	}
+	begin := r.pos
+	if !r.skipValue() {
+		return false
+	}
+	word := strings.TrimSpace(string(r.b[begin:r.pos]))
+	if v := parseBareWord(word, r.python); v != nil {
+		r.emit(name, v)
+	}
+	return true
+}
+
+// ends reports whether the value ends here.
+func (r *lenientParser) atValueEnd() bool {
+	r.skipSpace()
+	return r.pos < len(r.b) && (r.b[r.pos] == ',' || r.b[r.pos] == '}')
+}
+
+// text reads a string. A string that continues past the end of a line is not accepted.
+func (r *lenientParser) parseString() (string, bool) {
+	if r.pos == len(r.b) {
+		return "", false
+	}
+	quote := r.b[r.pos]
+	if quote != '"' && (quote != '\'' || !r.python) {
+		return "", false
+	}
+	for i := r.pos + 1; i < len(r.b); i++ {
+		switch c := r.b[i]; {
+		case c == '\n':
+			return "", false
+		case c == '\\':
+			i++
+		case c == quote:
+			raw := string(r.b[r.pos+1 : i])
+			r.pos = i + 1
+			return unquoteText(raw, quote)
+		}
+	}
+	return "", false
+}
+
+// unquoteText reads escapes; those of Python that JSON does not have stay as they are.
+func unquoteText(raw string, quote byte) (string, bool) {
+	raw = strings.ToValidUTF8(raw, "\uFFFD")
+	if strings.IndexByte(raw, '\\') < 0 {
+		return raw, true
+	}
+	if quote == '\'' {
+		raw = strings.ReplaceAll(strings.ReplaceAll(raw, `\'`, `'`), `"`, `\"`)
+	}
+	var s string
+	if json.Unmarshal([]byte(`"`+raw+`"`), &s) != nil {
+		return raw, true
+	}
+	return s, true
+}
+
+// skip passes over a value of any kind, brackets and strings whole, up to the comma or brace behind it.
+func (r *lenientParser) skipValue() bool {
+	open := 0
+	for ; r.pos < len(r.b); r.pos++ {
+		switch c := r.b[r.pos]; {
+		case open == 0 && (c == ',' || c == '}'):
+			return true
+		case open == 0 && c == '\n':
+			// A value that has begun ends with its line.
+			r.skipSpace()
+			return r.pos < len(r.b) && (r.b[r.pos] == ',' || r.b[r.pos] == '}')
+		case c == '[' || c == '{' || c == '(':
+			open++
+		case c == ']' || c == '}' || c == ')':
+			if open--; open < 0 {
+				return false
+			}
+		case c == '"' || c == '\'' && r.python:
+			before := r.pos
+			if !r.skipString(c) {
+				r.pos = before
+			}
+		}
+	}
+	return false
+}
+
+// string passes over a string and leaves the place at its last quote.
+func (r *lenientParser) skipString(quote byte) bool {
+	for i := r.pos + 1; i < len(r.b) && r.b[i] != '\n'; i++ {
+		switch r.b[i] {
+		case '\\':
+			i++
+		case quote:
+			r.pos = i
+			return true
+		}
+	}
+	return false
+}
+
+// decimalText is a number that a text holds. Leading zeros make it no number: they belong to names.
+var decimalText = lazyregexp.New(`^([+-]?)(?:(0|[1-9]\d*)(\.\d*)?|(\.\d+))([eE][+-]?\d+)?$`)
+
+// textMetric keeps a text, or the number that it is: many programs write their numbers as text.
+func parseText(s string) json.RawMessage {
+	t := strings.TrimSpace(s)
+	if f, err := strconv.ParseFloat(t, 64); err == nil && decimalText.Get().MatchString(t) {
+		if json.Valid([]byte(t)) {
+			return json.RawMessage(t)
+		}
+		out, _ := json.Marshal(f)
+		return out
+	}
+	out, _ := json.Marshal(s) // strings always encode
+	return out
+}
+
+// wrapped is how Python shows a number of NumPy, PyTorch and their like.
+var numpyScalar = lazyregexp.New(`^(?:[A-Za-z_][\w.]*\.)?(?:b?float\d*|u?int\d*|bool_?|[Tt]ensor|[Aa]rray|Decimal)\(\s*'?([^\s,()'\[\]{}]+)'?\s*(?:,[^()]*)?\)$`)
+
+// wordMetric gives what a word without quotes stands for, nil for nothing.
+func parseBareWord(w string, python bool) json.RawMessage {
+	switch w {
+	case "true", "false":
+		return json.RawMessage(w)
+	case "True", "False":
+		if python {
+			return json.RawMessage(strings.ToLower(w))
+		}
+		return nil
+	}
+	if python {
+		if inner := numpyScalar.Get().FindStringSubmatch(w); inner != nil {
+			return parseBareWord(inner[1], false)
+		}
+	}
+	if f, err := strconv.ParseFloat(w, 64); errors.Is(err, strconv.ErrRange) && math.IsInf(f, 0) && decimalText.Get().MatchString(w) {
+		w = strconv.FormatFloat(f, 'g', -1, 64) // beyond what a number of a computer can be
+	}
+	if json.Valid([]byte(w)) && w != "" && (w[0] == '-' || w[0] >= '0' && w[0] <= '9') {
+		return json.RawMessage(w)
+	}
+	if _, special := grid.Special(w); special {
+		out, _ := json.Marshal(w)
+		return out
+	}
+	if f, err := strconv.ParseFloat(w, 64); err == nil && !strings.ContainsAny(w, "xXpP_") {
+		out, _ := json.Marshal(f)
+		return out
+	}
+	return nil
+}

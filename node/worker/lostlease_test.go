@@ -1,0 +1,94 @@
+package worker
+
+import (
+	"context"
+	"testing"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+)
+
+// TestLostAttemptIsNotTold has a lease lost as soon as its trial begins, or while it is prepared: nobody has heard of the attempt, and nobody does.
+func TestLostAttemptIsNotTold(t *testing.T) {
+	for name, lease := range map[string]jetstream.Lease{"runs": {Hi: 1, Attempt: 1}, "is prepared": {Hi: 1, Attempt: 2, Snapshot: 1}} {
+		t.Run(name, func(t *testing.T) {
+			began := make(chan struct{}, 1)
+			s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+				if a.Argv[0] == "next-1" {
+					return succeeded()
+				}
+				began <- struct{}{}
+				<-ctx.Done()
+				o := succeeded()
+				o.Class = grid.ClassLost
+				return o
+			})
+			s.cfg.Snapshots = unreachable{began: began}
+			r := s.sweep("lost-1", 1, 1, func(r *grid.Sweep) { c := grid.DefaultCheckpoint(); r.Task.Checkpoint = &c })
+			lease.Sweep, lease.Shape = r.ID, string(r.Lane())
+			lease.ID = s.store.Queue.NewID()
+			if _, err := s.store.Queue.Publish(t.Context(), lease); err != nil {
+				t.Fatal(err)
+			}
+			s.run()
+			receive(t, "the trial", began)
+			s.apply(&jetstream.Directives{Stop: []grid.LeaseID{lease.ID}})
+			eventually(t, "the lease is let go", func() bool { return len(s.Worker.leaseHandles()) == 0 })
+			next := s.sweep("next-1", 1, 1, nil)
+			s.lease(next, 0, 1)
+			s.released("next-1", 1)
+			s.stop()
+			_, last, err := s.store.Events.Bounds(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = s.store.Events.Read(t.Context(), 1, func(stored []jetstream.StoredBatch) error {
+				for _, b := range stored {
+					if b.Batch.Sweep == r.ID {
+						t.Errorf("got %s of the lost trial, want nothing", kinds(b.Batch.Events))
+					}
+				}
+				if stored[len(stored)-1].Seq >= last {
+					return errEnough
+				}
+				return nil
+			})
+			if err != errEnough {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestFurtherAttemptIsToldBeforeItRuns looks at the events while the second attempt of a trial begins.
+func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
+	var s *harness
+	s = newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome {
+		if _, last, err := s.store.Events.Bounds(t.Context()); err != nil || last != 1 {
+			t.Errorf("events when the program starts: got %d, %v; want one", last, err)
+		}
+		return succeeded()
+	})
+	r := s.sweep("t-1", 1, 1, nil)
+	_, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.run()
+	all := s.released(r.ID, 1)
+	if len(only(all, grid.Started)) != 1 || len(only(all, grid.Finished)) != 1 {
+		t.Errorf("got events %s, want one start and one end", kinds(all))
+	}
+}
+
+// TestClosedLeaseIsNotLost hears that a lease is lost on which nobody works any more: the master knew first that it is closed.
+func TestClosedLeaseIsNotLost(t *testing.T) {
+	h := &leaseHandle{lease: &jetstream.GrantedLease{Lease: jetstream.Lease{Hi: 1}}, runners: 1}
+	if h.removeRunner(); h.markLost() {
+		t.Error("got that something runs, want nothing")
+	}
+	if h = (&leaseHandle{runners: 1}); !h.markLost() {
+		t.Error("got that nothing runs, want something")
+	}
+}

@@ -1,0 +1,391 @@
+package worker
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"iter"
+	"maps"
+	"os"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+	"mlfnode/grid/lazyregexp"
+)
+
+// longestObject bounds an object that is written over several lines.
+const longestObject = 1 << 20
+
+// readLog reads the end of a file that a project names, for the header of a table its first line, too. The note says why there
+// is nothing.
+func readMetricLog(path string) (text []byte, note string) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "the program did not write it"
+	}
+	if err != nil {
+		return nil, "it can't be read: " + pathErrorText(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, "it is not a regular file"
+	}
+	text = readTail(f)
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, "it is empty"
+	}
+	if info.Size() > metricsBytes {
+		text = prependHeader(f, text)
+	}
+	return text, ""
+}
+
+// withHead puts the first line of a file in the place of the line that the end of it begins in.
+func prependHeader(f *os.File, end []byte) []byte {
+	head := make([]byte, 64<<10)
+	n, _ := f.ReadAt(head, 0) // what could be read counts
+	i, k := bytes.IndexByte(head[:n], '\n'), bytes.IndexByte(end, '\n')
+	if i < 0 || k < 0 {
+		return end
+	}
+	return append(head[:i+1:i+1], end[k+1:]...)
+}
+
+func pathErrorText(err error) string {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		err = e.Err
+	}
+	return err.Error()
+}
+
+// trimMark removes the byte order mark and white space around the text, and reads UTF-16, which some programs write on request.
+func decodeText(b []byte) []byte {
+	if len(b) > 1 && (b[0] == 0xff && b[1] == 0xfe || b[0] == 0xfe && b[1] == 0xff) {
+		low := 0 // where the low byte of a pair stands
+		if b[0] == 0xfe {
+			low = 1
+		}
+		units := make([]uint16, 0, len(b)/2)
+		for i := 2; i+1 < len(b); i += 2 {
+			units = append(units, uint16(b[i+low])|uint16(b[i+1-low])<<8)
+		}
+		b = []byte(string(utf16.Decode(units)))
+	}
+	return bytes.TrimSpace(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")))
+}
+
+// mergeLog reads a list of objects (Chainer's LogReport), objects (on lines of their own, or over several) or a CSV table; the
+// last one counts, of a table the last value of each column. It reports whether there was anything.
+func mergeLog(m grid.Metric, b []byte) bool {
+	b = decodeText(b)
+	if len(b) > 0 && b[0] == '[' {
+		var last grid.Metric
+		if eachListElement(b, func(o grid.Metric) { last = o }) && last != nil {
+			maps.Copy(m, last)
+			return true
+		}
+	}
+	return mergeLastObject(m, b) || mergeTable(m, b)
+}
+
+// mergeAll merges every object of $MLF_METRICS, so that a program may report different names at different times.
+func mergeAll(m grid.Metric, text []byte) bool {
+	text = decodeText(text)
+	for _, python := range []bool{false, true} {
+		found := false
+		eachObject(text, python, func(o grid.Metric) {
+			maps.Copy(m, o)
+			found = true
+		})
+		if found {
+			return true
+		}
+	}
+	return mergeTable(m, text)
+}
+
+// eachObject calls fn with every object that begins a line, also behind a progress bar or another object. It gives the beginning of
+// one that does not end in b.
+func eachObject(b []byte, python bool, fn func(grid.Metric)) (unfinished []byte) {
+	// Text that begins like an object and never ends must not be read to the end again and again.
+	for budget := 4*len(b) + longestObject; len(b) > 0 && budget > 0; {
+		line, rest, _ := bytes.Cut(b, []byte("\n"))
+		begin := line
+		if i := bytes.LastIndexByte(bytes.TrimRight(line, "\r"), '\r'); i >= 0 { // behind a progress bar
+			begin = line[i+1:]
+		}
+		if begin = bytes.TrimLeft(begin, " \t["); len(begin) == 0 || begin[0] != '{' {
+			b = rest
+			continue
+		}
+		start := b[len(line)-len(begin):]
+		o, n, ok := parseOneObject(start[:min(len(start), longestObject+len(begin))], python)
+		budget -= n
+		if !ok {
+			if n == len(start) && unfinished == nil {
+				unfinished = start
+			}
+			b = rest
+			continue
+		}
+		fn(o)
+		unfinished = nil
+		b = bytes.TrimLeft(start[n:], " \t,;]")
+	}
+	return unfinished
+}
+
+func parseOneObject(b []byte, python bool) (grid.Metric, int, bool) {
+	o := grid.Metric{}
+	n, ok := parseLenientObject(b, python, func(name string, v json.RawMessage) { o[name] = v })
+	return o, n, ok
+}
+
+// eachOfList calls fn with every element of a list, nil for one that is not an object; false where the list does not end.
+func eachListElement(b []byte, fn func(grid.Metric)) bool {
+	rest := bytes.TrimSpace(b[1:])
+	for len(rest) > 0 {
+		switch {
+		case rest[0] == ']':
+			return true
+		case rest[0] == '{':
+			o, n, ok := parseOneObject(rest, false)
+			if !ok {
+				return false
+			}
+			fn(o)
+			rest = rest[n:]
+		default: // an element of another kind
+			r := lenientParser{b: rest}
+			for r.pos < len(rest) && rest[r.pos] != ',' && rest[r.pos] != ']' {
+				r.pos++
+			}
+			fn(nil)
+			rest = rest[r.pos:]
+		}
+		rest = bytes.TrimSpace(rest)
+		if len(rest) > 0 && rest[0] == ',' {
+			rest = bytes.TrimSpace(rest[1:])
+		}
+	}
+	return false
+}
+
+// mergeLastObject takes the last JSON object that ends a line, also one over several lines or behind a progress bar. Where there
+// is none it takes the last dict that Python printed.
+func mergeLastObject(m grid.Metric, b []byte) bool {
+	b = decodeText(b)
+	for _, python := range []bool{false, true} {
+		budget := 4*len(b) + longestObject
+		for end := len(b); end > 0 && budget > 0; {
+			begin := bytes.LastIndexByte(b[:end], '\n') + 1
+			line := bytes.TrimRight(b[begin:end], " \t\r\n,")
+			if len(line) > 0 && line[len(line)-1] == '}' {
+				if o := objectBefore(b[:begin+len(line)], begin, python, &budget); o != nil {
+					maps.Copy(m, o)
+					return true
+				}
+			}
+			end = max(begin-1, 0)
+		}
+	}
+	return false
+}
+
+// Bounds on where the beginning of an object is looked for.
+const (
+	braceTries = 16   // braces of one line
+	lineTries  = 4096 // lines
+)
+
+// objectBefore finds the object that ends with b: it begins in the last line, from begin on, or at the start of a line before.
+func objectBefore(b []byte, begin int, python bool, budget *int) grid.Metric {
+	try := func(at int) grid.Metric {
+		o, n, ok := parseOneObject(b[at:], python)
+		*budget -= n
+		if !ok || at+n != len(b) {
+			return nil
+		}
+		return o
+	}
+	at := begin
+	for range braceTries {
+		i := bytes.IndexByte(b[at:], '{')
+		if i < 0 {
+			break
+		}
+		if o := try(at + i); o != nil {
+			return o
+		}
+		at += i + 1
+	}
+	tried := 0
+	for end := begin; end > 0 && len(b)-end < longestObject && tried < lineTries && *budget > 0; {
+		end--
+		start := bytes.LastIndexByte(b[:end], '\n') + 1
+		line := b[start:end]
+		*budget -= len(line) + 1
+		first := bytes.TrimLeft(line, " \t")
+		if i := bytes.LastIndexByte(bytes.TrimRight(line, "\r"), '\r'); i >= 0 {
+			first = line[i+1:]
+		}
+		if open := bytes.TrimRight(first, " \t\r"); len(open) > 0 && (open[0] == '{' || open[len(open)-1] == '{' && bytes.IndexByte(open, ':') < 0) {
+			tried++
+			if o := try(end - len(first) + bytes.IndexByte(first, '{')); o != nil {
+				return o
+			}
+		}
+		end = start
+	}
+	return nil
+}
+
+// plainName is the name of the only column of a table.
+var columnName = lazyregexp.New(`^[A-Za-z_][\w./-]*$`)
+
+// decimalComma is a number of a table that semicolons or tabs divide: a comma may stand for the point there.
+var decimalComma = lazyregexp.New(`^[+-]?\d+,\d+([eE][+-]?\d+)?$`)
+
+// mergeTable reads a CSV table: its first line has the names. Of each column the last value counts that is not empty, since some
+// programs write training and validation into rows of their own.
+func mergeTable(m grid.Metric, b []byte) bool {
+	for len(b) > 0 {
+		line, rest, _ := bytes.Cut(b, []byte("\n"))
+		if mergeTableAt(m, b, line) {
+			return true
+		}
+		if !isComment(line) {
+			return false
+		}
+		b = rest
+	}
+	return false
+}
+
+// aboveHeader reports whether a line may stand above the header of a table: a comment, or an empty line.
+func isComment(line []byte) bool {
+	line = bytes.TrimSpace(line)
+	return len(line) == 0 || line[0] == '#'
+}
+
+func mergeTableAt(m grid.Metric, b, line []byte) bool {
+	t := parseHeader(line)
+	if t == nil {
+		return false
+	}
+	rows := csv.NewReader(bytes.NewReader(b[min(len(line)+1, len(b)):]))
+	rows.Comma, rows.FieldsPerRecord, rows.LazyQuotes, rows.ReuseRecord = t.comma, -1, true, true
+	found := grid.Metric{}
+	words := false
+	for {
+		row, err := rows.Read()
+		if row == nil || (err != nil && !errors.Is(err, csv.ErrFieldCount)) {
+			break
+		}
+		for name, v := range t.values(row) {
+			found[name] = v
+			words = words || !isNumberMetric(v)
+		}
+	}
+	if len(t.names) == 1 && (words || !columnName.Get().MatchString(t.names[0])) {
+		return false // any text has one column
+	}
+	maps.Copy(m, found)
+	return len(found) > 0
+}
+
+// table is what the header of a CSV table says.
+type table struct {
+	names []string
+	comma rune
+}
+
+// tableOf reads a header; nil for a line that is none.
+func parseHeader(line []byte) *table {
+	header := strings.TrimRight(strings.TrimLeft(string(line), "# "), "\r")
+	t := &table{comma: delimiter(header)}
+	var err error
+	if t.names, err = readRow(header, t.comma); err != nil || !isHeader(t.names) {
+		return nil
+	}
+	return t
+}
+
+// values yields what a row has, by name; nothing for one that is torn, or no row of this table.
+func (t *table) values(row []string) iter.Seq2[string, json.RawMessage] {
+	return func(yield func(string, json.RawMessage) bool) {
+		if len(row) != len(t.names) && !(len(row) == len(t.names)+1 && strings.TrimSpace(row[len(t.names)]) == "") {
+			return
+		}
+		for i, name := range t.names {
+			if name == "" {
+				continue // row names, as pandas and R write them
+			}
+			if v := parseField(row[i], t.comma); v != nil && !yield(name, v) {
+				return
+			}
+		}
+	}
+}
+
+// delimiter is what divides the header most often.
+func delimiter(header string) rune {
+	best := ','
+	for _, c := range ";\t" {
+		if strings.Count(header, string(c)) > strings.Count(header, string(best)) {
+			best = c
+		}
+	}
+	return best
+}
+
+func readRow(line string, comma rune) ([]string, error) {
+	r := csv.NewReader(strings.NewReader(line))
+	r.Comma, r.LazyQuotes = comma, true
+	names, err := r.Read()
+	for i := range names {
+		names[i] = strings.TrimSpace(names[i])
+	}
+	return names, err
+}
+
+// areNames reports whether a line may be a header: names that are not numbers, each once. The first of several may be empty.
+func isHeader(names []string) bool {
+	seen := map[string]bool{}
+	for i, n := range names {
+		if n == "" && i == 0 && len(names) > 1 {
+			continue
+		}
+		if _, err := strconv.ParseFloat(n, 64); err == nil || n == "" || seen[n] || len(n) > 200 {
+			return false
+		}
+		seen[n] = true
+	}
+	return len(names) > 0
+}
+
+func parseField(text string, comma rune) json.RawMessage {
+	text = strings.TrimSpace(strings.ToValidUTF8(text, "\uFFFD"))
+	if text == "" {
+		return nil
+	}
+	if comma != ',' && decimalComma.Get().MatchString(text) {
+		text = strings.Replace(text, ",", ".", 1)
+	}
+	if v := parseBareWord(text, false); v != nil && text != "true" && text != "false" {
+		return v
+	}
+	return parseText(text)
+}
+
+func isNumberMetric(v json.RawMessage) bool {
+	return len(v) > 0 && (v[0] == '-' || v[0] >= '0' && v[0] <= '9')
+}

@@ -1,0 +1,317 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// The streams of output.
+const (
+	streamOut   = 1
+	streamErr   = 2
+	streamSetup = 3 // of the setup step that ran for this attempt
+)
+
+const (
+	// tailInterval is how often the output of running attempts is looked at while some is written, quietInterval how often
+	// when none has been for quietAfter.
+	tailInterval     = 40 * time.Millisecond
+	idleTailInterval = 250 * time.Millisecond
+	idleTailAfter    = 3 * time.Second
+	// announceAfter is how long an attempt must run before a Started event tells of it.
+	announceAfter = 100 * time.Millisecond
+	// metricsInterval is how often metrics of running attempts are read, metricsAgain how often those that stay as they are are told.
+	metricsInterval       = 5 * time.Second
+	metricsRepeatInterval = time.Minute
+	// pieceSize is how much output is read at one time.
+	maxPiece = 128 << 10
+)
+
+// source is a file that an attempt writes to, and how much of it has been shipped.
+type outputSource struct {
+	file      *os.File
+	stream    uint8
+	sent      int64
+	truncated int64 // of what was sent, how much is no longer in the file
+
+	bounded bool // only what is before end is output
+	end     int64
+}
+
+// size is how much the program has written. One that writes straight into the file, which a shim of an earlier version has it
+// do, can empty it: what was sent before stays sent, and what comes is read from the file's start.
+func (s *outputSource) size() (int64, error) {
+	info, err := s.file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	size := info.Size()
+	if s.bounded {
+		size = min(size, s.end)
+	}
+	if size < s.sent-s.truncated {
+		s.truncated = s.sent
+	}
+	return s.truncated + size, nil
+}
+
+// watch ships the attempt's output while it runs; unwatch ends that.
+func (w *Worker) watchOutput(a *attempt) {
+	w.tailMu.Lock()
+	defer w.tailMu.Unlock()
+	w.tailing[a] = struct{}{}
+	if !w.tailIdle {
+		return
+	}
+	w.tailIdle = false
+	select {
+	case w.tailWake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *Worker) unwatchOutput(a *attempt) {
+	w.tailMu.Lock()
+	defer w.tailMu.Unlock()
+	delete(w.tailing, a)
+}
+
+// doze says how long tail waits before its next look, 0 for until it is woken. Waking it costs a short trial much of its time,
+// so it stays awake for a while when there is nothing to look at.
+func (w *Worker) nextTailInterval(quiet bool) time.Duration {
+	w.tailMu.Lock()
+	defer w.tailMu.Unlock()
+	w.tailIdle = quiet
+	switch {
+	case !quiet:
+		return tailInterval
+	case len(w.tailing) == 0:
+		return 0
+	}
+	return idleTailInterval
+}
+
+func (w *Worker) watchedAttempts() []*attempt {
+	w.tailMu.Lock()
+	defer w.tailMu.Unlock()
+	all := make([]*attempt, 0, len(w.tailing))
+	for a := range w.tailing {
+		all = append(all, a)
+	}
+	return all
+}
+
+// tail looks after running attempts until ctx ends. It sleeps while none runs.
+func (w *Worker) runTail(ctx context.Context) {
+	interval := tailInterval
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	stirred := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.tailWake: // something began
+			stirred = time.Now()
+		case now := <-tick.C:
+			if w.scanAttempts(ctx, now) {
+				stirred = now
+			}
+		}
+		if next := w.nextTailInterval(time.Since(stirred) > idleTailAfter); next != interval {
+			interval = next
+			tick.Stop()
+			if next > 0 {
+				tick.Reset(next)
+			}
+		}
+	}
+}
+
+// lookAround looks at every running attempt and reports whether one has something new.
+func (w *Worker) scanAttempts(ctx context.Context, now time.Time) bool {
+	stirred := false
+	for _, a := range w.watchedAttempts() {
+		if w.scanAttempt(ctx, a, now) {
+			stirred = true
+		}
+	}
+	return stirred
+}
+
+// lookAt tells of an attempt's start, ships its output and reads its metrics. It reports whether there was output.
+func (w *Worker) scanAttempt(ctx context.Context, a *attempt, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		return false
+	}
+	before := a.logRef.Bytes
+	if !a.announced && now.Sub(a.started) > announceAfter {
+		a.announced = true
+		a.metricsReadAt = now
+		w.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent()})
+	}
+	for _, s := range a.sources {
+		// Only what fits at once: whatever is left comes with the next tick.
+		if _, err := w.sendPiece(ctx, a, s, false); err != nil && ctx.Err() == nil {
+			w.log.Warn("output can't be read", "trial", a.id, "err", err)
+		}
+	}
+	interval := metricsInterval
+	if a.task.Stop != nil {
+		interval = earlyStopInterval
+		a.stopEarly(w.sweeps.earlyStopReason(a.id.Sweep, a.run))
+	}
+	if a.announced && now.Sub(a.metricsReadAt) > interval {
+		a.metricsReadAt = now
+		w.publishMetrics(a, now)
+	}
+	return a.logRef.Bytes > before
+}
+
+// tellMetrics tells the master the metrics of a running attempt when they have changed, and else from time to time, since what was
+// told may have been lost. Nothing of it is stored but by history. a.mu is held.
+func (w *Worker) publishMetrics(a *attempt, now time.Time) {
+	read := a.readMetrics(false)
+	m := read.values
+	changed := !maps.EqualFunc(m, a.metrics, func(x, y json.RawMessage) bool { return bytes.Equal(x, y) })
+	if len(m) == 0 || (!changed && now.Sub(a.metricsSentAt) < metricsRepeatInterval) {
+		return
+	}
+	if changed {
+		a.metrics, a.metricsChangedAt = m, now
+	}
+	a.metricsSentAt = now
+	err := w.cfg.Master.SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: w.cfg.Node, Events: []grid.Event{{
+		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.metricsChangedAt.UnixMicro(), Metrics: m, Curves: read.curves,
+	}}})
+	if err != nil {
+		w.log.Debug("metrics could not be told", "trial", a.id, "err", err)
+	}
+}
+
+// drain ships everything that an ended attempt has written.
+func (w *Worker) drainOutput(a *attempt) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	w.sendOutput(a)
+	if a.cut != nil {
+		a.logRef.Cut += a.cut.Bytes
+	}
+}
+
+// shipAll ships what the sources hold. a.mu is held.
+func (w *Worker) sendOutput(a *attempt) {
+	for _, s := range a.sources {
+		for {
+			more, err := w.sendPiece(context.Background(), a, s, true) // waits for the store, however long it takes
+			if err != nil && !errors.Is(err, errClosed) {
+				w.log.Warn("output can't be read", "trial", a.id, "err", err)
+			}
+			if !more || err != nil {
+				break
+			}
+		}
+	}
+}
+
+// ship queues the next piece of a source and reports whether there may be more. What is over the limit is counted, not
+// shipped. A piece ends between two characters, so that one that is shown beside another stream's is never torn; only an ended
+// source gives away the half of a character at its end.
+func (w *Worker) sendPiece(ctx context.Context, a *attempt, s *outputSource, ended bool) (bool, error) {
+	size, err := s.size()
+	if err != nil || size <= s.sent {
+		return false, err
+	}
+	room := a.remainingOutput(size - s.sent)
+	data := make([]byte, min(room, maxPiece))
+	n, err := s.file.ReadAt(data, s.sent-s.truncated)
+	if n == 0 && room > 0 && err != io.EOF {
+		return false, err
+	}
+	if !ended || s.sent+int64(n) < size || s.bounded {
+		n = completeRunes(data[:n])
+	}
+	if n == 0 {
+		if room < size-s.sent || s.bounded {
+			a.logRef.Cut += size - s.sent
+			s.sent = size
+		}
+		return false, nil
+	}
+	chunk := jetstream.Chunk{
+		Index: a.id.Index, Run: a.run, Stream: s.stream, Offset: s.sent, Time: time.Now().UnixMicro(), Data: data[:n],
+	}
+	if err := w.outbox.addOutput(ctx, a.id.Sweep, outputPiece{chunk: chunk, ref: &a.logRef}); err != nil {
+		return false, err
+	}
+	s.sent += int64(n)
+	a.logRef.Bytes += int64(n)
+	return s.sent < size, nil
+}
+
+// whole is the length of b without the beginning of a character at its end.
+func completeRunes(b []byte) int {
+	for i := len(b) - 1; i >= max(0, len(b)-utf8.UTFMax+1); i-- {
+		if !utf8.RuneStart(b[i]) {
+			continue
+		}
+		if !utf8.FullRune(b[i:]) {
+			return i
+		}
+		break
+	}
+	return len(b)
+}
+
+// room says how much of n further bytes may be stored: none once something was cut, so that what is stored has no gap.
+func (a *attempt) remainingOutput(n int64) int64 {
+	if a.logRef.Cut > 0 {
+		return 0
+	}
+	return max(0, min(n, a.logLimit()-a.logRef.Bytes))
+}
+
+// logLimit is how many bytes of output are stored.
+func (a *attempt) logLimit() int64 {
+	if a.task.LogLimit == 0 {
+		return grid.DefaultLogLimit
+	}
+	return a.task.LogLimit
+}
+
+// lastLines gives the last lines of a file, for a person. Of a line that was written over, as progress bars do, the last state
+// counts: all that came before would push the lines out that say what happened.
+func lastLines(f *os.File, lines int, bytes int64) string {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return ""
+	}
+	from := max(0, info.Size()-overwriteFactor*bytes)
+	b := make([]byte, info.Size()-from)
+	n, _ := f.ReadAt(b, from) // a file that shrinks gives what is left
+	all := strings.Split(strings.ToValidUTF8(strings.TrimSpace(string(b[:n])), "�"), "\n")
+	all = all[max(0, len(all)-lines):]
+	for i, line := range all {
+		line = strings.TrimRight(line, "\r")
+		all[i] = line[strings.LastIndexByte(line, '\r')+1:]
+	}
+	text := strings.Join(all, "\n")
+	return strings.TrimSpace(strings.ToValidUTF8(text[max(0, len(text)-int(bytes)):], ""))
+}
+
+// overwritten is how much more of a file than is shown is looked at.
+const overwriteFactor = 32

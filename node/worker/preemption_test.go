@@ -1,0 +1,164 @@
+package worker
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+)
+
+// TestPreemption fills the node with trials of low priority and has an urgent one wait, where both sides agree and where one does not.
+func TestPreemption(t *testing.T) {
+	for name, c := range map[string]struct {
+		preempt, saves bool
+		priority       int
+		want           int // trials that make room
+	}{
+		"both agree": {true, true, 5, 2}, "the urgent one does not want it": {false, true, 5, 0},
+		"the others can't save": {true, false, 5, 0}, "it is not more urgent": {true, true, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			running, open := 0, make(chan struct{})
+			urgent := make(chan struct{})
+			s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+				if a.Argv[0] == "urgent-1" {
+					close(urgent)
+					return succeeded()
+				}
+				if dir := valueOf(a.Env, "MLF_CHECKPOINT"); dir != "" {
+					if err := os.WriteFile(filepath.Join(dir, "state"), nil, 0o600); err != nil {
+						t.Error(err)
+					}
+				}
+				mu.Lock()
+				running++
+				mu.Unlock()
+				select {
+				case <-ctx.Done():
+					return ended(grid.ClassHalt, 0)
+				case <-open:
+					return ended(grid.ClassNone, 0)
+				}
+			})
+			s.preemptAfter = time.Millisecond
+			low := s.sweep("low-1", 4, 1, func(r *grid.Sweep) {
+				if c.saves {
+					d := grid.DefaultCheckpoint()
+					r.Task.Checkpoint = &d
+				}
+			})
+			high := s.sweep("urgent-1", 1, 2, func(r *grid.Sweep) { r.Task.Preempt, r.Priority = c.preempt, c.priority })
+			s.run()
+			for i := range int64(4) {
+				s.lease(low, i, i+1)
+			}
+			eventually(t, "the node is full", func() bool { mu.Lock(); defer mu.Unlock(); return running == 4 })
+			s.lease(high, 0, 1)
+			if c.want == 0 {
+				eventually(t, "the urgent trial waits", func() bool {
+					return s.fairShare.holdingFor(lane{name: high.Lane()}, time.Now()) > 0
+				})
+				wait := time.NewTimer(3 * dispatchInterval / 2)
+				<-wait.C
+				close(open)
+				receive(t, "the urgent trial", urgent)
+			} else {
+				receive(t, "the urgent trial", urgent)
+				close(open)
+			}
+			classes := map[grid.Class]int{}
+			for _, e := range s.finished("low-1", 4) {
+				if classes[e.Result.Class]++; !grid.FailureOf(e.Result.Class).Always && e.Result.Class != grid.ClassNone {
+					t.Errorf("a trial that made room counts as %q", e.Result.Class)
+				}
+			}
+			if classes[grid.ClassHalt] != c.want || classes[grid.ClassNone] != 4-c.want {
+				t.Errorf("got %v, want %d trials that make room", classes, c.want)
+			}
+		})
+	}
+}
+
+// TestPreemptionSparesTheResumed leaves a trial alone that has just gone on from what it saved, and takes the one that loses the least.
+func TestPreemptionSparesTheResumed(t *testing.T) {
+	now := time.Now()
+	s, held := filled(t, now)
+	l := lane{name: "p5_x", resources: grid.Resources{CPUs: grid.One}, priority: 5, preempt: true}
+	s.fairShare.lanes[l.name] = &laneShare{holdingSince: now.Add(-2 * time.Minute)}
+	pass := func() {
+		s.preemptFor(l, now)
+		s.running.Wait()
+		s.receiveVictims()
+		s.preemptFor(l, now)
+	}
+	pass()
+	var got []int
+	for i, h := range held {
+		if h.isPreempted() {
+			got = append(got, i)
+		}
+	}
+	if !slices.Equal(got, []int{1}) {
+		t.Errorf("got %v stopped, want 1: 0 has just resumed, and 1 began last of the others", got)
+	}
+	pass()
+	if held[2].isPreempted() || held[3].isPreempted() {
+		t.Error("more were stopped while the first was on its way")
+	}
+}
+
+// filled is a worker on which four trials run that can save their state, the first of which has just resumed; the others began an hour apart.
+func filled(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
+	t.Helper()
+	s := newHarness(t, nil)
+	low := s.sweep("low-1", 4, 1, func(r *grid.Sweep) { c := grid.DefaultCheckpoint(); r.Task.Checkpoint = &c })
+	s.sweeps.known["low-1"] = updatedSweep(nil, &jetstream.Record{Sweep: low})
+	var held []*leaseHandle
+	for i := range int64(4) {
+		al, _ := s.allocator.Reserve(low.Lane(), low.Task.Resources)
+		a := &attempt{id: grid.TrialID{Sweep: "low-1", Index: i}, number: 1, task: &low.Task, allocation: al, started: now.Add(-time.Duration(i+1) * time.Hour)}
+		if i == 0 {
+			a.number, a.started = 2, now.Add(-time.Minute)
+		}
+		var err error
+		if a.checkpoint, err = s.checkpoints.acquire(t.Context(), a.id); err != nil {
+			t.Fatal(err)
+		}
+		h := &leaseHandle{lease: &jetstream.GrantedLease{Lease: jetstream.Lease{Sweep: "low-1"}}, runners: 1}
+		h.addAttempt(a)
+		s.leases[h] = struct{}{}
+		held = append(held, h)
+	}
+	return s, held
+}
+
+// TestTwoLanesPreempt has a lane come to preempt while room is looked for in the name of one behind it: what is found is not lost, pass by pass.
+func TestTwoLanesPreempt(t *testing.T) {
+	now := time.Now()
+	s, held := filled(t, now)
+	first := lane{name: "p5_x", resources: grid.Resources{CPUs: grid.One}, priority: 5, preempt: true}
+	second := first
+	second.name = "p5_y"
+	for _, l := range []lane{first, second} {
+		s.fairShare.lanes[l.name] = &laneShare{holdingSince: now.Add(-2 * time.Minute)}
+	}
+	s.preemptFor(second, now)
+	for range 4 {
+		s.running.Wait()
+		s.receiveVictims()
+		s.preemptFor(first, now)
+		s.preemptFor(second, now)
+	}
+	s.running.Wait()
+	if !slices.ContainsFunc(held, (*leaseHandle).isPreempted) {
+		t.Error("nothing was stopped for either lane")
+	}
+}

@@ -1,0 +1,138 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor/docker"
+)
+
+// Recover reports what an agent that died left behind: each spool that still names an attempt gives the attempt's result if
+// it had ended, else says that the attempt was lost with its node agent or its machine; its output is stored in both cases. An attempt that
+// Config.Adopt knows to run is taken back: Run goes on with it. The processes of all others must be gone. Call it before Run,
+// and before the master looks for what is missing.
+func (w *Worker) Recover(ctx context.Context) error {
+	dirs, err := os.ReadDir(w.spools.dir)
+	if err != nil {
+		return fmt.Errorf("list spools: %w", err)
+	}
+	storeUntil := time.Now().Add(recoveryTimeout)
+	ctx, stop := context.WithCancel(ctx)
+	var reporting sync.WaitGroup
+	reporting.Go(func() { w.outbox.run(ctx) })
+	for _, d := range dirs {
+		n, _ := strconv.Atoi(d.Name())
+		w.spools.next = max(w.spools.next, n)
+		if err := w.recoverSpool(ctx, filepath.Join(w.spools.dir, d.Name()), storeUntil); err != nil {
+			w.log.Warn("spool of a dead agent is given up", "dir", d.Name(), "err", err)
+		}
+	}
+	if w.cfg.Adopt != nil {
+		w.cfg.Adopt.Disown()
+	}
+	err = w.outbox.drain(ctx)
+	stop()
+	reporting.Wait()
+	if err != nil {
+		return fmt.Errorf("store what a dead agent left: %w", err)
+	}
+	return nil
+}
+
+// recoverSpool reports one spool and removes it once the report is stored.
+func (w *Worker) recoverSpool(ctx context.Context, dir string, storeUntil time.Time) error {
+	m, err := readManifest(filepath.Join(dir, "attempt.json"))
+	if err != nil || m == nil {
+		return errors.Join(err, removeTree(dir))
+	}
+	record, err := w.loadRecord(ctx, m.Sweep)
+	if errors.Is(err, jetstream.ErrNotFound) {
+		return removeTree(dir)
+	}
+	if err != nil {
+		return err
+	}
+	s, err := openSpool(dir)
+	if err != nil {
+		return err
+	}
+	a := m.attempt(record.Sweep, s)
+	a.checkpoint = w.adoptCheckpoint(a)
+	result, goesOn := w.adoptAttempt(a, m, record)
+	if goesOn {
+		return nil
+	}
+	saving := record.Sweep.State == grid.SweepCancelled && record.Sweep.Save
+	switch {
+	case result != nil:
+	case m.predatesBoot(w.boot):
+		m.Result, result = nil, a.failedResult(grid.ClassLost, "the machine went down before its report was stored")
+	default:
+		m.Result, result = nil, a.failedResult(grid.ClassLost, "the node agent died while it ran")
+	}
+	if !w.finishAttempt(ctx, a, result, finishOptions{manifest: func() *manifest { return m }, snapshotTimeout: time.Until(storeUntil), saving: saving}) {
+		return context.Cause(ctx)
+	}
+	w.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)
+	return nil
+}
+
+// load reads the record of a sweep. It waits for a store that is away: a spool that is passed over now would have to wait for
+// another start.
+func (w *Worker) loadRecord(ctx context.Context, id grid.SweepID) (record jetstream.Record, err error) {
+	for {
+		record, err = w.cfg.Master.Record(ctx, id)
+		if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrNotFound) || !jetstream.IsUnavailable(err) {
+			return record, err
+		}
+		w.log.Debug("record can't be read yet", "sweep", id, "err", err)
+		wait := time.NewTimer(retryInterval)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+		}
+	}
+}
+
+// readManifest gives nil for a spool that names no attempt, also for one that an agent was killed over while it made or removed it.
+func readManifest(path string) (*manifest, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil || len(b) == 0 {
+		return nil, err
+	}
+	b, _, _ = bytes.Cut(b, []byte("\n"))
+	var m manifest
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	return &m, nil
+}
+
+func (m *manifest) attempt(s *grid.Sweep, spool *spool) *attempt {
+	params, _ := s.Space.At(m.Index) // its program has been started, or never will be: nobody needs them any more
+	a := &attempt{
+		adopted: true, id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
+		task: &s.Task, params: params, spool: spool, started: time.UnixMicro(m.Started), allocation: m.Allocation,
+		sources: []*outputSource{{file: spool.stdout, stream: streamOut}, {file: spool.stderr, stream: streamErr}},
+	}
+	if m.Image != "" {
+		a.image = &docker.Image{Pin: m.Image}
+	}
+	a.limitSources(m.Cut)
+	return a
+}

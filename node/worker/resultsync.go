@@ -1,0 +1,70 @@
+package worker
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/durable"
+)
+
+// syncAfter is how long an attempt must have run for what it leaves to be worth a sync of the disk, some milliseconds. What is not
+// synced is safe from the death of the agent, and runs again when the machine goes down before its report is stored.
+const syncAfter = 10 * time.Second
+
+// note writes how the attempt ended into its spool.
+func (a *attempt) writeResult(m *manifest, result *grid.Result) error {
+	m.Result, m.Cut = result, a.cut
+	if err := a.spool.writeManifest(m); err != nil {
+		return err
+	}
+	if time.Duration(result.Usage.Wall)*time.Microsecond < syncAfter {
+		return nil
+	}
+	return a.syncResult(m)
+}
+
+// secure brings all that the attempt has left onto the disk, and notes so.
+func (a *attempt) syncResult(m *manifest) error {
+	files, err := a.listArtifacts()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(a.spool.stdout.Sync(), a.spool.stderr.Sync(), syncFile(a.spool.metrics))
+	folders := map[string]bool{}
+	for _, f := range files {
+		err = errors.Join(err, syncFile(f.path))
+		for dir := filepath.Dir(f.path); len(dir) > len(a.spool.dir); dir = filepath.Dir(dir) {
+			folders[dir] = true
+		}
+	}
+	for dir := range folders {
+		err = errors.Join(err, durable.SyncFolder(dir))
+	}
+	if err = errors.Join(err, durable.SyncFolder(a.spool.dir)); err != nil {
+		return err
+	}
+	m.Synced = true
+	return errors.Join(a.spool.writeManifest(m), a.spool.manifest.Sync())
+}
+
+// syncFile brings a file onto the disk, if it is there.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// outlived reports whether the machine has been rebooted since the attempt ran, so that its result may be on the disk and a
+// part of its output not.
+func (m *manifest) predatesBoot(boot string) bool {
+	return m.Boot != "" && boot != "" && m.Boot != boot && !m.Synced
+}

@@ -1,0 +1,103 @@
+package worker
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// setupKey names what a setup step makes: it depends on the project's contents, on the step itself, on what is
+// shared and on the image that the step runs in.
+func setupKey(contents string, t *grid.Task, image string) string {
+	if len(t.Setup) == 0 && len(t.Share) == 0 && len(t.Links) == 0 {
+		return "bundle-" + contents
+	}
+	parts := []any{contents, t.Setup, t.Env, t.Share, t.Links}
+	if len(t.Inputs) > 0 {
+		parts = append(parts, "inputs", t.Inputs)
+	}
+	if image != "" && len(t.Setup) > 0 {
+		parts = append(parts, image)
+	}
+	b, _ := json.Marshal(parts) // strings always encode
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:12])
+}
+
+// setup runs the task's setup step in dir. What it prints is shown as setup output of the attempt that needed it.
+func (w *Worker) runSetup(s *sweep, slot executor.Slot, a *attempt, dir string) error {
+	log, err := os.OpenFile(dir+".log", os.O_CREATE|os.O_RDWR|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("the setup's log could not be made: %w", err)
+	}
+	defer log.Close()
+	a.sources = []*outputSource{{file: log, stream: streamSetup}}
+	container, err := w.containerSpec(s, a, true, [2]string{log.Name(), log.Name()})
+	if err != nil {
+		return err
+	}
+	w.watchOutput(a)
+	out := slot.Run(s.ctx, &executor.Attempt{
+		Spec: executor.Spec{Dir: dir, OutputLimit: a.outputLimit(), Grace: a.task.Grace, Container: container, Devices: a.allocation.UUIDs()},
+		Argv: a.task.Setup, Env: w.environ(s, a), Stdout: log, Stderr: log,
+	})
+	if out.Class == grid.ClassNone {
+		if advice := copyAdvice(dir, a.task.Share); advice != "" {
+			fmt.Fprintln(log, advice) // at worst nobody is told
+		}
+	}
+	w.unwatchOutput(a)
+	w.flushSetupOutput(a, out.Cut)
+	if out.Class == grid.ClassNone {
+		return nil
+	}
+	result := a.resultOf(out)
+	w.attributeToFullDisk(a, result)
+	reason := joinReason("the setup step failed: "+result.Reason, lastLines(log, reasonLines, reasonBytes))
+	return &setupError{class: result.Class, reason: reason, wall: out.Usage.Wall}
+}
+
+// setupError is the failure of a setup step, or of what else a project needs on a node before its trials can run.
+type setupError struct {
+	class  grid.Class // of the step's program
+	reason string
+	wall   int64
+}
+
+func (e *setupError) Error() string { return e.reason }
+
+// unprepared is the result of an attempt whose folder could not be filled. It is the setup's failure, or else the node's.
+func (a *attempt) prepareFailure(err error) *grid.Result {
+	var failed *setupError
+	var unfetched *fetchError
+	switch {
+	case errors.As(err, &unfetched):
+		return a.fetchFailure(unfetched)
+	case errors.As(err, &failed) && failed.class != grid.ClassNode:
+		r := a.failedResult(grid.ClassSetup, failed.reason)
+		r.Usage.Wall = failed.wall
+		return r
+	case errors.As(err, new(*mountError)):
+		return a.containerFailure(err)
+	case errors.Is(err, errInactive):
+		return a.failedResult(grid.ClassHalt, err.Error())
+	case failed != nil || isNodeError(err):
+		return a.failedResult(grid.ClassNode, err.Error())
+	}
+	return a.failedResult(grid.ClassSetup, err.Error())
+}
+
+// pause ships what the sources hold and forgets them, so that the attempt can go on with others. The executor has cut some.
+func (w *Worker) flushSetupOutput(a *attempt, cut int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w.sendOutput(a)
+	a.logRef.Cut += cut
+	a.sources = nil
+}

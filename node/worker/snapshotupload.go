@@ -1,0 +1,417 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"mlfnode/grid"
+	"mlfnode/node/checkpoint"
+)
+
+const (
+	// snapshotTime bounds the storing of one snapshot, with all tries: a drained node waits for it. An upload that was cut off goes on
+	// with the next snapshot.
+	snapshotTimeout = 10 * time.Minute
+	// fetchTime bounds the fetching of one, without which its trial can't go on.
+	fetchTimeout = 2 * time.Hour
+	// recoverTime bounds the storing of all that ended while no agent was there: the node takes no trials before.
+	recoveryTimeout = 30 * time.Second
+	// partingTime is how long the snapshot of an attempt may take, from the end of its program, on a node that stops, for whose end somebody
+	// waits.
+	shutdownSnapshotTimeout = time.Minute
+	// snapshotRetry is the wait after a try that failed, as when the master has not heard yet that this node holds the trial.
+	snapshotRetryInterval = 500 * time.Millisecond
+	// maxSnapshots bounds the snapshots that a node sends and fetches at one time.
+	maxTransfers = 2
+)
+
+// errNoTime ends the transfers of a node that stops or starts.
+var errNodeBusy = errors.New("the node starts or stops, and its time for it is over")
+
+// errTooLarge says that a checkpoint is over its task's max_size.
+var errTooLarge = errors.New("it is too large")
+
+// lastingTries bounds the tries of what hardly changes by itself: a checkpoint that is always being written, a node that does not hold
+// the trial although the master must have heard of it by now.
+const maxPersistentTries = 40
+
+// copyPasses is how often a copy of a folder that is being written looks for files that were renamed meanwhile.
+const copyPasses = 3
+
+// damagedTries is how often a snapshot that seems to be damaged is fetched: the network may be to blame.
+const maxDamagedTries = 3
+
+// transfer calls try until it works, ctx ends, or more tries are of no use. At most maxSnapshots transfers of a node are under way. On a
+// node that stops each has partingTime, the wait for its turn included.
+func (w *Worker) transferSnapshot(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	ctx, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %v", limit.Round(time.Second)))
+	defer stop()
+	go func() {
+		select {
+		case <-w.ending:
+			time.AfterFunc(w.shutdownTimeout, func() { giveUp(errNodeBusy) })
+		case <-ctx.Done():
+		}
+	}()
+	select {
+	case w.transfers <- struct{}{}:
+		defer func() { <-w.transfers }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	for lasting, bad := 0, 0; ; {
+		err := try(ctx)
+		switch {
+		case errors.Is(err, checkpoint.ErrChanged) || errors.Is(err, checkpoint.ErrNotHeld):
+			lasting++
+		case errors.Is(err, checkpoint.ErrDamaged) || errors.Is(err, checkpoint.ErrCorrupted):
+			bad++
+		}
+		if err == nil || isPermanent(err) || lasting > maxPersistentTries || bad >= maxDamagedTries || ctx.Err() != nil {
+			return err
+		}
+		w.log.Debug("a snapshot could not be transferred yet", "err", err)
+		wait := time.NewTimer(snapshotRetryInterval)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return err
+		}
+	}
+}
+
+// final reports whether another try would fail alike: what a master that is away or has no room on its disk answers may change.
+func isPermanent(err error) bool {
+	return errors.Is(err, checkpoint.ErrFull) || errors.Is(err, checkpoint.ErrUnfit) || errors.Is(err, errTooLarge) ||
+		isLocalError(err) && !errors.Is(err, checkpoint.ErrDamaged)
+}
+
+// localError reports whether an error of a transfer is of this node's files, not of its network.
+func isLocalError(err error) bool {
+	var errno syscall.Errno
+	var network *net.OpError
+	var request *url.Error
+	return errors.As(err, &errno) && !errors.As(err, &network) && !errors.As(err, &request)
+}
+
+// fetchError is the reason why what a trial had saved could not be fetched.
+type fetchError struct{ err error }
+
+func (e *fetchError) Error() string {
+	return "what the trial had saved could not be fetched: " + e.err.Error()
+}
+func (e *fetchError) Unwrap() error { return e.err }
+
+// unfetched is the result of an attempt that could not get what its trial had saved. From a snapshot that is damaged no other attempt can go
+// on either; for what failed on the way, another node may be better off. What this node could not write, or got otherwise than it is stored,
+// is the node's trouble.
+func (a *attempt) fetchFailure(err *fetchError) *grid.Result {
+	class := grid.ClassStorage
+	switch {
+	case errors.Is(err, checkpoint.ErrDamaged):
+		class = grid.ClassCheckpoint
+	case errors.Is(err, checkpoint.ErrCorrupted) || isLocalError(err):
+		class = grid.ClassNode
+	}
+	r := a.failedResult(class, err.Error())
+	r.Resumed = a.resumePoint.snapshot
+	addFallbackReason(r)
+	return r
+}
+
+// fallBack says in the result of an attempt that could not read its state from what the next one goes on.
+func addFallbackReason(r *grid.Result) {
+	if !r.Unreadable() {
+		return
+	}
+	what := "what its node had of its state"
+	if r.Resumed > 0 {
+		what = fmt.Sprintf("snapshot %d", r.Resumed)
+	}
+	r.Reason = joinReason(r.Reason, what+" is not used again: the next attempt goes on from an older snapshot, or from its beginning")
+}
+
+// fetch makes the folder of a trial the snapshot from which its attempt goes on.
+func (w *Worker) fetchSnapshot(ctx context.Context, a *attempt, s *checkpointFolder) error {
+	if w.cfg.Snapshots == nil {
+		return &fetchError{errors.New("this node can't reach the master's snapshots")}
+	}
+	err := w.transferSnapshot(ctx, fetchTimeout, func(ctx context.Context) error {
+		return checkpoint.Restore(ctx, w.cfg.Snapshots, a.id, a.resumePoint.snapshot, s.liveDir(), w.pacer)
+	})
+	if err != nil {
+		return &fetchError{err}
+	}
+	w.log.Info("trial goes on from a snapshot", "trial", a.id, "attempt", a.number, "snapshot", a.resumePoint.snapshot)
+	return nil
+}
+
+// changedTries is how often a folder that was at rest is read as it is: one that takes so long to read that its program
+// writes again meanwhile is copied first.
+const maxChangedTries = 3
+
+// store takes a snapshot of what the attempt's trial has saved and stores it on the master. It does nothing where nothing has changed
+// since the last one. Clean says of the files whether they are whole, and ended that the program writes no more. Of a program that may be
+// writing, a copy is stored: it would change while it is read, again and again.
+func (w *Worker) storeSnapshot(ctx context.Context, a *attempt, ended bool, clean func([]checkpoint.File) bool) error {
+	s := a.checkpoint
+	changed := 0
+	return w.transferSnapshot(ctx, snapshotTimeout, func(ctx context.Context) error {
+		files, err := checkpoint.Scan(s.liveDir())
+		if err != nil {
+			return err
+		}
+		if len(files) == 0 {
+			return nil
+		}
+		state := s.state
+		if s.lastFiles == nil || !checkpoint.Same(s.lastFiles, files) {
+			snapshot := &checkpoint.Snapshot{
+				Attempt: a.number, Resumed: s.state.Resumed, Node: w.cfg.Node, Time: time.Now().UnixMicro(), Files: files, Clean: clean(files),
+			}
+			if err := checkSnapshotSize(snapshot, a.task.Checkpoint.MaxSize); err != nil {
+				return err
+			}
+			dir, known := s.liveDir(), s.lastFiles
+			if !ended && (!snapshot.Clean || changed >= maxChangedTries) {
+				dir, known = s.copyDir(), nil
+				defer func() { _ = removeTree(dir) }() // else the next copy does
+				if err := w.snapshotFromCopy(ctx, a, snapshot); err != nil {
+					return err
+				}
+			}
+			if err := checkpoint.Read(ctx, dir, snapshot.Files, known); err != nil {
+				if errors.Is(err, checkpoint.ErrChanged) {
+					changed++
+				}
+				return err
+			}
+			if state.Base, err = checkpoint.Send(ctx, w.cfg.Snapshots, a.id, snapshot, dir, w.pacer); err != nil {
+				if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) { // of a store on this machine: sending writes nothing here
+					err = fmt.Errorf("the master has no room on its disk: %v", err)
+				}
+				return err
+			}
+			if s.lastFiles = snapshot.Files; dir != s.liveDir() {
+				s.lastFiles = nil
+			}
+		}
+		if state.Stored = ended; state == s.state {
+			return nil
+		}
+		if err := s.writeState(state); err != nil { // then it is fetched although it is here
+			w.log.Warn("a snapshot could not be noted", "trial", a.id, "err", err)
+			s.state = state
+		}
+		return nil
+	})
+}
+
+// snapshotOfCopy copies the attempt's folder, and makes a snapshot of that one of the copy.
+func (w *Worker) snapshotFromCopy(ctx context.Context, a *attempt, snapshot *checkpoint.Snapshot) error {
+	if err := checkCopyRoom(w.cfg.Dir, snapshot.Size()); err != nil {
+		return err
+	}
+	still, err := a.checkpoint.copyLive(ctx, snapshot.Files)
+	if err != nil {
+		return fmt.Errorf("copy the checkpoint: %w", err)
+	}
+	snapshot.Clean = snapshot.Clean && still
+	if snapshot.Files, err = checkpoint.Scan(a.checkpoint.copyDir()); err != nil {
+		return err
+	}
+	return checkSnapshotSize(snapshot, a.task.Checkpoint.MaxSize) // it may have grown meanwhile
+}
+
+// fits returns errTooLarge for a snapshot of more than these bytes.
+func checkSnapshotSize(s *checkpoint.Snapshot, most int64) error {
+	if size := s.Size(); size > most {
+		return fmt.Errorf("%w: %s, and checkpoint.max_size is %s", errTooLarge, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(most)))
+	}
+	return nil
+}
+
+// roomToCopy reports an error if a copy of so many bytes would fill the disk of dir. One that does not say how much room it has is tried.
+func checkCopyRoom(dir string, size int64) error {
+	if d, err := readDiskUsage(dir); err == nil && d.free-minFreeDisk < size {
+		return fmt.Errorf("the checkpoint of %s can't be copied, since %s are free: %w",
+			humanize.IBytes(uint64(size)), humanize.IBytes(uint64(d.free)), syscall.ENOSPC)
+	}
+	return nil
+}
+
+// copyLive copies a scan of the attempt's folder to copied, although its program may be writing to it, and reports whether nothing has
+// changed meanwhile. What a program renames while it is copied is looked for again under its new name.
+func (s *checkpointFolder) copyLive(ctx context.Context, files []checkpoint.File) (still bool, err error) {
+	if err := removeTree(s.copyDir()); err != nil {
+		return false, err
+	}
+	if err := os.Mkdir(s.copyDir(), 0o700); err != nil {
+		return false, err
+	}
+	var entries []folderEntry
+	done := map[string]bool{}
+	for range copyPasses {
+		missed := false
+		for i := range files {
+			f := &files[i]
+			if done[f.Path] {
+				continue
+			}
+			if ctx.Err() != nil {
+				return false, context.Cause(ctx)
+			}
+			e := folderEntry{path: f.Path, mode: f.Mode, time: time.Unix(0, f.MTime), size: f.Size, source: filepath.Join(s.liveDir(), f.Path), link: f.Link}
+			switch err := e.create(s.copyDir()); {
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+				missed = true
+			case err != nil:
+				return false, err
+			default:
+				entries, done[f.Path] = append(entries, e), true
+			}
+		}
+		again, err := checkpoint.Scan(s.liveDir())
+		if err != nil {
+			return false, err
+		}
+		if still = checkpoint.Same(files, again); still || !missed {
+			break
+		}
+		files = again
+	}
+	return still, setFolderModes(s.copyDir(), entries)
+}
+
+// leftClean reports whether the program of an attempt that has ended left its folder whole: it says so (exit code 85), or it ended by itself
+// after a notice, whatever that was for, or it had not written for a while.
+func (a *attempt) endedCleanly(r *grid.Result, files []checkpoint.File) bool {
+	noticed := r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || r.Class == grid.ClassCancel
+	if r.ExitCode == grid.ExitSaved || noticed && r.ExitCode >= 0 && r.ExitCode < 128 {
+		return true
+	}
+	end := time.UnixMicro(r.Started + r.Usage.Wall)
+	return end.Sub(checkpoint.LastChange(files)) >= max(a.task.Checkpoint.Quiet, time.Second)
+}
+
+// storeOften stores what a running attempt has saved, every so often, until ctx ends.
+func (w *Worker) storePeriodically(ctx context.Context, a *attempt) {
+	tick := time.NewTicker(a.task.Checkpoint.Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		atRest := a.awaitQuiet(ctx)
+		if !atRest && !a.checkpoint.neverQuiet && ctx.Err() == nil {
+			a.checkpoint.neverQuiet = true // read once this func has ended
+			w.log.Warn("a trial never stops writing its state, and what is stored of it may be torn", "trial", a.id, "quiet", a.task.Checkpoint.Quiet)
+		}
+		err := w.storeSnapshot(ctx, a, false, func([]checkpoint.File) bool { return atRest })
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("what a running trial has saved could not be stored", "trial", a.id, "err", err)
+		}
+	}
+}
+
+// restTries is for how many times `quiet` a trial that writes its state may be waited for, where `every` does not give more time.
+const quietPeriods = 3
+
+// awaitRest waits until nothing has been written to the attempt's folder for `quiet`, so that no half of a file is taken, and reports false when
+// that does not come.
+func (a *attempt) awaitQuiet(ctx context.Context) bool {
+	quiet := a.task.Checkpoint.Quiet
+	limit := time.Now().Add(max(a.task.Checkpoint.Every, quietPeriods*quiet))
+	for {
+		before, err := checkpoint.Scan(a.checkpoint.liveDir())
+		wait := time.NewTimer(quiet)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return false
+		}
+		after, again := checkpoint.Scan(a.checkpoint.liveDir())
+		if err == nil && again == nil && checkpoint.Same(before, after) {
+			return true
+		}
+		if time.Now().After(limit) {
+			return false
+		}
+	}
+}
+
+// storing stores what the attempt has saved as long as it runs, as its task wants. The returned func ends that.
+func (w *Worker) startPeriodicSnapshots(ctx context.Context, a *attempt) (end func()) {
+	if a.checkpoint == nil || w.cfg.Snapshots == nil || a.task.Checkpoint.Every == 0 {
+		return func() {}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.storePeriodically(ctx, a)
+	}()
+	return func() {
+		stop()
+		<-ended
+	}
+}
+
+// storeAtEnd stores what an attempt has saved that ended neither well nor for good, and names the snapshot in its result. The event and
+// the lease wait for it, so that the next attempt, wherever it is, goes on from there.
+func (w *Worker) storeFinalSnapshot(a *attempt, r *grid.Result, end finishOptions) {
+	if a.checkpoint == nil {
+		return
+	}
+	r.Resumed = a.checkpoint.state.Resumed
+	addFallbackReason(r)
+	if a.checkpoint.neverQuiet {
+		r.Reason = joinReason(r.Reason, fmt.Sprintf("it wrote to $MLF_CHECKPOINT without a pause of %s, so what was stored every %s may be torn: see checkpoint.quiet",
+			a.task.Checkpoint.Quiet, a.task.Checkpoint.Every))
+	}
+	switch {
+	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !end.saving, r.Class == grid.ClassStopped, r.Class == grid.ClassLost,
+		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, w.cfg.Snapshots == nil:
+		return
+	case a.checkpoint.state.Stored && a.checkpoint.state.Attempt == a.number: // by an agent that died after it
+		r.Snapshot = a.checkpoint.state.Base
+		return
+	}
+	ctx, giveUp := context.WithCancelCause(context.Background()) // the attempt's own has ended
+	defer giveUp(nil)
+	ctx, stop := context.WithTimeoutCause(ctx, end.snapshotTimeout, errNodeBusy)
+	defer stop()
+	go func() {
+		select {
+		case <-w.hurried:
+			giveUp(errNodeBusy)
+		case <-ctx.Done():
+		}
+	}()
+	if err := w.storeSnapshot(ctx, a, true, func(files []checkpoint.File) bool { return a.endedCleanly(r, files) }); err != nil {
+		w.log.Warn("what a trial has saved could not be stored", "trial", a.id, "attempt", a.number, "err", err)
+		from := "from its beginning"
+		if base := a.checkpoint.state.Base; base > 0 {
+			from = fmt.Sprintf("from snapshot %d", base)
+		}
+		r.Reason = joinReason(r.Reason, fmt.Sprintf("what it saved is on this node only (%v): elsewhere it goes on %s", err, from))
+		return
+	}
+	r.Snapshot = a.checkpoint.state.Base
+}

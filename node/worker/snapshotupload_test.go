@@ -1,0 +1,377 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/checkpoint"
+	"mlfnode/node/executor"
+)
+
+// TestTornFolderNeverCostsTheSnapshot has an attempt die while it writes, and the next one, on the same node, fail over what is left: only
+// the folder is not used again.
+func TestTornFolderNeverCostsTheSnapshot(t *testing.T) {
+	v := newSaving(t, "torn-1", nil)
+	id := grid.TrialID{Sweep: v.sweep.ID}
+	v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
+		step(t, dir)
+		return ended(grid.ClassExit, 85)
+	})
+	v.attempt(2, func(_ context.Context, dir, _ string) executor.Outcome {
+		write(t, filepath.Join(dir, "step"), "torn")
+		return ended(grid.ClassLost, -1)
+	})
+	r := v.attempt(3, func(_ context.Context, dir, _ string) executor.Outcome {
+		if b, _ := os.ReadFile(filepath.Join(dir, "step")); string(b) != "torn" {
+			t.Errorf("got %q in the folder", b)
+		}
+		return ended(grid.ClassCheckpoint, 1)
+	})
+	if r.Resumed != 0 || !strings.Contains(r.Reason, "what its node had of its state is not used again") {
+		t.Errorf("got resumed from %d: %s", r.Resumed, r.Reason)
+	}
+	if err := v.store.Reject(id, 3, r.Resumed); err != nil {
+		t.Fatal(err)
+	}
+	r = v.attempt(4, func(_ context.Context, dir, _ string) executor.Outcome {
+		if n := step(t, dir); n != 2 {
+			t.Errorf("got step %d, want 2: from the snapshot", n)
+		}
+		return ended(grid.ClassExit, 85)
+	})
+	if r.Resumed != 1 || r.Snapshot != 2 {
+		t.Errorf("got snapshot %d of one resumed from %d, want 2, 1", r.Snapshot, r.Resumed)
+	}
+}
+
+// TestEndsThatLeaveTheFolderClean holds after which ends what is in the folder counts as whole.
+func TestEndsThatLeaveTheFolderClean(t *testing.T) {
+	later := ended(grid.ClassSignal, 137)
+	later.Usage.Wall = time.Hour.Microseconds() // it wrote at its beginning only
+	v := newSaving(t, "clean-1", func(c *grid.Checkpoint) { c.OnTimeout = grid.TimeoutResumes })
+	for i, c := range []struct {
+		end  executor.Outcome
+		want bool
+	}{
+		{ended(grid.ClassExit, 85), true}, {ended(grid.ClassExit, 1), false}, {ended(grid.ClassSignal, 137), false}, {later, true},
+		{ended(grid.ClassHalt, 0), true}, {ended(grid.ClassHalt, 3), true}, {ended(grid.ClassHalt, 137), false}, {ended(grid.ClassTimeout, 137), false},
+		{ended(grid.ClassTimeout, 0), true}, // it had a notice
+	} {
+		r := v.attempt(i+1, func(_ context.Context, dir, _ string) executor.Outcome {
+			step(t, dir)
+			return c.end
+		})
+		s, err := v.store.Load(t.Context(), grid.TrialID{Sweep: "clean-1"}, r.Snapshot)
+		if err != nil || s.Clean != c.want {
+			t.Errorf("after %q with %d: got %+v, %v; want clean %t", c.end.Class, c.end.ExitCode, s, err, c.want)
+		}
+	}
+}
+
+// TestFetchThatFails holds whose fault it is that what a trial had saved can't be had.
+func TestFetchThatFails(t *testing.T) {
+	a := &attempt{resumePoint: resumePoint{snapshot: 4}}
+	for _, c := range []struct {
+		err  error
+		want grid.Class
+	}{
+		{&url.Error{Op: "Get", URL: "https://master", Err: syscall.ECONNREFUSED}, grid.ClassStorage},
+		{context.DeadlineExceeded, grid.ClassStorage}, {checkpoint.ErrNotHeld, grid.ClassStorage}, {errors.New("HTTP 500"), grid.ClassStorage},
+		{fmt.Errorf("the node does not answer: %w", &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}), grid.ClassStorage},
+		{fmt.Errorf("fetch a: %w", checkpoint.ErrCorrupted), grid.ClassNode}, {os.NewSyscallError("syncfs", syscall.EIO), grid.ClassNode},
+		{fmt.Errorf("fetch a: %w", checkpoint.ErrDamaged), grid.ClassCheckpoint}, {fmt.Errorf("%w: %w", checkpoint.ErrDamaged, fs.ErrNotExist), grid.ClassCheckpoint},
+		{&fs.PathError{Op: "write", Path: "live.new/a", Err: syscall.ENOSPC}, grid.ClassNode}, {&os.LinkError{Op: "rename", Err: syscall.EIO}, grid.ClassNode},
+	} {
+		if r := a.prepareFailure(&fetchError{c.err}); r.Class != c.want || r.Resumed != 4 {
+			t.Errorf("%v: got %q of one resumed from %d, want %q, 4", c.err, r.Class, r.Resumed, c.want)
+		}
+	}
+}
+
+// corrupting is a node whose memory or disk changes what it receives.
+type corrupting struct{ checkpoint.Remote }
+
+func (c corrupting) Open(ctx context.Context, id grid.TrialID, hash string) (io.ReadCloser, error) {
+	f, err := c.Remote.Open(ctx, id, hash)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	b[0]++
+	return io.NopCloser(bytes.NewReader(b)), err
+}
+
+// TestNodeThatCorruptsWhatItFetches has a good snapshot arrive damaged on one node, again and again: the node is to blame, which it tells, and
+// another node goes on from the snapshot.
+func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
+	v, bad, other := newSaving(t, "corrupt-1", nil), newSaving(t, "corrupt-1", nil), newSaving(t, "corrupt-1", nil)
+	bad.store, bad.cfg.Snapshots = v.store, corrupting{v.store}
+	other.store, other.cfg.Snapshots = v.store, v.store
+	v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
+		step(t, dir)
+		return ended(grid.ClassExit, 85)
+	})
+	for number := 2; number < 5; number++ {
+		r := bad.attempt(number, func(context.Context, string, string) executor.Outcome {
+			t.Error("the program ran on what is not what it saved")
+			return ended(grid.ClassNone, 0)
+		})
+		if r.Class != grid.ClassNode || r.Snapshot != 0 || !strings.Contains(r.Reason, "what arrived on this node is not what is stored") {
+			t.Errorf("got %q: %s", r.Class, r.Reason)
+		}
+		if bad.UnavailableReason() == "" {
+			t.Error("the node does not tell that it can't run trials")
+		}
+	}
+	r := other.attempt(5, func(_ context.Context, dir, _ string) executor.Outcome {
+		if n := step(t, dir); n != 2 {
+			t.Errorf("got step %d, want 2: the snapshot is good", n)
+		}
+		return ended(grid.ClassNone, 0)
+	})
+	if r.Class != grid.ClassNone || r.Resumed != 1 {
+		t.Errorf("got %q of one resumed from %d: %s", r.Class, r.Resumed, r.Reason)
+	}
+}
+
+// TestDamagedSnapshotFallsBack damages the newest snapshot where it is stored. An attempt that is to fetch it says so, and the next ones go on
+// from the one before, or from the beginning when that is damaged as well.
+func TestDamagedSnapshotFallsBack(t *testing.T) {
+	v, other := newSaving(t, "falls-1", nil), newSaving(t, "falls-1", nil)
+	dir := t.TempDir()
+	store, err := checkpoint.OpenStore(dir, 1<<30, logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*saving{v, other} {
+		n.cfg.Snapshots, n.store = store, store
+	}
+	for i := range 2 {
+		v.attempt(i+1, func(_ context.Context, dir, _ string) executor.Outcome {
+			step(t, dir)
+			return ended(grid.ClassExit, 85)
+		})
+	}
+	id := grid.TrialID{Sweep: "falls-1"}
+	for i, number := range []int{2, 1} {
+		s, err := store.Load(t.Context(), id, number)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "falls-1", "0", "files", s.Files[0].Hash), []byte("?"), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := other.attempt(i+3, func(context.Context, string, string) executor.Outcome {
+			t.Error("the program ran without what the trial had saved")
+			return ended(grid.ClassNone, 0)
+		})
+		if !r.Unreadable() || r.Resumed != number || !strings.Contains(r.Reason, fmt.Sprintf("snapshot %d is not used again", number)) {
+			t.Errorf("got %q of one resumed from %d: %s", r.Class, r.Resumed, r.Reason)
+		}
+	}
+	other.attempt(5, func(_ context.Context, dir, resume string) executor.Outcome {
+		if resume != "" || step(t, dir) != 1 {
+			t.Errorf("got MLF_RESUME %q, want a beginning", resume)
+		}
+		return ended(grid.ClassNone, 0)
+	})
+}
+
+// TestEachAttemptHasItsOwnTimeToStore stops a node whose program takes longer to save than its snapshot may take to store.
+func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
+	v := newSaving(t, "parts-1", nil)
+	v.shutdownTimeout = 3 * time.Second
+	began := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-began
+		v.stop()
+	}()
+	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
+		close(began)
+		<-ctx.Done()
+		<-time.After(v.shutdownTimeout + v.shutdownTimeout/10)
+		step(t, dir)
+		return ended(grid.ClassHalt, 0)
+	})
+	<-stopped
+	if r.Class != grid.ClassHalt || r.Snapshot != 1 {
+		t.Errorf("got %q with snapshot %d: %s", r.Class, r.Snapshot, r.Reason)
+	}
+}
+
+// unreachable is a store that answers nothing.
+type unreachable struct {
+	checkpoint.Remote
+	began chan<- struct{} // told of each question for a snapshot
+}
+
+func (u unreachable) Load(ctx context.Context, _ grid.TrialID, _ int) (*checkpoint.Snapshot, error) {
+	u.began <- struct{}{}
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
+
+func (unreachable) Offer(ctx context.Context, _ grid.TrialID, _ *checkpoint.Snapshot) (int, []checkpoint.Missing, error) {
+	<-ctx.Done()
+	return 0, nil, context.Cause(ctx)
+}
+
+// TestSnapshotsShareTheTimeOfAStop stops a node with more trials than snapshots may be on their way at one time, and a master that answers
+// nothing: they do not wait one after the other.
+func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
+	v := newSaving(t, "share-1", nil)
+	v.cfg.Snapshots, v.shutdownTimeout = unreachable{}, 3*time.Second
+	const trials = 4 * maxTransfers
+	v.cfg.Machine.CPUs = trials
+	v.Resize(v.cfg.Machine)
+	var began sync.WaitGroup
+	began.Add(trials)
+	v.script = func(ctx context.Context, dir, _ string) executor.Outcome {
+		step(t, dir)
+		began.Done()
+		<-ctx.Done()
+		return ended(grid.ClassHalt, 0)
+	}
+	for i := range int64(trials) {
+		v.lease(v.sweep, i, i+1)
+	}
+	began.Wait()
+	if !v.Busy() {
+		t.Error("a worker whose programs run concludes nothing")
+	}
+	at := time.Now()
+	v.stop()
+	if took, most := time.Since(at), 3*v.shutdownTimeout; took > most {
+		t.Errorf("the stop took %v, want less than %v: %v for each snapshot, all at one time", took, most, v.shutdownTimeout)
+	}
+	for _, e := range v.finished(v.sweep.ID, trials) {
+		if !strings.Contains(e.Result.Reason, "on this node only") || !strings.Contains(e.Result.Reason, errNodeBusy.Error()) {
+			t.Errorf("got the reason %q", e.Result.Reason)
+		}
+	}
+}
+
+// crammed is a store in the same process whose disk is full a few times.
+type crammed struct {
+	checkpoint.Remote
+	refuses atomic.Int32
+}
+
+func (c *crammed) Put(ctx context.Context, id grid.TrialID, m checkpoint.Missing, r io.Reader) error {
+	if c.refuses.Add(-1) >= 0 {
+		return &fs.PathError{Op: "write", Path: "files", Err: syscall.ENOSPC}
+	}
+	return c.Remote.Put(ctx, id, m, r)
+}
+
+// TestFullMasterIsWaitedFor stores what a trial on the master's own machine saved once that has room again.
+func TestFullMasterIsWaitedFor(t *testing.T) {
+	v := newSaving(t, "crammed-1", nil)
+	full := &crammed{Remote: v.store}
+	full.refuses.Store(2)
+	v.cfg.Snapshots = full
+	r := v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
+		step(t, dir)
+		return ended(grid.ClassExit, 85)
+	})
+	if r.Snapshot != 1 {
+		t.Errorf("got snapshot %d: %s", r.Snapshot, r.Reason)
+	}
+}
+
+// TestProgramThatNeverRests writes its state all the time: what it has is stored all the same, as what may be torn, and the result says so.
+func TestProgramThatNeverRests(t *testing.T) {
+	v := newSaving(t, "restless-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 20*time.Millisecond })
+	id := grid.TrialID{Sweep: "restless-1"}
+	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for ever(stop) {
+				step(t, dir)
+			}
+		}()
+		defer func() {
+			close(stop)
+			<-stopped
+		}()
+		eventually(t, "a snapshot of the running program", func() bool {
+			n, _ := v.store.Newest(id)
+			s, err := v.store.Load(ctx, id, n)
+			return err == nil && !s.Clean && has(s, "step")
+		})
+		return ended(grid.ClassExit, 1)
+	})
+	if r.Snapshot == 0 || !strings.Contains(r.Reason, "without a pause of 20ms") {
+		t.Errorf("got snapshot %d: %s", r.Snapshot, r.Reason)
+	}
+	if _, err := os.Stat(filepath.Join(v.checkpoints.folder(id), "copy")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a copy of the folder is left: %v", err)
+	}
+}
+
+// TestSlowRead stores the state of a program that pauses for long enough, but not for as long as its state takes to be read.
+func TestSlowRead(t *testing.T) {
+	v := newSaving(t, "slow-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, time.Millisecond })
+	id := grid.TrialID{Sweep: "slow-1"}
+	v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
+		write(t, filepath.Join(dir, "weights"), strings.Repeat("w", 64<<20))
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		eventually(t, "a snapshot of the running program", func() bool {
+			<-tick.C
+			step(t, dir)
+			n, _ := v.store.Newest(id)
+			s, err := v.store.Load(ctx, id, n)
+			return err == nil && has(s, "step") && has(s, "weights")
+		})
+		return ended(grid.ClassExit, 1)
+	})
+}
+
+func ever(stop chan struct{}) bool {
+	select {
+	case <-stop:
+		return false
+	default:
+		return true
+	}
+}
+
+func has(s *checkpoint.Snapshot, path string) bool {
+	return slices.ContainsFunc(s.Files, func(f checkpoint.File) bool { return f.Path == path })
+}
+
+// TestNoRoomToCopy holds that a checkpoint is not copied where that would fill the disk.
+func TestNoRoomToCopy(t *testing.T) {
+	dir := t.TempDir()
+	d, err := readDiskUsage(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkCopyRoom(dir, 0); d.free > 2*minFreeDisk && err != nil {
+		t.Errorf("nothing to copy: %v", err)
+	}
+	if err := checkCopyRoom(dir, d.size); !errors.Is(err, syscall.ENOSPC) || !isPermanent(err) {
+		t.Errorf("got %v, want that it is not tried", err)
+	}
+}

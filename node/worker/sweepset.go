@@ -1,0 +1,193 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+)
+
+// The causes with which running attempts are stopped to run again later.
+var (
+	errStopping = fmt.Errorf("the node stops: %w", executor.ErrHalted)
+	// errDrained is for attempts that can go on elsewhere from what they save.
+	errDrained = fmt.Errorf("the node is drained: %w", executor.ErrHalted)
+	// errSaving is for a task that saves its state before a pause.
+	errSaving = fmt.Errorf("the sweep was paused: %w", executor.ErrHalted)
+	// errPaused is for a user who pauses and does not want to wait: nothing is left to finish in peace.
+	errPaused = fmt.Errorf("the sweep was paused: %w: %w", executor.ErrHalted, executor.ErrKill)
+)
+
+// sweeps is what the worker knows of the sweeps that may run.
+type sweepSet struct {
+	mu        sync.Mutex
+	known     map[grid.SweepID]*sweep
+	startable map[grid.SweepID]*sweep // those of known of which trials may start, so that what is at rest is not looked at
+	stopCause error                   // set once the worker stops
+}
+
+// sweep is one known sweep. The record is replaced as a whole, by an outline when the sweep has ended; ctx ends when its running attempts
+// are to be stopped.
+type sweep struct {
+	record  *grid.Sweep
+	lanes   map[grid.Lane]grid.Resources // all that leases of it may be in
+	ctx     context.Context
+	stop    context.CancelCauseFunc
+	environ func() []string // environment that all its attempts share; nil once the sweep has ended
+
+	kill     <-chan struct{} // closed by hurry, which ends the time that attempts have to save their state
+	endGrace func()
+}
+
+func newSweepSet() *sweepSet {
+	return &sweepSet{known: map[grid.SweepID]*sweep{}, startable: map[grid.SweepID]*sweep{}}
+}
+
+// follow takes over a changed record.
+func (s *sweepSet) update(c jetstream.Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.Synced || s.stopCause != nil {
+		return
+	}
+	old := s.known[c.ID]
+	if c.Deleted {
+		if old != nil {
+			old.stop(executor.ErrCancelled)
+			delete(s.known, c.ID)
+			delete(s.startable, c.ID)
+		}
+		return
+	}
+	n := updatedSweep(old, &c.Record)
+	if n.record.State == grid.SweepFinished || n.record.State == grid.SweepCancelled { // attempts that go on have the whole record
+		n.record, n.environ = endedSummary(n.record), nil
+	}
+	s.addLocked(n)
+}
+
+// keep makes a sweep known.
+func (s *sweepSet) addLocked(n *sweep) {
+	id := n.record.ID
+	s.known[id] = n
+	if n.record.Active() {
+		s.startable[id] = n
+	} else {
+		delete(s.startable, id)
+	}
+}
+
+// outline is what a worker keeps of the record of a sweep that has ended: there may be thousands.
+func endedSummary(r *grid.Sweep) *grid.Sweep {
+	return &grid.Sweep{
+		V: r.V, ID: r.ID, State: r.State, Save: r.Save, Ended: r.Ended, Priority: r.Priority, Task: grid.Task{Checkpoint: r.Task.Checkpoint},
+	}
+}
+
+// renewed keeps the context of a sweep while its attempts may go on.
+func updatedSweep(old *sweep, record *jetstream.Record) *sweep {
+	r := record.Sweep
+	n := &sweep{record: r, lanes: record.AllLanes()}
+	if old != nil {
+		r.Space.Reuse(old.record.Space)
+	}
+	if old != nil && old.ctx.Err() == nil {
+		n.ctx, n.stop, n.environ, n.kill, n.endGrace = old.ctx, old.stop, old.environ, old.kill, old.endGrace
+	} else {
+		// The worker owns this context: stopAll ends it.
+		n.ctx, n.stop = context.WithCancelCause(context.Background())
+		kill := make(chan struct{})
+		n.kill, n.endGrace = kill, sync.OnceFunc(func() { close(kill) })
+	}
+	if n.environ == nil {
+		n.environ = sync.OnceValue(func() []string { return sweepEnviron(r) })
+	}
+	if old != nil && r.State == grid.SweepPaused && r.Halt {
+		old.endGrace() // what is being stopped has the old context
+	}
+	switch {
+	case r.State == grid.SweepCancelled && r.Save:
+		n.stop(executor.ErrCancelledSaving)
+	case r.State == grid.SweepCancelled:
+		n.stop(executor.ErrCancelled)
+	case r.State == grid.SweepPaused && r.Task.Checkpoint != nil:
+		n.stop(errSaving)
+		if r.Halt {
+			n.endGrace()
+		}
+	case r.State == grid.SweepPaused && r.Halt:
+		n.stop(errPaused)
+	}
+	return n
+}
+
+// active gives the sweep if trials of it may start.
+func (s *sweepSet) active(id grid.SweepID) (*sweep, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	return w, w != nil && w.record.Active() && s.stopCause == nil
+}
+
+// lane is a queue to pull from.
+type lane struct {
+	name      grid.Lane
+	resources grid.Resources
+	priority  int
+
+	images  []*grid.Sweep // active sweeps whose trials run in an image
+	preempt bool          // trials of lower priority that can save their state make room for it
+
+	slots   int          // most trials of it on this node at one time, see Worker.assess
+	refusal grid.Refusal // why there are none
+}
+
+// lanes lists those of active sweeps.
+func (s *sweepSet) lanes() []lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopCause != nil {
+		return nil
+	}
+	all := map[grid.Lane]lane{}
+	for _, w := range s.startable {
+		for name, need := range w.lanes {
+			l := lane{
+				name: name, resources: need, priority: w.record.Priority, // of a lane of an earlier priority, too
+				images: all[name].images, preempt: all[name].preempt || w.record.Task.Preempt,
+			}
+			if other, shared := all[name]; shared {
+				l.priority = max(l.priority, other.priority)
+			}
+			if w.record.Task.Image != "" {
+				l.images = append(l.images, w.record)
+			}
+			all[name] = l
+		}
+	}
+	return slices.Collect(maps.Values(all))
+}
+
+// hurryAll ends the time that attempts have to save their state.
+func (s *sweepSet) endGraceAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.known {
+		w.endGrace()
+	}
+}
+
+// stopAll ends every running attempt and lets none start any more.
+func (s *sweepSet) stopAll(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopCause = cause
+	for _, w := range s.known {
+		w.stop(cause)
+	}
+}
