@@ -13,12 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cgroups chooses how process trees are held together.
+// Cgroups selects how process trees are held together.
 type Cgroups string
 
-// The choices. CgroupsAuto takes the best that this machine allows; the others are for tests and for machines where the
-// best is not wanted. CgroupsV2Old is v2 as kernels before 5.14 have it, which kill no cgroup as a whole. A colon and a name after
-// CgroupsV2 have that controller stand in for memory, on machines whose v2 hierarchy lacks it: what is done to enable one is the same.
+// The choices. CgroupsAuto takes the best that this machine allows; the others are for tests and
+// for machines where the best is not wanted. CgroupsV2Old is v2 as on kernels before 5.14, which
+// can't kill a cgroup as a whole. CgroupsV2, a colon and the name of a controller use that
+// controller in place of memory, for tests on machines whose v2 hierarchy lacks memory: enabling
+// any controller takes the same steps.
 const (
 	CgroupsAuto  Cgroups = ""
 	CgroupsV2    Cgroups = "v2"
@@ -27,25 +29,27 @@ const (
 	CgroupsOff   Cgroups = "off"
 )
 
-// v1Controllers are the v1 hierarchies that serve: memory limits and counts, pids tells cheaply that nothing is left.
+// v1Controllers are the v1 hierarchies in use: memory limits and accounts, pids tells cheaply that
+// nothing is left.
 var v1Controllers = [...]string{"memory", "pids"}
 
-// agentCgroup is the folder of one agent, `mlfnode-<token>`, in each hierarchy that serves. Slots make theirs below it.
+// agentCgroup is the folder of one agent, `mlfnode-<token>`, in each hierarchy in use. Slots make
+// their folders below it.
 //
 //	v1  <own>/mlfnode-<token>/slot-N   in memory and pids: the slot's thread sits in it, so its children are born in it
-//	v2  <own>/mlfnode-<token>/slot-N   in the unified one: children are cloned into it
+//	v2  <own>/mlfnode-<token>/slot-N   in the unified hierarchy: children are cloned into it
 type agentCgroup struct {
 	unified    bool
-	killsWhole bool              // the kernel kills a cgroup as a whole
+	killsWhole bool              // the kernel can kill a cgroup as a whole
 	dirs       map[string]string // by controller; "" is v2
-	parents    map[string]string // our own cgroup in the same hierarchies, to go back to
-	delegation *delegation       // v2: how this process made room for limits; nil where it did not have to
+	parents    map[string]string // our own cgroup in the same hierarchies, to return to
+	delegation *delegation       // v2: how this process made room for limits; nil if it did not have to
 }
 
-// memoryController is what limits come from.
+// memoryController is the controller that enforces limits.
 const memoryController = "memory"
 
-// parse gives the choice and the v2 controller that goes with it.
+// parse returns the choice and the v2 controller that goes with it.
 func (c Cgroups) parse() (choice Cgroups, controller string) {
 	name, controller, found := strings.Cut(string(c), ":")
 	if !found {
@@ -54,10 +58,11 @@ func (c Cgroups) parse() (choice Cgroups, controller string) {
 	return Cgroups(name), controller
 }
 
-// folderName is the name of the agent's folder.
+// folderName returns the name of the agent's folder.
 func folderName(token string) string { return "mlfnode-" + token }
 
-// openAgentCgroup makes the agent's folders. It gives nil when this machine allows none, which is no error.
+// openAgentCgroup creates the agent's folders. It returns nil if this machine allows none, which is
+// not an error.
 func openAgentCgroup(choice Cgroups, token string) *agentCgroup {
 	all := ownHierarchies()
 	choice, controller := choice.parse()
@@ -97,8 +102,8 @@ func newV1(all map[string]hierarchy, token string) *agentCgroup {
 	return g
 }
 
-// newUnified makes the folder in the v2 hierarchy. Without the controller it only holds trees together, which is taken when
-// bare is set.
+// newUnified creates the folder in the v2 hierarchy. Without the controller the folder only holds
+// trees together, which is accepted if bare is set.
 func newUnified(h hierarchy, token, controller string, bare bool) *agentCgroup {
 	g := &agentCgroup{unified: true, dirs: map[string]string{"": filepath.Join(h.own, folderName(token))}, parents: map[string]string{"": h.own}}
 	err := enableController(h.own, controller)
@@ -112,14 +117,14 @@ func newUnified(h hierarchy, token, controller string, bare bool) *agentCgroup {
 	return nil
 }
 
-// prepare makes the folder of a v2 group and reports whether slots can be made in it.
+// prepare creates the folder of a v2 group and reports whether slots can be made in it.
 func (g *agentCgroup) prepare(limited bool, controller string) bool {
 	dir := g.dirs[""]
 	if makeCgroup(dir) != nil {
 		return false
 	}
 	if limited {
-		_ = enableController(dir, controller) // limits looks whether it is there
+		_ = enableController(dir, controller) // limits checks whether it is there
 	}
 	g.killsWhole = unix.Access(filepath.Join(dir, "cgroup.kill"), unix.W_OK) == nil
 	return clonesIntoCgroups() && unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) == nil &&
@@ -131,12 +136,13 @@ type cloneArgs struct {
 	flags, pidfd, childTid, parentTid, exitSignal, stack, stackSize, tls, setTid, setTidSize, cgroup uint64
 }
 
-// clonesIntoCgroups reports whether programs can be born in a cgroup of v2: from Linux 5.7 on, where no filter of system calls forbids
-// clone3. It asks for one to be born in a file that is no cgroup, which a kernel that knows how refuses for that alone (EBADF).
+// clonesIntoCgroups reports whether programs can be born in a v2 cgroup: since Linux 5.7, unless a
+// system call filter forbids clone3. It tries to clone into a file that is not a cgroup, which a
+// capable kernel refuses for that reason alone (EBADF).
 func clonesIntoCgroups() bool {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return true // not the kernel's fault
+		return true // not a limitation of the kernel
 	}
 	defer null.Close()
 	args := cloneArgs{flags: unix.CLONE_INTO_CGROUP | unix.CLONE_VM | unix.CLONE_VFORK, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(null.Fd())}
@@ -167,7 +173,7 @@ func removeCgroup(dir string) error {
 	return nil
 }
 
-// writeFile writes to a file of the kernel, which must exist and must not be truncated.
+// writeFile writes to a kernel file, which must exist and must not be truncated.
 func writeFile(path, text string) error {
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

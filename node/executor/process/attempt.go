@@ -21,7 +21,7 @@ func refused(class grid.Class, reason string, code int) executor.Outcome {
 	return o
 }
 
-// runAttempt runs a to its end. It is called on the slot's thread.
+// runAttempt runs a to its end. It must be called on the slot's thread.
 func (s *slot) runAttempt(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	if ctx.Err() != nil {
 		return executor.Unstarted(ctx)
@@ -57,12 +57,13 @@ func (s *slot) runAttempt(ctx context.Context, a *executor.Attempt) executor.Out
 	return s.follow(ctx, a, &attemptTree{slot: s, program: pid, mark: run, started: started, out: out}, base)
 }
 
-// environ gives the program's environment: the attempt's, each name once, with the marks by which its processes are known.
+// environ returns the program's environment: the attempt's, each name once, and the variables by
+// which its processes are found.
 func (s *slot) environ(env []string, run string) []string {
 	return grid.MergeEnviron(env, []string{tokenVar + s.executor.options.Token, run})
 }
 
-// follow sees a started program to its end and its tree out of the world.
+// follow follows a started program to its end and removes what is left of its tree.
 func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, base int64) executor.Outcome {
 	if s.tree != nil {
 		defer s.tree.removeProgram(t.program)
@@ -111,7 +112,7 @@ func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, 
 	return o
 }
 
-// ending turns a wait status into exit code, class and words.
+// ending converts a wait status to an exit code, a class and a reason.
 func ending(ws syscall.WaitStatus) (code int, class grid.Class, reason string) {
 	switch {
 	case ws.Signaled():
@@ -135,9 +136,10 @@ func wait(pid int, status *syscall.WaitStatus, usage *syscall.Rusage) (int, erro
 	}
 }
 
-// usage adds up what the attempt used; peak is the memory that others have measured. The kernel's figure for a process
-// starts at the memory of its parent, since both share it until the program is loaded (exec_mmap in fs/exec.c); up to our
-// own size it says nothing. So without cgroups the memory of a small program that ends soon stays unknown, which is 0.
+// usage adds up the resources that the attempt used; peak is the memory that was measured
+// otherwise. The kernel's value for a process starts at the memory of its parent, since both share
+// it until the program is loaded (exec_mmap in fs/exec.c); up to our own size it says nothing. So
+// without cgroups the memory of a small, short program stays unknown, which is 0.
 func (s *slot) usage(r *syscall.Rusage, wall time.Duration, peak int64) grid.Usage {
 	if own := r.Maxrss << 10; own > peak && own > ownPeak() {
 		peak = own
@@ -147,7 +149,7 @@ func (s *slot) usage(r *syscall.Rusage, wall time.Duration, peak int64) grid.Usa
 
 func micros(t syscall.Timeval) int64 { return int64(t.Sec)*1_000_000 + int64(t.Usec) }
 
-// ownPeak is the highest resident memory of this process.
+// ownPeak returns the peak resident memory of this process.
 func ownPeak() int64 {
 	var r unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &r) != nil {

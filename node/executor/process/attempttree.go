@@ -10,14 +10,15 @@ import (
 // attemptTree is the process tree of one running attempt.
 type attemptTree struct {
 	slot    *slot
-	program int    // the program; not awaited yet, so its id can't be given to another process
+	program int    // the program; not reaped yet, so its id can't be reused
 	mark    string // MLF_RUN=…
 	started time.Time
 	out     *output
 	foreign string // describes the processes of other users that are left
 }
 
-// others lists what runs beside the program. In doubt there may be more, and another look soon tells.
+// others lists the processes that run beside the program. doubt means that there may be more, which
+// another scan will soon tell.
 func (t *attemptTree) others() (pids []int, doubt bool) {
 	if t.slot.cgroup != nil {
 		pids = slices.DeleteFunc(t.slot.cgroup.members(), func(pid int) bool { return pid == t.program })
@@ -36,7 +37,7 @@ func (t *attemptTree) isEmpty() bool {
 	return len(pids) == 0 && !doubt
 }
 
-// terminate asks everything to end. A stopped process must go on to hear it.
+// terminate asks all processes to end. A stopped process must be continued to receive the signal.
 func (t *attemptTree) terminate(pids []int) {
 	for _, pid := range pids {
 		unix.Kill(pid, unix.SIGTERM)
@@ -44,7 +45,8 @@ func (t *attemptTree) terminate(pids []int) {
 	}
 }
 
-// kill ends everything, this moment's forks too where the kernel can do that; else the caller repeats it.
+// kill kills all processes, including those being forked right now where the kernel can do that;
+// elsewhere the caller repeats it.
 func (t *attemptTree) kill(pids []int) {
 	if t.slot.cgroup != nil && t.slot.cgroup.kill() {
 		return
@@ -54,21 +56,21 @@ func (t *attemptTree) kill(pids []int) {
 	}
 }
 
-// abandonForeign gives processes up that are all other users', and reports whether they are.
+// abandonForeign gives up processes that all belong to other users, and reports whether they do.
 func (t *attemptTree) abandonForeign(pids []int) bool {
 	if !areForeign(pids) {
 		return false
 	}
 	program := t.program
 	if t.slot.tree != nil {
-		program = 0 // kin awaits it
+		program = 0 // processTree reaps it
 	}
 	t.foreign = t.slot.executor.foreign.add(pids, program)
 	t.slot.executor.log.Warn("processes of other users outlive their attempt", "processes", t.foreign)
 	return true
 }
 
-// How often a tree that was told to end is looked at: soon at first, since most programs end at once.
+// A tree that was told to end is scanned often at first, since most programs end at once.
 const (
 	firstLook  = time.Millisecond
 	lastLook   = 50 * time.Millisecond
@@ -77,7 +79,8 @@ const (
 	maxDoubt   = 50 * time.Millisecond // loading a program takes less
 )
 
-// maxDoubt is how long a process is looked for that is not seen. One that moves between cgroups is killed with the cgroup.
+// maxDoubt returns how long to look for a process that can't be seen. One that moves between
+// cgroups is killed with the cgroup.
 func (t *attemptTree) maxDoubt() time.Duration {
 	if t.slot.cgroup != nil {
 		return maxOrphan + time.Second
@@ -85,7 +88,8 @@ func (t *attemptTree) maxDoubt() time.Duration {
 	return maxDoubt
 }
 
-// killLeftovers ends what outlived the program and returns how many that were once they are gone.
+// killLeftovers ends the processes that outlived the program and returns their number once they are
+// gone.
 func (t *attemptTree) killLeftovers(grace time.Duration, hard <-chan struct{}) (n int) {
 	seen := map[int]bool{}
 	begun := time.Now()

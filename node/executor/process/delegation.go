@@ -10,24 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// delegation is a step of this process out of its own v2 cgroup into a child of it. A cgroup that passes a controller on to its
-// children may hold no processes itself ("no internal processes", cgroups(7)), so who is given a cgroup to divide moves
-// into a part of it:
+// delegation is this process's move out of its own v2 cgroup into a child of it. A cgroup that
+// enables a controller for its children may not hold processes itself ("no internal processes",
+// cgroups(7)), so a process that divides the cgroup delegated to it first moves into a part of it:
 //
-//	<own>                         passes the controller on
+//	<own>                         enables the controller for its children
 //	<own>/mlfnode-<token>.self    this process
 //	<own>/mlfnode-<token>/slot-N  what it runs
 type delegation struct{ own, self, controller string }
 
-// delegationOf names the step. No token has a dot, so the folder is no other agent's.
+// delegationOf returns the delegation without performing it. No token contains a dot, so the folder
+// can't be another agent's.
 func delegationOf(own, token, controller string) *delegation {
 	return &delegation{own: own, self: filepath.Join(own, folderName(token)+".self"), controller: controller}
 }
 
 var errShared = errors.New("the cgroup is not ours alone to divide")
 
-// delegate moves this process and passes the controller on. It refuses where others live in the cgroup, as the shell does in
-// that of a terminal, and where the cgroup was not left to us.
+// delegate moves this process and enables the controller. It refuses if other processes live in the
+// cgroup, such as the shell in that of a terminal, and if the cgroup was not delegated to us.
 func delegate(own, token, controller string) (*delegation, error) {
 	if !isAlone(own) || !isDelegated(own) {
 		return nil, errShared
@@ -46,7 +47,8 @@ func delegate(own, token, controller string) (*delegation, error) {
 	return a, nil
 }
 
-// undo undoes the step. Processes that this one has started itself come back with it.
+// undo moves this process back, with the processes that it has started itself, and disables the
+// controller.
 func (d *delegation) undo() error {
 	if d == nil {
 		return nil
@@ -61,22 +63,25 @@ func (d *delegation) undo() error {
 	return errors.Join(append(errs, removeCgroup(d.self))...)
 }
 
-// removeStale removes what the step of a dead agent has left. Where processes of others have come to live in it, it stays.
+// removeStale removes what a dead agent's delegation has left, unless other processes live in it by
+// now.
 func (d *delegation) removeStale() {
 	if _, err := os.Stat(d.self); err == nil && removeCgroup(d.self) == nil {
-		_ = disableController(d.own, d.controller) // one that passed it on before needs it, and is then busy
+		_ = disableController(d.own, d.controller) // fails as busy if the controller was enabled before and is in use
 	}
 }
 
-// isAlone reports whether this process is the only one of the cgroup. One that is in another PID namespace shows as 0.
+// isAlone reports whether this process is the only one in the cgroup. A process in another PID
+// namespace shows as 0.
 func isAlone(dir string) bool {
 	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	return err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(os.Getpid())
 }
 
-// isDelegated reports whether whoever rules this machine's cgroups has left this one to us. Systemd marks what it has delegated
-// (https://systemd.io/CGROUP_DELEGATION); its older releases don't for a user's own, who can write in no other. The cgroup of
-// a trial bears no mark and is its executor's.
+// isDelegated reports whether the manager of this machine's cgroups has delegated this one to us.
+// Systemd marks what it has delegated (https://systemd.io/CGROUP_DELEGATION), except that its older
+// releases don't mark a user's own, who can write to no other. The cgroup of a trial has no mark
+// and belongs to its executor.
 func isDelegated(dir string) bool {
 	for _, mark := range []string{"trusted.delegate", "user.delegate"} {
 		value := make([]byte, 8)
@@ -89,7 +94,8 @@ func isDelegated(dir string) bool {
 	return !trial && (err != nil || os.Geteuid() != 0)
 }
 
-// enableController passes a controller on to the children of dir. The kernel refuses that with EBUSY while dir holds processes.
+// enableController enables a controller for the children of dir. The kernel refuses with EBUSY
+// while dir holds processes.
 func enableController(dir, controller string) error {
 	if hasController(dir, controller) {
 		return nil
@@ -104,7 +110,7 @@ func disableController(dir, controller string) error {
 	return writeFile(filepath.Join(dir, "cgroup.subtree_control"), "-"+controller)
 }
 
-// hasController reports whether dir passes the controller on.
+// hasController reports whether dir enables the controller for its children.
 func hasController(dir, controller string) bool {
 	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
 	for name := range strings.FieldsSeq(string(b)) {

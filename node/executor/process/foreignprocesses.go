@@ -17,31 +17,32 @@ import (
 	"mlfnode/node/processid"
 )
 
-// foreignProcesses are processes of other users that attempts have left behind, as sudo makes them.
-// Without cgroups v2 nobody here may end them, so an attempt that has only such processes left ends
-// without them, and no later attempt takes them for its own.
+// foreignProcesses are processes of other users that attempts have left behind, for example through
+// sudo. Without cgroups v2 this process can't kill them, so an attempt that has only such processes
+// left ends without them, and no later attempt counts them as its own.
 type foreignProcesses struct {
 	mu    sync.Mutex
-	known map[processid.ID]bool // true: a program, which this process still has to await
+	known map[processid.ID]bool // true: a program that this process still has to reap
 }
 
 const (
 	// foreignTime is how long after its grace an attempt waits for processes of other users to end
 	// by themselves.
 	foreignTime = 10 * time.Second
-	// maxForeign bounds the processes that an outcome names.
+	// maxForeign limits the number of processes that an outcome names.
 	maxForeign = 5
 )
 
-// errForeign is for a program of another user, which an attempt that was stopped has left behind.
+// errForeign means that a stopped attempt has left its program behind because it belongs to another
+// user.
 var errForeign = errors.New("the program runs as another user")
 
-// areForeign reports whether this process may signal none of some processes.
+// areForeign reports whether this process is not permitted to signal any of the processes.
 func areForeign(pids []int) bool {
 	return len(pids) > 0 && !slices.ContainsFunc(pids, func(pid int) bool { return unix.Kill(pid, 0) != unix.EPERM })
 }
 
-// exclude leaves out the processes that are known.
+// exclude removes the known processes from pids.
 func (f *foreignProcesses) exclude(pids []int) []int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -58,7 +59,7 @@ func (f *foreignProcesses) exclude(pids []int) []int {
 	return pids
 }
 
-// add has processes known from now on and describes them.
+// add registers processes and describes them.
 func (f *foreignProcesses) add(pids []int, program int) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -80,7 +81,7 @@ func (f *foreignProcesses) add(pids []int, program int) string {
 	return strings.Join(words, ", ")
 }
 
-// describe names a process for a person: "4711 (sleep, user root)".
+// describe describes a process for a person: "4711 (sleep, user root)".
 func describe(pid int) string {
 	name, _ := readProc(pid, "comm", nil)
 	owner := "unknown"

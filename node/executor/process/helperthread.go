@@ -10,14 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helperThread is a goroutine that runs a v1 slot's attempts on a thread of its own, for callers that are elsewhere.
+// helperThread is a goroutine that runs a v1 slot's attempts on a thread of its own, for callers on
+// other threads.
 type helperThread struct {
 	requests chan attemptRequest
 	outcomes chan executor.Outcome
 	ended    chan struct{}
 }
 
-// attemptRequest is what Run hands over.
+// attemptRequest is what Run passes to the thread.
 type attemptRequest struct {
 	ctx     context.Context
 	attempt *executor.Attempt
@@ -34,7 +35,7 @@ func (s *slot) newHelperThread() (*helperThread, error) {
 func (h *helperThread) serve(s *slot, ready chan<- error) {
 	runtime.LockOSThread()
 	if unix.Gettid() == os.Getpid() {
-		// The main thread can't serve. It is held here until another goroutine has found another thread.
+		// The main thread can't serve. It is kept here until another goroutine has another thread.
 		moved := make(chan error)
 		go h.serve(s, moved)
 		ready <- <-moved

@@ -6,13 +6,14 @@ import (
 	"strings"
 )
 
-// hierarchy is one mounted cgroup hierarchy: where it is and where in it this process lives.
+// hierarchy is a mounted cgroup hierarchy and the position of this process in it.
 type hierarchy struct {
 	unified bool   // cgroup v2
 	own     string // folder of this process's cgroup
 }
 
-// hierarchies finds the cgroup hierarchies of this process by controller; v2 is under "". Hybrid machines have both kinds.
+// hierarchies returns the cgroup hierarchies of this process by controller; v2 is under "". Hybrid
+// machines have both kinds.
 func hierarchies(cgroups, mountinfo string) map[string]hierarchy {
 	own := map[string]string{}
 	for line := range strings.Lines(cgroups) {
@@ -29,7 +30,7 @@ func hierarchies(cgroups, mountinfo string) map[string]hierarchy {
 	return found
 }
 
-// addMount reads a line of mountinfo: `id parent dev root point options … - type source super`.
+// addMount parses a line of mountinfo: `id parent dev root point options … - type source super`.
 func addMount(found map[string]hierarchy, own map[string]string, line string) {
 	left, right, ok := strings.Cut(line, " - ")
 	l, r := strings.Fields(left), strings.Fields(right)
@@ -49,7 +50,8 @@ func addMount(found map[string]hierarchy, own map[string]string, line string) {
 	}
 }
 
-// below gives the folder of the cgroup path in a mount that shows root at point. A container may see the path of the host.
+// below returns the folder of the cgroup path in a mount that shows root at point. A container may
+// see the path of the host.
 func below(point, root, path string) string {
 	if rel, err := filepath.Rel(root, path); err == nil && !strings.HasPrefix(rel, "..") {
 		return filepath.Join(point, rel)
@@ -57,7 +59,8 @@ func below(point, root, path string) string {
 	return point
 }
 
-// OwnCgroups is what the kernel says of the cgroups of this process, see cgroups(7); empty where it says nothing.
+// OwnCgroups returns what the kernel reports as the cgroups of this process, see cgroups(7), or ""
+// if it reports nothing.
 func OwnCgroups() string {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -66,10 +69,10 @@ func OwnCgroups() string {
 	return string(b)
 }
 
-// ownHierarchies reads the hierarchies of this process.
+// ownHierarchies returns the hierarchies of this process.
 func ownHierarchies() map[string]hierarchy { return hierarchiesOf(OwnCgroups()) }
 
-// hierarchiesOf gives the hierarchies of a process of this machine whose cgroups are these.
+// hierarchiesOf returns the hierarchies of a process of this machine, given its cgroups.
 func hierarchiesOf(cgroups string) map[string]hierarchy {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || cgroups == "" {

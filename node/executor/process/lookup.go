@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lookup finds the file of a program as a shell would: a name with a slash is a path relative to dir, any other name is
-// searched in the PATH of env. The error is ENOENT or EACCES, or what kept a folder of PATH from being looked at.
+// lookup finds the file of a program as a shell would: a name with a slash is a path relative to
+// dir, any other name is searched in the PATH of env. The error is ENOENT, EACCES or the reason why
+// a folder of PATH could not be searched.
 func lookup(name, dir string, env []string) (string, error) {
 	if name == "" {
 		return "", unix.ENOENT
@@ -26,7 +27,7 @@ func lookup(name, dir string, env []string) (string, error) {
 		case e == nil:
 			return path, nil
 		case e != unix.ENOENT && shortage(e.(unix.Errno)) != "":
-			err = e // the program may be there, and this machine can't tell
+			err = e // the program may be there, but this machine can't tell
 		case e == unix.EACCES && err == unix.ENOENT:
 			err = e
 		}
@@ -34,7 +35,7 @@ func lookup(name, dir string, env []string) (string, error) {
 	return "", err
 }
 
-// runnable reports whether path is a regular file that we may execute.
+// runnable returns nil if path is a regular file that we may execute.
 func runnable(path string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil && shortage(err.(unix.Errno)) != "" {
@@ -55,7 +56,7 @@ func absolute(path, dir string) string {
 	return filepath.Join(dir, path)
 }
 
-// variable gives the value of the variable whose name, with its equals sign, is prefix.
+// variable returns the value of the variable whose name, with its equals sign, is prefix.
 func variable(env []string, prefix string) string {
 	for _, kv := range env {
 		if strings.HasPrefix(kv, prefix) {
@@ -65,13 +66,14 @@ func variable(env []string, prefix string) string {
 	return ""
 }
 
-// lookupCache remembers the last program that a slot looked up: the trials of a sweep mostly run the same one.
+// lookupCache remembers the last program that a slot looked up: the trials of a sweep usually run
+// the same one.
 type lookupCache struct {
 	name, dir, path string // what was asked
 	file            string // what was found
 }
 
-// lookup looks the program of a up in env, the complete environment of the attempt.
+// lookup looks up the program of a in env, the complete environment of the attempt.
 func (c *lookupCache) lookup(a *executor.Attempt, env []string) (string, error) {
 	name := a.Argv[0]
 	if strings.Contains(name, "/") {

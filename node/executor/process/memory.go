@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setMemoryLimit sets the memory limit of the next attempt. Swap counts as memory, else the limit would bound nothing.
+// setMemoryLimit sets the memory limit of the next attempt. Swap counts as memory, or the limit
+// would bound nothing.
 func (c *slotCgroup) setMemoryLimit(limit int64) error {
 	if c == nil || limit == c.limit {
 		return nil
@@ -27,7 +28,7 @@ func (c *slotCgroup) setMemoryLimit(limit int64) error {
 	if dir == "" || c.oomKills == absent {
 		return nil
 	}
-	// On v1 the limit with swap must never be below the one without: one of its two writes is refused, which is right.
+	// On v1 the limit with swap must never be below the one without: one of its two writes is refused, as intended.
 	var err error
 	for _, file := range files {
 		if werr := writeFile(filepath.Join(dir, file), text); werr != nil && file != "memory.memsw.limit_in_bytes" {
@@ -44,14 +45,14 @@ func (c *slotCgroup) setMemoryLimit(limit int64) error {
 	return err
 }
 
-// resetPeak starts a new measurement of the highest memory use and gives the use at that moment: files that earlier
-// attempts read stay cached and are charged to the slot.
+// resetPeak starts a new measurement of the peak memory use and returns the current use: files that
+// earlier attempts read stay cached and are charged to the slot.
 func (c *slotCgroup) resetPeak() (base int64) {
 	if !c.measuresPeak() {
 		return 0
 	}
 	if _, err := unix.Pwrite(int(c.peak), []byte("0"), 0); err != nil {
-		c.peak.close() // an old kernel, which can't reset it: its figure would be that of all attempts so far
+		c.peak.close() // an old kernel can't reset it: the value would be that of all attempts so far
 		return 0
 	}
 	return leadingNumber(c.read(c.peak))
@@ -60,7 +61,7 @@ func (c *slotCgroup) resetPeak() (base int64) {
 // measuresPeak reports whether the peak memory use of attempts is known.
 func (c *slotCgroup) measuresPeak() bool { return c != nil && c.peak != absent }
 
-// peakMemory gives the highest memory use since resetPeak.
+// peakMemory returns the peak memory use since resetPeak.
 func (c *slotCgroup) peakMemory() int64 {
 	if !c.measuresPeak() {
 		return 0
@@ -71,7 +72,8 @@ func (c *slotCgroup) peakMemory() int64 {
 // countsOOMKills reports whether the kernel counts the slot's own out-of-memory kills.
 func (c *slotCgroup) countsOOMKills() bool { return c != nil && c.oomKills != absent }
 
-// oomKilled reports whether the kernel has killed a process inside for want of memory since the last call.
+// oomKilled reports whether the kernel has killed a process in the cgroup for lack of memory since
+// the last call.
 func (c *slotCgroup) oomKilled() bool {
 	if !c.countsOOMKills() {
 		return false
@@ -86,7 +88,7 @@ func (c *slotCgroup) oomKilled() bool {
 	return grew
 }
 
-// leadingNumber reads the decimal number that b starts with.
+// leadingNumber parses the decimal number at the start of b.
 func leadingNumber(b []byte) (n int64) {
 	for _, d := range b {
 		if d < '0' || d > '9' {

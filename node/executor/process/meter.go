@@ -10,8 +10,9 @@ import (
 	"mlfnode/grid"
 )
 
-// Meter reads what the cgroup of a process that others have started uses. It is to be read while something runs there: the
-// kernel's figures go with the cgroup. What this machine does not tell stays 0.
+// Meter reads the usage of the cgroup of a process that others have started. It must be read while
+// something runs there: the kernel removes the values with the cgroup. A value that this machine
+// does not have stays 0.
 type Meter struct {
 	cpu, peak, kills counter
 	unified          bool
@@ -21,7 +22,7 @@ type Meter struct {
 	Kills int64 // out-of-memory kills
 }
 
-// OpenMeter opens the figures of the cgroup that a process is in.
+// OpenMeter opens the usage files of the cgroup that a process is in.
 func OpenMeter(pid int) *Meter {
 	m := &Meter{cpu: absent, peak: absent, kills: absent}
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
@@ -30,7 +31,7 @@ func OpenMeter(pid int) *Meter {
 	}
 	own, of := ownHierarchies(), hierarchiesOf(string(text))
 	open := func(controller, name string) counter {
-		if of[controller].own == "" || of[controller].own == own[controller].own { // it shares ours, or lies outside of what we see
+		if of[controller].own == "" || of[controller].own == own[controller].own { // it is our own, or outside of what we can see
 			return absent
 		}
 		return openCounter(of[controller].own, name, unix.O_RDONLY)
@@ -44,7 +45,7 @@ func OpenMeter(pid int) *Meter {
 	return m
 }
 
-// Look reads the figures. Those that can't be read any more stay what they were.
+// Look reads the values. Those that can no longer be read keep their last value.
 func (m *Meter) Look() {
 	if b := m.read(m.cpu); m.unified {
 		m.CPU = max(m.CPU, field(b, "usage_usec "))
@@ -55,12 +56,12 @@ func (m *Meter) Look() {
 	m.Kills = max(m.Kills, field(m.read(m.kills), "oom_kill "))
 }
 
-// Usage is what was seen, with the time that it took.
+// Usage returns what was read, with the given wall time.
 func (m *Meter) Usage(wall int64) grid.Usage {
 	return grid.Usage{Wall: wall, CPU: m.CPU, Memory: m.Peak}
 }
 
-// Close closes the figures.
+// Close closes the files.
 func (m *Meter) Close() {
 	for _, f := range []*counter{&m.cpu, &m.peak, &m.kills} {
 		f.close()
@@ -79,7 +80,7 @@ func (m *Meter) read(f counter) []byte {
 	return b[:n]
 }
 
-// field gives the number after a name at the start of a line.
+// field returns the number that follows a name at the start of a line.
 func field(b []byte, name string) int64 {
 	for line := range bytes.Lines(b) {
 		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {

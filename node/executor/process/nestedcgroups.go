@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A program may make cgroups below its slot's: a container runtime, another mlfnode, a sandbox. What lives there belongs to
-// the attempt like everything else, and the folders go with it.
+// A program may make cgroups below its slot's: a container runtime, another mlfnode, a sandbox. What
+// lives there belongs to the attempt like everything else, and the folders are removed with it.
 
-// cgroupTree lists a cgroup and every one below it, the deepest first.
+// cgroupTree lists a cgroup and all cgroups below it, the deepest first.
 func cgroupTree(dir string) (dirs []string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil // it is gone, and was empty
+		return nil // it was empty and has been removed
 	}
 	for _, e := range entries {
 		if e.IsDir() {
@@ -26,7 +26,7 @@ func cgroupTree(dir string) (dirs []string) {
 	return append(dirs, dir)
 }
 
-// treePids lists the processes in a cgroup and below it, leaving out this process.
+// treePids lists the processes in a cgroup and below it, except this process.
 func treePids(dir string) (pids []int) {
 	for _, d := range cgroupTree(dir) {
 		pids = append(pids, readPids(filepath.Join(d, "cgroup.procs"))...)
@@ -43,15 +43,17 @@ func removeCgroupTree(dir string) error {
 	return errors.Join(errs...)
 }
 
-// hasChildren reports whether there are cgroups below the cgroup that is open as fd. The kernel counts one link for each (cgroup
-// file systems are kernfs, whose folders have two links and one for each folder in them).
+// hasChildren reports whether there are cgroups below the cgroup that is open as fd. The kernel
+// counts one link for each (cgroup file systems are kernfs, whose folders have two links plus one
+// for each subfolder).
 func hasChildren(fd counter) bool {
 	var st unix.Stat_t
 	return unix.Fstat(int(fd), &st) == nil && st.Nlink > 2
 }
 
-// removeNested removes what an attempt has made below the slot's cgroup, so that the next one finds none of it. On v2 the cgroup
-// itself is created again: a program that divides it may have passed controllers on, and then nothing can be started in it.
+// removeNested removes the cgroups that an attempt has made below the slot's, so that the next
+// attempt finds none. On v2 the slot's cgroup itself is created again: the program may have enabled
+// controllers for its children, after which nothing can be started in it.
 func (c *slotCgroup) removeNested() error {
 	if c == nil {
 		return nil

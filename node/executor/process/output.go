@@ -11,24 +11,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// output carries what an attempt prints out of its pipes into the attempt's files. The program gets pipes because a pipe is
-// what programs expect of a runner: one that opens /dev/stderr by name appends, where it would empty a file.
+// output copies what an attempt prints from its pipes to the attempt's files. The program gets
+// pipes because programs expect a pipe from whatever runs them: a program that opens /dev/stderr by
+// name appends to a pipe, where it would truncate a file.
 //
 //	program ──pipe──► slot's thread ──► Attempt.Stdout, Attempt.Stderr
 //
-// The slot's own thread carries while it waits for the end of the program, so a program that prints nothing costs no other
-// thread anything. It keeps a writing end of each pipe: the end of the program then makes no reader wake up, and what a pipe
-// holds once the tree is gone is the complete output, even if another process still has the pipe open.
+// The slot's own thread copies while it waits for the end of the program, so a program that prints
+// nothing costs no other thread anything. The output holds a writing end of each pipe: so the end
+// of the program wakes no reader, and what a pipe holds once the tree is gone is the complete
+// output, even if another process still has the pipe open.
 type output struct {
 	*executor.Sink
-	streams   [2]stream // Stdout and Stderr; one that both share is the first
+	streams   [2]stream // Stdout and Stderr; the first if they share one
 	stdout    int       // the program's descriptors, -1 for none
 	stderr    int
 	pidfd     int         // of the program; -1 before it runs, and where the kernel has none
-	abandoned atomic.Bool // the program is not waited for any more
+	abandoned atomic.Bool // the program is no longer waited for
 }
 
-// stream is one pipe; without a file to end in it is not used.
+// stream is one pipe. It is not used if there is no file to copy to.
 type stream struct {
 	r, w int
 	used bool
@@ -40,20 +42,22 @@ const (
 	// short programs have ended by then.
 	batchTime  = 2 * time.Millisecond
 	firstBatch = 10 * time.Millisecond
-	// batchSize is how much must have come at once for the next look to be made without that delay.
+	// batchSize is how much must have arrived at once for the next read to happen without that
+	// delay.
 	batchSize = 16 << 10
-	// carrySize is how much is read at one time.
+	// carrySize is the size of one read.
 	carrySize = 64 << 10
-	// endLook and lastEndLook are the pauses between looks at a program where the kernel does not tell its end on a pidfd.
+	// endLook and lastEndLook are the shortest and the longest pause between polls for the end of a
+	// program, where the kernel does not report it on a pidfd.
 	endLook     = time.Millisecond
 	lastEndLook = 100 * time.Millisecond
-	// leaveLook is the longest pause between looks whether the program is still waited for.
+	// leaveLook is the longest pause between checks whether the program is still waited for.
 	leaveLook = 10 * time.Second
 )
 
-// newOutput makes the pipes of an attempt.
-func (p *Executor) newOutput(a *executor.Attempt) (*output, error) {
-	o := &output{Sink: executor.NewSink(a, p.log, p.stallTimeout), stdout: -1, stderr: -1, pidfd: -1}
+// newOutput creates the pipes of an attempt.
+func (e *Executor) newOutput(a *executor.Attempt) (*output, error) {
+	o := &output{Sink: executor.NewSink(a, e.log, e.stallTimeout), stdout: -1, stderr: -1, pidfd: -1}
 	var err error
 	if a.Stdout != nil {
 		if o.streams[0], err = newStream(); err != nil {
@@ -75,7 +79,8 @@ func (p *Executor) newOutput(a *executor.Attempt) (*output, error) {
 	return o, nil
 }
 
-// newStream makes a pipe. Both ends block, as a program expects of its own: what is not known to be readable is not read.
+// newStream creates a pipe. Both ends block, as a program expects of its own: a pipe is only read
+// when it is known to be readable.
 func newStream() (stream, error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -84,7 +89,8 @@ func newStream() (stream, error) {
 	return stream{r: fds[0], w: fds[1], used: true}, nil
 }
 
-// await carries until the program has ended, leaving it to be awaited. The error is errForeign when it is given up.
+// await copies output until the program has ended, and leaves the program to be reaped. It returns
+// errForeign if it was told to abandon the program.
 func (o *output) await(pid int) error {
 	fds := o.watched()
 	began := time.Now()
@@ -119,7 +125,8 @@ func (o *output) await(pid int) error {
 	}
 }
 
-// watched is what is waited for: the end of the program and something in a pipe. What there is not is skipped by the kernel.
+// watched returns what to poll: the end of the program and data in a pipe. The kernel skips entries
+// without a descriptor.
 func (o *output) watched() [3]unix.PollFd {
 	fds := [3]unix.PollFd{{Fd: int32(o.pidfd), Events: unix.POLLIN}, {Fd: -1}, {Fd: -1}}
 	for i := range o.streams {
@@ -130,14 +137,15 @@ func (o *output) watched() [3]unix.PollFd {
 	return fds
 }
 
-// hasEnded reports whether the program has ended, leaving it to be awaited.
+// hasEnded reports whether the program has ended, and leaves it to be reaped.
 func hasEnded(pid int) bool {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
 	return err != nil && err != unix.EINTR || err == nil && info.Signo != 0
 }
 
-// carry moves what is in the pipes that were found readable, a bounded piece of each, and returns how much that was.
+// carry copies what the pipes hold that were found readable, a bounded piece of each, and returns
+// how much that was.
 func (o *output) carry(polled []unix.PollFd) (n int) {
 	for i := range o.streams {
 		if polled[i].Revents != 0 {
@@ -147,7 +155,7 @@ func (o *output) carry(polled []unix.PollFd) (n int) {
 	return n
 }
 
-// drainSome moves a piece of what the pipes hold, if they hold anything.
+// drainSome copies a piece of what the pipes hold, if they hold anything.
 func (o *output) drainSome() {
 	for i := range o.streams {
 		if s := &o.streams[i]; s.used && s.readable() {
@@ -156,7 +164,7 @@ func (o *output) drainSome() {
 	}
 }
 
-// move moves one piece of a stream that is readable.
+// move copies one piece of a stream that is readable.
 func (o *output) move(i int) int {
 	buf := carryBuffers.Get().(*[carrySize]byte)
 	defer carryBuffers.Put(buf)
@@ -175,11 +183,12 @@ func (o *output) move(i int) int {
 
 var carryBuffers = sync.Pool{New: func() any { return new([carrySize]byte) }}
 
-// drain moves what the pipes hold, once the tree is gone. What other processes still write to them does not belong to the attempt.
+// drain copies what the pipes hold once the tree is gone. What other processes write to them later
+// does not belong to the attempt.
 func (o *output) drain() {
 	fds := o.watched()
 	if n, err := unix.Poll(fds[1:], 0); n == 0 && err == nil {
-		return // as after most short programs
+		return // the usual case after short programs
 	}
 	for i := range o.streams {
 		if o.streams[i].used {
@@ -188,7 +197,8 @@ func (o *output) drain() {
 	}
 }
 
-// drainPipe moves what a pipe holds now: no more than fits into it, for another process may go on writing.
+// drainPipe copies what a pipe holds now, at most its capacity, since another process may go on
+// writing.
 func (o *output) drainPipe(i int) {
 	s := &o.streams[i]
 	left, err := unix.FcntlInt(uintptr(s.r), unix.F_GETPIPE_SZ, 0)
@@ -204,7 +214,8 @@ func (o *output) drainPipe(i int) {
 	}
 }
 
-// readable reports whether there is something in the pipe. It never has an end while we hold one.
+// readable reports whether the pipe holds data. It never reaches its end while we hold a writing
+// end.
 func (s *stream) readable() bool {
 	fds := []unix.PollFd{{Fd: int32(s.r), Events: unix.POLLIN}}
 	for {

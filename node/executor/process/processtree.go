@@ -12,30 +12,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processTree finds what an attempt has started where there are no cgroups. This process is then a subreaper: a process whose
-// parent ends becomes our child, so it can't get out of sight by forking twice.
+// processTree finds the processes that an attempt has started, where there are no cgroups. This
+// process is then a subreaper: it becomes the parent of a process whose own parent ends, so a
+// process can't escape by forking twice.
 //
-// A process belongs to an attempt when it is in the session of the attempt's program, carries the attempt's MLF_RUN in its
-// environment, or has a parent that belongs. A program that clears its environment, leaves its session and loses its parent
-// belongs to the only attempt that runs; while others run it can't be told whose it is and is left to the last of them.
-// Cgroups need no such guess.
+// A process belongs to an attempt if it is in the session of the attempt's program, carries the
+// attempt's MLF_RUN in its environment, or has a parent that belongs. A program that clears its
+// environment, leaves its session and loses its parent belongs to the only running attempt; while
+// several run, its owner is unknown and it is left to the last of them. Cgroups need no such guess.
 type processTree struct {
 	self    int
-	foreign *foreignProcesses // no attempt's
+	foreign *foreignProcesses // left behind by earlier attempts
 	log     *slog.Logger
 	strays  strays
 	session int
-	loadavg counter // its last field is the process id that was given out last
+	loadavg counter // its last field is the process id that was allocated last
 
 	mu       sync.Mutex
-	programs map[int]struct{} // programs of running attempts: their slots await them
+	programs map[int]struct{} // programs of running attempts; their slots reap them
 
-	attempts  atomic.Int64 // attempts that run or are being started
-	startLock sync.RWMutex // read-held from before a program's start until it is in mains; held to await a stranger
+	attempts  atomic.Int64 // running or being started
+	startLock sync.RWMutex // read-locked while a program is started and registered; locked to reap an unknown process
 }
 
-// Scanning the ids that were given out during an attempt is cheaper than reading /proc whole, while they are few and can't
-// have wrapped round.
+// Scanning the process ids that were allocated during an attempt is cheaper than reading all of
+// /proc, as long as they are few and can't have wrapped around.
 const (
 	fewPids     = 256
 	shortEnough = 500 * time.Millisecond
@@ -55,7 +56,7 @@ func newProcessTree(p *Executor) (*processTree, error) {
 	}, nil
 }
 
-// start starts a program so that it is known as one before anybody can take it for an orphan.
+// start starts a program and registers it before anyone can mistake it for an orphan.
 func (t *processTree) start(start func() (int, error)) (int, error) {
 	t.attempts.Add(1)
 	t.startLock.RLock()
@@ -85,8 +86,9 @@ func (t *processTree) isProgram(pid int) bool {
 	return ok
 }
 
-// members lists the processes of the attempt whose program is main, without main itself, and awaits those that have ended.
-// In doubt there is a process that can't be told yet, because it is just loading another program.
+// members lists the processes of the attempt whose program is main, except main itself, and reaps
+// those that have ended. doubt means that some process can't be assigned yet because it is just
+// loading another program.
 func (t *processTree) members(main int, run string, started time.Time) (found []int, doubt bool) {
 	candidates := t.foreign.exclude(t.candidates(main, started))
 	if len(candidates) == 0 {
@@ -95,7 +97,7 @@ func (t *processTree) members(main int, run string, started time.Time) (found []
 	return t.selectMembers(main, run, candidates)
 }
 
-// candidates gives the processes that may belong, by their ids.
+// candidates returns the processes that may belong to the attempt, judging by their ids.
 func (t *processTree) candidates(main int, started time.Time) []int {
 	last := t.lastPid()
 	if last < main || last-main > fewPids || time.Since(started) > shortEnough {
@@ -120,7 +122,8 @@ func (t *processTree) lastPid() int {
 	return int(leadingNumber(b[bytes.LastIndexByte(b, ' ')+1:]))
 }
 
-// selectMembers picks those that belong. Parents may come after their children, so it goes on until nothing changes.
+// selectMembers selects the processes that belong to the attempt. A parent may be listed after its
+// children, so the scan repeats until nothing changes.
 func (t *processTree) selectMembers(main int, run string, candidates []int) (found []int, doubt bool) {
 	rest := t.readOthers(candidates)
 	ours := map[int]bool{main: true}
@@ -146,7 +149,8 @@ func (t *processTree) selectMembers(main int, run string, candidates []int) (fou
 	return found, doubt
 }
 
-// readOthers reads the live processes among pids that are not programs of attempts, and awaits the dead.
+// readOthers reads the live processes among pids that are not programs of attempts, and reaps the
+// dead ones.
 func (t *processTree) readOthers(pids []int) (rest []stat) {
 	for _, pid := range pids {
 		if pid == t.self || t.isProgram(pid) {
@@ -159,12 +163,13 @@ func (t *processTree) readOthers(pids []int) (rest []stat) {
 	return rest
 }
 
-// isOrphan reports whether s became our child by losing its parent. Children that other parts of this program started are
-// in our own session.
+// isOrphan reports whether s became our child by losing its parent. Children that other parts of
+// this program started are in our own session.
 func (t *processTree) isOrphan(s stat) bool { return s.ppid == t.self && s.session != t.session }
 
-// isOrphanOfOnlyAttempt reports whether s is an orphan and only one attempt is running. The count comes first: it is cheap, and mostly
-// an unknown child is the program of another attempt that is just being started.
+// isOrphanOfOnlyAttempt reports whether s is an orphan and only one attempt is running. The cheap
+// count comes first: an unknown child is usually the program of another attempt that is just being
+// started.
 func (t *processTree) isOrphanOfOnlyAttempt(s stat) bool {
 	return t.isOrphan(s) && t.attempts.Load() == 1 && !t.isNewProgram(s.pid) && t.attempts.Load() == 1
 }
@@ -176,7 +181,7 @@ func (t *processTree) isNewProgram(pid int) bool {
 	return t.isProgram(pid)
 }
 
-// reapOrphan awaits an orphan that has ended.
+// reapOrphan reaps an orphan that has ended.
 func (t *processTree) reapOrphan(s stat) bool {
 	if !s.dead || !t.isOrphan(s) {
 		return false
@@ -191,8 +196,9 @@ func (t *processTree) reapOrphan(s stat) bool {
 	return err == nil && pid == s.pid
 }
 
-// scan awaits every zombie that has become our child, as a long attempt may leave many before it ends, and records what Reap could
-// not find by itself. It does nothing when another attempt has had it look since.
+// scan reaps every zombie that has become our child, since a long attempt may leave many before it
+// ends, and records what Reap could not find by itself. It does nothing if another attempt has
+// scanned since.
 func (t *processTree) scan(since time.Time) {
 	t.strays.mu.Lock()
 	defer t.strays.mu.Unlock()
@@ -215,7 +221,8 @@ func (t *processTree) scan(since time.Time) {
 	}
 }
 
-// descendants gives what the programs of attempts have started, and what that has started, as far as it is our child or has a parent.
+// descendants returns the direct and indirect children of the programs of attempts, as far as they
+// are our children or have a parent that is known.
 func (t *processTree) descendants(live []stat) (found []stat) {
 	ours := map[int]bool{}
 	for grew := true; grew; {
@@ -237,7 +244,7 @@ func (t *processTree) descendants(live []stat) (found []stat) {
 	return found
 }
 
-// close forgets what was recorded: no attempt runs any more.
+// close removes the record of strays. No attempt is running any more.
 func (t *processTree) close() error {
 	t.loadavg.close()
 	return removeStrays(t.strays.file)

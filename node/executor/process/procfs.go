@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stat is what is needed of /proc/<pid>/stat.
+// stat is the part of /proc/<pid>/stat that is used here.
 type stat struct {
 	pid, ppid, session int
 	dead               bool   // a zombie, or being removed
 	start              uint64 // as in processid.ID
 }
 
-// readStat reads one process. ok is false when there is no such process.
+// readStat reads the stat of one process. ok is false if there is no such process.
 func readStat(pid int) (s stat, ok bool) {
 	b, ok := readProc(pid, "stat", make([]byte, 0, 512))
 	if !ok {
@@ -24,7 +24,8 @@ func readStat(pid int) (s stat, ok bool) {
 	return parseStat(pid, b)
 }
 
-// parseStat reads `pid (name) state ppid pgrp session … starttime …`; the name may hold anything, parentheses and spaces too.
+// parseStat parses `pid (name) state ppid pgrp session … starttime …`; the name may contain
+// anything, including parentheses and spaces.
 func parseStat(pid int, b []byte) (s stat, ok bool) {
 	end := bytes.LastIndexByte(b, ')')
 	if end < 0 {
@@ -42,7 +43,7 @@ func parseStat(pid int, b []byte) (s stat, ok bool) {
 	return s, err1 == nil && err2 == nil && err3 == nil
 }
 
-// readProc reads /proc/<pid>/<name> whole, into buf where it fits.
+// readProc reads all of /proc/<pid>/<name>, into buf if it fits.
 func readProc(pid int, name string, buf []byte) ([]byte, bool) {
 	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -67,16 +68,16 @@ func readProc(pid int, name string, buf []byte) ([]byte, bool) {
 	}
 }
 
-// environMatch says what a process's environment tells.
+// environMatch says whether a process was started with a variable.
 type environMatch uint8
 
 const (
 	environWithout environMatch = iota // it has an environment without the variable
 	environWith                        // it was started with the variable
-	environUnknown                     // it shows none: it is loading a program, or was started without any
+	environUnknown                     // it shows none: it is loading a program, or was started with an empty one
 )
 
-// matchEnviron looks for exactly kv in the environment with which pid was started.
+// matchEnviron searches the environment that pid was started with for exactly kv.
 func matchEnviron(pid int, kv string) environMatch {
 	env, ok := readProc(pid, "environ", make([]byte, 0, 8192))
 	if !ok || len(env) == 0 {
@@ -90,7 +91,7 @@ func matchEnviron(pid int, kv string) environMatch {
 	return environWithout
 }
 
-// processes lists the ids of all processes that we can see.
+// processes lists the ids of all visible processes.
 func processes() []int {
 	d, err := os.Open("/proc")
 	if err != nil {
@@ -107,7 +108,7 @@ func processes() []int {
 	return pids
 }
 
-// alive leaves only the processes that still run.
+// alive removes the processes that have ended from pids.
 func alive(pids []int) []int {
 	kept := pids[:0]
 	for _, pid := range pids {

@@ -17,16 +17,17 @@ import (
 	"mlfnode/node/processid"
 )
 
-// Dead is an agent that is gone, with what its processes are known by.
+// DeadAgent identifies the processes of an agent that is gone.
 type DeadAgent struct {
 	Token   string
-	Cgroups string // what OwnCgroups gave there; empty is what it gives here
-	Strays  string // its ProcessOptions.Strays
+	Cgroups string // what OwnCgroups returned there; empty means what it returns here
+	Strays  string // its Options.Strays
 }
 
 // Reap kills every process that a dead agent has left behind, and removes its cgroups. It returns
-// how many processes there were once they are gone; the error says that ctx ended first. This process and its ancestors
-// are spared: a trial may itself run mlfnode. So are processes of other users that nobody here may end, with a warning.
+// the number of processes once they are gone, and an error if ctx ended first. It spares this
+// process and its ancestors, since a trial may itself run mlfnode, and, with a warning, processes
+// of other users that it may not kill.
 func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err error) {
 	all := hierarchiesOf(cmp.Or(dead.Cgroups, OwnCgroups()))
 	strays := readStrays(dead.Strays)
@@ -67,8 +68,8 @@ func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err err
 	return len(seen), errors.Join(err, removeStrays(dead.Strays))
 }
 
-// killUnified has the kernel kill what is in the token's cgroup, where it can (cgroups v2), whoever the
-// processes belong to, and gives them.
+// killUnified makes the kernel kill the processes in the token's cgroup, whoever they belong to,
+// where it can (cgroups v2), and returns them.
 func killUnified(all map[string]hierarchy, token string, spared map[int]bool) map[int]bool {
 	killed := map[int]bool{}
 	for _, h := range all {
@@ -86,10 +87,11 @@ func killUnified(all map[string]hierarchy, token string, spared map[int]bool) ma
 	return killed
 }
 
-// quietLooks is how many looks in a row must find nothing: a process that is just loading a program shows no environment.
+// quietScans is how many scans in a row must find nothing: a process that is just loading a program
+// shows no environment.
 const quietScans = 3
 
-// ancestors is this process and its ancestors.
+// ancestors returns this process and its ancestors.
 func ancestors() map[int]bool {
 	pids := map[int]bool{}
 	for pid := os.Getpid(); pid > 0 && !pids[pid]; {
@@ -100,8 +102,8 @@ func ancestors() map[int]bool {
 	return pids
 }
 
-// findLeftovers lists the live processes of the token: by their cgroup, by their environment, by what the agent has recorded, and by their
-// parents.
+// findLeftovers lists the live processes of the token: by their cgroup, their environment, the
+// agent's record and their parents.
 func findLeftovers(all map[string]hierarchy, token string, strays []processid.ID, spared map[int]bool) (found []int) {
 	ours := map[int]bool{}
 	for _, id := range strays {

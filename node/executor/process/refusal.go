@@ -13,9 +13,10 @@ import (
 	"mlfnode/node/executor"
 )
 
-// refusal is the outcome of an attempt whose program could not be started, with the exit code that a shell would give. file is what
-// lookup found, "" when it found nothing. What lies in the program or its arguments is the trial's; all else is what this machine
-// lacks or suffers, and another one may well run it.
+// refusal is the outcome of an attempt whose program could not be started, with the exit code that
+// a shell would give. file is what lookup found, "" if it found nothing. A fault of the program or
+// its arguments is the trial's; anything else is a shortage of this machine, and another one may
+// well run the program.
 func refusal(a *executor.Attempt, file string, err error) executor.Outcome {
 	var errno unix.Errno
 	errors.As(err, &errno)
@@ -29,7 +30,8 @@ func refusal(a *executor.Attempt, file string, err error) executor.Outcome {
 	return refused(grid.ClassStart, reason, code)
 }
 
-// shortage says what a machine lacks that gives this error for a new process; "" for an error that is about the program.
+// shortage says what a machine lacks if starting a process fails with errno; "" means that the
+// error is about the program.
 func shortage(errno unix.Errno) string {
 	switch errno {
 	case 0, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.EPERM, unix.ENOEXEC, unix.E2BIG, unix.ETXTBSY, unix.EINVAL, unix.ELOOP,
@@ -111,7 +113,7 @@ func forbidden(name, file string) string {
 	return fmt.Sprintf("%q may not be executed by this user, or lies on a disk mounted with noexec", name)
 }
 
-// shebang gives the interpreter that the first line of a script names.
+// shebang returns the interpreter that the first line of a script names.
 func shebang(file string) string {
 	f, err := os.Open(file)
 	if err != nil {

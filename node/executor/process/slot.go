@@ -13,11 +13,12 @@ import (
 	"mlfnode/node/executor"
 )
 
-// slot is a slot of Process.
+// slot is a slot of an Executor.
 //
-// With cgroups v1 an attempt must be started by a thread that sits in the slot's cgroup. That is the thread of the
-// goroutine that made the slot, which is locked to it until Close. Run on any other goroutine is handed to a thread that is
-// made for this, which costs some switches between threads for each attempt.
+// With cgroups v1 an attempt must be started by a thread that sits in the slot's cgroup. That is
+// the thread of the goroutine that made the slot, which is locked to it until Close. Run on any
+// other goroutine passes the attempt to a helper thread, which costs some thread switches for each
+// attempt.
 type slot struct {
 	executor   *Executor
 	tree       *processTree
@@ -26,13 +27,13 @@ type slot struct {
 	programs   lookupCache
 
 	mu     sync.Mutex    // held during Run and Close
-	helper *helperThread // nil until it is needed
+	helper *helperThread // nil until needed
 	closed bool
 }
 
 var _ executor.Slot = (*slot)(nil)
 
-// enterCgroup makes the slot's cgroup, if there are any.
+// enterCgroup creates the slot's cgroup, where there are cgroups, and on v1 moves a thread into it.
 func (s *slot) enterCgroup(n int) (err error) {
 	if s.executor.cgroup == nil {
 		return nil
@@ -46,7 +47,7 @@ func (s *slot) enterCgroup(n int) (err error) {
 	runtime.LockOSThread()
 	tid := unix.Gettid()
 	if tid == os.Getpid() || !s.executor.claimThread(tid) {
-		// The main thread can't serve: in the cgroup it would stand for the whole agent. Nor can one thread serve two slots.
+		// The main thread can't serve: in the cgroup it would stand for the whole agent. And one thread can't serve two slots.
 		runtime.UnlockOSThread()
 		if s.helper, err = s.newHelperThread(); err != nil {
 			err = errors.Join(err, s.cgroup.close())
@@ -98,7 +99,7 @@ func (s *slot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	return <-s.helper.outcomes
 }
 
-// Close frees the thread and removes the cgroup.
+// Close releases the thread and removes the cgroup.
 func (s *slot) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

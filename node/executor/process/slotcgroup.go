@@ -11,23 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slotCgroup is the cgroup of one slot. A nil slotCgroup is a machine without cgroups: every method then says "unknown".
+// slotCgroup is the cgroup of one slot. A nil *slotCgroup stands for a machine without cgroups:
+// every method then answers "unknown".
 type slotCgroup struct {
 	group   *agentCgroup
 	dirs    map[string]string
-	thread  int       // v1: the only thread of this process inside; 0 is none
-	folders []counter // of dirs; on v2 the one that children are cloned into
+	thread  int       // v1: the only thread of this process inside; 0 if none
+	folders []counter // the dirs; on v2 the one that children are cloned into
 
 	population  counter // v1: pids.current; v2: cgroup.events
-	peak        counter // highest memory use since it was reset
-	oomKills    counter // counts out-of-memory kills
-	killsSeen   int64   // the count when it was last read
-	limit       int64   // the limit now in force
-	killedWhole bool    // it was killed as a whole
+	peak        counter // peak memory since the last reset
+	oomKills    counter // out-of-memory kills
+	killsSeen   int64   // the value of oomKills when it was last read
+	limit       int64   // the memory limit in force
+	killedWhole bool    // cgroup.kill was used
 	scratch     [1024]byte
 }
 
-// newSlot makes the folders of slot n.
+// newSlot creates the cgroup of slot n.
 func (g *agentCgroup) newSlot(n int) (c *slotCgroup, err error) {
 	c = &slotCgroup{group: g, dirs: map[string]string{}, population: absent, peak: absent, oomKills: absent}
 	defer func() {
@@ -41,7 +42,7 @@ func (g *agentCgroup) newSlot(n int) (c *slotCgroup, err error) {
 	return c, c.create()
 }
 
-// create makes the folders and opens what is used of them.
+// create creates the folders and opens the files that are used.
 func (c *slotCgroup) create() error {
 	for _, dir := range c.dirs {
 		if err := makeCgroup(dir); err != nil {
@@ -68,8 +69,9 @@ func (c *slotCgroup) openFolders() error {
 	return nil
 }
 
-// addThread puts one of our threads inside on v1, in place of the one before, so that its children are born there. The main thread must stay out: an
-// out-of-memory kill would take it for a process of the cgroup.
+// addThread moves one of our threads into the v1 cgroup, in place of the previous one, so that its
+// children are born there. The main thread must stay out: an out-of-memory kill would count the
+// whole agent as a process of the cgroup.
 func (c *slotCgroup) addThread(tid int) error {
 	if err := c.removeThread(); err != nil {
 		return err
@@ -83,7 +85,8 @@ func (c *slotCgroup) addThread(tid int) error {
 	return nil
 }
 
-// openFiles opens the files that are read after each attempt. A file that this machine lacks stays nil.
+// openFiles opens the files that are read after each attempt. A file that this machine lacks stays
+// absent.
 func (c *slotCgroup) openFiles() {
 	if c.group.unified {
 		dir := c.dirs[""]
@@ -101,7 +104,7 @@ func (c *slotCgroup) openFiles() {
 	}
 }
 
-// counter is an open file of the kernel that is read again and again.
+// counter is an open kernel file that is read repeatedly.
 type counter int
 
 const absent counter = -1
@@ -122,7 +125,8 @@ func (f *counter) close() {
 	}
 }
 
-// cloneFD is what a child is cloned into; -1 where the thread itself sits inside.
+// cloneFD returns the descriptor of the cgroup that children are cloned into, or -1 where the
+// thread itself sits inside.
 func (c *slotCgroup) cloneFD() int {
 	if c == nil || !c.group.unified {
 		return int(absent)
@@ -130,7 +134,8 @@ func (c *slotCgroup) cloneFD() int {
 	return int(c.folders[0])
 }
 
-// isEmpty reports whether nothing but the ended, not yet awaited program is inside. False may also mean "look closer".
+// isEmpty reports whether the cgroup holds nothing but the program, which has ended and is not
+// reaped yet. False may also mean that a closer look is needed.
 func (c *slotCgroup) isEmpty() bool {
 	if c.population == absent {
 		return false
@@ -142,13 +147,13 @@ func (c *slotCgroup) isEmpty() bool {
 	return c.thread != 0 && leadingNumber(b) == 2 // our thread and the ended program
 }
 
-// confirmEmpty reports whether nothing is inside, for a look that has listed nobody: a process can move from one cgroup below to
-// another while they are read. On v1 nobody keeps that account.
+// confirmEmpty reports whether the cgroup is really empty after a scan has listed no process: a
+// process can move between nested cgroups while they are read. v1 has no such count.
 func (c *slotCgroup) confirmEmpty() bool {
 	return !c.group.unified || c.population == absent || c.isEmpty()
 }
 
-// members lists the processes inside that still run, in cgroups below too.
+// members lists the live processes in the cgroup and in those below it.
 func (c *slotCgroup) members() (pids []int) {
 	for _, dir := range c.dirs {
 		pids = append(pids, treePids(dir)...)
@@ -157,7 +162,7 @@ func (c *slotCgroup) members() (pids []int) {
 	return alive(slices.Compact(pids))
 }
 
-// kill kills everything inside at once, where the kernel can do that.
+// kill kills everything in the cgroup at once, where the kernel can do that.
 func (c *slotCgroup) kill() bool {
 	if !c.group.killsWhole || writeFile(filepath.Join(c.dirs[""], "cgroup.kill"), "1") != nil {
 		return false
@@ -166,8 +171,9 @@ func (c *slotCgroup) kill() bool {
 	return true
 }
 
-// replaceKilled replaces folders that were killed as a whole. From Linux 6.14 on the kernel also kills whatever is cloned into such a
-// cgroup later: cgroup_css_set_fork compares its count of kills with that of the cgroup of the parent.
+// replaceKilled replaces folders that were killed as a whole. Since Linux 6.14 the kernel also
+// kills whatever is cloned into such a cgroup later: cgroup_css_set_fork compares its kill count
+// with that of the parent's cgroup.
 func (c *slotCgroup) replaceKilled() error {
 	if c == nil || !c.killedWhole {
 		return nil

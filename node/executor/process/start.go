@@ -9,11 +9,12 @@ import (
 	"mlfnode/node/executor"
 )
 
-// busyWait bounds how long a program that is open for writing is waited for. Whoever has just written it may hold it for a
-// moment longer than it seems: a process that is born meanwhile has a copy of each open file until it runs its own program.
+// busyWait limits how long to wait for a program that is open for writing. The process that has
+// just written it may hold it for a moment longer than it seems: a process that is forked meanwhile
+// has a copy of each open file until it executes its own program.
 const busyWait = time.Second
 
-// start starts the program and says when that was.
+// start starts the program and returns when that was.
 func (s *slot) start(ctx context.Context, a *executor.Attempt, file string, env []string, out *output) (pid int, started time.Time, err error) {
 	deadline := time.Now().Add(busyWait)
 	for pause := time.Millisecond; ; pause *= 2 {
@@ -29,8 +30,8 @@ func (s *slot) start(ctx context.Context, a *executor.Attempt, file string, env 
 	}
 }
 
-// spawn starts the program. It is called on the slot's thread, so the child is born in the slot's v1 cgroup and dies with
-// that thread where the options say so.
+// spawn starts the program. It must be called on the slot's thread, so that the child is born in
+// the slot's v1 cgroup and dies with that thread if the options say so.
 func (s *slot) spawn(a *executor.Attempt, file string, env []string, out *output) (pid int, err error) {
 	if s.tree != nil {
 		return s.tree.start(func() (int, error) { return s.forkExec(a, file, env, out) })
@@ -38,7 +39,7 @@ func (s *slot) spawn(a *executor.Attempt, file string, env []string, out *output
 	return s.forkExec(a, file, env, out)
 }
 
-// forkExec starts the program the portable way.
+// forkExec starts the program.
 func (s *slot) forkExec(a *executor.Attempt, file string, env []string, out *output) (pid int, err error) {
 	sys := &syscall.SysProcAttr{Setsid: true}
 	if !s.executor.noPidfd {
@@ -56,7 +57,8 @@ func (s *slot) forkExec(a *executor.Attempt, file string, env []string, out *out
 	})
 }
 
-// descriptor gives fd; a stream that nobody wants is read-only, so that writing to it fails at once.
+// descriptor returns fd. A stream that is not wanted is read-only, so that writing to it fails at
+// once.
 func (s *slot) descriptor(fd int) uintptr {
 	if fd < 0 {
 		return s.executor.null.Fd()

@@ -15,20 +15,20 @@ import (
 	"mlfnode/node/processid"
 )
 
-// strays are the live processes of attempts whose environment does not have the token: daemons that
-// were started with an empty one. When this process is killed their parents change, and Reap could
-// not tell them from others without the file that they are recorded in.
+// strays records the live processes of attempts whose environment lacks the token: daemons that
+// were started with an empty one. If this process is killed their parents change, and Reap could
+// not tell them from others without this record.
 type strays struct {
 	file  string // empty: nothing is recorded
 	token string // MLF_TOKEN=…
 
 	mu      sync.Mutex
-	scanned time.Time // when they were last looked for
+	scanned time.Time // when processes were last scanned
 	known   []processid.ID
 }
 
-// record writes down those of the processes that do not show the token, if they have changed. Those
-// of other users, which Reap could not end, are left out.
+// record writes the processes in live that do not show the token to the file, if they have changed.
+// It leaves out those of other users, which Reap could not kill.
 func (s *strays) record(live []stat) error {
 	if s.file == "" {
 		return nil
@@ -38,7 +38,7 @@ func (s *strays) record(live []stat) error {
 		if matchEnviron(p.pid, s.token) == environWith || unix.Kill(p.pid, 0) == unix.EPERM {
 			continue
 		}
-		if id, ok := processid.Of(p.pid); ok && id.Start == p.start { // else it has ended, and its number is another's
+		if id, ok := processid.Of(p.pid); ok && id.Start == p.start { // else it has ended and its id was reused
 			found = append(found, id)
 		}
 	}
@@ -60,8 +60,8 @@ func (s *strays) record(live []stat) error {
 	return nil
 }
 
-// readStrays reads what a dead agent has recorded. What can't be read was not recorded whole, and
-// names nothing.
+// readStrays reads the record of a dead agent. A file that can't be parsed was not written
+// completely, and names nothing.
 func readStrays(file string) (all []processid.ID) {
 	b, err := os.ReadFile(file)
 	if err != nil || json.Unmarshal(b, &all) != nil {
@@ -70,7 +70,7 @@ func readStrays(file string) (all []processid.ID) {
 	return all
 }
 
-// removeStrays removes the file, whose processes are gone.
+// removeStrays removes the record, whose processes are gone.
 func removeStrays(file string) error {
 	if file == "" {
 		return nil

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// usageSampler is what is looked at now and then while an attempt runs where cgroups don't do it for us: the program's peak memory,
-// and zombies that its tree has left to us. It costs a timer for an attempt that ends soon.
+// usageSampler samples, while an attempt runs, what cgroups would otherwise account for: the peak
+// memory of the program, and zombies that its tree has left to us. For an attempt that ends soon it
+// costs one timer.
 type usageSampler struct {
 	slot *slot
 	main int
@@ -18,18 +19,19 @@ type usageSampler struct {
 	timer   *time.Timer
 	pause   time.Duration
 	stopped bool
-	peak    int64 // peak resident bytes of the program
-	// kills is how many out-of-memory kills there had been on the machine at the look before the last, or
-	// at the only one, and counted at the last: a program that is killed has ended by the look after.
-	// Both are 0 before a look and where they are not known.
+	peak    int64 // peak resident memory of the program, in bytes
+	// previousKills is the number of out-of-memory kills on the machine at the last sample but one
+	// (or at the only one), latestKills at the last: a program that is killed has ended by the next
+	// sample. Both are 0 before the first sample and where the number is unknown.
 	previousKills, latestKills int64
 }
 
-// The looks become rare in a long attempt.
+// Sampling becomes rare in a long attempt.
 const (
 	firstSamplePause = 50 * time.Millisecond
 	maxSamplePause   = 30 * time.Second
-	// kinCare is the longest pause where the looks also record what would get away if this process died.
+	// maxScanPause is the longest pause where sampling also records what would escape if this
+	// process died.
 	maxScanPause = 5 * time.Second
 )
 
@@ -65,19 +67,20 @@ func (u *usageSampler) sample() {
 	u.timer.Reset(u.pause)
 }
 
-// recordKills notes how many out-of-memory kills there have been by now.
+// recordKills records the current number of out-of-memory kills.
 func (u *usageSampler) recordKills(kills int64) {
 	u.previousKills, u.latestKills = cmp.Or(u.latestKills, kills), kills
 }
 
-// recentOOMKill reports whether the kernel, which has made this many out-of-memory kills on this machine by
-// now, has made one of them lately. Where no cgroup counts the kills of an attempt, this is all that
-// tells one of them from somebody's kill -9.
+// recentOOMKill reports whether the kernel, which has made this many out-of-memory kills on this
+// machine by now, has made one recently. Where no cgroup counts the kills of an attempt, only this
+// tells an out-of-memory kill from a kill -9.
 func (u *usageSampler) recentOOMKill(kills int64) bool {
 	return u.previousKills > 0 && kills > u.previousKills
 }
 
-// machineKills counts the out-of-memory kills since the start of the machine, from 1; 0 is not known (Linux before 4.13).
+// machineKills returns one more than the number of out-of-memory kills since the machine started,
+// or 0 if it is unknown (Linux before 4.13).
 func machineKills() int64 {
 	b, err := os.ReadFile("/proc/vmstat")
 	if err != nil {
@@ -90,7 +93,7 @@ func machineKills() int64 {
 	return leadingNumber(rest) + 1
 }
 
-// stop ends the looks. After it, nothing of it changes.
+// stop stops sampling. Afterwards the sampler's fields no longer change.
 func (u *usageSampler) stop() {
 	if u.timer == nil {
 		return

@@ -12,8 +12,9 @@ import (
 	"mlfnode/node/executor"
 )
 
-// watchdog stops a running attempt from outside: on cancellation, at a time limit, after too long a silence. It costs two
-// registrations for an attempt that ends by itself, and starts goroutines only when there is something to do.
+// watchdog stops a running attempt from outside: on cancellation, at a time limit, or after too
+// long a silence. For an attempt that ends by itself it costs two registrations; it starts
+// goroutines only when there is something to do.
 type watchdog struct {
 	tree    *attemptTree
 	attempt *executor.Attempt
@@ -23,7 +24,7 @@ type watchdog struct {
 	class     grid.Class // why we stopped it
 	reason    string
 	hard      bool // no more grace
-	abandoned bool // other users' processes are all there is, and it ends without them
+	abandoned bool // only processes of other users are left, and the attempt ends without them
 
 	saving bool // cancelled, and may save its state first; owned by cancel
 
@@ -56,14 +57,14 @@ func newWatchdog(ctx context.Context, t *attemptTree, a *executor.Attempt) *watc
 
 func (w *watchdog) onEnd(stop func() bool) { w.stops = append(w.stops, stop) }
 
-// cancel stops the attempt for the reason that the cause names.
+// cancel stops the attempt for the reason that the cause gives.
 func (w *watchdog) cancel(cause error) {
 	class, reason := executor.Verdict(cause)
 	w.saving = errors.Is(cause, executor.ErrCancelledSaving)
 	w.stop(class, reason, errors.Is(cause, executor.ErrKill))
 }
 
-// idle stops the attempt when it prints nothing more. It looks eight times in each limit.
+// idle stops the attempt when it prints nothing for too long. It checks eight times per limit.
 func (w *watchdog) idle() {
 	tick := time.NewTicker(max(w.attempt.IdleTimeout/8, time.Millisecond))
 	defer tick.Stop()
@@ -84,7 +85,8 @@ func (w *watchdog) idle() {
 	}
 }
 
-// stop ends the tree: notice, grace, KILL. The first reason counts. It returns when the program has ended.
+// stop ends the tree: notice, grace, KILL. Only the first reason counts. It returns when the
+// program has ended.
 func (w *watchdog) stop(class grid.Class, reason string, hard bool) {
 	if !w.claimStop(class, reason, hard) {
 		return
@@ -117,13 +119,13 @@ func (w *watchdog) stop(class grid.Class, reason string, hard bool) {
 	}
 }
 
-// notify sends the notice to the program itself.
+// notify sends the notice to the program alone.
 func (w *watchdog) notify([]int) {
 	unix.Kill(w.tree.program, w.attempt.Notice)
-	unix.Kill(w.tree.program, unix.SIGCONT) // a stopped program must go on to hear it
+	unix.Kill(w.tree.program, unix.SIGCONT) // a stopped program must be continued to receive it
 }
 
-// claimStop records why the attempt is stopped, unless it has ended or is being stopped already.
+// claimStop records why the attempt is stopped, unless it has ended or is already being stopped.
 func (w *watchdog) claimStop(class grid.Class, reason string, hard bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -145,7 +147,7 @@ func (w *watchdog) hardenLocked() {
 	}
 }
 
-// wait waits for the program's end, but no longer than the grace and no longer than the caller's patience.
+// wait waits for the program's end, for at most the grace or until the caller cuts it short.
 func (w *watchdog) wait(grace time.Duration) {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
@@ -159,8 +161,8 @@ func (w *watchdog) wait(grace time.Duration) {
 	}
 }
 
-// signal applies send to the whole tree while the program has not ended. Under the lock, so that it can never reach the
-// slot's next attempt.
+// signal applies send to the whole tree unless the program has ended. It holds the lock, so that a
+// signal can never reach the slot's next attempt.
 func (w *watchdog) signal(send func([]int)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -170,7 +172,7 @@ func (w *watchdog) signal(send func([]int)) {
 	}
 }
 
-// programEnded says that the program has ended. The program is not awaited yet.
+// programEnded records that the program has ended. The program is not reaped yet.
 func (w *watchdog) programEnded() {
 	w.mu.Lock()
 	w.ended = true
@@ -184,7 +186,7 @@ func (w *watchdog) programEnded() {
 	w.stopper.Wait()
 }
 
-// leftoverGrace is how long processes that outlived the program may take to end.
+// leftoverGrace returns how long processes that outlived the program may take to end.
 func (w *watchdog) leftoverGrace() time.Duration {
 	if w.hard {
 		return 0
