@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -118,7 +119,7 @@ func parseFacts(text string, now time.Time) *Facts {
 		Gzip: said["gzip"] != "", Boot: said["boot"], Disk: said["disk"], existingDir: said["there"],
 	}
 	if said["writable"] == "" {
-		f.Refused = or(said["refused"], "no file can be made there")
+		f.Refused = cmp.Or(said["refused"], "no file can be made there")
 	}
 	f.GPUs, _ = strconv.Atoi(said["nvidia"])
 	if free, err := strconv.ParseInt(said["free"], 10, 64); err == nil {
@@ -134,11 +135,4 @@ func parseFacts(text string, now time.Time) *Facts {
 		return nil
 	}
 	return f
-}
-
-func or(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }

@@ -29,10 +29,10 @@ func readSpecs(lines []string) []spec {
 	return all
 }
 
-// devices are the names that the toolkit finds in the specifications: "0", "GPU-…", "MIG-…", "0:1", "all".
-func (h *host) devices() []string {
+// cdiNames are the names that the toolkit finds in the specifications: "0", "GPU-…", "MIG-…", "0:1", "all".
+func (h *host) cdiNames() []string {
 	var all []string
-	for _, line := range h.part["devices"] {
+	for _, line := range h.sections["devices"] {
 		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "nvidia.com/gpu="); ok {
 			all = append(all, name)
 		}
@@ -40,13 +40,13 @@ func (h *host) devices() []string {
 	return all
 }
 
-// judgeCDI says whether the specifications fit the driver, the GPUs and the engine.
-func judgeCDI(h host, _ Options) Finding {
-	if f, ok := h.without(); ok {
+// checkCDI says whether the specifications fit the driver, the GPUs and the engine.
+func checkCDI(h host, _ Options) Finding {
+	if f, ok := h.notNeeded(); ok {
 		return f
 	}
 	switch {
-	case h.toolkit() == "":
+	case h.toolkitVersion() == "":
 		return Finding{Verdict: Skip, Note: "the toolkit is not installed yet"}
 	case len(h.specs) == 0:
 		return Finding{Verdict: Fix, Cause: "there is no CDI specification of the GPUs"}
@@ -54,15 +54,15 @@ func judgeCDI(h host, _ Options) Finding {
 		return Finding{Verdict: Fix, Cause: "the CDI specification is not rewritten after a driver update"}
 	case h.stale():
 		return Finding{Verdict: Fix, Cause: "the CDI specification is older than the driver"}
-	case len(h.unnamed()) > 0:
-		return Finding{Verdict: Fix, Cause: "the CDI specification does not name " + strings.Join(h.unnamed(), ", ")}
+	case len(h.missingFromSpecs()) > 0:
+		return Finding{Verdict: Fix, Cause: "the CDI specification does not name " + strings.Join(h.missingFromSpecs(), ", ")}
 	}
-	return h.fits()
+	return h.checkSpecs()
 }
 
-// fits looks for what no refresh would change.
-func (h *host) fits() Finding {
-	f := Finding{Verdict: OK, Note: fmt.Sprintf("CDI %s names %s", h.specs[0].version, count(len(h.listed), "device"))}
+// checkSpecs looks for what no refresh would change.
+func (h *host) checkSpecs() Finding {
+	f := Finding{Verdict: OK, Note: fmt.Sprintf("CDI %s names %s", h.specs[0].version, count(len(h.devices), "device"))}
 	for _, s := range h.specs {
 		if !older(s.version, "0.7.0") && older(h.info.ServerVersion, "26.1") {
 			f.Verdict, f.Cause = Warn, fmt.Sprintf("Docker %s does not understand the CDI %s of %s; its containers get GPUs through the runtime", h.info.ServerVersion, s.version, s.path)
@@ -78,7 +78,7 @@ func (h *host) fits() Finding {
 
 // refreshOff reports a toolkit with units that keep the specification fresh, but are not enabled.
 func (h *host) refreshOff() bool {
-	if older(h.toolkit(), "1.18") || !h.systemd {
+	if older(h.toolkitVersion(), "1.18") || !h.systemd {
 		return false
 	}
 	return h.value("units", "nvidia-cdi-refresh.path") == "disabled" || h.value("units", "nvidia-cdi-refresh.service") == "disabled"
@@ -90,17 +90,17 @@ func (h *host) stale() bool {
 	return err == nil && !slices.ContainsFunc(h.specs, func(s spec) bool { return s.written >= changed })
 }
 
-// unnamed lists what nvidia-smi knows and the specifications do not. A GPU cut into MIG devices goes by those. Old
+// missingFromSpecs lists what nvidia-smi knows and the specifications do not. A GPU cut into MIG devices goes by those. Old
 // specifications name devices by index alone, so that only their number can be compared.
-func (h *host) unnamed() []string {
-	names := h.devices()
+func (h *host) missingFromSpecs() []string {
+	names := h.cdiNames()
 	if h.wsl && slices.Contains(names, "all") {
 		return nil // WSL2 has one device file for all its GPUs
 	}
 	byUUID := slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, "-") })
 	var missing []string
-	for i, g := range h.listed {
-		whole := !g.part && i+1 < len(h.listed) && h.listed[i+1].part
+	for i, g := range h.devices {
+		whole := !g.mig && i+1 < len(h.devices) && h.devices[i+1].mig
 		if whole || slices.Contains(names, g.uuid) || (!byUUID && i < len(names)) {
 			continue
 		}
@@ -113,21 +113,21 @@ func fixCDI(host, Options) (string, map[string]string) { return cdiProgram, nil 
 
 // namesUUIDs reports specifications by which a device can be had by its UUID, as tasks ask for it.
 func (h *host) namesUUIDs() bool {
-	names := h.devices()
-	return slices.ContainsFunc(h.listed, func(g listed) bool { return slices.Contains(names, g.uuid) })
+	names := h.cdiNames()
+	return slices.ContainsFunc(h.devices, func(g smiDevice) bool { return slices.Contains(names, g.uuid) })
 }
 
 // injection is how containers get their GPUs on this machine.
 func (h *host) injection() string {
-	inFile, known := h.registered()
-	fresh := len(h.specs) > 0 && len(h.unnamed()) == 0 && !h.stale()
+	inFile, known := h.runtimeRegistered()
+	fresh := len(h.specs) > 0 && len(h.missingFromSpecs()) == 0 && !h.stale()
 	understood := !slices.ContainsFunc(h.specs, func(s spec) bool { return !older(s.version, "0.7.0") && older(h.info.ServerVersion, "26.1") })
 	switch {
-	case !h.works() || h.toolkit() == "":
+	case !h.driverWorks() || h.toolkitVersion() == "":
 		return "none"
 	case h.hasCDI() && fresh && understood && h.namesUUIDs():
 		return "cdi"
-	case h.engine == serving && inFile && known:
+	case h.engine == engineDocker && inFile && known:
 		return "runtime"
 	}
 	return "none"

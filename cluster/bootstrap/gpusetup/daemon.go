@@ -33,18 +33,18 @@ func parseDaemon(text string) daemon {
 	return d
 }
 
-// registered reports a runtime "nvidia" that the file has, and that the server knows.
-func (h *host) registered() (inFile, known bool) {
+// runtimeRegistered reports a runtime "nvidia" that the file has, and that the server knows.
+func (h *host) runtimeRegistered() (inFile, known bool) {
 	const program = "nvidia-container-runtime"
 	return path.Base(h.daemon.Runtimes["nvidia"].Path) == program, path.Base(h.info.Runtimes["nvidia"].Path) == program
 }
 
-// judgeConfigure says whether Docker knows the toolkit.
-func judgeConfigure(h host, o Options) Finding {
-	if f, ok := h.without(); ok {
+// checkConfiguration says whether Docker knows the toolkit.
+func checkConfiguration(h host, o Options) Finding {
+	if f, ok := h.notNeeded(); ok {
 		return f
 	}
-	inFile, known := h.registered()
+	inFile, known := h.runtimeRegistered()
 	switch {
 	case h.daemon.problem != "":
 		return Finding{Verdict: Stop, Cause: "/etc/docker/daemon.json is not valid (" + h.daemon.problem + "); Docker would not start with it again", Cure: "correct the file, or move it away"}
@@ -53,7 +53,7 @@ func judgeConfigure(h host, o Options) Finding {
 	case !h.systemd:
 		return Finding{Verdict: Stop, Cause: "Docker does not know the NVIDIA runtime, and is not run by systemd, so that gpu-setup cannot restart it",
 			Cure: "run nvidia-ctk runtime configure --runtime=docker as root, and restart Docker"}
-	case h.held(o):
+	case h.restartBlocked(o):
 		return Finding{Verdict: Stop, Cause: fmt.Sprintf("Docker must be restarted to know the NVIDIA runtime, which would end its %s", count(h.info.ContainersRunning, "running container")),
 			Cure: "stop the containers, or turn live-restore on in Docker, or allow the restart; then run gpu-setup again"}
 	case inFile:
@@ -62,13 +62,13 @@ func judgeConfigure(h host, o Options) Finding {
 	return Finding{Verdict: Fix, Cause: "Docker does not know the NVIDIA runtime"}
 }
 
-// held reports containers that a restart of Docker would end, without leave to do so.
-func (h *host) held(o Options) bool {
+// restartBlocked reports containers that a restart of Docker would end, without leave to do so.
+func (h *host) restartBlocked(o Options) bool {
 	return h.info.ContainersRunning > 0 && !h.info.LiveRestoreEnabled && !o.RestartDocker
 }
 
-// fixConfigure restarts Docker; the program looks once more for containers, which may have begun in the meantime.
-func fixConfigure(h host, o Options) (string, map[string]string) {
+// fixConfiguration restarts Docker; the program looks once more for containers, which may have begun in the meantime.
+func fixConfiguration(h host, o Options) (string, map[string]string) {
 	vars := map[string]string{"HOW": "restart", "FORCE": "0"}
 	if o.RestartDocker || h.info.LiveRestoreEnabled {
 		vars["FORCE"] = "1"

@@ -7,36 +7,36 @@ import (
 )
 
 func (h *host) readDriver() {
-	for _, line := range h.part["hardware"] {
+	for _, line := range h.sections["hardware"] {
 		f := strings.Fields(line)
 		// class 03 is a display: 0300 VGA, 0302 3D. Others of NVIDIA's functions are sound, USB and bridges.
 		if len(f) >= 3 && strings.HasPrefix(f[1], "0x03") {
 			h.cards = append(h.cards, card{slot: f[0], device: f[2], driver: strings.Join(f[3:], " ")})
 		}
 	}
-	for _, m := range h.part["modules"] {
-		h.nouveau, h.loaded = h.nouveau || m == "nouveau", h.loaded || m == "nvidia"
+	for _, m := range h.sections["modules"] {
+		h.nouveau, h.moduleLoaded = h.nouveau || m == "nouveau", h.moduleLoaded || m == "nvidia"
 	}
-	h.running = runningVersion(h.text("driver"))
+	h.moduleVersion = runningVersion(h.text("driver"))
 	h.readSMI()
 }
 
 // readSMI reads the answers of nvidia-smi, which complains on standard output.
 func (h *host) readSMI() {
-	lines := h.part["smi"]
-	h.smiThere = len(lines) > 0
+	lines := h.sections["smi"]
+	h.smiInstalled = len(lines) > 0
 	for _, line := range lines {
-		if g, ok := parseListed(line); ok {
-			h.listed = append(h.listed, g)
+		if g, ok := parseSMIDevice(line); ok {
+			h.devices = append(h.devices, g)
 		}
 	}
-	if h.smiThere && (lines[len(lines)-1] != "exit 0" || len(h.listed) == 0) {
-		h.smi = strings.TrimSpace(strings.Join(lines[:len(lines)-1], ". "))
-		if h.smi == "" {
-			h.smi = "no answer"
+	if h.smiInstalled && (lines[len(lines)-1] != "exit 0" || len(h.devices) == 0) {
+		h.smiError = strings.TrimSpace(strings.Join(lines[:len(lines)-1], ". "))
+		if h.smiError == "" {
+			h.smiError = "no answer"
 		}
 	}
-	for _, line := range h.part["gpus"] {
+	for _, line := range h.sections["gpus"] {
 		if g, ok := parseGPU(line); ok {
 			h.gpus = append(h.gpus, g)
 		}
@@ -52,13 +52,13 @@ func runningVersion(text string) string {
 	return m[1]
 }
 
-// parseListed reads "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-…)" and "  MIG 1g.5gb     Device  0: (UUID: MIG-…)".
-func parseListed(line string) (listed, bool) {
+// parseSMIDevice reads "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-…)" and "  MIG 1g.5gb     Device  0: (UUID: MIG-…)".
+func parseSMIDevice(line string) (smiDevice, bool) {
 	m := regexp.MustCompile(`^(\s*MIG \S+|GPU \d+: (.*)) .*\(UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)\)`).FindStringSubmatch(line + " ")
 	if m == nil {
-		return listed{}, false
+		return smiDevice{}, false
 	}
-	return listed{uuid: m[3], model: strings.TrimSpace(m[2]), part: strings.HasPrefix(m[3], "MIG-")}, true
+	return smiDevice{uuid: m[3], model: strings.TrimSpace(m[2]), mig: strings.HasPrefix(m[3], "MIG-")}, true
 }
 
 func parseGPU(line string) (GPU, bool) {
@@ -72,30 +72,30 @@ func parseGPU(line string) (GPU, bool) {
 	return GPU{Index: f[0], UUID: f[1], Model: f[2], Memory: f[3], MIG: f[4], Compute: f[5]}, true
 }
 
-// judgeHardware says whether there is a GPU at all.
-func judgeHardware(h host, _ Options) Finding {
+// checkHardware says whether there is a GPU at all.
+func checkHardware(h host, _ Options) Finding {
 	switch {
 	case h.tegra:
 		return Finding{Verdict: OK, Note: "an NVIDIA Tegra, whose GPU is not on the PCI bus"}
-	case h.bare() && (h.running != "" || h.smiThere):
+	case h.hasNoGPU() && (h.moduleVersion != "" || h.smiInstalled):
 		return Finding{Verdict: Warn, Note: "no GPU: the node works as a CPU node",
 			Cause: "an NVIDIA driver is installed, but there is no NVIDIA GPU", Cure: "check that the card is seated and passed to this machine, or remove the driver"}
-	case h.bare():
+	case h.hasNoGPU():
 		return Finding{Verdict: OK, Note: "no GPU: the node works as a CPU node"}
 	case len(h.cards) == 0:
-		return Finding{Verdict: OK, Note: fmt.Sprintf("%s, not on a PCI bus of this machine", count(len(h.whole()), "NVIDIA GPU"))}
-	case h.works() && !h.container && len(h.whole()) < len(h.cards):
-		return Finding{Verdict: Warn, Cause: fmt.Sprintf("%s on the PCI bus, but nvidia-smi lists %d", count(len(h.cards), "NVIDIA GPU"), len(h.whole())),
+		return Finding{Verdict: OK, Note: fmt.Sprintf("%s, not on a PCI bus of this machine", count(len(h.wholeGPUs()), "NVIDIA GPU"))}
+	case h.driverWorks() && !h.container && len(h.wholeGPUs()) < len(h.cards):
+		return Finding{Verdict: Warn, Cause: fmt.Sprintf("%s on the PCI bus, but nvidia-smi lists %d", count(len(h.cards), "NVIDIA GPU"), len(h.wholeGPUs())),
 			Cure: "look for Xid and NVRM in the kernel's log (dmesg); a GPU that fell off the bus comes back with a restart of the machine"}
 	}
 	return Finding{Verdict: OK, Note: count(len(h.cards), "NVIDIA GPU")}
 }
 
-// whole lists the GPUs without their parts.
-func (h *host) whole() []listed {
-	var all []listed
-	for _, g := range h.listed {
-		if !g.part {
+// wholeGPUs lists the GPUs without their parts.
+func (h *host) wholeGPUs() []smiDevice {
+	var all []smiDevice
+	for _, g := range h.devices {
+		if !g.mig {
 			all = append(all, g)
 		}
 	}
@@ -109,35 +109,35 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// judgeDriver says whether the driver works, and why it does not.
-func judgeDriver(h host, o Options) Finding {
+// checkDriver says whether the driver works, and why it does not.
+func checkDriver(h host, o Options) Finding {
 	reboot := Finding{Verdict: Stop, Cure: "drain the node and restart the machine, or run gpu-setup again with leave to do it"}
 	if o.Reboot && !h.container && !h.wsl {
 		reboot.Verdict = Fix
 	}
 	switch {
-	case h.works():
-		return h.working()
+	case h.driverWorks():
+		return h.driverFinding()
 	case h.container:
 		return Finding{Verdict: Stop, Cause: "this machine is a container, and the GPUs of its host were not given to it",
 			Cure: "start the container with GPUs (docker run --gpus all), or run gpu-setup on its host; until then the node works as a CPU node"}
 	case h.wsl:
 		return Finding{Verdict: Stop, Cause: "this is WSL2, and nvidia-smi does not work in it", Cure: "install the NVIDIA driver in Windows, none in WSL2, and run wsl --shutdown"}
-	case strings.Contains(strings.ToLower(h.smi), "version mismatch"):
-		reboot.Cause = "the NVIDIA driver was updated under its running kernel module" + of(h.running)
+	case strings.Contains(strings.ToLower(h.smiError), "version mismatch"):
+		reboot.Cause = "the NVIDIA driver was updated under its running kernel module" + parenthesized(h.moduleVersion)
 		return reboot
 	case h.nouveau:
 		return h.nouveauLoaded(reboot)
-	case h.running == "":
+	case h.moduleVersion == "":
 		return h.notLoaded(reboot)
-	case !h.smiThere:
-		return Finding{Verdict: Stop, Cause: "the kernel module of the NVIDIA driver runs" + of(h.running) + ", but nvidia-smi is not there",
-			Cure: "install the programs of the same driver (Ubuntu: nvidia-utils-" + major(h.running) + "; Debian: nvidia-smi)"}
+	case !h.smiInstalled:
+		return Finding{Verdict: Stop, Cause: "the kernel module of the NVIDIA driver runs" + parenthesized(h.moduleVersion) + ", but nvidia-smi is not there",
+			Cure: "install the programs of the same driver (Ubuntu: nvidia-utils-" + major(h.moduleVersion) + "; Debian: nvidia-smi)"}
 	}
-	return Finding{Verdict: Stop, Cause: "nvidia-smi says: " + h.smi, Cure: "look for Xid and NVRM in the kernel's log (dmesg), and restart the machine"}
+	return Finding{Verdict: Stop, Cause: "nvidia-smi says: " + h.smiError, Cure: "look for Xid and NVRM in the kernel's log (dmesg), and restart the machine"}
 }
 
-func of(version string) string {
+func parenthesized(version string) string {
 	if version == "" {
 		return ""
 	}
@@ -146,12 +146,12 @@ func of(version string) string {
 
 func major(version string) string { first, _, _ := strings.Cut(version, "."); return first }
 
-// working describes a driver that serves programs.
-func (h *host) working() Finding {
-	f := Finding{Verdict: OK, Note: fmt.Sprintf("driver %s, %s", h.driver(), count(len(h.whole()), "GPU"))}
+// driverFinding describes a driver that serves programs.
+func (h *host) driverFinding() Finding {
+	f := Finding{Verdict: OK, Note: fmt.Sprintf("driver %s, %s", h.driver(), count(len(h.wholeGPUs()), "GPU"))}
 	packages := h.text("reboot")
-	if installed := h.value("module", "version"); strings.Contains(packages, "nvidia") || (installed != "" && h.running != "" && installed != h.running) {
-		f.Verdict, f.Cause = Warn, fmt.Sprintf("driver %s runs, and another one%s waits for a restart of the machine", h.driver(), of(installed))
+	if installed := h.value("module", "version"); strings.Contains(packages, "nvidia") || (installed != "" && h.moduleVersion != "" && installed != h.moduleVersion) {
+		f.Verdict, f.Cause = Warn, fmt.Sprintf("driver %s runs, and another one%s waits for a restart of the machine", h.driver(), parenthesized(installed))
 		f.Cure = "drain the node and restart the machine soon: programs that start may already meet the new library"
 	}
 	return f
@@ -159,10 +159,10 @@ func (h *host) working() Finding {
 
 // driver is the version that runs; nvidia-smi tells it where there is no /proc/driver (WSL2).
 func (h *host) driver() string {
-	if h.running != "" {
-		return h.running
+	if h.moduleVersion != "" {
+		return h.moduleVersion
 	}
-	for _, line := range h.part["gpus"] {
+	for _, line := range h.sections["gpus"] {
 		if f := strings.Split(line, ","); len(f) >= 7 {
 			return strings.TrimSpace(f[6])
 		}
@@ -182,13 +182,13 @@ func (h *host) nouveauLoaded(reboot Finding) Finding {
 func (h *host) notLoaded(reboot Finding) Finding {
 	installed := h.value("module", "filename") != ""
 	switch {
-	case installed && h.secure() && h.value("module", "signer") == "":
+	case installed && h.secureBoot() && h.value("module", "signer") == "":
 		return Finding{Verdict: Stop, Cause: "Secure Boot is on, and the kernel module of the NVIDIA driver is not signed, so that it cannot be loaded",
 			Cure: "install signed modules (Ubuntu: linux-modules-nvidia-…), or enrol the key that DKMS signs with (mokutil --import /var/lib/dkms/mok.pub, then restart)"}
-	case installed && len(h.part["reboot"]) > 0:
+	case installed && len(h.sections["reboot"]) > 0:
 		reboot.Cause = "the NVIDIA driver is installed, but waits for a restart of the machine"
 		return reboot
-	case installed && h.loaded:
+	case installed && h.moduleLoaded:
 		return Finding{Verdict: Stop, Cause: "the kernel module of the NVIDIA driver is loaded, but does not run", Cure: "look for NVRM in the kernel's log (dmesg)"}
 	case installed:
 		return Finding{Verdict: Stop, Cause: "the NVIDIA driver is installed, but its kernel module is not loaded", Cure: "run modprobe nvidia as root and read what it says; dmesg says more"}
@@ -200,14 +200,14 @@ func (h *host) notLoaded(reboot Finding) Finding {
 
 func (h *host) notBuilt() Finding {
 	f := Finding{Verdict: Stop, Cause: "the NVIDIA driver's module was not built for this kernel, " + h.kernel, Cure: "run dkms autoinstall as root and read what it says"}
-	if len(h.part["headers"]) == 0 {
+	if len(h.sections["headers"]) == 0 {
 		f.Cause += ", whose headers are missing"
 		f.Cure = "install linux-headers-" + h.kernel + ", then run dkms autoinstall as root"
 	}
 	return f
 }
 
-func (h *host) secure() bool { return strings.Contains(h.text("secureboot"), "SecureBoot enabled") }
+func (h *host) secureBoot() bool { return strings.Contains(h.text("secureboot"), "SecureBoot enabled") }
 
 func noDriver(cause string) Finding {
 	return Finding{Verdict: Stop, Cause: cause,

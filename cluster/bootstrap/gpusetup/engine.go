@@ -10,16 +10,16 @@ import (
 type engine string
 
 const (
-	absent   engine = ""         // no container engine that we know
-	serving  engine = "docker"   // a Docker server of this machine, with its usual configuration file
-	snap     engine = "snap"     // Docker from the snap store
-	desktop  engine = "desktop"  // Docker Desktop: the server is in a virtual machine
-	rootless engine = "rootless" // a server of one user
-	podman   engine = "podman"   // Podman under Docker's name
-	client   engine = "client"   // Docker's client alone
-	silent   engine = "silent"   // a server is installed, but does not answer
-	remote   engine = "remote"   // the client is told to use a server elsewhere
-	refused  engine = "refused"  // the server may not be asked by this user
+	engineNone     engine = ""         // no container engine that we know
+	engineDocker   engine = "docker"   // a Docker server of this machine, with its usual configuration file
+	engineSnap     engine = "snap"     // Docker from the snap store
+	engineDesktop  engine = "desktop"  // Docker Desktop: the server is in a virtual machine
+	engineRootless engine = "rootless" // a server of one user
+	enginePodman   engine = "podman"   // Podman under Docker's name
+	engineClient   engine = "client"   // Docker's client alone
+	engineSilent   engine = "silent"   // a server is installed, but does not answer
+	engineRemote   engine = "remote"   // the client is told to use a server elsewhere
+	engineRefused  engine = "refused"  // the server may not be asked by this user
 )
 
 // info is what matters in the answer of docker info.
@@ -41,56 +41,56 @@ func (h *host) readDocker() {
 	path := h.value("docker", "path")
 	known := json.Unmarshal([]byte(h.text("info")), &h.info) == nil
 	says := strings.ToLower(h.value("docker", "says"))
-	h.engine = h.which(path, says, known)
+	h.engine = h.detectEngine(path, says, known)
 	h.daemon = parseDaemon(h.text("daemon"))
 }
 
-// which finds out what docker is on this machine.
-func (h *host) which(path, says string, known bool) engine {
+// detectEngine finds out what docker is on this machine.
+func (h *host) detectEngine(path, says string, known bool) engine {
 	server := h.info.ServerVersion != ""
 	switch {
 	case path == "":
-		return absent
+		return engineNone
 	case strings.Contains(says, "podman") || strings.HasSuffix(path, "/podman") || len(h.info.Host) > 0:
-		return podman
+		return enginePodman
 	case strings.Contains(path, "/snap/") || strings.HasPrefix(h.value("docker", "called"), "/snap/") || strings.HasSuffix(path, "/snap"):
-		return snap
+		return engineSnap
 	case h.info.OperatingSystem == "Docker Desktop":
-		return desktop
+		return engineDesktop
 	case strings.Contains(strings.Join(h.info.SecurityOptions, " "), "rootless"):
-		return rootless
-	case elsewhere(h.value("docker", "host")):
-		return remote
+		return engineRootless
+	case isRemote(h.value("docker", "host")):
+		return engineRemote
 	case known && server:
-		return serving
+		return engineDocker
 	case strings.Contains(h.complaint(), "permission denied"):
-		return refused
+		return engineRefused
 	case h.value("docker", "server") == "yes":
-		return silent
+		return engineSilent
 	}
-	return client
+	return engineClient
 }
 
-func elsewhere(address string) bool {
+func isRemote(address string) bool {
 	return address != "" && !strings.HasPrefix(address, "unix://")
 }
 
-// judgeEngine says whether containers can be had, and what would keep the toolkit from them.
-func judgeEngine(h host, _ Options) Finding {
+// checkEngine says whether containers can be had, and what would keep the toolkit from them.
+func checkEngine(h host, _ Options) Finding {
 	plain := "; tasks run as plain processes"
 	switch h.engine {
-	case absent:
+	case engineNone:
 		return Finding{Verdict: OK, Note: "no container engine" + plain}
-	case client:
+	case engineClient:
 		return Finding{Verdict: OK, Note: "Docker's client, but no server" + plain}
-	case remote:
+	case engineRemote:
 		return Finding{Verdict: Warn, Note: "no Docker server of this machine is used" + plain, Cause: "DOCKER_HOST names a server elsewhere: " + h.value("docker", "host"),
 			Cure: "unset DOCKER_HOST in the start-up files of this user to use the Docker of this machine"}
-	case podman:
+	case enginePodman:
 		return Finding{Verdict: Warn, Note: "Podman", Cause: "docker is Podman here, which this command does not set up; from version 5.4 on its service gives GPUs to containers by CDI",
 			Cure: "nothing, if only processes use GPUs; else run nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, or install Docker in place of podman-docker"}
 	}
-	if f, ok := h.unusable(); ok {
+	if f, ok := h.engineProblem(); ok {
 		return f
 	}
 	f := Finding{Verdict: OK, Note: fmt.Sprintf("Docker %s, %s running", h.info.ServerVersion, count(h.info.ContainersRunning, "container"))}
@@ -100,24 +100,24 @@ func judgeEngine(h host, _ Options) Finding {
 	return f
 }
 
-// unusable names the kinds of Docker whose configuration is not ours to write.
-func (h *host) unusable() (Finding, bool) {
+// engineProblem names the kinds of Docker whose configuration is not ours to write.
+func (h *host) engineProblem() (Finding, bool) {
 	f := Finding{Verdict: Stop}
 	switch h.engine {
-	case snap:
+	case engineSnap:
 		f.Cause = "Docker comes from the snap store, where it is shut off from the toolkit"
 		f.Cure = "remove the snap (snap remove docker) and install Docker from docker.com or the distribution"
-	case desktop:
+	case engineDesktop:
 		f.Cause = "this is Docker Desktop, whose server runs in a virtual machine without the GPUs"
 		f.Cure = "install Docker Engine instead, or use Docker Desktop on Windows with WSL2"
-	case rootless:
+	case engineRootless:
 		f.Cause = "Docker runs rootless, and its configuration belongs to its user"
 		f.Cure = `as that user, with the toolkit installed, run nvidia-ctk runtime configure --runtime=docker --config="$HOME/.config/docker/daemon.json" ` +
 			`and systemctl --user restart docker; as root, nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place`
-	case refused:
+	case engineRefused:
 		f.Cause = "the user " + h.user + " may not talk to Docker, and cannot become root without a password"
 		f.Cure = "add the user to the group docker, or log in as root for this once"
-	case silent:
+	case engineSilent:
 		f.Cause = "Docker is installed, but its server does not answer" + because(h.complaint())
 		f.Cure = "start it (systemctl start docker) and read its log (journalctl -u docker)"
 	default:
@@ -142,8 +142,8 @@ func because(complaint string) string {
 }
 
 // withDocker tells a machine where the toolkit has something to do.
-func (h *host) withDocker() bool { return h.engine == serving }
+func (h *host) withDocker() bool { return h.engine == engineDocker }
 
 // hasCDI reports an engine that takes CDI devices: since 28.2 always, and since 25 where it was turned on. Only engines that
 // have it on tell where they look for specifications.
-func (h *host) hasCDI() bool { return h.engine == serving && len(h.info.CDISpecDirs) > 0 }
+func (h *host) hasCDI() bool { return h.engine == engineDocker && len(h.info.CDISpecDirs) > 0 }

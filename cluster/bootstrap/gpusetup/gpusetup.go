@@ -28,11 +28,11 @@ type Options struct {
 	LockWait      time.Duration // how long to wait for another installation to end; 0 for five minutes
 
 	now   func() time.Time // the clock that the machine's is compared with; time.Now when nil
-	place place
+	hooks testHooks
 }
 
-// place moves a machine's files elsewhere, for tests.
-type place struct{ root, prelude, pause string }
+// testHooks moves a machine's files elsewhere, for tests.
+type testHooks struct{ root, prelude, pause string }
 
 // Verdict is what a judge says.
 type Verdict string

@@ -10,7 +10,7 @@ import (
 type host struct {
 	complete bool
 	lines    int
-	part     map[string][]string // section to its lines
+	sections map[string][]string // section to its lines
 
 	uid, user, root, arch, kernel       string
 	id, name, release                   string // of the system
@@ -19,11 +19,11 @@ type host struct {
 	clock                               time.Time
 	skew                                time.Duration
 	cards                               []card
-	nouveau, loaded                     bool
-	running                             string // version of the module that runs
-	listed                              []listed
-	smi                                 string // complaint of nvidia-smi, "" when it works
-	smiThere                            bool
+	nouveau, moduleLoaded               bool
+	moduleVersion                       string // version of the module that runs
+	devices                             []smiDevice
+	smiError                            string // complaint of nvidia-smi, "" when it works
+	smiInstalled                        bool
 	gpus                                []GPU
 	engine                              engine
 	info                                info
@@ -35,15 +35,15 @@ type host struct {
 // card is an NVIDIA graphics card on the PCI bus.
 type card struct{ slot, device, driver string }
 
-// listed is a GPU, or a part of one, as nvidia-smi -L names it.
-type listed struct {
+// cdiNames is a GPU, or a part of one, as nvidia-smi -L names it.
+type smiDevice struct {
 	uuid, model string
-	part        bool // a MIG device
+	mig         bool // a MIG device
 }
 
 // parse reads the probe's text. Anything may be missing or mutilated.
 func parse(text string) host {
-	h := host{part: map[string][]string{}}
+	h := host{sections: map[string][]string{}}
 	name := ""
 	for line := range strings.SplitSeq(text, "\n") {
 		h.lines++
@@ -53,20 +53,20 @@ func parse(text string) host {
 		case strings.HasPrefix(line, "="):
 			name = line[1:]
 		case strings.HasPrefix(line, " "):
-			h.part[name] = append(h.part[name], strings.TrimRight(line[1:], "\r"))
+			h.sections[name] = append(h.sections[name], strings.TrimRight(line[1:], "\r"))
 		}
 	}
 	h.readSystem()
 	h.readDriver()
 	h.readDocker()
 	h.readPackages()
-	h.specs = readSpecs(h.part["specs"])
+	h.specs = readSpecs(h.sections["specs"])
 	return h
 }
 
 // value gives the rest of the line of a section that begins with a word.
 func (h *host) value(section, word string) string {
-	for _, line := range h.part[section] {
+	for _, line := range h.sections[section] {
 		if first, rest, _ := strings.Cut(line, " "); first == word {
 			return strings.TrimSpace(rest)
 		}
@@ -74,7 +74,7 @@ func (h *host) value(section, word string) string {
 	return ""
 }
 
-func (h *host) text(section string) string { return strings.Join(h.part[section], "\n") }
+func (h *host) text(section string) string { return strings.Join(h.sections[section], "\n") }
 
 func (h *host) readSystem() {
 	h.uid, h.user, h.root = h.value("access", "uid"), h.value("access", "user"), h.value("access", "root")
@@ -85,7 +85,7 @@ func (h *host) readSystem() {
 	has := func(word string) bool { return h.value("platform", word) == "yes" }
 	h.wsl, h.tegra, h.container, h.apt, h.systemd = has("wsl"), has("tegra"), has("container"), has("apt"), has("systemd")
 	os := map[string]string{}
-	for _, line := range h.part["os"] {
+	for _, line := range h.sections["os"] {
 		if key, value, ok := strings.Cut(line, "="); ok {
 			os[key] = strings.Trim(strings.TrimSpace(value), `"'`)
 		}
@@ -95,7 +95,7 @@ func (h *host) readSystem() {
 
 func (h *host) readPackages() {
 	h.packages = map[string]string{}
-	for _, line := range h.part["packages"] {
+	for _, line := range h.sections["packages"] {
 		// "ii |nvidia-container-toolkit|1.17.8-1": desired and actual state, then an error flag or a space
 		f := strings.Split(line, "|")
 		if len(f) == 3 && len(f[0]) >= 2 && f[0][1] == 'i' {
@@ -104,10 +104,10 @@ func (h *host) readPackages() {
 	}
 }
 
-// bare reports a machine without any GPU that its programs could use or come to use.
-func (h *host) bare() bool {
-	return len(h.cards) == 0 && len(h.listed) == 0 && !h.tegra
+// hasNoGPU reports a machine without any GPU that its programs could use or come to use.
+func (h *host) hasNoGPU() bool {
+	return len(h.cards) == 0 && len(h.devices) == 0 && !h.tegra
 }
 
-// works reports a driver that serves programs.
-func (h *host) works() bool { return h.smi == "" && len(h.listed) > 0 }
+// driverWorks reports a driver that serves programs.
+func (h *host) driverWorks() bool { return h.smiError == "" && len(h.devices) > 0 }

@@ -13,8 +13,8 @@ const (
 	minSpace = 1 << 20          // KiB: four packages and a small image
 )
 
-// judgeAccess says whether this user can change the machine, and whether its clock is right.
-func judgeAccess(h host, o Options) Finding {
+// checkAccess says whether this user can change the machine, and whether its clock is right.
+func checkAccess(h host, o Options) Finding {
 	switch {
 	case h.root == "no":
 		return Finding{Verdict: Warn, Cause: "the user " + h.user + " cannot become root without a password, so that nothing can be fixed",
@@ -41,8 +41,8 @@ func (h *host) space() int {
 	return -1
 }
 
-// judgePlatform says whether the toolkit can be installed by us on this system.
-func judgePlatform(h host, _ Options) Finding {
+// checkPlatform says whether the toolkit can be installed by us on this system.
+func checkPlatform(h host, _ Options) Finding {
 	switch {
 	case h.container:
 		return Finding{Verdict: Warn, Note: h.system(), Cause: "this machine is a container: its driver and its toolkit are its host's",

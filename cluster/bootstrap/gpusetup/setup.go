@@ -15,15 +15,15 @@ func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Re
 	if tell == nil {
 		tell = func(Step) {}
 	}
-	s := &setup{m: m, o: o.filled(), tell: tell, report: Report{DryRun: o.DryRun}}
-	if err := s.look(ctx); err != nil {
+	s := &setup{m: m, o: o.withDefaults(), tell: tell, report: Report{DryRun: o.DryRun}}
+	if err := s.probe(ctx); err != nil {
 		return s.report, err
 	}
 	for _, c := range table() {
 		if err := s.check(ctx, c); err != nil {
 			return s.report, err
 		}
-		if s.over {
+		if s.finished {
 			break
 		}
 	}
@@ -31,13 +31,13 @@ func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Re
 	return s.report, nil
 }
 
-// filled gives the options with their defaults; Version stays "" where anything recent will do.
-func (o Options) filled() Options {
+// withDefaults gives the options with their defaults; Version stays "" where anything recent will do.
+func (o Options) withDefaults() Options {
 	o.Sudo = cmp.Or(o.Sudo, "sudo -n")
 	o.Image = cmp.Or(o.Image, DefaultImage)
 	o.Site = cmp.Or(o.Site, "https://nvidia.github.io/libnvidia-container")
 	o.LockWait = cmp.Or(o.LockWait, 5*time.Minute)
-	o.place.pause = cmp.Or(o.place.pause, "0.5")
+	o.hooks.pause = cmp.Or(o.hooks.pause, "0.5")
 	if o.now == nil {
 		o.now = time.Now
 	}
@@ -46,19 +46,19 @@ func (o Options) filled() Options {
 
 // setup is one run on one machine.
 type setup struct {
-	m       shell.Machine
-	o       Options
-	h       host // what the last probe found
-	tell    func(Step)
-	report  Report
-	stopped bool // a check said Stop: no fix from here on
-	pending bool // a dry run found something to fix
-	over    bool // no further check makes sense
-	reboot  bool
+	m            shell.Machine
+	o            Options
+	h            host // what the last probe found
+	tell         func(Step)
+	report       Report
+	fixesStopped bool // a check said Stop: no fix from here on
+	fixPending   bool // a dry run found something to fix
+	finished     bool // no further check makes sense
+	reboot       bool
 }
 
-// look probes the machine.
-func (s *setup) look(ctx context.Context) error {
+// probe probes the machine.
+func (s *setup) probe(ctx context.Context) error {
 	text, err := shell.Output(ctx, s.m, s.o.program(probeProgram, nil), nil)
 	if err != nil {
 		return fmt.Errorf("probe the machine: %w", err)
@@ -73,16 +73,16 @@ func (s *setup) look(ctx context.Context) error {
 
 // check judges one thing, and fixes it where that is possible and allowed.
 func (s *setup) check(ctx context.Context, c check) error {
-	line := Check{Name: c.name, Finding: c.judge(s.h, s.o)}
+	line := Check{Name: c.name, Finding: c.evaluate(s.h, s.o)}
 	var err error
 	if line.Verdict == Fix {
 		line, err = s.fix(ctx, c, line)
 	}
-	if err == nil && line.Verdict != Stop && c.trial != nil && !s.stopped {
-		line, err = s.try(ctx, c, line)
+	if err == nil && line.Verdict != Stop && c.trial != nil && !s.fixesStopped {
+		line, err = s.runTrial(ctx, c, line)
 	}
-	s.stopped = s.stopped || line.Verdict == Stop
-	s.over = s.over || (c.last != nil && c.last(s.h, line.Finding))
+	s.fixesStopped = s.fixesStopped || line.Verdict == Stop
+	s.finished = s.finished || (c.isLast != nil && c.isLast(s.h, line.Finding))
 	s.report.Checks = append(s.report.Checks, line)
 	s.tell(Step{Check: line.Name, Verdict: line.Verdict, Text: cmp.Or(line.Cause, line.Note), Program: line.Program})
 	return err
@@ -91,9 +91,9 @@ func (s *setup) check(ctx context.Context, c check) error {
 // fix runs the fix of a check and judges again.
 func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 	body, vars := c.fix(s.h, s.o)
-	line.Program, line.As = s.o.program(body, vars), s.as()
-	if s.o.DryRun || s.stopped {
-		s.pending = true
+	line.Program, line.As = s.o.program(body, vars), s.sudo()
+	if s.o.DryRun || s.fixesStopped {
+		s.fixPending = true
 		return line, nil
 	}
 	if s.h.root == "no" {
@@ -102,65 +102,65 @@ func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 	}
 	s.tell(Step{Check: c.name, Text: "fixing this: " + line.Cause, Program: line.Program})
 	s.report.Changed = append(s.report.Changed, c.name)
-	said, err := shell.Output(ctx, s.m, s.by(line.As, line.Program), nil)
-	if exit, ok := asExit(err); ok {
-		line.Finding = Finding{Verdict: Stop, Cause: line.Cause + ", and the fix did not work: " + exit.Error(), Cure: cmp.Or(c.cure, triage)}
-		return line, s.look(ctx)
+	said, err := shell.Output(ctx, s.m, s.runAs(line.As, line.Program), nil)
+	if exit, ok := exitError(err); ok {
+		line.Finding = Finding{Verdict: Stop, Cause: line.Cause + ", and the fix did not work: " + exit.Error(), Cure: cmp.Or(c.cure, cureUnknown)}
+		return line, s.probe(ctx)
 	}
 	if err != nil {
 		return line, fmt.Errorf("fix %s: %w", c.name, err)
 	}
 	if c.reboots {
-		s.reboot, s.over = true, true
+		s.reboot, s.finished = true, true
 		line.Finding, line.Fixed = Finding{Verdict: OK, Note: "the machine is rebooting"}, true
 		return line, nil
 	}
-	return s.again(ctx, c, line, said)
+	return s.verify(ctx, c, line, said)
 }
 
-// triage is what to do about a fix that failed, for want of something better.
-const triage = "run the program of this check by hand to see more, put right what it complains of, and run gpu-setup again"
+// cureUnknown is what to do about a fix that failed, for want of something better.
+const cureUnknown = "run the program of this check by hand to see more, put right what it complains of, and run gpu-setup again"
 
-// again probes and judges after a fix.
-func (s *setup) again(ctx context.Context, c check, line Check, said string) (Check, error) {
+// verify probes and judges after a fix.
+func (s *setup) verify(ctx context.Context, c check, line Check, said string) (Check, error) {
 	if said != "" {
 		s.tell(Step{Check: c.name, Text: said})
 	}
-	if err := s.look(ctx); err != nil {
+	if err := s.probe(ctx); err != nil {
 		return line, err
 	}
-	line.Finding = c.judge(s.h, s.o)
+	line.Finding = c.evaluate(s.h, s.o)
 	if line.Verdict == Fix {
-		line.Verdict, line.Cause, line.Cure = Stop, "the fix ended well and changed nothing: "+line.Cause, triage
+		line.Verdict, line.Cause, line.Cure = Stop, "the fix ended well and changed nothing: "+line.Cause, cureUnknown
 	}
 	line.Fixed = line.Verdict != Stop
 	return line, nil
 }
 
-// try runs the trial of a check that is best judged by doing it, and judges what came of it.
-func (s *setup) try(ctx context.Context, c check, line Check) (Check, error) {
+// runTrial runs the trial of a check that is best judged by doing it, and judges what came of it.
+func (s *setup) runTrial(ctx context.Context, c check, line Check) (Check, error) {
 	body, vars, needed := c.trial(s.h, s.o)
 	if !needed {
 		return line, nil
 	}
 	line.Program = s.o.program(body, vars)
 	if s.h.root != "no" {
-		line.As = s.as()
+		line.As = s.sudo()
 	}
 	if s.o.DryRun {
 		line.Finding = Finding{Verdict: Skip, Note: "a dry run starts no containers"}
 		return line, nil
 	}
 	s.tell(Step{Check: c.name, Text: "a trial container", Program: line.Program})
-	text, err := shell.Output(ctx, s.m, s.by(line.As, line.Program), nil)
-	if exit, ok := asExit(err); ok {
-		line.Finding, err = Finding{Verdict: Stop, Cause: "the trial broke off: " + exit.Error(), Cure: triage}, nil
+	text, err := shell.Output(ctx, s.m, s.runAs(line.As, line.Program), nil)
+	if exit, ok := exitError(err); ok {
+		line.Finding, err = Finding{Verdict: Stop, Cause: "the trial broke off: " + exit.Error(), Cure: cureUnknown}, nil
 		return line, err
 	}
 	if err != nil {
 		return line, fmt.Errorf("try %s: %w", c.name, err)
 	}
-	line.Finding = c.tried(s.h, text)
+	line.Finding = c.evaluateTrial(s.h, text)
 	return line, nil
 }
 
@@ -174,13 +174,13 @@ func (s *setup) outcome() Outcome {
 	switch {
 	case s.reboot:
 		return Rebooting
-	case s.h.bare():
+	case s.h.hasNoGPU():
 		return NoGPU
-	case s.stopped:
+	case s.fixesStopped:
 		return Stopped
-	case s.pending:
+	case s.fixPending:
 		return Fixable
-	case s.h.engine == serving && s.report.Facts.Injection != "none":
+	case s.h.engine == engineDocker && s.report.Facts.Injection != "none":
 		return Ready
 	}
 	return Plain

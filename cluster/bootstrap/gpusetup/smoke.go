@@ -1,12 +1,13 @@
 package gpusetup
 
 import (
+	"cmp"
 	"strings"
 )
 
-// judgeSmoke says whether a trial can be made at all.
-func judgeSmoke(h host, o Options) Finding {
-	if f, ok := h.without(); ok {
+// checkSmokeTest says whether a trial can be made at all.
+func checkSmokeTest(h host, o Options) Finding {
+	if f, ok := h.notNeeded(); ok {
 		return f
 	}
 	switch {
@@ -20,33 +21,33 @@ func judgeSmoke(h host, o Options) Finding {
 	return Finding{Verdict: OK}
 }
 
-// trySmoke runs nvidia-smi in a container for each GPU. systemd forgets the devices of containers when it reloads
+// smokeTest runs nvidia-smi in a container for each GPU. systemd forgets the devices of containers when it reloads
 // (nvidia-container-toolkit#48), so that is tried too, but only while nobody else's containers run.
-func trySmoke(h host, o Options) (string, map[string]string, bool) {
-	if judgeSmoke(h, o).Verdict != OK {
+func smokeTest(h host, o Options) (string, map[string]string, bool) {
+	if checkSmokeTest(h, o).Verdict != OK {
 		return "", nil, false
 	}
-	vars := map[string]string{"IMAGE": o.Image, "UUIDS": strings.Join(h.tryable(), " "), "INJECTION": h.injection(), "RELOAD": "0"}
+	vars := map[string]string{"IMAGE": o.Image, "UUIDS": strings.Join(h.testableGPUs(), " "), "INJECTION": h.injection(), "RELOAD": "0"}
 	if h.root != "no" && h.info.ContainersRunning == 0 && h.systemd {
 		vars["RELOAD"] = "1"
 	}
 	return smokeProgram, vars, true
 }
 
-// tryable are the GPUs that are not cut into MIG devices.
-func (h *host) tryable() []string {
+// testableGPUs are the GPUs that are not cut into MIG devices.
+func (h *host) testableGPUs() []string {
 	var all []string
-	for i, g := range h.listed {
-		if !g.part && (i+1 == len(h.listed) || !h.listed[i+1].part) {
+	for i, g := range h.devices {
+		if !g.mig && (i+1 == len(h.devices) || !h.devices[i+1].mig) {
 			all = append(all, g.uuid)
 		}
 	}
 	return all
 }
 
-// judgeTrial reads what the trial saw: "inside UUID WHAT" and "reloaded UUID WHAT" for what nvidia-smi showed in the container
-// of a GPU, before and after systemd reloaded; "start UUID COMPLAINT" for one that did not start.
-func judgeTrial(h host, text string) Finding {
+// evaluateSmokeTest reads what the trial saw: "inside UUID WHAT" and "reloaded UUID WHAT" for what nvidia-smi showed in the container
+// parenthesized a GPU, before and after systemd reloaded; "start UUID COMPLAINT" for one that did not start.
+func evaluateSmokeTest(h host, text string) Finding {
 	seen := map[string]string{}
 	for line := range strings.SplitSeq(text, "\n") {
 		if strings.HasPrefix(line, "image missing") {
@@ -56,31 +57,24 @@ func judgeTrial(h host, text string) Finding {
 			seen[f[0]+" "+f[1]] = strings.TrimSpace(seen[f[0]+" "+f[1]] + " " + f[2])
 		}
 	}
-	gpus := h.tryable()
+	gpus := h.testableGPUs()
 	for _, uuid := range gpus {
-		if f, ok := judgeOne(uuid, seen["start "+uuid], seen["inside "+uuid], seen["reloaded "+uuid]); !ok {
+		if f, ok := evaluateContainer(uuid, seen["start "+uuid], seen["inside "+uuid], seen["reloaded "+uuid]); !ok {
 			return f
 		}
 	}
 	return Finding{Verdict: OK, Note: "nvidia-smi in a container saw each of " + count(len(gpus), "GPU")}
 }
 
-func judgeOne(uuid, complaint, inside, reloaded string) (Finding, bool) {
+func evaluateContainer(uuid, complaint, inside, reloaded string) (Finding, bool) {
 	switch {
 	case complaint != "":
-		return Finding{Verdict: Stop, Cause: "a container with " + uuid + " did not start: " + complaint, Cure: triage}, false
+		return Finding{Verdict: Stop, Cause: "a container with " + uuid + " did not start: " + complaint, Cure: cureUnknown}, false
 	case inside != uuid:
-		return Finding{Verdict: Stop, Cause: "a container for " + uuid + " saw " + or(inside, "no GPU"), Cure: triage}, false
+		return Finding{Verdict: Stop, Cause: "a container for " + uuid + " saw " + cmp.Or(inside, "no GPU"), Cure: cureUnknown}, false
 	case reloaded != "" && reloaded != uuid:
 		return Finding{Verdict: Warn, Cause: "a container lost " + uuid + " when systemd was reloaded: " + reloaded,
 			Cure: `update Docker to 28.2 or newer, or give it "exec-opts": ["native.cgroupdriver=cgroupfs"]`}, false
 	}
 	return Finding{}, true
-}
-
-func or(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }

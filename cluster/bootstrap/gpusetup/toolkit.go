@@ -11,24 +11,24 @@ import (
 // minVersion is the oldest toolkit that is left alone: since 1.18 it keeps its CDI specification fresh by itself.
 const minVersion = "1.18.0"
 
-// toolkit are its packages, which have one version among them.
-func toolkit() []string {
+// toolkitVersion are its packages, which have one version among them.
+func toolkitPackages() []string {
 	return []string{"nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1"}
 }
 
-// retired are the packages that the toolkit has replaced. nvidia-container-runtime stays on Tegra, which we leave alone anyway.
-func retired() []string {
+// retiredPackages are the packages that the toolkit has replaced. nvidia-container-runtime stays on Tegra, which we leave alone anyway.
+func retiredPackages() []string {
 	return []string{"nvidia-docker2", "nvidia-docker", "nvidia-container-runtime"}
 }
 
-// keep is where leftovers are put.
-const keep = "/var/backups/mlfnode-gpu-setup"
+// backupDir is where leftovers are put.
+const backupDir = "/var/backups/mlfnode-gpu-setup"
 
-// list is the file of our own apt source.
-const list = "/etc/apt/sources.list.d/nvidia-container-toolkit.list"
+// aptSourceFile is the file of our own apt source.
+const aptSourceFile = "/etc/apt/sources.list.d/nvidia-container-toolkit.list"
 
-// without explains why the toolkit is not looked at, where it has nobody to serve.
-func (h *host) without() (Finding, bool) {
+// notNeeded explains why the toolkit is not looked at, where it has nobody to serve.
+func (h *host) notNeeded() (Finding, bool) {
 	switch {
 	case h.container:
 		return Finding{Verdict: Skip, Note: "the toolkit belongs to the host of this container"}, true
@@ -40,19 +40,19 @@ func (h *host) without() (Finding, bool) {
 
 // leftovers are the packages and files of older installers that are in the way.
 func (h *host) leftovers() (packages, files []string) {
-	for _, p := range retired() {
+	for _, p := range retiredPackages() {
 		if _, ok := h.packages[p]; ok {
 			packages = append(packages, p)
 		}
 	}
-	for _, line := range h.part["sources"] {
+	for _, line := range h.sections["sources"] {
 		// /etc/apt/sources.list itself is its owner's; a source there is told, not taken
 		path, _, _ := strings.Cut(line, ":")
-		if path != list && plainPath(path) && !slices.Contains(files, path) && strings.HasPrefix(path, "/etc/apt/sources.list.d/") {
+		if path != aptSourceFile && plainPath(path) && !slices.Contains(files, path) && strings.HasPrefix(path, "/etc/apt/sources.list.d/") {
 			files = append(files, path)
 		}
 	}
-	for _, line := range append(slices.Clone(h.part["keys"]), h.part["hooks"]...) {
+	for _, line := range append(slices.Clone(h.sections["keys"]), h.sections["hooks"]...) {
 		if plainPath(line) {
 			files = append(files, line)
 		}
@@ -67,16 +67,16 @@ func plainPath(path string) bool {
 	})
 }
 
-// judgeLeftovers looks for what older installers have left.
-func judgeLeftovers(h host, _ Options) Finding {
-	if f, ok := h.without(); ok {
+// checkLeftovers looks for what older installers have left.
+func checkLeftovers(h host, _ Options) Finding {
+	if f, ok := h.notNeeded(); ok {
 		return f
 	}
 	packages, files := h.leftovers()
 	if len(packages)+len(files) > 0 {
 		return Finding{Verdict: Fix, Cause: "older installers have left " + strings.Join(append(packages, files...), ", ")}
 	}
-	for _, line := range h.part["sources"] {
+	for _, line := range h.sections["sources"] {
 		if strings.HasPrefix(line, "/etc/apt/sources.list:") {
 			return Finding{Verdict: Stop, Cause: "/etc/apt/sources.list names NVIDIA's repository, and a second entry with another key would conflict with it",
 				Cure: "take the lines with nvidia.github.io out of /etc/apt/sources.list"}
@@ -90,44 +90,44 @@ func judgeLeftovers(h host, _ Options) Finding {
 
 func fixLeftovers(h host, o Options) (string, map[string]string) {
 	packages, files := h.leftovers()
-	return leftoversProgram, map[string]string{"PACKAGES": strings.Join(packages, " "), "FILES": strings.Join(files, " "), "KEEP": keep, "WAIT": wait(o)}
+	return leftoversProgram, map[string]string{"PACKAGES": strings.Join(packages, " "), "FILES": strings.Join(files, " "), "KEEP": backupDir, "WAIT": lockWaitSeconds(o)}
 }
 
-func wait(o Options) string { return strconv.Itoa(int(o.LockWait.Seconds())) }
+func lockWaitSeconds(o Options) string { return strconv.Itoa(int(o.LockWait.Seconds())) }
 
-// judgeInstall says whether the toolkit is there, whole and new enough.
-func judgeInstall(h host, o Options) Finding {
-	if f, ok := h.without(); ok {
+// checkToolkit says whether the toolkit is there, whole and new enough.
+func checkToolkit(h host, o Options) Finding {
+	if f, ok := h.notNeeded(); ok {
 		return f
 	}
-	cause := h.lacks(o.Version)
+	cause := h.toolkitProblem(o.Version)
 	if cause == "" {
-		return Finding{Verdict: OK, Note: "NVIDIA container toolkit " + h.toolkit()}
+		return Finding{Verdict: OK, Note: "NVIDIA container toolkit " + h.toolkitVersion()}
 	}
-	if said := h.part["network"]; len(said) > 0 && said[len(said)-1] != "exit 0" {
+	if said := h.sections["network"]; len(said) > 0 && said[len(said)-1] != "exit 0" {
 		return Finding{Verdict: Stop, Cause: fmt.Sprintf("%s, and %s cannot be reached from the machine (%s)", cause, o.Site, strings.Join(said, ", ")),
 			Cure: "let the machine reach it, set https_proxy for its user, or name a mirror"}
 	}
 	return Finding{Verdict: Fix, Cause: cause}
 }
 
-// toolkit is the version of the installed toolkit without the number of its packaging, "" for none.
-func (h *host) toolkit() string {
+// toolkitVersion is the version of the installed toolkit without the number of its packaging, "" for none.
+func (h *host) toolkitVersion() string {
 	version, _, _ := strings.Cut(h.packages["nvidia-container-toolkit"], "-")
 	return version
 }
 
-// lacks says what is wrong with the installed packages, "" for nothing.
-func (h *host) lacks(wanted string) string {
+// toolkitProblem says what is wrong with the installed packages, "" for nothing.
+func (h *host) toolkitProblem(wanted string) string {
 	var missing []string
-	for _, p := range toolkit() {
+	for _, p := range toolkitPackages() {
 		if h.packages[p] == "" {
 			missing = append(missing, p)
 		}
 	}
-	have := h.toolkit()
+	have := h.toolkitVersion()
 	switch {
-	case len(missing) == len(toolkit()):
+	case len(missing) == len(toolkitPackages()):
 		return "the NVIDIA container toolkit is not installed"
 	case len(missing) > 0:
 		return "packages of the NVIDIA container toolkit are missing: " + strings.Join(missing, ", ")
@@ -136,7 +136,7 @@ func (h *host) lacks(wanted string) string {
 	case older(have, minVersion):
 		return "the NVIDIA container toolkit " + have + " is older than " + minVersion
 	}
-	for _, p := range toolkit() {
+	for _, p := range toolkitPackages() {
 		if h.packages[p] != h.packages["nvidia-container-toolkit"] {
 			return "the packages of the NVIDIA container toolkit differ in version"
 		}
@@ -144,11 +144,11 @@ func (h *host) lacks(wanted string) string {
 	return ""
 }
 
-// fixInstall installs all packages at one version. NVIDIA numbers its packaging with "-1".
-func fixInstall(_ host, o Options) (string, map[string]string) {
+// fixToolkit installs all packages at one version. NVIDIA numbers its packaging with "-1".
+func fixToolkit(_ host, o Options) (string, map[string]string) {
 	version := cmp.Or(o.Version, DefaultVersion)
 	if !strings.Contains(version, "-") {
 		version += "-1"
 	}
-	return installProgram, map[string]string{"PACKAGES": strings.Join(toolkit(), " "), "VERSION": version, "WAIT": wait(o)}
+	return installProgram, map[string]string{"PACKAGES": strings.Join(toolkitPackages(), " "), "VERSION": version, "WAIT": lockWaitSeconds(o)}
 }

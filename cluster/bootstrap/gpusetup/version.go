@@ -7,7 +7,7 @@ import (
 
 // older compares versions number by number: "1.17.8-1" is older than "1.18". What is no number ends a version.
 func older(a, b string) bool {
-	x, y := numbers(a), numbers(b)
+	x, y := versionNumbers(a), versionNumbers(b)
 	for i := range max(len(x), len(y)) {
 		var p, q int
 		if i < len(x) {
@@ -23,8 +23,8 @@ func older(a, b string) bool {
 	return false
 }
 
-// numbers reads the numbers of a version up to its "-", "~" or "+".
-func numbers(version string) []int {
+// versionNumbers reads the numbers of a version up to its "-", "~" or "+".
+func versionNumbers(version string) []int {
 	if i := strings.IndexAny(version, "-~+ "); i >= 0 {
 		version = version[:i]
 	}

@@ -12,20 +12,20 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// agents are the agents that hold keys, each connected to once. One that is gone is as good as none.
-type agents struct {
-	mu   sync.Mutex
-	each map[string]heldAgent // by socket
+// sshAgents are the agents that hold keys, each connected to once. One that is gone is as good as none.
+type sshAgents struct {
+	mu       sync.Mutex
+	bySocket map[string]agentConnection // by socket
 }
 
-type heldAgent struct {
+type agentConnection struct {
 	conn net.Conn
 	keys agent.Agent
 }
 
 // keys lists the keys of the agent at a socket. An agent that asks a person answers nobody else meanwhile, so this may take long.
-func (a *agents) keys(socket string) []ssh.Signer {
-	held, err := a.at(socket)
+func (s *sshAgents) keys(socket string) []ssh.Signer {
+	held, err := s.connect(socket)
 	if err != nil {
 		return nil
 	}
@@ -36,37 +36,37 @@ func (a *agents) keys(socket string) []ssh.Signer {
 	return signers
 }
 
-// at gives the agent at a socket.
-func (a *agents) at(socket string) (agent.Agent, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	held, ok := a.each[socket]
+// dialTransport gives the agent at a socket.
+func (s *sshAgents) connect(socket string) (agent.Agent, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held, ok := s.bySocket[socket]
 	if !ok {
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
 			return nil, err
 		}
-		held = heldAgent{conn: conn, keys: agent.NewClient(conn)}
-		a.each[socket] = held
+		held = agentConnection{conn: conn, keys: agent.NewClient(conn)}
+		s.bySocket[socket] = held
 	}
 	return held.keys, nil
 }
 
-// askingSigner is a key of an agent, which may ask a person before it signs.
-type askingSigner struct {
+// agentSigner is a key of an agent, which may ask a person before it signs.
+type agentSigner struct {
 	ssh.Signer
-	attempt *attempt
+	attempt *handshake
 }
 
-var _ ssh.AlgorithmSigner = askingSigner{}
+var _ ssh.AlgorithmSigner = agentSigner{}
 
 // Sign implements ssh.Signer.
-func (s askingSigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
+func (s agentSigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
 	return s.sign(func() (*ssh.Signature, error) { return s.Signer.Sign(rand, data) })
 }
 
 // SignWithAlgorithm implements ssh.AlgorithmSigner.
-func (s askingSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+func (s agentSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
 	with, ok := s.Signer.(ssh.AlgorithmSigner)
 	if !ok {
 		return s.Sign(rand, data)
@@ -74,8 +74,8 @@ func (s askingSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm s
 	return s.sign(func() (*ssh.Signature, error) { return with.SignWithAlgorithm(rand, data, algorithm) })
 }
 
-func (s askingSigner) sign(fn func() (*ssh.Signature, error)) (signature *ssh.Signature, err error) {
-	return askAgent(s.attempt, func() (*ssh.Signature, error) {
+func (s agentSigner) sign(fn func() (*ssh.Signature, error)) (signature *ssh.Signature, err error) {
+	return waitForAgent(s.attempt, func() (*ssh.Signature, error) {
 		signature, err := fn()
 		if err != nil {
 			err = agentProblem(agentName(s.PublicKey()), err)
@@ -84,8 +84,8 @@ func (s askingSigner) sign(fn func() (*ssh.Signature, error)) (signature *ssh.Si
 	})
 }
 
-// askAgent waits for an agent, whose request ends at the latest when the dialer closes.
-func askAgent[T any](a *attempt, request func() (T, error)) (answer T, err error) {
+// waitForAgent waits for an agent, whose request ends at the latest when the dialer closes.
+func waitForAgent[T any](a *handshake, request func() (T, error)) (answer T, err error) {
 	type reply struct {
 		answer T
 		err    error
@@ -95,7 +95,7 @@ func askAgent[T any](a *attempt, request func() (T, error)) (answer T, err error
 		answer, err := request()
 		replies <- reply{answer, err}
 	}()
-	err = a.slowly(func() error {
+	err = a.withoutTimer(func() error {
 		select {
 		case r := <-replies:
 			answer = r.answer
@@ -108,10 +108,10 @@ func askAgent[T any](a *attempt, request func() (T, error)) (answer T, err error
 }
 
 // close gives up all of them.
-func (a *agents) close() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, held := range a.each {
+func (s *sshAgents) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, held := range s.bySocket {
 		_ = held.conn.Close() // nothing was written that could be lost
 	}
 }

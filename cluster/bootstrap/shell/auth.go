@@ -15,142 +15,142 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// keysMost is how many keys a machine is offered: sshd counts each among six tries (MaxAuthTries), and one is left for a password.
-const keysMost = 5
+// maxKeys is how many keys a machine is offered: sshd counts each among six tries (MaxAuthTries), and one is left for a password.
+const maxKeys = 5
 
-// attempt is one handshake: what was tried to be let in, and what the machine would take.
-type attempt struct {
-	d     *Dialer
-	ctx   context.Context
-	route route
-	conn  *countedConn
-	clock *patience
+// handshake is one handshake: what was tried to be let in, and what the machine would take.
+type handshake struct {
+	dialer *Dialer
+	ctx    context.Context
+	route  route
+	conn   *trackedConn
+	timer  *handshakeTimer
 
 	certificates []userCertificate
 
-	keys    []offer
-	listed  bool // keys is filled
-	tried   []string
-	taken   []string
-	hostKey string // that the machine has shown
-	asked   bool   // a person was, now or for an earlier connection
-	sent    int    // the number of the password that was sent and not yet judged, 0 for none
-	tries   int    // how often a person's answers were sent
-	passed  int    // how many methods the machine was content with, where it wants several
-	problem error  // the first that a callback met
-	file    error  // what is wrong with a file of the configuration
+	keys             []keyOffer
+	keysListed       bool // keys is filled
+	tried            []string
+	accepted         []string
+	hostKey          string // that the machine has shown
+	userAsked        bool   // a person was, now or for an earlier connection
+	sentPassword     int    // the number of the password that was sent and not yet judged, 0 for none
+	tries            int    // how often a person's answers were sent
+	partialSuccesses int    // how many methods the machine was content with, where it wants several
+	callbackErr      error  // the first that a callback met
+	keyFileErr       error  // what is wrong with a file of the configuration
 }
 
-// offer is a key to try.
-type offer struct {
+// addOffer is a key to try.
+type keyOffer struct {
 	signer ssh.Signer
 	name   string
 }
 
 // config gives the handshake its callbacks.
-func (a *attempt) config(k *known) *ssh.ClientConfig {
+func (h *handshake) config(k *knownHosts) *ssh.ClientConfig {
 	return &ssh.ClientConfig{
-		User:              a.route.user,
+		User:              h.route.user,
 		HostKeyAlgorithms: k.algorithms(),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
-			a.hostKey = string(key.Marshal())
-			return a.slowly(func() error { return a.d.checkHost(a.ctx, a.route, key) })
+			h.hostKey = string(key.Marshal())
+			return h.withoutTimer(func() error { return h.dialer.checkHostKey(h.ctx, h.route, key) })
 		},
-		AuthCallback: a.next,
+		AuthCallback: h.nextMethod,
 	}
 }
 
-// next gives what to try next: the keys, one at a time, so that one that cannot be opened keeps no other from its turn, and after
+// nextMethod gives what to try next: the keys, one at a time, so that one that cannot be opened keeps no other from its turn, and after
 // them what a person answers.
-func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
-	if a.conn.ended.Load() {
+func (h *handshake) nextMethod(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
+	if h.conn.ended.Load() {
 		return nil, io.ErrUnexpectedEOF // nothing was refused
 	}
-	if n := len(c.PartialSuccessMethods); n > a.passed {
-		a.passed, a.tries, a.sent = n, 0, 0
+	if n := len(c.PartialSuccessMethods); n > h.partialSuccesses {
+		h.partialSuccesses, h.tries, h.sentPassword = n, 0, 0
 	}
-	a.judged()
-	a.taken = c.AllowedMethods
-	for _, name := range a.route.methods {
-		if !slices.Contains(a.taken, name) {
+	h.recordRefusal()
+	h.accepted = c.AllowedMethods
+	for _, name := range h.route.methods {
+		if !slices.Contains(h.accepted, name) {
 			continue
 		}
-		if m := a.method(name); m != nil {
+		if m := h.method(name); m != nil {
 			return m, nil
 		}
 	}
 	return nil, nil
 }
 
-func (a *attempt) method(name string) ssh.AuthMethod {
+func (h *handshake) method(name string) ssh.AuthMethod {
 	if name == "publickey" {
-		return a.nextKey()
+		return h.nextKey()
 	}
-	return a.byPerson(name)
+	return h.interactiveMethod(name)
 }
 
 // nextKey gives the next of the keys, nil after the last.
-func (a *attempt) nextKey() ssh.AuthMethod {
-	if !a.listed {
-		a.listed = true
-		a.list()
+func (h *handshake) nextKey() ssh.AuthMethod {
+	if !h.keysListed {
+		h.keysListed = true
+		h.listKeys()
 	}
-	n := len(a.tried)
-	if n >= len(a.keys) || n >= keysMost {
+	n := len(h.tried)
+	if n >= len(h.keys) || n >= maxKeys {
 		return nil
 	}
-	a.tried = append(a.tried, a.keys[n].name)
-	return ssh.PublicKeys(a.keys[n].signer)
+	h.tried = append(h.tried, h.keys[n].name)
+	return ssh.PublicKeys(h.keys[n].signer)
 }
 
-// slowly runs what may wait for a person: the machine's time does not pass meanwhile.
-func (a *attempt) slowly(f func() error) error {
-	a.clock.stop()
-	defer a.clock.start()
+// withoutTimer runs what may wait for a person: the machine's time does not pass meanwhile.
+func (h *handshake) withoutTimer(f func() error) error {
+	h.timer.stop()
+	defer h.timer.start()
 	err := f()
-	if err != nil && a.problem == nil {
-		a.problem = err
+	if err != nil && h.callbackErr == nil {
+		h.callbackErr = err
 	}
 	return err
 }
 
-// list finds the keys to offer: those named, those of the agent, those of the default files.
-func (a *attempt) list() {
-	named, defaults := a.d.keyFiles(a.route)
+// listKeys finds the keys to offer: those named, those of the agent, those of the default files.
+func (h *handshake) listKeys() {
+	named, defaults := h.dialer.keyFiles(h.route)
 	var held []ssh.Signer
-	if a.route.agent != "" {
-		held, _ = askAgent(a, func() ([]ssh.Signer, error) { return a.d.agents.keys(a.route.agent), nil }) // slowly keeps the end of ctx
+	if h.route.agent != "" {
+		held, _ = waitForAgent(h, func() ([]ssh.Signer, error) { return h.dialer.agents.keys(h.route.agent), nil }) // slowly keeps the end of ctx
 	}
 	for i, s := range held {
-		held[i] = askingSigner{Signer: s, attempt: a}
+		held[i] = agentSigner{Signer: s, attempt: h}
 	}
-	a.findCertificates(slices.Concat(named, defaults))
+	h.findCertificates(slices.Concat(named, defaults))
 	add := func(files []string) {
 		for _, path := range files {
-			if s := a.fileSigner(path, held); s != nil {
-				a.add(s, path)
+			if s := h.fileSigner(path, held); s != nil {
+				h.addKey(s, path)
 			}
 		}
 	}
 	add(named)
-	if !a.route.only {
+	if !h.route.identitiesOnly {
 		for _, s := range held {
-			a.add(s, agentName(s.PublicKey()))
+			h.addKey(s, agentName(s.PublicKey()))
 		}
 	}
 	add(defaults)
 }
 
-// add offers a key, after its certificates.
-func (a *attempt) add(s ssh.Signer, name string) {
-	a.certified(s)
-	a.offer(s, name)
+// addKey offers a key, after its certificates.
+func (h *handshake) addKey(s ssh.Signer, name string) {
+	h.addCertified(s)
+	h.addOffer(s, name)
 }
 
-// offer offers a key unless it is there.
-func (a *attempt) offer(s ssh.Signer, name string) {
-	if !slices.ContainsFunc(a.keys, func(o offer) bool { return sameKey(o.signer.PublicKey(), s.PublicKey()) }) {
-		a.keys = append(a.keys, offer{signer: s, name: name})
+// addOffer offers a key unless it is there.
+func (h *handshake) addOffer(s ssh.Signer, name string) {
+	if !slices.ContainsFunc(h.keys, func(o keyOffer) bool { return sameKey(o.signer.PublicKey(), s.PublicKey()) }) {
+		h.keys = append(h.keys, keyOffer{signer: s, name: name})
 	}
 }
 
@@ -165,11 +165,11 @@ func agentName(key ssh.PublicKey) string {
 
 // fileSigner gives what signs for a file, nil when it holds no key: with OpenSSH a file that is named in the configuration may be
 // missing. A key that the agent has needs no passphrase.
-func (a *attempt) fileSigner(path string, held []ssh.Signer) ssh.Signer {
-	key := a.d.keys.at(path)
+func (h *handshake) fileSigner(path string, held []ssh.Signer) ssh.Signer {
+	key := h.dialer.keys.key(path)
 	open := func() (signer ssh.Signer, err error) {
-		err = a.slowly(func() error {
-			signer, err = key.open(a.ctx)
+		err = h.withoutTimer(func() error {
+			signer, err = key.open(h.ctx)
 			return err
 		})
 		return signer, err
@@ -185,40 +185,40 @@ func (a *attempt) fileSigner(path string, held []ssh.Signer) ssh.Signer {
 			}
 		}
 	}
-	if err := cmp.Or(key.err, key.unusable()); err != nil {
-		if a.file == nil && !errors.Is(err, os.ErrNotExist) {
-			a.file = keyFileProblem(path, err)
+	if err := cmp.Or(key.err, key.usableErr()); err != nil {
+		if h.keyFileErr == nil && !errors.Is(err, os.ErrNotExist) {
+			h.keyFileErr = keyFileProblem(path, err)
 		}
 		return nil
 	}
 	return lazySigner{key: key, open: open}
 }
 
-// outcome says why a handshake that came to an answer failed.
-func (a *attempt) outcome(err error) error {
-	a.judged()
-	if a.problem != nil {
-		return a.problem
+// explain says why a handshake that came to an answer failed.
+func (h *handshake) explain(err error) error {
+	h.recordRefusal()
+	if h.callbackErr != nil {
+		return h.callbackErr
 	}
-	return a.route.beyond.explain(a.refusal(err), a.taken)
+	return h.route.unsupported.explain(h.explainRefusal(err), h.accepted)
 }
 
-// refusal says why the machine has let nobody in.
-func (a *attempt) refusal(err error) error {
+// explainRefusal says why the machine has let nobody in.
+func (h *handshake) explainRefusal(err error) error {
 	switch {
-	case !a.asked && strings.Contains(err.Error(), "Too many authentication failures"):
-		return tooManyProblem(a.route, a.tried)
-	case len(a.taken) > 0 && !slices.ContainsFunc(a.taken, func(m string) bool { return slices.Contains(a.route.methods, m) }):
-		return methodsProblem(a.route, a.taken)
-	case a.file != nil:
-		return a.file
-	case a.asked:
-		return wrongPasswordProblem(a.route)
-	case len(a.taken) == 0:
-		return handshakeProblem(a.route, err)
-	case !(slices.Contains(a.taken, "publickey") && slices.Contains(a.route.methods, "publickey")) && a.d.options.Prompt == nil &&
-		(slices.Contains(a.taken, "password") || slices.Contains(a.taken, "keyboard-interactive")):
-		return passwordProblem(a.route)
+	case !h.userAsked && strings.Contains(err.Error(), "Too many authentication failures"):
+		return tooManyProblem(h.route, h.tried)
+	case len(h.accepted) > 0 && !slices.ContainsFunc(h.accepted, func(m string) bool { return slices.Contains(h.route.methods, m) }):
+		return methodsProblem(h.route, h.accepted)
+	case h.keyFileErr != nil:
+		return h.keyFileErr
+	case h.userAsked:
+		return wrongPasswordProblem(h.route)
+	case len(h.accepted) == 0:
+		return handshakeProblem(h.route, err)
+	case !(slices.Contains(h.accepted, "publickey") && slices.Contains(h.route.methods, "publickey")) && h.dialer.options.Prompt == nil &&
+		(slices.Contains(h.accepted, "password") || slices.Contains(h.accepted, "keyboard-interactive")):
+		return passwordProblem(h.route)
 	}
-	return keysProblem(a.route, a.tried, len(a.keys)-len(a.tried), a.taken)
+	return keysProblem(h.route, h.tried, len(h.keys)-len(h.tried), h.accepted)
 }

@@ -7,15 +7,15 @@ import (
 )
 
 // findCertificates reads those that the configuration names, and those that lie beside the files of keys.
-func (a *attempt) findCertificates(keyFiles []string) {
-	paths := slices.Clone(a.route.certificates)
+func (h *handshake) findCertificates(keyFiles []string) {
+	paths := slices.Clone(h.route.certificates)
 	for _, file := range keyFiles {
 		paths = append(paths, file+"-cert.pub")
 	}
 	for _, path := range paths {
 		key, err := readPublic(path)
 		if cert, ok := key.(*ssh.Certificate); err == nil && ok { // as with OpenSSH, others are passed over
-			a.certificates = append(a.certificates, userCertificate{cert, path})
+			h.certificates = append(h.certificates, userCertificate{cert, path})
 		}
 	}
 }
@@ -26,14 +26,14 @@ type userCertificate struct {
 	path string
 }
 
-// certified offers a key with each certificate that there is for it.
-func (a *attempt) certified(s ssh.Signer) {
-	for _, c := range a.certificates {
+// addCertified offers a key with each certificate that there is for it.
+func (h *handshake) addCertified(s ssh.Signer) {
+	for _, c := range h.certificates {
 		if !sameKey(c.Key, s.PublicKey()) {
 			continue
 		}
 		if signer, err := ssh.NewCertSigner(c.Certificate, s); err == nil {
-			a.offer(signer, c.path)
+			h.addOffer(signer, c.path)
 		}
 	}
 }

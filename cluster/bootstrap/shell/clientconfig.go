@@ -26,18 +26,18 @@ type clientConfig struct {
 	defaults func() (settings, error) // what the client would do without any file
 	files    func() (config, error)   // what counts where the client answers nothing
 
-	mu    sync.Mutex
-	asked map[Target]func() (settings, error)
+	mu      sync.Mutex
+	answers map[Target]func() (settings, error)
 }
 
-// askTime bounds a question: a Match may run a program.
-const askTime = 30 * time.Second
+// askTimeout bounds a question: a Match may run a program.
+const askTimeout = 30 * time.Second
 
 // newClientConfig has the client read the file named, or else the user's and the machine's. The client looks for the user's in the home
 // folder that the system has for him: where HOME names another one, it is told.
 func newClientConfig(program, file, home string) *clientConfig {
-	c := &clientConfig{program: program, file: file, asked: map[Target]func() (settings, error){}}
-	c.defaults = sync.OnceValues(func() (settings, error) { return c.ask(Target{Host: "localhost"}, os.DevNull) })
+	c := &clientConfig{program: program, file: file, answers: map[Target]func() (settings, error){}}
+	c.defaults = sync.OnceValues(func() (settings, error) { return c.run(Target{Host: "localhost"}, os.DevNull) })
 	c.files = sync.OnceValues(func() (config, error) {
 		read, err := readConfigFiles(file, home)
 		if err != nil {
@@ -51,29 +51,29 @@ func newClientConfig(program, file, home string) *clientConfig {
 	return c
 }
 
-// about implements config. What the client would do without any file is left out. A client that can't say that (another program of this
+// lookup implements config. What the client would do without any file is left out. A client that can't say that (another program of this
 // name, an old one, or OpenSSH's for a user whom the system has no entry for) is not asked about machines.
-func (c *clientConfig) about(t Target) (settings, error) {
+func (c *clientConfig) lookup(t Target) (settings, error) {
 	defaults, err := c.defaults()
 	if err != nil {
 		files, err := c.files()
 		if err != nil {
 			return nil, err
 		}
-		return files.about(t)
+		return files.lookup(t)
 	}
 	c.mu.Lock()
-	ask := c.asked[t]
+	ask := c.answers[t]
 	if ask == nil {
-		ask = sync.OnceValues(func() (settings, error) { return c.differing(t, defaults) })
-		c.asked[t] = ask
+		ask = sync.OnceValues(func() (settings, error) { return c.withoutDefaults(t, defaults) })
+		c.answers[t] = ask
 	}
 	c.mu.Unlock()
 	return ask()
 }
 
-// differing asks about a machine, and leaves out the names of files that are the defaults.
-func (c *clientConfig) differing(t Target, defaults settings) (settings, error) {
+// withoutDefaults asks about a machine, and leaves out the names of files that are the defaults.
+func (c *clientConfig) withoutDefaults(t Target, defaults settings) (settings, error) {
 	file := c.file
 	if c.text != "" { // no pipe: the client reads it again for a Match final
 		f, err := os.CreateTemp("", "mlfnode-ssh-*")
@@ -90,7 +90,7 @@ func (c *clientConfig) differing(t Target, defaults settings) (settings, error) 
 		}
 		file = f.Name()
 	}
-	s, err := c.ask(t, file)
+	s, err := c.run(t, file)
 	for _, option := range []string{"identityfile", "userknownhostsfile"} {
 		if slices.Equal(s[option], defaults[option]) {
 			delete(s, option)
@@ -99,8 +99,8 @@ func (c *clientConfig) differing(t Target, defaults settings) (settings, error) 
 	return s, err
 }
 
-func (c *clientConfig) ask(t Target, file string) (settings, error) {
-	ctx, stop := context.WithTimeout(context.Background(), askTime)
+func (c *clientConfig) run(t Target, file string) (settings, error) {
+	ctx, stop := context.WithTimeout(context.Background(), askTimeout)
 	defer stop()
 	args := []string{"-G"}
 	if file != "" {
@@ -113,15 +113,15 @@ func (c *clientConfig) ask(t Target, file string) (settings, error) {
 		args = append(args, "-p", strconv.Itoa(t.Port))
 	}
 	run := exec.CommandContext(ctx, c.program, append(args, "--", t.Host)...)
-	complaints := &tail{}
-	run.Stderr, run.WaitDelay = complaints, closeDelay
+	stderr := &tail{}
+	run.Stderr, run.WaitDelay = stderr, closeDelay
 	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with what a Match runs
 	run.Cancel = func() error { return syscall.Kill(-run.Process.Pid, syscall.SIGKILL) }
 	out, err := run.Output()
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // what a Match has left running may keep the output open
-		said := strings.TrimSpace(complaints.String())
+		said := strings.TrimSpace(stderr.String())
 		if ctx.Err() != nil {
-			said = fmt.Sprintf("no answer for %v", askTime)
+			said = fmt.Sprintf("no answer for %v", askTimeout)
 		}
 		return nil, &Problem{Cause: fmt.Sprintf("ssh does not take its configuration for %s: %s", t.Host, strings.ReplaceAll(said, "\n", "; ")),
 			Cure: "fix the file; `ssh -G " + t.Host + "` shows what ssh makes of it"}

@@ -17,7 +17,7 @@ import (
 
 // config is what the configuration of OpenSSH's client says about machines.
 type config interface {
-	about(t Target) (settings, error)
+	lookup(t Target) (settings, error)
 }
 
 // settings are the options for one machine, by their names in small letters. An option that is given more than once has several values. Of
@@ -32,8 +32,8 @@ func (s settings) first(option string) string {
 	return ""
 }
 
-// every gives all values of an option.
-func (s settings) every(option string) []string { return s[strings.ToLower(option)] }
+// all gives all values of an option.
+func (s settings) all(option string) []string { return s[strings.ToLower(option)] }
 
 // loadConfig asks OpenSSH's client what it makes of the file named, or else of the user's and the machine's, so that both agree in
 // everything. Where there is no such client, or one that gives no answers, the files are read here.
@@ -52,16 +52,16 @@ func loadConfig(file, home string) (config, error) {
 // fileConfig is read from the files themselves: the user's first, then the machine's.
 type fileConfig struct{ files []*ssh_config.Config }
 
-// read are the options that a fileConfig looks for.
-var read = [...]string{"User", "HostName", "Port", "HostKeyAlias", "IdentityFile", "CertificateFile", "IdentitiesOnly", "IdentityAgent",
+// readOptions are the options that a fileConfig looks for.
+var readOptions = [...]string{"User", "HostName", "Port", "HostKeyAlias", "IdentityFile", "CertificateFile", "IdentitiesOnly", "IdentityAgent",
 	"UserKnownHostsFile", "StrictHostKeyChecking", "ConnectTimeout", "PreferredAuthentications", "PubkeyAuthentication",
 	"PasswordAuthentication", "AddressFamily", "BindAddress", "GSSAPIAuthentication", "HostbasedAuthentication", "PKCS11Provider", "ControlPath"}
 
-// about implements config.
-func (c *fileConfig) about(t Target) (settings, error) {
+// lookup implements config.
+func (c *fileConfig) lookup(t Target) (settings, error) {
 	s := settings{}
-	for _, option := range read {
-		if values := c.every(t.Host, option); len(values) > 0 {
+	for _, option := range readOptions {
+		if values := c.all(t.Host, option); len(values) > 0 {
 			s[strings.ToLower(option)] = values
 		}
 	}
@@ -74,13 +74,13 @@ func (c *fileConfig) about(t Target) (settings, error) {
 		}
 	}
 	// The second is the old name of the first.
-	if option, value := c.whichever(t.Host, "KbdInteractiveAuthentication", "ChallengeResponseAuthentication"); option != "" {
+	if option, value := c.firstOf(t.Host, "KbdInteractiveAuthentication", "ChallengeResponseAuthentication"); option != "" {
 		set("kbdinteractiveauthentication", value)
 	}
 	// The first of both counts, and a ProxyJump of none shuts out others of its kind only.
-	option, value := c.whichever(t.Host, "ProxyJump", "ProxyCommand")
+	option, value := c.firstOf(t.Host, "ProxyJump", "ProxyCommand")
 	if option == "proxyjump" && strings.EqualFold(value, "none") {
-		option, value = c.whichever(t.Host, "ProxyCommand")
+		option, value = c.firstOf(t.Host, "ProxyCommand")
 	}
 	if option == "proxycommand" {
 		s[option] = []string{value} // whose quotes are the shell's
@@ -143,7 +143,7 @@ func readConfig(path, dir string, depth int) (string, error) {
 	var out strings.Builder
 	block := "Host *"
 	for line := range strings.Lines(string(data)) {
-		word, rest := split(line)
+		word, rest := splitDirective(line)
 		switch word {
 		case "host": // the library takes quotes for a part of the name
 			line = strings.ReplaceAll(line, `"`, "")
@@ -155,7 +155,7 @@ func readConfig(path, dir string, depth int) (string, error) {
 			}
 		case "include":
 			if depth < includeDepth {
-				text, err := includes(rest, dir, depth+1)
+				text, err := readIncludes(rest, dir, depth+1)
 				if err != nil {
 					return "", err
 				}
@@ -169,15 +169,15 @@ func readConfig(path, dir string, depth int) (string, error) {
 	return out.String(), nil
 }
 
-func split(line string) (word, rest string) {
+func splitDirective(line string) (word, rest string) {
 	if m := directive.Get().FindStringSubmatch(line); m != nil {
 		return strings.ToLower(m[1]), m[2]
 	}
 	return "", ""
 }
 
-// includes gives the texts of the files that an Include names; as with OpenSSH, one that cannot be read is passed over.
-func includes(patterns, dir string, depth int) (string, error) {
+// readIncludes gives the texts of the files that an Include names; as with OpenSSH, one that cannot be read is passed over.
+func readIncludes(patterns, dir string, depth int) (string, error) {
 	var out strings.Builder
 	for _, p := range strings.Fields(patterns) {
 		p = strings.Trim(p, `"`)
@@ -200,8 +200,8 @@ func includes(patterns, dir string, depth int) (string, error) {
 	return out.String(), nil
 }
 
-// whichever gives the first of options that shut out one another, its name in small letters, with its value as it stands there.
-func (c *fileConfig) whichever(host string, options ...string) (option, value string) {
+// firstOf gives the first of options that shut out one another, its name in small letters, with its value as it stands there.
+func (c *fileConfig) firstOf(host string, options ...string) (option, value string) {
 	for _, f := range c.files {
 		for _, block := range f.Hosts {
 			if !block.Matches(host) {
@@ -218,8 +218,8 @@ func (c *fileConfig) whichever(host string, options ...string) (option, value st
 	return "", ""
 }
 
-// every gives all values of an option that may be given more than once.
-func (c *fileConfig) every(host, option string) []string {
+// all gives all values of an option that may be given more than once.
+func (c *fileConfig) all(host, option string) []string {
 	var all []string
 	for _, f := range c.files {
 		values, err := f.GetAll(host, option)

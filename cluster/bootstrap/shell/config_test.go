@@ -109,12 +109,12 @@ func byRoute(r route) reached {
 		jumps = append(jumps, j.String())
 	}
 	from := ""
-	if r.from != nil {
-		from = r.from.String()
+	if r.bindAddress != nil {
+		from = r.bindAddress.String()
 	}
 	return reached{
 		User: r.user, Host: r.host, Port: fmt.Sprint(r.port), Jumps: strings.Join(jumps, ","), Command: r.proxy, Family: r.family, From: from,
-		Alias: r.alias, Only: fmt.Sprint(r.only), Methods: strings.Join(r.methods, ","), AcceptNew: fmt.Sprint(r.acceptNew), Timeout: r.connectTime.String(),
+		Alias: r.alias, Only: fmt.Sprint(r.identitiesOnly), Methods: strings.Join(r.methods, ","), AcceptNew: fmt.Sprint(r.acceptNew), Timeout: r.connectTimeout.String(),
 	}
 }
 

@@ -13,30 +13,30 @@ import (
 )
 
 const (
-	// sessionsMax is how many programs run at once over one connection; sshd's MaxSessions is 10.
-	sessionsMax = 8
-	// keepaliveEvery and keepaliveMissed find a machine that is gone within 20 s.
-	keepaliveEvery  = 5 * time.Second
-	keepaliveMissed = 3
+	// maxSessions is how many programs run at once over one connection; sshd's MaxSessions is 10.
+	maxSessions = 8
+	// keepaliveInterval and maxKeepaliveMisses find a machine that is gone within 20 s.
+	keepaliveInterval  = 5 * time.Second
+	maxKeepaliveMisses = 3
 )
 
 // Connection is a machine reached over ssh.
 type Connection struct {
-	route    route
-	client   *ssh.Client
-	conn     *countedConn
-	leave    func() error // gives up the jump host, nil without
-	sessions chan struct{}
-	done     chan struct{} // closed by Close
-	once     sync.Once
-	keeping  sync.WaitGroup
+	route         route
+	client        *ssh.Client
+	conn          *trackedConn
+	releaseJump   func() error // gives up the jump host, nil without
+	sessions      chan struct{}
+	done          chan struct{} // closed by Close
+	once          sync.Once
+	keepAliveDone sync.WaitGroup
 }
 
 var _ Machine = (*Connection)(nil)
 
-func newConnection(r route, client *ssh.Client, conn *countedConn) *Connection {
-	c := &Connection{route: r, client: client, conn: conn, sessions: make(chan struct{}, sessionsMax), done: make(chan struct{})}
-	c.keeping.Go(c.keep)
+func newConnection(r route, client *ssh.Client, conn *trackedConn) *Connection {
+	c := &Connection{route: r, client: client, conn: conn, sessions: make(chan struct{}, maxSessions), done: make(chan struct{})}
+	c.keepAliveDone.Go(c.keepAlive)
 	return c
 }
 
@@ -46,21 +46,21 @@ func (c *Connection) Close() error {
 	c.once.Do(func() {
 		close(c.done)
 		err = c.client.Close()
-		c.keeping.Wait()
+		c.keepAliveDone.Wait()
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
 			err = nil // it was lost before
 		}
-		if c.leave != nil {
-			err = errors.Join(err, c.leave())
+		if c.releaseJump != nil {
+			err = errors.Join(err, c.releaseJump())
 		}
 	})
 	return err
 }
 
-// keep asks the machine for a sign of life and ends the connection when there is none. All that comes in is one: the answer may
+// keepAlive asks the machine for a sign of life and ends the connection when there is none. All that comes in is one: the answer may
 // stand behind much else on a slow line.
-func (c *Connection) keep() {
-	tick := time.NewTicker(keepaliveEvery)
+func (c *Connection) keepAlive() {
+	tick := time.NewTicker(keepaliveInterval)
 	defer tick.Stop()
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -73,7 +73,7 @@ func (c *Connection) keep() {
 		}
 		if now := c.conn.received.Load(); !waiting.Load() || now != seen {
 			missed, seen = 0, now
-		} else if missed++; missed >= keepaliveMissed {
+		} else if missed++; missed >= maxKeepaliveMisses {
 			_ = c.conn.Close() // whoever uses the connection is told by that
 			return
 		}
@@ -97,9 +97,9 @@ func (c *Connection) Run(ctx context.Context, program string, stdin io.Reader, s
 	if stdout == nil {
 		stdout = io.Discard
 	}
-	complaints := &tail{}
-	marked, line := mark(program)
-	out, errs := &afterMark{mark: line, to: stdout}, &afterMark{mark: line, to: complaints}
+	stderr := &tail{}
+	marked, line := withMarker(program)
+	out, errs := &markerFilter{marker: line, dst: stdout}, &markerFilter{marker: line, dst: stderr}
 	ended := make(chan error, 1)
 	go func() { // ends with the session: ctx closes that, and keep the connection
 		defer func() { <-c.sessions }()
@@ -107,16 +107,16 @@ func (c *Connection) Run(ctx context.Context, program string, stdin io.Reader, s
 	}()
 	select {
 	case err := <-ended:
-		return c.result(err, out, errs, complaints)
+		return c.runError(err, out, errs, stderr)
 	case <-ctx.Done():
-		out.cut()
+		out.discard()
 		return context.Cause(ctx)
 	}
 }
 
 // session runs a program in a session of its own, and gives what ssh.Session.Wait would. That one waits for the output's end,
 // which a program may leave behind in another's hands; this one waits closeDelay after the last of it.
-func (c *Connection) session(ctx context.Context, program string, stdin io.Reader, out, errs *afterMark) error {
+func (c *Connection) session(ctx context.Context, program string, stdin io.Reader, out, errs *markerFilter) error {
 	channel, requests, err := c.open(ctx)
 	if err != nil {
 		return c.sessionError(err)
@@ -125,19 +125,19 @@ func (c *Connection) session(ctx context.Context, program string, stdin io.Reade
 	defer end()
 	defer context.AfterFunc(ctx, end)()
 	out.failed = end
-	ok, err := channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{wrap(program)}))
+	ok, err := channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{commandLine(program)}))
 	if err == nil && !ok {
 		err = errNoExec
 	}
 	if err != nil {
 		return c.sessionError(err)
 	}
-	feed(channel, stdin)
-	taken := take(channel, out, errs)
-	err = awaitExit(requests)
-	for moved := uint64(0); !within(closeDelay, taken); {
+	sendStdin(channel, stdin)
+	taken := copyOutput(channel, out, errs)
+	err = waitExit(requests)
+	for moved := uint64(0); !waitFor(closeDelay, taken); {
 		last := moved
-		if moved = out.moved.Load() + errs.moved.Load(); moved == last && !out.busy.Load() && !errs.busy.Load() {
+		if moved = out.writes.Load() + errs.writes.Load(); moved == last && !out.busy.Load() && !errs.busy.Load() {
 			break
 		}
 	}
@@ -148,7 +148,7 @@ func (c *Connection) session(ctx context.Context, program string, stdin io.Reade
 		ssh.DiscardRequests(requests)
 		close(closed)
 	}()
-	within(closeDelay, closed) // until then the server counts this session among those it allows
+	waitFor(closeDelay, closed) // until then the server counts this session among those it allows
 	return err
 }
 
@@ -158,12 +158,12 @@ const (
 	openPause = 50 * time.Millisecond // before the second try, and twice as long before each further one
 )
 
-// open opens a session.
+// controlSocket opens a session.
 func (c *Connection) open(ctx context.Context) (channel ssh.Channel, requests <-chan *ssh.Request, err error) {
 	for try := range openTries {
 		channel, requests, err = c.client.OpenChannel("session", nil)
 		var refused *ssh.OpenChannelError
-		if !errors.As(err, &refused) || within(openPause<<try, ctx.Done()) {
+		if !errors.As(err, &refused) || waitFor(openPause<<try, ctx.Done()) {
 			break
 		}
 	}
@@ -172,8 +172,8 @@ func (c *Connection) open(ctx context.Context) (channel ssh.Channel, requests <-
 
 var errNoExec = errors.New("it runs no commands")
 
-// feed sends stdin. Nobody waits for what stdin has no more use for.
-func feed(channel ssh.Channel, stdin io.Reader) {
+// sendStdin sends stdin. Nobody waits for what stdin has no more use for.
+func sendStdin(channel ssh.Channel, stdin io.Reader) {
 	if stdin == nil {
 		_ = channel.CloseWrite() // the program sees the end at once
 		return
@@ -184,8 +184,8 @@ func feed(channel ssh.Channel, stdin io.Reader) {
 	}()
 }
 
-// take copies what the program prints; the channel is closed at the end of both outputs.
-func take(channel ssh.Channel, out, errs io.Writer) <-chan struct{} {
+// copyOutput copies what the program prints; the channel is closed at the end of both outputs.
+func copyOutput(channel ssh.Channel, out, errs io.Writer) <-chan struct{} {
 	var both sync.WaitGroup
 	both.Go(func() { _, _ = io.Copy(out, channel) })
 	both.Go(func() { _, _ = io.Copy(errs, channel.Stderr()) })
@@ -197,8 +197,8 @@ func take(channel ssh.Channel, out, errs io.Writer) <-chan struct{} {
 	return taken
 }
 
-// within waits for an end, and reports whether it came in time.
-func within(limit time.Duration, end <-chan struct{}) bool {
+// waitFor waits for an end, and reports whether it came in time.
+func waitFor(limit time.Duration, end <-chan struct{}) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
@@ -209,23 +209,23 @@ func within(limit time.Duration, end <-chan struct{}) bool {
 	}
 }
 
-// result puts the end of a session into the words of Machine.
-func (c *Connection) result(err error, out, errs *afterMark, complaints *tail) error {
+// runError puts the end of a session into the words of Machine.
+func (c *Connection) runError(err error, out, errs *markerFilter, stderr *tail) error {
 	var exit *ExitError
 	var problem *Problem
 	started, said := out.started()
 	switch {
 	case errors.As(err, &problem):
 		return problem
-	case out.cause() != nil:
-		return out.cause()
+	case out.writeErr() != nil:
+		return out.writeErr()
 	case err != nil && !errors.As(err, &exit):
 		return lostProblem(c.route)
 	case !started:
 		_, saidToo := errs.started()
 		return muteShellProblem(c.route, said+saidToo)
 	case exit != nil:
-		return &ExitError{Code: exit.Code, Stderr: complaints.String()}
+		return &ExitError{Code: exit.Code, Stderr: stderr.String()}
 	}
 	return nil
 }
@@ -242,15 +242,15 @@ func (c *Connection) sessionError(err error) error {
 	return sessionProblem(c.route, err)
 }
 
-// countedConn counts what comes in, and notes the end.
-type countedConn struct {
+// trackedConn counts what comes in, and notes the end.
+type trackedConn struct {
 	net.Conn
 	received atomic.Int64
 	ended    atomic.Bool
 }
 
 // Read implements net.Conn.
-func (c *countedConn) Read(p []byte) (int, error) {
+func (c *trackedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.received.Add(int64(n))
 	if err != nil {

@@ -26,15 +26,15 @@ type Prompter interface {
 // Dialer connects to machines, as OpenSSH's client would: with its configuration, keys, agent and known hosts. It may be used
 // by many at once.
 type Dialer struct {
-	options Options
-	home    string
-	config  config
-	keys    *keyring
-	wallet  *wallet
-	agents  *agents
-	slots   *slots
-	jumps   *jumps
-	hosts   sync.Mutex // held while a host key is checked and asked about
+	options   Options
+	home      string
+	config    config
+	keys      *keyring
+	passwords *passwordCache
+	agents    *sshAgents
+	limiter   *handshakeLimiter
+	jumps     *jumpConnections
+	hostKeyMu sync.Mutex // held while a host key is checked and asked about
 }
 
 // NewDialer reads the configuration. Errors are a *Problem for a key or configuration that cannot be used.
@@ -48,15 +48,15 @@ func NewDialer(o Options) (*Dialer, error) {
 		return nil, configProblem(o.ConfigFile, err)
 	}
 	if o.Prompt != nil {
-		o.Prompt = &oneByOne{Prompter: o.Prompt, turn: make(chan struct{}, 1)}
+		o.Prompt = &serialPrompter{Prompter: o.Prompt, turn: make(chan struct{}, 1)}
 	}
-	d := &Dialer{options: o, home: home, config: c, slots: newSlots(),
-		keys:   &keyring{prompt: o.Prompt, keys: map[string]*fileKey{}},
-		wallet: &wallet{each: map[login]*password{}},
-		agents: &agents{each: map[string]heldAgent{}},
-		jumps:  &jumps{each: map[string]*passage{}}}
+	d := &Dialer{options: o, home: home, config: c, limiter: newHandshakeLimiter(),
+		keys:      &keyring{prompt: o.Prompt, keys: map[string]*fileKey{}},
+		passwords: &passwordCache{byLogin: map[login]*password{}},
+		agents:    &sshAgents{bySocket: map[string]agentConnection{}},
+		jumps:     &jumpConnections{byPath: map[string]*jumpConnection{}}}
 	if o.Key != "" {
-		if key := d.keys.at(o.Key); key.err != nil {
+		if key := d.keys.key(o.Key); key.err != nil {
 			return nil, keyFileProblem(o.Key, key.err)
 		}
 	}
@@ -75,29 +75,29 @@ func (d *Dialer) Address(t Target) string {
 // Close gives up the agents. Connections stay.
 func (d *Dialer) Close() { d.agents.close() }
 
-// oneByOne lets one question at a time through to the user.
-type oneByOne struct {
+// serialPrompter lets one question at a time through to the user.
+type serialPrompter struct {
 	Prompter
 	turn chan struct{}
 }
 
 // Confirm implements Prompter.
-func (o *oneByOne) Confirm(ctx context.Context, question string) (bool, error) {
+func (p *serialPrompter) Confirm(ctx context.Context, question string) (bool, error) {
 	select {
-	case o.turn <- struct{}{}:
-		defer func() { <-o.turn }()
-		return o.Prompter.Confirm(ctx, question)
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+		return p.Prompter.Confirm(ctx, question)
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
 }
 
 // Secret implements Prompter.
-func (o *oneByOne) Secret(ctx context.Context, question string) ([]byte, error) {
+func (p *serialPrompter) Secret(ctx context.Context, question string) ([]byte, error) {
 	select {
-	case o.turn <- struct{}{}:
-		defer func() { <-o.turn }()
-		return o.Prompter.Secret(ctx, question)
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+		return p.Prompter.Secret(ctx, question)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

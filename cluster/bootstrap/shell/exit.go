@@ -9,8 +9,8 @@ import (
 
 var errNoExit = errors.New("await exit: the session ended before the program")
 
-// awaitExit waits for the end of a program: nil for exit code 0, else an *ExitError, or errNoExit. See RFC 4254, section 6.10.
-func awaitExit(requests <-chan *ssh.Request) error {
+// waitExit waits for the end of a program: nil for exit code 0, else an *ExitError, or errNoExit. See RFC 4254, section 6.10.
+func waitExit(requests <-chan *ssh.Request) error {
 	for request := range requests {
 		if request.WantReply {
 			_ = request.Reply(false, nil) // a session that is gone shows at the next request

@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	// handshakeLimit bounds a handshake, without the time that a person takes to answer.
-	handshakeLimit = 10 * time.Second
-	// retryLimit bounds the pauses between tries with a server that drops connections, as with MaxStartups it does while others
+	// handshakeTimeout bounds a handshake, without the time that a person takes to answer.
+	handshakeTimeout = 10 * time.Second
+	// retryTimeout bounds the pauses between tries with a server that drops connections, as with MaxStartups it does while others
 	// come in. Waiting for a turn, or for an answer of the user, uses up none of it.
-	retryLimit = 15 * time.Second
-	firstPause = 200 * time.Millisecond
+	retryTimeout = 15 * time.Second
+	firstPause   = 200 * time.Millisecond
 )
 
 // Dial connects to a machine and is let in. The error is a *Problem, or the cause of ctx's end.
@@ -30,41 +30,41 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (*Connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	way, err := d.way(r, jumpDepth)
-	if errors.Is(err, errCircle) {
+	way, err := d.jumpPath(r, maxJumps)
+	if errors.Is(err, errJumpLoop) {
 		return nil, jumpLoopProblem(t)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return d.reachBy(ctx, r, way)
+	return d.dialThrough(ctx, r, way)
 }
 
-// reachBy reaches a machine by way of jump hosts.
-func (d *Dialer) reachBy(ctx context.Context, r route, way []route) (*Connection, error) {
-	jump, leave, err := d.pass(ctx, r, way)
+// dialThrough reaches a machine by way of jump hosts.
+func (d *Dialer) dialThrough(ctx context.Context, r route, way []route) (*Connection, error) {
+	jump, leave, err := d.connectJumps(ctx, r, way)
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.reach(ctx, r, jump)
+	c, err := d.dialRetrying(ctx, r, jump)
 	if err != nil {
 		_ = leave() // the error to tell is the machine's
 		return nil, err
 	}
-	c.leave = leave
+	c.releaseJump = leave
 	return c, nil
 }
 
-// reach connects and shakes hands, again and again while the server drops connections.
-func (d *Dialer) reach(ctx context.Context, r route, jump *Connection) (*Connection, error) {
+// dialRetrying connects and shakes hands, again and again while the server drops connections.
+func (d *Dialer) dialRetrying(ctx context.Context, r route, jump *Connection) (*Connection, error) {
 	paused := time.Duration(0)
 	for pause := firstPause; ; pause *= 2 {
-		c, err := d.once(ctx, r, jump)
+		c, err := d.dialOnce(ctx, r, jump)
 		if !errors.Is(err, errDropped) {
 			return c, err
 		}
 		wait := pause/2 + rand.N(pause)
-		if paused += wait; paused > retryLimit {
+		if paused += wait; paused > retryTimeout {
 			return nil, droppedProblem(r)
 		}
 		select {
@@ -78,25 +78,25 @@ func (d *Dialer) reach(ctx context.Context, r route, jump *Connection) (*Connect
 // errDropped is given by once for a connection that ended before the handshake did.
 var errDropped = errors.New("shake hands: connection dropped")
 
-// once makes one try.
-func (d *Dialer) once(ctx context.Context, r route, jump *Connection) (*Connection, error) {
-	leave, err := d.slots.enter(ctx, r.knownAs()+" "+r.address())
+// dialOnce makes one try.
+func (d *Dialer) dialOnce(ctx context.Context, r route, jump *Connection) (*Connection, error) {
+	leave, err := d.limiter.acquire(ctx, r.knownHostsName()+" "+r.address())
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	conn, err := connect(ctx, r, jump)
+	conn, err := dialTransport(ctx, r, jump)
 	if err != nil {
 		return nil, err
 	}
-	k, err := loadKnown(r)
+	k, err := loadKnownHosts(r)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	clock := newPatience(handshakeLimit, func() { _ = conn.Close() })
+	clock := newHandshakeTimer(handshakeTimeout, func() { _ = conn.Close() })
 	release := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	counted := &countedConn{Conn: conn}
-	a := &attempt{d: d, ctx: ctx, route: r, conn: counted, clock: clock}
+	counted := &trackedConn{Conn: conn}
+	a := &handshake{dialer: d, ctx: ctx, route: r, conn: counted, timer: clock}
 	sc, channels, requests, err := ssh.NewClientConn(counted, r.address(), a.config(k))
 	clock.stop()
 	if err == nil && release() {
@@ -106,35 +106,35 @@ func (d *Dialer) once(ctx context.Context, r route, jump *Connection) (*Connecti
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return nil, a.failure(err)
+	return nil, a.failureReason(err)
 }
 
-// failure says why a handshake failed; its connection is closed.
-func (a *attempt) failure(err error) error {
-	late, silent := a.clock.ended.Load(), a.conn.received.Load() == 0
-	if p, ok := a.conn.Conn.(*proxyConn); ok && silent {
+// failureReason says why a handshake failed; its connection is closed.
+func (h *handshake) failureReason(err error) error {
+	late, silent := h.timer.ended.Load(), h.conn.received.Load() == 0
+	if p, ok := h.conn.Conn.(*proxyConn); ok && silent {
 		if late {
-			return silentProxyProblem(a.route, handshakeLimit)
+			return silentProxyProblem(h.route, handshakeTimeout)
 		}
 		if said, failed := p.failure(); failed {
-			return proxyProblem(a.route, said)
+			return proxyProblem(h.route, said)
 		}
 	}
 	switch {
 	case late:
-		return hungProblem(a.route, handshakeLimit)
-	case a.problem == nil && isDrop(err):
+		return silentProblem(h.route, handshakeTimeout)
+	case h.callbackErr == nil && isDropped(err):
 		return errDropped
 	}
-	return a.outcome(err)
+	return h.explain(err)
 }
 
-func isDrop(err error) bool {
+func isDropped(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// connect opens the way to a machine, through the jump host when there is one, or by the command that the configuration has for it.
-func connect(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
+// dialTransport opens the way to a machine, through the jump host when there is one, or by the command that the configuration has for it.
+func dialTransport(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
 	if jump == nil && r.proxy != "" {
 		p, err := startProxy(r)
 		if err != nil {
@@ -142,7 +142,7 @@ func connect(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
 		}
 		return p, nil
 	}
-	limited, cancel := context.WithTimeout(ctx, r.connectTime)
+	limited, cancel := context.WithTimeout(ctx, r.connectTimeout)
 	defer cancel()
 	var conn net.Conn
 	var err error
@@ -180,15 +180,15 @@ func jumpReason(err error) error {
 	return errors.New(refused.Message)
 }
 
-// patience ends a handshake that takes too long.
-type patience struct {
+// handshakeTimer ends a handshake that takes too long.
+type handshakeTimer struct {
 	limit time.Duration
 	timer *time.Timer
 	ended atomic.Bool
 }
 
-func newPatience(limit time.Duration, end func()) *patience {
-	p := &patience{limit: limit}
+func newHandshakeTimer(limit time.Duration, end func()) *handshakeTimer {
+	p := &handshakeTimer{limit: limit}
 	p.timer = time.AfterFunc(limit, func() {
 		p.ended.Store(true)
 		end()
@@ -196,35 +196,35 @@ func newPatience(limit time.Duration, end func()) *patience {
 	return p
 }
 
-func (p *patience) stop()  { p.timer.Stop() }
-func (p *patience) start() { p.timer.Reset(p.limit) }
+func (t *handshakeTimer) stop()  { t.timer.Stop() }
+func (t *handshakeTimer) start() { t.timer.Reset(t.limit) }
 
-// slots bound how many handshakes go on at once, together and with each server: sshd drops connections beyond a few
+// limiter bound how many handshakes go on at once, together and with each server: sshd drops connections beyond a few
 // (MaxStartups 10:30:100), and others use it too.
-type slots struct {
+type handshakeLimiter struct {
 	all chan struct{}
 
-	mu   sync.Mutex
-	each map[string]chan struct{} // one for each server of a cluster, so few that they are kept
+	mu        sync.Mutex
+	perServer map[string]chan struct{} // one for each server of a cluster, so few that they are kept
 }
 
 const (
-	handshakes     = 8
-	handshakesEach = 2
+	maxHandshakes          = 8
+	maxHandshakesPerServer = 2
 )
 
-func newSlots() *slots {
-	return &slots{all: make(chan struct{}, handshakes), each: map[string]chan struct{}{}}
+func newHandshakeLimiter() *handshakeLimiter {
+	return &handshakeLimiter{all: make(chan struct{}, maxHandshakes), perServer: map[string]chan struct{}{}}
 }
 
-// enter waits for a turn at a server. The server's own comes first, so that one that is slow does not hold up others.
-func (s *slots) enter(ctx context.Context, server string) (leave func(), err error) {
-	s.mu.Lock()
-	if s.each[server] == nil {
-		s.each[server] = make(chan struct{}, handshakesEach)
+// acquire waits for a turn at a server. The server's own comes first, so that one that is slow does not hold up others.
+func (l *handshakeLimiter) acquire(ctx context.Context, server string) (leave func(), err error) {
+	l.mu.Lock()
+	if l.perServer[server] == nil {
+		l.perServer[server] = make(chan struct{}, maxHandshakesPerServer)
 	}
-	turns := []chan struct{}{s.each[server], s.all}
-	s.mu.Unlock()
+	turns := []chan struct{}{l.perServer[server], l.all}
+	l.mu.Unlock()
 	var taken []chan struct{}
 	leave = func() {
 		for _, turn := range slices.Backward(taken) {

@@ -8,32 +8,32 @@ import (
 	"sync"
 )
 
-// jumpDepth is how many jump hosts may stand before a machine.
-const jumpDepth = 8
+// maxJumps is how many jump hosts may stand before a machine.
+const maxJumps = 8
 
-// errCircle is given for jump hosts that need one another.
-var errCircle = errors.New("pass jump hosts: too many")
+// errJumpLoop is given for jump hosts that need one another.
+var errJumpLoop = errors.New("pass jump hosts: too many")
 
 // errUnused ends the dial of a jump host that nobody waits for any more.
 var errUnused = errors.New("dial jump host: nobody needs it")
 
-// way lists the jump hosts before a machine in the order in which they are passed. The first of those that the configuration names
+// jumpPath lists the jump hosts before a machine in the order in which they are passed. The first of those that the configuration names
 // goes its own way.
-func (d *Dialer) way(r route, depth int) ([]route, error) {
+func (d *Dialer) jumpPath(r route, depth int) ([]route, error) {
 	if len(r.jumps) == 0 {
 		return nil, nil
 	}
 	if len(r.jumps) > depth {
-		return nil, errCircle
+		return nil, errJumpLoop
 	}
 	var way []route
 	for i, t := range r.jumps {
 		jump, err := d.route(t)
 		if err != nil {
-			return nil, jumpFailed(r, route{name: t.Host}, err)
+			return nil, wrapJumpError(r, route{name: t.Host}, err)
 		}
 		if i == 0 {
-			if way, err = d.way(jump, depth-len(r.jumps)); err != nil {
+			if way, err = d.jumpPath(jump, depth-len(r.jumps)); err != nil {
 				return nil, err
 			}
 		}
@@ -42,22 +42,22 @@ func (d *Dialer) way(r route, depth int) ([]route, error) {
 	return way, nil
 }
 
-// pass gives the connection to the last jump host of a way, nil for an empty one. leave is called when it is not needed any more.
-func (d *Dialer) pass(ctx context.Context, r route, way []route) (jump *Connection, leave func() error, err error) {
+// connectJumps gives the connection to the last jump host of a way, nil for an empty one. leave is called when it is not needed any more.
+func (d *Dialer) connectJumps(ctx context.Context, r route, way []route) (jump *Connection, leave func() error, err error) {
 	if len(way) == 0 {
 		return nil, func() error { return nil }, nil
 	}
 	last, before := way[len(way)-1], way[:len(way)-1]
-	jump, leave, err = d.jumps.enter(ctx, wayName(way), func(ctx context.Context) (*Connection, error) {
-		return d.reachBy(ctx, last, before)
+	jump, leave, err = d.jumps.acquire(ctx, pathKey(way), func(ctx context.Context) (*Connection, error) {
+		return d.dialThrough(ctx, last, before)
 	})
 	if err != nil {
-		return nil, nil, jumpFailed(r, last, err)
+		return nil, nil, wrapJumpError(r, last, err)
 	}
 	return jump, leave, nil
 }
 
-func wayName(way []route) string {
+func pathKey(way []route) string {
 	var name strings.Builder
 	for _, r := range way {
 		fmt.Fprintf(&name, "%s %s %s,", r.user, r.name, r.address())
@@ -65,7 +65,7 @@ func wayName(way []route) string {
 	return name.String()
 }
 
-func jumpFailed(r, jump route, err error) error {
+func wrapJumpError(r, jump route, err error) error {
 	var p *Problem
 	if errors.As(err, &p) {
 		return jumpProblem(r, jump, err)
@@ -73,14 +73,14 @@ func jumpFailed(r, jump route, err error) error {
 	return err
 }
 
-// jumps holds the connections to jump hosts. All machines behind one share its connection, which is closed with the last of them.
-type jumps struct {
-	mu   sync.Mutex
-	each map[string]*passage
+// jumpConnections holds the connections to jump hosts. All machines behind one share its connection, which is closed with the last of them.
+type jumpConnections struct {
+	mu     sync.Mutex
+	byPath map[string]*jumpConnection
 }
 
-// passage is the connection to a jump host, or its dial.
-type passage struct {
+// jumpConnection is the connection to a jump host, or its dial.
+type jumpConnection struct {
 	users  int           // guarded by jumps.mu
 	cancel func()        // ends the dial
 	done   chan struct{} // closed when the dial has ended
@@ -88,10 +88,10 @@ type passage struct {
 	err    error         // set before done
 }
 
-// enter gives the connection of that name. The first who needs it has it dialled, and others wait for the same dial.
-func (j *jumps) enter(ctx context.Context, name string, dial func(context.Context) (*Connection, error)) (*Connection, func() error, error) {
+// acquire gives the connection of that name. The first who needs it has it dialled, and others wait for the same dial.
+func (j *jumpConnections) acquire(ctx context.Context, name string, dial func(context.Context) (*Connection, error)) (*Connection, func() error, error) {
 	p := j.join(ctx, name, dial)
-	leave := sync.OnceValue(func() error { return j.leave(name, p) })
+	leave := sync.OnceValue(func() error { return j.release(name, p) })
 	select {
 	case <-p.done:
 	case <-ctx.Done():
@@ -106,16 +106,16 @@ func (j *jumps) enter(ctx context.Context, name string, dial func(context.Contex
 }
 
 // join counts in a user of the passage, which is a new one where there is none or its connection is of no use.
-func (j *jumps) join(ctx context.Context, name string, dial func(context.Context) (*Connection, error)) *passage {
+func (j *jumpConnections) join(ctx context.Context, name string, dial func(context.Context) (*Connection, error)) *jumpConnection {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	p := j.each[name]
-	if p == nil || p.spent() {
-		p = &passage{done: make(chan struct{})}
+	p := j.byPath[name]
+	if p == nil || p.unusable() {
+		p = &jumpConnection{done: make(chan struct{})}
 		// The dial outlives the one that began it while others wait, and ends with the last of them: see leave.
 		ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		p.cancel = func() { cancel(errUnused) }
-		j.each[name] = p
+		j.byPath[name] = p
 		go func() {
 			defer close(p.done)
 			p.conn, p.err = dial(ctx)
@@ -125,23 +125,23 @@ func (j *jumps) join(ctx context.Context, name string, dial func(context.Context
 	return p
 }
 
-// spent reports whether a passage has failed or was lost.
-func (p *passage) spent() bool {
+// usableErr reports whether a passage has failed or was lost.
+func (c *jumpConnection) unusable() bool {
 	select {
-	case <-p.done:
-		return p.err != nil || p.conn.lost()
+	case <-c.done:
+		return c.err != nil || c.conn.lost()
 	default:
 		return false
 	}
 }
 
-// leave counts out a user. The last one ends the passage.
-func (j *jumps) leave(name string, p *passage) error {
+// releaseJump counts out a user. The last one ends the passage.
+func (j *jumpConnections) release(name string, p *jumpConnection) error {
 	j.mu.Lock()
 	p.users--
 	last := p.users == 0
-	if last && j.each[name] == p {
-		delete(j.each, name)
+	if last && j.byPath[name] == p {
+		delete(j.byPath, name)
 	}
 	j.mu.Unlock()
 	if !last {

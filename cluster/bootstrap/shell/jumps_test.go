@@ -84,19 +84,19 @@ func TestJumpShared(t *testing.T) {
 	if _, err := Output(limited(t), open[0], "echo hello", nil); err != nil {
 		t.Errorf("after the others were closed: %v", err)
 	}
-	jumpHost := d.jumps.each[onlyKey(t, d)].conn
+	jumpHost := d.jumps.byPath[onlyKey(t, d)].conn
 	closing(t, open[0])
-	if !jumpHost.lost() || len(d.jumps.each) != 0 {
+	if !jumpHost.lost() || len(d.jumps.byPath) != 0 {
 		t.Error("the connection to the jump host is open after the last machine's was closed")
 	}
 }
 
 func onlyKey(t *testing.T, d *Dialer) (key string) {
 	t.Helper()
-	if len(d.jumps.each) != 1 {
-		t.Fatalf("%d jump hosts are connected, want 1", len(d.jumps.each))
+	if len(d.jumps.byPath) != 1 {
+		t.Fatalf("%d jump hosts are connected, want 1", len(d.jumps.byPath))
 	}
-	for key = range d.jumps.each {
+	for key = range d.jumps.byPath {
 	}
 	return key
 }
@@ -107,7 +107,7 @@ func TestJumpLost(t *testing.T) {
 	o, counts := behind(t, Options{}, last, jump)
 	d := dialer(t, o)
 	before := open(t, d, Target{Host: "gpu0"})
-	lost := d.jumps.each[onlyKey(t, d)].conn
+	lost := d.jumps.byPath[onlyKey(t, d)].conn
 	_ = lost.conn.Close()
 	var p *Problem
 	if err := before.Run(limited(t), "true", nil, nil); !errors.As(err, &p) {
@@ -159,7 +159,7 @@ func TestJumpGivenUp(t *testing.T) {
 	all.Go(func() { open(t, d, Target{Host: "gpu1"}) })
 	for users := 0; users < 2; { // both wait for the jump host
 		d.jumps.mu.Lock()
-		for _, p := range d.jumps.each {
+		for _, p := range d.jumps.byPath {
 			users = p.users
 		}
 		d.jumps.mu.Unlock()

@@ -33,13 +33,13 @@ type fileKey struct {
 	public ssh.PublicKey
 	err    error // why it is no key
 
-	mu     sync.Mutex
-	signer ssh.Signer
-	failed error // why it could not be opened
+	mu      sync.Mutex
+	signer  ssh.Signer
+	openErr error // why it could not be opened
 }
 
-// at gives the key of a file.
-func (k *keyring) at(path string) *fileKey {
+// dialTransport gives the key of a file.
+func (k *keyring) key(path string) *fileKey {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.keys[path] == nil {
@@ -65,14 +65,14 @@ func readKey(path string, prompt Prompter) *fileKey {
 	default:
 		// The public half alone names a key of the agent.
 		if key.public, err = readPublic(path); err != nil {
-			key.err = errNoKey
+			key.err = errNotKey
 		}
-		key.failed = errNoKey
+		key.openErr = errNotKey
 	}
 	return key
 }
 
-var errNoKey = errors.New("read key: not a private key")
+var errNotKey = errors.New("read key: not a private key")
 
 func readPublic(path string) (ssh.PublicKey, error) {
 	data, err := os.ReadFile(path)
@@ -83,12 +83,12 @@ func readPublic(path string) (ssh.PublicKey, error) {
 	return key, err
 }
 
-// open gives what signs, and asks for the passphrase the first time.
+// controlSocket gives what signs, and asks for the passphrase the first time.
 func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.signer != nil || k.failed != nil {
-		return k.signer, k.failed
+	if k.signer != nil || k.openErr != nil {
+		return k.signer, k.openErr
 	}
 	if k.prompt == nil {
 		return nil, encryptedProblem(k.path)
@@ -97,7 +97,7 @@ func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
 		phrase, err := k.prompt.Secret(ctx, "passphrase of the key "+k.path)
 		if err != nil {
 			if ctx.Err() == nil {
-				k.failed = err // the user will not say it to the next machine either
+				k.openErr = err // the user will not say it to the next machine either
 			}
 			return nil, err
 		}
@@ -108,16 +108,16 @@ func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
 		}
 		k.signer = nil
 	}
-	k.failed = passphraseProblem(k.path)
-	return nil, k.failed
+	k.openErr = passphraseProblem(k.path)
+	return nil, k.openErr
 }
 
-// unusable says why a key that was read signs nothing, as one that is no more than a public half.
-func (k *fileKey) unusable() error {
+// usableErr says why a key that was read signs nothing, as one that is no more than a public half.
+func (k *fileKey) usableErr() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if errors.Is(k.failed, errNoKey) {
-		return errNoKey
+	if errors.Is(k.openErr, errNotKey) {
+		return errNotKey
 	}
 	return nil
 }

@@ -104,7 +104,7 @@ func TestWaysBeyondOurs(t *testing.T) {
 				t.Fatal(err)
 			}
 			var p *Problem
-			if err := r.beyond.explain(methodsProblem(r, c.taken), c.taken); !errors.As(err, &p) {
+			if err := r.unsupported.explain(methodsProblem(r, c.taken), c.taken); !errors.As(err, &p) {
 				t.Fatalf("%q: got %v", c.text, err)
 			}
 			before := methodsProblem(r, c.taken)

@@ -15,21 +15,21 @@ const passwordTries = 3
 // login is who is let in where. The host key is part of it: what was typed for one machine goes to no other that took its address.
 type login struct{ user, machine, key string }
 
-// wallet keeps the passwords that were typed, until the Dialer is gone: a person is asked once for each login, however often it is
+// passwords keeps the passwords that were typed, until the Dialer is gone: a person is asked once for each login, however often it is
 // connected to.
-type wallet struct {
-	mu   sync.Mutex
-	each map[login]*password
+type passwordCache struct {
+	mu      sync.Mutex
+	byLogin map[login]*password
 }
 
-// at gives the password of a login.
-func (w *wallet) at(l login) *password {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.each[l] == nil {
-		w.each[l] = &password{turn: make(chan struct{}, 1)}
+// dialTransport gives the password of a login.
+func (c *passwordCache) get(l login) *password {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byLogin[l] == nil {
+		c.byLogin[l] = &password{turn: make(chan struct{}, 1)}
 	}
-	return w.each[l]
+	return c.byLogin[l]
 }
 
 // password is the last answer for a login. Answers are numbered, so that one who is refused the first does not take the second,
@@ -51,7 +51,7 @@ func (p *password) get(ctx context.Context, ask func(again bool) (string, error)
 	case <-ctx.Done():
 		return "", 0, context.Cause(ctx)
 	}
-	answer, number, usable := p.last()
+	answer, number, usable := p.current()
 	if usable {
 		return answer, number, nil
 	}
@@ -64,7 +64,7 @@ func (p *password) get(ctx context.Context, ask func(again bool) (string, error)
 	return p.answer, p.number, nil
 }
 
-func (p *password) last() (answer string, number int, usable bool) {
+func (p *password) current() (answer string, number int, usable bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.answer, p.number, p.number > p.refused
@@ -76,64 +76,64 @@ func (p *password) refuse(number int) {
 	p.refused = max(p.refused, number)
 }
 
-// secret is the password of the login that the handshake is for.
-func (a *attempt) secret() *password {
-	return a.d.wallet.at(login{user: a.route.user, machine: a.route.knownAs() + " " + a.route.address(), key: a.hostKey})
+// cachedPassword is the password of the login that the handshake is for.
+func (h *handshake) cachedPassword() *password {
+	return h.dialer.passwords.get(login{user: h.route.user, machine: h.route.knownHostsName() + " " + h.route.address(), key: h.hostKey})
 }
 
-// typed gives the person's password for the machine that the handshake is with.
-func (a *attempt) typed(question string) (answer string, err error) {
-	err = a.slowly(func() error {
-		answer, a.sent, err = a.secret().get(a.ctx, func(again bool) (string, error) {
+// promptPassword gives the person's password for the machine that the handshake is with.
+func (h *handshake) promptPassword(question string) (answer string, err error) {
+	err = h.withoutTimer(func() error {
+		answer, h.sentPassword, err = h.cachedPassword().get(h.ctx, func(again bool) (string, error) {
 			if again {
 				question = "that was refused, " + question
 			}
-			return a.ask(question)
+			return h.prompt(question)
 		})
-		a.asked = true
+		h.userAsked = true
 		return err
 	})
 	return answer, err
 }
 
-// ask asks the person.
-func (a *attempt) ask(question string) (string, error) {
-	a.asked = true
-	answer, err := a.d.options.Prompt.Secret(a.ctx, question)
+// prompt asks the person.
+func (h *handshake) prompt(question string) (string, error) {
+	h.userAsked = true
+	answer, err := h.dialer.options.Prompt.Secret(h.ctx, question)
 	if err != nil {
-		a.tries = passwordTries // who does not answer is not asked again
+		h.tries = passwordTries // who does not answer is not asked again
 	}
 	return string(answer), err
 }
 
-// judged notes that the machine refused what was sent last, if that was a password.
-func (a *attempt) judged() {
-	if a.sent > 0 {
-		a.secret().refuse(a.sent)
-		a.sent = 0
+// recordRefusal notes that the machine refused what was sent last, if that was a password.
+func (h *handshake) recordRefusal() {
+	if h.sentPassword > 0 {
+		h.cachedPassword().refuse(h.sentPassword)
+		h.sentPassword = 0
 	}
 }
 
 // password gives the password of the user.
-func (a *attempt) password() (string, error) {
-	return a.typed("password of " + a.route.user + " on " + a.route.String())
+func (h *handshake) password() (string, error) {
+	return h.promptPassword("password of " + h.route.user + " on " + h.route.String())
 }
 
 // passwordQuestion is how PAM and sshd ask for what does not change from one login to the next.
 var passwordQuestion = lazyregexp.New(`(?i)^(\(\S+\) )?password( for \S+)?:\s*$`)
 
-// answer passes on the questions of the machine.
-func (a *attempt) answer(_, instruction string, questions []string, echos []bool) ([]string, error) {
+// answerQuestions passes on the questions of the machine.
+func (h *handshake) answerQuestions(_, instruction string, questions []string, echos []bool) ([]string, error) {
 	answers := make([]string, 0, len(questions))
 	for i, q := range questions {
-		question := a.route.user + " on " + a.route.String() + ", " + instruction + q
+		question := h.route.user + " on " + h.route.String() + ", " + instruction + q
 		var answer string
 		var err error
 		if len(questions) == 1 && !echos[i] && passwordQuestion.Get().MatchString(q) {
-			answer, err = a.typed(question)
+			answer, err = h.promptPassword(question)
 		} else {
-			err = a.slowly(func() (err error) {
-				answer, err = a.ask(question)
+			err = h.withoutTimer(func() (err error) {
+				answer, err = h.prompt(question)
 				return err
 			})
 		}
@@ -145,14 +145,14 @@ func (a *attempt) answer(_, instruction string, questions []string, echos []bool
 	return answers, nil
 }
 
-// byPerson gives the method that a person has answers for, nil when there were tries enough.
-func (a *attempt) byPerson(method string) ssh.AuthMethod {
-	if a.d.options.Prompt == nil || a.tries >= passwordTries {
+// interactiveMethod gives the method that a person has answers for, nil when there were tries enough.
+func (h *handshake) interactiveMethod(method string) ssh.AuthMethod {
+	if h.dialer.options.Prompt == nil || h.tries >= passwordTries {
 		return nil
 	}
-	a.tries++
+	h.tries++
 	if method == "password" {
-		return ssh.PasswordCallback(a.password)
+		return ssh.PasswordCallback(h.password)
 	}
-	return ssh.KeyboardInteractive(a.answer)
+	return ssh.KeyboardInteractive(h.answerQuestions)
 }

@@ -24,7 +24,7 @@ func changedProblem(r route, key ssh.PublicKey, want []knownhosts.KnownKey) *Pro
 		Cause: fmt.Sprintf("the host key of %s is not the known one: it shows %s, and %s:%d says %s. The machine was reinstalled, or somebody "+
 			"intercepts the connection", r, fingerprint(key), w.Filename, w.Line, fingerprint(w.Key)),
 		Cure: fmt.Sprintf("if it was reinstalled, forget the old key with `ssh-keygen -R %s -f %s` and try again",
-			Quote(knownhosts.Normalize(r.knownAs())), Quote(w.Filename)),
+			Quote(knownhosts.Normalize(r.knownHostsName())), Quote(w.Filename)),
 	}
 }
 
@@ -53,7 +53,7 @@ func unreadableProblem(err error) *Problem {
 }
 
 func rememberProblem(file string, err error) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the host key could not be added to %s (%v)", file, bare(err)),
+	return &Problem{Cause: fmt.Sprintf("the host key could not be added to %s (%v)", file, unwrapErrno(err)),
 		Cure: "make the file writable"}
 }
 
@@ -78,10 +78,10 @@ func networkProblem(r route, err error) *Problem {
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return &Problem{Cause: fmt.Sprintf("there is no way through the network to %s", r), Cure: "check the network and whether the machine is on"}
 	case isTimeout(err):
-		return &Problem{Cause: fmt.Sprintf("%s did not answer on port %d within %v", r.host, r.port, r.connectTime),
+		return &Problem{Cause: fmt.Sprintf("%s did not answer on port %d within %v", r.host, r.port, r.connectTimeout),
 			Cure: "check that the machine is on and that no firewall drops the port"}
 	}
-	return &Problem{Cause: fmt.Sprintf("%s cannot be connected to (%v)", r, bare(err)), Cure: "check the network"}
+	return &Problem{Cause: fmt.Sprintf("%s cannot be connected to (%v)", r, unwrapErrno(err)), Cure: "check the network"}
 }
 
 func isTimeout(err error) bool {
@@ -89,8 +89,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &n) && n.Timeout()
 }
 
-// bare takes the repeated frames off an error of the system: `open /a: permission denied` names what the text names already.
-func bare(err error) error {
+// unwrapErrno takes the repeated frames off an error of the system: `open /a: permission denied` names what the text names already.
+func unwrapErrno(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return errno
@@ -98,13 +98,13 @@ func bare(err error) error {
 	return err
 }
 
-func hungProblem(r route, limit time.Duration) *Problem {
+func silentProblem(r route, limit time.Duration) *Problem {
 	return &Problem{Cause: fmt.Sprintf("%s took the connection and then said nothing for %v", r, limit),
 		Cure: fmt.Sprintf("check that port %d is an ssh server and that the machine is not overloaded", r.port)}
 }
 
 func droppedProblem(r route) *Problem {
-	return &Problem{Cause: fmt.Sprintf("%s closes connections before the ssh handshake's end, for %v", r, retryLimit),
+	return &Problem{Cause: fmt.Sprintf("%s closes connections before the ssh handshake's end, for %v", r, retryTimeout),
 		Cure: "see the log of the ssh server there; MaxStartups may be low, or this address blocked"}
 }
 
@@ -155,7 +155,7 @@ func keyFileProblem(file string, err error) *Problem {
 	case errors.Is(err, os.ErrNotExist):
 		return &Problem{Cause: "there is no key file " + file, Cure: "correct the name, or make a key with `ssh-keygen -f " + Quote(file) + "`"}
 	case errors.As(err, new(syscall.Errno)):
-		return &Problem{Cause: fmt.Sprintf("the key file %s cannot be read (%v)", file, bare(err)), Cure: "let yourself read it with `chmod u+r " + Quote(file) + "`"}
+		return &Problem{Cause: fmt.Sprintf("the key file %s cannot be read (%v)", file, unwrapErrno(err)), Cure: "let yourself read it with `chmod u+r " + Quote(file) + "`"}
 	}
 	return &Problem{Cause: file + " holds no private key that ssh knows", Cure: "name the private half of a key, as ssh-keygen makes it"}
 }
@@ -179,7 +179,7 @@ func jumpProblem(r, jump route, err error) *Problem {
 }
 
 func silentJumpProblem(r, jump route) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the jump host %s did not get through to %s within %v", jump.name, r.address(), r.connectTime),
+	return &Problem{Cause: fmt.Sprintf("the jump host %s did not get through to %s within %v", jump.name, r.address(), r.connectTimeout),
 		Cure: fmt.Sprintf("check that %s is on and reached from %s, and that %s itself still answers", r.host, jump.name, jump.name)}
 }
 
@@ -225,5 +225,5 @@ func configProblem(file string, err error) *Problem {
 	case errors.As(err, &path):
 		file = path.Path // the user's own, when none was named
 	}
-	return &Problem{Cause: fmt.Sprintf("the configuration of ssh %s cannot be read (%v)", file, bare(err)), Cure: "make it readable"}
+	return &Problem{Cause: fmt.Sprintf("the configuration of ssh %s cannot be read (%v)", file, unwrapErrno(err)), Cure: "make it readable"}
 }

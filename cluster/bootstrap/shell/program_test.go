@@ -16,8 +16,8 @@ func TestLoginShells(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("HOME", t.TempDir())
 			text := "it's \"$HOME\" \\ 100% `x` !! ! ~ {a,b} \t\\n\\c\\0 ü;\n# end"
-			marked, line := mark("cat; printf %s " + Quote(text))
-			c := exec.Command(gridtest.Program(t, name), "-c", wrap(marked))
+			marked, line := withMarker("cat; printf %s " + Quote(text))
+			c := exec.Command(gridtest.Program(t, name), "-c", commandLine(marked))
 			c.Stdin = strings.NewReader("stdin\n")
 			var errs bytes.Buffer
 			c.Stderr = &errs
@@ -26,7 +26,7 @@ func TestLoginShells(t *testing.T) {
 				t.Errorf("output = %q, %v; want %q", got, err, want)
 			}
 			if errs.String() != line {
-				t.Errorf("complaints = %q; want the mark alone", errs.String())
+				t.Errorf("stderr = %q; want the mark alone", errs.String())
 			}
 		})
 	}
@@ -36,8 +36,8 @@ func TestLoginShells(t *testing.T) {
 func TestAfterMark(t *testing.T) {
 	for size := 1; size < 40; size++ {
 		var got bytes.Buffer
-		_, line := mark("")
-		a := &afterMark{mark: line, to: &got}
+		_, line := withMarker("")
+		a := &markerFilter{marker: line, dst: &got}
 		for chunk := range slices.Chunk([]byte(strings.Repeat("hello ", 5000)+line+"rest of it"), size) {
 			_, _ = a.Write(chunk) // its error is always nil
 		}

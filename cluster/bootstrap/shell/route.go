@@ -15,40 +15,40 @@ import (
 
 // route is how a machine is reached, after the configuration.
 type route struct {
-	name         string // as the user gave it
-	user         string
-	host         string
-	port         int
-	alias        string // what known_hosts calls it, "" for its address
-	identities   []string
-	certificates []string // files that are named
-	agent        string   // socket, "" for none
-	only         bool     // offer no other keys than those named
-	methods      []string // the ways to be let in, in the order in which they are tried
-	beyond       beyond   // those that only OpenSSH's client has
-	jumps        []Target
-	proxy        string   // the command that gives the connection, "" for none
-	known        []string // files of known hosts; new ones go to the first
-	acceptNew    bool     // trust host keys that were never seen
-	connectTime  time.Duration
-	family       string // of addresses: tcp, tcp4 or tcp6
-	from         net.IP // the address of this machine to connect from, nil for any
+	name            string // as the user gave it
+	user            string
+	host            string
+	port            int
+	alias           string // what known_hosts calls it, "" for its address
+	identities      []string
+	certificates    []string    // files that are named
+	agent           string      // socket, "" for none
+	identitiesOnly  bool        // offer no other keys than those named
+	methods         []string    // the ways to be let in, in the order in which they are tried
+	unsupported     unsupported // those that only OpenSSH's client has
+	jumps           []Target
+	proxy           string   // the command that gives the connection, "" for none
+	knownHostsFiles []string // files of known hosts; new ones go to the first
+	acceptNew       bool     // trust host keys that were never seen
+	connectTimeout  time.Duration
+	family          string // of addresses: tcp, tcp4 or tcp6
+	bindAddress     net.IP // the address of this machine to connect from, nil for any
 }
 
-// connectLimit bounds a connection; a machine that is up answers in milliseconds, one lost packet costs a second.
-const connectLimit = 10 * time.Second
+// connectTimeout bounds a connection; a machine that is up answers in milliseconds, one lost packet costs a second.
+const connectTimeout = 10 * time.Second
 
 // route resolves a target.
 func (d *Dialer) route(t Target) (route, error) {
-	said, err := d.config.about(t)
+	options, err := d.config.lookup(t)
 	if err != nil {
 		return route{}, err
 	}
-	get := said.first
-	r := route{name: t.Host, user: cmp.Or(t.User, get("User"), userName()), port: t.Port, connectTime: connectLimit,
-		host: strings.ToLower(cmp.Or(get("HostName"), t.Host)),
-		only: strings.EqualFold(get("IdentitiesOnly"), "yes"), alias: strings.ToLower(get("HostKeyAlias")),
-		family: "tcp", from: net.ParseIP(get("BindAddress"))}
+	get := options.first
+	r := route{name: t.Host, user: cmp.Or(t.User, get("User"), userName()), port: t.Port, connectTimeout: connectTimeout,
+		host:           strings.ToLower(cmp.Or(get("HostName"), t.Host)),
+		identitiesOnly: strings.EqualFold(get("IdentitiesOnly"), "yes"), alias: strings.ToLower(get("HostKeyAlias")),
+		family: "tcp", bindAddress: net.ParseIP(get("BindAddress"))}
 	switch strings.ToLower(get("AddressFamily")) {
 	case "inet":
 		r.family = "tcp4"
@@ -60,22 +60,22 @@ func (d *Dialer) route(t Target) (route, error) {
 	}
 	r.port = cmp.Or(r.port, 22)
 	if s, err := strconv.Atoi(get("ConnectTimeout")); err == nil && s > 0 {
-		r.connectTime = time.Duration(s) * time.Second
+		r.connectTimeout = time.Duration(s) * time.Second
 	}
-	r.identities, r.certificates = d.files(said.every("IdentityFile"), r), d.files(said.every("CertificateFile"), r)
-	r.methods, r.beyond = methods(said), waysBeyond(said)
+	r.identities, r.certificates = d.expandFiles(options.all("IdentityFile"), r), d.expandFiles(options.all("CertificateFile"), r)
+	r.methods, r.unsupported = methods(options), unsupportedOptions(options)
 	r.agent = d.agentSocket(get("IdentityAgent"), r)
-	r.known = d.knownFiles(get("UserKnownHostsFile"), r)
+	r.knownHostsFiles = d.knownFiles(get("UserKnownHostsFile"), r)
 	switch strings.ToLower(get("StrictHostKeyChecking")) {
 	case "accept-new", "no", "off", "false": // all but the first trust changed keys as well, which goes too far
 		r.acceptNew = true
 	}
 	r.acceptNew = r.acceptNew || d.options.AcceptNew
-	return r, r.proxied(said, t)
+	return r, r.resolveProxy(options, t)
 }
 
-// files expands the names of files.
-func (d *Dialer) files(names []string, r route) (files []string) {
+// expandFiles expands the names of files.
+func (d *Dialer) expandFiles(names []string, r route) (files []string) {
 	for _, file := range names {
 		if !strings.EqualFold(file, "none") {
 			files = append(files, d.expand(file, r))
@@ -84,9 +84,9 @@ func (d *Dialer) files(names []string, r route) (files []string) {
 	return files
 }
 
-// proxied finds out by way of what a machine is reached.
-func (r *route) proxied(said settings, t Target) (err error) {
-	jumps, command := said.first("ProxyJump"), said.first("ProxyCommand")
+// resolveProxy finds out by way of what a machine is reached.
+func (r *route) resolveProxy(options settings, t Target) (err error) {
+	jumps, command := options.first("ProxyJump"), options.first("ProxyCommand")
 	switch {
 	case jumps != "" && !strings.EqualFold(jumps, "none"):
 		r.jumps, err = parseJumps(jumps, t)
@@ -156,14 +156,14 @@ func (r route) address() string { return net.JoinHostPort(r.host, strconv.Itoa(r
 
 // dialer connects from the address that is configured.
 func (r route) dialer() *net.Dialer {
-	if r.from == nil {
+	if r.bindAddress == nil {
 		return &net.Dialer{}
 	}
-	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: r.from}}
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: r.bindAddress}}
 }
 
-// knownAs is the address that known_hosts is asked about: an alias stands there without a port.
-func (r route) knownAs() string {
+// knownHostsName is the address that known_hosts is asked about: an alias stands there without a port.
+func (r route) knownHostsName() string {
 	if r.alias != "" {
 		return net.JoinHostPort(r.alias, "22")
 	}

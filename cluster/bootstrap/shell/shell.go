@@ -53,28 +53,28 @@ const outputLimit = 64 << 20
 func Output(ctx context.Context, m Machine, program string, stdin io.Reader) (string, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	out := &boundedText{left: outputLimit, full: func() {
+	out := &limitedBuffer{remaining: outputLimit, onFull: func() {
 		stop(&Problem{Cause: "the machine does not stop printing", Cure: "log in and see what its start-up files and mlfnode print"})
 	}}
 	err := m.Run(ctx, program, stdin, out)
 	return out.text.String(), err
 }
 
-// boundedText keeps what is written to it up to a limit, and calls full once when that is reached.
-type boundedText struct {
-	text bytes.Buffer
-	left int
-	full func()
+// limitedBuffer keeps what is written to it up to a limit, and calls full once when that is reached.
+type limitedBuffer struct {
+	text      bytes.Buffer
+	remaining int
+	onFull    func()
 }
 
 // Write implements io.Writer.
-func (b *boundedText) Write(p []byte) (int, error) {
-	if len(p) > b.left {
-		b.left = 0
-		b.full()
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if len(p) > b.remaining {
+		b.remaining = 0
+		b.onFull()
 		return len(p), nil
 	}
-	b.left -= len(p)
+	b.remaining -= len(p)
 	return b.text.Write(p)
 }
 
@@ -89,15 +89,15 @@ const closeDelay = time.Second
 // Run implements Machine.
 func (Local) Run(ctx context.Context, program string, stdin io.Reader, stdout io.Writer) error {
 	c := exec.CommandContext(ctx, "/bin/sh", "-c", program)
-	complaints := &tail{}
-	c.Stdin, c.Stdout, c.Stderr, c.WaitDelay = stdin, stdout, complaints, closeDelay
+	stderr := &tail{}
+	c.Stdin, c.Stdout, c.Stderr, c.WaitDelay = stdin, stdout, stderr, closeDelay
 	err := c.Run()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.As(err, &exit):
-		return &ExitError{Code: exit.ExitCode(), Stderr: complaints.String()}
+		return &ExitError{Code: exit.ExitCode(), Stderr: stderr.String()}
 	}
 	return err
 }
@@ -111,7 +111,7 @@ func Quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\'
 // tail keeps the last of what is written to it.
 type tail struct{ kept []byte }
 
-// tailSize is how much of a program's complaints is kept.
+// tailSize is how much of a program's stderr is kept.
 const tailSize = 8 << 10
 
 // Write implements io.Writer.

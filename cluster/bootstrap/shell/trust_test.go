@@ -139,7 +139,7 @@ func TestAgentThatAsks(t *testing.T) {
 		agent *askingAgent
 		want  string
 	}{
-		{&askingAgent{Agent: held, takes: handshakeLimit + 3*time.Second, agree: true}, ""},
+		{&askingAgent{Agent: held, takes: handshakeTimeout + 3*time.Second, agree: true}, ""},
 		{&askingAgent{Agent: held}, "the ssh agent did not sign with the key"},
 	} {
 		t.Setenv("SSH_AUTH_SOCK", serveAgent(t, test.agent))
@@ -150,7 +150,7 @@ func TestAgentThatAsks(t *testing.T) {
 // TestAgentThatAsksForAnother connects to a machine while the agent asks about another one for longer than a handshake may take.
 func TestAgentThatAsksForAnother(t *testing.T) {
 	s, held, config := behindAgent(t)
-	asks := &askingAgent{Agent: held, takes: handshakeLimit + 5*time.Second, agree: true, asking: make(chan struct{}, 2)}
+	asks := &askingAgent{Agent: held, takes: handshakeTimeout + 5*time.Second, agree: true, asking: make(chan struct{}, 2)}
 	t.Setenv("SSH_AUTH_SOCK", serveAgent(t, asks))
 	d := dialer(t, Options{ConfigFile: config, KnownHosts: s.know("ed25519")})
 	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)

@@ -45,12 +45,12 @@ func readLines(files []string) ([]knownLine, error) {
 	return lines, nil
 }
 
-// speaksOf reports whether the line is about a machine, by its name as knownhosts.Normalize gives it.
-func (l knownLine) speaksOf(name string) bool {
+// appliesTo reports whether the line is about a machine, by its name as knownhosts.Normalize gives it.
+func (l knownLine) appliesTo(name string) bool {
 	found := false
 	for _, p := range l.patterns {
 		p, negated := strings.CutPrefix(p, "!")
-		if !matches(p, strings.ToLower(name)) {
+		if !matchesPattern(p, strings.ToLower(name)) {
 			continue
 		}
 		if negated {
@@ -61,7 +61,7 @@ func (l knownLine) speaksOf(name string) bool {
 	return found
 }
 
-func matches(pattern, name string) bool {
+func matchesPattern(pattern, name string) bool {
 	if strings.HasPrefix(pattern, "|1|") {
 		return matchesHash(pattern, name)
 	}

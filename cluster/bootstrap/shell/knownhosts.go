@@ -14,31 +14,31 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
-// known is what the files of known hosts say about one machine.
-type known struct {
+// knownHosts is what the files of known hosts say about one machine.
+type knownHosts struct {
 	keys        []knownhosts.KnownKey // its own
-	elsewhere   []knownhosts.KnownKey // of the same host, without a port
+	otherPorts  []knownhosts.KnownKey // of the same host, without a port
 	authorities []knownhosts.KnownKey // may sign its keys
 	revoked     []knownhosts.KnownKey // of any machine
 }
 
-// loadKnown reads the files that are there.
-func loadKnown(r route) (*known, error) {
-	lines, err := readLines(r.known)
+// loadKnownHosts reads the files that are there.
+func loadKnownHosts(r route) (*knownHosts, error) {
+	lines, err := readLines(r.knownHostsFiles)
 	if err != nil {
 		return nil, unreadableProblem(err)
 	}
-	k, name := &known{}, knownhosts.Normalize(r.knownAs())
+	k, name := &knownHosts{}, knownhosts.Normalize(r.knownHostsName())
 	for _, l := range lines {
 		switch {
 		case l.marker == "revoked":
 			k.revoked = append(k.revoked, l.KnownKey)
-		case l.marker == "" && l.speaksOf(name):
+		case l.marker == "" && l.appliesTo(name):
 			k.keys = append(k.keys, l.KnownKey)
-		case l.marker == "cert-authority" && (l.speaksOf(name) || r.alias == "" && l.speaksOf(r.host)):
+		case l.marker == "cert-authority" && (l.appliesTo(name) || r.alias == "" && l.appliesTo(r.host)):
 			k.authorities = append(k.authorities, l.KnownKey)
-		case l.marker == "" && r.alias == "" && l.speaksOf(r.host):
-			k.elsewhere = append(k.elsewhere, l.KnownKey)
+		case l.marker == "" && r.alias == "" && l.appliesTo(r.host):
+			k.otherPorts = append(k.otherPorts, l.KnownKey)
 		}
 	}
 	return k, nil
@@ -55,12 +55,12 @@ func find(lines []knownhosts.KnownKey, key ssh.PublicKey) (knownhosts.KnownKey, 
 
 // algorithms puts those first that the machine is known by: it then shows a key that can be compared. A machine known by one kind
 // of key that shows another kind would look changed.
-func (k *known) algorithms() []string {
+func (k *knownHosts) algorithms() []string {
 	var first []string
 	if len(k.authorities) > 0 {
-		first = certificates()
+		first = certificateAlgorithms()
 	}
-	for _, line := range slices.Concat(k.keys, k.elsewhere) {
+	for _, line := range slices.Concat(k.keys, k.otherPorts) {
 		if t := line.Key.Type(); t == ssh.KeyAlgoRSA {
 			first = append(first, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSA)
 		} else {
@@ -76,17 +76,17 @@ func (k *known) algorithms() []string {
 	return first
 }
 
-func certificates() []string {
+func certificateAlgorithms() []string {
 	all := ssh.SupportedAlgorithms().HostKeys
 	return slices.DeleteFunc(all, func(a string) bool { return !strings.Contains(a, "-cert-") })
 }
 
-// checkHost is asked for each machine whether its key is the right one. One at a time, so that a machine that is reached twice
-// at once is asked about once.
-func (d *Dialer) checkHost(ctx context.Context, r route, key ssh.PublicKey) error {
-	d.hosts.Lock()
-	defer d.hosts.Unlock()
-	k, err := loadKnown(r)
+// checkHostKey is asked for each machine whether its key is the right one. One at a time, so that a machine that is reached twice
+// dialTransport once is asked about once.
+func (d *Dialer) checkHostKey(ctx context.Context, r route, key ssh.PublicKey) error {
+	d.hostKeyMu.Lock()
+	defer d.hostKeyMu.Unlock()
+	k, err := loadKnownHosts(r)
 	if err != nil {
 		return err
 	}
@@ -105,17 +105,17 @@ func (d *Dialer) checkHost(ctx context.Context, r route, key ssh.PublicKey) erro
 	if len(k.keys) > 0 {
 		return changedProblem(r, key, k.keys)
 	}
-	if _, ok := find(k.elsewhere, key); ok {
+	if _, ok := find(k.otherPorts, key); ok {
 		return nil // as with OpenSSH; another key at another port is no change
 	}
-	if err := d.accept(ctx, r, key); err != nil {
+	if err := d.acceptHostKey(ctx, r, key); err != nil {
 		return err
 	}
-	return remember(r, key)
+	return addKnownHost(r, key)
 }
 
 // checkCertificate checks what a known authority has signed.
-func (k *known) checkCertificate(r route, cert *ssh.Certificate) error {
+func (k *knownHosts) checkCertificate(r route, cert *ssh.Certificate) error {
 	for _, key := range []ssh.PublicKey{cert.Key, cert.SignatureKey} {
 		if line, ok := find(k.revoked, key); ok {
 			return revokedProblem(r, key, line)
@@ -125,14 +125,14 @@ func (k *known) checkCertificate(r route, cert *ssh.Certificate) error {
 		_, ok := find(k.authorities, key)
 		return ok
 	}}
-	if err := checker.CheckHostKey(r.knownAs(), nowhere{}, cert); err != nil {
+	if err := checker.CheckHostKey(r.knownHostsName(), noAddr{}, cert); err != nil {
 		return certificateProblem(r, err)
 	}
 	return nil
 }
 
-// accept decides about a machine that was never seen.
-func (d *Dialer) accept(ctx context.Context, r route, key ssh.PublicKey) error {
+// acceptHostKey decides about a machine that was never seen.
+func (d *Dialer) acceptHostKey(ctx context.Context, r route, key ssh.PublicKey) error {
 	if r.acceptNew {
 		return nil
 	}
@@ -147,9 +147,9 @@ func (d *Dialer) accept(ctx context.Context, r route, key ssh.PublicKey) error {
 	return err
 }
 
-// remember appends a key to the first file of known hosts.
-func remember(r route, key ssh.PublicKey) error {
-	file := r.known[0]
+// addKnownHost appends a key to the first file of known hosts.
+func addKnownHost(r route, key ssh.PublicKey) error {
+	file := r.knownHostsFiles[0]
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return rememberProblem(file, err)
 	}
@@ -157,8 +157,8 @@ func remember(r route, key ssh.PublicKey) error {
 	if err != nil {
 		return rememberProblem(file, err)
 	}
-	line := knownhosts.Line([]string{knownhosts.Normalize(r.knownAs())}, key) + "\n"
-	if !endsLine(f) {
+	line := knownhosts.Line([]string{knownhosts.Normalize(r.knownHostsName())}, key) + "\n"
+	if !endsInNewline(f) {
 		line = "\n" + line
 	}
 	_, err = f.WriteString(line)
@@ -168,8 +168,8 @@ func remember(r route, key ssh.PublicKey) error {
 	return nil
 }
 
-// endsLine reports whether what is appended to a file starts a line of its own.
-func endsLine(f *os.File) bool {
+// endsInNewline reports whether what is appended to a file starts a line of its own.
+func endsInNewline(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
 		return true
@@ -182,13 +182,13 @@ func endsLine(f *os.File) bool {
 // fingerprint shows a key as OpenSSH does.
 func fingerprint(key ssh.PublicKey) string { return key.Type() + " " + ssh.FingerprintSHA256(key) }
 
-// nowhere is an address that matches no line: machines are known by their names, whatever address those have today.
-type nowhere struct{}
+// noAddr is an address that matches no line: machines are known by their names, whatever address those have today.
+type noAddr struct{}
 
-var _ net.Addr = nowhere{}
+var _ net.Addr = noAddr{}
 
 // Network implements net.Addr.
-func (nowhere) Network() string { return "tcp" }
+func (noAddr) Network() string { return "tcp" }
 
 // String implements net.Addr.
-func (nowhere) String() string { return "0.0.0.0:0" }
+func (noAddr) String() string { return "0.0.0.0:0" }

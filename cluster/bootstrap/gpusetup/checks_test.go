@@ -219,7 +219,7 @@ func TestFacts(t *testing.T) {
 
 func TestTrialVerdicts(t *testing.T) {
 	h := parse(situation(t, "ubuntu2404-ready"))
-	a, b := h.listed[0].uuid, h.listed[1].uuid
+	a, b := h.devices[0].uuid, h.devices[1].uuid
 	tests := []struct {
 		said    string
 		verdict Verdict
@@ -233,7 +233,7 @@ func TestTrialVerdicts(t *testing.T) {
 		{"inside " + a + " " + a + "\nreloaded " + a + " Failed to initialize NVML: Unknown Error\n", Warn, "lost " + a},
 	}
 	for _, tt := range tests {
-		got := judgeTrial(h, tt.said)
+		got := evaluateSmokeTest(h, tt.said)
 		if got.Verdict != tt.verdict || !strings.Contains(got.Cause+got.Note, tt.text) {
 			t.Errorf("%q: got %s %q, want %s %q", tt.said, got.Verdict, got.Cause+got.Note, tt.verdict, tt.text)
 		}
@@ -249,11 +249,11 @@ func FuzzJudges(f *testing.F) {
 	for _, file := range files {
 		f.Add(situation(f, strings.TrimSuffix(filepath.Base(file), ".txt")))
 	}
-	o := Options{}.filled()
+	o := Options{}.withDefaults()
 	f.Fuzz(func(t *testing.T, text string) {
 		h := parse(text)
 		for _, c := range table() {
-			if got := c.judge(h, o); got.Verdict == "" {
+			if got := c.evaluate(h, o); got.Verdict == "" {
 				t.Errorf("got no verdict from %s for %q", c.name, text)
 			}
 			if c.fix != nil {
@@ -263,7 +263,7 @@ func FuzzJudges(f *testing.F) {
 				c.trial(h, o)
 			}
 		}
-		judgeTrial(h, text)
+		evaluateSmokeTest(h, text)
 		h.facts(recordedAt())
 	})
 }

@@ -14,17 +14,17 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// stage is a machine made of a folder: its files are under root, and the programs that would touch a real machine are stand-ins
+// fakeHost is a machine made of a folder: its files are under root, and the programs that would touch a real machine are stand-ins
 // from testdata/bin, which log their calls to root.log and change files under root.
-type stage struct {
+type fakeHost struct {
 	t    *testing.T
 	root string
 }
 
-// newStage gives an Ubuntu with one GPU, its driver and Docker, and no toolkit.
-func newStage(t *testing.T) stage {
+// newFakeHost gives an Ubuntu with one GPU, its driver and Docker, and no toolkit.
+func newFakeHost(t *testing.T) fakeHost {
 	t.Helper()
-	s := stage{t, filepath.Join(t.TempDir(), "root")}
+	s := fakeHost{t, filepath.Join(t.TempDir(), "root")}
 	if err := os.CopyFS(filepath.Join(s.root, "bin"), os.DirFS("testdata/bin")); err != nil {
 		t.Fatal(err)
 	}
@@ -44,11 +44,11 @@ func newStage(t *testing.T) stage {
 			t.Fatal(err)
 		}
 	}
-	s.furnish()
+	s.writeDefaults()
 	return s
 }
 
-func (s stage) furnish() {
+func (s fakeHost) writeDefaults() {
 	if err := os.MkdirAll(s.root+"/stock", 0o755); err != nil {
 		s.t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func (s stage) furnish() {
 	}
 }
 
-func (s stage) write(path, text string) {
+func (s fakeHost) write(path, text string) {
 	s.t.Helper()
 	full := filepath.Join(s.root, path)
 	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
@@ -83,22 +83,22 @@ func (s stage) write(path, text string) {
 	}
 }
 
-// read gives a file of the stage, "" for one that is not there.
-func (s stage) read(path string) string {
+// read gives a file of the machine, "" for one that is not there.
+func (s fakeHost) read(path string) string {
 	text, _ := os.ReadFile(filepath.Join(s.root, path))
 	return string(text)
 }
 
 // calls gives the log of the stand-ins and begins a new one.
-func (s stage) calls() string {
+func (s fakeHost) calls() string {
 	s.t.Helper()
 	text, _ := os.ReadFile(s.root + ".log")
 	os.Remove(s.root + ".log")
 	return string(text)
 }
 
-// digest changes when anything on the stage does.
-func (s stage) digest() string {
+// digest changes when anything on the machine does.
+func (s fakeHost) digest() string {
 	s.t.Helper()
 	sum := sha256.New()
 	err := filepath.WalkDir(s.root, func(path string, d fs.DirEntry, err error) error {
@@ -123,13 +123,13 @@ func (s stage) digest() string {
 	return fmt.Sprintf("%x", sum.Sum(nil))
 }
 
-func (s stage) options(o Options) Options {
-	o.place = place{root: s.root, pause: "0",
+func (s fakeHost) options(o Options) Options {
+	o.hooks = testHooks{root: s.root, pause: "0",
 		prelude: "STAGE=" + shell.Quote(s.root) + "; PATH=$STAGE/bin:/usr/bin:/bin; DOCKER_HOST=; export STAGE PATH DOCKER_HOST"}
 	return o
 }
 
-func (s stage) setup(o Options) Report {
+func (s fakeHost) setup(o Options) Report {
 	s.t.Helper()
 	r, err := Setup(s.t.Context(), shell.Local{}, s.options(o), func(p Step) { s.t.Logf("%s %s %s", p.Check, p.Verdict, p.Text) })
 	if err != nil {
@@ -138,7 +138,7 @@ func (s stage) setup(o Options) Report {
 	return r
 }
 
-func (s stage) expect(r Report, outcome Outcome, changed ...string) {
+func (s fakeHost) expect(r Report, outcome Outcome, changed ...string) {
 	s.t.Helper()
 	if r.Outcome != outcome || fmt.Sprint(r.Changed) != fmt.Sprint(changed) {
 		s.t.Fatalf("got the outcome %q after changing %q, want %q after %q; checks %+v", r.Outcome, r.Changed, outcome, changed, r.Checks)
@@ -159,7 +159,7 @@ func changes(calls string) []string {
 }
 
 func TestFreshMachineBecomesReady(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	r := s.setup(Options{})
 	s.expect(r, Ready, "toolkit", "configuration", "cdi")
 	if got := r.line("trial").Note; got != "nvidia-smi in a container saw each of 1 GPU" {
@@ -185,7 +185,7 @@ func TestFreshMachineBecomesReady(t *testing.T) {
 
 // TestLongStepsAreTold says what is under way before it is done: an installation takes minutes.
 func TestLongStepsAreTold(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	var begun []string
 	done := map[string]bool{}
 	_, err := Setup(t.Context(), shell.Local{}, s.options(Options{}), func(p Step) {
@@ -200,7 +200,7 @@ func TestLongStepsAreTold(t *testing.T) {
 }
 
 func TestDryRunChangesNothing(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	before := s.digest()
 	r := s.setup(Options{DryRun: true})
 	s.expect(r, Fixable)
@@ -217,7 +217,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 func TestFailingRestartBringsTheOldConfigurationBack(t *testing.T) {
 	for name, old := range map[string]string{"a file": "{\n  \"log-driver\": \"journald\"\n}\n", "no file": ""} {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(t)
+			s := newFakeHost(t)
 			s.write("state/refuse", "")
 			if old != "" {
 				s.write("etc/docker/daemon.json", old)
@@ -239,7 +239,7 @@ func TestFailingRestartBringsTheOldConfigurationBack(t *testing.T) {
 }
 
 func TestConfigurationKeepsWhatWasThere(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	const old = "{\n  \"log-driver\": \"journald\"\n}\n"
 	s.write("etc/docker/daemon.json", old)
 	s.expect(s.setup(Options{}), Ready, "toolkit", "configuration", "cdi")
@@ -255,7 +255,7 @@ func TestConfigurationKeepsWhatWasThere(t *testing.T) {
 }
 
 func TestRunningContainersKeepRunning(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	s.write("state/containers", "c0ffee000001\n")
 	r := s.setup(Options{})
 	s.expect(r, Stopped, "toolkit")
@@ -269,7 +269,7 @@ func TestRunningContainersKeepRunning(t *testing.T) {
 }
 
 func TestLiveRestoreAllowsTheRestart(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	const live = "{\n  \"live-restore\": true\n}\n"
 	s.write("etc/docker/daemon.json", live)
 	s.write("state/served", live)
@@ -284,12 +284,12 @@ func TestLiveRestoreAllowsTheRestart(t *testing.T) {
 }
 
 func TestContainersThatBeginAfterTheProbe(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	s.write("state/containers", "c0ffee000001\n")
 	before := s.digest()
-	program := s.options(Options{}.filled()).program(fixConfigure(host{}, Options{}))
+	program := s.options(Options{}.withDefaults()).program(fixConfiguration(host{}, Options{}))
 	_, err := shell.Output(t.Context(), shell.Local{}, program, nil)
-	if exit, ok := asExit(err); !ok || exit.Code != 4 || exit.Error() != "containers began to run on Docker in the meantime" {
+	if exit, ok := exitError(err); !ok || exit.Code != 4 || exit.Error() != "containers began to run on Docker in the meantime" {
 		t.Errorf("got %v, want exit code 4", err)
 	}
 	os.Remove(s.root + "/etc/docker") // made empty before the look at the containers
@@ -299,7 +299,7 @@ func TestContainersThatBeginAfterTheProbe(t *testing.T) {
 }
 
 func TestInvalidConfigurationIsNotTouched(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	const broken = "{\n  \"log-driver\": \"journald\",\n}\n"
 	s.write("etc/docker/daemon.json", broken)
 	r := s.setup(Options{})
@@ -310,7 +310,7 @@ func TestInvalidConfigurationIsNotTouched(t *testing.T) {
 }
 
 func TestBrokenSourceIsTakenBack(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	s.write("state/broken", "")
 	const list = "etc/apt/sources.list.d/nvidia-container-toolkit.list"
 	r := s.setup(Options{})
@@ -329,10 +329,10 @@ func TestBrokenSourceIsTakenBack(t *testing.T) {
 }
 
 func TestLockOfAptIsWaitedFor(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	s.write("state/locked", "2\n")
 	s.expect(s.setup(Options{}), Ready, "toolkit", "configuration", "cdi")
-	s = newStage(t)
+	s = newFakeHost(t)
 	s.write("state/locked", "1000000\n")
 	r := s.setup(Options{LockWait: time.Second})
 	s.expect(r, Stopped, "toolkit")
@@ -342,13 +342,13 @@ func TestLockOfAptIsWaitedFor(t *testing.T) {
 }
 
 func TestLeftoversAreSetAside(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	s.write("state/packages", "ii |nvidia-docker2|2.13.0-1\n")
 	s.write("etc/apt/sources.list.d/nvidia-docker.list", "deb https://nvidia.github.io/nvidia-docker/ubuntu18.04/$(ARCH) /\n")
 	s.write("usr/share/containers/oci/hooks.d/oci-nvidia-hook.json", "{}\n")
 	s.expect(s.setup(Options{}), Ready, "leftovers", "toolkit", "configuration", "cdi")
-	if got := s.read(keep + "/_etc_apt_sources.list.d_nvidia-docker.list"); !strings.Contains(got, "nvidia-docker/ubuntu18.04") {
-		t.Errorf("got the old source %q in %s, want it kept", got, keep)
+	if got := s.read(backupDir + "/_etc_apt_sources.list.d_nvidia-docker.list"); !strings.Contains(got, "nvidia-docker/ubuntu18.04") {
+		t.Errorf("got the old source %q in %s, want it kept", got, backupDir)
 	}
 	if got := s.read("etc/apt/sources.list.d/nvidia-docker.list"); got != "" {
 		t.Errorf("got the old source %q still in use, want it gone", got)
@@ -356,7 +356,7 @@ func TestLeftoversAreSetAside(t *testing.T) {
 }
 
 func TestWithoutRootNothingIsTried(t *testing.T) {
-	s := newStage(t)
+	s := newFakeHost(t)
 	s.write("state/nosudo", "")
 	before := s.digest()
 	r := s.setup(Options{})
