@@ -13,10 +13,9 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node"
-	"mlfnode/node/config"
 )
 
-// hostCommand is what --detach starts: a node that stays until no sweep is left to run.
+// hostCommand runs a node until no sweep is left to run. --detach starts it in the background.
 func hostCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "host", Hidden: true, Args: noArgument,
@@ -31,7 +30,7 @@ func hostCommand(a *app) *cobra.Command {
 	}
 }
 
-// firstSweepTimeout is how long a node in the background waits for its first sweep.
+// firstSweepTimeout bounds how long a node in the background waits for its first sweep.
 const firstSweepTimeout = 30 * time.Second
 
 func hostUntilIdle(ctx context.Context, s *node.Session) error {
@@ -52,27 +51,16 @@ func hostUntilIdle(ctx context.Context, s *node.Session) error {
 	return nil
 }
 
-// ensureBackgroundNode sees to it that a node runs which outlives this command.
+// ensureBackgroundNode starts a node that outlives this command, unless one runs or the sweep goes to
+// a cluster.
 func (c *connector) ensureBackgroundNode(ctx context.Context) error {
 	cfg, err := c.settings()
 	if err != nil {
 		return err
 	}
-	alone, err := c.standsAlone(&cfg)
-	if err != nil || !alone {
+	d, err := c.destination(&cfg)
+	if err != nil || !d.alone() || node.Running(ctx, cfg) {
 		return err
-	}
-	return c.startBackgroundNode(ctx)
-}
-
-// startBackgroundNode has a node running that does not end with this terminal.
-func (c *connector) startBackgroundNode(ctx context.Context) error {
-	cfg, err := c.settings()
-	if err != nil {
-		return err
-	}
-	if node.Running(ctx, cfg) {
-		return nil
 	}
 	if err := makeStateFolder(c.console, cfg.StateDir); err != nil {
 		return err
@@ -92,11 +80,6 @@ func (c *connector) startBackgroundNode(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start a node in the background: %w", err)
 	}
-	return c.awaitNode(ctx, cfg, cmd)
-}
-
-// awaitNode waits until the node in the background answers.
-func (c *connector) awaitNode(ctx context.Context, cfg config.Config, cmd *exec.Cmd) error {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -107,7 +90,7 @@ func (c *connector) awaitNode(ctx context.Context, cfg config.Config, cmd *exec.
 			if node.Running(ctx, cfg) {
 				return nil // another terminal was faster
 			}
-			return failed("the node in the background ended at once", "see why in "+filepath.Join(cfg.StateDir, "node.log"))
+			return failed("the node in the background ended at once", "see why in "+log.Name())
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:

@@ -84,13 +84,13 @@ func listFiles(a *app, p *plan, include []string) error {
 	if err != nil {
 		return err
 	}
-	alone, err := a.standsAlone(&cfg)
+	d, err := a.destination(&cfg)
 	if err != nil {
 		return err
 	}
 	p.files, err = projects.List(p.project.Dir, projects.ListOptions{
 		Except: []string{cfg.StateDir}, Include: include, Share: p.task.Share, Lenient: p.project.Lenient,
-		Setup: len(p.task.Setup) > 0, Cluster: !alone,
+		Setup: len(p.task.Setup) > 0, Cluster: !d.alone(),
 	})
 	if err == nil {
 		err = p.files.CheckSize(projects.DefaultBundleLimit)

@@ -34,14 +34,15 @@ func (c *connector) withConsole(ui *console) *connector {
 	return &other
 }
 
-// errNoState is the answer of read when nothing was ever stored; looking makes no state.
+// errNoState is returned by withSession when nothing was ever stored: reading creates no state.
 var errNoState = failed("there is no sweep yet", "mlfnode sweep PROJECT")
 
-// maxReattachments bounds how often a command looks for a node again that went away in the middle. A node leaves in good order
-// when its terminal's work is done, so meeting several that leave is bad luck already.
+// maxReattachments bounds how often a command looks for another node after its node went away. A
+// node leaves in good order when its terminal's work is done, so meeting even several that leave is
+// unlikely.
 const maxReattachments = 10
 
-// settings loads the configuration, with the global flags over it.
+// settings loads node.yaml and applies the global flags.
 func (c *connector) settings() (config.Config, error) {
 	cfg, err := config.Load(c.configFile())
 	if err != nil {
@@ -69,8 +70,8 @@ func (c *connector) settings() (config.Config, error) {
 	return cfg, nil
 }
 
-// configFile is the settings file that was named; else, for a program that up has put into its folder on a machine, the node.yaml
-// of the node there: ROOT/node.yaml for ROOT/bin/mlfnode. "" is for the usual places.
+// configFile names the settings file to read. Without --config, a program that up has installed as
+// ROOT/bin/mlfnode reads ROOT/node.yaml. "" means the default places.
 func (c *connector) configFile() string {
 	if c.config != "" || c.state != "" || os.Getenv("MLF_CONFIG") != "" || os.Getenv("MLF_STATE") != "" {
 		return c.config
@@ -81,12 +82,12 @@ func (c *connector) configFile() string {
 	}
 	file := filepath.Join(filepath.Dir(filepath.Dir(self)), "node.yaml")
 	if b, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(b), protocol.NodeHeading) {
-		return "" // it is somebody else's, as in a source tree
+		return "" // not written by up, as in a source tree
 	}
 	return file
 }
 
-// requireState gives errNoState where no state folder is.
+// requireState returns errNoState if there is no state folder.
 func (c *connector) requireState() error {
 	cfg, err := c.settings()
 	if err != nil {
@@ -101,8 +102,8 @@ func (c *connector) requireState() error {
 	return errNoState
 }
 
-// destination is what a command is for: the cluster of this machine's folder, the cluster that the user has chosen, or, with
-// neither, this machine alone.
+// destination says where a command goes: to the cluster of this machine's state folder, to the
+// cluster that the user has chosen, or, without either, to this machine alone.
 type destination struct {
 	role    trust.NodeRole // of this machine in its cluster
 	contact *node.Contact
@@ -110,7 +111,8 @@ type destination struct {
 
 func (d *destination) alone() bool { return d.role == "" && d.contact == nil }
 
-// destination finds it. What --local means to a machine that belongs to a cluster, settings has seen to.
+// destination finds out where a command goes. For a machine in a cluster, settings has already given
+// --local a state folder of its own.
 func (c *connector) destination(cfg *config.Config) (destination, error) {
 	d := destination{}
 	if c.master == "" || c.local {
@@ -125,7 +127,7 @@ func (c *connector) destination(cfg *config.Config) (destination, error) {
 	contact, err := c.contact()
 	switch {
 	case d.role == trust.Master && (err != nil || contact == nil || contact.OfSame(cfg.StateDir)):
-		return d, nil // its owner needs no token
+		return d, nil // the owner of the folder needs no token
 	case err != nil:
 		return d, err
 	case moved != nil && contact == nil:
@@ -139,7 +141,7 @@ func (c *connector) destination(cfg *config.Config) (destination, error) {
 	return d, nil
 }
 
-// contact gives the cluster that the user has chosen, nil for none.
+// contact returns the cluster that the user has chosen, nil if there is none.
 func (c *connector) contact() (*node.Contact, error) {
 	if c.local {
 		return nil, nil
@@ -147,14 +149,9 @@ func (c *connector) contact() (*node.Contact, error) {
 	return node.FindContact(c.master)
 }
 
-// standsAlone reports whether commands are for this machine alone.
-func (c *connector) standsAlone(cfg *config.Config) (bool, error) {
-	d, err := c.destination(cfg)
-	return d.alone(), err
-}
-
-// attach finds the node that commands are for. On a machine that is in no cluster it is made in this process where none runs: with
-// host true one that works, else one for reads.
+// attach opens a session with the node that the command is for. On a machine outside any cluster where
+// no node runs, it opens one in this process: if host is true, one that runs trials, else one that
+// only answers reads.
 func (c *connector) attach(ctx context.Context, host bool) (*node.Session, error) {
 	cfg, err := c.settings()
 	if err != nil {
@@ -173,7 +170,8 @@ func (c *connector) attach(ctx context.Context, host bool) (*node.Session, error
 	return c.connectToCluster(ctx, &cfg, &d)
 }
 
-// connectToCluster gives a session with the master. It waits some seconds for one that is being restarted.
+// connectToCluster opens a session with the master. It waits some seconds for one that is being
+// restarted.
 func (c *connector) connectToCluster(ctx context.Context, cfg *config.Config, d *destination) (*node.Session, error) {
 	if d.contact == nil {
 		return c.ownNode(ctx, cfg, d.role)
@@ -186,7 +184,7 @@ func (c *connector) connectToCluster(ctx context.Context, cfg *config.Config, d 
 	return node.ReachAgain(ctx, d.contact, func() { c.say("the master does not answer; waiting for it") })
 }
 
-// ownNode gives a session with this machine's node in its cluster.
+// ownNode opens a session with this machine's node in its cluster.
 func (c *connector) ownNode(ctx context.Context, cfg *config.Config, role trust.NodeRole) (*node.Session, error) {
 	s, err := node.Await(ctx, *cfg, func() { c.say("the %s of this machine does not answer; waiting for it", role) })
 	if !errors.Is(err, node.ErrDown) {
@@ -203,7 +201,7 @@ func (c *connector) ownNode(ctx context.Context, cfg *config.Config, role trust.
 		fmt.Sprintf("start it with: %s, or bring its cluster up with: mlfnode up -f; --local runs on this machine alone", start))
 }
 
-// nearestNode gives a session with the node of this machine, or with the master.
+// nearestNode opens a session with the node of this machine, or else with the master.
 func (c *connector) nearestNode(ctx context.Context) (*node.Session, error) {
 	cfg, err := c.settings()
 	if err != nil {

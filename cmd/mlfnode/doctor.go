@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -38,7 +39,7 @@ first, then those of this node, then mlfnode's own.`,
 			if err != nil {
 				return err
 			}
-			return showFindings(a.console, doctor.Check(c.Context(), h))
+			return printFindings(a.console, doctor.Check(c.Context(), h))
 		},
 	}
 	c.Flags().StringVar(&seed, "seed", "", "the master to check, as `HOST` or HOST:PORT")
@@ -123,36 +124,27 @@ func queryService(ctx context.Context) *doctor.Service {
 	return f
 }
 
-func showFindings(ui *console, found []doctor.Finding) error {
-	ill := 0
-	for _, f := range found {
-		if f.State == doctor.Bad {
-			ill++
-		}
-	}
-	if err := printFindings(ui, found); err != nil {
-		return err
-	}
-	if ill > 0 {
-		return &failure{code: exitFailed}
-	}
-	return nil
-}
-
-// printFindings prints a line for each finding, and below it what to do. Cures are to be copied, so nothing of them is cut.
+// printFindings prints a line for each finding, and below it what to do. Cures are meant to be copied,
+// so they are never truncated. It fails if a finding keeps the node from working.
 func printFindings(ui *console, found []doctor.Finding) error {
 	if ui.json {
-		return json.NewEncoder(ui.stdout).Encode(found)
-	}
-	wide := 0
-	for _, f := range found {
-		wide = max(wide, len(f.Name))
-	}
-	for _, f := range found {
-		fmt.Fprintf(ui.stdout, "%-4s  %-*s  %s\n", f.State, wide, f.Name, oneLine(f.Cause))
-		if f.Cure != "" {
-			fmt.Fprintf(ui.stdout, "%-*s    try: %s\n", wide+4, "", oneLine(f.Cure))
+		if err := json.NewEncoder(ui.stdout).Encode(found); err != nil {
+			return err
 		}
+	} else {
+		wide := 0
+		for _, f := range found {
+			wide = max(wide, len(f.Name))
+		}
+		for _, f := range found {
+			fmt.Fprintf(ui.stdout, "%-4s  %-*s  %s\n", f.State, wide, f.Name, oneLine(f.Cause))
+			if f.Cure != "" {
+				fmt.Fprintf(ui.stdout, "%-*s    try: %s\n", wide+4, "", oneLine(f.Cure))
+			}
+		}
+	}
+	if slices.ContainsFunc(found, func(f doctor.Finding) bool { return f.State == doctor.Bad }) {
+		return &failure{code: exitFailed}
 	}
 	return nil
 }

@@ -56,7 +56,8 @@ func (f *follower) handleSignals(ctx context.Context, stop context.CancelCauseFu
 				f.app.interrupts.raise(sig)
 			case !f.currentSession().Hosting():
 			case killing && insists:
-				f.abandon(sig)
+				f.warnUnrecorded()
+				f.app.interrupts.raise(sig)
 			case killing:
 			case n == 1 && sig == os.Interrupt:
 				go f.pauseSweep(ctx)
@@ -119,12 +120,6 @@ func (f *follower) printContinues() {
 	}
 	f.progress.print(f.app.stderr, fmt.Sprintf("%s continues %s; watch it again with: mlfnode resume %[1]s, or follow its output with: mlfnode logs -f %[1]s", f.id, where))
 	f.progress.print(f.app.stderr, fmt.Sprintf("pause it with: mlfnode pause %s, end it with: mlfnode cancel %[1]s", f.id))
-}
-
-// abandon ends this process at once.
-func (f *follower) abandon(sig os.Signal) {
-	f.warnUnrecorded()
-	f.app.interrupts.raise(sig)
 }
 
 // warnUnrecorded says what a stop in bad order leaves behind.

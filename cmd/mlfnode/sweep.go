@@ -188,7 +188,7 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 	if err != nil {
 		return err
 	}
-	local, err := a.standsAlone(&cfg)
+	d, err := a.destination(&cfg)
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 		return err
 	}
 	var environ []string // in a cluster that of each node
-	if local {
+	if d.alone() {
 		environ = os.Environ()
 		if err := p.checkProgram(added); err != nil {
 			return err
