@@ -15,11 +15,12 @@ import (
 	"mlfnode/grid/units"
 )
 
-// joinOptional joins a flag that can stand alone, as -f of up, with the word after it: pflag takes a value there as -f=FILE only.
+// joinOptional joins a flag with an optional value, such as -f of up, with the word after it: pflag
+// takes such a value only as -f=FILE.
 func joinOptional(root *cobra.Command, args []string) []string {
 	c, _, err := root.Find(args)
 	if err != nil {
-		return args // it is said when it runs
+		return args // Execute reports it
 	}
 	optional := map[string]bool{}
 	c.Flags().VisitAll(func(f *pflag.Flag) {
@@ -39,10 +40,10 @@ func joinOptional(root *cobra.Command, args []string) []string {
 	return joined
 }
 
-// hideDefault keeps a default out of the help that only stands for "not given".
+// hideDefault hides a default that only stands for "not given" from the help.
 func hideDefault(f *pflag.FlagSet, name string) { f.Lookup(name).DefValue = "0" }
 
-// badFlag explains a flag that is unknown or has a value it does not take.
+// badFlag explains a flag that is unknown or has an invalid value.
 func badFlag(c *cobra.Command, err error) error {
 	msg := err.Error()
 	var invalid *pflag.InvalidValueError
@@ -62,7 +63,7 @@ func badFlag(c *cobra.Command, err error) error {
 	return usage(msg, c.CommandPath()+" --help")
 }
 
-// oneArgument refuses a command line without exactly one argument.
+// oneArgument refuses a command line that does not have exactly one argument.
 func oneArgument(c *cobra.Command, args []string) error {
 	if len(args) == 1 {
 		return nil
@@ -84,7 +85,7 @@ func someArguments(c *cobra.Command, args []string) error {
 	return nil
 }
 
-// unknownCommand refuses the first argument of the program, which is no command, and names those that resemble it.
+// unknownCommand refuses a first argument that is not a command, and suggests similar ones.
 func unknownCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -96,7 +97,7 @@ func unknownCommand(c *cobra.Command, args []string) error {
 	return usage(fmt.Sprintf("there is no command %q", args[0]), hint)
 }
 
-// onSweep makes a command that takes one sweep.
+// onSweep returns a command that takes one sweep.
 func onSweep(use, short, example string, fn func(context.Context, grid.TrialID) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Example: example, Args: oneArgument,

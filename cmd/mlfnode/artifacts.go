@@ -88,7 +88,8 @@ func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
 	}
 }
 
-// fetchArtifacts writes files under dir. A file that is there already is left alone and is an error.
+// fetchArtifacts writes files under dir. A file that is there already is left alone and is an
+// error.
 func fetchArtifacts(ui *console, r io.Reader, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")

@@ -51,8 +51,8 @@ func hostUntilIdle(ctx context.Context, s *node.Session) error {
 	return nil
 }
 
-// ensureBackgroundNode starts a node that outlives this command, unless one runs or the sweep goes to
-// a cluster.
+// ensureBackgroundNode starts a node that outlives this command, unless one runs or the sweep goes
+// to a cluster.
 func (c *connector) ensureBackgroundNode(ctx context.Context) error {
 	cfg, err := c.settings()
 	if err != nil {
@@ -88,7 +88,7 @@ func (c *connector) ensureBackgroundNode(ctx context.Context) error {
 		select {
 		case <-ended:
 			if node.Running(ctx, cfg) {
-				return nil // another terminal was faster
+				return nil // another terminal has started one first
 			}
 			return failed("the node in the background ended at once", "see why in "+log.Name())
 		case <-ctx.Done():

@@ -52,7 +52,8 @@ func packFailed(err error) error {
 	return failed(fmt.Sprintf("the project can't be packed: %v", withoutPath(err)), fmt.Sprintf("make room in %s, or set TMPDIR to another folder", os.TempDir()))
 }
 
-// withBundle stores the bundle if the node does not have it, then makes the request that names it. The request may be made twice.
+// withBundle stores the bundle if the node does not have it, then makes the request that names it.
+// The request may be made twice.
 func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request func(context.Context) (T, error)) (done T, err error) {
 	if b.digest == "" {
 		return uninterrupted(ctx, request)
@@ -75,7 +76,8 @@ func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request fu
 	return done, err
 }
 
-// listFiles finds the files that travel with the sweep. What mlfnode keeps is not among them, wherever it is.
+// listFiles finds the files that travel with the sweep. What mlfnode keeps is not among them,
+// wherever it is.
 func listFiles(a *app, p *plan, include []string) error {
 	if !p.project.Bundled {
 		return nil
@@ -257,7 +259,8 @@ func noteLeftOut(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, 
 	return nil
 }
 
-// mentions reports whether a text names a file or something in a folder, as a path or as a Python module.
+// mentions reports whether a text names a file or something in a folder, as a path or as a Python
+// module.
 func mentions(text, file string) bool {
 	module := strings.ReplaceAll(strings.TrimSuffix(strings.TrimSuffix(file, "/"), ".py"), "/", ".")
 	for _, name := range []string{file, strings.TrimSuffix(file, "/"), module} {

@@ -111,7 +111,8 @@ func expandHome(path string) string {
 	return filepath.Join(home, rest)
 }
 
-// clusterCommand makes a command that does something on all machines of the cluster in cluster.yaml.
+// clusterCommand makes a command that does something on all machines of the cluster in
+// cluster.yaml.
 func clusterCommand(ui *console, c *cobra.Command, act func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error)) *cobra.Command {
 	r := &clusterFlags{}
 	r.add(ui, c)
@@ -257,8 +258,8 @@ interrupted, run it again: until the roles are written, up -f refuses to start h
 	return c
 }
 
-// markStopped has status say of a cluster that this user has taken down, and that nobody has brought up since, that it is stopped, and
-// since when. file describes it.
+// markStopped has status say of a cluster that this user has taken down, and that nobody has
+// brought up since, that it is stopped, and since when. file describes it.
 func markStopped(all []bootstrap.Outcome, file string) {
 	contexts, err := node.Contexts()
 	if err != nil {

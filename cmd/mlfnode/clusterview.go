@@ -11,7 +11,8 @@ import (
 	"mlfnode/cluster/bootstrap"
 )
 
-// clusterView shows what is going on at the machines: on a terminal a table that changes, elsewhere a line for each step that ended.
+// clusterView shows what is going on at the machines: on a terminal a table that changes, elsewhere
+// a line for each step that ended.
 type clusterView struct {
 	w        io.Writer
 	terminal bool
@@ -87,8 +88,9 @@ func (v *clusterView) eraseSequence() string {
 	return fmt.Sprintf("\x1b[%dA\r\x1b[J", v.drawn)
 }
 
-// lines is the table. A terminal cannot be written to above its first line, so that one that is too low for all machines shows
-// how many are where, then those that have failed and those that are busy.
+// lines is the table. A terminal cannot be written to above its first line, so that one that is too
+// low for all machines shows how many are where, then those that have failed and those that are
+// busy.
 func (v *clusterView) lines(most int) []string {
 	chosen, lines := v.rows, []string(nil)
 	if len(v.rows) > most {
@@ -135,8 +137,8 @@ func (v *clusterView) summary() string {
 	return fmt.Sprintf("%d hosts: %s", len(v.rows), strings.Join(parts, ", "))
 }
 
-// pause takes the table off the terminal, so that something can be printed or asked there; it comes back with the first event after
-// resume, below that.
+// pause takes the table off the terminal, so that something can be printed or asked there; it comes
+// back with the first event after resume, below that.
 func (v *clusterView) pause() (resume func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

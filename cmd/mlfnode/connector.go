@@ -27,7 +27,7 @@ type connector struct {
 	verbose bool
 }
 
-// withConsole gives a connector with the same flags and another console.
+// withConsole returns a connector with the same flags and another console.
 func (c *connector) withConsole(ui *console) *connector {
 	other := *c
 	other.console = ui
@@ -149,9 +149,9 @@ func (c *connector) contact() (*node.Contact, error) {
 	return node.FindContact(c.master)
 }
 
-// attach opens a session with the node that the command is for. On a machine outside any cluster where
-// no node runs, it opens one in this process: if host is true, one that runs trials, else one that
-// only answers reads.
+// attach opens a session with the node that the command is for. On a machine outside any cluster
+// where no node runs, it opens one in this process: if host is true, one that runs trials, else one
+// that only answers reads.
 func (c *connector) attach(ctx context.Context, host bool) (*node.Session, error) {
 	cfg, err := c.settings()
 	if err != nil {
@@ -226,8 +226,8 @@ func (c *connector) nearestNode(ctx context.Context) (*node.Session, error) {
 	return c.connectToCluster(ctx, &cfg, &d)
 }
 
-// withSession calls fn with a node that is there for reading. When the node goes away in the middle, fn is called again with
-// another one, unless it has printed something already.
+// withSession calls fn with a session for reading. If the node goes away meanwhile, fn is called
+// again with another one, unless it has printed something already.
 func (c *connector) withSession(ctx context.Context, fn func(*node.Session) error) error {
 	if err := c.requireState(); err != nil {
 		return err
@@ -243,8 +243,9 @@ func (c *connector) withSession(ctx context.Context, fn func(*node.Session) erro
 	}, func(err error) bool { return c.stdout.written == before })
 }
 
-// openSession finds the node or becomes it, and calls fn with it; to detach, it has one running in the background. It gives the
-// session that fn succeeded with. fn is called again when the node goes away in the middle, so it must bear that.
+// openSession opens a session with the node, or with one in this process, calls fn with it and
+// returns it once fn has succeeded. With detach, the node runs in the background. fn is called
+// again if the node goes away meanwhile.
 func (c *connector) openSession(ctx context.Context, detach bool, fn func(*api.Client) error) (*node.Session, error) {
 	if !detach {
 		cfg, err := c.settings()
@@ -279,12 +280,12 @@ func (c *connector) openSession(ctx context.Context, detach bool, fn func(*api.C
 	return s, err
 }
 
-// callMaster calls fn with the master of a cluster.
+// callMaster calls fn with a client of the cluster's master.
 func (c *connector) callMaster(ctx context.Context, fn func(*api.Client) error) error {
 	return c.withMaster(ctx, func(s *node.Session) error { return fn(s.Client()) })
 }
 
-// withMaster calls fn with a session with the master of a cluster.
+// withMaster calls fn with a session with the cluster's master.
 func (c *connector) withMaster(ctx context.Context, fn func(*node.Session) error) error {
 	cfg, err := c.settings()
 	if err != nil {
@@ -305,7 +306,7 @@ func (c *connector) withMaster(ctx context.Context, fn func(*node.Session) error
 	return fn(s)
 }
 
-// retryWhileLost calls fn until the node does not go away in its middle.
+// retryWhileLost calls fn again as long as its node goes away meanwhile and may allows it.
 func retryWhileLost(fn func() error, may func(error) bool) error {
 	for n := 0; ; n++ {
 		err := fn()

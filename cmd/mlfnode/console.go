@@ -26,7 +26,7 @@ func newConsole(stdout, stderr io.Writer) *console {
 	return &console{stdout: &screen{w: stdout}, stderr: stderr}
 }
 
-// screen is where results go. It knows how much has been written, and what last went wrong with that.
+// screen is where results are printed. It knows how much was written, and the last error.
 type screen struct {
 	w       io.Writer
 	written int64
@@ -43,8 +43,9 @@ func (s *screen) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// complete gives the failure of a command whose output is not all there, although it ran well or failed of that: who reads a file that
-// it was written to would take it for whole. What nobody reads any more need not be there.
+// complete returns an error if a command ran well, or failed because of its output, and not all of
+// the output was written: a file with half of it would look complete. A reader that closed its pipe
+// does not matter.
 func (s *screen) complete(err error) error {
 	if s.err == nil || errors.Is(s.err, syscall.EPIPE) || err != nil && !errors.Is(err, s.err) {
 		return err
@@ -61,14 +62,14 @@ func (ui *console) warn(err error) {
 	}
 }
 
-// printError prints an error for the user and gives the exit code.
+// printError prints an error for the user and returns the exit code.
 func (ui *console) printError(err error) int {
 	if err == nil {
 		return 0
 	}
 	f := asFailure(err)
 	if f.msg != "" {
-		// What another machine has said may be in it.
+		// The message may contain what another machine has said.
 		for i, line := range strings.Split(printable.Text(f.msg, longestMessage), "\n") {
 			if i == 0 {
 				line = "mlfnode: " + line

@@ -168,7 +168,8 @@ func introduce(ctx context.Context, address string, token trust.Token) (trust.Co
 	return node.Introduce(ctx, address, token)
 }
 
-// hasAccess reports whether commands go to a master at one of the addresses, and are heard there; and whether it was down before.
+// hasAccess reports whether commands go to a master at one of the addresses, and are heard there;
+// and whether it was down before.
 func hasAccess(ctx context.Context, addresses []string) (known, wasDown bool) {
 	file, err := node.ContextFile()
 	if err != nil {
@@ -192,8 +193,9 @@ func hasAccess(ctx context.Context, addresses []string) (known, wasDown bool) {
 	return true, c.Down != nil
 }
 
-// recordDown notes, once the master is down, that the cluster of this user's context can be brought up with the file. After a purge it
-// takes back what welcome did. Another cluster, whose master may have run on the same machine, is left alone.
+// recordDown notes, once the master is down, that the cluster of this user's context can be brought
+// up with the file. After a purge it takes back what welcome did. Another cluster, whose master may
+// have run on the same machine, is left alone.
 func recordDown(ctx context.Context, all []bootstrap.Outcome, purged bool, with string) error {
 	i := slices.IndexFunc(all, func(o bootstrap.Outcome) bool { return slices.Contains(o.Roles, bootstrap.Master) })
 	if i < 0 || !all[i].OK {
@@ -228,8 +230,9 @@ func recordDown(ctx context.Context, all []bootstrap.Outcome, purged bool, with 
 	return err
 }
 
-// wasPurged reports whether a master that has no files any more, which would name its cluster, was that of the context: the context goes
-// to an address of its machine, where nothing answers. file is what describes the cluster.
+// wasPurged reports whether a master that has no files any more, which would name its cluster, was
+// that of the context: the context goes to an address of its machine, where nothing answers. file
+// is what describes the cluster.
 func wasPurged(ctx context.Context, known trust.Context, master *bootstrap.Outcome, file string) bool {
 	if master.Authority != "" || known.Down != nil && known.Down.File != file {
 		return false

@@ -13,7 +13,7 @@ import (
 	"mlfnode/projects"
 )
 
-// actOnSweep does something to a sweep and says what state it is in.
+// actOnSweep acts on a sweep and prints its new state.
 func actOnSweep(ctx context.Context, a *app, id grid.TrialID, fn func(*api.Client, grid.SweepID) (api.Done, error)) error {
 	if id.Index >= 0 {
 		return usage("this acts on a whole sweep", fmt.Sprintf("name it without the trial: %s", id.Sweep))

@@ -124,8 +124,8 @@ func queryService(ctx context.Context) *doctor.Service {
 	return f
 }
 
-// printFindings prints a line for each finding, and below it what to do. Cures are meant to be copied,
-// so they are never truncated. It fails if a finding keeps the node from working.
+// printFindings prints a line for each finding, and below it what to do. Cures are meant to be
+// copied, so they are never truncated. It fails if a finding keeps the node from working.
 func printFindings(ui *console, found []doctor.Finding) error {
 	if ui.json {
 		if err := json.NewEncoder(ui.stdout).Encode(found); err != nil {
@@ -149,7 +149,8 @@ func printFindings(ui *console, found []doctor.Finding) error {
 	return nil
 }
 
-// masterProbe asks the master about this host: what time it is there, and whether it gets through to us. It is nil without a contact.
+// masterProbe asks the master about this host: what time it is there, and whether it gets through
+// to us. It is nil without a contact.
 type masterProbe struct {
 	client *api.Client
 	node   string
@@ -239,7 +240,8 @@ func (m *masterProbe) receiveWord(ctx context.Context, port int) error {
 	}
 }
 
-// checkAlive has no error when a node is among the members, and alive. One that gossip does not see gets no trials.
+// checkAlive has no error when a node is among the members, and alive. One that gossip does not see
+// gets no trials.
 func checkAlive(all []api.Member, node string) error {
 	for i := range all {
 		if string(all[i].Node) != node {

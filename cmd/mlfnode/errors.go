@@ -17,10 +17,11 @@ const (
 	exitInterrupted = 130
 )
 
-// longestMessage bounds an error that is shown; it may hold the problems of a long file.
+// longestMessage bounds an error message, which may list the problems of a long file.
 const longestMessage = 64 << 10
 
-// failure ends the command with an exit code. An empty message means that everything has been said.
+// failure ends the command with an exit code. An empty message means that everything has been said
+// already.
 type failure struct {
 	code int
 	msg  string
@@ -29,14 +30,14 @@ type failure struct {
 
 func (f *failure) Error() string { return f.msg }
 
-// usage is wrong usage: what is wrong, and what to try.
+// usage returns an error about wrong usage: what is wrong, and what to try.
 func usage(msg, hint string) error { return &failure{exitUsage, msg, hint} }
 
-// failed is everything else that the user can do something about.
+// failed returns any other error that the user can do something about.
 func failed(msg, hint string) error { return &failure{exitFailed, msg, hint} }
 
-// asInterruption takes the place of an error after a signal has ended ctx: what went wrong went wrong for that. A failure
-// without words is no error, but the exit code that the command came to.
+// asInterruption replaces an error after a signal has canceled ctx, which caused it. A failure
+// without words is not an error but the exit code of the command, and stays.
 func asInterruption(ctx context.Context, err error) error {
 	var f *failure
 	if err == nil || ctx.Err() == nil || (errors.As(err, &f) && f.msg == "") {
@@ -63,7 +64,8 @@ func asFailure(err error) *failure {
 	return &failure{exitFailed, err.Error(), ""}
 }
 
-// withoutPath leaves out the operation and the path of a file error, which the message names already.
+// withoutPath leaves out the operation and the path of a file error, which the message names
+// already.
 func withoutPath(err error) error {
 	if e, ok := err.(*fs.PathError); ok {
 		return e.Err

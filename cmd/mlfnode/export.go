@@ -17,8 +17,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// writeParquetFile writes the selected trials with the columns of the CSV table. What kind of values parameters and metrics have, a
-// sweep does not say: a value that does not fit in its column makes the column a wider one, and the file is begun again.
+// writeParquetFile writes the selected trials with the columns of the CSV table. What kind of
+// values parameters and metrics have, a sweep does not say: a value that does not fit in its column
+// makes the column a wider one, and the file is begun again.
 func writeParquetFile(ctx context.Context, c *api.Client, v *api.Sweep, path string, q api.TrialQuery) error {
 	columns := parquetColumns(v)
 	return writeTableFile(v, path, "--parquet", func(w io.Writer) error {
@@ -87,7 +88,8 @@ func writeParquet(ctx context.Context, w io.Writer, c *api.Client, v *api.Sweep,
 	return out.Close()
 }
 
-// parquetRow gives the values of a trial. wider reports whether it had to make a column wider for that.
+// parquetRow gives the values of a trial. wider reports whether it had to make a column wider for
+// that.
 func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []parquet.Value, wider bool) {
 	text := func(s string) parquet.Value { return parquet.Value{Valid: s != "", Text: s} }
 	count := func(n int64) parquet.Value { return parquet.Value{Valid: true, Int: n} }
@@ -135,7 +137,8 @@ func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []par
 	return append(append(row, moment(t.Started), moment(t.Ended)), used...), wider
 }
 
-// parquetValue reads a value for a column; ok is false where it does not fit, which never happens for texts.
+// parquetValue reads a value for a column; ok is false where it does not fit, which never happens
+// for texts.
 func parquetValue(kind parquet.Kind, s string, isNumber bool) (value parquet.Value, ok bool) {
 	switch kind {
 	case parquet.Int:
@@ -148,7 +151,8 @@ func parquetValue(kind parquet.Kind, s string, isNumber bool) (value parquet.Val
 	return parquet.Value{Valid: true, Text: s}, true
 }
 
-// unionOfSweeps has the parameters and metrics of all sweeps, in the order in which they are first met.
+// unionOfSweeps has the parameters and metrics of all sweeps, in the order in which they are first
+// met.
 func unionOfSweeps(all []selection) *api.Sweep {
 	if len(all) == 1 {
 		return all[0].sweep
@@ -214,12 +218,12 @@ func csvRow(v *api.Sweep, t *api.Trial) []string {
 	return append(append(row, timeText(t.Started), timeText(t.Ended)), used...)
 }
 
-// writeCSVFile writes the table of sweeps into a file.
+// writeCSVFile writes the table of sweeps to a file.
 func writeCSVFile(ctx context.Context, c *api.Client, path string, all ...selection) error {
 	return writeTableFile(all[0].sweep, path, "--csv", func(w io.Writer) error { return writeCSV(ctx, w, c, all...) })
 }
 
-// writeTableFile writes a table of a sweep into the file that a flag names.
+// writeTableFile writes a table of a sweep to the file that a flag names.
 func writeTableFile(v *api.Sweep, path, flag string, write func(io.Writer) error) error {
 	err := writeWhole(path, write)
 	if err != nil {

@@ -42,7 +42,7 @@ func extendCommand(a *app) *cobra.Command {
 	return c
 }
 
-// parseSample reads how many points to add to a sample.
+// parseSample parses how many points --sample adds.
 func parseSample(text string, axes bool) (int64, error) {
 	n, err := strconv.ParseInt(text, 10, 64)
 	switch {

@@ -16,8 +16,9 @@ import (
 	classifier "mlfnode/node/failure"
 )
 
-// printFailureGroups tells how many trials of a sweep failed in which class, with what helps and an example. Where all failures are the program's own and
-// few enough to be listed, there is nothing to add.
+// printFailureGroups tells how many trials of a sweep failed in which class, with what helps and an
+// example. Where all failures are the program's own and few enough to be listed, there is nothing
+// to add.
 func printFailureGroups(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	if v.Failed == 0 {
 		return nil
@@ -42,7 +43,8 @@ func printFailureGroups(ctx context.Context, ui *console, c *api.Client, v *api.
 	return nil
 }
 
-// failureGroupsOf asks for the failures of a sweep. A node of an older version does not tell, nor does one tell of a sweep that was just removed.
+// failureGroupsOf asks for the failures of a sweep. A node of an older version does not tell, nor
+// does one tell of a sweep that was just removed.
 func failureGroupsOf(ctx context.Context, c *api.Client, id grid.SweepID) (api.Failures, error) {
 	all, err := c.Failures(ctx, id)
 	var refused *api.Error
@@ -65,7 +67,7 @@ func checkClass(name string) error {
 	return usage(fmt.Sprintf("%q is not a failure class", name), strings.Join(known, ", "))
 }
 
-// readRules reads the rules of a folder; nil where there are none.
+// readRules reads the rules in a folder; it returns nil if there are none.
 func readRules(dir string) ([]classifier.Source, error) {
 	files, err := classifier.ReadFile(dir)
 	if err != nil {
@@ -74,7 +76,7 @@ func readRules(dir string) ([]classifier.Source, error) {
 	return files, nil
 }
 
-// checkRules says what is wrong with a project's rules before a sweep goes by them.
+// checkRules reports what is wrong with the rules of a project before a sweep uses them.
 func checkRules(dir string) error {
 	files, err := readRules(dir)
 	if err != nil || files == nil {
@@ -86,7 +88,7 @@ func checkRules(dir string) error {
 	return nil
 }
 
-// classified is what doctor --classify says.
+// classified is what doctor --classify prints.
 type classified struct {
 	Class grid.Class `json:"class"`
 	Rule  string     `json:"rule,omitempty"`
@@ -95,7 +97,8 @@ type classified struct {
 	Hint  string     `json:"hint,omitempty"`
 }
 
-// classifyOutput says which failure class the output of a program has, by the rules of the current folder, of this node and of mlfnode itself.
+// classifyOutput prints the failure class of a program's output, by the rules of the current
+// folder, of this node and of mlfnode itself.
 func classifyOutput(a *app, name string, code int) error {
 	cfg, err := a.settings()
 	if err != nil {
@@ -143,10 +146,10 @@ func classifyOutput(a *app, name string, code int) error {
 	return nil
 }
 
-// maxPipe bounds what is read of the standard input.
+// maxPipe bounds what is read from standard input.
 const maxPipe = 64 << 20
 
-// lastOutput reads the end of a file, or of the standard input for "-".
+// lastOutput reads the end of a file, or standard input for "-".
 func lastOutput(name string) ([]byte, error) {
 	if name == "-" {
 		return io.ReadAll(io.LimitReader(os.Stdin, maxPipe))

@@ -44,7 +44,8 @@ func (f *followFlags) check() error {
 	return nil
 }
 
-// runAndFollow does something that may make a sweep run, and follows it as sweep does.
+// runAndFollow calls fn, which may make a sweep run, and follows the sweep as the command sweep
+// does.
 func runAndFollow(ctx context.Context, a *app, id grid.SweepID, f followFlags, fn func(*api.Client, api.Sweep) (api.Done, error)) error {
 	if err := f.check(); err != nil {
 		return err
@@ -132,7 +133,7 @@ func sweepExit(v *api.Sweep) error {
 	return nil
 }
 
-// printDetached says how to go on with a sweep in the background.
+// printDetached prints the sweep, and how to follow it while it runs in the background.
 func printDetached(ui *console, v *api.Sweep) error {
 	fmt.Fprintln(ui.stdout, v.Sweep)
 	run := "run"
@@ -143,8 +144,8 @@ func printDetached(ui *console, v *api.Sweep) error {
 	return nil
 }
 
-// runNotifyCommand runs the user's command about a sweep that is at rest, by the shell. What it prints goes to stderr; that it fails says nothing
-// about the sweep. It does not run after Ctrl-C.
+// runNotifyCommand runs the user's command about a sweep that is at rest, by the shell. What it
+// prints goes to stderr; that it fails says nothing about the sweep. It does not run after Ctrl-C.
 func runNotifyCommand(ctx context.Context, ui *console, command string, v *api.Sweep) {
 	if command == "" || v == nil || ctx.Err() != nil {
 		return

@@ -14,11 +14,12 @@ import (
 	"mlfnode/node/api"
 )
 
-// follower shows a sweep until it is at rest. What a signal does depends on where the trials run: a sweep of the node in this process
-// is paused and then killed; one in a cluster, or of a node that another process has, goes on.
+// follower shows a sweep until it stops running. What a signal does depends on where the trials
+// run: a sweep of the node in this process is paused, then killed; a sweep in a cluster, or of a
+// node in another process, continues.
 //
-// When the node goes away, a follower in a cluster waits for it. On a machine that is in none, the node was another terminal's: this
-// process takes over and goes on where the output stopped.
+// If the node goes away, a follower in a cluster waits for it. Outside a cluster the node belonged
+// to another terminal: this process takes over and continues where the output stopped.
 type follower struct {
 	app           *app
 	id            grid.SweepID
@@ -27,7 +28,7 @@ type follower struct {
 	seen          api.Seen
 	lines         *lineWriter
 	progress      *progress
-	interruptions atomic.Int32 // how often the user wanted to stop
+	interruptions atomic.Int32 // how often the user has asked to stop
 	release       func()       // gives the signals back
 
 	mu      sync.Mutex
@@ -41,21 +42,21 @@ func newFollower(a *app, s *node.Session, id grid.SweepID, flags *followFlags, a
 	return f
 }
 
-// currentSession is the session with the node that has the sweep now.
+// currentSession returns the session with the node that has the sweep now.
 func (f *follower) currentSession() *node.Session {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.session
 }
 
-// close leaves the node, and gives the signals back.
+// close closes the session and releases the signals.
 func (f *follower) close() {
 	f.currentSession().Close()
 	f.release()
 }
 
-// run follows to the end and gives the sweep at rest. It obeys the user's signals, also one that came before; when one has come,
-// until close.
+// run follows the sweep until it stops running and returns it. It handles signals, including one
+// that came before; after a signal it keeps them until close.
 func (f *follower) run(ctx context.Context) (*api.Sweep, error) {
 	signals, release := f.app.interrupts.capture(syscall.SIGPIPE)
 	ctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -88,7 +89,8 @@ func (f *follower) run(ctx context.Context) (*api.Sweep, error) {
 	}
 }
 
-// reconnect finds the node that took over, or becomes it; in a cluster it waits for the master.
+// reconnect opens a session with the node that took over, or with one in this process; in a cluster
+// it waits for the master.
 func (f *follower) reconnect(ctx context.Context) error {
 	s := f.currentSession()
 	select {
@@ -142,10 +144,11 @@ func (f *follower) showOutput(o *api.Output, now time.Time) {
 	}
 }
 
-// interrupted reports whether the user stopped the sweep.
+// interrupted reports whether the user has stopped the sweep.
 func (f *follower) interrupted() bool { return f.interruptions.Load() > 0 }
 
-// waitWhileHosting keeps this process up while it hosts sweeps of other terminals. A signal leaves at once: their terminals take over.
+// waitWhileHosting keeps this process running while it hosts sweeps of other terminals. A signal
+// ends it at once: another terminal takes over.
 func (f *follower) waitWhileHosting(ctx context.Context) error {
 	if !f.currentSession().Hosting() || f.interrupted() {
 		return nil
@@ -160,8 +163,8 @@ func (f *follower) waitWhileHosting(ctx context.Context) error {
 	return nil
 }
 
-// buffered calls fn with a console that prints nothing until fn is done, so that fn can be called again when the node goes away in
-// its middle.
+// buffered calls fn with a console that prints only once fn has succeeded, so that fn can be called
+// again if the node goes away meanwhile.
 func (f *follower) buffered(ctx context.Context, fn func(*console) error) error {
 	var out, complaints bytes.Buffer
 	err := retryWhileLost(func() error {

@@ -18,8 +18,8 @@ import (
 const (
 	// requestTimeout bounds the wait for the node's answer to a pause or a kill.
 	requestTimeout = 5 * time.Second
-	// killTimeout is how long a sweep that was killed may take to be at rest. Then the node ends, which stops its trials as well and
-	// gives them the same time.
+	// killTimeout is how long a sweep that was killed may take to be at rest. Then the node ends,
+	// which stops its trials as well and gives them the same time.
 	killTimeout = 10 * time.Second
 )
 
@@ -30,9 +30,9 @@ var (
 	errUnrecorded = errors.New("the sweep could not be stopped cleanly")
 )
 
-// handleSignals does what signals ask for, until over is closed; stop ends the watching. Alone, Ctrl-C pauses and the second one kills; a
-// closed terminal, a machine that shuts down and output that nobody reads kill at once. A further signal after that ends the
-// process.
+// handleSignals does what signals ask for, until over is closed; stop ends the watching. Alone,
+// Ctrl-C pauses and the second one kills; a closed terminal, a machine that shuts down and output
+// that nobody reads kill at once. A further signal after that ends the process.
 func (f *follower) handleSignals(ctx context.Context, stop context.CancelCauseFunc, signals <-chan os.Signal, over <-chan struct{}) {
 	answers := make(chan error, 4)
 	killing := false
@@ -90,9 +90,10 @@ func (f *follower) request(ctx context.Context, act func(context.Context, grid.S
 	return err
 }
 
-// uninterrupted makes a request that has trials begin. A signal that comes meanwhile is for the follower, once the node has answered: it
-// pauses the sweep, where a node that stopped in the middle would kill the first trials. A node that then does not answer for orderTime
-// is not waited for.
+// uninterrupted makes a request that has trials begin. A signal that comes meanwhile is for the
+// follower, once the node has answered: it pauses the sweep, where a node that stopped in the
+// middle would kill the first trials. A node that then does not answer for orderTime is not waited
+// for.
 func uninterrupted[T any](ctx context.Context, request func(context.Context) (T, error)) (T, error) {
 	if ctx.Err() != nil {
 		return request(ctx)

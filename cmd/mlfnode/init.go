@@ -14,10 +14,12 @@ import (
 // lastSignal is the highest number of a signal (SIGRTMAX, signal(7)).
 const lastSignal = 64
 
-// runAsInit is the first process of a container or of another namespace of processes: it runs mlfnode as a child and gives its exit status.
+// runAsInit is the first process of a container or of another namespace of processes: it runs
+// mlfnode as a child and gives its exit status.
 //
-// Processes that lose their parent become children of the first one, also those that somebody else has started (docker exec), while a node
-// takes what becomes its child for a part of a trial. They are awaited here.
+// Processes that lose their parent become children of the first one, also those that somebody else
+// has started (docker exec), while a node takes what becomes its child for a part of a trial. They
+// are awaited here.
 func runAsInit(args []string, stderr io.Writer) int {
 	signals := make(chan os.Signal, 16)
 	for n := syscall.Signal(1); n <= lastSignal; n++ {

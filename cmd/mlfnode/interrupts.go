@@ -9,17 +9,19 @@ import (
 	"syscall"
 )
 
-// interrupts brings signals to whoever takes them. The first that nobody takes ends the command's context, so that what is half
-// done is cleaned up; the second ends the process at once. The zero value brings none.
+// interrupts delivers signals to whoever has captured them. The first signal that nobody captures
+// cancels the command's context, so that the command cleans up; the second ends the process at
+// once. The zero value delivers nothing.
 type interrupts struct {
 	mu       sync.Mutex
 	signals  chan os.Signal // from the system; nil in the zero value
 	captured chan os.Signal
-	first    os.Signal // that nobody took
+	first    os.Signal // that nobody has captured
 }
 
-// listen gives the command's context. It listens as long as the process lives, so that none dies of a signal while it ends in
-// good order. Signals that this process was started to ignore (nohup, a shell's &) stay ignored.
+// listen returns the command's context. It listens as long as the process lives, so that no signal
+// kills the process while it shuts down in good order. Signals that this process was started to
+// ignore (nohup, a shell's &) stay ignored.
 func (i *interrupts) listen(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 4)
@@ -37,7 +39,8 @@ func (i *interrupts) listen(ctx context.Context) context.Context {
 	return ctx
 }
 
-// deliver hands a signal to the taker. Without one it calls cancel, and the next time it lets the signal have its way.
+// deliver sends a signal to whoever has captured them. If nobody has, it calls cancel the first
+// time and raises the signal the next time.
 func (i *interrupts) deliver(s os.Signal, cancel func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -45,9 +48,9 @@ func (i *interrupts) deliver(s os.Signal, cancel func()) {
 	case i.captured != nil:
 		select {
 		case i.captured <- s:
-		default: // it has more than it can do already
+		default: // it is busy enough already
 		}
-	case s == syscall.SIGPIPE: // it was for a taker that has gone
+	case s == syscall.SIGPIPE: // meant for somebody who has released the signals
 	case i.first == nil:
 		i.first = s
 		cancel()
@@ -56,14 +59,15 @@ func (i *interrupts) deliver(s os.Signal, cancel func()) {
 	}
 }
 
-// raise lets a signal have its usual effect, which is the end of this process.
+// raise gives a signal its default effect, which ends this process.
 func (*interrupts) raise(s os.Signal) {
 	signal.Reset(s)
-	_ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) // there are no others on this system
+	_ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) // every os.Signal of this system is one
 }
 
-// capture gives a channel that gets the signals until release is called, with the first if it came too early. Extra ones are
-// signals that this taker wants, too; they keep their usual effect for everybody else.
+// capture returns a channel that receives the signals until release is called, including a first
+// one that came too early. The extra signals are received as well; for everybody else they keep
+// their default effect.
 func (i *interrupts) capture(extra ...os.Signal) (signals <-chan os.Signal, release func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -84,7 +88,7 @@ func (i *interrupts) capture(extra ...os.Signal) (signals <-chan os.Signal, rele
 	}
 }
 
-// interruptible is a writer that fails once ctx has ended.
+// interruptible is a writer that fails once ctx is canceled.
 type interruptible struct {
 	ctx context.Context
 	w   io.Writer

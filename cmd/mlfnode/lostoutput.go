@@ -79,7 +79,8 @@ func lostOutputText(p *api.Printed) string {
 	return text
 }
 
-// printLostOutput shows what is not there of a trial's output: among its lines, or beside the bytes that the program wrote.
+// printLostOutput shows what is not there of a trial's output: among its lines, or beside the bytes
+// that the program wrote.
 func printLostOutput(ui *console, id grid.SweepID, o *api.Output, raw bool, shown *lineWriter) error {
 	switch {
 	case ui.json:

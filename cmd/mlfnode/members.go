@@ -33,7 +33,8 @@ func membersCommand(a *app) *cobra.Command {
 	return c
 }
 
-// clusterMembers asks the node of this machine, which knows them also when the master is down, else the master.
+// clusterMembers asks the node of this machine, which knows them also when the master is down, else
+// the master.
 func clusterMembers(ctx context.Context, a *app) ([]api.Member, error) {
 	s, err := a.nearestNode(ctx)
 	if err != nil {
@@ -104,8 +105,9 @@ func drainCommand(a *app) *cobra.Command {
 	return c
 }
 
-// Trials of a node are counted at each restInterval while their end is waited for. None is left once as many counts as restCounts find
-// none: the master hears a moment later of a trial that has just begun, and gossip tells every 2 s how many run on a node.
+// Trials of a node are counted at each restInterval while their end is waited for. None is left
+// once as many counts as restCounts find none: the master hears a moment later of a trial that has
+// just begun, and gossip tells every 2 s how many run on a node.
 const (
 	restInterval = time.Second
 	restCounts   = 5
@@ -142,8 +144,8 @@ func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.Node
 	return nil
 }
 
-// isIdle reports whether no trial runs on a node, as both the master and the node itself say, and gives the state of the node among the
-// members, "" for none. A node that has left runs nothing.
+// isIdle reports whether no trial runs on a node, as both the master and the node itself say, and
+// gives the state of the node among the members, "" for none. A node that has left runs nothing.
 func isIdle(ctx context.Context, client *api.Client, node grid.NodeID) (rests bool, state string, err error) {
 	count, _, err := runningOn(ctx, client, node)
 	if err != nil {
@@ -237,7 +239,8 @@ func forgetCommand(a *app) *cobra.Command {
 	}
 }
 
-// noteNewKey says what a new gossip key means for backups. It returns err, and says nothing if there is one.
+// noteNewKey says what a new gossip key means for backups. It returns err, and says nothing if
+// there is one.
 func noteNewKey(ui *console, err error) error {
 	if err == nil {
 		ui.say("the cluster has a new gossip key; if you keep backups, make a new one now: mlfnode backup FILE")

@@ -73,7 +73,8 @@ func serveMonitor(ctx context.Context, a *app, port int, role api.Role) error {
 	return context.Cause(ctx)
 }
 
-// printLoginLinks prints a link whenever one is asked for. Where it can't, nobody can log in, and the command ends.
+// printLoginLinks prints a link whenever one is asked for. Where it can't, nobody can log in, and
+// the command ends.
 func printLoginLinks(ctx context.Context, ui *console, browsers *node.Browsers, links <-chan struct{}, stop context.CancelCauseFunc) {
 	for {
 		select {
@@ -88,7 +89,8 @@ func printLoginLinks(ctx context.Context, ui *console, browsers *node.Browsers, 
 	}
 }
 
-// readLinkRequests asks for a link with each line that is typed. It ends with the program: reading a terminal can't be interrupted.
+// readLinkRequests asks for a link with each line that is typed. It ends with the program: reading
+// a terminal can't be interrupted.
 func readLinkRequests(ctx context.Context, links chan<- struct{}) {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan() && ctx.Err() == nil; {
 		select {

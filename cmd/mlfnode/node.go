@@ -113,7 +113,8 @@ func runJoin(ctx context.Context, a *app, f *nodeFlags) error {
 	return runNode(ctx, a, f, node.OpenWorker)
 }
 
-// joinCluster makes this machine a node of the cluster, and keeps the contact of the person who does it, in the file that it names.
+// joinCluster makes this machine a node of the cluster, and keeps the contact of the person who
+// does it, in the file that it names.
 func joinCluster(ctx context.Context, ui *console, cfg config.Config, f *nodeFlags) (access string, err error) {
 	if cfg.Cluster.Seed == "" {
 		return "", usage("join needs the master", "mlfnode join --seed HOST")
@@ -144,9 +145,10 @@ func joinCluster(ctx context.Context, ui *console, cfg config.Config, f *nodeFla
 	return node.ContextFile()
 }
 
-// runNode runs a node until a signal ends it; a second signal kills the programs. SIGHUP rereads node.yaml, unless the terminal is gone.
-// SIGUSR2 ends only the agent, because another one follows in a moment and takes over its trials. The same holds whenever the agent ends
-// by itself: trials end only when somebody asked for that.
+// runNode runs a node until a signal ends it; a second signal kills the programs. SIGHUP rereads
+// node.yaml, unless the terminal is gone. SIGUSR2 ends only the agent, because another one follows
+// in a moment and takes over its trials. The same holds whenever the agent ends by itself: trials
+// end only when somebody asked for that.
 func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Context, config.Config) (*node.Node, error)) error {
 	cfg, err := nodeSettings(a, f)
 	if err != nil {
@@ -198,7 +200,8 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 	}
 }
 
-// rereadSettings reads node.yaml again and says what came of it. What is wrong with it is logged, and the node goes on as it was.
+// rereadSettings reads node.yaml again and says what came of it. What is wrong with it is logged,
+// and the node goes on as it was.
 func rereadSettings(a *app, n *node.Node, f *nodeFlags) (status string) {
 	cfg, err := nodeSettings(a, f)
 	if err != nil {
@@ -209,7 +212,8 @@ func rereadSettings(a *app, n *node.Node, f *nodeFlags) (status string) {
 	return "node.yaml was read again"
 }
 
-// forceStop handles further signals while the node stops: the first one kills its programs, the next one ends this process.
+// forceStop handles further signals while the node stops: the first one kills its programs, the
+// next one ends this process.
 func forceStop(a *app, n *node.Node, signals <-chan os.Signal, stopped <-chan struct{}) {
 	for insisted := false; ; {
 		var sig os.Signal

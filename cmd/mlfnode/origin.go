@@ -12,7 +12,8 @@ import (
 	"mlfnode/projects"
 )
 
-// userName is who uses this program: MLF_USER, for those who share an account, else the name of the account.
+// userName is who uses this program: MLF_USER, for those who share an account, else the name of the
+// account.
 func userName() string {
 	if name := os.Getenv("MLF_USER"); name != "" {
 		return name

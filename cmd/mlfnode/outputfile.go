@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// outputFile is a file that is there whole or not at all, or something else that is written to directly: standard output, a pipe, a device.
+// outputFile is a file that is there whole or not at all, or something else that is written to
+// directly: standard output, a pipe, a device.
 type outputFile struct {
 	w     io.Writer
 	file  *os.File // nil for standard output
@@ -51,8 +52,8 @@ func openOutputFile(stdout io.Writer, path string) (*outputFile, error) {
 	return o, nil
 }
 
-// createPart makes the file that is to replace the one at path, and removes those that killed processes have left. A lock says of a part
-// that its process is there.
+// createPart makes the file that is to replace the one at path, and removes those that killed
+// processes have left. A lock says of a part that its process is there.
 func createPart(path string) (*os.File, error) {
 	dir, prefix := filepath.Dir(path), durable.PartPrefix+filepath.Base(path)+"-"
 	entries, err := os.ReadDir(dir)
@@ -135,7 +136,7 @@ func (o *outputFile) discard() {
 	}
 }
 
-// writeWhole writes beside a file and renames, so that the file is there whole or not at all.
+// writeWhole writes a temporary file and renames it, so that the file is complete or absent.
 func writeWhole(path string, write func(io.Writer) error) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".mlfnode-*"+filepath.Ext(path))
 	if err != nil {

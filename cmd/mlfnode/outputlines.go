@@ -11,13 +11,15 @@ import (
 )
 
 const (
-	// longestLine is where a line without an end is cut, or before that, where it goes back to its start.
+	// longestLine is where a line without an end is cut, or before that, where it goes back to its
+	// start.
 	longestLine = 8 << 10
 	// lineWait is how long the start of a line waits for its rest.
 	lineWait = 2 * time.Second
 )
 
-// lineWriter turns pieces of output into whole lines, each with its trial in front. Lines of different trials never mix.
+// lineWriter turns pieces of output into whole lines, each with its trial in front. Lines of
+// different trials never mix.
 type lineWriter struct {
 	sweep  grid.SweepID
 	colour bool

@@ -11,14 +11,14 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// answerOr waits for an answer, or for the end of what it is asked for: who types has pressed Ctrl-C then.
+// answerOr waits for an answer, or until ctx is canceled because the user has pressed Ctrl-C.
 func answerOr[T any](ctx context.Context, read func() (T, error)) (answer T, err error) {
 	type given struct {
 		answer T
 		err    error
 	}
 	done := make(chan given, 1)
-	go func() { // a read from a terminal can't be broken off: it ends with the next line, or with the program
+	go func() { // a read from a terminal can't be canceled: it ends with the next line or with the program
 		answer, err := read()
 		done <- given{answer, err}
 	}()
@@ -97,7 +97,7 @@ func secretQuestion(text string) string {
 	return text + " "
 }
 
-// askSecret asks on the terminal for what is not shown while it is typed.
+// askSecret asks on the terminal for a secret, which is not shown while it is typed.
 func (ui *console) askSecret(ctx context.Context, question string) ([]byte, error) {
 	stdin := int(os.Stdin.Fd())
 	shown, err := term.GetState(stdin)
@@ -106,7 +106,7 @@ func (ui *console) askSecret(ctx context.Context, question string) ([]byte, erro
 	}
 	fmt.Fprint(ui.stderr, question)
 	b, err := answerOr(ctx, func() ([]byte, error) { return term.ReadPassword(stdin) })
-	_ = term.Restore(stdin, shown) // as ReadPassword does, if it comes to an end
+	_ = term.Restore(stdin, shown) // as ReadPassword does, if it returns
 	fmt.Fprintln(ui.stderr)
 	return b, err
 }

@@ -10,8 +10,9 @@ import (
 	"mlfnode/node/provision"
 )
 
-// provisionCommand is what `mlfnode up`, `down` and the like run on the machines of a cluster. Its former name is kept for
-// an older mlfnode elsewhere, and for a supervisor of that version, which restarts itself as this program.
+// provisionCommand is what `mlfnode up`, `down` and the like run on the machines of a cluster. Its
+// former name is kept for an older mlfnode elsewhere, and for a supervisor of that version, which
+// restarts itself as this program.
 func (a *app) provisionCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: protocol.Command + " ACTION", Aliases: []string{protocol.FormerCommand}, Hidden: true,
@@ -25,7 +26,8 @@ func (a *app) provisionCommand() *cobra.Command {
 	return c
 }
 
-// superviseCommand keeps a node running on a machine without systemd. `mlfnode provision start` starts it.
+// superviseCommand keeps a node running on a machine without systemd. `mlfnode provision start`
+// starts it.
 func (a *app) superviseCommand() *cobra.Command {
 	root := ""
 	c := &cobra.Command{

@@ -58,7 +58,8 @@ func (f *removeFlags) check(args []string) (time.Duration, error) {
 	return age, nil
 }
 
-// removeSweeps removes the sweeps that the arguments name, or those that are at rest for so long. Nothing is removed when one of them can't be.
+// removeSweeps removes the sweeps that the arguments name, or those that are at rest for so long.
+// Nothing is removed when one of them can't be.
 func removeSweeps(ctx context.Context, ui *console, c *api.Client, args []string, age time.Duration, yes bool) error {
 	chosen, err := sweepsToRemove(ctx, c, args, age)
 	if err != nil {
@@ -111,7 +112,8 @@ func sweepsToRemove(ctx context.Context, c *api.Client, args []string, age time.
 	return chosen, nil
 }
 
-// sweepsOlderThan lists the sweeps that ended, or were paused, longer ago than age, by the node's clock.
+// sweepsOlderThan lists the sweeps that ended, or were paused, longer ago than age, by the node's
+// clock.
 func sweepsOlderThan(ctx context.Context, c *api.Client, age time.Duration) ([]api.Sweep, error) {
 	all, err := c.Sweeps(ctx)
 	if err != nil {

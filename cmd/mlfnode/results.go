@@ -250,15 +250,16 @@ func bestIndex(ctx context.Context, c *api.Client, v *api.Sweep) (int64, error) 
 	return -1, nil
 }
 
-// bestQuery selects the n best trials.
+// bestQuery returns a query for the n best trials.
 func bestQuery(o *grid.Objective, n int64) api.TrialQuery {
 	return api.TrialQuery{States: []grid.State{grid.Succeeded}, Sort: "objective", Desc: o.Goal != "minimize", Limit: n}
 }
 
-// checkObjective fails when no trial that succeeded has a number for the objective: then none of them is the best.
+// checkObjective fails if no trial that succeeded has a number for the objective, so that none is
+// the best.
 func checkObjective(ctx context.Context, c *api.Client, v *api.Sweep) error {
 	if v.Objective == nil {
-		return nil // the node says so
+		return nil // the node reports it
 	}
 	best, err := bestIndex(ctx, c, v)
 	if err != nil || best >= 0 {

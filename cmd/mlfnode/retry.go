@@ -44,8 +44,8 @@ again, and these trials run the files as they are now; run the command in that f
 	return c
 }
 
-// asSubmitted does something that makes a sweep run, and says which files it runs: those of the submission, not those that lie in
-// the folder by now.
+// asSubmitted wraps fn, which makes a sweep run, and prints which files the trials run: those of
+// the submission, not those in the folder now.
 func asSubmitted(ui *console, hint string, fn func(*api.Client, grid.SweepID) (api.Done, error)) func(*api.Client, api.Sweep) (api.Done, error) {
 	return func(c *api.Client, v api.Sweep) (api.Done, error) {
 		done, err := fn(c, v.Sweep)
@@ -61,7 +61,7 @@ func asSubmitted(ui *console, hint string, fn func(*api.Client, grid.SweepID) (a
 	}
 }
 
-// retryUpdated has trials run again with the files as they are now.
+// retryUpdated returns a function that retries trials with the files as they are now.
 func retryUpdated(ctx context.Context, a *app, q api.Retry, quiet bool) func(*api.Client, api.Sweep) (api.Done, error) {
 	return func(c *api.Client, v api.Sweep) (api.Done, error) {
 		p, include, err := projectOf(&v)
@@ -88,7 +88,8 @@ func retryUpdated(ctx context.Context, a *app, q api.Retry, quiet bool) func(*ap
 	}
 }
 
-// projectOf finds the folder of a sweep's project: the one that the user is in, or that its name leads to.
+// projectOf finds the project of a sweep: in the current folder, or in one below it that has the
+// project's name.
 func projectOf(v *api.Sweep) (*plan, []string, error) {
 	if len(v.Bundles) == 0 {
 		return nil, nil, usage(fmt.Sprintf("%s was submitted without files, so there is nothing to update", v.Sweep), "mlfnode retry --failed "+string(v.Sweep))

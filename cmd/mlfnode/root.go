@@ -9,14 +9,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// app is what all commands share.
+// app is what all commands share: the console, the way to a node, and the signals.
 type app struct {
 	*connector
 	args       []string // of the command line
 	interrupts *interrupts
 }
 
-// run executes one command line and gives its exit code. ctx is what the interrupts end.
+// run executes one command line and returns its exit code. An interrupt cancels ctx.
 func run(ctx context.Context, i *interrupts, args []string, stdout, stderr io.Writer) int {
 	ui := newConsole(stdout, stderr)
 	a := &app{connector: &connector{console: ui}, args: args, interrupts: i}

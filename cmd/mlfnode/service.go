@@ -71,7 +71,8 @@ that user instead, which starts with the machine as well.`,
 	return c
 }
 
-// joinForService makes the machine a node that the service then runs, and names the file with the user's access to the cluster.
+// joinForService makes the machine a node that the service then runs, and names the file with the
+// user's access to the cluster.
 func joinForService(ctx context.Context, ui *console, configFile, state, seed, tokenFile string) (access string, err error) {
 	cfg, err := config.Load(configFile)
 	if err != nil {
@@ -171,7 +172,8 @@ func serviceStatusCommand(ui *console) *cobra.Command {
 	return c
 }
 
-// printService shows a service, or that there is none, and with which flag for its owner to install one.
+// printService shows a service, or that there is none, and with which flag for its owner to install
+// one.
 func printService(ui *console, s service.State, owner string) error {
 	switch {
 	case ui.json:
@@ -201,7 +203,8 @@ func printService(ui *console, s service.State, owner string) error {
 // runAs is the flag of commands about a service that root may have for another user.
 const runAs = "run-as"
 
-// withRunAs gives a command about a service the flag --run-as USER: it is run as that user, for a service of theirs.
+// withRunAs gives a command about a service the flag --run-as USER: it is run as that user, for a
+// service of theirs.
 func withRunAs(ui *console, c *cobra.Command) *cobra.Command {
 	c.Flags().String(runAs, "", "as a service of this `USER`, as whom its trials run; needs root")
 	own := c.RunE
@@ -230,8 +233,8 @@ func runAsUser(ui *console, c *cobra.Command, name string) error {
 	return runServiceCommand(ui, c, name, strings.TrimSpace(token), args)
 }
 
-// userArgs gives the arguments of a command line for the same command about a service of the user that it is run as, in a folder
-// of theirs.
+// userArgs gives the arguments of a command line for the same command about a service of the user
+// that it is run as, in a folder of theirs.
 func userArgs(c *cobra.Command) ([]string, error) {
 	args := append(strings.Fields(c.CommandPath())[1:], "--user")
 	var err error

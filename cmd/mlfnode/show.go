@@ -55,7 +55,8 @@ and the changed files there; and how many trials failed, by class. With -o, fetc
 	return c
 }
 
-// fetchBundle writes the files that a sweep was submitted with into a new folder, whole or not at all.
+// fetchBundle writes the files that a sweep was submitted with into a new folder, whole or not at
+// all.
 func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepID, dir string) error {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
@@ -129,7 +130,8 @@ func showSweep(ctx context.Context, ui *console, c *api.Client, id grid.SweepID)
 	return t.flush()
 }
 
-// describeSweep asks for the description of a sweep. Where the node may not or can't give it, there is only the sweep in it, and told says why.
+// describeSweep asks for the description of a sweep. Where the node may not or can't give it, there
+// is only the sweep in it, and told says why.
 func describeSweep(ctx context.Context, c *api.Client, id grid.SweepID) (d api.Description, told string, err error) {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/private"
 )
 
-// makeStateFolder makes the state folder, or refuses one that others have rights to.
+// makeStateFolder makes the state folder, or refuses one that other users can access.
 func makeStateFolder(ui *console, dir string) error {
 	changed, err := node.MakeState(dir)
 	switch {
@@ -31,7 +31,7 @@ func makeStateFolder(ui *console, dir string) error {
 	return nil
 }
 
-// otherOwner names the user that a folder belongs to, "" where that is the user of this process.
+// otherOwner returns the name of the user that owns a folder, "" if it is the user of this process.
 func otherOwner(dir string) string {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -48,7 +48,7 @@ func otherOwner(dir string) string {
 	return u.Username
 }
 
-// runAsHint is what to try with the state of another user.
+// runAsHint says what to try with a state folder of another user.
 func runAsHint(name string) string {
 	return fmt.Sprintf("run it as that user: sudo -u '%s' mlfnode …", name)
 }

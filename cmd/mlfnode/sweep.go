@@ -134,7 +134,8 @@ func saveProject(ui *console, p *plan, f *sweepFlags) error {
 	return nil
 }
 
-// missingDashes refuses arguments that are a program with its own, or values that a shell has split. It is nil for others.
+// missingDashes refuses arguments that are a program with its own, or values that a shell has
+// split. It is nil for others.
 func missingDashes(args []string) error {
 	if len(args) == 0 {
 		return nil // there is a command
@@ -239,7 +240,8 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 	return followToEnd(ctx, a.console, newFollower(a, s, v.Sweep, &f.followFlags, 0), f.followFlags)
 }
 
-// checkMaster refuses what the master does not know: one of an older version would run trials by index, or other ones, without a word.
+// checkMaster refuses what the master does not know: one of an older version would run trials by
+// index, or other ones, without a word.
 func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features []grid.Feature) error {
 	if order == grid.OrderIndex && len(features) == 0 {
 		return nil
@@ -268,8 +270,8 @@ func featureNames() map[grid.Feature]string {
 	}
 }
 
-// addedEnviron is what --env adds to the environment that trials have without it: on one machine that of this shell, in a
-// cluster that of each node's agent.
+// addedEnviron is what --env adds to the environment that trials have without it: on one machine
+// that of this shell, in a cluster that of each node's agent.
 func (f *sweepFlags) addedEnviron() ([]string, error) {
 	var env []string
 	for _, kv := range f.env {

@@ -161,8 +161,9 @@ func (f *planFlags) axes(axes []space.Axis) ([]space.Axis, error) {
 	return space.MergeSets(axes, sets)
 }
 
-// checkCommand finds out whether a program of the project's own is there at all. A setup step may still bring it. Programs
-// from elsewhere are the business of the machine that runs the trials, see checkProgram.
+// checkCommand finds out whether a program of the project's own is there at all. A setup step may
+// still bring it. Programs from elsewhere are the business of the machine that runs the trials, see
+// checkProgram.
 func (p *plan) checkCommand() error {
 	name, ok := p.program()
 	if !ok || !strings.Contains(name, "/") || filepath.IsAbs(name) {
@@ -191,7 +192,8 @@ func (p *plan) checkProgram(added []string) error {
 	return nil
 }
 
-// program returns the name of the program that each trial runs; ok is false where that is unknown before the trial runs.
+// program returns the name of the program that each trial runs; ok is false where that is unknown
+// before the trial runs.
 func (p *plan) program() (name string, ok bool) {
 	if len(p.task.Command) == 0 || len(p.task.Setup) > 0 || p.task.Image != "" {
 		return "", false

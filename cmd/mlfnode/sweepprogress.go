@@ -15,7 +15,8 @@ import (
 // plainInterval is the shortest time between two progress lines where there is no terminal.
 const plainInterval = 5 * time.Second
 
-// progress shows how far a sweep is: on a terminal in one line at the bottom, elsewhere as a line now and then.
+// progress shows how far a sweep is: on a terminal in one line at the bottom, elsewhere as a line
+// now and then.
 type progress struct {
 	w        io.Writer
 	terminal bool
@@ -43,7 +44,8 @@ func (p *progress) update(s *api.Sweep, now time.Time) {
 	p.showLocked(now)
 }
 
-// showSetup takes what a setup step has printed. The last line is shown until a trial runs or has ended.
+// showSetup takes what a setup step has printed. The last line is shown until a trial runs or has
+// ended.
 func (p *progress) showSetup(data []byte, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,7 +100,8 @@ func (p *progress) print(w io.Writer, line string) {
 // endedTrials counts the trials that have come to their end.
 func endedTrials(s *api.Sweep) int64 { return s.Succeeded + s.Failed + s.Cancelled }
 
-// progressLine gives the counts, the rate and what is left. setup is the last line of a setup step that runs.
+// progressLine gives the counts, the rate and what is left. setup is the last line of a setup step
+// that runs.
 func progressLine(s *api.Sweep, setup string, now time.Time) string {
 	done := endedTrials(s)
 	var b strings.Builder

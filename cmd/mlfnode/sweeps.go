@@ -142,8 +142,8 @@ func printSweepNotes(ctx context.Context, ui *console, c *api.Client, all []api.
 	return nil
 }
 
-// nearRetention says which bounds of what is kept are reached, or at nine tenths, so that something was or is about to be removed. It is
-// empty while there is room.
+// nearRetention says which bounds of what is kept are reached, or at nine tenths, so that something
+// was or is about to be removed. It is empty while there is room.
 func nearRetention(n *api.Node, all []api.Sweep, now time.Time) string {
 	var near []string
 	ended, oldest := 0, time.Duration(0)

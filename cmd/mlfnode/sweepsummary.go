@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// reasonsShown is how many failed trials are listed with their reasons at the end of a sweep.
+// reasonsShown is how many failed trials are listed with their reasons after a sweep.
 const reasonsShown = 5
 
 // printSummary prints the result table, the failures and a summary.
@@ -63,7 +63,8 @@ func printSummary(ctx context.Context, ui *console, f *follower, v *api.Sweep, f
 	return nil
 }
 
-// noteDiscardedFiles says how much trials have made in their folders that is gone now, as far as the first ones show.
+// noteDiscardedFiles prints how many files the first trials left in their folders that are gone
+// now.
 func noteDiscardedFiles(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	var count int64
 	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{Limit: tableRows}) {
@@ -86,7 +87,7 @@ func noteDiscardedFiles(ctx context.Context, ui *console, c *api.Client, v *api.
 	return nil
 }
 
-// printFailureReasons says why some trials failed.
+// printFailureReasons prints why the first failed trials failed.
 func printFailureReasons(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	q := api.TrialQuery{States: []grid.State{grid.Failed}}
 	return printSomeTrials(ctx, ui, c, v, q, v.Failed, "--state failed", func(t *api.Trial) string {
@@ -94,13 +95,14 @@ func printFailureReasons(ctx context.Context, ui *console, c *api.Client, v *api
 	})
 }
 
-// printStoppedEarly says of some trials why they were stopped early.
+// printStoppedEarly prints why the first trials that were stopped early were stopped.
 func printStoppedEarly(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	q := api.TrialQuery{States: []grid.State{grid.Cancelled}, Class: grid.ClassStopped}
 	return printSomeTrials(ctx, ui, c, v, q, v.Stopped, "--class "+string(grid.ClassStopped), func(t *api.Trial) string { return oneLine(t.Reason) })
 }
 
-// printSomeTrials says something of the first of all trials that a query is about; flags of `mlfnode trials` show the others.
+// printSomeTrials prints a line about each of the first trials of a query; the flags of `mlfnode
+// trials` show the others.
 func printSomeTrials(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, q api.TrialQuery, all int64, flags string, about func(*api.Trial) string) error {
 	q.Limit = reasonsShown
 	for t, err := range c.Trials(ctx, v.Sweep, q) {
@@ -115,7 +117,7 @@ func printSomeTrials(ctx context.Context, ui *console, c *api.Client, v *api.Swe
 	return nil
 }
 
-// printBest names the best trial.
+// printBest prints the best trial.
 func printBest(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	for t, err := range c.Trials(ctx, v.Sweep, bestQuery(v.Objective, 1)) {
 		if err != nil {

@@ -12,13 +12,14 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// terminalWidth is the number of columns of a terminal, 80 when it does not say.
+// terminalWidth returns the number of columns of a terminal, 80 if it is unknown.
 func terminalWidth(w io.Writer) int {
 	columns, _ := terminalSize(w)
 	return columns
 }
 
-// terminalSize is the number of columns and lines of a terminal, 80 and 24 when it does not say.
+// terminalSize returns the number of columns and lines of a terminal, 80 and 24 if they are
+// unknown.
 func terminalSize(w io.Writer) (columns, lines int) {
 	if f, ok := fileOf(w); ok {
 		if columns, lines, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 && lines > 0 {
@@ -28,7 +29,7 @@ func terminalSize(w io.Writer) (columns, lines int) {
 	return 80, 24
 }
 
-// fileOf gives the file behind w.
+// fileOf returns the file behind w.
 func fileOf(w io.Writer) (*os.File, bool) {
 	if s, ok := w.(*screen); ok {
 		w = s.w

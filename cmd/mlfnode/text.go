@@ -78,7 +78,8 @@ func timeText(t *time.Time) string {
 	return t.Format(time.RFC3339Nano)
 }
 
-// timeAgo says how long ago something was that lies in the past, whatever the clocks of two machines, or of one that was set back, say.
+// timeAgo says how long ago something was that lies in the past, whatever the clocks of two
+// machines, or of one that was set back, say.
 func timeAgo(t time.Time) string {
 	if now := time.Now(); t.After(now) {
 		t = now
@@ -117,8 +118,8 @@ func lastLine(text []byte) string {
 // tqdmLine is a line as tqdm and its like draw it.
 var tqdmLine = lazyregexp.New(`^(.{0,60}: *)?\d{1,3}%[|\s[]`)
 
-// reasonLines are the lines of the reason of a failure, which has its cause in the first line and the last output behind it,
-// without the progress bars among that.
+// reasonLines are the lines of the reason of a failure, which has its cause in the first line and
+// the last output behind it, without the progress bars among that.
 func reasonLines(reason string) []string {
 	lines := shownLines(reason)
 	if len(lines) == 0 {

@@ -49,9 +49,10 @@ func newTextTable(w io.Writer, head ...string) *table {
 	return t
 }
 
-// columnNames gives the columns of parameters and metrics names that no other column has: a table with two columns of one name
-// can't be read by a program. A parameter that has the name of a fixed column gets a prefix, and so does a metric that has the
-// name of one or of a parameter: a program that is given --epoch may well report an epoch.
+// columnNames gives the columns of parameters and metrics names that no other column has: a table
+// with two columns of one name can't be read by a program. A parameter that has the name of a fixed
+// column gets a prefix, and so does a metric that has the name of one or of a parameter: a program
+// that is given --epoch may well report an epoch.
 func columnNames(v *api.Sweep, fixed ...[]string) (keys, metrics []string) {
 	taken := map[string]bool{}
 	for _, name := range slices.Concat(fixed...) {

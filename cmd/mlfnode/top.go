@@ -55,7 +55,8 @@ func runTop(ctx context.Context, a *app) error {
 	})
 }
 
-// topSession is the session of top, which changes when this process takes the place of a node that another terminal had.
+// topSession is the session of top, which changes when this process takes the place of a node that
+// another terminal had.
 type topSession struct {
 	connector *connector
 	failed    chan error // the first error of a node in this process, of whichever session
@@ -71,7 +72,8 @@ func (t *topSession) current() *node.Session {
 	return t.session
 }
 
-// watchFailure passes on the error of a session's node. It is the only reader: a node reports its error once.
+// watchFailure passes on the error of a session's node. It is the only reader: a node reports its
+// error once.
 func (t *topSession) watchFailure(ctx context.Context, failed <-chan error) {
 	t.watches.Go(func() {
 		select {
@@ -85,7 +87,8 @@ func (t *topSession) watchFailure(ctx context.Context, failed <-chan error) {
 	})
 }
 
-// reconnect finds the node that took over, or becomes it; a master is just tried again, on new connections.
+// reconnect finds the node that took over, or becomes it; a master is just tried again, on new
+// connections.
 func (t *topSession) reconnect(ctx context.Context) error {
 	s := t.current()
 	if s.InCluster() || s.Hosting() {
@@ -107,7 +110,8 @@ func (t *topSession) reconnect(ctx context.Context) error {
 // heldSize is how many bytes a heldOutput keeps.
 const heldSize = 64 << 10
 
-// heldOutput passes on what is written to it; while it holds, it keeps the beginning of that for later.
+// heldOutput passes on what is written to it; while it holds, it keeps the beginning of that for
+// later.
 type heldOutput struct {
 	w io.Writer
 

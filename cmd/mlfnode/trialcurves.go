@@ -17,7 +17,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// mainMetric is what a sweep is about: its objective, else the first metric that does not just count steps; empty for none.
+// mainMetric is what a sweep is about: its objective, else the first metric that does not just
+// count steps; empty for none.
 func mainMetric(v *api.Sweep) string {
 	if v.Objective != nil {
 		return v.Objective.Metric
@@ -76,7 +77,8 @@ func printCurves(ctx context.Context, ui *console, c *api.Client, id grid.TrialI
 	return t.flush()
 }
 
-// sparklines draws the curves of a metric, by trial. There are none where the node can't give curves.
+// sparklines draws the curves of a metric, by trial. There are none where the node can't give
+// curves.
 func sparklines(ctx context.Context, c *api.Client, id grid.SweepID, metric string, trials []api.Trial) (map[int64]string, error) {
 	if metric == "" || len(trials) == 0 {
 		return nil, nil
@@ -119,7 +121,8 @@ func sparklines(ctx context.Context, c *api.Client, id grid.SweepID, metric stri
 // sparkWidth is how many columns a sparkline takes at most.
 const sparkWidth = 16
 
-// sparkline draws values between the least and the greatest of them, in at most sparkWidth characters; the last one is that of the last value.
+// sparkline draws values between the least and the greatest of them, in at most sparkWidth
+// characters; the last one is that of the last value.
 func sparkline(values []float64) string {
 	lo, hi := slices.Min(values), slices.Max(values)
 	width := min(len(values), sparkWidth)

@@ -25,7 +25,8 @@ type quantity struct {
 	of   func(*api.Trial) float64 // NaN where a trial has none
 }
 
-// quantityOf finds the quantity that a user names: the objective or the first metric without a name.
+// quantityOf finds the quantity that a user names: the objective or the first metric without a
+// name.
 func quantityOf(v *api.Sweep, name string) (*quantity, error) {
 	if name == "" || name == "objective" && v.Objective != nil {
 		name = mainMetric(v)
@@ -121,7 +122,8 @@ type grouping struct {
 	place map[string]*group // by what equal gives
 }
 
-// pointKey gives a text that is the same for points that agree, whatever form their numbers are written in: 0.1 or 1e-1.
+// pointKey gives a text that is the same for points that agree, whatever form their numbers are
+// written in: 0.1 or 1e-1.
 func pointKey(params space.Params) string {
 	var b []byte
 	for _, p := range params {
@@ -184,7 +186,8 @@ func checkKeys(v *api.Sweep, names []string) error {
 	return nil
 }
 
-// groupOrder compares groups by their mean, sd, n, best or a parameter. Those without the figure come last.
+// groupOrder compares groups by their mean, sd, n, best or a parameter. Those without the figure
+// come last.
 func groupOrder(f *listFlags, value *quantity, keys []string) (func(a, b *group) int, error) {
 	figures := map[string]func(*group) float64{
 		"mean": func(g *group) float64 { return g.values.Mean() }, "sd": func(g *group) float64 { return g.values.SD() },
@@ -277,7 +280,8 @@ func withoutKeys(keys, others []string) []string {
 	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return slices.Contains(others, key) })
 }
 
-// printGroups prints what groups of trials gave: the number of trials, and the mean, standard deviation and best of a value.
+// printGroups prints what groups of trials gave: the number of trials, and the mean, standard
+// deviation and best of a value.
 func printGroups(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, f *listFlags) error {
 	keys, err := f.groups.keys(v)
 	if err != nil {

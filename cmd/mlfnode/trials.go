@@ -94,7 +94,8 @@ func (f *listFlags) conditions(v *api.Sweep) (url.Values, error) {
 	return where, nil
 }
 
-// sweepOf gives the argument that names the sweep. It may stand behind --csv, which takes a file or stands alone.
+// sweepOf gives the argument that names the sweep. It may stand behind --csv, which takes a file or
+// stands alone.
 func (f *listFlags) sweepOf(args []string) []string {
 	if len(args) == 0 && f.csv != "" && f.csv != "-" && !strings.ContainsAny(f.csv, "./") {
 		return []string{f.csv}
@@ -188,7 +189,8 @@ func listTrials(ctx context.Context, ui *console, c *api.Client, id grid.SweepID
 	return printFailureGroups(ctx, ui, c, &v)
 }
 
-// trialTable prints trials. The first ones are kept until it is known whether there are more: with few there is a column of curves.
+// trialTable prints trials. The first ones are kept until it is known whether there are more: with
+// few there is a column of curves.
 type trialTable struct {
 	stdout io.Writer
 	client *api.Client

@@ -108,7 +108,8 @@ func bringUp(a *app, c *cobra.Command, r *clusterFlags) error {
 	return reportOutcomes(c.Context(), a.console, bootstrap.Up(c.Context(), o), began, false)
 }
 
-// completeOptions gives the options of Up what it needs beside the machines. again is for a file that Up may have worked by before.
+// completeOptions gives the options of Up what it needs beside the machines. again is for a file
+// that Up may have worked by before.
 func completeOptions(a *app, o *bootstrap.Options, r *clusterFlags, again bool) (release func(), err error) {
 	if again {
 		if o.Applied, err = bootstrap.LoadApplied(r.file); err != nil {
@@ -150,7 +151,8 @@ func (r *clusterFlags) saveCluster(ui *console, cluster *bootstrap.Cluster) erro
 	return nil
 }
 
-// hintStopRemoved says how to end what still runs on the machines of an old cluster: on all of them, or on those that the new one does not have.
+// hintStopRemoved says how to end what still runs on the machines of an old cluster: on all of
+// them, or on those that the new one does not have.
 func hintStopRemoved(file string, now *bootstrap.Cluster) string {
 	old, err := bootstrap.Load(file)
 	if err != nil {

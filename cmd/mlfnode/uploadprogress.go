@@ -16,8 +16,8 @@ const (
 	uploadRefresh = 200 * time.Millisecond
 )
 
-// uploadProgress reads a packed project that is sent to the master, and shows how much of it is read: on a terminal in a line that changes,
-// elsewhere in one line at the beginning.
+// uploadProgress reads a packed project that is sent to the master, and shows how much of it is
+// read: on a terminal in a line that changes, elsewhere in one line at the beginning.
 type uploadProgress struct {
 	r        io.Reader
 	w        io.Writer
