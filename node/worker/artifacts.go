@@ -21,7 +21,17 @@ import (
 	"mlfnode/jetstream"
 )
 
-// fullPatience is how long artifacts wait for room in a store that has reached its limit, all of a node's together: then the
+// FileStore is where bundles come from and artifacts go.
+type FileStore interface {
+	// Bundle returns the content of a bundle, or jetstream.ErrNotFound.
+	Bundle(ctx context.Context, digest string) (io.ReadCloser, error)
+	// PutArtifacts stores what a run of a trial has left. It may be called again for the same run.
+	PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error
+}
+
+var _ FileStore = (*jetstream.Store)(nil)
+
+// storeFullTimeout is how long artifacts wait for room in a store that has reached its limit, all of a node's together: then the
 // trials that follow are reported without theirs, and say so, until some fit again. Somebody must remove sweeps or raise the
 // limit, and a sweep can't stand still for as long as nobody does.
 const storeFullTimeout = 5 * time.Minute
