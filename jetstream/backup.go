@@ -17,7 +17,7 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 )
 
-// The calls of nats-server that read a whole stream and write it again:
+// The calls of nats-server that read a whole stream, and write it again:
 // https://docs.nats.io/reference/reference-protocols/nats_api_reference
 const (
 	snapshotCall = "$JS.API.STREAM.SNAPSHOT."
@@ -25,27 +25,32 @@ const (
 )
 
 const (
-	// restoreChunk is how much of a stream one message of a restore brings.
+	// restoreChunk is how many bytes of a stream one message of a restore holds.
 	restoreChunk = 128 << 10
-	// snapshotStall is how long a snapshot may go unread before nats-server is asked for one more chunk, and snapshotAhead how many
-	// there may be: the server gives a snapshot up that asks for nothing for five seconds.
+	// snapshotStall is how long a snapshot may stay unread before nats-server is asked for one more
+	// chunk, and snapshotAhead bounds such chunks. nats-server abandons a snapshot that asks for
+	// nothing for five seconds.
 	snapshotStall = time.Second
 	snapshotAhead = 120
 )
 
-// BackupStreams lists the streams that make a backup, in the order in which they are to be read while the store is at work: a record
-// refers only to events that are stored before it, and an event only to output and artifacts that are. Leases are not among them:
-// the master makes them again.
+// BackupStreams lists the streams of a backup, in the order in which they are to be read while the
+// store is in use: a record refers only to events that are stored before it, and an event only to
+// output and artifacts that are. Leases are not among them: the master creates them again.
 func BackupStreams() []string {
 	return []string{recordStream, eventStream, logStream, bundleBucket, artifactBucket}
 }
 
-// OpenForBackup gives a Store for a backup: with the streams that are there, each with the settings that it has, where Store would cut one that holds
-// more than the settings of this process allow. Of its parts it has Records alone.
+// OpenForBackup returns a Store for a backup: with the streams that exist, each with the settings
+// that it has. OpenStore would shorten a stream that holds more than this process's limits allow.
+// Of the Store's parts only Records is set.
 func (s *Server) OpenForBackup(ctx context.Context) (*Store, error) {
-	st := &Store{node: s.node, streams: map[string]js.Stream{}, log: s.log, life: s.Available, gone: make(chan struct{}), lost: make(chan struct{})}
+	st := &Store{
+		node: s.node, streams: map[string]js.Stream{}, log: s.log, available: s.Available,
+		closed: make(chan struct{}), lost: make(chan struct{}),
+	}
 	st.Records = &Records{store: st}
-	conn, err := s.connect(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
+	conn, err := s.connect(nats.ClosedHandler(func(*nats.Conn) { st.connectionClosed() }))
 	if err != nil {
 		return nil, err
 	}
@@ -71,16 +76,17 @@ type streamReply struct {
 	Error   *js.APIError    `json:"error,omitempty"`
 }
 
-// streamHead is what a restore has to say of a stream before its content.
+// streamHead describes a stream to a restore before its content follows.
 type streamHead struct {
 	Config json.RawMessage `json:"config"`
 	State  json.RawMessage `json:"state"`
 }
 
-// Backup writes the messages that a stream has now, with their sequences and times. head gets what Restore wants to know before them.
-// Messages that are stored meanwhile are left out.
+// Backup writes the messages that a stream has now, with their sequences and times. It first calls
+// head with the description that Restore needs. Messages that are stored in the meantime are left
+// out.
 func (s *Store) Backup(ctx context.Context, stream string, head func(about []byte) error, w io.Writer) error {
-	ctx, stop := s.guard(ctx)
+	ctx, stop := s.whileAvailable(ctx)
 	defer stop()
 	to := s.conn.NewInbox()
 	chunks, err := s.conn.SubscribeSync(to)
@@ -88,7 +94,8 @@ func (s *Store) Backup(ctx context.Context, stream string, head func(about []byt
 		return fmt.Errorf("back up %s: %w", stream, err)
 	}
 	defer func() { _ = chunks.Unsubscribe() }() // the connection has ended if this fails
-	reply, err := ask(ctx, s.conn, snapshotCall+stream, map[string]any{"deliver_subject": to, "no_consumers": true})
+	request := map[string]any{"deliver_subject": to, "no_consumers": true}
+	reply, err := requestStreamAPI(ctx, s.conn, snapshotCall+stream, request)
 	if err != nil {
 		return s.explain(ctx, "back up "+stream, err)
 	}
@@ -122,8 +129,8 @@ func (s *Store) Backup(ctx context.Context, stream string, head func(about []byt
 	}
 }
 
-// ask makes one of the calls.
-func ask(ctx context.Context, conn *nats.Conn, subject string, request any) (*streamReply, error) {
+// requestStreamAPI makes one of the calls.
+func requestStreamAPI(ctx context.Context, conn *nats.Conn, subject string, request any) (*streamReply, error) {
 	b, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
@@ -151,12 +158,12 @@ func readReply(data []byte) (*streamReply, error) {
 	return &reply, nil
 }
 
-// snapshotPace asks for the chunks of a snapshot: for one with each that is written, and in a while in which none is for some ahead, which
-// wait in the subscription.
+// snapshotPace requests the chunks of a snapshot: one for each that is written. While nothing is
+// written, it requests some ahead, which wait in the subscription.
 type snapshotPace struct {
 	conn  *nats.Conn
-	more  atomic.Pointer[string] // where the next chunk is asked for
-	idle  atomic.Bool            // nothing was written since the last look
+	more  atomic.Pointer[string] // the subject that requests the next chunk
+	idle  atomic.Bool            // nothing has been written since the last tick
 	ahead atomic.Int64
 }
 
@@ -168,13 +175,13 @@ func (p *snapshotPace) written(msg *nats.Msg) error {
 		return nil
 	}
 	if p.ahead.Add(-1) >= 0 {
-		return nil // it was asked for
+		return nil // it has been requested ahead
 	}
 	p.ahead.Add(1)
 	return p.conn.Publish(msg.Reply, nil)
 }
 
-// start watches until the func is called, which waits for the end.
+// start requests chunks ahead until stop is called, which waits for the goroutine to end.
 func (p *snapshotPace) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background()) // ends with stop
 	ended := make(chan struct{})
@@ -188,9 +195,10 @@ func (p *snapshotPace) start() (stop func()) {
 			case <-ctx.Done():
 				return
 			}
-			if more := p.more.Load(); p.idle.Swap(true) && more != nil && *more != "" && p.ahead.Load() < snapshotAhead {
+			more := p.more.Load()
+			if p.idle.Swap(true) && more != nil && *more != "" && p.ahead.Load() < snapshotAhead {
 				p.ahead.Add(1)
-				_ = p.conn.Publish(*more, nil) // then the snapshot ends, and says so
+				_ = p.conn.Publish(*more, nil) // if this fails, the snapshot ends with an error
 			}
 		}
 	}()
@@ -200,7 +208,8 @@ func (p *snapshotPace) start() (stop func()) {
 	}
 }
 
-// Restore makes a stream of what Backup has written, in a store that has none of this name.
+// Restore creates a stream from what Backup has written. The store must have no stream of this
+// name.
 func (s *Server) Restore(ctx context.Context, stream string, about []byte, content io.Reader) error {
 	conn, err := s.connect()
 	if err != nil {
@@ -211,11 +220,11 @@ func (s *Server) Restore(ctx context.Context, stream string, about []byte, conte
 	if err := json.Unmarshal(about, &head); err != nil {
 		return fmt.Errorf("read what the stream %s is: %w", stream, err)
 	}
-	begun, err := ask(ctx, conn, restoreCall+stream, head)
+	begun, err := requestStreamAPI(ctx, conn, restoreCall+stream, head)
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", stream, err)
 	}
-	send := func(chunk []byte) error { // an answer to each is how fast the server takes them
+	send := func(chunk []byte) error { // the answers limit the pace to the server's
 		msg, err := conn.RequestWithContext(ctx, begun.Deliver, chunk)
 		if err == nil && len(msg.Data) > 0 {
 			_, err = readReply(msg.Data)
@@ -244,7 +253,8 @@ func (s *Server) Restore(ctx context.Context, stream string, about []byte, conte
 	}
 }
 
-// markRestored begins a new life of a stream: its sequences are given a second time from here on.
+// markRestored begins a new epoch of a stream: from here on its sequences are assigned a second
+// time.
 func markRestored(ctx context.Context, conn *nats.Conn, stream string) error {
 	api, err := js.New(conn, js.WithDefaultTimeout(callLimit))
 	if err != nil {
@@ -265,16 +275,17 @@ func markRestored(ctx context.Context, conn *nats.Conn, stream string) error {
 	return nil
 }
 
-// SkipNumbers passes over some numbers of sweeps of each project, which may have been given since a backup was made.
+// SkipNumbers skips count sweep numbers of each project: they may have been assigned since the
+// backup was made.
 func (r *Records) SkipNumbers(ctx context.Context, count int) error {
-	t := &tail{store: r.store, stream: recordStream, subject: numberSubjects}
-	return t.read(ctx, func(batch []entry) error {
+	t := &streamReader{store: r.store, stream: recordStream, subject: numberSubjects}
+	return t.read(ctx, func(batch []message) error {
 		for _, e := range batch {
 			n, err := strconv.Atoi(string(e.Data))
 			if err != nil {
 				return fmt.Errorf("read the sweep number of %s: %w", lastToken(e.Subject), err)
 			}
-			if _, err := r.swap(ctx, e.Subject, []byte(strconv.Itoa(n+count)), e.seq); err != nil {
+			if _, err := r.compareAndSwap(ctx, e.Subject, []byte(strconv.Itoa(n+count)), e.seq); err != nil {
 				return err
 			}
 		}

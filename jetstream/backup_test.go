@@ -86,7 +86,7 @@ func TestBackup(t *testing.T) {
 	}
 	to.Close()
 	r := open(t, dir, Limits{})
-	if info, err := r.info(ctx, eventStream); err != nil || info.State.LastSeq != want {
+	if info, err := r.streamInfo(ctx, eventStream); err != nil || info.State.LastSeq != want {
 		t.Errorf("events: got %+v, %v; want the last sequence %d", info.State, err, want)
 	}
 	if _, err := r.Records.Load(ctx, "p-3"); err != nil {

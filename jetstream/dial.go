@@ -10,26 +10,27 @@ import (
 )
 
 const (
-	// dialLimit bounds the try of one address; dialStagger is how long the next one waits for it before it is tried, too.
+	// dialLimit bounds an attempt to connect to one address; dialStagger is the delay before the
+	// next address is tried as well.
 	dialLimit   = 3 * time.Second
 	dialStagger = 250 * time.Millisecond
 )
 
-// dialer lets nats.go connect to wherever the master is at the moment. It does the TLS handshake itself, to see what the master
-// thinks of it.
+// dialer connects nats.go to the current address of the master. It does the TLS handshake itself,
+// to learn whether the master accepts the certificate.
 type dialer struct {
 	ConnectConfig
-	life context.Context // of the store: nats.go gives none
+	ctx context.Context // of the client: nats.go passes none
 }
 
-// Dial implements nats.CustomDialer; the address stands for the master and says nothing.
-func (d *dialer) Dial(string, string) (net.Conn, error) { return d.first(d.Addresses()) }
+// Dial implements nats.CustomDialer. The address that nats.go passes is a placeholder.
+func (d *dialer) Dial(string, string) (net.Conn, error) { return d.dialFirst(d.Addresses()) }
 
-// first connects to the first address at which the master answers. They are tried side by side, one after the other begun: neither an
-// address that swallows packets nor one at which somebody else answers keeps the node from the others (RFC 8305 does so for the
-// addresses of one host).
-func (d *dialer) first(addresses []string) (net.Conn, error) {
-	ctx, stop := context.WithCancel(d.life)
+// dialFirst connects to the first address at which the master answers. It tries them concurrently,
+// with staggered starts: neither an address that swallows packets nor one at which another service
+// answers keeps the node from the rest (RFC 8305 does the same for the addresses of one host).
+func (d *dialer) dialFirst(addresses []string) (net.Conn, error) {
+	ctx, stop := context.WithCancel(d.ctx)
 	defer stop()
 	type try struct {
 		conn net.Conn
@@ -47,8 +48,8 @@ func (d *dialer) first(addresses []string) (net.Conn, error) {
 		}
 		select {
 		case <-turn:
-			go func(address string) { // ends at the latest with ctx, which is awaited below
-				conn, err := d.reach(ctx, address)
+			go func(address string) { // ends with ctx at the latest, and is awaited below
+				conn, err := d.dialOne(ctx, address)
 				tried <- try{conn, err}
 			}(addresses[0])
 			addresses, under = addresses[1:], under+1
@@ -71,8 +72,8 @@ func (d *dialer) first(addresses []string) (net.Conn, error) {
 	return nil, errors.Join(refusals...)
 }
 
-// reach connects to one address, at which the master must show its certificate.
-func (d *dialer) reach(ctx context.Context, address string) (net.Conn, error) {
+// dialOne connects to one address, at which the master must present its certificate.
+func (d *dialer) dialOne(ctx context.Context, address string) (net.Conn, error) {
 	ctx, stop := context.WithTimeout(ctx, dialLimit)
 	defer stop()
 	var n net.Dialer
@@ -85,20 +86,21 @@ func (d *dialer) reach(ctx context.Context, address string) (net.Conn, error) {
 		raw.Close()
 		return nil, err
 	}
-	return &judged{conn, d.CertificateRefused}, nil
+	return &certificateConn{conn, d.CertificateRefused}, nil
 }
 
-// SkipTLSHandshake tells nats.go that Dial has done it.
+// SkipTLSHandshake tells nats.go that Dial has done the handshake.
 func (d *dialer) SkipTLSHandshake() bool { return true }
 
-// judged is a connection whose other side says, by its first word after the handshake, whether it takes the certificate.
-type judged struct {
+// certificateConn is a connection that reports when the other side rejects the certificate, which
+// TLS 1.3 tells in the first read after the handshake.
+type certificateConn struct {
 	net.Conn
 	refused func(expired bool)
 }
 
 // Read implements net.Conn.
-func (j *judged) Read(p []byte) (int, error) {
+func (j *certificateConn) Read(p []byte) (int, error) {
 	n, err := j.Conn.Read(p)
 	if err == nil || j.refused == nil {
 		return n, err

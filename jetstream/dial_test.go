@@ -66,7 +66,7 @@ func TestAddressesOfTheMaster(t *testing.T) {
 	}
 	none := r
 	none.Addresses = func() []string { return nil }
-	if _, err := (&dialer{ConnectConfig: none, life: t.Context()}).Dial("", ""); err == nil {
+	if _, err := (&dialer{ConnectConfig: none, ctx: t.Context()}).Dial("", ""); err == nil {
 		t.Error("connected to no address")
 	}
 }

@@ -18,40 +18,46 @@ import (
 	"mlfnode/grid"
 )
 
-// Events is the stream of all that happened, the truth about every trial. It is synced, and it never drops anything by itself.
+// Events is the stream of everything that happened, the truth about every trial. It is synced, and
+// never drops anything by itself.
 type Events struct {
 	store *Store
-	life  string // of the stream
+	epoch string // of the stream
 
 	mu      sync.Mutex
-	decoded map[string]*grid.Batch // by message ID: what has been stored, until the reader comes to it
-	order   []string               // of those IDs, the oldest first; of some that have gone as well
+	decoded map[string]*grid.Batch // by message ID: stored batches that the reader has not reached
+	order   []string               // their IDs, the oldest first; may include some that have gone
 }
 
-// keptBatches bounds how many batches stay decoded for the reader, which is as a rule some messages behind those that write.
-const keptBatches = 16
+// maxDecoded bounds the batches that stay decoded for the reader, which is usually a few messages
+// behind the writers.
+const maxDecoded = 16
 
-// StoredBatch is a batch of events with its place in the stream. A message that can't be read is an empty batch, and so is the end
-// of a stream whose last messages were removed: readers advance past both.
+// StoredBatch is a batch of events with its sequence in the stream. A message that can't be read is
+// an empty batch, and so is the end of a stream whose last messages were removed: readers advance
+// past both.
 type StoredBatch struct {
 	Seq   uint64
 	Batch *grid.Batch
 }
 
-// splitEvents is how many attempts that ended take about splitBytes: more need not be encoded to be seen to be too large.
+// splitEvents is how many finished attempts take about splitBytes. A batch with more is too large,
+// which need not be found out by encoding it.
 const splitEvents = 4500
 
-// Publish stores a batch and returns the sequence of its last message once it is on disk. A large batch becomes several
-// messages; when it fails between them some are stored. Publishing the same batch again is harmless: within eventWindow it has
-// no effect, and later the fold knows the repetition. It returns ErrFull when the limit is reached.
+// Publish stores a batch and returns the sequence of its last message once it is on disk. A large
+// batch becomes several messages; on a failure, some of them may be stored. Publishing the same
+// batch again is harmless: within eventWindow it has no effect, and later the fold recognizes the
+// repetition. It returns ErrFull when the limit is reached.
 func (e *Events) Publish(ctx context.Context, b *grid.Batch) (uint64, error) {
-	return split(b, func(part *grid.Batch, data []byte) (uint64, error) {
-		return e.accept(ctx, plainCopy(part), b.Node, b.Sweep, data)
+	return splitBatch(b, func(part *grid.Batch, data []byte) (uint64, error) {
+		return e.publishEncoded(ctx, plainCopy(part), b.Node, b.Sweep, data)
 	})
 }
 
-// split encodes a batch, as several messages when it is large, and gives what publish gives for the last one.
-func split(b *grid.Batch, publish func(part *grid.Batch, data []byte) (uint64, error)) (uint64, error) {
+// splitBatch encodes a batch, as several messages if it is large, and returns publish's result for
+// the last one.
+func splitBatch(b *grid.Batch, publish func(part *grid.Batch, data []byte) (uint64, error)) (uint64, error) {
 	if len(b.Events) <= splitEvents {
 		data, err := json.Marshal(b)
 		if err != nil {
@@ -63,33 +69,37 @@ func split(b *grid.Batch, publish func(part *grid.Batch, data []byte) (uint64, e
 	}
 	half := *b
 	half.Events = b.Events[:len(b.Events)/2]
-	if _, err := split(&half, publish); err != nil {
+	if _, err := splitBatch(&half, publish); err != nil {
 		return 0, err
 	}
 	half.Events = b.Events[len(b.Events)/2:]
-	return split(&half, publish)
+	return splitBatch(&half, publish)
 }
 
-// accept stores an encoded batch. The reader doesn't decode it again when the decoded one is given as well.
-func (e *Events) accept(ctx context.Context, decoded *grid.Batch, node grid.NodeID, sweep grid.SweepID, data []byte) (uint64, error) {
+// publishEncoded stores an encoded batch. If decoded is not nil, the reader uses it instead of
+// decoding the message.
+func (e *Events) publishEncoded(
+	ctx context.Context, decoded *grid.Batch, node grid.NodeID, sweep grid.SweepID, data []byte,
+) (uint64, error) {
 	id := messageID(data)
 	if decoded != nil {
-		e.keep(id, decoded)
+		e.cacheDecoded(id, decoded)
 	}
 	msg := &nats.Msg{Subject: eventSubject(node, sweep), Data: data}
 	seq, err := e.store.publish(ctx, msg, js.WithMsgID(id))
 	if err == nil {
 		return seq, nil
 	}
-	e.kept(id)
+	e.takeDecoded(id)
 	if hasCode(err, codeStoreFailed) {
 		return 0, &fullError{what: "events", setting: "events", limit: e.store.limits.EventBytes}
 	}
 	return 0, fmt.Errorf("publish events of %s: %w", sweep, err)
 }
 
-// plainCopy gives what decoding the encoded batch would give, nil unless that is sure: encoding replaces text that is not UTF-8,
-// and leaves out what is empty. Most batches are plain, and decoding them takes a tenth of the time that a trial costs.
+// plainCopy returns what decoding the encoded batch would return, or nil if that is not certain:
+// encoding replaces text that is not UTF-8, and omits empty values. Most batches are plain, and
+// decoding them takes a tenth of the time that a trial costs.
 func plainCopy(b *grid.Batch) *grid.Batch {
 	copied := *b
 	copied.Events = slices.Clone(b.Events)
@@ -98,10 +108,12 @@ func plainCopy(b *grid.Batch) *grid.Batch {
 	for i := range copied.Events {
 		v := &copied.Events[i]
 		valid = valid && v.Metrics == nil && v.Curves == nil && v.Devices == nil &&
-			utf8.ValidString(string(v.Kind)) && utf8.ValidString(v.Run) && utf8.ValidString(string(v.LeaseID)) && utf8.ValidString(string(v.Node)) && utf8.ValidString(v.Image)
+			utf8.ValidString(string(v.Kind)) && utf8.ValidString(v.Run) && utf8.ValidString(string(v.LeaseID)) &&
+			utf8.ValidString(string(v.Node)) && utf8.ValidString(v.Image)
 		if r := v.Result; r != nil {
 			valid = valid && r.Metrics == nil && r.Curves == nil && r.Devices == nil && r.Usage.GPU == nil &&
-				utf8.ValidString(string(r.Class)) && utf8.ValidString(r.Reason) && utf8.ValidString(r.Rule) && utf8.ValidString(r.Device)
+				utf8.ValidString(string(r.Class)) && utf8.ValidString(r.Reason) &&
+				utf8.ValidString(r.Rule) && utf8.ValidString(r.Device)
 			results[i] = *r
 			v.Result = &results[i]
 		}
@@ -112,22 +124,22 @@ func plainCopy(b *grid.Batch) *grid.Batch {
 	return &copied
 }
 
-// keep has the reader find a batch decoded.
-func (e *Events) keep(id string, b *grid.Batch) {
+// cacheDecoded keeps a decoded batch for the reader.
+func (e *Events) cacheDecoded(id string, b *grid.Batch) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.decoded == nil {
 		e.decoded = map[string]*grid.Batch{}
 	}
-	if len(e.order) >= keptBatches {
+	if len(e.order) >= maxDecoded {
 		delete(e.decoded, e.order[0])
 		e.order = e.order[1:]
 	}
 	e.decoded[id], e.order = b, append(e.order, id)
 }
 
-// kept gives a batch that is decoded, once; nil for none.
-func (e *Events) kept(id string) *grid.Batch {
+// takeDecoded removes and returns a decoded batch, nil if there is none.
+func (e *Events) takeDecoded(id string) *grid.Batch {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	b := e.decoded[id]
@@ -135,22 +147,25 @@ func (e *Events) kept(id string) *grid.Batch {
 	return b
 }
 
-// messageID names a message by its content: runs are unique, so equal messages are the same message.
+// messageID returns an ID that depends on the content alone: runs are unique, so equal messages are
+// the same message.
 func messageID(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:12])
 }
 
-// Epoch names the life of the stream in which sequences mean the same: it is another one once the stream was made again or restored.
-func (e *Events) Epoch() string { return e.life }
+// Epoch identifies the period in which a sequence means one message: it changes when the stream is
+// created again or restored.
+func (e *Events) Epoch() string { return e.epoch }
 
-// Read calls fn with the batches from sequence from on, in order, and goes on with new ones until ctx ends or fn returns an
-// error. A call brings what is there, up to 64 messages, so that they can be folded in one transaction; what comes next is decoded
-// meanwhile. When the stream's last messages have been removed, an empty batch with the last sequence ends what was stored when Read
+// Read calls fn with the batches from sequence from on, in order, and continues with new ones until
+// ctx ends or fn returns an error. A call passes what is available, up to 64 messages, so that they
+// can be folded in one transaction; the next ones are decoded in the meantime. If the stream's last
+// messages have been removed, an empty batch with the last sequence ends what was stored when Read
 // began.
 //
-// It ends with an error before events that a newer version of mlfnode has stored: to pass over them would lose results, and nothing
-// would bring them back after an update.
+// Read returns an error when it reaches events that a newer version of mlfnode has stored: skipping
+// them would lose results, and an update would not bring them back.
 func (e *Events) Read(ctx context.Context, from uint64, fn func([]StoredBatch) error) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -172,9 +187,9 @@ func (e *Events) Read(ctx context.Context, from uint64, fn func([]StoredBatch) e
 	return cmp.Or(failed, <-ended)
 }
 
-// readAhead sends what Read calls its fn with.
+// readAhead sends the batches that Read passes to fn.
 func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []StoredBatch) error {
-	t := &tail{store: e.store, stream: eventStream, subject: eventSubjects, next: max(from, 1), follow: true}
+	t := &streamReader{store: e.store, stream: eventStream, subject: eventSubjects, next: max(from, 1), follow: true}
 	send := func(stored []StoredBatch) error {
 		select {
 		case decoded <- stored:
@@ -190,7 +205,7 @@ func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []St
 		t.next = t.lastStored + 1
 		return send([]StoredBatch{{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}}})
 	}
-	return t.read(ctx, func(batch []entry) error {
+	return t.read(ctx, func(batch []message) error {
 		stored := make([]StoredBatch, 0, len(batch)+1)
 		for i := range batch {
 			b, err := e.decode(&batch[i])
@@ -209,15 +224,15 @@ func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []St
 	}, end)
 }
 
-// decode gives a batch, an empty one for what nobody can read, and an error for what a newer version can. What a node has stored in
-// the name of another one no version reads.
-func (e *Events) decode(m *entry) (*grid.Batch, error) {
+// decode returns a batch, an empty one for a message that no version can read, and an error for one
+// that a newer version can read. No version accepts what a node has stored in the name of another.
+func (e *Events) decode(m *message) (*grid.Batch, error) {
 	var err error
-	b := e.kept(m.Header.Get(js.MsgIDHeader))
+	b := e.takeDecoded(m.Header.Get(js.MsgIDHeader))
 	if b == nil {
 		b, err = decodeBatch(m.Data)
 	}
-	node := writer(m.Subject)
+	node := nodeOf(m.Subject)
 	if b.V > grid.EventVersion && node == b.Node {
 		return nil, fmt.Errorf("message %d of the event stream: %w", m.seq, tooNew(b))
 	}
@@ -225,27 +240,28 @@ func (e *Events) decode(m *entry) (*grid.Batch, error) {
 		err = fmt.Errorf("node %s writes in the name of %s", node, b.Node)
 	}
 	if err == nil {
-		e.own(b, m.seq)
+		e.dropForeign(b, m.seq)
 		return b, nil
 	}
 	e.store.log.Warn("events can't be read and are skipped", "seq", m.seq, "err", err)
 	return &grid.Batch{V: grid.EventVersion, Sweep: b.Sweep}, nil
 }
 
-// tooNew says that events are of a version that this program does not know.
+// tooNew returns the error for events of a version that this program does not know.
 func tooNew(b *grid.Batch) error {
-	return fmt.Errorf("events of %.100q are of version %d, and this mlfnode knows versions up to %d; update mlfnode on the master", b.Sweep, b.V, grid.EventVersion)
+	return fmt.Errorf("events of %.100q are of version %d, and this mlfnode knows versions up to %d; "+
+		"update mlfnode on the master", b.Sweep, b.V, grid.EventVersion)
 }
 
 func decodeBatch(data []byte) (*grid.Batch, error) {
-	count := bytes.Count(data, []byte(`{"k":`)) // as a rule
+	count := bytes.Count(data, []byte(`{"k":`)) // in most batches
 	b := &grid.Batch{Events: make([]grid.Event, 0, min(count, splitEvents))}
 	return b, json.Unmarshal(data, b)
 }
 
-// listed gives how many commas are in the lists of an encoded batch: of its events, so that a small
-// message with very many is refused before they take memory.
-func listed(data []byte) int {
+// countElements returns the number of commas in the lists of an encoded batch, which is the number
+// of its events: a small message with very many events is refused before they take memory.
+func countElements(data []byte) int {
 	count, depth := 0, 0
 	for i := 0; i < len(data); i++ {
 		switch data[i] {
@@ -268,12 +284,14 @@ func listed(data []byte) int {
 	return count
 }
 
-// own leaves out what a node may not state: facts about runs of others, and what only the master decides.
-func (e *Events) own(b *grid.Batch, seq uint64) {
+// dropForeign drops what a node may not report: facts about runs of other nodes, and what only the
+// master decides.
+func (e *Events) dropForeign(b *grid.Batch, seq uint64) {
 	all := len(b.Events)
 	b.Events = slices.DeleteFunc(b.Events, func(v grid.Event) bool {
-		decided := v.Kind == grid.Reopened || v.Kind == grid.Fenced || v.Kind == grid.Reconnected || v.Kind == grid.Withdrawn
-		foreign := !writes(b.Node, v.Run) && v.Kind != grid.Released // which is about a lease, not a run
+		decided := v.Kind == grid.Reopened || v.Kind == grid.Fenced ||
+			v.Kind == grid.Reconnected || v.Kind == grid.Withdrawn
+		foreign := !mayWrite(b.Node, v.Run) && v.Kind != grid.Released // which is about a lease, not a run
 		return foreign || (decided && b.Node != "")
 	})
 	if n := all - len(b.Events); n > 0 {
@@ -281,9 +299,10 @@ func (e *Events) own(b *grid.Batch, seq uint64) {
 	}
 }
 
-// Bounds gives the first sequence that is stored and the last that was given; last is 0 when nothing was ever stored.
+// Bounds returns the first stored sequence and the last assigned one; last is 0 if nothing was ever
+// stored.
 func (e *Events) Bounds(ctx context.Context) (first, last uint64, err error) {
-	info, err := e.store.info(ctx, eventStream)
+	info, err := e.store.streamInfo(ctx, eventStream)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -299,7 +318,7 @@ func (s *Store) purge(ctx context.Context, stream, subject string) error {
 	if err := checkSubject(subject); err != nil {
 		return err
 	}
-	ctx, stop := s.limited(ctx)
+	ctx, stop := s.withTimeout(ctx)
 	defer stop()
 	if err := s.streams[stream].Purge(ctx, js.WithPurgeSubject(subject)); err != nil {
 		return s.explain(ctx, "remove from "+stream, err)

@@ -63,7 +63,7 @@ func TestBatchesOfNodesAreReadAsStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	link := l.connect("n1")
-	const sent = keptBatches + 4
+	const sent = maxDecoded + 4
 	for i := range sent {
 		b := batch("a-1", i*10, 10)
 		if i == 3 {
@@ -75,8 +75,8 @@ func TestBatchesOfNodesAreReadAsStored(t *testing.T) {
 			}
 		}
 	}
-	if n := len(l.store.Events.decoded); n > keptBatches {
-		t.Errorf("decoded: got %d, want at most %d", n, keptBatches)
+	if n := len(l.store.Events.decoded); n > maxDecoded {
+		t.Errorf("decoded: got %d, want at most %d", n, maxDecoded)
 	}
 	read := func() (all []StoredBatch) {
 		t.Helper()

@@ -133,7 +133,7 @@ func TestUploadsOfOneName(t *testing.T) {
 				}
 				readable(t, s, "d", content)
 			}
-			info, err := s.info(t.Context(), bundleBucket)
+			info, err := s.streamInfo(t.Context(), bundleBucket)
 			if err != nil || info.State.Msgs != 4 {
 				t.Errorf("messages in the bucket: got %d, %v; want three chunks and a description", info.State.Msgs, err)
 			}
@@ -220,7 +220,7 @@ func TestMetricsAreTheNodesOwn(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("nothing was told")
 	}
-	if info, err := l.store.info(t.Context(), eventStream); err != nil || info.State.Msgs != 0 {
+	if info, err := l.store.streamInfo(t.Context(), eventStream); err != nil || info.State.Msgs != 0 {
 		t.Errorf("stored events: %d, %v; want none", info.State.Msgs, err)
 	}
 }

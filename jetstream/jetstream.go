@@ -4,7 +4,8 @@
 // A Server, which natsd runs, owns a folder and JetStream in it. A Store is the master's client of
 // the Server: it creates the streams and gives each kind of content its own type. Nodes do not
 // touch the store. They call the master, which checks what they ask for: over a network connection,
-// or directly in the master's own process. In both cases the node has a MasterClient, and Calls answers.
+// or directly in the master's own process. In both cases the node has a MasterClient, and Calls
+// answers.
 //
 // What is acknowledged is on disk. The server runs with SyncAlways, so a publish to any stream
 // returns after the flush; the lease queue alone opts out, because the reconciler makes up for a
@@ -26,13 +27,14 @@ import (
 
 // Limits bound what is kept, in bytes.
 type Limits struct {
-	LogBytes      int64 // output; when it is full the oldest goes
-	EventBytes    int64 // events; when they are full nothing more is accepted
-	ArtifactBytes int64 // when full nothing more is accepted
-	BundleBytes   int64 // when full nothing more is accepted
+	LogBytes      int64 // of output; when it is reached, the oldest output is removed
+	EventBytes    int64 // of events; when it is reached, nothing more is accepted
+	ArtifactBytes int64 // when it is reached, nothing more is accepted
+	BundleBytes   int64 // when it is reached, nothing more is accepted
 }
 
-// DefaultLimits fit a workstation: about as much as the package caches of a developer's machine.
+// DefaultLimits returns limits that fit a workstation: about as much as the package caches of a
+// developer's machine.
 func DefaultLimits() Limits {
 	return Limits{LogBytes: 10 << 30, EventBytes: 20 << 30, ArtifactBytes: 50 << 30, BundleBytes: 10 << 30}
 }
@@ -47,7 +49,8 @@ func (l Limits) withDefaults() Limits {
 	}
 	return Limits{
 		LogBytes: orDefault(l.LogBytes, d.LogBytes), EventBytes: orDefault(l.EventBytes, d.EventBytes),
-		ArtifactBytes: orDefault(l.ArtifactBytes, d.ArtifactBytes), BundleBytes: orDefault(l.BundleBytes, d.BundleBytes),
+		ArtifactBytes: orDefault(l.ArtifactBytes, d.ArtifactBytes),
+		BundleBytes:   orDefault(l.BundleBytes, d.BundleBytes),
 	}
 }
 
@@ -55,9 +58,9 @@ func (l Limits) withDefaults() Limits {
 var (
 	// ErrNotFound is returned for a record or object that does not exist.
 	ErrNotFound = errors.New("not found")
-	// ErrExists is returned by Records.Create when the sweep has a record already.
+	// ErrExists is returned by Records.Create if the sweep already has a record.
 	ErrExists = errors.New("there is a sweep of this name already")
-	// ErrConflict is returned by Records.Update when somebody else changed the record in between.
+	// ErrConflict is returned by Records.Update if the record has changed in the meantime.
 	ErrConflict = errors.New("the sweep was changed by somebody else in between; try again")
 	// ErrFull is returned when a limit of Limits is reached. The error's text says which one and
 	// what to do.
@@ -66,21 +69,21 @@ var (
 	ErrDisk = natsd.ErrDisk
 	// ErrTooLarge is returned for content that does not fit one message.
 	ErrTooLarge = errors.New("too large for the store")
-	// ErrName is returned for a name that is too long for anything that is stored.
+	// ErrName is returned for a name that is too long to be stored.
 	ErrName = errors.New("the name is too long")
 	// ErrClosed is returned by operations of a closed Store or Server.
 	ErrClosed = natsd.ErrClosed
 )
 
-// fullError tells which limit was reached and what to do about it.
+// fullError says which limit was reached and what to do about it.
 type fullError struct {
 	what, setting string
 	limit         int64
 }
 
 func (e *fullError) Error() string {
-	return fmt.Sprintf("the store for %s is full (%s). Remove sweeps with `mlfnode remove SWEEP` or `mlfnode remove --older 30d`, or raise retention.%s in node.yaml",
-		e.what, humanize.IBytes(uint64(e.limit)), e.setting)
+	return fmt.Sprintf("the store for %s is full (%s). Remove sweeps with `mlfnode remove SWEEP` or "+
+		"`mlfnode remove --older 30d`, or raise retention.%s in node.yaml", e.what, humanize.IBytes(uint64(e.limit)), e.setting)
 }
 
 func (e *fullError) Is(target error) bool { return target == ErrFull }

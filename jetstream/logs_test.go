@@ -77,7 +77,7 @@ func FuzzDecodeChunks(f *testing.F) {
 	good, _ := p.pack([]Chunk{{Index: 3, Run: "n1-1-2", Stream: 2, Offset: 7, Time: 9, Data: []byte("hello")}, {Index: 3, Run: "n1-1-2", Stream: 1}})
 	f.Add(good)
 	f.Add(good[:len(good)-2])
-	f.Add([]byte{frameVersion, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
+	f.Add([]byte{chunkVersion, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		chunks, err := decodeChunks(b)
 		if err != nil || len(chunks) == 0 {

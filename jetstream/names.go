@@ -12,7 +12,7 @@ import (
 //	mlf.sweep.<sweep>                    one sweep record
 //	mlf.number.<project>                 the last sweep number of a project
 //	mlf.probe                            what Probe has written last
-//	mlf.cut.<node>                       up to where output of a node was removed before older output of others
+//	mlf.cut.<node>                       where removed output of a node ends
 //	mlf.lease.<shape>                    leases
 //	mlf.event.<node>.<sweep>             batches of events
 //	mlf.log.<node>.<sweep>               chunks of output
@@ -20,8 +20,9 @@ import (
 //	mlf.<bucket>.data.<node>.<name>.<upload>    its chunks
 //	mlf.call.<node>.<verb>               a node asks the master; not stored
 //
-// The node is the one that has reported what is stored. The server lets a node publish its own calls only, and the master stores under
-// the caller's name what they bring. Under the empty name the master writes what it decides itself.
+// The node is the one that has reported what is stored. The server lets a node publish its own
+// calls only, and the master stores under the caller's name what they bring. Under the empty name
+// the master writes what it decides itself.
 const (
 	recordStream = "records"
 	leaseStream  = "leases"
@@ -61,18 +62,18 @@ func callSubject(node grid.NodeID, verb string) string {
 // inbox is the prefix of the subjects of answers to a node.
 func inbox(node grid.NodeID) string { return "_INBOX." + token(string(node)) }
 
-// anyVerb stands for every call of a node.
+// anyVerb matches every call of a node.
 const anyVerb = ">"
 
-// anyNode stands for every node in the subjects above.
+// anyNode matches every node in the subjects above.
 const anyNode = "*"
 
 func eventsOf(id grid.SweepID) string       { return "mlf.event." + anyNode + "." + token(string(id)) }
 func logSubjectsOf(node grid.NodeID) string { return "mlf.log." + token(string(node)) + ".*" }
 func logsOf(id grid.SweepID) string         { return "mlf.log." + anyNode + "." + token(string(id)) }
 
-// writer gives the node that wrote under a subject of events, of output or of calls.
-func writer(subject string) grid.NodeID {
+// nodeOf returns the node that a subject of events, output or calls belongs to.
+func nodeOf(subject string) grid.NodeID {
 	parts := strings.Split(subject, ".")
 	if len(parts) < 4 {
 		return ""
@@ -80,11 +81,12 @@ func writer(subject string) grid.NodeID {
 	return grid.NodeID(untoken(parts[2]))
 }
 
-// maxSubject bounds a subject. The longest that this package makes, of an artifact's chunks, has some 400 bytes. nats-server ends a
-// connection on which a line is longer than natsd.MaxControlLine.
+// maxSubject bounds a subject. The longest that this package builds, of an artifact's chunks, has
+// some 400 bytes. nats-server closes a connection that sends a line longer than
+// natsd.MaxControlLine.
 const maxSubject = 1024
 
-// checkSubject refuses a subject whose names are too long to be anything that was stored.
+// checkSubject returns ErrName for a subject that is too long to be anything that was stored.
 func checkSubject(subject string) error {
 	if len(subject) > maxSubject {
 		return fmt.Errorf("%w (%d bytes): %.60s…", ErrName, len(subject), subject)
@@ -92,13 +94,14 @@ func checkSubject(subject string) error {
 	return nil
 }
 
-// writes reports whether a node may speak for a run. Runs are named after their node; the master speaks for all.
-func writes(node grid.NodeID, run string) bool {
+// mayWrite reports whether a node may report on a run. Runs are named after their node; the master
+// may report on all.
+func mayWrite(node grid.NodeID, run string) bool {
 	of, _, named := strings.Cut(run, ".")
 	return node == "" || (named && of == string(node))
 }
 
-// lastToken gives the plain text of a subject's last token.
+// lastToken returns the plain text of a subject's last token.
 func lastToken(subject string) string {
 	return untoken(subject[strings.LastIndexByte(subject, '.')+1:])
 }
@@ -109,8 +112,8 @@ func dataSubject(bucket, name string) string { return dataOf(bucket, owner(name)
 func metaOf(bucket, owner string) string { return "mlf." + bucket + ".meta." + owner + "." }
 func dataOf(bucket, owner string) string { return "mlf." + bucket + ".data." + owner + "." }
 
-// owner is the token of the node that an object belongs to: artifacts are named after their run, and runs after their node.
-// Other objects belong to the master.
+// owner returns the token of the node that an object belongs to: artifacts are named after their
+// run, and runs after their node. Other objects belong to the master.
 func owner(name string) string {
 	node, _, ok := strings.Cut(name[strings.LastIndexByte(name, '/')+1:], ".")
 	if !ok {
@@ -119,21 +122,22 @@ func owner(name string) string {
 	return token(node)
 }
 
-// under matches everything below a prefix of objects, whoever owns it; prefix is empty or ends with a slash.
-func under(subjects func(bucket, owner string) string, bucket, prefix string) string {
+// objectFilter matches all objects below a prefix, whatever their owner. The prefix is empty or
+// ends with a slash.
+func objectFilter(subjects func(bucket, owner string) string, bucket, prefix string) string {
 	if prefix == "" {
 		return subjects(bucket, anyNode) + ">"
 	}
 	return subjects(bucket, anyNode) + tokens(strings.TrimSuffix(prefix, "/")) + ".>"
 }
 
-// objectName gives the name of the object with this meta subject.
+// objectName returns the name of the object with this meta subject.
 func objectName(bucket, subject string) string {
 	_, name, _ := strings.Cut(subject[len("mlf."+bucket+".meta."):], ".")
 	return untokens(name)
 }
 
-// tokens turns a name with slashes into tokens of a subject.
+// tokens converts a name with slashes to tokens of a subject.
 func tokens(name string) string {
 	parts := strings.Split(name, "/")
 	for i, p := range parts {
@@ -151,8 +155,8 @@ func untokens(s string) string {
 	return strings.Join(parts, "/")
 }
 
-// token makes any text one token of a subject: bytes other than letters, digits, '-' and '_' become =XX, and the empty text
-// becomes =.
+// token converts any text to one token of a subject: bytes other than letters, digits, '-' and '_'
+// become =XX, and the empty text becomes =.
 func token(s string) string {
 	if s == "" {
 		return "="
@@ -172,7 +176,7 @@ func plain(c byte) bool {
 	return c == '-' || c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
 }
 
-// untoken is the inverse of token. What token can't have made stays as it is.
+// untoken is the inverse of token. It keeps what token can't have produced.
 func untoken(s string) string {
 	if s == "=" {
 		return ""

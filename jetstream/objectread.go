@@ -11,13 +11,13 @@ import (
 	"io"
 )
 
-// errDigest is what a reader of a damaged object gets in the place of the end.
+// errDigest is returned at the end of a damaged object.
 var errDigest = errors.New("the stored content is damaged: its SHA-256 is not the one it was stored with")
 
-// Open gives an object's content, or ErrNotFound. The content is checked against its SHA-256 at the end. Close the reader; ctx
-// bounds the reading too.
+// Open returns an object's content, or ErrNotFound. The content is checked against its SHA-256 at
+// the end. The caller must close the reader. ctx bounds the reading too.
 func (o *Objects) Open(ctx context.Context, name string) (io.ReadCloser, error) {
-	msg, err := o.store.lastOf(ctx, o.bucket, metaSubject(o.bucket, name))
+	msg, err := o.store.lastMessage(ctx, o.bucket, metaSubject(o.bucket, name))
 	if err != nil {
 		return nil, fmt.Errorf("open %s in %s: %w", name, o.bucket, err)
 	}
@@ -30,21 +30,21 @@ func (o *Objects) Open(ctx context.Context, name string) (io.ReadCloser, error) 
 		r.rest = msg.Data
 		return r, nil
 	}
-	r.ctx, r.stop = o.store.guard(ctx)
-	t := &tail{store: o.store, stream: o.bucket, subject: dataSubject(o.bucket, name) + "." + desc.Upload}
-	if r.chunks, err = t.cursor(r.ctx); err != nil {
+	r.ctx, r.stop = o.store.whileAvailable(ctx)
+	t := &streamReader{store: o.store, stream: o.bucket, subject: dataSubject(o.bucket, name) + "." + desc.Upload}
+	if r.chunks, err = t.newConsumer(r.ctx); err != nil {
 		r.stop()
 		return nil, o.store.explain(ctx, "open "+name, err)
 	}
 	return r, nil
 }
 
-// objectReader brings chunks when they are asked for.
+// objectReader requests chunks as they are read.
 type objectReader struct {
-	ctx    context.Context // of Open; a reader has no other place for it
+	ctx    context.Context // of Open: Read has no parameter for it
 	stop   func()
-	chunks *cursor // nil when rest is all there is
-	end    bool    // rest is the last chunk
+	chunks *consumer // nil if rest is the whole object
+	end    bool      // rest is the last chunk
 	rest   []byte
 	sum    hash.Hash
 	want   string
@@ -56,9 +56,9 @@ func (r *objectReader) Read(p []byte) (int, error) {
 		if r.chunks == nil || r.end {
 			return 0, r.check()
 		}
-		e, err := r.chunks.one(r.ctx)
+		e, err := r.chunks.next(r.ctx)
 		if err != nil {
-			return 0, r.chunks.store.explain(r.ctx, "read an object", noEnd(err))
+			return 0, r.chunks.store.explain(r.ctx, "read an object", unexpectedEnd(err))
 		}
 		r.rest, r.end = e.Data, e.pending == 0
 	}
@@ -68,9 +68,9 @@ func (r *objectReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// noEnd keeps a missing chunk from looking like the end of the object.
-func noEnd(err error) error {
-	if errors.Is(err, errEnd) {
+// unexpectedEnd keeps a missing chunk from looking like the end of the object.
+func unexpectedEnd(err error) error {
+	if errors.Is(err, errNoMore) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -47,7 +47,7 @@ func TestObjects(t *testing.T) {
 	if err := s.Artifacts.DeleteAll(ctx, "chainer-3/"); err != nil {
 		t.Fatal(err)
 	}
-	info, err := s.info(ctx, artifactBucket)
+	info, err := s.streamInfo(ctx, artifactBucket)
 	if err != nil || info.State.Msgs != 0 {
 		t.Errorf("after delete: got %d messages, %v; want none", info.State.Msgs, err)
 	}
@@ -97,7 +97,7 @@ func TestReplacedObjectLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	info, err := s.info(ctx, bundleBucket)
+	info, err := s.streamInfo(ctx, bundleBucket)
 	if err != nil || info.State.Msgs != 3 {
 		t.Errorf("got %d messages, %v; want 2 chunks and 1 description", info.State.Msgs, err)
 	}
@@ -126,7 +126,7 @@ func TestFailedPutLeavesNothing(t *testing.T) {
 	if err := s.Bundles.Put(ctx, "x", bytes.NewReader(make([]byte, 4<<20)), nil); !errors.Is(err, ErrFull) {
 		t.Errorf("put over the limit: got %v, want ErrFull", err)
 	}
-	info, err := s.info(ctx, bundleBucket)
+	info, err := s.streamInfo(ctx, bundleBucket)
 	if err != nil || info.State.Msgs != 0 {
 		t.Errorf("got %d messages, %v; want none", info.State.Msgs, err)
 	}

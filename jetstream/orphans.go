@@ -15,19 +15,21 @@ import (
 	"mlfnode/jetstream/natsd"
 )
 
-// PurgeOrphans removes events, output and artifacts of sweeps that have no record: late reports of a sweep that was removed, and what
-// nodes of earlier versions have written under names of their own. known is asked for each sweep of which something is stored; where it
-// says no, the records are looked at once more. Of a part with more than a page of subjects it looks at one page, and at the next one
-// when it is called again, unless whole is set. It passes over a part with more than maxSubjects, and goes on with the next part after an
-// error. It gives the sweeps of which something was removed, also beside an error.
+// PurgeOrphans removes events, output and artifacts of sweeps that have no record: late reports on
+// a removed sweep, and what nodes of earlier versions have stored under other names. It calls known
+// for each sweep that it finds; if known returns false, it checks the records as well. Of a part
+// with more than a page of subjects it checks one page, and the next one on the next call, unless
+// whole is set. It skips a part with more than maxSubjects, and continues with the next part after
+// an error. It returns the sweeps of which it has removed something, even with an error.
 func (s *Store) PurgeOrphans(ctx context.Context, whole bool, known func(grid.SweepID) bool) ([]grid.SweepID, error) {
-	s.looking.Lock()
-	defer s.looking.Unlock()
+	s.purging.Lock()
+	defer s.purging.Unlock()
 	removed := map[grid.SweepID]bool{}
 	var failed error
 	for _, part := range []orphanPart{
 		{eventStream, eventSubjects, sweepOf}, {logStream, logSubjects, sweepOf},
-		{artifactBucket, metaOf(artifactBucket, anyNode) + ">", sweepOfArtifact}, {artifactBucket, dataOf(artifactBucket, anyNode) + ">", sweepOfArtifact},
+		{artifactBucket, metaOf(artifactBucket, anyNode) + ">", sweepOfArtifact},
+		{artifactBucket, dataOf(artifactBucket, anyNode) + ">", sweepOfArtifact},
 	} {
 		failed = errors.Join(failed, s.purgePart(ctx, part, whole, known, removed))
 		if ctx.Err() != nil {
@@ -43,21 +45,24 @@ type orphanPart struct {
 	sweep          func(subject string) grid.SweepID
 }
 
-// purgePart does the work of PurgeOrphans in one part, and adds to removed.
-func (s *Store) purgePart(ctx context.Context, part orphanPart, whole bool, known func(grid.SweepID) bool, removed map[grid.SweepID]bool) error {
-	info, err := s.info(ctx, part.stream)
+// purgePart is PurgeOrphans for one part. It adds to removed.
+func (s *Store) purgePart(
+	ctx context.Context, part orphanPart, whole bool, known func(grid.SweepID) bool, removed map[grid.SweepID]bool,
+) error {
+	info, err := s.streamInfo(ctx, part.stream)
 	if err != nil {
 		return err
 	}
-	crowded := info.State.NumSubjects > s.maxLook
+	crowded := info.State.NumSubjects > s.maxPurgeSubjects
 	if crowded && !s.crowded[part.stream] {
-		s.log.Warn("too many subjects to look for data that belongs to no sweep", "stream", part.stream, "subjects", info.State.NumSubjects, "limit", s.maxLook)
+		s.log.Warn("too many subjects to look for data that belongs to no sweep",
+			"stream", part.stream, "subjects", info.State.NumSubjects, "limit", s.maxPurgeSubjects)
 	}
 	if s.crowded[part.stream] = crowded; crowded {
 		return nil
 	}
 	for more := true; more; more = whole {
-		page, total, err := s.subjects(ctx, part.stream, part.filter, s.looked[part.filter])
+		page, total, err := s.subjects(ctx, part.stream, part.filter, s.purgeOffset[part.filter])
 		if err != nil {
 			return err
 		}
@@ -83,26 +88,28 @@ func (s *Store) purgePart(ctx context.Context, part orphanPart, whole bool, know
 			}
 			removed[id] = true
 		}
-		at := s.looked[part.filter]
+		at := s.purgeOffset[part.filter]
 		if at+len(page) >= total {
-			s.looked[part.filter] = 0
+			s.purgeOffset[part.filter] = 0
 			return nil
 		}
-		s.looked[part.filter] = at + stay
+		s.purgeOffset[part.filter] = at + stay
 	}
 	return nil
 }
 
-// maxSubjects bounds the subjects of a stream that is looked through: for each page nats-server lists and sorts all of them, which takes
-// some 100 bytes of memory for each.
+// maxSubjects bounds the subjects of a stream that is checked: for each page, nats-server lists and
+// sorts all of them, which takes some 100 bytes of memory each.
 const maxSubjects = 2_000_000
 
-// subjectPage bounds the subjects that are looked at together: nats-server sends no more in one answer.
+// subjectPage bounds the subjects that are checked at once: nats-server returns no more in one
+// answer.
 const subjectPage = natsd.MaxSubjectDetails
 
-// subjects lists a page of the subjects of a stream, in order, from the offset on, and gives how many there are in all.
+// subjects returns a page of the subjects of a stream, in order, from offset on, and the total
+// number.
 func (s *Store) subjects(ctx context.Context, stream, filter string, offset int) (page []string, total int, err error) {
-	ctx, stop := s.limited(ctx)
+	ctx, stop := s.withTimeout(ctx)
 	defer stop()
 	ask, err := json.Marshal(map[string]any{"subjects_filter": filter, "offset": offset})
 	if err != nil {
@@ -126,95 +133,16 @@ func (s *Store) subjects(ctx context.Context, stream, filter string, offset int)
 		return nil, 0, s.explain(ctx, "look through "+stream, info.Error)
 	}
 	page = slices.Sorted(maps.Keys(info.State.Subjects))
-	return page[:min(len(page), s.perLook)], info.Total, nil
+	return page[:min(len(page), s.purgePage)], info.Total, nil
 }
 
 func sweepOf(subject string) grid.SweepID { return grid.SweepID(lastToken(subject)) }
 
-// sweepOfArtifact gives the first part of an artifact's name, which stands behind the node.
+// sweepOfArtifact returns the first part of an artifact's name, which follows the node.
 func sweepOfArtifact(subject string) grid.SweepID {
 	parts := strings.SplitN(subject, ".", 6) // mlf, bucket, meta or data, node, sweep, the rest
 	if len(parts) < 5 {
 		return ""
 	}
 	return grid.SweepID(untoken(parts[4]))
-}
-
-// known reports whether there is a record of this id, at no cost for one that was seen before.
-func (r *Records) known(ctx context.Context, id grid.SweepID) (bool, error) {
-	r.mu.Lock()
-	there := r.there[id]
-	r.mu.Unlock()
-	if there {
-		return true, nil
-	}
-	removals := r.removals()
-	there, err := r.exists(ctx, id)
-	if there {
-		r.see(id, removals)
-	}
-	return there, err
-}
-
-// see notes that there is a record, unless one may have been removed since there were so many removals.
-func (r *Records) see(id grid.SweepID, removals int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.gone != removals {
-		return
-	}
-	if r.there == nil {
-		r.there = map[grid.SweepID]bool{}
-	}
-	r.there[id] = true
-}
-
-func (r *Records) removals() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.gone
-}
-
-// exists reports whether there is a record of this id, even one that this program can't read.
-func (r *Records) exists(ctx context.Context, id grid.SweepID) (bool, error) {
-	msg, err := r.last(ctx, recordSubject(id))
-	switch {
-	case errors.Is(err, ErrNotFound), errors.Is(err, ErrName):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("look for sweep %s: %w", id, err)
-	}
-	return msg.Header.Get(removedHeader) == "", nil
-}
-
-// Bundles gives the digests that records name, those of newer versions included. It is an error when a record can't be read at all.
-func (r *Records) Bundles(ctx context.Context) (map[string]bool, error) {
-	named := map[string]bool{}
-	t := &tail{store: r.store, stream: recordStream, subject: recordSubjects}
-	err := t.read(ctx, func(batch []entry) error {
-		for _, e := range batch {
-			if e.Header.Get(removedHeader) != "" {
-				continue
-			}
-			var s struct {
-				Bundle  string `json:"bundle"`
-				Updates []struct {
-					Bundle string `json:"bundle"`
-				} `json:"updates"`
-			}
-			text, err := recordText(e.Data)
-			if err == nil {
-				err = json.Unmarshal(text, &s)
-			}
-			if err != nil {
-				return fmt.Errorf("read the record of %s: %w", lastToken(e.Subject), err)
-			}
-			named[s.Bundle] = true
-			for _, u := range s.Updates {
-				named[u.Bundle] = true
-			}
-		}
-		return nil
-	}, nil)
-	return named, err
 }

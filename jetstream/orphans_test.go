@@ -75,7 +75,7 @@ func TestNodesOfBeforeAreNotHeldUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, err := l.raw("b").Request(callSubject("b", callEvents), data, time.Minute)
-	if err != nil || refusalOf(m) != nil {
+	if err != nil || errorOf(m) != nil {
 		t.Fatalf("got %v, %v; want no refusal", m, err)
 	}
 	var before struct {
@@ -92,7 +92,7 @@ func TestManySubjects(t *testing.T) {
 	for _, whole := range []bool{true, false} {
 		t.Run(fmt.Sprint(whole), func(t *testing.T) {
 			s := open(t, t.TempDir(), Limits{})
-			s.perLook = 7
+			s.purgePage = 7
 			for i := range 50 {
 				id := fmt.Sprintf("ghost-%d", i)
 				if i%3 == 0 {
@@ -118,7 +118,7 @@ func TestManySubjects(t *testing.T) {
 			if removed != 33 || (whole && rounds != 1) {
 				t.Errorf("got %d sweeps removed in %d rounds, want 33", removed, rounds)
 			}
-			if info, err := s.info(t.Context(), eventStream); err != nil || info.State.NumSubjects != 17 {
+			if info, err := s.streamInfo(t.Context(), eventStream); err != nil || info.State.NumSubjects != 17 {
 				t.Errorf("subjects left: got %+v, %v; want 17", info, err)
 			}
 		})
@@ -129,7 +129,7 @@ func TestManySubjects(t *testing.T) {
 // no sweep goes from the others.
 func TestOrphansOfOtherParts(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
-	s.maxLook = 3
+	s.maxPurgeSubjects = 3
 	purge := func() ([]grid.SweepID, error) {
 		return s.PurgeOrphans(t.Context(), true, func(grid.SweepID) bool { return false })
 	}

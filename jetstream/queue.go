@@ -20,10 +20,12 @@ import (
 	"mlfnode/grid"
 )
 
-// presentPage is how many leases one request of List brings.
-const presentPage = 1000
+// listPage is how many leases one request of List returns.
+const listPage = 1000
 
-// The versions of leases on the wire are the levels of the nodes that may run their trials. Older nodes leave leases of newer versions.
+// leaseVersion is the newest version of leases on the wire that this node may take. Versions are
+// the levels of the nodes that may run the trials: older nodes leave leases of newer versions
+// alone.
 const leaseVersion = grid.LevelLong
 
 // Lease is the right to run the trials [Lo,Hi) of a sweep.
@@ -32,74 +34,83 @@ type Lease struct {
 	Lo      int64        `json:"l"`
 	Hi      int64        `json:"h"`
 	Attempt int          `json:"a"`
-	Shape   string       `json:"-"` // names the queue: leases of one shape need the same resources
+	Shape   string       `json:"-"` // names the lane: leases of one shape need the same resources
 	ID      grid.LeaseID `json:"n,omitempty"`
-	// Snapshot is the number of the stored snapshot from which the trial goes on, 0 for none. What attempts up to Bad have left in
-	// their folders on nodes can't be read.
+	// Snapshot is the number of the stored snapshot that the trial resumes from, 0 for none. What
+	// attempts up to Bad have left in their folders on nodes can't be read.
 	Snapshot int `json:"p,omitempty"`
 	Bad      int `json:"b,omitempty"`
 
-	// Level is that of the nodes that may take the lease, see grid.Sweep.Level; 0 stands for grid.LevelPlain.
+	// Level is the lowest level of a node that may take the lease, see grid.Sweep.Level; 0 stands
+	// for grid.LevelPlain.
 	Level int `json:"v"`
 
-	// Quiet is set where no attempt of the lease needs to be told of before it begins: no node has died under its trials.
+	// Quiet is set if attempts need not be announced before they begin: no node has died while it
+	// ran these trials.
 	Quiet bool `json:"q,omitempty"`
 
-	Updates int           `json:"u,omitempty"` // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files
-	Avoid   []grid.NodeID `json:"x,omitempty"` // nodes that are to leave it to others, if others take it
-	// Elsewhere is set where a node that is not to be avoided could run it: those that are give it back until that is not so any more.
+	// Updates is the sweep's number of updates: a worker that knows fewer must not run the lease with
+	// older files.
+	Updates int           `json:"u,omitempty"`
+	Avoid   []grid.NodeID `json:"x,omitempty"` // nodes that leave it to others, if others take it
+	// Elsewhere is set if a node outside Avoid could run it: nodes in Avoid return the lease as
+	// long as this is so.
 	Elsewhere bool `json:"w,omitempty"`
 }
 
-// Queue is the lease queue: what the master has leased and nobody has brought to an end.
+// Queue is the lease queue: what the master has leased and no node has finished.
 //
-//	published ──take──► handed out ──acknowledge──► gone
+//	published ──grant──► granted ──acknowledge──► gone
 //	    ▲                   │
 //	    └──── postpone ─────┘
 //
-// It is the master's: nodes take leases through Calls, by the lease's ID. Each lease is a message of a stream that is not synced to disk:
-// after a crash some may be missing, which the reconciler makes good. Who has which is known in memory only, so those that an earlier
-// process has stored count as handed out until the master takes them back: none is ever in the hands of two nodes.
+// It belongs to the master: nodes take leases through Calls, and name them by their IDs. Each lease
+// is a message of a stream that is not synced to disk: after a crash some may be missing, which the
+// reconciler makes up for. Which node holds which lease is known in memory only, so leases that an
+// earlier process has stored count as granted until the master deletes them: none is ever held by
+// two nodes.
 type Queue struct {
-	store   *Store
-	life    string        // of this process, in the IDs of its leases
-	count   atomic.Uint64 // of those
-	wakings listeners[string]
+	store  *Store
+	prefix string        // of this process, in the IDs of its leases
+	count  atomic.Uint64 // of those
+	ready  observers[string]
 
 	mu     sync.Mutex
-	leases map[grid.LeaseID]*queued
+	leases map[grid.LeaseID]*queueEntry
 	lanes  map[string]*laneQueue // by shape; those of which a lease is ready or taken
 }
 
-// GrantedLease is a lease in the hands of a node.
+// GrantedLease is a lease that has been granted to a node.
 type GrantedLease struct {
 	Lease
-	Seq        uint64 `json:"seq"` // in the stream
-	Deliveries int    `json:"d"`   // how often it was taken
+	Seq        uint64 `json:"seq"` // of the message in the stream
+	Deliveries int    `json:"d"`   // how often it was granted
 }
 
-// queued is a lease in the queue.
-type queued struct {
+// queueEntry is a lease in the queue.
+type queueEntry struct {
 	GrantedLease
-	node  grid.NodeID // that has it; "" for none, or for one that is not known
-	taken bool        // by a node
-	waits bool        // it is postponed
+	node      grid.NodeID // the holder; "" if there is none, or it is unknown
+	granted   bool        // a node holds it
+	postponed bool        // it is granted, and returns to the queue after a delay
 }
 
 func newQueue(s *Store) *Queue {
 	return &Queue{
-		store: s, life: strings.ToLower(rand.Text()[:lifeLength]), leases: map[grid.LeaseID]*queued{}, lanes: map[string]*laneQueue{},
+		store: s, prefix: strings.ToLower(rand.Text()[:prefixLength]),
+		leases: map[grid.LeaseID]*queueEntry{}, lanes: map[string]*laneQueue{},
 	}
 }
 
-// load takes over what an earlier process has stored. The queue of an earlier version had consumers.
+// load reads the leases that an earlier process has stored, and deletes the consumers of an earlier
+// version's queue.
 func (q *Queue) load(ctx context.Context) error {
-	ctx, stop := q.store.limited(ctx)
+	ctx, stop := q.store.withTimeout(ctx)
 	defer stop()
 	str := q.store.streams[leaseStream]
 	names := str.ConsumerNames(ctx)
 	for name := range names.Name() {
-		_ = str.DeleteConsumer(ctx, name) // does no harm where it stays
+		_ = str.DeleteConsumer(ctx, name) // a consumer that stays does no harm
 	}
 	stored, err := q.List(ctx)
 	if err = cmp.Or(names.Err(), err); err != nil {
@@ -108,25 +119,29 @@ func (q *Queue) load(ctx context.Context) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, l := range stored {
-		held := &queued{GrantedLease: GrantedLease{Lease: l.Lease, Seq: l.Seq, Deliveries: 1}}
+		held := &queueEntry{GrantedLease: GrantedLease{Lease: l.Lease, Seq: l.Seq, Deliveries: 1}}
 		q.leases[l.ID] = held
-		q.hand(held, "")
+		q.markGranted(held, "")
 	}
 	return nil
 }
 
-// lifeLength and secretLength are how many random characters, of 5 bits each, name a process and one of its leases.
+// prefixLength and secretLength are how many random characters, of 5 bits each, identify a process
+// and one of its leases.
 const (
-	lifeLength   = 10
+	prefixLength = 10
 	secretLength = 8
 )
 
-// NewID gives an ID that no lease has had, and that nobody guesses: who names it was handed the lease.
+// NewID returns an ID that no lease has had and nobody can guess: whoever names it was granted the
+// lease.
 func (q *Queue) NewID() grid.LeaseID {
-	return grid.LeaseID(q.life + "." + strconv.FormatUint(q.count.Add(1), 36) + "." + strings.ToLower(rand.Text()[:secretLength]))
+	number, secret := strconv.FormatUint(q.count.Add(1), 36), strings.ToLower(rand.Text()[:secretLength])
+	return grid.LeaseID(q.prefix + "." + number + "." + secret)
 }
 
-// idOf gives the ID of a lease that was read: one of an older master is named by its sequence.
+// idOf returns the ID of a lease that was read. A lease of an older master has none, and is named
+// by its sequence.
 func idOf(id grid.LeaseID, seq uint64) grid.LeaseID {
 	if id == "" {
 		return grid.LeaseID("#" + strconv.FormatUint(seq, 10))
@@ -134,7 +149,7 @@ func idOf(id grid.LeaseID, seq uint64) grid.LeaseID {
 	return id
 }
 
-// Publish puts a lease into its queue, under a new ID if it has none, and wakes workers.
+// Publish adds a lease to its queue, under a new ID if it has none, and notifies workers.
 func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if l.ID == "" {
 		l.ID = q.NewID()
@@ -148,92 +163,93 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("publish a lease: %w", err)
 	}
-	added := &queued{GrantedLease: GrantedLease{Lease: l, Seq: seq}}
+	added := &queueEntry{GrantedLease: GrantedLease{Lease: l, Seq: seq}}
 	q.mu.Lock()
 	q.leases[l.ID] = added
-	q.lane(l.Shape).put(added)
+	q.lane(l.Shape).pushBack(added)
 	q.mu.Unlock()
-	q.wakings.tell(l.Shape)
+	q.ready.notify(l.Shape)
 	return seq, nil
 }
 
-// take hands up to n leases that are there now, and that nodes of a level may have, out to a node.
-func (q *Queue) take(node grid.NodeID, shape string, n, level int) []GrantedLease {
+// grant grants up to n leases of a shape to a node of the level.
+func (q *Queue) grant(node grid.NodeID, shape string, n, level int) []GrantedLease {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	held := []GrantedLease{}
 	for lane := q.lanes[shape]; lane != nil && len(held) < n; {
-		l := lane.next(level)
+		l := lane.pop(level)
 		if l == nil {
 			break
 		}
 		l.Deliveries++
-		q.hand(l, node)
+		q.markGranted(l, node)
 		held = append(held, l.GrantedLease)
 	}
 	return held
 }
 
-// errNotHeld says that a lease is not in the hands of the node that says so.
+// errNotHeld is returned for a lease that the calling node does not hold.
 var errNotHeld = errors.New("the node does not hold the lease")
 
-// held gives a lease of a node; nil when there is none with this ID, which its holder alone knows:
-// so one that an earlier process has stored is in the hands of whoever names it.
-func (q *Queue) held(node grid.NodeID, id grid.LeaseID) (*queued, error) {
+// find returns a lease of a node, nil if there is none with this ID. Only the holder knows the ID,
+// so a lease that an earlier process has stored belongs to the node that names it.
+func (q *Queue) find(node grid.NodeID, id grid.LeaseID) (*queueEntry, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := q.leases[id]
 	if l != nil && l.node != "" && l.node != node {
 		return nil, errNotHeld
 	}
-	if l != nil && l.taken {
+	if l != nil && l.granted {
 		l.node = node
 	}
 	return l, nil
 }
 
-// acknowledge takes a lease of a node out of the queue, on the disk as well. It is no error when it has gone.
+// acknowledge removes a lease of a node from the queue and from the disk. It is not an error if it
+// has gone.
 func (q *Queue) acknowledge(ctx context.Context, node grid.NodeID, id grid.LeaseID) error {
-	if l, err := q.held(node, id); l == nil {
+	if l, err := q.find(node, id); l == nil {
 		return err
 	}
 	return q.Delete(ctx, id)
 }
 
-// maxPostpone bounds how long a node keeps a lease out of everybody's hands.
+// maxPostpone bounds how long a node can keep a lease from all nodes.
 const maxPostpone = 10 * time.Second
 
-// postpone gives a lease of a node to the next one that asks after a while. Saying so again while
-// it waits changes nothing.
+// postpone returns a lease of a node to the queue after d. A repeated call while it waits has no
+// effect.
 func (q *Queue) postpone(node grid.NodeID, id grid.LeaseID, d time.Duration) error {
-	l, err := q.held(node, id)
+	l, err := q.find(node, id)
 	if l == nil || err != nil {
 		return errNotHeld
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if l.waits {
+	if l.postponed {
 		return nil
 	}
-	l.waits = true
+	l.postponed = true
 	time.AfterFunc(min(max(d, 0), maxPostpone), func() {
 		q.mu.Lock()
-		l.waits = false
-		again := q.leases[id] == l && l.taken && l.node == node
+		l.postponed = false
+		again := q.leases[id] == l && l.granted && l.node == node
 		if again {
-			q.takeBack(l)
+			q.unmarkGranted(l)
 			l.node = ""
-			q.lane(l.Shape).putFirst(l)
+			q.lane(l.Shape).pushFront(l)
 		}
 		q.mu.Unlock()
 		if again {
-			q.wakings.tell(l.Shape)
+			q.ready.notify(l.Shape)
 		}
 	})
 	return nil
 }
 
-// WasGranted reports whether a node has ever taken a lease.
+// WasGranted reports whether a node has ever taken the lease.
 func (q *Queue) WasGranted(id grid.LeaseID) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -241,11 +257,11 @@ func (q *Queue) WasGranted(id grid.LeaseID) bool {
 	return l == nil || l.Deliveries > 0
 }
 
-// Withdraw takes a lease out of the queue unless a node has it. It reports whether it did so.
+// Withdraw removes a lease from the queue unless a node holds it. It reports whether it did.
 func (q *Queue) Withdraw(ctx context.Context, id grid.LeaseID) (bool, error) {
 	q.mu.Lock()
 	l := q.leases[id]
-	waits := l != nil && q.unready(l)
+	waits := l != nil && q.removeReady(l)
 	q.mu.Unlock()
 	if !waits {
 		return false, nil
@@ -253,8 +269,8 @@ func (q *Queue) Withdraw(ctx context.Context, id grid.LeaseID) (bool, error) {
 	return true, q.Delete(ctx, id)
 }
 
-// Delete takes a lease out of the queue, held or not; it is no error when it has gone. No node takes it from here on, also when its message
-// can't be removed.
+// Delete removes a lease from the queue, held or not; it is not an error if it has gone. From here
+// on no node gets it, even if its message can't be removed.
 func (q *Queue) Delete(ctx context.Context, id grid.LeaseID) error {
 	q.mu.Lock()
 	l := q.leases[id]
@@ -262,8 +278,8 @@ func (q *Queue) Delete(ctx context.Context, id grid.LeaseID) error {
 		q.mu.Unlock()
 		return nil
 	}
-	q.unready(l)
-	q.takeBack(l)
+	q.removeReady(l)
+	q.unmarkGranted(l)
 	q.mu.Unlock()
 	if err := q.deleteMessage(ctx, l.Seq); err != nil {
 		return err
@@ -274,8 +290,8 @@ func (q *Queue) Delete(ctx context.Context, id grid.LeaseID) error {
 	return nil
 }
 
-// DeleteStored takes a lease out of the queue that List has listed, also one that this process
-// has not noted: it could not see whether its Publish came to the stream.
+// DeleteStored removes a lease that List has returned, even one that this process does not know: it
+// could not see whether its Publish reached the stream.
 func (q *Queue) DeleteStored(ctx context.Context, l *QueuedLease) error {
 	if err := q.Delete(ctx, l.ID); err != nil {
 		return err
@@ -283,9 +299,9 @@ func (q *Queue) DeleteStored(ctx context.Context, l *QueuedLease) error {
 	return q.deleteMessage(ctx, l.Seq)
 }
 
-// deleteMessage removes a lease from the stream; it is no error when it has gone.
+// deleteMessage removes a lease from the stream; it is not an error if it has gone.
 func (q *Queue) deleteMessage(ctx context.Context, seq uint64) error {
-	ctx, stop := q.store.limited(ctx)
+	ctx, stop := q.store.withTimeout(ctx)
 	defer stop()
 	err := q.store.streams[leaseStream].DeleteMsg(ctx, seq)
 	if err != nil && !errors.Is(err, js.ErrMsgNotFound) && !errors.Is(err, js.ErrMsgDeleteUnsuccessful) {
@@ -294,69 +310,74 @@ func (q *Queue) deleteMessage(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// unready lets no node take a lease any more. It reports whether one could have. Locked.
-func (q *Queue) unready(l *queued) bool {
+// removeReady keeps a lease from being granted. It reports whether it could have been. q.mu must be
+// held.
+func (q *Queue) removeReady(l *queueEntry) bool {
 	lane := q.lanes[l.Shape]
 	if lane == nil || !lane.remove(l) {
 		return false
 	}
 	l.Deliveries = max(l.Deliveries, 1)
-	q.forgetEmpty(l.Shape)
+	q.removeIfEmpty(l.Shape)
 	return true
 }
 
-// lane gives the leases of a shape. Locked.
+// lane returns the leases of a shape. q.mu must be held.
 func (q *Queue) lane(shape string) *laneQueue {
 	if q.lanes[shape] == nil {
-		q.lanes[shape] = &laneQueue{ready: map[grid.SweepID][]*queued{}, taken: map[grid.SweepID]int{}}
+		q.lanes[shape] = &laneQueue{ready: map[grid.SweepID][]*queueEntry{}, granted: map[grid.SweepID]int{}}
 	}
 	return q.lanes[shape]
 }
 
-func (q *Queue) forgetEmpty(shape string) {
-	if l := q.lanes[shape]; len(l.ready) == 0 && len(l.taken) == 0 {
+func (q *Queue) removeIfEmpty(shape string) {
+	if l := q.lanes[shape]; len(l.ready) == 0 && len(l.granted) == 0 {
 		delete(q.lanes, shape)
 	}
 }
 
-// hand notes that a node has a lease, and takeBack that it has it no more. Locked.
-func (q *Queue) hand(l *queued, node grid.NodeID) {
-	l.node, l.taken = node, true
-	q.lane(l.Shape).taken[l.Sweep]++
+// markGranted records that a node holds a lease, and unmarkGranted that none does. q.mu must be
+// held.
+func (q *Queue) markGranted(l *queueEntry, node grid.NodeID) {
+	l.node, l.granted = node, true
+	q.lane(l.Shape).granted[l.Sweep]++
 }
 
-func (q *Queue) takeBack(l *queued) {
-	if !l.taken {
+func (q *Queue) unmarkGranted(l *queueEntry) {
+	if !l.granted {
 		return
 	}
-	l.taken = false
+	l.granted = false
 	lane := q.lanes[l.Shape]
-	if lane.taken[l.Sweep]--; lane.taken[l.Sweep] == 0 {
-		delete(lane.taken, l.Sweep)
+	if lane.granted[l.Sweep]--; lane.granted[l.Sweep] == 0 {
+		delete(lane.granted, l.Sweep)
 	}
-	q.forgetEmpty(l.Shape)
+	q.removeIfEmpty(l.Shape)
 }
 
-// laneQueue are the leases of one shape. The sweep of which nodes have the fewest leases goes first: sweeps share the nodes evenly,
-// whatever was put into the queue before.
+// laneQueue holds the leases of one shape. The sweep with the fewest granted leases goes first:
+// sweeps share the nodes evenly, whatever was queued earlier.
 type laneQueue struct {
-	ready map[grid.SweepID][]*queued // in the order in which they are taken; none is empty
-	taken map[grid.SweepID]int       // leases that nodes have
+	ready   map[grid.SweepID][]*queueEntry // in the order in which they are granted; no list is empty
+	granted map[grid.SweepID]int           // numbers of granted leases
 }
 
-func (l *laneQueue) put(q *queued)      { l.ready[q.Sweep] = append(l.ready[q.Sweep], q) }
-func (l *laneQueue) putFirst(q *queued) { l.ready[q.Sweep] = slices.Insert(l.ready[q.Sweep], 0, q) }
+func (l *laneQueue) pushBack(q *queueEntry) { l.ready[q.Sweep] = append(l.ready[q.Sweep], q) }
+func (l *laneQueue) pushFront(q *queueEntry) {
+	l.ready[q.Sweep] = slices.Insert(l.ready[q.Sweep], 0, q)
+}
 
-// next takes the lease out that a node of a level is to take first; nil when there is none. Of
-// equal sweeps the oldest lease goes first.
-func (l *laneQueue) next(level int) *queued {
-	var first *queued
+// pop removes and returns the lease that a node of the level gets first, nil if there is none. Of
+// equal sweeps, the oldest lease goes first.
+func (l *laneQueue) pop(level int) *queueEntry {
+	var first *queueEntry
 	for sweep, ready := range l.ready {
-		i := slices.IndexFunc(ready, func(q *queued) bool { return q.Level <= level })
+		i := slices.IndexFunc(ready, func(q *queueEntry) bool { return q.Level <= level })
 		if i < 0 {
 			continue
 		}
-		if first == nil || cmp.Or(cmp.Compare(l.taken[sweep], l.taken[first.Sweep]), cmp.Compare(ready[i].Seq, first.Seq)) < 0 {
+		if first == nil ||
+			cmp.Or(cmp.Compare(l.granted[sweep], l.granted[first.Sweep]), cmp.Compare(ready[i].Seq, first.Seq)) < 0 {
 			first = ready[i]
 		}
 	}
@@ -366,8 +387,8 @@ func (l *laneQueue) next(level int) *queued {
 	return first
 }
 
-// remove reports whether the lease was ready.
-func (l *laneQueue) remove(q *queued) bool {
+// remove removes a lease, and reports whether it was ready.
+func (l *laneQueue) remove(q *queueEntry) bool {
 	ready := l.ready[q.Sweep]
 	i := slices.Index(ready, q)
 	switch {
@@ -383,36 +404,6 @@ func (l *laneQueue) remove(q *queued) bool {
 	return true
 }
 
-// NotifyReady calls fn whenever a lease has been put into a queue or returned, until stop is called. fn must not block.
-func (q *Queue) NotifyReady(fn func(shape string)) (stop func()) { return q.wakings.add(fn) }
-
-// listeners are told of something. The zero value is ready to use.
-type listeners[T any] struct {
-	mu  sync.Mutex
-	ids int
-	fns map[int]func(T)
-}
-
-func (l *listeners[T]) add(fn func(T)) (stop func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.fns == nil {
-		l.fns = map[int]func(T){}
-	}
-	l.ids++
-	id := l.ids
-	l.fns[id] = fn
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.fns, id)
-	}
-}
-
-func (l *listeners[T]) tell(v T) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, fn := range l.fns {
-		fn(v)
-	}
-}
+// NotifyReady calls fn whenever a lease has been added to a queue or has returned to it, until stop
+// is called. fn must not block.
+func (q *Queue) NotifyReady(fn func(shape string)) (stop func()) { return q.ready.add(fn) }

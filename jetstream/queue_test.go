@@ -34,7 +34,7 @@ const tester = grid.NodeID("n")
 
 func mustTake(t testing.TB, q *Queue, shape string, n, want int) []GrantedLease {
 	t.Helper()
-	held := q.take(tester, shape, n, leaseVersion)
+	held := q.grant(tester, shape, n, leaseVersion)
 	if len(held) != want {
 		t.Fatalf("take of %d: got %d, want %d", n, len(held), want)
 	}
@@ -197,7 +197,7 @@ func TestLeasesForNewerNodes(t *testing.T) {
 		l.Level = level
 		mustPublish(t, q, l)
 	}
-	if held := q.take("older", "s", 3, leaseVersion-1); len(held) != 1 || held[0].Lo != 1 {
+	if held := q.grant("older", "s", 3, leaseVersion-1); len(held) != 1 || held[0].Lo != 1 {
 		t.Errorf("an older node took %+v, want the plain one", held)
 	}
 	if held := mustTake(t, q, "s", 3, 2); held[0].Deliveries != 1 || held[0].Lo != 0 {
@@ -230,7 +230,7 @@ func TestPurgeForgetsHeldLeases(t *testing.T) {
 func TestPresentWithManyLeases(t *testing.T) {
 	q := open(t, t.TempDir(), Limits{}).Queue
 	var want []uint64
-	for i := range 2*presentPage + 5 {
+	for i := range 2*listPage + 5 {
 		want = append(want, mustPublish(t, q, lease(fmt.Sprint("s", i%3), int64(i))))
 	}
 	if got := present(t, q); !slices.Equal(got, want) {
@@ -292,7 +292,7 @@ func TestWorkersShareAQueue(t *testing.T) {
 // work takes leases until there are none; every seventh goes back the first time.
 func work(t *testing.T, q *Queue, acked func(lo int64)) {
 	for {
-		held := q.take(tester, "s", 2, leaseVersion)
+		held := q.grant(tester, "s", 2, leaseVersion)
 		if len(held) == 0 {
 			return
 		}
@@ -323,7 +323,7 @@ func TestLeasesOfAnEarlierMaster(t *testing.T) {
 	l.stop()
 	l.start()
 	q := l.store.Queue
-	if info, err := l.store.info(t.Context(), leaseStream); err != nil || info.State.Consumers != 0 {
+	if info, err := l.store.streamInfo(t.Context(), leaseStream); err != nil || info.State.Consumers != 0 {
 		t.Errorf("got %d consumers, %v; want none", info.State.Consumers, err)
 	}
 	mustTake(t, q, "s", 1, 0)

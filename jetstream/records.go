@@ -22,113 +22,121 @@ import (
 
 // Records keeps one small record for each sweep. What is acknowledged is on disk.
 type Records struct {
-	store *Store
-	life  string              // of the stream: another one once it was restored, or founded again
-	moved listeners[struct{}] // told of each change
+	store   *Store
+	epoch   string              // of the stream
+	changed observers[struct{}] // called after each change
 
-	unread atomic.Bool // a record was left out
+	skipped atomic.Bool // a record could not be read
 
-	mu    sync.Mutex
-	there map[grid.SweepID]bool // sweeps that were seen to have a record, so that reports on them are quickly accepted
-	gone  int                   // records that were removed
+	mu      sync.Mutex
+	exist   map[grid.SweepID]bool // sweeps that are known to have a record
+	removed int                   // number of removals
 }
 
-// Record is a sweep with what the master keeps beside it, and the revision that an Update must name.
+// Record is a sweep, what the master keeps with it, and the revision that an Update must name.
 type Record struct {
 	Sweep *grid.Sweep
 	Rev   uint64
 
-	// Lanes are what a trial needs in each lane that leases of the sweep may be in, beside the sweep's own: resources belong to the
-	// lane of a lease, so that one trial can get more than the others. At most MaxLanes.
+	// Lanes are the resources of a trial in each lane that leases of the sweep may be in, except
+	// the sweep's own. Resources belong to the lane of a lease, so that one trial can get more than
+	// the others. There are at most MaxLanes.
 	Lanes map[grid.Lane]grid.Resources
-	// Packing is what the master has learned about the trials' need of GPUs, with gpu_memory: auto.
+	// Packing is what the master has learned about the trials' use of GPUs, with gpu_memory: auto.
 	Packing packing.Estimates
 }
 
-// MaxLanes bounds the lanes of one record beside the sweep's own.
+// MaxLanes bounds the lanes of one record in addition to the sweep's own.
 const MaxLanes = 8
 
-// AllLanes gives what a trial needs in each lane that leases of the sweep may be in, the sweep's own included.
+// AllLanes returns the resources of a trial in each lane that leases of the sweep may be in,
+// including the sweep's own.
 func (r *Record) AllLanes() map[grid.Lane]grid.Resources {
 	all := map[grid.Lane]grid.Resources{r.Sweep.Lane(): r.Sweep.Task.Resources.Initial()}
 	for name, need := range r.Lanes {
-		if need.Check() == nil { // else no trial can have it
+		if need.Check() == nil { // otherwise no trial can have it
 			all[name] = need
 		}
 	}
 	return all
 }
 
-// wireRecord is a record in the stream: the sweep's fields, and the others beside them, which older programs skip.
+// wireRecord is a record in the stream: the fields of the sweep, and next to them the others, which
+// older programs skip.
 type wireRecord struct {
 	*grid.Sweep
 	Lanes   map[grid.Lane]grid.Resources `json:"lanes,omitempty"`
 	Packing packing.Estimates            `json:"packing,omitempty"`
 }
 
-// Change is what Watch reports: a new state of a record, its removal, or that all existing records were reported.
+// Change is reported by Watch: a new state of a record, its removal, or that all existing records
+// have been reported.
 type Change struct {
 	ID      grid.SweepID
-	Record  Record // of a record that was created or updated
+	Record  Record // the record that was created or updated
 	Deleted bool
 	Synced  bool // all records that existed when Watch began have been reported; nothing else is set
 }
 
-// removedHeader marks the message that takes the place of a removed record.
+// removedHeader marks the message that replaces a removed record.
 const removedHeader = "Mlf-Removed"
 
-// Create stores the record of a new sweep. It returns ErrExists when there is one of this id.
+// Create stores the record of a new sweep. It returns ErrExists if there is one with this ID.
 func (r *Records) Create(ctx context.Context, sweep *grid.Sweep) (uint64, error) {
-	rev, err := r.put(ctx, &Record{Sweep: sweep})
+	rev, err := r.write(ctx, &Record{Sweep: sweep})
 	if !errors.Is(err, ErrConflict) {
 		return rev, err
 	}
 	// A removed record leaves a marker for a while.
-	old, lerr := r.last(ctx, recordSubject(sweep.ID))
+	old, lerr := r.lastMessage(ctx, recordSubject(sweep.ID))
 	if lerr != nil {
 		return 0, fmt.Errorf("create sweep %s: %w", sweep.ID, lerr)
 	}
 	if old.Header.Get(removedHeader) == "" {
 		return 0, ErrExists
 	}
-	if rev, err = r.put(ctx, &Record{Sweep: sweep, Rev: old.Sequence}); errors.Is(err, ErrConflict) {
+	if rev, err = r.write(ctx, &Record{Sweep: sweep, Rev: old.Sequence}); errors.Is(err, ErrConflict) {
 		return 0, ErrExists
 	}
 	return rev, err
 }
 
-// Update replaces the record that has the revision and gives the new one. It returns ErrConflict when the record has another one.
+// Update replaces the record of the given revision and returns the new revision. It returns
+// ErrConflict if the record has another one.
 func (r *Records) Update(ctx context.Context, record *Record) (uint64, error) {
-	return r.put(ctx, record)
+	return r.write(ctx, record)
 }
 
-func (r *Records) put(ctx context.Context, record *Record) (rev uint64, err error) {
+func (r *Records) write(ctx context.Context, record *Record) (rev uint64, err error) {
 	sweep := record.Sweep
 	if len(record.Lanes) > MaxLanes {
-		return 0, fmt.Errorf("sweep %s: its trials are in %d lanes, and %d is the most", sweep.ID, len(record.Lanes), MaxLanes)
+		return 0, fmt.Errorf("sweep %s: its trials are in %d lanes, and %d is the most",
+			sweep.ID, len(record.Lanes), MaxLanes)
 	}
 	data, err := encodeRecord(record)
 	if err != nil {
 		return 0, fmt.Errorf("encode sweep %s: %w", sweep.ID, err)
 	}
 	removals := r.removals()
-	rev, err = r.swap(ctx, recordSubject(sweep.ID), data, record.Rev)
+	rev, err = r.compareAndSwap(ctx, recordSubject(sweep.ID), data, record.Rev)
 	switch {
 	case errors.Is(err, ErrTooLarge):
-		return 0, fmt.Errorf("the record of sweep %s is %d kB, more than the %d kB that fit: %w. Use intervals in place of long lists; or keep the values in a file of the project and sweep over its lines, with $(sed -n {line}p FILE) in a command of sh -c",
+		return 0, fmt.Errorf("the record of sweep %s is %d kB, more than the %d kB that fit: %w. "+
+			"Use intervals in place of long lists; or keep the values in a file of the project and sweep over its lines, "+
+			"with $(sed -n {line}p FILE) in a command of sh -c",
 			sweep.ID, len(data)>>10, maxPayload>>10, err)
 	case err != nil && !errors.Is(err, ErrConflict):
 		return 0, fmt.Errorf("sweep %s: %w", sweep.ID, err)
 	}
 	if err == nil {
-		r.see(sweep.ID, removals)
+		r.markKnown(sweep.ID, removals)
 	}
-	r.moved.tell(struct{}{})
+	r.changed.notify(struct{}{})
 	return rev, err
 }
 
-// swap stores data if the subject's last message has sequence last (0: if there is none).
-func (r *Records) swap(ctx context.Context, subject string, data []byte, last uint64) (uint64, error) {
+// compareAndSwap stores data if the sequence of the subject's last message is last, 0 for none.
+func (r *Records) compareAndSwap(ctx context.Context, subject string, data []byte, last uint64) (uint64, error) {
 	seq, err := r.store.publish(ctx, &nats.Msg{Subject: subject, Data: data}, js.WithExpectLastSequencePerSubject(last))
 	switch {
 	case hasCode(err, codeWrongLast):
@@ -139,17 +147,17 @@ func (r *Records) swap(ctx context.Context, subject string, data []byte, last ui
 	return seq, err
 }
 
-// last loads the last message of a subject; ErrNotFound when there is none.
-func (r *Records) last(ctx context.Context, subject string) (*js.RawStreamMsg, error) {
-	return r.store.lastOf(ctx, recordStream, subject)
+// lastMessage loads the last message of a subject, or returns ErrNotFound.
+func (r *Records) lastMessage(ctx context.Context, subject string) (*js.RawStreamMsg, error) {
+	return r.store.lastMessage(ctx, recordStream, subject)
 }
 
-// lastOf loads the last message of a subject; ErrNotFound when there is none.
-func (s *Store) lastOf(ctx context.Context, stream, subject string) (*js.RawStreamMsg, error) {
+// lastMessage loads the last message of a subject, or returns ErrNotFound.
+func (s *Store) lastMessage(ctx context.Context, stream, subject string) (*js.RawStreamMsg, error) {
 	if err := checkSubject(subject); err != nil {
 		return nil, err
 	}
-	ctx, stop := s.limited(ctx)
+	ctx, stop := s.withTimeout(ctx)
 	defer stop()
 	msg, err := s.streams[stream].GetLastMsgForSubject(ctx, subject)
 	if errors.Is(err, js.ErrMsgNotFound) {
@@ -163,7 +171,7 @@ func (s *Store) lastOf(ctx context.Context, stream, subject string) (*js.RawStre
 
 // Load returns the record of a sweep, or ErrNotFound.
 func (r *Records) Load(ctx context.Context, id grid.SweepID) (Record, error) {
-	msg, err := r.last(ctx, recordSubject(id))
+	msg, err := r.lastMessage(ctx, recordSubject(id))
 	if errors.Is(err, ErrNotFound) || (err == nil && msg.Header.Get(removedHeader) != "") {
 		return Record{}, fmt.Errorf("sweep %s: %w", id, ErrNotFound)
 	}
@@ -173,9 +181,9 @@ func (r *Records) Load(ctx context.Context, id grid.SweepID) (Record, error) {
 	return decodeRecord(msg.Data, msg.Sequence)
 }
 
-// raw gives a record as it is stored, behind its revision.
+// raw returns a record as it is stored, after its revision.
 func (r *Records) raw(ctx context.Context, id grid.SweepID) ([]byte, error) {
-	msg, err := r.last(ctx, recordSubject(id))
+	msg, err := r.lastMessage(ctx, recordSubject(id))
 	if err == nil && msg.Header.Get(removedHeader) != "" {
 		err = ErrNotFound
 	}
@@ -185,26 +193,27 @@ func (r *Records) raw(ctx context.Context, id grid.SweepID) ([]byte, error) {
 	return append(binary.AppendUvarint(nil, msg.Sequence), msg.Data...), nil
 }
 
-// pageRecords and pageRoom bound what one answer says of records. A single one always fits.
+// pageRecords and pageRoom bound the records in one answer. A single one always fits.
 const (
 	pageRecords = 256
 	pageRoom    = maxPayload - 1024
 )
 
-// page gives the newest states of the records that have changed after a sequence, as far as they fit one message:
+// encodePage returns the latest states of the records that have changed after a sequence, as many
+// as fit one message:
 //
 //	more      1 byte: whether further ones follow
-//	life      uvarint length, bytes: whose sequences these are
+//	epoch     uvarint length, bytes: of the sequences
 //	sequence  uvarint
 //	subject   uvarint length, bytes
 //	removed   1 byte
 //	record    uvarint length, bytes
 //
 // and so on from sequence.
-func (r *Records) page(ctx context.Context, after uint64) ([]byte, error) {
-	ctx, stop := r.store.limited(ctx)
+func (r *Records) encodePage(ctx context.Context, after uint64) ([]byte, error) {
+	ctx, stop := r.store.withTimeout(ctx)
 	defer stop()
-	b, count, more := append(binary.AppendUvarint([]byte{0}, uint64(len(r.life))), r.life...), 0, false
+	b, count, more := append(binary.AppendUvarint([]byte{0}, uint64(len(r.epoch))), r.epoch...), 0, false
 	ask := pageRequest{Seq: after + 1, Batch: pageRecords, MaxBytes: maxPayload / 2, Subjects: recordSubjects}
 	err := r.store.page(ctx, recordStream, ask, func(m *nats.Msg, seq uint64) {
 		id := m.Header.Get("Nats-Subject")
@@ -229,35 +238,35 @@ func (r *Records) page(ctx context.Context, after uint64) ([]byte, error) {
 	return b, nil
 }
 
-// recordPage is what a page says.
+// recordPage is a decoded page.
 type recordPage struct {
-	life    string
+	epoch   string
 	changes []Change
-	last    uint64 // sequence in it; 0 for an empty one
+	last    uint64 // the last sequence; 0 for an empty page
 	more    bool
 }
 
-// readPage reads a page.
-func readPage(page []byte, log *slog.Logger) (*recordPage, error) {
+// decodePage is the inverse of encodePage. Records that can't be read are logged and left out.
+func decodePage(page []byte, log *slog.Logger) (*recordPage, error) {
 	d := decoder{b: page}
-	head := d.take(1)
-	p := &recordPage{life: string(d.bytes())}
-	for len(d.b) > 0 && !d.bad {
+	head := d.next(1)
+	p := &recordPage{epoch: string(d.bytes())}
+	for len(d.b) > 0 && !d.failed {
 		p.last = d.uvarint()
-		e := entry{Msg: &nats.Msg{Subject: string(d.bytes()), Header: nats.Header{}}, seq: p.last}
-		if removed := d.take(1); !d.bad && removed[0] != 0 {
+		e := message{Msg: &nats.Msg{Subject: string(d.bytes()), Header: nats.Header{}}, seq: p.last}
+		if removed := d.next(1); !d.failed && removed[0] != 0 {
 			e.Header.Set(removedHeader, "1")
 		}
 		e.Data = d.bytes()
-		if d.bad {
+		if d.failed {
 			break
 		}
 		if c, ok := changeOf(e, log); ok {
 			p.changes = append(p.changes, c)
 		}
 	}
-	if d.bad {
-		return nil, errFrame
+	if d.failed {
+		return nil, errCorrupt
 	}
 	p.more = head[0] != 0
 	return p, nil
@@ -266,11 +275,11 @@ func readPage(page []byte, log *slog.Logger) (*recordPage, error) {
 // maxText bounds the text of a record that is stored compressed.
 const maxText = 8 << 20
 
-// zstdMagic begins what is compressed; a record that is not begins with a brace.
+// zstdMagic begins a compressed record; others begin with a brace.
 const zstdMagic = "\x28\xb5\x2f\xfd"
 
-// encodeRecord writes a record as JSON, and that of a long sweep compressed: where values are listed, that is a few times shorter. A
-// text over maxText stays as it is, which does not fit.
+// encodeRecord encodes a record as JSON, and compresses that of a long sweep, whose lists of values
+// shrink to a fraction. A text over maxText stays as it is, and does not fit.
 func encodeRecord(r *Record) ([]byte, error) {
 	text, err := json.Marshal(wireRecord{r.Sweep, r.Lanes, r.Packing})
 	if err != nil || !r.Sweep.Long || len(text) > maxText {
@@ -284,7 +293,7 @@ func encodeRecord(r *Record) ([]byte, error) {
 	return z.EncodeAll(text, nil), nil
 }
 
-// recordText gives the JSON of a record.
+// recordText returns the JSON of a record.
 func recordText(data []byte) ([]byte, error) {
 	if !bytes.HasPrefix(data, []byte(zstdMagic)) {
 		return data, nil
@@ -308,12 +317,13 @@ func decodeRecord(data []byte, rev uint64) (Record, error) {
 		return Record{}, fmt.Errorf("read a sweep record: %w", err)
 	}
 	if s.V > grid.RecordVersion {
-		return Record{}, fmt.Errorf("the record of sweep %s is of version %d, and this program knows %d; update mlfnode", s.ID, s.V, grid.RecordVersion)
+		return Record{}, fmt.Errorf("the record of sweep %s is of version %d, and this program knows %d; update mlfnode",
+			s.ID, s.V, grid.RecordVersion)
 	}
 	return Record{Sweep: &s, Rev: rev, Lanes: w.Lanes, Packing: w.Packing}, nil
 }
 
-// Delete removes a record; it is no error when there is none. Its number is not used again.
+// Delete removes a record; it is not an error if there is none. Its number is not used again.
 func (r *Records) Delete(ctx context.Context, id grid.SweepID) error {
 	if _, err := r.Load(ctx, id); errors.Is(err, ErrNotFound) {
 		return nil
@@ -323,14 +333,15 @@ func (r *Records) Delete(ctx context.Context, id grid.SweepID) error {
 		return fmt.Errorf("remove sweep %s: %w", id, err)
 	}
 	r.mu.Lock()
-	delete(r.there, id)
-	r.gone++
+	delete(r.exist, id)
+	r.removed++
 	r.mu.Unlock()
-	r.moved.tell(struct{}{})
+	r.changed.notify(struct{}{})
 	return nil
 }
 
-// All returns every record, in the order of their last change. Records that can't be read are logged and left out.
+// All returns every record, in the order of their last change. Records that can't be read are
+// logged and left out.
 func (r *Records) All(ctx context.Context) ([]Record, error) {
 	var all []Record
 	err := r.watch(ctx, false, func(c Change) {
@@ -341,10 +352,45 @@ func (r *Records) All(ctx context.Context) ([]Record, error) {
 	return all, err
 }
 
-// Unreadable reports whether All or Watch had to leave out a record. A newer version of mlfnode may be able to read it.
-func (r *Records) Unreadable() bool { return r.unread.Load() }
+// Unreadable reports whether All or Watch had to leave out a record. A newer version of mlfnode may
+// be able to read it.
+func (r *Records) Unreadable() bool { return r.skipped.Load() }
 
-// Watch reports every existing record, then Synced, then every change, until ctx ends. fn must be quick.
+// Bundles returns the digests that records name, including those of newer versions. It is an error
+// if a record can't be read at all.
+func (r *Records) Bundles(ctx context.Context) (map[string]bool, error) {
+	named := map[string]bool{}
+	t := &streamReader{store: r.store, stream: recordStream, subject: recordSubjects}
+	err := t.read(ctx, func(batch []message) error {
+		for _, e := range batch {
+			if e.Header.Get(removedHeader) != "" {
+				continue
+			}
+			var s struct {
+				Bundle  string `json:"bundle"`
+				Updates []struct {
+					Bundle string `json:"bundle"`
+				} `json:"updates"`
+			}
+			text, err := recordText(e.Data)
+			if err == nil {
+				err = json.Unmarshal(text, &s)
+			}
+			if err != nil {
+				return fmt.Errorf("read the record of %s: %w", lastToken(e.Subject), err)
+			}
+			named[s.Bundle] = true
+			for _, u := range s.Updates {
+				named[u.Bundle] = true
+			}
+		}
+		return nil
+	}, nil)
+	return named, err
+}
+
+// Watch calls fn with every existing record, then with Synced, then with every change, until ctx
+// ends. fn must be quick.
 func (r *Records) Watch(ctx context.Context, fn func(Change)) error {
 	return r.watch(ctx, true, fn)
 }
@@ -358,13 +404,13 @@ func (r *Records) watch(ctx context.Context, follow bool, fn func(Change)) error
 		}
 		return nil
 	}
-	t := &tail{store: r.store, stream: recordStream, subject: recordSubjects, follow: follow}
-	return t.read(ctx, func(batch []entry) error {
+	t := &streamReader{store: r.store, stream: recordStream, subject: recordSubjects, follow: follow}
+	return t.read(ctx, func(batch []message) error {
 		for _, e := range batch {
 			if c, ok := changeOf(e, r.store.log); ok {
 				fn(c)
 			} else {
-				r.unread.Store(true)
+				r.skipped.Store(true)
 			}
 			if e.pending == 0 {
 				_ = sync()
@@ -374,7 +420,7 @@ func (r *Records) watch(ctx context.Context, follow bool, fn func(Change)) error
 	}, sync)
 }
 
-func changeOf(e entry, log *slog.Logger) (Change, bool) {
+func changeOf(e message, log *slog.Logger) (Change, bool) {
 	id := grid.SweepID(lastToken(e.Subject))
 	if e.Header.Get(removedHeader) != "" {
 		return Change{ID: id, Deleted: true}, true
@@ -390,14 +436,15 @@ func changeOf(e entry, log *slog.Logger) (Change, bool) {
 	return Change{ID: id, Record: rec}, true
 }
 
-// NextNumber counts up the sweep numbers of a project, from 1. A number is given once, whatever happens to its sweep.
+// NextNumber increments the sweep number of a project, from 1, and returns it. A number is used
+// once, whatever happens to its sweep.
 func (r *Records) NextNumber(ctx context.Context, project string) (int, error) {
 	for {
 		n, last, err := r.number(ctx, project)
 		if err != nil {
 			return 0, err
 		}
-		_, err = r.swap(ctx, numberSubject(project), []byte(strconv.Itoa(n+1)), last)
+		_, err = r.compareAndSwap(ctx, numberSubject(project), []byte(strconv.Itoa(n+1)), last)
 		if err == nil {
 			return n + 1, nil
 		}
@@ -408,7 +455,7 @@ func (r *Records) NextNumber(ctx context.Context, project string) (int, error) {
 }
 
 func (r *Records) number(ctx context.Context, project string) (n int, seq uint64, err error) {
-	msg, err := r.last(ctx, numberSubject(project))
+	msg, err := r.lastMessage(ctx, numberSubject(project))
 	if errors.Is(err, ErrNotFound) {
 		return 0, 0, nil
 	}

@@ -23,7 +23,7 @@ type Config struct {
 	Unsynced bool
 }
 
-// Server is a natsd.Server in the service of a Store.
+// Server is a natsd.Server that holds a Store.
 type Server struct {
 	*natsd.Server
 	log    *slog.Logger
@@ -31,7 +31,7 @@ type Server struct {
 	limits Limits
 }
 
-// Start starts the server in the folder, as natsd.Start does. Nodes may call the master and receive
+// Start starts the server in a folder, as natsd.Start does. Nodes may call the master and receive
 // its answers, nothing else.
 func Start(cfg Config) (*Server, error) {
 	s := &Server{log: cfg.Logger.With("component", "jetstream"), node: cfg.Node, limits: cfg.Limits.withDefaults()}
@@ -54,8 +54,8 @@ func permissions(node grid.NodeID) (publish, subscribe []string) {
 
 // connect connects a client of this process.
 func (s *Server) connect(opts ...nats.Option) (*nats.Conn, error) {
-	opts = append(opts, nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1), nats.PingInterval(natsd.LocalPingInterval),
-		nats.CustomInboxPrefix(inbox(s.node)), nats.SyncQueueLen(inboxMessages),
+	opts = append(opts, nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1),
+		nats.PingInterval(natsd.LocalPingInterval), nats.CustomInboxPrefix(inbox(s.node)), nats.SyncQueueLen(inboxMessages),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			s.log.Debug("nats client of the master", "err", err)
 		}))

@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// callLimit is the longest that one call may take when its caller sets no deadline: a flush on a busy disk takes seconds
+	// callLimit bounds a call whose caller sets no deadline: a flush on a busy disk takes seconds
 	// at worst.
 	callLimit = 10 * time.Second
-	// closeLimit is how long Close waits for what was published without an answer.
+	// closeLimit is how long Close waits for messages that were published without an answer.
 	closeLimit = 2 * time.Second
 )
 
-// Store is a client of a Server. All parts may be used from many goroutines.
+// Store is the master's client of a Server. All parts may be used by several goroutines at once.
 type Store struct {
 	Records   *Records
 	Queue     *Queue
@@ -34,46 +34,49 @@ type Store struct {
 	Artifacts *Objects
 	Calls     *Calls
 
-	node    grid.NodeID // in whose name this store writes
-	conn    *nats.Conn
-	js      js.JetStream
-	streams map[string]js.Stream // by name; filled by open
-	log     *slog.Logger
-	limits  Limits
-	life    func() context.Context
-	gone    chan struct{} // closed when the connection has ended for good
-	asked   atomic.Bool   // Close was called
-	lost    chan struct{} // closed when the connection has ended for good without Close
-	desk    *desk         // answers the nodes of a Server that listens
+	node           grid.NodeID // the writer of what this store publishes
+	conn           *nats.Conn
+	js             js.JetStream
+	streams        map[string]js.Stream // by name; filled by open
+	log            *slog.Logger
+	limits         Limits
+	available      func() context.Context
+	closed         chan struct{} // closed when the connection has ended for good
+	closeRequested atomic.Bool   // Close was called
+	lost           chan struct{} // closed when the connection has ended for good, but not by Close
+	callServer     *callServer   // nil unless the Server listens
 
-	eventShares, artifactShares *shares // what other nodes store
+	eventQuota, artifactQuota *quota // bound what each node stores
 
-	looking sync.Mutex
-	looked  map[string]int  // how far PurgeOrphans has looked, by filter
-	perLook int             // how many subjects it looks at together
-	maxLook uint64          // of how many subjects a stream is passed over
-	crowded map[string]bool // streams that were passed over last
+	purging          sync.Mutex
+	purgeOffset      map[string]int  // where the next PurgeOrphans begins, by filter
+	purgePage        int             // how many subjects PurgeOrphans checks at once
+	maxPurgeSubjects uint64          // PurgeOrphans skips a stream with more
+	crowded          map[string]bool // streams that were skipped last
 }
 
-// ended is called when the connection has ended for good.
-func (s *Store) ended() {
-	if !s.asked.Load() {
+// connectionClosed is called when the connection has ended for good.
+func (s *Store) connectionClosed() {
+	if !s.closeRequested.Load() {
 		close(s.lost)
 	}
-	close(s.gone)
+	close(s.closed)
 }
 
-// Lost is closed when the connection has ended for good although nobody closed the store, as it does when the server refuses what
-// was sent on it. Nothing of the store works any more then, and nothing brings it back.
+// Lost returns a channel that is closed when the connection has ended for good although Close was
+// not called, for example because the server refused a message. Then nothing works any more, and
+// the Store can't recover.
 func (s *Store) Lost() <-chan struct{} { return s.lost }
 
-// OpenStore connects to the server and creates or updates the streams. Close it before the server.
+// OpenStore connects to the server, and creates or updates the streams. Close the Store before the
+// server.
 func (s *Server) OpenStore(ctx context.Context) (*Store, error) {
 	st := &Store{
-		node: s.node, streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.Available,
-		gone: make(chan struct{}), lost: make(chan struct{}), looked: map[string]int{}, perLook: subjectPage, maxLook: maxSubjects, crowded: map[string]bool{},
+		node: s.node, streams: map[string]js.Stream{}, log: s.log, limits: s.limits, available: s.Available,
+		closed: make(chan struct{}), lost: make(chan struct{}),
+		purgeOffset: map[string]int{}, purgePage: subjectPage, maxPurgeSubjects: maxSubjects, crowded: map[string]bool{},
 	}
-	conn, err := s.connect(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
+	conn, err := s.connect(nats.ClosedHandler(func(*nats.Conn) { st.connectionClosed() }))
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +86,7 @@ func (s *Server) OpenStore(ctx context.Context) (*Store, error) {
 		return nil, s.Diagnose(err)
 	}
 	if s.Listens() {
-		if st.desk, err = openDesk(st, s); err != nil {
+		if st.callServer, err = openCallServer(st, s); err != nil {
 			st.Close()
 			return nil, err
 		}
@@ -99,58 +102,60 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.makeStreams(ctx); err != nil {
 		return err
 	}
-	s.parts()
+	s.openParts()
 	return s.Queue.load(ctx)
 }
 
-// parts gives each kind of content its type.
-func (s *Store) parts() {
-	s.Records = &Records{store: s, life: lifeOf(s.streams[recordStream].CachedInfo())}
+// openParts gives each kind of content its type.
+func (s *Store) openParts() {
+	s.Records = &Records{store: s, epoch: epochOf(s.streams[recordStream].CachedInfo())}
 	s.Queue = newQueue(s)
-	s.Events = &Events{store: s, life: lifeOf(s.streams[eventStream].CachedInfo())}
+	s.Events = &Events{store: s, epoch: epochOf(s.streams[eventStream].CachedInfo())}
 	s.Logs = &Logs{store: s}
 	s.Bundles = &Objects{store: s, bucket: bundleBucket, setting: bundleBucket}
 	s.Artifacts = &Objects{store: s, bucket: artifactBucket, setting: artifactBucket}
 	s.Calls = &Calls{store: s}
-	s.eventShares = newShares(s, eventStream, "events", "events", s.limits.EventBytes)
-	s.artifactShares = newShares(s, artifactBucket, artifactBucket, artifactBucket, s.limits.ArtifactBytes)
+	s.eventQuota = newQuota(s, eventStream, "events", "events", s.limits.EventBytes)
+	s.artifactQuota = newQuota(s, artifactBucket, artifactBucket, artifactBucket, s.limits.ArtifactBytes)
 }
 
-// Bundle gives the content of a bundle, or ErrNotFound.
+// Bundle opens the content of a bundle. It returns ErrNotFound if there is none.
 func (s *Store) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {
 	return s.Bundles.Open(ctx, digest)
 }
 
-// PutArtifacts stores what a run of a trial has left.
+// PutArtifacts stores the artifacts of one run of a trial.
 func (s *Store) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
 	return s.Artifacts.Put(ctx, id.ArtifactName(run), r, nil)
 }
 
 // Close ends the connection.
 func (s *Store) Close() {
-	s.asked.Store(true)
-	if s.desk != nil {
-		s.desk.close()
+	s.closeRequested.Store(true)
+	if s.callServer != nil {
+		s.callServer.close()
 	}
-	_ = s.conn.FlushTimeout(closeLimit) // a server that is gone already makes this fail
+	_ = s.conn.FlushTimeout(closeLimit) // fails if the server has already gone
 	s.conn.Close()
-	<-s.gone
+	<-s.closed
 }
 
-// guard gives a context that also ends, with the cause, when the server can't be written or closes.
-func (s *Store) guard(ctx context.Context) (context.Context, func()) {
-	life := s.life()
+// whileAvailable returns a context that also ends, with the cause, when the server can't be written
+// or closes.
+func (s *Store) whileAvailable(ctx context.Context) (context.Context, func()) {
+	available := s.available()
 	guarded, cancel := context.WithCancelCause(ctx)
-	unhook := context.AfterFunc(life, func() { cancel(context.Cause(life)) })
+	stop := context.AfterFunc(available, func() { cancel(context.Cause(available)) })
 	return guarded, func() {
-		unhook()
+		stop()
 		cancel(nil)
 	}
 }
 
-// limited is guard for one call: it also ends after callLimit when the caller has set no deadline.
-func (s *Store) limited(ctx context.Context) (context.Context, func()) {
-	guarded, stop := s.guard(ctx)
+// withTimeout is whileAvailable for one call: the context also ends after callLimit if the caller
+// has set no deadline.
+func (s *Store) withTimeout(ctx context.Context) (context.Context, func()) {
+	guarded, stop := s.whileAvailable(ctx)
 	if _, ok := ctx.Deadline(); ok {
 		return guarded, stop
 	}
@@ -161,20 +166,22 @@ func (s *Store) limited(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// explain adds the subject to an error, and puts the guard's cause in the place of a bare cancellation.
+// explain adds a verb phrase to an error, and replaces a bare cancellation by its cause.
 func (s *Store) explain(ctx context.Context, verb string, err error) error {
 	if errors.Is(err, nats.ErrConnectionClosed) {
 		err = ErrClosed
 	}
-	if cause := context.Cause(ctx); cause != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+	canceled := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	if cause := context.Cause(ctx); cause != nil && canceled {
 		err = cause
 	}
 	return fmt.Errorf("%s: %w", verb, err)
 }
 
-// publish stores one message and returns its sequence once it is on disk. opts may carry a message id or an expected sequence.
+// publish stores one message, and returns its sequence once it is on disk. opts may carry a message
+// ID or an expected sequence.
 func (s *Store) publish(ctx context.Context, msg *nats.Msg, opts ...js.PublishOpt) (uint64, error) {
-	ctx, stop := s.limited(ctx)
+	ctx, stop := s.withTimeout(ctx)
 	defer stop()
 	if err := checkSubject(msg.Subject); err != nil {
 		return 0, err
@@ -189,36 +196,37 @@ func (s *Store) publish(ctx context.Context, msg *nats.Msg, opts ...js.PublishOp
 	return ack.Sequence, nil
 }
 
-// Ping asks the server for a message, to find out whether it answers.
+// Ping requests a message from the server, to find out whether it answers.
 func (s *Store) Ping(ctx context.Context) error {
-	_, err := s.lastOf(ctx, recordStream, probeSubject)
+	_, err := s.lastMessage(ctx, recordStream, probeSubject)
 	if errors.Is(err, ErrNotFound) {
-		return nil // nobody has called Probe yet
+		return nil // Probe has not been called yet
 	}
 	return err
 }
 
-// Probe has the server write a message to disk, and reads it back.
+// Probe writes a message to the server's disk and reads it back.
 func (s *Store) Probe(ctx context.Context) error {
 	seq, err := s.publish(ctx, &nats.Msg{Subject: probeSubject})
 	if err != nil {
 		return err
 	}
-	last, err := s.lastOf(ctx, recordStream, probeSubject)
+	last, err := s.lastMessage(ctx, recordStream, probeSubject)
 	if err != nil {
 		return err
 	}
-	if last.Sequence < seq { // a later one is another probe's
+	if last.Sequence < seq { // a later one belongs to another Probe
 		return fmt.Errorf("the store gives message %d for message %d", last.Sequence, seq)
 	}
 	return nil
 }
 
-// IsUnavailable reports whether an operation of a Store failed because the server can't be reached or can't write now. That passes:
-// the operation may be tried again until it does.
+// IsUnavailable reports whether an operation failed because the server can't be reached, or can't
+// write at the moment. Such an operation may be retried until it succeeds.
 func IsUnavailable(err error) bool {
 	for _, passing := range []error{
-		ErrDisk, ErrNoMaster, errBusy, errStarting, errLost, nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrNoResponders, nats.ErrTimeout,
+		ErrDisk, ErrNoMaster, errBusy, errStarting, errConsumerLost,
+		nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrNoResponders, nats.ErrTimeout,
 		js.ErrNoStreamResponse, js.ErrJetStreamNotEnabled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, passing) {
@@ -228,10 +236,10 @@ func IsUnavailable(err error) bool {
 	return false
 }
 
-// Codes of nats-server's errors that matter here.
+// Codes of the nats-server errors that are handled here.
 const (
-	codeWrongLast   js.ErrorCode = 10071 // another message came first
-	codeStoreFailed js.ErrorCode = 10077 // the store refused; the description says which limit
+	codeWrongLast   js.ErrorCode = 10071 // the subject's last message is another one
+	codeStoreFailed js.ErrorCode = 10077 // the write was refused; the description says why
 )
 
 func hasCode(err error, code js.ErrorCode) bool {

@@ -131,7 +131,7 @@ func TestLimitsCanBeChanged(t *testing.T) {
 	for _, limit := range []int64{1 << 20, 2 << 20, 2 << 20} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
 			s := open(t, dir, Limits{EventBytes: limit})
-			info, err := s.info(t.Context(), eventStream)
+			info, err := s.streamInfo(t.Context(), eventStream)
 			if err != nil || info.Config.MaxBytes != limit {
 				t.Errorf("got a limit of %d, %v; want %d", info.Config.MaxBytes, err, limit)
 			}

@@ -19,8 +19,9 @@ import (
 	"mlfnode/jetstream/natsd"
 )
 
-// Put stores what r gives under the name and replaces an object of that name once it is whole. Memory is bounded by one chunk.
-// It returns ErrFull when the limit is reached; then, and on any error, nothing of it is kept.
+// Put stores the content of r under the name. It replaces an object of that name once the new one
+// is complete. Memory is bounded by one chunk. It returns ErrFull when the limit is reached; after
+// any error, nothing of the new object is kept.
 func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[string]string) error {
 	old, err := o.Has(ctx, name)
 	if err != nil {
@@ -28,27 +29,27 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[st
 	}
 	id := nuid.Next()
 	u := upload{o: o, subject: dataSubject(o.bucket, name) + "." + id}
-	beside := o.uploads.begin(name, id)
-	defer o.uploads.end(name, id)
+	beside := o.uploads.add(name, id)
+	defer o.uploads.remove(name, id)
 	desc, tail, err := u.send(ctx, r)
 	if err == nil {
 		desc.Meta = meta
-		err = o.describe(ctx, name, desc, tail)
+		err = o.publishMeta(ctx, name, desc, tail)
 	}
 	if err != nil {
 		o.discard(ctx, &u)
-		return fmt.Errorf("store %s in %s: %w", name, o.bucket, o.full(err))
+		return fmt.Errorf("store %s in %s: %w", name, o.bucket, o.explainRefusal(err))
 	}
 	if !old && !beside() {
 		return nil
 	}
-	if err := o.replaced(ctx, name); err != nil {
+	if err := o.removeOldChunks(ctx, name); err != nil {
 		o.store.log.Warn("old chunks could not be removed", "object", name, "err", err)
 	}
 	return nil
 }
 
-func (o *Objects) full(err error) error {
+func (o *Objects) explainRefusal(err error) error {
 	var refused *js.APIError
 	if !errors.As(err, &refused) || refused.ErrorCode != codeStoreFailed {
 		return err
@@ -63,7 +64,7 @@ func (o *Objects) full(err error) error {
 	return &fullError{what: o.bucket, setting: o.setting, limit: limit}
 }
 
-// discard removes the chunks of an upload that failed, also when ctx has ended.
+// discard removes the chunks of a failed upload, even after ctx has ended.
 func (o *Objects) discard(ctx context.Context, u *upload) {
 	if u.chunks == 0 {
 		return
@@ -80,7 +81,7 @@ type upload struct {
 	chunks  int
 }
 
-// send publishes all full chunks. The last, shorter part is returned when it is the whole object.
+// send publishes all full chunks. It returns the last, shorter part if that is the whole object.
 func (u *upload) send(ctx context.Context, r io.Reader) (wireObject, []byte, error) {
 	desc := wireObject{V: objectVersion, Stored: time.Now().UTC()}
 	sum := sha256.New()
@@ -111,8 +112,8 @@ func (u *upload) send(ctx context.Context, r io.Reader) (wireObject, []byte, err
 	}
 }
 
-// describe publishes the meta message, which makes the object visible.
-func (o *Objects) describe(ctx context.Context, name string, desc wireObject, body []byte) error {
+// publishMeta publishes the meta message, which makes the object visible.
+func (o *Objects) publishMeta(ctx context.Context, name string, desc wireObject, body []byte) error {
 	head, err := json.Marshal(desc)
 	if err != nil {
 		return fmt.Errorf("encode the description: %w", err)
@@ -125,44 +126,45 @@ func (o *Objects) describe(ctx context.Context, name string, desc wireObject, bo
 	return err
 }
 
-// uploads are the uploads of this store that are under way, so that one does not take the chunks of another for old ones. The zero
-// value has none.
+// uploads are the uploads in progress, so that one does not remove the chunks of another as old
+// ones. The zero value is ready to use.
 type uploads struct {
-	mu     sync.Mutex
-	active map[string]map[string]bool // ids by name of the object
-	beside map[string]bool            // names of which more than one was under way at a time
+	mu         sync.Mutex
+	active     map[string]map[string]bool // IDs by object name
+	concurrent map[string]bool            // names with more than one upload at a time
 }
 
-// begin notes an upload. The func tells whether there was another one of the name meanwhile.
-func (u *uploads) begin(name, id string) (beside func() bool) {
+// add adds an upload. The returned function reports whether there has been another upload of the
+// name in the meantime.
+func (u *uploads) add(name, id string) (beside func() bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.active == nil {
-		u.active, u.beside = map[string]map[string]bool{}, map[string]bool{}
+		u.active, u.concurrent = map[string]map[string]bool{}, map[string]bool{}
 	}
 	if u.active[name] == nil {
 		u.active[name] = map[string]bool{}
 	}
 	u.active[name][id] = true
-	u.beside[name] = u.beside[name] || len(u.active[name]) > 1
+	u.concurrent[name] = u.concurrent[name] || len(u.active[name]) > 1
 	return func() bool {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		return u.beside[name]
+		return u.concurrent[name]
 	}
 }
 
-func (u *uploads) end(name, id string) {
+func (u *uploads) remove(name, id string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if delete(u.active[name], id); len(u.active[name]) == 0 {
 		delete(u.active, name)
-		delete(u.beside, name)
+		delete(u.concurrent, name)
 	}
 }
 
-// of counts the uploads of a name.
-func (u *uploads) of(name string) int {
+// count returns the number of uploads of a name.
+func (u *uploads) count(name string) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return len(u.active[name])
@@ -174,9 +176,10 @@ func (u *uploads) has(name, id string) bool {
 	return u.active[name][id]
 }
 
-// replaced removes chunks of the name that belong neither to what is stored now nor to an upload that is under way.
-func (o *Objects) replaced(ctx context.Context, name string) error {
-	ctx, stop := o.store.limited(ctx)
+// removeOldChunks removes chunks of the name that belong neither to the stored object nor to an
+// upload in progress.
+func (o *Objects) removeOldChunks(ctx context.Context, name string) error {
+	ctx, stop := o.store.withTimeout(ctx)
 	defer stop()
 	str := o.store.streams[o.bucket]
 	info, err := str.Info(ctx, js.WithSubjectFilter(dataSubject(o.bucket, name)+".*"))
@@ -192,8 +195,8 @@ func (o *Objects) replaced(ctx context.Context, name string) error {
 	if len(ended) == 0 {
 		return nil
 	}
-	current := "" // read now: what has ended before has been described before
-	switch msg, err := o.store.lastOf(ctx, o.bucket, metaSubject(o.bucket, name)); {
+	current := "" // read after the uploads: one that has ended has published its meta message
+	switch msg, err := o.store.lastMessage(ctx, o.bucket, metaSubject(o.bucket, name)); {
 	case errors.Is(err, ErrNotFound):
 	case err != nil:
 		return err
@@ -215,5 +218,5 @@ func (o *Objects) replaced(ctx context.Context, name string) error {
 	return nil
 }
 
-// uploadOf gives the upload that a subject of chunks names.
+// uploadOf returns the upload that a subject of chunks names.
 func uploadOf(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }

@@ -44,7 +44,7 @@ func TestBeatsOfOtherVersions(t *testing.T) {
 		"newer, with unknown wire types":      {`{"v":9,"start":"x","versions":{"beat":9,"unheard":1}}`, Heartbeat{V: 9, Start: "x"}},
 	} {
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-		msg, err := w.conn.RequestWithContext(ctx, callSubject("w", callBeat), []byte(c.text))
+		msg, err := w.conn.RequestWithContext(ctx, callSubject("w", callHeartbeat), []byte(c.text))
 		stop()
 		if err != nil {
 			t.Errorf("%s: no answer: %v", name, err)
@@ -64,7 +64,7 @@ func TestUnknownCallsAreRefused(t *testing.T) {
 	l := newLab(t)
 	beats(t, l.store, Directives{Reason: "still there"})
 	w := l.connect("w")
-	if _, err := w.ask(t.Context(), "unheard", &nats.Msg{Data: []byte("{}")}); err == nil || !strings.Contains(err.Error(), "update the master") {
+	if _, err := w.request(t.Context(), "unheard", &nats.Msg{Data: []byte("{}")}); err == nil || !strings.Contains(err.Error(), "update the master") {
 		t.Errorf("got %v, want to be told to update the master", err)
 	}
 	if o, err := w.SendHeartbeat(t.Context(), Heartbeat{Start: "x"}); err != nil || o.Reason != "still there" {
@@ -75,9 +75,9 @@ func TestUnknownCallsAreRefused(t *testing.T) {
 // TestOrdersOfOtherVersions has a node get the orders of an older and of a newer master.
 func TestOrdersOfOtherVersions(t *testing.T) {
 	l := newLab(t)
-	l.store.desk.close() // another version answers
+	l.store.callServer.close() // another version answers
 	var answer string
-	sub, err := l.store.conn.Subscribe(callSubject("w", callBeat), func(m *nats.Msg) { _ = m.Respond([]byte(answer)) })
+	sub, err := l.store.conn.Subscribe(callSubject("w", callHeartbeat), func(m *nats.Msg) { _ = m.Respond([]byte(answer)) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestEventsOfNewerVersions(t *testing.T) {
 				t.Fatal(err)
 			}
 			m, err := l.raw("n1").Request(callSubject("n1", callEvents), []byte(newer), time.Minute)
-			if err != nil || !errors.Is(refusalOf(m), errRefused) || !strings.Contains(string(m.Data), "update mlfnode on the master") {
+			if err != nil || !errors.Is(errorOf(m), errRefused) || !strings.Contains(string(m.Data), "update mlfnode on the master") {
 				t.Errorf("a node that reports them: got %s, %v; want to be told to update", m.Data, err)
 			}
 			if _, err := s.Events.Publish(t.Context(), batch("a-1", 0, 1)); err != nil {
@@ -250,7 +250,7 @@ func TestRecordsOfOtherVersions(t *testing.T) {
 // TestOutputOfOtherVersionsIsSkipped holds that a message of another form hides no other.
 func TestOutputOfOtherVersionsIsSkipped(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
-	put(t, s, logSubject("n1", "a-1"), string([]byte{frameVersion + 1, 1, 2, 3}))
+	put(t, s, logSubject("n1", "a-1"), string([]byte{chunkVersion + 1, 1, 2, 3}))
 	if _, _, err := s.Logs.Publish(t.Context(), "a-1", []Chunk{{Index: 4, Run: "n1-1-2", Stream: 1, Data: []byte("text")}}); err != nil {
 		t.Fatal(err)
 	}

@@ -8,10 +8,10 @@ import (
 )
 
 // eventCursor makes a cursor at the start of the event stream that waits for new messages.
-func eventCursor(t *testing.T, s *Store) *cursor {
+func eventCursor(t *testing.T, s *Store) *consumer {
 	t.Helper()
-	reader := &tail{store: s, stream: eventStream, subject: eventSubjects, next: 1, follow: true}
-	c, err := reader.cursor(t.Context())
+	reader := &streamReader{store: s, stream: eventStream, subject: eventSubjects, next: 1, follow: true}
+	c, err := reader.newConsumer(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,12 +29,12 @@ func publishEvents(t *testing.T, s *Store, first, n int) {
 }
 
 // wantTake takes entries at once, until the one with sequence last.
-func wantTake(t *testing.T, c *cursor, last uint64) {
+func wantTake(t *testing.T, c *consumer, last uint64) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	for {
-		batch, err := c.take(ctx)
+		batch, err := c.nextBatch(ctx)
 		if err != nil {
 			t.Fatalf("take with messages up to %d stored: got %d entries, %v", last, len(batch), err)
 		}
@@ -60,8 +60,8 @@ func TestEntriesInHandDoNotWait(t *testing.T) {
 		}
 	}
 	wantTake(t, c, pullMessages)
-	if c.left != 0 && c.left != pullMessages {
-		t.Errorf("after a whole request %d messages are awaited, want a new request's %d at most", c.left, pullMessages)
+	if c.outstanding != 0 && c.outstanding != pullMessages {
+		t.Errorf("after a whole request %d messages are awaited, want a new request's %d at most", c.outstanding, pullMessages)
 	}
 	publishEvents(t, s, pullMessages, 3)
 	wantTake(t, c, pullMessages+3)
@@ -90,8 +90,8 @@ func TestRemovedMessagesAreNotAwaited(t *testing.T) {
 	if err := s.Events.PurgeSweep(t.Context(), "a-1"); err != nil {
 		t.Fatal(err)
 	}
-	if batch, err := c.take(t.Context()); !errors.Is(err, errLost) {
-		t.Errorf("take: got %d entries, %v; want %v", len(batch), err, errLost)
+	if batch, err := c.nextBatch(t.Context()); !errors.Is(err, errConsumerLost) {
+		t.Errorf("take: got %d entries, %v; want %v", len(batch), err, errConsumerLost)
 	}
 	if seqs, _ := collect(t, s, 1, 1); len(seqs) != 1 || seqs[0] != 5 {
 		t.Errorf("read again: got %v, want 5, the last that was given", seqs)

@@ -224,7 +224,7 @@ func TestNodesAreHeldToTheirOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := make(chan error, 64)
-	nc, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{ConnectConfig: l.remote("b"), life: t.Context()}),
+	nc, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{ConnectConfig: l.remote("b"), ctx: t.Context()}),
 		nats.CustomInboxPrefix("_INBOX.b"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func TestNodesAreHeldToTheirOwn(t *testing.T) {
 	}
 	for _, subject := range []string{
 		eventSubject("a", "a-1"), eventSubject("", "a-1"), logSubject("a", "a-1"), recordSubject("a-1"), numberSubject("p"), leaseSubject("c1"),
-		callSubject("a", callBeat), eventSubject("b", "a-1"), logSubject("b", "a-1"), "mlf.wake.x", "mlf.metric.b.a-1", metaSubject(artifactBucket, "a-1/0/b.1.1"),
+		callSubject("a", callHeartbeat), eventSubject("b", "a-1"), logSubject("b", "a-1"), "mlf.wake.x", "mlf.metric.b.a-1", metaSubject(artifactBucket, "a-1/0/b.1.1"),
 		"$JS.API.STREAM.INFO.events", "$JS.API.DIRECT.GET.records.mlf.sweep.a-1", "$JS.API.CONSUMER.CREATE.records.x", "$JS.API.CONSUMER.MSG.NEXT.leases.shape_c1",
 		"$JS.ACK.leases.shape_c1.1.1.1.1.0", metaSubject(artifactBucket, "a-1/0/a.1.1"), dataSubject(artifactBucket, "a-1/0/a.1.1") + ".u",
 		metaSubject(bundleBucket, "x"), "_INBOX.a.x", "$JS.API.STREAM.DELETE.events", "$JS.API.STREAM.PURGE.events",
@@ -289,7 +289,7 @@ func TestForgedContentIsSkipped(t *testing.T) {
 		t.Errorf("got %d events, want none", events)
 	}
 	_, _, err := packAll([]Chunk{{Run: "a.1.1", Data: []byte("lie")}, {Run: "w.1.1", Data: []byte("true")}}, func(data []byte) (uint64, error) {
-		return l.store.Logs.put(t.Context(), "w", "a-1", data)
+		return l.store.Logs.publishMessage(t.Context(), "w", "a-1", data)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -425,20 +425,20 @@ func TestLeasesTravelWhole(t *testing.T) {
 
 // TestSilenceOfTheMasterIsReportedOnce holds that a master that is only starting is not taken for one of an older version.
 func TestSilenceOfTheMasterIsReportedOnce(t *testing.T) {
-	var s silence
+	var s unansweredCalls
 	at := time.Unix(1000, 0)
 	for _, step := range []struct {
 		after  time.Duration
 		answer bool
 		want   bool
 	}{
-		{0, false, false}, {listenLimit - 1, false, false}, {1, true, false}, {listenLimit, false, false},
-		{listenLimit, false, true}, {listenLimit, false, false}, {0, true, false}, {1, false, false}, {listenLimit, false, true},
+		{0, false, false}, {unansweredLimit - 1, false, false}, {1, true, false}, {unansweredLimit, false, false},
+		{unansweredLimit, false, true}, {unansweredLimit, false, false}, {0, true, false}, {1, false, false}, {unansweredLimit, false, true},
 	} {
 		at = at.Add(step.after)
 		if step.answer {
-			s.ends()
-		} else if got := s.lasts(at); got != step.want {
+			s.reset()
+		} else if got := s.add(at); got != step.want {
 			t.Errorf("at %v: got %v, want %v", at, got, step.want)
 		}
 	}

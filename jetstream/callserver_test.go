@@ -25,7 +25,7 @@ import (
 func (l *lab) raw(node string, opts ...nats.Option) *nats.Conn {
 	l.t.Helper()
 	opts = append([]nats.Option{
-		nats.SetCustomDialer(&dialer{ConnectConfig: l.remote(node), life: l.t.Context()}), nats.NoReconnect(), nats.CustomInboxPrefix(inbox(grid.NodeID(node))),
+		nats.SetCustomDialer(&dialer{ConnectConfig: l.remote(node), ctx: l.t.Context()}), nats.NoReconnect(), nats.CustomInboxPrefix(inbox(grid.NodeID(node))),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), nats.Timeout(time.Minute),
 	}, opts...)
 	nc, err := nats.Connect("nats://master", opts...)
@@ -43,7 +43,7 @@ func (l *lab) stocked() GrantedLease {
 		l.t.Fatal(err)
 	}
 	mustPublish(l.t, l.store.Queue, lease("c1", 0))
-	return l.store.Queue.take("a", "c1", 1, leaseVersion)[0]
+	return l.store.Queue.grant("a", "c1", 1, leaseVersion)[0]
 }
 
 // untouched checks that what stocked made is as it was, and nothing else is stored.
@@ -53,7 +53,7 @@ func (l *lab) untouched(h *GrantedLease) {
 		l.t.Errorf("record: got %+v, %v; want it as it was", r, err)
 	}
 	for _, stream := range []string{eventStream, logStream, artifactBucket, bundleBucket} {
-		if info, err := l.store.info(l.t.Context(), stream); err != nil || info.State.Msgs != 0 {
+		if info, err := l.store.streamInfo(l.t.Context(), stream); err != nil || info.State.Msgs != 0 {
 			l.t.Errorf("%s: got %d messages, %v; want none", stream, info.State.Msgs, err)
 		}
 	}
@@ -76,7 +76,7 @@ func TestCallsAreCheckedAgainstTheirCaller(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chunk := appendChunk([]byte{frameVersion}, &Chunk{Run: "a.1.1", Stream: 1, Data: []byte("lie")}, nil)
+	chunk := appendChunk([]byte{chunkVersion}, &Chunk{Run: "a.1.1", Stream: 1, Data: []byte("lie")}, nil)
 	for name, c := range map[string]struct {
 		verb string
 		data []byte
@@ -86,7 +86,7 @@ func TestCallsAreCheckedAgainstTheirCaller(t *testing.T) {
 		"postpone":             {callPostpone, []byte(theirs)},
 		"events":               {callEvents, events},
 		"output":               {callOutput, chunk},
-		"garbled output":       {callOutput, []byte{frameVersion, 255, 255}},
+		"garbled output":       {callOutput, []byte{chunkVersion, 255, 255}},
 		"events without sense": {callEvents, []byte("[]")},
 		"a long lane":          {callTake, fmt.Appendf(nil, `{"lane":%q}`, strings.Repeat("x", 4*maxSubject))},
 		"a long sweep":         {callSweep, []byte(strings.Repeat("x", 4*maxSubject))},
@@ -99,7 +99,7 @@ func TestCallsAreCheckedAgainstTheirCaller(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if err := refusalOf(answer); err == nil && name != "return of anything" && name != "a long lane" {
+		if err := errorOf(answer); err == nil && name != "return of anything" && name != "a long lane" {
 			t.Errorf("%s: got %q, want a refusal", name, answer.Data)
 		}
 	}
@@ -131,7 +131,7 @@ func TestRedirectedAnswers(t *testing.T) {
 	defer func() { _ = sub.Unsubscribe() }()
 	nc := l.raw("b")
 	targets := []string{
-		recordSubject("a-1"), numberSubject("p"), eventSubject("a", "a-1"), eventSubject("", "a-1"), leaseSubject("c1"), callSubject("a", callBeat),
+		recordSubject("a-1"), numberSubject("p"), eventSubject("a", "a-1"), eventSubject("", "a-1"), leaseSubject("c1"), callSubject("a", callHeartbeat),
 		"_INBOX.a.x", "_INBOX.bb.x", "_INBOX.b", "$JS.API.STREAM.DELETE.events",
 	}
 	for _, target := range targets {
@@ -156,10 +156,10 @@ func TestRedirectedAnswers(t *testing.T) {
 
 // FuzzCalls has a node call anything with anything: the master goes on, and nothing of node a is touched.
 func FuzzCalls(f *testing.F) {
-	for _, verb := range []string{callBeat, callKeyring, callSweeps, callSweep, callTake, callReturn, callPostpone, callOutput, callMetrics} {
+	for _, verb := range []string{callHeartbeat, callKeyring, callSweeps, callSweep, callTake, callReturn, callPostpone, callOutput, callMetrics} {
 		f.Add(verb, "a-1", []byte(`{"id":"#1","seq":1,"lane":"c1","n":9,"after":0}`))
 	}
-	f.Add(callOutput, "a-1", appendChunk([]byte{frameVersion}, &Chunk{Run: "a.1.1", Data: []byte("x")}, nil))
+	f.Add(callOutput, "a-1", appendChunk([]byte{chunkVersion}, &Chunk{Run: "a.1.1", Data: []byte("x")}, nil))
 	f.Add(callEvents, "", []byte(`{"v":1,"s":"a-1","n":"a","e":[{"k":"finished","r":"a.1.1"}]}`))
 	f.Add(callReturn, "", []byte(`{"seq":1}`))
 	f.Fuzz(func(t *testing.T, verb, sweep string, data []byte) {
@@ -175,7 +175,7 @@ func FuzzCalls(f *testing.F) {
 		own := 0
 		err := l.store.Logs.Read(t.Context(), "a-1", LogRange{}, func(_ uint64, chunks []Chunk) error {
 			for _, c := range chunks {
-				if !writes("b", c.Run) {
+				if !mayWrite("b", c.Run) {
 					own++
 				}
 			}
@@ -192,7 +192,7 @@ func FuzzPage(f *testing.F) {
 	f.Add([]byte{0, 0})
 	f.Add([]byte{1, 1, 'x', 7, 3, 'a', '.', 'b', 0, 2, '{', '}'})
 	f.Fuzz(func(t *testing.T, page []byte) {
-		if p, err := readPage(page, (&lab{authority: &authority{t: t}}).logger()); (err == nil) != (p != nil) {
+		if p, err := decodePage(page, (&lab{authority: &authority{t: t}}).logger()); (err == nil) != (p != nil) {
 			t.Errorf("got %+v and %v", p, err)
 		}
 	})
@@ -268,7 +268,7 @@ func TestANodeHasOneConnection(t *testing.T) {
 	if left := l.server.Connections()["b"]; left != 1 {
 		t.Errorf("connections: got %d, want 1", left)
 	}
-	if m, err := all[n-1].Request(callSubject("b", callBeat), []byte("{}"), time.Minute); err != nil || !strings.Contains(string(m.Data), "heard") {
+	if m, err := all[n-1].Request(callSubject("b", callHeartbeat), []byte("{}"), time.Minute); err != nil || !strings.Contains(string(m.Data), "heard") {
 		t.Errorf("the newest connection: got %v, %v", m, err)
 	}
 	if len(gone) > 0 {
@@ -306,7 +306,7 @@ func TestFloods(t *testing.T) {
 	flooding.Go(func() {
 		data := make([]byte, maxPayload)
 		for i := 0; ctx.Err() == nil && nc.IsConnected(); i++ {
-			verb := []string{callOutput, callEvents, callTake, callBeat, callMetrics, "x"}[i%6]
+			verb := []string{callOutput, callEvents, callTake, callHeartbeat, callMetrics, "x"}[i%6]
 			_ = nc.PublishRequest(callSubject("b", verb), "_INBOX.b.x", data)
 			_ = nc.PublishRequest(callSubject("b", callSweeps), "_INBOX.b.x", []byte("{}"))
 		}
@@ -333,14 +333,14 @@ func TestFloods(t *testing.T) {
 // TestRatesOfLongAgoAreForgotten holds that the rates of nodes that are long gone take no memory.
 func TestRatesOfLongAgoAreForgotten(t *testing.T) {
 	l := newLab(t)
-	d := l.store.desk
+	d := l.store.callServer
 	past := time.Now().Add(-2 * rateAge)
 	for i := range 100 {
 		node := grid.NodeID(fmt.Sprint("gone", i))
-		d.ratesOf(node).used = past
+		d.ratesFor(node).lastCall = past
 	}
 	l.connect("w")
-	d.ratesOf("w")
+	d.ratesFor("w")
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if n := len(d.rates); n > 2 {
@@ -354,7 +354,7 @@ func TestNodeThatCallsWithoutEnd(t *testing.T) {
 	l := newLab(t)
 	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{} })
 	w := l.connect("w")
-	l.store.desk.ratesOf("b").calls.SetLimit(1000) // what a slow machine exceeds as well
+	l.store.callServer.ratesFor("b").calls.SetLimit(1000) // what a slow machine exceeds as well
 	nc := l.raw("b")
 	limit := time.Now().Add(3 * time.Minute)
 	for subject := callSubject("b", "x"); !nc.IsClosed(); {
@@ -370,7 +370,7 @@ func TestNodeThatCallsWithoutEnd(t *testing.T) {
 		t.Errorf("a beat beside it: %v", err)
 	}
 	l.server.Block("b") // in case that this took longer than it stays out
-	opts := []nats.Option{nats.SetCustomDialer(&dialer{ConnectConfig: l.remote("b"), life: t.Context()}), nats.NoReconnect()}
+	opts := []nats.Option{nats.SetCustomDialer(&dialer{ConnectConfig: l.remote("b"), ctx: t.Context()}), nats.NoReconnect()}
 	if again, err := nats.Connect("nats://master", opts...); err == nil {
 		again.Close()
 		t.Error("it comes back at once")
@@ -415,7 +415,7 @@ func TestBatchesOfTooManyEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := listed(data); got != splitEvents-1 {
+	if got := countElements(data); got != splitEvents-1 {
 		t.Errorf("a list of %d events: got %d commas", splitEvents, got)
 	}
 	nc := l.raw("b")
@@ -424,7 +424,7 @@ func TestBatchesOfTooManyEvents(t *testing.T) {
 		"zeros":  `{"v":1,"s":"a-1","n":"b","e":[` + strings.Repeat(`0,`, 400_000) + `0]}`,
 	} {
 		m, err := nc.Request(callSubject("b", callEvents), []byte(data), time.Minute)
-		if err != nil || !errors.Is(refusalOf(m), errRefused) {
+		if err != nil || !errors.Is(errorOf(m), errRefused) {
 			t.Errorf("%s: got %v, %v; want a refusal", name, m, err)
 		}
 	}
@@ -433,7 +433,7 @@ func TestBatchesOfTooManyEvents(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if _, err := l.store.Events.accept(ctx, full, full.Node, full.Sweep, data); err == nil {
+	if _, err := l.store.Events.publishEncoded(ctx, full, full.Node, full.Sweep, data); err == nil {
 		t.Error("a batch is stored although its call has ended")
 	}
 	if n := len(l.store.Events.decoded); n != 0 {
@@ -509,7 +509,7 @@ func TestNodesOfTheVersionBefore(t *testing.T) {
 	l.start()
 	defer l.stop()
 	for range 8 { // natsd warns after the fifth
-		nc, err := nats.Connect("nats://master", nats.SetCustomDialer(olderDialer{&dialer{ConnectConfig: l.remote("old"), life: t.Context()}}), nats.NoReconnect())
+		nc, err := nats.Connect("nats://master", nats.SetCustomDialer(olderDialer{&dialer{ConnectConfig: l.remote("old"), ctx: t.Context()}}), nats.NoReconnect())
 		if err == nil {
 			nc.Close()
 			t.Fatal("an older node is let in")

@@ -17,9 +17,10 @@ type QueuedLease struct {
 	Seq uint64
 }
 
-// List lists all leases that are not acknowledged, held ones included. One that can't be read has no content.
+// List returns all leases that are not acknowledged, including those that are held. One that can't
+// be read has an ID alone.
 func (q *Queue) List(ctx context.Context) ([]QueuedLease, error) {
-	ctx, stop := q.store.limited(ctx)
+	ctx, stop := q.store.withTimeout(ctx)
 	defer stop()
 	var all []QueuedLease
 	for next := uint64(1); ; next = all[len(all)-1].Seq + 1 {
@@ -34,15 +35,17 @@ func (q *Queue) List(ctx context.Context) ([]QueuedLease, error) {
 	}
 }
 
-// page adds up to presentPage leases from next on.
+// page appends up to listPage leases from sequence next on.
 func (q *Queue) page(ctx context.Context, all []QueuedLease, next uint64) ([]QueuedLease, error) {
-	err := q.store.page(ctx, leaseStream, pageRequest{Seq: next, Batch: presentPage, Subjects: leaseSubjects}, func(m *nats.Msg, seq uint64) {
-		all = append(all, QueuedLease{Seq: seq, Lease: decodeLease(m.Data, lastToken(m.Header.Get("Nats-Subject")), seq)})
+	request := pageRequest{Seq: next, Batch: listPage, Subjects: leaseSubjects}
+	err := q.store.page(ctx, leaseStream, request, func(m *nats.Msg, seq uint64) {
+		shape := lastToken(m.Header.Get("Nats-Subject"))
+		all = append(all, QueuedLease{Seq: seq, Lease: decodeLease(m.Data, shape, seq)})
 	})
 	return all, err
 }
 
-// pageRequest asks for messages of a stream from a sequence on. nats-server holds no state for it.
+// pageRequest requests messages of a stream from a sequence on. nats-server keeps no state for it.
 type pageRequest struct {
 	Seq      uint64 `json:"seq"`
 	Batch    int    `json:"batch"`
@@ -50,7 +53,7 @@ type pageRequest struct {
 	Subjects string `json:"next_by_subj"`
 }
 
-// page calls fn with messages of a stream, by one batched direct request.
+// page calls fn with messages of a stream, using one batched direct request.
 func (s *Store) page(ctx context.Context, stream string, r pageRequest, fn func(m *nats.Msg, seq uint64)) error {
 	inbox, err := s.conn.SubscribeSync(s.conn.NewInbox())
 	if err != nil {
@@ -76,15 +79,15 @@ func (s *Store) page(ctx context.Context, stream string, r pageRequest, fn func(
 				return fmt.Errorf("read the sequence of a message: %w", err)
 			}
 			fn(msg, seq)
-		case "204", "404": // end of the batch; nothing there
+		case "204", "404": // end of the batch; no messages
 			return nil
 		default:
-			return fmt.Errorf("%w (status %s)", errLost, status)
+			return fmt.Errorf("%w (status %s)", errConsumerLost, status)
 		}
 	}
 }
 
-// decodeLease gives a lease with an ID alone for what can't be read.
+// decodeLease returns a lease with an ID alone for a message that can't be read.
 func decodeLease(data []byte, shape string, seq uint64) Lease {
 	var l Lease
 	if err := json.Unmarshal(data, &l); err != nil || l.Level > leaseVersion {
@@ -94,10 +97,10 @@ func decodeLease(data []byte, shape string, seq uint64) Lease {
 	return l
 }
 
-// Purge empties the queue. Sequences go on from the clock (microseconds since 1970), so that they are not used twice although a crash
-// may have lost what the queue had counted.
+// Purge empties the queue. Sequences continue from the clock (microseconds since 1970), so that
+// none is used twice even if a crash has lost the queue's counter.
 func (q *Queue) Purge(ctx context.Context) error {
-	ctx, stop := q.store.limited(ctx)
+	ctx, stop := q.store.withTimeout(ctx)
 	defer stop()
 	q.mu.Lock()
 	clear(q.leases)

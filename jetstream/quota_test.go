@@ -63,7 +63,7 @@ func TestOneNodeDoesNotFillTheStore(t *testing.T) {
 		if got := flood(t, func(i int) (int, error) { return k.put(ctx, b, "b-1", i) }); got < limit*8/10 {
 			t.Errorf("%s: node b was refused after %d bytes of %d", name, got, limit)
 		}
-		if got := flood(t, func(i int) (int, error) { return k.put(ctx, a, "a-1", i) }); got < limit/reserved/8 {
+		if got := flood(t, func(i int) (int, error) { return k.put(ctx, a, "a-1", i) }); got < limit/reserveFraction/8 {
 			t.Errorf("%s: node a had room for %d bytes beside a node that stores without end", name, got)
 		}
 		all, err := l.store.Usage(ctx)
@@ -92,23 +92,23 @@ func TestIdleNodesTakeNoRoom(t *testing.T) {
 	for i := range 30 {
 		l.connect(fmt.Sprint("idle", i))
 	}
-	s := l.store.artifactShares
-	s.bytes, s.looked = limit-limit/reserved, time.Now().Add(time.Hour) // nobody looks
+	s := l.store.artifactQuota
+	s.bytes, s.refreshed = limit-limit/reserveFraction, time.Now().Add(time.Hour) // nobody looks
 	fill := func(node grid.NodeID) int {
-		return flood(t, func(int) (int, error) { return piece, s.take(t.Context(), node, piece) })
+		return flood(t, func(int) (int, error) { return piece, s.reserve(t.Context(), node, piece) })
 	}
-	if got := fill("busy"); got < limit/reserved*65/100 || got > limit/reserved*8/10 {
-		t.Errorf("the busy node was refused after %d bytes of a reserve of %d", got, limit/reserved)
+	if got := fill("busy"); got < limit/reserveFraction*65/100 || got > limit/reserveFraction*8/10 {
+		t.Errorf("the busy node was refused after %d bytes of a reserve of %d", got, limit/reserveFraction)
 	}
 	for i := range 2 {
-		if got, want := fill(grid.NodeID(fmt.Sprint("idle", i))), limit/reserved/31-piece; got < want {
+		if got, want := fill(grid.NodeID(fmt.Sprint("idle", i))), limit/reserveFraction/31-piece; got < want {
 			t.Errorf("node %d had room for %d bytes, want %d", i, got, want)
 		}
 	}
 	for range 100 { // old artifacts go
-		s.bytes -= limit / reserved / 4
-		s.forget()
-		if got := fill("busy"); got < limit/reserved/20 {
+		s.bytes -= limit / reserveFraction / 4
+		s.scaleUsed()
+		if got := fill("busy"); got < limit/reserveFraction/20 {
 			t.Fatalf("the busy node had room for %d bytes after something was removed", got)
 		}
 	}
@@ -119,10 +119,10 @@ func TestIdleNodesTakeNoRoom(t *testing.T) {
 func TestSlowStoreHoldsUpOneAsker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 1000
-		s := newShares(&Store{}, "", "events", "events", limit)
+		s := newQuota(&Store{}, "", "events", "events", limit)
 		answers := make(chan error)
 		asks := 0
-		s.stored = func(ctx context.Context) (int64, error) {
+		s.storedBytes = func(ctx context.Context) (int64, error) {
 			asks++ // by one at a time
 			select {
 			case err := <-answers:
@@ -133,7 +133,7 @@ func TestSlowStoreHoldsUpOneAsker(t *testing.T) {
 		}
 		taken := make(chan error, 3)
 		take := func(ctx context.Context) {
-			go func() { taken <- s.take(ctx, "n", 1) }()
+			go func() { taken <- s.reserve(ctx, "n", 1) }()
 			synctest.Wait()
 		}
 		take(t.Context())
@@ -153,7 +153,7 @@ func TestSlowStoreHoldsUpOneAsker(t *testing.T) {
 		if err := <-taken; err != nil || asks != 2 {
 			t.Errorf("after a failure: got %v after %d questions, want an answer to the second", err, asks)
 		}
-		time.Sleep(fillInterval)
+		time.Sleep(refreshInterval)
 		take(t.Context())
 		take(t.Context())
 		if err := <-taken; err != nil || asks != 3 {

@@ -30,7 +30,7 @@ func prints(t *testing.T, s *Store, node grid.NodeID, bytes, each int) (seqs []u
 	t.Helper()
 	for bytes > 0 {
 		_, _, err := packAll([]Chunk{{Run: string(node) + ".1.1", Stream: 1, Data: make([]byte, each)}}, func(data []byte) (uint64, error) {
-			seq, err := s.Logs.put(t.Context(), node, grid.SweepID("of-"+node), data)
+			seq, err := s.Logs.publishMessage(t.Context(), node, grid.SweepID("of-"+node), data)
 			seqs = append(seqs, seq)
 			return seq, err
 		})
@@ -99,7 +99,7 @@ func TestOneNodeHasAllRoom(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{LogBytes: limit})
 	prints(t, s, "n", 3*limit, 20_000)
 	kept, err := s.Logs.Bounds(t.Context())
-	if got := printed(t, s, "n"); err != nil || len(got)*20_000 < limit*9/10 || len(kept.cut) != 0 || kept.First("n") != got[0] {
+	if got := printed(t, s, "n"); err != nil || len(got)*20_000 < limit*9/10 || len(kept.removedUpTo) != 0 || kept.First("n") != got[0] {
 		t.Errorf("got %d messages from %d on, %v; kept %+v", len(got), got[0], err, kept)
 	}
 }

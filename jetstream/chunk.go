@@ -16,16 +16,16 @@ type Chunk struct {
 	Data   []byte
 }
 
-// A message of the log stream is a version byte and then chunks:
+// A message of the log stream is a version byte followed by chunks:
 //
-//	flags     1 byte: bit 0 is stderr; bit 1, index and run are those of the chunk before and left out; bit 2 is setup
+//	flags     1 byte: bit 0: stderr; bit 1: same index and run as the chunk before, omitted; bit 2: setup
 //	index     varint
 //	run       uvarint length, bytes
 //	offset    varint
 //	time      varint, less the time of the chunk before
 //	data      uvarint length, bytes
 const (
-	frameVersion = 1
+	chunkVersion = 1
 
 	flagStderr = 1 << 0
 	flagSame   = 1 << 1
@@ -33,9 +33,9 @@ const (
 	flagsKnown = flagStderr | flagSame | flagSetup
 )
 
-var errFrame = errors.New("the chunks are cut or garbled")
+var errCorrupt = errors.New("the chunks are cut or garbled")
 
-// appendChunk adds a chunk to a message; prev is the chunk before it, nil for the first.
+// appendChunk appends a chunk to a message; prev is the previous chunk, nil for the first.
 func appendChunk(b []byte, c, prev *Chunk) []byte {
 	var flags byte
 	switch c.Stream {
@@ -66,36 +66,36 @@ func appendChunk(b []byte, c, prev *Chunk) []byte {
 // decodeChunks is the inverse of packing. The data of the chunks points into b.
 func decodeChunks(b []byte) ([]Chunk, error) {
 	if len(b) == 0 {
-		return nil, errFrame
+		return nil, errCorrupt
 	}
-	if b[0] != frameVersion {
+	if b[0] != chunkVersion {
 		return nil, fmt.Errorf("version %d is not known", b[0])
 	}
 	d := decoder{b: b[1:]}
 	var chunks []Chunk
-	for len(d.b) > 0 && !d.bad {
+	for len(d.b) > 0 && !d.failed {
 		var prev Chunk
 		if len(chunks) > 0 {
 			prev = chunks[len(chunks)-1]
 		}
 		chunks = append(chunks, d.chunk(prev))
 	}
-	if d.bad {
-		return nil, errFrame
+	if d.failed {
+		return nil, errCorrupt
 	}
 	return chunks, nil
 }
 
-// decoder reads fields; once bad is set all that it gives is zero.
+// decoder reads fields. Once failed is set, it returns zero values.
 type decoder struct {
-	b   []byte
-	bad bool
+	b      []byte
+	failed bool
 }
 
 func (d *decoder) chunk(prev Chunk) Chunk {
-	flags := d.take(1)
-	if d.bad || flags[0] > flagsKnown {
-		d.bad = true
+	flags := d.next(1)
+	if d.failed || flags[0] > flagsKnown {
+		d.failed = true
 		return Chunk{}
 	}
 	c := Chunk{Stream: 1 + flags[0]&flagStderr + flags[0]&flagSetup>>1, Index: prev.Index, Run: prev.Run}
@@ -111,38 +111,39 @@ func (d *decoder) chunk(prev Chunk) Chunk {
 
 func (d *decoder) varint() int64 {
 	v, n := binary.Varint(d.b)
-	d.skip(n)
+	d.advance(n)
 	return v
 }
 
 func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.b)
-	d.skip(n)
+	d.advance(n)
 	return v
 }
 
 func (d *decoder) bytes() []byte {
 	v := d.uvarint()
 	if v > uint64(len(d.b)) {
-		d.bad = true
+		d.failed = true
 		return nil
 	}
-	return d.take(int(v))
+	return d.next(int(v))
 }
 
-// skip passes a number of n bytes; n is not positive when the number is cut or too large.
-func (d *decoder) skip(n int) {
+// advance skips an encoded number of n bytes; n is not positive if the number is truncated or too
+// large.
+func (d *decoder) advance(n int) {
 	if n <= 0 {
-		d.bad = true
+		d.failed = true
 		return
 	}
-	d.take(n)
+	d.next(n)
 }
 
-// take cuts n bytes off.
-func (d *decoder) take(n int) []byte {
-	if d.bad || n < 0 || n > len(d.b) {
-		d.bad = true
+// next removes and returns n bytes.
+func (d *decoder) next(n int) []byte {
+	if d.failed || n < 0 || n > len(d.b) {
+		d.failed = true
 		return nil
 	}
 	head := d.b[:n:n]

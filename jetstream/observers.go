@@ -1,0 +1,34 @@
+package jetstream
+
+import "sync"
+
+// observers are functions to be called with each value. The zero value is ready to use.
+type observers[T any] struct {
+	mu     sync.Mutex
+	lastID int
+	fns    map[int]func(T)
+}
+
+func (l *observers[T]) add(fn func(T)) (stop func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fns == nil {
+		l.fns = map[int]func(T){}
+	}
+	l.lastID++
+	id := l.lastID
+	l.fns[id] = fn
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.fns, id)
+	}
+}
+
+func (l *observers[T]) notify(v T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, fn := range l.fns {
+		fn(v)
+	}
+}
