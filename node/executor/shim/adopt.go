@@ -21,8 +21,8 @@ type adoptedRun struct {
 
 	once      sync.Once
 	outcome   executor.Outcome
-	claimed   bool // guarded by the client
-	collected bool // guarded by the link
+	claimed   bool // guarded by client.mu
+	collected bool // guarded by control.mu
 }
 
 func (r *adoptedRun) finish(o executor.Outcome) {
@@ -32,7 +32,7 @@ func (r *adoptedRun) finish(o executor.Outcome) {
 	})
 }
 
-// takeOver makes this agent the one of the shim in p, or removes what is left of a dead one.
+// takeOver makes this agent the agent of the shim in p, or removes what is left of a dead one.
 func (c *Client) takeOver(ctx context.Context, p shimDir) error {
 	log := c.log.With("shim", p.id)
 	l, err := c.connectEarlier(ctx, p, log)
@@ -57,13 +57,14 @@ func (c *Client) takeOver(ctx context.Context, p shimDir) error {
 	return nil
 }
 
-// takeTime bounds the wait for a shim that lives and does not answer.
+// takeOverTimeout limits the wait for a shim that is alive but does not answer.
 const takeOverTimeout = 2 * time.Minute
 
 var errNoAnswer = fmt.Errorf("it lives and did not answer within %s", takeOverTimeout)
 
-// connectEarlier introduces this agent to the shim of an earlier one. As long as that process lives it is not given up: one that is stopped
-// or swapped out, as on a machine on which agents get restarted, answers late, and what it runs must not die of that.
+// connectEarlier introduces this agent to the shim of an earlier one. It does not give up while the
+// shim's process is alive: a process that is stopped or swapped out, as on an overloaded machine
+// whose agents get restarted, answers late, and its runs must not die of that.
 func (c *Client) connectEarlier(ctx context.Context, p shimDir, log *slog.Logger) (*controlConn, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, takeOverTimeout, errNoAnswer)
 	defer stop()
@@ -85,9 +86,10 @@ func (c *Client) connectEarlier(ctx context.Context, p shimDir, log *slog.Logger
 	}
 }
 
-// Adopted gives a way to wait for a run of an earlier agent, by the name that its Attempt had. The func blocks until the
-// run has ended, which may be at once, and gives its true outcome; ending ctx stops the run as it does in Slot.Run. pid is that of its
-// program, 0 before it has started one. ok is false when no shim has the run: then it is not running.
+// Adopted returns a func that waits for a run of an earlier agent, by the name of its Attempt.
+// resume blocks until the run has ended and returns its true outcome; ending its ctx stops the run
+// as in Slot.Run. pid is the id of its program, 0 before the program was started. ok is false if no
+// shim has the run, which means that it is not running.
 func (c *Client) Adopted(name string) (resume func(context.Context) executor.Outcome, pid int, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,7 +101,8 @@ func (c *Client) Adopted(name string) (resume func(context.Context) executor.Out
 	return k.resume, k.info.PID, true
 }
 
-// Collected says that the outcome of an adopted run is safe: the shim forgets it, and ends after the last.
+// Collected says that the outcome of an adopted run is safe. The shim forgets the run, and ends
+// after its last one.
 func (c *Client) Collected(name string) {
 	c.mu.Lock()
 	k := c.adopted[name]
@@ -110,7 +113,7 @@ func (c *Client) Collected(name string) {
 	}
 }
 
-// Disown stops and forgets the runs of earlier agents that nobody has asked for.
+// Disown stops and forgets the runs of earlier agents that Adopted was not asked for.
 func (c *Client) Disown() {
 	c.mu.Lock()
 	var unknown []*adoptedRun
@@ -128,7 +131,7 @@ func (c *Client) Disown() {
 	}
 }
 
-// collect has the shim forget the run. Noted first: the shim may end at once.
+// collect makes the shim forget the run. It is recorded first, since the shim may end at once.
 func (r *adoptedRun) collect() {
 	r.control.mu.Lock()
 	r.collected = true
@@ -136,10 +139,10 @@ func (r *adoptedRun) collect() {
 	_ = r.control.send(&message{Kind: kindCollect, ID: r.info.ID})
 }
 
-// resume waits for the run's end. What has ended is not left, whatever ctx says.
+// resume waits for the run's end. A run that has ended is not left, whatever ctx says.
 func (r *adoptedRun) resume(ctx context.Context) executor.Outcome { return r.resumeKilled(ctx, nil) }
 
-// resumeKilled is resume with what cuts the grace of a stop short.
+// resumeKilled is resume with a channel that cuts the grace of a stop short.
 func (r *adoptedRun) resumeKilled(ctx context.Context, kill <-chan struct{}) executor.Outcome {
 	if r.isDone() {
 		return r.outcome

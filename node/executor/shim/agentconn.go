@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/executor"
 )
 
-// agentConn is an agent's control connection, as the shim sees it.
+// agentConn is an agent's control connection, on the shim's side.
 type agentConn struct {
 	conn   *net.UnixConn
 	number int // in the order of connections
@@ -25,7 +25,8 @@ func (a *agentConn) send(m *message) {
 	a.sendLocked(m)
 }
 
-// sendLocked sends a message. An agent that takes none for long is treated as gone: others can then take over.
+// sendLocked sends a message. An agent that does not accept it in time is treated as gone, so that
+// others can take over.
 func (a *agentConn) sendLocked(m *message) {
 	buf, err := appendFrame(a.buf[:0], m)
 	if err != nil {
@@ -38,7 +39,7 @@ func (a *agentConn) sendLocked(m *message) {
 	}
 }
 
-// serveAgent serves an agent until it goes.
+// serveAgent serves an agent until its connection ends.
 func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
 	s := &agentConn{conn: c, number: nth}
 	if why := srv.refusal(hello); why != "" {
@@ -58,7 +59,7 @@ func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
 	srv.detachAgent(s)
 }
 
-// refusal says why a caller can't be served.
+// refusal says why an agent can't be served.
 func (srv *server) refusal(hello *message) string {
 	switch {
 	case hello.Token != srv.settings.Token:
@@ -69,10 +70,11 @@ func (srv *server) refusal(hello *message) string {
 	return ""
 }
 
-// attachAgent makes s the agent, tells it of the runs, and gives the agent that it takes over from. An agent that was killed just
-// after its call may be heard later than the next one: it must not take over from that.
+// attachAgent makes s the current agent, sends it the list of runs, and returns the agent that it
+// replaces. An agent that was killed just after it had connected may be served later than its
+// successor, and must not replace that.
 func (srv *server) attachAgent(s *agentConn, own bool) (old *agentConn, ok bool) {
-	s.mu.Lock() // so that what happens from here on is told after the welcome
+	s.mu.Lock() // so that what happens from here on is sent after the welcome
 	defer s.mu.Unlock()
 	srv.mu.Lock()
 	if srv.endReason != nil || srv.agent != nil && srv.agent.number > s.number {
@@ -85,11 +87,11 @@ func (srv *server) attachAgent(s *agentConn, own bool) (old *agentConn, ok bool)
 	case srv.owner != nil:
 	case own:
 		srv.owner = s
-	default: // the agent that started this shim has not lived to call
+	default: // the agent that started this shim has died before it connected
 		srv.owner = new(agentConn)
 	}
 	for _, slot := range srv.slots {
-		slot.conn.shutdownRead() // of the earlier agent; what it runs goes on
+		slot.conn.shutdownRead() // of the previous agent; what it runs goes on
 	}
 	hold := srv.info
 	for _, r := range srv.runs {
@@ -107,7 +109,7 @@ func (srv *server) attachAgent(s *agentConn, own bool) (old *agentConn, ok bool)
 	return old, true
 }
 
-// readLoop does what the agent says until it goes.
+// readLoop executes the agent's messages until the connection ends.
 func (srv *server) readLoop(s *agentConn) {
 	r := bufio.NewReader(s.conn)
 	for {
@@ -126,7 +128,7 @@ func (srv *server) readLoop(s *agentConn) {
 	}
 }
 
-// stopRun stops a run, or remembers to, when the message has overtaken it.
+// stopRun stops a run. If the message has overtaken the run, it is kept until the run arrives.
 func (srv *server) stopRun(m *message) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -144,7 +146,8 @@ func (srv *server) stopRun(m *message) {
 	}
 }
 
-// detachAgent notes that an agent is gone. What it has started goes on, and what has ended is written down.
+// detachAgent records that an agent is gone. What it has started goes on; outcomes that it has not
+// collected are recorded.
 func (srv *server) detachAgent(s *agentConn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()

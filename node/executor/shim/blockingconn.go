@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blockingConn is the shim's end of a slot's connection. It blocks the thread that reads it, which is the slot's own: the thread
-// that starts programs is woken by the kernel without a detour through another goroutine.
+// blockingConn is the shim's end of a slot's connection. It blocks the thread that reads it, which
+// is the slot's own: so the kernel wakes the thread that starts programs without a detour through
+// another goroutine.
 type blockingConn struct {
 	file *os.File // holds fd open, in blocking mode
 	fd   int
-	in   []byte // what has been read; a frame at most, since each is answered before the next
+	in   []byte // what was read; at most one frame, since each is answered before the next
 	oob  []byte
 	out  []byte
 }
@@ -31,10 +32,11 @@ func newBlockingConn(c *net.UnixConn) (*blockingConn, error) {
 	return &blockingConn{file: f, fd: int(f.Fd()), in: make([]byte, 0, 8<<10), oob: make([]byte, unix.CmsgSpace(4*maxFiles))}, nil
 }
 
-// maxFiles is how many files a frame may bring.
+// maxFiles is the maximum number of files sent with a frame.
 const maxFiles = 2
 
-// receive reads a frame with the files that came with it, which the caller closes. The body is good until the next call.
+// receive reads a frame and the files sent with it, which the caller closes. The body is valid
+// until the next call.
 func (c *blockingConn) receive() (m *message, body []byte, files []*os.File, err error) {
 	defer func() {
 		if err != nil {
@@ -44,7 +46,7 @@ func (c *blockingConn) receive() (m *message, body []byte, files []*os.File, err
 	}()
 	c.in = c.in[:0]
 	if cap(c.in) > 1<<20 {
-		c.in = make([]byte, 0, 8<<10) // one huge frame is not to be remembered for good
+		c.in = make([]byte, 0, 8<<10) // don't keep the memory of one huge frame
 	}
 	need := prefixSize
 	for head := 0; ; {
@@ -65,7 +67,7 @@ func (c *blockingConn) receive() (m *message, body []byte, files []*os.File, err
 	}
 }
 
-// fill reads some bytes, up to need and more if they are there.
+// fill reads at least one byte, and up to the capacity, which is at least need.
 func (c *blockingConn) fill(need int, files []*os.File) ([]*os.File, error) {
 	if need > cap(c.in) {
 		c.in = append(make([]byte, 0, need), c.in...)
@@ -130,7 +132,7 @@ func (c *blockingConn) send(m *message) error {
 	return nil
 }
 
-// shutdownRead has receive end, also on another thread. What is sent still arrives.
+// shutdownRead makes receive end, also on another thread. What is sent still arrives.
 func (c *blockingConn) shutdownRead() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
 
 func (c *blockingConn) close() { c.file.Close() }

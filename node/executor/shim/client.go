@@ -19,24 +19,26 @@ import (
 
 // Options are the settings of a Client.
 type Options struct {
-	Dir string // folder of the shims, below the state folder; made if it is not there
-	// FormerDir is the name beside Dir that the folder had in a version before. Such a folder is renamed to Dir, and a link is left:
-	// shims of that version go on by their former paths, and an agent of that version finds all shims. Empty is none.
+	Dir string // folder of the shims, below the state folder; created if it does not exist
+	// FormerDir is the name that the folder had in earlier versions, beside Dir. Such a folder is
+	// renamed to Dir and replaced by a link: so shims of an earlier version keep their paths, and an
+	// agent of an earlier version finds all shims. Empty means none.
 	FormerDir    string
 	Token        string          // of the state folder, see process.Options
-	Program      string          // what to start with Command as its first argument; empty is this program
-	Wrap         func() []string // gives what to put before each shim, for example systemd-run --scope; the shim must become its process; nil is nothing
-	Env          []string        // the shim's environment; nil is that of this process
-	AgentTimeout time.Duration   // how long a shim waits for an agent; 0 is DefaultPatience
+	Program      string          // what to start with Command as its first argument; empty means this program
+	Wrap         func() []string // prefix of each shim's command line, such as systemd-run --scope, which must exec the shim; nil means none
+	Env          []string        // the shim's environment; nil means that of this process
+	AgentTimeout time.Duration   // how long a shim waits for an agent; 0 means DefaultAgentTimeout
 	Cgroups      process.Cgroups // as in process.Options
-	// Containers has shims run attempts in containers, too; nil is none.
+	// Containers makes shims run attempts in containers, too; nil means they don't.
 	Containers *docker.Options
 	Logger     *slog.Logger
 
 	own bool // Program is this program
 }
 
-// program is what is started: this very program where its file is gone, as while an upgrade puts another one in its place.
+// program returns what to start: this very process's program if its file is gone, as while an
+// upgrade replaces it.
 func (o *Options) program() string {
 	if _, err := os.Stat(o.Program); o.own && errors.Is(err, os.ErrNotExist) {
 		return fmt.Sprintf("/proc/%d/exe", os.Getpid())
@@ -67,8 +69,8 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// moveFormerDir renames FormerDir to Dir. Where both are folders in use, which no version leaves, FormerDir stays, and what runs
-// in it ends without an agent.
+// moveFormerDir renames FormerDir to Dir. If both are folders in use, which no version leaves
+// behind, FormerDir stays, and the shims in it end for lack of an agent.
 func (o *Options) moveFormerDir() error {
 	if o.FormerDir == "" {
 		return nil
@@ -80,7 +82,7 @@ func (o *Options) moveFormerDir() error {
 	if err != nil {
 		return err
 	}
-	err = unix.Rename(o.FormerDir, o.Dir) // it replaces an empty folder, which os.Rename does not
+	err = unix.Rename(o.FormerDir, o.Dir) // unlike os.Rename, it replaces an empty folder
 	if errors.Is(err, os.ErrExist) {
 		o.Logger.Warn("a second folder of shims is left alone", "folder", o.FormerDir)
 		return nil
@@ -88,7 +90,7 @@ func (o *Options) moveFormerDir() error {
 	return os.NewSyscallError("rename", err)
 }
 
-// linkFormerDir gives Dir its former name as well, also where an agent was killed before it had done that.
+// linkFormerDir makes FormerDir a link to Dir, also if an agent was killed before it had done that.
 func (o *Options) linkFormerDir() error {
 	if o.FormerDir == "" {
 		return nil
@@ -100,8 +102,9 @@ func (o *Options) linkFormerDir() error {
 	return err
 }
 
-// Client is the agent's side: an executor whose programs outlive this process. There is one for each state folder at a
-// time. It starts its shim when the first slot is asked for, and another one when a shim dies.
+// Client is the agent's side: an executor whose programs outlive this process. There is at most one
+// at a time for each state folder. It starts its shim when the first slot is requested, and another
+// one when that shim dies.
 type Client struct {
 	o   Options
 	log *slog.Logger
@@ -111,15 +114,16 @@ type Client struct {
 	mu      sync.Mutex
 	current *controlConn           // the shim that takes new attempts; nil before the first
 	earlier []*controlConn         // shims of earlier agents
-	adopted map[string]*adoptedRun // what they run, by its name
+	adopted map[string]*adoptedRun // their runs, by name
 	closed  bool
 }
 
 var _ executor.Executor = (*Client)(nil)
 
-// Open takes over the shims that earlier agents have left in the folder, and kills what dead ones have left behind. Until
-// it returns, nothing but what Adopted knows is still running of what earlier agents began. The caller ends the Client with
-// Close, or with Leave when another agent comes after it.
+// Open takes over the shims that earlier agents have left in the folder, and kills what dead shims
+// have left behind. When it returns, the only runs of earlier agents that still go on are those
+// that Adopted knows. The caller ends the Client with Close, or with Leave if another agent comes
+// after it.
 func Open(ctx context.Context, o Options) (*Client, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -148,10 +152,11 @@ func (c *Client) Start(ctx context.Context) error {
 	return err
 }
 
-// Limits reports whether Attempt.Memory is enforced. Before the first slot it is not known and false.
+// Limits reports whether Attempt.Memory is enforced. It is false before the first slot.
 func (c *Client) Limits() bool { return c.info().Limits }
 
-// Held says how process trees are held together, for logs and for `doctor`; empty before the first slot.
+// TreeTracking describes how process trees are held together, for logs and for `doctor`. It is
+// empty before the first slot.
 func (c *Client) TreeTracking() string { return c.info().Trees }
 
 func (c *Client) info() shimInfo {
@@ -165,7 +170,8 @@ func (c *Client) info() shimInfo {
 
 var errClosed = errors.New("the executor is closed")
 
-// ensureShim gives the shim that takes new attempts, and starts one if there is none.
+// ensureShim returns the connection to the shim that takes new attempts, and starts one if there is
+// none.
 func (c *Client) ensureShim(ctx context.Context) (*controlConn, error) {
 	c.starting.Lock()
 	defer c.starting.Unlock()
@@ -194,7 +200,7 @@ func (c *Client) ensureShim(ctx context.Context) (*controlConn, error) {
 	return l, nil
 }
 
-// stopLaunching gives the connections to all shims, and lets none be added.
+// stopLaunching returns the connections to all shims, and prevents further ones.
 func (c *Client) stopLaunching() []*controlConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -206,15 +212,16 @@ func (c *Client) stopLaunching() []*controlConn {
 	return all
 }
 
-// Leave leaves everything that runs to the next agent, which must come within Patience. Runs without a name are stopped.
-// Slots must be closed before, or have left what they ran.
+// Leave leaves everything that runs to the next agent, which must come within AgentTimeout. Runs
+// without a name are stopped. Slots must be closed before, or have left what they ran.
 func (c *Client) Leave() {
 	for _, l := range c.stopLaunching() {
 		l.leave()
 	}
 }
 
-// Close stops everything that still runs, and returns when the shims have ended. Slots must be closed before.
+// Close stops everything that still runs, and returns when the shims have ended. Slots must be
+// closed before.
 func (c *Client) Close() error {
 	var ending sync.WaitGroup
 	all := c.stopLaunching()

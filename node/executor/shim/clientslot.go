@@ -15,14 +15,14 @@ import (
 	"mlfnode/node/executor"
 )
 
-// clientSlot is the agent's side of a slot. When its shim dies, the next run has another one.
+// clientSlot is the agent's side of a slot. When its shim dies, the next run uses another shim.
 type clientSlot struct {
 	client *Client
 
 	mu          sync.Mutex // held during Run and Close
 	closed      bool
-	conn        *slotConn // nil when there is none to use
-	uncollected *slotConn // a connection that ended before its last run, which is to be collected
+	conn        *slotConn // nil while there is no usable connection
+	uncollected *slotConn // a connection that ended before its last run, which must be collected
 	buf         []byte
 }
 
@@ -33,8 +33,8 @@ type slotConn struct {
 	in      *bufio.Reader
 	slot    uint64
 	runs    uint64        // begun
-	gone    chan *message // buffered; what the shim says when the connection has ended
-	leaving chan struct{} // closed when the run under way is left to the next agent
+	gone    chan *message // buffered; what the shim sends when the connection has ended
+	leaving chan struct{} // closed when the current run is left to the next agent
 }
 
 var _ executor.Slot = (*clientSlot)(nil)
@@ -50,7 +50,7 @@ func (c *Client) Slot() (executor.Slot, error) {
 
 // connect opens the slot's connection.
 func (s *clientSlot) connect() error {
-	l, err := s.client.ensureShim(context.Background()) // bounded by launchTime
+	l, err := s.client.ensureShim(context.Background()) // limited by launchTimeout
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (s *clientSlot) connect() error {
 	return nil
 }
 
-// register gives the slot a number. It reports false when the link has ended.
+// register gives the slot a number. It reports false if the control connection has ended.
 func (l *controlConn) register(s *slotConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -84,7 +84,8 @@ func (l *controlConn) register(s *slotConn) bool {
 	return true
 }
 
-// openTime bounds the wait for a shim's answer to a new slot: one that is short of open files can't even hear of it.
+// openTimeout limits the wait for a shim's answer to a new slot: a shim that has too many open
+// files can't even receive the request.
 const openTimeout = 15 * time.Second
 
 func (c *slotConn) open(limit time.Duration) error {
@@ -116,7 +117,7 @@ func (c *slotConn) close() {
 	delete(c.control.slots, c.slot)
 }
 
-// Run has the shim run an attempt.
+// Run makes the shim run an attempt.
 func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +156,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	switch {
 	case errors.Is(err, errTooLong):
 		return refused(grid.ClassStart, err.Error(), began)
-	case err != nil && !hungUp(err): // the shim lives, and has no order that is whole
+	case err != nil && !hungUp(err): // the shim is alive, but has not received the whole request
 		s.drop()
 		return refused(grid.ClassNode, "its shim could not be told to run it: "+err.Error(), began)
 	}
@@ -183,8 +184,9 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	return s.lost(ctx, a, l.control, began)
 }
 
-// awaitGone waits for the outcome of a run whose connection has ended. A shim that lives lets the run go on and tells its end over the
-// control connection. It is not known when the run is left or the shim is no longer ours.
+// awaitGone waits for the outcome of a run whose connection has ended. A live shim lets the run go
+// on and sends its outcome over the control connection. The outcome stays unknown if the run is
+// left or the shim is no longer ours.
 func (c *slotConn) awaitGone(id uint64, began time.Time) (o executor.Outcome, known bool) {
 	c.conn.Close() // so that the shim gives it up, too
 	var m *message
@@ -193,7 +195,7 @@ func (c *slotConn) awaitGone(id uint64, began time.Time) (o executor.Outcome, kn
 	case <-c.leaving:
 		return o, false
 	case <-c.control.ended:
-		select { // it may have been the last thing that was said
+		select { // it may have been the last message
 		case m = <-c.gone:
 		default:
 			return o, false
@@ -205,7 +207,8 @@ func (c *slotConn) awaitGone(id uint64, began time.Time) (o executor.Outcome, kn
 	return *m.Outcome, true
 }
 
-// collect has the shim forget a run that lost its connection. The agent has noted its outcome by now.
+// collect makes the shim forget a run that lost its connection. The agent has recorded its outcome
+// by now.
 func (s *clientSlot) collect() {
 	if l := s.uncollected; l != nil {
 		s.uncollected = nil
@@ -213,7 +216,8 @@ func (s *clientSlot) collect() {
 	}
 }
 
-// lost is the outcome of a run whose shim is no longer ours. One in a container goes on under the next shim.
+// lost is the outcome of a run whose shim is no longer ours. A run in a container goes on under the
+// next shim.
 func (s *clientSlot) lost(ctx context.Context, a *executor.Attempt, l *controlConn, began time.Time) executor.Outcome {
 	if a.Container != nil && a.Name != "" && l.died() {
 		return s.client.rejoin(ctx, a.Name, a.Kill)
@@ -250,12 +254,13 @@ func (s *clientSlot) sendRun(id uint64, a *executor.Attempt) (err error) {
 	return err
 }
 
-// hungUp reports whether an error of sending says that the other end is gone, or this one was closed for that.
+// hungUp reports whether an error of sending means that the other end is gone, or that this end was
+// closed for that reason.
 func hungUp(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
 }
 
-// attach adds a file to those that go with the frame and gives its number.
+// attach adds a file to those that are sent with the frame and returns its number.
 func attach(fds []int, f *os.File) (int, []int) {
 	if f == nil {
 		return 0, fds
@@ -281,7 +286,7 @@ func (c *slotConn) await(id uint64, a *executor.Attempt) (executor.Outcome, erro
 	}
 }
 
-// drop gives up the connection, without which the slot's last run is not collected.
+// drop gives up the connection, without collecting the slot's last run.
 func (s *clientSlot) drop() {
 	if s.conn != nil {
 		s.conn.close()
@@ -289,7 +294,7 @@ func (s *clientSlot) drop() {
 	}
 }
 
-// Close frees the slot in the shim.
+// Close releases the slot in the shim.
 func (s *clientSlot) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -306,15 +311,12 @@ func (s *clientSlot) Close() error {
 	return nil
 }
 
-// refused is the outcome of an attempt that no shim has taken.
+// refused is the outcome of an attempt that no shim has accepted.
 func refused(class grid.Class, reason string, began time.Time) executor.Outcome {
-	return executor.Outcome{Class: class, ExitCode: notRunnable, Reason: reason, Start: began, End: time.Now()}
+	return executor.Outcome{Class: class, ExitCode: executor.ExitNotRunnable, Reason: reason, Start: began, End: time.Now()}
 }
 
-// notRunnable is what shells give for a program that can't be started.
-const notRunnable = 126
-
-// lostOutcome is that of a run whose end nobody saw.
+// lostOutcome is the outcome of a run whose end was not observed.
 func lostOutcome(class grid.Class, reason string, began time.Time) executor.Outcome {
 	end := time.Now()
 	wall := max(end.Sub(began).Microseconds(), 1)

@@ -11,8 +11,9 @@ import (
 	"mlfnode/node/executor/docker"
 )
 
-// adoptContainers takes over the containers of shims that died. They are runs like those that this shim has begun itself, and the
-// agent is told of them when it introduces itself. It asks no engine before there is one to take over.
+// adoptContainers takes over the containers of shims that died. They become runs like those that
+// this shim has begun itself, and the agent is told of them when it introduces itself. It asks no
+// engine unless there is a container to take over.
 func (srv *server) adoptContainers(x *docker.Executor) error {
 	left, err := x.Left()
 	if err != nil {
@@ -20,7 +21,7 @@ func (srv *server) adoptContainers(x *docker.Executor) error {
 	}
 	for i, l := range left {
 		ctx, stop := context.WithCancelCause(context.Background()) // ends with the run, by stop
-		// No slot has the number 0, so these runs have none of a slot's.
+		// No slot has number 0, so these ids are none of a slot's.
 		r := &run{id: runID(0, uint64(i+1)), name: l.Name, record: l.Record, stop: stop, kill: make(chan struct{}), pid: l.PID, container: true}
 		srv.mu.Lock()
 		srv.runs[r.id] = r
@@ -38,7 +39,8 @@ func (srv *server) adoptContainers(x *docker.Executor) error {
 	return nil
 }
 
-// adoptContainers starts a shim where dead ones have left containers, which only another shim can take over.
+// adoptContainers starts a shim if dead shims have left containers, which only another shim can
+// take over.
 func (c *Client) adoptContainers(ctx context.Context) error {
 	if c.o.Containers == nil {
 		return nil
@@ -67,13 +69,14 @@ func (c *Client) holdOutput(name string) (release func()) {
 	return c.o.Containers.HoldOutput(name)
 }
 
-// rejoinPause is the wait before another try to start the shim that takes a container over.
+// rejoinPause is the pause before another attempt to start the shim that takes a container over.
 const rejoinPause = time.Second
 
-// rejoin waits for a run in a container whose shim died: the next shim has taken it over. The container goes on while none can be
-// started, and this agent's end leaves it to the next one.
+// rejoin waits for a run in a container whose shim died and which the next shim takes over. The
+// container goes on while no shim can be started, and the end of this agent leaves it to the next
+// agent.
 func (c *Client) rejoin(ctx context.Context, name string, kill <-chan struct{}) executor.Outcome {
-	l, err := c.ensureShim(context.Background()) // bounded by launchTime
+	l, err := c.ensureShim(context.Background()) // limited by launchTimeout
 	for err != nil {
 		c.log.Warn("no shim takes over a container", "run", name, "err", err)
 		pause := time.NewTimer(rejoinPause)

@@ -159,5 +159,5 @@ func TestOldShimsGetNoContainers(t *testing.T) {
 	defer s.Close()
 	a := script(t, t.TempDir(), "a", "echo ran")
 	a.Container = &executor.Container{Image: "x"}
-	expect(t, s.Run(t.Context(), a), grid.ClassNode, notRunnable, "older version")
+	expect(t, s.Run(t.Context(), a), grid.ClassNode, executor.ExitNotRunnable, "older version")
 }

@@ -21,23 +21,24 @@ import (
 type controlConn struct {
 	dir     shimDir
 	token   string
-	process processRecord // which process the shim is
+	process processRecord // the process of the shim
 	info    shimInfo
 	log     *slog.Logger
 	conn    *net.UnixConn
 
 	ended chan struct{} // closed when the connection has ended
-	// cleared is closed when after that nothing of the shim is left, or when it is another agent's affair.
+	// cleared is closed when the connection has ended and nothing of the shim is left, or another
+	// agent is in charge of it.
 	cleared chan struct{}
 
 	mu         sync.Mutex
 	buf        []byte
 	slots      map[uint64]*slotConn
 	lastSlot   uint64                 // number of the newest slot
-	adopted    map[uint64]*adoptedRun // of an earlier agent, by run
-	lossReason string                 // what became of runs when the connection ended
-	leaving    bool                   // the connection is ours to end
-	quitting   bool                   // the shim's end is our wish
+	adopted    map[uint64]*adoptedRun // runs of an earlier agent, by id
+	lossReason string                 // why runs are lost when the connection ends
+	leaving    bool                   // this agent ends the connection
+	quitting   bool                   // the shim was asked to end
 }
 
 // Why a run was lost.
@@ -46,10 +47,11 @@ const (
 	shimTaken = "another node agent took its shim over"
 )
 
-// errRefuses is a shim's answer that is final.
+// errRefuses means that a shim has refused for good.
 var errRefuses = errors.New("it refuses")
 
-// connect introduces this agent to a shim, its own or that of an earlier agent, and waits for its answer until ctx ends.
+// connect introduces this agent to a shim, its own or that of an earlier agent, and waits for the
+// answer until ctx ends.
 func (client *Client) connect(ctx context.Context, p shimDir, own bool) (*controlConn, error) {
 	token, log := client.o.Token, client.log
 	conn, err := p.dial()
@@ -79,7 +81,7 @@ func (client *Client) connect(ctx context.Context, p shimDir, own bool) (*contro
 	return l, nil
 }
 
-// handshake says hello and waits for the answer.
+// handshake sends the hello and waits for the answer.
 func (l *controlConn) handshake(ctx context.Context, r *bufio.Reader, own bool) error {
 	if !private.IsOwn(l.conn) {
 		return fmt.Errorf("%w: the socket belongs to another user", errRefuses)
@@ -118,7 +120,8 @@ func (l *controlConn) send(m *message) error {
 	return err
 }
 
-// readLoop hears what the shim says until the connection ends; then it sees to what is left.
+// readLoop reads what the shim sends until the connection ends. Then it removes what is left of the
+// shim.
 func (l *controlConn) readLoop(r *bufio.Reader) {
 	for {
 		m, err := readFrame(r)
@@ -143,7 +146,7 @@ func (l *controlConn) readLoop(r *bufio.Reader) {
 		l.log.Warn("the shim died; what it ran is lost")
 	}
 	if !leaving {
-		// Without a deadline: nothing of the shim may run on when its runs are called lost.
+		// Without a deadline: nothing of the shim may run on once its runs count as lost.
 		if err := removeDead(context.Background(), l.dir, l.process, l.token, l.log); err != nil {
 			l.log.Warn("not everything of a dead shim could be removed", "err", err)
 		}
@@ -151,19 +154,19 @@ func (l *controlConn) readLoop(r *bufio.Reader) {
 	close(l.cleared)
 }
 
-// slotGone passes on what the shim says of a slot whose connection has ended.
+// slotGone passes on what the shim says about a slot whose connection has ended.
 func (l *controlConn) slotGone(m *message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := l.slots[m.Slot]; s != nil {
 		select {
 		case s.gone <- m:
-		default: // it is said once
+		default: // it is sent once
 		}
 	}
 }
 
-// closeAll ends all connections to the shim and reports whether that was our own wish.
+// closeAll closes all connections to the shim and reports whether this agent meant to leave it.
 func (l *controlConn) closeAll() (leaving bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,7 +178,7 @@ func (l *controlConn) closeAll() (leaving bool) {
 	return l.leaving
 }
 
-// endedByItself reports whether the shim was asked to end or had nothing more to do: then it ended by itself.
+// endedByItself reports whether the shim was asked to end or had nothing more to do.
 func (l *controlConn) endedByItself() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -199,7 +202,8 @@ func (l *controlConn) isDead() bool {
 	}
 }
 
-// lost is the outcome of a run whose shim is no longer ours. It waits until nothing of it runs here.
+// lost is the outcome of a run whose shim is no longer ours. It waits until nothing of the run is
+// left here.
 func (l *controlConn) lost(began time.Time) executor.Outcome {
 	<-l.cleared
 	l.mu.Lock()
@@ -211,7 +215,7 @@ func (l *controlConn) lost(began time.Time) executor.Outcome {
 	return lostOutcome(class, l.lossReason, began)
 }
 
-// died reports, once nothing of the shim is left, whether it died while it was ours.
+// died reports whether the shim died while it was ours. It waits until nothing of the shim is left.
 func (l *controlConn) died() bool {
 	<-l.cleared
 	l.mu.Lock()
@@ -228,10 +232,11 @@ func (l *controlConn) leave() {
 	<-l.cleared
 }
 
-// quitTime bounds how long a shim may take to stop what it runs beyond the longest grace, which is each attempt's own.
+// quitTimeout is how long a shim may take to stop what it runs beyond the longest grace, which
+// depends on the attempts.
 const quitTimeout = time.Minute
 
-// quit has the shim stop everything and waits for its end.
+// quit makes the shim stop everything and waits for its end.
 func (l *controlConn) quit() error {
 	l.mu.Lock()
 	l.quitting = true
@@ -258,7 +263,7 @@ func (l *controlConn) runByID(id uint64) *adoptedRun {
 	return l.adopted[id]
 }
 
-// runByName finds a run of an earlier shim or agent.
+// runByName finds a run that an earlier shim or agent has begun.
 func (l *controlConn) runByName(name string) *adoptedRun {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -272,11 +277,13 @@ func (l *controlConn) runByName(name string) *adoptedRun {
 
 const (
 	endPoll = 5 * time.Millisecond
-	// endTime is how long a shim whose socket is closed may take to stop what it runs and end by itself.
+	// endTimeout is how long a shim whose socket is closed may take to stop what it runs and end by
+	// itself.
 	endTimeout = 30 * time.Second
 )
 
-// removeDead sees a shim that does not answer any more out of the world, with what it ran.
+// removeDead waits for the end of a shim that no longer answers, kills it if necessary, and removes
+// it with everything that it ran.
 func removeDead(ctx context.Context, p shimDir, self processRecord, token string, log *slog.Logger) error {
 	limit := time.Now().Add(endTimeout)
 	tick := time.NewTicker(endPoll)

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// countdown calls a func after a time in which this process got to run. A timer alone would be over at once when the process was
-// stopped or swapped out for long, before it has looked at who called meanwhile. The zero value with its func is at rest.
+// countdown calls a func after this process has been running for some time. A plain timer would
+// expire at once after the process was stopped or swapped out for long, before it has looked for
+// agents that connected meanwhile. The zero value with its func is stopped.
 type countdown struct {
 	over func()
 
@@ -15,10 +16,10 @@ type countdown struct {
 	left  int // steps
 	begun time.Time
 	timer *time.Timer
-	life  int // counts Reset and Stop, so that a step that was on its way does not count
+	life  int // counts Reset and Stop, so that an outdated step does not count
 }
 
-// countSteps is into how many steps a countdown cuts its time.
+// countSteps is the number of steps of a countdown.
 const countSteps = 20
 
 // Reset restarts the countdown.
@@ -30,7 +31,7 @@ func (c *countdown) Reset(d time.Duration) {
 	c.nextLocked()
 }
 
-// Stop ends the countdown. What is over stays over.
+// Stop stops the countdown, unless it has already expired.
 func (c *countdown) Stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -50,7 +51,8 @@ func (c *countdown) nextLocked() {
 	c.timer = time.AfterFunc(c.step, func() { c.tick(life) })
 }
 
-// tick ends a step. One that took much longer than it should does not count: this process did not run.
+// tick ends a step. A step that took much longer than it should does not count, because this
+// process was not running.
 func (c *countdown) tick(life int) {
 	c.mu.Lock()
 	if life != c.life {

@@ -22,10 +22,10 @@ import (
 
 // shimDir is the folder of one shim:
 //
-//	settings.json   what the agent wants of it, written before it starts
-//	process.json    which process it is, written by the shim
+//	settings.json   what the agent tells it, written before it starts
+//	process.json    the identity of its process, written by the shim
 //	socket          0600
-//	log             what it has to say
+//	log             its log
 //	strays.json     processes that hide, without cgroups
 //
 // The shim removes the folder at its end. An agent removes that of a shim that died.
@@ -55,26 +55,27 @@ func shimDirsIn(dir string) ([]shimDir, error) {
 	return all, nil
 }
 
-// token is that of the shim's executor.
+// token returns the token of the shim's executor.
 func (d shimDir) token(token string) string { return token + "-" + strconv.Itoa(d.id) }
 
-// settings is what an agent wants of its shim.
+// settings is what an agent tells its shim.
 type settings struct {
 	V            int           `json:"v"`
 	Token        string        `json:"token"` // of the state folder
 	AgentTimeout time.Duration `json:"patience"`
 	Cgroups      string        `json:"cgroups,omitempty"`
 
-	Containers *docker.Options `json:"containers,omitempty"` // nil: it runs none
+	Containers *docker.Options `json:"containers,omitempty"` // nil if it runs none
 }
 
-// processRecord says which process a shim is, so that it can't be taken for a later one with its number.
+// processRecord identifies the process of a shim, so that a later process with the same id can't be
+// mistaken for it.
 type processRecord struct {
 	V       int    `json:"v"`
 	PID     int    `json:"pid"`
 	Start   uint64 `json:"start"` // clock ticks since the start of the machine
 	Boot    string `json:"boot"`
-	Cgroups string `json:"cgroups"` // where its programs' cgroups are
+	Cgroups string `json:"cgroups"` // what process.OwnCgroups returned there
 }
 
 func (d shimDir) save(name string, v any) error {
@@ -110,8 +111,8 @@ const (
 
 func (d shimDir) strays() string { return filepath.Join(d.path, straysFile) }
 
-// Reap kills every process that an agent with this token and its shims in the folders have left behind, all of which must be
-// dead, see process.Reap.
+// Reap kills every process that an agent with this token and its shims in the folders have left
+// behind. All of them must be dead. See process.Reap.
 func Reap(ctx context.Context, folders []string, token string, log *slog.Logger) error {
 	var left []process.DeadAgent
 	for _, dir := range folders {
@@ -131,20 +132,21 @@ func Reap(ctx context.Context, folders []string, token string, log *slog.Logger)
 	return nil
 }
 
-// alive reports whether it is this very process that runs under its number.
+// alive reports whether this very process is running.
 func (p processRecord) alive() bool { return p.processID().Alive() }
 
-// kill ends the process, and no other that has got its number meanwhile.
+// kill kills the process, and never another one that has its id by now.
 func (p processRecord) kill() { _ = p.processID().Signal(unix.SIGKILL) } // it may be gone
 
 func (p processRecord) processID() processid.ID {
 	return processid.ID{PID: p.PID, Start: p.Start, Boot: p.Boot}
 }
 
-// socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for the final zero.
+// socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for
+// the final zero.
 const socketLimit = 107
 
-// withSocket calls fn with a path of the shim's socket that is short enough for a socket address.
+// withSocket calls fn with a path of the shim's socket that fits into a socket address.
 func (d shimDir) withSocket(fn func(*net.UnixAddr) error) error {
 	path := filepath.Join(d.path, socketFile)
 	if len(path) > socketLimit {
@@ -158,7 +160,7 @@ func (d shimDir) withSocket(fn func(*net.UnixAddr) error) error {
 	return fn(&net.UnixAddr{Name: path, Net: "unix"})
 }
 
-// listen opens the shim's socket for this user only.
+// listen opens the shim's socket, for this user only.
 func (d shimDir) listen() (l *net.UnixListener, err error) {
 	old := unix.Umask(0o177)
 	defer unix.Umask(old)
@@ -169,7 +171,7 @@ func (d shimDir) listen() (l *net.UnixListener, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on the shim's socket: %w", err)
 	}
-	l.SetUnlinkOnClose(false) // the path may be one through /proc; the folder goes whole
+	l.SetUnlinkOnClose(false) // the path may be one through /proc; the folder is removed as a whole
 	return l, nil
 }
 

@@ -67,7 +67,7 @@ func TestOrderThatCannotBeSent(t *testing.T) {
 	closed.Close()
 	a.Stdout = closed
 	done := background(s, t.Context(), a)
-	expect(t, receive(t, "the outcome", done), grid.ClassNode, notRunnable, "its shim could not be told to run it")
+	expect(t, receive(t, "the outcome", done), grid.ClassNode, executor.ExitNotRunnable, "its shim could not be told to run it")
 	if got := s.Run(t.Context(), script(t, dir, "b", "exit 4")); got.ExitCode != 4 {
 		t.Errorf("run after it: got %+v, want exit code 4", got)
 	}
@@ -145,7 +145,7 @@ func TestLostConnectionOfASlot(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := background(s, t.Context(), script(t, dir, "garbage", "exit 3"))
-		expect(t, receive(t, "the outcome", done), grid.ClassNode, notRunnable, "its shim could not read what it was told to run")
+		expect(t, receive(t, "the outcome", done), grid.ClassNode, executor.ExitNotRunnable, "its shim could not read what it was told to run")
 		goesOn(t, s)
 	})
 }

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// launchTime bounds the start of a shim, launchLook is how often it is looked for meanwhile.
+	// launchTimeout limits the start of a shim, launchPoll is the time between attempts to connect
+	// to it.
 	launchTimeout = 20 * time.Second
 	launchPoll    = 2 * time.Millisecond
 )
@@ -34,8 +35,8 @@ func (c *Client) launch(ctx context.Context) (*controlConn, error) {
 	return l, nil
 }
 
-// createDir makes the folder of the next shim. Numbers are not used twice: an old shim that is late to end must not take
-// a new one's folder for its own.
+// createDir creates the folder of the next shim. Numbers are not reused: an old shim that is late
+// to end must not mistake a new shim's folder for its own.
 func (c *Client) createDir() (shimDir, error) {
 	all, err := shimDirsIn(c.o.Dir)
 	if err != nil {
@@ -43,7 +44,7 @@ func (c *Client) createDir() (shimDir, error) {
 	}
 	file := filepath.Join(c.o.Dir, "last")
 	text, _ := os.ReadFile(file)
-	last, _ := strconv.Atoi(strings.TrimSpace(string(text))) // without the file it is 0
+	last, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 without the file
 	if n := len(all); n > 0 {
 		last = max(last, all[n-1].id)
 	}
@@ -73,13 +74,13 @@ func (c *Client) launchIn(ctx context.Context, p shimDir) (*controlConn, error) 
 	argv = append(append(argv, c.o.program()), p.arguments(c.o.Dir)...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, c.o.Env
-	cmd.Dir = "/" // it keeps no folder from being unmounted
+	cmd.Dir = "/" // so that no folder is kept from being unmounted
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	exited := make(chan struct{})
-	go func() { // ends with the shim, which may be after this Client: somebody must await it
+	go func() { // ends with the shim, possibly after this Client: the shim must be reaped
 		defer close(exited)
 		_ = cmd.Wait()
 	}()
@@ -113,7 +114,8 @@ func (c *Client) await(ctx context.Context, p shimDir, exited <-chan struct{}) (
 	}
 }
 
-// lastWords says why a shim ended at once: the error that it has logged, else all of its last lines.
+// lastWords says why a shim ended at once: the error that it has logged, or the last lines of its
+// log.
 func (c *Client) lastWords(p shimDir) string {
 	b, _ := os.ReadFile(filepath.Join(p.path, logFile))
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
@@ -132,5 +134,5 @@ func (c *Client) lastWords(p shimDir) string {
 	return "it ended at once: " + words
 }
 
-// lastLines is how much of a shim's log is shown when it names no error.
+// lastLines is how many lines of a shim's log are shown if it contains no error.
 const lastLines = 3

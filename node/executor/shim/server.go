@@ -21,7 +21,7 @@ import (
 type server struct {
 	settings settings
 	exec     executor.Executor
-	info     shimInfo // what exec says of itself; Runs is not used
+	info     shimInfo // describes exec; Runs is not used
 	log      *slog.Logger
 	listener *net.UnixListener
 	done     chan struct{}  // closed when the shim is to end
@@ -29,7 +29,7 @@ type server struct {
 	working  sync.WaitGroup // slots
 
 	mu          sync.Mutex
-	endReason   error      // why it ends; nil while it goes on
+	endReason   error      // why it ends; nil before
 	agent       *agentConn // the agent; nil while there is none
 	owner       *agentConn // the agent that started the shim, which alone begins runs
 	slots       map[uint64]*serverSlot
@@ -46,7 +46,7 @@ func newServer(set settings, exec executor.Executor, trees shimInfo, log *slog.L
 	return k
 }
 
-// run serves until the end, and returns when nothing is left.
+// run serves until the shim is to end, and returns when nothing is left.
 func (srv *server) run() {
 	var accepting sync.WaitGroup
 	accepting.Go(srv.accept)
@@ -56,7 +56,7 @@ func (srv *server) run() {
 	srv.working.Wait()
 	srv.mu.Lock()
 	if srv.agent != nil {
-		srv.agent.conn.Close() // only now: the ends of its runs have been told
+		srv.agent.conn.Close() // only now: the outcomes of its runs have been sent
 	}
 	srv.mu.Unlock()
 	srv.serving.Wait()
@@ -69,7 +69,7 @@ func (srv *server) accept() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // no more open files: what runs must go on
+		if err != nil { // too many open files: what runs must go on
 			srv.log.Warn("connection not accepted", "err", err)
 			select {
 			case <-time.After(acceptRetry):
@@ -82,14 +82,15 @@ func (srv *server) accept() {
 }
 
 const (
-	// greetTime bounds the first message of a connection, sendTime each one to an agent.
+	// helloTimeout limits the wait for the first message of a connection, sendTimeout the sending
+	// of a message to an agent.
 	helloTimeout = 5 * time.Second
 	sendTimeout  = 5 * time.Second
-	// acceptPause is the wait after a connection could not be accepted.
+	// acceptRetry is the pause after a connection could not be accepted.
 	acceptRetry = 100 * time.Millisecond
 )
 
-// handleConn finds out who calls, as the nth.
+// handleConn reads the first message of the nth connection and serves it accordingly.
 func (srv *server) handleConn(c *net.UnixConn, n int) {
 	defer c.Close()
 	if !private.IsOwn(c) {
@@ -98,7 +99,7 @@ func (srv *server) handleConn(c *net.UnixConn, n int) {
 	}
 	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
 	said := make(chan struct{})
-	srv.serving.Go(func() { // the end of the shim does not wait for those who say nothing
+	srv.serving.Go(func() { // the end of the shim does not wait for silent connections
 		select {
 		case <-srv.done:
 			_ = c.SetReadDeadline(time.Now())
@@ -120,7 +121,7 @@ func (srv *server) handleConn(c *net.UnixConn, n int) {
 	}
 }
 
-// stop has the shim stop everything and end. The first reason counts.
+// stop makes the shim stop everything and end. Only the first reason counts.
 func (srv *server) stop(why error) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -141,7 +142,7 @@ func (srv *server) stopLocked(why error) {
 	}
 }
 
-// orphanTimeout ends the shim when no agent has come in time.
+// orphanTimeout ends the shim if no agent has come in time.
 func (srv *server) orphanTimeout() {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -150,19 +151,19 @@ func (srv *server) orphanTimeout() {
 	}
 }
 
-// stopIfDoneLocked ends the shim of an earlier agent once nothing is left to keep.
+// stopIfDoneLocked ends the shim of an earlier agent once no run is left.
 func (srv *server) stopIfDoneLocked() {
 	if srv.owner != nil && srv.agent != srv.owner && len(srv.runs) == 0 {
 		srv.stopLocked(errDone)
 	}
 }
 
-// orphanReason is the reason of what was stopped because no agent came.
+// orphanReason is the reason of runs that were stopped because no agent came.
 func (srv *server) orphanReason() string {
 	return fmt.Sprintf("its node agent ended, and no other took it over within %s", srv.settings.AgentTimeout)
 }
 
-// run is an attempt that an agent has asked for and whose outcome is not known to be safe.
+// run is an attempt that an agent has requested and whose outcome is not yet known to be safe.
 type run struct {
 	id           uint64
 	name, record string
@@ -173,13 +174,13 @@ type run struct {
 	pid          int
 	container    bool              // it is in a container
 	outcome      *executor.Outcome // once it has ended
-	discarded    bool              // nobody wants to know its outcome
+	discarded    bool              // nobody needs its outcome
 }
 
 // outlivesAgent reports whether the run may outlive its agent.
 func (r *run) outlivesAgent() bool { return r.name != "" && !r.discarded }
 
-// info tells an agent of the run.
+// info describes the run to an agent.
 func (r *run) info() runInfo {
 	h := runInfo{ID: r.id, Name: r.name, PID: r.pid, Outcome: r.outcome, Container: r.container}
 	if r.outcome == nil && r.pid != 0 {
@@ -189,7 +190,7 @@ func (r *run) info() runInfo {
 	return h
 }
 
-// beginRun takes a run on. What it is stopped by may have come before it.
+// beginRun registers a run. A message that stops it may have arrived before.
 func (srv *server) beginRun(s *serverSlot, m *message) (*run, context.Context) {
 	ctx, stop := context.WithCancelCause(context.Background()) // ends with the run, by stop
 	r := &run{
@@ -210,7 +211,8 @@ func (srv *server) beginRun(s *serverSlot, m *message) (*run, context.Context) {
 	return r, ctx
 }
 
-// stopLocked does what a stop message says. One for a run that is being stopped can only end its grace.
+// stopLocked executes a stop message. A run that is already being stopped can only have its grace
+// ended.
 func (r *run) stopLocked(m *message) {
 	if m.Kill && !r.killClosed {
 		r.killClosed = true
@@ -219,7 +221,7 @@ func (r *run) stopLocked(m *message) {
 	r.stop(m.err())
 }
 
-// endRun notes how a run has ended and tells whoever is there.
+// endRun records how a run has ended and tells the agent, if there is one.
 func (srv *server) endRun(s *serverSlot, r *run, o executor.Outcome) {
 	srv.mu.Lock()
 	if errors.Is(srv.endReason, errOrphaned) && o.Class == grid.ClassLost {
@@ -240,13 +242,14 @@ func (srv *server) endRun(s *serverSlot, r *run, o executor.Outcome) {
 	switch {
 	case to == nil:
 	case to == r.agent:
-		_ = s.conn.send(answer) // an agent that is gone misses it; then it is recorded, see detach
+		_ = s.conn.send(answer) // lost if the agent is gone; then detachAgent records it
 	default:
 		to.send(answer)
 	}
 }
 
-// recordOutcome writes an outcome down for an agent that may come after the shim's own end.
+// recordOutcome writes an outcome to the run's record, for an agent that may come after the shim's
+// own end.
 func (srv *server) recordOutcome(r *run) {
 	if r.record == "" {
 		return
@@ -256,7 +259,8 @@ func (srv *server) recordOutcome(r *run) {
 	}
 }
 
-// collectRun forgets a run whose outcome is safe. One that still runs is forgotten at its end.
+// collectRun forgets a run whose outcome is safe. A run that is still going on is forgotten at its
+// end.
 func (srv *server) collectRun(id uint64) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()

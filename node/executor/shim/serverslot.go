@@ -9,19 +9,20 @@ import (
 	"mlfnode/node/executor"
 )
 
-// serverSlot is a slot of the executor with the connection over which the agent uses it.
+// serverSlot is a slot of the executor and the connection over which the agent uses it.
 type serverSlot struct {
 	number uint64
 	agent  *agentConn
 	conn   *blockingConn
 	exec   executor.Slot
 
-	lastRun   uint64   // the run that began last; guarded by the server
-	earlyStop *message // a stop for a run that has not come yet; guarded by the server
-	closed    bool     // the agent has said bye
+	lastRun   uint64   // the run that began last; guarded by server.mu
+	earlyStop *message // a stop for a run that has not arrived yet; guarded by server.mu
+	closed    bool     // the agent has closed it
 }
 
-// openSlot serves a slot on the goroutine of its connection, until it is closed or the agent is gone.
+// openSlot serves a slot on the goroutine of its connection, until the slot is closed or the agent
+// is gone.
 func (srv *server) openSlot(c *net.UnixConn, m *message) {
 	l, err := newBlockingConn(c)
 	if err != nil {
@@ -46,7 +47,7 @@ func (srv *server) openSlot(c *net.UnixConn, m *message) {
 	}
 }
 
-// register takes a slot on. Only the agent that started the shim may have slots.
+// register registers a slot. Only the agent that started the shim may have slots.
 func (srv *server) register(s *serverSlot) bool {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -59,8 +60,8 @@ func (srv *server) register(s *serverSlot) bool {
 	return true
 }
 
-// unregister forgets a slot. An agent that is there and has not said bye learns over its control connection how the slot's last run
-// ended.
+// unregister removes a slot. A connected agent that has not closed the slot is told over its
+// control connection how the slot's last run ended.
 func (srv *server) unregister(s *serverSlot) {
 	defer srv.working.Done()
 	m := &message{Kind: kindGone, Slot: s.number}
@@ -76,8 +77,8 @@ func (srv *server) unregister(s *serverSlot) {
 	}
 }
 
-// serveSlot runs one attempt after the other. A run is collected by the next one: the agent asks for it when it has noted the
-// outcome of the last.
+// serveSlot runs one attempt after another. The next run collects the previous one: the agent only
+// requests it after it has recorded the previous outcome.
 func (srv *server) serveSlot(s *serverSlot) {
 	for {
 		m, body, files, err := s.conn.receive()
@@ -122,7 +123,7 @@ func (srv *server) performRun(s *serverSlot, m *message, body []byte, files []*o
 			}
 		},
 	}
-	if max(o.Stdout, o.Stderr) > len(files) { // the kernel had no number for them
+	if max(o.Stdout, o.Stderr) > len(files) { // the process had no descriptors left for them
 		srv.endRun(s, r, refused(grid.ClassNode, "its output files could not be passed to the shim, which has too many open files; raise the limit (ulimit -n)", time.Now()))
 		return
 	}

@@ -1,21 +1,24 @@
-// Package shim lets attempts outlive the node agent. A shim is a small process of its own: it runs attempts with
-// process.Executor on behalf of the agent, and goes on when the agent is replaced, crashes or is killed. The next agent
-// takes over what the shim still runs, with the true outcome of each.
+// Package shim lets attempts outlive the node agent. A shim is a small process of its own: it runs
+// attempts with process.Executor on behalf of the agent, and goes on when the agent is replaced,
+// crashes or is killed. The next agent takes over what the shim still runs, and gets the true
+// outcome of each run.
 //
-// The agent holds a Client, which is an executor.Executor. It starts a shim for what it runs itself; shims of earlier
-// agents are taken over by Open, begin nothing new and end with their last run. Programs write into pipes of the shim, which
-// carries what they print into the files that the agent has opened: nothing of it passes through the agent. Each slot has a
-// connection and a thread of its own, so a run costs one round trip.
+// The agent holds a Client, which is an executor.Executor. The client starts a shim for what the
+// agent runs itself. Open takes over the shims of earlier agents, which begin nothing new and end
+// with their last run. Programs write into pipes of the shim, which copies their output into the
+// files that the agent has opened: none of it passes through the agent. Each slot has a connection
+// and a thread of its own, so a run costs one round trip.
 //
-//	         ┌───────── shim 7 ─────────┐
+//	         ┌────────── shim 7 ──────────┐
 //	agent ──►│ slot ──fork──► program ──► │──► files stdout, stderr
 //	         └────────────────────────────┘
-//	agent gone:    runs go on; what ends is noted in its Attempt.Record
-//	agent back:    the new agent is told of all runs, and of their ends
-//	nobody comes:  after Options.Patience everything is killed and the shim ends
-//	shim gone:   the kernel kills the programs, the agent the rest
+//	agent gone:    runs go on; outcomes are written to their Attempt.Record
+//	agent back:    the new agent gets a list of all runs, and their outcomes
+//	nobody comes:  after Options.AgentTimeout everything is killed and the shim ends
+//	shim gone:     the kernel kills the programs, the agent everything else
 //
-// No message tells a shim anything that the user of its agent may not do anyway; its socket is for that user alone.
+// No message makes a shim do anything that the agent's user may not do anyway. The socket is for
+// that user alone.
 package shim
 
 import (
@@ -40,20 +43,22 @@ import (
 // Command is the name of the hidden command that makes this program a shim.
 const Command = "shim"
 
-// FormerCommand is the name that Command had in versions that called shims keepers. An agent of such a version starts shims by it,
-// even once the program's file is that of a later version, and those that it has started run on under it.
+// FormerCommand is the name of Command in earlier versions, which called shims keepers. An agent of
+// such a version starts shims by this name, even after the program's file was replaced by a later
+// version, and the shims that it has started keep the name.
 const FormerCommand = "keeper"
 
-// DefaultPatience is how long a shim waits for an agent: longer than a restart by systemd takes, and shorter than anybody
-// wants programs to run that nobody looks after.
+// DefaultAgentTimeout is how long a shim waits for an agent: longer than a restart by systemd
+// takes, and shorter than anyone wants programs to run unattended.
 const DefaultAgentTimeout = 10 * time.Second
 
-// The shim holds little, so its memory is mostly what the garbage collector lets it be.
+// collectAt is the shim's GC percentage. A shim holds little, so its memory is mostly what the
+// garbage collector allows.
 const collectAt = 50
 
-// Main is the shim's whole life, from the arguments after Command to the exit status. Signals brings SIGINT, SIGHUP and
-// SIGTERM, of which only the last ends it, in good order; with the others a terminal or a session means to reach somebody
-// else. What it has to say goes to stderr.
+// Main is the whole life of a shim, from the arguments after Command to the exit status. Signals
+// brings SIGINT, SIGHUP and SIGTERM. Only SIGTERM ends the shim, in good order; a terminal or a
+// session sends the others, and means someone else. Messages go to stderr.
 func Main(args []string, signals <-chan os.Signal, stderr io.Writer) int {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	f := flag.NewFlagSet(Command, flag.ContinueOnError)
@@ -65,7 +70,7 @@ func Main(args []string, signals <-chan os.Signal, stderr io.Writer) int {
 		return 2
 	}
 	debug.SetGCPercent(collectAt)
-	ctx, stop := context.WithCancelCause(context.Background()) // this is a main function
+	ctx, stop := context.WithCancelCause(context.Background()) // as in a main function
 	defer stop(nil)
 	go func() {
 		for s := range signals {
@@ -88,14 +93,14 @@ var (
 	errDone       = errors.New("nothing is left to keep")
 )
 
-// serve keeps until there is nothing more to keep, nobody to keep it for, or ctx ends.
+// serve serves until no run is left, no agent comes, or ctx ends.
 func serve(ctx context.Context, p shimDir, log *slog.Logger) error {
 	var set settings
 	if err := p.load(settingsFile, &set); err != nil {
 		return err
 	}
 	own := processid.Self()
-	self := processRecord{V: version, PID: own.PID, Start: own.Start, Boot: own.Boot, Cgroups: process.OwnCgroups()} // before the executor moves it
+	self := processRecord{V: version, PID: own.PID, Start: own.Start, Boot: own.Boot, Cgroups: process.OwnCgroups()} // before the executor moves this process
 	if err := p.save(processFile, self); err != nil {
 		return err
 	}
@@ -119,7 +124,7 @@ func serve(ctx context.Context, p shimDir, log *slog.Logger) error {
 	if k.listener, err = p.listen(); err != nil {
 		return err
 	}
-	debug.FreeOSMemory() // what the start of the program has used
+	debug.FreeOSMemory() // what starting the program has used
 	defer context.AfterFunc(ctx, func() { k.stop(context.Cause(ctx)) })()
 	log.Info("keeping", "pid", self.PID, "trees", processes.TreeTracking())
 	k.run()
@@ -130,7 +135,7 @@ func serve(ctx context.Context, p shimDir, log *slog.Logger) error {
 	return os.RemoveAll(p.path)
 }
 
-// arguments are those of the hidden command.
+// arguments returns the arguments of the hidden command.
 func (d shimDir) arguments(dir string) []string {
 	return []string{Command, "--dir", dir, "--id", strconv.Itoa(d.id)}
 }

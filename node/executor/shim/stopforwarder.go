@@ -8,21 +8,21 @@ import (
 	"mlfnode/node/executor"
 )
 
-// stopForwarder passes the end of a context on to the shim, while a run is awaited.
+// stopForwarder forwards the end of a context to the shim while a run is awaited.
 type stopForwarder struct {
 	control *controlConn
 	id      uint64
 	kill    <-chan struct{}
 
 	detach    func() bool
-	forwarded chan struct{} // closed when pass has returned
+	forwarded chan struct{} // closed when forward has returned
 	done      chan struct{} // closed when the run has ended
 	abandoned bool          // the run is left to the next agent
 }
 
 // forwardStop watches ctx for a run of the slot.
 func (c *slotConn) forwardStop(ctx context.Context, id uint64, a *executor.Attempt) *stopForwarder {
-	// The connection is of no more use when a run was left, so that reading from it may fail for good.
+	// When a run was left its connection is of no more use, so reading from it may fail for good.
 	left := make(chan struct{})
 	c.leaving = left
 	leave := func() {
@@ -35,7 +35,7 @@ func (c *slotConn) forwardStop(ctx context.Context, id uint64, a *executor.Attem
 	return newStopForwarder(ctx, c.control, id, a.Kill, leave)
 }
 
-// newStopForwarder calls leave, if it is given, when the cause of ctx's end says so.
+// newStopForwarder calls leave, unless it is nil, if the cause of ctx's end is executor.ErrLeave.
 func newStopForwarder(ctx context.Context, l *controlConn, id uint64, kill <-chan struct{}, leave func()) *stopForwarder {
 	s := &stopForwarder{control: l, id: id, kill: kill}
 	if ctx.Done() == nil {
@@ -67,7 +67,7 @@ func (f *stopForwarder) forward(why error, leave func()) {
 	}
 }
 
-// end ends the watch and reports whether the run was left.
+// end stops forwarding and reports whether the run was left.
 func (f *stopForwarder) end() (left bool) {
 	if f.detach == nil || f.detach() {
 		return false

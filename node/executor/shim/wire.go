@@ -10,19 +10,19 @@ import (
 	"mlfnode/node/executor"
 )
 
-// version is the version of the protocol that this program speaks; oldest is the oldest one that it understands. A newer
-// agent talks to an older shim all the time: that is what shims are for. So fields and kinds are only ever added, and
-// who does not know one skips it.
 const (
+	// version is the version of the protocol that this program speaks; oldest is the oldest one
+	// that it understands. Newer agents regularly talk to older shims, since shims outlive agents.
+	// So fields and kinds are only ever added, and unknown ones are skipped.
 	version = 1
 	oldest  = 1
 )
 
-// kind says what a message is for.
+// kind is the kind of a message.
 type kind string
 
-// The messages. There is one control connection for each agent, on which anything may come at any time, and one connection
-// for each slot, on which a run is answered by its end.
+// The messages. Each agent has one control connection, on which any message may come at any time, and
+// one connection for each slot, on which a run is answered by its outcome.
 //
 //	agent ── hello ──► shim     first on a control connection
 //	agent ◄─ welcome ─ shim     or refused, or taken (another agent has come)
@@ -30,13 +30,13 @@ type kind string
 //	agent ── collect ► shim     the outcome of a run is safe, the shim may forget it
 //	agent ── quit ───► shim     stop everything and end
 //	agent ◄─ ended ─── shim     a run of an earlier agent has ended
-//	agent ◄─ gone ──── shim     a slot's connection has ended without bye, and so has the last run that came over it
+//	agent ◄─ gone ──── shim     a slot's connection has ended without bye, and so has the slot's last run
 //
 //	agent ── slot ───► shim     first on a slot's connection; answered by ready or refused
-//	agent ── run ────► shim     with the output files; what the slot ran before is thereby collected
-//	agent ◄─ began ─── shim     only where it was asked for
+//	agent ── run ────► shim     with the output files; collects the slot's previous run
+//	agent ◄─ began ─── shim     only if requested
 //	agent ◄─ ended ─── shim
-//	agent ── bye ────► shim     the slot is closed; an end without it is the death of the agent
+//	agent ── bye ────► shim     the slot is closed; without it, the end of the connection means that the agent died
 const (
 	kindHello   kind = "hello"
 	kindWelcome kind = "welcome"
@@ -54,7 +54,7 @@ const (
 	kindGone    kind = "gone"
 )
 
-// message is the head of every frame. Which fields count depends on the kind.
+// message is the head of every frame. The kind decides which fields are used.
 type message struct {
 	Kind      kind   `json:"k"`
 	V         int    `json:"v,omitempty"`      // hello, welcome: what the sender speaks
@@ -76,35 +76,37 @@ type message struct {
 	Outcome *executor.Outcome `json:"outcome,omitempty"` // ended, gone
 }
 
-// shimInfo is what a shim tells an agent of itself.
+// shimInfo is what a shim tells an agent about itself.
 type shimInfo struct {
 	Trees  string `json:"held"`   // how trees are held together, for logs
 	Limits bool   `json:"limits"` // memory limits are enforced
-	// Containers is set by a shim that runs containers; an older one would run the program as a process.
+	// Containers is set by a shim that runs containers; an older one would run the program as a
+	// process.
 	Containers bool      `json:"containers,omitempty"`
 	Runs       []runInfo `json:"runs,omitempty"`
 }
 
-// runInfo is a run that the shim has not been told to forget.
+// runInfo describes a run that the shim has not been told to forget.
 type runInfo struct {
 	ID        uint64            `json:"id"`
 	Name      string            `json:"name"`
 	PID       int               `json:"pid,omitempty"`
-	Start     uint64            `json:"start,omitempty"`   // of the process, in clock ticks since the machine's start: tells it from a later one with its id
+	Start     uint64            `json:"start,omitempty"`   // start time of the process in clock ticks since boot: tells it from a later one with its id
 	Outcome   *executor.Outcome `json:"outcome,omitempty"` // once it has ended
 	Container bool              `json:"box,omitempty"`     // it is in a container, which outlives a shim
 }
 
-// runRequest is an attempt. Arguments and environment are in the frame's body; the output files come beside the frame.
+// runRequest is an attempt. Its arguments and environment are in the frame's body; the output files
+// are sent with the frame.
 type runRequest struct {
 	executor.Spec
 	Argc   int  `json:"argc"`             // how many of the body's strings are arguments
-	Stdout int  `json:"stdout,omitempty"` // number of the file that came with the frame, from 1; 0 is none
+	Stdout int  `json:"stdout,omitempty"` // number of the file that came with the frame, from 1; 0 means none
 	Stderr int  `json:"stderr,omitempty"`
 	Tell   bool `json:"tell,omitempty"` // send began
 }
 
-// cause is why a run is stopped.
+// cause is the reason why a run is stopped.
 type cause string
 
 const (
@@ -123,7 +125,7 @@ func causeOf(err error) cause {
 	return causeHalt
 }
 
-// err is the cause of a stop as the executor knows it.
+// err returns the cause of a stop as the executor's error.
 func (m *message) err() error {
 	err, kill := executor.ErrHalted, m.Kill
 	switch m.Cause {
@@ -141,24 +143,25 @@ func (m *message) err() error {
 	return err
 }
 
-// slotShift splits run numbers: the number of the slot above, a count in the slot below. So a stop that overtakes its run
-// can be told from one that comes too late.
+// slotShift divides run numbers: the upper bits are the number of the slot, the lower bits a count
+// within the slot. So a stop that overtakes its run can be told from one that comes too late.
 const slotShift = 40
 
 func runID(slot, n uint64) uint64 { return slot<<slotShift | n }
 
-// A frame is the lengths of head and body as two big-endian 32-bit numbers, the head as JSON and the body, which is a row of
-// strings, each after its length as a varint. Both lengths are bounded, so garbage on the socket costs no memory. The kernel
-// takes less than 8 MiB of arguments and environment (MAX_ARG_STRLEN and bprm_stack_limits in fs/exec.c).
+// A frame consists of the lengths of head and body as two big-endian 32-bit numbers, the head as JSON
+// and the body, which is a sequence of strings, each after its length as a varint. Both lengths are
+// limited, so garbage on the socket costs no memory. The kernel accepts less than 8 MiB of arguments
+// and environment (MAX_ARG_STRLEN and bprm_stack_limits in fs/exec.c).
 const (
 	prefixSize = 8
 	maxHead    = 4 << 20
 	maxBody    = 16 << 20
 )
 
-var errFrame = errors.New("the frame is none of this protocol")
+var errFrame = errors.New("the frame is not part of this protocol")
 
-// appendFrame adds a frame to buf.
+// appendFrame appends a frame to buf.
 func appendFrame(buf []byte, m *message, body ...[]string) ([]byte, error) {
 	head, err := json.Marshal(m)
 	if err != nil {
@@ -177,7 +180,7 @@ func appendFrame(buf []byte, m *message, body ...[]string) ([]byte, error) {
 	return buf, nil
 }
 
-// decodePrefix reads the beginning of a frame.
+// decodePrefix decodes the lengths at the start of a frame.
 func decodePrefix(prefix []byte) (head, body int, err error) {
 	h, b := binary.BigEndian.Uint32(prefix), binary.BigEndian.Uint32(prefix[4:])
 	if h < 2 || h > maxHead || b > maxBody {
@@ -186,7 +189,7 @@ func decodePrefix(prefix []byte) (head, body int, err error) {
 	return int(h), int(b), nil
 }
 
-// readFrame reads one frame and not a byte more.
+// readFrame reads exactly one frame.
 func readFrame(r io.Reader) (*message, error) {
 	var prefix [prefixSize]byte
 	if _, err := io.ReadFull(r, prefix[:]); err != nil {
@@ -214,7 +217,7 @@ func decode(head []byte) (*message, error) {
 	return m, nil
 }
 
-// decodeStrings reads the strings of a body. They share one piece of memory.
+// decodeStrings decodes the strings of a body. They share one piece of memory.
 func decodeStrings(body []byte) ([]string, error) {
 	text := string(body)
 	var all []string
