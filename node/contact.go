@@ -19,10 +19,8 @@ import (
 	"mlfnode/node/api"
 	"mlfnode/node/config"
 	"mlfnode/node/durable"
+	"mlfnode/node/membership"
 )
-
-// TokenVariable is the environment variable that holds a token. None may stand in arguments, which other users can read.
-const TokenVariable = "MLF_CLUSTER_TOKEN"
 
 // Contact is how a person reaches the master of a cluster.
 type Contact struct {
@@ -148,7 +146,7 @@ func FindContact(master string) (*Contact, error) {
 		if err != nil {
 			return nil, err
 		}
-		if text := os.Getenv(TokenVariable); text != "" {
+		if text := os.Getenv(membership.TokenVariable); text != "" {
 			return withToken(address, text)
 		}
 		master = address
@@ -186,7 +184,7 @@ func FindContact(master string) (*Contact, error) {
 func withToken(address, text string) (*Contact, error) {
 	t, err := trust.ParseToken(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", TokenVariable, err)
+		return nil, fmt.Errorf("%s: %w", membership.TokenVariable, err)
 	}
 	return &Contact{masters: []string{address}, tls: t.Pin.Client(), bearer: t.Bearer()}, nil
 }
@@ -208,10 +206,10 @@ func Introduce(ctx context.Context, master string, token trust.Token) (trust.Con
 	}
 	client := api.NewRemote([]string{address}, cfg, token.Bearer())
 	defer client.Close()
-	ctx, stop := context.WithTimeout(ctx, joinLimit)
+	ctx, stop := context.WithTimeout(ctx, membership.JoinTimeout)
 	defer stop()
 	if _, err := client.Node(ctx); err != nil {
-		return trust.Context{}, explainReach(address, err)
+		return trust.Context{}, membership.ExplainReach(address, err)
 	}
 	c := trust.Context{Master: []string{address}, Token: token.Bearer()}
 	c.SetAuthorities(cas)
@@ -223,7 +221,7 @@ func (c *Contact) Client() *api.Client { return api.NewRemote(c.masters, c.tls, 
 
 // OfSame reports whether the contact is with the cluster to which the state folder belongs. It learns that cluster's CAs.
 func (c *Contact) OfSame(dir string) bool {
-	own := trust.CAsIn(trustDir(dir))
+	own := trust.CAsIn(membership.TrustDir(dir))
 	var of trust.Context
 	of.SetAuthorities(own)
 	if !c.context.OfSame(of) {
@@ -286,7 +284,7 @@ func reachMaster(ctx context.Context, c *Contact, wait time.Duration, notice fun
 		if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) {
 			return nil, cause
 		}
-		return nil, c.explain(explainReach(c.masters[0], err))
+		return nil, c.explain(membership.ExplainReach(c.masters[0], err))
 	}
 }
 

@@ -23,7 +23,7 @@ func (n *Node) sawMachine(m inventory.Machine) {
 
 // publishDevices has gossip tell what this node has, and the states of its devices; or the master of a node that stands alone.
 func (n *Node) publishDevices() {
-	if n.fleet == nil { // it stands alone
+	if n.membership == nil { // it stands alone
 		n.master.Kick() // trials may begin now
 		return
 	}
@@ -31,7 +31,7 @@ func (n *Node) publishDevices() {
 	if w := n.working(); w != nil {
 		m = w.Annotate(m)
 	}
-	n.fleet.cluster.Update(func(s *cluster.Self) { s.Inventory, s.GPUs = &m, len(m.GPUs) })
+	n.membership.Gossip.Update(func(s *cluster.Self) { s.Inventory, s.GPUs = &m, len(m.GPUs) })
 }
 
 // devices adds to a worker's settings what concerns devices.
@@ -45,7 +45,7 @@ func (n *Node) devices(c worker.Config) worker.Config {
 
 // awaitDevices waits until this machine's devices were looked at, which takes seconds where a driver has to wake up.
 func (n *Node) awaitDevices(ctx context.Context) {
-	if !n.cfg.Cluster.Worker && n.fleet != nil {
+	if !n.cfg.Cluster.Worker && n.membership != nil {
 		return // trials have none of them
 	}
 	select {

@@ -16,6 +16,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
+	"mlfnode/node/membership"
 )
 
 // A state folder belongs to a cluster from the moment that it holds credentials: the authority of a master or the certificate of a
@@ -28,11 +29,11 @@ var ErrOfCluster = errors.New("the state folder belongs to a node of a cluster")
 var ErrDown = errors.New("the node is down")
 
 // RoleOf tells as what a state folder belongs to a cluster, "" where it belongs to none.
-func RoleOf(dir string) trust.NodeRole { return trust.RoleIn(trustDir(dir)) }
+func RoleOf(dir string) trust.NodeRole { return trust.RoleIn(membership.TrustDir(dir)) }
 
 // MasterOf gives the address of the master that the worker of the folder has last known, "" where nobody knows.
 func MasterOf(dir string) string {
-	k, err := loadKnown(dir)
+	k, err := membership.LoadPeers(dir)
 	if err != nil {
 		return ""
 	}

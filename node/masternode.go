@@ -21,6 +21,7 @@ import (
 	"mlfnode/node/config"
 	"mlfnode/node/history"
 	"mlfnode/node/master"
+	"mlfnode/node/membership"
 	"mlfnode/node/monitor"
 	"mlfnode/node/worker"
 	"mlfnode/node/worker/allocator"
@@ -43,7 +44,7 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	if err := CheckMoved(n.cfg.StateDir); err != nil {
 		return nil, err
 	}
-	if n.authority, err = trust.OpenAuthority(n.trustDir(), nil); err != nil {
+	if n.authority, err = trust.OpenAuthority(membership.TrustDir(cfg.StateDir), nil); err != nil {
 		return nil, fmt.Errorf("open the cluster's authority: %w", err)
 	}
 	if cfg.CertificateLife > 0 {
@@ -74,10 +75,12 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.onClose(func() { door.Close() })
-	if err := n.gossip(id, n.authority.Keyring(), roles, ports); err != nil {
+	if err := n.openMembership(membership.Config{
+		Identity: id, Keyring: n.authority.Keyring(), Authority: n.authority, Roles: roles, Ports: membership.Ports{API: ports.API, NATS: ports.NATS},
+	}); err != nil {
 		return nil, err
 	}
-	if err := n.refuseSecondMaster(ctx, id, ports); err != nil {
+	if err := n.membership.RefuseSecondMaster(ctx, ports.API); err != nil {
 		return nil, err
 	}
 	n.onClose(n.store.Calls.HandleKeyring(func(node grid.NodeID) [][]byte {
@@ -105,18 +108,18 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	case err := <-n.failed:
 		return nil, err
 	}
-	n.onClose(n.fleet.cluster.Watch(func(m cluster.Member) {
+	n.onClose(n.membership.Gossip.Watch(func(m cluster.Member) {
 		n.master.Kick()
-		n.warnOfRival(m)
+		n.membership.WarnOfRival(m)
 	}))
 	if cfg.Cluster.Worker {
 		widen()
 		n.start("worker", n.worker.Run)
 	}
 	n.start("memory", settle)
-	n.start("seeds", n.rejoin)
+	n.start("seeds", n.membership.Rejoin)
 	n.start("certificate", func(ctx context.Context) error {
-		n.renewCertificate(ctx, id, func(context.Context) error { return n.authority.RenewSelf(id) })
+		n.membership.RenewCertificate(ctx, func(context.Context) error { return n.authority.RenewSelf(id) })
 		return nil
 	})
 	n.monitor = monitor.New(n.monitored(ports))
@@ -183,17 +186,17 @@ func (n *Node) open(door net.Listener) error {
 // nodes is what the master is told about the cluster's nodes.
 func (n *Node) nodes() *master.Nodes {
 	return &master.Nodes{
-		Members: n.fleet.cluster.Members, Refused: n.fleet.cluster.Refused, Disconnections: n.server.Disconnections,
+		Members: n.membership.Gossip.Members, Refused: n.membership.Gossip.Refused, Disconnections: n.server.Disconnections,
 		Self: n.cfg.Node, Outage: n.cfg.Cluster.Outage(), Linked: n.linked(),
 		Known:      func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
-		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return keysID(n.authority.Keyring().Keys()) },
+		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return membership.KeysID(n.authority.Keyring().Keys()) },
 		CAs: func() uint64 { return n.authority.CAs().ID() },
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			d := n.authority.Drains()[node]
-			return d.On, d.By == quarantined, d.Reason
+			return d.On, d.By == trust.DrainedByMaster, d.Reason
 		},
 		Quarantine: func(node grid.NodeID, reason string) {
-			if err := n.authority.SetDrain(node, trust.Drain{On: true, Reason: reason, By: quarantined}); err != nil {
+			if err := n.authority.SetDrain(node, trust.Drain{On: true, Reason: reason, By: trust.DrainedByMaster}); err != nil {
 				n.log.Error("node could not be quarantined", "node", node, "err", err)
 			}
 		},
@@ -209,10 +212,10 @@ func (n *Node) nodes() *master.Nodes {
 
 // linked tells whether this machine's own link is up.
 func (n *Node) linked() func() bool {
-	link := cluster.NewLink(n.local().Address)
+	link := cluster.NewLink(n.membership.Local().Address)
 	return func() bool {
 		var others []string
-		for _, m := range n.fleet.cluster.Members() {
+		for _, m := range n.membership.Gossip.Members() {
 			if m.Node != n.cfg.Node {
 				others = append(others, m.Address)
 			}
@@ -221,13 +224,10 @@ func (n *Node) linked() func() bool {
 	}
 }
 
-// quarantined is who drains a node that is broken.
-const quarantined = "master"
-
 // slots says how many attempts with these resources the nodes that take trials can run at a time.
 func (n *Node) slots(r grid.Resources) int {
 	total := 0
-	for _, m := range n.fleet.cluster.Members() {
+	for _, m := range n.membership.Gossip.Members() {
 		if m.There() && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined {
 			total += slotsOf(&m, r)
 		}
@@ -238,7 +238,7 @@ func (n *Node) slots(r grid.Resources) int {
 // trouble says why trials run nowhere although nodes that take some are there.
 func (n *Node) trouble() string {
 	var all []string
-	for _, m := range n.fleet.cluster.Members() {
+	for _, m := range n.membership.Gossip.Members() {
 		if !m.There() || !m.Has(cluster.Worker) {
 			continue
 		}
@@ -272,7 +272,7 @@ func slotsOf(m *cluster.Member, r grid.Resources) int {
 func (n *Node) never(r grid.Resources) string {
 	var best grid.Refusal
 	name := grid.NodeID("")
-	for _, m := range n.fleet.cluster.Members() {
+	for _, m := range n.membership.Gossip.Members() {
 		if !m.Has(cluster.Worker) {
 			continue
 		}
@@ -294,27 +294,18 @@ func (n *Node) never(r grid.Resources) string {
 	return string(name) + " " + best.String()
 }
 
-// forget takes a node out of the cluster: its certificate is worth nothing any more, its connection ends, its trials run elsewhere, and
-// the others gossip with a key that it does not have. When a step fails, another forget of the node takes those that are left.
-func (n *Node) forget(ctx context.Context, node grid.NodeID) error {
-	if err := n.authority.Forget(node); err != nil {
-		return err
-	}
-	n.server.Kick(node)
-	return n.rotate(ctx)
-}
-
 // monitored is what the API of a master shows and does.
 func (n *Node) monitored(ports config.Ports) monitor.Config {
 	info := describe(&n.cfg)
 	info.Role = string(trust.Master)
+	rotation := &membership.Rotation{Membership: n.membership, Kick: n.server.Kick, Followed: n.master.KeysFollowed}
 	return monitor.Config{
 		Master: n.master, History: n.history.Listings(), Store: n.store, Node: info, Logger: n.cfg.Logger,
-		Members: n.members, Authority: n.authority, Forget: n.forget, Rotate: n.rotate, Backup: n.backup,
-		CA: n.stateOfCA, StepCA: n.stepCA,
-		Address: net.JoinHostPort(n.local().Address, strconv.Itoa(ports.API)),
-		Meet: func() monitor.JoinReply {
-			return monitor.JoinReply{NATSPort: ports.NATS, GossipPort: n.fleet.cluster.Port(), Members: n.gossipAddresses()}
+		Members: n.membership.Members, Authority: n.authority, Forget: rotation.Forget, Rotate: rotation.RotateKey, Backup: n.backup,
+		CA: rotation.CA, StepCA: rotation.StepCA,
+		Address: net.JoinHostPort(n.membership.Local().Address, strconv.Itoa(ports.API)),
+		Meet: func() membership.JoinReply {
+			return membership.JoinReply{NATSPort: ports.NATS, GossipPort: n.membership.Gossip.Port(), Members: n.membership.GossipAddresses()}
 		},
 	}
 }

@@ -1,5 +1,5 @@
-// Package node is one mlfnode: it reads the settings, puts the parts together and starts and stops them in order. Session is
-// how the command line finds the node of a state folder, or becomes it.
+// Package node is one mlfnode: it reads the settings, puts the parts together and starts and stops
+// them in order. Session is how the command line finds the node of a state folder, or becomes it.
 package node
 
 import (
@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
@@ -28,11 +29,13 @@ import (
 	"mlfnode/node/executor/shim"
 	"mlfnode/node/history"
 	"mlfnode/node/master"
+	"mlfnode/node/membership"
 	"mlfnode/node/monitor"
 	"mlfnode/node/worker"
 )
 
-// Node is one node in this process. Make one with Open, OpenMaster or OpenWorker and end it with Close.
+// Node is one node in this process. Make one with Open, OpenMaster or OpenWorker and end it with
+// Close.
 type Node struct {
 	cfg     config.Config
 	log     *slog.Logger
@@ -54,13 +57,8 @@ type Node struct {
 	snapshots *checkpoint.Store // of a node that keeps sweeps
 	remote    checkpoint.Remote // the master's, of a worker; guarded by mu
 
-	authority *trust.Authority // of a master
-	fleet     *fleet           // of a node in a cluster
-	known     *known           // of a worker
-	stale     chan struct{}    // holds a token when the master has another gossip keyring
-	rotated   chan struct{}    // holds a token when the master has other CAs
-	back      chan struct{}    // holds a token when a worker has met its master again
-	rotating  sync.Mutex       // held while the gossip key or the CA changes
+	authority  *trust.Authority       // of a master
+	membership *membership.Membership // of a node in a cluster
 
 	stopping    atomic.Bool // somebody asked for the end of this node: Close ends its programs, too
 	onceWorking sync.Once
@@ -76,16 +74,17 @@ type Node struct {
 	broken     chan struct{} // closed when a part has ended by itself
 }
 
-// begin takes the state folder and ends what a dead agent has left running: nothing of it may still write to its spools when
-// they are read. On a lasting node programs outlive the agent, and those of the last agent go on.
+// begin takes the state folder and ends what a dead agent has left running: nothing of it may still
+// write to its spools when they are read. On a lasting node programs outlive the agent, and those
+// of the last agent go on.
 func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err error) {
 	lock, err := lockState(cfg.StateDir)
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor, stale: make(chan struct{}, 1), rotated: make(chan struct{}, 1),
-		looked: make(chan struct{}), back: make(chan struct{}, 1), atWork: make(chan struct{}), broken: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor,
+		looked: make(chan struct{}), atWork: make(chan struct{}), broken: make(chan struct{}),
 	}
 	n.machine = inventory.NewWatcher(cfg.Machine, gpuSource(&cfg), n.sawMachine)
 	n.onClose(func() { lock.Close() })
@@ -159,16 +158,34 @@ func (n *Node) openProcess(ctx context.Context, token string) error {
 	return nil
 }
 
-// trustDir is the folder of the node's credentials.
-func (n *Node) trustDir() string { return trustDir(n.cfg.StateDir) }
+// openMembership starts the gossip of a node of a cluster. The caller sets what differs between a master and a worker.
+func (n *Node) openMembership(m membership.Config) (err error) {
+	cfg := &n.cfg
+	m.StateDir, m.Version, m.Labels, m.Machine, m.Logger = cfg.StateDir, cfg.Version, cfg.Labels, cfg.Machine, cfg.Logger
+	m.Gossip = cluster.Config{Bind: cfg.Cluster.ListenAddress(), Port: cfg.Cluster.Ports.Gossip, Advertise: cfg.Cluster.Advertise}
+	m.Stays = func() bool { return !n.stopping.Load() }
+	m.Worker = func() membership.Worker {
+		if w := n.working(); w != nil {
+			return w
+		}
+		return nil
+	}
+	if n.membership, err = membership.Start(m); err != nil {
+		return err
+	}
+	n.onClose(n.membership.Close)
+	n.start("inventory", n.machine.Run)
+	n.start("publish", n.membership.Publish)
+	n.start("sample", n.sample)
+	return nil
+}
 
-func trustDir(state string) string { return filepath.Join(state, "trust") }
-
-// Open starts the node of a state folder that stands alone. A quiet node folds history and answers, but runs nothing. It
-// returns ErrInUse when another process has the folder, and ErrOfCluster for one that belongs to a cluster.
+// Open starts the node of a state folder that stands alone. A quiet node folds history and answers,
+// but runs nothing. It returns ErrInUse when another process has the folder, and ErrOfCluster for
+// one that belongs to a cluster.
 //
-// This is the wiring: it is long because it says in one place what is started in which order. Each step registers how it is
-// undone; Close runs these backwards.
+// This is the wiring: it is long because it says in one place what is started in which order. Each
+// step registers how it is undone; Close runs these backwards.
 func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err error) {
 	if RoleOf(cfg.StateDir) != "" {
 		return nil, ErrOfCluster
@@ -194,7 +211,8 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 	}
 	n.onClose(n.store.Close)
 	n.start("store", watchStore(n.store.Lost()))
-	// Leases of the node's last life are void: its attempts are reported below, and what is missing is leased again.
+	// Leases of the node's last life are void: its attempts are reported below, and what is missing
+	// is leased again.
 	if err := n.store.Queue.Purge(ctx); err != nil {
 		return nil, fmt.Errorf("empty the lease queue: %w", err)
 	}
@@ -275,8 +293,8 @@ func (n *Node) start(name string, run func(context.Context) error) {
 	})
 }
 
-// watchStore gives a part that fails when the store's connection has ended for good: no part of the node works any more then,
-// and it has to be started again.
+// watchStore gives a part that fails when the store's connection has ended for good: no part of the
+// node works any more then, and it has to be started again.
 func watchStore(lost <-chan struct{}) func(context.Context) error {
 	return func(ctx context.Context) error {
 		select {
@@ -291,7 +309,8 @@ func watchStore(lost <-chan struct{}) func(context.Context) error {
 // errStoreLost ends a node.
 var errStoreLost = errors.New("the connection to the store is closed; start the node again")
 
-// fail notes that a part has ended by itself. Clients lose their connection, so that none waits for a node that does nothing.
+// fail notes that a part has ended by itself. Clients lose their connection, so that none waits for
+// a node that does nothing.
 func (n *Node) fail(err error) {
 	n.failed <- err
 	n.onceBroken.Do(func() { close(n.broken) })
@@ -299,9 +318,10 @@ func (n *Node) fail(err error) {
 
 func (n *Node) onClose(fn func()) { n.closers = append(n.closers, fn) }
 
-// Close ends the node in good order: reports are stored, files closed. The running attempts of a node that stands alone are stopped
-// and run again later. Those of a node in a cluster go on and wait for its next agent, whatever has brought this one to its end: an
-// error at the start, a part that failed, a restart. Only after Stop they are stopped, too.
+// Close ends the node in good order: reports are stored, files closed. The running attempts of a
+// node that stands alone are stopped and run again later. Those of a node in a cluster go on and
+// wait for its next agent, whatever has brought this one to its end: an error at the start, a part
+// that failed, a restart. Only after Stop they are stopped, too.
 func (n *Node) Close() {
 	for i := len(n.closers) - 1; i >= 0; i-- {
 		n.closers[i]()

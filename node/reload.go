@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"time"
 
 	"mlfnode/cluster"
@@ -18,12 +20,12 @@ import (
 )
 
 // Name is the name of the node.
-func (n *Node) Name() grid.NodeID { return n.fleet.cluster.Node() }
+func (n *Node) Name() grid.NodeID { return n.membership.Gossip.Node() }
 
 // Address is where others reach the node's gossip, HOST:PORT.
 func (n *Node) Address() string {
-	own := n.local()
-	return joinAddress(own.Address, own.Port)
+	own := n.membership.Local()
+	return net.JoinHostPort(own.Address, strconv.Itoa(own.Port))
 }
 
 // Reload takes over what can be changed while the node runs: what trials may use of the machine, what is kept, the crash limit,
@@ -44,7 +46,7 @@ func (n *Node) Reload(cfg config.Config) {
 		w.SetMachine(n.machine.Latest())
 	}
 	n.publishDevices()
-	n.fleet.cluster.Update(func(s *cluster.Self) { s.CPUs, s.Memory = cfg.Machine.CPUs, cfg.Machine.Memory })
+	n.membership.Gossip.Update(func(s *cluster.Self) { s.CPUs, s.Memory = cfg.Machine.CPUs, cfg.Machine.Memory })
 	if n.master != nil {
 		n.master.Retain(master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, cfg.Cluster.CrashLimit)
 		n.master.SetOutage(cfg.Cluster.Outage())
@@ -68,7 +70,7 @@ const healthLimit = 10 * time.Second
 // Healthy returns an error when a part of the node does not answer any more. It is what a watchdog asks. A master that waits for its disk
 // is healthy: started again it would wait for the same disk, and its trials might not wait for it.
 func (n *Node) Healthy() error {
-	n.fleet.cluster.Members()
+	n.membership.Gossip.Members()
 	n.working()
 	if n.master == nil {
 		return nil

@@ -2,15 +2,8 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -19,14 +12,16 @@ import (
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
+	"mlfnode/node/membership"
 	"mlfnode/node/monitor"
 	"mlfnode/node/worker"
 )
 
-// OpenWorker starts a node that has joined a cluster. It returns trust.ErrNoIdentity when it has not, and ErrInUse when another
-// process has the state folder. The master need not be there: the node works as soon as it is.
+// OpenWorker starts a node that has joined a cluster. It returns trust.ErrNoIdentity when it has
+// not, and ErrInUse when another process has the state folder. The master need not be there: the
+// node works as soon as it is.
 func OpenWorker(ctx context.Context, cfg config.Config) (_ *Node, err error) {
-	id, err := trust.LoadIdentity(trustDir(cfg.StateDir))
+	id, err := trust.LoadIdentity(membership.TrustDir(cfg.StateDir))
 	if err != nil {
 		return nil, err
 	}
@@ -42,33 +37,35 @@ func OpenWorker(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	}()
 	if id.Expired() { // only now: the programs that the last agent left are to end, too
 		n.Stop()
-		return nil, errExpired(id)
+		return nil, membership.ErrExpired(id)
 	}
-	if n.known, err = loadKnown(cfg.StateDir); err != nil {
+	peers, err := membership.LoadPeers(cfg.StateDir)
+	if err != nil {
 		return nil, err
 	}
-	if err := n.known.meetAt(&n.cfg.Cluster); err != nil {
+	ports := &n.cfg.Cluster.Ports
+	if err := peers.AddSeed(n.cfg.Cluster.Seed, ports.API, ports.NATS, ports.Gossip); err != nil {
 		return nil, err
 	}
-	keyring, err := trust.LoadKeyring(n.trustDir())
+	keyring, err := trust.LoadKeyring(membership.TrustDir(cfg.StateDir))
 	if err != nil {
 		return nil, fmt.Errorf("load the gossip keyring: %w", err)
 	}
 	if n.cfg.Cluster.Advertise == "" {
-		address, err := cluster.ChooseAddress(n.known.API[0])
+		address, err := cluster.ChooseAddress(peers.API[0])
 		if err != nil {
 			return nil, fmt.Errorf("choose the address of this node: %w", err)
 		}
 		n.cfg.Cluster.Advertise = address.String()
 	}
-	if err := n.gossip(id, keyring, []cluster.Role{cluster.Worker}, config.Ports{}); err != nil {
+	if err := n.openMembership(membership.Config{Identity: id, Keyring: keyring, Peers: peers, Roles: []cluster.Role{cluster.Worker}}); err != nil {
 		return nil, err
 	}
-	n.start("seeds", n.rejoin)
+	n.start("seeds", n.membership.Rejoin)
 	n.start("work", func(ctx context.Context) error { return n.work(ctx, id) })
 	info := describe(&n.cfg)
-	info.Role, info.Master = string(trust.Worker), n.known.API[0]
-	n.monitor = monitor.New(monitor.Config{Node: info, Logger: cfg.Logger, Members: n.members, Working: n.takesTrials})
+	info.Role, info.Master = string(trust.Worker), peers.API[0]
+	n.monitor = monitor.New(monitor.Config{Node: info, Logger: cfg.Logger, Members: n.membership.Members, Working: n.takesTrials})
 	l, err := listen(cfg.StateDir)
 	if err != nil {
 		return nil, err
@@ -77,125 +74,11 @@ func OpenWorker(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	return n, nil
 }
 
-// errForgotten ends an agent whose master does not take its certificate any more.
-var errForgotten = &api.Error{
-	Msg: "the master does not know this node any more: it was forgotten, or the cluster's CA was rotated while it was away", Hint: "join again with a token, made on the master with: mlfnode token",
-}
-
-// errExpired ends an agent that was off, or without its master, when its certificate should have been renewed.
-func errExpired(id *trust.Identity) error {
-	return &api.Error{
-		Msg:  fmt.Sprintf("this node's certificate expired on %s while it was offline", id.Expires().Local().Format("2 January 2006 15:04")),
-		Hint: "make a token on the master with mlfnode token, and join again with the line that it prints: " + TokenVariable + "=… mlfnode join --seed HOST",
-	}
-}
-
-// refusals is how often in a row the master must refuse a node before the node believes it.
-const refusals = 8
-
-// welcome watches how the master takes this node's connections.
-type welcome struct {
-	n       *Node
-	id      *trust.Identity
-	leave   context.CancelCauseFunc
-	mu      sync.Mutex
-	refused int
-}
-
-func (w *welcome) connected(up bool) {
-	if !up {
-		w.n.log.Warn("connection to the master is lost; trials go on")
-		return
-	}
-	w.mu.Lock()
-	w.refused = 0
-	w.mu.Unlock()
-	w.n.log.Info("connected to the master")
-	nudge(w.n.back) // a master that was away in a moment has another life, which may not have heard of this node
-	w.n.noteRefused(false)
-}
-
-// client is how this node dials the master. A machine there that it can't verify may be anybody, so the node goes on trying; but if it
-// was away while the CA was rotated, somebody has to know.
-func (w *welcome) client() *tls.Config {
-	cfg := w.id.Client()
-	verify, once := cfg.VerifyConnection, sync.Once{}
-	cfg.VerifyConnection = func(s tls.ConnectionState) error {
-		err := verify(s)
-		if errors.Is(err, trust.ErrWrongCA) {
-			once.Do(func() {
-				w.n.noteRefused(true) // until the master is met again
-				w.n.log.Warn("the machine at the master's address shows a certificate of another CA; if the cluster's CA was rotated while this node "+
-					"was away, join again with a token, made on the master with: mlfnode token", "err", err)
-			})
-		}
-		return err
-	}
-	return cfg
-}
-
-// refusedOnce believes a master that the certificate has expired only if this machine's clock says so, too: the master's may be wrong.
-func (w *welcome) refusedOnce(expired bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.refused++; w.refused != refusals {
-		return
-	}
-	var cause error = errForgotten
-	switch {
-	case w.id.Expired():
-		cause = errExpired(w.id)
-	case expired:
-		w.n.log.Warn("this node's certificate has expired by the master's clock; check the clocks of both machines", "expires", w.id.Expires())
-		return
-	default:
-		w.n.noteRefused(true)
-	}
-	w.n.Stop() // no agent comes after this one
-	w.leave(cause)
-}
-
-// refusedFile is in the trust folder of a node that the master has refused: a token, if there is one, is for joining again.
-const refusedFile = "refused"
-
-func (n *Node) noteRefused(refused bool) {
-	path := filepath.Join(n.trustDir(), refusedFile)
-	err := os.Remove(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if refused {
-		err = os.WriteFile(path, nil, 0o600)
-	}
-	if err != nil {
-		n.log.Warn("it could not be noted what the master thinks of this node", "err", err)
-	}
-}
-
-// Leave invalidates the credentials of a node that is not running, as if its master had refused it: the node needs a token to join
-// again.
-func Leave(cfg config.Config) error {
-	if err := os.WriteFile(filepath.Join(trustDir(cfg.StateDir), refusedFile), nil, 0o600); err != nil {
-		return fmt.Errorf("leave the cluster: %w", err)
-	}
-	return nil
-}
-
-// Refused reports whether the master refused this node when it was last asked, or will, since its certificate has expired.
-func Refused(cfg config.Config) bool {
-	_, err := os.Stat(filepath.Join(trustDir(cfg.StateDir), refusedFile))
-	if err == nil {
-		return true
-	}
-	id, err := trust.LoadIdentity(trustDir(cfg.StateDir))
-	return err == nil && id.Expired()
-}
-
 // work is attend until the node ends, or the master does not want it.
 func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
-	err := n.attend(ctx, id, &welcome{n: n, id: id, leave: leave})
+	err := n.attend(ctx, id, leave)
 	var refusal *api.Error
 	if cause := context.Cause(ctx); errors.As(cause, &refusal) || errors.Is(cause, errStoreLost) {
 		return cause
@@ -204,10 +87,11 @@ func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 }
 
 // attend connects to the master, reports what an earlier agent left, and runs trials until ctx ends.
-func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error {
+func (n *Node) attend(ctx context.Context, id *trust.Identity, leave context.CancelCauseFunc) error {
+	admission := n.membership.Admission(n.Stop, leave)
 	link, err := jetstream.Connect(ctx, jetstream.ConnectConfig{
-		Node: id.Node, TLS: w.client(), Logger: n.cfg.Logger, Addresses: n.natsAddresses,
-		Connected: w.connected, CertificateRefused: w.refusedOnce,
+		Node: id.Node, TLS: admission.TLS(), Logger: n.cfg.Logger, Addresses: n.membership.NATSAddresses,
+		Connected: admission.Connected, CertificateRefused: admission.Refused,
 	})
 	if ctx.Err() != nil {
 		return nil
@@ -222,10 +106,10 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error
 	defer stop()
 	following.Go(func() {
 		if err := watchStore(link.Lost())(ctx); err != nil {
-			w.leave(err)
+			leave(err)
 		}
 	})
-	client := api.NewRemoteAt(n.masterAddresses, id.Client(), "")
+	client := api.NewRemoteAt(n.membership.MasterAddresses, id.Client(), "")
 	defer client.Close()
 	n.mu.Lock()
 	n.remote = client.Snapshots()
@@ -236,10 +120,8 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error
 		}
 		return err
 	}
-	following.Go(func() { n.followKeyring(ctx, link) })
-	following.Go(func() {
-		n.renewCertificate(ctx, id, func(ctx context.Context) error { return n.askForCertificate(ctx, id) })
-	})
+	following.Go(func() { n.membership.FollowKeyring(ctx, link) })
+	following.Go(func() { n.membership.RenewCertificate(ctx, n.membership.AskForCertificate) })
 	widen()
 	n.announce()
 	return n.worker.Run(ctx)
@@ -269,7 +151,7 @@ func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, fi
 	n.mu.Unlock()
 	w, err := worker.New(n.devices(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Master: calls, Files: files, Executor: n.executor, Containers: n.containers, Machine: machine, Logger: cfg.Logger,
-		Adopt: n.adopter, Heartbeats: true, Outlive: n.outlive(), OnDirectives: n.obey, KeyringFingerprint: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
+		Adopt: n.adopter, Heartbeats: true, Outlive: n.outlive(), OnDirectives: n.membership.Apply, KeyringFingerprint: n.membership.KeysID,
 		Sample: n.sampled.Load, ProjectCacheLimit: cfg.Retention.Projects,
 		Snapshots: n.checkpoints(), SnapshotRate: n.checkpointRate(),
 	}))
@@ -298,33 +180,4 @@ func (n *Node) working() *worker.Worker {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.worker
-}
-
-// natsAddresses is where the NATS port of the master may be.
-func (n *Node) natsAddresses() []string {
-	return n.addresses(n.known.NATS, func(m *cluster.Member) int { return m.NATSPort })
-}
-
-// masterAddresses is where the API of the master may be.
-func (n *Node) masterAddresses() []string {
-	return n.addresses(n.known.API, func(m *cluster.Member) int { return m.APIPort })
-}
-
-// addresses gives in turns where gossip sees a master and where it was known to be: other members could say that they are it.
-func (n *Node) addresses(known []string, port func(*cluster.Member) int) []string {
-	var seen []string
-	for _, m := range n.fleet.cluster.Members() {
-		if p := port(&m); m.There() && m.Has(cluster.Master) && p > 0 {
-			seen = append(seen, net.JoinHostPort(m.Address, strconv.Itoa(p)))
-		}
-	}
-	var all []string
-	for i := range max(len(seen), len(known)) {
-		for _, list := range [][]string{seen, known} {
-			if i < len(list) && !slices.Contains(all, list[i]) {
-				all = append(all, list[i])
-			}
-		}
-	}
-	return all
 }

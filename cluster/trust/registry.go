@@ -33,6 +33,9 @@ type Drain struct {
 	Withheld map[grid.Scope]Withheld `json:"withheld,omitempty"` // parts that trials don't get for a while, though the node takes others
 }
 
+// DrainedByMaster is the By of a Drain by which the master has quarantined a broken node.
+const DrainedByMaster = "master"
+
 // Withheld says why trials don't get a part of a node, and until when.
 type Withheld struct {
 	Reason string    `json:"reason"`

@@ -22,6 +22,7 @@ import (
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
+	"mlfnode/node/membership"
 )
 
 // backupPatience is the longest that these tests wait for one thing.
@@ -212,7 +213,7 @@ func (c *movingCluster) checkRestored(old, now config.Config, done, running grid
 		c.t.Errorf("after the restore: got\n%s\nwant\n%s", got, want)
 	}
 	client := fmt.Sprintf("127.0.0.1:%d", now.Cluster.Ports.API)
-	c.t.Setenv(node.TokenVariable, token)
+	c.t.Setenv(membership.TokenVariable, token)
 	if out := c.mlfnode(0, "sweeps", "--master", client); !strings.Contains(out, string(done)) {
 		c.t.Errorf("with a token of the old master: got\n%s\nwant %s in it", out, done)
 	}

@@ -18,6 +18,7 @@ import (
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
+	"mlfnode/node/membership"
 )
 
 // TestRotateCA rotates the CA of a cluster while trials run: of a master and a worker that is there, one that is away all the time, and one that
@@ -193,7 +194,7 @@ func TestRotateCA(t *testing.T) {
 	if n, err = node.OpenWorker(ctx, away); err != nil {
 		t.Fatal(err)
 	}
-	until("the node that was away all the time sees what has happened", func() bool { return node.Refused(away) })
+	until("the node that was away all the time sees what has happened", func() bool { return membership.Refused(away.StateDir) })
 	n.Stop()
 	n.Close()
 	if _, err := node.Join(ctx, away, c.address, early); err == nil {

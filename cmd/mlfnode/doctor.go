@@ -18,6 +18,7 @@ import (
 	"mlfnode/node/api"
 	"mlfnode/node/config"
 	"mlfnode/node/doctor"
+	"mlfnode/node/membership"
 	"mlfnode/node/service"
 )
 
@@ -90,7 +91,7 @@ func doctorHost(ctx context.Context, a *app, seed string) (doctor.Host, error) {
 		Limits: doctor.Limits(facts), Service: facts, Running: node.Running(ctx, cfg),
 	}
 	askMaster(a, &h)
-	if h.Master, h.Roots, err = node.Credentials(cfg); err != nil {
+	if h.Master, h.Roots, err = membership.Credentials(cfg.StateDir); err != nil {
 		return h, err
 	}
 	if seed == "" {

@@ -16,6 +16,7 @@ import (
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
+	"mlfnode/node/membership"
 	"mlfnode/node/service"
 )
 
@@ -93,21 +94,21 @@ func runJoin(ctx context.Context, a *app, f *nodeFlags) error {
 	if err != nil {
 		return err
 	}
-	name, joined, err := node.Joined(cfg)
+	name, joined, err := membership.Joined(cfg.StateDir)
 	if err != nil {
 		return err
 	}
 	if joined && f.node != "" && string(name) != f.node {
 		return usage(fmt.Sprintf("this machine has joined as %q", name), "leave --node out, or use another --state-dir")
 	}
-	again := node.Refused(cfg) && (f.tokenFile != "" || os.Getenv(node.TokenVariable) != "")
+	again := membership.Refused(cfg.StateDir) && (f.tokenFile != "" || os.Getenv(membership.TokenVariable) != "")
 	if !joined || again {
 		if _, err := joinCluster(ctx, a.console, cfg, f); err != nil {
 			return err
 		}
 	}
 	// Programs of trials must not find it in their environment.
-	if err := os.Unsetenv(node.TokenVariable); err != nil {
+	if err := os.Unsetenv(membership.TokenVariable); err != nil {
 		return err
 	}
 	return runNode(ctx, a, f, node.OpenWorker)

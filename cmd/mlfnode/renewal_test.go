@@ -20,6 +20,7 @@ import (
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
+	"mlfnode/node/membership"
 )
 
 // shortCluster is a master and a worker in this process whose certificates are good for some seconds.
@@ -247,7 +248,7 @@ func expired(t *testing.T, ctx context.Context, cfg config.Config) {
 	t.Helper()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for !node.Refused(cfg) {
+	for !membership.Refused(cfg.StateDir) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -280,12 +281,12 @@ func TestJoinLeavesNoToken(t *testing.T) {
 	if _, err := j.Accept(answer); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv(node.TokenVariable, token.Text())
+	t.Setenv(membership.TokenVariable, token.Text())
 	var out bytes.Buffer
 	if code := run(t.Context(), &interrupts{}, []string{"--state-dir", state, "join"}, &out, &out); code == 0 {
 		t.Errorf("a node that does not know where its master is ended well:\n%s", &out)
 	}
-	if os.Getenv(node.TokenVariable) != "" {
+	if os.Getenv(membership.TokenVariable) != "" {
 		t.Errorf("the token is still in the environment:\n%s", &out)
 	}
 }
@@ -324,7 +325,7 @@ func TestForgottenNode(t *testing.T) {
 		t.Fatal("the node goes on")
 	}
 	c.node.Close()
-	if !node.Refused(c.worker) {
+	if !membership.Refused(c.worker.StateDir) {
 		t.Error("the node does not know that it needs a token")
 	}
 	if _, err := node.Join(ctx, c.worker, c.address, c.token(t, ctx)); err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"mlfnode/node"
 	"mlfnode/node/config"
+	"mlfnode/node/membership"
 	"mlfnode/node/service"
 )
 
@@ -224,7 +224,7 @@ func runAsUser(ui *console, c *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	token := os.Getenv(node.TokenVariable)
+	token := os.Getenv(membership.TokenVariable)
 	if f := c.Flag("token-file"); f != nil && f.Changed { // may be for root's eyes
 		if token, err = readTokenText(c.Context(), ui, f.Value.String()); err != nil {
 			return err
@@ -269,7 +269,7 @@ func runServiceCommand(ui *console, c *cobra.Command, name, token string, args [
 	}
 	defer release()
 	if token != "" {
-		command.Env = append(command.Env, node.TokenVariable+"="+token)
+		command.Env = append(command.Env, membership.TokenVariable+"="+token)
 	}
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, ui.stdout, ui.stderr
 	var exit *exec.ExitError

@@ -16,6 +16,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/membership"
 )
 
 func tokenCommand(a *app) *cobra.Command {
@@ -68,7 +69,7 @@ func createToken(a *app, c *cobra.Command, ask api.NewToken) error {
 		good = "It is valid until " + t.Expires.Local().Format("2 January 15:04")
 	}
 	a.say("%s\n", what)
-	_, err = fmt.Fprintf(a.stdout, "%s=%s mlfnode %s%s\n", node.TokenVariable, t.Token, command, t.Master)
+	_, err = fmt.Fprintf(a.stdout, "%s=%s mlfnode %s%s\n", membership.TokenVariable, t.Token, command, t.Master)
 	a.say("\n%s. End it with: mlfnode token revoke %s", good, t.ID)
 	return err
 }
@@ -175,7 +176,7 @@ func readToken(ctx context.Context, ui *console, file string) (trust.Token, erro
 }
 
 func readTokenText(ctx context.Context, ui *console, file string) (string, error) {
-	text := os.Getenv(node.TokenVariable)
+	text := os.Getenv(membership.TokenVariable)
 	switch {
 	case file == "-":
 		line, err := bufio.NewReader(io.LimitReader(os.Stdin, 4096)).ReadString('\n')

@@ -177,7 +177,7 @@ func schemaName(t reflect.Type, hint string) string {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if pkg := t.PkgPath(); pkg != "" && pkg != "mlfnode/node/api" && pkg != "mlfnode/node/monitor" {
+	if pkg := t.PkgPath(); pkg != "" && pkg != "mlfnode/node/api" && pkg != "mlfnode/node/monitor" && pkg != "mlfnode/node/membership" {
 		base := filepath.Base(pkg)
 		return strings.ToUpper(base[:1]) + base[1:] + name
 	}

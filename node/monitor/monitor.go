@@ -21,6 +21,7 @@ import (
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 	"mlfnode/node/master"
+	"mlfnode/node/membership"
 )
 
 // Config holds the collaborators of a Monitor.
@@ -38,7 +39,7 @@ type Config struct {
 	// The rest is for a master; nil on others.
 	Authority *trust.Authority
 	Address   string                                   // HOST:PORT of the API, for machines that join
-	Meet      func() JoinReply                         // where a machine that joins finds the others
+	Meet      func() membership.JoinReply              // where a machine that joins finds the others
 	Forget    func(context.Context, grid.NodeID) error // takes a node out of the cluster
 	Rotate    func(context.Context) error              // gives the cluster a new gossip key
 	Backup    func(context.Context, io.Writer) error   // writes all that the master has

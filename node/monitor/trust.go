@@ -7,15 +7,8 @@ import (
 
 	"mlfnode/cluster/trust"
 	"mlfnode/node/api"
+	"mlfnode/node/membership"
 )
-
-// JoinReply is the master's answer to a machine that joins: its credentials, and where it finds the others.
-type JoinReply struct {
-	trust.JoinAnswer
-	NATSPort   int      `json:"nats_port"`
-	GossipPort int      `json:"gossip_port"`
-	Members    []string `json:"members"` // gossip addresses of nodes that are there
-}
 
 // olderJoin refuses a machine whose mlfnode asks for a challenge before it joins, as versions before this one did.
 func (m *Monitor) olderJoin(*http.Request) (struct{}, error) {
@@ -23,14 +16,14 @@ func (m *Monitor) olderJoin(*http.Request) (struct{}, error) {
 		Hint: "install the master's version on it; mlfnode up does so"}
 }
 
-func (m *Monitor) join(r *http.Request, ask *trust.JoinRequest) (JoinReply, error) {
+func (m *Monitor) join(r *http.Request, ask *trust.JoinRequest) (membership.JoinReply, error) {
 	if m.cfg.Authority == nil {
-		return JoinReply{}, errAlone
+		return membership.JoinReply{}, errAlone
 	}
 	answer, err := m.cfg.Authority.Join(*ask)
 	if err != nil {
 		m.knocks.refused(m.log, "join refused", r, err)
-		return JoinReply{}, refusal(err)
+		return membership.JoinReply{}, refusal(err)
 	}
 	m.log.Info("node joined", "node", ask.Node, "from", r.RemoteAddr, "token", ask.TokenID())
 	reply := m.cfg.Meet()

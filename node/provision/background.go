@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap/protocol"
-	"mlfnode/node"
+	"mlfnode/node/membership"
 	"mlfnode/node/processid"
 	"mlfnode/node/service"
 )
@@ -104,7 +104,7 @@ func closeFilesOnExec() {
 func supervisorEnvironment() []string {
 	var kept []string
 	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "SSH_") && !strings.HasPrefix(v, node.TokenVariable+"=") {
+		if !strings.HasPrefix(v, "SSH_") && !strings.HasPrefix(v, membership.TokenVariable+"=") {
 			kept = append(kept, v)
 		}
 	}

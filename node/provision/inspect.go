@@ -11,6 +11,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/config"
+	"mlfnode/node/membership"
 	"mlfnode/node/service"
 )
 
@@ -62,7 +63,7 @@ func (o *operation) observeIdentity(s *protocol.Observed) {
 	if err == nil && node.CheckRestored(o.State()) == nil {
 		cfg := config.Config{StateDir: o.State()}
 		s.Moved, s.Node, s.Role, s.Cluster = node.Moved(cfg), string(id.Node), string(id.Role), id.Cluster.String()
-		s.Joined = !s.Moved && !node.Refused(cfg)
+		s.Joined = !s.Moved && !membership.Refused(cfg.StateDir)
 	}
 }
 

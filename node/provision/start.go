@@ -20,6 +20,7 @@ import (
 	"mlfnode/node/config"
 	"mlfnode/node/doctor"
 	"mlfnode/node/durable"
+	"mlfnode/node/membership"
 	"mlfnode/node/private"
 )
 
@@ -251,7 +252,7 @@ func (o *operation) checkIdentity(ctx context.Context, cfg config.Config) error 
 		return err
 	case string(id.Role) != want.Role:
 		return protocol.OtherRole(string(id.Node), string(id.Role), want.Role)
-	case want.Role == string(trust.Master), want.TakeOver, node.Refused(cfg), !o.masterHasOtherCA(ctx, cfg, id):
+	case want.Role == string(trust.Master), want.TakeOver, membership.Refused(cfg.StateDir), !o.masterHasOtherCA(ctx, cfg, id):
 		return nil
 	}
 	old := o.currentSeed()
@@ -278,7 +279,7 @@ func (o *operation) masterHasOtherCA(ctx context.Context, cfg config.Config, id 
 // credentialsAccepted reports whether the credentials are of the master's cluster, and not refused there. A master that says nothing is
 // given the benefit of the doubt.
 func (o *operation) credentialsAccepted(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
-	return !node.Refused(cfg) && !o.masterHasOtherCA(ctx, cfg, id) && !o.credentialsRefused(ctx, cfg, id)
+	return !membership.Refused(cfg.StateDir) && !o.masterHasOtherCA(ctx, cfg, id) && !o.credentialsRefused(ctx, cfg, id)
 }
 
 const (

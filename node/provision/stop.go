@@ -16,9 +16,9 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
-	"mlfnode/node/config"
 	"mlfnode/node/doctor"
 	"mlfnode/node/executor/shim"
+	"mlfnode/node/membership"
 	"mlfnode/node/processid"
 	"mlfnode/node/service"
 )
@@ -61,7 +61,7 @@ func (o *operation) stopAll(ctx context.Context) error {
 		return err
 	}
 	if o.request.Leave && seen.Role == string(trust.Worker) {
-		if err := node.Leave(config.Config{StateDir: o.State()}); err != nil {
+		if err := membership.Leave(o.State()); err != nil {
 			return err
 		}
 		seen.Joined = false

@@ -1,4 +1,4 @@
-package node
+package membership
 
 import (
 	"strings"
@@ -7,7 +7,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestTwoMastersAreShown: whoever lists the members sees that the cluster has two masters.
+// TestTwoMastersAreShown checks that the list of members says that the cluster has two masters.
 func TestTwoMastersAreShown(t *testing.T) {
 	all := []api.Member{
 		{Node: "a", State: "alive", Roles: []string{"master", "worker"}}, {Node: "b", State: "alive", Roles: []string{"worker"}},

@@ -1,4 +1,4 @@
-package node
+package membership
 
 import (
 	"errors"
@@ -10,7 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestNamesThatAreNotFound tells a name that does not exist from a name server that does not answer.
+// TestNamesThatAreNotFound distinguishes a name that does not exist from a name server that does
+// not answer.
 func TestNamesThatAreNotFound(t *testing.T) {
 	for _, c := range []struct {
 		dns  net.DNSError
@@ -20,7 +21,7 @@ func TestNamesThatAreNotFound(t *testing.T) {
 		{net.DNSError{Err: "i/o timeout", Name: "m", Server: "10.0.0.1:53", IsTimeout: true, IsTemporary: true}, `the address of "m" could not be looked up: i/o timeout`},
 		{net.DNSError{Err: "server misbehaving", Name: "m", IsTemporary: true}, `the address of "m" could not be looked up: server misbehaving`},
 	} {
-		err := explainReach("m:7420", fmt.Errorf("ask: %w", &net.OpError{Op: "dial", Net: "tcp", Err: &c.dns}))
+		err := ExplainReach("m:7420", fmt.Errorf("ask: %w", &net.OpError{Op: "dial", Net: "tcp", Err: &c.dns}))
 		var refusal *api.Error
 		if !errors.As(err, &refusal) || refusal.Msg != c.want || !strings.Contains(refusal.Hint, "IP address") {
 			t.Errorf("%v: got %v, want %q", &c.dns, err, c.want)

@@ -1,0 +1,241 @@
+// Package membership is this node's part in its cluster: it joins with a token, gossips with its
+// peers and remembers where they are, publishes the state of this node, keeps its certificate and
+// gossip keyring up to date, and, on the master, rotates the keys of the cluster. Package node
+// decides when each part starts and stops.
+package membership
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/cluster/inventory"
+	"mlfnode/cluster/trust"
+	"mlfnode/jetstream"
+)
+
+// protocol is the version of the wire formats that this program speaks: of beats, events and
+// leases.
+const protocol = 1
+
+// publishInterval is how often a node looks for changes of the state that it publishes.
+const publishInterval = 2 * time.Second
+
+// leaveTimeout bounds how long a node that ends tells the others so.
+const leaveTimeout = time.Second
+
+// Worker is what runs the trials of this node.
+type Worker interface {
+	Running() int              // attempts
+	DiskFull() bool            // so it takes no trials
+	UnavailableReason() string // why it takes no trials, or not all; "" if nothing is wrong
+}
+
+// Config is what a node needs to take part in its cluster.
+type Config struct {
+	StateDir  string
+	Identity  *trust.Identity
+	Keyring   *trust.Keyring
+	Authority *trust.Authority // of the master; nil on a worker
+	Peers     *Peers           // where a worker finds its cluster; a master reads them from the state folder
+
+	Gossip  cluster.Config // Bind, Port and Advertise; the rest follows from the other fields
+	Ports   Ports          // of a master
+	Roles   []cluster.Role
+	Version string
+	Labels  []string
+	Machine inventory.Machine
+
+	Worker func() Worker // nil as long as the node runs no trials
+	Stays  func() bool   // the node is to be back in a moment: the others are not told that it leaves
+	Logger *slog.Logger
+}
+
+// Ports holds the ports of a master that others reach.
+type Ports struct{ API, NATS int }
+
+// Membership is this node as a member of its cluster. Its methods may be called from any goroutine.
+type Membership struct {
+	Gossip *cluster.Cluster
+
+	log       *slog.Logger
+	stateDir  string
+	id        *trust.Identity
+	keyring   *trust.Keyring
+	authority *trust.Authority // of the master
+	peers     *Peers           // of a worker
+	worker    func() Worker
+	stays     func() bool
+
+	staleKeyring     chan struct{} // holds a token when the master has another gossip keyring
+	staleCertificate chan struct{} // holds a token when the master has other CAs
+	masterBack       chan struct{} // holds a token when this worker is connected to its master again
+}
+
+// TrustDir returns the folder of the credentials in a state folder.
+func TrustDir(stateDir string) string { return filepath.Join(stateDir, "trust") }
+
+// Start makes this node gossip. End it with Close.
+func Start(cfg Config) (*Membership, error) {
+	s := &Membership{
+		log: cfg.Logger, stateDir: cfg.StateDir, id: cfg.Identity, keyring: cfg.Keyring, authority: cfg.Authority, peers: cfg.Peers,
+		worker: cfg.Worker, stays: cfg.Stays,
+		staleKeyring: make(chan struct{}, 1), staleCertificate: make(chan struct{}, 1), masterBack: make(chan struct{}, 1),
+	}
+	g := cfg.Gossip
+	g.Node, g.Keys, g.Label, g.Logger = cfg.Identity.Node, cfg.Keyring.Keys(), hex.EncodeToString(cfg.Identity.Cluster[:8]), cfg.Logger
+	g.Self = cluster.Self{
+		Version: cfg.Version, Protocol: protocol, Roles: cfg.Roles, APIPort: cfg.Ports.API, NATSPort: cfg.Ports.NATS,
+		CPUs: cfg.Machine.CPUs, Memory: cfg.Machine.Memory, Load: loadAverage(), Inventory: &cfg.Machine, Labels: cfg.Labels,
+	}
+	var err error
+	if s.Gossip, err = cluster.Start(g); err != nil {
+		return nil, fmt.Errorf("start gossip: %w", err)
+	}
+	return s, nil
+}
+
+// Close ends the gossip. It tells the others that this node leaves, unless it is to be back in a
+// moment.
+func (s *Membership) Close() {
+	defer s.Gossip.Close()
+	if s.stays() {
+		return
+	}
+	ctx, stop := context.WithTimeout(context.Background(), leaveTimeout) // the node ends
+	defer stop()
+	if err := s.Gossip.Leave(ctx); err != nil {
+		s.log.Debug("no other node was told that this one leaves", "err", err)
+	}
+}
+
+// Publish keeps the published number of attempts and the load of this node up to date, until ctx
+// ends.
+func (s *Membership) Publish(ctx context.Context) error {
+	tick := time.NewTicker(publishInterval)
+	defer tick.Stop()
+	for {
+		running := 0
+		if w := s.worker(); w != nil {
+			running = w.Running()
+		}
+		s.Gossip.Update(func(self *cluster.Self) { self.Running, self.Load = running, loadAverage() })
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Apply publishes what the master has decided about this node, and starts to fetch the keyring or
+// the certificate if the master has another one.
+func (s *Membership) Apply(o *jetstream.Directives) {
+	full, trouble := false, ""
+	if w := s.worker(); w != nil {
+		full, trouble = w.DiskFull(), w.UnavailableReason()
+	}
+	s.Gossip.Update(func(self *cluster.Self) {
+		self.Drained, self.Quarantined, self.Reason = o.Drain && !o.Quarantine, o.Quarantine, o.Reason
+		if trouble != "" && !o.Drain {
+			self.Drained, self.Reason = full, trouble
+		}
+		for _, part := range slices.Sorted(maps.Keys(o.Without)) {
+			switch {
+			case self.Reason != "":
+			case part.OneLane():
+				self.Reason = "takes no trials like some that failed: " + o.Without[part]
+			default:
+				self.Reason = fmt.Sprintf("takes no trials that need its %s: %s", part, o.Without[part])
+			}
+		}
+	})
+	if o.Keys != 0 && o.Keys != s.KeysID() {
+		nudge(s.staleKeyring)
+	}
+	if o.CAs != 0 && o.CAs != s.id.Trusted().ID() {
+		nudge(s.staleCertificate)
+	}
+}
+
+// loadAverage returns the load average of the last minute, 0 if the system does not tell.
+func loadAverage() float64 {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(b), " ")
+	v, _ := strconv.ParseFloat(first, 64) // 0 for what cannot be read
+	return v
+}
+
+// GossipAddresses lists where the nodes that are there gossip, for others to join them.
+func (s *Membership) GossipAddresses() []string {
+	var all []string
+	for _, m := range s.Gossip.Members() {
+		if m.There() {
+			all = append(all, hostPort(m.Address, m.Port))
+		}
+	}
+	return all
+}
+
+// Local returns this node as a member.
+func (s *Membership) Local() cluster.Member {
+	for _, m := range s.Gossip.Members() {
+		if m.Node == s.Gossip.Node() {
+			return m
+		}
+	}
+	return cluster.Member{Node: s.Gossip.Node()}
+}
+
+// NATSAddresses returns where the NATS port of the master may be.
+func (s *Membership) NATSAddresses() []string {
+	return s.addresses(s.peers.NATS, func(m *cluster.Member) int { return m.NATSPort })
+}
+
+// MasterAddresses returns where the API of the master may be.
+func (s *Membership) MasterAddresses() []string {
+	return s.addresses(s.peers.API, func(m *cluster.Member) int { return m.APIPort })
+}
+
+// addresses alternates between where gossip sees a master and where it was when this node last knew
+// it, since any member could claim to be the master.
+func (s *Membership) addresses(known []string, port func(*cluster.Member) int) []string {
+	var seen []string
+	for _, m := range s.Gossip.Members() {
+		if p := port(&m); m.There() && m.Has(cluster.Master) && p > 0 {
+			seen = append(seen, hostPort(m.Address, p))
+		}
+	}
+	var all []string
+	for i := range max(len(seen), len(known)) {
+		for _, list := range [][]string{seen, known} {
+			if i < len(list) && !slices.Contains(all, list[i]) {
+				all = append(all, list[i])
+			}
+		}
+	}
+	return all
+}
+
+func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
+
+// nudge puts a token into a channel that holds one, unless it is full.
+func nudge(to chan<- struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,81 @@
+package membership
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"mlfnode/node/api"
+	"mlfnode/node/durable"
+)
+
+// Peers is where a node finds its cluster again. It is kept in cluster.json of the state folder.
+type Peers struct {
+	API    []string `json:"api"`    // HOST:PORT of the master, the last one first
+	NATS   []string `json:"nats"`   // likewise
+	Gossip []string `json:"gossip"` // of members
+	// Reached is the gossip of the master at the address by which this node joined, which need not
+	// be the one that the master advertises.
+	Reached []string `json:"reached,omitempty"`
+}
+
+const (
+	peersFile = "cluster.json"
+	// maxGossipPeers bounds the members that are kept: any one of them leads to all.
+	maxGossipPeers = 16
+	// maxMasterAddresses bounds the addresses of the master that are kept.
+	maxMasterAddresses = 4
+)
+
+// LoadPeers reads where the cluster of the state folder is.
+func LoadPeers(stateDir string) (*Peers, error) {
+	var p Peers
+	b, err := os.ReadFile(filepath.Join(stateDir, peersFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("this node has credentials but does not know where its cluster is; join again with: mlfnode join --seed HOST")
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &p)
+	}
+	if err != nil || len(p.API) == 0 || len(p.NATS) == 0 {
+		return nil, fmt.Errorf("read where the cluster is: %w", errors.Join(err, errors.New(peersFile+" is damaged; join again")))
+	}
+	return &p, nil
+}
+
+// AddSeed puts the seed of the settings, HOST or HOST:PORT, first among the addresses of the
+// master, unless it is one of them: the master has moved. Ports are those of the settings.
+func (p *Peers) AddSeed(seed string, apiPort, natsPort, gossipPort int) error {
+	if seed == "" {
+		return nil
+	}
+	address, err := api.WithPort(seed, apiPort)
+	if err != nil || slices.Contains(p.API, address) {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(address) // WithPort has made it
+	add := func(to *[]string, most int, address string) {
+		*to = append([]string{address}, *to...)
+		*to = (*to)[:min(len(*to), most)]
+	}
+	add(&p.API, maxMasterAddresses, address)
+	add(&p.NATS, maxMasterAddresses, hostPort(host, natsPort))
+	add(&p.Gossip, maxGossipPeers, hostPort(host, gossipPort))
+	return nil
+}
+
+func (p *Peers) save(stateDir string) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode where the cluster is: %w", err)
+	}
+	if err := durable.WriteFile(filepath.Join(stateDir, peersFile), append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("remember where the cluster is: %w", durable.WithoutPath(err))
+	}
+	return nil
+}

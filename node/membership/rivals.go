@@ -1,0 +1,90 @@
+package membership
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/cluster/trust"
+	"mlfnode/node/api"
+)
+
+// A cluster has one master. A backup that is restored while the old master runs makes a second one,
+// which would lease the same trials; so does an old machine that boots again after a restore
+// elsewhere.
+
+// rivalTimeout bounds each search for another master. Only a machine that does not answer takes
+// that long.
+const rivalTimeout = 10 * time.Second
+
+// RefuseSecondMaster returns an error if another master of this cluster runs; they have the same
+// port of the API. It looks where the cluster was when this master ran last, or when its backup was
+// made, and asks the nodes there for others.
+func (s *Membership) RefuseSecondMaster(ctx context.Context, apiPort int) error {
+	p, err := LoadPeers(s.stateDir)
+	if err != nil {
+		return nil // it had no peers
+	}
+	joining, stop := context.WithTimeout(ctx, rivalTimeout)
+	defer stop()
+	s.join(joining, p.Gossip)
+	addresses := slices.Clone(p.API)
+	for _, m := range s.Gossip.Members() {
+		if m.There() && m.Has(cluster.Master) && m.Node != s.id.Node {
+			addresses = append(addresses, hostPort(m.Address, m.APIPort))
+		}
+	}
+	if host, _, err := net.SplitHostPort(s.Gossip.Namesake()); err == nil {
+		addresses = append(addresses, hostPort(host, apiPort))
+	}
+	own := hostPort(s.Local().Address, apiPort)
+	for _, address := range addresses {
+		if address != own && answersAsMaster(ctx, s.id, address) {
+			return &api.Error{
+				Msg:  "another master of this cluster runs at " + address,
+				Hint: "a cluster has one: stop that one first, or leave this one stopped",
+			}
+		}
+	}
+	return nil
+}
+
+// answersAsMaster reports whether a master of the node's cluster serves the API at the address.
+func answersAsMaster(ctx context.Context, id *trust.Identity, address string) bool {
+	ctx, stop := context.WithTimeout(ctx, rivalTimeout)
+	defer stop()
+	d := tls.Dialer{Config: id.Client()}
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // nothing was sent
+	return true
+}
+
+// WarnOfRival logs that another node that is alive claims to be the master.
+func (s *Membership) WarnOfRival(m cluster.Member) {
+	if m.State == cluster.Alive && m.Has(cluster.Master) && m.Node != s.id.Node {
+		s.log.Error("another master of this cluster runs; stop one of them", "node", m.Node, "address", hostPort(m.Address, m.APIPort))
+	}
+}
+
+// markRivals gives each of several masters that are alive a reason that names another one.
+func markRivals(all []api.Member) {
+	var masters []int
+	for i := range all {
+		if all[i].State == string(cluster.Alive) && slices.Contains(all[i].Roles, string(cluster.Master)) {
+			masters = append(masters, i)
+		}
+	}
+	for k, i := range masters {
+		if len(masters) > 1 {
+			other := masters[(k+1)%len(masters)]
+			all[i].Reason = "the cluster has " + strconv.Itoa(len(masters)) + " masters, also " + string(all[other].Node) + ": stop one of them"
+		}
+	}
+}
