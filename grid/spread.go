@@ -14,7 +14,7 @@ const (
 	OrderIndex  Order = ""       // by index: the first axis comes to its second value when all else has run with the first
 	OrderSpread Order = "spread" // in blocks from all over the sweep, see Spread
 
-	OrderLongest Order = "longest_first" // those that are expected to run longest, see Longest
+	OrderLongest Order = "longest_first" // those that are expected to run longest
 )
 
 // Orders are the orders that this program knows beside that by index.
@@ -28,10 +28,10 @@ func Orders() []Order { return []Order{OrderSpread, OrderLongest} }
 // met evenly, and which one that is differs from group to group as if by chance, so that no axis that varies faster keeps step with it.
 // Within a round the groups come in steps of about 0.618 of all: multiples of the golden ratio spread evenly over a circle.
 type Spread struct {
-	count  int64
-	size   int64 // of a block
-	groups int64
-	step   int64 // from one group to the next; it has no divisor in common with groups
+	count     int64
+	blockSize int64 // of a block
+	groups    int64
+	step      int64 // from one group to the next; it has no divisor in common with groups
 }
 
 const (
@@ -45,14 +45,14 @@ const (
 
 // NewSpread divides so many trials.
 func NewSpread(count int64) Spread {
-	s := Spread{count: count, size: 1}
-	for s.size < spreadBlock && s.size*2*fewBlocks <= count {
-		s.size *= 2
+	s := Spread{count: count, blockSize: 1}
+	for s.blockSize < spreadBlock && s.blockSize*2*fewBlocks <= count {
+		s.blockSize *= 2
 	}
-	for count/s.size >= manyBlocks {
-		s.size *= 2
+	for count/s.blockSize >= manyBlocks {
+		s.blockSize *= 2
 	}
-	s.groups = (count + groupSize*s.size - 1) / (groupSize * s.size)
+	s.groups = (count + groupSize*s.blockSize - 1) / (groupSize * s.blockSize)
 	s.step = max(1, int64(float64(s.groups)*0.6180339887498949+0.5))
 	for divisor(s.step, s.groups) > 1 {
 		s.step--
@@ -74,8 +74,8 @@ func (s Spread) Blocks() int64 { return s.groups * groupSize }
 // Block gives the trials of the block that is the nth in order, from 0 on.
 func (s Spread) Block(n int64) ranges.Range {
 	round, group := n/s.groups, n%s.groups*s.step%s.groups
-	lo := (group*groupSize + shuffled(group)[round]) * s.size
-	return ranges.Range{Lo: min(lo, s.count), Hi: min(lo+s.size, s.count)}
+	lo := (group*groupSize + shuffled(group)[round]) * s.blockSize
+	return ranges.Range{Lo: min(lo, s.count), Hi: min(lo+s.blockSize, s.count)}
 }
 
 // shuffled gives the numbers below groupSize in an order that differs from group to group, by SplitMix64 (Steele, Lea and Flood 2014).

@@ -40,7 +40,7 @@ func shares(s space.Space, blocks func(Spread) int64) (shares [][]float64, fill 
 	at := make([][]int64, len(sizes))
 	done, all := make([][]float64, len(sizes)), make([][]float64, len(sizes))
 	for k, n := range sizes {
-		at[k], done[k], all[k] = make([]int64, order.size), make([]float64, n), make([]float64, n)
+		at[k], done[k], all[k] = make([]int64, order.blockSize), make([]float64, n), make([]float64, n)
 		shares = append(shares, make([]float64, n))
 	}
 	for n := range order.Blocks() {
@@ -61,7 +61,7 @@ func shares(s space.Space, blocks func(Spread) int64) (shares [][]float64, fill 
 		for v := range shares[k] {
 			shares[k][v] = done[k][v] / all[k][v]
 		}
-		fill = append(fill, float64(s.Count())/float64(n*order.size))
+		fill = append(fill, float64(s.Count())/float64(n*order.blockSize))
 	}
 	return shares, fill
 }

@@ -38,7 +38,7 @@ type feed struct {
 	taken  ranges.Set  // done, leased, or in again
 	spread grid.Spread // with grid.OrderSpread
 
-	longest   *grid.Longest // with grid.OrderLongest; else nil
+	longest   *longestFirst // with grid.OrderLongest; else nil
 	reordered bool          // leases of the order before wait in the queue
 
 	turn   int64 // the blocks before this one are taken, see block
@@ -81,9 +81,9 @@ func (f *feed) follow(s *grid.Sweep) {
 		case s.Task.Order == grid.OrderSpread:
 			f.spread = grid.NewSpread(count)
 		case f.longest != nil:
-			f.longest.Extend(s.Space)
+			f.longest.extend(s.Space)
 		case s.Task.Order == grid.OrderLongest:
-			f.longest = grid.NewLongest(s.Space)
+			f.longest = newLongestFirst(s.Space)
 		}
 	}
 	f.sweep = s
@@ -290,7 +290,7 @@ func (f *feed) leaseSize(slots int) int64 {
 	if f.sweep.Task.Checkpoint != nil {
 		return 1 // a lease names the snapshot from which its trial goes on
 	}
-	return grid.LeaseSize(f.pace.average, f.pace.size, f.count-f.taken.Count()+int64(f.again.len()), slots)
+	return leaseSize(f.pace.average, f.pace.size, f.count-f.taken.Count()+int64(f.again.len()), slots)
 }
 
 // leased records that a proposed lease is in the queue.

@@ -1,4 +1,4 @@
-package grid
+package master
 
 import (
 	"math"
@@ -46,7 +46,7 @@ func TestLongestFirst(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := longestOf(t, c.sets...)
-			l, met, pos := NewLongest(s), make([]int, s.Count()), make([][]int64, len(c.sets))
+			l, met, pos := newLongestFirst(s), make([]int, s.Count()), make([][]int64, len(c.sets))
 			for k := range pos {
 				pos[k] = make([]int64, 1)
 			}
@@ -67,9 +67,9 @@ func TestLongestFirst(t *testing.T) {
 					took := c.took(at)
 					met[i]++
 					order = append(order, took)
-					l.Note(i, time.Duration(took*(0.9+0.2*rand.Float64())*float64(time.Second)))
+					l.addRunTime(i, time.Duration(took*(0.9+0.2*rand.Float64())*float64(time.Second)))
 				}
-				if l.Reorder() {
+				if l.reorder() {
 					n = -1
 				}
 			}
@@ -99,11 +99,11 @@ func sum(all []float64) (s float64) {
 // TestLongestOfUnseenValues extends a sweep by values that have not run: a line through the others says how long they take.
 func TestLongestOfUnseenValues(t *testing.T) {
 	s := longestOf(t, "epoch=1:20")
-	l := NewLongest(s)
+	l := newLongestFirst(s)
 	for _, i := range []int64{2, 5, 9} {
-		l.Note(i, time.Duration(i)*time.Minute)
+		l.addRunTime(i, time.Duration(i)*time.Minute)
 	}
-	if !l.Reorder() || l.Block(0).Lo != 18 {
+	if !l.reorder() || l.Block(0).Lo != 18 {
 		t.Errorf("got trial %d first, want the last one", l.Block(0).Lo)
 	}
 	more, err := space.ParseSet("epoch=100,200")
@@ -114,8 +114,8 @@ func TestLongestOfUnseenValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Extend(wider)
-	if !l.Reorder() || l.Block(0).Lo != 20 {
+	l.extend(wider)
+	if !l.reorder() || l.Block(0).Lo != 20 {
 		t.Errorf("got trial %d first, want the added one", l.Block(0).Lo)
 	}
 }
@@ -123,12 +123,12 @@ func TestLongestOfUnseenValues(t *testing.T) {
 // BenchmarkLongest finds the order of a large sweep once.
 func BenchmarkLongest(b *testing.B) {
 	s := longestOf(b, "seed=0:1000", "lr=0:100", "unit=1:11")
-	l := NewLongest(s)
+	l := newLongestFirst(s)
 	for i := range int64(2 * knownTimes) {
-		l.Note(i*100%s.Count(), time.Duration(1+math.Abs(rand.NormFloat64()))*time.Second)
+		l.addRunTime(i*100%s.Count(), time.Duration(1+math.Abs(rand.NormFloat64()))*time.Second)
 	}
 	for b.Loop() {
 		l.due = 0
-		l.Reorder()
+		l.reorder()
 	}
 }

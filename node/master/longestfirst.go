@@ -1,4 +1,4 @@
-package grid
+package master
 
 import (
 	"cmp"
@@ -6,32 +6,34 @@ import (
 	"slices"
 	"time"
 
+	"mlfnode/grid"
 	"mlfnode/grid/ranges"
 	"mlfnode/grid/space"
 )
 
 const (
-	// knownTimes bounds the run times that count: the newest.
+	// knownTimes is how many run times count: the newest.
 	knownTimes = 4096
-	// fewestTimes is how many there must be before they say in which order trials are to begin.
+	// fewestTimes is how many there must be before they decide the order.
 	fewestTimes = 3
-	// timeLevels bounds the parts into which the values of an axis are divided: neighbours are taken together.
+	// timeLevels bounds the levels into which the values of an axis are divided; neighbours share a level.
 	timeLevels = 64
-	// timeRounds is how often the effects of all axes are fitted in turn, and blockSamples how many trials stand for a block.
+	// timeRounds is how often the effects of all axes are fitted in turn, and blockSamples how many trials represent a block.
 	timeRounds   = 8
 	blockSamples = 8
 )
 
-// Longest orders the trials of a sweep by how long they are expected to run, the longest first, so that none of them is left for the end,
-// when slots are idle. It learns from the trials that have ended: the logarithm of a run time is taken as a sum of effects, one for the value
-// of each axis. Until some have ended, and among equal ones, the order is that of Spread, whose blocks of neighbours are what is ordered.
-type Longest struct {
+// longestFirst orders the trials of a sweep by their expected run time, the longest first, so that no long trial is left for
+// the end, when slots are idle. It learns from trials that have ended: it models the logarithm of a run time as a sum of
+// effects, one for the value of each axis. What it orders are the blocks of grid.Spread, whose own order applies until some
+// trials have ended, and among blocks with equal times.
+type longestFirst struct {
 	space  space.Space
-	spread Spread
+	spread grid.Spread
 	times  []runTime // at most knownTimes
-	noted  int64     // run times so far
+	added  int64     // run times so far
 	due    int64     // how many there must be for the next order
-	order  []int64   // of the blocks; nil is that of spread
+	order  []int64   // of the blocks; nil: the order of spread
 }
 
 type runTime struct {
@@ -39,48 +41,48 @@ type runTime struct {
 	log   float64 // of seconds
 }
 
-// NewLongest begins with no run times.
-func NewLongest(s space.Space) *Longest {
-	return &Longest{space: s, spread: NewSpread(s.Count()), due: fewestTimes}
+// newLongestFirst returns the order of a sweep without run times.
+func newLongestFirst(s space.Space) *longestFirst {
+	return &longestFirst{space: s, spread: grid.NewSpread(s.Count()), due: fewestTimes}
 }
 
-// Extend goes on with a space that has further points.
-func (l *Longest) Extend(s space.Space) {
-	l.space, l.spread, l.order, l.due = s, NewSpread(s.Count()), nil, max(l.noted, fewestTimes)
+// extend goes on with a space that has additional points.
+func (l *longestFirst) extend(s space.Space) {
+	l.space, l.spread, l.order, l.due = s, grid.NewSpread(s.Count()), nil, max(l.added, fewestTimes)
 }
 
-// Note takes the run time of a trial.
-func (l *Longest) Note(index int64, took time.Duration) {
+// addRunTime records how long a trial ran.
+func (l *longestFirst) addRunTime(index int64, took time.Duration) {
 	t := runTime{index, math.Log(max(took, time.Millisecond).Seconds())}
 	if len(l.times) < knownTimes {
 		l.times = append(l.times, t)
 	} else {
-		l.times[l.noted%knownTimes] = t
+		l.times[l.added%knownTimes] = t
 	}
-	l.noted++
+	l.added++
 }
 
-// Known reports whether the order goes by run times.
-func (l *Longest) Known() bool { return l.order != nil }
+// hasOrder reports whether the order follows run times.
+func (l *longestFirst) hasOrder() bool { return l.order != nil }
 
-// Blocks is how many blocks there are.
-func (l *Longest) Blocks() int64 { return l.spread.Blocks() }
+// Blocks returns how many blocks there are.
+func (l *longestFirst) Blocks() int64 { return l.spread.Blocks() }
 
-// Block gives the trials of the block that is the nth in order, from 0 on.
-func (l *Longest) Block(n int64) ranges.Range {
+// Block returns the trials of the nth block in order, from 0.
+func (l *longestFirst) Block(n int64) ranges.Range {
 	if l.order != nil {
 		n = l.order[n]
 	}
 	return l.spread.Block(n)
 }
 
-// Reorder computes the order again where enough run times have come since it was last found, and reports whether it did so. For a sweep of
-// many trials it does so about a hundred times in all.
-func (l *Longest) Reorder() bool {
-	if l.noted < l.due {
+// reorder computes the order again if enough run times have been added since the last time, and reports whether it did. It
+// does so about a hundred times in all for a sweep of many trials.
+func (l *longestFirst) reorder() bool {
+	if l.added < l.due {
 		return false
 	}
-	l.due = l.noted + max(1, l.noted/8)
+	l.due = l.added + max(1, l.added/8)
 	effects, ok := l.fit()
 	if !ok {
 		return false
@@ -122,8 +124,8 @@ func (e *effect) of(position int64) float64 {
 	return e.level[min(position/e.width, int64(len(e.level)-1))]
 }
 
-// fit finds the effects of all axes: each in turn is the mean of what the others leave unexplained.
-func (l *Longest) fit() ([]effect, bool) {
+// fit computes the effects of all axes: each in turn is the mean of what the others leave unexplained.
+func (l *longestFirst) fit() ([]effect, bool) {
 	sizes := l.space.Sizes()
 	effects, at := make([]effect, len(sizes)), make([][]int64, len(sizes))
 	for k, n := range sizes {
@@ -174,7 +176,8 @@ func (l *Longest) fit() ([]effect, bool) {
 	return effects, true
 }
 
-// complete gives levels of which no trial has run an effect: on the line through the two nearest that have one. One alone is that of all.
+// complete sets the effects of levels without a run time: on the line through the two nearest levels that have one. If only
+// one level has an effect, all get it.
 func (e *effect) complete() {
 	var known []int
 	for v, x := range e.level {

@@ -8,16 +8,16 @@ import (
 	"mlfnode/node/history"
 )
 
-// loadedTimes bounds the run times that are read when a sweep with grid.OrderLongest is taken up.
+// loadedTimes bounds the run times that are loaded for a sweep with grid.OrderLongest.
 const loadedTimes = 512
 
-// openTimes takes up how long trials have run that had ended, evenly from all of them. What can't be read is left out: the order is found
-// again as trials end.
+// openTimes loads the run times of trials that have ended, evenly from all of them. It leaves out what it can't read: the order
+// is computed again as trials end.
 func (s *state) openTimes(ctx context.Context, f *feed) {
 	if f.longest == nil {
 		return
 	}
-	defer f.longest.Reorder()
+	defer f.longest.reorder()
 	step, at := max(1, f.done.Count()/loadedTimes), int64(0)
 	for r := range f.done.All() {
 		for ; at < r.Hi-r.Lo; at += step {
@@ -27,27 +27,28 @@ func (s *state) openTimes(ctx context.Context, f *feed) {
 				return
 			}
 			if known && t.State == grid.Succeeded {
-				f.longest.Note(t.Index, time.Duration(t.Result.Usage.Wall)*time.Microsecond)
+				f.longest.addRunTime(t.Index, time.Duration(t.Result.Usage.Wall)*time.Microsecond)
 			}
 		}
 		at -= r.Hi - r.Lo
 	}
 }
 
-// noteTime learns from the run time of a trial that has ended. What waits in the queue when the first times are known is taken back.
+// noteTime records the run time of a trial that has ended. When the first order is known, leases that wait in the queue are to
+// be withdrawn.
 func (f *feed) noteTime(t *history.Transition) {
 	if f.longest == nil || t.State != grid.Succeeded {
 		return
 	}
-	f.longest.Note(t.Index, time.Duration(t.Ended-t.Started)*time.Microsecond)
-	first := !f.longest.Known()
-	if f.longest.Reorder() {
+	f.longest.addRunTime(t.Index, time.Duration(t.Ended-t.Started)*time.Microsecond)
+	first := !f.longest.hasOrder()
+	if f.longest.reorder() {
 		f.turn = 0
 		f.reordered = f.reordered || first
 	}
 }
 
-// followOrders takes leases back that were made before run times were known.
+// followOrders withdraws leases that were made before run times were known.
 func (s *state) followOrders(ctx context.Context) {
 	for _, f := range s.feeds {
 		if f.reordered {
