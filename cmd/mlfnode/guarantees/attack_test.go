@@ -18,7 +18,7 @@ import (
 // attack is one thing that somebody tries, and how it has to be refused.
 type attack struct {
 	name string
-	do   func(a *assault) error // what went wrong with the refusal
+	do   func(a *attacks) error // what went wrong with the refusal
 }
 
 // memoryMargin is how much the memory of an agent may grow under all attacks together: pools of buffers, but nothing that an
@@ -29,7 +29,7 @@ const memoryMargin = 96 << 20
 // attack is refused, the cluster works on, memory stays flat, and no log has a secret.
 func TestClosedByDefault(t *testing.T) {
 	t.Parallel()
-	a := newAssault(t)
+	a := newAttacks(t)
 	before := map[string]int64{}
 	for _, h := range a.Hosts[:3] {
 		before[h.Name] = memory(t, h)
@@ -44,8 +44,8 @@ func TestClosedByDefault(t *testing.T) {
 	}
 	t.Logf("%d attacks", len(all))
 	a.allAlive()
-	a.perform(a.worker, 6, 2, 10*time.Millisecond)
-	a.checkWhole()
+	a.submitWriters(a.worker, 6, 2, 10*time.Millisecond)
+	a.checkAll()
 	for _, h := range a.Hosts[:3] {
 		now := memory(t, h)
 		t.Logf("memory of %s: %d MB before, %d MB after", h.Name, before[h.Name]>>20, now>>20)
@@ -56,10 +56,10 @@ func TestClosedByDefault(t *testing.T) {
 }
 
 var apiAttacks = []attack{
-	{"no token", func(a *assault) error {
+	{"no token", func(a *attacks) error {
 		return a.call(trusting(), "", "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized)
 	}},
-	{"malformed tokens", func(a *assault) error {
+	{"malformed tokens", func(a *attacks) error {
 		for _, text := range []string{".", "x", "x.y", a.Token, strings.Repeat("a", 10000) + ".b", "\x00.\x00", "0000000000.", bearer(a.Token) + "x"} {
 			if err := a.call(trusting(), text, "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized, http.StatusRequestHeaderFieldsTooLarge, http.StatusBadRequest); err != nil {
 				return fmt.Errorf("%.20q: %w", text, err)
@@ -67,13 +67,13 @@ var apiAttacks = []attack{
 		}
 		return nil
 	}},
-	{"a right token's id with another secret", func(a *assault) error {
+	{"a right token's id with another secret", func(a *attacks) error {
 		right, other := bearer(a.NewToken("--role", "operator")), bearer(a.NewToken("--role", "operator"))
 		id, _, _ := strings.Cut(right, ".")
 		_, secret, _ := strings.Cut(other, ".")
 		return a.call(trusting(), id+"."+secret, "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized)
 	}},
-	{"an expired token", func(a *assault) error {
+	{"an expired token", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator", "--expires", "1s"))
 		if r := a.call(trusting(), token, "GET", "/v1/sweeps", nil); r.status != http.StatusOK {
 			return fmt.Errorf("a token that is good yet: got %d, %v", r.status, r.err)
@@ -81,7 +81,7 @@ var apiAttacks = []attack{
 		wait(1200 * time.Millisecond)
 		return a.call(trusting(), token, "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized)
 	}},
-	{"a revoked token", func(a *assault) error {
+	{"a revoked token", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator"))
 		if r := a.call(trusting(), token, "GET", "/v1/sweeps", nil); r.status != http.StatusOK {
 			return fmt.Errorf("a token that is good yet: got %d, %v", r.status, r.err)
@@ -90,19 +90,19 @@ var apiAttacks = []attack{
 		a.Master.Must("token", "revoke", id)
 		return a.call(trusting(), token, "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized)
 	}},
-	{"a viewer acts", func(a *assault) error {
+	{"a viewer acts", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "viewer"))
 		if r := a.call(trusting(), token, "GET", "/v1/sweeps", nil); r.status != http.StatusOK {
 			return fmt.Errorf("a viewer reads: got %d, %v", r.status, r.err)
 		}
 		return a.actsRefused(trusting(), token)
 	}},
-	{"a node token acts", func(a *assault) error { return a.actsRefused(trusting(), bearer(a.Token)) }},
-	{"a node token reads", func(a *assault) error {
+	{"a node token acts", func(a *attacks) error { return a.actsRefused(trusting(), bearer(a.Token)) }},
+	{"a node token reads", func(a *attacks) error {
 		return a.call(trusting(), bearer(a.Token), "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized, http.StatusForbidden)
 	}},
-	{"a worker's certificate acts", func(a *assault) error { return a.actsRefused(trusting(a.stolen(a.worker)), "") }},
-	{"an operator makes tokens", func(a *assault) error {
+	{"a worker's certificate acts", func(a *attacks) error { return a.actsRefused(trusting(a.stolen(a.worker)), "") }},
+	{"an operator makes tokens", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator"))
 		for _, path := range []string{"/v1/tokens", "/v1/token", "/v1/tokens/rotate", "/v1/tokens/list"} {
 			for _, method := range []string{"GET", "POST", "DELETE"} {
@@ -114,14 +114,14 @@ var apiAttacks = []attack{
 		}
 		return nil
 	}},
-	{"a certificate of another authority", func(a *assault) error {
+	{"a certificate of another authority", func(a *attacks) error {
 		return a.call(trusting(a.forged(nil)), "", "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized)
 	}},
-	{"a certificate that a worker has signed", func(a *assault) error {
+	{"a certificate that a worker has signed", func(a *attacks) error {
 		worker := a.stolen(a.worker)
 		return a.call(trusting(a.forged(&worker)), "", "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized)
 	}},
-	{"old versions of TLS", func(a *assault) error {
+	{"old versions of TLS", func(a *attacks) error {
 		for _, version := range []uint16{tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12} {
 			cfg := trusting()
 			cfg.MinVersion, cfg.MaxVersion = version, version
@@ -131,32 +131,32 @@ var apiAttacks = []attack{
 		}
 		return nil
 	}},
-	{"plain HTTP", func(a *assault) error {
+	{"plain HTTP", func(a *attacks) error {
 		answer, err := a.speaks(a.at(a.Master, apiPort), []byte("GET /v1/sweeps HTTP/1.1\r\nHost: x\r\n\r\n"))
 		if err != nil || strings.Contains(answer, "200 OK") || strings.Contains(answer, "sweep\"") {
 			return fmt.Errorf("got %q, %v", answer, err)
 		}
 		return nil
 	}},
-	{"garbage for the API", func(a *assault) error { return a.garbage(apiPort) }},
-	{"oversize headers", func(a *assault) error {
+	{"garbage for the API", func(a *attacks) error { return a.garbage(apiPort) }},
+	{"oversize headers", func(a *attacks) error {
 		r := a.request(trusting(), "GET", "/v1/sweeps", nil, func(r *http.Request) { r.Header.Set("X-Long", strings.Repeat("x", 4<<20)) })
 		return r.refused(http.StatusRequestHeaderFieldsTooLarge, http.StatusUnauthorized)
 	}},
-	{"oversize body without a token", func(a *assault) error {
+	{"oversize body without a token", func(a *attacks) error {
 		return a.call(trusting(), "", "POST", "/v1/sweeps", io.LimitReader(zeros{}, 1<<30)).refused(http.StatusUnauthorized, http.StatusRequestEntityTooLarge)
 	}},
-	{"oversize body of an operator", func(a *assault) error {
+	{"oversize body of an operator", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator"))
 		body := io.MultiReader(strings.NewReader(`{"project":"`), io.LimitReader(letters{}, 1<<30))
 		return a.call(trusting(), token, "POST", "/v1/sweeps", body).refused(http.StatusRequestEntityTooLarge, http.StatusBadRequest)
 	}},
-	{"a bundle under another digest", func(a *assault) error {
+	{"a bundle under another digest", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator"))
 		digest := strings.Repeat("0", 64)
 		return a.call(trusting(), token, "PUT", "/v1/bundles/"+digest, strings.NewReader("text")).refused(http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusConflict)
 	}},
-	{"paths out of the store", func(a *assault) error {
+	{"paths out of the store", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator"))
 		for _, path := range []string{
 			"/v1/bundles/../../etc/passwd", "/v1/bundles/..%2f..%2fetc%2fpasswd", "/v1/bundles/%2e%2e", "/../../etc/passwd", "//etc/passwd",
@@ -171,11 +171,11 @@ var apiAttacks = []attack{
 		}
 		return nil
 	}},
-	{"a host name of somebody else", func(a *assault) error { // a web page that was led here by DNS
+	{"a host name of somebody else", func(a *attacks) error { // a web page that was led here by DNS
 		r := a.request(trusting(), "GET", "/v1/sweeps", nil, func(r *http.Request) { r.Host = "attacker.example" })
 		return r.refused(http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusBadRequest)
 	}},
-	{"slow clients of the API", func(a *assault) error {
+	{"slow clients of the API", func(a *attacks) error {
 		return a.crowd(apiPort, func(c io.Writer) { _, _ = c.Write([]byte{0x16, 0x03, 0x01}) }, func() error {
 			token := bearer(a.NewToken("--role", "viewer"))
 			if r := a.call(trusting(), token, "GET", "/v1/sweeps", nil); r.status != http.StatusOK {
@@ -184,11 +184,11 @@ var apiAttacks = []attack{
 			return nil
 		})
 	}},
-	{"slow headers over TLS", func(a *assault) error { return a.slowHeaders() }},
+	{"slow headers over TLS", func(a *attacks) error { return a.slowHeaders() }},
 }
 
 var natsAttacks = []attack{
-	{"NATS in clear", func(a *assault) error {
+	{"NATS in clear", func(a *attacks) error {
 		for _, text := range []string{"", "CONNECT {\"verbose\":true}\r\nPING\r\n", "INFO {}\r\n", "SUB > 1\r\n"} {
 			answer, err := a.speaks(a.at(a.Master, natsPort), []byte(text))
 			if err != nil || strings.Contains(answer, "INFO") || strings.Contains(answer, "PONG") || strings.Contains(answer, "+OK") {
@@ -197,24 +197,24 @@ var natsAttacks = []attack{
 		}
 		return nil
 	}},
-	{"HTTP to NATS", func(a *assault) error {
+	{"HTTP to NATS", func(a *attacks) error {
 		answer, err := a.speaks(a.at(a.Master, natsPort), []byte("GET /varz HTTP/1.1\r\nHost: x\r\n\r\n"))
 		if err != nil || strings.Contains(answer, "HTTP/1.") {
 			return fmt.Errorf("got %q, %v", answer, err)
 		}
 		return nil
 	}},
-	{"garbage for NATS", func(a *assault) error { return a.garbage(natsPort) }},
-	{"NATS without a certificate", func(a *assault) error { return a.notLetIn(trusting()) }},
-	{"NATS without a certificate, with a password", func(a *assault) error {
+	{"garbage for NATS", func(a *attacks) error { return a.garbage(natsPort) }},
+	{"NATS without a certificate", func(a *attacks) error { return a.notLetIn(trusting()) }},
+	{"NATS without a certificate, with a password", func(a *attacks) error {
 		return a.notLetIn(trusting(), nats.UserInfo("mlfnode", "mlfnode"))
 	}},
-	{"NATS with a certificate of another authority", func(a *assault) error { return a.notLetIn(trusting(a.forged(nil))) }},
-	{"NATS with a certificate that a worker has signed", func(a *assault) error {
+	{"NATS with a certificate of another authority", func(a *attacks) error { return a.notLetIn(trusting(a.forged(nil))) }},
+	{"NATS with a certificate that a worker has signed", func(a *attacks) error {
 		worker := a.stolen(a.worker)
 		return a.notLetIn(trusting(a.forged(&worker)))
 	}},
-	{"a worker calls itself the system", func(a *assault) error {
+	{"a worker calls itself the system", func(a *attacks) error {
 		for _, user := range []string{"system", "mlfnode", "sys", "admin", ""} {
 			c, err := a.bus(trusting(a.stolen(a.worker)), nats.UserInfo(user, ""))
 			if err != nil {
@@ -231,27 +231,27 @@ var natsAttacks = []attack{
 		}
 		return nil
 	}},
-	{"events of another node", func(a *assault) error {
+	{"events of another node", func(a *attacks) error {
 		return a.cannotPublish("mlf.event."+a.victim.Name+".bash-1", "mlf.event.=.bash-1", "mlf.event.bash-1", "mlf.event."+a.worker.Name+".a.b")
 	}},
-	{"output of another node", func(a *assault) error { return a.cannotPublish("mlf.log."+a.victim.Name+".bash-1", "mlf.log.=.bash-1") }},
-	{"artifacts of another node", func(a *assault) error {
+	{"output of another node", func(a *attacks) error { return a.cannotPublish("mlf.log."+a.victim.Name+".bash-1", "mlf.log.=.bash-1") }},
+	{"artifacts of another node", func(a *attacks) error {
 		return a.cannotPublish("mlf.artifacts.meta."+a.victim.Name+".bash-1.0.x", "mlf.artifacts.data."+a.victim.Name+".bash-1.0.x.u", "mlf.bundles.meta.=.x", "mlf.bundles.data.=.x.u")
 	}},
-	{"calls of another node", func(a *assault) error { return a.cannotPublish("mlf.call."+a.victim.Name+".beat", "mlf.call.=.beat") }},
-	{"sweep records and leases", func(a *assault) error {
+	{"calls of another node", func(a *attacks) error { return a.cannotPublish("mlf.call."+a.victim.Name+".beat", "mlf.call.=.beat") }},
+	{"sweep records and leases", func(a *attacks) error {
 		return a.cannotPublish("mlf.sweep.bash-1", "mlf.number.bash", "mlf.lease.x", "$KV.sweeps.bash-1")
 	}},
-	{"what others hear", func(a *assault) error {
+	{"what others hear", func(a *attacks) error {
 		return a.cannotSubscribe(">", "*", "mlf.>", "_INBOX.>", "_INBOX."+a.victim.Name+".>", "_INBOX.*.*", "mlf.event.>", "mlf.log.*.*", "mlf.call.>", "$JS.>")
 	}},
-	{"the system account", func(a *assault) error {
+	{"the system account", func(a *attacks) error {
 		if err := a.cannotSubscribe("$SYS.>", "$SYS.ACCOUNT.*.DISCONNECT"); err != nil {
 			return err
 		}
 		return a.cannotPublish("$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.REQ.SERVER.PING.VARZ")
 	}},
-	{"streams deleted, emptied and changed", func(a *assault) error {
+	{"streams deleted, emptied and changed", func(a *attacks) error {
 		var subjects []string
 		for _, stream := range []string{"events", "leases", "logs", "records", "bundles", "artifacts"} {
 			for _, verb := range []string{"DELETE", "PURGE", "UPDATE", "CREATE", "MSG.DELETE", "SNAPSHOT", "RESTORE"} {
@@ -260,22 +260,22 @@ var natsAttacks = []attack{
 		}
 		return a.cannotPublish(append(subjects, "$JS.API.STREAM.CREATE.mine", "$JS.API.ACCOUNT.PURGE.x", "$JS.API.SERVER.REMOVE")...)
 	}},
-	{"what others wrote", func(a *assault) error {
+	{"what others wrote", func(a *attacks) error {
 		return a.cannotPublish("$JS.API.CONSUMER.CREATE.events", "$JS.API.CONSUMER.CREATE.events.mine", "$JS.API.CONSUMER.CREATE.logs.mine", "$JS.API.CONSUMER.DURABLE.CREATE.events.mine",
 			"$JS.API.CONSUMER.CREATE.artifacts.mine", "$JS.API.STREAM.MSG.GET.events", "$JS.API.DIRECT.GET.events", "$JS.API.DIRECT.GET.logs", "$JS.API.STREAM.MSG.GET.artifacts",
 			"$JS.API.DIRECT.GET.artifacts.mlf.artifacts.meta."+a.victim.Name+".bash-1.0.x", "$JS.API.CONSUMER.DELETE.leases.shape_x", "$JS.API.CONSUMER.CREATE.leases.mine", "$JS.API.CONSUMER.MSG.NEXT.events.fold")
 	}},
-	{"the store itself", func(a *assault) error {
+	{"the store itself", func(a *attacks) error {
 		own := a.worker.Name
 		return a.cannotPublish("mlf.event."+own+".bash-1", "mlf.log."+own+".bash-1", "mlf.artifacts.meta."+own+".bash-1.0.x", "mlf.wake.x", "mlf.metric."+own+".bash-1",
 			"$JS.API.STREAM.INFO.events", "$JS.API.DIRECT.GET.records.mlf.sweep.bash-1", "$JS.API.CONSUMER.CREATE.records.mine", "$JS.API.CONSUMER.MSG.NEXT.leases.shape_x",
 			"$JS.ACK.leases.shape_x.1.1.1.1.0")
 	}},
-	{"the server's answer as another node's event", func(a *assault) error { return a.confusedDeputy() }},
-	{"an oversize message", func(a *assault) error { return a.tooMuch(fmt.Sprintf("PUB mlf.call.x %d\r\n", 1<<30)) }},
-	{"an oversize line", func(a *assault) error { return a.tooMuch("SUB " + strings.Repeat("x", 1<<20)) }},
-	{"a message of negative size", func(a *assault) error { return a.tooMuch("PUB mlf.call.x -1\r\n") }},
-	{"slow clients of NATS", func(a *assault) error {
+	{"the server's answer as another node's event", func(a *attacks) error { return a.confusedDeputy() }},
+	{"an oversize message", func(a *attacks) error { return a.tooMuch(fmt.Sprintf("PUB mlf.call.x %d\r\n", 1<<30)) }},
+	{"an oversize line", func(a *attacks) error { return a.tooMuch("SUB " + strings.Repeat("x", 1<<20)) }},
+	{"a message of negative size", func(a *attacks) error { return a.tooMuch("PUB mlf.call.x -1\r\n") }},
+	{"slow clients of NATS", func(a *attacks) error {
 		return a.crowd(natsPort, func(c io.Writer) { _, _ = c.Write([]byte{0x16}) }, func() error {
 			return a.asWorker(func(c *nats.Conn) error { return c.FlushTimeout(5 * time.Second) })
 		})
@@ -283,7 +283,7 @@ var natsAttacks = []attack{
 }
 
 // actsRefused tries what only an operator may do.
-func (a *assault) actsRefused(cfg *tls.Config, token string) error {
+func (a *attacks) actsRefused(cfg *tls.Config, token string) error {
 	for _, call := range [][2]string{
 		{"POST", "/v1/sweeps"}, {"POST", "/v1/sweeps/last/actions/cancel"}, {"POST", "/v1/sweeps/last/actions/retry"}, {"POST", "/v1/sweeps/last/actions/extend"}, {"POST", "/v1/sweeps/last/actions/set"},
 		{"PUT", "/v1/bundles/" + strings.Repeat("0", 64)}, {"POST", "/v1/nodes/host2/drain"},
@@ -300,7 +300,7 @@ func (a *assault) actsRefused(cfg *tls.Config, token string) error {
 }
 
 // garbage sends what is of no protocol, short and long.
-func (a *assault) garbage(port int) error {
+func (a *attacks) garbage(port int) error {
 	to := a.at(a.Master, port)
 	for _, what := range [][]byte{
 		{0}, bytes.Repeat([]byte{0xff}, 1<<16), []byte("\x16\x03\x01\xff\xff\x01\x00\xff\xfc\x03\x03"), []byte(strings.Repeat("A", 1<<20)), []byte("SSH-2.0-x\r\n"),
@@ -318,8 +318,8 @@ func (a *assault) garbage(port int) error {
 }
 
 // tooMuch speaks NATS by hand, with a worker's certificate, and wants the connection closed.
-func (a *assault) tooMuch(line string) error {
-	raw, err := a.mallory.Dial("tcp", a.at(a.Master, natsPort))
+func (a *attacks) tooMuch(line string) error {
+	raw, err := a.attacker.Dial("tcp", a.at(a.Master, natsPort))
 	if err != nil {
 		return err
 	}
@@ -338,7 +338,7 @@ func (a *assault) tooMuch(line string) error {
 }
 
 // notLetIn tries to connect to NATS.
-func (a *assault) notLetIn(cfg *tls.Config, more ...nats.Option) error {
+func (a *attacks) notLetIn(cfg *tls.Config, more ...nats.Option) error {
 	c, err := a.bus(cfg, more...)
 	if err == nil {
 		c.Close()

@@ -14,7 +14,7 @@ import (
 
 // chaos breaks a cluster at random.
 type chaos struct {
-	*play
+	*scenario
 	random *rand.Rand
 }
 
@@ -39,16 +39,16 @@ func TestChaos(t *testing.T) {
 	seed := setting(t, "CHAOS_SEED", int(time.Now().UnixNano()%1_000_000))
 	count, number := setting(t, "CHAOS_TRIALS", scale(150, 2000)), setting(t, "CHAOS_FAULTS", scale(6, 30))
 	t.Logf("CHAOS_SEED=%d, %d trials, %d faults", seed, count, number)
-	p := newPlay(t, clusterSize, hosts.Options{Disk: "256m", Lossy: true})
+	p := newScenario(t, clusterSize, hosts.Options{Disk: "256m", Lossy: true})
 	p.retries = 3 // of trials that could not write because the disk was full
-	c := &chaos{play: p, random: rand.New(rand.NewPCG(uint64(seed), 0))}
-	c.perform(c.Hosts[1], count, 10, 100*time.Millisecond)
+	c := &chaos{scenario: p, random: rand.New(rand.NewPCG(uint64(seed), 0))}
+	c.submitWriters(c.Hosts[1], count, 10, 100*time.Millisecond)
 	for i := range number {
 		f := disasters[c.random.IntN(len(disasters))]
 		h := c.Hosts[c.random.IntN(len(c.Hosts))]
 		span := time.Duration(500+c.random.IntN(6000)) * time.Millisecond
 		rest := time.Duration(c.random.IntN(2000)) * time.Millisecond
-		t.Logf("%2d. %s, %s, %v, then %v of peace; %d trials have begun", i+1, f.name, h.Name, span, rest, c.begun())
+		t.Logf("%2d. %s, %s, %v, then %v of peace; %d trials have begun", i+1, f.name, h.Name, span, rest, c.startedTrials())
 		mend := f.strike(c, h)
 		wait(span)
 		mend()
@@ -56,7 +56,7 @@ func TestChaos(t *testing.T) {
 	}
 	c.allAlive()
 	c.finish(scale(settle, 4*settle)) // on a busy machine most trials of the long form are still to come
-	c.checkWhole()
+	c.checkAll()
 }
 
 // disaster is a fault of a random kind that lasts for a random time.
@@ -92,8 +92,8 @@ var disasters = []disaster{
 		return func() { h.Agent.Signal(unix.SIGCONT) }
 	}},
 	{"host paused", func(_ *chaos, h *hosts.Host) func() {
-		h.Stop()
-		return h.Cont
+		h.Suspend()
+		return h.Continue
 	}},
 	{"link down", func(_ *chaos, h *hosts.Host) func() {
 		h.LinkDown()
@@ -110,12 +110,12 @@ var disasters = []disaster{
 		return func() { h.Heal(other) }
 	}},
 	{"bad weather", func(c *chaos, _ *hosts.Host) func() {
-		c.SetWeather(hosts.Weather{Loss: 0.1, Duplicate: 0.05, Delay: 50 * time.Millisecond})
-		return func() { c.SetWeather(hosts.Weather{}) }
+		c.SetLinkConditions(hosts.LinkConditions{Loss: 0.1, Duplicate: 0.05, Delay: 50 * time.Millisecond})
+		return func() { c.SetLinkConditions(hosts.LinkConditions{}) }
 	}},
 	{"UDP blocked", func(_ *chaos, h *hosts.Host) func() {
-		h.SetWeather(hosts.Weather{NoUDP: true})
-		return func() { h.SetWeather(hosts.Weather{}) }
+		h.SetLinkConditions(hosts.LinkConditions{NoUDP: true})
+		return func() { h.SetLinkConditions(hosts.LinkConditions{}) }
 	}},
 	{"clock an hour off", func(c *chaos, h *hosts.Host) func() {
 		h.ClockJump(time.Hour - time.Duration(c.random.IntN(2))*2*time.Hour)

@@ -52,7 +52,7 @@ echo "{\"sum\": $sum}" >>"$MLF_METRICS"`
 const steps = 100
 
 // countUp has a sweep of some counters run, with a checkpoint as given in project.yaml. Extra is a script that each runs after each step.
-func (p *play) countUp(trials int, checkpoint, extra string) {
+func (p *scenario) countUp(trials int, checkpoint, extra string) {
 	p.t.Helper()
 	p.ledger, p.count = p.newFile("ledger"), trials
 	dir := writeCounter(p.t, p.newFile("project"), p.ledger, checkpoint, extra)
@@ -86,7 +86,7 @@ tasks:
 }
 
 // tell logs the attempts of a test that has failed.
-func (p *play) tell() {
+func (p *scenario) tell() {
 	if !p.t.Failed() {
 		return
 	}
@@ -111,7 +111,7 @@ type stepped struct {
 	began   bool // the attempt began after this step
 }
 
-func (p *play) steps() []stepped {
+func (p *scenario) steps() []stepped {
 	p.t.Helper()
 	return readSteps(p.t, p.ledger)
 }
@@ -139,10 +139,10 @@ func readSteps(t *testing.T, ledger string) []stepped {
 }
 
 // awaitStep waits until every trial has done so many steps, and gives the host on which a trial runs that is not the master, if any.
-func (p *play) awaitStep(n int) *hosts.Host {
+func (p *scenario) awaitStep(n int) *hosts.Host {
 	p.t.Helper()
 	var on *hosts.Host
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		on = nil
 		far := map[int]int{}
 		for _, s := range p.steps() {
@@ -163,7 +163,7 @@ func (p *play) awaitStep(n int) *hosts.Host {
 
 // checkCounted fails unless every trial has the right sum. It gives how many steps were done more than once, and the longest way that
 // an attempt went back.
-func (p *play) checkCounted() (repeated, back int) {
+func (p *scenario) checkCounted() (repeated, back int) {
 	p.t.Helper()
 	p.finish(settle)
 	c := p.client(p.Master)
@@ -193,7 +193,7 @@ func (p *play) checkCounted() (repeated, back int) {
 }
 
 // storedStep gives the step of the newest snapshot of a trial that the master has, 0 for none.
-func (p *play) storedStep(trial int) (step int) {
+func (p *scenario) storedStep(trial int) (step int) {
 	p.t.Helper()
 	dir := filepath.Join(p.Master.StateDir(), "snapshots", string(p.sweep), strconv.Itoa(trial))
 	manifests, err := filepath.Glob(filepath.Join(dir, "[0-9]*.json"))
@@ -225,7 +225,7 @@ func (p *play) storedStep(trial int) (step int) {
 // beyond the last snapshot.
 func TestCheckpoint(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{})
+	p := newScenario(t, 3, hosts.Options{})
 	defer p.tell()
 	for _, c := range []struct {
 		name string
@@ -284,9 +284,9 @@ func TestCheckpoint(t *testing.T) {
 }
 
 // awaitElse waits until a trial that ran on a host has begun on another one that is not the master, and gives it.
-func (p *play) awaitElse(than *hosts.Host) (on *hosts.Host) {
+func (p *scenario) awaitElse(than *hosts.Host) (on *hosts.Host) {
 	p.t.Helper()
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		last := map[int]stepped{}
 		for _, s := range p.steps() {
 			last[s.trial] = s
@@ -309,10 +309,10 @@ func (p *play) awaitElse(than *hosts.Host) (on *hosts.Host) {
 }
 
 // atRest waits until nothing of the sweep runs.
-func (p *play) atRest() {
+func (p *scenario) atRest() {
 	p.t.Helper()
 	c := p.client(p.Master)
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		v, err := c.Sweep(p.t.Context(), p.sweep)
 		if err == nil && (v.Running > 0 || v.State == grid.SweepRunning) {
 			err = fmt.Errorf("%s is %s, and %d trials run", p.sweep, v.State, v.Running)
@@ -322,9 +322,9 @@ func (p *play) atRest() {
 }
 
 // checkNothingLeft fails unless all that trials have saved is gone after their success, on the nodes that are up and on the master.
-func (p *play) checkNothingLeft() {
+func (p *scenario) checkNothingLeft() {
 	p.t.Helper()
-	hosts.Await(p.t, 30*time.Second, func() error {
+	hosts.WaitFor(p.t, 30*time.Second, func() error {
 		if dirs, _ := filepath.Glob(filepath.Join(p.Master.StateDir(), "snapshots", string(p.sweep), "*")); len(dirs) > 0 {
 			return fmt.Errorf("the master keeps %v", dirs)
 		}
@@ -395,12 +395,12 @@ const often = "{grace: 30s, every: 200ms, quiet: 20ms}"
 // the sum is right.
 func TestCheckpointFaults(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{Disk: smallDisk})
+	p := newScenario(t, 3, hosts.Options{Disk: smallDisk})
 	defer p.tell()
 	var stored map[int]int // what the master has of each trial when a node is lost
 	lose := func(fault func()) {
 		t.Helper()
-		hosts.Await(t, hosts.Patience, func() error {
+		hosts.WaitFor(t, hosts.Patience, func() error {
 			stored = map[int]int{}
 			for i := range p.count {
 				if stored[i] = p.storedStep(i); stored[i] == 0 {
@@ -487,7 +487,7 @@ esac`, nil, 10},
 }
 
 // checkAttempts fails unless the attempts tell of what was played.
-func (p *play) checkAttempts(name string) {
+func (p *scenario) checkAttempts(name string) {
 	p.t.Helper()
 	c := p.client(p.Master)
 	for i := range int64(p.count) {
@@ -524,7 +524,7 @@ func (p *play) checkAttempts(name string) {
 // epoch is done twice beyond the last snapshot.
 func TestCheckpointChainer(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{})
+	p := newScenario(t, 3, hosts.Options{})
 	defer p.tell()
 	dir := p.chainer()
 	train := func() {
@@ -578,7 +578,7 @@ func TestCheckpointChainer(t *testing.T) {
 			p.Relaunch(on)
 		}, false},
 		{"node killed", func(on *hosts.Host) {
-			hosts.Await(t, hosts.Patience, func() error {
+			hosts.WaitFor(t, hosts.Patience, func() error {
 				if dirs, _ := filepath.Glob(filepath.Join(p.Master.StateDir(), "snapshots", string(p.sweep), "0", "[0-9]*.json")); len(dirs) == 0 {
 					return errors.New("no snapshot of the running trial is stored")
 				}
@@ -612,7 +612,7 @@ func TestCheckpointChainer(t *testing.T) {
 const chainerEpochs = 20
 
 // chainer makes a copy of the example project whose programs find their packages without a network.
-func (p *play) chainer() string {
+func (p *scenario) chainer() string {
 	p.t.Helper()
 	dir := p.newFile("chainer")
 	if err := os.CopyFS(dir, os.DirFS("../../../projects/chainer")); err != nil {
@@ -656,7 +656,7 @@ train_mnist.main()
 }
 
 // epochs counts the lines of the training's table that an attempt has printed.
-func (p *play) epochs(c *api.Client, attempt int) (n int) {
+func (p *scenario) epochs(c *api.Client, attempt int) (n int) {
 	p.t.Helper()
 	text := ""
 	for o, err := range c.Logs(p.t.Context(), p.sweep, api.LogQuery{Index: 0, Attempt: attempt}) {
@@ -676,10 +676,10 @@ func (p *play) epochs(c *api.Client, attempt int) (n int) {
 }
 
 // trains waits until the training has done so many epochs, and gives where it runs.
-func (p *play) trains(n int) (on *hosts.Host) {
+func (p *scenario) trains(n int) (on *hosts.Host) {
 	p.t.Helper()
 	c := p.client(p.Master)
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		attempts, err := c.Attempts(p.t.Context(), grid.TrialID{Sweep: p.sweep, Index: 0})
 		if err != nil || len(attempts) == 0 {
 			return errors.Join(err, errors.New("the training has not begun"))
@@ -695,7 +695,7 @@ func (p *play) trains(n int) (on *hosts.Host) {
 }
 
 // artifact gives a file that the trial has left.
-func (p *play) artifact(c *api.Client, name string) []byte {
+func (p *scenario) artifact(c *api.Client, name string) []byte {
 	p.t.Helper()
 	r, err := c.Artifacts(p.t.Context(), p.sweep, 0)
 	if err != nil {
@@ -721,7 +721,7 @@ func (p *play) artifact(c *api.Client, name string) []byte {
 // that one can't leave the trial's folder.
 func TestCheckpointIsForTheHolder(t *testing.T) {
 	t.Parallel()
-	a := newAssault(t)
+	a := newAttacks(t)
 	a.Master.Must("drain", a.Master.Name)
 	a.countUp(1, "{grace: 30s, every: 100ms, quiet: 10ms}", "((step > 30)) || sleep 0.3")
 	on := a.awaitStep(3)
@@ -729,7 +729,7 @@ func TestCheckpointIsForTheHolder(t *testing.T) {
 	if on == other {
 		other = a.victim
 	}
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		if a.storedStep(0) == 0 {
 			return errors.New("no snapshot of the running trial is stored")
 		}

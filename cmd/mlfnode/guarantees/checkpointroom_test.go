@@ -14,7 +14,7 @@ import (
 // without a step done twice.
 func TestCheckpointMakesRoom(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 2, hosts.Options{})
+	p := newScenario(t, 2, hosts.Options{})
 	defer p.tell()
 	p.countUp(4, "{grace: 30s}", "((step > 90)) || sleep 1")
 	p.awaitStep(2)

@@ -13,7 +13,7 @@ import (
 // those of one class are run again.
 func TestFailuresByClass(t *testing.T) {
 	const each = 8
-	p := newPlay(t, 3, hosts.Options{})
+	p := newScenario(t, 3, hosts.Options{})
 	mended := p.newFile("mended")
 	worker := p.Hosts[1]
 	r := worker.Try("sweep", "--retries", "0", "--set", fmt.Sprintf("n=0:%d", 3*each), "--", "sh", "-c", `test -e $1 && exit

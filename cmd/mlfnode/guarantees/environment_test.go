@@ -78,7 +78,7 @@ func TestATrialGetsItsEnvironment(t *testing.T) {
 		checkEnviron(t, h.must("logs", "last/0"), "PATH="+tools+":"+path, "THREADS=8")
 	})
 	t.Run("in a cluster", func(t *testing.T) {
-		p := newPlay(t, 1, hosts.Options{Env: []string{"PATH=" + trap + ":" + path, "THREADS=8", "TOOLS=" + tools, "OF_NODE=node", "ADDED=node"}})
+		p := newScenario(t, 1, hosts.Options{Env: []string{"PATH=" + trap + ":" + path, "THREADS=8", "TOOLS=" + tools, "OF_NODE=node", "ADDED=node"}})
 		at := func(args ...string) *exec.Cmd {
 			cmd := p.Master.Command(args...)
 			cmd.Env = append(cmd.Env, "PATH=/nowhere", "THREADS=16", "TOOLS=/nowhere", "OF_SHELL=shell", "OF_NODE=", "ADDED=")

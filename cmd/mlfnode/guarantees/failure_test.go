@@ -15,7 +15,7 @@ import (
 // of an agent that has died go on and wait for the next one, so that nothing begins elsewhere before its patience is over.
 func TestFastFailure(t *testing.T) {
 	const patience = 3 * time.Second
-	p := newPlay(t, clusterSize, hosts.Options{Env: []string{"MLF_PATIENCE=" + patience.String()}})
+	p := newScenario(t, clusterSize, hosts.Options{Env: []string{"MLF_PATIENCE=" + patience.String()}})
 	for _, way := range []struct {
 		name         string
 		least, limit time.Duration
@@ -28,8 +28,8 @@ func TestFastFailure(t *testing.T) {
 		var times []time.Duration
 		for range scale(4, 20) {
 			p.allAlive()
-			open := p.hold(p.Master, 6)
-			p.awaitBegun(6)
+			open := p.submitGated(p.Master, 6)
+			p.waitForStarted(6)
 			h := p.busyWorker()
 			lost := p.running(h.Name)
 			began := time.Now()
@@ -69,13 +69,13 @@ func histogram(times []time.Duration) string {
 // TestNoFalseDeath loses a tenth of all frames and keeps every processor busy. Nobody may be called dead, and no trial may run
 // twice.
 func TestNoFalseDeath(t *testing.T) {
-	p := newPlay(t, clusterSize, hosts.Options{})
+	p := newScenario(t, clusterSize, hosts.Options{})
 	span := scale(30*time.Second, 10*time.Minute)
-	p.SetWeather(hosts.Weather{Loss: 0.1})
+	p.SetLinkConditions(hosts.LinkConditions{Loss: 0.1})
 	for _, h := range p.Hosts {
 		h.StartCommand(h.Program("/bin/sh", "-c", "while :; do :; done"))
 	}
-	p.perform(p.Master, 4*slotsOfHost*clusterSize, int(span.Seconds()/8), time.Second)
+	p.submitWriters(p.Master, 4*slotsOfHost*clusterSize, int(span.Seconds()/8), time.Second)
 	asked, answers := 0, map[string]int{}
 	for over := time.Now().Add(span); time.Now().Before(over); {
 		h := p.Hosts[asked%len(p.Hosts)]
@@ -93,8 +93,8 @@ func TestNoFalseDeath(t *testing.T) {
 		wait(200 * time.Millisecond)
 	}
 	t.Logf("asked %d times over %v, answers: %v", asked, span, answers)
-	p.SetWeather(hosts.Weather{})
-	p.checkWhole()
+	p.SetLinkConditions(hosts.LinkConditions{})
+	p.checkAll()
 	for _, tr := range p.trials(p.client(p.Master)) {
 		if tr.Attempts != 1 {
 			t.Errorf("trial %d ran %d times", tr.Index, tr.Attempts)
@@ -107,19 +107,19 @@ const joinLimit = time.Second
 
 // TestJoinIsFast measures from the start of the program on an idle host to the node being a member that takes trials.
 func TestJoinIsFast(t *testing.T) {
-	p := newPlay(t, 1, hosts.Options{})
+	p := newScenario(t, 1, hosts.Options{})
 	p.Master.Must("drain", "host1")
-	p.hold(p.Master, 2)
-	h := p.Outsider("newcomer")
+	p.submitGated(p.Master, 2)
+	h := p.AddHost("newcomer")
 	began := time.Now()
 	p.Join(h)
-	hosts.Await(t, hosts.Patience, func() error {
-		if n := p.begun(); n < 1 {
+	hosts.WaitFor(t, hosts.Patience, func() error {
+		if n := p.startedTrials(); n < 1 {
 			return fmt.Errorf("no trial has begun")
 		}
 		return nil
 	})
-	took := p.turns()[0].at.Sub(began)
+	took := p.ledgerLines()[0].at.Sub(began)
 	t.Logf("from the start of join to the first trial: %v", took)
 	if took > joinLimit {
 		t.Errorf("it took %v, want at most %v", took, joinLimit)

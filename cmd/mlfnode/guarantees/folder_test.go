@@ -238,7 +238,7 @@ func TestATrialGetsWhatItsUserHas(t *testing.T) {
 		}
 	})
 	t.Run("in a cluster", func(t *testing.T) {
-		p := newPlay(t, 1, hosts.Options{Env: []string{"PATH=" + os.Getenv("PATH"), "OF_NODE=a b", "GIT_CONFIG_GLOBAL=/dev/null"}})
+		p := newScenario(t, 1, hosts.Options{Env: []string{"PATH=" + os.Getenv("PATH"), "OF_NODE=a b", "GIT_CONFIG_GLOBAL=/dev/null"}})
 		for i := range kindsOfFolders {
 			k := &kindsOfFolders[i]
 			t.Run(k.name, func(t *testing.T) {

@@ -49,7 +49,7 @@ func newForeground(t *testing.T, script string) *foreground {
 // checkGone waits until nothing of the trial is left.
 func (f *foreground) checkGone() {
 	f.t.Helper()
-	hosts.Await(f.t, orphanLimit, func() error {
+	hosts.WaitFor(f.t, orphanLimit, func() error {
 		if left := processes(f.t, f.mark); len(left) > 0 {
 			return fmt.Errorf("left of the trial: %v", left)
 		}
@@ -63,7 +63,7 @@ func (f *foreground) goesOn() {
 	if err := os.WriteFile(f.gate, nil, 0o600); err != nil {
 		f.t.Fatal(err)
 	}
-	f.host.Launch("master").See("node is up")
+	f.host.Launch("master").WaitForOutput("node is up")
 	f.host.Must("resume", "last")
 	if got := f.host.Must("sweeps", "--json"); !strings.Contains(got, `"succeeded":1`) {
 		f.t.Errorf("got %s, want the trial run again", got)

@@ -22,10 +22,10 @@ import (
 )
 
 var gossipAttacks = []attack{
-	{"garbage for gossip", func(a *assault) error { return a.garbage(gossipPort) }},
-	{"garbage for gossip over UDP", func(a *assault) error {
+	{"garbage for gossip", func(a *attacks) error { return a.garbage(gossipPort) }},
+	{"garbage for gossip over UDP", func(a *attacks) error {
 		for _, h := range []*hosts.Host{a.Master, a.worker} {
-			c, err := a.mallory.Dial("udp", a.at(h, gossipPort))
+			c, err := a.attacker.Dial("udp", a.at(h, gossipPort))
 			if err != nil {
 				return err
 			}
@@ -40,9 +40,9 @@ var gossipAttacks = []attack{
 		}
 		return nil
 	}},
-	{"gossip with another key", func(a *assault) error { return a.intrude(bytes.Repeat([]byte{7}, 32)) }},
-	{"gossip without a key", func(a *assault) error { return a.intrude(nil) }},
-	{"a gossip message that says it is huge", func(a *assault) error {
+	{"gossip with another key", func(a *attacks) error { return a.intrude(bytes.Repeat([]byte{7}, 32)) }},
+	{"gossip without a key", func(a *attacks) error { return a.intrude(nil) }},
+	{"a gossip message that says it is huge", func(a *attacks) error {
 		before := memory(a.t, a.worker)
 		for range 32 {
 			answer, err := a.speaks(a.at(a.worker, gossipPort), append([]byte{10, 0x7f, 0xff, 0xff, 0xff}, make([]byte, 1<<16)...)) // type encrypt, length
@@ -55,7 +55,7 @@ var gossipAttacks = []attack{
 		}
 		return nil
 	}},
-	{"slow clients of gossip", func(a *assault) error {
+	{"slow clients of gossip", func(a *attacks) error {
 		return a.crowd(gossipPort, func(c io.Writer) { _, _ = c.Write([]byte{10, 0, 0}) }, func() error {
 			_, err := a.Master.Members()
 			return err
@@ -64,11 +64,11 @@ var gossipAttacks = []attack{
 }
 
 // intrude has a real memberlist node try to join with a key that is not the cluster's.
-func (a *assault) intrude(key []byte) error {
+func (a *attacks) intrude(key []byte) error {
 	name := fmt.Sprintf("intruder-%d", len(key))
-	err := a.mallory.Inside(func() error { // dialling happens on this thread, listening sockets stay where they were made
+	err := a.attacker.RunInside(func() error { // dialling happens on this thread, listening sockets stay where they were made
 		cfg := memberlist.DefaultLANConfig()
-		cfg.Name, cfg.BindAddr, cfg.AdvertiseAddr, cfg.BindPort, cfg.SecretKey = name, a.mallory.Addr, a.mallory.Addr, gossipPort, key
+		cfg.Name, cfg.BindAddr, cfg.AdvertiseAddr, cfg.BindPort, cfg.SecretKey = name, a.attacker.Addr, a.attacker.Addr, gossipPort, key
 		cfg.LogOutput = io.Discard
 		list, err := memberlist.Create(cfg)
 		if err != nil {
@@ -96,7 +96,7 @@ func (a *assault) intrude(key []byte) error {
 }
 
 // crowd keeps many connections open that never say what they should, and checks meanwhile that others are served.
-func (a *assault) crowd(port int, begin func(c io.Writer), served func() error) error {
+func (a *attacks) crowd(port int, begin func(c io.Writer), served func() error) error {
 	const crowded = 400
 	before := memory(a.t, a.Master)
 	var conns []net.Conn
@@ -106,7 +106,7 @@ func (a *assault) crowd(port int, begin func(c io.Writer), served func() error) 
 		}
 	}()
 	for range crowded {
-		c, err := a.mallory.Dial("tcp", a.at(a.Master, port))
+		c, err := a.attacker.Dial("tcp", a.at(a.Master, port))
 		if err != nil {
 			break // it takes no more: as good
 		}
@@ -126,7 +126,7 @@ func (a *assault) crowd(port int, begin func(c io.Writer), served func() error) 
 const slowLimit = 30 * time.Second
 
 // closes fails unless the other side ends all connections by itself.
-func (a *assault) closes(conns []net.Conn) error {
+func (a *attacks) closes(conns []net.Conn) error {
 	over := time.Now().Add(slowLimit)
 	for i, c := range conns {
 		_ = c.SetReadDeadline(over) // an open connection takes it
@@ -138,10 +138,10 @@ func (a *assault) closes(conns []net.Conn) error {
 }
 
 // slowHeaders sends a header a byte at a time over TLS, on many connections, and wants them closed.
-func (a *assault) slowHeaders() error {
+func (a *attacks) slowHeaders() error {
 	var conns []net.Conn
 	for range 50 {
-		c, err := a.mallory.Dial("tcp", a.at(a.Master, apiPort))
+		c, err := a.attacker.Dial("tcp", a.at(a.Master, apiPort))
 		if err != nil {
 			return err
 		}
@@ -178,7 +178,7 @@ func (a *assault) slowHeaders() error {
 
 // confusedDeputy calls the master with the answer to go where the worker may not write: a master that answers there forges what the worker
 // likes, a sweep record for one.
-func (a *assault) confusedDeputy() error {
+func (a *attacks) confusedDeputy() error {
 	before := a.stored()
 	var err error
 	for _, target := range []string{
@@ -205,7 +205,7 @@ func (a *assault) confusedDeputy() error {
 }
 
 // stored gives what the master lists of sweeps, trials and output. Nothing runs meanwhile.
-func (a *assault) stored() string {
+func (a *attacks) stored() string {
 	a.t.Helper()
 	id := string(a.sweep)
 	return a.Master.Must("sweeps", "--json") + a.Master.Must("trials", id, "--json") + a.Master.Must("logs", id)
@@ -213,8 +213,8 @@ func (a *assault) stored() string {
 
 // TestPortScan tries every port of a running master and of a worker from another host, TCP and UDP.
 func TestPortScan(t *testing.T) {
-	p := newPlay(t, 2, hosts.Options{})
-	scanner := p.Outsider("scanner")
+	p := newScenario(t, 2, hosts.Options{})
+	scanner := p.AddHost("scanner")
 	for _, c := range []struct {
 		host     *hosts.Host
 		tcp, udp string
@@ -234,7 +234,7 @@ func TestPortScan(t *testing.T) {
 // scan gives the TCP ports of a host that take connections.
 func scan(t *testing.T, from, to *hosts.Host) (open []int) {
 	t.Helper()
-	err := from.Inside(func() error {
+	err := from.RunInside(func() error {
 		for port := 1; port < 1<<16; port++ {
 			c, err := net.DialTimeout("tcp", net.JoinHostPort(to.Addr, fmt.Sprint(port)), 2*time.Second)
 			if err == nil {
@@ -262,7 +262,7 @@ func scanUDP(t *testing.T, from, to *hosts.Host) (open []int) {
 		}
 		to.Run(to.Program("/bin/sh", "-c", "echo "+value+" > /proc/sys/net/ipv4/"+name))
 	}
-	err := from.Inside(func() error {
+	err := from.RunInside(func() error {
 		for port := 1; port < 1<<16; port++ {
 			c, err := net.Dial("udp", net.JoinHostPort(to.Addr, fmt.Sprint(port)))
 			if err != nil {
@@ -296,8 +296,8 @@ func saysNobody(c net.Conn) bool {
 // TestJoinIsRefused tries to join with tokens that are not good, and with a name that is another node's.
 func TestJoinIsRefused(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 2, hosts.Options{})
-	h := p.Outsider("mallory")
+	p := newScenario(t, 2, hosts.Options{})
+	h := p.AddHost("mallory")
 	expired := p.NewToken("--role", "node", "--expires", "1s")
 	wait(1200 * time.Millisecond)
 	revoked := p.NewToken("--role", "node")
@@ -335,12 +335,12 @@ func TestJoinIsRefused(t *testing.T) {
 	}
 	once := p.NewToken("--role", "node", "--uses", "1")
 	for i, name := range []string{"first", "second"} {
-		other := p.Outsider(name)
+		other := p.AddHost(name)
 		cmd := other.Command("join", "--seed", "host1")
 		cmd.Env = append(cmd.Env, "MLF_CLUSTER_TOKEN="+once)
 		proc := other.StartCommand(cmd)
 		if i == 0 {
-			p.Master.AwaitState(name, "alive", hosts.Patience)
+			p.Master.WaitForState(name, "alive", hosts.Patience)
 		} else if code := proc.Exit(hosts.Patience); code == 0 {
 			t.Errorf("a token for one use let a second node in")
 		}
@@ -350,13 +350,13 @@ func TestJoinIsRefused(t *testing.T) {
 // TestWrongMaster has a node join somebody who only claims to be the master: nothing of the token reaches them.
 func TestWrongMaster(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 1, hosts.Options{})
-	mallory, h := p.Outsider("mallory"), p.Outsider("newcomer")
-	a := &assault{play: p, mallory: mallory}
+	p := newScenario(t, 1, hosts.Options{})
+	mallory, h := p.AddHost("mallory"), p.AddHost("newcomer")
+	a := &attacks{scenario: p, attacker: mallory}
 	var heard bytes.Buffer
 	var mu sync.Mutex
 	var listener net.Listener
-	err := mallory.Inside(func() (err error) {
+	err := mallory.RunInside(func() (err error) {
 		listener, err = net.Listen("tcp", a.at(mallory, apiPort))
 		return err
 	})

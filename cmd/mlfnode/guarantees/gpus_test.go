@@ -26,13 +26,13 @@ echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $CUDA_VISIBLE_DEVICES begin" >>"$ledge
 for ((n = 0; n < pause; n++)); do sleep 0.1; done
 echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $CUDA_VISIBLE_DEVICES end" >>"$ledger"`
 
-// gpuPlay is a cluster whose hosts have GPUs that do what scripts say.
-type gpuPlay struct {
-	*play
+// gpuScenario is a cluster whose hosts have GPUs that do what scripts say.
+type gpuScenario struct {
+	*scenario
 	script string // with the name of a host: what its GPUs do
 }
 
-func newGPUPlay(t *testing.T, n int, description string) *gpuPlay {
+func newGPUScenario(t *testing.T, n int, description string) *gpuScenario {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("a cluster takes its time, and its programs are not those that -race looks at")
@@ -43,13 +43,13 @@ func newGPUPlay(t *testing.T, n int, description string) *gpuPlay {
 		t.Fatalf("build mlfnode: %v\n%s", err, out)
 	}
 	script := filepath.Join(dir, "gpus")
-	return &gpuPlay{script: script, play: newPlay(t, n, hosts.Options{Program: scripted, Env: []string{
+	return &gpuScenario{script: script, scenario: newScenario(t, n, hosts.Options{Program: scripted, Env: []string{
 		"MLF_FAKE_GPUS=" + description, "MLF_FAKE_GPUS_SCRIPT=" + script,
 	}})}
 }
 
 // say has a host's GPUs follow lines of a script.
-func (p *gpuPlay) say(host string, lines ...string) {
+func (p *gpuScenario) say(host string, lines ...string) {
 	p.t.Helper()
 	f, err := os.OpenFile(p.script+"."+host, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -62,13 +62,13 @@ func (p *gpuPlay) say(host string, lines ...string) {
 }
 
 // train starts a sweep of count trials with a GPU each, of so many tenths of a second.
-func (p *gpuPlay) train(count, tenths int) {
+func (p *gpuScenario) train(count, tenths int) {
 	p.t.Helper()
 	p.trainWith("gpus: 1", count, tenths)
 }
 
 // trainWith is train for trials that ask for this, with more flags of the command sweep.
-func (p *gpuPlay) trainWith(resources string, count, tenths int, flags ...string) {
+func (p *gpuScenario) trainWith(resources string, count, tenths int, flags ...string) {
 	p.t.Helper()
 	p.count, p.lines, p.ledger = count, 0, p.newFile("ledger")
 	project := p.newFile("project")
@@ -88,9 +88,9 @@ func (p *gpuPlay) trainWith(resources string, count, tenths int, flags ...string
 }
 
 // explained waits until the explanation of a sweep's first trial has these parts.
-func (p *gpuPlay) explained(of grid.SweepID, parts ...string) {
+func (p *gpuScenario) explained(of grid.SweepID, parts ...string) {
 	p.t.Helper()
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		said := p.Master.Must("trials", "--explain", string(of)+"/0")
 		for _, part := range parts {
 			if !strings.Contains(said, part) {
@@ -102,7 +102,7 @@ func (p *gpuPlay) explained(of grid.SweepID, parts ...string) {
 }
 
 // device asks a host for the state of another one's GPU.
-func (p *gpuPlay) device(from *hosts.Host, host string, index int) (api.GPU, error) {
+func (p *gpuScenario) device(from *hosts.Host, host string, index int) (api.GPU, error) {
 	var all []api.GPU
 	if err := json.Unmarshal([]byte(from.Must("gpus", "--json")), &all); err != nil {
 		return api.GPU{}, err
@@ -115,9 +115,9 @@ func (p *gpuPlay) device(from *hosts.Host, host string, index int) (api.GPU, err
 }
 
 // awaitDevice waits until a host's own node says that its GPU is in a state.
-func (p *gpuPlay) awaitDevice(h *hosts.Host, index int, state, why string) {
+func (p *gpuScenario) awaitDevice(h *hosts.Host, index int, state, why string) {
 	p.t.Helper()
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		g, err := p.device(h, h.Name, index)
 		if err == nil && (g.State != state || !strings.Contains(g.Why, why)) {
 			err = fmt.Errorf("GPU %d of %s is %q: %q, want %q: %q", index, h.Name, g.State, g.Why, state, why)
@@ -127,7 +127,7 @@ func (p *gpuPlay) awaitDevice(h *hosts.Host, index int, state, why string) {
 }
 
 // checkDevices fails if two trials had one GPU at a time, or a trial had one of these. It gives how often each was used.
-func (p *gpuPlay) checkDevices(but ...string) map[string]int {
+func (p *gpuScenario) checkDevices(but ...string) map[string]int {
 	p.t.Helper()
 	text, err := os.ReadFile(p.ledger)
 	if err != nil {
@@ -157,13 +157,13 @@ func (p *gpuPlay) checkDevices(but ...string) map[string]int {
 // is in use by others, broken or gone is given to any.
 func TestNoDeviceTwice(t *testing.T) {
 	t.Parallel()
-	p := newGPUPlay(t, 3, "2xA100-40")
+	p := newGPUScenario(t, 3, "2xA100-40")
 	p.train(18, 15)
-	p.awaitBegun(6)
+	p.waitForStarted(6)
 	victim := p.Hosts[1]
 	victim.Agent.Kill()
 	p.Relaunch(victim)
-	p.checkWhole()
+	p.checkAll()
 	if used := p.checkDevices(); len(used) != 6 {
 		t.Errorf("%d of 6 GPUs were used: %v", len(used), used)
 	}
@@ -204,7 +204,7 @@ exit 0`
 // TestNoDeviceTwiceUnderKills kills agents and shims of programs again and again, while trials with one GPU and with two run.
 func TestNoDeviceTwiceUnderKills(t *testing.T) {
 	t.Parallel()
-	p := newGPUPlay(t, 3, "3xA100-40")
+	p := newGPUScenario(t, 3, "3xA100-40")
 	p.count, p.lines, p.ledger = 24, 0, p.newFile("ledger")
 	if err := syscall.Mkfifo(p.ledger+".wait", 0o600); err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func TestNoDeviceTwiceUnderKills(t *testing.T) {
 		p.sweep = grid.SweepID(strings.TrimSpace(p.Master.Must("sweep", "--detach", project, "--set", fmt.Sprintf("i=0:%d", p.count))))
 	}
 	for round := range 4 {
-		p.awaitBegun(6 * (round + 1))
+		p.waitForStarted(6 * (round + 1))
 		victim := p.Hosts[1+round%2]
 		if round%2 == 1 { // its programs die with it
 			for _, pid := range shims(victim) {
@@ -248,7 +248,7 @@ func TestNoDeviceTwiceUnderKills(t *testing.T) {
 // TestDeviceStates takes GPUs away from trials in each way that there is, and gives them back.
 func TestDeviceStates(t *testing.T) {
 	t.Parallel()
-	p := newGPUPlay(t, 2, "4xA100-40")
+	p := newGPUScenario(t, 2, "4xA100-40")
 	worker := p.Hosts[1]
 	other := worker.StartCommand(worker.Program("/bin/sh", "-c", "echo run 0 $$ 3GiB >>"+p.script+"."+worker.Name+"; exec sleep 300"))
 	p.say(worker.Name, "xid 1 48", "gone 2")
@@ -265,13 +265,13 @@ func TestDeviceStates(t *testing.T) {
 		bad = append(bad, g.UUID)
 	}
 	p.train(12, 3)
-	p.checkWhole()
+	p.checkAll()
 	p.checkDevices(bad...)
 	if shown := worker.Must("gpus"); !strings.Contains(shown, "uncorrected memory error") {
 		t.Errorf("gpus shows\n%s", shown)
 	}
 	// Others hear of it in the exchange of states.
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		g, err := p.device(p.Master, worker.Name, 1)
 		if err == nil && g.State != "sick" {
 			err = fmt.Errorf("the master says that it is %q", g.State)
@@ -283,7 +283,7 @@ func TestDeviceStates(t *testing.T) {
 	other.Kill()
 	p.say(worker.Name, "back 2")
 	p.awaitDevice(worker, 1, "ready", "")
-	hosts.Await(t, time.Minute, func() error {
+	hosts.WaitFor(t, time.Minute, func() error {
 		g, err := p.device(worker, worker.Name, 0)
 		if err == nil && g.State != "ready" {
 			err = fmt.Errorf("GPU 0 is %s: %s", g.State, g.Why)
@@ -291,7 +291,7 @@ func TestDeviceStates(t *testing.T) {
 		return err
 	})
 	p.train(24, 5)
-	p.checkWhole()
+	p.checkAll()
 	if used := p.checkDevices(bad[2]); used[bad[1]] == 0 {
 		t.Errorf("the GPU that was sick is not used: %v", used)
 	}
@@ -299,14 +299,14 @@ func TestDeviceStates(t *testing.T) {
 
 // TestExplainedDevices asks why a trial waits, on nodes whose GPU is taken, sick, gone, or used by others, and on one that is drained.
 func TestExplainedDevices(t *testing.T) {
-	p := newGPUPlay(t, 3, "1xA100-40")
+	p := newGPUScenario(t, 3, "1xA100-40")
 	sick, other := p.Hosts[1], p.Hosts[2]
 	p.say(sick.Name, "xid 0 48")
 	user := other.StartCommand(other.Program("/bin/sh", "-c", "echo run 0 $$ 3GiB >>"+p.script+"."+other.Name+"; exec sleep 300"))
 	p.awaitDevice(sick, 0, "sick", "Xid 48")
 	p.awaitDevice(other, 0, "foreign", "used by sleep (pid ")
 	p.train(1, 3000)
-	p.awaitBegun(1)
+	p.waitForStarted(1)
 	runs := p.sweep
 	p.train(1, 1)
 	waits := p.sweep
@@ -326,7 +326,7 @@ func TestExplainedDevices(t *testing.T) {
 // have failed, and on one that is broken.
 func TestExplainedRefusals(t *testing.T) {
 	t.Parallel()
-	p := newGPUPlay(t, 3, "2xA100-40")
+	p := newGPUScenario(t, 3, "2xA100-40")
 	small := p.Hosts[2]
 	settings := p.newFile("node.yaml")
 	if err := os.WriteFile(settings, []byte("gpus: {use: [0]}\n"), 0o644); err != nil {
@@ -338,7 +338,7 @@ func TestExplainedRefusals(t *testing.T) {
 
 	const full = `[ $HOSTNAME != host2 ] || { echo "OSError: [Errno 28] No space left on device" >&2; exit 1; }; sleep 1`
 	sweep := strings.TrimSpace(p.Master.Must("sweep", "--detach", "--set", "i=0:9", "--", "bash", "-c", full))
-	hosts.Await(t, 2*time.Minute, func() error {
+	hosts.WaitFor(t, 2*time.Minute, func() error {
 		said := ""
 		for i := range 9 {
 			said = p.Master.Must("trials", "--explain", fmt.Sprintf("%s/%d", sweep, i))
@@ -348,7 +348,7 @@ func TestExplainedRefusals(t *testing.T) {
 		}
 		return fmt.Errorf("no trial avoids host2; the last says\n%s", said)
 	})
-	hosts.Await(t, 3*time.Minute, func() error {
+	hosts.WaitFor(t, 3*time.Minute, func() error {
 		if said := p.Master.Must("members"); !strings.Contains(said, "quarantine") {
 			return fmt.Errorf("nobody is quarantined:\n%s", said)
 		}
@@ -358,7 +358,7 @@ func TestExplainedRefusals(t *testing.T) {
 	var held []grid.SweepID
 	for range 3 {
 		p.trainWith("gpus: 0.6", 1, 3000)
-		p.awaitBegun(1)
+		p.waitForStarted(1)
 		held = append(held, p.sweep)
 	}
 	p.trainWith("gpus: 2", 1, 1, "--priority", "5")
@@ -382,9 +382,9 @@ func TestExplainedRefusals(t *testing.T) {
 
 // TestTrialsShareGPUs has trials with gpu_memory: auto be measured on the GPUs of three nodes, and then share them.
 func TestTrialsShareGPUs(t *testing.T) {
-	p := newGPUPlay(t, 3, "1xA100-40")
+	p := newGPUScenario(t, 3, "1xA100-40")
 	p.trainWith("gpu_memory: auto", 24, 120)
-	p.checkWhole()
+	p.checkAll()
 	text, err := os.ReadFile(p.ledger)
 	if err != nil {
 		t.Fatal(err)

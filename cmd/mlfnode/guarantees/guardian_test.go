@@ -52,7 +52,7 @@ while :; do echo tick; sleep 0.1; done; : %[1]s`, mark)
 			}
 			c.end(cmd, out)
 			_ = cmd.Wait()
-			hosts.Await(t, 15*time.Second, func() error {
+			hosts.WaitFor(t, 15*time.Second, func() error {
 				if left := processes(t, mark); len(left) > 0 {
 					return fmt.Errorf("left behind: %s", strings.Join(left, "\n"))
 				}

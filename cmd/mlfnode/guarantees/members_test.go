@@ -20,7 +20,7 @@ import (
 // TestMembersEverywhere asks each node who is there, with the master and without it.
 func TestMembersEverywhere(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{Debian: true})
+	p := newScenario(t, 3, hosts.Options{Debian: true})
 	for _, h := range p.Hosts {
 		all, err := h.Members()
 		if err != nil {
@@ -38,8 +38,8 @@ func TestMembersEverywhere(t *testing.T) {
 	}
 	p.Master.PowerCut()
 	for _, h := range p.Hosts[1:] {
-		h.AwaitState("host1", "dead", hosts.Patience)
-		h.AwaitState("host2", "alive", hosts.Patience)
+		h.WaitForState("host1", "dead", hosts.Patience)
+		h.WaitForState("host2", "alive", hosts.Patience)
 		if shown := h.Must("members"); !strings.Contains(shown, "host1") || !strings.Contains(shown, "dead") {
 			t.Errorf("%s shows\n%s", h.Name, shown)
 		}
@@ -53,24 +53,24 @@ func TestMembersEverywhere(t *testing.T) {
 	if code := p.Hosts[2].Agent.Exit(hosts.Patience); code != 0 {
 		t.Errorf("an agent that was told to leave: got exit code %d, want 0", code)
 	}
-	p.Hosts[1].AwaitState("host3", "left", 2*time.Second)
+	p.Hosts[1].WaitForState("host3", "left", 2*time.Second)
 }
 
 // TestDrain lets running trials end and takes no more, until it is undone.
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 2, hosts.Options{})
-	open := p.hold(p.Master, 8) // twice what fits
-	p.awaitBegun(4)
+	p := newScenario(t, 2, hosts.Options{})
+	open := p.submitGated(p.Master, 8) // twice what fits
+	p.waitForStarted(4)
 	p.Hosts[1].Must("drain", "host2")
 	open()
-	p.checkWhole()
-	for _, r := range p.turns() {
+	p.checkAll()
+	for _, r := range p.ledgerLines() {
 		if r.host == "host2" && !r.ended && len(p.running("host2")) > slotsOfHost {
 			t.Errorf("host2 took trial %d although it is drained", r.index)
 		}
 	}
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		all, err := p.Master.Members()
 		if err != nil || len(all) != 2 || !all[1].Drained {
 			return fmt.Errorf("members say %+v, %v, want host2 drained", all, err)
@@ -78,13 +78,13 @@ func TestDrain(t *testing.T) {
 		return nil
 	})
 	p.Master.Must("drain", "host1")
-	open = p.hold(p.Master, 2)
+	open = p.submitGated(p.Master, 2)
 	wait(2 * time.Second)
-	if n := p.begun(); n != 0 {
+	if n := p.startedTrials(); n != 0 {
 		t.Errorf("%d trials have begun on drained nodes", n)
 	}
 	p.Hosts[1].Must("undrain", "host2")
-	p.awaitBegun(2)
+	p.waitForStarted(2)
 	open()
 	p.finish(settle)
 }
@@ -92,11 +92,11 @@ func TestDrain(t *testing.T) {
 // TestQuarantine breaks a node so that no trial can start there. It is set aside, and says why; the others do the work.
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 2, hosts.Options{Disk: smallDisk})
+	p := newScenario(t, 2, hosts.Options{Disk: smallDisk})
 	broken := p.Hosts[1]
 	broken.FillDisk()
-	p.perform(p.Master, 12, 2, 50*time.Millisecond)
-	p.checkWhole()
+	p.submitWriters(p.Master, 12, 2, 50*time.Millisecond)
+	p.checkAll()
 	for _, tr := range p.trials(p.client(p.Master)) {
 		if string(tr.Node) != p.Master.Name {
 			t.Errorf("trial %d has its result from %s", tr.Index, tr.Node)
@@ -109,7 +109,7 @@ func TestQuarantine(t *testing.T) {
 // they know it, and it does not know them.
 func TestMasterMeetsNodesAnew(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{})
+	p := newScenario(t, 3, hosts.Options{})
 	p.Master.Agent.Signal(unix.SIGKILL)
 	<-p.Master.Agent.Ended()
 	if err := os.Remove(filepath.Join(p.Master.StateDir(), "cluster.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -117,7 +117,7 @@ func TestMasterMeetsNodesAnew(t *testing.T) {
 	}
 	p.Relaunch(p.Master)
 	for _, h := range p.Hosts {
-		p.Master.AwaitState(h.Name, "alive", 8*time.Second)
+		p.Master.WaitForState(h.Name, "alive", 8*time.Second)
 	}
 }
 
@@ -125,12 +125,12 @@ func TestMasterMeetsNodesAnew(t *testing.T) {
 // that one did, or reports of two attempts would be taken for one.
 func TestIncarnationSurvivesPowerCut(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 2, hosts.Options{Disk: "256m", Lossy: true})
+	p := newScenario(t, 2, hosts.Options{Disk: "256m", Lossy: true})
 	h := p.Hosts[1]
 	seen := map[string]bool{}
 	begins := func() {
 		p.Relaunch(h)
-		hosts.Await(t, hosts.Patience, func() error {
+		hosts.WaitFor(t, hosts.Patience, func() error {
 			about, err := p.client(h).Node(t.Context())
 			if err == nil && !about.Working {
 				err = fmt.Errorf("%s is not at work", h.Name)
@@ -155,12 +155,12 @@ func TestIncarnationSurvivesPowerCut(t *testing.T) {
 // TestForgetAndReturn takes a dead node off the list; it has to join again.
 func TestForgetAndReturn(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{})
+	p := newScenario(t, 3, hosts.Options{})
 	h := p.Hosts[2]
 	h.PowerCut()
-	p.Master.AwaitState(h.Name, "dead", hosts.Patience)
+	p.Master.WaitForState(h.Name, "dead", hosts.Patience)
 	p.Master.Must("forget", h.Name)
-	p.Master.AwaitState(h.Name, "", hosts.Patience)
+	p.Master.WaitForState(h.Name, "", hosts.Patience)
 	h.Boot()
 	old := p.Relaunch(h)
 	if code := old.Exit(hosts.Patience); code == 0 {
@@ -173,10 +173,10 @@ func TestForgetAndReturn(t *testing.T) {
 // TestKeysRotate changes the key of gossip while the cluster runs. Nobody is lost, and the old key is of no use.
 func TestKeysRotate(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{})
+	p := newScenario(t, 3, hosts.Options{})
 	before := p.keys(p.Hosts[1])
 	p.Master.Must("token", "rotate")
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		want := p.keys(p.Master)
 		if want == before {
 			return errors.New("the key is the old one")
@@ -190,7 +190,7 @@ func TestKeysRotate(t *testing.T) {
 	})
 	p.allAlive()
 	p.Hosts[2].PowerCut() // and one that was away meanwhile
-	p.Master.AwaitState("host3", "dead", hosts.Patience)
+	p.Master.WaitForState("host3", "dead", hosts.Patience)
 	p.Master.Must("token", "rotate")
 	p.Hosts[2].Boot()
 	p.Relaunch(p.Hosts[2])
@@ -200,16 +200,16 @@ func TestKeysRotate(t *testing.T) {
 // TestUDPBlockedJoin forms a cluster where UDP passes nowhere.
 func TestUDPBlockedJoin(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 1, hosts.Options{})
+	p := newScenario(t, 1, hosts.Options{})
 	for _, name := range []string{"other2", "other3"} {
-		p.SetWeather(hosts.Weather{NoUDP: true})
-		h := p.Outsider(name)
-		h.SetWeather(hosts.Weather{NoUDP: true})
+		p.SetLinkConditions(hosts.LinkConditions{NoUDP: true})
+		h := p.AddHost(name)
+		h.SetLinkConditions(hosts.LinkConditions{NoUDP: true})
 		p.Join(h)
 	}
 	p.allAlive()
 	wait(scale(5*time.Second, 30*time.Second))
 	p.allAlive()
-	p.perform(p.Hosts[2], 8, 2, 50*time.Millisecond)
-	p.checkWhole()
+	p.submitWriters(p.Hosts[2], 8, 2, 50*time.Millisecond)
+	p.checkAll()
 }

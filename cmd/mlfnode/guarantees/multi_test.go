@@ -20,30 +20,30 @@ const clusterSize = 5
 // fault is one way to break a cluster while a sweep runs, and to mend it again.
 type fault struct {
 	name string
-	play func(p *play)
+	play func(p *scenario)
 }
 
 // outage is how long something stays broken that does not mend itself: longer than it takes to be called dead.
 func outage() time.Duration { return scale(6*time.Second, 30*time.Second) }
 
 var agentFaults = []fault{
-	{"kill -9 of a worker", func(p *play) {
+	{"kill -9 of a worker", func(p *scenario) {
 		h := p.busyWorker()
 		h.Agent.Kill()
 		p.finish(settle)
 		p.Relaunch(h)
 	}},
-	{"kill -9 of a worker that starts again", func(p *play) {
+	{"kill -9 of a worker that starts again", func(p *scenario) {
 		h := p.busyWorker()
 		h.Agent.Kill()
 		p.Relaunch(h)
 	}},
-	{"kill -9 of the master", func(p *play) {
+	{"kill -9 of the master", func(p *scenario) {
 		p.Master.Agent.Kill()
 		wait(time.Second)
 		p.Relaunch(p.Master)
 	}},
-	{"kill -9 of the master and a worker", func(p *play) {
+	{"kill -9 of the master and a worker", func(p *scenario) {
 		h := p.busyWorker()
 		h.Agent.Kill()
 		p.Master.Agent.Kill()
@@ -51,33 +51,33 @@ var agentFaults = []fault{
 		p.Relaunch(p.Master)
 		p.Relaunch(h)
 	}},
-	{"power cut of a worker", func(p *play) {
+	{"power cut of a worker", func(p *scenario) {
 		h := p.busyWorker()
 		h.PowerCut()
 		p.finish(settle)
 		h.Boot()
 		p.Relaunch(h)
 	}},
-	{"a worker that pauses", func(p *play) {
+	{"a worker that pauses", func(p *scenario) {
 		h := p.busyWorker()
-		h.Stop()
+		h.Suspend()
 		wait(outage())
-		h.Cont()
+		h.Continue()
 	}},
-	{"a master that pauses", func(p *play) {
-		p.Master.Stop()
+	{"a master that pauses", func(p *scenario) {
+		p.Master.Suspend()
 		wait(outage())
-		p.Master.Cont()
+		p.Master.Continue()
 	}},
-	{"a worker's clock an hour ahead", func(p *play) {
+	{"a worker's clock an hour ahead", func(p *scenario) {
 		h := p.busyWorker()
 		h.ClockJump(time.Hour)
 		p.finish(settle)
 		h.ClockJump(0)
 	}},
-	{"the master's clock an hour ahead and back", func(p *play) {
+	{"the master's clock an hour ahead and back", func(p *scenario) {
 		p.Master.ClockJump(time.Hour)
-		p.awaitBegun(p.count * 3 / 4)
+		p.waitForStarted(p.count * 3 / 4)
 		p.Master.ClockJump(-time.Hour)
 		p.finish(settle)
 		p.Master.ClockJump(0)
@@ -85,56 +85,56 @@ var agentFaults = []fault{
 }
 
 var networkFaults = []fault{
-	{"partition of a worker and the master", func(p *play) {
+	{"partition of a worker and the master", func(p *scenario) {
 		h := p.busyWorker()
 		h.Partition(p.Master)
 		wait(outage())
 		h.Heal(p.Master)
 	}},
-	{"partition one way, from a worker", func(p *play) {
+	{"partition one way, from a worker", func(p *scenario) {
 		h := p.busyWorker()
 		h.CutTo(p.Master)
 		wait(outage())
 		h.Heal(p.Master)
 	}},
-	{"partition one way, from the master", func(p *play) {
+	{"partition one way, from the master", func(p *scenario) {
 		h := p.busyWorker()
 		p.Master.CutTo(h)
 		wait(outage())
 		h.Heal(p.Master)
 	}},
-	{"a worker off the network", func(p *play) {
+	{"a worker off the network", func(p *scenario) {
 		h := p.busyWorker()
 		h.LinkDown()
 		wait(outage())
 		h.LinkUp()
 	}},
-	{"20 % loss and 200 ms delay", func(p *play) {
-		p.SetWeather(hosts.Weather{Loss: 0.1, Delay: 100 * time.Millisecond}) // each way: a fifth is lost there and back
+	{"20 % loss and 200 ms delay", func(p *scenario) {
+		p.SetLinkConditions(hosts.LinkConditions{Loss: 0.1, Delay: 100 * time.Millisecond}) // each way: a fifth is lost there and back
 		p.finish(settle)
-		p.SetWeather(hosts.Weather{})
+		p.SetLinkConditions(hosts.LinkConditions{})
 	}},
-	{"UDP blocked", func(p *play) {
-		p.SetWeather(hosts.Weather{NoUDP: true})
+	{"UDP blocked", func(p *scenario) {
+		p.SetLinkConditions(hosts.LinkConditions{NoUDP: true})
 		p.finish(settle)
 		p.allAlive()
-		p.SetWeather(hosts.Weather{})
+		p.SetLinkConditions(hosts.LinkConditions{})
 	}},
-	{"frames that arrive twice", func(p *play) {
-		p.SetWeather(hosts.Weather{Duplicate: 0.3})
+	{"frames that arrive twice", func(p *scenario) {
+		p.SetLinkConditions(hosts.LinkConditions{Duplicate: 0.3})
 		p.finish(settle)
-		p.SetWeather(hosts.Weather{})
+		p.SetLinkConditions(hosts.LinkConditions{})
 	}},
 }
 
 var powerFaults = []fault{
-	{"power cut of the master", func(p *play) {
+	{"power cut of the master", func(p *scenario) {
 		p.Master.PowerCut()
 		wait(time.Second)
 		p.Master.Boot()
 		p.Relaunch(p.Master)
 	}},
-	{"power cut of everything", func(p *play) {
+	{"power cut of everything", func(p *scenario) {
 		for _, h := range p.Hosts {
 			h.PowerCut()
 		}
@@ -146,13 +146,13 @@ var powerFaults = []fault{
 }
 
 var diskFaults = []fault{
-	{"disk of a worker full", func(p *play) {
+	{"disk of a worker full", func(p *scenario) {
 		h := p.busyWorker()
 		h.FillDisk()
 		wait(outage())
 		h.FreeDisk()
 	}},
-	{"disk of the master full", func(p *play) {
+	{"disk of the master full", func(p *scenario) {
 		p.Master.FillDisk()
 		wait(outage())
 		p.Master.FreeDisk()
@@ -179,15 +179,15 @@ func TestClusterNoLostTrial(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(group.name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			p := newPlay(t, clusterSize, group.options)
+			p := newScenario(t, clusterSize, group.options)
 			p.retries = group.retries
 			for _, f := range group.faults {
 				began := time.Now()
 				t.Logf("%s:", f.name)
-				p.perform(p.Hosts[1], 50, 8, 100*time.Millisecond)
-				p.awaitBegun(15)
+				p.submitWriters(p.Hosts[1], 50, 8, 100*time.Millisecond)
+				p.waitForStarted(15)
 				f.play(p)
-				p.checkWhole()
+				p.checkAll()
 				p.allAlive()
 				t.Logf("%s: whole after %v", f.name, time.Since(began).Round(time.Millisecond))
 			}
@@ -198,18 +198,18 @@ func TestClusterNoLostTrial(t *testing.T) {
 // TestClusterOneResult pauses a host until its trials run elsewhere, and lets it go on: what ends late is superseded.
 func TestClusterOneResult(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{})
-	open := p.hold(p.Master, 4)
-	p.awaitBegun(4)
+	p := newScenario(t, 3, hosts.Options{})
+	open := p.submitGated(p.Master, 4)
+	p.waitForStarted(4)
 	h := p.busyWorker()
 	lost := p.running(h.Name)
-	p.awaitTold(4)
-	h.Stop()
+	p.waitForReported(4)
+	h.Suspend()
 	p.awaitElsewhere(lost, h.Name, time.Now(), hosts.Patience)
 	open()
 	p.finish(settle)
-	h.Cont()
-	p.checkWhole()
+	h.Continue()
+	p.checkAll()
 	c := p.client(p.Master)
 	for _, index := range lost {
 		attempts, err := c.Attempts(t.Context(), grid.TrialID{Sweep: p.sweep, Index: index})
@@ -226,13 +226,13 @@ func TestClusterOneResult(t *testing.T) {
 }
 
 // awaitElsewhere waits until trials run on other hosts than the one that they were on, and gives when the last one began.
-func (p *play) awaitElsewhere(trials []int64, from string, since time.Time, limit time.Duration) (last time.Time) {
+func (p *scenario) awaitElsewhere(trials []int64, from string, since time.Time, limit time.Duration) (last time.Time) {
 	p.t.Helper()
-	hosts.Await(p.t, limit, func() error {
+	hosts.WaitFor(p.t, limit, func() error {
 		last = time.Time{}
 		for _, index := range trials {
 			began := time.Time{}
-			for _, r := range p.turns() {
+			for _, r := range p.ledgerLines() {
 				if r.index == index && r.host != from && !r.ended && r.at.After(since) {
 					began = r.at
 					break
@@ -253,7 +253,7 @@ func (p *play) awaitElsewhere(trials []int64, from string, since time.Time, limi
 // TestClusterTrueState ends programs in every way there is, on another host than the master and the one that asks.
 func TestClusterTrueState(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{})
+	p := newScenario(t, 3, hosts.Options{})
 	p.Master.Must("drain", "host1")
 	p.Master.Must("drain", "host3")
 	cases := []struct {
@@ -285,7 +285,7 @@ func TestClusterTrueState(t *testing.T) {
 // TestClusterCrashLimit has a trial take down each host that runs it: it fails, with the reason, and the others end.
 func TestClusterCrashLimit(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, clusterSize, hosts.Options{})
+	p := newScenario(t, clusterSize, hosts.Options{})
 	p.Master.Must("drain", "host1")
 	down := map[string]bool{}
 	deadly := p.newFile("deadly")
@@ -293,8 +293,8 @@ func TestClusterCrashLimit(t *testing.T) {
 echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
 case $MLF_TRIAL in */0) echo "$HOSTNAME" >>"$deadly"; sleep 300 ;; esac
 sleep 0.5`, deadly)
-	hosts.Await(t, 2*time.Minute, func() error {
-		for _, r := range p.turns() {
+	hosts.WaitFor(t, 2*time.Minute, func() error {
+		for _, r := range p.ledgerLines() {
 			if h := p.Host(r.host); r.index == 0 && !down[r.host] {
 				down[r.host] = true
 				h.PowerCut()
@@ -324,10 +324,10 @@ sleep 0.5`, deadly)
 // TestClusterNoOrphan ends trials in every way but their own, and looks for what they have started.
 func TestClusterNoOrphan(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{})
+	p := newScenario(t, 3, hosts.Options{})
 	begin := func() {
-		p.perform(p.Master, 4, 1000, 100*time.Millisecond)
-		p.awaitBegun(4)
+		p.submitWriters(p.Master, 4, 1000, 100*time.Millisecond)
+		p.waitForStarted(4)
 	}
 	begin()
 	p.Hosts[1].Must("cancel", string(p.sweep))
@@ -336,7 +336,7 @@ func TestClusterNoOrphan(t *testing.T) {
 	begin() // an agent that dies for good
 	h := p.busyWorker()
 	h.Agent.Kill()
-	hosts.Await(t, orphanLimit, func() error {
+	hosts.WaitFor(t, orphanLimit, func() error {
 		if left := marked(h, p.mark); left > 0 {
 			return fmt.Errorf("%d processes of trials are left on %s without its agent", left, h.Name)
 		}
@@ -358,7 +358,7 @@ func TestClusterNoOrphan(t *testing.T) {
 	for _, other := range p.Hosts {
 		h.Heal(other)
 	}
-	hosts.Await(t, orphanLimit, func() error {
+	hosts.WaitFor(t, orphanLimit, func() error {
 		for _, index := range lost {
 			on := 0
 			for _, other := range p.Hosts {
@@ -402,7 +402,7 @@ func marked(h *hosts.Host, mark string) int {
 // TestClusterNoLostOutput cuts a worker off from the master while its trial prints, kills the master too, and reads all bytes.
 func TestClusterNoLostOutput(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{})
+	p := newScenario(t, 3, hosts.Options{})
 	p.Master.Must("drain", "host1")
 	const lines = 20000
 	p.lines = 0
@@ -410,7 +410,7 @@ func TestClusterNoLostOutput(t *testing.T) {
 echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
 for ((n = 0; n < 20000; n++)); do printf '%06d %s\n' $n "0123456789012345678901234567890123456789"; ((n % 1000)) || sleep 0.3; done
 printf 'no newline'`)
-	p.awaitBegun(4)
+	p.waitForStarted(4)
 	for _, h := range p.Hosts[1:] {
 		h.Partition(p.Master)
 	}
@@ -437,7 +437,7 @@ printf 'no newline'`)
 // TestClusterRunsChainer runs the example project on five hosts, asked from a worker, with its output shown there.
 func TestClusterRunsChainer(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, clusterSize, hosts.Options{})
+	p := newScenario(t, clusterSize, hosts.Options{})
 	shown := p.Hosts[3].Must("sweep", "chainer", "echo")
 	if !strings.Contains(shown, "succeeded") || !strings.Contains(shown, "chainer-1/0 | ") {
 		t.Errorf("got\n%s\nwant the output of trials and the table", tail(shown))

@@ -20,7 +20,7 @@ import (
 
 // troubled is a cluster of three hosts, of which the second gets into trouble under a sweep of 200 trials.
 type troubled struct {
-	*play
+	*scenario
 	sick *hosts.Host
 }
 
@@ -29,7 +29,7 @@ type troubled struct {
 func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
 	t.Parallel()
 	programs := t.TempDir() // in PATH before all others
-	p := newPlay(t, 3, hosts.Options{Disk: smallDisk, Env: []string{"PATH=" + programs + ":" + os.Getenv("PATH")}})
+	p := newScenario(t, 3, hosts.Options{Disk: smallDisk, Env: []string{"PATH=" + programs + ":" + os.Getenv("PATH")}})
 	brief := []string{"sleep", "0.1{i}"} // one process: a node that can start it can run it
 	writes := []string{"sh", "-c", `echo "$1" >file || exit 1; sleep 0.1; echo "$1" >>file || exit 1; sync file; test -s file`, "sh"}
 	gate := p.newFile("gate")
@@ -49,7 +49,7 @@ func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			own := *p
 			own.t = t
-			q := &troubled{play: &own, sick: p.Hosts[1]}
+			q := &troubled{scenario: &own, sick: p.Hosts[1]}
 			q.count = 200
 			q.sweep = grid.SweepID(strings.TrimSpace(q.Master.Must(append([]string{
 				"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", q.count), "--retries", "0", "--"}, c.command...)...)))
@@ -58,7 +58,7 @@ func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
 			q.finish(settle)
 			checkResults(t, q.trials(q.client(q.Master)), q.count, grid.Succeeded)
 			q.allAlive()
-			hosts.Await(t, settle, func() error {
+			hosts.WaitFor(t, settle, func() error {
 				if why := q.reason(); why != "" {
 					return errors.New("the node still says: " + why)
 				}
@@ -71,7 +71,7 @@ func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
 // awaitAtWork waits until the sick host has a trial of the sweep, and not only just.
 func (p *troubled) awaitAtWork() {
 	p.t.Helper()
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		for tr, err := range p.client(p.Master).Trials(p.t.Context(), p.sweep, api.TrialQuery{}) {
 			if err != nil {
 				return err
@@ -102,7 +102,7 @@ func (p *troubled) reason() string {
 // awaitReason waits until members says why the sick host runs nothing.
 func (p *troubled) awaitReason(part string) {
 	p.t.Helper()
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		if why := p.reason(); !strings.Contains(why, part) {
 			return fmt.Errorf("members says %q of the host, want %q in it", why, part)
 		}
@@ -125,7 +125,7 @@ func shims(h *hosts.Host) (pids []int) {
 func (p *troubled) shim() (pid int) {
 	p.t.Helper()
 	var before []int
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		all := shims(p.sick)
 		stayed := slices.DeleteFunc(slices.Clone(all), func(pid int) bool { return !slices.Contains(before, pid) })
 		if before = all; len(stayed) > 0 {
@@ -206,10 +206,10 @@ func (p *troubled) fillDisk() {
 // their first attempts.
 func (p *troubled) startInVain(times int, gate string) {
 	p.t.Helper()
-	p.awaitTold(3 * slotsOfHost)
+	p.waitForReported(3 * slotsOfHost)
 	p.sick.Agent.Kill()
 	var taken net.Listener
-	err := p.sick.Inside(func() (err error) {
+	err := p.sick.RunInside(func() (err error) {
 		taken, err = net.Listen("tcp", "0.0.0.0:7422")
 		return err
 	})
@@ -222,7 +222,7 @@ func (p *troubled) startInVain(times int, gate string) {
 		}
 	}
 	taken.Close()
-	p.Relaunch(p.sick).See("node is up")
+	p.Relaunch(p.sick).WaitForOutput("node is up")
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		p.t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func (p *troubled) hangDriver(programs string) {
 	}
 	p.sick.Agent.Kill()
 	began := time.Now()
-	p.Relaunch(p.sick).See("node is up")
+	p.Relaunch(p.sick).WaitForOutput("node is up")
 	for _, args := range [][]string{{"sweeps"}, {"results", string(p.sweep)}, {"members"}} {
 		p.sick.Try(args...)
 		p.Master.Must(args...)
@@ -252,5 +252,5 @@ func (p *troubled) hangDriver(programs string) {
 	if took := time.Since(began); took > 12*time.Second {
 		p.t.Errorf("an agent's start and six commands took %v with a driver that hangs", took)
 	}
-	hosts.Await(p.t, hosts.Patience, func() error { _, err := os.Stat(asked); return err })
+	hosts.WaitFor(p.t, hosts.Patience, func() error { _, err := os.Stat(asked); return err })
 }

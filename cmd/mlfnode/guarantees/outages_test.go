@@ -16,55 +16,55 @@ import (
 type absence struct {
 	name  string
 	times int
-	away  func(p *play, worker *hosts.Host)
+	away  func(p *scenario, worker *hosts.Host)
 }
 
 // during has a fault last for so long.
-func during(begin, end func(p *play, worker *hosts.Host), span time.Duration) func(*play, *hosts.Host) {
-	return func(p *play, worker *hosts.Host) {
+func during(begin, end func(p *scenario, worker *hosts.Host), span time.Duration) func(*scenario, *hosts.Host) {
+	return func(p *scenario, worker *hosts.Host) {
 		begin(p, worker)
 		wait(span)
 		end(p, worker)
 	}
 }
 
-func masterLink(span time.Duration) func(*play, *hosts.Host) {
-	return during(func(p *play, _ *hosts.Host) { p.Master.LinkDown() }, func(p *play, _ *hosts.Host) { p.Master.LinkUp() }, span)
+func masterLink(span time.Duration) func(*scenario, *hosts.Host) {
+	return during(func(p *scenario, _ *hosts.Host) { p.Master.LinkDown() }, func(p *scenario, _ *hosts.Host) { p.Master.LinkUp() }, span)
 }
 
 // masterCable is masterLink with a machine that sees that its cable is out.
-func masterCable(span time.Duration) func(*play, *hosts.Host) {
-	carrier := func(p *play, state string) {
+func masterCable(span time.Duration) func(*scenario, *hosts.Host) {
+	carrier := func(p *scenario, state string) {
 		p.t.Helper()
 		if r := p.Master.Run(exec.Command("ip", "link", "set", "eth0", "carrier", state)); r.Code != 0 {
 			p.t.Fatalf("carrier %s: %s", state, r.Stderr)
 		}
 	}
-	return during(func(p *play, _ *hosts.Host) { carrier(p, "off") }, func(p *play, _ *hosts.Host) { carrier(p, "on") }, span)
+	return during(func(p *scenario, _ *hosts.Host) { carrier(p, "off") }, func(p *scenario, _ *hosts.Host) { carrier(p, "on") }, span)
 }
 
-func workerLink(span time.Duration) func(*play, *hosts.Host) {
-	return during(func(_ *play, w *hosts.Host) { w.LinkDown() }, func(_ *play, w *hosts.Host) { w.LinkUp() }, span)
+func workerLink(span time.Duration) func(*scenario, *hosts.Host) {
+	return during(func(_ *scenario, w *hosts.Host) { w.LinkDown() }, func(_ *scenario, w *hosts.Host) { w.LinkUp() }, span)
 }
 
 // toMaster loses what a worker sends to the master. What it sent last is sent again up to some seconds after the end, by TCP's
 // rules, so the end waits for that.
-func toMaster(span time.Duration) func(*play, *hosts.Host) {
-	return during(func(p *play, w *hosts.Host) { w.CutTo(p.Master) }, reunite, span)
+func toMaster(span time.Duration) func(*scenario, *hosts.Host) {
+	return during(func(p *scenario, w *hosts.Host) { w.CutTo(p.Master) }, reunite, span)
 }
 
-func fromMaster(span time.Duration) func(*play, *hosts.Host) {
-	return during(func(p *play, w *hosts.Host) { p.Master.CutTo(w) }, reunite, span)
+func fromMaster(span time.Duration) func(*scenario, *hosts.Host) {
+	return during(func(p *scenario, w *hosts.Host) { p.Master.CutTo(w) }, reunite, span)
 }
 
 // reunite restores both directions, and waits until the worker has obeyed an order that the master gave afterwards.
-func reunite(p *play, w *hosts.Host) {
+func reunite(p *scenario, w *hosts.Host) {
 	p.t.Helper()
 	w.Heal(p.Master)
 	c := p.client(p.Master)
 	for _, word := range []string{"drain", "undrain"} {
 		p.Master.Must(word, w.Name)
-		hosts.Await(p.t, hosts.Patience, func() error {
+		hosts.WaitFor(p.t, hosts.Patience, func() error {
 			all, err := c.Members(p.t.Context())
 			if err != nil {
 				return err
@@ -80,8 +80,8 @@ func reunite(p *play, w *hosts.Host) {
 }
 
 // flapping takes a link down and up again, once in a second.
-func flapping(link func(time.Duration) func(*play, *hosts.Host), span time.Duration) func(*play, *hosts.Host) {
-	return func(p *play, worker *hosts.Host) {
+func flapping(link func(time.Duration) func(*scenario, *hosts.Host), span time.Duration) func(*scenario, *hosts.Host) {
+	return func(p *scenario, worker *hosts.Host) {
 		for over := time.Now().Add(span); time.Now().Before(over); wait(time.Second / 2) {
 			link(time.Second/2)(p, worker)
 		}
@@ -89,9 +89,9 @@ func flapping(link func(time.Duration) func(*play, *hosts.Host), span time.Durat
 }
 
 // stopped has agents stand still, on each of some hosts. Their programs go on.
-func stopped(which func(p *play, worker *hosts.Host) []*hosts.Host, span time.Duration) func(*play, *hosts.Host) {
-	each := func(do func(*hosts.Host)) func(p *play, worker *hosts.Host) {
-		return func(p *play, worker *hosts.Host) {
+func stopped(which func(p *scenario, worker *hosts.Host) []*hosts.Host, span time.Duration) func(*scenario, *hosts.Host) {
+	each := func(do func(*hosts.Host)) func(p *scenario, worker *hosts.Host) {
+		return func(p *scenario, worker *hosts.Host) {
 			for _, h := range which(p, worker) {
 				do(h)
 			}
@@ -100,14 +100,14 @@ func stopped(which func(p *play, worker *hosts.Host) []*hosts.Host, span time.Du
 	return during(each(func(h *hosts.Host) { h.Agent.Signal(unix.SIGSTOP) }), each(func(h *hosts.Host) { h.Agent.Signal(unix.SIGCONT) }), span)
 }
 
-func theMaster(p *play, _ *hosts.Host) []*hosts.Host      { return p.Hosts[:1] }
-func theWorker(_ *play, worker *hosts.Host) []*hosts.Host { return []*hosts.Host{worker} }
-func allNodes(p *play, _ *hosts.Host) []*hosts.Host       { return p.Hosts }
+func theMaster(p *scenario, _ *hosts.Host) []*hosts.Host      { return p.Hosts[:1] }
+func theWorker(_ *scenario, worker *hosts.Host) []*hosts.Host { return []*hosts.Host{worker} }
+func allNodes(p *scenario, _ *hosts.Host) []*hosts.Host       { return p.Hosts }
 
 // killed has an agent die, and start again after a while.
-func killed(which func(p *play, worker *hosts.Host) []*hosts.Host, span time.Duration) func(*play, *hosts.Host) {
-	return during(func(p *play, worker *hosts.Host) { which(p, worker)[0].Agent.Kill() },
-		func(p *play, worker *hosts.Host) { p.Relaunch(which(p, worker)[0]) }, span)
+func killed(which func(p *scenario, worker *hosts.Host) []*hosts.Host, span time.Duration) func(*scenario, *hosts.Host) {
+	return during(func(p *scenario, worker *hosts.Host) { which(p, worker)[0].Agent.Kill() },
+		func(p *scenario, worker *hosts.Host) { p.Relaunch(which(p, worker)[0]) }, span)
 }
 
 // absences are those of the short form; the long form has the whole table.
@@ -155,13 +155,13 @@ func absences() []absence {
 // for a second run of each elsewhere. No trial fails, none is lost, and each one's first attempt gives the result.
 func TestOutages(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 3, hosts.Options{})
+	p := newScenario(t, 3, hosts.Options{})
 	for _, a := range absences() {
 		began := time.Now()
 		p.t = t
-		open := p.hold(p.Master, 4)
-		p.awaitBegun(4)
-		p.awaitTold(4)
+		open := p.submitGated(p.Master, 4)
+		p.waitForStarted(4)
+		p.waitForReported(4)
 		first := p.first()
 		worker := p.busyWorker()
 		for range a.times {
@@ -178,10 +178,10 @@ func TestOutages(t *testing.T) {
 }
 
 // first gives where each trial began first, and as which process.
-func (p *play) first() map[int64]turn {
+func (p *scenario) first() map[int64]ledgerLine {
 	p.t.Helper()
-	all := map[int64]turn{}
-	for _, r := range p.turns() {
+	all := map[int64]ledgerLine{}
+	for _, r := range p.ledgerLines() {
 		if _, known := all[r.index]; !known {
 			all[r.index] = r
 		}
@@ -190,10 +190,10 @@ func (p *play) first() map[int64]turn {
 }
 
 // awaitFirst waits until each trial runs by its first attempt alone.
-func (p *play) awaitFirst(name string, first map[int64]turn) {
+func (p *scenario) awaitFirst(name string, first map[int64]ledgerLine) {
 	p.t.Helper()
 	c := p.client(p.Master)
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		for _, tr := range p.trials(c) {
 			if tr.State != grid.Running || tr.Attempt != 1 || string(tr.Node) != first[tr.Index].host {
 				return fmt.Errorf("%s: trial %d is %s with attempt %d on %s, want attempt 1 on %s; %s",
@@ -212,10 +212,10 @@ func (p *play) awaitFirst(name string, first map[int64]turn) {
 }
 
 // checkFirst fails unless each trial succeeded by the process that began it first.
-func (p *play) checkFirst(name string, first map[int64]turn) {
+func (p *scenario) checkFirst(name string, first map[int64]ledgerLine) {
 	p.t.Helper()
 	ended := map[string]bool{}
-	for _, r := range p.turns() {
+	for _, r := range p.ledgerLines() {
 		ended[r.host+" "+r.pid] = ended[r.host+" "+r.pid] || r.ended
 	}
 	for _, tr := range p.trials(p.client(p.Master)) {

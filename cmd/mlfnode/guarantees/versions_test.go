@@ -26,10 +26,10 @@ func buildRelease(t *testing.T, release string) string {
 // the master another version, an older one too, while trials run.
 func TestClusterOfTwoVersions(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, 1, hosts.Options{})
+	p := newScenario(t, 1, hosts.Options{})
 	older, newer := buildRelease(t, "1.4.0"), buildRelease(t, "1.5.0")
 	for name, bin := range map[string]string{"older": older, "newer": newer} {
-		h := p.Outsider(name)
+		h := p.AddHost(name)
 		cmd := h.Program(bin, "join", "--seed", p.Master.Name)
 		cmd.Env = append(cmd.Env, "MLF_CLUSTER_TOKEN="+p.Token)
 		h.Agent = h.StartCommand(cmd)
@@ -37,10 +37,10 @@ func TestClusterOfTwoVersions(t *testing.T) {
 	p.allAlive()
 	p.showVersions(map[string]string{"older": "1.4.0", "newer": "1.5.0"})
 	p.Master.Must("drain", p.Master.Name)
-	p.perform(p.Host("older"), 24, 3, 50*time.Millisecond)
-	p.checkWhole()
+	p.submitWriters(p.Host("older"), 24, 3, 50*time.Millisecond)
+	p.checkAll()
 	on := map[string]int{}
-	for _, r := range p.turns() {
+	for _, r := range p.ledgerLines() {
 		on[r.host]++
 	}
 	if on["older"] == 0 || on["newer"] == 0 {
@@ -52,26 +52,26 @@ func TestClusterOfTwoVersions(t *testing.T) {
 	p.showVersions(map[string]string{"host1": "1.4.0", "older": "1.5.0", "newer": "1.5.0"})
 	p.upgrade(p.Master, newer, "master")
 	p.showVersions(map[string]string{"host1": "1.5.0", "older": "1.5.0", "newer": "1.5.0"})
-	p.perform(p.Host("newer"), 12, 2, 50*time.Millisecond)
-	p.checkWhole()
+	p.submitWriters(p.Host("newer"), 12, 2, 50*time.Millisecond)
+	p.checkAll()
 }
 
 // upgrade restarts the host's agent with another program, while trials run.
-func (p *play) upgrade(h *hosts.Host, program string, args ...string) {
+func (p *scenario) upgrade(h *hosts.Host, program string, args ...string) {
 	p.t.Helper()
-	p.perform(p.Host("newer"), 8, 10, 100*time.Millisecond)
-	p.awaitBegun(2)
+	p.submitWriters(p.Host("newer"), 8, 10, 100*time.Millisecond)
+	p.waitForStarted(2)
 	h.Agent.Kill()
 	h.Agent = h.StartCommand(h.Program(program, args...))
-	p.checkWhole()
+	p.checkAll()
 	p.allAlive()
 }
 
 // showVersions wants every node to show these versions.
-func (p *play) showVersions(want map[string]string) {
+func (p *scenario) showVersions(want map[string]string) {
 	p.t.Helper()
 	for _, h := range p.Hosts {
-		hosts.Await(p.t, hosts.Patience, func() error { return wrongVersion(h, want) })
+		hosts.WaitFor(p.t, hosts.Patience, func() error { return wrongVersion(h, want) })
 	}
 	p.t.Logf("\n%s", p.Hosts[1].Must("members"))
 }

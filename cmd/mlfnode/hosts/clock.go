@@ -32,8 +32,8 @@ var clockCode = []byte{0xb8, 0xe4, 0, 0, 0, 0x0f, 0x05, 0x85, 0xc0, 0x75, 0x0b, 
 
 const skewOffset = 18
 
-// code is a function in a process.
-type code struct{ start, end uint64 }
+// codeRange is a function in a process.
+type codeRange struct{ start, end uint64 }
 
 // setClock sets the wall clock of a running process ahead by whole seconds of d.
 func setClock(pid int, d time.Duration) error {
@@ -58,8 +58,8 @@ func setClock(pid int, d time.Duration) error {
 }
 
 // whilePaused stops a process outside of a function, and lets it go on afterwards unless it was stopped before.
-func whilePaused(pid int, fn code, change func() error) error {
-	paused := stopped(pid, code{})
+func whilePaused(pid int, fn codeRange, change func() error) error {
+	paused := stopped(pid, codeRange{})
 	const tries = 1000
 	for range tries {
 		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
@@ -83,7 +83,7 @@ func whilePaused(pid int, fn code, change func() error) error {
 }
 
 // stopped reports whether every thread of a process is stopped by a signal, and none in the function.
-func stopped(pid int, fn code) bool {
+func stopped(pid int, fn codeRange) bool {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid)) // the pattern is right
 	for _, task := range tasks {
 		stat, _ := os.ReadFile(filepath.Join(task, "stat"))
@@ -112,26 +112,26 @@ func programCounter(task string) (uint64, error) {
 }
 
 // clockFunction finds clock_gettime of a process's vDSO. All processes have the same one, at addresses of their own.
-func clockFunction(pid int) (code, error) {
+func clockFunction(pid int) (codeRange, error) {
 	from, to, err := vdso(os.Getpid())
 	if err != nil {
-		return code{}, err
+		return codeRange{}, err
 	}
 	mem, err := os.Open("/proc/self/mem")
 	if err != nil {
-		return code{}, err
+		return codeRange{}, err
 	}
 	defer mem.Close()
 	image := make([]byte, to-from)
 	if _, err := mem.ReadAt(image, int64(from)); err != nil {
-		return code{}, fmt.Errorf("read the vDSO: %w", err)
+		return codeRange{}, fmt.Errorf("read the vDSO: %w", err)
 	}
 	start, size, err := symbol(image, "__vdso_clock_gettime")
 	if err != nil {
-		return code{}, err
+		return codeRange{}, err
 	}
 	base, _, err := vdso(pid)
-	return code{base + start, base + start + size}, err
+	return codeRange{base + start, base + start + size}, err
 }
 
 func symbol(image []byte, name string) (start, size uint64, err error) {

@@ -14,7 +14,7 @@ import (
 
 // Cluster is a stage on which every host runs a node: host1 is the master, the others have joined it.
 type Cluster struct {
-	*Stage
+	*Harness
 	Master *Host
 	Token  string   // a token with which more nodes can join
 	Tokens []string // all that NewToken has made
@@ -26,10 +26,10 @@ var tokenForm = lazyregexp.New(`mlf1\.[0-9a-f]{64}\.[^\s'".]+\.[^\s'"]+`)
 // NewCluster makes n hosts and starts a cluster on them. It returns when every node calls every other one alive.
 func NewCluster(t testing.TB, n int, o Options) *Cluster {
 	t.Helper()
-	c := &Cluster{Stage: New(t, n, o)}
+	c := &Cluster{Harness: New(t, n, o)}
 	c.Master = c.Hosts[0]
 	c.Master.Launch("master")
-	c.Master.awaitMembers(1)
+	c.Master.waitForMembers(1)
 	c.Token = c.NewToken("--role", "node")
 	var joins sync.WaitGroup
 	for _, h := range c.Hosts[1:] {
@@ -37,7 +37,7 @@ func NewCluster(t testing.TB, n int, o Options) *Cluster {
 	}
 	joins.Wait()
 	for _, h := range c.Hosts {
-		h.awaitMembers(n)
+		h.waitForMembers(n)
 	}
 	return c
 }
@@ -65,7 +65,7 @@ func (c *Cluster) Join(h *Host) *Proc {
 
 // Launch starts the host's node agent, and remembers it.
 func (h *Host) Launch(args ...string) *Proc {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	h.Agent = h.Start(args...)
 	return h.Agent
 }
@@ -120,10 +120,10 @@ func (h *Host) State(of string) (string, error) {
 	return all[i].State, nil
 }
 
-// AwaitState waits until the host's node says that another one is in this state.
-func (h *Host) AwaitState(of, want string, limit time.Duration) {
-	h.stage.t.Helper()
-	Await(h.stage.t, limit, func() error {
+// WaitForState waits until the host's node says that another one is in this state.
+func (h *Host) WaitForState(of, want string, limit time.Duration) {
+	h.harness.t.Helper()
+	WaitFor(h.harness.t, limit, func() error {
 		got, err := h.State(of)
 		if err == nil && got != want {
 			err = fmt.Errorf("%s says that %s is %q, want %q", h.Name, of, got, want)
@@ -132,8 +132,8 @@ func (h *Host) AwaitState(of, want string, limit time.Duration) {
 	})
 }
 
-// AwaitAlive waits until every node that has an agent calls every other such node alive.
-func (c *Cluster) AwaitAlive(limit time.Duration) {
+// WaitForAlive waits until every node that has an agent calls every other such node alive.
+func (c *Cluster) WaitForAlive(limit time.Duration) {
 	c.t.Helper()
 	var up []string
 	for _, h := range c.Hosts {
@@ -146,19 +146,19 @@ func (c *Cluster) AwaitAlive(limit time.Duration) {
 			continue
 		}
 		for _, of := range up {
-			h.AwaitState(of, "alive", limit)
+			h.WaitForState(of, "alive", limit)
 		}
 	}
 }
 
-// awaitMembers waits until the host's node calls n nodes alive.
-func (h *Host) awaitMembers(n int) {
-	h.stage.t.Helper()
-	Await(h.stage.t, Patience, func() error {
+// waitForMembers waits until the host's node calls n nodes alive.
+func (h *Host) waitForMembers(n int) {
+	h.harness.t.Helper()
+	WaitFor(h.harness.t, Patience, func() error {
 		if h.Agent != nil {
 			select {
 			case <-h.Agent.Ended():
-				h.stage.t.Fatalf("%s: the node has ended:\n%s", h.Name, tail(h.Agent.Output()))
+				h.harness.t.Fatalf("%s: the node has ended:\n%s", h.Name, tail(h.Agent.Output()))
 			default:
 			}
 		}

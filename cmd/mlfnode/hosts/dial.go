@@ -13,15 +13,15 @@ const dialLimit = 3 * time.Second
 
 // Dial connects from the host to an address, which must be numeric. The connection is the test's to use.
 func (h *Host) Dial(network, address string) (conn net.Conn, err error) {
-	inner := h.Inside(func() error {
+	inner := h.RunInside(func() error {
 		conn, err = net.DialTimeout(network, address, dialLimit)
 		return nil
 	})
 	return conn, errors.Join(inner, err)
 }
 
-// Inside runs fn on a thread that sees the host's network. Sockets that it opens without starting goroutines are the host's.
-func (h *Host) Inside(fn func() error) (err error) {
+// RunInside runs fn on a thread that sees the host's network. Sockets that it opens without starting goroutines are the host's.
+func (h *Host) RunInside(fn func() error) (err error) {
 	h.mu.Lock()
 	p := h.power
 	h.mu.Unlock()

@@ -24,47 +24,47 @@ func (h *Host) image() string { return filepath.Join(h.Home, diskName+strconv.It
 
 // makeDisk gives a host a disk that stays over reboots.
 func (h *Host) makeDisk() {
-	t, o := h.stage.t, h.stage.options
+	t, o := h.harness.t, h.harness.options
 	t.Helper()
 	if !o.Lossy {
 		if err := unix.Mount(diskName+strconv.Itoa(os.Getpid()), h.stateDisk(), "tmpfs", 0, "mode=0700,size="+o.Disk); err != nil {
 			t.Fatalf("mount a disk for a host: %v", err)
 		}
-		h.stage.disks = append(h.stage.disks, h.stateDisk())
+		h.harness.disks = append(h.harness.disks, h.stateDisk())
 		return
 	}
 	if out, err := exec.Command("mkfs.ext4", "-q", h.image(), o.Disk).CombinedOutput(); err != nil {
 		t.Fatalf("make a disk for a host: %v\n%s", err, out)
 	}
 	h.mountImage()
-	h.stage.disks = append(h.stage.disks, h.stateDisk())
+	h.harness.disks = append(h.harness.disks, h.stateDisk())
 }
 
 // mountImage mounts the disk of a host with Options.Lossy. Its journal is written when a program syncs, and at no other time, so
 // that a copy of the image between two syncs is what a power cut leaves.
 func (h *Host) mountImage() {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	if out, err := exec.Command("mount", "-o", "loop,commit=3600", h.image(), h.stateDisk()).CombinedOutput(); err != nil {
-		h.stage.t.Fatalf("mount the disk of a host: %v\n%s", err, out)
+		h.harness.t.Fatalf("mount the disk of a host: %v\n%s", err, out)
 	}
 }
 
 // snapshot copies the disk as it is without what the kernel has yet to write. Everything on the host is stopped.
 func (h *Host) snapshot() {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	if out, err := exec.Command("cp", "--sparse=always", h.image(), h.image()+".cut").CombinedOutput(); err != nil {
-		h.stage.t.Fatalf("copy the disk of a host: %v\n%s", err, out)
+		h.harness.t.Fatalf("copy the disk of a host: %v\n%s", err, out)
 	}
 }
 
-// lose puts the copy in the place of the disk. Everything on the host is dead.
-func (h *Host) lose() {
-	h.stage.t.Helper()
+// dropUnsynced puts the copy in the place of the disk. Everything on the host is dead.
+func (h *Host) dropUnsynced() {
+	h.harness.t.Helper()
 	if err := unix.Unmount(h.stateDisk(), unix.MNT_DETACH); err != nil {
-		h.stage.t.Fatalf("unmount the disk of a host: %v", err)
+		h.harness.t.Fatalf("unmount the disk of a host: %v", err)
 	}
 	if err := os.Rename(h.image()+".cut", h.image()); err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 	h.mountImage()
 }
@@ -98,13 +98,13 @@ func diskOwner(source string) (pid int, ok bool) {
 
 // FillDisk leaves no room on the host's small disk.
 func (h *Host) FillDisk() {
-	h.stage.t.Helper()
-	if h.stage.options.Disk == "" {
-		h.stage.t.Fatal("fill the disk: this stage has no small disks")
+	h.harness.t.Helper()
+	if h.harness.options.Disk == "" {
+		h.harness.t.Fatal("fill the disk: this stage has no small disks")
 	}
 	f, err := os.OpenFile(h.ballast(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 	defer f.Close()
 	for _, n := range []int{1 << 16, 1 << 12, 1} {
@@ -113,15 +113,15 @@ func (h *Host) FillDisk() {
 		}
 	}
 	if !errors.Is(err, unix.ENOSPC) {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 }
 
 // FreeDisk is the way back from FillDisk.
 func (h *Host) FreeDisk() {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	if err := os.Remove(h.ballast()); err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 }
 

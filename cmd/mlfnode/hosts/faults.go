@@ -6,18 +6,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetWeather says what happens to frames that the host sends from now on.
-func (h *Host) SetWeather(w Weather) {
-	f := h.stage.fabric
+// SetLinkConditions says what happens to frames that the host sends from now on.
+func (h *Host) SetLinkConditions(w LinkConditions) {
+	f := h.harness.network
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.weather[h.number] = w
 }
 
-// SetWeather says what happens to the frames of all hosts from now on.
-func (s *Stage) SetWeather(w Weather) {
+// SetLinkConditions says what happens to the frames of all hosts from now on.
+func (s *Harness) SetLinkConditions(w LinkConditions) {
 	for _, h := range s.Hosts {
-		h.SetWeather(w)
+		h.SetLinkConditions(w)
 	}
 }
 
@@ -28,7 +28,7 @@ func (h *Host) LinkDown() { h.setDown(true) }
 func (h *Host) LinkUp() { h.setDown(false) }
 
 func (h *Host) setDown(down bool) {
-	f := h.stage.fabric
+	f := h.harness.network
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.down[h.number] = down
@@ -50,17 +50,17 @@ func (h *Host) Heal(other *Host) {
 }
 
 func (h *Host) setCut(other *Host, cut bool) {
-	f := h.stage.fabric
+	f := h.harness.network
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.cut[[2]int{h.number, other.number}] = cut
 }
 
-// Stop pauses all processes of the host, as a laptop's lid does, or a virtual machine that is moved. The network stays.
-func (h *Host) Stop() { h.signal(unix.SIGSTOP) }
+// Suspend pauses all processes of the host, as a laptop's lid does, or a virtual machine that is moved. The network stays.
+func (h *Host) Suspend() { h.signal(unix.SIGSTOP) }
 
-// Cont is the way back from Stop.
-func (h *Host) Cont() { h.signal(unix.SIGCONT) }
+// Continue is the way back from Stop.
+func (h *Host) Continue() { h.signal(unix.SIGCONT) }
 
 func (h *Host) signal(sig unix.Signal) {
 	for _, p := range h.Processes() {
@@ -71,7 +71,7 @@ func (h *Host) signal(sig unix.Signal) {
 // ClockJump sets the wall clock of the host's mlfnode processes, those that run and those to come, ahead by d, or back. The
 // monotonic clock goes on as it is, and so does the machine's own clock.
 func (h *Host) ClockJump(d time.Duration) {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	h.mu.Lock()
 	h.skew = d
 	h.mu.Unlock()
@@ -80,7 +80,7 @@ func (h *Host) ClockJump(d time.Duration) {
 			continue
 		}
 		if err := setClock(p.PID, d); err != nil && alive(p.PID) {
-			h.stage.t.Fatalf("set the clock of %s: %v", h.Name, err)
+			h.harness.t.Fatalf("set the clock of %s: %v", h.Name, err)
 		}
 	}
 }

@@ -29,23 +29,23 @@ func (h *Host) Unblock(other *Host, network string, port int) {
 }
 
 func (h *Host) setBlock(other *Host, network string, port int, block bool) {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	protocol, known := map[string]byte{"tcp": protocolTCP, "udp": protocolUDP}[network]
 	if !known {
-		h.stage.t.Fatalf("block %s: want tcp or udp", network)
+		h.harness.t.Fatalf("block %s: want tcp or udp", network)
 	}
 	r := rule{from: h.number, to: anyHost, protocol: protocol, port: uint16(port)}
 	if other != nil {
 		r.to = other.number
 	}
-	f := h.stage.fabric
+	f := h.harness.network
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.rules[r] = block
 }
 
 // dropsLocked reports whether a rule is against a frame from the one host to the other.
-func (f *fabric) dropsLocked(from, to int, frame []byte) bool {
+func (f *virtualSwitch) dropsLocked(from, to int, frame []byte) bool {
 	protocol, port, ok := destination(frame)
 	if !ok {
 		return false
@@ -63,13 +63,13 @@ func (p Port) String() string { return p.Network + " " + strconv.Itoa(p.Number) 
 
 // Listening gives the ports at which programs on the host listen, at whatever address, in order.
 func (h *Host) Listening() []Port {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	first := h.first()
 	var ports []Port
 	for file, state := range map[string]string{"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", first, file))
 		if err != nil && !os.IsNotExist(err) { // without IPv6 there are only two
-			h.stage.t.Fatal(err)
+			h.harness.t.Fatal(err)
 		}
 		for _, n := range portsIn(string(text), state) {
 			ports = append(ports, Port{strings.TrimSuffix(file, "6"), n})
@@ -94,12 +94,12 @@ func portsIn(text, state string) (ports []int) {
 	return ports
 }
 
-// Hold has a program on the host that listens at a TCP port, takes every connection and never says a word. It is both a port
+// OccupyPort has a program on the host that listens at a TCP port, takes every connection and never says a word. It is both a port
 // that something else holds and, on port 22, a server that hangs.
-func (h *Host) Hold(port int) *Proc {
-	h.stage.t.Helper()
+func (h *Host) OccupyPort(port int) *Proc {
+	h.harness.t.Helper()
 	var held *os.File
-	err := h.Inside(func() error {
+	err := h.RunInside(func() error {
 		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
 		if err != nil {
 			return err
@@ -109,7 +109,7 @@ func (h *Host) Hold(port int) *Proc {
 		return err
 	})
 	if err != nil {
-		h.stage.t.Fatalf("%s: hold port %d: %v", h.Name, port, err)
+		h.harness.t.Fatalf("%s: hold port %d: %v", h.Name, port, err)
 	}
 	defer held.Close()
 	cmd := h.Program("/bin/sleep", "infinity") // it inherits the socket; the kernel takes the connections
@@ -117,8 +117,8 @@ func (h *Host) Hold(port int) *Proc {
 	return h.StartCommand(cmd)
 }
 
-// Left lists what runs on the host beside OpenSSH's server and what Start and Hold have started: what others have left there.
-func (h *Host) Left() []Process {
+// Leftovers lists what runs on the host beside OpenSSH's server and what Start and Hold have started: what others have left there.
+func (h *Host) Leftovers() []Process {
 	h.mu.Lock()
 	procs := slices.Clone(h.procs)
 	h.mu.Unlock()

@@ -23,8 +23,8 @@ type Host struct {
 	// Agent is the node agent, once Cluster or Launch has started one.
 	Agent *Proc
 
-	stage  *Stage
-	number int
+	harness *Harness
+	number  int
 
 	// What SSH and Laptop have made of it.
 	machine *SSHD
@@ -45,27 +45,27 @@ func (h *Host) etc() string  { return filepath.Join(h.Home, "etc") }
 func (h *Host) temp() string { return filepath.Join(h.Home, "tmp") }
 
 func (h *Host) write(name, content string) {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	if err := os.WriteFile(filepath.Join(h.etc(), name), []byte(content), 0o644); err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 }
 
 // Boot powers the host on. It has a new boot id and runs nothing.
 func (h *Host) Boot() {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	h.write("boot_id", newBootID())
 	p, err := powerOn(h.Name, h.etc())
 	if err != nil {
-		h.stage.t.Fatalf("boot %s: %v", h.Name, err)
+		h.harness.t.Fatalf("boot %s: %v", h.Name, err)
 	}
 	h.mu.Lock()
 	h.power, h.skew = p, 0
 	h.mu.Unlock()
-	if err := h.plugIn(p); err != nil {
-		h.stage.t.Fatalf("connect %s: %v", h.Name, err)
+	if err := h.connectTap(p); err != nil {
+		h.harness.t.Fatalf("connect %s: %v", h.Name, err)
 	}
-	h.resettle()
+	h.reapplyMachineFiles()
 }
 
 // newBootID has the form of /proc/sys/kernel/random/boot_id.
@@ -78,7 +78,7 @@ func newBootID() string {
 // PowerCut takes the host from the network and kills everything on it at the same moment. Nobody is told. With Options.Lossy its
 // disk loses what was not synced.
 func (h *Host) PowerCut() {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	h.mu.Lock()
 	p, procs := h.power, h.procs
 	h.power, h.procs, h.Agent = nil, nil, nil
@@ -86,9 +86,9 @@ func (h *Host) PowerCut() {
 	if p == nil {
 		return
 	}
-	h.stage.fabric.unplug(h.number)
+	h.harness.network.unplug(h.number)
 	groups := cgroupsOf(p.init.Process.Pid)
-	lossy := h.stage.options.Lossy
+	lossy := h.harness.options.Lossy
 	if lossy {
 		for _, q := range processesBeside(p.init.Process.Pid) {
 			_ = unix.Kill(q.PID, unix.SIGSTOP) // it may have ended
@@ -101,7 +101,7 @@ func (h *Host) PowerCut() {
 	}
 	removeCgroups(groups)
 	if lossy {
-		h.lose()
+		h.dropUnsynced()
 	}
 }
 
@@ -118,7 +118,7 @@ func (h *Host) Program(path string, args ...string) *exec.Cmd {
 	cmd.Env = append([]string{
 		"HOME=" + h.Home, "XDG_STATE_HOME=" + filepath.Join(h.Home, "state"), "XDG_CONFIG_HOME=" + filepath.Join(h.Home, "config"),
 		"TMPDIR=" + h.temp(), "PATH=" + os.Getenv("PATH"), "NO_COLOR=1",
-	}, h.stage.options.Env...)
+	}, h.harness.options.Env...)
 	return cmd
 }
 
@@ -130,7 +130,7 @@ func (h *Host) Go(cmd *exec.Cmd) error {
 	if p == nil {
 		return errors.New(h.Name + " is off")
 	}
-	if err := p.do(cmd.Start); err != nil {
+	if err := p.call(cmd.Start); err != nil {
 		return err
 	}
 	if skew == 0 {
@@ -161,10 +161,10 @@ func (h *Host) Run(cmd *exec.Cmd) Result {
 
 // Must runs mlfnode, which has to succeed, and gives what it prints.
 func (h *Host) Must(args ...string) string {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	r := h.Try(args...)
 	if r.Code != 0 {
-		h.stage.t.Fatalf("%s: mlfnode %s: exit code %d\n%s%s", h.Name, strings.Join(args, " "), r.Code, tail(r.Stdout), tail(r.Stderr))
+		h.harness.t.Fatalf("%s: mlfnode %s: exit code %d\n%s%s", h.Name, strings.Join(args, " "), r.Code, tail(r.Stdout), tail(r.Stderr))
 	}
 	return r.Stdout
 }

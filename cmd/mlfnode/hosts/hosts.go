@@ -32,40 +32,40 @@ type Options struct {
 	Debian  bool     // the host's own name resolves to 127.0.1.1, as Debian's installer sets it up
 }
 
-// Stage is a network with hosts.
-type Stage struct {
+// Harness is a network with hosts.
+type Harness struct {
 	Hosts []*Host // host1 is Hosts[0]
 	Dir   string  // a folder that all hosts see, removed at the end of the test
 
 	t       testing.TB
 	options Options
-	fabric  *fabric
+	network *virtualSwitch
 	disks   []string
 }
 
 // New makes n hosts, host1 to hostN at 10.77.0.1 to 10.77.0.N, and removes them when the test ends. Without root the test is
 // left out, or fails where CI=true.
-func New(t testing.TB, n int, o Options) *Stage {
+func New(t testing.TB, n int, o Options) *Harness {
 	t.Helper()
-	needs(t, o)
-	s := &Stage{t: t, options: o, fabric: newFabric()}
+	require(t, o)
+	s := &Harness{t: t, options: o, network: newVirtualSwitch()}
 	s.makeDir()
 	t.Cleanup(s.close)
 	removeDeadDisks(t)
 	for i := range n {
-		h := &Host{Name: fmt.Sprintf("host%d", i+1), Addr: fmt.Sprintf("10.77.0.%d", i+1), stage: s, number: i}
+		h := &Host{Name: fmt.Sprintf("host%d", i+1), Addr: fmt.Sprintf("10.77.0.%d", i+1), harness: s, number: i}
 		h.Home = filepath.Join(s.Dir, h.Name)
 		s.Hosts = append(s.Hosts, h)
 	}
 	for _, h := range s.Hosts {
-		s.furnish(h)
+		s.prepareHost(h)
 		h.Boot()
 	}
 	return s
 }
 
 // makeDir makes the folder. It has a short name, whatever the test is called: there are sockets in it, whose paths are limited.
-func (s *Stage) makeDir() {
+func (s *Harness) makeDir() {
 	s.t.Helper()
 	dir, err := os.MkdirTemp("", "stage-")
 	if err != nil {
@@ -79,8 +79,8 @@ func (s *Stage) makeDir() {
 	})
 }
 
-// needs leaves the test out where the machine can't carry a stage.
-func needs(t testing.TB, o Options) {
+// require leaves the test out where the machine can't carry a stage.
+func require(t testing.TB, o Options) {
 	t.Helper()
 	gridtest.Root(t, "test hosts in namespaces")
 	for _, name := range []string{"ip", "mount", "sh"} {
@@ -93,8 +93,8 @@ func needs(t testing.TB, o Options) {
 	}
 }
 
-// furnish makes the files of a host that stay over its reboots.
-func (s *Stage) furnish(h *Host) {
+// prepareHost makes the files of a host that stay over its reboots.
+func (s *Harness) prepareHost(h *Host) {
 	s.t.Helper()
 	for _, dir := range []string{h.Home, h.etc(), h.StateDir(), h.temp()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -112,7 +112,7 @@ func (s *Stage) furnish(h *Host) {
 }
 
 // names is /etc/hosts as a host has it.
-func (s *Stage) names(of *Host) string {
+func (s *Harness) names(of *Host) string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
 	for _, h := range s.Hosts {
@@ -125,19 +125,19 @@ func (s *Stage) names(of *Host) string {
 	return b.String()
 }
 
-// Outsider adds a host that is no part of what New made: it knows all names and has an address of the same network.
-func (s *Stage) Outsider(name string) *Host {
+// AddHost adds a host that is no part of what New made: it knows all names and has an address of the same network.
+func (s *Harness) AddHost(name string) *Host {
 	s.t.Helper()
 	number := len(s.Hosts)
-	h := &Host{Name: name, Addr: fmt.Sprintf("10.77.0.%d", number+1), stage: s, number: number, Home: filepath.Join(s.Dir, name)}
+	h := &Host{Name: name, Addr: fmt.Sprintf("10.77.0.%d", number+1), harness: s, number: number, Home: filepath.Join(s.Dir, name)}
 	s.Hosts = append(s.Hosts, h)
-	s.furnish(h)
+	s.prepareHost(h)
 	h.Boot()
 	return h
 }
 
 // Host gives the host of that name.
-func (s *Stage) Host(name string) *Host {
+func (s *Harness) Host(name string) *Host {
 	s.t.Helper()
 	for _, h := range s.Hosts {
 		if h.Name == name {
@@ -149,14 +149,14 @@ func (s *Stage) Host(name string) *Host {
 }
 
 // close powers all hosts off. Logs of programs are kept until here, so that a failed test can show them.
-func (s *Stage) close() {
+func (s *Harness) close() {
 	for _, h := range s.Hosts {
 		if s.t.Failed() {
 			h.showLogs()
 		}
 		h.PowerCut()
 	}
-	s.fabric.close()
+	s.network.close()
 	for _, dir := range s.disks {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			s.t.Errorf("unmount the disk of a host: %v", err)

@@ -51,13 +51,13 @@ func TestLogins(t *testing.T) {
 			h := s.Hosts[i]
 			h.SSH(test.host)
 			s.Trust(laptop, h)
-			user := orElse(test.user, DefaultUser)
+			user := firstNonEmpty(test.user, DefaultUser)
 			r := ssh(laptop, append([]string{user + "@" + h.Name}, test.to...)...)
 			want := strings.ReplaceAll(test.said, "HOME", h.UserHome(user))
 			if r.Code != test.code || r.Stdout != want || !strings.Contains(r.Stderr, test.refused) {
 				t.Errorf("got exit code %d\n%q\n%q\nwant %d\n%q\n%q; the server says\n%s", r.Code, r.Stdout, r.Stderr, test.code, want, test.refused, h.SSHLog())
 			}
-			Await(t, Patience, func() error { return nothing(h.Left()) })
+			WaitFor(t, Patience, func() error { return nothing(h.Leftovers()) })
 		})
 	}
 	if r := s.Hosts[0].Run(exec.Command("ls", "/etc/x")); r.Code == 0 {
@@ -226,7 +226,7 @@ func TestFirewallAndJump(t *testing.T) {
 	s := New(t, 3, Options{})
 	laptop, far, jump, hung := s.Laptop("laptop"), s.Hosts[0], s.Hosts[1], s.Hosts[2]
 	s.SSH(SSHD{}, far, jump)
-	hung.Hold(22)
+	hung.OccupyPort(22)
 	s.Trust(laptop, far, jump)
 	goes := func(want bool, args ...string) {
 		t.Helper()
@@ -258,7 +258,7 @@ func TestWhatLoginsLeave(t *testing.T) {
 	laptop, h := s.Laptop("laptop"), s.Hosts[0]
 	h.SSH(SSHD{Users: []User{{Sudo: SudoFreely, StartUp: ":"}}})
 	s.Trust(laptop, h)
-	if changed, left := h.FilesChanged(), h.Left(); len(changed)+len(left) > 0 {
+	if changed, left := h.FilesChanged(), h.Leftovers(); len(changed)+len(left) > 0 {
 		t.Errorf("before a login: got %v, %v, want nothing", changed, left)
 	}
 	r := ssh(laptop, h.Name, `mkdir -p mlfnode/bin; echo x >mlfnode/bin/x; echo x >.profile; rm .bashrc; touch /tmp/a /var/tmp/b; chmod 600 .ssh
@@ -270,9 +270,9 @@ sudo sh -c 'touch /etc/systemd/system/c; rm /usr/bin/tar; echo x >>/etc/issue; m
 	want := []string{"removed " + home + "/.bashrc", "changed " + home + "/.profile", "made /etc/systemd/system/c", "made /tmp/a", "removed /usr/bin/tar", "changed /etc/issue", "made /opt/d",
 		"changed " + home + "/.ssh", "made /var/tmp/b"}
 	var got []string
-	Await(t, Patience, func() error {
+	WaitFor(t, Patience, func() error {
 		got = h.FilesChanged(home + "/mlfnode")
-		if left := h.Left(); len(left) != 1 || left[0].Command != "sleep 300" {
+		if left := h.Leftovers(); len(left) != 1 || left[0].Command != "sleep 300" {
 			return fmt.Errorf("left on the host: %v, want sleep 300", left)
 		}
 		return nil

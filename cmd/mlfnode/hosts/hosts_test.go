@@ -20,7 +20,7 @@ import (
 // hear has a host answer UDP and TCP at a port: it echoes what it gets.
 func hear(t *testing.T, h *Host) (addr string) {
 	t.Helper()
-	err := h.Inside(func() error {
+	err := h.RunInside(func() error {
 		l, err := net.Listen("tcp", h.Addr+":700")
 		if err != nil {
 			return err
@@ -151,7 +151,7 @@ func TestPartition(t *testing.T) {
 	reaches(a, atB, false)
 	b.LinkUp()
 	reaches(a, atB, true)
-	a.SetWeather(Weather{NoUDP: true})
+	a.SetLinkConditions(LinkConditions{NoUDP: true})
 	reaches(a, atB, false)
 	if n, _ := ask(t, a, "tcp", atB, 1, soon); n != 1 {
 		t.Error("TCP does not pass where only UDP is blocked")
@@ -163,7 +163,7 @@ func TestPartitionOneWay(t *testing.T) {
 	s := New(t, 2, Options{})
 	a, b := s.Hosts[0], s.Hosts[1]
 	var heard net.PacketConn
-	err := a.Inside(func() (err error) {
+	err := a.RunInside(func() (err error) {
 		heard, err = net.ListenPacket("udp", a.Addr+":701")
 		return err
 	})
@@ -202,15 +202,15 @@ func TestWeather(t *testing.T) {
 	a, b := s.Hosts[0], s.Hosts[1]
 	addr := hear(t, b)
 	ask(t, a, "udp", addr, 1, time.Second)
-	a.SetWeather(Weather{Loss: 0.2})
+	a.SetLinkConditions(LinkConditions{Loss: 0.2})
 	if n, _ := ask(t, a, "udp", addr, 300, 10*time.Millisecond); n < 200 || n > 280 {
 		t.Errorf("with 20 %% loss one way: got %d answers of 300, want about 240", n)
 	}
-	s.SetWeather(Weather{Delay: 100 * time.Millisecond})
+	s.SetLinkConditions(LinkConditions{Delay: 100 * time.Millisecond})
 	if n, d := ask(t, a, "tcp", addr, 5, 3*time.Second); n != 5 || d < 200*time.Millisecond || d > 400*time.Millisecond {
 		t.Errorf("with 100 ms each way: got %d answers within %v, want 5 within some 200 ms", n, d)
 	}
-	s.SetWeather(Weather{Duplicate: 1})
+	s.SetLinkConditions(LinkConditions{Duplicate: 1})
 	c, err := a.Dial("udp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func TestWeather(t *testing.T) {
 			t.Fatalf("copy %d: %v", i, err)
 		}
 	}
-	s.SetWeather(Weather{})
+	s.SetLinkConditions(LinkConditions{})
 }
 
 // A power cut kills what got away from its session too, and leaves the others alone.
@@ -235,7 +235,7 @@ func TestPowerCut(t *testing.T) {
 	script := "setsid sh -c 'trap \"\" TERM HUP INT; sleep 300; : " + mark + "' & sleep 300; : " + mark
 	for _, h := range s.Hosts {
 		h.StartCommand(h.Program("/bin/sh", "-c", script))
-		Await(t, Patience, func() error {
+		WaitFor(t, Patience, func() error {
 			if n := len(h.Processes()); n < 4 {
 				return fmt.Errorf("%d processes", n)
 			}
@@ -287,12 +287,12 @@ func TestKilledTestLeavesNothing(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	Await(t, Patience, func() error { _, err := os.Stat(ready); return err })
+	WaitFor(t, Patience, func() error { _, err := os.Stat(ready); return err })
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it was killed
-	Await(t, Patience, func() error {
+	WaitFor(t, Patience, func() error {
 		if n := running(t, mark); n > 0 {
 			return fmt.Errorf("%d processes are left", n)
 		}
@@ -373,7 +373,7 @@ func main() { began := time.Now(); for range 200 { fmt.Println(time.Now().Unix()
 	}
 	shows := func(p *Proc, skew time.Duration) {
 		t.Helper()
-		Await(t, 5*time.Second, func() error {
+		WaitFor(t, 5*time.Second, func() error {
 			lines := strings.Fields(p.Output())
 			if len(lines) < 2 || len(lines)%2 != 0 {
 				return errors.New("nothing printed")
@@ -404,16 +404,16 @@ func TestStopAndContinue(t *testing.T) {
 	s := New(t, 1, Options{})
 	h := s.Hosts[0]
 	p := h.StartCommand(h.Program("/bin/sh", "-c", "while :; do echo x; sleep 0.02; done"))
-	p.See("x\nx\n")
-	h.Stop()
+	p.WaitForOutput("x\nx\n")
+	h.Suspend()
 	before := len(p.Output())
 	timer := time.NewTimer(300 * time.Millisecond)
 	<-timer.C
 	if after := len(p.Output()); after > before+2 {
 		t.Errorf("a stopped program went from %d bytes to %d", before, after)
 	}
-	h.Cont()
-	Await(t, Patience, func() error {
+	h.Continue()
+	WaitFor(t, Patience, func() error {
 		if len(p.Output()) < before+10 {
 			return errors.New("it does not go on")
 		}

@@ -13,18 +13,18 @@ import (
 
 // Laptop adds an Outsider at which DefaultUser works: its commands run as that user, with a home that has the stage's key pair as
 // ~/.ssh/id_ed25519 and knows no hosts. mlfnode is on its PATH. There is no ssh agent.
-func (s *Stage) Laptop(name string) *Host {
+func (s *Harness) Laptop(name string) *Host {
 	s.t.Helper()
 	gridtest.Program(s.t, "ssh")
 	key := s.publicKey()
-	h := s.Outsider(name)
-	if err := h.furnishMachine(SSHD{}.withDefaults(), key); err != nil {
+	h := s.AddHost(name)
+	if err := h.prepareMachine(SSHD{}.withDefaults(), key); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := os.Chmod(h.etc(), 0o711); err != nil { // the program under test is there
 		s.t.Fatal(err)
 	}
-	if err := h.settle(); err != nil {
+	if err := h.applyMachineFiles(); err != nil {
 		s.t.Fatal(err)
 	}
 	h.user = DefaultUser
@@ -39,10 +39,10 @@ func (s *Stage) Laptop(name string) *Host {
 	return h
 }
 
-func (s *Stage) keyFile() string { return filepath.Join(s.Dir, "key") }
+func (s *Harness) keyFile() string { return filepath.Join(s.Dir, "key") }
 
 // publicKey gives the public half of the stage's own key, and makes the key the first time.
-func (s *Stage) publicKey() string {
+func (s *Harness) publicKey() string {
 	s.t.Helper()
 	gridtest.Program(s.t, "ssh-keygen")
 	if _, err := os.Stat(s.keyFile()); err != nil {
@@ -80,34 +80,34 @@ func keyText(line []byte) string {
 
 // WriteFile writes a file in the home of the laptop's user, who alone may read it.
 func (h *Host) WriteFile(name, content string) {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	path := filepath.Join(h.UserHome(h.user), name)
 	err := os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {
 		err = os.WriteFile(path, []byte(content), 0o600)
 	}
 	if err == nil {
-		err = h.own(h.user, h.UserHome(h.user))
+		err = h.chown(h.user, h.UserHome(h.user))
 	}
 	if err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 }
 
 // NewKey makes a key pair of a kind as ~/.ssh/name on a laptop, locked with the passphrase if there is one, and gives its public
 // half.
 func (h *Host) NewKey(name, kind, passphrase string) string {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	path := filepath.Join(h.UserHome(h.user), ".ssh", name)
 	if err := makeKey(path, kind, passphrase); err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
-	if err := h.own(h.user, filepath.Dir(path)); err != nil {
-		h.stage.t.Fatal(err)
+	if err := h.chown(h.user, filepath.Dir(path)); err != nil {
+		h.harness.t.Fatal(err)
 	}
 	text, err := os.ReadFile(path + ".pub")
 	if err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 	return keyText(text)
 }
@@ -115,16 +115,16 @@ func (h *Host) NewKey(name, kind, passphrase string) string {
 // KeyAgent starts an ssh agent on a laptop which knows the keys of these names in ~/.ssh, and gives the value of SSH_AUTH_SOCK for
 // commands that shall ask it.
 func (h *Host) KeyAgent(names ...string) (socket string) {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	home := h.UserHome(h.user)
 	socket = filepath.Join(home, ".ssh", "agent")
 	h.StartCommand(h.Program("ssh-agent", "-D", "-a", socket))
-	Await(h.stage.t, Patience, func() error { _, err := os.Stat(socket); return err })
+	WaitFor(h.harness.t, Patience, func() error { _, err := os.Stat(socket); return err })
 	for _, name := range names {
 		cmd := h.Program("ssh-add", filepath.Join(home, ".ssh", name))
 		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+socket)
 		if r := h.Run(cmd); r.Code != 0 {
-			h.stage.t.Fatalf("add a key to the agent: %s", r.Stderr)
+			h.harness.t.Fatalf("add a key to the agent: %s", r.Stderr)
 		}
 	}
 	return socket
@@ -132,7 +132,7 @@ func (h *Host) KeyAgent(names ...string) (socket string) {
 
 // Trust writes the true keys of the hosts, and of no others, to the laptop's ~/.ssh/known_hosts, by name and by address. Where none
 // are given, it takes all that have a server.
-func (s *Stage) Trust(laptop *Host, of ...*Host) {
+func (s *Harness) Trust(laptop *Host, of ...*Host) {
 	s.t.Helper()
 	if len(of) == 0 {
 		of = s.Hosts
@@ -155,17 +155,17 @@ func (s *Stage) Trust(laptop *Host, of ...*Host) {
 
 // As makes a command run as a user of the host, in his home and with the environment of a login.
 func (h *Host) As(user string, cmd *exec.Cmd) *exec.Cmd {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	uid, err := h.uid(user)
 	if err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 	home := h.UserHome(user)
 	cmd.Dir = home
 	cmd.Env = append([]string{
 		"HOME=" + home, "USER=" + user, "LOGNAME=" + user, "SHELL=/bin/bash", "LANG=C.UTF-8", "TERM=xterm",
 		"PATH=/usr/local/bin:/usr/bin:/bin:" + h.etc(), "NO_COLOR=1",
-	}, h.stage.options.Env...)
+	}, h.harness.options.Env...)
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}

@@ -42,18 +42,18 @@ exec sleep infinity`
 func powerOn(name, etc string) (*power, error) {
 	p := &power{calls: make(chan func()), gone: make(chan struct{})}
 	began := make(chan error, 1)
-	go onOwnThread(func() { p.live(name, etc, began) })
+	go onOwnThread(func() { p.run(name, etc, began) })
 	if err := <-began; err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// live is the whole life of the thread inside.
-func (p *power) live(name, etc string, began chan<- error) {
-	err := p.begin(etc)
+// run is the whole life of the thread inside.
+func (p *power) run(name, etc string, began chan<- error) {
+	err := p.setUp(etc)
 	if err == nil {
-		err = enter(p.init.Process.Pid)
+		err = enterNamespaces(p.init.Process.Pid)
 	}
 	if err == nil {
 		err = unix.Sethostname([]byte(name))
@@ -66,7 +66,7 @@ func (p *power) live(name, etc string, began chan<- error) {
 	}
 }
 
-func (p *power) begin(etc string) error {
+func (p *power) setUp(etc string) error {
 	p.init = exec.Command("/bin/sh", "-c", first, "host", etc)
 	p.init.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC,
@@ -93,8 +93,8 @@ func (p *power) begin(etc string) error {
 	return nil
 }
 
-// enter moves the calling thread into the namespaces of a process.
-func enter(pid int) error {
+// enterNamespaces moves the calling thread into the namespaces of a process.
+func enterNamespaces(pid int) error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its folder may not change its view of files
 		return fmt.Errorf("unshare: %w", err)
 	}
@@ -118,8 +118,8 @@ func setns(pid int, name string, flag int) error {
 	return nil
 }
 
-// do has fn run on the thread inside. fn must not wait for anything that takes long.
-func (p *power) do(fn func() error) (err error) {
+// call has fn run on the thread inside. fn must not wait for anything that takes long.
+func (p *power) call(fn func() error) (err error) {
 	done := make(chan struct{})
 	call := func() {
 		defer close(done)

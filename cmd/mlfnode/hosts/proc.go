@@ -30,10 +30,10 @@ func (h *Host) Start(args ...string) *Proc { return h.StartCommand(h.Command(arg
 
 // StartCommand starts a command in the background.
 func (h *Host) StartCommand(cmd *exec.Cmd) *Proc {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	f, err := os.CreateTemp(h.temp(), "output-")
 	if err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 	defer f.Close()
 	cmd.Stdout, cmd.Stderr = f, f
@@ -41,10 +41,10 @@ func (h *Host) StartCommand(cmd *exec.Cmd) *Proc {
 }
 
 func (h *Host) launch(cmd *exec.Cmd, output string) *Proc {
-	h.stage.t.Helper()
-	p := &Proc{Args: cmd.Args[1:], File: output, t: h.stage.t, cmd: cmd, ended: make(chan struct{})}
+	h.harness.t.Helper()
+	p := &Proc{Args: cmd.Args[1:], File: output, t: h.harness.t, cmd: cmd, ended: make(chan struct{})}
 	if err := h.Go(cmd); err != nil {
-		h.stage.t.Fatalf("%s: start %s: %v", h.Name, p, err)
+		h.harness.t.Fatalf("%s: start %s: %v", h.Name, p, err)
 	}
 	go func() {
 		defer close(p.ended)
@@ -70,10 +70,10 @@ func (p *Proc) Output() string {
 	return string(text)
 }
 
-// See waits until it has printed the text.
-func (p *Proc) See(text string) {
+// WaitForOutput waits until it has printed the text.
+func (p *Proc) WaitForOutput(text string) {
 	p.t.Helper()
-	Await(p.t, Patience, func() error {
+	WaitFor(p.t, Patience, func() error {
 		out := p.Output()
 		if strings.Contains(out, text) {
 			return nil
@@ -105,8 +105,8 @@ func (p *Proc) Exit(limit time.Duration) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Await asks again and again until ok gives nil, and ends the test with its last error when the time is over.
-func Await(t testing.TB, limit time.Duration, ok func() error) {
+// WaitFor asks again and again until ok gives nil, and ends the test with its last error when the time is over.
+func WaitFor(t testing.TB, limit time.Duration, ok func() error) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -139,6 +139,6 @@ func (h *Host) Logs() []string {
 // showLogs shows what the host's programs have printed, for a failed test.
 func (h *Host) showLogs() {
 	for _, text := range h.Logs() {
-		h.stage.t.Logf("printed on %s:\n%s", h.Name, tail(text))
+		h.harness.t.Logf("printed on %s:\n%s", h.Name, tail(text))
 	}
 }

@@ -42,10 +42,10 @@ func sshdPath() (string, error) {
 }
 
 // SSH makes the host a machine of its own, see Host.settle, and starts OpenSSH's server there. Both are done again at each Boot.
-func (h *Host) SSH(o SSHD) { h.stage.SSH(o, h) }
+func (h *Host) SSH(o SSHD) { h.harness.SSH(o, h) }
 
 // SSH starts OpenSSH's server on all these hosts, side by side.
-func (s *Stage) SSH(o SSHD, on ...*Host) {
+func (s *Harness) SSH(o SSHD, on ...*Host) {
 	s.t.Helper()
 	if _, err := sshdPath(); err != nil {
 		gridtest.Program(s.t, "sshd")
@@ -61,14 +61,14 @@ func (s *Stage) SSH(o SSHD, on ...*Host) {
 		s.t.Fatal(err)
 	}
 	for _, h := range on {
-		h.sshd.See("Server listening")
+		h.sshd.WaitForOutput("Server listening")
 		h.Snapshot()
 	}
 }
 
 func (h *Host) makeSSH(o SSHD, key string) error {
 	o = o.withDefaults()
-	if err := h.furnishMachine(o, key); err != nil {
+	if err := h.prepareMachine(o, key); err != nil {
 		return fmt.Errorf("%s: %w", h.Name, err)
 	}
 	if err := h.makeHostKeys(); err != nil {
@@ -77,7 +77,7 @@ func (h *Host) makeSSH(o SSHD, key string) error {
 	if err := os.WriteFile(h.sshdConfig(), []byte(h.sshdText()), 0o600); err != nil {
 		return err
 	}
-	if err := h.settle(); err != nil {
+	if err := h.applyMachineFiles(); err != nil {
 		return err
 	}
 	return h.startSSH()
@@ -140,11 +140,11 @@ func (h *Host) startSSH() error {
 
 // StartSSH is the way back from StopSSH.
 func (h *Host) StartSSH() {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	if err := h.startSSH(); err != nil {
-		h.stage.t.Fatalf("%s: %v", h.Name, err)
+		h.harness.t.Fatalf("%s: %v", h.Name, err)
 	}
-	h.sshd.See("Server listening")
+	h.sshd.WaitForOutput("Server listening")
 }
 
 // StopSSH ends the server, so that the port is closed. Who has logged in stays.
@@ -155,22 +155,22 @@ func (h *Host) SSHLog() string { return h.sshd.Output() }
 
 // NewHostKey gives the host new host keys, as a reinstalled machine has.
 func (h *Host) NewHostKey() {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	h.StopSSH()
 	if err := h.makeHostKeys(); err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 	h.StartSSH()
 }
 
 // HostKeys gives the public halves of the host's keys, as in "ssh-ed25519 AAAA…".
 func (h *Host) HostKeys() []string {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	var keys []string
 	for _, kind := range h.machine.HostKeys {
 		text, err := os.ReadFile(h.hostKeyFile(kind) + ".pub")
 		if err != nil {
-			h.stage.t.Fatal(err)
+			h.harness.t.Fatal(err)
 		}
 		keys = append(keys, keyText(text))
 	}
@@ -179,11 +179,11 @@ func (h *Host) HostKeys() []string {
 
 // HostKeyPrint gives the fingerprint of the host's key of a kind, as ssh shows it: "SHA256:…".
 func (h *Host) HostKeyPrint(kind string) string {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	out, err := exec.Command("ssh-keygen", "-l", "-f", h.hostKeyFile(kind)).Output()
 	if fields := strings.Fields(string(out)); err == nil && len(fields) > 1 {
 		return fields[1]
 	}
-	h.stage.t.Fatalf("read the host key of %s: %v", h.Name, err)
+	h.harness.t.Fatalf("read the host key of %s: %v", h.Name, err)
 	return ""
 }

@@ -18,14 +18,14 @@ var logs = []string{"/run/sshd", "/run/sudo", "/run/utmp", "/var/lib/sudo", "/va
 
 // Snapshot remembers the host's files as they are, for FilesChanged. SSH does so, too.
 func (h *Host) Snapshot() {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	h.files = h.allFiles()
 }
 
 // FilesChanged lists what is not as it was at the Snapshot, a line each: "made PATH", "changed PATH" or "removed PATH". It looks
 // at the homes and all system folders, without the paths that are left out, each with what is under it.
 func (h *Host) FilesChanged(except ...string) []string {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	now := h.allFiles()
 	paths := maps.Clone(now)
 	maps.Copy(paths, h.files)
@@ -34,10 +34,10 @@ func (h *Host) FilesChanged(except ...string) []string {
 		before, was := h.files[path]
 		after, is := now[path]
 		switch {
-		case slices.ContainsFunc(except, func(dir string) bool { return under(path, dir) }), before == after:
+		case slices.ContainsFunc(except, func(dir string) bool { return isUnder(path, dir) }), before == after:
 		case !is || after == gone:
 			lines = append(lines, "removed "+path)
-		case was || h.ofMachine(path):
+		case was || h.isSystemFile(path):
 			lines = append(lines, "changed "+path)
 		default:
 			lines = append(lines, "made "+path)
@@ -46,10 +46,10 @@ func (h *Host) FilesChanged(except ...string) []string {
 	return lines
 }
 
-// ofMachine reports whether a file of the host comes from the machine that the test runs on.
-func (h *Host) ofMachine(path string) bool {
-	for _, dir := range []string{"/tmp", "/dev/shm", "/run", h.stage.Dir} {
-		if under(path, dir) {
+// isSystemFile reports whether a file of the host comes from the machine that the test runs on.
+func (h *Host) isSystemFile(path string) bool {
+	for _, dir := range []string{"/tmp", "/dev/shm", "/run", h.harness.Dir} {
+		if isUnder(path, dir) {
 			return false
 		}
 	}
@@ -57,25 +57,25 @@ func (h *Host) ofMachine(path string) bool {
 	return err == nil
 }
 
-func under(path, dir string) bool {
+func isUnder(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // allFiles gives, for each file that somebody on the host has or had in his hands, what it is like.
 func (h *Host) allFiles() map[string]string {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	upper := filepath.Join(h.etc(), "upper")
 	found := map[string]string{}
 	for _, dir := range []string{"/tmp", "/dev/shm", "/run", filepath.Join(h.Home, "home")} {
-		h.look(dir, "", found)
+		h.walkFiles(dir, "", found)
 	}
-	h.look(upper, upper, found)
+	h.walkFiles(upper, upper, found)
 	return found
 }
 
-// look adds what is in a folder of the host. Names are without the prefix.
-func (h *Host) look(dir, prefix string, found map[string]string) {
-	h.stage.t.Helper()
+// walkFiles adds what is in a folder of the host. Names are without the prefix.
+func (h *Host) walkFiles(dir, prefix string, found map[string]string) {
+	h.harness.t.Helper()
 	root := fmt.Sprintf("/proc/%d/root", h.first())
 	err := filepath.WalkDir(root+dir, func(path string, d fs.DirEntry, err error) error {
 		name := strings.TrimPrefix(path, root+prefix)
@@ -84,17 +84,17 @@ func (h *Host) look(dir, prefix string, found map[string]string) {
 			return nil
 		case err != nil:
 			return err
-		case slices.Contains(logs, name), prefix == "" && name == h.stage.Dir, filepath.Dir(name) == "/" && name[1] == '.': // workdir
+		case slices.Contains(logs, name), prefix == "" && name == h.harness.Dir, filepath.Dir(name) == "/" && name[1] == '.': // workdir
 			if d.IsDir() {
 				return fs.SkipDir
 			}
-		case prefix == "" || !d.IsDir() || !h.ofMachine(name): // overlayfs has a folder of its own for each in which there is a change
+		case prefix == "" || !d.IsDir() || !h.isSystemFile(name): // overlayfs has a folder of its own for each in which there is a change
 			found[name] = fingerprint(path, d)
 		}
 		return nil
 	})
 	if err != nil {
-		h.stage.t.Fatalf("%s: look at its files: %v", h.Name, err)
+		h.harness.t.Fatalf("%s: look at its files: %v", h.Name, err)
 	}
 }
 

@@ -40,15 +40,15 @@ rm -rf /etc/sudoers.d /etc/ssh /etc/profile.d /var/mail
 cp -p programs/* /usr/local/bin/ 2>/dev/null || :
 `
 
-// furnishMachine makes the files from which settle makes the machine.
-func (h *Host) furnishMachine(o SSHD, key string) error {
+// prepareMachine makes the files from which settle makes the machine.
+func (h *Host) prepareMachine(o SSHD, key string) error {
 	h.machine = &o
 	for _, dir := range []string{filepath.Join(h.etc(), "upper"), filepath.Join(h.etc(), "programs"), filepath.Join(h.Home, "home")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	for _, dir := range []string{h.stage.Dir, h.Home} { // users go through these to their homes
+	for _, dir := range []string{h.harness.Dir, h.Home} { // users go through these to their homes
 		if err := os.Chmod(dir, 0o711); err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func (h *Host) writePrograms() error {
 	}
 	if m := h.machine; m.Machine != "" || m.System != "" {
 		programs["uname"] = fmt.Sprintf("#!/bin/sh\n/usr/bin/uname \"$@\" | sed 's/%s/%s/;s/Linux/%s/'\n",
-			"x86_64\\|aarch64", orElse(m.Machine, "&"), orElse(m.System, "&"))
+			"x86_64\\|aarch64", firstNonEmpty(m.Machine, "&"), firstNonEmpty(m.System, "&"))
 	}
 	if ahead := h.machine.Ahead; ahead != 0 {
 		programs["date"] = fmt.Sprintf("#!/bin/sh\nexec /usr/bin/date -d \"@$(($(/usr/bin/date +%%s) + %d))\" \"$@\"\n", int(ahead.Seconds()))
@@ -87,7 +87,7 @@ func (h *Host) writePrograms() error {
 	return nil
 }
 
-func orElse(s, other string) string {
+func firstNonEmpty(s, other string) string {
 	if s == "" {
 		return other
 	}
@@ -120,24 +120,24 @@ func (h *Host) ownLines() string {
 	return b.String()
 }
 
-// settle runs that on the host, which has just been booted.
-func (h *Host) settle() error {
-	program := h.stage.options.Program
-	r := h.Run(exec.Command("/bin/sh", filepath.Join(h.etc(), "settle"), h.stage.Dir, h.etc(), program))
+// applyMachineFiles runs that on the host, which has just been booted.
+func (h *Host) applyMachineFiles() error {
+	program := h.harness.options.Program
+	r := h.Run(exec.Command("/bin/sh", filepath.Join(h.etc(), "settle"), h.harness.Dir, h.etc(), program))
 	if r.Code != 0 {
 		return fmt.Errorf("make %s a machine of its own: %s", h.Name, r.Stderr)
 	}
 	return nil
 }
 
-// resettle does at a later boot what SSH and Laptop have done at the first.
-func (h *Host) resettle() {
-	h.stage.t.Helper()
+// reapplyMachineFiles does at a later boot what SSH and Laptop have done at the first.
+func (h *Host) reapplyMachineFiles() {
+	h.harness.t.Helper()
 	if h.machine == nil {
 		return
 	}
-	if err := h.settle(); err != nil {
-		h.stage.t.Fatal(err)
+	if err := h.applyMachineFiles(); err != nil {
+		h.harness.t.Fatal(err)
 	}
 	if h.sshd != nil {
 		h.StartSSH()
@@ -147,7 +147,7 @@ func (h *Host) resettle() {
 // program is where the host has the mlfnode under test.
 func (h *Host) program() string {
 	if h.machine == nil {
-		return h.stage.options.Program
+		return h.harness.options.Program
 	}
 	return filepath.Join(h.etc(), "mlfnode")
 }

@@ -154,11 +154,11 @@ func (h *Host) makeHome(u User, key string) error {
 			return err
 		}
 	}
-	return h.own(u.name(), home)
+	return h.chown(u.name(), home)
 }
 
-// own gives a folder with all that is in it to a user.
-func (h *Host) own(name, dir string) error {
+// chown gives a folder with all that is in it to a user.
+func (h *Host) chown(name, dir string) error {
 	uid, err := h.uid(name)
 	if err != nil {
 		return err

@@ -11,17 +11,17 @@ import (
 // tunDevice makes network interfaces whose other end is a file.
 const tunDevice = "/dev/net/tun"
 
-// plugIn gives the host its interface, eth0, and connects the other end to the switch.
-func (h *Host) plugIn(p *power) error {
+// connectTap gives the host its interface, eth0, and connects the other end to the switch.
+func (h *Host) connectTap(p *power) error {
 	var tap *os.File
-	err := p.do(func() (err error) {
+	err := p.call(func() (err error) {
 		tap, err = openTap("eth0")
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	h.stage.fabric.plug(h.number, tap)
+	h.harness.network.plug(h.number, tap)
 	for _, args := range [][]string{
 		{"link", "set", "eth0", "address", macOf(h.number).String()},
 		{"addr", "add", h.Addr + "/24", "dev", "eth0"},

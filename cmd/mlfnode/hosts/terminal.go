@@ -26,13 +26,13 @@ type Terminal struct {
 
 // OnTerminal starts a command on a terminal, which shows what it prints and echoes what is typed.
 func (h *Host) OnTerminal(cmd *exec.Cmd) *Terminal {
-	h.stage.t.Helper()
+	h.harness.t.Helper()
 	if signal.Ignored(syscall.SIGHUP) { // as under nohup; the command would ignore it as well
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	master, screen, err := gridtest.Terminal(200, 40)
 	if err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 	defer screen.Close()
 	if cmd.SysProcAttr == nil {
@@ -44,7 +44,7 @@ func (h *Host) OnTerminal(cmd *exec.Cmd) *Terminal {
 	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
 	shown, err := os.CreateTemp(h.temp(), "output-")
 	if err != nil {
-		h.stage.t.Fatal(err)
+		h.harness.t.Fatal(err)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = screen, screen, screen
 	t := &Terminal{Proc: h.launch(cmd, shown.Name()), keyboard: master}
@@ -52,7 +52,7 @@ func (h *Host) OnTerminal(cmd *exec.Cmd) *Terminal {
 		defer shown.Close()
 		_, _ = io.Copy(shown, master) // it ends with an error when the last program has left the terminal
 	})
-	h.stage.t.Cleanup(t.close)
+	h.harness.t.Cleanup(t.close)
 	return t
 }
 
@@ -67,7 +67,7 @@ func (t *Terminal) Screen() string { return strings.ReplaceAll(t.Output(), "\r\n
 // Expect waits until the text is shown, after what the last Expect has waited for.
 func (t *Terminal) Expect(text string) {
 	t.t.Helper()
-	Await(t.t, Patience, func() error {
+	WaitFor(t.t, Patience, func() error {
 		screen := t.Screen()
 		at := strings.Index(screen[t.seen:], text)
 		if at < 0 {

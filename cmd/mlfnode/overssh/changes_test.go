@@ -15,7 +15,7 @@ import (
 // TestHostIsWiped loses all that a worker had, as when its machine is reinstalled: the next up makes it one again, by its name.
 func TestHostIsWiped(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	l.laptop.Must("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2")
 	l.wipe(l.Hosts[1])
 	wantLine(t, l.laptop.Must("up", "-f"), "host2", "installed mlfnode", "joined", "started")
@@ -27,9 +27,9 @@ func TestHostIsWiped(t *testing.T) {
 }
 
 // wipe ends all that runs from the folder of a cluster, and removes it.
-func (l *lab) wipe(h *hosts.Host) {
+func (l *harness) wipe(h *hosts.Host) {
 	l.t.Helper()
-	for _, p := range h.Left() {
+	for _, p := range h.Leftovers() {
 		_ = unix.Kill(p.PID, unix.SIGKILL) // it may be gone
 	}
 	home := h.UserHome(hosts.DefaultUser)
@@ -41,7 +41,7 @@ func (l *lab) wipe(h *hosts.Host) {
 // TestMasterIsWiped does the same to the master: the others join the new one.
 func TestMasterIsWiped(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	l.laptop.Must("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2")
 	l.wipe(l.Hosts[0])
 	out := l.laptop.Must("up", "-f")
@@ -57,7 +57,7 @@ func TestMasterIsWiped(t *testing.T) {
 // TestOneMachineTwice names a machine by its name and by its address: it works under the first one alone.
 func TestOneMachineTwice(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	r := l.laptop.Try("up", "-a", "host1,host2,"+l.Hosts[1].Addr, "--accept-new", "-r", "ML", "-m", "1", "-w", "2,3")
 	if r.Code != 1 || !strings.Contains(r.Stderr, "10-77-0-2: it is the same machine as host2\n  try: name it once") {
 		t.Errorf("exit code %d, want 1 and the cause:\n%s", r.Code, r.Stderr)
@@ -72,7 +72,7 @@ func TestOneMachineTwice(t *testing.T) {
 // TestEnvironmentOfLogin has start-up files that name another master, which is for what the user types there.
 func TestEnvironmentOfLogin(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 1, user(hosts.User{StartUp: "export MLF_MASTER=elsewhere\n"}))
+	l := newHarness(t, 1, user(hosts.User{StartUp: "export MLF_MASTER=elsewhere\n"}))
 	l.laptop.Must("up", "-a", "host1", "-r", "ML", "-m", "1", "-w", "1")
 	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
@@ -82,7 +82,7 @@ func TestEnvironmentOfLogin(t *testing.T) {
 func TestHungPrograms(t *testing.T) {
 	t.Parallel()
 	hung := "#!/bin/sh\nexec sleep 600\n"
-	l := newLab(t, 1, hosts.SSHD{Programs: map[string]string{"docker": hung, "sudo": hung}})
+	l := newHarness(t, 1, hosts.SSHD{Programs: map[string]string{"docker": hung, "sudo": hung}})
 	began := time.Now()
 	l.laptop.Must("up", "-a", "host1", "-r", "ML", "-m", "1", "-w", "1")
 	if took := time.Since(began); took > 30*time.Second {
@@ -95,7 +95,7 @@ func TestHungPrograms(t *testing.T) {
 // TestTwoUps runs up twice at a time.
 func TestTwoUps(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	args := []string{"up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "1,2"}
 	var both sync.WaitGroup
 	results := make([]hosts.Result, 2)
@@ -118,7 +118,7 @@ func TestTwoUps(t *testing.T) {
 // TestAnotherOnesNode is beside the node of another user, which is none of down's business.
 func TestAnotherOnesNode(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 1, hosts.SSHD{Users: []hosts.User{{}, {Name: "bob"}}})
+	l := newHarness(t, 1, hosts.SSHD{Users: []hosts.User{{}, {Name: "bob"}}})
 	l.laptop.Must("up", "-a", "bob@host1", "-r", "ML", "-m", "1")
 	for _, address := range []string{"host1", "root@host1"} {
 		mine := "hosts: [{address: " + address + ", roles: [master]}]\n"
@@ -139,7 +139,7 @@ func TestAnotherOnesNode(t *testing.T) {
 // TestFolderIsALink has the folder on another disk, by way of a link, as where the home folder is on the network.
 func TestFolderIsALink(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 1)
+	l := newHarness(t, 1)
 	home := l.Hosts[0].UserHome(hosts.DefaultUser)
 	disk := filepath.Join(home, "scratch")
 	for _, args := range [][]string{{"/bin/mkdir", disk}, {"/bin/ln", "-s", disk, filepath.Join(home, "ML")}} {

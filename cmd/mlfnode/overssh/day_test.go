@@ -19,7 +19,7 @@ import (
 // day is a working day in a lab: ada and her colleague bert use one cluster from morning to evening. Each section of it is a subtest, and
 // rests on those before.
 type day struct {
-	*lab
+	*harness
 	colleague *hosts.Host
 	program   string // that ada runs, empty for the one of the test
 	cpus      string // a trial that takes so many shares each node with one other
@@ -29,7 +29,7 @@ type day struct {
 // TestADayInALab replays the day. With -v it prints what was typed and what came of it.
 func TestADayInALab(t *testing.T) {
 	t.Parallel()
-	d := &day{lab: newLab(t, 4)}
+	d := &day{harness: newHarness(t, 4)}
 	d.colleague = d.Laptop("colleague")
 	d.gates = filepath.Join(d.Dir, "gates")
 	if err := os.Mkdir(d.gates, 0o755); err != nil {
@@ -163,7 +163,7 @@ func (p *person) trialsOf(sweep, state string) []trial {
 func (p *person) awaits(sweep, state string, n int) []trial {
 	p.t.Helper()
 	var all []trial
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		if all = p.trialsOf(sweep, state); len(all) != n {
 			return fmt.Errorf("%d trials of %s are %s, want %d", len(all), sweep, state, n)
 		}
@@ -175,7 +175,7 @@ func (p *person) awaits(sweep, state string, n int) []trial {
 // awaitsMembers waits until the person sees so many nodes alive.
 func (p *person) awaitsMembers(n int) {
 	p.t.Helper()
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		var all []hosts.Member
 		p.asks(&all, "members")
 		alive := 0

@@ -73,7 +73,7 @@ func (d *day) failures(t *testing.T) {
 	wantAll(t, ada.does("drain", "host2", "--reason", "new disk"), "host2 takes no more trials; still running there: 2 trials (")
 	wantLine(t, ada.does("members"), "host2", "alive, drained", "new disk")
 	ada.does("undrain", "host2")
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		if shown := ada.does("members"); strings.Contains(shown, "drained") {
 			return errors.New(shown)
 		}
@@ -236,7 +236,7 @@ func (d *day) moreAndLess(t *testing.T) {
 // runsNothing waits until nothing runs on a machine.
 func (d *day) runsNothing(t *testing.T, h *hosts.Host) {
 	t.Helper()
-	hosts.Await(t, hosts.Patience, func() error { return nothingRuns(h) })
+	hosts.WaitFor(t, hosts.Patience, func() error { return nothingRuns(h) })
 }
 
 // forgotten stops a machine, has the master forget it, and takes it back; first from the laptop, then on the master's machine.

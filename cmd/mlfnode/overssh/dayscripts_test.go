@@ -131,7 +131,7 @@ func (d *day) largeFile(t *testing.T) {
 		}
 	}
 	for _, h := range d.machines[:3] {
-		hosts.Await(t, hosts.Patience, func() error {
+		hosts.WaitFor(t, hosts.Patience, func() error {
 			if files := named(t, filepath.Join(home(h), "ML", "state"), "data.bin"); len(files) > 1 {
 				return fmt.Errorf("%s: the copies %q are left", h.Name, files)
 			}

@@ -11,13 +11,13 @@ import (
 // TestRoleIsTaken takes the role of a worker away, and gives it back.
 func TestRoleIsTaken(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 3)
+	l := newHarness(t, 3)
 	l.laptop.Must("up", "-a", "host1,host2,host3", "-r", "ML", "-m", "1", "-w", "1,2,3")
 	out := l.laptop.Must("up", "-f", "-w", "3")
 	wantLine(t, out, "host1", "restarted")
 	wantLine(t, out, "host2", "stopped")
 	wantLine(t, out, "host3", "unchanged")
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		if n := l.members(); n != 2 {
 			return fmt.Errorf("%d nodes are alive, want 2", n)
 		}
@@ -33,7 +33,7 @@ func TestRoleIsTaken(t *testing.T) {
 // TestPortsAreChanged moves a cluster to other ports.
 func TestPortsAreChanged(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	cluster := "root: ML\nhosts:\n  - {address: host1, roles: [master, worker]}\n  - {address: host2, roles: [worker]}\n"
 	l.laptop.WriteFile("lab.yaml", cluster)
 	l.laptop.Must("up", "-f", "lab.yaml")
@@ -54,7 +54,7 @@ func TestPortsAreChanged(t *testing.T) {
 // TestNodesAreRenamed gives first a worker, then the master another name.
 func TestNodesAreRenamed(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	for _, names := range [][]string{{"first", "fast"}, {"first", "faster"}, {"last", "faster"}} {
 		l.laptop.WriteFile("lab.yaml", fmt.Sprintf("root: ML\nhosts:\n  - {address: host1, name: %s, roles: [master]}\n"+
 			"  - {address: host2, name: %s, roles: [worker]}\n", names[0], names[1]))

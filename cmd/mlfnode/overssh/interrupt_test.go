@@ -11,7 +11,7 @@ import (
 // again.
 func TestInterruptedQuestion(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 1, hosts.SSHD{Config: "PubkeyAuthentication no", Users: []hosts.User{{Password: "secret"}}})
+	l := newHarness(t, 1, hosts.SSHD{Config: "PubkeyAuthentication no", Users: []hosts.User{{Password: "secret"}}})
 	for command, question := range map[string]string{
 		"mlfnode up -a host1 -r ML -m 1": "password of ada on host1: ",
 		"mlfnode join --seed host1":      "token: ",

@@ -29,7 +29,7 @@ func wantLine(t *testing.T, text string, words ...string) {
 // TestHostIsMissing leaves a host out at first, and another one at the end.
 func TestHostIsMissing(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 3)
+	l := newHarness(t, 3)
 	l.Hosts[2].StopSSH()
 	r := l.laptop.Try(three...)
 	if r.Code != 1 || !strings.Contains(r.Stderr, "host3: host3 refuses connections on port 22\n  try: start the ssh server there, or give the right port") {
@@ -61,10 +61,10 @@ func TestHostIsMissing(t *testing.T) {
 // TestRestartOverSSH restarts a cluster under running trials.
 func TestRestartOverSSH(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 3)
+	l := newHarness(t, 3)
 	l.laptop.Must(three...)
 	l.laptop.Must("sweep", "--detach", "--set", "i=1:4", "--", "sh", "-c", "echo begin; sleep 12; echo end")
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		if n := len(l.trials("running")); n != 3 {
 			return fmt.Errorf("%d trials run, want 3", n)
 		}
@@ -74,7 +74,7 @@ func TestRestartOverSSH(t *testing.T) {
 	for _, h := range []string{"host1", "host2", "host3"} {
 		wantLine(t, out, h, "restarted")
 	}
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		if n := len(l.trials("succeeded")); n != 3 {
 			return fmt.Errorf("%d trials succeeded, want 3", n)
 		}
@@ -101,7 +101,7 @@ type trial struct {
 	Node            string
 }
 
-func (l *lab) trials(state string) []trial {
+func (l *harness) trials(state string) []trial {
 	var all struct{ Trials []trial }
 	text := l.laptop.Must("trials", "last", "--state", state, "--json")
 	if err := json.Unmarshal([]byte(text), &all); err != nil && json.Unmarshal([]byte(text), &all.Trials) != nil {
@@ -113,7 +113,7 @@ func (l *lab) trials(state string) []trial {
 // TestPush brings what has changed, and nothing else.
 func TestPush(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 1)
+	l := newHarness(t, 1)
 	l.laptop.WriteFile("mine/run.sh", "echo 1\n")
 	l.laptop.WriteFile("mine/data.txt", "1\n")
 	l.laptop.WriteFile("mine/project.yaml", "name: mine\ntasks:\n  run: {command: [sh, run.sh], parameters: parameters.yml}\n")
@@ -132,14 +132,14 @@ func TestPush(t *testing.T) {
 // TestThisMachine has the laptop take part as the master.
 func TestThisMachine(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 1)
+	l := newHarness(t, 1)
 	l.laptop.Must("up", "-a", "host1", "-r", "ML", "-m", "local", "-w", "local,1")
 	if n := l.members(); n != 2 {
 		t.Errorf("%d nodes are alive, want 2", n)
 	}
 	l.laptop.Must("down")
 	l.nothingLeft("ML")
-	if left := l.laptop.Left(); len(left) > 0 {
+	if left := l.laptop.Leftovers(); len(left) > 0 {
 		t.Errorf("processes are left on the laptop: %v", left)
 	}
 }
@@ -147,7 +147,7 @@ func TestThisMachine(t *testing.T) {
 // TestAttachOverSSH attaches a worker to a master that up has not started here.
 func TestAttachOverSSH(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	l.laptop.Must("up", "-a", "host1", "-r", "ML", "-m", "1")
 	home := l.Hosts[0].UserHome(hosts.DefaultUser)
 	made := l.Hosts[0].Run(l.Hosts[0].As(hosts.DefaultUser, l.Hosts[0].Program(home+"/ML/bin/mlfnode", "token", "--json", "--state-dir", home+"/ML/state")))
@@ -160,7 +160,7 @@ func TestAttachOverSSH(t *testing.T) {
 	if r := l.laptop.Run(cmd); r.Code != 0 {
 		t.Fatalf("exit code %d:\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
-	hosts.Await(t, hosts.Patience, func() error { // the master hears of the new node by gossip
+	hosts.WaitFor(t, hosts.Patience, func() error { // the master hears of the new node by gossip
 		if n := l.members(); n != 2 {
 			return fmt.Errorf("%d nodes are alive, want 2", n)
 		}
@@ -174,7 +174,7 @@ func TestAttachOverSSH(t *testing.T) {
 // TestDryRun changes nothing anywhere.
 func TestDryRun(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 1)
+	l := newHarness(t, 1)
 	out := l.laptop.Must("up", "-a", "host1", "-m", "1", "--dry-run")
 	wantLine(t, out, "host1", "would install mlfnode")
 	l.nothingLeft("")
@@ -186,7 +186,7 @@ func TestDryRun(t *testing.T) {
 // TestOnATerminal answers the question for a fingerprint, sees the table, and interrupts.
 func TestOnATerminal(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	l.forget(l.Hosts[0])
 	up := l.laptop.OnTerminal(l.laptop.Command("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2"))
 	up.Expect(l.Hosts[0].HostKeyPrint("ed25519"))
@@ -208,7 +208,7 @@ func TestOnATerminal(t *testing.T) {
 // TestGPUSetupWithoutGPU says clearly that there is none, with the exit code of success.
 func TestGPUSetupWithoutGPU(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 1)
+	l := newHarness(t, 1)
 	out := l.laptop.Must("gpu-setup", "host1", "--dry-run")
 	wantLine(t, out, "host1:", "no GPU")
 	l.nothingLeft("")
@@ -217,7 +217,7 @@ func TestGPUSetupWithoutGPU(t *testing.T) {
 // TestTwentyHosts comes up whole.
 func TestTwentyHosts(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 20)
+	l := newHarness(t, 20)
 	var names, numbers []string
 	for i := range 20 {
 		names, numbers = append(names, fmt.Sprintf("host%d", i+1)), append(numbers, fmt.Sprint(i+1))

@@ -12,14 +12,14 @@ import (
 // what can't be moved.
 func TestMoveMasterOverSSH(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 3)
+	l := newHarness(t, 3)
 	l.laptop.Must(three...)
 	l.laptop.Must("sweep", "--name", "before", "--set", "i=1:4", "--", "echo", "result {i}")
 	l.laptop.Must("drain", "host1")
 	l.laptop.Must("drain", "host2")
 	gate := l.Hosts[2].UserHome(hosts.DefaultUser) + "/ML/gate"
 	l.laptop.Must("sweep", "--detach", "--set", "i=1", "--", "sh", "-c", "until [ -e "+gate+" ]; do sleep 0.1; done; echo end")
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		if n := len(l.trials("running")); n != 1 {
 			return fmt.Errorf("%d trials run, want 1", n)
 		}
@@ -35,7 +35,7 @@ func TestMoveMasterOverSSH(t *testing.T) {
 	if r := l.Hosts[2].Run(l.Hosts[2].As(hosts.DefaultUser, l.Hosts[2].Program("/usr/bin/touch", gate))); r.Code != 0 {
 		t.Fatal(r.Stderr)
 	}
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		if n := len(l.trials("succeeded")); n != 1 {
 			return fmt.Errorf("%d trials succeeded, want 1", n)
 		}
@@ -63,7 +63,7 @@ func TestMoveMasterOverSSH(t *testing.T) {
 // TestMoveMasterFails has a machine with a state folder of somebody's: it stays as it is, and the cluster comes up as it was.
 func TestMoveMasterFails(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	l.laptop.WriteFile("cluster.yaml", "root: ML\nhosts:\n  - {address: host1, roles: [master, worker]}\n  - {address: host2, roles: []}\n")
 	l.laptop.Must("up", "-f")
 	l.laptop.Must("sweep", "--set", "i=1:4", "--", "echo", "{i}")

@@ -24,15 +24,15 @@ func TestMain(m *testing.M) {
 	os.Exit(gridtest.RunWithProgram(m, &program, "-ldflags", "-s -w"))
 }
 
-// lab is n hosts that can be logged in to, and a laptop that knows them.
-type lab struct {
-	*hosts.Stage
+// harness is n hosts that can be logged in to, and a laptop that knows them.
+type harness struct {
+	*hosts.Harness
 	t        *testing.T
 	machines []*hosts.Host // without the laptop
 	laptop   *hosts.Host
 }
 
-func newLab(t *testing.T, n int, how ...hosts.SSHD) *lab {
+func newHarness(t *testing.T, n int, how ...hosts.SSHD) *harness {
 	t.Helper()
 	s := hosts.New(t, n, hosts.Options{Program: program})
 	for i, h := range s.Hosts {
@@ -42,16 +42,16 @@ func newLab(t *testing.T, n int, how ...hosts.SSHD) *lab {
 		}
 		h.SSH(o)
 	}
-	l := &lab{Stage: s, t: t, machines: slices.Clone(s.Hosts), laptop: s.Laptop("laptop")}
+	l := &harness{Harness: s, t: t, machines: slices.Clone(s.Hosts), laptop: s.Laptop("laptop")}
 	s.Trust(l.laptop)
 	return l
 }
 
 // nothingLeft fails when a host still has a process, a port or a changed file outside of the folder.
-func (l *lab) nothingLeft(root string) {
+func (l *harness) nothingLeft(root string) {
 	l.t.Helper()
 	for _, h := range l.machines {
-		hosts.Await(l.t, 5*time.Second, func() error { return nothingRuns(h) })
+		hosts.WaitFor(l.t, 5*time.Second, func() error { return nothingRuns(h) })
 		for _, p := range h.Listening() {
 			if p.Number >= 7420 && p.Number <= 7422 {
 				l.t.Errorf("%s: something listens on %v", h.Name, p)
@@ -65,14 +65,14 @@ func (l *lab) nothingLeft(root string) {
 
 // nothingRuns fails while a machine still runs something. The server's own processes for a connection end a moment after it.
 func nothingRuns(h *hosts.Host) error {
-	if left := h.Left(); len(left) > 0 {
+	if left := h.Leftovers(); len(left) > 0 {
 		return fmt.Errorf("%s: processes are left: %v", h.Name, left)
 	}
 	return nil
 }
 
 // members is how many nodes the laptop sees alive.
-func (l *lab) members() int {
+func (l *harness) members() int {
 	l.t.Helper()
 	var all []struct{ State string }
 	text := l.laptop.Must("members", "--json")
@@ -94,7 +94,7 @@ func (l *lab) members() int {
 // TestTheOldExample is the example of the old system, word for word.
 func TestTheOldExample(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 3)
+	l := newHarness(t, 3)
 	began := time.Now()
 	out := l.laptop.Must("up", "-a", "host1,host2,host3", "-r", "ML", "-d", "chainer", "-m", "1", "-w", "2,3")
 	t.Logf("up took %v:\n%s", time.Since(began), out)
@@ -124,7 +124,7 @@ func TestTheOldExample(t *testing.T) {
 // TestKilledUp kills up at random moments; the next one makes a working cluster, and down leaves nothing.
 func TestKilledUp(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 3)
+	l := newHarness(t, 3)
 	args := []string{"up", "-a", "host1,host2,host3", "-r", "ML", "-m", "1", "-w", "2,3"}
 	for i := range 10 {
 		up := l.laptop.Start(args...)

@@ -13,7 +13,7 @@ import (
 func TestPasswords(t *testing.T) {
 	t.Parallel()
 	byPassword := hosts.SSHD{Config: "PubkeyAuthentication no\nMaxStartups 1", Users: []hosts.User{{Password: "secret"}}}
-	l := newLab(t, 3, byPassword, byPassword, byPassword)
+	l := newHarness(t, 3, byPassword, byPassword, byPassword)
 	config := ""
 	for _, h := range l.Hosts[1:3] {
 		l.laptop.Partition(h)
@@ -24,7 +24,7 @@ func TestPasswords(t *testing.T) {
 	const question = "password of ada on "
 	answers := map[string]int{}
 	for asked := range 4 { // host1 is one login, for itself and as the jump host; its first answer is a slip
-		hosts.Await(t, hosts.Patience, func() error {
+		hosts.WaitFor(t, hosts.Patience, func() error {
 			if n := strings.Count(term.Screen(), question); n <= asked {
 				return fmt.Errorf("asked %d times:\n%s", n, term.Screen())
 			}

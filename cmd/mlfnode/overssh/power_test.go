@@ -13,7 +13,7 @@ import (
 // what they had.
 func TestMachinesAreStartedAnew(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	l.laptop.Must("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2")
 	l.laptop.Must("sweep", "--detach", "--set", "i=1:7", "--", "sh", "-c", "echo begin; sleep 1; echo end")
 	for _, h := range l.Hosts[:2] {
@@ -26,7 +26,7 @@ func TestMachinesAreStartedAnew(t *testing.T) {
 		}
 		wantLine(t, l.laptop.Must("up", "-f"), h.Name, "started")
 	}
-	hosts.Await(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Patience, func() error {
 		if n := len(l.trials("succeeded")); n != 6 {
 			return fmt.Errorf("%d trials succeeded, want 6", n)
 		}
@@ -39,10 +39,10 @@ func TestMachinesAreStartedAnew(t *testing.T) {
 // TestFollowedThroughRestart follows a sweep from the laptop while every node restarts.
 func TestFollowedThroughRestart(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, 2)
+	l := newHarness(t, 2)
 	l.laptop.Must("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "1,2")
 	sweep := l.laptop.Start("sweep", "--set", "i=1:13", "--", "sh", "-c", "echo begin; sleep 1; echo end {i}")
-	sweep.See("begin")
+	sweep.WaitForOutput("begin")
 	l.laptop.Must("restart")
 	if code := sweep.Exit(hosts.Patience); code != 0 {
 		t.Errorf("exit code %d of the sweep, want 0:\n%s", code, sweep.Output())

@@ -37,10 +37,10 @@ const slotsOfHost = 2
 // settle is how long a cluster may take, after everything has been mended, to bring a sweep to its end.
 const settle = 2 * time.Minute
 
-// player is a trial of some lines, each with its name, that tells a ledger outside of the cluster when and where it began and
+// writerScript is a trial of some lines, each with its name, that tells a ledger outside of the cluster when and where it began and
 // ended. It fails when it can't write. A process that got away from it, with the mark in its command line, would stay for five
 // minutes.
-const player = `set -e
+const writerScript = `set -e
 mark=$1 ledger=$2 lines=$3 pause=$4
 echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
 setsid sh -c "sleep 300; : $mark" >/dev/null 2>&1 &
@@ -51,14 +51,14 @@ done
 echo "$MLF_TRIAL said it all" >&2
 echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ end" >>"$ledger"`
 
-// gated is a trial that ends when a file is there.
-const gated = `mark=$1 ledger=$2 gate=$3
+// gatedScript is a trial that ends when a file is there.
+const gatedScript = `mark=$1 ledger=$2 gate=$3
 echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
 until [ -e "$gate" ]; do sleep 0.1; done
 echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ end" >>"$ledger"`
 
-// play is a cluster on which a sweep runs while things break.
-type play struct {
+// scenario is a cluster on which a sweep runs while things break.
+type scenario struct {
 	*hosts.Cluster
 	t      *testing.T
 	mark   string // in the command line of everything that trials start
@@ -70,8 +70,8 @@ type play struct {
 	retries int // of trials that fail
 }
 
-// newPlay starts a cluster of five hosts, or as many as are wanted.
-func newPlay(t *testing.T, n int, o hosts.Options) *play {
+// newScenario starts a cluster of five hosts, or as many as are wanted.
+func newScenario(t *testing.T, n int, o hosts.Options) *scenario {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("a cluster takes its time, and its programs are not those that -race looks at")
@@ -80,14 +80,14 @@ func newPlay(t *testing.T, n int, o hosts.Options) *play {
 		o.Program = program
 	}
 	o.Env = append([]string{"MLF_CPUS=" + strconv.Itoa(slotsOfHost)}, o.Env...)
-	p := &play{t: t, Cluster: hosts.NewCluster(t, n, o)}
+	p := &scenario{t: t, Cluster: hosts.NewCluster(t, n, o)}
 	p.mark = strings.ReplaceAll(newMark(t), "/", "-")
 	t.Cleanup(p.checkAgents)
 	return p
 }
 
 // submit starts a sweep of count trials from a host, in the background. The command gets the mark and the ledger, then args.
-func (p *play) submit(from *hosts.Host, count int, script string, args ...string) {
+func (p *scenario) submit(from *hosts.Host, count int, script string, args ...string) {
 	p.t.Helper()
 	p.count, p.ledger = count, p.newFile("ledger")
 	line := []string{"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", count), "--retries", strconv.Itoa(p.retries), "--", "bash", "-c", script, "trial", p.mark, p.ledger}
@@ -95,23 +95,23 @@ func (p *play) submit(from *hosts.Host, count int, script string, args ...string
 }
 
 // newFile names a file that all hosts see.
-func (p *play) newFile(kind string) string {
+func (p *scenario) newFile(kind string) string {
 	return filepath.Join(p.Dir, fmt.Sprintf("%s-%d", kind, time.Now().UnixNano()))
 }
 
-// perform has a sweep of count players run, each of some lines with a pause after each.
-func (p *play) perform(from *hosts.Host, count, lines int, pause time.Duration) {
+// submitWriters has a sweep of count players run, each of some lines with a pause after each.
+func (p *scenario) submitWriters(from *hosts.Host, count, lines int, pause time.Duration) {
 	p.t.Helper()
 	p.lines = lines
-	p.submit(from, count, player, strconv.Itoa(lines), strconv.FormatFloat(pause.Seconds(), 'f', 3, 64))
+	p.submit(from, count, writerScript, strconv.Itoa(lines), strconv.FormatFloat(pause.Seconds(), 'f', 3, 64))
 }
 
-// hold has a sweep of count trials run that all end when open is called.
-func (p *play) hold(from *hosts.Host, count int) (open func()) {
+// submitGated has a sweep of count trials run that all end when open is called.
+func (p *scenario) submitGated(from *hosts.Host, count int) (open func()) {
 	p.t.Helper()
 	p.lines = 0
 	gate := p.newFile("gate")
-	p.submit(from, count, gated, gate)
+	p.submit(from, count, gatedScript, gate)
 	return func() {
 		if err := os.WriteFile(gate, nil, 0o600); err != nil {
 			p.t.Fatal(err)
@@ -119,8 +119,8 @@ func (p *play) hold(from *hosts.Host, count int) (open func()) {
 	}
 }
 
-// turn is one line of the ledger.
-type turn struct {
+// ledgerLine is one line of the ledger.
+type ledgerLine struct {
 	at    time.Time
 	host  string
 	index int64
@@ -128,14 +128,14 @@ type turn struct {
 	ended bool
 }
 
-// turns reads the ledger.
-func (p *play) turns() []turn {
+// ledgerLines reads the ledger.
+func (p *scenario) ledgerLines() []ledgerLine {
 	p.t.Helper()
 	text, err := os.ReadFile(p.ledger)
 	if err != nil && !os.IsNotExist(err) {
 		p.t.Fatal(err)
 	}
-	var all []turn
+	var all []ledgerLine
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		if len(f) != 5 {
@@ -150,36 +150,36 @@ func (p *play) turns() []turn {
 		if err != nil {
 			p.t.Fatalf("the ledger has the line %q", line)
 		}
-		all = append(all, turn{at: time.UnixMicro(int64(seconds * 1e6)), host: f[1], index: index, pid: f[3], ended: f[4] == "end"})
+		all = append(all, ledgerLine{at: time.UnixMicro(int64(seconds * 1e6)), host: f[1], index: index, pid: f[3], ended: f[4] == "end"})
 	}
 	return all
 }
 
-// begun counts the trials that have begun.
-func (p *play) begun() int {
+// startedTrials counts the trials that have begun.
+func (p *scenario) startedTrials() int {
 	seen := map[int64]bool{}
-	for _, r := range p.turns() {
+	for _, r := range p.ledgerLines() {
 		seen[r.index] = true
 	}
 	return len(seen)
 }
 
-// awaitBegun waits until so many trials have begun.
-func (p *play) awaitBegun(n int) {
+// waitForStarted waits until so many trials have begun.
+func (p *scenario) waitForStarted(n int) {
 	p.t.Helper()
-	hosts.Await(p.t, hosts.Patience, func() error {
-		if got := p.begun(); got < n {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
+		if got := p.startedTrials(); got < n {
 			return fmt.Errorf("%d trials have begun, want %d", got, n)
 		}
 		return nil
 	})
 }
 
-// awaitTold waits until the master knows of n trials that they run: a node tells of those that take more than a moment.
-func (p *play) awaitTold(n int64) {
+// waitForReported waits until the master knows of n trials that they run: a node tells of those that take more than a moment.
+func (p *scenario) waitForReported(n int64) {
 	p.t.Helper()
 	c := p.client(p.Master)
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		v, err := c.Sweep(p.t.Context(), p.sweep)
 		if err == nil && v.Running < n {
 			err = fmt.Errorf("the master knows of %d running trials, want %d", v.Running, n)
@@ -189,9 +189,9 @@ func (p *play) awaitTold(n int64) {
 }
 
 // running gives the trials that have begun on a host and not ended there.
-func (p *play) running(host string) []int64 {
+func (p *scenario) running(host string) []int64 {
 	now := map[int64]bool{}
-	for _, r := range p.turns() {
+	for _, r := range p.ledgerLines() {
 		if r.host == host {
 			now[r.index] = !r.ended
 		}
@@ -207,10 +207,10 @@ func (p *play) running(host string) []int64 {
 }
 
 // busyWorker gives a host that runs trials and is not the master.
-func (p *play) busyWorker() *hosts.Host {
+func (p *scenario) busyWorker() *hosts.Host {
 	p.t.Helper()
 	var busy *hosts.Host
-	hosts.Await(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Patience, func() error {
 		for _, h := range p.Hosts {
 			if h != p.Master && len(p.running(h.Name)) > 0 {
 				busy = h
@@ -223,7 +223,7 @@ func (p *play) busyWorker() *hosts.Host {
 }
 
 // client asks the node of a host through its socket.
-func (p *play) client(h *hosts.Host) *api.Client {
+func (p *scenario) client(h *hosts.Host) *api.Client {
 	c := api.NewClient(func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", filepath.Join(h.StateDir(), "node.sock"))
@@ -233,10 +233,10 @@ func (p *play) client(h *hosts.Host) *api.Client {
 }
 
 // finish waits until the sweep has ended.
-func (p *play) finish(limit time.Duration) {
+func (p *scenario) finish(limit time.Duration) {
 	p.t.Helper()
 	c := p.client(p.Master)
-	hosts.Await(p.t, limit, func() error {
+	hosts.WaitFor(p.t, limit, func() error {
 		v, err := c.Sweep(p.t.Context(), p.sweep)
 		if err == nil && v.State != grid.SweepFinished {
 			err = fmt.Errorf("%s is %s: %d pending, %d running, %d succeeded, %d failed; %s", p.sweep, v.State, v.Pending, v.Running, v.Succeeded, v.Failed, v.Problem)
@@ -245,8 +245,8 @@ func (p *play) finish(limit time.Duration) {
 	})
 }
 
-// checkWhole fails unless the sweep has ended with one result per index, whole logs, and nothing left running.
-func (p *play) checkWhole() {
+// checkAll fails unless the sweep has ended with one result per index, whole logs, and nothing left running.
+func (p *scenario) checkAll() {
 	p.t.Helper()
 	p.finish(settle)
 	c := p.client(p.Master)
@@ -255,7 +255,7 @@ func (p *play) checkWhole() {
 	p.checkNothingRuns()
 }
 
-func (p *play) trials(c *api.Client) []api.Trial {
+func (p *scenario) trials(c *api.Client) []api.Trial {
 	p.t.Helper()
 	var all []api.Trial
 	for tr, err := range c.Trials(p.t.Context(), p.sweep, api.TrialQuery{}) {
@@ -268,7 +268,7 @@ func (p *play) trials(c *api.Client) []api.Trial {
 }
 
 // checkOneResult fails unless every trial has one result among its attempts, and gives the runs that they come from.
-func (p *play) checkOneResult(c *api.Client) map[int64]string {
+func (p *scenario) checkOneResult(c *api.Client) map[int64]string {
 	p.t.Helper()
 	runs := map[int64]string{}
 	again := 0
@@ -296,7 +296,7 @@ func (p *play) checkOneResult(c *api.Client) map[int64]string {
 }
 
 // checkOutput fails unless the output of each result is whole, each piece once and in order.
-func (p *play) checkOutput(c *api.Client, runs map[int64]string) {
+func (p *scenario) checkOutput(c *api.Client, runs map[int64]string) {
 	p.t.Helper()
 	type key struct {
 		index  int64
@@ -323,7 +323,7 @@ func (p *play) checkOutput(c *api.Client, runs map[int64]string) {
 		return
 	}
 	for i := range int64(p.count) {
-		for stream, want := range p.said(i) {
+		for stream, want := range p.outputOf(i) {
 			b := got[key{i, stream}]
 			if b == nil || b.String() != want {
 				attempts, err := c.Attempts(p.t.Context(), grid.TrialID{Sweep: p.sweep, Index: i})
@@ -333,8 +333,8 @@ func (p *play) checkOutput(c *api.Client, runs map[int64]string) {
 	}
 }
 
-// said is what a player says.
-func (p *play) said(index int64) map[string]string {
+// outputOf is what a player says.
+func (p *scenario) outputOf(index int64) map[string]string {
 	name := grid.TrialID{Sweep: p.sweep, Index: index}.String()
 	var b strings.Builder
 	for n := range p.lines {
@@ -347,9 +347,9 @@ func (p *play) said(index int64) map[string]string {
 const orphanLimit = 20 * time.Second
 
 // checkNothingRuns fails unless everything that trials have started is gone.
-func (p *play) checkNothingRuns() {
+func (p *scenario) checkNothingRuns() {
 	p.t.Helper()
-	hosts.Await(p.t, orphanLimit, func() error {
+	hosts.WaitFor(p.t, orphanLimit, func() error {
 		if left := processes(p.t, p.mark); len(left) > 0 {
 			return fmt.Errorf("%d processes of trials are left: %v", len(left), left)
 		}
@@ -358,7 +358,7 @@ func (p *play) checkNothingRuns() {
 }
 
 // checkAgents fails if an agent has panicked, or has logged what is secret.
-func (p *play) checkAgents() {
+func (p *scenario) checkAgents() {
 	for _, h := range p.Hosts {
 		for _, text := range h.Logs() {
 			for _, bad := range []string{"panic:", "fatal error:", "DATA RACE", "goroutine 1 ["} {
@@ -376,9 +376,9 @@ func (p *play) checkAgents() {
 }
 
 // allAlive waits until every host that is on calls every node alive.
-func (p *play) allAlive() {
+func (p *scenario) allAlive() {
 	p.t.Helper()
-	p.AwaitAlive(hosts.Patience)
+	p.WaitForAlive(hosts.Patience)
 }
 
 // wait lets time pass: these tests are about time.
@@ -388,7 +388,7 @@ func wait(d time.Duration) {
 }
 
 // keys is the gossip keyring of a host, as its node keeps it.
-func (p *play) keys(h *hosts.Host) string {
+func (p *scenario) keys(h *hosts.Host) string {
 	p.t.Helper()
 	text, err := os.ReadFile(filepath.Join(h.StateDir(), "trust", "keyring.json"))
 	if err != nil {
@@ -402,7 +402,7 @@ var secretText = regexp.MustCompile(`[A-Za-z0-9+/_-]{32,}=*`)
 
 // secrets are the words that no program may print: the secrets of tokens, private keys and the gossip keyring. What is public is
 // in certificates.
-func (p *play) secrets() []string {
+func (p *scenario) secrets() []string {
 	var words []string
 	for _, token := range p.Tokens {
 		words = append(words, token[strings.LastIndexByte(token, '.')+1:])

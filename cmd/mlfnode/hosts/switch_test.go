@@ -11,7 +11,7 @@ func BenchmarkFabric(b *testing.B) {
 	s := New(b, 2, Options{})
 	to := s.Hosts[1]
 	var l net.Listener
-	err := to.Inside(func() (err error) {
+	err := to.RunInside(func() (err error) {
 		l, err = net.Listen("tcp", to.Addr+":700")
 		return err
 	})

@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// Weather is what happens to the frames that a host sends. The zero value is fair weather.
-type Weather struct {
+// LinkConditions is what happens to the frames that a host sends. The zero value is fair weather.
+type LinkConditions struct {
 	Loss      float64       // share of frames that vanish
 	Duplicate float64       // share of frames that arrive twice
 	Delay     time.Duration // how long each frame takes
 	NoUDP     bool          // UDP vanishes, as behind a strict firewall
 }
 
-// fabric is the switch between the hosts. It knows each host's hardware address, so it has nothing to learn.
-type fabric struct {
+// virtualSwitch is the switch between the hosts. It knows each host's hardware address, so it has nothing to learn.
+type virtualSwitch struct {
 	mu    sync.Mutex
 	ports map[int]*port
 	// weather and cut outlive a host's reboot, like everything that is not the host's.
-	weather map[int]Weather
+	weather map[int]LinkConditions
 	cut     map[[2]int]bool // frames from the one to the other vanish
 	down    map[int]bool
 	rules   map[rule]bool // what a firewall drops
@@ -30,12 +30,12 @@ type fabric struct {
 // port is where a host's cable ends.
 type port struct {
 	tap  *os.File
-	late chan parcel
+	late chan queuedFrame
 	done sync.WaitGroup
 }
 
-// parcel is a frame under way.
-type parcel struct {
+// queuedFrame is a frame under way.
+type queuedFrame struct {
 	to    *port
 	frame []byte
 	due   time.Time
@@ -44,8 +44,8 @@ type parcel struct {
 // mostLate bounds the frames of one host that are under way; more are lost, as on a line that is full.
 const mostLate = 1 << 13
 
-func newFabric() *fabric {
-	return &fabric{ports: map[int]*port{}, weather: map[int]Weather{}, cut: map[[2]int]bool{}, down: map[int]bool{}, rules: map[rule]bool{}}
+func newVirtualSwitch() *virtualSwitch {
+	return &virtualSwitch{ports: map[int]*port{}, weather: map[int]LinkConditions{}, cut: map[[2]int]bool{}, down: map[int]bool{}, rules: map[rule]bool{}}
 }
 
 // macOf is a locally administered address, see IEEE 802.
@@ -53,18 +53,18 @@ func macOf(number int) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0x77, 0, 0, byte(number >> 8), byte(number)}
 }
 
-func (f *fabric) plug(number int, tap *os.File) {
-	p := &port{tap: tap, late: make(chan parcel, mostLate)}
+func (f *virtualSwitch) plug(number int, tap *os.File) {
+	p := &port{tap: tap, late: make(chan queuedFrame, mostLate)}
 	f.mu.Lock()
 	f.ports[number] = p
 	f.mu.Unlock()
 	p.done.Add(2)
-	go f.carry(number, p)
+	go f.forward(number, p)
 	go p.deliver()
 }
 
 // unplug returns when no frame of the host is on its way any more.
-func (f *fabric) unplug(number int) {
+func (f *virtualSwitch) unplug(number int) {
 	f.mu.Lock()
 	p := f.ports[number]
 	delete(f.ports, number)
@@ -76,7 +76,7 @@ func (f *fabric) unplug(number int) {
 	p.done.Wait()
 }
 
-func (f *fabric) close() {
+func (f *virtualSwitch) close() {
 	f.mu.Lock()
 	numbers := make([]int, 0, len(f.ports))
 	for n := range f.ports {
@@ -88,8 +88,8 @@ func (f *fabric) close() {
 	}
 }
 
-// carry passes on what one host sends until its cable is pulled.
-func (f *fabric) carry(from int, p *port) {
+// forward passes on what one host sends until its cable is pulled.
+func (f *virtualSwitch) forward(from int, p *port) {
 	defer p.done.Done()
 	defer close(p.late)
 	buf := make([]byte, 1<<16)
@@ -101,11 +101,11 @@ func (f *fabric) carry(from int, p *port) {
 		if n < headerLen {
 			continue
 		}
-		f.pass(from, p, buf[:n])
+		f.enqueue(from, p, buf[:n])
 	}
 }
 
-func (f *fabric) pass(from int, p *port, frame []byte) {
+func (f *virtualSwitch) enqueue(from int, p *port, frame []byte) {
 	to, w := f.route(from, frame)
 	for _, other := range to {
 		for range copies(w) {
@@ -114,7 +114,7 @@ func (f *fabric) pass(from int, p *port, frame []byte) {
 				continue
 			}
 			select {
-			case p.late <- parcel{to: other, frame: append([]byte(nil), frame...), due: time.Now().Add(w.Delay)}:
+			case p.late <- queuedFrame{to: other, frame: append([]byte(nil), frame...), due: time.Now().Add(w.Delay)}:
 			default:
 			}
 		}
@@ -122,7 +122,7 @@ func (f *fabric) pass(from int, p *port, frame []byte) {
 }
 
 // route gives the ports that a frame is for, and the weather on the way.
-func (f *fabric) route(from int, frame []byte) (to []*port, w Weather) {
+func (f *virtualSwitch) route(from int, frame []byte) (to []*port, w LinkConditions) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w = f.weather[from]
@@ -138,7 +138,7 @@ func (f *fabric) route(from int, frame []byte) (to []*port, w Weather) {
 }
 
 // copies is how often a frame arrives.
-func copies(w Weather) int {
+func copies(w LinkConditions) int {
 	switch {
 	case w.Loss > 0 && rand.Float64() < w.Loss:
 		return 0

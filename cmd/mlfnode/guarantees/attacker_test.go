@@ -35,24 +35,24 @@ const (
 	gossipPort = 7422
 )
 
-// assault is a running cluster and a host of somebody who is not of it.
-type assault struct {
-	*play
-	mallory *hosts.Host
-	worker  *hosts.Host // whose files mallory has got hold of, where an attack says so
-	victim  *hosts.Host // another worker
+// attacks is a running cluster and a host of somebody who is not of it.
+type attacks struct {
+	*scenario
+	attacker *hosts.Host
+	worker   *hosts.Host // whose files mallory has got hold of, where an attack says so
+	victim   *hosts.Host // another worker
 }
 
-func newAssault(t *testing.T) *assault {
+func newAttacks(t *testing.T) *attacks {
 	t.Helper()
-	a := &assault{play: newPlay(t, 3, hosts.Options{})}
-	a.mallory, a.worker, a.victim = a.Outsider("mallory"), a.Hosts[1], a.Hosts[2]
-	a.perform(a.Master, 4, 2, 10*time.Millisecond)
-	a.checkWhole()
+	a := &attacks{scenario: newScenario(t, 3, hosts.Options{})}
+	a.attacker, a.worker, a.victim = a.AddHost("mallory"), a.Hosts[1], a.Hosts[2]
+	a.submitWriters(a.Master, 4, 2, 10*time.Millisecond)
+	a.checkAll()
 	return a
 }
 
-func (a *assault) at(h *hosts.Host, port int) string {
+func (a *attacks) at(h *hosts.Host, port int) string {
 	return net.JoinHostPort(h.Addr, strconv.Itoa(port))
 }
 
@@ -62,7 +62,7 @@ func trusting(certs ...tls.Certificate) *tls.Config {
 }
 
 // stolen is the certificate of a host, from its state folder.
-func (a *assault) stolen(h *hosts.Host) tls.Certificate {
+func (a *attacks) stolen(h *hosts.Host) tls.Certificate {
 	a.t.Helper()
 	dir := filepath.Join(h.StateDir(), "trust")
 	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "node.crt"), filepath.Join(dir, "node.key"))
@@ -74,7 +74,7 @@ func (a *assault) stolen(h *hosts.Host) tls.Certificate {
 
 // forged is a certificate as node host1, a master, of an authority that mallory has made, or of none at all when the parent is
 // given, which then signs although it is no authority.
-func (a *assault) forged(parent *tls.Certificate) tls.Certificate {
+func (a *attacks) forged(parent *tls.Certificate) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -109,7 +109,7 @@ type reply struct {
 }
 
 // call calls the master's API from mallory's host.
-func (a *assault) call(cfg *tls.Config, bearer, method, path string, body io.Reader) reply {
+func (a *attacks) call(cfg *tls.Config, bearer, method, path string, body io.Reader) reply {
 	return a.request(cfg, method, path, body, func(r *http.Request) {
 		if bearer != "" {
 			r.Header.Set("Authorization", "Bearer "+bearer)
@@ -120,10 +120,10 @@ func (a *assault) call(cfg *tls.Config, bearer, method, path string, body io.Rea
 // callLimit bounds a call of the API in an attack.
 const callLimit = 20 * time.Second
 
-func (a *assault) request(cfg *tls.Config, method, path string, body io.Reader, change func(*http.Request)) reply {
+func (a *attacks) request(cfg *tls.Config, method, path string, body io.Reader, change func(*http.Request)) reply {
 	a.t.Helper()
 	transport := &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true, DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
-		return a.mallory.Dial(network, addr)
+		return a.attacker.Dial(network, addr)
 	}}
 	ctx, stop := context.WithTimeout(a.t.Context(), callLimit)
 	defer stop()
@@ -172,9 +172,9 @@ func bearer(token string) string {
 }
 
 // bus connects to the master's NATS server with a certificate.
-func (a *assault) bus(cfg *tls.Config, more ...nats.Option) (*nats.Conn, error) {
+func (a *attacks) bus(cfg *tls.Config, more ...nats.Option) (*nats.Conn, error) {
 	options := append([]nats.Option{
-		nats.SetCustomDialer(dialFrom{a.mallory, a.at(a.Master, natsPort), cfg}), nats.NoReconnect(),
+		nats.SetCustomDialer(dialFrom{a.attacker, a.at(a.Master, natsPort), cfg}), nats.NoReconnect(),
 		nats.Timeout(5 * time.Second), nats.CustomInboxPrefix("_INBOX." + a.worker.Name),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the attacks look at LastError
 	}, more...)
@@ -209,7 +209,7 @@ func (d dialFrom) SkipTLSHandshake() bool { return true }
 
 // asWorker runs fn on a connection that shows the stolen certificate, and again when the worker itself came back meanwhile, which ends the
 // connection. It is good if that happens again and again.
-func (a *assault) asWorker(fn func(c *nats.Conn) error) error {
+func (a *attacks) asWorker(fn func(c *nats.Conn) error) error {
 	for range 20 {
 		c, err := a.bus(trusting(a.stolen(a.worker)))
 		if err != nil {
@@ -239,7 +239,7 @@ func denied(c *nats.Conn, subject string) error {
 	}
 }
 
-func (a *assault) cannotPublish(subjects ...string) error {
+func (a *attacks) cannotPublish(subjects ...string) error {
 	var errs []error
 	for _, subject := range subjects {
 		errs = append(errs, a.asWorker(func(c *nats.Conn) error {
@@ -252,7 +252,7 @@ func (a *assault) cannotPublish(subjects ...string) error {
 	return errors.Join(errs...)
 }
 
-func (a *assault) cannotSubscribe(subjects ...string) error {
+func (a *attacks) cannotSubscribe(subjects ...string) error {
 	var errs []error
 	for _, subject := range subjects {
 		errs = append(errs, a.asWorker(func(c *nats.Conn) error {
@@ -266,8 +266,8 @@ func (a *assault) cannotSubscribe(subjects ...string) error {
 }
 
 // speaks reports what a port answers to some bytes before it closes the connection, or for a second.
-func (a *assault) speaks(to string, what []byte) (string, error) {
-	c, err := a.mallory.Dial("tcp", to)
+func (a *attacks) speaks(to string, what []byte) (string, error) {
+	c, err := a.attacker.Dial("tcp", to)
 	if err != nil {
 		return "", err
 	}
