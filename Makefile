@@ -51,7 +51,7 @@ python-test:
 		(cd projects/$$p && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest -q) || exit 1; \
 	done
 
-chaos: ## break a cluster of five hosts 30 times at random; CHAOS_SEED=N plays a run again
+chaos: ## break a cluster of five hosts 30 times at random; CHAOS_SEED=N repeats a run
 	LONG=1 $(GO) test -count=1 -v -timeout 30m -run '^TestChaos$$' ./cmd/mlfnode/guarantees
 
 race: ## run the tests under the race detector

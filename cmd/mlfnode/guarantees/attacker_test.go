@@ -39,7 +39,7 @@ const (
 type attacks struct {
 	*scenario
 	attacker *hosts.Host
-	worker   *hosts.Host // whose files mallory has got hold of, where an attack says so
+	worker   *hosts.Host // whose files the attacker has got hold of, where an attack says so
 	victim   *hosts.Host // another worker
 }
 
@@ -72,7 +72,7 @@ func (a *attacks) stolen(h *hosts.Host) tls.Certificate {
 	return cert
 }
 
-// forged is a certificate as node host1, a master, of an authority that mallory has made, or of none at all when the parent is
+// forged is a certificate as node host1, a master, of an authority that the attacker has made, or of none at all when the parent is
 // given, which then signs although it is no authority.
 func (a *attacks) forged(parent *tls.Certificate) tls.Certificate {
 	a.t.Helper()
@@ -108,7 +108,7 @@ type reply struct {
 	err    error
 }
 
-// call calls the master's API from mallory's host.
+// call calls the master's API from the attacker's host.
 func (a *attacks) call(cfg *tls.Config, bearer, method, path string, body io.Reader) reply {
 	return a.request(cfg, method, path, body, func(r *http.Request) {
 		if bearer != "" {

@@ -33,7 +33,7 @@ func setting(t *testing.T, name string, otherwise int) int {
 }
 
 // TestChaos breaks a cluster in random ways, one after the other, while one sweep runs: 30 faults and 2,000 trials with
-// `make chaos`, a few of each otherwise. CHAOS_SEED plays a run again, with the same faults on the same hosts in the same order.
+// `make chaos`, a few of each otherwise. CHAOS_SEED repeats a run, with the same faults on the same hosts in the same order.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	seed := setting(t, "CHAOS_SEED", int(time.Now().UnixNano()%1_000_000))
@@ -109,7 +109,7 @@ var disasters = []disaster{
 		h.CutTo(other)
 		return func() { h.Heal(other) }
 	}},
-	{"bad weather", func(c *chaos, _ *hosts.Host) func() {
+	{"lossy links", func(c *chaos, _ *hosts.Host) func() {
 		c.SetLinkConditions(hosts.LinkConditions{Loss: 0.1, Duplicate: 0.05, Delay: 50 * time.Millisecond})
 		return func() { c.SetLinkConditions(hosts.LinkConditions{}) }
 	}},

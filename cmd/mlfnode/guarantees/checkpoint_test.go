@@ -52,12 +52,12 @@ echo "{\"sum\": $sum}" >>"$MLF_METRICS"`
 const steps = 100
 
 // countUp has a sweep of some counters run, with a checkpoint as given in project.yaml. Extra is a script that each runs after each step.
-func (p *scenario) countUp(trials int, checkpoint, extra string) {
-	p.t.Helper()
-	p.ledger, p.count = p.newFile("ledger"), trials
-	dir := writeCounter(p.t, p.newFile("project"), p.ledger, checkpoint, extra)
-	line := p.Master.Must("sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", trials), dir)
-	p.sweep = grid.SweepID(strings.TrimSpace(line))
+func (sc *scenario) countUp(trials int, checkpoint, extra string) {
+	sc.t.Helper()
+	sc.ledger, sc.count = sc.newFile("ledger"), trials
+	dir := writeCounter(sc.t, sc.newFile("project"), sc.ledger, checkpoint, extra)
+	line := sc.Master.Must("sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", trials), dir)
+	sc.sweep = grid.SweepID(strings.TrimSpace(line))
 }
 
 // writeCounter makes a project of counters in dir.
@@ -86,20 +86,20 @@ tasks:
 }
 
 // tell logs the attempts of a test that has failed.
-func (p *scenario) tell() {
-	if !p.t.Failed() {
+func (sc *scenario) tell() {
+	if !sc.t.Failed() {
 		return
 	}
-	c := p.client(p.Master)
-	for i := range int64(p.count) {
-		attempts, err := c.Attempts(context.Background(), grid.TrialID{Sweep: p.sweep, Index: i})
+	c := sc.client(sc.Master)
+	for i := range int64(sc.count) {
+		attempts, err := c.Attempts(context.Background(), grid.TrialID{Sweep: sc.sweep, Index: i})
 		for _, a := range attempts {
-			p.t.Logf("trial %d, attempt %d on %s: %s %s %s", i, a.Attempt, a.Node, a.Outcome, a.Class, a.Reason)
+			sc.t.Logf("trial %d, attempt %d on %s: %s %s %s", i, a.Attempt, a.Node, a.Outcome, a.Class, a.Reason)
 		}
-		p.t.Logf("trial %d: %d attempts, %v", i, len(attempts), err)
+		sc.t.Logf("trial %d: %d attempts, %v", i, len(attempts), err)
 	}
-	text, _ := os.ReadFile(p.ledger)
-	p.t.Logf("the ledger:\n%s", tail(string(text)))
+	text, _ := os.ReadFile(sc.ledger)
+	sc.t.Logf("the ledger:\n%s", tail(string(text)))
 }
 
 // stepped is a line of the ledger of counters.
@@ -111,9 +111,9 @@ type stepped struct {
 	began   bool // the attempt began after this step
 }
 
-func (p *scenario) steps() []stepped {
-	p.t.Helper()
-	return readSteps(p.t, p.ledger)
+func (sc *scenario) steps() []stepped {
+	sc.t.Helper()
+	return readSteps(sc.t, sc.ledger)
 }
 
 func readSteps(t *testing.T, ledger string) []stepped {
@@ -139,19 +139,19 @@ func readSteps(t *testing.T, ledger string) []stepped {
 }
 
 // awaitStep waits until every trial has done so many steps, and gives the host on which a trial runs that is not the master, if any.
-func (p *scenario) awaitStep(n int) *hosts.Host {
-	p.t.Helper()
+func (sc *scenario) awaitStep(n int) *hosts.Host {
+	sc.t.Helper()
 	var on *hosts.Host
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
 		on = nil
 		far := map[int]int{}
-		for _, s := range p.steps() {
+		for _, s := range sc.steps() {
 			far[s.trial] = max(far[s.trial], s.step)
-			if h := p.Host(s.host); h != p.Master && s.step >= n {
+			if h := sc.Host(s.host); h != sc.Master && s.step >= n {
 				on = h
 			}
 		}
-		for i := range p.count {
+		for i := range sc.count {
 			if far[i] < n {
 				return fmt.Errorf("trial %d has done %d steps, want %d", i, far[i], n)
 			}
@@ -163,20 +163,20 @@ func (p *scenario) awaitStep(n int) *hosts.Host {
 
 // checkCounted fails unless every trial has the right sum. It gives how many steps were done more than once, and the longest way that
 // an attempt went back.
-func (p *scenario) checkCounted() (repeated, back int) {
-	p.t.Helper()
-	p.finish(settle)
-	c := p.client(p.Master)
-	all := p.trials(c)
-	checkResults(p.t, all, p.count, grid.Succeeded)
+func (sc *scenario) checkCounted() (repeated, back int) {
+	sc.t.Helper()
+	sc.finish(settle)
+	c := sc.client(sc.Master)
+	all := sc.trials(c)
+	checkResults(sc.t, all, sc.count, grid.Succeeded)
 	for _, tr := range all {
 		var sum int
 		if err := json.Unmarshal(tr.Metrics["sum"], &sum); err != nil || sum != steps*(steps+1)/2 {
-			p.t.Errorf("trial %d: got the sum %s (%v), want %d", tr.Index, tr.Metrics["sum"], err, steps*(steps+1)/2)
+			sc.t.Errorf("trial %d: got the sum %s (%v), want %d", tr.Index, tr.Metrics["sum"], err, steps*(steps+1)/2)
 		}
 	}
 	times, far := map[[2]int]int{}, map[int]int{}
-	for _, s := range p.steps() {
+	for _, s := range sc.steps() {
 		if s.began {
 			back = max(back, far[s.trial]-s.step)
 			continue
@@ -186,19 +186,19 @@ func (p *scenario) checkCounted() (repeated, back int) {
 			repeated++
 		}
 	}
-	if len(times) < p.count*steps {
-		p.t.Errorf("got %d steps in the ledger, want %d: some were left out", len(times), p.count*steps)
+	if len(times) < sc.count*steps {
+		sc.t.Errorf("got %d steps in the ledger, want %d: some were left out", len(times), sc.count*steps)
 	}
 	return repeated, back
 }
 
 // storedStep gives the step of the newest snapshot of a trial that the master has, 0 for none.
-func (p *scenario) storedStep(trial int) (step int) {
-	p.t.Helper()
-	dir := filepath.Join(p.Master.StateDir(), "snapshots", string(p.sweep), strconv.Itoa(trial))
+func (sc *scenario) storedStep(trial int) (step int) {
+	sc.t.Helper()
+	dir := filepath.Join(sc.Master.StateDir(), "snapshots", string(sc.sweep), strconv.Itoa(trial))
 	manifests, err := filepath.Glob(filepath.Join(dir, "[0-9]*.json"))
 	if err != nil {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 	for _, m := range manifests {
 		var snapshot struct {
@@ -228,8 +228,8 @@ func TestCheckpoint(t *testing.T) {
 	p := newScenario(t, 3, hosts.Options{})
 	defer p.tell()
 	for _, c := range []struct {
-		name string
-		play func(on *hosts.Host)
+		name   string
+		inject func(on *hosts.Host)
 	}{
 		{"drain and undrain", func(on *hosts.Host) {
 			p.Master.Must("drain", on.Name)
@@ -272,7 +272,7 @@ func TestCheckpoint(t *testing.T) {
 		if on == nil {
 			t.Fatalf("%s: all trials run on the master", c.name)
 		}
-		c.play(on)
+		c.inject(on)
 		repeated, back := p.checkCounted()
 		if repeated > 0 || back > 0 {
 			t.Errorf("%s: got %d steps done twice, %d back; want none", c.name, repeated, back)
@@ -284,11 +284,11 @@ func TestCheckpoint(t *testing.T) {
 }
 
 // awaitElse waits until a trial that ran on a host has begun on another one that is not the master, and gives it.
-func (p *scenario) awaitElse(than *hosts.Host) (on *hosts.Host) {
-	p.t.Helper()
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
+func (sc *scenario) awaitElse(than *hosts.Host) (on *hosts.Host) {
+	sc.t.Helper()
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
 		last := map[int]stepped{}
-		for _, s := range p.steps() {
+		for _, s := range sc.steps() {
 			last[s.trial] = s
 		}
 		on = nil
@@ -297,7 +297,7 @@ func (p *scenario) awaitElse(than *hosts.Host) (on *hosts.Host) {
 			case s.host == than.Name && s.step < steps:
 				return fmt.Errorf("trial %d is still on %s", s.trial, than.Name)
 			case s.attempt > 1:
-				on = p.Host(s.host)
+				on = sc.Host(s.host)
 			}
 		}
 		if on == nil {
@@ -309,27 +309,27 @@ func (p *scenario) awaitElse(than *hosts.Host) (on *hosts.Host) {
 }
 
 // atRest waits until nothing of the sweep runs.
-func (p *scenario) atRest() {
-	p.t.Helper()
-	c := p.client(p.Master)
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
-		v, err := c.Sweep(p.t.Context(), p.sweep)
+func (sc *scenario) atRest() {
+	sc.t.Helper()
+	c := sc.client(sc.Master)
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+		v, err := c.Sweep(sc.t.Context(), sc.sweep)
 		if err == nil && (v.Running > 0 || v.State == grid.SweepRunning) {
-			err = fmt.Errorf("%s is %s, and %d trials run", p.sweep, v.State, v.Running)
+			err = fmt.Errorf("%s is %s, and %d trials run", sc.sweep, v.State, v.Running)
 		}
 		return err
 	})
 }
 
 // checkNothingLeft fails unless all that trials have saved is gone after their success, on the nodes that are up and on the master.
-func (p *scenario) checkNothingLeft() {
-	p.t.Helper()
-	hosts.WaitFor(p.t, 30*time.Second, func() error {
-		if dirs, _ := filepath.Glob(filepath.Join(p.Master.StateDir(), "snapshots", string(p.sweep), "*")); len(dirs) > 0 {
+func (sc *scenario) checkNothingLeft() {
+	sc.t.Helper()
+	hosts.WaitFor(sc.t, 30*time.Second, func() error {
+		if dirs, _ := filepath.Glob(filepath.Join(sc.Master.StateDir(), "snapshots", string(sc.sweep), "*")); len(dirs) > 0 {
 			return fmt.Errorf("the master keeps %v", dirs)
 		}
-		for _, h := range p.Hosts {
-			if dirs, _ := filepath.Glob(filepath.Join(h.StateDir(), "checkpoints", string(p.sweep), "*")); len(dirs) > 0 {
+		for _, h := range sc.Hosts {
+			if dirs, _ := filepath.Glob(filepath.Join(h.StateDir(), "checkpoints", string(sc.sweep), "*")); len(dirs) > 0 {
 				return fmt.Errorf("%s keeps %v", h.Name, dirs)
 			}
 		}
@@ -415,7 +415,7 @@ func TestCheckpointFaults(t *testing.T) {
 		name       string
 		checkpoint string
 		extra      string
-		play       func(on *hosts.Host)
+		inject     func(on *hosts.Host)
 		back       int // how far an attempt may go back at most; below 0 is not checked
 	}{
 		{"power cut of a worker", often, "", func(on *hosts.Host) {
@@ -464,12 +464,12 @@ esac`, nil, 10},
 		began := time.Now()
 		stored = nil
 		p.countUp(3, c.checkpoint, c.extra)
-		if c.play != nil {
+		if c.inject != nil {
 			on := p.awaitStep(10)
 			if on == nil {
 				t.Fatalf("%s: all trials run on the master", c.name)
 			}
-			c.play(on)
+			c.inject(on)
 		}
 		repeated, back := p.checkCounted()
 		if c.back >= 0 && back > c.back {
@@ -486,14 +486,14 @@ esac`, nil, 10},
 	}
 }
 
-// checkAttempts fails unless the attempts tell of what was played.
-func (p *scenario) checkAttempts(name string) {
-	p.t.Helper()
-	c := p.client(p.Master)
-	for i := range int64(p.count) {
-		attempts, err := c.Attempts(p.t.Context(), grid.TrialID{Sweep: p.sweep, Index: i})
+// checkAttempts fails unless the attempts report the faults that were injected.
+func (sc *scenario) checkAttempts(name string) {
+	sc.t.Helper()
+	c := sc.client(sc.Master)
+	for i := range int64(sc.count) {
+		attempts, err := c.Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: i})
 		if err != nil {
-			p.t.Fatal(err)
+			sc.t.Fatal(err)
 		}
 		var classes []string
 		reasons := ""
@@ -511,11 +511,11 @@ func (p *scenario) checkAttempts(name string) {
 		case "a state over max_size":
 			want = "preempted "
 			if !strings.Contains(reasons, "checkpoint.max_size is 9 B") {
-				p.t.Errorf("%s: trial %d: got the reasons %q, want the limit in them", name, i, reasons)
+				sc.t.Errorf("%s: trial %d: got the reasons %q, want the limit in them", name, i, reasons)
 			}
 		}
 		if got != want {
-			p.t.Errorf("%s: trial %d: got the classes %q, want %q; %s", name, i, got, want, reasons)
+			sc.t.Errorf("%s: trial %d: got the classes %q, want %q; %s", name, i, got, want, reasons)
 		}
 	}
 }
@@ -561,9 +561,9 @@ func TestCheckpointChainer(t *testing.T) {
 		t.Fatalf("without a stop: got %d losses of %d epochs, want %d", len(want), epochs, chainerEpochs)
 	}
 	for _, c := range []struct {
-		name  string
-		play  func(on *hosts.Host)
-		twice bool // epochs since the last snapshot may be done twice
+		name   string
+		inject func(on *hosts.Host)
+		twice  bool // epochs since the last snapshot may be done twice
 	}{
 		{"moved by a drain", func(on *hosts.Host) {
 			p.Master.Must("drain", on.Name)
@@ -594,7 +594,7 @@ func TestCheckpointChainer(t *testing.T) {
 		train()
 		on := p.trains(3)
 		p.Master.Must("undrain", p.Master.Name)
-		c.play(on)
+		c.inject(on)
 		got, epochs := losses()
 		if strings.Join(got, "\n") != strings.Join(want, "\n") {
 			t.Errorf("%s: got the losses\n%s\nwant\n%s", c.name, strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -612,20 +612,20 @@ func TestCheckpointChainer(t *testing.T) {
 const chainerEpochs = 20
 
 // chainer makes a copy of the example project whose programs find their packages without a network.
-func (p *scenario) chainer() string {
-	p.t.Helper()
-	dir := p.newFile("chainer")
+func (sc *scenario) chainer() string {
+	sc.t.Helper()
+	dir := sc.newFile("chainer")
 	if err := os.CopyFS(dir, os.DirFS("../../../projects/chainer")); err != nil {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 	setup := exec.Command("python3", "-B", "-c", "import mkvenv; print(mkvenv.ensure(mkvenv.pick_python()))")
 	setup.Dir = dir
 	out, err := setup.Output()
 	if err != nil {
 		if os.Getenv("CI") == "true" {
-			p.t.Fatalf("the packages of the chainer example can't be installed: %v", err)
+			sc.t.Fatalf("the packages of the chainer example can't be installed: %v", err)
 		}
-		p.t.Skip("the packages of the chainer example can't be installed here")
+		sc.t.Skip("the packages of the chainer example can't be installed here")
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	python := filepath.Join(lines[len(lines)-1], "bin", "python3")
@@ -649,19 +649,19 @@ train_mnist.main()
 `
 	for name, text := range map[string]string{"project.yaml": project, "slowly.py": slowly, "parameters.yml": "seed: 3\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			p.t.Fatal(err)
+			sc.t.Fatal(err)
 		}
 	}
 	return dir
 }
 
 // epochs counts the lines of the training's table that an attempt has printed.
-func (p *scenario) epochs(c *api.Client, attempt int) (n int) {
-	p.t.Helper()
+func (sc *scenario) epochs(c *api.Client, attempt int) (n int) {
+	sc.t.Helper()
 	text := ""
-	for o, err := range c.Logs(p.t.Context(), p.sweep, api.LogQuery{Index: 0, Attempt: attempt}) {
+	for o, err := range c.Logs(sc.t.Context(), sc.sweep, api.LogQuery{Index: 0, Attempt: attempt}) {
 		if err != nil {
-			p.t.Fatal(err)
+			sc.t.Fatal(err)
 		}
 		if o.Stream == "stdout" {
 			text += string(o.Data)
@@ -676,41 +676,41 @@ func (p *scenario) epochs(c *api.Client, attempt int) (n int) {
 }
 
 // trains waits until the training has done so many epochs, and gives where it runs.
-func (p *scenario) trains(n int) (on *hosts.Host) {
-	p.t.Helper()
-	c := p.client(p.Master)
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
-		attempts, err := c.Attempts(p.t.Context(), grid.TrialID{Sweep: p.sweep, Index: 0})
+func (sc *scenario) trains(n int) (on *hosts.Host) {
+	sc.t.Helper()
+	c := sc.client(sc.Master)
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+		attempts, err := c.Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: 0})
 		if err != nil || len(attempts) == 0 {
 			return errors.Join(err, errors.New("the training has not begun"))
 		}
 		last := attempts[len(attempts)-1]
-		if got := p.epochs(c, last.Attempt); got < n {
+		if got := sc.epochs(c, last.Attempt); got < n {
 			return fmt.Errorf("%d epochs are done, want %d", got, n)
 		}
-		on = p.Host(string(last.Node))
+		on = sc.Host(string(last.Node))
 		return nil
 	})
 	return on
 }
 
 // artifact gives a file that the trial has left.
-func (p *scenario) artifact(c *api.Client, name string) []byte {
-	p.t.Helper()
-	r, err := c.Artifacts(p.t.Context(), p.sweep, 0)
+func (sc *scenario) artifact(c *api.Client, name string) []byte {
+	sc.t.Helper()
+	r, err := c.Artifacts(sc.t.Context(), sc.sweep, 0)
 	if err != nil {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 	defer r.Close()
 	for files := tar.NewReader(r); ; {
 		h, err := files.Next()
 		if err != nil {
-			p.t.Fatalf("no artifact %s: %v", name, err)
+			sc.t.Fatalf("no artifact %s: %v", name, err)
 		}
 		if h.Name == "0/"+name {
 			text, err := io.ReadAll(files)
 			if err != nil {
-				p.t.Fatal(err)
+				sc.t.Fatal(err)
 			}
 			return text
 		}

@@ -28,11 +28,11 @@ func newForeground(t *testing.T, script string) *foreground {
 	if testing.Short() {
 		t.Skip("a machine of its own takes its time")
 	}
-	stage := hosts.New(t, 1, hosts.Options{Program: program, Env: []string{"MLF_CPUS=2"}})
-	f := &foreground{t: t, host: stage.Hosts[0], mark: newMark(t), gate: filepath.Join(stage.Dir, "gate")}
+	harness := hosts.New(t, 1, hosts.Options{Program: program, Env: []string{"MLF_CPUS=2"}})
+	f := &foreground{t: t, host: harness.Hosts[0], mark: newMark(t), gate: filepath.Join(harness.Dir, "gate")}
 	f.term = f.host.OnTerminal(f.host.Command("master"))
 	f.term.Expect("node is up")
-	project, began := filepath.Join(stage.Dir, "lasting"), filepath.Join(stage.Dir, "began")
+	project, began := filepath.Join(harness.Dir, "lasting"), filepath.Join(harness.Dir, "began")
 	if err := os.Mkdir(project, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -49,49 +49,49 @@ func newGPUScenario(t *testing.T, n int, description string) *gpuScenario {
 }
 
 // say has a host's GPUs follow lines of a script.
-func (p *gpuScenario) say(host string, lines ...string) {
-	p.t.Helper()
-	f, err := os.OpenFile(p.script+"."+host, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+func (sc *gpuScenario) say(host string, lines ...string) {
+	sc.t.Helper()
+	f, err := os.OpenFile(sc.script+"."+host, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 	defer f.Close()
 	if _, err := f.WriteString(strings.Join(lines, "\n") + "\n"); err != nil {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 }
 
 // train starts a sweep of count trials with a GPU each, of so many tenths of a second.
-func (p *gpuScenario) train(count, tenths int) {
-	p.t.Helper()
-	p.trainWith("gpus: 1", count, tenths)
+func (sc *gpuScenario) train(count, tenths int) {
+	sc.t.Helper()
+	sc.trainWith("gpus: 1", count, tenths)
 }
 
 // trainWith is train for trials that ask for this, with more flags of the command sweep.
-func (p *gpuScenario) trainWith(resources string, count, tenths int, flags ...string) {
-	p.t.Helper()
-	p.count, p.lines, p.ledger = count, 0, p.newFile("ledger")
-	project := p.newFile("project")
-	command, err := json.Marshal([]string{"bash", "-c", gpuTrial, "trial", p.mark, p.ledger, p.script, strconv.Itoa(tenths)})
+func (sc *gpuScenario) trainWith(resources string, count, tenths int, flags ...string) {
+	sc.t.Helper()
+	sc.count, sc.lines, sc.ledger = count, 0, sc.newFile("ledger")
+	project := sc.newFile("project")
+	command, err := json.Marshal([]string{"bash", "-c", gpuTrial, "trial", sc.mark, sc.ledger, sc.script, strconv.Itoa(tenths)})
 	if err != nil {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 	text := fmt.Sprintf("name: gpus\ntasks:\n  train:\n    command: %s\n    resources: {cpus: 0.1, %s}\n", command, resources)
 	if err := os.MkdirAll(project, 0o755); err != nil {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(project, "project.yaml"), []byte(text), 0o644); err != nil {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 	flags = append([]string{"sweep", "--detach", project, "--set", fmt.Sprintf("i=0:%d", count)}, flags...)
-	p.sweep = grid.SweepID(strings.TrimSpace(p.Master.Must(flags...)))
+	sc.sweep = grid.SweepID(strings.TrimSpace(sc.Master.Must(flags...)))
 }
 
 // explained waits until the explanation of a sweep's first trial has these parts.
-func (p *gpuScenario) explained(of grid.SweepID, parts ...string) {
-	p.t.Helper()
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
-		said := p.Master.Must("trials", "--explain", string(of)+"/0")
+func (sc *gpuScenario) explained(of grid.SweepID, parts ...string) {
+	sc.t.Helper()
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+		said := sc.Master.Must("trials", "--explain", string(of)+"/0")
 		for _, part := range parts {
 			if !strings.Contains(said, part) {
 				return fmt.Errorf("%q is not in\n%s", part, said)
@@ -102,7 +102,7 @@ func (p *gpuScenario) explained(of grid.SweepID, parts ...string) {
 }
 
 // device asks a host for the state of another one's GPU.
-func (p *gpuScenario) device(from *hosts.Host, host string, index int) (api.GPU, error) {
+func (sc *gpuScenario) device(from *hosts.Host, host string, index int) (api.GPU, error) {
 	var all []api.GPU
 	if err := json.Unmarshal([]byte(from.Must("gpus", "--json")), &all); err != nil {
 		return api.GPU{}, err
@@ -115,10 +115,10 @@ func (p *gpuScenario) device(from *hosts.Host, host string, index int) (api.GPU,
 }
 
 // awaitDevice waits until a host's own node says that its GPU is in a state.
-func (p *gpuScenario) awaitDevice(h *hosts.Host, index int, state, why string) {
-	p.t.Helper()
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
-		g, err := p.device(h, h.Name, index)
+func (sc *gpuScenario) awaitDevice(h *hosts.Host, index int, state, why string) {
+	sc.t.Helper()
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+		g, err := sc.device(h, h.Name, index)
 		if err == nil && (g.State != state || !strings.Contains(g.Why, why)) {
 			err = fmt.Errorf("GPU %d of %s is %q: %q, want %q: %q", index, h.Name, g.State, g.Why, state, why)
 		}
@@ -127,11 +127,11 @@ func (p *gpuScenario) awaitDevice(h *hosts.Host, index int, state, why string) {
 }
 
 // checkDevices fails if two trials had one GPU at a time, or a trial had one of these. It gives how often each was used.
-func (p *gpuScenario) checkDevices(but ...string) map[string]int {
-	p.t.Helper()
-	text, err := os.ReadFile(p.ledger)
+func (sc *gpuScenario) checkDevices(but ...string) map[string]int {
+	sc.t.Helper()
+	text, err := os.ReadFile(sc.ledger)
 	if err != nil {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 	now, used := map[string]string{}, map[string]int{}
 	for line := range strings.Lines(string(text)) {
@@ -142,10 +142,10 @@ func (p *gpuScenario) checkDevices(but ...string) map[string]int {
 			continue
 		}
 		if other := now[uuid]; other != "" {
-			p.t.Errorf("%s begins on %s, which %s has", trial, uuid, other)
+			sc.t.Errorf("%s begins on %s, which %s has", trial, uuid, other)
 		}
 		if slices.Contains(but, uuid) {
-			p.t.Errorf("%s had %s", trial, uuid)
+			sc.t.Errorf("%s had %s", trial, uuid)
 		}
 		now[uuid] = trial
 		used[uuid]++

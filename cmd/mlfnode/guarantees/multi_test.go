@@ -14,13 +14,13 @@ import (
 	"mlfnode/node/api"
 )
 
-// clusterSize is the number of hosts of the plays below.
+// clusterSize is the number of hosts of the scenarios below.
 const clusterSize = 5
 
 // fault is one way to break a cluster while a sweep runs, and to mend it again.
 type fault struct {
-	name string
-	play func(p *scenario)
+	name   string
+	inject func(p *scenario)
 }
 
 // outage is how long something stays broken that does not mend itself: longer than it takes to be called dead.
@@ -186,7 +186,7 @@ func TestClusterNoLostTrial(t *testing.T) {
 				t.Logf("%s:", f.name)
 				p.submitWriters(p.Hosts[1], 50, 8, 100*time.Millisecond)
 				p.waitForStarted(15)
-				f.play(p)
+				f.inject(p)
 				p.checkAll()
 				p.allAlive()
 				t.Logf("%s: whole after %v", f.name, time.Since(began).Round(time.Millisecond))
@@ -226,13 +226,13 @@ func TestClusterOneResult(t *testing.T) {
 }
 
 // awaitElsewhere waits until trials run on other hosts than the one that they were on, and gives when the last one began.
-func (p *scenario) awaitElsewhere(trials []int64, from string, since time.Time, limit time.Duration) (last time.Time) {
-	p.t.Helper()
-	hosts.WaitFor(p.t, limit, func() error {
+func (sc *scenario) awaitElsewhere(trials []int64, from string, since time.Time, limit time.Duration) (last time.Time) {
+	sc.t.Helper()
+	hosts.WaitFor(sc.t, limit, func() error {
 		last = time.Time{}
 		for _, index := range trials {
 			began := time.Time{}
-			for _, r := range p.ledgerLines() {
+			for _, r := range sc.ledgerLines() {
 				if r.index == index && r.host != from && !r.ended && r.at.After(since) {
 					began = r.at
 					break

@@ -178,10 +178,10 @@ func TestOutages(t *testing.T) {
 }
 
 // first gives where each trial began first, and as which process.
-func (p *scenario) first() map[int64]ledgerLine {
-	p.t.Helper()
+func (sc *scenario) first() map[int64]ledgerLine {
+	sc.t.Helper()
 	all := map[int64]ledgerLine{}
-	for _, r := range p.ledgerLines() {
+	for _, r := range sc.ledgerLines() {
 		if _, known := all[r.index]; !known {
 			all[r.index] = r
 		}
@@ -190,19 +190,19 @@ func (p *scenario) first() map[int64]ledgerLine {
 }
 
 // awaitFirst waits until each trial runs by its first attempt alone.
-func (p *scenario) awaitFirst(name string, first map[int64]ledgerLine) {
-	p.t.Helper()
-	c := p.client(p.Master)
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
-		for _, tr := range p.trials(c) {
+func (sc *scenario) awaitFirst(name string, first map[int64]ledgerLine) {
+	sc.t.Helper()
+	c := sc.client(sc.Master)
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+		for _, tr := range sc.trials(c) {
 			if tr.State != grid.Running || tr.Attempt != 1 || string(tr.Node) != first[tr.Index].host {
 				return fmt.Errorf("%s: trial %d is %s with attempt %d on %s, want attempt 1 on %s; %s",
 					name, tr.Index, tr.State, tr.Attempt, tr.Node, first[tr.Index].host, tr.Reason)
 			}
 		}
 		running := 0
-		for _, h := range p.Hosts {
-			running += marked(h, p.ledger)
+		for _, h := range sc.Hosts {
+			running += marked(h, sc.ledger)
 		}
 		if running != len(first) {
 			return fmt.Errorf("%s: %d programs of trials run, want %d", name, running, len(first))
@@ -212,16 +212,16 @@ func (p *scenario) awaitFirst(name string, first map[int64]ledgerLine) {
 }
 
 // checkFirst fails unless each trial succeeded by the process that began it first.
-func (p *scenario) checkFirst(name string, first map[int64]ledgerLine) {
-	p.t.Helper()
+func (sc *scenario) checkFirst(name string, first map[int64]ledgerLine) {
+	sc.t.Helper()
 	ended := map[string]bool{}
-	for _, r := range p.ledgerLines() {
+	for _, r := range sc.ledgerLines() {
 		ended[r.host+" "+r.pid] = ended[r.host+" "+r.pid] || r.ended
 	}
-	for _, tr := range p.trials(p.client(p.Master)) {
+	for _, tr := range sc.trials(sc.client(sc.Master)) {
 		f := first[tr.Index]
 		if tr.State != grid.Succeeded || tr.Attempt != 1 || string(tr.Node) != f.host || !ended[f.host+" "+f.pid] {
-			p.t.Errorf("%s: trial %d is %s by attempt %d on %s, and its first program ended by itself: %v; want success by the first on %s; %s",
+			sc.t.Errorf("%s: trial %d is %s by attempt %d on %s, and its first program ended by itself: %v; want success by the first on %s; %s",
 				name, tr.Index, tr.State, tr.Attempt, tr.Node, ended[f.host+" "+f.pid], f.host, tr.Reason)
 		}
 	}

@@ -31,7 +31,7 @@ func scale[T any](short, longer T) T {
 	return short
 }
 
-// slotsOfHost is how many trials a host of a play runs at a time.
+// slotsOfHost is how many trials a host of a scenario runs at a time.
 const slotsOfHost = 2
 
 // settle is how long a cluster may take, after everything has been mended, to bring a sweep to its end.
@@ -87,34 +87,34 @@ func newScenario(t *testing.T, n int, o hosts.Options) *scenario {
 }
 
 // submit starts a sweep of count trials from a host, in the background. The command gets the mark and the ledger, then args.
-func (p *scenario) submit(from *hosts.Host, count int, script string, args ...string) {
-	p.t.Helper()
-	p.count, p.ledger = count, p.newFile("ledger")
-	line := []string{"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", count), "--retries", strconv.Itoa(p.retries), "--", "bash", "-c", script, "trial", p.mark, p.ledger}
-	p.sweep = grid.SweepID(strings.TrimSpace(from.Must(append(line, args...)...)))
+func (sc *scenario) submit(from *hosts.Host, count int, script string, args ...string) {
+	sc.t.Helper()
+	sc.count, sc.ledger = count, sc.newFile("ledger")
+	line := []string{"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", count), "--retries", strconv.Itoa(sc.retries), "--", "bash", "-c", script, "trial", sc.mark, sc.ledger}
+	sc.sweep = grid.SweepID(strings.TrimSpace(from.Must(append(line, args...)...)))
 }
 
 // newFile names a file that all hosts see.
-func (p *scenario) newFile(kind string) string {
-	return filepath.Join(p.Dir, fmt.Sprintf("%s-%d", kind, time.Now().UnixNano()))
+func (sc *scenario) newFile(kind string) string {
+	return filepath.Join(sc.Dir, fmt.Sprintf("%s-%d", kind, time.Now().UnixNano()))
 }
 
-// submitWriters has a sweep of count players run, each of some lines with a pause after each.
-func (p *scenario) submitWriters(from *hosts.Host, count, lines int, pause time.Duration) {
-	p.t.Helper()
-	p.lines = lines
-	p.submit(from, count, writerScript, strconv.Itoa(lines), strconv.FormatFloat(pause.Seconds(), 'f', 3, 64))
+// submitWriters submits a sweep of count trials that each print some lines, with a pause after each.
+func (sc *scenario) submitWriters(from *hosts.Host, count, lines int, pause time.Duration) {
+	sc.t.Helper()
+	sc.lines = lines
+	sc.submit(from, count, writerScript, strconv.Itoa(lines), strconv.FormatFloat(pause.Seconds(), 'f', 3, 64))
 }
 
 // submitGated has a sweep of count trials run that all end when open is called.
-func (p *scenario) submitGated(from *hosts.Host, count int) (open func()) {
-	p.t.Helper()
-	p.lines = 0
-	gate := p.newFile("gate")
-	p.submit(from, count, gatedScript, gate)
+func (sc *scenario) submitGated(from *hosts.Host, count int) (open func()) {
+	sc.t.Helper()
+	sc.lines = 0
+	gate := sc.newFile("gate")
+	sc.submit(from, count, gatedScript, gate)
 	return func() {
 		if err := os.WriteFile(gate, nil, 0o600); err != nil {
-			p.t.Fatal(err)
+			sc.t.Fatal(err)
 		}
 	}
 }
@@ -129,26 +129,26 @@ type ledgerLine struct {
 }
 
 // ledgerLines reads the ledger.
-func (p *scenario) ledgerLines() []ledgerLine {
-	p.t.Helper()
-	text, err := os.ReadFile(p.ledger)
+func (sc *scenario) ledgerLines() []ledgerLine {
+	sc.t.Helper()
+	text, err := os.ReadFile(sc.ledger)
 	if err != nil && !os.IsNotExist(err) {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 	var all []ledgerLine
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		if len(f) != 5 {
-			p.t.Fatalf("the ledger has the line %q", line)
+			sc.t.Fatalf("the ledger has the line %q", line)
 		}
 		seconds, err := strconv.ParseFloat(f[0], 64)
 		if err != nil {
-			p.t.Fatalf("the ledger has the line %q", line)
+			sc.t.Fatalf("the ledger has the line %q", line)
 		}
 		_, number, _ := strings.Cut(f[2], "/")
 		index, err := strconv.ParseInt(number, 10, 64)
 		if err != nil {
-			p.t.Fatalf("the ledger has the line %q", line)
+			sc.t.Fatalf("the ledger has the line %q", line)
 		}
 		all = append(all, ledgerLine{at: time.UnixMicro(int64(seconds * 1e6)), host: f[1], index: index, pid: f[3], ended: f[4] == "end"})
 	}
@@ -156,19 +156,19 @@ func (p *scenario) ledgerLines() []ledgerLine {
 }
 
 // startedTrials counts the trials that have begun.
-func (p *scenario) startedTrials() int {
+func (sc *scenario) startedTrials() int {
 	seen := map[int64]bool{}
-	for _, r := range p.ledgerLines() {
+	for _, r := range sc.ledgerLines() {
 		seen[r.index] = true
 	}
 	return len(seen)
 }
 
 // waitForStarted waits until so many trials have begun.
-func (p *scenario) waitForStarted(n int) {
-	p.t.Helper()
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
-		if got := p.startedTrials(); got < n {
+func (sc *scenario) waitForStarted(n int) {
+	sc.t.Helper()
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+		if got := sc.startedTrials(); got < n {
 			return fmt.Errorf("%d trials have begun, want %d", got, n)
 		}
 		return nil
@@ -176,11 +176,11 @@ func (p *scenario) waitForStarted(n int) {
 }
 
 // waitForReported waits until the master knows of n trials that they run: a node tells of those that take more than a moment.
-func (p *scenario) waitForReported(n int64) {
-	p.t.Helper()
-	c := p.client(p.Master)
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
-		v, err := c.Sweep(p.t.Context(), p.sweep)
+func (sc *scenario) waitForReported(n int64) {
+	sc.t.Helper()
+	c := sc.client(sc.Master)
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+		v, err := c.Sweep(sc.t.Context(), sc.sweep)
 		if err == nil && v.Running < n {
 			err = fmt.Errorf("the master knows of %d running trials, want %d", v.Running, n)
 		}
@@ -189,9 +189,9 @@ func (p *scenario) waitForReported(n int64) {
 }
 
 // running gives the trials that have begun on a host and not ended there.
-func (p *scenario) running(host string) []int64 {
+func (sc *scenario) running(host string) []int64 {
 	now := map[int64]bool{}
-	for _, r := range p.ledgerLines() {
+	for _, r := range sc.ledgerLines() {
 		if r.host == host {
 			now[r.index] = !r.ended
 		}
@@ -207,12 +207,12 @@ func (p *scenario) running(host string) []int64 {
 }
 
 // busyWorker gives a host that runs trials and is not the master.
-func (p *scenario) busyWorker() *hosts.Host {
-	p.t.Helper()
+func (sc *scenario) busyWorker() *hosts.Host {
+	sc.t.Helper()
 	var busy *hosts.Host
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
-		for _, h := range p.Hosts {
-			if h != p.Master && len(p.running(h.Name)) > 0 {
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+		for _, h := range sc.Hosts {
+			if h != sc.Master && len(sc.running(h.Name)) > 0 {
 				busy = h
 				return nil
 			}
@@ -223,44 +223,44 @@ func (p *scenario) busyWorker() *hosts.Host {
 }
 
 // client asks the node of a host through its socket.
-func (p *scenario) client(h *hosts.Host) *api.Client {
+func (sc *scenario) client(h *hosts.Host) *api.Client {
 	c := api.NewClient(func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", filepath.Join(h.StateDir(), "node.sock"))
 	})
-	p.t.Cleanup(c.Close)
+	sc.t.Cleanup(c.Close)
 	return c
 }
 
 // finish waits until the sweep has ended.
-func (p *scenario) finish(limit time.Duration) {
-	p.t.Helper()
-	c := p.client(p.Master)
-	hosts.WaitFor(p.t, limit, func() error {
-		v, err := c.Sweep(p.t.Context(), p.sweep)
+func (sc *scenario) finish(limit time.Duration) {
+	sc.t.Helper()
+	c := sc.client(sc.Master)
+	hosts.WaitFor(sc.t, limit, func() error {
+		v, err := c.Sweep(sc.t.Context(), sc.sweep)
 		if err == nil && v.State != grid.SweepFinished {
-			err = fmt.Errorf("%s is %s: %d pending, %d running, %d succeeded, %d failed; %s", p.sweep, v.State, v.Pending, v.Running, v.Succeeded, v.Failed, v.Problem)
+			err = fmt.Errorf("%s is %s: %d pending, %d running, %d succeeded, %d failed; %s", sc.sweep, v.State, v.Pending, v.Running, v.Succeeded, v.Failed, v.Problem)
 		}
 		return err
 	})
 }
 
 // checkAll fails unless the sweep has ended with one result per index, whole logs, and nothing left running.
-func (p *scenario) checkAll() {
-	p.t.Helper()
-	p.finish(settle)
-	c := p.client(p.Master)
-	checkResults(p.t, p.trials(c), p.count, grid.Succeeded)
-	p.checkOutput(c, p.checkOneResult(c))
-	p.checkNothingRuns()
+func (sc *scenario) checkAll() {
+	sc.t.Helper()
+	sc.finish(settle)
+	c := sc.client(sc.Master)
+	checkResults(sc.t, sc.trials(c), sc.count, grid.Succeeded)
+	sc.checkOutput(c, sc.checkOneResult(c))
+	sc.checkNothingRuns()
 }
 
-func (p *scenario) trials(c *api.Client) []api.Trial {
-	p.t.Helper()
+func (sc *scenario) trials(c *api.Client) []api.Trial {
+	sc.t.Helper()
 	var all []api.Trial
-	for tr, err := range c.Trials(p.t.Context(), p.sweep, api.TrialQuery{}) {
+	for tr, err := range c.Trials(sc.t.Context(), sc.sweep, api.TrialQuery{}) {
 		if err != nil {
-			p.t.Fatal(err)
+			sc.t.Fatal(err)
 		}
 		all = append(all, tr)
 	}
@@ -268,14 +268,14 @@ func (p *scenario) trials(c *api.Client) []api.Trial {
 }
 
 // checkOneResult fails unless every trial has one result among its attempts, and gives the runs that they come from.
-func (p *scenario) checkOneResult(c *api.Client) map[int64]string {
-	p.t.Helper()
+func (sc *scenario) checkOneResult(c *api.Client) map[int64]string {
+	sc.t.Helper()
 	runs := map[int64]string{}
 	again := 0
-	for i := range int64(p.count) {
-		attempts, err := c.Attempts(p.t.Context(), grid.TrialID{Sweep: p.sweep, Index: i})
+	for i := range int64(sc.count) {
+		attempts, err := c.Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: i})
 		if err != nil {
-			p.t.Fatal(err)
+			sc.t.Fatal(err)
 		}
 		results := 0
 		for _, a := range attempts {
@@ -285,27 +285,27 @@ func (p *scenario) checkOneResult(c *api.Client) map[int64]string {
 			}
 		}
 		if results != 1 {
-			p.t.Errorf("trial %d: got %d results among its attempts %+v, want 1", i, results, attempts)
+			sc.t.Errorf("trial %d: got %d results among its attempts %+v, want 1", i, results, attempts)
 		}
 		if len(attempts) > 1 {
 			again++
 		}
 	}
-	p.t.Logf("%s: %d of %d trials ran more than once", p.sweep, again, p.count)
+	sc.t.Logf("%s: %d of %d trials ran more than once", sc.sweep, again, sc.count)
 	return runs
 }
 
 // checkOutput fails unless the output of each result is whole, each piece once and in order.
-func (p *scenario) checkOutput(c *api.Client, runs map[int64]string) {
-	p.t.Helper()
+func (sc *scenario) checkOutput(c *api.Client, runs map[int64]string) {
+	sc.t.Helper()
 	type key struct {
 		index  int64
 		stream string
 	}
 	got := map[key]*bytes.Buffer{}
-	for o, err := range c.Logs(p.t.Context(), p.sweep, api.LogQuery{Index: -1}) {
+	for o, err := range c.Logs(sc.t.Context(), sc.sweep, api.LogQuery{Index: -1}) {
 		if err != nil {
-			p.t.Fatal(err)
+			sc.t.Fatal(err)
 		}
 		if o.Run != runs[o.Index] {
 			continue
@@ -315,29 +315,29 @@ func (p *scenario) checkOutput(c *api.Client, runs map[int64]string) {
 			got[k] = &bytes.Buffer{}
 		}
 		if o.Offset != int64(got[k].Len()) {
-			p.t.Errorf("trial %d, %s: a piece at %d comes where %d is next", o.Index, o.Stream, o.Offset, got[k].Len())
+			sc.t.Errorf("trial %d, %s: a piece at %d comes where %d is next", o.Index, o.Stream, o.Offset, got[k].Len())
 		}
 		got[k].Write(o.Data)
 	}
-	if p.lines == 0 {
+	if sc.lines == 0 {
 		return
 	}
-	for i := range int64(p.count) {
-		for stream, want := range p.outputOf(i) {
+	for i := range int64(sc.count) {
+		for stream, want := range sc.outputOf(i) {
 			b := got[key{i, stream}]
 			if b == nil || b.String() != want {
-				attempts, err := c.Attempts(p.t.Context(), grid.TrialID{Sweep: p.sweep, Index: i})
-				p.t.Errorf("trial %d, %s: got %q, want %q of the run %s; its attempts are %+v, %v", i, stream, b, want, runs[i], attempts, err)
+				attempts, err := c.Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: i})
+				sc.t.Errorf("trial %d, %s: got %q, want %q of the run %s; its attempts are %+v, %v", i, stream, b, want, runs[i], attempts, err)
 			}
 		}
 	}
 }
 
-// outputOf is what a player says.
-func (p *scenario) outputOf(index int64) map[string]string {
-	name := grid.TrialID{Sweep: p.sweep, Index: index}.String()
+// outputOf is what a trial prints.
+func (sc *scenario) outputOf(index int64) map[string]string {
+	name := grid.TrialID{Sweep: sc.sweep, Index: index}.String()
 	var b strings.Builder
-	for n := range p.lines {
+	for n := range sc.lines {
 		fmt.Fprintf(&b, "%s line %d\n", name, n+1)
 	}
 	return map[string]string{"stdout": b.String(), "stderr": name + " said it all\n"}
@@ -347,10 +347,10 @@ func (p *scenario) outputOf(index int64) map[string]string {
 const orphanLimit = 20 * time.Second
 
 // checkNothingRuns fails unless everything that trials have started is gone.
-func (p *scenario) checkNothingRuns() {
-	p.t.Helper()
-	hosts.WaitFor(p.t, orphanLimit, func() error {
-		if left := processes(p.t, p.mark); len(left) > 0 {
+func (sc *scenario) checkNothingRuns() {
+	sc.t.Helper()
+	hosts.WaitFor(sc.t, orphanLimit, func() error {
+		if left := processes(sc.t, sc.mark); len(left) > 0 {
 			return fmt.Errorf("%d processes of trials are left: %v", len(left), left)
 		}
 		return nil
@@ -358,17 +358,17 @@ func (p *scenario) checkNothingRuns() {
 }
 
 // checkAgents fails if an agent has panicked, or has logged what is secret.
-func (p *scenario) checkAgents() {
-	for _, h := range p.Hosts {
+func (sc *scenario) checkAgents() {
+	for _, h := range sc.Hosts {
 		for _, text := range h.Logs() {
 			for _, bad := range []string{"panic:", "fatal error:", "DATA RACE", "goroutine 1 ["} {
 				if i := strings.Index(text, bad); i >= 0 {
-					p.t.Errorf("%s: a program has printed %s", h.Name, text[i:min(len(text), i+2000)])
+					sc.t.Errorf("%s: a program has printed %s", h.Name, text[i:min(len(text), i+2000)])
 				}
 			}
-			for _, secret := range p.secrets() {
+			for _, secret := range sc.secrets() {
 				if strings.Contains(text, secret) {
-					p.t.Errorf("%s: a program has printed a secret", h.Name)
+					sc.t.Errorf("%s: a program has printed a secret", h.Name)
 				}
 			}
 		}
@@ -376,9 +376,9 @@ func (p *scenario) checkAgents() {
 }
 
 // allAlive waits until every host that is on calls every node alive.
-func (p *scenario) allAlive() {
-	p.t.Helper()
-	p.WaitForAlive(hosts.Patience)
+func (sc *scenario) allAlive() {
+	sc.t.Helper()
+	sc.WaitForAlive(hosts.Patience)
 }
 
 // wait lets time pass: these tests are about time.
@@ -388,11 +388,11 @@ func wait(d time.Duration) {
 }
 
 // keys is the gossip keyring of a host, as its node keeps it.
-func (p *scenario) keys(h *hosts.Host) string {
-	p.t.Helper()
+func (sc *scenario) keys(h *hosts.Host) string {
+	sc.t.Helper()
 	text, err := os.ReadFile(filepath.Join(h.StateDir(), "trust", "keyring.json"))
 	if err != nil {
-		p.t.Fatal(err)
+		sc.t.Fatal(err)
 	}
 	return string(text)
 }
@@ -402,12 +402,12 @@ var secretText = regexp.MustCompile(`[A-Za-z0-9+/_-]{32,}=*`)
 
 // secrets are the words that no program may print: the secrets of tokens, private keys and the gossip keyring. What is public is
 // in certificates.
-func (p *scenario) secrets() []string {
+func (sc *scenario) secrets() []string {
 	var words []string
-	for _, token := range p.Tokens {
+	for _, token := range sc.Tokens {
 		words = append(words, token[strings.LastIndexByte(token, '.')+1:])
 	}
-	for _, h := range p.Hosts {
+	for _, h := range sc.Hosts {
 		for _, name := range []string{"ca.key", "node.key", "keyring.json"} {
 			text, _ := os.ReadFile(filepath.Join(h.StateDir(), "trust", name)) // most have no key of the CA
 			words = append(words, secretText.FindAllString(string(text), -1)...)

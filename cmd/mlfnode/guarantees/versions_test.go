@@ -57,23 +57,23 @@ func TestClusterOfTwoVersions(t *testing.T) {
 }
 
 // upgrade restarts the host's agent with another program, while trials run.
-func (p *scenario) upgrade(h *hosts.Host, program string, args ...string) {
-	p.t.Helper()
-	p.submitWriters(p.Host("newer"), 8, 10, 100*time.Millisecond)
-	p.waitForStarted(2)
+func (sc *scenario) upgrade(h *hosts.Host, program string, args ...string) {
+	sc.t.Helper()
+	sc.submitWriters(sc.Host("newer"), 8, 10, 100*time.Millisecond)
+	sc.waitForStarted(2)
 	h.Agent.Kill()
 	h.Agent = h.StartCommand(h.Program(program, args...))
-	p.checkAll()
-	p.allAlive()
+	sc.checkAll()
+	sc.allAlive()
 }
 
 // showVersions wants every node to show these versions.
-func (p *scenario) showVersions(want map[string]string) {
-	p.t.Helper()
-	for _, h := range p.Hosts {
-		hosts.WaitFor(p.t, hosts.Patience, func() error { return wrongVersion(h, want) })
+func (sc *scenario) showVersions(want map[string]string) {
+	sc.t.Helper()
+	for _, h := range sc.Hosts {
+		hosts.WaitFor(sc.t, hosts.Patience, func() error { return wrongVersion(h, want) })
 	}
-	p.t.Logf("\n%s", p.Hosts[1].Must("members"))
+	sc.t.Logf("\n%s", sc.Hosts[1].Must("members"))
 }
 
 func wrongVersion(h *hosts.Host, want map[string]string) error {

@@ -12,7 +12,7 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// Cluster is a stage on which every host runs a node: host1 is the master, the others have joined it.
+// Cluster is a harness on which every host runs a node: host1 is the master, the others have joined it.
 type Cluster struct {
 	*Harness
 	Master *Host

@@ -100,7 +100,7 @@ func diskOwner(source string) (pid int, ok bool) {
 func (h *Host) FillDisk() {
 	h.harness.t.Helper()
 	if h.harness.options.Disk == "" {
-		h.harness.t.Fatal("fill the disk: this stage has no small disks")
+		h.harness.t.Fatal("fill the disk: this harness has no small disks")
 	}
 	f, err := os.OpenFile(h.ballast(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

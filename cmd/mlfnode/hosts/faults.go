@@ -11,12 +11,12 @@ func (h *Host) SetLinkConditions(w LinkConditions) {
 	f := h.harness.network
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.weather[h.number] = w
+	f.conditions[h.number] = w
 }
 
 // SetLinkConditions says what happens to the frames of all hosts from now on.
-func (s *Harness) SetLinkConditions(w LinkConditions) {
-	for _, h := range s.Hosts {
+func (hs *Harness) SetLinkConditions(w LinkConditions) {
+	for _, h := range hs.Hosts {
 		h.SetLinkConditions(w)
 	}
 }

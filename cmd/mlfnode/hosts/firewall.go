@@ -45,12 +45,12 @@ func (h *Host) setBlock(other *Host, network string, port int, block bool) {
 }
 
 // dropsLocked reports whether a rule is against a frame from the one host to the other.
-func (f *virtualSwitch) dropsLocked(from, to int, frame []byte) bool {
+func (s *virtualSwitch) dropsLocked(from, to int, frame []byte) bool {
 	protocol, port, ok := destination(frame)
 	if !ok {
 		return false
 	}
-	return f.rules[rule{from, to, protocol, port}] || f.rules[rule{from, anyHost, protocol, port}]
+	return s.rules[rule{from, to, protocol, port}] || s.rules[rule{from, anyHost, protocol, port}]
 }
 
 // Port is a port of a host.

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is one host of a stage. Its methods end the test when the host itself does not do as it should.
+// Host is one host of a harness. Its methods end the test when the host itself does not do as it should.
 type Host struct {
 	Name string // its host name, which all hosts resolve
 	Addr string // its address

@@ -2,11 +2,11 @@
 //
 // A Host is a set of kernel namespaces: it has its own processes, network interface, address, host name, /etc/hosts and home. It
 // shares the machine's files, so that a test reads what a host wrote, and a trial on any host can tell the test what it does
-// through a file. The hosts of a Stage are joined by a switch that runs in the test's own process (see fabric), where frames
+// through a file. The hosts of a Harness are connected by a switch in the test's own process (see virtualSwitch), where frames
 // are lost, late, doubled or refused as the test says.
 //
-// Nothing of a stage has a name outside of the test's process: no bridge, no named namespace, no firewall rule. When that
-// process ends in whatever way, the kernel kills the hosts with all their processes, and the rest goes with them. So stages
+// Nothing of a harness has a name outside of the test's process: no bridge, no named namespace, no firewall rule. When that
+// process ends in whatever way, the kernel kills the hosts with all their processes, and the rest goes with them. So harnesses
 // never meet each other, and a killed test leaves only files in the folder for temporary ones. The one exception are small
 // disks, see Options.
 package hosts
@@ -23,7 +23,7 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// Options say what the hosts of a stage are like.
+// Options say what the hosts of a harness are like.
 type Options struct {
 	Program string   // the mlfnode binary under test
 	Env     []string // more of the environment of everything that runs on the hosts, KEY=value
@@ -65,21 +65,21 @@ func New(t testing.TB, n int, o Options) *Harness {
 }
 
 // makeDir makes the folder. It has a short name, whatever the test is called: there are sockets in it, whose paths are limited.
-func (s *Harness) makeDir() {
-	s.t.Helper()
-	dir, err := os.MkdirTemp("", "stage-")
+func (hs *Harness) makeDir() {
+	hs.t.Helper()
+	dir, err := os.MkdirTemp("", "hosts-")
 	if err != nil {
-		s.t.Fatal(err)
+		hs.t.Fatal(err)
 	}
-	s.Dir = dir
-	s.t.Cleanup(func() {
+	hs.Dir = dir
+	hs.t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
-			s.t.Errorf("remove the folder of the stage: %v", err)
+			hs.t.Errorf("remove the folder of the harness: %v", err)
 		}
 	})
 }
 
-// require leaves the test out where the machine can't carry a stage.
+// require leaves the test out where the machine can't carry a harness.
 func require(t testing.TB, o Options) {
 	t.Helper()
 	gridtest.Root(t, "test hosts in namespaces")
@@ -94,30 +94,30 @@ func require(t testing.TB, o Options) {
 }
 
 // prepareHost makes the files of a host that stay over its reboots.
-func (s *Harness) prepareHost(h *Host) {
-	s.t.Helper()
+func (hs *Harness) prepareHost(h *Host) {
+	hs.t.Helper()
 	for _, dir := range []string{h.Home, h.etc(), h.StateDir(), h.temp()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			s.t.Fatal(err)
+			hs.t.Fatal(err)
 		}
 	}
-	if s.options.Disk != "" {
+	if hs.options.Disk != "" {
 		h.makeDisk()
 		if err := os.MkdirAll(h.StateDir(), 0o700); err != nil {
-			s.t.Fatal(err)
+			hs.t.Fatal(err)
 		}
 	}
-	h.write("hosts", s.names(h))
+	h.write("hosts", hs.names(h))
 	h.write("resolv.conf", "") // no name server: an unknown name is unknown at once
 }
 
 // names is /etc/hosts as a host has it.
-func (s *Harness) names(of *Host) string {
+func (hs *Harness) names(of *Host) string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
-	for _, h := range s.Hosts {
+	for _, h := range hs.Hosts {
 		addr := h.Addr
-		if h == of && s.options.Debian {
+		if h == of && hs.options.Debian {
 			addr = "127.0.1.1"
 		}
 		fmt.Fprintf(&b, "%s %s\n", addr, h.Name)
@@ -126,40 +126,40 @@ func (s *Harness) names(of *Host) string {
 }
 
 // AddHost adds a host that is no part of what New made: it knows all names and has an address of the same network.
-func (s *Harness) AddHost(name string) *Host {
-	s.t.Helper()
-	number := len(s.Hosts)
-	h := &Host{Name: name, Addr: fmt.Sprintf("10.77.0.%d", number+1), harness: s, number: number, Home: filepath.Join(s.Dir, name)}
-	s.Hosts = append(s.Hosts, h)
-	s.prepareHost(h)
+func (hs *Harness) AddHost(name string) *Host {
+	hs.t.Helper()
+	number := len(hs.Hosts)
+	h := &Host{Name: name, Addr: fmt.Sprintf("10.77.0.%d", number+1), harness: hs, number: number, Home: filepath.Join(hs.Dir, name)}
+	hs.Hosts = append(hs.Hosts, h)
+	hs.prepareHost(h)
 	h.Boot()
 	return h
 }
 
 // Host gives the host of that name.
-func (s *Harness) Host(name string) *Host {
-	s.t.Helper()
-	for _, h := range s.Hosts {
+func (hs *Harness) Host(name string) *Host {
+	hs.t.Helper()
+	for _, h := range hs.Hosts {
 		if h.Name == name {
 			return h
 		}
 	}
-	s.t.Fatalf("there is no host %s", name)
+	hs.t.Fatalf("there is no host %s", name)
 	return nil
 }
 
 // close powers all hosts off. Logs of programs are kept until here, so that a failed test can show them.
-func (s *Harness) close() {
-	for _, h := range s.Hosts {
-		if s.t.Failed() {
+func (hs *Harness) close() {
+	for _, h := range hs.Hosts {
+		if hs.t.Failed() {
 			h.showLogs()
 		}
 		h.PowerCut()
 	}
-	s.network.close()
-	for _, dir := range s.disks {
+	hs.network.close()
+	for _, dir := range hs.disks {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			s.t.Errorf("unmount the disk of a host: %v", err)
+			hs.t.Errorf("unmount the disk of a host: %v", err)
 		}
 	}
 }

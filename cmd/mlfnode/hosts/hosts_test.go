@@ -310,19 +310,19 @@ func TestKilledTestLeavesNothing(t *testing.T) {
 
 func TestNothingIsLeft(t *testing.T) {
 	gridtest.Root(t, "test hosts in namespaces")
-	before := scenery(t)
-	t.Run("stage", func(t *testing.T) {
+	before := leftovers(t)
+	t.Run("harness", func(t *testing.T) {
 		s := New(t, 3, Options{Disk: "1m"})
 		s.Hosts[0].StartCommand(s.Hosts[0].Program("/bin/sleep", "300"))
 		s.Hosts[1].PowerCut()
 	})
-	if after := scenery(t); after != before {
+	if after := leftovers(t); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 }
 
-// scenery lists what a stage could leave on the machine: interfaces, mounts, and children of this test.
-func scenery(t *testing.T) string {
+// leftovers lists what a harness could leave on the machine: interfaces, mounts, and children of this test.
+func leftovers(t *testing.T) string {
 	t.Helper()
 	links, err := exec.Command("ip", "-o", "link").Output()
 	if err != nil {
@@ -342,15 +342,15 @@ func scenery(t *testing.T) string {
 	return strings.Join(append(lines, string(links), string(own)), "")
 }
 
-// Two stages have the same names and addresses, and know nothing of each other.
+// Two harnesses have the same names and addresses, and know nothing of each other.
 func TestTwoStages(t *testing.T) {
 	a, b := New(t, 2, Options{}), New(t, 2, Options{})
 	addr := hear(t, a.Hosts[1])
 	if n, _ := ask(t, a.Hosts[0], "tcp", addr, 1, time.Second); n != 1 {
-		t.Error("the hosts of one stage do not hear each other")
+		t.Error("the hosts of one harness do not hear each other")
 	}
 	if c, err := b.Hosts[0].Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("got %v, %v, want the other stage's host to refuse", c, err)
+		t.Errorf("got %v, %v, want the other harness's host to refuse", c, err)
 	}
 }
 

@@ -11,27 +11,27 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// Laptop adds an Outsider at which DefaultUser works: its commands run as that user, with a home that has the stage's key pair as
+// Laptop adds a host outside of the cluster at which DefaultUser works: its commands run as that user, with a home that has the harness's key pair as
 // ~/.ssh/id_ed25519 and knows no hosts. mlfnode is on its PATH. There is no ssh agent.
-func (s *Harness) Laptop(name string) *Host {
-	s.t.Helper()
-	gridtest.Program(s.t, "ssh")
-	key := s.publicKey()
-	h := s.AddHost(name)
+func (hs *Harness) Laptop(name string) *Host {
+	hs.t.Helper()
+	gridtest.Program(hs.t, "ssh")
+	key := hs.publicKey()
+	h := hs.AddHost(name)
 	if err := h.prepareMachine(SSHD{}.withDefaults(), key); err != nil {
-		s.t.Fatal(err)
+		hs.t.Fatal(err)
 	}
 	if err := os.Chmod(h.etc(), 0o711); err != nil { // the program under test is there
-		s.t.Fatal(err)
+		hs.t.Fatal(err)
 	}
 	if err := h.applyMachineFiles(); err != nil {
-		s.t.Fatal(err)
+		hs.t.Fatal(err)
 	}
 	h.user = DefaultUser
 	for _, ending := range []string{"", ".pub"} {
-		text, err := os.ReadFile(s.keyFile() + ending)
+		text, err := os.ReadFile(hs.keyFile() + ending)
 		if err != nil {
-			s.t.Fatal(err)
+			hs.t.Fatal(err)
 		}
 		h.WriteFile(".ssh/id_ed25519"+ending, string(text))
 	}
@@ -39,20 +39,20 @@ func (s *Harness) Laptop(name string) *Host {
 	return h
 }
 
-func (s *Harness) keyFile() string { return filepath.Join(s.Dir, "key") }
+func (hs *Harness) keyFile() string { return filepath.Join(hs.Dir, "key") }
 
-// publicKey gives the public half of the stage's own key, and makes the key the first time.
-func (s *Harness) publicKey() string {
-	s.t.Helper()
-	gridtest.Program(s.t, "ssh-keygen")
-	if _, err := os.Stat(s.keyFile()); err != nil {
-		if err := makeKey(s.keyFile(), "ed25519", ""); err != nil {
-			s.t.Fatal(err)
+// publicKey gives the public half of the harness's own key, and makes the key the first time.
+func (hs *Harness) publicKey() string {
+	hs.t.Helper()
+	gridtest.Program(hs.t, "ssh-keygen")
+	if _, err := os.Stat(hs.keyFile()); err != nil {
+		if err := makeKey(hs.keyFile(), "ed25519", ""); err != nil {
+			hs.t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile(s.keyFile() + ".pub")
+	text, err := os.ReadFile(hs.keyFile() + ".pub")
 	if err != nil {
-		s.t.Fatal(err)
+		hs.t.Fatal(err)
 	}
 	return keyText(text)
 }
@@ -132,10 +132,10 @@ func (h *Host) KeyAgent(names ...string) (socket string) {
 
 // Trust writes the true keys of the hosts, and of no others, to the laptop's ~/.ssh/known_hosts, by name and by address. Where none
 // are given, it takes all that have a server.
-func (s *Harness) Trust(laptop *Host, of ...*Host) {
-	s.t.Helper()
+func (hs *Harness) Trust(laptop *Host, of ...*Host) {
+	hs.t.Helper()
 	if len(of) == 0 {
-		of = s.Hosts
+		of = hs.Hosts
 	}
 	var b strings.Builder
 	for _, h := range of {

@@ -38,7 +38,7 @@ func (h *Host) first() int {
 	return h.power.init.Process.Pid
 }
 
-// Processes lists what runs on the host, without the first process, which is a part of the stage, and without those that have
+// Processes lists what runs on the host, without the first process, which is a part of the harness, and without those that have
 // ended and were not waited for yet.
 func (h *Host) Processes() []Process {
 	first := h.first()

@@ -17,7 +17,7 @@ import (
 const DefaultUser = "ada"
 
 // SSHD says what a host is like for those who log in over ssh. The zero value is an ordinary machine: port 22, an Ed25519 host
-// key, the account of DefaultUser with bash, which takes the stage's key, and sudo, which that account may not use.
+// key, the account of DefaultUser with bash, which takes the harness's key, and sudo, which that account may not use.
 type SSHD struct {
 	Port     int               // 22 where it is 0
 	HostKeys []string          // of ed25519, rsa, ecdsa; ed25519 where it is nil
@@ -45,12 +45,12 @@ func sshdPath() (string, error) {
 func (h *Host) SSH(o SSHD) { h.harness.SSH(o, h) }
 
 // SSH starts OpenSSH's server on all these hosts, side by side.
-func (s *Harness) SSH(o SSHD, on ...*Host) {
-	s.t.Helper()
+func (hs *Harness) SSH(o SSHD, on ...*Host) {
+	hs.t.Helper()
 	if _, err := sshdPath(); err != nil {
-		gridtest.Program(s.t, "sshd")
+		gridtest.Program(hs.t, "sshd")
 	}
-	key := s.publicKey()
+	key := hs.publicKey()
 	errs := make([]error, len(on))
 	var all sync.WaitGroup
 	for i, h := range on {
@@ -58,7 +58,7 @@ func (s *Harness) SSH(o SSHD, on ...*Host) {
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
-		s.t.Fatal(err)
+		hs.t.Fatal(err)
 	}
 	for _, h := range on {
 		h.sshd.WaitForOutput("Server listening")

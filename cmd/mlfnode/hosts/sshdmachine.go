@@ -9,13 +9,13 @@ import (
 	"strings"
 )
 
-// settleScript gives the host system folders, accounts and temporary folders of its own. What anybody changes there, the machine that
+// machineFilesScript gives the host system folders, accounts and temporary folders of its own. What anybody changes there, the machine that
 // the test runs on does not see: the changes lie in a file system in memory over its own files (overlayfs), and go at a reboot.
 //
-// The stage's folder, which may be under one of those, shows through. So does the program under test, for root.
-const settleScript = `set -e
-stage=$1 etc=$2 program=$3
-cd "$stage"
+// The harness's folder, which may be under one of those, shows through. So does the program under test, for root.
+const machineFilesScript = `set -e
+shared=$1 etc=$2 program=$3
+cd "$shared"
 [ -z "$program" ] || mount --bind "$program" "$etc/mlfnode"
 mount -t tmpfs -o mode=0700 upper "$etc/upper"
 for dir in etc usr var opt root home srv; do
@@ -27,9 +27,9 @@ done
 mount -t tmpfs -o mode=1777 tmp /tmp
 mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t tmpfs -o mode=0755 run /run
-mkdir -p -m 0755 /run/sshd "$stage"
+mkdir -p -m 0755 /run/sshd "$shared"
 mkdir -p -m 1777 /run/lock
-mount -c --rbind . "$stage"
+mount -c --rbind . "$shared"
 cd "$etc"
 mount --bind hosts /etc/hosts
 mount --bind resolv.conf /etc/resolv.conf
@@ -40,7 +40,7 @@ rm -rf /etc/sudoers.d /etc/ssh /etc/profile.d /var/mail
 cp -p programs/* /usr/local/bin/ 2>/dev/null || :
 `
 
-// prepareMachine makes the files from which settle makes the machine.
+// prepareMachine makes the files from which applyMachineFiles makes the machine.
 func (h *Host) prepareMachine(o SSHD, key string) error {
 	h.machine = &o
 	for _, dir := range []string{filepath.Join(h.etc(), "upper"), filepath.Join(h.etc(), "programs"), filepath.Join(h.Home, "home")} {
@@ -58,7 +58,7 @@ func (h *Host) prepareMachine(o SSHD, key string) error {
 			return err
 		}
 	}
-	return errors.Join(h.writeAccounts(), h.writePrograms(), h.put("mlfnode", ""), h.put("settle", settleScript+h.ownLines()))
+	return errors.Join(h.writeAccounts(), h.writePrograms(), h.put("mlfnode", ""), h.put("settle", machineFilesScript+h.ownLines()))
 }
 
 // writePrograms writes what is found before the programs of the machine.

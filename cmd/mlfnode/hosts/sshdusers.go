@@ -15,7 +15,7 @@ type User struct {
 	Shell       string   // the login shell, /bin/bash where it is empty
 	ShellScript string   // the login shell is this script instead
 	Password    string   // what sshd and sudo take; empty for none
-	Keys        []string // public keys that may log in; nil for the stage's own, see Stage.Laptop
+	Keys        []string // public keys that may log in; nil for the harness's own, see Harness.Laptop
 	StartUp     string   // what ~/.bashrc and ~/.profile do
 	Sudo        Sudo     // what sudo lets the user do
 	HomeSize    string   // the home is a small disk, as in "1m", which a reboot empties
@@ -56,7 +56,7 @@ const (
 	mostUsers = 100 // of a host
 )
 
-// UserHome is the home of an account. It is on the machine's disk, under the same path on all hosts of the stage, unless the
+// UserHome is the home of an account. It is on the machine's disk, under the same path on all hosts of the harness, unless the
 // account has a small disk, which only the host itself sees.
 func (h *Host) UserHome(name string) string { return filepath.Join(h.Home, "home", name) }
 

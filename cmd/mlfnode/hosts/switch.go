@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// LinkConditions is what happens to the frames that a host sends. The zero value is fair weather.
+// LinkConditions is what happens to the frames that a host sends. The zero value is a perfect link.
 type LinkConditions struct {
 	Loss      float64       // share of frames that vanish
 	Duplicate float64       // share of frames that arrive twice
@@ -20,11 +20,11 @@ type LinkConditions struct {
 type virtualSwitch struct {
 	mu    sync.Mutex
 	ports map[int]*port
-	// weather and cut outlive a host's reboot, like everything that is not the host's.
-	weather map[int]LinkConditions
-	cut     map[[2]int]bool // frames from the one to the other vanish
-	down    map[int]bool
-	rules   map[rule]bool // what a firewall drops
+	// conditions and cut outlive a host's reboot, like everything that is not the host's.
+	conditions map[int]LinkConditions
+	cut        map[[2]int]bool // frames from the one to the other vanish
+	down       map[int]bool
+	rules      map[rule]bool // what a firewall drops
 }
 
 // port is where a host's cable ends.
@@ -45,7 +45,7 @@ type queuedFrame struct {
 const mostLate = 1 << 13
 
 func newVirtualSwitch() *virtualSwitch {
-	return &virtualSwitch{ports: map[int]*port{}, weather: map[int]LinkConditions{}, cut: map[[2]int]bool{}, down: map[int]bool{}, rules: map[rule]bool{}}
+	return &virtualSwitch{ports: map[int]*port{}, conditions: map[int]LinkConditions{}, cut: map[[2]int]bool{}, down: map[int]bool{}, rules: map[rule]bool{}}
 }
 
 // macOf is a locally administered address, see IEEE 802.
@@ -53,22 +53,22 @@ func macOf(number int) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0x77, 0, 0, byte(number >> 8), byte(number)}
 }
 
-func (f *virtualSwitch) plug(number int, tap *os.File) {
+func (s *virtualSwitch) plug(number int, tap *os.File) {
 	p := &port{tap: tap, late: make(chan queuedFrame, mostLate)}
-	f.mu.Lock()
-	f.ports[number] = p
-	f.mu.Unlock()
+	s.mu.Lock()
+	s.ports[number] = p
+	s.mu.Unlock()
 	p.done.Add(2)
-	go f.forward(number, p)
+	go s.forward(number, p)
 	go p.deliver()
 }
 
 // unplug returns when no frame of the host is on its way any more.
-func (f *virtualSwitch) unplug(number int) {
-	f.mu.Lock()
-	p := f.ports[number]
-	delete(f.ports, number)
-	f.mu.Unlock()
+func (s *virtualSwitch) unplug(number int) {
+	s.mu.Lock()
+	p := s.ports[number]
+	delete(s.ports, number)
+	s.mu.Unlock()
 	if p == nil {
 		return
 	}
@@ -76,20 +76,20 @@ func (f *virtualSwitch) unplug(number int) {
 	p.done.Wait()
 }
 
-func (f *virtualSwitch) close() {
-	f.mu.Lock()
-	numbers := make([]int, 0, len(f.ports))
-	for n := range f.ports {
+func (s *virtualSwitch) close() {
+	s.mu.Lock()
+	numbers := make([]int, 0, len(s.ports))
+	for n := range s.ports {
 		numbers = append(numbers, n)
 	}
-	f.mu.Unlock()
+	s.mu.Unlock()
 	for _, n := range numbers {
-		f.unplug(n)
+		s.unplug(n)
 	}
 }
 
 // forward passes on what one host sends until its cable is pulled.
-func (f *virtualSwitch) forward(from int, p *port) {
+func (s *virtualSwitch) forward(from int, p *port) {
 	defer p.done.Done()
 	defer close(p.late)
 	buf := make([]byte, 1<<16)
@@ -101,12 +101,12 @@ func (f *virtualSwitch) forward(from int, p *port) {
 		if n < headerLen {
 			continue
 		}
-		f.enqueue(from, p, buf[:n])
+		s.enqueue(from, p, buf[:n])
 	}
 }
 
-func (f *virtualSwitch) enqueue(from int, p *port, frame []byte) {
-	to, w := f.route(from, frame)
+func (s *virtualSwitch) enqueue(from int, p *port, frame []byte) {
+	to, w := s.route(from, frame)
 	for _, other := range to {
 		for range copies(w) {
 			if w.Delay == 0 {
@@ -121,16 +121,16 @@ func (f *virtualSwitch) enqueue(from int, p *port, frame []byte) {
 	}
 }
 
-// route gives the ports that a frame is for, and the weather on the way.
-func (f *virtualSwitch) route(from int, frame []byte) (to []*port, w LinkConditions) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	w = f.weather[from]
-	if f.down[from] || w.NoUDP && isUDP(frame) {
+// route gives the ports that a frame is for, and the conditions of the link.
+func (s *virtualSwitch) route(from int, frame []byte) (to []*port, w LinkConditions) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w = s.conditions[from]
+	if s.down[from] || w.NoUDP && isUDP(frame) {
 		return nil, w
 	}
-	for number, other := range f.ports {
-		if number != from && !f.down[number] && !f.cut[[2]int{from, number}] && isFor(frame, number) && !f.dropsLocked(from, number, frame) {
+	for number, other := range s.ports {
+		if number != from && !s.down[number] && !s.cut[[2]int{from, number}] && isFor(frame, number) && !s.dropsLocked(from, number, frame) {
 			to = append(to, other)
 		}
 	}
@@ -153,9 +153,9 @@ func (p *port) deliver() {
 	defer p.done.Done()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for parcel := range p.late {
-		timer.Reset(time.Until(parcel.due))
+	for queued := range p.late {
+		timer.Reset(time.Until(queued.due))
 		<-timer.C
-		_, _ = parcel.to.tap.Write(parcel.frame) // it may be unplugged by now
+		_, _ = queued.to.tap.Write(queued.frame) // it may be unplugged by now
 	}
 }

@@ -27,14 +27,14 @@ func TestHostIsWiped(t *testing.T) {
 }
 
 // wipe ends all that runs from the folder of a cluster, and removes it.
-func (l *harness) wipe(h *hosts.Host) {
-	l.t.Helper()
+func (hs *harness) wipe(h *hosts.Host) {
+	hs.t.Helper()
 	for _, p := range h.Leftovers() {
 		_ = unix.Kill(p.PID, unix.SIGKILL) // it may be gone
 	}
 	home := h.UserHome(hosts.DefaultUser)
 	if r := h.Run(h.Program("/bin/rm", "-rf", filepath.Join(home, "ML"))); r.Code != 0 {
-		l.t.Fatal(r.Stderr)
+		hs.t.Fatal(r.Stderr)
 	}
 }
 

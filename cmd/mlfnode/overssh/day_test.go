@@ -16,7 +16,7 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// day is a working day in a lab: ada and her colleague bert use one cluster from morning to evening. Each section of it is a subtest, and
+// day is a working day: ada and her colleague bert use one cluster from morning to evening. Each section of it is a subtest, and
 // rests on those before.
 type day struct {
 	*harness
@@ -26,8 +26,8 @@ type day struct {
 	gates     string // folder that all machines see
 }
 
-// TestADayInALab replays the day. With -v it prints what was typed and what came of it.
-func TestADayInALab(t *testing.T) {
+// TestWorkingDay replays the day. With -v it prints what was typed and what came of it.
+func TestWorkingDay(t *testing.T) {
 	t.Parallel()
 	d := &day{harness: newHarness(t, 4)}
 	d.colleague = d.Laptop("colleague")
@@ -38,7 +38,7 @@ func TestADayInALab(t *testing.T) {
 	began := time.Now()
 	for _, section := range []struct {
 		name string
-		play func(*day, *testing.T)
+		run  func(*day, *testing.T)
 	}{
 		{"the old example", (*day).oldExample},
 		{"taken down and brought up", (*day).takenDown},
@@ -63,7 +63,7 @@ func TestADayInALab(t *testing.T) {
 		{"a smaller cluster", (*day).smallerCluster},
 		{"the end", (*day).purged},
 	} {
-		if !t.Run(section.name, func(t *testing.T) { section.play(d, t) }) {
+		if !t.Run(section.name, func(t *testing.T) { section.run(d, t) }) {
 			t.Fatalf("the rest of the day needs %q", section.name)
 		}
 	}

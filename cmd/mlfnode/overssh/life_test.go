@@ -101,11 +101,11 @@ type trial struct {
 	Node            string
 }
 
-func (l *harness) trials(state string) []trial {
+func (hs *harness) trials(state string) []trial {
 	var all struct{ Trials []trial }
-	text := l.laptop.Must("trials", "last", "--state", state, "--json")
+	text := hs.laptop.Must("trials", "last", "--state", state, "--json")
 	if err := json.Unmarshal([]byte(text), &all); err != nil && json.Unmarshal([]byte(text), &all.Trials) != nil {
-		l.t.Fatalf("%v:\n%s", err, text)
+		hs.t.Fatalf("%v:\n%s", err, text)
 	}
 	return all.Trials
 }

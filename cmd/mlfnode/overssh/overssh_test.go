@@ -48,17 +48,17 @@ func newHarness(t *testing.T, n int, how ...hosts.SSHD) *harness {
 }
 
 // nothingLeft fails when a host still has a process, a port or a changed file outside of the folder.
-func (l *harness) nothingLeft(root string) {
-	l.t.Helper()
-	for _, h := range l.machines {
-		hosts.WaitFor(l.t, 5*time.Second, func() error { return nothingRuns(h) })
+func (hs *harness) nothingLeft(root string) {
+	hs.t.Helper()
+	for _, h := range hs.machines {
+		hosts.WaitFor(hs.t, 5*time.Second, func() error { return nothingRuns(h) })
 		for _, p := range h.Listening() {
 			if p.Number >= 7420 && p.Number <= 7422 {
-				l.t.Errorf("%s: something listens on %v", h.Name, p)
+				hs.t.Errorf("%s: something listens on %v", h.Name, p)
 			}
 		}
 		if changed := h.FilesChanged(filepath.Join(h.UserHome(hosts.DefaultUser), root)); len(changed) > 0 {
-			l.t.Errorf("%s: files outside of %s: %v", h.Name, root, changed)
+			hs.t.Errorf("%s: files outside of %s: %v", h.Name, root, changed)
 		}
 	}
 }
@@ -72,12 +72,12 @@ func nothingRuns(h *hosts.Host) error {
 }
 
 // members is how many nodes the laptop sees alive.
-func (l *harness) members() int {
-	l.t.Helper()
+func (hs *harness) members() int {
+	hs.t.Helper()
 	var all []struct{ State string }
-	text := l.laptop.Must("members", "--json")
+	text := hs.laptop.Must("members", "--json")
 	if err := json.Unmarshal([]byte(text), &all); err != nil {
-		l.t.Fatal(err)
+		hs.t.Fatal(err)
 	}
 	n := 0
 	for _, m := range all {
@@ -86,7 +86,7 @@ func (l *harness) members() int {
 		}
 	}
 	if n < len(all) {
-		l.t.Logf("not all members are alive: %s", text)
+		hs.t.Logf("not all members are alive: %s", text)
 	}
 	return n
 }

@@ -119,12 +119,12 @@ func fits(got, want string) bool {
 }
 
 // forget takes a host's key out of the laptop's known_hosts.
-func (l *harness) forget(h *hosts.Host) {
-	l.t.Helper()
-	file := filepath.Join(l.laptop.UserHome(hosts.DefaultUser), ".ssh", "known_hosts")
+func (hs *harness) forget(h *hosts.Host) {
+	hs.t.Helper()
+	file := filepath.Join(hs.laptop.UserHome(hosts.DefaultUser), ".ssh", "known_hosts")
 	b, err := os.ReadFile(file)
 	if err != nil {
-		l.t.Fatal(err)
+		hs.t.Fatal(err)
 	}
 	var kept strings.Builder
 	for line := range strings.Lines(string(b)) {
@@ -132,7 +132,7 @@ func (l *harness) forget(h *hosts.Host) {
 			kept.WriteString(line)
 		}
 	}
-	l.laptop.WriteFile(".ssh/known_hosts", kept.String())
+	hs.laptop.WriteFile(".ssh/known_hosts", kept.String())
 }
 
 // TestSituations meets all of them in one cluster: each has its own outcome, and none stops the others.
