@@ -8,6 +8,7 @@ import (
 	"mlfnode/grid"
 )
 
+// size returns the size of arguments and environment as the kernel counts them.
 func size(a *Attempt) (n uint64) {
 	for _, list := range [][]string{a.Argv, a.Env} {
 		for _, s := range list {
@@ -17,16 +18,18 @@ func size(a *Attempt) (n uint64) {
 	return n
 }
 
-// ArgumentsTooLong says that an attempt has more arguments and environment than the kernel takes.
+// ArgumentsTooLong is the reason of an attempt whose arguments and environment exceed the kernel's
+// limit.
 func ArgumentsTooLong(a *Attempt) string {
 	return fmt.Sprintf("the argument list is too long: arguments and environment take %s; pass large values in a file", humanize.IBytes(size(a)))
 }
 
-// maxString is the longest argument or variable that the kernel takes, with its final zero (MAX_ARG_STRLEN in linux/binfmts.h).
+// maxString is the longest argument or variable that the kernel accepts, with its final zero
+// (MAX_ARG_STRLEN in linux/binfmts.h).
 const maxString = 32 * 4096
 
-// CheckArguments gives the outcome of an attempt with an argument or a variable that no program can be given, where the kernel is
-// not there to say so.
+// CheckArguments checks for arguments and variables that are too long for any program, where the
+// kernel does not. If there is one, it returns the attempt's outcome and false.
 func CheckArguments(a *Attempt) (o Outcome, ok bool) {
 	for _, list := range [][]string{a.Argv, a.Env} {
 		for _, s := range list {

@@ -2,25 +2,26 @@ package executor
 
 import "mlfnode/grid"
 
-// Container says in what container a program runs. Paths are the same inside and outside, but for mounts that say otherwise.
+// Container describes the container that a program runs in. Paths are the same inside and outside,
+// except for mounts that say otherwise.
 type Container struct {
-	Image  string `json:"image"`            // reference as the project names it
+	Image  string `json:"image"`            // reference as in the project
 	Digest string `json:"digest,omitempty"` // what the sweep has pinned: a repository digest or an image id
-	Engine string `json:"engine,omitempty"` // address of the engine that has the image; empty: that of the executor's settings
-	// Entrypoint stands before the command.
+	Engine string `json:"engine,omitempty"` // address of the engine that has the image; empty means that of the executor's settings
+	// Entrypoint is put before the command.
 	Entrypoint []string `json:"entrypoint,omitempty"`
 
 	Mounts []Mount `json:"mounts,omitempty"`
-	// Output are the paths of the files behind Attempt.Stdout and Attempt.Stderr: an executor that adopts the run goes on
-	// to write there.
+	// Output are the paths of the files behind Attempt.Stdout and Attempt.Stderr, to which an
+	// executor that adopts the run goes on writing.
 	Output [2]string `json:"output,omitzero"`
 
 	Network string            `json:"network,omitempty"` // host (also ""), none, bridge or the name of a network
-	Shm     int64             `json:"shm,omitempty"`     // bytes of /dev/shm; 0: the memory limit, or half of the machine's
-	Shares  int64             `json:"shares,omitempty"`  // weight of its CPU time, 1024 for each CPU; 0 is the engine's
+	Shm     int64             `json:"shm,omitempty"`     // bytes of /dev/shm; 0 means the memory limit, or half of the machine's
+	Shares  int64             `json:"shares,omitempty"`  // weight of its CPU time, 1024 for each CPU; 0 means the engine's default
 	Ulimits []Ulimit          `json:"ulimits,omitempty"`
-	GPUs    string            `json:"gpus,omitempty"`   // how devices get in: auto (also ""), cdi, request or none
-	Labels  map[string]string `json:"labels,omitempty"` // beside those of the executor
+	GPUs    string            `json:"gpus,omitempty"`   // how devices are made available: auto (also ""), cdi, request or none
+	Labels  map[string]string `json:"labels,omitempty"` // in addition to those of the executor
 }
 
 // Mount is a file or folder of the machine in a container.

@@ -7,16 +7,17 @@ import (
 	"mlfnode/grid"
 )
 
-// Mux runs each attempt as a process or in a container, as its Spec says. A slot of it is one of Process, which is expensive
-// to make and kept warm; a slot of Containers is made with the first attempt that needs one.
+// Mux runs each attempt as a process or in a container, as its Spec says. Its slots hold a slot of
+// Process, which is expensive to make and kept warm, and create a slot of Containers with the first
+// attempt that needs one.
 type Mux struct {
 	Process    Executor
-	Containers Executor // nil: attempts with a container are refused
+	Containers Executor // if nil, attempts with a container are refused
 }
 
 var _ Executor = (*Mux)(nil)
 
-// Slot makes a slot of Process.
+// Slot creates a slot of Process.
 func (m *Mux) Slot() (Slot, error) {
 	process, err := m.Process.Slot()
 	if err != nil {
@@ -25,11 +26,11 @@ func (m *Mux) Slot() (Slot, error) {
 	return &muxSlot{Slot: process, containers: m.Containers}, nil
 }
 
-// muxSlot embeds the slot for processes.
+// muxSlot is a slot for processes that creates one for containers on demand.
 type muxSlot struct {
 	Slot
 	containers Executor
-	container  Slot // nil before the first attempt that needs it
+	container  Slot // nil before the first attempt that needs one
 }
 
 // Run implements Slot.

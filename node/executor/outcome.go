@@ -23,7 +23,7 @@ const (
 // SignalBase is added to a signal's number to make an exit code, as shells do.
 const SignalBase = 128
 
-// SignalName gives the name of a signal, as in SIGTERM.
+// SignalName returns the name of a signal, such as SIGTERM.
 func SignalName(s syscall.Signal) string {
 	if name := unix.SignalName(s); name != "" {
 		return name
@@ -31,8 +31,9 @@ func SignalName(s syscall.Signal) string {
 	return fmt.Sprintf("signal %d", int(s))
 }
 
-// Ended gives class and words of an exit code from which the signals that ended a program can be told by convention alone.
-func Ended(code int) (class grid.Class, reason string) {
+// ExitVerdict returns the class and the reason for an exit code which tells only by convention
+// whether a signal ended the program.
+func ExitVerdict(code int) (class grid.Class, reason string) {
 	if s := syscall.Signal(code - SignalBase); unix.SignalName(s) != "" {
 		return grid.ClassSignal, "killed by " + SignalName(s)
 	}
@@ -42,21 +43,24 @@ func Ended(code int) (class grid.Class, reason string) {
 	return grid.ClassNone, ""
 }
 
-// Refused is the outcome of an attempt whose program never ran, for a reason that is not the program's.
+// Refused is the outcome of an attempt whose program never ran, for a reason that is not the
+// program's.
 func Refused(class grid.Class, reason string) Outcome {
 	now := time.Now()
 	return Outcome{Class: class, Reason: reason, ExitCode: ExitNotRunnable, Start: now, End: now}
 }
 
-// Unstarted is the outcome of an attempt that was stopped, by the end of ctx, before its program ran.
+// Unstarted is the outcome of an attempt that was stopped, by the end of ctx, before its program
+// ran.
 func Unstarted(ctx context.Context) Outcome {
-	o := Refused(Verdict(context.Cause(ctx)))
+	o := Refused(StopVerdict(context.Cause(ctx)))
 	o.ExitCode = grid.NoExit
 	return o
 }
 
-// Verdict gives class and words of an attempt that was stopped, by the cause of its context's end.
-func Verdict(cause error) (grid.Class, string) {
+// StopVerdict returns the class and the reason of an attempt that was stopped, by the cause of its
+// context's end.
+func StopVerdict(cause error) (grid.Class, string) {
 	switch {
 	case errors.Is(cause, ErrCancelled):
 		return grid.ClassCancel, "cancelled"
@@ -82,7 +86,7 @@ func OutOfMemory(limit, peak int64) string {
 	return fmt.Sprintf("ran out of memory: its limit is %s and it used %s", humanize.IBytes(uint64(limit)), humanize.IBytes(uint64(peak)))
 }
 
-// brief writes 2h as "2h" instead of "2h0m0s".
+// brief formats 2h as "2h" instead of "2h0m0s".
 func brief(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

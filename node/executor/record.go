@@ -11,7 +11,7 @@ import (
 	"mlfnode/grid"
 )
 
-// recordVersion is the version of outcomes in files and on sockets. Unknown fields are skipped by readers.
+// recordVersion is the version of outcomes in files and on sockets. Readers skip unknown fields.
 const recordVersion = 1
 
 // record is an outcome in a file, with the run that it belongs to.
@@ -57,7 +57,7 @@ func (o *Outcome) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// WriteRecord writes how a run ended into a file, whole or not at all. The folder must exist.
+// WriteRecord writes how a run ended to a file, completely or not at all. The folder must exist.
 func WriteRecord(path, run string, o Outcome) error {
 	b, err := json.Marshal(record{V: recordVersion, Run: run, Outcome: &o})
 	if err != nil {
@@ -73,7 +73,8 @@ func WriteRecord(path, run string, o Outcome) error {
 	return nil
 }
 
-// ReadRecord reads how a run ended. ok is false when the file tells nothing of this run.
+// ReadRecord reads how a run ended. ok is false if the file does not exist or belongs to another
+// run.
 func ReadRecord(path, run string) (o Outcome, ok bool, err error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -13,23 +13,24 @@ import (
 	"mlfnode/grid"
 )
 
-// Sink stores what an attempt prints in the attempt's files, as much as its OutputLimit leaves room for, and knows the rest by its
-// size and its end. A file that can't be written, as on a full disk, is waited for before its output is cut.
+// Sink stores what an attempt prints in the attempt's files, up to its OutputLimit, and keeps the
+// size and the end of the rest. It retries writing to a file that can't be written, as on a full
+// disk, before it cuts the output.
 type Sink struct {
-	log   *slog.Logger
-	stall time.Duration // how long a file is waited for
+	log          *slog.Logger
+	stallTimeout time.Duration // how long to wait for a file
 
-	streams [2]sunk      // Stdout and Stderr; when both have one file the first
-	room    int64        // bytes that are still stored
-	limited bool         // room counts
-	cut     int64        // bytes that are not stored; after the first one none is
-	seen    atomic.Int64 // bytes that the program has written
-	stalled time.Time    // when the files could first not be written; zero while they can
-	lost    error        // why output is not stored that the limit has room for
+	streams      [2]sinkStream // Stdout and Stderr; the first if they share one file
+	remaining    int64         // bytes that may still be stored
+	limited      bool          // remaining is used
+	cut          int64         // bytes not stored; after the first one none is
+	written      atomic.Int64  // bytes that the program has written
+	stalledSince time.Time     // since when the files can't be written; zero while they can
+	storeErr     error         // why output within the limit was not stored
 }
 
-// sunk is one stream of a Sink.
-type sunk struct {
+// sinkStream is one stream of a Sink.
+type sinkStream struct {
 	file *os.File
 	kept int64
 	cut  int64
@@ -37,33 +38,36 @@ type sunk struct {
 }
 
 const (
-	// stallLook is the pause between tries to write a file that can't be written.
-	stallLook = 100 * time.Millisecond
-	// tailSize is how much of the end of cut output is kept, to find the last lines or a last metric in.
+	// stallRetry is the pause between attempts to write a file that can't be written.
+	stallRetry = 100 * time.Millisecond
+	// tailSize is how much of the end of cut output is kept, to find the last lines or a last
+	// metric in.
 	tailSize = 32 << 10
 )
 
-// StallTime is how long an attempt waits for a file that can't be written, as on a full disk, before its output is cut.
-const StallTime = 10 * time.Second
+// StallTimeout is how long an attempt waits for a file that can't be written, as on a full disk,
+// before its output is cut.
+const StallTimeout = 10 * time.Second
 
-// NewSink makes a sink for the files of an attempt. Stall is how long it waits for a file that can't be written.
+// NewSink returns a sink for the files of an attempt. stall is how long it waits for a file that
+// can't be written.
 func NewSink(a *Attempt, log *slog.Logger, stall time.Duration) *Sink {
-	s := &Sink{log: log, stall: stall, room: a.OutputLimit, limited: a.OutputLimit > 0}
+	s := &Sink{log: log, stallTimeout: stall, remaining: a.OutputLimit, limited: a.OutputLimit > 0}
 	s.streams[0].file, s.streams[1].file = a.Stdout, a.Stderr
 	return s
 }
 
-// Store takes what was printed on a stream: 0 is Stdout, 1 is Stderr. Only one call may be made at a time.
+// Store stores what was printed on a stream: 0 is Stdout, 1 is Stderr. Calls must not overlap.
 func (s *Sink) Store(stream int, b []byte) {
-	s.seen.Add(int64(len(b)))
+	s.written.Add(int64(len(b)))
 	to := &s.streams[stream]
 	if s.cut == 0 {
 		n := len(b)
 		if s.limited {
-			n = int(min(int64(n), s.room))
+			n = int(min(int64(n), s.remaining))
 		}
 		n = s.write(to.file, b[:n])
-		s.room -= int64(n)
+		s.remaining -= int64(n)
 		to.kept += int64(n)
 		b = b[n:]
 	}
@@ -74,51 +78,53 @@ func (s *Sink) Store(stream int, b []byte) {
 	}
 }
 
-// Resume counts what an earlier sink has stored of the streams.
+// Resume accounts for what an earlier sink has stored of the streams.
 func (s *Sink) Resume(kept [2]int64) {
 	for i, n := range kept {
 		s.streams[i].kept = n
-		s.room -= n
+		s.remaining -= n
 	}
-	s.room = max(s.room, 0)
+	s.remaining = max(s.remaining, 0)
 }
 
-// Seen is how many bytes the program has written. It may be called at any time.
-func (s *Sink) Seen() int64 { return s.seen.Load() }
+// Written returns how many bytes the program has written. It may be called at any time.
+func (s *Sink) Written() int64 { return s.written.Load() }
 
-// write writes b and returns how much of it was written: less than all where that is not possible for too long.
+// write writes b and returns how much was written, which is less than all if writing was impossible
+// for too long.
 func (s *Sink) write(f *os.File, b []byte) (written int) {
 	for len(b) > written {
 		n, err := f.Write(b[written:])
 		written += n
 		if err == nil {
-			s.stalled = time.Time{}
-		} else if !s.hold(err) {
+			s.stalledSince = time.Time{}
+		} else if !s.retry(err) {
 			break
 		}
 	}
 	return written
 }
 
-// hold waits before another try to write a file, for as long as the sink waits. The end of the program changes nothing: what it has
-// printed is waited for like the rest.
-func (s *Sink) hold(err error) bool {
+// retry pauses before another attempt to write a file, and reports false once the sink has waited
+// long enough. The end of the program changes nothing: what it has printed is retried like the
+// rest.
+func (s *Sink) retry(err error) bool {
 	now := time.Now()
 	switch {
-	case s.stalled.IsZero():
-		s.stalled = now
+	case s.stalledSince.IsZero():
+		s.stalledSince = now
 		s.log.Warn("output can't be written; the attempt waits", "err", err)
-	case now.Sub(s.stalled) > s.stall:
-		s.lost = err
+	case now.Sub(s.stalledSince) > s.stallTimeout:
+		s.storeErr = err
 		s.log.Warn("output can't be written and is cut", "err", err)
 		return false
 	}
-	_, _ = unix.Poll(nil, int(stallLook.Milliseconds())) // an early return is an early try
+	_, _ = unix.Poll(nil, int(stallRetry.Milliseconds())) // an early return means an early retry
 	return true
 }
 
-// lastWords is the end of what was cut: all of it, or the last whole lines.
-func (s *sunk) lastWords() string {
+// lastLines returns the end of what was cut: all of it, or the last whole lines.
+func (s *sinkStream) lastLines() string {
 	tail := s.tail[max(0, len(s.tail)-tailSize):]
 	if int64(len(tail)) < s.cut {
 		tail = tail[max(0, bytes.IndexByte(tail, '\n')):]
@@ -126,20 +132,21 @@ func (s *sunk) lastWords() string {
 	return string(tail)
 }
 
-// Conclude tells the outcome what was cut. An attempt whose output could not be stored is the node's failure, whatever the program
-// itself came to: it runs again where the output can be kept. What stopped it from outside remains the reason.
+// Conclude records in the outcome what was cut. An attempt whose output could not be stored is the
+// node's failure, however the program itself ended: it runs again where the output can be kept. The
+// reason of a stop from outside takes precedence.
 func (s *Sink) Conclude(o *Outcome) {
 	if o.Cut = s.cut; s.cut > 0 {
 		for i := range s.streams {
-			o.Kept[i], o.Tail[i] = s.streams[i].kept, s.streams[i].lastWords()
+			o.Kept[i], o.Tail[i] = s.streams[i].kept, s.streams[i].lastLines()
 		}
 	}
-	if s.lost == nil || o.Class != grid.ClassNone && grid.FailureOf(o.Class).Owner != grid.OwnerTrial {
+	if s.storeErr == nil || o.Class != grid.ClassNone && grid.FailureOf(o.Class).Owner != grid.OwnerTrial {
 		return
 	}
-	reason := "its output could not be stored: " + s.lost.Error()
+	reason := "its output could not be stored: " + s.storeErr.Error()
 	var bare *os.PathError
-	if errors.As(s.lost, &bare) {
+	if errors.As(s.storeErr, &bare) {
 		reason = "its output could not be stored: " + bare.Err.Error()
 	}
 	if o.Reason != "" {

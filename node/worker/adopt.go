@@ -69,7 +69,7 @@ func (w *Worker) adoptAttempt(a *attempt, m *manifest, r jetstream.Record) (resu
 			}
 			w.adoptions = append(w.adoptions, w.restoreAttempt(a, m, r, resume))
 			w.beginDeviceUse(a) // before anybody looks at the devices
-			w.recordProgram(a, executor.Begun{PID: pid})
+			w.recordProgram(a, executor.Program{PID: pid})
 			w.log.Info("attempt goes on", "trial", a.id, "attempt", a.number)
 			return nil, true
 		}

@@ -121,11 +121,11 @@ func (w *Worker) recordNodeFailure(began time.Time, reason string) {
 }
 
 // begun ends the trouble of a node as soon as a program runs: a trial may take days. The watch on the devices learns its number.
-func (w *Worker) startedCallback(a *attempt) func(executor.Begun) {
+func (w *Worker) startedCallback(a *attempt) func(executor.Program) {
 	if w.backoff.currentReason() == "" && !w.watches(a) {
 		return nil
 	}
-	return func(b executor.Begun) {
+	return func(b executor.Program) {
 		w.recordProgram(a, b)
 		if w.backoff.recordSuccess(a.started) {
 			w.log.Info("this node can run trials again")

@@ -84,7 +84,7 @@ func (a *attempt) shares() []allocator.Share {
 }
 
 // startedUse says which program an attempt has started.
-func (w *Worker) recordProgram(a *attempt, b executor.Begun) {
+func (w *Worker) recordProgram(a *attempt, b executor.Program) {
 	if a.deviceWatched {
 		w.gpus.Started(a.id, a.number, b.PID, b.Container)
 	}

@@ -54,7 +54,7 @@ func hold(t *testing.T, fake *inventorytest.Fake, a *executor.Attempt, size stri
 		t.Error(err)
 		return
 	}
-	a.Started(executor.Begun{PID: cmd.Process.Pid})
+	a.Started(executor.Program{PID: cmd.Process.Pid})
 	if err := fake.Do(fmt.Sprintf("run %s %d %s", uuid, cmd.Process.Pid, size)); err != nil {
 		t.Error(err)
 	}

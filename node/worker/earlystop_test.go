@@ -22,7 +22,7 @@ func TestWorseAttemptIsStopped(t *testing.T) {
 			if !errors.Is(context.Cause(ctx), executor.ErrCancelled) {
 				t.Errorf("stopped by %v, want it stopped as one that is cancelled", context.Cause(ctx))
 			}
-			o.Class, o.Reason = executor.Verdict(context.Cause(ctx))
+			o.Class, o.Reason = executor.StopVerdict(context.Cause(ctx))
 			return o
 		case <-end:
 			return succeeded()

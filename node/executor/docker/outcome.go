@@ -70,7 +70,7 @@ func (r *run) cause(e ending, s stopped, heard evidence, o executor.Outcome) (gr
 	case r.restarted(e.state, heard):
 		return grid.ClassEngine, "the container engine was restarted while it ran, and the container ended with it"
 	}
-	return executor.Ended(o.ExitCode)
+	return executor.ExitVerdict(o.ExitCode)
 }
 
 // foundDead is the exit code that an engine gives to containers that it finds dead at its start.

@@ -27,7 +27,7 @@ type output struct {
 
 // newOutput makes the pipes that are not there yet, and starts to carry. stored is what an earlier process has carried.
 func newOutput(dir string, a *executor.Attempt, stored [2]int64, log *slog.Logger) (*output, error) {
-	o := &output{sink: executor.NewSink(a, log, executor.StallTime), stored: [2]bool{a.Stdout != nil, a.Stderr != nil}}
+	o := &output{sink: executor.NewSink(a, log, executor.StallTimeout), stored: [2]bool{a.Stdout != nil, a.Stderr != nil}}
 	o.sink.Resume(stored)
 	for i, name := range []string{stdoutPipe, stderrPipe} {
 		if i == 1 && a.Stderr == a.Stdout && a.Stdout != nil {

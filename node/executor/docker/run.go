@@ -162,7 +162,7 @@ func (r *run) launch(ctx context.Context) error {
 		return &Fault{Class: grid.ClassEngine, Reason: fmt.Sprintf("the engine started the container without the GPU %s that was asked for", lost[0])}
 	}
 	if r.attempt.Started != nil {
-		r.attempt.Started(executor.Begun{PID: r.process().PID, Container: r.order.ID})
+		r.attempt.Started(executor.Program{PID: r.process().PID, Container: r.order.ID})
 	}
 	return nil
 }

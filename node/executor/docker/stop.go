@@ -52,7 +52,7 @@ func (r *run) follow(ctx context.Context, hard <-chan struct{}) executor.Outcome
 		defer timer.Stop()
 		limit = timer.C
 	}
-	seen, grown := r.out.sink.Seen(), time.Now() // for the idle limit
+	seen, grown := r.out.sink.Written(), time.Now() // for the idle limit
 	look := time.NewTimer(0)
 	defer look.Stop()
 	cancelled := ctx.Done()
@@ -68,7 +68,7 @@ func (r *run) follow(ctx context.Context, hard <-chan struct{}) executor.Outcome
 				return
 			}
 			s.notice = unix.SIGTERM
-			if s.alone, s.grace = r.attempt.Noticed(class, saving); s.alone {
+			if s.alone, s.grace = r.attempt.NoticePeriod(class, saving); s.alone {
 				s.notice = r.attempt.Notice
 			}
 			look.Reset(0)
@@ -79,7 +79,7 @@ func (r *run) follow(ctx context.Context, hard <-chan struct{}) executor.Outcome
 		case <-cancelled:
 			cancelled = nil
 			cause := context.Cause(ctx)
-			class, reason := executor.Verdict(cause)
+			class, reason := executor.StopVerdict(cause)
 			saving = errors.Is(cause, executor.ErrCancelledSaving)
 			stop(class, reason, errors.Is(cause, executor.ErrKill))
 		case <-limit:
@@ -94,7 +94,7 @@ func (r *run) follow(ctx context.Context, hard <-chan struct{}) executor.Outcome
 			pause := min(max(time.Since(r.began())/10, firstLook), lastLook)
 			if idle := r.attempt.IdleTimeout; idle > 0 {
 				pause = min(pause, max(idle/8, time.Millisecond))
-				if n := r.out.sink.Seen(); n != seen {
+				if n := r.out.sink.Written(); n != seen {
 					seen, grown = n, time.Now()
 				} else if time.Since(grown) >= idle {
 					stop(grid.ClassIdle, executor.Silent(idle), false)

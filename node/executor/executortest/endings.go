@@ -16,7 +16,7 @@ import (
 )
 
 func exitCodes(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	s.expect(s.run(t.Context(), s.script("exit 0")), grid.ClassNone, 0, "")
 	for _, code := range []int{1, 2, 7, 126, 127, 128, 137, 255} {
 		if code == 137 && s.kit.Contained { // its init ends with that code when a signal ends the program
@@ -27,7 +27,7 @@ func exitCodes(t *testing.T, e executor.Executor) {
 }
 
 func signals(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	for _, sig := range []syscall.Signal{
 		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGILL, syscall.SIGABRT, syscall.SIGBUS, syscall.SIGFPE,
 		syscall.SIGKILL, syscall.SIGUSR1, syscall.SIGSEGV, syscall.SIGPIPE, syscall.SIGALRM, syscall.SIGTERM, syscall.SIGXCPU,
@@ -38,7 +38,7 @@ func signals(t *testing.T, e executor.Executor) {
 }
 
 func refusals(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	s.write("plain.sh", "#!/bin/sh\n", 0o644)
 	s.write("lost.sh", "#!/nowhere/python -u\n", 0o755)
 	s.write("dos.sh", "#!/bin/sh\r\nexit 0\r\n", 0o755)
@@ -78,7 +78,7 @@ func refusals(t *testing.T, e executor.Executor) {
 
 // openForWriting runs a program that is still being written: what ends soon is waited for.
 func openForWriting(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	s.write("prog.sh", "#!/bin/sh\nexit 3\n", 0o755)
 	hold := func() *os.File {
 		f, err := os.OpenFile(s.path("prog.sh"), os.O_WRONLY, 0)
@@ -103,7 +103,7 @@ func openForWriting(t *testing.T, e executor.Executor) {
 
 // lookups checks that names are searched in the attempt's own PATH and relative paths start at its folder.
 func lookups(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	s.write("one/prog", "#!/bin/sh\necho one\n", 0o755)
 	s.write("two/prog", "#!/bin/sh\necho two\n", 0o755)
 	for _, path := range []string{"one", s.path("two"), "nowhere:two", s.path("one") + ":" + s.path("two")} {
@@ -122,7 +122,7 @@ func lookups(t *testing.T, e executor.Executor) {
 }
 
 func hugeArguments(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	long := strings.Repeat("x", 100_000)
 	a := s.attempt("/bin/sh", "-c", `echo "${#1} ${#BIG} $#"`, "sh", long)
 	for range 5 {
@@ -138,7 +138,7 @@ func hugeArguments(t *testing.T, e executor.Executor) {
 }
 
 // write makes a file, with its folder.
-func (s *stage) write(name, text string, mode os.FileMode) {
+func (s *harness) write(name, text string, mode os.FileMode) {
 	s.Helper()
 	if dir, _, nested := strings.Cut(name, "/"); nested {
 		if err := os.MkdirAll(s.path(dir), 0o755); err != nil {

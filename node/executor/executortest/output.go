@@ -13,7 +13,7 @@ import (
 // outputByName has a program open its own output by name, in the ways that shells, tee and -o /dev/stdout do it. What has
 // been printed before stays, and what comes is appended.
 func outputByName(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	for _, c := range []struct{ text, out, err string }{
 		{`for i in 1 2 3; do echo "warn $i" >/dev/stderr; sleep 0.01; done`, "", "warn 1\nwarn 2\nwarn 3\n"},
 		{`echo before; echo by tool >/dev/stdout; echo after`, "before\nby tool\nafter\n", ""},
@@ -35,7 +35,7 @@ func outputByName(t *testing.T, e executor.Executor) {
 }
 
 // take reads a file and empties it.
-func (s *stage) take(name string) string {
+func (s *harness) take(name string) string {
 	s.Helper()
 	text := s.read(name)
 	if err := os.Truncate(s.path(name), 0); err != nil {
@@ -46,7 +46,7 @@ func (s *stage) take(name string) string {
 
 // outputAtTheEnd has programs end with their pipes full, in all ways.
 func outputAtTheEnd(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	const pipeful = 64 << 10
 	for _, c := range []struct {
 		text        string
@@ -74,7 +74,7 @@ func outputAtTheEnd(t *testing.T, e executor.Executor) {
 
 // heldOutput has somebody outside of the tree hold the program's output open beyond its end.
 func heldOutput(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	var held *os.File
 	a := s.script("echo $$ >pid; echo early; echo >ready; while ! test -e go; do sleep 0.01; done; echo late")
 	o := s.runThen(t.Context(), a, func() {
@@ -119,7 +119,7 @@ func outputLimit(t *testing.T, e executor.Executor) {
 		{"head -c 50000000 /dev/zero >&2; echo end", 1 << 20, [2]int64{0, 1 << 20}, 50000004 - 1<<20, [2]string{"end\n", "\x00"}},
 	} {
 		t.Run(fmt.Sprintf("%s with %d", c.text, c.limit), func(t *testing.T) {
-			s := newStage(t, e)
+			s := newHarness(t, e)
 			a := s.script(c.text)
 			a.OutputLimit = c.limit
 			o := s.run(t.Context(), a)

@@ -16,7 +16,7 @@ const mebibyte = 1 << 20
 
 func cpuUsage(t *testing.T, e executor.Executor) {
 	gridtest.Program(t, "python3") // its use of memory and time is precise
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	burn := "import time\nwhile time.process_time() < 0.3: pass"
 	if s.kit.Contained { // use is read now and then, and not at the end
 		burn += "\ntime.sleep(0.3)"
@@ -35,7 +35,7 @@ func cpuUsage(t *testing.T, e executor.Executor) {
 
 func memoryUsage(t *testing.T, e executor.Executor) {
 	gridtest.Program(t, "python3") // its use of memory and time is precise
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	for _, size := range []int64{200, 60} {
 		o := s.run(t.Context(), s.attempt("python3", "-c", "import sys, time; x = b'x' * (int(sys.argv[1]) << 20); time.sleep(0.4)", strconv.FormatInt(size, 10)))
 		s.expect(o, grid.ClassNone, 0, "")
@@ -55,7 +55,7 @@ func needLimits(t *testing.T, e executor.Executor) {
 
 func memoryLimit(t *testing.T, e executor.Executor) {
 	needLimits(t, e)
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	for _, argv := range [][]string{
 		{"python3", "-c", "x = b'x' * (300 << 20)"},
 		{"/bin/sh", "-c", `python3 -c "x = b'x' * (300 << 20)"; exit $?`},
@@ -72,7 +72,7 @@ func memoryLimit(t *testing.T, e executor.Executor) {
 
 func memoryLifted(t *testing.T, e executor.Executor) {
 	needLimits(t, e)
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	for _, limit := range []int64{64, 0, 64, 400, 0} {
 		a := s.attempt("python3", "-c", "x = b'x' * (150 << 20)")
 		a.Memory = limit * mebibyte
@@ -85,7 +85,7 @@ func memoryLifted(t *testing.T, e executor.Executor) {
 // noLeaks runs many attempts at one time and counts what is left.
 func noLeaks(t *testing.T, e executor.Executor) {
 	slots, attempts := 8, 25
-	if s := e.(*kitted); s.kit.Contained { // each takes a hundred times as long
+	if s := e.(*withKit); s.kit.Contained { // each takes a hundred times as long
 		attempts = 5
 	}
 	run := func(name string, attempts int) {
@@ -93,7 +93,7 @@ func noLeaks(t *testing.T, e executor.Executor) {
 			var wg sync.WaitGroup
 			defer wg.Wait()
 			for range slots {
-				s := newStage(t, e)
+				s := newHarness(t, e)
 				wg.Go(func() { s.many(attempts) })
 			}
 		})
@@ -101,13 +101,13 @@ func noLeaks(t *testing.T, e executor.Executor) {
 	run("first attempts", 1) // connections that an executor keeps are no leaks
 	routines, files := runtime.NumGoroutine(), openCount(t)
 	run("attempts", attempts)
-	s := &stage{T: t}
+	s := &harness{T: t}
 	s.until("goroutines to end", func() bool { return runtime.NumGoroutine() <= routines })
 	s.until("files to be closed", func() bool { return openCount(t) <= files })
 }
 
 // many runs attempts of every kind on one slot.
-func (s *stage) many(n int) {
+func (s *harness) many(n int) {
 	for i := range n {
 		switch i % 5 {
 		case 0:

@@ -19,7 +19,7 @@ import (
 const stubborn = "trap '' TERM; (setsid sh -c 'while :; do sleep 1000; done' &) ; echo >ready; while :; do sleep 1000; done"
 
 func timeout(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	a := s.script("sleep 1000 & sleep 1000")
 	a.Timeout = 100 * time.Millisecond
 	o := s.run(t.Context(), a)
@@ -33,7 +33,7 @@ func timeout(t *testing.T, e executor.Executor) {
 }
 
 func stubbornTree(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	a := s.script(stubborn)
 	a.Timeout, a.Grace = 200*time.Millisecond, 50*time.Millisecond
 	o := s.run(t.Context(), a)
@@ -44,21 +44,21 @@ func stubbornTree(t *testing.T, e executor.Executor) {
 }
 
 func idleTimeout(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	a := s.script("echo a; echo b >&2; sleep 1000")
 	a.IdleTimeout = 200 * time.Millisecond
 	s.expect(s.run(t.Context(), a), grid.ClassIdle, 128+15, "printed nothing for 200ms, its limit")
 }
 
 func busyProgram(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	a := s.script("for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.1; echo $i >&2; sleep 0.1; done")
 	a.IdleTimeout = 800 * time.Millisecond
 	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
 }
 
 func cancelBefore(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(executor.ErrCancelled)
 	s.expect(s.run(ctx, s.script("echo >ran")), grid.ClassCancel, grid.NoExit, "cancelled")
@@ -69,7 +69,7 @@ func cancelBefore(t *testing.T, e executor.Executor) {
 }
 
 func cancelRunning(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	o := s.runThen(ctx, s.script("setsid sleep 1000 & echo >ready; sleep 1000"), func() {
 		cancel(executor.ErrCancelled)
@@ -80,7 +80,7 @@ func cancelRunning(t *testing.T, e executor.Executor) {
 }
 
 func causes(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	for cause, class := range map[error]grid.Class{
 		executor.ErrCancelled:                            grid.ClassCancel,
 		executor.ErrHalted:                               grid.ClassHalt,
@@ -96,7 +96,7 @@ func causes(t *testing.T, e executor.Executor) {
 }
 
 func killAtOnce(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	a := s.script(stubborn)
 	a.Grace = time.Hour
@@ -106,7 +106,7 @@ func killAtOnce(t *testing.T, e executor.Executor) {
 }
 
 func killDuringGrace(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	kill := make(chan struct{})
 	a := s.script(`trap 'echo >term' TERM; echo >ready; while :; do sleep 0.01; done`)
@@ -121,14 +121,14 @@ func killDuringGrace(t *testing.T, e executor.Executor) {
 
 // politeEnd checks that a program that ends well because it was told to has not succeeded.
 func politeEnd(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	o := s.runThen(ctx, s.script("trap 'exit 0' TERM; echo >ready; while :; do sleep 0.01; done"), func() { cancel(executor.ErrCancelled) })
 	s.expect(o, grid.ClassCancel, 0, "cancelled")
 }
 
 func stoppedProgram(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	o := s.runThen(ctx, s.script("echo >ready; kill -STOP $$; sleep 1000"), func() { cancel(executor.ErrCancelled) })
 	s.expect(o, grid.ClassCancel, 128+15, "cancelled")
@@ -136,7 +136,7 @@ func stoppedProgram(t *testing.T, e executor.Executor) {
 
 // notice checks that a signal of the attempt's own reaches the program alone, which then ends its tree itself.
 func notice(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	for _, signal := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGTERM, syscall.SIGINT} {
 		os.Remove(s.path("ready"))
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -158,7 +158,7 @@ echo >ready; while :; do sleep 0.01; done`)
 
 // ignoredNotice checks that the whole tree is killed after the grace, with a program that is stopped too.
 func ignoredNotice(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	for _, script := range []string{"trap '' USR1; " + stubborn, "trap 'echo >heard' USR1; echo >ready; kill -STOP $$; while :; do sleep 0.01; done"} {
 		os.Remove(s.path("ready"))
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -13,7 +13,7 @@ import (
 )
 
 func largeOutput(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	const size = 100 << 20
 	a := s.script("head -c 104857600 /dev/zero >&2 & head -c 104857600 /dev/zero; wait")
 	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
@@ -26,7 +26,7 @@ func largeOutput(t *testing.T, e executor.Executor) {
 }
 
 func binaryOutput(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	s.expect(s.run(t.Context(), s.script(`printf '\000\001\377\200\033[31m\r\n\302'`)), grid.ClassNone, 0, "")
 	if got, want := s.read("stdout"), "\x00\x01\xff\x80\x1b[31m\r\n\xc2"; got != want {
 		t.Errorf("stdout: got %q, want %q", got, want)
@@ -35,7 +35,7 @@ func binaryOutput(t *testing.T, e executor.Executor) {
 
 // appending checks that what was in the files stays, also when both streams go to one file.
 func appending(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	a := s.script("echo out; echo err >&2")
 	a.Stderr = a.Stdout
 	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
@@ -47,7 +47,7 @@ func appending(t *testing.T, e executor.Executor) {
 
 func environment(t *testing.T, e executor.Executor) {
 	t.Setenv("MLF_OF_THE_AGENT", "1")
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	a := s.attempt("env")
 	a.Env = append(a.Env, "A=1 2", "EMPTY=", "MLF_TOKEN=of-an-outer-node", "MLF_RUN=of-an-outer-node")
 	before := slices.Clone(a.Env)
@@ -72,7 +72,7 @@ func environment(t *testing.T, e executor.Executor) {
 // environmentTwice checks that of several entries with one name the last counts and is the only one: getenv(3) and
 // interpreters take the first, shells the last, and programs are looked up in the PATH that they get.
 func environmentTwice(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	s.write("system/raw", "#!/bin/sh\necho the first PATH\n", 0o755)
 	s.write("own/raw", "#!/bin/sh\nexec cat /proc/self/environ\n", 0o755)
 	a := s.attempt("raw")
@@ -104,7 +104,7 @@ func environmentTwice(t *testing.T, e executor.Executor) {
 
 // openFiles checks that a program gets its three streams and nothing else, and that its input is empty.
 func openFiles(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	s.expect(s.run(t.Context(), s.attempt("/bin/sh", "-c", "ls /proc/self/fd; cat")), grid.ClassNone, 0, "")
 	if got, want := s.read("stdout"), "0\n1\n2\n3\n"; got != want { // 3 is ls reading the folder
 		t.Errorf("open files: got %q, want %q", got, want)
@@ -117,7 +117,7 @@ func openFiles(t *testing.T, e executor.Executor) {
 }
 
 func dispositions(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	s.expect(s.run(t.Context(), s.attempt("grep", "-E", "^Sig(Blk|Ign)|^ShdPnd", "/proc/self/status")), grid.ClassNone, 0, "")
 	for line := range strings.Lines(s.read("stdout")) {
 		_, mask, _ := strings.Cut(strings.TrimSpace(line), "\t")
@@ -130,10 +130,10 @@ func dispositions(t *testing.T, e executor.Executor) {
 }
 
 func started(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	calls, pid := 0, 0
 	a := s.script("exit 0")
-	a.Started = func(b executor.Begun) { calls, pid = calls+1, b.PID }
+	a.Started = func(b executor.Program) { calls, pid = calls+1, b.PID }
 	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
 	if calls != 1 || pid <= 0 && !s.kit.Contained { // there, one that has ended has no number any more
 		t.Errorf("started: got %d calls, process id %d; want one call with an id", calls, pid)
@@ -142,7 +142,7 @@ func started(t *testing.T, e executor.Executor) {
 		return // its wrapper has started
 	}
 	a = s.attempt("./none")
-	a.Started = func(executor.Begun) { calls++ }
+	a.Started = func(executor.Program) { calls++ }
 	s.run(t.Context(), a)
 	if calls != 1 {
 		t.Error("started was called for a program that does not exist")

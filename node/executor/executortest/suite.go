@@ -22,10 +22,11 @@ import (
 	"mlfnode/node/executor"
 )
 
-// Factory makes an executor and registers its closing with t.Cleanup.
+// Factory creates an executor and registers its Close with t.Cleanup.
 type Factory func(t *testing.T) executor.Executor
 
-// Limiter is an executor that knows whether it enforces memory limits; one that doesn't know is taken to enforce them.
+// Limiter is an executor that knows whether it enforces memory limits. Others are assumed to
+// enforce them.
 type Limiter interface {
 	// Limits reports whether Attempt.Memory is enforced.
 	Limits() bool
@@ -34,25 +35,26 @@ type Limiter interface {
 // patience is the longest that anything in the suite may take.
 const patience = 60 * time.Second
 
-// Kit says how the suite gets its attempts to run, and what differs by nature.
+// Kit adapts the suite to an executor.
 type Kit struct {
 	New Factory
 	// Prepare completes an attempt whose folder is dir; may be nil.
 	Prepare func(dir string, a *executor.Attempt)
-	// Contained is set where a program runs in namespaces of its own: what it leaves behind ends with it, uncounted.
+	// Contained is set if programs run in namespaces of their own: what a program leaves behind
+	// ends with it and is not counted.
 	Contained bool
-	// Differs names tests that can't hold here, each with the reason.
+	// Differs names the tests that can't hold for this executor, each with the reason.
 	Differs map[string]string
 }
 
-// kitted is an executor that knows its kit.
-type kitted struct {
+// withKit is an executor with its kit.
+type withKit struct {
 	executor.Executor
 	kit *Kit
 }
 
 // Limits implements Limiter.
-func (k *kitted) Limits() bool {
+func (k *withKit) Limits() bool {
 	l, ok := k.Executor.(Limiter)
 	return !ok || l.Limits()
 }
@@ -86,20 +88,20 @@ func RunKit(t *testing.T, kit *Kit) {
 				t.Log("differs by nature: " + why)
 				return
 			}
-			test(t, &kitted{Executor: kit.New(t), kit: kit})
+			test(t, &withKit{Executor: kit.New(t), kit: kit})
 		})
 	}
 }
 
-// stage is a slot with a folder, and files for output.
-type stage struct {
+// harness is a slot with a folder, and files for output.
+type harness struct {
 	*testing.T
 	kit  *Kit
 	slot executor.Slot
 	dir  string
 }
 
-func newStage(t *testing.T, e executor.Executor) *stage {
+func newHarness(t *testing.T, e executor.Executor) *harness {
 	t.Helper()
 	slot, err := e.Slot()
 	if err != nil {
@@ -110,11 +112,11 @@ func newStage(t *testing.T, e executor.Executor) *stage {
 			t.Errorf("close slot: %v", err)
 		}
 	})
-	return &stage{T: t, kit: e.(*kitted).kit, slot: slot, dir: t.TempDir()}
+	return &harness{T: t, kit: e.(*withKit).kit, slot: slot, dir: t.TempDir()}
 }
 
-// attempt is an attempt of a program with output files.
-func (s *stage) attempt(argv ...string) *executor.Attempt {
+// attempt returns an attempt of a program with output files.
+func (s *harness) attempt(argv ...string) *executor.Attempt {
 	s.Helper()
 	a := &executor.Attempt{
 		Spec: executor.Spec{Dir: s.dir, Grace: 5 * time.Second},
@@ -127,8 +129,9 @@ func (s *stage) attempt(argv ...string) *executor.Attempt {
 	return a
 }
 
-// script is an attempt of a shell script. The fifo `alive` is open in every process of its tree.
-func (s *stage) script(text string) *executor.Attempt {
+// script returns an attempt of a shell script. The fifo `alive` is open in every process of its
+// tree.
+func (s *harness) script(text string) *executor.Attempt {
 	s.Helper()
 	if err := syscall.Mkfifo(s.path("alive"), 0o600); err != nil && !errors.Is(err, os.ErrExist) {
 		s.Fatalf("make fifo: %v", err)
@@ -136,10 +139,10 @@ func (s *stage) script(text string) *executor.Attempt {
 	return s.attempt("/bin/sh", "-c", "exec 9>alive\n"+text)
 }
 
-func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
+func (s *harness) path(name string) string { return filepath.Join(s.dir, name) }
 
 // file opens a file for appending until the test ends.
-func (s *stage) file(name string) *os.File {
+func (s *harness) file(name string) *os.File {
 	s.Helper()
 	f, err := os.OpenFile(s.path(name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -149,7 +152,7 @@ func (s *stage) file(name string) *os.File {
 	return f
 }
 
-func (s *stage) read(name string) string {
+func (s *harness) read(name string) string {
 	s.Helper()
 	b, err := os.ReadFile(s.path(name))
 	if err != nil {
@@ -159,7 +162,7 @@ func (s *stage) read(name string) string {
 }
 
 // run runs an attempt to its end and checks what holds for all of them.
-func (s *stage) run(ctx context.Context, a *executor.Attempt) executor.Outcome {
+func (s *harness) run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	s.Helper()
 	alive := s.watchTree()
 	before := time.Now()
@@ -177,8 +180,8 @@ func (s *stage) run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	return o
 }
 
-// watchTree gives a function that fails the test when a process of the tree is alive at that moment.
-func (s *stage) watchTree() func() {
+// watchTree returns a func that fails the test if a process of the tree is alive when it is called.
+func (s *harness) watchTree() func() {
 	s.Helper()
 	f, err := os.OpenFile(s.path("alive"), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -205,8 +208,8 @@ func (s *stage) watchTree() func() {
 	}
 }
 
-// expect checks how an attempt ended; reason is a part of the words.
-func (s *stage) expect(o executor.Outcome, class grid.Class, code int, reason string) {
+// expect checks how an attempt ended; reason is a part of the Outcome's reason.
+func (s *harness) expect(o executor.Outcome, class grid.Class, code int, reason string) {
 	s.Helper()
 	if o.Class != class || o.ExitCode != code || !strings.Contains(o.Reason, reason) {
 		s.Errorf("outcome: got class %q, exit code %d, reason %q; want %q, %d, …%s…", o.Class, o.ExitCode, o.Reason, class, code, reason)
@@ -214,7 +217,7 @@ func (s *stage) expect(o executor.Outcome, class grid.Class, code int, reason st
 }
 
 // await waits until the program has written the file.
-func (s *stage) await(name string) {
+func (s *harness) await(name string) {
 	s.Helper()
 	s.until("file "+name, func() bool {
 		_, err := os.Stat(s.path(name))
@@ -223,7 +226,7 @@ func (s *stage) await(name string) {
 }
 
 // until waits for a condition.
-func (s *stage) until(what string, ok func() bool) {
+func (s *harness) until(what string, ok func() bool) {
 	s.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -237,8 +240,9 @@ func (s *stage) until(what string, ok func() bool) {
 	}
 }
 
-// runThen runs an attempt, calls act once the program has written the file `ready`, and gives the outcome.
-func (s *stage) runThen(ctx context.Context, a *executor.Attempt, act func()) executor.Outcome {
+// runThen runs an attempt, calls act once the program has written the file `ready`, and returns the
+// outcome.
+func (s *harness) runThen(ctx context.Context, a *executor.Attempt, act func()) executor.Outcome {
 	s.Helper()
 	done := make(chan executor.Outcome, 1)
 	go func() { done <- s.run(ctx, a) }()

@@ -12,14 +12,14 @@ import (
 )
 
 func backgroundChild(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	o := s.run(t.Context(), s.script("sleep 1000 & sleep 1000 & exit 3"))
 	s.expect(o, grid.ClassExit, 3, "")
 	s.leftovers(o, 2, 2)
 }
 
 func sessionLeader(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	o := s.run(t.Context(), s.script("setsid sh -c 'echo >ready; exec sleep 1000' & while ! test -e ready; do :; done"))
 	s.expect(o, grid.ClassNone, 0, "")
 	s.leftovers(o, 1, 1)
@@ -27,7 +27,7 @@ func sessionLeader(t *testing.T, e executor.Executor) {
 
 // daemon forks twice into a session of its own, and the orphan starts children.
 func daemon(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	o := s.run(t.Context(), s.script("(setsid sh -c '(sleep 1000 & echo >ready; sleep 1000) & exit' &); while ! test -e ready; do :; done; exit 4"))
 	s.expect(o, grid.ClassExit, 4, "")
 	s.leftovers(o, 2, 100)
@@ -45,7 +45,7 @@ done
 
 // nestedCgroups leaves a process in a cgroup that the program has made below its own, and the next attempt finds none of it.
 func nestedCgroups(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	s.write("nest.sh", Nest+`for p in $(cut -d: -f3- /proc/self/cgroup | sort -u); do
 	case $p in */sub/deeper) ;; *) continue ;; esac
 	for m in /sys/fs/cgroup /sys/fs/cgroup/*; do
@@ -71,7 +71,7 @@ echo >ready; exec sleep 1000
 }
 
 func stubbornLeftover(t *testing.T, e executor.Executor) {
-	s := newStage(t, e)
+	s := newHarness(t, e)
 	a := s.script("(trap '' TERM; echo >ready; while :; do sleep 1000; done) & while ! test -e ready; do :; done")
 	a.Grace = 50 * time.Millisecond
 	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
@@ -79,7 +79,7 @@ func stubbornLeftover(t *testing.T, e executor.Executor) {
 
 // neighbours checks that sweeping up after one attempt spares the trees of others.
 func neighbours(t *testing.T, e executor.Executor) {
-	one, two := newStage(t, e), newStage(t, e)
+	one, two := newHarness(t, e), newHarness(t, e)
 	a := one.script("(setsid sh -c '(echo >ready; while ! test -e go; do sleep 0.01; done; echo >survived) &' &); while ! test -e survived; do sleep 0.01; done")
 	done := make(chan executor.Outcome, 1)
 	go func() { done <- one.run(t.Context(), a) }()
@@ -93,7 +93,7 @@ func neighbours(t *testing.T, e executor.Executor) {
 }
 
 // leftovers checks how many processes outlived their program, where they are counted.
-func (s *stage) leftovers(o executor.Outcome, least, most int) {
+func (s *harness) leftovers(o executor.Outcome, least, most int) {
 	s.Helper()
 	if s.kit.Contained {
 		least, most = 0, 0

@@ -70,7 +70,7 @@ func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, 
 	}
 	sampler := s.sampleUsage(t.program)
 	if a.Started != nil {
-		a.Started(executor.Begun{PID: t.program})
+		a.Started(executor.Program{PID: t.program})
 	}
 	w := newWatchdog(ctx, t, a)
 	err := t.out.await(t.program)

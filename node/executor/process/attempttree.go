@@ -72,11 +72,11 @@ func (t *attemptTree) abandonForeign(pids []int) bool {
 
 // A tree that was told to end is scanned often at first, since most programs end at once.
 const (
-	firstLook  = time.Millisecond
-	lastLook   = 50 * time.Millisecond
-	maxOrphan  = 2 * time.Second // the longest grace of processes that outlived their program
-	maxForking = 100 * time.Millisecond
-	maxDoubt   = 50 * time.Millisecond // loading a program takes less
+	firstScanPause  = time.Millisecond
+	maxScanInterval = 50 * time.Millisecond
+	maxOrphan       = 2 * time.Second // the longest grace of processes that outlived their program
+	maxForking      = 100 * time.Millisecond
+	maxDoubt        = 50 * time.Millisecond // loading a program takes less
 )
 
 // maxDoubt returns how long to look for a process that can't be seen. One that moves between
@@ -94,10 +94,10 @@ func (t *attemptTree) killLeftovers(grace time.Duration, hard <-chan struct{}) (
 	seen := map[int]bool{}
 	begun := time.Now()
 	deadline := begun.Add(min(grace, maxOrphan))
-	foreign := deadline.Add(foreignTime)
+	foreign := deadline.Add(foreignTimeout)
 	look := time.NewTimer(0)
 	defer look.Stop()
-	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+	for pause := firstScanPause; ; pause = min(2*pause, maxScanInterval) {
 		select {
 		case <-look.C:
 		case <-hard:

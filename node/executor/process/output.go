@@ -46,13 +46,13 @@ const (
 	// delay.
 	batchSize = 16 << 10
 	// carrySize is the size of one read.
-	carrySize = 64 << 10
+	readSize = 64 << 10
 	// endLook and lastEndLook are the shortest and the longest pause between polls for the end of a
 	// program, where the kernel does not report it on a pidfd.
-	endLook     = time.Millisecond
-	lastEndLook = 100 * time.Millisecond
+	firstEndPoll = time.Millisecond
+	maxEndPoll   = 100 * time.Millisecond
 	// leaveLook is the longest pause between checks whether the program is still waited for.
-	leaveLook = 10 * time.Second
+	maxAbandonPoll = 10 * time.Second
 )
 
 // newOutput creates the pipes of an attempt.
@@ -95,12 +95,12 @@ func (o *output) await(pid int) error {
 	fds := o.watched()
 	began := time.Now()
 	for batch := firstBatch; ; {
-		watched, timeout := fds[:], int(leaveLook.Milliseconds())
+		watched, timeout := fds[:], int(maxAbandonPoll.Milliseconds())
 		if batch > 0 {
 			watched, timeout = fds[:1], int(batch.Milliseconds())
 		}
 		if o.pidfd < 0 {
-			look := min(max(time.Since(began)/16, endLook), lastEndLook)
+			look := min(max(time.Since(began)/16, firstEndPoll), maxEndPoll)
 			timeout = int(look.Milliseconds())
 		}
 		_, err := unix.Poll(watched, timeout)
@@ -119,7 +119,7 @@ func (o *output) await(pid int) error {
 			batch = 0
 			continue
 		}
-		if n := o.carry(fds[1:]); n > 0 && n < batchSize {
+		if n := o.copyReadable(fds[1:]); n > 0 && n < batchSize {
 			batch = batchTime
 		}
 	}
@@ -146,10 +146,10 @@ func hasEnded(pid int) bool {
 
 // carry copies what the pipes hold that were found readable, a bounded piece of each, and returns
 // how much that was.
-func (o *output) carry(polled []unix.PollFd) (n int) {
+func (o *output) copyReadable(polled []unix.PollFd) (n int) {
 	for i := range o.streams {
 		if polled[i].Revents != 0 {
-			n += o.move(i)
+			n += o.copyPiece(i)
 		}
 	}
 	return n
@@ -159,15 +159,15 @@ func (o *output) carry(polled []unix.PollFd) (n int) {
 func (o *output) drainSome() {
 	for i := range o.streams {
 		if s := &o.streams[i]; s.used && s.readable() {
-			o.move(i)
+			o.copyPiece(i)
 		}
 	}
 }
 
 // move copies one piece of a stream that is readable.
-func (o *output) move(i int) int {
-	buf := carryBuffers.Get().(*[carrySize]byte)
-	defer carryBuffers.Put(buf)
+func (o *output) copyPiece(i int) int {
+	buf := readBuffers.Get().(*[readSize]byte)
+	defer readBuffers.Put(buf)
 	for {
 		n, err := unix.Read(o.streams[i].r, buf[:])
 		if err == unix.EINTR {
@@ -181,7 +181,7 @@ func (o *output) move(i int) int {
 	}
 }
 
-var carryBuffers = sync.Pool{New: func() any { return new([carrySize]byte) }}
+var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
 // drain copies what the pipes hold once the tree is gone. What other processes write to them later
 // does not belong to the attempt.
@@ -203,10 +203,10 @@ func (o *output) drainPipe(i int) {
 	s := &o.streams[i]
 	left, err := unix.FcntlInt(uintptr(s.r), unix.F_GETPIPE_SZ, 0)
 	if err != nil {
-		left = carrySize
+		left = readSize
 	}
 	for left > 0 && s.readable() {
-		n := o.move(i)
+		n := o.copyPiece(i)
 		if n == 0 {
 			return
 		}

@@ -37,7 +37,7 @@ func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err err
 	look := time.NewTimer(0)
 	defer look.Stop()
 	quiet := 0
-	for pause := firstLook; quiet < quietScans; pause = min(2*pause, lastLook) {
+	for pause := firstScanPause; quiet < quietScans; pause = min(2*pause, maxScanInterval) {
 		select {
 		case <-ctx.Done():
 			return len(seen), fmt.Errorf("kill leftover processes: %w", context.Cause(ctx))

@@ -59,7 +59,7 @@ func (w *watchdog) onEnd(stop func() bool) { w.stops = append(w.stops, stop) }
 
 // cancel stops the attempt for the reason that the cause gives.
 func (w *watchdog) cancel(cause error) {
-	class, reason := executor.Verdict(cause)
+	class, reason := executor.StopVerdict(cause)
 	w.saving = errors.Is(cause, executor.ErrCancelledSaving)
 	w.stop(class, reason, errors.Is(cause, executor.ErrKill))
 }
@@ -68,13 +68,13 @@ func (w *watchdog) cancel(cause error) {
 func (w *watchdog) idle() {
 	tick := time.NewTicker(max(w.attempt.IdleTimeout/8, time.Millisecond))
 	defer tick.Stop()
-	last, grown := w.tree.out.Seen(), time.Now()
+	last, grown := w.tree.out.Written(), time.Now()
 	for {
 		select {
 		case <-w.done:
 			return
 		case now := <-tick.C:
-			if n := w.tree.out.Seen(); n != last {
+			if n := w.tree.out.Written(); n != last {
 				last, grown = n, now
 			}
 			if now.Sub(grown) >= w.attempt.IdleTimeout {
@@ -93,7 +93,7 @@ func (w *watchdog) stop(class grid.Class, reason string, hard bool) {
 	}
 	defer w.stopper.Done()
 	if !hard {
-		noticed, grace := w.attempt.Noticed(class, w.saving)
+		noticed, grace := w.attempt.NoticePeriod(class, w.saving)
 		if noticed {
 			w.signal(w.notify)
 		} else {
@@ -103,7 +103,7 @@ func (w *watchdog) stop(class grid.Class, reason string, hard bool) {
 	}
 	tick := time.NewTicker(maxForking)
 	defer tick.Stop()
-	for foreign := time.Now().Add(foreignTime); ; {
+	for foreign := time.Now().Add(foreignTimeout); ; {
 		w.signal(func(pids []int) {
 			w.tree.kill(pids)
 			if !w.abandoned && time.Now().After(foreign) && w.tree.abandonForeign(pids) {

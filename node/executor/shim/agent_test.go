@@ -67,7 +67,7 @@ func runScript(c *Client, dir string, begun func()) {
 	}
 	text, _ := os.ReadFile(filepath.Join(dir, "script"))
 	a := &executor.Attempt{
-		Argv: []string{"/bin/sh", "-c", string(text)}, Env: os.Environ(), Started: func(executor.Begun) { begun() },
+		Argv: []string{"/bin/sh", "-c", string(text)}, Env: os.Environ(), Started: func(executor.Program) { begun() },
 		Spec: executor.Spec{
 			Name: filepath.Base(dir), Record: filepath.Join(dir, "outcome.json"), Dir: dir, Grace: time.Second, Memory: 64 << 20,
 		},
@@ -93,22 +93,22 @@ func containersIn(dir, token, engine string) *docker.Options {
 }
 
 // life is one or more agents of one state folder, of which the first is a process that is killed.
-type life struct {
+type agents struct {
 	*testing.T
 	dir string
 	o   Options
 }
 
 // killed runs the scripts under an agent and kills it when all have begun.
-func killed(t *testing.T, patience time.Duration, scripts map[string]string) *life {
+func killedAgent(t *testing.T, patience time.Duration, scripts map[string]string) *agents {
 	t.Helper()
-	return killedWith(t, patience, "", scripts)
+	return killedAgentWith(t, patience, "", scripts)
 }
 
 // killedWith is killed with the engine of containers.
-func killedWith(t *testing.T, patience time.Duration, engine string, scripts map[string]string) *life {
+func killedAgentWith(t *testing.T, patience time.Duration, engine string, scripts map[string]string) *agents {
 	t.Helper()
-	l := &life{T: t, dir: filepath.Join(t.TempDir(), strings.TrimPrefix(token(t), "shim-test-"))}
+	l := &agents{T: t, dir: filepath.Join(t.TempDir(), strings.TrimPrefix(token(t), "shim-test-"))}
 	l.o = Options{Dir: filepath.Join(l.dir, "shims"), Token: "shim-test-" + filepath.Base(l.dir), AgentTimeout: patience, Logger: logTo(t)}
 	l.o.FormerDir = filepath.Join(l.dir, "keepers")
 	l.o.Containers = containersIn(l.dir, l.o.Token, engine)
@@ -139,9 +139,9 @@ func killedWith(t *testing.T, patience time.Duration, engine string, scripts map
 	return l
 }
 
-func (l *life) run(name, file string) string { return filepath.Join(l.dir, "runs", name, file) }
+func (l *agents) run(name, file string) string { return filepath.Join(l.dir, "runs", name, file) }
 
-func (l *life) read(name, file string) string {
+func (l *agents) read(name, file string) string {
 	l.Helper()
 	b, err := os.ReadFile(l.run(name, file))
 	if err != nil {
@@ -151,7 +151,7 @@ func (l *life) read(name, file string) string {
 }
 
 // goOn lets the scripts go on.
-func (l *life) goOn(names ...string) {
+func (l *agents) goOn(names ...string) {
 	l.Helper()
 	for _, name := range names {
 		if err := os.WriteFile(l.run(name, "go"), nil, 0o600); err != nil {
@@ -161,7 +161,7 @@ func (l *life) goOn(names ...string) {
 }
 
 // open makes the next agent, which ends with the test.
-func (l *life) open() *Client {
+func (l *agents) open() *Client {
 	l.Helper()
 	c := open(l.T, l.o)
 	l.Cleanup(func() {
@@ -174,7 +174,7 @@ func (l *life) open() *Client {
 }
 
 // resumed waits for a run of an earlier agent.
-func (l *life) resumed(c *Client, name string) executor.Outcome {
+func (l *agents) resumed(c *Client, name string) executor.Outcome {
 	l.Helper()
 	resume, _, ok := c.Adopted(name)
 	if !ok {
@@ -192,7 +192,7 @@ const (
 
 // TestKilledAgent kills an agent with kill -9 under running programs, and has the next one take them over.
 func TestKilledAgent(t *testing.T) {
-	l := killed(t, 0, map[string]string{
+	l := killedAgent(t, 0, map[string]string{
 		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "memory": wait + "exec tail /dev/zero",
 		"leftover": wait + tree + "exit 3", "early": wait + "exit 5", "stopped": wait, "unnamed": wait,
 	})
@@ -230,7 +230,7 @@ func TestKilledAgent(t *testing.T) {
 }
 
 // stopped cancels an adopted run.
-func (l *life) stopped(c *Client) {
+func (l *agents) stopped(c *Client) {
 	l.Helper()
 	resume, _, _ := c.Adopted("stopped")
 	ctx, cancel := context.WithCancelCause(l.Context())
@@ -245,7 +245,7 @@ func (l *life) stopped(c *Client) {
 
 // TestNobodyComes kills an agent for good.
 func TestNobodyComes(t *testing.T) {
-	l := killed(t, 300*time.Millisecond, map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait, "unnamed": tree + "wait"})
+	l := killedAgent(t, 300*time.Millisecond, map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait, "unnamed": tree + "wait"})
 	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })
 	nothingLeft(t, l.o)
 	o, ok, err := executor.ReadRecord(l.run("b", "outcome.json"), "b")
@@ -270,7 +270,7 @@ func TestAgentAndShimKilled(t *testing.T) {
 
 func killBoth(t *testing.T, choice process.Cgroups) {
 	t.Setenv(cgroupsVar, string(choice))
-	l := killed(t, 0, map[string]string{"a": daemon + tree + "wait", "early": "exit 5"})
+	l := killedAgent(t, 0, map[string]string{"a": daemon + tree + "wait", "early": "exit 5"})
 	eventually(t, "the outcome to be recorded", func() bool { return exists(l.run("early", "outcome.json")) })
 	dirs, err := shimDirsIn(l.o.Dir)
 	if err != nil || len(dirs) != 1 {
@@ -306,7 +306,7 @@ func killBoth(t *testing.T, choice process.Cgroups) {
 
 // TestUnknownRunsAreStopped has an agent that asks for nothing.
 func TestUnknownRunsAreStopped(t *testing.T) {
-	l := killed(t, 0, map[string]string{"a": tree + "wait", "b": wait})
+	l := killedAgent(t, 0, map[string]string{"a": tree + "wait", "b": wait})
 	c := l.open()
 	c.Disown()
 	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })

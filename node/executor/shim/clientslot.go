@@ -142,7 +142,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	if a.Container != nil && a.Name != "" {
 		held, started, release := *a, a.Started, func() {}
 		defer func() { release() }()
-		held.Started = func(b executor.Begun) {
+		held.Started = func(b executor.Program) {
 			release = s.client.holdOutput(held.Name)
 			if started != nil {
 				started(b)
@@ -279,7 +279,7 @@ func (c *slotConn) await(id uint64, a *executor.Attempt) (executor.Outcome, erro
 		switch {
 		case m.ID != id:
 		case m.Kind == kindBegan && a.Started != nil:
-			a.Started(executor.Begun{PID: m.PID, Container: m.Container})
+			a.Started(executor.Program{PID: m.PID, Container: m.Container})
 		case m.Kind == kindEnded && m.Outcome != nil:
 			return *m.Outcome, nil
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 // killShim kills the only shim.
-func (l *life) killShim() {
+func (l *agents) killShim() {
 	l.Helper()
 	dirs, err := shimDirsIn(l.o.Dir)
 	if err != nil || len(dirs) != 1 {
@@ -28,7 +28,7 @@ func (l *life) killShim() {
 }
 
 // noContainers waits until nothing of containers is left.
-func (l *life) noContainers(e *dockertest.Engine) {
+func (l *agents) noContainers(e *dockertest.Engine) {
 	l.Helper()
 	eventually(l.T, "containers to be removed", func() bool {
 		left, err := docker.FindLeft(l.o.Containers.Dir)
@@ -39,7 +39,7 @@ func (l *life) noContainers(e *dockertest.Engine) {
 // TestContainersOutliveAgents kills an agent with kill -9 under five containers.
 func TestContainersOutliveAgents(t *testing.T) {
 	e := dockertest.New(t)
-	l := killedWith(t, 0, e.Host(), map[string]string{
+	l := killedAgentWith(t, 0, e.Host(), map[string]string{
 		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "early": wait + "exit 5", "stopped": wait + "sleep 1000", "unnamed": wait,
 	})
 	l.goOn("early")
@@ -60,7 +60,7 @@ func TestContainersOutliveAgents(t *testing.T) {
 }
 
 // ends checks how the runs of the tests end, each with all of its output.
-func (l *life) ends(c *Client) {
+func (l *agents) ends(c *Client) {
 	l.Helper()
 	expect(l.T, l.resumed(c, "good"), grid.ClassNone, 0, "")
 	expect(l.T, l.resumed(c, "bad"), grid.ClassExit, 7, "exit code 7")
@@ -77,7 +77,7 @@ func (l *life) ends(c *Client) {
 // TestContainersOutliveAgentsAndShims kills both: the next agent's shim finds the containers by their folders.
 func TestContainersOutliveAgentsAndShims(t *testing.T) {
 	e := dockertest.New(t)
-	l := killedWith(t, 0, e.Host(), map[string]string{
+	l := killedAgentWith(t, 0, e.Host(), map[string]string{
 		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "early": wait + "exit 5", "stopped": wait + "sleep 1000",
 		"unknown": wait, "unnamed": wait,
 	})
@@ -97,7 +97,7 @@ func TestContainersOutliveAgentsAndShims(t *testing.T) {
 // TestContainersOutliveShims kills the shim alone, several times, while its agent waits for the containers.
 func TestContainersOutliveShims(t *testing.T) {
 	e := dockertest.New(t)
-	l := &life{T: t, dir: t.TempDir(), o: options(t)}
+	l := &agents{T: t, dir: t.TempDir(), o: options(t)}
 	l.o.Containers = containersIn(l.dir, l.o.Token, e.Host())
 	c := l.open()
 	var begun []*executor.Attempt
@@ -138,7 +138,7 @@ func TestContainersOutliveShims(t *testing.T) {
 // TestContainersEndWithTheirAgent kills an agent for good: its shim ends the containers after its patience.
 func TestContainersEndWithTheirAgent(t *testing.T) {
 	e := dockertest.New(t)
-	l := killedWith(t, 300*time.Millisecond, e.Host(), map[string]string{"a": "sleep 1000", "b": "trap '' TERM; " + wait})
+	l := killedAgentWith(t, 300*time.Millisecond, e.Host(), map[string]string{"a": "sleep 1000", "b": "trap '' TERM; " + wait})
 	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })
 	nothingLeft(t, l.o)
 	l.noContainers(e)

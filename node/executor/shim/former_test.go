@@ -27,7 +27,7 @@ func formerOptions(dir string, o Options) (Options, error) {
 }
 
 // commandsOf gives the first arguments of the shims that run.
-func (l *life) commandsOf() (commands []string) {
+func (l *agents) commandsOf() (commands []string) {
 	l.Helper()
 	shims, err := shimDirsIn(l.o.Dir)
 	if err != nil {
@@ -59,7 +59,7 @@ func TestUpgradeFromFormerName(t *testing.T) {
 		"a state folder behind link": func(o Options) error { return moveBehindLink(filepath.Dir(o.Dir)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := killed(t, 0, map[string]string{"good": wait + "exit 0", "bad": wait + "exit 7", "early": wait + "exit 5"})
+			l := killedAgent(t, 0, map[string]string{"good": wait + "exit 0", "bad": wait + "exit 7", "early": wait + "exit 5"})
 			if err := interrupt(l.o); err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +92,7 @@ func moveBehindLink(dir string) error {
 
 // TestDowngradeToFormerName has an agent of a version that knows shims by their former name follow one of this version.
 func TestDowngradeToFormerName(t *testing.T) {
-	l := killed(t, 0, map[string]string{"a": wait + "exit 7"})
+	l := killedAgent(t, 0, map[string]string{"a": wait + "exit 7"})
 	o, err := formerOptions(l.dir, l.o)
 	if err != nil {
 		t.Fatal(err)

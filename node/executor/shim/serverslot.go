@@ -114,7 +114,7 @@ func (srv *server) performRun(s *serverSlot, m *message, body []byte, files []*o
 	defer r.stop(nil)
 	a := &executor.Attempt{
 		Spec: o.Spec, Argv: row[:o.Argc], Env: row[o.Argc:], Stdout: file(files, o.Stdout), Stderr: file(files, o.Stderr), Kill: r.kill,
-		Started: func(b executor.Begun) {
+		Started: func(b executor.Program) {
 			srv.mu.Lock()
 			r.pid = b.PID
 			srv.mu.Unlock()

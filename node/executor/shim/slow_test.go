@@ -16,7 +16,7 @@ import (
 )
 
 // shimOf gives the process of the only shim.
-func (l *life) shimOf() processRecord {
+func (l *agents) shimOf() processRecord {
 	l.Helper()
 	dirs, err := shimDirsIn(l.o.Dir)
 	if err != nil || len(dirs) != 1 {
@@ -33,7 +33,7 @@ func (l *life) shimOf() processRecord {
 // an agent, and longer than it once had to answer. What it runs goes on to its end.
 func TestSlowShimIsTakenBack(t *testing.T) {
 	t.Parallel()
-	l := killed(t, time.Second, map[string]string{"a": wait + "exit 7", "b": wait + "exit 0"})
+	l := killedAgent(t, time.Second, map[string]string{"a": wait + "exit 7", "b": wait + "exit 0"})
 	self := l.shimOf()
 	if err := syscall.Kill(self.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
