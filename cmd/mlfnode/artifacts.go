@@ -69,7 +69,7 @@ func printArtifacts(ui *console, r io.Reader) error {
 	return t.flush()
 }
 
-// eachFile calls fn for every file of the stream.
+// eachFile calls fn for every file in the stream.
 func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
 	for in := tar.NewReader(r); ; {
 		h, err := in.Next()
@@ -88,8 +88,7 @@ func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
 	}
 }
 
-// fetchArtifacts writes files under dir. A file that is there already is left alone and is an
-// error.
+// fetchArtifacts writes the files to dir. It never overwrites a file: one that exists is an error.
 func fetchArtifacts(ui *console, r io.Reader, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")

@@ -20,11 +20,11 @@ import (
 	"mlfnode/projects"
 )
 
-// bundle is a packed project in a temporary file; without a digest there is none.
+// bundle is a packed project in a temporary file; it is empty without a digest.
 type bundle struct {
 	digest   string
 	file     *os.File
-	progress io.Writer // where it is shown that it is sent
+	progress io.Writer // where the progress of an upload is shown
 }
 
 func (b *bundle) upload(ctx context.Context, c *api.Client) error {
@@ -47,13 +47,13 @@ func (b *bundle) remove() {
 	}
 }
 
-// packFailed is about the temporary file, not about the project.
+// packFailed reports an error of the temporary file, not of the project.
 func packFailed(err error) error {
 	return failed(fmt.Sprintf("the project can't be packed: %v", withoutPath(err)), fmt.Sprintf("make room in %s, or set TMPDIR to another folder", os.TempDir()))
 }
 
-// withBundle stores the bundle if the node does not have it, then makes the request that names it.
-// The request may be made twice.
+// withBundle uploads the bundle if the node does not have it, then makes the request that names it,
+// possibly twice.
 func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request func(context.Context) (T, error)) (done T, err error) {
 	if b.digest == "" {
 		return uninterrupted(ctx, request)
@@ -67,7 +67,7 @@ func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request fu
 	}
 	done, err = uninterrupted(ctx, request)
 	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Code == api.CodeNoBundle {
-		// It went with the last sweep that used it, a moment ago.
+		// It was removed with the last sweep that used it, a moment ago.
 		if err := b.upload(ctx, c); err != nil {
 			return done, err
 		}
@@ -76,7 +76,7 @@ func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request fu
 	return done, err
 }
 
-// listFiles finds the files that travel with the sweep. What mlfnode keeps is not among them,
+// listFiles lists the files of the sweep's bundle. What mlfnode itself keeps is never among them,
 // wherever it is.
 func listFiles(a *app, p *plan, include []string) error {
 	if !p.project.Bundled {
@@ -109,7 +109,7 @@ func listFiles(a *app, p *plan, include []string) error {
 	return nil
 }
 
-// packBundle packs the files that travel, and tells of it unless quiet.
+// packBundle packs the files and prints what it packed, unless quiet.
 func packBundle(ctx context.Context, ui *console, p *plan, quiet bool) (*bundle, error) {
 	b := &bundle{progress: ui.stderr}
 	if quiet {
@@ -143,10 +143,10 @@ func packBundle(ctx context.Context, ui *console, p *plan, quiet bool) (*bundle,
 	return b, nil
 }
 
-// leftShown is how many of the files and folders that stay out are named.
+// leftShown is how many of the files and folders that are left out are named.
 const leftShown = 4
 
-// printPacked tells what travels to the trials and what stays out.
+// printPacked prints what the bundle holds and what is left out.
 func printPacked(ui *console, p *plan) {
 	if p.project.Note != "" {
 		ui.say("note: %s", p.project.Note)
@@ -162,7 +162,7 @@ func printPacked(ui *console, p *plan) {
 	}
 }
 
-// packedFiles is what a dry run tells with --json of the files that travel.
+// packedFiles describes the bundle for `sweep --dry-run --json`.
 type packedFiles struct {
 	Files   int       `json:"files"`
 	Bytes   int64     `json:"bytes"`
@@ -170,14 +170,14 @@ type packedFiles struct {
 	Notes   []string  `json:"notes,omitempty"`
 }
 
-// leftOut is a file or folder that does not travel. Its size is at least that.
+// leftOut is a file or folder that is not in the bundle. Its size is a lower bound.
 type leftOut struct {
 	Name  string `json:"name"`
 	Bytes int64  `json:"bytes"`
 	Why   string `json:"why"`
 }
 
-// packedOf is nil where no folder is packed.
+// packedOf returns nil if no folder is packed.
 func packedOf(f *projects.Files) *packedFiles {
 	if f == nil {
 		return nil
@@ -189,7 +189,7 @@ func packedOf(f *projects.Files) *packedFiles {
 	return p
 }
 
-// packedLine is empty when there is nothing to tell.
+// packedLine describes what was packed; it is empty if there is nothing to say.
 func packedLine(f *projects.Files) string {
 	left := slices.DeleteFunc(slices.Clone(f.Left), func(l projects.Left) bool {
 		return l.Why == projects.ByDefault && path.Base(l.Name) != ".git" // Python makes it again
@@ -220,7 +220,7 @@ func packedLine(f *projects.Files) string {
 	return line
 }
 
-// checkTravels refuses a program of the project that is here and does not travel to the trials.
+// checkTravels refuses a program that is in the project's folder but not in the bundle.
 func (p *plan) checkTravels(name string) error {
 	if p.files == nil || p.files.Has(name) {
 		return nil
@@ -240,7 +240,7 @@ func (p *plan) checkTravels(name string) error {
 	return usage(fmt.Sprintf("%s is here, but does not travel to the trials: %s", name, why), hint)
 }
 
-// noteLeftOut tells when the reason of a failure names a file that stayed out.
+// noteLeftOut prints a note if the reason of a failure mentions a file that was left out.
 func noteLeftOut(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, f *projects.Files) error {
 	if f == nil || len(f.Left) == 0 {
 		return nil
@@ -259,8 +259,8 @@ func noteLeftOut(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, 
 	return nil
 }
 
-// mentions reports whether a text names a file or something in a folder, as a path or as a Python
-// module.
+// mentions reports whether a text mentions a file or something in a folder, as a path or as a
+// Python module.
 func mentions(text, file string) bool {
 	module := strings.ReplaceAll(strings.TrimSuffix(strings.TrimSuffix(file, "/"), ".py"), "/", ".")
 	for _, name := range []string{file, strings.TrimSuffix(file, "/"), module} {

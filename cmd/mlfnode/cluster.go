@@ -21,10 +21,10 @@ import (
 	"mlfnode/node"
 )
 
-// clusterFlags are the flags of commands that work on a whole cluster over ssh.
+// clusterFlags are the flags of commands that act on a whole cluster over ssh.
 type clusterFlags struct {
 	file      string
-	key       string // of gpu-setup, which has no cluster
+	key       string // for gpu-setup, which has no cluster.yaml
 	acceptNew bool
 	dryRun    bool
 	take      bool
@@ -40,7 +40,7 @@ func (r *clusterFlags) add(ui *console, c *cobra.Command) {
 	ui.jsonFlag(c)
 }
 
-// cluster reads the file that the commands after up are for.
+// cluster loads and validates the file that the commands after up act on.
 func (r *clusterFlags) cluster() (*bootstrap.Cluster, error) {
 	r.file = cmp.Or(r.file, bootstrap.DefaultFile)
 	c, err := r.load()
@@ -50,7 +50,7 @@ func (r *clusterFlags) cluster() (*bootstrap.Cluster, error) {
 	return c, explainCluster(c.Validate())
 }
 
-// load reads the file as it is: up may have letters that complete it.
+// load reads the file without validating it: flags of up may complete it.
 func (r *clusterFlags) load() (*bootstrap.Cluster, error) {
 	c, err := bootstrap.Load(r.file)
 	if errors.Is(err, bootstrap.ErrNoFile) {
@@ -66,7 +66,8 @@ func explainCluster(err error) error {
 	return usage(err.Error(), "mlfnode up --help")
 }
 
-// sshOptions prepares the work on the machines of a cluster. done releases what it needs.
+// sshOptions returns the options for acting on the machines of a cluster over ssh. done releases
+// what they hold.
 func sshOptions(ui *console, r *clusterFlags, cluster *bootstrap.Cluster) (o bootstrap.Options, done func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -101,7 +102,7 @@ func sshOptions(ui *console, r *clusterFlags, cluster *bootstrap.Cluster) (o boo
 	return o, func() { d.Close() }, nil
 }
 
-// expandHome gives ~/ its meaning, which a shell does not do in a file.
+// expandHome expands ~/, which a shell does not do in a file.
 func expandHome(path string) string {
 	rest, ok := strings.CutPrefix(path, "~/")
 	home, err := os.UserHomeDir()
@@ -111,8 +112,7 @@ func expandHome(path string) string {
 	return filepath.Join(home, rest)
 }
 
-// clusterCommand makes a command that does something on all machines of the cluster in
-// cluster.yaml.
+// clusterCommand makes c act on all machines of the cluster in cluster.yaml.
 func clusterCommand(ui *console, c *cobra.Command, act func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error)) *cobra.Command {
 	r := &clusterFlags{}
 	r.add(ui, c)
@@ -258,12 +258,12 @@ interrupted, run it again: until the roles are written, up -f refuses to start h
 	return c
 }
 
-// markStopped has status say of a cluster that this user has taken down, and that nobody has
-// brought up since, that it is stopped, and since when. file describes it.
+// markStopped marks the machines of a cluster that this user has taken down, and that nobody has
+// brought up since, as stopped, and since when. file describes the cluster.
 func markStopped(all []bootstrap.Outcome, file string) {
 	contexts, err := node.Contexts()
 	if err != nil {
-		return // each command that needs them says so
+		return // each command that needs the contexts reports it
 	}
 	i := slices.IndexFunc(contexts, func(k node.KnownContext) bool { return k.Down != nil && k.Down.File == absolute(file) })
 	if i < 0 || slices.ContainsFunc(all, func(o bootstrap.Outcome) bool {
@@ -282,7 +282,7 @@ func markStopped(all []bootstrap.Outcome, file string) {
 	}
 }
 
-// reportOutcomes prints what came of the machines, and fails if one of them has a problem.
+// reportOutcomes prints what was done on each machine, and fails if one of them has a problem.
 func reportOutcomes(ctx context.Context, ui *console, all []bootstrap.Outcome, began time.Time, status bool) error {
 	if ctx.Err() != nil {
 		ui.say("interrupted; run the same command again to continue, or mlfnode down to undo what was done")
@@ -329,7 +329,7 @@ func printOutcomes(ui *console, all []bootstrap.Outcome) error {
 	return nil
 }
 
-// printStatus prints a line for each machine as it was seen.
+// printStatus prints a line for each machine as it was found.
 func printStatus(ui *console, all []bootstrap.Outcome) error {
 	t := newTextTable(ui.stdout, "host", "address", "roles", "service", "member", "version", "gpus", "state")
 	start := ""
@@ -391,7 +391,8 @@ func rolesText(roles []bootstrap.Role) string {
 	return strings.Join(words, ",")
 }
 
-// printProblem prints a problem as other errors are printed. A cause may have lines, as of a log.
+// printProblem prints a problem in the form of an error. A cause may have several lines, such as
+// those of a log.
 func printProblem(ui *console, host string, p *shell.Problem) {
 	ui.say("%s: %s", host, strings.ReplaceAll(printable.Text(p.Cause, longestMessage), "\n", "\n  "))
 	if p.Cure != "" {

@@ -11,8 +11,8 @@ import (
 	"mlfnode/cluster/bootstrap"
 )
 
-// clusterView shows what is going on at the machines: on a terminal a table that changes, elsewhere
-// a line for each step that ended.
+// clusterView shows what happens on the machines: on a terminal a table that changes, elsewhere a
+// line for each step that has ended.
 type clusterView struct {
 	w        io.Writer
 	terminal bool
@@ -20,14 +20,14 @@ type clusterView struct {
 	mu     sync.Mutex
 	rows   []*machineRow
 	drawn  int // lines on the terminal
-	pauses int // how many have the terminal for themselves
+	pauses int // how many callers of pause have not resumed
 }
 
 func newClusterView(ui *console) *clusterView {
 	return &clusterView{w: ui.stderr, terminal: isTerminal(ui.stderr)}
 }
 
-// showEvent is for bootstrap.Options.
+// showEvent shows an event; it is bootstrap.Options.Tell.
 func (v *clusterView) showEvent(e bootstrap.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -68,11 +68,11 @@ func (v *clusterView) row(host string) *machineRow {
 	return r
 }
 
-// draw writes the table over the last one.
+// draw draws the table over the last one.
 func (v *clusterView) draw(columns, lines int) {
 	var b strings.Builder
 	b.WriteString(v.eraseSequence())
-	shown := v.lines(max(lines-1, 2)) // the cursor has the last line
+	shown := v.lines(max(lines-1, 2)) // the cursor is on the last line
 	for _, line := range shown {
 		b.WriteString(truncate(line, columns-1) + "\n")
 	}
@@ -80,7 +80,7 @@ func (v *clusterView) draw(columns, lines int) {
 	_, _ = io.WriteString(v.w, b.String()) // a terminal that is gone is noticed by its signal
 }
 
-// eraseSequence is what takes the last table off the terminal.
+// eraseSequence returns what erases the last table from the terminal.
 func (v *clusterView) eraseSequence() string {
 	if v.drawn == 0 {
 		return ""
@@ -88,9 +88,9 @@ func (v *clusterView) eraseSequence() string {
 	return fmt.Sprintf("\x1b[%dA\r\x1b[J", v.drawn)
 }
 
-// lines is the table. A terminal cannot be written to above its first line, so that one that is too
-// low for all machines shows how many are where, then those that have failed and those that are
-// busy.
+// lines returns the lines of the table. Nothing can be redrawn above the first line of a terminal,
+// so a terminal that is too low for all machines shows how many are at which step, then those that
+// have failed and those that are busy.
 func (v *clusterView) lines(most int) []string {
 	chosen, lines := v.rows, []string(nil)
 	if len(v.rows) > most {
@@ -103,7 +103,7 @@ func (v *clusterView) lines(most int) []string {
 	return lines
 }
 
-// mostUrgent are at most so many rows, those first that ask for attention.
+// mostUrgent returns at most so many rows, those that need attention first.
 func (v *clusterView) mostUrgent(most int) []*machineRow {
 	var failed, busy []*machineRow
 	for _, r := range v.rows {
@@ -137,8 +137,8 @@ func (v *clusterView) summary() string {
 	return fmt.Sprintf("%d hosts: %s", len(v.rows), strings.Join(parts, ", "))
 }
 
-// pause takes the table off the terminal, so that something can be printed or asked there; it comes
-// back with the first event after resume, below that.
+// pause erases the table, so that something can be printed or asked; the table returns below that
+// with the first event after resume.
 func (v *clusterView) pause() (resume func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -152,11 +152,11 @@ func (v *clusterView) pause() (resume func()) {
 	}
 }
 
-// machineRow is what is known of one machine.
+// machineRow is what is known about one machine.
 type machineRow struct {
 	host   string
 	step   bootstrap.Step
-	busy   bool // the step is under way
+	busy   bool // the step is running
 	failed bool
 	text   string
 }

@@ -67,7 +67,8 @@ and over those that --over names.`,
 	return c
 }
 
-// comparison is what `compare --json` prints. Of two things the first belongs to the first sweep.
+// comparison is what `compare --json` prints. In pairs, the first element belongs to the first
+// sweep.
 type comparison struct {
 	Sweeps     [2]string       `json:"sweeps"`
 	Differs    []difference    `json:"differs"`
@@ -84,7 +85,7 @@ type comparison struct {
 	Half       figure          `json:"half"`       // half the width of its 95 % confidence interval
 }
 
-// difference is something that two sweeps ran differently; empty where one of them has none.
+// difference is something that two sweeps ran differently; a value is empty if its sweep has none.
 type difference struct {
 	Name   string    `json:"name"`
 	Values [2]string `json:"values"`
@@ -125,7 +126,7 @@ func compareSweeps(ctx context.Context, ui *console, c *api.Client, ids [2]grid.
 	return printComparison(ui, r, keys, f.limit)
 }
 
-// compared compares two sweeps; keys are the parameters of its points.
+// compared compares two sweeps; keys are the parameters of the points.
 func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *compareFlags) (*comparison, []string, error) {
 	first, second := &about[0].Sweep, &about[1].Sweep
 	for _, key := range f.over {
@@ -172,7 +173,7 @@ func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *
 	return r, keys, nil
 }
 
-// join puts the groups of two sweeps beside each other.
+// join puts the groups of two sweeps side by side.
 func (r *comparison) join(groups *[2]*grouping) {
 	var differences moments.Moments
 	for i, g := range groups {
@@ -180,7 +181,7 @@ func (r *comparison) join(groups *[2]*grouping) {
 			place := pointKey(own.params)
 			other := groups[1-i].place[place]
 			if i == 1 && other != nil {
-				continue // it stands there already
+				continue // it was added with the first sweep
 			}
 			p := comparedPoint{Params: own.params, Difference: figure(math.NaN())}
 			s := own.summary()
@@ -283,7 +284,7 @@ func printComparison(ui *console, r *comparison, keys []string, limit int64) err
 	return nil
 }
 
-// text gives the mean of a group, with the standard deviation where there are several values.
+// text returns the mean of a group, with the standard deviation if there are several values.
 func (s *groupSummary) text() string {
 	switch {
 	case s == nil:

@@ -16,8 +16,8 @@ import (
 // completionTimeout is how long a shell waits for the names of sweeps.
 const completionTimeout = 3 * time.Second
 
-// completeSweeps completes the sweeps that a command may act on, the newest first, by id and by
-// name. Where it can't, it gives none.
+// completeSweeps completes sweeps by id and by name, the newest first. If it can't reach a node, it
+// offers none.
 func completeSweeps(to *connector) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 && c.Args != nil && c.Args(c, append(args, api.Last)) != nil {

@@ -111,8 +111,8 @@ type destination struct {
 
 func (d *destination) alone() bool { return d.role == "" && d.contact == nil }
 
-// destination finds out where a command goes. For a machine in a cluster, settings has already given
-// --local a state folder of its own.
+// destination decides where a command goes. For a machine in a cluster, settings has already chosen
+// a state folder for --local.
 func (c *connector) destination(cfg *config.Config) (destination, error) {
 	d := destination{}
 	if c.master == "" || c.local {

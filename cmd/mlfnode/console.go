@@ -55,7 +55,7 @@ func (s *screen) complete(err error) error {
 
 func (ui *console) say(format string, v ...any) { fmt.Fprintf(ui.stderr, format+"\n", v...) }
 
-// warn says what went wrong beside the work.
+// warn prints an error that does not end the command.
 func (ui *console) warn(err error) {
 	if err != nil {
 		ui.say("mlfnode: %v", err)
@@ -101,7 +101,7 @@ func (ui *console) printJSON(v any) error {
 	return err
 }
 
-// jsonArray prints values as they come: the whole list is never in memory.
+// jsonArray prints values one by one, so that the whole list is never in memory.
 type jsonArray struct {
 	w    io.Writer
 	open bool

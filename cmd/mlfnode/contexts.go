@@ -47,7 +47,7 @@ master, as after a move.`,
 	return c
 }
 
-// contextShown is a context without its secret.
+// contextShown is a context as `context list --json` prints it, without its secret.
 type contextShown struct {
 	ID      string    `json:"id"`
 	Current bool      `json:"current"`
@@ -120,10 +120,11 @@ func useContext(ui *console, name, master string) error {
 	return nil
 }
 
-// reachTimeout bounds a try to reach the master.
+// reachTimeout bounds an attempt to reach the master.
 const reachTimeout = 5 * time.Second
 
-// setUpAccess lets this user's commands go to the cluster that has come up, unless they do already.
+// setUpAccess makes this user's commands go to the cluster that has come up, unless they do
+// already.
 func setUpAccess(ctx context.Context, ui *console, addresses []string, makeToken func() (string, error)) string {
 	if known, was := hasAccess(ctx, addresses); known {
 		if was {
@@ -154,7 +155,7 @@ func setUpAccess(ctx context.Context, ui *console, addresses []string, makeToken
 	return fmt.Sprintf("this machine can't talk to the cluster (%v); open the port, or run commands on the master: %s", why, strings.Join(addresses, " or "))
 }
 
-// noteKeptContext says where the context of another cluster stays, "" for none.
+// noteKeptContext says where the access to another cluster is kept, if file is not empty.
 func noteKeptContext(ui *console, file string) {
 	if file != "" {
 		_, id, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".yaml"), "-")
@@ -168,8 +169,8 @@ func introduce(ctx context.Context, address string, token trust.Token) (trust.Co
 	return node.Introduce(ctx, address, token)
 }
 
-// hasAccess reports whether commands go to a master at one of the addresses, and are heard there;
-// and whether it was down before.
+// hasAccess reports whether commands go to a master at one of the addresses and reach it, and
+// whether the context says that the cluster was down.
 func hasAccess(ctx context.Context, addresses []string) (known, wasDown bool) {
 	file, err := node.ContextFile()
 	if err != nil {
@@ -193,8 +194,8 @@ func hasAccess(ctx context.Context, addresses []string) (known, wasDown bool) {
 	return true, c.Down != nil
 }
 
-// recordDown notes, once the master is down, that the cluster of this user's context can be brought
-// up with the file. After a purge it takes back what welcome did. Another cluster, whose master may
+// recordDown records in the user's context, once the master is down, that its cluster can be
+// brought up with the file. After a purge it removes the context. Another cluster, whose master may
 // have run on the same machine, is left alone.
 func recordDown(ctx context.Context, all []bootstrap.Outcome, purged bool, with string) error {
 	i := slices.IndexFunc(all, func(o bootstrap.Outcome) bool { return slices.Contains(o.Roles, bootstrap.Master) })
@@ -203,7 +204,7 @@ func recordDown(ctx context.Context, all []bootstrap.Outcome, purged bool, with 
 	}
 	file, err := node.ContextFile()
 	if err != nil {
-		return nil // then there is no context
+		return nil // there is no context
 	}
 	known, err := trust.LoadContext(file)
 	if errors.Is(err, trust.ErrNoContext) {
@@ -230,9 +231,9 @@ func recordDown(ctx context.Context, all []bootstrap.Outcome, purged bool, with 
 	return err
 }
 
-// wasPurged reports whether a master that has no files any more, which would name its cluster, was
-// that of the context: the context goes to an address of its machine, where nothing answers. file
-// is what describes the cluster.
+// wasPurged reports whether a master whose files are gone, and with them the name of its cluster,
+// was the one of the context: the context names an address of its machine, where nothing answers.
+// file describes the cluster.
 func wasPurged(ctx context.Context, known trust.Context, master *bootstrap.Outcome, file string) bool {
 	if master.Authority != "" || known.Down != nil && known.Down.File != file {
 		return false
@@ -243,7 +244,7 @@ func wasPurged(ctx context.Context, known trust.Context, master *bootstrap.Outco
 	for _, address := range known.Master {
 		if conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address); err == nil {
 			conn.Close()
-			return false // of another cluster
+			return false // another cluster
 		}
 		host, _, _ := net.SplitHostPort(address)
 		here = here || slices.Contains(master.Reached, host)
@@ -251,7 +252,7 @@ func wasPurged(ctx context.Context, known trust.Context, master *bootstrap.Outco
 	return here
 }
 
-// absolute gives a path that means the same file in every folder, as far as that can be told.
+// absolute returns the absolute path of a file if it can be determined.
 func absolute(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		return abs

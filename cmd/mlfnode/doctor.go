@@ -50,10 +50,11 @@ first, then those of this node, then mlfnode's own.`,
 	return c
 }
 
-// gpuQueryTimeout bounds doctor's look at the GPUs.
+// gpuQueryTimeout bounds how long doctor queries the GPUs.
 const gpuQueryTimeout = 10 * time.Second
 
-// queryGPUs asks the driver of this machine's GPUs, and names those that trials can have.
+// queryGPUs asks the driver for this machine's GPUs and returns the UUIDs of those that trials can
+// have.
 func queryGPUs(ctx context.Context) (facts doctor.GPUs, uuids []string) {
 	ctx, stop := context.WithTimeout(ctx, gpuQueryTimeout)
 	defer stop()
@@ -77,7 +78,7 @@ func queryGPUs(ctx context.Context) (facts doctor.GPUs, uuids []string) {
 	return facts, uuids
 }
 
-// doctorHost is this host as its settings describe it.
+// doctorHost describes this host for doctor, by its settings.
 func doctorHost(ctx context.Context, a *app, seed string) (doctor.Host, error) {
 	cfg, err := a.settings()
 	if err != nil {
@@ -108,7 +109,7 @@ func doctorHost(ctx context.Context, a *app, seed string) (doctor.Host, error) {
 	return h, nil
 }
 
-// queryService looks for a service of the system first, then for one of this user.
+// queryService looks for a system service first, then for one of this user.
 func queryService(ctx context.Context) *doctor.Service {
 	f := &doctor.Service{Systemd: true}
 	for _, user := range []bool{false, true} {
@@ -150,19 +151,19 @@ func printFindings(ui *console, found []doctor.Finding) error {
 	return nil
 }
 
-// masterProbe asks the master about this host: what time it is there, and whether it gets through
-// to us. It is nil without a contact.
+// masterProbe asks the master about this host: what time it is there, and whether it can reach this
+// host.
 type masterProbe struct {
 	client *api.Client
 	node   string
-	agent  bool // our agent has the ports
+	agent  bool // a node of this host listens on the ports
 }
 
-// askMaster fills in what only the master can say.
+// askMaster lets doctor ask what only the master knows.
 func askMaster(a *app, h *doctor.Host) {
 	contact, err := a.contact()
 	if err != nil || contact == nil {
-		return // then the host is looked at alone
+		return // the host is checked without the master
 	}
 	m := &masterProbe{client: contact.Client(), node: string(h.Node), agent: h.Running}
 	h.Ask, h.Back = m.askNode, m.reachPort
@@ -173,7 +174,8 @@ func (m *masterProbe) askNode(ctx context.Context) (doctor.Answer, error) {
 	return doctor.Answer{Time: about.Time, Version: about.Version}, err
 }
 
-// reachPort has the master try a port. Where no agent listens there, this process does for as long.
+// reachPort has the master connect to a port of this host. If no node listens there, this process
+// does meanwhile.
 func (m *masterProbe) reachPort(ctx context.Context, network, port string) error {
 	number, err := strconv.Atoi(port)
 	if err != nil {
@@ -194,7 +196,7 @@ func (m *masterProbe) reachPort(ctx context.Context, network, port string) error
 	return m.tryPort(ctx, api.Reach{Network: network, Port: number})
 }
 
-// tryPort has the master try a port.
+// tryPort has the master connect to a port.
 func (m *masterProbe) tryPort(ctx context.Context, r api.Reach) error {
 	err := m.client.Reach(ctx, r)
 	var refusal *api.Error
@@ -204,7 +206,7 @@ func (m *masterProbe) tryPort(ctx context.Context, r api.Reach) error {
 	return err
 }
 
-// seenByGossip asks whether the master's gossip, which goes by UDP, has our agent as alive.
+// seenByGossip checks that the master's gossip, which uses UDP, sees this host's node as alive.
 func (m *masterProbe) seenByGossip(ctx context.Context) error {
 	all, err := m.client.Members(ctx)
 	if err != nil {
@@ -213,7 +215,7 @@ func (m *masterProbe) seenByGossip(ctx context.Context) error {
 	return checkAlive(all, m.node)
 }
 
-// receiveWord waits for what the master sends.
+// receiveWord waits for the packet that the master sends.
 func (m *masterProbe) receiveWord(ctx context.Context, port int) error {
 	l, err := net.ListenPacket("udp", net.JoinHostPort("", strconv.Itoa(port)))
 	if err != nil {
@@ -241,8 +243,8 @@ func (m *masterProbe) receiveWord(ctx context.Context, port int) error {
 	}
 }
 
-// checkAlive has no error when a node is among the members, and alive. One that gossip does not see
-// gets no trials.
+// checkAlive returns an error unless the node is among the members and alive. A node that gossip
+// does not see gets no trials.
 func checkAlive(all []api.Member, node string) error {
 	for i := range all {
 		if string(all[i].Node) != node {
@@ -256,7 +258,7 @@ func checkAlive(all []api.Member, node string) error {
 	return errors.New("its gossip does not see this node, so this node gets no trials")
 }
 
-// doctorPorts are the ports of the settings in doctor's form.
+// doctorPorts returns the ports of the settings in doctor's form.
 func doctorPorts(cfg *config.Config) doctor.Ports {
 	p := cfg.Cluster.Ports
 	return doctor.Ports{API: p.API, NATS: p.NATS, Gossip: p.Gossip}

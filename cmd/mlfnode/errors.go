@@ -64,7 +64,7 @@ func asFailure(err error) *failure {
 	return &failure{exitFailed, err.Error(), ""}
 }
 
-// withoutPath leaves out the operation and the path of a file error, which the message names
+// withoutPath strips the operation and the path from a file error, for a message that names them
 // already.
 func withoutPath(err error) error {
 	if e, ok := err.(*fs.PathError); ok {
@@ -73,7 +73,7 @@ func withoutPath(err error) error {
 	return err
 }
 
-// asUsage makes an error about the user's input wrong usage.
+// asUsage turns an error about the user's input into a usage error.
 func asUsage(err error) error {
 	msg, hint, found := strings.Cut(err.Error(), "\n  try: ")
 	if !found {

@@ -17,9 +17,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// writeParquetFile writes the selected trials with the columns of the CSV table. What kind of
-// values parameters and metrics have, a sweep does not say: a value that does not fit in its column
-// makes the column a wider one, and the file is begun again.
+// writeParquetFile writes the selected trials with the columns of the CSV table. A sweep does not
+// record the types of its parameters and metrics: a value that does not fit in its column widens
+// the column's type, and the file is written again.
 func writeParquetFile(ctx context.Context, c *api.Client, v *api.Sweep, path string, q api.TrialQuery) error {
 	columns := parquetColumns(v)
 	return writeTableFile(v, path, "--parquet", func(w io.Writer) error {
@@ -45,7 +45,7 @@ func writeParquetFile(ctx context.Context, c *api.Client, v *api.Sweep, path str
 	})
 }
 
-// errWider is the error of writeParquet when it has made a column wider.
+// errWider is returned by writeParquet after it has widened the type of a column.
 var errWider = errors.New("a value does not fit in its column")
 
 func parquetColumns(v *api.Sweep) []parquet.Column {
@@ -70,7 +70,7 @@ func parquetColumns(v *api.Sweep) []parquet.Column {
 	return append(head, tail...)
 }
 
-// writeParquet writes the file, or makes a column wider.
+// writeParquet writes the file, or widens the type of a column.
 func writeParquet(ctx context.Context, w io.Writer, c *api.Client, v *api.Sweep, q api.TrialQuery, columns []parquet.Column) error {
 	out := parquet.NewWriter(w, columns)
 	for t, err := range c.Trials(ctx, v.Sweep, q) {
@@ -88,8 +88,8 @@ func writeParquet(ctx context.Context, w io.Writer, c *api.Client, v *api.Sweep,
 	return out.Close()
 }
 
-// parquetRow gives the values of a trial. wider reports whether it had to make a column wider for
-// that.
+// parquetRow returns the values of a trial. wider reports whether it had to widen the type of a
+// column.
 func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []parquet.Value, wider bool) {
 	text := func(s string) parquet.Value { return parquet.Value{Valid: s != "", Text: s} }
 	count := func(n int64) parquet.Value { return parquet.Value{Valid: true, Int: n} }
@@ -137,8 +137,8 @@ func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []par
 	return append(append(row, moment(t.Started), moment(t.Ended)), used...), wider
 }
 
-// parquetValue reads a value for a column; ok is false where it does not fit, which never happens
-// for texts.
+// parquetValue parses a value for a column; ok is false if it does not fit, which never happens for
+// text.
 func parquetValue(kind parquet.Kind, s string, isNumber bool) (value parquet.Value, ok bool) {
 	switch kind {
 	case parquet.Int:
@@ -151,8 +151,8 @@ func parquetValue(kind parquet.Kind, s string, isNumber bool) (value parquet.Val
 	return parquet.Value{Valid: true, Text: s}, true
 }
 
-// unionOfSweeps has the parameters and metrics of all sweeps, in the order in which they are first
-// met.
+// unionOfSweeps returns a sweep with the parameters and metrics of all sweeps, in the order in
+// which they first occur.
 func unionOfSweeps(all []selection) *api.Sweep {
 	if len(all) == 1 {
 		return all[0].sweep

@@ -16,9 +16,8 @@ import (
 	classifier "mlfnode/node/failure"
 )
 
-// printFailureGroups tells how many trials of a sweep failed in which class, with what helps and an
-// example. Where all failures are the program's own and few enough to be listed, there is nothing
-// to add.
+// printFailureGroups prints how many trials of a sweep failed in which class, with a hint and an
+// example. If all failures are the program's own and few enough to be listed, it prints nothing.
 func printFailureGroups(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	if v.Failed == 0 {
 		return nil
@@ -43,8 +42,8 @@ func printFailureGroups(ctx context.Context, ui *console, c *api.Client, v *api.
 	return nil
 }
 
-// failureGroupsOf asks for the failures of a sweep. A node of an older version does not tell, nor
-// does one tell of a sweep that was just removed.
+// failureGroupsOf asks for the failures of a sweep. It returns none if the node is of an older
+// version, or if the sweep was just removed.
 func failureGroupsOf(ctx context.Context, c *api.Client, id grid.SweepID) (api.Failures, error) {
 	all, err := c.Failures(ctx, id)
 	var refused *api.Error
@@ -54,7 +53,7 @@ func failureGroupsOf(ctx context.Context, c *api.Client, id grid.SweepID) (api.F
 	return all, err
 }
 
-// checkClass says what is wrong with a failure class that a user names.
+// checkClass refuses a name that is not a failure class.
 func checkClass(name string) error {
 	var known []string
 	for _, f := range grid.Failures() {

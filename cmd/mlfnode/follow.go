@@ -21,8 +21,8 @@ type followFlags struct {
 	noOutput bool // of trials
 	csv      string
 	notify   string
-	files    *projects.Files // that travelled, for hints about those that did not
-	adhoc    bool            // a program without a project, which keeps nothing of its folder
+	files    *projects.Files // in the bundle, for hints about those that are not
+	adhoc    bool            // a program without a project, whose trials' files are discarded
 }
 
 func (f *followFlags) add(c *cobra.Command) {
@@ -33,7 +33,7 @@ func (f *followFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.notify, "notify", "", "shell `COMMAND` to run at the end, if this command still runs then; $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED, …")
 }
 
-// check refuses what can't be done at one time.
+// check refuses flags that can't be combined.
 func (f *followFlags) check() error {
 	if f.detach && f.notify != "" {
 		return usage("--notify runs a command at the end, and --detach does not wait for it", "leave --detach out, and put & after the whole line")
@@ -80,7 +80,7 @@ func runAndFollow(ctx context.Context, a *app, id grid.SweepID, f followFlags, f
 	return followToEnd(ctx, a.console, newFollower(a, s, v.Sweep, &f, v.LogNext), f)
 }
 
-// followToEnd follows a sweep to its end and prints what came of it.
+// followToEnd follows a sweep until it stops running, and prints its results.
 func followToEnd(ctx context.Context, ui *console, f *follower, flags followFlags) error {
 	defer f.close()
 	v, err := f.run(ctx)
@@ -101,7 +101,7 @@ func followToEnd(ctx context.Context, ui *console, f *follower, flags followFlag
 	if err != nil {
 		return err
 	}
-	var unranked *failure // the sweep was to find its best trial, and can't tell
+	var unranked *failure // the sweep has an objective, and no trial to name as the best
 	err = f.buffered(ctx, func(ui *console) error {
 		if err := printSummary(ctx, ui, f, v, flags); err != nil || v == nil || v.Succeeded == 0 {
 			return err
@@ -125,7 +125,7 @@ func followToEnd(ctx context.Context, ui *console, f *follower, flags followFlag
 	return unranked
 }
 
-// sweepExit is the exit code that a sweep at rest deserves.
+// sweepExit returns the exit code for a sweep that has stopped running.
 func sweepExit(v *api.Sweep) error {
 	if v == nil || v.Failed > 0 || v.OnlyCancelled() > 0 || v.Problem != "" && v.State == grid.SweepPaused {
 		return &failure{code: exitFailed}
@@ -144,8 +144,8 @@ func printDetached(ui *console, v *api.Sweep) error {
 	return nil
 }
 
-// runNotifyCommand runs the user's command about a sweep that is at rest, by the shell. What it
-// prints goes to stderr; that it fails says nothing about the sweep. It does not run after Ctrl-C.
+// runNotifyCommand runs the user's command in a shell after a sweep has stopped running. Its output
+// goes to stderr; its failure says nothing about the sweep. It does not run after Ctrl-C.
 func runNotifyCommand(ctx context.Context, ui *console, command string, v *api.Sweep) {
 	if command == "" || v == nil || ctx.Err() != nil {
 		return

@@ -18,21 +18,22 @@ import (
 const (
 	// requestTimeout bounds the wait for the node's answer to a pause or a kill.
 	requestTimeout = 5 * time.Second
-	// killTimeout is how long a sweep that was killed may take to be at rest. Then the node ends,
-	// which stops its trials as well and gives them the same time.
+	// killTimeout is how long a sweep may take to stop after a kill. Then the node ends, which
+	// stops its trials too and gives them the same time.
 	killTimeout = 10 * time.Second
 )
 
 var (
-	// errDetached ends the watching of a sweep that goes on.
+	// errDetached stops watching a sweep that continues.
 	errDetached = errors.New("the sweep continues without this command")
-	// errUnrecorded ends the watching of a sweep whose end can't be recorded.
+	// errUnrecorded stops watching a sweep whose end can't be recorded.
 	errUnrecorded = errors.New("the sweep could not be stopped cleanly")
 )
 
-// handleSignals does what signals ask for, until over is closed; stop ends the watching. Alone,
-// Ctrl-C pauses and the second one kills; a closed terminal, a machine that shuts down and output
-// that nobody reads kill at once. A further signal after that ends the process.
+// handleSignals does what signals ask for until over is closed; stop ends the watching. With the
+// node in this process, Ctrl-C pauses the sweep and the second one kills it; a closed terminal, a
+// shutdown of the machine and output that nobody reads kill it at once. A further signal ends the
+// process.
 func (f *follower) handleSignals(ctx context.Context, stop context.CancelCauseFunc, signals <-chan os.Signal, over <-chan struct{}) {
 	answers := make(chan error, 4)
 	killing := false
@@ -43,9 +44,9 @@ func (f *follower) handleSignals(ctx context.Context, stop context.CancelCauseFu
 			return
 		case sig := <-signals:
 			if sig == syscall.SIGPIPE && !outputClosed() {
-				continue // it was a connection
+				continue // a connection was closed
 			}
-			n, insists := f.interruptions.Add(1), sig == os.Interrupt || sig == syscall.SIGTERM // other signals may be repeated by the system
+			n, insists := f.interruptions.Add(1), sig == os.Interrupt || sig == syscall.SIGTERM // the system may repeat other signals
 			switch {
 			case !f.currentSession().Hosting() && n == 1:
 				go func() {
@@ -90,10 +91,9 @@ func (f *follower) request(ctx context.Context, act func(context.Context, grid.S
 	return err
 }
 
-// uninterrupted makes a request that has trials begin. A signal that comes meanwhile is for the
-// follower, once the node has answered: it pauses the sweep, where a node that stopped in the
-// middle would kill the first trials. A node that then does not answer for orderTime is not waited
-// for.
+// uninterrupted makes a request that starts trials. A signal that comes meanwhile is left to the
+// follower, after the node has answered: it pauses the sweep, whereas a node stopped halfway would
+// kill the first trials. After a signal, the node has requestTimeout to answer.
 func uninterrupted[T any](ctx context.Context, request func(context.Context) (T, error)) (T, error) {
 	if ctx.Err() != nil {
 		return request(ctx)
@@ -104,7 +104,7 @@ func uninterrupted[T any](ctx context.Context, request func(context.Context) (T,
 	return request(whole)
 }
 
-// pauseSweep lets no new trial begin.
+// pauseSweep stops new trials from starting.
 func (f *follower) pauseSweep(ctx context.Context) {
 	text := "%s is paused; running trials finish or save their state; press Ctrl-C again to kill them"
 	if err := f.request(ctx, f.currentSession().Client().Pause); err != nil {
@@ -113,7 +113,7 @@ func (f *follower) pauseSweep(ctx context.Context) {
 	f.progress.print(f.app.stderr, fmt.Sprintf(text, f.id))
 }
 
-// printContinues says how to go on with a sweep that this process only watches.
+// printContinues says how to watch, pause or end a sweep that this process no longer watches.
 func (f *follower) printContinues() {
 	where := "in the cluster"
 	if !f.currentSession().InCluster() {

@@ -81,7 +81,7 @@ func printGPUs(ui *console, all []api.Member) error {
 	return nil
 }
 
-// deviceState is what trials may make of a device.
+// deviceState returns the state of a device as trials see it.
 func deviceState(g *api.GPU) string {
 	switch {
 	case g.Problem != "" && (g.State == "" || g.State == "ready"):
@@ -116,7 +116,7 @@ func groupsText(groups []api.GPUGroup) string {
 	return strings.Join(parts, ", ")
 }
 
-// figureText is a figure with its unit, empty for one that the driver does not tell.
+// figureText returns a figure with its unit, "" if the driver does not report it.
 func figureText(v int, unit string) string {
 	if v < 0 {
 		return ""

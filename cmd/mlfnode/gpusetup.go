@@ -13,7 +13,7 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// gpuReport is what `gpu-setup --json` prints of a host.
+// gpuReport is the result of a host as `gpu-setup --json` prints it.
 type gpuReport struct {
 	Host string `json:"host"`
 	gpusetup.Report
@@ -75,7 +75,7 @@ func setUpGPUHost(ctx context.Context, ui *console, over *bootstrap.Options, hos
 	if err == nil {
 		defer m.Close()
 		r.Report, err = gpusetup.Setup(ctx, m, o, func(s gpusetup.Step) {
-			if s.Verdict == "" { // it may take minutes; verdicts are in the report
+			if s.Verdict == "" { // the step starts and may take minutes; verdicts are in the report
 				ui.say("%s: %s: %s …", host, s.Check, oneLine(s.Text))
 			}
 		})

@@ -11,30 +11,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lastSignal is the highest number of a signal (SIGRTMAX, signal(7)).
+// lastSignal is the highest signal number (SIGRTMAX, signal(7)).
 const lastSignal = 64
 
-// runAsInit is the first process of a container or of another namespace of processes: it runs
-// mlfnode as a child and gives its exit status.
+// runAsInit runs as the first process of a container or another process namespace: it runs mlfnode
+// as a child and returns its exit status.
 //
-// Processes that lose their parent become children of the first one, also those that somebody else
-// has started (docker exec), while a node takes what becomes its child for a part of a trial. They
-// are awaited here.
+// Orphaned processes become children of the first process, including those that somebody else has
+// started (docker exec), while a node takes its children for parts of trials. So orphans are
+// awaited here.
 func runAsInit(args []string, stderr io.Writer) int {
 	signals := make(chan os.Signal, 16)
 	for n := syscall.Signal(1); n <= lastSignal; n++ {
-		if !signal.Ignored(n) && n != unix.SIGCHLD && n != unix.SIGURG { // the child's end, and what the runtime sends itself
+		if !signal.Ignored(n) && n != unix.SIGCHLD && n != unix.SIGURG { // SIGCHLD is the end of the child, SIGURG is sent by the Go runtime to itself
 			signal.Notify(signals, n)
 		}
 	}
-	program, err := os.Executable() // it gives the process its name
+	program, err := os.Executable() // gives the child its process name
 	if err != nil {
 		program = "/proc/self/exe"
 	}
 	c := exec.Command(program, args[1:]...)
 	c.Args[0] = args[0]
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	// A group of its own, so that it has what a terminal sends once, and from the terminal.
+	// A group of its own, so that the child gets signals of the terminal once, from the terminal.
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: inForeground(unix.Stdin), Ctty: unix.Stdin}
 	if err := c.Start(); err != nil {
 		fmt.Fprintf(stderr, "error: start mlfnode as a child of process 1: %v\n", err)
@@ -44,7 +44,7 @@ func runAsInit(args []string, stderr io.Writer) int {
 		for s := range signals {
 			_ = c.Process.Signal(s) // it may have ended
 			if s == unix.SIGTERM || s == unix.SIGINT || s == unix.SIGHUP {
-				_ = c.Process.Signal(unix.SIGCONT) // stopped, it would not hear of its end
+				_ = c.Process.Signal(unix.SIGCONT) // a stopped process does not handle the signal
 			}
 		}
 	}()
@@ -58,7 +58,7 @@ func runAsInit(args []string, stderr io.Writer) int {
 			fmt.Fprintf(stderr, "error: await mlfnode: %v\n", err)
 			return 1
 		case ended.Stopped():
-			if ended.StopSignal() == unix.SIGTSTP { // Ctrl-Z, and there is no shell to have it go on
+			if ended.StopSignal() == unix.SIGTSTP { // Ctrl-Z, and there is no shell to continue it
 				_ = unix.Kill(-pid, unix.SIGCONT) // it may have ended
 			}
 			continue
@@ -69,7 +69,7 @@ func runAsInit(args []string, stderr io.Writer) int {
 	}
 }
 
-// inForeground reports whether a file is the terminal of this process, which may read from it.
+// inForeground reports whether fd is the terminal of this process, which may read from it.
 func inForeground(fd int) bool {
 	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()

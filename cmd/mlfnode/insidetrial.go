@@ -10,8 +10,8 @@ import (
 	"mlfnode/node/config"
 )
 
-// enclosingTrial names the trial in which this process runs, and the folder of its MLF_OUT:
-// STATE/spool/N/out. Without a trial both are empty.
+// enclosingTrial returns the trial in which this process runs and the folder of its MLF_OUT,
+// STATE/spool/N/out. Outside a trial both are empty.
 func enclosingTrial() (trial, out string) {
 	if trial, out = os.Getenv("MLF_TRIAL"), os.Getenv("MLF_OUT"); trial == "" || out == "" {
 		return "", ""
@@ -19,9 +19,9 @@ func enclosingTrial() (trial, out string) {
 	return trial, out
 }
 
-// trialNodeState is the state folder of the node that a trial has for sweeps of its own, which goes
-// with the trial. It is empty outside of a trial, and where its agent is older and does not say
-// what the trial may use.
+// trialNodeState returns the state folder of the node that a trial has for sweeps of its own, which
+// is removed with the trial. It is empty outside a trial, and if the trial's agent is too old to
+// say what the trial may use.
 func trialNodeState() string {
 	trial, out := enclosingTrial()
 	if trial == "" || os.Getenv("MLF_TRIAL_CPUS") == "" || os.Getenv("MLF_STATE") != "" {
@@ -30,8 +30,8 @@ func trialNodeState() string {
 	return filepath.Join(filepath.Dir(out), "node")
 }
 
-// useTrialNode has a sweep that a trial submits and follows run on a node of the trial's own, with
-// what the trial has of the machine. One that names where it is to run goes there.
+// useTrialNode makes a sweep that a trial submits and follows run on the trial's own node, with the
+// trial's share of the machine, unless flags say where to run it.
 func (c *connector) useTrialNode(quiet bool) {
 	if c.master != "" || c.state != "" || trialNodeState() == "" {
 		return
@@ -42,8 +42,8 @@ func (c *connector) useTrialNode(quiet bool) {
 	}
 }
 
-// refuseInsideTrial refuses to follow a sweep from within a trial of the same node or cluster: the
-// sweep would wait for slots that the trials hold while they wait for it.
+// refuseInsideTrial refuses to follow a sweep from inside a trial of the same node or cluster: the
+// sweep would wait for slots that trials hold while they wait for the sweep.
 func refuseInsideTrial(cfg *config.Config, d *destination) error {
 	trial, out := enclosingTrial()
 	if trial == "" || cfg.StateDir == trialNodeState() {

@@ -60,7 +60,7 @@ func logsCommand(a *app) *cobra.Command {
 					if !follow || !s.InCluster() || !errors.Is(err, api.ErrLost) {
 						return err
 					}
-					// What has been shown already is read once more, and passed over.
+					// The output starts again; view skips what was shown already.
 					if err := s.Await(c.Context(), func() { a.say("the master does not answer; waiting for it (trials go on)") }); err != nil {
 						return err
 					}
@@ -79,11 +79,11 @@ func logsCommand(a *app) *cobra.Command {
 	return c
 }
 
-// logView says how output is shown, and what has been.
+// logView says how output is shown, and records what was shown.
 type logView struct {
 	raw, out, err bool
 	seen          api.Seen
-	lines         *lineWriter // with the starts of lines whose rest is to come
+	lines         *lineWriter // with unfinished lines
 }
 
 func (l *logView) wants(stream string) bool {
@@ -96,13 +96,13 @@ func (l *logView) wants(stream string) bool {
 	return stream == "stderr"
 }
 
-// printFailedLogs shows what the failed trials of a sweep printed.
+// printFailedLogs prints the output of a sweep's failed trials.
 func printFailedLogs(ctx context.Context, ui *console, c *api.Client, id grid.SweepID, view *logView) error {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
 		return err
 	}
-	var indexes []int64 // the node does not wait while their output is read
+	var indexes []int64 // collected first, so that the node does not wait while output is read
 	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{States: []grid.State{grid.Failed}}) {
 		if err != nil {
 			return err
@@ -156,7 +156,7 @@ func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID,
 	return nil
 }
 
-// logLine is a piece of output as `logs --json` prints it. Bytes that are no UTF-8 are replaced.
+// logLine is a piece of output as `logs --json` prints it. Invalid UTF-8 is replaced.
 func logLine(id grid.SweepID, o *api.Output) any {
 	return struct {
 		Trial  string    `json:"trial"`

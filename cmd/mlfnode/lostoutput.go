@@ -10,7 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// lostOutput collects what is not kept of the output of the trials in a table, to be said below it.
+// lostOutput collects what is missing from the stored output of the trials in a table, to be
+// printed below it.
 type lostOutput struct {
 	cut, gone []int64 // indexes
 	bytes     int64   // cut
@@ -26,7 +27,7 @@ func (m *lostOutput) add(t *api.Trial) {
 	}
 }
 
-// print says what is missing, if anything is.
+// print prints what is missing, if anything is.
 func (m *lostOutput) print(ui *console) {
 	if len(m.cut) > 0 {
 		ui.say("output of %s was cut: %s were not stored (log_limit of the task, or a full disk)", trialList(m.cut), bytesText(m.bytes))
@@ -36,7 +37,7 @@ func (m *lostOutput) print(ui *console) {
 	}
 }
 
-// trialsNamed is how many trials are named before the rest is only counted.
+// trialsNamed is how many trials are named before the rest are only counted.
 const trialsNamed = 5
 
 func trialList(all []int64) string {
@@ -54,7 +55,7 @@ func trialList(all []int64) string {
 	return text
 }
 
-// lostText says what is not there of an attempt's output.
+// lostText says what is missing from an attempt's output.
 func lostText(cut, gone int64) string {
 	var parts []string
 	if gone > 0 {
@@ -66,7 +67,7 @@ func lostText(cut, gone int64) string {
 	return strings.Join(parts, "; ")
 }
 
-// lostOutputText says it of an attempt in a list.
+// lostOutputText says what is missing from the output of an attempt in a list.
 func lostOutputText(p *api.Printed) string {
 	gone := int64(0)
 	if p.Gone == api.AllGone {
@@ -79,8 +80,8 @@ func lostOutputText(p *api.Printed) string {
 	return text
 }
 
-// printLostOutput shows what is not there of a trial's output: among its lines, or beside the bytes
-// that the program wrote.
+// printLostOutput prints what is missing from a trial's output: among its lines, or beside the
+// bytes of the program.
 func printLostOutput(ui *console, id grid.SweepID, o *api.Output, raw bool, shown *lineWriter) error {
 	switch {
 	case ui.json:
@@ -94,7 +95,7 @@ func printLostOutput(ui *console, id grid.SweepID, o *api.Output, raw bool, show
 	return nil
 }
 
-// lostOutputLine is what `logs --json` prints of it.
+// lostOutputLine is a gap in the output as `logs --json` prints it.
 func lostOutputLine(id grid.SweepID, o *api.Output) any {
 	return struct {
 		Trial string `json:"trial"`

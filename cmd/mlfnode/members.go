@@ -33,8 +33,8 @@ func membersCommand(a *app) *cobra.Command {
 	return c
 }
 
-// clusterMembers asks the node of this machine, which knows them also when the master is down, else
-// the master.
+// clusterMembers asks this machine's node, which knows the members even while the master is down,
+// or else the master.
 func clusterMembers(ctx context.Context, a *app) ([]api.Member, error) {
 	s, err := a.nearestNode(ctx)
 	if err != nil {
@@ -56,7 +56,7 @@ func printMembers(ui *console, all []api.Member) error {
 	t := newTable(ui.stdout, append(head, "")...)
 	for i := range all {
 		m := &all[i]
-		running, load := "", "" // of a node that is not there nothing is known
+		running, load := "", "" // unknown for a node that is not there
 		if mayWork(m) {
 			running, load = strconv.Itoa(m.Running), strconv.FormatFloat(m.Load, 'f', 1, 64)
 		}
@@ -70,10 +70,10 @@ func printMembers(ui *console, all []api.Member) error {
 	return t.flush()
 }
 
-// mayWork reports whether the node may be at work.
+// mayWork reports whether the node may be running trials.
 func mayWork(m *api.Member) bool { return m.State == "alive" || m.State == "suspect" }
 
-// memberState is the state of a node with what is special about it.
+// memberState returns the state of a node, with what is special about it.
 func memberState(m *api.Member) string {
 	switch {
 	case m.Quarantined:
@@ -105,15 +105,15 @@ func drainCommand(a *app) *cobra.Command {
 	return c
 }
 
-// Trials of a node are counted at each restInterval while their end is waited for. None is left
-// once as many counts as restCounts find none: the master hears a moment later of a trial that has
-// just begun, and gossip tells every 2 s how many run on a node.
+// Trials of a node are counted every restInterval while drain waits for them. The node is idle once
+// restCounts counts in a row have found none: the master hears a moment later of a trial that has
+// just started, and gossip tells every 2 s how many run on a node.
 const (
 	restInterval = time.Second
 	restCounts   = 5
 )
 
-// awaitIdle waits until no trial runs on a node, also where the master is restarted meanwhile.
+// awaitIdle waits until no trial runs on a node, even if the master is restarted meanwhile.
 func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.NodeID) error {
 	tick := time.NewTicker(restInterval)
 	defer tick.Stop()
@@ -144,8 +144,9 @@ func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.Node
 	return nil
 }
 
-// isIdle reports whether no trial runs on a node, as both the master and the node itself say, and
-// gives the state of the node among the members, "" for none. A node that has left runs nothing.
+// isIdle reports whether no trial runs on a node, according to both the master and the node itself,
+// and returns the state of the node among the members, "" if it is not one. A node that has left
+// runs nothing.
 func isIdle(ctx context.Context, client *api.Client, node grid.NodeID) (rests bool, state string, err error) {
 	count, _, err := runningOn(ctx, client, node)
 	if err != nil {
@@ -167,16 +168,16 @@ func drainNode(ctx context.Context, ui *console, client *api.Client, node grid.N
 	if err := client.Drain(ctx, node, reason); err != nil {
 		return err
 	}
-	if err := printRunning(ctx, ui, client, node); err != nil && ctx.Err() == nil { // it is drained all the same
+	if err := printRunning(ctx, ui, client, node); err != nil && ctx.Err() == nil { // the node is drained anyway
 		ui.say("%s takes no more trials; what still runs there is unknown: %s", node, oneLine(err.Error()))
 	}
 	return nil
 }
 
-// mostNamed bounds the trials that are named in a line.
+// mostNamed bounds how many trials a message names.
 const mostNamed = 10
 
-// runningOn counts the trials that run on a node, and names the first ones.
+// runningOn counts the trials that run on a node and names the first ones.
 func runningOn(ctx context.Context, client *api.Client, node grid.NodeID) (count int, names []string, err error) {
 	sweeps, err := client.Sweeps(ctx)
 	if err != nil {
@@ -201,7 +202,7 @@ func runningOn(ctx context.Context, client *api.Client, node grid.NodeID) (count
 	return count, names, nil
 }
 
-// printRunning says what still runs on a node that takes no more trials.
+// printRunning prints what still runs on a node that takes no more trials.
 func printRunning(ctx context.Context, ui *console, client *api.Client, node grid.NodeID) error {
 	count, names, err := runningOn(ctx, client, node)
 	if err != nil {
@@ -239,8 +240,7 @@ func forgetCommand(a *app) *cobra.Command {
 	}
 }
 
-// noteNewKey says what a new gossip key means for backups. It returns err, and says nothing if
-// there is one.
+// noteNewKey prints what a new gossip key means for backups, unless err is set, and returns err.
 func noteNewKey(ui *console, err error) error {
 	if err == nil {
 		ui.say("the cluster has a new gossip key; if you keep backups, make a new one now: mlfnode backup FILE")

@@ -73,8 +73,8 @@ func serveMonitor(ctx context.Context, a *app, port int, role api.Role) error {
 	return context.Cause(ctx)
 }
 
-// printLoginLinks prints a link whenever one is asked for. Where it can't, nobody can log in, and
-// the command ends.
+// printLoginLinks prints a link whenever one is requested. If it can't, nobody can log in, and the
+// command ends.
 func printLoginLinks(ctx context.Context, ui *console, browsers *node.Browsers, links <-chan struct{}, stop context.CancelCauseFunc) {
 	for {
 		select {
@@ -89,13 +89,13 @@ func printLoginLinks(ctx context.Context, ui *console, browsers *node.Browsers, 
 	}
 }
 
-// readLinkRequests asks for a link with each line that is typed. It ends with the program: reading
-// a terminal can't be interrupted.
+// readLinkRequests requests a link for each line that is typed. It ends with the program: reading a
+// terminal can't be interrupted.
 func readLinkRequests(ctx context.Context, links chan<- struct{}) {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan() && ctx.Err() == nil; {
 		select {
 		case links <- struct{}{}:
-		default: // one is on its way
+		default: // one is requested already
 		}
 	}
 }

@@ -68,7 +68,7 @@ func (f *nodeFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.advertise, "advertise", "", "IP address at which others reach this node (default by the route to the seed)")
 }
 
-// nodeSettings loads the settings of a node that runs in the foreground, with the flags over them.
+// nodeSettings loads the settings of a node that runs in the foreground and applies the flags.
 func nodeSettings(a *app, f *nodeFlags) (config.Config, error) {
 	cfg, err := a.settings()
 	if err != nil {
@@ -107,15 +107,15 @@ func runJoin(ctx context.Context, a *app, f *nodeFlags) error {
 			return err
 		}
 	}
-	// Programs of trials must not find it in their environment.
+	// Programs of trials must not see the token in their environment.
 	if err := os.Unsetenv(membership.TokenVariable); err != nil {
 		return err
 	}
 	return runNode(ctx, a, f, node.OpenWorker)
 }
 
-// joinCluster makes this machine a node of the cluster, and keeps the contact of the person who
-// does it, in the file that it names.
+// joinCluster makes this machine a node of the cluster and saves the user's access to it in the
+// file that it returns.
 func joinCluster(ctx context.Context, ui *console, cfg config.Config, f *nodeFlags) (access string, err error) {
 	if cfg.Cluster.Seed == "" {
 		return "", usage("join needs the master", "mlfnode join --seed HOST")
@@ -147,9 +147,9 @@ func joinCluster(ctx context.Context, ui *console, cfg config.Config, f *nodeFla
 }
 
 // runNode runs a node until a signal ends it; a second signal kills the programs. SIGHUP rereads
-// node.yaml, unless the terminal is gone. SIGUSR2 ends only the agent, because another one follows
-// in a moment and takes over its trials. The same holds whenever the agent ends by itself: trials
-// end only when somebody asked for that.
+// node.yaml, unless the terminal is gone. SIGUSR2 ends only the agent: another one follows in a
+// moment and takes over its trials. The same holds if the agent ends by itself: trials end only if
+// somebody asked for that.
 func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Context, config.Config) (*node.Node, error)) error {
 	cfg, err := nodeSettings(a, f)
 	if err != nil {
@@ -167,7 +167,7 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 	}
 	stopped := make(chan struct{})
 	var signs sync.WaitGroup
-	defer signs.Wait() // nothing may be left that says that the node stops
+	defer signs.Wait() // no notification of the stop may outlive this function
 	defer close(stopped)
 	defer n.Close()
 	cfg.Logger.Info("node is up", "node", n.Name(), "address", n.Address(), "state", cfg.StateDir, "version", cfg.Version)
@@ -201,8 +201,8 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 	}
 }
 
-// rereadSettings reads node.yaml again and says what came of it. What is wrong with it is logged,
-// and the node goes on as it was.
+// rereadSettings rereads node.yaml and returns the status to show. Errors in it are logged, and the
+// node continues unchanged.
 func rereadSettings(a *app, n *node.Node, f *nodeFlags) (status string) {
 	cfg, err := nodeSettings(a, f)
 	if err != nil {
@@ -235,10 +235,10 @@ func forceStop(a *app, n *node.Node, signals <-chan os.Signal, stopped <-chan st
 	}
 }
 
-// terminals are the descriptors of a process's input and output that are terminals.
+// terminals are the file descriptors of the process's input and output that are terminals.
 type terminals []int
 
-// hungUp reports whether one of them has been hung up.
+// hungUp reports whether one of them was hung up.
 func (t terminals) hungUp() bool {
 	return slices.ContainsFunc(t, func(fd int) bool { return !term.IsTerminal(fd) })
 }

@@ -12,8 +12,8 @@ import (
 	"mlfnode/projects"
 )
 
-// userName is who uses this program: MLF_USER, for those who share an account, else the name of the
-// account.
+// userName returns the name of the user: MLF_USER, for people who share an account, or else the
+// name of the account.
 func userName() string {
 	if name := os.Getenv("MLF_USER"); name != "" {
 		return name
@@ -21,12 +21,12 @@ func userName() string {
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		return u.Username
 	}
-	return cmp.Or(os.Getenv("USER"), strconv.Itoa(os.Getuid())) // an account that no list of users has, as in containers
+	return cmp.Or(os.Getenv("USER"), strconv.Itoa(os.Getuid())) // an account that is not in any list of users, as in containers
 }
 
-// submissionOrigin says where a submission comes from.
+// submissionOrigin describes where a submission comes from.
 func submissionOrigin(ctx context.Context, a *app, p *projects.Project) *grid.Origin {
-	host, _ := os.Hostname() // a machine without a name is just not named
+	host, _ := os.Hostname() // "" if the machine has no name
 	o := &grid.Origin{User: userName(), Host: host, Folder: p.Dir, Command: append([]string{"mlfnode"}, withoutValues(a.args)...)}
 	if o.Folder == "" {
 		o.Folder, _ = os.Getwd()
@@ -37,7 +37,7 @@ func submissionOrigin(ctx context.Context, a *app, p *projects.Project) *grid.Or
 	return o
 }
 
-// withoutValues leaves out the values of --env and the command of --notify, which may hold secrets.
+// withoutValues strips the values of --env and the command of --notify, which may contain secrets.
 func withoutValues(args []string) []string {
 	kept := make([]string, 0, len(args))
 	for i, arg := range args {

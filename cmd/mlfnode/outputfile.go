@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// outputFile is a file that is there whole or not at all, or something else that is written to
-// directly: standard output, a pipe, a device.
+// outputFile writes a file that is complete or absent, or writes directly to something else:
+// standard output, a pipe, a device.
 type outputFile struct {
 	w     io.Writer
 	file  *os.File // nil for standard output
@@ -24,7 +24,7 @@ type outputFile struct {
 	bytes int64
 }
 
-// openOutputFile begins to write a file, - for standard output. A link is followed.
+// openOutputFile opens a file for writing, or standard output for "-". It follows a link.
 func openOutputFile(stdout io.Writer, path string) (*outputFile, error) {
 	if path == "-" {
 		return &outputFile{w: stdout}, nil
@@ -52,12 +52,12 @@ func openOutputFile(stdout io.Writer, path string) (*outputFile, error) {
 	return o, nil
 }
 
-// createPart makes the file that is to replace the one at path, and removes those that killed
-// processes have left. A lock says of a part that its process is there.
+// createPart creates the file that will replace the one at path, and removes those that killed
+// processes have left. A part is locked as long as its process lives.
 func createPart(path string) (*os.File, error) {
 	dir, prefix := filepath.Dir(path), durable.PartPrefix+filepath.Base(path)+"-"
 	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrPermission) { // then what is in it is nobody's business
+	if err != nil && !errors.Is(err, fs.ErrPermission) { // its entries can't be listed, only made
 		return nil, err
 	}
 	for _, e := range entries {
@@ -70,7 +70,7 @@ func createPart(path string) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		_ = unix.Flock(int(part.Fd()), unix.LOCK_EX) // where there are no locks no part is removed
+		_ = unix.Flock(int(part.Fd()), unix.LOCK_EX) // on a file system without locks, no part is removed
 		var st unix.Stat_t
 		if err := unix.Fstat(int(part.Fd()), &st); err != nil || st.Nlink > 0 {
 			return part, nil
@@ -105,7 +105,7 @@ func (o *outputFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// commit ends the output, and gives a file its name once it is on the disk.
+// commit closes the file and gives it its name once it is on disk.
 func (o *outputFile) commit() error {
 	if o.file == nil {
 		return nil
@@ -125,7 +125,7 @@ func (o *outputFile) commit() error {
 	return durable.SyncFolder(filepath.Dir(o.path))
 }
 
-// discard gives up an output that was not kept.
+// discard removes an output that was not committed.
 func (o *outputFile) discard() {
 	if o.file == nil {
 		return

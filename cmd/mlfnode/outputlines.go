@@ -11,14 +11,13 @@ import (
 )
 
 const (
-	// longestLine is where a line without an end is cut, or before that, where it goes back to its
-	// start.
+	// longestLine is where a line without an end is split, or earlier at a carriage return.
 	longestLine = 8 << 10
 	// lineWait is how long the start of a line waits for its rest.
 	lineWait = 2 * time.Second
 )
 
-// lineWriter turns pieces of output into whole lines, each with its trial in front. Lines of
+// lineWriter turns pieces of output into whole lines, each prefixed with its trial. Lines of
 // different trials never mix.
 type lineWriter struct {
 	sweep  grid.SweepID
@@ -55,7 +54,7 @@ func (l *lineWriter) write(o *api.Output, now time.Time) {
 		}
 		if i < 0 || i > longestLine {
 			n := longestLine
-			if cr := bytes.LastIndexByte(p.text[:n], '\r'); cr > 0 { // between two states of a progress bar
+			if cr := bytes.LastIndexByte(p.text[:n], '\r'); cr > 0 { // between two updates of a progress bar
 				n = cr
 			}
 			l.emitLine(key, p.index, p.text[:n])
@@ -70,7 +69,7 @@ func (l *lineWriter) write(o *api.Output, now time.Time) {
 	}
 }
 
-// flushStale shows starts of lines whose rest does not come.
+// flushStale shows unfinished lines that have waited too long for their rest.
 func (l *lineWriter) flushStale(now time.Time) {
 	for key, p := range l.open {
 		if now.Sub(p.since) > lineWait {
@@ -80,7 +79,7 @@ func (l *lineWriter) flushStale(now time.Time) {
 	}
 }
 
-// flush shows all that is left.
+// flush shows everything that is left.
 func (l *lineWriter) flush() { l.flushStale(time.Now().Add(2 * lineWait)) }
 
 func (l *lineWriter) emitLine(key lineKey, index int64, text []byte) {
@@ -98,7 +97,7 @@ func (l *lineWriter) emitLine(key lineKey, index int64, text []byte) {
 	l.emit(prefix + sanitize(text))
 }
 
-// writeLines is an emit function that prints to w.
+// writeLines returns an emit function that prints to w.
 func writeLines(w io.Writer) func(string) {
 	return func(line string) { fmt.Fprintln(w, line) }
 }

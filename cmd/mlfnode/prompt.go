@@ -30,7 +30,7 @@ func answerOr[T any](ctx context.Context, read func() (T, error)) (answer T, err
 	}
 }
 
-// readLine reads a line byte by byte, so that what follows is left to the next question.
+// readLine reads a line byte by byte, so that the rest is left for the next question.
 func readLine(f *os.File) (string, error) {
 	var line []byte
 	for b := make([]byte, 1); ; {
@@ -42,7 +42,7 @@ func readLine(f *os.File) (string, error) {
 	}
 }
 
-// prompter asks on the terminal, in the place of the view.
+// prompter asks questions on the terminal, in place of the view.
 type prompter struct {
 	ui   *console
 	view *clusterView
@@ -56,7 +56,7 @@ func (k *prompter) Confirm(ctx context.Context, question string) (bool, error) {
 	return strings.EqualFold(line, "yes"), err
 }
 
-// confirmLosses asks whether results may go.
+// confirmLosses asks whether results may be removed.
 func (k *prompter) confirmLosses(ctx context.Context, losses []string) error {
 	defer k.view.pause()()
 	k.ui.say("this removes for good:")
@@ -80,7 +80,7 @@ func (k *prompter) Secret(ctx context.Context, question string) ([]byte, error) 
 	return k.ui.askSecret(ctx, secretQuestion(question))
 }
 
-// newPrompter asks what ssh wants to know, nil where there is no terminal.
+// newPrompter returns what asks the questions of ssh, nil if there is no terminal.
 func newPrompter(ui *console, v *clusterView) shell.Prompter {
 	if !isTerminal(os.Stdin) || !isTerminal(ui.stderr) {
 		return nil
@@ -88,7 +88,7 @@ func newPrompter(ui *console, v *clusterView) shell.Prompter {
 	return &prompter{ui, v}
 }
 
-// secretQuestion is a question as it is shown. The machine may have asked it.
+// secretQuestion returns a question, which may come from another machine, as it is shown.
 func secretQuestion(text string) string {
 	text = oneLine(text)
 	if !strings.HasSuffix(text, ":") && !strings.HasSuffix(text, "?") {

@@ -41,7 +41,7 @@ uses them. A running sweep is not removed; cancel it first. It asks on a termina
 	return c
 }
 
-// check gives the age that --older means, 0 without it.
+// check returns the age that --older gives, 0 without it.
 func (f *removeFlags) check(args []string) (time.Duration, error) {
 	switch {
 	case f.older == "" && len(args) == 0:
@@ -58,8 +58,8 @@ func (f *removeFlags) check(args []string) (time.Duration, error) {
 	return age, nil
 }
 
-// removeSweeps removes the sweeps that the arguments name, or those that are at rest for so long.
-// Nothing is removed when one of them can't be.
+// removeSweeps removes the sweeps that the arguments name, or those that stopped running longer ago
+// than age. It removes nothing if one of them can't be removed.
 func removeSweeps(ctx context.Context, ui *console, c *api.Client, args []string, age time.Duration, yes bool) error {
 	chosen, err := sweepsToRemove(ctx, c, args, age)
 	if err != nil {
@@ -112,7 +112,7 @@ func sweepsToRemove(ctx context.Context, c *api.Client, args []string, age time.
 	return chosen, nil
 }
 
-// sweepsOlderThan lists the sweeps that ended, or were paused, longer ago than age, by the node's
+// sweepsOlderThan lists the sweeps that ended or were paused longer ago than age, by the node's
 // clock.
 func sweepsOlderThan(ctx context.Context, c *api.Client, age time.Duration) ([]api.Sweep, error) {
 	all, err := c.Sweeps(ctx)
@@ -128,7 +128,7 @@ func sweepsOlderThan(ctx context.Context, c *api.Client, age time.Duration) ([]a
 		since := v.Ended
 		if v.State == grid.SweepPaused {
 			if since = v.Paused; since == nil {
-				since = &v.Submitted // of an older version, which did not note it
+				since = &v.Submitted // paused by an older version, which did not record when
 			}
 		}
 		if v.State != grid.SweepRunning && since != nil && n.Time.Sub(*since) > age {

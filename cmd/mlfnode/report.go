@@ -59,7 +59,7 @@ nor mlfnode, and contains no script. The data of the charts is in the file as we
 	return c
 }
 
-// reportData asks for what a report is made of.
+// reportData fetches what a report contains.
 func reportData(ctx context.Context, client *api.Client, id grid.SweepID) (*report.Data, error) {
 	v, err := client.Sweep(ctx, id)
 	if err != nil {

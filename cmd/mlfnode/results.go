@@ -144,7 +144,7 @@ func listResults(ctx context.Context, ui *console, client *api.Client, id grid.S
 	return printFailureGroups(ctx, ui, client, &v)
 }
 
-// writeResultsCSV writes the trials of sweeps to a file, - for the screen.
+// writeResultsCSV writes the trials of sweeps to a file, or prints them for "-".
 func writeResultsCSV(ctx context.Context, ui *console, client *api.Client, file string, all ...selection) error {
 	if file != "-" {
 		return writeCSVFile(ctx, client, file, all...)
@@ -156,7 +156,7 @@ func writeResultsCSV(ctx context.Context, ui *console, client *api.Client, file 
 	return w.Flush()
 }
 
-// listSeveralResults gives the trials of several sweeps, one sweep after the other.
+// listSeveralResults writes the trials of several sweeps, one sweep after the other.
 func listSeveralResults(ctx context.Context, ui *console, client *api.Client, ids []grid.TrialID, q api.TrialQuery, f *listFlags) error {
 	all := make([]selection, len(ids))
 	for i, id := range ids {
@@ -175,7 +175,7 @@ func listSeveralResults(ctx context.Context, ui *console, client *api.Client, id
 	return writeResultsCSV(ctx, ui, client, f.csv, all...)
 }
 
-// printResults prints trials with their axes and metrics, the best one marked.
+// printResults prints trials with their parameters and metrics, the best one marked.
 func printResults(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, q api.TrialQuery) error {
 	best, err := bestIndex(ctx, c, v)
 	if err != nil {
@@ -212,7 +212,7 @@ func printResults(ctx context.Context, ui *console, c *api.Client, v *api.Sweep,
 	return nil
 }
 
-// incompleteTrials counts the trials that succeeded without all that their task asks for.
+// incompleteTrials counts the trials that succeeded but lack something that their task asks for.
 type incompleteTrials struct {
 	count int64
 	trial string

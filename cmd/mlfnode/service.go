@@ -71,7 +71,7 @@ that user instead, which starts with the machine as well.`,
 	return c
 }
 
-// joinForService makes the machine a node that the service then runs, and names the file with the
+// joinForService makes the machine a node that the service then runs, and returns the file with the
 // user's access to the cluster.
 func joinForService(ctx context.Context, ui *console, configFile, state, seed, tokenFile string) (access string, err error) {
 	cfg, err := config.Load(configFile)
@@ -101,7 +101,7 @@ func printInstallReport(ui *console, r service.Report) {
 	}
 }
 
-// explainService says what to try.
+// explainService turns an error about a service into a failure with a hint.
 func explainService(err error, o service.Options) error {
 	var start *service.StartError
 	switch {
@@ -172,8 +172,8 @@ func serviceStatusCommand(ui *console) *cobra.Command {
 	return c
 }
 
-// printService shows a service, or that there is none, and with which flag for its owner to install
-// one.
+// printService prints a service, or, if there is none, the command with the flag owner that
+// installs one.
 func printService(ui *console, s service.State, owner string) error {
 	switch {
 	case ui.json:
@@ -200,11 +200,11 @@ func printService(ui *console, s service.State, owner string) error {
 	return nil
 }
 
-// runAs is the flag of commands about a service that root may have for another user.
+// runAs is the flag of service commands that root may run for another user.
 const runAs = "run-as"
 
-// withRunAs gives a command about a service the flag --run-as USER: it is run as that user, for a
-// service of theirs.
+// withRunAs adds the flag --run-as USER to a command about a service: the command is run as that
+// user, for a service of theirs.
 func withRunAs(ui *console, c *cobra.Command) *cobra.Command {
 	c.Flags().String(runAs, "", "as a service of this `USER`, as whom its trials run; needs root")
 	own := c.RunE
@@ -218,14 +218,14 @@ func withRunAs(ui *console, c *cobra.Command) *cobra.Command {
 	return c
 }
 
-// runAsUser runs a command line again, as a user, with --user in the place of --run-as.
+// runAsUser runs a command line again as another user, with --user in place of --run-as.
 func runAsUser(ui *console, c *cobra.Command, name string) error {
 	args, err := userArgs(c)
 	if err != nil {
 		return err
 	}
 	token := os.Getenv(membership.TokenVariable)
-	if f := c.Flag("token-file"); f != nil && f.Changed { // may be for root's eyes
+	if f := c.Flag("token-file"); f != nil && f.Changed { // only root may be able to read the file
 		if token, err = readTokenText(c.Context(), ui, f.Value.String()); err != nil {
 			return err
 		}
@@ -233,8 +233,8 @@ func runAsUser(ui *console, c *cobra.Command, name string) error {
 	return runServiceCommand(ui, c, name, strings.TrimSpace(token), args)
 }
 
-// userArgs gives the arguments of a command line for the same command about a service of the user
-// that it is run as, in a folder of theirs.
+// userArgs returns the arguments that run the same command as the user, with absolute paths, since
+// it runs in a folder of theirs.
 func userArgs(c *cobra.Command) ([]string, error) {
 	args := append(strings.Fields(c.CommandPath())[1:], "--user")
 	var err error
@@ -274,7 +274,7 @@ func runServiceCommand(ui *console, c *cobra.Command, name, token string, args [
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, ui.stdout, ui.stderr
 	var exit *exec.ExitError
 	if err := command.Run(); errors.As(err, &exit) {
-		return &failure{code: max(exit.ExitCode(), exitFailed)} // it has said why
+		return &failure{code: max(exit.ExitCode(), exitFailed)} // the command has said why
 	} else if err != nil {
 		return failed("mlfnode can't be run as "+name+": "+err.Error(), "put it into /usr/local/bin, where everybody may run it")
 	}

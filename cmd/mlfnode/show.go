@@ -55,8 +55,8 @@ and the changed files there; and how many trials failed, by class. With -o, fetc
 	return c
 }
 
-// fetchBundle writes the files that a sweep was submitted with into a new folder, whole or not at
-// all.
+// fetchBundle writes the files that a sweep was submitted with to a new folder, completely or not
+// at all.
 func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepID, dir string) error {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
@@ -74,9 +74,9 @@ func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepI
 	if err != nil {
 		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")
 	}
-	defer func() { _ = projects.RemoveTree(tmp) }() // what is left is hidden
+	defer func() { _ = projects.RemoveTree(tmp) }() // a leftover is a hidden folder
 	files := filepath.Join(tmp, "files")
-	if err := os.Mkdir(files, 0o755); err != nil { // with the mode that the user's umask gives
+	if err := os.Mkdir(files, 0o755); err != nil { // with the mode of the user's umask
 		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")
 	}
 	if _, err := projects.Unpack(r, files); err != nil {
@@ -130,8 +130,8 @@ func showSweep(ctx context.Context, ui *console, c *api.Client, id grid.SweepID)
 	return t.flush()
 }
 
-// describeSweep asks for the description of a sweep. Where the node may not or can't give it, there
-// is only the sweep in it, and told says why.
+// describeSweep asks for the description of a sweep. If the node can't or may not give it, the
+// description has only the sweep, and why says the reason.
 func describeSweep(ctx context.Context, c *api.Client, id grid.SweepID) (d api.Description, told string, err error) {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
@@ -151,7 +151,7 @@ func describeSweep(ctx context.Context, c *api.Client, id grid.SweepID) (d api.D
 // factLine is a line about a sweep.
 type factLine struct{ name, text string }
 
-// aboutSweep says how a sweep stands, where it came from and what it runs.
+// aboutSweep returns the state of a sweep, where it came from and what it runs.
 func aboutSweep(d *api.Description) []factLine {
 	v := &d.Sweep
 	_, stands, _ := strings.Cut(summaryLine(v), " ")
@@ -167,7 +167,7 @@ func aboutSweep(d *api.Description) []factLine {
 	return append(all, settingsOf(d)...)
 }
 
-// settingsOf says what a sweep runs. Texts of two sweeps are the same where they run the same.
+// settingsOf returns what a sweep runs. The texts are equal for two sweeps that run the same.
 func settingsOf(d *api.Description) []factLine {
 	if d.Task.Name == "" {
 		return []factLine{{"task", d.Sweep.Project + "." + d.Sweep.Task}, {"image", d.Sweep.Image}}
@@ -202,13 +202,13 @@ func settingsOf(d *api.Description) []factLine {
 	return all
 }
 
-// valuesShown is how many values of a parameter are named.
+// valuesShown is how many values of a parameter are shown.
 const valuesShown = 8
 
 func parametersOf(spec *api.SpaceSpec) []factLine {
 	points, err := space.New(spec.Axes, nil)
 	if err != nil {
-		return nil // of a newer version
+		return nil // a space of a newer version
 	}
 	var all []factLine
 	sizes := points.Sizes()
@@ -255,7 +255,7 @@ func resourcesText(r *grid.Resources) string {
 	return strings.Join(parts, ", ")
 }
 
-// gitText says which commit a folder was at.
+// gitText describes the commit that a folder was at.
 func gitText(g *grid.Checkout) string {
 	if g == nil {
 		return ""

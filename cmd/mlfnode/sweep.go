@@ -88,7 +88,7 @@ stop it.`,
 	return c
 }
 
-// splitArgs tells PROJECT [TASK] from the command behind the dashes.
+// splitArgs splits the arguments into PROJECT [TASK] and the command after the dashes.
 func splitArgs(c *cobra.Command, args []string) (project, command []string, err error) {
 	dash := c.ArgsLenAtDash()
 	if dash >= 0 {
@@ -134,11 +134,11 @@ func saveProject(ui *console, p *plan, f *sweepFlags) error {
 	return nil
 }
 
-// missingDashes refuses arguments that are a program with its own, or values that a shell has
-// split. It is nil for others.
+// missingDashes returns an error if the arguments are a program with its arguments, or values that
+// a shell has split, and nil otherwise.
 func missingDashes(args []string) error {
 	if len(args) == 0 {
-		return nil // there is a command
+		return nil // the command is after the dashes
 	}
 	info, err := os.Stat(args[0])
 	if err == nil && info.IsDir() {
@@ -197,7 +197,7 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 	if err != nil {
 		return err
 	}
-	var environ []string // in a cluster that of each node
+	var environ []string // in a cluster, trials have that of each node
 	if d.alone() {
 		environ = os.Environ()
 		if err := p.checkProgram(added); err != nil {
@@ -221,7 +221,7 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 		if err := checkMaster(ctx, c, p.task.Order, grid.FeaturesOf(&p.task, p.space)); err != nil {
 			return err
 		}
-		// The token tells the node which sweep it has already.
+		// The token tells the node whether it has this sweep already.
 		v, err = withBundle(ctx, c, bundle, func(ctx context.Context) (api.Sweep, error) { return c.Submit(ctx, sub) })
 		return err
 	})
@@ -240,8 +240,8 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 	return followToEnd(ctx, a.console, newFollower(a, s, v.Sweep, &f.followFlags, 0), f.followFlags)
 }
 
-// checkMaster refuses what the master does not know: one of an older version would run trials by
-// index, or other ones, without a word.
+// checkMaster refuses what the master does not know: an older master would silently run trials by
+// index, or run other ones.
 func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features []grid.Feature) error {
 	if order == grid.OrderIndex && len(features) == 0 {
 		return nil
@@ -270,8 +270,8 @@ func featureNames() map[grid.Feature]string {
 	}
 }
 
-// addedEnviron is what --env adds to the environment that trials have without it: on one machine
-// that of this shell, in a cluster that of each node's agent.
+// addedEnviron returns what --env adds to the environment of trials, which without it is that of
+// this shell on one machine, and that of each node's agent in a cluster.
 func (f *sweepFlags) addedEnviron() ([]string, error) {
 	var env []string
 	for _, kv := range f.env {
@@ -290,7 +290,7 @@ func (f *sweepFlags) addedEnviron() ([]string, error) {
 	return env, nil
 }
 
-// noteSameName says that other sweeps have the name of this one.
+// noteSameName warns if other sweeps have the name of this one.
 func noteSameName(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) {
 	if v.Name == "" {
 		return

@@ -21,13 +21,13 @@ import (
 	"mlfnode/projects"
 )
 
-// plan is everything about a sweep that can be known before it is submitted.
+// plan is everything about a sweep that is known before it is submitted.
 type plan struct {
 	project *projects.Project
 	task    grid.Task
-	axes    []space.Axis // of the space, without the one that repeats
+	axes    []space.Axis // of the space, without the repeat axis
 	space   space.Space
-	files   *projects.Files // that travel; nil when none do
+	files   *projects.Files // of the bundle; nil if there is none
 }
 
 // planFlags are the flags that change what is run.
@@ -37,7 +37,7 @@ type planFlags struct {
 	settings   []projects.Setting // in the order of the command line
 }
 
-// add defines the flags that give what a task says in project.yaml.
+// add defines the flags that set fields of a task as project.yaml does.
 func (f *planFlags) add(fl *pflag.FlagSet) {
 	fl.StringArrayVar(&f.sets, "set", nil, "values of a parameter: k=v, k=a,b,c, k=start:end:step or what parameters.yml takes (repeatable)")
 	fl.StringVar(&f.parameters, "parameters", "", "parameters.yml, CSV or JSON-lines file to use instead of the task's")
@@ -65,7 +65,7 @@ func (f *planFlags) add(fl *pflag.FlagSet) {
 	}
 }
 
-// settingFlag is a flag that gives a field of the task.
+// settingFlag is a flag that sets a field of the task.
 type settingFlag struct {
 	plan         *planFlags
 	name, values string
@@ -80,7 +80,7 @@ func (f *settingFlag) Set(text string) error {
 	return nil
 }
 
-// loadPlan finds the project and checks all of it. Nothing is stored.
+// loadPlan finds the project and checks all of it. It stores nothing.
 func loadPlan(a *app, args, command []string, f *planFlags) (*plan, error) {
 	project, err := findProject(a, args, command)
 	if err != nil {
@@ -161,8 +161,8 @@ func (f *planFlags) axes(axes []space.Axis) ([]space.Axis, error) {
 	return space.MergeSets(axes, sets)
 }
 
-// checkCommand finds out whether a program of the project's own is there at all. A setup step may
-// still bring it. Programs from elsewhere are the business of the machine that runs the trials, see
+// checkCommand checks whether a program in the project's folder exists; a setup step may still
+// create it. Programs from elsewhere are checked on the machine that runs the trials, see
 // checkProgram.
 func (p *plan) checkCommand() error {
 	name, ok := p.program()
@@ -175,7 +175,7 @@ func (p *plan) checkCommand() error {
 	return p.checkTravels(name)
 }
 
-// checkProgram finds out whether this machine, which is to run the trials, has the program.
+// checkProgram checks whether this machine, which will run the trials, has the program.
 func (p *plan) checkProgram(added []string) error {
 	name, ok := p.program()
 	switch {
@@ -192,7 +192,7 @@ func (p *plan) checkProgram(added []string) error {
 	return nil
 }
 
-// program returns the name of the program that each trial runs; ok is false where that is unknown
+// program returns the name of the program that each trial runs; ok is false if it is not known
 // before the trial runs.
 func (p *plan) program() (name string, ok bool) {
 	if len(p.task.Command) == 0 || len(p.task.Setup) > 0 || p.task.Image != "" {
@@ -206,7 +206,7 @@ func setsPath(environ []string) bool {
 	return slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, "PATH=") })
 }
 
-// checkFile refuses a path that can't be run.
+// checkFile refuses a path that can't be executed.
 func checkFile(name, path string) error {
 	info, err := os.Stat(path)
 	switch {
@@ -248,20 +248,20 @@ func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
 	return usage(fmt.Sprintf("this machine %s", never), "lower resources in project.yaml, or ask for no GPU to use the processors alone")
 }
 
-// gpuDriverTimeout is how long a GPU driver may take to wake up.
+// gpuDriverTimeout bounds how long a GPU driver may take to wake up.
 const gpuDriverTimeout = 20 * time.Second
 
-// dryTrial is one trial of a dry run.
+// dryTrial is a trial as `sweep --dry-run --json` prints it.
 type dryTrial struct {
 	Index   int64        `json:"index"`
 	Params  space.Params `json:"params"`
 	Command []string     `json:"command"`
 }
 
-// dryLimit is how many commands a dry run shows unless told.
+// dryLimit is how many commands a dry run shows by default.
 const dryLimit = 20
 
-// printDryRun shows what would run.
+// printDryRun prints what would run.
 func printDryRun(ui *console, p *plan, limit int64) error {
 	count := p.space.Count()
 	n := min(count, limit)

@@ -15,8 +15,8 @@ import (
 // plainInterval is the shortest time between two progress lines where there is no terminal.
 const plainInterval = 5 * time.Second
 
-// progress shows how far a sweep is: on a terminal in one line at the bottom, elsewhere as a line
-// now and then.
+// progress shows the progress of a sweep: on a terminal in one line at the bottom, elsewhere as a
+// line now and then.
 type progress struct {
 	w        io.Writer
 	terminal bool
@@ -27,7 +27,7 @@ type progress struct {
 	last  time.Time
 	sweep *api.Sweep // as it is now, nil before anything is known
 
-	setup []byte // the end of what setup steps have printed; empty when trials have begun since
+	setup []byte // the end of what setup steps have printed; empty once a trial has started
 	ended int64  // trials of the sweep that had ended when they printed it
 }
 
@@ -44,8 +44,7 @@ func (p *progress) update(s *api.Sweep, now time.Time) {
 	p.showLocked(now)
 }
 
-// showSetup takes what a setup step has printed. The last line is shown until a trial runs or has
-// ended.
+// showSetup shows the last line of a setup step's output until a trial runs or has ended.
 func (p *progress) showSetup(data []byte, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,7 +69,7 @@ func (p *progress) showLocked(now time.Time) {
 	}
 }
 
-// clear takes the line off the terminal, so that something else can be printed.
+// clear removes the line from the terminal, so that something else can be printed.
 func (p *progress) clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,7 +83,7 @@ func (p *progress) clearLocked() {
 	}
 }
 
-// print shows a line of output above the progress.
+// print prints a line above the progress line.
 func (p *progress) print(w io.Writer, line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -97,11 +96,11 @@ func (p *progress) print(w io.Writer, line string) {
 	}
 }
 
-// endedTrials counts the trials that have come to their end.
+// endedTrials counts the trials that have ended.
 func endedTrials(s *api.Sweep) int64 { return s.Succeeded + s.Failed + s.Cancelled }
 
-// progressLine gives the counts, the rate and what is left. setup is the last line of a setup step
-// that runs.
+// progressLine returns the counts, the rate and the time left. setup is the last line of a running
+// setup step.
 func progressLine(s *api.Sweep, setup string, now time.Time) string {
 	done := endedTrials(s)
 	var b strings.Builder

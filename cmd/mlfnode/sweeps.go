@@ -44,7 +44,7 @@ func sweepsCommand(a *app) *cobra.Command {
 
 var sweepStates = [...]grid.SweepState{grid.SweepRunning, grid.SweepPaused, grid.SweepCancelled, grid.SweepFinished}
 
-// listSweeps lists sweeps; without states those in all states.
+// listSweeps prints the sweeps in these states; without states, all of them.
 func listSweeps(ctx context.Context, ui *console, c *api.Client, mine bool, states []string) error {
 	all, err := c.Sweeps(ctx)
 	if err != nil {
@@ -118,7 +118,7 @@ func printSweeps(ui *console, all []api.Sweep) error {
 	return t.flush()
 }
 
-// printSweepNotes says what hinders a sweep, and what was or is about to be removed.
+// printSweepNotes prints what hinders each sweep, and what was or will soon be removed.
 func printSweepNotes(ctx context.Context, ui *console, c *api.Client, all []api.Sweep) error {
 	n, err := c.Node(ctx)
 	if err != nil {
@@ -142,8 +142,8 @@ func printSweepNotes(ctx context.Context, ui *console, c *api.Client, all []api.
 	return nil
 }
 
-// nearRetention says which bounds of what is kept are reached, or at nine tenths, so that something
-// was or is about to be removed. It is empty while there is room.
+// nearRetention names the limits of retention that are at nine tenths or more, so that something
+// was or will soon be removed. It is empty if there is room.
 func nearRetention(n *api.Node, all []api.Sweep, now time.Time) string {
 	var near []string
 	ended, oldest := 0, time.Duration(0)

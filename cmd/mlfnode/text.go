@@ -41,7 +41,7 @@ func bytesText(n int64) string {
 	return humanize.IBytes(uint64(n))
 }
 
-// metricText shortens numbers for a person.
+// metricText rounds a number for people.
 func metricText(raw json.RawMessage) string {
 	if len(raw) == 0 {
 		return ""
@@ -52,7 +52,7 @@ func metricText(raw json.RawMessage) string {
 	return metricCell(raw)
 }
 
-// metricCell gives a metric as it was written.
+// metricCell returns a metric as it was reported.
 func metricCell(raw json.RawMessage) string {
 	var s string
 	if json.Unmarshal(raw, &s) == nil {
@@ -63,7 +63,7 @@ func metricCell(raw json.RawMessage) string {
 
 func paramText(p space.Params, key string) string { return paramValue(p, key).Text }
 
-// exitText is empty where there is no exit code.
+// exitText returns an exit code, "" if there is none.
 func exitText(code *int) string {
 	if code == nil {
 		return ""
@@ -78,8 +78,8 @@ func timeText(t *time.Time) string {
 	return t.Format(time.RFC3339Nano)
 }
 
-// timeAgo says how long ago something was that lies in the past, whatever the clocks of two
-// machines, or of one that was set back, say.
+// timeAgo says how long ago a past event was. A time in the future, from a clock that is ahead or
+// was set back, counts as now.
 func timeAgo(t time.Time) string {
 	if now := time.Now(); t.After(now) {
 		t = now
@@ -87,13 +87,13 @@ func timeAgo(t time.Time) string {
 	return humanize.Time(t)
 }
 
-// dayAndTime is a moment for people to read.
+// dayAndTime formats a time for people.
 func dayAndTime(t time.Time) string { return t.Local().Format("2 January 2006 15:04") }
 
-// oneLine joins the lines of a text, each as it would be shown.
+// oneLine joins the lines of a text, each made safe to show.
 func oneLine(s string) string { return strings.Join(shownLines(s), " · ") }
 
-// shownLines are the lines of a text as they would be shown, without the empty ones.
+// shownLines returns the lines of a text, made safe to show, without the empty ones.
 func shownLines(s string) []string {
 	var lines []string
 	for line := range strings.SplitSeq(s, "\n") {
@@ -104,7 +104,7 @@ func shownLines(s string) []string {
 	return lines
 }
 
-// lastLine is the last line that has anything in it, as a terminal would show it.
+// lastLine returns the last line that is not empty, as a terminal would show it.
 func lastLine(text []byte) string {
 	lines := bytes.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
 	for _, line := range slices.Backward(lines) {
@@ -115,11 +115,11 @@ func lastLine(text []byte) string {
 	return ""
 }
 
-// tqdmLine is a line as tqdm and its like draw it.
+// tqdmLine matches a progress bar of tqdm and the like.
 var tqdmLine = lazyregexp.New(`^(.{0,60}: *)?\d{1,3}%[|\s[]`)
 
-// reasonLines are the lines of the reason of a failure, which has its cause in the first line and
-// the last output behind it, without the progress bars among that.
+// reasonLines returns the lines of a failure's reason, which has the cause in the first line and
+// the last output after it, without progress bars.
 func reasonLines(reason string) []string {
 	lines := shownLines(reason)
 	if len(lines) == 0 {

@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// tableRows is how many rows a table shows unless told.
+	// tableRows is how many rows a table shows by default.
 	tableRows = 50
-	// cellWidth is where a cell of a table is cut.
+	// cellWidth is where a cell of a table is truncated.
 	cellWidth = 40
 )
 
 // table prints rows in aligned columns.
 type table struct {
 	w     *tabwriter.Writer
-	whole int // cell that is not cut, the last one; 0 for none
+	whole int // index of the cell that is not truncated; 0 for none
 }
 
 func (t *table) row(cells ...string) {
@@ -42,17 +42,17 @@ func newTable(w io.Writer, head ...string) *table {
 	return t
 }
 
-// newTextTable has text for people in its last column, which is not cut.
+// newTextTable returns a table whose last column is text for people, which is not truncated.
 func newTextTable(w io.Writer, head ...string) *table {
 	t := newTable(w, head...)
 	t.whole = len(head) - 1
 	return t
 }
 
-// columnNames gives the columns of parameters and metrics names that no other column has: a table
-// with two columns of one name can't be read by a program. A parameter that has the name of a fixed
-// column gets a prefix, and so does a metric that has the name of one or of a parameter: a program
-// that is given --epoch may well report an epoch.
+// columnNames returns unique names for the columns of parameters and metrics, since a program can't
+// read a table with two columns of one name. A parameter named like a fixed column gets a prefix,
+// and so does a metric named like one or like a parameter: a program that is given --epoch may well
+// report an epoch.
 func columnNames(v *api.Sweep, fixed ...[]string) (keys, metrics []string) {
 	taken := map[string]bool{}
 	for _, name := range slices.Concat(fixed...) {

@@ -162,7 +162,7 @@ func tokenRotateCommand(a *app) *cobra.Command {
 	}
 }
 
-// readToken gets the token from the file, the environment or the terminal.
+// readToken reads the token from the file, the environment or the terminal.
 func readToken(ctx context.Context, ui *console, file string) (trust.Token, error) {
 	text, err := readTokenText(ctx, ui, file)
 	if err != nil {

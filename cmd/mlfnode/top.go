@@ -35,7 +35,7 @@ func runTop(ctx context.Context, a *app) error {
 	}
 	said := &heldOutput{w: a.stderr}
 	ui := *a.console
-	ui.stderr = said // a node in this process must not write over the screen
+	ui.stderr = said // a node in this process must not write to the screen
 	behind := a.withConsole(&ui)
 	s, err := behind.attach(ctx, true)
 	if err != nil {
@@ -55,11 +55,11 @@ func runTop(ctx context.Context, a *app) error {
 	})
 }
 
-// topSession is the session of top, which changes when this process takes the place of a node that
-// another terminal had.
+// topSession is the session of top. It changes when this process takes over from a node of another
+// terminal.
 type topSession struct {
 	connector *connector
-	failed    chan error // the first error of a node in this process, of whichever session
+	failed    chan error // the first error of a node in this process, in any session
 	watches   sync.WaitGroup
 
 	mu      sync.Mutex
@@ -80,15 +80,15 @@ func (t *topSession) watchFailure(ctx context.Context, failed <-chan error) {
 		case err := <-failed:
 			select {
 			case t.failed <- err:
-			default: // an earlier one ends the program already
+			default: // an earlier error already ends the program
 			}
 		case <-ctx.Done():
 		}
 	})
 }
 
-// reconnect finds the node that took over, or becomes it; a master is just tried again, on new
-// connections.
+// reconnect opens a session with the node that took over, or with one in this process; with a
+// master it just tries again on new connections.
 func (t *topSession) reconnect(ctx context.Context) error {
 	s := t.current()
 	if s.InCluster() || s.Hosting() {
@@ -107,11 +107,10 @@ func (t *topSession) reconnect(ctx context.Context) error {
 	return nil
 }
 
-// heldSize is how many bytes a heldOutput keeps.
+// heldSize bounds what a heldOutput keeps.
 const heldSize = 64 << 10
 
-// heldOutput passes on what is written to it; while it holds, it keeps the beginning of that for
-// later.
+// heldOutput passes on what is written to it; while it holds, it keeps the beginning for later.
 type heldOutput struct {
 	w io.Writer
 
@@ -143,5 +142,5 @@ func (c *heldOutput) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.holding = false
-	_, _ = c.kept.WriteTo(c.w) // where complaints can't be written, they are lost
+	_, _ = c.kept.WriteTo(c.w) // messages that can't be written are lost
 }

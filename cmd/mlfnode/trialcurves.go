@@ -17,8 +17,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// mainMetric is what a sweep is about: its objective, else the first metric that does not just
-// count steps; empty for none.
+// mainMetric returns what a sweep is about: its objective, or else the first metric that does not
+// just count steps; "" if there is none.
 func mainMetric(v *api.Sweep) string {
 	if v.Objective != nil {
 		return v.Objective.Metric
@@ -30,7 +30,7 @@ func mainMetric(v *api.Sweep) string {
 	return slices.Concat(v.Metrics, []string{""})[0]
 }
 
-// printCurves prints how the metrics of a trial went: a row for each step.
+// printCurves prints the metrics of a trial, a row for each step.
 func printCurves(ctx context.Context, ui *console, c *api.Client, id grid.TrialID, attempt int) error {
 	attempts, err := c.Attempts(ctx, id)
 	if err != nil {
@@ -77,7 +77,7 @@ func printCurves(ctx context.Context, ui *console, c *api.Client, id grid.TrialI
 	return t.flush()
 }
 
-// sparklines draws the curves of a metric, by trial. There are none where the node can't give
+// sparklines draws the curves of a metric, by trial. The map is empty if the node can't give
 // curves.
 func sparklines(ctx context.Context, c *api.Client, id grid.SweepID, metric string, trials []api.Trial) (map[int64]string, error) {
 	if metric == "" || len(trials) == 0 {
@@ -89,7 +89,7 @@ func sparklines(ctx context.Context, c *api.Client, id grid.SweepID, metric stri
 	}
 	body, err := c.Chart(ctx, id, "curves", url.Values{"value": {metric}, "trials": {strings.Join(indexes, ",")}})
 	if refusal := (*api.Error)(nil); errors.As(err, &refusal) {
-		return nil, nil // of an older version, or without the metric
+		return nil, nil // an older version, or no such metric
 	}
 	if err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func sparklines(ctx context.Context, c *api.Client, id grid.SweepID, metric stri
 	var drawn struct {
 		Curves []struct {
 			Trial  int64
-			Values []*float64 // null for what is no number
+			Values []*float64 // null for what is not a number
 		}
 	}
 	if err := json.Unmarshal(body, &drawn); err != nil {
@@ -121,8 +121,8 @@ func sparklines(ctx context.Context, c *api.Client, id grid.SweepID, metric stri
 // sparkWidth is how many columns a sparkline takes at most.
 const sparkWidth = 16
 
-// sparkline draws values between the least and the greatest of them, in at most sparkWidth
-// characters; the last one is that of the last value.
+// sparkline draws values between the smallest and the largest, in at most sparkWidth characters;
+// the last character shows the last value.
 func sparkline(values []float64) string {
 	lo, hi := slices.Min(values), slices.Max(values)
 	width := min(len(values), sparkWidth)

@@ -18,15 +18,15 @@ import (
 	"mlfnode/node/api"
 )
 
-// quantity is what is summed up: a metric, or what trials used.
+// quantity is what is summarised: a metric or a resource that trials used.
 type quantity struct {
 	name string
 	goal string                   // "maximize" or "minimize", "" where it is not known which values are better
 	of   func(*api.Trial) float64 // NaN where a trial has none
 }
 
-// quantityOf finds the quantity that a user names: the objective or the first metric without a
-// name.
+// quantityOf returns the quantity that the user names; by default it is the objective, or the first
+// metric.
 func quantityOf(v *api.Sweep, name string) (*quantity, error) {
 	if name == "" || name == "objective" && v.Objective != nil {
 		name = mainMetric(v)
@@ -56,12 +56,12 @@ func quantityOf(v *api.Sweep, name string) (*quantity, error) {
 	}}, nil
 }
 
-// better reports whether a is a better value than b; none is where the goal is not known.
+// better reports whether a is a better value than b; without a goal no value is.
 func (q *quantity) better(a, b float64) bool {
 	return q.goal == "maximize" && a > b || q.goal == "minimize" && a < b
 }
 
-// group are the trials that agree in some parameters.
+// group is the trials that have the same values of some parameters.
 type group struct {
 	params space.Params // those
 	trials int64
@@ -71,7 +71,7 @@ type group struct {
 	trial  string // that has the best value
 }
 
-// figure is a number of JSON; null for none, and for one that is too great.
+// figure is a number in JSON; NaN and infinity are null.
 type figure float64
 
 // MarshalJSON implements json.Marshaler.
@@ -116,14 +116,15 @@ func (g *group) summary() groupSummary {
 	return s
 }
 
-// grouping are the trials of a sweep by some parameters, in the order of the first trial of each.
+// grouping is the trials of a sweep grouped by some parameters, in the order of the first trial of
+// each group.
 type grouping struct {
 	all   []*group
-	place map[string]*group // by what equal gives
+	place map[string]*group // by pointKey
 }
 
-// pointKey gives a text that is the same for points that agree, whatever form their numbers are
-// written in: 0.1 or 1e-1.
+// pointKey returns a text that is the same for equal points, however their numbers are written: 0.1
+// or 1e-1.
 func pointKey(params space.Params) string {
 	var b []byte
 	for _, p := range params {
@@ -135,7 +136,7 @@ func pointKey(params space.Params) string {
 	return string(b)
 }
 
-// groupTrials sums up the selected trials by the parameters that keys names.
+// groupTrials groups the selected trials by the parameters that keys names.
 func groupTrials(ctx context.Context, c *api.Client, v *api.Sweep, keys []string, value *quantity, q api.TrialQuery) (*grouping, error) {
 	g := &grouping{place: map[string]*group{}}
 	for t, err := range c.Trials(ctx, v.Sweep, q) {
@@ -176,7 +177,7 @@ func (g *group) add(t *api.Trial, value *quantity) {
 	}
 }
 
-// checkKeys refuses names that are no parameters of a sweep.
+// checkKeys refuses names that are not parameters of a sweep.
 func checkKeys(v *api.Sweep, names []string) error {
 	for _, name := range names {
 		if !slices.Contains(v.Keys, name) {
@@ -186,8 +187,8 @@ func checkKeys(v *api.Sweep, names []string) error {
 	return nil
 }
 
-// groupOrder compares groups by their mean, sd, n, best or a parameter. Those without the figure
-// come last.
+// groupOrder returns a comparison of groups by mean, sd, n, best or a parameter. Groups without the
+// figure come last.
 func groupOrder(f *listFlags, value *quantity, keys []string) (func(a, b *group) int, error) {
 	figures := map[string]func(*group) float64{
 		"mean": func(g *group) float64 { return g.values.Mean() }, "sd": func(g *group) float64 { return g.values.SD() },
@@ -239,7 +240,7 @@ func compareValues(a, b space.Value) int {
 	return cmp.Or(cmp.Compare(number(a), number(b)), cmp.Compare(a.Text, b.Text))
 }
 
-// paramValue is the zero value where a trial does not have the parameter.
+// paramValue returns the value of a parameter, the zero value if the trial does not have it.
 func paramValue(params space.Params, key string) space.Value {
 	if p := params.Find(key); p != nil {
 		return p.Value
@@ -256,7 +257,7 @@ type groupFlags struct {
 
 func (f *groupFlags) given() bool { return len(f.by)+len(f.over) > 0 }
 
-// keys are the parameters that tell groups apart.
+// keys returns the parameters that distinguish groups.
 func (f *groupFlags) keys(v *api.Sweep) ([]string, error) {
 	if err := checkKeys(v, slices.Concat(f.by, f.over)); err != nil {
 		return nil, err
@@ -280,8 +281,8 @@ func withoutKeys(keys, others []string) []string {
 	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return slices.Contains(others, key) })
 }
 
-// printGroups prints what groups of trials gave: the number of trials, and the mean, standard
-// deviation and best of a value.
+// printGroups prints for each group of trials their number, and the mean, standard deviation and
+// best of a value.
 func printGroups(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, f *listFlags) error {
 	keys, err := f.groups.keys(v)
 	if err != nil {

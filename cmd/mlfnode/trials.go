@@ -46,7 +46,7 @@ func (f *listFlags) add(c *cobra.Command) {
 	c.Flags().Int64Var(&f.offset, "offset", 0, "how many rows to skip")
 }
 
-// query gives the selection; table says whether rows are limited unless told.
+// query returns the selection; table limits the rows by default.
 func (f *listFlags) query(table bool) (api.TrialQuery, error) {
 	if f.class != "" {
 		if err := checkClass(f.class); err != nil {
@@ -69,7 +69,7 @@ func (f *listFlags) query(table bool) (api.TrialQuery, error) {
 	return q, nil
 }
 
-// conditions reads what --where says of trials of a sweep, in the form of a TrialQuery's.
+// conditions parses --where for the trials of a sweep, in the form of TrialQuery.Where.
 func (f *listFlags) conditions(v *api.Sweep) (url.Values, error) {
 	if len(f.where) == 0 {
 		return nil, nil
@@ -94,8 +94,8 @@ func (f *listFlags) conditions(v *api.Sweep) (url.Values, error) {
 	return where, nil
 }
 
-// sweepOf gives the argument that names the sweep. It may stand behind --csv, which takes a file or
-// stands alone.
+// sweepOf returns the arguments that name sweeps. A single one may follow --csv, which takes a file
+// or stands alone.
 func (f *listFlags) sweepOf(args []string) []string {
 	if len(args) == 0 && f.csv != "" && f.csv != "-" && !strings.ContainsAny(f.csv, "./") {
 		return []string{f.csv}
@@ -138,7 +138,7 @@ func trialsCommand(a *app) *cobra.Command {
 	return c
 }
 
-// printExplanation prints how a trial stands, and what is in its way.
+// printExplanation prints the state of a trial, and why it waits.
 func printExplanation(ctx context.Context, ui *console, c *api.Client, id grid.TrialID) error {
 	e, err := c.Explain(ctx, id)
 	if err != nil {
@@ -189,8 +189,8 @@ func listTrials(ctx context.Context, ui *console, c *api.Client, id grid.SweepID
 	return printFailureGroups(ctx, ui, c, &v)
 }
 
-// trialTable prints trials. The first ones are kept until it is known whether there are more: with
-// few there is a column of curves.
+// trialTable prints trials. It buffers the first ones until it knows whether there are more: a
+// short table gets a column of curves.
 type trialTable struct {
 	stdout io.Writer
 	client *api.Client
@@ -223,7 +223,7 @@ func (t *trialTable) flush(ctx context.Context) (err error) {
 	return t.rows.flush()
 }
 
-// printHead prints the head and the trials that were kept.
+// printHead prints the head and the buffered trials.
 func (t *trialTable) printHead() {
 	head := []string{"trial", "state", "attempts", "exit", "wall"}
 	if len(t.curves) > 0 {
@@ -254,7 +254,7 @@ func (t *trialTable) cells(tr *api.Trial) []string {
 	return row
 }
 
-// reasonWidth is where a reason is cut in a table.
+// reasonWidth is where a reason is truncated in a table.
 const reasonWidth = 160
 
 // selection is trials of a sweep.

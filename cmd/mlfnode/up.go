@@ -61,7 +61,7 @@ func (r *clusterFlags) changedFlags(c *cobra.Command) (l bootstrap.Flags, any bo
 	return l, any
 }
 
-// desired is the cluster that up is for: the file's, the letters', or both.
+// desired returns the cluster that up is to bring up: that of the file, of the flags, or of both.
 func (r *clusterFlags) desired(c *cobra.Command) (*bootstrap.Cluster, bool, error) {
 	letters, any := r.changedFlags(c)
 	cluster := &bootstrap.Cluster{}
@@ -100,7 +100,7 @@ func bringUp(a *app, c *cobra.Command, r *clusterFlags) error {
 	}
 	defer release()
 	if changed && !r.dryRun {
-		// Before anything is started, so that down finds it however up ends.
+		// Save the file before anything is started, so that down finds it however up ends.
 		if err := r.saveCluster(a.console, cluster); err != nil {
 			return err
 		}
@@ -108,8 +108,8 @@ func bringUp(a *app, c *cobra.Command, r *clusterFlags) error {
 	return reportOutcomes(c.Context(), a.console, bootstrap.Up(c.Context(), o), began, false)
 }
 
-// completeOptions gives the options of Up what it needs beside the machines. again is for a file
-// that Up may have worked by before.
+// completeOptions sets the options of Up that concern more than the machines. again means that Up
+// may have applied the file before.
 func completeOptions(a *app, o *bootstrap.Options, r *clusterFlags, again bool) (release func(), err error) {
 	if again {
 		if o.Applied, err = bootstrap.LoadApplied(r.file); err != nil {
@@ -134,7 +134,7 @@ func completeOptions(a *app, o *bootstrap.Options, r *clusterFlags, again bool) 
 	}, nil
 }
 
-// saveCluster writes the file, and puts one with another cluster aside.
+// saveCluster writes the file and renames one that describes another cluster.
 func (r *clusterFlags) saveCluster(ui *console, cluster *bootstrap.Cluster) error {
 	old, err := os.ReadFile(r.file)
 	if err := bootstrap.Save(r.file, cluster); err != nil {
@@ -151,7 +151,7 @@ func (r *clusterFlags) saveCluster(ui *console, cluster *bootstrap.Cluster) erro
 	return nil
 }
 
-// hintStopRemoved says how to end what still runs on the machines of an old cluster: on all of
+// hintStopRemoved says how to stop what still runs on the machines of the old cluster: on all of
 // them, or on those that the new one does not have.
 func hintStopRemoved(file string, now *bootstrap.Cluster) string {
 	old, err := bootstrap.Load(file)
@@ -171,7 +171,7 @@ func hintStopRemoved(file string, now *bootstrap.Cluster) string {
 	return fmt.Sprintf("; the new one does not have %s; what runs there ends with: mlfnode down %s -f %s", strings.Join(gone, ", "), strings.Join(gone, " "), file)
 }
 
-// projectFiles gives the files of a project, nil for none.
+// projectFiles returns the files of a project, nil if project is empty.
 func projectFiles(a *app, project string) (*bootstrap.Files, error) {
 	if project == "" {
 		return nil, nil
@@ -183,7 +183,7 @@ func projectFiles(a *app, project string) (*bootstrap.Files, error) {
 	return copyFiles(p)
 }
 
-// copyFiles copies what a bundle of the project would hold.
+// copyFiles copies what a bundle of the project would contain.
 func copyFiles(p *projects.Project) (*bootstrap.Files, error) {
 	dir, err := os.MkdirTemp("", "mlfnode-push-")
 	if err != nil {
@@ -191,7 +191,7 @@ func copyFiles(p *projects.Project) (*bootstrap.Files, error) {
 	}
 	f, err := repack(p, dir)
 	if err != nil {
-		_ = os.RemoveAll(dir) // what went wrong is said
+		_ = os.RemoveAll(dir) // err says what went wrong
 	}
 	return f, err
 }
@@ -218,7 +218,7 @@ func repack(p *projects.Project, dir string) (*bootstrap.Files, error) {
 	return bootstrap.ReadFiles(p.Name, dir)
 }
 
-// makeFoldersWritable makes the folder removable by its owner.
+// makeFoldersWritable lets the owner remove what is in the folder.
 func makeFoldersWritable(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {

@@ -10,13 +10,14 @@ import (
 )
 
 const (
-	// uploadNoticeAfter is how long files are sent before that is shown: most are there at once.
+	// uploadNoticeAfter is how long an upload runs before its progress is shown: most are done at
+	// once.
 	uploadNoticeAfter = 2 * time.Second
-	// uploadRefresh is the shortest time between two states of the line on a terminal.
+	// uploadRefresh is the shortest time between two updates of the line on a terminal.
 	uploadRefresh = 200 * time.Millisecond
 )
 
-// uploadProgress reads a packed project that is sent to the master, and shows how much of it is
+// uploadProgress reads a packed project for an upload to the master, and shows how much of it was
 // read: on a terminal in a line that changes, elsewhere in one line at the beginning.
 type uploadProgress struct {
 	r        io.Reader
@@ -25,7 +26,7 @@ type uploadProgress struct {
 	total    int64 // bytes
 	now      func() time.Time
 
-	mu    sync.Mutex // what sends may read on when the answer is there
+	mu    sync.Mutex // the transport may read on after the answer has come
 	began time.Time
 	last  time.Time // of the line, zero before the first
 	sent  int64
@@ -58,7 +59,7 @@ func (s *uploadProgress) showLocked(now time.Time) {
 	s.last = now
 }
 
-// clear takes the line off the terminal.
+// clear removes the line from the terminal.
 func (s *uploadProgress) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

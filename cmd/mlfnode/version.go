@@ -17,9 +17,9 @@ type versions struct {
 	Platform string `json:"platform"`
 }
 
-// release is the version of a release, as in 1.4.0. The linker sets it: go build -ldflags "-X
-// main.release=1.4.0", which is what `make build RELEASE=1.4.0` does. Without it the version comes
-// from what Go knows of the source.
+// release is the version of a release, such as 1.4.0. The linker sets it: go build -ldflags "-X
+// main.release=1.4.0", as `make build RELEASE=1.4.0` does. If it is empty, the version comes from
+// the build information of Go.
 var release string
 
 func version() versions {
@@ -42,8 +42,8 @@ func version() versions {
 // shownRevision is how much of a commit's hash is shown.
 const shownRevision = 12
 
-// sourceVersion names what was built: a version of the module, else the commit, else nothing more
-// than that it is no release.
+// sourceVersion names what was built: a version of the module, or else the commit, or else just
+// "devel".
 func sourceVersion(info *debug.BuildInfo) string {
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		return v
