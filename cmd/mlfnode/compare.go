@@ -101,12 +101,12 @@ type comparedPoint struct {
 func compareSweeps(ctx context.Context, ui *console, c *api.Client, ids [2]grid.SweepID, f *compareFlags) error {
 	var about [2]api.Description
 	for i, id := range ids {
-		d, told, err := describeSweep(ctx, c, id)
+		d, why, err := describeSweep(ctx, c, id)
 		if err != nil {
 			return err
 		}
-		if about[i] = d; told != "" {
-			ui.say("note: %s", told)
+		if about[i] = d; why != "" {
+			ui.say("note: %s", why)
 		}
 	}
 	first, second := &about[0].Sweep, &about[1].Sweep

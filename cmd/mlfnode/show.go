@@ -104,7 +104,7 @@ type sweepShown struct {
 }
 
 func showSweep(ctx context.Context, ui *console, c *api.Client, id grid.SweepID) error {
-	d, told, err := describeSweep(ctx, c, id)
+	d, why, err := describeSweep(ctx, c, id)
 	if err != nil {
 		return err
 	}
@@ -112,8 +112,8 @@ func showSweep(ctx context.Context, ui *console, c *api.Client, id grid.SweepID)
 	if err != nil {
 		return err
 	}
-	if told != "" {
-		ui.say("note: %s", told)
+	if why != "" {
+		ui.say("note: %s", why)
 	}
 	if ui.json {
 		return ui.printJSON(sweepShown{d, append([]api.FailureGroup{}, failures.Groups...)})
@@ -132,7 +132,7 @@ func showSweep(ctx context.Context, ui *console, c *api.Client, id grid.SweepID)
 
 // describeSweep asks for the description of a sweep. If the node can't or may not give it, the
 // description has only the sweep, and why says the reason.
-func describeSweep(ctx context.Context, c *api.Client, id grid.SweepID) (d api.Description, told string, err error) {
+func describeSweep(ctx context.Context, c *api.Client, id grid.SweepID) (d api.Description, why string, err error) {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
 		return d, "", err
