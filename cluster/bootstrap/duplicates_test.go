@@ -11,7 +11,7 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// fetched examines this machine as another one, or as itself with boot "".
+// at examines this machine as another one, or as itself with boot "".
 func at(t *testing.T, name, boot string) *machine {
 	t.Helper()
 	f, err := runProbe(context.Background(), shell.Local{}, "ML")

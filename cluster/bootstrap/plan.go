@@ -151,7 +151,7 @@ func (r *operation) addRemoved() {
 	}
 }
 
-// Leftovers lists the hosts that were brought up the last time, nil for none, and that the cluster does not have, neither by address
+// Removed lists the hosts that were brought up the last time, nil for none, and that the cluster does not have, neither by address
 // nor by name: a host under another address keeps its node's name.
 func (c *Cluster) Removed(applied *Cluster) []Host {
 	if applied == nil || applied.Root != cmp.Or(c.Root, DefaultRoot) {

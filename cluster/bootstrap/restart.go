@@ -54,7 +54,7 @@ func (r *operation) selectMachines(names []string) ([]*machine, error) {
 	return chosen, nil
 }
 
-// hostNamed refuses names that belong to no machine.
+// checkNames refuses names that belong to no machine.
 func (r *operation) checkNames(names []string) error {
 	for _, name := range names {
 		if !slices.ContainsFunc(r.machines, func(m *machine) bool { return m.Name == name || m.Address == name }) {

@@ -70,7 +70,7 @@ func (r *operation) recordStatus(m *machine) {
 // CureStart is the cure of a machine whose only problem is that its node does not run.
 const CureStart = "mlfnode up -f"
 
-// check says what is wrong with a machine that should run a node.
+// statusProblem says what is wrong with a machine that should run a node.
 func (m *machine) statusProblem() error {
 	switch {
 	case len(m.Roles) == 0:

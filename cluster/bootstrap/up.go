@@ -83,7 +83,7 @@ type Outcome struct {
 	StoppedAt *time.Time `json:"stopped,omitempty"`
 }
 
-// runCommand is Up, Down or another of them under way.
+// operation is Up, Down or another of them under way.
 type operation struct {
 	Options
 	mu       sync.Mutex
@@ -305,7 +305,7 @@ func (r *operation) inspect(ctx context.Context, m *machine) {
 		})
 }
 
-// inspectAndPrepare copies the program and the project to a machine.
+// prepare copies the program and the project to a machine.
 func (r *operation) prepare(ctx context.Context, m *machine) {
 	if m.removed {
 		return

@@ -25,14 +25,15 @@ import (
 	"mlfnode/node/service"
 )
 
-// SuperviseAction is the action that keeps a node running on a machine without systemd. ActionStart starts it; it is not
-// part of the protocol.
+// SuperviseAction is the action that keeps a node running on a machine without systemd. ActionStart
+// starts it; it is not part of the protocol.
 const SuperviseAction = "supervise"
 
-// startTimeout is how long a node may take until it answers.
+// startTimeout bounds the time from a node's start to its first answer.
 const startTimeout = 20 * time.Second
 
-// launchService has systemd run the node. An installation that is there is restarted, which leaves trials alone.
+// launchService makes systemd run the node. An existing installation is restarted; its trials
+// continue.
 func (o *operation) launchService(ctx context.Context, r startRecord) error {
 	program, err := o.statProgram()
 	if err != nil {
@@ -56,7 +57,7 @@ func (o *operation) launchService(ctx context.Context, r startRecord) error {
 	return o.waitForAgent(ctx, 0, program)
 }
 
-// launchBackground starts the supervisor, or has the one that is there restart itself and the agent.
+// launchBackground starts the supervisor, or makes the running one restart itself and the agent.
 func (o *operation) launchBackground(ctx context.Context, _ startRecord) error {
 	old := o.agentPID(ctx)
 	program, err := o.statProgram()
@@ -73,7 +74,8 @@ func (o *operation) launchBackground(ctx context.Context, _ startRecord) error {
 	return o.waitForAgent(ctx, old, program)
 }
 
-// startSupervisor starts a session of its own, which keeps nothing of the one that this process is in.
+// startSupervisor starts the supervisor in a session of its own, which inherits nothing from this
+// process's session.
 func (o *operation) startSupervisor() error {
 	log, err := openLog(o.Layout)
 	if err != nil {
@@ -90,7 +92,8 @@ func (o *operation) startSupervisor() error {
 	return c.Process.Release()
 }
 
-// closeFilesOnExec keeps open files from programs that this process starts, those too that it was started with.
+// closeFilesOnExec keeps programs that this process starts from inheriting its open files,
+// including those that it inherited itself.
 func closeFilesOnExec() {
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
@@ -100,7 +103,8 @@ func closeFilesOnExec() {
 	}
 }
 
-// supervisorEnvironment is what this process has, without what belongs to its session and without secrets.
+// supervisorEnvironment returns this process's environment without secrets and without the
+// variables of its ssh session.
 func supervisorEnvironment() []string {
 	var kept []string
 	for _, v := range os.Environ() {
@@ -112,21 +116,21 @@ func supervisorEnvironment() []string {
 }
 
 const (
-	// maxLogSize is how large a log may become; a larger one is put aside.
+	// maxLogSize is the size from which a log is put aside.
 	maxLogSize = 10 << 20
-	// logCheckInterval is how often its size is looked at.
+	// logCheckInterval is how often its size is checked.
 	logCheckInterval = time.Minute
 )
 
 // noRestartNote is the note for a machine without systemd.
 const noRestartNote = "it does not start again by itself after a reboot, because there is no systemd for it here; then run mlfnode up again"
 
-// truncateFullLog makes room in a log that a running agent appends to: the file stays, and what is in it goes into another one. What is
-// written in between is lost.
+// truncateFullLog empties a full log that a running agent appends to, after copying it to another
+// file. Lines written between the two steps are lost.
 func truncateFullLog(p protocol.Layout) error {
 	info, err := os.Stat(p.Log())
 	if err != nil || info.Size() <= maxLogSize {
-		return nil // without a log there is nothing to do
+		return nil // there is no log, or it is not full
 	}
 	in, err := os.Open(p.Log())
 	if err != nil {
@@ -154,7 +158,7 @@ func openLog(p protocol.Layout) (*os.File, error) {
 	return os.OpenFile(p.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
-// statProgram gives the program's file as it lies there now.
+// statProgram returns the installed program's file.
 func (o *operation) statProgram() (os.FileInfo, error) {
 	info, err := os.Stat(o.Program())
 	if err != nil {
@@ -163,8 +167,8 @@ func (o *operation) statProgram() (os.FileInfo, error) {
 	return info, nil
 }
 
-// waitForAgent waits until an agent answers that runs the program as it lay there before the start, or lies there now, and is another one than
-// before: an up from elsewhere may put another program there meanwhile.
+// waitForAgent waits until a new agent answers that runs the program installed before the start or
+// the one installed now: an up from elsewhere may have replaced the program meanwhile.
 func (o *operation) waitForAgent(ctx context.Context, old int, program os.FileInfo) error {
 	up := pollUntil(ctx, startTimeout, func() bool {
 		pid := o.agentPID(ctx)
@@ -187,10 +191,10 @@ func (o *operation) waitForAgent(ctx context.Context, old int, program os.FileIn
 	}
 }
 
-// shownLines is how much of a log is shown.
+// shownLines is how many lines of a log are shown.
 const shownLines = 10
 
-// lastLines gives the last lines of a file.
+// lastLines returns the last n lines of a file.
 func lastLines(file string, n int) string {
 	const most = 8 << 10
 	f, err := os.Open(file)
@@ -199,15 +203,16 @@ func lastLines(file string, n int) string {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Size() > most {
-		_, _ = f.Seek(-most, io.SeekEnd) // else it starts at the top
+		_, _ = f.Seek(-most, io.SeekEnd) // if this fails, reading starts at the top
 	}
 	b, _ := io.ReadAll(io.LimitReader(f, most))
 	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
 	return string(bytes.Join(lines[max(0, len(lines)-n):], []byte("\n")))
 }
 
-// findSupervisor gives the process of the supervisor that has the lock of the root folder, the zero ID when there is none. Elsewhere
-// names the machine on which one runs that shares the folder with this one, "" for none: its number means nothing here.
+// findSupervisor returns the process of the supervisor that holds the lock of the root folder, or
+// the zero ID if there is none. If the supervisor runs on another machine that shares the folder,
+// its process ID means nothing here, and elsewhere names that machine.
 func findSupervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 	f, err := os.Open(supervisorLock(p))
 	if err != nil {
@@ -222,10 +227,10 @@ func findSupervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 	if err != nil || number < 1 {
 		return own, "" // it is being written
 	}
-	b, _ = os.ReadFile(supervisorID(p)) // one that can't be read is as good as none
+	b, _ = os.ReadFile(supervisorID(p)) // an unreadable one counts as missing
 	line, host, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
 	id, err := processid.Parse(line)
-	if err != nil || id.PID != number { // the supervisor is of a version that left nothing but its number
+	if err != nil || id.PID != number { // the supervisor's version records nothing but its process ID
 		return supervisorWithPID(p, number), ""
 	}
 	if !id.Alive() {
@@ -234,7 +239,8 @@ func findSupervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 	return id, ""
 }
 
-// supervisorWithPID names the process with a number, if that is a supervisor of the root folder.
+// supervisorWithPID returns the process with this ID if it is a supervisor of the root folder, or
+// else the zero ID.
 func supervisorWithPID(p protocol.Layout, pid int) processid.ID {
 	id, _ := processid.Of(pid)
 	line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
@@ -262,7 +268,7 @@ func removeIfPresent(file string) error {
 	return nil
 }
 
-// isInside reports whether a path lies in a folder.
+// isInside reports whether a path is inside a folder.
 func isInside(folder, file string) bool {
 	rel, err := filepath.Rel(folder, file)
 	return err == nil && filepath.IsLocal(rel)

@@ -16,8 +16,8 @@ import (
 	"mlfnode/node/processid"
 )
 
-// TestStopOfANodeStartedByHand has somebody run the node of a root folder by a program of their own: stop ends it in good order, and a shim
-// that it has left, even one that does not listen.
+// TestStopOfANodeStartedByHand has somebody run the node of a root folder by a program of their
+// own: stop ends it in good order, and a shim that it has left, even one that does not listen.
 func TestStopOfANodeStartedByHand(t *testing.T) {
 	file := program(t)
 	m := newMachine(t, file)

@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/processid"
 )
 
-// TestNumbersOfOtherMachines has the lock of a supervisor held, with the number of a process that is none.
+// TestNumbersOfOtherMachines has the lock of a supervisor held, with the number of a process that
+// is none.
 func TestNumbersOfOtherMachines(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	c := exec.Command("sleep", "1000")

@@ -21,7 +21,7 @@ func supervisorLock(p protocol.Layout) string { return filepath.Join(p.Root, "su
 func supervisorID(p protocol.Layout) string   { return filepath.Join(p.Root, "supervisor.id") }
 func recordFile(p protocol.Layout) string     { return filepath.Join(p.Root, "up.json") }
 
-// lock takes the root folder for this action, and makes it.
+// lock creates the root folder if necessary, and locks it for this action.
 func (o *operation) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(o.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the node: %w", err)
@@ -42,7 +42,7 @@ func digestOf(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// digestFile gives the digest of a file, "" for one that can't be read.
+// digestFile returns the digest of a file, or "" if it can't be read.
 func digestFile(file string) string {
 	f, err := os.Open(file)
 	if err != nil {
@@ -56,13 +56,14 @@ func digestFile(file string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// cachedDigest is a file with its digest.
+// cachedDigest is the digest of a file, with the file's metadata at the time.
 type cachedDigest struct {
 	info   os.FileInfo // nil for none
 	digest string
 }
 
-// programDigest gives the digest of the program, "" for none. It is some 50 MB, and so read again only when it is another file.
+// programDigest returns the digest of the program, or "" if there is none. The program has some 50
+// MB, so it is read again only when the file has changed.
 func (o *operation) programDigest() string {
 	info, err := os.Stat(o.Program())
 	if err != nil {
@@ -74,7 +75,7 @@ func (o *operation) programDigest() string {
 	return o.cached.digest
 }
 
-// startRecord is what start has started. Its digests are written once that runs.
+// startRecord records what start has started. The digests are added once it runs.
 type startRecord struct {
 	Role    string `json:"role"`
 	Service string `json:"service"`
@@ -82,11 +83,11 @@ type startRecord struct {
 	Config  string `json:"config,omitempty"`
 }
 
-// readRecord gives the record, an empty one if there is none.
+// readRecord returns the record, an empty one if there is none.
 func readRecord(p protocol.Layout) startRecord {
 	var r startRecord
 	if b, err := os.ReadFile(recordFile(p)); err == nil {
-		_ = json.Unmarshal(b, &r) // a damaged one is as good as none
+		_ = json.Unmarshal(b, &r) // a damaged one counts as missing
 	}
 	return r
 }

@@ -15,7 +15,7 @@ import (
 	"mlfnode/node/service"
 )
 
-// inspect says what is there.
+// inspect reports what is on the machine.
 func (o *operation) inspect(ctx context.Context) error {
 	seen := o.observe(ctx)
 	if !seen.Active && seen.Config != "" {
@@ -25,7 +25,7 @@ func (o *operation) inspect(ctx context.Context) error {
 	return nil
 }
 
-// startProblems are what keeps a node from working that does not answer.
+// startProblems returns what keeps a node that does not answer from working.
 func (o *operation) startProblems() []protocol.Problem {
 	cfg, err := o.loadConfig(o.Config())
 	if err != nil {
@@ -39,10 +39,10 @@ func (o *operation) startProblems() []protocol.Problem {
 	return found
 }
 
-// agentTimeout bounds the question to an agent, which may hang.
+// agentTimeout bounds a request to the agent, which may hang.
 const agentTimeout = time.Second
 
-// observe looks at the machine.
+// observe returns the state of the machine.
 func (o *operation) observe(ctx context.Context) protocol.Observed {
 	s := protocol.Observed{Digest: o.programDigest(), BestService: protocol.ServiceBackground}
 	if s.Digest != "" {
@@ -67,7 +67,7 @@ func (o *operation) observeIdentity(s *protocol.Observed) {
 	}
 }
 
-// observeService finds how the node is kept running, and what is the best way.
+// observeService finds out what keeps the node running, and what could do so best.
 func (o *operation) observeService(ctx context.Context, s *protocol.Observed) {
 	homes := []service.Home{{}}
 	if os.Getuid() != 0 {
@@ -105,7 +105,7 @@ func (o *operation) observeAgent(ctx context.Context, s *protocol.Observed) {
 	}
 }
 
-// agentPID gives the process of the agent that answers, 0 when none does.
+// agentPID returns the process ID of the agent that answers, or 0 if none does.
 func (o *operation) agentPID(ctx context.Context) int {
 	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
 	defer cancel()

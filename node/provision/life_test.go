@@ -174,7 +174,7 @@ func orphan(t *testing.T, worker *machine, two protocol.Request) {
 	}
 }
 
-// credentialsRefused has the master forget the worker, which then joins again.
+// forgotten has the master forget the worker, which then joins again.
 func forgotten(t *testing.T, master, worker *machine, two protocol.Request) {
 	worker.mustAct(protocol.ActionStop, protocol.Request{})
 	master.run("forget", "two")
@@ -225,7 +225,8 @@ func otherRole(t *testing.T, worker *machine, two protocol.Request) {
 	unchanged(t, worker, protocol.Request{Desired: &wanted}, "this machine is the worker two of its cluster, but cluster.yaml makes it a master")
 }
 
-// anotherMaster has the worker join another cluster, which it does when that is meant, and come back.
+// anotherMaster has the worker join another cluster, which it does when that is meant, and come
+// back.
 func anotherMaster(t *testing.T, other, worker *machine, two protocol.Request) {
 	ports := gridtest.FreePorts(t, "127.0.0.65", 3)
 	other.mustAct(protocol.ActionStart, protocol.Request{Desired: &protocol.Desired{Role: "master", Config: settings("127.0.0.65", "third", ports) + "worker: false\n"}})

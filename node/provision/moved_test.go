@@ -13,8 +13,8 @@ import (
 	"mlfnode/node/config"
 )
 
-// TestMovedMasterIsPutAside has a machine keep the state of a master that was moved. As a worker, or with
-// no role, it keeps that under another name; as a master it does not start.
+// TestMovedMasterIsPutAside has a machine keep the state of a master that was moved. As a worker,
+// or with no role, it keeps that under another name; as a master it does not start.
 func TestMovedMasterIsPutAside(t *testing.T) {
 	m := newMachine(t, program(t))
 	ports := gridtest.FreePorts(t, "127.0.0.66", 3)

@@ -17,19 +17,20 @@ import (
 	"mlfnode/node/processid"
 )
 
-// process is one of this machine.
+// process is a process of this machine.
 type process struct {
 	processid.ID
-	program string // its file
+	program string // path of its executable
 	args    []string
 }
 
-// runsCommand reports whether it was started as a command of mlfnode.
+// runsCommand reports whether the process runs one of these commands of mlfnode.
 func (p process) runsCommand(commands ...string) bool {
 	return len(p.args) > 1 && slices.Contains(commands, p.args[1])
 }
 
-// processes lists this user's processes that run the program, or one that lay in its place, but for this one and its ancestors.
+// processes lists this user's processes that run the installed program, or one that was installed
+// before, except this process and its ancestors.
 func processes(p protocol.Layout) []process {
 	program, err := filepath.EvalSymlinks(p.Program())
 	if err != nil {
@@ -38,8 +39,8 @@ func processes(p protocol.Layout) []process {
 	return userProcesses(func(q process) bool { return q.program == program || q.program == p.Program() })
 }
 
-// nodeProcesses lists also those that run the node by another program, as one that was started by hand: what has the state folder, and what keeps
-// its trials.
+// nodeProcesses lists, besides these, the processes of a node that was started by hand from another
+// program: the one that holds the state folder, and the shims of its trials.
 func nodeProcesses(p protocol.Layout) []process {
 	found := processes(p)
 	holder, folders := node.Holder(p.State()), node.ShimFolders(p.State())
@@ -49,7 +50,7 @@ func nodeProcesses(p protocol.Layout) []process {
 	})...)
 }
 
-// userProcesses lists this user's processes of a kind, but for this one and its ancestors.
+// userProcesses lists this user's processes that match, except this process and its ancestors.
 func userProcesses(kind func(process) bool) []process {
 	own := selfAndAncestors()
 	var found []process
@@ -72,14 +73,14 @@ func userProcesses(kind func(process) bool) []process {
 	return found
 }
 
-// agentProcesses lists those that run the node itself.
+// agentProcesses lists the processes that run the node itself.
 func agentProcesses(p protocol.Layout) []process {
 	return slices.DeleteFunc(processes(p), func(q process) bool {
 		return !q.runsCommand("master", "join") || !slices.Contains(q.args, p.State())
 	})
 }
 
-// selfAndAncestors is this process and its ancestors.
+// selfAndAncestors returns the IDs of this process and its ancestors.
 func selfAndAncestors() []int {
 	var pids []int
 	for pid := os.Getpid(); pid > 1; {
@@ -95,10 +96,10 @@ func selfAndAncestors() []int {
 	return pids
 }
 
-// terminate has processes end by a signal, and kills those that have not after a while.
+// terminate signals the listed processes, and kills those that are still there after the timeout.
 func terminate(ctx context.Context, list func() []process, signal unix.Signal, patience time.Duration) {
 	for _, p := range list() {
-		_ = p.Signal(signal) // it may be gone
+		_ = p.Signal(signal) // it may have exited
 	}
 	if pollUntil(ctx, patience, func() bool { return len(list()) == 0 }) {
 		return
@@ -111,5 +112,5 @@ func terminate(ctx context.Context, list func() []process, signal unix.Signal, p
 	})
 }
 
-// killTimeout is how long a killed process may take to be gone.
+// killTimeout bounds the time until a killed process is gone.
 const killTimeout = time.Second

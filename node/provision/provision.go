@@ -1,8 +1,8 @@
-// Package provision brings this machine's node to a wanted state. It is the far end of cluster/bootstrap: `mlfnode up` runs
-// `mlfnode provision` over ssh, which compares what is wanted of the machine with what is there, and changes what differs.
-//
-// Every action may be cut off anywhere and done again: files are written beside their place and renamed, what was started is
-// recorded only once it runs, and one action at a time holds the lock of the root folder.
+// Package provision brings this machine's node to a desired state. It is the far end of
+// cluster/bootstrap: `mlfnode up` runs `mlfnode provision` over ssh, which compares the desired
+// state with what is there, and changes what differs. Every action can be interrupted anywhere and
+// repeated: files are written under a temporary name and renamed, a start is recorded only once the
+// node runs, and an action holds the lock of the root folder.
 package provision
 
 import (
@@ -21,25 +21,26 @@ import (
 	"mlfnode/node/config"
 )
 
-// Provisioner carries out on this machine what `mlfnode up` and the like ask for.
+// Provisioner carries out on this machine the requests of `mlfnode up` and the like.
 type Provisioner struct {
 	Release string // version of this program
 }
 
-// maxRequest bounds the line of an order: a push names every file of a project.
+// maxRequest bounds the line of a request: a push lists every file of a project.
 const maxRequest = 256 << 20
 
-// operation is one order under way.
+// operation is one request being carried out.
 type operation struct {
 	protocol.Layout
 	request  protocol.Request
-	body     io.Reader // what follows the order
+	body     io.Reader // what follows the request
 	release  string
 	response protocol.Response
-	cached   cachedDigest // Place.Program as it was last looked at
+	cached   cachedDigest // of Layout.Program
 }
 
-// Serve reads one order, acts, and prints the reply. Its error says that no reply could be given.
+// Serve reads one request, carries it out, and prints the response. It returns an error only if it
+// can't print one.
 func (p Provisioner) Serve(ctx context.Context, action string, in io.Reader, out io.Writer) error {
 	o := &operation{release: p.Release, response: protocol.Response{Version: protocol.Version}}
 	if err := o.run(ctx, action, in); err != nil {
@@ -55,7 +56,7 @@ func (p Provisioner) Serve(ctx context.Context, action string, in io.Reader, out
 	return nil
 }
 
-// ensureRunning reads the order and acts.
+// run reads the request and carries it out.
 func (o *operation) run(ctx context.Context, action string, in io.Reader) error {
 	r := bufio.NewReaderSize(in, 64<<10)
 	if err := o.readRequest(r); err != nil {
@@ -75,7 +76,7 @@ func (o *operation) run(ctx context.Context, action string, in io.Reader) error 
 
 const cureVersions = "use the same version of mlfnode on every machine"
 
-// readRequest takes the order from the first line.
+// readRequest reads the request from the first line.
 func (o *operation) readRequest(r *bufio.Reader) error {
 	var line []byte
 	for {
@@ -104,10 +105,10 @@ func (o *operation) readRequest(r *bufio.Reader) error {
 	return nil
 }
 
-// lockTimeout is how long an action waits for another one on the same machine.
+// lockTimeout bounds the wait for another action on the same machine.
 const lockTimeout = 30 * time.Second
 
-// withLock has an action that changes something wait for its turn.
+// withLock returns an action that runs under the lock of the root folder.
 func (o *operation) withLock(act func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		unlock, err := o.lock(ctx)
@@ -119,19 +120,19 @@ func (o *operation) withLock(act func(context.Context) error) func(context.Conte
 	}
 }
 
-// recordChange notes a change.
+// recordChange adds a change to the response.
 func (o *operation) recordChange(format string, v ...any) {
 	o.response.Done = append(o.response.Done, fmt.Sprintf(format, v...))
 }
 
-// loadConfig loads node.yaml, with the state folder that belongs to the root.
+// loadConfig loads a node.yaml, with the state folder under the root.
 func (o *operation) loadConfig(file string) (config.Config, error) {
 	cfg, err := config.Load(file)
 	cfg.StateDir, cfg.Version, cfg.Logger = o.State(), o.release, slog.New(slog.DiscardHandler)
 	return cfg, err
 }
 
-// problemOf gives an error with its cure, where it has one.
+// problemOf returns an error as a problem, with its cure if it has one.
 func problemOf(err error) *protocol.Problem {
 	var refusal *api.Error
 	if errors.As(err, &refusal) {
@@ -140,10 +141,10 @@ func problemOf(err error) *protocol.Problem {
 	return protocol.ProblemOf(err)
 }
 
-// pollInterval is how often what is waited for is looked at.
+// pollInterval is the pause between two checks of pollUntil.
 const pollInterval = 50 * time.Millisecond
 
-// pollUntil calls ok every now and then until it is true; false says that the time was over first.
+// pollUntil calls ok repeatedly until it returns true, and reports whether that happened in time.
 func pollUntil(ctx context.Context, limit time.Duration, ok func() bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

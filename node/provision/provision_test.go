@@ -23,7 +23,7 @@ type machine struct {
 	home string
 }
 
-// cached builds mlfnode once for the whole test.
+// program builds mlfnode once for the whole test.
 func program(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "mlfnode")
@@ -101,7 +101,7 @@ func (m *machine) mustAct(action string, o protocol.Request, rest ...byte) proto
 	return r
 }
 
-// ensureRunning runs a command of mlfnode with the machine's node.
+// run runs a command of mlfnode with the machine's node.
 func (m *machine) run(args ...string) string {
 	m.t.Helper()
 	out, err := m.command(append(args, "--config", m.Config(), "--state-dir", m.State())...).CombinedOutput()
@@ -111,7 +111,7 @@ func (m *machine) run(args ...string) string {
 	return string(out)
 }
 
-// loadConfig gives node.yaml for a node on a loopback address.
+// settings gives node.yaml for a node on a loopback address.
 func settings(address, name string, ports []int) string {
 	return protocol.NodeHeading + fmt.Sprintf("node: %s\nbind: %s\nadvertise: %[2]s\nports:\n  api: %d\n  nats: %d\n  gossip: %d\n", name, address, ports[0], ports[1], ports[2])
 }

@@ -13,8 +13,8 @@ import (
 	"mlfnode/projects"
 )
 
-// nodeFiles are the files and folders of the node's own in a root folder, by patterns. The folders bin and projects are not among them:
-// they may hold what others have put there.
+// nodeFiles returns patterns of the node's own files and folders in a root folder. The folders bin
+// and projects are not among them: they may contain files of others.
 func nodeFiles(p protocol.Layout) []string {
 	bin := filepath.Dir(p.Program())
 	return []string{
@@ -24,7 +24,8 @@ func nodeFiles(p protocol.Layout) []string {
 	}
 }
 
-// purge removes what mlfnode has put into the root folder, and nothing else; then the folders that are empty.
+// purge removes what mlfnode has put into the root folder, and nothing else; then the folders that
+// have become empty.
 func (o *operation) purge() error {
 	if home, err := os.UserHomeDir(); err == nil && isInside(o.Root, home) {
 		return fmt.Errorf("the folder %s contains the home folder and is not removed", o.Root)
@@ -46,7 +47,7 @@ func (o *operation) purge() error {
 			}
 		}
 	}
-	_ = os.Remove(filepath.Dir(o.Program())) // it may hold programs of the user
+	_ = os.Remove(filepath.Dir(o.Program())) // it stays if it contains programs of the user
 	if err := os.Remove(o.Root); err != nil {
 		o.response.Notes = append(o.response.Notes, o.Root+" was kept, because it contains other files as well")
 		o.recordChange("removed the node from %s", o.Root)
@@ -56,7 +57,8 @@ func (o *operation) purge() error {
 	return nil
 }
 
-// matchFiles gives the files of a folder whose names fit the last element of a pattern; what stands before that is no pattern.
+// matchFiles returns the files of a folder whose names match the last element of a pattern. The
+// elements before it are taken literally.
 func matchFiles(pattern string) ([]string, error) {
 	dir, last := filepath.Split(pattern)
 	entries, err := os.ReadDir(dir)
@@ -65,14 +67,15 @@ func matchFiles(pattern string) ([]string, error) {
 	}
 	var found []string
 	for _, e := range entries {
-		if ok, _ := filepath.Match(last, e.Name()); ok { // the patterns are ours
+		if ok, _ := filepath.Match(last, e.Name()); ok { // the patterns are valid
 			found = append(found, filepath.Join(dir, e.Name()))
 		}
 	}
 	return found, nil
 }
 
-// purgeProjects removes the files that were pushed, as listed beside each project. What trials or the user left there stays.
+// purgeProjects removes the pushed files, which are listed beside each project. Files of trials and
+// of the user stay.
 func (o *operation) purgeProjects() error {
 	lists, err := matchFiles(filepath.Join(o.Projects(), ".*.pushed"))
 	if err != nil {
@@ -96,7 +99,7 @@ func (o *operation) purgeProjects() error {
 			return err
 		}
 	}
-	_ = os.Remove(o.Projects()) // it may hold projects of the user
+	_ = os.Remove(o.Projects()) // it stays if it contains projects of the user
 	return nil
 }
 
@@ -114,6 +117,6 @@ func purgeProject(dir string, names []string) error {
 			return err
 		}
 	}
-	_ = os.Remove(dir) // it may hold results
+	_ = os.Remove(dir) // it stays if it contains results
 	return nil
 }

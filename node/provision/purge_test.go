@@ -11,7 +11,8 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 )
 
-// TestPurgeLeavesWhatIsNotOurs has files of the user at every place in a root folder that a node uses, too.
+// TestPurgeLeavesWhatIsNotOurs has files of the user at every place in a root folder that a node
+// uses, too.
 func TestPurgeLeavesWhatIsNotOurs(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
@@ -94,7 +95,8 @@ func TestPurgeRemovesAll(t *testing.T) {
 	}
 }
 
-// TestPushDoesNotRemoveWhatItDidNotBring pushes less after more, where one of the files was there before.
+// TestPushDoesNotRemoveWhatItDidNotBring pushes less after more, where one of the files was there
+// before.
 func TestPushDoesNotRemoveWhatItDidNotBring(t *testing.T) {
 	p := newPushed(t)
 	p.add("a.txt", "mine", false)

@@ -19,11 +19,11 @@ import (
 	"mlfnode/node/config"
 )
 
-// dialTimeout bounds each try to reach the master.
+// dialTimeout bounds each attempt to reach the master.
 const dialTimeout = 2 * time.Second
 
-// chooseSeed finds the address at which this machine reaches the master, and tries the master's other ports there. An address
-// that is in use is kept as long as it serves.
+// chooseSeed finds the address at which this machine reaches the master, and checks the master's
+// other ports there. The current address is kept as long as it works.
 func (o *operation) chooseSeed(ctx context.Context) (string, error) {
 	seeds := slices.Clone(o.request.Desired.Seeds)
 	if len(seeds) == 0 {
@@ -52,12 +52,12 @@ func (o *operation) currentSeed() string {
 		Seed string `yaml:"seed"`
 	}
 	if b, err := os.ReadFile(o.Config()); err == nil {
-		_ = yaml.Unmarshal(b, &c) // one that can't be read has no seed
+		_ = yaml.Unmarshal(b, &c) // an unreadable file has no seed
 	}
 	return c.Seed
 }
 
-// checkOtherPorts tries the ports of the master that a worker needs besides the API.
+// checkOtherPorts dials the ports of the master that a worker needs besides the API.
 func (o *operation) checkOtherPorts(ctx context.Context, address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -75,7 +75,8 @@ func (o *operation) checkOtherPorts(ctx context.Context, address string) error {
 	return nil
 }
 
-// reachNodes tries the gossip of other nodes. TCP alone is tried: UDP has no answer to wait for, and gossip does without.
+// reachNodes dials the gossip ports of other nodes over TCP. UDP has no answer to wait for, and
+// gossip works without it.
 func (o *operation) reachNodes(ctx context.Context) error {
 	for _, address := range o.request.Addresses {
 		if err := tryDial(ctx, address); err != nil {
@@ -100,7 +101,7 @@ func tryDial(ctx context.Context, address string) error {
 	return c.Close()
 }
 
-// unreachableProblem says which port of the master can't be reached, why, and what to do.
+// unreachableProblem reports which port of the master can't be reached, why, and what to do.
 func unreachableProblem(address string, err error) *protocol.Problem {
 	host, port, _ := net.SplitHostPort(address)
 	why, cure := err.Error(), "on the master: mlfnode doctor"

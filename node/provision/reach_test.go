@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestMasterWhoseNameIsNotFound tells a name that does not exist from a name server that does not answer.
+// TestMasterWhoseNameIsNotFound tells a name that does not exist from a name server that does not
+// answer.
 func TestMasterWhoseNameIsNotFound(t *testing.T) {
 	for want, dns := range map[string]*net.DNSError{
 		"(the name has no address)":                             {Err: "no such host", Name: "m", IsNotFound: true},

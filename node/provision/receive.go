@@ -20,7 +20,7 @@ import (
 	"mlfnode/node/durable"
 )
 
-// receive takes over the files of a project.
+// receive stores the pushed files of a project.
 func (o *operation) receive(context.Context) error {
 	p := o.request.Push
 	if p == nil || p.Project == "" || p.Project != path.Base(p.Project) || strings.HasPrefix(p.Project, ".") {
@@ -66,14 +66,15 @@ func countFiles(n int) string {
 	return fmt.Sprintf("%d files", n)
 }
 
-// upload is a push under way. Its root keeps every path inside the project's folder, whatever links lie there.
+// upload is a push in progress. Its root keeps every path inside the project's folder, whatever
+// links that contains.
 type upload struct {
 	dir  string
 	root *os.Root
 	push *protocol.Push
 }
 
-// checkNames refuses names and links that lead out of the project.
+// checkNames refuses names and links that lead outside the project.
 func (in *upload) checkNames() error {
 	for name, f := range in.push.Files {
 		if !isLocal(name) {
@@ -90,12 +91,12 @@ func isLocal(name string) bool {
 	return filepath.IsLocal(filepath.FromSlash(name)) && path.Clean(name) == name && name != "."
 }
 
-// pushedList is the file that names what pushes have brought of a project, beside its folder.
+// pushedList is the path of the file, beside a project's folder, that lists the pushed files.
 func pushedList(p protocol.Layout, project string) string {
 	return filepath.Join(p.Projects(), "."+project+".pushed")
 }
 
-// readPushed gives the names in a list of what was pushed; a damaged list has none.
+// readPushed returns the names in a list of pushed files, none for a damaged list.
 func readPushed(list string) []string {
 	var names []string
 	if b, err := os.ReadFile(list); err == nil {
@@ -104,8 +105,8 @@ func readPushed(list string) []string {
 	return slices.DeleteFunc(names, func(name string) bool { return !isLocal(name) })
 }
 
-// removeUnlisted removes what an earlier push brought and this one does not name, and remembers what pushes have brought: what lay there
-// before, as it should be, is somebody else's.
+// removeUnlisted removes files of earlier pushes that this one does not list, and records the files
+// that pushes have brought. A file that was already there unchanged belongs to somebody else.
 func (in *upload) removeUnlisted(list string) (removed int, err error) {
 	var brought []string
 	for _, name := range readPushed(list) {
@@ -121,7 +122,7 @@ func (in *upload) removeUnlisted(list string) (removed int, err error) {
 			removed++
 		}
 	}
-	if in.push.Tar { // else nothing is brought now
+	if in.push.Tar { // otherwise this request brings no files
 		brought = append(brought, in.missing()...)
 	}
 	slices.Sort(brought)
@@ -135,7 +136,7 @@ func (in *upload) removeUnlisted(list string) (removed int, err error) {
 	return removed, nil
 }
 
-// removePushed removes a file, and the folders that are empty after that.
+// removePushed removes a file, and the folders that become empty.
 func removePushed(root *os.Root, name string) (gone bool, err error) {
 	err = root.Remove(filepath.FromSlash(name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -143,13 +144,13 @@ func removePushed(root *os.Root, name string) (gone bool, err error) {
 	}
 	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
 		if root.Remove(filepath.FromSlash(dir)) != nil {
-			break // it holds something else
+			break // it is not empty
 		}
 	}
 	return err == nil, nil
 }
 
-// missing lists files that are not there as they should be.
+// missing lists the files that are missing or differ.
 func (in *upload) missing() []string {
 	var missing []string
 	for name, f := range in.push.Files {
@@ -182,13 +183,13 @@ func (in *upload) upToDate(name string, f protocol.File) bool {
 	return err == nil && hex.EncodeToString(h.Sum(nil)) == f.SHA256
 }
 
-// unpack takes over the files of a tar.
+// unpack stores the files of a tar.
 func (in *upload) unpack(r io.Reader) (n int, err error) {
 	t := tar.NewReader(r)
 	for {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			_, err := io.Copy(io.Discard, r) // what fills the last block, or else who sends it would fail
+			_, err := io.Copy(io.Discard, r) // the padding of the last block: the sender would fail if it were not read
 			return n, err
 		}
 		if err != nil {
@@ -205,7 +206,7 @@ func (in *upload) unpack(r io.Reader) (n int, err error) {
 	}
 }
 
-// writeFile writes one file beside its place and moves it there once it is whole.
+// writeFile writes one file under a temporary name, and renames it once it is complete.
 func (in *upload) writeFile(name string, f protocol.File, r io.Reader) error {
 	name = filepath.FromSlash(name)
 	if err := in.root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
@@ -213,7 +214,7 @@ func (in *upload) writeFile(name string, f protocol.File, r io.Reader) error {
 	}
 	draft := filepath.Join(filepath.Dir(name), ".mlfnode-push")
 	if err := in.root.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err // of a push that was cut off
+		return err // it is left from an interrupted push
 	}
 	err := in.writeDraft(draft, f, r)
 	if err == nil {

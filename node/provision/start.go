@@ -24,7 +24,7 @@ import (
 	"mlfnode/node/private"
 )
 
-// startAgent makes the machine what is wanted.
+// start brings the machine to the desired state.
 func (o *operation) start(ctx context.Context) error {
 	want := o.request.Desired
 	if want == nil || want.Role != string(trust.Master) && want.Role != string(trust.Worker) {
@@ -65,7 +65,8 @@ func (o *operation) start(ctx context.Context) error {
 	return err
 }
 
-// putMovedStateAside renames the state of a master that was moved to another machine, if that is what is here.
+// putMovedStateAside renames the state folder if it is that of a master that was moved to another
+// machine.
 func (o *operation) putMovedStateAside(ctx context.Context) error {
 	cfg := config.Config{StateDir: o.State()}
 	if !node.Moved(cfg) {
@@ -82,7 +83,8 @@ func (o *operation) putMovedStateAside(ctx context.Context) error {
 	return nil
 }
 
-// restrictFolders takes the right to write to the root folder and to the program's from others, who could put another program there.
+// restrictFolders takes away other users' write permission on the root folder and on the program's,
+// so that they can't replace the program.
 func (o *operation) restrictFolders() error {
 	for _, dir := range []string{o.Root, filepath.Dir(o.Program())} {
 		changed, err := private.Unshared(dir)
@@ -99,12 +101,12 @@ func (o *operation) restrictFolders() error {
 	return nil
 }
 
-// refuseForeignFiles refuses a root folder with files of somebody else in the places of the node's own, which those would replace, and
-// a purge remove.
+// refuseForeignFiles refuses a root folder that contains files of somebody else under the names of
+// the node's own files: those would be replaced, and removed by a purge.
 func (o *operation) refuseForeignFiles() error {
 	for _, file := range []string{"token", "trust", "lock"} {
 		if _, err := os.Lstat(filepath.Join(o.State(), file)); err == nil {
-			return nil // a node's
+			return nil // the state folder is a node's
 		}
 	}
 	strange := ""
@@ -120,7 +122,7 @@ func (o *operation) refuseForeignFiles() error {
 	return &protocol.Problem{Cause: strange + " is already there, and mlfnode did not create it", Cure: "move it elsewhere, or choose another folder with -r"}
 }
 
-// writeConfig writes node.yaml if it differs from what is wanted.
+// writeConfig writes node.yaml if it differs from the desired text.
 func (o *operation) writeConfig(text string) error {
 	old, err := os.ReadFile(o.Config())
 	info, statErr := os.Stat(o.Config())
@@ -136,7 +138,7 @@ func (o *operation) writeConfig(text string) error {
 	return nil
 }
 
-// desiredConfig gives node.yaml with the seed of a worker.
+// desiredConfig returns the text of node.yaml, for a worker with its seed.
 func (o *operation) desiredConfig(ctx context.Context) (string, error) {
 	want := o.request.Desired
 	if want.Role != string(trust.Worker) {
@@ -153,7 +155,7 @@ func (o *operation) desiredConfig(ctx context.Context) (string, error) {
 	return text + "seed: " + seed + "\n", nil
 }
 
-// validateConfig reads settings before they replace those that are there.
+// validateConfig loads new settings before they replace the current ones.
 func (o *operation) validateConfig(text string) (config.Config, error) {
 	file := filepath.Join(o.Root, ".wanted.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -171,7 +173,7 @@ func (o *operation) configProblem(err error, file string) error {
 	return &protocol.Problem{Cause: strings.ReplaceAll(err.Error(), file, o.Config()), Cure: "correct the settings of this machine; the node.yaml that comes with mlfnode explains each"}
 }
 
-// checkPorts looks whether the node's ports are free, or its own.
+// checkPorts reports the first of the node's ports that another process holds.
 func (o *operation) checkPorts(cfg config.Config) error {
 	for _, t := range o.takenPorts(cfg, o.request.Desired.Role == string(trust.Master)) {
 		return portProblem(t)
@@ -185,7 +187,7 @@ func (o *operation) takenPorts(cfg config.Config, master bool) []doctor.Taken {
 	return others
 }
 
-// ports lists the node's ports that are not free: those that its own processes hold, and the rest.
+// ports lists the node's ports that are in use, by its own processes and by others.
 func (o *operation) ports(cfg config.Config, master bool) (own, others []doctor.Taken) {
 	c := cfg.Cluster
 	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
@@ -210,7 +212,8 @@ func portProblem(t doctor.Taken) *protocol.Problem {
 	return &protocol.Problem{Cause: "port " + t.Port + " can't be listened on: " + t.Cause, Cure: t.Cure}
 }
 
-// ensureJoined makes a worker a node of the cluster, if it is none yet; false says that it takes a token for that.
+// ensureJoined makes a worker join the cluster unless it already has. It returns false if that
+// takes a token.
 func (o *operation) ensureJoined(ctx context.Context, cfg config.Config) (ready bool, err error) {
 	want := o.request.Desired
 	id, err := trust.LoadIdentity(filepath.Join(o.State(), "trust"))
@@ -241,7 +244,8 @@ func (o *operation) ensureJoined(ctx context.Context, cfg config.Config) (ready 
 	return true, nil
 }
 
-// checkIdentity refuses a machine whose credentials are for another role or another cluster, before anything is written.
+// checkIdentity refuses a machine whose credentials are for another role or another cluster, before
+// anything is written.
 func (o *operation) checkIdentity(ctx context.Context, cfg config.Config) error {
 	want := o.request.Desired
 	id, err := trust.LoadIdentity(filepath.Join(o.State(), "trust"))
@@ -256,7 +260,7 @@ func (o *operation) checkIdentity(ctx context.Context, cfg config.Config) error 
 		return nil
 	}
 	old := o.currentSeed()
-	for _, seed := range want.Seeds { // the master of this machine was set up again
+	for _, seed := range want.Seeds { // this machine's master was set up again
 		if address, err := api.WithPort(seed, config.DefaultAPIPort); err == nil && address == old {
 			return nil
 		}
@@ -264,7 +268,8 @@ func (o *operation) checkIdentity(ctx context.Context, cfg config.Config) error 
 	return protocol.OtherCluster(string(id.Node), old)
 }
 
-// masterHasOtherCA reports whether the master is known to be of another cluster than the credentials.
+// masterHasOtherCA reports whether the master is known to belong to another cluster than the
+// credentials.
 func (o *operation) masterHasOtherCA(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -276,21 +281,22 @@ func (o *operation) masterHasOtherCA(ctx context.Context, cfg config.Config, id 
 	return errors.Is(err, trust.ErrWrongCA)
 }
 
-// credentialsAccepted reports whether the credentials are of the master's cluster, and not refused there. A master that says nothing is
-// given the benefit of the doubt.
+// credentialsAccepted reports whether the credentials belong to the master's cluster and are not
+// refused there. A master that does not answer gets the benefit of the doubt.
 func (o *operation) credentialsAccepted(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
 	return !membership.Refused(cfg.StateDir) && !o.masterHasOtherCA(ctx, cfg, id) && !o.credentialsRefused(ctx, cfg, id)
 }
 
 const (
-	// noBundle is the digest of no bundle.
+	// noBundle is a digest that no bundle has.
 	noBundle = "0000000000000000000000000000000000000000000000000000000000000000"
-	// refusedTries is how often a master is asked that hangs up: its reason may be lost with the connection.
+	// refusedTries is how often a master that hangs up is asked: its reason may be lost with the
+	// connection.
 	refusedTries = 3
 )
 
-// credentialsRefused reports whether the master is known to refuse the credentials, already when a connection is made or afterwards: they let a
-// node ask for a bundle, and nobody else.
+// credentialsRefused reports whether the master is known to refuse the credentials, in the TLS
+// handshake or afterwards. It requests a bundle, which only a node may do.
 func (o *operation) credentialsRefused(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -299,11 +305,11 @@ func (o *operation) credentialsRefused(ctx context.Context, cfg config.Config, i
 	for range refusedTries {
 		content, err := client.Bundle(ctx, noBundle)
 		if err == nil {
-			_ = content.Close() // it is of no use
+			_ = content.Close() // the content is not needed
 			return false
 		}
 		var alert *net.OpError
-		if errors.As(err, &alert) && alert.Op == "remote error" { // crypto/tls has no better mark for an alert of the other side
+		if errors.As(err, &alert) && alert.Op == "remote error" { // how crypto/tls marks an alert of the other side
 			return true
 		}
 		var answer *api.Error
@@ -314,10 +320,10 @@ func (o *operation) credentialsRefused(ctx context.Context, cfg config.Config, i
 	return false
 }
 
-// joinTimeout is how long a join waits for an agent that the master has refused to let go of the state folder.
+// joinTimeout bounds the wait for an agent that the master has refused to release the state folder.
 const joinTimeout = 15 * time.Second
 
-// join gets credentials. The agent with the old ones, if there is one, ends first.
+// join gets credentials. An agent with old credentials is stopped first.
 func (o *operation) join(ctx context.Context, cfg config.Config, token trust.Token) error {
 	err := o.stopAgent(ctx, o.observe(ctx).Service)
 	if err != nil {
@@ -330,7 +336,7 @@ func (o *operation) join(ctx context.Context, cfg config.Config, token trust.Tok
 	var refusal *api.Error
 	if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
 		o.response.NameTaken = true
-		cause, _, _ := strings.Cut(refusal.Msg, ";") // what follows is for those who join by hand
+		cause, _, _ := strings.Cut(refusal.Msg, ";") // what follows is for people who join by hand
 		return &protocol.Problem{Cause: cause,
 			Cure: fmt.Sprintf("give this one another name, with `name:` in cluster.yaml; or, if that machine is gone, free it on the master: mlfnode forget %s", cfg.Node)}
 	}

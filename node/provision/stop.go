@@ -23,19 +23,19 @@ import (
 	"mlfnode/node/service"
 )
 
-// stopTimeout is how long a node that stops may take while it does not say that it sees trials to their ends.
+// stopTimeout bounds a stop while the node does not signal that it is finishing trials.
 const stopTimeout = 5 * time.Second
 
-// stopTimedOut reports whether a node that was asked to stop has not done so for longer than it may: patience, or for as long as it says that it
-// sees trials to their ends.
+// stopTimedOut reports whether a node that was asked to stop is overdue: it has the time patience,
+// or longer while it signals that it is finishing trials.
 func stopTimedOut(p protocol.Layout, asked time.Time, patience time.Duration) bool {
 	took, sign := time.Since(asked), node.StopSign(p.State())
 	return took > node.StopLimit || took > patience && time.Since(sign) > node.SignPatience
 }
 
-// stop ends everything that start has started.
+// stop stops everything that start has started.
 func (o *operation) stop(ctx context.Context) error {
-	if !o.isNodeFolder() { // so nothing is put there, either
+	if !o.isNodeFolder() { // no lock file is left behind then
 		return o.stopAll(ctx)
 	}
 	return o.withLock(o.stopAll)(ctx)
@@ -82,7 +82,7 @@ func (o *operation) stopAll(ctx context.Context) error {
 	return nil
 }
 
-// stopAgent ends the agent that is kept running in this way, and takes its service away.
+// stopAgent stops the agent, and uninstalls the service that keeps it running.
 func (o *operation) stopAgent(ctx context.Context, how string) error {
 	o.stopBackground(ctx)
 	if how != protocol.ServiceSystem && how != protocol.ServiceUser {
@@ -92,13 +92,13 @@ func (o *operation) stopAgent(ctx context.Context, how string) error {
 	return err
 }
 
-// stopBackground ends the supervisor, which ends the agent.
+// stopBackground stops the supervisor, which stops the agent.
 func (o *operation) stopBackground(ctx context.Context) {
 	own, _ := findSupervisor(o.Layout)
 	if own.PID == 0 {
 		return
 	}
-	_ = own.Signal(unix.SIGTERM) // it may be gone
+	_ = own.Signal(unix.SIGTERM) // it may have exited
 	asked := time.Now()
 	pollUntil(ctx, node.StopLimit, func() bool { return !own.Alive() || stopTimedOut(o.Layout, asked, stopTimeout) })
 	if !own.Alive() {
@@ -109,7 +109,7 @@ func (o *operation) stopBackground(ctx context.Context) {
 	terminate(ctx, func() []process { return agentProcesses(o.Layout) }, unix.SIGKILL, killTimeout)
 }
 
-// stopManualAgent ends an agent that nobody keeps running, as one that was started by hand.
+// stopManualAgent stops an agent that nothing keeps running, such as one that was started by hand.
 func (o *operation) stopManualAgent(ctx context.Context) {
 	own, ok := processid.Of(node.Holder(o.State()))
 	if !ok || slices.Contains(selfAndAncestors(), own.PID) || own.Signal(unix.SIGTERM) != nil {
@@ -131,7 +131,7 @@ func (o *operation) killOrphanedTrials(ctx context.Context) error {
 	return nil
 }
 
-// leftovers lists what should be gone.
+// leftovers lists what is still there and should not be.
 func (o *operation) leftovers(seen protocol.Observed, held []doctor.Taken) []string {
 	var left []string
 	for _, p := range nodeProcesses(o.Layout) {
@@ -150,13 +150,14 @@ func (o *operation) leftovers(seen protocol.Observed, held []doctor.Taken) []str
 func (o *operation) heldPorts() []doctor.Taken {
 	cfg, err := o.loadConfig(o.Config())
 	if err != nil {
-		return nil // no node runs with them
+		return nil // no node runs with such settings
 	}
 	own, _ := o.ports(cfg, true)
 	return own
 }
 
-// stillHeld lists the ports that the node held and that are not free, but for those that another program was seen to have taken.
+// stillHeld lists the ports that the node held and that are still in use, except those that another
+// program is known to have taken.
 func (o *operation) stillHeld(held []doctor.Taken) []doctor.Taken {
 	cfg, err := o.loadConfig(o.Config())
 	if err != nil || len(held) == 0 {
@@ -169,7 +170,7 @@ func (o *operation) stillHeld(held []doctor.Taken) []doctor.Taken {
 	})
 }
 
-// isNodeFolder reports whether the root folder is a node's.
+// isNodeFolder reports whether the root folder belongs to a node.
 func (o *operation) isNodeFolder() bool {
 	for _, file := range []string{o.Program(), supervisorLock(o.Layout), filepath.Join(o.State(), "token")} {
 		if _, err := os.Stat(file); err == nil {

@@ -21,13 +21,15 @@ import (
 )
 
 const (
-	// firstPause and longestPause are between the ends of agents and their next starts; the pause doubles. Running programs wait for the
-	// next agent for shim.DefaultPatience, in which several must have been started.
+	// firstPause and longestPause bound the pause before an agent is restarted, which doubles each
+	// time. Running programs wait for the next agent for shim.DefaultPatience, which must be long
+	// enough for several restarts.
 	firstPause   = 200 * time.Millisecond
 	longestPause = 2 * time.Second
-	// stableAfter is how long an agent must have run for the next pause to be the first one again.
+	// stableAfter is how long an agent must run for the pause to start over at firstPause.
 	stableAfter = 30 * time.Second
-	// agentStopTimeout is how long an agent may take to end in good order, while it does not say that it sees trials to their ends.
+	// agentStopTimeout bounds the stop of an agent while it does not signal that it is finishing
+	// trials.
 	agentStopTimeout = 20 * time.Second
 )
 
@@ -39,18 +41,19 @@ type supervisor struct {
 	pause   time.Duration
 }
 
-// decision is what a supervisor is to do next.
+// decision is what a supervisor does next.
 type decision int
 
 const (
 	restartAgent decision = iota // start the agent again
 	exit                         // end
-	restartSelf                  // start this program anew, as it lies there now
-	keepRunning                  // go on with what is under way
+	restartSelf                  // execute the installed program
+	keepRunning                  // leave the agent alone
 )
 
-// Supervise is the supervisor of the node in the root folder: it starts the agent again whenever that ends. SIGTERM ends both, SIGHUP
-// is passed on, and SIGUSR2 restarts both, from the program as it is then, while trials continue.
+// Supervise runs the supervisor of the node in the root folder: it restarts the agent whenever that
+// exits. SIGTERM stops both, SIGHUP is forwarded to the agent, and SIGUSR2 restarts both from the
+// installed program, while trials continue.
 func Supervise(ctx context.Context, root string, signals <-chan os.Signal, stderr io.Writer) error {
 	s := &supervisor{Layout: protocol.Layout{Root: root}, signals: signals, log: slog.New(slog.NewTextHandler(stderr, nil)), pause: firstPause}
 	lock, err := s.lock(ctx)
@@ -58,7 +61,7 @@ func Supervise(ctx context.Context, root string, signals <-chan os.Signal, stder
 		return err
 	}
 	defer lock.Close()
-	// Agents of a supervisor that was killed go on without one.
+	// Agents of a killed supervisor keep running without one.
 	terminate(ctx, func() []process { return agentProcesses(s.Layout) }, unix.SIGUSR2, agentStopTimeout)
 	for {
 		switch v := s.runAgent(ctx); v {
@@ -76,10 +79,10 @@ func Supervise(ctx context.Context, root string, signals <-chan os.Signal, stder
 	}
 }
 
-// lockRetryTimeout is how long a restarted supervisor waits for its own lock.
+// lockRetryTimeout bounds a restarted supervisor's wait for its own lock.
 const lockRetryTimeout = 5 * time.Second
 
-// lock takes the root folder for this supervisor and says which process it is.
+// lock locks the root folder for this supervisor, and records which process it is.
 func (s *supervisor) lock(ctx context.Context) (*os.File, error) {
 	f, err := os.OpenFile(supervisorLock(s.Layout), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -90,7 +93,7 @@ func (s *supervisor) lock(ctx context.Context) (*os.File, error) {
 		return nil, errors.New("another supervisor keeps it running")
 	}
 	host, err := os.Hostname()
-	if err == nil { // first, so that the number is never there without what tells whose it is
+	if err == nil { // first, so that the process ID never stands alone
 		err = durable.WriteFile(supervisorID(s.Layout), []byte(processid.Self().String()+"\n"+host+"\n"), 0o600)
 	}
 	if err == nil {
@@ -106,13 +109,13 @@ func (s *supervisor) lock(ctx context.Context) (*os.File, error) {
 	return f, nil
 }
 
-// execProgram replaces this process by the program as it lies there now. It only returns when that fails.
+// execProgram replaces this process with the installed program. It returns only if that fails.
 func (s *supervisor) execProgram() error {
 	args := []string{s.Program(), protocol.Command, SuperviseAction, "--root", s.Root}
 	return fmt.Errorf("restart the program: %w", syscall.Exec(s.Program(), args, os.Environ()))
 }
 
-// runAgent runs an agent until it ends.
+// runAgent runs an agent until it exits.
 func (s *supervisor) runAgent(ctx context.Context) decision {
 	began := time.Now()
 	c, err := s.startAgent()
@@ -131,7 +134,7 @@ func (s *supervisor) runAgent(ctx context.Context) decision {
 				s.log.Warn("the log grows", "err", err)
 			}
 		case err := <-ended:
-			if s.log.Warn("the agent has ended", "err", err); time.Since(began) > stableAfter {
+			if s.log.Warn("the agent has exited", "err", err); time.Since(began) > stableAfter {
 				s.pause = firstPause
 			}
 			return restartAgent
@@ -152,7 +155,7 @@ func (s *supervisor) startAgent() (*exec.Cmd, error) {
 		return nil, err
 	}
 	defer log.Close()
-	for fd := 1; fd <= 2; fd++ { // what the supervisor itself says goes there, too
+	for fd := 1; fd <= 2; fd++ { // the supervisor's own output goes there, too
 		if err := unix.Dup3(int(log.Fd()), fd, 0); err != nil {
 			return nil, fmt.Errorf("take over the log: %w", err)
 		}
@@ -166,12 +169,12 @@ func (s *supervisor) startAgent() (*exec.Cmd, error) {
 	return c, c.Start()
 }
 
-// handleSignal does what a signal asks of the agent.
+// handleSignal applies a signal to the agent, and returns what the supervisor does next.
 func (s *supervisor) handleSignal(agent *os.Process, sig os.Signal, ended <-chan error) decision {
 	pass, v := syscall.SIGTERM, exit
 	switch sig {
 	case syscall.SIGHUP:
-		_ = agent.Signal(sig) // it may just have ended
+		_ = agent.Signal(sig) // it may just have exited
 		return keepRunning
 	case syscall.SIGUSR2:
 		pass, v = syscall.SIGUSR2, restartSelf
@@ -198,7 +201,7 @@ func (s *supervisor) handleSignal(agent *os.Process, sig os.Signal, ended <-chan
 	}
 }
 
-// body waits until the agent is started again.
+// waitBeforeRestart waits for the pause before the agent is restarted.
 func (s *supervisor) waitBeforeRestart(ctx context.Context) decision {
 	over := time.NewTimer(s.pause)
 	defer over.Stop()

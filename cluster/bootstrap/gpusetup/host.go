@@ -35,7 +35,7 @@ type host struct {
 // card is an NVIDIA graphics card on the PCI bus.
 type card struct{ slot, device, driver string }
 
-// cdiNames is a GPU, or a part of one, as nvidia-smi -L names it.
+// smiDevice is a GPU, or a part of one, as nvidia-smi -L names it.
 type smiDevice struct {
 	uuid, model string
 	mig         bool // a MIG device

@@ -11,7 +11,7 @@ import (
 // minVersion is the oldest toolkit that is left alone: since 1.18 it keeps its CDI specification fresh by itself.
 const minVersion = "1.18.0"
 
-// toolkitVersion are its packages, which have one version among them.
+// toolkitPackages are its packages, which have one version among them.
 func toolkitPackages() []string {
 	return []string{"nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1"}
 }

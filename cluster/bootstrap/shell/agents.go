@@ -36,7 +36,7 @@ func (s *sshAgents) keys(socket string) []ssh.Signer {
 	return signers
 }
 
-// dialTransport gives the agent at a socket.
+// connect gives the agent at a socket.
 func (s *sshAgents) connect(socket string) (agent.Agent, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

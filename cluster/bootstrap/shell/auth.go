@@ -41,7 +41,7 @@ type handshake struct {
 	keyFileErr       error  // what is wrong with a file of the configuration
 }
 
-// addOffer is a key to try.
+// keyOffer is a key to try.
 type keyOffer struct {
 	signer ssh.Signer
 	name   string

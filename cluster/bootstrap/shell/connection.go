@@ -158,7 +158,7 @@ const (
 	openPause = 50 * time.Millisecond // before the second try, and twice as long before each further one
 )
 
-// controlSocket opens a session.
+// open opens a session.
 func (c *Connection) open(ctx context.Context) (channel ssh.Channel, requests <-chan *ssh.Request, err error) {
 	for try := range openTries {
 		channel, requests, err = c.client.OpenChannel("session", nil)

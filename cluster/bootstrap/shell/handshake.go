@@ -199,7 +199,7 @@ func newHandshakeTimer(limit time.Duration, end func()) *handshakeTimer {
 func (t *handshakeTimer) stop()  { t.timer.Stop() }
 func (t *handshakeTimer) start() { t.timer.Reset(t.limit) }
 
-// limiter bound how many handshakes go on at once, together and with each server: sshd drops connections beyond a few
+// handshakeLimiter bound how many handshakes go on at once, together and with each server: sshd drops connections beyond a few
 // (MaxStartups 10:30:100), and others use it too.
 type handshakeLimiter struct {
 	all chan struct{}

@@ -125,7 +125,7 @@ func (j *jumpConnections) join(ctx context.Context, name string, dial func(conte
 	return p
 }
 
-// usableErr reports whether a passage has failed or was lost.
+// unusable reports whether a passage has failed or was lost.
 func (c *jumpConnection) unusable() bool {
 	select {
 	case <-c.done:
@@ -135,7 +135,7 @@ func (c *jumpConnection) unusable() bool {
 	}
 }
 
-// releaseJump counts out a user. The last one ends the passage.
+// release counts out a user. The last one ends the passage.
 func (j *jumpConnections) release(name string, p *jumpConnection) error {
 	j.mu.Lock()
 	p.users--

@@ -38,7 +38,7 @@ type fileKey struct {
 	openErr error // why it could not be opened
 }
 
-// dialTransport gives the key of a file.
+// key gives the key of a file.
 func (k *keyring) key(path string) *fileKey {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -83,7 +83,7 @@ func readPublic(path string) (ssh.PublicKey, error) {
 	return key, err
 }
 
-// controlSocket gives what signs, and asks for the passphrase the first time.
+// open gives what signs, and asks for the passphrase the first time.
 func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -15,14 +15,14 @@ const passwordTries = 3
 // login is who is let in where. The host key is part of it: what was typed for one machine goes to no other that took its address.
 type login struct{ user, machine, key string }
 
-// passwords keeps the passwords that were typed, until the Dialer is gone: a person is asked once for each login, however often it is
+// passwordCache keeps the passwords that were typed, until the Dialer is gone: a person is asked once for each login, however often it is
 // connected to.
 type passwordCache struct {
 	mu      sync.Mutex
 	byLogin map[login]*password
 }
 
-// dialTransport gives the password of a login.
+// get gives the password of a login.
 func (c *passwordCache) get(l login) *password {
 	c.mu.Lock()
 	defer c.mu.Unlock()

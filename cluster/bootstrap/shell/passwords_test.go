@@ -107,7 +107,7 @@ func dropping(t *testing.T, to func() string, ended chan struct{}) Target {
 	return at
 }
 
-// connectJumps passes a connection on until either side ends it.
+// pass passes a connection on until either side ends it.
 func pass(near net.Conn, to string, ended func()) {
 	defer near.Close()
 	far, err := net.Dial("tcp", to)

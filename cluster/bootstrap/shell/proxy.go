@@ -72,7 +72,7 @@ func (p *proxyConn) stop() error {
 	return nil
 }
 
-// failureReason is what the command said, when it failed by itself; it is asked after Close.
+// failure is what the command said, when it failed by itself; it is asked after Close.
 func (p *proxyConn) failure() (said string, failed bool) {
 	code := p.cmd.ProcessState.ExitCode()
 	if !p.outputEnded.Load() || code == 0 {

@@ -211,7 +211,7 @@ func limited(t *testing.T) context.Context {
 	return ctx
 }
 
-// controlSocket dials, and closes the connection with the test.
+// open dials, and closes the connection with the test.
 func open(t *testing.T, d *Dialer, target Target) *Connection {
 	t.Helper()
 	c, err := d.Dial(limited(t), target)

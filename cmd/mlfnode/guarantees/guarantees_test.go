@@ -36,7 +36,7 @@ func wantOutput(index int64) map[string]string {
 
 func newMark(t *testing.T) string { return fmt.Sprintf("mark-%s-%d", t.Name(), time.Now().UnixNano()) }
 
-// checkAll fails unless every trial has one result, its whole output, and nothing left running.
+// checkWhole fails unless every trial has one result, its whole output, and nothing left running.
 func checkWhole(t *testing.T, h *home, mark string, count int) {
 	t.Helper()
 	h.read(func(c *api.Client) {

@@ -343,7 +343,7 @@ func leftovers(t *testing.T) string {
 }
 
 // Two harnesses have the same names and addresses, and know nothing of each other.
-func TestTwoStages(t *testing.T) {
+func TestTwoHarnesses(t *testing.T) {
 	a, b := New(t, 2, Options{}), New(t, 2, Options{})
 	addr := hear(t, a.Hosts[1])
 	if n, _ := ask(t, a.Hosts[0], "tcp", addr, 1, time.Second); n != 1 {
