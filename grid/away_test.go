@@ -22,7 +22,7 @@ type step struct {
 	event *Event
 	want  Change
 	state State
-	run   string // that gives the state
+	run   string // that returns the state
 	count int    // of crashes that are on the trial's record
 }
 
@@ -142,7 +142,7 @@ func TestAwayKeepsOneResult(t *testing.T) {
 					t.Fatalf("%s of %s: %d failures of class %s", e.Kind, e.Run, n, class)
 				}
 			}
-			if trial.State == Running && trial.finished(trial.Run) {
+			if trial.State == Running && trial.hasFinished(trial.Run) {
 				t.Fatalf("%s of %s: the trial runs by an attempt that has ended", e.Kind, e.Run)
 			}
 		}

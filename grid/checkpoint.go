@@ -71,7 +71,7 @@ func (t *Task) CheckpointGrace() time.Duration {
 	return DefaultGrace
 }
 
-// Policy gives the retries by which the task's trials are judged, its repeats among them.
+// Policy returns the retries by which the task's trials are judged, its repeats among them.
 func (t *Task) Policy() Retries {
 	if t.Checkpoint == nil {
 		return t.Retries

@@ -77,7 +77,7 @@ func PackCurve(points []Point) Curve {
 // errCurve means that a curve can't be unpacked.
 var errCurve = errors.New("a curve is damaged")
 
-// Points gives the points of a curve. A curve that PackCurve has not made, or one of numbers that are not finite, is an error.
+// Points returns the points of a curve. A curve that PackCurve has not made, or one of numbers that are not finite, is an error.
 func (c Curve) Points() ([]Point, error) {
 	if len(c) == 0 || c[0] > anySteps {
 		return nil, errCurve
@@ -185,7 +185,7 @@ func (s *stride) join(later stride) {
 	}
 }
 
-// Points gives the points that are kept, in the order in which they came.
+// Points returns the points that are kept, in the order in which they came.
 func (b *CurveBuilder) Points() []Point {
 	if b.count == 0 {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// MergeEnviron gives the KEY=value entries of the lists as one environment in which each name occurs once: of several
+// MergeEnviron returns the KEY=value entries of the lists as one environment in which each name occurs once: of several
 // entries with one name the last one stays, at the place of the first. Programs disagree on duplicates (getenv of the C
 // library takes the first, bash the last), so whatever is handed to one goes through here. The lists are not changed.
 func MergeEnviron(lists ...[]string) []string {
@@ -50,12 +50,12 @@ func environName(kv string) string {
 // $NAME stands for a variable of the other two; what the user added to the submission. Entries that keep refuses stay out
 // of the first.
 func (s *Sweep) Environment(node []string, keep func(name string) bool) []string {
-	kept := s.shell(node, keep)
+	kept := s.shellEnvironment(node, keep)
 	return s.environmentOver(kept, kept)
 }
 
-// shell is what keep leaves of the environment of the submitting shell, or without one of that of the node.
-func (s *Sweep) shell(node []string, keep func(name string) bool) []string {
+// shellEnvironment is what keep leaves of the environment of the submitting shell, or without one of that of the node.
+func (s *Sweep) shellEnvironment(node []string, keep func(name string) bool) []string {
 	base := s.Environ
 	if len(base) == 0 {
 		base = node
@@ -73,8 +73,8 @@ func (s *Sweep) shell(node []string, keep func(name string) bool) []string {
 // which is stronger than the image, and the image is stronger than the shell, of which only what the image can't know goes in. $NAME
 // in the task's env may stand for any variable of the shell that keep leaves: so a task asks for more.
 func (s *Sweep) ContainerEnvironment(node, image, own []string, keep func(name string) bool) []string {
-	inside := MergeEnviron(s.shell(node, entersContainer), image, own)
-	outside := s.shell(node, keep)
+	inside := MergeEnviron(s.shellEnvironment(node, entersContainer), image, own)
+	outside := s.shellEnvironment(node, keep)
 	return s.environmentOver(MergeEnviron(outside, inside), inside)
 }
 

@@ -19,7 +19,7 @@ func EscalatedClasses() []Class { return []Class{ClassMemory, ClassCUDAMemory} }
 // sharedTries is how often a trial may run out of memory on a device that it shares before it gets a whole one.
 const sharedTries = 2
 
-// Escalated gives what the next attempt of a trial with these failures needs. It is what the task asks for, unless the task has retries
+// Escalated returns what the next attempt of a trial with these failures needs. It is what the task asks for, unless the task has retries
 // get more memory, or the trial has run out of memory on shared devices. Of several steps those are taken that fit.
 func (t *Task) Escalated(failed map[Class]int, fits func(Resources) bool) Resources {
 	r := t.Resources.Initial()

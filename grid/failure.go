@@ -36,8 +36,8 @@ const (
 // ScopeOfLane names the trials of one lane.
 func ScopeOfLane(l Lane) Scope { return ScopeLane + ":" + Scope(l) }
 
-// OneLane reports whether the scope was made by ScopeOfLane.
-func (s Scope) OneLane() bool { return strings.HasPrefix(string(s), string(ScopeLane)+":") }
+// IsLane reports whether the scope was made by ScopeOfLane.
+func (s Scope) IsLane() bool { return strings.HasPrefix(string(s), string(ScopeLane)+":") }
 
 // Failure holds everything that depends on the class of a failed attempt. No other code decides by class.
 type Failure struct {
@@ -162,7 +162,7 @@ var failures = [...]Failure{
 		Cause: "the container engine failed", Hint: "mlfnode doctor on the node says whether containers work there"},
 }
 
-// FailureOf gives the row of a class. One that this program does not know, because a newer version reported it, is the trial's.
+// FailureOf returns the row of a class. One that this program does not know, because a newer version reported it, is the trial's.
 func FailureOf(c Class) Failure {
 	for i := range failures {
 		if failures[i].Class == c {
@@ -172,14 +172,14 @@ func FailureOf(c Class) Failure {
 	return Failure{Class: c, Owner: OwnerTrial, Backoff: shortBackoff}
 }
 
-// Failures gives all rows of the table.
+// Failures returns all rows of the table.
 func Failures() []Failure { return append([]Failure(nil), failures[:]...) }
 
-// Ending reports whether a trial whose attempt ended so is at its end without a failure: it succeeded, or was ended on purpose.
-func (c Class) Ending() bool { return c == ClassNone || c == ClassCancel || c == ClassStopped }
+// EndsTrial reports whether a trial whose attempt ended so is at its end without a failure: it succeeded, or was ended on purpose.
+func (c Class) EndsTrial() bool { return c == ClassNone || c == ClassCancel || c == ClassStopped }
 
-// Ran reports whether an attempt that ended so got far enough to show that its node can run it.
-func (f *Failure) Ran() bool {
+// ProgramRan reports whether an attempt that ended so got far enough to show that its node can run it.
+func (f *Failure) ProgramRan() bool {
 	return f.Class == ClassNone || f.Owner == OwnerTrial && !f.AtStart
 }
 
@@ -211,7 +211,7 @@ func DefaultRetries() Retries {
 	return all
 }
 
-// InCluster gives the retries with what a task that says nothing of a class gets in a cluster.
+// InCluster returns the retries with what a task that says nothing of a class gets in a cluster.
 func (r Retries) InCluster() Retries {
 	all := Retries{}
 	for i := range failures {

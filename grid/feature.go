@@ -31,7 +31,7 @@ func Features() []Feature {
 	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly, FeatureSet, FeatureNodes, FeatureTimeout, FeatureCancel}
 }
 
-// FeaturesOf gives the features that a task over a space has.
+// FeaturesOf returns the features that a task over a space has.
 func FeaturesOf(t *Task, s space.Space) (all []Feature) {
 	if s.HasLists() {
 		all = append(all, FeatureLists)

@@ -59,8 +59,8 @@ func (o *Origin) Check() error {
 	return nil
 }
 
-// Fit shortens an origin until it can be stored: files first, then the command.
-func (o *Origin) Fit() {
+// Truncate shortens an origin until it can be stored: files first, then the command.
+func (o *Origin) Truncate() {
 	if g := o.Git; g != nil {
 		kept := min(len(g.Changed), MaxChanged)
 		for bytes := 0; kept > 0; kept-- {

@@ -22,7 +22,7 @@ func TestOriginFits(t *testing.T) {
 		if o.Git != nil {
 			files = len(o.Git.Changed)
 		}
-		o.Fit()
+		o.Truncate()
 		if err := o.Check(); err != nil {
 			t.Fatal(err)
 		}

@@ -61,9 +61,9 @@ func (r Refusal) Never() bool {
 	return false
 }
 
-// Nearer reports whether a node that refuses for good for this reason comes nearer to what is asked for than one that refuses for the
+// IsNearer reports whether a node that refuses for good for this reason comes nearer to what is asked for than one that refuses for the
 // other.
-func (r *Refusal) Nearer(other *Refusal) bool {
+func (r *Refusal) IsNearer(other *Refusal) bool {
 	rank := []RefusalCode{RefusedNodes, RefusedNever, RefusedProfile, RefusedModel, RefusedMemory, RefusedExclusive}
 	gpus := func(r *Refusal) int { // a node with too few processors has the GPUs, or the question did not come up
 		if r.Of == AmountCPUs || r.Of == AmountMemory {

@@ -30,7 +30,7 @@ func ParseMilli(text string) (Milli, error) {
 	return MilliOf(v), nil
 }
 
-// MilliOf gives an amount in thousandths, rounded as ParseMilli rounds it.
+// MilliOf returns an amount in thousandths, rounded as ParseMilli rounds it.
 func MilliOf(v float64) Milli {
 	m := math.Round(min(max(v*1000, -1), float64(MaxMilli)+1))
 	if m == 0 && v > 0 {
@@ -39,10 +39,10 @@ func MilliOf(v float64) Milli {
 	return Milli(m)
 }
 
-// Float gives the amount as a number of processors or devices.
+// Float returns the amount as a number of processors or devices.
 func (m Milli) Float() float64 { return float64(m) / 1000 }
 
-// String gives the shortest decimal number: 1, 0.5, 0.125.
+// String returns the shortest decimal number: 1, 0.5, 0.125.
 func (m Milli) String() string { return string(m.append(nil)) }
 
 func (m Milli) append(to []byte) []byte { return strconv.AppendFloat(to, m.Float(), 'f', -1, 64) }
@@ -81,7 +81,7 @@ const GPUMemoryAuto = -1
 // Measured reports whether trials share GPUs by what they are measured to use.
 func (r Resources) Measured() bool { return r.GPUMemory == GPUMemoryAuto }
 
-// Initial gives what a trial reserves while nothing is measured yet: one whole device where that is to be done.
+// Initial returns what a trial reserves while nothing is measured yet: one whole device where that is to be done.
 func (r Resources) Initial() Resources {
 	if r.Measured() {
 		r.GPUs, r.GPUMemory = One, 0
@@ -150,7 +150,7 @@ func (r Resources) Check() error {
 	return nil
 }
 
-// LaneOf gives the lane of trials with these resources and this image. Trials of one lane need the same, and no two lanes have one
+// LaneOf returns the lane of trials with these resources and this image. Trials of one lane need the same, and no two lanes have one
 // name: with processors and memory alone the amounts are the name, as they have always been; else it ends in a hash of everything.
 func LaneOf(priority int, r Resources, image string) Lane {
 	if !r.NeedsGPU() && r.GPUModel == "" && image == "" && r.Nodes == "" {

@@ -71,14 +71,14 @@ func divisor(a, b int64) int64 {
 // Blocks is how many blocks there are; the last ones of the sweep may be empty.
 func (s Spread) Blocks() int64 { return s.groups * groupSize }
 
-// Block gives the trials of the block that is the nth in order, from 0 on.
+// Block returns the trials of the block that is the nth in order, from 0 on.
 func (s Spread) Block(n int64) ranges.Range {
 	round, group := n/s.groups, n%s.groups*s.step%s.groups
 	lo := (group*groupSize + shuffled(group)[round]) * s.blockSize
 	return ranges.Range{Lo: min(lo, s.count), Hi: min(lo+s.blockSize, s.count)}
 }
 
-// shuffled gives the numbers below groupSize in an order that differs from group to group, by SplitMix64 (Steele, Lea and Flood 2014).
+// shuffled returns the numbers below groupSize in an order that differs from group to group, by SplitMix64 (Steele, Lea and Flood 2014).
 func shuffled(group int64) (order [groupSize]int64) {
 	for i := range order {
 		order[i] = int64(i)

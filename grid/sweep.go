@@ -66,7 +66,7 @@ type Sweep struct {
 // longSpace is how many bytes of JSON the space of a sweep has at most whose record is stored as it is.
 const longSpace = 512 << 10
 
-// SetSpace gives the sweep a space. Once that lists a lot of values the sweep is a long one.
+// SetSpace sets the space of the sweep. A sweep whose space lists many values is stored as a long one from then on.
 func (s *Sweep) SetSpace(points space.Space) error {
 	text, err := json.Marshal(points)
 	if err != nil {

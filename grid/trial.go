@@ -51,27 +51,27 @@ const (
 func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
 	switch e.Kind {
 	case Started:
-		return t.begin(node, e)
+		return t.applyStarted(node, e)
 	case Metrics:
-		return t.progress(e)
+		return t.applyMetrics(e)
 	case Finished:
-		return t.finish(policy, node, e)
+		return t.applyFinished(policy, node, e)
 	case Reopened:
-		return t.reopen(e)
+		return t.applyReopened(e)
 	case Fenced:
-		return t.fence(e)
+		return t.applyFenced(e)
 	case Reconnected:
-		return t.reconnect(e)
+		return t.applyReconnected(e)
 	case Withdrawn:
-		return t.withdraw(e)
+		return t.applyWithdrawn(e)
 	}
 	return Ignored
 }
 
-func (t *Trial) begin(node NodeID, e *Event) Change {
+func (t *Trial) applyStarted(node NodeID, e *Event) Change {
 	t.Attempts = max(t.Attempts, e.Attempt)
-	known := t.finished(e.Run) || (t.Run != "" && e.Run == t.Run) || t.away(e.Run) >= 0
-	if known || t.State.Terminal() || e.Attempt <= t.Floor || t.older(e, e.Time) {
+	known := t.hasFinished(e.Run) || (t.Run != "" && e.Run == t.Run) || t.awayIndex(e.Run) >= 0
+	if known || t.State.Terminal() || e.Attempt <= t.Floor || t.isOlder(e, e.Time) {
 		return Ignored
 	}
 	t.State, t.Attempt, t.Run, t.Node = Running, e.Attempt, e.Run, node
@@ -80,7 +80,7 @@ func (t *Trial) begin(node NodeID, e *Event) Change {
 	return Began
 }
 
-func (t *Trial) progress(e *Event) Change {
+func (t *Trial) applyMetrics(e *Event) Change {
 	if t.State != Running || t.Run != e.Run || e.Time <= t.Told {
 		return Ignored
 	}
@@ -88,28 +88,28 @@ func (t *Trial) progress(e *Event) Change {
 	return Progress
 }
 
-func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
-	if e.Result == nil || t.finished(e.Run) {
+func (t *Trial) applyFinished(policy Retries, node NodeID, e *Event) Change {
+	if e.Result == nil || t.hasFinished(e.Run) {
 		return Ignored
 	}
 	t.Attempts = max(t.Attempts, e.Attempt)
 	t.Runs = append(t.Runs, e.Run)
 	class := e.Result.Class
 	current := t.State == Running && t.Run == e.Run
-	away := t.away(e.Run)
+	away := t.awayIndex(e.Run)
 	switch {
 	case t.State.Terminal(), e.Attempt <= t.Floor && !current && away < 0:
 		return Superseded
 	case away >= 0 && (class == ClassLost || class == ClassHalt):
 		// It ended because its node was away, as was counted already.
-		t.Away = without(t.Away, away)
+		t.Away = withoutRun(t.Away, away)
 		t.Floor = max(t.Floor, e.Attempt)
 		return Superseded
 	case away >= 0:
-		t.takeBack(away)
+		t.restoreAway(away)
 	}
-	again := t.again(policy, e.Result)
-	if again && t.Run != e.Run && (t.State == Running || t.older(e, e.Result.Started)) {
+	again := t.countFailure(policy, e.Result)
+	if again && t.Run != e.Run && (t.State == Running || t.isOlder(e, e.Result.Started)) {
 		// Another attempt is already running, or a later one waits for its retry: the failure counts, the state stays.
 		return Superseded
 	}
@@ -129,13 +129,13 @@ func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
 	return Done
 }
 
-// fence ends the running attempt for everybody: the trial goes on without it, and what the attempt still reports is superseded.
+// applyFenced ends the running attempt for everybody: the trial goes on without it, and what the attempt still reports is superseded.
 // When its node is only away, the trial goes on without it too, but its result counts if it comes before another one's. Whether
 // the trial runs again is part of the event, so that the fold needs no settings.
-func (t *Trial) fence(e *Event) Change {
-	if i := t.away(e.Run); i >= 0 && !e.Away {
+func (t *Trial) applyFenced(e *Event) Change {
+	if i := t.awayIndex(e.Run); i >= 0 && !e.Away {
 		t.Floor = max(t.Floor, t.Away[i].Attempt)
-		t.Away = without(t.Away, i)
+		t.Away = withoutRun(t.Away, i)
 		return Dropped
 	}
 	if e.Result == nil || t.State != Running || t.Run != e.Run {
@@ -159,8 +159,8 @@ func (t *Trial) fence(e *Event) Change {
 	return Retry
 }
 
-// withdraw ends a trial that is not to run any more. What still runs of it is superseded.
-func (t *Trial) withdraw(e *Event) Change {
+// applyWithdrawn ends a trial that is not to run any more. What still runs of it is superseded.
+func (t *Trial) applyWithdrawn(e *Event) Change {
 	if e.Result == nil || t.State.Terminal() || e.Time <= t.Retried { // a repeated one does not end what was reopened since
 		return Ignored
 	}
@@ -176,15 +176,15 @@ func (t *Trial) withdraw(e *Event) Change {
 	return Done
 }
 
-// reconnect makes an attempt that was considered lost give the trial its state again. All runs in its place are fenced.
-func (t *Trial) reconnect(e *Event) Change {
-	away := t.away(e.Run)
+// applyReconnected makes an attempt that was considered lost give the trial its state again. All runs in its place are fenced.
+func (t *Trial) applyReconnected(e *Event) Change {
+	away := t.awayIndex(e.Run)
 	current := t.State == Running && t.Run == e.Run
-	if e.Result == nil || t.State.Terminal() || t.finished(e.Run) || (away < 0 && (current || e.Attempt <= t.Floor)) {
+	if e.Result == nil || t.State.Terminal() || t.hasFinished(e.Run) || (away < 0 && (current || e.Attempt <= t.Floor)) {
 		return Ignored
 	}
 	if away >= 0 {
-		t.takeBack(away)
+		t.restoreAway(away)
 	}
 	t.Floor = max(t.Floor, t.Attempts, e.Floor)
 	t.Attempts = max(t.Attempts, e.Attempt, t.Floor)
@@ -194,10 +194,10 @@ func (t *Trial) reconnect(e *Event) Change {
 }
 
 // IsAway reports whether a run is on a node that is not heard of, and may come back.
-func (t *Trial) IsAway(run string) bool { return t.away(run) >= 0 }
+func (t *Trial) IsAway(run string) bool { return t.awayIndex(run) >= 0 }
 
-// away is where a run stands in Away; -1 for one that is not there.
-func (t *Trial) away(run string) int {
+// awayIndex is where a run stands in Away; -1 for one that is not there.
+func (t *Trial) awayIndex(run string) int {
 	for i := range t.Away {
 		if t.Away[i].Run == run {
 			return i
@@ -206,8 +206,8 @@ func (t *Trial) away(run string) int {
 	return -1
 }
 
-// takeBack makes a run that was away no longer count as a failure.
-func (t *Trial) takeBack(i int) {
+// restoreAway makes a run that was away no longer count as a failure.
+func (t *Trial) restoreAway(i int) {
 	class := t.Away[i].Class
 	failures := maps.Clone(t.Failures)
 	if failures[class] > 1 {
@@ -215,18 +215,18 @@ func (t *Trial) takeBack(i int) {
 	} else {
 		delete(failures, class)
 	}
-	t.Failures, t.Away = failures, without(t.Away, i)
+	t.Failures, t.Away = failures, withoutRun(t.Away, i)
 }
 
-// without gives a list without one of its runs. The old list stays as it is: copies of the trial have it.
-func without(list []AwayRun, i int) []AwayRun {
+// withoutRun returns a list without one of its runs. The old list stays as it is: copies of the trial have it.
+func withoutRun(list []AwayRun, i int) []AwayRun {
 	return slices.Delete(slices.Clone(list), i, i+1)
 }
 
-// again counts a failure and reports whether the trial is to run once more. Trouble of a node that kept the program from running
+// countFailure counts a failure and reports whether the trial is to run once more. Trouble of a node that kept the program from running
 // counts for nothing, however often it happens.
-func (t *Trial) again(policy Retries, r *Result) bool {
-	if r.Class.Ending() {
+func (t *Trial) countFailure(policy Retries, r *Result) bool {
+	if r.Class.EndsTrial() {
 		return false
 	}
 	f := FailureOf(r.Class)
@@ -244,7 +244,7 @@ func (t *Trial) count(class Class) {
 	t.Failures[class]++
 }
 
-func (t *Trial) reopen(e *Event) Change {
+func (t *Trial) applyReopened(e *Event) Change {
 	if (t.State != Failed && t.State != Cancelled) || (t.Retried != 0 && e.Time == t.Retried) {
 		return Ignored
 	}
@@ -252,13 +252,13 @@ func (t *Trial) reopen(e *Event) Change {
 	return Reopen
 }
 
-// older reports whether the event's run comes before the one that gives the state. Of two runs with one number the later start
+// isOlder reports whether the event's run comes before the one that gives the state. Of two runs with one number the later start
 // is the newer, so no repeated event can switch back.
-func (t *Trial) older(e *Event, started int64) bool {
+func (t *Trial) isOlder(e *Event, started int64) bool {
 	return e.Attempt < t.Attempt || (e.Attempt == t.Attempt && t.Run != "" && started <= t.Result.Started)
 }
 
-func (t *Trial) finished(run string) bool {
+func (t *Trial) hasFinished(run string) bool {
 	for _, r := range t.Runs {
 		if r == run {
 			return true

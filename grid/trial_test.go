@@ -18,7 +18,7 @@ func anyPolicy(t *rapid.T) Retries {
 	return rapid.MapOf(rapid.SampledFrom(classes()), rapid.IntRange(0, 2)).Draw(t, "policy")
 }
 
-// attempt gives the events of one run in their order. Times of different runs may coincide.
+// attempt returns the events of one run in their order. Times of different runs may coincide.
 func attempt(t *rapid.T, number int, run string) []Event {
 	at := rapid.Int64Range(1, 50).Draw(t, "time")
 	next := func(k EventKind) Event {

@@ -35,12 +35,12 @@ func (u *Update) has(index int64) bool {
 	return k < len(u.Trials) && u.Trials[k][0] <= index
 }
 
-// BundleOf gives the bundle of a trial's next attempt: that of the last update of it, else that of the submission.
+// BundleOf returns the bundle of a trial's next attempt: that of the last update of it, else that of the submission.
 func (s *Sweep) BundleOf(index int64) string {
 	return s.bundle(index, func(*Update) bool { return true })
 }
 
-// BundleAt gives the bundle of an attempt of the trial that began at the time, in microseconds since 1970.
+// BundleAt returns the bundle of an attempt of the trial that began at the time, in microseconds since 1970.
 func (s *Sweep) BundleAt(index, began int64) string {
 	return s.bundle(index, func(u *Update) bool { return u.At.UnixMicro() <= began })
 }

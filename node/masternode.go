@@ -284,7 +284,7 @@ func (n *Node) never(r grid.Resources) string {
 		if refusal.Code == "" {
 			return ""
 		}
-		if name == "" || refusal.Nearer(&best) {
+		if name == "" || refusal.IsNearer(&best) {
 			best, name = refusal, m.Node
 		}
 	}

@@ -52,7 +52,7 @@ func patternProblem(what, text string) (msg, hint string) {
 		return fmt.Sprintf("%s has %q, which names no file", what, text), "Write the name of a file or folder, or a pattern like data/** as in .gitignore."
 	case strings.ContainsAny(text, "\n\r"):
 		return fmt.Sprintf("%s has a line end in %q", what, text), "Give each pattern in an entry of its own."
-	case !grid.Relative(strings.TrimPrefix(text, "/")):
+	case !grid.IsRelative(strings.TrimPrefix(text, "/")):
 		return fmt.Sprintf("the pattern %q of %s leaves the project", text, what), "Patterns start at the project's folder: no '..'."
 	}
 	if plain := path.Clean("/" + text); plain == "/" {

@@ -231,7 +231,7 @@ func (s *schema) artifacts(what string, n *yaml.Node, t *task) {
 }
 
 // relative reports whether a slash path or pattern stays in the folder where it starts.
-func relative(p string) bool { return grid.Relative(p) }
+func relative(p string) bool { return grid.IsRelative(p) }
 
 // inside reads the path of a file in the project.
 func (s *schema) inside(what string, n *yaml.Node) string {

@@ -33,7 +33,7 @@ func submissionOrigin(ctx context.Context, a *app, p *projects.Project) *grid.Or
 	} else {
 		o.Git = projects.Checkout(ctx, o.Folder)
 	}
-	o.Fit()
+	o.Truncate()
 	return o
 }
 

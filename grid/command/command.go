@@ -50,7 +50,7 @@ func (t *Template) Check(keys []string) error {
 
 func (c *expansion) argv(t *Template) ([]string, error) {
 	if t.Shell != "" {
-		filled, err := c.fill(strings.TrimRight(t.Shell, " \t\n"), true, syntax.LangBash, syntax.LangPOSIX)
+		filled, err := c.fillScript(strings.TrimRight(t.Shell, " \t\n"), true, syntax.LangBash, syntax.LangPOSIX)
 		return []string{"/bin/sh", "-c", filled}, err
 	}
 	argv := make([]string, 0, len(t.Args)+len(c.params))
@@ -59,7 +59,7 @@ func (c *expansion) argv(t *Template) ([]string, error) {
 		script = scriptArgument(t.Args)
 	}
 	for i, element := range t.Args {
-		if k := c.alone(element); i != script && k >= 0 && readingOf(t.Args, i) == asText {
+		if k := c.listPlaceholder(element); i != script && k >= 0 && interpretationOf(t.Args, i) == asText {
 			c.used[k] = true
 			argv = append(argv, c.params[k].Value.Words()...)
 			continue
@@ -72,7 +72,7 @@ func (c *expansion) argv(t *Template) ([]string, error) {
 			argv = append(argv, filled)
 			continue
 		}
-		filled, err := c.fill(element, false, syntax.LangBash, syntax.LangPOSIX)
+		filled, err := c.fillScript(element, false, syntax.LangBash, syntax.LangPOSIX)
 		if err != nil {
 			return nil, err
 		}
@@ -80,7 +80,7 @@ func (c *expansion) argv(t *Template) ([]string, error) {
 	}
 	named := len(argv)
 	argv = c.appendOptions(argv)
-	if err := checkPlain(argv[named:]...); err != nil && readingOf(t.Args, len(t.Args)) == asWords {
+	if err := checkPlain(argv[named:]...); err != nil && interpretationOf(t.Args, len(t.Args)) == asWords {
 		return nil, err
 	}
 	return argv, nil
@@ -91,10 +91,10 @@ func (c *expansion) checkElement(words []string, at int, element, filled string)
 	if element == filled {
 		return nil
 	}
-	switch readingOf(words, at) {
+	switch interpretationOf(words, at) {
 	case asCode:
 		return problem.Errorf("Give the value to a program as an argument, or run the script with sh -c.", "the command has a parameter in the arguments of %s, which would read its value as code",
-			words[commandAt(words)])
+			words[commandIndex(words)])
 	case asWords:
 		return checkPlain(c.valuesIn(element)...)
 	}
@@ -105,35 +105,35 @@ func (c *expansion) checkElement(words []string, at int, element, filled string)
 func checkPlain(values ...string) error {
 	for _, v := range values {
 		if !isSafe(v) {
-			return problem.Errorf("Use values of letters, digits and any of _@%+:,./-= there.", "another shell reads the command's arguments again, and would read %s as more than text", quoteVisible(v))
+			return problem.Errorf("Use values of letters, digits and any of _@%+:,./-= there.", "another shell reads the command's arguments again, and would read %s as more than text", quoteForDisplay(v))
 		}
 	}
 	return nil
 }
 
-// fill puts values into a shell script and, with append, the other options behind its last command.
-func (c *expansion) fill(text string, append bool, dialects ...syntax.LangVariant) (string, error) {
+// fillScript puts values into a shell script and, with append, the other options behind its last command.
+func (c *expansion) fillScript(text string, append bool, dialects ...syntax.LangVariant) (string, error) {
 	if f := checkScript(text); f != nil {
 		return "", f
 	}
-	s := readScript(text, func(key string) bool { return c.place(key) >= 0 }, dialects...)
-	if len(s.holes) > maxHoles {
-		return "", problem.Errorf("Put a value into a variable of the shell, and use that.", "the command has more than %d placeholders", maxHoles)
+	s := readScript(text, func(key string) bool { return c.paramIndex(key) >= 0 }, dialects...)
+	if len(s.placeholders) > maxPlaceholders {
+		return "", problem.Errorf("Put a value into a variable of the shell, and use that.", "the command has more than %d placeholders", maxPlaceholders)
 	}
-	if s.err != nil && len(s.holes) > 0 {
-		return "", problem.Errorf("Correct the script, or pass the values as arguments.", "the command has {%s}, and a shell would not understand it: %v", s.holes[0].key, s.err)
+	if s.err != nil && len(s.placeholders) > 0 {
+		return "", problem.Errorf("Correct the script, or pass the values as arguments.", "the command has {%s}, and a shell would not understand it: %v", s.placeholders[0].key, s.err)
 	}
-	for _, h := range s.holes {
-		if h.flaw != nil {
-			return "", h.flaw
+	for _, h := range s.placeholders {
+		if h.refusal != nil {
+			return "", h.refusal
 		}
 		if h.plain && h.place != inText {
-			if err := checkPlain(c.text(c.place(h.key))); err != nil {
+			if err := checkPlain(c.text(c.paramIndex(h.key))); err != nil {
 				return "", err
 			}
 		}
 		if h.place != inText {
-			c.used[c.place(h.key)] = true
+			c.used[c.paramIndex(h.key)] = true
 		}
 	}
 	options := ""
@@ -151,14 +151,14 @@ func (c *expansion) fill(text string, append bool, dialects ...syntax.LangVarian
 		key, _, _ := strings.Cut(strings.TrimPrefix(c.options()[0], "--"), "=")
 		return "", problem.Errorf(fmt.Sprintf(s.end.Hint, key), "%s", s.end.Msg)
 	}
-	return s.fill(func(key string) string { return c.text(c.place(key)) }, options), nil
+	return s.fill(func(key string) string { return c.text(c.paramIndex(key)) }, options), nil
 }
 
 // text is a parameter as one text: the arguments of a list have spaces between them.
 func (c *expansion) text(k int) string { return strings.Join(c.params[k].Value.Words(), " ") }
 
-// alone gives the place of the parameter with a list of arguments that is all of an element, or -1.
-func (c *expansion) alone(element string) int {
+// listPlaceholder returns the place of the parameter with a list of arguments that is all of an element, or -1.
+func (c *expansion) listPlaceholder(element string) int {
 	k := -1
 	if strings.HasPrefix(element, "{") {
 		if at, length := c.placeholder(element); at >= 0 && length == len(element) && c.params[at].Value.Kind == space.List {
@@ -168,25 +168,25 @@ func (c *expansion) alone(element string) int {
 	return k
 }
 
-// place gives the place of a parameter, or -1.
-func (c *expansion) place(key string) int {
+// paramIndex returns the place of a parameter, or -1.
+func (c *expansion) paramIndex(key string) int {
 	return slices.IndexFunc(c.params, func(p space.Param) bool { return p.Key == key })
 }
 
-// Display gives the command of one point as a line that a person can read and paste into a shell.
+// Display returns the command of one point as a line that a person can read and paste into a shell.
 func (t *Template) Display(p space.Params) string {
 	argv := t.Argv(p)
-	if t.Shell != "" && isVisible(argv[2]) {
+	if t.Shell != "" && isPrintable(argv[2]) {
 		return argv[2]
 	}
 	return Quote(argv...)
 }
 
-// Quote gives words as a line that a person can read and paste into a shell.
+// Quote returns words as a line that a person can read and paste into a shell.
 func Quote(words ...string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
-		quoted[i] = quoteVisible(w)
+		quoted[i] = quoteForDisplay(w)
 	}
 	return strings.Join(quoted, " ")
 }
@@ -208,7 +208,7 @@ func (t *Template) expand(p space.Params) *expansion {
 		}
 	}
 	c := &expansion{params: all, used: make([]bool, len(all))}
-	if k := c.place(space.RepeatKey); t.Repeat && k >= 0 {
+	if k := c.paramIndex(space.RepeatKey); t.Repeat && k >= 0 {
 		c.used[k] = true // it is no option
 	}
 	return c
@@ -232,7 +232,7 @@ func (c *expansion) expand(element string) string {
 	return c.replace(element, func(string) {})
 }
 
-// valuesIn gives the values that are put into an argument.
+// valuesIn returns the values that are put into an argument.
 func (c *expansion) valuesIn(element string) (values []string) {
 	c.replace(element, func(v string) { values = append(values, v) })
 	return values
@@ -261,7 +261,7 @@ func (c *expansion) replace(element string, each func(value string)) string {
 	return b.String()
 }
 
-// options gives the parameters that the command does not name itself.
+// options returns the parameters that the command does not name itself.
 func (c *expansion) options() []string { return c.appendOptions(nil) }
 
 func (c *expansion) appendOptions(out []string) []string {

@@ -80,7 +80,7 @@ func TestDisplayIsOneLineThatRuns(t *testing.T) {
 		value := strings.ReplaceAll(rapid.String().Draw(t, "value"), "\x00", "")
 		task := Template{Args: []string{"printf", "%s.", value, "{v}"}}
 		line := task.Display(space.Params{plain("v", value), plain("w", value)})
-		if !isVisible(line) {
+		if !isPrintable(line) {
 			t.Fatalf("line %q has characters that a terminal would act on", line)
 		}
 		out, err := exec.Command(bash, "-c", line).Output()

@@ -7,19 +7,19 @@ import (
 	"mvdan.cc/sh/v3/syntax"
 )
 
-// reading says what a command makes of one of its words.
-type reading uint8
+// interpretation says what a command makes of one of its words.
+type interpretation uint8
 
 const (
-	asText  reading = iota // it takes the word as it is
-	asWords                // another shell, perhaps on another machine, splits it into words, or make expands it: only what has no special characters is safe
-	asCode                 // it runs the word
+	asText  interpretation = iota // it takes the word as it is
+	asWords                       // another shell, perhaps on another machine, splits it into words, or make expands it: only what has no special characters is safe
+	asCode                        // it runs the word
 )
 
 // Commands that read their words or their input as code. Those of callers run the command that stands behind their options.
 const (
-	callers       = " command builtin exec env sudo doas nice nohup timeout time stdbuf setsid ionice chrt taskset srun mpirun xargs setpriv unshare nsenter chroot numactl fakeroot systemd-run "
-	carriers      = " docker podman kubectl ssh apptainer singularity chroot nsenter unshare busybox "
+	wrappers      = " command builtin exec env sudo doas nice nohup timeout time stdbuf setsid ionice chrt taskset srun mpirun xargs setpriv unshare nsenter chroot numactl fakeroot systemd-run "
+	launchers     = " docker podman kubectl ssh apptainer singularity chroot nsenter unshare busybox "
 	evaluators    = " eval let trap alias unset read mapfile readarray complete compgen bind "
 	optionRunners = " su runuser sg flock script "
 	foreignShells = " csh tcsh fish nu elvish xonsh pwsh rc es "
@@ -27,24 +27,24 @@ const (
 	inputRunners  = " at batch sbatch qsub bsub rsh ssh su runuser parallel source . "
 )
 
-func among(set, word string) bool {
+func isOneOf(set, word string) bool {
 	return word != "" && !strings.ContainsRune(word, ' ') && strings.Contains(set, " "+path.Base(word)+" ")
 }
 
-// commandAt gives the place of the command proper, behind env, sudo, timeout and the like.
-func commandAt(words []string) int {
+// commandIndex returns the place of the command proper, behind env, sudo, timeout and the like.
+func commandIndex(words []string) int {
 	i := 0
-	for i < len(words) && among(callers, words[i]) {
+	for i < len(words) && isOneOf(wrappers, words[i]) {
 		for i++; i < len(words) && (strings.HasPrefix(words[i], "-") || strings.Contains(words[i], "=") || words[i] != "" && words[i][0] >= '0' && words[i][0] <= '9'); i++ {
 		}
 	}
 	return i
 }
 
-// readingOf says what a command line makes of the word at a place; that behind its last word is for options that are appended.
+// interpretationOf says what a command line makes of the word at a place; that behind its last word is for options that are appended.
 // Words that are not known before the command runs are empty.
-func readingOf(words []string, at int) reading {
-	c := commandAt(words)
+func interpretationOf(words []string, at int) interpretation {
+	c := commandIndex(words)
 	if splitsString(words, at) {
 		return asCode
 	}
@@ -55,13 +55,13 @@ func readingOf(words []string, at int) reading {
 		return asCode
 	}
 	switch name := words[c]; {
-	case among(evaluators, name):
+	case isOneOf(evaluators, name):
 		return asCode
-	case among(optionRunners, name) || among(foreignShells, name):
+	case isOneOf(optionRunners, name) || isOneOf(foreignShells, name):
 		if at == scriptOption(words, c+1, at) {
 			return asCode
 		}
-	case among(resplitters, name):
+	case isOneOf(resplitters, name):
 		if name == "parallel" && at < len(words) && containsBehind(words[:at], c, ":::") {
 			return asText // it quotes these itself
 		}
@@ -72,7 +72,7 @@ func readingOf(words []string, at int) reading {
 
 // splitsString reports whether a word is the command line of `env -S`.
 func splitsString(words []string, at int) bool {
-	if at >= len(words) || !among(" env ", words[0]) {
+	if at >= len(words) || !isOneOf(" env ", words[0]) {
 		return false
 	}
 	for k := 1; k <= at; k++ {
@@ -87,7 +87,7 @@ func splitsString(words []string, at int) bool {
 func xargsRuns(words []string) bool {
 	k := scriptArgument(words)
 	for i, w := range words {
-		if !among(" xargs ", w) || k < i {
+		if !isOneOf(" xargs ", w) || k < i {
 			continue
 		}
 		for j := i + 1; j < k; j++ {
@@ -112,7 +112,7 @@ func containsBehind(words []string, c int, prefix string) bool {
 	return false
 }
 
-// scriptOption gives the place of a script behind -c, --command or --command=, or -1; at is what is asked about.
+// scriptOption returns the place of a script behind -c, --command or --command=, or -1; at is what is asked about.
 func scriptOption(words []string, from, at int) int {
 	for k := from; k < len(words); k++ {
 		w := words[k]
@@ -130,17 +130,17 @@ func scriptOption(words []string, from, at int) int {
 
 // runsInput reports whether a command reads its standard input as a script.
 func runsInput(words []string) bool {
-	c := commandAt(words)
+	c := commandIndex(words)
 	if xargsRuns(words) {
 		return true
 	}
 	if c >= len(words) {
 		return false
 	}
-	if among(carriers, words[c]) {
+	if isOneOf(launchers, words[c]) {
 		for i := c + 1; i < len(words); i++ {
 			for _, inner := range [][]string{words[i:], strings.Fields(words[i])} {
-				if len(inner) > 0 && (among(shells, inner[0]) || among(foreignShells, inner[0])) && runsInput(inner) {
+				if len(inner) > 0 && (isOneOf(shells, inner[0]) || isOneOf(foreignShells, inner[0])) && runsInput(inner) {
 					return true
 				}
 			}
@@ -149,25 +149,25 @@ func runsInput(words []string) bool {
 	name, operands := words[c], []string{}
 	for _, w := range words[c+1:] {
 		switch {
-		case w == "-s" && among(shells, name):
+		case w == "-s" && isOneOf(shells, name):
 			return true
 		case !strings.HasPrefix(w, "-") || w == "-":
 			operands = append(operands, w)
-		case strings.HasPrefix(w, "-") && !strings.HasPrefix(w, "--") && strings.Contains(w, "c") && (among(shells, name) || among(foreignShells, name) || among(optionRunners, name)):
+		case strings.HasPrefix(w, "-") && !strings.HasPrefix(w, "--") && strings.Contains(w, "c") && (isOneOf(shells, name) || isOneOf(foreignShells, name) || isOneOf(optionRunners, name)):
 			return false
 		}
 	}
 	switch {
-	case among(shells, name) || among(foreignShells, name) || among(inputRunners, name):
+	case isOneOf(shells, name) || isOneOf(foreignShells, name) || isOneOf(inputRunners, name):
 	default:
 		return false
 	}
-	if len(operands) == 0 || among(" su runuser ", name) {
+	if len(operands) == 0 || isOneOf(" su runuser ", name) {
 		return true
 	}
 	first := operands[0]
 	fromInput := first == "-" || strings.HasPrefix(first, "/dev/stdin") || strings.HasPrefix(first, "/dev/fd/") || strings.HasPrefix(first, "/proc/self/fd/")
-	return fromInput || (name == "at" || among(" ssh rsh ", name)) && len(operands) == 1
+	return fromInput || (name == "at" || isOneOf(" ssh rsh ", name)) && len(operands) == 1
 }
 
 // runsInputIn reports whether any command of a part of a script does.
@@ -184,11 +184,11 @@ func runsInputIn(n syntax.Node) bool {
 
 // runsFile reports whether a command runs the files that it is given, as in `source <(…)`.
 func runsFile(words []string) bool {
-	c := commandAt(words)
-	return c < len(words) && (among(shells, words[c]) || among(foreignShells, words[c]) || words[c] == "source" || words[c] == ".")
+	c := commandIndex(words)
+	return c < len(words) && (isOneOf(shells, words[c]) || isOneOf(foreignShells, words[c]) || words[c] == "source" || words[c] == ".")
 }
 
-// literals gives the words of a command without their quotes; what holds an expansion is empty, but for one that names a shell,
+// literals returns the words of a command without their quotes; what holds an expansion is empty, but for one that names a shell,
 // like "$SHELL".
 func literals(args []*syntax.Word) []string {
 	words := make([]string, len(args))
@@ -207,7 +207,7 @@ func namesShell(w *syntax.Word) bool {
 	syntax.Walk(w, func(n syntax.Node) bool {
 		if l, ok := n.(*syntax.Lit); ok {
 			name := strings.ToLower(l.Value)
-			found = found || name == "shell" || among(shells, name)
+			found = found || name == "shell" || isOneOf(shells, name)
 		}
 		return true
 	})
@@ -217,33 +217,33 @@ func namesShell(w *syntax.Word) bool {
 // evaluated are variables of which shells run the value.
 const evaluated = " BASH_ENV ENV PROMPT_COMMAND PS0 PS1 PS2 PS4 "
 
-// follow looks at variables that a placeholder's value is assigned to: arithmetic would evaluate it, eval and sh -c would run it.
-func (s *script) follow(file *syntax.File) {
+// checkVariables looks at variables that a placeholder's value is assigned to: arithmetic would evaluate it, eval and sh -c would run it.
+func (s *script) checkVariables(file *syntax.File) {
 	from := map[string][]int{} // the placeholders of a variable
 	syntax.Walk(file, func(n syntax.Node) bool {
 		switch n := n.(type) {
 		case *syntax.Assign:
 			if n.Name != nil && n.Value != nil {
-				from[n.Name.Value] = append(from[n.Name.Value], s.within(n.Value)...)
+				from[n.Name.Value] = append(from[n.Name.Value], s.placeholdersIn(n.Value)...)
 			}
 		case *syntax.WordIter:
 			for _, w := range n.Items {
-				from[n.Name.Value] = append(from[n.Name.Value], s.within(w)...)
+				from[n.Name.Value] = append(from[n.Name.Value], s.placeholdersIn(w)...)
 			}
 		}
 		return true
 	})
-	use := func(n syntax.Node, do func(h *hole, name string)) {
+	use := func(n syntax.Node, do func(h *placeholder, name string)) {
 		syntax.Walk(n, func(n syntax.Node) bool {
 			if l, ok := n.(*syntax.Lit); ok {
 				for _, i := range from[l.Value] {
-					do(&s.holes[i], l.Value)
+					do(&s.placeholders[i], l.Value)
 				}
 			}
 			return true
 		})
 	}
-	number := func(h *hole, _ string) { h.plain = true }
+	number := func(h *placeholder, _ string) { h.plain = true }
 	syntax.Walk(file, func(n syntax.Node) bool {
 		switch n := n.(type) {
 		case *syntax.ArithmExp, *syntax.ArithmCmd, *syntax.LetClause, *syntax.CStyleLoop:
@@ -256,10 +256,10 @@ func (s *script) follow(file *syntax.File) {
 			words := literals(n.Args)
 			k := scriptArgument(words)
 			for i, w := range n.Args {
-				if i > 0 && (i == k || readingOf(words, i) == asCode && !among(" unset read ", words[commandAt(words)])) && !allQuoted(w) {
-					use(w, func(h *hole, name string) {
-						if h.flaw == nil {
-							h.flaw = h.refuse("in the variable "+name+", of which a command runs the value as code", `Give it to that script as an argument, like sh -c '... "$1"' sh {`+h.key+"}.")
+				if i > 0 && (i == k || interpretationOf(words, i) == asCode && !isOneOf(" unset read ", words[commandIndex(words)])) && !allQuoted(w) {
+					use(w, func(h *placeholder, name string) {
+						if h.refusal == nil {
+							h.refusal = h.refuse("in the variable "+name+", of which a command runs the value as code", `Give it to that script as an argument, like sh -c '... "$1"' sh {`+h.key+"}.")
 						}
 					})
 				}
@@ -275,8 +275,8 @@ func allQuoted(w *syntax.Word) bool {
 	return ok
 }
 
-// within lists the placeholders in a part of the script.
-func (s *script) within(n syntax.Node) (holes []int) {
+// placeholdersIn lists the placeholders in a part of the script.
+func (s *script) placeholdersIn(n syntax.Node) (holes []int) {
 	syntax.Walk(n, func(n syntax.Node) bool {
 		text := ""
 		switch n := n.(type) {
@@ -285,8 +285,8 @@ func (s *script) within(n syntax.Node) (holes []int) {
 		case *syntax.SglQuoted:
 			text = n.Value
 		}
-		for i := range s.holes {
-			if strings.Contains(text, s.holes[i].mark) {
+		for i := range s.placeholders {
+			if strings.Contains(text, s.placeholders[i].mark) {
 				holes = append(holes, i)
 			}
 		}

@@ -29,9 +29,9 @@ func isSafe(s string) bool {
 	return s != ""
 }
 
-// quoteVisible is quote for people: what a terminal would not print becomes an escape in $'…', which bash and zsh read.
-func quoteVisible(s string) string {
-	if isVisible(s) {
+// quoteForDisplay is quote for people: what a terminal would not print becomes an escape in $'…', which bash and zsh read.
+func quoteForDisplay(s string) string {
+	if isPrintable(s) {
 		return quote(s)
 	}
 	var b strings.Builder
@@ -59,6 +59,6 @@ func quoteVisible(s string) string {
 	return b.String()
 }
 
-func isVisible(s string) bool {
+func isPrintable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }

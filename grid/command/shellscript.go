@@ -13,24 +13,24 @@ import (
 // script is a shell script with the placeholders that stand in it, read by a parser of the shell's language: how a value has
 // to be written depends on where it stands.
 type script struct {
-	text  string // the script with a word of letters, its mark, in the place of each placeholder
-	holes []hole
-	tail  int            // offset in text behind the last command, where further options go
-	end   *problem.Error // why no option can be put there, if so
-	plain bool           // that command has another shell split the options again
-	err   error          // the script can't be parsed
+	text         string // the script with a word of letters, its mark, in the place of each placeholder
+	placeholders []placeholder
+	tail         int            // offset in text behind the last command, where further options go
+	end          *problem.Error // why no option can be put there, if so
+	plain        bool           // that command has another shell split the options again
+	err          error          // the script can't be parsed
 }
 
-// hole is one placeholder of a script.
-type hole struct {
-	key   string
-	mark  string
-	place place
-	here  bool           // it stands in a here-document, the lines of which no value may imitate
-	plain bool           // another shell splits the value again, so that it must not have special characters
-	bare  bool           // the value must not be without quotes even if no character asks for them
-	flaw  *problem.Error // why no value can be put in safely
-	found bool
+// placeholder is one placeholder of a script.
+type placeholder struct {
+	key     string
+	mark    string
+	place   place
+	here    bool           // it stands in a here-document, the lines of which no value may imitate
+	plain   bool           // another shell splits the value again, so that it must not have special characters
+	bare    bool           // the value must not be without quotes even if no character asks for them
+	refusal *problem.Error // why no value can be put in safely
+	found   bool
 }
 
 // place says which quotes are open around a placeholder.
@@ -46,9 +46,9 @@ const (
 
 // Bounds of a script from any source: the parser recurses into what is nested, and takes time for each placeholder.
 const (
-	maxScript = 128<<10 - 1 // bytes; the kernel lets no argument be longer
-	maxNested = 1000        // parentheses
-	maxHoles  = 1000
+	maxScript       = 128<<10 - 1 // bytes; the kernel lets no argument be longer
+	maxNested       = 1000        // parentheses
+	maxPlaceholders = 1000
 )
 
 // checkScript refuses a script that can't be run, or whose parser would not come to an end.
@@ -74,26 +74,26 @@ func checkScript(text string) *problem.Error {
 // readScript finds the placeholders of the keys. dialects are the languages that the script may be run as: a place counts only
 // if all that can parse it agree.
 func readScript(text string, known func(key string) bool, dialects ...syntax.LangVariant) *script {
-	s := mark(text, known)
-	if len(s.holes) > maxHoles {
+	s := markPlaceholders(text, known)
+	if len(s.placeholders) > maxPlaceholders {
 		return s
 	}
 	var first *script
 	for _, d := range dialects {
-		read := &script{text: s.text, holes: append([]hole(nil), s.holes...), tail: len(s.text)}
+		read := &script{text: s.text, placeholders: append([]placeholder(nil), s.placeholders...), tail: len(s.text)}
 		read.parse(d)
 		switch {
 		case first == nil || first.err != nil:
 			first = read
 		case read.err == nil:
-			first.agree(read)
+			first.compareWith(read)
 		}
 	}
 	return first
 }
 
-// mark replaces each `{key}` with a word that occurs nowhere else in the script. `${key}` and `{{key}}` are not placeholders.
-func mark(text string, known func(string) bool) *script {
+// markPlaceholders replaces each `{key}` with a word that occurs nowhere else in the script. `${key}` and `{{key}}` are not placeholders.
+func markPlaceholders(text string, known func(string) bool) *script {
 	s := &script{}
 	stem := "mlfvalue"
 	for strings.Contains(text, stem) {
@@ -103,8 +103,8 @@ func mark(text string, known func(string) bool) *script {
 	for i := 0; i < len(text); {
 		end := strings.IndexByte(text[i:], '}')
 		if text[i] == '{' && end > 0 && known(text[i+1:i+end]) && (i == 0 || text[i-1] != '{' && text[i-1] != '$') {
-			h := hole{key: text[i+1 : i+end], mark: fmt.Sprintf("%s%dz", stem, len(s.holes))}
-			s.holes = append(s.holes, h)
+			h := placeholder{key: text[i+1 : i+end], mark: fmt.Sprintf("%s%dz", stem, len(s.placeholders))}
+			s.placeholders = append(s.placeholders, h)
 			b.WriteString(h.mark)
 			i += end + 1
 			continue
@@ -139,25 +139,25 @@ func (s *script) parse(d syntax.LangVariant) {
 		}
 		return true
 	})
-	for i := range s.holes {
-		if h := &s.holes[i]; !h.found {
-			h.flaw = h.refuse("in a place that is not understood", "Give the value to a program as an argument.")
+	for i := range s.placeholders {
+		if h := &s.placeholders[i]; !h.found {
+			h.refusal = h.refuse("in a place that is not understood", "Give the value to a program as an argument.")
 		}
 	}
-	s.follow(file)
+	s.checkVariables(file)
 	s.findTail(file)
 }
 
-// agree refuses the placeholders that another dialect reads in another way.
-func (s *script) agree(o *script) {
-	for i := range s.holes {
-		h, g := &s.holes[i], &o.holes[i]
+// compareWith refuses the placeholders that another dialect reads in another way.
+func (s *script) compareWith(o *script) {
+	for i := range s.placeholders {
+		h, g := &s.placeholders[i], &o.placeholders[i]
 		h.bare, h.plain = h.bare || g.bare, h.plain || g.plain
 		switch {
-		case h.flaw == nil && g.flaw != nil:
-			h.flaw = g.flaw
-		case h.flaw == nil && (h.place != g.place || h.here != g.here):
-			h.flaw = h.refuse("where shells differ in how they read it", "Write it in another way, or run the script with bash.")
+		case h.refusal == nil && g.refusal != nil:
+			h.refusal = g.refusal
+		case h.refusal == nil && (h.place != g.place || h.here != g.here):
+			h.refusal = h.refuse("where shells differ in how they read it", "Write it in another way, or run the script with bash.")
 		}
 	}
 	s.plain = s.plain || o.plain
@@ -168,14 +168,14 @@ func (s *script) agree(o *script) {
 
 // locate notes the place of the placeholders in the text of the innermost node of the stack.
 func (s *script) locate(stack []syntax.Node, text string) {
-	for i := range s.holes {
-		h := &s.holes[i]
+	for i := range s.placeholders {
+		h := &s.placeholders[i]
 		at := strings.Index(text, h.mark)
 		if at < 0 {
 			continue
 		}
 		if h.found {
-			h.flaw = h.refuse("in a place that is read twice", "Give the value to a program as an argument.")
+			h.refusal = h.refuse("in a place that is read twice", "Give the value to a program as an argument.")
 			continue
 		}
 		h.found = true
@@ -183,7 +183,7 @@ func (s *script) locate(stack []syntax.Node, text string) {
 		h.classify(stack, before)
 		slashes := len(before) - len(strings.TrimRight(before, `\`))
 		if h.place != inSingle && h.place != inText && slashes%2 == 1 {
-			h.place, h.flaw = inText, nil
+			h.place, h.refusal = inText, nil
 		}
 		if rest := s.text[strings.Index(s.text, h.mark)+len(h.mark):]; rest != "" && (rest[0] == '<' || rest[0] == '>') {
 			h.bare = true // a number there would be that of a file descriptor
@@ -191,15 +191,15 @@ func (s *script) locate(stack []syntax.Node, text string) {
 	}
 }
 
-func (h *hole) refuse(where, hint string) *problem.Error {
+func (h *placeholder) refuse(where, hint string) *problem.Error {
 	return problem.Errorf(hint, "the command has {%s} %s", h.key, where)
 }
 
 // classify goes from the script down to the text that holds the placeholder. before is what stands before it in that text.
-func (h *hole) classify(stack []syntax.Node, before string) {
+func (h *placeholder) classify(stack []syntax.Node, before string) {
 	deny := func(where, hint string) {
-		if h.flaw == nil {
-			h.flaw = h.refuse(where, hint)
+		if h.refusal == nil {
+			h.refusal = h.refuse(where, hint)
 		}
 	}
 	const asArgument = "Give the value to a program as an argument, or assign it to a variable first: v={%s}."
@@ -211,7 +211,7 @@ func (h *hole) classify(stack []syntax.Node, before string) {
 		}
 		switch n := n.(type) {
 		case *syntax.Comment:
-			h.place, h.flaw = inText, nil
+			h.place, h.refusal = inText, nil
 			return
 		case *syntax.CmdSubst:
 			h.place = inWord
@@ -254,7 +254,7 @@ func (h *hole) classify(stack []syntax.Node, before string) {
 				deny("in arithmetic, where its value could be run as code", "Let a program do the arithmetic, like expr {"+h.key+"} + 1.")
 			}
 		case *syntax.Assign:
-			if n.Name != nil && among(evaluated, n.Name.Value) {
+			if n.Name != nil && isOneOf(evaluated, n.Name.Value) {
 				deny("in "+n.Name.Value+", of which shells run the value", "Leave it out there.")
 			}
 			if n.Value == nil || next != syntax.Node(n.Value) {
@@ -294,7 +294,7 @@ func (h *hole) classify(stack []syntax.Node, before string) {
 }
 
 // redirect looks at `> word` and at here-documents.
-func (h *hole) redirect(r *syntax.Redirect, next syntax.Node, deny func(where, hint string)) {
+func (h *placeholder) redirect(r *syntax.Redirect, next syntax.Node, deny func(where, hint string)) {
 	isHere := r.Op == syntax.Hdoc || r.Op == syntax.DashHdoc
 	switch {
 	case r.N != nil && next == syntax.Node(r.N):
@@ -313,7 +313,7 @@ func (h *hole) redirect(r *syntax.Redirect, next syntax.Node, deny func(where, h
 }
 
 // declare looks at declare, export and their like: an option can make an assignment arithmetic.
-func (h *hole) declare(d *syntax.DeclClause, next syntax.Node, deny func(where, hint string)) {
+func (h *placeholder) declare(d *syntax.DeclClause, next syntax.Node, deny func(where, hint string)) {
 	for _, a := range d.Args {
 		if a.Naked && next == syntax.Node(a) {
 			deny("in the name of a variable", "Names can't be values of a sweep.")
@@ -325,7 +325,7 @@ func (h *hole) declare(d *syntax.DeclClause, next syntax.Node, deny func(where, 
 }
 
 // call looks at the arguments of a command: some are programs themselves.
-func (h *hole) call(c *syntax.CallExpr, next syntax.Node, deny func(where, hint string)) {
+func (h *placeholder) call(c *syntax.CallExpr, next syntax.Node, deny func(where, hint string)) {
 	words := literals(c.Args)
 	at := -1
 	for i, w := range c.Args {
@@ -343,9 +343,9 @@ func (h *hole) call(c *syntax.CallExpr, next syntax.Node, deny func(where, hint 
 		deny("in a script within the script, which would read its value as code",
 			`Give it to that script as an argument, like sh -c '... "$1"' sh {`+h.key+"}.")
 	}
-	switch readingOf(words, at) {
+	switch interpretationOf(words, at) {
 	case asCode:
-		deny("in the arguments of "+words[commandAt(words)]+", which would read its value as code", "Assign it to a variable first: v={"+h.key+"}.")
+		deny("in the arguments of "+words[commandIndex(words)]+", which would read its value as code", "Assign it to a variable first: v={"+h.key+"}.")
 	case asWords:
 		h.plain = true
 	}
@@ -361,7 +361,7 @@ func (h *hole) call(c *syntax.CallExpr, next syntax.Node, deny func(where, hint 
 }
 
 // denyInput refuses a placeholder in text that a shell is given to run.
-func (h *hole) denyInput(deny func(where, hint string)) {
+func (h *placeholder) denyInput(deny func(where, hint string)) {
 	deny("in text that another command runs as a script", `Give the value to that script as an argument, like sh -s -- {`+h.key+`} and "$1" in it.`)
 }
 
@@ -375,7 +375,7 @@ func isSubstitution(w *syntax.Word) bool {
 }
 
 // behindName notes that a placeholder follows $name or $1 without quotes: its value must not lengthen the name.
-func (h *hole) behindName(parts []syntax.WordPart, next syntax.Node, before string) {
+func (h *placeholder) behindName(parts []syntax.WordPart, next syntax.Node, before string) {
 	if before == "" && shortBefore(parts, next) {
 		h.bare = true
 	}
@@ -440,9 +440,9 @@ func (s *script) findTail(f *syntax.File) {
 		return
 	}
 	s.tail = int(c.Args[len(c.Args)-1].End().Offset())
-	switch words := literals(c.Args); readingOf(words, len(words)) {
+	switch words := literals(c.Args); interpretationOf(words, len(words)) {
 	case asCode:
-		s.end = problem.Errorf(hint, "the command ends with %s, which reads as code what is appended to it", words[commandAt(words)])
+		s.end = problem.Errorf(hint, "the command ends with %s, which reads as code what is appended to it", words[commandIndex(words)])
 	case asWords:
 		s.plain = true
 	}
@@ -452,22 +452,22 @@ func (s *script) findTail(f *syntax.File) {
 // value from looking like the line that ends the document.
 func (s *script) fill(value func(key string) string, options string) string {
 	var first strings.Builder
-	pairs := make([]string, 0, 2*len(s.holes))
-	for i, h := range s.holes {
+	pairs := make([]string, 0, 2*len(s.placeholders))
+	for i, h := range s.placeholders {
 		text := value(h.key)
 		variable := ""
 		if h.here && h.place != inText {
 			variable = fmt.Sprintf("${%s}", h.mark)
 			fmt.Fprintf(&first, "%s='%s'\n", h.mark, strings.ReplaceAll(text, "'", `'\''`))
 		}
-		pairs = append(pairs, h.mark, s.holes[i].embed(text, variable))
+		pairs = append(pairs, h.mark, s.placeholders[i].embed(text, variable))
 	}
 	r := strings.NewReplacer(pairs...)
 	return first.String() + r.Replace(s.text[:s.tail]) + options + r.Replace(s.text[s.tail:])
 }
 
 // embed writes a value as its place asks.
-func (h *hole) embed(value, variable string) string {
+func (h *placeholder) embed(value, variable string) string {
 	switch {
 	case h.place == inText:
 		return "{" + h.key + "}"

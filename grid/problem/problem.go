@@ -33,7 +33,7 @@ func (p *List) Add(q InFile) {
 	}
 }
 
-// Err gives the problems in the order of their places, or nil when there are none.
+// Err returns the problems in the order of their places, or nil when there are none.
 func (p List) Err() error {
 	if len(p) == 0 {
 		return nil
@@ -47,7 +47,7 @@ func (p List) Err() error {
 	return p
 }
 
-// Error gives one line for each problem.
+// Error returns one line for each problem.
 func (p List) Error() string {
 	lines := make([]string, 0, len(p)+1)
 	for _, q := range p {

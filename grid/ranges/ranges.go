@@ -32,7 +32,7 @@ func (s *Set) Len() int {
 	return s.tree.Len()
 }
 
-// First gives the range that begins first; ok is false for the empty set.
+// First returns the range that begins first; ok is false for the empty set.
 func (s *Set) First() (r Range, ok bool) {
 	if s.tree == nil {
 		return r, false
@@ -40,7 +40,7 @@ func (s *Set) First() (r Range, ok bool) {
 	return s.tree.Min()
 }
 
-// Clone gives a copy. Its cost does not depend on the size of the set: both share what neither changes. The set may be read
+// Clone returns a copy. Its cost does not depend on the size of the set: both share what neither changes. The set may be read
 // meanwhile, but not cloned by two goroutines at once.
 func (s *Set) Clone() Set {
 	c := Set{count: s.count}
@@ -65,7 +65,7 @@ func (s *Set) Has(i int64) bool {
 	return ok && i < r.Hi
 }
 
-// before gives the last range that begins at i or before it.
+// before returns the last range that begins at i or before it.
 func (s *Set) before(i int64) (found Range, ok bool) {
 	if s.tree != nil {
 		s.tree.DescendLessOrEqual(Range{Lo: i}, func(r Range) bool {
@@ -76,7 +76,7 @@ func (s *Set) before(i int64) (found Range, ok bool) {
 	return found, ok
 }
 
-// from gives the first range that begins at i or behind it.
+// from returns the first range that begins at i or behind it.
 func (s *Set) from(i int64) (found Range, ok bool) {
 	if s.tree != nil {
 		s.tree.AscendGreaterOrEqual(Range{Lo: i}, func(r Range) bool {
@@ -137,7 +137,7 @@ func (s *Set) Remove(lo, hi int64) {
 	}
 }
 
-// Gap gives the first range of indexes in [from,end) that are not in the set; ok is false when there is none.
+// Gap returns the first range of indexes in [from,end) that are not in the set; ok is false when there is none.
 func (s *Set) Gap(from, end int64) (gap Range, ok bool) {
 	if r, ok := s.before(from); ok && from < r.Hi {
 		from = r.Hi

@@ -41,11 +41,11 @@ func (a Axis) Check() error {
 }
 
 func (a Axis) check() *problem.Error {
-	_, _, f := newWheel(a, 0)
+	_, _, f := newFactor(a, 0)
 	return f
 }
 
-// finder gives the position of a value.
+// finder returns the position of a value.
 type finder interface {
 	find(v Value) (int64, bool)
 }
@@ -118,7 +118,7 @@ func checkValue(key string, v Value) *problem.Error {
 	case v.Kind == List:
 		var items []Value
 		if json.Unmarshal([]byte(v.Text), &items) != nil || len(items) == 0 || listOf(items) != v {
-			return problem.Errorf("Give it one argument or more, or write false to leave the option out.", "%s has the value %s, which is not a list of arguments", key, show(v))
+			return problem.Errorf("Give it one argument or more, or write false to leave the option out.", "%s has the value %s, which is not a list of arguments", key, abbreviate(v))
 		}
 		for _, item := range items {
 			if f := checkValue(key, item); f != nil {
@@ -132,27 +132,27 @@ func checkValue(key string, v Value) *problem.Error {
 // list is an axis with explicit values.
 type list struct {
 	values []Value
-	place  map[Value]int64
+	index  map[Value]int64
 	lists  bool // a value is a list of arguments
 }
 
 func newList(key string, values []Value) (series, *problem.Error) {
-	l := &list{values: make([]Value, len(values)), place: make(map[Value]int64, len(values))}
+	l := &list{values: make([]Value, len(values)), index: make(map[Value]int64, len(values))}
 	for i, v := range values {
-		v = clean(v)
+		v = canonical(v)
 		if f := checkValue(key, v); f != nil {
 			return nil, f
 		}
-		if holds(l, v) {
-			return nil, problem.Errorf("Keep it once: it would run the same point again.", "%s has the value %s twice", key, show(v))
+		if contains(l, v) {
+			return nil, problem.Errorf("Keep it once: it would run the same point again.", "%s has the value %s twice", key, abbreviate(v))
 		}
-		l.values[i], l.place[v], l.lists = v, int64(i), l.lists || v.Kind == List
+		l.values[i], l.index[v], l.lists = v, int64(i), l.lists || v.Kind == List
 	}
 	return l, nil
 }
 
-// holds also finds the text that would give the same argument as a number, and the other way round.
-func holds(in finder, v Value) bool {
+// contains also finds the text that would give the same argument as a number, and the other way round.
+func contains(in finder, v Value) bool {
 	if _, ok := in.find(v); ok {
 		return true
 	}
@@ -169,12 +169,12 @@ func holds(in finder, v Value) bool {
 func (l *list) count() int64     { return int64(len(l.values)) }
 func (l *list) at(i int64) Value { return l.values[i] }
 func (l *list) find(v Value) (int64, bool) {
-	i, ok := l.place[clean(v)]
+	i, ok := l.index[canonical(v)]
 	return i, ok
 }
 
-// clean gives flags their one spelling.
-func clean(v Value) Value {
+// canonical returns flags their one spelling.
+func canonical(v Value) Value {
 	switch v.Kind {
 	case True:
 		v.Text = "true"
@@ -184,8 +184,8 @@ func clean(v Value) Value {
 	return v
 }
 
-// show gives a value for a message.
-func show(v Value) string {
+// abbreviate returns a value for a message.
+func abbreviate(v Value) string {
 	b, err := v.MarshalJSON()
 	if err != nil {
 		return v.Text

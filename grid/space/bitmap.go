@@ -22,8 +22,8 @@ func (b *bitmap) set(i int64) { b.words[i/64] |= 1 << (i % 64) }
 
 func (b *bitmap) has(i int64) bool { return b.words[i/64]>>(i%64)&1 == 1 }
 
-// seal counts the members once all are set.
-func (b *bitmap) seal() (members int64) {
+// buildRanks counts the members once all are set.
+func (b *bitmap) buildRanks() (members int64) {
 	for i, w := range b.words {
 		if i%blockWords == 0 {
 			b.ranks = append(b.ranks, members)
@@ -43,8 +43,8 @@ func (b *bitmap) rank(i int64) int64 {
 	return r + int64(bits.OnesCount64(b.words[word]&(1<<(i%64)-1)))
 }
 
-// pick gives member k, counted from 0.
-func (b *bitmap) pick(k int64) int64 {
+// nth returns member k, counted from 0.
+func (b *bitmap) nth(k int64) int64 {
 	block := sort.Search(len(b.ranks), func(i int) bool { return b.ranks[i] > k }) - 1
 	k -= b.ranks[block]
 	for i := block * blockWords; ; i++ {

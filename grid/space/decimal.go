@@ -50,7 +50,7 @@ func parseDecimal(s string) (decimal, bool) {
 	return decimal{coef, scale}, ok
 }
 
-// at gives the coefficient of d at a larger or equal scale.
+// at returns the coefficient of d at a larger or equal scale.
 func (d decimal) at(scale int) *big.Int {
 	return new(big.Int).Mul(d.coef, pow10(scale-d.scale))
 }

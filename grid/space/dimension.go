@@ -84,8 +84,8 @@ func (d *dimension) within(lo, hi float64, into *ranges.Set) {
 	}
 }
 
-// plus gives the dimension with another one's values behind its own. They have no value in common.
-func (d *dimension) plus(e *dimension) (*dimension, *problem.Error) {
+// append returns the dimension with another one's values behind its own. They have no value in common.
+func (d *dimension) append(e *dimension) (*dimension, *problem.Error) {
 	sum := &dimension{key: d.key}
 	sum.axes = append(append(sum.axes, d.axes...), e.axes...)
 	sum.pieces = append(append(sum.pieces, d.pieces...), e.pieces...)
@@ -106,14 +106,14 @@ const (
 	maxPieces   = 1000
 )
 
-// fresh gives the part of the axis that d lacks, or nil when d has it all.
-func (d *dimension) fresh(a Axis) (*dimension, *problem.Error) {
+// missing returns the part of the axis that d lacks, or nil when d has it all.
+func (d *dimension) missing(a Axis) (*dimension, *problem.Error) {
 	e, f := newDimension(a)
 	if f != nil {
 		return nil, f
 	}
 	if e.count() <= maxCompared || a.Values != nil {
-		return d.freshValues(e)
+		return d.missingValues(e)
 	}
 	known, f := d.overlap(a.Key, e.pieces[0])
 	if f != nil {
@@ -122,14 +122,14 @@ func (d *dimension) fresh(a Axis) (*dimension, *problem.Error) {
 	if known.Count() == 0 {
 		return e, nil
 	}
-	return freshSlices(e, known)
+	return missingSlices(e, known)
 }
 
-func (d *dimension) freshValues(e *dimension) (*dimension, *problem.Error) {
+func (d *dimension) missingValues(e *dimension) (*dimension, *problem.Error) {
 	var values []Value
 	for i := range e.count() {
 		v := e.at(i)
-		if !holds(d, v) {
+		if !contains(d, v) {
 			values = append(values, v)
 		}
 	}
@@ -173,7 +173,7 @@ func (d *dimension) overlap(key string, s series) (*ranges.Set, *problem.Error) 
 	return &known, nil
 }
 
-// shared gives the positions of v's values that old has too, if they lie side by side.
+// shared returns the positions of v's values that old has too, if they lie side by side.
 func (v *interval) shared(old *interval) (ranges.Range, bool) {
 	scale := max(v.scale, old.scale)
 	up := func(x *big.Int, from int) *big.Int { return decimal{x, from}.at(scale) }
@@ -212,8 +212,8 @@ func clampDiv(x, step *big.Int, n int64, up bool) int64 {
 	return q.Int64()
 }
 
-// freshSlices cuts what is known out of a long interval.
-func freshSlices(e *dimension, known *ranges.Set) (*dimension, *problem.Error) {
+// missingSlices cuts what is known out of a long interval.
+func missingSlices(e *dimension, known *ranges.Set) (*dimension, *problem.Error) {
 	long, ok := e.pieces[0].(*interval)
 	if !ok || known.Len() > maxPieces {
 		return nil, problem.Errorf("Add values that start behind the old ones, or an interval with the same step.",
@@ -227,7 +227,7 @@ func freshSlices(e *dimension, known *ranges.Set) (*dimension, *problem.Error) {
 		}
 		piece, f := newDimension(Axis{Key: e.key, Interval: long.slice(g.Lo, g.Hi)})
 		if f == nil && rest != nil {
-			piece, f = rest.plus(piece)
+			piece, f = rest.append(piece)
 		}
 		rest, failed = piece, f
 	})

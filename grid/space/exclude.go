@@ -15,20 +15,20 @@ const (
 	maxExcludeNodes = 300
 )
 
-// rules are the compiled exclude expressions of a space.
-type rules struct {
+// excludeRules are the compiled exclude expressions of a space.
+type excludeRules struct {
 	sources    []string
 	conditions []*condition.Condition
 	names      []string // the name of each axis in expressions
 	last       int      // the last axis that an expression mentions; -1 when none does
 }
 
-// compile type-checks the expressions against the axes.
-func compile(exclude []string, dims []*dimension) (*rules, error) {
+// compileExclude type-checks the expressions against the axes.
+func compileExclude(exclude []string, dims []*dimension) (*excludeRules, error) {
 	if len(exclude) > maxExcludes {
 		return nil, problem.Errorf("Join some with 'or'.", "there are %d exclude expressions, and %d is the most", len(exclude), maxExcludes)
 	}
-	r := &rules{sources: exclude, names: names(dims), last: -1}
+	r := &excludeRules{sources: exclude, names: axisNames(dims), last: -1}
 	axes := make([]condition.Variable, len(dims))
 	for k, d := range dims {
 		axes[k] = condition.Variable{Name: r.names[k], Kind: kindOf(d)}
@@ -41,7 +41,7 @@ func compile(exclude []string, dims []*dimension) (*rules, error) {
 		if err != nil {
 			return nil, badExpression(source, err)
 		}
-		if err := r.mention(source, c.Names()); err != nil {
+		if err := r.addMentioned(source, c.Names()); err != nil {
 			return nil, err
 		}
 		if err := c.Bind(axes); err != nil {
@@ -52,8 +52,8 @@ func compile(exclude []string, dims []*dimension) (*rules, error) {
 	return r, nil
 }
 
-// mention checks the names in an expression and moves last to the last axis of them.
-func (r *rules) mention(source string, used []string) error {
+// addMentioned checks the names in an expression and moves last to the last axis of them.
+func (r *excludeRules) addMentioned(source string, used []string) error {
 	for _, name := range used {
 		k := slices.Index(r.names, name)
 		if k < 0 {
@@ -73,9 +73,9 @@ func badExpression(source string, err error) error {
 		"exclude %q does not work: %s", source, err)
 }
 
-// names gives the axes as expressions can write them: what is no letter or digit becomes an underscore, unless that is the
+// axisNames returns the axes as expressions can write them: what is no letter or digit becomes an underscore, unless that is the
 // name of another axis.
-func names(dims []*dimension) []string {
+func axisNames(dims []*dimension) []string {
 	out := make([]string, len(dims))
 	taken := map[string]bool{}
 	for _, d := range dims {
@@ -100,7 +100,7 @@ func identifier(key string) string {
 	}, key)
 }
 
-// kindOf gives the kind that all values of an axis have.
+// kindOf returns the kind that all values of an axis have.
 func kindOf(d *dimension) condition.Kind {
 	kind := condition.Nil // nothing yet
 	for _, p := range d.pieces {
@@ -133,7 +133,7 @@ func widen(kind, k condition.Kind) condition.Kind {
 	return condition.Any
 }
 
-// operand gives a value as expressions see it. It depends on the value alone, so a point stays in or out for good.
+// operand returns a value as expressions see it. It depends on the value alone, so a point stays in or out for good.
 func operand(v Value) condition.Value {
 	switch v.Kind {
 	case Number:

@@ -141,11 +141,11 @@ func TestBitmap(t *testing.T) {
 			b.set(i)
 			members = append(members, i)
 		}
-		if got := b.seal(); got != int64(len(members)) {
+		if got := b.buildRanks(); got != int64(len(members)) {
 			t.Fatalf("members: got %d, want %d", got, len(members))
 		}
 		for k, m := range members {
-			if p, r := b.pick(int64(k)), b.rank(m); p != m || r != int64(k) || !b.has(m) {
+			if p, r := b.nth(int64(k)), b.rank(m); p != m || r != int64(k) || !b.has(m) {
 				t.Fatalf("member %d is %d: pick %d, rank %d", k, m, p, r)
 			}
 		}

@@ -8,31 +8,31 @@ import (
 
 // Extend adds values to axes of the space. The new points follow the old ones, whose indexes stay as they are. Values that an
 // axis has already are skipped; it is an error when nothing new is left or when an axis is unknown. For each extended axis
-// there is one new block: the old values of the axes before it, its new values, and all values of the axes behind it.
+// there is one new product: the old values of the axes before it, its new values, and all values of the axes behind it.
 func (s Space) Extend(axes []Axis) (Space, error) {
-	more := Space{dims: slices.Clone(s.dims), wheels: slices.Clone(s.wheels), blocks: slices.Clone(s.blocks)}
+	more := Space{dims: slices.Clone(s.dims), factors: slices.Clone(s.factors), products: slices.Clone(s.products)}
 	if s.incomplete() {
 		sample, of, _ := s.Sample()
 		return Space{}, problem.Errorf("Run the rest of the grid before.", "the sweep is a sample of %d of %d points, so values can't be added to its axes", sample.Size, of)
 	}
-	if len(more.blocks) == 0 {
-		more.blocks = []*block{{kept: 1, tail: 1}}
+	if len(more.products) == 0 {
+		more.products = []*product{{kept: 1, tail: 1}}
 	}
-	if err := more.widen(axes); err != nil {
+	if err := more.extend(axes); err != nil {
 		return Space{}, err
 	}
 	if s.rules != nil {
-		r, err := compile(s.rules.sources, more.dims)
+		r, err := compileExclude(s.rules.sources, more.dims)
 		if err != nil {
 			return Space{}, err
 		}
 		more.rules = r
 	}
-	for k := range s.wheels {
-		if more.wheels[k].count(more.dims) == s.wheels[k].count(s.dims) {
+	for k := range s.factors {
+		if more.factors[k].count(more.dims) == s.factors[k].count(s.dims) {
 			continue
 		}
-		if err := more.add(added(&s, &more, k)); err != nil {
+		if err := more.appendFiltered(addedProduct(&s, &more, k)); err != nil {
 			return Space{}, err
 		}
 	}
@@ -42,8 +42,8 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 	return more, nil
 }
 
-// widen puts the new values behind the old ones of each axis.
-func (s *Space) widen(axes []Axis) error {
+// extend puts the new values behind the old ones of each axis.
+func (s *Space) extend(axes []Axis) error {
 	seen := map[string]bool{}
 	for _, a := range axes {
 		a = a.unzipped()
@@ -56,41 +56,41 @@ func (s *Space) widen(axes []Axis) error {
 			}
 			seen[key] = true
 		}
-		if f := s.widenBy(a); f != nil {
+		if f := s.extendAxis(a); f != nil {
 			return f
 		}
 	}
 	return nil
 }
 
-func (s *Space) widenBy(a Axis) *problem.Error {
+func (s *Space) extendAxis(a Axis) *problem.Error {
 	if len(a.keys()) == 0 {
 		return a.check()
 	}
 	at := s.dim(a.keys()[0])
-	k := slices.IndexFunc(s.wheels, func(w *wheel) bool { return at < w.at+w.n })
-	w := s.wheels[k]
+	k := slices.IndexFunc(s.factors, func(w *factor) bool { return at < w.at+w.n })
+	w := s.factors[k]
 	switch {
-	case w.together() && !slices.Equal(a.keys(), s.Keys()[w.at:w.at+w.n]):
+	case w.isZip() && !slices.Equal(a.keys(), s.Keys()[w.at:w.at+w.n]):
 		return problem.Errorf("Add values of all of them, in this order: zip={…: […], …: […]}.", "%s go together in this sweep", namesOf(w.axes[0]))
-	case !w.together() && a.Zip != nil:
+	case !w.isZip() && a.Zip != nil:
 		return problem.Errorf("Add values to each on its own.", "%s don't go together in this sweep", namesOf(a))
-	case !w.together():
-		fresh, f := s.dims[at].fresh(a)
+	case !w.isZip():
+		fresh, f := s.dims[at].missing(a)
 		if f == nil && fresh != nil {
-			s.dims[at], f = s.dims[at].plus(fresh)
+			s.dims[at], f = s.dims[at].append(fresh)
 		}
 		return f
 	}
-	e, dims, f := newWheel(a, 0)
+	e, dims, f := newFactor(a, 0)
 	if f != nil {
 		return f
 	}
-	sum, all, more, f := w.plus(s.dims, e, dims, false)
+	sum, all, more, f := w.append(s.dims, e, dims, false)
 	if f != nil || more == 0 {
 		return f
 	}
-	s.wheels[k] = sum
+	s.factors[k] = sum
 	copy(s.dims[w.at:], all)
 	return s.checkCells()
 }
@@ -109,11 +109,11 @@ func (s *Space) axesHint() string {
 	return hint + ". For another one start a new sweep."
 }
 
-// added is the block of the new values of wheel k.
-func added(old, all *Space, k int) *block {
-	b := &block{}
-	for j := range all.wheels {
-		before, after := old.wheels[j].count(old.dims), all.wheels[j].count(all.dims)
+// addedProduct is the product of the new values of factor k.
+func addedProduct(old, all *Space, k int) *product {
+	b := &product{}
+	for j := range all.factors {
+		before, after := old.factors[j].count(old.dims), all.factors[j].count(all.dims)
 		lo, hi := int64(0), after
 		switch {
 		case j < k:

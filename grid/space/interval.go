@@ -33,7 +33,7 @@ func newInterval(key string, numbers []json.Number) (series, *problem.Error) {
 		part[i], scale = d, max(scale, d.scale)
 	}
 	v := &interval{scale: scale, start: part[0].at(scale), step: part[2].at(scale)}
-	if f := v.measure(key, part[1].at(scale), numbers); f != nil {
+	if f := v.countValues(key, part[1].at(scale), numbers); f != nil {
 		return nil, f
 	}
 	if v.scale > maxDigits || len(v.start.String()) > maxDigits || len(v.big(v.n-1).String()) > maxDigits {
@@ -43,8 +43,8 @@ func newInterval(key string, numbers []json.Number) (series, *problem.Error) {
 	return v, nil
 }
 
-// measure counts the values, which is ⌈(end − start) / step⌉.
-func (v *interval) measure(key string, end *big.Int, numbers []json.Number) *problem.Error {
+// countValues counts the values, which is ⌈(end − start) / step⌉.
+func (v *interval) countValues(key string, end *big.Int, numbers []json.Number) *problem.Error {
 	way := new(big.Int).Sub(end, v.start)
 	switch {
 	case v.step.Sign() == 0:
@@ -119,7 +119,7 @@ func (v *interval) position(x *big.Int) (int64, bool) {
 	return i.Int64(), ok
 }
 
-// slice gives the values lo up to hi as an interval again.
+// slice returns the values lo up to hi as an interval again.
 func (v *interval) slice(lo, hi int64) []json.Number {
 	number := func(x *big.Int) json.Number {
 		digits := new(big.Int).Abs(x).String()

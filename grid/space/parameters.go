@@ -84,7 +84,7 @@ func (p *parameters) axis(keyNode, n *yaml.Node) (Axis, bool) {
 	return a, true
 }
 
-// zipsOf gives the maps of axes that go together, for the key zip with a map that is no formula or with a list of maps.
+// zipsOf returns the maps of axes that go together, for the key zip with a map that is no formula or with a list of maps.
 func zipsOf(key, n *yaml.Node) []*yaml.Node {
 	if key.Value != "zip" || n.Style&yaml.TaggedStyle != 0 {
 		return nil
@@ -200,7 +200,7 @@ func (p *parameters) sequence(a *Axis, n, target *yaml.Node) {
 
 // list reads explicit values and places a repeated one where it stands.
 func (p *parameters) list(a *Axis, n *yaml.Node) {
-	known := &list{place: map[Value]int64{}}
+	known := &list{index: map[Value]int64{}}
 	for _, c := range n.Content {
 		v, ok := p.value(a.Key, c)
 		if !ok {
@@ -209,11 +209,11 @@ func (p *parameters) list(a *Axis, n *yaml.Node) {
 			}
 			continue
 		}
-		if !p.repeats && holds(known, v) {
-			p.report(c, problem.Errorf("Keep it once: it would run the same point again.", "%s has the value %s twice", a.Key, show(v)))
+		if !p.repeats && contains(known, v) {
+			p.report(c, problem.Errorf("Keep it once: it would run the same point again.", "%s has the value %s twice", a.Key, abbreviate(v)))
 			continue
 		}
-		known.place[v] = 0
+		known.index[v] = 0
 		a.Values = append(a.Values, v)
 	}
 }
@@ -255,7 +255,7 @@ func (p *parameters) scalar(what string, n *yaml.Node) (Value, bool) {
 	return v, wrong == nil
 }
 
-// numbers reads the parts of a formula; what is no number is found when the axis is checked.
+// numbers reads the parts of a formula; what is not a number is found when the axis is checked.
 func (p *parameters) numbers(key string, n *yaml.Node) []json.Number {
 	numbers := []json.Number{}
 	for _, c := range n.Content {

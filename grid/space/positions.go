@@ -14,15 +14,15 @@ type Product struct {
 	Whole  bool    // it is all combinations: nothing is excluded or not drawn, and no axes go together
 }
 
-// Products gives the parts of the space in the order of their points.
+// Products returns the parts of the space in the order of their points.
 func (s Space) Products() []Product {
-	all := make([]Product, len(s.blocks))
-	for i, b := range s.blocks {
+	all := make([]Product, len(s.products))
+	for i, b := range s.products {
 		p := Product{Lo: make([]int64, len(s.dims)), Hi: make([]int64, len(s.dims)), Start: b.start, Count: b.count(), Whole: true}
 		n := int64(1)
-		for k, w := range s.wheels {
+		for k, w := range s.factors {
 			n *= b.hi[k] - b.lo[k] // it was measured
-			if !w.together() {
+			if !w.isZip() {
 				p.Lo[w.at], p.Hi[w.at] = b.lo[k], b.hi[k]
 				continue
 			}
@@ -37,7 +37,7 @@ func (s Space) Products() []Product {
 	return all
 }
 
-// Sizes gives how many values each axis has.
+// Sizes returns how many values each axis has.
 func (s Space) Sizes() []int64 {
 	sizes := make([]int64, len(s.dims))
 	for k, d := range s.dims {
@@ -46,27 +46,27 @@ func (s Space) Sizes() []int64 {
 	return sizes
 }
 
-// Value gives value number i of an axis; i is from 0 up to its size.
+// Value returns value number i of an axis; i is from 0 up to its size.
 func (s Space) Value(axis int, i int64) Value { return s.dims[axis].at(i) }
 
-// Find gives the number of a value of an axis.
+// Find returns the number of a value of an axis.
 func (s Space) Find(axis int, v Value) (int64, bool) { return s.dims[axis].find(v) }
 
 // Within adds the numbers of those values of an axis that are numbers from lo to hi, both included.
 func (s Space) Within(axis int, lo, hi float64, into *ranges.Set) { s.dims[axis].within(lo, hi, into) }
 
-// IndexAt gives the index of the point with these values, as their numbers; ok is false when there is none.
+// IndexAt returns the index of the point with these values, as their numbers; ok is false when there is none.
 func (s Space) IndexAt(at []int64) (index int64, ok bool) {
 	if len(at) != len(s.dims) {
 		return 0, false
 	}
-	positions := make([]int64, len(s.wheels))
-	for k, w := range s.wheels {
+	positions := make([]int64, len(s.factors))
+	for k, w := range s.factors {
 		if positions[k], ok = w.position(at); !ok {
 			return 0, false
 		}
 	}
-	for _, b := range s.blocks {
+	for _, b := range s.products {
 		if i, ok := s.indexIn(b, positions); ok {
 			return i, true
 		}
@@ -74,7 +74,7 @@ func (s Space) IndexAt(at []int64) (index int64, ok bool) {
 	return 0, len(s.dims) == 0
 }
 
-// Positions gives which value of each axis the points from lo up to hi have: dest holds for each axis as many numbers as there are points.
+// Positions returns which value of each axis the points from lo up to hi have: dest holds for each axis as many numbers as there are points.
 // It is an error when the space was read from a record that contradicts itself. Points behind the last one get what is in dest.
 func (s Space) Positions(lo, hi int64, dest [][]int64) error {
 	hi = min(hi, s.Count())
@@ -82,7 +82,7 @@ func (s Space) Positions(lo, hi int64, dest [][]int64) error {
 		return nil
 	}
 	for at := lo; at < hi; {
-		b := s.blocks[s.blockOf(at)]
+		b := s.products[s.productOf(at)]
 		end := min(hi, b.start+b.count())
 		if err := s.positions(b, at-b.start, end-b.start, at-lo, dest); err != nil {
 			return err
@@ -92,14 +92,14 @@ func (s Space) Positions(lo, hi int64, dest [][]int64) error {
 	return nil
 }
 
-// positions fills in the points from lo up to hi of a block, from place to on.
-func (s *Space) positions(b *block, lo, hi, to int64, dest [][]int64) error {
-	n := len(s.wheels)
+// positions fills in the points from lo up to hi of a product, from place to on.
+func (s *Space) positions(b *product, lo, hi, to int64, dest [][]int64) error {
+	n := len(s.factors)
 	split := s.split()
 	var left *bitmap
 	if s.rules != nil {
 		var err error
-		if left, err = b.members(s); err != nil {
+		if left, err = b.remaining(s); err != nil {
 			return err
 		}
 	}
@@ -108,14 +108,14 @@ func (s *Space) positions(b *block, lo, hi, to int64, dest [][]int64) error {
 	seek := func(i int64) {
 		i = b.combination(i)
 		if head = i / b.tail; left != nil {
-			head = left.pick(head)
+			head = left.nth(head)
 		}
 		b.digits(digits, 0, split, head)
 		b.digits(digits, split, n, i%b.tail)
 	}
 	seek(lo)
 	for at := lo; at < hi; at++ {
-		for k, w := range s.wheels {
+		for k, w := range s.factors {
 			for c := range w.n {
 				dest[w.at+c][to] = w.digit(digits[k], c)
 			}
@@ -135,15 +135,15 @@ func (s *Space) positions(b *block, lo, hi, to int64, dest [][]int64) error {
 			digits[k] = b.lo[k]
 		}
 		if k < split && left != nil && at+1 < hi {
-			head = left.after(head)
+			head = left.next(head)
 			b.digits(digits, 0, split, head)
 		}
 	}
 	return nil
 }
 
-// digits sets the wheels from up to to from the number of their combination.
-func (b *block) digits(dest []int64, from, to int, i int64) {
+// digits sets the factors from up to to from the number of their combination.
+func (b *product) digits(dest []int64, from, to int, i int64) {
 	for k := to - 1; k >= from; k-- {
 		n := b.hi[k] - b.lo[k]
 		dest[k] = b.lo[k] + i%n
@@ -151,8 +151,8 @@ func (b *block) digits(dest []int64, from, to int, i int64) {
 	}
 }
 
-// after gives the member that follows i; there is one.
-func (b *bitmap) after(i int64) int64 {
+// next returns the member that follows i; there is one.
+func (b *bitmap) next(i int64) int64 {
 	i++
 	for w := i / 64; ; w++ {
 		word := b.words[w]

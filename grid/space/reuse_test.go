@@ -43,13 +43,13 @@ func TestReuse(t *testing.T) {
 	} {
 		again := readAgain(t, c.other)
 		again.Reuse(known)
-		if same := len(again.blocks) > 0 && again.blocks[0] == known.blocks[0]; same != c.same {
+		if same := len(again.products) > 0 && again.products[0] == known.products[0]; same != c.same {
 			t.Errorf("%s: shared %v, want %v", name, same, c.same)
 		}
 		if a, b := again.Count(), c.other.Count(); a != b {
 			t.Errorf("%s: got %d points, want %d", name, a, b)
 		}
-		if len(again.blocks) == 0 {
+		if len(again.products) == 0 {
 			continue
 		}
 		for i := range again.Count() {

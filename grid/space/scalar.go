@@ -9,7 +9,7 @@ import (
 	"mlfnode/grid/yamlfile"
 )
 
-// ScalarValue gives the value of a YAML scalar (or of an alias to one) with its source text. The problem is nil when it has
+// ScalarValue returns the value of a YAML scalar (or of an alias to one) with its source text. The problem is nil when it has
 // one; what names the scalar in the problem's message.
 func ScalarValue(file, what string, n *yaml.Node) (Value, *problem.InFile) {
 	v, f := scalar(what, resolve(n))

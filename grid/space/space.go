@@ -18,10 +18,10 @@ import (
 // varies fastest. Points are computed from their index, so a space of 10^12 points takes as little memory as its axes do.
 // The zero value has one point without parameters. A Space never changes and may be used by several goroutines.
 type Space struct {
-	dims   []*dimension // one for each key
-	wheels []*wheel     // what combinations are made of
-	rules  *rules       // nil without exclude expressions
-	blocks []*block
+	dims     []*dimension  // one for each key
+	factors  []*factor     // what combinations are made of
+	rules    *excludeRules // nil without exclude expressions
+	products []*product
 }
 
 // New makes the space of the axes without the points for which an exclude expression is true. Expressions name the axes
@@ -37,13 +37,13 @@ func New(axes []Axis, exclude []string) (Space, error) {
 		}
 	}
 	if len(exclude) > 0 {
-		r, err := compile(slices.Clone(exclude), s.dims)
+		r, err := compileExclude(slices.Clone(exclude), s.dims)
 		if err != nil {
 			return Space{}, err
 		}
 		s.rules = r
 	}
-	if err := s.add(s.whole()); err != nil {
+	if err := s.appendFiltered(s.whole()); err != nil {
 		return Space{}, err
 	}
 	if s.Count() == 0 {
@@ -61,7 +61,7 @@ func (s *Space) append(a Axis) *problem.Error {
 	if n := len(s.dims) + len(a.keys()); n > maxAxes {
 		return tooManyAxes(n)
 	}
-	w, dims, f := newWheel(a, len(s.dims))
+	w, dims, f := newFactor(a, len(s.dims))
 	if f != nil {
 		return f
 	}
@@ -70,14 +70,14 @@ func (s *Space) append(a Axis) *problem.Error {
 			return problem.Errorf("Put all its values in one place.", "the axis %s is given twice", d.key)
 		}
 	}
-	s.wheels, s.dims = append(s.wheels, w), append(s.dims, dims...)
+	s.factors, s.dims = append(s.factors, w), append(s.dims, dims...)
 	return s.checkCells()
 }
 
 // checkCells bounds what the axes that go together take in memory.
 func (s *Space) checkCells() *problem.Error {
 	cells := 0
-	for _, w := range s.wheels {
+	for _, w := range s.factors {
 		cells += len(w.rows)
 	}
 	if cells > maxCells {
@@ -86,23 +86,23 @@ func (s *Space) checkCells() *problem.Error {
 	return nil
 }
 
-// dim gives the place of an axis, or -1.
+// dim returns the place of an axis, or -1.
 func (s *Space) dim(key string) int {
 	return slices.IndexFunc(s.dims, func(d *dimension) bool { return d.key == key })
 }
 
-// whole is the block of all values of all axes.
-func (s Space) whole() *block {
-	b := &block{}
-	for _, w := range s.wheels {
+// whole is the product of all values of all axes.
+func (s Space) whole() *product {
+	b := &product{}
+	for _, w := range s.factors {
 		b.lo, b.hi = append(b.lo, 0), append(b.hi, w.count(s.dims))
 	}
 	return b
 }
 
-// add appends a block and takes the excluded points out of it.
-func (s *Space) add(b *block) error {
-	if f := b.measure(s.split()); f != nil {
+// appendFiltered appends a product and takes the excluded points out of it.
+func (s *Space) appendFiltered(b *product) error {
+	if f := b.countPoints(s.split()); f != nil {
 		return f
 	}
 	if s.rules != nil {
@@ -112,32 +112,32 @@ func (s *Space) add(b *block) error {
 		}
 		b.bits, b.kept = left, kept
 	}
-	return s.place(b)
+	return s.appendProduct(b)
 }
 
-// place puts a measured block behind the others.
-func (s *Space) place(b *block) error {
-	if b.start = s.Count(); len(s.blocks) == 0 {
+// appendProduct puts a measured product behind the others.
+func (s *Space) appendProduct(b *product) error {
+	if b.start = s.Count(); len(s.products) == 0 {
 		b.start = 0
 	}
 	if b.count() > math.MaxInt64-b.start {
 		return tooMany()
 	}
-	s.blocks = append(s.blocks, b)
+	s.products = append(s.products, b)
 	return nil
 }
 
-// split is the number of wheels that expressions look at.
+// split is the number of factors that expressions look at.
 func (s *Space) split() int {
 	if s.rules == nil {
 		return 0
 	}
-	for k, w := range s.wheels {
+	for k, w := range s.factors {
 		if w.at > s.rules.last {
 			return k
 		}
 	}
-	return len(s.wheels)
+	return len(s.factors)
 }
 
 // Keys are the axes in their order.
@@ -149,11 +149,11 @@ func (s Space) Keys() []string {
 	return keys
 }
 
-// Axes gives the axes as they were given. Those that an extended space got later follow the one of the same key.
+// Axes returns the axes as they were given. Those that an extended space got later follow the one of the same key.
 func (s Space) Axes() []Axis {
 	var all []Axis
-	for _, w := range s.wheels {
-		if w.together() {
+	for _, w := range s.factors {
+		if w.isZip() {
 			all = append(all, w.axes...)
 		} else {
 			all = append(all, s.dims[w.at].axes...)
@@ -162,7 +162,7 @@ func (s Space) Axes() []Axis {
 	return all
 }
 
-// Exclude gives the exclude expressions.
+// Exclude returns the exclude expressions.
 func (s Space) Exclude() []string {
 	if s.rules == nil {
 		return nil
@@ -181,18 +181,18 @@ func (s Space) HasLists() bool {
 }
 
 // HasZip reports whether axes of the space go together.
-func (s Space) HasZip() bool { return slices.ContainsFunc(s.wheels, (*wheel).together) }
+func (s Space) HasZip() bool { return slices.ContainsFunc(s.factors, (*factor).isZip) }
 
 // Count is the number of points.
 func (s Space) Count() int64 {
-	if len(s.blocks) == 0 {
+	if len(s.products) == 0 {
 		return 1
 	}
-	last := s.blocks[len(s.blocks)-1]
+	last := s.products[len(s.products)-1]
 	return last.start + last.count()
 }
 
-// At gives the point with index i. It is an error when i is not from 0 up to Count, and when the space was read from a record that
+// At returns the point with index i. It is an error when i is not from 0 up to Count, and when the space was read from a record that
 // contradicts itself.
 func (s Space) At(i int64) (Params, error) {
 	if i < 0 || i >= s.Count() {
@@ -202,35 +202,35 @@ func (s Space) At(i int64) (Params, error) {
 	if len(s.dims) == 0 {
 		return p, nil
 	}
-	b := s.blocks[s.blockOf(i)]
+	b := s.products[s.productOf(i)]
 	i = b.combination(i - b.start)
 	if s.rules != nil {
-		left, err := b.members(&s)
+		left, err := b.remaining(&s)
 		if err != nil {
 			return nil, err
 		}
-		head := left.pick(i / b.tail)
-		s.fill(p, b, s.split(), len(s.wheels), i%b.tail)
+		head := left.nth(i / b.tail)
+		s.fill(p, b, s.split(), len(s.factors), i%b.tail)
 		s.fill(p, b, 0, s.split(), head)
 		return p, nil
 	}
-	s.fill(p, b, 0, len(s.wheels), i)
+	s.fill(p, b, 0, len(s.factors), i)
 	return p, nil
 }
 
-func (s Space) blockOf(i int64) int {
-	k := len(s.blocks) - 1
-	for s.blocks[k].start > i {
+func (s Space) productOf(i int64) int {
+	k := len(s.products) - 1
+	for s.products[k].start > i {
 		k--
 	}
 	return k
 }
 
-// fill sets the axes of the wheels from up to to from the number of their combination.
-func (s *Space) fill(p Params, b *block, from, to int, i int64) {
+// fill sets the axes of the factors from up to to from the number of their combination.
+func (s *Space) fill(p Params, b *product, from, to int, i int64) {
 	for k := to - 1; k >= from; k-- {
 		n := b.hi[k] - b.lo[k]
-		w, position := s.wheels[k], b.lo[k]+i%n
+		w, position := s.factors[k], b.lo[k]+i%n
 		for c, d := range s.dims[w.at : w.at+w.n] {
 			p[w.at+c] = Param{Key: d.key, Value: d.at(w.digit(position, c))}
 		}
@@ -258,7 +258,7 @@ func (s Space) Index(p Params) (index int64, ok bool) {
 	return s.IndexAt(at)
 }
 
-// Find gives the parameter of that name, nil for none.
+// Find returns the parameter of that name, nil for none.
 func (p Params) Find(key string) *Param {
 	for k := range p {
 		if p[k].Key == key {
@@ -268,8 +268,8 @@ func (p Params) Find(key string) *Param {
 	return nil
 }
 
-// indexIn gives the index of a combination of positions of the wheels if the block holds it.
-func (s *Space) indexIn(b *block, at []int64) (int64, bool) {
+// indexIn returns the index of a combination of positions of the factors if the product holds it.
+func (s *Space) indexIn(b *product, at []int64) (int64, bool) {
 	for k := range at {
 		if at[k] < b.lo[k] || at[k] >= b.hi[k] {
 			return 0, false
@@ -286,12 +286,12 @@ func (s *Space) indexIn(b *block, at []int64) (int64, bool) {
 		}
 	}
 	if s.rules != nil {
-		left, err := b.members(s)
+		left, err := b.remaining(s)
 		if err != nil || !left.has(head) {
 			return 0, false
 		}
 		head = left.rank(head)
 	}
-	i, ok := b.place(head*b.tail + tail)
+	i, ok := b.index(head*b.tail + tail)
 	return b.start + i, ok
 }

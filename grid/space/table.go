@@ -23,7 +23,7 @@ type table struct {
 	rows    int
 }
 
-// tableReader gives what reads a file of points, by its name; nil for other files.
+// tableReader returns what reads a file of points, by its name; nil for other files.
 func tableReader(name string) func(t *table, data []byte) (line int, f *problem.Error) {
 	switch strings.ToLower(filepath.Ext(name)) {
 	case ".csv":
@@ -89,10 +89,10 @@ func (t *table) set(key string, v Value) *problem.Error {
 	return nil
 }
 
-// filled gives a column with at least n values: what it lacks leaves the option out.
+// filled returns a column with at least n values: what it lacks leaves the option out.
 func (t *table) filled(c, n int) []Value {
 	for len(t.columns[c]) < n {
-		t.columns[c] = append(t.columns[c], clean(Value{Kind: False}))
+		t.columns[c] = append(t.columns[c], canonical(Value{Kind: False}))
 	}
 	return t.columns[c]
 }
@@ -152,7 +152,7 @@ func (t *table) readCSV(data []byte, comma rune) (int, *problem.Error) {
 		for c, cell := range record {
 			v := plainValue(strings.TrimSpace(cell))
 			if v.Text == "" {
-				v = clean(Value{Kind: False})
+				v = canonical(Value{Kind: False})
 			}
 			t.columns[c] = append(t.columns[c], v)
 		}
@@ -194,7 +194,7 @@ func (t *table) readObject(text []byte) *problem.Error {
 		if err := dec.Decode(&raw); err != nil {
 			return broken(err)
 		}
-		v := clean(Value{Kind: False})
+		v := canonical(Value{Kind: False})
 		if string(raw) != "null" {
 			if err := v.UnmarshalJSON(raw); err != nil {
 				return broken(err)

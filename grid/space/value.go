@@ -99,18 +99,18 @@ func listOf(items []Value) Value {
 			text = append(text, ',')
 		}
 		if item.Kind != Number {
-			item = Value{Text: clean(item).Text} // a flag or a list is text there
+			item = Value{Text: canonical(item).Text} // a flag or a list is text there
 		}
 		text = item.appendJSON(text)
 	}
 	return Value{Text: string(append(text, ']')), Kind: List}
 }
 
-// Words gives the arguments that the value is: those of a list, or its text alone.
+// Words returns the arguments that the value is: those of a list, or its text alone.
 func (v Value) Words() []string {
 	var items []Value
 	if v.Kind != List || json.Unmarshal([]byte(v.Text), &items) != nil {
-		return []string{clean(v).Text}
+		return []string{canonical(v).Text}
 	}
 	words := make([]string, len(items))
 	for i, item := range items {

@@ -65,7 +65,7 @@ func (c *causes) key(r *grid.Result) causeKey {
 
 // find gives the number of the cause of a trial's last failure, 0 for none.
 func (c *causes) find(t *grid.Trial) uint8 {
-	if t.Result.Class.Ending() {
+	if t.Result.Class.EndsTrial() {
 		return 0
 	}
 	return c.at(c.key(&t.Result))
@@ -80,7 +80,7 @@ func (c *causes) at(k causeKey) uint8 {
 
 // count counts the failure of an attempt.
 func (c *causes) count(t *grid.Trial) {
-	if t.Result.Class.Ending() {
+	if t.Result.Class.EndsTrial() {
 		return
 	}
 	k := c.key(&t.Result)

@@ -49,8 +49,8 @@ func (s *state) openCompared(ctx context.Context, f *feed) error {
 		return fmt.Errorf("load curves of %s: %w", f.sweep.ID, err)
 	}
 	for _, i := range slices.Sorted(maps.Keys(curves)) {
-		f.compared.comparison.Note(i, curves[i])
-		f.compared.comparison.End(i)
+		f.compared.comparison.Add(i, curves[i])
+		f.compared.comparison.Remove(i)
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (f *feed) compareRunning(e *grid.Event) {
 	if _, known := c.stopping[e.Index]; err != nil || known || e.Index < 0 || e.Index >= f.count || f.done.Has(e.Index) || f.began[e.Index] != e.Attempt {
 		return
 	}
-	if why := c.comparison.Note(e.Index, points); why != "" {
+	if why := c.comparison.Add(e.Index, points); why != "" {
 		c.stopping[e.Index], c.changed = grid.StoppedRun{Index: e.Index, Run: e.Run, Reason: why}, true
 	}
 }
@@ -96,9 +96,9 @@ func (f *feed) compareEnd(t *history.Transition) {
 		return
 	}
 	if points, err := t.Curve.Points(); err == nil && t.State == grid.Succeeded {
-		c.comparison.Note(t.Index, points)
+		c.comparison.Add(t.Index, points)
 	}
-	c.comparison.End(t.Index)
+	c.comparison.Remove(t.Index)
 	delete(c.stopping, t.Index)
 }
 

@@ -64,8 +64,8 @@ func (h *health) note(t *history.Transition) {
 		return
 	}
 	f := grid.FailureOf(t.Class)
-	ran := t.Change == grid.Began || f.Ran()
-	ended := t.Change != grid.Began && f.Ran()
+	ran := t.Change == grid.Began || f.ProgramRan()
+	ended := t.Change != grid.Began && f.ProgramRan()
 	suspect := f.AtStart || f.Suspect == grid.ScopeNode || f.Suspect == grid.ScopeGPUs || f.Suspect == grid.ScopeLane || f.Suspect == grid.ScopeContainers
 	p := h.trials[t.Sweep][t.Index]
 	if p == nil {

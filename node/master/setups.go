@@ -39,7 +39,7 @@ func (s *state) noteSetup(t *history.Transition) {
 		if !slices.Contains(b.nodes, t.Node) {
 			b.nodes = append(b.nodes, t.Node)
 		}
-	case t.Change == grid.Began || f.Ran():
+	case t.Change == grid.Began || f.ProgramRan():
 		delete(s.setups, t.Sweep)
 	}
 }

@@ -153,7 +153,7 @@ func (s *Membership) Apply(o *jetstream.Directives) {
 		for _, part := range slices.Sorted(maps.Keys(o.Without)) {
 			switch {
 			case self.Reason != "":
-			case part.OneLane():
+			case part.IsLane():
 				self.Reason = "takes no trials like some that failed: " + o.Without[part]
 			default:
 				self.Reason = fmt.Sprintf("takes no trials that need its %s: %s", part, o.Without[part])

@@ -75,7 +75,7 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 	if l.q.Class != "" && !l.filtered {
 		if len(l.q.States) == 0 {
 			l.q.States = []grid.State{grid.Failed}
-			if l.q.Class.Ending() {
+			if l.q.Class.EndsTrial() {
 				l.q.States = []grid.State{grid.Cancelled}
 			}
 		}

@@ -183,7 +183,7 @@ const (
 
 // explain adds to the reason of a failure the line that tells it, if any, and the last lines of output.
 func (a *attempt) explainFailure(r *grid.Result, line string) string {
-	if r.Class.Ending() || r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || a.spool == nil {
+	if r.Class.EndsTrial() || r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || a.spool == nil {
 		return r.Reason
 	}
 	for _, f := range []*os.File{a.spool.stderr, a.spool.stdout} {

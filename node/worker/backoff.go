@@ -101,7 +101,7 @@ func (w *Worker) updateBackoff(a *attempt, result *grid.Result) {
 	switch {
 	case result.Class == grid.ClassNode:
 		w.recordNodeFailure(a.started, result.Reason)
-	case f.Ran():
+	case f.ProgramRan():
 		if w.backoff.recordSuccess(a.started) {
 			w.log.Info("this node can run trials again")
 		}

@@ -17,38 +17,38 @@ type Sample struct {
 // RepeatKey is the axis by which a task with Repeat runs the same point again.
 const RepeatKey = "repeat"
 
-// Sampled gives the sample of a space that has never been extended. A sample of all points is the space itself. With repeated the
+// Sampled returns the sample of a space that has never been extended. A sample of all points is the space itself. With repeated the
 // last axis is RepeatKey: points are drawn without it, and each of them has all of its values.
 func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
 	each := int64(1)
-	if last := len(s.wheels) - 1; repeated {
+	if last := len(s.factors) - 1; repeated {
 		switch {
-		case last < 0 || s.dims[len(s.dims)-1].key != RepeatKey || s.wheels[last].together():
+		case last < 0 || s.dims[len(s.dims)-1].key != RepeatKey || s.factors[last].isZip():
 			return Space{}, problem.Errorf("Put it behind the others.", "the axis %s is not the last one", RepeatKey)
 		case s.split() > last:
 			return Space{}, problem.Errorf("Leave it out of exclude, or run all points.", "exclude names %s, but each point of a sample runs as often", RepeatKey)
 		}
-		each = s.wheels[last].count(s.dims)
+		each = s.factors[last].count(s.dims)
 	}
 	switch {
 	case sample.Size < 1:
 		return Space{}, problem.Errorf("Give the number of points, from 1.", "the sample has %d points", sample.Size)
 	case sample.Size >= s.Count()/each:
 		return s, nil
-	case len(s.blocks) != 1 || s.blocks[0].drawn != nil:
+	case len(s.products) != 1 || s.products[0].drawn != nil:
 		return Space{}, problem.Errorf("Draw from the space as it was given.", "the space was sampled or extended already")
 	}
-	b := s.blocks[0]
-	part := &block{lo: b.lo, hi: b.hi, kept: b.kept, tail: b.tail, bits: b.bits}
-	part.drawn = &drawn{shuffle: newShuffle(b.count()/each, sample.Seed), hi: sample.Size, each: each}
-	s.blocks = []*block{part}
+	b := s.products[0]
+	part := &product{lo: b.lo, hi: b.hi, kept: b.kept, tail: b.tail, bits: b.bits}
+	part.drawn = &sampleRange{shuffle: newShuffle(b.count()/each, sample.Seed), hi: sample.Size, each: each}
+	s.products = []*product{part}
 	return s, nil
 }
 
-// Sample gives the sample that the space is, as far as it has been drawn, and how many points it was drawn from; ok is false for a
+// Sample returns the sample that the space is, as far as it has been drawn, and how many points it was drawn from; ok is false for a
 // space that is not sampled.
 func (s Space) Sample() (sample Sample, of int64, ok bool) {
-	for _, b := range s.blocks {
+	for _, b := range s.products {
 		if b.drawn != nil {
 			sample, of, ok = Sample{Size: b.drawn.hi, Seed: b.drawn.shuffle.seed}, b.drawn.shuffle.n, true
 		}
@@ -67,10 +67,10 @@ func (s Space) Draw(more int64) (Space, error) {
 	case sample.Size >= of:
 		return Space{}, problem.Errorf("Add values to an axis.", "all %d points of the grid are there", of)
 	}
-	first := s.blocks[0]
-	b := &block{lo: first.lo, hi: first.hi, kept: first.kept, tail: first.tail, bits: first.bits}
-	b.drawn = &drawn{shuffle: first.drawn.shuffle, lo: sample.Size, hi: sample.Size + min(more, of-sample.Size), each: first.drawn.each}
-	return s, s.place(b)
+	first := s.products[0]
+	b := &product{lo: first.lo, hi: first.hi, kept: first.kept, tail: first.tail, bits: first.bits}
+	b.drawn = &sampleRange{shuffle: first.drawn.shuffle, lo: sample.Size, hi: sample.Size + min(more, of-sample.Size), each: first.drawn.each}
+	return s, s.appendProduct(b)
 }
 
 // incomplete reports whether points of the grid are left that the sample does not have.
@@ -79,8 +79,8 @@ func (s Space) incomplete() bool {
 	return ok && sample.Size < of
 }
 
-// drawn is the part of a block that a sample has: the points that the shuffle has at lo up to hi.
-type drawn struct {
+// sampleRange is the part of a product that a sample has: the points that the shuffle has at lo up to hi.
+type sampleRange struct {
 	shuffle shuffle
 	lo, hi  int64
 	each    int64 // how often each of these points runs
@@ -101,7 +101,7 @@ func newShuffle(n int64, seed uint64) shuffle {
 // shuffleRounds is more than the 4 that make a Feistel network a good permutation, since its halves are small here.
 const shuffleRounds = 8
 
-// at gives the number at place i.
+// at returns the number at place i.
 func (s shuffle) at(i int64) int64 {
 	for x := uint64(i); ; {
 		left, right := x>>s.half, x&s.mask()
@@ -114,8 +114,8 @@ func (s shuffle) at(i int64) int64 {
 	}
 }
 
-// place is the inverse of at.
-func (s shuffle) place(v int64) int64 {
+// inverse is the inverse of at.
+func (s shuffle) inverse(v int64) int64 {
 	for x := uint64(v); ; {
 		left, right := x>>s.half, x&s.mask()
 		for round := uint64(shuffleRounds); round > 0; round-- {
@@ -137,8 +137,8 @@ func (s shuffle) scramble(round, half uint64) uint64 {
 	return (z ^ z>>31) & s.mask()
 }
 
-// check says what is wrong with the part of a block that a record gives.
-func (d *drawn) check(of int64) error {
+// check says what is wrong with the part of a product that a record gives.
+func (d *sampleRange) check(of int64) error {
 	if d.lo < 0 || d.lo >= d.hi || d.hi > of {
 		return fmt.Errorf("a block has points %d to %d of a sample of %d", d.lo, d.hi, of)
 	}

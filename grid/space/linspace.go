@@ -9,8 +9,8 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// spaced is n numbers at even distances from a to b, or 10 to the power of them.
-type spaced struct {
+// spacedSeries is n numbers at even distances from a to b, or 10 to the power of them.
+type spacedSeries struct {
 	a, step *big.Rat
 	n       int64
 	power   bool
@@ -38,7 +38,7 @@ func newSpaced(key, form string, numbers []json.Number) (series, *problem.Error)
 	case err != nil || n < 1:
 		return nil, problem.Errorf("Give the number of values as a whole number from 1.", "%s asks for %q values", key, numbers[2])
 	}
-	s := &spaced{a: a.rat(), step: new(big.Rat), n: n, power: form == "logspace"}
+	s := &spacedSeries{a: a.rat(), step: new(big.Rat), n: n, power: form == "logspace"}
 	if n > 1 {
 		s.step.Sub(b.rat(), s.a)
 		s.step.Quo(s.step, new(big.Rat).SetInt64(n-1))
@@ -54,7 +54,7 @@ func spacedExample(form string) string {
 }
 
 // check refuses values that would run together or leave the range of floats.
-func (s *spaced) check(key string, b *big.Rat) *problem.Error {
+func (s *spacedSeries) check(key string, b *big.Rat) *problem.Error {
 	first, _ := s.a.Float64()
 	last, _ := b.Float64()
 	size := max(math.Abs(first), math.Abs(last))
@@ -71,9 +71,9 @@ func (s *spaced) check(key string, b *big.Rat) *problem.Error {
 	return nil
 }
 
-func (s *spaced) count() int64 { return s.n }
+func (s *spacedSeries) count() int64 { return s.n }
 
-func (s *spaced) at(i int64) Value {
+func (s *spacedSeries) at(i int64) Value {
 	x := new(big.Rat).SetInt64(i)
 	x.Mul(x, s.step).Add(x, s.a)
 	var f float64
@@ -91,7 +91,7 @@ const powerBits = 192
 // ln10 is the natural logarithm of 10 (OEIS A002392).
 const ln10 = "2.302585092994045684017991454684364207601101488628772976033327900967572609677352480235997205"
 
-// power gives the float that is nearest to 10^x. It is the same on every machine, which math.Pow is not.
+// power returns the float that is nearest to 10^x. It is the same on every machine, which math.Pow is not.
 func power(x *big.Rat) float64 {
 	whole, rest := new(big.Int).DivMod(x.Num(), x.Denom(), new(big.Int))
 	ten := new(big.Float).SetPrec(powerBits).SetInt(pow10(int(new(big.Int).Abs(whole).Int64())))
@@ -105,7 +105,7 @@ func power(x *big.Rat) float64 {
 	return f
 }
 
-// exp10 gives 10^x for x from 0 up to 1: the series of e^z for a z that is made small by halving it, then squared as often.
+// exp10 returns 10^x for x from 0 up to 1: the series of e^z for a z that is made small by halving it, then squared as often.
 func exp10(x *big.Rat) *big.Float {
 	const halvings, terms = 16, 12 // the first term left out is below 2^-190
 	z, _, err := big.ParseFloat(ln10, 10, powerBits, big.ToNearestEven)
@@ -127,7 +127,7 @@ func exp10(x *big.Rat) *big.Float {
 	return y
 }
 
-func (s *spaced) find(v Value) (int64, bool) {
+func (s *spacedSeries) find(v Value) (int64, bool) {
 	d, ok := parseDecimal(v.Text)
 	if !ok || v.Kind != Number {
 		return 0, false
@@ -141,8 +141,8 @@ func (s *spaced) find(v Value) (int64, bool) {
 	return 0, false
 }
 
-// guess gives the position of a value, at most one off.
-func (s *spaced) guess(d decimal) int64 {
+// guess returns the position of a value, at most one off.
+func (s *spacedSeries) guess(d decimal) int64 {
 	x := d.rat()
 	if s.power {
 		f, _ := x.Float64()

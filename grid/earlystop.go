@@ -78,7 +78,7 @@ func (s *EarlyStop) Complete(o *Objective) {
 	}
 }
 
-// rung gives the nth step at which trials are compared, from 0; false behind the last.
+// rung returns the nth step at which trials are compared, from 0; false behind the last.
 func (s *EarlyStop) rung(n int) (float64, bool) {
 	step, most := s.After*float64(n+1), maxRungs
 	if s.Rule == StopHalving {
@@ -106,8 +106,8 @@ func NewComparison(s EarlyStop) *Comparison {
 	return &Comparison{stop: s, reached: map[int64]int{}}
 }
 
-// Note takes the curve of a trial so far, and says why the trial is to be stopped; "" lets it go on.
-func (c *Comparison) Note(index int64, points []Point) (why string) {
+// Add takes the curve of a trial so far, and says why the trial is to be stopped; "" lets it go on.
+func (c *Comparison) Add(index int64, points []Point) (why string) {
 	for n := c.reached[index]; ; n++ {
 		step, ok := c.stop.rung(n)
 		best, reached := c.best(points, step)
@@ -121,7 +121,7 @@ func (c *Comparison) Note(index int64, points []Point) (why string) {
 			why = c.halve(n, step, s)
 		}
 		c.reached[index] = n + 1
-		c.keep(n, standing{index, best})
+		c.addStanding(n, standing{index, best})
 	}
 	if c.stop.Rule == StopMedian {
 		why = c.belowMedian(index)
@@ -129,8 +129,8 @@ func (c *Comparison) Note(index int64, points []Point) (why string) {
 	return why
 }
 
-// End forgets how far a trial has come, whose next attempt begins again.
-func (c *Comparison) End(index int64) { delete(c.reached, index) }
+// Remove forgets how far a trial has come, whose next attempt begins again.
+func (c *Comparison) Remove(index int64) { delete(c.reached, index) }
 
 // better reports whether a is a better value than b.
 func (c *Comparison) better(a, b float32) bool {
@@ -140,7 +140,7 @@ func (c *Comparison) better(a, b float32) bool {
 	return a < b
 }
 
-// best gives the best value by a step, and whether the curve has come to it.
+// best returns the best value by a step, and whether the curve has come to it.
 func (c *Comparison) best(points []Point, step float64) (best float32, reached bool) {
 	found := false
 	for _, p := range points {
@@ -152,7 +152,7 @@ func (c *Comparison) best(points []Point, step float64) (best float32, reached b
 	return best, found && reached
 }
 
-func (c *Comparison) keep(n int, s standing) {
+func (c *Comparison) addStanding(n int, s standing) {
 	all := slices.DeleteFunc(c.rungs[n], func(o standing) bool { return o.index == s.index })
 	if len(all) == rungValues {
 		all = slices.Delete(all, 0, 1)
@@ -160,8 +160,8 @@ func (c *Comparison) keep(n int, s standing) {
 	c.rungs[n] = append(all, s)
 }
 
-// others gives the values of the other trials that have come to a rung, the best first.
-func (c *Comparison) others(n int, index int64) (values []float32) {
+// standingsOfOthers returns the values of the other trials that have come to a rung, the best first.
+func (c *Comparison) standingsOfOthers(n int, index int64) (values []float32) {
 	for _, o := range c.rungs[n] {
 		if o.index != index {
 			values = append(values, o.value)
@@ -181,7 +181,7 @@ func (c *Comparison) others(n int, index int64) (values []float32) {
 
 // halve compares a trial with those that came to the rung before it.
 func (c *Comparison) halve(n int, step float64, s standing) string {
-	others := c.others(n, s.index)
+	others := c.standingsOfOthers(n, s.index)
 	stay := (len(others) + 1) / reduction
 	if stay == 0 || !c.better(others[stay-1], s.value) {
 		return ""
@@ -193,7 +193,7 @@ func (c *Comparison) halve(n int, step float64, s standing) string {
 // belowMedian compares a trial with the others at the last of its rungs to which enough of them have come by now.
 func (c *Comparison) belowMedian(index int64) string {
 	for n := c.reached[index] - 1; n >= 0; n-- {
-		others := c.others(n, index)
+		others := c.standingsOfOthers(n, index)
 		at := slices.IndexFunc(c.rungs[n], func(s standing) bool { return s.index == index })
 		if len(others) < leastOthers || at < 0 {
 			continue

@@ -80,8 +80,8 @@ func CheckVariable(name string) error {
 	return nil
 }
 
-// Relative reports whether a slash path or pattern stays in the folder where it starts.
-func Relative(p string) bool {
+// IsRelative reports whether a slash path or pattern stays in the folder where it starts.
+func IsRelative(p string) bool {
 	return p != "" && !path.IsAbs(p) && !slices.Contains(strings.Split(p, "/"), "..")
 }
 
@@ -92,7 +92,7 @@ func CheckPattern(p string) error {
 		return problem.Errorf("Write it like result/** or *.json.", "%q is not a valid pattern", p)
 	case len(p) > maxPattern || choices(p) > maxChoices || strings.Count(p, "**") > maxStars:
 		return problem.Errorf("Give several shorter ones.", "the pattern %.60q stands for too many", p)
-	case !Relative(p):
+	case !IsRelative(p):
 		return problem.Errorf("Patterns start at the trial's folder: no leading '/' and no '..'.", "the pattern %q leaves the trial's folder", p)
 	}
 	return nil
@@ -174,7 +174,7 @@ func (t *Task) checkCommand() error {
 		return problem.Errorf("Take an image that has the packages, or a setup step that installs them.", "the task has venv and an image")
 	case len(t.Inputs) > maxOptions:
 		return problem.Errorf("Give patterns, like deps/**.", "the setup step has %d inputs, more than %d", len(t.Inputs), maxOptions)
-	case t.Venv != "" && (!Relative(t.Venv) || strings.ContainsAny(t.Venv, ":\x00") || len(t.Setup) == 0):
+	case t.Venv != "" && (!IsRelative(t.Venv) || strings.ContainsAny(t.Venv, ":\x00") || len(t.Setup) == 0):
 		return problem.Errorf("Name the folder that the setup step makes, like .venv.", "venv is %.60q", t.Venv)
 	}
 	for what, texts := range map[string][]string{"command": append(slices.Clone(t.Command), t.Shell), "setup": t.Setup, "image": {t.Image}} {
@@ -285,7 +285,7 @@ func (s *Source) check() error {
 	switch {
 	case given != 1:
 		return problem.Errorf("Give one of log, regex and json; several sources stand in a list.", "a source of metrics has %d fields", given)
-	case s.Log != "" && (!Relative(s.Log) || strings.ContainsRune(s.Log, 0)):
+	case s.Log != "" && (!IsRelative(s.Log) || strings.ContainsRune(s.Log, 0)):
 		return problem.Errorf("Give the path from the folder itself, without leading '/' and without '..'.", "metrics.log is %q, which leaves the folder", s.Log)
 	case s.JSON != "" && s.JSON != "stdout":
 		return problem.Errorf("Write json: stdout.", "metrics.json is %q", s.JSON)

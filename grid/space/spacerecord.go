@@ -7,25 +7,25 @@ import (
 	"slices"
 )
 
-// spaceRecord is a Space in JSON. Several axes of one key in a row are one axis that was extended.
+// record is a Space in JSON. Several axes of one key in a row are one axis that was extended.
 type record struct {
-	Axes    []Axis        `json:"axes,omitempty"`
-	Exclude []string      `json:"exclude,omitempty"`
-	Blocks  []blockRecord `json:"blocks,omitempty"` // left out for the one block of all values with nothing excluded
+	Axes    []Axis          `json:"axes,omitempty"`
+	Exclude []string        `json:"exclude,omitempty"`
+	Blocks  []productRecord `json:"blocks,omitempty"` // left out for the one product of all values with nothing excluded
 }
 
-type blockRecord struct {
+type productRecord struct {
 	Lo   []int64 `json:"lo"`
 	Hi   []int64 `json:"hi"`
 	Kept int64   `json:"kept"` // combinations of the axes that exclude expressions look at, less the excluded ones
 
 	// Drawn is set for a part of a sample. Kept is negative then, -1 less what it is otherwise: programs that know no samples refuse
 	// such a record, and do not run all points.
-	Drawn *drawnRecord `json:"drawn,omitempty"`
+	Drawn *sampleRecord `json:"drawn,omitempty"`
 }
 
-// drawnRecord is the part of a block that a sample has, by the places of its points in the shuffled block.
-type drawnRecord struct {
+// sampleRecord is the part of a product that a sample has, by the places of its points in the shuffled product.
+type sampleRecord struct {
 	Seed uint64 `json:"seed,omitempty"`
 	Lo   int64  `json:"lo"`
 	Hi   int64  `json:"hi"`
@@ -35,11 +35,11 @@ type drawnRecord struct {
 // MarshalJSON writes the axes as they were given, never their points.
 func (s Space) MarshalJSON() ([]byte, error) {
 	r := record{Axes: s.Axes(), Exclude: s.Exclude()}
-	if s.rules != nil || len(s.blocks) > 1 || len(s.blocks) == 1 && s.blocks[0].drawn != nil {
-		for _, b := range s.blocks {
-			record := blockRecord{Lo: b.lo, Hi: b.hi, Kept: b.kept}
+	if s.rules != nil || len(s.products) > 1 || len(s.products) == 1 && s.products[0].drawn != nil {
+		for _, b := range s.products {
+			record := productRecord{Lo: b.lo, Hi: b.hi, Kept: b.kept}
 			if d := b.drawn; d != nil {
-				record.Kept, record.Drawn = -1-b.kept, &drawnRecord{Seed: d.shuffle.seed, Lo: d.lo, Hi: d.hi}
+				record.Kept, record.Drawn = -1-b.kept, &sampleRecord{Seed: d.shuffle.seed, Lo: d.lo, Hi: d.hi}
 				if d.each > 1 {
 					record.Drawn.Each = d.each
 				}
@@ -69,20 +69,20 @@ func (r *record) space() (Space, error) {
 	var s Space
 	var err error
 	for _, a := range r.Axes {
-		if err := s.read(a); err != nil {
+		if err := s.appendRecorded(a); err != nil {
 			return Space{}, err
 		}
 	}
 	if len(r.Exclude) > 0 {
-		if s.rules, err = compile(r.Exclude, s.dims); err != nil {
+		if s.rules, err = compileExclude(r.Exclude, s.dims); err != nil {
 			return Space{}, err
 		}
 	}
 	if len(r.Blocks) == 0 {
-		return s, s.add(s.whole())
+		return s, s.appendFiltered(s.whole())
 	}
 	for _, b := range r.Blocks {
-		if err := s.restore(b); err != nil {
+		if err := s.appendProductRecord(b); err != nil {
 			return Space{}, err
 		}
 	}
@@ -92,7 +92,7 @@ func (r *record) space() (Space, error) {
 // Reuse makes the space share what old has found out about its exclude expressions, if both are the same. A space that is read again with
 // each revision of its record would otherwise evaluate them on all combinations each time.
 func (s *Space) Reuse(old Space) {
-	if s.rules == nil || old.rules == nil || len(s.blocks) == 0 || len(s.blocks) != len(old.blocks) || s.Count() != old.Count() || s.blocks[0] == old.blocks[0] {
+	if s.rules == nil || old.rules == nil || len(s.products) == 0 || len(s.products) != len(old.products) || s.Count() != old.Count() || s.products[0] == old.products[0] {
 		return
 	}
 	a, err := json.Marshal(*s)
@@ -102,25 +102,25 @@ func (s *Space) Reuse(old Space) {
 	}
 }
 
-// read adds an axis, or further values of the one before it.
-func (s *Space) read(a Axis) error {
+// appendRecorded adds an axis, or further values of the one before it.
+func (s *Space) appendRecorded(a Axis) error {
 	a = a.unzipped()
-	at := len(s.wheels) - 1
-	if at < 0 || !slices.Equal(a.keys(), s.Keys()[s.wheels[at].at:]) {
+	at := len(s.factors) - 1
+	if at < 0 || !slices.Equal(a.keys(), s.Keys()[s.factors[at].at:]) {
 		if f := s.append(a); f != nil {
 			return f
 		}
 		return nil
 	}
-	w := s.wheels[at]
-	e, dims, f := newWheel(a, 0)
+	w := s.factors[at]
+	e, dims, f := newFactor(a, 0)
 	if f != nil {
 		return f
 	}
-	if w.together() {
-		s.wheels[at], dims, _, f = w.plus(s.dims, e, dims, true)
+	if w.isZip() {
+		s.factors[at], dims, _, f = w.append(s.dims, e, dims, true)
 	} else {
-		dims[0], f = s.dims[w.at].plus(dims[0])
+		dims[0], f = s.dims[w.at].append(dims[0])
 	}
 	if f == nil {
 		f = s.checkCells()
@@ -132,18 +132,18 @@ func (s *Space) read(a Axis) error {
 	return nil
 }
 
-// restore appends a block as it was recorded.
-func (s *Space) restore(r blockRecord) error {
-	b := &block{lo: r.Lo, hi: r.Hi}
-	if len(b.lo) != len(s.wheels) || len(b.hi) != len(s.wheels) {
-		return fmt.Errorf("a block has %d axes of %d", len(b.lo), len(s.wheels))
+// appendProductRecord appends a product as it was recorded.
+func (s *Space) appendProductRecord(r productRecord) error {
+	b := &product{lo: r.Lo, hi: r.Hi}
+	if len(b.lo) != len(s.factors) || len(b.hi) != len(s.factors) {
+		return fmt.Errorf("a block has %d axes of %d", len(b.lo), len(s.factors))
 	}
-	for k, w := range s.wheels {
+	for k, w := range s.factors {
 		if n := w.count(s.dims); b.lo[k] < 0 || b.lo[k] >= b.hi[k] || b.hi[k] > n {
 			return fmt.Errorf("a block has values %d to %d of %s, which has %d", b.lo[k], b.hi[k], s.dims[w.at].key, n)
 		}
 	}
-	if f := b.measure(s.split()); f != nil {
+	if f := b.countPoints(s.split()); f != nil {
 		return f
 	}
 	if r.Drawn != nil {
@@ -154,16 +154,16 @@ func (s *Space) restore(r blockRecord) error {
 	}
 	b.kept = r.Kept
 	if r.Drawn != nil {
-		each, last := max(r.Drawn.Each, 1), len(s.wheels)-1
+		each, last := max(r.Drawn.Each, 1), len(s.factors)-1
 		if each > 1 && (last < s.split() || b.hi[last]-b.lo[last] != each) {
 			return fmt.Errorf("a block of a sample has each point %d times, but the last axis does not", each)
 		}
 		of := b.kept * b.tail / each
-		d := &drawn{shuffle: newShuffle(of, r.Drawn.Seed), lo: r.Drawn.Lo, hi: r.Drawn.Hi, each: each}
+		d := &sampleRange{shuffle: newShuffle(of, r.Drawn.Seed), lo: r.Drawn.Lo, hi: r.Drawn.Hi, each: each}
 		if err := d.check(of); err != nil {
 			return err
 		}
 		b.drawn = d
 	}
-	return s.place(b)
+	return s.appendProduct(b)
 }

@@ -10,7 +10,7 @@ import (
 	"mlfnode/grid/yamlfile"
 )
 
-// bracketed gives the length of the text up to the bracket that closes the first one. Without one the length is 1.
+// bracketed returns the length of the text up to the bracket that closes the first one. Without one the length is 1.
 func bracketed(s string) (n int, closed bool) {
 	var open []byte
 	for i := 0; i < len(s); i++ {

@@ -267,7 +267,7 @@ func TestSampleStays(t *testing.T) {
 		for i := range int64(6) {
 			v := s.at(i)
 			got = append(got, fmt.Sprint(v))
-			if at := s.place(v); at != i {
+			if at := s.inverse(v); at != i {
 				t.Errorf("shuffle of %d: place of %d is %d, want %d", c.n, v, at, i)
 			}
 		}
@@ -292,7 +292,7 @@ func TestSampleOfAll(t *testing.T) {
 }
 
 // TestOlderReadersRefuse holds that a program which knows none of these forms does not run other points: it finds a key that is
-// empty, or that a block keeps less than none of its combinations.
+// empty, or that a product keeps less than none of its combinations.
 func TestOlderReadersRefuse(t *testing.T) {
 	t.Parallel()
 	s, err := New([]Axis{{Key: "a", Interval: []json.Number{"0", "10"}}}, nil)

@@ -14,8 +14,8 @@ const MaxRows = 100_000
 // maxCells bounds how many values all axes of a space that go together have in all: these are written out, even those of formulas.
 const maxCells = 1_000_000
 
-// wheel is what the combinations of a space are made of: one axis, or several that go together, row by row.
-type wheel struct {
+// factor is what the combinations of a space are made of: one axis, or several that go together, row by row.
+type factor struct {
 	at, n int     // its axes are those from at on
 	axes  []Axis  // as they were given, if they go together; nil for one axis
 	rows  []int64 // which value of each of its n axes a row has, row by row; nil for one axis
@@ -24,28 +24,28 @@ type wheel struct {
 	index map[string]int64 // the row of its values, made when it is first needed
 }
 
-// together reports whether several axes go together in the wheel.
-func (w *wheel) together() bool { return w.axes != nil }
+// isZip reports whether several axes go together in the factor.
+func (w *factor) isZip() bool { return w.axes != nil }
 
-// count is how many positions the wheel has.
-func (w *wheel) count(dims []*dimension) int64 {
-	if !w.together() {
+// count is how many positions the factor has.
+func (w *factor) count(dims []*dimension) int64 {
+	if !w.isZip() {
 		return dims[w.at].count()
 	}
 	return int64(len(w.rows) / w.n)
 }
 
-// digit gives which value its axis c has at a position.
-func (w *wheel) digit(position int64, c int) int64 {
-	if !w.together() {
+// digit returns which value its axis c has at a position.
+func (w *factor) digit(position int64, c int) int64 {
+	if !w.isZip() {
 		return position
 	}
 	return w.rows[position*int64(w.n)+int64(c)]
 }
 
 // position is the inverse of digit, for all axes of the space.
-func (w *wheel) position(at []int64) (int64, bool) {
-	if !w.together() {
+func (w *factor) position(at []int64) (int64, bool) {
+	if !w.isZip() {
 		return at[w.at], true
 	}
 	w.once.Do(func() {
@@ -78,7 +78,7 @@ func (a Axis) keys() []string {
 	return keys
 }
 
-// unzipped gives the one axis of a zip of one, and any other axis as it is.
+// unzipped returns the one axis of a zip of one, and any other axis as it is.
 func (a Axis) unzipped() Axis {
 	if len(a.Zip) == 1 && a.Zip[0].Zip == nil && a.checkZip() == nil {
 		return a.Zip[0]
@@ -86,13 +86,13 @@ func (a Axis) unzipped() Axis {
 	return a
 }
 
-// newWheel reads an axis, or axes that go together, which become those from at on. A zip of one axis is this axis.
-func newWheel(a Axis, at int) (*wheel, []*dimension, *problem.Error) {
+// newFactor reads an axis, or axes that go together, which become those from at on. A zip of one axis is this axis.
+func newFactor(a Axis, at int) (*factor, []*dimension, *problem.Error) {
 	if a = a.unzipped(); a.Zip == nil {
 		d, f := newDimension(a)
-		return &wheel{at: at, n: 1}, []*dimension{d}, f
+		return &factor{at: at, n: 1}, []*dimension{d}, f
 	}
-	w := &wheel{at: at, n: len(a.Zip), axes: []Axis{a}}
+	w := &factor{at: at, n: len(a.Zip), axes: []Axis{a}}
 	columns, f := columnsOf(a)
 	if f != nil {
 		return nil, nil, f
@@ -100,16 +100,16 @@ func newWheel(a Axis, at int) (*wheel, []*dimension, *problem.Error) {
 	dims := make([]*dimension, w.n)
 	w.rows = make([]int64, w.n*len(columns[0]))
 	for c, values := range columns {
-		l := &list{place: map[Value]int64{}}
+		l := &list{index: map[Value]int64{}}
 		for r, v := range values {
-			v = clean(v)
-			i, known := l.place[v]
+			v = canonical(v)
+			i, known := l.index[v]
 			if !known {
 				if f := checkValue(a.Zip[c].Key, v); f != nil {
 					return nil, nil, f
 				}
 				i = int64(len(l.values))
-				l.values, l.place[v], l.lists = append(l.values, v), i, l.lists || v.Kind == List
+				l.values, l.index[v], l.lists = append(l.values, v), i, l.lists || v.Kind == List
 			}
 			w.rows[r*w.n+c] = i
 		}
@@ -140,7 +140,7 @@ func (a Axis) checkZip() *problem.Error {
 	return nil
 }
 
-// columnsOf gives the values of axes that go together: as many of each. Formulas are written out only after all axes were counted.
+// columnsOf returns the values of axes that go together: as many of each. Formulas are written out only after all axes were counted.
 func columnsOf(a Axis) ([][]Value, *problem.Error) {
 	if f := a.checkZip(); f != nil {
 		return nil, f
@@ -205,9 +205,9 @@ func namesOf(a Axis) string {
 	return text
 }
 
-// plus gives a wheel with the rows of another one behind its own, and its axes' values with those that are new. Without known, rows
+// append returns a factor with the rows of another one behind its own, and its axes' values with those that are new. Without known, rows
 // that it has already are left out; more is how many it got.
-func (w *wheel) plus(dims []*dimension, e *wheel, fresh []*dimension, known bool) (sum *wheel, all []*dimension, more int, f *problem.Error) {
+func (w *factor) append(dims []*dimension, e *factor, fresh []*dimension, known bool) (sum *factor, all []*dimension, more int, f *problem.Error) {
 	all = make([]*dimension, w.n)
 	digits := make([][]int64, w.n)
 	for c := range w.n {
@@ -228,12 +228,12 @@ func (w *wheel) plus(dims []*dimension, e *wheel, fresh []*dimension, known bool
 			if f != nil {
 				return nil, nil, 0, f
 			}
-			if all[c], f = d.plus(e); f != nil {
+			if all[c], f = d.append(e); f != nil {
 				return nil, nil, 0, f
 			}
 		}
 	}
-	sum = &wheel{at: w.at, n: w.n, rows: slices.Clone(w.rows)}
+	sum = &factor{at: w.at, n: w.n, rows: slices.Clone(w.rows)}
 	at := make([]int64, w.at+w.n)
 	var kept []int64
 	for r := range len(e.rows) / w.n {
@@ -256,8 +256,8 @@ func (w *wheel) plus(dims []*dimension, e *wheel, fresh []*dimension, known bool
 	return sum, all, len(kept), nil
 }
 
-// rowsOf gives some rows as axes that go together.
-func (w *wheel) rowsOf(dims []*dimension, rows []int64) Axis {
+// rowsOf returns some rows as axes that go together.
+func (w *factor) rowsOf(dims []*dimension, rows []int64) Axis {
 	a := Axis{Zip: make([]Axis, w.n)}
 	for c := range w.n {
 		a.Zip[c].Key = dims[c].key

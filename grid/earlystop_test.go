@@ -23,43 +23,43 @@ func levelled(value float32, last int) []Point {
 func TestMedianStops(t *testing.T) {
 	c := NewComparison(EarlyStop{Metric: "loss", Goal: "minimize", Rule: StopMedian, After: 5})
 	for i, last := range []int{20, 20} {
-		if why := c.Note(int64(i), levelled(float32(i+1), last)); why != "" {
+		if why := c.Add(int64(i), levelled(float32(i+1), last)); why != "" {
 			t.Errorf("trial %d among too few others: %s", i, why)
 		}
 	}
-	if why := c.Note(2, levelled(90, 20)); why != "" {
+	if why := c.Add(2, levelled(90, 20)); why != "" {
 		t.Errorf("the third trial has two others: %s", why)
 	}
-	if why := c.Note(3, levelled(50, 4)); why != "" {
+	if why := c.Add(3, levelled(50, 4)); why != "" {
 		t.Errorf("before the first rung: %s", why)
 	}
-	if why := c.Note(3, levelled(2, 5)); why != "" {
+	if why := c.Add(3, levelled(2, 5)); why != "" {
 		t.Errorf("as good as the median: %s", why)
 	}
 	want := "stopped early at step 10: loss has come to 2.5, and the median of 3 other trials is 2 (median)"
-	if why := c.Note(4, levelled(2.5, 11)); why != want {
+	if why := c.Add(4, levelled(2.5, 11)); why != want {
 		t.Errorf("worse than the median: got %q, want %q", why, want)
 	}
 	falling := append(levelled(100, 4), Point{5, 0.5}, Point{6, 200})
-	if why := c.Note(5, falling); why != "" {
+	if why := c.Add(5, falling); why != "" {
 		t.Errorf("its best value counts, not the last: %s", why)
 	}
 	late := NewComparison(EarlyStop{Metric: "loss", Goal: "minimize", Rule: StopMedian, After: 2})
 	for i := range int64(2) {
-		late.Note(i, levelled(1, 4))
+		late.Add(i, levelled(1, 4))
 	}
-	if late.Note(9, levelled(5, 40)) != "" {
+	if late.Add(9, levelled(5, 40)) != "" {
 		t.Error("there are two others so far")
 	}
-	late.Note(2, levelled(1, 4))
-	if late.Note(9, levelled(5, 41)) == "" {
+	late.Add(2, levelled(1, 4))
+	if late.Add(9, levelled(5, 41)) == "" {
 		t.Error("the third has come to a rung that the worse trial has left behind long ago")
 	}
 	up := NewComparison(EarlyStop{Metric: "accuracy", Goal: "maximize", Rule: StopMedian, After: 1})
 	for i := range int64(4) {
-		up.Note(i, levelled(0.9, 3))
+		up.Add(i, levelled(0.9, 3))
 	}
-	if up.Note(4, levelled(0.5, 3)) == "" || up.Note(5, levelled(0.95, 3)) != "" {
+	if up.Add(4, levelled(0.5, 3)) == "" || up.Add(5, levelled(0.95, 3)) != "" {
 		t.Error("with goal maximize less is worse, and more is better")
 	}
 }
@@ -69,7 +69,7 @@ func TestHalvingStops(t *testing.T) {
 	c := NewComparison(EarlyStop{Metric: "loss", Goal: "minimize", Rule: StopHalving, After: 2})
 	var stopped []int64
 	for i, value := range []float32{5, 6, 4, 3, 9, 2, 1, 8, 1} {
-		if why := c.Note(int64(i), levelled(value, 2)); why != "" {
+		if why := c.Add(int64(i), levelled(value, 2)); why != "" {
 			if !strings.Contains(why, "the best third of") {
 				t.Errorf("trial %d: %s", i, why)
 			}
@@ -79,10 +79,10 @@ func TestHalvingStops(t *testing.T) {
 	if got := fmt.Sprint(stopped); got != "[4 7]" {
 		t.Errorf("stopped at the first rung: got %s, want [4 7]", got)
 	}
-	if c.Note(0, levelled(5, 5)) != "" || c.Note(2, levelled(4, 6)) != "" || c.Note(3, levelled(4.5, 6)) != "" || c.Note(5, levelled(2, 6)) != "" {
+	if c.Add(0, levelled(5, 5)) != "" || c.Add(2, levelled(4, 6)) != "" || c.Add(3, levelled(4.5, 6)) != "" || c.Add(5, levelled(2, 6)) != "" {
 		t.Error("too few have come to the second rung, at step 6, to stop one")
 	}
-	if c.Note(1, levelled(6, 6)) == "" {
+	if c.Add(1, levelled(6, 6)) == "" {
 		t.Error("the last at the second rung goes on")
 	}
 }
@@ -103,19 +103,19 @@ func TestTheBestIsNeverStopped(t *testing.T) {
 				value = -sign // better than all others
 			}
 			curves[i] = append(curves[i], Point{Step: float64(len(curves[i]) + 1), Value: value})
-			if why := c.Note(i, curves[i]); why != "" && i == 0 {
+			if why := c.Add(i, curves[i]); why != "" && i == 0 {
 				t.Fatalf("the best trial: %s", why)
 			}
 			if rapid.Bool().Draw(t, "ends") {
-				c.End(i)
+				c.Remove(i)
 				curves[i] = nil
 			}
 		}
 	})
 	c := NewComparison(EarlyStop{Metric: "m", Goal: "minimize", Rule: StopMedian, After: 1})
 	for i := range int64(3 * rungValues) {
-		c.Note(i, levelled(float32(i), MaxPoints))
-		c.End(i)
+		c.Add(i, levelled(float32(i), MaxPoints))
+		c.Remove(i)
 	}
 	if len(c.rungs) > maxRungs || len(c.rungs[0]) != rungValues || len(c.reached) != 0 {
 		t.Errorf("kept: %d rungs, %d values of the first, %d trials", len(c.rungs), len(c.rungs[0]), len(c.reached))
@@ -151,7 +151,7 @@ func TestStopIsCompleted(t *testing.T) {
 	}
 }
 
-// TestLevels gives leases of sweeps with newer features to newer nodes alone.
+// TestLevels has leases of sweeps with newer features go to newer nodes alone.
 func TestLevels(t *testing.T) {
 	plain, err := space.New([]space.Axis{{Key: "a", Values: []space.Value{{Text: "1", Kind: space.Number}}}}, nil)
 	if err != nil {

@@ -28,7 +28,7 @@ var (
 // NodeSetOf joins names and labels.
 func NodeSetOf(all []string) NodeSet { return NodeSet(strings.Join(all, ",")) }
 
-// List gives the names and labels.
+// List returns the names and labels.
 func (s NodeSet) List() []string {
 	if s == "" {
 		return nil
@@ -47,7 +47,7 @@ func (s NodeSet) Has(node NodeID, labels []string) bool {
 	})
 }
 
-// String gives the set for a person.
+// String returns the set for a person.
 func (s NodeSet) String() string { return strings.Join(s.List(), ", ") }
 
 // Check says what is wrong with the set.

@@ -12,27 +12,27 @@ import (
 // maxFiltered is how many combinations exclude expressions are evaluated on: about two seconds, and a bit of memory for each.
 const maxFiltered = 10_000_000
 
-// block is a product of ranges of values, less the points that are excluded. A new space has one; extending adds more.
-type block struct {
-	lo, hi []int64 // which positions of each wheel
-	kept   int64   // how many combinations of the first wheels are left; the others stay a formula
-	tail   int64   // how many points each of these stands for
-	start  int64   // the index of the first point
-	drawn  *drawn  // which of these points there are, and in which order; nil for all of them
+// product is all combinations of ranges of values, less the excluded ones. A new space has one product; extending adds more.
+type product struct {
+	lo, hi []int64      // which positions of each factor
+	kept   int64        // how many combinations of the first factors are left; the others stay a formula
+	tail   int64        // how many points each of these stands for
+	start  int64        // the index of the first point
+	drawn  *sampleRange // which of these points there are, and in which order; nil for all of them
 	once   sync.Once
 	bits   *bitmap // the combinations that are left; nil without expressions
 	broken error   // the record says something else than the expressions
 }
 
-func (b *block) count() int64 {
+func (b *product) count() int64 {
 	if b.drawn != nil {
 		return (b.drawn.hi - b.drawn.lo) * b.drawn.each
 	}
 	return b.kept * b.tail
 }
 
-// combination gives the combination of the block's point i, among those that are not excluded.
-func (b *block) combination(i int64) int64 {
+// combination returns the combination of the product's point i, among those that are not excluded.
+func (b *product) combination(i int64) int64 {
 	if b.drawn == nil {
 		return i
 	}
@@ -40,32 +40,32 @@ func (b *block) combination(i int64) int64 {
 	return d.shuffle.at(d.lo+i/d.each)*d.each + i%d.each
 }
 
-// place is the inverse of combination.
-func (b *block) place(combination int64) (i int64, ok bool) {
+// index is the inverse of combination.
+func (b *product) index(combination int64) (i int64, ok bool) {
 	if b.drawn == nil {
 		return combination, true
 	}
 	d := b.drawn
-	i = d.shuffle.place(combination / d.each)
+	i = d.shuffle.inverse(combination / d.each)
 	return (i-d.lo)*d.each + combination%d.each, i >= d.lo && i < d.hi
 }
 
-// measure sets kept and tail for a block of which nothing is excluded yet, with the first split wheels in kept.
-func (b *block) measure(split int) *problem.Error {
+// countPoints sets kept and tail for a product of which nothing is excluded yet, with the first split factors in kept.
+func (b *product) countPoints(split int) *problem.Error {
 	b.kept, b.tail = 1, 1
 	for k := range b.lo {
 		n := b.hi[k] - b.lo[k]
 		var ok bool
 		if k < split {
-			b.kept, ok = times(b.kept, n)
+			b.kept, ok = multiply(b.kept, n)
 		} else {
-			b.tail, ok = times(b.tail, n)
+			b.tail, ok = multiply(b.tail, n)
 		}
 		if !ok {
 			return tooMany()
 		}
 	}
-	if _, ok := times(b.kept, b.tail); !ok {
+	if _, ok := multiply(b.kept, b.tail); !ok {
 		return tooMany()
 	}
 	return nil
@@ -75,18 +75,18 @@ func tooMany() *problem.Error {
 	return problem.Errorf("Give fewer values or split it into several sweeps.", "the space has more points than 64 bits can count")
 }
 
-func times(a, b int64) (int64, bool) {
+func multiply(a, b int64) (int64, bool) {
 	hi, lo := bits.Mul64(uint64(a), uint64(b))
 	return int64(lo), hi == 0 && lo <= math.MaxInt64
 }
 
 // filter evaluates the expressions on every combination of the axes up to the last one that they mention.
-func (b *block) filter(s *Space) (*bitmap, int64, error) {
+func (b *product) filter(s *Space) (*bitmap, int64, error) {
 	split := s.split()
 	n := int64(1)
 	for k := range split {
 		var ok bool
-		if n, ok = times(n, b.hi[k]-b.lo[k]); !ok || n > maxFiltered {
+		if n, ok = multiply(n, b.hi[k]-b.lo[k]); !ok || n > maxFiltered {
 			return nil, 0, problem.Errorf("Move the axes that exclude names to the top of the file, or give them fewer values.",
 				"the exclude expressions would have to look at more than %d combinations, those of all axes down to %s", maxFiltered, s.dims[s.rules.last].key)
 		}
@@ -107,11 +107,11 @@ func (b *block) filter(s *Space) (*bitmap, int64, error) {
 		}
 		b.step(s, digits, values)
 	}
-	return left, left.seal(), nil
+	return left, left.buildRanks(), nil
 }
 
-// step moves on to the next combination, the last wheel first.
-func (b *block) step(s *Space, digits []int64, values []condition.Value) {
+// step moves on to the next combination, the last factor first.
+func (b *product) step(s *Space, digits []int64, values []condition.Value) {
 	for k := len(digits) - 1; k >= 0; k-- {
 		if digits[k]++; digits[k] == b.hi[k] {
 			digits[k] = b.lo[k]
@@ -123,16 +123,16 @@ func (b *block) step(s *Space, digits []int64, values []condition.Value) {
 	}
 }
 
-// operands sets the values of a wheel's axes at a position.
+// operands sets the values of a factor's axes at a position.
 func (s *Space) operands(values []condition.Value, k int, position int64) {
-	w := s.wheels[k]
+	w := s.factors[k]
 	for c, d := range s.dims[w.at : w.at+w.n] {
 		values[w.at+c] = operand(d.at(w.digit(position, c)))
 	}
 }
 
 // exclude reports whether one of the expressions holds at a point.
-func (r *rules) exclude(values []condition.Value) (bool, error) {
+func (r *excludeRules) exclude(values []condition.Value) (bool, error) {
 	for k, c := range r.conditions {
 		if holds, err := c.Holds(values); err != nil {
 			return false, badExpression(r.sources[k], err)
@@ -143,9 +143,9 @@ func (r *rules) exclude(values []condition.Value) (bool, error) {
 	return false, nil
 }
 
-// members gives the bitmap, which a space read from its record makes when it is first needed. It is an error when the record says
+// remaining returns the bitmap, which a space read from its record makes when it is first needed. It is an error when the record says
 // something else than the expressions: it was tampered with, or a program of another version understands expressions otherwise.
-func (b *block) members(s *Space) (*bitmap, error) {
+func (b *product) remaining(s *Space) (*bitmap, error) {
 	b.once.Do(func() {
 		if b.bits != nil {
 			return
