@@ -15,14 +15,15 @@ import (
 	"mlfnode/grid"
 )
 
-// stalling is a writer whose first write takes longer than nats-server waits for the reader of a snapshot.
-type stalling struct {
+// stallingWriter is a writer whose first write takes longer than nats-server waits for the reader
+// of a snapshot.
+type stallingWriter struct {
 	bytes.Buffer
 	wait <-chan time.Time
 }
 
 // Write implements io.Writer.
-func (s *stalling) Write(p []byte) (int, error) {
+func (s *stallingWriter) Write(p []byte) (int, error) {
 	if s.wait != nil {
 		<-s.wait
 		s.wait = nil
@@ -30,9 +31,11 @@ func (s *stalling) Write(p []byte) (int, error) {
 	return s.Buffer.Write(p)
 }
 
-// TestBackup backs a store up to a disk that stalls while more is stored, and restores it: what was stored before is there, each message at
-// its place, nothing else is, and numbers of sweeps that may have been given since are passed over.
+// TestBackup backs a store up to a disk that stalls while more is stored, and restores it. What was
+// stored before is there with its sequences, nothing else is, and sweep numbers that may have been
+// assigned since are skipped.
 func TestBackup(t *testing.T) {
+	t.Parallel()
 	ctx, s := t.Context(), open(t, t.TempDir(), Limits{})
 	for range 3 {
 		if _, err := s.Records.NextNumber(ctx, "p"); err != nil {
@@ -65,7 +68,7 @@ func TestBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, stream := range BackupStreams() {
-		kept, about := &stalling{}, []byte(nil)
+		kept, about := &stallingWriter{}, []byte(nil)
 		if stream == bundleBucket {
 			kept.wait = time.After(8 * time.Second)
 		}
@@ -107,14 +110,16 @@ func TestBackup(t *testing.T) {
 		t.Errorf("the next number: got %d, %v; want 104", n, err)
 	}
 	if _, err := r.Records.Load(ctx, grid.SweepID("p-104")); !errors.Is(err, ErrNotFound) {
-		t.Errorf("load of a sweep that was not made: got %v, want ErrNotFound", err)
+		t.Errorf("load of a sweep that does not exist: got %v, want ErrNotFound", err)
 	}
 }
 
-// TestNodesFollowARestoredStore restores a backup under a node: it sees what changes there, and
-// what is there no more. A master that starts again with the same store tells it nothing twice.
+// TestNodesFollowARestoredStore restores a backup under a node: the node sees the changed records,
+// and the removal of those that are gone. A master that restarts with the same store reports
+// nothing twice.
 func TestNodesFollowARestoredStore(t *testing.T) {
-	l := newLab(t)
+	t.Parallel()
+	l := newTestServer(t)
 	ctx, stop := context.WithCancel(t.Context())
 	create := func(id string) {
 		t.Helper()
@@ -185,8 +190,9 @@ func TestNodesFollowARestoredStore(t *testing.T) {
 	want("b-1", false)
 }
 
-// TestRestoreOfHalfAStream wants it refused.
+// TestRestoreOfHalfAStream holds that half a stream is refused.
 func TestRestoreOfHalfAStream(t *testing.T) {
+	t.Parallel()
 	ctx, s := t.Context(), open(t, t.TempDir(), Limits{})
 	content := make([]byte, 1<<20)
 	_, _ = rand.NewChaCha8([32]byte{2}).Read(content)
@@ -204,6 +210,6 @@ func TestRestoreOfHalfAStream(t *testing.T) {
 	}
 	defer to.Close()
 	if err := to.Restore(ctx, bundleBucket, about, bytes.NewReader(kept.Bytes()[:kept.Len()/2])); err == nil {
-		t.Error("half of a stream is restored")
+		t.Error("half a stream was restored")
 	}
 }

@@ -54,24 +54,24 @@ func BenchmarkLease(b *testing.B) {
 	q := open(b, b.TempDir(), Limits{}).Queue
 	for i := 0; b.Loop(); i++ {
 		mustPublish(b, q, lease("s", int64(i)))
-		giveBack(b, q, mustTake(b, q, "s", 1, 1)[0])
+		mustReturn(b, q, mustTake(b, q, "s", 1, 1)[0])
 	}
 }
 
-func BenchmarkIdleTake(b *testing.B) {
+func BenchmarkTakeFromEmptyQueue(b *testing.B) {
 	q := open(b, b.TempDir(), Limits{}).Queue
 	for b.Loop() {
 		mustTake(b, q, "s", 1, 0)
 	}
 }
 
-func BenchmarkPresent(b *testing.B) {
+func BenchmarkList(b *testing.B) {
 	q := open(b, b.TempDir(), Limits{}).Queue
 	for i := range 300 {
 		mustPublish(b, q, lease("s", int64(i)))
 	}
 	for b.Loop() {
-		if n := len(present(b, q)); n != 300 {
+		if n := len(listedSequences(b, q)); n != 300 {
 			b.Fatalf("got %d, want 300", n)
 		}
 	}
@@ -122,7 +122,8 @@ func BenchmarkObjects(b *testing.B) {
 	}
 }
 
-// BenchmarkStart measures a start on an empty folder and on one with the history of ten sweeps of 10,000 trials each.
+// BenchmarkStart measures a start in an empty folder, and in one with the history of ten sweeps of
+// 10,000 trials each.
 func BenchmarkStart(b *testing.B) {
 	b.Run("empty", func(b *testing.B) {
 		root := b.TempDir()

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,23 +22,8 @@ import (
 	"mlfnode/jetstream/natsd"
 )
 
-// raw is a plain NATS client with a node's certificate.
-func (l *lab) raw(node string, opts ...nats.Option) *nats.Conn {
-	l.t.Helper()
-	opts = append([]nats.Option{
-		nats.SetCustomDialer(&dialer{ConnectConfig: l.remote(node), ctx: l.t.Context()}), nats.NoReconnect(), nats.CustomInboxPrefix(inbox(grid.NodeID(node))),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), nats.Timeout(time.Minute),
-	}, opts...)
-	nc, err := nats.Connect("nats://master", opts...)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Cleanup(nc.Close)
-	return nc
-}
-
-// stocked has a record, and a lease in the hands of node a.
-func (l *lab) stocked() GrantedLease {
+// createLease creates a record, and a lease that node a holds.
+func (l *testServer) createLease() GrantedLease {
 	l.t.Helper()
 	if _, err := l.store.Records.Create(l.t.Context(), sweep("a-1")); err != nil {
 		l.t.Fatal(err)
@@ -46,8 +32,9 @@ func (l *lab) stocked() GrantedLease {
 	return l.store.Queue.grant("a", "c1", 1, leaseVersion)[0]
 }
 
-// untouched checks that what stocked made is as it was, and nothing else is stored.
-func (l *lab) untouched(h *GrantedLease) {
+// checkUntouched checks that what createLease created is unchanged, and that nothing else is
+// stored.
+func (l *testServer) checkUntouched(h *GrantedLease) {
 	l.t.Helper()
 	if r, err := l.store.Records.Load(l.t.Context(), "a-1"); err != nil || r.Rev != 1 {
 		l.t.Errorf("record: got %+v, %v; want it as it was", r, err)
@@ -57,7 +44,7 @@ func (l *lab) untouched(h *GrantedLease) {
 			l.t.Errorf("%s: got %d messages, %v; want none", stream, info.State.Msgs, err)
 		}
 	}
-	if left := present(l.t, l.store.Queue); len(left) != 1 || left[0] != h.Seq {
+	if left := listedSequences(l.t, l.store.Queue); len(left) != 1 || left[0] != h.Seq {
 		l.t.Errorf("leases: got %v, want that of node a", left)
 	}
 	if got := l.store.Queue.leases[h.ID]; got == nil || got.node != "a" || got.Deliveries != 1 {
@@ -65,11 +52,13 @@ func (l *lab) untouched(h *GrantedLease) {
 	}
 }
 
-// TestCallsAreCheckedAgainstTheirCaller has node b call with what is another node's, or nobody's.
-func TestCallsAreCheckedAgainstTheirCaller(t *testing.T) {
-	l := newLab(t)
-	h := l.stocked()
-	nc := l.raw("b")
+// TestCallsOfOtherNodesAreRefused lets node b make calls about what belongs to another node, or to
+// none.
+func TestCallsOfOtherNodesAreRefused(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
+	h := l.createLease()
+	nc := l.natsClient("b")
 	theirs, ours := fmt.Sprintf(`{"id":%q,"seq":%d}`, h.ID, h.Seq), batch("a-1", 0, 1)
 	ours.Node = "a"
 	events, err := json.Marshal(ours)
@@ -111,13 +100,15 @@ func TestCallsAreCheckedAgainstTheirCaller(t *testing.T) {
 	if n := len(l.store.Queue.lanes); n != 1 {
 		t.Errorf("got %d lanes, want that of the lease alone", n)
 	}
-	l.untouched(&h)
+	l.checkUntouched(&h)
 }
 
-// TestRedirectedAnswers has a node want answers elsewhere than where it listens: nothing comes of it.
-func TestRedirectedAnswers(t *testing.T) {
-	l := newLab(t)
-	h := l.stocked()
+// TestAnswersGoToTheCaller lets a node request answers on the inbox of another: the calls are
+// ignored.
+func TestAnswersGoToTheCaller(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
+	h := l.createLease()
 	var mu sync.Mutex
 	got := map[string]int{}
 	sub, err := l.store.conn.Subscribe(">", func(m *nats.Msg) {
@@ -129,7 +120,7 @@ func TestRedirectedAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	nc := l.raw("b")
+	nc := l.natsClient("b")
 	targets := []string{
 		recordSubject("a-1"), numberSubject("p"), eventSubject("a", "a-1"), eventSubject("", "a-1"), leaseSubject("c1"), callSubject("a", callHeartbeat),
 		"_INBOX.a.x", "_INBOX.bb.x", "_INBOX.b", "$JS.API.STREAM.DELETE.events",
@@ -151,10 +142,11 @@ func TestRedirectedAnswers(t *testing.T) {
 			t.Errorf("%s got %d answers", target, got[target])
 		}
 	}
-	l.untouched(&h)
+	l.checkUntouched(&h)
 }
 
-// FuzzCalls has a node call anything with anything: the master goes on, and nothing of node a is touched.
+// FuzzCalls lets a node make any call with any content: the master keeps working, and nothing of
+// node a changes.
 func FuzzCalls(f *testing.F) {
 	for _, verb := range []string{callHeartbeat, callKeyring, callSweeps, callSweep, callTake, callReturn, callPostpone, callOutput, callMetrics} {
 		f.Add(verb, "a-1", []byte(`{"id":"#1","seq":1,"lane":"c1","n":9,"after":0}`))
@@ -163,13 +155,13 @@ func FuzzCalls(f *testing.F) {
 	f.Add(callEvents, "", []byte(`{"v":1,"s":"a-1","n":"a","e":[{"k":"finished","r":"a.1.1"}]}`))
 	f.Add(callReturn, "", []byte(`{"seq":1}`))
 	f.Fuzz(func(t *testing.T, verb, sweep string, data []byte) {
-		l := newLab(t)
-		h := l.stocked()
+		l := newTestServer(t)
+		h := l.createLease()
 		_, _ = l.store.Calls.handle(t.Context(), &nats.Msg{Subject: callSubject("b", token(verb)), Data: data, Header: nats.Header{sweepHeader: {sweep}}}, "b", verb)
 		if got := l.store.Queue.leases[h.ID]; got == nil || got.node != "a" {
 			t.Errorf("holder: got %+v", got)
 		}
-		if left := present(t, l.store.Queue); len(left) != 1 {
+		if left := listedSequences(t, l.store.Queue); len(left) != 1 {
 			t.Errorf("leases: got %v, want one", left)
 		}
 		own := 0
@@ -187,20 +179,22 @@ func FuzzCalls(f *testing.F) {
 	})
 }
 
-// FuzzPage reads what a page says, and what it may not say.
+// FuzzPage decodes pages of records, valid and invalid ones.
 func FuzzPage(f *testing.F) {
 	f.Add([]byte{0, 0})
 	f.Add([]byte{1, 1, 'x', 7, 3, 'a', '.', 'b', 0, 2, '{', '}'})
 	f.Fuzz(func(t *testing.T, page []byte) {
-		if p, err := decodePage(page, (&lab{authority: &authority{t: t}}).logger()); (err == nil) != (p != nil) {
+		if p, err := decodePage(page, (&testServer{authority: &authority{t: t}}).logger()); (err == nil) != (p != nil) {
 			t.Errorf("got %+v and %v", p, err)
 		}
 	})
 }
 
-// TestManyRecordsTravel has more records than fit one answer, large ones among them, one that is removed, and one that changes later.
-func TestManyRecordsTravel(t *testing.T) {
-	l := newLab(t)
+// TestRecordsOnSeveralPages has more records than fit one answer, including large ones, one that is
+// removed, and one that changes later.
+func TestRecordsOnSeveralPages(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
 	const n = 300
 	for i := range n {
 		s := sweep(fmt.Sprint("a-", i+1))
@@ -245,9 +239,10 @@ func TestManyRecordsTravel(t *testing.T) {
 	watching.Wait()
 }
 
-// TestANodeHasOneConnection opens many with one certificate: the newest stays, and memory does not grow with them.
-func TestANodeHasOneConnection(t *testing.T) {
-	l := newLab(t)
+// TestNodeHasOneConnection opens many connections with one certificate: the newest stays, and
+// memory does not grow with them.
+func TestNodeHasOneConnection(t *testing.T) {
+	l := newTestServer(t)
 	gone := make(chan grid.NodeID, 256)
 	stop, err := l.server.Disconnections(func(node grid.NodeID) { gone <- node })
 	if err != nil {
@@ -255,11 +250,11 @@ func TestANodeHasOneConnection(t *testing.T) {
 	}
 	defer stop()
 	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{Reason: "heard"} })
-	before := heap()
+	before := heapSize()
 	const n = 200
 	var all []*nats.Conn
 	for range n {
-		all = append(all, l.raw("b"))
+		all = append(all, l.natsClient("b"))
 	}
 	limit := time.Now().Add(time.Minute)
 	for l.server.Connections()["b"] > 1 && time.Now().Before(limit) {
@@ -272,7 +267,7 @@ func TestANodeHasOneConnection(t *testing.T) {
 		t.Errorf("the newest connection: got %v, %v", m, err)
 	}
 	if len(gone) > 0 {
-		t.Errorf("%s is said to have gone", <-gone)
+		t.Errorf("%s is reported as gone", <-gone)
 	}
 	all[n-1].Close()
 	if node := <-gone; node != "b" {
@@ -281,26 +276,26 @@ func TestANodeHasOneConnection(t *testing.T) {
 	for _, c := range all {
 		c.Close()
 	}
-	if grown := int64(heap()) - int64(before); grown > 64<<20 {
+	if grown := int64(heapSize()) - int64(before); grown > 64<<20 {
 		t.Errorf("the heap has grown by %d MiB", grown>>20)
 	}
 }
 
-func heap() uint64 {
+func heapSize() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
 
-// TestFloods has a node send large calls without end and read no answer: another node's beats are answered, though perhaps not at the first
-// try, and memory stays bounded.
-func TestFloods(t *testing.T) {
-	l := newLab(t)
+// TestFloodOfLargeCalls lets a node send large calls without end and read no answer: another node's
+// heartbeats are answered, though perhaps not at the first attempt, and memory stays bounded.
+func TestFloodOfLargeCalls(t *testing.T) {
+	l := newTestServer(t)
 	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{} })
 	w := l.connect("w")
-	nc := l.raw("b", nats.ReconnectBufSize(-1))
-	before := heap()
+	nc := l.natsClient("b", nats.ReconnectBufSize(-1))
+	before := heapSize()
 	ctx, stop := context.WithCancel(t.Context())
 	var flooding sync.WaitGroup
 	flooding.Go(func() {
@@ -318,9 +313,9 @@ func TestFloods(t *testing.T) {
 			_, err = w.SendHeartbeat(t.Context(), Heartbeat{})
 		}
 		if err != nil {
-			t.Fatalf("a beat beside a flood: %v", err)
+			t.Fatalf("heartbeat during a flood: %v", err)
 		}
-		most = max(most, heap())
+		most = max(most, heapSize())
 	}
 	stop()
 	nc.Close()
@@ -330,9 +325,10 @@ func TestFloods(t *testing.T) {
 	}
 }
 
-// TestRatesOfLongAgoAreForgotten holds that the rates of nodes that are long gone take no memory.
-func TestRatesOfLongAgoAreForgotten(t *testing.T) {
-	l := newLab(t)
+// TestOldRatesAreDiscarded holds that the rates of nodes that are long gone take no memory.
+func TestOldRatesAreDiscarded(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
 	d := l.store.callServer
 	past := time.Now().Add(-2 * rateAge)
 	for i := range 100 {
@@ -348,18 +344,18 @@ func TestRatesOfLongAgoAreForgotten(t *testing.T) {
 	}
 }
 
-// TestNodeThatCallsWithoutEnd has a node send small calls as fast as it can and wait for no answer:
-// its connection is ended, and another node's beats are answered.
-func TestNodeThatCallsWithoutEnd(t *testing.T) {
-	l := newLab(t)
+// TestFloodOfSmallCalls lets a node send small calls as fast as it can without waiting for answers:
+// its connection is closed, and another node's heartbeats are answered.
+func TestFloodOfSmallCalls(t *testing.T) {
+	l := newTestServer(t)
 	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{} })
 	w := l.connect("w")
 	l.store.callServer.ratesFor("b").calls.SetLimit(1000) // what a slow machine exceeds as well
-	nc := l.raw("b")
+	nc := l.natsClient("b")
 	limit := time.Now().Add(3 * time.Minute)
 	for subject := callSubject("b", "x"); !nc.IsClosed(); {
 		if err := nc.Publish(subject, nil); err == nil && time.Now().After(limit) {
-			t.Fatal("the connection of a node that calls without end is not ended")
+			t.Fatal("the connection of a flooding node is not closed")
 		}
 	}
 	_, err := w.SendHeartbeat(t.Context(), Heartbeat{})
@@ -367,21 +363,22 @@ func TestNodeThatCallsWithoutEnd(t *testing.T) {
 		_, err = w.SendHeartbeat(t.Context(), Heartbeat{})
 	}
 	if err != nil {
-		t.Errorf("a beat beside it: %v", err)
+		t.Errorf("heartbeat during a flood: %v", err)
 	}
-	l.server.Block("b") // in case that this took longer than it stays out
-	opts := []nats.Option{nats.SetCustomDialer(&dialer{ConnectConfig: l.remote("b"), ctx: t.Context()}), nats.NoReconnect()}
+	l.server.Block("b") // in case the first block has expired
+	opts := []nats.Option{nats.SetCustomDialer(&dialer{ConnectConfig: l.connectConfig("b"), ctx: t.Context()}), nats.NoReconnect()}
 	if again, err := nats.Connect("nats://master", opts...); err == nil {
 		again.Close()
-		t.Error("it comes back at once")
+		t.Error("the node is back at once")
 	}
 }
 
-// TestClientOfTheMasterLogs has a client of the master's process fall behind: that is in the log,
+// TestLocalClientLogsErrors lets a client of the master's process fall behind: this is in the log,
 // not on standard error.
-func TestClientOfTheMasterLogs(t *testing.T) {
-	l := newLab(t)
-	said := &lines{}
+func TestLocalClientLogsErrors(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
+	said := &syncBuffer{}
 	l.server.log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	nc, err := l.server.connect()
 	if err != nil {
@@ -397,15 +394,15 @@ func TestClientOfTheMasterLogs(t *testing.T) {
 	}
 	for limit := time.Now().Add(time.Minute); !strings.Contains(said.String(), "slow consumer"); {
 		if err := cmp.Or(nc.Publish("x", nil), nc.Flush()); err != nil || time.Now().After(limit) {
-			t.Fatalf("log: got %q, %v; want that it is slow", said, err)
+			t.Fatalf("log: got %q, %v; want a slow consumer", said, err)
 		}
 	}
 }
 
-// TestBatchesOfTooManyEvents has a node report more events in one message than it does: they are
-// refused before they take memory. What was decoded of a batch that is not stored is not kept.
-func TestBatchesOfTooManyEvents(t *testing.T) {
-	l := newLab(t)
+// TestTooManyEventsAreRefused lets a node report more events in one message than a node does: they
+// are refused before they take memory. A decoded batch is not kept if the batch is not stored.
+func TestTooManyEventsAreRefused(t *testing.T) {
+	l := newTestServer(t)
 	full := batch("a-1", 0, splitEvents)
 	full.Node = "b"
 	for i := range full.Events {
@@ -418,7 +415,7 @@ func TestBatchesOfTooManyEvents(t *testing.T) {
 	if got := countElements(data); got != splitEvents-1 {
 		t.Errorf("a list of %d events: got %d commas", splitEvents, got)
 	}
-	nc := l.raw("b")
+	nc := l.natsClient("b")
 	for name, data := range map[string]string{
 		"events": `{"v":1,"s":"a-1","n":"b","e":[` + strings.Repeat(`{"k":""},`, 100_000) + `{}]}`,
 		"zeros":  `{"v":1,"s":"a-1","n":"b","e":[` + strings.Repeat(`0,`, 400_000) + `0]}`,
@@ -429,7 +426,7 @@ func TestBatchesOfTooManyEvents(t *testing.T) {
 		}
 	}
 	if b, _ := decodeBatch([]byte(strings.Repeat(`{"k":`, 100_000))); cap(b.Events) > splitEvents {
-		t.Errorf("room for %d events is made", cap(b.Events))
+		t.Errorf("got room for %d events", cap(b.Events))
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
@@ -437,15 +434,16 @@ func TestBatchesOfTooManyEvents(t *testing.T) {
 		t.Error("a batch is stored although its call has ended")
 	}
 	if n := len(l.store.Events.decoded); n != 0 {
-		t.Errorf("%d batches are kept", n)
+		t.Errorf("%d batches stay decoded", n)
 	}
 }
 
-// TestNodeThatListensToMuch has a node subscribe to its inbox again and again: its connection is
-// ended, and that of one that does not goes on.
-func TestNodeThatListensToMuch(t *testing.T) {
-	l := newLab(t)
-	w, nc := l.raw("w"), l.raw("b")
+// TestTooManySubscriptions lets a node subscribe to its inbox again and again: its connection is
+// closed, and that of a node with few subscriptions stays.
+func TestTooManySubscriptions(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
+	w, nc := l.natsClient("w"), l.natsClient("b")
 	closed := nc.StatusChanged(nats.CLOSED)
 	for range natsd.MaxNodeSubscriptions + 1 {
 		if _, err := nc.SubscribeSync("_INBOX.b.>"); err != nil {
@@ -460,20 +458,21 @@ func TestNodeThatListensToMuch(t *testing.T) {
 	select {
 	case <-closed:
 	case <-time.After(2 * time.Minute):
-		t.Error("the connection is not ended")
+		t.Error("the connection is not closed")
 	}
 	if err := w.Flush(); err != nil {
 		t.Errorf("a node with %d subscriptions: %v", natsd.MaxNodeSubscriptions, err)
 	}
 }
 
-// TestSilentClients has many connections that never show a certificate: they are cut off, and a node is served meanwhile.
+// TestSilentClients opens many connections that never show a certificate: they are closed, and a
+// node is served meanwhile.
 func TestSilentClients(t *testing.T) {
-	l := newLab(t)
+	l := newTestServer(t)
 	var silent []io.Closer
 	ended := make(chan error, 100)
 	for range cap(ended) {
-		conn, err := net.Dial("tcp", l.remote("x").Addresses()[0])
+		conn, err := net.Dial("tcp", l.connectConfig("x").Addresses()[0])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -484,7 +483,7 @@ func TestSilentClients(t *testing.T) {
 		}()
 	}
 	if _, err := l.connect("w").Record(t.Context(), "a-1"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("a node beside them: got %v", err)
+		t.Errorf("a node among silent clients: got %v", err)
 	}
 	limit := time.After(3 * time.Minute)
 	for range silent {
@@ -494,7 +493,7 @@ func TestSilentClients(t *testing.T) {
 				t.Error("a client without a certificate was answered")
 			}
 		case <-limit:
-			t.Fatal("silent clients are not cut off")
+			t.Fatal("silent clients are not disconnected")
 		}
 	}
 	for _, c := range silent {
@@ -502,45 +501,94 @@ func TestSilentClients(t *testing.T) {
 	}
 }
 
-// TestNodesOfTheVersionBefore has a node connect as the version before this one did: it is told apart, and the log says what to do.
-func TestNodesOfTheVersionBefore(t *testing.T) {
-	said := &lines{}
-	l := &lab{authority: newAuthority(t), dir: t.TempDir(), logTo: said}
+// TestOlderNodeIsReported connects a node as protocol version 1 did: it is recognized, and the log
+// says what to do.
+func TestOlderNodeIsReported(t *testing.T) {
+	t.Parallel()
+	said := &syncBuffer{}
+	l := &testServer{authority: newAuthority(t), dir: t.TempDir(), logOutput: said}
 	l.start()
 	defer l.stop()
 	for range 8 { // natsd warns after the fifth
-		nc, err := nats.Connect("nats://master", nats.SetCustomDialer(olderDialer{&dialer{ConnectConfig: l.remote("old"), ctx: t.Context()}}), nats.NoReconnect())
+		nc, err := nats.Connect("nats://master", nats.SetCustomDialer(olderDialer{&dialer{ConnectConfig: l.connectConfig("old"), ctx: t.Context()}}), nats.NoReconnect())
 		if err == nil {
 			nc.Close()
-			t.Fatal("an older node is let in")
+			t.Fatal("an older node is admitted")
 		}
 	}
 	if got := said.String(); strings.Count(got, "Update its mlfnode") != 1 || !strings.Contains(got, "node=old") {
-		t.Errorf("log: got %q, want what to do, once", got)
+		t.Errorf("log: got %q, want one message that says what to do", got)
 	}
 	l.connect("new")
 }
 
-// olderDialer does not tell nats.go that the handshake is over.
+// olderDialer does not tell nats.go that it has done the handshake.
 type olderDialer struct{ d *dialer }
 
 func (o olderDialer) Dial(network, address string) (net.Conn, error) {
 	return o.d.Dial(network, address)
 }
 
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
+// TestNodeRemovedDuringHandshake removes a node right after the server has asked whether it is
+// known, before Kick can find its connection: the node still gets none.
+func TestNodeRemovedDuringHandshake(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
+	var asked atomic.Int32
+	l.peer = func(node grid.NodeID) (grid.NodeID, error) {
+		switch asked.Add(1) {
+		case 1: // for its certificate
+		case 2:
+			l.server.Kick(node)
+		default:
+			return "", errors.New("forgotten")
+		}
+		return node, nil
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
+	defer stop()
+	if link, err := Connect(ctx, l.connectConfig("w")); err == nil {
+		link.Close()
+		t.Error("the node has a connection")
+	}
+	if n := asked.Load(); n < 3 {
+		t.Errorf("got %d calls of Peer, want 3", n)
+	}
+	if nodes := l.server.Connections(); len(nodes) != 0 {
+		t.Errorf("got connections of %v, want none", nodes)
+	}
 }
 
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+// TestMetricsOfOtherNodesAreDropped lets nodes send metrics: those of their own runs are accepted,
+// and nothing else.
+func TestMetricsOfOtherNodesAreDropped(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
+	told := make(chan *grid.Batch, 10)
+	defer l.store.Calls.HandleMetrics(func(b *grid.Batch) { told <- b })()
+	w := l.connect("a")
+	metrics := func(run string) grid.Event {
+		return grid.Event{Kind: grid.Metrics, Index: 1, Attempt: 1, Run: run, Time: 1, Metrics: grid.Metric{"x": []byte("1")}}
+	}
+	for _, b := range []*grid.Batch{
+		{V: 1, Sweep: "s-1", Node: "b", Events: []grid.Event{metrics("b.1.1")}},
+		{V: 1, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("b.1.1"), {Kind: grid.Finished, Run: "a.1.1", Result: &grid.Result{}}}},
+		{V: 99, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("a.1.1")}},
+		{V: 1, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("a.1.2"), {Kind: grid.Fenced, Run: "a.1.2"}}},
+	} {
+		if err := w.SendMetrics(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case b := <-told:
+		if len(b.Events) != 1 || b.Events[0].Run != "a.1.2" {
+			t.Errorf("got %+v, want the metrics of the node's own run alone", b)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("no metrics arrived")
+	}
+	if info, err := l.store.streamInfo(t.Context(), eventStream); err != nil || info.State.Msgs != 0 {
+		t.Errorf("stored events: %d, %v; want none", info.State.Msgs, err)
+	}
 }

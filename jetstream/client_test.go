@@ -2,18 +2,7 @@ package jetstream
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
-	"fmt"
-	"io"
-	"log/slog"
-	"math/big"
-	"net"
 	"reflect"
 	"strings"
 	"sync"
@@ -24,141 +13,12 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"mlfnode/grid"
-	"mlfnode/jetstream/natsd"
 )
 
-// authority signs certificates for the nodes of a test.
-type authority struct {
-	t    testing.TB
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pool *x509.CertPool
-}
-
-func newAuthority(t testing.TB) *authority {
-	a := &authority{t: t, pool: x509.NewCertPool()}
-	a.cert, a.key = a.sign("ca", nil)
-	a.pool.AddCert(a.cert)
-	return a
-}
-
-func (a *authority) sign(name string, by *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
-	c := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: by == nil, BasicConstraintsValid: true, DNSNames: []string{"master"},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-	signer := key
-	if by == nil {
-		by = c
-	} else {
-		signer = a.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, by, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return parsed, key
-}
-
-func (a *authority) tls(name string) *tls.Config {
-	cert, key := a.sign(name, a.cert)
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.pool, RootCAs: a.pool, ServerName: "master",
-	}
-}
-
-// lab is a server that listens, with its own store.
-type lab struct {
-	*authority
-	dir    string
-	server *Server
-	store  *Store
-	port   int
-	limits Limits
-	logTo  io.Writer                              // nil is the test's output
-	peer   func(grid.NodeID) (grid.NodeID, error) // nil lets every node in that is not banned
-}
-
-func newLab(t *testing.T) *lab {
-	return newLabOf(t, Limits{})
-}
-
-func newLabOf(t *testing.T, limits Limits) *lab {
-	l := &lab{authority: newAuthority(t), dir: t.TempDir(), limits: limits}
-	l.start()
-	t.Cleanup(func() { l.stop() })
-	return l
-}
-
-func (l *lab) logger() *slog.Logger {
-	if l.logTo != nil {
-		return slog.New(slog.NewTextHandler(l.logTo, nil))
-	}
-	return slog.New(slog.NewTextHandler(l.t.Output(), nil))
-}
-
-func (l *lab) start() {
-	l.t.Helper()
-	var err error
-	l.server, err = Start(Config{Dir: l.dir, Node: "m", Logger: l.logger(), Limits: l.limits, Listen: &natsd.Listen{
-		Host: "127.0.0.1", Port: l.port, TLS: l.tls("m"),
-		Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
-			name := s.PeerCertificates[0].Subject.CommonName
-			if strings.HasPrefix(name, "banned") {
-				return "", errors.New("banned")
-			}
-			if l.peer != nil {
-				return l.peer(grid.NodeID(name))
-			}
-			return grid.NodeID(name), nil
-		},
-	}})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.port = l.server.Addr().(*net.TCPAddr).Port
-	if l.store, err = l.server.OpenStore(context.Background()); err != nil {
-		l.t.Fatal(err)
-	}
-}
-
-func (l *lab) stop() {
-	l.store.Close()
-	l.server.Close()
-}
-
-func (l *lab) remote(name string) ConnectConfig {
-	return ConnectConfig{Node: grid.NodeID(name), TLS: l.tls(name), Logger: l.logger(), Addresses: func() []string {
-		return []string{fmt.Sprintf("127.0.0.1:%d", l.port)}
-	}}
-}
-
-func (l *lab) connect(name string) *MasterClient {
-	l.t.Helper()
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
-	defer stop()
-	s, err := Connect(ctx, l.remote(name))
-	if err != nil {
-		l.t.Fatalf("connect %s: %v", name, err)
-	}
-	l.t.Cleanup(s.Close)
-	return s
-}
-
-// TestLink takes one lease through its life over a connection.
-func TestLink(t *testing.T) {
-	l := newLab(t)
+// TestMasterClient takes one lease through its life over a connection.
+func TestMasterClient(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
 	ctx := t.Context()
 	if _, err := l.store.Records.Create(ctx, sweep("a-1")); err != nil {
 		t.Fatal(err)
@@ -168,13 +28,13 @@ func TestLink(t *testing.T) {
 		t.Errorf("record: got %+v, %v", r, err)
 	}
 	if _, err := w.Record(ctx, "b-1"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("record that is not there: got %v, want ErrNotFound", err)
+		t.Errorf("record that does not exist: got %v, want ErrNotFound", err)
 	}
 	woken := make(chan string, 1)
 	defer w.NotifyReady(func(lane string) { woken <- lane })()
 	mustPublish(t, l.store.Queue, lease("c1", 0))
 	if lane := <-woken; lane != "c1" {
-		t.Errorf("woken for %s, want c1", lane)
+		t.Errorf("notified of %s, want c1", lane)
 	}
 	held, err := w.TakeLeases(ctx, "c1", 1)
 	if err != nil || len(held) != 1 || held[0].Lo != 0 || held[0].Hi != 10 || held[0].Seq == 0 || held[0].ID == "" || held[0].Shape != "c1" {
@@ -194,37 +54,40 @@ func TestLink(t *testing.T) {
 	if _, events := collect(t, l.store, 1, 1); events != 1 {
 		t.Errorf("events: got %d, want 1", events)
 	}
-	if left := present(t, l.store.Queue); len(left) != 0 {
+	if left := listedSequences(t, l.store.Queue); len(left) != 0 {
 		t.Errorf("leases: got %v, want none", left)
 	}
 }
 
-// TestBeats brings the caller's name to the master, and the orders back.
-func TestBeats(t *testing.T) {
-	l := newLab(t)
+// TestHeartbeats holds that the master learns who calls, and the caller gets the directives.
+func TestHeartbeats(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
 	stop := l.store.Calls.HandleHeartbeats(func(node grid.NodeID, b *Heartbeat) Directives {
 		return Directives{Stop: []grid.LeaseID{b.Leases[0].ID}, Reason: string(node)}
 	})
 	for node, beat := range map[string]func(context.Context, Heartbeat) (Directives, error){"w": l.connect("w").SendHeartbeat, "m": l.store.Calls.LocalClient("m").SendHeartbeat} {
 		o, err := beat(t.Context(), Heartbeat{Leases: []HeldLease{{ID: "x"}}})
 		if err != nil || len(o.Stop) != 1 || o.Stop[0] != "x" || o.Reason != node {
-			t.Errorf("beat of %s: got %+v, %v", node, o, err)
+			t.Errorf("heartbeat of %s: got %+v, %v", node, o, err)
 		}
 	}
 	stop()
 	if _, err := l.connect("w").SendHeartbeat(t.Context(), Heartbeat{}); !IsUnavailable(err) {
-		t.Errorf("beat to a master that does not work yet: got %v", err)
+		t.Errorf("heartbeat to a master that is not ready yet: got %v", err)
 	}
 }
 
-// TestNodesAreHeldToTheirOwn has a node try what it may not, with a plain NATS client: each is refused, and nothing is stored.
-func TestNodesAreHeldToTheirOwn(t *testing.T) {
-	l := newLab(t)
+// TestPermissionsOfNodes lets a node try what it may not do, with a plain NATS client: each attempt
+// is refused, and nothing is stored.
+func TestPermissionsOfNodes(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
 	if _, err := l.store.Records.Create(t.Context(), sweep("a-1")); err != nil {
 		t.Fatal(err)
 	}
 	refused := make(chan error, 64)
-	nc, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{ConnectConfig: l.remote("b"), ctx: t.Context()}),
+	nc, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{ConnectConfig: l.connectConfig("b"), ctx: t.Context()}),
 		nats.CustomInboxPrefix("_INBOX.b"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
 	if err != nil {
 		t.Fatal(err)
@@ -269,9 +132,10 @@ func TestNodesAreHeldToTheirOwn(t *testing.T) {
 	}
 }
 
-// TestForgedContentIsSkipped has the stream hold what a node may not have written, however it got there.
+// TestForgedContentIsSkipped stores what a node may not have written, however it got there.
 func TestForgedContentIsSkipped(t *testing.T) {
-	l := newLab(t)
+	t.Parallel()
+	l := newTestServer(t)
 	forged := batch("a-1", 0, 1)
 	forged.Node, forged.Events[0].Run = "a", "b.1.1" // a run of another node
 	if _, err := l.store.Events.Publish(t.Context(), forged); err != nil {
@@ -307,18 +171,19 @@ func TestForgedContentIsSkipped(t *testing.T) {
 }
 
 func TestBannedNodeIsRefused(t *testing.T) {
-	l := newLab(t)
+	t.Parallel()
+	l := newTestServer(t)
 	ctx, stop := context.WithTimeout(t.Context(), time.Second)
 	defer stop()
-	if s, err := Connect(ctx, l.remote("banned")); err == nil {
+	if s, err := Connect(ctx, l.connectConfig("banned")); err == nil {
 		s.Close()
-		t.Error("a node that may not come in was let in")
+		t.Error("a banned node was admitted")
 	}
 }
 
-// TestRemoteOutlivesTheServer restarts the server under a reader and a call that waits.
-func TestRemoteOutlivesTheServer(t *testing.T) {
-	l := newLab(t)
+// TestClientReconnects restarts the server while a reader reads and a call waits.
+func TestClientReconnects(t *testing.T) {
+	l := newTestServer(t)
 	w := l.connect("w")
 	changes := make(chan grid.SweepID, 16)
 	var watching sync.WaitGroup
@@ -376,9 +241,10 @@ func TestRemoteOutlivesTheServer(t *testing.T) {
 	stop()
 }
 
-// TestDisconnections tells the master of a node whose connection ends.
+// TestDisconnections holds that the master learns of a node whose connection ends.
 func TestDisconnections(t *testing.T) {
-	l := newLab(t)
+	t.Parallel()
+	l := newTestServer(t)
 	gone := make(chan grid.NodeID, 4)
 	stop, err := l.server.Disconnections(func(node grid.NodeID) { gone <- node })
 	if err != nil {
@@ -387,7 +253,7 @@ func TestDisconnections(t *testing.T) {
 	defer stop()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	w, err := Connect(ctx, l.remote("w"))
+	w, err := Connect(ctx, l.connectConfig("w"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,13 +264,15 @@ func TestDisconnections(t *testing.T) {
 			t.Errorf("got %s, want w", node)
 		}
 	case <-ctx.Done():
-		t.Error("nobody told")
+		t.Error("the disconnection was not reported")
 	}
 }
 
-// TestLeasesTravelWhole has a node take a lease of which everything is set, over a connection and in the master's process.
-func TestLeasesTravelWhole(t *testing.T) {
-	l := newLab(t)
+// TestLeaseFieldsReachTheNode takes a lease with every field set, over a connection and in the
+// master's process.
+func TestLeaseFieldsReachTheNode(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
 	for name, link := range map[string]*MasterClient{"w": l.connect("w"), "m": l.store.Calls.LocalClient("m")} {
 		want := Lease{
 			Sweep: "a-1", Lo: 3, Hi: 9, Attempt: 2, Shape: "c1", ID: l.store.Queue.NewID(), Snapshot: 4, Bad: 1, Level: leaseVersion, Quiet: true,
@@ -423,8 +291,10 @@ func TestLeasesTravelWhole(t *testing.T) {
 	}
 }
 
-// TestSilenceOfTheMasterIsReportedOnce holds that a master that is only starting is not taken for one of an older version.
-func TestSilenceOfTheMasterIsReportedOnce(t *testing.T) {
+// TestUnansweredCallsAreReportedOnce holds that a master that is only starting is not taken for one
+// of an older version.
+func TestUnansweredCallsAreReportedOnce(t *testing.T) {
+	t.Parallel()
 	var s unansweredCalls
 	at := time.Unix(1000, 0)
 	for _, step := range []struct {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// eventCursor makes a cursor at the start of the event stream that waits for new messages.
-func eventCursor(t *testing.T, s *Store) *consumer {
+// eventConsumer creates a consumer at the start of the event stream that waits for new messages.
+func eventConsumer(t *testing.T, s *Store) *consumer {
 	t.Helper()
 	reader := &streamReader{store: s, stream: eventStream, subject: eventSubjects, next: 1, follow: true}
 	c, err := reader.newConsumer(t.Context())
@@ -28,8 +28,8 @@ func publishEvents(t *testing.T, s *Store, first, n int) {
 	}
 }
 
-// wantTake takes entries at once, until the one with sequence last.
-func wantTake(t *testing.T, c *consumer, last uint64) {
+// expectBatch reads messages that must be there at once, up to the one with sequence last.
+func expectBatch(t *testing.T, c *consumer, last uint64) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
@@ -44,35 +44,39 @@ func wantTake(t *testing.T, c *consumer, last uint64) {
 	}
 }
 
-// TestEntriesInHandDoNotWait leaves the server's report that a request is used up behind the last message.
-func TestEntriesInHandDoNotWait(t *testing.T) {
+// TestReceivedMessagesDoNotWait leaves the server's report that a request is used up after the last
+// message.
+func TestReceivedMessagesDoNotWait(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	publishEvents(t, s, 0, 10)
-	c := eventCursor(t, s)
-	wantTake(t, c, 10)
+	c := eventConsumer(t, s)
+	expectBatch(t, c, 10)
 	publishEvents(t, s, 10, pullMessages-10)
 	deadline := time.After(time.Minute)
 	for n := 0; n < pullMessages-10+1; n, _, _ = c.inbox.Pending() {
 		select {
 		case <-deadline:
-			t.Fatalf("%d messages came, want %d and a status", n, pullMessages-10)
+			t.Fatalf("got %d messages, want %d and a status", n, pullMessages-10)
 		case <-time.After(time.Millisecond):
 		}
 	}
-	wantTake(t, c, pullMessages)
+	expectBatch(t, c, pullMessages)
 	if c.outstanding != 0 && c.outstanding != pullMessages {
-		t.Errorf("after a whole request %d messages are awaited, want a new request's %d at most", c.outstanding, pullMessages)
+		t.Errorf("after a whole request %d messages are outstanding, want at most a new request's %d", c.outstanding, pullMessages)
 	}
 	publishEvents(t, s, pullMessages, 3)
-	wantTake(t, c, pullMessages+3)
+	expectBatch(t, c, pullMessages+3)
 }
 
-// TestRequestsDoNotPileUp reads many requests' worth and counts what waits at the server.
+// TestRequestsDoNotPileUp reads as much as many requests return, and counts the requests that wait
+// at the server.
 func TestRequestsDoNotPileUp(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	publishEvents(t, s, 0, 8*pullMessages+1)
-	c := eventCursor(t, s)
-	wantTake(t, c, 8*pullMessages+1)
+	c := eventConsumer(t, s)
+	expectBatch(t, c, 8*pullMessages+1)
 	consumer, err := s.js.Consumer(t.Context(), eventStream, c.name)
 	if err != nil {
 		t.Fatal(err)
@@ -82,11 +86,13 @@ func TestRequestsDoNotPileUp(t *testing.T) {
 	}
 }
 
-// TestRemovedMessagesAreNotAwaited removes what the server counted when it made the cursor.
+// TestRemovedMessagesAreNotAwaited removes messages that the server counted when it created the
+// consumer.
 func TestRemovedMessagesAreNotAwaited(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	publishEvents(t, s, 0, 5)
-	c := eventCursor(t, s)
+	c := eventConsumer(t, s)
 	if err := s.Events.PurgeSweep(t.Context(), "a-1"); err != nil {
 		t.Fatal(err)
 	}

@@ -15,26 +15,28 @@ import (
 	"time"
 )
 
-// writerEnv makes the test binary a process that writes to the folder that it names until it is killed.
+// writerEnv makes the test binary a process that writes to the folder that the variable names,
+// until it is killed.
 const writerEnv = "MLF_TEST_WRITER"
 
-// TestWriter is the process that TestKillLosesNothing kills.
-func TestWriter(t *testing.T) {
+// TestWriterChild is the process that TestKillLosesNothing kills.
+func TestWriterChild(t *testing.T) {
 	dir := os.Getenv(writerEnv)
 	if dir == "" {
 		t.Skip("runs as a child of TestKillLosesNothing")
 	}
 	s := open(t, dir, Limits{})
 	for {
-		writeRound(t, s)
+		writeOneOfEach(t, s)
 	}
 }
 
-// openerEnv makes the test binary a process that opens the folder with other settings each time until it is killed.
+// openerEnv makes the test binary a process that opens the folder with different settings each
+// time, until it is killed.
 const openerEnv = "MLF_TEST_OPENER"
 
-// TestOpener is the process that TestKillAtStart kills.
-func TestOpener(t *testing.T) {
+// TestOpenerChild is the process that TestKillAtStart kills.
+func TestOpenerChild(t *testing.T) {
 	dir := os.Getenv(openerEnv)
 	if dir == "" {
 		t.Skip("runs as a child of TestKillAtStart")
@@ -54,21 +56,22 @@ func TestOpener(t *testing.T) {
 	}
 }
 
-// TestKillAtStart kills a process that makes streams or changes their settings, in new folders and in one that holds events.
+// TestKillAtStart kills a process that creates streams or changes their settings, in new folders
+// and in one that holds events.
 func TestKillAtStart(t *testing.T) {
 	rounds := 30
 	if testing.Short() {
 		rounds = 6
 	}
 	used := t.TempDir()
-	fill(t, used, 5)
+	fillStore(t, used, 5)
 	for range rounds {
 		for _, dir := range []string{t.TempDir(), used} {
-			killChild(t, "TestOpener", openerEnv+"="+dir, time.Duration(rand.IntN(40))*time.Millisecond, func(string) {})
-			stored(t, dir)
+			killChild(t, "TestOpenerChild", openerEnv+"="+dir, time.Duration(rand.IntN(40))*time.Millisecond, func(string) {})
+			openAndList(t, dir)
 		}
 	}
-	have := stored(t, used)
+	have := openAndList(t, used)
 	for i := range 5 {
 		if line := fmt.Sprintf("+event %d %d", i+1, i); !have[line] {
 			t.Errorf("stored before the kills and lost: %s", line)
@@ -76,8 +79,8 @@ func TestKillAtStart(t *testing.T) {
 	}
 }
 
-// writeRound stores one of each kind and says on stdout what was acknowledged, one line each.
-func writeRound(t *testing.T, s *Store) {
+// writeOneOfEach stores one item of each kind, and prints what was acknowledged, one line each.
+func writeOneOfEach(t *testing.T, s *Store) {
 	ctx := t.Context()
 	i, err := s.Records.NextNumber(ctx, "p")
 	if err != nil {
@@ -108,7 +111,8 @@ func writeRound(t *testing.T, s *Store) {
 	}
 }
 
-// TestKillLosesNothing kills a writing process at random moments and finds everything that it acknowledged, each time.
+// TestKillLosesNothing kills a writing process at random moments, and finds everything that the
+// process has acknowledged.
 func TestKillLosesNothing(t *testing.T) {
 	rounds := 20
 	if testing.Short() {
@@ -118,7 +122,7 @@ func TestKillLosesNothing(t *testing.T) {
 	acked := map[string]bool{}
 	for round := range rounds {
 		killWriter(t, dir, acked)
-		have := stored(t, dir)
+		have := openAndList(t, dir)
 		for line := range acked {
 			if !have[line] {
 				t.Errorf("round %d: acknowledged and lost: %s", round, line)
@@ -131,15 +135,15 @@ func TestKillLosesNothing(t *testing.T) {
 	t.Logf("%d acknowledgements, none lost", len(acked))
 }
 
-// killWriter lets a process write for a while and adds what it acknowledged.
+// killWriter lets a process write for a while, and adds what was acknowledged.
 func killWriter(t *testing.T, dir string, acked map[string]bool) {
 	t.Helper()
 	after := time.Duration(20+rand.IntN(400)) * time.Millisecond
-	killChild(t, "TestWriter", writerEnv+"="+dir, after, func(line string) { acked[line] = true })
+	killChild(t, "TestWriterChild", writerEnv+"="+dir, after, func(line string) { acked[line] = true })
 }
 
-// killChild runs a test of this binary as a process and kills it some time after its first line that starts with a plus. said
-// gets these lines.
+// killChild runs a test of this binary as a process, and kills it some time after its first line
+// that starts with a plus. It calls said with these lines.
 func killChild(t *testing.T, test, env string, after time.Duration, said func(line string)) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$")
@@ -169,8 +173,8 @@ func killChild(t *testing.T, test, env string, after time.Duration, said func(li
 	}
 }
 
-// stored opens the folder and lists what is there, in the words of writeRound.
-func stored(t *testing.T, dir string) map[string]bool {
+// openAndList opens the folder and lists its content as writeOneOfEach prints it.
+func openAndList(t *testing.T, dir string) map[string]bool {
 	t.Helper()
 	var warnings bytes.Buffer
 	server, err := Start(Config{Dir: dir, Logger: slog.New(slog.NewTextHandler(&warnings, &slog.HandlerOptions{Level: slog.LevelWarn}))})

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// fill makes a store with n batches of events and one record.
-func fill(t *testing.T, dir string, n int) {
+// fillStore creates a store with n batches of events and one record.
+func fillStore(t *testing.T, dir string, n int) {
 	t.Helper()
 	server, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -31,10 +31,12 @@ func fill(t *testing.T, dir string, n int) {
 	}
 }
 
-// TestDamagedFolders truncates or garbles each file of a store in turn: it must open with what is left, or say what is wrong.
+// TestDamagedFolders truncates or garbles each file of a store in turn: the store must open with
+// what is left, or say what is wrong.
 func TestDamagedFolders(t *testing.T) {
+	t.Parallel()
 	origin := filepath.Join(t.TempDir(), "store")
-	fill(t, origin, 10)
+	fillStore(t, origin, 10)
 	var files []string
 	err := filepath.WalkDir(origin, func(path string, d os.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && (strings.Contains(path, eventStream) || strings.Contains(path, recordStream)) {
@@ -101,8 +103,10 @@ func openDamaged(t *testing.T, origin, file string, damage func([]byte) []byte) 
 	}
 }
 
-// TestHalfMadeStreams opens folders as a kill leaves them in the middle of making a stream or of changing its settings.
+// TestHalfMadeStreams opens folders as a kill leaves them while a stream is created or its settings
+// change.
 func TestHalfMadeStreams(t *testing.T) {
+	t.Parallel()
 	for name, kill := range map[string]func(t *testing.T, events string) (left int){
 		"no settings": func(t *testing.T, events string) int {
 			for _, file := range []string{"meta.inf", "meta.sum", "msgs/1.blk"} {
@@ -123,7 +127,7 @@ func TestHalfMadeStreams(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			fill(t, dir, 3)
+			fillStore(t, dir, 3)
 			want := kill(t, filepath.Join(dir, "jetstream", "$G", "streams", eventStream))
 			have := map[string]bool{}
 			s := open(t, dir, Limits{})
@@ -138,12 +142,14 @@ func TestHalfMadeStreams(t *testing.T) {
 	}
 }
 
-// TestLostLeases opens a folder whose lease queue a power cut has left empty: it starts empty, and the rest is there.
+// TestLostLeases opens a folder after a power cut has emptied files of the lease queue: the queue
+// starts empty, and the rest is there.
 func TestLostLeases(t *testing.T) {
+	t.Parallel()
 	for _, lost := range [][]string{{"meta.inf"}, {"meta.sum"}, {"meta.inf", "meta.sum", "msgs/1.blk"}} {
 		t.Run(strings.Join(lost, " "), func(t *testing.T) {
 			dir := t.TempDir()
-			fill(t, dir, 3)
+			fillStore(t, dir, 3)
 			for _, file := range lost {
 				path := filepath.Join(dir, "jetstream", "$G", "streams", leaseStream, file)
 				if err := os.WriteFile(path, nil, 0o600); err != nil {

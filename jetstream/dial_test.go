@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// TestAddressesOfTheMaster has a node know addresses at which somebody else answers, or nobody: it finds the master all the same, at
-// once.
+// TestAddressesOfTheMaster gives a node addresses at which another service answers, or none: it
+// still reaches the master at once.
 func TestAddressesOfTheMaster(t *testing.T) {
-	l := newLab(t)
+	l := newTestServer(t)
 	listen := func(answer func(net.Conn)) string {
 		s, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -40,9 +40,9 @@ func TestAddressesOfTheMaster(t *testing.T) {
 	}
 	silent := listen(func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	cut := listen(func(net.Conn) {})
-	foreign := newAuthority(t).tls("m")
+	foreign := newAuthority(t).tlsConfig("m")
 	impostor := listen(func(c net.Conn) { _ = tls.Server(c, foreign).Handshake() })
-	r := l.remote("w")
+	r := l.connectConfig("w")
 	master := r.Addresses()[0]
 	for name, wrong := range map[string][]string{
 		"silent": {silent, silent, silent}, "cut": {cut, cut}, "impostor": {impostor, impostor}, "refused": {"127.0.0.1:1", "127.0.0.1:1"},

@@ -17,7 +17,7 @@ import (
 	"mlfnode/grid"
 )
 
-// collect reads events until n batches with content have come.
+// collect reads events until it has n batches with content.
 func collect(t *testing.T, s *Store, from uint64, n int) (seqs []uint64, events int) {
 	t.Helper()
 	enough := errors.New("enough")
@@ -38,6 +38,7 @@ func collect(t *testing.T, s *Store, from uint64, n int) (seqs []uint64, events 
 }
 
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx := t.Context()
 	for i := range 3 {
@@ -55,10 +56,11 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestBatchesOfNodesAreReadAsStored has more batches sent than stay decoded, two of them twice, and reads them twice: as they were sent, and
-// from the stream.
-func TestBatchesOfNodesAreReadAsStored(t *testing.T) {
-	l := newLab(t)
+// TestReadReturnsBatchesAsStored sends more batches than stay decoded, two of them twice, and reads
+// them twice: as they were sent, and from the stream.
+func TestReadReturnsBatchesAsStored(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
 	if _, err := l.store.Records.Create(t.Context(), sweep("a-1")); err != nil {
 		t.Fatal(err)
 	}
@@ -98,9 +100,10 @@ func TestBatchesOfNodesAreReadAsStored(t *testing.T) {
 	}
 }
 
-// TestPlainCopiesAreWhatIsDecoded compares copies of random batches with what decoding them gives: a copy is the same or there is none, and
-// batches of trials that just ended have one.
-func TestPlainCopiesAreWhatIsDecoded(t *testing.T) {
+// TestPlainCopyEqualsDecoding compares copies of random batches with the results of decoding them.
+// A copy is the same, or there is none, and batches of trials that have just ended have one.
+func TestPlainCopyEqualsDecoding(t *testing.T) {
+	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	texts := []string{"", "gpu-1.4.17", "ünïcode", "a\"b\n", "<&>\u2028", "bad \xff byte"}
 	text := func() string { return texts[random.IntN(len(texts))] }
@@ -152,6 +155,7 @@ func TestPlainCopiesAreWhatIsDecoded(t *testing.T) {
 }
 
 func TestLargeBatchesAreSplit(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	last, err := s.Events.Publish(t.Context(), batch("a-1", 0, 20000))
 	if err != nil || last < 4 {
@@ -163,9 +167,11 @@ func TestLargeBatchesAreSplit(t *testing.T) {
 	}
 }
 
-// TestReadersPassRemovedEvents holds that a reader reaches the stream's last sequence when sweeps were removed at its end, in
-// its middle, or all; else a rebuild of history would wait for ever.
+// TestReadersPassRemovedEvents holds that a reader reaches the stream's last sequence if sweeps
+// were removed at its end, in its middle, or all; otherwise a rebuild of history would wait
+// forever.
 func TestReadersPassRemovedEvents(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := open(t, dir, Limits{})
 	ctx := t.Context()
@@ -201,8 +207,9 @@ func TestReadersPassRemovedEvents(t *testing.T) {
 	}
 }
 
-// TestGarbageIsSkipped has the stream hold what no version can read: it hides nothing.
+// TestGarbageIsSkipped stores what no version can read: it hides nothing else.
 func TestGarbageIsSkipped(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	if _, err := s.js.Publish(t.Context(), eventSubject("n1", "a-1"), []byte("garbage")); err != nil {
 		t.Fatal(err)
@@ -217,6 +224,7 @@ func TestGarbageIsSkipped(t *testing.T) {
 }
 
 func TestFullEventsSayWhatToDo(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{EventBytes: 64 << 10})
 	var err error
 	for i := 0; err == nil && i < 100; i++ {
@@ -234,11 +242,12 @@ func TestFullEventsSayWhatToDo(t *testing.T) {
 	}
 }
 
-// TestReadDecodesAhead holds a reader up with its first messages: the next, which can't be read, is looked at meanwhile.
+// TestReadDecodesAhead blocks a reader on its first messages: the next one, which can't be read, is
+// decoded meanwhile.
 func TestReadDecodesAhead(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
 	warned := make(chan struct{}, 1)
-	s.log = slog.New(slog.NewTextHandler(notice(warned), nil))
+	s.log = slog.New(slog.NewTextHandler(writeNotifier(warned), nil))
 	if _, err := s.Events.Publish(t.Context(), batch("a-1", 0, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +277,7 @@ func TestReadDecodesAhead(t *testing.T) {
 	}
 }
 
-// lateServer answers the first request for a cursor too late.
+// lateServer answers the first request for a consumer too late.
 type lateServer struct {
 	js.JetStream
 	asked int
@@ -281,8 +290,10 @@ func (l *lateServer) CreateConsumer(ctx context.Context, stream string, cfg js.C
 	return l.JetStream.CreateConsumer(ctx, stream, cfg)
 }
 
-// TestReadWaitsForALateServer has a machine that was stopped, or has too much to do, when a reader begins: it reads on.
-func TestReadWaitsForALateServer(t *testing.T) {
+// TestReadSurvivesASlowServer begins to read while the machine is suspended or overloaded: the
+// reader continues.
+func TestReadSurvivesASlowServer(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	late := &lateServer{JetStream: s.js}
 	s.js = late
@@ -296,10 +307,10 @@ func TestReadWaitsForALateServer(t *testing.T) {
 	}
 }
 
-// notice passes on that something was written.
-type notice chan struct{}
+// writeNotifier signals that something was written.
+type writeNotifier chan struct{}
 
-func (n notice) Write(p []byte) (int, error) {
+func (n writeNotifier) Write(p []byte) (int, error) {
 	select {
 	case n <- struct{}{}:
 	default:

@@ -21,7 +21,8 @@ func genChunk(t *rapid.T) Chunk {
 	}
 }
 
-func TestFrameGivesChunksBack(t *testing.T) {
+func TestChunksRoundTrip(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		want := rapid.SliceOfN(rapid.Custom(genChunk), 1, 20).Draw(t, "chunks")
 		p := packer{}
@@ -36,8 +37,9 @@ func TestFrameGivesChunksBack(t *testing.T) {
 	})
 }
 
-// TestPackKeepsEveryByte packs chunks of all sizes and joins what comes out.
+// TestPackKeepsEveryByte packs chunks of all sizes, and joins the results.
 func TestPackKeepsEveryByte(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 1000, splitBytes - 40, splitBytes, splitBytes + 1, 3 * splitBytes}), 1, 6).Draw(t, "sizes")
 		var chunks []Chunk
@@ -93,24 +95,6 @@ func FuzzDecodeChunks(f *testing.F) {
 	})
 }
 
-func TestTokens(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s := rapid.String().Draw(t, "text")
-		k := token(s)
-		for i := range len(k) {
-			if !plain(k[i]) && k[i] != '=' {
-				t.Fatalf("token %q of %q", k, s)
-			}
-		}
-		if got := untoken(k); got != s || k == "" {
-			t.Fatalf("got %q back from %q, want %q", got, k, s)
-		}
-		if got := untokens(tokens(s)); got != s {
-			t.Fatalf("got %q back, want %q", got, s)
-		}
-	})
-}
-
 func publishLines(t *testing.T, s *Store, from, n int) {
 	t.Helper()
 	for i := from; i < from+n; i++ {
@@ -125,6 +109,7 @@ func publishLines(t *testing.T, s *Store, from, n int) {
 }
 
 func TestLogs(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	publishLines(t, s, 0, 5) // sequences 1 3 5 7 9
 	read := func(r LogRange) (seqs []uint64) {
@@ -169,6 +154,7 @@ func TestLogs(t *testing.T) {
 }
 
 func TestLogsFollow(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	publishLines(t, s, 0, 2)
 	ctx, stop := context.WithCancel(t.Context())
@@ -198,6 +184,7 @@ func TestLogsFollow(t *testing.T) {
 }
 
 func TestLargeOutputIsSplit(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	want := bytes.Repeat([]byte("0123456789"), 200_000)
 	first, last, err := s.Logs.Publish(t.Context(), "a-1", []Chunk{{Run: "r", Stream: 2, Data: want}})
@@ -217,6 +204,7 @@ func TestLargeOutputIsSplit(t *testing.T) {
 }
 
 func TestFullLogsDropTheOldest(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{LogBytes: 1 << 20})
 	for i := range 40 {
 		if _, _, err := s.Logs.Publish(t.Context(), "a-1", []Chunk{{Index: int64(i), Data: make([]byte, 100_000)}}); err != nil {

@@ -10,6 +10,7 @@ import (
 )
 
 func TestObjects(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx := t.Context()
 	for _, size := range []int{0, 10, splitBytes - 1, splitBytes, splitBytes + 1, 3*splitBytes + 7} {
@@ -53,8 +54,10 @@ func TestObjects(t *testing.T) {
 	}
 }
 
-// TestObjectsArePaged lists more objects than a page describes, between those of other prefixes: each comes once, and no page has more.
+// TestObjectsArePaged lists more objects than a page describes, between those of other prefixes:
+// each is listed once, and no page has more.
 func TestObjectsArePaged(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx, want := t.Context(), ObjectPage+ObjectPage/2
 	for i := range want {
@@ -90,6 +93,7 @@ func TestObjectsArePaged(t *testing.T) {
 }
 
 func TestReplacedObjectLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx := t.Context()
 	for i := range 3 {
@@ -103,12 +107,12 @@ func TestReplacedObjectLeavesNothing(t *testing.T) {
 	}
 }
 
-// failing gives some content and then an error.
-type failing struct{ left int }
+// failingReader returns some content and then an error.
+type failingReader struct{ left int }
 
 var errContent = errors.New("content ended early")
 
-func (f *failing) Read(p []byte) (int, error) {
+func (f *failingReader) Read(p []byte) (int, error) {
 	if f.left == 0 {
 		return 0, errContent
 	}
@@ -118,9 +122,10 @@ func (f *failing) Read(p []byte) (int, error) {
 }
 
 func TestFailedPutLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{BundleBytes: 2 << 20})
 	ctx := t.Context()
-	if err := s.Bundles.Put(ctx, "x", &failing{left: splitBytes + 5}, nil); !errors.Is(err, errContent) {
+	if err := s.Bundles.Put(ctx, "x", &failingReader{left: splitBytes + 5}, nil); !errors.Is(err, errContent) {
 		t.Errorf("put: got %v, want the reader's error", err)
 	}
 	if err := s.Bundles.Put(ctx, "x", bytes.NewReader(make([]byte, 4<<20)), nil); !errors.Is(err, ErrFull) {
@@ -133,6 +138,7 @@ func TestFailedPutLeavesNothing(t *testing.T) {
 }
 
 func TestDamagedObjectIsNoticed(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx := t.Context()
 	if err := s.Bundles.Put(ctx, "x", bytes.NewReader(make([]byte, 3*splitBytes)), nil); err != nil {

@@ -13,8 +13,8 @@ import (
 	"mlfnode/grid"
 )
 
-// reports has a node report an event and some output of a sweep.
-func reports(ctx context.Context, l *MasterClient, id string) (events, output error) {
+// reportOn reports an event and some output of a sweep.
+func reportOn(ctx context.Context, l *MasterClient, id string) (events, output error) {
 	b := batch(id, 0, 1)
 	b.Node, b.Events[0].Run = l.node, string(l.node)+".1.1"
 	events = l.PublishEvents(ctx, b)
@@ -22,11 +22,12 @@ func reports(ctx context.Context, l *MasterClient, id string) (events, output er
 	return events, output
 }
 
-// TestReportsOnUnknownSweeps has nodes report on sweeps that have no record, from within the master's process and from without: nothing
-// is stored, and they are told so. A sweep that is there, or whose record only a newer version can read, is another thing; so is one that
-// a master knows that has just started.
+// TestReportsOnUnknownSweeps reports on sweeps without a record, from the master's process and over
+// a connection: nothing is stored, and the nodes are told. Reports on sweeps that exist, whose
+// record only a newer version can read, or that a restarted master knows, are stored.
 func TestReportsOnUnknownSweeps(t *testing.T) {
-	l := newLab(t)
+	t.Parallel()
+	l := newTestServer(t)
 	ctx := t.Context()
 	for _, id := range []string{"a-1", "old-1", "gone-1"} {
 		if _, err := l.store.Records.Create(ctx, sweep(id)); err != nil {
@@ -45,7 +46,7 @@ func TestReportsOnUnknownSweeps(t *testing.T) {
 	for name, link := range map[string]*MasterClient{"remote": l.connect("b"), "own": l.store.Calls.LocalClient("m")} {
 		for id, known := range map[string]bool{"a-1": true, "old-1": true, "newer-1": true, "gone-1": false, "ghost-1": false, "": false} {
 			for range 2 {
-				events, output := reports(ctx, link, id)
+				events, output := reportOn(ctx, link, id)
 				if (events == nil) != known || (output == nil) != known || (!known && (!errors.Is(events, ErrUnknownSweep) || !errors.Is(output, ErrUnknownSweep))) {
 					t.Errorf("%s reports on %q: got %v for events and %v for output; known: %v", name, id, events, output, known)
 				}
@@ -55,7 +56,7 @@ func TestReportsOnUnknownSweeps(t *testing.T) {
 	if err := l.store.Records.Delete(ctx, "old-1"); err != nil {
 		t.Fatal(err)
 	}
-	if events, output := reports(ctx, l.connect("c"), "old-1"); !errors.Is(events, ErrUnknownSweep) || !errors.Is(output, ErrUnknownSweep) {
+	if events, output := reportOn(ctx, l.connect("c"), "old-1"); !errors.Is(events, ErrUnknownSweep) || !errors.Is(output, ErrUnknownSweep) {
 		t.Errorf("reports on a sweep that was removed: got %v and %v", events, output)
 	}
 	left, err := l.store.PurgeOrphans(ctx, true, func(grid.SweepID) bool { return false })
@@ -64,17 +65,18 @@ func TestReportsOnUnknownSweeps(t *testing.T) {
 	}
 }
 
-// TestNodesOfBeforeAreNotHeldUp: a node of an earlier version sends again whatever is refused. So it is told that reports on unknown
-// sweeps are stored.
-func TestNodesOfBeforeAreNotHeldUp(t *testing.T) {
-	l := newLab(t)
+// TestOlderNodeIsNotRefused holds that reports on unknown sweeps are not refused: an older node
+// sends a refused report again and again.
+func TestOlderNodeIsNotRefused(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
 	b := batch("ghost-1", 0, 1)
 	b.Node = "b"
 	data, err := json.Marshal(b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := l.raw("b").Request(callSubject("b", callEvents), data, time.Minute)
+	m, err := l.natsClient("b").Request(callSubject("b", callEvents), data, time.Minute)
 	if err != nil || errorOf(m) != nil {
 		t.Fatalf("got %v, %v; want no refusal", m, err)
 	}
@@ -86,9 +88,10 @@ func TestNodesOfBeforeAreNotHeldUp(t *testing.T) {
 	}
 }
 
-// TestManySubjects has more subjects in a stream than are looked at together: whatever belongs to no sweep goes, a page at a time or at
-// once.
+// TestManySubjects has more subjects in a stream than are checked at once: everything that belongs
+// to no sweep is removed, in pages or at once.
 func TestManySubjects(t *testing.T) {
+	t.Parallel()
 	for _, whole := range []bool{true, false} {
 		t.Run(fmt.Sprint(whole), func(t *testing.T) {
 			s := open(t, t.TempDir(), Limits{})
@@ -125,26 +128,27 @@ func TestManySubjects(t *testing.T) {
 	}
 }
 
-// TestOrphansOfOtherParts has one part of the store with too many subjects to look at, and then one that can't be asked: what belongs to
-// no sweep goes from the others.
-func TestOrphansOfOtherParts(t *testing.T) {
+// TestPurgeContinuesAfterAnError has one part of the store with too many subjects, and then one
+// that can't be listed: orphans are removed from the others.
+func TestPurgeContinuesAfterAnError(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	s.maxPurgeSubjects = 3
 	purge := func() ([]grid.SweepID, error) {
 		return s.PurgeOrphans(t.Context(), true, func(grid.SweepID) bool { return false })
 	}
 	for i := range 4 {
-		put(t, s, eventSubject("n1", grid.SweepID(fmt.Sprint("ghost-", i))), "{}")
+		putRaw(t, s, eventSubject("n1", grid.SweepID(fmt.Sprint("ghost-", i))), "{}")
 	}
-	put(t, s, logSubject("n1", "ghost-log"), "x")
+	putRaw(t, s, logSubject("n1", "ghost-log"), "x")
 	if got, err := purge(); err != nil || len(got) != 1 || got[0] != "ghost-log" {
-		t.Errorf("beside too many subjects: got %v, %v; want the sweep of the output", got, err)
+		t.Errorf("with too many subjects: got %v, %v; want the sweep of the output", got, err)
 	}
-	put(t, s, logSubject("n1", "ghost-log"), "x")
+	putRaw(t, s, logSubject("n1", "ghost-log"), "x")
 	if err := s.js.DeleteStream(t.Context(), eventStream); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := purge(); err == nil || len(got) != 1 || got[0] != "ghost-log" {
-		t.Errorf("beside a part that can't be asked: got %v, %v; want the sweep of the output, and an error", got, err)
+		t.Errorf("with a part that can't be listed: got %v, %v; want the sweep of the output, and an error", got, err)
 	}
 }

@@ -29,35 +29,35 @@ func mustPublish(t testing.TB, q *Queue, l Lease) uint64 {
 	return seq
 }
 
-// tester takes leases in tests.
-const tester = grid.NodeID("n")
+// testNode takes leases in tests.
+const testNode = grid.NodeID("n")
 
 func mustTake(t testing.TB, q *Queue, shape string, n, want int) []GrantedLease {
 	t.Helper()
-	held := q.grant(tester, shape, n, leaseVersion)
+	held := q.grant(testNode, shape, n, leaseVersion)
 	if len(held) != want {
 		t.Fatalf("take of %d: got %d, want %d", n, len(held), want)
 	}
 	return held
 }
 
-func giveBack(t testing.TB, q *Queue, h GrantedLease) {
+func mustReturn(t testing.TB, q *Queue, h GrantedLease) {
 	t.Helper()
-	if err := q.acknowledge(t.Context(), tester, h.ID); err != nil {
-		t.Errorf("give back: %v", err)
+	if err := q.acknowledge(t.Context(), testNode, h.ID); err != nil {
+		t.Errorf("return: %v", err)
 	}
 }
 
-func present(t testing.TB, q *Queue) []uint64 {
+func listedSequences(t testing.TB, q *Queue) []uint64 {
 	t.Helper()
 	all, err := q.List(t.Context())
 	if err != nil {
-		t.Fatalf("present: %v", err)
+		t.Fatalf("list: %v", err)
 	}
 	var seqs []uint64
 	for _, l := range all {
 		if l.Shape == "" || l.Hi <= l.Lo {
-			t.Fatalf("present: got a lease without content: %+v", l)
+			t.Fatalf("list: got a lease without content: %+v", l)
 		}
 		seqs = append(seqs, l.Seq)
 	}
@@ -65,6 +65,7 @@ func present(t testing.TB, q *Queue) []uint64 {
 }
 
 func TestQueue(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir(), Limits{}).Queue
 	ctx := t.Context()
 	mustTake(t, q, "p-1_c1.5", 1, 0)
@@ -79,12 +80,12 @@ func TestQueue(t *testing.T) {
 	if held[0].Seq != first || held[0].Deliveries != 1 {
 		t.Errorf("held: got sequence %d, deliveries %d; want %d, 1", held[0].Seq, held[0].Deliveries, first)
 	}
-	if diff := cmp.Diff([]uint64{first, second, other}, present(t, q)); diff != "" {
-		t.Errorf("held leases are present (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]uint64{first, second, other}, listedSequences(t, q)); diff != "" {
+		t.Errorf("list with held leases (-want +got):\n%s", diff)
 	}
-	giveBack(t, q, held[0])
-	if diff := cmp.Diff([]uint64{second, other}, present(t, q)); diff != "" {
-		t.Errorf("present after ack (-want +got):\n%s", diff)
+	mustReturn(t, q, held[0])
+	if diff := cmp.Diff([]uint64{second, other}, listedSequences(t, q)); diff != "" {
+		t.Errorf("list after return (-want +got):\n%s", diff)
 	}
 	big := mustTake(t, q, "big", 1, 1)[0]
 	for range 2 {
@@ -92,22 +93,23 @@ func TestQueue(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if left := present(t, q); !slices.Equal(left, []uint64{second}) || big.Seq != other {
+	if left := listedSequences(t, q); !slices.Equal(left, []uint64{second}) || big.Seq != other {
 		t.Errorf("after delete: got %v, want %d alone", left, second)
 	}
 	mustTake(t, q, "big", 1, 0)
 }
 
-func TestPostponedLeaseComesAgain(t *testing.T) {
+func TestPostponedLeaseReturns(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir(), Limits{}).Queue
 	woken := make(chan string, 4)
 	defer q.NotifyReady(func(shape string) { woken <- shape })()
 	mustPublish(t, q, lease("a b", 0))
 	if got := <-woken; got != "a b" {
-		t.Errorf("woken for %q, want %q", got, "a b")
+		t.Errorf("notified of %q, want %q", got, "a b")
 	}
 	h := mustTake(t, q, "a b", 1, 1)[0]
-	if err := q.postpone(tester, h.ID, time.Millisecond); err != nil {
+	if err := q.postpone(testNode, h.ID, time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	<-woken
@@ -116,16 +118,17 @@ func TestPostponedLeaseComesAgain(t *testing.T) {
 	}
 }
 
-// TestLeasePostponedTwice has a node postpone a lease once more, which it has done when the answer
-// to the first call was lost: the lease comes once.
+// TestLeasePostponedTwice postpones a lease twice, as a node does when the answer to the first call
+// is lost: the lease returns once.
 func TestLeasePostponedTwice(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir(), Limits{}).Queue
 	woken := make(chan string, 4)
 	mustPublish(t, q, lease("s", 0))
 	h := mustTake(t, q, "s", 1, 1)[0]
 	defer q.NotifyReady(func(shape string) { woken <- shape })()
 	for _, delay := range []time.Duration{10 * time.Millisecond, 200 * time.Millisecond} {
-		if err := q.postpone(tester, h.ID, delay); err != nil {
+		if err := q.postpone(testNode, h.ID, delay); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -133,27 +136,28 @@ func TestLeasePostponedTwice(t *testing.T) {
 	mustTake(t, q, "s", 1, 1) // by the same node
 	select {
 	case <-woken:
-		t.Error("the lease has come again although it is taken")
+		t.Error("the lease is available although it is taken")
 	case <-time.After(500 * time.Millisecond):
 	}
 	mustTake(t, q, "s", 1, 0)
-	if err := q.postpone(tester, h.ID, 0); err != nil {
+	if err := q.postpone(testNode, h.ID, 0); err != nil {
 		t.Fatal(err)
 	}
 	<-woken
 }
 
-// TestLeaseOfAnEarlierMasterIsPostponed has a master start while a node holds a lease, which then
-// leaves it to others: another one can take it, and no other speaks for it.
+// TestLeaseOfAnEarlierMasterIsPostponed starts a master while a node holds a lease, and then
+// postpones it: another node can take it, and no other node can return it.
 func TestLeaseOfAnEarlierMasterIsPostponed(t *testing.T) {
-	l := newLab(t)
+	t.Parallel()
+	l := newTestServer(t)
 	mustPublish(t, l.store.Queue, lease("s", 0))
 	h := mustTake(t, l.store.Queue, "s", 1, 1)[0]
 	l.stop()
 	l.start()
 	woken := make(chan string, 4)
 	defer l.store.Queue.NotifyReady(func(shape string) { woken <- shape })()
-	if err := l.store.Queue.postpone(tester, h.ID, 100*time.Millisecond); err != nil {
+	if err := l.store.Queue.postpone(testNode, h.ID, 100*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.store.Queue.acknowledge(t.Context(), "other", h.ID); !errors.Is(err, errNotHeld) {
@@ -162,17 +166,18 @@ func TestLeaseOfAnEarlierMasterIsPostponed(t *testing.T) {
 	select {
 	case <-woken:
 	case <-time.After(time.Minute):
-		t.Fatal("the lease does not come again")
+		t.Fatal("the lease does not return")
 	}
 	mustTake(t, l.store.Queue, "s", 1, 1)
 }
 
-// TestLeaseOfAnUnsurePublish has the stream hold a lease that this process has not noted, since it
-// got no answer: it can be deleted.
-func TestLeaseOfAnUnsurePublish(t *testing.T) {
+// TestDeleteStored stores a lease that this process does not know, as after a Publish without an
+// answer: the lease can be deleted.
+func TestDeleteStored(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	known := mustPublish(t, s.Queue, lease("s", 0))
-	put(t, s, leaseSubject("s"), `{"v":1,"s":"a-1","l":10,"h":20,"a":1,"n":"x.1.y"}`)
+	putRaw(t, s, leaseSubject("s"), `{"v":1,"s":"a-1","l":10,"h":20,"a":1,"n":"x.1.y"}`)
 	all, err := s.Queue.List(t.Context())
 	if err != nil || len(all) != 2 {
 		t.Fatalf("got %v, %v; want two leases", all, err)
@@ -182,15 +187,16 @@ func TestLeaseOfAnUnsurePublish(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if left := present(t, s.Queue); !slices.Equal(left, []uint64{known}) {
+	if left := listedSequences(t, s.Queue); !slices.Equal(left, []uint64{known}) {
 		t.Errorf("leases: got %v, want the other one", left)
 	}
 	mustTake(t, s.Queue, "s", 2, 1)
 }
 
-// TestLeasesForNewerNodes has a node of an older version ask first: it gets those that it can run,
-// and the rest stays for others.
+// TestLeasesForNewerNodes lets a node of an older version ask first: it gets the leases that it can
+// run, and the rest stays for others.
 func TestLeasesForNewerNodes(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir(), Limits{}).Queue
 	for i, level := range []int{leaseVersion, grid.LevelPlain, leaseVersion} {
 		l := lease("s", int64(i))
@@ -201,11 +207,12 @@ func TestLeasesForNewerNodes(t *testing.T) {
 		t.Errorf("an older node took %+v, want the plain one", held)
 	}
 	if held := mustTake(t, q, "s", 3, 2); held[0].Deliveries != 1 || held[0].Lo != 0 {
-		t.Errorf("got %+v, want the first one, which nobody has had", held[0])
+		t.Errorf("got %+v, want the first one, never granted", held[0])
 	}
 }
 
 func TestPurgeForgetsHeldLeases(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir(), Limits{}).Queue
 	var last uint64
 	for i := range 10 {
@@ -215,8 +222,8 @@ func TestPurgeForgetsHeldLeases(t *testing.T) {
 	if err := q.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left := present(t, q); len(left) != 0 {
-		t.Errorf("present: got %v, want none", left)
+	if left := listedSequences(t, q); len(left) != 0 {
+		t.Errorf("list: got %v, want none", left)
 	}
 	mustTake(t, q, "s", 1, 0)
 	if seq := mustPublish(t, q, lease("s", 99)); seq <= last || seq < uint64(time.Now().Add(-time.Minute).UnixMicro()) {
@@ -227,19 +234,22 @@ func TestPurgeForgetsHeldLeases(t *testing.T) {
 	}
 }
 
-func TestPresentWithManyLeases(t *testing.T) {
+func TestListManyLeases(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir(), Limits{}).Queue
 	var want []uint64
 	for i := range 2*listPage + 5 {
 		want = append(want, mustPublish(t, q, lease(fmt.Sprint("s", i%3), int64(i))))
 	}
-	if got := present(t, q); !slices.Equal(got, want) {
+	if got := listedSequences(t, q); !slices.Equal(got, want) {
 		t.Errorf("got %d sequences, want %d", len(got), len(want))
 	}
 }
 
-// TestWorkersShareAQueue lets four workers take 500 leases, returning some: each lease ends with exactly one acknowledgement.
+// TestWorkersShareAQueue lets four workers take 500 leases and postpone some: each lease ends with
+// exactly one acknowledgement.
 func TestWorkersShareAQueue(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir(), Limits{}).Queue
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
@@ -260,7 +270,7 @@ func TestWorkersShareAQueue(t *testing.T) {
 			tick := time.NewTicker(20 * time.Millisecond)
 			defer tick.Stop()
 			for {
-				work(t, q, func(lo int64) {
+				takeAll(t, q, func(lo int64) {
 					acked[lo].Add(1)
 					if done.Add(1) == leases {
 						close(all)
@@ -289,30 +299,32 @@ func TestWorkersShareAQueue(t *testing.T) {
 	}
 }
 
-// work takes leases until there are none; every seventh goes back the first time.
-func work(t *testing.T, q *Queue, acked func(lo int64)) {
+// takeAll takes leases until there are none; it postpones every seventh the first time.
+func takeAll(t *testing.T, q *Queue, acked func(lo int64)) {
 	for {
-		held := q.grant(tester, "s", 2, leaseVersion)
+		held := q.grant(testNode, "s", 2, leaseVersion)
 		if len(held) == 0 {
 			return
 		}
 		for _, h := range held {
 			if h.Lo%7 == 0 && h.Deliveries == 1 {
-				if err := q.postpone(tester, h.ID, 0); err != nil {
+				if err := q.postpone(testNode, h.ID, 0); err != nil {
 					t.Errorf("postpone: %v", err)
 				}
 				continue
 			}
-			giveBack(t, q, h)
+			mustReturn(t, q, h)
 			acked(h.Lo)
 		}
 	}
 }
 
-// TestLeasesOfAnEarlierMaster has a master start with leases that its predecessor has stored, be they handed out or not: nobody takes them,
-// and whoever has one gives it back by its ID. What an earlier version's queue needed is gone.
+// TestLeasesOfAnEarlierMaster starts a master with leases that its predecessor has stored, granted
+// or not: no node can take them, and the node that holds one returns it by its ID. What an earlier
+// version's queue needed is gone.
 func TestLeasesOfAnEarlierMaster(t *testing.T) {
-	l := newLab(t)
+	t.Parallel()
+	l := newTestServer(t)
 	mustPublish(t, l.store.Queue, lease("s", 0))
 	mustPublish(t, l.store.Queue, lease("s", 10))
 	first := mustTake(t, l.store.Queue, "s", 1, 1)[0]
@@ -327,21 +339,22 @@ func TestLeasesOfAnEarlierMaster(t *testing.T) {
 		t.Errorf("got %d consumers, %v; want none", info.State.Consumers, err)
 	}
 	mustTake(t, q, "s", 1, 0)
-	if err := q.acknowledge(t.Context(), tester, "another"); err != nil {
+	if err := q.acknowledge(t.Context(), testNode, "another"); err != nil {
 		t.Error(err)
 	}
-	if left := present(t, q); len(left) != 2 || !q.WasGranted(first.ID) {
-		t.Fatalf("leases: got %v, want both still", left)
+	if left := listedSequences(t, q); len(left) != 2 || !q.WasGranted(first.ID) {
+		t.Fatalf("leases: got %v, want both", left)
 	}
-	giveBack(t, q, first)
-	if left := present(t, q); len(left) != 1 || left[0] == first.Seq {
+	mustReturn(t, q, first)
+	if left := listedSequences(t, q); len(left) != 1 || left[0] == first.Seq {
 		t.Errorf("leases: got %v, want the other one", left)
 	}
-	giveBack(t, q, first) // it has gone
+	mustReturn(t, q, first) // it has gone
 }
 
-// TestWithdraw takes leases out of the queue that no node has, and no others.
+// TestWithdraw withdraws leases that no node holds, and no others.
 func TestWithdraw(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir(), Limits{}).Queue
 	mustPublish(t, q, lease("s", 0))
 	held := mustTake(t, q, "s", 1, 1)[0]
@@ -357,13 +370,14 @@ func TestWithdraw(t *testing.T) {
 		}
 	}
 	mustTake(t, q, "s", 1, 0)
-	if left := present(t, q); !slices.Equal(left, []uint64{held.Seq}) {
+	if left := listedSequences(t, q); !slices.Equal(left, []uint64{held.Seq}) {
 		t.Errorf("leases: got %v, want that of the node", left)
 	}
 }
 
-// TestLeaseIsItsHolders has another node speak of a lease.
-func TestLeaseIsItsHolders(t *testing.T) {
+// TestOnlyTheHolderReturnsALease lets another node return and postpone a lease.
+func TestOnlyTheHolderReturnsALease(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir(), Limits{}).Queue
 	mustPublish(t, q, lease("s", 0))
 	h := mustTake(t, q, "s", 1, 1)[0]
@@ -373,14 +387,16 @@ func TestLeaseIsItsHolders(t *testing.T) {
 	if err := q.postpone("other", h.ID, 0); !errors.Is(err, errNotHeld) {
 		t.Errorf("postponed by another node: got %v", err)
 	}
-	if left := present(t, q); len(left) != 1 {
+	if left := listedSequences(t, q); len(left) != 1 {
 		t.Errorf("leases: got %v, want the one", left)
 	}
 }
 
-// TestCompetingPulls has many ask for each lease. Those who get nothing must not stand in the way of whoever asks next.
-func TestCompetingPulls(t *testing.T) {
-	l := newLab(t)
+// TestCompetingTakes lets many nodes ask for each lease. Those that get none must not delay the
+// next one.
+func TestCompetingTakes(t *testing.T) {
+	t.Parallel()
+	l := newTestServer(t)
 	const rounds, burst = 40, 5
 	got := make(chan GrantedLease, burst)
 	var pulling sync.WaitGroup
@@ -409,18 +425,19 @@ func TestCompetingPulls(t *testing.T) {
 			select {
 			case <-got:
 			case <-time.After(time.Minute):
-				t.Fatal("a lease went to nobody")
+				t.Fatal("a lease was granted to no node")
 			}
 		}
 	}
-	if left := present(t, l.store.Queue); len(left) > 0 {
+	if left := listedSequences(t, l.store.Queue); len(left) > 0 {
 		t.Errorf("leases: got %v, want none", left)
 	}
 }
 
-// TestSweepsShareALane has nodes take leases of two sweeps: the one of which they have fewer goes first, whatever came first, also when
-// leases come back.
+// TestSweepsShareALane takes leases of two sweeps: the sweep with fewer granted leases goes first,
+// whatever was queued first, also after leases return.
 func TestSweepsShareALane(t *testing.T) {
+	t.Parallel()
 	q := open(t, t.TempDir(), Limits{}).Queue
 	put := func(sweep grid.SweepID, n int) {
 		for i := range n {
@@ -442,7 +459,7 @@ func TestSweepsShareALane(t *testing.T) {
 		t.Errorf("three of a are taken: got %s, want bbba", got)
 	}
 	for _, h := range first {
-		giveBack(t, q, h)
+		mustReturn(t, q, h)
 	}
 	if got := taken(2); got != "aa" {
 		t.Errorf("one of a and three of b are taken: got %s, want aa", got)

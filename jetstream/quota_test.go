@@ -13,8 +13,8 @@ import (
 	"mlfnode/grid"
 )
 
-// flood has a node store until it is refused, and gives how much it has stored.
-func flood(t *testing.T, store func(i int) (bytes int, err error)) int {
+// storeUntilRefused stores until it is refused, and returns how much was stored.
+func storeUntilRefused(t *testing.T, store func(i int) (bytes int, err error)) int {
 	t.Helper()
 	all := 0
 	for i := range 10_000 {
@@ -31,11 +31,12 @@ func flood(t *testing.T, store func(i int) (bytes int, err error)) int {
 	return 0
 }
 
-// TestOneNodeDoesNotFillTheStore has one node store all that it can, of events and of artifacts: the other one has room for its share,
-// and the first one goes on once something was removed.
-func TestOneNodeDoesNotFillTheStore(t *testing.T) {
+// TestNodeCannotFillTheStore lets one node store all that it can, of events and of artifacts: the
+// other one has room for its share, and the first one continues once something was removed.
+func TestNodeCannotFillTheStore(t *testing.T) {
+	t.Parallel()
 	const limit = 8 << 20
-	l := newLabOf(t, Limits{EventBytes: limit, ArtifactBytes: limit})
+	l := newTestServerLimited(t, Limits{EventBytes: limit, ArtifactBytes: limit})
 	ctx := t.Context()
 	for _, id := range []string{"a-1", "b-1"} {
 		if _, err := l.store.Records.Create(ctx, sweep(id)); err != nil {
@@ -60,11 +61,11 @@ func TestOneNodeDoesNotFillTheStore(t *testing.T) {
 	}
 	a, b := l.connect("a"), l.connect("b")
 	for name, k := range kinds {
-		if got := flood(t, func(i int) (int, error) { return k.put(ctx, b, "b-1", i) }); got < limit*8/10 {
+		if got := storeUntilRefused(t, func(i int) (int, error) { return k.put(ctx, b, "b-1", i) }); got < limit*8/10 {
 			t.Errorf("%s: node b was refused after %d bytes of %d", name, got, limit)
 		}
-		if got := flood(t, func(i int) (int, error) { return k.put(ctx, a, "a-1", i) }); got < limit/reserveFraction/8 {
-			t.Errorf("%s: node a had room for %d bytes beside a node that stores without end", name, got)
+		if got := storeUntilRefused(t, func(i int) (int, error) { return k.put(ctx, a, "a-1", i) }); got < limit/reserveFraction/8 {
+			t.Errorf("%s: node a had room for %d bytes beside a node that stores all it can", name, got)
 		}
 		all, err := l.store.Usage(ctx)
 		if err != nil {
@@ -80,22 +81,24 @@ func TestOneNodeDoesNotFillTheStore(t *testing.T) {
 		if err := k.remove(); err != nil {
 			t.Fatal(err)
 		}
-		insist(t, func() error { return second(k.put(ctx, b, "b-1", 20_000)) })
+		retryUntilOK(t, func() error { return errorOnly(k.put(ctx, b, "b-1", 20_000)) })
 	}
 }
 
-// TestIdleNodesTakeNoRoom has one node store beside many that store nothing, in a part of the store that is nearly full: it has most of
-// what is left, and goes on where as much is removed as it stores. Nodes that come late have room.
-func TestIdleNodesTakeNoRoom(t *testing.T) {
+// TestIdleNodesReserveNoRoom lets one node store among many idle ones in a nearly full stream: it
+// gets most of what is left, and continues while as much is removed as it stores. Nodes that start
+// later have room.
+func TestIdleNodesReserveNoRoom(t *testing.T) {
+	t.Parallel()
 	const limit, piece = 100 << 20, 10_000
-	l := newLabOf(t, Limits{ArtifactBytes: limit})
+	l := newTestServerLimited(t, Limits{ArtifactBytes: limit})
 	for i := range 30 {
 		l.connect(fmt.Sprint("idle", i))
 	}
 	s := l.store.artifactQuota
 	s.bytes, s.refreshed = limit-limit/reserveFraction, time.Now().Add(time.Hour) // nobody looks
 	fill := func(node grid.NodeID) int {
-		return flood(t, func(int) (int, error) { return piece, s.reserve(t.Context(), node, piece) })
+		return storeUntilRefused(t, func(int) (int, error) { return piece, s.reserve(t.Context(), node, piece) })
 	}
 	if got := fill("busy"); got < limit/reserveFraction*65/100 || got > limit/reserveFraction*8/10 {
 		t.Errorf("the busy node was refused after %d bytes of a reserve of %d", got, limit/reserveFraction)
@@ -114,9 +117,10 @@ func TestIdleNodesTakeNoRoom(t *testing.T) {
 	}
 }
 
-// TestSlowStoreHoldsUpOneAsker has the store not answer how full a part is: at first callers wait as long as their contexts allow, and
-// a failure is no answer. Once there was one, a single caller asks and the others go on.
-func TestSlowStoreHoldsUpOneAsker(t *testing.T) {
+// TestSlowStoreBlocksOneCaller lets requests for the size of a stream go unanswered. At first
+// callers wait as long as their contexts allow, and a failure is not an answer. Once there is an
+// answer, a single caller asks and the others continue.
+func TestSlowStoreBlocksOneCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 1000
 		s := newQuota(&Store{}, "", "events", "events", limit)
@@ -141,7 +145,7 @@ func TestSlowStoreHoldsUpOneAsker(t *testing.T) {
 		take(ctx)
 		stop()
 		if err := <-taken; !errors.Is(err, context.Canceled) || asks != 1 {
-			t.Errorf("a caller that left: got %v after %d questions", err, asks)
+			t.Errorf("a caller that left: got %v after %d requests", err, asks)
 		}
 		failed := errors.New("no answer")
 		answers <- failed
@@ -151,17 +155,17 @@ func TestSlowStoreHoldsUpOneAsker(t *testing.T) {
 		take(t.Context())
 		answers <- nil
 		if err := <-taken; err != nil || asks != 2 {
-			t.Errorf("after a failure: got %v after %d questions, want an answer to the second", err, asks)
+			t.Errorf("after a failure: got %v after %d requests, want an answer to the second", err, asks)
 		}
 		time.Sleep(refreshInterval)
 		take(t.Context())
 		take(t.Context())
 		if err := <-taken; err != nil || asks != 3 {
-			t.Errorf("beside one that asks: got %v after %d questions", err, asks)
+			t.Errorf("while another caller asks: got %v after %d requests", err, asks)
 		}
 		answers <- nil
 		if err := <-taken; err != nil || s.bytes != 95*limit/100+2 {
-			t.Errorf("the one that asks: got %v, and %d bytes; want what was seen and what was stored since", err, s.bytes)
+			t.Errorf("the caller that asks: got %v, and %d bytes; want the answer and what was stored since", err, s.bytes)
 		}
 	})
 }

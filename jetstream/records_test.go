@@ -18,6 +18,7 @@ import (
 )
 
 func TestRecords(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx := t.Context()
 	rev, err := s.Records.Create(ctx, sweep("chainer-1"))
@@ -61,6 +62,7 @@ func TestRecords(t *testing.T) {
 }
 
 func TestRecordTooLarge(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	w := sweep("big-1")
 	w.Environ = []string{"X=" + strings.Repeat("x", maxPayload)}
@@ -69,7 +71,8 @@ func TestRecordTooLarge(t *testing.T) {
 	}
 }
 
-// longSweep lists values that were drawn from a small alphabet, as names of molecules are: n of 37 characters each.
+// longSweep returns a sweep with n values of 37 characters each, drawn from a small alphabet as
+// names of molecules are.
 func longSweep(t *testing.T, id string, n int) *grid.Sweep {
 	t.Helper()
 	a := space.Axis{Key: "smiles", Values: make([]space.Value, n)}
@@ -93,10 +96,12 @@ func longSweep(t *testing.T, id string, n int) *grid.Sweep {
 	return s
 }
 
-// TestLongRecord stores a sweep whose axis lists more text than a message may have. The master and nodes read it, and so they do after a
-// change of it; a record that was garbled, or stands for more than it may, is left out.
+// TestLongRecord stores a sweep whose axis has more text than fits a message. The master and nodes
+// can read it, also after an update; a record that is garbled, or too large when unpacked, is left
+// out.
 func TestLongRecord(t *testing.T) {
-	l := newLab(t)
+	t.Parallel()
+	l := newTestServer(t)
 	records := l.store.Records
 	long := longSweep(t, "long-1", 40_000)
 	if text, err := json.Marshal(long); err != nil || len(text) < maxPayload*5/4 || !long.Long {
@@ -132,8 +137,8 @@ func TestLongRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, l.store, recordSubject("bomb-1"), string(z.EncodeAll([]byte(`{"v":1,"id":"bomb-1","project":"`+strings.Repeat("x", 4*maxText)+`"}`), nil)))
-	put(t, l.store, recordSubject("torn-1"), zstdMagic+"torn")
+	putRaw(t, l.store, recordSubject("bomb-1"), string(z.EncodeAll([]byte(`{"v":1,"id":"bomb-1","project":"`+strings.Repeat("x", 4*maxText)+`"}`), nil)))
+	putRaw(t, l.store, recordSubject("torn-1"), zstdMagic+"torn")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	seen := map[grid.SweepID]*grid.Sweep{}
@@ -154,6 +159,7 @@ func TestLongRecord(t *testing.T) {
 }
 
 func TestNumbersAreNeverUsedAgain(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := open(t, dir, Limits{})
 	results := make(chan int)
@@ -182,6 +188,7 @@ func TestNumbersAreNeverUsedAgain(t *testing.T) {
 }
 
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx, stop := context.WithCancel(t.Context())
 	for _, id := range []string{"a-1", "a.b c-2"} {
@@ -220,7 +227,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-func TestWatchOfAnEmptyStoreIsSynced(t *testing.T) {
+func TestWatchEmptyStore(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx, stop := context.WithCancel(t.Context())
 	err := s.Records.Watch(ctx, func(c Change) {
@@ -234,8 +242,10 @@ func TestWatchOfAnEmptyStoreIsSynced(t *testing.T) {
 	}
 }
 
-// TestLanesOfARecord keeps what trials need in further lanes, beside a sweep whose own fields older programs read as before.
-func TestLanesOfARecord(t *testing.T) {
+// TestRecordLanes stores what trials need in further lanes, next to a sweep whose own fields older
+// programs read as before.
+func TestRecordLanes(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx := t.Context()
 	w := sweep("a-1")

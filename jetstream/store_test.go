@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// open starts a server in dir and closes it with the test.
+// open starts a server in dir, and closes it at the end of the test.
 func open(t testing.TB, dir string, limits Limits) *Store {
 	t.Helper()
 	server, err := Start(Config{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Limits: limits})
@@ -47,6 +48,7 @@ func batch(id string, from, n int) *grid.Batch {
 }
 
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	s := open(t, t.TempDir(), Limits{LogBytes: 1 << 20})
 	if _, _, err := s.Logs.Publish(t.Context(), "a-1", []Chunk{{Run: "r", Stream: 1, Data: make([]byte, 1000)}}); err != nil {
 		t.Fatal(err)
@@ -62,8 +64,9 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestSecondServerIsRefused starts a second server in a folder: the first goes on.
+// TestSecondServerIsRefused starts a second server in a folder: the first is not affected.
 func TestSecondServerIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := open(t, dir, Limits{})
 	if _, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, natsd.ErrInUse) {
@@ -75,6 +78,7 @@ func TestSecondServerIsRefused(t *testing.T) {
 }
 
 func TestStartStop(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for i := range 10 {
 		server, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
@@ -97,6 +101,7 @@ func TestStartStop(t *testing.T) {
 }
 
 func TestCallsEndWithTheServer(t *testing.T) {
+	t.Parallel()
 	server, err := Start(Config{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +124,7 @@ func TestCallsEndWithTheServer(t *testing.T) {
 			t.Errorf("watch ended with %v, want ErrClosed", err)
 		}
 	case <-time.After(time.Minute):
-		t.Error("watch goes on after the server has gone")
+		t.Error("watch continues after the server has gone")
 	}
 	if _, err := s.Records.Create(t.Context(), sweep("a-1")); !errors.Is(err, ErrClosed) {
 		t.Errorf("create: got %v, want ErrClosed", err)
@@ -127,6 +132,7 @@ func TestCallsEndWithTheServer(t *testing.T) {
 }
 
 func TestLimitsCanBeChanged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, limit := range []int64{1 << 20, 2 << 20, 2 << 20} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
@@ -139,8 +145,10 @@ func TestLimitsCanBeChanged(t *testing.T) {
 	}
 }
 
-// TestProbe writes through a store and reads back, again and again, and finds out when the server has ended.
+// TestProbe writes through a store and reads back, again and again, and fails once the server has
+// ended.
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	server, err := Start(Config{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -156,10 +164,30 @@ func TestProbe(t *testing.T) {
 		}
 	}
 	if all, err := s.Records.All(t.Context()); err != nil || len(all) != 0 {
-		t.Errorf("a probe counts as a record: %v, %v", all, err)
+		t.Errorf("a probe is listed as a record: %v, %v", all, err)
 	}
 	server.Close()
 	if s.Ping(t.Context()) == nil || s.Probe(t.Context()) == nil {
 		t.Error("a store without a server answers")
+	}
+}
+
+// TestLostIsClosed lets the server close a connection for good: Lost is closed then, but not after
+// Close.
+func TestLostIsClosed(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), Limits{})
+	_ = s.conn.Publish(strings.Repeat("a", 2*natsd.MaxControlLine), nil) // fails or not, as fast as the server is
+	select {
+	case <-s.Lost():
+	case <-time.After(time.Minute):
+		t.Fatal("Lost is not closed although the connection is gone")
+	}
+	other := open(t, t.TempDir(), Limits{})
+	other.Close()
+	select {
+	case <-other.Lost():
+		t.Error("Lost is closed after Close")
+	default:
 	}
 }

@@ -10,6 +10,7 @@ import (
 // TestClientsCanNotFillTheLog logs a thousand refused connections, and then an error of the
 // server's own.
 func TestClientsCanNotFillTheLog(t *testing.T) {
+	t.Parallel()
 	var text bytes.Buffer
 	reported := make(chan struct{}, 1)
 	l := &serverLog{log: slog.New(slog.NewTextHandler(&text, nil)), errorReported: reported}
@@ -28,6 +29,7 @@ func TestClientsCanNotFillTheLog(t *testing.T) {
 // TestIntendedSettingsAreNotLogged holds that a healthy start logs nothing, and that a real
 // complaint is passed on.
 func TestIntendedSettingsAreNotLogged(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
 	reported := make(chan struct{}, 1)
 	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), errorReported: reported}
@@ -44,6 +46,7 @@ func TestIntendedSettingsAreNotLogged(t *testing.T) {
 
 // TestRepeatedMessages logs a message that repeats once, and reports an error each time.
 func TestRepeatedMessages(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
 	reported := make(chan struct{}, 1000)
 	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), errorReported: reported}
@@ -66,6 +69,7 @@ func TestRepeatedMessages(t *testing.T) {
 // TestLevelsAfterAKill logs what nats-server rebuilds by itself at level Info, and what tells of a
 // loss at level Warn.
 func TestLevelsAfterAKill(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
 	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), errorReported: make(chan struct{}, 1), disposable: []string{"leases"}}
 	for _, c := range []struct{ msg, level string }{

@@ -17,11 +17,12 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// inUse unmounts a disk although nats-server keeps a file open when it can't make a stream.
-const inUse = unix.MNT_DETACH
+// lazyUnmount unmounts a disk even though nats-server keeps a file open when it can't create a
+// stream.
+const lazyUnmount = unix.MNT_DETACH
 
 func TestFullDisk(t *testing.T) {
-	dir := gridtest.SmallDisk(t, "24m", inUse)
+	dir := gridtest.SmallDisk(t, "24m", lazyUnmount)
 	s := open(t, filepath.Join(dir, "store"), Limits{})
 	ctx := t.Context()
 	if _, err := s.Records.Create(ctx, sweep("before-1")); err != nil {
@@ -60,8 +61,8 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	insist(t, func() error { _, err := s.Events.Publish(ctx, batch("a-1", 0, 10)); return err })
-	insist(t, func() error {
+	retryUntilOK(t, func() error { _, err := s.Events.Publish(ctx, batch("a-1", 0, 10)); return err })
+	retryUntilOK(t, func() error {
 		_, err := s.Records.Create(ctx, sweep("after-1"))
 		if errors.Is(err, ErrExists) { // an earlier try was stored although its answer was lost
 			return nil
@@ -73,12 +74,12 @@ func TestFullDisk(t *testing.T) {
 			break
 		}
 	}
-	insist(t, func() error { _, err := s.Queue.Publish(ctx, lease("s", 1)); return err })
+	retryUntilOK(t, func() error { _, err := s.Queue.Publish(ctx, lease("s", 1)); return err })
 	mustTake(t, s.Queue, "s", 1, 1)
 	got := 0
 	err = s.Logs.Read(ctx, "a-1", LogRange{}, func(uint64, []Chunk) error { got++; return nil })
 	if err != nil || got < kept {
-		t.Errorf("after healing: got %d messages, %v; want the %d that were acknowledged", got, err, kept)
+		t.Errorf("after recovery: got %d messages, %v; want the %d that were acknowledged", got, err, kept)
 	}
 	stopWatching()
 	if err := <-watched; !errors.Is(err, context.Canceled) {
@@ -86,8 +87,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// insist tries until it works, as the worker's outbox does.
-func insist(t *testing.T, try func() error) {
+// retryUntilOK retries until try succeeds, as the worker's outbox does.
+func retryUntilOK(t *testing.T, try func() error) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -100,18 +101,18 @@ func insist(t *testing.T, try func() error) {
 		select {
 		case <-tick.C:
 		case <-limit:
-			t.Fatalf("still: %v", err)
+			t.Fatalf("still failing: %v", err)
 		}
 	}
 }
 
 func TestStartOnAFullDisk(t *testing.T) {
-	dir := gridtest.SmallDisk(t, "1m", inUse)
+	dir := gridtest.SmallDisk(t, "1m", lazyUnmount)
 	fill, err := os.Create(filepath.Join(dir, "ballast"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = io.Copy(fill, io.LimitReader(zeros{}, 2<<20)) // ends when the disk is full
+	_, _ = io.Copy(fill, io.LimitReader(zeroReader{}, 2<<20)) // ends when the disk is full
 	fill.Close()
 	server, err := Start(Config{Dir: filepath.Join(dir, "store"), Logger: slog.New(slog.DiscardHandler)})
 	if err == nil {
@@ -123,6 +124,6 @@ func TestStartOnAFullDisk(t *testing.T) {
 	}
 }
 
-type zeros struct{}
+type zeroReader struct{}
 
-func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+func (zeroReader) Read(p []byte) (int, error) { return len(p), nil }

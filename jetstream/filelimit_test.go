@@ -19,10 +19,10 @@ import (
 	"mlfnode/jetstream/natsd"
 )
 
-// fewFilesEnv makes the test binary a server that has no file left for connections.
+// fewFilesEnv makes the test binary a server that can open no file for a connection.
 const fewFilesEnv = "MLF_TEST_FEW_FILES"
 
-// lineCount counts what is logged.
+// lineCount counts the lines that are logged.
 type lineCount struct{ n atomic.Int64 }
 
 // Write implements io.Writer.
@@ -31,14 +31,14 @@ func (c *lineCount) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestServerWithoutFiles is the process that TestNoFilesLeft connects to.
-func TestServerWithoutFiles(t *testing.T) {
+// TestFileLimitChild is the process that TestFileLimit connects to.
+func TestFileLimitChild(t *testing.T) {
 	dir := os.Getenv(fewFilesEnv)
 	if dir == "" {
-		t.Skip("runs as a child of TestNoFilesLeft")
+		t.Skip("runs as a child of TestFileLimit")
 	}
 	var lines lineCount
-	own := newAuthority(t).tls("m")
+	own := newAuthority(t).tlsConfig("m")
 	server, err := Start(Config{Dir: dir, Node: "m", Logger: slog.New(slog.NewTextHandler(&lines, nil)), Listen: &natsd.Listen{
 		Host: "127.0.0.1", TLS: own, Peer: func(tls.ConnectionState) (grid.NodeID, error) { return "a", nil },
 	}})
@@ -46,7 +46,7 @@ func TestServerWithoutFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	free, err := os.Open(dir) // has the lowest number that is free
+	free, err := os.Open(dir) // has the lowest free number
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,9 +75,10 @@ func cpuTime(t *testing.T) time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// TestNoFilesLeft connects to a server that has no file left for a connection: it neither takes a processor nor fills the log.
-func TestNoFilesLeft(t *testing.T) {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestServerWithoutFiles$")
+// TestFileLimit connects to a server that can open no file for a connection: the server neither
+// uses much processor time nor fills the log.
+func TestFileLimit(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "-test.run=^TestFileLimitChild$")
 	cmd.Env = append(os.Environ(), fewFilesEnv+"="+t.TempDir())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
