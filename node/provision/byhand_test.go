@@ -51,13 +51,19 @@ func TestStopOfANodeStartedByHand(t *testing.T) {
 		t.Fatal("the node that was started by hand runs on")
 	}
 
-	// A shim that does not end.
+	for i, command := range []string{node.ShimCommand, node.FormerShimCommand} {
+		t.Run(command, func(t *testing.T) { testStopEndsShim(t, m, command, node.ShimFolders(m.State())[i]) })
+	}
+}
+
+// testStopEndsShim checks that stop ends a shim that ignores TERM, whatever its version called it.
+func testStopEndsShim(t *testing.T, m *machine, command, folder string) {
 	dir := t.TempDir()
-	script := filepath.Join(dir, node.ShimCommand)
+	script := filepath.Join(dir, command)
 	if err := os.WriteFile(script, []byte("trap '' TERM\nread _\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	shim := exec.Command("/bin/sh", node.ShimCommand, "--dir", node.ShimFolders(m.State())[0], "--id", "7")
+	shim := exec.Command("/bin/sh", command, "--dir", folder, "--id", "7")
 	shim.Dir = dir
 	in, err := shim.StdinPipe()
 	if err != nil {

@@ -25,7 +25,7 @@ import (
 // agentVar makes the test binary an agent that runs trees until it is killed.
 const agentVar = "EXECUTOR_TEST_AGENT"
 
-// tokenVar is the token of such an agent, which no other test on this machine has.
+// tokenVar is the token of such an agent, which no other test on this machine uses.
 const tokenVar = "EXECUTOR_TEST_TOKEN"
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// tangle is a tree in many sessions, with an ignored TERM and a process that has lost its parents.
+// tangle is a tree that spans many sessions, ignores TERM and contains a process that has lost its
+// parents.
 const tangle = `exec 9>alive
 trap '' TERM
 sleep 1000 &
@@ -47,7 +48,7 @@ setsid sleep 1000 &
 (setsid sh -c '` + executortest.Nest + `sleep 1000 & (sleep 1000; :) & echo started; exec sleep 1000' &)
 while :; do sleep 1000; done`
 
-// agent runs tangles in two slots, their folder being the working directory.
+// agent runs tangles in two slots, in the working directory.
 func agent(choice process.Cgroups) int {
 	p, err := process.New(process.Options{Token: os.Getenv(tokenVar), DieWithAgent: true, Cgroups: choice, Strays: "strays"}, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -135,7 +136,7 @@ func killAgent(t *testing.T, dir, token string, choice process.Cgroups) {
 	out.Close()
 }
 
-// TestReapSparesOthers checks that a token that begins like ours is another one.
+// TestReapSparesOthers checks that Reap spares a process whose token merely starts with ours.
 func TestReapSparesOthers(t *testing.T) {
 	cmd := exec.Command("sleep", "1000")
 	cmd.Env = []string{"MLF_TOKEN=mine-too", "X=MLF_TOKEN=mine"}
@@ -161,7 +162,7 @@ func TestReapReportsDeadline(t *testing.T) {
 	}
 }
 
-// TestTokenIsChecked lists tokens that can't name a cgroup.
+// TestTokenIsChecked lists tokens that can't be part of a cgroup's name.
 func TestTokenIsChecked(t *testing.T) {
 	for _, token := range []string{"", "a/b", "..", "a b", "a\n", "ä"} {
 		if _, err := process.New(process.Options{Token: token}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "token") {

@@ -27,15 +27,15 @@ import (
 )
 
 // foreignVar makes the test binary what it names: "root" becomes root for good and sleeps, "agent"
-// runs attempts that leave such processes.
+// runs attempts that leave such processes behind.
 const foreignVar = "EXECUTOR_TEST_FOREIGN"
 
 const nobody = 65534
 
-// foreignPatience is how long such an agent waits for what will surely come.
+// foreignPatience is how long such an agent waits for what is certain to come.
 const foreignPatience = 4 * time.Minute
 
-// foreign is the test binary as the program or as the agent.
+// foreign runs the test binary as the program or as the agent.
 func foreign(program string) int {
 	if program == "agent" {
 		if err := foreignAgent(); err != nil {
@@ -55,9 +55,10 @@ func foreign(program string) int {
 	return 1
 }
 
-// foreignAgent runs an attempt whose program leaves a process of root and, as one that hides, one of
-// its own, another whose program is that of root and which is cancelled, both at one time, and then
-// one that leaves nothing. It prints the outcomes. What it records never stands in the way of Reap.
+// foreignAgent runs three attempts and prints their outcomes. The program of the first leaves a
+// process of root and a hidden one of its own; the second, which runs at the same time and is
+// cancelled, is itself a process of root; the third leaves nothing. What the agent records never
+// blocks Reap.
 func foreignAgent() error {
 	token := fmt.Sprintf("executor-foreign-%d", os.Getpid())
 	p, err := process.New(process.Options{Token: token, DieWithAgent: true, Cgroups: process.CgroupsOff, Strays: "strays"}, slog.New(slog.DiscardHandler))
@@ -119,8 +120,8 @@ func foreignAgent() error {
 	return json.NewEncoder(os.Stdout).Encode([]*executor.Outcome{&outcomes[0], &outcomes[1], &outcomes[2]})
 }
 
-// foreignRecorded waits until the process that hides is recorded, and none of root's, and then has
-// the attempt that began it end.
+// foreignRecorded waits until the hidden process is recorded, and none of root's, and then lets the
+// attempt that started it end.
 func foreignRecorded() error {
 	for end := time.Now().Add(foreignPatience); ; {
 		var all []processid.ID
@@ -175,9 +176,9 @@ func foreignReap(dead process.DeadAgent) error {
 	return nil
 }
 
-// TestForeignUser has attempts leave processes that have become root's, as sudo makes them, on an
-// agent of another user without cgroups: their slots come back, the outcomes name what is left, and
-// attempts after them are not held by it.
+// TestForeignUser runs attempts that leave processes of root, as sudo does, under an agent of
+// another user without cgroups: their slots become free, the outcomes name what is left, and later
+// attempts are not blocked.
 func TestForeignUser(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {

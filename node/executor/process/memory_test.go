@@ -11,8 +11,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestOutOfMemoryWithoutCgroups has the kernel kill a program for want of memory on an executor
-// that does not use cgroups, which tells it from somebody's kill -9.
+// TestOutOfMemoryWithoutCgroups lets the kernel kill a program for lack of memory under an executor
+// that does not use cgroups, and checks that this is told from a kill -9.
 func TestOutOfMemoryWithoutCgroups(t *testing.T) {
 	all := ownHierarchies()
 	h, limit := all[memoryController], "memory.limit_in_bytes"

@@ -35,8 +35,9 @@ func runOnce(t *testing.T, script string, stdout *os.File, edit func(*Executor))
 	return o, time.Since(began)
 }
 
-// TestOutputToAFullDisk has programs print while their file can't be written. Each waits for room in the file, also after its end.
-// When there is none, what is not stored is counted and the attempt is the node's failure, whatever the program came to.
+// TestOutputToAFullDisk runs programs that print while their file can't be written. Each waits for
+// room in the file, also after its end. If there is none, what is not stored is counted and the
+// attempt is the node's failure, however the program ended.
 func TestOutputToAFullDisk(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -65,7 +66,8 @@ func TestOutputToAFullDisk(t *testing.T) {
 	}
 }
 
-// TestOutputWaitsForRoom makes room again after a program has ended, on a small disk that was full: nothing is lost.
+// TestOutputWaitsForRoom frees space on a small, full disk after a program has ended, and checks
+// that nothing is lost.
 func TestOutputWaitsForRoom(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "1m", unix.MNT_DETACH)
 	ballast := filepath.Join(dir, "ballast")
@@ -85,7 +87,7 @@ func TestOutputWaitsForRoom(t *testing.T) {
 	}
 }
 
-// TestOutputWithoutPidfd runs programs as on a kernel that does not tell a program's end on a descriptor.
+// TestOutputWithoutPidfd runs programs as on a kernel without pidfd.
 func TestOutputWithoutPidfd(t *testing.T) {
 	for script, want := range map[string]int64{"true": 0, "echo a; sleep 0.1; echo b": 4, "head -c 1000000 /dev/zero": 1000000, "sleep 0.05; head -c 65536 /dev/zero; kill -9 $$": 65536} {
 		f, err := os.Create(filepath.Join(t.TempDir(), "out"))

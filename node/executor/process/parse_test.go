@@ -7,7 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestHierarchies reads what real machines show: a hybrid one, one with v2 alone, a container that sees the host's path.
+// TestHierarchies parses what real machines show: a hybrid one, one with v2 alone, and a container
+// that sees the host's path.
 func TestHierarchies(t *testing.T) {
 	for _, c := range []struct {
 		name, cgroups, mounts string
@@ -84,8 +85,8 @@ func FuzzHierarchies(f *testing.F) {
 	})
 }
 
-// TestMarked checks what tells processes apart on our own process.
-func TestMarked(t *testing.T) {
+// TestMatchEnviron checks matchEnviron on our own process.
+func TestMatchEnviron(t *testing.T) {
 	pid := os.Getpid()
 	if got := matchEnviron(pid, "NO_SUCH_VARIABLE=1"); got != environWithout {
 		t.Errorf("an absent variable: got %d, want %d", got, environWithout)

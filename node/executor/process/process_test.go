@@ -11,7 +11,7 @@ import (
 	"mlfnode/node/executor/process"
 )
 
-// choices are the ways of holding trees that this machine may have.
+// choices are the ways of tracking trees that this machine may have.
 var choices = []process.Cgroups{process.CgroupsV1, process.CgroupsV2, process.CgroupsV2Old, process.CgroupsOff}
 
 func newProcess(t testing.TB, choice process.Cgroups) *process.Executor {

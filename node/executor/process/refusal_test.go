@@ -10,9 +10,9 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestWhoseFaultARefusalIs gives the start of a program every error of the system. Only what the program or its arguments are the
-// reason of is the trial's.
-func TestWhoseFaultARefusalIs(t *testing.T) {
+// TestRefusalClasses fails the start of a program with every error of the system. Only errors
+// caused by the program or its arguments are the trial's.
+func TestRefusalClasses(t *testing.T) {
 	trial := map[unix.Errno]bool{
 		unix.ENOENT: true, unix.ENOTDIR: true, unix.EACCES: true, unix.EPERM: true, unix.ENOEXEC: true, unix.E2BIG: true, unix.ETXTBSY: true,
 		unix.EINVAL: true, unix.ELOOP: true, unix.ENAMETOOLONG: true, unix.EISDIR: true, unix.ELIBBAD: true,

@@ -2,8 +2,8 @@ package process
 
 import "testing"
 
-// TestStarvedLately has the kernel kill for want of memory at other times than a program was killed.
-func TestStarvedLately(t *testing.T) {
+// TestRecentOOMKill varies when the kernel kills for lack of memory and when the program is killed.
+func TestRecentOOMKill(t *testing.T) {
 	for name, tt := range map[string]struct {
 		looks []int64 // what was counted at each
 		now   int64

@@ -30,7 +30,7 @@ const (
 	engineVar   = "SHIM_TEST_ENGINE" // where the engine of its containers listens; empty: it runs processes
 )
 
-// agent runs the script of every folder below runs, and says so when all have begun.
+// agent runs the script in every folder below runs, and prints "begun" once all have begun.
 func agent(dir string) int {
 	patience, _ := time.ParseDuration(os.Getenv(patienceVar))
 	o := Options{Dir: filepath.Join(dir, "shims"), Token: "shim-test-" + filepath.Base(dir), AgentTimeout: patience, Logger: slog.New(slog.DiscardHandler)}
@@ -84,7 +84,7 @@ func runScript(c *Client, dir string, begun func()) {
 	s.Run(context.Background(), a)
 }
 
-// containersIn are the settings of an engine, nil for none.
+// containersIn returns the settings for an engine, or nil if there is none.
 func containersIn(dir, token, engine string) *docker.Options {
 	if engine == "" {
 		return nil
@@ -92,20 +92,21 @@ func containersIn(dir, token, engine string) *docker.Options {
 	return &docker.Options{Settings: docker.Settings{Socket: engine}, Token: token, Dir: filepath.Join(dir, "containers")}
 }
 
-// life is one or more agents of one state folder, of which the first is a process that is killed.
+// agents are one or more agents of one state folder, of which the first is a process that is
+// killed.
 type agents struct {
 	*testing.T
 	dir string
 	o   Options
 }
 
-// killed runs the scripts under an agent and kills it when all have begun.
+// killedAgent runs the scripts under an agent and kills it once all have begun.
 func killedAgent(t *testing.T, patience time.Duration, scripts map[string]string) *agents {
 	t.Helper()
 	return killedAgentWith(t, patience, "", scripts)
 }
 
-// killedWith is killed with the engine of containers.
+// killedAgentWith is killedAgent with an engine for containers.
 func killedAgentWith(t *testing.T, patience time.Duration, engine string, scripts map[string]string) *agents {
 	t.Helper()
 	l := &agents{T: t, dir: filepath.Join(t.TempDir(), strings.TrimPrefix(token(t), "shim-test-"))}
@@ -160,7 +161,7 @@ func (l *agents) goOn(names ...string) {
 	}
 }
 
-// open makes the next agent, which ends with the test.
+// open creates the next agent, which ends with the test.
 func (l *agents) open() *Client {
 	l.Helper()
 	c := open(l.T, l.o)
@@ -190,7 +191,8 @@ const (
 	tree = "echo one; (setsid sh -c 'sleep 1000 & (sleep 1000; :)' &); sleep 1000 & "
 )
 
-// TestKilledAgent kills an agent with kill -9 under running programs, and has the next one take them over.
+// TestKilledAgent kills an agent with kill -9 under running programs, and checks that the next
+// agent takes them over.
 func TestKilledAgent(t *testing.T) {
 	l := killedAgent(t, 0, map[string]string{
 		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "memory": wait + "exec tail /dev/zero",
@@ -243,7 +245,7 @@ func (l *agents) stopped(c *Client) {
 	expect(l.T, resume(ctx), grid.ClassCancel, 143, "cancelled")
 }
 
-// TestNobodyComes kills an agent for good.
+// TestNobodyComes kills an agent that has no successor.
 func TestNobodyComes(t *testing.T) {
 	l := killedAgent(t, 300*time.Millisecond, map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait, "unnamed": tree + "wait"})
 	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })
@@ -304,7 +306,7 @@ func killBoth(t *testing.T, choice process.Cgroups) {
 	}
 }
 
-// TestUnknownRunsAreStopped has an agent that asks for nothing.
+// TestUnknownRunsAreStopped opens an agent that claims no run.
 func TestUnknownRunsAreStopped(t *testing.T) {
 	l := killedAgent(t, 0, map[string]string{"a": tree + "wait", "b": wait})
 	c := l.open()

@@ -77,7 +77,7 @@ func inSlots(b *testing.B, e executor.Executor) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "runs/s")
 }
 
-// resident gives the resident memory of a process in KiB.
+// resident returns the resident memory of a process in KiB.
 func resident(t testing.TB, pid int) (kib int64) {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

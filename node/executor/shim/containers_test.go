@@ -74,7 +74,8 @@ func (l *agents) ends(c *Client) {
 	}
 }
 
-// TestContainersOutliveAgentsAndShims kills both: the next agent's shim finds the containers by their folders.
+// TestContainersOutliveAgentsAndShims kills both: the next agent's shim finds the containers by
+// their folders.
 func TestContainersOutliveAgentsAndShims(t *testing.T) {
 	e := dockertest.New(t)
 	l := killedAgentWith(t, 0, e.Host(), map[string]string{
@@ -94,7 +95,8 @@ func TestContainersOutliveAgentsAndShims(t *testing.T) {
 	l.noContainers(e)
 }
 
-// TestContainersOutliveShims kills the shim alone, several times, while its agent waits for the containers.
+// TestContainersOutliveShims kills only the shim, several times, while its agent waits for the
+// containers.
 func TestContainersOutliveShims(t *testing.T) {
 	e := dockertest.New(t)
 	l := &agents{T: t, dir: t.TempDir(), o: options(t)}
@@ -135,7 +137,8 @@ func TestContainersOutliveShims(t *testing.T) {
 	l.noContainers(e)
 }
 
-// TestContainersEndWithTheirAgent kills an agent for good: its shim ends the containers after its patience.
+// TestContainersEndWithTheirAgent kills an agent that has no successor: its shim ends the
+// containers after its agent timeout.
 func TestContainersEndWithTheirAgent(t *testing.T) {
 	e := dockertest.New(t)
 	l := killedAgentWith(t, 300*time.Millisecond, e.Host(), map[string]string{"a": "sleep 1000", "b": "trap '' TERM; " + wait})
@@ -149,7 +152,8 @@ func TestContainersEndWithTheirAgent(t *testing.T) {
 	expect(t, o, grid.ClassLost, 137, "no other took it over within 300ms")
 }
 
-// TestOldShimsGetNoContainers has a shim that says nothing of containers: the program must not run as a process.
+// TestOldShimsGetNoContainers uses a shim that does not announce containers: the program must not
+// run as a process.
 func TestOldShimsGetNoContainers(t *testing.T) {
 	c := started(t, options(t))
 	s, err := c.Slot()

@@ -12,16 +12,17 @@ import (
 	"mlfnode/node/executor/process"
 )
 
-// standIn is a controller that is in the v2 hierarchy where memory is in a v1 one.
+// standIn is a controller that is in the v2 hierarchy on machines whose memory controller is in a
+// v1 hierarchy.
 const standIn = "hugetlb"
 
-// scope is a v2 cgroup as a shim's systemd scope is one.
+// scope is a v2 cgroup like the systemd scope of a shim.
 type scope struct {
 	t   *testing.T
 	dir string
 }
 
-// newScope makes a cgroup with a controller that it may pass on.
+// newScope creates a cgroup with a controller that it may enable for its children.
 func newScope(t *testing.T) *scope {
 	t.Helper()
 	root := ""
@@ -94,7 +95,7 @@ func unified(cgroups string) string {
 	return strings.TrimSpace(path)
 }
 
-// TestDelegation has a shim divide the scope that it lives in alone.
+// TestDelegation runs a shim that divides the scope in which it lives alone.
 func TestDelegation(t *testing.T) {
 	s := newScope(t)
 	o := s.options()
@@ -122,7 +123,7 @@ func TestDelegation(t *testing.T) {
 	}
 }
 
-// TestDelegationIsUndone has a shim end in good order, and one be killed.
+// TestDelegationIsUndone ends one shim in good order, and kills another.
 func TestDelegationIsUndone(t *testing.T) {
 	for _, killed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("killed=%v", killed), func(t *testing.T) {
@@ -146,8 +147,8 @@ func TestDelegationIsUndone(t *testing.T) {
 	}
 }
 
-// TestNoAsideAmongOthers has a shim share its scope, as with the shell of a terminal.
-func TestNoAsideAmongOthers(t *testing.T) {
+// TestNoDelegationAmongOthers runs a shim that shares its scope, as with the shell of a terminal.
+func TestNoDelegationAmongOthers(t *testing.T) {
 	s := newScope(t)
 	other := exec.Command("/bin/sh", "-c", "echo $$ >"+s.dir+"/cgroup.procs; exec sleep 1000")
 	if err := other.Start(); err != nil {
@@ -170,8 +171,8 @@ func TestNoAsideAmongOthers(t *testing.T) {
 	}
 }
 
-// TestDelegationUnderSystemd has systemd make the scopes. It is run on a machine with systemd by TestShimDividesItsScope of package
-// node, which gives the controller to this machine's slices.
+// TestDelegationUnderSystemd lets systemd create the scopes. TestShimDividesItsScope of package
+// node runs it on a machine with systemd, whose slices it gives the controller.
 func TestDelegationUnderSystemd(t *testing.T) {
 	if os.Getenv("SHIM_TEST_SYSTEMD") == "" {
 		t.Skip("not on a machine that was made for this")

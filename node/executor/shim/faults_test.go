@@ -37,7 +37,7 @@ func TestKilledShim(t *testing.T) {
 	}
 }
 
-// TestKilledShimWithManySlots has all slots ask for another shim at one time.
+// TestKilledShimWithManySlots has all slots request another shim at the same time.
 func TestKilledShimWithManySlots(t *testing.T) {
 	c := started(t, options(t))
 	victim := c.current.process
@@ -55,9 +55,9 @@ func TestKilledShimWithManySlots(t *testing.T) {
 	running.Wait()
 }
 
-// TestOrderThatCannotBeSent has the system refuse to pass an attempt's files to the shim, which lives: the attempt ends as the node's
-// trouble, and the slot goes on.
-func TestOrderThatCannotBeSent(t *testing.T) {
+// TestAttemptThatCannotBeSent lets the system refuse to pass an attempt's files to the shim, which
+// is alive: the attempt ends as the node's trouble, and the slot stays usable.
+func TestAttemptThatCannotBeSent(t *testing.T) {
 	s, dir := slotOf(t, started(t, options(t))), t.TempDir()
 	a := script(t, dir, "a", "exit 3")
 	closed, err := os.Create(filepath.Join(dir, "closed"))
@@ -73,7 +73,7 @@ func TestOrderThatCannotBeSent(t *testing.T) {
 	}
 }
 
-// TestSlotOfASilentShim asks for a slot where nobody answers: the wait has an end.
+// TestSlotOfASilentShim requests a slot from a shim that does not answer: the wait is limited.
 func TestSlotOfASilentShim(t *testing.T) {
 	conn := pipe(t, 1).conn
 	line := &slotConn{conn: conn, in: bufio.NewReader(conn), slot: 1}
@@ -89,7 +89,8 @@ func TestSlotOfASilentShim(t *testing.T) {
 	}
 }
 
-// TestLostConnectionOfASlot ends the connection of a slot whose shim lives: a run goes on, obeys, and its end is known.
+// TestLostConnectionOfASlot ends the connection of a slot whose shim is alive: a run goes on, can
+// be stopped, and its outcome is known.
 func TestLostConnectionOfASlot(t *testing.T) {
 	c := started(t, options(t))
 	const waits = "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"
@@ -150,7 +151,7 @@ func TestLostConnectionOfASlot(t *testing.T) {
 	})
 }
 
-// TestSignals sends a shim what terminals and systems send.
+// TestSignals sends a shim the signals that terminals and systems send.
 func TestSignals(t *testing.T) {
 	c := started(t, options(t))
 	s, dir := slotOf(t, c), t.TempDir()
@@ -176,7 +177,8 @@ func TestSignals(t *testing.T) {
 	expect(t, receive(t, "the outcome", done), grid.ClassHalt, 143, "stopped, to run again later")
 }
 
-// TestNewerAgentTakesOver has two agents in one folder at one time, which the state folder's lock prevents.
+// TestNewerAgentTakesOver runs two agents in one folder at the same time, which the lock of the
+// state folder prevents.
 func TestNewerAgentTakesOver(t *testing.T) {
 	o := options(t)
 	older := open(t, o)
@@ -232,7 +234,7 @@ func TestLeave(t *testing.T) {
 	next.Collected("a")
 }
 
-// TestManySlots runs many attempts at one time and one after the other.
+// TestManySlots runs many attempts concurrently and sequentially.
 func TestManySlots(t *testing.T) {
 	c := started(t, options(t))
 	const slots, runs = 200, 3
@@ -256,7 +258,7 @@ func TestManySlots(t *testing.T) {
 	t.Logf("the shim has %d KiB resident", resident(t, c.current.process.PID))
 }
 
-// TestGarbage says many wrong things to a shim that works meanwhile.
+// TestGarbage sends many invalid messages to a shim that is working.
 func TestGarbage(t *testing.T) {
 	c := started(t, options(t))
 	s, dir := slotOf(t, c), t.TempDir()
@@ -299,7 +301,7 @@ func frame(t *testing.T, m *message, body ...[]string) string {
 	return string(b)
 }
 
-// TestVersions has agents of other versions talk to this shim.
+// TestVersions connects agents of other versions to this shim.
 func TestVersions(t *testing.T) {
 	c := started(t, options(t))
 	old := dial(t, c)
@@ -325,7 +327,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestIdentity checks that a process is not taken for a later one with its number.
+// TestIdentity checks that a process is not mistaken for a later one with its id.
 func TestIdentity(t *testing.T) {
 	own, ok := processid.Of(os.Getpid())
 	self := processRecord{PID: own.PID, Start: own.Start, Boot: own.Boot}
@@ -342,7 +344,7 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestLongPath has a state folder whose path fits into no socket address.
+// TestLongPath uses a state folder whose path is too long for a socket address.
 func TestLongPath(t *testing.T) {
 	o := options(t)
 	o.Dir = filepath.Join(o.Dir, strings.Repeat("long/", 40))
@@ -350,7 +352,7 @@ func TestLongPath(t *testing.T) {
 	expect(t, slotOf(t, c).Run(t.Context(), script(t, t.TempDir(), "a", "exit 2")), grid.ClassExit, 2, "")
 }
 
-// TestShimThatCannotStart says why.
+// TestShimThatCannotStart checks that a shim that can't start says why.
 func TestShimThatCannotStart(t *testing.T) {
 	o := options(t)
 	o.Program = "/bin/false"
@@ -401,7 +403,8 @@ func TestWrap(t *testing.T) {
 	}
 }
 
-// TestLateCallOfAKilledAgent has the call of an agent that was killed heard after that of the next one.
+// TestLateCallOfAKilledAgent serves the connection of an agent that was killed after that of its
+// successor.
 func TestLateCallOfAKilledAgent(t *testing.T) {
 	set := settings{Token: "t", AgentTimeout: time.Minute}
 	p, err := process.New(process.Options{Token: token(t), Cgroups: process.CgroupsV1}, logTo(t))

@@ -26,7 +26,7 @@ func formerOptions(dir string, o Options) (Options, error) {
 	return o, os.WriteFile(o.Program, []byte(script), 0o700)
 }
 
-// commandsOf gives the first arguments of the shims that run.
+// commandsOf returns the first argument of each running shim.
 func (l *agents) commandsOf() (commands []string) {
 	l.Helper()
 	shims, err := shimDirsIn(l.o.Dir)
@@ -47,8 +47,9 @@ func (l *agents) commandsOf() (commands []string) {
 	return commands
 }
 
-// TestUpgradeFromFormerName upgrades an agent in place whose shims have their former name. The next agent takes their runs over,
-// also when it is killed before it has put the link in place, and the shims go on by their former paths.
+// TestUpgradeFromFormerName upgrades, in place, an agent whose shims have their former name. The
+// next agent takes their runs over, even if an upgraded agent was killed before it had created the
+// link, and the shims go on using their former paths.
 func TestUpgradeFromFormerName(t *testing.T) {
 	t.Setenv(formerVar, "yes")
 	for name, interrupt := range map[string]func(o Options) error{
@@ -90,7 +91,8 @@ func moveBehindLink(dir string) error {
 	return errors.Join(os.Rename(dir, dir+"-moved"), os.Symlink(dir+"-moved", dir))
 }
 
-// TestDowngradeToFormerName has an agent of a version that knows shims by their former name follow one of this version.
+// TestDowngradeToFormerName runs an agent of a version that knows shims by their former name after
+// one of this version.
 func TestDowngradeToFormerName(t *testing.T) {
 	l := killedAgent(t, 0, map[string]string{"a": wait + "exit 7"})
 	o, err := formerOptions(l.dir, l.o)

@@ -44,7 +44,7 @@ func logTo(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// token is one of this test alone.
+// token returns a token that only this test uses.
 func token(t testing.TB) string {
 	return fmt.Sprintf("shim-test-%d-%x", os.Getpid(), time.Now().UnixNano())
 }
@@ -62,7 +62,8 @@ func open(t testing.TB, o Options) *Client {
 	return c
 }
 
-// started opens a client with a shim, closes it with the test and looks whether something is left.
+// started opens a client with a shim, closes it at the end of the test and checks that nothing is
+// left.
 func started(t testing.TB, o Options) *Client {
 	t.Helper()
 	c := open(t, o)
@@ -78,7 +79,7 @@ func started(t testing.TB, o Options) *Client {
 	return c
 }
 
-// nothingLeft looks for processes, folders and cgroups of shims.
+// nothingLeft checks for processes, folders and cgroups of shims.
 func nothingLeft(t testing.TB, o Options) {
 	t.Helper()
 	if dirs, err := shimDirsIn(o.Dir); err != nil || len(dirs) > 0 {
@@ -117,7 +118,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// script is an attempt of a shell script with a name, in a folder of its own.
+// script returns an attempt of a shell script with a name, in a folder of its own.
 func script(t testing.TB, dir, name, text string) *executor.Attempt {
 	t.Helper()
 	a := &executor.Attempt{
@@ -145,7 +146,7 @@ func slotOf(t testing.TB, c *Client) executor.Slot {
 	return s
 }
 
-// eventually looks again and again until ok says so.
+// eventually polls until ok returns true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)

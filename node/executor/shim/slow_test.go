@@ -29,8 +29,9 @@ func (l *agents) shimOf() processRecord {
 	return self
 }
 
-// TestSlowShimIsTakenBack has a shim stand still, as when it is swapped out, while its agent is replaced: longer than it waits for
-// an agent, and longer than it once had to answer. What it runs goes on to its end.
+// TestSlowShimIsTakenBack stops a shim, as if it were swapped out, while its agent is replaced: for
+// longer than it waits for an agent, and for longer than it once had to answer. Its run goes on to
+// its end.
 func TestSlowShimIsTakenBack(t *testing.T) {
 	t.Parallel()
 	l := killedAgent(t, time.Second, map[string]string{"a": wait + "exit 7", "b": wait + "exit 0"})
@@ -83,7 +84,8 @@ func TestCountdownCountsOnlyWhatRan(t *testing.T) {
 	})
 }
 
-// TestShimShortOfFiles takes the files from a shim: no attempt may begin without its output, and none is the trial's failure.
+// TestShimShortOfFiles leaves a shim without descriptors: no attempt may begin without its output,
+// and no failure is the trial's.
 func TestShimShortOfFiles(t *testing.T) {
 	o := options(t)
 	c := started(t, o)
@@ -115,7 +117,7 @@ func TestShimShortOfFiles(t *testing.T) {
 	expect(t, s.Run(t.Context(), script(t, dir, "again", "exit 5")), grid.ClassExit, 5, "exit code 5")
 }
 
-// TestWhyAShimDidNotStart reads the cause out of what a shim and what started it have printed.
+// TestWhyAShimDidNotStart extracts the cause from what a shim and its wrapper have printed.
 func TestWhyAShimDidNotStart(t *testing.T) {
 	c := &Client{}
 	for text, want := range map[string]string{
@@ -138,7 +140,8 @@ func TestWhyAShimDidNotStart(t *testing.T) {
 	}
 }
 
-// TestShimStartsWhileTheProgramIsReplaced takes the program's file away, as an upgrade may do for a moment.
+// TestShimStartsWhileTheProgramIsReplaced removes the program's file, as an upgrade may do for a
+// moment.
 func TestShimStartsWhileTheProgramIsReplaced(t *testing.T) {
 	o := options(t)
 	o.Program = ""
