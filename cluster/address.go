@@ -9,10 +9,11 @@ import (
 	"strings"
 )
 
-// ChooseAddress is the address that other nodes should reach this machine at. With a seed (HOST or HOST:PORT) it is the one
-// that this machine would talk to the seed from; without, that of the default route, else the first address that is no
-// loopback, else loopback. A host name that only /etc/hosts makes a loopback address, as Debian does for the machine's own
-// name, counts as no seed: nobody else could use the answer.
+// ChooseAddress is the address that other nodes should reach this machine at. With a seed (HOST or
+// HOST:PORT) it is the one that this machine would talk to the seed from; without, that of the
+// default route, else the first address that is no loopback, else loopback. A host name that only
+// /etc/hosts makes a loopback address, as Debian does for the machine's own name, counts as no
+// seed: nobody else could use the answer.
 func ChooseAddress(seed string) (netip.Addr, error) {
 	return surroundings{lookup: lookup, source: source, own: own}.choose(seed)
 }
@@ -24,8 +25,8 @@ type surroundings struct {
 	own    func() ([]netip.Addr, error)
 }
 
-// faraway are addresses that only a default route leads to: of the blocks for documentation (RFC 5737, RFC 3849). Nothing is
-// sent to them.
+// faraway are addresses that only a default route leads to: of the blocks for documentation (RFC
+// 5737, RFC 3849). Nothing is sent to them.
 var faraway = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 
 func (s surroundings) choose(seed string) (netip.Addr, error) {
@@ -72,7 +73,8 @@ func (s surroundings) targets(seed string) ([]netip.Addr, error) {
 	return slices.DeleteFunc(found, netip.Addr.IsLoopback), nil
 }
 
-// first is the first address of an interface that others may reach, with version 4 before version 6.
+// first is the first address of an interface that others may reach, with version 4 before version
+// 6.
 func (s surroundings) first() (netip.Addr, error) {
 	list, err := s.own()
 	if err != nil {

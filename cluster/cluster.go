@@ -1,13 +1,16 @@
-// Package cluster knows which nodes there are, which of them are alive, and what each one tells about itself.
+// Package cluster knows which nodes there are, which of them are alive, and what each one tells
+// about itself.
 //
-// The nodes gossip (SWIM with Lifeguard, by hashicorp/memberlist): each one probes some others twice a second, and what one
-// learns spreads to all in about a second. There is no master in this; `members` works on any node. A member is alive; suspect
-// when this node can't reach it; dead when nobody heard of it in time; left when it said goodbye. From suspect it comes back by
-// answering, from dead or left by joining again. What a node tells travels in two ways: the few bytes that others decide by go
-// with the news that it is alive, and all else (GPUs, long texts, load) is exchanged between pairs of nodes now and then.
+// The nodes gossip (SWIM with Lifeguard, by hashicorp/memberlist): each one probes some others
+// twice a second, and what one learns spreads to all in about a second. There is no master in this;
+// `members` works on any node. A member is alive; suspect when this node can't reach it; dead when
+// nobody heard of it in time; left when it said goodbye. From suspect it comes back by answering,
+// from dead or left by joining again. What a node tells travels in two ways: the few bytes that
+// others decide by go with the news that it is alive, and all else (GPUs, long texts, load) is
+// exchanged between pairs of nodes now and then.
 //
-// Gossip never changes a trial. It tells the master's judge quickly that a node may be dead; the judge asks for a second
-// sign before it takes leases back.
+// Gossip never changes a trial. It tells the master's judge quickly that a node may be dead; the
+// judge asks for a second sign before it takes leases back.
 package cluster
 
 import (
@@ -159,16 +162,19 @@ func (c *Cluster) listen(cfg Config, advertise string) error {
 	return nil
 }
 
-// settings are memberlist's for a LAN, but faster: a death is known to all in about 3 s in place of 6 to 10 s.
+// settings are memberlist's for a LAN, but faster: a death is known to all in about 3 s in place of
+// 6 to 10 s.
 func settings() *memberlist.Config {
 	mc := memberlist.DefaultLANConfig()
 	mc.ProbeInterval, mc.ProbeTimeout = 500*time.Millisecond, 200*time.Millisecond
 	mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 3, 3
 	mc.GossipInterval = 100 * time.Millisecond
-	// What a packet lost is repaired by the next exchange of states: within 15 s, 30 s for 40 members, a minute for 200, which costs
-	// them 0.1 and 0.2 kB/s more than memberlist's 30 s do, without what GPUs add.
+	// What a packet lost is repaired by the next exchange of states: within 15 s, 30 s for 40
+	// members, a minute for 200, which costs them 0.1 and 0.2 kB/s more than memberlist's 30 s do,
+	// without what GPUs add.
 	mc.PushPullInterval = 15 * time.Second
-	// A machine that comes back with another address takes its name back once it is known to be dead.
+	// A machine that comes back with another address takes its name back once it is known to be
+	// dead.
 	mc.DeadNodeReclaimTime = time.Nanosecond
 	return mc
 }
@@ -179,22 +185,24 @@ func (c *Cluster) Port() int { return c.port }
 // Node is this node's name.
 func (c *Cluster) Node() grid.NodeID { return c.node }
 
-// Members lists all known members by name, this node among them: the alive and suspect ones, those that died in the last hour
-// and those that left in the last ten minutes.
+// Members lists all known members by name, this node among them: the alive and suspect ones, those
+// that died in the last hour and those that left in the last ten minutes.
 func (c *Cluster) Members() []Member { return c.table.members(time.Now()) }
 
-// Watch calls a func with each member that is known now, and then with each one whose state changes or whose agent was
-// restarted (Started differs). Calls come from one goroutine, one after the other. The func may take its time, but no other
-// change is seen meanwhile: what happens to a member while a func runs is one change. The returned func ends it; one call may
-// still be under way then.
+// Watch calls a func with each member that is known now, and then with each one whose state changes
+// or whose agent was restarted (Started differs). Calls come from one goroutine, one after the
+// other. The func may take its time, but no other change is seen meanwhile: what happens to a
+// member while a func runs is one change. The returned func ends it; one call may still be under
+// way then.
 func (c *Cluster) Watch(fn func(Member)) (stop func()) {
 	stop = c.table.watch(fn)
 	c.nudge()
 	return stop
 }
 
-// Refused reports whether a node's machine answers and its agent is gone: its gossip port refuses connections. It is false for
-// a node that is not known, for one whose machine is silent, and when the context ends first.
+// Refused reports whether a node's machine answers and its agent is gone: its gossip port refuses
+// connections. It is false for a node that is not known, for one whose machine is silent, and when
+// the context ends first.
 func (c *Cluster) Refused(ctx context.Context, node grid.NodeID) bool {
 	m, ok := c.table.find(node)
 	if !ok || node == c.node {
@@ -203,16 +211,17 @@ func (c *Cluster) Refused(ctx context.Context, node grid.NodeID) bool {
 	return refused(ctx, m.gossip())
 }
 
-// Update changes what this node tells. The func gets a copy to change and must not call the Cluster. Others hear of it within
-// about a second; changes that come faster are told as one, and the last is always told. In a big cluster the number of running
-// attempts alone is told more rarely, so that the news of a death is not held up.
+// Update changes what this node tells. The func gets a copy to change and must not call the
+// Cluster. Others hear of it within about a second; changes that come faster are told as one, and
+// the last is always told. In a big cluster the number of running attempts alone is told more
+// rarely, so that the news of a death is not held up.
 func (c *Cluster) Update(change func(*Self)) {
 	c.published.change(change)
 	c.table.receive([]*detail{c.published.detail(c.node)})
 }
 
-// Leave says goodbye, so that others know this node as left and not as dead. It returns when one of them was told, or when the
-// context ends. Close must still be called.
+// Leave says goodbye, so that others know this node as left and not as dead. It returns when one of
+// them was told, or when the context ends. Close must still be called.
 func (c *Cluster) Leave(ctx context.Context) error {
 	c.mu.Lock()
 	gone := c.gone
@@ -229,8 +238,8 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	c.running.Go(func() {
 		c.published.leave()
 		begun := time.Now()
-		// A later message replaces one that is still queued, so the first is sent before the second is queued. A node that misses it
-		// learns it from the next state exchange.
+		// A later message replaces one that is still queued, so the first is sent before the second
+		// is queued. A node that misses it learns it from the next state exchange.
 		if err := c.ml.UpdateNode(patience / 2); err != nil {
 			c.log.Debug("announce leave", "err", err)
 		}

@@ -59,7 +59,8 @@ func TestUpdatesArePaced(t *testing.T) {
 	}
 }
 
-// TestDeathAndReturn kills an agent (no goodbye), and starts it again at once after it was declared dead.
+// TestDeathAndReturn kills an agent (no goodbye), and starts it again at once after it was declared
+// dead.
 func TestDeathAndReturn(t *testing.T) {
 	nodes := startMany(t, 3, nil)
 	var seen changes
@@ -88,7 +89,8 @@ func TestDeathAndReturn(t *testing.T) {
 	})
 }
 
-// TestQuickRestart starts an agent again before anybody missed it: another life of a member that was alive all the time.
+// TestQuickRestart starts an agent again before anybody missed it: another life of a member that
+// was alive all the time.
 func TestQuickRestart(t *testing.T) {
 	nodes := startMany(t, 3, nil)
 	before, _ := nodes[0].table.find("n02")
@@ -124,7 +126,8 @@ func TestLeave(t *testing.T) {
 	eventually(t, "n02 is back", func() bool { return stateOf(nodes[1], "n02") == Alive })
 }
 
-// TestLeaveOfMany lets one of many nodes leave while packets get lost: some hear the goodbye late or from others.
+// TestLeaveOfMany lets one of many nodes leave while packets get lost: some hear the goodbye late
+// or from others.
 func TestLeaveOfMany(t *testing.T) {
 	var loss atomic.Int32
 	nodes := startMany(t, 12, func(cfg *Config) { under(cfg, &loss, new(atomic.Pointer[string])) })

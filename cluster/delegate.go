@@ -10,7 +10,8 @@ import (
 	"mlfnode/grid"
 )
 
-// delegate is what memberlist calls, mostly with its lock held: it only records what it is told, and neither blocks nor calls back.
+// delegate is what memberlist calls, mostly with its lock held: it only records what it is told,
+// and neither blocks nor calls back.
 type delegate struct{ c *Cluster }
 
 var (
@@ -48,7 +49,8 @@ func (d *delegate) NotifyJoin(n *memberlist.Node) { d.note(n, Alive) }
 // NotifyUpdate is called when a node's metadata changes.
 func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.note(n, Alive) }
 
-// NotifyLeave is called when a node has left and when it is dead; one that leaves has said so before.
+// NotifyLeave is called when a node has left and when it is dead; one that leaves has said so
+// before.
 func (d *delegate) NotifyLeave(n *memberlist.Node) { d.note(n, Dead) }
 
 func (d *delegate) note(n *memberlist.Node, state State) {
@@ -64,8 +66,9 @@ func (d *delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []b
 // AckPayload has nothing to add to an answer.
 func (d *delegate) AckPayload() []byte { return nil }
 
-// probed notes whether a member could be reached. memberlist tells nobody that it suspects one, so a member is shown as suspect when its
-// probe goes unanswered over UDP and no connection to it can be opened either.
+// probed notes whether a member could be reached. memberlist tells nobody that it suspects one, so
+// a member is shown as suspect when its probe goes unanswered over UDP and no connection to it can
+// be opened either.
 func (c *Cluster) probed(node string, reached bool) {
 	if c.table.probed(grid.NodeID(node), reached, time.Now()) {
 		c.nudge()
@@ -81,7 +84,8 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 	return nil
 }
 
-// NotifyConflict is called when another node uses a name that is taken. The second node is not admitted.
+// NotifyConflict is called when another node uses a name that is taken. The second node is not
+// admitted.
 func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
 	if d.c.door.strange(other) {
 		d.c.log.Warn("two nodes use one name; the second is not admitted", "node", existing.Name,
@@ -89,8 +93,8 @@ func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
 	}
 }
 
-// NotifyMerge sees the nodes that the other side knows when one joins the other. It refuses when this node's own name is taken
-// by one at another address that is not known to be dead.
+// NotifyMerge sees the nodes that the other side knows when one joins the other. It refuses when
+// this node's own name is taken by one at another address that is not known to be dead.
 func (d *delegate) NotifyMerge(peers []*memberlist.Node) error {
 	for _, p := range peers {
 		there := p.State == memberlist.StateAlive || p.State == memberlist.StateSuspect

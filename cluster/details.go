@@ -16,8 +16,8 @@ import (
 //
 //	format:1 ( length:uvarint JSON )*
 //
-// Readers skip fields that they do not know, and pass records on as they came. A record counts only while its node is a member
-// and lives the life that the record is of.
+// Readers skip fields that they do not know, and pass records on as they came. A record counts only
+// while its node is a member and lives the life that the record is of.
 const detailFormat = 1
 
 const (
@@ -56,8 +56,8 @@ func newDetail(node grid.NodeID, started time.Time, s Self, serial uint64) *deta
 	return d
 }
 
-// encode writes the record within its limit. Of an inventory that is too large it keeps the groups, and as many of the first devices
-// as fit.
+// encode writes the record within its limit. Of an inventory that is too large it keeps the groups,
+// and as many of the first devices as fit.
 func (d *detail) encode() {
 	if d.fits() {
 		return
@@ -142,7 +142,8 @@ func decodeDetail(raw []byte) *detail {
 	return d
 }
 
-// boundTexts makes what a machine tells short enough to keep and safe to print. Slices that it changes are copied.
+// boundTexts makes what a machine tells short enough to keep and safe to print. Slices that it
+// changes are copied.
 func boundTexts(m *inventory.Machine) {
 	clean := func(n int, texts ...*string) {
 		for _, text := range texts {

@@ -19,7 +19,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// ether is a network in memory. Packets get lost when their receiver is gone or has too many; nothing blocks a sender.
+// ether is a network in memory. Packets get lost when their receiver is gone or has too many;
+// nothing blocks a sender.
 type ether struct {
 	mu    sync.Mutex
 	ports map[string]*etherPort
@@ -129,8 +130,9 @@ func (s *simulated) NotifyLeave(n *memberlist.Node) {
 	}
 }
 
-// simulate starts members that all know each other: each one exchanges states with the first, once to be known there and once
-// to know all. What they would say about it meanwhile is a million messages that nobody needs, so it is lost.
+// simulate starts members that all know each other: each one exchanges states with the first, once
+// to be known there and once to know all. What they would say about it meanwhile is a million
+// messages that nobody needs, so it is lost.
 func simulate(t *testing.T, e *ether, n int) []*simulated {
 	t.Helper()
 	all := make([]*simulated, n)
@@ -156,8 +158,8 @@ func simulate(t *testing.T, e *ether, n int) []*simulated {
 	return all
 }
 
-// member is one with the settings of a real one. It does not compress, which would take more than the two processors of a
-// small machine for so many at a time.
+// member is one with the settings of a real one. It does not compress, which would take more than
+// the two processors of a small machine for so many at a time.
 func (e *ether) member(t *testing.T, i int) *simulated {
 	t.Helper()
 	s := &simulated{losses: make(chan string, 1000)}
@@ -172,8 +174,9 @@ func (e *ether) member(t *testing.T, i int) *simulated {
 	return s
 }
 
-// TestFiveHundredMembers measures how fast a death is known, and what the gossip costs. Its clock stands still while somebody
-// computes, so the figures are those of members with a processor each and a network without delay.
+// TestFiveHundredMembers measures how fast a death is known, and what the gossip costs. Its clock
+// stands still while somebody computes, so the figures are those of members with a processor each
+// and a network without delay.
 func TestFiveHundredMembers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute of both processors")
@@ -209,7 +212,8 @@ func measure(t *testing.T, n int) {
 	t.Logf("until then: %.0f bytes/s from each member", float64(e.bytes.Load()-bytes)/time.Since(begun).Seconds()/float64(n))
 }
 
-// settle waits until the news of the beginning are told, when few packets are sent in a second. It gives up after a while.
+// settle waits until the news of the beginning are told, when few packets are sent in a second. It
+// gives up after a while.
 func (e *ether) settle(t *testing.T, few int64) bool {
 	t.Helper()
 	for range 60 {

@@ -15,8 +15,9 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// ErrNameTaken is what Join returns when another node of the cluster has this node's name. If it was this machine under another
-// address, the name is free again as soon as the others know that it is dead, which takes some seconds.
+// ErrNameTaken is what Join returns when another node of the cluster has this node's name. If it
+// was this machine under another address, the name is free again as soon as the others know that it
+// is dead, which takes some seconds.
 var ErrNameTaken = errors.New("this node's name is taken")
 
 const (
@@ -26,9 +27,10 @@ const (
 	reconnectInterval = 5 * time.Second
 )
 
-// Join makes this node a member of the cluster that one of the seeds (HOST:PORT of a gossip port) belongs to; the first that
-// answers will do. The error says for each seed why it did not. It returns ErrNameTaken when the cluster does not want this
-// node; close it then. Later a node finds its way back on its own, also after a long partition.
+// Join makes this node a member of the cluster that one of the seeds (HOST:PORT of a gossip port)
+// belongs to; the first that answers will do. The error says for each seed why it did not. It
+// returns ErrNameTaken when the cluster does not want this node; close it then. Later a node finds
+// its way back on its own, also after a long partition.
 func (c *Cluster) Join(ctx context.Context, seeds []string) error {
 	c.door.open()
 	defer c.door.close()
@@ -139,7 +141,8 @@ func refused(ctx context.Context, address string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// reconnect looks for members that were lost: after a partition nobody probes the dead any more, so both halves would stay apart.
+// reconnect looks for members that were lost: after a partition nobody probes the dead any more, so
+// both halves would stay apart.
 func (c *Cluster) reconnect() {
 	for rest(c.life, reconnectInterval/2+rand.N(reconnectInterval)) {
 		if lost := c.lost(); len(lost) > 0 && !c.departed() {

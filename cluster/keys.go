@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// keys is the gossip keyring. A new key is installed on every node, then used by every node, and only then is the old one
-// removed: at each step all nodes understand each other.
+// keys is the gossip keyring. A new key is installed on every node, then used by every node, and
+// only then is the old one removed: at each step all nodes understand each other.
 type keys struct {
 	mu   sync.Mutex // one change at a time
 	ring *memberlist.Keyring
@@ -53,8 +53,9 @@ func (c *Cluster) RemoveKey(key []byte) error {
 	return c.ring.change("remove", func(r *memberlist.Keyring) error { return removeKey(r, key) })
 }
 
-// removeKey takes off the keys behind the one to remove too, and puts them back: memberlist cuts its list in place, under
-// readers that hold no lock, unless the key is the last one. Gossip gets over a packet that came in the moment between.
+// removeKey takes off the keys behind the one to remove too, and puts them back: memberlist cuts
+// its list in place, under readers that hold no lock, unless the key is the last one. Gossip gets
+// over a packet that came in the moment between.
 func removeKey(r *memberlist.Keyring, key []byte) error {
 	list := clone(r.GetKeys())
 	at := slices.IndexFunc(list, func(k []byte) bool { return bytes.Equal(k, key) })

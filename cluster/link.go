@@ -19,8 +19,8 @@ func NewLink(address string) *Link {
 	return l
 }
 
-// Up reports whether the interface is up and has a carrier, and whether there is a route to one of the others. If
-// that can't be determined, the link counts as up.
+// Up reports whether the interface is up and has a carrier, and whether there is a route to one of
+// the others. If that can't be determined, the link counts as up.
 func (l *Link) Up(others []string) bool {
 	if !l.carrier() {
 		return false

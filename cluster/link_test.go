@@ -2,8 +2,8 @@ package cluster
 
 import "testing"
 
-// TestLink looks at links that this machine certainly has, and at what it can't tell of. Those that go down are in the tests of
-// whole clusters.
+// TestLink looks at links that this machine certainly has, and at what it can't tell of. Those that
+// go down are in the tests of whole clusters.
 func TestLink(t *testing.T) {
 	for _, c := range []struct {
 		name, own string

@@ -10,8 +10,9 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// memberlistLog sends memberlist's lines to debug. Its warnings are no news for an operator: what they lead to is told by the
-// states. One thing is: packets that no key opens, or of another cluster.
+// memberlistLog sends memberlist's lines to debug. Its warnings are no news for an operator: what
+// they lead to is told by the states. One thing is: packets that no key opens, or of another
+// cluster.
 func memberlistLog(to *slog.Logger) *log.Logger {
 	return log.New(&lines{to: to}, "", 0)
 }
@@ -33,7 +34,8 @@ var content = lazyregexp.New(`"(?:[^"\\]|\\.)*"|meta:\(.*\)`)
 
 func (l *lines) Write(p []byte) (int, error) {
 	line := strings.TrimSpace(string(p))
-	// A connection without a word is a look whether the port is open; nodes do it themselves before they join.
+	// A connection without a word is a look whether the port is open; nodes do it themselves before
+	// they join.
 	if strings.Contains(line, `unacceptable label ""`) {
 		return len(p), nil
 	}

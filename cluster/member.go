@@ -88,7 +88,8 @@ func (m Member) There() bool { return m.State == Alive || m.State == Suspect }
 // gossip is the address of its gossip port.
 func (m Member) gossip() string { return net.JoinHostPort(m.Address, strconv.Itoa(m.Port)) }
 
-// later overlays what travels in the exchange of states: it may be older than the rest, or not there yet.
+// later overlays what travels in the exchange of states: it may be older than the rest, or not
+// there yet.
 func (m *Member) later(d *detail) {
 	if d == nil {
 		return

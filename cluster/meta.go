@@ -15,9 +15,10 @@ import (
 //
 //	format:1 ( tag:1 length:uvarint value )*
 //
-// Numbers are uvarints. Readers skip tags that they do not know, so a field can be added without a new format. Of a format that
-// they do not know they read the version alone, which keeps its place for good. Fields are written in the order of their
-// importance, and those that do not fit are left out; the reason is cut before.
+// Numbers are uvarints. Readers skip tags that they do not know, so a field can be added without a
+// new format. Of a format that they do not know they read the version alone, which keeps its place
+// for good. Fields are written in the order of their importance, and those that do not fit are left
+// out; the reason is cut before.
 const metaFormat = 1
 
 const (

@@ -127,8 +127,8 @@ func TestDetailsAreBounded(t *testing.T) {
 	}
 }
 
-// TestLargeInventories shortens what does not fit, from the end, and drops nothing as a whole: whatever a machine has, others learn
-// how many devices of each kind.
+// TestLargeInventories shortens what does not fit, from the end, and drops nothing as a whole:
+// whatever a machine has, others learn how many devices of each kind.
 func TestLargeInventories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringN(0, 300, -1)

@@ -14,8 +14,9 @@ import (
 const (
 	// pace is the shortest time between two messages about this node to all others.
 	pace = time.Second
-	// share is what a member waits more, for each member, when only its number of running attempts changed: all of them
-	// together say that about ten times a second, which each node passes on within 20 kB/s, half of what it may send.
+	// share is what a member waits more, for each member, when only its number of running attempts
+	// changed: all of them together say that about ten times a second, which each node passes on
+	// within 20 kB/s, half of what it may send.
 	share = 100 * time.Millisecond
 )
 
@@ -104,7 +105,8 @@ func (c *Cluster) publish() {
 	}
 }
 
-// until waits for the moment when this node may speak again. What changes meanwhile may make it urgent.
+// until waits for the moment when this node may speak again. What changes meanwhile may make it
+// urgent.
 func (c *Cluster) until(last time.Time) bool {
 	for {
 		wait := pace

@@ -12,9 +12,9 @@ import (
 // route has what is meant for one address go to another one.
 type route struct{ from, to string }
 
-// Reroute has this node send to another address what is for the one that a member advertises, both HOST:PORT: a machine with two
-// networks advertises its address in one of them, and this node may be in the other one. There is one such route at a time; an
-// empty from is for none.
+// Reroute has this node send to another address what is for the one that a member advertises, both
+// HOST:PORT: a machine with two networks advertises its address in one of them, and this node may
+// be in the other one. There is one such route at a time; an empty from is for none.
 func (c *Cluster) Reroute(from, to string) {
 	if from == "" || from == to {
 		c.route.Store(nil)
@@ -23,8 +23,8 @@ func (c *Cluster) Reroute(from, to string) {
 	c.route.Store(&route{from, to})
 }
 
-// longestProbe is more than the probe of an ailing node takes, eight intervals, and less than the 10 s that memberlist gives an exchange of
-// states.
+// longestProbe is more than the probe of an ailing node takes, eight intervals, and less than the
+// 10 s that memberlist gives an exchange of states.
 const longestProbe = 5 * time.Second
 
 // transport is a network with the route in it. It notes which members can't be reached.
@@ -45,8 +45,9 @@ func (t transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, er
 	return t.NodeAwareTransport.WriteToAddress(b, t.address(a))
 }
 
-// DialAddressTimeout opens a stream, as memberlist wants it. One that must be there within the time of a probe is for a member that did not
-// answer over UDP. A failure of this node itself says nothing about the member: no time was left, or no file.
+// DialAddressTimeout opens a stream, as memberlist wants it. One that must be there within the time
+// of a probe is for a member that did not answer over UDP. A failure of this node itself says
+// nothing about the member: no time was left, or no file.
 func (t transport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	conn, err := t.NodeAwareTransport.DialAddressTimeout(t.address(a), timeout)
 	if 0 < timeout && timeout < longestProbe && !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) {

@@ -53,7 +53,8 @@ func (f fails) DialAddressTimeout(memberlist.Address, time.Duration) (net.Conn, 
 	return nil, f.err
 }
 
-// TestOwnFailureIsNotTheMembers has probes fail because of the member, and because of this node itself.
+// TestOwnFailureIsNotTheMembers has probes fail because of the member, and because of this node
+// itself.
 func TestOwnFailureIsNotTheMembers(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -106,8 +106,9 @@ func stateOf(c *Cluster, node grid.NodeID) State {
 	return m.State
 }
 
-// eventually waits for what will surely come: on a machine that does much else packets get lost, and what was in them comes with
-// the next exchange of states, which with many members is minutes away.
+// eventually waits for what will surely come: on a machine that does much else packets get lost,
+// and what was in them comes with the next exchange of states, which with many members is minutes
+// away.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	ticks := time.NewTicker(5 * time.Millisecond)

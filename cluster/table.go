@@ -13,14 +13,16 @@ import (
 )
 
 const (
-	// rememberDead and rememberLeft are how long members are listed after their end, so that people see what went away.
+	// rememberDead and rememberLeft are how long members are listed after their end, so that people
+	// see what went away.
 	rememberDead = time.Hour
 	rememberLeft = 10 * time.Minute
 	// maxEnded bounds how many of those are listed; the oldest go first.
 	maxEnded = 1000
 )
 
-// table is what this node knows of the members. memberlist's events bring it up to date, some with memberlist's lock held.
+// table is what this node knows of the members. memberlist's events bring it up to date, some with
+// memberlist's lock held.
 type table struct {
 	self grid.NodeID
 
@@ -82,7 +84,8 @@ func (t *table) listLocked() []Member {
 	return list
 }
 
-// details lists the records to pass on, those of this node aside. Of a member that has left, the record says nothing else.
+// details lists the records to pass on, those of this node aside. Of a member that has left, the
+// record says nothing else.
 func (t *table) details() []*detail {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -140,7 +143,8 @@ func (t *table) note(n *memberlist.Node, state State, now time.Time) {
 	}
 }
 
-// probed notes whether a member that is not known to have ended could be reached, and reports whether that is news.
+// probed notes whether a member that is not known to have ended could be reached, and reports
+// whether that is news.
 func (t *table) probed(node grid.NodeID, reached bool, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -155,7 +159,8 @@ func (t *table) probed(node grid.NodeID, reached bool, now time.Time) bool {
 	return true
 }
 
-// changes returns the members that are in another state or live another life than at the call before.
+// changes returns the members that are in another state or live another life than at the call
+// before.
 func (t *table) changes() (changed []Member) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

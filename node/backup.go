@@ -20,18 +20,19 @@ import (
 	"mlfnode/node/durable"
 )
 
-// backup writes a backup of a master that is at work.
+// backup writes a backup of a running master.
 func (n *Node) backup(ctx context.Context, w io.Writer) error {
 	return backup.Write(ctx, w, backup.Source{Store: n.store, Snapshots: n.snapshots, StateDir: n.cfg.StateDir}, aboutBackup(&n.cfg))
 }
 
-// aboutBackup says what a backup that is made now is of.
+// aboutBackup describes a backup that is made now.
 func aboutBackup(c *config.Config) backup.About {
 	return backup.About{Made: time.Now().UTC(), Node: c.Node, Version: c.Version}
 }
 
-// Backup writes a backup of the master of the state folder, which does not run. A final one is for a move: the master is not to run
-// again, see Retire. It returns ErrInUse when another process has the folder.
+// Backup writes a backup of the master of the state folder, which does not run. A final one is for
+// a move: that master must not run again, see Retire. It returns ErrInUse when another process has
+// the folder.
 func Backup(ctx context.Context, cfg config.Config, w io.Writer, final bool) error {
 	lock, err := lockState(cfg.StateDir)
 	if err != nil {
@@ -65,14 +66,16 @@ func Backup(ctx context.Context, cfg config.Config, w io.Writer, final bool) err
 // movedFile is in the state folder of a master that was moved to another machine.
 const movedFile = "moved"
 
-// Retire keeps the master of the state folder, which does not run, from starting again: another machine has its place.
+// Retire keeps the master of the state folder, which does not run, from starting again: another
+// machine has replaced it.
 func Retire(cfg config.Config) error {
 	at := time.Now().UTC().Format(time.RFC3339) + "\n"
 	return durable.WriteFile(filepath.Join(cfg.StateDir, movedFile), []byte(at), 0o600)
 }
 
-// CheckMoved refuses the master of a state folder that was moved to another machine: it must not start, since its workers would have
-// two, and commands are for the other one. The error is an *api.Error.
+// CheckMoved returns an error for the master of a state folder that was moved to another machine:
+// it must not start, since its workers would have two masters, and commands belong to the new one.
+// The error is an *api.Error.
 func CheckMoved(state string) error {
 	file := filepath.Join(state, movedFile)
 	info, err := os.Stat(file)
@@ -94,9 +97,9 @@ func Moved(cfg config.Config) bool {
 	return err == nil
 }
 
-// PutAside renames the state folder of a master that was moved to another machine, so that this one
-// can be a worker, and returns its new name; "" for any other folder, which stays. It returns ErrInUse
-// when another process has the folder.
+// PutAside renames the state folder of a master that was moved to another machine, so that this
+// machine can be a worker, and returns its new name; any other folder stays, and the name is "". It
+// returns ErrInUse when another process has the folder.
 func PutAside(cfg config.Config) (string, error) {
 	if !Moved(cfg) {
 		return "", nil
@@ -119,8 +122,8 @@ func PutAside(cfg config.Config) (string, error) {
 	return aside, durable.SyncFolder(filepath.Dir(aside))
 }
 
-// CheckRestored refuses a folder that a restore has filled in part: a master would make a cluster of
-// its own of the sweeps in it.
+// CheckRestored returns an error for a folder that a restore has filled in part: a master would
+// found a cluster of its own with the sweeps in it.
 func CheckRestored(state string) error {
 	if !backup.Interrupted(state) {
 		return nil
@@ -130,8 +133,8 @@ func CheckRestored(state string) error {
 	}
 }
 
-// Restore makes the state folder that of the master of a backup. It returns backup.ErrOccupied for a folder that holds something, and ErrInUse
-// when another process has it.
+// Restore fills the state folder from the backup of a master. It returns backup.ErrOccupied for a
+// folder that is not empty, and ErrInUse when another process has it.
 func Restore(ctx context.Context, cfg config.Config, r io.Reader) (backup.About, error) {
 	lock, err := lockFolder(cfg.StateDir)
 	if err != nil {
@@ -144,7 +147,7 @@ func Restore(ctx context.Context, cfg config.Config, r io.Reader) (backup.About,
 	})
 }
 
-// checkMasterName refuses a name that a worker of the cluster has.
+// checkMasterName returns an error if a worker of the cluster has the name.
 func checkMasterName(trustDir string, name grid.NodeID) error {
 	a, err := trust.OpenAuthority(trustDir, nil)
 	if err != nil {

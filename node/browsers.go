@@ -14,19 +14,20 @@ import (
 	"mlfnode/node/monitor"
 )
 
-// DefaultMonitorPort is the port for browsers, which was that of Flower.
+// DefaultMonitorPort is the port for browsers, the same as that of Flower.
 const DefaultMonitorPort = 5555
 
 // monitorPorts is how many ports are tried from the first one on.
 const monitorPorts = 100
 
-// Browsers serves the browsers of this machine with what a session has.
+// Browsers serves a session to the browsers of this machine.
 type Browsers struct {
 	*monitor.Proxy
 	listener net.Listener
 }
 
-// NewBrowsers listens for browsers on the first free port from the given one on. Nobody gets more rights than role.
+// NewBrowsers listens for browsers on the first free port, starting at the given one. Nobody gets
+// more rights than role.
 func NewBrowsers(ctx context.Context, s *Session, port int, role api.Role, log *slog.Logger) (*Browsers, error) {
 	has, err := s.client.Session(ctx)
 	var refusal *api.Error

@@ -15,8 +15,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestBrowsersReachTheNode serves browsers beside a port that is taken: one logs in by the link, reads, acts, and follows events, which
-// come as they happen.
+// TestBrowsersReachTheNode serves browsers beside a port that is taken: one logs in by the link,
+// reads, acts, and follows events, which come as they happen.
 func TestBrowsersReachTheNode(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

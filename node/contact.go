@@ -22,7 +22,7 @@ import (
 	"mlfnode/node/membership"
 )
 
-// Contact is how a person reaches the master of a cluster.
+// Contact is how a user reaches the master of a cluster.
 type Contact struct {
 	masters []string
 	tls     *tls.Config
@@ -41,8 +41,9 @@ func ContextFile() (string, error) {
 	return filepath.Join(dir, "mlfnode", "context.yaml"), nil
 }
 
-// SaveContext keeps a context for this user. Later commands go to its cluster. That of another cluster is kept in a file beside it, whose
-// path is returned: the secret in it was told once. No file beside it stays of the cluster that is saved.
+// SaveContext makes a context the current one of this user: later commands go to its cluster. The
+// former context, if it is of another cluster, moves to a file beside it, whose path is returned,
+// because its secret is shown only once. Older files of the saved cluster are removed.
 func SaveContext(c trust.Context) (kept string, err error) {
 	file, err := ContextFile()
 	if err != nil {
@@ -74,7 +75,7 @@ func SaveContext(c trust.Context) (kept string, err error) {
 	return kept, nil
 }
 
-// keptContexts are the files beside the current context.
+// keptContexts returns the files beside the current context.
 func keptContexts(current string) ([]string, error) {
 	files, err := filepath.Glob(strings.TrimSuffix(current, ".yaml") + "-*.yaml")
 	if err != nil {
@@ -83,7 +84,7 @@ func keptContexts(current string) ([]string, error) {
 	return files, nil
 }
 
-// shortPin names the cluster of a context.
+// shortPin identifies the cluster of a context.
 func shortPin(c trust.Context) string { return c.Pin().String()[:8] }
 
 // KnownContext is one of this user's contexts.
@@ -94,7 +95,8 @@ type KnownContext struct {
 	trust.Context
 }
 
-// Contexts lists this user's contexts, one of each cluster, the current one first. A file that can't be read is an error.
+// Contexts lists this user's contexts, one of each cluster, the current one first. A file that
+// can't be read is an error.
 func Contexts() ([]KnownContext, error) {
 	current, err := ContextFile()
 	if err != nil {
@@ -114,7 +116,7 @@ func Contexts() ([]KnownContext, error) {
 			return nil, err
 		}
 		if slices.ContainsFunc(all, func(k KnownContext) bool { return k.OfSame(c) }) {
-			continue // a kill has left it
+			continue // left by a killed command
 		}
 		k := KnownContext{ID: shortPin(c), Current: file == current, Context: c}
 		if info, err := os.Stat(file); err == nil {
@@ -125,7 +127,8 @@ func Contexts() ([]KnownContext, error) {
 	return all, nil
 }
 
-// Use makes this the user's current context, at the address of another machine of its cluster if master is not empty.
+// Use makes this the user's current context, at the address of another machine of its cluster if
+// master is not empty.
 func (k *KnownContext) Use(master string) error {
 	if master != "" {
 		address, err := api.WithPort(master, config.DefaultAPIPort)
@@ -138,8 +141,9 @@ func (k *KnownContext) Use(master string) error {
 	return err
 }
 
-// FindContact gives the contact that the user has chosen: master, HOST or HOST:PORT, with the token in MLF_CLUSTER_TOKEN or in
-// the context file; or, with no master, what the context file says. It is nil when there is neither.
+// FindContact returns the contact that the user has chosen: master, HOST or HOST:PORT, with the
+// token in MLF_CLUSTER_TOKEN or in the context file or, if master is empty, what the context file
+// says. It returns nil if there is neither.
 func FindContact(master string) (*Contact, error) {
 	if master != "" {
 		address, err := api.WithPort(master, config.DefaultAPIPort)
@@ -189,7 +193,7 @@ func withToken(address, text string) (*Contact, error) {
 	return &Contact{masters: []string{address}, tls: t.Pin.Client(), bearer: t.Bearer()}, nil
 }
 
-// Introduce checks a token with the master at the address, and gives the context to save.
+// Introduce checks a token with the master at the address, and returns the context to save.
 func Introduce(ctx context.Context, master string, token trust.Token) (trust.Context, error) {
 	address, err := api.WithPort(master, config.DefaultAPIPort)
 	if err != nil {
@@ -216,10 +220,11 @@ func Introduce(ctx context.Context, master string, token trust.Token) (trust.Con
 	return c, nil
 }
 
-// Client talks to the master of the contact.
+// Client returns a client of the master.
 func (c *Contact) Client() *api.Client { return api.NewRemote(c.masters, c.tls, c.bearer) }
 
-// OfSame reports whether the contact is with the cluster to which the state folder belongs. It learns that cluster's CAs.
+// OfSame reports whether the contact is with the cluster of the state folder. If so, it learns the
+// CAs of that cluster.
 func (c *Contact) OfSame(dir string) bool {
 	own := trust.CAsIn(membership.TrustDir(dir))
 	var of trust.Context
@@ -231,15 +236,15 @@ func (c *Contact) OfSame(dir string) bool {
 	return true
 }
 
-// learn keeps the CAs that the cluster has now: they are others while its CA is being rotated, and afterwards.
+// learn saves the CAs that the cluster has now, which change when its CA is rotated.
 func (c *Contact) learn(cas trust.CAs) {
 	if c.file != "" {
 		_ = trust.Learn(c.file, cas) // the next command tries again
 	}
 }
 
-// reachTime bounds the first call to a master. A machine that answers for one that is not there is asked again for restartTime,
-// for a master that is restarted is back in less.
+// reachTime bounds the first call to a master. A machine that refuses the connection is asked again
+// for restartTime: a master that is restarted is back sooner.
 const (
 	reachTime   = 10 * time.Second
 	restartTime = 5 * time.Second
@@ -250,8 +255,8 @@ func Reach(ctx context.Context, c *Contact) (*Session, error) {
 	return reachMaster(ctx, c, 0, func() {})
 }
 
-// ReachAgain is Reach for a master that may be on its way: it waits some seconds for one that is being restarted, and calls notice
-// once that takes longer.
+// ReachAgain is like Reach, but waits some seconds for a master that is being restarted, and calls
+// notice once that takes longer.
 func ReachAgain(ctx context.Context, c *Contact, notice func()) (*Session, error) {
 	if c.context.Down != nil {
 		return Reach(ctx, c)
@@ -288,12 +293,14 @@ func reachMaster(ctx context.Context, c *Contact, wait time.Duration, notice fun
 	}
 }
 
-// hungUp reports whether a machine that is there did not let a call come to its end, as where a master has just been killed, or starts.
+// hungUp reports whether a machine that is there ended a call early, as when a master has just been
+// killed or is starting.
 func hungUp(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)
 }
 
-// used remembers that the contact is good: a cluster that was down is up again, and this is when it was last used.
+// used records that the contact works: a cluster that was down is up again, and when it was last
+// used.
 func (c *Contact) used() {
 	if c.file == "" {
 		return
@@ -309,7 +316,7 @@ func (c *Contact) used() {
 	_ = os.Chtimes(c.file, now, now) // it is for people only
 }
 
-// explain says of a cluster that the user has chosen once what became of it.
+// explain adds to an error what is known about the cluster of the user's context.
 func (c *Contact) explain(err error) error {
 	var what *api.Error
 	if c.file == "" || !errors.As(err, &what) || what.Status != 0 {
@@ -334,14 +341,15 @@ func (c *Contact) explain(err error) error {
 	return &api.Error{Msg: what.Msg + last, Hint: what.Hint + "; " + alone}
 }
 
-// patience is how long a session waits for a master that went away, which covers a restart of its machine; it also gives how often it tries.
+// patience is how long a session waits for a master that went away, which covers a restart of its
+// machine.
 const (
 	patience      = time.Hour
 	patientTry    = 500 * time.Millisecond
 	patientNotice = 2 * time.Second
 )
 
-// Await waits for the master of a session that lost it. It calls notice once it takes longer.
+// Await waits until the master answers again, and calls notice once that takes longer.
 func (s *Session) Await(ctx context.Context, notice func()) error {
 	ctx, stop := context.WithTimeoutCause(ctx, patience, errors.New("the master did not come back"))
 	defer stop()
@@ -367,6 +375,6 @@ func (s *Session) Await(ctx context.Context, notice func()) error {
 	}
 }
 
-// InCluster reports whether the session is with a node of a cluster: this process only watches what runs there, and never takes
-// its place.
+// InCluster reports whether the session is with a node of a cluster: this process only watches what
+// runs there, and never replaces it.
 func (s *Session) InCluster() bool { return s.contact != nil || s.cluster }

@@ -23,7 +23,8 @@ func dockerOptions(c *config.Config, token string) docker.Options {
 
 func containersDir(state string) string { return filepath.Join(state, "containers") }
 
-// openImages gives the worker what it needs for tasks with an image. No engine is asked before there is such a task.
+// openImages gives the worker what it needs for tasks with an image. No engine is asked before
+// there is such a task.
 func (n *Node) openImages() {
 	images := docker.NewImages(dockerSettings(&n.cfg.Engine), func() {
 		if w := n.working(); w != nil {
@@ -42,7 +43,8 @@ func checkEngine(ctx context.Context, c *config.Engine) error {
 	return nil
 }
 
-// ContainerFacts asks this machine's container engine what it is, and whether it can give these GPUs to containers.
+// ContainerFacts asks the container engine of this machine for its version, and whether it can give
+// these GPUs to containers.
 func ContainerFacts(ctx context.Context, c config.Config, gpus []string) doctor.Containers {
 	return doctor.Containers(docker.Examine(ctx, dockerSettings(&c.Engine), gpus))
 }

@@ -12,8 +12,9 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// sawMachine has the worker, once there is one, give trials the devices that the machine has, and gossip tell others of them.
-func (n *Node) sawMachine(m inventory.Machine) {
+// machineChanged gives the worker, once there is one, the devices of the machine, and publishes
+// them.
+func (n *Node) machineChanged(m inventory.Machine) {
 	if w := n.working(); w != nil {
 		w.SetMachine(m)
 	}
@@ -21,7 +22,8 @@ func (n *Node) sawMachine(m inventory.Machine) {
 	n.onceLooked.Do(func() { close(n.looked) })
 }
 
-// publishDevices has gossip tell what this node has, and the states of its devices; or the master of a node that stands alone.
+// publishDevices publishes the devices of this node and their states by gossip. On a node that
+// stands alone it wakes the master.
 func (n *Node) publishDevices() {
 	if n.membership == nil { // it stands alone
 		n.master.Kick() // trials may begin now
@@ -34,7 +36,7 @@ func (n *Node) publishDevices() {
 	n.membership.Gossip.Update(func(s *cluster.Self) { s.Inventory, s.GPUs = &m, len(m.GPUs) })
 }
 
-// devices adds to a worker's settings what concerns devices.
+// devices completes the settings of a worker by those of devices.
 func (n *Node) devices(c worker.Config) worker.Config {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -43,10 +45,11 @@ func (n *Node) devices(c worker.Config) worker.Config {
 	return c
 }
 
-// awaitDevices waits until this machine's devices were looked at, which takes seconds where a driver has to wake up.
+// awaitDevices waits until the devices of this machine are known, which takes seconds if a driver
+// has to wake up.
 func (n *Node) awaitDevices(ctx context.Context) {
 	if !n.cfg.Cluster.Worker && n.membership != nil {
-		return // trials have none of them
+		return // no trial uses them
 	}
 	select {
 	case <-n.looked:
@@ -54,8 +57,9 @@ func (n *Node) awaitDevices(ctx context.Context) {
 	}
 }
 
-// Never says why a node with these settings, which does not run yet, could never run an attempt with these resources on this machine,
-// and what is wrong with the machine's GPUs, if anything is. It asks the GPU driver only for a request that needs a GPU.
+// Never returns why a node with these settings, which does not run yet, could never run an attempt
+// with these resources on this machine, and what is wrong with its GPUs, if anything is. It asks
+// the GPU driver only if a GPU is needed.
 func Never(ctx context.Context, c *config.Config, r grid.Resources) (refusal grid.Refusal, problem string) {
 	m := c.Machine
 	if !r.Nodes.Has(c.Node, c.Labels) {
@@ -73,7 +77,7 @@ func Never(ctx context.Context, c *config.Config, r grid.Resources) (refusal gri
 	return has.Never(r), m.GPUProblem
 }
 
-// workerNever says why a node that stands alone could never run an attempt with these resources.
+// workerNever returns why a node that stands alone could never run an attempt with these resources.
 func (n *Node) workerNever(r grid.Resources) string {
 	if never := n.worker.NeverFits(r); never.Code != "" {
 		return fmt.Sprintf("this machine %s", never)

@@ -55,7 +55,8 @@ func (h *httpOf) do(method, path, body string, headers ...string) (*http.Respons
 	return resp, b
 }
 
-// documentOf fetches the OpenAPI document of a node, and makes it refuse fields that it does not describe.
+// documentOf fetches the OpenAPI document of a node, and makes it refuse fields that it does not
+// describe.
 func documentOf(t *testing.T, h *httpOf) *openapi3.T {
 	t.Helper()
 	_, b := h.do("GET", api.Prefix+api.PathDocument, "")
@@ -109,8 +110,8 @@ func conforms(t *testing.T, doc *openapi3.T, method, pattern string, resp *http.
 	}
 }
 
-// TestAnswersConform runs a sweep with successes and failures and asks for everything that can be read of it, and for what is not
-// there: each answer is what the document says.
+// TestAnswersConform runs a sweep with successes and failures and asks for everything that can be
+// read of it, and for what is not there: each answer is what the document says.
 func TestAnswersConform(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
@@ -196,8 +197,8 @@ func TestAnswersConform(t *testing.T) {
 	}
 }
 
-// TestProblems asks for what is not there, in wrong ways and in too many words: each answer is a problem that old clients can read,
-// under both prefixes.
+// TestProblems asks for what is not there, in wrong ways and in too many words: each answer is a
+// problem that old clients can read, under both prefixes.
 func TestProblems(t *testing.T) {
 	cfg := testConfig(t)
 	attach(t, cfg)
@@ -228,7 +229,8 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// TestAnswersAreSmall asks again for what the client has, and for long answers: the first are left out, the second compressed.
+// TestAnswersAreSmall asks again for what the client has, and for long answers: the first are left
+// out, the second compressed.
 func TestAnswersAreSmall(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
@@ -256,7 +258,8 @@ func TestAnswersAreSmall(t *testing.T) {
 	}
 }
 
-// TestStreamsAreSentAsTheyCome follows the output of a sweep that waits, with an offer to take compressed answers.
+// TestStreamsAreSentAsTheyCome follows the output of a sweep that waits, with an offer to take
+// compressed answers.
 func TestStreamsAreSentAsTheyCome(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

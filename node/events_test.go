@@ -101,8 +101,9 @@ func sweepState(t *testing.T, e event) api.SweepState {
 	return s
 }
 
-// TestEventsFollowSweeps watches the cluster, a sweep and one of its trials until the sweep ends. Then the node starts again: a client
-// that comes back gets what may have changed since its last event, and nothing that it has seen.
+// TestEventsFollowSweeps watches the cluster, a sweep and one of its trials until the sweep ends.
+// Then the node starts again: a client that comes back gets what may have changed since its last
+// event, and nothing that it has seen.
 func TestEventsFollowSweeps(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

@@ -11,8 +11,9 @@ import (
 	"mlfnode/node/config"
 )
 
-// gpuSource, in a program that was built for tests of whole clusters (-tags fakegpus), makes the GPUs that $MLF_FAKE_GPUS describes and
-// the file $MLF_FAKE_GPUS_SCRIPT.NODE changes; see inventorytest.New. Other programs do not know these variables.
+// gpuSource, in a program that was built for tests of whole clusters (-tags fakegpus), makes the
+// GPUs that $MLF_FAKE_GPUS describes and the file $MLF_FAKE_GPUS_SCRIPT.NODE changes; see
+// inventorytest.New. Other programs do not know these variables.
 func gpuSource(c *config.Config) inventory.Source {
 	description := os.Getenv("MLF_FAKE_GPUS")
 	if description == "" {

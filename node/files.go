@@ -12,7 +12,8 @@ import (
 	"mlfnode/node/worker"
 )
 
-// remoteFiles are bundles and artifacts on the master, as a worker reaches them over its API.
+// remoteFiles is the store of bundles and artifacts on the master, which a worker reaches through
+// the API.
 type remoteFiles struct{ client *api.Client }
 
 var _ worker.FileStore = remoteFiles{}
@@ -31,7 +32,7 @@ func (f remoteFiles) PutArtifacts(ctx context.Context, id grid.TrialID, run stri
 	return storeError(f.client.PutArtifacts(ctx, id, run, r))
 }
 
-// storeRefusal is a refusal of the master's store, which is of one of its errors.
+// storeRefusal is an error of the master's store that wraps one of the errors of package jetstream.
 type storeRefusal struct {
 	error
 	kind error
@@ -39,8 +40,8 @@ type storeRefusal struct {
 
 func (e *storeRefusal) Unwrap() []error { return []error{e.error, e.kind} }
 
-// storeError gives the error of the store that an error of the API stands for. A master that does not answer, or has trouble of its
-// own, is away for the moment.
+// storeError returns the error of the store for which an error of the API stands. A master that
+// does not answer, or has a problem of its own, is unavailable for the moment.
 func storeError(err error) error {
 	var e *api.Error
 	switch {

@@ -19,8 +19,9 @@ import (
 	"mlfnode/node/membership"
 )
 
-// A state folder belongs to a cluster from the moment that it holds credentials: the authority of a master or the certificate of a
-// worker. Only OpenMaster and OpenWorker make a node of such a folder; everything else waits for the node that they run.
+// A state folder belongs to a cluster from the moment that it holds credentials: the authority of a
+// master or the certificate of a worker. Only OpenMaster and OpenWorker make a node of such a
+// folder; everything else waits for the node that they run.
 
 // ErrOfCluster is returned by Open and Attach for a folder that belongs to a cluster.
 var ErrOfCluster = errors.New("the state folder belongs to a node of a cluster")
@@ -28,10 +29,11 @@ var ErrOfCluster = errors.New("the state folder belongs to a node of a cluster")
 // ErrDown is returned by Await when nobody runs the node.
 var ErrDown = errors.New("the node is down")
 
-// RoleOf tells as what a state folder belongs to a cluster, "" where it belongs to none.
+// RoleOf returns the role of a state folder in its cluster, "" if it belongs to none.
 func RoleOf(dir string) trust.NodeRole { return trust.RoleIn(membership.TrustDir(dir)) }
 
-// MasterOf gives the address of the master that the worker of the folder has last known, "" where nobody knows.
+// MasterOf returns the last known address of the master of the worker in the folder, "" if it is
+// unknown.
 func MasterOf(dir string) string {
 	k, err := membership.LoadPeers(dir)
 	if err != nil {
@@ -41,15 +43,16 @@ func MasterOf(dir string) string {
 }
 
 const (
-	// downTime bounds the wait for the node of a cluster while no process has its folder: a service starts one that has ended
-	// in less.
+	// downTime bounds the wait for the node of a cluster while no process has its folder: a service
+	// restarts it in less.
 	downTime = 5 * time.Second
-	// noticeTime is how long a wait may take before it is reported.
+	// noticeTime is how long a wait takes before it is reported.
 	noticeTime = time.Second
 )
 
-// Await gives a session with the node of a folder that belongs to a cluster. It waits for one that is being started, and calls
-// notice once that takes longer; it returns ErrDown when nobody starts it.
+// Await opens a session with the node of a folder that belongs to a cluster. It waits for a node
+// that is being started, and calls notice once that takes longer; it returns ErrDown when nobody
+// starts it.
 func Await(ctx context.Context, cfg config.Config, notice func()) (*Session, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, attachTime, ErrDown)
 	defer cancel()
@@ -75,11 +78,11 @@ func Await(ctx context.Context, cfg config.Config, notice func()) (*Session, err
 	}
 }
 
-// unseen is the holder of a folder that is not a process of this machine that can be seen.
+// unseen is the holder of a folder that is not a visible process of this machine.
 const unseen = -1
 
-// Holder gives the process that has locked the folder, 0 for none, and -1 for one that can't be told. Trying the lock itself would
-// keep a node from starting at that moment.
+// Holder returns the process that has locked the folder, 0 for none, and -1 for one that cannot be
+// determined. Trying the lock instead would keep a node from starting at that moment.
 func Holder(dir string) int {
 	var st unix.Stat_t
 	if unix.Stat(filepath.Join(dir, lockName), &st) != nil {
@@ -105,7 +108,7 @@ func Holder(dir string) int {
 	return 0
 }
 
-// inUse says who has a folder whose node does not answer.
+// inUse returns an error that says who has a folder whose node does not answer.
 func inUse(dir string) error {
 	who := "another mlfnode"
 	switch pid := Holder(dir); {

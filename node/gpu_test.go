@@ -12,7 +12,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestGPUsOfANodeThatStandsAlone submits at once after the start, when the driver may not have been looked at yet.
+// TestGPUsOfANodeThatStandsAlone submits at once after the start, when the driver may not have been
+// looked at yet.
 func TestGPUsOfANodeThatStandsAlone(t *testing.T) {
 	fake, err := inventorytest.New("2xA100-40", "test", "")
 	if err != nil {
@@ -55,8 +56,9 @@ func TestGPUsOfANodeThatStandsAlone(t *testing.T) {
 	}
 }
 
-// TestMeasuredTrialsShareAGPU runs trials whose use of GPUs is measured. The first ones get whole GPUs; then several share one; one that runs
-// out of memory beside others runs again, and the others get more.
+// TestMeasuredTrialsShareAGPU runs trials whose use of GPUs is measured. The first ones get whole
+// GPUs; then several share one; one that runs out of memory beside others runs again, and the
+// others get more.
 func TestMeasuredTrialsShareAGPU(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "script")

@@ -20,7 +20,7 @@ import (
 	"mlfnode/node/executor/process"
 )
 
-// ReapCommand is the name of the hidden command that ends what a dead node has left running.
+// ReapCommand is the name of the hidden command that ends what a dead node left running.
 const ReapCommand = "reap"
 
 const (
@@ -30,14 +30,15 @@ const (
 	dismissTime = time.Second
 )
 
-// guarded is the executor of a node whose programs must end with it. The kernel kills the programs themselves when the node
-// dies (PR_SET_PDEATHSIG), whatever kills it; what they have started is killed by the guardian.
+// guarded is the executor of a node whose programs must end with it. When the node dies, however
+// that happens, the kernel kills its programs (PR_SET_PDEATHSIG), and the guardian kills what they
+// have started.
 type guarded struct {
 	*process.Executor
 	guard func() error // starts the guardian, the first time
 }
 
-// Slot makes a slot, with a guardian for what it will run.
+// Slot returns a new slot, with a guardian for what it will run.
 func (g *guarded) Slot() (executor.Slot, error) {
 	if err := g.guard(); err != nil {
 		return nil, fmt.Errorf("make slot: %w", err)
@@ -45,11 +46,13 @@ func (g *guarded) Slot() (executor.Slot, error) {
 	return g.Executor.Slot()
 }
 
-// guardScript waits until the node either dismisses it or is gone; then it becomes this program. It is a shell script because a shell
-// takes little memory. It names the program by a descriptor, since the file may have been replaced by then.
+// guardScript waits until the node dismisses it or is gone; in the second case it becomes this
+// program. It is a shell script because a shell takes little memory. It names the program by a
+// descriptor, since the file may have been replaced by then.
 const guardScript = `trap '' HUP INT TERM; cd /; if read -r _; then exit 0; fi; exec /proc/self/fd/3 "$@"`
 
-// newGuarded makes the executor. The returned func dismisses the guardian when the node ends in an orderly way.
+// newGuarded returns the executor, and a func that dismisses the guardian when the node ends
+// normally.
 func newGuarded(p *process.Executor, cfg *config.Config, cgroups string) (_ *guarded, dismiss func()) {
 	var mu sync.Mutex
 	var line *os.File // the guardian reads what the node writes here; only the node has it open
@@ -106,11 +109,13 @@ func newGuarded(p *process.Executor, cfg *config.Config, cgroups string) (_ *gua
 	}
 }
 
-// straysFile is where a node that stands alone records processes that hide.
+// straysFile is where a node that stands alone records processes that have left the tree of their
+// program.
 func straysFile(stateDir string) string { return filepath.Join(stateDir, "strays.json") }
 
-// ReapOrphans is the hidden command, from its arguments to the exit status: it stops the processes that the dead node of a state folder
-// has left. If another node has the folder by now, that node has already done so.
+// ReapOrphans is the hidden command, from its arguments to the exit status: it kills the processes
+// that the dead node of a state folder left. If another node has the folder by now, that node has
+// already done so.
 func ReapOrphans(args []string, stderr io.Writer) int {
 	f := flag.NewFlagSet(ReapCommand, flag.ContinueOnError)
 	f.SetOutput(stderr)

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// TestSettingsKnowNoDriver holds which parts of the inventory each file of this package and of the settings may use: only the node itself looks at GPUs.
+// TestSettingsKnowNoDriver holds which parts of the inventory each file of this package and of the
+// settings may use: only the node itself looks at GPUs.
 func TestSettingsKnowNoDriver(t *testing.T) {
 	allowed := map[string][]string{
 		"config/config.go": {"Machine", "Size", "Source"}, "gpusource.go": {"Source"}, "fakegpus.go": {"Source", "Machine", "Sample"},

@@ -12,14 +12,15 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestTokenGoesToItsMasterOnly has a machine join by servers that are no masters of the token's cluster, and listens to what it tells them.
+// TestTokenGoesToItsMasterOnly has a machine join by servers that are no masters of the token's
+// cluster, and listens to what it tells them.
 func TestTokenGoesToItsMasterOnly(t *testing.T) {
 	authority := func() (*trust.Authority, *trust.Identity) {
 		a, err := trust.OpenAuthority(t.TempDir(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := a.IssueSelf("boss")
+		id, err := a.IssueSelf("master")
 		if err != nil {
 			t.Fatal(err)
 		}

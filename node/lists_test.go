@@ -13,8 +13,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSweepsArePaged reads the sweeps page by page while one of them is removed, and all of them as CSV and lines: no sweep is left out
-// or given twice.
+// TestSweepsArePaged reads the sweeps page by page while one of them is removed, and all of them as
+// CSV and lines: no sweep is left out or given twice.
 func TestSweepsArePaged(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
@@ -73,7 +73,8 @@ func TestSweepsArePaged(t *testing.T) {
 	}
 }
 
-// TestTrialsAreTables reads trials by columns page by page, in several orders, and all of them as CSV, where no text is a formula.
+// TestTrialsAreTables reads trials by columns page by page, in several orders, and all of them as
+// CSV, where no text is a formula.
 func TestTrialsAreTables(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

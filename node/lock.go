@@ -16,12 +16,13 @@ import (
 // ErrInUse is returned by Open when another process has the state folder.
 var ErrInUse = errors.New("the state folder is in use by another mlfnode")
 
-// lockName is the file in the state folder whose lock says that a process has the folder. It names the machine: on a shared disk
-// others can't see the process.
+// lockName is the file in the state folder that the process that has the folder locks. It names the
+// machine, since on a shared disk other machines cannot see the process.
 const lockName = "lock"
 
-// MakeState makes the state folder, for this user alone, and reports whether others had rights to it, which it takes away. Who may
-// write to it, or to the socket in it, may run programs as this user; who may read it has the keys of the cluster.
+// MakeState creates the state folder for this user alone. It takes away the rights of others to an
+// existing one, and reports whether they had any. Whoever can write to it, or to the socket in it,
+// can run programs as this user; whoever can read it has the keys of the cluster.
 func MakeState(dir string) (changed bool, err error) {
 	if changed, err = private.Folder(dir, lockName, "token", "trust", "examples", socketName, durable.PartPrefix+"*"); err != nil {
 		return false, fmt.Errorf("make state folder: %w", err)
@@ -29,8 +30,8 @@ func MakeState(dir string) (changed bool, err error) {
 	return changed, nil
 }
 
-// lockState takes the state folder for this process, unless a restore to it was interrupted. The lock
-// ends with the process, however that ends.
+// lockState locks the state folder for this process, unless a restore to it was interrupted. The
+// lock ends with the process, however that ends.
 func lockState(dir string) (*os.File, error) {
 	lock, err := lockFolder(dir)
 	if err != nil {
@@ -43,7 +44,7 @@ func lockState(dir string) (*os.File, error) {
 	return lock, nil
 }
 
-// lockFolder takes the state folder, whatever is in it.
+// lockFolder locks the state folder, whatever is in it.
 func lockFolder(dir string) (*os.File, error) {
 	if _, err := MakeState(dir); err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func lockFolder(dir string) (*os.File, error) {
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if err == nil {
 		if host, err := os.Hostname(); err == nil && f.Truncate(0) == nil {
-			_, _ = f.WriteAt([]byte(host+"\n"), 0) // on a full disk nobody is told
+			_, _ = f.WriteAt([]byte(host+"\n"), 0) // on a full disk the machine stays unknown
 		}
 		return f, nil
 	}
@@ -66,7 +67,7 @@ func lockFolder(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("lock state folder: %w", err)
 }
 
-// lastHost is the machine that has locked the folder last, "" when it is this one or not known.
+// lastHost returns the machine that locked the folder last, "" if it is this one or unknown.
 func lastHost(dir string) string {
 	b, err := os.ReadFile(filepath.Join(dir, lockName))
 	if err != nil {

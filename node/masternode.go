@@ -27,10 +27,10 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// OpenMaster starts the master of a cluster, which it makes if there is none in the state folder. It returns ErrInUse when
-// another process has the folder.
+// OpenMaster starts the master of the cluster in the state folder, and founds the cluster if there
+// is none. It returns ErrInUse when another process has the folder.
 //
-// Like Open this is wiring, in the order in which the parts depend on each other.
+// Like Open, it is wiring, in the order in which the parts depend on each other.
 func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	n, err := begin(ctx, cfg, true)
 	if err != nil {
@@ -57,7 +57,7 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	if err := n.openServer(ctx, id); err != nil {
 		return nil, err
 	}
-	if err := n.forgetShells(ctx); err != nil {
+	if err := n.removeEnvironments(ctx); err != nil {
 		return nil, err
 	}
 	if n.history, err = history.Open(filepath.Join(cfg.StateDir, "history.db"), cfg.Logger); err != nil {
@@ -70,11 +70,11 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	}
 	ports := cfg.Cluster.Ports
 	ports.NATS = n.server.Addr().(*net.TCPAddr).Port
-	door, err := listenTCP(net.JoinHostPort(cfg.Cluster.Bind, strconv.Itoa(ports.API)))
+	apiListener, err := listenTCP(net.JoinHostPort(cfg.Cluster.Bind, strconv.Itoa(ports.API)))
 	if err != nil {
 		return nil, err
 	}
-	n.onClose(func() { door.Close() })
+	n.onClose(func() { apiListener.Close() })
 	if err := n.openMembership(membership.Config{
 		Identity: id, Keyring: n.authority.Keyring(), Authority: n.authority, Roles: roles, Ports: membership.Ports{API: ports.API, NATS: ports.NATS},
 	}); err != nil {
@@ -113,17 +113,17 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 		n.membership.WarnOfRival(m)
 	}))
 	if cfg.Cluster.Worker {
-		widen()
+		addProcessor()
 		n.start("worker", n.worker.Run)
 	}
-	n.start("memory", settle)
+	n.start("memory", freeStartMemory)
 	n.start("seeds", n.membership.Rejoin)
 	n.start("certificate", func(ctx context.Context) error {
 		n.membership.RenewCertificate(ctx, func(context.Context) error { return n.authority.RenewSelf(id) })
 		return nil
 	})
 	n.monitor = monitor.New(n.monitored(ports))
-	return n, n.open(tls.NewListener(door, id.APIServer(n.authority.Known)))
+	return n, n.open(tls.NewListener(apiListener, id.APIServer(n.authority.Known)))
 }
 
 // openServer starts the store, for this process and for the nodes.
@@ -164,7 +164,7 @@ func listenTCP(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// explainPort says what to do about a port that is taken.
+// explainPort returns an error that says what to do about a port that is in use.
 func explainPort(err error, port int) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("port %d is in use by another program; stop it, or set ports in node.yaml", port)
@@ -172,18 +172,18 @@ func explainPort(err error, port int) error {
 	return err
 }
 
-// open serves the owner on the socket and others on the door.
-func (n *Node) open(door net.Listener) error {
+// open serves the owner on the socket and everybody else on the listener.
+func (n *Node) open(apiListener net.Listener) error {
 	l, err := listen(n.cfg.StateDir)
 	if err != nil {
 		return err
 	}
 	n.onClose(n.serve(l))
-	n.start("API", func(ctx context.Context) error { return n.monitor.ServeOthers(ctx, door) })
+	n.start("API", func(ctx context.Context) error { return n.monitor.ServeOthers(ctx, apiListener) })
 	return nil
 }
 
-// nodes is what the master is told about the cluster's nodes.
+// nodes returns how the master sees and commands the nodes of the cluster.
 func (n *Node) nodes() *master.Nodes {
 	return &master.Nodes{
 		Members: n.membership.Gossip.Members, Refused: n.membership.Gossip.Refused, Disconnections: n.server.Disconnections,
@@ -210,7 +210,7 @@ func (n *Node) nodes() *master.Nodes {
 	}
 }
 
-// linked tells whether this machine's own link is up.
+// linked returns a func that reports whether the network link of this machine is up.
 func (n *Node) linked() func() bool {
 	link := cluster.NewLink(n.membership.Local().Address)
 	return func() bool {
@@ -224,7 +224,8 @@ func (n *Node) linked() func() bool {
 	}
 }
 
-// slots says how many attempts with these resources the nodes that take trials can run at a time.
+// slots returns how many attempts with these resources the nodes that take trials can run at a
+// time.
 func (n *Node) slots(r grid.Resources) int {
 	total := 0
 	for _, m := range n.membership.Gossip.Members() {
@@ -235,7 +236,7 @@ func (n *Node) slots(r grid.Resources) int {
 	return total
 }
 
-// trouble says why trials run nowhere although nodes that take some are there.
+// trouble returns why no node takes trials although there are nodes, "" if one does.
 func (n *Node) trouble() string {
 	var all []string
 	for _, m := range n.membership.Gossip.Members() {
@@ -250,7 +251,7 @@ func (n *Node) trouble() string {
 	return strings.Join(all, "; ")
 }
 
-// capacityOf is what a node has for trials with these resources.
+// capacityOf returns what a node has for trials with these resources.
 func capacityOf(m *cluster.Member, r grid.Resources) allocator.Node {
 	if !r.NeedsGPU() {
 		return allocator.Node{CPUs: grid.MilliOf(m.CPUs), Memory: m.Memory}
@@ -258,7 +259,7 @@ func capacityOf(m *cluster.Member, r grid.Resources) allocator.Node {
 	return worker.NodeOf(m.CPUs, m.Memory, m.Inventory)
 }
 
-// slotsOf says how many attempts with these resources a node can run at a time.
+// slotsOf returns how many attempts with these resources a node can run at a time.
 func slotsOf(m *cluster.Member, r grid.Resources) int {
 	if !r.Nodes.Has(m.Node, m.Labels) {
 		return 0
@@ -267,8 +268,9 @@ func slotsOf(m *cluster.Member, r grid.Resources) int {
 	return has.Slots(r)
 }
 
-// never says why none of the known nodes, whether up or not, could run an attempt with these resources: what the one
-// lacks that comes nearest. While none is known, as in the first moments of a master that runs no trials, nothing is too large.
+// never returns why none of the known nodes, up or not, could ever run an attempt with these
+// resources: what the nearest one lacks. As long as no node is known, as in the first moments of a
+// master that runs no trials, nothing is too large.
 func (n *Node) never(r grid.Resources) string {
 	var best grid.Refusal
 	name := grid.NodeID("")
@@ -294,7 +296,7 @@ func (n *Node) never(r grid.Resources) string {
 	return string(name) + " " + best.String()
 }
 
-// monitored is what the API of a master shows and does.
+// monitored returns what the API of a master shows and does.
 func (n *Node) monitored(ports config.Ports) monitor.Config {
 	info := describe(&n.cfg)
 	info.Role = string(trust.Master)
@@ -310,10 +312,11 @@ func (n *Node) monitored(ports config.Ports) monitor.Config {
 	}
 }
 
-// forgetShells removes from the records of sweeps the environment of the shells that they were submitted from, when this machine stood
-// alone: from now on every worker reads the records, and an environment may hold secrets. Their trials get that of the node, as those of
-// every sweep in a cluster do.
-func (n *Node) forgetShells(ctx context.Context) error {
+// removeEnvironments removes the environment of the shell from the records of sweeps that were
+// submitted while this machine stood alone: from now on every worker reads the records, and an
+// environment may hold secrets. Trials of these sweeps get the environment of their node, as in
+// every cluster.
+func (n *Node) removeEnvironments(ctx context.Context) error {
 	records, err := n.store.Records.All(ctx)
 	if err != nil {
 		return fmt.Errorf("read the sweeps: %w", err)

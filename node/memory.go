@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// settleTime is how long after the start the store's caches have expired (nats-server keeps blocks it has read for 10 s).
-const settleTime = 15 * time.Second
+// freeDelay is the time after the start after which the caches of the store have expired
+// (nats-server keeps blocks it has read for 10 s).
+const freeDelay = 15 * time.Second
 
-// settle gives memory that the start has used back to the operating system, once.
-func settle(ctx context.Context) error {
-	timer := time.NewTimer(settleTime)
+// freeStartMemory returns memory that the start has used to the operating system, once.
+func freeStartMemory(ctx context.Context) error {
+	timer := time.NewTimer(freeDelay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -22,9 +23,10 @@ func settle(ctx context.Context) error {
 	return nil
 }
 
-// widen lets the scheduler run one goroutine more than there are processors: a slot that starts a program blocks its thread
-// without telling the scheduler, and the reports must go on meanwhile. Measured: up to 10 % more starts.
-func widen() {
+// addProcessor lets the scheduler run one goroutine more than there are processors: a slot that
+// starts a program blocks its thread without telling the scheduler, and reports must continue
+// meanwhile. Measured: up to 10 % more starts.
+func addProcessor() {
 	if procs := runtime.NumCPU(); runtime.GOMAXPROCS(0) == procs {
 		runtime.GOMAXPROCS(procs + 1)
 	}

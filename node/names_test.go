@@ -10,8 +10,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestNamesInTheAPI asks for sweeps by the names that their users gave them: a name of one sweep is as good as its id, that of two is
-// refused with both ids, and the origin is that of the submission.
+// TestNamesInTheAPI asks for sweeps by the names that their users gave them: a name of one sweep is
+// as good as its id, that of two is refused with both ids, and the origin is that of the
+// submission.
 func TestNamesInTheAPI(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

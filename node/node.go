@@ -74,9 +74,9 @@ type Node struct {
 	broken     chan struct{} // closed when a part has ended by itself
 }
 
-// begin takes the state folder and ends what a dead agent has left running: nothing of it may still
-// write to its spools when they are read. On a lasting node programs outlive the agent, and those
-// of the last agent go on.
+// begin locks the state folder and ends what a dead agent left running, so that nothing writes to
+// its spools while they are read. On a lasting node programs outlive the agent, and those of the
+// last agent continue.
 func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err error) {
 	lock, err := lockState(cfg.StateDir)
 	if err != nil {
@@ -86,7 +86,7 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor,
 		looked: make(chan struct{}), atWork: make(chan struct{}), broken: make(chan struct{}),
 	}
-	n.machine = inventory.NewWatcher(cfg.Machine, gpuSource(&cfg), n.sawMachine)
+	n.machine = inventory.NewWatcher(cfg.Machine, gpuSource(&cfg), n.machineChanged)
 	n.onClose(func() { lock.Close() })
 	defer func() {
 		if err != nil {
@@ -126,7 +126,8 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 	return n, n.openProcess(ctx, token)
 }
 
-// openProcess has programs die with this process. What shims of a node that was in a cluster still run is stopped.
+// openProcess opens an executor whose programs die with this process. It stops what the shims of a
+// node that was in a cluster still run.
 func (n *Node) openProcess(ctx context.Context, token string) error {
 	if slices.ContainsFunc(ShimFolders(n.cfg.StateDir), isThere) {
 		left, err := shim.Open(ctx, n.shimOptions(token))
@@ -158,7 +159,8 @@ func (n *Node) openProcess(ctx context.Context, token string) error {
 	return nil
 }
 
-// openMembership starts the gossip of a node of a cluster. The caller sets what differs between a master and a worker.
+// openMembership starts the gossip of a node of a cluster. The caller sets what differs between a
+// master and a worker.
 func (n *Node) openMembership(m membership.Config) (err error) {
 	cfg := &n.cfg
 	m.StateDir, m.Version, m.Labels, m.Machine, m.Logger = cfg.StateDir, cfg.Version, cfg.Labels, cfg.Machine, cfg.Logger
@@ -246,9 +248,9 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 	}
 	n.start("inventory", n.machine.Run)
 	if !quiet {
-		widen()
+		addProcessor()
 		n.start("worker", n.worker.Run)
-		n.start("memory", settle)
+		n.start("memory", freeStartMemory)
 	}
 	n.monitor = monitor.New(monitor.Config{
 		Master: n.master, History: n.history.Listings(), Store: n.store, Node: describe(&cfg), Logger: cfg.Logger,
@@ -261,7 +263,7 @@ func storeLimits(r *config.Retention) jetstream.Limits {
 	return jetstream.Limits{LogBytes: r.Logs, EventBytes: r.Events, ArtifactBytes: r.Artifacts, BundleBytes: r.Bundles}
 }
 
-// checkWritable finds out at once whether the folder can be written, for a clear message.
+// checkWritable returns a clear error if the folder cannot be written.
 func checkWritable(dir string) error {
 	f, err := os.CreateTemp(dir, ".probe-*")
 	if err != nil {
@@ -277,7 +279,7 @@ func checkWritable(dir string) error {
 	return nil
 }
 
-// start runs a part until the node closes.
+// start runs a part of the node until Close.
 func (n *Node) start(name string, run func(context.Context) error) {
 	ctx, stop := context.WithCancel(context.Background()) // ends in Close, in its order
 	ended := make(chan struct{})
@@ -293,8 +295,8 @@ func (n *Node) start(name string, run func(context.Context) error) {
 	})
 }
 
-// watchStore gives a part that fails when the store's connection has ended for good: no part of the
-// node works any more then, and it has to be started again.
+// watchStore returns a part that fails when the connection to the store is closed for good: no
+// other part works from then on, and the node has to be started again.
 func watchStore(lost <-chan struct{}) func(context.Context) error {
 	return func(ctx context.Context) error {
 		select {
@@ -309,8 +311,8 @@ func watchStore(lost <-chan struct{}) func(context.Context) error {
 // errStoreLost ends a node.
 var errStoreLost = errors.New("the connection to the store is closed; start the node again")
 
-// fail notes that a part has ended by itself. Clients lose their connection, so that none waits for
-// a node that does nothing.
+// fail records that a part ended by itself. It closes the connections of clients, so that none
+// waits for a node that does nothing.
 func (n *Node) fail(err error) {
 	n.failed <- err
 	n.onceBroken.Do(func() { close(n.broken) })
@@ -318,10 +320,10 @@ func (n *Node) fail(err error) {
 
 func (n *Node) onClose(fn func()) { n.closers = append(n.closers, fn) }
 
-// Close ends the node in good order: reports are stored, files closed. The running attempts of a
-// node that stands alone are stopped and run again later. Those of a node in a cluster go on and
-// wait for its next agent, whatever has brought this one to its end: an error at the start, a part
-// that failed, a restart. Only after Stop they are stopped, too.
+// Close stores reports and closes files. It stops the running attempts of a node that stands alone;
+// they run again later. Those of a node in a cluster continue and wait for its next agent, whatever
+// ended this one: an error at the start, a part that failed, a restart. Only after Stop does Close
+// stop them, too.
 func (n *Node) Close() {
 	for i := len(n.closers) - 1; i >= 0; i-- {
 		n.closers[i]()
@@ -329,10 +331,10 @@ func (n *Node) Close() {
 	n.closers = nil
 }
 
-// Failed gives the error of a part that ended by itself.
+// Failed returns a channel with the error of a part that ended by itself.
 func (n *Node) Failed() <-chan error { return n.failed }
 
-// busyInterval is how often a node that hosts others' sweeps looks whether it may leave.
+// busyInterval is how often a node that hosts sweeps of other terminals checks whether it may end.
 const busyInterval = 100 * time.Millisecond
 
 // Busy reports whether a sweep is active, or leases are still out.
@@ -359,7 +361,7 @@ func (n *Node) Idle(ctx context.Context) error {
 	}
 }
 
-// serve answers on l; the returned func stops that and waits for answers that are under way.
+// serve answers requests on l. The returned func stops that and waits for the requests in progress.
 func (n *Node) serve(l net.Listener) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background()) // ends with the returned func
 	var serving sync.WaitGroup

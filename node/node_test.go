@@ -385,7 +385,8 @@ func TestHistoryIsRebuiltFromTheStream(t *testing.T) {
 	}
 }
 
-// TestUnfinishedFilesAreRemoved clears away what a life that was killed had begun to write, before this one writes anything.
+// TestUnfinishedFilesAreRemoved clears away what a life that was killed had begun to write, before
+// this one writes anything.
 func TestUnfinishedFilesAreRemoved(t *testing.T) {
 	cfg := testConfig(t)
 	part := filepath.Join(cfg.StateDir, durable.PartPrefix+"cluster.json-1")

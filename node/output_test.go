@@ -10,7 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestWindowsOfOutput reads what a trial has printed in parts, searches it, and downloads it and the files that it left.
+// TestWindowsOfOutput reads what a trial has printed in parts, searches it, and downloads it and
+// the files that it left.
 func TestWindowsOfOutput(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

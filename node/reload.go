@@ -19,17 +19,18 @@ import (
 	"mlfnode/node/worker"
 )
 
-// Name is the name of the node.
+// Name returns the name of the node.
 func (n *Node) Name() grid.NodeID { return n.membership.Gossip.Node() }
 
-// Address is where others reach the node's gossip, HOST:PORT.
+// Address returns where others reach the gossip of the node, HOST:PORT.
 func (n *Node) Address() string {
 	own := n.membership.Local()
 	return net.JoinHostPort(own.Address, strconv.Itoa(own.Port))
 }
 
-// Reload takes over what can be changed while the node runs: what trials may use of the machine, what is kept, the crash limit,
-// and what is made of lost nodes. The rest needs a restart, which is logged.
+// Reload applies the settings that can change while the node runs: what trials may use of the
+// machine, what is kept, the crash limit, and how lost nodes are treated. It logs that the others
+// need a restart.
 func (n *Node) Reload(cfg config.Config) {
 	old := &n.cfg
 	if old.Cluster.Ports != cfg.Cluster.Ports || old.Cluster.Bind != cfg.Cluster.Bind || old.StateDir != cfg.StateDir ||
@@ -55,7 +56,7 @@ func (n *Node) Reload(cfg config.Config) {
 	n.log.Info("node.yaml was read again", "cpus", cfg.Machine.CPUs, "memory", cfg.Machine.Memory)
 }
 
-// resize has the worker, once there is one, use what the settings say.
+// resize gives the worker, once there is one, the processors and the memory of the settings.
 func (n *Node) resize() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -64,18 +65,19 @@ func (n *Node) resize() {
 	}
 }
 
-// healthLimit is how long the parts of a healthy node may take to answer.
-const healthLimit = 10 * time.Second
+// healthTimeout bounds how long the parts of a healthy node take to answer.
+const healthTimeout = 10 * time.Second
 
-// Healthy returns an error when a part of the node does not answer any more. It is what a watchdog asks. A master that waits for its disk
-// is healthy: started again it would wait for the same disk, and its trials might not wait for it.
+// Healthy returns an error when a part of the node no longer answers; a watchdog asks it. A master
+// that waits for its disk is healthy: after a restart it would wait for the same disk, and its
+// trials might not wait for it.
 func (n *Node) Healthy() error {
 	n.membership.Gossip.Members()
 	n.working()
 	if n.master == nil {
 		return nil
 	}
-	ctx, stop := context.WithTimeout(context.Background(), healthLimit) // a watchdog has no context
+	ctx, stop := context.WithTimeout(context.Background(), healthTimeout) // a watchdog has no context
 	defer stop()
 	if _, err := n.master.Outstanding(ctx, ""); err != nil && !n.disk.stalled(n.cfg.StateDir, n.log) {
 		return fmt.Errorf("the master does not answer itself: %w", err)
@@ -91,18 +93,21 @@ func (n *Node) Hurry() {
 }
 
 const (
-	// StopLimit is how long a node takes to stop at most.
+	// StopLimit is the longest that a node takes to stop.
 	StopLimit = worker.StopLimit + time.Minute
-	// SignInterval is the time between two signs of a node that stops, and SignPatience how long it may give none.
+	// SignInterval is the time between two signs of life of a node that stops, and SignPatience the
+	// longest time without one.
 	SignInterval = time.Second
 	SignPatience = 15 * time.Second
 )
 
-// signFile is touched by a node that stops, in its state folder, as long as it sees trials to their ends.
+// signFile is in the state folder. A node that stops touches it as long as it waits for its trials
+// to end.
 const signFile = "stopping"
 
-// SignStop says that this node is waiting for its trials before it stops, by tell and by a file in the state folder: the trials
-// have their grace, and what they saved is stored. It returns when ended is closed.
+// SignStop tells others, by tell and by a file in the state folder, that this node waits for its
+// trials before it stops: they have their grace period, and what they saved is stored. It returns
+// when ended is closed.
 func (n *Node) SignStop(ended <-chan struct{}, tell func(time.Duration) error) {
 	file := filepath.Join(n.cfg.StateDir, signFile)
 	defer os.Remove(file)
@@ -122,7 +127,8 @@ func (n *Node) SignStop(ended <-chan struct{}, tell func(time.Duration) error) {
 	}
 }
 
-// StopSign is when the node with this state folder has last said that it stops and sees trials to their ends; zero for never.
+// StopSign returns when the node of this state folder last said that it waits for its trials before
+// it stops, zero for never.
 func StopSign(stateDir string) time.Time {
 	info, err := os.Stat(filepath.Join(stateDir, signFile))
 	if err != nil {
@@ -131,7 +137,8 @@ func StopSign(stateDir string) time.Time {
 	return info.ModTime()
 }
 
-// Stop says that the end of this node was asked for, so that Close ends its programs. Without it they wait for the node's next agent.
+// Stop records that somebody asked this node to end, so that Close ends its programs. Without it
+// they wait for the next agent.
 func (n *Node) Stop() {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestHostileRequests sends requests that no client sends, to a node that runs trials: each is refused by the client's own rules,
-// and the node goes on.
+// TestHostileRequests sends requests that no client sends, to a node that runs trials: each is
+// refused by the client's own rules, and the node goes on.
 func TestHostileRequests(t *testing.T) {
 	s := attach(t, testConfig(t))
 	c := s.Client()
@@ -55,7 +55,8 @@ func TestHostileRequests(t *testing.T) {
 	if all, err := c.Sweeps(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("sweeps: got %v, %v; want none", all, err)
 	}
-	// A record that contradicts itself comes from elsewhere; what older clients send is taken for what it means.
+	// A record that contradicts itself comes from elsewhere; what older clients send is taken for
+	// what it means.
 	old := `{"project":"old",` + task + `,"space":{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":3}]}}`
 	v, err := api.Post[api.Sweep](t.Context(), c, api.PathSweeps, json.RawMessage(old))
 	if err != nil || v.Count != 2 {
@@ -81,7 +82,8 @@ func TestHostileRequests(t *testing.T) {
 	}
 }
 
-// TestLastGoesByNumber submits sweeps of several projects: the last one is the one that was submitted last.
+// TestLastGoesByNumber submits sweeps of several projects: the last one is the one that was
+// submitted last.
 func TestLastGoesByNumber(t *testing.T) {
 	s := attach(t, testConfig(t))
 	c := s.Client()

@@ -11,7 +11,8 @@ import (
 // sampleEnd bounds how long the end of the node waits for a disk that does not answer.
 const sampleEnd = time.Second
 
-// sample looks at what the machine is doing, until ctx ends. A disk that hangs hangs this alone: beats go on with what was last seen.
+// sample measures what the machine is doing, until ctx ends. A disk that hangs delays only this:
+// heartbeats carry the last sample.
 func (n *Node) sample(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() {

@@ -10,8 +10,9 @@ import (
 	"mlfnode/node/service/servicetest"
 )
 
-// TestShimDividesItsScope runs the shim's own test on a machine with systemd and cgroup v2. Its v2 hierarchy lacks the memory
-// controller where this machine has it in v1; another one that systemd leaves alone is passed down to the slices instead.
+// TestShimDividesItsScope runs the shim's own test on a machine with systemd and cgroup v2. Its v2
+// hierarchy lacks the memory controller where this machine has it in v1; another one that systemd
+// leaves alone is passed down to the slices instead.
 func TestShimDividesItsScope(t *testing.T) {
 	m := servicetest.Boot(t)
 	if !m.PassDown("hugetlb") {

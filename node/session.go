@@ -11,7 +11,8 @@ import (
 	"mlfnode/node/config"
 )
 
-// Session is a way to talk to the node of a state folder: to one that another process runs, or to one in this process.
+// Session is a connection to the node of a state folder, which runs in another process or in this
+// one.
 type Session struct {
 	client  *api.Client
 	dir     string
@@ -27,15 +28,16 @@ type Session struct {
 const (
 	// attachTime bounds the wait for a node that starts or stops in another process.
 	attachTime = 30 * time.Second
-	// attachInterval is how often it is tried meanwhile.
+	// attachInterval is how often the session is tried meanwhile.
 	attachInterval = 20 * time.Millisecond
 )
 
-// Attach finds the node of the state folder, or makes one in this process: with host true a working one, that other
-// terminals reach through its unix socket; with host false a quiet one for reads and changes of records, which runs no trial.
+// Attach finds the node of the state folder, or makes one in this process: with host true a working
+// one, that other terminals reach through its unix socket; with host false a quiet one for reads
+// and changes of records, which runs no trial.
 //
-// It waits, up to attachTime, for a node that another process starts or stops; notice is called once that takes longer. It
-// returns ErrOfCluster for a folder of a cluster's node: see Await.
+// It waits, up to attachTime, for a node that another process starts or stops; notice is called
+// once that takes longer. It returns ErrOfCluster for a folder of a cluster's node: see Await.
 func Attach(ctx context.Context, cfg config.Config, host bool, notice func()) (*Session, error) {
 	if RoleOf(cfg.StateDir) != "" {
 		return nil, ErrOfCluster
@@ -68,7 +70,8 @@ func Attach(ctx context.Context, cfg config.Config, host bool, notice func()) (*
 	}
 }
 
-// At gives the session with the node that answers for the state folder, and what it is; nil when none answers.
+// At returns the session with the node that answers for the state folder, and what it is; nil if
+// none answers.
 func At(ctx context.Context, cfg config.Config) (*Session, api.Node) {
 	s := reach(ctx, cfg.StateDir)
 	if s == nil {
@@ -85,7 +88,7 @@ func At(ctx context.Context, cfg config.Config) (*Session, api.Node) {
 // Running reports whether some process runs a node that answers for the state folder.
 func Running(ctx context.Context, cfg config.Config) bool { return reach(ctx, cfg.StateDir) != nil }
 
-// reach gives a session with a node of another process, nil when none answers.
+// reach returns a session with a node of another process, nil if none answers.
 func reach(ctx context.Context, dir string) *Session {
 	c, err := dial(ctx, dir)
 	if err != nil {
@@ -95,7 +98,7 @@ func reach(ctx context.Context, dir string) *Session {
 	return &Session{dir: dir, client: api.NewClient(func(ctx context.Context) (net.Conn, error) { return dial(ctx, dir) })}
 }
 
-// become makes the node in this process.
+// become starts the node in this process.
 func become(ctx context.Context, cfg config.Config, host bool) (*Session, error) {
 	n, err := Open(ctx, cfg, !host)
 	if err != nil {
@@ -103,7 +106,8 @@ func become(ctx context.Context, cfg config.Config, host bool) (*Session, error)
 	}
 	s := &Session{dir: cfg.StateDir, node: n, quiet: !host}
 	if !host {
-		// A quiet node answers this process alone: others wait for the folder, which takes milliseconds.
+		// A quiet node answers this process alone: others wait for the folder, which takes
+		// milliseconds.
 		p := newPipe()
 		s.stop = n.serve(p)
 		s.client = api.NewClient(p.dial)
@@ -137,13 +141,14 @@ func (s *Session) unlisten() {
 	}
 }
 
-// Client talks to the node.
+// Client returns a client of the node.
 func (s *Session) Client() *api.Client { return s.client }
 
 // Hosting reports whether the working node is in this process.
 func (s *Session) Hosting() bool { return s.node != nil && !s.quiet }
 
-// Failed gives the error of a hosted node that ended by itself. It never gives anything when not hosting.
+// Failed returns a channel with the error of a hosted node that ended by itself. Nothing is sent
+// when not hosting.
 func (s *Session) Failed() <-chan error {
 	if s.node == nil {
 		return nil
@@ -151,8 +156,9 @@ func (s *Session) Failed() <-chan error {
 	return s.node.Failed()
 }
 
-// Idle blocks while this process hosts sweeps that still run, those of other terminals too; it returns at once when not
-// hosting. When it returns without an error the node takes no more requests, so that no sweep can slip in before Close.
+// Idle blocks as long as this process hosts sweeps that run, those of other terminals included; it
+// returns at once when not hosting. When it returns without an error the node accepts no more
+// requests, so that no sweep begins before Close.
 func (s *Session) Idle(ctx context.Context) error {
 	if !s.Hosting() {
 		return nil
@@ -172,7 +178,7 @@ func (s *Session) Idle(ctx context.Context) error {
 	}
 }
 
-// Close leaves: a hosted node stops in good order, running trials are stopped and run again later.
+// Close ends the session. A hosted node stops; its running trials are stopped and run again later.
 func (s *Session) Close() error {
 	s.client.Close()
 	s.unlisten()

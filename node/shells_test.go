@@ -9,8 +9,8 @@ import (
 	"mlfnode/jetstream"
 )
 
-// TestShellsOfALoneMachine makes a machine that has run sweeps alone the master of a cluster: no worker may read what was in the environment
-// of the shell that submitted them.
+// TestShellsOfALoneMachine makes a machine that has run sweeps alone the master of a cluster: no
+// worker may read what was in the environment of the shell that submitted them.
 func TestShellsOfALoneMachine(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	server, err := jetstream.Start(jetstream.Config{Dir: t.TempDir(), Logger: log})
@@ -34,7 +34,7 @@ func TestShellsOfALoneMachine(t *testing.T) {
 	}
 	n := &Node{store: store, log: log}
 	for range 2 {
-		if err := n.forgetShells(t.Context()); err != nil {
+		if err := n.removeEnvironments(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -13,20 +13,21 @@ import (
 	"mlfnode/node/service"
 )
 
-// ShimCommand is the name of the hidden command that a node agent starts so that its programs outlive it. FormerShimCommand is the
-// name that agents of versions before use.
+// ShimCommand is the name of the hidden command that a node agent starts so that its programs
+// outlive it. FormerShimCommand is the name that agents of versions before use.
 const (
 	ShimCommand       = shim.Command
 	FormerShimCommand = shim.FormerCommand
 )
 
-// Shim is that command, from its arguments to the exit status. Signals brings what the process gets.
+// Shim is that command, from its arguments to the exit status. Signals brings what the process
+// gets.
 func Shim(args []string, signals <-chan os.Signal, stderr io.Writer) int {
 	return shim.Main(args, signals, stderr)
 }
 
-// ShimFolders are the folders of a state folder that shims may be in: that of this version, and the one of versions before. Each shim
-// is started with one of them as an argument.
+// ShimFolders are the folders of a state folder that shims may be in: that of this version, and the
+// one of versions before. Each shim is started with one of them as an argument.
 func ShimFolders(state string) []string {
 	return []string{filepath.Join(state, "shims"), filepath.Join(state, "keepers")}
 }
@@ -60,8 +61,8 @@ func (n *Node) openShim(ctx context.Context, token string) error {
 	return nil
 }
 
-// scopeOf puts a shim into a scope of a new name, since systemd may not have collected that of the last one yet. Without systemd a
-// shim is a session of its own.
+// scopeOf puts a shim into a scope of a new name, since systemd may not have collected that of the
+// last one yet. Without systemd a shim is a session of its own.
 func scopeOf(token string) []string {
 	wrap, _ := service.Scope(token + "-" + strings.ToLower(rand.Text()[:6]))
 	return wrap

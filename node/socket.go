@@ -14,7 +14,8 @@ import (
 // socketName is the unix socket in the state folder through which other terminals reach the node.
 const socketName = "node.sock"
 
-// socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for the final zero.
+// socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for
+// the final zero.
 const socketLimit = 107
 
 // withSocket calls fn with a path of the folder's socket that is short enough for a socket address.
@@ -31,7 +32,8 @@ func withSocket(dir string, fn func(path string) error) error {
 	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketName))
 }
 
-// listen opens the socket for this user (and root) only. The caller holds the lock, so a socket that is there is a dead one.
+// listen opens the socket for this user (and root) only. The caller holds the lock, so a socket
+// that is there is a dead one.
 func listen(dir string) (net.Listener, error) {
 	if err := os.Remove(filepath.Join(dir, socketName)); err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("remove dead socket: %w", err)
@@ -45,7 +47,8 @@ func listen(dir string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on the node's socket: %w", err)
 	}
-	// The path that was bound may be one through /proc: the file is removed by its own name instead.
+	// The path that was bound may be one through /proc: the file is removed by its own name
+	// instead.
 	l.SetUnlinkOnClose(false)
 	if err := private.Seal(dir, socketName); err != nil {
 		l.Close()
@@ -54,7 +57,7 @@ func listen(dir string) (net.Listener, error) {
 	return unlinking{private.Listener{UnixListener: l}, filepath.Join(dir, socketName)}, nil
 }
 
-// unlinking removes the socket's file with the listener.
+// unlinking removes the file of the socket when the listener is closed.
 type unlinking struct {
 	net.Listener
 	path string

@@ -6,7 +6,8 @@ import (
 	"mlfnode/node/config"
 )
 
-// TestStalledDisk takes a disk that answers, were it with an error, for one that does not stand still.
+// TestStalledDisk takes a disk that answers, were it with an error, for one that does not stand
+// still.
 func TestStalledDisk(t *testing.T) {
 	var s stall
 	cfg := config.Config{StateDir: t.TempDir()}

@@ -9,7 +9,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestQueriesAreStrict sends parameters that a call does not have: it is refused with those that it has, but for clients of older versions.
+// TestQueriesAreStrict sends parameters that a call does not have: it is refused with those that it
+// has, but for clients of older versions.
 func TestQueriesAreStrict(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
@@ -31,7 +32,8 @@ func TestQueriesAreStrict(t *testing.T) {
 	}
 }
 
-// TestAcceptedMedia asks for lists in the ways that clients do: the most wanted form is given, and limit and field mean the same in all.
+// TestAcceptedMedia asks for lists in the ways that clients do: the most wanted form is given, and
+// limit and field mean the same in all.
 func TestAcceptedMedia(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

@@ -17,9 +17,9 @@ import (
 	"mlfnode/node/worker"
 )
 
-// OpenWorker starts a node that has joined a cluster. It returns trust.ErrNoIdentity when it has
-// not, and ErrInUse when another process has the state folder. The master need not be there: the
-// node works as soon as it is.
+// OpenWorker starts a node that has joined a cluster. It returns trust.ErrNoIdentity for one that
+// has not, and ErrInUse when another process has the state folder. The master need not be there:
+// the node takes trials as soon as it is.
 func OpenWorker(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	id, err := trust.LoadIdentity(membership.TrustDir(cfg.StateDir))
 	if err != nil {
@@ -74,7 +74,7 @@ func OpenWorker(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	return n, nil
 }
 
-// work is attend until the node ends, or the master does not want it.
+// work runs trials until the node ends or the master refuses it.
 func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
@@ -86,7 +86,8 @@ func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 	return err
 }
 
-// attend connects to the master, reports what an earlier agent left, and runs trials until ctx ends.
+// attend connects to the master, reports what an earlier agent left, and runs trials until ctx
+// ends.
 func (n *Node) attend(ctx context.Context, id *trust.Identity, leave context.CancelCauseFunc) error {
 	admission := n.membership.Admission(n.Stop, leave)
 	link, err := jetstream.Connect(ctx, jetstream.ConnectConfig{
@@ -122,12 +123,12 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, leave context.Can
 	}
 	following.Go(func() { n.membership.FollowKeyring(ctx, link) })
 	following.Go(func() { n.membership.RenewCertificate(ctx, n.membership.AskForCertificate) })
-	widen()
+	addProcessor()
 	n.announce()
 	return n.worker.Run(ctx)
 }
 
-// announce says, once, that this node works.
+// announce marks this node as one that takes trials.
 func (n *Node) announce() { n.onceWorking.Do(func() { close(n.atWork) }) }
 
 // Working is closed once the node takes trials.
@@ -143,7 +144,7 @@ func (n *Node) takesTrials() bool {
 	}
 }
 
-// openWorker makes the worker and has it report what its last life left.
+// openWorker creates the worker, which reports what the last agent left.
 func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, files worker.FileStore) error {
 	cfg := &n.cfg
 	n.mu.Lock()
@@ -167,7 +168,7 @@ func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, fi
 	return w.Recover(ctx)
 }
 
-// outlive is how long programs go on without an agent.
+// outlive returns how long programs continue without an agent.
 func (n *Node) outlive() time.Duration {
 	if n.adopter == nil {
 		return 0
@@ -175,7 +176,7 @@ func (n *Node) outlive() time.Duration {
 	return n.cfg.Cluster.Patience
 }
 
-// working gives the worker, nil while there is none.
+// working returns the worker, nil as long as there is none.
 func (n *Node) working() *worker.Worker {
 	n.mu.Lock()
 	defer n.mu.Unlock()

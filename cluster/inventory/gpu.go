@@ -50,7 +50,8 @@ type Instance struct {
 	Trials          []string `json:"trials,omitempty"`
 }
 
-// Recovery is what the driver says has to be done to a GPU before it can be used again (NVML's field 230).
+// Recovery is what the driver says has to be done to a GPU before it can be used again (NVML's
+// field 230).
 type Recovery int
 
 // The actions that NVML names. Higher values ask for something that concerns the whole machine.
@@ -78,7 +79,8 @@ func (r Recovery) String() string {
 	return "needs a restart of the machine"
 }
 
-// Process is a program that has memory of a device. It is numbered as in this machine's root PID namespace, whatever container it is in.
+// Process is a program that has memory of a device. It is numbered as in this machine's root PID
+// namespace, whatever container it is in.
 type Process struct {
 	PID      int
 	Memory   int64 // bytes of the device, or Unknown
@@ -120,7 +122,8 @@ func (s *Sample) Find(uuid string) (Use, bool) {
 	return s.Uses[i], true
 }
 
-// Source reads the GPUs of a machine. Its methods are called by one goroutine at a time, and may block in the driver for good.
+// Source reads the GPUs of a machine. Its methods are called by one goroutine at a time, and may
+// block in the driver for good.
 type Source interface {
 	// Read fills in GPUs, Driver, CUDA and GPUProblem.
 	Read(ctx context.Context, m *Machine)
@@ -140,11 +143,13 @@ type Group struct {
 	Ready      int    `json:"ready"` // of these, such as are in service
 }
 
-// inService reports whether trials may use a device that is in a state of package node/worker/devices, now or in a moment. One of an agent
-// that tells no state may be used if it has no problem.
+// inService reports whether trials may use a device that is in a state of package
+// node/worker/devices, now or in a moment. One of an agent that tells no state may be used if it
+// has no problem.
 func inService(state string) bool { return state == "" || state == "ready" || state == "dirty" }
 
-// GroupsOf counts devices by kind, the largest first. A GPU in MIG mode counts by its instances alone.
+// GroupsOf counts devices by kind, the largest first. A GPU in MIG mode counts by its instances
+// alone.
 func GroupsOf(gpus []GPU) []Group {
 	count := map[Group]*Group{}
 	var all []*Group

@@ -49,7 +49,8 @@ func (sampler) Read(context.Context, *Machine)               {}
 func (f sampler) Sample(ctx context.Context) (Sample, error) { return f(ctx) }
 func (sampler) Close()                                       {}
 
-// TestWatcherSamples asks a driver that answers, one that has a problem, and one that hangs for good.
+// TestWatcherSamples asks a driver that answers, one that has a problem, and one that hangs for
+// good.
 func TestWatcherSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang, release := false, make(chan struct{})

@@ -22,7 +22,8 @@ type Meter struct {
 	busy, all int64 // processor time when it was last read, in the kernel's ticks
 }
 
-// Read looks now. It asks the disk of dir, which may hang, so who calls it must have nothing else to do.
+// Read looks now. It asks the disk of dir, which may hang, so who calls it must have nothing else
+// to do.
 func (m *Meter) Read(dir string, cpus float64) Host {
 	return m.read("/proc", dir, cpus)
 }
@@ -38,7 +39,8 @@ func (m *Meter) read(proc, dir string, cpus float64) Host {
 	return h
 }
 
-// cpu reads the first line of stat, `cpu  user nice system idle iowait irq softirq steal …` (proc_stat(5)).
+// cpu reads the first line of stat, `cpu  user nice system idle iowait irq softirq steal …`
+// (proc_stat(5)).
 func (m *Meter) cpu(path string) int {
 	text, err := os.ReadFile(path)
 	line, _, _ := strings.Cut(string(text), "\n")

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestMeter reads figures that the kernel writes, and says of what can't be read that it is not known.
+// TestMeter reads figures that the kernel writes, and says of what can't be read that it is not
+// known.
 func TestMeter(t *testing.T) {
 	proc := t.TempDir()
 	write := func(name, text string) {

@@ -1,10 +1,12 @@
 // Package inventory says what hardware this machine has for trials: processors, memory and GPUs.
 //
-// Size looks at what is known without asking a driver, so that settings can be read on any machine at any time; Read adds the GPUs,
-// and gives up on a driver that does not answer. A Watcher keeps looking, so that others get fresh figures without waiting. Limits of
-// the process's own container count. GPUs come from NVIDIA's management library (NVML, driver 470 or newer), which is opened at run
-// time, or from the program nvidia-smi in builds without cgo. A machine without a driver has no GPUs, and that is no error; for a
-// driver that is there and does not work GPUProblem has the reason.
+// Size looks at what is known without asking a driver, so that settings can be read on any machine
+// at any time; Read adds the GPUs, and gives up on a driver that does not answer. A Watcher keeps
+// looking, so that others get fresh figures without waiting. Limits of the process's own container
+// count. GPUs come from NVIDIA's management library (NVML, driver 470 or newer), which is opened at
+// run time, or from the program nvidia-smi in builds without cgo. A machine without a driver has no
+// GPUs, and that is no error; for a driver that is there and does not work GPUProblem has the
+// reason.
 package inventory
 
 import (
@@ -45,7 +47,8 @@ type GPUPolicy struct {
 	Share   int   `json:"share"`   // most trials on one at one time
 }
 
-// Size gives the processors, the memory and the names of the machine this process runs on. It touches no driver and takes no time.
+// Size gives the processors, the memory and the names of the machine this process runs on. It
+// touches no driver and takes no time.
 func Size() (Machine, error) {
 	memory, err := totalMemory("/proc/meminfo")
 	if err != nil {
@@ -61,8 +64,9 @@ func Size() (Machine, error) {
 // silence is what is said of a driver that does not answer.
 const silence = "the GPU driver does not answer; look at the kernel's log (dmesg), and restart the machine if it stays so"
 
-// Read looks at the whole machine. A GPU driver that must wake up first takes seconds. One that hangs is given up at the end of
-// ctx, which GPUProblem says; the goroutine that asked it stays until it answers.
+// Read looks at the whole machine. A GPU driver that must wake up first takes seconds. One that
+// hangs is given up at the end of ctx, which GPUProblem says; the goroutine that asked it stays
+// until it answers.
 func Read(ctx context.Context) (Machine, error) {
 	m, err := Size()
 	if err != nil {

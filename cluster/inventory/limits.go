@@ -33,7 +33,8 @@ func (l *limits) narrow(cpus float64, memory int64) {
 	}
 }
 
-// containerLimits reads the limits of both cgroup versions, under a root folder that tests choose (cgroups(7)).
+// containerLimits reads the limits of both cgroup versions, under a root folder that tests choose
+// (cgroups(7)).
 func containerLimits(root string) limits {
 	var l limits
 	text, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
@@ -58,7 +59,8 @@ func containerLimits(root string) limits {
 	return l
 }
 
-// eachGroup visits a group and those above it. A container often sees its own group as the top one, whatever its path says.
+// eachGroup visits a group and those above it. A container often sees its own group as the top one,
+// whatever its path says.
 func eachGroup(mount, group string, visit func(dir string)) {
 	for group = path.Clean("/" + group); ; group = path.Dir(group) {
 		visit(filepath.Join(mount, group))

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// devices reads GPUs through NVML. The library stays open between two reads: a driver without persistence mode would stop and
-// start its GPUs each time. A devices belongs to one goroutine.
+// devices reads GPUs through NVML. The library stays open between two reads: a driver without
+// persistence mode would stop and start its GPUs each time. A devices belongs to one goroutine.
 type devices struct {
 	lib    nvml.Interface
 	smi    smi // where the library is missing, as in some containers
@@ -216,8 +216,9 @@ func busText(pci nvml.PciInfo) string {
 	return strings.ToLower(unix.ByteSliceToString(text))
 }
 
-// connections finds the GPUs that reach each other directly: by NVLink, also through switches, or else, where no GPU has links, by one
-// host bridge. The number of a group is the index of its first GPU.
+// connections finds the GPUs that reach each other directly: by NVLink, also through switches, or
+// else, where no GPU has links, by one host bridge. The number of a group is the index of its first
+// GPU.
 func connections(gpus []GPU, handles []nvml.Device) map[string]int {
 	u := union{}
 	linked := false

@@ -18,7 +18,8 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/dgxa100"
 )
 
-// scripted is go-nvml's machine with eight A100 and what that mock does not have: processes, events, links, fields and MIG devices.
+// scripted is go-nvml's machine with eight A100 and what that mock does not have: processes,
+// events, links, fields and MIG devices.
 type scripted struct {
 	*dgxa100.Server
 	compute  [8][]nvml.ProcessInfo
@@ -278,8 +279,8 @@ func TestNVMLSample(t *testing.T) {
 	}
 }
 
-// TestNVMLWaitFails has watching for events fail at once, for a while: it is tried less and less often, the health is unknown after
-// some failures, and no device is at fault.
+// TestNVMLWaitFails has watching for events fail at once, for a while: it is tried less and less
+// often, the health is unknown after some failures, and no device is at fault.
 func TestNVMLWaitFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted()
@@ -316,7 +317,8 @@ func TestNVMLWaitFails(t *testing.T) {
 	})
 }
 
-// TestNVMLFloodOfEvents bounds what one look takes, so that a driver which repeats an event without end stops nothing.
+// TestNVMLFloodOfEvents bounds what one look takes, so that a driver which repeats an event without
+// end stops nothing.
 func TestNVMLFloodOfEvents(t *testing.T) {
 	s := newScripted()
 	for range 10 * mostFaults {

@@ -26,7 +26,8 @@ func TestNVMLWithoutLibrary(t *testing.T) {
 	}
 }
 
-// TestRealGPUs compares both ways to read the GPUs of this machine, as builds with and without cgo do. It is left out where there are none.
+// TestRealGPUs compares both ways to read the GPUs of this machine, as builds with and without cgo
+// do. It is left out where there are none.
 func TestRealGPUs(t *testing.T) {
 	var library, program Machine
 	d := newDevices()

@@ -14,16 +14,19 @@ import (
 const mismatch = "the NVIDIA driver and its library have different versions, as after an update of the driver; restart the machine or reload the module"
 
 const (
-	// smiLimit bounds one look with nvidia-smi, which hangs on some broken GPUs. A driver without persistence mode takes seconds.
+	// smiLimit bounds one look with nvidia-smi, which hangs on some broken GPUs. A driver without
+	// persistence mode takes seconds.
 	smiLimit = 15 * time.Second
-	// smiDelay is how long after its end its output is waited for: what it has started may hold that open.
+	// smiDelay is how long after its end its output is waited for: what it has started may hold
+	// that open.
 	smiDelay = time.Second
-	// smiEvery is how often Sample runs nvidia-smi at most: it takes a good part of a second and a processor.
+	// smiEvery is how often Sample runs nvidia-smi at most: it takes a good part of a second and a
+	// processor.
 	smiEvery = 2 * time.Second
 )
 
-// smi reads GPUs by running nvidia-smi. It sees the state that an error has left and not the error itself, so it
-// reports no faults.
+// smi reads GPUs by running nvidia-smi. It sees the state that an error has left and not the error
+// itself, so it reports no faults.
 type smi struct {
 	capabilities map[string]string // by UUID; the report does not have them
 	sampled      Sample
@@ -72,7 +75,8 @@ func (s *smi) Sample(ctx context.Context) (Sample, error) {
 	return s.sampled, err
 }
 
-// report reads the whole state, the names of instances and, once for each GPU, its compute capability.
+// report reads the whole state, the names of instances and, once for each GPU, its compute
+// capability.
 func (s *smi) report(ask func(args ...string) (string, error)) (*report, error) {
 	out, err := ask("-q", "-x")
 	if err != nil {
@@ -99,7 +103,8 @@ func (s *smi) report(ask func(args ...string) (string, error)) (*report, error) 
 	return r, nil
 }
 
-// askSMI gives a function that runs nvidia-smi, nil where it is not installed. All runs together are bounded in time.
+// askSMI gives a function that runs nvidia-smi, nil where it is not installed. All runs together
+// are bounded in time.
 func askSMI(ctx context.Context) (ask func(args ...string) (string, error), stop func()) {
 	path, err := exec.LookPath("nvidia-smi")
 	if err != nil {
@@ -119,7 +124,8 @@ func askSMI(ctx context.Context) (ask func(args ...string) (string, error), stop
 	}, stop
 }
 
-// smiError explains why nvidia-smi failed. It writes its reasons to standard output. A report with a part of the GPUs is no failure.
+// smiError explains why nvidia-smi failed. It writes its reasons to standard output. A report with
+// a part of the GPUs is no failure.
 func smiError(out string, err error) error {
 	switch {
 	case err == nil, strings.Contains(out, reportStart):
@@ -144,7 +150,8 @@ func parseCapabilities(list string) map[string]string {
 	return all
 }
 
-// known is a value of nvidia-smi, empty for one that it does not have: N/A, or another word in brackets.
+// known is a value of nvidia-smi, empty for one that it does not have: N/A, or another word in
+// brackets.
 func known(text string) string {
 	if text == "N/A" || strings.HasPrefix(text, "[") {
 		return ""

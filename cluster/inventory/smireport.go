@@ -10,10 +10,12 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// reportStart is the root of the document that nvidia-smi -q -x writes. Complaints about single GPUs may stand before it.
+// reportStart is the root of the document that nvidia-smi -q -x writes. Complaints about single
+// GPUs may stand before it.
 const reportStart = "<nvidia_smi_log>"
 
-// report is what is read of that document. Elements were added and moved between drivers; those of 470 to 580 are known.
+// report is what is read of that document. Elements were added and moved between drivers; those of
+// 470 to 580 are known.
 type report struct {
 	Driver string      `xml:"driver_version"`
 	CUDA   string      `xml:"cuda_version"`

@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// refresh is how often a Watcher looks: the use of a GPU is shown to people, and reading it costs the driver milliseconds.
+// refresh is how often a Watcher looks: the use of a GPU is shown to people, and reading it costs
+// the driver milliseconds.
 const refresh = 10 * time.Second
 
 const (
-	// hangs is how long a look may take before the driver is said not to answer. Without persistence mode it takes seconds.
+	// hangs is how long a look may take before the driver is said not to answer. Without
+	// persistence mode it takes seconds.
 	hangs = 20 * time.Second
 	// endLimit is how long the end of a Watcher waits for a look that is under way.
 	endLimit = 2 * time.Second
@@ -20,8 +22,8 @@ const (
 // ErrSilent is returned by Sample when the driver does not answer in time, or nobody watches it.
 var ErrSilent = errors.New(silence)
 
-// Watcher keeps a fresh picture of the machine, so that nobody waits for a slow driver. One goroutine asks the driver, and no other
-// is started while that one hangs.
+// Watcher keeps a fresh picture of the machine, so that nobody waits for a slow driver. One
+// goroutine asks the driver, and no other is started while that one hangs.
 type Watcher struct {
 	every   time.Duration
 	source  Source
@@ -39,8 +41,9 @@ type answer struct {
 	err    error
 }
 
-// NewWatcher begins with what is known of the machine already. A nil source is this machine's driver. The func, which may be nil, is
-// called after each look, and when one takes so long that the driver hangs; it must not block.
+// NewWatcher begins with what is known of the machine already. A nil source is this machine's
+// driver. The func, which may be nil, is called after each look, and when one takes so long that
+// the driver hangs; it must not block.
 func NewWatcher(first Machine, source Source, changed func(Machine)) *Watcher {
 	if source == nil {
 		source = newDevices()
@@ -55,8 +58,9 @@ func (w *Watcher) Latest() Machine {
 	return w.latest
 }
 
-// Sample looks at the use of all devices now. Faults are reported to one caller alone, the next to ask. It returns ErrSilent when ctx
-// ends before the driver has answered: the goroutine that asks the driver may be stuck in it.
+// Sample looks at the use of all devices now. Faults are reported to one caller alone, the next to
+// ask. It returns ErrSilent when ctx ends before the driver has answered: the goroutine that asks
+// the driver may be stuck in it.
 func (w *Watcher) Sample(ctx context.Context) (Sample, error) {
 	a := make(chan answer, 1)
 	select {
@@ -72,8 +76,9 @@ func (w *Watcher) Sample(ctx context.Context) (Sample, error) {
 	}
 }
 
-// Run looks at once and then about every ten seconds until the context ends, and returns nil then. A look that fails leaves the
-// picture as it is; one that hangs in the driver delays neither Run's end nor Latest, and goes on alone.
+// Run looks at once and then about every ten seconds until the context ends, and returns nil then.
+// A look that fails leaves the picture as it is; one that hangs in the driver delays neither Run's
+// end nor Latest, and goes on alone.
 func (w *Watcher) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() {

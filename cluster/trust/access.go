@@ -16,8 +16,9 @@ type Grant struct {
 	Node grid.NodeID // where the token was given out, if at a join
 }
 
-// CheckAccess judges `Authorization: Bearer <id>.<secret>`, without waiting for the disk. It returns ErrBadToken for an unknown
-// token or a wrong secret, and only with the right secret ErrExpired, ErrRevoked, or ErrWrongRole for a node token.
+// CheckAccess judges `Authorization: Bearer <id>.<secret>`, without waiting for the disk. It
+// returns ErrBadToken for an unknown token or a wrong secret, and only with the right secret
+// ErrExpired, ErrRevoked, or ErrWrongRole for a node token.
 func (a *Authority) CheckAccess(bearer string) (Grant, error) {
 	t, r, err := a.known(bearer)
 	if err != nil {
@@ -29,7 +30,8 @@ func (a *Authority) CheckAccess(bearer string) (Grant, error) {
 	return Grant{ID: t.ID, Role: r.Role, Note: r.Note, Node: r.Node}, nil
 }
 
-// known finds the record of a token that is still good. The reason for a refusal is given only for the right secret.
+// known finds the record of a token that is still good. The reason for a refusal is given only for
+// the right secret.
 func (a *Authority) known(bearer string) (Token, tokenRecord, error) {
 	t, ok := parseBearer(bearer)
 	r, known := a.tokens.all()[t.ID]
@@ -39,7 +41,8 @@ func (a *Authority) known(bearer string) (Token, tokenRecord, error) {
 	return t, r, r.check(t.ID, a.clock())
 }
 
-// owns compares in constant time. The empty record, which stands for an unknown token, owns nothing.
+// owns compares in constant time. The empty record, which stands for an unknown token, owns
+// nothing.
 func (r tokenRecord) owns(hash [sha256.Size]byte) bool {
 	var kept [sha256.Size]byte
 	n := copy(kept[:], r.Hash)

@@ -13,8 +13,9 @@ import (
 	"mlfnode/node/durable"
 )
 
-// Authority is the CA of a cluster, with its tokens and its registry of nodes. Only the master has one. It may be used from
-// many goroutines; what it is asked to change is on disk when the call returns, and unchanged when the call fails.
+// Authority is the CA of a cluster, with its tokens and its registry of nodes. Only the master has
+// one. It may be used from many goroutines; what it is asked to change is on disk when the call
+// returns, and unchanged when the call fails.
 type Authority struct {
 	dir     string
 	clock   func() time.Time
@@ -34,9 +35,9 @@ type Authority struct {
 	self   grid.NodeID // this master, once it has a certificate
 }
 
-// OpenAuthority opens the CA in the folder, or makes one where none is. A CA that was half made when the process was killed
-// is made again, unless something was issued: then it says what is missing. A nil clock is time.Now. The caller holds the lock
-// of the state folder.
+// OpenAuthority opens the CA in the folder, or makes one where none is. A CA that was half made
+// when the process was killed is made again, unless something was issued: then it says what is
+// missing. A nil clock is time.Now. The caller holds the lock of the state folder.
 func OpenAuthority(dir string, clock func() time.Time) (*Authority, error) {
 	if clock == nil {
 		clock = time.Now
@@ -52,8 +53,8 @@ func OpenAuthority(dir string, clock func() time.Time) (*Authority, error) {
 	return loadAuthority(dir, clock)
 }
 
-// makeAuthority writes all files of an authority. The CA's certificate comes last: nothing can be issued before it is there,
-// and from then on every other file is.
+// makeAuthority writes all files of an authority. The CA's certificate comes last: nothing can be
+// issued before it is there, and from then on every other file is.
 func makeAuthority(dir string, now time.Time) error {
 	if what := issued(dir); what != "" {
 		return fmt.Errorf("%s is missing, but %s is there, so this machine is or was part of a cluster; "+
@@ -88,8 +89,8 @@ func makeAuthority(dir string, now time.Time) error {
 	return nil
 }
 
-// issued names what shows that an authority without its certificate was in use, "" if nothing does. A file that can't be
-// read counts: better ask than forget a cluster.
+// issued names what shows that an authority without its certificate was in use, "" if nothing does.
+// A file that can't be read counts: better ask than forget a cluster.
 func issued(dir string) string {
 	if !missing(filepath.Join(dir, nodeCertFile)) {
 		return nodeCertFile
@@ -137,9 +138,9 @@ func (a *Authority) Pin() Pin { return PinOf(a.CA()) }
 // Keyring holds the keys of gossip, which a join hands out.
 func (a *Authority) Keyring() *Keyring { return a.keyring }
 
-// IssueSelf gives this master its own certificate, in the authority's folder: the one that is there if it is for that name,
-// else a new one, also in place of one of an older version, without ServerName,
-// or of one that is to be renewed. ErrNameTaken means that a worker has the name.
+// IssueSelf gives this master its own certificate, in the authority's folder: the one that is there
+// if it is for that name, else a new one, also in place of one of an older version, without
+// ServerName, or of one that is to be renewed. ErrNameTaken means that a worker has the name.
 func (a *Authority) IssueSelf(node grid.NodeID) (*Identity, error) {
 	if err := CheckNodeName(node); err != nil {
 		return nil, err

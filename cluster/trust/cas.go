@@ -18,8 +18,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// CAs are the certificate authorities that a cluster trusts, the one that issues certificates first. There is one, and a second
-// one while the CA is being rotated.
+// CAs are the certificate authorities that a cluster trusts, the one that issues certificates
+// first. There is one, and a second one while the CA is being rotated.
 type CAs []*x509.Certificate
 
 // mostCAs bounds what is read and taken over.
@@ -126,9 +126,10 @@ func (c CAs) ID() uint64 {
 	return max(binary.BigEndian.Uint64(h.Sum(nil)), 1)
 }
 
-// Client is for whoever dials a master of the cluster without a certificate: people, and whoever wants to know which cluster it is. A master sends the
-// CAs of its cluster with its certificate. Where they are others than those known so far, learn gets them once the master is known to be one, and
-// they count from then on. It may be nil.
+// Client is for whoever dials a master of the cluster without a certificate: people, and whoever
+// wants to know which cluster it is. A master sends the CAs of its cluster with its certificate.
+// Where they are others than those known so far, learn gets them once the master is known to be
+// one, and they count from then on. It may be nil.
 func (c CAs) Client(learn func(CAs)) *tls.Config {
 	var known atomic.Pointer[CAs]
 	known.Store(&c)
@@ -145,7 +146,8 @@ func (c CAs) Client(learn func(CAs)) *tls.Config {
 	})
 }
 
-// sentCAs gives the CAs that a server has sent. They are its cluster's only if its own certificate is good.
+// sentCAs gives the CAs that a server has sent. They are its cluster's only if its own certificate
+// is good.
 func sentCAs(s tls.ConnectionState) CAs {
 	var cas CAs
 	for _, cert := range s.PeerCertificates {
@@ -156,7 +158,8 @@ func sentCAs(s tls.ConnectionState) CAs {
 	return cas
 }
 
-// loadCluster gives what names the cluster for good, the pin of its first CA: from a file of its own once that one may be gone.
+// loadCluster gives what names the cluster for good, the pin of its first CA: from a file of its
+// own once that one may be gone.
 func loadCluster(dir string, cas CAs) (Pin, error) {
 	path := filepath.Join(dir, clusterFile)
 	if missing(path) {

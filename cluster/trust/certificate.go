@@ -30,7 +30,8 @@ const (
 	pemKey         = "PRIVATE KEY"
 )
 
-// Pin is the SHA-256 of a CA certificate's DER form. Who knows it needs to trust nobody to recognise the cluster.
+// Pin is the SHA-256 of a CA certificate's DER form. Who knows it needs to trust nobody to
+// recognise the cluster.
 type Pin [sha256.Size]byte
 
 // PinOf gives the pin of a CA.
@@ -55,7 +56,8 @@ func newSerial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// signCA makes the certificate of a new authority. Its name is random, so that a node can tell clusters apart.
+// signCA makes the certificate of a new authority. Its name is random, so that a node can tell
+// clusters apart.
 func signCA(key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
 	serial := newSerial()
 	t := &x509.Certificate{
@@ -71,8 +73,8 @@ func signCA(key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
 }
 
-// ServerName is the host name in the certificate of every master, and of no other node: programs that know no pins verify a master by it
-// and by the file ca.crt.
+// ServerName is the host name in the certificate of every master, and of no other node: programs
+// that know no pins verify a master by it and by the file ca.crt.
 const ServerName = "mlfnode"
 
 // signNode makes the certificate of a node. Only a master's is good for serving.

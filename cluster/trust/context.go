@@ -31,7 +31,8 @@ type Context struct {
 	Down *Down `yaml:"down,omitempty"` // set once the person has taken the cluster down
 }
 
-// Down says that a cluster was taken down. Its machines keep what it has, and the context is good when it is up again.
+// Down says that a cluster was taken down. Its machines keep what it has, and the context is good
+// when it is up again.
 type Down struct {
 	At   time.Time `yaml:"at"`
 	File string    `yaml:"file,omitempty"` // the cluster.yaml with which it can be brought up again
@@ -40,8 +41,8 @@ type Down struct {
 // largestContext bounds the file.
 const largestContext = 64 << 10
 
-// LoadContext reads a context file, strictly. It returns ErrNoContext when there is none, and refuses one that holds a token
-// and that others can read.
+// LoadContext reads a context file, strictly. It returns ErrNoContext when there is none, and
+// refuses one that holds a token and that others can read.
 func LoadContext(path string) (Context, error) {
 	b, mode, err := readRegular(path)
 	switch {
@@ -163,7 +164,8 @@ func (c Context) OfSame(other Context) bool {
 	return own.share(others)
 }
 
-// Learn stores, in a context file, the CAs that the cluster has now. It leaves a context of another cluster alone.
+// Learn stores, in a context file, the CAs that the cluster has now. It leaves a context of another
+// cluster alone.
 func Learn(path string, cas CAs) error {
 	c, err := LoadContext(path)
 	if err != nil {

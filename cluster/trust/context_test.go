@@ -13,18 +13,18 @@ import (
 
 func newContext(t testing.TB) (Context, *Authority, *Identity) {
 	t.Helper()
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	token, err := a.MakeToken(TokenSpec{Role: RoleOperator})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := Context{Master: []string{"10.0.0.1:7420", "[fd00::1]:7420"}, Token: token.Bearer(), Role: RoleOperator, Node: "w1"}
 	c.SetAuthorities(a.CAs())
-	return c, a, boss
+	return c, a, master
 }
 
 func TestContext(t *testing.T) {
-	want, a, boss := newContext(t)
+	want, a, master := newContext(t)
 	path := filepath.Join(t.TempDir(), "config", "mlfnode", "context.yaml")
 	_, err := LoadContext(path)
 	wantErr(t, "no file", err, ErrNoContext)
@@ -46,7 +46,7 @@ func TestContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := cas.Client(nil)
-	s, c := meet(t, boss.APIServer(a.Known), cfg)
+	s, c := meet(t, master.APIServer(a.Known), cfg)
 	wantTalk(t, "with the context", s, c)
 	_, stranger, _ := newAuthority(t)
 	s, c = meet(t, stranger.APIServer(nil), cfg)
@@ -116,7 +116,8 @@ func TestContextRefusals(t *testing.T) {
 	wantText(t, "a folder", err, "is not a regular file")
 }
 
-// A context cut at any byte is refused, or is one whose last lines are gone: those have defaults or say that they are missing.
+// A context cut at any byte is refused, or is one whose last lines are gone: those have defaults or
+// say that they are missing.
 func TestCutContext(t *testing.T) {
 	good, _, _ := newContext(t)
 	path := filepath.Join(t.TempDir(), "context.yaml")

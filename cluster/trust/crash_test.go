@@ -37,8 +37,8 @@ func keepFiles(t *testing.T, from string, keep func(name string) bool) string {
 	return dir
 }
 
-// Every set of files that a kill, or a careless hand, can leave: the authority opens, is made again where it was never in use,
-// or says which file is missing.
+// Every set of files that a kill, or a careless hand, can leave: the authority opens, is made again
+// where it was never in use, or says which file is missing.
 func TestEverySetOfFiles(t *testing.T) {
 	unused := openAuthority(t, filepath.Join(t.TempDir(), "trust"), nil)
 	used, _, _ := newAuthority(t)
@@ -77,7 +77,8 @@ func TestEverySetOfFiles(t *testing.T) {
 	}
 }
 
-// A file cut at any byte, as a failing disk leaves it, is named; it is never taken for an empty one.
+// A file cut at any byte, as a failing disk leaves it, is named; it is never taken for an empty
+// one.
 func TestCutFiles(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	makeToken(t, a, TokenSpec{Role: RoleViewer})
@@ -177,7 +178,8 @@ func TestRefusedWrite(t *testing.T) {
 	wantErr(t, "revoke", a.Revoke(token.ID), nil)
 }
 
-// folderEnv makes the test binary a master that makes tokens and lets machines join until it is killed.
+// folderEnv makes the test binary a master that makes tokens and lets machines join until it is
+// killed.
 const folderEnv = "MLF_TEST_TRUST"
 
 func TestMain(m *testing.M) {
@@ -188,14 +190,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// work prints what is promised, a line each: the pin, tokens, and nodes, whose identity is in the folder of their name.
+// work prints what is promised, a line each: the pin, tokens, and nodes, whose identity is in the
+// folder of their name.
 func work(dir string) error {
 	a, err := OpenAuthority(filepath.Join(dir, "master"), nil)
 	if err != nil {
 		return err
 	}
 	fmt.Println("pin", a.Pin())
-	if _, err := a.IssueSelf("boss"); err != nil {
+	if _, err := a.IssueSelf("master"); err != nil {
 		return err
 	}
 	for {
@@ -212,7 +215,8 @@ func work(dir string) error {
 	}
 }
 
-// A master that is killed at any moment, also while it makes its CA, keeps every promise that it made.
+// A master that is killed at any moment, also while it makes its CA, keeps every promise that it
+// made.
 func TestKilledMaster(t *testing.T) {
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(7, 7))

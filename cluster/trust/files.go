@@ -28,7 +28,8 @@ const (
 // largestFile bounds what is read. A registry of 10,000 nodes takes about 3 MB.
 const largestFile = 64 << 20
 
-// openFolder makes the folder private, and removes what was being written when a process was killed.
+// openFolder makes the folder private, and removes what was being written when a process was
+// killed.
 func openFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the trust folder: %w", err)
@@ -48,8 +49,8 @@ func openFolder(dir string) error {
 	return durable.SyncFolder(filepath.Dir(dir))
 }
 
-// readPrivate reads a file that nobody else may read. A secret that others could read is not one, so the mode is not quietly
-// mended: the owner should know.
+// readPrivate reads a file that nobody else may read. A secret that others could read is not one,
+// so the mode is not quietly mended: the owner should know.
 func readPrivate(path string) ([]byte, error) {
 	b, mode, err := readRegular(path)
 	if err == nil && mode&0o077 != 0 {
@@ -63,7 +64,8 @@ func exposed(path string, mode fs.FileMode) error {
 		path, mode, path)
 }
 
-// readRegular reads a whole file and gives its permissions. It does not wait for a writer, should the file be a pipe.
+// readRegular reads a whole file and gives its permissions. It does not wait for a writer, should
+// the file be a pipe.
 func readRegular(path string) ([]byte, fs.FileMode, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

@@ -14,8 +14,9 @@ import (
 	"mlfnode/node/durable"
 )
 
-// Identity is what a node shows to others: its certificate with its key, and the CAs by which it knows them. Once its certificate is renewed
-// or its CAs are others, the TLS configurations made of it follow.
+// Identity is what a node shows to others: its certificate with its key, and the CAs by which it
+// knows them. Once its certificate is renewed or its CAs are others, the TLS configurations made of
+// it follow.
 type Identity struct {
 	Node    grid.NodeID
 	Role    NodeRole
@@ -91,7 +92,8 @@ func LoadIdentity(dir string) (*Identity, error) {
 	return id, nil
 }
 
-// SaveIdentity writes the identity to the folder. A kill leaves the old one, none, or the new one, and no mixture.
+// SaveIdentity writes the identity to the folder. A kill leaves the old one, none, or the new one,
+// and no mixture.
 func SaveIdentity(dir string, id *Identity) error { return id.save(dir, nil) }
 
 // save also writes the keys of gossip, before the certificate that makes the rest count.
@@ -127,7 +129,8 @@ func (id *Identity) save(dir string, keys [][]byte) error {
 	return durable.WriteFile(crt, certPEM(id.Leaf().Raw), 0o600)
 }
 
-// saveCAs writes the CAs. What names the cluster comes first: it is in a file of its own unless that is its only CA.
+// saveCAs writes the CAs. What names the cluster comes first: it is in a file of its own unless
+// that is its only CA.
 func (id *Identity) saveCAs(dir string) error {
 	keep := durable.Remove
 	if len(id.CAs) > 1 || PinOf(id.CAs[0]) != id.Cluster {

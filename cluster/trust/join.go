@@ -10,7 +10,8 @@ import (
 	"mlfnode/grid"
 )
 
-// JoinRequest is how a machine asks to become a node. It holds a secret, so it is sent to a master of the token's cluster alone.
+// JoinRequest is how a machine asks to become a node. It holds a secret, so it is sent to a master
+// of the token's cluster alone.
 type JoinRequest struct {
 	Token string      `json:"token"` // <id>.<secret>
 	Node  grid.NodeID `json:"node"`
@@ -39,8 +40,9 @@ const largestCSR = 4 << 10
 
 // Join makes a machine a node. Whatever it asks for, it becomes a worker.
 //
-// It returns ErrBadToken, ErrExpired, ErrRevoked, ErrWrongRole, ErrNameTaken or ErrBadRequest; nothing has changed
-// then. The same key may join again by the same name, which costs the token no further use and ends the access token that it got before.
+// It returns ErrBadToken, ErrExpired, ErrRevoked, ErrWrongRole, ErrNameTaken or ErrBadRequest;
+// nothing has changed then. The same key may join again by the same name, which costs the token no
+// further use and ends the access token that it got before.
 func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	token, err := a.checkRequest(r)
 	if err != nil {
@@ -72,8 +74,8 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	return answer, nil
 }
 
-// checkRequest judges everything that can be judged without changing anything, the cheap things first. What it says about the
-// token is told only to whoever has its secret.
+// checkRequest judges everything that can be judged without changing anything, the cheap things
+// first. What it says about the token is told only to whoever has its secret.
 func (a *Authority) checkRequest(r JoinRequest) (Token, error) {
 	if err := CheckNodeName(r.Node); err != nil {
 		return Token{}, fmt.Errorf("the %w: %w", ErrBadRequest, err)
@@ -88,7 +90,8 @@ func (a *Authority) checkRequest(r JoinRequest) (Token, error) {
 	return t, err
 }
 
-// requestedKey gives the key of a signing request that was signed with it. Names and extensions in it don't matter.
+// requestedKey gives the key of a signing request that was signed with it. Names and extensions in
+// it don't matter.
 func requestedKey(der []byte) (*ecdsa.PublicKey, error) {
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
@@ -104,7 +107,8 @@ func requestedKey(der []byte) (*ecdsa.PublicKey, error) {
 	return key, nil
 }
 
-// useToken counts a use of the token for that key and name, and makes the access token that comes with it.
+// useToken counts a use of the token for that key and name, and makes the access token that comes
+// with it.
 func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access string, role Role, err error) {
 	now := a.clock()
 	err = a.tokens.change(func(all map[string]tokenRecord) error {
@@ -139,7 +143,8 @@ func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access
 	return access, role, err
 }
 
-// useOf is the use of a token by a key for a name: one key must not take many names. Older records have the key alone.
+// useOf is the use of a token by a key for a name: one key must not take many names. Older records
+// have the key alone.
 func useOf(digest string, node grid.NodeID) string { return digest + " " + string(node) }
 
 // spendUses has the uses of tokens by a node count on, but no longer let the same key in again.

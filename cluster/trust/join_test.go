@@ -158,7 +158,7 @@ func TestGreedyRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	csr := csrOf(t, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "boss"}, DNSNames: []string{"boss"}, URIs: []*url.URL{nodeURI("boss", Master)},
+		Subject: pkix.Name{CommonName: "master"}, DNSNames: []string{"master"}, URIs: []*url.URL{nodeURI("master", Master)},
 		ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}, // a CA
 	}, key)
 	answer, err := a.Join(JoinRequest{Token: token.Bearer(), Node: "w1", CSR: csr})
@@ -176,7 +176,7 @@ func TestGreedyRequest(t *testing.T) {
 	if !slices.Equal(cert.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) {
 		t.Errorf("got usage %v, want client authentication alone", cert.ExtKeyUsage)
 	}
-	if a.Known("boss", cert) == nil || verify([]*x509.Certificate{cert}, a.CAs(), x509.ExtKeyUsageServerAuth, h.clock()) == nil {
+	if a.Known("master", cert) == nil || verify([]*x509.Certificate{cert}, a.CAs(), x509.ExtKeyUsageServerAuth, h.clock()) == nil {
 		t.Error("got a certificate that passes for the master's")
 	}
 }
@@ -208,23 +208,24 @@ func TestForeignRequests(t *testing.T) {
 }
 
 func TestNameTheft(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	w1, _ := mustJoin(t, a, "w1")
 	token := makeToken(t, a, TokenSpec{Role: RoleNode, Uses: 1})
-	for _, name := range []grid.NodeID{"w1", "boss"} {
+	for _, name := range []grid.NodeID{"w1", "master"} {
 		_, err := a.Join(request(t, a, token, name))
 		wantErr(t, string(name), err, ErrNameTaken)
 		wantText(t, string(name), err, "run mlfnode forget "+string(name)+" on the master")
 		wantText(t, string(name), err, "--node")
 	}
-	if a.Known("w1", w1.Leaf()) != nil || a.Known("boss", boss.Leaf()) != nil {
+	if a.Known("w1", w1.Leaf()) != nil || a.Known("master", master.Leaf()) != nil {
 		t.Error("the owner is not known any more")
 	}
 	_, _, err := join(a, t.TempDir(), token, "w2") // no use was counted
 	wantErr(t, "another name", err, nil)
 }
 
-// A machine that never got its answer tries again with its key, without using the token twice, and has one access token.
+// A machine that never got its answer tries again with its key, without using the token twice, and
+// has one access token.
 func TestJoinAgain(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	token := makeToken(t, a, TokenSpec{Role: RoleNode, Uses: 1})
@@ -273,7 +274,7 @@ func TestRevokedParent(t *testing.T) {
 
 // A master that answers with something else than was asked for is not believed.
 func TestAccept(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	other, _, _ := newAuthority(t)
 	token := makeToken(t, a, TokenSpec{Role: RoleNode})
 	dir := t.TempDir()
@@ -295,7 +296,7 @@ func TestAccept(t *testing.T) {
 	for what, change := range map[string]func(*JoinAnswer){
 		"another CA":          func(x *JoinAnswer) { x.CA = other.CA().Raw },
 		"no CA":               func(x *JoinAnswer) { x.CA = nil },
-		"another's key":       func(x *JoinAnswer) { x.Certificate = boss.Leaf().Raw },
+		"another's key":       func(x *JoinAnswer) { x.Certificate = master.Leaf().Raw },
 		"another name":        func(x *JoinAnswer) { x.Certificate = sign(a, "w2", Worker) },
 		"another role":        func(x *JoinAnswer) { x.Certificate = sign(a, "w1", Master) },
 		"another's signature": func(x *JoinAnswer) { x.Certificate = sign(other, "w1", Worker) },
@@ -317,7 +318,7 @@ func TestAccept(t *testing.T) {
 
 // A machine that moves to another cluster keeps its old identity until it has the new one.
 func TestMove(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	b, _, _ := newAuthority(t)
 	id, dir := mustJoin(t, a, "w1")
 	token := makeToken(t, b, TokenSpec{Role: RoleNode})
@@ -331,7 +332,7 @@ func TestMove(t *testing.T) {
 	if err != nil || b.Known("w1", moved.Leaf()) != nil {
 		t.Errorf("got %v, want a node of the other cluster", err)
 	}
-	s, c := meet(t, boss.NATSServer(a.Known), moved.Client())
+	s, c := meet(t, master.NATSServer(a.Known), moved.Client())
 	wantSilence(t, "the old cluster", s, c)
 }
 

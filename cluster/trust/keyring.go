@@ -15,9 +15,9 @@ const gossipKeyLen = 32
 // mostGossipKeys bounds a keyring. A rotation needs two at a time.
 const mostGossipKeys = 16
 
-// Keyring is the keys of gossip: the first, the primary, encrypts, and all decrypt. To change the key without a gap, Install
-// the new one everywhere, then Use it everywhere, then Remove the old one. Each change is on disk when the call returns. A
-// Keyring may be used from many goroutines.
+// Keyring is the keys of gossip: the first, the primary, encrypts, and all decrypt. To change the
+// key without a gap, Install the new one everywhere, then Use it everywhere, then Remove the old
+// one. Each change is on disk when the call returns. A Keyring may be used from many goroutines.
 type Keyring struct {
 	dir string
 
@@ -89,7 +89,8 @@ func (k *Keyring) Use(key []byte) error {
 	})
 }
 
-// Remove takes a key away, which must not be the primary one, so at least one stays. A key that is not there changes nothing.
+// Remove takes a key away, which must not be the primary one, so at least one stays. A key that is
+// not there changes nothing.
 func (k *Keyring) Remove(key []byte) error {
 	return k.change(func(keys [][]byte) ([][]byte, error) {
 		switch i := indexOf(keys, key); i {

@@ -55,7 +55,8 @@ type NodeInfo struct {
 // mostNodes bounds the registry, forgotten ones included, should somebody join without end.
 const mostNodes = 10_000
 
-// checkName says whether the key may have that name. A master may take the name of one, its own lost certificate's.
+// checkName says whether the key may have that name. A master may take the name of one, its own
+// lost certificate's.
 func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, digest string) error {
 	r, ok := all[string(node)]
 	switch {
@@ -84,8 +85,9 @@ func (a *Authority) register(node grid.NodeID, role NodeRole, digest string, by 
 	})
 }
 
-// Known says whether the certificate's key is the one that the registry has for the node, and ErrUnknownNode if not: the node
-// was forgotten, its name is another machine's now, or it has shown no certificate of a CA that is still trusted. It does not wait for the disk.
+// Known says whether the certificate's key is the one that the registry has for the node, and
+// ErrUnknownNode if not: the node was forgotten, its name is another machine's now, or it has shown
+// no certificate of a CA that is still trusted. It does not wait for the disk.
 func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
 	r, ok := a.nodes.all()[string(node)]
 	key, isOurs := cert.PublicKey.(*ecdsa.PublicKey)
@@ -103,17 +105,19 @@ func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
 	return nil
 }
 
-// Has reports whether a node of that name is in the cluster, whether it is up or not: it has joined and was not forgotten. It does not wait
-// for the disk.
+// Has reports whether a node of that name is in the cluster, whether it is up or not: it has joined
+// and was not forgotten. It does not wait for the disk.
 func (a *Authority) Has(node grid.NodeID) bool {
 	r, ok := a.nodes.all()[string(node)]
 	return ok && r.Forgotten.IsZero()
 }
 
-// Forget takes the name away from a node's key, so that its certificate is worth nothing from the next connection on and the
-// name is free. Access tokens that were given out when it joined are revoked, and the uses of tokens that it joined with are spent: it
-// may join again with a new token, or with one that has uses left. A Forget that failed is finished by another one, which
-// may be for a node that is forgotten already. ErrUnknownNode means that there was never such a node. The master does not forget itself.
+// Forget takes the name away from a node's key, so that its certificate is worth nothing from the
+// next connection on and the name is free. Access tokens that were given out when it joined are
+// revoked, and the uses of tokens that it joined with are spent: it may join again with a new
+// token, or with one that has uses left. A Forget that failed is finished by another one, which may
+// be for a node that is forgotten already. ErrUnknownNode means that there was never such a node.
+// The master does not forget itself.
 func (a *Authority) Forget(node grid.NodeID) error {
 	a.selfMu.Lock()
 	self := a.self
@@ -128,7 +132,8 @@ func (a *Authority) Forget(node grid.NodeID) error {
 		return errUnknown(node)
 	}
 	now := a.clock().UTC()
-	// The tokens first: of a node that is forgotten none is good, wherever a kill or a full disk ends this.
+	// The tokens first: of a node that is forgotten none is good, wherever a kill or a full disk
+	// ends this.
 	err := a.tokens.change(func(all map[string]tokenRecord) error {
 		revoke(all, now, func(_ string, t tokenRecord) bool { return t.Node == node })
 		spendUses(all, node, r.Key)
@@ -157,12 +162,14 @@ func (a *Authority) edit(node grid.NodeID, fn func(*nodeRecord)) error {
 	})
 }
 
-// SetDrain records whether a node takes new trials. ErrUnknownNode means that there is no such node.
+// SetDrain records whether a node takes new trials. ErrUnknownNode means that there is no such
+// node.
 func (a *Authority) SetDrain(node grid.NodeID, d Drain) error {
 	return a.edit(node, func(r *nodeRecord) { r.Drain = d })
 }
 
-// Withhold records that a node takes no trials that need a part of it until then, or until its next SetDrain.
+// Withhold records that a node takes no trials that need a part of it until then, or until its next
+// SetDrain.
 func (a *Authority) Withhold(node grid.NodeID, part grid.Scope, why Withheld) error {
 	return a.edit(node, func(r *nodeRecord) {
 		all := maps.Clone(r.Drain.Withheld)

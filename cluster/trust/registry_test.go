@@ -44,8 +44,8 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// TestForgetIsCutOff has the disk refuse each of the files that Forget writes: a repeated Forget finishes, and no token of the node
-// stays good.
+// TestForgetIsCutOff has the disk refuse each of the files that Forget writes: a repeated Forget
+// finishes, and no token of the node stays good.
 func TestForgetIsCutOff(t *testing.T) {
 	for _, name := range []string{nodesFile, tokensFile} {
 		a, _, h := newAuthority(t)
@@ -76,7 +76,8 @@ func TestForgetIsCutOff(t *testing.T) {
 	}
 }
 
-// TestForgottenUse has a machine that was forgotten ask again with the token that it joined with, of which all uses are spent.
+// TestForgottenUse has a machine that was forgotten ask again with the token that it joined with,
+// of which all uses are spent.
 func TestForgottenUse(t *testing.T) {
 	for _, old := range []bool{false, true} { // records of older versions have the key alone
 		a, _, _ := newAuthority(t)
@@ -105,14 +106,14 @@ func TestForgottenUse(t *testing.T) {
 }
 
 func TestKnown(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	w1, _ := mustJoin(t, a, "w1")
 	w2, _ := mustJoin(t, a, "w2")
 	for _, c := range []struct {
 		node grid.NodeID
 		id   *Identity
 		good bool
-	}{{"boss", boss, true}, {"w1", w1, true}, {"w2", w2, true}, {"w1", w2, false}, {"boss", w1, false}, {"w9", w1, false}, {"", w1, false}} {
+	}{{"master", master, true}, {"w1", w1, true}, {"w2", w2, true}, {"w1", w2, false}, {"master", w1, false}, {"w9", w1, false}, {"", w1, false}} {
 		if err := a.Known(c.node, c.id.Leaf()); (err == nil) != c.good {
 			t.Errorf("%s with the certificate of %s: got %v, want good %v", c.node, c.id.Node, err, c.good)
 		}
@@ -123,25 +124,26 @@ func TestKnown(t *testing.T) {
 func TestDrains(t *testing.T) {
 	a, _, h := newAuthority(t)
 	mustJoin(t, a, "w1")
-	want := map[grid.NodeID]Drain{"w1": {On: true, Reason: "new disk", By: "eva"}, "boss": {On: true}}
+	want := map[grid.NodeID]Drain{"w1": {On: true, Reason: "new disk", By: "eva"}, "master": {On: true}}
 	for node, d := range want {
 		wantErr(t, "drain", a.SetDrain(node, d), nil)
 	}
 	if d := cmp.Diff(want, openAuthority(t, a.dir, h.clock).Drains()); d != "" {
 		t.Errorf("drains after a restart (-want +got):\n%s", d)
 	}
-	wantErr(t, "undrain", a.SetDrain("boss", Drain{}), nil)
-	delete(want, "boss")
+	wantErr(t, "undrain", a.SetDrain("master", Drain{}), nil)
+	delete(want, "master")
 	if d := cmp.Diff(want, a.Drains()); d != "" {
 		t.Errorf("drains (-want +got):\n%s", d)
 	}
 	nodes := a.Nodes()
-	if len(nodes) != 2 || nodes[0].Node != "boss" || nodes[0].Role != Master || !cmp.Equal(nodes[1].Drain, want["w1"]) {
+	if len(nodes) != 2 || nodes[0].Node != "master" || nodes[0].Role != Master || !cmp.Equal(nodes[1].Drain, want["w1"]) {
 		t.Errorf("got nodes %+v", nodes)
 	}
 }
 
-// TestWithheld has trials withheld from parts of a node: for a while, beyond a restart, and until the node is to have all again.
+// TestWithheld has trials withheld from parts of a node: for a while, beyond a restart, and until
+// the node is to have all again.
 func TestWithheld(t *testing.T) {
 	a, _, h := newAuthority(t)
 	mustJoin(t, a, "w1")

@@ -11,8 +11,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// nodeLifetime is how long a node's certificate is good. It is renewed after two thirds of that, so a machine may be off for the last third
-// before it needs a token again.
+// nodeLifetime is how long a node's certificate is good. It is renewed after two thirds of that, so
+// a machine may be off for the last third before it needs a token again.
 const nodeLifetime = 365 * 24 * time.Hour
 
 // issuedAt is when a node's certificate was made.
@@ -24,8 +24,8 @@ func renewalDue(cert *x509.Certificate) time.Time {
 	return issued.Add(cert.NotAfter.Sub(issued) / 3 * 2)
 }
 
-// renewable reports whether a certificate is to be renewed: its time has come, or it was made by a clock that was ahead and is good only
-// later.
+// renewable reports whether a certificate is to be renewed: its time has come, or it was made by a
+// clock that was ahead and is good only later.
 func renewable(cert *x509.Certificate, now time.Time) bool {
 	return now.Before(cert.NotBefore) || !now.Before(renewalDue(cert))
 }
@@ -49,8 +49,9 @@ func (id *Identity) RenewalRequest() RenewalRequest {
 // SetLifetime has certificates be good for another time than a year.
 func (a *Authority) SetLifetime(d time.Duration) { a.lifetime = d }
 
-// Renew gives the node that has shown a certificate a new one for the same key, once that is due or another CA issues, and says which CAs
-// are trusted. The node asks again when the answer is lost. ErrUnknownNode is for a node that was forgotten.
+// Renew gives the node that has shown a certificate a new one for the same key, once that is due or
+// another CA issues, and says which CAs are trusted. The node asks again when the answer is lost.
+// ErrUnknownNode is for a node that was forgotten.
 func (a *Authority) Renew(shown *x509.Certificate, ask RenewalRequest) (Renewal, error) {
 	node, role, err := nodeOf(shown)
 	if err != nil {
@@ -70,7 +71,8 @@ func (a *Authority) Renew(shown *x509.Certificate, ask RenewalRequest) (Renewal,
 	return r, err
 }
 
-// RenewSelf renews the master's own certificate once that is due or another CA issues. Connections from then on show the new one.
+// RenewSelf renews the master's own certificate once that is due or another CA issues. Connections
+// from then on show the new one.
 func (a *Authority) RenewSelf(id *Identity) error {
 	a.joining.Lock() // no step of a rotation may write the same files
 	defer a.joining.Unlock()
@@ -86,8 +88,8 @@ func (a *Authority) RenewSelf(id *Identity) error {
 	return nil
 }
 
-// Renew takes over the master's answer, on disk and for the connections from then on. It reports whether there was a new certificate, or
-// other CAs.
+// Renew takes over the master's answer, on disk and for the connections from then on. It reports
+// whether there was a new certificate, or other CAs.
 func (id *Identity) Renew(dir string, r Renewal) (renewed bool, err error) {
 	now := id.current()
 	cas, der := now.CAs, r.Certificate
@@ -112,7 +114,8 @@ func (id *Identity) Renew(dir string, r Renewal) (renewed bool, err error) {
 	if err := verify([]*x509.Certificate{next.Leaf()}, next.CAs, x509.ExtKeyUsageClientAuth, id.now()); err != nil {
 		return false, fmt.Errorf("the new certificate can't be used: %w", err)
 	}
-	// Each file is a change of its own, and others may write to the folder meanwhile: the CAs are good for the certificates of before and after.
+	// Each file is a change of its own, and others may write to the folder meanwhile: the CAs are
+	// good for the certificates of before and after.
 	if !cas.equal(now.CAs) {
 		if cas.issuer(now.Leaf()) == nil {
 			return false, errors.New("the master sent CAs of which none has signed this node's certificate")

@@ -28,11 +28,11 @@ func renew(t *testing.T, a *Authority, id *Identity, dir string) bool {
 
 // TestRenew goes through three lives of a certificate, with connections all the time.
 func TestRenew(t *testing.T) {
-	a, boss, h := newAuthority(t)
+	a, master, h := newAuthority(t)
 	w1, dir := mustJoin(t, a, "w1")
 	w1.Clock = h.clock
 	var shown, served *x509.Certificate
-	server, client := boss.NATSServer(func(node grid.NodeID, cert *x509.Certificate) error {
+	server, client := master.NATSServer(func(node grid.NodeID, cert *x509.Certificate) error {
 		shown = cert
 		return a.Known(node, cert)
 	}), w1.Client()
@@ -51,7 +51,7 @@ func TestRenew(t *testing.T) {
 		if !renew(t, a, w1, dir) || renew(t, a, w1, dir) {
 			t.Errorf("life %d: got no new certificate, or two", life)
 		}
-		if err := a.RenewSelf(boss); err != nil {
+		if err := a.RenewSelf(master); err != nil {
 			t.Fatal(err)
 		}
 		kept, err := LoadIdentity(dir)
@@ -59,7 +59,7 @@ func TestRenew(t *testing.T) {
 			t.Fatalf("life %d: got %v, want the new certificate on the disk", life, err)
 		}
 		s, c := meet(t, server, client)
-		if s.err != nil || c.err != nil || !shown.Equal(w1.Leaf()) || !served.Equal(boss.Leaf()) {
+		if s.err != nil || c.err != nil || !shown.Equal(w1.Leaf()) || !served.Equal(master.Leaf()) {
 			t.Fatalf("life %d: got %v and %v, want a connection with the new certificates", life, s.err, c.err)
 		}
 	}
@@ -72,7 +72,7 @@ func TestRenew(t *testing.T) {
 		t.Error("asked again: got no certificate")
 	}
 	h.turn(nodeLifetime + time.Hour)
-	if err := a.RenewSelf(boss); err != nil {
+	if err := a.RenewSelf(master); err != nil {
 		t.Fatal(err)
 	}
 	s, _ := meet(t, server, client)
@@ -95,7 +95,7 @@ func TestRenew(t *testing.T) {
 
 // TestRenewRefused asks for what is not one's own.
 func TestRenewRefused(t *testing.T) {
-	a, boss, h := newAuthority(t)
+	a, master, h := newAuthority(t)
 	other, _, _ := newAuthority(t)
 	w1, dir := mustJoin(t, a, "w1")
 	w2, _ := mustJoin(t, a, "w2")
@@ -114,7 +114,7 @@ func TestRenewRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := w1.Leaf()
-	for what, answer := range map[string]Renewal{"another node's": r, "the master's": {Certificate: boss.Leaf().Raw}, "garbage": {Certificate: []byte("x")}} {
+	for what, answer := range map[string]Renewal{"another node's": r, "the master's": {Certificate: master.Leaf().Raw}, "garbage": {Certificate: []byte("x")}} {
 		if _, err := w1.Renew(dir, answer); err == nil {
 			t.Errorf("%s: taken over", what)
 		}
@@ -134,7 +134,7 @@ func TestRenewRefused(t *testing.T) {
 
 // TestRenewBesideWrites renews the master's certificate while machines join.
 func TestRenewBesideWrites(t *testing.T) {
-	a, boss, h := newAuthority(t)
+	a, master, h := newAuthority(t)
 	token := makeToken(t, a, TokenSpec{Role: RoleNode})
 	var joining sync.WaitGroup
 	for i := range 4 {
@@ -148,7 +148,7 @@ func TestRenewBesideWrites(t *testing.T) {
 	}
 	for range 40 {
 		h.turn(nodeLifetime / 4 * 3)
-		if err := a.RenewSelf(boss); err != nil {
+		if err := a.RenewSelf(master); err != nil {
 			t.Error(err)
 		}
 		h.turn(-nodeLifetime / 4 * 3)
@@ -156,16 +156,17 @@ func TestRenewBesideWrites(t *testing.T) {
 	joining.Wait()
 }
 
-// TestClockThatJumpedForward has the master renew its certificate while its clock is wrong, in a running master and over a restart.
+// TestClockThatJumpedForward has the master renew its certificate while its clock is wrong, in a
+// running master and over a restart.
 func TestClockThatJumpedForward(t *testing.T) {
 	const jump = 20 * nodeLifetime / 24
 	for what, renew := range map[string]func(*Authority, *Identity) (*Identity, error){
 		"a running master": func(a *Authority, id *Identity) (*Identity, error) { return id, a.RenewSelf(id) },
 		"a restart":        func(a *Authority, id *Identity) (*Identity, error) { return a.IssueSelf(id.Node) },
 	} {
-		a, boss, h := newAuthority(t)
+		a, master, h := newAuthority(t)
 		h.turn(jump)
-		id, err := renew(a, boss)
+		id, err := renew(a, master)
 		if err != nil || id.Leaf().NotBefore.Before(h.clock().Add(-nodeLifetime/24)) {
 			t.Fatalf("%s: got a certificate from %s, %v, want a new one", what, id.Leaf().NotBefore, err)
 		}

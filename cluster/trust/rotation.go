@@ -19,8 +19,9 @@ import (
 //	Settled ------------> Announced -------> Switched -------> Settled
 //	ca.crt: old           old, new           new, old          new
 //
-// All in ca.crt are trusted and the first one issues. ca.key has their keys. It is written before ca.crt when a key comes, and after it when one
-// goes; what a kill leaves over goes when the authority is opened.
+// All in ca.crt are trusted and the first one issues. ca.key has their keys. It is written before
+// ca.crt when a key comes, and after it when one goes; what a kill leaves over goes when the
+// authority is opened.
 
 // Stage is how far a rotation of the CA has come.
 type Stage string
@@ -161,8 +162,8 @@ func (a *Authority) step(from Stage, next func(*issuers) (CAs, error)) error {
 	return err
 }
 
-// Behind lists the nodes that have not followed the last step: while the new CA is announced those that are not known to trust it, and
-// then those that have shown no certificate of it.
+// Behind lists the nodes that have not followed the last step: while the new CA is announced those
+// that are not known to trust it, and then those that have shown no certificate of it.
 func (a *Authority) Behind() []grid.NodeID {
 	now := a.issuers.Load()
 	newest := PinOf(now.cas.newest()).String()

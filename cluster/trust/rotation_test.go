@@ -15,9 +15,9 @@ import (
 )
 
 // follow has a node and the master do what they do when a step of a rotation has been taken.
-func follow(t *testing.T, a *Authority, boss, id *Identity, dir string) {
+func follow(t *testing.T, a *Authority, master, id *Identity, dir string) {
 	t.Helper()
-	wantErr(t, "the master itself", a.RenewSelf(boss), nil)
+	wantErr(t, "the master itself", a.RenewSelf(master), nil)
 	for range 2 {
 		renew(t, a, id, dir)
 	}
@@ -27,7 +27,7 @@ func follow(t *testing.T, a *Authority, boss, id *Identity, dir string) {
 }
 
 func TestRotation(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	w1, dir := mustJoin(t, a, "w1")
 	away, awayDir := mustJoin(t, a, "away")
 	old, founder := a.CA(), a.Pin()
@@ -35,12 +35,12 @@ func TestRotation(t *testing.T) {
 	thief := forge(t, a, func(*x509.Certificate) {}) // whoever has the old CA's key certifies himself as a master
 	var learnt CAs
 	person := a.CAs().Client(func(cas CAs) { learnt = cas })
-	server, gossips := boss.APIServer(a.Known), boss.NATSServer(a.Known)
+	server, gossips := master.APIServer(a.Known), master.NATSServer(a.Known)
 	talk := func(what string, id *Identity) {
 		t.Helper()
 		s, c := meet(t, server, person)
 		wantTalk(t, what+", a person", s, c)
-		for _, id := range []*Identity{id, boss} {
+		for _, id := range []*Identity{id, master} {
 			s, c = meet(t, gossips, id.Client())
 			wantTalk(t, what+", "+string(id.Node), s, c)
 		}
@@ -55,7 +55,7 @@ func TestRotation(t *testing.T) {
 		t.Errorf("announced: got %s with %v behind", a.Stage(), got)
 	}
 	talk("before the node knows", w1)
-	follow(t, a, boss, w1, dir)
+	follow(t, a, master, w1, dir)
 	talk("announced", w1)
 	if got := a.Behind(); !slices.Equal(got, []grid.NodeID{"away"}) || !learnt.equal(a.CAs()) || len(learnt) != 2 {
 		t.Errorf("announced: got %v behind, and a person learns %d CAs", got, len(learnt))
@@ -63,9 +63,9 @@ func TestRotation(t *testing.T) {
 
 	wantErr(t, "switch", a.Switch(), nil)
 	talk("before the master has its certificate", w1)
-	wantErr(t, "the master itself", a.RenewSelf(boss), nil)
+	wantErr(t, "the master itself", a.RenewSelf(master), nil)
 	talk("before the node has its certificate", w1)
-	follow(t, a, boss, w1, dir)
+	follow(t, a, master, w1, dir)
 	talk("switched", w1)
 	if got := a.Behind(); !slices.Equal(got, []grid.NodeID{"away"}) || w1.Leaf().CheckSignatureFrom(a.CA()) != nil || a.CA().Equal(old) {
 		t.Errorf("switched: got %v behind", got)
@@ -77,9 +77,9 @@ func TestRotation(t *testing.T) {
 	}
 
 	wantErr(t, "retire", a.Retire(), nil)
-	follow(t, a, boss, w1, dir)
+	follow(t, a, master, w1, dir)
 	talk("retired", w1)
-	if a.Stage() != Settled || len(w1.Trusted()) != 1 || len(learnt) != 1 || w1.Cluster != founder || boss.Cluster != founder {
+	if a.Stage() != Settled || len(w1.Trusted()) != 1 || len(learnt) != 1 || w1.Cluster != founder || master.Cluster != founder {
 		t.Errorf("retired: got %s, %d CAs of a node, %d of a person", a.Stage(), len(w1.Trusted()), len(learnt))
 	}
 	wantErr(t, "a node that was away", a.Known("away", away.Leaf()), ErrUnknownNode)
@@ -109,18 +109,19 @@ func TestRotation(t *testing.T) {
 	if got := a.Behind(); len(got) != 0 {
 		t.Errorf("got %v behind, want none", got)
 	}
-	wantErr(t, "a second rotation", errors.Join(a.Rotate(), a.RenewSelf(boss)), nil)
-	follow(t, a, boss, w2, dir2)
+	wantErr(t, "a second rotation", errors.Join(a.Rotate(), a.RenewSelf(master)), nil)
+	follow(t, a, master, w2, dir2)
 	b := openAuthority(t, a.dir, a.clock)
-	id, err := b.IssueSelf("boss")
-	if err != nil || id.Cluster != founder || b.Stage() != Announced || slices.Contains(b.Behind(), "w2") || !id.Leaf().Equal(boss.Leaf()) {
+	id, err := b.IssueSelf("master")
+	if err != nil || id.Cluster != founder || b.Stage() != Announced || slices.Contains(b.Behind(), "w2") || !id.Leaf().Equal(master.Leaf()) {
 		t.Errorf("opened again: got %v, %s with %v behind", err, b.Stage(), b.Behind())
 	}
 }
 
-// TestRotationKilled cuts each step of a rotation between any two of its files, on the master and on a node.
+// TestRotationKilled cuts each step of a rotation between any two of its files, on the master and
+// on a node.
 func TestRotationKilled(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	w1, dir := mustJoin(t, a, "w1")
 	all := func(string) bool { return true }
 	for _, step := range []struct {
@@ -134,7 +135,7 @@ func TestRotationKilled(t *testing.T) {
 	} {
 		before, nodeBefore := keepFiles(t, a.dir, all), keepFiles(t, dir, all)
 		wantErr(t, step.what, step.do(), nil)
-		follow(t, a, boss, w1, dir)
+		follow(t, a, master, w1, dir)
 		for n := range len(step.files) + 1 {
 			what := fmt.Sprintf("%s, killed after %d of %v", step.what, n, step.files)
 			cut := overlay(t, before, a.dir, step.files[:n])
@@ -143,7 +144,7 @@ func TestRotationKilled(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 				continue
 			}
-			id, err := b.IssueSelf("boss")
+			id, err := b.IssueSelf("master")
 			if err != nil || b.cluster != a.cluster || b.Known("w1", w1.Leaf()) != nil {
 				t.Errorf("%s: got %v, want the cluster as it was", what, err)
 				continue

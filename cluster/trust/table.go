@@ -12,11 +12,13 @@ import (
 	"mlfnode/node/durable"
 )
 
-// fileVersion is the form of our JSON files. A newer form is refused: writing it back would lose what we don't know.
+// fileVersion is the form of our JSON files. A newer form is refused: writing it back would lose
+// what we don't know.
 const fileVersion = 1
 
-// table is a file of named entries. Readers take the map as it is and never wait for the disk; nobody changes that map. A
-// change is made to a copy, which takes the map's place once it is on disk.
+// table is a file of named entries. Readers take the map as it is and never wait for the disk;
+// nobody changes that map. A change is made to a copy, which takes the map's place once it is on
+// disk.
 type table[V any] struct {
 	path    string
 	entries atomic.Pointer[map[string]V]
@@ -51,8 +53,8 @@ func makeTable(path string) error {
 // all gives the entries, to be read only.
 func (t *table[V]) all() map[string]V { return *t.entries.Load() }
 
-// change lets fn edit a copy. When fn or the disk refuses, nothing has changed. Slices and maps in entries are shared with
-// readers: fn replaces them.
+// change lets fn edit a copy. When fn or the disk refuses, nothing has changed. Slices and maps in
+// entries are shared with readers: fn replaces them.
 func (t *table[V]) change(fn func(map[string]V) error) error {
 	t.changing.Lock()
 	defer t.changing.Unlock()

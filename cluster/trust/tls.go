@@ -14,8 +14,9 @@ import (
 // Admit decides about a node whose certificate is valid; on the master that is Authority.Known.
 type Admit func(node grid.NodeID, cert *x509.Certificate) error
 
-// APIServer is for a listener that serves nodes and people: a peer may show no certificate, but one that it shows has to be a
-// node's and pass admit, which may be nil. The configuration may be shared.
+// APIServer is for a listener that serves nodes and people: a peer may show no certificate, but one
+// that it shows has to be a node's and pass admit, which may be nil. The configuration may be
+// shared.
 func (id *Identity) APIServer(admit Admit) *tls.Config {
 	cfg := id.server(tls.VerifyClientCertIfGiven, admit)
 	cfg.NextProtos = []string{"h2", "http/1.1"} // over HTTP/1.1 a browser has six connections, which six event streams would keep busy
@@ -74,8 +75,8 @@ func timeBy(clock func() time.Time) time.Time {
 	return clock()
 }
 
-// Client is for people and for machines that join: they show no certificate, and dial only a master of the pinned cluster.
-// Nothing of theirs is sent before that is certain.
+// Client is for people and for machines that join: they show no certificate, and dial only a master
+// of the pinned cluster. Nothing of theirs is sent before that is certain.
 func (p Pin) Client() *tls.Config {
 	return client(nil, func(s tls.ConnectionState) error {
 		ca, err := p.CA(s)
@@ -86,7 +87,8 @@ func (p Pin) Client() *tls.Config {
 	})
 }
 
-// CAs gives what a server has sent, if the pinned CA is among it, or ErrWrongCA: all CAs of a cluster, for whoever has verified the server.
+// CAs gives what a server has sent, if the pinned CA is among it, or ErrWrongCA: all CAs of a
+// cluster, for whoever has verified the server.
 func (p Pin) CAs(s tls.ConnectionState) (CAs, error) {
 	if _, err := p.CA(s); err != nil {
 		return nil, err
@@ -105,8 +107,8 @@ func (p Pin) CA(s tls.ConnectionState) (*x509.Certificate, error) {
 	return nil, fmt.Errorf("the %w than the token's or the context's", ErrWrongCA)
 }
 
-// client leaves it to check who the server is: the verification of the standard library is about host names, which we don't
-// have.
+// client leaves it to check who the server is: the verification of the standard library is about
+// host names, which we don't have.
 func client(clock func() time.Time, check func(tls.ConnectionState) error) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
@@ -116,8 +118,8 @@ func client(clock func() time.Time, check func(tls.ConnectionState) error) *tls.
 	}
 }
 
-// PeerOf gives the node at the other end of a connection that was made with a configuration of this package. It returns
-// ErrNoCertificate for a peer that showed none.
+// PeerOf gives the node at the other end of a connection that was made with a configuration of this
+// package. It returns ErrNoCertificate for a peer that showed none.
 func PeerOf(s tls.ConnectionState) (grid.NodeID, NodeRole, error) {
 	if len(s.PeerCertificates) == 0 {
 		return "", "", ErrNoCertificate
@@ -145,7 +147,8 @@ func verifyMaster(s tls.ConnectionState, cas CAs, clock func() time.Time) error 
 	return nil
 }
 
-// verify checks that one of the CAs has signed the first certificate, for this usage and for this time.
+// verify checks that one of the CAs has signed the first certificate, for this usage and for this
+// time.
 func verify(certs []*x509.Certificate, cas CAs, usage x509.ExtKeyUsage, now time.Time) error {
 	if len(certs) == 0 {
 		return ErrNoCertificate

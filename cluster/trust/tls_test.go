@@ -25,7 +25,8 @@ type said struct {
 	err  error
 }
 
-// meet makes a real connection over loopback; the client says "hello" and the server "welcome" once they trust each other.
+// meet makes a real connection over loopback; the client says "hello" and the server "welcome" once
+// they trust each other.
 func meet(t *testing.T, server, client *tls.Config) (atServer, atClient said) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -82,18 +83,18 @@ func wantSilence(t *testing.T, what string, server, client said) {
 }
 
 func TestPeers(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	w1, dir := mustJoin(t, a, "w1")
 	loaded, err := LoadIdentity(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, server := range map[string]*tls.Config{"api": boss.APIServer(a.Known), "nats": boss.NATSServer(a.Known), "open": boss.APIServer(nil)} {
-		for _, id := range []*Identity{w1, loaded, boss} {
+	for what, server := range map[string]*tls.Config{"api": master.APIServer(a.Known), "nats": master.NATSServer(a.Known), "open": master.APIServer(nil)} {
+		for _, id := range []*Identity{w1, loaded, master} {
 			s, c := meet(t, server, id.Client())
 			wantTalk(t, what, s, c)
-			if s.node != id.Node || s.role != id.Role || s.peer != nil || c.node != "boss" || c.role != Master || c.peer != nil {
-				t.Errorf("%s: got %s %s and %s %s, want %s and boss", what, s.node, s.role, c.node, c.role, id.Node)
+			if s.node != id.Node || s.role != id.Role || s.peer != nil || c.node != "master" || c.role != Master || c.peer != nil {
+				t.Errorf("%s: got %s %s and %s %s, want %s and master", what, s.node, s.role, c.node, c.role, id.Node)
 			}
 		}
 		s, c := meet(t, server, a.Pin().Client())
@@ -107,21 +108,21 @@ func TestPeers(t *testing.T) {
 }
 
 func TestOldVersionsOfTLS(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	old := a.Pin().Client()
 	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-	s, c := meet(t, boss.APIServer(nil), old)
+	s, c := meet(t, master.APIServer(nil), old)
 	wantSilence(t, "TLS 1.2 client", s, c)
-	server := boss.APIServer(nil)
+	server := master.APIServer(nil)
 	server.MinVersion, server.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 	s, c = meet(t, server, a.Pin().Client())
 	wantSilence(t, "TLS 1.2 server", s, c)
 }
 
-// A server of another cluster never sees a byte of what the client has to say, whether a token or a certificate; not even when it
-// sends the pinned CA along.
+// A server of another cluster never sees a byte of what the client has to say, whether a token or a
+// certificate; not even when it sends the pinned CA along.
 func TestWrongCA(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	_, evil, _ := newAuthority(t)
 	w1, _ := mustJoin(t, a, "w1")
 	withOurCA := *evil
@@ -141,7 +142,7 @@ func TestWrongCA(t *testing.T) {
 		}
 	}
 	// The same from the other side: its nodes are not ours.
-	for what, server := range map[string]*tls.Config{"api": boss.APIServer(nil), "nats": boss.NATSServer(nil)} {
+	for what, server := range map[string]*tls.Config{"api": master.APIServer(nil), "nats": master.NATSServer(nil)} {
 		cfg := evil.Client()
 		cfg.VerifyConnection = nil
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &evil.Cert, nil }
@@ -172,7 +173,7 @@ func forge(t *testing.T, a *Authority, change func(*x509.Certificate)) *Identity
 	c := &x509.Certificate{
 		SerialNumber: newSerial(), NotBefore: a.clock().Add(-time.Hour), NotAfter: a.clock().Add(time.Hour), BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-		URIs: []*url.URL{nodeURI("boss", Master)},
+		URIs: []*url.URL{nodeURI("master", Master)},
 	}
 	change(c)
 	der, err := x509.CreateCertificate(rand.Reader, c, a.CA(), &key.PublicKey, a.issuers.Load().keys[0])
@@ -191,9 +192,10 @@ func identityOf(t *testing.T, der []byte, ca *x509.Certificate, key *ecdsa.Priva
 	return &Identity{CAs: CAs{ca}, Cert: tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key, Leaf: leaf}}
 }
 
-// Certificates that the CA has signed, and that are still not good enough, on either side of a connection.
+// Certificates that the CA has signed, and that are still not good enough, on either side of a
+// connection.
 func TestCertificatesThatAreNotGood(t *testing.T) {
-	a, boss, h := newAuthority(t)
+	a, master, h := newAuthority(t)
 	uri := func(texts ...string) func(*x509.Certificate) {
 		return func(c *x509.Certificate) {
 			c.URIs = nil
@@ -206,20 +208,20 @@ func TestCertificatesThatAreNotGood(t *testing.T) {
 			}
 		}
 	}
-	master := "mlfnode://node/boss?role=master"
+	identifier := "mlfnode://node/master?role=master"
 	for what, change := range map[string]func(*x509.Certificate){
-		"no name":        func(c *x509.Certificate) { c.URIs, c.DNSNames = nil, []string{"boss"} },
-		"two names":      uri(master, "mlfnode://node/w1?role=worker"),
-		"another role":   uri("mlfnode://node/boss?role=root"),
-		"no role":        uri("mlfnode://node/boss"),
-		"two roles":      uri("mlfnode://node/boss?role=worker&role=master"),
-		"more":           uri(master + "&x=y"),
-		"a fragment":     uri(master + "#x"),
-		"a user":         uri("mlfnode://x@node/boss?role=master"),
-		"another scheme": uri("spiffe://node/boss?role=master"),
-		"another host":   uri("mlfnode://nodes/boss?role=master"),
-		"a path":         uri("mlfnode://node/a/boss?role=master"),
-		"escapes":        uri("mlfnode://node/b%6fss?role=master"),
+		"no name":        func(c *x509.Certificate) { c.URIs, c.DNSNames = nil, []string{"master"} },
+		"two names":      uri(identifier, "mlfnode://node/w1?role=worker"),
+		"another role":   uri("mlfnode://node/master?role=root"),
+		"no role":        uri("mlfnode://node/master"),
+		"two roles":      uri("mlfnode://node/master?role=worker&role=master"),
+		"more":           uri(identifier + "&x=y"),
+		"a fragment":     uri(identifier + "#x"),
+		"a user":         uri("mlfnode://x@node/master?role=master"),
+		"another scheme": uri("spiffe://node/master?role=master"),
+		"another host":   uri("mlfnode://nodes/master?role=master"),
+		"a path":         uri("mlfnode://node/a/master?role=master"),
+		"escapes":        uri("mlfnode://node/m%61ster?role=master"),
 		"no node":        uri("mlfnode://node/?role=master"),
 		"expired":        func(c *x509.Certificate) { c.NotAfter = h.clock().Add(-time.Minute) },
 		"from tomorrow": func(c *x509.Certificate) {
@@ -233,7 +235,7 @@ func TestCertificatesThatAreNotGood(t *testing.T) {
 		wantSilence(t, "server, "+what, s, c)
 		client := a.Pin().Client()
 		client.Certificates = []tls.Certificate{id.Cert}
-		for _, server := range []*tls.Config{boss.APIServer(nil), boss.NATSServer(nil)} {
+		for _, server := range []*tls.Config{master.APIServer(nil), master.NATSServer(nil)} {
 			s, c = meet(t, server, client)
 			wantSilence(t, "client, "+what, s, c)
 		}
@@ -244,14 +246,14 @@ func TestCertificatesThatAreNotGood(t *testing.T) {
 	good := forge(t, a, func(*x509.Certificate) {})
 	s, c = meet(t, good.APIServer(nil), a.Pin().Client())
 	wantTalk(t, "good", s, c)
-	wantErr(t, "but not the registered key", a.Known("boss", good.Leaf()), ErrUnknownNode)
+	wantErr(t, "but not the registered key", a.Known("master", good.Leaf()), ErrUnknownNode)
 }
 
 // A node that was forgotten is refused on its next connection.
 func TestForgottenPeer(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	w1, _ := mustJoin(t, a, "w1")
-	server := boss.NATSServer(a.Known)
+	server := master.NATSServer(a.Known)
 	s, c := meet(t, server, w1.Client())
 	wantTalk(t, "before", s, c)
 	wantErr(t, "forget", a.Forget("w1"), nil)
@@ -262,27 +264,27 @@ func TestForgottenPeer(t *testing.T) {
 
 // A clock that is wrong by hours does not hurt; one that is wrong by more is named as the cause.
 func TestClocks(t *testing.T) {
-	a, boss, h := newAuthority(t)
+	a, master, h := newAuthority(t)
 	w1, _ := mustJoin(t, a, "w1")
 	w1.Clock = func() time.Time { return h.clock().Add(-23 * time.Hour) }
-	s, c := meet(t, boss.NATSServer(nil), w1.Client())
+	s, c := meet(t, master.NATSServer(nil), w1.Client())
 	wantTalk(t, "23 hours behind", s, c)
 	w1.Clock = func() time.Time { return h.clock().Add(-48 * time.Hour) }
-	s, c = meet(t, boss.NATSServer(nil), w1.Client())
+	s, c = meet(t, master.NATSServer(nil), w1.Client())
 	wantSilence(t, "two days behind", s, c)
 	wantText(t, "two days behind", c.err, "check the clocks")
 }
 
 func TestPinnedCA(t *testing.T) {
-	a, boss, _ := newAuthority(t)
+	a, master, _ := newAuthority(t)
 	other, _, _ := newAuthority(t)
-	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{boss.Leaf(), a.CA()}}
+	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{master.Leaf(), a.CA()}}
 	if ca, err := a.Pin().CA(state); err != nil || !ca.Equal(a.CA()) {
 		t.Errorf("got %v, want the CA", err)
 	}
 	_, err := other.Pin().CA(state)
 	wantErr(t, "another", err, ErrWrongCA)
-	_, err = PinOf(boss.Leaf()).CA(state) // the hash of something that is no CA
+	_, err = PinOf(master.Leaf()).CA(state) // the hash of something that is no CA
 	wantErr(t, "a leaf", err, ErrWrongCA)
 	if len(a.Pin().String()) != 64 || strings.ToLower(a.Pin().String()) != a.Pin().String() {
 		t.Errorf("got pin %s", a.Pin())

@@ -12,7 +12,8 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// The text of a token: mlf1.<pin, 64 hexadecimal digits>.<id, 10 hexadecimal digits>.<secret, 43 characters of base64url>.
+// The text of a token: mlf1.<pin, 64 hexadecimal digits>.<id, 10 hexadecimal digits>.<secret, 43
+// characters of base64url>.
 const (
 	tokenPrefix = "mlf1"
 	idBytes     = 5 // short enough to type; a token gets another identifier when its own is in use
@@ -26,7 +27,8 @@ var (
 	secrets   = base64.RawURLEncoding.Strict() // one text for one secret
 )
 
-// Token is what a person types elsewhere: which cluster, which token, and its secret. It prints without the secret.
+// Token is what a person types elsewhere: which cluster, which token, and its secret. It prints
+// without the secret.
 type Token struct {
 	Pin Pin
 	ID  string
@@ -52,7 +54,8 @@ func (t Token) LogValue() slog.Value { return slog.StringValue(t.ID) }
 // hash is what the authority keeps of a secret.
 func (t Token) hash() [sha256.Size]byte { return sha256.Sum256(t.secret[:]) }
 
-// ParseToken reads the text of a token; white space around it doesn't matter. Its errors never quote the text.
+// ParseToken reads the text of a token; white space around it doesn't matter. Its errors never
+// quote the text.
 func ParseToken(text string) (Token, error) {
 	var t Token
 	text = strings.TrimSpace(text)

@@ -204,7 +204,8 @@ func TestTokenList(t *testing.T) {
 	}
 }
 
-// Tokens that ended 30 days ago go, but a node token stays as long as somebody's access hangs on it.
+// Tokens that ended 30 days ago go, but a node token stays as long as somebody's access hangs on
+// it.
 func TestPurge(t *testing.T) {
 	a, _, h := newAuthority(t)
 	keep := map[string]bool{makeToken(t, a, TokenSpec{Role: RoleViewer}).ID: true}

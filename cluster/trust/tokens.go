@@ -109,8 +109,8 @@ func (a *Authority) addToken(all map[string]tokenRecord, r tokenRecord) Token {
 	return t
 }
 
-// purge drops tokens that ended long ago. A node token stays while an access token that came of it is good, so that revoking
-// it still ends that one.
+// purge drops tokens that ended long ago. A node token stays while an access token that came of it
+// is good, so that revoking it still ends that one.
 func purge(all map[string]tokenRecord, now time.Time) {
 	over := func(r tokenRecord) bool {
 		return r.check("", now.Add(-purgeAfter)) != nil && (r.Revoked.IsZero() || now.Sub(r.Revoked) > purgeAfter)
@@ -171,8 +171,8 @@ func (a *Authority) Tokens() []TokenInfo {
 	return list
 }
 
-// Revoke ends a token, and the access tokens of those who joined with it, from the next request on. ErrUnknownToken means
-// that there is none.
+// Revoke ends a token, and the access tokens of those who joined with it, from the next request on.
+// ErrUnknownToken means that there is none.
 func (a *Authority) Revoke(id string) error {
 	now := a.clock().UTC()
 	return a.tokens.change(func(all map[string]tokenRecord) error {

@@ -1,18 +1,22 @@
-// Package trust decides who belongs to a cluster: its certificate authority, the tokens that let machines and people in, the
-// certificates of nodes and the keys of gossip.
+// Package trust decides who belongs to a cluster: its certificate authority, the tokens that let
+// machines and people in, the certificates of nodes and the keys of gossip.
 //
-// The first master makes an Authority, a CA of the cluster's own. Everybody else knows that CA by its hash, the Pin, which
-// is part of each token. A connection is verified by the chain to the pinned CA and by the name and role in the certificate's
-// URI, `mlfnode://node/<name>?role=master|worker`; host names and addresses mean nothing. Machines
-// that join and people show `<id>.<secret>` over TLS, to a server that has shown a certificate of the pinned CA. A machine's private key
-// never travels.
+// The first master makes an Authority, a CA of the cluster's own. Everybody else knows that CA by
+// its hash, the Pin, which is part of each token. A connection is verified by the chain to the
+// pinned CA and by the name and role in the certificate's URI,
+// `mlfnode://node/<name>?role=master|worker`; host names and addresses mean nothing. Machines that
+// join and people show `<id>.<secret>` over TLS, to a server that has shown a certificate of the
+// pinned CA. A machine's private key never travels.
 //
-// Certificates are not revoked by lists: the registry of nodes says which key a name has (Authority.Known), and a name that
-// is forgotten has none. The CA can be rotated (Authority.Rotate): two are trusted until the new one has certified all nodes, and the pin
-// of the first one names the cluster for good. Everything on disk is in one folder, 0700, in files of 0600 that are replaced whole and synced
-// before an answer depends on them. The one process that has the lock of the state folder may use it.
+// Certificates are not revoked by lists: the registry of nodes says which key a name has
+// (Authority.Known), and a name that is forgotten has none. The CA can be rotated
+// (Authority.Rotate): two are trusted until the new one has certified all nodes, and the pin of the
+// first one names the cluster for good. Everything on disk is in one folder, 0700, in files of 0600
+// that are replaced whole and synced before an answer depends on them. The one process that has the
+// lock of the state folder may use it.
 //
-// Nothing here listens or dials. Whoever does takes the TLS configurations from here and passes on the wire types.
+// Nothing here listens or dials. Whoever does takes the TLS configurations from here and passes on
+// the wire types.
 package trust
 
 import (
@@ -58,7 +62,8 @@ func (r Role) forPeople() bool { return r == RoleAdmin || r == RoleOperator || r
 
 // What callers tell apart.
 var (
-	// ErrBadToken is a token that this cluster does not know, or a wrong secret; which of both is never told.
+	// ErrBadToken is a token that this cluster does not know, or a wrong secret; which of both is
+	// never told.
 	ErrBadToken = errors.New("token is not known to this cluster")
 	// ErrExpired is a known token after its time, or one that has been used as often as it may.
 	ErrExpired = errors.New("token is no longer good")
@@ -76,7 +81,8 @@ var (
 	ErrUnknownNode = errors.New("is not a node of this cluster")
 	// ErrWrongCA is a peer whose certificate another authority has signed.
 	ErrWrongCA = errors.New("peer belongs to another cluster")
-	// ErrRotated is a peer of whose cluster only a CA is known that issues nothing any more; it comes with ErrWrongCA.
+	// ErrRotated is a peer of whose cluster only a CA is known that issues nothing any more; it
+	// comes with ErrWrongCA.
 	ErrRotated = errors.New("CA of the cluster was rotated")
 	// ErrNoCertificate is a connection whose peer showed no certificate.
 	ErrNoCertificate = errors.New("peer showed no certificate")

@@ -42,12 +42,12 @@ func openAuthority(t testing.TB, dir string, clock func() time.Time) *Authority 
 	return a
 }
 
-// newAuthority founds a cluster whose master is called boss.
+// newAuthority founds a cluster whose master is called master.
 func newAuthority(t testing.TB) (*Authority, *Identity, *hand) {
 	t.Helper()
 	h := newHand()
 	a := openAuthority(t, filepath.Join(t.TempDir(), "trust"), h.clock)
-	id, err := a.IssueSelf("boss")
+	id, err := a.IssueSelf("master")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,8 @@ func TestFilesArePrivate(t *testing.T) {
 	}
 }
 
-// What others could read is refused; the folder itself is closed without a word, for its files are checked.
+// What others could read is refused; the folder itself is closed without a word, for its files are
+// checked.
 func TestExposedFilesAreRefused(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	if err := os.Chmod(a.dir, 0o755); err != nil {
@@ -177,11 +178,11 @@ func TestExposedFilesAreRefused(t *testing.T) {
 
 func TestIssueSelf(t *testing.T) {
 	a, id, h := newAuthority(t)
-	if id.Node != "boss" || id.Role != Master || a.Known("boss", id.Leaf()) != nil {
-		t.Errorf("got %s %s, want the known master boss", id.Node, id.Role)
+	if id.Node != "master" || id.Role != Master || a.Known("master", id.Leaf()) != nil {
+		t.Errorf("got %s %s, want the known master master", id.Node, id.Role)
 	}
 	b := openAuthority(t, a.dir, h.clock)
-	again, err := b.IssueSelf("boss")
+	again, err := b.IssueSelf("master")
 	if err != nil || !again.Leaf().Equal(id.Leaf()) {
 		t.Errorf("got another certificate, %v after a restart", err)
 	}
@@ -189,8 +190,8 @@ func TestIssueSelf(t *testing.T) {
 		if err := os.Remove(filepath.Join(a.dir, name)); err != nil {
 			t.Fatal(err)
 		}
-		fresh, err := b.IssueSelf("boss")
-		if err != nil || b.Known("boss", fresh.Leaf()) != nil || b.Known("boss", id.Leaf()) == nil {
+		fresh, err := b.IssueSelf("master")
+		if err != nil || b.Known("master", fresh.Leaf()) != nil || b.Known("master", id.Leaf()) == nil {
 			t.Errorf("after the loss of %s: got %v, want a new certificate in place of the old", name, err)
 		}
 	}
@@ -202,7 +203,7 @@ func TestIssueSelf(t *testing.T) {
 	if err != nil || renamed.Node != "chief" {
 		t.Errorf("got %v, want a certificate under the new name", err)
 	}
-	wantErr(t, "forget the old name", b.Forget("boss"), nil)
+	wantErr(t, "forget the old name", b.Forget("master"), nil)
 	wantText(t, "forget itself", b.Forget("chief"), "this master itself")
 	if _, err := b.IssueSelf("a b"); err == nil {
 		t.Error("got a certificate for a bad name")

@@ -1,4 +1,5 @@
-// Package private keeps what belongs to one user from the others of a machine: folders with a node's state, and unix sockets.
+// Package private keeps what belongs to one user from the others of a machine: folders with a
+// node's state, and unix sockets.
 package private
 
 import (
@@ -14,12 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrExposed is a folder that others may change or read, and that can't be made private without taking it away from them.
+// ErrExposed is a folder that others may change or read, and that can't be made private without
+// taking it away from them.
 var ErrExposed = errors.New("is open to other users")
 
-// Folder makes a folder for this user alone, or makes the one that is there so, and reports whether that changed it. A folder
-// with rights for others that holds files, and none that fits one of the patterns, is not touched, because it may be a home or a shared folder:
-// then, and when it belongs to another user, the error wraps ErrExposed.
+// Folder makes a folder for this user alone, or makes the one that is there so, and reports whether
+// that changed it. A folder with rights for others that holds files, and none that fits one of the
+// patterns, is not touched, because it may be a home or a shared folder: then, and when it belongs
+// to another user, the error wraps ErrExposed.
 func Folder(dir string, own ...string) (changed bool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return false, err
@@ -40,8 +43,9 @@ func Folder(dir string, own ...string) (changed bool, err error) {
 	return true, os.Chmod(dir, 0o700)
 }
 
-// Unshared takes the right to write to a folder of this user away from others, and reports whether that changed it: they could
-// put another program in the place of one that is run from there. The error wraps ErrExposed for a folder of somebody else.
+// Unshared takes the right to write to a folder of this user away from others, and reports whether
+// that changed it: they could put another program in the place of one that is run from there. The
+// error wraps ErrExposed for a folder of somebody else.
 func Unshared(dir string) (changed bool, err error) {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -62,7 +66,8 @@ func Unshared(dir string) (changed bool, err error) {
 	return true, os.Chmod(dir, info.Mode().Perm()&^0o022)
 }
 
-// holdsOnly reports whether a folder is empty, or is one that a node has used: it has one of the files.
+// holdsOnly reports whether a folder is empty, or is one that a node has used: it has one of the
+// files.
 func holdsOnly(dir string, own []string) bool {
 	entries, err := os.ReadDir(dir)
 	return err == nil && (len(entries) == 0 || slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
@@ -104,14 +109,16 @@ func IsOwn(c *net.UnixConn) bool {
 	return err == nil && uid == os.Geteuid()
 }
 
-// IsTrusted reports whether the other end belongs to the user of this process, or to root, who could take that user's place.
+// IsTrusted reports whether the other end belongs to the user of this process, or to root, who
+// could take that user's place.
 func IsTrusted(c *net.UnixConn) bool {
 	uid, err := Peer(c)
 	return err == nil && (uid == os.Geteuid() || uid == 0)
 }
 
-// Listener lets nobody in but this user and root, whatever the rights of the socket's file: those that a folder or an umask
-// give count for nothing. Refused is told who was not let in; it may be nil.
+// Listener lets nobody in but this user and root, whatever the rights of the socket's file: those
+// that a folder or an umask give count for nothing. Refused is told who was not let in; it may be
+// nil.
 type Listener struct {
 	*net.UnixListener
 	Refused func(uid int)
@@ -134,6 +141,7 @@ func (l Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Seal takes all rights to a socket's file away from others. Its mode at bind is what the umask leaves, which belongs to the whole
-// process and is not touched here: until then it is Listener that keeps others out.
+// Seal takes all rights to a socket's file away from others. Its mode at bind is what the umask
+// leaves, which belongs to the whole process and is not touched here: until then it is Listener
+// that keeps others out.
 func Seal(dir, name string) error { return os.Chmod(filepath.Join(dir, name), 0o600) }

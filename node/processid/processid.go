@@ -1,5 +1,6 @@
-// Package processid names processes so that none is taken for another one: not for a later one with the same number, and not for
-// one of another machine that has written its number into a folder that both see.
+// Package processid names processes so that none is taken for another one: not for a later one with
+// the same number, and not for one of another machine that has written its number into a folder
+// that both see.
 package processid
 
 import (
@@ -36,8 +37,8 @@ func (id ID) Alive() bool {
 	return ok && now == id
 }
 
-// Signal sends a signal to the process, and to no other that has got its number meanwhile. The error is unix.ESRCH for one that is
-// gone, or is not of this machine.
+// Signal sends a signal to the process, and to no other that has got its number meanwhile. The
+// error is unix.ESRCH for one that is gone, or is not of this machine.
 func (id ID) Signal(signal unix.Signal) error {
 	fd, err := unix.PidfdOpen(id.PID, 0)
 	if err != nil {
@@ -77,7 +78,8 @@ func Boot() string {
 	return strings.TrimSpace(string(b))
 }
 
-// startOf gives the start time of a live process: field 22 of proc_pid_stat(5), counted from the name in parentheses.
+// startOf gives the start time of a live process: field 22 of proc_pid_stat(5), counted from the
+// name in parentheses.
 func startOf(pid int) (start uint64, ok bool) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
