@@ -49,7 +49,8 @@ func badFlag(c *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
 		f := invalid.GetFlag()
-		kind, ok := map[string]string{"int": "a whole number", "int64": "a whole number", "duration": "a duration like 90s or 2h", "bool": "true or false"}[f.Value.Type()]
+		kind, ok := map[string]string{"int": "a whole number", "int64": "a whole number",
+			"duration": "a duration like 90s or 2h", "bool": "true or false"}[f.Value.Type()]
 		if !ok {
 			kind = "a " + f.Value.Type()
 		}
@@ -57,7 +58,8 @@ func badFlag(c *cobra.Command, err error) error {
 	}
 	if before := c.Flags().Args(); c.Name() == "sweep" && !errors.As(err, &invalid) && len(before) > 0 {
 		if missingDashes(append(before, "…")) != nil {
-			return usage(fmt.Sprintf("%s; -- is missing before %s", msg, before[0]), fmt.Sprintf("if the flag is one of %s: mlfnode sweep --set lr=0.1,0.01 -- %s …", before[0], before[0]))
+			return usage(fmt.Sprintf("%s; -- is missing before %s", msg, before[0]),
+				fmt.Sprintf("if the flag is one of %s: mlfnode sweep --set lr=0.1,0.01 -- %s …", before[0], before[0]))
 		}
 	}
 	return usage(msg, c.CommandPath()+" --help")

@@ -91,7 +91,8 @@ func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
 // fetchArtifacts writes the files to dir. It never overwrites a file: one that exists is an error.
 func fetchArtifacts(ui *console, r io.Reader, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)),
+			"choose another folder with -o")
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -133,5 +134,6 @@ func fetchFile(root *os.Root, dir string, h *tar.Header, in io.Reader) error {
 }
 
 func notWritten(dir, name string, err error) error {
-	return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, name), withoutPath(err)), "choose a folder on another disk with -o")
+	return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, name), withoutPath(err)),
+		"choose a folder on another disk with -o")
 }

@@ -39,7 +39,8 @@ func writeBackup(ctx context.Context, a *app, file string, final bool) error {
 		return err
 	}
 	if node.RoleOf(cfg.StateDir) != trust.Master {
-		return failed("there is no master on this machine", "run this on the master's machine; if its service uses another state folder, name it with --state-dir")
+		return failed("there is no master on this machine",
+			"run this on the master's machine; if its service uses another state folder, name it with --state-dir")
 	}
 	if err := makeStateFolder(a.console, cfg.StateDir); err != nil {
 		return err
@@ -52,7 +53,8 @@ func writeBackup(ctx context.Context, a *app, file string, final bool) error {
 	switch s, _ := node.At(ctx, cfg); {
 	case s != nil && final:
 		s.Close()
-		return failed("the master is running, so the backup would miss what it does next", "stop it, then: mlfnode backup --move "+file)
+		return failed("the master is running, so the backup would miss what it does next",
+			"stop it, then: mlfnode backup --move "+file)
 	case s != nil:
 		err = fetchBackup(ctx, s, out)
 	default:
@@ -123,7 +125,8 @@ func restoreBackup(ctx context.Context, a *app, file string) error {
 	var refusal *api.Error
 	switch {
 	case errors.Is(err, node.ErrInUse):
-		return failed(fmt.Sprintf("a node is running with the state folder %s", relativePath(cfg.StateDir)), "stop it, or choose another folder with --state-dir")
+		return failed(fmt.Sprintf("a node is running with the state folder %s", relativePath(cfg.StateDir)),
+			"stop it, or choose another folder with --state-dir")
 	case errors.Is(err, backup.ErrOccupied):
 		return failed(err.Error(), "move the folder away, or choose another one with --state-dir")
 	case errors.Is(err, backup.ErrNoBackup):

@@ -49,7 +49,8 @@ func (b *bundle) remove() {
 
 // packFailed reports an error of the temporary file, not of the project.
 func packFailed(err error) error {
-	return failed(fmt.Sprintf("the project can't be packed: %v", withoutPath(err)), fmt.Sprintf("make room in %s, or set TMPDIR to another folder", os.TempDir()))
+	return failed(fmt.Sprintf("the project can't be packed: %v", withoutPath(err)),
+		fmt.Sprintf("make room in %s, or set TMPDIR to another folder", os.TempDir()))
 }
 
 // withBundle uploads the bundle if the node does not have it, then makes the request that names it,
@@ -103,7 +104,8 @@ func listFiles(a *app, p *plan, include []string) error {
 	p.task.Links = p.files.Links
 	for _, input := range p.task.Inputs {
 		if name := strings.TrimPrefix(input, "/"); strings.Contains(input, "/") && !strings.ContainsAny(name, "*?[\\") && !p.files.Has(name) {
-			return usage(fmt.Sprintf("the setup step reads %s, which does not travel to the trials", name), "check the name, and the ignore files")
+			return usage(fmt.Sprintf("the setup step reads %s, which does not travel to the trials", name),
+				"check the name, and the ignore files")
 		}
 	}
 	return nil
@@ -127,7 +129,9 @@ func packBundle(ctx context.Context, ui *console, p *plan, quiet bool) (*bundle,
 	}
 	b.file = f
 	if !quiet {
-		notice := time.AfterFunc(uploadNoticeAfter, func() { ui.say("packing the files, %s", humanize.Bytes(uint64(p.files.Bytes))) })
+		notice := time.AfterFunc(uploadNoticeAfter, func() {
+			ui.say("packing the files, %s", humanize.Bytes(uint64(p.files.Bytes)))
+		})
 		defer notice.Stop()
 	}
 	if b.digest, err = p.files.Pack(interruptible{ctx, f}, projects.DefaultBundleLimit); err != nil {
@@ -251,7 +255,8 @@ func noteLeftOut(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, 
 		}
 		for _, l := range f.Left {
 			if l.Why != projects.ByDefault && mentions(t.Reason, l.Name) {
-				ui.say("note: %s was left out (%s), which may be why; `include` in project.yaml overrides ignore files", l.Name, l.Why)
+				ui.say("note: %s was left out (%s), which may be why; `include` in project.yaml overrides ignore files", l.Name,
+					l.Why)
 				return nil
 			}
 		}

@@ -51,7 +51,8 @@ func caStepCommand(a *app, step, short string, hasten bool) *cobra.Command {
 		},
 	}
 	if hasten {
-		c.Flags().BoolVar(&ask.Now, "now", false, "leave behind nodes that have not followed the previous step; they need a token to join again")
+		c.Flags().BoolVar(&ask.Now, "now", false,
+			"leave behind nodes that have not followed the previous step; they need a token to join again")
 	}
 	a.jsonFlag(c)
 	return c

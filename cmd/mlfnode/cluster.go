@@ -36,7 +36,8 @@ func (r *clusterFlags) add(ui *console, c *cobra.Command) {
 	f := c.Flags()
 	f.StringVarP(&r.file, "file", "f", "", "read the cluster from this `FILE`")
 	f.Lookup("file").NoOptDefVal = bootstrap.DefaultFile
-	f.BoolVar(&r.acceptNew, "accept-new", false, "trust hosts that ~/.ssh/known_hosts does not know; changed keys are still refused")
+	f.BoolVar(&r.acceptNew, "accept-new", false,
+		"trust hosts that ~/.ssh/known_hosts does not know; changed keys are still refused")
 	ui.jsonFlag(c)
 }
 
@@ -54,7 +55,8 @@ func (r *clusterFlags) cluster() (*bootstrap.Cluster, error) {
 func (r *clusterFlags) load() (*bootstrap.Cluster, error) {
 	c, err := bootstrap.Load(r.file)
 	if errors.Is(err, bootstrap.ErrNoFile) {
-		return nil, usage(fmt.Sprintf("there is no %s in this folder", r.file), "mlfnode up -a HOST,HOST -m 1 -w 2 makes one; or name another with -f FILE")
+		return nil, usage(fmt.Sprintf("there is no %s in this folder", r.file),
+			"mlfnode up -a HOST,HOST -m 1 -w 2 makes one; or name another with -f FILE")
 	}
 	return c, explainCluster(err)
 }
@@ -149,7 +151,8 @@ func clusterCommand(ui *console, c *cobra.Command, act func(ctx context.Context,
 			markStopped(all, r.file)
 		}
 		for i := range left {
-			ui.say("%s was brought up before and is no longer in %s; mlfnode up -f stops it, or: mlfnode down %[1]s", left[i].Name, r.file)
+			ui.say("%s was brought up before and is no longer in %s; mlfnode up -f stops it, or: mlfnode down %[1]s",
+				left[i].Name, r.file)
 		}
 		return reportOutcomes(c.Context(), ui, all, began, c.Name() == "status")
 	}
@@ -249,7 +252,9 @@ interrupted, run it again: until the roles are written, up -f refuses to start h
 			return err
 		}
 		defer release()
-		all, err := bootstrap.MoveMaster(c.Context(), o, args[0], func(c *bootstrap.Cluster) error { return bootstrap.Save(r.file, c) })
+		all, err := bootstrap.MoveMaster(c.Context(), o, args[0], func(c *bootstrap.Cluster) error {
+			return bootstrap.Save(r.file, c)
+		})
 		if err != nil {
 			return explainProblem(err)
 		}
@@ -265,7 +270,9 @@ func markStopped(all []bootstrap.Outcome, file string) {
 	if err != nil {
 		return // each command that needs the contexts reports it
 	}
-	i := slices.IndexFunc(contexts, func(k node.KnownContext) bool { return k.Down != nil && k.Down.File == absolute(file) })
+	i := slices.IndexFunc(contexts, func(k node.KnownContext) bool {
+		return k.Down != nil && k.Down.File == absolute(file)
+	})
 	if i < 0 || slices.ContainsFunc(all, func(o bootstrap.Outcome) bool {
 		return o.Observed != nil && (o.Observed.Active || o.Observed.Service != "")
 	}) {

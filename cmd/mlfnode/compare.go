@@ -57,11 +57,14 @@ and over those that --over names.`,
 			if a.json && !c.Flags().Changed("limit") {
 				f.limit = 0
 			}
-			return a.withSession(c.Context(), func(s *node.Session) error { return compareSweeps(c.Context(), a.console, s.Client(), ids, &f) })
+			return a.withSession(c.Context(), func(s *node.Session) error {
+				return compareSweeps(c.Context(), a.console, s.Client(), ids, &f)
+			})
 		},
 	}
 	c.Flags().StringSliceVar(&f.over, "over", nil, "average over these `PARAMETERS`, such as a seed")
-	c.Flags().StringVar(&f.value, "value", "", "what is compared: a metric, wall, cpu or memory (default the objective, or the first metric)")
+	c.Flags().StringVar(&f.value, "value", "",
+		"what is compared: a metric, wall, cpu or memory (default the objective, or the first metric)")
 	c.Flags().Int64Var(&f.limit, "limit", tableRows, "most points to show; 0 is all, the default of --json")
 	a.jsonFlag(c)
 	return c
@@ -155,7 +158,8 @@ func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *
 		}
 	}
 	r := &comparison{
-		Sweeps: [2]string{string(first.Sweep), string(second.Sweep)}, Differs: differences(about), Value: value.name, Goal: value.goal, Over: over, Points: []comparedPoint{},
+		Sweeps: [2]string{string(first.Sweep), string(second.Sweep)}, Differs: differences(about),
+		Value: value.name, Goal: value.goal, Over: over, Points: []comparedPoint{},
 	}
 	var groups [2]*grouping
 	for i, q := range []*quantity{value, other} {
@@ -214,7 +218,8 @@ func differences(about *[2]api.Description) []difference {
 		values[i] = map[string]string{}
 		all := append([]factLine{{"files", strings.Join(d.Sweep.Bundles, ", then ")}}, settingsOf(d)...)
 		if d.Origin != nil {
-			all = append(all, factLine{"git", gitText(d.Origin.Git)}, factLine{"folder", d.Origin.Folder}, factLine{"host", d.Origin.Host}, factLine{"owner", d.Origin.User})
+			all = append(all, factLine{"git", gitText(d.Origin.Git)}, factLine{"folder", d.Origin.Folder},
+				factLine{"host", d.Origin.Host}, factLine{"owner", d.Origin.User})
 		}
 		for _, f := range all {
 			if !slices.Contains(names, f.name) {

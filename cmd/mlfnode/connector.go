@@ -131,7 +131,8 @@ func (c *connector) destination(cfg *config.Config) (destination, error) {
 	case err != nil:
 		return d, err
 	case moved != nil && contact == nil:
-		return d, failed(asFailure(moved).msg, "run this on that machine, or get access to it from here with: mlfnode token use --master HOST")
+		return d, failed(asFailure(moved).msg,
+			"run this on that machine, or get access to it from here with: mlfnode token use --master HOST")
 	case d.role == trust.Worker && contact == nil:
 		master := node.MasterOf(cfg.StateDir)
 		return d, failed(fmt.Sprintf("this machine is a worker of the cluster of %s, and you have no token for it", master),
@@ -191,14 +192,16 @@ func (c *connector) ownNode(ctx context.Context, cfg *config.Config, role trust.
 		return s, err
 	}
 	if name := otherOwner(cfg.StateDir); name != "" {
-		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(cfg.StateDir), name), runAsHint(name))
+		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(cfg.StateDir), name),
+			runAsHint(name))
 	}
 	start := map[trust.NodeRole]string{trust.Master: "mlfnode master", trust.Worker: "mlfnode join"}[role]
 	if c.state != "" {
 		start += " --state-dir " + c.state
 	}
 	return nil, failed(fmt.Sprintf("the %s of this machine is down; its state folder is %s", role, relativePath(cfg.StateDir)),
-		fmt.Sprintf("start it with: %s, or bring its cluster up with: mlfnode up -f; --local runs on this machine alone", start))
+		fmt.Sprintf("start it with: %s, or bring its cluster up with: mlfnode up -f; --local runs on this machine alone",
+			start))
 }
 
 // nearestNode opens a session with the node of this machine, or else with the master.
@@ -221,7 +224,8 @@ func (c *connector) nearestNode(ctx context.Context) (*node.Session, error) {
 	case err != nil:
 		return nil, err
 	case d.alone():
-		return nil, failed("no node of a cluster runs on this machine", "start one with: mlfnode master, or join one with: mlfnode join --seed HOST")
+		return nil, failed("no node of a cluster runs on this machine",
+			"start one with: mlfnode master, or join one with: mlfnode join --seed HOST")
 	}
 	return c.connectToCluster(ctx, &cfg, &d)
 }
@@ -296,7 +300,8 @@ func (c *connector) withMaster(ctx context.Context, fn func(*node.Session) error
 		return err
 	}
 	if d.alone() {
-		return failed("no master runs on this machine, and you are in no cluster", "start one with: mlfnode master, or choose one with: mlfnode token use --master HOST")
+		return failed("no master runs on this machine, and you are in no cluster",
+			"start one with: mlfnode master, or choose one with: mlfnode token use --master HOST")
 	}
 	s, err := c.connectToCluster(ctx, &cfg, &d)
 	if err != nil {

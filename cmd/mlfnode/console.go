@@ -50,7 +50,8 @@ func (s *screen) complete(err error) error {
 	if s.err == nil || errors.Is(s.err, syscall.EPIPE) || err != nil && !errors.Is(err, s.err) {
 		return err
 	}
-	return failed(fmt.Sprintf("the output can't be written: %v", withoutPath(s.err)), "make room where it goes, or send it elsewhere")
+	return failed(fmt.Sprintf("the output can't be written: %v", withoutPath(s.err)),
+		"make room where it goes, or send it elsewhere")
 }
 
 func (ui *console) say(format string, v ...any) { fmt.Fprintf(ui.stderr, format+"\n", v...) }

@@ -27,7 +27,8 @@ and keep the others in the list.`,
 		Example: "  mlfnode context\n  mlfnode context use hostA",
 		RunE:    list,
 	}
-	show := &cobra.Command{Use: "list", Short: "List the clusters that you have access to", Args: noArgument, Example: "  mlfnode context list --json", RunE: list}
+	show := &cobra.Command{Use: "list", Short: "List the clusters that you have access to", Args: noArgument,
+		Example: "  mlfnode context list --json", RunE: list}
 	a.jsonFlag(c)
 	a.jsonFlag(show)
 	use := &cobra.Command{
@@ -111,7 +112,8 @@ func useContext(ui *console, name, master string) error {
 		for _, k := range found {
 			ids = append(ids, k.ID)
 		}
-		return usage(fmt.Sprintf("%d clusters had their master at %s", len(found), name), "name one by its id: "+strings.Join(ids, ", "))
+		return usage(fmt.Sprintf("%d clusters had their master at %s", len(found), name),
+			"name one by its id: "+strings.Join(ids, ", "))
 	}
 	if err := found[0].Use(master); err != nil {
 		return err
@@ -152,7 +154,8 @@ func setUpAccess(ctx context.Context, ui *console, addresses []string, makeToken
 			}
 		}
 	}
-	return fmt.Sprintf("this machine can't talk to the cluster (%v); open the port, or run commands on the master: %s", why, strings.Join(addresses, " or "))
+	return fmt.Sprintf("this machine can't talk to the cluster (%v); open the port, or run commands on the master: %s",
+		why, strings.Join(addresses, " or "))
 }
 
 // noteKeptContext says where the access to another cluster is kept, if file is not empty.

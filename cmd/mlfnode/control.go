@@ -29,7 +29,8 @@ func actOnSweep(ctx context.Context, a *app, id grid.TrialID, fn func(*api.Clien
 }
 
 func pauseCommand(a *app) *cobra.Command {
-	return onSweep("pause SWEEP", "Start no new trials; running ones finish, or save their state and stop (checkpoint)", "  mlfnode pause chainer-1",
+	return onSweep("pause SWEEP", "Start no new trials; running ones finish, or save their state and stop (checkpoint)",
+		"  mlfnode pause chainer-1",
 		func(ctx context.Context, id grid.TrialID) error {
 			return actOnSweep(ctx, a, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Pause(ctx, id) })
 		})
@@ -37,7 +38,8 @@ func pauseCommand(a *app) *cobra.Command {
 
 func resumeCommand(a *app) *cobra.Command {
 	var f followFlags
-	c := onSweep("resume SWEEP", "Continue a sweep that was paused or interrupted, or watch a running one", "  mlfnode resume chainer-1\n  mlfnode resume last",
+	c := onSweep("resume SWEEP", "Continue a sweep that was paused or interrupted, or watch a running one",
+		"  mlfnode resume chainer-1\n  mlfnode resume last",
 		func(ctx context.Context, id grid.TrialID) error {
 			if id.Index >= 0 {
 				return usage("resume acts on a whole sweep", fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
@@ -55,14 +57,18 @@ A sweep that is running already is only watched: this brings back its output, pr
 
 func cancelCommand(a *app) *cobra.Command {
 	var save bool
-	c := onSweep("cancel SWEEP[/TRIAL]", "End a sweep, or one trial: stop what is running and start nothing more of it", "  mlfnode cancel last\n  mlfnode cancel --save chainer-1\n  mlfnode cancel chainer-1/17",
+	c := onSweep("cancel SWEEP[/TRIAL]", "End a sweep, or one trial: stop what is running and start nothing more of it",
+		"  mlfnode cancel last\n  mlfnode cancel --save chainer-1\n  mlfnode cancel chainer-1/17",
 		func(ctx context.Context, id grid.TrialID) error {
 			if id.Index >= 0 {
 				return cancelTrial(ctx, a, id, save)
 			}
-			return actOnSweep(ctx, a, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Cancel(ctx, id, save) })
+			return actOnSweep(ctx, a, id, func(c *api.Client, id grid.SweepID) (api.Done, error) {
+				return c.Cancel(ctx, id, save)
+			})
 		})
-	c.Flags().BoolVar(&save, "save", false, "let running trials save their state first, for a retry (tasks with a checkpoint)")
+	c.Flags().BoolVar(&save, "save", false,
+		"let running trials save their state first, for a retry (tasks with a checkpoint)")
 	return c
 }
 
@@ -78,7 +84,8 @@ func cancelTrial(ctx context.Context, a *app, id grid.TrialID, save bool) error 
 		if err != nil {
 			return err
 		}
-		a.say("%s/%d is cancelled; run it again with: mlfnode retry %s/%d", done.Sweep.Sweep, id.Index, done.Sweep.Sweep, id.Index)
+		a.say("%s/%d is cancelled; run it again with: mlfnode retry %s/%d", done.Sweep.Sweep, id.Index, done.Sweep.Sweep,
+			id.Index)
 		return nil
 	})
 }
@@ -87,7 +94,8 @@ func setCommand(a *app) *cobra.Command {
 	var priority, maxParallel int
 	var timeout string
 	var c *cobra.Command
-	c = onSweep("set SWEEP --priority N | --max-parallel N | --timeout T", "Change the priority of a sweep, how many of its trials run at a time, or their time limit",
+	c = onSweep("set SWEEP --priority N | --max-parallel N | --timeout T",
+		"Change the priority of a sweep, how many of its trials run at a time, or their time limit",
 		"  mlfnode set chainer-1 --priority 5\n  mlfnode set last --max-parallel 2\n  mlfnode set last --max-parallel 0\n  mlfnode set last --timeout 8h",
 		func(ctx context.Context, id grid.TrialID) error {
 			var q api.Set

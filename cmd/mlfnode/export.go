@@ -50,12 +50,14 @@ var errWider = errors.New("a value does not fit in its column")
 
 func parquetColumns(v *api.Sweep) []parquet.Column {
 	head := []parquet.Column{
-		{Name: "trial", Kind: parquet.Text}, {Name: "index", Kind: parquet.Int}, {Name: "state", Kind: parquet.Text}, {Name: "attempt", Kind: parquet.Int},
-		{Name: "attempts", Kind: parquet.Int}, {Name: "node", Kind: parquet.Text}, {Name: "exit_code", Kind: parquet.Int}, {Name: "reason", Kind: parquet.Text},
+		{Name: "trial", Kind: parquet.Text}, {Name: "index", Kind: parquet.Int}, {Name: "state", Kind: parquet.Text},
+		{Name: "attempt", Kind: parquet.Int}, {Name: "attempts", Kind: parquet.Int}, {Name: "node", Kind: parquet.Text},
+		{Name: "exit_code", Kind: parquet.Int}, {Name: "reason", Kind: parquet.Text},
 	}
 	tail := []parquet.Column{
-		{Name: "started", Kind: parquet.Time}, {Name: "ended", Kind: parquet.Time}, {Name: "wall_seconds", Kind: parquet.Double},
-		{Name: "cpu_seconds", Kind: parquet.Double}, {Name: "peak_memory_bytes", Kind: parquet.Int},
+		{Name: "started", Kind: parquet.Time}, {Name: "ended", Kind: parquet.Time},
+		{Name: "wall_seconds", Kind: parquet.Double}, {Name: "cpu_seconds", Kind: parquet.Double},
+		{Name: "peak_memory_bytes", Kind: parquet.Int},
 	}
 	names := func(columns []parquet.Column) (all []string) {
 		for _, c := range columns {
@@ -111,7 +113,8 @@ func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []par
 	if t.ExitCode != nil {
 		exit = count(int64(*t.ExitCode))
 	}
-	row = append(row, text(t.Trial), count(t.Index), text(string(t.State)), attempt, count(int64(t.Attempts)), text(string(t.Node)), exit, text(t.Reason))
+	row = append(row, text(t.Trial), count(t.Index), text(string(t.State)), attempt, count(int64(t.Attempts)),
+		text(string(t.Node)), exit, text(t.Reason))
 	add := func(given bool, s string, isNumber bool) {
 		c := &columns[len(row)]
 		if !given {
@@ -132,7 +135,8 @@ func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []par
 		raw := t.Metrics[name]
 		var s string
 		quoted := json.Unmarshal(raw, &s) == nil
-		add(len(raw) > 0 && string(raw) != "null", metricCell(raw), !quoted || slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, s))
+		add(len(raw) > 0 && string(raw) != "null", metricCell(raw),
+			!quoted || slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, s))
 	}
 	return append(append(row, moment(t.Started), moment(t.Ended)), used...), wider
 }

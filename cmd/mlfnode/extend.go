@@ -16,7 +16,8 @@ func extendCommand(a *app) *cobra.Command {
 	var f followFlags
 	var sets []string
 	var sample string
-	c := onSweep("extend SWEEP --set k=v | --sample N", "Add values to the axes of a sweep, or points to its sample, and run only the new points",
+	c := onSweep("extend SWEEP --set k=v | --sample N",
+		"Add values to the axes of a sweep, or points to its sample, and run only the new points",
 		"  mlfnode extend chainer-1 --set batchsize=200 --set epoch=20,25\n  mlfnode extend train-2 --sample 50\n  mlfnode extend train-2 --sample all",
 		func(ctx context.Context, id grid.TrialID) error {
 			axes, err := parseSets(sets)
@@ -49,11 +50,13 @@ func parseSample(text string, axes bool) (int64, error) {
 	case text == "":
 		return 0, nil
 	case axes:
-		return 0, usage("--sample adds points to a sample, and --set adds values to its axes", "use one at a time; --set needs a complete sample: --sample all")
+		return 0, usage("--sample adds points to a sample, and --set adds values to its axes",
+			"use one at a time; --set needs a complete sample: --sample all")
 	case text == "all":
 		return math.MaxInt64, nil
 	case err != nil || n < 1:
-		return 0, usage(fmt.Sprintf("--sample takes a number from 1, or all, not %q", text), "mlfnode extend last --sample all")
+		return 0, usage(fmt.Sprintf("--sample takes a number from 1, or all, not %q", text),
+			"mlfnode extend last --sample all")
 	}
 	return n, nil
 }

@@ -31,7 +31,8 @@ func printFailureGroups(ctx context.Context, ui *console, c *api.Client, v *api.
 		return nil
 	}
 	for _, g := range all.Groups {
-		ui.say("%d × %s (%s), as %s; list them with: mlfnode trials %s --class %s", g.Count, g.Class, g.Cause, g.Trial, v.Sweep, g.Class)
+		ui.say("%d × %s (%s), as %s; list them with: mlfnode trials %s --class %s", g.Count, g.Class, g.Cause, g.Trial,
+			v.Sweep, g.Class)
 		if g.Hint != "" {
 			ui.say("  %s", sanitize([]byte(g.Hint)))
 		}
@@ -155,7 +156,8 @@ func lastOutput(name string) ([]byte, error) {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w\n  try: the path of a file with a program's output", name, withoutPath(err))
+		return nil, fmt.Errorf("%s can't be read: %w\n  try: the path of a file with a program's output", name,
+			withoutPath(err))
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() > classifier.MaxOutput {

@@ -28,18 +28,22 @@ type followFlags struct {
 func (f *followFlags) add(c *cobra.Command) {
 	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "return at once; the sweep continues in the background")
 	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show no output of trials, no progress lines and no table")
-	c.Flags().BoolVar(&f.noOutput, "no-output", false, "show progress and the table, not the output of trials; \"mlfnode logs\" has it")
+	c.Flags().BoolVar(&f.noOutput, "no-output", false,
+		"show progress and the table, not the output of trials; \"mlfnode logs\" has it")
 	c.Flags().StringVar(&f.csv, "csv", "", "write the result table to this file at the end")
-	c.Flags().StringVar(&f.notify, "notify", "", "shell `COMMAND` to run at the end, if this command still runs then; $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED, …")
+	c.Flags().StringVar(&f.notify, "notify", "",
+		"shell `COMMAND` to run at the end, if this command still runs then; $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED, …")
 }
 
 // check refuses flags that can't be combined.
 func (f *followFlags) check() error {
 	if f.detach && f.notify != "" {
-		return usage("--notify runs a command at the end, and --detach does not wait for it", "leave --detach out, and put & after the whole line")
+		return usage("--notify runs a command at the end, and --detach does not wait for it",
+			"leave --detach out, and put & after the whole line")
 	}
 	if f.detach && f.csv != "" {
-		return usage("--csv writes the table at the end, and --detach does not wait for it", "mlfnode results last --csv="+f.csv+", when the sweep has ended")
+		return usage("--csv writes the table at the end, and --detach does not wait for it",
+			"mlfnode results last --csv="+f.csv+", when the sweep has ended")
 	}
 	return nil
 }
@@ -140,7 +144,8 @@ func printDetached(ui *console, v *api.Sweep) error {
 	if v.Count == 1 {
 		run = "runs"
 	}
-	ui.say("%s %s in the background; watch with: mlfnode resume %s, or follow the output with: mlfnode logs -f %[3]s", plural(v.Count, "trial"), run, v.Sweep)
+	ui.say("%s %s in the background; watch with: mlfnode resume %s, or follow the output with: mlfnode logs -f %[3]s",
+		plural(v.Count, "trial"), run, v.Sweep)
 	return nil
 }
 

@@ -119,7 +119,8 @@ func (f *follower) printContinues() {
 	if !f.currentSession().InCluster() {
 		where = "in another terminal"
 	}
-	f.progress.print(f.app.stderr, fmt.Sprintf("%s continues %s; watch it again with: mlfnode resume %[1]s, or follow its output with: mlfnode logs -f %[1]s", f.id, where))
+	f.progress.print(f.app.stderr,
+		fmt.Sprintf("%s continues %s; watch it again with: mlfnode resume %[1]s, or follow its output with: mlfnode logs -f %[1]s", f.id, where))
 	f.progress.print(f.app.stderr, fmt.Sprintf("pause it with: mlfnode pause %s, end it with: mlfnode cancel %[1]s", f.id))
 }
 

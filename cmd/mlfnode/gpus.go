@@ -66,8 +66,8 @@ func printGPUs(ui *console, all []api.Member) error {
 		if g.Instance >= 0 {
 			number, model = number+"."+strconv.Itoa(g.Instance), g.Profile
 		}
-		t.row(string(g.Node), number, model, bytesText(g.Memory), bytesText(g.Used), figureText(g.Utilization, "%"), figureText(g.Temperature, " °C"),
-			figureText(g.Power, " W"), deviceState(g), strings.Join(g.Trials, " "))
+		t.row(string(g.Node), number, model, bytesText(g.Memory), bytesText(g.Used), figureText(g.Utilization, "%"),
+			figureText(g.Temperature, " °C"), figureText(g.Power, " W"), deviceState(g), strings.Join(g.Trials, " "))
 		if why := deviceReason(g); why != "" {
 			reasons = append(reasons, fmt.Sprintf("%s GPU %s: %s", g.Node, number, why))
 		}

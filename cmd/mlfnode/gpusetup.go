@@ -38,7 +38,8 @@ not restarted under running containers, and no machine is rebooted, unless a fla
 	f.BoolVar(&o.DryRun, "dry-run", false, "only check, and print what would be run")
 	f.BoolVar(&o.RestartDocker, "restart-docker", false, "restart Docker even if that ends running containers")
 	f.BoolVar(&o.Reboot, "reboot", false, "reboot where nothing else helps; drain the node first")
-	f.StringVar(&o.Image, "image", "", "`IMAGE` of the test container (default "+gpusetup.DefaultImage+"); - skips the test")
+	f.StringVar(&o.Image, "image", "",
+		"`IMAGE` of the test container (default "+gpusetup.DefaultImage+"); - skips the test")
 	f.StringVar(&o.Version, "toolkit", "", "`VERSION` of the toolkit to install, as in "+gpusetup.DefaultVersion)
 	ui.jsonFlag(c)
 	return c
@@ -112,6 +113,7 @@ func printGPUCheck(ui *console, host string, c *gpusetup.Check, dry bool) {
 		fmt.Fprintf(ui.stdout, "  try: %s\n", oneLine(c.Cure))
 	}
 	if dry && c.Program != "" {
-		fmt.Fprintf(ui.stdout, "  would run as root:\n    %s\n", strings.ReplaceAll(strings.TrimSpace(c.Program), "\n", "\n    "))
+		program := strings.ReplaceAll(strings.TrimSpace(c.Program), "\n", "\n    ")
+		fmt.Fprintf(ui.stdout, "  would run as root:\n    %s\n", program)
 	}
 }

@@ -38,7 +38,8 @@ func (c *connector) useTrialNode(quiet bool) {
 	}
 	c.local = true
 	if trial, _ := enclosingTrial(); !quiet {
-		c.say("the trials of this sweep share what trial %s has of this machine (cpus: %s)", trial, os.Getenv("MLF_TRIAL_CPUS"))
+		c.say("the trials of this sweep share what trial %s has of this machine (cpus: %s)", trial,
+			os.Getenv("MLF_TRIAL_CPUS"))
 	}
 }
 

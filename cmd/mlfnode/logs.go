@@ -30,11 +30,13 @@ func logsCommand(a *app) *cobra.Command {
 			}
 			if onlyFailed {
 				if id.Index >= 0 {
-					return usage("--failed shows what the failed trials of a sweep printed", fmt.Sprintf("mlfnode logs --failed %s, or: mlfnode logs %s", id.Sweep, id))
+					return usage("--failed shows what the failed trials of a sweep printed",
+						fmt.Sprintf("mlfnode logs --failed %s, or: mlfnode logs %s", id.Sweep, id))
 				}
 				for _, other := range []string{"follow", "raw", "metrics"} {
 					if c.Flags().Changed(other) {
-						return usage("--failed shows trials that have ended, and can't be combined with --"+other, fmt.Sprintf("mlfnode logs --failed %s", id.Sweep))
+						return usage("--failed shows trials that have ended, and can't be combined with --"+other,
+							fmt.Sprintf("mlfnode logs --failed %s", id.Sweep))
 					}
 				}
 				return a.withSession(c.Context(), func(s *node.Session) error {
@@ -43,14 +45,18 @@ func logsCommand(a *app) *cobra.Command {
 			}
 			if metrics {
 				if id.Index < 0 {
-					return usage("--metrics shows the curves of one trial", fmt.Sprintf("mlfnode logs --metrics %s/0; mlfnode trials %s draws a line for each trial", id.Sweep, id.Sweep))
+					return usage("--metrics shows the curves of one trial",
+						fmt.Sprintf("mlfnode logs --metrics %s/0; mlfnode trials %s draws a line for each trial", id.Sweep, id.Sweep))
 				}
 				for _, other := range []string{"follow", "raw", "stdout", "stderr"} {
 					if c.Flags().Changed(other) {
-						return usage("--metrics shows metrics, not output, and can't be combined with --"+other, fmt.Sprintf("mlfnode logs --metrics %s", id))
+						return usage("--metrics shows metrics, not output, and can't be combined with --"+other,
+							fmt.Sprintf("mlfnode logs --metrics %s", id))
 					}
 				}
-				return a.withSession(c.Context(), func(s *node.Session) error { return printCurves(c.Context(), a.console, s.Client(), id, attempt) })
+				return a.withSession(c.Context(), func(s *node.Session) error {
+					return printCurves(c.Context(), a.console, s.Client(), id, attempt)
+				})
 			}
 			return a.withSession(c.Context(), func(s *node.Session) error {
 				view := &logView{raw: raw, out: onlyOut, err: onlyErr}

@@ -30,7 +30,8 @@ func (m *lostOutput) add(t *api.Trial) {
 // print prints what is missing, if anything is.
 func (m *lostOutput) print(ui *console) {
 	if len(m.cut) > 0 {
-		ui.say("output of %s was cut: %s were not stored (log_limit of the task, or a full disk)", trialList(m.cut), bytesText(m.bytes))
+		ui.say("output of %s was cut: %s were not stored (log_limit of the task, or a full disk)", trialList(m.cut),
+			bytesText(m.bytes))
 	}
 	if len(m.gone) > 0 {
 		ui.say("output of %s was removed, in part or in full: the oldest output is removed when the total exceeds retention.logs", trialList(m.gone))

@@ -215,7 +215,8 @@ func printRunning(ctx context.Context, ui *console, client *api.Client, node gri
 	case count > mostNamed:
 		names = append(names, "…")
 	}
-	ui.say("%s takes no more trials; still running there: %s (%s)", node, plural(int64(count), "trial"), strings.Join(names, ", "))
+	ui.say("%s takes no more trials; still running there: %s (%s)", node, plural(int64(count), "trial"),
+		strings.Join(names, ", "))
 	return nil
 }
 
@@ -224,7 +225,9 @@ func undrainCommand(a *app) *cobra.Command {
 		Use: "undrain NODE", Short: "Let a node that was drained or quarantined take trials again", Args: oneArgument,
 		Example: "  mlfnode undrain hostB",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.callMaster(c.Context(), func(client *api.Client) error { return client.Undrain(c.Context(), grid.NodeID(args[0])) })
+			return a.callMaster(c.Context(), func(client *api.Client) error {
+				return client.Undrain(c.Context(), grid.NodeID(args[0]))
+			})
 		},
 	}
 }
@@ -234,7 +237,9 @@ func forgetCommand(a *app) *cobra.Command {
 		Use: "forget NODE", Short: "Remove a node from the cluster for good, and revoke its credentials", Args: oneArgument,
 		Example: "  mlfnode forget hostB",
 		RunE: func(c *cobra.Command, args []string) error {
-			err := a.callMaster(c.Context(), func(client *api.Client) error { return client.Forget(c.Context(), grid.NodeID(args[0])) })
+			err := a.callMaster(c.Context(), func(client *api.Client) error {
+				return client.Forget(c.Context(), grid.NodeID(args[0]))
+			})
 			return noteNewKey(a.console, err)
 		},
 	}

@@ -25,7 +25,8 @@ ssh -L 5555:127.0.0.1:5555.`,
 		Example: "  mlfnode monitor\n  mlfnode monitor --role viewer --port 8080",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if role != string(api.RoleOperator) && role != string(api.RoleViewer) {
-				return usage(fmt.Sprintf("--role %s is not a role for browsers", role), "--role viewer only reads, --role operator also acts")
+				return usage(fmt.Sprintf("--role %s is not a role for browsers", role),
+					"--role viewer only reads, --role operator also acts")
 			}
 			if port < 0 || port > 65535 {
 				return usage(fmt.Sprintf("--port %d is not a port", port), "choose one from 1 to 65535; 0 is any free one")

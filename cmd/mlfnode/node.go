@@ -65,7 +65,8 @@ type nodeFlags struct {
 }
 
 func (f *nodeFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.advertise, "advertise", "", "IP address at which others reach this node (default by the route to the seed)")
+	c.Flags().StringVar(&f.advertise, "advertise", "",
+		"IP address at which others reach this node (default by the route to the seed)")
 }
 
 // nodeSettings loads the settings of a node that runs in the foreground and applies the flags.
@@ -129,7 +130,8 @@ func joinCluster(ctx context.Context, ui *console, cfg config.Config, f *nodeFla
 	}
 	contact, err := node.Join(ctx, cfg, cfg.Cluster.Seed, token)
 	if errors.Is(err, node.ErrInUse) {
-		return "", failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir), "stop it, or choose another folder with --state-dir")
+		return "", failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir),
+			"stop it, or choose another folder with --state-dir")
 	}
 	if err != nil {
 		return "", err
@@ -160,7 +162,8 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 	terminals := openTerminals()
 	n, err := open(ctx, cfg)
 	if errors.Is(err, node.ErrInUse) {
-		return failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir), "stop it, or choose another folder with --state-dir")
+		return failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir),
+			"stop it, or choose another folder with --state-dir")
 	}
 	if err != nil {
 		return err

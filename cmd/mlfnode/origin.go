@@ -27,7 +27,8 @@ func userName() string {
 // submissionOrigin describes where a submission comes from.
 func submissionOrigin(ctx context.Context, a *app, p *projects.Project) *grid.Origin {
 	host, _ := os.Hostname() // "" if the machine has no name
-	o := &grid.Origin{User: userName(), Host: host, Folder: p.Dir, Command: append([]string{"mlfnode"}, withoutValues(a.args)...)}
+	o := &grid.Origin{User: userName(), Host: host, Folder: p.Dir,
+		Command: append([]string{"mlfnode"}, withoutValues(a.args)...)}
 	if o.Folder == "" {
 		o.Folder, _ = os.Getwd()
 	} else {

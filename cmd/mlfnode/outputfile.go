@@ -92,7 +92,8 @@ func removeUnlocked(path string) {
 
 // writeError says that the file can't be written.
 func (o *outputFile) writeError(err error) error {
-	return failed(fmt.Sprintf("%s can't be written: %v", o.path, withoutPath(err)), "name another file, on a disk with room that you may write to")
+	return failed(fmt.Sprintf("%s can't be written: %v", o.path, withoutPath(err)),
+		"name another file, on a disk with room that you may write to")
 }
 
 // Write implements io.Writer.

@@ -33,10 +33,13 @@ uses them. A running sweep is not removed; cancel it first. It asks on a termina
 			if err != nil {
 				return err
 			}
-			return a.withSession(c.Context(), func(s *node.Session) error { return removeSweeps(c.Context(), a.console, s.Client(), args, age, f.yes) })
+			return a.withSession(c.Context(), func(s *node.Session) error {
+				return removeSweeps(c.Context(), a.console, s.Client(), args, age, f.yes)
+			})
 		},
 	}
-	c.Flags().StringVar(&f.older, "older", "", "all sweeps that ended, or were paused, longer ago than this, as in 30d or 36h")
+	c.Flags().StringVar(&f.older, "older", "",
+		"all sweeps that ended, or were paused, longer ago than this, as in 30d or 36h")
 	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	return c
 }
@@ -102,7 +105,8 @@ func sweepsToRemove(ctx context.Context, c *api.Client, args []string, age time.
 			return nil, err
 		}
 		if v.State == grid.SweepRunning {
-			return nil, failed(fmt.Sprintf("%s is running; only sweeps that have ended or are paused can be removed", v.Sweep), fmt.Sprintf("end it first with: mlfnode cancel %s", v.Sweep))
+			return nil, failed(fmt.Sprintf("%s is running; only sweeps that have ended or are paused can be removed", v.Sweep),
+				fmt.Sprintf("end it first with: mlfnode cancel %s", v.Sweep))
 		}
 		if !seen[v.Sweep] {
 			seen[v.Sweep] = true
@@ -145,10 +149,12 @@ func confirmRemoval(ctx context.Context, ui *console, chosen []api.Sweep) error 
 		if open := v.Pending + v.Running; open > 0 {
 			left = fmt.Sprintf(", %s never ran", plural(open, "trial"))
 		}
-		ui.say("%s %s: %d of %d succeeded%s, submitted %s", v.Sweep, v.State, v.Succeeded, v.Count, left, timeAgo(v.Submitted))
+		ui.say("%s %s: %d of %d succeeded%s, submitted %s", v.Sweep, v.State, v.Succeeded, v.Count, left,
+			timeAgo(v.Submitted))
 	}
 	if !isTerminal(os.Stdin) || !isTerminal(ui.stderr) {
-		return usage("this removes sweeps for good, and there is no terminal to confirm it on; nothing was removed", "run it again with --yes")
+		return usage("this removes sweeps for good, and there is no terminal to confirm it on; nothing was removed",
+			"run it again with --yes")
 	}
 	fmt.Fprintf(ui.stderr, "Remove %s for good? (yes/no) ", plural(int64(len(chosen)), "sweep"))
 	line, err := answerOr(ctx, func() (string, error) { return readLine(os.Stdin) })

@@ -49,7 +49,8 @@ nor mlfnode, and contains no script. The data of the charts is in the file as we
 				output = string(d.Sweep.Sweep) + ".html"
 			}
 			if err := writeWhole(output, d.Write); err != nil {
-				return failed(fmt.Sprintf("the report can't be written to %s: %v", output, withoutPath(err)), "write it elsewhere with: -o FILE")
+				return failed(fmt.Sprintf("the report can't be written to %s: %v", output, withoutPath(err)),
+					"write it elsewhere with: -o FILE")
 			}
 			a.say("%s is in %s", d.Sweep.Sweep, output)
 			return nil
@@ -65,7 +66,8 @@ func reportData(ctx context.Context, client *api.Client, id grid.SweepID) (*repo
 	if err != nil {
 		return nil, err
 	}
-	d := &report.Data{Sweep: v, Charts: map[string]json.RawMessage{}, Missing: map[string]string{}, Made: time.Now(), Version: version().Version}
+	d := &report.Data{Sweep: v, Charts: map[string]json.RawMessage{}, Missing: map[string]string{}, Made: time.Now(),
+		Version: version().Version}
 	q := api.TrialQuery{Limit: reportBest}
 	if v.Objective != nil {
 		q = bestQuery(v.Objective, reportBest)

@@ -23,13 +23,15 @@ func resultsCommand(a *app) *cobra.Command {
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 && looksLikeSweep(f.csv) {
 				return usage("--csv takes the word after it for a file, and "+f.csv+" looks like a sweep",
-					"put the sweeps first: mlfnode results "+strings.Join(append([]string{f.csv}, args...), " ")+" --csv all.csv; for a file of that name: --csv ./"+f.csv)
+					"put the sweeps first: mlfnode results "+strings.Join(append([]string{f.csv}, args...),
+						" ")+" --csv all.csv; for a file of that name: --csv ./"+f.csv)
 			}
 			if names := f.sweepOf(args); len(names) < 2 {
 				return oneArgument(c, names)
 			}
 			if f.csv == "" && !a.json {
-				return usage("several sweeps go into CSV or JSON", "mlfnode results "+strings.Join(args, " ")+" --csv all.csv; mlfnode compare puts two beside each other")
+				return usage("several sweeps go into CSV or JSON", "mlfnode results "+strings.Join(args,
+					" ")+" --csv all.csv; mlfnode compare puts two beside each other")
 			}
 			for _, other := range []string{"best", "limit", "offset", "group-by", "over"} {
 				if c.Flags().Changed(other) {
@@ -52,10 +54,12 @@ func resultsCommand(a *app) *cobra.Command {
 				return usage("results prints CSV or JSON, not both", "mlfnode results "+string(id.Sweep)+" --json")
 			}
 			if f.parquet == "-" {
-				return usage("--parquet writes a file, not to the screen", "mlfnode results "+string(id.Sweep)+" --parquet results.parquet")
+				return usage("--parquet writes a file, not to the screen",
+					"mlfnode results "+string(id.Sweep)+" --parquet results.parquet")
 			}
 			if f.parquet != "" && (a.json || f.csv != "" || f.groups.given()) {
-				return usage("--parquet writes all trials and can't be combined with --csv, --json or groups", "mlfnode results "+string(id.Sweep)+" --parquet "+f.parquet)
+				return usage("--parquet writes all trials and can't be combined with --csv, --json or groups",
+					"mlfnode results "+string(id.Sweep)+" --parquet "+f.parquet)
 			}
 			if c.Flags().Changed("best") {
 				if f.best < 1 {
@@ -63,17 +67,20 @@ func resultsCommand(a *app) *cobra.Command {
 				}
 				for _, other := range []string{"sort", "desc", "limit", "offset", "state", "group-by", "over"} {
 					if c.Flags().Changed(other) {
-						return usage(fmt.Sprintf("--best orders trials by the task's objective and can't be combined with --%s", other), "--sort objective, with --limit, --state and the like")
+						return usage(fmt.Sprintf("--best orders trials by the task's objective and can't be combined with --%s", other),
+							"--sort objective, with --limit, --state and the like")
 					}
 				}
 			}
 			for _, other := range []string{"state", "class", "where"} {
 				if f.groups.given() && c.Flags().Changed(other) {
-					return usage("groups hold all trials of their parameters and can't be combined with --"+other, "the columns failed and n count them")
+					return usage("groups hold all trials of their parameters and can't be combined with --"+other,
+						"the columns failed and n count them")
 				}
 			}
 			if f.groups.value != "" && !f.groups.given() {
-				return usage("--value chooses what groups summarise", "use it with --group-by or --over, as in --group-by lr --value "+f.groups.value)
+				return usage("--value chooses what groups summarise",
+					"use it with --group-by or --over, as in --group-by lr --value "+f.groups.value)
 			}
 			q, err := f.query(!a.json && f.csv == "" && f.parquet == "")
 			if err != nil {
@@ -89,9 +96,12 @@ func resultsCommand(a *app) *cobra.Command {
 	}
 	f.add(c)
 	c.Flags().Int64Var(&f.best, "best", 0, "the N best trials by the task's objective")
-	c.Flags().StringSliceVar(&f.groups.by, "group-by", nil, "mean, standard deviation and best of the trials with the same values of these `PARAMETERS`")
-	c.Flags().StringSliceVar(&f.groups.over, "over", nil, "the same, with all parameters but these `PARAMETERS`, such as a seed or repeat")
-	c.Flags().StringVar(&f.groups.value, "value", "", "what groups summarise: a metric, wall, cpu or memory (default the objective, or the first metric)")
+	c.Flags().StringSliceVar(&f.groups.by, "group-by", nil,
+		"mean, standard deviation and best of the trials with the same values of these `PARAMETERS`")
+	c.Flags().StringSliceVar(&f.groups.over, "over", nil,
+		"the same, with all parameters but these `PARAMETERS`, such as a seed or repeat")
+	c.Flags().StringVar(&f.groups.value, "value", "",
+		"what groups summarise: a metric, wall, cpu or memory (default the objective, or the first metric)")
 	c.Flags().StringVar(&f.csv, "csv", "", "CSV, to a file or to the screen")
 	c.Flags().Lookup("csv").NoOptDefVal = "-"
 	c.Flags().StringVar(&f.parquet, "parquet", "", "write a Parquet `FILE`, with typed columns")
@@ -120,7 +130,8 @@ func listResults(ctx context.Context, ui *console, client *api.Client, id grid.S
 	}
 	if f.best > 0 {
 		if v.Objective == nil {
-			return usage(fmt.Sprintf("task %s has no objective to rank trials by", v.Task), "--sort METRIC --desc, or set objective in project.yaml")
+			return usage(fmt.Sprintf("task %s has no objective to rank trials by", v.Task),
+				"--sort METRIC --desc, or set objective in project.yaml")
 		}
 		q = bestQuery(v.Objective, f.best)
 	}
@@ -203,7 +214,8 @@ func printResults(ctx context.Context, ui *console, c *api.Client, v *api.Sweep,
 	}
 	without.print(ui)
 	if n := len(v.Bundles); n > 1 {
-		ui.say("note: these trials ran %d versions of the files: %s; --json says which ran which", n, strings.Join(v.Bundles, ", "))
+		ui.say("note: these trials ran %d versions of the files: %s; --json says which ran which", n,
+			strings.Join(v.Bundles, ", "))
 	}
 	if q.Limit == tableRows+1 && shown > tableRows {
 		fmt.Fprintf(ui.stdout, "… of %d trials; all of them with: mlfnode results %s --limit 0\n", v.Count, v.Sweep)
@@ -267,7 +279,8 @@ func checkObjective(ctx context.Context, c *api.Client, v *api.Sweep) error {
 	}
 	hint := "no trial has reported any metric; see the notes of: mlfnode results " + string(v.Sweep)
 	if len(v.Metrics) > 0 {
-		hint = "the metrics are " + strings.Join(v.Metrics[:min(len(v.Metrics), 12)], ", ") + "; name one under objective in project.yaml, or use --sort"
+		hint = "the metrics are " + strings.Join(v.Metrics[:min(len(v.Metrics), 12)],
+			", ") + "; name one under objective in project.yaml, or use --sort"
 	}
 	return failed(fmt.Sprintf("no trial of %s that succeeded has a number for %s, the objective of task %s", v.Sweep, v.Objective.Metric, v.Task), hint)
 }
@@ -288,5 +301,6 @@ func resultRow(v *api.Sweep, t *api.Trial, best bool) []string {
 	if t.Attempts == 0 {
 		return row
 	}
-	return append(row, printable.Seconds(t.Resources.Wall), printable.Seconds(t.Resources.CPU), bytesText(t.Resources.Memory), string(t.Node))
+	return append(row, printable.Seconds(t.Resources.Wall), printable.Seconds(t.Resources.CPU),
+		bytesText(t.Resources.Memory), string(t.Node))
 }

@@ -18,7 +18,8 @@ func retryCommand(a *app) *cobra.Command {
 	var f followFlags
 	var failedOnly, update bool
 	var class string
-	c := onSweep("retry SWEEP[/TRIAL]", "Run failed or cancelled trials again", "  mlfnode retry --failed chainer-1\n  mlfnode retry --failed --update chainer-1\n  mlfnode retry --class cuda_oom chainer-1\n  mlfnode retry chainer-1/17",
+	c := onSweep("retry SWEEP[/TRIAL]", "Run failed or cancelled trials again",
+		"  mlfnode retry --failed chainer-1\n  mlfnode retry --failed --update chainer-1\n  mlfnode retry --class cuda_oom chainer-1\n  mlfnode retry chainer-1/17",
 		func(ctx context.Context, id grid.TrialID) error {
 			if class != "" {
 				if err := checkClass(class); err != nil {
@@ -77,12 +78,14 @@ func retryUpdated(ctx context.Context, a *app, q api.Retry, quiet bool) func(*ap
 		}
 		defer b.remove()
 		if b.digest == "" {
-			return api.Done{}, usage(fmt.Sprintf("no file of %s travels to the trials of %s", p.project.Dir, v.Sweep), "run the command in the project's folder")
+			return api.Done{}, usage(fmt.Sprintf("no file of %s travels to the trials of %s", p.project.Dir, v.Sweep),
+				"run the command in the project's folder")
 		}
 		q.Bundle = b.digest
 		done, err := withBundle(ctx, c, b, func(ctx context.Context) (api.Done, error) { return c.Retry(ctx, v.Sweep, q) })
 		if err == nil && done.Changed > 0 {
-			a.say("%s: %s run with the files of %s as they are now; command and parameters stay as submitted", v.Sweep, plural(done.Changed, "trial"), p.project.Dir)
+			a.say("%s: %s run with the files of %s as they are now; command and parameters stay as submitted", v.Sweep,
+				plural(done.Changed, "trial"), p.project.Dir)
 		}
 		return done, err
 	}
@@ -92,13 +95,15 @@ func retryUpdated(ctx context.Context, a *app, q api.Retry, quiet bool) func(*ap
 // project's name.
 func projectOf(v *api.Sweep) (*plan, []string, error) {
 	if len(v.Bundles) == 0 {
-		return nil, nil, usage(fmt.Sprintf("%s was submitted without files, so there is nothing to update", v.Sweep), "mlfnode retry --failed "+string(v.Sweep))
+		return nil, nil, usage(fmt.Sprintf("%s was submitted without files, so there is nothing to update", v.Sweep),
+			"mlfnode retry --failed "+string(v.Sweep))
 	}
 	cwd, err := os.Getwd()
 	if err != nil {
 		return nil, nil, fmt.Errorf("find the current folder: %w", err)
 	}
-	elsewhere := usage(fmt.Sprintf("the folder of the project %s is not found from here", v.Project), "run the command in that folder")
+	elsewhere := usage(fmt.Sprintf("the folder of the project %s is not found from here", v.Project),
+		"run the command in that folder")
 	_, err = os.Stat(filepath.Join(cwd, "project.yaml"))
 	if err != nil && v.Task == v.Project {
 		if folder, err := projects.Load(filepath.Join(cwd, v.Project)); err != nil || folder.Name != v.Project {

@@ -53,7 +53,8 @@ and loses nothing: kill it, pull the plug, go on.`,
 	f := root.PersistentFlags()
 	f.StringVar(&a.state, "state-dir", "", "folder for everything mlfnode keeps (default $XDG_STATE_HOME/mlfnode)")
 	f.StringVar(&a.config, "config", "", "settings file (default ~/.config/mlfnode/node.yaml)")
-	f.StringVar(&a.master, "master", os.Getenv("MLF_MASTER"), "talk to the cluster of this master, HOST or HOST:PORT (default the cluster that you joined or chose)")
+	f.StringVar(&a.master, "master", os.Getenv("MLF_MASTER"),
+		"talk to the cluster of this master, HOST or HOST:PORT (default the cluster that you joined or chose)")
 	f.Lookup("master").DefValue = ""
 	f.BoolVar(&a.local, "local", false, "use this machine alone, whatever cluster it is in")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours; the environment variable NO_COLOR does the same")

@@ -26,7 +26,8 @@ func serviceCommand(a *app) *cobra.Command {
 trials continue across a restart.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(withRunAs(a.console, serviceInstallCommand(a)), withRunAs(a.console, serviceUninstallCommand(a.console)), withRunAs(a.console, serviceStatusCommand(a.console)))
+	c.AddCommand(withRunAs(a.console, serviceInstallCommand(a)), withRunAs(a.console, serviceUninstallCommand(a.console)),
+		withRunAs(a.console, serviceStatusCommand(a.console)))
 	return c
 }
 
@@ -66,7 +67,8 @@ that user instead, which starts with the machine as well.`,
 	userFlag(c, &o.Home)
 	c.Flags().StringVar(&role, "role", role, "master or worker")
 	c.Flags().StringVar(&o.Seed, "seed", "", "the master that a worker joins, as `HOST` or HOST:PORT")
-	c.Flags().StringVar(&tokenFile, "token-file", "", "file with the token of a worker that has not joined yet; - is standard input")
+	c.Flags().StringVar(&tokenFile, "token-file", "",
+		"file with the token of a worker that has not joined yet; - is standard input")
 	c.Flags().BoolVar(&o.NoStart, "no-start", false, "install without starting; it starts with the machine")
 	return c
 }
@@ -92,7 +94,8 @@ func printInstallReport(ui *console, r service.Report) {
 	if r.Unit == "" {
 		return
 	}
-	fmt.Fprintf(ui.stdout, "unit      %s\nprogram   %s\nsettings  %s\nstate     %s\n", r.Unit, r.Program, r.Config, r.State)
+	fmt.Fprintf(ui.stdout, "unit      %s\nprogram   %s\nsettings  %s\nstate     %s\n", r.Unit, r.Program, r.Config,
+		r.State)
 	if r.Started {
 		fmt.Fprintln(ui.stdout, "the service is active")
 	}
@@ -114,7 +117,8 @@ func explainService(err error, o service.Options) error {
 		}
 		return failed(err.Error(), service.WithoutSystemd(o.Role, args...))
 	case errors.As(err, &start):
-		return failed(start.Error(), "fix the cause, and systemd will start it; or: mlfnode service uninstall"+userSuffix(o.User))
+		return failed(start.Error(),
+			"fix the cause, and systemd will start it; or: mlfnode service uninstall"+userSuffix(o.User))
 	case errors.Is(err, fs.ErrPermission) && !o.User:
 		return failed(err.Error(), "the same command with sudo, or with --user for a service of yours")
 	}
@@ -276,7 +280,8 @@ func runServiceCommand(ui *console, c *cobra.Command, name, token string, args [
 	if err := command.Run(); errors.As(err, &exit) {
 		return &failure{code: max(exit.ExitCode(), exitFailed)} // the command has said why
 	} else if err != nil {
-		return failed("mlfnode can't be run as "+name+": "+err.Error(), "put it into /usr/local/bin, where everybody may run it")
+		return failed("mlfnode can't be run as "+name+": "+err.Error(),
+			"put it into /usr/local/bin, where everybody may run it")
 	}
 	return nil
 }

@@ -72,12 +72,14 @@ func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepI
 	defer r.Close()
 	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".mlfnode-*")
 	if err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)),
+			"choose another folder with -o")
 	}
 	defer func() { _ = projects.RemoveTree(tmp) }() // a leftover is a hidden folder
 	files := filepath.Join(tmp, "files")
 	if err := os.Mkdir(files, 0o755); err != nil { // with the mode of the user's umask
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)),
+			"choose another folder with -o")
 	}
 	if _, err := projects.Unpack(r, files); err != nil {
 		for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
@@ -88,7 +90,8 @@ func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepI
 		return failed(fmt.Sprintf("the download is incomplete: %v", err), "run the command again")
 	}
 	if err := os.Rename(files, dir); err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)),
+			"choose another folder with -o")
 	}
 	ui.say("the files of %s are in %s", v.Sweep, dir)
 	if len(v.Bundles) > 1 {
@@ -161,7 +164,8 @@ func aboutSweep(d *api.Description) []factLine {
 	}
 	all := []factLine{{"state", stands}, {"submitted", submitted}}
 	if o := d.Origin; o != nil {
-		all = append(all, factLine{"command", command.Quote(o.Command...)}, factLine{"folder", o.Folder}, factLine{"git", gitText(o.Git)})
+		all = append(all, factLine{"command", command.Quote(o.Command...)}, factLine{"folder", o.Folder},
+			factLine{"git", gitText(o.Git)})
 	}
 	all = append(all, factLine{"files", strings.Join(v.Bundles, ", then ")})
 	return append(all, settingsOf(d)...)

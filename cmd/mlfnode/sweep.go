@@ -98,13 +98,15 @@ func splitArgs(c *cobra.Command, args []string) (project, command []string, err 
 	}
 	switch {
 	case len(project) == 0 && len(command) == 0:
-		return nil, nil, usage("sweep needs a project, or a program after --", "mlfnode sweep chainer, or: mlfnode sweep --set lr=0.1,0.01 -- python3 train.py")
+		return nil, nil, usage("sweep needs a project, or a program after --",
+			"mlfnode sweep chainer, or: mlfnode sweep --set lr=0.1,0.01 -- python3 train.py")
 	case len(project) > 0 && len(command) > 0:
 		return nil, nil, usage("sweep takes a project or a program after --, not both", "mlfnode sweep --help")
 	case len(project) > 2 && dash < 0 && missingDashes(project) != nil:
 		return nil, nil, missingDashes(project)
 	case len(project) > 2:
-		return nil, nil, usage(fmt.Sprintf("sweep takes a project and a task, not %d arguments", len(project)), "put a program and its arguments after --")
+		return nil, nil, usage(fmt.Sprintf("sweep takes a project and a task, not %d arguments", len(project)),
+			"put a program and its arguments after --")
 	}
 	return project, command, nil
 }
@@ -146,7 +148,8 @@ func missingDashes(args []string) error {
 	}
 	if key, value, found := strings.Cut(args[0], "="); found && key != "" {
 		return usage(fmt.Sprintf("%s is not a project; it looks like a value of --set", args[0]),
-			fmt.Sprintf("all values of a parameter in one --set, joined by commas: --set %s=%s,… (a shell splits %s={…})", key, value, key))
+			fmt.Sprintf("all values of a parameter in one --set, joined by commas: --set %s=%s,… (a shell splits %s={…})", key,
+				value, key))
 	}
 	file := err == nil && info.Mode().IsRegular()
 	if _, err := exec.LookPath(args[0]); (err != nil && !file) || len(args) == 1 {
@@ -156,7 +159,8 @@ func missingDashes(args []string) error {
 	if file && info.Mode()&0o111 == 0 && strings.HasSuffix(args[0], ".py") {
 		command = "python3 " + command
 	}
-	return usage(fmt.Sprintf("%s is a program, not a project: put -- before it", args[0]), "mlfnode sweep --set lr=0.1,0.01 -- "+command)
+	return usage(fmt.Sprintf("%s is a program, not a project: put -- before it", args[0]),
+		"mlfnode sweep --set lr=0.1,0.01 -- "+command)
 }
 
 func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags) error {
@@ -252,7 +256,8 @@ func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features 
 	}
 	for _, f := range features {
 		if !slices.Contains(n.Features, f) {
-			return failed(fmt.Sprintf("the master runs mlfnode %s, which does not know %s", n.Version, featureNames()[f]), "upgrade the master")
+			return failed(fmt.Sprintf("the master runs mlfnode %s, which does not know %s", n.Version, featureNames()[f]),
+				"upgrade the master")
 		}
 	}
 	if order != grid.OrderIndex && !slices.Contains(n.Orders, order) {
@@ -281,7 +286,8 @@ func (f *sweepFlags) addedEnviron() ([]string, error) {
 		case name == "":
 			return nil, usage(fmt.Sprintf("--env %q names no variable", kv), "--env NAME or --env NAME=VALUE")
 		case !given && !known:
-			return nil, usage(fmt.Sprintf("there is no variable %s in your environment", name), "give its value: --env "+name+"=VALUE")
+			return nil, usage(fmt.Sprintf("there is no variable %s in your environment", name),
+				"give its value: --env "+name+"=VALUE")
 		case !given:
 			kv = name + "=" + value
 		}

@@ -39,7 +39,8 @@ type planFlags struct {
 
 // add defines the flags that set fields of a task as project.yaml does.
 func (f *planFlags) add(fl *pflag.FlagSet) {
-	fl.StringArrayVar(&f.sets, "set", nil, "values of a parameter: k=v, k=a,b,c, k=start:end:step or what parameters.yml takes (repeatable)")
+	fl.StringArrayVar(&f.sets, "set", nil,
+		"values of a parameter: k=v, k=a,b,c, k=start:end:step or what parameters.yml takes (repeatable)")
 	fl.StringVar(&f.parameters, "parameters", "", "parameters.yml, CSV or JSON-lines file to use instead of the task's")
 	for _, s := range [][3]string{
 		{"repeat", "N", "run each point N times; {repeat} and $MLF_REPEAT are 0 to N-1"},
@@ -107,7 +108,8 @@ func loadPlan(a *app, args, command []string, f *planFlags) (*plan, error) {
 	for _, set := range f.sets {
 		if space.LooksLikeTime(set) {
 			key, value, _ := strings.Cut(set, "=")
-			a.say("note: --set %s is an interval of numbers, from %s; for the text write %s='\"%s\"'", set, strings.Replace(value, ":", " up to ", 1), key, value)
+			a.say("note: --set %s is an interval of numbers, from %s; for the text write %s='\"%s\"'", set,
+				strings.Replace(value, ":", " up to ", 1), key, value)
 		}
 	}
 	points, err := def.Space(axes)
@@ -148,7 +150,8 @@ func (f *planFlags) axes(axes []space.Axis) ([]space.Axis, error) {
 	if f.parameters != "" {
 		data, err := os.ReadFile(f.parameters)
 		if err != nil {
-			return nil, fmt.Errorf("the parameter file %s can't be read: %w\n  try: a path from the folder you are in", f.parameters, withoutPath(err))
+			return nil, fmt.Errorf("the parameter file %s can't be read: %w\n  try: a path from the folder you are in",
+				f.parameters, withoutPath(err))
 		}
 		if axes, err = space.ParseParameters(f.parameters, data); err != nil {
 			return nil, err
@@ -211,7 +214,8 @@ func checkFile(name, path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return usage(fmt.Sprintf("there is no program %s", name), "check the path; a relative one is resolved from the project's folder")
+		return usage(fmt.Sprintf("there is no program %s", name),
+			"check the path; a relative one is resolved from the project's folder")
 	case info.IsDir():
 		return usage(fmt.Sprintf("%s is a folder, not a program", name), "name a program in it")
 	case info.Mode()&0o111 == 0:
@@ -224,10 +228,12 @@ func checkFile(name, path string) error {
 func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
 	r := p.task.Resources
 	if !r.Nodes.Has(cfg.Node, cfg.Labels) {
-		return usage(fmt.Sprintf("this machine, %s, is not one of the nodes that the task names: %s", cfg.Node, r.Nodes), "leave nodes out on a machine that is in no cluster")
+		return usage(fmt.Sprintf("this machine, %s, is not one of the nodes that the task names: %s", cfg.Node, r.Nodes),
+			"leave nodes out on a machine that is in no cluster")
 	}
 	if r.CPUs > grid.MilliOf(cfg.Machine.CPUs) {
-		return usage(fmt.Sprintf("one trial needs %s processors, this machine has %g", r.CPUs, cfg.Machine.CPUs), "lower resources.cpus in project.yaml")
+		return usage(fmt.Sprintf("one trial needs %s processors, this machine has %g", r.CPUs, cfg.Machine.CPUs),
+			"lower resources.cpus in project.yaml")
 	}
 	if r.Memory > cfg.Machine.Memory {
 		return usage(fmt.Sprintf("one trial needs %s of memory, this machine has %s", bytesText(r.Memory), bytesText(cfg.Machine.Memory)),
@@ -245,7 +251,8 @@ func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
 	case problem != "":
 		return usage(fmt.Sprintf("this machine %s: %s", never, problem), "look at it with: mlfnode doctor")
 	}
-	return usage(fmt.Sprintf("this machine %s", never), "lower resources in project.yaml, or ask for no GPU to use the processors alone")
+	return usage(fmt.Sprintf("this machine %s", never),
+		"lower resources in project.yaml, or ask for no GPU to use the processors alone")
 }
 
 // gpuDriverTimeout bounds how long a GPU driver may take to wake up.

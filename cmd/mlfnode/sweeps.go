@@ -29,7 +29,9 @@ func sweepsCommand(a *app) *cobra.Command {
 					return usage(fmt.Sprintf("%q is not a state of a sweep", s), "running, paused, cancelled or finished")
 				}
 			}
-			err := a.withSession(c.Context(), func(s *node.Session) error { return listSweeps(c.Context(), a.console, s.Client(), mine, states) })
+			err := a.withSession(c.Context(), func(s *node.Session) error {
+				return listSweeps(c.Context(), a.console, s.Client(), mine, states)
+			})
 			if errors.Is(err, errNoState) {
 				return printSweeps(a.console, nil)
 			}

@@ -98,7 +98,9 @@ func printFailureReasons(ctx context.Context, ui *console, c *api.Client, v *api
 // printStoppedEarly prints why the first trials that were stopped early were stopped.
 func printStoppedEarly(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	q := api.TrialQuery{States: []grid.State{grid.Cancelled}, Class: grid.ClassStopped}
-	return printSomeTrials(ctx, ui, c, v, q, v.Stopped, "--class "+string(grid.ClassStopped), func(t *api.Trial) string { return oneLine(t.Reason) })
+	return printSomeTrials(ctx, ui, c, v, q, v.Stopped, "--class "+string(grid.ClassStopped), func(t *api.Trial) string {
+		return oneLine(t.Reason)
+	})
 }
 
 // printSomeTrials prints a line about each of the first trials of a query; the flags of `mlfnode

@@ -39,9 +39,11 @@ the cluster's authority, so nobody can pose as the master.`,
 	f := c.Flags()
 	f.StringVar(&ask.Role, "role", "node", "what the token is for: node, operator, viewer or admin")
 	ask.Expires = 24 * time.Hour
-	f.Var((*durationFlag)(&ask.Expires), "expires", "how long it is valid, as in 1h; 0 is forever, the default of roles other than node")
+	f.Var((*durationFlag)(&ask.Expires), "expires",
+		"how long it is valid, as in 1h; 0 is forever, the default of roles other than node")
 	f.IntVar(&ask.Uses, "uses", 0, "how many machines may join with it; 0 is any number")
-	f.StringVar(&ask.User, "user", "", "role of the person who joins with a node token: operator, viewer or none (default operator)")
+	f.StringVar(&ask.User, "user", "",
+		"role of the person who joins with a node token: operator, viewer or none (default operator)")
 	f.StringVar(&ask.Note, "note", "", "a note for the list of tokens")
 	a.jsonFlag(c)
 	c.AddCommand(tokenListCommand(a), tokenRevokeCommand(a), tokenUseCommand(a), tokenRotateCommand(a))
@@ -157,7 +159,9 @@ func tokenRotateCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "rotate", Short: "Give the cluster a new gossip key, without a pause", Args: noArgument, Example: "  mlfnode token rotate",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return noteNewKey(a.console, a.callMaster(c.Context(), func(client *api.Client) error { return client.RotateKeyring(c.Context()) }))
+			return noteNewKey(a.console, a.callMaster(c.Context(), func(client *api.Client) error {
+				return client.RotateKeyring(c.Context())
+			}))
 		},
 	}
 }
@@ -193,7 +197,8 @@ func readTokenText(ctx context.Context, ui *console, file string) (string, error
 	case text != "":
 		return text, nil
 	case !isTerminal(os.Stdin):
-		return "", usage("this machine has not joined the cluster yet and needs a token", "run mlfnode token on the master, and type here what it prints")
+		return "", usage("this machine has not joined the cluster yet and needs a token",
+			"run mlfnode token on the master, and type here what it prints")
 	}
 	b, err := ui.askSecret(ctx, "token: ")
 	if err != nil {

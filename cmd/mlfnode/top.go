@@ -31,7 +31,8 @@ node.`,
 func runTop(ctx context.Context, a *app) error {
 	out, ok := fileOf(a.stdout)
 	if !ok || !isTerminal(out) || !isTerminal(os.Stdin) || os.Getenv("TERM") == "dumb" {
-		return usage("top needs a terminal to draw on and to read keys from", "mlfnode sweeps or mlfnode members, which print the same as text")
+		return usage("top needs a terminal to draw on and to read keys from",
+			"mlfnode sweeps or mlfnode members, which print the same as text")
 	}
 	said := &heldOutput{w: a.stderr}
 	ui := *a.console

@@ -52,7 +52,8 @@ func printCurves(ctx context.Context, ui *console, c *api.Client, id grid.TrialI
 		return ui.printJSON(append([]api.Curve{}, curves...))
 	}
 	if len(curves) == 0 {
-		return failed(fmt.Sprintf("%s has no metric with more than one value", id), "curves are made from the lines of $MLF_METRICS, or of the file under metrics.log in project.yaml")
+		return failed(fmt.Sprintf("%s has no metric with more than one value", id),
+			"curves are made from the lines of $MLF_METRICS, or of the file under metrics.log in project.yaml")
 	}
 	slices.SortFunc(curves, func(a, b api.Curve) int { return cmp.Compare(a.Metric, b.Metric) })
 	head := []string{"step"}

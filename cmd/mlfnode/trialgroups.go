@@ -109,7 +109,8 @@ type groupSummary struct {
 }
 
 func (g *group) summary() groupSummary {
-	s := groupSummary{Params: g.params, Trials: g.trials, Failed: g.failed, N: g.values.N, Mean: figure(g.values.Mean()), SD: figure(g.values.SD()), Best: figure(g.best), Trial: g.trial}
+	s := groupSummary{Params: g.params, Trials: g.trials, Failed: g.failed, N: g.values.N, Mean: figure(g.values.Mean()),
+		SD: figure(g.values.SD()), Best: figure(g.best), Trial: g.trial}
 	if s.N == 0 {
 		s.Mean = figure(math.NaN())
 	}
@@ -205,7 +206,8 @@ func groupOrder(f *listFlags, value *quantity, keys []string) (func(a, b *group)
 	}
 	by := figures[sort]
 	if by == nil {
-		return nil, usage(fmt.Sprintf("groups have no column %q", sort), "sort by "+strings.Join(slices.Concat([]string{"mean, sd, n, best"}, keys), ", "))
+		return nil, usage(fmt.Sprintf("groups have no column %q", sort),
+			"sort by "+strings.Join(slices.Concat([]string{"mean, sd, n, best"}, keys), ", "))
 	}
 	return func(a, b *group) int {
 		x, y := by(a), by(b)

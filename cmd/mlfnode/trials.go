@@ -36,10 +36,13 @@ type listFlags struct {
 }
 
 func (f *listFlags) add(c *cobra.Command) {
-	c.Flags().StringSliceVar(&f.states, "state", nil, "only trials in this state: pending, running, succeeded, failed, cancelled")
+	c.Flags().StringSliceVar(&f.states, "state", nil,
+		"only trials in this state: pending, running, succeeded, failed, cancelled")
 	c.Flags().StringVar(&f.class, "class", "", "only trials that failed in this `CLASS`, such as port or cuda_oom")
-	c.Flags().StringArrayVar(&f.where, "where", nil, "only trials that have started and have this `KEY=VALUE` or KEY=LO..HI, of a parameter, a metric or node; repeatable, also for one key")
-	c.Flags().StringVar(&f.sort, "sort", "index", "order by a metric or parameter, or index, state, attempts, started, ended, wall, cpu, memory, objective")
+	c.Flags().StringArrayVar(&f.where, "where", nil,
+		"only trials that have started and have this `KEY=VALUE` or KEY=LO..HI, of a parameter, a metric or node; repeatable, also for one key")
+	c.Flags().StringVar(&f.sort, "sort", "index",
+		"order by a metric or parameter, or index, state, attempts, started, ended, wall, cpu, memory, objective")
 	c.Flags().BoolVar(&f.desc, "desc", false, "largest first")
 	c.Flags().Int64Var(&f.limit, "limit", -1, "most rows to print; 0 is all (default 50 in a table, else all)")
 	hideDefault(c.Flags(), "limit")
@@ -79,7 +82,8 @@ func (f *listFlags) conditions(v *api.Sweep) (url.Values, error) {
 		key, value, given := strings.Cut(text, "=")
 		switch {
 		case !given || key == "":
-			return nil, usage(fmt.Sprintf("--where takes KEY=VALUE or KEY=LO..HI, not %q", text), "--where lr=0.1, --where loss=..0.5, --where node=hostB")
+			return nil, usage(fmt.Sprintf("--where takes KEY=VALUE or KEY=LO..HI, not %q", text),
+				"--where lr=0.1, --where loss=..0.5, --where node=hostB")
 		case slices.Contains(v.Keys, key):
 			where.Add("p["+key+"]", value)
 		case slices.Contains(v.Metrics, key):
@@ -88,7 +92,8 @@ func (f *listFlags) conditions(v *api.Sweep) (url.Values, error) {
 			where.Add(key, value)
 		default:
 			known := slices.Concat(v.Keys, v.Metrics[:min(len(v.Metrics), 12)], []string{"node"})
-			return nil, usage(fmt.Sprintf("%s has no parameter or metric %q", v.Sweep, key), "--where takes "+strings.Join(known, ", "))
+			return nil, usage(fmt.Sprintf("%s has no parameter or metric %q", v.Sweep, key),
+				"--where takes "+strings.Join(known, ", "))
 		}
 	}
 	return where, nil
@@ -300,7 +305,8 @@ func printAttempts(ctx context.Context, ui *console, c *api.Client, id grid.Tria
 		if at.Started != nil {
 			started = at.Started.Local().Format(time.DateTime)
 		}
-		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), exitText(at.ExitCode), started, printable.Seconds(at.Resources.Wall), string(at.Node), at.Run, at.Bundle)
+		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), exitText(at.ExitCode), started,
+			printable.Seconds(at.Resources.Wall), string(at.Node), at.Run, at.Bundle)
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -310,7 +316,8 @@ func printAttempts(ctx context.Context, ui *console, c *api.Client, id grid.Tria
 			fmt.Fprintf(ui.stdout, "attempt %d: %s\n", at.Attempt, text)
 		}
 		for _, g := range at.Resources.GPUs {
-			fmt.Fprintf(ui.stdout, "attempt %d: used %s of %s at most, which was %d%% busy\n", at.Attempt, bytesText(g.Memory), g.UUID, g.Busy)
+			fmt.Fprintf(ui.stdout, "attempt %d: used %s of %s at most, which was %d%% busy\n", at.Attempt, bytesText(g.Memory),
+				g.UUID, g.Busy)
 		}
 		if at.Reason == "" {
 			continue

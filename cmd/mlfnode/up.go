@@ -52,7 +52,8 @@ can't make is refused before anything is changed; --dry-run shows what would be 
 
 // changedFlags are the flags on the command line.
 func (r *clusterFlags) changedFlags(c *cobra.Command) (l bootstrap.Flags, any bool) {
-	to := map[string]**string{"a": &l.Hosts, "i": &l.Key, "r": &l.Root, "d": &l.Project, "m": &l.Master, "w": &l.Workers, "b": &l.Attach}
+	to := map[string]**string{"a": &l.Hosts, "i": &l.Key, "r": &l.Root, "d": &l.Project, "m": &l.Master, "w": &l.Workers,
+		"b": &l.Attach}
 	for letter, value := range r.letters {
 		if c.Flags().ShorthandLookup(letter).Changed {
 			*to[letter], any = value, true
@@ -72,7 +73,8 @@ func (r *clusterFlags) desired(c *cobra.Command) (*bootstrap.Cluster, bool, erro
 			return nil, false, err
 		}
 	case !any:
-		return nil, false, usage("up needs to know the machines", "mlfnode up -a HOST,HOST -m 1 -w 2, or mlfnode up -f for the cluster in cluster.yaml")
+		return nil, false, usage("up needs to know the machines",
+			"mlfnode up -a HOST,HOST -m 1 -w 2, or mlfnode up -f for the cluster in cluster.yaml")
 	default:
 		r.file = bootstrap.DefaultFile
 	}
@@ -168,7 +170,8 @@ func hintStopRemoved(file string, now *bootstrap.Cluster) string {
 	case len(old.Hosts):
 		return "; what runs on its hosts ends with: mlfnode down -f " + file
 	}
-	return fmt.Sprintf("; the new one does not have %s; what runs there ends with: mlfnode down %s -f %s", strings.Join(gone, ", "), strings.Join(gone, " "), file)
+	return fmt.Sprintf("; the new one does not have %s; what runs there ends with: mlfnode down %s -f %s",
+		strings.Join(gone, ", "), strings.Join(gone, " "), file)
 }
 
 // projectFiles returns the files of a project, nil if project is empty.

@@ -52,7 +52,8 @@ func (s *uploadProgress) showLocked(now time.Time) {
 	case now.Sub(s.began) < uploadNoticeAfter, shown && !s.terminal, shown && now.Sub(s.last) < uploadRefresh:
 		return
 	case s.terminal:
-		fmt.Fprintf(s.w, "\r\x1b[Ksending the files: %s of %s", humanize.Bytes(uint64(s.sent)), humanize.Bytes(uint64(s.total)))
+		fmt.Fprintf(s.w, "\r\x1b[Ksending the files: %s of %s", humanize.Bytes(uint64(s.sent)),
+			humanize.Bytes(uint64(s.total)))
 	default:
 		fmt.Fprintf(s.w, "sending the files, %s\n", humanize.Bytes(uint64(s.total)))
 	}
