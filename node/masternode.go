@@ -98,7 +98,7 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 		}
 	}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.slots, Never: n.never, Feed: true, Nodes: n.nodes(), Trouble: n.trouble,
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.slots, NeverFits: n.never, LeaseTrials: true, Nodes: n.nodes(), ClusterProblem: n.trouble,
 		AwaitDevices: n.awaitDevices,
 		Retention:    master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
@@ -187,7 +187,7 @@ func (n *Node) open(apiListener net.Listener) error {
 func (n *Node) nodes() *master.Nodes {
 	return &master.Nodes{
 		Members: n.membership.Gossip.Members, Refused: n.membership.Gossip.Refused, Disconnections: n.server.Disconnections,
-		Self: n.cfg.Node, Outage: n.cfg.Cluster.Outage(), Linked: n.linked(),
+		Self: n.cfg.Node, Outage: n.cfg.Cluster.Outage(), LinkUp: n.linked(),
 		Known:      func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
 		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return membership.KeysID(n.authority.Keyring().Keys()) },
 		CAs: func() uint64 { return n.authority.CAs().ID() },
@@ -300,7 +300,7 @@ func (n *Node) never(r grid.Resources) string {
 func (n *Node) monitored(ports config.Ports) monitor.Config {
 	info := describe(&n.cfg)
 	info.Role = string(trust.Master)
-	rotation := &membership.Rotation{Membership: n.membership, Kick: n.server.Kick, Followed: n.master.KeysFollowed}
+	rotation := &membership.Rotation{Membership: n.membership, Kick: n.server.Kick, Followed: n.master.AwaitKeys}
 	return monitor.Config{
 		Master: n.master, History: n.history.Listings(), Store: n.store, Node: info, Logger: n.cfg.Logger,
 		Members: n.membership.Members, Authority: n.authority, Forget: rotation.Forget, Rotate: rotation.RotateKey, Backup: n.backup,

@@ -236,8 +236,8 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 		return nil, err
 	}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Never: n.workerNever, Feed: !quiet, Trouble: n.worker.UnavailableReason,
-		AwaitDevices: n.awaitDevices, Waiting: n.worker.WaitingLanes, Containers: func(ctx context.Context) error { return checkEngine(ctx, &cfg.Engine) },
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, NeverFits: n.workerNever, LeaseTrials: !quiet, ClusterProblem: n.worker.UnavailableReason,
+		AwaitDevices: n.awaitDevices, LocalRefusals: n.worker.WaitingLanes, CheckContainers: func(ctx context.Context) error { return checkEngine(ctx, &cfg.Engine) },
 		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)

@@ -52,7 +52,7 @@ func train(t *testing.T, more ...string) (out trained) {
 		t.Fatal(err)
 	}
 	for _, trial := range out.trials {
-		out.wall += trial.Resources.Wall
+		out.wall += trial.Usage.Wall
 		var loss float64
 		if err := json.Unmarshal(trial.Metrics["validation/main/loss"], &loss); err != nil {
 			t.Fatalf("%s: %v in %s", trial.Trial, err, trial.Metrics)

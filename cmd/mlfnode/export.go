@@ -107,7 +107,7 @@ func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []par
 		attempt = count(int64(t.Attempt))
 	}
 	if t.Started != nil {
-		used = []parquet.Value{number(t.Resources.Wall), number(t.Resources.CPU), count(t.Resources.Memory)}
+		used = []parquet.Value{number(t.Usage.Wall), number(t.Usage.CPU), count(t.Usage.Memory)}
 	}
 	exit := parquet.Value{}
 	if t.ExitCode != nil {
@@ -207,7 +207,7 @@ func csvRow(v *api.Sweep, t *api.Trial) []string {
 	}
 	if t.Started != nil {
 		seconds := func(s float64) string { return strconv.FormatFloat(s, 'f', 6, 64) }
-		used = []string{seconds(t.Resources.Wall), seconds(t.Resources.CPU), strconv.FormatInt(t.Resources.Memory, 10)}
+		used = []string{seconds(t.Usage.Wall), seconds(t.Usage.CPU), strconv.FormatInt(t.Usage.Memory, 10)}
 	}
 	row := []string{
 		t.Trial, strconv.FormatInt(t.Index, 10), string(t.State), attempt, strconv.Itoa(t.Attempts),

@@ -301,6 +301,6 @@ func resultRow(v *api.Sweep, t *api.Trial, best bool) []string {
 	if t.Attempts == 0 {
 		return row
 	}
-	return append(row, printable.Seconds(t.Resources.Wall), printable.Seconds(t.Resources.CPU),
-		bytesText(t.Resources.Memory), string(t.Node))
+	return append(row, printable.Seconds(t.Usage.Wall), printable.Seconds(t.Usage.CPU),
+		bytesText(t.Usage.Memory), string(t.Node))
 }

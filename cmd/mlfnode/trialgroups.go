@@ -35,12 +35,12 @@ func quantityOf(v *api.Sweep, name string) (*quantity, error) {
 		return nil, usage(fmt.Sprintf("no trial of %s has reported a metric", v.Sweep), "--value wall, cpu or memory")
 	}
 	if !slices.Contains(v.Metrics, name) {
-		resources := map[string]func(*api.Resources) float64{
-			"wall": func(r *api.Resources) float64 { return r.Wall }, "cpu": func(r *api.Resources) float64 { return r.CPU },
-			"memory": func(r *api.Resources) float64 { return float64(r.Memory) },
+		resources := map[string]func(*api.Usage) float64{
+			"wall": func(r *api.Usage) float64 { return r.Wall }, "cpu": func(r *api.Usage) float64 { return r.CPU },
+			"memory": func(r *api.Usage) float64 { return float64(r.Memory) },
 		}
 		if used := resources[name]; used != nil {
-			return &quantity{name: name, goal: "minimize", of: func(t *api.Trial) float64 { return used(&t.Resources) }}, nil
+			return &quantity{name: name, goal: "minimize", of: func(t *api.Trial) float64 { return used(&t.Usage) }}, nil
 		}
 		known := slices.Concat(v.Metrics[:min(len(v.Metrics), 12)], []string{"wall", "cpu", "memory"})
 		return nil, usage(fmt.Sprintf("no trial of %s has a metric %q", v.Sweep, name), "--value "+strings.Join(known, ", "))

@@ -246,7 +246,7 @@ func (t *trialTable) printHead() {
 func (t *trialTable) cells(tr *api.Trial) []string {
 	wall := ""
 	if tr.Ended != nil || tr.State == grid.Running && tr.Started != nil {
-		wall = printable.Seconds(tr.Resources.Wall)
+		wall = printable.Seconds(tr.Usage.Wall)
 	}
 	row := []string{strconv.FormatInt(tr.Index, 10), string(tr.State), strconv.Itoa(tr.Attempts), exitText(tr.ExitCode), wall}
 	if len(t.curves) > 0 {
@@ -306,7 +306,7 @@ func printAttempts(ctx context.Context, ui *console, c *api.Client, id grid.Tria
 			started = at.Started.Local().Format(time.DateTime)
 		}
 		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), exitText(at.ExitCode), started,
-			printable.Seconds(at.Resources.Wall), string(at.Node), at.Run, at.Bundle)
+			printable.Seconds(at.Usage.Wall), string(at.Node), at.Run, at.Bundle)
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -315,7 +315,7 @@ func printAttempts(ctx context.Context, ui *console, c *api.Client, id grid.Tria
 		if text := lostOutputText(&at.Output); text != "" {
 			fmt.Fprintf(ui.stdout, "attempt %d: %s\n", at.Attempt, text)
 		}
-		for _, g := range at.Resources.GPUs {
+		for _, g := range at.Usage.GPUs {
 			fmt.Fprintf(ui.stdout, "attempt %d: used %s of %s at most, which was %d%% busy\n", at.Attempt, bytesText(g.Memory),
 				g.UUID, g.Busy)
 		}

@@ -150,24 +150,24 @@ type Sharing struct {
 
 // Trial is one trial, as `trials --json` and `results --json` print it.
 type Trial struct {
-	Trial     string       `json:"trial"`
-	Index     int64        `json:"index"`
-	State     grid.State   `json:"state"`
-	Attempt   int          `json:"attempt"`  // the attempt that gives the state; 0 before the first
-	Attempts  int          `json:"attempts"` // how many are known
-	Node      grid.NodeID  `json:"node"`
-	ExitCode  *int         `json:"exit_code"`       // 128 + signal after a signal; null until an attempt has ended, and where no program did
-	Class     grid.Class   `json:"class,omitempty"` // how its last attempt failed
-	Reason    string       `json:"reason"`          // what went wrong, for a person; empty after a success
-	Params    space.Params `json:"params"`
-	Metrics   grid.Metric  `json:"metrics"`
-	Started   *time.Time   `json:"started"`
-	Ended     *time.Time   `json:"ended"`
-	Resources Resources    `json:"resources"`
-	Output    Printed      `json:"output"`
-	Left      int          `json:"left,omitempty"`    // files and folders that it made in its folder, of a task that keeps none of those
-	Devices   []string     `json:"devices,omitempty"` // UUIDs of the GPUs that the attempt has or had
-	Bundle    string       `json:"bundle,omitempty"`  // short digest of the files that it ran, where the sweep has more than one
+	Trial    string       `json:"trial"`
+	Index    int64        `json:"index"`
+	State    grid.State   `json:"state"`
+	Attempt  int          `json:"attempt"`  // the attempt that gives the state; 0 before the first
+	Attempts int          `json:"attempts"` // how many are known
+	Node     grid.NodeID  `json:"node"`
+	ExitCode *int         `json:"exit_code"`       // 128 + signal after a signal; null until an attempt has ended, and where no program did
+	Class    grid.Class   `json:"class,omitempty"` // how its last attempt failed
+	Reason   string       `json:"reason"`          // what went wrong, for a person; empty after a success
+	Params   space.Params `json:"params"`
+	Metrics  grid.Metric  `json:"metrics"`
+	Started  *time.Time   `json:"started"`
+	Ended    *time.Time   `json:"ended"`
+	Usage    Usage        `json:"resources"`
+	Output   Printed      `json:"output"`
+	Left     int          `json:"left,omitempty"`    // files and folders that it made in its folder, of a task that keeps none of those
+	Devices  []string     `json:"devices,omitempty"` // UUIDs of the GPUs that the attempt has or had
+	Bundle   string       `json:"bundle,omitempty"`  // short digest of the files that it ran, where the sweep has more than one
 }
 
 // Printed says how much of an attempt's output is kept, once it has ended: Bytes and Cut together are what the program wrote.
@@ -187,7 +187,7 @@ const (
 )
 
 // Resources are what the attempt used.
-type Resources struct {
+type Usage struct {
 	Wall   float64  `json:"wall_seconds"`
 	CPU    float64  `json:"cpu_seconds"`
 	Memory int64    `json:"peak_memory_bytes"`
@@ -211,23 +211,23 @@ type Curve struct {
 
 // Attempt is one run of a trial.
 type Attempt struct {
-	Attempt   int         `json:"attempt"`
-	Run       string      `json:"run"`
-	Node      grid.NodeID `json:"node"`
-	Outcome   string      `json:"outcome"` // running, result, retried or superseded
-	Class     grid.Class  `json:"class,omitempty"`
-	Snapshot  int         `json:"snapshot,omitempty"` // number of the one that was stored of what it saved
-	Resumed   int         `json:"resumed,omitempty"`  // number of the snapshot that it continued from
-	Rule      string      `json:"rule,omitempty"`     // which rule told the class
-	Device    string      `json:"device,omitempty"`   // UUID of the GPU that is to blame
-	ExitCode  *int        `json:"exit_code"`          // as in Trial
-	Reason    string      `json:"reason"`
-	Started   *time.Time  `json:"started"`
-	Ended     *time.Time  `json:"ended"`
-	Resources Resources   `json:"resources"`
-	Output    Printed     `json:"output"`
-	Devices   []string    `json:"devices,omitempty"` // as in Trial
-	Bundle    string      `json:"bundle,omitempty"`  // as in Trial
+	Attempt  int         `json:"attempt"`
+	Run      string      `json:"run"`
+	Node     grid.NodeID `json:"node"`
+	Outcome  string      `json:"outcome"` // running, result, retried or superseded
+	Class    grid.Class  `json:"class,omitempty"`
+	Snapshot int         `json:"snapshot,omitempty"` // number of the one that was stored of what it saved
+	Resumed  int         `json:"resumed,omitempty"`  // number of the snapshot that it continued from
+	Rule     string      `json:"rule,omitempty"`     // which rule told the class
+	Device   string      `json:"device,omitempty"`   // UUID of the GPU that is to blame
+	ExitCode *int        `json:"exit_code"`          // as in Trial
+	Reason   string      `json:"reason"`
+	Started  *time.Time  `json:"started"`
+	Ended    *time.Time  `json:"ended"`
+	Usage    Usage       `json:"resources"`
+	Output   Printed     `json:"output"`
+	Devices  []string    `json:"devices,omitempty"` // as in Trial
+	Bundle   string      `json:"bundle,omitempty"`  // as in Trial
 }
 
 // ByHand says how to run a trial without mlfnode: in the folder of the project, with the environment of the shell that submitted the sweep, of

@@ -112,5 +112,5 @@ func (c *Cluster) ListenAddress() string {
 
 // Outage returns how a master treats nodes that it no longer hears from.
 func (c *Cluster) Outage() master.Outage {
-	return master.Outage{LostAfter: c.LostAfter, Patience: c.Patience, Reconcile: c.Reconcile}
+	return master.Outage{LostAfter: c.LostAfter, AgentTimeout: c.Patience, Reconcile: c.Reconcile}
 }

@@ -36,48 +36,48 @@ type Attempt struct {
 
 // remember keeps an attempt that the trial's row says nothing about any more: one that another has replaced, or one that
 // came second.
-func (f *fold) remember(g *folding, before *grid.Trial, r *row, change grid.Change, node grid.NodeID, e *grid.Event) error {
+func (f *fold) recordAttempt(g *sweepFold, before *grid.Trial, r *trialInFold, change grid.Change, node grid.NodeID, e *grid.Event) error {
 	id := rowID(g.sweep.Number, before.Index)
 	if change == grid.Superseded {
 		a := Attempt{Number: e.Attempt, Run: e.Run, Node: node, Outcome: IsSuperseded, Ended: e.Time, Result: *e.Result}
-		why, err := f.fenced(id, before, e.Run)
+		why, err := f.fenceReason(id, before, e.Run)
 		if err != nil {
 			return err
 		}
 		if why != "" {
 			a.Result.Reason = strings.TrimSpace(why + "\n" + a.Result.Reason)
 		}
-		if err := f.putCurves(g, before.Index, e.Run, e.Result.Curves, true); err != nil {
+		if err := f.storeCurves(g, before.Index, e.Run, e.Result.Curves, true); err != nil {
 			return err
 		}
-		return f.d.keep(id, &a)
+		return f.d.storeAttempt(id, &a)
 	}
 	if before.Attempt == 0 && before.Run == "" || before.Run == r.trial.Run {
 		return nil
 	}
-	a := latest(before)
+	a := currentAttempt(before)
 	if a.Outcome == IsRunning {
 		a.Outcome = IsSuperseded
 	}
 	if change == grid.Reconnect && a.Outcome == IsSuperseded {
 		a.Ended, a.Result.Class, a.Result.ExitCode, a.Result.Reason = e.Time, grid.ClassHalt, grid.NoExit, e.Result.Reason
 	}
-	if err := f.moveCurves(g, before.Index, "", before.Run); err != nil {
+	if err := f.renameCurves(g, before.Index, "", before.Run); err != nil {
 		return err
 	}
-	if err := f.putCurves(g, before.Index, before.Run, before.Result.Curves, before.Ended > 0); err != nil { // of this fold
+	if err := f.storeCurves(g, before.Index, before.Run, before.Result.Curves, before.Ended > 0); err != nil { // of this fold
 		return err
 	}
 	if change == grid.Reconnect {
-		if err := f.moveCurves(g, before.Index, e.Run, ""); err != nil {
+		if err := f.renameCurves(g, before.Index, e.Run, ""); err != nil {
 			return err
 		}
 	}
-	return f.d.keep(id, &a)
+	return f.d.storeAttempt(id, &a)
 }
 
 // fenced gives why a run lost its lease, "" for one that did not. What it says of its end later does not take the place of that.
-func (f *fold) fenced(trial int64, t *grid.Trial, run string) (why string, err error) {
+func (f *fold) fenceReason(trial int64, t *grid.Trial, run string) (why string, err error) {
 	if t.Run == run {
 		return t.Result.Reason, nil
 	}
@@ -93,7 +93,7 @@ func (f *fold) fenced(trial int64, t *grid.Trial, run string) (why string, err e
 	return why, err
 }
 
-func (d *DB) keep(trial int64, a *Attempt) error {
+func (d *DB) storeAttempt(trial int64, a *Attempt) error {
 	kept := a.Result
 	kept.Curves = nil // they have a table
 	result, err := json.Marshal(&kept)
@@ -104,7 +104,7 @@ func (d *DB) keep(trial int64, a *Attempt) error {
 }
 
 // latest is the attempt that a trial's row tells of.
-func latest(t *grid.Trial) Attempt {
+func currentAttempt(t *grid.Trial) Attempt {
 	a := Attempt{Number: t.Attempt, Run: t.Run, Node: t.Node, Started: t.Result.Started, Ended: t.Ended, Result: t.Result}
 	switch {
 	case t.State == grid.Running:
@@ -123,11 +123,11 @@ func (d *DB) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
 	if err != nil || !known {
 		return nil, err
 	}
-	all, err := d.kept(ctx, id)
+	all, err := d.storedAttempts(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("load attempts of %s: %w", id, d.check(err))
+		return nil, fmt.Errorf("load attempts of %s: %w", id, d.markDamage(err))
 	}
-	current := latest(&t)
+	current := currentAttempt(&t)
 	all = slices.DeleteFunc(all, func(a Attempt) bool { return a.Run == current.Run })
 	if current.Number > 0 || current.Run != "" {
 		all = append(all, current)
@@ -138,7 +138,7 @@ func (d *DB) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
 	return all, nil
 }
 
-func (d *DB) kept(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
+func (d *DB) storedAttempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
 	s := d.sweep(id.Sweep)
 	if s == nil {
 		return nil, nil

@@ -52,7 +52,7 @@ func foldBench(b *testing.B, d *DB) {
 		b.StopTimer()
 		part := benchStream(r, index)
 		b.StartTimer()
-		if _, err := d.Fold(b.Context(), part, scored); err != nil {
+		if _, err := d.Fold(b.Context(), part, objectivePolicy); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -112,8 +112,8 @@ func BenchmarkList(b *testing.B) {
 		{"ended/newest", Query{Sort: SortEnded, Desc: true, Limit: 2000}, 2000},
 		{"cpu/offset", Query{Sort: SortCPU, Limit: 50, Offset: benchTrials / 2}, 50},
 		{"metric/offset", Query{Sort: "accuracy", Limit: 50, Offset: benchTrials / 2}, 50},
-		{"metric/after", Query{Sort: "accuracy", Limit: 50, After: &Place{Index: benchTrials / 2, Value: 0.5}}, 50},
-		{"attempts/after", Query{Sort: SortAttempts, Limit: 50, After: &Place{Index: benchTrials / 2, Value: int64(1)}}, 50},
+		{"metric/after", Query{Sort: "accuracy", Limit: 50, After: &Cursor{Index: benchTrials / 2, Value: 0.5}}, 50},
+		{"attempts/after", Query{Sort: SortAttempts, Limit: 50, After: &Cursor{Index: benchTrials / 2, Value: int64(1)}}, 50},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for b.Loop() {
@@ -139,7 +139,7 @@ func BenchmarkList(b *testing.B) {
 	})
 	b.Run("ranges", func(b *testing.B) {
 		for b.Loop() {
-			if left, err := d.Left(b.Context(), "s-1"); err != nil || len(left.Open) > 0 || left.Terminal.Count() != benchTrials {
+			if left, err := d.Remaining(b.Context(), "s-1"); err != nil || len(left.Open) > 0 || left.Terminal.Count() != benchTrials {
 				b.Fatalf("got %d open, %v, want none", len(left.Open), err)
 			}
 		}
@@ -158,7 +158,7 @@ func BenchmarkRestart(b *testing.B) {
 	}
 	foldEvents(b, d, "s-1", events...)
 	number := d.sweep("s-1").Number
-	bits := make([]byte, chunkBytes)
+	bits := make([]byte, bitmapBytes)
 	for i := range bits {
 		if i*8/blockTrials%2 == 0 {
 			bits[i] = 0xff
@@ -171,8 +171,8 @@ func BenchmarkRestart(b *testing.B) {
 				" INSERT INTO trial SELECT id + n * %d, state, attempts, started, ended, wall, cpu, memory, objective, metrics, detail"+
 				" FROM n, trial WHERE id BETWEEN %d AND %d ORDER BY n, id",
 				block, to-1, 2*blockTrials, rowID(number, 0), rowID(number, blockTrials-1)))
-			for at := block * 2 * blockTrials / chunkTrials; err == nil && at <= (to-1)*2*blockTrials/chunkTrials; at++ {
-				err = d.w.exec(d.w.known, rowID(number, at*chunkTrials)>>chunkBits, bits)
+			for at := block * 2 * blockTrials / bitmapTrials; err == nil && at <= (to-1)*2*blockTrials/bitmapTrials; at++ {
+				err = d.w.exec(d.w.known, rowID(number, at*bitmapTrials)>>bitmapBits, bits)
 			}
 			return err
 		})
@@ -185,7 +185,7 @@ func BenchmarkRestart(b *testing.B) {
 	b.ResetTimer()
 	for range b.N {
 		d := openAt(b, path)
-		left, err := d.Left(b.Context(), "s-1")
+		left, err := d.Remaining(b.Context(), "s-1")
 		if err != nil || left.Terminal.Len() < trials/blockTrials {
 			b.Fatalf("got %d trials in %d places, %v", left.Terminal.Count(), left.Terminal.Len(), err)
 		}

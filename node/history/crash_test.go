@@ -39,7 +39,7 @@ func streamBatch(seq uint64) Stored {
 }
 
 // retried is a policy that knows every sweep and repeats a failure once.
-func retried(grid.SweepID) (Policy, bool) {
+func retryPolicy(grid.SweepID) (Policy, bool) {
 	return Policy{Retries: grid.Retries{grid.ClassExit: 1}, Metric: "loss"}, true
 }
 
@@ -50,7 +50,7 @@ func foldTo(t tester, d *DB, last uint64) {
 	for seq := d.Applied() + 1; seq <= last; seq++ {
 		part = append(part, streamBatch(seq))
 	}
-	if _, err := d.Fold(t.Context(), part, retried); err != nil {
+	if _, err := d.Fold(t.Context(), part, retryPolicy); err != nil {
 		t.Fatalf("fold up to %d: %v", last, err)
 	}
 }
@@ -59,7 +59,7 @@ func foldTo(t tester, d *DB, last uint64) {
 func sameAs(t tester, want, got *DB) {
 	t.Helper()
 	for _, id := range []grid.SweepID{"a-1", "a-2"} {
-		if delta := diff(listed(t, want, id), listed(t, got, id)); delta != "" {
+		if delta := diff(listSweep(t, want, id), listSweep(t, got, id)); delta != "" {
 			t.Fatalf("%s at sequence %d (-want +got):\n%s", id, got.Applied(), delta)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // spoil runs a statement on a closed history.
-func spoil(t *testing.T, path, statement string) {
+func damageFile(t *testing.T, path, statement string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
@@ -49,7 +49,7 @@ func TestUnusableFileIsFoldedAnew(t *testing.T) {
 		}
 	}
 	statement := func(s string) func(*testing.T, string) {
-		return func(t *testing.T, path string) { spoil(t, path, s) }
+		return func(t *testing.T, path string) { damageFile(t, path, s) }
 	}
 	for _, c := range []struct {
 		name  string
@@ -104,7 +104,7 @@ func TestDamageFoundLater(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := stream(t)
-			spoil(t, path, c.spoil)
+			damageFile(t, path, c.spoil)
 			d := openAt(t, path)
 			var got error
 			for _, err := range d.Trials(t.Context(), "a-1", Query{}) {
@@ -114,7 +114,7 @@ func TestDamageFoundLater(t *testing.T) {
 			if got == nil || !strings.HasPrefix(got.Error(), want) {
 				t.Errorf("got %v, want %s…", got, want)
 			}
-			if _, err := d.Fold(t.Context(), []Stored{streamBatch(31)}, retried); err == nil {
+			if _, err := d.Fold(t.Context(), []Stored{streamBatch(31)}, retryPolicy); err == nil {
 				t.Error("folding into damaged rows worked")
 			}
 			mustClose(t, d)
@@ -188,8 +188,8 @@ func TestInterruptedSetAside(t *testing.T) {
 	}
 	d = openAt(t, path)
 	defer mustClose(t, d)
-	if d.Applied() != 0 || len(listed(t, d, "a-1").Trials) != 0 {
-		t.Errorf("got sequence %d and %d trials, want none", d.Applied(), len(listed(t, d, "a-1").Trials))
+	if d.Applied() != 0 || len(listSweep(t, d, "a-1").Trials) != 0 {
+		t.Errorf("got sequence %d and %d trials, want none", d.Applied(), len(listSweep(t, d, "a-1").Trials))
 	}
 }
 
@@ -208,7 +208,7 @@ func TestFullDisk(t *testing.T) {
 		if seq > 10_000 {
 			t.Fatal("the disk does not fill")
 		}
-		_, err = d.Fold(t.Context(), []Stored{streamBatch(seq + 1), streamBatch(seq + 2)}, retried)
+		_, err = d.Fold(t.Context(), []Stored{streamBatch(seq + 1), streamBatch(seq + 2)}, retryPolicy)
 		if err == nil {
 			foldTo(t, whole, d.Applied())
 		}
@@ -221,7 +221,7 @@ func TestFullDisk(t *testing.T) {
 		t.Error("a full disk was taken for damage")
 	}
 	for range 3 {
-		if _, err := d.Fold(t.Context(), []Stored{streamBatch(d.Applied() + 1)}, retried); err != nil && err.Error() != want {
+		if _, err := d.Fold(t.Context(), []Stored{streamBatch(d.Applied() + 1)}, retryPolicy); err != nil && err.Error() != want {
 			t.Errorf("again: got %v, want %s", err, want)
 		}
 	}
@@ -252,7 +252,7 @@ func TestRemovedSweepStaysAway(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := listed(t, d, "a-1"); len(got.Trials) > 0 || got.Counts != (Counts{}) || len(got.Terminal) > 0 {
+	if got := listSweep(t, d, "a-1"); len(got.Trials) > 0 || got.Counts != (Counts{}) || len(got.Terminal) > 0 {
 		t.Errorf("a removed sweep came back: %+v", got)
 	}
 	for _, rows := range []string{"trial WHERE id >> 42", "attempt WHERE trial >> 42", "block WHERE id >> 33", "stale WHERE block >> 33",

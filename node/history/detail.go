@@ -23,7 +23,7 @@ const (
 	partLog                 // there is output
 	partFiles               // there are artifacts
 	partFailure             // Result is no plain success
-	partPast                // there were other attempts
+	partEarlier             // there were other attempts
 	partTold                // metrics came while it ran, or it was reopened
 	partAway                // runs are on nodes that are not heard of
 	partCause               // a rule told the class, or it had devices
@@ -45,7 +45,7 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 		parts |= partFailure
 	}
 	if t.Floor != 0 || len(t.Failures) > 0 || (len(t.Runs) > 0 && parts&partDone == 0) {
-		parts |= partPast
+		parts |= partEarlier
 	}
 	if t.Told != 0 || t.Retried != 0 {
 		parts |= partTold
@@ -67,8 +67,8 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	if parts&partFailure != 0 {
 		b = packText(packNumbers(packText(b, string(r.Class)), int64(r.ExitCode)), r.Reason)
 	}
-	if parts&partPast != 0 {
-		b = packPast(b, t, parts)
+	if parts&partEarlier != 0 {
+		b = packEarlier(b, t, parts)
 	}
 	if parts&partTold != 0 {
 		b = packNumbers(b, t.Told, t.Retried)
@@ -95,7 +95,7 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	return b
 }
 
-func packPast(b []byte, t *grid.Trial, parts byte) []byte {
+func packEarlier(b []byte, t *grid.Trial, parts byte) []byte {
 	b = packNumbers(b, int64(t.Floor), int64(len(t.Failures)))
 	classes := make([]grid.Class, 0, len(t.Failures))
 	for class := range t.Failures {
@@ -130,45 +130,45 @@ func packText(b []byte, s string) []byte {
 // unpackDetail fills in what packDetail has packed, and returns the number of the node.
 func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 	p := unpacker{rest: b}
-	parts, r := p.octet(), &t.Result
-	node, t.Attempt = p.number(), int(p.number())
-	t.Run = p.text()
+	parts, r := p.readByte(), &t.Result
+	node, t.Attempt = p.readNumber(), int(p.readNumber())
+	t.Run = p.readText()
 	if parts&partDone != 0 {
 		t.Runs = []string{t.Run}
 	}
 	if parts&partLog != 0 {
-		r.Log.First = uint64(p.number())
-		r.Log.Last = r.Log.First + uint64(p.number())
-		r.Log.Bytes, r.Log.Cut = p.number(), p.number()
+		r.Log.First = uint64(p.readNumber())
+		r.Log.Last = r.Log.First + uint64(p.readNumber())
+		r.Log.Bytes, r.Log.Cut = p.readNumber(), p.readNumber()
 	}
 	if parts&partFiles != 0 {
-		r.Files = grid.FilesRef{Count: int(p.number()), Bytes: p.number()}
+		r.Files = grid.FilesRef{Count: int(p.readNumber()), Bytes: p.readNumber()}
 	}
 	if parts&partFailure != 0 {
-		r.Class, r.ExitCode, r.Reason = grid.Class(p.text()), int(p.number()), p.text()
+		r.Class, r.ExitCode, r.Reason = grid.Class(p.readText()), int(p.readNumber()), p.readText()
 	}
-	if parts&partPast != 0 {
-		p.past(t)
+	if parts&partEarlier != 0 {
+		p.unpackEarlier(t)
 	}
 	if parts&partTold != 0 {
-		t.Told, t.Retried = p.number(), p.number()
+		t.Told, t.Retried = p.readNumber(), p.readNumber()
 	}
 	if parts&partAway != 0 {
-		for range p.length() {
-			t.Away = append(t.Away, grid.AwayRun{Run: p.text(), Attempt: int(p.number()), Class: grid.Class(p.text())})
+		for range p.readLength() {
+			t.Away = append(t.Away, grid.AwayRun{Run: p.readText(), Attempt: int(p.readNumber()), Class: grid.Class(p.readText())})
 		}
 	}
 	if parts&partCause != 0 {
-		r.Rule, r.Device = p.text(), p.text()
-		for range p.length() {
-			r.Devices = append(r.Devices, p.text())
+		r.Rule, r.Device = p.readText(), p.readText()
+		for range p.readLength() {
+			r.Devices = append(r.Devices, p.readText())
 		}
-		for range p.length() {
-			r.Usage.GPU = append(r.Usage.GPU, grid.DeviceUse{UUID: p.text(), Peak: p.number(), Busy: int(p.number())})
+		for range p.readLength() {
+			r.Usage.GPU = append(r.Usage.GPU, grid.DeviceUse{UUID: p.readText(), Peak: p.readNumber(), Busy: int(p.readNumber())})
 		}
 	}
 	if !p.bad && len(p.rest) > 0 {
-		r.Left = int(p.number())
+		r.Left = int(p.readNumber())
 	}
 	if p.bad || len(p.rest) > 0 {
 		return 0, errDamaged
@@ -182,21 +182,21 @@ type unpacker struct {
 	bad  bool
 }
 
-func (p *unpacker) past(t *grid.Trial) {
-	t.Floor = int(p.number())
-	if n := p.length(); n > 0 {
+func (p *unpacker) unpackEarlier(t *grid.Trial) {
+	t.Floor = int(p.readNumber())
+	if n := p.readLength(); n > 0 {
 		t.Failures = make(map[grid.Class]int, n)
 		for range n {
-			class := grid.Class(p.text())
-			t.Failures[class] = int(p.number())
+			class := grid.Class(p.readText())
+			t.Failures[class] = int(p.readNumber())
 		}
 	}
-	for range p.length() {
-		t.Runs = append(t.Runs, p.text())
+	for range p.readLength() {
+		t.Runs = append(t.Runs, p.readText())
 	}
 }
 
-func (p *unpacker) octet() byte {
+func (p *unpacker) readByte() byte {
 	if len(p.rest) == 0 {
 		p.bad = true
 		return 0
@@ -206,7 +206,7 @@ func (p *unpacker) octet() byte {
 	return b
 }
 
-func (p *unpacker) number() int64 {
+func (p *unpacker) readNumber() int64 {
 	n, size := binary.Varint(p.rest)
 	if size <= 0 {
 		p.bad, p.rest = true, nil
@@ -217,8 +217,8 @@ func (p *unpacker) number() int64 {
 }
 
 // length reads how many things follow; each takes a byte at least.
-func (p *unpacker) length() int64 {
-	n := p.number()
+func (p *unpacker) readLength() int64 {
+	n := p.readNumber()
 	if n < 0 || n > int64(len(p.rest)) {
 		p.bad, p.rest = true, nil
 		return 0
@@ -226,7 +226,7 @@ func (p *unpacker) length() int64 {
 	return n
 }
 
-func (p *unpacker) text() string {
+func (p *unpacker) readText() string {
 	n, size := binary.Uvarint(p.rest)
 	if size <= 0 || n > uint64(len(p.rest)-size) {
 		p.bad, p.rest = true, nil

@@ -16,14 +16,14 @@ import (
 // Batches that have been applied already are skipped, and so are those of a sweep for which policy knows nothing: it has been
 // removed. After an error nothing of it is applied, and the same batches may be folded again.
 func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID) (Policy, bool)) ([]Transition, error) {
-	d.writing.Lock()
-	defer d.writing.Unlock()
+	d.writeMu.Lock()
+	defer d.writeMu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if d.stale {
 		if err := d.load(); err != nil {
-			return nil, fmt.Errorf("load history again: %w", d.check(err))
+			return nil, fmt.Errorf("load history again: %w", d.markDamage(err))
 		}
 	}
 	events := 0
@@ -32,12 +32,12 @@ func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID
 			events += len(s.Batch.Events)
 		}
 	}
-	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*folding{}, changed: make([]Transition, 0, events)}
-	err := d.w.transaction(func() error { return f.run(stored) })
-	d.blocks.forget()
+	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*sweepFold{}, changed: make([]Transition, 0, events)}
+	err := d.w.transaction(func() error { return f.foldAll(stored) })
+	d.blocks.dropFlushed()
 	if err != nil {
-		d.undo()
-		return nil, fmt.Errorf("fold events: %w", d.check(err))
+		d.reload()
+		return nil, fmt.Errorf("fold events: %w", d.markDamage(err))
 	}
 	f.publish()
 	return f.changed, nil
@@ -48,23 +48,23 @@ type fold struct {
 	d       *DB
 	policy  func(grid.SweepID) (Policy, bool)
 	applied uint64
-	sweeps  map[grid.SweepID]*folding
+	sweeps  map[grid.SweepID]*sweepFold
 	changed []Transition
 	values  []driver.Value
 }
 
 // folding is one sweep in a fold. A nil sweep is one that is skipped.
-type folding struct {
-	sweep  *sweep
-	policy Policy
-	rows   map[int64]*row
-	dirty  []*row
-	spare  []row
-	chunks []int64 // of trials that are new
+type sweepFold struct {
+	sweep        *sweepSummary
+	policy       Policy
+	trials       map[int64]*trialInFold
+	dirty        []*trialInFold
+	spare        []trialInFold
+	dirtyBitmaps []int64 // of trials that are new
 }
 
 // row is one trial in a fold.
-type row struct {
+type trialInFold struct {
 	trial  grid.Trial
 	stored bool // it is counted, and has a row or will have one
 	dirty  bool
@@ -72,9 +72,9 @@ type row struct {
 }
 
 // spareRows is how many rows are allocated at a time.
-const spareRows = 64
+const spareTrials = 64
 
-func (f *fold) run(stored []Stored) error {
+func (f *fold) foldAll(stored []Stored) error {
 	for _, s := range stored {
 		if s.Seq <= f.applied {
 			continue
@@ -83,7 +83,7 @@ func (f *fold) run(stored []Stored) error {
 		if s.Batch == nil || len(s.Batch.Events) == 0 {
 			continue
 		}
-		if err := f.batch(s.Batch); err != nil {
+		if err := f.foldBatch(s.Batch); err != nil {
 			return fmt.Errorf("batch %d of %s: %w", s.Seq, s.Batch.Sweep, err)
 		}
 	}
@@ -93,26 +93,26 @@ func (f *fold) run(stored []Stored) error {
 // flush stores what has changed.
 func (f *fold) flush() error {
 	for id, g := range f.sweeps {
-		if err := f.store(g); err != nil {
+		if err := f.storeSweep(g); err != nil {
 			return fmt.Errorf("store trials of %s: %w", id, err)
 		}
 	}
 	return f.d.w.exec(f.d.w.applied, int64(f.applied))
 }
 
-func (f *fold) batch(b *grid.Batch) error {
-	g, err := f.open(b.Sweep)
+func (f *fold) foldBatch(b *grid.Batch) error {
+	g, err := f.sweepOf(b.Sweep)
 	if err != nil || g.sweep == nil {
 		return err
 	}
-	if err := f.d.meet(b.Node); err != nil {
+	if err := f.d.numberNode(b.Node); err != nil {
 		return fmt.Errorf("store node %s: %w", b.Node, err)
 	}
-	if err := f.loadKnown(g, b); err != nil {
+	if err := f.readKnownTrials(g, b); err != nil {
 		return err
 	}
 	for i := range b.Events {
-		if err := f.event(g, b.Node, &b.Events[i]); err != nil {
+		if err := f.foldEvent(g, b.Node, &b.Events[i]); err != nil {
 			return err
 		}
 	}
@@ -120,11 +120,11 @@ func (f *fold) batch(b *grid.Batch) error {
 }
 
 // open gives the sweep's part of the fold.
-func (f *fold) open(id grid.SweepID) (*folding, error) {
+func (f *fold) sweepOf(id grid.SweepID) (*sweepFold, error) {
 	if g := f.sweeps[id]; g != nil {
 		return g, nil
 	}
-	g := &folding{rows: map[int64]*row{}}
+	g := &sweepFold{trials: map[int64]*trialInFold{}}
 	f.sweeps[id] = g
 	policy, ok := f.policy(id)
 	if !ok {
@@ -139,12 +139,12 @@ func (f *fold) open(id grid.SweepID) (*folding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("number sweep: %w", err)
 	}
-	g.sweep = &sweep{ID: id, Number: number, causes: newCauses()}
-	return g, f.d.w.save(g.sweep)
+	g.sweep = &sweepSummary{ID: id, Number: number, causes: newCauseTable()}
+	return g, f.d.w.storeSummary(g.sweep)
 }
 
 // meet gives a node its number. Readers may see the number before the transaction ends, but no row that has it.
-func (d *DB) meet(node grid.NodeID) error {
+func (d *DB) numberNode(node grid.NodeID) error {
 	if d.numbers[node] > 0 {
 		return nil
 	}
@@ -159,18 +159,18 @@ func (d *DB) meet(node grid.NodeID) error {
 	return nil
 }
 
-func (f *fold) event(g *folding, node grid.NodeID, e *grid.Event) error {
+func (f *fold) foldEvent(g *sweepFold, node grid.NodeID, e *grid.Event) error {
 	if e.Kind == grid.Released {
 		return nil
 	}
 	if e.Index < 0 || e.Index > maxIndex || (g.policy.Count > 0 && e.Index >= g.policy.Count) {
-		if f.d.strange(g.sweep.ID) {
+		if f.d.isFirstStranger(g.sweep.ID) {
 			f.d.log.Warn("events of trials that the sweep does not have are skipped", "sweep", g.sweep.ID, "trial", e.Index,
 				"trials", g.policy.Count, "node", node)
 		}
 		return nil
 	}
-	r, err := f.load(g, e.Index)
+	r, err := f.trialOf(g, e.Index)
 	if err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func (f *fold) event(g *folding, node grid.NodeID, e *grid.Event) error {
 		g.sweep.Counts.add(&before, -1)
 	} else {
 		g.sweep.known.Add(t.Index, t.Index+1)
-		g.touch(t.Index)
+		g.markBitmap(t.Index)
 		g.sweep.Base = cmp.Or(g.sweep.Base, e.Time)
 		r.stored = true
 	}
@@ -193,44 +193,44 @@ func (f *fold) event(g *folding, node grid.NodeID, e *grid.Event) error {
 		r.dirty = true
 		g.dirty = append(g.dirty, r)
 	}
-	if err := f.remember(g, &before, r, change, node, e); err != nil {
+	if err := f.recordAttempt(g, &before, r, change, node, e); err != nil {
 		return err
 	}
-	f.note(g, t, change)
+	f.recordTransition(g, t, change)
 	return nil
 }
 
 // strange reports whether it is the first time in this life that a sweep has an event about a trial that it does not have: one line
 // of log is enough for each.
-func (d *DB) strange(id grid.SweepID) bool {
+func (d *DB) isFirstStranger(id grid.SweepID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.told[id] || len(d.told) >= maxTold {
+	if d.warned[id] || len(d.warned) >= maxWarned {
 		return false
 	}
-	if d.told == nil {
-		d.told = map[grid.SweepID]bool{}
+	if d.warned == nil {
+		d.warned = map[grid.SweepID]bool{}
 	}
-	d.told[id] = true
+	d.warned[id] = true
 	return true
 }
 
 // maxTold bounds the sweeps that are remembered for that.
-const maxTold = 10_000
+const maxWarned = 10_000
 
 // note follows what a change means for the sweep and for the caller.
-func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {
+func (f *fold) recordTransition(g *sweepFold, t *grid.Trial, change grid.Change) {
 	switch change {
 	case grid.Progress:
-		g.sweep.name(t.Result.Metrics)
+		g.sweep.addNames(t.Result.Metrics)
 		return
 	case grid.Began, grid.Done, grid.Retry, grid.Reconnect:
-		g.sweep.Counts.span(t)
+		g.sweep.Counts.extendSpan(t)
 		if change == grid.Done || change == grid.Retry {
-			g.sweep.classify(t.Result.Class)
-			g.sweep.causes.count(t)
+			g.sweep.addClass(t.Result.Class)
+			g.sweep.causes.record(t)
 		}
-		g.sweep.name(t.Result.Metrics)
+		g.sweep.addNames(t.Result.Metrics)
 	case grid.Reopen:
 	default:
 		return
@@ -254,28 +254,28 @@ func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {
 }
 
 // load finds a trial. Most have no row yet, which the known ranges tell without asking the file.
-func (f *fold) load(g *folding, index int64) (*row, error) {
-	if r := g.rows[index]; r != nil {
+func (f *fold) trialOf(g *sweepFold, index int64) (*trialInFold, error) {
+	if r := g.trials[index]; r != nil {
 		return r, nil
 	}
 	if g.sweep.known.Has(index) {
-		if err := f.find(g, ranges.Range{Lo: index, Hi: index + 1}); err != nil {
+		if err := f.readTrials(g, ranges.Range{Lo: index, Hi: index + 1}); err != nil {
 			return nil, err
 		}
-		if r := g.rows[index]; r != nil {
+		if r := g.trials[index]; r != nil {
 			return r, nil
 		}
 	}
-	r := g.row()
+	r := g.newTrial()
 	r.trial.Index, r.trial.Runs = index, r.run[:0]
-	g.rows[index] = r
+	g.trials[index] = r
 	return r, nil
 }
 
 // row gives an empty one.
-func (g *folding) row() *row {
+func (g *sweepFold) newTrial() *trialInFold {
 	if len(g.spare) == 0 {
-		g.spare = make([]row, spareRows)
+		g.spare = make([]trialInFold, spareTrials)
 	}
 	r := &g.spare[0]
 	g.spare = g.spare[1:]
@@ -283,17 +283,17 @@ func (g *folding) row() *row {
 }
 
 // find reads the rows of trials, as far as they have any.
-func (f *fold) find(g *folding, trials ranges.Range) error {
+func (f *fold) readTrials(g *sweepFold, trials ranges.Range) error {
 	rows, err := f.d.w.query(f.d.w.find, rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1))
 	if err == nil {
-		err = drain(rows, func(v []driver.Value) error {
-			t, err := f.d.trial(v)
-			if err != nil || g.rows[t.Index] != nil {
+		err = eachRow(rows, func(v []driver.Value) error {
+			t, err := f.d.decodeTrial(v)
+			if err != nil || g.trials[t.Index] != nil {
 				return err
 			}
-			r := g.row()
+			r := g.newTrial()
 			r.trial, r.stored = t, true
-			g.rows[t.Index] = r
+			g.trials[t.Index] = r
 			return nil
 		})
 	}
@@ -304,23 +304,23 @@ func (f *fold) find(g *folding, trials ranges.Range) error {
 }
 
 // nearby is how far trials may lie apart whose rows are read together: a row that is not needed costs less than another query.
-const nearby = 3
+const maxReadGap = 3
 
 // loadKnown reads the rows of all trials that a batch is about, those that lie side by side together: all of a retry have one.
-func (f *fold) loadKnown(g *folding, b *grid.Batch) error {
+func (f *fold) readKnownTrials(g *sweepFold, b *grid.Batch) error {
 	var known []int64
 	for i := range b.Events {
-		if e := &b.Events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.rows[e.Index] == nil {
+		if e := &b.Events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.trials[e.Index] == nil {
 			known = append(known, e.Index)
 		}
 	}
 	slices.Sort(known)
 	for len(known) > 0 {
 		n := 1
-		for n < len(known) && known[n]-known[n-1] <= nearby {
+		for n < len(known) && known[n]-known[n-1] <= maxReadGap {
 			n++
 		}
-		if err := f.find(g, ranges.Range{Lo: known[0], Hi: known[n-1] + 1}); err != nil {
+		if err := f.readTrials(g, ranges.Range{Lo: known[0], Hi: known[n-1] + 1}); err != nil {
 			return err
 		}
 		known = known[n:]
@@ -329,12 +329,12 @@ func (f *fold) loadKnown(g *folding, b *grid.Batch) error {
 }
 
 // store writes the trials that have changed, in order of index, and the summary of their sweep.
-func (f *fold) store(g *folding) error {
+func (f *fold) storeSweep(g *sweepFold) error {
 	if len(g.dirty) == 0 {
 		return nil
 	}
-	slices.SortFunc(g.dirty, func(a, b *row) int { return int(a.trial.Index - b.trial.Index) })
-	if err := f.bound(g); err != nil {
+	slices.SortFunc(g.dirty, func(a, b *trialInFold) int { return int(a.trial.Index - b.trial.Index) })
+	if err := f.updateBlocks(g); err != nil {
 		return err
 	}
 	rest := g.dirty
@@ -347,24 +347,24 @@ func (f *fold) store(g *folding) error {
 		}
 	}
 	for _, r := range g.dirty {
-		if err := f.putCurves(g, r.trial.Index, "", r.trial.Result.Curves, r.trial.State != grid.Running); err != nil {
+		if err := f.storeCurves(g, r.trial.Index, "", r.trial.Result.Curves, r.trial.State != grid.Running); err != nil {
 			return err
 		}
 	}
-	if err := g.sweep.causes.save(f.d.w, g.sweep.Number); err != nil {
+	if err := g.sweep.causes.store(f.d.w, g.sweep.Number); err != nil {
 		return err
 	}
-	if err := f.d.w.saveKnown(g.sweep, g.chunks); err != nil {
+	if err := f.d.w.storeKnown(g.sweep, g.dirtyBitmaps); err != nil {
 		return err
 	}
 	g.sweep.Version++
-	return f.d.w.save(g.sweep)
+	return f.d.w.storeSummary(g.sweep)
 }
 
-func (f *fold) insert(g *folding, stmt driver.Stmt, rows []*row) (err error) {
+func (f *fold) insert(g *sweepFold, stmt driver.Stmt, rows []*trialInFold) (err error) {
 	f.values = f.values[:0]
 	for _, r := range rows {
-		if f.values, err = f.d.values(f.values, g.sweep.Number, &r.trial, g.policy.Metric); err != nil {
+		if f.values, err = f.d.rowValues(f.values, g.sweep.Number, &r.trial, g.policy.Metric); err != nil {
 			return err
 		}
 	}

@@ -239,7 +239,7 @@ func TestFoldIsApply(t *testing.T) {
 			t.Fatalf("changes (-want +got):\n%s", delta)
 		}
 		for id := range m.policies {
-			checkSweep(t, m, listed(t, d, id), id)
+			checkSweep(t, m, listSweep(t, d, id), id)
 		}
 		if again, err := d.Fold(t.Context(), stored, m.policy); err != nil || len(again) > 0 {
 			t.Fatalf("fold again: got %v, %v, want no change", again, err)
@@ -251,7 +251,7 @@ func TestFoldIsApply(t *testing.T) {
 			t.Fatalf("rebuild: %v", err)
 		}
 		for _, id := range []grid.SweepID{"a-1", "b-1", "gone-1"} {
-			if delta := diff(listed(t, d, id), listed(t, rebuilt, id)); delta != "" {
+			if delta := diff(listSweep(t, d, id), listSweep(t, rebuilt, id)); delta != "" {
 				t.Fatalf("%s rebuilt (-incremental +rebuilt):\n%s", id, delta)
 			}
 		}
@@ -259,7 +259,7 @@ func TestFoldIsApply(t *testing.T) {
 }
 
 // checkSweep compares a listing with the pure fold, and attempts with the runs that have finished.
-func checkSweep(t *rapid.T, m *model, got listing, id grid.SweepID) {
+func checkSweep(t *rapid.T, m *model, got testListing, id grid.SweepID) {
 	t.Helper()
 	trials, counts := m.listing(id)
 	if delta := diff(trials, got.Trials); delta != "" {

@@ -17,8 +17,8 @@ import (
 // master's; what people ask for is read through the one of Listings, so that the master never waits for it.
 type DB struct {
 	*index
-	read  *sql.DB
-	costs chan struct{} // held by a query that sorts all of a sweep; nil on the master's handle
+	read      *sql.DB
+	sortSlots chan struct{} // held by a query that sorts all of a sweep; nil on the master's handle
 }
 
 // index is what all handles of one history share.
@@ -26,42 +26,42 @@ type index struct {
 	path string
 	log  *slog.Logger
 
-	listings *sql.DB       // connections for listings
-	sorting  chan struct{} // bounds the listings that sort at one time
-	orders   orders
-	columns  keptColumns
+	listings  *sql.DB       // connections for listings
+	sortSlots chan struct{} // bounds the listings that sort at one time
+	orders    orderCache
+	columns   columnCache
 
-	writing sync.Mutex // held by what changes the file
+	writeMu sync.Mutex // held by what changes the file
 	w       *writer
 	stale   bool // what is kept in memory for writing has to be loaded again
-	blocks  blocks
+	blocks  blockCache
 
-	columnRows int64 // see the constant; tests set it
+	minColumnRows int64 // see the constant; tests set it
 
-	curveLimit int64 // of bytes
+	maxCurveBytes int64 // of bytes
 
 	mu      sync.Mutex
 	applied uint64
-	sweeps  map[grid.SweepID]*sweep
+	sweeps  map[grid.SweepID]*sweepSummary
 	nodes   []grid.NodeID // by number, from 1
 	numbers map[grid.NodeID]int64
-	told    map[grid.SweepID]bool // sweeps of which strange events were logged
+	warned  map[grid.SweepID]bool // sweeps of which strange events were logged
 	origin  Origin
 }
 
 // Listings gives a handle to read for people: over connections of its own, with few sorts at one time, each of them bounded in time.
 func (d *DB) Listings() *DB {
-	return &DB{index: d.index, read: d.listings, costs: d.sorting}
+	return &DB{index: d.index, read: d.listings, sortSlots: d.sortSlots}
 }
 
 // Close closes the files. It is called on the handle that Open gave.
 func (d *DB) Close() error {
-	d.writing.Lock()
-	defer d.writing.Unlock()
+	d.writeMu.Lock()
+	defer d.writeMu.Unlock()
 	d.orders.clear()
 	d.columns.clear()
 	if !d.stale { // else what is in memory is wrong, and made from the rows at the next start
-		_ = d.w.transaction(func() error { return d.cool(0) })
+		_ = d.w.transaction(func() error { return d.flushBlocks(0) })
 	}
 	return errors.Join(d.read.Close(), d.listings.Close(), d.w.close())
 }
@@ -90,7 +90,7 @@ func (d *DB) MetricNames(_ context.Context, id grid.SweepID) ([]string, error) {
 }
 
 // sweep gives what is kept of a sweep, nil when it is not known. It is never changed.
-func (d *DB) sweep(id grid.SweepID) *sweep {
+func (d *DB) sweep(id grid.SweepID) *sweepSummary {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.sweeps[id]

@@ -55,14 +55,14 @@ func mustClose(t tester, d *DB) {
 }
 
 // scored is a policy that knows every sweep and has the metric loss for its objective.
-func scored(grid.SweepID) (Policy, bool) {
+func objectivePolicy(grid.SweepID) (Policy, bool) {
 	return Policy{Metric: "loss", Goal: "minimize"}, true
 }
 
 // foldEvents folds one batch of one node.
 func foldEvents(t tester, d *DB, id grid.SweepID, events ...grid.Event) []Transition {
 	t.Helper()
-	changed, err := d.Fold(t.Context(), []Stored{{Seq: d.Applied() + 1, Batch: &grid.Batch{Sweep: id, Node: "n", Events: events}}}, scored)
+	changed, err := d.Fold(t.Context(), []Stored{{Seq: d.Applied() + 1, Batch: &grid.Batch{Sweep: id, Node: "n", Events: events}}}, objectivePolicy)
 	if err != nil {
 		t.Fatalf("fold: %v", err)
 	}
@@ -80,7 +80,7 @@ func finished(index int64, metrics string) grid.Event {
 }
 
 // listing is everything that history tells of a sweep.
-type listing struct {
+type testListing struct {
 	Trials   []grid.Trial
 	Attempts [][]Attempt
 	Counts   Counts
@@ -90,10 +90,10 @@ type listing struct {
 }
 
 // listed reads everything of a sweep.
-func listed(t tester, d *DB, id grid.SweepID) listing {
+func listSweep(t tester, d *DB, id grid.SweepID) testListing {
 	t.Helper()
 	ctx := t.Context()
-	var l listing
+	var l testListing
 	for trial, err := range d.Trials(ctx, id, Query{}) {
 		if err != nil {
 			t.Fatalf("list trials: %v", err)
@@ -111,7 +111,7 @@ func listed(t tester, d *DB, id grid.SweepID) listing {
 	if l.Names, err = d.MetricNames(ctx, id); err != nil {
 		t.Fatalf("metric names: %v", err)
 	}
-	left, err := d.Left(ctx, id)
+	left, err := d.Remaining(ctx, id)
 	if err != nil {
 		t.Fatalf("what is left: %v", err)
 	}

@@ -13,13 +13,13 @@ import (
 
 // TestLargePages looks for pages in columns of so many rows that the loops over them are divided, and compares them with a plain sort.
 func TestLargePages(t *testing.T) {
-	const rows = 4*leastRows + 3*blockTrials
+	const rows = 4*minPartRows + 3*blockTrials
 	random := rand.New(rand.NewPCG(1, 2))
-	c := &Columns{Stride: 1, State: make([]uint8, rows), Attempts: make([]uint8, rows), Values: map[Column][]float32{}, whole: map[Column][]bool{}}
+	c := &Columns{Stride: 1, State: make([]uint8, rows), Attempts: make([]uint8, rows), Values: map[Column][]float32{}, exact: map[Column][]bool{}}
 	values := func() []float32 { return make([]float32, rows) }
 	c.Values[ColumnMemory], c.Values[ColumnMetric(0)], c.Values[ColumnMetric(1)] = values(), values(), values()
 	for w := range c.Values {
-		c.whole[w] = slices.Repeat([]bool{true}, rows/blockTrials)
+		c.exact[w] = slices.Repeat([]bool{true}, rows/blockTrials)
 	}
 	for r := range rows {
 		if r%blockTrials == 0 {
@@ -33,7 +33,7 @@ func TestLargePages(t *testing.T) {
 			c.Values[ColumnMetric(0)][r] = float32(math.NaN())
 		}
 	}
-	s := &sweep{Number: 3}
+	s := &sweepSummary{Number: 3}
 	for _, column := range []Column{ColumnMemory, ColumnMetric(0), ColumnMetric(1), columnSmall} {
 		for _, q := range []Query{{}, {Desc: true}, {States: []grid.State{grid.Failed, grid.Running}}, {From: rows / 3, Desc: true}} {
 			q.Sort, q.Limit = SortAttempts, 50
@@ -64,14 +64,14 @@ func TestLargePages(t *testing.T) {
 				q.Offset, q.After = int64(at), nil
 				if random.IntN(2) == 0 && at > 0 { // behind the one before
 					r := want[at-1]
-					q.After = &Place{Index: c.index(int(r)), Value: value(r)}
+					q.After = &Cursor{Index: c.index(int(r)), Value: value(r)}
 					if math.IsNaN(value(r)) {
 						q.After.Value = nil
 					}
 				}
-				p := &page{l: &list{q: q, sweep: s}, c: c, column: column}
-				p.read()
-				ids, ok, err := p.find(t.Context())
+				p := &columnPage{l: &listing{q: q, sweep: s}, c: c, column: column}
+				p.sortRows()
+				ids, ok, err := p.ids(t.Context())
 				if !ok || err != nil {
 					t.Fatalf("column %d, %+v: got %v, %v", column, q, ok, err)
 				}
@@ -90,7 +90,7 @@ func TestLargePages(t *testing.T) {
 // TestKeptColumns has columns kept until the sweep has an event, and others added to them.
 func TestKeptColumns(t *testing.T) {
 	d := open(t)
-	d.columns.kept = time.Hour
+	d.columns.ttl = time.Hour
 	read := func(wanted ...Column) *Columns {
 		c, err := d.Columns(t.Context(), "a-1", 0, wanted...)
 		if err != nil {
@@ -117,15 +117,15 @@ func TestKeptColumns(t *testing.T) {
 	if want := []float32{5, 2, 7}; !slices.Equal(got, want) {
 		t.Errorf("loss after more events: got %v, want %v", got, want)
 	}
-	if d.columns.keepOrder(first, "old", &columnOrder{}); d.columns.order(first, "old") != nil {
+	if d.columns.addOrder(first, "old", &columnOrder{}); d.columns.order(first, "old") != nil {
 		t.Error("an order of columns that have changed is kept")
 	}
 	now := read(ColumnMetric(0))
-	d.columns.keepOrder(now, "loss", &columnOrder{rows: []int32{1, 0, 2}})
+	d.columns.addOrder(now, "loss", &columnOrder{rows: []int32{1, 0, 2}})
 	if o := d.columns.order(read(ColumnMetric(0), ColumnWall), "loss"); o == nil || len(o.rows) != 3 {
 		t.Errorf("an order of columns that have not changed: got %v", o)
 	}
-	d.columns.keepOrder(now, "large", &columnOrder{rows: make([]int32, keptColumnBytes/4)})
+	d.columns.addOrder(now, "large", &columnOrder{rows: make([]int32, maxColumnCacheBytes/4)})
 	if n := len(d.columns.orders); n > 0 {
 		t.Errorf("beyond the bound: %d orders are kept", n)
 	}

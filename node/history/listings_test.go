@@ -67,8 +67,8 @@ func TestListingsPage(t *testing.T) {
 			}
 		}
 	}
-	if n := len(l.orders.kept); n > keptOrders || l.orders.ids > keptIDs {
-		t.Errorf("%d orders of %d ids are kept", n, l.orders.ids)
+	if n := len(l.orders.cached); n > maxCachedOrders || l.orders.idCount > maxCachedIDs {
+		t.Errorf("%d orders of %d ids are kept", n, l.orders.idCount)
 	}
 }
 
@@ -84,8 +84,8 @@ func TestMasterDoesNotWaitForListings(t *testing.T) {
 		}
 		defer conn.Close()
 	}
-	for range cap(d.sorting) {
-		d.sorting <- struct{}{}
+	for range cap(d.sortSlots) {
+		d.sortSlots <- struct{}{}
 	}
 	var waiting sync.WaitGroup
 	gone, leave := context.WithCancel(t.Context())
@@ -100,7 +100,7 @@ func TestMasterDoesNotWaitForListings(t *testing.T) {
 	}
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	if left, err := d.Left(ctx, "a-1"); err != nil || left.Terminal.Len() != 1 {
+	if left, err := d.Remaining(ctx, "a-1"); err != nil || left.Terminal.Len() != 1 {
 		t.Errorf("what is left: got %v, %v", left, err)
 	}
 	if _, err := d.Attempts(ctx, grid.TrialID{Sweep: "a-1", Index: 5}); err != nil {
@@ -118,13 +118,13 @@ func TestMasterDoesNotWaitForListings(t *testing.T) {
 
 // TestOrderOfASweepThatGoesOn: a kept order of a sweep that has changed is good for a moment, and not for longer.
 func TestOrderOfASweepThatGoesOn(t *testing.T) {
-	var o orders
-	before, after := &sweep{}, &sweep{}
-	o.keep("k", before, []int64{1, 2})
+	var o orderCache
+	before, after := &sweepSummary{}, &sweepSummary{}
+	o.add("k", before, []int64{1, 2})
 	if _, ok := o.find("k", after); !ok {
 		t.Error("the next page sorts the sweep again")
 	}
-	o.kept[0].made = time.Now().Add(-2 * freshFor)
+	o.cached[0].created = time.Now().Add(-2 * maxOrderAge)
 	if _, ok := o.find("k", after); ok {
 		t.Error("an old order of a sweep that has changed is used")
 	}
@@ -132,8 +132,8 @@ func TestOrderOfASweepThatGoesOn(t *testing.T) {
 		t.Error("the order of a sweep that has not changed is not used")
 	}
 	o.clear()
-	if len(o.kept) != 0 || o.ids != 0 {
-		t.Errorf("left: %d orders, %d ids", len(o.kept), o.ids)
+	if len(o.cached) != 0 || o.idCount != 0 {
+		t.Errorf("left: %d orders, %d ids", len(o.cached), o.idCount)
 	}
 }
 
@@ -142,9 +142,9 @@ func TestOrderOfASweepThatGoesOn(t *testing.T) {
 func TestNewestAreInFewBlocks(t *testing.T) {
 	const n, newest = 12_000, 1500
 	d := manyTrials(t, n)
-	d.writing.Lock()
+	d.writeMu.Lock()
 	err := d.w.script(fmt.Sprintf("UPDATE trial SET ended = %d WHERE id < (SELECT min(id) FROM trial) + %d", 1_000_000, blockTrials))
-	d.writing.Unlock()
+	d.writeMu.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -194,7 +194,7 @@ func TestReadersWhileFolding(t *testing.T) {
 			return int64(len(listIndexes(Query{States: []grid.State{grid.Succeeded}, Sort: SortState})))
 		},
 		func() int64 {
-			left, err := d.Left(t.Context(), "a-1")
+			left, err := d.Remaining(t.Context(), "a-1")
 			if err != nil {
 				t.Errorf("what is left: %v", err)
 			}

@@ -36,8 +36,8 @@ type Query struct {
 	Desc   bool
 	Limit  int64 // 0 is no limit
 	Offset int64
-	From   int64  // the least index
-	After  *Place // only what stands behind it in this order; an Offset is not looked at then
+	From   int64   // the least index
+	After  *Cursor // only what stands behind it in this order; an Offset is not looked at then
 }
 
 // pageRows is how many trials are read at a time. Between pages no connection and no snapshot is held, so a slow caller
@@ -50,9 +50,9 @@ func (d *DB) Trial(ctx context.Context, id grid.TrialID) (grid.Trial, bool, erro
 	if s == nil || id.Index < 0 || id.Index > maxIndex {
 		return grid.Trial{}, false, nil
 	}
-	found, err := d.rows(ctx, nil, "id = ?", rowID(s.Number, id.Index))
+	found, err := d.readTrials(ctx, nil, "id = ?", rowID(s.Number, id.Index))
 	if err != nil {
-		return grid.Trial{}, false, fmt.Errorf("load trial %s: %w", id, d.check(err))
+		return grid.Trial{}, false, fmt.Errorf("load trial %s: %w", id, d.markDamage(err))
 	}
 	if len(found) == 0 {
 		return grid.Trial{}, false, nil
@@ -74,13 +74,13 @@ func (d *DB) TrialsAt(ctx context.Context, id grid.SweepID, indexes []int64) (ma
 	}
 	all, err := d.trialsAt(ctx, ids)
 	if err != nil {
-		return nil, fmt.Errorf("load trials of %s: %w", id, d.check(err))
+		return nil, fmt.Errorf("load trials of %s: %w", id, d.markDamage(err))
 	}
 	return all, nil
 }
 
 func (d *DB) trialsAt(ctx context.Context, ids []int64) (map[int64]*grid.Trial, error) {
-	found, err := d.rows(ctx, make([]grid.Trial, 0, len(ids)), "id IN ("+join(ids)+")")
+	found, err := d.readTrials(ctx, make([]grid.Trial, 0, len(ids)), "id IN ("+joinIDs(ids)+")")
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (d *DB) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2[gri
 		if s == nil {
 			return
 		}
-		l := &list{d: d, q: q, sweep: s}
+		l := &listing{d: d, q: q, sweep: s}
 		var err error
 		if q.Sort == SortIndex || q.Sort == "" {
 			err = l.byIndex(ctx, yield)
@@ -107,20 +107,20 @@ func (d *DB) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2[gri
 			err = l.sorted(ctx, yield)
 		}
 		if err != nil {
-			yield(grid.Trial{}, fmt.Errorf("list trials of %s: %w", id, d.check(err)))
+			yield(grid.Trial{}, fmt.Errorf("list trials of %s: %w", id, d.markDamage(err)))
 		}
 	}
 }
 
 // list is one running Trials.
-type list struct {
+type listing struct {
 	d     *DB
 	q     Query
-	sweep *sweep
+	sweep *sweepSummary
 }
 
 // where gives the condition for rows with ids in [lo,hi].
-func (l *list) where(lo, hi int64) string {
+func (l *listing) condition(lo, hi int64) string {
 	b := fmt.Sprintf("id BETWEEN %d AND %d", lo, hi)
 	if len(l.q.States) == 0 {
 		return b
@@ -128,24 +128,24 @@ func (l *list) where(lo, hi int64) string {
 	if !slices.Contains(l.q.States, grid.Succeeded) {
 		b += " AND state <> 2" // lets SQLite use the index of the others
 	}
-	return b + " AND state IN (" + l.codes() + ")"
+	return b + " AND state IN (" + l.stateCodes() + ")"
 }
 
-func (l *list) codes() string {
+func (l *listing) stateCodes() string {
 	codes := make([]int64, len(l.q.States))
 	for i, s := range l.q.States {
 		codes[i] = stateCode(s)
 	}
-	return join(codes)
+	return joinIDs(codes)
 }
 
-func (l *list) bounds() (lo, hi int64) {
+func (l *listing) idRange() (lo, hi int64) {
 	return rowID(l.sweep.Number, min(max(l.q.From, 0), maxIndex)), rowID(l.sweep.Number, maxIndex)
 }
 
 // byIndex reads page by page, each from where the last one ended.
-func (l *list) byIndex(ctx context.Context, yield func(grid.Trial, error) bool) error {
-	lo, hi := l.bounds()
+func (l *listing) byIndex(ctx context.Context, yield func(grid.Trial, error) bool) error {
+	lo, hi := l.idRange()
 	left, skip := l.q.Limit, max(l.q.Offset, 0)
 	if a := l.q.After; a != nil && l.q.Desc {
 		hi, skip = min(hi, rowID(l.sweep.Number, a.Index)-1), 0
@@ -163,7 +163,7 @@ func (l *list) byIndex(ctx context.Context, yield func(grid.Trial, error) bool) 
 			n = min(n, left)
 		}
 		var err error
-		page, err = l.d.rows(ctx, page[:0], l.where(lo, hi)+order+fmt.Sprintf(" LIMIT %d OFFSET %d", n, skip))
+		page, err = l.d.readTrials(ctx, page[:0], l.condition(lo, hi)+order+fmt.Sprintf(" LIMIT %d OFFSET %d", n, skip))
 		if err != nil {
 			return err
 		}
@@ -187,8 +187,8 @@ func (l *list) byIndex(ctx context.Context, yield func(grid.Trial, error) bool) 
 }
 
 // sorted finds the ids in order first, and then reads the rows.
-func (l *list) sorted(ctx context.Context, yield func(grid.Trial, error) bool) error {
-	ids, err := l.order(ctx)
+func (l *listing) sorted(ctx context.Context, yield func(grid.Trial, error) bool) error {
+	ids, err := l.orderedIDs(ctx)
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (l *list) sorted(ctx context.Context, yield func(grid.Trial, error) bool) e
 	return nil
 }
 
-func join(ids []int64) string {
+func joinIDs(ids []int64) string {
 	texts := make([]string, len(ids))
 	for i, id := range ids {
 		texts[i] = fmt.Sprint(id)
@@ -215,28 +215,28 @@ func join(ids []int64) string {
 }
 
 // rows reads whole trials.
-func (d *DB) rows(ctx context.Context, dest []grid.Trial, where string, args ...any) ([]grid.Trial, error) {
-	return collect(ctx, d.read, dest, d.trialOf, "SELECT "+columns+" FROM trial WHERE "+where, args...)
+func (d *DB) readTrials(ctx context.Context, dest []grid.Trial, where string, args ...any) ([]grid.Trial, error) {
+	return queryAll(ctx, d.read, dest, d.scanTrial, "SELECT "+trialColumns+" FROM trial WHERE "+where, args...)
 }
 
-func (d *DB) trialOf(rows *sql.Rows) (grid.Trial, error) {
-	v, err := valuesOf(rows)
+func (d *DB) scanTrial(rows *sql.Rows) (grid.Trial, error) {
+	v, err := scanValues(rows)
 	if err != nil {
 		return grid.Trial{}, err
 	}
-	return d.trial(v)
+	return d.decodeTrial(v)
 }
 
 // valuesOf gives the columns of a trial's row.
-func valuesOf(rows *sql.Rows) ([]driver.Value, error) {
-	var v, p [columnCount]any
+func scanValues(rows *sql.Rows) ([]driver.Value, error) {
+	var v, p [trialColumnCount]any
 	for i := range v {
 		p[i] = &v[i]
 	}
 	if err := rows.Scan(p[:]...); err != nil {
 		return nil, err
 	}
-	values := make([]driver.Value, columnCount)
+	values := make([]driver.Value, trialColumnCount)
 	for i := range v {
 		values[i] = v[i]
 	}
@@ -249,7 +249,7 @@ type querier interface {
 }
 
 // collect appends what scan makes of each row.
-func collect[T any](ctx context.Context, q querier, dest []T, scan func(*sql.Rows) (T, error), text string, args ...any) ([]T, error) {
+func queryAll[T any](ctx context.Context, q querier, dest []T, scan func(*sql.Rows) (T, error), text string, args ...any) ([]T, error) {
 	rows, err := q.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, err

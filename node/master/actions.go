@@ -21,14 +21,14 @@ import (
 // is answered with its sweep.
 func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, error) {
 	if err := s.Task.CheckCommand(s.Space.Keys()); err != nil {
-		return jetstream.Record{}, refuse(err.Error(), "")
+		return jetstream.Record{}, conflict(err.Error(), "")
 	}
-	if err := m.fits(ctx, s.Task.Resources.Initial()); err != nil {
+	if err := m.checkFits(ctx, s.Task.Resources.Initial()); err != nil {
 		return jetstream.Record{}, err
 	}
-	if s.Task.Image != "" && m.cfg.Containers != nil {
-		if err := m.cfg.Containers(ctx); err != nil {
-			return jetstream.Record{}, refuse("the task runs in a container, and "+err.Error(), "start the engine, or see: mlfnode doctor")
+	if s.Task.Image != "" && m.cfg.CheckContainers != nil {
+		if err := m.cfg.CheckContainers(ctx); err != nil {
+			return jetstream.Record{}, conflict("the task runs in a container, and "+err.Error(), "start the engine, or see: mlfnode doctor")
 		}
 	}
 	// One at a time: a submission that is sent once more while the first is on its way to the disk is the same sweep, and a bundle
@@ -38,10 +38,10 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 		return jetstream.Record{}, err
 	}
 	defer unlock()
-	if r, ok := m.submitted(ctx, s.Token); ok {
+	if r, ok := m.findSubmitted(ctx, s.Token); ok {
 		return r, nil
 	}
-	if err := m.hasBundle(ctx, s.Bundle); err != nil {
+	if err := m.checkBundle(ctx, s.Bundle); err != nil {
 		return jetstream.Record{}, err
 	}
 	for {
@@ -49,7 +49,7 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 		if err != nil {
 			return jetstream.Record{}, fmt.Errorf("number sweep of %s: %w", s.Project, err)
 		}
-		sweep := record(s, n)
+		sweep := newSweepRecord(s, n)
 		if err := sweep.SetSpace(s.Space); err != nil {
 			return jetstream.Record{}, err
 		}
@@ -65,17 +65,17 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 			if errors.Is(err, jetstream.ErrTooLarge) {
 				return jetstream.Record{}, &api.Error{Status: http.StatusRequestEntityTooLarge, Msg: err.Error()}
 			}
-			m.doubtful(s.Token, sweep.ID)
+			m.recordUncertain(s.Token, sweep.ID)
 			return jetstream.Record{}, fmt.Errorf("store sweep %s: %w", sweep.ID, err)
 		}
 		r := jetstream.Record{Sweep: sweep, Rev: rev}
-		m.note(jetstream.Change{ID: sweep.ID, Record: r})
+		m.storeRecord(jetstream.Change{ID: sweep.ID, Record: r})
 		return r, nil
 	}
 }
 
 // hasBundle refuses a submission whose bundle is not stored.
-func (m *Master) hasBundle(ctx context.Context, digest string) error {
+func (m *Master) checkBundle(ctx context.Context, digest string) error {
 	if digest == "" {
 		return nil
 	}
@@ -89,30 +89,30 @@ func (m *Master) hasBundle(ctx context.Context, digest string) error {
 }
 
 // fits refuses a task that no node could ever run. In a cluster a sweep may wait for nodes that are away.
-func (m *Master) fits(ctx context.Context, r grid.Resources) error {
+func (m *Master) checkFits(ctx context.Context, r grid.Resources) error {
 	if r.NeedsGPU() && m.cfg.AwaitDevices != nil {
 		m.cfg.AwaitDevices(ctx)
 	}
-	if why := m.never(r); why != "" {
+	if why := m.neverFits(r); why != "" {
 		anywhere := r
 		anywhere.Nodes = ""
-		if r.Nodes != "" && m.never(anywhere) == "" {
-			return refuse("no node that the task names can run its trials: "+why, "mlfnode members lists the nodes with their labels")
+		if r.Nodes != "" && m.neverFits(anywhere) == "" {
+			return conflict("no node that the task names can run its trials: "+why, "mlfnode members lists the nodes with their labels")
 		}
-		return refuse("one trial of this task needs more than any node has: "+why, "lower `resources` in project.yaml")
+		return conflict("one trial of this task needs more than any node has: "+why, "lower `resources` in project.yaml")
 	}
 	return nil
 }
 
-func (m *Master) never(r grid.Resources) string {
-	if m.cfg.Never == nil {
+func (m *Master) neverFits(r grid.Resources) string {
+	if m.cfg.NeverFits == nil {
 		return ""
 	}
-	return m.cfg.Never(r)
+	return m.cfg.NeverFits(r)
 }
 
 // submitted finds the sweep of a submission's token.
-func (m *Master) submitted(ctx context.Context, token string) (jetstream.Record, bool) {
+func (m *Master) findSubmitted(ctx context.Context, token string) (jetstream.Record, bool) {
 	if token == "" {
 		return jetstream.Record{}, false
 	}
@@ -122,9 +122,9 @@ func (m *Master) submitted(ctx context.Context, token string) (jetstream.Record,
 		}
 	}
 	// A record whose storing failed may have been stored, and nobody has been told yet.
-	if id := m.doubts[token]; id != "" {
+	if id := m.uncertain[token]; id != "" {
 		if r, err := m.cfg.Store.Records.Load(ctx, id); err == nil && r.Sweep.Token == token {
-			m.note(jetstream.Change{ID: id, Record: r})
+			m.storeRecord(jetstream.Change{ID: id, Record: r})
 			return r, true
 		}
 	}
@@ -132,13 +132,13 @@ func (m *Master) submitted(ctx context.Context, token string) (jetstream.Record,
 }
 
 // maxDoubts bounds the submissions that are remembered of which nobody knows whether they were stored.
-const maxDoubts = 1000
+const maxUncertain = 1000
 
-func (m *Master) doubtful(token string, id grid.SweepID) {
-	if len(m.doubts) >= maxDoubts {
-		clear(m.doubts)
+func (m *Master) recordUncertain(token string, id grid.SweepID) {
+	if len(m.uncertain) >= maxUncertain {
+		clear(m.uncertain)
 	}
-	m.doubts[token] = id
+	m.uncertain[token] = id
 }
 
 // newestNumber is the highest number of a sweep.
@@ -150,7 +150,7 @@ func (m *Master) newestNumber() int64 {
 	return newest
 }
 
-func record(s *api.Submit, n int) *grid.Sweep {
+func newSweepRecord(s *api.Submit, n int) *grid.Sweep {
 	return &grid.Sweep{
 		V: grid.RecordVersion, ID: grid.SweepID(fmt.Sprintf("%s-%d", s.Project, n)),
 		Project: s.Project, Name: s.Name, Token: s.Token, Origin: s.Origin, Task: s.Task, Bundle: s.Bundle,
@@ -163,7 +163,7 @@ func record(s *api.Submit, n int) *grid.Sweep {
 // declares a checkpoint save their state and stop in any case, since they lose nothing by it; with halt on a sweep that is paused
 // already, they are killed while they do.
 func (m *Master) Pause(ctx context.Context, id grid.SweepID, halt bool) (jetstream.Record, error) {
-	return m.change(ctx, id, func(s *grid.Sweep) error {
+	return m.editSweep(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
 		case grid.SweepRunning, grid.SweepPaused:
 			if s.State == grid.SweepRunning {
@@ -173,7 +173,7 @@ func (m *Master) Pause(ctx context.Context, id grid.SweepID, halt bool) (jetstre
 			s.State, s.Halt = grid.SweepPaused, s.Halt || halt
 			return nil
 		}
-		return refuse(fmt.Sprintf("%s is %s and can't be paused", id, s.State), "")
+		return conflict(fmt.Sprintf("%s is %s and can't be paused", id, s.State), "")
 	})
 }
 
@@ -183,7 +183,7 @@ func (m *Master) Resume(ctx context.Context, id grid.SweepID) (jetstream.Record,
 	if err != nil {
 		return jetstream.Record{}, fmt.Errorf("count trials of %s: %w", id, err)
 	}
-	return m.change(ctx, id, func(s *grid.Sweep) error {
+	return m.editSweep(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
 		case grid.SweepRunning, grid.SweepPaused:
 			if s.State == grid.SweepPaused && s.Task.StopAfter > 0 {
@@ -191,7 +191,7 @@ func (m *Master) Resume(ctx context.Context, id grid.SweepID) (jetstream.Record,
 			}
 			s.State, s.Halt, s.Paused, s.Problem = grid.SweepRunning, false, time.Time{}, ""
 		case grid.SweepCancelled:
-			return refuse(fmt.Sprintf("%s is cancelled", id), fmt.Sprintf("run what is left of it with: mlfnode retry %s", id))
+			return conflict(fmt.Sprintf("%s is cancelled", id), fmt.Sprintf("run what is left of it with: mlfnode retry %s", id))
 		}
 		return nil
 	})
@@ -200,13 +200,13 @@ func (m *Master) Resume(ctx context.Context, id grid.SweepID) (jetstream.Record,
 // Cancel ends a sweep: running trials are stopped, the others never run. With save, trials of a task that declares a checkpoint save their
 // state first, from which a retry goes on.
 func (m *Master) Cancel(ctx context.Context, id grid.SweepID, save bool) (jetstream.Record, error) {
-	return m.change(ctx, id, func(s *grid.Sweep) error {
+	return m.editSweep(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
 		case grid.SweepFinished:
-			return refuse(fmt.Sprintf("%s is finished already", id), "")
+			return conflict(fmt.Sprintf("%s is finished already", id), "")
 		case grid.SweepRunning, grid.SweepPaused:
 			if save && s.Task.Checkpoint == nil {
-				return refuse(fmt.Sprintf("the task of %s declares no checkpoint, so its trials can't save their state", id), "leave --save out")
+				return conflict(fmt.Sprintf("the task of %s declares no checkpoint, so its trials can't save their state", id), "leave --save out")
 			}
 			s.State, s.Ended, s.Save, s.Cancelling = grid.SweepCancelled, time.Now().UTC(), save, nil
 		}
@@ -217,7 +217,7 @@ func (m *Master) Cancel(ctx context.Context, id grid.SweepID, save bool) (jetstr
 // failSweep ends a sweep whose record says something that nobody can do.
 func (m *Master) failSweep(ctx context.Context, id grid.SweepID, why string) error {
 	m.log.Error("sweep is cancelled", "sweep", id, "reason", why)
-	_, err := m.change(ctx, id, func(s *grid.Sweep) error {
+	_, err := m.editSweep(ctx, id, func(s *grid.Sweep) error {
 		if s.Active() {
 			s.State, s.Ended, s.Problem, s.Cancelling = grid.SweepCancelled, time.Now().UTC(), why, nil
 		}
@@ -234,21 +234,21 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jet
 		return jetstream.Record{}, 0, fmt.Errorf("count trials of %s: %w", id, err)
 	}
 	var added int64
-	r, err := m.change(ctx, id, func(s *grid.Sweep) error {
+	r, err := m.editSweep(ctx, id, func(s *grid.Sweep) error {
 		if s.State == grid.SweepCancelled {
-			return refuse(fmt.Sprintf("%s is cancelled and can't be extended", id), "submit a new sweep")
+			return conflict(fmt.Sprintf("%s is cancelled and can't be extended", id), "submit a new sweep")
 		}
 		before := s.Space.Count()
 		extend := func() (space.Space, error) { return s.Space.Extend(q.Axes) }
 		if q.Draw != 0 {
 			if len(q.Axes) > 0 {
-				return refuse("values can't be added to axes while points are added to the sample", "one after the other")
+				return conflict("values can't be added to axes while points are added to the sample", "one after the other")
 			}
 			extend = func() (space.Space, error) { return s.Space.Draw(q.Draw) }
 		}
 		points, err := extend()
 		if err != nil {
-			return refuse(err.Error(), "")
+			return conflict(err.Error(), "")
 		}
 		added = points.Count() - before
 		if err := setExtended(s, points, q); err != nil {
@@ -290,14 +290,14 @@ func setExtended(s *grid.Sweep, points space.Space, q api.Extend) error {
 func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetstream.Record, int64, error) {
 	r, ok := m.Sweep(id)
 	if !ok {
-		return r, 0, unknown(id)
+		return r, 0, notFound(id)
 	}
 	if q.Index >= 0 && r.Sweep.State == grid.SweepCancelled {
-		return r, 0, refuse(fmt.Sprintf("%s is cancelled as a whole", id),
+		return r, 0, conflict(fmt.Sprintf("%s is cancelled as a whole", id),
 			fmt.Sprintf("run all that did not succeed with: mlfnode retry %s", id))
 	}
 	if r.Sweep.State == grid.SweepCancelled && !isDryRun(ctx) {
-		if err := m.settle(ctx, id); err != nil {
+		if err := m.awaitDrained(ctx, id); err != nil {
 			return r, 0, err
 		}
 	}
@@ -310,17 +310,17 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 			}
 			n++
 		}
-		rest, err := m.revived(ctx, r.Sweep, q, n)
+		rest, err := m.countRevived(ctx, r.Sweep, q, n)
 		return r, n + rest, err
 	}
 	now := time.Now()
 	if q.Bundle != "" {
 		var err error
-		if trials, err = m.update(ctx, id, q.Bundle, trials, now); err != nil {
+		if trials, err = m.updateFiles(ctx, id, q.Bundle, trials, now); err != nil {
 			return r, 0, err
 		}
 	}
-	defer m.keepOpen(id)()
+	defer m.holdOpen(id)()
 	o := &reopening{m: m, sweep: id, at: now.UnixMicro(), revive: r.Sweep.State == grid.SweepCancelled, whole: r.Sweep.Task.StopAfter > 0}
 	if err := o.reopen(ctx, trials); err != nil {
 		return r, 0, err
@@ -328,12 +328,12 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 	reopened := o.count
 	if !revives(r.Sweep, q, reopened) {
 		var err error
-		if reopened, err = m.forgotten(ctx, r.Sweep); reopened == 0 || err != nil {
+		if reopened, err = m.countUnfinished(ctx, r.Sweep); reopened == 0 || err != nil {
 			return r, 0, err
 		}
 	}
 	// The record is written in any case: the loop may be about to finish the sweep, since it has not followed the events yet.
-	r, err := o.goOn(ctx)
+	r, err := o.resumeSweep(ctx)
 	return r, reopened, err
 }
 
@@ -343,9 +343,9 @@ func revives(s *grid.Sweep, q api.Retry, reopened int64) bool {
 }
 
 // revived counts the trials that a retry lets run without reopening them.
-func (m *Master) revived(ctx context.Context, s *grid.Sweep, q api.Retry, reopened int64) (int64, error) {
+func (m *Master) countRevived(ctx context.Context, s *grid.Sweep, q api.Retry, reopened int64) (int64, error) {
 	if s.State != grid.SweepCancelled || !revives(s, q, reopened) {
-		return m.forgotten(ctx, s)
+		return m.countUnfinished(ctx, s)
 	}
 	c, err := m.cfg.History.Counts(ctx, s.ID)
 	if err != nil {
@@ -356,7 +356,7 @@ func (m *Master) revived(ctx context.Context, s *grid.Sweep, q api.Retry, reopen
 
 // forgotten counts the trials of a finished sweep that have no result. There are none, unless an earlier version has finished the
 // sweep beside a retry.
-func (m *Master) forgotten(ctx context.Context, s *grid.Sweep) (int64, error) {
+func (m *Master) countUnfinished(ctx context.Context, s *grid.Sweep) (int64, error) {
 	if s.State != grid.SweepFinished {
 		return 0, nil
 	}
@@ -369,7 +369,7 @@ func (m *Master) forgotten(ctx context.Context, s *grid.Sweep) (int64, error) {
 
 // update gives trials newer files, and gives the trials. It is stored before they are reopened, so that no attempt that follows runs
 // the older ones.
-func (m *Master) update(ctx context.Context, id grid.SweepID, bundle string, trials iter.Seq2[int64, error], now time.Time) (iter.Seq2[int64, error], error) {
+func (m *Master) updateFiles(ctx context.Context, id grid.SweepID, bundle string, trials iter.Seq2[int64, error], now time.Time) (iter.Seq2[int64, error], error) {
 	var all ranges.Set
 	for i, err := range trials {
 		if err != nil {
@@ -394,7 +394,7 @@ func (m *Master) update(ctx context.Context, id grid.SweepID, bundle string, tri
 
 func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update) error {
 	if len(u.Trials) > grid.MaxUpdateRanges {
-		return refuse(fmt.Sprintf("the trials to update lie in %d places of %s, and %d is the most", len(u.Trials), id, grid.MaxUpdateRanges),
+		return conflict(fmt.Sprintf("the trials to update lie in %d places of %s, and %d is the most", len(u.Trials), id, grid.MaxUpdateRanges),
 			"start a new sweep with the changed files")
 	}
 	unlock, err := m.lockSubmissions(ctx) // a bundle is not removed between the look for it and the record that names it
@@ -402,12 +402,12 @@ func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update
 		return err
 	}
 	defer unlock()
-	if err := m.hasBundle(ctx, u.Bundle); err != nil {
+	if err := m.checkBundle(ctx, u.Bundle); err != nil {
 		return err
 	}
-	_, err = m.change(ctx, id, func(s *grid.Sweep) error {
+	_, err = m.editSweep(ctx, id, func(s *grid.Sweep) error {
 		if len(s.Updates) >= grid.MaxUpdates {
-			return refuse(fmt.Sprintf("%s has been updated %d times, and that is the most", id, len(s.Updates)), "start a new sweep with the changed files")
+			return conflict(fmt.Sprintf("%s has been updated %d times, and that is the most", id, len(s.Updates)), "start a new sweep with the changed files")
 		}
 		s.Updates = append(slices.Clone(s.Updates), u)
 		return nil
@@ -452,8 +452,8 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ite
 // finish marks a sweep as finished if it still has the size that was found complete, by all events up to followed, and nobody has had
 // trials of it run again behind that.
 func (m *Master) finish(ctx context.Context, id grid.SweepID, count int64, followed uint64) error {
-	_, err := m.change(ctx, id, func(s *grid.Sweep) error {
-		if s.State == grid.SweepRunning && s.Space.Count() == count && s.Reopened <= followed && !m.isKeptOpen(id) {
+	_, err := m.editSweep(ctx, id, func(s *grid.Sweep) error {
+		if s.State == grid.SweepRunning && s.Space.Count() == count && s.Reopened <= followed && !m.isHeldOpen(id) {
 			s.State, s.Ended, s.Cancelling = grid.SweepFinished, time.Now().UTC(), nil
 		}
 		return nil
@@ -470,26 +470,26 @@ func isDryRun(ctx context.Context) bool { return ctx.Value(dryRunKey{}) != nil }
 
 // change updates a record by compare-and-swap: edit sees a fresh copy each time until nobody else was in between. When it
 // returns, the new record is on disk.
-func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sweep) error) (jetstream.Record, error) {
-	return m.changeRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
+func (m *Master) editSweep(ctx context.Context, id grid.SweepID, edit func(*grid.Sweep) error) (jetstream.Record, error) {
+	return m.editRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
 		before := *r.Sweep
 		err := edit(r.Sweep)
-		return !same(&before, r.Sweep), err
+		return !sameSweep(&before, r.Sweep), err
 	})
 }
 
 // changeRecord is change for all of a record; edit says whether it has changed something.
-func (m *Master) changeRecord(ctx context.Context, id grid.SweepID, edit func(*jetstream.Record) (bool, error)) (jetstream.Record, error) {
+func (m *Master) editRecord(ctx context.Context, id grid.SweepID, edit func(*jetstream.Record) (bool, error)) (jetstream.Record, error) {
 	for {
 		r, err := m.cfg.Store.Records.Load(ctx, id)
 		if errors.Is(err, jetstream.ErrNotFound) {
-			return r, unknown(id)
+			return r, notFound(id)
 		}
 		if err != nil {
 			return r, fmt.Errorf("load sweep %s: %w", id, err)
 		}
 		if r.Sweep.Removing {
-			return r, refuse(fmt.Sprintf("%s is being removed", id), "")
+			return r, conflict(fmt.Sprintf("%s is being removed", id), "")
 		}
 		if changed, err := edit(&r); err != nil || !changed || isDryRun(ctx) {
 			return r, err
@@ -501,20 +501,20 @@ func (m *Master) changeRecord(ctx context.Context, id grid.SweepID, edit func(*j
 		if err != nil {
 			return r, fmt.Errorf("store sweep %s: %w", id, err)
 		}
-		m.note(jetstream.Change{ID: id, Record: r})
+		m.storeRecord(jetstream.Change{ID: id, Record: r})
 		return r, nil
 	}
 }
 
 // same reports whether an edit left what can change as it was.
-func same(a, b *grid.Sweep) bool {
+func sameSweep(a, b *grid.Sweep) bool {
 	return a.State == b.State && a.Pinned == b.Pinned && a.Halt == b.Halt && a.Priority == b.Priority && a.Reopened == b.Reopened && a.Removing == b.Removing && len(a.Updates) == len(b.Updates) && a.Space.Count() == b.Space.Count()
 }
 
-func unknown(id grid.SweepID) error {
+func notFound(id grid.SweepID) error {
 	return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no sweep %q", id), Hint: "list them with: mlfnode sweeps"}
 }
 
-func refuse(msg, hint string) error {
+func conflict(msg, hint string) error {
 	return &api.Error{Status: http.StatusConflict, Msg: msg, Hint: hint}
 }

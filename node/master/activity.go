@@ -69,9 +69,9 @@ func newActivity() *Activity {
 }
 
 // note counts a change of a trial. f is nil for a sweep that is not active.
-func (a *Activity) note(f *feed, t *history.Transition) {
+func (a *Activity) record(f *feed, t *history.Transition) {
 	state := t.State
-	a.noteTask(f, t)
+	a.recordTask(f, t)
 	switch t.Change {
 	case grid.Began:
 		if since, ok := f.leasedSince(t.Index); ok {
@@ -99,7 +99,7 @@ func (a *Activity) note(f *feed, t *history.Transition) {
 }
 
 // noteTask counts a change for the trial's node and task.
-func (a *Activity) noteTask(f *feed, t *history.Transition) {
+func (a *Activity) recordTask(f *feed, t *history.Transition) {
 	event := ""
 	switch {
 	case t.Change == grid.Began:
@@ -151,14 +151,14 @@ func (f *feed) leasedSince(i int64) (since time.Time, ok bool) {
 // Activity says what happens.
 func (m *Master) Activity(ctx context.Context) (*Activity, error) {
 	answer := make(chan *Activity, 1)
-	call := func(s *state) { answer <- s.activityNow(time.Now()) }
-	if err := m.inLoop(ctx, call); err != nil {
+	call := func(s *scheduler) { answer <- s.snapshotActivity(time.Now()) }
+	if err := m.call(ctx, call); err != nil {
 		return nil, err
 	}
 	return <-answer, nil
 }
 
-func (s *state) activityNow(now time.Time) *Activity {
+func (s *scheduler) snapshotActivity(now time.Time) *Activity {
 	a := &Activity{
 		Finished: maps.Clone(s.activity.Finished), Attempts: maps.Clone(s.activity.Attempts), Retries: maps.Clone(s.activity.Retries),
 		Durations: map[grid.State]*Durations{}, Waits: s.activity.Waits.clone(), Tasks: map[TaskOf]*TaskActivity{},

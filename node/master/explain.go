@@ -13,54 +13,54 @@ import (
 )
 
 // wait is what the loop knows of a trial that waits.
-type wait struct {
-	fed    bool // the sweep's trials are being leased
-	lane   grid.Lane
-	due    time.Time   // of an attempt that waits for its time
-	number int         // of that attempt
-	leased time.Time   // when the trial was leased; zero when it was not
-	holder grid.NodeID // of the lease
-	before int64       // trials of the sweep that are leased first
-	limit  int         // most leases of the sweep, when there are so many
-	shuns  []shun
+type pendingTrial struct {
+	hasFeed  bool // the sweep's trials are being leased
+	lane     grid.Lane
+	due      time.Time   // of an attempt that waits for its time
+	attempt  int         // of that attempt
+	leased   time.Time   // when the trial was leased; zero when it was not
+	holder   grid.NodeID // of the lease
+	before   int64       // trials of the sweep that are leased first
+	limit    int         // most leases of the sweep, when there are so many
+	failedOn []failedPlace
 
 	sharing []string // what it gets of each model of GPU, with gpu_memory: auto
 }
 
 // wait finds out how a trial stands. It runs in the loop.
-func (s *state) wait(id grid.TrialID, now time.Time) (w wait) {
+func (s *scheduler) pendingTrial(id grid.TrialID, now time.Time) (w pendingTrial) {
 	f := s.feeds[id.Sweep]
 	if f == nil {
 		return w
 	}
-	need, ok := f.needs[id.Index]
+	need, ok := f.escalated[id.Index]
 	if !ok {
-		need = f.base()
+		need = f.baseNeed()
 	}
-	if f.measured != nil && !ok {
-		value := f.value(id.Index)
-		for _, e := range f.measured.of(value) {
+	if f.sharing != nil && !ok {
+		value := f.measureValue(id.Index)
+		for _, e := range f.sharing.estimatesFor(value) {
 			w.sharing = append(w.sharing, "on "+e.Model+" "+e.String())
-			if part, shared := f.measured.need(e.Model, value); shared {
+			if part, shared := f.sharing.partFor(e.Model, value); shared {
 				need = part
 			}
 		}
 	}
-	w.fed, w.lane, w.shuns = true, f.lane(need), f.shuns[id.Index]
+	w.hasFeed, w.lane, w.failedOn = true, f.laneFor(need), f.failedOn[id.Index]
 	for name, l := range f.leases {
 		if l.lo <= id.Index && id.Index < l.hi {
-			w.lane, w.leased, w.holder = l.lane, l.since, s.m.ledger.holder(name)
+			w.lane, w.leased, w.holder = l.lane, l.since, s.m.leases.holderOf(name)
 			return w
 		}
 	}
 	if limit := f.sweep.MaxParallel; limit > 0 && len(f.leases) >= limit {
 		w.limit = limit
 	}
-	if e, ok := f.again.find(id.Index); ok {
+	if e, ok := f.retries.find(id.Index); ok {
 		if e.due.After(now) {
 			w.due = e.due
 		}
-		w.number = e.attempt
+		w.attempt = e.attempt
 		return w
 	}
 	for gap := range f.missing() {
@@ -78,7 +78,7 @@ func (m *Master) Explain(ctx context.Context, id grid.TrialID) (api.Explanation,
 	e := api.Explanation{Trial: id.String(), State: grid.Pending}
 	r, ok := m.Sweep(id.Sweep)
 	if !ok {
-		return e, unknown(id.Sweep)
+		return e, notFound(id.Sweep)
 	}
 	t, known, err := m.cfg.History.Trial(ctx, id)
 	if err != nil {
@@ -89,7 +89,7 @@ func (m *Master) Explain(ctx context.Context, id grid.TrialID) (api.Explanation,
 	}
 	switch {
 	case e.State == grid.Running:
-		e.Text = fmt.Sprintf("it runs on %s since %s", t.Node, clock(time.UnixMicro(t.Result.Started)))
+		e.Text = fmt.Sprintf("it runs on %s since %s", t.Node, formatTime(time.UnixMicro(t.Result.Started)))
 		return e, nil
 	case e.State.Terminal():
 		e.Text = "it has ended"
@@ -99,31 +99,31 @@ func (m *Master) Explain(ctx context.Context, id grid.TrialID) (api.Explanation,
 		return e, nil
 	}
 	now := time.Now()
-	found := make(chan wait, 1)
-	if err := m.inLoop(ctx, func(s *state) { found <- s.wait(id, now) }); err != nil {
+	found := make(chan pendingTrial, 1)
+	if err := m.call(ctx, func(s *scheduler) { found <- s.pendingTrial(id, now) }); err != nil {
 		return e, err
 	}
-	var w wait
+	var w pendingTrial
 	select {
 	case w = <-found:
 	case <-ctx.Done():
 		return e, context.Cause(ctx)
 	}
-	e.Text = strings.Join(append([]string{w.text(now)}, w.sharing...), "; ")
+	e.Text = strings.Join(append([]string{w.describe(now)}, w.sharing...), "; ")
 	if known && t.Result.Class != "" {
 		e.Text += fmt.Sprintf("; the last attempt failed: %s", t.Result.Class)
 	}
 	if problem := m.Problem(); problem != "" {
 		e.Text += "; " + problem
 	}
-	if w.fed && w.holder == "" {
+	if w.hasFeed && w.holder == "" {
 		e.Nodes = m.obstacles(&w)
 	}
 	return e, nil
 }
 
 // clock is a time of day for people, with the date when it is not today's.
-func clock(t time.Time) string {
+func formatTime(t time.Time) string {
 	if t.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
 		return t.Format(time.TimeOnly)
 	}
@@ -131,16 +131,16 @@ func clock(t time.Time) string {
 }
 
 // text says how the trial stands in its sweep.
-func (w *wait) text(now time.Time) string {
+func (w *pendingTrial) describe(now time.Time) string {
 	switch {
-	case !w.fed:
+	case !w.hasFeed:
 		return "its sweep was submitted a moment ago"
 	case w.holder != "":
 		return fmt.Sprintf("%s has it, and begins it after other trials of the same lease", w.holder)
 	case !w.leased.IsZero():
-		return fmt.Sprintf("it is in the queue since %s, and no node has taken it", clock(w.leased))
+		return fmt.Sprintf("it is in the queue since %s, and no node has taken it", formatTime(w.leased))
 	case !w.due.IsZero():
-		return fmt.Sprintf("attempt %d begins in %s at the earliest", w.number, w.due.Sub(now).Round(time.Second))
+		return fmt.Sprintf("attempt %d begins in %s at the earliest", w.attempt, w.due.Sub(now).Round(time.Second))
 	case w.limit > 0:
 		return fmt.Sprintf("%d trials of its sweep run or are queued, and max_parallel is %d", w.limit, w.limit)
 	case w.before == 1:
@@ -152,12 +152,12 @@ func (w *wait) text(now time.Time) string {
 }
 
 // obstacles says, for each node that runs trials, what keeps the trial from beginning there.
-func (m *Master) obstacles(w *wait) []api.Obstacle {
+func (m *Master) obstacles(w *pendingTrial) []api.Obstacle {
 	if m.cfg.Nodes == nil {
-		if m.cfg.Waiting == nil {
+		if m.cfg.LocalRefusals == nil {
 			return nil
 		}
-		return []api.Obstacle{obstacle("", m.cfg.Waiting()[w.lane])}
+		return []api.Obstacle{obstacle("", m.cfg.LocalRefusals()[w.lane])}
 	}
 	var all []api.Obstacle
 	for _, member := range m.cfg.Nodes.Members() {
@@ -169,10 +169,10 @@ func (m *Master) obstacles(w *wait) []api.Obstacle {
 	return all
 }
 
-func (m *Master) obstacleOf(member *cluster.Member, w *wait) api.Obstacle {
+func (m *Master) obstacleOf(member *cluster.Member, w *pendingTrial) api.Obstacle {
 	o := api.Obstacle{Node: member.Node}
 	drain, broken, reason := m.cfg.Nodes.Drain(member.Node)
-	refusal, there := m.peers.refusal(member.Node, w.lane, time.Now())
+	refusal, there := m.nodes.refusal(member.Node, w.lane, time.Now())
 	switch {
 	case !member.There() || !there:
 		o.Code, o.Text = "away", "is not there"
@@ -185,7 +185,7 @@ func (m *Master) obstacleOf(member *cluster.Member, w *wait) api.Obstacle {
 		}
 	case member.Reason != "":
 		o.Code, o.Text = "trouble", member.Reason
-	case slices.ContainsFunc(w.shuns, func(s shun) bool { return s.node == member.Node }) && refusal.Code == "":
+	case slices.ContainsFunc(w.failedOn, func(s failedPlace) bool { return s.node == member.Node }) && refusal.Code == "":
 		o.Code, o.Text = "avoid", "an attempt of it failed here, so it is to run elsewhere"
 	default:
 		return obstacle(member.Node, refusal)
@@ -201,32 +201,32 @@ func obstacle(node grid.NodeID, refusal grid.Refusal) api.Obstacle {
 }
 
 // refusal gives what a node has said of a lane; there is false when the node is not heard of.
-func (p *peers) refusal(node grid.NodeID, lane grid.Lane, now time.Time) (refusal grid.Refusal, there bool) {
+func (p *nodeTable) refusal(node grid.NodeID, lane grid.Lane, now time.Time) (refusal grid.Refusal, there bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byID[node]
-	if known == nil || known.dead || known.silent(now) {
+	if known == nil || known.dead || known.isSilent(now) {
 		return refusal, false
 	}
-	return known.waits[lane], true
+	return known.refusals[lane], true
 }
 
 // Waits says, in one line, which nodes have no room for the trials of a sweep, "" when none has said so.
-func (m *Master) Waits(s *grid.Sweep) string {
+func (m *Master) WaitingNodes(s *grid.Sweep) string {
 	var all []string
 	lane := s.Lane()
 	if m.cfg.Nodes == nil {
-		if m.cfg.Waiting != nil {
-			if refusal := m.cfg.Waiting()[lane]; refusal.Code != "" {
+		if m.cfg.LocalRefusals != nil {
+			if refusal := m.cfg.LocalRefusals()[lane]; refusal.Code != "" {
 				return refusal.String()
 			}
 		}
 		return ""
 	}
-	m.peers.mu.Lock()
-	defer m.peers.mu.Unlock()
-	for node, known := range m.peers.byID {
-		if refusal := known.waits[lane]; refusal.Code != "" && refusal.Code != grid.RefusedNodes && !known.dead {
+	m.nodes.mu.Lock()
+	defer m.nodes.mu.Unlock()
+	for node, known := range m.nodes.byID {
+		if refusal := known.refusals[lane]; refusal.Code != "" && refusal.Code != grid.RefusedNodes && !known.dead {
 			all = append(all, string(node)+" "+string(refusal.Code))
 		}
 	}

@@ -15,15 +15,15 @@ import (
 // lease is what the master knows of a lease that it has published.
 type lease struct {
 	lo, hi  int64
-	attempt int    // of each trial
-	manner  manner // of attempts above 1
+	attempt int       // of each trial
+	mode    leaseMode // of attempts above 1
 	lane    grid.Lane
 	since   time.Time
 	seq     uint64 // in the queue; 0 for one that is not there
 
 	// detached is a lease that the queue has lost or has had taken away, while a node works on it.
-	detached bool
-	idle     time.Time // since when it is known to have been handed out, and nobody says to hold it
+	detached      bool
+	grantedUnheld time.Time // since when it is known to have been handed out, and nobody says to hold it
 
 	elsewhere bool // nodes that are to avoid it give it back, so that it was handed out says little
 }
@@ -31,52 +31,52 @@ type lease struct {
 // feed is what is left to do of one sweep. wanted = [0,count); have = done + leased + waiting for a retry; next leases what is
 // missing. It does no I/O, and forgetting a feed and loading it again from history loses nothing.
 type feed struct {
-	sweep  *grid.Sweep
-	task   string // TaskName of the sweep
-	count  int64
-	done   ranges.Set  // terminal
-	taken  ranges.Set  // done, leased, or in again
-	spread grid.Spread // with grid.OrderSpread
+	sweep    *grid.Sweep
+	task     string // TaskName of the sweep
+	count    int64
+	done     ranges.Set  // terminal
+	assigned ranges.Set  // done, leased, or in again
+	spread   grid.Spread // with grid.OrderSpread
 
 	longest   *longestFirst // with grid.OrderLongest; else nil
 	reordered bool          // leases of the order before wait in the queue
 
-	turn   int64 // the blocks before this one are taken, see block
-	leases map[grid.LeaseID]lease
-	last   uint64                // sequence of the newest lease
-	known  uint64                // the last event that was known when the feed was loaded
-	began  map[int64]int         // attempts of trials known to run
-	away   map[int64]bool        // trials of which an attempt is on a node that is not heard of
-	owners map[int64]grid.NodeID // nodes that alone have what trials saved last
-	shuns  map[int64][]shun      // what attempts of trials that failed are to avoid
-	again  retries
-	pace   pace
+	firstBlock    int64 // the blocks before this one are taken, see block
+	leases        map[grid.LeaseID]lease
+	newestSeq     uint64                  // sequence of the newest lease
+	loadedAt      uint64                  // the last event that was known when the feed was loaded
+	started       map[int64]int           // attempts of trials known to run
+	awayTrials    map[int64]bool          // trials of which an attempt is on a node that is not heard of
+	snapshotNodes map[int64]grid.NodeID   // nodes that alone have what trials saved last
+	failedOn      map[int64][]failedPlace // what attempts of trials that failed are to avoid
+	retries       retryQueue
+	pace          trialPace
 
-	measured *measured                    // how trials share GPUs, with gpu_memory: auto; else nil
-	slots    func(grid.Resources) int     // how many attempts with these resources the cluster can run at a time
-	fits     func(grid.Resources) bool    // whether a node could run a trial with these; nil allows all
-	needs    map[int64]grid.Resources     // of trials whose next attempt gets something else than the task asks for
-	lanes    map[grid.Lane]grid.Resources // that the record has, beside the sweep's own
-	held     map[grid.Lane]int            // leases in each lane
+	sharing      *gpuSharing                  // how trials share GPUs, with gpu_memory: auto; else nil
+	slots        func(grid.Resources) int     // how many attempts with these resources the cluster can run at a time
+	fits         func(grid.Resources) bool    // whether a node could run a trial with these; nil allows all
+	escalated    map[int64]grid.Resources     // of trials whose next attempt gets something else than the task asks for
+	lanes        map[grid.Lane]grid.Resources // that the record has, beside the sweep's own
+	leasesInLane map[grid.Lane]int            // leases in each lane
 
-	compared *compared // with Task.Stop; else nil
+	earlyStop *earlyStopping // with Task.Stop; else nil
 
-	settled []chan struct{} // closed when a cancelled sweep has no lease left
+	drained []chan struct{} // closed when a cancelled sweep has no lease left
 }
 
 func newFeed(s *grid.Sweep) *feed {
 	f := &feed{
-		task: s.TaskName(), leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, away: map[int64]bool{},
-		needs: map[int64]grid.Resources{}, held: map[grid.Lane]int{}, shuns: map[int64][]shun{}, owners: map[int64]grid.NodeID{},
+		task: s.TaskName(), leases: map[grid.LeaseID]lease{}, started: map[int64]int{}, awayTrials: map[int64]bool{},
+		escalated: map[int64]grid.Resources{}, leasesInLane: map[grid.Lane]int{}, failedOn: map[int64][]failedPlace{}, snapshotNodes: map[int64]grid.NodeID{},
 	}
-	f.follow(s)
+	f.setSweep(s)
 	return f
 }
 
 // follow takes over the newest record of the sweep, which may have been extended.
-func (f *feed) follow(s *grid.Sweep) {
+func (f *feed) setSweep(s *grid.Sweep) {
 	if count := s.Space.Count(); count != f.count {
-		f.count, f.turn = count, 0
+		f.count, f.firstBlock = count, 0
 		switch {
 		case s.Task.Order == grid.OrderSpread:
 			f.spread = grid.NewSpread(count)
@@ -112,16 +112,16 @@ func (f *feed) block(n int64) (ranges.Range, bool) {
 // missing yields the points that nobody has, in the order in which they are to begin.
 func (f *feed) missing() iter.Seq[ranges.Range] {
 	return func(yield func(ranges.Range) bool) {
-		for n := f.turn; ; n++ {
+		for n := f.firstBlock; ; n++ {
 			b, ok := f.block(n)
 			if !ok {
 				return
 			}
-			gap, some := f.taken.Gap(b.Lo, b.Hi)
-			if !some && n == f.turn {
-				f.turn++
+			gap, some := f.assigned.Gap(b.Lo, b.Hi)
+			if !some && n == f.firstBlock {
+				f.firstBlock++
 			}
-			for ; some; gap, some = f.taken.Gap(gap.Hi, b.Hi) {
+			for ; some; gap, some = f.assigned.Gap(gap.Hi, b.Hi) {
 				if !yield(gap) {
 					return
 				}
@@ -132,14 +132,14 @@ func (f *feed) missing() iter.Seq[ranges.Range] {
 
 // load takes over what history knows. Trials with attempts that are not at their end, and that no restored lease covers, belong to leases
 // that no longer exist.
-func (f *feed) load(known *history.Left, now time.Time) {
-	f.known = known.Applied
+func (f *feed) loadHistory(known *history.Remaining, now time.Time) {
+	f.loadedAt = known.Applied
 	f.done = known.Terminal.Clone()
 	f.done.Remove(f.count, math.MaxInt64) // what lies beyond is not a trial of this sweep
-	leased := f.taken
-	f.taken = f.done.Clone()
+	leased := f.assigned
+	f.assigned = f.done.Clone()
 	for r := range leased.All() {
-		f.taken.Add(r.Lo, r.Hi)
+		f.assigned.Add(r.Lo, r.Hi)
 	}
 	later := map[int]*ranges.Set{}
 	for _, w := range known.Reopened {
@@ -147,14 +147,14 @@ func (f *feed) load(known *history.Left, now time.Time) {
 			later[w.Attempts] = f.leasedAfter(w.Attempts)
 		}
 		later[w.Attempts].Gaps(w.Lo, min(w.Hi, f.count), func(g ranges.Range) {
-			f.taken.Add(g.Lo, g.Hi)
-			f.again.addRange(g, max(w.Attempts+1, 2), f.sweep.Task.Resources) // as wait has it
+			f.assigned.Add(g.Lo, g.Hi)
+			f.retries.addRange(g, max(w.Attempts+1, 2), f.sweep.Task.Resources) // as wait has it
 		})
 	}
 	open := known.Open
 	for i := range open {
 		if len(open[i].Away) > 0 {
-			f.away[open[i].Index] = true
+			f.awayTrials[open[i].Index] = true
 		}
 		index := open[i].Index
 		if index >= f.count {
@@ -162,14 +162,14 @@ func (f *feed) load(known *history.Left, now time.Time) {
 		}
 		f.escalate(index, open[i].Failures)
 		if failed := &open[i].Result; open[i].State == grid.Pending && failed.Class != grid.ClassNone {
-			f.shun(index, open[i].Node, failed.Class, now)
-			f.keepNode(&history.Transition{Index: index, Node: open[i].Node, Class: failed.Class, Snapshot: failed.Snapshot})
+			f.recordFailedOn(index, open[i].Node, failed.Class, now)
+			f.recordSnapshotNode(&history.Transition{Index: index, Node: open[i].Node, Class: failed.Class, Snapshot: failed.Snapshot})
 		}
-		if f.covered(index) {
-			f.began[index] = open[i].Attempts
+		if f.isLeased(index) {
+			f.started[index] = open[i].Attempts
 			continue
 		}
-		f.wait(index, open[i].Attempts+1, time.Time{}, mannerOf(open[i].Failures))
+		f.queueRetry(index, open[i].Attempts+1, time.Time{}, leaseModeAfter(open[i].Failures))
 	}
 }
 
@@ -186,21 +186,21 @@ func (f *feed) leasedAfter(attempt int) *ranges.Set {
 }
 
 // restore takes over a lease that is in the queue.
-func (f *feed) restore(l *jetstream.QueuedLease, now time.Time) {
-	m := inRanges
+func (f *feed) restoreLease(l *jetstream.QueuedLease, now time.Time) {
+	m := modeRange
 	if l.Attempt > 1 && !l.Quiet {
-		m = announced
+		m = modeAnnounced
 	}
-	f.addLease(l.ID, lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, manner: m, lane: grid.Lane(l.Shape), since: now, seq: l.Seq})
-	f.taken.Add(l.Lo, l.Hi)
-	f.last = max(f.last, l.Seq)
+	f.addLease(l.ID, lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, mode: m, lane: grid.Lane(l.Shape), since: now, seq: l.Seq})
+	f.assigned.Add(l.Lo, l.Hi)
+	f.newestSeq = max(f.newestSeq, l.Seq)
 }
 
 // addLease and removeLease keep the leases, and how many there are in each lane.
 func (f *feed) addLease(id grid.LeaseID, l lease) {
 	f.removeLease(id)
 	f.leases[id] = l
-	f.held[l.lane]++
+	f.leasesInLane[l.lane]++
 }
 
 func (f *feed) removeLease(id grid.LeaseID) {
@@ -209,27 +209,27 @@ func (f *feed) removeLease(id grid.LeaseID) {
 		return
 	}
 	delete(f.leases, id)
-	if f.held[l.lane]--; f.held[l.lane] == 0 {
-		delete(f.held, l.lane)
+	if f.leasesInLane[l.lane]--; f.leasesInLane[l.lane] == 0 {
+		delete(f.leasesInLane, l.lane)
 	}
 }
 
 // base is what trials in the sweep's own lane get.
-func (f *feed) base() grid.Resources { return f.sweep.Task.Resources.Initial() }
+func (f *feed) baseNeed() grid.Resources { return f.sweep.Task.Resources.Initial() }
 
 // wanted lists what trials that may be leased now are to get.
-func (f *feed) wanted() []grid.Resources {
-	all := []grid.Resources{f.base()}
+func (f *feed) needs() []grid.Resources {
+	all := []grid.Resources{f.baseNeed()}
 	add := func(need grid.Resources) {
 		if need.CPUs > 0 && need != f.sweep.Task.Resources && !slices.Contains(all, need) {
 			all = append(all, need)
 		}
 	}
-	for need := range f.again.byNeed {
+	for need := range f.retries.byNeed {
 		add(need)
 	}
-	if f.measured != nil {
-		for _, need := range f.measured.needs {
+	if f.sharing != nil {
+		for _, need := range f.sharing.parts {
 			add(need)
 		}
 	}
@@ -237,13 +237,13 @@ func (f *feed) wanted() []grid.Resources {
 }
 
 // lane names the lane of trials that get so much.
-func (f *feed) lane(need grid.Resources) grid.Lane {
+func (f *feed) laneFor(need grid.Resources) grid.Lane {
 	return grid.LaneOf(f.sweep.Priority, need, f.sweep.Task.Image)
 }
 
 // escalate decides what the next attempt of a trial with these failures gets.
 func (f *feed) escalate(i int64, failed map[grid.Class]int) {
-	delete(f.needs, i)
+	delete(f.escalated, i)
 	if len(failed) == 0 {
 		return
 	}
@@ -252,37 +252,37 @@ func (f *feed) escalate(i int64, failed map[grid.Class]int) {
 		fits = func(grid.Resources) bool { return true }
 	}
 	if need := f.sweep.Task.Escalated(failed, fits); need != f.sweep.Task.Resources {
-		f.needs[i] = need
+		f.escalated[i] = need
 	}
 }
 
 // next proposes a lease of trials that get so much: a retry that is due, else the next points that nobody has.
-func (f *feed) next(need grid.Resources, now time.Time, slots int) (lease, bool) {
+func (f *feed) nextLease(need grid.Resources, now time.Time, slots int) (lease, bool) {
 	if limit := f.sweep.MaxParallel; limit > 0 && len(f.leases) >= limit {
 		return lease{}, false
 	}
 	if l, ok := f.nextRetry(need, need, f.leaseSize(slots), now); ok {
 		return l, true
 	}
-	if f.measured != nil {
-		return f.nextMeasured(need, now, slots)
+	if f.sharing != nil {
+		return f.nextSharedLease(need, now, slots)
 	}
-	if need != f.base() {
+	if need != f.baseNeed() {
 		return lease{}, false
 	}
 	for gap := range f.missing() {
-		return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+f.leaseSize(slots)), attempt: 1, lane: f.lane(need), since: now}, true
+		return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+f.leaseSize(slots)), attempt: 1, lane: f.laneFor(need), since: now}, true
 	}
 	return lease{}, false
 }
 
 // nextRetry proposes a lease of further attempts that get so much, in the lane of trials that get what lane says.
 func (f *feed) nextRetry(need, lane grid.Resources, size int64, now time.Time) (lease, bool) {
-	trials, attempt, m, ok := f.again.due(need, now)
+	trials, attempt, m, ok := f.retries.due(need, now)
 	if !ok {
 		return lease{}, false
 	}
-	return lease{lo: trials.Lo, hi: min(trials.Hi, trials.Lo+size), attempt: attempt, manner: m, lane: f.lane(lane), since: now}, true
+	return lease{lo: trials.Lo, hi: min(trials.Hi, trials.Lo+size), attempt: attempt, mode: m, lane: f.laneFor(lane), since: now}, true
 }
 
 // leaseSize is how many trials the next lease may cover.
@@ -290,34 +290,34 @@ func (f *feed) leaseSize(slots int) int64 {
 	if f.sweep.Task.Checkpoint != nil {
 		return 1 // a lease names the snapshot from which its trial goes on
 	}
-	return leaseSize(f.pace.average, f.pace.size, f.count-f.taken.Count()+int64(f.again.len()), slots)
+	return leaseSize(f.pace.average, f.pace.lastSize, f.count-f.assigned.Count()+int64(f.retries.len()), slots)
 }
 
 // leased records that a proposed lease is in the queue.
-func (f *feed) leased(id grid.LeaseID, l lease) {
+func (f *feed) addPublished(id grid.LeaseID, l lease) {
 	f.addLease(id, l)
-	f.last = l.seq
+	f.newestSeq = l.seq
 	if l.attempt > 1 {
-		f.again.remove(l.lo, l.hi)
+		f.retries.remove(l.lo, l.hi)
 	} else {
-		f.taken.Add(l.lo, l.hi)
+		f.assigned.Add(l.lo, l.hi)
 	}
 	if l.attempt == 1 || l.hi-l.lo > 1 {
-		f.pace.size = l.hi - l.lo
+		f.pace.lastSize = l.hi - l.lo
 	}
 }
 
 // suspects is how many trials of a lease a node may have begun without a word of it.
-const suspects = 16
+const maxUnreported = 16
 
 // suspect has the trials of a dead node's lease that it may have been running leased one by one, as further attempts: their
 // begin is told before they run. So one that takes its node down at once is found out.
-func (f *feed) suspect(id grid.LeaseID) {
-	l, left := f.leases[id], suspects
+func (f *feed) requeueOneByOne(id grid.LeaseID) {
+	l, left := f.leases[id], maxUnreported
 	f.done.Gaps(l.lo, l.hi, func(g ranges.Range) {
 		for i := g.Lo; i < g.Hi && left > 0; i++ {
-			if !f.again.has(i) {
-				f.wait(i, max(f.began[i], l.attempt)+1, time.Time{}, announced)
+			if !f.retries.has(i) {
+				f.queueRetry(i, max(f.started[i], l.attempt)+1, time.Time{}, modeAnnounced)
 				left--
 			}
 		}
@@ -325,17 +325,17 @@ func (f *feed) suspect(id grid.LeaseID) {
 }
 
 // drop forgets a lease: what it did not bring to an end is missing again.
-func (f *feed) drop(id grid.LeaseID) {
+func (f *feed) dropLease(id grid.LeaseID) {
 	l, ok := f.leases[id]
 	if !ok {
 		return
 	}
 	f.removeLease(id)
-	f.giveBack(ranges.Range{Lo: l.lo, Hi: l.hi}, l)
+	f.requeueTrials(ranges.Range{Lo: l.lo, Hi: l.hi}, l)
 }
 
 // shorten takes the trials from hi on out of a lease, since its node gives them back.
-func (f *feed) shorten(id grid.LeaseID, hi int64) {
+func (f *feed) shortenLease(id grid.LeaseID, hi int64) {
 	l, ok := f.leases[id]
 	if !ok || hi <= l.lo || hi >= l.hi {
 		return
@@ -343,12 +343,12 @@ func (f *feed) shorten(id grid.LeaseID, hi int64) {
 	rest := ranges.Range{Lo: hi, Hi: l.hi}
 	l.hi = hi
 	f.leases[id] = l
-	f.giveBack(rest, l)
+	f.requeueTrials(rest, l)
 }
 
 // giveBack makes those trials missing again that were in a lease, and neither are done nor in another one. A lease of an earlier attempt
 // has only those trials that are known to run under it: what it brings of others may count no more.
-func (f *feed) giveBack(trials ranges.Range, was lease) {
+func (f *feed) requeueTrials(trials ranges.Range, was lease) {
 	var missing ranges.Set
 	f.done.Gaps(trials.Lo, trials.Hi, func(g ranges.Range) { missing.Add(g.Lo, g.Hi) })
 	if missing.Count() == 0 {
@@ -361,16 +361,16 @@ func (f *feed) giveBack(trials ranges.Range, was lease) {
 	}
 	for g := range missing.All() {
 		for i := g.Lo; i < g.Hi; i++ {
-			switch attempts := f.began[i]; {
-			case f.again.has(i):
-			case attempts > 0 && f.releasedSince(i, attempts-1): // it runs under another lease
+			switch attempts := f.started[i]; {
+			case f.retries.has(i):
+			case attempts > 0 && f.hasLaterLease(i, attempts-1): // it runs under another lease
 			case attempts > 0: // how far it came is not known
-				f.wait(i, max(attempts+1, was.attempt), time.Time{}, announced)
+				f.queueRetry(i, max(attempts+1, was.attempt), time.Time{}, modeAnnounced)
 			case was.attempt > 1:
-				f.wait(i, was.attempt, time.Time{}, was.manner)
+				f.queueRetry(i, was.attempt, time.Time{}, was.mode)
 			default:
-				f.taken.Remove(i, i+1)
-				f.turn = 0
+				f.assigned.Remove(i, i+1)
+				f.firstBlock = 0
 			}
 		}
 	}
@@ -378,12 +378,12 @@ func (f *feed) giveBack(trials ranges.Range, was lease) {
 
 // adopt takes over a lease of trials [lo,hi) that a node works on although the queue does not have it. Some of them may be
 // leased once more by now.
-func (f *feed) adopt(id grid.LeaseID, lo, hi int64, attempt int, now time.Time) {
+func (f *feed) adoptLease(id grid.LeaseID, lo, hi int64, attempt int, now time.Time) {
 	f.addLease(id, lease{lo: lo, hi: hi, attempt: attempt, lane: f.sweep.Lane(), since: now, detached: true})
 }
 
 // over lists the other leases that hold trial i.
-func (f *feed) over(i int64, but grid.LeaseID) []grid.LeaseID {
+func (f *feed) leasesOver(i int64, but grid.LeaseID) []grid.LeaseID {
 	var all []grid.LeaseID
 	for id, l := range f.leases {
 		if id != but && l.lo <= i && i < l.hi {
@@ -394,7 +394,7 @@ func (f *feed) over(i int64, but grid.LeaseID) []grid.LeaseID {
 }
 
 // covered reports whether some lease holds trial i.
-func (f *feed) covered(i int64) bool {
+func (f *feed) isLeased(i int64) bool {
 	for _, l := range f.leases {
 		if l.lo <= i && i < l.hi {
 			return true
@@ -408,51 +408,51 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 	if t.Index < 0 || t.Index >= f.count {
 		return
 	}
-	f.learn(t)
+	f.observeGPUUse(t)
 	switch t.Change {
 	case grid.Began:
-		f.began[t.Index] = t.Attempts
+		f.started[t.Index] = t.Attempts
 	case grid.Done:
-		delete(f.began, t.Index)
-		delete(f.shuns, t.Index)
-		delete(f.owners, t.Index)
-		f.again.remove(t.Index, t.Index+1)
-		delete(f.needs, t.Index)
+		delete(f.started, t.Index)
+		delete(f.failedOn, t.Index)
+		delete(f.snapshotNodes, t.Index)
+		f.retries.remove(t.Index, t.Index+1)
+		delete(f.escalated, t.Index)
 		f.done.Add(t.Index, t.Index+1)
-		f.taken.Add(t.Index, t.Index+1)
+		f.assigned.Add(t.Index, t.Index+1)
 		if t.Class != grid.ClassCancel { // else it would have taken longer
 			f.pace.observe(time.Duration(t.Ended-t.Started) * time.Microsecond)
 		}
 		f.noteTime(t)
 	case grid.Retry:
-		delete(f.began, t.Index)
+		delete(f.started, t.Index)
 		f.escalate(t.Index, t.Failures)
-		f.shun(t.Index, t.Node, t.Class, now)
-		f.keepNode(t)
-		if !f.releasedSince(t.Index, t.Attempts) {
-			f.wait(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)), mannerOf(t.Failures))
+		f.recordFailedOn(t.Index, t.Node, t.Class, now)
+		f.recordSnapshotNode(t)
+		if !f.hasLaterLease(t.Index, t.Attempts) {
+			f.queueRetry(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)), leaseModeAfter(t.Failures))
 		}
 	case grid.Reconnect:
-		f.began[t.Index] = t.Attempts
-		f.taken.Add(t.Index, t.Index+1)
-		f.again.remove(t.Index, t.Index+1)
+		f.started[t.Index] = t.Attempts
+		f.assigned.Add(t.Index, t.Index+1)
+		f.retries.remove(t.Index, t.Index+1)
 	case grid.Reopen:
-		delete(f.needs, t.Index)
+		delete(f.escalated, t.Index)
 		f.done.Remove(t.Index, t.Index+1)
-		f.wait(t.Index, t.Attempts+1, time.Time{}, inRanges)
+		f.queueRetry(t.Index, t.Attempts+1, time.Time{}, modeRange)
 	}
 }
 
 // mannerOf says how the next attempt of a trial with these failures is leased.
-func mannerOf(failed map[grid.Class]int) manner {
+func leaseModeAfter(failed map[grid.Class]int) leaseMode {
 	if failed[grid.ClassCrash] > 0 {
-		return announced
+		return modeAnnounced
 	}
-	return inRanges
+	return modeRange
 }
 
 // releasedSince reports whether a lease for a later attempt than the failed one exists already.
-func (f *feed) releasedSince(i int64, attempts int) bool {
+func (f *feed) hasLaterLease(i int64, attempts int) bool {
 	for _, l := range f.leases {
 		if l.lo <= i && i < l.hi && l.attempt > attempts {
 			return true
@@ -462,36 +462,36 @@ func (f *feed) releasedSince(i int64, attempts int) bool {
 }
 
 // wait has a further attempt of trial i wait until it is due, the zero time for at once.
-func (f *feed) wait(i int64, attempt int, due time.Time, m manner) {
-	f.taken.Add(i, i+1)
-	if len(f.shuns[i]) > 0 || f.owners[i] != "" {
-		m = max(m, alone)
+func (f *feed) queueRetry(i int64, attempt int, due time.Time, m leaseMode) {
+	f.assigned.Add(i, i+1)
+	if len(f.failedOn[i]) > 0 || f.snapshotNodes[i] != "" {
+		m = max(m, modeSingle)
 	}
-	need, ok := f.needs[i]
+	need, ok := f.escalated[i]
 	if !ok {
 		need = f.sweep.Task.Resources
 	}
-	f.again.add(waiter{index: i, attempt: max(attempt, 2), manner: m, need: need, due: due})
+	f.retries.add(retry{index: i, attempt: max(attempt, 2), mode: m, need: need, due: due})
 }
 
 // settle wakes those who wait for the end of a cancelled sweep's leases.
-func (f *feed) settle() {
-	for _, settled := range f.settled {
+func (f *feed) signalDrained() {
+	for _, settled := range f.drained {
 		close(settled)
 	}
-	f.settled = nil
+	f.drained = nil
 }
 
 // complete reports whether every trial of the sweep is terminal.
 func (f *feed) complete() bool { return f.done.Count() >= f.count }
 
 // pace measures how long trials take, to size leases.
-type pace struct {
-	average time.Duration
-	size    int64 // of the last range lease
+type trialPace struct {
+	average  time.Duration
+	lastSize int64 // of the last range lease
 }
 
-func (p *pace) observe(d time.Duration) {
+func (p *trialPace) observe(d time.Duration) {
 	d = max(d, time.Microsecond)
 	if p.average == 0 {
 		p.average = d

@@ -29,17 +29,17 @@ func TestLeaseSizeFollowsTheLengthOfTrials(t *testing.T) {
 		{"ten days", 240 * time.Hour, []int64{1, 1, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := newFeed(points(t, "t-1", 100_000_000))
+			f := newFeed(newSweep(t, "t-1", 100_000_000))
 			if c.took > 0 {
 				f.pace.observe(c.took)
 			}
 			var got []int64
 			for seq := range uint64(len(c.sizes)) {
-				l, ok := f.next(f.base(), time.Now(), 4)
+				l, ok := f.nextLease(f.baseNeed(), time.Now(), 4)
 				if !ok {
 					t.Fatal("nothing to lease")
 				}
-				f.leased(numbered(seq), l)
+				f.addPublished(leaseIDOf(seq), l)
 				got = append(got, l.hi-l.lo)
 			}
 			if !slices.Equal(got, c.sizes) {
@@ -50,15 +50,15 @@ func TestLeaseSizeFollowsTheLengthOfTrials(t *testing.T) {
 }
 
 func TestLeaseSizeShrinksTowardsTheEnd(t *testing.T) {
-	f := newFeed(points(t, "t-1", 1000))
-	f.pace = pace{average: time.Millisecond, size: 500}
+	f := newFeed(newSweep(t, "t-1", 1000))
+	f.pace = trialPace{average: time.Millisecond, lastSize: 500}
 	var got []int64
 	for seq := uint64(0); ; seq++ {
-		l, ok := f.next(f.base(), time.Now(), 4)
+		l, ok := f.nextLease(f.baseNeed(), time.Now(), 4)
 		if !ok {
 			break
 		}
-		f.leased(numbered(seq), l)
+		f.addPublished(leaseIDOf(seq), l)
 		got = append(got, l.hi-l.lo)
 	}
 	if got[0] != 125 || got[len(got)-1] != 1 || !slices.IsSortedFunc(got, func(a, b int64) int { return int(b - a) }) {
@@ -67,7 +67,7 @@ func TestLeaseSizeShrinksTowardsTheEnd(t *testing.T) {
 }
 
 func TestPaceFollowsTrialsThatBecomeLonger(t *testing.T) {
-	var p pace
+	var p trialPace
 	for range 100 {
 		p.observe(time.Millisecond)
 	}
@@ -87,7 +87,7 @@ func TestPaceFollowsTrialsThatBecomeLonger(t *testing.T) {
 // the end each is done.
 func TestFeedLosesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		sweep := points(t, "t-1", rapid.IntRange(1, 40).Draw(rt, "points"))
+		sweep := newSweep(t, "t-1", rapid.IntRange(1, 40).Draw(rt, "points"))
 		sweep.MaxParallel = rapid.IntRange(0, 3).Draw(rt, "max parallel")
 		sweep.Task.Order = rapid.SampledFrom([]grid.Order{grid.OrderIndex, grid.OrderSpread}).Draw(rt, "order")
 		f := newFeed(sweep)
@@ -109,14 +109,14 @@ func TestFeedLosesNothing(t *testing.T) {
 		}
 		for step := 0; !f.complete(); step++ {
 			if step > 5000 {
-				rt.Fatalf("not complete: %d of %d done, leases %v, %d wait", f.done.Count(), f.count, f.leases, f.again.len())
+				rt.Fatalf("not complete: %d of %d done, leases %v, %d wait", f.done.Count(), f.count, f.leases, f.retries.len())
 			}
 			now = now.Add(time.Second)
-			l, ok := f.next(f.base(), now, 2)
+			l, ok := f.nextLease(f.baseNeed(), now, 2)
 			if ok && (len(f.leases) == 0 || rapid.Bool().Draw(rt, "lease")) {
 				seq++
-				disjoint(rt, f, l)
-				f.leased(numbered(seq), l)
+				checkDisjoint(rt, f, l)
+				f.addPublished(leaseIDOf(seq), l)
 				if m := sweep.MaxParallel; m > 0 && len(f.leases) > m {
 					rt.Fatalf("leases: got %d with max_parallel %d", len(f.leases), m)
 				}
@@ -128,7 +128,7 @@ func TestFeedLosesNothing(t *testing.T) {
 			}
 			s := rapid.SampledFrom(open).Draw(rt, "which")
 			if l = f.leases[s]; l.hi-l.lo > 1 && rapid.IntRange(0, 4).Draw(rt, "give back") == 0 {
-				f.shorten(s, rapid.Int64Range(l.lo+1, l.hi-1).Draw(rt, "from"))
+				f.shortenLease(s, rapid.Int64Range(l.lo+1, l.hi-1).Draw(rt, "from"))
 				continue
 			}
 			for i := l.lo; i < l.hi; i++ {
@@ -146,14 +146,14 @@ func TestFeedLosesNothing(t *testing.T) {
 					event(l, i, grid.Finished, grid.ClassNone)
 				}
 			}
-			f.drop(s)
+			f.dropLease(s)
 		}
 	})
 }
 
 // TestSpreadFeed leases trials from all over the sweep, also when it is extended and leases are lost, and each of them once.
 func TestSpreadFeed(t *testing.T) {
-	sweep := points(t, "t-1", 100_000)
+	sweep := newSweep(t, "t-1", 100_000)
 	sweep.Task.Order = grid.OrderSpread
 	f := newFeed(sweep)
 	f.pace.observe(time.Millisecond)
@@ -161,17 +161,17 @@ func TestSpreadFeed(t *testing.T) {
 	thirds := func() (counts [3]int64) {
 		for k := range counts {
 			n := int64(0)
-			f.taken.Gaps(f.count*int64(k)/3, f.count*int64(k+1)/3, func(g ranges.Range) { n += g.Hi - g.Lo })
+			f.assigned.Gaps(f.count*int64(k)/3, f.count*int64(k+1)/3, func(g ranges.Range) { n += g.Hi - g.Lo })
 			counts[k] = f.count/3 - n
 		}
 		return counts
 	}
 	lease := func(until int64) {
 		t.Helper()
-		for f.taken.Count() < until {
-			l, ok := f.next(f.base(), now, 4)
+		for f.assigned.Count() < until {
+			l, ok := f.nextLease(f.baseNeed(), now, 4)
 			if !ok {
-				t.Fatalf("nothing to lease after %d trials", f.taken.Count())
+				t.Fatalf("nothing to lease after %d trials", f.assigned.Count())
 			}
 			for _, o := range f.leases {
 				if l.lo < o.hi && o.lo < l.hi {
@@ -179,15 +179,15 @@ func TestSpreadFeed(t *testing.T) {
 				}
 			}
 			seq++
-			f.leased(numbered(seq), l)
+			f.addPublished(leaseIDOf(seq), l)
 			if seq%10 == 0 { // its node is lost
-				f.drop(numbered(seq))
+				f.dropLease(leaseIDOf(seq))
 				continue
 			}
 			for i := l.lo; i < l.hi; i++ {
 				f.apply(&history.Transition{Index: i, Change: grid.Done, Started: 1, Ended: 1000}, now)
 			}
-			f.drop(numbered(seq))
+			f.dropLease(leaseIDOf(seq))
 		}
 	}
 	even := func(share int64) {
@@ -202,18 +202,18 @@ func TestSpreadFeed(t *testing.T) {
 	even(5)
 	lease(50_000)
 	even(2)
-	f.follow(func() *grid.Sweep {
-		s := points(t, "t-1", 150_000)
+	f.setSweep(func() *grid.Sweep {
+		s := newSweep(t, "t-1", 150_000)
 		s.Task.Order = grid.OrderSpread
 		return s
 	}())
 	lease(150_000)
-	if _, ok := f.next(f.base(), now, 4); ok || !f.complete() {
+	if _, ok := f.nextLease(f.baseNeed(), now, 4); ok || !f.complete() {
 		t.Errorf("%d of %d trials are done, and more are leased: %v", f.done.Count(), f.count, ok)
 	}
 }
 
-func disjoint(t *rapid.T, f *feed, l lease) {
+func checkDisjoint(t *rapid.T, f *feed, l lease) {
 	t.Helper()
 	for seq, o := range f.leases {
 		if l.lo < o.hi && o.lo < l.hi {
@@ -228,33 +228,33 @@ func disjoint(t *rapid.T, f *feed, l lease) {
 }
 
 func TestQueueStaysShallow(t *testing.T) {
-	c := start(t, 4)
+	c := startMaster(t, 4)
 	id := c.submit(1_000_000_000, nil)
 	for round := range 20 {
-		c.leased(id, queueDepth*4)
+		c.waitForLeases(id, queueDepth*4)
 		if all, err := c.store.Queue.List(t.Context()); err != nil || len(all) != queueDepth*4 {
 			t.Fatalf("round %d: got %d leases in the queue, %v; want %d", round, len(all), err, queueDepth*4)
 		}
-		h := c.pull(id)
+		h := c.takeLease(id)
 		if round == 0 {
-			c.finish(h, grid.ClassNone, time.Millisecond) // 8 trials; later leases are large
+			c.finishLease(h, grid.ClassNone, time.Millisecond) // 8 trials; later leases are large
 			continue
 		}
-		c.giveBack(h)
+		c.releaseLease(h)
 	}
 }
 
 func TestLeasesGrowWhileTrialsAreShort(t *testing.T) {
-	c := start(t, 1)
+	c := startMaster(t, 1)
 	long, short := c.submit(100_000, nil), c.submit(100_000, func(s *api.Submit) { s.Priority = 1 })
 	var longest, widest int64
 	for range 8 {
-		h := c.pullSoon(short)
+		h := c.waitAndTakeLease(short)
 		widest = max(widest, h.Hi-h.Lo)
-		c.finish(h, grid.ClassNone, time.Millisecond)
-		h = c.pullSoon(long)
+		c.finishLease(h, grid.ClassNone, time.Millisecond)
+		h = c.waitAndTakeLease(long)
 		longest = h.Hi - h.Lo
-		c.finish(h, grid.ClassNone, time.Minute)
+		c.finishLease(h, grid.ClassNone, time.Minute)
 	}
 	if longest != 1 {
 		t.Errorf("lease of a sweep whose trials take a minute: got %d trials, want 1", longest)
@@ -266,41 +266,41 @@ func TestLeasesGrowWhileTrialsAreShort(t *testing.T) {
 
 // TestTaskThatFitsNowhere has a task that no node of the cluster can run: it must neither be leased nor hold up others.
 func TestTaskThatFitsNowhere(t *testing.T) {
-	c := start(t, 2)
+	c := startMaster(t, 2)
 	small := c.submit(10, nil)
-	wide := points(t, "wide-1", 10)
+	wide := newSweep(t, "wide-1", 10)
 	wide.Task.Resources.CPUs = 3 * grid.One
 	if _, err := c.store.Records.Create(t.Context(), wide); err != nil {
 		t.Fatal(err)
 	}
-	c.leased(wide.ID, 0)
-	c.finish(c.pullSoon(small), grid.ClassNone, time.Millisecond)
-	c.leased(small, queueDepth*2)
+	c.waitForLeases(wide.ID, 0)
+	c.finishLease(c.waitAndTakeLease(small), grid.ClassNone, time.Millisecond)
+	c.waitForLeases(small, queueDepth*2)
 }
 
 // TestSuspectsAreLeasedOneByOne takes a lease back from a dead node: what it may have begun comes as further attempts.
 func TestSuspectsAreLeasedOneByOne(t *testing.T) {
-	f, now := newFeed(points(t, "t-1", 100)), time.Now()
-	f.leased("1", lease{lo: 0, hi: 100, attempt: 1, since: now})
+	f, now := newFeed(newSweep(t, "t-1", 100)), time.Now()
+	f.addPublished("1", lease{lo: 0, hi: 100, attempt: 1, since: now})
 	f.done.Add(0, 10)
-	f.suspect("1")
-	f.drop("1")
+	f.requeueOneByOne("1")
+	f.dropLease("1")
 	var got []lease
 	for seq := uint64(2); ; seq++ {
-		l, ok := f.next(f.base(), now, 4)
+		l, ok := f.nextLease(f.baseNeed(), now, 4)
 		if !ok {
 			break
 		}
-		f.leased(numbered(seq), l)
+		f.addPublished(leaseIDOf(seq), l)
 		got = append(got, l)
 	}
-	for i, l := range got[:suspects] {
+	for i, l := range got[:maxUnreported] {
 		if l.lo != 10+int64(i) || l.hi != l.lo+1 || l.attempt != 2 {
 			t.Errorf("lease %d: got [%d,%d) attempt %d, want trial %d for the second time", i, l.lo, l.hi, l.attempt, 10+i)
 		}
 	}
-	next := int64(10 + suspects)
-	for _, l := range got[suspects:] {
+	next := int64(10 + maxUnreported)
+	for _, l := range got[maxUnreported:] {
 		if l.lo != next || l.attempt != 1 {
 			t.Errorf("got [%d,%d) attempt %d, want the others as they were", l.lo, l.hi, l.attempt)
 		}
@@ -312,4 +312,4 @@ func TestSuspectsAreLeasedOneByOne(t *testing.T) {
 }
 
 // numbered names a lease.
-func numbered(n uint64) grid.LeaseID { return grid.LeaseID(fmt.Sprint(n)) }
+func leaseIDOf(n uint64) grid.LeaseID { return grid.LeaseID(fmt.Sprint(n)) }

@@ -24,36 +24,36 @@ const (
 )
 
 // state is what the loop owns. Other goroutines reach it through Master.tell only.
-type state struct {
-	m     *Master
-	feeds map[grid.SweepID]*feed
-	room  map[grid.Resources]int // see slots
+type scheduler struct {
+	m         *Master
+	feeds     map[grid.SweepID]*feed
+	slotCache map[grid.Resources]int // see slots
 
-	health *health
-	setups map[grid.SweepID]*setups
+	health        *nodeHealth
+	setupFailures map[grid.SweepID]*setupFailures
 
 	activity *Activity
 
-	followed  uint64                  // the last event that the feeds know of
-	published uint64                  // the last event of this loop that decides about attempts
-	suspects  map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
-	unfenced  map[unfenced]loss
-	unopened  map[grid.SweepID]bool // sweeps that could not be opened
+	applied       uint64                  // the last event that the feeds know of
+	lastDecision  uint64                  // the last event of this loop that decides about attempts
+	missing       map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
+	pendingFences map[fenceKey]nodeLoss
+	pendingOpens  map[grid.SweepID]bool // sweeps that could not be opened
 }
 
-func newState(m *Master) *state {
-	return &state{
-		m: m, feeds: map[grid.SweepID]*feed{}, suspects: map[grid.LeaseID]uint64{}, unfenced: map[unfenced]loss{}, unopened: map[grid.SweepID]bool{},
-		health: newHealth(), activity: newActivity(), setups: map[grid.SweepID]*setups{},
+func newScheduler(m *Master) *scheduler {
+	return &scheduler{
+		m: m, feeds: map[grid.SweepID]*feed{}, missing: map[grid.LeaseID]uint64{}, pendingFences: map[fenceKey]nodeLoss{}, pendingOpens: map[grid.SweepID]bool{},
+		health: newNodeHealth(), activity: newActivity(), setupFailures: map[grid.SweepID]*setupFailures{},
 	}
 }
 
 // loop is the one goroutine that decides what is leased.
 func (m *Master) loop(ctx context.Context) error {
-	s := newState(m)
-	s.followed = m.caughtUp
+	s := newScheduler(m)
+	s.applied = m.caughtUp
 	if m.cfg.Nodes != nil {
-		if err := s.restoreAll(ctx); err != nil {
+		if err := s.restoreWithRetry(ctx); err != nil {
 			return err
 		}
 	}
@@ -68,11 +68,11 @@ func (m *Master) loop(ctx context.Context) error {
 	}
 }
 
-func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) error {
-	if len(s.feeds) == 0 && len(s.unfenced) == 0 && len(s.unopened) == 0 {
+func (s *scheduler) step(ctx context.Context, feedTick, reconcile <-chan time.Time) error {
+	if len(s.feeds) == 0 && len(s.pendingFences) == 0 && len(s.pendingOpens) == 0 {
 		reconcile = nil // nothing to wake up for
 	}
-	if !s.waiting() {
+	if !s.hasTimers() {
 		feedTick = nil
 	}
 	var err error
@@ -80,34 +80,34 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case c := <-s.m.changes:
-		err = s.change(ctx, c)
+		err = s.applyRecord(ctx, c)
 	case f := <-s.m.folded:
-		s.follow(f)
-		err = errors.Join(s.pinImages(ctx, f.images), s.pauseBroken(ctx), s.pauseFailing(ctx), s.finishComplete(ctx))
+		s.applyFold(f)
+		err = errors.Join(s.pinImages(ctx, f.images), s.pauseFailedSetups(ctx), s.pauseFailing(ctx), s.finishComplete(ctx))
 	case <-s.m.kick:
-		s.listen()
+		s.runPosted()
 		err = s.finishComplete(ctx)
 	case <-reconcile:
-		s.report(ctx, reconciling, s.reconcile(ctx))
+		s.reportProblem(ctx, reconciling, s.reconcile(ctx))
 		err = s.finishComplete(ctx)
 	case <-feedTick:
 	}
-	s.report(ctx, leasing, errors.Join(err, s.feed(ctx)))
+	s.reportProblem(ctx, leasing, errors.Join(err, s.topUpQueue(ctx)))
 	return nil
 }
 
 // waiting reports whether time alone can make something ready to be leased: a retry, or a store that has refused.
-func (s *state) waiting() bool {
+func (s *scheduler) hasTimers() bool {
 	for _, f := range s.feeds {
-		if f.again.len() > 0 {
+		if f.retries.len() > 0 {
 			return true
 		}
 	}
-	return s.m.hindered()
+	return s.m.hasProblem()
 }
 
 // report keeps what hinders the master for the user to see. The next tick tries again: a full disk must not end the node.
-func (s *state) report(ctx context.Context, of work, err error) {
+func (s *scheduler) reportProblem(ctx context.Context, of subsystem, err error) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -121,16 +121,16 @@ func (s *state) report(ctx context.Context, of work, err error) {
 }
 
 // change follows a record: an active sweep gets a feed, an ended one loses it when its leases are back.
-func (s *state) change(ctx context.Context, c jetstream.Change) error {
-	if c.Synced || !s.m.cfg.Feed {
+func (s *scheduler) applyRecord(ctx context.Context, c jetstream.Change) error {
+	if c.Synced || !s.m.cfg.LeaseTrials {
 		return nil
 	}
 	f := s.feeds[c.ID]
 	if c.Deleted {
 		if f != nil {
-			s.discardLeases(ctx, f)
+			s.deleteLeases(ctx, f)
 		}
-		s.forget(c.ID)
+		s.closeFeed(c.ID)
 		return nil
 	}
 	sweep := c.Record.Sweep
@@ -138,59 +138,59 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 		if !sweep.Active() {
 			return nil
 		}
-		return s.open(ctx, &c.Record, nil)
+		return s.openFeed(ctx, &c.Record, nil)
 	}
 	before := f.sweep
-	f.follow(sweep)
-	s.followSet(ctx, f, before)
+	f.setSweep(sweep)
+	s.applySettings(ctx, f, before)
 	if sweep.Active() {
-		f.settle()
+		f.signalDrained()
 	} else {
-		s.withdrawAll(ctx, f)
+		s.withdrawLeases(ctx, f)
 	}
-	s.retire(f)
+	s.closeFeedIfDone(f)
 	return s.finishComplete(ctx)
 }
 
 // openAgain opens the active sweeps of which that has failed before.
-func (s *state) openAgain(ctx context.Context) (failed error) {
-	for _, id := range slices.Collect(maps.Keys(s.unopened)) {
-		delete(s.unopened, id)
+func (s *scheduler) retryOpens(ctx context.Context) (failed error) {
+	for _, id := range slices.Collect(maps.Keys(s.pendingOpens)) {
+		delete(s.pendingOpens, id)
 		if r, ok := s.m.Sweep(id); ok && r.Sweep.Active() && s.feeds[id] == nil {
-			failed = errors.Join(failed, s.open(ctx, &r, nil))
+			failed = errors.Join(failed, s.openFeed(ctx, &r, nil))
 		}
 	}
 	return failed
 }
 
 // open begins to feed a sweep, of which these leases are in the queue already.
-func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jetstream.QueuedLease) error {
+func (s *scheduler) openFeed(ctx context.Context, record *jetstream.Record, leases []jetstream.QueuedLease) error {
 	sweep := record.Sweep
-	s.unopened[sweep.ID] = true
-	left, err := s.m.cfg.History.Left(ctx, sweep.ID)
+	s.pendingOpens[sweep.ID] = true
+	left, err := s.m.cfg.History.Remaining(ctx, sweep.ID)
 	if err != nil {
 		return fmt.Errorf("load what is done of %s: %w", sweep.ID, err)
 	}
 	f := newFeed(sweep)
-	f.fits, f.slots, f.lanes = func(r grid.Resources) bool { return s.m.never(r) == "" }, s.slots, record.Lanes
+	f.fits, f.slots, f.lanes = func(r grid.Resources) bool { return s.m.neverFits(r) == "" }, s.slots, record.Lanes
 	if sweep.Task.Resources.Measured() {
-		f.measured = newMeasured(record.Packing, &sweep.Task)
+		f.sharing = newGPUSharing(record.Packing, &sweep.Task)
 	}
 	for i := range leases {
-		f.restore(&leases[i], time.Now())
-		s.m.ledger.add(leases[i].ID)
+		f.restoreLease(&leases[i], time.Now())
+		s.m.leases.add(leases[i].ID)
 	}
-	if s.m.cfg.Nodes != nil && s.m.ledger.starting() {
-		s.expect(f, left.Open)
+	if s.m.cfg.Nodes != nil && s.m.leases.isLoading() {
+		s.expectAttempts(f, left.Open)
 	}
-	f.load(left, time.Now())
-	if err := s.openCompared(ctx, f); err != nil {
+	f.loadHistory(left, time.Now())
+	if err := s.loadEarlyStopping(ctx, f); err != nil {
 		return err
 	}
 	s.openTimes(ctx, f)
-	s.discardEnded(ctx, f)
+	s.discardLeftoverSnapshots(ctx, f)
 	s.feeds[sweep.ID] = f
-	delete(s.unopened, sweep.ID)
+	delete(s.pendingOpens, sweep.ID)
 	if err := sweep.Task.Resources.Check(); err != nil && sweep.Active() {
 		return s.m.failSweep(ctx, sweep.ID, "the sweep's record is not valid: "+err.Error())
 	}
@@ -198,82 +198,82 @@ func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jet
 }
 
 // retire forgets the feed of a sweep that is not active and has nothing outstanding.
-func (s *state) retire(f *feed) {
+func (s *scheduler) closeFeedIfDone(f *feed) {
 	if !f.sweep.Active() && len(f.leases) == 0 {
-		s.forget(f.sweep.ID)
+		s.closeFeed(f.sweep.ID)
 	}
 }
 
-func (s *state) forget(id grid.SweepID) {
+func (s *scheduler) closeFeed(id grid.SweepID) {
 	if f := s.feeds[id]; f != nil {
-		f.settle()
+		f.signalDrained()
 		delete(s.feeds, id)
-		s.health.forget(id)
-		delete(s.setups, id)
+		s.health.forgetSweep(id)
+		delete(s.setupFailures, id)
 	}
 }
 
 // shorten has others run what a node gives back of leases.
-func (s *state) shorten(node grid.NodeID, kept []jetstream.HeldLease) {
+func (s *scheduler) shortenLeases(node grid.NodeID, kept []jetstream.HeldLease) {
 	for i := range kept {
 		h := &kept[i]
-		if f := s.feeds[h.Sweep]; f != nil && s.m.ledger.holder(h.ID) == node {
-			f.shorten(h.ID, h.Hi)
+		if f := s.feeds[h.Sweep]; f != nil && s.m.leases.holderOf(h.ID) == node {
+			f.shortenLease(h.ID, h.Hi)
 		}
 	}
 }
 
 // drop forgets a lease: what it did not bring to an end is missing again.
-func (s *state) drop(f *feed, id grid.LeaseID) {
-	s.m.ledger.remove(id)
-	f.drop(id)
-	s.retire(f)
+func (s *scheduler) dropLease(f *feed, id grid.LeaseID) {
+	s.m.leases.remove(id)
+	f.dropLease(id)
+	s.closeFeedIfDone(f)
 }
 
 // follow applies what a fold changed, then closes the leases that workers are done with.
-func (s *state) follow(fd folded) {
-	s.followed = fd.last
+func (s *scheduler) applyFold(fd folded) {
+	s.applied = fd.last
 	now := time.Now()
 	for i := range fd.changed {
-		s.activity.note(s.feeds[fd.changed[i].Sweep], &fd.changed[i])
-		if f := s.feeds[fd.changed[i].Sweep]; f != nil && fd.last > f.known { // else it was loaded with this change
+		s.activity.record(s.feeds[fd.changed[i].Sweep], &fd.changed[i])
+		if f := s.feeds[fd.changed[i].Sweep]; f != nil && fd.last > f.loadedAt { // else it was loaded with this change
 			f.apply(&fd.changed[i], now)
-			f.compareEnd(&fd.changed[i])
+			f.observeEnd(&fd.changed[i])
 			if t := &fd.changed[i]; t.Change == grid.Done {
-				s.conclude(f, t.Index, t.Node)
-				s.endLeases(f, t)
-				s.discard(f, t)
+				s.revokeRivals(f, t.Index, t.Node)
+				s.revokeCancelled(f, t)
+				s.discardSnapshots(f, t)
 			}
 			if fd.changed[i].Change == grid.Began && len(f.sweep.Task.Setup) > 0 {
 				continue // what runs may be its setup step
 			}
-			s.health.note(&fd.changed[i])
-			s.noteSetup(&fd.changed[i])
+			s.health.record(&fd.changed[i])
+			s.recordSetup(&fd.changed[i])
 		}
 	}
 	for _, r := range fd.released {
 		// A node that has lost a lease has no say in it any more.
-		if holder := s.m.ledger.holder(r.lease); holder != "" && holder != r.node {
+		if holder := s.m.leases.holderOf(r.lease); holder != "" && holder != r.node {
 			continue
 		}
 		if f := s.feeds[r.sweep]; f != nil {
-			s.drop(f, r.lease)
+			s.dropLease(f, r.lease)
 		}
 	}
 	s.quarantine()
 }
 
 // quarantine lets no more trials run on nodes that turned out to be broken.
-func (s *state) quarantine() {
+func (s *scheduler) quarantine() {
 	if s.m.cfg.Nodes == nil {
 		return
 	}
-	s.health.works = s.m.takesTrials
-	for node, b := range s.health.broken() {
+	s.health.takesTrials = s.m.takesTrials
+	for node, b := range s.health.takeBroken() {
 		if b.part != grid.ScopeNode {
 			s.m.log.Warn("trials are withheld from a part of a node", "node", node, "part", b.part, "reason", b.reason)
-			for _, part := range s.parts(b) {
-				s.m.cfg.Nodes.Withhold(node, part, b.reason, time.Now().Add(withholdTime))
+			for _, part := range s.scopesToWithhold(b) {
+				s.m.cfg.Nodes.Withhold(node, part, b.reason, time.Now().Add(withholdFor))
 			}
 			continue
 		}
@@ -283,7 +283,7 @@ func (s *state) quarantine() {
 }
 
 // parts lists what is withheld of a node to blame: of a single lane, those of the sweeps whose trials failed.
-func (s *state) parts(b blame) []grid.Scope {
+func (s *scheduler) scopesToWithhold(b brokenPart) []grid.Scope {
 	if b.part != grid.ScopeLane {
 		return []grid.Scope{b.part}
 	}
@@ -314,12 +314,12 @@ func (m *Master) takesTrials(node grid.NodeID) bool {
 }
 
 // finishComplete ends every active sweep whose trials are all terminal.
-func (s *state) finishComplete(ctx context.Context) error {
+func (s *scheduler) finishComplete(ctx context.Context) error {
 	for _, f := range s.feeds {
 		if !f.sweep.Active() || !f.complete() {
 			continue
 		}
-		if err := s.m.finish(ctx, f.sweep.ID, f.count, s.followed); err != nil {
+		if err := s.m.finish(ctx, f.sweep.ID, f.count, s.applied); err != nil {
 			return err
 		}
 	}
@@ -327,16 +327,16 @@ func (s *state) finishComplete(ctx context.Context) error {
 }
 
 // feed tops up the queue: in each lane, the sweep that holds the least of it goes first.
-func (s *state) feed(ctx context.Context) error {
-	if !s.m.cfg.Feed {
+func (s *scheduler) topUpQueue(ctx context.Context) error {
+	if !s.m.cfg.LeaseTrials {
 		return nil
 	}
-	unsaved := errors.Join(s.saveMeasured(ctx), s.closeLanes(ctx), s.stopWorse(ctx), s.withdrawTrials(ctx)) // trials are leased all the same
-	s.followOrders(ctx)
-	s.room = map[grid.Resources]int{}
-	for _, l := range s.lanesToFeed() {
+	unsaved := errors.Join(s.storeEstimates(ctx), s.closeStaleLanes(ctx), s.storeStoppedRuns(ctx), s.endCancelledTrials(ctx)) // trials are leased all the same
+	s.withdrawReordered(ctx)
+	s.slotCache = map[grid.Resources]int{}
+	for _, l := range s.openLanes() {
 		slots := s.slots(l.need)
-		s.makeRoom(ctx, l, slots)
+		s.rebalance(ctx, l, slots)
 		for l.outstanding() < queueDepth*slots {
 			ok, err := s.leaseOne(ctx, l, slots)
 			if err != nil {
@@ -351,32 +351,32 @@ func (s *state) feed(ctx context.Context) error {
 }
 
 // slots is how many trials with these resources the cluster can run at a time, as of this pass of feed. To ask each node takes a while.
-func (s *state) slots(r grid.Resources) int {
-	n, ok := s.room[r]
+func (s *scheduler) slots(r grid.Resources) int {
+	n, ok := s.slotCache[r]
 	if !ok {
 		n = s.m.cfg.Slots(r)
-		s.room[r] = n
+		s.slotCache[r] = n
 	}
 	return n
 }
 
 // fedLane is a lane with the active sweeps whose trials may be leased into it.
-type fedLane struct {
+type laneFeeds struct {
 	name  grid.Lane
 	need  grid.Resources // of each trial in it
 	feeds []*feed
 }
 
-func (s *state) lanesToFeed() map[grid.Lane]*fedLane {
-	lanes := map[grid.Lane]*fedLane{}
+func (s *scheduler) openLanes() map[grid.Lane]*laneFeeds {
+	lanes := map[grid.Lane]*laneFeeds{}
 	for _, f := range s.feeds {
 		if !f.sweep.Active() || f.sweep.Task.Resources.Check() != nil {
 			continue
 		}
-		for _, need := range f.wanted() {
-			name := f.lane(need)
+		for _, need := range f.needs() {
+			name := f.laneFor(need)
 			if lanes[name] == nil {
-				lanes[name] = &fedLane{name: name, need: need}
+				lanes[name] = &laneFeeds{name: name, need: need}
 			}
 			lanes[name].feeds = append(lanes[name].feeds, f)
 		}
@@ -384,34 +384,34 @@ func (s *state) lanesToFeed() map[grid.Lane]*fedLane {
 	return lanes
 }
 
-func (l *fedLane) outstanding() int {
+func (l *laneFeeds) outstanding() int {
 	n := 0
 	for _, f := range l.feeds {
-		n += f.held[l.name]
+		n += f.leasesInLane[l.name]
 	}
 	return n
 }
 
 // makeRoom takes leases out of a full queue that no node has taken, for sweeps that have none there: they are to have their share from the
 // next slot on that comes free, and not only when what was leased before has run.
-func (s *state) makeRoom(ctx context.Context, l *fedLane, slots int) {
+func (s *scheduler) rebalance(ctx context.Context, l *laneFeeds, slots int) {
 	limit := queueDepth * slots
 	if len(l.feeds) < 2 || l.outstanding() < limit {
 		return
 	}
 	room, share := 0, max(1, limit/len(l.feeds))
 	for _, f := range l.feeds {
-		if _, some := f.next(l.need, time.Now(), slots); some && f.held[l.name] == 0 {
+		if _, some := f.nextLease(l.need, time.Now(), slots); some && f.leasesInLane[l.name] == 0 {
 			room += share
 		}
 	}
-	slices.SortFunc(l.feeds, func(a, b *feed) int { return cmp.Compare(b.held[l.name], a.held[l.name]) })
+	slices.SortFunc(l.feeds, func(a, b *feed) int { return cmp.Compare(b.leasesInLane[l.name], a.leasesInLane[l.name]) })
 	for _, f := range l.feeds {
-		for _, id := range f.newest(l.name) {
-			if room <= 0 || f.held[l.name] <= share {
+		for _, id := range f.newestLeases(l.name) {
+			if room <= 0 || f.leasesInLane[l.name] <= share {
 				break
 			}
-			if s.withdraw(ctx, f, id) {
+			if s.withdrawLease(ctx, f, id) {
 				room--
 			}
 		}
@@ -419,7 +419,7 @@ func (s *state) makeRoom(ctx context.Context, l *fedLane, slots int) {
 }
 
 // newest lists the leases in a lane, the newest first.
-func (f *feed) newest(lane grid.Lane) []grid.LeaseID {
+func (f *feed) newestLeases(lane grid.Lane) []grid.LeaseID {
 	var all []grid.LeaseID
 	for id, l := range f.leases {
 		if l.lane == lane {
@@ -433,26 +433,26 @@ func (f *feed) newest(lane grid.Lane) []grid.LeaseID {
 // leaseOne publishes one lease of the sweep with the smallest share; false when no sweep of the lane has anything to lease.
 // Of equal ones the sweep goes first that has waited longest, so that each has its turn where the queue is shorter than the
 // list of sweeps.
-func (s *state) leaseOne(ctx context.Context, lane *fedLane, slots int) (bool, error) {
+func (s *scheduler) leaseOne(ctx context.Context, lane *laneFeeds, slots int) (bool, error) {
 	slices.SortFunc(lane.feeds, func(a, b *feed) int {
-		return cmp.Or(cmp.Compare(a.held[lane.name], b.held[lane.name]), cmp.Compare(a.last, b.last), a.sweep.Submitted.Compare(b.sweep.Submitted))
+		return cmp.Or(cmp.Compare(a.leasesInLane[lane.name], b.leasesInLane[lane.name]), cmp.Compare(a.newestSeq, b.newestSeq), a.sweep.Submitted.Compare(b.sweep.Submitted))
 	})
 	now := time.Now()
 	for _, f := range lane.feeds {
-		l, ok := f.next(lane.need, now, slots)
+		l, ok := f.nextLease(lane.need, now, slots)
 		if !ok {
 			continue
 		}
-		if ok, err := s.announce(ctx, f, lane); err != nil {
+		if ok, err := s.recordLane(ctx, f, lane); err != nil {
 			return false, err
 		} else if !ok {
 			continue
 		}
-		id, err := s.publish(ctx, lane, f, &l)
+		id, err := s.publishLease(ctx, lane, f, &l)
 		if err != nil {
 			return false, err
 		}
-		f.leased(id, l)
+		f.addPublished(id, l)
 		return true, nil
 	}
 	return false, nil
@@ -460,15 +460,15 @@ func (s *state) leaseOne(ctx context.Context, lane *fedLane, slots int) (bool, e
 
 // announce has the nodes know what trials in a lane need, before a lease is in it. It reports false while the sweep's trials are in too
 // many lanes. Lanes that nothing is leased in or waits for make room.
-func (s *state) announce(ctx context.Context, f *feed, lane *fedLane) (bool, error) {
+func (s *scheduler) recordLane(ctx context.Context, f *feed, lane *laneFeeds) (bool, error) {
 	if _, known := f.lanes[lane.name]; known || lane.name == f.sweep.Lane() {
 		return true, nil
 	}
-	wanted := f.wanted()
-	record, err := s.m.changeRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
+	wanted := f.needs()
+	record, err := s.m.editRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
 		lanes := map[grid.Lane]grid.Resources{lane.name: lane.need}
 		for name, need := range r.Lanes {
-			if f.held[name] > 0 || name == f.lane(need) && slices.Contains(wanted, need) {
+			if f.leasesInLane[name] > 0 || name == f.laneFor(need) && slices.Contains(wanted, need) {
 				lanes[name] = need
 			}
 		}
@@ -487,22 +487,22 @@ func (s *state) announce(ctx context.Context, f *feed, lane *fedLane) (bool, err
 }
 
 // publish puts a lease into the queue and notes where it lies.
-func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (grid.LeaseID, error) {
+func (s *scheduler) publishLease(ctx context.Context, lane *laneFeeds, f *feed, l *lease) (grid.LeaseID, error) {
 	id := s.m.cfg.Store.Queue.NewID()
-	s.m.ledger.add(id)
+	s.m.leases.add(id)
 	updates := len(f.sweep.Updates)
 	if r, ok := s.m.Sweep(f.sweep.ID); ok {
 		updates = len(r.Sweep.Updates) // a retry may have stored one that the loop has not followed yet
 	}
 	snapshot, bad := s.m.newestSnapshot(f.sweep, l)
-	avoid, elsewhere := s.avoidFor(f, l.lo, lane)
+	avoid, elsewhere := s.avoidedNodes(f, l.lo, lane)
 	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
 		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane.name), ID: id, Updates: updates,
 		Snapshot: snapshot, Bad: bad, Level: f.sweep.Level(), Avoid: avoid, Elsewhere: elsewhere,
-		Quiet: l.attempt > 1 && l.manner != announced,
+		Quiet: l.attempt > 1 && l.mode != modeAnnounced,
 	})
 	if err != nil {
-		s.m.ledger.remove(id)
+		s.m.leases.remove(id)
 		return "", fmt.Errorf("lease %s [%d,%d): %w", f.sweep.ID, l.lo, l.hi, err)
 	}
 	l.seq, l.elsewhere = seq, elsewhere
@@ -512,20 +512,20 @@ func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (
 // reconcile drops leases that the queue no longer holds although no event has closed them. A worker closes a lease before it
 // acknowledges it, so once all events are followed that were stored when the lease was missed, it is lost. What has failed before is
 // tried again.
-func (s *state) reconcile(ctx context.Context) error {
-	undone := errors.Join(s.openAgain(ctx), s.fenceAgain(ctx))
-	known := s.leases()
-	for id := range s.suspects {
+func (s *scheduler) reconcile(ctx context.Context) error {
+	undone := errors.Join(s.retryOpens(ctx), s.retryFences(ctx))
+	known := s.feedsByLease()
+	for id := range s.missing {
 		if known[id] == nil {
-			delete(s.suspects, id)
+			delete(s.missing, id)
 		}
 	}
 	for _, f := range s.feeds {
 		if !f.sweep.Active() {
-			s.withdrawAll(ctx, f)
+			s.withdrawLeases(ctx, f)
 		}
 	}
-	if known = s.leases(); len(known) == 0 {
+	if known = s.feedsByLease(); len(known) == 0 {
 		return undone
 	}
 	present, err := s.m.cfg.Store.Queue.List(ctx)
@@ -538,44 +538,44 @@ func (s *state) reconcile(ctx context.Context) error {
 	}
 	for i := range present {
 		if id := present[i].ID; known[id] == nil {
-			err = errors.Join(err, s.orphan(ctx, &present[i]))
-		} else if !s.abandoned(ctx, known[id], id, time.Now()) {
+			err = errors.Join(err, s.deleteOrphan(ctx, &present[i]))
+		} else if !s.reclaimAbandoned(ctx, known[id], id, time.Now()) {
 			delete(known, id)
 		}
 	}
 	for id, f := range known {
-		if f.leases[id].detached && !s.abandoned(ctx, f, id, time.Now()) {
+		if f.leases[id].detached && !s.reclaimAbandoned(ctx, f, id, time.Now()) {
 			continue
 		}
-		s.suspect(ctx, id, f, last)
+		s.requeueMissing(ctx, id, f, last)
 	}
 	return errors.Join(undone, err)
 }
 
 // withdrawAll takes the leases of a sweep out of the queue that no node has: none may run any more, or they are to be made again.
-func (s *state) withdrawAll(ctx context.Context, f *feed) {
+func (s *scheduler) withdrawLeases(ctx context.Context, f *feed) {
 	for _, id := range slices.Collect(maps.Keys(f.leases)) {
-		s.withdraw(ctx, f, id)
+		s.withdrawLease(ctx, f, id)
 	}
 }
 
 // withdraw takes a lease out of the queue, and forgets it, unless a node has it. It reports whether it did so. A message that can't be
 // deleted changes nothing: no node takes that lease any more.
-func (s *state) withdraw(ctx context.Context, f *feed, id grid.LeaseID) bool {
+func (s *scheduler) withdrawLease(ctx context.Context, f *feed, id grid.LeaseID) bool {
 	ok, err := s.m.cfg.Store.Queue.Withdraw(ctx, id)
 	if err != nil {
 		s.m.log.Warn("lease that nobody holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
 	}
 	if ok {
-		s.drop(f, id)
+		s.dropLease(f, id)
 	}
 	return ok
 }
 
 // discardLeases takes all leases of a sweep that is gone out of the queue. Nodes that hold some are told so by their beats.
-func (s *state) discardLeases(ctx context.Context, f *feed) {
+func (s *scheduler) deleteLeases(ctx context.Context, f *feed) {
 	for id := range f.leases {
-		s.m.ledger.remove(id)
+		s.m.leases.remove(id)
 		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil {
 			s.m.log.Debug("lease of a removed sweep could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
 		}
@@ -583,7 +583,7 @@ func (s *state) discardLeases(ctx context.Context, f *feed) {
 }
 
 // leases gives the feed of every lease that the master believes in.
-func (s *state) leases() map[grid.LeaseID]*feed {
+func (s *scheduler) feedsByLease() map[grid.LeaseID]*feed {
 	all := map[grid.LeaseID]*feed{}
 	for _, f := range s.feeds {
 		for id := range f.leases {
@@ -593,34 +593,34 @@ func (s *state) leases() map[grid.LeaseID]*feed {
 	return all
 }
 
-func (s *state) suspect(ctx context.Context, id grid.LeaseID, f *feed, last uint64) {
-	until, ok := s.suspects[id]
+func (s *scheduler) requeueMissing(ctx context.Context, id grid.LeaseID, f *feed, last uint64) {
+	until, ok := s.missing[id]
 	if !ok {
-		until, s.suspects[id] = last, last
+		until, s.missing[id] = last, last
 	}
-	if s.followed >= until {
+	if s.applied >= until {
 		s.m.log.Info("lease is missing in the queue and is created again", "sweep", f.sweep.ID, "lease", id)
-		delete(s.suspects, id)
+		delete(s.missing, id)
 		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil { // so that nobody takes it
 			s.m.log.Debug("lease that is missing could not be deleted", "lease", id, "err", err)
 		}
-		s.drop(f, id)
+		s.dropLease(f, id)
 	}
 }
 
 // settle waits until workers have given back all they held of a cancelled sweep. An attempt that is still being stopped would
 // otherwise end behind a retry, and cancel the trial once more.
-func (m *Master) settle(ctx context.Context, id grid.SweepID) error {
+func (m *Master) awaitDrained(ctx context.Context, id grid.SweepID) error {
 	settled := make(chan struct{})
-	call := func(s *state) {
+	call := func(s *scheduler) {
 		f := s.feeds[id]
 		if r, ok := m.Sweep(id); f == nil || !ok || r.Sweep.State != grid.SweepCancelled {
 			close(settled)
 			return
 		}
-		f.settled = append(f.settled, settled)
+		f.drained = append(f.drained, settled)
 	}
-	if err := m.inLoop(ctx, call); err != nil {
+	if err := m.call(ctx, call); err != nil {
 		return err
 	}
 	select {
@@ -636,14 +636,14 @@ func (m *Master) settle(ctx context.Context, id grid.SweepID) error {
 // Outstanding says how many leases of the sweep are in the queue or at workers.
 func (m *Master) Outstanding(ctx context.Context, id grid.SweepID) (int, error) {
 	answer := make(chan int, 1)
-	call := func(s *state) {
+	call := func(s *scheduler) {
 		if f := s.feeds[id]; f != nil {
 			answer <- len(f.leases)
 			return
 		}
 		answer <- 0
 	}
-	if err := m.inLoop(ctx, call); err != nil {
+	if err := m.call(ctx, call); err != nil {
 		return 0, err
 	}
 	return <-answer, nil
@@ -655,7 +655,7 @@ func (m *Master) Busy(ctx context.Context) (bool, error) {
 		return true, nil
 	}
 	answer := make(chan bool, 1)
-	if err := m.inLoop(ctx, func(s *state) { answer <- len(s.leases()) > 0 }); err != nil {
+	if err := m.call(ctx, func(s *scheduler) { answer <- len(s.feedsByLease()) > 0 }); err != nil {
 		return false, err
 	}
 	return <-answer, nil
@@ -673,10 +673,10 @@ func (m *Master) anyActive() bool {
 }
 
 // tell has the loop run call, without waiting for it.
-func (m *Master) tell(call func(*state)) {
-	m.tellMu.Lock()
-	m.told = append(m.told, call)
-	m.tellMu.Unlock()
+func (m *Master) post(call func(*scheduler)) {
+	m.postMu.Lock()
+	m.posted = append(m.posted, call)
+	m.postMu.Unlock()
 	m.Kick()
 }
 
@@ -689,11 +689,11 @@ func (m *Master) Kick() {
 }
 
 // listen runs what the loop was told.
-func (s *state) listen() {
-	s.m.tellMu.Lock()
-	told := s.m.told
-	s.m.told = nil
-	s.m.tellMu.Unlock()
+func (s *scheduler) runPosted() {
+	s.m.postMu.Lock()
+	told := s.m.posted
+	s.m.posted = nil
+	s.m.postMu.Unlock()
 	for _, call := range told {
 		call(s)
 	}
@@ -703,9 +703,9 @@ func (s *state) listen() {
 var errEnded = errors.New("the master has ended")
 
 // inLoop has the loop run call, and waits for that.
-func (m *Master) inLoop(ctx context.Context, call func(*state)) error {
+func (m *Master) call(ctx context.Context, call func(*scheduler)) error {
 	done := make(chan struct{})
-	m.tell(func(s *state) {
+	m.post(func(s *scheduler) {
 		call(s)
 		close(done)
 	})

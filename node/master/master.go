@@ -33,18 +33,18 @@ type Config struct {
 	Slots func(grid.Resources) int
 	// Never says, in words, why no node that is known could ever run an attempt with these resources, whatever ends there; "" when one
 	// could, or none is known. Nil refuses nothing.
-	Never func(grid.Resources) string
+	NeverFits func(grid.Resources) string
 	// Waiting gives the reasons why trials wait on this machine, for a master without Nodes; may be nil.
-	Waiting func() map[grid.Lane]grid.Refusal
+	LocalRefusals func() map[grid.Lane]grid.Refusal
 	// AwaitDevices waits until the GPUs of this machine were looked at; nil where that need not be waited for.
 	AwaitDevices func(context.Context)
 	// Feed is false for a master that only keeps history and records, and lets nothing run.
-	Feed      bool
-	Retention Retention
+	LeaseTrials bool
+	Retention   Retention
 	// Containers says why this node runs no containers; nil where other nodes may.
-	Containers func(context.Context) error
+	CheckContainers func(context.Context) error
 	// Trouble says what keeps trials from running wherever they may; "" when nothing does. It may be nil.
-	Trouble func() string
+	ClusterProblem func() string
 	// Snapshots keeps what trials have saved; nil where nothing is kept.
 	Snapshots *checkpoint.Store
 	// Nodes are the other nodes of a cluster; nil for a node that stands alone, whose leases end with it.
@@ -66,34 +66,34 @@ type Master struct {
 
 	changes chan jetstream.Change
 	folded  chan folded
-	ledger  *ledger
-	peers   *peers
-	samples *samples
+	leases  *leaseTable
+	nodes   *nodeTable
+	samples *sampleStore
 
-	pace atomic.Int64 // how long nodes are to wait between reports
-	away string       // why this master considers itself the one that is away; owned by watchNodes
+	reportInterval atomic.Int64 // how long nodes are to wait between reports
+	awayReason     string       // why this master considers itself the one that is away; owned by watchNodes
 
-	submitting chan struct{}           // held by a submission, and by the removal of a bundle
-	doubts     map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitting
+	submitLock chan struct{}           // held by a submission, and by the removal of a bundle
+	uncertain  map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitting
 
 	retainNow chan struct{} // has retain look at once
 
 	caughtUp uint64 // the last event that history held when the loop began
 
-	tellMu sync.Mutex
-	told   []func(*state)
+	postMu sync.Mutex
+	posted []func(*scheduler)
 	kick   chan struct{}
 
-	mu        sync.Mutex
-	retention Retention
-	crashes   int // how many nodes may die under a trial
-	outages   Outage
-	sweeps    map[grid.SweepID]jetstream.Record
-	reopening map[grid.SweepID]int // retries that still reopen trials
-	applied   uint64
-	problems  [works]string
-	room      string        // which part of the store is nearly full, and what to do
-	moved     chan struct{} // closed and replaced when applied or sweeps change
+	mu             sync.Mutex
+	retention      Retention
+	maxCrashes     int // how many nodes may die under a trial
+	outageSettings Outage
+	sweeps         map[grid.SweepID]jetstream.Record
+	reopens        map[grid.SweepID]int // retries that still reopen trials
+	applied        uint64
+	problems       [subsystemCount]string
+	spaceProblem   string        // which part of the store is nearly full, and what to do
+	changed        chan struct{} // closed and replaced when applied or sweeps change
 }
 
 // New makes a Master; Run runs it.
@@ -101,16 +101,16 @@ func New(cfg Config) *Master {
 	m := &Master{
 		cfg: cfg, retention: cfg.Retention, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}), ended: make(chan struct{}),
 		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16),
-		ledger: newLedger(), peers: &peers{byID: map[grid.NodeID]*peer{}, marks: uint64(time.Now().UnixNano())},
-		samples: &samples{byNode: map[grid.NodeID]*nodeSamples{}}, kick: make(chan struct{}, 1),
-		sweeps: map[grid.SweepID]jetstream.Record{}, reopening: map[grid.SweepID]int{}, moved: make(chan struct{}),
-		submitting: make(chan struct{}, 1), retainNow: make(chan struct{}, 1), doubts: map[string]grid.SweepID{},
+		leases: newLeaseTable(), nodes: &nodeTable{byID: map[grid.NodeID]*nodeState{}, marks: uint64(time.Now().UnixNano())},
+		samples: &sampleStore{byNode: map[grid.NodeID]*nodeSamples{}}, kick: make(chan struct{}, 1),
+		sweeps: map[grid.SweepID]jetstream.Record{}, reopens: map[grid.SweepID]int{}, changed: make(chan struct{}),
+		submitLock: make(chan struct{}, 1), retainNow: make(chan struct{}, 1), uncertain: map[string]grid.SweepID{},
 	}
 	if cfg.Nodes != nil {
-		m.crashes, m.outages = cfg.Nodes.CrashLimit, cfg.Nodes.Outage
+		m.maxCrashes, m.outageSettings = cfg.Nodes.CrashLimit, cfg.Nodes.Outage
 	}
 	if cfg.Snapshots != nil {
-		cfg.Snapshots.OnFull(m.giveUpSnapshots)
+		cfg.Snapshots.OnFull(m.freeSnapshots)
 	}
 	return m
 }
@@ -119,27 +119,27 @@ func New(cfg Config) *Master {
 func (m *Master) Retain(r Retention, crashes int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.retention, m.crashes = r, crashes
+	m.retention, m.maxCrashes = r, crashes
 }
 
 // crashLimit is how many nodes may die under a trial before it is set aside.
 func (m *Master) crashLimit() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.crashes
+	return m.maxCrashes
 }
 
 // SetOutage changes how silent nodes are treated.
 func (m *Master) SetOutage(o Outage) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.outages = o
+	m.outageSettings = o
 }
 
 func (m *Master) outage() Outage {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.outages
+	return m.outageSettings
 }
 
 func (m *Master) reconcile() Reconcile { return m.outage().Reconcile }
@@ -166,13 +166,13 @@ func (m *Master) Run(ctx context.Context) error {
 			}
 		})
 	}
-	start("watch sweep records", m.watch)
-	start("fold events", m.fold)
-	start("take metrics", m.takeProgress)
+	start("watch sweep records", m.watchRecords)
+	start("fold events", m.foldStream)
+	start("take metrics", m.foldProgress)
 	start("feed the lease queue", m.loop)
 	start("watch nodes", m.watchNodes)
-	start("keep samples", m.keepSamples)
-	start("remove old sweeps", func(ctx context.Context) error { return m.retain(ctx, ready) })
+	start("keep samples", m.saveSamplesRegularly)
+	start("remove old sweeps", func(ctx context.Context) error { return m.runRetention(ctx, ready) })
 	wg.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -203,7 +203,7 @@ func (m *Master) catchUp(ctx context.Context) error {
 	if m.applied >= last {
 		return nil
 	}
-	err = m.read(ctx, func(folded) error {
+	err = m.foldEvents(ctx, func(folded) error {
 		if m.applied >= last {
 			return errCaughtUp
 		}
@@ -249,22 +249,22 @@ func (m *Master) hasLong() bool {
 var errCaughtUp = errors.New("caught up")
 
 // read folds events from where history stands and hands on what changed, until ctx ends or fn returns an error.
-func (m *Master) read(ctx context.Context, fn func(folded) error) error {
+func (m *Master) foldEvents(ctx context.Context, fn func(folded) error) error {
 	return m.cfg.Store.Events.Read(ctx, m.cfg.History.Applied()+1, func(stored []jetstream.StoredBatch) error {
 		batches := make([]history.Stored, len(stored))
 		for i, s := range stored {
 			batches[i] = history.Stored{Seq: s.Seq, Batch: s.Batch}
 		}
-		m.reject(stored)
-		changed, err := m.insist(ctx, batches)
+		m.rejectUnreadable(stored)
+		changed, err := m.foldWithRetry(ctx, batches)
 		if err != nil {
 			return err
 		}
 		m.mu.Lock()
 		m.applied = stored[len(stored)-1].Seq
-		m.announceLocked()
+		m.signalChangeLocked()
 		m.mu.Unlock()
-		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releases(stored), images: imagesUsed(stored)})
+		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releasedIn(stored), images: imagesUsed(stored)})
 	})
 }
 
@@ -272,7 +272,7 @@ func (m *Master) read(ctx context.Context, fn func(folded) error) error {
 const foldRetry = 500 * time.Millisecond
 
 // insist folds, and waits while the disk is full: the events are safe, and must not end the node.
-func (m *Master) insist(ctx context.Context, batches []history.Stored) ([]history.Transition, error) {
+func (m *Master) foldWithRetry(ctx context.Context, batches []history.Stored) ([]history.Transition, error) {
 	for {
 		changed, err := m.cfg.History.Fold(ctx, batches, m.policy)
 		if !history.IsFull(err) {
@@ -296,31 +296,31 @@ func (m *Master) insist(ctx context.Context, batches []history.Stored) ([]histor
 type folded struct {
 	last     uint64 // sequence
 	changed  []history.Transition
-	released []release
+	released []releasedLease
 	images   map[grid.SweepID]string // see imagesUsed
 }
 
 // release closes a lease.
-type release struct {
+type releasedLease struct {
 	sweep grid.SweepID
 	lease grid.LeaseID
 	node  grid.NodeID
 }
 
-func releases(stored []jetstream.StoredBatch) []release {
-	var all []release
+func releasedIn(stored []jetstream.StoredBatch) []releasedLease {
+	var all []releasedLease
 	for _, s := range stored {
 		for i := range s.Batch.Events {
 			if e := &s.Batch.Events[i]; e.Kind == grid.Released {
-				all = append(all, release{sweep: s.Batch.Sweep, lease: e.LeaseID, node: s.Batch.Node})
+				all = append(all, releasedLease{sweep: s.Batch.Sweep, lease: e.LeaseID, node: s.Batch.Node})
 			}
 		}
 	}
 	return all
 }
 
-func (m *Master) fold(ctx context.Context) error {
-	return m.read(ctx, func(f folded) error {
+func (m *Master) foldStream(ctx context.Context) error {
+	return m.foldEvents(ctx, func(f folded) error {
 		select {
 		case m.folded <- f:
 			return nil
@@ -348,9 +348,9 @@ func (m *Master) policy(id grid.SweepID) (history.Policy, bool) {
 }
 
 // watch follows the records and hands changes to the loop.
-func (m *Master) watch(ctx context.Context) error {
+func (m *Master) watchRecords(ctx context.Context) error {
 	return m.cfg.Store.Records.Watch(ctx, func(c jetstream.Change) {
-		m.note(c)
+		m.storeRecord(c)
 		select {
 		case m.changes <- c:
 		case <-ctx.Done():
@@ -359,7 +359,7 @@ func (m *Master) watch(ctx context.Context) error {
 }
 
 // note keeps the newest revision of each record.
-func (m *Master) note(c jetstream.Change) {
+func (m *Master) storeRecord(c jetstream.Change) {
 	if old, ok := m.Sweep(c.ID); ok && c.Record.Sweep != nil && c.Record.Sweep != old.Sweep {
 		c.Record.Sweep.Space.Reuse(old.Sweep.Space) // nobody else has the new record yet
 	}
@@ -373,19 +373,19 @@ func (m *Master) note(c jetstream.Change) {
 	case c.Record.Rev > m.sweeps[c.ID].Rev:
 		m.sweeps[c.ID] = c.Record
 	}
-	m.announceLocked()
+	m.signalChangeLocked()
 }
 
-func (m *Master) announceLocked() {
-	close(m.moved)
-	m.moved = make(chan struct{})
+func (m *Master) signalChangeLocked() {
+	close(m.changed)
+	m.changed = make(chan struct{})
 }
 
 // Moved returns a channel that is closed when something has changed: a record, or the state of a trial.
-func (m *Master) Moved() <-chan struct{} {
+func (m *Master) Changed() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.moved
+	return m.changed
 }
 
 // Sweeps gives the record of every sweep, in no order.
@@ -410,58 +410,58 @@ func (m *Master) Sweep(id grid.SweepID) (jetstream.Record, bool) {
 // Problem says what hinders the master at the moment, in words for the user; empty when nothing does.
 func (m *Master) Problem() string {
 	m.mu.Lock()
-	problem := cmp.Or(m.problems[folding], m.problems[leasing], m.problems[reconciling], m.room)
+	problem := cmp.Or(m.problems[folding], m.problems[leasing], m.problems[reconciling], m.spaceProblem)
 	m.mu.Unlock()
-	if problem == "" && m.cfg.Trouble != nil {
-		problem = m.cfg.Trouble()
+	if problem == "" && m.cfg.ClusterProblem != nil {
+		problem = m.cfg.ClusterProblem()
 	}
 	return problem
 }
 
 // hindered reports whether something failed that is tried again.
-func (m *Master) hindered() bool {
+func (m *Master) hasProblem() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.problems != [len(m.problems)]string{}
 }
 
 // roomProblem says that the store is nearly full, and what to do.
-func (m *Master) roomProblem() string {
+func (m *Master) currentSpaceProblem() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.room
+	return m.spaceProblem
 }
 
-func (m *Master) setRoomProblem(problem string) {
+func (m *Master) setSpaceProblem(problem string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if (m.room == "") != (problem == "") {
+	if (m.spaceProblem == "") != (problem == "") {
 		m.log.Warn("room in the store", "problem", problem)
-		defer m.announceLocked()
+		defer m.signalChangeLocked()
 	}
-	m.room = problem
+	m.spaceProblem = problem
 }
 
 // work is a part of what the master does again and again. Each has a problem of its own: that one part works does not say that another
 // does.
-type work int
+type subsystem int
 
 const (
-	folding work = iota
+	folding subsystem = iota
 	leasing
 	reconciling
-	works
+	subsystemCount
 )
 
 // setProblem notes what hinders a part of the master's work, "" for nothing, and reports whether that is something else than before.
-func (m *Master) setProblem(of work, problem string) bool {
+func (m *Master) setProblem(of subsystem, problem string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.problems[of] == problem {
 		return false
 	}
 	m.problems[of] = problem
-	m.announceLocked()
+	m.signalChangeLocked()
 	return true
 }
 
@@ -476,7 +476,7 @@ func (m *Master) Applied() uint64 {
 func (m *Master) waitApplied(ctx context.Context, seq uint64) error {
 	for {
 		m.mu.Lock()
-		applied, moved := m.applied, m.moved
+		applied, moved := m.applied, m.changed
 		m.mu.Unlock()
 		if applied >= seq {
 			return nil

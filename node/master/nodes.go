@@ -41,19 +41,19 @@ type Nodes struct {
 	// Self is the master's own node.
 	Self grid.NodeID
 	// Linked reports whether this machine's own link is up; nil when that can't be told.
-	Linked func() bool
+	LinkUp func() bool
 }
 
 const (
 	// lifeInterval is how often the signs of life are looked at.
-	lifeInterval = 100 * time.Millisecond
+	nodeCheckInterval = 100 * time.Millisecond
 	// restartGrace is how long an agent may take, after it has taken over what its predecessor left, until it is heard of.
 	restartGrace = time.Second
 	// restartLimit is how long one may take that said that it would be back.
 	restartLimit = 15 * time.Second
 	// refusalInterval is how often the gossip port of a node without a connection is tried, and refusalTime how long one try takes.
-	refusalInterval = 200 * time.Millisecond
-	refusalTime     = time.Second
+	probeInterval = 200 * time.Millisecond
+	probeTimeout  = time.Second
 	// reportCost is how long a report of a node keeps the store busy: a flush of the disk for its output and one for its events.
 	// Nodes at work report so seldom that the store has that time for each of them in turn; with up to ten of them that
 	// changes nothing. Beyond slowestPace, output would not be live.
@@ -62,49 +62,49 @@ const (
 )
 
 // peer is one node as its beats and its connection show it.
-type peer struct {
-	start      string    // life of its agent
-	born       time.Time // when that life was first heard of
-	keys       uint64    // the keyring that it has
-	beat       time.Time
-	gone       time.Time // when its connection ended; zero while it has one, or has had none
-	refused    time.Time // when its agent was found dead while its machine answered; zero if it was not, the last time
-	returned   time.Time // when another agent was found to listen in its place
-	restarting time.Time // when it said that it would be back
-	busy       bool      // it held leases
-	draining   bool
-	leaving    bool
-	outlive    time.Duration // how long its programs go on without an agent; 0 when it does not say so
-	mark       uint64        // what beats carry that were sent since it was heard of again
-	waits      map[grid.Lane]grid.Refusal
-	expected   bool // it has not been heard of in this life of the master
-	dead       bool
+type nodeState struct {
+	start         string    // life of its agent
+	born          time.Time // when that life was first heard of
+	keys          uint64    // the keyring that it has
+	lastHeartbeat time.Time
+	disconnected  time.Time // when its connection ended; zero while it has one, or has had none
+	refused       time.Time // when its agent was found dead while its machine answered; zero if it was not, the last time
+	returned      time.Time // when another agent was found to listen in its place
+	restarting    time.Time // when it said that it would be back
+	busy          bool      // it held leases
+	draining      bool
+	leaving       bool
+	outlive       time.Duration // how long its programs go on without an agent; 0 when it does not say so
+	mark          uint64        // what beats carry that were sent since it was heard of again
+	refusals      map[grid.Lane]grid.Refusal
+	expected      bool // it has not been heard of in this life of the master
+	dead          bool
 }
 
 // silent reports whether the node's connection says that it is dead.
-func (p *peer) silent(now time.Time) bool {
-	return !p.gone.IsZero() || now.Sub(p.beat) > jetstream.HeartbeatTimeout
+func (p *nodeState) isSilent(now time.Time) bool {
+	return !p.disconnected.IsZero() || now.Sub(p.lastHeartbeat) > jetstream.HeartbeatTimeout
 }
 
 // peers are the nodes that have been heard of in this life of the master.
-type peers struct {
+type nodeTable struct {
 	mu    sync.Mutex
-	byID  map[grid.NodeID]*peer
+	byID  map[grid.NodeID]*nodeState
 	marks uint64 // the newest one; they begin at the time of this life's start
 }
 
 // heard notes a beat. It reports whether the node's agent has begun a new life, and gives the mark of beats that are no leftovers
 // of a time in which the node was not heard of.
-func (p *peers) heard(node grid.NodeID, b *jetstream.Heartbeat, now time.Time) (reborn bool, mark uint64) {
+func (p *nodeTable) recordHeartbeat(node grid.NodeID, b *jetstream.Heartbeat, now time.Time) (reborn bool, mark uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byID[node]
 	if known == nil {
-		known = &peer{start: b.Start, born: now}
+		known = &nodeState{start: b.Start, born: now}
 		p.byID[node] = known
 	}
 	reborn = known.start != b.Start || known.dead
-	if mark = known.mark; mark == 0 || reborn || known.silent(now) {
+	if mark = known.mark; mark == 0 || reborn || known.isSilent(now) {
 		p.marks++
 		mark = p.marks
 	}
@@ -112,10 +112,10 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Heartbeat, now time.Time) (
 	if known.start != b.Start {
 		born = now
 	}
-	*known = peer{
+	*known = nodeState{
 		mark: mark, born: born,
-		start: b.Start, keys: b.Keys, beat: now, busy: len(b.Leases) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
-		waits: boundedWaits(b.Refusals),
+		start: b.Start, keys: b.Keys, lastHeartbeat: now, busy: len(b.Leases) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
+		refusals: boundedRefusals(b.Refusals),
 	}
 	if b.Restarting {
 		known.restarting = now
@@ -125,22 +125,22 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Heartbeat, now time.Time) (
 
 const (
 	// maxLane and maxWaitText bound the names and the texts in what a node says of the lanes that wait there.
-	maxLane     = 64
-	maxWaitText = 512
+	maxLaneName    = 64
+	maxRefusalText = 512
 )
 
 // boundedWaits is as much of what a node says as is kept.
-func boundedWaits(said map[grid.Lane]grid.Refusal) map[grid.Lane]grid.Refusal {
+func boundedRefusals(said map[grid.Lane]grid.Refusal) map[grid.Lane]grid.Refusal {
 	if len(said) == 0 {
 		return nil
 	}
-	text := func(s string) string { return printable.Clip(printable.Line([]byte(s)), maxWaitText) }
+	text := func(s string) string { return printable.Clip(printable.Line([]byte(s)), maxRefusalText) }
 	kept := map[grid.Lane]grid.Refusal{}
 	for lane, r := range said {
 		if len(kept) >= jetstream.MaxRefusals {
 			break
 		}
-		if len(lane) <= maxLane {
+		if len(lane) <= maxLaneName {
 			r.Code, r.Of = grid.RefusalCode(text(string(r.Code))), grid.Amount(text(string(r.Of)))
 			r.Device, r.By, r.What = text(r.Device), text(r.By), text(r.What)
 			kept[lane] = r
@@ -150,24 +150,24 @@ func boundedWaits(said map[grid.Lane]grid.Refusal) map[grid.Lane]grid.Refusal {
 }
 
 // lost notes that a connection has ended, and reports whether that says something of the node: not if it was heard of later.
-func (p *peers) lost(node grid.NodeID, now time.Time) bool {
+func (p *nodeTable) recordDisconnect(node grid.NodeID, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byID[node]
-	if known == nil || !known.gone.IsZero() || known.dead {
+	if known == nil || !known.disconnected.IsZero() || known.dead {
 		return false
 	}
-	known.gone = now
+	known.disconnected = now
 	return true
 }
 
 // refuse notes whether the agent was found dead: one whose successor listens already is not. It gives false when the node has
 // been heard of again.
-func (p *peers) refuse(node grid.NodeID, refused bool, now time.Time) (waiting bool) {
+func (p *nodeTable) recordProbe(node grid.NodeID, refused bool, now time.Time) (waiting bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byID[node]
-	if known == nil || known.gone.IsZero() || known.dead {
+	if known == nil || known.disconnected.IsZero() || known.dead {
 		return false
 	}
 	switch {
@@ -181,7 +181,7 @@ func (p *peers) refuse(node grid.NodeID, refused bool, now time.Time) (waiting b
 
 // states gives what gossip says of each node. That one has left says nothing of an agent that was first heard of later: gossip may
 // hear of that one last.
-func (p *peers) states(members []cluster.Member) map[grid.NodeID]cluster.State {
+func (p *nodeTable) gossipStates(members []cluster.Member) map[grid.NodeID]cluster.State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	states := map[grid.NodeID]cluster.State{}
@@ -195,7 +195,7 @@ func (p *peers) states(members []cluster.Member) map[grid.NodeID]cluster.State {
 }
 
 // dead reports whether a node is lost, or was taken out of the cluster, and has not been heard of since.
-func (p *peers) dead(node grid.NodeID) bool {
+func (p *nodeTable) isGone(node grid.NodeID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byID[node]
@@ -203,7 +203,7 @@ func (p *peers) dead(node grid.NodeID) bool {
 }
 
 // isLost reports whether a node that belongs to the cluster is not heard of.
-func (p *peers) isLost(node grid.NodeID) bool {
+func (p *nodeTable) isLost(node grid.NodeID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byID[node]
@@ -211,13 +211,13 @@ func (p *peers) isLost(node grid.NodeID) bool {
 }
 
 // loss says how a node was lost.
-type loss struct {
-	how  string
-	left bool // in good order: it has said what became of its attempts
+type nodeLoss struct {
+	reason string
+	left   bool // in good order: it has said what became of its attempts
 }
 
 // forget removes the nodes that were taken out of the cluster, and gives their names.
-func (p *peers) forget(known func(grid.NodeID) bool) (forgotten []grid.NodeID) {
+func (p *nodeTable) removeUnknown(known func(grid.NodeID) bool) (forgotten []grid.NodeID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for node := range p.byID {
@@ -231,33 +231,35 @@ func (p *peers) forget(known func(grid.NodeID) bool) (forgotten []grid.NodeID) {
 
 // dying returns the nodes that have been lost since the last call. Silence counts from since at the earliest; while this node itself is
 // away, only nodes that announced that they leave are lost.
-func (p *peers) dying(now, since time.Time, away bool, gossip map[grid.NodeID]cluster.State, o *Outage) map[grid.NodeID]loss {
+func (p *nodeTable) takeLost(now, since time.Time, away bool, gossip map[grid.NodeID]cluster.State, o *Outage) map[grid.NodeID]nodeLoss {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	lost := map[grid.NodeID]loss{}
+	lost := map[grid.NodeID]nodeLoss{}
 	for node, known := range p.byID {
-		if known.dead || !known.silent(now) || now.Sub(known.restarting) < restartLimit {
+		if known.dead || !known.isSilent(now) || now.Sub(known.restarting) < restartLimit {
 			continue
 		}
-		how, left := known.judged(node, now, since, gossip[node], o)
+		how, left := known.lossReason(node, now, since, gossip[node], o)
 		if how == "" || (away && !left) {
 			continue
 		}
 		known.dead = true
-		lost[node] = loss{how, left}
+		lost[node] = nodeLoss{how, left}
 	}
 	return lost
 }
 
 // paceOf is the time between two reports of each of so many nodes at work.
-func paceOf(busy int) time.Duration { return min(time.Duration(busy)*reportCost, slowestPace) }
+func reportIntervalFor(busy int) time.Duration {
+	return min(time.Duration(busy)*reportCost, slowestPace)
+}
 
 // busy gives how many nodes that are heard of hold leases.
-func (p *peers) busy(now time.Time) (busy int) {
+func (p *nodeTable) countBusy(now time.Time) (busy int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, known := range p.byID {
-		if known.busy && !known.dead && !known.silent(now) {
+		if known.busy && !known.dead && !known.isSilent(now) {
 			busy++
 		}
 	}
@@ -265,11 +267,11 @@ func (p *peers) busy(now time.Time) (busy int) {
 }
 
 // behind reports whether a node that is heard of has another keyring.
-func (p *peers) behind(keys uint64, now time.Time) bool {
+func (p *nodeTable) keysBehind(keys uint64, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, known := range p.byID {
-		if !known.dead && !known.silent(now) && known.keys != keys {
+		if !known.dead && !known.isSilent(now) && known.keys != keys {
 			return true
 		}
 	}
@@ -277,26 +279,26 @@ func (p *peers) behind(keys uint64, now time.Time) bool {
 }
 
 // obeys reports whether a node drains as it should, or is not heard of.
-func (p *peers) obeys(node grid.NodeID, drain bool, now time.Time) bool {
+func (p *nodeTable) drainApplied(node grid.NodeID, drain bool, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byID[node]
-	return known == nil || known.dead || known.silent(now) || known.draining == drain
+	return known == nil || known.dead || known.isSilent(now) || known.draining == drain
 }
 
 // obeyTime is how long a node may take to follow an order, before whoever gave it is told that it will.
-const obeyTime = 3 * time.Second
+const drainTimeout = 3 * time.Second
 
 // DrainFollowed waits until a node that is heard of takes no more leases, or takes them again.
-func (m *Master) DrainFollowed(ctx context.Context, node grid.NodeID, drain bool) {
-	ctx, stop := context.WithTimeout(ctx, obeyTime)
+func (m *Master) AwaitDrain(ctx context.Context, node grid.NodeID, drain bool) {
+	ctx, stop := context.WithTimeout(ctx, drainTimeout)
 	defer stop()
-	m.await(ctx, func() bool { return m.peers.obeys(node, drain, time.Now()) })
+	m.await(ctx, func() bool { return m.nodes.drainApplied(node, drain, time.Now()) })
 }
 
 // KeysFollowed waits until all nodes that are heard of have the gossip keyring, or ctx ends.
-func (m *Master) KeysFollowed(ctx context.Context, keys uint64) {
-	m.await(ctx, func() bool { return !m.peers.behind(keys, time.Now()) })
+func (m *Master) AwaitKeys(ctx context.Context, keys uint64) {
+	m.await(ctx, func() bool { return !m.nodes.keysBehind(keys, time.Now()) })
 }
 
 // awaitInterval is how often it is looked whether nodes have followed.
@@ -320,30 +322,30 @@ func (m *Master) watchNodes(ctx context.Context) error {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}
-	defer m.cfg.Store.Calls.HandleHeartbeats(m.beat)()
+	defer m.cfg.Store.Calls.HandleHeartbeats(m.handleHeartbeat)()
 	defer m.cfg.Store.Calls.RefuseLeases(m.refusesLeases)()
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	stopEnds, err := m.cfg.Nodes.Disconnections(func(node grid.NodeID) {
-		if m.peers.lost(node, time.Now()) {
+		if m.nodes.recordDisconnect(node, time.Now()) {
 			m.log.Debug("connection of a node ended", "node", node)
-			asking.Go(func() { m.ask(ctx, node) })
+			asking.Go(func() { m.probeAgent(ctx, node) })
 		}
 	})
 	if err != nil {
 		return err
 	}
 	defer stopEnds()
-	tick := time.NewTicker(lifeInterval)
+	tick := time.NewTicker(nodeCheckInterval)
 	defer tick.Stop()
-	var p presence
+	var p selfCheck
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
 			now := time.Now() // a tick may have waited while this process was stopped
-			m.judge(ctx, &p, now)
+			m.checkNodes(ctx, &p, now)
 		}
 	}
 }
@@ -359,28 +361,28 @@ func (m *Master) refusesLeases(node grid.NodeID, lane grid.Lane) bool {
 }
 
 // beat takes over what a node says and gives it its orders.
-func (m *Master) beat(node grid.NodeID, b *jetstream.Heartbeat) jetstream.Directives {
+func (m *Master) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) jetstream.Directives {
 	if known := m.cfg.Nodes.Known; known != nil && !known(node) {
 		return jetstream.Directives{Drain: true, Reason: "the node was taken out of the cluster"}
 	}
 	now := time.Now()
 	held := boundedHeld(b.Leases)
-	reborn, mark := m.peers.heard(node, b, now)
+	reborn, mark := m.nodes.recordHeartbeat(node, b, now)
 	if reborn {
-		if void := m.ledger.void(node, held); len(void) > 0 {
-			m.tell(func(s *state) { s.void(node, void) })
+		if void := m.leases.staleLeases(node, held); len(void) > 0 {
+			m.post(func(s *scheduler) { s.dropStaleLeases(node, void) })
 		}
 	}
 	if b.Sample != nil {
 		m.samples.add(node, b.Sample, now)
 	}
-	o := jetstream.Directives{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load()), Mark: mark, Curves: m.cfg.History.CurveShare()}
-	open, shortened := m.ledger.claim(node, held, &o, now)
+	o := jetstream.Directives{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.reportInterval.Load()), Mark: mark, Curves: m.cfg.History.CurveShare()}
+	open, shortened := m.leases.recordHeld(node, held, &o, now)
 	if len(shortened) > 0 {
-		m.tell(func(s *state) { s.shorten(node, shortened) })
+		m.post(func(s *scheduler) { s.shortenLeases(node, shortened) })
 	}
 	if len(open) > 0 && b.Mark == mark && !b.Leaving && !b.Restarting {
-		m.tell(func(s *state) { s.reconnect(context.Background(), node, open) }) // a call of the store bounds itself
+		m.post(func(s *scheduler) { s.decideReconnected(context.Background(), node, open) }) // a call of the store bounds itself
 	}
 	if cas := m.cfg.Nodes.CAs; cas != nil {
 		o.CAs = cas()
@@ -391,14 +393,14 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Heartbeat) jetstream.Direct
 }
 
 // ask tries the gossip port of a node whose connection has ended, until the node is heard of again or judged.
-func (m *Master) ask(ctx context.Context, node grid.NodeID) {
-	tick := time.NewTicker(refusalInterval)
+func (m *Master) probeAgent(ctx context.Context, node grid.NodeID) {
+	tick := time.NewTicker(probeInterval)
 	defer tick.Stop()
 	for {
-		try, stop := context.WithTimeout(ctx, refusalTime)
+		try, stop := context.WithTimeout(ctx, probeTimeout)
 		refused := m.cfg.Nodes.Refused(try, node)
 		stop()
-		if !m.peers.refuse(node, refused, time.Now()) {
+		if !m.nodes.recordProbe(node, refused, time.Now()) {
 			return
 		}
 		select {
@@ -410,40 +412,40 @@ func (m *Master) ask(ctx context.Context, node grid.NodeID) {
 }
 
 // judge makes the loop take back what lost nodes held.
-func (m *Master) judge(ctx context.Context, p *presence, now time.Time) {
-	gossip := m.peers.states(m.cfg.Nodes.Members())
+func (m *Master) checkNodes(ctx context.Context, p *selfCheck, now time.Time) {
+	gossip := m.nodes.gossipStates(m.cfg.Nodes.Members())
 	if known := m.cfg.Nodes.Known; known != nil {
-		for _, node := range m.peers.forget(known) { // nothing waits for it any more
-			m.samples.forget(node)
+		for _, node := range m.nodes.removeUnknown(known) { // nothing waits for it any more
+			m.samples.removeNode(node)
 			m.log.Info("node was taken out of the cluster; its leases are taken back", "node", node)
-			m.tell(func(s *state) {
-				s.lose(ctx, node, loss{how: fmt.Sprintf("the node %s was taken out of the cluster", node), left: true})
+			m.post(func(s *scheduler) {
+				s.handleNodeDeath(ctx, node, nodeLoss{reason: fmt.Sprintf("the node %s was taken out of the cluster", node), left: true})
 				s.health.forgetNode(node)
 			})
 		}
 	}
-	busy := m.peers.busy(now)
-	m.pace.Store(int64(paceOf(busy)))
-	others, silent := m.peers.others(m.cfg.Nodes.Self, now)
-	linked := silent == 0 || m.cfg.Nodes.Linked == nil || m.cfg.Nodes.Linked()
-	why := p.away(now, linked, others, silent)
-	m.noteAway(why)
+	busy := m.nodes.countBusy(now)
+	m.reportInterval.Store(int64(reportIntervalFor(busy)))
+	others, silent := m.nodes.countOthers(m.cfg.Nodes.Self, now)
+	linked := silent == 0 || m.cfg.Nodes.LinkUp == nil || m.cfg.Nodes.LinkUp()
+	why := p.update(now, linked, others, silent)
+	m.logAway(why)
 	o := m.outage()
-	for node, l := range m.peers.dying(now, p.since, why != "", gossip, &o) {
+	for node, l := range m.nodes.takeLost(now, p.lastAway, why != "", gossip, &o) {
 		if node == m.cfg.Nodes.Self && !l.left {
 			continue
 		}
-		m.log.Warn("node is lost; its leases are taken back", "node", node, "how", l.how)
-		m.tell(func(s *state) { s.lose(ctx, node, l) })
+		m.log.Warn("node is lost; its leases are taken back", "node", node, "how", l.reason)
+		m.post(func(s *scheduler) { s.handleNodeDeath(ctx, node, l) })
 	}
 }
 
 // noteAway logs when this master starts or stops considering itself the one that is away.
-func (m *Master) noteAway(why string) {
-	if m.away == why {
+func (m *Master) logAway(why string) {
+	if m.awayReason == why {
 		return
 	}
-	if m.away = why; why != "" {
+	if m.awayReason = why; why != "" {
 		m.log.Warn("this master considers itself disconnected, and takes back no trials of other nodes", "why", why)
 		return
 	}

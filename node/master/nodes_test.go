@@ -17,29 +17,29 @@ import (
 )
 
 // world is what a master is told about its nodes. The test decides who is alive.
-type world struct {
-	mu          sync.Mutex
-	states      map[grid.NodeID]cluster.State
-	refusing    map[grid.NodeID]bool
-	quarantined map[grid.NodeID]string
-	machines    map[grid.NodeID]*inventory.Machine // may be nil
-	forgotten   map[grid.NodeID]bool
-	withheld    map[grid.NodeID]map[grid.Scope]string
-	ended       func(grid.NodeID)
-	outage      Outage
+type fakeCluster struct {
+	mu           sync.Mutex
+	states       map[grid.NodeID]cluster.State
+	refusing     map[grid.NodeID]bool
+	quarantined  map[grid.NodeID]string
+	machines     map[grid.NodeID]*inventory.Machine // may be nil
+	removed      map[grid.NodeID]bool
+	withheld     map[grid.NodeID]map[grid.Scope]string
+	onDisconnect func(grid.NodeID)
+	outage       Outage
 }
 
-func newWorld() *world {
-	return &world{outage: Outage{Patience: 100 * time.Millisecond, Reconcile: LongestRunning}, states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{}, quarantined: map[grid.NodeID]string{}, forgotten: map[grid.NodeID]bool{}, withheld: map[grid.NodeID]map[grid.Scope]string{}}
+func newFakeCluster() *fakeCluster {
+	return &fakeCluster{outage: Outage{AgentTimeout: 100 * time.Millisecond, Reconcile: LongestRunning}, states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{}, quarantined: map[grid.NodeID]string{}, removed: map[grid.NodeID]bool{}, withheld: map[grid.NodeID]map[grid.Scope]string{}}
 }
 
-func (w *world) set(node grid.NodeID, s cluster.State) {
+func (w *fakeCluster) setState(node grid.NodeID, s cluster.State) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.states[node] = s
 }
 
-func (w *world) nodes() *Nodes {
+func (w *fakeCluster) nodes() *Nodes {
 	return &Nodes{
 		CrashLimit: 3, Outage: w.outage, Keys: func() uint64 { return 1 },
 		Members: func() (all []cluster.Member) {
@@ -58,13 +58,13 @@ func (w *world) nodes() *Nodes {
 		Disconnections: func(fn func(grid.NodeID)) (func(), error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.ended = fn
+			w.onDisconnect = fn
 			return func() {}, nil
 		},
 		Known: func(node grid.NodeID) bool {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return !w.forgotten[node]
+			return !w.removed[node]
 		},
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			w.mu.Lock()
@@ -91,44 +91,44 @@ func (w *world) nodes() *Nodes {
 }
 
 // forget has a node be none of the cluster.
-func (w *world) forget(node grid.NodeID) {
+func (w *fakeCluster) remove(node grid.NodeID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.forgotten[node] = true
+	w.removed[node] = true
 }
 
 // cut ends the connection of a node, whose machine then refuses new ones.
-func (w *world) cut(node grid.NodeID) {
+func (w *fakeCluster) disconnect(node grid.NodeID) {
 	w.mu.Lock()
 	w.refusing[node] = true
-	ended := w.ended
+	ended := w.onDisconnect
 	w.mu.Unlock()
 	ended(node)
 }
 
 // says has a node beat with what it holds.
-func (c *stage) says(node grid.NodeID, start string, held ...*jetstream.GrantedLease) jetstream.Directives {
+func (c *testMaster) heartbeat(node grid.NodeID, start string, held ...*jetstream.GrantedLease) jetstream.Directives {
 	b := &jetstream.Heartbeat{Start: start}
 	for _, h := range held {
 		b.Leases = append(b.Leases, jetstream.HeldLease{Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID})
 	}
 	b.Mark = c.marks[node]
-	o := c.beat(node, b)
-	c.mark(node, o)
+	o := c.handleHeartbeat(node, b)
+	c.recordMark(node, o)
 	return o
 }
 
 // begins reports that a node has begun the first trial of a lease, and gives the run's name.
-func (c *stage) begins(node grid.NodeID, h *jetstream.GrantedLease) string {
+func (c *testMaster) startTrial(node grid.NodeID, h *jetstream.GrantedLease) string {
 	c.t.Helper()
-	c.runs++
-	run := fmt.Sprintf("%s.1.%d", node, c.runs)
-	c.tells(node, h, grid.Event{Kind: grid.Started, Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1, Run: run})
+	c.runCount++
+	run := fmt.Sprintf("%s.1.%d", node, c.runCount)
+	c.publishEvent(node, h, grid.Event{Kind: grid.Started, Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1, Run: run})
 	return run
 }
 
 // tells publishes an event of a node and waits until it is followed.
-func (c *stage) tells(node grid.NodeID, h *jetstream.GrantedLease, e grid.Event) {
+func (c *testMaster) publishEvent(node grid.NodeID, h *jetstream.GrantedLease, e grid.Event) {
 	c.t.Helper()
 	e.Time = time.Now().UnixMicro()
 	b := &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: node, Events: []grid.Event{e}}
@@ -136,10 +136,10 @@ func (c *stage) tells(node grid.NodeID, h *jetstream.GrantedLease, e grid.Event)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.until("the event is followed", func(s *state) bool { return s.followed >= seq })
+	c.waitFor("the event is followed", func(s *scheduler) bool { return s.applied >= seq })
 }
 
-func (c *stage) attempts(id grid.SweepID, index int64) []history.Attempt {
+func (c *testMaster) attempts(id grid.SweepID, index int64) []history.Attempt {
 	c.t.Helper()
 	all, err := c.cfg.History.Attempts(c.t.Context(), grid.TrialID{Sweep: id, Index: index})
 	if err != nil {
@@ -149,12 +149,12 @@ func (c *stage) attempts(id grid.SweepID, index int64) []history.Attempt {
 }
 
 // pulled waits for a lease of the sweep.
-func (c *stage) pulled(id grid.SweepID) *jetstream.GrantedLease {
+func (c *testMaster) waitForLease(id grid.SweepID) *jetstream.GrantedLease {
 	c.t.Helper()
 	var h *jetstream.GrantedLease
-	c.until("a lease of "+string(id), func(*state) bool {
+	c.waitFor("a lease of "+string(id), func(*scheduler) bool {
 		r, _ := c.Sweep(id)
-		held, err := c.takes().TakeLeases(c.t.Context(), string(r.Sweep.Lane()), 1)
+		held, err := c.leaseClient().TakeLeases(c.t.Context(), string(r.Sweep.Lane()), 1)
 		if err == nil && len(held) == 1 {
 			h = &held[0]
 		}
@@ -166,18 +166,18 @@ func (c *stage) pulled(id grid.SweepID) *jetstream.GrantedLease {
 // TestDrainedNodesGetNoLeases asks for leases in the name of nodes that have not heard their newest orders: one that is quarantined, one
 // from which the lane is withheld, and one that was taken out of the cluster. They get none, and another node gets what there is.
 func TestDrainedNodesGetNoLeases(t *testing.T) {
-	w := newWorld()
+	w := newFakeCluster()
 	for _, node := range []grid.NodeID{"b", "c", "d", "e"} {
-		w.set(node, cluster.Alive)
+		w.setState(node, cluster.Alive)
 	}
-	c := perform(t, t.TempDir(), 4, w.nodes())
+	c := startWithNodes(t, t.TempDir(), 4, w.nodes())
 	id := c.submit(4, nil)
 	r, _ := c.Sweep(id)
 	lane := r.Sweep.Lane()
-	c.until("a lease lies in the queue", func(s *state) bool { return len(s.leases()) > 0 })
+	c.waitFor("a lease lies in the queue", func(s *scheduler) bool { return len(s.feedsByLease()) > 0 })
 	w.nodes().Quarantine("b", "its disk is full")
 	w.nodes().Withhold("c", grid.ScopeOfLane(lane), "such trials failed there", time.Time{})
-	w.forget("d")
+	w.remove("d")
 	take := func(node grid.NodeID) []jetstream.GrantedLease {
 		held, err := c.store.Calls.LocalClient(node).TakeLeases(t.Context(), string(lane), 1)
 		if err != nil {
@@ -198,41 +198,41 @@ func TestDrainedNodesGetNoLeases(t *testing.T) {
 // TestDeadNode has a node die with a running trial, in each way that counts: the trial is leased again at once, the attempt names
 // the node, and when the node is back it is told that it holds nothing.
 func TestDeadNode(t *testing.T) {
-	for name, die := range map[string]func(*world){
-		"silent in gossip and connection": func(w *world) { w.set("b", cluster.Dead) },
-		"killed agent":                    func(w *world) { w.cut("b") },
+	for name, die := range map[string]func(*fakeCluster){
+		"silent in gossip and connection": func(w *fakeCluster) { w.setState("b", cluster.Dead) },
+		"killed agent":                    func(w *fakeCluster) { w.disconnect("b") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld()
-			w.set("b", cluster.Alive)
-			c := perform(t, t.TempDir(), 1, w.nodes())
+			w := newFakeCluster()
+			w.setState("b", cluster.Alive)
+			c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 			id := c.submit(1, nil)
-			h := c.pulled(id)
-			if o := c.says("b", "1", h); len(o.Stop) > 0 {
+			h := c.waitForLease(id)
+			if o := c.heartbeat("b", "1", h); len(o.Stop) > 0 {
 				t.Fatalf("a node that holds its lease was told: %v", o.Stop)
 			}
-			run := c.begins("b", h)
+			run := c.startTrial("b", h)
 			began := time.Now()
 			die(w)
-			again := c.pulled(id)
+			again := c.waitForLease(id)
 			if took := time.Since(began); took > 3*time.Second {
 				t.Errorf("the trial was leased again after %v, want it within 3 s", took)
 			}
 			if again.Seq == h.Seq || again.Lo != 0 || again.Attempt != 2 {
 				t.Errorf("lease: got %+v, want a new one for attempt 2 of trial 0", again.Lease)
 			}
-			c.until("the attempt crashed with node b", func(*state) bool {
+			c.waitFor("the attempt crashed with node b", func(*scheduler) bool {
 				all := c.attempts(id, 0)
 				return len(all) == 1 && all[0].Node == "b" && all[0].Result.Class == grid.ClassCrash && strings.Contains(all[0].Result.Reason, "node b")
 			})
-			if o := c.says("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
+			if o := c.heartbeat("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
 				t.Errorf("the node is back: got lost leases %v, want %s", o.Stop, h.ID)
 			}
-			c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+			c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 			if n := c.counts(id); n.Succeeded+n.Failed != 0 {
 				t.Errorf("that it was lost ended the trial: %+v", n)
 			}
-			c.finish(again, grid.ClassNone, time.Millisecond)
+			c.finishLease(again, grid.ClassNone, time.Millisecond)
 			if n := c.counts(id); n.Succeeded != 1 {
 				t.Errorf("counts: got %+v, want one success", n)
 			}
@@ -243,21 +243,21 @@ func TestDeadNode(t *testing.T) {
 // TestOneSignalIsNotDeath leaves leases where they are when only one of the two signals is there.
 func TestOneSignalIsNotDeath(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
-	w.set("b", cluster.Dead) // but its beats come
-	w.set("c", cluster.Alive)
-	c := perform(t, t.TempDir(), 2, w.nodes())
+	w := newFakeCluster()
+	w.setState("b", cluster.Dead) // but its beats come
+	w.setState("c", cluster.Alive)
+	c := startWithNodes(t, t.TempDir(), 2, w.nodes())
 	id := c.submit(2, nil)
-	b, d := c.pulled(id), c.pulled(id)
-	c.says("c", "1", d) // and is silent from now on, alive in gossip
+	b, d := c.waitForLease(id), c.waitForLease(id)
+	c.heartbeat("c", "1", d) // and is silent from now on, alive in gossip
 	deadline := time.Now().Add(jetstream.HeartbeatTimeout + time.Second)
-	c.until("some time has passed", func(*state) bool {
-		if o := c.says("b", "1", b); len(o.Stop) > 0 {
+	c.waitFor("some time has passed", func(*scheduler) bool {
+		if o := c.heartbeat("b", "1", b); len(o.Stop) > 0 {
 			t.Fatal("a node that beats lost its lease")
 		}
 		return time.Now().After(deadline)
 	})
-	if o := c.says("c", "1", d); len(o.Stop) > 0 {
+	if o := c.heartbeat("c", "1", d); len(o.Stop) > 0 {
 		t.Errorf("a node that gossip has as alive lost its lease")
 	}
 }
@@ -265,28 +265,28 @@ func TestOneSignalIsNotDeath(t *testing.T) {
 // TestRestartingNodeKeepsItsLeases lets an agent end with the promise to be back, and come back.
 func TestRestartingNodeKeepsItsLeases(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
-	w.set("b", cluster.Alive)
-	c := perform(t, t.TempDir(), 1, w.nodes())
-	h := c.pulled(c.submit(1, nil))
-	c.beat("b", &jetstream.Heartbeat{Start: "1", Restarting: true, Leases: []jetstream.HeldLease{{Seq: h.Seq, Deliveries: 1, ID: h.ID}}})
-	w.cut("b")
+	w := newFakeCluster()
+	w.setState("b", cluster.Alive)
+	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
+	h := c.waitForLease(c.submit(1, nil))
+	c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "1", Restarting: true, Leases: []jetstream.HeldLease{{Seq: h.Seq, Deliveries: 1, ID: h.ID}}})
+	w.disconnect("b")
 	deadline := time.Now().Add(2 * time.Second)
-	c.until("some time has passed", func(*state) bool { return time.Now().After(deadline) })
-	if o := c.says("b", "2", h); len(o.Stop) > 0 {
+	c.waitFor("some time has passed", func(*scheduler) bool { return time.Now().After(deadline) })
+	if o := c.heartbeat("b", "2", h); len(o.Stop) > 0 {
 		t.Errorf("got lost leases %v, want none", o.Stop)
 	}
 }
 
 // TestNewLifeGivesUpOldLeases has an agent come back that knows nothing of what the last one held.
 func TestNewLifeGivesUpOldLeases(t *testing.T) {
-	c := perform(t, t.TempDir(), 1, newWorld().nodes())
+	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
-	h := c.pulled(id)
-	c.says("b", "1", h)
-	c.begins("b", h)
-	c.says("b", "2")
-	if again := c.pulled(id); again.Seq == h.Seq || again.Attempt != 2 {
+	h := c.waitForLease(id)
+	c.heartbeat("b", "1", h)
+	c.startTrial("b", h)
+	c.heartbeat("b", "2")
+	if again := c.waitForLease(id); again.Seq == h.Seq || again.Attempt != 2 {
 		t.Errorf("lease: got %+v, want a new one for attempt 2", again.Lease)
 	}
 }
@@ -294,16 +294,16 @@ func TestNewLifeGivesUpOldLeases(t *testing.T) {
 // TestCrashLimit sets a trial aside under which three nodes have died, with their names.
 func TestCrashLimit(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
-	c := perform(t, t.TempDir(), 1, w.nodes())
+	w := newFakeCluster()
+	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 	id := c.submit(1, nil)
 	for _, node := range []grid.NodeID{"a", "b", "d"} {
-		h := c.pulled(id)
-		c.says(node, "1", h)
-		c.begins(node, h)
-		w.cut(node)
+		h := c.waitForLease(id)
+		c.heartbeat(node, "1", h)
+		c.startTrial(node, h)
+		w.disconnect(node)
 	}
-	c.until("the trial has failed", func(*state) bool { return c.counts(id).Failed == 1 })
+	c.waitFor("the trial has failed", func(*scheduler) bool { return c.counts(id).Failed == 1 })
 	trial, _, err := c.cfg.History.Trial(t.Context(), grid.TrialID{Sweep: id, Index: 0})
 	if err != nil {
 		t.Fatal(err)
@@ -318,32 +318,32 @@ func TestCrashLimit(t *testing.T) {
 // TestRestartedMaster finds the leases that others hold, and nobody loses one.
 func TestRestartedMaster(t *testing.T) {
 	dir := t.TempDir()
-	c := perform(t, dir, 2, newWorld().nodes())
+	c := startWithNodes(t, dir, 2, newFakeCluster().nodes())
 	id := c.submit(3, nil)
-	h, other := c.pulled(id), c.pulled(id)
-	c.says("b", "1", h, other)
-	c.begins("b", h)
-	c.end()
-	c = perform(t, dir, 2, newWorld().nodes())
-	c.leased(id, 3)
-	if o := c.says("b", "1", h, other); len(o.Stop) > 0 {
+	h, other := c.waitForLease(id), c.waitForLease(id)
+	c.heartbeat("b", "1", h, other)
+	c.startTrial("b", h)
+	c.stopMaster()
+	c = startWithNodes(t, dir, 2, newFakeCluster().nodes())
+	c.waitForLeases(id, 3)
+	if o := c.heartbeat("b", "1", h, other); len(o.Stop) > 0 {
 		t.Errorf("got lost leases %v, want none", o.Stop)
 	}
 	for range 3 { // the queue may not know any more what it handed out
-		l := c.pulled(id)
+		l := c.waitForLease(id)
 		if l.ID != h.ID && l.ID != other.ID {
-			c.finish(l, grid.ClassNone, time.Millisecond)
+			c.finishLease(l, grid.ClassNone, time.Millisecond)
 			continue
 		}
-		c.stops(l, func() jetstream.Directives { return c.says("n", "1", l) })
-		c.tells("b", l, grid.Event{Kind: grid.Finished, Index: l.Lo, Attempt: 1, Run: fmt.Sprintf("b.1.%d", 100+l.Lo), Result: &grid.Result{Started: 1}})
-		c.tells("b", l, grid.Event{Kind: grid.Released, Lease: l.Seq, LeaseID: l.ID})
+		c.waitUntilStopped(l, func() jetstream.Directives { return c.heartbeat("n", "1", l) })
+		c.publishEvent("b", l, grid.Event{Kind: grid.Finished, Index: l.Lo, Attempt: 1, Run: fmt.Sprintf("b.1.%d", 100+l.Lo), Result: &grid.Result{Started: 1}})
+		c.publishEvent("b", l, grid.Event{Kind: grid.Released, Lease: l.Seq, LeaseID: l.ID})
 	}
-	c.until("the sweep ends", func(*state) bool {
+	c.waitFor("the sweep ends", func(*scheduler) bool {
 		r, _ := c.Sweep(id)
 		return r.Sweep.State == grid.SweepFinished
 	})
-	if o := c.says("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
+	if o := c.heartbeat("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
 		t.Errorf("a lease that is no more: got lost %v, want %s", o.Stop, h.ID)
 	}
 }
@@ -382,11 +382,11 @@ func TestQuarantine(t *testing.T) {
 		"failed for good, and retried by a user": {[]*history.Transition{lastAt("b", 3), lastAt("b", 4), lastAt("b", 5), begun("a", 3), begun("a", 4), begun("a", 5)}, []grid.NodeID{"b"}},
 		"other sweep ran":                        {[]*history.Transition{began("a", "r"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, nil},
 	} {
-		h := newHealth()
+		h := newNodeHealth()
 		got := map[grid.NodeID]string{}
 		for _, seen := range test.seen {
-			h.note(seen)
-			for node, b := range h.broken() {
+			h.record(seen)
+			for node, b := range h.takeBroken() {
 				got[node] = b.reason
 			}
 		}
@@ -404,13 +404,13 @@ func TestQuarantine(t *testing.T) {
 // TestQuarantineWithSweepsThatTakeTurns has trials of two sweeps fail in turns on a node, at their start or for want of disk, and end on another one.
 func TestQuarantineWithSweepsThatTakeTurns(t *testing.T) {
 	for class, want := range map[grid.Class]string{grid.ClassStart: "3 trials of r, s in a row", grid.ClassDisk: "3 attempts of r, s in a row"} {
-		h := newHealth()
+		h := newNodeHealth()
 		for i := range int64(3) {
 			sweep := []grid.SweepID{"r", "s"}[i%2]
-			h.note(&history.Transition{Sweep: sweep, Index: i, Node: "b", Change: grid.Retry, Class: class, Ended: i})
-			h.note(&history.Transition{Sweep: sweep, Index: i, Node: "a", Change: grid.Done})
+			h.record(&history.Transition{Sweep: sweep, Index: i, Node: "b", Change: grid.Retry, Class: class, Ended: i})
+			h.record(&history.Transition{Sweep: sweep, Index: i, Node: "a", Change: grid.Done})
 		}
-		if got := h.broken(); !strings.Contains(got["b"].reason, want) || len(got) != 1 {
+		if got := h.takeBroken(); !strings.Contains(got["b"].reason, want) || len(got) != 1 {
 			t.Errorf("%s: got %v, want b for %s", class, got, want)
 		}
 	}
@@ -419,15 +419,15 @@ func TestQuarantineWithSweepsThatTakeTurns(t *testing.T) {
 // TestQuarantineLeavesANode has two nodes fail at what the other one runs: one of them must go on. And one sweep over programs of
 // which some do not exist takes no node.
 func TestQuarantineLeavesANode(t *testing.T) {
-	h := newHealth()
+	h := newNodeHealth()
 	gone := map[grid.NodeID]bool{"c": true}
-	h.works = func(node grid.NodeID) bool { return !gone[node] }
+	h.takesTrials = func(node grid.NodeID) bool { return !gone[node] }
 	note := func(node grid.NodeID, index int64, change grid.Change, class grid.Class) {
-		h.note(&history.Transition{Sweep: "s", Index: index, Node: node, Change: change, Class: class})
+		h.record(&history.Transition{Sweep: "s", Index: index, Node: node, Change: change, Class: class})
 	}
 	took := 0
 	see := func() {
-		for node := range h.broken() {
+		for node := range h.takeBroken() {
 			gone[node] = true
 			took++
 		}
@@ -440,8 +440,8 @@ func TestQuarantineLeavesANode(t *testing.T) {
 	if took != 0 {
 		t.Errorf("the last node that works was taken: %v", gone)
 	}
-	h = newHealth()
-	h.works = func(node grid.NodeID) bool { return !gone[node] }
+	h = newNodeHealth()
+	h.takesTrials = func(node grid.NodeID) bool { return !gone[node] }
 	for i := range int64(3) {
 		note("a", i, grid.Retry, grid.ClassStart)
 		note("b", 10+i, grid.Retry, grid.ClassStart)
@@ -456,13 +456,13 @@ func TestQuarantineLeavesANode(t *testing.T) {
 	if took != 1 {
 		t.Errorf("got %v, want one of two nodes to go on", gone)
 	}
-	h = newHealth()
+	h = newNodeHealth()
 	for i, node := range []grid.NodeID{"a", "b", "c"} {
 		note(node, int64(i), grid.Done, grid.ClassNone)
 	}
 	for i := range int64(12) {
 		note([]grid.NodeID{"a", "b", "c"}[i%3], 10+i, grid.Done, grid.ClassStart)
-		if broken := h.broken(); len(broken) > 0 {
+		if broken := h.takeBroken(); len(broken) > 0 {
 			t.Errorf("a program that is nowhere: got %v", broken)
 		}
 	}

@@ -8,16 +8,16 @@ import (
 // TestProblemsStay has each part of the master's work fail while others go well: what hinders it is shown until that part works, and it is
 // logged once.
 func TestProblemsStay(t *testing.T) {
-	for of := range works {
-		c := start(t, 1)
-		c.on(func(s *state) {
-			s.report(t.Context(), of, errors.New("disk full"))
-			if got := c.Problem(); got != "disk full" || !c.hindered() {
-				t.Errorf("part %d fails: got %q, hindered %t", of, got, c.hindered())
+	for of := range subsystemCount {
+		c := startMaster(t, 1)
+		c.inLoop(func(s *scheduler) {
+			s.reportProblem(t.Context(), of, errors.New("disk full"))
+			if got := c.Problem(); got != "disk full" || !c.hasProblem() {
+				t.Errorf("part %d fails: got %q, hindered %t", of, got, c.hasProblem())
 			}
-			for other := range works {
+			for other := range subsystemCount {
 				if other != of {
-					s.report(t.Context(), other, nil)
+					s.reportProblem(t.Context(), other, nil)
 				}
 			}
 			if c.Problem() == "" {
@@ -26,9 +26,9 @@ func TestProblemsStay(t *testing.T) {
 			if c.setProblem(of, "disk full") {
 				t.Errorf("part %d fails again, which is taken for news", of)
 			}
-			s.report(t.Context(), of, nil)
-			if got := c.Problem(); got != "" || c.hindered() {
-				t.Errorf("part %d works again: got %q, hindered %t", of, got, c.hindered())
+			s.reportProblem(t.Context(), of, nil)
+			if got := c.Problem(); got != "" || c.hasProblem() {
+				t.Errorf("part %d works again: got %q, hindered %t", of, got, c.hasProblem())
 			}
 		})
 	}

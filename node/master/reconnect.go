@@ -39,8 +39,8 @@ func (r Reconcile) prefers(a, b *jetstream.RunningAttempt) bool {
 // reconnect decides about leases that a node works on and that the master has taken back, or has lost by a crash: of each
 // attempt that runs under one whether it goes on. A lease under which one goes on is held from here on, and begins nothing
 // more. What can't be decided now is asked again by the node's next beat.
-func (s *state) reconnect(ctx context.Context, node grid.NodeID, open []jetstream.HeldLease) {
-	if s.m.Applied() < s.published {
+func (s *scheduler) decideReconnected(ctx context.Context, node grid.NodeID, open []jetstream.HeldLease) {
+	if s.m.Applied() < s.lastDecision {
 		return // history does not know yet what was decided last
 	}
 	now := time.Now()
@@ -52,35 +52,35 @@ func (s *state) reconnect(ctx context.Context, node grid.NodeID, open []jetstrea
 	}()
 	for i := range open {
 		h := &open[i]
-		if s.m.ledger.decided(h.ID, node) {
+		if s.m.leases.isDecided(h.ID, node) {
 			continue // by an earlier beat
 		}
-		b := &back{s: s, node: node, lease: h, f: s.feeds[h.Sweep]}
-		if err := b.decide(ctx, now); err != nil {
+		b := &reconnection{s: s, node: node, lease: h, f: s.feeds[h.Sweep]}
+		if err := b.decideAttempts(ctx, now); err != nil {
 			s.m.log.Warn("attempts of a node that reconnected must wait", "node", node, "sweep", h.Sweep, "err", err)
 			return
 		}
-		b.settle(now)
-		if goOn += len(b.goOn); len(b.goOn) == 0 {
+		b.applyDecision(now)
+		if goOn += len(b.continuing); len(b.continuing) == 0 {
 			stopped++
 		}
 	}
 }
 
 // back is a lease of a node that was away.
-type back struct {
-	s     *state
+type reconnection struct {
+	s     *scheduler
 	node  grid.NodeID
 	lease *jetstream.HeldLease
 	f     *feed // nil when nothing of the sweep is left to do
 
-	goOn   []jetstream.RunningAttempt
-	rivals []grid.LeaseID // of the trials in goOn, whose leases end
-	batch  grid.Batch
+	continuing []jetstream.RunningAttempt
+	rivals     []grid.LeaseID // of the trials in goOn, whose leases end
+	batch      grid.Batch
 }
 
 // decide looks at each attempt, and stores what follows for history.
-func (b *back) decide(ctx context.Context, now time.Time) error {
+func (b *reconnection) decideAttempts(ctx context.Context, now time.Time) error {
 	if b.f == nil {
 		return nil
 	}
@@ -90,7 +90,7 @@ func (b *back) decide(ctx context.Context, now time.Time) error {
 		if run.Index < 0 || run.Index >= b.f.count || !strings.HasPrefix(run.Run, string(b.node)+".") {
 			continue
 		}
-		if err := b.look(ctx, run, now); err != nil {
+		if err := b.decideAttempt(ctx, run, now); err != nil {
 			return err
 		}
 	}
@@ -101,12 +101,12 @@ func (b *back) decide(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("store which attempts go on: %w", err)
 	}
-	b.s.published = seq
+	b.s.lastDecision = seq
 	return nil
 }
 
 // look decides about one attempt.
-func (b *back) look(ctx context.Context, run *jetstream.RunningAttempt, now time.Time) error {
+func (b *reconnection) decideAttempt(ctx context.Context, run *jetstream.RunningAttempt, now time.Time) error {
 	t, _, err := b.s.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: b.f.sweep.ID, Index: run.Index})
 	if err != nil {
 		return fmt.Errorf("look at trial %d: %w", run.Index, err)
@@ -117,21 +117,21 @@ func (b *back) look(ctx context.Context, run *jetstream.RunningAttempt, now time
 	}
 	floor := t.Attempts
 	var rivals []grid.LeaseID
-	for _, id := range b.f.over(run.Index, b.lease.ID) {
-		l, c := b.f.leases[id], b.s.m.ledger.get(id)
+	for _, id := range b.f.leasesOver(run.Index, b.lease.ID) {
+		l, c := b.f.leases[id], b.s.m.leases.get(id)
 		switch {
 		case l.hi-l.lo > 1 && !l.detached:
 			continue // its other trials go on; what it has of this one is superseded
 		case c.node != "" && c.node != b.node:
 			rival := jetstream.RunningAttempt{Index: run.Index, Attempt: l.attempt + max(c.deliveries, 1) - 1}
-			for _, r := range c.runs {
+			for _, r := range c.attempts {
 				if r.Index == run.Index {
 					rival = r
-					rival.Age += now.Sub(c.told)
+					rival.Age += now.Sub(c.lastHeartbeat)
 				}
 			}
 			if !b.s.m.reconcile().prefers(run, &rival) {
-				b.fence(run, c.node, now)
+				b.fenceAttempt(run, c.node, now)
 				return nil
 			}
 			floor = max(floor, rival.Attempt)
@@ -140,7 +140,7 @@ func (b *back) look(ctx context.Context, run *jetstream.RunningAttempt, now time
 		}
 		rivals = append(rivals, id)
 	}
-	b.goOn, b.rivals = append(b.goOn, *run), append(b.rivals, rivals...)
+	b.continuing, b.rivals = append(b.continuing, *run), append(b.rivals, rivals...)
 	if current {
 		return nil
 	}
@@ -153,7 +153,7 @@ func (b *back) look(ctx context.Context, run *jetstream.RunningAttempt, now time
 }
 
 // fence excludes an attempt from giving the result, because the attempt of another node continues.
-func (b *back) fence(run *jetstream.RunningAttempt, other grid.NodeID, now time.Time) {
+func (b *reconnection) fenceAttempt(run *jetstream.RunningAttempt, other grid.NodeID, now time.Time) {
 	b.batch.Events = append(b.batch.Events, grid.Event{
 		Kind: grid.Fenced, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(),
 		Result: &grid.Result{Class: grid.ClassHalt, ExitCode: grid.NoExit, Reason: "stopped: the trial continues on node " + string(other)},
@@ -161,38 +161,38 @@ func (b *back) fence(run *jetstream.RunningAttempt, other grid.NodeID, now time.
 }
 
 // settle makes the lease held or stopped.
-func (b *back) settle(now time.Time) {
+func (b *reconnection) applyDecision(now time.Time) {
 	s, id := b.s, b.lease.ID
-	if len(b.goOn) == 0 {
+	if len(b.continuing) == 0 {
 		s.m.log.Debug("attempts under a lease of a node that was away are stopped", "node", b.node, "sweep", b.lease.Sweep, "lease", id)
-		s.m.ledger.stop(id, b.node)
+		s.m.leases.refuse(id, b.node)
 		return
 	}
-	lo, hi, attempt := b.goOn[0].Index, b.goOn[0].Index+1, b.goOn[0].Attempt
-	for _, run := range b.goOn {
+	lo, hi, attempt := b.continuing[0].Index, b.continuing[0].Index+1, b.continuing[0].Attempt
+	for _, run := range b.continuing {
 		s.m.log.Debug("attempt of a node that was away continues", "node", b.node, "sweep", b.lease.Sweep, "trial", run.Index, "attempt", run.Attempt)
-		b.f.taken.Add(run.Index, run.Index+1)
-		b.f.again.remove(run.Index, run.Index+1)
-		b.f.began[run.Index] = max(b.f.began[run.Index], run.Attempt)
-		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, b.f.began[run.Index]) // so it is for rivals too
-		delete(b.f.away, run.Index)
+		b.f.assigned.Add(run.Index, run.Index+1)
+		b.f.retries.remove(run.Index, run.Index+1)
+		b.f.started[run.Index] = max(b.f.started[run.Index], run.Attempt)
+		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, b.f.started[run.Index]) // so it is for rivals too
+		delete(b.f.awayTrials, run.Index)
 	}
-	delete(s.suspects, id)
-	b.f.adopt(id, lo, hi, attempt, now)
-	s.m.ledger.adopt(b.node, b.lease, now)
+	delete(s.missing, id)
+	b.f.adoptLease(id, lo, hi, attempt, now)
+	s.m.leases.adopt(b.node, b.lease, now)
 	for _, rival := range b.rivals {
-		s.revoke(b.f, rival)
+		s.revokeLease(b.f, rival)
 	}
 }
 
 // revoke ends a lease whose trial goes on, or has ended, elsewhere.
-func (s *state) revoke(f *feed, id grid.LeaseID) {
+func (s *scheduler) revokeLease(f *feed, id grid.LeaseID) {
 	l, ok := f.leases[id]
 	if !ok {
 		return
 	}
-	if holder := s.m.ledger.holder(id); holder != "" {
-		s.m.ledger.stop(id, holder)
+	if holder := s.m.leases.holderOf(id); holder != "" {
+		s.m.leases.refuse(id, holder)
 	}
 	if l.seq > 0 {
 		ctx := context.Background() // a call of the store bounds itself
@@ -200,19 +200,19 @@ func (s *state) revoke(f *feed, id grid.LeaseID) {
 			s.m.log.Warn("lease could not be deleted, and its trial may run once more", "sweep", f.sweep.ID, "lease", id, "err", err)
 		}
 	}
-	delete(s.suspects, id)
-	s.drop(f, id)
+	delete(s.missing, id)
+	s.dropLease(f, id)
 }
 
 // conclude ends what still runs, or waits to run, of a trial that has its result while a node was away.
-func (s *state) conclude(f *feed, index int64, by grid.NodeID) {
-	if !f.away[index] {
+func (s *scheduler) revokeRivals(f *feed, index int64, by grid.NodeID) {
+	if !f.awayTrials[index] {
 		return
 	}
-	delete(f.away, index)
-	for _, id := range f.over(index, "") {
-		if l := f.leases[id]; l.hi-l.lo == 1 && s.m.ledger.holder(id) != by {
-			s.revoke(f, id)
+	delete(f.awayTrials, index)
+	for _, id := range f.leasesOver(index, "") {
+		if l := f.leases[id]; l.hi-l.lo == 1 && s.m.leases.holderOf(id) != by {
+			s.revokeLease(f, id)
 		}
 	}
 }

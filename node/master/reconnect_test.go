@@ -13,21 +13,21 @@ import (
 )
 
 // works has a node beat: it holds a lease, and a run of its first trial that is so old goes on.
-func (c *stage) works(node grid.NodeID, h *jetstream.GrantedLease, run string, age time.Duration) jetstream.Directives {
-	o := c.beat(node, &jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, age)}, Mark: c.marks[node]})
-	c.mark(node, o)
+func (c *testMaster) heartbeatRunning(node grid.NodeID, h *jetstream.GrantedLease, run string, age time.Duration) jetstream.Directives {
+	o := c.handleHeartbeat(node, &jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, age)}, Mark: c.marks[node]})
+	c.recordMark(node, o)
 	return o
 }
 
 // mark has the next beats of a node be no leftovers.
-func (c *stage) mark(node grid.NodeID, o jetstream.Directives) {
+func (c *testMaster) recordMark(node grid.NodeID, o jetstream.Directives) {
 	if c.marks == nil {
 		c.marks = map[grid.NodeID]uint64{}
 	}
 	c.marks[node] = o.Mark
 }
 
-func (c *stage) heldLease(h *jetstream.GrantedLease, run string, age time.Duration) jetstream.HeldLease {
+func (c *testMaster) heldLease(h *jetstream.GrantedLease, run string, age time.Duration) jetstream.HeldLease {
 	return jetstream.HeldLease{
 		Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID, Sweep: h.Sweep,
 		Attempts: []jetstream.RunningAttempt{{
@@ -37,22 +37,22 @@ func (c *stage) heldLease(h *jetstream.GrantedLease, run string, age time.Durati
 }
 
 // lost has a node that works on a lease go silent, until its trial waits to be leased, or is leased, once more.
-func (c *stage) lost(w *world, node grid.NodeID, h *jetstream.GrantedLease, others ...func() jetstream.Directives) {
+func (c *testMaster) loseNode(w *fakeCluster, node grid.NodeID, h *jetstream.GrantedLease, others ...func() jetstream.Directives) {
 	c.t.Helper()
-	w.set(node, cluster.Dead)
-	c.until(fmt.Sprintf("node %s is lost", node), func(s *state) bool {
+	w.setState(node, cluster.Dead)
+	c.waitFor(fmt.Sprintf("node %s is lost", node), func(s *scheduler) bool {
 		for _, beat := range others {
 			beat()
 		}
 		f := s.feeds[h.Sweep]
 		_, held := f.leases[h.ID]
-		return !held && c.Applied() >= s.published && s.published > 0
+		return !held && c.Applied() >= s.lastDecision && s.lastDecision > 0
 	})
-	w.set(node, cluster.Alive)
+	w.setState(node, cluster.Alive)
 }
 
 // trial gives what history knows of a trial.
-func (c *stage) trial(id grid.SweepID, index int64) grid.Trial {
+func (c *testMaster) trial(id grid.SweepID, index int64) grid.Trial {
 	c.t.Helper()
 	t, _, err := c.cfg.History.Trial(c.t.Context(), grid.TrialID{Sweep: id, Index: index})
 	if err != nil {
@@ -62,9 +62,9 @@ func (c *stage) trial(id grid.SweepID, index int64) grid.Trial {
 }
 
 // goesOn waits until a run gives a trial its state, and its node may keep its lease; others that hold one are told to stop.
-func (c *stage) goesOn(id grid.SweepID, run string, beat func() jetstream.Directives) {
+func (c *testMaster) waitUntilContinues(id grid.SweepID, run string, beat func() jetstream.Directives) {
 	c.t.Helper()
-	c.until("run "+run+" goes on", func(s *state) bool {
+	c.waitFor("run "+run+" goes on", func(s *scheduler) bool {
 		if o := beat(); len(o.Stop) > 0 {
 			c.t.Fatalf("the node of %s was told to stop %v", run, o.Stop)
 		}
@@ -74,9 +74,9 @@ func (c *stage) goesOn(id grid.SweepID, run string, beat func() jetstream.Direct
 }
 
 // stops waits until a node is told to stop what it holds.
-func (c *stage) stops(h *jetstream.GrantedLease, beat func() jetstream.Directives) {
+func (c *testMaster) waitUntilStopped(h *jetstream.GrantedLease, beat func() jetstream.Directives) {
 	c.t.Helper()
-	c.until("the node is told to stop", func(*state) bool { return slices.Equal(beat().Stop, []grid.LeaseID{h.ID}) })
+	c.waitFor("the node is told to stop", func(*scheduler) bool { return slices.Equal(beat().Stop, []grid.LeaseID{h.ID}) })
 }
 
 // TestNodeIsBackWithItsAttempt has a node be silent while its attempt goes on, and be back at each stage of the replacement. One
@@ -102,21 +102,21 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld()
+			w := newFakeCluster()
 			w.outage.Reconcile = test.reconcile
-			c := perform(t, t.TempDir(), 1, w.nodes())
+			c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 			id := c.submit(1, nil)
-			h := c.pulled(id)
-			c.works("b", h, "", 0)
-			run := c.begins("b", h)
+			h := c.waitForLease(id)
+			c.heartbeatRunning("b", h, "", 0)
+			run := c.startTrial("b", h)
 			leftover := jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, 0)}, Mark: c.marks["b"]}
 			original := func() jetstream.Directives {
-				if o := c.beat("b", &leftover); test.original && len(o.Stop) > 0 {
+				if o := c.handleHeartbeat("b", &leftover); test.original && len(o.Stop) > 0 {
 					t.Errorf("a beat from before the outage has the attempt stopped")
 				}
-				return c.works("b", h, run, test.own)
+				return c.heartbeatRunning("b", h, run, test.own)
 			}
-			c.lost(w, "b", h)
+			c.loseNode(w, "b", h)
 			if n := c.trial(id, 0).Failures[grid.ClassCrash]; n != 1 {
 				t.Errorf("while the node is lost %d crashes count, want 1", n)
 			}
@@ -125,37 +125,37 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 			replacement := func() jetstream.Directives { return jetstream.Directives{} }
 			switch test.replaced {
 			case "pulled":
-				again = c.pulled(id)
-				c.says("d", "1", again)
-				replacement = func() jetstream.Directives { return c.says("d", "1", again) }
+				again = c.waitForLease(id)
+				c.heartbeat("d", "1", again)
+				replacement = func() jetstream.Directives { return c.heartbeat("d", "1", again) }
 			case "running":
-				again = c.pulled(id)
-				c.works("d", again, "d.1.9", 0)
-				other = c.begins("d", again)
-				replacement = func() jetstream.Directives { return c.works("d", again, other, test.age) }
+				again = c.waitForLease(id)
+				c.heartbeatRunning("d", again, "d.1.9", 0)
+				other = c.startTrial("d", again)
+				replacement = func() jetstream.Directives { return c.heartbeatRunning("d", again, other, test.age) }
 				replacement()
 			}
 			if !test.original {
-				c.stops(h, original)
-				c.goesOn(id, other, replacement)
-				c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
-				c.goesOn(id, other, replacement)
-				c.tells("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Started: 1}})
+				c.waitUntilStopped(h, original)
+				c.waitUntilContinues(id, other, replacement)
+				c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+				c.waitUntilContinues(id, other, replacement)
+				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Started: 1}})
 			} else {
-				c.goesOn(id, run, original)
+				c.waitUntilContinues(id, run, original)
 				if again != nil {
-					c.stops(again, replacement)
+					c.waitUntilStopped(again, replacement)
 				}
 				if other != "" {
-					c.tells("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
-					c.goesOn(id, run, original)
+					c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+					c.waitUntilContinues(id, run, original)
 				}
 				if f := c.trial(id, 0).Failures; len(f) > 0 {
 					t.Errorf("on the trial's record: %v, want nothing", f)
 				}
-				c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
+				c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
 			}
-			c.ended(id)
+			c.waitUntilFinished(id)
 			if n := c.counts(id); n.Succeeded != 1 || n.Failed != 0 {
 				t.Errorf("counts: got %+v, want one success", n)
 			}
@@ -167,17 +167,17 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 // attempt goes on each time.
 func TestManyOutages(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
-	c := perform(t, t.TempDir(), 1, w.nodes())
+	w := newFakeCluster()
+	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 	id := c.submit(1, nil)
-	h := c.pulled(id)
-	c.works("b", h, "", 0)
-	run := c.begins("b", h)
+	h := c.waitForLease(id)
+	c.heartbeatRunning("b", h, "", 0)
+	run := c.startTrial("b", h)
 	for range w.nodes().CrashLimit + 1 {
-		c.lost(w, "b", h, func() jetstream.Directives { return c.says("d", "1") })
-		again := c.pulled(id)
-		c.works("d", again, c.begins("d", again), time.Millisecond)
-		c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
+		c.loseNode(w, "b", h, func() jetstream.Directives { return c.heartbeat("d", "1") })
+		again := c.waitForLease(id)
+		c.heartbeatRunning("d", again, c.startTrial("d", again), time.Millisecond)
+		c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
 	}
 	if trial := c.trial(id, 0); len(trial.Failures) > 0 || trial.Attempt != 1 {
 		t.Errorf("got %v on the record and attempt %d, want nothing and the first", trial.Failures, trial.Attempt)
@@ -189,26 +189,26 @@ func TestResultOfALostNode(t *testing.T) {
 	t.Parallel()
 	for _, running := range []bool{false, true} {
 		t.Run(fmt.Sprintf("replacement runs: %v", running), func(t *testing.T) {
-			w := newWorld()
-			c := perform(t, t.TempDir(), 1, w.nodes())
+			w := newFakeCluster()
+			c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 			id := c.submit(2, func(s *api.Submit) { s.MaxParallel = 1 })
-			h := c.pulled(id)
-			c.works("b", h, "", 0)
-			run := c.begins("b", h)
-			c.lost(w, "b", h)
+			h := c.waitForLease(id)
+			c.heartbeatRunning("b", h, "", 0)
+			run := c.startTrial("b", h)
+			c.loseNode(w, "b", h)
 			var again *jetstream.GrantedLease
 			var other string
 			if running {
-				again = c.pulled(id)
-				c.works("d", again, "", 0)
-				other = c.begins("d", again)
+				again = c.waitForLease(id)
+				c.heartbeatRunning("d", again, "", 0)
+				other = c.startTrial("d", again)
 			}
-			c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
+			c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
 			if running {
-				c.stops(again, func() jetstream.Directives { return c.works("d", again, other, time.Second) })
-				c.tells("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+				c.waitUntilStopped(again, func() jetstream.Directives { return c.heartbeatRunning("d", again, other, time.Second) })
+				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 			}
-			if next := c.pulled(id); next.Lo != 1 {
+			if next := c.waitForLease(id); next.Lo != 1 {
 				t.Errorf("got a lease of trial %d, want the other trial", next.Lo)
 			}
 			if trial := c.trial(id, 0); trial.State != grid.Succeeded || trial.Run != run {
@@ -222,35 +222,35 @@ func TestResultOfALostNode(t *testing.T) {
 // have ended.
 func TestHarmfulSecondRun(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
-	c := perform(t, t.TempDir(), 2, w.nodes())
+	w := newFakeCluster()
+	c := startWithNodes(t, t.TempDir(), 2, w.nodes())
 	id := c.submit(1, func(s *api.Submit) { s.Task.NoReplace = true })
 	other := c.submit(1, nil)
-	h, o := c.pulled(id), c.pulled(other)
+	h, o := c.waitForLease(id), c.waitForLease(other)
 	if h.Sweep != id {
 		h, o = o, h
 	}
 	both := func(run string) jetstream.Directives {
-		return c.beat("b", &jetstream.Heartbeat{Start: "1", Mark: c.marks["b"], Leases: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
+		return c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "1", Mark: c.marks["b"], Leases: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
 	}
 	both("b.1.7")
-	run := c.begins("b", h)
-	c.begins("b", o)
-	c.lost(w, "b", o)
-	c.leased(id, 1)
+	run := c.startTrial("b", h)
+	c.startTrial("b", o)
+	c.loseNode(w, "b", o)
+	c.waitForLeases(id, 1)
 	if trial := c.trial(id, 0); trial.State != grid.Running || trial.Run != run {
 		t.Errorf("while its node is lost the trial is %s by %s, want running by %s", trial.State, trial.Run, run)
 	}
 	if o := both(run); slices.Contains(o.Stop, h.ID) {
 		t.Errorf("the node is back and was told to stop it")
 	}
-	c.beat("b", &jetstream.Heartbeat{Start: "2"}) // its machine has restarted
-	c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+	c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "2"}) // its machine has restarted
+	c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 	var again *jetstream.GrantedLease
-	c.until("the trial is leased again", func(*state) bool {
-		held, err := c.takes().TakeLeases(t.Context(), "p0_c1_m0", 1)
+	c.waitFor("the trial is leased again", func(*scheduler) bool {
+		held, err := c.leaseClient().TakeLeases(t.Context(), "p0_c1_m0", 1)
 		if r, _ := c.Sweep(id); err == nil && len(held) == 0 {
-			held, err = c.takes().TakeLeases(t.Context(), string(r.Sweep.Lane()), 1)
+			held, err = c.leaseClient().TakeLeases(t.Context(), string(r.Sweep.Lane()), 1)
 		}
 		if err == nil && len(held) == 1 && held[0].Sweep == id {
 			again = &held[0]
@@ -266,28 +266,28 @@ func TestHarmfulSecondRun(t *testing.T) {
 // keeps it, and nothing runs twice.
 func TestQueueLostLeases(t *testing.T) {
 	dir := t.TempDir()
-	c := perform(t, dir, 1, newWorld().nodes())
+	c := startWithNodes(t, dir, 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
-	h := c.pulled(id)
-	c.works("b", h, "", 0)
-	run := c.begins("b", h)
+	h := c.waitForLease(id)
+	c.heartbeatRunning("b", h, "", 0)
+	run := c.startTrial("b", h)
 	if err := c.store.Queue.Delete(t.Context(), h.ID); err != nil {
 		t.Fatal(err)
 	}
-	c.end()
-	w := newWorld()
-	w.set("b", cluster.Alive)
-	c = perform(t, dir, 1, w.nodes())
-	c.leased(id, 1)
-	c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
-	c.reconcile()
-	c.reconcile()
-	c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
-	if held, err := c.takes().TakeLeases(t.Context(), h.Shape, 1); err != nil || len(held) > 0 {
+	c.stopMaster()
+	w := newFakeCluster()
+	w.setState("b", cluster.Alive)
+	c = startWithNodes(t, dir, 1, w.nodes())
+	c.waitForLeases(id, 1)
+	c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
+	c.runReconcile()
+	c.runReconcile()
+	c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
+	if held, err := c.leaseClient().TakeLeases(t.Context(), h.Shape, 1); err != nil || len(held) > 0 {
 		t.Errorf("got %v, %v from the queue, want nothing", held, err)
 	}
-	c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
-	c.ended(id)
+	c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
+	c.waitUntilFinished(id)
 }
 
 // TestHeldLeaseIsNotHandedOut has another node ask for leases while one works on the only one, and give that back, also after a restart of
@@ -296,27 +296,27 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted: %v", restarted), func(t *testing.T) {
 			dir := t.TempDir()
-			c := perform(t, dir, 1, newWorld().nodes())
+			c := startWithNodes(t, dir, 1, newFakeCluster().nodes())
 			id := c.submit(1, nil)
-			h := c.pulled(id)
-			c.works("b", h, "", 0)
-			run := c.begins("b", h)
+			h := c.waitForLease(id)
+			c.heartbeatRunning("b", h, "", 0)
+			run := c.startTrial("b", h)
 			if restarted {
-				c.end()
-				c = perform(t, dir, 1, newWorld().nodes())
+				c.stopMaster()
+				c = startWithNodes(t, dir, 1, newFakeCluster().nodes())
 			}
 			for range 20 {
 				if again, err := c.store.Calls.LocalClient("d").TakeLeases(t.Context(), h.Shape, 1); err != nil || len(again) > 0 {
 					t.Fatalf("taken by another node: got %+v, %v; want nothing", again, err)
 				}
 			}
-			c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
-			c.tells("d", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID}) // not its to give
-			c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
+			c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
+			c.publishEvent("d", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID}) // not its to give
+			c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
 			if err := c.store.Calls.LocalClient("d").ReturnLease(t.Context(), h); err == nil && !restarted { // later its ID says who has it
 				t.Error("the lease is given back by a node that does not hold it")
 			}
-			if err := c.takes().ReturnLease(t.Context(), h); err != nil {
+			if err := c.leaseClient().ReturnLease(t.Context(), h); err != nil {
 				t.Errorf("given back by its holder: %v", err)
 			}
 		})
@@ -329,34 +329,34 @@ func TestAbandonedLease(t *testing.T) {
 	for _, test := range []struct{ claimed, deletable bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
 		claimed, ctx := test.claimed, t.Context()
 		if !test.deletable {
-			ctx = refused(t)
+			ctx = cancelledContext(t)
 		}
 		t.Run(fmt.Sprintf("claimed once: %v, deletable: %v", claimed, test.deletable), func(t *testing.T) {
-			c := perform(t, t.TempDir(), 1, newWorld().nodes())
+			c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 			id := c.submit(3, nil)
-			h := c.pulled(id)
+			h := c.waitForLease(id)
 			if claimed {
-				c.says("b", "1", h)
+				c.heartbeat("b", "1", h)
 			}
 			look := func(later time.Duration) (gone bool) {
 				if claimed {
-					c.says("b", "1")
-					c.peers.heard("b", &jetstream.Heartbeat{Start: "1"}, time.Now().Add(later))
+					c.heartbeat("b", "1")
+					c.nodes.recordHeartbeat("b", &jetstream.Heartbeat{Start: "1"}, time.Now().Add(later))
 				}
-				c.on(func(s *state) {
-					gone = s.abandoned(ctx, s.feeds[id], h.ID, time.Now().Add(later))
+				c.inLoop(func(s *scheduler) {
+					gone = s.reclaimAbandoned(ctx, s.feeds[id], h.ID, time.Now().Add(later))
 				})
 				return gone
 			}
 			if look(0) {
 				t.Fatal("it is taken back at once")
 			}
-			if !look(claimLimit+time.Second) && !look(3*claimLimit) {
+			if !look(holderTimeout+time.Second) && !look(3*holderTimeout) {
 				t.Error("it is not taken back")
 			}
-			c.on(func(s *state) {
+			c.inLoop(func(s *scheduler) {
 				for other, l := range s.feeds[id].leases {
-					if other != h.ID && s.abandoned(t.Context(), s.feeds[id], other, time.Now().Add(time.Hour)) {
+					if other != h.ID && s.reclaimAbandoned(t.Context(), s.feeds[id], other, time.Now().Add(time.Hour)) {
 						t.Errorf("lease of trial %d waits in the queue, and is taken for abandoned", l.lo)
 					}
 				}
@@ -367,13 +367,13 @@ func TestAbandonedLease(t *testing.T) {
 
 // TestOrphanLeaseIsDeleted finds a lease in the queue that was published and not noted.
 func TestOrphanLeaseIsDeleted(t *testing.T) {
-	c := perform(t, t.TempDir(), 1, newWorld().nodes())
+	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
-	h := c.pulled(id)
+	h := c.waitForLease(id)
 	if _, err := c.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: id, Lo: 0, Hi: 1, Attempt: 1, Shape: h.Shape}); err != nil {
 		t.Fatal(err)
 	}
-	c.reconcile()
+	c.runReconcile()
 	present, err := c.store.Queue.List(t.Context())
 	if err != nil || len(present) != 1 || present[0].ID != h.ID {
 		t.Errorf("got %v, %v in the queue, want the lease that is known", present, err)

@@ -14,7 +14,7 @@ import (
 // The events of the first batch of a retry, so that it goes on soon, and of a later one, each of which is twice as long.
 const (
 	firstReopened = 500
-	mostReopened  = 4000
+	maxReopened   = 4000
 )
 
 // reopening is a retry that writes its events, batch by batch. The sweep goes on as soon as history holds the first one, unless whole.
@@ -26,23 +26,23 @@ type reopening struct {
 	revive bool // the sweep was cancelled when the retry began
 	whole  bool // the sweep goes on only when all are reopened: for its StopAfter, those that are not would count as failures
 
-	batch  grid.Batch
-	count  int64  // of trials
-	last   uint64 // the last event
-	goesOn bool
+	batch   grid.Batch
+	count   int64  // of trials
+	last    uint64 // the last event
+	resumed bool
 }
 
 // reopen returns when history holds all events. A cancel meanwhile ends it.
 func (o *reopening) reopen(ctx context.Context, trials iter.Seq2[int64, error]) error {
-	err := o.write(ctx, trials)
+	err := o.publishAll(ctx, trials)
 	if err != nil && o.last > 0 { // what is reopened is to run, though the client be gone
-		_, failed := o.goOn(context.WithoutCancel(ctx))
+		_, failed := o.resumeSweep(context.WithoutCancel(ctx))
 		err = errors.Join(err, failed)
 	}
 	return err
 }
 
-func (o *reopening) write(ctx context.Context, trials iter.Seq2[int64, error]) error {
+func (o *reopening) publishAll(ctx context.Context, trials iter.Seq2[int64, error]) error {
 	o.batch = grid.Batch{V: grid.EventVersion, Sweep: o.sweep}
 	size := firstReopened
 	for i, err := range trials {
@@ -51,14 +51,14 @@ func (o *reopening) write(ctx context.Context, trials iter.Seq2[int64, error]) e
 		}
 		o.batch.Events = append(o.batch.Events, grid.Event{Kind: grid.Reopened, Index: i, Time: o.at})
 		if len(o.batch.Events) == size {
-			if err := o.send(ctx); err != nil {
+			if err := o.publishBatch(ctx); err != nil {
 				return err
 			}
-			size = min(2*size, mostReopened)
+			size = min(2*size, maxReopened)
 		}
 	}
 	if len(o.batch.Events) > 0 {
-		if err := o.send(ctx); err != nil {
+		if err := o.publishBatch(ctx); err != nil {
 			return err
 		}
 	}
@@ -66,11 +66,11 @@ func (o *reopening) write(ctx context.Context, trials iter.Seq2[int64, error]) e
 }
 
 // send stores a batch. Of those before it waits until history holds them, so that what runs already is folded in between.
-func (o *reopening) send(ctx context.Context) error {
-	if r, ok := o.m.Sweep(o.sweep); ok && r.Sweep.State == grid.SweepCancelled && (o.goesOn || !o.revive) {
-		return refuse(fmt.Sprintf("%s was cancelled while its trials were reopened", o.sweep), fmt.Sprintf("run them with: mlfnode retry %s", o.sweep))
+func (o *reopening) publishBatch(ctx context.Context) error {
+	if r, ok := o.m.Sweep(o.sweep); ok && r.Sweep.State == grid.SweepCancelled && (o.resumed || !o.revive) {
+		return conflict(fmt.Sprintf("%s was cancelled while its trials were reopened", o.sweep), fmt.Sprintf("run them with: mlfnode retry %s", o.sweep))
 	}
-	if err := o.m.reopenCancelled(ctx, o.sweep, o.batch.Events); err != nil {
+	if err := o.m.uncancelReopened(ctx, o.sweep, o.batch.Events); err != nil {
 		return err
 	}
 	seq, err := o.m.cfg.Store.Events.Publish(ctx, &o.batch)
@@ -79,53 +79,53 @@ func (o *reopening) send(ctx context.Context) error {
 	}
 	before := o.last
 	o.count, o.last, o.batch.Events = o.count+int64(len(o.batch.Events)), seq, o.batch.Events[:0]
-	if o.goesOn || o.whole {
+	if o.resumed || o.whole {
 		return o.m.waitApplied(ctx, before)
 	}
 	if err := o.m.waitApplied(ctx, seq); err != nil {
 		return err
 	}
-	_, err = o.goOn(ctx)
+	_, err = o.resumeSweep(ctx)
 	return err
 }
 
 // goOn lets the sweep run again unless its user has paused it, or has cancelled it meanwhile. Once it has gone on, whatever has become of
 // it since stays, and only the last event is noted.
-func (o *reopening) goOn(ctx context.Context) (jetstream.Record, error) {
+func (o *reopening) resumeSweep(ctx context.Context) (jetstream.Record, error) {
 	left, err := o.m.cfg.History.Counts(ctx, o.sweep)
 	if err != nil {
 		return jetstream.Record{}, fmt.Errorf("count trials of %s: %w", o.sweep, err)
 	}
-	r, err := o.m.change(ctx, o.sweep, func(s *grid.Sweep) error {
+	r, err := o.m.editSweep(ctx, o.sweep, func(s *grid.Sweep) error {
 		s.Reopened = max(s.Reopened, o.last)
 		own := s.State == grid.SweepPaused && s.Problem != "" // a pause of the master's own ends with what it was for
-		if !o.goesOn && (s.State != grid.SweepPaused || own) && (s.State != grid.SweepCancelled || o.revive) {
+		if !o.resumed && (s.State != grid.SweepPaused || own) && (s.State != grid.SweepCancelled || o.revive) {
 			s.State, s.Ended, s.Save, s.Paused, s.Problem = grid.SweepRunning, time.Time{}, false, time.Time{}, ""
 			s.Accepted = left.Failed
 		}
 		return nil
 	})
-	o.goesOn = o.goesOn || err == nil
+	o.resumed = o.resumed || err == nil
 	return r, err
 }
 
 // keepOpen keeps the sweep from being finished until free is called: trials of it are still to be reopened.
-func (m *Master) keepOpen(id grid.SweepID) (free func()) {
+func (m *Master) holdOpen(id grid.SweepID) (free func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.reopening[id]++
+	m.reopens[id]++
 	return func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if m.reopening[id]--; m.reopening[id] == 0 {
-			delete(m.reopening, id)
+		if m.reopens[id]--; m.reopens[id] == 0 {
+			delete(m.reopens, id)
 			m.Kick() // the loop may have found it complete meanwhile
 		}
 	}
 }
 
-func (m *Master) isKeptOpen(id grid.SweepID) bool {
+func (m *Master) isHeldOpen(id grid.SweepID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.reopening[id] > 0
+	return m.reopens[id] > 0
 }

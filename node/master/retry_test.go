@@ -15,12 +15,12 @@ import (
 )
 
 // failed stores that the trials [lo,hi) of a sweep have failed, and waits until history knows.
-func (c *stage) failed(id grid.SweepID, lo, hi int64) {
+func (c *testMaster) failTrials(id grid.SweepID, lo, hi int64) {
 	c.t.Helper()
 	var last uint64
 	for lo < hi {
 		b := &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n"}
-		for ; lo < hi && len(b.Events) < mostReopened; lo++ {
+		for ; lo < hi && len(b.Events) < maxReopened; lo++ {
 			now := time.Now().UnixMicro()
 			b.Events = append(b.Events, grid.Event{
 				Kind: grid.Finished, Index: lo, Attempt: 1, Run: fmt.Sprintf("n.0.%d", lo), Time: now,
@@ -38,22 +38,22 @@ func (c *stage) failed(id grid.SweepID, lo, hi int64) {
 }
 
 // allFailed submits a sweep of which all trials have failed.
-func (c *stage) allFailed(count int64) grid.SweepID {
+func (c *testMaster) submitFailed(count int64) grid.SweepID {
 	c.t.Helper()
 	id := c.submit(int(count), nil)
-	c.leased(id, 8)
-	c.failed(id, 0, count)
-	c.finished(id)
-	c.until("what was leased before is taken out of the queue", func(s *state) bool { return s.feeds[id] == nil })
+	c.waitForLeases(id, 8)
+	c.failTrials(id, 0, count)
+	c.isFinished(id)
+	c.waitFor("what was leased before is taken out of the queue", func(s *scheduler) bool { return s.feeds[id] == nil })
 	return id
 }
 
 // runsToItsEnd ends all that is leased of a sweep until it is finished, and gives how many trials have succeeded.
-func (c *stage) runsToItsEnd(id grid.SweepID) int64 {
+func (c *testMaster) runToEnd(id grid.SweepID) int64 {
 	c.t.Helper()
 	for {
 		ended := false
-		c.until("a lease, or the end", func(s *state) bool {
+		c.waitFor("a lease, or the end", func(s *scheduler) bool {
 			r, _ := c.Sweep(id)
 			ended = r.Sweep.State == grid.SweepFinished
 			return ended || s.feeds[id] != nil && len(s.feeds[id].leases) > 0
@@ -61,21 +61,21 @@ func (c *stage) runsToItsEnd(id grid.SweepID) int64 {
 		if ended {
 			return c.counts(id).Succeeded
 		}
-		c.finish(c.pull(id), grid.ClassNone, time.Millisecond)
+		c.finishLease(c.takeLease(id), grid.ClassNone, time.Millisecond)
 	}
 }
 
 // TestCancelDuringARetry cancels a sweep while a large retry reopens its trials: it stays cancelled, and a further retry runs all.
 func TestCancelDuringARetry(t *testing.T) {
 	const count = 20_000
-	c := start(t, 4)
-	id := c.allFailed(count)
+	c := startMaster(t, 4)
+	id := c.submitFailed(count)
 	done := make(chan error, 1)
 	go func() {
 		_, _, err := c.Retry(t.Context(), id, api.Retry{Index: -1})
 		done <- err
 	}()
-	c.pullSoon(id)
+	c.waitAndTakeLease(id)
 	if _, err := c.Cancel(t.Context(), id, false); err != nil {
 		t.Fatal(err)
 	}
@@ -86,19 +86,19 @@ func TestCancelDuringARetry(t *testing.T) {
 	if err != nil && !strings.Contains(err.Error(), "was cancelled while") { // it may have been done before
 		t.Errorf("the retry: got %v, want that the sweep was cancelled", err)
 	}
-	c.on(func(s *state) {
+	c.inLoop(func(s *scheduler) {
 		f := s.feeds[id]
 		for lease := range f.leases { // as nodes give them back
-			if err := s.delete(t.Context(), f, lease); err != nil {
+			if err := s.deleteLease(t.Context(), f, lease); err != nil {
 				t.Error(err)
 			}
-			s.drop(f, lease)
+			s.dropLease(f, lease)
 		}
 	})
 	if _, _, err := c.Retry(t.Context(), id, api.Retry{Index: -1}); err != nil {
 		t.Fatal(err)
 	}
-	if n := c.runsToItsEnd(id); n != count {
+	if n := c.runToEnd(id); n != count {
 		t.Errorf("%d of %d have succeeded", n, count)
 	}
 }
@@ -107,29 +107,29 @@ func TestCancelDuringARetry(t *testing.T) {
 // sweep is finished, and a further retry runs the others.
 func TestClientLeavesDuringARetry(t *testing.T) {
 	const count = 20_000
-	c := start(t, 4)
-	id := c.allFailed(count)
+	c := startMaster(t, 4)
+	id := c.submitFailed(count)
 	ctx, leave := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		_, _, err := c.Retry(ctx, id, api.Retry{Index: -1})
 		done <- err
 	}()
-	h := c.pullSoon(id)
+	h := c.waitAndTakeLease(id)
 	leave()
 	err := <-done
 	if err != nil && !errors.Is(err, context.Canceled) { // it may have been done before
 		t.Errorf("the retry: got %v, want that its client left", err)
 	}
-	c.finish(h, grid.ClassNone, time.Millisecond)
-	n := c.runsToItsEnd(id)
+	c.finishLease(h, grid.ClassNone, time.Millisecond)
+	n := c.runToEnd(id)
 	if all := c.counts(id); n == 0 || all.Done() != count {
 		t.Errorf("got %+v at the end, want %d results, some of which are successes", all, count)
 	}
 	if _, _, err := c.Retry(t.Context(), id, api.Retry{Index: -1}); err != nil {
 		t.Fatal(err)
 	}
-	if n = c.runsToItsEnd(id); n != count {
+	if n = c.runToEnd(id); n != count {
 		t.Errorf("%d of %d have succeeded", n, count)
 	}
 }
@@ -138,8 +138,8 @@ func TestClientLeavesDuringARetry(t *testing.T) {
 // finishes the sweep when all have run, also when those that are reopened at first end before the last ones are.
 func TestRetryOfManyTrials(t *testing.T) {
 	const count = 5000
-	c := start(t, 4)
-	id := c.allFailed(count)
+	c := startMaster(t, 4)
+	id := c.submitFailed(count)
 	done := make(chan error, 1)
 	go func() {
 		_, n, err := c.Retry(t.Context(), id, api.Retry{Index: -1, FailedOnly: true})
@@ -150,17 +150,17 @@ func TestRetryOfManyTrials(t *testing.T) {
 	}()
 	leases := 0
 	for ran := int64(0); ran < count; leases++ {
-		h := c.pullSoon(id)
+		h := c.waitAndTakeLease(id)
 		if h.Attempt != 2 || !h.Quiet {
 			t.Fatalf("got %+v, want a lease of attempt 2 that nobody need tell of", h.Lease)
 		}
 		ran += h.Hi - h.Lo
-		c.finish(h, grid.ClassNone, time.Millisecond)
+		c.finishLease(h, grid.ClassNone, time.Millisecond)
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	c.finished(id)
+	c.isFinished(id)
 	if n := c.counts(id); n.Succeeded != count || leases > count/4 {
 		t.Errorf("%d of %d have succeeded in %d leases", n.Succeeded, count, leases)
 	}
@@ -169,13 +169,13 @@ func TestRetryOfManyTrials(t *testing.T) {
 // TestReopenedTrialsAreKnownAsRanges holds that what is read of them at a restart does not depend on how many they are.
 func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
 	const count = 3000
-	c := start(t, 4)
+	c := startMaster(t, 4)
 	id := c.submit(count, nil)
-	c.failed(id, 0, count)
+	c.failTrials(id, 0, count)
 	if _, _, err := c.Retry(t.Context(), id, api.Retry{Index: -1, FailedOnly: true}); err != nil {
 		t.Fatal(err)
 	}
-	left, err := c.cfg.History.Left(t.Context(), id)
+	left, err := c.cfg.History.Remaining(t.Context(), id)
 	if err != nil || len(left.Open) != 0 || len(left.Reopened) != 1 || left.Reopened[0] != (history.Reopened{Range: ranges.Range{Hi: count}, Attempts: 1}) {
 		t.Fatalf("history gives %+v, %v; want one range", left, err)
 	}
@@ -187,16 +187,16 @@ func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
 // TestRetryLeavesWhatFailsMeanwhile has trials fail while a retry reads those that it is about: they have failed since, and stay.
 func TestRetryLeavesWhatFailsMeanwhile(t *testing.T) {
 	const before, count = 1500, 3000
-	c := start(t, 4)
+	c := startMaster(t, 4)
 	id := c.submit(count, nil)
-	c.failed(id, 0, before)
+	c.failTrials(id, 0, before)
 	n := int64(0)
 	for i, err := range c.toReopen(t.Context(), id, api.Retry{Index: -1, FailedOnly: true}) {
 		if err != nil {
 			t.Fatal(err)
 		}
 		if n == 0 {
-			c.failed(id, before, count)
+			c.failTrials(id, before, count)
 		}
 		if n++; i >= before {
 			t.Fatalf("trial %d is run again", i)

@@ -9,16 +9,16 @@ import (
 )
 
 // loadedTimes bounds the run times that are loaded for a sweep with grid.OrderLongest.
-const loadedTimes = 512
+const maxLoadedTimes = 512
 
 // openTimes loads the run times of trials that have ended, evenly from all of them. It leaves out what it can't read: the order
 // is computed again as trials end.
-func (s *state) openTimes(ctx context.Context, f *feed) {
+func (s *scheduler) openTimes(ctx context.Context, f *feed) {
 	if f.longest == nil {
 		return
 	}
 	defer f.longest.reorder()
-	step, at := max(1, f.done.Count()/loadedTimes), int64(0)
+	step, at := max(1, f.done.Count()/maxLoadedTimes), int64(0)
 	for r := range f.done.All() {
 		for ; at < r.Hi-r.Lo; at += step {
 			t, known, err := s.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: f.sweep.ID, Index: r.Lo + at})
@@ -43,17 +43,17 @@ func (f *feed) noteTime(t *history.Transition) {
 	f.longest.addRunTime(t.Index, time.Duration(t.Ended-t.Started)*time.Microsecond)
 	first := !f.longest.hasOrder()
 	if f.longest.reorder() {
-		f.turn = 0
+		f.firstBlock = 0
 		f.reordered = f.reordered || first
 	}
 }
 
 // followOrders withdraws leases that were made before run times were known.
-func (s *state) followOrders(ctx context.Context) {
+func (s *scheduler) withdrawReordered(ctx context.Context) {
 	for _, f := range s.feeds {
 		if f.reordered {
 			f.reordered = false
-			s.withdrawAll(ctx, f)
+			s.withdrawLeases(ctx, f)
 		}
 	}
 }

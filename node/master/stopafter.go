@@ -10,7 +10,7 @@ import (
 
 // pauseFailing pauses the sweeps of which so many trials have failed as their tasks allow. A sweep whose trials have all ended is not
 // paused: there is nothing to save.
-func (s *state) pauseFailing(ctx context.Context) error {
+func (s *scheduler) pauseFailing(ctx context.Context) error {
 	for id, f := range s.feeds {
 		limit := f.sweep.Task.StopAfter
 		if limit == 0 || !f.sweep.Active() || f.complete() {
@@ -25,7 +25,7 @@ func (s *state) pauseFailing(ctx context.Context) error {
 			continue
 		}
 		s.m.log.Info("sweep is paused: too many trials have failed", "sweep", id, "failed", failed, "limit", limit)
-		_, err = s.m.change(ctx, id, func(r *grid.Sweep) error {
+		_, err = s.m.editSweep(ctx, id, func(r *grid.Sweep) error {
 			if r.State == grid.SweepRunning && r.Accepted == f.sweep.Accepted {
 				r.State, r.Paused = grid.SweepPaused, time.Now().UTC()
 				r.Problem = fmt.Sprintf("paused, because %d trials have failed (stop_after: %d)\nto go on all the same: mlfnode resume %s", failed, limit, id)

@@ -15,23 +15,23 @@ import (
 // for nothing, and a sweep that is complete just ends.
 func TestStopAfter(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1)
+	c := startMaster(t, 1)
 	id := c.submit(9, func(s *api.Submit) {
 		s.Task.StopAfter, s.Task.Retries = 2, grid.Retries{grid.ClassSignal: 1}
 	})
 	paused := func(failed int) {
 		t.Helper()
-		c.until("the sweep is paused", func(s *state) bool { return s.feeds[id] == nil })
+		c.waitFor("the sweep is paused", func(s *scheduler) bool { return s.feeds[id] == nil })
 		r, _ := c.Sweep(id)
 		if want := fmt.Sprintf("%d trials have failed", failed); r.Sweep.State != grid.SweepPaused || !strings.Contains(r.Sweep.Problem, want) {
 			t.Fatalf("got %s, %q; want it paused because %s", r.Sweep.State, r.Sweep.Problem, want)
 		}
 	}
-	end := func(class grid.Class) { c.finish(c.pull(id), class, time.Second) }
+	end := func(class grid.Class) { c.finishLease(c.takeLease(id), class, time.Second) }
 	end(grid.ClassSignal) // it is run again
 	end(grid.ClassExit)
 	end(grid.ClassNone)
-	c.until("it goes on after one failure", func(s *state) bool { return s.feeds[id].sweep.Active() })
+	c.waitFor("it goes on after one failure", func(s *scheduler) bool { return s.feeds[id].sweep.Active() })
 	end(grid.ClassExit)
 	paused(2)
 	r, err := c.Resume(t.Context(), id)
@@ -39,7 +39,7 @@ func TestStopAfter(t *testing.T) {
 		t.Fatalf("resume: got %+v, %v", r.Sweep, err)
 	}
 	end(grid.ClassExit)
-	c.until("it goes on after one more failure", func(s *state) bool { return s.feeds[id].sweep.Active() })
+	c.waitFor("it goes on after one more failure", func(s *scheduler) bool { return s.feeds[id].sweep.Active() })
 	end(grid.ClassExit)
 	paused(2)
 	if n := c.counts(id); n.Failed != 4 {
@@ -47,8 +47,8 @@ func TestStopAfter(t *testing.T) {
 	}
 
 	small := c.submit(1, func(s *api.Submit) { s.Task.StopAfter = 1; s.Task.Resources.CPUs = 500 })
-	c.finish(c.pull(small), grid.ClassExit, time.Second)
-	c.until("the small sweep has ended", func(s *state) bool { return s.feeds[small] == nil })
+	c.finishLease(c.takeLease(small), grid.ClassExit, time.Second)
+	c.waitFor("the small sweep has ended", func(s *scheduler) bool { return s.feeds[small] == nil })
 	if r, _ := c.Sweep(small); r.Sweep.State != grid.SweepFinished {
 		t.Errorf("a sweep that is complete: got %s, want it finished", r.Sweep.State)
 	}
@@ -57,10 +57,10 @@ func TestStopAfter(t *testing.T) {
 // TestExtendAfterFailures extends a sweep of which as many trials have failed as pause it: the new ones run.
 func TestExtendAfterFailures(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1)
+	c := startMaster(t, 1)
 	id := c.submit(1, func(s *api.Submit) { s.Task.StopAfter = 1 })
-	c.finish(c.pull(id), grid.ClassExit, time.Second)
-	c.finished(id)
+	c.finishLease(c.takeLease(id), grid.ClassExit, time.Second)
+	c.isFinished(id)
 	axis, err := space.ParseSet("i=5")
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +69,6 @@ func TestExtendAfterFailures(t *testing.T) {
 	if err != nil || added != 1 || r.Sweep.Accepted != 1 {
 		t.Fatalf("got %d new trials with %d failures accepted, %v; want one of each", added, r.Sweep.Accepted, err)
 	}
-	c.finish(c.pull(id), grid.ClassNone, time.Second)
-	c.finished(id)
+	c.finishLease(c.takeLease(id), grid.ClassNone, time.Second)
+	c.isFinished(id)
 }

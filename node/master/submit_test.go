@@ -17,11 +17,11 @@ import (
 // makes one sweep. Other tokens, and none, make others.
 func TestSubmissionSentAgain(t *testing.T) {
 	dir := t.TempDir()
-	send := func(c *stage, token string, n int) map[grid.SweepID]bool {
+	send := func(c *testMaster, token string, n int) map[grid.SweepID]bool {
 		ids, mu, wg := map[grid.SweepID]bool{}, sync.Mutex{}, sync.WaitGroup{}
 		for range n {
 			wg.Go(func() {
-				s := api.Submit{Token: token, Project: "t", Space: spaceOf(t, 1), Task: points(t, "", 1).Task}
+				s := api.Submit{Token: token, Project: "t", Space: spaceOf(t, 1), Task: newSweep(t, "", 1).Task}
 				r, err := c.Submit(context.Background(), &s)
 				if err != nil {
 					t.Error(err)
@@ -35,7 +35,7 @@ func TestSubmissionSentAgain(t *testing.T) {
 		wg.Wait()
 		return ids
 	}
-	c := restart(t, dir, 1)
+	c := restartMaster(t, dir, 1)
 	all := map[grid.SweepID]bool{}
 	for i := range 5 {
 		ids := send(c, fmt.Sprint("token", i), 1+i*4)
@@ -52,8 +52,8 @@ func TestSubmissionSentAgain(t *testing.T) {
 	if ids := send(c, "", 3); len(ids) != 3 {
 		t.Errorf("three submissions without a token made %d sweeps", len(ids))
 	}
-	c.end()
-	c = restart(t, dir, 1)
+	c.stopMaster()
+	c = restartMaster(t, dir, 1)
 	for i := range 5 {
 		for id := range send(c, fmt.Sprint("token", i), 2) {
 			if !all[id] {
@@ -65,8 +65,8 @@ func TestSubmissionSentAgain(t *testing.T) {
 
 // TestSubmissionAfterADoubt: the answer of the store is lost although the record was stored, and the client sends again.
 func TestSubmissionAfterADoubt(t *testing.T) {
-	c := start(t, 1)
-	s := points(t, "t-7", 1)
+	c := startMaster(t, 1)
+	s := newSweep(t, "t-7", 1)
 	s.Token = "doubtful"
 	if _, err := c.store.Records.Create(t.Context(), s); err != nil {
 		t.Fatal(err)
@@ -74,9 +74,9 @@ func TestSubmissionAfterADoubt(t *testing.T) {
 	c.mu.Lock()
 	delete(c.sweeps, "t-7") // nobody has been told of it yet
 	c.mu.Unlock()
-	c.submitting <- struct{}{}
-	c.doubtful("doubtful", "t-7")
-	<-c.submitting
+	c.submitLock <- struct{}{}
+	c.recordUncertain("doubtful", "t-7")
+	<-c.submitLock
 	r, err := c.Submit(t.Context(), &api.Submit{Token: "doubtful", Project: "t", Space: spaceOf(t, 1), Task: s.Task})
 	if err != nil || r.Sweep.ID != "t-7" {
 		t.Errorf("got %v, %v; want the sweep that was stored", r.Sweep, err)
@@ -85,9 +85,9 @@ func TestSubmissionAfterADoubt(t *testing.T) {
 
 // TestSubmissionWithoutItsBundle is refused with a code that has the client send the bundle once more.
 func TestSubmissionWithoutItsBundle(t *testing.T) {
-	c := start(t, 1)
+	c := startMaster(t, 1)
 	digest := strings.Repeat("ab", 32)
-	s := api.Submit{Project: "t", Space: spaceOf(t, 1), Task: points(t, "", 1).Task, Bundle: digest}
+	s := api.Submit{Project: "t", Space: spaceOf(t, 1), Task: newSweep(t, "", 1).Task, Bundle: digest}
 	_, err := c.Submit(t.Context(), &s)
 	if refusal := (*api.Error)(nil); !errors.As(err, &refusal) || refusal.Code != api.CodeNoBundle {
 		t.Errorf("got %v, want the code %s", err, api.CodeNoBundle)
@@ -105,7 +105,7 @@ func TestNumbersGoOn(t *testing.T) {
 	dir := t.TempDir()
 	last := int64(0)
 	for range 2 {
-		c := restart(t, dir, 1)
+		c := restartMaster(t, dir, 1)
 		for _, project := range []string{"a", "b", "a", "c"} {
 			id := c.submit(1, func(s *api.Submit) { s.Project = project })
 			r, _ := c.Sweep(id)
@@ -114,7 +114,7 @@ func TestNumbersGoOn(t *testing.T) {
 			}
 			last = r.Sweep.Number
 		}
-		c.end()
+		c.stopMaster()
 	}
 	old := &grid.Sweep{ID: "z-9", Submitted: time.Now().Add(30 * 24 * time.Hour)} // by a clock that was wrong, and of an earlier version
 	fresh := &grid.Sweep{ID: "a-1", Number: 1, Submitted: time.Now()}
@@ -130,18 +130,18 @@ func TestRecordsThatNobodyCanObey(t *testing.T) {
 		"negative": {CPUs: -5000}, "nothing": {}, "negative memory": {CPUs: grid.One, Memory: -1}, "too much": {CPUs: grid.MilliOf(1e300)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := start(t, 2)
-			s := points(t, "bad-1", 3)
+			c := startMaster(t, 2)
+			s := newSweep(t, "bad-1", 3)
 			s.Task.Resources = r
 			if _, err := c.store.Records.Create(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
-			c.until("the sweep is cancelled", func(*state) bool {
+			c.waitFor("the sweep is cancelled", func(*scheduler) bool {
 				r, _ := c.Sweep("bad-1")
 				return r.Sweep != nil && r.Sweep.State == grid.SweepCancelled && r.Sweep.Problem != ""
 			})
 			good := c.submit(3, nil)
-			c.leased(good, 3)
+			c.waitForLeases(good, 3)
 			if all, err := c.store.Queue.List(t.Context()); err != nil || len(all) != 3 {
 				t.Errorf("in the queue: %v, %v; want the leases of the other sweep alone", all, err)
 			}

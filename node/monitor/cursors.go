@@ -15,7 +15,7 @@ import (
 
 // trialCursor is a place in a listing of trials. In the order of a value, trials without a row stand behind all others, by index.
 type trialCursor struct {
-	history.Place
+	history.Cursor
 	unknown bool
 }
 
@@ -36,10 +36,10 @@ func (l *listing) parseAfter(r *http.Request) error {
 		} else {
 			order = ""
 		}
-	} else if p, ok := history.ParsePlace(place); ok {
-		c.Place = p
-		if p.Short() {
-			if c.Place, err = l.wholePlace(r.Context(), p); err != nil {
+	} else if p, ok := history.ParseCursor(place); ok {
+		c.Cursor = p
+		if p.IsDigest() {
+			if c.Cursor, err = l.wholePlace(r.Context(), p); err != nil {
 				return err
 			}
 		}
@@ -63,11 +63,11 @@ func (l *listing) cursorAt(t *grid.Trial, n int64) string {
 	text := ""
 	switch {
 	case l.parameter != "":
-		text = history.Place{Index: t.Index}.String()
+		text = history.Cursor{Index: t.Index}.String()
 	case l.filtered:
 		text = l.places(int(n)).String()
 	case l.sorted == string(history.SortState):
-		text = history.Place{Index: t.Index, Value: int64(slices.Index(grid.States[:], state(t)))}.String()
+		text = history.Cursor{Index: t.Index, Value: int64(slices.Index(grid.States[:], state(t)))}.String()
 	case l.sorted != string(history.SortIndex) && l.madeUp == t.Index:
 		return l.order + ".u" + strconv.FormatInt(t.Index, 10)
 	default:
@@ -76,16 +76,16 @@ func (l *listing) cursorAt(t *grid.Trial, n int64) string {
 	return l.order + "." + text
 }
 
-func (l *listing) placeOf(t *grid.Trial) history.Place {
+func (l *listing) placeOf(t *grid.Trial) history.Cursor {
 	metric := ""
 	if o := l.sweep.Task.Objective; o != nil {
 		metric = o.Metric
 	}
-	return history.PlaceOf(t, history.Sort(l.sorted), metric)
+	return history.CursorOf(t, history.Sort(l.sorted), metric)
 }
 
 // wholePlace finds the text of a place that has only its digest.
-func (l *listing) wholePlace(ctx context.Context, p history.Place) (history.Place, error) {
+func (l *listing) wholePlace(ctx context.Context, p history.Cursor) (history.Cursor, error) {
 	t, _, err := l.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: l.sweep.ID, Index: p.Index})
 	if err != nil {
 		return p, err
@@ -97,11 +97,11 @@ func (l *listing) wholePlace(ctx context.Context, p history.Place) (history.Plac
 }
 
 // place gives the cursor for history; nil for none.
-func (l *listing) place() *history.Place {
+func (l *listing) place() *history.Cursor {
 	if l.after == nil {
 		return nil
 	}
-	return &l.after.Place
+	return &l.after.Cursor
 }
 
 // from is the least index behind the cursor, in the order of the index.

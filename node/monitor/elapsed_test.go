@@ -27,10 +27,10 @@ func TestElapsed(t *testing.T) {
 			history.Attempt{Outcome: history.IsResult, Started: begun, Ended: ended, Result: grid.Result{Usage: grid.Usage{Wall: 5e6}}}, 5, 5},
 		{"not begun", grid.Trial{}, history.Attempt{}, 0, 0},
 	} {
-		if got := wire(s, &c.trial).Resources.Wall; got < c.min || got > c.max {
+		if got := wire(s, &c.trial).Usage.Wall; got < c.min || got > c.max {
 			t.Errorf("trial, %s: got %v s, want %v to %v", c.name, got, c.min, c.max)
 		}
-		if got := attempt(&c.attempt).Resources.Wall; got < c.min || got > c.max {
+		if got := attempt(&c.attempt).Usage.Wall; got < c.min || got > c.max {
 			t.Errorf("attempt, %s: got %v s, want %v to %v", c.name, got, c.min, c.max)
 		}
 	}

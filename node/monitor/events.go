@@ -255,7 +255,7 @@ func (m *Monitor) trialState(ctx context.Context, id grid.TrialID) (*api.Trial, 
 	kept := m.keptOutput(ctx)
 	v.Output = printed(t.Result.Log, kept.First(t.Node))
 	if v.State == grid.Running {
-		v.Resources.Wall = 0 // it would be another state each moment
+		v.Usage.Wall = 0 // it would be another state each moment
 	}
 	return v, nil
 }

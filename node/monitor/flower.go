@@ -132,7 +132,7 @@ func (m *Monitor) flowerTask(s *grid.Sweep, t *grid.Trial) api.FlowerTask {
 	if t.Ended == 0 {
 		return f
 	}
-	ended, wall := unixSeconds(t.Ended), v.Resources.Wall
+	ended, wall := unixSeconds(t.Ended), v.Usage.Wall
 	started := f.Timestamp
 	f.Started, f.Received, f.Timestamp = &started, &started, ended
 	switch f.State {

@@ -57,7 +57,7 @@ func (b *sweepBench) submit(t *testing.T, project, long string, count, running i
 	}
 	limit := time.After(time.Minute)
 	for {
-		moved := b.cfg.Master.Moved()
+		moved := b.cfg.Master.Changed()
 		if c, err := b.cfg.History.Counts(t.Context(), rec.Sweep.ID); err == nil && c.Running == int64(running) {
 			return rec.Sweep.ID
 		}
@@ -146,7 +146,7 @@ func TestFlowerRevokesWhatHasEnded(t *testing.T) {
 	}
 	limit := time.After(time.Minute)
 	for {
-		moved := b.cfg.Master.Moved()
+		moved := b.cfg.Master.Changed()
 		if c, err := b.cfg.History.Counts(t.Context(), id); err == nil && c.Succeeded == 1 {
 			break
 		}

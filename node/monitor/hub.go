@@ -67,7 +67,7 @@ const (
 
 func newHub(m *Monitor) *hub {
 	return &hub{
-		look: m.observe, applied: m.cfg.History.Applied, moved: m.cfg.Master.Moved, log: m.log,
+		look: m.observe, applied: m.cfg.History.Applied, moved: m.cfg.Master.Changed, log: m.log,
 		clients: map[*eventClient]struct{}{}, topics: map[topic]*watched{}, kick: make(chan struct{}, 1),
 	}
 }

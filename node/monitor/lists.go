@@ -385,6 +385,6 @@ var trialFields = []column[api.Trial]{
 	{"node", func(t *api.Trial) any { return t.Node }}, {"class", func(t *api.Trial) any { return t.Class }},
 	{"exit_code", func(t *api.Trial) any { return t.ExitCode }}, {"reason", func(t *api.Trial) any { return t.Reason }},
 	{"started", func(t *api.Trial) any { return t.Started }}, {"ended", func(t *api.Trial) any { return t.Ended }},
-	{"wall_seconds", func(t *api.Trial) any { return t.Resources.Wall }}, {"cpu_seconds", func(t *api.Trial) any { return t.Resources.CPU }},
-	{"peak_memory_bytes", func(t *api.Trial) any { return t.Resources.Memory }},
+	{"wall_seconds", func(t *api.Trial) any { return t.Usage.Wall }}, {"cpu_seconds", func(t *api.Trial) any { return t.Usage.CPU }},
+	{"peak_memory_bytes", func(t *api.Trial) any { return t.Usage.Memory }},
 }

@@ -60,7 +60,7 @@ func (m *Monitor) drain(ctx context.Context, node grid.NodeID, d trust.Drain) er
 	if err := m.cfg.Authority.SetDrain(node, d); err != nil {
 		return err
 	}
-	m.cfg.Master.DrainFollowed(ctx, node, d.On)
+	m.cfg.Master.AwaitDrain(ctx, node, d.On)
 	return nil
 }
 

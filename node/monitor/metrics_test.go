@@ -69,7 +69,7 @@ func TestMetrics(t *testing.T) {
 	var text string
 	limit := time.After(time.Minute)
 	for !strings.Contains(text, `mlfnode_sweep_trials{state="running",sweep="p-1"} 1`) {
-		moved := f.cfg.Master.Moved()
+		moved := f.cfg.Master.Changed()
 		status, got := f.ask(t, api.PathMetrics, f.token)
 		if text = got; status != http.StatusOK {
 			t.Fatalf("got %d %s", status, text)

@@ -213,7 +213,7 @@ func (m *Monitor) resting(ctx context.Context, id grid.SweepID, index int64) <-c
 		tick := time.NewTicker(restInterval)
 		defer tick.Stop()
 		for {
-			moved := m.cfg.Master.Moved()
+			moved := m.cfg.Master.Changed()
 			if done, err := m.atRest(ctx, id, index); done || err != nil {
 				return
 			}

@@ -43,12 +43,12 @@ func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
 	if !known {
 		return badRequest(fmt.Sprintf("filtered trials can't be sorted by %.60q", l.q.Sort), "sort by another column")
 	}
-	l.selected, l.places = all, func(n int) history.Place {
+	l.selected, l.places = all, func(n int) history.Cursor {
 		p := places(n)
 		if math.IsNaN(p.Value) {
-			return history.Place{Index: p.Index}
+			return history.Cursor{Index: p.Index}
 		}
-		return history.Place{Index: p.Index, Value: p.Value}
+		return history.Cursor{Index: p.Index, Value: p.Value}
 	}
 	l.matched = int64(v.Matched())
 	return nil

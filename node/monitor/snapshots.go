@@ -41,7 +41,7 @@ func (m *Monitor) leased(r *http.Request) (grid.TrialID, error) {
 		return none, badRequest("a trial is named by its sweep and its index", "")
 	}
 	id := grid.TrialID{Sweep: grid.SweepID(r.PathValue("sweep")), Index: index}
-	holds, err := m.cfg.Master.Holds(r.Context(), node, id)
+	holds, err := m.cfg.Master.HoldsTrial(r.Context(), node, id)
 	if err == nil && !holds {
 		err = &api.Error{Status: http.StatusForbidden, Code: api.CodeNotHeld, Msg: "the node does not hold " + id.String()}
 	}

@@ -88,7 +88,7 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 		v.ETA = m.remaining(ctx, s, &v)
 		v.Problem = m.cfg.Master.Problem()
 		if v.Pending > 0 && v.Running == 0 {
-			v.Waits = m.cfg.Master.Waits(s)
+			v.Waits = m.cfg.Master.WaitingNodes(s)
 		}
 	}
 	return v, nil

@@ -156,7 +156,7 @@ type listing struct {
 
 	filtered bool    // the trials are those in selected, in this order
 	selected []int64 // indexes
-	places   func(n int) history.Place
+	places   func(n int) history.Cursor
 	matched  int64 // trials that the filter selects
 }
 
@@ -383,7 +383,7 @@ func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
 		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: state(t),
 		Attempt: t.Attempt, Attempts: t.Attempts, Node: t.Node, Class: t.Result.Class, Reason: t.Result.Reason,
 		Params: params, Metrics: t.Result.Metrics,
-		Started: micros(t.Result.Started), Ended: micros(t.Ended), Resources: usage(t.Result.Usage), Left: t.Result.Left, Devices: t.Result.Devices,
+		Started: micros(t.Result.Started), Ended: micros(t.Ended), Usage: usage(t.Result.Usage), Left: t.Result.Left, Devices: t.Result.Devices,
 	}
 	if s.State == grid.SweepCancelled && !v.State.Terminal() {
 		v.State = grid.Cancelled
@@ -394,7 +394,7 @@ func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
 	if t.Ended > 0 {
 		v.ExitCode = exitCode(&t.Result)
 	}
-	v.Resources.Wall = elapsed(v.Resources.Wall, t.Result.Started, t.Ended, v.State == grid.Running)
+	v.Usage.Wall = elapsed(v.Usage.Wall, t.Result.Started, t.Ended, v.State == grid.Running)
 	if len(s.Updates) > 0 && t.Attempt > t.Floor {
 		v.Bundle = shortDigest(s.BundleAt(t.Index, t.Retried)) // both times are of the master's clock
 	} else if len(s.Updates) > 0 && t.Attempt > 0 {
@@ -423,8 +423,8 @@ func exitCode(r *grid.Result) *int {
 	return &code
 }
 
-func usage(u grid.Usage) api.Resources {
-	r := api.Resources{Wall: seconds(u.Wall), CPU: seconds(u.CPU), Memory: u.Memory}
+func usage(u grid.Usage) api.Usage {
+	r := api.Usage{Wall: seconds(u.Wall), CPU: seconds(u.CPU), Memory: u.Memory}
 	for _, d := range u.GPU {
 		r.GPUs = append(r.GPUs, api.GPUUse{UUID: d.UUID, Memory: d.Peak, Busy: d.Busy})
 	}
@@ -498,13 +498,13 @@ func attempt(a *history.Attempt) api.Attempt {
 	v := api.Attempt{
 		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class, Rule: a.Result.Rule, Device: a.Result.Device,
 		Snapshot: a.Result.Snapshot, Resumed: a.Result.Resumed,
-		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Resources: usage(a.Result.Usage),
+		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Usage: usage(a.Result.Usage),
 		Devices: a.Result.Devices,
 	}
 	running := a.Outcome == history.IsRunning
 	if running {
 		v.ExitCode = nil
 	}
-	v.Resources.Wall = elapsed(v.Resources.Wall, a.Started, a.Ended, running)
+	v.Usage.Wall = elapsed(v.Usage.Wall, a.Started, a.Ended, running)
 	return v
 }

@@ -87,7 +87,7 @@ func (v *viewer) counts(ctx context.Context, rest <-chan struct{}) error {
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
 	for {
-		moved := v.m.cfg.Master.Moved()
+		moved := v.m.cfg.Master.Changed()
 		if err := v.count(ctx); err != nil {
 			return err
 		}

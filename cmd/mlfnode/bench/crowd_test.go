@@ -154,7 +154,7 @@ func (h *headquarters) open(ctx context.Context, dir string) error {
 	}
 	each := allocator.Node{CPUs: slots * grid.One, Memory: crowdMemory}
 	h.master = master.New(master.Config{
-		Store: h.store, History: h.history, Logger: crowdLog(), Feed: true, Nodes: h.view(),
+		Store: h.store, History: h.history, Logger: crowdLog(), LeaseTrials: true, Nodes: h.view(),
 		Slots: func(r grid.Resources) int { return int(h.nodes.Load()) * each.Slots(r) },
 	})
 	return nil

@@ -170,7 +170,7 @@ func TestNoDeviceTwice(t *testing.T) {
 	attempts, seen := 0, false
 	for _, tr := range p.trials(p.client(p.Master)) {
 		attempts += tr.Attempts
-		use := tr.Resources.GPUs
+		use := tr.Usage.GPUs
 		if len(use) != 1 || use[0].Memory != 0 && use[0].Memory != 2<<30 {
 			t.Errorf("trial %d used %+v of its GPU, want 2 GiB, or nothing when nobody could look in time", tr.Index, use)
 		}

@@ -173,7 +173,7 @@ func (p *page) best(d *Data) {
 		for _, name := range metrics {
 			p.printf("<td class=n>%s</td>", strings.Trim(string(t.Metrics[name]), `"`))
 		}
-		p.printf("<td class=n>%s</td><td>%s</td></tr>\n", printable.Seconds(t.Resources.Wall), string(t.Node))
+		p.printf("<td class=n>%s</td><td>%s</td></tr>\n", printable.Seconds(t.Usage.Wall), string(t.Node))
 	}
 	p.printf("</table></div>\n")
 }

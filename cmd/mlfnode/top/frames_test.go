@@ -146,7 +146,7 @@ func onTrial(width, height, lines int) *Model {
 	send(m, states{{Trial: &api.Trial{
 		Trial: "chainer-3/1", Index: 1, State: grid.Failed, Attempt: 2, Attempts: 2, Node: "gpu-1", ExitCode: &code, Class: "cuda_oom", Reason: "exit code 1: a GPU ran out of memory\nCUDA error: out of memory",
 		Params:  space.Params{{Key: "epoch", Value: space.Value{Text: "5", Kind: space.Number}}, {Key: "lr", Value: space.Value{Text: "0.010", Kind: space.Number}}, {Key: "opt", Value: space.Value{Text: "sgd"}}},
-		Metrics: grid.Metric{"loss": json.RawMessage("1.23456789"), "accuracy": json.RawMessage("0.5"), "note": json.RawMessage(`"x"`)}, Started: &started, Resources: api.Resources{Wall: 61.5, Memory: 3 << 30},
+		Metrics: grid.Metric{"loss": json.RawMessage("1.23456789"), "accuracy": json.RawMessage("0.5"), "note": json.RawMessage(`"x"`)}, Started: &started, Usage: api.Usage{Wall: 61.5, Memory: 3 << 30},
 	}}})
 	var b strings.Builder
 	for i := range lines {

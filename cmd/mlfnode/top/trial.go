@@ -162,13 +162,13 @@ func (t *trialScreen) head(m *Model, v *api.Trial, width, lines int) []string {
 	add("on", clean(string(v.Node)))
 	add("started", clockOf(v.Started, m.now()))
 	switch {
-	case v.Resources.Wall > 0:
-		add("took", printable.Seconds(v.Resources.Wall))
+	case v.Usage.Wall > 0:
+		add("took", printable.Seconds(v.Usage.Wall))
 	case v.State == grid.Running && v.Started != nil:
 		add("for", printable.Seconds(max(0, m.now().Sub(*v.Started).Seconds())))
 	}
-	if v.Resources.Memory > 0 {
-		add("peak memory", bytesText(v.Resources.Memory))
+	if v.Usage.Memory > 0 {
+		add("peak memory", bytesText(v.Usage.Memory))
 	}
 	if v.ExitCode != nil {
 		add("exit code", fmt.Sprint(*v.ExitCode))

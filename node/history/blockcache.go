@@ -1,0 +1,332 @@
+package history
+
+import (
+	"database/sql/driver"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"mlfnode/grid"
+)
+
+// Charts read one value of all trials, so values are kept by column as well: a piece holds one column of one block of trials. Pieces
+// are derived from the rows of trials. Those of the blocks that change are kept in memory and written when others take their place;
+// the table stale names these blocks, in the same transaction as their rows, so that after a crash they are made from the rows.
+
+// Column names a value of trials that charts read.
+type Column int
+
+// The columns. The metrics follow, in the order of their names.
+const (
+	columnSmall     Column = iota // state, attempts, class, cause and node, see small
+	ColumnStarted                 // seconds since Columns.Base
+	ColumnWall                    // seconds
+	ColumnCPU                     // seconds
+	ColumnMemory                  // bytes
+	ColumnObjective               //
+	columnMetrics
+)
+
+// maxMetricColumns bounds the metrics that are kept by column: the first ones that a sweep had.
+const maxMetricColumns = 32
+
+// ColumnEnded is when trials ended, in seconds since Columns.Base.
+const ColumnEnded = columnMetrics + maxMetricColumns
+
+// ColumnMetric is the column of the metric with that place among the names of a sweep.
+func ColumnMetric(place int) Column { return columnMetrics + Column(place) }
+
+const (
+	blockTrials    = 1 << blockBits
+	chunkIDBits    = 54 // a piece's id is its column above the number of its block
+	smallBytes     = 6 * blockTrials
+	floatBytes     = 4 * blockTrials // and one more where no value has lost digits
+	maxCachedBytes = 2 << 20         // of pieces in memory
+	maxAttempts    = math.MaxUint8
+	maxClasses     = math.MaxUint8 - 1
+	floatColumns   = int(ColumnEnded-ColumnStarted) + 1
+)
+
+func chunkID(c Column, block int64) int64 { return int64(c)<<chunkIDBits | block }
+
+// small holds the columns of a block whose values are small: state (its code + 1), attempts, class (its place in sweep.Classes + 1)
+// and cause take a byte of each trial, the number of the node two. 0 is no row, and none.
+type smallColumns [smallBytes]byte
+
+func (s *smallColumns) state(i int64) *byte    { return &s[i] }
+func (s *smallColumns) attempts(i int64) *byte { return &s[blockTrials+i] }
+func (s *smallColumns) class(i int64) *byte    { return &s[2*blockTrials+i] }
+func (s *smallColumns) cause(i int64) *byte    { return &s[3*blockTrials+i] }
+func (s *smallColumns) node(i int64) []byte    { return s[4*blockTrials+2*i : 4*blockTrials+2*i+2] }
+
+// block is all pieces of one block of trials.
+type trialBlock struct {
+	id       int64
+	small    smallColumns
+	floats   [floatColumns][]float32 // nil for a column of no values
+	lossy    [floatColumns]bool      // some value has more digits than its 32 bits
+	lastUsed uint64                  // when it was last changed
+}
+
+func (b *trialBlock) size() int {
+	n := smallBytes
+	for _, f := range b.floats {
+		n += 4 * len(f)
+	}
+	return n
+}
+
+// set sets a value; NaN is none.
+func (b *trialBlock) setValue(c Column, i int64, v float64) {
+	f := b.floats[c-ColumnStarted]
+	if f == nil {
+		if math.IsNaN(v) {
+			return
+		}
+		f = make([]float32, blockTrials)
+		for i := range f {
+			f[i] = float32(math.NaN())
+		}
+		b.floats[c-ColumnStarted] = f
+	}
+	f[i] = float32(v)
+	if v == v && float64(f[i]) != v {
+		b.lossy[c-ColumnStarted] = true
+	}
+}
+
+// blocks are the blocks that are in memory since their pieces in the file are out of date. Only the fold changes them.
+type blockCache struct {
+	mu           sync.Mutex
+	cached       map[int64]*trialBlock
+	flushed      map[int64]*trialBlock // written in the transaction that goes on, and not yet to be read in the file
+	bytes        int                   // of hot ones
+	flushedBytes int                   // bytes of those that leave
+	limit        int                   // of each
+	useCount     uint64
+}
+
+// patch enters what a trial's row says, metrics apart.
+func (b *trialBlock) setTrial(s *sweepSummary, t *grid.Trial, node int64, cause uint8) {
+	i := t.Index & (blockTrials - 1)
+	*b.small.state(i) = byte(stateCode(t.State) + 1)
+	*b.small.attempts(i) = byte(min(t.Attempts, maxAttempts))
+	*b.small.class(i) = s.classNumber(t.Result.Class)
+	*b.small.cause(i) = cause
+	binary.LittleEndian.PutUint16(b.small.node(i), uint16(min(node, math.MaxUint16)))
+	started, ended, wall, cpu, memory := math.NaN(), math.NaN(), math.NaN(), math.NaN(), math.NaN()
+	if t.Result.Started > 0 {
+		started = float64(t.Result.Started-s.Base) / 1e6
+	}
+	if t.Ended > 0 {
+		ended = float64(t.Ended-s.Base) / 1e6
+	}
+	if t.Ended > 0 && t.Result.Started > 0 {
+		wall, cpu = float64(t.Result.Usage.Wall)/1e6, float64(t.Result.Usage.CPU)/1e6
+	}
+	if t.Result.Usage.Memory > 0 {
+		memory = float64(t.Result.Usage.Memory)
+	}
+	b.setValue(ColumnStarted, i, started)
+	b.setValue(ColumnEnded, i, ended)
+	b.setValue(ColumnWall, i, wall)
+	b.setValue(ColumnCPU, i, cpu)
+	b.setValue(ColumnMemory, i, memory)
+	for c := ColumnObjective; c < ColumnEnded; c++ { // what the trial does not have any more
+		b.setValue(c, i, math.NaN())
+	}
+}
+
+// heat gives a block to change.
+func (d *DB) blockToChange(id int64) (*trialBlock, error) {
+	d.blocks.useCount++
+	if b := d.blocks.cached[id]; b != nil {
+		b.lastUsed = d.blocks.useCount
+		return b, nil
+	}
+	b := &trialBlock{id: id, lastUsed: d.blocks.useCount}
+	if err := d.w.exec(d.w.stale, id); err != nil {
+		return nil, err
+	}
+	if err := d.readBlock(b); err != nil {
+		return nil, err
+	}
+	d.blocks.mu.Lock()
+	defer d.blocks.mu.Unlock()
+	d.blocks.cached[id] = b
+	d.blocks.bytes += b.size()
+	return b, nil
+}
+
+// readBlock reads a block's pieces from the file.
+func (d *DB) readBlock(b *trialBlock) error {
+	for c := columnSmall; int(c) <= floatColumns; c++ {
+		rows, err := d.w.query(d.w.piece, chunkID(c, b.id))
+		if err != nil {
+			return err
+		}
+		found := false
+		err = eachRow(rows, func(v []driver.Value) error {
+			data, ok := v[0].([]byte)
+			if ok && c == columnSmall && len(data) == smallBytes {
+				found = true
+				copy(b.small[:], data)
+				return nil
+			}
+			whole, fits := floatChunk(data)
+			if !ok || c == columnSmall || !fits {
+				return fmt.Errorf("piece of block %d: %w", b.id, errDamaged)
+			}
+			b.floats[c-ColumnStarted], b.lossy[c-ColumnStarted] = unpackFloats(make([]float32, 0, blockTrials), data), !whole
+			return nil
+		})
+		if err != nil || c == columnSmall && !found {
+			return err // without the first there are no others
+		}
+	}
+	return nil
+}
+
+// isFloats reports whether a piece holds floats, and whether none of them has lost digits.
+func floatChunk(data []byte) (whole, ok bool) {
+	return len(data) == floatBytes+1, len(data) == floatBytes || len(data) == floatBytes+1
+}
+
+func unpackFloats(dest []float32, data []byte) []float32 {
+	for ; len(data) >= 4; data = data[4:] {
+		dest = append(dest, math.Float32frombits(binary.LittleEndian.Uint32(data)))
+	}
+	return dest
+}
+
+// cool writes the blocks that were not changed for longest, until what is in memory takes no more than limit.
+func (d *DB) flushBlocks(limit int) error {
+	for d.blocks.bytes > limit {
+		var oldest *trialBlock
+		for _, b := range d.blocks.cached {
+			if oldest == nil || b.lastUsed < oldest.lastUsed {
+				oldest = b
+			}
+		}
+		if oldest == nil {
+			return errors.New("blocks in memory are miscounted")
+		}
+		if err := d.writeBlock(oldest); err != nil {
+			return err
+		}
+		d.evictBlock(oldest)
+	}
+	return nil
+}
+
+func (d *DB) evictBlock(b *trialBlock) {
+	d.blocks.mu.Lock()
+	defer d.blocks.mu.Unlock()
+	d.blocks.bytes -= b.size()
+	delete(d.blocks.cached, b.id)
+	if d.blocks.flushedBytes+b.size() <= d.blocks.limit {
+		if d.blocks.flushed == nil {
+			d.blocks.flushed = map[int64]*trialBlock{}
+		}
+		d.blocks.flushed[b.id] = b
+		d.blocks.flushedBytes += b.size()
+	}
+}
+
+// forget lets go of the blocks that have left. It is called when the transaction has ended.
+func (b *blockCache) dropFlushed() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.flushed, b.flushedBytes = nil, 0
+}
+
+func (d *DB) writeBlock(b *trialBlock) error {
+	if err := d.w.exec(d.w.putPiece, chunkID(columnSmall, b.id), b.small[:]); err != nil {
+		return err
+	}
+	for i, f := range b.floats {
+		if f == nil {
+			continue
+		}
+		d.w.data = d.w.data[:0]
+		for _, v := range f {
+			d.w.data = binary.LittleEndian.AppendUint32(d.w.data, math.Float32bits(v))
+		}
+		if !b.lossy[i] {
+			d.w.data = append(d.w.data, 1)
+		}
+		if err := d.w.exec(d.w.putPiece, chunkID(ColumnStarted+Column(i), b.id), d.w.data); err != nil {
+			return err
+		}
+	}
+	return d.w.exec(d.w.fresh, b.id)
+}
+
+// loadBlocks makes the blocks whose pieces are out of date from the rows of their trials.
+func (d *DB) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
+	byNumber := make(map[int64]*sweepSummary, len(sweeps))
+	for _, s := range sweeps {
+		byNumber[s.Number] = s
+	}
+	var ids []int64
+	err := d.w.each("SELECT block FROM stale", func(v []driver.Value) error {
+		id, ok := v[0].(int64)
+		if !ok {
+			return errDamaged
+		}
+		ids = append(ids, id)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	hot, size := make(map[int64]*trialBlock, len(ids)), 0
+	for _, id := range ids {
+		s := byNumber[id>>(indexBits-blockBits)]
+		if s == nil {
+			continue // it is being removed
+		}
+		b := &trialBlock{id: id}
+		text := fmt.Sprintf("SELECT %s FROM trial WHERE id BETWEEN %d AND %d", trialColumns, id<<blockBits, id<<blockBits+blockTrials-1)
+		err := d.w.each(text, func(v []driver.Value) error {
+			t, err := d.decodeTrial(v)
+			if err != nil {
+				return err
+			}
+			b.setTrial(s, &t, d.numbers[t.Node], s.causes.idFor(&t))
+			for name, raw := range t.Result.Metrics {
+				if n, ok := s.nameIndex[name]; ok && n < maxMetricColumns {
+					v, _ := metricNumber(raw)
+					b.setValue(ColumnMetric(n), t.Index&(blockTrials-1), v)
+				}
+			}
+			if v, ok := v[8].(float64); ok {
+				b.setValue(ColumnObjective, t.Index&(blockTrials-1), v)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		hot[id], size = b, size+b.size()
+	}
+	d.blocks.mu.Lock()
+	defer d.blocks.mu.Unlock()
+	d.blocks.cached, d.blocks.bytes = hot, size
+	return nil
+}
+
+// class gives the number that stands for a failure class in the pieces of a sweep, 0 for none.
+func (s *sweepSummary) classNumber(c grid.Class) byte {
+	return byte(slices.Index(s.Classes, c) + 1)
+}
+
+// classify gives a class its number.
+func (s *sweepSummary) addClass(c grid.Class) {
+	if c != "" && len(s.Classes) < maxClasses && !slices.Contains(s.Classes, c) {
+		s.Classes = append(s.Classes, c)
+	}
+}

@@ -1,0 +1,218 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"mlfnode/grid"
+	"mlfnode/node/parallel"
+)
+
+// Columns holds values of a sweep's trials by column. Its rows are those of whole blocks of BlockTrials neighbouring trials, of which
+// some may have no row in history: their state is empty, and their values are NaN.
+type Columns struct {
+	Version int64   // of the sweep, before the values were read
+	Blocks  []int64 // the first index of each block, ascending
+	Stride  int     // of so many blocks one was read: the sweep has more than was asked for
+
+	State    []uint8 // a place in grid.States, from 1; 0 for a trial without a row
+	Attempts []uint8 // at most 255
+	Class    []uint8 // a place in Classes, from 1; 0 for none
+	Cause    []uint8 // the ID of one of Causes, OtherCause, or 0
+	Node     []uint16
+	Values   map[Column][]float32
+	exact    map[Column][]bool // by block: each value is exactly what the trial has
+
+	Base    int64 // from which ColumnStarted counts, microseconds since 1970
+	Names   []string
+	Classes []grid.Class
+	Nodes   []grid.NodeID // by number, from 1
+	Causes  []Cause
+}
+
+// BlockTrials is how many neighbouring trials a block has.
+const BlockTrials = blockTrials
+
+// Version says how often what is known of a sweep has changed; 0 for a sweep that has had no event.
+func (d *DB) Version(id grid.SweepID) int64 {
+	if s := d.sweep(id); s != nil {
+		return s.Version
+	}
+	return 0
+}
+
+// Columns gives the columns of a sweep, which are not to be changed, of some blocks spread evenly when it has more than limit trials. Values of blocks that change
+// meanwhile may come from different moments. A sweep that has had no event has none.
+func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted ...Column) (*Columns, error) {
+	s := d.sweep(id)
+	if s == nil {
+		return &Columns{Stride: 1, Values: map[Column][]float32{}}, nil
+	}
+	c := &Columns{
+		Version: s.Version, Base: s.Base, Names: s.Names, Classes: s.Classes, Causes: slices.Clone(s.causes.list),
+		Values: make(map[Column][]float32, len(wanted)), exact: make(map[Column][]bool, len(wanted)), Stride: 1,
+	}
+	d.mu.Lock()
+	c.Nodes = slices.Clone(d.nodes)
+	d.mu.Unlock()
+	c.chooseBlocks(s, limit)
+	missing := d.columns.fill(s, c, wanted)
+	if len(missing) == 0 {
+		return c, nil
+	}
+	if err := d.readColumns(ctx, c, s, missing); err != nil {
+		return nil, fmt.Errorf("read columns of %s: %w", id, d.markDamage(err))
+	}
+	if d.sweep(id) == s { // else they may be of different moments
+		d.columns.add(s, c)
+	}
+	return c, nil
+}
+
+// readColumns reads some columns, which c does not have yet.
+func (d *DB) readColumns(ctx context.Context, c *Columns, s *sweepSummary, missing []Column) error {
+	n := len(c.Blocks) * blockTrials
+	for _, w := range missing {
+		if w == columnSmall {
+			c.State, c.Attempts, c.Class, c.Cause, c.Node = make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint16, n)
+			continue
+		}
+		f := make([]float32, n)
+		for i := range f {
+			f[i] = float32(math.NaN())
+		}
+		c.Values[w], c.exact[w] = f, make([]bool, len(c.Blocks))
+	}
+	// What is in memory is newer than what is in the file, so it comes first and stays.
+	hot := d.copyCached(c, s, missing)
+	errs := make([]error, len(missing))
+	parallel.Each(len(missing), func(i int) { errs[i] = d.readChunks(ctx, c, s, missing[i], hot) })
+	return cmp.Or(errs...)
+}
+
+// choose sets the blocks that are read.
+func (c *Columns) chooseBlocks(s *sweepSummary, limit int64) {
+	for r := range s.known.All() {
+		for b := r.Lo >> blockBits; b <= (r.Hi-1)>>blockBits; b++ {
+			if n := len(c.Blocks); n == 0 || c.Blocks[n-1] != b<<blockBits {
+				c.Blocks = append(c.Blocks, b<<blockBits)
+			}
+		}
+	}
+	if most := int(limit / blockTrials); limit > 0 && len(c.Blocks) > most {
+		c.Stride = (len(c.Blocks) + most - 1) / max(most, 1)
+		c.sampleBlocks(s.ID)
+	}
+}
+
+// thin keeps one block of each Stride neighbouring ones, by chance: at even distances the blocks would have the same few values of an
+// axis whose turns are as long. The choice is always the same for a sweep, so that a chart does not move when nothing has changed.
+func (c *Columns) sampleBlocks(id grid.SweepID) {
+	seed := fnv.New64a()
+	seed.Write([]byte(id))
+	random := rand.New(rand.NewPCG(seed.Sum64(), uint64(c.Stride)))
+	kept := c.Blocks[:0]
+	for lo := 0; lo < len(c.Blocks); lo += c.Stride {
+		if at := lo + random.IntN(c.Stride); at < len(c.Blocks) || lo == 0 {
+			kept = append(kept, c.Blocks[min(at, len(c.Blocks)-1)])
+		}
+	}
+	c.Blocks = kept
+}
+
+// copyHot copies columns of the blocks that are in memory, and returns the places of them.
+func (d *DB) copyCached(c *Columns, s *sweepSummary, wanted []Column) map[int]bool {
+	hot := map[int]bool{}
+	d.blocks.mu.Lock()
+	defer d.blocks.mu.Unlock()
+	newest := maps.Clone(d.blocks.flushed)
+	if newest == nil {
+		newest = d.blocks.cached
+	} else {
+		maps.Copy(newest, d.blocks.cached)
+	}
+	for id, b := range newest {
+		at, ok := slices.BinarySearch(c.Blocks, id<<blockBits&maxIndex)
+		if !ok || id>>(indexBits-blockBits) != s.Number {
+			continue
+		}
+		hot[at] = true
+		for _, w := range wanted {
+			if w == columnSmall {
+				c.setSmall(at, b.small[:])
+			} else if known := b.floats[w-ColumnStarted]; known != nil {
+				copy(c.Values[w][at*blockTrials:], known)
+				c.exact[w][at] = !b.lossy[w-ColumnStarted]
+			}
+		}
+	}
+	return hot
+}
+
+func (c *Columns) setSmall(at int, data []byte) {
+	from := at * blockTrials
+	copy(c.State[from:], data[:blockTrials])
+	copy(c.Attempts[from:], data[blockTrials:2*blockTrials])
+	copy(c.Class[from:], data[2*blockTrials:3*blockTrials])
+	copy(c.Cause[from:], data[3*blockTrials:4*blockTrials])
+	for i := range blockTrials {
+		c.Node[from+i] = binary.LittleEndian.Uint16(data[4*blockTrials+2*i:])
+	}
+}
+
+// readPieces reads the pieces of one column but those that came from memory.
+func (d *DB) readChunks(ctx context.Context, c *Columns, s *sweepSummary, w Column, hot map[int]bool) error {
+	if len(c.Blocks) == 0 {
+		return nil
+	}
+	first := func(at int) int64 { return chunkID(w, rowID(s.Number, c.Blocks[at])>>blockBits) }
+	text, args := fmt.Sprintf("SELECT id, data FROM piece WHERE id BETWEEN %d AND %d", first(0), first(len(c.Blocks)-1)), []any(nil)
+	if c.Stride > 1 {
+		ids := make([]int64, len(c.Blocks))
+		for i := range ids {
+			ids[i] = first(i)
+		}
+		list, err := json.Marshal(ids)
+		if err != nil {
+			return err
+		}
+		text, args = "SELECT piece.id, data FROM json_each(?) AS b CROSS JOIN piece ON piece.id = b.value", []any{string(list)}
+	}
+	rows, err := d.read.QueryContext(ctx, text, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var id int64
+	var data sql.RawBytes
+	for rows.Next() {
+		if err := rows.Scan(&id, &data); err != nil {
+			return err
+		}
+		at, ok := slices.BinarySearch(c.Blocks, id<<blockBits&maxIndex)
+		if !ok || hot[at] {
+			continue
+		}
+		whole, fits := floatChunk(data)
+		switch {
+		case w == columnSmall && len(data) == smallBytes:
+			c.setSmall(at, data)
+		case w != columnSmall && fits:
+			from := at * blockTrials
+			unpackFloats(c.Values[w][from:from:from+blockTrials], data)
+			c.exact[w][at] = whole
+		default:
+			return fmt.Errorf("piece %d: %w", id, errDamaged)
+		}
+	}
+	return rows.Err()
+}

@@ -1,0 +1,213 @@
+package history
+
+import (
+	"math"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"mlfnode/grid"
+)
+
+// checkColumns wants the columns of a sweep to say what its rows say.
+func checkColumns(t tester, d *DB, id grid.SweepID, l testListing) {
+	t.Helper()
+	wanted := []Column{ColumnStarted, ColumnWall, ColumnCPU, ColumnMemory}
+	for place := range min(len(l.Names), maxMetricColumns) {
+		wanted = append(wanted, ColumnMetric(place))
+	}
+	c, err := d.Columns(t.Context(), id, 0, wanted...)
+	if err != nil {
+		t.Fatalf("read columns: %v", err)
+	}
+	known := 0
+	for _, state := range c.State {
+		if state > 0 {
+			known++
+		}
+	}
+	if known != len(l.Trials) {
+		t.Fatalf("trials of %s in columns: got %d, want %d", id, known, len(l.Trials))
+	}
+	same := func(what string, trial int64, got, want float64) {
+		if math.Float32bits(float32(got)) != math.Float32bits(float32(want)) && !(math.IsNaN(got) && math.IsNaN(want)) {
+			t.Fatalf("%s of %s/%d: got %v, want %v", what, id, trial, got, want)
+		}
+	}
+	for _, trial := range l.Trials {
+		at, ok := slices.BinarySearch(c.Blocks, trial.Index&^(BlockTrials-1))
+		if !ok {
+			t.Fatalf("%s/%d is in no block of %v", id, trial.Index, c.Blocks)
+		}
+		i := at*BlockTrials + int(trial.Index&(BlockTrials-1))
+		if got, want := c.State[i], uint8(stateCode(trial.State)+1); got != want {
+			t.Fatalf("state of %s/%d: got %d, want %d", id, trial.Index, got, want)
+		}
+		if trial.Node != "" && c.Nodes[c.Node[i]-1] != trial.Node {
+			t.Fatalf("node of %s/%d: got %s, want %s", id, trial.Index, c.Nodes[c.Node[i]-1], trial.Node)
+		}
+		class := grid.Class("")
+		if n := c.Class[i]; n > 0 {
+			class = c.Classes[n-1]
+		}
+		if class != trial.Result.Class {
+			t.Fatalf("class of %s/%d: got %q, want %q", id, trial.Index, class, trial.Result.Class)
+		}
+		failed := trial.Result.Class != grid.ClassNone && trial.Result.Class != grid.ClassCancel
+		if n := c.Cause[i]; failed != (n > 0) || (n > 0 && n != OtherCause && c.Causes[n-1].Class != class) {
+			t.Fatalf("cause of %s/%d, which is %q: got %d", id, trial.Index, class, n)
+		}
+		memory := math.NaN()
+		if trial.Result.Usage.Memory > 0 {
+			memory = float64(trial.Result.Usage.Memory)
+		}
+		same("memory", trial.Index, float64(c.Values[ColumnMemory][i]), memory)
+		for place, name := range l.Names[:min(len(l.Names), maxMetricColumns)] {
+			want, _ := metricNumber(trial.Result.Metrics[name])
+			same(name, trial.Index, float64(c.Values[ColumnMetric(place)][i]), want)
+		}
+	}
+}
+
+// TestColumnsOfSomeBlocks reads a part of a large sweep.
+func TestColumnsOfSomeBlocks(t *testing.T) {
+	d := open(t)
+	d.blocks.limit = 3 * smallBytes
+	var events []grid.Event
+	for i := range int64(20 * BlockTrials) {
+		if i/BlockTrials != 7 { // a hole
+			events = append(events, finished(i, `{"loss": 0.5}`))
+		}
+	}
+	foldEvents(t, d, "s-1", events...)
+	var again []grid.Event // of blocks that have left memory
+	for i := range int64(20) {
+		again = append(again, grid.Event{Kind: grid.Reopened, Index: i * BlockTrials, Attempt: 1})
+	}
+	foldEvents(t, d, "s-1", again...)
+	held := 0
+	for _, b := range d.blocks.cached {
+		held += b.size()
+	}
+	if held != d.blocks.bytes || held > d.blocks.limit {
+		t.Errorf("blocks in memory: %d bytes, counted as %d, want at most %d", held, d.blocks.bytes, d.blocks.limit)
+	}
+	all, err := d.Columns(t.Context(), "s-1", 0, ColumnObjective)
+	if err != nil || len(all.Blocks) != 19 || all.Stride != 1 {
+		t.Fatalf("all: got %d blocks, every %d., %v, want 19 and every one", len(all.Blocks), all.Stride, err)
+	}
+	some, err := d.Columns(t.Context(), "s-1", 5*BlockTrials, ColumnObjective)
+	if err != nil || some.Stride != 4 || len(some.Blocks) < 4 || len(some.Blocks) > 5 {
+		t.Fatalf("some: got %v, every %d., %v", some.Blocks, some.Stride, err)
+	}
+	for i, b := range some.Blocks { // one of each four
+		if at := slices.Index(all.Blocks, b); at < 0 || at/4 != i {
+			t.Errorf("block %d is in place %d", b, at)
+		}
+	}
+	for i, v := range some.Values[ColumnObjective] {
+		if v != 0.5 || some.State[i] == 0 {
+			t.Fatalf("row %d: got %v in state %d, want 0.5", i, v, some.State[i])
+		}
+	}
+}
+
+// TestPartsDoNotAlias reads one of four blocks of a sweep with an axis that turns every four blocks: all of its values are among them.
+func TestPartsDoNotAlias(t *testing.T) {
+	d := open(t)
+	var events []grid.Event
+	for i := range int64(200) {
+		events = append(events, finished(i*BlockTrials, `{"loss": 0.5}`))
+	}
+	foldEvents(t, d, "s-1", events...)
+	var first []int64
+	for range 2 {
+		c, err := d.Columns(t.Context(), "s-1", 50*BlockTrials)
+		if err != nil || c.Stride != 4 {
+			t.Fatalf("got every %d. block, %v", c.Stride, err)
+		}
+		var seen [4]int
+		for _, b := range c.Blocks {
+			seen[b/BlockTrials%4]++
+		}
+		if slices.Min(seen[:]) < 3 {
+			t.Errorf("of the four values of the axis there are %v blocks", seen)
+		}
+		if first != nil && !slices.Equal(first, c.Blocks) {
+			t.Error("another time other blocks are read")
+		}
+		first = c.Blocks
+	}
+}
+
+// TestLeavingBlocksAreSeen looks at a sweep while its blocks leave memory in a transaction that goes on.
+func TestLeavingBlocksAreSeen(t *testing.T) {
+	d := open(t)
+	var events []grid.Event
+	for i := range int64(3) {
+		events = append(events, finished(i*BlockTrials, `{"loss": 0.5}`))
+	}
+	foldEvents(t, d, "s-1", events...)
+	states := func() (seen int) {
+		c, err := d.Columns(t.Context(), "s-1", 0, ColumnObjective)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, state := range c.State {
+			if state > 0 {
+				seen++
+			}
+		}
+		return seen
+	}
+	err := d.w.transaction(func() error {
+		if err := d.flushBlocks(0); err != nil {
+			return err
+		}
+		if len(d.blocks.cached) > 0 {
+			t.Errorf("%d blocks are still in memory", len(d.blocks.cached))
+		}
+		if seen := states(); seen != 3 {
+			t.Errorf("%d trials are seen while their blocks are written, want 3", seen)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.blocks.dropFlushed()
+	if seen := states(); seen != 3 || len(d.blocks.flushed) > 0 || d.blocks.flushedBytes != 0 {
+		t.Errorf("%d trials are seen afterwards, want 3", seen)
+	}
+}
+
+// TestCauses groups failures that differ in their numbers only, also those that were tried again, and keeps a bounded number.
+func TestCauses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	d := openAt(t, path)
+	failed := func(index int64, line string) grid.Event {
+		e := finished(index, "{}")
+		e.Result.Class, e.Result.ExitCode, e.Result.Reason = grid.ClassExit, 1, "exit code 1\nTraceback\n"+line
+		return e
+	}
+	foldEvents(t, d, "s-1", failed(5, "KeyError: A"), failed(6, "KeyError: A"), failed(7, "other"))
+	for i := range int64(300) {
+		foldEvents(t, d, "s-1", failed(100+i, string([]rune{rune('a' + i/26), rune('a' + i%26)})))
+	}
+	for range 2 {
+		c, err := d.Columns(t.Context(), "s-1", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := Cause{ID: 1, Class: grid.ClassExit, Signature: "KeyError: A", Count: 2, First: 1005, Last: 1006, Trial: 5}
+		if len(c.Causes) != maxCauses || c.Causes[0] != want {
+			t.Errorf("got %d causes and %+v, want %d and %+v", len(c.Causes), c.Causes[0], maxCauses, want)
+		}
+		if c.Cause[5] != 1 || c.Cause[6] != 1 || c.Cause[7] != 2 || c.Cause[399] != OtherCause || c.Cause[8] != 0 {
+			t.Errorf("causes of trials: got %v and %d", c.Cause[5:9], c.Cause[399])
+		}
+		mustClose(t, d)
+		d = openAt(t, path)
+	}
+	mustClose(t, d)
+}

@@ -1,0 +1,41 @@
+package history
+
+import (
+	"context"
+	"fmt"
+
+	"mlfnode/grid"
+)
+
+// Progress keeps metrics of running trials, which are told beside the event stream. Only the newest of a trial are kept; those of
+// sweeps and runs that no event has told of are skipped. It says nothing about what has been folded.
+func (d *DB) FoldProgress(ctx context.Context, batches []*grid.Batch, policy func(grid.SweepID) (Policy, bool)) error {
+	d.writeMu.Lock()
+	defer d.writeMu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d.stale {
+		if err := d.load(); err != nil {
+			return fmt.Errorf("load history again: %w", d.markDamage(err))
+		}
+	}
+	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*sweepFold{}}
+	err := d.w.transaction(func() error {
+		for _, b := range batches {
+			if d.sweeps[b.Sweep] == nil {
+				continue
+			}
+			if err := f.foldBatch(b); err != nil {
+				return fmt.Errorf("metrics of %s: %w", b.Sweep, err)
+			}
+		}
+		return f.flush()
+	})
+	if err != nil {
+		d.reload()
+		return fmt.Errorf("keep metrics: %w", d.markDamage(err))
+	}
+	f.publish()
+	return nil
+}

@@ -1,0 +1,137 @@
+package history
+
+import (
+	"database/sql/driver"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"mlfnode/grid"
+	"mlfnode/grid/ranges"
+)
+
+// chunkBits says how many neighbouring trials share a row of the table known: 2^chunkBits. The row has a bit for each of them, set
+// where the trial has a row; no bits at all stand for rows of all. So what a fold writes depends on the trials that it tells of, and
+// not on how many are known and in how many places these lie.
+const bitmapBits = 12
+
+const (
+	bitmapTrials = 1 << bitmapBits
+	bitmapBytes  = bitmapTrials / 8
+)
+
+const knownTable = `
+CREATE TABLE known (id INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+`
+
+// touch notes that the chunk of a trial is to be stored.
+func (g *sweepFold) markBitmap(index int64) {
+	chunk := index >> bitmapBits
+	if n := len(g.dirtyBitmaps); n == 0 || g.dirtyBitmaps[n-1] != chunk {
+		g.dirtyBitmaps = append(g.dirtyBitmaps, chunk)
+	}
+}
+
+// saveKnown stores which trials of these chunks have rows.
+func (w *writer) storeKnown(s *sweepSummary, chunks []int64) error {
+	slices.Sort(chunks)
+	for _, chunk := range slices.Compact(chunks) {
+		lo, bits := chunk<<bitmapBits, []byte{}
+		s.known.Gaps(lo, lo+bitmapTrials, func(gap ranges.Range) {
+			if len(bits) == 0 {
+				bits = slices.Repeat([]byte{0xff}, bitmapBytes)
+			}
+			for i := gap.Lo - lo; i < gap.Hi-lo; i++ {
+				bits[i>>3] &^= 1 << (i & 7)
+			}
+		})
+		if err := w.exec(w.known, rowID(s.Number, lo)>>bitmapBits, bits); err != nil {
+			return fmt.Errorf("store known trials of %s: %w", s.ID, err)
+		}
+	}
+	return nil
+}
+
+// addChunk adds what a row of the table known says to the set. Rows come by id.
+func addBitmap(set *ranges.Set, id int64, bits []byte) error {
+	first := id << bitmapBits & maxIndex
+	switch len(bits) {
+	case 0:
+		set.Add(first, first+bitmapTrials)
+		return nil
+	case bitmapBytes:
+	default:
+		return fmt.Errorf("known trials from %d on: %w", first, errDamaged)
+	}
+	lo := int64(-1)
+	for i := range int64(bitmapTrials + 1) {
+		switch known := i < bitmapTrials && bits[i>>3]&(1<<(i&7)) != 0; {
+		case known && lo < 0:
+			lo = i
+		case !known && lo >= 0:
+			set.Add(first+lo, first+i)
+			lo = -1
+		}
+	}
+	return nil
+}
+
+// loadKnown reads which trials have rows.
+func (w *writer) loadKnown(sweeps map[grid.SweepID]*sweepSummary) error {
+	numbered := make(map[int64]*sweepSummary, len(sweeps))
+	for _, s := range sweeps {
+		numbered[s.Number] = s
+	}
+	return w.each("SELECT id, bits FROM known ORDER BY id", func(v []driver.Value) error {
+		id, ok1 := v[0].(int64)
+		bits, ok2 := v[1].([]byte)
+		if !ok1 || !ok2 {
+			return errDamaged
+		}
+		s := numbered[id>>(indexBits-bitmapBits)]
+		if s == nil {
+			return nil // it is being removed
+		}
+		return addBitmap(&s.known, id, bits)
+	})
+}
+
+// moveKnown fills the table known in a file of a version that had the ranges in the summaries.
+func (w *writer) moveKnownTrials() error {
+	var older []*sweepSummary
+	err := w.each("SELECT number, id, summary FROM sweep WHERE id IS NOT NULL", func(v []driver.Value) error {
+		s, err := decodeSummary(v)
+		if err != nil {
+			return err
+		}
+		var ranges struct {
+			Known [][2]int64 `json:"known"`
+		}
+		if err := json.Unmarshal([]byte(v[2].(string)), &ranges); err != nil {
+			return fmt.Errorf("summary of %s: %w: %w", s.ID, errDamaged, err)
+		}
+		for _, r := range ranges.Known {
+			s.known.Add(r[0], r[1])
+		}
+		older = append(older, s)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range older {
+		var chunks []int64
+		for r := range s.known.All() {
+			for chunk := r.Lo >> bitmapBits; chunk <= (r.Hi-1)>>bitmapBits; chunk++ {
+				chunks = append(chunks, chunk)
+			}
+		}
+		if err := w.storeKnown(s, chunks); err != nil {
+			return err
+		}
+		if err := w.storeSummary(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,53 @@
+package history
+
+import (
+	"database/sql/driver"
+	"encoding/binary"
+	"math"
+)
+
+// addEnded makes the column of when trials ended from their rows, in a file of a version that did not have it.
+func (d *DB) addEndedColumn() error {
+	sweeps, err := d.w.sweeps()
+	if err != nil {
+		return err
+	}
+	bases := make(map[int64]int64, len(sweeps))
+	for _, s := range sweeps {
+		bases[s.Number] = s.Base
+	}
+	data, block := make([]byte, floatBytes), int64(-1)
+	put := func() error {
+		if block < 0 {
+			return nil
+		}
+		return d.w.exec(d.w.putPiece, chunkID(ColumnEnded, block), data)
+	}
+	err = d.w.each("SELECT id, ended FROM trial WHERE ended > 0 ORDER BY id", func(v []driver.Value) error {
+		id, ok1 := v[0].(int64)
+		ended, ok2 := v[1].(int64)
+		if !ok1 || !ok2 {
+			return errDamaged
+		}
+		base, known := bases[id>>indexBits]
+		if !known {
+			return nil // it is being removed
+		}
+		if id>>blockBits != block {
+			if err := put(); err != nil {
+				return err
+			}
+			block = id >> blockBits
+			for i := range blockTrials {
+				binary.LittleEndian.PutUint32(data[4*i:], math.Float32bits(float32(math.NaN())))
+			}
+		}
+		at := 4 * (id & (blockTrials - 1))
+		binary.LittleEndian.PutUint32(data[at:], math.Float32bits(float32(float64(ended-base)/1e6)))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return put()
+}

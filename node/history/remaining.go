@@ -1,0 +1,142 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+
+	"mlfnode/grid"
+	"mlfnode/grid/ranges"
+)
+
+// Left is what is left to do of a sweep, as of one moment.
+type Remaining struct {
+	Applied  uint64       // the last event that it knows of
+	Terminal ranges.Set   // trials that have ended
+	Reopened []Reopened   // trials that a user has had run again, and of which nothing has run since
+	Open     []grid.Trial // other trials with rows that are not terminal, by index
+}
+
+// Reopened are trials that are reopened, and of which the next attempts have the same number.
+type Reopened struct {
+	ranges.Range
+	Attempts int // so far
+}
+
+// Left says what is left to do of a sweep. Its cost does not depend on how many trials are terminal, and what it gives not on how
+// many are reopened.
+func (d *DB) Remaining(ctx context.Context, id grid.SweepID) (*Remaining, error) {
+	left, err := d.readRemaining(ctx, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return &Remaining{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load what is left of %s: %w", id, d.markDamage(err))
+	}
+	return left, nil
+}
+
+// snapshot reads it in one transaction.
+func (d *DB) readRemaining(ctx context.Context, id grid.SweepID) (*Remaining, error) {
+	tx, err := d.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback()
+	var number int64
+	left := &Remaining{}
+	row := tx.QueryRowContext(ctx, "SELECT number, (SELECT applied FROM meta) FROM sweep WHERE id = ?", string(id))
+	if err := row.Scan(&number, &left.Applied); err != nil {
+		return nil, err
+	}
+	if err := left.readKnown(ctx, tx, number); err != nil {
+		return nil, err
+	}
+	// By state, so that the index of these gives them by index without sorting.
+	for _, state := range []grid.State{grid.Running, grid.Pending} {
+		if err := left.readState(ctx, tx, d, number, state); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(left.Open, func(a, b grid.Trial) int { return cmp.Compare(a.Index, b.Index) })
+	return left, nil
+}
+
+// readKnown has all trials with rows be terminal, which those that are read afterwards are not.
+func (l *Remaining) readKnown(ctx context.Context, tx *sql.Tx, number int64) error {
+	rows, err := tx.QueryContext(ctx, "SELECT id, bits FROM known WHERE id BETWEEN ? AND ? ORDER BY id",
+		rowID(number, 0)>>bitmapBits, rowID(number, maxIndex)>>bitmapBits)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var bits []byte
+		if err := rows.Scan(&id, &bits); err != nil {
+			return err
+		}
+		if err := addBitmap(&l.Terminal, id, bits); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// read adds the trials in a state that is not terminal.
+func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *DB, number int64, state grid.State) error {
+	rows, err := tx.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM trial WHERE state <> 2 AND state = %d AND id BETWEEN %d AND %d ORDER BY id",
+		trialColumns, stateCode(state), rowID(number, 0), rowID(number, maxIndex)))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		v, err := scanValues(rows)
+		if err != nil {
+			return err
+		}
+		id, ok := v[0].(int64)
+		if !ok {
+			return errDamaged
+		}
+		i := id & maxIndex
+		l.Terminal.Remove(i, i+1)
+		if attempts, ok := reopenedAttempts(v); ok {
+			l.addReopened(i, attempts)
+			continue
+		}
+		t, err := d.decodeTrial(v)
+		if err != nil {
+			return err
+		}
+		l.Open = append(l.Open, t)
+	}
+	return rows.Err()
+}
+
+// reopened reports whether a row is of a trial of which nothing has run since it was reopened, and gives the number of its attempts.
+func reopenedAttempts(v []driver.Value) (attempts int, ok bool) {
+	detail, isDetail := v[10].([]byte)
+	n, isNumber := v[2].(int64)
+	var t grid.Trial
+	if !isDetail || !isNumber || v[1] != stateCode(grid.Pending) {
+		return 0, false
+	}
+	if _, err := unpackDetail(detail, &t); err != nil {
+		return 0, false
+	}
+	return int(n), t.Retried != 0 && int(n) == t.Floor && len(t.Failures) == 0 && len(t.Away) == 0
+}
+
+func (l *Remaining) addReopened(i int64, attempts int) {
+	if n := len(l.Reopened); n > 0 && l.Reopened[n-1].Hi == i && l.Reopened[n-1].Attempts == attempts {
+		l.Reopened[n-1].Hi++
+		return
+	}
+	l.Reopened = append(l.Reopened, Reopened{ranges.Range{Lo: i, Hi: i + 1}, attempts})
+}

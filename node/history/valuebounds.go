@@ -1,0 +1,162 @@
+package history
+
+import (
+	"database/sql/driver"
+	"encoding/json"
+	"math"
+	"slices"
+	"strconv"
+
+	"mlfnode/grid"
+)
+
+// blockBits says how many neighbouring trials form a block: 2^blockBits. For each value that trials can be sorted by, the
+// table block holds bounds of what the trials of a block have. They tell which blocks can hold the first trials of a
+// listing, so that it reads some ten thousand rows of a million. An index for each value would tell as well, but inserting in
+// random places makes the fold several times slower.
+//
+// Bounds only widen. When a trial runs again they may say more than is true, which costs a listing time, not truth.
+const blockBits = 9
+
+// bounded are the columns with bounds. A column's number is its place; the metrics' numbers follow, in the order of
+// sweep.Names.
+var boundedColumns = [...]Sort{SortStarted, SortEnded, SortWall, SortCPU, SortMemory, SortObjective, SortState, SortAttempts}
+
+// value gives the number of what a listing sorts by; false when the blocks have no bounds for it. A metric that no trial has
+// gets -1, which is in no block.
+func (s *sweepSummary) boundsNumber(by Sort) (int64, bool) {
+	if n := slices.Index(boundedColumns[:], by); n >= 0 {
+		return int64(n), true
+	}
+	if n, ok := s.nameIndex[string(by)]; ok {
+		return int64(len(boundedColumns) + n), true
+	}
+	return -1, len(s.Names) < MaxNames
+}
+
+// bound is what one fold learns of one value in one block. Values that differ less than float64 can tell count as equal.
+type valueBounds struct {
+	lo, hi    float64
+	hasNumber bool
+	hasText   bool
+}
+
+func (b *valueBounds) include(v float64) {
+	if !b.hasNumber {
+		b.lo, b.hi, b.hasNumber = v, v, true
+	}
+	b.lo, b.hi = min(b.lo, v), max(b.hi, v)
+}
+
+// addPositive leaves out 0, which stands for a missing value.
+func (b *valueBounds) includePositive(v int64) {
+	if v != 0 {
+		b.include(float64(v))
+	}
+}
+
+// metricNumber understands JSON as SQLite's json_extract does: truth is a number, and what has parts is text. It gives NaN for what is
+// not a number.
+func metricNumber(raw json.RawMessage) (v float64, text bool) {
+	if len(raw) == 0 {
+		return math.NaN(), false
+	}
+	switch raw[0] {
+	case 'n':
+		return math.NaN(), false
+	case 't':
+		return 1, false
+	case 'f':
+		return 0, false
+	case '"':
+		var word string
+		if json.Unmarshal(raw, &word) == nil {
+			if v, special := grid.Special(word); special {
+				return v, false
+			}
+		}
+		return math.NaN(), true
+	case '[', '{':
+		return math.NaN(), true
+	}
+	v, _ = strconv.ParseFloat(string(raw), 64) // too great a number is infinite in SQLite, too
+	return v, false
+}
+
+// values gives the bounds for SQLite, which orders numbers before texts before blobs. All texts lie between an empty text
+// and an empty blob.
+func (b *valueBounds) sqlValues() (lo, hi driver.Value) {
+	lo, hi = b.lo, b.hi
+	if !b.hasNumber {
+		lo = ""
+	}
+	if b.hasText {
+		hi = []byte{}
+	}
+	return lo, hi
+}
+
+// bound stores the bounds of the trials that have changed.
+func (f *fold) updateBlocks(g *sweepFold) error {
+	bounds := make([]valueBounds, len(boundedColumns)+len(g.sweep.Names))
+	for rest := g.dirty; len(rest) > 0; {
+		block := rowID(g.sweep.Number, rest[0].trial.Index) >> blockBits
+		piece, err := f.d.blockToChange(block)
+		if err != nil {
+			return err
+		}
+		f.d.blocks.mu.Lock()
+		f.d.blocks.bytes -= piece.size()
+		n := 0
+		for ; n < len(rest) && rowID(g.sweep.Number, rest[n].trial.Index)>>blockBits == block; n++ {
+			t := &rest[n].trial
+			piece.setTrial(g.sweep, t, f.d.numbers[t.Node], g.sweep.causes.idFor(t))
+			g.includeTrial(bounds, piece, t)
+		}
+		f.d.blocks.bytes += piece.size()
+		f.d.blocks.mu.Unlock()
+		if err := f.d.flushBlocks(f.d.blocks.limit); err != nil {
+			return err
+		}
+		rest = rest[n:]
+		for i := range bounds {
+			if b := &bounds[i]; b.hasNumber || b.hasText {
+				lo, hi := b.sqlValues()
+				if err := f.d.w.exec(f.d.w.bound, block, int64(i), lo, hi); err != nil {
+					return err
+				}
+			}
+		}
+		clear(bounds)
+	}
+	return nil
+}
+
+// widen adds what one trial has, columns in the order of bounded, and enters its metrics in the columns.
+func (g *sweepFold) includeTrial(bounds []valueBounds, piece *trialBlock, t *grid.Trial) {
+	u, at := &t.Result.Usage, t.Index&(blockTrials-1)
+	for i, v := range [...]int64{t.Result.Started, t.Ended, u.Wall, u.CPU, u.Memory} {
+		bounds[i].includePositive(v)
+	}
+	if v, ok := objective(t.Result.Metrics, g.policy.Metric).(float64); ok {
+		bounds[5].include(v)
+		piece.setValue(ColumnObjective, at, v)
+	}
+	bounds[6].include(float64(stateCode(t.State)))
+	bounds[7].include(float64(t.Attempts))
+	for name, raw := range t.Result.Metrics {
+		n, ok := g.sweep.nameIndex[name]
+		if !ok {
+			continue
+		}
+		v, text := metricNumber(raw)
+		if b := &bounds[len(boundedColumns)+n]; text {
+			b.hasText = true
+		} else if !math.IsNaN(v) {
+			b.include(v)
+		}
+		if n < maxMetricColumns {
+			piece.setValue(ColumnMetric(n), at, v)
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package history
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"modernc.org/sqlite"
+
+	"mlfnode/grid"
+)
+
+// writer is the one connection that writes. It uses the driver without database/sql, whose checks would cost as much for
+// each value as the insertion itself. It must be used by one goroutine at a time.
+type writer struct {
+	conn driver.Conn
+	args []driver.NamedValue
+	data []byte // of a piece
+
+	insert     [len(insertRows)]driver.Stmt
+	find       driver.Stmt
+	applied    driver.Stmt
+	summary    driver.Stmt
+	known      driver.Stmt
+	attempt    driver.Stmt
+	bound      driver.Stmt
+	piece      driver.Stmt
+	putPiece   driver.Stmt
+	stale      driver.Stmt
+	fresh      driver.Stmt
+	cause      driver.Stmt
+	curve      driver.Stmt
+	moveCurve  driver.Stmt
+	sample     driver.Stmt
+	dropSample driver.Stmt
+	node       driver.Stmt
+	begin      driver.Stmt
+	commit     driver.Stmt
+	rollback   driver.Stmt
+}
+
+// insertRows are how many trials one statement stores, widest first.
+var insertRows = [...]int{64, 8, 1}
+
+const trialColumns = "id, state, attempts, started, ended, wall, cpu, memory, objective, metrics, detail"
+
+const trialColumnCount = 11
+
+func openWriter(dsn string) (*writer, error) {
+	conn, err := (&sqlite.Driver{}).Open(dsn)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{conn: conn}
+	for _, s := range []struct {
+		stmt *driver.Stmt
+		text string
+	}{{&w.begin, "BEGIN IMMEDIATE"}, {&w.commit, "COMMIT"}, {&w.rollback, "ROLLBACK"}} {
+		if *s.stmt, err = conn.Prepare(s.text); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+	}
+	return w, nil
+}
+
+// prepare makes the statements of the fold, once there are tables.
+func (w *writer) prepare() error {
+	if w.find != nil {
+		return nil
+	}
+	row := "(" + strings.Repeat("?, ", trialColumnCount-1) + "?)"
+	for i, n := range insertRows {
+		text := "INSERT OR REPLACE INTO trial (" + trialColumns + ") VALUES " + strings.Repeat(row+", ", n-1) + row
+		if err := w.statement(&w.insert[i], text); err != nil {
+			return err
+		}
+	}
+	for _, s := range []struct {
+		stmt *driver.Stmt
+		text string
+	}{
+		{&w.applied, "UPDATE meta SET applied = ?"},
+		{&w.summary, "INSERT OR REPLACE INTO sweep (number, id, summary) VALUES (?, ?, ?)"},
+		{&w.known, "INSERT OR REPLACE INTO known (id, bits) VALUES (?, ?)"},
+		{&w.attempt, "INSERT OR REPLACE INTO attempt (trial, run, number, node, outcome, ended, result) VALUES (?, ?, ?, ?, ?, ?, ?)"},
+		{&w.bound, "INSERT INTO block (id, value, lo, hi) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE" +
+			" SET lo = min(lo, excluded.lo), hi = max(hi, excluded.hi) WHERE excluded.lo < lo OR excluded.hi > hi"},
+		{&w.piece, "SELECT data FROM piece WHERE id = ?"},
+		{&w.putPiece, "INSERT OR REPLACE INTO piece (id, data) VALUES (?, ?)"},
+		{&w.stale, "INSERT OR IGNORE INTO stale (block) VALUES (?)"},
+		{&w.fresh, "DELETE FROM stale WHERE block = ?"},
+		{&w.cause, "INSERT OR REPLACE INTO cause (id, class, signature, count, first, last, trial) VALUES (?, ?, ?, ?, ?, ?, ?)"},
+		{&w.curve, "INSERT OR REPLACE INTO curve (trial, metric, run, data) VALUES (?, ?, ?, ?)"},
+		{&w.moveCurve, "UPDATE OR REPLACE curve SET run = ? WHERE trial = ? AND run = ?"},
+		{&w.sample, "INSERT OR REPLACE INTO sample (node, data) VALUES (?, ?)"},
+		{&w.dropSample, "DELETE FROM sample WHERE node = ?"},
+		{&w.node, "INSERT INTO node (number, name) VALUES (?, ?)"},
+		{&w.find, "SELECT " + trialColumns + " FROM trial WHERE id BETWEEN ? AND ?"},
+	} {
+		if err := w.statement(s.stmt, s.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) statement(stmt *driver.Stmt, text string) (err error) {
+	if *stmt, err = w.conn.Prepare(text); err != nil {
+		return fmt.Errorf("prepare %.40s: %w", text, err)
+	}
+	return nil
+}
+
+func (w *writer) close() error {
+	var errs []error
+	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.known, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.curve, w.moveCurve, w.sample, w.dropSample, w.node, w.begin, w.commit, w.rollback)
+	for _, s := range stmts {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(append(errs, w.conn.Close())...)
+}
+
+// transaction runs fn and commits, or rolls everything back when something goes wrong. It is not cancelled by a context: it
+// is short, and half of it is of no use.
+func (w *writer) transaction(fn func() error) error {
+	if err := w.exec(w.begin); err != nil {
+		return err
+	}
+	err := fn()
+	if err == nil {
+		err = w.exec(w.commit)
+	}
+	if err != nil {
+		// Some failures end the transaction by themselves, and then there is nothing to roll back.
+		_ = w.exec(w.rollback)
+	}
+	return err
+}
+
+// exec runs a statement with the arguments as they are given. A context that never ends costs the driver no goroutine.
+func (w *writer) exec(stmt driver.Stmt, args ...driver.Value) error {
+	_, err := stmt.(driver.StmtExecContext).ExecContext(context.Background(), w.named(args))
+	return err
+}
+
+func (w *writer) named(args []driver.Value) []driver.NamedValue {
+	for len(w.args) < len(args) {
+		w.args = append(w.args, driver.NamedValue{Ordinal: len(w.args) + 1})
+	}
+	for i, v := range args {
+		w.args[i].Value = v
+	}
+	return w.args[:len(args)]
+}
+
+// script runs several statements.
+func (w *writer) script(text string) error {
+	_, err := w.conn.(driver.ExecerContext).ExecContext(context.Background(), text, nil)
+	return err
+}
+
+// each calls fn with every row of a query.
+func (w *writer) each(text string, fn func([]driver.Value) error, args ...driver.Value) error {
+	rows, err := w.conn.(driver.QueryerContext).QueryContext(context.Background(), text, w.named(args))
+	if err != nil {
+		return err
+	}
+	return eachRow(rows, fn)
+}
+
+// query runs a prepared statement; the rows must be drained.
+func (w *writer) query(stmt driver.Stmt, args ...driver.Value) (driver.Rows, error) {
+	return stmt.(driver.StmtQueryContext).QueryContext(context.Background(), w.named(args))
+}
+
+func eachRow(rows driver.Rows, fn func([]driver.Value) error) error {
+	defer rows.Close()
+	dest := make([]driver.Value, len(rows.Columns()))
+	for {
+		err := rows.Next(dest)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = fn(dest)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (w *writer) integer(text string, args ...driver.Value) (n int64, err error) {
+	found := false
+	err = w.each(text, func(v []driver.Value) error {
+		n, found = v[0].(int64)
+		return nil
+	}, args...)
+	if err == nil && !found {
+		err = errDamaged
+	}
+	return n, err
+}
+
+func (w *writer) nodes() ([]grid.NodeID, map[grid.NodeID]int64, error) {
+	var names []grid.NodeID
+	numbers := map[grid.NodeID]int64{}
+	err := w.each("SELECT number, name FROM node ORDER BY number", func(v []driver.Value) error {
+		name, ok := v[1].(string)
+		if !ok || v[0] != int64(len(names)+1) {
+			return errDamaged
+		}
+		names = append(names, grid.NodeID(name))
+		numbers[grid.NodeID(name)] = int64(len(names))
+		return nil
+	})
+	return names, numbers, err
+}

@@ -1,0 +1,101 @@
+package master
+
+import (
+	"slices"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+)
+
+const (
+	// shunned is how many of a trial's last attempts count for what the next one avoids.
+	maxFailedPlaces = 2
+	// avoidLimit bounds the nodes that a lease names.
+	maxAvoided = 16
+	// avoidTime is how long a trial avoids what it failed on.
+	avoidFor = time.Hour
+)
+
+// shun is where an attempt failed in a class whose retries avoid that.
+type failedPlace struct {
+	node  grid.NodeID
+	scope grid.Scope
+	at    time.Time
+}
+
+// shun notes that an attempt of trial i failed in this class on a node.
+func (f *feed) recordFailedOn(i int64, node grid.NodeID, class grid.Class, now time.Time) {
+	scope := grid.FailureOf(class).Avoid
+	if node == "" || scope == grid.ScopeNone {
+		return
+	}
+	all := append(f.failedOn[i], failedPlace{node, scope, now})
+	f.failedOn[i] = all[max(0, len(all)-maxFailedPlaces):]
+}
+
+// avoid gives the nodes that are to leave a trial of the lane to others; none when no other node could run it.
+func (s *scheduler) failedNodes(shuns []failedPlace, lane *laneFeeds) []grid.NodeID {
+	if len(shuns) == 0 || s.m.cfg.Nodes == nil {
+		return nil
+	}
+	members := s.m.cfg.Nodes.Members()
+	var all []grid.NodeID
+	now := time.Now()
+	for _, sh := range shuns {
+		where := findMember(members, sh.node)
+		if now.Sub(sh.at) > avoidFor || sh.scope == grid.ScopeDevice && hasSpareGPU(where) {
+			continue // the worker itself avoids devices
+		}
+		for i := range members {
+			same := sh.scope == grid.ScopeModel && sameModel(&members[i], where)
+			if (members[i].Node == sh.node || same) && !slices.Contains(all, members[i].Node) && len(all) < maxAvoided {
+				all = append(all, members[i].Node)
+			}
+		}
+	}
+	for i := range members {
+		m := &members[i]
+		if m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined && !slices.Contains(all, m.Node) && s.couldRun(m, lane, now) {
+			return all
+		}
+	}
+	return nil
+}
+
+// couldRun reports whether trials of the lane could run on a node that takes trials, were nothing else running there.
+func (s *scheduler) couldRun(m *cluster.Member, lane *laneFeeds, now time.Time) bool {
+	if s.m.cfg.Nodes.Fits != nil && !s.m.cfg.Nodes.Fits(m, lane.need) {
+		return false
+	}
+	refusal, _ := s.m.nodes.refusal(m.Node, lane.name, now) // none of a node that has said nothing yet
+	return !refusal.Never() && refusal.Code != grid.RefusedEngine && refusal.Code != grid.RefusedWithheld
+}
+
+// hasSpareGPU reports whether a node has more than one GPU, or one in parts.
+func hasSpareGPU(m *cluster.Member) bool {
+	return m != nil && m.Inventory != nil && (len(m.Inventory.GPUs) > 1 || slices.ContainsFunc(m.Inventory.GPUs, func(g inventory.GPU) bool { return g.MIG }))
+}
+
+func findMember(members []cluster.Member, node grid.NodeID) *cluster.Member {
+	for i := range members {
+		if members[i].Node == node {
+			return &members[i]
+		}
+	}
+	return nil
+}
+
+// sameModel reports whether a node has GPUs of no other model than those of another one.
+func sameModel(a, b *cluster.Member) bool {
+	if b == nil || a.Inventory == nil || b.Inventory == nil || len(a.Inventory.GPUs) == 0 {
+		return false
+	}
+	for _, g := range a.Inventory.GPUs {
+		if !slices.ContainsFunc(b.Inventory.GPUs, func(h inventory.GPU) bool { return h.Name == g.Name }) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,223 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/grid/packing"
+	"mlfnode/jetstream"
+	"mlfnode/node/history"
+)
+
+// measured decides how trials of one sweep with gpu_memory: auto share GPUs. Leases for trials that share one are in lanes of their own,
+// one for each size; others are in the sweep's own lane, which gives a whole device.
+type gpuSharing struct {
+	estimates packing.Estimates
+	parts     []grid.Resources // of trials, by estimate; the zero value where they get a whole device
+	changed   bool             // the record does not have it yet
+}
+
+// maxSizes bounds the sizes of parts of GPUs for one sweep. It leaves some of its lanes to retries and to sizes of before.
+const maxPartSizes = jetstream.MaxLanes - 3
+
+// maxScan bounds how many trials are looked at to find one that goes into a lane.
+const maxScanned = 1000
+
+func newGPUSharing(estimates packing.Estimates, task *grid.Task) *gpuSharing {
+	m := &gpuSharing{estimates: slices.Clone(estimates)}
+	m.computeParts(task)
+	return m
+}
+
+// size works out what trials get by the estimates. It rounds up until the sizes are few.
+func (m *gpuSharing) computeParts(task *grid.Task) {
+	for step := int64(packing.Step); ; step *= 2 {
+		sizes := map[grid.Resources]bool{}
+		m.parts = make([]grid.Resources, len(m.estimates))
+		for i := range m.estimates {
+			e := &m.estimates[i]
+			n, memory, share := e.Fit(step)
+			if n <= 1 || e.Learning(trialsNeeded(task)) {
+				continue
+			}
+			need := task.Resources
+			need.GPUs, need.GPUMemory, need.GPUModel = share, memory, e.Model
+			if need.Check() == nil {
+				m.parts[i], sizes[need] = need, true
+			}
+		}
+		if len(sizes) <= maxPartSizes {
+			return
+		}
+	}
+}
+
+// trialsNeeded is how many trials of one kind must have run alone.
+func trialsNeeded(task *grid.Task) int {
+	if task.MeasureBy != "" {
+		return packing.TrialsByValue
+	}
+	return packing.Trials
+}
+
+// learn takes over what an attempt has used of its GPU.
+func (m *gpuSharing) observe(task *grid.Task, value string, r *grid.Result) {
+	use := &r.Usage.GPU[0]
+	if use.Model == "" || grid.CheckLabel("model", use.Model) != nil {
+		return
+	}
+	e := m.estimates.For(use.Model, value, use.Total)
+	if e == nil {
+		return
+	}
+	before := *e
+	e.Learn(packing.Attempt{
+		Share: use.Share, Peak: use.Peak, Busy: use.Busy, Wall: time.Duration(r.Usage.Wall) * time.Microsecond,
+		Succeeded: r.Class == grid.ClassNone, OutOfMemory: r.Class == grid.ClassCUDAShared, Asked: packing.Asked(r.Reason),
+	}, trialsNeeded(task))
+	if e.Differs(&before) {
+		m.changed = true
+		m.computeParts(task)
+	}
+}
+
+// of gives the estimates that hold for a value, one for each model of GPU.
+func (m *gpuSharing) estimatesFor(value string) []*packing.Estimate {
+	var all []*packing.Estimate
+	for i := range m.estimates {
+		if e := m.estimates.Find(m.estimates[i].Model, value); e != nil && !slices.Contains(all, e) {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// need gives what trials with a value get on GPUs of a model; ok is false when they get a whole one.
+func (m *gpuSharing) partFor(model, value string) (need grid.Resources, ok bool) {
+	for i := range m.estimates {
+		if m.parts[i].GPUs > 0 && &m.estimates[i] == m.estimates.Find(model, value) {
+			return m.parts[i], true
+		}
+	}
+	return grid.Resources{}, false
+}
+
+// whole gives how many trials with a value may be in the lane of whole devices at one time: for the models of GPUs on which they do not
+// share one. While these are being measured it is one for each device, so that the trials behind them are not leased whole, too.
+func (m *gpuSharing) wholeDeviceLimit(task *grid.Task, value string, slots func(grid.Resources) int) (n int, learning bool) {
+	base := task.Resources.Initial()
+	unknown := slots(base) // on models of which nothing is known
+	var models []string
+	for i := range m.estimates {
+		model := m.estimates[i].Model
+		if slices.Contains(models, model) {
+			continue
+		}
+		models = append(models, model)
+		part := base
+		part.GPUModel = model
+		on := slots(part)
+		unknown -= on
+		if _, shared := m.partFor(model, value); !shared {
+			n += on
+			e := m.estimates.Find(model, value)
+			learning = learning || e == nil || e.Learning(trialsNeeded(task))
+		}
+	}
+	if unknown > 0 {
+		n, learning = n+unknown, true
+	}
+	if !learning {
+		n *= queueDepth
+	}
+	return n, learning
+}
+
+// learn takes over what an attempt that is over has used of its GPU.
+func (f *feed) observeGPUUse(t *history.Transition) {
+	if f.sharing != nil && t.Measured != nil {
+		f.sharing.observe(&f.sweep.Task, f.measureValue(t.Index), t.Measured)
+	}
+}
+
+// value gives the value of the axis by which a trial's need is measured.
+func (f *feed) measureValue(i int64) string {
+	key := f.sweep.Task.MeasureBy
+	if key == "" {
+		return ""
+	}
+	params, err := f.sweep.Space.At(i)
+	if err != nil {
+		return ""
+	}
+	for _, p := range params {
+		if p.Key == key {
+			return p.Value.Text
+		}
+	}
+	return ""
+}
+
+// goes reports whether a trial of which nothing else was decided goes into the lane of these resources now.
+func (f *feed) belongsInLane(i int64, need grid.Resources) (ok, learning bool) {
+	value := f.measureValue(i)
+	if need == f.baseNeed() {
+		n, learning := f.sharing.wholeDeviceLimit(&f.sweep.Task, value, f.slots)
+		return f.leasesInLane[f.sweep.Lane()] < n, learning
+	}
+	part, ok := f.sharing.partFor(need.GPUModel, value)
+	return ok && part == need, false
+}
+
+// nextMeasured is next for a sweep whose trials share GPUs as they are measured.
+func (f *feed) nextSharedLease(need grid.Resources, now time.Time, slots int) (lease, bool) {
+	if l, ok := f.nextRetry(f.sweep.Task.Resources, need, 1, now); ok {
+		if ok, _ := f.belongsInLane(l.lo, need); ok {
+			return l, true
+		}
+	}
+	alike := f.sweep.Task.MeasureBy == ""
+	looked := 0
+	for gap := range f.missing() {
+		for i := gap.Lo; i < gap.Hi; i++ {
+			ok, learning := f.belongsInLane(i, need)
+			if ok {
+				size := int64(1)
+				if alike && !learning {
+					size = f.leaseSize(slots)
+				}
+				return lease{lo: i, hi: min(gap.Hi, i+size), attempt: 1, lane: f.laneFor(need), since: now}, true
+			}
+			if looked++; alike || looked == maxScanned {
+				return lease{}, false
+			}
+		}
+	}
+	return lease{}, false
+}
+
+// saveMeasured stores what was learned about the trials' need of GPUs.
+func (s *scheduler) storeEstimates(ctx context.Context) (failed error) {
+	for _, f := range s.feeds {
+		if f.sharing == nil || !f.sharing.changed || !f.sweep.Active() {
+			continue
+		}
+		_, err := s.m.editRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
+			r.Packing = slices.Clone(f.sharing.estimates)
+			return true, nil
+		})
+		f.sharing.changed = false
+		switch {
+		case errors.Is(err, jetstream.ErrTooLarge): // it would be too large next time as well; the sweep goes on with what is in memory
+			s.m.log.Warn("what trials need of a GPU is too large for the record", "sweep", f.sweep.ID, "err", err)
+		case err != nil:
+			f.sharing.changed = true
+			failed = errors.Join(failed, fmt.Errorf("store what trials of %s need of a GPU: %w", f.sweep.ID, err))
+		}
+	}
+	return failed
+}

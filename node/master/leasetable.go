@@ -1,0 +1,197 @@
+package master
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// ledger says which node holds which lease. Nodes tell what they hold with each beat; the loop adds and removes leases. It has
+// a lock of its own, so that beats are answered at once, however busy the loop is.
+type leaseTable struct {
+	mu      sync.Mutex
+	loaded  bool // all leases of the queue are known
+	holders map[grid.LeaseID]holder
+	refused map[grid.LeaseID]grid.NodeID // not known any more, and what runs under them is to stop
+}
+
+// claim is a node's statement that it holds a lease.
+type holder struct {
+	node          grid.NodeID
+	deliveries    int // by the queue
+	lastHeartbeat time.Time
+	attempts      []jetstream.RunningAttempt // as of told
+	startNoMore   bool                       // no further trial of it is to begin
+	end           int64                      // see jetstream.HeldLease
+}
+
+func newLeaseTable() *leaseTable {
+	return &leaseTable{holders: map[grid.LeaseID]holder{}, refused: map[grid.LeaseID]grid.NodeID{}}
+}
+
+// add makes a lease known. It comes before the lease is published, so that no node claims one that is not known.
+func (l *leaseTable) add(id grid.LeaseID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.holders[id] = holder{}
+}
+
+// assign makes a lease known, or has a known one that nobody claims, as held by a node that has not said so yet.
+func (l *leaseTable) assign(id grid.LeaseID, node grid.NodeID, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.holders[id]; c.node == "" {
+		c.node, c.lastHeartbeat = node, now
+		l.holders[id] = c
+	}
+}
+
+// adopt makes a lease known that a node holds and that the queue does not have. What runs under it may go on.
+func (l *leaseTable) adopt(node grid.NodeID, h *jetstream.HeldLease, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.holders[h.ID] = holder{node: node, deliveries: h.Deliveries, lastHeartbeat: now, attempts: h.Attempts, startNoMore: true}
+	delete(l.refused, h.ID)
+}
+
+// unclaim forgets who holds a lease.
+func (l *leaseTable) clearHolder(id grid.LeaseID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.holders[id]; known {
+		l.holders[id] = holder{}
+	}
+}
+
+// remove forgets a lease: a node that says that it holds it is told that it does not.
+func (l *leaseTable) remove(id grid.LeaseID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.holders, id)
+}
+
+// stop has a node, when it says that it holds a lease that is not known, be told to stop what runs under it.
+func (l *leaseTable) refuse(id grid.LeaseID, node grid.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused[id] = node
+}
+
+// complete says that all leases of the queue are known. Until then nobody is told that it has lost one.
+func (l *leaseTable) markLoaded() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loaded = true
+}
+
+// starting reports whether leases of the queue may still be unknown.
+func (l *leaseTable) isLoading() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.loaded
+}
+
+// maxHeld bounds the leases, and the attempts under them, that a node is believed to hold. Each attempt is a process, and no machine runs
+// as many.
+const maxHeld = 1 << 14
+
+// boundedHeld is as much of what a node says that it holds as is looked at.
+func boundedHeld(said []jetstream.HeldLease) []jetstream.HeldLease {
+	held, left := slices.Clone(said[:min(len(said), maxHeld)]), maxHeld
+	for i := range held {
+		h := &held[i]
+		h.Attempts = h.Attempts[:min(len(h.Attempts), left)]
+		left -= len(h.Attempts)
+	}
+	return held
+}
+
+func idsOf(held []jetstream.HeldLease) map[grid.LeaseID]bool {
+	all := make(map[grid.LeaseID]bool, len(held))
+	for i := range held {
+		all[held[i].ID] = true
+	}
+	return all
+}
+
+// claim takes over what a node says it holds, and puts what it does not into its orders. It gives the leases of which is to be
+// decided whether what runs under them goes on: they are not known, as after the node was away. And it gives those of which the node
+// gives back trials, and has not said so before.
+func (l *leaseTable) recordHeld(node grid.NodeID, held []jetstream.HeldLease, o *jetstream.Directives, now time.Time) (open, shortened []jetstream.HeldLease) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range held {
+		c, known := l.holders[h.ID]
+		switch {
+		case known && (c.node == "" || c.node == node):
+			if h.Hi > 0 && (c.end != h.Hi || c.node != node) {
+				shortened = append(shortened, h)
+			}
+			c.node, c.deliveries, c.lastHeartbeat, c.attempts, c.end = node, h.Deliveries, now, h.Attempts, h.Hi
+			l.holders[h.ID] = c
+			if c.startNoMore {
+				o.Finish = append(o.Finish, h.ID)
+			}
+		case !l.loaded:
+		case !known && len(h.Attempts) > 0 && l.refused[h.ID] != node:
+			open = append(open, h)
+		default:
+			o.Stop = append(o.Stop, h.ID)
+		}
+	}
+	holds := idsOf(held)
+	for id, of := range l.refused {
+		if of == node && !holds[id] {
+			delete(l.refused, id) // it has stopped
+		}
+	}
+	return open, shortened
+}
+
+// of lists the leases that a node holds.
+func (l *leaseTable) heldBy(node grid.NodeID) []grid.LeaseID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []grid.LeaseID
+	for id, c := range l.holders {
+		if c.node == node {
+			all = append(all, id)
+		}
+	}
+	return all
+}
+
+// void lists the leases that a node held in an earlier life and does not hold any more. One that is known by its attempt may be any that
+// the node holds and that is not known: the attempt runs under it, or has ended, and the node has still to report that. What is not made
+// good by the node's reports ends with claimLimit.
+func (l *leaseTable) staleLeases(node grid.NodeID, held []jetstream.HeldLease) []grid.LeaseID {
+	holds, unknown := idsOf(held), l.hasUnknown(held)
+	return slices.DeleteFunc(l.heldBy(node), func(id grid.LeaseID) bool { return holds[id] || isPlaceholder(id) && unknown })
+}
+
+// lacks reports whether some of these leases are not known.
+func (l *leaseTable) hasUnknown(held []jetstream.HeldLease) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { _, known := l.holders[h.ID]; return !known })
+}
+
+// decided reports whether it is known already what becomes of a lease that a node holds.
+func (l *leaseTable) isDecided(id grid.LeaseID, node grid.NodeID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.holders[id].node == node || l.refused[id] == node
+}
+
+// holder is the node that holds a lease, "" while nobody has said so.
+func (l *leaseTable) holderOf(id grid.LeaseID) grid.NodeID { return l.get(id).node }
+
+// get gives what is known of a lease.
+func (l *leaseTable) get(id grid.LeaseID) holder {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.holders[id]
+}

@@ -1,0 +1,42 @@
+package master
+
+import (
+	"context"
+	"fmt"
+
+	"mlfnode/grid"
+	"mlfnode/node/history"
+)
+
+// progressQueue bounds the messages with metrics that wait for history. What does not fit is dropped: nodes say it again.
+const progressQueue = 256
+
+// takeProgress keeps the newest metrics of running trials in history.
+func (m *Master) foldProgress(ctx context.Context) error {
+	waiting := make(chan *grid.Batch, progressQueue)
+	defer m.cfg.Store.Calls.HandleMetrics(func(b *grid.Batch) {
+		select {
+		case waiting <- b:
+		default:
+		}
+	})()
+	for {
+		var batches []*grid.Batch
+		select {
+		case b := <-waiting:
+			batches = append(batches, b)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		for len(waiting) > 0 {
+			batches = append(batches, <-waiting)
+		}
+		if err := m.cfg.History.FoldProgress(ctx, batches, m.policy); err != nil && !history.IsFull(err) {
+			return fmt.Errorf("keep metrics of running trials: %w", err)
+		}
+		m.compareProgress(batches)
+		m.mu.Lock()
+		m.signalChangeLocked()
+		m.mu.Unlock()
+	}
+}

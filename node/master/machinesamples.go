@@ -1,0 +1,376 @@
+package master
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/grid/printable"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+)
+
+const (
+	// sampleSlots, minuteSlots and quarterSlots are how many samples are kept of each figure: one for each jetstream.SampleInterval of an hour,
+	// for each minute of a day, and for each quarter of an hour of 14 days.
+	sampleSlots  = 240
+	minuteSlots  = 24 * 60
+	quarterSlots = 14 * 24 * 4
+	// longestAnswer bounds the samples of one node in an answer: of very many GPUs the newest are given.
+	maxAnswerBytes = 128 << 10
+	// shownSlots is how many are given of all nodes at one time, and shownBytes how much those of all nodes take at most.
+	maxOverviewSlots = 120
+	maxOverviewBytes = 40 << 10
+	// keepInterval is how often history keeps all samples, and keepTime bounds the last time.
+	saveInterval = 5 * time.Minute
+	saveTimeout  = time.Second
+	// longestUUID bounds the name of a GPU.
+	maxUUID = 80
+)
+
+// ring is how samples of one length are kept.
+type resolution struct {
+	intervals int64 // intervals of jetstream.SampleInterval that a sample stands for
+	slots     int64
+	offset    int64 // in a strip
+}
+
+// rings are from the finest to the coarsest.
+var resolutions = [...]resolution{{1, sampleSlots, 0}, {4, minuteSlots, sampleSlots}, {60, quarterSlots, sampleSlots + minuteSlots}}
+
+// ringOf gives the ring of samples of a length.
+func resolutionOf(step time.Duration) (resolution, bool) {
+	i := slices.IndexFunc(resolutions[:], func(r resolution) bool { return r.step() == step })
+	if i < 0 {
+		return resolution{}, false
+	}
+	return resolutions[i], true
+}
+
+func (r resolution) step() time.Duration {
+	return time.Duration(r.intervals) * jetstream.SampleInterval
+}
+
+// samples keeps what the machines of nodes were doing in the last hour, day and 14 days, a byte for each figure and interval: 3 kB of each figure.
+// History keeps it over a restart.
+type sampleStore struct {
+	mu     sync.Mutex
+	byNode map[grid.NodeID]*nodeSamples
+}
+
+// nodeSamples are those of one node.
+type nodeSamples struct {
+	newest int64 // number of the last interval with a sample, since 1970
+	host   [4]series
+	gpus   map[string]*[4]series
+}
+
+// strip is one figure over all rings; in each, sample n is at n % slots. noSample is none.
+type series [sampleSlots + minuteSlots + quarterSlots]byte
+
+const noSample = 255
+
+func (s *series) slot(r resolution, n int64) *byte { return &s[r.offset+n%r.slots] }
+
+// fill marks what begins behind an interval, up to and with another one, as without a sample.
+func (s *series) clearRange(behind, to int64) {
+	for _, r := range resolutions {
+		for n := max(behind/r.intervals, to/r.intervals-r.slots) + 1; n <= to/r.intervals; n++ {
+			*s.slot(r, n) = noSample
+		}
+	}
+}
+
+// put enters a sample. A longer one is the mean of those of the finest ring in it, which that still has.
+func (s *series) record(interval int64, figure byte) {
+	*s.slot(resolutions[0], interval) = figure
+	for _, r := range resolutions[1:] {
+		sum, n := int64(0), int64(0)
+		for i := interval - interval%r.intervals; i <= interval; i++ {
+			if b := *s.slot(resolutions[0], i); b != noSample {
+				sum, n = sum+int64(b), n+1
+			}
+		}
+		mean := byte(noSample)
+		if n > 0 {
+			mean = byte((sum + n/2) / n)
+		}
+		*s.slot(r, interval/r.intervals) = mean
+	}
+}
+
+// last gives the n samples of a ring up to and with the one of an interval.
+func (s *series) last(r resolution, n, interval, newest int64) []byte {
+	all := make([]byte, n)
+	interval, newest = interval/r.intervals, newest/r.intervals
+	for i := range all {
+		at := interval - n + 1 + int64(i)
+		if all[i] = noSample; at <= newest && at > newest-r.slots {
+			all[i] = *s.slot(r, at)
+		}
+	}
+	return all
+}
+
+func intervalOf(t time.Time) int64 { return t.UnixNano() / int64(jetstream.SampleInterval) }
+
+// add takes over what a node says. Of several samples in one interval the last counts. When the clock was set back, the samples of later times
+// are dropped.
+func (s *sampleStore) add(node grid.NodeID, said *jetstream.Sample, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, interval := s.byNode[node], intervalOf(now)
+	switch {
+	case n == nil:
+		n = newNodeSamples(interval)
+		s.byNode[node] = n
+	case interval < n.newest-1:
+		n.rewind(interval)
+	default:
+		interval = max(interval, n.newest)
+		n.advance(interval)
+	}
+	put := func(strips *[4]series, figures [4]int) {
+		for i, f := range figures {
+			strips[i].record(interval, sampleByte(f))
+		}
+	}
+	put(&n.host, [4]int{said.Load, said.CPU, said.Memory, said.Disk})
+	for _, g := range said.GPUs[:min(len(said.GPUs), jetstream.MaxSampledGPUs)] {
+		uuid := printable.Clip(printable.Line([]byte(g.UUID)), maxUUID)
+		strips := n.gpus[uuid]
+		if strips == nil {
+			n.dropMissingGPUs(said.GPUs)
+			strips = &[4]series{}
+			for i := range strips {
+				strips[i].clearRange(never, interval)
+			}
+			n.gpus[uuid] = strips
+		}
+		watts := g.Power
+		if watts > 0 {
+			watts = (watts + api.WattsOfByte/2) / api.WattsOfByte
+		}
+		put(strips, [4]int{g.Busy, g.Memory, g.Temperature, watts})
+	}
+}
+
+// never is before all intervals, and newNodeSamples has no sample up to an interval.
+const never = -quarterSlots * 60
+
+func newNodeSamples(interval int64) *nodeSamples {
+	n := &nodeSamples{newest: interval, gpus: map[string]*[4]series{}}
+	for i := range n.host {
+		n.host[i].clearRange(never, interval)
+	}
+	return n
+}
+
+// advance marks the intervals up to and with the given one as without a sample.
+func (n *nodeSamples) advance(interval int64) {
+	n.clearRange(n.newest, interval)
+	n.newest = interval
+}
+
+// rewind marks the intervals behind the given one as without a sample. What they had overwritten is gone, too.
+func (n *nodeSamples) rewind(interval int64) {
+	n.clearRange(interval, n.newest)
+	n.newest = interval
+}
+
+func (n *nodeSamples) clearRange(behind, to int64) {
+	for i := range n.host {
+		n.host[i].clearRange(behind, to)
+	}
+	for _, strips := range n.gpus {
+		for i := range strips {
+			strips[i].clearRange(behind, to)
+		}
+	}
+}
+
+// makeRoom forgets GPUs that the node does not have any more when there are too many for one more.
+func (n *nodeSamples) dropMissingGPUs(has []jetstream.GPUSample) {
+	if len(n.gpus) < jetstream.MaxSampledGPUs {
+		return
+	}
+	maps.DeleteFunc(n.gpus, func(uuid string, _ *[4]series) bool {
+		return !slices.ContainsFunc(has, func(g jetstream.GPUSample) bool { return g.UUID == uuid })
+	})
+}
+
+func sampleByte(figure int) byte {
+	if figure < 0 {
+		return noSample
+	}
+	return byte(min(figure, noSample-1))
+}
+
+func (s *sampleStore) removeNode(node grid.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byNode, node)
+}
+
+// of gives the last samples of a node, at most slots.
+func (s *sampleStore) latest(node grid.NodeID, r resolution, slots int64, now time.Time) (api.NodeSamples, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.byNode[node]
+	if n == nil {
+		return api.NodeSamples{}, false
+	}
+	interval := max(intervalOf(now), n.newest)
+	slots = min(slots, r.slots, max(1, maxAnswerBytes/n.countSeries()))
+	last := func(s *series) []byte { return s.last(r, slots, interval, n.newest) }
+	v := api.NodeSamples{
+		Node: node, Step: r.step().Seconds(), Until: time.Unix(0, (interval/r.intervals+1)*int64(r.step())).UTC(), GPUs: []api.GPUSamples{},
+		Load: last(&n.host[0]), CPU: last(&n.host[1]), Memory: last(&n.host[2]), Disk: last(&n.host[3]),
+	}
+	for _, uuid := range slices.Sorted(maps.Keys(n.gpus)) {
+		g := n.gpus[uuid]
+		v.GPUs = append(v.GPUs, api.GPUSamples{
+			UUID: uuid, Utilization: last(&g[0]), Memory: last(&g[1]), Temperature: last(&g[2]), Power: last(&g[3]),
+		})
+	}
+	return v, true
+}
+
+func (n *nodeSamples) countSeries() int64 { return 4 + 4*int64(len(n.gpus)) }
+
+// nodes lists the nodes that have samples, and how many figures they have together.
+func (s *sampleStore) list() (names []grid.NodeID, figures int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for node, n := range s.byNode {
+		names = append(names, node)
+		figures += n.countSeries()
+	}
+	slices.Sort(names)
+	return names, figures
+}
+
+// keptSamples is a node's part in what history keeps.
+type storedSamples struct {
+	Newest int64                `json:"newest"`
+	Host   [4][]byte            `json:"host"`
+	GPUs   map[string][4][]byte `json:"gpus,omitempty"`
+}
+
+// pack gives what is known of a node, for unpack; nil of one that has told nothing.
+func (s *sampleStore) marshalNode(node grid.NodeID) ([]byte, error) {
+	s.mu.Lock()
+	n := s.byNode[node]
+	if n == nil {
+		s.mu.Unlock()
+		return nil, nil
+	}
+	bytesOf := func(strips *[4]series) (b [4][]byte) {
+		for i := range strips {
+			b[i] = bytes.Clone(strips[i][:])
+		}
+		return b
+	}
+	k := storedSamples{Newest: n.newest, Host: bytesOf(&n.host), GPUs: make(map[string][4][]byte, len(n.gpus))}
+	for uuid, strips := range n.gpus {
+		k.GPUs[uuid] = bytesOf(strips)
+	}
+	s.mu.Unlock()
+	return json.Marshal(&k)
+}
+
+// unpack takes over what pack has given of some nodes, of those that have told nothing since. What can't be read is left out.
+func (s *sampleStore) restore(all map[grid.NodeID][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for node, data := range all {
+		var k storedSamples
+		if s.byNode[node] != nil || json.Unmarshal(data, &k) != nil || k.Newest < -never || len(k.GPUs) > 2*jetstream.MaxSampledGPUs {
+			continue
+		}
+		n, good := newNodeSamples(k.Newest), true
+		take := func(strips *[4]series, b [4][]byte) {
+			for i := range strips {
+				strips[i].clearRange(never, k.Newest) // an earlier version has kept the hour alone
+				good = good && len(b[i]) >= sampleSlots && len(b[i]) <= len(strips[i])
+				copy(strips[i][:], b[i])
+			}
+		}
+		take(&n.host, k.Host)
+		for uuid, b := range k.GPUs {
+			n.gpus[uuid] = &[4]series{}
+			take(n.gpus[uuid], b)
+		}
+		if good {
+			s.byNode[node] = n
+		}
+	}
+}
+
+// loadSamples takes over what an earlier life of the master has kept. It is called before nodes are heard.
+func (m *Master) loadSamples() error {
+	all, err := m.cfg.History.Samples()
+	if err == nil {
+		m.samples.restore(all)
+	}
+	return err
+}
+
+// keepSamples has history keep what machines are doing, so that a restart loses little of it.
+func (m *Master) saveSamplesRegularly(ctx context.Context) error {
+	if m.cfg.Nodes == nil {
+		return nil // nobody tells
+	}
+	tick := time.NewTicker(saveInterval)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case <-tick.C:
+			err = m.saveSamples(ctx)
+		case <-ctx.Done():
+			last, stop := context.WithTimeout(context.Background(), saveTimeout) // the master ends
+			defer stop()
+			return m.saveSamples(last)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (m *Master) saveSamples(ctx context.Context) error {
+	names, _ := m.samples.list()
+	if err := m.cfg.History.StoreSamples(ctx, names, m.samples.marshalNode); err != nil && !history.IsFull(err) { // the next time may work
+		return err
+	}
+	return nil
+}
+
+// Samples gives what the machine of a node was doing: samples of one of api.SampleSteps. It is false for another, and for a node that has not told.
+func (m *Master) Samples(node grid.NodeID, step time.Duration) (api.NodeSamples, bool) {
+	r, ok := resolutionOf(step)
+	if !ok {
+		return api.NodeSamples{}, false
+	}
+	return m.samples.latest(node, r, r.slots, time.Now())
+}
+
+// NodeSamples gives the newest samples of all nodes, fewer of each the more there are.
+func (m *Master) NodeSamples() []api.NodeSamples {
+	names, figures := m.samples.list()
+	slots := min(maxOverviewSlots, max(1, maxOverviewBytes/max(figures, 1)))
+	all, now := []api.NodeSamples{}, time.Now()
+	for _, node := range names {
+		if v, ok := m.samples.latest(node, resolutions[0], slots, now); ok {
+			all = append(all, v)
+		}
+	}
+	return all
+}

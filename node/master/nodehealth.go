@@ -1,0 +1,200 @@
+package master
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/history"
+)
+
+const (
+	// strikeLimit is how many attempts in a row must fail at their start on a node before it is quarantined.
+	streakLimit = 3
+	// rememberedTrials bounds the trials of a sweep of which it is remembered where they failed at their start.
+	maxHealthTrials = 4096
+	// namedSweeps is how many sweeps a reason names.
+	maxNamedSweeps = 3
+)
+
+// strikeAge is how long failures of a node count that are not failures at its start: their trials ran for a while.
+const streakAge = time.Hour
+
+// withholdTime is how long a node gets no trials that need its GPUs, or its container engine, or of the same lane, after such trials failed there in
+// a row. Then it is tried once more.
+const withholdFor = time.Hour
+
+// health tells broken nodes from broken programs. A node is to blame when trials fail at their start there, one after the other, that
+// run on another node: exactly the same trials, since other trials of the sweep may run a different program. A program that can't be started
+// anywhere is not the node's fault. The same holds for failures whose class makes the node suspect (a full disk, its driver): they count
+// when the same trials end otherwise on another node.
+type nodeHealth struct {
+	streaks     map[streakKey]*failureStreak
+	trials      map[grid.SweepID]map[int64]*trialNodes
+	takesTrials func(grid.NodeID) bool // reports whether a node takes trials; nil takes that for given
+}
+
+// strikeKey names a kind of failures of a node: those of one class that makes the node suspect, or all at the start of trials, which
+// have none.
+type streakKey struct {
+	node  grid.NodeID
+	class grid.Class
+}
+
+// places is where a trial has run, where it ran to an end that is not the node's fault, and where it failed so that the node is suspect.
+type trialNodes struct{ ran, ended, failed map[grid.NodeID]bool }
+
+// strikes are failures of one kind on a node, of whatever sweeps, without a trial in between that shows that the node works.
+type failureStreak struct {
+	trials []grid.TrialID
+	reason grid.Class
+	last   int64 // microseconds since 1970
+}
+
+func newNodeHealth() *nodeHealth {
+	return &nodeHealth{streaks: map[streakKey]*failureStreak{}, trials: map[grid.SweepID]map[int64]*trialNodes{}}
+}
+
+// note follows one change of a trial.
+func (h *nodeHealth) record(t *history.Transition) {
+	if t.Node == "" || t.Change == grid.Reopen {
+		return
+	}
+	f := grid.FailureOf(t.Class)
+	ran := t.Change == grid.Began || f.ProgramRan()
+	ended := t.Change != grid.Began && f.ProgramRan()
+	suspect := f.AtStart || f.Suspect == grid.ScopeNode || f.Suspect == grid.ScopeGPUs || f.Suspect == grid.ScopeLane || f.Suspect == grid.ScopeContainers
+	p := h.trials[t.Sweep][t.Index]
+	if p == nil {
+		if ran && t.Change == grid.Done { // like most trials: it has failed nowhere
+			h.clearStreaks(t.Node, true)
+			return
+		}
+		p = &trialNodes{ran: map[grid.NodeID]bool{}, ended: map[grid.NodeID]bool{}, failed: map[grid.NodeID]bool{}}
+	}
+	switch {
+	case ran:
+		h.clearStreaks(t.Node, ended)
+		p.ran[t.Node] = true
+		if ended {
+			p.ended[t.Node] = true
+		}
+	case suspect:
+		key := streakKey{t.Node, t.Class}
+		if f.AtStart {
+			key.class = grid.ClassNone
+		}
+		s := h.streaks[key]
+		if s == nil || !f.AtStart && t.Ended-s.last > streakAge.Microseconds() {
+			s = &failureStreak{}
+			h.streaks[key] = s
+		}
+		s.trials, s.reason, s.last = append(s.trials, grid.TrialID{Sweep: t.Sweep, Index: t.Index}), t.Class, t.Ended
+		s.trials = s.trials[max(len(s.trials)-maxHealthTrials, 0):]
+		p.failed[t.Node] = true
+	default:
+		return // it says nothing of the program
+	}
+	h.recordTrial(t, p)
+}
+
+// clear drops the strikes of a node on which a trial ran: those at the start of trials, or all if the trial ended there as it should.
+func (h *nodeHealth) clearStreaks(node grid.NodeID, ended bool) {
+	maps.DeleteFunc(h.streaks, func(key streakKey, _ *failureStreak) bool {
+		return key.node == node && (ended || key.class == grid.ClassNone)
+	})
+}
+
+// forgetNode drops what is known of a node that was taken out of the cluster.
+func (h *nodeHealth) forgetNode(node grid.NodeID) {
+	maps.DeleteFunc(h.streaks, func(key streakKey, _ *failureStreak) bool { return key.node == node })
+	for _, trials := range h.trials {
+		for _, p := range trials {
+			delete(p.ran, node)
+			delete(p.ended, node)
+			delete(p.failed, node)
+		}
+	}
+}
+
+// remember keeps where a trial ran and failed while that may still tell something: until it has ended, or longer where it failed at
+// its start, since somebody may have it run again.
+func (h *nodeHealth) recordTrial(t *history.Transition, p *trialNodes) {
+	all := h.trials[t.Sweep]
+	if all == nil {
+		all = map[int64]*trialNodes{}
+		h.trials[t.Sweep] = all
+	}
+	if t.Change == grid.Done && len(p.failed) == 0 {
+		delete(all, t.Index)
+	} else if all[t.Index] != nil || len(all) < maxHealthTrials {
+		all[t.Index] = p
+	}
+}
+
+// blame is a part of a node, or all of it, that turned out to be broken.
+type brokenPart struct {
+	part   grid.Scope
+	reason string
+	sweeps []grid.SweepID // whose trials failed there
+}
+
+// broken gives what to quarantine of nodes, each with the reason, and starts counting again for them.
+func (h *nodeHealth) takeBroken() map[grid.NodeID]brokenPart {
+	found := map[grid.NodeID]brokenPart{}
+	for key, s := range h.streaks {
+		proofs := map[grid.NodeID]int{}
+		for _, id := range s.trials {
+			if p := h.trials[id.Sweep][id.Index]; p != nil {
+				innocent := p.ran
+				if key.class != grid.ClassNone {
+					innocent = p.ended
+				}
+				for other := range innocent {
+					proofs[other]++
+				}
+			}
+		}
+		proven, other := 0, grid.NodeID("")
+		for by, n := range proofs {
+			if by != key.node && found[by].part != grid.ScopeNode && (h.takesTrials == nil || h.takesTrials(by)) {
+				proven += n
+				other = max(other, by)
+			}
+		}
+		if proven >= streakLimit && found[key.node].part != grid.ScopeNode {
+			found[key.node] = s.diagnose(key, other)
+		}
+	}
+	for node := range found {
+		h.clearStreaks(node, true)
+	}
+	return found
+}
+
+// blame says in words what is broken.
+func (s *failureStreak) diagnose(key streakKey, other grid.NodeID) brokenPart {
+	var sweeps []grid.SweepID
+	var named []string
+	for _, id := range s.trials {
+		if slices.Contains(sweeps, id.Sweep) {
+			continue
+		}
+		if sweeps = append(sweeps, id.Sweep); len(named) < maxNamedSweeps {
+			named = append(named, string(id.Sweep))
+		}
+	}
+	of := strings.Join(named, ", ")
+	if key.class == grid.ClassNone {
+		return brokenPart{grid.ScopeNode, fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), of, s.reason, other), sweeps}
+	}
+	f := grid.FailureOf(s.reason)
+	return brokenPart{f.Suspect, fmt.Sprintf("%s (%s): %d attempts of %s in a row failed so here, and their trials did not on %s; %s",
+		f.Cause, s.reason, len(s.trials), of, other, f.Hint), sweeps}
+}
+
+// forget drops what is known of a sweep that has ended.
+func (h *nodeHealth) forgetSweep(id grid.SweepID) { delete(h.trials, id) }

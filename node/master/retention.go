@@ -1,0 +1,325 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+const (
+	// retainInterval is how often old sweeps are looked for, besides each start.
+	retainInterval = 10 * time.Minute
+	// roomInterval is how often it is looked whether a part of the store is nearly full. Then old sweeps are looked for at once.
+	spaceInterval = 5 * time.Second
+)
+
+// retain removes ended sweeps that the retention no longer covers, and what belongs to no sweep. The master is ready since then.
+func (m *Master) runRetention(ctx context.Context, ready time.Time) error {
+	if !m.cfg.LeaseTrials {
+		return nil
+	}
+	tick, room := time.NewTicker(retainInterval), time.NewTicker(spaceInterval)
+	defer tick.Stop()
+	defer room.Stop()
+	m.removeOutdated(ctx)
+	m.cleanSnapshots(true, 0)
+	m.removeOrphans(ctx, false, ready) // a client that sent a bundle before this master started sends it again
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-m.retainNow:
+			m.removeOutdated(ctx)
+		case <-tick.C:
+			m.removeOutdated(ctx)
+			m.removeOrphans(ctx, false, time.Now().Add(-orphanAge))
+			m.cleanSnapshots(true, 0)
+		case <-room.C:
+			m.freeSpace(ctx)
+			m.cleanSnapshots(false, 0)
+		}
+	}
+}
+
+func (m *Master) removeOutdated(ctx context.Context) {
+	for _, r := range m.outdated(time.Now()) {
+		if err := m.removeEnded(ctx, r.Sweep.ID); err != nil && ctx.Err() == nil {
+			m.log.Warn("old sweep could not be removed and is tried again later", "sweep", r.Sweep.ID, "err", err)
+		}
+	}
+}
+
+// makeRoom removes what may go when a part of the store is nearly full, and says what a person can do when that was not enough.
+func (m *Master) freeSpace(ctx context.Context) {
+	tight := m.nearlyFull(ctx)
+	if len(tight) > 0 && (m.currentSpaceProblem() == "" || len(m.outdated(time.Now())) > 0) {
+		m.removeOutdated(ctx)
+		m.removeOrphans(ctx, true, time.Now().Add(-orphanAgeWhenFull))
+		tight = m.nearlyFull(ctx)
+	}
+	problem := ""
+	if len(tight) > 0 {
+		u := tight[0]
+		then := "when it is full, trials wait"
+		if len(u.OverShare) > 0 {
+			then = fmt.Sprintf("trials wait on %s, which stored its share of the last tenth", u.OverShare[0])
+		}
+		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB); %s. %s, or raise retention.%s in node.yaml",
+			u.Name, u.Bytes/1e6, u.Limit/1e6, then, m.suggestRemoval(ctx), u.Name)
+	}
+	m.setSpaceProblem(problem)
+}
+
+// howToFree says which sweeps a person can remove for more room.
+func (m *Master) suggestRemoval(ctx context.Context) string {
+	largest, trials := grid.SweepID(""), int64(-1)
+	for _, r := range m.Sweeps() {
+		if s := r.Sweep.State; s != grid.SweepFinished && s != grid.SweepCancelled {
+			continue
+		}
+		c, err := m.cfg.History.Counts(ctx, r.Sweep.ID)
+		if n := c.Done(); err == nil && (n > trials || n == trials && r.Sweep.ID < largest) {
+			largest, trials = r.Sweep.ID, n
+		}
+	}
+	if largest == "" {
+		return "No sweep has ended yet: cancel one with `mlfnode cancel SWEEP` and remove it with `mlfnode remove SWEEP`"
+	}
+	return fmt.Sprintf("Remove sweeps with `mlfnode remove SWEEP` (the largest that has ended is %s, with %d trials) or `mlfnode remove --older 30d`",
+		largest, trials)
+}
+
+// tight lists the parts of the store that are nearly full.
+func (m *Master) nearlyFull(ctx context.Context) []jetstream.Usage {
+	usage, err := m.cfg.Store.Usage(ctx)
+	if err != nil {
+		return nil // the store says elsewhere what is wrong with it
+	}
+	return slices.DeleteFunc(usage, func(u jetstream.Usage) bool { return !u.NearlyFull() })
+}
+
+// outdated lists the sweeps beyond the retention: ended ones by number and age, paused ones by age, and those whose removal was
+// interrupted.
+func (m *Master) outdated(now time.Time) []jetstream.Record {
+	m.mu.Lock()
+	retention := m.retention
+	m.mu.Unlock()
+	var ended, old []jetstream.Record
+	for _, r := range m.Sweeps() {
+		switch s := r.Sweep; {
+		case s.Removing:
+			old = append(old, r)
+		case s.State == grid.SweepFinished || s.State == grid.SweepCancelled:
+			ended = append(ended, r)
+		case s.State == grid.SweepPaused && retention.Age > 0 && now.Sub(pausedSince(s)) > retention.Age:
+			old = append(old, r)
+		}
+	}
+	slices.SortFunc(ended, func(a, b jetstream.Record) int { return b.Sweep.Ended.Compare(a.Sweep.Ended) })
+	keep := len(ended)
+	if n := retention.Sweeps; n > 0 {
+		keep = min(keep, n)
+	}
+	if age := retention.Age; age > 0 {
+		for keep > 0 && now.Sub(ended[keep-1].Sweep.Ended) > age {
+			keep--
+		}
+	}
+	return append(old, ended[keep:]...)
+}
+
+// pausedSince is when a sweep was paused. Older records do not say it.
+func pausedSince(s *grid.Sweep) time.Time {
+	if s.Paused.IsZero() {
+		return s.Submitted
+	}
+	return s.Paused
+}
+
+// Remove takes a sweep that does not run, with everything that belongs to it, out of the store. When it returns, all of it is gone. A
+// removal that is interrupted goes on later.
+func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
+	r, ok := m.Sweep(id)
+	if !ok {
+		return notFound(id)
+	}
+	switch {
+	case r.Sweep.Active():
+		return conflict(fmt.Sprintf("%s is running; only sweeps that have ended or are paused can be removed", id), fmt.Sprintf("end it first with: mlfnode cancel %s", id))
+	case r.Sweep.State == grid.SweepPaused:
+		if out, err := m.Outstanding(ctx, id); err != nil {
+			return err
+		} else if out > 0 && m.cfg.LeaseTrials {
+			return conflict(fmt.Sprintf("trials of %s are still running although it is paused", id), fmt.Sprintf("wait for them, or stop them with: mlfnode cancel %s", id))
+		}
+	case r.Sweep.State == grid.SweepCancelled && m.cfg.LeaseTrials && m.currentSpaceProblem() == "":
+		// In a full store nodes may not be able to report the ends that are waited for; they drop them once the sweep is gone.
+		if err := m.awaitDrained(ctx, id); err != nil {
+			return err
+		}
+	}
+	err := m.removeEnded(ctx, id)
+	if err != nil {
+		select {
+		case m.retainNow <- struct{}{}:
+		default:
+		}
+	}
+	return err
+}
+
+// removeEnded marks the record, so that nobody has the sweep run again meanwhile and an interrupted removal goes on, and removes all.
+func (m *Master) removeEnded(ctx context.Context, id grid.SweepID) error {
+	r, ok := m.Sweep(id)
+	if !ok {
+		return nil // somebody was faster
+	}
+	if !r.Sweep.Removing {
+		var err error
+		r, err = m.editSweep(ctx, id, func(s *grid.Sweep) error {
+			if s.Active() {
+				return conflict(fmt.Sprintf("%s runs again", id), "")
+			}
+			s.Removing = true
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return m.remove(ctx, r.Sweep)
+}
+
+// remove takes everything of a sweep out of the store. The record goes last, so that a crash in between is made good by the
+// next round.
+func (m *Master) remove(ctx context.Context, s *grid.Sweep) error {
+	store := m.cfg.Store
+	if err := store.Artifacts.DeleteAll(ctx, string(s.ID)+"/"); err != nil {
+		return fmt.Errorf("remove artifacts of %s: %w", s.ID, err)
+	}
+	if store := m.cfg.Snapshots; store != nil {
+		if err := store.DiscardSweep(s.ID); err != nil {
+			return err
+		}
+	}
+	if err := store.Logs.PurgeSweep(ctx, s.ID); err != nil {
+		return fmt.Errorf("remove output of %s: %w", s.ID, err)
+	}
+	if err := store.Events.PurgeSweep(ctx, s.ID); err != nil {
+		return fmt.Errorf("remove events of %s: %w", s.ID, err)
+	}
+	if err := m.cfg.History.Remove(ctx, s.ID); err != nil {
+		return fmt.Errorf("remove history of %s: %w", s.ID, err)
+	}
+	if err := m.removeBundle(ctx, s); err != nil {
+		return err
+	}
+	if err := store.Records.Delete(ctx, s.ID); err != nil {
+		return fmt.Errorf("remove record of %s: %w", s.ID, err)
+	}
+	m.storeRecord(jetstream.Change{ID: s.ID, Deleted: true})
+	m.log.Info("sweep removed", "sweep", s.ID)
+	return nil
+}
+
+// removeBundle removes the sweep's bundles that no other sweep uses.
+func (m *Master) removeBundle(ctx context.Context, s *grid.Sweep) error {
+	bundles := s.Bundles()
+	if len(bundles) == 0 {
+		return nil
+	}
+	unlock, err := m.lockSubmissions(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, r := range m.Sweeps() {
+		if r.Sweep.ID != s.ID {
+			used := r.Sweep.Bundles()
+			bundles = slices.DeleteFunc(bundles, func(b string) bool { return slices.Contains(used, b) })
+		}
+	}
+	for _, b := range bundles {
+		if err := m.cfg.Store.Bundles.Delete(ctx, b); err != nil {
+			return fmt.Errorf("remove bundle of %s: %w", s.ID, err)
+		}
+	}
+	return nil
+}
+
+// lockSubmissions keeps submissions out until unlock is called.
+func (m *Master) lockSubmissions(ctx context.Context) (unlock func(), err error) {
+	select {
+	case m.submitLock <- struct{}{}:
+		return func() { <-m.submitLock }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// How old a bundle without a sweep must be to be removed: its submission follows within moments, and sends it again when it has gone.
+const (
+	orphanAge         = time.Hour
+	orphanAgeWhenFull = time.Minute // when room is short
+)
+
+// removeOrphans removes what belongs to no sweep: events, output and artifacts of sweeps without a record, and bundles
+// that were stored before a time. Of many subjects it looks at some, and at the next ones when it is called again, unless whole is set.
+func (m *Master) removeOrphans(ctx context.Context, whole bool, before time.Time) {
+	removed, err := m.cfg.Store.PurgeOrphans(ctx, whole, func(id grid.SweepID) bool {
+		_, ok := m.Sweep(id)
+		return ok
+	})
+	if len(removed) > 0 {
+		m.log.Warn("data that nodes stored for unknown sweeps is removed", "count", len(removed), "first", removed[0])
+	}
+	if err := errors.Join(err, m.removeBundles(ctx, before)); err != nil && ctx.Err() == nil {
+		m.log.Warn("data that belongs to no sweep could not be removed; trying again later", "err", err)
+	}
+}
+
+// removeBundles removes bundles that no sweep names and that were stored before a time.
+func (m *Master) removeBundles(ctx context.Context, before time.Time) error {
+	all, err := m.cfg.Store.Bundles.List(ctx, "")
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	unlock, err := m.lockSubmissions(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	named, err := m.cfg.Store.Records.Bundles(ctx)
+	if err != nil {
+		return fmt.Errorf("find bundles that no sweep uses: %w", err)
+	}
+	for _, b := range all {
+		if named[b.Name] || !b.Stored.Before(before) {
+			continue
+		}
+		if err := m.cfg.Store.Bundles.Delete(ctx, b.Name); err != nil {
+			return fmt.Errorf("remove bundle %s: %w", b.Name, err)
+		}
+		m.log.Info("unused bundle removed", "bundle", b.Name, "bytes", b.Size)
+	}
+	return nil
+}
+
+// FreeBundles removes bundles that no sweep uses when there is little room for another one.
+func (m *Master) FreeBundles(ctx context.Context) error {
+	usage, err := m.cfg.Store.Usage(ctx)
+	if err != nil {
+		return err
+	}
+	for _, u := range usage {
+		if u.Name == jetstream.BundlePart && u.Bytes > u.Limit/2 {
+			return m.removeBundles(ctx, time.Now().Add(-orphanAgeWhenFull))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/grid"
+	"mlfnode/node/history"
+)
+
+// setupLimit is how often the setup step of a sweep may fail, without any success, before the sweep is paused: a misspelt package is
+// misspelt for all of its trials. So is the name of an image.
+const setupLimit = 3
+
+// setups are the failures of a sweep's setup step since a trial of it last ran.
+type setupFailures struct {
+	count int
+	nodes []grid.NodeID
+	class grid.Class   // grid.ClassSetup, or grid.ClassImage
+	last  grid.TrialID // that was to run
+}
+
+// noteSetup follows one change of a trial.
+func (s *scheduler) recordSetup(t *history.Transition) {
+	f := grid.FailureOf(t.Class)
+	switch {
+	case t.Change == grid.Reopen:
+	case t.Change != grid.Began && (t.Class == grid.ClassSetup || t.Class == grid.ClassImage):
+		b := s.setupFailures[t.Sweep]
+		if b == nil {
+			b = &setupFailures{}
+			s.setupFailures[t.Sweep] = b
+		}
+		b.count, b.class, b.last = b.count+1, t.Class, grid.TrialID{Sweep: t.Sweep, Index: t.Index}
+		if !slices.Contains(b.nodes, t.Node) {
+			b.nodes = append(b.nodes, t.Node)
+		}
+	case t.Change == grid.Began || f.ProgramRan():
+		delete(s.setupFailures, t.Sweep)
+	}
+}
+
+// pauseBroken pauses the sweeps whose setup step fails on each node that takes trials, or too often.
+func (s *scheduler) pauseFailedSetups(ctx context.Context) error {
+	for id, b := range s.setupFailures {
+		alone := s.m.cfg.Nodes == nil && b.class == grid.ClassImage // which time does not cure, and no other node
+		if b.count < setupLimit && !alone && !s.failsEverywhere(s.feeds[id], b) {
+			continue
+		}
+		f := s.feeds[id]
+		if f == nil || !f.sweep.Active() {
+			delete(s.setupFailures, id)
+			continue
+		}
+		why := s.setupProblem(ctx, b)
+		s.m.log.Warn("sweep is paused: its trials can't be prepared", "sweep", id, "class", b.class, "failures", b.count, "nodes", b.nodes)
+		_, err := s.m.editSweep(ctx, id, func(r *grid.Sweep) error {
+			if r.State == grid.SweepRunning {
+				r.State, r.Paused, r.Problem = grid.SweepPaused, time.Now().UTC(), why
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		delete(s.setupFailures, id)
+	}
+	return nil
+}
+
+// failsEverywhere reports whether there are several nodes and the step has failed on all of them.
+func (s *scheduler) failsEverywhere(f *feed, b *setupFailures) bool {
+	if f == nil || s.m.cfg.Nodes == nil || len(b.nodes) < 2 {
+		return false
+	}
+	for _, m := range s.m.cfg.Nodes.Members() {
+		if m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined && !slices.Contains(b.nodes, m.Node) && f.baseNeed().Nodes.Has(m.Node, m.Labels) {
+			return false
+		}
+	}
+	return true
+}
+
+// setupProblem is what the user of a sweep is told, with what the last failure has left.
+func (s *scheduler) setupProblem(ctx context.Context, b *setupFailures) string {
+	names := make([]string, len(b.nodes))
+	for i, n := range b.nodes {
+		names[i] = string(n)
+	}
+	reason := ""
+	attempts, err := s.m.cfg.History.Attempts(ctx, b.last)
+	if err != nil {
+		s.m.log.Warn("the attempts of a trial could not be read", "trial", b.last, "err", err)
+	}
+	for _, a := range attempts {
+		if a.Result.Class == b.class {
+			reason = ": " + strings.TrimPrefix(a.Result.Reason, "the setup step failed: ")
+		}
+	}
+	if b.class == grid.ClassImage {
+		return fmt.Sprintf("paused, because its image could not be had (on %s)%s\nto try again: mlfnode resume %s", strings.Join(names, ", "), reason, b.last.Sweep)
+	}
+	return fmt.Sprintf("paused, because its setup failed %d times (on %s)%s\nits full output: mlfnode logs %s; to try again: mlfnode resume %s",
+		b.count, strings.Join(names, ", "), reason, b.last, b.last.Sweep)
+}
