@@ -18,8 +18,8 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// Builds finds the program that fits a machine: the running one, or one that lies beside it, as `make release` builds them. It
-// reads each of them once.
+// Builds finds the program that fits a machine: the running one, or one beside it, as `make
+// release` builds them. It reads each of them once.
 type Builds struct {
 	self string // path of the running program
 
@@ -27,20 +27,20 @@ type Builds struct {
 	read map[string]*build
 }
 
-// build is a program that can be shipped.
+// build is a program that can be installed on machines.
 type build struct {
 	path       string
 	content    []byte
 	digest     string                 // SHA-256, hex
-	compressed func() ([]byte, error) // the content by gzip, made when it is first shipped
+	compressed func() ([]byte, error) // the content by gzip, made when it is first sent
 	arch       string                 // in Go's words
-	glibc      string                 // the least version that it needs; "" for a static one
+	glibc      string                 // the oldest version that it runs with; "" for a static one
 }
 
-// NewBuilds starts from the program at this path.
+// NewBuilds returns the Builds for the running program, which is at this path.
 func NewBuilds(self string) *Builds { return &Builds{self: self, read: map[string]*build{}} }
 
-// fitting gives the program for a machine, or the problem that there is none.
+// fitting returns the program for a machine, or a problem if there is none.
 func (b *Builds) fitting(f *Facts) (*build, error) {
 	for _, path := range b.candidates(f.goArch()) {
 		p, err := b.open(path)
@@ -62,7 +62,7 @@ func (b *Builds) fitting(f *Facts) (*build, error) {
 		Cure: fmt.Sprintf("put mlfnode-linux-%s beside %s; `make release` builds it", f.goArch(), b.self)}
 }
 
-// candidates are where a program for the architecture may lie, the best first.
+// candidates lists the paths where a program for the architecture may be, the best first.
 func (b *Builds) candidates(arch string) []string {
 	name, dir := "mlfnode-linux-"+arch, filepath.Dir(b.self)
 	return []string{b.self, filepath.Join(dir, name), filepath.Join(dir, "release", name)}
@@ -89,7 +89,7 @@ func (b *Builds) open(path string) (*build, error) {
 	return p, nil
 }
 
-// compress compresses a program for its way.
+// compress compresses a program for sending.
 func compress(content []byte) ([]byte, error) {
 	var packed bytes.Buffer
 	w, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
@@ -105,7 +105,7 @@ func compress(content []byte) ([]byte, error) {
 	return packed.Bytes(), nil
 }
 
-// requirements finds out what a program runs on.
+// requirements returns the architecture and the glibc version that a program needs.
 func requirements(content []byte) (arch, glibc string, err error) {
 	f, err := elf.NewFile(bytes.NewReader(content))
 	if err != nil {
@@ -124,7 +124,8 @@ func requirements(content []byte) (arch, glibc string, err error) {
 	return arch, glibc, nil
 }
 
-// glibcSatisfies reports whether a program that needs one version of glibc runs on another; "" is none.
+// glibcSatisfies reports whether a program that needs one version of glibc runs with another; ""
+// stands for none.
 func glibcSatisfies(needed, there string) bool {
 	if needed == "" {
 		return true

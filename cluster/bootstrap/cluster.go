@@ -16,7 +16,8 @@ import (
 // Role is what a machine does in the cluster.
 type Role string
 
-// The roles. A machine can have both, or none: then it is looked at and gets the files, and runs no node.
+// The roles. A machine can have both, or none: then it is checked and gets the files, but runs no
+// node.
 const (
 	Master Role = "master"
 	Worker Role = "worker"
@@ -28,7 +29,8 @@ const LocalAddress = "local"
 // DefaultRoot is the folder on each machine without a setting, relative to the user's home.
 const DefaultRoot = "mlfnode"
 
-// Cluster says which machines make a cluster and what each of them does: the content of cluster.yaml. It holds no secrets.
+// Cluster says which machines make a cluster and what each of them does: the content of
+// cluster.yaml. It holds no secrets.
 type Cluster struct {
 	Root     string    `yaml:"root,omitempty"`     // the folder on each machine, relative to the user's home
 	Project  string    `yaml:"project,omitempty"`  // pushed to each machine: a folder or the name of an example
@@ -41,9 +43,9 @@ type Cluster struct {
 // Host is one machine.
 type Host struct {
 	Address  string    `yaml:"address"`            // [USER@]HOST[:PORT], or local
-	Name     string    `yaml:"name,omitempty"`     // of its node; the default comes from the address
+	Name     string    `yaml:"name,omitempty"`     // what its node reports; the default comes from the address
 	Roles    []Role    `yaml:"roles,flow"`         //
-	Settings yaml.Node `yaml:"settings,omitempty"` // of its node.yaml, over those of all
+	Settings yaml.Node `yaml:"settings,omitempty"` // what its node reports.yaml, which override those of all
 }
 
 // HasRole reports whether the machine has the role.
@@ -52,7 +54,7 @@ func (h *Host) HasRole(r Role) bool { return slices.Contains(h.Roles, r) }
 // Local reports whether it is the machine on which `up` runs.
 func (h *Host) Local() bool { return h.Address == LocalAddress }
 
-// setRole gives or takes a role.
+// setRole adds or removes a role.
 func (h *Host) setRole(r Role, on bool) {
 	h.Roles = slices.DeleteFunc(h.Roles, func(other Role) bool { return other == r })
 	if on {
@@ -61,7 +63,7 @@ func (h *Host) setRole(r Role, on bool) {
 	slices.Sort(h.Roles)
 }
 
-// hostname is the address without user and port; "" for one that is none.
+// hostname returns the address without user and port, or "" if the address is invalid.
 func (h *Host) hostname() string {
 	t, err := shell.ParseTarget(h.Address)
 	if err != nil {
@@ -70,8 +72,9 @@ func (h *Host) hostname() string {
 	return t.Host
 }
 
-// fillDefaults fills in what was left to defaults: the folder and the names of nodes. self names this machine. A machine that was brought up
-// before, applied if it is not nil, keeps its name, whatever machines come and go beside it.
+// fillDefaults fills in the folder and the names of nodes where they are missing. self names this
+// machine. A machine of the last run, which is applied unless that is nil, keeps its name, whatever
+// machines are added or removed.
 func (c *Cluster) fillDefaults(self string, applied *Cluster) {
 	if c.Root == "" {
 		c.Root = DefaultRoot
@@ -95,7 +98,8 @@ func (c *Cluster) fillDefaults(self string, applied *Cluster) {
 	}
 }
 
-// nodeNameAt gives the name of the node at an address, "" for none. A nil cluster has none.
+// nodeNameAt returns the name of the node at an address, or "" if there is none. The cluster may be
+// nil.
 func (c *Cluster) nodeNameAt(address string) string {
 	if c != nil {
 		for i := range c.Hosts {
@@ -107,7 +111,8 @@ func (c *Cluster) nodeNameAt(address string) string {
 	return ""
 }
 
-// uniqueName makes a name from the address: its first label, or all of an IP address.
+// uniqueName makes a name that is not taken from the address: its first label, or all of an IP
+// address.
 func uniqueName(h *Host, self string, taken map[string]bool) string {
 	text := h.hostname()
 	if h.Local() {
@@ -123,7 +128,7 @@ func uniqueName(h *Host, self string, taken map[string]bool) string {
 	return name
 }
 
-// sanitizeName keeps what a node's name may have.
+// sanitizeName replaces the characters that a node's name may not contain.
 func sanitizeName(text string) string {
 	name := strings.Map(func(r rune) rune {
 		if r == '-' || r == '_' || (r >= '0' && r <= '9') || (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z') {
@@ -137,7 +142,7 @@ func sanitizeName(text string) string {
 	return name
 }
 
-// Validate lists everything that is wrong, nil for nothing.
+// Validate returns everything that is wrong, or nil.
 func (c *Cluster) Validate() error {
 	var problems []error
 	add := func(format string, v ...any) { problems = append(problems, fmt.Errorf(format, v...)) }
@@ -168,13 +173,13 @@ func (c *Cluster) Validate() error {
 	return errors.Join(problems...)
 }
 
-// isSubfolder reports whether a path leads into a folder below the one it starts from.
+// isSubfolder reports whether a relative path leads into a subfolder.
 func isSubfolder(folder string) bool {
 	clean := path.Clean(folder)
 	return !path.IsAbs(folder) && clean != "." && path.Clean("/"+folder) == "/"+clean
 }
 
-// problems of one host alone.
+// problems returns what is wrong with this host alone.
 func (h *Host) problems() []error {
 	var problems []error
 	add := func(format string, v ...any) { problems = append(problems, fmt.Errorf(format, v...)) }

@@ -181,7 +181,8 @@ func TestNodeConfig(t *testing.T) {
 	}
 }
 
-// FuzzLetters holds that flags of any kind give a valid cluster or an error, and that what is valid survives its file.
+// FuzzLetters holds that flags of any kind give a valid cluster or an error, and that what is valid
+// survives its file.
 func FuzzLetters(f *testing.F) {
 	f.Add("A,B,C", "1", "2,3", "ML")
 	f.Add("user@[fe80::1]:22", "local", "local,1", "a/b")

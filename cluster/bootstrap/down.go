@@ -13,15 +13,15 @@ import (
 // Stop is the step of Down.
 const Stop Step = "stop"
 
-// DownOptions says what Down is to stop, and how.
+// DownOptions says what Down stops, and how.
 type DownOptions struct {
 	Hosts []string // names or addresses; none is all
-	Purge bool     // remove what lies there, too
-	Yes   bool     // even results, without asking
+	Purge bool     // also remove the files
+	Yes   bool     // remove even results without asking
 }
 
-// Down stops what Up has started, first the workers, then the master. Files stay unless a purge is asked for. A machine that can't be
-// reachedAs does not stop the others.
+// Down stops what Up has started, first the workers, then the master. Files stay unless a purge is
+// requested. An unreachable machine does not keep the others from being stopped.
 func Down(ctx context.Context, o Options, s DownOptions) ([]Outcome, error) {
 	r := newOperation(o)
 	defer r.close()
@@ -57,7 +57,7 @@ func Down(ctx context.Context, o Options, s DownOptions) ([]Outcome, error) {
 	return r.results(), r.forgetApplied()
 }
 
-// forgetApplied forgets the machines that were stopped among those of the last run of Up.
+// forgetApplied removes the stopped machines from those of the last run of Up.
 func (r *operation) forgetApplied() error {
 	if r.Applied == nil || r.SaveApplied == nil {
 		return nil
@@ -79,7 +79,8 @@ type sweepSummary struct {
 	Running int64 `json:"running"`
 }
 
-// findLosses finds what runs and what is stored on the machines. It notes running trials and returns what a purge would lose.
+// findLosses finds out what runs and what is stored on the machines. It notes running trials and
+// returns what a purge would lose.
 func (r *operation) findLosses(ctx context.Context) (losses []string) {
 	kept := map[*machine]string{}
 	r.forEach(r.machines, func(m *machine) {
@@ -88,7 +89,7 @@ func (r *operation) findLosses(ctx context.Context) (losses []string) {
 		}
 		_, err := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil)
 		if m.observed == nil {
-			return // a node that can't be asked can be stopped all the same
+			return // a node that does not answer can still be stopped
 		}
 		r.mu.Lock()
 		r.outcomes[m.Name].Authority = m.observed.Cluster
@@ -121,7 +122,8 @@ func (r *operation) noteRunningTrials(ctx context.Context, m *machine) {
 	}
 }
 
-// keptResults says which results the machine's node keeps, "" for none. Only a master keeps some.
+// keptResults describes the results that the machine's node stores, "" for none. Only a master
+// stores some.
 func (m *machine) keptResults(ctx context.Context) string {
 	if m.observed.Role != string(Master) {
 		return ""
@@ -153,7 +155,7 @@ func plural(n int, one, many string) string {
 	return many
 }
 
-// locate finds out where things lie on a machine, whatever else is wrong with it.
+// locate finds the layout of a machine, whatever else is wrong with it.
 func (r *operation) locate(ctx context.Context, m *machine) (err error) {
 	m.facts, err = runProbe(ctx, m.shell, r.Cluster.Root)
 	r.mu.Lock()
@@ -162,7 +164,7 @@ func (r *operation) locate(ctx context.Context, m *machine) (err error) {
 	return err
 }
 
-// cleanupScript removes what a run of up left that was killed before the program was in its place.
+// cleanupScript removes what a run of up has left that was killed before the program was installed.
 const cleanupScript = `rm -f ROOT/bin/.ship-* ROOT/bin/.digest; rmdir ROOT/bin ROOT 2>/dev/null; true`
 
 func (r *operation) stop(ctx context.Context, m *machine, o protocol.Request) {

@@ -110,7 +110,8 @@ func newFakes() *fakes {
 	return &fakes{sweeps: "[]", members: fakeMembers, down: map[string]bool{}, roles: map[string]string{"a": "master", "b": "worker", "c": "worker"}}
 }
 
-// TestDownSaysOfWhichCluster tells which cluster a machine belonged to, whose program may answer or not.
+// TestDownSaysOfWhichCluster tells which cluster a machine belonged to, whose program may answer or
+// not.
 func TestDownSaysOfWhichCluster(t *testing.T) {
 	f := newFakes()
 	digest := func(of string) string { return strings.Repeat(of, 32) }

@@ -10,16 +10,17 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// The programs by which machines find out that they share a folder. The first makes a marker, and removes those of runs that were killed; the
-// second prints which of the others' markers are there; the third removes the marker. FOLDER, OWN and OTHERS are filled in.
+// These scripts detect machines that share a folder. The first creates a marker, and removes those
+// of runs that were killed; the second prints which of the others' markers are there; the third
+// removes the marker. FOLDER, OWN and OTHERS are replaced.
 const (
 	createMarkerScript = `cd FOLDER && : >OWN; find . -maxdepth 1 -name '.mlfnode-mark-*' -mmin +60 -delete`
 	listMarkersScript  = `cd FOLDER && for mark in OTHERS; do [ ! -e "$mark" ] || echo "$mark"; done`
 	removeMarkerScript = `cd FOLDER && rm -f OWN`
 )
 
-// findSharedFolders finds out which machines have their folder in one place, by a file in each that the others look for: what a file system is called
-// says little about who else has it.
+// findSharedFolders finds out which machines share a folder: each creates a file in its own that
+// the others look for. The name of a file system does not tell who else has mounted it.
 func (r *operation) findSharedFolders(ctx context.Context) {
 	var all []*machine
 	for _, m := range r.machines {
@@ -44,7 +45,7 @@ func (r *operation) findSharedFolders(ctx context.Context) {
 			}
 			text := strings.NewReplacer("FOLDER", shell.Quote(m.facts.existingDir), "OWN", marks[m], "OTHERS", strings.Join(others, " ")).Replace(program)
 			out, err := withTimeout(ctx, probeTimeout, "it", func(ctx context.Context) (string, error) { return shell.Output(ctx, m.shell, text, nil) })
-			if err == nil && program == listMarkersScript { // else it is found by what comes next
+			if err == nil && program == listMarkersScript { // a machine that fails here fails again in the next step
 				m.seenMarkers = strings.Fields(out)
 			}
 		})
@@ -58,8 +59,9 @@ func (r *operation) findSharedFolders(ctx context.Context) {
 	}
 }
 
-// refuseDuplicates refuses machines that share their folder with one before them: the same machine by another name, or a home folder on the
-// network. Two nodes would take the place of each other there.
+// refuseDuplicates refuses machines that share their folder with an earlier one: the same machine
+// by another name, or a home folder on the network. Two nodes would overwrite each other's files
+// there.
 func (r *operation) refuseDuplicates(ctx context.Context) {
 	r.findSharedFolders(ctx)
 	for _, m := range r.machines {
@@ -69,7 +71,7 @@ func (r *operation) refuseDuplicates(ctx context.Context) {
 	}
 }
 
-// duplicateOf gives the machine before this one that has its folder in the same place, nil for none.
+// duplicateOf returns the first earlier machine that shares its folder with m, or nil.
 func (r *operation) duplicateOf(m *machine) *machine {
 	for _, other := range r.machines {
 		switch {
@@ -82,7 +84,7 @@ func (r *operation) duplicateOf(m *machine) *machine {
 	return nil
 }
 
-// duplicateProblem says what is wrong with a machine that shares its folder with another one.
+// duplicateProblem reports that m shares its folder with another machine.
 func (m *machine) duplicateProblem(first *machine) error {
 	if m.facts.Boot == first.facts.Boot {
 		return problem("it is the same machine as "+first.Name, "name it once")

@@ -29,7 +29,8 @@ func at(t *testing.T, name, boot string) *machine {
 	return &machine{Host: &Host{Name: name}, shell: shell.Local{}, facts: f}
 }
 
-// TestTwins tells machines apart that have their home folders on one file system, whatever it is called, or on their own.
+// TestTwins tells machines apart that have their home folders on one file system, whatever it is
+// called, or on their own.
 func TestTwins(t *testing.T) {
 	home, other := t.TempDir(), t.TempDir()
 	t.Setenv("HOME", home)

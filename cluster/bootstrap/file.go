@@ -17,11 +17,12 @@ import (
 // DefaultFile is where `up` writes the cluster, and where the other commands look for it.
 const DefaultFile = "cluster.yaml"
 
-// ErrNoFile is returned by Load where there is no file.
+// ErrNoFile is returned by Load if the file does not exist.
 var ErrNoFile = errors.New("there is no such file")
 
-// Load reads a cluster.yaml. Unknown keys and values that do not fit are refused with the line; whether the cluster makes sense
-// says Validate. It returns ErrNoFile where there is none.
+// Load reads a cluster.yaml. It refuses unknown keys and values of the wrong type, and names the
+// line; Validate checks whether the cluster makes sense. Load returns ErrNoFile if the file does
+// not exist.
 func Load(file string) (*Cluster, error) {
 	b, err := os.ReadFile(file)
 	switch {
@@ -39,14 +40,14 @@ func Load(file string) (*Cluster, error) {
 	return c, nil
 }
 
-// The forms of what yaml.v3 says about a file that it can't decode.
+// The forms of yaml.v3's errors for a file that it can't decode.
 var (
 	unknownField = lazyregexp.New(`^line (\d+): field (\S+) not found in type .*$`)
 	wrongKind    = lazyregexp.New(`^line (\d+): cannot unmarshal .*$`)
 	syntaxFault  = lazyregexp.New(`^yaml: line (\d+): (.*)$`)
 )
 
-// explainYAML says where the file is wrong and how, a line for each problem.
+// explainYAML returns an error for each problem, with the line of the file.
 func explainYAML(file string, err error) error {
 	lines := []string{err.Error()}
 	if e := (*yaml.TypeError)(nil); errors.As(err, &e) {
@@ -74,7 +75,7 @@ const clusterHeading = `# The cluster of this folder, written by ` + "`mlfnode u
 #   settings: those of node.yaml, for all nodes or for one, but for what follows from the hosts and their roles
 `
 
-// Save writes the file in one step.
+// Save writes the file atomically.
 func Save(file string, c *Cluster) error { return saveWithHeading(clusterHeading, file, c) }
 
 // appliedHeading stands at the top of a file with the machines of the last run of up.
@@ -84,7 +85,7 @@ const appliedHeading = "# Written by `mlfnode up`: the machines that it has brou
 // AppliedFile is where the machines of the last run of up are kept, beside the file of the cluster.
 func AppliedFile(file string) string { return file + ".applied" }
 
-// LoadApplied reads what SaveApplied has kept, nil for nothing.
+// LoadApplied reads what SaveApplied has written, or returns nil if there is nothing.
 func LoadApplied(file string) (*Cluster, error) {
 	c, err := Load(AppliedFile(file))
 	if errors.Is(err, ErrNoFile) {
@@ -93,7 +94,7 @@ func LoadApplied(file string) (*Cluster, error) {
 	return c, err
 }
 
-// SaveApplied keeps the machines of a run of up; with no hosts in c, nothing is kept.
+// SaveApplied stores the machines of a run of up. With no hosts in c, it removes the file.
 func SaveApplied(file string, c *Cluster) error {
 	if len(c.Hosts) > 0 {
 		return saveWithHeading(appliedHeading, AppliedFile(file), c)

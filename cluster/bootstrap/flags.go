@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Flags are the flags of `mlfnode up` that describe a cluster, named after their letters. Nil ones were not given.
+// Flags are the flags of `mlfnode up` that describe a cluster. A flag that was not given is nil.
 type Flags struct {
 	Hosts   *string // -a: [USER@]HOST[:PORT],…
 	Key     *string // -i
@@ -18,7 +18,7 @@ type Flags struct {
 	Attach  *string // -b
 }
 
-// Apply changes c as the flags say: each takes the place of what the file said about the same thing.
+// Apply applies the flags to c: each overrides what the file says about the same thing.
 func (l *Flags) Apply(c *Cluster) error {
 	for to, from := range map[*string]*string{&c.Key: l.Key, &c.Root: l.Root, &c.Project: l.Project} {
 		if from != nil {
@@ -51,7 +51,8 @@ func (l *Flags) Apply(c *Cluster) error {
 	return nil
 }
 
-// setHosts takes over the list of -a. Hosts that were there already keep what else the file says of them, this machine as well.
+// setHosts replaces the hosts by the list of -a. Hosts that the file already has keep their other
+// settings, and this machine stays.
 func (c *Cluster) setHosts(list string) error {
 	var hosts []Host
 	for _, address := range strings.Split(list, ",") {
@@ -82,7 +83,7 @@ func (c *Cluster) clearRole(r Role) {
 	}
 }
 
-// assignRole gives the role to the hosts with these numbers and to nobody else.
+// assignRole gives the role to the hosts with these numbers and takes it from all others.
 func (c *Cluster) assignRole(r Role, flag string, numbers []string) error {
 	c.clearRole(r)
 	for _, text := range numbers {
@@ -95,7 +96,7 @@ func (c *Cluster) assignRole(r Role, flag string, numbers []string) error {
 	return nil
 }
 
-// hostByNumber finds a host by its number in -a, from 1, or this machine by its word.
+// hostByNumber returns the host with a number in -a, from 1, or this machine for `local`.
 func (c *Cluster) hostByNumber(flag, text string) (*Host, error) {
 	if text == LocalAddress {
 		return c.localHost(), nil
@@ -116,7 +117,7 @@ func (c *Cluster) hostByNumber(flag, text string) (*Host, error) {
 	return others[n-1], nil
 }
 
-// localHost finds this machine, or adds it.
+// localHost returns this machine, and adds it if necessary.
 func (c *Cluster) localHost() *Host {
 	i := slices.IndexFunc(c.Hosts, func(h Host) bool { return h.Local() })
 	if i < 0 {
@@ -126,7 +127,8 @@ func (c *Cluster) localHost() *Host {
 	return &c.Hosts[i]
 }
 
-// dropIdleLocal leaves out this machine when it does nothing any more; others without a role are still looked at.
+// dropIdleLocal removes this machine if it no longer has a role; other machines without a role are
+// still checked.
 func (c *Cluster) dropIdleLocal() {
 	c.Hosts = slices.DeleteFunc(c.Hosts, func(h Host) bool { return h.Local() && len(h.Roles) == 0 })
 }

@@ -18,7 +18,8 @@ import (
 	"mlfnode/grid/printable"
 )
 
-// hostile are texts that a machine in the wrong hands may answer with. PROOF stands for a file that none of them may make.
+// hostile are texts that a machine in the wrong hands may answer with. PROOF stands for a file that
+// none of them may make.
 var hostile = []string{
 	"$(touch PROOF)", "`touch PROOF`", "x; touch PROOF", "x\ntouch PROOF", "x' ; touch PROOF; '", `x"; touch PROOF; "`, "x && touch PROOF", "| touch PROOF",
 	"-x", "--state-dir=/tmp", "../../etc", "a/b", "\x00", "a\x00b", "\x1b]52;c;cm0gLXJmIH4=\a", "\x1b[2J\x1b[H", "\u009b2J", "ok\rFAILED", "\u202egnp.exe",
@@ -180,7 +181,8 @@ func TestMembersAreCheckedWhereTheyEnter(t *testing.T) {
 	}
 }
 
-// TestCommandsAreQuoted has real words go through a real shell to a program that prints what it got.
+// TestCommandsAreQuoted has real words go through a real shell to a program that prints what it
+// got.
 func TestCommandsAreQuoted(t *testing.T) {
 	dir := t.TempDir()
 	proof := filepath.Join(dir, "proof")
@@ -216,7 +218,8 @@ func TestEndlessAnswersAreGivenUp(t *testing.T) {
 	}
 }
 
-// TestWorkerRunsNothingElsewhere has a worker answer with hostile texts, and looks at what the master's shell is given.
+// TestWorkerRunsNothingElsewhere has a worker answer with hostile texts, and looks at what the
+// master's shell is given.
 func TestWorkerRunsNothingElsewhere(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

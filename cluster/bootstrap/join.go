@@ -7,8 +7,9 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 )
 
-// join has a machine join the cluster of master and start its node. A name that belongs to credentials that are gone, as those of a
-// machine that was set up again, is freed first; one that the machine gives up, afterwards.
+// join makes a machine join the cluster of master and start its node. If the machine's name belongs
+// to lost credentials, as after it was reinstalled, the name is released first. A name that the
+// machine gives up is released afterwards.
 func (r *operation) join(ctx context.Context, m, master *machine, w *protocol.Desired) (*protocol.Response, error) {
 	reply, err := r.joinOnce(ctx, m, master, w)
 	if reply == nil || master == nil {
@@ -33,18 +34,18 @@ func (r *operation) joinOnce(ctx context.Context, m, master *machine, w *protoco
 	return m.call(ctx, protocol.ActionStart, protocol.Request{Desired: w}, nil)
 }
 
-// releaseName has the master forget who had the machine's name, unless that is alive.
+// releaseName makes the master forget the node with the machine's name, unless that is alive.
 func (m *machine) releaseName(ctx context.Context, master *machine) error {
 	limited, stop := context.WithTimeout(ctx, waitTimeout)
 	defer stop()
-	// One that was killed is seen as alive for a while.
+	// A killed node is seen as alive for a while.
 	if err := retry(limited, func() error { return master.checkNameUnused(limited, m.Name) }); err != nil {
 		return err
 	}
 	return master.forgetNode(ctx, m.Name)
 }
 
-// checkNameUnused has no error when the machine's node is sure that there is no living one of that name.
+// checkNameUnused returns nil if the machine's node knows of no living node of that name.
 func (m *machine) checkNameUnused(ctx context.Context, name string) error {
 	a, err := m.memberNamed(ctx, name)
 	if err != nil || a == nil || a.State != "alive" && a.State != "suspect" {
@@ -54,7 +55,7 @@ func (m *machine) checkNameUnused(ctx context.Context, name string) error {
 		"give one of them another name, with `name:` in cluster.yaml")
 }
 
-// forgetNode has the machine, a master, take a name away from its key.
+// forgetNode makes the machine, a master, release a node's name from its key.
 func (m *machine) forgetNode(ctx context.Context, name string) error {
 	if _, err := m.runCommand(ctx, "forget", "--", name); err != nil {
 		return problem(fmt.Sprintf("the name %s can't be freed: %s", name, lastLine(err.Error())), "try on "+m.Name+": mlfnode forget "+name)

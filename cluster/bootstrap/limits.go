@@ -10,16 +10,17 @@ import (
 	"mlfnode/grid"
 )
 
-// How long a machine may take to answer. What hangs is a disk of the network or a driver as a rule, and nothing would end it.
+// How long a machine may take to answer. What hangs is usually a network disk or a driver, and
+// would hang forever.
 const (
-	probeTimeout   = 30 * time.Second // each program that is known to hang has 5 s of it
+	probeTimeout   = 30 * time.Second // each program that is known to hang gets 5 s of it
 	commandTimeout = 30 * time.Second
-	requestTimeout = 3 * time.Minute // a start waits for another order, the join, the service and the node
+	requestTimeout = 3 * time.Minute // a start waits for another request, the join, the service and the node
 	// stopTimeout covers trials that save their state, and the removal of all results.
 	stopTimeout = grid.MaxCheckpointGrace + 10*time.Minute
 )
 
-// timeoutOf is how long an order may take, 0 for as long as the line takes.
+// timeoutOf returns how long a request may take, or 0 if that depends on the speed of the network.
 func timeoutOf(action string) time.Duration {
 	switch action {
 	case protocol.ActionReceive:
@@ -30,7 +31,7 @@ func timeoutOf(action string) time.Duration {
 	return requestTimeout
 }
 
-// withTimeout does something that is given up after a while.
+// withTimeout runs fn with a timeout, and reports who did not answer if that expires.
 func withTimeout[T any](ctx context.Context, limit time.Duration, who string, fn func(context.Context) (T, error)) (T, error) {
 	if limit == 0 {
 		return fn(ctx)

@@ -14,25 +14,25 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// machine is one machine under work.
+// machine is one machine of an operation.
 type machine struct {
 	*Host
 	shell         shell.Machine
 	reachedAs     string // host name or address by which this machine reached it
 	facts         *Facts
-	observed      *protocol.Observed // as it was last looked at
+	observed      *protocol.Observed // its state when it last answered
 	gossip        string             // address of its gossip, once others have seen it
-	memberCache   memberCache        // of its node
+	memberCache   memberCache        // what its node reports
 	removed       bool               // from the cluster, and to be stopped
-	stopped       bool               // for that
+	stopped       bool               // because it was removed
 	forceRestart  bool               // restart it although nothing differs
-	seenMarkers   []string           // of other machines, that were seen in its folder
-	sharesWith    []*machine         // have their folder in the same place
-	previousSince time.Time          // when what ran before began, as others saw it
+	seenMarkers   []string           // markers of other machines that were found in its folder
+	sharesWith    []*machine         // machines that share its folder
+	previousSince time.Time          // since when others had seen the node before it was restarted
 }
 
-// installScript is the program that puts mlfnode in its place: beside it first, and in one step once it is whole. DIGEST, PROGRAM and
-// UNPACK are filled in.
+// installScript installs mlfnode: it writes a file beside the old one, and renames it once it is
+// complete. DIGEST, PROGRAM and UNPACK are replaced.
 const installScript = `
 umask 077
 set -e
@@ -51,7 +51,7 @@ mv -f "$new" PROGRAM
 echo DIGEST "$(stat -Lc '%s %z %i' PROGRAM 2>/dev/null)" >"$dir"/.digest
 `
 
-// install puts the program on the machine, unless the same one is there.
+// install installs the program on the machine, unless the same one is there.
 func (m *machine) install(ctx context.Context, b *build) (sent bool, err error) {
 	if m.facts.Digest == b.digest {
 		return false, nil
@@ -91,14 +91,14 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// exitCannotExecute is the exit code of a shell for a file that it may not run.
+// exitCannotExecute is a shell's exit code for a file that it may not execute.
 const exitCannotExecute = 126
 
-// exitNoSuchCommand is the exit code of mlfnode for a command that it does not have.
+// exitNoSuchCommand is mlfnode's exit code for a command that it does not have.
 const exitNoSuchCommand = 2
 
-// call sends an order to mlfnode on the machine. more follows the order on its standard input. A problem that the reply reports is
-// the error; the reply is returned all the same.
+// call sends a request to mlfnode on the machine, with more after it on its standard input. If the
+// response reports a problem, call returns both.
 func (m *machine) call(ctx context.Context, action string, o protocol.Request, more io.Reader) (*protocol.Response, error) {
 	o.Version, o.Root = protocol.Version, m.facts.Layout.Root
 	line, err := json.Marshal(o)
@@ -117,7 +117,7 @@ func (m *machine) call(ctx context.Context, action string, o protocol.Request, m
 	}
 	out, err := send(protocol.Command, stdin)
 	var exit *shell.ExitError
-	if errors.As(err, &exit) && exit.Code == exitNoSuchCommand && more == nil { // an older mlfnode that was not replaced yet
+	if errors.As(err, &exit) && exit.Code == exitNoSuchCommand && more == nil { // an older mlfnode that has not been replaced yet
 		out, err = send(protocol.FormerCommand, bytes.NewReader(line))
 	}
 	if errors.As(err, &exit) {
@@ -147,7 +147,8 @@ func (m *machine) call(ctx context.Context, action string, o protocol.Request, m
 	return r, nil
 }
 
-// runJSON runs a command of mlfnode on the machine, for its node, and decodes what it prints as JSON.
+// runJSON runs a command of mlfnode on the machine, for its node, and decodes what it prints as
+// JSON.
 func (m *machine) runJSON(ctx context.Context, to any, args ...string) error {
 	out, err := m.runCommand(ctx, args...)
 	if err != nil {
@@ -159,7 +160,7 @@ func (m *machine) runJSON(ctx context.Context, to any, args ...string) error {
 	return nil
 }
 
-// runCommand runs a command of mlfnode on the machine, for its node, and gives what it prints.
+// runCommand runs a command of mlfnode on the machine, for its node, and returns what it prints.
 func (m *machine) runCommand(ctx context.Context, args ...string) (string, error) {
 	line := m.commandLine("", append([]string{"--config", m.facts.Layout.Config()}, args...)...)
 	return withTimeout(ctx, commandTimeout, "mlfnode "+args[0], func(ctx context.Context) (string, error) {
@@ -167,7 +168,8 @@ func (m *machine) runCommand(ctx context.Context, args ...string) (string, error
 	})
 }
 
-// commandLine is a program of sh that runs a command of mlfnode for the machine's node, with words of sh before it.
+// commandLine returns a shell script that runs a command of mlfnode for the machine's node, with
+// the shell words before in front of it.
 func (m *machine) commandLine(before string, args ...string) string {
 	words := append([]string{m.facts.Layout.Program(), "--state-dir", m.facts.Layout.State()}, args...)
 	for i := range words { // each of them: some come from other machines
@@ -176,5 +178,6 @@ func (m *machine) commandLine(before string, args ...string) string {
 	return unsetVariables + before + strings.Join(words, " ")
 }
 
-// unsetVariables keeps what start-up files say of other clusters and other settings from the mlfnode that is started for this one.
+// unsetVariables unsets the MLF_* variables of start-up files, which may be meant for another
+// cluster, and executes what follows.
 const unsetVariables = `for v in $(env | sed -n 's/^\(MLF_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done; exec `

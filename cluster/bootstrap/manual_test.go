@@ -9,7 +9,8 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 )
 
-// TestClusterOfTheManual reads the cluster.yaml of docs/clusters.md, and makes the settings of its nodes.
+// TestClusterOfTheManual reads the cluster.yaml of docs/clusters.md, and makes the settings of its
+// nodes.
 func TestClusterOfTheManual(t *testing.T) {
 	page, err := os.ReadFile("../../docs/clusters.md")
 	if err != nil {

@@ -16,11 +16,12 @@ import (
 // Move is the step of MoveMaster.
 const Move Step = "move"
 
-// MoveMaster has a machine of the cluster take the place of the master, with all that the master has: both are stopped, what the
-// masterHost has is copied, the roles in o.Cluster are changed and kept with save, and Up does the rest,
-// which puts the old state aside. Trials on other machines go on. From the copy on, the old master does
-// not start: until the roles are kept MoveMaster completes the move when it is called again, and Up
-// does from then on. Where it fails before the copy is there, Up brings the cluster up as it was.
+// MoveMaster makes another machine of the cluster the master, with all that the old one stores:
+// both are stopped, the state is copied, the roles in o.Cluster are changed and stored with save,
+// and Up does the rest, which puts the old state aside. Trials on other machines continue. Once the
+// copy is made, the old master no longer starts: until the roles are stored, calling MoveMaster
+// again completes the move, and from then on Up does. If it fails before, Up brings the cluster up
+// as it was.
 func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) error) ([]Outcome, error) {
 	all, err := moveState(ctx, o, to)
 	if err != nil || slices.ContainsFunc(all, func(o Outcome) bool { return !o.OK }) {
@@ -45,12 +46,12 @@ func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) e
 	return up, nil
 }
 
-// masterHost is the host with that role, nil for none.
+// masterHost returns the master, or nil if there is none.
 func (c *Cluster) masterHost() *Host {
 	return c.findHost(func(h *Host) bool { return h.HasRole(Master) })
 }
 
-// hostNamed is the host of that name or address, nil for none.
+// hostNamed returns the host with that name or address, or nil if there is none.
 func (c *Cluster) hostNamed(name string) *Host {
 	return c.findHost(func(h *Host) bool { return h.Name == name || h.Address == name })
 }
@@ -91,7 +92,7 @@ func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
 		return r.results(), nil
 	}
 	if to.observed != nil && to.observed.Joined {
-		r.forEach([]*machine{to}, func(m *machine) { // while the master is there to be told how its trials ended
+		r.forEach([]*machine{to}, func(m *machine) { // while the master runs and can record how the trials ended
 			r.stop(ctx, m, protocol.Request{Purge: true})
 			m.facts.Digest, m.observed = "", nil
 		})
@@ -115,7 +116,7 @@ func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
 	return r.results(), nil
 }
 
-// checkMovable reports whether the one machine runs the master, and the other has nothing that would be lost.
+// checkMovable reports whether old runs the master, and to has nothing that would be lost.
 func (r *operation) checkMovable(old, to *machine) bool {
 	refuse := func(m *machine, p *shell.Problem) {
 		if r.ok(m) {
@@ -140,12 +141,13 @@ func (r *operation) checkMovable(old, to *machine) bool {
 	return r.ok(old) && r.ok(to)
 }
 
-// holdsCopy reports whether the one machine has all that the old master had, from a move that was cut off.
+// holdsCopy reports whether to has a complete copy of the old master's state, from an interrupted
+// move.
 func holdsCopy(old, to *machine) bool {
 	return old.observed != nil && old.observed.Moved && to.observed != nil && to.observed.Joined && to.observed.Role == string(Master) && to.observed.Cluster == old.observed.Cluster
 }
 
-// interruptedMove says of the machine that cluster.yaml makes the master that a copy of it may be elsewhere.
+// interruptedMove reports that another machine may have a copy of the master's state.
 func interruptedMove(m *machine) *shell.Problem {
 	state := m.facts.Layout.State()
 	return problem("a move of this master to another machine was cut off; what it had is in "+state+" there, and on the other machine if it was copied",
@@ -155,7 +157,7 @@ func interruptedMove(m *machine) *shell.Problem {
 // unretireScript lets the old master start again.
 const unretireScript = `rm -f STATE/moved`
 
-// copyMaster makes one machine the master with what another one has.
+// copyMaster copies the master's state from old to to.
 func (r *operation) copyMaster(ctx context.Context, old, to *machine) error {
 	read, write := io.Pipe()
 	var sent error
@@ -170,7 +172,7 @@ func (r *operation) copyMaster(ctx context.Context, old, to *machine) error {
 	if err == nil {
 		err = sent
 	} else if exit := (*shell.ExitError)(nil); sent != nil && errors.As(sent, &exit) && exit.Stderr != "" {
-		err = sent // the other one is only what follows
+		err = sent // the other error only follows from this one
 	}
 	if err != nil {
 		again := strings.ReplaceAll(unretireScript, "STATE", shell.Quote(old.facts.Layout.State()))
@@ -180,7 +182,8 @@ func (r *operation) copyMaster(ctx context.Context, old, to *machine) error {
 	return nil
 }
 
-// failureMessage is what a command of mlfnode on a machine says went wrong, without what to try there and what its parts log.
+// failureMessage returns what a command of mlfnode on a machine reports, without its hint and its
+// log.
 func failureMessage(err error) string {
 	last := lastLine(err.Error())
 	for line := range strings.Lines(err.Error()) {

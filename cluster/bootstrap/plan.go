@@ -11,8 +11,9 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 )
 
-// rolesAgree reports whether no machine has a role other than the one that cluster.yaml gives it. Otherwise nothing is done on any machine:
-// half of a change of roles is a cluster without a master. Machines of other clusters are refused individually.
+// rolesAgree reports whether every machine has the role that cluster.yaml gives it. Otherwise
+// nothing is done on any machine: half a change of roles would leave a cluster without a master.
+// Machines of other clusters are refused individually.
 func (r *operation) rolesAgree(master *machine) bool {
 	agreed := true
 	for _, m := range r.machines {
@@ -24,7 +25,7 @@ func (r *operation) rolesAgree(master *machine) bool {
 			r.step(m, Check, func() (string, error) { return "", interruptedMove(m) })
 			continue
 		}
-		if len(m.Roles) == 0 || m.observed.Moved { // what was moved is put aside
+		if len(m.Roles) == 0 || m.observed.Moved { // a moved state is put aside
 			continue
 		}
 		wanted := Worker
@@ -49,29 +50,29 @@ func (r *operation) rolesAgree(master *machine) bool {
 	return agreed
 }
 
-// ofOtherCluster reports whether a worker is known to belong to a different cluster than the master's. A worker whose
-// masterHost was set up again at the same address may join it again.
+// ofOtherCluster reports whether a worker is known to belong to a different cluster than the
+// master's. A worker whose master was set up again at the same address may join it again.
 func (r *operation) ofOtherCluster(m, master *machine) bool {
 	if r.TakeOver || !m.observed.Joined || m.observed.Cluster == "" || master.facts == nil || master.observed != nil && master.observed.Cluster == m.observed.Cluster {
 		return false
 	}
 	if master.observed == nil && master.facts.Digest != "" {
-		return false // it could not be asked; the machine itself looks again
+		return false // the master did not answer; the worker itself checks again
 	}
 	w, err := r.desired(m, master)
 	return err == nil && !slices.Contains(w.Seeds, seedOf(m.observed.Config))
 }
 
-// seedOf gives the line seed of a node.yaml.
+// seedOf returns the seed in a node.yaml.
 func seedOf(config string) string {
 	var c struct {
 		Seed string `yaml:"seed"`
 	}
-	_ = yaml.Unmarshal([]byte(config), &c) // one that can't be read has no seed
+	_ = yaml.Unmarshal([]byte(config), &c) // an unreadable file has no seed
 	return c.Seed
 }
 
-// planAll says for each machine what a run that changes something would do.
+// planAll reports for each machine what Up would do without a dry run.
 func (r *operation) planAll(master *machine) {
 	r.forEach(r.machines, func(m *machine) {
 		r.step(m, Plan, func() (string, error) {
@@ -87,7 +88,7 @@ func (r *operation) planAll(master *machine) {
 // Plan is the step of a dry run.
 const Plan Step = "plan"
 
-// planMachine lists what is to be done on a machine.
+// planMachine lists what Up would do on a machine.
 func (r *operation) planMachine(m, master *machine) (would []string, err error) {
 	seen := m.observed
 	if seen == nil {
@@ -143,7 +144,7 @@ func configMatches(w *protocol.Desired, config string) bool {
 	return config == text+"seed: "+seed+"\n" && (slices.Contains(w.Seeds, seed) || len(w.Seeds) == 1 && strings.HasPrefix(seed, w.Seeds[0]))
 }
 
-// addRemoved adds the machines that were brought up the last time and are not in the cluster any more.
+// addRemoved adds the machines of the last run that are no longer in the cluster.
 func (r *operation) addRemoved() {
 	for _, h := range r.Cluster.Removed(r.Applied) {
 		r.machines = append(r.machines, &machine{Host: &h, removed: true})
@@ -151,8 +152,8 @@ func (r *operation) addRemoved() {
 	}
 }
 
-// Removed lists the hosts that were brought up the last time, nil for none, and that the cluster does not have, neither by address
-// nor by name: a host under another address keeps its node's name.
+// Removed lists the hosts of the last run, which may be nil, that the cluster no longer has,
+// neither by address nor by name: a host keeps its node's name under a new address.
 func (c *Cluster) Removed(applied *Cluster) []Host {
 	if applied == nil || applied.Root != cmp.Or(c.Root, DefaultRoot) {
 		return nil
@@ -167,7 +168,8 @@ func (c *Cluster) Removed(applied *Cluster) []Host {
 	return left
 }
 
-// MissingFrom lists the hosts of another cluster that this one does not have, neither by address nor by name.
+// MissingFrom lists the hosts of another cluster that this one does not have, neither by address
+// nor by name.
 func (c *Cluster) MissingFrom(other *Cluster) []Host {
 	return slices.DeleteFunc(slices.Clone(other.Hosts), func(h Host) bool {
 		name := cmp.Or(h.Name, uniqueName(&h, "", nil))
@@ -177,7 +179,8 @@ func (c *Cluster) MissingFrom(other *Cluster) []Host {
 	})
 }
 
-// saveApplied remembers the machines of the cluster, and of those that it no longer has the ones that may still run something.
+// saveApplied records the machines of the cluster, and the removed ones that may still run
+// something.
 func (r *operation) saveApplied() error {
 	if r.SaveApplied == nil {
 		return nil
@@ -193,7 +196,8 @@ func (r *operation) saveApplied() error {
 	return r.SaveApplied(c)
 }
 
-// stopRemoved stops the machines that the cluster no longer has, and has the master forget them. Their trials go to other nodes.
+// stopRemoved stops the machines that the cluster no longer has, and makes the master forget them.
+// Their trials go to other nodes.
 func (r *operation) stopRemoved(ctx context.Context, master *machine) {
 	r.forEach(r.machines, func(m *machine) {
 		if !m.removed {
@@ -223,7 +227,7 @@ func (r *operation) stopRemoved(ctx context.Context, master *machine) {
 	}
 }
 
-// failAll records the same problem for all machines that have none.
+// failAll records the same problem for all machines that have none yet.
 func (r *operation) failAll(master *machine, workers []*machine, err error) {
 	all := workers
 	if master != nil {

@@ -100,7 +100,8 @@ func TestOtherClustersMachine(t *testing.T) {
 	}
 }
 
-// TestHostsTakenOut has two hosts of the last run that the cluster no longer has, of which one can't be reached.
+// TestHostsTakenOut has two hosts of the last run that the cluster no longer has, of which one
+// can't be reached.
 func TestHostsTakenOut(t *testing.T) {
 	f := newFakes()
 	o := f.options()
@@ -151,8 +152,8 @@ func TestHostsTakenOut(t *testing.T) {
 	}
 }
 
-// TestNamesStay takes machines out of a cluster whose hosts have the same first label: the others keep the names under which they have
-// joined, and what was taken out is found.
+// TestNamesStay takes machines out of a cluster whose hosts have the same first label: the others
+// keep the names under which they have joined, and what was taken out is found.
 func TestNamesStay(t *testing.T) {
 	hosts := func(all ...string) *Cluster {
 		c := &Cluster{}

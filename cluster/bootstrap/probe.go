@@ -15,8 +15,9 @@ import (
 	"mlfnode/grid/printable"
 )
 
-// probeScript looks at a machine before anything of ours is there. It changes nothing but for a file that it makes and removes to see
-// whether that is possible. Each line that it prints is key=value; what a machine does not tell is left out.
+// probeScript examines a machine before anything is installed there. It changes nothing, except
+// that it creates and removes a file to find out whether that is possible. Each line that it prints
+// is key=value; unknown values are left out.
 const probeScript = `
 say() { [ -z "$2" ] || printf '%s=%s\n' "$1" "$2"; }
 soon() { if command -v timeout >/dev/null; then timeout 5 "$@"; else "$@"; fi; }
@@ -74,10 +75,10 @@ type Facts struct {
 	Gzip        bool            `json:"gzip"`       //
 	Refused     string          `json:"refused"`    // why no file can be made
 	Layout      protocol.Layout `json:"place"`      //
-	existingDir string          // the nearest folder on the way to the place
+	existingDir string          // the nearest existing ancestor of the layout's root
 }
 
-// runProbe runs the probe for the folder root below the home folder.
+// runProbe runs the probe for the folder root in the home folder.
 func runProbe(ctx context.Context, m shell.Machine, root string) (*Facts, error) {
 	began := time.Now()
 	text, err := withTimeout(ctx, probeTimeout, "it", func(ctx context.Context) (string, error) {
@@ -95,13 +96,14 @@ func runProbe(ctx context.Context, m shell.Machine, root string) (*Facts, error)
 	return f, nil
 }
 
-// clip shortens what others have printed.
+// clip quotes and shortens the output of another machine.
 func clip(text string) string {
 	const most = 200
 	return fmt.Sprintf("%q", printable.Clip(strings.Join(strings.Fields(printable.Clip(text, maxCause)), " "), most))
 }
 
-// parseFacts reads the lines of the probe; nil if they are not whole. now is this machine's time when they were made.
+// parseFacts parses the output of the probe, and returns nil if it is incomplete. now is this
+// machine's time at the probe's.
 func parseFacts(text string, now time.Time) *Facts {
 	said := map[string]string{}
 	lines := bufio.NewScanner(strings.NewReader(text))

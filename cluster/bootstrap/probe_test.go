@@ -15,7 +15,8 @@ import (
 
 var noon = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 
-// answer is what the probe prints on a machine that is fit, with some lines replaced or, with an empty value, left out.
+// answer is what the probe prints on a machine that is fit, with some lines replaced or, with an
+// empty value, left out.
 func answer(changes ...string) string {
 	said := []string{"os=Linux", "arch=x86_64", "user=ada", "uid=1000", "host=gpu1", "home=/home/ada", "time=1795608001", "glibc=2.36",
 		"ssh=10.0.0.9 51000 10.0.0.5 22", "there=/home/ada", "free=104857600", "writable=yes", "gzip=/usr/bin/gzip", "end=yes"}
@@ -102,7 +103,8 @@ func TestExamineThisMachine(t *testing.T) {
 	}
 }
 
-// TestShip puts a program in its place on this machine, with and without gzip there, and leaves nothing beside it.
+// TestShip puts a program in its place on this machine, with and without gzip there, and leaves
+// nothing beside it.
 func TestShip(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	self, err := os.Executable()

@@ -17,14 +17,14 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 )
 
-// Files is a project's files as they are pushed: a folder that holds nothing else, and what is in it.
+// Files is the content of a folder that is pushed as a project.
 type Files struct {
 	Project string // its name on the machines
 	dir     string
 	files   map[string]protocol.File
 }
 
-// ReadFiles lists what is in a folder. Nothing in it may change while it is pushed.
+// ReadFiles lists the files in a folder, which may not change while it is pushed.
 func ReadFiles(project, dir string) (*Files, error) {
 	f := &Files{Project: project, dir: dir, files: map[string]protocol.File{}}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -99,7 +99,7 @@ func (f *Files) add(w *tar.Writer, name string) error {
 	return err
 }
 
-// push brings the project's files to the machine: those that are missing there or differ.
+// push sends the machine the project's files that are missing there or differ.
 func (r *operation) push(ctx context.Context, m *machine) (string, error) {
 	o := protocol.Request{Push: &protocol.Push{Project: r.Files.Project, Files: r.Files.files}}
 	reply, err := m.call(ctx, protocol.ActionReceive, o, nil)
@@ -123,7 +123,7 @@ func changes(r *protocol.Response) string {
 	return strings.Join(r.Done, ", ")
 }
 
-// PushAll brings the project's files to all machines. The program goes along where it is not there yet.
+// PushAll sends the project's files to all machines. It installs the program where that is missing.
 func PushAll(ctx context.Context, o Options) []Outcome {
 	r := newOperation(o)
 	defer r.close()

@@ -14,10 +14,11 @@ import (
 const (
 	minFree        = 512 << 20 // bytes: the program, and some room for a state folder
 	noticeableSkew = 5 * time.Second
-	harmfulSkew    = time.Minute // certificates and tokens then begin or end at the wrong time, see node/doctor
+	harmfulSkew    = time.Minute // certificates and tokens then become valid or expire at the wrong time, see node/doctor
 )
 
-// check says why the machine can't take part, nil if it can, and what a person should know of it.
+// check returns why the machine can't take part, or nil if it can, and what a person should know
+// about it.
 func (f *Facts) check() (problem *shell.Problem, notes []string) {
 	for _, look := range []func() *shell.Problem{f.checkSystem, f.checkFolder, f.checkSpace, f.checkClock} {
 		if p := look(); p != nil {
@@ -40,7 +41,7 @@ func (f *Facts) checkSystem() *shell.Problem {
 	return nil
 }
 
-// goArch is the processor in Go's words, "" for one that there is no program for.
+// goArch returns the processor's name in Go, or "" if there is no program for it.
 func (f *Facts) goArch() string {
 	switch f.Arch {
 	case "x86_64", "amd64":
@@ -63,7 +64,7 @@ func (f *Facts) checkFolder() *shell.Problem {
 }
 
 func (f *Facts) checkSpace() *shell.Problem {
-	if f.Free >= minFree || f.Free == 0 { // 0: it does not tell, and a full disk has been noticed before
+	if f.Free >= minFree || f.Free == 0 { // 0: unknown; a full disk has already been noticed
 		return nil
 	}
 	return &shell.Problem{Cause: fmt.Sprintf("there are only %s free on the disk of %s, and a node needs %s", humanize.IBytes(uint64(f.Free)), f.existingDir, humanize.IBytes(minFree)),
@@ -77,7 +78,7 @@ func (f *Facts) checkClock() *shell.Problem {
 	return &shell.Problem{Cause: "its clock is " + f.skew(), Cure: "set it, as with: sudo timedatectl set-ntp true"}
 }
 
-// skew says how far the clock is off.
+// skew describes how far the clock is off.
 func (f *Facts) skew() string {
 	way := "ahead of"
 	if f.Ahead < 0 {

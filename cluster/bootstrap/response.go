@@ -18,17 +18,17 @@ import (
 	"mlfnode/grid/printable"
 )
 
-// What a machine says is bounded: it may be broken, or in the hands of somebody else.
+// Bounds of a machine's response, which may be broken or in the hands of an attacker.
 const (
-	maxCause = 8 << 10 // it may hold the last lines of a log
+	maxCause = 8 << 10 // it may contain the last lines of a log
 	maxTexts = 64      // notes, changes, leftovers
 	maxHome  = 4 << 10
 	// maxConfig is more than a node.yaml can usefully have.
 	maxConfig = 256 << 10
 )
 
-// readResponse decodes what mlfnode has printed on a machine. What is more than text for people must be what it claims to be; text is
-// made safe to show.
+// readResponse decodes the output of mlfnode on a machine. It validates names, digests and the
+// like, and makes text for people safe to show.
 func readResponse(out string) (*protocol.Response, error) {
 	r := &protocol.Response{}
 	err := json.Unmarshal([]byte(lastLine(out)), r)
@@ -56,7 +56,7 @@ func readResponse(out string) (*protocol.Response, error) {
 	return r, nil
 }
 
-// checkResponse refuses a reply with invalid names, digests or kinds.
+// checkResponse refuses a response with invalid names, digests or kinds.
 func checkResponse(r *protocol.Response) error {
 	problems := []error{checkName(r.FormerName)}
 	for _, name := range r.Missing {
@@ -123,7 +123,8 @@ func sanitizeProblem(p *shell.Problem) *shell.Problem {
 	return p
 }
 
-// checkMembers refuses members with names or addresses that are none, so that those can be passed on, and makes their states safe to show.
+// checkMembers refuses members with invalid names or addresses, which are passed on to other
+// machines, and makes their states safe to show.
 func checkMembers(all []member) error {
 	for i := range all {
 		a := &all[i]
@@ -139,18 +140,19 @@ func checkMembers(all []member) error {
 	return nil
 }
 
-// sanitize makes what the probe has found safe to show and to use; false says that it can't be a machine's answer.
+// sanitize makes the facts safe to show and to use. It returns false if they can't be those of a
+// machine.
 func (f *Facts) sanitize() bool {
 	for _, text := range []*string{&f.OS, &f.Arch, &f.User, &f.Host, &f.Glibc, &f.Refused, &f.existingDir} {
 		*text = protocol.Line(*text)
 	}
 	for _, address := range []*string{&f.Client, &f.Server} {
 		if _, err := netip.ParseAddr(*address); err != nil {
-			*address = "" // as if it had not said
+			*address = "" // treated as unknown
 		}
 	}
 	if checkDigest(f.Digest) != nil {
-		f.Digest = "" // then the program is shipped
+		f.Digest = "" // then the program is installed
 	}
 	return path.IsAbs(f.Home) && printable.Plain(f.Home) && len(f.Home) <= maxHome
 }

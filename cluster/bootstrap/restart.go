@@ -10,9 +10,10 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// Restart restarts the nodes of the named machines, of all without names, with the program that is running here and the
-// settings of the cluster; their trials go on meanwhile. It goes one by one, the master last, and ends with the first that does
-// not come back, so that a bad program or setting stops one node at most.
+// Restart restarts the nodes of the named machines, or of all if there are no names, with the
+// program that is running here and the settings of the cluster; their trials continue. It restarts
+// one node at a time, the master last, and stops at the first that does not come back, so that a
+// bad program or setting stops one node at most.
 func Restart(ctx context.Context, o Options, names []string) ([]Outcome, error) {
 	r := newOperation(o)
 	defer r.close()
@@ -36,7 +37,8 @@ func Restart(ctx context.Context, o Options, names []string) ([]Outcome, error) 
 	return r.results(), nil
 }
 
-// selectMachines finds the machines by name or address, workers first. Machines without a role have nothing to restart.
+// selectMachines returns the machines with these names or addresses, workers first. Machines
+// without a role have nothing to restart.
 func (r *operation) selectMachines(names []string) ([]*machine, error) {
 	var chosen []*machine
 	if err := r.checkNames(names); err != nil {
@@ -54,7 +56,7 @@ func (r *operation) selectMachines(names []string) ([]*machine, error) {
 	return chosen, nil
 }
 
-// checkNames refuses names that belong to no machine.
+// checkNames refuses names that no machine has.
 func (r *operation) checkNames(names []string) error {
 	for _, name := range names {
 		if !slices.ContainsFunc(r.machines, func(m *machine) bool { return m.Name == name || m.Address == name }) {
@@ -72,7 +74,8 @@ func (r *operation) names() []string {
 	return names
 }
 
-// restart reports whether the node came back, or could not be restarted for a reason that says nothing about others.
+// restart restarts the node of a machine. It reports whether the node came back, or could not be
+// restarted for a reason that does not concern others.
 func (r *operation) restart(ctx context.Context, m, master *machine) bool {
 	if !r.ok(m) {
 		return true
@@ -91,16 +94,16 @@ func (r *operation) restart(ctx context.Context, m, master *machine) bool {
 	if !r.ok(m) || !r.waitForReturn(ctx, m, m) {
 		return false
 	}
-	r.forEach(r.machines, func(other *machine) { // a master that comes back meets the others again
+	r.forEach(r.machines, func(other *machine) { // the others reconnect to a master that comes back
 		if other != m && other.observed != nil && m.HasRole(Master) {
-			other.observed.Working = false // so that it is asked again
+			other.observed.Working = false // so that it is checked again
 			r.waitForReturn(ctx, other, m)
 		}
 	})
 	return true
 }
 
-// waitForReturn waits until the node works again, and the one that is asked sees it.
+// waitForReturn waits until the node works again, and the node of asked sees it.
 func (r *operation) waitForReturn(ctx context.Context, m, asked *machine) bool {
 	return r.step(m, Wait, func() (string, error) {
 		ctx, stop := context.WithTimeout(ctx, waitTimeout)

@@ -10,10 +10,10 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// reservedSettings are the settings of node.yaml that follow from the cluster, so that nobody may set them.
+// reservedSettings are the settings of node.yaml that follow from the cluster and may not be set.
 var reservedSettings = []string{"state", "node", "seed", "worker"}
 
-// nodeConfig is the host's node.yaml, all but its seed.
+// nodeConfig returns the host's node.yaml without its seed.
 func (c *Cluster) nodeConfig(h *Host, p protocol.Layout) (string, error) {
 	all := &yaml.Node{Kind: yaml.MappingNode}
 	setKey(all, "state", p.State())
@@ -36,7 +36,7 @@ func (c *Cluster) nodeConfig(h *Host, p protocol.Layout) (string, error) {
 	return b.String(), enc.Close()
 }
 
-// refuseReserved refuses settings that follow from the cluster.
+// refuseReserved refuses reserved settings.
 func refuseReserved(settings *yaml.Node) error {
 	for _, key := range reservedSettings {
 		if at := findKey(settings, key); at != nil {
@@ -46,7 +46,7 @@ func refuseReserved(settings *yaml.Node) error {
 	return nil
 }
 
-// merge puts settings over others; in maps, key by key.
+// merge overrides settings with others; in maps, key by key.
 func merge(into, from *yaml.Node) error {
 	if from.IsZero() || from.Tag == "!!null" {
 		return nil
@@ -87,7 +87,8 @@ func setKey(into *yaml.Node, key, value string) {
 	into.Content = append(into.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, scalarNode(value))
 }
 
-// scalarNode writes a value so that YAML reads text as text and true as true.
+// scalarNode returns a value that YAML reads as a bool if it is true or false, and as text
+// otherwise.
 func scalarNode(value string) *yaml.Node {
 	n := &yaml.Node{}
 	if value == "true" || value == "false" {
@@ -106,14 +107,14 @@ func findKey(in *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// ports are those that the cluster's nodes use, read from the settings that its master has.
+// ports are those of a node, as its settings have them.
 type ports struct {
 	API    int `yaml:"api"`
 	NATS   int `yaml:"nats"`
 	Gossip int `yaml:"gossip"`
 }
 
-// ports gives the ports of a host's node.
+// ports returns the ports of a host's node.
 func (c *Cluster) ports(h *Host) (ports, error) {
 	text, err := c.nodeConfig(h, protocol.Layout{Root: "/"})
 	if err != nil {

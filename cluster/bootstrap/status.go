@@ -9,8 +9,8 @@ import (
 // Inspect is the step of Status.
 const Inspect Step = "inspect"
 
-// Status looks at all machines and changes nothing. The outcomes have what was seen, and a problem where a node that should run
-// does not.
+// Status inspects all machines and changes nothing. The outcomes contain the observed states, and a
+// problem where a node should run but does not.
 func Status(ctx context.Context, o Options) []Outcome {
 	r := newOperation(o)
 	defer r.close()
@@ -25,7 +25,7 @@ func Status(ctx context.Context, o Options) []Outcome {
 	return r.results()
 }
 
-// askMembers has the first node that answers say how it sees the others.
+// askMembers asks the first node that answers how it sees the others.
 func (r *operation) askMembers(ctx context.Context) {
 	for _, m := range r.machines {
 		if m.observed == nil || !m.observed.Active {
@@ -58,7 +58,8 @@ func (r *operation) observe(ctx context.Context, m *machine) error {
 	return nil
 }
 
-// recordStatus records what is wrong with a machine that was seen. It tells of no step: whether it is wrong, the caller may know better.
+// recordStatus records what is wrong with a machine. It reports no step: the caller may know that
+// nothing is wrong.
 func (r *operation) recordStatus(m *machine) {
 	if err := m.statusProblem(); err != nil {
 		r.mu.Lock()
@@ -70,7 +71,7 @@ func (r *operation) recordStatus(m *machine) {
 // CureStart is the cure of a machine whose only problem is that its node does not run.
 const CureStart = "mlfnode up -f"
 
-// statusProblem says what is wrong with a machine that should run a node.
+// statusProblem returns what is wrong with a machine that should run a node.
 func (m *machine) statusProblem() error {
 	switch {
 	case len(m.Roles) == 0:

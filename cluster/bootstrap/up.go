@@ -33,12 +33,12 @@ type Event struct {
 	Host   string        `json:"host"` // its name
 	Step   Step          `json:"step"`
 	Done   bool          `json:"done"`             // false: it begins
-	Detail string        `json:"detail,omitempty"` // what came of it, in a few words; "" for nothing to do
+	Detail string        `json:"detail,omitempty"` // the result in a few words; "" if there was nothing to do
 	Took   time.Duration `json:"took_ns,omitempty"`
 	Err    error         `json:"-"`
 }
 
-// Options are what Up and its kin work with.
+// Options are the arguments of Up, Down and the like.
 type Options struct {
 	Cluster *Cluster
 	// Dial connects to a machine; reached is how other machines may find it.
@@ -46,30 +46,33 @@ type Options struct {
 	Builds    *Builds
 	LocalName string      // name of this machine
 	OnEvent   func(Event) // may be called from several goroutines at a time
-	DryRun    bool        // look and change nothing
-	TakeOver  bool        // have machines of another cluster leave that for this one
-	// Applied are the machines of the last run of Up, nil for none: those that the cluster no longer has are stopped. Record keeps
-	// what is to be Applied the next time; nil is for a run that is not remembered.
+	DryRun    bool        // inspect and change nothing
+	TakeOver  bool        // make machines of another cluster leave that for this one
+	// Applied are the machines of the last run of Up, nil for none: those that the cluster no
+	// longer has are stopped. SaveApplied stores the machines of this run for the next one; it is
+	// nil if the run is not recorded.
 	Applied     *Cluster
 	SaveApplied func(*Cluster) error
 	Files       *Files // pushed to each machine; nil for no project
-	// SetUpAccess gives the person who runs up access to the cluster of a master that has come up: addresses are where its API may
-	// be reached, and token makes a token for an admin. It returns what to note.
+	// SetUpAccess gives the person who runs up access to the cluster once its master is up:
+	// addresses are those of its API, and token creates an admin's token. It returns a note, which
+	// may be empty.
 	SetUpAccess func(ctx context.Context, addresses []string, token func() (string, error)) string
-	// ConfirmLosses is asked before results are removed, with a line for each loss. Its error is that of Down, which has changed nothing then.
+	// ConfirmLosses is called before results are removed, with a line for each loss. If it returns
+	// an error, Down changes nothing and returns that.
 	ConfirmLosses func(ctx context.Context, losses []string) error
-	// Token gives a token with which workers join a master that up has not started.
+	// Token returns a token with which workers join a master that up has not started.
 	Token func(ctx context.Context) (string, error)
 }
 
-// Outcome is what came of one machine.
+// Outcome is the result of an operation on one machine.
 type Outcome struct {
 	Host        string             `json:"host"`
 	Address     string             `json:"address"`
 	Roles       []Role             `json:"roles"`
 	Reached     []string           `json:"reached"` // host names and addresses by which it was reached
 	OK          bool               `json:"ok"`
-	Changed     []string           `json:"changed"` // what was done; empty: there was nothing to do
+	Changed     []string           `json:"changed"` // the changes; empty if there was nothing to do
 	Service     string             `json:"service,omitempty"`
 	Problem     *shell.Problem     `json:"problem,omitempty"`
 	Notes       []string           `json:"notes,omitempty"`
@@ -77,19 +80,20 @@ type Outcome struct {
 	Facts       *Facts             `json:"facts,omitempty"`
 	Observed    *protocol.Observed `json:"seen,omitempty"`
 	MemberState string             `json:"member,omitempty"` // after Status: alive, suspect, dead or left
-	// Authority is the digest of the authority of the cluster to which the node belongs that Down has found, hex.
+	// Authority is the digest, in hex, of the authority of the cluster to which the node that Down
+	// has found belongs.
 	Authority string `json:"authority,omitempty"`
 	// StoppedAt is when the person who asks for the status took the cluster down.
 	StoppedAt *time.Time `json:"stopped,omitempty"`
 }
 
-// operation is Up, Down or another of them under way.
+// operation is a call of Up, Down or the like.
 type operation struct {
 	Options
 	mu       sync.Mutex
 	outcomes map[string]*Outcome
 	machines []*machine
-	tokenMu  sync.Mutex // one token is made at a time
+	tokenMu  sync.Mutex // held while a token is created
 }
 
 func newOperation(o Options) *operation {
@@ -131,7 +135,7 @@ func (r *operation) ok(m *machine) bool {
 	return r.outcomes[m.Name].OK
 }
 
-// forEach does something on all machines side by side, leaving out those that have failed.
+// forEach calls fn concurrently for all machines that have not failed.
 func (r *operation) forEach(all []*machine, fn func(*machine)) {
 	var work sync.WaitGroup
 	for _, m := range all {
@@ -142,7 +146,8 @@ func (r *operation) forEach(all []*machine, fn func(*machine)) {
 	work.Wait()
 }
 
-// step does one step on a machine, tells of it, and reports whether it went well.
+// step runs one step on a machine, records and announces its result, and reports whether it
+// succeeded.
 func (r *operation) step(m *machine, s Step, fn func() (detail string, err error)) bool {
 	began := time.Now()
 	r.OnEvent(Event{Host: m.Name, Step: s})
@@ -167,7 +172,7 @@ func (r *operation) note(m *machine, notes ...string) {
 	o.Notes = append(o.Notes, notes...)
 }
 
-// noteCluster records a note that is about the cluster or the caller with the machine on which it came up.
+// noteCluster records a note about the cluster or the caller with the machine on which it came up.
 func (r *operation) noteCluster(m *machine, note string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -175,7 +180,7 @@ func (r *operation) noteCluster(m *machine, note string) {
 	o.Cluster = append(o.Cluster, note)
 }
 
-// ProblemOf makes a problem of any error, safe to show: the words may be a machine's.
+// ProblemOf returns an error as a problem that is safe to show: its text may come from a machine.
 func ProblemOf(err error) *shell.Problem {
 	var p *shell.Problem
 	if !errors.As(err, &p) {
@@ -184,8 +189,9 @@ func ProblemOf(err error) *shell.Problem {
 	return sanitizeProblem(&shell.Problem{Cause: p.Cause, Cure: p.Cure})
 }
 
-// Up makes the machines the cluster that o describes, changing only what is missing. A machine that fails does not stop the
-// others; the outcomes say which did. Machines that the cluster no longer has are stopped.
+// Up makes the machines the cluster that o describes, changing only what differs. A machine that
+// fails does not stop the others; the outcomes say which failed. Machines that the cluster no
+// longer has are stopped.
 func Up(ctx context.Context, o Options) []Outcome {
 	r := newOperation(o)
 	defer r.close()
@@ -200,7 +206,7 @@ func Up(ctx context.Context, o Options) []Outcome {
 		r.planAll(master)
 		return r.results()
 	}
-	if err := r.saveApplied(); err != nil { // before anything is started, so that what is can be found
+	if err := r.saveApplied(); err != nil { // before anything is started, so that Down finds it
 		r.failAll(master, workers, err)
 		return r.results()
 	}
@@ -226,7 +232,7 @@ func Up(ctx context.Context, o Options) []Outcome {
 	return r.results()
 }
 
-// addresses are the host names and addresses by which this machine may reach another one.
+// addresses returns the host names and addresses by which other machines may reach m.
 func (m *machine) addresses() []string {
 	if m.Local() {
 		return []string{"127.0.0.1"}
@@ -240,11 +246,11 @@ func (m *machine) addresses() []string {
 	return ways
 }
 
-// setUpAccess notes with the master what came of the person's access.
+// setUpAccess sets up the caller's access to the cluster, and notes the result with the master.
 func (r *operation) setUpAccess(ctx context.Context, master *machine) {
 	p, err := r.Cluster.ports(master.Host)
 	if err != nil {
-		return // wanted has failed for the same reason
+		return // desired has failed for the same reason
 	}
 	var addresses []string
 	for _, host := range master.addresses() {
@@ -256,7 +262,8 @@ func (r *operation) setUpAccess(ctx context.Context, master *machine) {
 	}
 }
 
-// masterAndWorkers gives the machine that is the master, nil if that is elsewhere, and those that only work.
+// masterAndWorkers returns the machine that is the master, nil if that is elsewhere, and those that
+// are only workers.
 func (r *operation) masterAndWorkers() (master *machine, workers []*machine) {
 	for _, m := range r.machines {
 		switch {
@@ -269,7 +276,7 @@ func (r *operation) masterAndWorkers() (master *machine, workers []*machine) {
 	return master, workers
 }
 
-// failWithoutMaster says of workers that they can't start without their master.
+// failWithoutMaster fails workers that can't start without their master.
 func (r *operation) failWithoutMaster(workers []*machine, master *machine) {
 	for _, m := range workers {
 		if r.ok(m) {
@@ -280,7 +287,7 @@ func (r *operation) failWithoutMaster(workers []*machine, master *machine) {
 	}
 }
 
-// inspectAndPrepare brings a machine to where its node can be started.
+// inspectAndPrepare does everything up to the start of the node.
 func (r *operation) inspectAndPrepare(ctx context.Context, m *machine) {
 	if r.inspect(ctx, m); r.ok(m) {
 		r.prepare(ctx, m)
@@ -346,8 +353,8 @@ func (r *operation) install(ctx context.Context, m *machine) (string, error) {
 	return fmt.Sprintf("installed mlfnode (%d MB)", len(b.content)/1_000_000), nil
 }
 
-// start starts the machine's node. master is the machine of its master, nil for the master itself and where the
-// masterHost is elsewhere.
+// start starts the machine's node. master is nil for the master itself, and if the master is
+// elsewhere.
 func (r *operation) start(ctx context.Context, m, master *machine) {
 	r.step(m, Start, func() (string, error) {
 		w, err := r.desired(m, master)
@@ -369,7 +376,7 @@ func (r *operation) start(ctx context.Context, m, master *machine) {
 	})
 }
 
-// desired is what the machine is to be.
+// desired returns the desired state of a machine.
 func (r *operation) desired(m, master *machine) (*protocol.Desired, error) {
 	config, err := r.Cluster.nodeConfig(m.Host, m.facts.Layout)
 	if err != nil {
@@ -391,7 +398,7 @@ func (r *operation) desired(m, master *machine) (*protocol.Desired, error) {
 	w.NATS, w.Gossip = p.NATS, p.Gossip
 	ways := master.addresses()
 	if master.Local() && !m.Local() {
-		ways = []string{m.facts.Client} // where this machine is seen from there
+		ways = []string{m.facts.Client} // this machine's address as m sees it
 	}
 	for _, host := range ways {
 		w.Seeds = append(w.Seeds, net.JoinHostPort(host, strconv.Itoa(p.API)))
@@ -399,12 +406,13 @@ func (r *operation) desired(m, master *machine) (*protocol.Desired, error) {
 	return w, nil
 }
 
-// createdToken is what `mlfnode token --json` prints, as far as it is of use here.
+// createdToken holds the fields of `mlfnode token --json` that are needed here.
 type createdToken struct {
 	Token string `json:"token"`
 }
 
-// joinToken makes a token on the master that lets one machine join, or gives the one for a master elsewhere.
+// joinToken creates a token on the master that lets one machine join, or returns the one for a
+// master elsewhere.
 func (r *operation) joinToken(ctx context.Context, master *machine) (string, error) {
 	r.tokenMu.Lock()
 	defer r.tokenMu.Unlock()

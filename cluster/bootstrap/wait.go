@@ -12,13 +12,14 @@ import (
 )
 
 const (
-	// waitTimeout is how long a node that has been started may take until the others see it alive and it takes trials.
+	// waitTimeout bounds the time from a node's start until the others see it alive and it takes
+	// trials.
 	waitTimeout = 20 * time.Second
-	// pollInterval is how often that is looked at.
+	// pollInterval is the pause between two checks.
 	pollInterval = 150 * time.Millisecond
 )
 
-// member is what `mlfnode members --json` prints of a node, as far as it is of use here.
+// member holds the fields of `mlfnode members --json` that are needed here.
 type member struct {
 	Node    string    `json:"node"`
 	State   string    `json:"state"`
@@ -27,8 +28,8 @@ type member struct {
 	Running int       `json:"running"` // trials
 }
 
-// waitForNodes waits until every node that was started is seen alive and takes trials. The master is asked who is alive, or, where it
-// is no machine of ours, each worker.
+// waitForNodes waits until every started node is seen alive and takes trials. It asks the master
+// who is alive, or each worker if the master is elsewhere.
 func (r *operation) waitForNodes(ctx context.Context, master *machine, workers []*machine) {
 	all := workers
 	if master != nil {
@@ -46,8 +47,8 @@ func (r *operation) waitForNodes(ctx context.Context, master *machine, workers [
 			if asked == m || m.gossip == "" || ctx.Err() != nil {
 				return "", err
 			}
-			// A port that is closed on the way back explains why a node is suspect. A node behind one can be alive as well: others
-			// tell of it, and it would be lost with them.
+			// A closed gossip port explains why a node is suspect. A node behind one may also be
+			// seen alive, because other nodes relay its messages, and would be lost with them.
 			if _, closed := asked.call(ctx, protocol.ActionReach, protocol.Request{Addresses: []string{m.gossip}}, nil); closed != nil {
 				return "", closed
 			}
@@ -56,7 +57,7 @@ func (r *operation) waitForNodes(ctx context.Context, master *machine, workers [
 	})
 }
 
-// waitUntilWorking waits until the machine's node works and the one that is asked sees it alive.
+// waitUntilWorking waits until the machine's node works and the node of asked sees it alive.
 func (m *machine) waitUntilWorking(ctx context.Context, asked *machine) error {
 	if why := retry(ctx, func() error { return m.checkWorking(ctx, asked) }); why != nil {
 		return problem("the node was started and is not at work: "+why.Error(), "look at "+m.logLocation()+" there")
@@ -64,7 +65,8 @@ func (m *machine) waitUntilWorking(ctx context.Context, asked *machine) error {
 	return nil
 }
 
-// retry looks again and again until ok has no error, and gives the last one that came before the end of ctx.
+// retry calls ok repeatedly until it returns nil. When ctx ends, it returns the last error before
+// that.
 func retry(ctx context.Context, ok func() error) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
@@ -111,7 +113,7 @@ func (m *machine) checkWorking(ctx context.Context, asked *machine) error {
 	return nil
 }
 
-// memberNamed gives how the machine's node sees the node of a name, nil for one that it does not know.
+// memberNamed returns the node with a name as the machine's node sees it, or nil if it knows none.
 func (m *machine) memberNamed(ctx context.Context, name string) (*member, error) {
 	all, err := m.members(ctx)
 	if err != nil {
@@ -123,16 +125,17 @@ func (m *machine) memberNamed(ctx context.Context, name string) (*member, error)
 	return nil, nil
 }
 
-// memberSince gives the time since which the node that is asked sees this machine's as it is; the zero time if that is not known.
+// memberSince returns the time since which the node of asked sees this machine's node in its
+// present state, or the zero time if that is unknown.
 func (m *machine) memberSince(ctx context.Context, asked *machine) time.Time {
 	a, err := asked.memberNamed(ctx, m.Name)
-	if err != nil || a == nil { // a node that is down sees nobody
+	if err != nil || a == nil { // a stopped node sees nobody
 		return time.Time{}
 	}
 	return a.Since
 }
 
-// memberCache is how a node sees the others, for all that want to know it at about the same time.
+// memberCache caches how a node sees the others, for concurrent callers.
 type memberCache struct {
 	mu      sync.Mutex
 	fetched time.Time
@@ -158,7 +161,7 @@ func (m *machine) members(ctx context.Context) ([]member, error) {
 	return all, nil
 }
 
-// logLocation says where the node's words are.
+// logLocation returns where the node's log is.
 func (m *machine) logLocation() string {
 	switch m.observed.Service {
 	case protocol.ServiceSystem:
