@@ -75,8 +75,10 @@ type Spec struct {
 // Attempt is one run of a program. The executor does not change it.
 type Attempt struct {
 	Spec
-	Argv   []string // program and arguments; a name without a slash is looked up in the PATH of Env
-	Env    []string // the complete environment, KEY=value; of several entries with the same name the last counts; the executor adds MLF_TOKEN and MLF_RUN
+	Argv []string // program and arguments; a name without a slash is looked up in the PATH of Env
+	// Env is the complete environment, KEY=value. Of several entries with the same name the last
+	// counts. The executor adds MLF_TOKEN and MLF_RUN.
+	Env    []string
 	Stdout *os.File // opened by the caller, for appending; the program gets a pipe that is copied to it
 	Stderr *os.File // as Stdout, and may be the same file
 

@@ -76,7 +76,8 @@ func refusals(t *testing.T, e executor.Executor) {
 	s.expect(s.run(t.Context(), s.script("exit 0")), grid.ClassNone, 0, "")
 }
 
-// openForWriting runs a program that is still being written: what ends soon is waited for.
+// openForWriting runs a program that is still being written: the executor waits a short time for
+// the writer to end.
 func openForWriting(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	s.write("prog.sh", "#!/bin/sh\nexit 3\n", 0o755)
@@ -101,7 +102,8 @@ func openForWriting(t *testing.T, e executor.Executor) {
 	s.expect(s.run(ctx, s.attempt("./prog.sh")), grid.ClassCancel, grid.NoExit, "cancelled")
 }
 
-// lookups checks that names are searched in the attempt's own PATH and relative paths start at its folder.
+// lookups checks that names are searched in the attempt's own PATH and that relative paths start at
+// its folder.
 func lookups(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	s.write("one/prog", "#!/bin/sh\necho one\n", 0o755)

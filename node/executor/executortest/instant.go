@@ -7,13 +7,13 @@ import (
 	"mlfnode/node/executor"
 )
 
-// Instant is an executor whose attempts succeed at once without running anything: what remains is the cost of everything
-// around the executor. It keeps none of the suite's promises.
+// Instant is an executor whose attempts succeed at once without running anything, which leaves only
+// the cost of everything around the executor. It keeps none of the suite's promises.
 type Instant struct{}
 
 var _ executor.Executor = Instant{}
 
-// Slot makes a slot.
+// Slot creates a slot.
 func (Instant) Slot() (executor.Slot, error) { return instantSlot{}, nil }
 
 type instantSlot struct{}

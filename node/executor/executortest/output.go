@@ -10,8 +10,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// outputByName has a program open its own output by name, in the ways that shells, tee and -o /dev/stdout do it. What has
-// been printed before stays, and what comes is appended.
+// outputByName runs programs that open their own output by name, in the ways that shells, tee and
+// -o /dev/stdout do it. What was printed before stays, and what follows is appended.
 func outputByName(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	for _, c := range []struct{ text, out, err string }{
@@ -34,7 +34,7 @@ func outputByName(t *testing.T, e executor.Executor) {
 	}
 }
 
-// take reads a file and empties it.
+// take reads a file and truncates it.
 func (s *harness) take(name string) string {
 	s.Helper()
 	text := s.read(name)
@@ -44,7 +44,7 @@ func (s *harness) take(name string) string {
 	return text
 }
 
-// outputAtTheEnd has programs end with their pipes full, in all ways.
+// outputAtTheEnd runs programs that end with their pipes full, in all ways.
 func outputAtTheEnd(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	const pipeful = 64 << 10
@@ -72,7 +72,7 @@ func outputAtTheEnd(t *testing.T, e executor.Executor) {
 	}
 }
 
-// heldOutput has somebody outside of the tree hold the program's output open beyond its end.
+// heldOutput lets a process outside of the tree hold the program's output open beyond its end.
 func heldOutput(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	var held *os.File
@@ -96,8 +96,8 @@ func heldOutput(t *testing.T, e executor.Executor) {
 	}
 }
 
-// outputLimit checks that no more than the limit is stored of both streams together, from the beginning, that each byte of the
-// rest is counted, and that the last words are known.
+// outputLimit checks that of both streams together no more than the limit is stored, from the
+// beginning, that each byte of the rest is counted, and that the last lines are known.
 func outputLimit(t *testing.T, e executor.Executor) {
 	const (
 		stored      = "; until test -s stdout; do sleep 0.01; done; "

@@ -82,7 +82,7 @@ func memoryLifted(t *testing.T, e executor.Executor) {
 	}
 }
 
-// noLeaks runs many attempts at one time and counts what is left.
+// noLeaks runs many attempts at the same time and counts what is left.
 func noLeaks(t *testing.T, e executor.Executor) {
 	slots, attempts := 8, 25
 	if s := e.(*withKit); s.kit.Contained { // each takes a hundred times as long

@@ -119,7 +119,7 @@ func killDuringGrace(t *testing.T, e executor.Executor) {
 	s.expect(o, grid.ClassHalt, 128+9, "")
 }
 
-// politeEnd checks that a program that ends well because it was told to has not succeeded.
+// politeEnd checks that a program that exits with 0 because it was told to end has not succeeded.
 func politeEnd(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -134,7 +134,8 @@ func stoppedProgram(t *testing.T, e executor.Executor) {
 	s.expect(o, grid.ClassCancel, 128+15, "cancelled")
 }
 
-// notice checks that a signal of the attempt's own reaches the program alone, which then ends its tree itself.
+// notice checks that a signal of the attempt's own reaches only the program, which then ends its
+// tree itself.
 func notice(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	for _, signal := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGTERM, syscall.SIGINT} {
@@ -156,7 +157,8 @@ echo >ready; while :; do sleep 0.01; done`)
 	}
 }
 
-// ignoredNotice checks that the whole tree is killed after the grace, with a program that is stopped too.
+// ignoredNotice checks that the whole tree is killed after the grace, also if the program is
+// stopped.
 func ignoredNotice(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	for _, script := range []string{"trap '' USR1; " + stubborn, "trap 'echo >heard' USR1; echo >ready; kill -STOP $$; while :; do sleep 0.01; done"} {

@@ -33,7 +33,8 @@ func binaryOutput(t *testing.T, e executor.Executor) {
 	}
 }
 
-// appending checks that what was in the files stays, also when both streams go to one file.
+// appending checks that the previous content of the files stays, also if both streams go to one
+// file.
 func appending(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	a := s.script("echo out; echo err >&2")
@@ -69,8 +70,9 @@ func environment(t *testing.T, e executor.Executor) {
 	s.expect(s.run(t.Context(), s.attempt("/bin/sh", "-c", `test "$(pwd)" = "$HOME"`)), grid.ClassNone, 0, "")
 }
 
-// environmentTwice checks that of several entries with one name the last counts and is the only one: getenv(3) and
-// interpreters take the first, shells the last, and programs are looked up in the PATH that they get.
+// environmentTwice checks that of several entries with one name only the last is passed on:
+// getenv(3) and interpreters take the first, shells the last, and programs are looked up in the
+// PATH that they get.
 func environmentTwice(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	s.write("system/raw", "#!/bin/sh\necho the first PATH\n", 0o755)
@@ -122,7 +124,8 @@ func dispositions(t *testing.T, e executor.Executor) {
 	for line := range strings.Lines(s.read("stdout")) {
 		_, mask, _ := strings.Cut(strings.TrimSpace(line), "\t")
 		bits, err := strconv.ParseUint(mask, 16, 64)
-		// Signals 32 and 33 belong to the C library, and Go hands them on as it got them: a shell's timeout ignores one.
+		// Signals 32 and 33 belong to the C library, and Go passes them on as it got them: a shell's
+		// timeout ignores one.
 		if err != nil || bits&^(1<<31|1<<32) != 0 {
 			t.Errorf("signals: got %q, want none blocked or ignored", line)
 		}

@@ -1,11 +1,13 @@
-// Package executortest is the conformance suite of executors: what every implementation promises, tested from outside.
+// Package executortest is the conformance suite of executors: what every implementation promises,
+// tested from outside.
 //
 //	func TestConformance(t *testing.T) {
 //		executortest.Run(t, func(t *testing.T) executor.Executor { … })
 //	}
 //
-// The programs are small shell scripts. To see whether something of a tree is still alive, every process of it inherits the
-// writing end of a fifo: reading from the fifo ends exactly when the last of them is gone, wherever they run.
+// The programs are small shell scripts. To tell whether a process of a tree is still alive, every
+// process of the tree inherits the writing end of a fifo: reading from the fifo ends exactly when
+// the last of them is gone, wherever they run.
 package executortest
 
 import (

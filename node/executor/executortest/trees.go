@@ -33,8 +33,9 @@ func daemon(t *testing.T, e executor.Executor) {
 	s.leftovers(o, 2, 100)
 }
 
-// Nest is the part of a shell script that moves the shell into a cgroup two levels below its own, in every hierarchy in which
-// an executor has put it into a cgroup of a slot, as container runtimes and nested agents do.
+// Nest is the part of a shell script that moves the shell into a cgroup two levels below its own,
+// in every hierarchy in which an executor has put it into a slot's cgroup, as container runtimes
+// and nested agents do.
 const Nest = `for p in $(cut -d: -f3- /proc/self/cgroup | sort -u); do
 	case $p in */slot-*) ;; *) continue ;; esac
 	for m in /sys/fs/cgroup /sys/fs/cgroup/*; do
@@ -43,7 +44,8 @@ const Nest = `for p in $(cut -d: -f3- /proc/self/cgroup | sort -u); do
 done
 `
 
-// nestedCgroups leaves a process in a cgroup that the program has made below its own, and the next attempt finds none of it.
+// nestedCgroups leaves a process in a cgroup that the program has created below its own, and checks
+// that the next attempt finds none of it.
 func nestedCgroups(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	s.write("nest.sh", Nest+`for p in $(cut -d: -f3- /proc/self/cgroup | sort -u); do
@@ -77,7 +79,7 @@ func stubbornLeftover(t *testing.T, e executor.Executor) {
 	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
 }
 
-// neighbours checks that sweeping up after one attempt spares the trees of others.
+// neighbours checks that cleaning up after one attempt spares the trees of others.
 func neighbours(t *testing.T, e executor.Executor) {
 	one, two := newHarness(t, e), newHarness(t, e)
 	a := one.script("(setsid sh -c '(echo >ready; while ! test -e go; do sleep 0.01; done; echo >survived) &' &); while ! test -e survived; do sleep 0.01; done")

@@ -36,7 +36,7 @@ var v1Controllers = [...]string{"memory", "pids"}
 // agentCgroup is the folder of one agent, `mlfnode-<token>`, in each hierarchy in use. Slots make
 // their folders below it.
 //
-//	v1  <own>/mlfnode-<token>/slot-N   in memory and pids: the slot's thread sits in it, so its children are born in it
+//	v1  <own>/mlfnode-<token>/slot-N   memory and pids: the slot's thread sits in it, so its children are born in it
 //	v2  <own>/mlfnode-<token>/slot-N   in the unified hierarchy: children are cloned into it
 type agentCgroup struct {
 	unified    bool

@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// refused is the outcome of an attempt whose program never ran, with the exit code that a shell would give.
+// refused is the outcome of an attempt whose program never ran, with the exit code that a shell
+// would give.
 func refused(class grid.Class, reason string, code int) executor.Outcome {
 	o := executor.Refused(class, reason)
 	o.ExitCode = code
@@ -106,7 +107,7 @@ func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, 
 	case oom && o.Class != grid.ClassNone:
 		o.Class, o.Reason = grid.ClassMemory, executor.OutOfMemory(a.Memory, o.Usage.Memory)
 	case !s.cgroup.countsOOMKills() && status.Signaled() && status.Signal() == unix.SIGKILL && sampler.recentOOMKill(machineKills()):
-		o.Class, o.Reason = grid.ClassMemory, "probably ran out of memory: it was killed by SIGKILL while the kernel killed for want of memory on this machine"
+		o.Class, o.Reason = grid.ClassMemory, "probably ran out of memory: it was killed by SIGKILL while the kernel was killing processes for lack of memory on this machine"
 	}
 	t.out.Conclude(&o)
 	return o

@@ -49,7 +49,8 @@ func output(b *testing.B) *os.File {
 	return f
 }
 
-// BenchmarkBareLoop is the bare Go loop that Slot.Run is measured against: files opened beforehand, nothing watched.
+// BenchmarkBareLoop is the plain Go loop that Slot.Run is compared with: files opened beforehand,
+// nothing watched.
 func BenchmarkBareLoop(b *testing.B) {
 	out, env, dir := output(b), os.Environ(), b.TempDir()
 	null, err := os.Open(os.DevNull)

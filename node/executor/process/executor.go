@@ -83,7 +83,8 @@ func New(o Options, log *slog.Logger) (*Executor, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	// Programs must not inherit files that this process inherited without close-on-exec. Old kernels lack the call.
+	// Programs must not inherit files that this process inherited without close-on-exec. Old kernels
+	// lack the call.
 	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)
 	if err != nil {

@@ -28,7 +28,8 @@ func (c *slotCgroup) setMemoryLimit(limit int64) error {
 	if dir == "" || c.oomKills == absent {
 		return nil
 	}
-	// On v1 the limit with swap must never be below the one without: one of its two writes is refused, as intended.
+	// On v1 the limit with swap must never be below the one without: one of its two writes is
+	// refused, as intended.
 	var err error
 	for _, file := range files {
 		if werr := writeFile(filepath.Join(dir, file), text); werr != nil && file != "memory.memsw.limit_in_bytes" {

@@ -37,9 +37,9 @@ type stream struct {
 }
 
 const (
-	// batchTime is how long what a program prints is left in the pipe, which has room for some 64 KiB, so that a program
-	// that prints line by line does not wake the slot's thread for each. firstBatch is the time before the first look: most
-	// short programs have ended by then.
+	// batchTime is how long output is left in the pipe, which holds about 64 KiB, so that a program
+	// that prints line by line does not wake the slot's thread for each line. firstBatch is the time
+	// before the first read: most short programs have ended by then.
 	batchTime  = 2 * time.Millisecond
 	firstBatch = 10 * time.Millisecond
 	// batchSize is how much must have arrived at once for the next read to happen without that

@@ -217,7 +217,7 @@ func (t *processTree) scan(since time.Time) {
 		}
 	}
 	if err := t.strays.record(t.descendants(live)); err != nil {
-		t.log.Warn("processes that hide could not be recorded", "err", err)
+		t.log.Warn("stray processes could not be recorded", "err", err)
 	}
 }
 

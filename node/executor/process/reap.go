@@ -48,7 +48,7 @@ func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err err
 		killed := killUnified(all, dead.Token, spared)
 		for _, pid := range pids {
 			if unix.Kill(pid, unix.SIGKILL) == unix.EPERM && !killed[pid] {
-				log.Warn("a process of another user that an earlier agent left behind goes on", "process", describe(pid))
+				log.Warn("a process of another user, left behind by an earlier agent, keeps running", "process", describe(pid))
 				foreign, spared[pid] = true, true
 				continue
 			}
@@ -62,7 +62,7 @@ func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err err
 		look.Reset(pause)
 	}
 	if err = removeFolders(all, dead.Token); err != nil && foreign {
-		log.Warn("cgroups in which processes of other users go on are left", "err", err)
+		log.Warn("cgroups with processes of other users are left behind", "err", err)
 		err = nil
 	}
 	return len(seen), errors.Join(err, removeStrays(dead.Strays))

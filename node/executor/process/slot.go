@@ -47,7 +47,8 @@ func (s *slot) enterCgroup(n int) (err error) {
 	runtime.LockOSThread()
 	tid := unix.Gettid()
 	if tid == os.Getpid() || !s.executor.claimThread(tid) {
-		// The main thread can't serve: in the cgroup it would stand for the whole agent. And one thread can't serve two slots.
+		// The main thread can't serve: in the cgroup it would stand for the whole agent. And one
+		// thread can't serve two slots.
 		runtime.UnlockOSThread()
 		if s.helper, err = s.newHelperThread(); err != nil {
 			err = errors.Join(err, s.cgroup.close())

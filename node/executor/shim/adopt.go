@@ -40,10 +40,10 @@ func (c *Client) takeOver(ctx context.Context, p shimDir) error {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		log.Info("what a shim has left is removed", "why", err)
+		log.Info("removing what a shim has left behind", "why", err)
 		var self processRecord
 		if err := p.load(processFile, &self); err != nil && !errors.Is(err, os.ErrNotExist) {
-			log.Warn("it can't be told which process it was", "err", err)
+			log.Warn("the shim's process is unknown", "err", err)
 		}
 		return removeDead(ctx, p, self, c.o.Token, log)
 	}
@@ -60,7 +60,7 @@ func (c *Client) takeOver(ctx context.Context, p shimDir) error {
 // takeOverTimeout limits the wait for a shim that is alive but does not answer.
 const takeOverTimeout = 2 * time.Minute
 
-var errNoAnswer = fmt.Errorf("it lives and did not answer within %s", takeOverTimeout)
+var errNoAnswer = fmt.Errorf("it is alive but did not answer within %s", takeOverTimeout)
 
 // connectEarlier introduces this agent to the shim of an earlier one. It does not give up while the
 // shim's process is alive: a process that is stopped or swapped out, as on an overloaded machine
@@ -125,7 +125,7 @@ func (c *Client) Disown() {
 	}
 	c.mu.Unlock()
 	for _, k := range unknown {
-		c.log.Info("a run that nobody knows is stopped", "shim", k.control.dir.id, "run", k.info.Name)
+		c.log.Info("stopping an unknown run", "shim", k.control.dir.id, "run", k.info.Name)
 		_ = k.control.send(&message{Kind: kindStop, ID: k.info.ID, Cause: causeLost, Kill: true})
 		k.collect()
 	}

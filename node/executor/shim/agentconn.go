@@ -51,7 +51,7 @@ func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
 		return
 	}
 	if old != nil {
-		srv.log.Warn("another agent has taken over while the last one was still there")
+		srv.log.Warn("another agent has taken over from one that was still connected")
 		old.send(&message{Kind: kindTaken})
 		old.conn.Close()
 	}
@@ -123,7 +123,7 @@ func (srv *server) readLoop(s *agentConn) {
 		case kindCollect:
 			srv.collectRun(m.ID)
 		case kindQuit:
-			srv.stop(fmt.Errorf("its agent wants no more of it: %w", executor.ErrHalted))
+			srv.stop(fmt.Errorf("its agent told it to end: %w", executor.ErrHalted))
 		}
 	}
 }
@@ -167,7 +167,7 @@ func (srv *server) detachAgent(s *agentConn) {
 	}
 	srv.stopIfDoneLocked()
 	if srv.endReason == nil {
-		srv.log.Info("the agent is gone; its programs go on", "runs", len(srv.runs))
+		srv.log.Info("the agent is gone; its programs keep running", "runs", len(srv.runs))
 		srv.orphanTimer.Reset(srv.settings.AgentTimeout)
 	}
 }

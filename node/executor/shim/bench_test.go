@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/executor/process"
 )
 
-// BenchmarkSlotRun runs /bin/true in this process and through a shim, in as many slots as there are cores.
+// BenchmarkSlotRun runs /bin/true in this process and through a shim, in as many slots as there are
+// cores.
 func BenchmarkSlotRun(b *testing.B) {
 	for _, choice := range choices {
 		b.Run(string(choice)+"/process", func(b *testing.B) {

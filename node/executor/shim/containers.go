@@ -29,7 +29,7 @@ func (srv *server) adoptContainers(x *docker.Executor) error {
 		if r.name == "" { // nobody can ask for it
 			stop(fmt.Errorf("%w: %w", executor.ErrLost, executor.ErrKill))
 		}
-		srv.log.Info("a container of a dead shim is taken over", "run", l.Name)
+		srv.log.Info("took over a container of a dead shim", "run", l.Name)
 		adopted := x.Adopt(l)
 		srv.working.Go(func() {
 			defer stop(nil)
@@ -78,7 +78,7 @@ const rejoinPause = time.Second
 func (c *Client) rejoin(ctx context.Context, name string, kill <-chan struct{}) executor.Outcome {
 	l, err := c.ensureShim(context.Background()) // limited by launchTimeout
 	for err != nil {
-		c.log.Warn("no shim takes over a container", "run", name, "err", err)
+		c.log.Warn("no shim could take over a container", "run", name, "err", err)
 		pause := time.NewTimer(rejoinPause)
 		select {
 		case <-pause.C:

@@ -48,7 +48,7 @@ const (
 )
 
 // errRefuses means that a shim has refused for good.
-var errRefuses = errors.New("it refuses")
+var errRefuses = errors.New("it refused")
 
 // connect introduces this agent to a shim, its own or that of an earlier agent, and waits for the
 // answer until ctx ends.
@@ -143,7 +143,7 @@ func (l *controlConn) readLoop(r *bufio.Reader) {
 	}
 	leaving := l.closeAll()
 	if !leaving && !l.endedByItself() {
-		l.log.Warn("the shim died; what it ran is lost")
+		l.log.Warn("the shim died; its runs are lost")
 	}
 	if !leaving {
 		// Without a deadline: nothing of the shim may run on once its runs count as lost.

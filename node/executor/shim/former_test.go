@@ -15,7 +15,8 @@ import (
 // formerVar makes the agent one of a version that kept its shims under their former name.
 const formerVar = "SHIM_TEST_FORMER"
 
-// formerOptions are those of an agent of a version that called its shims keepers, in its folder and on their command line.
+// formerOptions returns the options of an agent of a version that called its shims keepers, in its
+// folder and on their command line.
 func formerOptions(dir string, o Options) (Options, error) {
 	self, err := os.Executable()
 	if err != nil {

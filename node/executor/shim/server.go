@@ -94,7 +94,7 @@ const (
 func (srv *server) handleConn(c *net.UnixConn, n int) {
 	defer c.Close()
 	if !private.IsOwn(c) {
-		srv.log.Warn("another user called")
+		srv.log.Warn("refused a connection of another user")
 		return
 	}
 	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
@@ -109,7 +109,7 @@ func (srv *server) handleConn(c *net.UnixConn, n int) {
 	m, err := readFrame(c)
 	close(said)
 	if err != nil {
-		srv.log.Info("a caller said nothing of use", "err", err)
+		srv.log.Info("invalid first message", "err", err)
 		return
 	}
 	_ = c.SetReadDeadline(time.Time{})

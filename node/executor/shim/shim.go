@@ -90,7 +90,7 @@ func Main(args []string, signals <-chan os.Signal, stderr io.Writer) int {
 var (
 	errTerminated = fmt.Errorf("the shim was told to end: %w", executor.ErrHalted)
 	errOrphaned   = fmt.Errorf("no agent came: %w: %w", executor.ErrLost, executor.ErrKill)
-	errDone       = errors.New("nothing is left to keep")
+	errDone       = errors.New("no run is left")
 )
 
 // serve serves until no run is left, no agent comes, or ctx ends.
@@ -126,7 +126,7 @@ func serve(ctx context.Context, p shimDir, log *slog.Logger) error {
 	}
 	debug.FreeOSMemory() // what starting the program has used
 	defer context.AfterFunc(ctx, func() { k.stop(context.Cause(ctx)) })()
-	log.Info("keeping", "pid", self.PID, "trees", processes.TreeTracking())
+	log.Info("running", "pid", self.PID, "trees", processes.TreeTracking())
 	k.run()
 	log.Info("ended", "why", k.endReason)
 	if err := processes.Close(); err != nil {

@@ -30,13 +30,13 @@ type kind string
 //	agent ── collect ► shim     the outcome of a run is safe, the shim may forget it
 //	agent ── quit ───► shim     stop everything and end
 //	agent ◄─ ended ─── shim     a run of an earlier agent has ended
-//	agent ◄─ gone ──── shim     a slot's connection has ended without bye, and so has the slot's last run
+//	agent ◄─ gone ──── shim     a slot's connection ended without bye, and so did its last run
 //
 //	agent ── slot ───► shim     first on a slot's connection; answered by ready or refused
 //	agent ── run ────► shim     with the output files; collects the slot's previous run
 //	agent ◄─ began ─── shim     only if requested
 //	agent ◄─ ended ─── shim
-//	agent ── bye ────► shim     the slot is closed; without it, the end of the connection means that the agent died
+//	agent ── bye ────► shim     the slot is closed; an end without it means that the agent died
 const (
 	kindHello   kind = "hello"
 	kindWelcome kind = "welcome"
@@ -88,10 +88,12 @@ type shimInfo struct {
 
 // runInfo describes a run that the shim has not been told to forget.
 type runInfo struct {
-	ID        uint64            `json:"id"`
-	Name      string            `json:"name"`
-	PID       int               `json:"pid,omitempty"`
-	Start     uint64            `json:"start,omitempty"`   // start time of the process in clock ticks since boot: tells it from a later one with its id
+	ID   uint64 `json:"id"`
+	Name string `json:"name"`
+	PID  int    `json:"pid,omitempty"`
+	// Start is when the process started, in clock ticks since boot: it tells the process from a later
+	// one with its id.
+	Start     uint64            `json:"start,omitempty"`
 	Outcome   *executor.Outcome `json:"outcome,omitempty"` // once it has ended
 	Container bool              `json:"box,omitempty"`     // it is in a container, which outlives a shim
 }
