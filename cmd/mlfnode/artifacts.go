@@ -63,7 +63,9 @@ func printArtifacts(ui *console, r io.Reader) error {
 	case ui.json:
 		return out.close()
 	case files == 0:
-		ui.say("no trial has stored any files yet; name them under artifacts in project.yaml, or have the program write them to $MLF_OUT. If the files of a trial could not be stored, mlfnode trials SWEEP says so")
+		ui.say("no trial has stored any files yet; name them under artifacts in project.yaml, " +
+			"or have the program write them to $MLF_OUT. " +
+			"If the files of a trial could not be stored, mlfnode trials SWEEP says so")
 		return nil
 	}
 	return t.flush()

@@ -134,7 +134,8 @@ func restoreBackup(ctx context.Context, a *app, file string) error {
 	case errors.As(err, &refusal):
 		return err
 	case errors.Is(err, syscall.ENOSPC):
-		return failed(fmt.Sprintf("nothing was restored: the disk of the state folder %s is full", relativePath(cfg.StateDir)), "make room on that disk, or keep state on another one with --state-dir")
+		return failed(fmt.Sprintf("nothing was restored: the disk of the state folder %s is full", relativePath(cfg.StateDir)),
+			"make room on that disk, or keep state on another one with --state-dir")
 	case err != nil:
 		return failed("nothing was restored: "+oneLine(err.Error()), "fix the cause and run it again")
 	}

@@ -103,7 +103,8 @@ func listFiles(a *app, p *plan, include []string) error {
 	}
 	p.task.Links = p.files.Links
 	for _, input := range p.task.Inputs {
-		if name := strings.TrimPrefix(input, "/"); strings.Contains(input, "/") && !strings.ContainsAny(name, "*?[\\") && !p.files.Has(name) {
+		name := strings.TrimPrefix(input, "/")
+		if strings.Contains(input, "/") && !strings.ContainsAny(name, "*?[\\") && !p.files.Has(name) {
 			return usage(fmt.Sprintf("the setup step reads %s, which does not travel to the trials", name),
 				"check the name, and the ignore files")
 		}
@@ -239,7 +240,8 @@ func (p *plan) checkTravels(name string) error {
 	}
 	hint := fmt.Sprintf("add `include: [%q]` to the task in project.yaml, or have its setup step make it", left.Name)
 	if !p.project.File() {
-		hint = fmt.Sprintf("give its absolute path if each node has it, or write a project.yaml (mlfnode new) whose task has `include: [%q]`", left.Name)
+		hint = fmt.Sprintf("give its absolute path if each node has it, or write a project.yaml (mlfnode new) "+
+			"whose task has `include: [%q]`", left.Name)
 	}
 	return usage(fmt.Sprintf("%s is here, but does not travel to the trials: %s", name, why), hint)
 }

@@ -66,7 +66,8 @@ func printCA(ui *console, s api.CA) error {
 	switch s.Stage {
 	case "announced":
 		lines = append(lines, "CA "+s.Other+" is announced")
-		next = "people learn of the new CA with their next command; nodes that are away need a token unless they are back before: mlfnode ca switch"
+		next = "people learn of the new CA with their next command; " +
+			"nodes that are away need a token unless they are back before: mlfnode ca switch"
 	case "switched":
 		lines = append(lines, "CA "+s.Other+" is still trusted")
 		next = "end that with: mlfnode ca retire"

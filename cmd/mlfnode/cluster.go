@@ -80,12 +80,15 @@ func sshOptions(ui *console, r *clusterFlags, cluster *bootstrap.Cluster) (o boo
 		return o, nil, fmt.Errorf("find this machine's name: %w", err)
 	}
 	view := newClusterView(ui)
-	d, err := shell.NewDialer(shell.Options{Key: expandHome(cluster.Key), AcceptNew: r.acceptNew, Prompt: newPrompter(ui, view)})
+	d, err := shell.NewDialer(shell.Options{
+		Key: expandHome(cluster.Key), AcceptNew: r.acceptNew, Prompt: newPrompter(ui, view),
+	})
 	if err != nil {
 		return o, nil, explainProblem(err)
 	}
 	o = bootstrap.Options{
-		Cluster: cluster, Builds: bootstrap.NewBuilds(self), LocalName: host, DryRun: r.dryRun, OnEvent: view.showEvent, ConfirmLosses: (&prompter{ui, view}).confirmLosses,
+		Cluster: cluster, Builds: bootstrap.NewBuilds(self), LocalName: host, DryRun: r.dryRun,
+		OnEvent: view.showEvent, ConfirmLosses: (&prompter{ui, view}).confirmLosses,
 		Dial: func(ctx context.Context, address string) (shell.Machine, string, error) {
 			if address == bootstrap.LocalAddress {
 				return shell.Local{}, "", nil
@@ -114,8 +117,11 @@ func expandHome(path string) string {
 	return filepath.Join(home, rest)
 }
 
+// clusterAction does something on the machines of a cluster; args are the arguments of the command.
+type clusterAction func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error)
+
 // clusterCommand makes c act on all machines of the cluster in cluster.yaml.
-func clusterCommand(ui *console, c *cobra.Command, act func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error)) *cobra.Command {
+func clusterCommand(ui *console, c *cobra.Command, act clusterAction) *cobra.Command {
 	r := &clusterFlags{}
 	r.add(ui, c)
 	if c.Args == nil {
@@ -207,7 +213,8 @@ people who log in there and submit sweeps, or try out the program, on the machin
 
 func restartCommand(ui *console) *cobra.Command {
 	c := &cobra.Command{
-		Use: "restart [HOST…]", Short: "Restart nodes with this program and cluster.yaml, one at a time", Args: cobra.ArbitraryArgs,
+		Use: "restart [HOST…]", Short: "Restart nodes with this program and cluster.yaml, one at a time",
+		Args: cobra.ArbitraryArgs,
 		Long: `restart installs this program and the settings of cluster.yaml on the machines and restarts their nodes, one at a time, the master
 last. Running trials continue. It stops at the first node that does not come back.`,
 		Example: "  mlfnode restart\n  mlfnode restart hostB",

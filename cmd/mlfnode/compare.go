@@ -151,7 +151,8 @@ func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *
 	over := []string{}
 	for _, key := range slices.Concat(first.Keys, withoutKeys(second.Keys, first.Keys)) {
 		repeats := key == space.RepeatKey && (about[0].Task.Repeat || about[1].Task.Repeat)
-		if repeats || slices.Contains(f.over, key) || !slices.Contains(first.Keys, key) || !slices.Contains(second.Keys, key) {
+		shared := slices.Contains(first.Keys, key) && slices.Contains(second.Keys, key)
+		if repeats || slices.Contains(f.over, key) || !shared {
 			over = append(over, key)
 		} else {
 			keys = append(keys, key)

@@ -166,7 +166,9 @@ func (c *connector) attach(ctx context.Context, host bool) (*node.Session, error
 		if err := makeStateFolder(c.console, cfg.StateDir); err != nil {
 			return nil, err
 		}
-		return node.Attach(ctx, cfg, host, func() { c.say("another mlfnode uses the state folder %s; waiting for it", relativePath(cfg.StateDir)) })
+		return node.Attach(ctx, cfg, host, func() {
+			c.say("another mlfnode uses the state folder %s; waiting for it", relativePath(cfg.StateDir))
+		})
 	}
 	return c.connectToCluster(ctx, &cfg, &d)
 }

@@ -180,7 +180,8 @@ func hasAccess(ctx context.Context, addresses []string) (known, wasDown bool) {
 		return false, false
 	}
 	c, err := trust.LoadContext(file)
-	if err != nil || c.Role != trust.RoleAdmin || !slices.ContainsFunc(c.Master, func(m string) bool { return slices.Contains(addresses, m) }) {
+	reached := func(master string) bool { return slices.Contains(addresses, master) }
+	if err != nil || c.Role != trust.RoleAdmin || !slices.ContainsFunc(c.Master, reached) {
 		return false, false
 	}
 	contact, err := node.FindContact("")

@@ -46,7 +46,8 @@ func (f *follower) handleSignals(ctx context.Context, stop context.CancelCauseFu
 			if sig == syscall.SIGPIPE && !outputClosed() {
 				continue // a connection was closed
 			}
-			n, insists := f.interruptions.Add(1), sig == os.Interrupt || sig == syscall.SIGTERM // the system may repeat other signals
+			n := f.interruptions.Add(1)
+			insists := sig == os.Interrupt || sig == syscall.SIGTERM // the system may repeat other signals
 			switch {
 			case !f.currentSession().Hosting() && n == 1:
 				go func() {
@@ -120,7 +121,8 @@ func (f *follower) printContinues() {
 		where = "in another terminal"
 	}
 	f.progress.print(f.app.stderr,
-		fmt.Sprintf("%s continues %s; watch it again with: mlfnode resume %[1]s, or follow its output with: mlfnode logs -f %[1]s", f.id, where))
+		fmt.Sprintf("%s continues %s; watch it again with: mlfnode resume %[1]s, "+
+			"or follow its output with: mlfnode logs -f %[1]s", f.id, where))
 	f.progress.print(f.app.stderr, fmt.Sprintf("pause it with: mlfnode pause %s, end it with: mlfnode cancel %[1]s", f.id))
 }
 

@@ -43,7 +43,8 @@ func printGPUs(ui *console, all []api.Member) error {
 			notes = append(notes, fmt.Sprintf("%s: %s", m.Node, m.Problem))
 		}
 		if m.MoreDevices {
-			notes = append(notes, fmt.Sprintf("%s has more GPUs than it can announce; in total it has %s", m.Node, groupsText(m.Groups)))
+			notes = append(notes,
+				fmt.Sprintf("%s has more GPUs than it can announce; in total it has %s", m.Node, groupsText(m.Groups)))
 		}
 	}
 	for _, note := range notes {

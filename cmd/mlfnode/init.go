@@ -23,7 +23,8 @@ const lastSignal = 64
 func runAsInit(args []string, stderr io.Writer) int {
 	signals := make(chan os.Signal, 16)
 	for n := syscall.Signal(1); n <= lastSignal; n++ {
-		if !signal.Ignored(n) && n != unix.SIGCHLD && n != unix.SIGURG { // SIGCHLD is the end of the child, SIGURG is sent by the Go runtime to itself
+		// SIGCHLD is the end of the child; the Go runtime sends SIGURG to itself.
+		if !signal.Ignored(n) && n != unix.SIGCHLD && n != unix.SIGURG {
 			signal.Notify(signals, n)
 		}
 	}

@@ -67,7 +67,8 @@ func logsCommand(a *app) *cobra.Command {
 						return err
 					}
 					// The output starts again; view skips what was shown already.
-					if err := s.Await(c.Context(), func() { a.say("the master does not answer; waiting for it (trials go on)") }); err != nil {
+					err = s.Await(c.Context(), func() { a.say("the master does not answer; waiting for it (trials go on)") })
+					if err != nil {
 						return err
 					}
 				}
@@ -119,7 +120,8 @@ func printFailedLogs(ctx context.Context, ui *console, c *api.Client, id grid.Sw
 		ui.say("no trial of %s has failed", v.Sweep)
 	}
 	for _, index := range indexes {
-		if err := printLogs(ctx, ui, c, grid.TrialID{Sweep: v.Sweep, Index: -1}, view, api.LogQuery{Index: index}); err != nil {
+		all := grid.TrialID{Sweep: v.Sweep, Index: -1} // the lines are prefixed with their trial
+		if err := printLogs(ctx, ui, c, all, view, api.LogQuery{Index: index}); err != nil {
 			return err
 		}
 	}

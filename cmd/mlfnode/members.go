@@ -60,8 +60,9 @@ func printMembers(ui *console, all []api.Member) error {
 		if mayWork(m) {
 			running, load = strconv.Itoa(m.Running), strconv.FormatFloat(m.Load, 'f', 1, 64)
 		}
-		row := []string{string(m.Node), memberState(m), strings.Join(m.Roles, ","), strconv.FormatFloat(m.CPUs, 'g', -1, 64), bytesText(m.Memory),
-			strconv.Itoa(m.GPUs), running, load, m.Address, m.Version}
+		row := []string{string(m.Node), memberState(m), strings.Join(m.Roles, ","),
+			strconv.FormatFloat(m.CPUs, 'g', -1, 64), bytesText(m.Memory), strconv.Itoa(m.GPUs),
+			running, load, m.Address, m.Version}
 		if labelled {
 			row = append(row, strings.Join(m.Labels, ","))
 		}

@@ -23,15 +23,15 @@ func resultsCommand(a *app) *cobra.Command {
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 && looksLikeSweep(f.csv) {
 				return usage("--csv takes the word after it for a file, and "+f.csv+" looks like a sweep",
-					"put the sweeps first: mlfnode results "+strings.Join(append([]string{f.csv}, args...),
-						" ")+" --csv all.csv; for a file of that name: --csv ./"+f.csv)
+					"put the sweeps first: mlfnode results "+strings.Join(append([]string{f.csv}, args...), " ")+
+						" --csv all.csv; for a file of that name: --csv ./"+f.csv)
 			}
 			if names := f.sweepOf(args); len(names) < 2 {
 				return oneArgument(c, names)
 			}
 			if f.csv == "" && !a.json {
-				return usage("several sweeps go into CSV or JSON", "mlfnode results "+strings.Join(args,
-					" ")+" --csv all.csv; mlfnode compare puts two beside each other")
+				return usage("several sweeps go into CSV or JSON", "mlfnode results "+strings.Join(args, " ")+
+					" --csv all.csv; mlfnode compare puts two beside each other")
 			}
 			for _, other := range []string{"best", "limit", "offset", "group-by", "over"} {
 				if c.Flags().Changed(other) {
@@ -254,7 +254,8 @@ func bestIndex(ctx context.Context, c *api.Client, v *api.Sweep) (int64, error) 
 		return -1, nil
 	}
 	for t, err := range c.Trials(ctx, v.Sweep, bestQuery(v.Objective, 1)) {
-		if f, e := strconv.ParseFloat(string(t.Metrics[v.Objective.Metric]), 64); err == nil && (e != nil || math.IsInf(f, 0) || math.IsNaN(f)) {
+		f, e := strconv.ParseFloat(string(t.Metrics[v.Objective.Metric]), 64)
+		if err == nil && (e != nil || math.IsInf(f, 0) || math.IsNaN(f)) {
 			return -1, nil
 		}
 		return t.Index, err
@@ -279,10 +280,11 @@ func checkObjective(ctx context.Context, c *api.Client, v *api.Sweep) error {
 	}
 	hint := "no trial has reported any metric; see the notes of: mlfnode results " + string(v.Sweep)
 	if len(v.Metrics) > 0 {
-		hint = "the metrics are " + strings.Join(v.Metrics[:min(len(v.Metrics), 12)],
-			", ") + "; name one under objective in project.yaml, or use --sort"
+		hint = "the metrics are " + strings.Join(v.Metrics[:min(len(v.Metrics), 12)], ", ") +
+			"; name one under objective in project.yaml, or use --sort"
 	}
-	return failed(fmt.Sprintf("no trial of %s that succeeded has a number for %s, the objective of task %s", v.Sweep, v.Objective.Metric, v.Task), hint)
+	return failed(fmt.Sprintf("no trial of %s that succeeded has a number for %s, the objective of task %s",
+		v.Sweep, v.Objective.Metric, v.Task), hint)
 }
 
 func resultRow(v *api.Sweep, t *api.Trial, best bool) []string {

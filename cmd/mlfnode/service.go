@@ -191,7 +191,8 @@ func printService(ui *console, s service.State, owner string) error {
 		enabled += ", only while its user is logged in"
 	}
 	lines := [][2]string{
-		{"unit", s.File + " (" + enabled + ")"}, {"runs", s.Program}, {"state", s.Active + " (" + s.Detail + ")"}, {"since", s.Since},
+		{"unit", s.File + " (" + enabled + ")"}, {"runs", s.Program},
+		{"state", s.Active + " (" + s.Detail + ")"}, {"since", s.Since},
 		{"says", s.Text}, {"process", fmt.Sprint(s.PID)}, {"restarts", fmt.Sprint(s.Restarts)}, {"ended", s.Result},
 		{"trials in", strings.Join(s.Shims, " ")},
 	}

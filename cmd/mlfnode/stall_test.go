@@ -57,7 +57,7 @@ func TestWatchdogOfAStalledDisk(t *testing.T) {
 	for end := time.Now().Add(stalledFor); time.Now().Before(end); {
 		began := time.Now()
 		if err := c.node.Healthy(); err != nil {
-			t.Errorf("while the disk does not answer: got %v, want that it is no reason to start again", err)
+			t.Errorf("while the disk does not answer: got %v, want it not to be a reason to restart", err)
 		}
 		if took := time.Since(began); took > 20*time.Second { // systemd's watchdog waits for 30 s
 			t.Errorf("the answer took %v", took)

@@ -217,7 +217,8 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 	}
 	defer bundle.remove()
 	sub := api.Submit{
-		Token: rand.Text(), Project: p.project.Name, Name: f.name, Origin: submissionOrigin(ctx, a, p.project), Task: p.task, Bundle: bundle.digest, Space: p.space,
+		Token: rand.Text(), Project: p.project.Name, Name: f.name, Origin: submissionOrigin(ctx, a, p.project),
+		Task: p.task, Bundle: bundle.digest, Space: p.space,
 		Priority: f.priority, MaxParallel: f.maxParallel, Environ: environ, EnvironAdded: added,
 	}
 	var v api.Sweep
@@ -261,7 +262,8 @@ func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features 
 		}
 	}
 	if order != grid.OrderIndex && !slices.Contains(n.Orders, order) {
-		return fmt.Errorf("the master runs mlfnode %s, which does not know order %s\n  try: --order index, or upgrade the master", n.Version, order)
+		return fmt.Errorf("the master runs mlfnode %s, which does not know order %s\n"+
+			"  try: --order index, or upgrade the master", n.Version, order)
 	}
 	return nil
 }

@@ -236,7 +236,8 @@ func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
 			"lower resources.cpus in project.yaml")
 	}
 	if r.Memory > cfg.Machine.Memory {
-		return usage(fmt.Sprintf("one trial needs %s of memory, this machine has %s", bytesText(r.Memory), bytesText(cfg.Machine.Memory)),
+		return usage(fmt.Sprintf("one trial needs %s of memory, this machine has %s",
+			bytesText(r.Memory), bytesText(cfg.Machine.Memory)),
 			"lower resources.memory in project.yaml")
 	}
 	if !r.NeedsGPU() {

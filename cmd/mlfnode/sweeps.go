@@ -163,7 +163,8 @@ func nearRetention(n *api.Node, all []api.Sweep, now time.Time) string {
 	}
 	for _, s := range n.Store {
 		if s.Name != "leases" && s.Limit > 0 && s.Bytes >= s.Limit-s.Limit/10 {
-			near = append(near, fmt.Sprintf("%s %s of %s", s.Name, humanize.IBytes(uint64(s.Bytes)), humanize.IBytes(uint64(s.Limit))))
+			near = append(near, fmt.Sprintf("%s %s of %s", s.Name,
+				humanize.IBytes(uint64(s.Bytes)), humanize.IBytes(uint64(s.Limit))))
 		}
 	}
 	return strings.Join(near, "; ")

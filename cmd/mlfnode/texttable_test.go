@@ -7,7 +7,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestCause: the cause of a failure stands first, and the last line that is no progress bar behind it.
+// TestCause: the cause of a failure comes first, followed by the last line that is not a progress bar.
 func TestCause(t *testing.T) {
 	const bar = "\r 10%|#  | 1/10\r 50%|#####     | 50/100 [00:01<00:09]"
 	for reason, want := range map[string]string{

@@ -51,7 +51,8 @@ func runTop(ctx context.Context, a *app) error {
 	t.watchFailure(watching, s.Failed())
 	said.hold()
 	return top.Run(ctx, top.Config{
-		Client: func() *api.Client { return t.current().Client() }, Again: t.reconnect, Hosts: func() bool { return t.current().Hosting() }, Failed: t.failed,
+		Client: func() *api.Client { return t.current().Client() }, Again: t.reconnect,
+		Hosts: func() bool { return t.current().Hosting() }, Failed: t.failed,
 		Colours: a.colours(a.stdout), Input: os.Stdin, Output: out,
 	})
 }

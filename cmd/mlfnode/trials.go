@@ -248,7 +248,8 @@ func (t *trialTable) cells(tr *api.Trial) []string {
 	if tr.Ended != nil || tr.State == grid.Running && tr.Started != nil {
 		wall = printable.Seconds(tr.Usage.Wall)
 	}
-	row := []string{strconv.FormatInt(tr.Index, 10), string(tr.State), strconv.Itoa(tr.Attempts), exitText(tr.ExitCode), wall}
+	row := []string{strconv.FormatInt(tr.Index, 10), string(tr.State), strconv.Itoa(tr.Attempts),
+		exitText(tr.ExitCode), wall}
 	if len(t.curves) > 0 {
 		row = append(row, t.curves[tr.Index])
 	}

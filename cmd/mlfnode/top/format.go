@@ -86,7 +86,7 @@ func clockOf(t *time.Time, now time.Time) string {
 	return clock(*t, now)
 }
 
-// value shows a value of a parameter or a metric: text as it is, and of a number that is no whole one five digits, unless whole is set.
+// value shows a value of a parameter or a metric: text as it is, and of a number that is not whole five digits, unless whole is set.
 func value(v any, whole bool) string {
 	switch v := v.(type) {
 	case nil:
