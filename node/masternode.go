@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"mlfnode/cluster"
+	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -47,6 +48,7 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	if n.authority, err = trust.OpenAuthority(membership.TrustDir(cfg.StateDir), nil); err != nil {
 		return nil, fmt.Errorf("open the cluster's authority: %w", err)
 	}
+	n.scheduling = scheduling.New(n.authority, nil)
 	if cfg.CertificateLife > 0 {
 		n.authority.SetLifetime(cfg.CertificateLife)
 	}
@@ -76,7 +78,7 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	}
 	n.onClose(func() { apiListener.Close() })
 	if err := n.openMembership(membership.Config{
-		Identity: id, Keyring: n.authority.Keyring(), Authority: n.authority, Roles: roles, Ports: membership.Ports{API: ports.API, NATS: ports.NATS},
+		Identity: id, Keyring: n.authority.Keyring(), Authority: n.authority, Scheduling: n.scheduling, Roles: roles, Ports: membership.Ports{API: ports.API, NATS: ports.NATS},
 	}); err != nil {
 		return nil, err
 	}
@@ -192,21 +194,21 @@ func (n *Node) nodes() *master.Nodes {
 		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return membership.KeysID(n.authority.Keyring().Keys()) },
 		CAs: func() uint64 { return n.authority.CAs().ID() },
 		Drain: func(node grid.NodeID) (bool, bool, string) {
-			d := n.authority.Drains()[node]
-			return d.On, d.By == trust.DrainedByMaster, d.Reason
+			d := n.scheduling.Drains()[node]
+			return d.On, d.By == scheduling.ByMaster, d.Reason
 		},
 		Quarantine: func(node grid.NodeID, reason string) {
-			if err := n.authority.SetDrain(node, trust.Drain{On: true, Reason: reason, By: trust.DrainedByMaster}); err != nil {
+			if err := n.scheduling.SetDrain(node, scheduling.Drain{On: true, Reason: reason, By: scheduling.ByMaster}); err != nil {
 				n.log.Error("node could not be quarantined", "node", node, "err", err)
 			}
 		},
 		Fits: func(m *cluster.Member, r grid.Resources) bool { return slotsOf(m, r) > 0 },
 		Withhold: func(node grid.NodeID, part grid.Scope, reason string, until time.Time) {
-			if err := n.authority.Withhold(node, part, trust.Withheld{Reason: reason, Until: until}); err != nil {
+			if err := n.scheduling.Withhold(node, part, scheduling.Withheld{Reason: reason, Until: until}); err != nil {
 				n.log.Error("trials could not be withheld from a part of a node", "node", node, "part", part, "err", err)
 			}
 		},
-		Withheld: n.authority.Withheld,
+		Withheld: n.scheduling.Withheld,
 	}
 }
 
@@ -303,7 +305,7 @@ func (n *Node) monitored(ports config.Ports) monitor.Config {
 	rotation := &membership.Rotation{Membership: n.membership, Kick: n.server.Kick, Followed: n.master.AwaitKeys}
 	return monitor.Config{
 		Master: n.master, History: n.history.Listings(), Store: n.store, Node: info, Logger: n.cfg.Logger,
-		Members: n.membership.Members, Authority: n.authority, Forget: rotation.Forget, Rotate: rotation.RotateKey, Backup: n.backup,
+		Members: n.membership.Members, Authority: n.authority, Scheduling: n.scheduling, Forget: rotation.Forget, Rotate: rotation.RotateKey, Backup: n.backup,
 		CA: rotation.CA, StepCA: rotation.StepCA,
 		Address: net.JoinHostPort(n.membership.Local().Address, strconv.Itoa(ports.API)),
 		Meet: func() membership.JoinReply {

@@ -17,6 +17,7 @@ import (
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
+	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
@@ -58,6 +59,7 @@ type Node struct {
 	remote    checkpoint.Remote // the master's, of a worker; guarded by mu
 
 	authority  *trust.Authority       // of a master
+	scheduling *scheduling.Registry   // of a master
 	membership *membership.Membership // of a node in a cluster
 
 	stopping    atomic.Bool // somebody asked for the end of this node: Close ends its programs, too

@@ -161,14 +161,14 @@ func TestRefusedWrite(t *testing.T) {
 	}
 	keys := len(a.Keyring().Keys())
 	for what, err := range map[string]error{
-		"revoke": a.Revoke(token.ID), "forget": a.Forget("w1"), "drain": a.SetDrain("w1", Drain{On: true}),
+		"revoke": a.Revoke(token.ID), "forget": a.Forget("w1"), "drain": storeData(a, "w1", `{"on":true}`),
 		"install": a.Keyring().Install(NewGossipKey()),
 	} {
 		if err == nil {
 			t.Errorf("%s: got no error from a folder that is gone", what)
 		}
 	}
-	if _, err := a.CheckAccess(token.Bearer()); err != nil || a.Known("w1", id.Leaf()) != nil || len(a.Drains()) != 0 ||
+	if _, err := a.CheckAccess(token.Bearer()); err != nil || a.Known("w1", id.Leaf()) != nil || len(a.AllNodeData()) != 0 ||
 		len(a.Keyring().Keys()) != keys {
 		t.Errorf("got a change that was not stored: %v", err)
 	}

@@ -238,7 +238,7 @@ func TestJoinAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, "drain", a.SetDrain("w1", Drain{On: true}), nil)
+	wantErr(t, "drain", storeData(a, "w1", `{"on":true}`), nil)
 	var last JoinAnswer
 	for range 2 { // killed before it was stored, then after
 		if _, last, err = join(a, dir, token, "w1"); err != nil {
@@ -249,8 +249,8 @@ func TestJoinAgain(t *testing.T) {
 	wantErr(t, "the lost access token", err, ErrBadToken)
 	_, err = a.CheckAccess(last.Access)
 	wantErr(t, "the last access token", err, nil)
-	if n := len(a.Tokens()); n != 2 || len(a.Drains()) != 1 {
-		t.Errorf("got %d tokens and %d drains, want 2 and 1", n, len(a.Drains()))
+	if n := len(a.Tokens()); n != 2 || len(a.AllNodeData()) != 1 {
+		t.Errorf("got %d tokens and %d drains, want 2 and 1", n, len(a.AllNodeData()))
 	}
 	_, _, err = join(a, t.TempDir(), token, "w2")
 	wantErr(t, "another machine", err, ErrExpired)

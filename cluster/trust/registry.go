@@ -3,8 +3,9 @@ package trust
 import (
 	"crypto/ecdsa"
 	"crypto/x509"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,32 +15,14 @@ import (
 
 // nodeRecord is what nodes.json has of a node.
 type nodeRecord struct {
-	Key       string    `json:"key"` // fingerprint
-	Role      NodeRole  `json:"role"`
-	Joined    time.Time `json:"joined"`
-	Forgotten time.Time `json:"forgotten,omitzero"`
-	Drain     Drain     `json:"drain,omitzero"`
+	Key       string          `json:"key"` // fingerprint
+	Role      NodeRole        `json:"role"`
+	Joined    time.Time       `json:"joined"`
+	Forgotten time.Time       `json:"forgotten,omitzero"`
+	Data      json.RawMessage `json:"drain,omitempty"` // see EditNodeData; the name is of versions that kept drains alone
 
 	CA     string `json:"ca,omitempty"`     // pin of the CA of the newest certificate that it has shown; empty is the cluster's first
 	Trusts string `json:"trusts,omitempty"` // pin of the newest CA that it is known to trust; likewise
-}
-
-// Drain says whether a node takes no new trials, why, and who wanted that.
-type Drain struct {
-	On     bool   `json:"on"`
-	Reason string `json:"reason,omitempty"`
-	By     string `json:"by,omitempty"`
-
-	Withheld map[grid.Scope]Withheld `json:"withheld,omitempty"` // parts that trials don't get for a while, though the node takes others
-}
-
-// DrainedByMaster is the By of a Drain by which the master has quarantined a broken node.
-const DrainedByMaster = "master"
-
-// Withheld says why trials don't get a part of a node, and until when.
-type Withheld struct {
-	Reason string    `json:"reason"`
-	Until  time.Time `json:"until"`
 }
 
 // NodeInfo describes a node of the registry.
@@ -49,7 +32,6 @@ type NodeInfo struct {
 	Role      NodeRole    `json:"role"`
 	Joined    time.Time   `json:"joined"`
 	Forgotten time.Time   `json:"forgotten,omitzero"`
-	Drain     Drain       `json:"drain,omitzero"`
 }
 
 // mostNodes bounds the registry, forgotten ones included, should somebody join without end.
@@ -78,7 +60,7 @@ func (a *Authority) register(node grid.NodeID, role NodeRole, digest string, by 
 		}
 		r := nodeRecord{Key: digest, Role: role, Joined: now, CA: by.pins[0], Trusts: by.pins[0]} // it says itself whether it knows others
 		if old, ok := all[string(node)]; ok && old.Forgotten.IsZero() {
-			r.Drain = old.Drain
+			r.Data = old.Data
 		}
 		all[string(node)] = r
 		return nil
@@ -162,56 +144,41 @@ func (a *Authority) edit(node grid.NodeID, fn func(*nodeRecord)) error {
 	})
 }
 
-// SetDrain records whether a node takes new trials. ErrUnknownNode means that there is no such
-// node.
-func (a *Authority) SetDrain(node grid.NodeID, d Drain) error {
-	return a.edit(node, func(r *nodeRecord) { r.Drain = d })
+// NodeData returns what EditNodeData has stored for a node, nil for nothing. The caller must not
+// change it.
+func (a *Authority) NodeData(node grid.NodeID) json.RawMessage {
+	return a.nodes.all()[string(node)].Data
 }
 
-// Withhold records that a node takes no trials that need a part of it until then, or until its next
-// SetDrain.
-func (a *Authority) Withhold(node grid.NodeID, part grid.Scope, why Withheld) error {
-	return a.edit(node, func(r *nodeRecord) {
-		all := maps.Clone(r.Drain.Withheld)
-		if all == nil {
-			all = map[grid.Scope]Withheld{}
-		}
-		maps.DeleteFunc(all, func(_ grid.Scope, old Withheld) bool { return !a.clock().Before(old.Until) })
-		all[part] = why
-		r.Drain.Withheld = all
-	})
-}
-
-// Withheld gives the reasons for which trials don't get parts of a node now; nil for none.
-func (a *Authority) Withheld(node grid.NodeID) map[grid.Scope]string {
-	var all map[grid.Scope]string
-	for part, why := range a.nodes.all()[string(node)].Drain.Withheld {
-		if a.clock().Before(why.Until) {
-			if all == nil {
-				all = map[grid.Scope]string{}
-			}
-			all[part] = why.Reason
+// AllNodeData returns what EditNodeData has stored, by node.
+func (a *Authority) AllNodeData() map[grid.NodeID]json.RawMessage {
+	all := map[grid.NodeID]json.RawMessage{}
+	for name, r := range a.nodes.all() {
+		if len(r.Data) > 0 {
+			all[grid.NodeID(name)] = r.Data
 		}
 	}
 	return all
 }
 
-// Drains gives the nodes that take no new trials.
-func (a *Authority) Drains() map[grid.NodeID]Drain {
-	drains := map[grid.NodeID]Drain{}
-	for name, r := range a.nodes.all() {
-		if r.Drain.On {
-			drains[grid.NodeID(name)] = r.Drain
+// EditNodeData replaces the JSON value that another package keeps of a node, durably; nil removes
+// it. It is removed with the node, too. It returns ErrUnknownNode if there is no such node.
+func (a *Authority) EditNodeData(node grid.NodeID, edit func(json.RawMessage) (json.RawMessage, error)) error {
+	var refused error
+	err := a.edit(node, func(r *nodeRecord) {
+		var data json.RawMessage
+		if data, refused = edit(r.Data); refused == nil {
+			r.Data = data
 		}
-	}
-	return drains
+	})
+	return errors.Join(refused, err)
 }
 
 // Nodes lists the registry by name, forgotten nodes included.
 func (a *Authority) Nodes() []NodeInfo {
 	var list []NodeInfo
 	for name, r := range a.nodes.all() {
-		list = append(list, NodeInfo{grid.NodeID(name), r.Key, r.Role, r.Joined, r.Forgotten, r.Drain})
+		list = append(list, NodeInfo{grid.NodeID(name), r.Key, r.Role, r.Joined, r.Forgotten})
 	}
 	slices.SortFunc(list, func(x, y NodeInfo) int { return strings.Compare(string(x.Node), string(y.Node)) })
 	return list

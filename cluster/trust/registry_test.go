@@ -1,15 +1,13 @@
 package trust
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"mlfnode/grid"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 func TestForget(t *testing.T) {
@@ -20,21 +18,21 @@ func TestForget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, "drain", a.SetDrain("w1", Drain{On: true}), nil)
+	wantErr(t, "drain", storeData(a, "w1", `{"on":true}`), nil)
 	wantErr(t, "forget", a.Forget("w1"), nil)
 	wantErr(t, "known", a.Known("w1", old.Leaf()), ErrUnknownNode)
 	wantText(t, "known", a.Known("w1", old.Leaf()), "it was forgotten on")
 	wantErr(t, "forget again", a.Forget("w1"), nil)
 	wantErr(t, "forget nobody", a.Forget("w9"), ErrUnknownNode)
-	wantErr(t, "drain", a.SetDrain("w1", Drain{On: true}), ErrUnknownNode)
+	wantErr(t, "drain", storeData(a, "w1", `{"on":true}`), ErrUnknownNode)
 	_, err = a.CheckAccess(answer.Access)
 	wantErr(t, "the access token of the join", err, ErrRevoked)
 
 	b := openAuthority(t, a.dir, h.clock)
 	wantErr(t, "after a restart", b.Known("w1", old.Leaf()), ErrUnknownNode)
 	fresh, _, err := join(b, t.TempDir(), token, "w1") // another machine
-	if err != nil || b.Known("w1", fresh.Leaf()) != nil || len(b.Drains()) != 0 {
-		t.Errorf("got %v, drains %v, want the free name without its old drain", err, b.Drains())
+	if err != nil || b.Known("w1", fresh.Leaf()) != nil || len(b.AllNodeData()) != 0 {
+		t.Errorf("got %v, drains %v, want the free name without its old drain", err, b.AllNodeData())
 	}
 	wantText(t, "the old machine", b.Known("w1", old.Leaf()), "another machine has the name now")
 	wantErr(t, "forget", b.Forget("w1"), nil)
@@ -121,48 +119,29 @@ func TestKnown(t *testing.T) {
 	wantErr(t, "the CA itself", a.Known("w1", a.CA()), ErrUnknownNode)
 }
 
-func TestDrains(t *testing.T) {
+func TestNodeData(t *testing.T) {
 	a, _, h := newAuthority(t)
 	mustJoin(t, a, "w1")
-	want := map[grid.NodeID]Drain{"w1": {On: true, Reason: "new disk", By: "eva"}, "master": {On: true}}
-	for node, d := range want {
-		wantErr(t, "drain", a.SetDrain(node, d), nil)
-	}
-	if d := cmp.Diff(want, openAuthority(t, a.dir, h.clock).Drains()); d != "" {
-		t.Errorf("drains after a restart (-want +got):\n%s", d)
-	}
-	wantErr(t, "undrain", a.SetDrain("master", Drain{}), nil)
-	delete(want, "master")
-	if d := cmp.Diff(want, a.Drains()); d != "" {
-		t.Errorf("drains (-want +got):\n%s", d)
+	wantErr(t, "store", storeData(a, "w1", `{"on":true}`), nil)
+	refused := errors.New("refused")
+	wantErr(t, "an edit that fails", a.EditNodeData("w1", func(json.RawMessage) (json.RawMessage, error) { return nil, refused }), refused)
+	got := openAuthority(t, a.dir, h.clock).AllNodeData()
+	var stored struct{ On bool }
+	if err := json.Unmarshal(got["w1"], &stored); err != nil || len(got) != 1 || !stored.On {
+		t.Errorf("after a restart: got %s, %v", got, err)
 	}
 	nodes := a.Nodes()
-	if len(nodes) != 2 || nodes[0].Node != "master" || nodes[0].Role != Master || !cmp.Equal(nodes[1].Drain, want["w1"]) {
+	if len(nodes) != 2 || nodes[0].Node != "master" || nodes[0].Role != Master {
 		t.Errorf("got nodes %+v", nodes)
+	}
+	wantErr(t, "remove", storeData(a, "w1", ""), nil)
+	if got := a.AllNodeData(); len(got) != 0 {
+		t.Errorf("got %s of removed values", got)
 	}
 }
 
-// TestWithheld has trials withheld from parts of a node: for a while, beyond a restart, and until
-// the node is to have all again.
-func TestWithheld(t *testing.T) {
-	a, _, h := newAuthority(t)
-	mustJoin(t, a, "w1")
-	for part, length := range map[grid.Scope]time.Duration{grid.ScopeGPUs: time.Hour, grid.ScopeContainers: time.Minute} {
-		wantErr(t, "withhold", a.Withhold("w1", part, Withheld{Reason: "broken", Until: h.clock().Add(length)}), nil)
-	}
-	wantErr(t, "withhold from a node that is not there", a.Withhold("w2", grid.ScopeGPUs, Withheld{}), ErrUnknownNode)
-	again := openAuthority(t, a.dir, h.clock)
-	if got := again.Withheld("w1"); len(got) != 2 || len(again.Withheld("w2")) != 0 || len(again.Drains()) != 0 {
-		t.Errorf("after a restart: got %v withheld, drains %v", got, again.Drains())
-	}
-	h.turn(2 * time.Minute)
-	if d := cmp.Diff(map[grid.Scope]string{grid.ScopeGPUs: "broken"}, again.Withheld("w1")); d != "" {
-		t.Errorf("two minutes later (-want +got):\n%s", d)
-	}
-	wantErr(t, "undrain", again.SetDrain("w1", Drain{}), nil)
-	if got := again.Withheld("w1"); got != nil {
-		t.Errorf("a node that is to have all trials again: got %v withheld", got)
-	}
+func storeData(a *Authority, node grid.NodeID, text string) error {
+	return a.EditNodeData(node, func(json.RawMessage) (json.RawMessage, error) { return json.RawMessage(text), nil })
 }
 
 // The registry does not grow without end, whoever has a token.

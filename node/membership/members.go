@@ -6,7 +6,7 @@ import (
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
-	"mlfnode/cluster/trust"
+	"mlfnode/cluster/scheduling"
 	"mlfnode/grid"
 	"mlfnode/node/api"
 )
@@ -36,8 +36,8 @@ func (s *Membership) correct(v *api.Member, m *cluster.Member) {
 	if s.authority == nil || !m.There() {
 		return
 	}
-	if d := s.authority.Drains()[m.Node]; d.On {
-		v.Quarantined = d.By == trust.DrainedByMaster
+	if d := s.scheduling.Drains()[m.Node]; d.On {
+		v.Quarantined = d.By == scheduling.ByMaster
 		v.Drained, v.Reason = !v.Quarantined, d.Reason
 	}
 }

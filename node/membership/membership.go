@@ -20,6 +20,7 @@ import (
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
+	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
 )
@@ -43,11 +44,12 @@ type Worker interface {
 
 // Config is what a node needs to take part in its cluster.
 type Config struct {
-	StateDir  string
-	Identity  *trust.Identity
-	Keyring   *trust.Keyring
-	Authority *trust.Authority // of the master; nil on a worker
-	Peers     *Peers           // where a worker finds its cluster; a master reads them from the state folder
+	StateDir   string
+	Identity   *trust.Identity
+	Keyring    *trust.Keyring
+	Authority  *trust.Authority     // of the master; nil on a worker
+	Scheduling *scheduling.Registry // likewise
+	Peers      *Peers               // where a worker finds its cluster; a master reads them from the state folder
 
 	Gossip  cluster.Config // Bind, Port and Advertise; the rest follows from the other fields
 	Ports   Ports          // of a master
@@ -68,14 +70,15 @@ type Ports struct{ API, NATS int }
 type Membership struct {
 	Gossip *cluster.Cluster
 
-	log       *slog.Logger
-	stateDir  string
-	id        *trust.Identity
-	keyring   *trust.Keyring
-	authority *trust.Authority // of the master
-	peers     *Peers           // of a worker
-	worker    func() Worker
-	stays     func() bool
+	log        *slog.Logger
+	stateDir   string
+	id         *trust.Identity
+	keyring    *trust.Keyring
+	authority  *trust.Authority     // of the master
+	scheduling *scheduling.Registry // likewise
+	peers      *Peers               // of a worker
+	worker     func() Worker
+	stays      func() bool
 
 	staleKeyring     chan struct{} // holds a token when the master has another gossip keyring
 	staleCertificate chan struct{} // holds a token when the master has other CAs
@@ -88,7 +91,7 @@ func TrustDir(stateDir string) string { return filepath.Join(stateDir, "trust") 
 // Start makes this node gossip. End it with Close.
 func Start(cfg Config) (*Membership, error) {
 	s := &Membership{
-		log: cfg.Logger, stateDir: cfg.StateDir, id: cfg.Identity, keyring: cfg.Keyring, authority: cfg.Authority, peers: cfg.Peers,
+		log: cfg.Logger, stateDir: cfg.StateDir, id: cfg.Identity, keyring: cfg.Keyring, authority: cfg.Authority, scheduling: cfg.Scheduling, peers: cfg.Peers,
 		worker: cfg.Worker, stays: cfg.Stays,
 		staleKeyring: make(chan struct{}, 1), staleCertificate: make(chan struct{}, 1), masterBack: make(chan struct{}, 1),
 	}

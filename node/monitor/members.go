@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/node/api"
@@ -41,13 +42,13 @@ func (m *Monitor) onMember(r *http.Request, do func(context.Context, grid.NodeID
 
 func (m *Monitor) drainMember(r *http.Request, d *api.Drain) (struct{}, error) {
 	return m.onMember(r, func(ctx context.Context, node grid.NodeID) error {
-		return m.drain(ctx, node, trust.Drain{On: true, Reason: d.Reason, By: "operator"})
+		return m.drain(ctx, node, scheduling.Drain{On: true, Reason: d.Reason, By: scheduling.ByOperator})
 	})
 }
 
 func (m *Monitor) undrainMember(r *http.Request) (struct{}, error) {
 	return m.onMember(r, func(ctx context.Context, node grid.NodeID) error {
-		return m.drain(ctx, node, trust.Drain{})
+		return m.drain(ctx, node, scheduling.Drain{})
 	})
 }
 
@@ -56,8 +57,8 @@ func (m *Monitor) forgetMember(r *http.Request) (struct{}, error) {
 }
 
 // drain gives a node an order, and returns once it follows.
-func (m *Monitor) drain(ctx context.Context, node grid.NodeID, d trust.Drain) error {
-	if err := m.cfg.Authority.SetDrain(node, d); err != nil {
+func (m *Monitor) drain(ctx context.Context, node grid.NodeID, d scheduling.Drain) error {
+	if err := m.cfg.Scheduling.SetDrain(node, d); err != nil {
 		return err
 	}
 	m.cfg.Master.AwaitDrain(ctx, node, d.On)

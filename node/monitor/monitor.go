@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -37,14 +38,15 @@ type Config struct {
 	// Working reports whether the node takes trials; nil where it does as soon as it answers.
 	Working func() bool
 	// The rest is for a master; nil on others.
-	Authority *trust.Authority
-	Address   string                                   // HOST:PORT of the API, for machines that join
-	Meet      func() membership.JoinReply              // where a machine that joins finds the others
-	Forget    func(context.Context, grid.NodeID) error // takes a node out of the cluster
-	Rotate    func(context.Context) error              // gives the cluster a new gossip key
-	Backup    func(context.Context, io.Writer) error   // writes all that the master has
-	CA        func() api.CA                            // how far a rotation of the CA has come
-	StepCA    func(context.Context, api.CAStep) error  // takes its next step
+	Authority  *trust.Authority
+	Scheduling *scheduling.Registry                     // likewise
+	Address    string                                   // HOST:PORT of the API, for machines that join
+	Meet       func() membership.JoinReply              // where a machine that joins finds the others
+	Forget     func(context.Context, grid.NodeID) error // takes a node out of the cluster
+	Rotate     func(context.Context) error              // gives the cluster a new gossip key
+	Backup     func(context.Context, io.Writer) error   // writes all that the master has
+	CA         func() api.CA                            // how far a rotation of the CA has come
+	StepCA     func(context.Context, api.CAStep) error  // takes its next step
 }
 
 // Monitor serves the API. Make one with New.
