@@ -218,7 +218,7 @@ func (s *Server) Restore(ctx context.Context, stream string, about []byte, conte
 	defer conn.Close()
 	var head streamHead
 	if err := json.Unmarshal(about, &head); err != nil {
-		return fmt.Errorf("read what the stream %s is: %w", stream, err)
+		return fmt.Errorf("read the description of stream %s: %w", stream, err)
 	}
 	begun, err := requestStreamAPI(ctx, conn, restoreCall+stream, head)
 	if err != nil {

@@ -157,7 +157,7 @@ func (c *callServer) receive(m *nats.Msg) {
 	}
 	verb := lastToken(m.Subject)
 	if m.Reply != "" && !strings.HasPrefix(m.Reply, inbox(node)+".") {
-		c.calls.store.log.Debug("call wants its answer elsewhere", "verb", verb, "node", node)
+		c.calls.store.log.Debug("call requests its answer in another node's inbox", "verb", verb, "node", node)
 		return
 	}
 	switch verb {
@@ -199,7 +199,7 @@ func (c *callServer) ratesFor(node grid.NodeID) *callRates {
 // blockNode blocks a node that sends more than callRate.
 func (c *callServer) blockNode(node grid.NodeID, r *callRates) {
 	r.blockLog.Do(func() {
-		c.calls.store.log.Warn("node sends calls without end; it is kept out for a while", "node", node)
+		c.calls.store.log.Warn("node sends too many calls; it is blocked for a while", "node", node)
 	})
 	c.server.Block(node)
 }

@@ -33,7 +33,7 @@ const (
 	flagsKnown = flagStderr | flagSame | flagSetup
 )
 
-var errCorrupt = errors.New("the chunks are cut or garbled")
+var errCorrupt = errors.New("the message is truncated or corrupt")
 
 // appendChunk appends a chunk to a message; prev is the previous chunk, nil for the first.
 func appendChunk(b []byte, c, prev *Chunk) []byte {
@@ -69,7 +69,7 @@ func decodeChunks(b []byte) ([]Chunk, error) {
 		return nil, errCorrupt
 	}
 	if b[0] != chunkVersion {
-		return nil, fmt.Errorf("version %d is not known", b[0])
+		return nil, fmt.Errorf("unknown version %d", b[0])
 	}
 	d := decoder{b: b[1:]}
 	var chunks []Chunk

@@ -78,7 +78,7 @@ func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb 
 	case callSweep:
 		return c.store.Records.raw(ctx, grid.SweepID(m.Data))
 	}
-	return nil, fmt.Errorf("%w: %.100q is not known; update the master's mlfnode", errRefused, verb)
+	return nil, fmt.Errorf("%w: unknown call %.100q; update the master's mlfnode", errRefused, verb)
 }
 
 // storeReport stores a report on a sweep with publish, and encodes the answer. A sweep without a
@@ -137,7 +137,7 @@ func (c *Calls) storeOutput(ctx context.Context, node grid.NodeID, sweep grid.Sw
 	}
 	for i := range chunks {
 		if !mayWrite(node, chunks[i].Run) {
-			return 0, fmt.Errorf("%w: it is of the run %.100q of another node", errRefused, chunks[i].Run)
+			return 0, fmt.Errorf("%w: run %.100q belongs to another node", errRefused, chunks[i].Run)
 		}
 	}
 	return c.store.Logs.publishMessage(ctx, node, sweep, data)

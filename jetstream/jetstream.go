@@ -59,9 +59,9 @@ var (
 	// ErrNotFound is returned for a record or object that does not exist.
 	ErrNotFound = errors.New("not found")
 	// ErrExists is returned by Records.Create if the sweep already has a record.
-	ErrExists = errors.New("there is a sweep of this name already")
+	ErrExists = errors.New("a sweep with this name already exists")
 	// ErrConflict is returned by Records.Update if the record has changed in the meantime.
-	ErrConflict = errors.New("the sweep was changed by somebody else in between; try again")
+	ErrConflict = errors.New("the sweep was changed in the meantime; try again")
 	// ErrFull is returned when a limit of Limits is reached. The error's text says which one and
 	// what to do.
 	ErrFull = errors.New("the store is full")

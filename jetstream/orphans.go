@@ -117,7 +117,7 @@ func (s *Store) subjects(ctx context.Context, stream, filter string, offset int)
 	}
 	msg, err := s.conn.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, ask)
 	if err != nil {
-		return nil, 0, s.explain(ctx, "look through "+stream, err)
+		return nil, 0, s.explain(ctx, "list the subjects of "+stream, err)
 	}
 	var info struct {
 		Error *js.APIError `json:"error"`
@@ -127,10 +127,10 @@ func (s *Store) subjects(ctx context.Context, stream, filter string, offset int)
 		} `json:"state"`
 	}
 	if err := json.Unmarshal(msg.Data, &info); err != nil {
-		return nil, 0, fmt.Errorf("look through %s: %w", stream, err)
+		return nil, 0, fmt.Errorf("list the subjects of %s: %w", stream, err)
 	}
 	if info.Error != nil {
-		return nil, 0, s.explain(ctx, "look through "+stream, info.Error)
+		return nil, 0, s.explain(ctx, "list the subjects of "+stream, info.Error)
 	}
 	page = slices.Sorted(maps.Keys(info.State.Subjects))
 	return page[:min(len(page), s.purgePage)], info.Total, nil

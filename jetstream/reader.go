@@ -47,7 +47,7 @@ type message struct {
 }
 
 var (
-	errConsumerLost = errors.New("the cursor is gone")
+	errConsumerLost = errors.New("the consumer is gone")
 	errNoMore       = errors.New("nothing more is stored")
 )
 
@@ -72,7 +72,7 @@ func (t *streamReader) read(ctx context.Context, fn func([]message) error, empty
 		case !t.follow || !t.transient(err):
 			return err
 		}
-		t.store.log.Debug("reader begins again", "stream", t.stream, "next", t.next, "err", err)
+		t.store.log.Debug("reader restarts", "stream", t.stream, "next", t.next, "err", err)
 		wait := time.NewTimer(readRetry)
 		select {
 		case <-ctx.Done():

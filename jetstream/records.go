@@ -110,7 +110,7 @@ func (r *Records) Update(ctx context.Context, record *Record) (uint64, error) {
 func (r *Records) write(ctx context.Context, record *Record) (rev uint64, err error) {
 	sweep := record.Sweep
 	if len(record.Lanes) > MaxLanes {
-		return 0, fmt.Errorf("sweep %s: its trials are in %d lanes, and %d is the most",
+		return 0, fmt.Errorf("sweep %s: its trials are in %d lanes, and the maximum is %d",
 			sweep.ID, len(record.Lanes), MaxLanes)
 	}
 	data, err := encodeRecord(record)

@@ -216,7 +216,7 @@ func (s *Store) Probe(ctx context.Context) error {
 		return err
 	}
 	if last.Sequence < seq { // a later one belongs to another Probe
-		return fmt.Errorf("the store gives message %d for message %d", last.Sequence, seq)
+		return fmt.Errorf("the store returned message %d instead of message %d", last.Sequence, seq)
 	}
 	return nil
 }

@@ -133,7 +133,7 @@ func DiskError(description string) error { return &diskError{reason: systemError
 type diskError struct{ reason string }
 
 func (e *diskError) Error() string {
-	return fmt.Sprintf("%v (%s). Make room or fix the disk; the store goes on by itself then", ErrDisk, e.reason)
+	return fmt.Sprintf("%v (%s). Make room or fix the disk; the store then recovers by itself", ErrDisk, e.reason)
 }
 
 func (e *diskError) Is(target error) bool { return target == ErrDisk }

@@ -207,7 +207,7 @@ func streamErrors(dir string, health func() []server.HealthzError) error {
 				dir, errs[0].Error)
 		}
 	}
-	return fmt.Errorf("the NATS server does not get ready: %s", errs[0].Error)
+	return fmt.Errorf("the NATS server does not become ready: %s", errs[0].Error)
 }
 
 // InProcessConn connects a client of this process. It implements nats.InProcessConnProvider.

@@ -47,7 +47,7 @@ func TestSlowIsNotDamaged(t *testing.T) {
 		"slow":             {answers: []server.HealthzError{slow, slow, slow}},
 		"damaged":          {answers: []server.HealthzError{broken}, want: "is damaged: stream 'records'"},
 		"slow and damaged": {answers: []server.HealthzError{slow, broken}, want: "is damaged: stream 'records'"},
-		"never ready":      {answers: []server.HealthzError{slow}, always: true, want: "does not get ready"},
+		"never ready":      {answers: []server.HealthzError{slow}, always: true, want: "does not become ready"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := streamErrors("folder", func() []server.HealthzError {
