@@ -125,7 +125,9 @@ func (l *testServer) start() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.port = l.server.Addr().(*net.TCPAddr).Port
+	if l.port == 0 { // clients read it when the server restarts
+		l.port = l.server.Addr().(*net.TCPAddr).Port
+	}
 	if l.store, err = l.server.OpenStore(context.Background()); err != nil {
 		l.t.Fatal(err)
 	}
