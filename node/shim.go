@@ -13,21 +13,21 @@ import (
 	"mlfnode/node/service"
 )
 
-// ShimCommand is the name of the hidden command that a node agent starts so that its programs
-// outlive it. FormerShimCommand is the name that agents of versions before use.
+// ShimCommand is the name of the hidden command by which a node agent starts shims, so that its
+// programs outlive it. Agents of earlier versions use FormerShimCommand.
 const (
 	ShimCommand       = shim.Command
 	FormerShimCommand = shim.FormerCommand
 )
 
-// Shim is that command, from its arguments to the exit status. Signals brings what the process
-// gets.
+// Shim runs that command and returns the exit status. signals brings the signals that the process
+// receives.
 func Shim(args []string, signals <-chan os.Signal, stderr io.Writer) int {
 	return shim.Main(args, signals, stderr)
 }
 
-// ShimFolders are the folders of a state folder that shims may be in: that of this version, and the
-// one of versions before. Each shim is started with one of them as an argument.
+// ShimFolders returns the folders below a state folder that shims may be in: that of this version
+// and that of earlier versions. Each shim is started with one of them as an argument.
 func ShimFolders(state string) []string {
 	return []string{filepath.Join(state, "shims"), filepath.Join(state, "keepers")}
 }
@@ -37,7 +37,7 @@ func (n *Node) shimOptions(token string) shim.Options {
 	return shim.Options{Dir: folders[0], FormerDir: folders[1], Token: token, Logger: n.log}
 }
 
-// openShim has programs outlive this process, and takes over those of the last one.
+// openShim makes programs outlive this process, and takes over those of the last agent.
 func (n *Node) openShim(ctx context.Context, token string) error {
 	if n.executor != nil {
 		return nil
@@ -61,8 +61,8 @@ func (n *Node) openShim(ctx context.Context, token string) error {
 	return nil
 }
 
-// scopeOf puts a shim into a scope of a new name, since systemd may not have collected that of the
-// last one yet. Without systemd a shim is a session of its own.
+// scopeOf returns the prefix that puts a shim into a scope. Each scope has a new name, since
+// systemd may not have collected the last one yet. Without systemd a shim has a session of its own.
 func scopeOf(token string) []string {
 	wrap, _ := service.Scope(token + "-" + strings.ToLower(rand.Text()[:6]))
 	return wrap

@@ -24,8 +24,8 @@ import (
 // Unit is the name of the unit in systemd, of the system and of a user alike.
 const Unit = "mlfnode.service"
 
-// shimScopes and formerShimScopes are the patterns of the scopes that shims run in: those of this version, and those of versions
-// that called shims keepers.
+// shimScopes and formerShimScopes are the patterns of the scopes that shims run in: those of this
+// version and those of earlier versions, which called shims keepers.
 const (
 	shimScopes       = "mlfnode-shim-*.scope"
 	formerShimScopes = "mlfnode-keeper-*.scope"

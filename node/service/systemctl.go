@@ -77,7 +77,7 @@ func (h Home) version(ctx context.Context) int {
 	return 0
 }
 
-// scopes lists the scopes of shims that there are.
+// scopes lists the existing scopes of shims.
 func (h Home) scopes(ctx context.Context) ([]string, error) {
 	out, err := h.systemctl(ctx, "list-units", "--all", "--plain", "--no-legend", "--full", shimScopes, formerShimScopes)
 	if err != nil {

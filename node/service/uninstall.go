@@ -49,7 +49,7 @@ func Uninstall(ctx context.Context, h Home, purge bool) (Removal, error) {
 	return r.Removal, errors.Join(r.failed...)
 }
 
-// stopAll ends the agent, which ends its shims, and then what is left of those.
+// stopAll ends the agent, which ends its shims, and then the shims that are left.
 func (h Home) stopAll(ctx context.Context, installed bool) error {
 	if installed {
 		if _, err := h.systemctl(ctx, "disable", "--now", "--quiet", Unit); err != nil {
