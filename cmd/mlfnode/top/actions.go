@@ -10,7 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// sweepActions are the keys that change a sweep. Class has failed trials of this class alone run again.
+// sweepActions are the keys that change a sweep. Class has failed trials of this class alone run
+// again.
 func (m *Model) sweepActions(s *api.Sweep, class grid.Class) []binding {
 	id, state := s.Sweep, s.State
 	all := []binding{}
@@ -119,7 +120,7 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 	return d
 }
 
-// act does something, and says what came of it. What is shown is asked for again.
+// act runs an action, shows what it says, and reloads what is shown.
 func (m *Model) act(do func(context.Context, *api.Client) (string, error)) tea.Cmd {
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
 		said, err := do(ctx, c)

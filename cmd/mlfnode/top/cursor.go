@@ -2,14 +2,14 @@ package top
 
 import tea "charm.land/bubbletea/v2"
 
-// cursor is a place in a list, of which a window is seen.
+// cursor is a position in a list, of which a window is visible.
 type cursor struct {
 	at   int
 	top  int // of the window
 	page int // rows of the window when it was drawn last
 }
 
-// window moves the window so that the place is in it, and gives the rows that are seen.
+// window moves the window so that the position is in it, and returns the visible rows.
 func (c *cursor) window(n, height int) (from, to int) {
 	height = max(height, 1)
 	c.page = height
@@ -26,7 +26,7 @@ func (c *cursor) window(n, height int) (from, to int) {
 
 func (c *cursor) move(by, n int) { c.at = max(0, min(c.at+by, n-1)) }
 
-// moves are the keys that move in a list of n rows. Then has what else is to happen.
+// moves returns the keys that move in a list of n rows. then is called after a move.
 func (c *cursor) moves(n int, then func()) []binding {
 	by := func(rows func() int) func() tea.Cmd {
 		return func() tea.Cmd {
@@ -45,5 +45,5 @@ func (c *cursor) moves(n int, then func()) []binding {
 	}
 }
 
-// movesHelp describes them.
+// movesHelp describes the keys that move in a list.
 const movesHelp = "j k, arrows, PgUp PgDn, g G"

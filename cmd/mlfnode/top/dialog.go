@@ -8,7 +8,7 @@ import (
 	"mlfnode/grid/printable"
 )
 
-// dialog asks before something is done.
+// dialog asks for confirmation before an action.
 type dialog struct {
 	title   string
 	text    string // what it will do
@@ -20,7 +20,8 @@ type dialog struct {
 	run     func(on bool, text string) tea.Cmd
 }
 
-// press handles a key: y does it, n or Esc does not. With an input Enter does it, as y is text there.
+// press handles a key: y confirms, n or Esc cancels. In a dialog with an input Enter confirms,
+// since y is text there.
 func (d *dialog) press(m *Model, k tea.Key) tea.Cmd {
 	key := k.String()
 	switch {
@@ -41,7 +42,7 @@ func (d *dialog) press(m *Model, k tea.Key) tea.Cmd {
 	return nil
 }
 
-// view gives the lines of the dialog.
+// view returns the lines of the dialog.
 func (d *dialog) view(p paint, width int) []string {
 	out := []string{p.text(strong, fit(d.title, width))}
 	out = append(out, wrap(d.text, width, 6)...)
@@ -60,14 +61,14 @@ func (d *dialog) view(p paint, width int) []string {
 	return append(out, fit(keys, width))
 }
 
-// prompt is a line that the user writes.
+// prompt is a line that the user types.
 type prompt struct {
 	label string
 	text  string
 	done  func(text string) tea.Cmd
 }
 
-// longestInput is how much can be written.
+// longestInput bounds what can be typed.
 const longestInput = 400
 
 func (p *prompt) press(m *Model, k tea.Key) tea.Cmd {
@@ -100,7 +101,7 @@ func (p *prompt) edit(k tea.Key) {
 
 func (p *prompt) add(text string) { p.text = printable.Clip(p.text+clean(text), longestInput) }
 
-// view shows the end of what is written.
+// view shows the end of what was typed.
 func (p *prompt) view(style paint, width int) string {
 	text := []rune(p.text)
 	room := max(1, width-len([]rune(p.label))-1)

@@ -21,20 +21,20 @@ const (
 	longestWait = 10 * time.Second // between two tries to reach the node
 )
 
-// states are events that have come, the oldest first.
+// states are events that have arrived, the oldest first.
 type states []api.Events
 
-// streamState is the state of the stream of events. It is sent when that changes.
+// streamState is the state of the event stream, sent when it changes.
 type streamState struct {
 	live bool
 	gone bool // what one of the topics is about is not kept
 	why  string
 }
 
-// errTopics ends a stream because others are wanted.
+// errTopics ends a stream because other topics are wanted.
 var errTopics = errors.New("other topics are wanted")
 
-// feed holds the stream of events open for what is shown, through every outage.
+// feed keeps the stream of events open for what is shown, through every outage.
 type feed struct {
 	client func() *api.Client
 	again  func(context.Context) error
@@ -60,7 +60,7 @@ func (f *feed) want(topics []string) {
 	}
 }
 
-// retry opens the stream again at once.
+// retry reopens the stream at once.
 func (f *feed) retry() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -74,7 +74,7 @@ func (f *feed) wanted() ([]string, <-chan struct{}) {
 	return f.topics, f.changed
 }
 
-// run keeps the stream open until ctx ends.
+// run keeps the stream open until ctx is canceled.
 func (f *feed) run(ctx context.Context) {
 	alone, wait := false, firstRetry
 	for ctx.Err() == nil {
@@ -110,7 +110,8 @@ func (f *feed) run(ctx context.Context) {
 	}
 }
 
-// pause waits some time, or until something is wanted. It reports whether time has passed, or the node is to be looked for all the same.
+// pause waits until the time has passed or other topics are wanted. It reports false if ctx was
+// canceled.
 func pause(ctx context.Context, wait time.Duration, changed <-chan struct{}) bool {
 	t := time.NewTimer(wait)
 	defer t.Stop()
@@ -123,7 +124,8 @@ func pause(ctx context.Context, wait time.Duration, changed <-chan struct{}) boo
 	return true
 }
 
-// listen passes events on until the stream ends or other topics are wanted, and reports whether it was open.
+// listen passes events on until the stream ends or other topics are wanted, and reports whether the
+// stream was open.
 func (f *feed) listen(ctx context.Context, topics []string, changed <-chan struct{}) (lived bool, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -151,7 +153,7 @@ func (f *feed) listen(ctx context.Context, topics []string, changed <-chan struc
 	return lived, api.ErrLost
 }
 
-// gather sends events on, those that come together as one message.
+// gather sends events on; those that arrive together become one message.
 func (f *feed) gather(ctx context.Context, events <-chan api.Events, changed <-chan struct{}, stop context.CancelCauseFunc) {
 	var all states
 	t := time.NewTimer(gathering)
@@ -182,7 +184,7 @@ func statusOf(err error) int {
 	return 0
 }
 
-// reason says in a line why the node is not reached.
+// reason says in one line why the node can't be reached.
 func reason(err error) string {
 	var refusal *api.Error
 	var request *url.Error

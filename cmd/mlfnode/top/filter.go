@@ -10,10 +10,11 @@ import (
 	"mlfnode/node/api"
 )
 
-// filterHelp says how a filter is written.
+// filterHelp explains how to write a filter.
 const filterHelp = "failed running … lr=0.01 acc>=0.9 class=cuda_oom node=gpu-1"
 
-// parseFilter reads a filter of trials: states, and conditions on parameters, metrics, class and node. Several of one name are alternatives.
+// parseFilter parses a filter of trials: states, and conditions on parameters, metrics, class and
+// node. Several conditions of one name are alternatives.
 func parseFilter(text string, s *api.Sweep) (q api.TrialQuery, err error) {
 	q.Where = url.Values{}
 	for word := range strings.FieldsSeq(text) {

@@ -34,7 +34,7 @@ func bytesText(n int64) string {
 	return humanize.IBytes(uint64(n))
 }
 
-// percent is how much of something is done.
+// percent returns how much of something is done.
 func percent(done, all int64) string {
 	if all == 0 {
 		return "–"
@@ -49,7 +49,7 @@ func percent(done, all int64) string {
 	return fmt.Sprintf("%.1f %%", p)
 }
 
-// rate is trials in a second.
+// rate formats trials per second.
 func rate(v float64) string {
 	switch {
 	case v <= 0:
@@ -62,7 +62,7 @@ func rate(v float64) string {
 	return fmt.Sprintf("%.2g/s", v)
 }
 
-// left says how long a sweep goes on.
+// left says how long a sweep will still run.
 func left(eta *float64) string {
 	if eta == nil {
 		return ""
@@ -70,7 +70,7 @@ func left(eta *float64) string {
 	return printable.Seconds(math.Round(*eta)) + " left"
 }
 
-// clock is a time of day, with the date when it is another day.
+// clock formats a time of day, with the date if it is another day.
 func clock(t, now time.Time) string {
 	t, now = t.In(now.Location()), now.Local()
 	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {
@@ -86,7 +86,8 @@ func clockOf(t *time.Time, now time.Time) string {
 	return clock(*t, now)
 }
 
-// value shows a value of a parameter or a metric: text as it is, and of a number that is not whole five digits, unless whole is set.
+// value formats a value of a parameter or a metric: text as it is, and a number that is not whole
+// with five digits, unless whole is set.
 func value(v any, whole bool) string {
 	switch v := v.(type) {
 	case nil:
@@ -107,7 +108,7 @@ func value(v any, whole bool) string {
 	return clean(fmt.Sprint(v))
 }
 
-// metric shows what a program reported.
+// metric formats what a program reported.
 func metric(raw json.RawMessage) string {
 	if text := string(raw); json.Valid(raw) && text != "" && (text[0] == '-' || text[0] >= '0' && text[0] <= '9') {
 		return value(json.Number(text), false)
@@ -117,7 +118,7 @@ func metric(raw json.RawMessage) string {
 
 func number(f float64) string { return strconv.FormatFloat(f, 'g', 5, 64) }
 
-// withState is a sweep with what the stream of events says of it, which is newer.
+// withState returns a sweep with its newer state from the event stream.
 func withState(s api.Sweep, state *api.SweepState) api.Sweep {
 	if state != nil {
 		s.SweepCounts, s.ETA = state.SweepCounts, state.ETA

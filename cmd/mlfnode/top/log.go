@@ -15,7 +15,7 @@ const (
 	emptyKept = 1000          // empty lines in a row that are kept
 )
 
-// output is what an attempt has printed, as lines: a range of its bytes, which grows at both ends.
+// output is what an attempt has printed, as lines: a range of its bytes that grows at both ends.
 type output struct {
 	pieces     []api.LogPiece
 	lines      []outputLine
@@ -102,8 +102,8 @@ func (o *output) rebuild() {
 	}
 }
 
-// addPiece makes lines of a piece. Of many empty lines in a row it keeps some. A range that does not
-// begin with the output begins within a line, whose rest is left out.
+// addPiece makes lines of a piece. Of many empty lines in a row it keeps some. A range that does
+// not begin with the output begins within a line, whose rest is left out.
 func (o *output) addPiece(p *api.LogPiece) {
 	if o.open == nil {
 		o.open = map[string]int{}
@@ -154,8 +154,8 @@ func (o *output) lineAt(offset int64, stream string) int {
 	return 0
 }
 
-// found splits a line at the places of a text, without regard to small and capital letters: what is between the hits, and the hits, in
-// turns.
+// found splits a line at the places of a text, without regard to small and capital letters: what is
+// between the hits, and the hits, in turns.
 func found(line, text string) []string {
 	if text == "" {
 		return []string{line}
@@ -172,7 +172,8 @@ func found(line, text string) []string {
 	}
 }
 
-// lower makes small letters of A to Z, so that places stay the same; the search of the master does the same.
+// lower makes small letters of A to Z, so that places stay the same; the search of the master does
+// the same.
 func lower(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {

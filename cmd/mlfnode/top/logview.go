@@ -45,7 +45,8 @@ type logView struct {
 
 func newLogView(id grid.TrialID) *logView { return &logView{id: id, follow: true} }
 
-// refresh asks for the end, for what comes before or behind, or for where the user wants to go. One question is under way at a time.
+// refresh asks for the end, for what comes before or behind, or for where the user wants to go. One
+// question is under way at a time.
 func (l *logView) refresh(m *Model) tea.Cmd {
 	o := &l.out
 	if l.busy || !m.cluster.lost.IsZero() || m.frozen && o.known && l.follow {
@@ -181,7 +182,8 @@ func (l *logView) keys(m *Model) []binding {
 	return all
 }
 
-// find searches for a text from the beginning on, and goes to the first hit behind the top of the window.
+// find searches for a text from the beginning on, and goes to the first hit behind the top of the
+// window.
 func (l *logView) find(m *Model, text string) tea.Cmd {
 	l.text, l.hits, l.more, l.hit, l.asking = text, nil, nil, 0, 0
 	if text == "" {
@@ -190,8 +192,8 @@ func (l *logView) find(m *Model, text string) tea.Cmd {
 	return l.search(m, 0, l.anchor())
 }
 
-// search has the master search a part of the output from an offset on, then the next one, until there
-// are hits. It goes to the first hit that is not before another offset.
+// search has the master search a part of the output from an offset on, then the next one, until
+// there are hits. It goes to the first hit that is not before another offset.
 func (l *logView) search(m *Model, from, notBefore int64) tea.Cmd {
 	l.asked++
 	l.asking, l.more = l.asked, &from

@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// Model is what is shown. Its functions ask, want and retry reach the world; without them it is pure.
+// Model is what is shown. Its functions ask, want and retry reach the world; without them it is
+// pure.
 type Model struct {
 	ask   func(wait time.Duration, q question) tea.Cmd
 	want  func(topics []string)
@@ -57,7 +58,8 @@ type screen interface {
 	view(m *Model, width, height int) []string
 }
 
-// binding is what a key does. Those without a text are not in the help, and those without a function are there for it alone.
+// binding is what a key does. Those without a text are not in the help, and those without a
+// function are there for it alone.
 type binding struct {
 	keys string // with blanks between them
 	text string
@@ -288,7 +290,8 @@ func (m *Model) quit() tea.Cmd {
 	return nil
 }
 
-// goTo asks where to go: a sweep, a trial by sweep and number or by its number in the sweep that is shown, or a node.
+// goTo asks where to go: a sweep, a trial by sweep and number or by its number in the sweep that is
+// shown, or a node.
 func (m *Model) goTo() tea.Cmd {
 	m.prompt = &prompt{label: "go to ", done: func(text string) tea.Cmd {
 		text = strings.TrimSpace(text)
@@ -382,8 +385,8 @@ func (l *loader[T]) start(m *Model, fn func(context.Context, *api.Client) (T, er
 	})
 }
 
-// answered records the answer to fn. After a failure fn is asked again, with growing waits, unless the
-// node is unreachable: what is shown is asked for again when it is back.
+// answered records the answer to fn. After a failure fn is asked again, with growing waits, unless
+// the node is unreachable: what is shown is asked for again when it is back.
 func (l *loader[T]) answered(m *Model, fn func(context.Context, *api.Client) (T, error), v T, err error) tea.Cmd {
 	l.busy = false
 	switch {

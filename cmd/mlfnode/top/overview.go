@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// pausedTopics is how many paused sweeps have topics of their own: the overview tells of those that move alone.
+	// pausedTopics is how many paused sweeps have topics of their own: the overview tells of those
+	// that move alone.
 	pausedTopics = 20
 	gpusShown    = 16 // of a node
 )

@@ -10,7 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// tone is what a piece of text is, which decides how it looks. Signs and words say the same, so nothing depends on colours.
+// tone is what a piece of text is, which decides how it looks. Signs and words say the same, so
+// nothing depends on colours.
 type tone int
 
 const (
@@ -57,7 +58,8 @@ func pad(s string, width int, right bool) string {
 	return s + space
 }
 
-// spread puts two texts at the ends of a line. The left one is cut where there is no room for both; the right one goes first.
+// spread puts two texts at the ends of a line. The left one is cut where there is no room for both;
+// the right one goes first.
 func spread(left, right string, width int) string {
 	room := width - ansi.StringWidth(right) - 1
 	if room < width/2 && ansi.StringWidth(left) > room {
@@ -145,7 +147,8 @@ func nodeState(m *api.Member) string {
 	return m.State
 }
 
-// bar shows how far a sweep is: what succeeded, what failed, what was stopped early, what was cancelled, what runs.
+// bar shows how far a sweep is: what succeeded, what failed, what was stopped early, what was
+// cancelled, what runs.
 func (p paint) bar(s *api.SweepCounts, width int) string {
 	if s.Count == 0 || width < 3 {
 		return ""

@@ -6,7 +6,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// column is one of a table. Where there is no room for all, those of the highest rank are left out first; rank 0 stays.
+// column is one of a table. Where there is no room for all, those of the highest rank are left out
+// first; rank 0 stays.
 type column struct {
 	head  string
 	right bool
@@ -23,8 +24,8 @@ const (
 	markedWidth = len(chosenMark)
 )
 
-// table lays rows out in columns. The chosen row, -1 for none, is marked. Cells may be painted; of a column that fills, cells may be made
-// by fill once its width is known.
+// table lays rows out in columns. The chosen row, -1 for none, is marked. Cells may be painted; of
+// a column that fills, cells may be made by fill once its width is known.
 func (p paint) table(width int, columns []column, rows [][]string, at int, fill func(row, width int) string) []string {
 	widths := make([]int, len(columns))
 	for i, c := range columns {

@@ -1,10 +1,12 @@
-// Package top shows a cluster in a terminal: what it does, one sweep with its trials, one trial with its output. It is what the page of
-// mlfnode monitor is in a browser, and it asks the same calls of the HTTP API.
+// Package top shows a cluster in a terminal: what it does, one sweep with its trials, one trial
+// with its output. It is what the page of mlfnode monitor is in a browser, and it asks the same
+// calls of the HTTP API.
 //
-// A Model is what is shown. It changes by messages alone: keys, sizes of the terminal, states of the stream of events, and answers to
-// questions. Its screens say which topics of the stream they need, and ask for what the stream does not tell when a state says that it
-// has changed. Apart from the output of a running trial, which is polled, nothing is requested or
-// redrawn unless something changes.
+// A Model is what is shown. It changes by messages alone: keys, sizes of the terminal, states of
+// the stream of events, and answers to questions. Its screens say which topics of the stream they
+// need, and ask for what the stream does not tell when a state says that it has changed. Apart from
+// the output of a running trial, which is polled, nothing is requested or redrawn unless something
+// changes.
 package top
 
 import (
@@ -37,7 +39,8 @@ type Config struct {
 	Output  *os.File // a terminal
 }
 
-// Run shows the cluster until the user leaves, which is no error, or ctx ends. The terminal is then as it was.
+// Run shows the cluster until the user leaves, which is no error, or ctx ends. The terminal is then
+// as it was.
 func Run(ctx context.Context, cfg Config) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -110,7 +113,8 @@ func (t *tasks) wait() {
 // question asks the node for something, and gives what is to be done with the answer.
 type question func(ctx context.Context, c *api.Client) answer
 
-// answer takes what was answered into the model. It is called as a message, when nothing else changes the model.
+// answer takes what was answered into the model. It is called as a message, when nothing else
+// changes the model.
 type answer func() tea.Cmd
 
 // put puts a question after some time.

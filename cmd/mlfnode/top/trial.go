@@ -66,7 +66,8 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 	return tea.Batch(all...)
 }
 
-// now is the trial as it is now; nil where nothing is known of it. What the stream told last may be about the trial that was shown before.
+// now is the trial as it is now; nil where nothing is known of it. What the stream told last may be
+// about the trial that was shown before.
 func (t *trialScreen) now(m *Model) *api.Trial {
 	v := m.cluster.trial
 	if v == nil || v.Trial != t.id.String() && (t.id.Sweep != api.Last || v.Index != t.id.Index) {
@@ -208,7 +209,8 @@ func (t *trialScreen) head(m *Model, v *api.Trial, width, lines int) []string {
 	return slices.DeleteFunc(out[:min(len(out), lines)], func(line string) bool { return line == "" })
 }
 
-// metricNames are the metrics that a trial has: the objective first, the others as they appeared in the sweep.
+// metricNames are the metrics that a trial has: the objective first, the others as they appeared in
+// the sweep.
 func metricNames(all grid.Metric, s *api.Sweep) []string {
 	var names []string
 	add := func(name string) {

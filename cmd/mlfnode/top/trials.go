@@ -21,7 +21,8 @@ const (
 	trialLead = 60  // of them before the first one that is seen
 )
 
-// trialList is a table of the trials of a sweep, of which a page is held: a sweep may have millions.
+// trialList is a table of the trials of a sweep, of which a page is held: a sweep may have
+// millions.
 type trialList struct {
 	page   loader[api.TrialTable]
 	query  api.TrialQuery // filter and order
@@ -32,7 +33,8 @@ type trialList struct {
 	sorts  []string // that < and > go through; of the columns that were drawn last
 }
 
-// fields are the columns that are asked for: the number, the state, what the sweep is about, parameters, other metrics, and the rest.
+// fields are the columns that are asked for: the number, the state, what the sweep is about,
+// parameters, other metrics, and the rest.
 func fields(s *api.Sweep) []string {
 	all := []string{"index", "state"}
 	add := func(name string) {
@@ -254,7 +256,8 @@ func (t *trialList) view(m *Model, s *api.Sweep, width, height int) []string {
 	return append(problem, m.paint.table(width, columns, cells, t.cursor.at-from, nil)...)
 }
 
-// row gives the cells of a row of the page; of one that has not come yet only the first has something.
+// row gives the cells of a row of the page; of one that has not come yet only the first has
+// something.
 func (t *trialList) row(m *Model, names []string, row int64) []string {
 	cells := make([]string, len(names))
 	if row < 0 || row >= int64(t.page.value.Count) {
