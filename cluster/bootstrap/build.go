@@ -56,7 +56,7 @@ func (b *Builds) fitting(f *Facts) (*build, error) {
 	}
 	what := f.goArch()
 	if what == runtime.GOARCH {
-		what = fmt.Sprintf("%s that does without glibc %s", what, cmp.Or(f.Glibc, "at all"))
+		what = fmt.Sprintf("%s that runs without glibc %s", what, cmp.Or(f.Glibc, "at all"))
 	}
 	return nil, &shell.Problem{Cause: "there is no mlfnode here for " + what,
 		Cure: fmt.Sprintf("put mlfnode-linux-%s beside %s; `make release` builds it", f.goArch(), b.self)}

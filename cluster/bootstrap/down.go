@@ -181,7 +181,7 @@ func (r *operation) stop(ctx context.Context, m *machine, o protocol.Request) {
 			return "", err
 		}
 		if m.observed != nil && len(m.observed.Leftovers) > 0 {
-			return "", &shell.Problem{Cause: fmt.Sprintf("it is not all gone: %s", strings.Join(m.observed.Leftovers, ", ")), Cure: "run down again"}
+			return "", &shell.Problem{Cause: fmt.Sprintf("some of it is still there: %s", strings.Join(m.observed.Leftovers, ", ")), Cure: "run down again"}
 		}
 		r.note(m, reply.Notes...)
 		return changes(reply), nil

@@ -41,7 +41,7 @@ func withTimeout[T any](ctx context.Context, limit time.Duration, who string, fn
 	v, err := fn(limited)
 	if err != nil && ctx.Err() == nil && errors.Is(limited.Err(), context.DeadlineExceeded) {
 		err = problem(fmt.Sprintf("%s gave no answer within %v", who, limit),
-			"log in and look what hangs there, as a disk of the network or a driver: df; nvidia-smi -L; docker version")
+			"log in and find out what hangs there, such as a network disk or a driver: df; nvidia-smi -L; docker version")
 	}
 	return v, err
 }

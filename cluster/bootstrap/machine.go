@@ -122,7 +122,7 @@ func (m *machine) call(ctx context.Context, action string, o protocol.Request, m
 	}
 	if errors.As(err, &exit) {
 		if exit.Code == exitCannotExecute {
-			return nil, &shell.Problem{Cause: "nothing in " + m.facts.Layout.Root + " may be run, as on a disk that is mounted with noexec",
+			return nil, &shell.Problem{Cause: "nothing in " + m.facts.Layout.Root + " can be run, as if its disk were mounted with noexec",
 				Cure: "choose a folder on another disk with -r"}
 		}
 		return nil, &shell.Problem{Cause: "mlfnode does not run there: " + lastLine(exit.Error()),

@@ -150,7 +150,7 @@ func holdsCopy(old, to *machine) bool {
 // interruptedMove reports that another machine may have a copy of the master's state.
 func interruptedMove(m *machine) *shell.Problem {
 	state := m.facts.Layout.State()
-	return problem("a move of this master to another machine was cut off; what it had is in "+state+" there, and on the other machine if it was copied",
+	return problem("a move of this master to another machine was interrupted; its state is in "+state+" there, and on the other machine if it was copied",
 		"complete it, with the same HOST: mlfnode move-master HOST; or, if no other machine has it, on this one: rm "+state+"/moved")
 }
 
@@ -167,7 +167,7 @@ func (r *operation) copyMaster(ctx context.Context, old, to *machine) error {
 		write.CloseWithError(sent)
 	})
 	err := to.shell.Run(ctx, to.commandLine("env MLF_NODE="+shell.Quote(to.Name)+" ", "restore", "-"), read, nil)
-	read.CloseWithError(errors.New("the other machine takes no more"))
+	read.CloseWithError(errors.New("the other machine stopped reading"))
 	sending.Wait()
 	if err == nil {
 		err = sent

@@ -32,7 +32,7 @@ func TestUpAfterAMoveThatWasCutOff(t *testing.T) {
 		f, o := cutOff(t)
 		o.Cluster.Hosts[1].Roles = roles
 		said := problems(Up(t.Context(), o))
-		for _, want := range []string{"a move of this master to another machine was cut off", "/home/a/", "mlfnode move-master HOST", "/state/moved"} {
+		for _, want := range []string{"a move of this master to another machine was interrupted", "/home/a/", "mlfnode move-master HOST", "/state/moved"} {
 			if !strings.Contains(said["a"], want) {
 				t.Errorf("target with roles %v: got %q, want %q in it", roles, said["a"], want)
 			}
@@ -79,7 +79,7 @@ func TestMoveMasterResumes(t *testing.T) {
 func TestMoveMasterElsewhere(t *testing.T) {
 	f, o := cutOff(t)
 	all, err := MoveMaster(t.Context(), o, "c", func(*Cluster) error { return errors.New("saved") })
-	if said := problems(all); err != nil || !strings.Contains(said["a"], "was cut off") {
+	if said := problems(all); err != nil || !strings.Contains(said["a"], "was interrupted") {
 		t.Errorf("got %v, %q", err, said)
 	}
 	if f.copies() || len(f.did(protocol.ActionStop)) > 0 {

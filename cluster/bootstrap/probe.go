@@ -89,7 +89,7 @@ func runProbe(ctx context.Context, m shell.Machine, root string) (*Facts, error)
 	}
 	f := parseFacts(text, began.Add(time.Since(began)/2))
 	if f == nil {
-		return nil, &shell.Problem{Cause: "the machine answered something else than what it was asked: " + clip(text),
+		return nil, &shell.Problem{Cause: "the machine gave an unexpected answer: " + clip(text),
 			Cure: "log in with ssh and try: sh -c 'uname -a; df -Pk $HOME'"}
 	}
 	f.Layout = protocol.Layout{Root: path.Join(f.Home, root)}

@@ -52,7 +52,7 @@ func TestJudge(t *testing.T) {
 			cure: "make the folder writable, or choose another one below the home folder with -r"},
 		{name: "a full disk", changes: []string{"writable=", "refused=No space left on device"}, cause: "the disk of /home/ada is full",
 			cure: "make room on it (df -h /home/ada), or choose a folder on another one with -r"},
-		{name: "little room", changes: []string{"free=102400"}, cause: "there are only 100 MiB free on the disk of /home/ada, and a node needs 512 MiB",
+		{name: "little room", changes: []string{"free=102400"}, cause: "only 100 MiB are free on the disk of /home/ada, and a node needs 512 MiB",
 			cure: "make room on it (df -h /home/ada), or choose a folder on another one with -r"},
 		{name: "a wrong clock", changes: []string{"time=1795611600"}, cause: "its clock is 1h0m0s ahead of this machine's", cure: "set it, as with: sudo timedatectl set-ntp true"},
 	}

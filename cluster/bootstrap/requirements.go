@@ -67,7 +67,7 @@ func (f *Facts) checkSpace() *shell.Problem {
 	if f.Free >= minFree || f.Free == 0 { // 0: unknown; a full disk has already been noticed
 		return nil
 	}
-	return &shell.Problem{Cause: fmt.Sprintf("there are only %s free on the disk of %s, and a node needs %s", humanize.IBytes(uint64(f.Free)), f.existingDir, humanize.IBytes(minFree)),
+	return &shell.Problem{Cause: fmt.Sprintf("only %s are free on the disk of %s, and a node needs %s", humanize.IBytes(uint64(f.Free)), f.existingDir, humanize.IBytes(minFree)),
 		Cure: "make room on it (df -h " + f.existingDir + "), or choose a folder on another one with -r"}
 }
 

@@ -426,7 +426,7 @@ func (r *operation) makeToken(ctx context.Context, master *machine, flags ...str
 	var t createdToken
 	err := master.runJSON(ctx, &t, append([]string{"token", "--json"}, flags...)...)
 	if err != nil {
-		return "", &shell.Problem{Cause: "the master makes no token: " + lastLine(err.Error()), Cure: "try on it: " + master.facts.Layout.Program() + " token --state-dir " + master.facts.Layout.State()}
+		return "", &shell.Problem{Cause: "the master created no token: " + lastLine(err.Error()), Cure: "try on it: " + master.facts.Layout.Program() + " token --state-dir " + master.facts.Layout.State()}
 	}
 	return t.Token, nil
 }

@@ -60,7 +60,7 @@ func (r *operation) waitForNodes(ctx context.Context, master *machine, workers [
 // waitUntilWorking waits until the machine's node works and the node of asked sees it alive.
 func (m *machine) waitUntilWorking(ctx context.Context, asked *machine) error {
 	if why := retry(ctx, func() error { return m.checkWorking(ctx, asked) }); why != nil {
-		return problem("the node was started and is not at work: "+why.Error(), "look at "+m.logLocation()+" there")
+		return problem("the node was started but is not working: "+why.Error(), "look at "+m.logLocation()+" there")
 	}
 	return nil
 }

@@ -119,7 +119,7 @@ func unreachableProblem(address string, err error) *protocol.Problem {
 		why = "refused"
 		cure = fmt.Sprintf("see on the master whether its node runs and listens there (ss -ltn), or whether a firewall rejects port %s", port)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		why, cure = "no way leads there", "ip route get "+strings.Trim(host, "[]")+" on this machine shows which network is missing"
+		why, cure = "there is no route to it", "ip route get "+strings.Trim(host, "[]")+" on this machine shows which network is missing"
 	}
 	return &protocol.Problem{Cause: fmt.Sprintf("this machine can't reach the master's port %s/tcp at %s (%s)", port, host, why), Cure: cure}
 }

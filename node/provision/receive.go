@@ -244,7 +244,7 @@ func (in *upload) writeDraft(draft string, f protocol.File, r io.Reader) error {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != f.SHA256 {
-		return errors.New("it was changed on its way")
+		return errors.New("it was changed in transit")
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func TestReceiveRefuses(t *testing.T) {
 		{"link", "leads out of the project", func(p *testPush) { p.files["l"] = protocol.File{Link: "../../x"} }, []string{"l"}},
 		{"absolute link", "leads out of the project", func(p *testPush) { p.files["l"] = protocol.File{Link: "/etc"} }, []string{"l"}},
 		{"unnamed", "does not name", func(*testPush) {}, []string{"b"}},
-		{"changed", "changed on its way", changed, []string{"a"}},
+		{"changed", "changed in transit", changed, []string{"a"}},
 	}
 	for _, tt := range tests {
 		p := newPushed(t)

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// spec is a file that tells engines how to give the GPUs to a container (Container Device Interface).
+// spec is a file that tells engines how to give the GPUs to a container (Container Device
+// Interface).
 type spec struct {
 	written int64 // seconds of the Unix epoch
 	version string
@@ -29,7 +30,8 @@ func readSpecs(lines []string) []spec {
 	return all
 }
 
-// cdiNames are the names that the toolkit finds in the specifications: "0", "GPU-…", "MIG-…", "0:1", "all".
+// cdiNames are the names that the toolkit finds in the specifications: "0", "GPU-…", "MIG-…",
+// "0:1", "all".
 func (h *host) cdiNames() []string {
 	var all []string
 	for _, line := range h.sections["devices"] {
@@ -90,8 +92,9 @@ func (h *host) stale() bool {
 	return err == nil && !slices.ContainsFunc(h.specs, func(s spec) bool { return s.written >= changed })
 }
 
-// missingFromSpecs lists what nvidia-smi knows and the specifications do not. A GPU cut into MIG devices goes by those. Old
-// specifications name devices by index alone, so that only their number can be compared.
+// missingFromSpecs lists what nvidia-smi knows and the specifications do not. A GPU cut into MIG
+// devices goes by those. Old specifications name devices by index alone, so that only their number
+// can be compared.
 func (h *host) missingFromSpecs() []string {
 	names := h.cdiNames()
 	if h.wsl && slices.Contains(names, "all") {

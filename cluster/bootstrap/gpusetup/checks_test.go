@@ -24,7 +24,8 @@ func (r recorded) Run(_ context.Context, program string, _ io.Reader, stdout io.
 
 func (recorded) Close() error { return nil }
 
-// situation reads a probe from testdata. A file that begins with "#base NAME" has only the sections that differ.
+// situation reads a probe from testdata. A file that begins with "#base NAME" has only the sections
+// that differ.
 func situation(t testing.TB, name string) string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join("testdata", name+".txt"))

@@ -67,7 +67,8 @@ func (h *host) restartBlocked(o Options) bool {
 	return h.info.ContainersRunning > 0 && !h.info.LiveRestoreEnabled && !o.RestartDocker
 }
 
-// fixConfiguration restarts Docker; the program looks once more for containers, which may have begun in the meantime.
+// fixConfiguration restarts Docker; the program looks once more for containers, which may have
+// begun in the meantime.
 func fixConfiguration(h host, o Options) (string, map[string]string) {
 	vars := map[string]string{"HOW": "restart", "FORCE": "0"}
 	if o.RestartDocker || h.info.LiveRestoreEnabled {

@@ -9,7 +9,8 @@ import (
 func (h *host) readDriver() {
 	for _, line := range h.sections["hardware"] {
 		f := strings.Fields(line)
-		// class 03 is a display: 0300 VGA, 0302 3D. Others of NVIDIA's functions are sound, USB and bridges.
+		// class 03 is a display: 0300 VGA, 0302 3D. Others of NVIDIA's functions are sound, USB and
+		// bridges.
 		if len(f) >= 3 && strings.HasPrefix(f[1], "0x03") {
 			h.cards = append(h.cards, card{slot: f[0], device: f[2], driver: strings.Join(f[3:], " ")})
 		}
@@ -43,7 +44,8 @@ func (h *host) readSMI() {
 	}
 }
 
-// runningVersion reads /proc/driver/nvidia/version. The open module has three more words before its version.
+// runningVersion reads /proc/driver/nvidia/version. The open module has three more words before its
+// version.
 func runningVersion(text string) string {
 	m := regexp.MustCompile(`Kernel Module(?: for \S+)?\s+(\d+\.[\d.]+)`).FindStringSubmatch(text)
 	if m == nil {
@@ -52,7 +54,8 @@ func runningVersion(text string) string {
 	return m[1]
 }
 
-// parseSMIDevice reads "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-…)" and "  MIG 1g.5gb     Device  0: (UUID: MIG-…)".
+// parseSMIDevice reads "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-…)" and " MIG 1g.5gb Device 0:
+// (UUID: MIG-…)".
 func parseSMIDevice(line string) (smiDevice, bool) {
 	m := regexp.MustCompile(`^(\s*MIG \S+|GPU \d+: (.*)) .*\(UUID: ((?:GPU|MIG)-[0-9A-Za-z/-]+)\)`).FindStringSubmatch(line + " ")
 	if m == nil {

@@ -126,7 +126,8 @@ func (h *host) engineProblem() (Finding, bool) {
 	return f, true
 }
 
-// complaint is why Docker's client has no answer of its server. Older clients say it in their answer.
+// complaint is why Docker's client has no answer of its server. Older clients say it in their
+// answer.
 func (h *host) complaint() string {
 	if len(h.info.ServerErrors) > 0 {
 		return h.info.ServerErrors[0]
@@ -144,6 +145,6 @@ func because(complaint string) string {
 // withDocker tells a machine where the toolkit has something to do.
 func (h *host) withDocker() bool { return h.engine == engineDocker }
 
-// hasCDI reports an engine that takes CDI devices: since 28.2 always, and since 25 where it was turned on. Only engines that
-// have it on tell where they look for specifications.
+// hasCDI reports an engine that takes CDI devices: since 28.2 always, and since 25 where it was
+// turned on. Only engines that have it on tell where they look for specifications.
 func (h *host) hasCDI() bool { return h.engine == engineDocker && len(h.info.CDISpecDirs) > 0 }

@@ -14,8 +14,9 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// fakeHost is a machine made of a folder: its files are under root, and the programs that would touch a real machine are stand-ins
-// from testdata/bin, which log their calls to root.log and change files under root.
+// fakeHost is a machine made of a folder: its files are under root, and the programs that would
+// touch a real machine are stand-ins from testdata/bin, which log their calls to root.log and
+// change files under root.
 type fakeHost struct {
 	t    *testing.T
 	root string

@@ -1,22 +1,25 @@
-// Package gpusetup makes a machine with NVIDIA GPUs ready for containers: it probes, judges, fixes and probes again.
-//
-// One program (probe.sh) gathers everything there is to know, as anyone and without changing anything. A table of checks
-// (table.go) judges what it found; each judge is a pure function of the probe's text. Where a judge says that something can be
-// fixed, a second program does it as root, and the judge sees the machine again. Nothing is done twice: on a machine that is
-// ready, every check says so at once. The driver is never installed: that is the choice of the machine's owner.
+// Package gpusetup makes a machine with NVIDIA GPUs ready for containers: it probes, evaluates,
+// fixes and probes again. One script (probe.sh) gathers all facts, as any user and without changing
+// anything. A table of checks (table.go) evaluates them; each check is a pure function of the
+// probe's output. If a check finds something that can be fixed, a second script fixes it as root,
+// and the check is evaluated again. Nothing is done twice: on a machine that is ready, every check
+// passes at once. The driver is never installed: that is the choice of the machine's owner.
 package gpusetup
 
 import (
 	"time"
 )
 
-// DefaultVersion is the version of the NVIDIA container toolkit that is installed unless another one is asked for.
+// DefaultVersion is the version of the NVIDIA container toolkit that is installed unless another
+// one is asked for.
 const DefaultVersion = "1.19.1"
 
-// DefaultImage is what the last check runs nvidia-smi in: any small image with glibc does, the toolkit brings the program.
+// DefaultImage is what the last check runs nvidia-smi in: any small image with glibc does, the
+// toolkit brings the program.
 const DefaultImage = "debian:12-slim"
 
-// Options say what may be done to a machine. The zero value fixes what can be fixed without disturbing anybody.
+// Options say what may be done to a machine. The zero value fixes what can be fixed without
+// disturbing anybody.
 type Options struct {
 	DryRun        bool          // change nothing, and tell which programs would be run
 	Reboot        bool          // the machine may be rebooted where only that helps; only with a drained node
@@ -34,7 +37,7 @@ type Options struct {
 // testHooks moves a machine's files elsewhere, for tests.
 type testHooks struct{ root, prelude, pause string }
 
-// Verdict is what a judge says.
+// Verdict is the result of a check.
 type Verdict string
 
 // The verdicts of a check. Stop means that no later fix is tried.
@@ -46,7 +49,8 @@ const (
 	Skip Verdict = "skip"
 )
 
-// Finding is the answer of a judge, for the machine's user: what is, what is wrong with it, and what to do.
+// Finding is the result of a check, for the machine's user: what is there, what is wrong with it,
+// and what to do.
 type Finding struct {
 	Verdict Verdict `json:"verdict"`
 	Note    string  `json:"note,omitempty"` // what is there, or why the check was skipped
@@ -63,7 +67,8 @@ type Check struct {
 	Fixed   bool   `json:"fixed,omitempty"`
 }
 
-// Step tells what is being done to a machine, as it happens: a program before it runs, and each verdict.
+// Step tells what is being done to a machine, as it happens: a program before it runs, and each
+// verdict.
 type Step struct {
 	Check   string  `json:"check"`
 	Verdict Verdict `json:"verdict,omitempty"` // "" when something begins
@@ -74,7 +79,8 @@ type Step struct {
 // Outcome is the verdict on a whole machine.
 type Outcome string
 
-// The outcomes. Only Stopped asks something of the user before the machine's GPUs can be used at all as they should.
+// The outcomes. Only Stopped asks something of the user before the machine's GPUs can be used at
+// all as they should.
 const (
 	Ready     Outcome = "ready"
 	Plain     Outcome = "ready for plain processes"

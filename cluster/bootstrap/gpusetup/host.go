@@ -35,7 +35,7 @@ type host struct {
 // card is an NVIDIA graphics card on the PCI bus.
 type card struct{ slot, device, driver string }
 
-// smiDevice is a GPU, or a part of one, as nvidia-smi -L names it.
+// smiDevice is a GPU, or a part of one, as listed by nvidia-smi -L.
 type smiDevice struct {
 	uuid, model string
 	mig         bool // a MIG device
@@ -96,7 +96,8 @@ func (h *host) readSystem() {
 func (h *host) readPackages() {
 	h.packages = map[string]string{}
 	for _, line := range h.sections["packages"] {
-		// "ii |nvidia-container-toolkit|1.17.8-1": desired and actual state, then an error flag or a space
+		// "ii |nvidia-container-toolkit|1.17.8-1": desired and actual state, then an error flag or
+		// a space
 		f := strings.Split(line, "|")
 		if len(f) == 3 && len(f[0]) >= 2 && f[0][1] == 'i' {
 			h.packages[f[1]] = f[2]

@@ -9,8 +9,9 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// Setup probes one machine, fixes what o allows, and reports. An error means that the machine could not be asked; everything
-// that is wrong with the machine itself is in the report. Each step is told as it happens; tell may be nil.
+// Setup probes one machine, fixes what o allows, and reports. An error means that the machine could
+// not be asked; everything that is wrong with the machine itself is in the report. Each step is
+// told as it happens; tell may be nil.
 func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Report, error) {
 	if tell == nil {
 		tell = func(Step) {}
@@ -31,7 +32,7 @@ func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Re
 	return s.report, nil
 }
 
-// withDefaults gives the options with their defaults; Version stays "" where anything recent will do.
+// withDefaults returns the options with their defaults. Version stays "" if any recent one will do.
 func (o Options) withDefaults() Options {
 	o.Sudo = cmp.Or(o.Sudo, "sudo -n")
 	o.Image = cmp.Or(o.Image, DefaultImage)
@@ -71,7 +72,7 @@ func (s *setup) probe(ctx context.Context) error {
 	return nil
 }
 
-// check judges one thing, and fixes it where that is possible and allowed.
+// check evaluates one check, and fixes what is wrong if that is possible and allowed.
 func (s *setup) check(ctx context.Context, c check) error {
 	line := Check{Name: c.name, Finding: c.evaluate(s.h, s.o)}
 	var err error
@@ -88,7 +89,7 @@ func (s *setup) check(ctx context.Context, c check) error {
 	return err
 }
 
-// fix runs the fix of a check and judges again.
+// fix runs the fix of a check and evaluates the check again.
 func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 	body, vars := c.fix(s.h, s.o)
 	line.Program, line.As = s.o.program(body, vars), s.sudo()
@@ -121,7 +122,7 @@ func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 // cureUnknown is what to do about a fix that failed, for want of something better.
 const cureUnknown = "run the program of this check by hand to see more, put right what it complains of, and run gpu-setup again"
 
-// verify probes and judges after a fix.
+// verify probes and evaluates the check again after a fix.
 func (s *setup) verify(ctx context.Context, c check, line Check, said string) (Check, error) {
 	if said != "" {
 		s.tell(Step{Check: c.name, Text: said})
@@ -137,7 +138,7 @@ func (s *setup) verify(ctx context.Context, c check, line Check, said string) (C
 	return line, nil
 }
 
-// runTrial runs the trial of a check that is best judged by doing it, and judges what came of it.
+// runTrial runs the test of a check that needs one, and evaluates its output.
 func (s *setup) runTrial(ctx context.Context, c check, line Check) (Check, error) {
 	body, vars, needed := c.trial(s.h, s.o)
 	if !needed {
@@ -164,7 +165,7 @@ func (s *setup) runTrial(ctx context.Context, c check, line Check) (Check, error
 	return line, nil
 }
 
-// conclude gives the verdict on the whole machine.
+// conclude completes the report on the machine.
 func (s *setup) conclude() {
 	s.report.Facts = s.h.facts(s.o.now())
 	s.report.Outcome = s.outcome()

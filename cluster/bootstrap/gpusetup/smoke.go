@@ -21,8 +21,9 @@ func checkSmokeTest(h host, o Options) Finding {
 	return Finding{Verdict: OK}
 }
 
-// smokeTest runs nvidia-smi in a container for each GPU. systemd forgets the devices of containers when it reloads
-// (nvidia-container-toolkit#48), so that is tried too, but only while nobody else's containers run.
+// smokeTest runs nvidia-smi in a container for each GPU. systemd forgets the devices of containers
+// when it reloads (nvidia-container-toolkit#48), so that is tried too, but only while nobody else's
+// containers run.
 func smokeTest(h host, o Options) (string, map[string]string, bool) {
 	if checkSmokeTest(h, o).Verdict != OK {
 		return "", nil, false
@@ -45,8 +46,9 @@ func (h *host) testableGPUs() []string {
 	return all
 }
 
-// evaluateSmokeTest reads what the trial saw: "inside UUID WHAT" and "reloaded UUID WHAT" for what nvidia-smi showed in the container
-// parenthesized a GPU, before and after systemd reloaded; "start UUID COMPLAINT" for one that did not start.
+// evaluateSmokeTest reads what the trial saw: "inside UUID WHAT" and "reloaded UUID WHAT" for what
+// nvidia-smi showed in the container parenthesized a GPU, before and after systemd reloaded; "start
+// UUID COMPLAINT" for one that did not start.
 func evaluateSmokeTest(h host, text string) Finding {
 	seen := map[string]string{}
 	for line := range strings.SplitSeq(text, "\n") {

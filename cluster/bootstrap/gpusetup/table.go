@@ -2,13 +2,14 @@ package gpusetup
 
 import "time"
 
-// check is one row of the table: how a thing is judged and, where that can be, put right.
+// check is one row of the table: how something is evaluated and, if possible, fixed.
 type check struct {
 	name     string
 	evaluate func(host, Options) Finding
-	// fix gives the program for a verdict Fix, with the variables it reads. It runs as root.
+	// fix returns the program for a verdict Fix, with the variables that it reads. It runs as root.
 	fix func(host, Options) (program string, vars map[string]string)
-	// trial gives a program whose output tried judges, and whether there is anything to try.
+	// trial returns a program whose output evaluateTrial evaluates, and whether there is anything
+	// to test.
 	trial         func(host, Options) (program string, vars map[string]string, needed bool)
 	evaluateTrial func(host, string) Finding
 	isLast        func(host, Finding) bool // no check after this one makes sense

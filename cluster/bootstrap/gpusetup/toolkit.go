@@ -8,15 +8,17 @@ import (
 	"strings"
 )
 
-// minVersion is the oldest toolkit that is left alone: since 1.18 it keeps its CDI specification fresh by itself.
+// minVersion is the oldest toolkit that is left alone: since 1.18 it keeps its CDI specification
+// fresh by itself.
 const minVersion = "1.18.0"
 
-// toolkitPackages are its packages, which have one version among them.
+// toolkitPackages returns the toolkit's packages, which all have the same version.
 func toolkitPackages() []string {
 	return []string{"nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1"}
 }
 
-// retiredPackages are the packages that the toolkit has replaced. nvidia-container-runtime stays on Tegra, which we leave alone anyway.
+// retiredPackages are the packages that the toolkit has replaced. nvidia-container-runtime stays on
+// Tegra, which we leave alone anyway.
 func retiredPackages() []string {
 	return []string{"nvidia-docker2", "nvidia-docker", "nvidia-container-runtime"}
 }
@@ -111,7 +113,8 @@ func checkToolkit(h host, o Options) Finding {
 	return Finding{Verdict: Fix, Cause: cause}
 }
 
-// toolkitVersion is the version of the installed toolkit without the number of its packaging, "" for none.
+// toolkitVersion is the version of the installed toolkit without the number of its packaging, ""
+// for none.
 func (h *host) toolkitVersion() string {
 	version, _, _ := strings.Cut(h.packages["nvidia-container-toolkit"], "-")
 	return version

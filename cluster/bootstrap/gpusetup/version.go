@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// older compares versions number by number: "1.17.8-1" is older than "1.18". What is no number ends a version.
+// older compares versions number by number: "1.17.8-1" is older than "1.18". What is no number ends
+// a version.
 func older(a, b string) bool {
 	x, y := versionNumbers(a), versionNumbers(b)
 	for i := range max(len(x), len(y)) {

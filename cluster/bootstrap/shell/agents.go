@@ -12,7 +12,8 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// sshAgents are the agents that hold keys, each connected to once. One that is gone is as good as none.
+// sshAgents are the agents that hold keys, each connected to once. One that is gone is as good as
+// none.
 type sshAgents struct {
 	mu       sync.Mutex
 	bySocket map[string]agentConnection // by socket
@@ -23,7 +24,8 @@ type agentConnection struct {
 	keys agent.Agent
 }
 
-// keys lists the keys of the agent at a socket. An agent that asks a person answers nobody else meanwhile, so this may take long.
+// keys lists the keys of the agent at a socket. An agent that asks a person answers nobody else
+// meanwhile, so this may take long.
 func (s *sshAgents) keys(socket string) []ssh.Signer {
 	held, err := s.connect(socket)
 	if err != nil {
@@ -36,7 +38,7 @@ func (s *sshAgents) keys(socket string) []ssh.Signer {
 	return signers
 }
 
-// connect gives the agent at a socket.
+// connect returns the agent at a socket.
 func (s *sshAgents) connect(socket string) (agent.Agent, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +86,7 @@ func (s agentSigner) sign(fn func() (*ssh.Signature, error)) (signature *ssh.Sig
 	})
 }
 
-// waitForAgent waits for an agent, whose request ends at the latest when the dialer closes.
+// waitForAgent waits for an agent's answer. The request ends at the latest when the dialer closes.
 func waitForAgent[T any](a *handshake, request func() (T, error)) (answer T, err error) {
 	type reply struct {
 		answer T
@@ -116,7 +118,8 @@ func (s *sshAgents) close() {
 	}
 }
 
-// agentSocket is where the agent for a machine listens, "" for none. See IdentityAgent in ssh_config(5).
+// agentSocket is where the agent for a machine listens, "" for none. See IdentityAgent in
+// ssh_config(5).
 func (d *Dialer) agentSocket(configured string, r route) string {
 	name, variable := strings.CutPrefix(configured, "$")
 	switch {

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// maxKeys is how many keys a machine is offered: sshd counts each among six tries (MaxAuthTries), and one is left for a password.
+// maxKeys is how many keys a machine is offered: sshd counts each among six tries (MaxAuthTries),
+// and one is left for a password.
 const maxKeys = 5
 
 // handshake is one handshake: what was tried to be let in, and what the machine would take.
@@ -32,12 +33,12 @@ type handshake struct {
 	keysListed       bool // keys is filled
 	tried            []string
 	accepted         []string
-	hostKey          string // that the machine has shown
-	userAsked        bool   // a person was, now or for an earlier connection
-	sentPassword     int    // the number of the password that was sent and not yet judged, 0 for none
-	tries            int    // how often a person's answers were sent
-	partialSuccesses int    // how many methods the machine was content with, where it wants several
-	callbackErr      error  // the first that a callback met
+	hostKey          string // that the machine presented
+	userAsked        bool   // the user was asked, now or for an earlier connection
+	sentPassword     int    // the number of the password that was sent and not answered yet, 0 for none
+	tries            int    // how often the user's answers were sent
+	partialSuccesses int    // how many of several required methods have succeeded
+	callbackErr      error  // the first error of a callback
 	keyFileErr       error  // what is wrong with a file of the configuration
 }
 
@@ -60,8 +61,8 @@ func (h *handshake) config(k *knownHosts) *ssh.ClientConfig {
 	}
 }
 
-// nextMethod gives what to try next: the keys, one at a time, so that one that cannot be opened keeps no other from its turn, and after
-// them what a person answers.
+// nextMethod returns the next method to try: the keys, one at a time, so that one that can't be
+// opened does not block the others, and after them the user's answers.
 func (h *handshake) nextMethod(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	if h.conn.ended.Load() {
 		return nil, io.ErrUnexpectedEOF // nothing was refused
@@ -89,7 +90,7 @@ func (h *handshake) method(name string) ssh.AuthMethod {
 	return h.interactiveMethod(name)
 }
 
-// nextKey gives the next of the keys, nil after the last.
+// nextKey returns the next key, or nil after the last.
 func (h *handshake) nextKey() ssh.AuthMethod {
 	if !h.keysListed {
 		h.keysListed = true
@@ -103,7 +104,7 @@ func (h *handshake) nextKey() ssh.AuthMethod {
 	return ssh.PublicKeys(h.keys[n].signer)
 }
 
-// withoutTimer runs what may wait for a person: the machine's time does not pass meanwhile.
+// withoutTimer calls f, which may wait for the user, and stops the handshake's timer meanwhile.
 func (h *handshake) withoutTimer(f func() error) error {
 	h.timer.stop()
 	defer h.timer.start()
@@ -114,12 +115,13 @@ func (h *handshake) withoutTimer(f func() error) error {
 	return err
 }
 
-// listKeys finds the keys to offer: those named, those of the agent, those of the default files.
+// listKeys collects the keys to offer: those that are named, those of the agent, those of the
+// default files.
 func (h *handshake) listKeys() {
 	named, defaults := h.dialer.keyFiles(h.route)
 	var held []ssh.Signer
 	if h.route.agent != "" {
-		held, _ = waitForAgent(h, func() ([]ssh.Signer, error) { return h.dialer.agents.keys(h.route.agent), nil }) // slowly keeps the end of ctx
+		held, _ = waitForAgent(h, func() ([]ssh.Signer, error) { return h.dialer.agents.keys(h.route.agent), nil }) // withoutTimer records the error
 	}
 	for i, s := range held {
 		held[i] = agentSigner{Signer: s, attempt: h}
@@ -147,7 +149,7 @@ func (h *handshake) addKey(s ssh.Signer, name string) {
 	h.addOffer(s, name)
 }
 
-// addOffer offers a key unless it is there.
+// addOffer adds a key unless it is already there.
 func (h *handshake) addOffer(s ssh.Signer, name string) {
 	if !slices.ContainsFunc(h.keys, func(o keyOffer) bool { return sameKey(o.signer.PublicKey(), s.PublicKey()) }) {
 		h.keys = append(h.keys, keyOffer{signer: s, name: name})
@@ -163,8 +165,8 @@ func agentName(key ssh.PublicKey) string {
 	return ssh.FingerprintSHA256(key) + " of the agent"
 }
 
-// fileSigner gives what signs for a file, nil when it holds no key: with OpenSSH a file that is named in the configuration may be
-// missing. A key that the agent has needs no passphrase.
+// fileSigner gives what signs for a file, nil when it holds no key: with OpenSSH a file that is
+// named in the configuration may be missing. A key that the agent has needs no passphrase.
 func (h *handshake) fileSigner(path string, held []ssh.Signer) ssh.Signer {
 	key := h.dialer.keys.key(path)
 	open := func() (signer ssh.Signer, err error) {
@@ -175,7 +177,7 @@ func (h *handshake) fileSigner(path string, held []ssh.Signer) ssh.Signer {
 		return signer, err
 	}
 	if key.public == nil && key.err == nil { // of an old format that hides it
-		signer, _ := open() // slowly keeps the problem
+		signer, _ := open() // withoutTimer records the error
 		return signer
 	}
 	if key.err == nil {
@@ -194,7 +196,7 @@ func (h *handshake) fileSigner(path string, held []ssh.Signer) ssh.Signer {
 	return lazySigner{key: key, open: open}
 }
 
-// explain says why a handshake that came to an answer failed.
+// explain returns why a handshake that the machine answered failed.
 func (h *handshake) explain(err error) error {
 	h.recordRefusal()
 	if h.callbackErr != nil {
@@ -203,7 +205,7 @@ func (h *handshake) explain(err error) error {
 	return h.route.unsupported.explain(h.explainRefusal(err), h.accepted)
 }
 
-// explainRefusal says why the machine has let nobody in.
+// explainRefusal returns why the machine refused the user.
 func (h *handshake) explainRefusal(err error) error {
 	switch {
 	case !h.userAsked && strings.Contains(err.Error(), "Too many authentication failures"):

@@ -6,7 +6,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// findCertificates reads those that the configuration names, and those that lie beside the files of keys.
+// findCertificates reads those that the configuration names, and those that lie beside the files of
+// keys.
 func (h *handshake) findCertificates(keyFiles []string) {
 	paths := slices.Clone(h.route.certificates)
 	for _, file := range keyFiles {

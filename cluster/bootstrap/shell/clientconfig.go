@@ -18,13 +18,14 @@ import (
 	"time"
 )
 
-// clientConfig asks OpenSSH's client: `ssh -G` prints the options for a machine, after Host, Match, Include and all else.
+// clientConfig asks OpenSSH's client: `ssh -G` prints the options for a machine, after Host, Match,
+// Include and all else.
 type clientConfig struct {
 	program  string
-	file     string                   // that is read, "" for the user's and the machine's
-	text     string                   // of a file to read in their place
-	defaults func() (settings, error) // what the client would do without any file
-	files    func() (config, error)   // what counts where the client answers nothing
+	file     string                   // the file to read, "" for the user's and the machine's
+	text     string                   // text of a file to read in their place
+	defaults func() (settings, error) // the client's settings without any file
+	files    func() (config, error)   // used where the client does not answer
 
 	mu      sync.Mutex
 	answers map[Target]func() (settings, error)
@@ -33,8 +34,9 @@ type clientConfig struct {
 // askTimeout bounds a question: a Match may run a program.
 const askTimeout = 30 * time.Second
 
-// newClientConfig has the client read the file named, or else the user's and the machine's. The client looks for the user's in the home
-// folder that the system has for him: where HOME names another one, it is told.
+// newClientConfig has the client read the file named, or else the user's and the machine's. The
+// client looks for the user's in the home folder that the system has for him: where HOME names
+// another one, it is told.
 func newClientConfig(program, file, home string) *clientConfig {
 	c := &clientConfig{program: program, file: file, answers: map[Target]func() (settings, error){}}
 	c.defaults = sync.OnceValues(func() (settings, error) { return c.run(Target{Host: "localhost"}, os.DevNull) })
@@ -51,8 +53,9 @@ func newClientConfig(program, file, home string) *clientConfig {
 	return c
 }
 
-// lookup implements config. What the client would do without any file is left out. A client that can't say that (another program of this
-// name, an old one, or OpenSSH's for a user whom the system has no entry for) is not asked about machines.
+// lookup implements config. What the client would do without any file is left out. A client that
+// can't say that (another program of this name, an old one, or OpenSSH's for a user whom the system
+// has no entry for) is not asked about machines.
 func (c *clientConfig) lookup(t Target) (settings, error) {
 	defaults, err := c.defaults()
 	if err != nil {

@@ -20,8 +20,9 @@ type config interface {
 	lookup(t Target) (settings, error)
 }
 
-// settings are the options for one machine, by their names in small letters. An option that is given more than once has several values. Of
-// ProxyJump and ProxyCommand, which shut out one another, only the one that counts is there.
+// settings are the options for one machine, by their names in small letters. An option that is
+// given more than once has several values. Of ProxyJump and ProxyCommand, which shut out one
+// another, only the one that counts is there.
 type settings map[string][]string
 
 // first gives the first value of an option, "" for none.
@@ -35,8 +36,9 @@ func (s settings) first(option string) string {
 // all gives all values of an option.
 func (s settings) all(option string) []string { return s[strings.ToLower(option)] }
 
-// loadConfig asks OpenSSH's client what it makes of the file named, or else of the user's and the machine's, so that both agree in
-// everything. Where there is no such client, or one that gives no answers, the files are read here.
+// loadConfig asks OpenSSH's client what it makes of the file named, or else of the user's and the
+// machine's, so that both agree in everything. Where there is no such client, or one that gives no
+// answers, the files are read here.
 func loadConfig(file, home string) (config, error) {
 	if file != "" {
 		if _, err := os.ReadFile(file); err != nil {
@@ -134,7 +136,8 @@ func decodeConfig(path, dir string) (*ssh_config.Config, error) {
 
 var directive = lazyregexp.New(`(?i)^\s*(host|match|include)(?:\s*=\s*|\s+)(.*?)\s*$`)
 
-// readConfig gives the text of a file with those it includes. It refuses Match lines: the library cannot weigh them as OpenSSH does.
+// readConfig gives the text of a file with those it includes. It refuses Match lines: the library
+// cannot weigh them as OpenSSH does.
 func readConfig(path, dir string, depth int) (string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -176,7 +179,8 @@ func splitDirective(line string) (word, rest string) {
 	return "", ""
 }
 
-// readIncludes gives the texts of the files that an Include names; as with OpenSSH, one that cannot be read is passed over.
+// readIncludes gives the texts of the files that an Include names; as with OpenSSH, one that cannot
+// be read is passed over.
 func readIncludes(patterns, dir string, depth int) (string, error) {
 	var out strings.Builder
 	for _, p := range strings.Fields(patterns) {
@@ -200,7 +204,8 @@ func readIncludes(patterns, dir string, depth int) (string, error) {
 	return out.String(), nil
 }
 
-// firstOf gives the first of options that shut out one another, its name in small letters, with its value as it stands there.
+// firstOf gives the first of options that shut out one another, its name in small letters, with its
+// value as it stands there.
 func (c *fileConfig) firstOf(host string, options ...string) (option, value string) {
 	for _, f := range c.files {
 		for _, block := range f.Hosts {

@@ -16,7 +16,8 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// configurations are forms of ssh's configuration, for the machine gpu1. More is a file beside them.
+// configurations are forms of ssh's configuration, for the machine gpu1. More is a file beside
+// them.
 var configurations = map[string]string{
 	"nothing":               "",
 	"match originalhost":    "Match originalhost gpu*\n  User ada\n  Port 2222\n",
@@ -118,8 +119,8 @@ func byRoute(r route) reached {
 	}
 }
 
-// TestConfigAsOpenSSH has machines reached as OpenSSH's client would; where that is not installed, a configuration means the same, or is
-// refused.
+// TestConfigAsOpenSSH has machines reached as OpenSSH's client would; where that is not installed,
+// a configuration means the same, or is refused.
 func TestConfigAsOpenSSH(t *testing.T) {
 	program := gridtest.Program(t, "ssh")
 	refused := 0
@@ -162,7 +163,8 @@ func TestConfigAsOpenSSH(t *testing.T) {
 	}
 }
 
-// TestConfigOfHome reads the configuration of the home folder that HOME names, which the client itself does not look into.
+// TestConfigOfHome reads the configuration of the home folder that HOME names, which the client
+// itself does not look into.
 func TestConfigOfHome(t *testing.T) {
 	home := filepath.Join(t.TempDir(), "a home")
 	if err := os.MkdirAll(filepath.Join(home, ".ssh"), 0o700); err != nil {
@@ -192,7 +194,8 @@ func TestConfigOfHome(t *testing.T) {
 	}
 }
 
-// TestConfigWithoutAnswers reads the files where the program named ssh gives no answers, and asks it once about a machine where it does.
+// TestConfigWithoutAnswers reads the files where the program named ssh gives no answers, and asks
+// it once about a machine where it does.
 func TestConfigWithoutAnswers(t *testing.T) {
 	ssh := gridtest.Program(t, "ssh")
 	dir := t.TempDir()

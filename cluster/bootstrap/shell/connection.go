@@ -25,7 +25,7 @@ type Connection struct {
 	route         route
 	client        *ssh.Client
 	conn          *trackedConn
-	releaseJump   func() error // gives up the jump host, nil without
+	releaseJump   func() error // releases the jump host, nil if there is none
 	sessions      chan struct{}
 	done          chan struct{} // closed by Close
 	once          sync.Once
@@ -40,7 +40,8 @@ func newConnection(r route, client *ssh.Client, conn *trackedConn) *Connection {
 	return c
 }
 
-// Close ends the connection, and those to the jump hosts before it that no other goes through. Programs that run get a *Problem.
+// Close ends the connection, and those to the jump hosts before it that no other goes through.
+// Programs that run get a *Problem.
 func (c *Connection) Close() error {
 	var err error
 	c.once.Do(func() {
@@ -57,8 +58,8 @@ func (c *Connection) Close() error {
 	return err
 }
 
-// keepAlive asks the machine for a sign of life and ends the connection when there is none. All that comes in is one: the answer may
-// stand behind much else on a slow line.
+// keepAlive asks the machine for a sign of life and ends the connection when there is none. All
+// that comes in is one: the answer may stand behind much else on a slow line.
 func (c *Connection) keepAlive() {
 	tick := time.NewTicker(keepaliveInterval)
 	defer tick.Stop()
@@ -74,7 +75,7 @@ func (c *Connection) keepAlive() {
 		if now := c.conn.received.Load(); !waiting.Load() || now != seen {
 			missed, seen = 0, now
 		} else if missed++; missed >= maxKeepaliveMisses {
-			_ = c.conn.Close() // whoever uses the connection is told by that
+			_ = c.conn.Close() // which fails all that use the connection
 			return
 		}
 		if waiting.CompareAndSwap(false, true) {
@@ -86,8 +87,8 @@ func (c *Connection) keepAlive() {
 	}
 }
 
-// Run implements Machine. It reads of stdin no more than the program takes, and what is on its way; a program of more than some
-// 20 KB may be too long for a command line.
+// Run implements Machine. It reads of stdin no more than the program takes, and what is on its way;
+// a program of more than some 20 KB may be too long for a command line.
 func (c *Connection) Run(ctx context.Context, program string, stdin io.Reader, stdout io.Writer) error {
 	select {
 	case c.sessions <- struct{}{}:
@@ -114,14 +115,15 @@ func (c *Connection) Run(ctx context.Context, program string, stdin io.Reader, s
 	}
 }
 
-// session runs a program in a session of its own, and gives what ssh.Session.Wait would. That one waits for the output's end,
-// which a program may leave behind in another's hands; this one waits closeDelay after the last of it.
+// session runs a program in a session of its own, and gives what ssh.Session.Wait would. That one
+// waits for the output's end, which a program may leave behind in another's hands; this one waits
+// closeDelay after the last of it.
 func (c *Connection) session(ctx context.Context, program string, stdin io.Reader, out, errs *markerFilter) error {
 	channel, requests, err := c.open(ctx)
 	if err != nil {
 		return c.sessionError(err)
 	}
-	end := func() { _ = channel.Close() } // gives EOF where the program has ended
+	end := func() { _ = channel.Close() } // returns EOF if the program has exited
 	defer end()
 	defer context.AfterFunc(ctx, end)()
 	out.failed = end

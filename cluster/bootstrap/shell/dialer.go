@@ -17,14 +17,14 @@ type Options struct {
 
 // Prompter asks the user. A Dialer asks one question at a time.
 type Prompter interface {
-	// Confirm asks a question that is answered with yes or no.
+	// Confirm asks a yes-or-no question.
 	Confirm(ctx context.Context, question string) (bool, error)
-	// Secret asks for what must not be shown, without a line's end.
+	// Secret asks for a secret, which is not shown, and returns it without a newline.
 	Secret(ctx context.Context, question string) ([]byte, error)
 }
 
-// Dialer connects to machines, as OpenSSH's client would: with its configuration, keys, agent and known hosts. It may be used
-// by many at once.
+// Dialer connects to machines, as OpenSSH's client would: with its configuration, keys, agent and
+// known hosts. It may be used by many at once.
 type Dialer struct {
 	options   Options
 	home      string
@@ -37,7 +37,8 @@ type Dialer struct {
 	hostKeyMu sync.Mutex // held while a host key is checked and asked about
 }
 
-// NewDialer reads the configuration. Errors are a *Problem for a key or configuration that cannot be used.
+// NewDialer reads the configuration. Errors are a *Problem for a key or configuration that cannot
+// be used.
 func NewDialer(o Options) (*Dialer, error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
@@ -63,7 +64,8 @@ func NewDialer(o Options) (*Dialer, error) {
 	return d, nil
 }
 
-// Address is the name or address that a target stands for after ssh's configuration: where other programs find the machine.
+// Address is the name or address that a target stands for after ssh's configuration: where other
+// programs find the machine.
 func (d *Dialer) Address(t Target) string {
 	r, err := d.route(t)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 
 var errNoExit = errors.New("await exit: the session ended before the program")
 
-// waitExit waits for the end of a program: nil for exit code 0, else an *ExitError, or errNoExit. See RFC 4254, section 6.10.
+// waitExit waits for the end of a program: nil for exit code 0, else an *ExitError, or errNoExit.
+// See RFC 4254, section 6.10.
 func waitExit(requests <-chan *ssh.Request) error {
 	for request := range requests {
 		if request.WantReply {

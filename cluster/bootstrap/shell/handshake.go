@@ -16,10 +16,11 @@ import (
 )
 
 const (
-	// handshakeTimeout bounds a handshake, without the time that a person takes to answer.
+	// handshakeTimeout bounds a handshake, not counting the time that the user takes to answer.
 	handshakeTimeout = 10 * time.Second
-	// retryTimeout bounds the pauses between tries with a server that drops connections, as with MaxStartups it does while others
-	// come in. Waiting for a turn, or for an answer of the user, uses up none of it.
+	// retryTimeout bounds the pauses between tries with a server that drops connections, as with
+	// MaxStartups it does while others come in. Waiting for a turn, or for an answer of the user,
+	// uses up none of it.
 	retryTimeout = 15 * time.Second
 	firstPause   = 200 * time.Millisecond
 )
@@ -48,14 +49,14 @@ func (d *Dialer) dialThrough(ctx context.Context, r route, way []route) (*Connec
 	}
 	c, err := d.dialRetrying(ctx, r, jump)
 	if err != nil {
-		_ = leave() // the error to tell is the machine's
+		_ = leave() // the machine's error matters
 		return nil, err
 	}
 	c.releaseJump = leave
 	return c, nil
 }
 
-// dialRetrying connects and shakes hands, again and again while the server drops connections.
+// dialRetrying connects and shakes hands, and tries again while the server drops connections.
 func (d *Dialer) dialRetrying(ctx context.Context, r route, jump *Connection) (*Connection, error) {
 	paused := time.Duration(0)
 	for pause := firstPause; ; pause *= 2 {
@@ -78,7 +79,7 @@ func (d *Dialer) dialRetrying(ctx context.Context, r route, jump *Connection) (*
 // errDropped is given by once for a connection that ended before the handshake did.
 var errDropped = errors.New("shake hands: connection dropped")
 
-// dialOnce makes one try.
+// dialOnce makes one attempt.
 func (d *Dialer) dialOnce(ctx context.Context, r route, jump *Connection) (*Connection, error) {
 	leave, err := d.limiter.acquire(ctx, r.knownHostsName()+" "+r.address())
 	if err != nil {
@@ -102,14 +103,14 @@ func (d *Dialer) dialOnce(ctx context.Context, r route, jump *Connection) (*Conn
 	if err == nil && release() {
 		return newConnection(r, ssh.NewClient(sc, channels, requests), counted), nil
 	}
-	_ = conn.Close() // the handshake's error is the one to tell
+	_ = conn.Close() // the handshake's error matters
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	return nil, a.failureReason(err)
 }
 
-// failureReason says why a handshake failed; its connection is closed.
+// failureReason returns why a handshake failed. Its connection is closed.
 func (h *handshake) failureReason(err error) error {
 	late, silent := h.timer.ended.Load(), h.conn.received.Load() == 0
 	if p, ok := h.conn.Conn.(*proxyConn); ok && silent {
@@ -133,7 +134,8 @@ func isDropped(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// dialTransport opens the way to a machine, through the jump host when there is one, or by the command that the configuration has for it.
+// dialTransport opens the way to a machine, through the jump host when there is one, or by the
+// command that the configuration has for it.
 func dialTransport(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
 	if jump == nil && r.proxy != "" {
 		p, err := startProxy(r)
@@ -180,7 +182,7 @@ func jumpReason(err error) error {
 	return errors.New(refused.Message)
 }
 
-// handshakeTimer ends a handshake that takes too long.
+// handshakeTimer aborts a handshake that takes too long.
 type handshakeTimer struct {
 	limit time.Duration
 	timer *time.Timer
@@ -199,8 +201,8 @@ func newHandshakeTimer(limit time.Duration, end func()) *handshakeTimer {
 func (t *handshakeTimer) stop()  { t.timer.Stop() }
 func (t *handshakeTimer) start() { t.timer.Reset(t.limit) }
 
-// handshakeLimiter bound how many handshakes go on at once, together and with each server: sshd drops connections beyond a few
-// (MaxStartups 10:30:100), and others use it too.
+// handshakeLimiter bound how many handshakes go on at once, together and with each server: sshd
+// drops connections beyond a few (MaxStartups 10:30:100), and others use it too.
 type handshakeLimiter struct {
 	all chan struct{}
 
@@ -217,7 +219,8 @@ func newHandshakeLimiter() *handshakeLimiter {
 	return &handshakeLimiter{all: make(chan struct{}, maxHandshakes), perServer: map[string]chan struct{}{}}
 }
 
-// acquire waits for a turn at a server. The server's own comes first, so that one that is slow does not hold up others.
+// acquire waits for a slot at a server. The server's own slot comes first, so that a slow server
+// does not hold up others.
 func (l *handshakeLimiter) acquire(ctx context.Context, server string) (leave func(), err error) {
 	l.mu.Lock()
 	if l.perServer[server] == nil {

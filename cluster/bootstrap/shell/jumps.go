@@ -17,8 +17,8 @@ var errJumpLoop = errors.New("pass jump hosts: too many")
 // errUnused ends the dial of a jump host that nobody waits for any more.
 var errUnused = errors.New("dial jump host: nobody needs it")
 
-// jumpPath lists the jump hosts before a machine in the order in which they are passed. The first of those that the configuration names
-// goes its own way.
+// jumpPath returns the jump hosts before a machine, in order. The first one that the configuration
+// names may have jump hosts of its own.
 func (d *Dialer) jumpPath(r route, depth int) ([]route, error) {
 	if len(r.jumps) == 0 {
 		return nil, nil
@@ -42,7 +42,8 @@ func (d *Dialer) jumpPath(r route, depth int) ([]route, error) {
 	return way, nil
 }
 
-// connectJumps gives the connection to the last jump host of a way, nil for an empty one. leave is called when it is not needed any more.
+// connectJumps returns a connection to the last jump host of a path, nil for an empty path. The
+// caller calls leave when it no longer needs it.
 func (d *Dialer) connectJumps(ctx context.Context, r route, way []route) (jump *Connection, leave func() error, err error) {
 	if len(way) == 0 {
 		return nil, func() error { return nil }, nil
@@ -73,7 +74,8 @@ func wrapJumpError(r, jump route, err error) error {
 	return err
 }
 
-// jumpConnections holds the connections to jump hosts. All machines behind one share its connection, which is closed with the last of them.
+// jumpConnections are the connections to jump hosts. All machines behind one share its connection,
+// which is closed with the last of them.
 type jumpConnections struct {
 	mu     sync.Mutex
 	byPath map[string]*jumpConnection
@@ -88,14 +90,15 @@ type jumpConnection struct {
 	err    error         // set before done
 }
 
-// acquire gives the connection of that name. The first who needs it has it dialled, and others wait for the same dial.
+// acquire returns the connection of that name. The first caller dials it, and others wait for the
+// same dial.
 func (j *jumpConnections) acquire(ctx context.Context, name string, dial func(context.Context) (*Connection, error)) (*Connection, func() error, error) {
 	p := j.join(ctx, name, dial)
 	leave := sync.OnceValue(func() error { return j.release(name, p) })
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		_ = leave() // the end of ctx is the one to tell
+		_ = leave() // the end of ctx matters
 		return nil, nil, context.Cause(ctx)
 	}
 	if p.err != nil {
@@ -105,14 +108,15 @@ func (j *jumpConnections) acquire(ctx context.Context, name string, dial func(co
 	return p.conn, leave, nil
 }
 
-// join counts in a user of the passage, which is a new one where there is none or its connection is of no use.
+// join adds a user of the connection, and dials a new one if there is none or it is unusable.
 func (j *jumpConnections) join(ctx context.Context, name string, dial func(context.Context) (*Connection, error)) *jumpConnection {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	p := j.byPath[name]
 	if p == nil || p.unusable() {
 		p = &jumpConnection{done: make(chan struct{})}
-		// The dial outlives the one that began it while others wait, and ends with the last of them: see leave.
+		// The dial outlives the one that began it while others wait, and ends with the last of
+		// them: see leave.
 		ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		p.cancel = func() { cancel(errUnused) }
 		j.byPath[name] = p
@@ -125,7 +129,7 @@ func (j *jumpConnections) join(ctx context.Context, name string, dial func(conte
 	return p
 }
 
-// unusable reports whether a passage has failed or was lost.
+// unusable reports whether the connection has failed or was lost.
 func (c *jumpConnection) unusable() bool {
 	select {
 	case <-c.done:
@@ -135,7 +139,7 @@ func (c *jumpConnection) unusable() bool {
 	}
 }
 
-// release counts out a user. The last one ends the passage.
+// release removes a user. The last one closes the connection.
 func (j *jumpConnections) release(name string, p *jumpConnection) error {
 	j.mu.Lock()
 	p.users--

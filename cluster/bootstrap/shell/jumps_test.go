@@ -13,8 +13,8 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
-// behind writes a configuration of machines gpu0, gpu1, … behind the jump hosts given, and gives how often each of those was
-// connected to.
+// behind writes a configuration of machines gpu0, gpu1, … behind the jump hosts given, and gives
+// how often each of those was connected to.
 func behind(t *testing.T, o Options, last *server, jumps ...*server) (Options, []*atomic.Int64) {
 	t.Helper()
 	known := "inner " + authorized(last.hosts["ed25519"])
@@ -46,7 +46,8 @@ func closing(t *testing.T, c *Connection) {
 	}
 }
 
-// Machines behind a jump host share one connection to it, whose password is asked for once. It ends with the last of them.
+// Machines behind a jump host share one connection to it, whose password is asked for once. It ends
+// with the last of them.
 func TestJumpShared(t *testing.T) {
 	const machines = 20
 	last, jump := sshd(t, []string{"ed25519"}, "MaxStartups 100"), sshdByPassword(t, "secret", "MaxSessions 1", "MaxStartups 1")

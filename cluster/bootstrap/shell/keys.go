@@ -25,20 +25,21 @@ type keyring struct {
 	keys map[string]*fileKey
 }
 
-// fileKey is a private key in a file. What is encrypted is opened when a machine has said that it would take the key.
+// fileKey is a private key in a file. What is encrypted is opened when a machine has said that it
+// would take the key.
 type fileKey struct {
 	path   string
 	prompt Prompter
 	data   []byte
 	public ssh.PublicKey
-	err    error // why it is no key
+	err    error // why it is not a key
 
 	mu      sync.Mutex
 	signer  ssh.Signer
 	openErr error // why it could not be opened
 }
 
-// key gives the key of a file.
+// key returns the key of a file.
 func (k *keyring) key(path string) *fileKey {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -83,7 +84,7 @@ func readPublic(path string) (ssh.PublicKey, error) {
 	return key, err
 }
 
-// open gives what signs, and asks for the passphrase the first time.
+// open returns the signer, and asks for the passphrase the first time.
 func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -97,7 +98,7 @@ func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
 		phrase, err := k.prompt.Secret(ctx, "passphrase of the key "+k.path)
 		if err != nil {
 			if ctx.Err() == nil {
-				k.openErr = err // the user will not say it to the next machine either
+				k.openErr = err // the user would not enter it for the next machine either
 			}
 			return nil, err
 		}
@@ -112,7 +113,7 @@ func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
 	return nil, k.openErr
 }
 
-// usableErr says why a key that was read signs nothing, as one that is no more than a public half.
+// usableErr returns why a key can't sign, such as one that is only a public key.
 func (k *fileKey) usableErr() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -53,8 +53,8 @@ func find(lines []knownhosts.KnownKey, key ssh.PublicKey) (knownhosts.KnownKey, 
 	return lines[i], true
 }
 
-// algorithms puts those first that the machine is known by: it then shows a key that can be compared. A machine known by one kind
-// of key that shows another kind would look changed.
+// algorithms puts those first that the machine is known by: it then shows a key that can be
+// compared. A machine known by one kind of key that shows another kind would look changed.
 func (k *knownHosts) algorithms() []string {
 	var first []string
 	if len(k.authorities) > 0 {
@@ -81,8 +81,8 @@ func certificateAlgorithms() []string {
 	return slices.DeleteFunc(all, func(a string) bool { return !strings.Contains(a, "-cert-") })
 }
 
-// checkHostKey is asked for each machine whether its key is the right one. One at a time, so that a machine that is reached twice
-// dialTransport once is asked about once.
+// checkHostKey is asked for each machine whether its key is the right one. One at a time, so that a
+// machine that is reached twice dialTransport once is asked about once.
 func (d *Dialer) checkHostKey(ctx context.Context, r route, key ssh.PublicKey) error {
 	d.hostKeyMu.Lock()
 	defer d.hostKeyMu.Unlock()
@@ -182,7 +182,8 @@ func endsInNewline(f *os.File) bool {
 // fingerprint shows a key as OpenSSH does.
 func fingerprint(key ssh.PublicKey) string { return key.Type() + " " + ssh.FingerprintSHA256(key) }
 
-// noAddr is an address that matches no line: machines are known by their names, whatever address those have today.
+// noAddr is an address that matches no line: machines are known by their names, whatever address
+// those have today.
 type noAddr struct{}
 
 var _ net.Addr = noAddr{}

@@ -15,15 +15,17 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
-// knownLine is a line of a file of known hosts, see sshd(8), SSH_KNOWN_HOSTS FILE FORMAT. The package knownhosts does not read
-// them here: it refuses a file for one line that it cannot read, and takes an authority's key for a host's.
+// knownLine is a line of a file of known hosts, see sshd(8), SSH_KNOWN_HOSTS FILE FORMAT. The
+// package knownhosts does not read them here: it refuses a file for one line that it cannot read,
+// and takes an authority's key for a host's.
 type knownLine struct {
 	knownhosts.KnownKey
 	marker   string // "", cert-authority or revoked
 	patterns []string
 }
 
-// readLines reads the files that are there. As with OpenSSH, lines that cannot be read are passed over.
+// readLines reads the files that are there. As with OpenSSH, lines that cannot be read are passed
+// over.
 func readLines(files []string) ([]knownLine, error) {
 	var lines []knownLine
 	for _, file := range files {
@@ -45,7 +47,8 @@ func readLines(files []string) ([]knownLine, error) {
 	return lines, nil
 }
 
-// appliesTo reports whether the line is about a machine, by its name as knownhosts.Normalize gives it.
+// appliesTo reports whether the line is about a machine, by its name as knownhosts.Normalize gives
+// it.
 func (l knownLine) appliesTo(name string) bool {
 	found := false
 	for _, p := range l.patterns {

@@ -25,7 +25,8 @@ func TestChildLeftBehind(t *testing.T) {
 	}
 }
 
-// Lines of known hosts that cannot be read are passed over, and each other line means what it does to OpenSSH.
+// Lines of known hosts that cannot be read are passed over, and each other line means what it does
+// to OpenSSH.
 func TestKnownLines(t *testing.T) {
 	s := sshd(t, []string{"ed25519"})
 	own := string(ssh.MarshalAuthorizedKey(s.hosts["ed25519"]))
@@ -92,7 +93,7 @@ func TestConfiguredKeys(t *testing.T) {
 	tests := []struct{ name, config, want string }{
 		{"locked before good", "IdentityFile " + locked + "\nIdentityFile " + s.key, ""},
 		{"broken before good", "IdentityFile " + broken + "\nIdentityFile " + s.key, ""},
-		{"broken", "IdentityFile " + broken, "holds no private key"},
+		{"broken", "IdentityFile " + broken, "contains no private key"},
 		{"many", many, "and left out 3 more; it takes"},
 	}
 	for _, tt := range tests {

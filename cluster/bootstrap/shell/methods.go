@@ -10,8 +10,8 @@ import (
 // methodNames are the ways to be let in, in the order in which they are tried.
 var methodNames = [...]string{"publickey", "password", "keyboard-interactive"}
 
-// methods are the ways that the configuration has for a machine. Those that it prefers are all that it allows, see
-// PreferredAuthentications in ssh_config(5).
+// methods are the ways that the configuration has for a machine. Those that it prefers are all that
+// it allows, see PreferredAuthentications in ssh_config(5).
 func methods(options settings) []string {
 	names := methodNames[:]
 	if preferred := options.first("PreferredAuthentications"); preferred != "" {
@@ -30,7 +30,8 @@ func methods(options settings) []string {
 	return methods
 }
 
-// unsupported is what the configuration has for a machine that OpenSSH's client can use, and a Dialer can't.
+// unsupported is what the configuration has for a machine that OpenSSH's client can use, and a
+// Dialer can't.
 type unsupported struct {
 	gssapi, hostbased bool
 	pkcs11Library     string // the library of PKCS11Provider, "" for none
@@ -51,7 +52,8 @@ func unsupportedOptions(options settings) (b unsupported) {
 	return b
 }
 
-// explain adds to the reason why nobody was let in by a machine that takes these ways what OpenSSH's client might have used.
+// explain adds to the reason why nobody was let in by a machine that takes these ways what
+// OpenSSH's client might have used.
 func (u unsupported) explain(reason error, taken []string) error {
 	var p *Problem
 	if !errors.As(reason, &p) {

@@ -67,7 +67,8 @@ func TestMethodsObeyed(t *testing.T) {
 	}
 }
 
-// What OpenSSH's client could have used and this one can't is named to somebody who was not let in, and to nobody else.
+// What OpenSSH's client could have used and this one can't is named to somebody who was not let in,
+// and to nobody else.
 func TestWaysBeyondOurs(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "open")
 	l, err := net.Listen("unix", socket)

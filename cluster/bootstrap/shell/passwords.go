@@ -12,17 +12,18 @@ import (
 // passwordTries is how often OpenSSH asks for a password.
 const passwordTries = 3
 
-// login is who is let in where. The host key is part of it: what was typed for one machine goes to no other that took its address.
+// login is a user of a machine. The host key is part of it: a password that was typed for one
+// machine is not sent to another that took its address.
 type login struct{ user, machine, key string }
 
-// passwordCache keeps the passwords that were typed, until the Dialer is gone: a person is asked once for each login, however often it is
-// connected to.
+// passwordCache stores the passwords that were typed while the Dialer exists: the user is asked
+// once for each login, however often it is connected to.
 type passwordCache struct {
 	mu      sync.Mutex
 	byLogin map[login]*password
 }
 
-// get gives the password of a login.
+// get returns the password of a login.
 func (c *passwordCache) get(l login) *password {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -32,18 +33,19 @@ func (c *passwordCache) get(l login) *password {
 	return c.byLogin[l]
 }
 
-// password is the last answer for a login. Answers are numbered, so that one who is refused the first does not take the second,
-// which another has asked for meanwhile, for refused.
+// password is the last answer for a login. Answers are numbered, so that a connection whose first
+// answer is refused does not count the second, which another connection has asked for meanwhile, as
+// refused.
 type password struct {
-	turn chan struct{} // held by whoever asks
+	turn chan struct{} // held while the user is asked
 
 	mu      sync.Mutex
 	answer  string
 	number  int // of answer, 0 for none
-	refused int // the last answer that was
+	refused int // the last refused answer
 }
 
-// get gives the answer that is there, or else asks for one. again tells that the last one was refused.
+// get returns the stored answer, or asks for one. again says that the last one was refused.
 func (p *password) get(ctx context.Context, ask func(again bool) (string, error)) (answer string, number int, err error) {
 	select {
 	case p.turn <- struct{}{}:
@@ -76,12 +78,12 @@ func (p *password) refuse(number int) {
 	p.refused = max(p.refused, number)
 }
 
-// cachedPassword is the password of the login that the handshake is for.
+// cachedPassword returns the password of the login that the handshake is for.
 func (h *handshake) cachedPassword() *password {
 	return h.dialer.passwords.get(login{user: h.route.user, machine: h.route.knownHostsName() + " " + h.route.address(), key: h.hostKey})
 }
 
-// promptPassword gives the person's password for the machine that the handshake is with.
+// promptPassword returns the user's password for the machine, and asks for it if necessary.
 func (h *handshake) promptPassword(question string) (answer string, err error) {
 	err = h.withoutTimer(func() error {
 		answer, h.sentPassword, err = h.cachedPassword().get(h.ctx, func(again bool) (string, error) {
@@ -96,17 +98,17 @@ func (h *handshake) promptPassword(question string) (answer string, err error) {
 	return answer, err
 }
 
-// prompt asks the person.
+// prompt asks the user.
 func (h *handshake) prompt(question string) (string, error) {
 	h.userAsked = true
 	answer, err := h.dialer.options.Prompt.Secret(h.ctx, question)
 	if err != nil {
-		h.tries = passwordTries // who does not answer is not asked again
+		h.tries = passwordTries // a user who does not answer is not asked again
 	}
 	return string(answer), err
 }
 
-// recordRefusal notes that the machine refused what was sent last, if that was a password.
+// recordRefusal records that the machine refused the last answer, if that was a password.
 func (h *handshake) recordRefusal() {
 	if h.sentPassword > 0 {
 		h.cachedPassword().refuse(h.sentPassword)
@@ -122,7 +124,7 @@ func (h *handshake) password() (string, error) {
 // passwordQuestion is how PAM and sshd ask for what does not change from one login to the next.
 var passwordQuestion = lazyregexp.New(`(?i)^(\(\S+\) )?password( for \S+)?:\s*$`)
 
-// answerQuestions passes on the questions of the machine.
+// answerQuestions asks the user the machine's questions.
 func (h *handshake) answerQuestions(_, instruction string, questions []string, echos []bool) ([]string, error) {
 	answers := make([]string, 0, len(questions))
 	for i, q := range questions {
@@ -145,7 +147,7 @@ func (h *handshake) answerQuestions(_, instruction string, questions []string, e
 	return answers, nil
 }
 
-// interactiveMethod gives the method that a person has answers for, nil when there were tries enough.
+// interactiveMethod returns a method that asks the user, or nil after too many tries.
 func (h *handshake) interactiveMethod(method string) ssh.AuthMethod {
 	if h.dialer.options.Prompt == nil || h.tries >= passwordTries {
 		return nil

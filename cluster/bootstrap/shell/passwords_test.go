@@ -141,7 +141,8 @@ func TestPasswordStays(t *testing.T) {
 	}
 }
 
-// A question of the machine is answered with what was typed before only where it asks for the password.
+// A question of the machine is answered with what was typed before only where it asks for the
+// password.
 func TestPasswordQuestions(t *testing.T) {
 	for question, want := range map[string]bool{
 		"Password: ": true, "(root@gpu1) Password: ": true, "Password for root@gpu1:": true, "password:": true,

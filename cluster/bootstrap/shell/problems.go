@@ -76,7 +76,7 @@ func networkProblem(r route, err error) *Problem {
 		return &Problem{Cause: fmt.Sprintf("%s refuses connections on port %d", r.host, r.port),
 			Cure: "start the ssh server there, or give the right port"}
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return &Problem{Cause: fmt.Sprintf("there is no way through the network to %s", r), Cure: "check the network and whether the machine is on"}
+		return &Problem{Cause: fmt.Sprintf("there is no route to %s", r), Cure: "check the network and whether the machine is on"}
 	case isTimeout(err):
 		return &Problem{Cause: fmt.Sprintf("%s did not answer on port %d within %v", r.host, r.port, r.connectTimeout),
 			Cure: "check that the machine is on and that no firewall drops the port"}
@@ -89,7 +89,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &n) && n.Timeout()
 }
 
-// unwrapErrno takes the repeated frames off an error of the system: `open /a: permission denied` names what the text names already.
+// unwrapErrno takes the repeated frames off an error of the system: `open /a: permission denied`
+// names what the text names already.
 func unwrapErrno(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
@@ -157,7 +158,7 @@ func keyFileProblem(file string, err error) *Problem {
 	case errors.As(err, new(syscall.Errno)):
 		return &Problem{Cause: fmt.Sprintf("the key file %s cannot be read (%v)", file, unwrapErrno(err)), Cure: "let yourself read it with `chmod u+r " + Quote(file) + "`"}
 	}
-	return &Problem{Cause: file + " holds no private key that ssh knows", Cure: "name the private half of a key, as ssh-keygen makes it"}
+	return &Problem{Cause: file + " contains no private key that ssh knows", Cure: "name the private half of a key, as ssh-keygen makes it"}
 }
 
 func encryptedProblem(file string) *Problem {
@@ -194,7 +195,7 @@ func silentProxyProblem(r route, limit time.Duration) *Problem {
 }
 
 func jumpLoopProblem(t Target) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the jump hosts of %s go round in a circle", t.Host), Cure: "fix ProxyJump in ~/.ssh/config"}
+	return &Problem{Cause: fmt.Sprintf("the jump hosts of %s form a loop", t.Host), Cure: "fix ProxyJump in ~/.ssh/config"}
 }
 
 func lostProblem(r route) *Problem {

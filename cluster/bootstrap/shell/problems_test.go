@@ -63,7 +63,7 @@ func TestProblems(t *testing.T) {
 			"give the machine a new host key; do not use it before"},
 		{"no file of known hosts", Options{Key: s.key, KnownHosts: dir}, s.target(),
 			"the known hosts cannot be read, read " + dir + ": is a directory", "make the file readable"},
-		{"circle", Options{ConfigFile: jumps}, Target{Host: "a"}, "the jump hosts of a go round in a circle", "fix ProxyJump in ~/.ssh/config"},
+		{"circle", Options{ConfigFile: jumps}, Target{Host: "a"}, "the jump hosts of a form a loop", "fix ProxyJump in ~/.ssh/config"},
 		{"proxy command", Options{ConfigFile: jumps}, Target{User: "me", Host: "c"}, `the ProxyCommand of c gives no connection, it said "no c:22": sh -c 'echo no c:22 >&2; exit 3'`,
 			"fix it in ~/.ssh/config; see what `ssh me@c` says"},
 		{"silent proxy command", Options{ConfigFile: jumps}, Target{User: "me", Host: "e"}, "the ProxyCommand of e said nothing for 10s: sleep 60",
@@ -95,7 +95,7 @@ func TestProblems(t *testing.T) {
 			"give the user a shell there, as with `chsh -s /bin/sh root`"},
 		{"no key file", Options{Key: filepath.Join(dir, "no")}, closed, "there is no key file " + filepath.Join(dir, "no"),
 			"correct the name, or make a key with `ssh-keygen -f '" + filepath.Join(dir, "no") + "'`"},
-		{"no key in file", Options{Key: revoked}, closed, revoked + " holds no private key that ssh knows",
+		{"no key in file", Options{Key: revoked}, closed, revoked + " contains no private key that ssh knows",
 			"name the private half of a key, as ssh-keygen makes it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -120,7 +120,7 @@ func TestNetworkProblems(t *testing.T) {
 	r := route{name: "gpu1", host: "10.0.0.1", port: 22, connectTimeout: connectTimeout}
 	for want, err := range map[string]error{
 		"10.0.0.1 did not answer on port 22 within 10s":                       context.DeadlineExceeded,
-		"there is no way through the network to gpu1 (10.0.0.1:22)":           syscall.EHOSTUNREACH,
+		"there is no route to gpu1 (10.0.0.1:22)":                             syscall.EHOSTUNREACH,
 		"the name 10.0.0.1 could not be looked up (server misbehaving)":       &net.DNSError{Err: "server misbehaving"},
 		"gpu1 (10.0.0.1:22) cannot be connected to (operation not permitted)": &net.OpError{Op: "dial", Err: syscall.EPERM},
 	} {

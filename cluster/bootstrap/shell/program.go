@@ -10,11 +10,13 @@ import (
 	"sync/atomic"
 )
 
-// safeChars are the bytes that stand for themselves in a quoted word of every login shell, of sh, and in the operand of printf.
+// safeChars are the bytes that stand for themselves in a quoted word of every login shell, of sh,
+// and in the operand of printf.
 const safeChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ./_-=,:+"
 
-// commandLine makes the command line that is sent. Whatever login shell there is (sh, bash, zsh, fish, csh) reads it: it has no more than
-// words and single quotes, and all else stands in it in octal. It ends with sh in the login shell's place.
+// commandLine makes the command line that is sent. Whatever login shell there is (sh, bash, zsh,
+// fish, csh) reads it: it has no more than words and single quotes, and all else stands in it in
+// octal. It ends with sh in the login shell's place.
 func commandLine(program string) string {
 	var octal strings.Builder
 	for i := range len(program) {
@@ -27,7 +29,8 @@ func commandLine(program string) string {
 	return `exec /bin/sh -c 'eval "$(printf %b "` + octal.String() + `")"'`
 }
 
-// withMarker makes a program print a line of its own first, on both outputs, so that what came before it can be told apart.
+// withMarker makes a program print a line of its own first, on both outputs, so that what came
+// before it can be told apart.
 func withMarker(program string) (marked, line string) {
 	nonce := "program-" + rand.Text()
 	return "printf '%s\\n' " + nonce + "\nprintf '%s\\n' " + nonce + " >&2\n" + program, nonce + "\n"
@@ -37,9 +40,9 @@ func withMarker(program string) (marked, line string) {
 type markerFilter struct {
 	marker string
 	dst    io.Writer
-	failed func() // called once when to takes no more
+	failed func() // called once when dst fails
 	writes atomic.Uint64
-	busy   atomic.Bool // to is slow
+	busy   atomic.Bool // a write to dst is in progress
 
 	mu         sync.Mutex
 	markerSeen bool

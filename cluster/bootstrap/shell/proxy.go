@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// proxyConn is the connection that a ProxyCommand gives on its standard input and output. It ends with its command, and the command
-// with it.
+// proxyConn is the connection that a ProxyCommand gives on its standard input and output. It ends
+// with its command, and the command with it.
 type proxyConn struct {
 	cmd         *exec.Cmd
 	in          io.WriteCloser
 	out         io.ReadCloser
 	stderr      *tail
-	outputEnded atomic.Bool // the command gives no more
+	outputEnded atomic.Bool // the command's output has ended
 	close       func() error
 }
 

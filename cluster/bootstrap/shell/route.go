@@ -24,8 +24,8 @@ type route struct {
 	certificates    []string    // files that are named
 	agent           string      // socket, "" for none
 	identitiesOnly  bool        // offer no other keys than those named
-	methods         []string    // the ways to be let in, in the order in which they are tried
-	unsupported     unsupported // those that only OpenSSH's client has
+	methods         []string    // authentication methods, in the order in which they are tried
+	unsupported     unsupported // options that only OpenSSH's client supports
 	jumps           []Target
 	proxy           string   // the command that gives the connection, "" for none
 	knownHostsFiles []string // files of known hosts; new ones go to the first
@@ -35,7 +35,8 @@ type route struct {
 	bindAddress     net.IP // the address of this machine to connect from, nil for any
 }
 
-// connectTimeout bounds a connection; a machine that is up answers in milliseconds, one lost packet costs a second.
+// connectTimeout bounds a connection; a machine that is up answers in milliseconds, one lost packet
+// costs a second.
 const connectTimeout = 10 * time.Second
 
 // route resolves a target.
@@ -162,7 +163,8 @@ func (r route) dialer() *net.Dialer {
 	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: r.bindAddress}}
 }
 
-// knownHostsName is the address that known_hosts is asked about: an alias stands there without a port.
+// knownHostsName is the address that known_hosts is asked about: an alias stands there without a
+// port.
 func (r route) knownHostsName() string {
 	if r.alias != "" {
 		return net.JoinHostPort(r.alias, "22")

@@ -1,8 +1,7 @@
-// Package shell runs shell programs on machines: on others over ssh, as OpenSSH's client would reach them (Dialer), and on this
-// one (Local).
-//
-// A program is text for /bin/sh, whatever the login shell of the user is. What start-up files and banners of that shell print
-// is no part of the program's output.
+// Package shell runs shell scripts on machines: on others over ssh, as OpenSSH's client would reach
+// them (Dialer), and on this one (Local). A program is a script for /bin/sh, whatever the login
+// shell of the user is. Output of that shell's start-up files and banners is not part of the
+// program's output.
 package shell
 
 import (
@@ -21,9 +20,10 @@ import (
 
 // Machine is where programs run.
 type Machine interface {
-	// Run runs a program of /bin/sh until it ends. Its standard input is stdin, nil for none; its standard output goes to
-	// stdout, nil discards it. The error is an *ExitError when the program ran and did not end with 0, and a *Problem when the
-	// machine was lost or could run nothing. When ctx ends, Run returns; the program may go on. Programs may run side by side.
+	// Run runs a program for /bin/sh until it exits. Its standard input is stdin, nil for none; its
+	// standard output goes to stdout, nil discards it. The error is an *ExitError if the program
+	// exited with a code other than 0, and a *Problem if the machine was lost or could not run it.
+	// When ctx ends, Run returns; the program may continue. Run may be called concurrently.
 	Run(ctx context.Context, program string, stdin io.Reader, stdout io.Writer) error
 	// Close ends the connection.
 	Close() error
@@ -46,7 +46,8 @@ func (e *ExitError) Error() string {
 	return fmt.Sprintf("exit code %d", e.Code)
 }
 
-// outputLimit is how much a program may print for Output. The longest answer there is names every file of a project.
+// outputLimit is how much a program may print for Output. The longest answer there is names every
+// file of a project.
 const outputLimit = 64 << 20
 
 // Output runs a program and gives what it printed. One that prints without end is given up.
@@ -60,7 +61,8 @@ func Output(ctx context.Context, m Machine, program string, stdin io.Reader) (st
 	return out.text.String(), err
 }
 
-// limitedBuffer keeps what is written to it up to a limit, and calls full once when that is reached.
+// limitedBuffer keeps what is written to it up to a limit, and calls full once when that is
+// reached.
 type limitedBuffer struct {
 	text      bytes.Buffer
 	remaining int

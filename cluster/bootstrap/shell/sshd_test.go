@@ -257,7 +257,8 @@ func (u *person) Secret(_ context.Context, question string) ([]byte, error) {
 	return []byte(u.secret), nil
 }
 
-// endless is an input that ends with the test. A program that reads it ends with its connection, and so is not left behind.
+// endless is an input that ends with the test. A program that reads it ends with its connection,
+// and so is not left behind.
 func endless(t *testing.T) io.Reader {
 	r, w := io.Pipe()
 	t.Cleanup(func() { w.Close() })

@@ -7,14 +7,16 @@ import (
 	"strings"
 )
 
-// Target is a machine as its user names it. Zero values are not given: ssh's configuration then says.
+// Target is a machine as its user names it. Zero values are not given: ssh's configuration then
+// says.
 type Target struct {
 	User string
 	Host string
 	Port int
 }
 
-// ParseTarget reads [user@]host[:port]; an IPv6 address with a port stands in brackets. A leading ssh:// is taken off.
+// ParseTarget reads [user@]host[:port]; an IPv6 address with a port stands in brackets. A leading
+// ssh:// is taken off.
 func ParseTarget(text string) (Target, error) {
 	var t Target
 	rest := strings.TrimSuffix(strings.TrimPrefix(text, "ssh://"), "/")

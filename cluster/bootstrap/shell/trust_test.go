@@ -60,7 +60,8 @@ func TestHostCertificate(t *testing.T) {
 	open(t, dialer(t, Options{Key: s.key, KnownHosts: known}), s.target())
 }
 
-// A key that the agent holds needs no passphrase, and IdentitiesOnly keeps the agent's other keys out.
+// A key that the agent holds needs no passphrase, and IdentitiesOnly keeps the agent's other keys
+// out.
 func TestAgent(t *testing.T) {
 	s := sshd(t, []string{"ed25519"}, "MaxAuthTries 2")
 	known := s.know("ed25519")
@@ -100,8 +101,8 @@ func TestAgent(t *testing.T) {
 	open(t, dialer(t, Options{ConfigFile: config, KnownHosts: known}), s.target())
 }
 
-// askingAgent asks a person, who takes some time, before it signs, and signs only if they agree. It does one thing at a time, as
-// OpenSSH's does.
+// askingAgent asks a person, who takes some time, before it signs, and signs only if they agree. It
+// does one thing at a time, as OpenSSH's does.
 type askingAgent struct {
 	agent.Agent
 	takes time.Duration
@@ -132,7 +133,8 @@ func (a *askingAgent) Sign(key ssh.PublicKey, data []byte) (*ssh.Signature, erro
 	return a.Agent.Sign(key, data)
 }
 
-// TestAgentThatAsks waits for a person who takes longer than a machine may for a handshake, and says so when they decline.
+// TestAgentThatAsks waits for a person who takes longer than a machine may for a handshake, and
+// says so when they decline.
 func TestAgentThatAsks(t *testing.T) {
 	s, held, config := behindAgent(t)
 	for _, test := range []struct {
@@ -147,7 +149,8 @@ func TestAgentThatAsks(t *testing.T) {
 	}
 }
 
-// TestAgentThatAsksForAnother connects to a machine while the agent asks about another one for longer than a handshake may take.
+// TestAgentThatAsksForAnother connects to a machine while the agent asks about another one for
+// longer than a handshake may take.
 func TestAgentThatAsksForAnother(t *testing.T) {
 	s, held, config := behindAgent(t)
 	asks := &askingAgent{Agent: held, takes: handshakeTimeout + 5*time.Second, agree: true, asking: make(chan struct{}, 2)}
@@ -174,7 +177,8 @@ func TestAgentThatAsksForAnother(t *testing.T) {
 	dials.Wait()
 }
 
-// behindAgent is a server that lets in with a key that only an agent can use, that agent, and an empty configuration.
+// behindAgent is a server that lets in with a key that only an agent can use, that agent, and an
+// empty configuration.
 func behindAgent(t *testing.T) (s *server, held agent.Agent, config string) {
 	t.Helper()
 	s = sshd(t, []string{"ed25519"}, "LoginGraceTime 600")

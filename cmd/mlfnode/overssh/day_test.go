@@ -47,7 +47,7 @@ func TestWorkingDay(t *testing.T) {
 		{"a large file is sent once", (*day).largeFile},
 		{"a setup step runs once", (*day).setupOnce},
 		{"an old project", (*day).oldProject},
-		{"the program is mended", (*day).mendedProgram},
+		{"the program is fixed", (*day).mendedProgram},
 		{"a broken setup step", (*day).brokenSetup},
 		{"leaving a sweep and coming back", (*day).leaveAndReturn},
 		{"tokens", (*day).tokens},
