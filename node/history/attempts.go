@@ -34,8 +34,8 @@ type Attempt struct {
 	Result  grid.Result
 }
 
-// remember keeps an attempt that the trial's row says nothing about any more: one that another has replaced, or one that
-// came second.
+// remember keeps an attempt that the trial's row says nothing about any more: one that another has
+// replaced, or one that came second.
 func (f *fold) recordAttempt(g *sweepFold, before *grid.Trial, r *trialInFold, change grid.Change, node grid.NodeID, e *grid.Event) error {
 	id := rowID(g.sweep.Number, before.Index)
 	if change == grid.Superseded {
@@ -76,7 +76,8 @@ func (f *fold) recordAttempt(g *sweepFold, before *grid.Trial, r *trialInFold, c
 	return f.d.storeAttempt(id, &a)
 }
 
-// fenced gives why a run lost its lease, "" for one that did not. What it says of its end later does not take the place of that.
+// fenced gives why a run lost its lease, "" for one that did not. What it says of its end later
+// does not take the place of that.
 func (f *fold) fenceReason(trial int64, t *grid.Trial, run string) (why string, err error) {
 	if t.Run == run {
 		return t.Result.Reason, nil
@@ -117,7 +118,8 @@ func currentAttempt(t *grid.Trial) Attempt {
 	return a
 }
 
-// Attempts lists every known attempt of a trial by number, then by start; none for a trial that has had no event.
+// Attempts lists every known attempt of a trial by number, then by start; none for a trial that has
+// had no event.
 func (d *DB) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
 	t, known, err := d.Trial(ctx, id)
 	if err != nil || !known {

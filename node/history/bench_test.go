@@ -18,7 +18,8 @@ const (
 	benchBatch  = 500
 )
 
-// benchStream gives batches that end the trials from index on, with the figures of a small training.
+// benchStream gives batches that end the trials from index on, with the figures of a small
+// training.
 func benchStream(r *rand.Rand, index int64) []Stored {
 	var part []Stored
 	for range 4 {
@@ -146,8 +147,9 @@ func BenchmarkList(b *testing.B) {
 	})
 }
 
-// BenchmarkRestart opens the history of ten million trials, half of a sweep of twenty million whose trials begin in blocks from all over
-// it, and reads what is left to do of it. That is what a master does with history when it starts.
+// BenchmarkRestart opens the history of ten million trials, half of a sweep of twenty million whose
+// trials begin in blocks from all over it, and reads what is left to do of it. That is what a
+// master does with history when it starts.
 func BenchmarkRestart(b *testing.B) {
 	const trials = 10_000_000
 	path := filepath.Join(b.TempDir(), "history.db")

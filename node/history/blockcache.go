@@ -12,9 +12,11 @@ import (
 	"mlfnode/grid"
 )
 
-// Charts read one value of all trials, so values are kept by column as well: a piece holds one column of one block of trials. Pieces
-// are derived from the rows of trials. Those of the blocks that change are kept in memory and written when others take their place;
-// the table stale names these blocks, in the same transaction as their rows, so that after a crash they are made from the rows.
+// Charts read one value of all trials, so values are kept by column as well: a piece holds one
+// column of one block of trials. Pieces are derived from the rows of trials. Those of the blocks
+// that change are kept in memory and written when others take their place; the table stale names
+// these blocks, in the same transaction as their rows, so that after a crash they are made from the
+// rows.
 
 // Column names a value of trials that charts read.
 type Column int
@@ -52,8 +54,9 @@ const (
 
 func chunkID(c Column, block int64) int64 { return int64(c)<<chunkIDBits | block }
 
-// small holds the columns of a block whose values are small: state (its code + 1), attempts, class (its place in sweep.Classes + 1)
-// and cause take a byte of each trial, the number of the node two. 0 is no row, and none.
+// small holds the columns of a block whose values are small: state (its code + 1), attempts, class
+// (its place in sweep.Classes + 1) and cause take a byte of each trial, the number of the node two.
+// 0 is no row, and none.
 type smallColumns [smallBytes]byte
 
 func (s *smallColumns) state(i int64) *byte    { return &s[i] }
@@ -98,7 +101,8 @@ func (b *trialBlock) setValue(c Column, i int64, v float64) {
 	}
 }
 
-// blocks are the blocks that are in memory since their pieces in the file are out of date. Only the fold changes them.
+// blocks are the blocks that are in memory since their pieces in the file are out of date. Only the
+// fold changes them.
 type blockCache struct {
 	mu           sync.Mutex
 	cached       map[int64]*trialBlock
@@ -202,7 +206,8 @@ func unpackFloats(dest []float32, data []byte) []float32 {
 	return dest
 }
 
-// cool writes the blocks that were not changed for longest, until what is in memory takes no more than limit.
+// cool writes the blocks that were not changed for longest, until what is in memory takes no more
+// than limit.
 func (d *DB) flushBlocks(limit int) error {
 	for d.blocks.bytes > limit {
 		var oldest *trialBlock

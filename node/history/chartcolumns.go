@@ -17,8 +17,9 @@ import (
 	"mlfnode/node/parallel"
 )
 
-// Columns holds values of a sweep's trials by column. Its rows are those of whole blocks of BlockTrials neighbouring trials, of which
-// some may have no row in history: their state is empty, and their values are NaN.
+// Columns holds values of a sweep's trials by column. Its rows are those of whole blocks of
+// BlockTrials neighbouring trials, of which some may have no row in history: their state is empty,
+// and their values are NaN.
 type Columns struct {
 	Version int64   // of the sweep, before the values were read
 	Blocks  []int64 // the first index of each block, ascending
@@ -50,8 +51,9 @@ func (d *DB) Version(id grid.SweepID) int64 {
 	return 0
 }
 
-// Columns gives the columns of a sweep, which are not to be changed, of some blocks spread evenly when it has more than limit trials. Values of blocks that change
-// meanwhile may come from different moments. A sweep that has had no event has none.
+// Columns gives the columns of a sweep, which are not to be changed, of some blocks spread evenly
+// when it has more than limit trials. Values of blocks that change meanwhile may come from
+// different moments. A sweep that has had no event has none.
 func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted ...Column) (*Columns, error) {
 	s := d.sweep(id)
 	if s == nil {
@@ -114,8 +116,9 @@ func (c *Columns) chooseBlocks(s *sweepSummary, limit int64) {
 	}
 }
 
-// thin keeps one block of each Stride neighbouring ones, by chance: at even distances the blocks would have the same few values of an
-// axis whose turns are as long. The choice is always the same for a sweep, so that a chart does not move when nothing has changed.
+// thin keeps one block of each Stride neighbouring ones, by chance: at even distances the blocks
+// would have the same few values of an axis whose turns are as long. The choice is always the same
+// for a sweep, so that a chart does not move when nothing has changed.
 func (c *Columns) sampleBlocks(id grid.SweepID) {
 	seed := fnv.New64a()
 	seed.Write([]byte(id))

@@ -112,7 +112,8 @@ func TestColumnsOfSomeBlocks(t *testing.T) {
 	}
 }
 
-// TestPartsDoNotAlias reads one of four blocks of a sweep with an axis that turns every four blocks: all of its values are among them.
+// TestPartsDoNotAlias reads one of four blocks of a sweep with an axis that turns every four
+// blocks: all of its values are among them.
 func TestPartsDoNotAlias(t *testing.T) {
 	d := open(t)
 	var events []grid.Event
@@ -140,7 +141,8 @@ func TestPartsDoNotAlias(t *testing.T) {
 	}
 }
 
-// TestLeavingBlocksAreSeen looks at a sweep while its blocks leave memory in a transaction that goes on.
+// TestLeavingBlocksAreSeen looks at a sweep while its blocks leave memory in a transaction that
+// goes on.
 func TestLeavingBlocksAreSeen(t *testing.T) {
 	d := open(t)
 	var events []grid.Event
@@ -181,7 +183,8 @@ func TestLeavingBlocksAreSeen(t *testing.T) {
 	}
 }
 
-// TestCauses groups failures that differ in their numbers only, also those that were tried again, and keeps a bounded number.
+// TestCauses groups failures that differ in their numbers only, also those that were tried again,
+// and keeps a bounded number.
 func TestCauses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)

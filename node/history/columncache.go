@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	// keptColumnBytes bounds the columns that are kept, and keptColumnsFor says how long those are that nobody asks for.
+	// keptColumnBytes bounds the columns that are kept, and keptColumnsFor says how long those are
+	// that nobody asks for.
 	maxColumnCacheBytes = 64 << 20
 	columnCacheTTL      = 5 * time.Second
 )
@@ -33,7 +34,8 @@ type cachedColumnOrder struct {
 
 func (k *columnCache) timeToLive() time.Duration { return cmp.Or(k.ttl, columnCacheTTL) }
 
-// find adds what is kept of a sweep to columns of the same blocks, and says which of the wanted ones are missing.
+// find adds what is kept of a sweep to columns of the same blocks, and says which of the wanted
+// ones are missing.
 func (k *columnCache) fill(s *sweepSummary, c *Columns, wanted []Column) (missing []Column) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

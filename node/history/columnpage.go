@@ -16,14 +16,16 @@ import (
 const (
 	// columnRows is how many rows a sweep has from which listings look at its columns first.
 	minColumnRows = 20_000
-	// maxTies bounds the rows that are read for a page, with those whose 32-bit values are equal to one at its ends.
+	// maxTies bounds the rows that are read for a page, with those whose 32-bit values are equal to
+	// one at its ends.
 	maxTies = 100_000
 )
 
-// byColumn finds a page of rows in the order of a value. The column tells which rows the page can have: rounding to 32 bits leaves the
-// order as it is, but for rows that look alike then. Those of blocks whose values have lost digits are read as well. So some hundred rows are
-// read instead of a million. It is not ok where there is no column, where texts stand between numbers and what is missing, or where too many
-// look alike.
+// byColumn finds a page of rows in the order of a value. The column tells which rows the page can
+// have: rounding to 32 bits leaves the order as it is, but for rows that look alike then. Those of
+// blocks whose values have lost digits are read as well. So some hundred rows are read instead of a
+// million. It is not ok where there is no column, where texts stand between numbers and what is
+// missing, or where too many look alike.
 func (l *listing) pageByColumn(ctx context.Context) (ids []int64, ok bool, err error) {
 	column, known := l.sweep.column(l.q.Sort)
 	if !known || l.q.Limit <= 0 || l.sweep.known.Count() < l.d.minColumnRows {
@@ -316,8 +318,8 @@ func (p *columnPage) exactValue(row int32) any {
 	return float64(p.c.Values[p.column][row])
 }
 
-// values reads what the listing sorts by. Rows that have changed and are not written yet are waited for; those that are not there then, or have no
-// number, are left out.
+// values reads what the listing sorts by. Rows that have changed and are not written yet are waited
+// for; those that are not there then, or have no number, are left out.
 func (p *columnPage) readValues(ctx context.Context, ids []int64) ([]candidate, error) {
 	list, err := json.Marshal(ids)
 	if err != nil {

@@ -14,11 +14,13 @@ import (
 	"mlfnode/grid"
 )
 
-// folderEnv makes the test binary a process that folds into the file that it names until it is killed.
+// folderEnv makes the test binary a process that folds into the file that it names until it is
+// killed.
 const folderEnv = "MLF_TEST_FOLDER"
 
-// streamBatch is the batch with that sequence of an endless stream: runs of trials around a moving index, some of them
-// started, some failed and some in another sweep. It is the same in every process.
+// streamBatch is the batch with that sequence of an endless stream: runs of trials around a moving
+// index, some of them started, some failed and some in another sweep. It is the same in every
+// process.
 func streamBatch(seq uint64) Stored {
 	r := rand.New(rand.NewPCG(seq, 1))
 	b := &grid.Batch{Sweep: grid.SweepID("a-" + strconv.Itoa(1+r.IntN(2))), Node: grid.NodeID("n" + strconv.Itoa(r.IntN(4)))}
@@ -78,8 +80,8 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-// TestKillWhileFolding kills a folding process again and again. The next one goes on from the sequence in the file, and in
-// the end nothing is missing and nothing was applied twice.
+// TestKillWhileFolding kills a folding process again and again. The next one goes on from the
+// sequence in the file, and in the end nothing is missing and nothing was applied twice.
 func TestKillWhileFolding(t *testing.T) {
 	rounds := 15
 	if testing.Short() {

@@ -10,19 +10,20 @@ import (
 	"mlfnode/grid"
 )
 
-// Curves of attempts are kept apart from the rows of trials, which every fold rewrites. The run of a curve is "" as long as it belongs to
-// the attempt that the trial's row tells of.
+// Curves of attempts are kept apart from the rows of trials, which every fold rewrites. The run of
+// a curve is "" as long as it belongs to the attempt that the trial's row tells of.
 
 const curveTable = `
 CREATE TABLE curve (trial INTEGER NOT NULL, metric INTEGER NOT NULL, run TEXT NOT NULL, data BLOB NOT NULL,
 	PRIMARY KEY (trial, metric, run)) WITHOUT ROWID;
 `
 
-// curveLimit bounds the curves of ended attempts of all sweeps, in bytes. Beyond it those of some trials are kept, and beyond twice as much
-// none.
+// curveLimit bounds the curves of ended attempts of all sweeps, in bytes. Beyond it those of some
+// trials are kept, and beyond twice as much none.
 const maxCurveBytes = 256 << 20
 
-// CurveShare says of which trials curves are to be reported, so that the event stream does not keep what history has no room for.
+// CurveShare says of which trials curves are to be reported, so that the event stream does not keep
+// what history has no room for.
 func (d *DB) CurveShare() grid.CurveShare {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,7 +60,8 @@ func (f *fold) keepsCurves(index int64) bool {
 	return f.d.curveShare(total).Keeps(index)
 }
 
-// putCurves stores curves of one run of a trial, "" for the one that its row tells of. What can't be read is left out.
+// putCurves stores curves of one run of a trial, "" for the one that its row tells of. What can't
+// be read is left out.
 func (f *fold) storeCurves(g *sweepFold, index int64, run string, curves grid.Curves, ended bool) error {
 	if len(curves) == 0 || !f.keepsCurves(index) {
 		return nil
@@ -121,7 +123,8 @@ func (d *DB) TrialCurves(ctx context.Context, id grid.TrialID) ([]Curve, error) 
 	return all, nil
 }
 
-// Curves gives the curves of a metric of those of these trials that have one, of the attempts that give them their states.
+// Curves gives the curves of a metric of those of these trials that have one, of the attempts that
+// give them their states.
 func (d *DB) Curves(ctx context.Context, id grid.SweepID, metric string, trials []int64) (map[int64][]grid.Point, error) {
 	s := d.sweep(id)
 	if s == nil || !s.Curved {

@@ -38,8 +38,8 @@ func curvesOf(t *testing.T, d *DB, index int64) []string {
 	return text
 }
 
-// TestCurves follows the curves of a trial through its attempts: live, failed, retried, superseded and reconnected. They are in the file,
-// and folding the events once more gives the same.
+// TestCurves follows the curves of a trial through its attempts: live, failed, retried, superseded
+// and reconnected. They are in the file, and folding the events once more gives the same.
 func TestCurves(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)
@@ -123,7 +123,8 @@ func TestStrangeCurves(t *testing.T) {
 	}
 }
 
-// TestCurvesAreBounded keeps all curves up to a limit, some of them up to twice as many bytes, and no more.
+// TestCurvesAreBounded keeps all curves up to a limit, some of them up to twice as many bytes, and
+// no more.
 func TestCurvesAreBounded(t *testing.T) {
 	d := open(t)
 	d.maxCurveBytes = 10_000
@@ -164,7 +165,8 @@ func TestCurvesAreBounded(t *testing.T) {
 	}
 }
 
-// TestHistoryOfEarlierVersions gives files that lack only tables these, and leaves all else as it is.
+// TestHistoryOfEarlierVersions gives files that lack only tables these, and leaves all else as it
+// is.
 func TestHistoryOfEarlierVersions(t *testing.T) {
 	const stream = "ALTER TABLE meta DROP COLUMN stream; ALTER TABLE meta DROP COLUMN unread;"
 	known := stream + fmt.Sprintf("DROP TABLE known; UPDATE sweep SET summary = json_set(summary, '$.known', json('[[1, 2]]')) WHERE id = 's-1';"+
@@ -225,7 +227,8 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	}
 }
 
-// TestSamplesAreKept gives back what was kept last, from the file and after history was rebuilt from the events. Between two nodes others write.
+// TestSamplesAreKept gives back what was kept last, from the file and after history was rebuilt
+// from the events. Between two nodes others write.
 func TestSamplesAreKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)

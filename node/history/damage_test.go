@@ -39,7 +39,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// TestUnusableFileIsFoldedAnew opens files that can't be used: damaged ones are kept beside the new one, others go.
+// TestUnusableFileIsFoldedAnew opens files that can't be used: damaged ones are kept beside the new
+// one, others go.
 func TestUnusableFileIsFoldedAnew(t *testing.T) {
 	text := func(content string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
@@ -94,7 +95,8 @@ func TestUnusableFileIsFoldedAnew(t *testing.T) {
 	}
 }
 
-// TestDamageFoundLater damages rows, which only reading them shows: the reader is told, and the next start folds again.
+// TestDamageFoundLater damages rows, which only reading them shows: the reader is told, and the
+// next start folds again.
 func TestDamageFoundLater(t *testing.T) {
 	for _, c := range []struct{ name, spoil string }{
 		{"detail", "UPDATE trial SET detail = x'ff'"},
@@ -155,7 +157,8 @@ func TestDamagedPage(t *testing.T) {
 	}
 }
 
-// TestInterruptedSetAside: the log of the old file must not be played into a new one, so a mark stays until it is gone.
+// TestInterruptedSetAside: the log of the old file must not be played into a new one, so a mark
+// stays until it is gone.
 func TestInterruptedSetAside(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)
@@ -193,7 +196,8 @@ func TestInterruptedSetAside(t *testing.T) {
 	}
 }
 
-// TestFullDisk fills the disk while it folds: nothing of the failed fold is seen, and with room it goes on.
+// TestFullDisk fills the disk while it folds: nothing of the failed fold is seen, and with room it
+// goes on.
 func TestFullDisk(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "3m", 0)
 	d := openAt(t, filepath.Join(dir, "history.db"))

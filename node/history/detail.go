@@ -7,7 +7,8 @@ import (
 	"mlfnode/grid"
 )
 
-// A trial's detail is what no listing sorts by, packed. Numbers are varints; text is its length, then its bytes.
+// A trial's detail is what no listing sorts by, packed. Numbers are varints; text is its length,
+// then its bytes.
 //
 //	parts  node  attempt  run
 //	[log: first, last - first, bytes, cut]          with partLog

@@ -9,7 +9,8 @@ import (
 	"mlfnode/grid"
 )
 
-// Cause is a group of failed attempts of a sweep that failed alike: of one class, by one rule or with one shape of last lines.
+// Cause is a group of failed attempts of a sweep that failed alike: of one class, by one rule or
+// with one shape of last lines.
 type Cause struct {
 	ID          uint8 // what stands for it among the columns; from 1
 	Class       grid.Class

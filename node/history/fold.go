@@ -12,9 +12,10 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// Fold applies batches, in stream order, in one transaction with the sequence of the last one, and returns what changed.
-// Batches that have been applied already are skipped, and so are those of a sweep for which policy knows nothing: it has been
-// removed. After an error nothing of it is applied, and the same batches may be folded again.
+// Fold applies batches, in stream order, in one transaction with the sequence of the last one, and
+// returns what changed. Batches that have been applied already are skipped, and so are those of a
+// sweep for which policy knows nothing: it has been removed. After an error nothing of it is
+// applied, and the same batches may be folded again.
 func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID) (Policy, bool)) ([]Transition, error) {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()
@@ -43,7 +44,8 @@ func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID
 	return f.changed, nil
 }
 
-// fold is one transaction. Trials are loaded when an event first touches them, changed in memory, and stored at the end.
+// fold is one transaction. Trials are loaded when an event first touches them, changed in memory,
+// and stored at the end.
 type fold struct {
 	d       *DB
 	policy  func(grid.SweepID) (Policy, bool)
@@ -143,7 +145,8 @@ func (f *fold) sweepOf(id grid.SweepID) (*sweepFold, error) {
 	return g, f.d.w.storeSummary(g.sweep)
 }
 
-// meet gives a node its number. Readers may see the number before the transaction ends, but no row that has it.
+// meet gives a node its number. Readers may see the number before the transaction ends, but no row
+// that has it.
 func (d *DB) numberNode(node grid.NodeID) error {
 	if d.numbers[node] > 0 {
 		return nil
@@ -200,8 +203,8 @@ func (f *fold) foldEvent(g *sweepFold, node grid.NodeID, e *grid.Event) error {
 	return nil
 }
 
-// strange reports whether it is the first time in this life that a sweep has an event about a trial that it does not have: one line
-// of log is enough for each.
+// strange reports whether it is the first time in this life that a sweep has an event about a trial
+// that it does not have: one line of log is enough for each.
 func (d *DB) isFirstStranger(id grid.SweepID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -303,10 +306,12 @@ func (f *fold) readTrials(g *sweepFold, trials ranges.Range) error {
 	return nil
 }
 
-// nearby is how far trials may lie apart whose rows are read together: a row that is not needed costs less than another query.
+// nearby is how far trials may lie apart whose rows are read together: a row that is not needed
+// costs less than another query.
 const maxReadGap = 3
 
-// loadKnown reads the rows of all trials that a batch is about, those that lie side by side together: all of a retry have one.
+// loadKnown reads the rows of all trials that a batch is about, those that lie side by side
+// together: all of a retry have one.
 func (f *fold) readKnownTrials(g *sweepFold, b *grid.Batch) error {
 	var known []int64
 	for i := range b.Events {

@@ -103,7 +103,8 @@ type from struct {
 	event grid.Event
 }
 
-// anyRun gives the events of one attempt in their order. Runs of a trial may share a number and times.
+// anyRun gives the events of one attempt in their order. Runs of a trial may share a number and
+// times.
 func anyRun(t *rapid.T, run string) []from {
 	sweep := rapid.SampledFrom([]grid.SweepID{"a-1", "a-1", "b-1", "gone-1"}).Draw(t, "sweep")
 	node := rapid.SampledFrom([]grid.NodeID{"n1", "n2", "n3"}).Draw(t, "node")
@@ -162,7 +163,8 @@ func anyResult(t *rapid.T, started int64) *grid.Result {
 	return r
 }
 
-// anyStream merges runs and reopenings at random, each in its own order and with repeats, and cuts them into batches.
+// anyStream merges runs and reopenings at random, each in its own order and with repeats, and cuts
+// them into batches.
 func anyStream(t *rapid.T) []Stored {
 	var lists [][]from
 	for i := range rapid.IntRange(1, 12).Draw(t, "runs") {
@@ -196,7 +198,8 @@ func anyStream(t *rapid.T) []Stored {
 	return stored
 }
 
-// foldParts folds a stream in random parts, now and then some of it again, and reopens the file in between.
+// foldParts folds a stream in random parts, now and then some of it again, and reopens the file in
+// between.
 func foldParts(t *rapid.T, d *DB, m *model, stored []Stored) (*DB, []Transition) {
 	var changed []Transition
 	for at := 0; at < len(stored); {
@@ -221,8 +224,9 @@ func foldParts(t *rapid.T, d *DB, m *model, stored []Stored) (*DB, []Transition)
 	return d, changed
 }
 
-// TestFoldIsApply folds random streams in random parts. The trials, counts and changes are those of the pure fold, an applied
-// sequence changes nothing when it comes again, and a rebuild in one go gives the same file.
+// TestFoldIsApply folds random streams in random parts. The trials, counts and changes are those of
+// the pure fold, an applied sequence changes nothing when it comes again, and a rebuild in one go
+// gives the same file.
 func TestFoldIsApply(t *testing.T) {
 	dir := t.TempDir()
 	files := 0
@@ -311,7 +315,8 @@ func checkAttempts(t *rapid.T, trial *grid.Trial, attempts []Attempt) {
 	}
 }
 
-// TestTimesAreStored: a repeated reopening and repeated metrics were taken for new ones, because a trial's row left their times out.
+// TestTimesAreStored: a repeated reopening and repeated metrics were taken for new ones, because a
+// trial's row left their times out.
 func TestTimesAreStored(t *testing.T) {
 	d := open(t)
 	started := grid.Event{Kind: grid.Started, Index: 4, Attempt: 1, Run: "r", Time: 10}
@@ -343,8 +348,8 @@ func TestTimesAreStored(t *testing.T) {
 	}
 }
 
-// TestDeepMetrics has a hostile or an older node report a metric that is nested deeper than SQLite reads: listings that are sorted by a metric
-// go on.
+// TestDeepMetrics has a hostile or an older node report a metric that is nested deeper than SQLite
+// reads: listings that are sorted by a metric go on.
 func TestDeepMetrics(t *testing.T) {
 	d := open(t)
 	deep := strings.Repeat(`{"a":[`, 2000) + "1" + strings.Repeat("]}", 2000)

@@ -7,8 +7,9 @@ import (
 	"mlfnode/grid"
 )
 
-// Progress keeps metrics of running trials, which are told beside the event stream. Only the newest of a trial are kept; those of
-// sweeps and runs that no event has told of are skipped. It says nothing about what has been folded.
+// Progress keeps metrics of running trials, which are told beside the event stream. Only the newest
+// of a trial are kept; those of sweeps and runs that no event has told of are skipped. It says
+// nothing about what has been folded.
 func (d *DB) FoldProgress(ctx context.Context, batches []*grid.Batch, policy func(grid.SweepID) (Policy, bool)) error {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()

@@ -9,7 +9,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestProgress keeps the newest metrics of a running trial, and leaves what has been folded as it is.
+// TestProgress keeps the newest metrics of a running trial, and leaves what has been folded as it
+// is.
 func TestProgress(t *testing.T) {
 	d, err := Open(filepath.Join(t.TempDir(), "h.db"), slog.New(slog.DiscardHandler))
 	if err != nil {

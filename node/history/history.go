@@ -1,5 +1,6 @@
-// Package history is the searchable index of what ran: an SQLite database folded from the event stream, together with the
-// last sequence applied, in one transaction. It can be thrown away and rebuilt from the stream at any time.
+// Package history is the searchable index of what ran: an SQLite database folded from the event
+// stream, together with the last sequence applied, in one transaction. It can be thrown away and
+// rebuilt from the stream at any time.
 package history
 
 import (
@@ -13,8 +14,9 @@ import (
 	"mlfnode/grid"
 )
 
-// DB is the history of one cluster. One goroutine at a time folds; any number may read meanwhile. The handle that Open gives is the
-// master's; what people ask for is read through the one of Listings, so that the master never waits for it.
+// DB is the history of one cluster. One goroutine at a time folds; any number may read meanwhile.
+// The handle that Open gives is the master's; what people ask for is read through the one of
+// Listings, so that the master never waits for it.
 type DB struct {
 	*index
 	read      *sql.DB
@@ -49,7 +51,8 @@ type index struct {
 	origin  Origin
 }
 
-// Listings gives a handle to read for people: over connections of its own, with few sorts at one time, each of them bounded in time.
+// Listings gives a handle to read for people: over connections of its own, with few sorts at one
+// time, each of them bounded in time.
 func (d *DB) Listings() *DB {
 	return &DB{index: d.index, read: d.listings, sortSlots: d.sortSlots}
 }

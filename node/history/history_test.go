@@ -129,7 +129,8 @@ func listSweep(t tester, d *DB, id grid.SweepID) testListing {
 	return l
 }
 
-// diff compares what a file can tell apart: no metrics and none at all are the same, and so are "" and pending.
+// diff compares what a file can tell apart: no metrics and none at all are the same, and so are ""
+// and pending.
 func diff(want, got any) string {
 	return cmp.Diff(want, got, cmpopts.EquateEmpty(), cmp.Transformer("state", func(s grid.State) string {
 		if s == "" {

@@ -10,9 +10,10 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// chunkBits says how many neighbouring trials share a row of the table known: 2^chunkBits. The row has a bit for each of them, set
-// where the trial has a row; no bits at all stand for rows of all. So what a fold writes depends on the trials that it tells of, and
-// not on how many are known and in how many places these lie.
+// chunkBits says how many neighbouring trials share a row of the table known: 2^chunkBits. The row
+// has a bit for each of them, set where the trial has a row; no bits at all stand for rows of all.
+// So what a fold writes depends on the trials that it tells of, and not on how many are known and
+// in how many places these lie.
 const bitmapBits = 12
 
 const (

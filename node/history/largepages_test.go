@@ -11,7 +11,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestLargePages looks for pages in columns of so many rows that the loops over them are divided, and compares them with a plain sort.
+// TestLargePages looks for pages in columns of so many rows that the loops over them are divided,
+// and compares them with a plain sort.
 func TestLargePages(t *testing.T) {
 	const rows = 4*minPartRows + 3*blockTrials
 	random := rand.New(rand.NewPCG(1, 2))

@@ -14,8 +14,8 @@ import (
 	"mlfnode/grid"
 )
 
-// Place is a place in an order of trials: the value that the order looks at, and the index. It stays where it is when trials change, come and go,
-// also the one that it was made of.
+// Place is a place in an order of trials: the value that the order looks at, and the index. It
+// stays where it is when trials change, come and go, also the one that it was made of.
 type Cursor struct {
 	Index int64
 	Value any // int64, float64 or string; nil behind all that have a value
@@ -24,13 +24,15 @@ type Cursor struct {
 // digest stands for a text that is too long to be written in a place.
 type digest string
 
-// Short reports whether the place was read from a form that has not the whole text. PlaceOf gives the place again, while its trial has that text.
+// Short reports whether the place was read from a form that has not the whole text. PlaceOf gives
+// the place again, while its trial has that text.
 func (p Cursor) IsDigest() bool {
 	_, short := p.Value.(digest)
 	return short
 }
 
-// PlaceOf gives the place of a trial, which this history has given, in an order. metric is the objective's.
+// PlaceOf gives the place of a trial, which this history has given, in an order. metric is the
+// objective's.
 func CursorOf(t *grid.Trial, by Sort, metric string) Cursor {
 	positive := func(v int64) Cursor {
 		if v == 0 {
@@ -99,7 +101,8 @@ func metricValue(raw json.RawMessage) any {
 // maxPlaceText bounds the texts that places have in writing.
 const maxCursorText = 1024
 
-// String gives a place in the form that ParsePlace reads, with the digest of a text that is too long.
+// String gives a place in the form that ParsePlace reads, with the digest of a text that is too
+// long.
 func (p Cursor) String() string {
 	switch v := p.Value.(type) {
 	case int64:

@@ -13,7 +13,8 @@ import (
 	"mlfnode/grid"
 )
 
-// maxBest bounds how far into an order the blocks are used. Behind that most of them would be read anyway.
+// maxBest bounds how far into an order the blocks are used. Behind that most of them would be read
+// anyway.
 const maxBlockPage = 2000
 
 // fewBest is how far the blocks take less time than a column. In the order of time, they always do.
@@ -66,15 +67,15 @@ const (
 	minTimeBlocks = 3
 )
 
-// candidate is a row with the value that it is sorted by, or a block with its best possible value: an int64, a float64, a
-// string, or a []byte behind all of them.
+// candidate is a row with the value that it is sorted by, or a block with its best possible value:
+// an int64, a float64, a string, or a []byte behind all of them.
 type candidate struct {
 	id    int64
 	value any
 }
 
-// best reads the blocks in the order of their best possible value, until no other can hold anything better than what was
-// found. Rows that miss the value come last, by index.
+// best reads the blocks in the order of their best possible value, until no other can hold anything
+// better than what was found. Rows that miss the value come last, by index.
 func (l *listing) firstByBlocks(ctx context.Context, value int64) ([]int64, error) {
 	offset := max(l.q.Offset, 0)
 	n := int(l.q.Limit + offset)
@@ -125,7 +126,8 @@ func (l *listing) blocks(ctx context.Context, value int64) ([]candidate, error) 
 		side, lo>>blockBits, hi>>blockBits, value, side, l.direction()))
 }
 
-// among gives the first n rows of some blocks. The plus signs keep SQLite from looking for rows in other ways.
+// among gives the first n rows of some blocks. The plus signs keep SQLite from looking for rows in
+// other ways.
 func (l *listing) rowsOfBlocks(ctx context.Context, blocks []candidate, n int) ([]candidate, error) {
 	first := make([]int64, len(blocks))
 	for i, b := range blocks {
@@ -203,8 +205,8 @@ func scanCandidate(rows *sql.Rows) (c candidate, err error) {
 	return c, err
 }
 
-// orderBy orders by an expression: numbers first, then texts, then what is missing, in both directions. A value that is not a
-// number has no place in an order of numbers.
+// orderBy orders by an expression: numbers first, then texts, then what is missing, in both
+// directions. A value that is not a number has no place in an order of numbers.
 func (l *listing) orderBy(expr string) string {
 	return fmt.Sprintf("CASE typeof(%s) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END, %s%s", expr, expr, l.direction())
 }
@@ -216,7 +218,8 @@ func (l *listing) direction() string {
 	return ""
 }
 
-// expression gives what to sort by in SQL, with its arguments. A value of 0 counts as missing where nothing measures 0.
+// expression gives what to sort by in SQL, with its arguments. A value of 0 counts as missing where
+// nothing measures 0.
 func (l *listing) expression() (string, []any) {
 	switch l.q.Sort {
 	case SortStarted, SortEnded, SortMemory:
@@ -232,7 +235,8 @@ func (l *listing) expression() (string, []any) {
 	return fmt.Sprintf(specialNumberSQL, "v", "(SELECT json_extract(metrics, ?) AS v)"), []any{`$."` + string(l.q.Sort) + `"`}
 }
 
-// special reads the words of grid.Special: infinity is a number, and what is not a number counts as missing.
+// special reads the words of grid.Special: infinity is a number, and what is not a number counts as
+// missing.
 const specialNumberSQL = `(SELECT CASE WHEN typeof(%[1]s) <> 'text' THEN %[1]s
 	WHEN lower(ltrim(%[1]s, '+-')) IN ('nan', 'nan(ind)', 'nan(snan)') THEN NULL
 	WHEN lower(%[1]s) IN ('inf', '+inf', 'infinity', '+infinity') THEN 9e999

@@ -103,7 +103,8 @@ func selected(trials []grid.Trial, q Query) []int64 {
 	return want
 }
 
-// anyEnds gives events that end trials in many blocks, some of them twice, with values of all kinds.
+// anyEnds gives events that end trials in many blocks, some of them twice, with values of all
+// kinds.
 func anyEnds(t *rapid.T) []grid.Event {
 	value := rapid.SampledFrom([]string{"1", "-2.5", "1e-3", "0.1", "7", "true", "false", `"x"`, `""`, `"best"`, "null", `"NaN"`, `"-nan"`, `"inf"`, `"-Infinity"`, `"nancy"`})
 	number := rapid.Int64Range(0, 6)
@@ -177,7 +178,8 @@ func TestQueryIsSort(t *testing.T) {
 	})
 }
 
-// TestManyAttemptsAfter walks through trials with more attempts than a column can count, page by page, with and without columns.
+// TestManyAttemptsAfter walks through trials with more attempts than a column can count, page by
+// page, with and without columns.
 func TestManyAttemptsAfter(t *testing.T) {
 	for _, rows := range []int64{0, minColumnRows} {
 		d := openAt(t, filepath.Join(t.TempDir(), "h.db"))

@@ -10,15 +10,16 @@ import (
 	"mlfnode/grid"
 )
 
-// What machines were doing is no event. History keeps it only so that a restart of the master does not lose it, in the form that the
-// master gives it.
+// What machines were doing is no event. History keeps it only so that a restart of the master does
+// not lose it, in the form that the master gives it.
 
 const sampleTable = `
 CREATE TABLE sample (node TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 `
 
-// PutSamples keeps what the machines of nodes were doing, in place of what was kept before, and forgets other nodes. The names are sorted. Pack gives it of one
-// node, nil for none. Nodes are written one at a time, so that a fold waits for one of them at most.
+// PutSamples keeps what the machines of nodes were doing, in place of what was kept before, and
+// forgets other nodes. The names are sorted. Pack gives it of one node, nil for none. Nodes are
+// written one at a time, so that a fold waits for one of them at most.
 func (d *DB) StoreSamples(ctx context.Context, nodes []grid.NodeID, pack func(grid.NodeID) ([]byte, error)) error {
 	for _, node := range nodes {
 		data, err := pack(node)

@@ -6,7 +6,8 @@ import (
 	"math"
 )
 
-// addEnded makes the column of when trials ended from their rows, in a file of a version that did not have it.
+// addEnded makes the column of when trials ended from their rows, in a file of a version that did
+// not have it.
 func (d *DB) addEndedColumn() error {
 	sweeps, err := d.w.sweeps()
 	if err != nil {

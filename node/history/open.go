@@ -16,10 +16,12 @@ import (
 	"modernc.org/sqlite"
 )
 
-// schemaVersion changes with schema or with what the columns mean; a file of another version is folded again.
+// schemaVersion changes with schema or with what the columns mean; a file of another version is
+// folded again.
 const schemaVersion = 11
 
-// Files of these versions lack only tables of what no event told then, or what can be made from their rows. They get it.
+// Files of these versions lack only tables of what no event told then, or what can be made from
+// their rows. They get it.
 const (
 	withoutCurves  = 6
 	withoutSamples = 7
@@ -46,15 +48,17 @@ CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER 
 	outcome TEXT NOT NULL, ended INTEGER NOT NULL, result TEXT NOT NULL, PRIMARY KEY (trial, run)) WITHOUT ROWID;
 ` + curveTable + sampleTable + knownTable + streamColumns
 
-// Pragmas of every connection. A commit is not synced: a power cut may take the newest ones, together with their applied
-// sequence, and the stream still has them. Caches are kept small (in KiB) since the system caches the file as well.
+// Pragmas of every connection. A commit is not synced: a power cut may take the newest ones,
+// together with their applied sequence, and the stream still has them. Caches are kept small (in
+// KiB) since the system caches the file as well.
 const (
 	writerPragmas = "&_txlock=immediate&_pragma=auto_vacuum(incremental)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)" +
 		"&_pragma=cache_size(-2048)&_pragma=journal_size_limit(16777216)&_pragma=wal_autocheckpoint(2000)&_pragma=temp_store(memory)"
 	readerPragmas = "&_pragma=query_only(1)&_pragma=cache_size(-1024)&_pragma=temp_store(memory)"
 )
 
-// readers bounds the connections for reading, of the master and for listings each, and idleReaders how many stay open for readerIdle.
+// readers bounds the connections for reading, of the master and for listings each, and idleReaders
+// how many stay open for readerIdle.
 const (
 	readers     = 4
 	idleReaders = 1
@@ -64,8 +68,9 @@ const (
 // errVersion means that the file has another schema.
 var errVersion = errors.New("history has another version")
 
-// Open opens the history at path, and makes it when there is none. A file that is damaged is set aside as path.damaged, one of
-// another version is removed; either way the history is empty then (Applied is 0) and has to be folded from the start of the stream.
+// Open opens the history at path, and makes it when there is none. A file that is damaged is set
+// aside as path.damaged, one of another version is removed; either way the history is empty then
+// (Applied is 0) and has to be folded from the start of the stream.
 func Open(path string, logger *slog.Logger) (*DB, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -169,7 +174,8 @@ func (d *DB) prepare() error {
 	return d.load()
 }
 
-// restrict makes sure that only the owner can read the file; SQLite gives its side files the same mode.
+// restrict makes sure that only the owner can read the file; SQLite gives its side files the same
+// mode.
 func restrict(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -187,14 +193,15 @@ func dsn(path, pragmas string) string {
 	return "file:" + u.EscapedPath() + "?_pragma=busy_timeout(10000)" + pragmas
 }
 
-// The names that a history which is no longer used gets, and the mark that a running process leaves when it finds damage.
+// The names that a history which is no longer used gets, and the mark that a running process leaves
+// when it finds damage.
 const (
 	asideSuffix = ".damaged"
 	markSuffix  = ".is-damaged"
 )
 
-// setAside moves a history out of the way. Only the last damaged one is kept. The mark is there until all is done: a new file
-// must not meet the log of the old one when this is interrupted.
+// setAside moves a history out of the way. Only the last damaged one is kept. The mark is there
+// until all is done: a new file must not meet the log of the old one when this is interrupted.
 func setAside(path string, log *slog.Logger, why error) error {
 	log.Warn("history is rebuilt from the event stream", "path", path, "err", why)
 	if err := os.WriteFile(path+markSuffix, nil, 0o600); err != nil {
@@ -226,7 +233,8 @@ const (
 	codeNotADB  = 26
 )
 
-// IsDamage reports whether the error means that the content of the file is wrong: only a new start, which folds the history again, helps.
+// IsDamage reports whether the error means that the content of the file is wrong: only a new start,
+// which folds the history again, helps.
 func IsDamage(err error) bool {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
@@ -236,7 +244,8 @@ func IsDamage(err error) bool {
 	return errors.Is(err, errDamaged)
 }
 
-// IsFull reports whether the error means that there was no room, or that the disk could not be written for now.
+// IsFull reports whether the error means that there was no room, or that the disk could not be
+// written for now.
 func IsFull(err error) bool {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
@@ -246,7 +255,8 @@ func IsFull(err error) bool {
 	return code == codeFull || code == codeIO
 }
 
-// check passes an error on; on damage it leaves a mark so that the next Open folds the history again.
+// check passes an error on; on damage it leaves a mark so that the next Open folds the history
+// again.
 func (d *DB) markDamage(err error) error {
 	if !IsDamage(err) {
 		return err
@@ -290,8 +300,8 @@ func (d *DB) load() error {
 	return nil
 }
 
-// undo brings what is kept in memory back to what the file says, after a transaction that failed. Where that does not work now, the next
-// fold does it.
+// undo brings what is kept in memory back to what the file says, after a transaction that failed.
+// Where that does not work now, the next fold does it.
 func (d *DB) reload() {
 	d.stale = true
 	if err := d.load(); err != nil {

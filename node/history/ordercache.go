@@ -16,19 +16,21 @@ import (
 const (
 	// sortTime bounds a listing that sorts all of a sweep, with the wait for its turn.
 	sortTimeout = time.Minute
-	// keptOrders and keptIDs bound the orders that are kept, and keptFor says how long one is that nobody asks for.
+	// keptOrders and keptIDs bound the orders that are kept, and keptFor says how long one is that
+	// nobody asks for.
 	maxCachedOrders = 4
 	maxCachedIDs    = 4 << 20 // 8 bytes each
 	orderTTL        = 30 * time.Second
-	// freshFor is how long the order of a sweep that goes on is good for further pages: they come from different moments anyway.
+	// freshFor is how long the order of a sweep that goes on is good for further pages: they come
+	// from different moments anyway.
 	maxOrderAge = 5 * time.Second
 )
 
 // ErrSlow is the cause with which a listing ends that took too long.
 var ErrSlow = errors.New("the listing took longer than a minute. Ask for the first rows only (--limit), or for the order of the index")
 
-// orders keeps the last orders of whole sweeps, so that somebody who pages through a sorted list has it sorted once and not once for each
-// page. The zero value keeps none yet.
+// orders keeps the last orders of whole sweeps, so that somebody who pages through a sorted list
+// has it sorted once and not once for each page. The zero value keeps none yet.
 type orderCache struct {
 	mu      sync.Mutex
 	cached  []*cachedOrder // the one that was used last at the end
@@ -99,7 +101,8 @@ func (o *orderCache) clear() {
 	o.dropLocked(func(*cachedOrder) bool { return true })
 }
 
-// sortedIDs finds the page of a listing by sorting all rows that it selects, or in an order that is kept. One whose reader has gone ends.
+// sortedIDs finds the page of a listing by sorting all rows that it selects, or in an order that is
+// kept. One whose reader has gone ends.
 func (l *listing) sortedIDs(ctx context.Context) ([]int64, error) {
 	expr, args := l.expression()
 	args = slices.Concat(args, args)
@@ -144,7 +147,8 @@ func (l *listing) pageOf(ids []int64) []int64 {
 	return ids[from:min(n, from+limit)]
 }
 
-// inTurn calls what looks at all rows of a sweep. Listings take turns with that, and it is bounded in time.
+// inTurn calls what looks at all rows of a sweep. Listings take turns with that, and it is bounded
+// in time.
 func (l *listing) limitSort(ctx context.Context, find func(context.Context) ([]int64, error)) ([]int64, error) {
 	if l.d.sortSlots == nil {
 		return find(ctx)
@@ -164,7 +168,8 @@ func (l *listing) limitSort(ctx context.Context, find func(context.Context) ([]i
 	return ids, err
 }
 
-// Known gives the indexes of the trials that have rows, without reading any. They are not to be changed.
+// Known gives the indexes of the trials that have rows, without reading any. They are not to be
+// changed.
 func (d *DB) Known(id grid.SweepID) *ranges.Set {
 	if s := d.sweep(id); s != nil {
 		return &s.known

@@ -56,7 +56,8 @@ func TestByIndex(t *testing.T) {
 	}
 }
 
-// TestNotANumberLast: NaN comes last in both directions however it is spelt, and infinities are numbers.
+// TestNotANumberLast: NaN comes last in both directions however it is spelt, and infinities are
+// numbers.
 func TestNotANumberLast(t *testing.T) {
 	d := open(t)
 	var events []grid.Event
@@ -77,7 +78,8 @@ func TestNotANumberLast(t *testing.T) {
 	}
 }
 
-// TestMetricKinds sorts numbers before texts in both directions and leaves what is missing to the end, with names that need care in SQL.
+// TestMetricKinds sorts numbers before texts in both directions and leaves what is missing to the
+// end, with names that need care in SQL.
 func TestMetricKinds(t *testing.T) {
 	for _, name := range []string{"loss", "validation/main/accuracy", "a.b", "a[0]", `q"uote`, `back\slash`, "ünï", "<html>", "it's", "$", "new\nline"} {
 		d := open(t)
@@ -132,7 +134,8 @@ func TestRunAgainMovesInOrder(t *testing.T) {
 	}
 }
 
-// TestMoreMetricsThanNames sorts by a metric that came after the names were full, which no block tells of.
+// TestMoreMetricsThanNames sorts by a metric that came after the names were full, which no block
+// tells of.
 func TestMoreMetricsThanNames(t *testing.T) {
 	d := open(t)
 	metrics := grid.Metric{}
@@ -173,7 +176,8 @@ func TestStoppedListing(t *testing.T) {
 	}
 }
 
-// TestReadersWhileFolding reads in several ways while another goroutine folds. What was counted is in the listings that follow.
+// TestReadersWhileFolding reads in several ways while another goroutine folds. What was counted is
+// in the listings that follow.
 func TestReadersWhileFolding(t *testing.T) {
 	d := open(t)
 	const batches, size = 150, 20

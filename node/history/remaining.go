@@ -27,8 +27,8 @@ type Reopened struct {
 	Attempts int // so far
 }
 
-// Left says what is left to do of a sweep. Its cost does not depend on how many trials are terminal, and what it gives not on how
-// many are reopened.
+// Left says what is left to do of a sweep. Its cost does not depend on how many trials are
+// terminal, and what it gives not on how many are reopened.
 func (d *DB) Remaining(ctx context.Context, id grid.SweepID) (*Remaining, error) {
 	left, err := d.readRemaining(ctx, id)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -119,7 +119,8 @@ func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *DB, number int
 	return rows.Err()
 }
 
-// reopened reports whether a row is of a trial of which nothing has run since it was reopened, and gives the number of its attempts.
+// reopened reports whether a row is of a trial of which nothing has run since it was reopened, and
+// gives the number of its attempts.
 func reopenedAttempts(v []driver.Value) (attempts int, ok bool) {
 	detail, isDetail := v[10].([]byte)
 	n, isNumber := v[2].(int64)

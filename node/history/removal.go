@@ -14,8 +14,8 @@ const (
 	removePages = 2_000
 )
 
-// Remove forgets a sweep. It is invisible at once; its rows go in small transactions. What a crash leaves of them, the next
-// Remove takes.
+// Remove forgets a sweep. It is invisible at once; its rows go in small transactions. What a crash
+// leaves of them, the next Remove takes.
 func (d *DB) Remove(ctx context.Context, id grid.SweepID) error {
 	if err := d.hideSweep(id); err != nil {
 		return fmt.Errorf("remove sweep %s: %w", id, d.markDamage(err))
@@ -34,7 +34,8 @@ func (d *DB) Remove(ctx context.Context, id grid.SweepID) error {
 	}
 }
 
-// hide takes the sweep's name away. The row stays, so that its number is not given to another sweep.
+// hide takes the sweep's name away. The row stays, so that its number is not given to another
+// sweep.
 func (d *DB) hideSweep(id grid.SweepID) error {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()

@@ -8,8 +8,8 @@ const (
 	maxSignature = 160
 )
 
-// shape gives what lines have in common that say the same of different attempts: numbers become N, and what is in quotes, paths and
-// addresses become an ellipsis.
+// shape gives what lines have in common that say the same of different attempts: numbers become N,
+// and what is in quotes, paths and addresses become an ellipsis.
 func signatureOf(line string) string {
 	line = strings.TrimSpace(strings.ToValidUTF8(line[:min(len(line), maxLine)], ""))
 	b := make([]byte, 0, len(line))

@@ -2,7 +2,8 @@ package history
 
 import "testing"
 
-// TestShape: lines that differ in what varies from attempt to attempt have one shape, and others have not.
+// TestShape: lines that differ in what varies from attempt to attempt have one shape, and others
+// have not.
 func TestShape(t *testing.T) {
 	for _, same := range [][2]string{
 		{"KeyError: 'loss'", "KeyError: 'val_acc'"},

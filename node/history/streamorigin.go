@@ -14,10 +14,12 @@ ALTER TABLE meta ADD COLUMN unread INTEGER NOT NULL DEFAULT 0;
 
 // Origin is what a history was folded from.
 type Origin struct {
-	// Stream names the life of the event stream whose sequences Applied counts; empty where nobody has said so.
+	// Stream names the life of the event stream whose sequences Applied counts; empty where nobody
+	// has said so.
 	Stream string
-	// Unread is the version of records that the program knew which left out events of sweeps whose records it could not read; 0 for a
-	// history that is whole. A program that knows newer records can make it whole by a fold from the start.
+	// Unread is the version of records that the program knew which left out events of sweeps whose
+	// records it could not read; 0 for a history that is whole. A program that knows newer records
+	// can make it whole by a fold from the start.
 	Unread int
 }
 

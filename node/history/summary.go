@@ -60,7 +60,8 @@ func (c *Counts) extendSpan(t *grid.Trial) {
 	c.Ended = max(c.Ended, t.Ended)
 }
 
-// MaxNames bounds the metric names kept for one sweep: a program that makes up names must not make the summary grow.
+// MaxNames bounds the metric names kept for one sweep: a program that makes up names must not make
+// the summary grow.
 const MaxNames = 1000
 
 // sweep is what is kept in memory of a sweep. It is never changed once it is in DB.sweeps.

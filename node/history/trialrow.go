@@ -10,8 +10,9 @@ import (
 	"mlfnode/grid"
 )
 
-// indexBits is how much of a trial's row id is its index; the rest is the number of its sweep. Indexes beyond are refused:
-// leases are handed out in order of index, and nobody runs 4·10^12 trials.
+// indexBits is how much of a trial's row id is its index; the rest is the number of its sweep.
+// Indexes beyond are refused: leases are handed out in order of index, and nobody runs 4·10^12
+// trials.
 const indexBits = 42
 
 const maxIndex = 1<<indexBits - 1
@@ -77,7 +78,8 @@ func objective(m grid.Metric, name string) driver.Value {
 	return f
 }
 
-// packMetrics writes a JSON object with sorted keys. Values keep their source text; one that is nested too deep is left out.
+// packMetrics writes a JSON object with sorted keys. Values keep their source text; one that is
+// nested too deep is left out.
 func packMetrics(m grid.Metric) (driver.Value, error) {
 	if len(m) == 0 {
 		return nil, nil
@@ -104,8 +106,9 @@ func packMetrics(m grid.Metric) (driver.Value, error) {
 	return string(append(b, '}')), nil
 }
 
-// maxDepth is how deep lists and objects may lie in each other in a metric. This program's own workers give them none; SQLite gives up at
-// 1,000, and with it a listing that is sorted by a metric.
+// maxDepth is how deep lists and objects may lie in each other in a metric. This program's own
+// workers give them none; SQLite gives up at 1,000, and with it a listing that is sorted by a
+// metric.
 const maxDepth = 32
 
 // isDeep reports whether a JSON value is nested more than maxDepth deep.

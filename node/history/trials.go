@@ -12,8 +12,8 @@ import (
 	"mlfnode/grid"
 )
 
-// Sort names what trials are ordered by: one of the constants, or the name of a metric. Trials that miss the value come last,
-// and equal ones in order of index.
+// Sort names what trials are ordered by: one of the constants, or the name of a metric. Trials that
+// miss the value come last, and equal ones in order of index.
 type Sort string
 
 // The orders besides metrics. The empty Sort is SortIndex.
@@ -40,8 +40,8 @@ type Query struct {
 	After  *Cursor // only what stands behind it in this order; an Offset is not looked at then
 }
 
-// pageRows is how many trials are read at a time. Between pages no connection and no snapshot is held, so a slow caller
-// keeps nobody waiting and the log of the file from growing.
+// pageRows is how many trials are read at a time. Between pages no connection and no snapshot is
+// held, so a slow caller keeps nobody waiting and the log of the file from growing.
 const pageRows = 512
 
 // Trial gives one trial; false when it has had no event.
@@ -91,8 +91,8 @@ func (d *DB) trialsAt(ctx context.Context, ids []int64) (map[int64]*grid.Trial, 
 	return byIndex, nil
 }
 
-// Trials yields the trials that have rows and that the query selects. An error is yielded once and ends it. The trials of a
-// listing that goes on for long may come from different moments.
+// Trials yields the trials that have rows and that the query selects. An error is yielded once and
+// ends it. The trials of a listing that goes on for long may come from different moments.
 func (d *DB) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2[grid.Trial, error] {
 	return func(yield func(grid.Trial, error) bool) {
 		s := d.sweep(id)

@@ -9,7 +9,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestStrangeEventsAreSkippedAndLoggedOnce folds events about trials that a sweep does not have, among others that it has.
+// TestStrangeEventsAreSkippedAndLoggedOnce folds events about trials that a sweep does not have,
+// among others that it has.
 func TestStrangeEventsAreSkippedAndLoggedOnce(t *testing.T) {
 	var said strings.Builder
 	d, err := Open(filepath.Join(t.TempDir(), "h.db"), slog.New(slog.NewTextHandler(&said, nil)))

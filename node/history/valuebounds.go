@@ -10,20 +10,22 @@ import (
 	"mlfnode/grid"
 )
 
-// blockBits says how many neighbouring trials form a block: 2^blockBits. For each value that trials can be sorted by, the
-// table block holds bounds of what the trials of a block have. They tell which blocks can hold the first trials of a
-// listing, so that it reads some ten thousand rows of a million. An index for each value would tell as well, but inserting in
-// random places makes the fold several times slower.
+// blockBits says how many neighbouring trials form a block: 2^blockBits. For each value that trials
+// can be sorted by, the table block holds bounds of what the trials of a block have. They tell
+// which blocks can hold the first trials of a listing, so that it reads some ten thousand rows of a
+// million. An index for each value would tell as well, but inserting in random places makes the
+// fold several times slower.
 //
-// Bounds only widen. When a trial runs again they may say more than is true, which costs a listing time, not truth.
+// Bounds only widen. When a trial runs again they may say more than is true, which costs a listing
+// time, not truth.
 const blockBits = 9
 
-// bounded are the columns with bounds. A column's number is its place; the metrics' numbers follow, in the order of
-// sweep.Names.
+// bounded are the columns with bounds. A column's number is its place; the metrics' numbers follow,
+// in the order of sweep.Names.
 var boundedColumns = [...]Sort{SortStarted, SortEnded, SortWall, SortCPU, SortMemory, SortObjective, SortState, SortAttempts}
 
-// value gives the number of what a listing sorts by; false when the blocks have no bounds for it. A metric that no trial has
-// gets -1, which is in no block.
+// value gives the number of what a listing sorts by; false when the blocks have no bounds for it. A
+// metric that no trial has gets -1, which is in no block.
 func (s *sweepSummary) boundsNumber(by Sort) (int64, bool) {
 	if n := slices.Index(boundedColumns[:], by); n >= 0 {
 		return int64(n), true
@@ -34,7 +36,8 @@ func (s *sweepSummary) boundsNumber(by Sort) (int64, bool) {
 	return -1, len(s.Names) < MaxNames
 }
 
-// bound is what one fold learns of one value in one block. Values that differ less than float64 can tell count as equal.
+// bound is what one fold learns of one value in one block. Values that differ less than float64 can
+// tell count as equal.
 type valueBounds struct {
 	lo, hi    float64
 	hasNumber bool
@@ -55,8 +58,8 @@ func (b *valueBounds) includePositive(v int64) {
 	}
 }
 
-// metricNumber understands JSON as SQLite's json_extract does: truth is a number, and what has parts is text. It gives NaN for what is
-// not a number.
+// metricNumber understands JSON as SQLite's json_extract does: truth is a number, and what has
+// parts is text. It gives NaN for what is not a number.
 func metricNumber(raw json.RawMessage) (v float64, text bool) {
 	if len(raw) == 0 {
 		return math.NaN(), false
@@ -83,8 +86,8 @@ func metricNumber(raw json.RawMessage) (v float64, text bool) {
 	return v, false
 }
 
-// values gives the bounds for SQLite, which orders numbers before texts before blobs. All texts lie between an empty text
-// and an empty blob.
+// values gives the bounds for SQLite, which orders numbers before texts before blobs. All texts lie
+// between an empty text and an empty blob.
 func (b *valueBounds) sqlValues() (lo, hi driver.Value) {
 	lo, hi = b.lo, b.hi
 	if !b.hasNumber {
@@ -132,7 +135,8 @@ func (f *fold) updateBlocks(g *sweepFold) error {
 	return nil
 }
 
-// widen adds what one trial has, columns in the order of bounded, and enters its metrics in the columns.
+// widen adds what one trial has, columns in the order of bounded, and enters its metrics in the
+// columns.
 func (g *sweepFold) includeTrial(bounds []valueBounds, piece *trialBlock, t *grid.Trial) {
 	u, at := &t.Result.Usage, t.Index&(blockTrials-1)
 	for i, v := range [...]int64{t.Result.Started, t.Ended, u.Wall, u.CPU, u.Memory} {

@@ -13,8 +13,9 @@ import (
 	"mlfnode/grid"
 )
 
-// writer is the one connection that writes. It uses the driver without database/sql, whose checks would cost as much for
-// each value as the insertion itself. It must be used by one goroutine at a time.
+// writer is the one connection that writes. It uses the driver without database/sql, whose checks
+// would cost as much for each value as the insertion itself. It must be used by one goroutine at a
+// time.
 type writer struct {
 	conn driver.Conn
 	args []driver.NamedValue
@@ -125,8 +126,8 @@ func (w *writer) close() error {
 	return errors.Join(append(errs, w.conn.Close())...)
 }
 
-// transaction runs fn and commits, or rolls everything back when something goes wrong. It is not cancelled by a context: it
-// is short, and half of it is of no use.
+// transaction runs fn and commits, or rolls everything back when something goes wrong. It is not
+// cancelled by a context: it is short, and half of it is of no use.
 func (w *writer) transaction(fn func() error) error {
 	if err := w.exec(w.begin); err != nil {
 		return err
@@ -142,7 +143,8 @@ func (w *writer) transaction(fn func() error) error {
 	return err
 }
 
-// exec runs a statement with the arguments as they are given. A context that never ends costs the driver no goroutine.
+// exec runs a statement with the arguments as they are given. A context that never ends costs the
+// driver no goroutine.
 func (w *writer) exec(stmt driver.Stmt, args ...driver.Value) error {
 	_, err := stmt.(driver.StmtExecContext).ExecContext(context.Background(), w.named(args))
 	return err

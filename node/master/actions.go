@@ -17,8 +17,8 @@ import (
 	"mlfnode/node/history"
 )
 
-// Submit stores a new sweep and returns when its record is on disk. A submission that was stored already, told by its token,
-// is answered with its sweep.
+// Submit stores a new sweep and returns when its record is on disk. It answers a submission that
+// was stored already, recognised by its token, with the stored sweep.
 func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, error) {
 	if err := s.Task.CheckCommand(s.Space.Keys()); err != nil {
 		return jetstream.Record{}, conflict(err.Error(), "")
@@ -31,8 +31,9 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 			return jetstream.Record{}, conflict("the task runs in a container, and "+err.Error(), "start the engine, or see: mlfnode doctor")
 		}
 	}
-	// One at a time: a submission that is sent once more while the first is on its way to the disk is the same sweep, and a bundle
-	// is not removed between the look for it and the record that names it.
+	// One at a time: a submission that is sent again while the first is on its way to the disk is
+	// the same sweep, and a bundle must not be removed between the check for it and the record that
+	// names it.
 	unlock, err := m.lockSubmissions(ctx)
 	if err != nil {
 		return jetstream.Record{}, err
@@ -74,7 +75,7 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 	}
 }
 
-// hasBundle refuses a submission whose bundle is not stored.
+// checkBundle refuses a submission whose bundle is not stored.
 func (m *Master) checkBundle(ctx context.Context, digest string) error {
 	if digest == "" {
 		return nil
@@ -88,7 +89,8 @@ func (m *Master) checkBundle(ctx context.Context, digest string) error {
 	return err
 }
 
-// fits refuses a task that no node could ever run. In a cluster a sweep may wait for nodes that are away.
+// checkFits refuses a task that no node could ever run. In a cluster a sweep may wait for nodes
+// that are away.
 func (m *Master) checkFits(ctx context.Context, r grid.Resources) error {
 	if r.NeedsGPU() && m.cfg.AwaitDevices != nil {
 		m.cfg.AwaitDevices(ctx)
@@ -111,7 +113,7 @@ func (m *Master) neverFits(r grid.Resources) string {
 	return m.cfg.NeverFits(r)
 }
 
-// submitted finds the sweep of a submission's token.
+// findSubmitted returns the sweep that was submitted with a token.
 func (m *Master) findSubmitted(ctx context.Context, token string) (jetstream.Record, bool) {
 	if token == "" {
 		return jetstream.Record{}, false
@@ -121,7 +123,8 @@ func (m *Master) findSubmitted(ctx context.Context, token string) (jetstream.Rec
 			return r, true
 		}
 	}
-	// A record whose storing failed may have been stored, and nobody has been told yet.
+	// A record that failed to be stored may be stored after all, without the watcher having
+	// delivered it yet.
 	if id := m.uncertain[token]; id != "" {
 		if r, err := m.cfg.Store.Records.Load(ctx, id); err == nil && r.Sweep.Token == token {
 			m.storeRecord(jetstream.Change{ID: id, Record: r})
@@ -131,7 +134,8 @@ func (m *Master) findSubmitted(ctx context.Context, token string) (jetstream.Rec
 	return jetstream.Record{}, false
 }
 
-// maxDoubts bounds the submissions that are remembered of which nobody knows whether they were stored.
+// maxUncertain bounds the submissions that are remembered because it is not known whether they were
+// stored.
 const maxUncertain = 1000
 
 func (m *Master) recordUncertain(token string, id grid.SweepID) {
@@ -141,7 +145,7 @@ func (m *Master) recordUncertain(token string, id grid.SweepID) {
 	m.uncertain[token] = id
 }
 
-// newestNumber is the highest number of a sweep.
+// newestNumber returns the highest number of a sweep.
 func (m *Master) newestNumber() int64 {
 	var newest int64
 	for _, r := range m.Sweeps() {
@@ -159,9 +163,10 @@ func newSweepRecord(s *api.Submit, n int) *grid.Sweep {
 	}
 }
 
-// Pause lets no new trial of the sweep start; with halt, running ones are killed and run again after Resume. Those of a task that
-// declares a checkpoint save their state and stop in any case, since they lose nothing by it; with halt on a sweep that is paused
-// already, they are killed while they do.
+// Pause starts no further trial of the sweep; with halt, it kills the running ones, which run again
+// after Resume. Trials of a task that declares a checkpoint save their state and stop in any case,
+// since they lose nothing by it; with halt on a sweep that is paused already, they are killed while
+// they save.
 func (m *Master) Pause(ctx context.Context, id grid.SweepID, halt bool) (jetstream.Record, error) {
 	return m.editSweep(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
@@ -177,7 +182,7 @@ func (m *Master) Pause(ctx context.Context, id grid.SweepID, halt bool) (jetstre
 	})
 }
 
-// Resume lets a paused sweep go on. One that has finished stays as it is.
+// Resume continues a paused sweep. A finished one stays as it is.
 func (m *Master) Resume(ctx context.Context, id grid.SweepID) (jetstream.Record, error) {
 	c, err := m.cfg.History.Counts(ctx, id)
 	if err != nil {
@@ -197,8 +202,8 @@ func (m *Master) Resume(ctx context.Context, id grid.SweepID) (jetstream.Record,
 	})
 }
 
-// Cancel ends a sweep: running trials are stopped, the others never run. With save, trials of a task that declares a checkpoint save their
-// state first, from which a retry goes on.
+// Cancel ends a sweep: running trials are stopped, the others never run. With save, trials of a
+// task that declares a checkpoint first save their state, from which a retry continues.
 func (m *Master) Cancel(ctx context.Context, id grid.SweepID, save bool) (jetstream.Record, error) {
 	return m.editSweep(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
@@ -214,7 +219,7 @@ func (m *Master) Cancel(ctx context.Context, id grid.SweepID, save bool) (jetstr
 	})
 }
 
-// failSweep ends a sweep whose record says something that nobody can do.
+// failSweep ends a sweep whose record asks for something impossible.
 func (m *Master) failSweep(ctx context.Context, id grid.SweepID, why string) error {
 	m.log.Error("sweep is cancelled", "sweep", id, "reason", why)
 	_, err := m.editSweep(ctx, id, func(s *grid.Sweep) error {
@@ -226,8 +231,8 @@ func (m *Master) failSweep(ctx context.Context, id grid.SweepID, why string) err
 	return err
 }
 
-// Extend adds values to axes of the sweep, or points to its sample, and returns how many points that adds.
-// Lists of values that would make a long sweep of another are refused.
+// Extend adds values to axes of the sweep, or points to its sample, and returns how many points
+// that adds. It refuses lists of values that would turn the sweep into a long one.
 func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jetstream.Record, int64, error) {
 	c, err := m.cfg.History.Counts(ctx, id)
 	if err != nil {
@@ -265,10 +270,10 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jet
 	return r, added, err
 }
 
-// setExtended gives a sweep the space that q has made of its own. No sweep becomes a long one by that: older nodes that run trials of
-// it could not read its record any more, and would follow no order.
+// setExtended gives a sweep its extended space. It never makes a sweep a long one: older nodes that
+// run its trials could no longer read its record, and would follow no directive.
 func setExtended(s *grid.Sweep, points space.Space, q api.Extend) error {
-	if q.Draw != 0 { // it lists what it listed
+	if q.Draw != 0 { // the lists stay as they are
 		s.Space = points
 		return nil
 	}
@@ -285,8 +290,9 @@ func setExtended(s *grid.Sweep, points space.Space, q api.Extend) error {
 	return nil
 }
 
-// Retry runs trials again that did not succeed: one (index ≥ 0) or all, failed ones only or cancelled ones too. It returns
-// how many it reopened. A sweep that the master has paused goes on. Trials of a cancelled sweep that are still being stopped are waited for.
+// Retry runs trials again that did not succeed: one (index ≥ 0) or all, failed ones only or
+// cancelled ones too. It returns how many it reopened. A sweep that the master has paused
+// continues. Retry waits for trials of a cancelled sweep that are still being stopped.
 func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetstream.Record, int64, error) {
 	r, ok := m.Sweep(id)
 	if !ok {
@@ -332,17 +338,19 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 			return r, 0, err
 		}
 	}
-	// The record is written in any case: the loop may be about to finish the sweep, since it has not followed the events yet.
+	// The record is written in any case: the scheduler may be about to finish the sweep, since it
+	// has not applied the events yet.
 	r, err := o.resumeSweep(ctx)
 	return r, reopened, err
 }
 
-// revives reports whether a retry that reopens trials lets a sweep go on, and with it the trials of a cancelled one that have never run.
+// revives reports whether a retry that reopens trials continues a sweep, and with it the trials of
+// a cancelled one that have never run.
 func revives(s *grid.Sweep, q api.Retry, reopened int64) bool {
 	return reopened > 0 || s.State == grid.SweepCancelled && !q.FailedOnly && q.Class == ""
 }
 
-// revived counts the trials that a retry lets run without reopening them.
+// countRevived counts the trials that a retry lets run without reopening them.
 func (m *Master) countRevived(ctx context.Context, s *grid.Sweep, q api.Retry, reopened int64) (int64, error) {
 	if s.State != grid.SweepCancelled || !revives(s, q, reopened) {
 		return m.countUnfinished(ctx, s)
@@ -354,8 +362,8 @@ func (m *Master) countRevived(ctx context.Context, s *grid.Sweep, q api.Retry, r
 	return max(0, s.Space.Count()-c.Done()), nil
 }
 
-// forgotten counts the trials of a finished sweep that have no result. There are none, unless an earlier version has finished the
-// sweep beside a retry.
+// countUnfinished counts the trials of a finished sweep that have no result. There are none, unless
+// an earlier version finished the sweep during a retry.
 func (m *Master) countUnfinished(ctx context.Context, s *grid.Sweep) (int64, error) {
 	if s.State != grid.SweepFinished {
 		return 0, nil
@@ -367,8 +375,8 @@ func (m *Master) countUnfinished(ctx context.Context, s *grid.Sweep) (int64, err
 	return max(0, s.Space.Count()-c.Done()), nil
 }
 
-// update gives trials newer files, and gives the trials. It is stored before they are reopened, so that no attempt that follows runs
-// the older ones.
+// updateFiles gives trials newer files, and returns the trials. The update is stored before they
+// are reopened, so that no later attempt runs the older files.
 func (m *Master) updateFiles(ctx context.Context, id grid.SweepID, bundle string, trials iter.Seq2[int64, error], now time.Time) (iter.Seq2[int64, error], error) {
 	var all ranges.Set
 	for i, err := range trials {
@@ -397,7 +405,7 @@ func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update
 		return conflict(fmt.Sprintf("the trials to update lie in %d places of %s, and %d is the most", len(u.Trials), id, grid.MaxUpdateRanges),
 			"start a new sweep with the changed files")
 	}
-	unlock, err := m.lockSubmissions(ctx) // a bundle is not removed between the look for it and the record that names it
+	unlock, err := m.lockSubmissions(ctx) // a bundle must not be removed between the check for it and the record that names it
 	if err != nil {
 		return err
 	}
@@ -415,8 +423,9 @@ func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update
 	return err
 }
 
-// toReopen yields the trials that a retry is about: those that had ended, by what history says now. What fails while they are read, as others
-// of them run again already, has failed since. It is told by the clocks of the nodes alone.
+// toReopen yields the trials that a retry applies to: those that have ended, by what history says
+// now. It leaves out trials that fail while they are read, which happens when others of them run
+// again already; it recognises them by the nodes' clocks alone.
 func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) iter.Seq2[int64, error] {
 	wanted := history.Query{States: []grid.State{grid.Failed, grid.Cancelled}}
 	if q.FailedOnly {
@@ -428,7 +437,7 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ite
 	before, err := m.cfg.History.Counts(ctx, id)
 	return func(yield func(int64, error) bool) {
 		if err != nil {
-			yield(0, fmt.Errorf("look at the trials of %s: %w", id, err))
+			yield(0, fmt.Errorf("count trials of %s: %w", id, err))
 			return
 		}
 		for t, err := range m.cfg.History.Trials(ctx, id, wanted) {
@@ -449,8 +458,8 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ite
 	}
 }
 
-// finish marks a sweep as finished if it still has the size that was found complete, by all events up to followed, and nobody has had
-// trials of it run again behind that.
+// finish marks a sweep as finished if it still has the size that was found complete, by all events
+// up to followed, and no trial of it was reopened after that.
 func (m *Master) finish(ctx context.Context, id grid.SweepID, count int64, followed uint64) error {
 	_, err := m.editSweep(ctx, id, func(s *grid.Sweep) error {
 		if s.State == grid.SweepRunning && s.Space.Count() == count && s.Reopened <= followed && !m.isHeldOpen(id) {
@@ -463,13 +472,13 @@ func (m *Master) finish(ctx context.Context, id grid.SweepID, count int64, follo
 
 type dryRunKey struct{}
 
-// DryRun gives a context for actions that check and count what they would do, and do nothing.
+// DryRun returns a context for actions that check and count what they would do, and do nothing.
 func DryRun(ctx context.Context) context.Context { return context.WithValue(ctx, dryRunKey{}, true) }
 
 func isDryRun(ctx context.Context) bool { return ctx.Value(dryRunKey{}) != nil }
 
-// change updates a record by compare-and-swap: edit sees a fresh copy each time until nobody else was in between. When it
-// returns, the new record is on disk.
+// editSweep updates a record by compare-and-swap: edit sees a fresh copy on each try until no other
+// writer was in between. When it returns, the new record is on disk.
 func (m *Master) editSweep(ctx context.Context, id grid.SweepID, edit func(*grid.Sweep) error) (jetstream.Record, error) {
 	return m.editRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
 		before := *r.Sweep
@@ -478,7 +487,7 @@ func (m *Master) editSweep(ctx context.Context, id grid.SweepID, edit func(*grid
 	})
 }
 
-// changeRecord is change for all of a record; edit says whether it has changed something.
+// editRecord is editSweep for the whole record; edit reports whether it has changed anything.
 func (m *Master) editRecord(ctx context.Context, id grid.SweepID, edit func(*jetstream.Record) (bool, error)) (jetstream.Record, error) {
 	for {
 		r, err := m.cfg.Store.Records.Load(ctx, id)
@@ -506,7 +515,7 @@ func (m *Master) editRecord(ctx context.Context, id grid.SweepID, edit func(*jet
 	}
 }
 
-// same reports whether an edit left what can change as it was.
+// sameSweep reports whether an edit left everything that can change as it was.
 func sameSweep(a, b *grid.Sweep) bool {
 	return a.State == b.State && a.Pinned == b.Pinned && a.Halt == b.Halt && a.Priority == b.Priority && a.Reopened == b.Reopened && a.Removing == b.Removing && len(a.Updates) == len(b.Updates) && a.Space.Count() == b.Space.Count()
 }

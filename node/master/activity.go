@@ -10,21 +10,21 @@ import (
 	"mlfnode/node/history"
 )
 
-// Activity is what a master has seen since it started, and what it has leased now.
+// Activity is what a master has observed since it started, and what it has leased now.
 type Activity struct {
-	Finished  map[grid.State]int64      // trials that have come to their end
+	Finished  map[grid.State]int64      // trials that have ended
 	Attempts  map[grid.Class]int64      // attempts that have ended
 	Retries   map[grid.Class]int64      // attempts after which the trial runs again
 	Durations map[grid.State]*Durations // of attempts
-	Waits     *Durations                // of trials that outlive a moment, from the lease to the start
+	Waits     *Durations                // of trials that run for longer than a moment, from the lease to the start
 
-	Tasks map[TaskOf]*TaskActivity // some thousand at most; what comes then is not counted here
+	Tasks map[TaskOf]*TaskActivity // some thousand at most; further ones are not counted here
 
 	Leases int           // in the queue and at nodes
-	Oldest time.Duration // how long the oldest lease that no node has taken has been waiting
+	Oldest time.Duration // age of the oldest lease that no node has taken
 }
 
-// TaskOf is a task at a node.
+// TaskOf is a task on a node.
 type TaskOf struct {
 	Node grid.NodeID
 	Task string // PROJECT.TASK
@@ -33,7 +33,7 @@ type TaskOf struct {
 // TaskActivity is what a node has done of a task.
 type TaskActivity struct {
 	Events  map[string]int64 // by the names that Celery gives events
-	Runtime *Durations       // of attempts that have succeeded
+	Runtime *Durations       // of successful attempts
 }
 
 // maxTasks bounds Activity.Tasks.
@@ -41,11 +41,12 @@ const maxTasks = 2000
 
 // Durations counts durations by length.
 type Durations struct {
-	Counts []int64 // no longer than the DurationBounds of the same place, and longer than those before it; the last are longer than all
+	Counts []int64 // no longer than the bound at the same place in DurationBounds and longer than the one before; the last are longer than all
 	Sum    float64 // seconds
 }
 
-// DurationBounds are the lengths by which Durations count, in seconds: from a program that does nothing to a week.
+// DurationBounds returns the upper bounds of the histogram, in seconds: from a program that does
+// nothing to a week.
 func DurationBounds() []float64 {
 	const hour, day = 3600, 24 * 3600
 	return []float64{0.1, 0.5, 1, 5, 15, 60, 5 * 60, 15 * 60, hour, 4 * hour, 12 * hour, day, 3 * day, 7 * day}
@@ -68,7 +69,7 @@ func newActivity() *Activity {
 	}
 }
 
-// note counts a change of a trial. f is nil for a sweep that is not active.
+// record counts a transition of a trial. f is nil for a sweep that is not active.
 func (a *Activity) record(f *feed, t *history.Transition) {
 	state := t.State
 	a.recordTask(f, t)
@@ -83,7 +84,7 @@ func (a *Activity) record(f *feed, t *history.Transition) {
 		state = grid.Failed
 	case grid.Done:
 		a.Finished[t.State]++
-		if t.Node == "" { // nothing ran of it
+		if t.Node == "" { // nothing of it ran
 			return
 		}
 	default:
@@ -98,7 +99,7 @@ func (a *Activity) record(f *feed, t *history.Transition) {
 	d.add(seconds(t.Ended - t.Started))
 }
 
-// noteTask counts a change for the trial's node and task.
+// recordTask counts a transition for the trial's node and task.
 func (a *Activity) recordTask(f *feed, t *history.Transition) {
 	event := ""
 	switch {
@@ -135,7 +136,7 @@ func (a *Activity) recordTask(f *feed, t *history.Transition) {
 
 func seconds(us int64) float64 { return float64(max(0, us)) / 1e6 }
 
-// leasedSince says since when the oldest lease exists that holds trial i.
+// leasedSince returns when the oldest lease was made that holds trial i.
 func (f *feed) leasedSince(i int64) (since time.Time, ok bool) {
 	if f == nil {
 		return since, false
@@ -148,7 +149,7 @@ func (f *feed) leasedSince(i int64) (since time.Time, ok bool) {
 	return since, ok
 }
 
-// Activity says what happens.
+// Activity returns what the master has observed.
 func (m *Master) Activity(ctx context.Context) (*Activity, error) {
 	answer := make(chan *Activity, 1)
 	call := func(s *scheduler) { answer <- s.snapshotActivity(time.Now()) }

@@ -10,22 +10,22 @@ import (
 )
 
 const (
-	// shunned is how many of a trial's last attempts count for what the next one avoids.
+	// maxFailedPlaces is how many of a trial's last attempts count for what the next one avoids.
 	maxFailedPlaces = 2
-	// avoidLimit bounds the nodes that a lease names.
+	// maxAvoided bounds the nodes that a lease names.
 	maxAvoided = 16
-	// avoidTime is how long a trial avoids what it failed on.
+	// avoidFor is how long a trial avoids the place where it failed.
 	avoidFor = time.Hour
 )
 
-// shun is where an attempt failed in a class whose retries avoid that.
+// failedPlace is where an attempt failed in a class whose retries avoid that place.
 type failedPlace struct {
 	node  grid.NodeID
 	scope grid.Scope
 	at    time.Time
 }
 
-// shun notes that an attempt of trial i failed in this class on a node.
+// recordFailedOn records that an attempt of trial i failed in this class on a node.
 func (f *feed) recordFailedOn(i int64, node grid.NodeID, class grid.Class, now time.Time) {
 	scope := grid.FailureOf(class).Avoid
 	if node == "" || scope == grid.ScopeNone {
@@ -35,7 +35,8 @@ func (f *feed) recordFailedOn(i int64, node grid.NodeID, class grid.Class, now t
 	f.failedOn[i] = all[max(0, len(all)-maxFailedPlaces):]
 }
 
-// avoid gives the nodes that are to leave a trial of the lane to others; none when no other node could run it.
+// failedNodes returns the nodes that are to leave a trial of the lane to others; none when no other
+// node could run it.
 func (s *scheduler) failedNodes(shuns []failedPlace, lane *laneFeeds) []grid.NodeID {
 	if len(shuns) == 0 || s.m.cfg.Nodes == nil {
 		return nil
@@ -64,16 +65,17 @@ func (s *scheduler) failedNodes(shuns []failedPlace, lane *laneFeeds) []grid.Nod
 	return nil
 }
 
-// couldRun reports whether trials of the lane could run on a node that takes trials, were nothing else running there.
+// couldRun reports whether trials of the lane could run on a node that takes trials, were nothing
+// else running there.
 func (s *scheduler) couldRun(m *cluster.Member, lane *laneFeeds, now time.Time) bool {
 	if s.m.cfg.Nodes.Fits != nil && !s.m.cfg.Nodes.Fits(m, lane.need) {
 		return false
 	}
-	refusal, _ := s.m.nodes.refusal(m.Node, lane.name, now) // none of a node that has said nothing yet
+	refusal, _ := s.m.nodes.refusal(m.Node, lane.name, now) // none of a node that has reported nothing yet
 	return !refusal.Never() && refusal.Code != grid.RefusedEngine && refusal.Code != grid.RefusedWithheld
 }
 
-// hasSpareGPU reports whether a node has more than one GPU, or one in parts.
+// hasSpareGPU reports whether a node has more than one GPU, or one that is partitioned.
 func hasSpareGPU(m *cluster.Member) bool {
 	return m != nil && m.Inventory != nil && (len(m.Inventory.GPUs) > 1 || slices.ContainsFunc(m.Inventory.GPUs, func(g inventory.GPU) bool { return g.MIG }))
 }
@@ -87,7 +89,7 @@ func findMember(members []cluster.Member, node grid.NodeID) *cluster.Member {
 	return nil
 }
 
-// sameModel reports whether a node has GPUs of no other model than those of another one.
+// sameModel reports whether a node has only GPUs of models that another one has, too.
 func sameModel(a, b *cluster.Member) bool {
 	if b == nil || a.Inventory == nil || b.Inventory == nil || len(a.Inventory.GPUs) == 0 {
 		return false

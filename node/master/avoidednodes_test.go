@@ -75,8 +75,9 @@ func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 	})
 }
 
-// TestRetriesWaitForAnotherNode has the node on which a trial failed give its lease back again and again: that is no attempt, and the trial does
-// not go back there as long as another node could run it.
+// TestRetriesWaitForAnotherNode has the node on which a trial failed give its lease back again and
+// again: that is no attempt, and the trial does not go back there as long as another node could run
+// it.
 func TestRetriesWaitForAnotherNode(t *testing.T) {
 	w := newFakeCluster()
 	for _, node := range []grid.NodeID{"a", "b"} {
@@ -132,7 +133,8 @@ func TestRetriesWaitForAnotherNode(t *testing.T) {
 	})
 }
 
-// TestAvoidedNodesAreRemembered takes back a lease that the node which it avoids holds off, as if nobody had it.
+// TestAvoidedNodesAreRemembered takes back a lease that the node which it avoids holds off, as if
+// nobody had it.
 func TestAvoidedNodesAreRemembered(t *testing.T) {
 	w := newFakeCluster()
 	for _, node := range []grid.NodeID{"a", "b"} {
@@ -151,7 +153,8 @@ func TestAvoidedNodesAreRemembered(t *testing.T) {
 	})
 }
 
-// TestSuspectNodeIsQuarantined has trials fail on a node for reasons of the node, and end otherwise on another one.
+// TestSuspectNodeIsQuarantined has trials fail on a node for reasons of the node, and end otherwise
+// on another one.
 func TestSuspectNodeIsQuarantined(t *testing.T) {
 	at := int64(0)
 	see := func(node grid.NodeID, index int64, change grid.Change, class grid.Class) *history.Transition {
@@ -198,7 +201,8 @@ func TestSuspectNodeIsQuarantined(t *testing.T) {
 	}
 }
 
-// TestPartsOfANodeAreWithheld has trials fail for want of a driver, or of a container engine, on one node alone: it keeps its other trials.
+// TestPartsOfANodeAreWithheld has trials fail for want of a driver, or of a container engine, on
+// one node alone: it keeps its other trials.
 func TestPartsOfANodeAreWithheld(t *testing.T) {
 	w := newFakeCluster()
 	w.setState("a", cluster.Alive)

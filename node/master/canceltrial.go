@@ -15,12 +15,13 @@ import (
 // maxCancelling bounds the trials of a sweep that are being cancelled one by one.
 const maxCancelling = 1000
 
-// CancelTrial cancels one trial: what runs of it is stopped, and it runs no more unless it is retried. Its node does so when it hears of
-// the changed record. A trial that has ended, and one of a sweep that is at rest, is refused.
+// CancelTrial cancels one trial: it is stopped if it runs, and does not run again unless it is
+// retried. Its node stops it when it sees the changed record. A trial that has ended, and one of a
+// sweep that has, is refused.
 func (m *Master) CancelTrial(ctx context.Context, id grid.TrialID) (jetstream.Record, error) {
 	t, _, err := m.cfg.History.Trial(ctx, id)
 	if err != nil {
-		return jetstream.Record{}, fmt.Errorf("look at trial %s: %w", id, err)
+		return jetstream.Record{}, fmt.Errorf("load trial %s: %w", id, err)
 	}
 	if t.State.Terminal() {
 		return jetstream.Record{}, conflict(fmt.Sprintf("%s has ended already: %s", id, t.State), "")
@@ -52,14 +53,15 @@ func (m *Master) CancelTrial(ctx context.Context, id grid.TrialID) (jetstream.Re
 	return changed, nil
 }
 
-// withdrawn is the event that ends a trial of which nothing runs.
+// withdrawnEvent returns the event that ends a trial of which nothing runs.
 func withdrawnEvent(index int64, now time.Time) grid.Event {
 	at := now.UnixMicro()
 	return grid.Event{Kind: grid.Withdrawn, Index: index, Time: at,
 		Result: &grid.Result{Class: grid.ClassCancel, ExitCode: grid.NoExit, Reason: "cancelled", Started: at}}
 }
 
-// reopenCancelled takes trials that are about to run again out of the list of those that are being cancelled.
+// uncancelReopened removes trials that are about to run again from the list of those that are being
+// cancelled.
 func (m *Master) uncancelReopened(ctx context.Context, id grid.SweepID, events []grid.Event) error {
 	if r, ok := m.Sweep(id); !ok || len(r.Sweep.Cancelling) == 0 {
 		return nil
@@ -71,7 +73,7 @@ func (m *Master) uncancelReopened(ctx context.Context, id grid.SweepID, events [
 	return m.uncancel(ctx, id, func(i int64) bool { return again[i] })
 }
 
-// forgetCancelled takes trials out of the list of those that are being cancelled.
+// uncancel removes trials from the list of those that are being cancelled.
 func (m *Master) uncancel(ctx context.Context, id grid.SweepID, which func(int64) bool) error {
 	_, err := m.editRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
 		before := len(r.Sweep.Cancelling)
@@ -79,15 +81,16 @@ func (m *Master) uncancel(ctx context.Context, id grid.SweepID, which func(int64
 		return len(r.Sweep.Cancelling) != before, nil
 	})
 	if err != nil {
-		return fmt.Errorf("forget which trials of %s are cancelled: %w", id, err)
+		return fmt.Errorf("update the cancelled trials of %s: %w", id, err)
 	}
 	return nil
 }
 
-// withdrawTrials ends the trials that people have cancelled and of which nothing runs, and forgets those that have ended.
+// endCancelledTrials ends the trials that people have cancelled and of which nothing runs, and
+// removes those that have ended from the list.
 func (s *scheduler) endCancelledTrials(ctx context.Context) (failed error) {
 	if s.applied < s.lastDecision {
-		return nil // what was decided last
+		return nil // the last decision is not applied yet
 	}
 	for id, f := range s.feeds {
 		r, ok := s.m.Sweep(id) // the newest record, which says what is to run again
@@ -119,19 +122,21 @@ func (s *scheduler) endCancelledTrials(ctx context.Context) (failed error) {
 	return failed
 }
 
-// mayRun reports whether a node that is not lost has the trial: then it is for the node to stop it, or to give its lease back.
+// isHeldByLiveNode reports whether a node that is not lost has the trial: then that node stops it,
+// or gives its lease back.
 func (s *scheduler) isHeldByLiveNode(f *feed, index int64) bool {
 	return slices.ContainsFunc(f.leasesOver(index, ""), func(id grid.LeaseID) bool {
 		return s.m.cfg.Store.Queue.WasGranted(id) && !s.m.nodes.isLost(s.m.leases.holderOf(id))
 	})
 }
 
-// isOver reports whether a trial has ended and no lease is left by which a node could begin it.
+// isEnded reports whether a trial has ended and no lease is left under which a node could start it.
 func (f *feed) isEnded(i int64) bool {
 	return i < 0 || i >= f.count || f.done.Has(i) && !f.isLeased(i)
 }
 
-// endLeases ends the leases of a trial that was cancelled, where they are of no other trial and nothing of it has run under them.
+// revokeCancelled ends the leases of a cancelled trial that hold no other trial and under which
+// nothing of it has run.
 func (s *scheduler) revokeCancelled(f *feed, t *history.Transition) {
 	if t.Class != grid.ClassCancel {
 		return

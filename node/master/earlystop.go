@@ -13,20 +13,22 @@ import (
 )
 
 const (
-	// maxStopping bounds the attempts in a record that are being stopped; further ones wait until some have ended.
+	// maxStopping bounds the attempts in a record that are being stopped; further ones wait until
+	// some have ended.
 	maxStopping = 1000
-	// knownCurves bounds the curves of ended trials that are read when a sweep with Task.Stop is taken up.
+	// maxLoadedCurves bounds the curves of ended trials that are loaded when a sweep with Task.Stop
+	// is opened.
 	maxLoadedCurves = 1000
 )
 
-// compared is what the loop knows of the trials of a sweep that may be stopped early.
+// earlyStopping is what the scheduler knows of the trials of a sweep that may be stopped early.
 type earlyStopping struct {
 	comparison *grid.Comparison
-	stopping   map[int64]grid.StoppedRun // that are running, as far as is known
+	stopping   map[int64]grid.StoppedRun // runs that are to stop and, as far as is known, still run
 	changed    bool                      // since the record was written
 }
 
-// openCompared takes up what history knows of the trials of a sweep.
+// loadEarlyStopping loads what history knows of the trials of a sweep.
 func (s *scheduler) loadEarlyStopping(ctx context.Context, f *feed) error {
 	stop := f.sweep.Task.Stop
 	if stop == nil {
@@ -55,7 +57,7 @@ func (s *scheduler) loadEarlyStopping(ctx context.Context, f *feed) error {
 	return nil
 }
 
-// compare has the loop compare running trials by their newest metrics.
+// compareProgress makes the scheduler compare running trials by their newest metrics.
 func (m *Master) compareProgress(batches []*grid.Batch) {
 	var some []*grid.Batch
 	for _, b := range batches {
@@ -77,7 +79,7 @@ func (m *Master) compareProgress(batches []*grid.Batch) {
 	})
 }
 
-// compareRunning compares a running trial, and remembers why it is to be stopped.
+// observeProgress compares a running trial, and keeps the reason if it is to be stopped.
 func (f *feed) observeProgress(e *grid.Event) {
 	c := f.earlyStop
 	points, err := e.Curves[f.sweep.Task.Stop.Metric].Points()
@@ -89,7 +91,7 @@ func (f *feed) observeProgress(e *grid.Event) {
 	}
 }
 
-// compareEnd takes the whole curve of a trial that has ended, with which others are compared.
+// observeEnd takes the whole curve of a trial that has ended, with which others are compared.
 func (f *feed) observeEnd(t *history.Transition) {
 	c := f.earlyStop
 	if c == nil || t.Change == grid.Began || t.Change == grid.Reconnect {
@@ -102,7 +104,7 @@ func (f *feed) observeEnd(t *history.Transition) {
 	delete(c.stopping, t.Index)
 }
 
-// stopWorse tells nodes by the records of sweeps which attempts they are to stop.
+// storeStoppedRuns writes into the records of sweeps which runs nodes are to stop.
 func (s *scheduler) storeStoppedRuns(ctx context.Context) (failed error) {
 	for id, f := range s.feeds {
 		c := f.earlyStop
@@ -123,12 +125,12 @@ func (s *scheduler) storeStoppedRuns(ctx context.Context) (failed error) {
 		})
 		c.changed = len(c.stopping) > len(all)
 		switch {
-		case errors.Is(err, jetstream.ErrTooLarge): // it is tried again with the next one that does worse
+		case errors.Is(err, jetstream.ErrTooLarge): // the next trial to stop retries it
 			c.changed = false
 			s.m.log.Warn("which trials are to be stopped is too large for the record", "sweep", id, "trials", len(all), "err", err)
 		case err != nil:
 			c.changed = true
-			failed = errors.Join(failed, fmt.Errorf("have trials of %s stopped: %w", id, err))
+			failed = errors.Join(failed, fmt.Errorf("stop trials of %s: %w", id, err))
 		case differs:
 			s.m.log.Info("trials that do worse than others are stopped", "sweep", id, "trials", len(all))
 		}

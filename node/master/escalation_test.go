@@ -32,7 +32,8 @@ func (c *testMaster) takeLeaseOf(id grid.SweepID, need grid.Resources) *jetstrea
 	return c.takeLeaseIn(lane)
 }
 
-// TestRetryGetsMoreMemory runs out of memory again and again: each attempt is in a lane that gives it more than the one before.
+// TestRetryGetsMoreMemory runs out of memory again and again: each attempt is in a lane that gives
+// it more than the one before.
 func TestRetryGetsMoreMemory(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)
@@ -76,7 +77,8 @@ func TestMoreMemorySurvivesTheMaster(t *testing.T) {
 	}
 }
 
-// TestLanesMakeRoom has trials wait in more lanes than a record may have: those that are not used any more make room.
+// TestLanesMakeRoom has trials wait in more lanes than a record may have: those that are not used
+// any more make room.
 func TestLanesMakeRoom(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(2, escalatingTask)

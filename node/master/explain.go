@@ -12,22 +12,22 @@ import (
 	"mlfnode/node/api"
 )
 
-// wait is what the loop knows of a trial that waits.
+// pendingTrial is what the scheduler knows of a trial that waits.
 type pendingTrial struct {
 	hasFeed  bool // the sweep's trials are being leased
 	lane     grid.Lane
-	due      time.Time   // of an attempt that waits for its time
-	attempt  int         // of that attempt
-	leased   time.Time   // when the trial was leased; zero when it was not
+	due      time.Time   // when its retry is due
+	attempt  int         // number of that retry
+	leased   time.Time   // when the trial was leased; zero when it is not
 	holder   grid.NodeID // of the lease
 	before   int64       // trials of the sweep that are leased first
-	limit    int         // most leases of the sweep, when there are so many
+	limit    int         // the maximum number of leases of the sweep, when it is reached
 	failedOn []failedPlace
 
 	sharing []string // what it gets of each model of GPU, with gpu_memory: auto
 }
 
-// wait finds out how a trial stands. It runs in the loop.
+// pendingTrial returns what is known of a trial.
 func (s *scheduler) pendingTrial(id grid.TrialID, now time.Time) (w pendingTrial) {
 	f := s.feeds[id.Sweep]
 	if f == nil {
@@ -73,7 +73,7 @@ func (s *scheduler) pendingTrial(id grid.TrialID, now time.Time) (w pendingTrial
 	return w
 }
 
-// Explain says how a trial stands, and what keeps one that waits from running.
+// Explain says what state a trial is in, and what keeps one that waits from running.
 func (m *Master) Explain(ctx context.Context, id grid.TrialID) (api.Explanation, error) {
 	e := api.Explanation{Trial: id.String(), State: grid.Pending}
 	r, ok := m.Sweep(id.Sweep)
@@ -122,7 +122,7 @@ func (m *Master) Explain(ctx context.Context, id grid.TrialID) (api.Explanation,
 	return e, nil
 }
 
-// clock is a time of day for people, with the date when it is not today's.
+// formatTime formats a time of day for people, with the date when it is not today's.
 func formatTime(t time.Time) string {
 	if t.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
 		return t.Format(time.TimeOnly)
@@ -130,7 +130,7 @@ func formatTime(t time.Time) string {
 	return t.Format(time.DateTime)
 }
 
-// text says how the trial stands in its sweep.
+// describe says how the trial stands in its sweep.
 func (w *pendingTrial) describe(now time.Time) string {
 	switch {
 	case !w.hasFeed:
@@ -151,7 +151,7 @@ func (w *pendingTrial) describe(now time.Time) string {
 	return "it is the next of its sweep"
 }
 
-// obstacles says, for each node that runs trials, what keeps the trial from beginning there.
+// obstacles says, for each node that runs trials, what keeps the trial from starting there.
 func (m *Master) obstacles(w *pendingTrial) []api.Obstacle {
 	if m.cfg.Nodes == nil {
 		if m.cfg.LocalRefusals == nil {
@@ -200,7 +200,8 @@ func obstacle(node grid.NodeID, refusal grid.Refusal) api.Obstacle {
 	return api.Obstacle{Node: node, Code: string(refusal.Code), Text: refusal.String()}
 }
 
-// refusal gives what a node has said of a lane; there is false when the node is not heard of.
+// refusal returns a node's reason for not running trials of a lane; there is false when the node is
+// not heard from.
 func (p *nodeTable) refusal(node grid.NodeID, lane grid.Lane, now time.Time) (refusal grid.Refusal, there bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -211,7 +212,8 @@ func (p *nodeTable) refusal(node grid.NodeID, lane grid.Lane, now time.Time) (re
 	return known.refusals[lane], true
 }
 
-// Waits says, in one line, which nodes have no room for the trials of a sweep, "" when none has said so.
+// WaitingNodes lists, in one line, the nodes without room for the trials of a sweep and why, ""
+// when no node has reported that.
 func (m *Master) WaitingNodes(s *grid.Sweep) string {
 	var all []string
 	lane := s.Lane()

@@ -11,8 +11,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSweepsOfOneLaneShareIt serves a lane lease by lease: every sweep gets its part, also where there are more sweeps than
-// leases in the queue.
+// TestSweepsOfOneLaneShareIt serves a lane lease by lease: every sweep gets its part, also where
+// there are more sweeps than leases in the queue.
 func TestSweepsOfOneLaneShareIt(t *testing.T) {
 	for _, cpus := range []float64{1, 4} {
 		c := startMaster(t, cpus)
@@ -36,8 +36,9 @@ func TestSweepsOfOneLaneShareIt(t *testing.T) {
 	}
 }
 
-// TestNewSweepIsServedAtOnce submits a sweep beside one that has filled the queue and all slots: the first slots that come free are its
-// own until both have as many, and from then on they take turns.
+// TestNewSweepIsServedAtOnce submits a sweep beside one that has filled the queue and all slots:
+// the first slots that come free are its own until both have as many, and from then on they take
+// turns.
 func TestNewSweepIsServedAtOnce(t *testing.T) {
 	for _, again := range []bool{false, true} { // it has been there before, and was paused
 		c := startMaster(t, 4)
@@ -78,7 +79,8 @@ func TestNewSweepIsServedAtOnce(t *testing.T) {
 	}
 }
 
-// TestLanesAreFedApart: what waits in one lane takes no room from another, whether of more urgent sweeps or of bigger trials.
+// TestLanesAreFedApart: what waits in one lane takes no room from another, whether of more urgent
+// sweeps or of bigger trials.
 func TestLanesAreFedApart(t *testing.T) {
 	c := startMaster(t, 4)
 	small := c.submit(1_000_000_000, nil)
@@ -152,7 +154,8 @@ func TestCancelActsAtOnce(t *testing.T) {
 	}
 }
 
-// TestLostLeaseIsLeasedAgain removes a lease from the queue behind the master's back, as a crash of the store may.
+// TestLostLeaseIsLeasedAgain removes a lease from the queue behind the master's back, as a crash of
+// the store may.
 func TestLostLeaseIsLeasedAgain(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)
@@ -185,8 +188,9 @@ func TestLostLeaseIsLeasedAgain(t *testing.T) {
 	}
 }
 
-// TestRestOfALeaseIsLeasedToOthers has a node give back what it has not begun of a wide lease: others get it, and the lease goes on. A
-// master that starts meanwhile finds the whole lease in the queue, and hears of it too.
+// TestRestOfALeaseIsLeasedToOthers has a node give back what it has not begun of a wide lease:
+// others get it, and the lease goes on. A master that starts meanwhile finds the whole lease in the
+// queue, and hears of it too.
 func TestRestOfALeaseIsLeasedToOthers(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {
@@ -236,7 +240,8 @@ func TestRestOfALeaseIsLeasedToOthers(t *testing.T) {
 	}
 }
 
-// TestHeldLeaseIsNotLost reconciles while a worker holds a lease: it is in the queue until it is acknowledged.
+// TestHeldLeaseIsNotLost reconciles while a worker holds a lease: it is in the queue until it is
+// acknowledged.
 func TestHeldLeaseIsNotLost(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(1, nil)
@@ -256,7 +261,8 @@ func TestHeldLeaseIsNotLost(t *testing.T) {
 	}
 }
 
-// TestRestartLeasesWhatIsMissing starts a master over the folder of another one; the queue is emptied as a start does it.
+// TestRestartLeasesWhatIsMissing starts a master over the folder of another one; the queue is
+// emptied as a start does it.
 func TestRestartLeasesWhatIsMissing(t *testing.T) {
 	dir := t.TempDir()
 	var id grid.SweepID
@@ -315,7 +321,8 @@ func (c *testMaster) waitUntilFinished(id grid.SweepID) {
 	}
 }
 
-// TestRetryWaitsForWhatIsBeingStopped retries a cancelled sweep while a worker still holds a lease of it.
+// TestRetryWaitsForWhatIsBeingStopped retries a cancelled sweep while a worker still holds a lease
+// of it.
 func TestRetryWaitsForWhatIsBeingStopped(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(1, nil)
@@ -344,8 +351,8 @@ func TestRetryWaitsForWhatIsBeingStopped(t *testing.T) {
 	}
 }
 
-// TestLongestTrialsFirst has run times follow the index: after three trials the longest one left goes first, also under a master that has
-// taken over, and each trial runs once.
+// TestLongestTrialsFirst has run times follow the index: after three trials the longest one left
+// goes first, also under a master that has taken over, and each trial runs once.
 func TestLongestTrialsFirst(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {

@@ -19,45 +19,47 @@ type lease struct {
 	mode    leaseMode // of attempts above 1
 	lane    grid.Lane
 	since   time.Time
-	seq     uint64 // in the queue; 0 for one that is not there
+	seq     uint64 // in the queue; 0 for a lease that is not there
 
-	// detached is a lease that the queue has lost or has had taken away, while a node works on it.
+	// detached is true for a lease that the queue has lost or that was taken out of it, while a
+	// node works on it.
 	detached      bool
-	grantedUnheld time.Time // since when it is known to have been handed out, and nobody says to hold it
+	grantedUnheld time.Time // since when it is known to be granted without any node reporting to hold it
 
-	elsewhere bool // nodes that are to avoid it give it back, so that it was handed out says little
+	elsewhere bool // the nodes that avoid it give it back, so a grant says little
 }
 
-// feed is what is left to do of one sweep. wanted = [0,count); have = done + leased + waiting for a retry; next leases what is
-// missing. It does no I/O, and forgetting a feed and loading it again from history loses nothing.
+// feed is what is left to do of one sweep: wanted = [0,count), have = done + leased + waiting for a
+// retry, and nextLease proposes what is missing. It does no I/O. Forgetting a feed and loading it
+// again from history loses nothing.
 type feed struct {
 	sweep    *grid.Sweep
 	task     string // TaskName of the sweep
 	count    int64
 	done     ranges.Set  // terminal
-	assigned ranges.Set  // done, leased, or in again
+	assigned ranges.Set  // done, leased, or in retries
 	spread   grid.Spread // with grid.OrderSpread
 
 	longest   *longestFirst // with grid.OrderLongest; else nil
-	reordered bool          // leases of the order before wait in the queue
+	reordered bool          // leases in the previous order wait in the queue
 
-	firstBlock    int64 // the blocks before this one are taken, see block
+	firstBlock    int64 // the blocks before this one are assigned, see block
 	leases        map[grid.LeaseID]lease
 	newestSeq     uint64                  // sequence of the newest lease
 	loadedAt      uint64                  // the last event that was known when the feed was loaded
 	started       map[int64]int           // attempts of trials known to run
-	awayTrials    map[int64]bool          // trials of which an attempt is on a node that is not heard of
+	awayTrials    map[int64]bool          // trials with an attempt on a node that is not heard from
 	snapshotNodes map[int64]grid.NodeID   // nodes that alone have what trials saved last
-	failedOn      map[int64][]failedPlace // what attempts of trials that failed are to avoid
+	failedOn      map[int64][]failedPlace // where attempts of trials failed that later ones avoid
 	retries       retryQueue
 	pace          trialPace
 
 	sharing      *gpuSharing                  // how trials share GPUs, with gpu_memory: auto; else nil
 	slots        func(grid.Resources) int     // how many attempts with these resources the cluster can run at a time
 	fits         func(grid.Resources) bool    // whether a node could run a trial with these; nil allows all
-	escalated    map[int64]grid.Resources     // of trials whose next attempt gets something else than the task asks for
-	lanes        map[grid.Lane]grid.Resources // that the record has, beside the sweep's own
-	leasesInLane map[grid.Lane]int            // leases in each lane
+	escalated    map[int64]grid.Resources     // of trials whose next attempt gets other resources than the task asks for
+	lanes        map[grid.Lane]grid.Resources // of the record, beside the sweep's own
+	leasesInLane map[grid.Lane]int            // number of leases in each lane
 
 	earlyStop *earlyStopping // with Task.Stop; else nil
 
@@ -73,7 +75,7 @@ func newFeed(s *grid.Sweep) *feed {
 	return f
 }
 
-// follow takes over the newest record of the sweep, which may have been extended.
+// setSweep applies the newest record of the sweep, which may have been extended.
 func (f *feed) setSweep(s *grid.Sweep) {
 	if count := s.Space.Count(); count != f.count {
 		f.count, f.firstBlock = count, 0
@@ -89,7 +91,8 @@ func (f *feed) setSweep(s *grid.Sweep) {
 	f.sweep = s
 }
 
-// block gives the nth block of trials in the order in which they are to begin; by index all trials are one. It is false behind the last.
+// block returns the nth block of trials in the order in which they start; when ordered by index,
+// all trials are one block. It returns false past the last block.
 func (f *feed) block(n int64) (ranges.Range, bool) {
 	var order interface {
 		Blocks() int64
@@ -109,7 +112,7 @@ func (f *feed) block(n int64) (ranges.Range, bool) {
 	return order.Block(n), true
 }
 
-// missing yields the points that nobody has, in the order in which they are to begin.
+// missing yields the trials that nobody has, in the order in which they start.
 func (f *feed) missing() iter.Seq[ranges.Range] {
 	return func(yield func(ranges.Range) bool) {
 		for n := f.firstBlock; ; n++ {
@@ -130,8 +133,8 @@ func (f *feed) missing() iter.Seq[ranges.Range] {
 	}
 }
 
-// load takes over what history knows. Trials with attempts that are not at their end, and that no restored lease covers, belong to leases
-// that no longer exist.
+// loadHistory takes over what history knows. Trials with attempts that have not ended, and that no
+// restored lease covers, belong to leases that no longer exist.
 func (f *feed) loadHistory(known *history.Remaining, now time.Time) {
 	f.loadedAt = known.Applied
 	f.done = known.Terminal.Clone()
@@ -148,7 +151,7 @@ func (f *feed) loadHistory(known *history.Remaining, now time.Time) {
 		}
 		later[w.Attempts].Gaps(w.Lo, min(w.Hi, f.count), func(g ranges.Range) {
 			f.assigned.Add(g.Lo, g.Hi)
-			f.retries.addRange(g, max(w.Attempts+1, 2), f.sweep.Task.Resources) // as wait has it
+			f.retries.addRange(g, max(w.Attempts+1, 2), f.sweep.Task.Resources) // as in queueRetry
 		})
 	}
 	open := known.Open
@@ -173,8 +176,8 @@ func (f *feed) loadHistory(known *history.Remaining, now time.Time) {
 	}
 }
 
-// leasedAfter gives the trials that are leased for attempts after this one. What a lease of an earlier attempt still brings of a trial
-// that has failed since does not count.
+// leasedAfter returns the trials that are leased for attempts after this one. What a lease of an
+// earlier attempt still reports about a trial that has failed since does not count.
 func (f *feed) leasedAfter(attempt int) *ranges.Set {
 	later := &ranges.Set{}
 	for _, l := range f.leases {
@@ -185,7 +188,7 @@ func (f *feed) leasedAfter(attempt int) *ranges.Set {
 	return later
 }
 
-// restore takes over a lease that is in the queue.
+// restoreLease takes over a lease that is in the queue.
 func (f *feed) restoreLease(l *jetstream.QueuedLease, now time.Time) {
 	m := modeRange
 	if l.Attempt > 1 && !l.Quiet {
@@ -196,7 +199,7 @@ func (f *feed) restoreLease(l *jetstream.QueuedLease, now time.Time) {
 	f.newestSeq = max(f.newestSeq, l.Seq)
 }
 
-// addLease and removeLease keep the leases, and how many there are in each lane.
+// addLease and removeLease keep the leases and their number in each lane.
 func (f *feed) addLease(id grid.LeaseID, l lease) {
 	f.removeLease(id)
 	f.leases[id] = l
@@ -214,10 +217,10 @@ func (f *feed) removeLease(id grid.LeaseID) {
 	}
 }
 
-// base is what trials in the sweep's own lane get.
+// baseNeed returns the resources of trials in the sweep's own lane.
 func (f *feed) baseNeed() grid.Resources { return f.sweep.Task.Resources.Initial() }
 
-// wanted lists what trials that may be leased now are to get.
+// needs returns the resources of trials that may be leased now.
 func (f *feed) needs() []grid.Resources {
 	all := []grid.Resources{f.baseNeed()}
 	add := func(need grid.Resources) {
@@ -236,7 +239,7 @@ func (f *feed) needs() []grid.Resources {
 	return all
 }
 
-// lane names the lane of trials that get so much.
+// laneFor returns the lane of trials with these resources.
 func (f *feed) laneFor(need grid.Resources) grid.Lane {
 	return grid.LaneOf(f.sweep.Priority, need, f.sweep.Task.Image)
 }
@@ -256,7 +259,8 @@ func (f *feed) escalate(i int64, failed map[grid.Class]int) {
 	}
 }
 
-// next proposes a lease of trials that get so much: a retry that is due, else the next points that nobody has.
+// nextLease proposes a lease of trials with these resources: a retry that is due, else the next
+// trials that nobody has.
 func (f *feed) nextLease(need grid.Resources, now time.Time, slots int) (lease, bool) {
 	if limit := f.sweep.MaxParallel; limit > 0 && len(f.leases) >= limit {
 		return lease{}, false
@@ -276,7 +280,8 @@ func (f *feed) nextLease(need grid.Resources, now time.Time, slots int) (lease, 
 	return lease{}, false
 }
 
-// nextRetry proposes a lease of further attempts that get so much, in the lane of trials that get what lane says.
+// nextRetry proposes a lease of further attempts with these resources, in the lane of trials with
+// the resources of lane.
 func (f *feed) nextRetry(need, lane grid.Resources, size int64, now time.Time) (lease, bool) {
 	trials, attempt, m, ok := f.retries.due(need, now)
 	if !ok {
@@ -285,15 +290,15 @@ func (f *feed) nextRetry(need, lane grid.Resources, size int64, now time.Time) (
 	return lease{lo: trials.Lo, hi: min(trials.Hi, trials.Lo+size), attempt: attempt, mode: m, lane: f.laneFor(lane), since: now}, true
 }
 
-// leaseSize is how many trials the next lease may cover.
+// leaseSize returns how many trials the next lease may cover.
 func (f *feed) leaseSize(slots int) int64 {
 	if f.sweep.Task.Checkpoint != nil {
-		return 1 // a lease names the snapshot from which its trial goes on
+		return 1 // a lease names the snapshot from which its trial continues
 	}
 	return leaseSize(f.pace.average, f.pace.lastSize, f.count-f.assigned.Count()+int64(f.retries.len()), slots)
 }
 
-// leased records that a proposed lease is in the queue.
+// addPublished records that a proposed lease is in the queue.
 func (f *feed) addPublished(id grid.LeaseID, l lease) {
 	f.addLease(id, l)
 	f.newestSeq = l.seq
@@ -307,11 +312,12 @@ func (f *feed) addPublished(id grid.LeaseID, l lease) {
 	}
 }
 
-// suspects is how many trials of a lease a node may have begun without a word of it.
+// maxUnreported is how many trials of a lease a node may have started without having reported any.
 const maxUnreported = 16
 
-// suspect has the trials of a dead node's lease that it may have been running leased one by one, as further attempts: their
-// begin is told before they run. So one that takes its node down at once is found out.
+// requeueOneByOne requeues, one per lease, the trials of a dead node's lease that it may have
+// started. They are further attempts, which are announced before they start, so a trial that kills
+// its node is identified.
 func (f *feed) requeueOneByOne(id grid.LeaseID) {
 	l, left := f.leases[id], maxUnreported
 	f.done.Gaps(l.lo, l.hi, func(g ranges.Range) {
@@ -324,7 +330,7 @@ func (f *feed) requeueOneByOne(id grid.LeaseID) {
 	})
 }
 
-// drop forgets a lease: what it did not bring to an end is missing again.
+// dropLease forgets a lease: the trials that it did not finish are missing again.
 func (f *feed) dropLease(id grid.LeaseID) {
 	l, ok := f.leases[id]
 	if !ok {
@@ -334,7 +340,7 @@ func (f *feed) dropLease(id grid.LeaseID) {
 	f.requeueTrials(ranges.Range{Lo: l.lo, Hi: l.hi}, l)
 }
 
-// shorten takes the trials from hi on out of a lease, since its node gives them back.
+// shortenLease takes the trials from hi on out of a lease, because its node gives them back.
 func (f *feed) shortenLease(id grid.LeaseID, hi int64) {
 	l, ok := f.leases[id]
 	if !ok || hi <= l.lo || hi >= l.hi {
@@ -346,8 +352,9 @@ func (f *feed) shortenLease(id grid.LeaseID, hi int64) {
 	f.requeueTrials(rest, l)
 }
 
-// giveBack makes those trials missing again that were in a lease, and neither are done nor in another one. A lease of an earlier attempt
-// has only those trials that are known to run under it: what it brings of others may count no more.
+// requeueTrials makes those trials of a former lease missing again that are neither done nor in
+// another lease. A lease of an earlier attempt covers only the trials that are known to run under
+// it: what it reports of others may no longer count.
 func (f *feed) requeueTrials(trials ranges.Range, was lease) {
 	var missing ranges.Set
 	f.done.Gaps(trials.Lo, trials.Hi, func(g ranges.Range) { missing.Add(g.Lo, g.Hi) })
@@ -376,13 +383,13 @@ func (f *feed) requeueTrials(trials ranges.Range, was lease) {
 	}
 }
 
-// adopt takes over a lease of trials [lo,hi) that a node works on although the queue does not have it. Some of them may be
-// leased once more by now.
+// adoptLease takes over a lease of trials [lo,hi) that a node works on although the queue does not
+// have it. Some of them may be leased once more by now.
 func (f *feed) adoptLease(id grid.LeaseID, lo, hi int64, attempt int, now time.Time) {
 	f.addLease(id, lease{lo: lo, hi: hi, attempt: attempt, lane: f.sweep.Lane(), since: now, detached: true})
 }
 
-// over lists the other leases that hold trial i.
+// leasesOver returns the other leases that hold trial i.
 func (f *feed) leasesOver(i int64, but grid.LeaseID) []grid.LeaseID {
 	var all []grid.LeaseID
 	for id, l := range f.leases {
@@ -393,7 +400,7 @@ func (f *feed) leasesOver(i int64, but grid.LeaseID) []grid.LeaseID {
 	return all
 }
 
-// covered reports whether some lease holds trial i.
+// isLeased reports whether some lease holds trial i.
 func (f *feed) isLeased(i int64) bool {
 	for _, l := range f.leases {
 		if l.lo <= i && i < l.hi {
@@ -403,7 +410,7 @@ func (f *feed) isLeased(i int64) bool {
 	return false
 }
 
-// apply follows what the fold says about one trial.
+// apply applies a transition of one trial.
 func (f *feed) apply(t *history.Transition, now time.Time) {
 	if t.Index < 0 || t.Index >= f.count {
 		return
@@ -420,7 +427,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		delete(f.escalated, t.Index)
 		f.done.Add(t.Index, t.Index+1)
 		f.assigned.Add(t.Index, t.Index+1)
-		if t.Class != grid.ClassCancel { // else it would have taken longer
+		if t.Class != grid.ClassCancel { // it would have taken longer
 			f.pace.observe(time.Duration(t.Ended-t.Started) * time.Microsecond)
 		}
 		f.noteTime(t)
@@ -443,7 +450,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 	}
 }
 
-// mannerOf says how the next attempt of a trial with these failures is leased.
+// leaseModeAfter returns how the next attempt of a trial with these failures is leased.
 func leaseModeAfter(failed map[grid.Class]int) leaseMode {
 	if failed[grid.ClassCrash] > 0 {
 		return modeAnnounced
@@ -451,7 +458,7 @@ func leaseModeAfter(failed map[grid.Class]int) leaseMode {
 	return modeRange
 }
 
-// releasedSince reports whether a lease for a later attempt than the failed one exists already.
+// hasLaterLease reports whether a lease for a later attempt than the failed one exists already.
 func (f *feed) hasLaterLease(i int64, attempts int) bool {
 	for _, l := range f.leases {
 		if l.lo <= i && i < l.hi && l.attempt > attempts {
@@ -461,7 +468,7 @@ func (f *feed) hasLaterLease(i int64, attempts int) bool {
 	return false
 }
 
-// wait has a further attempt of trial i wait until it is due, the zero time for at once.
+// queueRetry queues a further attempt of trial i for when it is due; the zero time means now.
 func (f *feed) queueRetry(i int64, attempt int, due time.Time, m leaseMode) {
 	f.assigned.Add(i, i+1)
 	if len(f.failedOn[i]) > 0 || f.snapshotNodes[i] != "" {
@@ -474,7 +481,7 @@ func (f *feed) queueRetry(i int64, attempt int, due time.Time, m leaseMode) {
 	f.retries.add(retry{index: i, attempt: max(attempt, 2), mode: m, need: need, due: due})
 }
 
-// settle wakes those who wait for the end of a cancelled sweep's leases.
+// signalDrained wakes the callers that wait for the end of a cancelled sweep's leases.
 func (f *feed) signalDrained() {
 	for _, settled := range f.drained {
 		close(settled)
@@ -485,10 +492,10 @@ func (f *feed) signalDrained() {
 // complete reports whether every trial of the sweep is terminal.
 func (f *feed) complete() bool { return f.done.Count() >= f.count }
 
-// pace measures how long trials take, to size leases.
+// trialPace measures how long trials take, to size leases.
 type trialPace struct {
 	average  time.Duration
-	lastSize int64 // of the last range lease
+	lastSize int64 // of the last lease of new trials
 }
 
 func (p *trialPace) observe(d time.Duration) {

@@ -12,7 +12,8 @@ import (
 	"mlfnode/node/history"
 )
 
-// TestFullDiskDoesNotEndTheMaster has events folded for which the disk has no room until something is removed.
+// TestFullDiskDoesNotEndTheMaster has events folded for which the disk has no room until something
+// is removed.
 func TestFullDiskDoesNotEndTheMaster(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "3m", 0)
 	db, err := history.Open(filepath.Join(dir, "history.db"), slog.New(slog.DiscardHandler))

@@ -13,18 +13,20 @@ import (
 	"mlfnode/node/history"
 )
 
-// measured decides how trials of one sweep with gpu_memory: auto share GPUs. Leases for trials that share one are in lanes of their own,
-// one for each size; others are in the sweep's own lane, which gives a whole device.
+// gpuSharing decides how trials of one sweep with gpu_memory: auto share GPUs. Leases for trials
+// that share one are in lanes of their own, one for each size; others are in the sweep's own lane,
+// which gives a whole device.
 type gpuSharing struct {
 	estimates packing.Estimates
-	parts     []grid.Resources // of trials, by estimate; the zero value where they get a whole device
-	changed   bool             // the record does not have it yet
+	parts     []grid.Resources // what trials get, by estimate; the zero value where they get a whole device
+	changed   bool             // since the record was written
 }
 
-// maxSizes bounds the sizes of parts of GPUs for one sweep. It leaves some of its lanes to retries and to sizes of before.
+// maxPartSizes bounds the sizes of parts of GPUs for one sweep. It leaves some of the sweep's lanes
+// to retries and to earlier sizes.
 const maxPartSizes = jetstream.MaxLanes - 3
 
-// maxScan bounds how many trials are looked at to find one that goes into a lane.
+// maxScanned bounds how many trials are checked to find one that belongs in a lane.
 const maxScanned = 1000
 
 func newGPUSharing(estimates packing.Estimates, task *grid.Task) *gpuSharing {
@@ -33,7 +35,7 @@ func newGPUSharing(estimates packing.Estimates, task *grid.Task) *gpuSharing {
 	return m
 }
 
-// size works out what trials get by the estimates. It rounds up until the sizes are few.
+// computeParts computes what trials get by the estimates. It rounds up until there are few sizes.
 func (m *gpuSharing) computeParts(task *grid.Task) {
 	for step := int64(packing.Step); ; step *= 2 {
 		sizes := map[grid.Resources]bool{}
@@ -56,7 +58,7 @@ func (m *gpuSharing) computeParts(task *grid.Task) {
 	}
 }
 
-// trialsNeeded is how many trials of one kind must have run alone.
+// trialsNeeded returns how many trials of one kind must have run alone.
 func trialsNeeded(task *grid.Task) int {
 	if task.MeasureBy != "" {
 		return packing.TrialsByValue
@@ -64,7 +66,7 @@ func trialsNeeded(task *grid.Task) int {
 	return packing.Trials
 }
 
-// learn takes over what an attempt has used of its GPU.
+// observe updates the estimates by what an attempt has used of its GPU.
 func (m *gpuSharing) observe(task *grid.Task, value string, r *grid.Result) {
 	use := &r.Usage.GPU[0]
 	if use.Model == "" || grid.CheckLabel("model", use.Model) != nil {
@@ -85,7 +87,7 @@ func (m *gpuSharing) observe(task *grid.Task, value string, r *grid.Result) {
 	}
 }
 
-// of gives the estimates that hold for a value, one for each model of GPU.
+// estimatesFor returns the estimates that apply to a value, one for each model of GPU.
 func (m *gpuSharing) estimatesFor(value string) []*packing.Estimate {
 	var all []*packing.Estimate
 	for i := range m.estimates {
@@ -96,7 +98,8 @@ func (m *gpuSharing) estimatesFor(value string) []*packing.Estimate {
 	return all
 }
 
-// need gives what trials with a value get on GPUs of a model; ok is false when they get a whole one.
+// partFor returns what trials with a value get on GPUs of a model; ok is false when they get a
+// whole one.
 func (m *gpuSharing) partFor(model, value string) (need grid.Resources, ok bool) {
 	for i := range m.estimates {
 		if m.parts[i].GPUs > 0 && &m.estimates[i] == m.estimates.Find(model, value) {
@@ -106,8 +109,9 @@ func (m *gpuSharing) partFor(model, value string) (need grid.Resources, ok bool)
 	return grid.Resources{}, false
 }
 
-// whole gives how many trials with a value may be in the lane of whole devices at one time: for the models of GPUs on which they do not
-// share one. While these are being measured it is one for each device, so that the trials behind them are not leased whole, too.
+// wholeDeviceLimit returns how many trials with a value may be in the lane of whole devices at one
+// time, counted over the GPU models on which they do not share a device. While a model is being
+// measured it is one for each device, so that the trials after them are not leased whole, too.
 func (m *gpuSharing) wholeDeviceLimit(task *grid.Task, value string, slots func(grid.Resources) int) (n int, learning bool) {
 	base := task.Resources.Initial()
 	unknown := slots(base) // on models of which nothing is known
@@ -137,14 +141,14 @@ func (m *gpuSharing) wholeDeviceLimit(task *grid.Task, value string, slots func(
 	return n, learning
 }
 
-// learn takes over what an attempt that is over has used of its GPU.
+// observeGPUUse updates the estimates by what an attempt that has ended used of its GPU.
 func (f *feed) observeGPUUse(t *history.Transition) {
 	if f.sharing != nil && t.Measured != nil {
 		f.sharing.observe(&f.sweep.Task, f.measureValue(t.Index), t.Measured)
 	}
 }
 
-// value gives the value of the axis by which a trial's need is measured.
+// measureValue returns the value of the axis by which a trial's need is measured.
 func (f *feed) measureValue(i int64) string {
 	key := f.sweep.Task.MeasureBy
 	if key == "" {
@@ -162,7 +166,7 @@ func (f *feed) measureValue(i int64) string {
 	return ""
 }
 
-// goes reports whether a trial of which nothing else was decided goes into the lane of these resources now.
+// belongsInLane reports whether a new trial belongs in the lane of these resources now.
 func (f *feed) belongsInLane(i int64, need grid.Resources) (ok, learning bool) {
 	value := f.measureValue(i)
 	if need == f.baseNeed() {
@@ -173,7 +177,7 @@ func (f *feed) belongsInLane(i int64, need grid.Resources) (ok, learning bool) {
 	return ok && part == need, false
 }
 
-// nextMeasured is next for a sweep whose trials share GPUs as they are measured.
+// nextSharedLease is nextLease for a sweep whose trials share GPUs as they are measured.
 func (f *feed) nextSharedLease(need grid.Resources, now time.Time, slots int) (lease, bool) {
 	if l, ok := f.nextRetry(f.sweep.Task.Resources, need, 1, now); ok {
 		if ok, _ := f.belongsInLane(l.lo, need); ok {
@@ -200,7 +204,7 @@ func (f *feed) nextSharedLease(need grid.Resources, now time.Time, slots int) (l
 	return lease{}, false
 }
 
-// saveMeasured stores what was learned about the trials' need of GPUs.
+// storeEstimates stores what was measured of the trials' need of GPUs.
 func (s *scheduler) storeEstimates(ctx context.Context) (failed error) {
 	for _, f := range s.feeds {
 		if f.sharing == nil || !f.sharing.changed || !f.sweep.Active() {
@@ -212,7 +216,7 @@ func (s *scheduler) storeEstimates(ctx context.Context) (failed error) {
 		})
 		f.sharing.changed = false
 		switch {
-		case errors.Is(err, jetstream.ErrTooLarge): // it would be too large next time as well; the sweep goes on with what is in memory
+		case errors.Is(err, jetstream.ErrTooLarge): // it would be too large next time as well; the sweep continues with what is in memory
 			s.m.log.Warn("what trials need of a GPU is too large for the record", "sweep", f.sweep.ID, "err", err)
 		case err != nil:
 			f.sharing.changed = true

@@ -33,7 +33,8 @@ func (c *testMaster) setGPUs(models map[string]int) {
 // measuredSweep is a sweep whose trials share GPUs by what they are measured to use.
 func measuredSweep(s *api.Submit) { s.Task.Resources.GPUMemory = grid.GPUMemoryAuto }
 
-// uses reports that a trial of a lease, in a lane of these resources, ended with such a use of its GPU.
+// uses reports that a trial of a lease, in a lane of these resources, ended with such a use of its
+// GPU.
 func (c *testMaster) finishWithGPUUse(h *jetstream.GrantedLease, class grid.Class, reason, model string, share, peak int64) {
 	c.t.Helper()
 	c.runCount++
@@ -60,8 +61,8 @@ func (c *testMaster) waitForLeasesIn(id grid.SweepID, need grid.Resources, want 
 	})
 }
 
-// TestMeasuredTrialsShareGPUs: the first trials get whole devices; then several share one, and those that run out of memory get more,
-// and in the end a whole device.
+// TestMeasuredTrialsShareGPUs: the first trials get whole devices; then several share one, and
+// those that run out of memory get more, and in the end a whole device.
 func TestMeasuredTrialsShareGPUs(t *testing.T) {
 	dir := t.TempDir()
 	c := restartMaster(t, dir, 8)
@@ -111,7 +112,8 @@ func TestMeasuredTrialsShareGPUs(t *testing.T) {
 	}
 }
 
-// TestEachModelIsMeasured: while the trials' need is known on one model only, the others get whole devices.
+// TestEachModelIsMeasured: while the trials' need is known on one model only, the others get whole
+// devices.
 func TestEachModelIsMeasured(t *testing.T) {
 	c := startMaster(t, 8)
 	c.setGPUs(map[string]int{"A100": 2, "T4": 1})
@@ -132,7 +134,8 @@ func TestEachModelIsMeasured(t *testing.T) {
 	c.waitForLeasesIn(id, gpuPart("A100", 47*gib/4, 147), queueDepth*12)
 }
 
-// TestMeasuredByValue: trials with another value of the axis are measured apart, and each goes into the lane of its own value.
+// TestMeasuredByValue: trials with another value of the axis are measured apart, and each goes into
+// the lane of its own value.
 func TestMeasuredByValue(t *testing.T) {
 	c := startMaster(t, 8)
 	c.setGPUs(map[string]int{"A100": 1})
@@ -185,8 +188,8 @@ func numbers(n int) (all []space.Value) {
 	return all
 }
 
-// TestSlotsAreAskedOnce: however many trials are looked at to find those that go into a lane, the nodes are asked once in each pass for
-// each size.
+// TestSlotsAreAskedOnce: however many trials are looked at to find those that go into a lane, the
+// nodes are asked once in each pass for each size.
 func TestSlotsAreAskedOnce(t *testing.T) {
 	c := startMaster(t, 8)
 	c.setGPUs(map[string]int{"A100": 4, "T4": 4})
@@ -224,7 +227,8 @@ func TestSlotsAreAskedOnce(t *testing.T) {
 	})
 }
 
-// TestSizesOfAnyRecord: whatever a record says was learned, the sizes are few, and each is one that trials can get.
+// TestSizesOfAnyRecord: whatever a record says was learned, the sizes are few, and each is one that
+// trials can get.
 func TestSizesOfAnyRecord(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		task := grid.Task{Resources: grid.Resources{CPUs: grid.One, GPUMemory: grid.GPUMemoryAuto}}

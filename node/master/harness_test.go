@@ -184,8 +184,9 @@ func (c *testMaster) takeLease(id grid.SweepID) *jetstream.GrantedLease {
 	return c.takeLeaseIn(r.Sweep.Lane())
 }
 
-// pullLane takes one lease of a lane, which must be there. nats-server now and then tells a request that nothing is there just after
-// it has stored a lease (1 of 1,500 here, more when all processors are busy); workers look again, and so does this.
+// pullLane takes one lease of a lane, which must be there. nats-server now and then tells a request
+// that nothing is there just after it has stored a lease (1 of 1,500 here, more when all processors
+// are busy); workers look again, and so does this.
 func (c *testMaster) takeLeaseIn(lane grid.Lane) *jetstream.GrantedLease {
 	c.t.Helper()
 	var held []jetstream.GrantedLease
@@ -199,7 +200,8 @@ func (c *testMaster) takeLeaseIn(lane grid.Lane) *jetstream.GrantedLease {
 	return &held[0]
 }
 
-// finish reports that all trials of a lease ended alike after they ran for so long, and closes the lease.
+// finish reports that all trials of a lease ended alike after they ran for so long, and closes the
+// lease.
 func (c *testMaster) finishLease(h *jetstream.GrantedLease, class grid.Class, took time.Duration) {
 	c.t.Helper()
 	b := &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"}
@@ -220,7 +222,8 @@ func (c *testMaster) releaseLease(h *jetstream.GrantedLease) {
 	c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"})
 }
 
-// close stores the events with the one that closes the lease, acknowledges it, and waits until the master knows.
+// close stores the events with the one that closes the lease, acknowledges it, and waits until the
+// master knows.
 func (c *testMaster) closeLease(h *jetstream.GrantedLease, b *grid.Batch) {
 	c.t.Helper()
 	b.Events = append(b.Events, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()})

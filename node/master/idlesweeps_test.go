@@ -11,8 +11,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestRetryBesideTheEnd has trials run again in the moment in which the sweep's last trial ends, while the loop has not yet followed
-// that: they run, and the sweep is finished when they have ended.
+// TestRetryBesideTheEnd has trials run again in the moment in which the sweep's last trial ends,
+// while the loop has not yet followed that: they run, and the sweep is finished when they have
+// ended.
 func TestRetryBesideTheEnd(t *testing.T) {
 	for name, c := range map[string]struct {
 		classes []grid.Class // of all trials, the last one ends beside the retry
@@ -74,7 +75,8 @@ func TestRetryBesideTheEnd(t *testing.T) {
 	}
 }
 
-// TestRetryOfAForgottenTrial: a sweep that an earlier version has finished with a trial that never ran again.
+// TestRetryOfAForgottenTrial: a sweep that an earlier version has finished with a trial that never
+// ran again.
 func TestRetryOfAForgottenTrial(t *testing.T) {
 	c := startMaster(t, 4)
 	s := newSweep(t, "old-1", 3)
@@ -113,8 +115,9 @@ func TestFinishAfterARestart(t *testing.T) {
 	c.isFinished(id)
 }
 
-// TestSweepsAtRestCostNothing has a master know of sweeps that have ended or are paused, from their submission or from its start: it has
-// no goroutine for them, its loop looks at none of them and waits for no time to pass.
+// TestSweepsAtRestCostNothing has a master know of sweeps that have ended or are paused, from their
+// submission or from its start: it has no goroutine for them, its loop looks at none of them and
+// waits for no time to pass.
 func TestSweepsAtRestCostNothing(t *testing.T) {
 	const count = 150
 	dir := t.TempDir()
@@ -154,8 +157,8 @@ func TestSweepsAtRestCostNothing(t *testing.T) {
 	}
 }
 
-// TestRestWithoutAWorker pauses and cancels sweeps of a cluster in which no node takes trials, or in which one is away: the leases
-// that nobody holds go, those that somebody holds stay.
+// TestRestWithoutAWorker pauses and cancels sweeps of a cluster in which no node takes trials, or
+// in which one is away: the leases that nobody holds go, those that somebody holds stay.
 func TestRestWithoutAWorker(t *testing.T) {
 	for name, c := range map[string]struct {
 		cancel  bool

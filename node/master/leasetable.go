@@ -9,37 +9,40 @@ import (
 	"mlfnode/jetstream"
 )
 
-// ledger says which node holds which lease. Nodes tell what they hold with each beat; the loop adds and removes leases. It has
-// a lock of its own, so that beats are answered at once, however busy the loop is.
+// leaseTable says which node holds which lease. Nodes report what they hold with each heartbeat;
+// the scheduler adds and removes leases. It has a lock of its own, so that heartbeats are answered
+// at once, however busy the scheduler is.
 type leaseTable struct {
 	mu      sync.Mutex
 	loaded  bool // all leases of the queue are known
 	holders map[grid.LeaseID]holder
-	refused map[grid.LeaseID]grid.NodeID // not known any more, and what runs under them is to stop
+	refused map[grid.LeaseID]grid.NodeID // leases that are no longer known, whose attempts are to stop
 }
 
-// claim is a node's statement that it holds a lease.
+// holder is the node that holds a lease, and what it last reported about it.
 type holder struct {
 	node          grid.NodeID
 	deliveries    int // by the queue
 	lastHeartbeat time.Time
-	attempts      []jetstream.RunningAttempt // as of told
-	startNoMore   bool                       // no further trial of it is to begin
-	end           int64                      // see jetstream.HeldLease
+	attempts      []jetstream.RunningAttempt // as of lastHeartbeat
+	startNoMore   bool                       // no further trial of it may start
+	end           int64                      // see jetstream.HeldLease.Hi
 }
 
 func newLeaseTable() *leaseTable {
 	return &leaseTable{holders: map[grid.LeaseID]holder{}, refused: map[grid.LeaseID]grid.NodeID{}}
 }
 
-// add makes a lease known. It comes before the lease is published, so that no node claims one that is not known.
+// add makes a lease known. It is called before the lease is published, so that no node reports a
+// lease that is not known.
 func (l *leaseTable) add(id grid.LeaseID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.holders[id] = holder{}
 }
 
-// assign makes a lease known, or has a known one that nobody claims, as held by a node that has not said so yet.
+// assign makes a lease known, or assigns a known one without a holder, as held by a node that has
+// not reported it yet.
 func (l *leaseTable) assign(id grid.LeaseID, node grid.NodeID, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -49,7 +52,8 @@ func (l *leaseTable) assign(id grid.LeaseID, node grid.NodeID, now time.Time) {
 	}
 }
 
-// adopt makes a lease known that a node holds and that the queue does not have. What runs under it may go on.
+// adopt makes a lease known that a node holds and that the queue does not have. The attempts under
+// it may go on.
 func (l *leaseTable) adopt(node grid.NodeID, h *jetstream.HeldLease, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -57,7 +61,7 @@ func (l *leaseTable) adopt(node grid.NodeID, h *jetstream.HeldLease, now time.Ti
 	delete(l.refused, h.ID)
 }
 
-// unclaim forgets who holds a lease.
+// clearHolder forgets who holds a lease.
 func (l *leaseTable) clearHolder(id grid.LeaseID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -66,39 +70,40 @@ func (l *leaseTable) clearHolder(id grid.LeaseID) {
 	}
 }
 
-// remove forgets a lease: a node that says that it holds it is told that it does not.
+// remove forgets a lease: a node that reports to hold it is told that it does not.
 func (l *leaseTable) remove(id grid.LeaseID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.holders, id)
 }
 
-// stop has a node, when it says that it holds a lease that is not known, be told to stop what runs under it.
+// refuse makes a node that reports an unknown lease stop the attempts under it.
 func (l *leaseTable) refuse(id grid.LeaseID, node grid.NodeID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refused[id] = node
 }
 
-// complete says that all leases of the queue are known. Until then nobody is told that it has lost one.
+// markLoaded says that all leases of the queue are known. Until then no node is told that it has
+// lost one.
 func (l *leaseTable) markLoaded() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.loaded = true
 }
 
-// starting reports whether leases of the queue may still be unknown.
+// isLoading reports whether leases of the queue may still be unknown.
 func (l *leaseTable) isLoading() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.loaded
 }
 
-// maxHeld bounds the leases, and the attempts under them, that a node is believed to hold. Each attempt is a process, and no machine runs
-// as many.
+// maxHeld bounds the leases, and the attempts under them, that a node is believed to hold. Each
+// attempt is a process, and no machine runs as many.
 const maxHeld = 1 << 14
 
-// boundedHeld is as much of what a node says that it holds as is looked at.
+// boundedHeld returns as much of what a node reports to hold as the master considers.
 func boundedHeld(said []jetstream.HeldLease) []jetstream.HeldLease {
 	held, left := slices.Clone(said[:min(len(said), maxHeld)]), maxHeld
 	for i := range held {
@@ -117,9 +122,10 @@ func idsOf(held []jetstream.HeldLease) map[grid.LeaseID]bool {
 	return all
 }
 
-// claim takes over what a node says it holds, and puts what it does not into its orders. It gives the leases of which is to be
-// decided whether what runs under them goes on: they are not known, as after the node was away. And it gives those of which the node
-// gives back trials, and has not said so before.
+// recordHeld records the leases that a node reports to hold, and adds those that it does not hold
+// to its directives. It returns the leases that are not known, as after the node was away, for
+// which the caller decides whether the attempts under them go on (open), and those of which the
+// node gives back trials for the first time (shortened).
 func (l *leaseTable) recordHeld(node grid.NodeID, held []jetstream.HeldLease, o *jetstream.Directives, now time.Time) (open, shortened []jetstream.HeldLease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -151,7 +157,7 @@ func (l *leaseTable) recordHeld(node grid.NodeID, held []jetstream.HeldLease, o 
 	return open, shortened
 }
 
-// of lists the leases that a node holds.
+// heldBy returns the leases that a node holds.
 func (l *leaseTable) heldBy(node grid.NodeID) []grid.LeaseID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -164,32 +170,33 @@ func (l *leaseTable) heldBy(node grid.NodeID) []grid.LeaseID {
 	return all
 }
 
-// void lists the leases that a node held in an earlier life and does not hold any more. One that is known by its attempt may be any that
-// the node holds and that is not known: the attempt runs under it, or has ended, and the node has still to report that. What is not made
-// good by the node's reports ends with claimLimit.
+// staleLeases returns the leases that a node held in an earlier life and no longer holds. A
+// placeholder lease may be any unknown lease that the node holds: the attempt runs under it, or has
+// ended and the node has still to report that. What the node's reports do not resolve ends with
+// holderTimeout.
 func (l *leaseTable) staleLeases(node grid.NodeID, held []jetstream.HeldLease) []grid.LeaseID {
 	holds, unknown := idsOf(held), l.hasUnknown(held)
 	return slices.DeleteFunc(l.heldBy(node), func(id grid.LeaseID) bool { return holds[id] || isPlaceholder(id) && unknown })
 }
 
-// lacks reports whether some of these leases are not known.
+// hasUnknown reports whether some of these leases are not known.
 func (l *leaseTable) hasUnknown(held []jetstream.HeldLease) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { _, known := l.holders[h.ID]; return !known })
 }
 
-// decided reports whether it is known already what becomes of a lease that a node holds.
+// isDecided reports whether it is already known what becomes of a lease that a node holds.
 func (l *leaseTable) isDecided(id grid.LeaseID, node grid.NodeID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.holders[id].node == node || l.refused[id] == node
 }
 
-// holder is the node that holds a lease, "" while nobody has said so.
+// holderOf returns the node that holds a lease, "" while no node has reported it.
 func (l *leaseTable) holderOf(id grid.LeaseID) grid.NodeID { return l.get(id).node }
 
-// get gives what is known of a lease.
+// get returns what is known of a lease.
 func (l *leaseTable) get(id grid.LeaseID) holder {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -19,8 +19,9 @@ func heartbeatStops(l *leaseTable, node grid.NodeID, held ...jetstream.HeldLease
 	return o.Stop
 }
 
-// TestSequenceOfTwoLeases has sequences of the queue given out twice, as after a kill of the master that has lost the newest of
-// them. The node with the old lease is told that it is lost, the node with the new one keeps it, and neither gives back the other's.
+// TestSequenceOfTwoLeases has sequences of the queue given out twice, as after a kill of the master
+// that has lost the newest of them. The node with the old lease is told that it is lost, the node
+// with the new one keeps it, and neither gives back the other's.
 func TestSequenceOfTwoLeases(t *testing.T) {
 	known := func(ids ...grid.LeaseID) *leaseTable {
 		l := newLeaseTable()
@@ -79,9 +80,10 @@ func TestReleaseOfAnotherLease(t *testing.T) {
 	}
 }
 
-// TestFirstWordOfAHolder has a node that was expected to run attempts say so for the first time, under the ID of the lease: what stands for
-// that lease until then is not void, or the trials would be leased once more; nor is that of an attempt that has ended, of which the node
-// has still to report.
+// TestFirstWordOfAHolder has a node that was expected to run attempts say so for the first time,
+// under the ID of the lease: what stands for that lease until then is not void, or the trials would
+// be leased once more; nor is that of an attempt that has ended, of which the node has still to
+// report.
 func TestFirstWordOfAHolder(t *testing.T) {
 	l := newLeaseTable()
 	for _, run := range []string{"b.1.1", "b.1.2", "c.1.1"} {
@@ -103,9 +105,9 @@ func TestFirstWordOfAHolder(t *testing.T) {
 	}
 }
 
-// TestBeatThatClaimsTooMuch has a node say again and again that it holds more leases than any can, of which the master knows nothing: so
-// many are looked at as a node can hold, each is decided once, a beat is one line in the log, and nothing of them is left when it holds them
-// no more.
+// TestBeatThatClaimsTooMuch has a node say again and again that it holds more leases than any can,
+// of which the master knows nothing: so many are looked at as a node can hold, each is decided
+// once, a beat is one line in the log, and nothing of them is left when it holds them no more.
 func TestBeatThatClaimsTooMuch(t *testing.T) {
 	const said = 20_000
 	var lines bytes.Buffer

@@ -8,10 +8,11 @@ import (
 	"mlfnode/node/history"
 )
 
-// progressQueue bounds the messages with metrics that wait for history. What does not fit is dropped: nodes say it again.
+// progressQueue bounds the messages with metrics that wait for history. What does not fit is
+// dropped: nodes send newer ones.
 const progressQueue = 256
 
-// takeProgress keeps the newest metrics of running trials in history.
+// foldProgress stores the newest metrics of running trials in history.
 func (m *Master) foldProgress(ctx context.Context) error {
 	waiting := make(chan *grid.Batch, progressQueue)
 	defer m.cfg.Store.Calls.HandleMetrics(func(b *grid.Batch) {
@@ -32,7 +33,7 @@ func (m *Master) foldProgress(ctx context.Context) error {
 			batches = append(batches, <-waiting)
 		}
 		if err := m.cfg.History.FoldProgress(ctx, batches, m.policy); err != nil && !history.IsFull(err) {
-			return fmt.Errorf("keep metrics of running trials: %w", err)
+			return fmt.Errorf("store metrics of running trials: %w", err)
 		}
 		m.compareProgress(batches)
 		m.mu.Lock()

@@ -16,17 +16,20 @@ const (
 	knownTimes = 4096
 	// fewestTimes is how many there must be before they decide the order.
 	fewestTimes = 3
-	// timeLevels bounds the levels into which the values of an axis are divided; neighbours share a level.
+	// timeLevels bounds the levels into which the values of an axis are divided; neighbours share a
+	// level.
 	timeLevels = 64
-	// timeRounds is how often the effects of all axes are fitted in turn, and blockSamples how many trials represent a block.
+	// timeRounds is how often the effects of all axes are fitted in turn, and blockSamples how many
+	// trials represent a block.
 	timeRounds   = 8
 	blockSamples = 8
 )
 
-// longestFirst orders the trials of a sweep by their expected run time, the longest first, so that no long trial is left for
-// the end, when slots are idle. It learns from trials that have ended: it models the logarithm of a run time as a sum of
-// effects, one for the value of each axis. What it orders are the blocks of grid.Spread, whose own order applies until some
-// trials have ended, and among blocks with equal times.
+// longestFirst orders the trials of a sweep by their expected run time, the longest first, so that
+// no long trial is left for the end, when slots are idle. It learns from trials that have ended: it
+// models the logarithm of a run time as a sum of effects, one for the value of each axis. What it
+// orders are the blocks of grid.Spread, whose own order applies until some trials have ended, and
+// among blocks with equal times.
 type longestFirst struct {
 	space  space.Space
 	spread grid.Spread
@@ -76,8 +79,8 @@ func (l *longestFirst) Block(n int64) ranges.Range {
 	return l.spread.Block(n)
 }
 
-// reorder computes the order again if enough run times have been added since the last time, and reports whether it did. It
-// does so about a hundred times in all for a sweep of many trials.
+// reorder computes the order again if enough run times have been added since the last time, and
+// reports whether it did. It does so about a hundred times in all for a sweep of many trials.
 func (l *longestFirst) reorder() bool {
 	if l.added < l.due {
 		return false
@@ -124,7 +127,8 @@ func (e *effect) of(position int64) float64 {
 	return e.level[min(position/e.width, int64(len(e.level)-1))]
 }
 
-// fit computes the effects of all axes: each in turn is the mean of what the others leave unexplained.
+// fit computes the effects of all axes: each in turn is the mean of what the others leave
+// unexplained.
 func (l *longestFirst) fit() ([]effect, bool) {
 	sizes := l.space.Sizes()
 	effects, at := make([]effect, len(sizes)), make([][]int64, len(sizes))
@@ -176,8 +180,8 @@ func (l *longestFirst) fit() ([]effect, bool) {
 	return effects, true
 }
 
-// complete sets the effects of levels without a run time: on the line through the two nearest levels that have one. If only
-// one level has an effect, all get it.
+// complete sets the effects of levels without a run time: on the line through the two nearest
+// levels that have one. If only one level has an effect, all get it.
 func (e *effect) complete() {
 	var known []int
 	for v, x := range e.level {

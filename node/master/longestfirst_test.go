@@ -28,8 +28,8 @@ func longestOf(t testing.TB, sets ...string) space.Space {
 	return s
 }
 
-// TestLongestFirst runs sweeps block by block: each trial is met once, and those that take long come first as soon as some have run,
-// although most of them are met only then.
+// TestLongestFirst runs sweeps block by block: each trial is met once, and those that take long
+// come first as soon as some have run, although most of them are met only then.
 func TestLongestFirst(t *testing.T) {
 	for name, c := range map[string]struct {
 		sets  []string
@@ -96,7 +96,8 @@ func sum(all []float64) (s float64) {
 	return s
 }
 
-// TestLongestOfUnseenValues extends a sweep by values that have not run: a line through the others says how long they take.
+// TestLongestOfUnseenValues extends a sweep by values that have not run: a line through the others
+// says how long they take.
 func TestLongestOfUnseenValues(t *testing.T) {
 	s := longestOf(t, "epoch=1:20")
 	l := newLongestFirst(s)

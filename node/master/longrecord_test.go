@@ -35,8 +35,9 @@ func listingSubmission(t *testing.T, n int) func(*api.Submit) {
 	}
 }
 
-// TestExtendMakesNoLongSweep extends a sweep, of which nodes of earlier versions may run trials, by more values than its record may list
-// as it is: it is refused, so that they can still read the record. A sweep that is a long one from the start can be extended so.
+// TestExtendMakesNoLongSweep extends a sweep, of which nodes of earlier versions may run trials, by
+// more values than its record may list as it is: it is refused, so that they can still read the
+// record. A sweep that is a long one from the start can be extended so.
 func TestExtendMakesNoLongSweep(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)
@@ -76,8 +77,8 @@ func TestExtendMakesNoLongSweep(t *testing.T) {
 	stored(long, 650, true, grid.LevelLong)
 }
 
-// TestDrawsOfLargeRecords draws points of a sweep of an earlier version, which stored records of long lists as they are: the lists stay
-// as they are, and so does the form of the record.
+// TestDrawsOfLargeRecords draws points of a sweep of an earlier version, which stored records of
+// long lists as they are: the lists stay as they are, and so does the form of the record.
 func TestDrawsOfLargeRecords(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)
@@ -98,8 +99,9 @@ func TestDrawsOfLargeRecords(t *testing.T) {
 	}
 }
 
-// TestHistoryOfProgramsBeforeLongRecords has a master meet a history that an earlier version has folded, which could not read the
-// records of long sweeps, left out their events, and did not say so: it is folded again, once. One beside which no sweep is long stays.
+// TestHistoryOfProgramsBeforeLongRecords has a master meet a history that an earlier version has
+// folded, which could not read the records of long sweeps, left out their events, and did not say
+// so: it is folded again, once. One beside which no sweep is long stays.
 func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
 	for _, n := range []int{1, 600} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -140,7 +142,8 @@ func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
 	}
 }
 
-// foldedBefore makes the history of a master that does not run what a version before long records makes of the events.
+// foldedBefore makes the history of a master that does not run what a version before long records
+// makes of the events.
 func foldedBefore(t *testing.T, c *testMaster) {
 	t.Helper()
 	if err := c.cfg.History.Reset(t.Context()); err != nil {

@@ -15,15 +15,17 @@ import (
 )
 
 const (
-	// queueDepth is how many leases are in the queue for each slot: one that runs and one that waits.
+	// queueDepth is how many leases the queue holds for each slot: one that runs and one that
+	// waits.
 	queueDepth = 2
-	// feedInterval is how often retries that wait are looked at while a sweep is active.
+	// feedInterval is how often waiting retries are checked while a sweep is active.
 	feedInterval = 100 * time.Millisecond
-	// reconcileInterval is how often the leases that the master believes in are compared with the queue.
+	// reconcileInterval is how often the leases in memory are compared with the queue.
 	reconcileInterval = 3 * time.Second
 )
 
-// state is what the loop owns. Other goroutines reach it through Master.tell only.
+// scheduler decides what is leased. One goroutine owns it; others reach it through Master.post and
+// Master.call only.
 type scheduler struct {
 	m         *Master
 	feeds     map[grid.SweepID]*feed
@@ -35,10 +37,10 @@ type scheduler struct {
 	activity *Activity
 
 	applied       uint64                  // the last event that the feeds know of
-	lastDecision  uint64                  // the last event of this loop that decides about attempts
-	missing       map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
-	pendingFences map[fenceKey]nodeLoss
-	pendingOpens  map[grid.SweepID]bool // sweeps that could not be opened
+	lastDecision  uint64                  // the last event published here that decides about attempts
+	missing       map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be applied to be sure
+	pendingFences map[fenceKey]nodeLoss   // fences that could not be stored yet
+	pendingOpens  map[grid.SweepID]bool   // sweeps that could not be opened yet
 }
 
 func newScheduler(m *Master) *scheduler {
@@ -48,7 +50,7 @@ func newScheduler(m *Master) *scheduler {
 	}
 }
 
-// loop is the one goroutine that decides what is leased.
+// loop runs the scheduler until ctx ends.
 func (m *Master) loop(ctx context.Context) error {
 	s := newScheduler(m)
 	s.applied = m.caughtUp
@@ -96,7 +98,8 @@ func (s *scheduler) step(ctx context.Context, feedTick, reconcile <-chan time.Ti
 	return nil
 }
 
-// waiting reports whether time alone can make something ready to be leased: a retry, or a store that has refused.
+// hasTimers reports whether time alone can make something leasable: a retry that is due, or a store
+// that accepts writes again.
 func (s *scheduler) hasTimers() bool {
 	for _, f := range s.feeds {
 		if f.retries.len() > 0 {
@@ -106,7 +109,8 @@ func (s *scheduler) hasTimers() bool {
 	return s.m.hasProblem()
 }
 
-// report keeps what hinders the master for the user to see. The next tick tries again: a full disk must not end the node.
+// reportProblem keeps what hinders the master for the user to see. The next tick retries: a full
+// disk must not end the node.
 func (s *scheduler) reportProblem(ctx context.Context, of subsystem, err error) {
 	if ctx.Err() != nil {
 		return
@@ -120,7 +124,8 @@ func (s *scheduler) reportProblem(ctx context.Context, of subsystem, err error) 
 	}
 }
 
-// change follows a record: an active sweep gets a feed, an ended one loses it when its leases are back.
+// applyRecord applies a changed record: an active sweep gets a feed, an ended one loses it when its
+// leases are back.
 func (s *scheduler) applyRecord(ctx context.Context, c jetstream.Change) error {
 	if c.Synced || !s.m.cfg.LeaseTrials {
 		return nil
@@ -152,7 +157,7 @@ func (s *scheduler) applyRecord(ctx context.Context, c jetstream.Change) error {
 	return s.finishComplete(ctx)
 }
 
-// openAgain opens the active sweeps of which that has failed before.
+// retryOpens opens the active sweeps that could not be opened before.
 func (s *scheduler) retryOpens(ctx context.Context) (failed error) {
 	for _, id := range slices.Collect(maps.Keys(s.pendingOpens)) {
 		delete(s.pendingOpens, id)
@@ -163,13 +168,13 @@ func (s *scheduler) retryOpens(ctx context.Context) (failed error) {
 	return failed
 }
 
-// open begins to feed a sweep, of which these leases are in the queue already.
+// openFeed starts to feed a sweep whose leases, if any, are in the queue already.
 func (s *scheduler) openFeed(ctx context.Context, record *jetstream.Record, leases []jetstream.QueuedLease) error {
 	sweep := record.Sweep
 	s.pendingOpens[sweep.ID] = true
 	left, err := s.m.cfg.History.Remaining(ctx, sweep.ID)
 	if err != nil {
-		return fmt.Errorf("load what is done of %s: %w", sweep.ID, err)
+		return fmt.Errorf("load trials of %s: %w", sweep.ID, err)
 	}
 	f := newFeed(sweep)
 	f.fits, f.slots, f.lanes = func(r grid.Resources) bool { return s.m.neverFits(r) == "" }, s.slots, record.Lanes
@@ -197,7 +202,7 @@ func (s *scheduler) openFeed(ctx context.Context, record *jetstream.Record, leas
 	return s.finishComplete(ctx)
 }
 
-// retire forgets the feed of a sweep that is not active and has nothing outstanding.
+// closeFeedIfDone closes the feed of a sweep that is not active and has nothing outstanding.
 func (s *scheduler) closeFeedIfDone(f *feed) {
 	if !f.sweep.Active() && len(f.leases) == 0 {
 		s.closeFeed(f.sweep.ID)
@@ -213,7 +218,7 @@ func (s *scheduler) closeFeed(id grid.SweepID) {
 	}
 }
 
-// shorten has others run what a node gives back of leases.
+// shortenLeases requeues the trials of leases that a node gives back.
 func (s *scheduler) shortenLeases(node grid.NodeID, kept []jetstream.HeldLease) {
 	for i := range kept {
 		h := &kept[i]
@@ -223,20 +228,20 @@ func (s *scheduler) shortenLeases(node grid.NodeID, kept []jetstream.HeldLease) 
 	}
 }
 
-// drop forgets a lease: what it did not bring to an end is missing again.
+// dropLease forgets a lease: the trials that it did not finish are missing again.
 func (s *scheduler) dropLease(f *feed, id grid.LeaseID) {
 	s.m.leases.remove(id)
 	f.dropLease(id)
 	s.closeFeedIfDone(f)
 }
 
-// follow applies what a fold changed, then closes the leases that workers are done with.
+// applyFold applies what a fold changed, then closes the leases that workers are done with.
 func (s *scheduler) applyFold(fd folded) {
 	s.applied = fd.last
 	now := time.Now()
 	for i := range fd.changed {
 		s.activity.record(s.feeds[fd.changed[i].Sweep], &fd.changed[i])
-		if f := s.feeds[fd.changed[i].Sweep]; f != nil && fd.last > f.loadedAt { // else it was loaded with this change
+		if f := s.feeds[fd.changed[i].Sweep]; f != nil && fd.last > f.loadedAt { // else the feed was loaded with this change
 			f.apply(&fd.changed[i], now)
 			f.observeEnd(&fd.changed[i])
 			if t := &fd.changed[i]; t.Change == grid.Done {
@@ -252,7 +257,7 @@ func (s *scheduler) applyFold(fd folded) {
 		}
 	}
 	for _, r := range fd.released {
-		// A node that has lost a lease has no say in it any more.
+		// A node that has lost a lease can no longer close it.
 		if holder := s.m.leases.holderOf(r.lease); holder != "" && holder != r.node {
 			continue
 		}
@@ -263,7 +268,7 @@ func (s *scheduler) applyFold(fd folded) {
 	s.quarantine()
 }
 
-// quarantine lets no more trials run on nodes that turned out to be broken.
+// quarantine stops leasing trials to nodes, or parts of nodes, that turned out to be broken.
 func (s *scheduler) quarantine() {
 	if s.m.cfg.Nodes == nil {
 		return
@@ -282,7 +287,8 @@ func (s *scheduler) quarantine() {
 	}
 }
 
-// parts lists what is withheld of a node to blame: of a single lane, those of the sweeps whose trials failed.
+// scopesToWithhold returns what to withhold of a broken node. If a single lane is broken, these are
+// the lanes of the sweeps whose trials failed.
 func (s *scheduler) scopesToWithhold(b brokenPart) []grid.Scope {
 	if b.part != grid.ScopeLane {
 		return []grid.Scope{b.part}
@@ -300,7 +306,7 @@ func (s *scheduler) scopesToWithhold(b brokenPart) []grid.Scope {
 	return all
 }
 
-// takesTrials reports whether a node is there and may take trials, so that another one can be done without.
+// takesTrials reports whether a node is up and may take trials, so that another one can be spared.
 func (m *Master) takesTrials(node grid.NodeID) bool {
 	if drained, _, _ := m.cfg.Nodes.Drain(node); drained {
 		return false
@@ -310,7 +316,7 @@ func (m *Master) takesTrials(node grid.NodeID) bool {
 			return member.State == cluster.Alive
 		}
 	}
-	return true // gossip has not heard of it yet, and its reports have come
+	return true // gossip has not heard of it yet, but it has reported
 }
 
 // finishComplete ends every active sweep whose trials are all terminal.
@@ -326,7 +332,7 @@ func (s *scheduler) finishComplete(ctx context.Context) error {
 	return nil
 }
 
-// feed tops up the queue: in each lane, the sweep that holds the least of it goes first.
+// topUpQueue tops up the queue: in each lane, the sweep that holds the least of it goes first.
 func (s *scheduler) topUpQueue(ctx context.Context) error {
 	if !s.m.cfg.LeaseTrials {
 		return nil
@@ -350,7 +356,8 @@ func (s *scheduler) topUpQueue(ctx context.Context) error {
 	return unsaved
 }
 
-// slots is how many trials with these resources the cluster can run at a time, as of this pass of feed. To ask each node takes a while.
+// slots returns how many trials with these resources the cluster can run at a time, as of this pass
+// of topUpQueue. It is cached because asking each node takes a while.
 func (s *scheduler) slots(r grid.Resources) int {
 	n, ok := s.slotCache[r]
 	if !ok {
@@ -360,10 +367,10 @@ func (s *scheduler) slots(r grid.Resources) int {
 	return n
 }
 
-// fedLane is a lane with the active sweeps whose trials may be leased into it.
+// laneFeeds is a lane with the active sweeps whose trials may be leased into it.
 type laneFeeds struct {
 	name  grid.Lane
-	need  grid.Resources // of each trial in it
+	need  grid.Resources // of each trial in the lane
 	feeds []*feed
 }
 
@@ -392,8 +399,9 @@ func (l *laneFeeds) outstanding() int {
 	return n
 }
 
-// makeRoom takes leases out of a full queue that no node has taken, for sweeps that have none there: they are to have their share from the
-// next slot on that comes free, and not only when what was leased before has run.
+// rebalance withdraws leases that no node has taken from a full queue, for sweeps that have none
+// there: they get their share from the next free slot on, not only after everything that was leased
+// before has run.
 func (s *scheduler) rebalance(ctx context.Context, l *laneFeeds, slots int) {
 	limit := queueDepth * slots
 	if len(l.feeds) < 2 || l.outstanding() < limit {
@@ -418,7 +426,7 @@ func (s *scheduler) rebalance(ctx context.Context, l *laneFeeds, slots int) {
 	}
 }
 
-// newest lists the leases in a lane, the newest first.
+// newestLeases returns the leases in a lane, the newest first.
 func (f *feed) newestLeases(lane grid.Lane) []grid.LeaseID {
 	var all []grid.LeaseID
 	for id, l := range f.leases {
@@ -430,9 +438,9 @@ func (f *feed) newestLeases(lane grid.Lane) []grid.LeaseID {
 	return all
 }
 
-// leaseOne publishes one lease of the sweep with the smallest share; false when no sweep of the lane has anything to lease.
-// Of equal ones the sweep goes first that has waited longest, so that each has its turn where the queue is shorter than the
-// list of sweeps.
+// leaseOne publishes one lease of the sweep with the smallest share; false when no sweep of the
+// lane has anything to lease. Among equals, the sweep that has waited longest goes first, so that
+// each has its turn when the queue is shorter than the list of sweeps.
 func (s *scheduler) leaseOne(ctx context.Context, lane *laneFeeds, slots int) (bool, error) {
 	slices.SortFunc(lane.feeds, func(a, b *feed) int {
 		return cmp.Or(cmp.Compare(a.leasesInLane[lane.name], b.leasesInLane[lane.name]), cmp.Compare(a.newestSeq, b.newestSeq), a.sweep.Submitted.Compare(b.sweep.Submitted))
@@ -458,8 +466,9 @@ func (s *scheduler) leaseOne(ctx context.Context, lane *laneFeeds, slots int) (b
 	return false, nil
 }
 
-// announce has the nodes know what trials in a lane need, before a lease is in it. It reports false while the sweep's trials are in too
-// many lanes. Lanes that nothing is leased in or waits for make room.
+// recordLane writes what trials in a lane need into the sweep's record, where nodes read it, before
+// a lease is in the lane. It returns false while the sweep's trials are in too many lanes. It
+// removes lanes that nothing is leased in or waits for.
 func (s *scheduler) recordLane(ctx context.Context, f *feed, lane *laneFeeds) (bool, error) {
 	if _, known := f.lanes[lane.name]; known || lane.name == f.sweep.Lane() {
 		return true, nil
@@ -486,13 +495,13 @@ func (s *scheduler) recordLane(ctx context.Context, f *feed, lane *laneFeeds) (b
 	return open, nil
 }
 
-// publish puts a lease into the queue and notes where it lies.
+// publishLease puts a lease into the queue and keeps its sequence.
 func (s *scheduler) publishLease(ctx context.Context, lane *laneFeeds, f *feed, l *lease) (grid.LeaseID, error) {
 	id := s.m.cfg.Store.Queue.NewID()
 	s.m.leases.add(id)
 	updates := len(f.sweep.Updates)
 	if r, ok := s.m.Sweep(f.sweep.ID); ok {
-		updates = len(r.Sweep.Updates) // a retry may have stored one that the loop has not followed yet
+		updates = len(r.Sweep.Updates) // a retry may have stored one that is not applied here yet
 	}
 	snapshot, bad := s.m.newestSnapshot(f.sweep, l)
 	avoid, elsewhere := s.avoidedNodes(f, l.lo, lane)
@@ -509,9 +518,9 @@ func (s *scheduler) publishLease(ctx context.Context, lane *laneFeeds, f *feed, 
 	return id, nil
 }
 
-// reconcile drops leases that the queue no longer holds although no event has closed them. A worker closes a lease before it
-// acknowledges it, so once all events are followed that were stored when the lease was missed, it is lost. What has failed before is
-// tried again.
+// reconcile drops leases that the queue no longer holds although no event has closed them. A worker
+// closes a lease before it acknowledges it, so a lease is lost once all events are applied that
+// were stored when it was first missed. It also retries what has failed before.
 func (s *scheduler) reconcile(ctx context.Context) error {
 	undone := errors.Join(s.retryOpens(ctx), s.retryFences(ctx))
 	known := s.feedsByLease()
@@ -534,7 +543,7 @@ func (s *scheduler) reconcile(ctx context.Context) error {
 	}
 	_, last, err := s.m.cfg.Store.Events.Bounds(ctx)
 	if err != nil {
-		return errors.Join(undone, fmt.Errorf("look at the event stream: %w", err))
+		return errors.Join(undone, fmt.Errorf("read the bounds of the event stream: %w", err))
 	}
 	for i := range present {
 		if id := present[i].ID; known[id] == nil {
@@ -552,15 +561,17 @@ func (s *scheduler) reconcile(ctx context.Context) error {
 	return errors.Join(undone, err)
 }
 
-// withdrawAll takes the leases of a sweep out of the queue that no node has: none may run any more, or they are to be made again.
+// withdrawLeases withdraws all leases of a sweep that no node holds: they must not run any more, or
+// are to be leased again under new settings.
 func (s *scheduler) withdrawLeases(ctx context.Context, f *feed) {
 	for _, id := range slices.Collect(maps.Keys(f.leases)) {
 		s.withdrawLease(ctx, f, id)
 	}
 }
 
-// withdraw takes a lease out of the queue, and forgets it, unless a node has it. It reports whether it did so. A message that can't be
-// deleted changes nothing: no node takes that lease any more.
+// withdrawLease takes a lease out of the queue and forgets it, unless a node holds it. It reports
+// whether it did so. It does not matter if the message can't be deleted: no node gets that lease
+// any more.
 func (s *scheduler) withdrawLease(ctx context.Context, f *feed, id grid.LeaseID) bool {
 	ok, err := s.m.cfg.Store.Queue.Withdraw(ctx, id)
 	if err != nil {
@@ -572,7 +583,8 @@ func (s *scheduler) withdrawLease(ctx context.Context, f *feed, id grid.LeaseID)
 	return ok
 }
 
-// discardLeases takes all leases of a sweep that is gone out of the queue. Nodes that hold some are told so by their beats.
+// deleteLeases takes all leases of a removed sweep out of the queue. Nodes that hold some learn it
+// from their heartbeats.
 func (s *scheduler) deleteLeases(ctx context.Context, f *feed) {
 	for id := range f.leases {
 		s.m.leases.remove(id)
@@ -582,7 +594,7 @@ func (s *scheduler) deleteLeases(ctx context.Context, f *feed) {
 	}
 }
 
-// leases gives the feed of every lease that the master believes in.
+// feedsByLease returns the feed of every lease that the master knows.
 func (s *scheduler) feedsByLease() map[grid.LeaseID]*feed {
 	all := map[grid.LeaseID]*feed{}
 	for _, f := range s.feeds {
@@ -593,6 +605,7 @@ func (s *scheduler) feedsByLease() map[grid.LeaseID]*feed {
 	return all
 }
 
+// requeueMissing drops a lease that is missing in the queue once all events up to last are applied.
 func (s *scheduler) requeueMissing(ctx context.Context, id grid.LeaseID, f *feed, last uint64) {
 	until, ok := s.missing[id]
 	if !ok {
@@ -601,15 +614,15 @@ func (s *scheduler) requeueMissing(ctx context.Context, id grid.LeaseID, f *feed
 	if s.applied >= until {
 		s.m.log.Info("lease is missing in the queue and is created again", "sweep", f.sweep.ID, "lease", id)
 		delete(s.missing, id)
-		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil { // so that nobody takes it
+		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil { // so that no node takes it
 			s.m.log.Debug("lease that is missing could not be deleted", "lease", id, "err", err)
 		}
 		s.dropLease(f, id)
 	}
 }
 
-// settle waits until workers have given back all they held of a cancelled sweep. An attempt that is still being stopped would
-// otherwise end behind a retry, and cancel the trial once more.
+// awaitDrained waits until workers have given back all leases of a cancelled sweep. Otherwise an
+// attempt that is still being stopped would end after a retry, and cancel the trial once more.
 func (m *Master) awaitDrained(ctx context.Context, id grid.SweepID) error {
 	settled := make(chan struct{})
 	call := func(s *scheduler) {
@@ -633,7 +646,7 @@ func (m *Master) awaitDrained(ctx context.Context, id grid.SweepID) error {
 	}
 }
 
-// Outstanding says how many leases of the sweep are in the queue or at workers.
+// Outstanding returns how many leases of the sweep are in the queue or at workers.
 func (m *Master) Outstanding(ctx context.Context, id grid.SweepID) (int, error) {
 	answer := make(chan int, 1)
 	call := func(s *scheduler) {
@@ -672,7 +685,8 @@ func (m *Master) anyActive() bool {
 	return false
 }
 
-// tell has the loop run call, without waiting for it.
+// post queues fn for the scheduler's goroutine and returns at once. All access to the scheduler
+// from other goroutines goes through post; call is post and a wait.
 func (m *Master) post(call func(*scheduler)) {
 	m.postMu.Lock()
 	m.posted = append(m.posted, call)
@@ -680,7 +694,7 @@ func (m *Master) post(call func(*scheduler)) {
 	m.Kick()
 }
 
-// Kick has the loop look for what may run: more nodes may be there.
+// Kick makes the scheduler look for trials to lease, because more nodes may be up.
 func (m *Master) Kick() {
 	select {
 	case m.kick <- struct{}{}:
@@ -688,7 +702,7 @@ func (m *Master) Kick() {
 	}
 }
 
-// listen runs what the loop was told.
+// runPosted runs the posted functions.
 func (s *scheduler) runPosted() {
 	s.m.postMu.Lock()
 	told := s.m.posted
@@ -699,10 +713,10 @@ func (s *scheduler) runPosted() {
 	}
 }
 
-// errEnded says that the master has ended, and decides nothing more.
+// errEnded says that the master has ended and decides nothing more.
 var errEnded = errors.New("the master has ended")
 
-// inLoop has the loop run call, and waits for that.
+// call runs fn on the scheduler's goroutine and waits until it has returned.
 func (m *Master) call(ctx context.Context, call func(*scheduler)) error {
 	done := make(chan struct{})
 	m.post(func(s *scheduler) {

@@ -17,34 +17,38 @@ import (
 )
 
 const (
-	// sampleSlots, minuteSlots and quarterSlots are how many samples are kept of each figure: one for each jetstream.SampleInterval of an hour,
-	// for each minute of a day, and for each quarter of an hour of 14 days.
+	// sampleSlots, minuteSlots and quarterSlots are how many samples are kept of each figure: one
+	// for each jetstream.SampleInterval of an hour, for each minute of a day, and for each quarter
+	// of an hour of 14 days.
 	sampleSlots  = 240
 	minuteSlots  = 24 * 60
 	quarterSlots = 14 * 24 * 4
-	// longestAnswer bounds the samples of one node in an answer: of very many GPUs the newest are given.
+	// maxAnswerBytes bounds the samples of one node in an answer: of very many GPUs only the newest
+	// samples are returned.
 	maxAnswerBytes = 128 << 10
-	// shownSlots is how many are given of all nodes at one time, and shownBytes how much those of all nodes take at most.
+	// maxOverviewSlots and maxOverviewBytes bound the overview of all nodes: the samples of each
+	// node, and the size of all of them together.
 	maxOverviewSlots = 120
 	maxOverviewBytes = 40 << 10
-	// keepInterval is how often history keeps all samples, and keepTime bounds the last time.
+	// saveInterval is how often all samples are saved in history, and saveTimeout bounds the last
+	// save.
 	saveInterval = 5 * time.Minute
 	saveTimeout  = time.Second
-	// longestUUID bounds the name of a GPU.
+	// maxUUID bounds the name of a GPU.
 	maxUUID = 80
 )
 
-// ring is how samples of one length are kept.
+// resolution is the length of samples, and where in a series they are kept.
 type resolution struct {
-	intervals int64 // intervals of jetstream.SampleInterval that a sample stands for
+	intervals int64 // intervals of jetstream.SampleInterval that a sample covers
 	slots     int64
-	offset    int64 // in a strip
+	offset    int64 // in a series
 }
 
-// rings are from the finest to the coarsest.
+// resolutions are ordered from the finest to the coarsest.
 var resolutions = [...]resolution{{1, sampleSlots, 0}, {4, minuteSlots, sampleSlots}, {60, quarterSlots, sampleSlots + minuteSlots}}
 
-// ringOf gives the ring of samples of a length.
+// resolutionOf returns the resolution with samples of a length.
 func resolutionOf(step time.Duration) (resolution, bool) {
 	i := slices.IndexFunc(resolutions[:], func(r resolution) bool { return r.step() == step })
 	if i < 0 {
@@ -57,28 +61,29 @@ func (r resolution) step() time.Duration {
 	return time.Duration(r.intervals) * jetstream.SampleInterval
 }
 
-// samples keeps what the machines of nodes were doing in the last hour, day and 14 days, a byte for each figure and interval: 3 kB of each figure.
-// History keeps it over a restart.
+// sampleStore keeps how busy the machines of nodes were in the last hour, day and 14 days, a byte
+// for each figure and interval: 3 kB for each figure. History keeps it over a restart.
 type sampleStore struct {
 	mu     sync.Mutex
 	byNode map[grid.NodeID]*nodeSamples
 }
 
-// nodeSamples are those of one node.
+// nodeSamples are the samples of one node.
 type nodeSamples struct {
 	newest int64 // number of the last interval with a sample, since 1970
 	host   [4]series
 	gpus   map[string]*[4]series
 }
 
-// strip is one figure over all rings; in each, sample n is at n % slots. noSample is none.
+// series is one figure in all resolutions, each a ring: sample n is at n % slots. noSample marks a
+// missing sample.
 type series [sampleSlots + minuteSlots + quarterSlots]byte
 
 const noSample = 255
 
 func (s *series) slot(r resolution, n int64) *byte { return &s[r.offset+n%r.slots] }
 
-// fill marks what begins behind an interval, up to and with another one, as without a sample.
+// clearRange marks the intervals after one, up to and including another one, as without a sample.
 func (s *series) clearRange(behind, to int64) {
 	for _, r := range resolutions {
 		for n := max(behind/r.intervals, to/r.intervals-r.slots) + 1; n <= to/r.intervals; n++ {
@@ -87,7 +92,8 @@ func (s *series) clearRange(behind, to int64) {
 	}
 }
 
-// put enters a sample. A longer one is the mean of those of the finest ring in it, which that still has.
+// record sets a sample. A longer one is the mean of the samples of the finest resolution in it, as
+// far as they are still kept.
 func (s *series) record(interval int64, figure byte) {
 	*s.slot(resolutions[0], interval) = figure
 	for _, r := range resolutions[1:] {
@@ -105,7 +111,7 @@ func (s *series) record(interval int64, figure byte) {
 	}
 }
 
-// last gives the n samples of a ring up to and with the one of an interval.
+// last returns the n samples of a resolution that end with the given interval.
 func (s *series) last(r resolution, n, interval, newest int64) []byte {
 	all := make([]byte, n)
 	interval, newest = interval/r.intervals, newest/r.intervals
@@ -120,8 +126,8 @@ func (s *series) last(r resolution, n, interval, newest int64) []byte {
 
 func intervalOf(t time.Time) int64 { return t.UnixNano() / int64(jetstream.SampleInterval) }
 
-// add takes over what a node says. Of several samples in one interval the last counts. When the clock was set back, the samples of later times
-// are dropped.
+// add records what a node reports. Of several samples in one interval the last counts. When the
+// clock was set back, the samples of later times are dropped.
 func (s *sampleStore) add(node grid.NodeID, said *jetstream.Sample, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +167,7 @@ func (s *sampleStore) add(node grid.NodeID, said *jetstream.Sample, now time.Tim
 	}
 }
 
-// never is before all intervals, and newNodeSamples has no sample up to an interval.
+// never is before all intervals.
 const never = -quarterSlots * 60
 
 func newNodeSamples(interval int64) *nodeSamples {
@@ -172,13 +178,14 @@ func newNodeSamples(interval int64) *nodeSamples {
 	return n
 }
 
-// advance marks the intervals up to and with the given one as without a sample.
+// advance marks the intervals up to and including the given one as without a sample.
 func (n *nodeSamples) advance(interval int64) {
 	n.clearRange(n.newest, interval)
 	n.newest = interval
 }
 
-// rewind marks the intervals behind the given one as without a sample. What they had overwritten is gone, too.
+// rewind marks the intervals after the given one as without a sample. The samples that they had
+// overwritten are lost, too.
 func (n *nodeSamples) rewind(interval int64) {
 	n.clearRange(interval, n.newest)
 	n.newest = interval
@@ -195,7 +202,7 @@ func (n *nodeSamples) clearRange(behind, to int64) {
 	}
 }
 
-// makeRoom forgets GPUs that the node does not have any more when there are too many for one more.
+// dropMissingGPUs forgets GPUs that the node no longer has when there are too many for one more.
 func (n *nodeSamples) dropMissingGPUs(has []jetstream.GPUSample) {
 	if len(n.gpus) < jetstream.MaxSampledGPUs {
 		return
@@ -218,7 +225,7 @@ func (s *sampleStore) removeNode(node grid.NodeID) {
 	delete(s.byNode, node)
 }
 
-// of gives the last samples of a node, at most slots.
+// latest returns the last samples of a node, at most slots.
 func (s *sampleStore) latest(node grid.NodeID, r resolution, slots int64, now time.Time) (api.NodeSamples, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,7 +251,7 @@ func (s *sampleStore) latest(node grid.NodeID, r resolution, slots int64, now ti
 
 func (n *nodeSamples) countSeries() int64 { return 4 + 4*int64(len(n.gpus)) }
 
-// nodes lists the nodes that have samples, and how many figures they have together.
+// list returns the nodes that have samples, and how many series they have together.
 func (s *sampleStore) list() (names []grid.NodeID, figures int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,14 +263,14 @@ func (s *sampleStore) list() (names []grid.NodeID, figures int64) {
 	return names, figures
 }
 
-// keptSamples is a node's part in what history keeps.
+// storedSamples is a node's part of what history keeps.
 type storedSamples struct {
 	Newest int64                `json:"newest"`
 	Host   [4][]byte            `json:"host"`
 	GPUs   map[string][4][]byte `json:"gpus,omitempty"`
 }
 
-// pack gives what is known of a node, for unpack; nil of one that has told nothing.
+// marshalNode returns what is known of a node, for restore; nil for a node without samples.
 func (s *sampleStore) marshalNode(node grid.NodeID) ([]byte, error) {
 	s.mu.Lock()
 	n := s.byNode[node]
@@ -285,7 +292,8 @@ func (s *sampleStore) marshalNode(node grid.NodeID) ([]byte, error) {
 	return json.Marshal(&k)
 }
 
-// unpack takes over what pack has given of some nodes, of those that have told nothing since. What can't be read is left out.
+// restore loads what marshalNode has returned for some nodes, except for nodes that have reported
+// since. It leaves out what it can't read.
 func (s *sampleStore) restore(all map[grid.NodeID][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -297,7 +305,7 @@ func (s *sampleStore) restore(all map[grid.NodeID][]byte) {
 		n, good := newNodeSamples(k.Newest), true
 		take := func(strips *[4]series, b [4][]byte) {
 			for i := range strips {
-				strips[i].clearRange(never, k.Newest) // an earlier version has kept the hour alone
+				strips[i].clearRange(never, k.Newest) // an earlier version kept only the hour
 				good = good && len(b[i]) >= sampleSlots && len(b[i]) <= len(strips[i])
 				copy(strips[i][:], b[i])
 			}
@@ -313,7 +321,8 @@ func (s *sampleStore) restore(all map[grid.NodeID][]byte) {
 	}
 }
 
-// loadSamples takes over what an earlier life of the master has kept. It is called before nodes are heard.
+// loadSamples loads what an earlier life of the master has saved. It is called before nodes are
+// heard.
 func (m *Master) loadSamples() error {
 	all, err := m.cfg.History.Samples()
 	if err == nil {
@@ -322,10 +331,10 @@ func (m *Master) loadSamples() error {
 	return err
 }
 
-// keepSamples has history keep what machines are doing, so that a restart loses little of it.
+// saveSamplesRegularly saves the samples in history, so that a restart loses few of them.
 func (m *Master) saveSamplesRegularly(ctx context.Context) error {
 	if m.cfg.Nodes == nil {
-		return nil // nobody tells
+		return nil // no node reports samples
 	}
 	tick := time.NewTicker(saveInterval)
 	defer tick.Stop()
@@ -347,13 +356,14 @@ func (m *Master) saveSamplesRegularly(ctx context.Context) error {
 
 func (m *Master) saveSamples(ctx context.Context) error {
 	names, _ := m.samples.list()
-	if err := m.cfg.History.StoreSamples(ctx, names, m.samples.marshalNode); err != nil && !history.IsFull(err) { // the next time may work
+	if err := m.cfg.History.StoreSamples(ctx, names, m.samples.marshalNode); err != nil && !history.IsFull(err) { // the next save may succeed
 		return err
 	}
 	return nil
 }
 
-// Samples gives what the machine of a node was doing: samples of one of api.SampleSteps. It is false for another, and for a node that has not told.
+// Samples returns how busy the machine of a node was, in samples of one of api.SampleSteps. It
+// returns false for another step, and for a node without samples.
 func (m *Master) Samples(node grid.NodeID, step time.Duration) (api.NodeSamples, bool) {
 	r, ok := resolutionOf(step)
 	if !ok {
@@ -362,7 +372,7 @@ func (m *Master) Samples(node grid.NodeID, step time.Duration) (api.NodeSamples,
 	return m.samples.latest(node, r, r.slots, time.Now())
 }
 
-// NodeSamples gives the newest samples of all nodes, fewer of each the more there are.
+// NodeSamples returns the newest samples of all nodes, fewer of each the more nodes there are.
 func (m *Master) NodeSamples() []api.NodeSamples {
 	names, figures := m.samples.list()
 	slots := min(maxOverviewSlots, max(1, maxOverviewBytes/max(figures, 1)))

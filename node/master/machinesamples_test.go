@@ -21,7 +21,8 @@ import (
 
 func newSamples() *sampleStore { return &sampleStore{byNode: map[grid.NodeID]*nodeSamples{}} }
 
-// TestSamples compares what is kept with all samples that a node has told, at any times: of each interval the last, for an hour.
+// TestSamples compares what is kept with all samples that a node has told, at any times: of each
+// interval the last, for an hour.
 func TestSamples(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSamples()
@@ -70,7 +71,8 @@ func TestSamples(t *testing.T) {
 	})
 }
 
-// TestLongerSamples compares minutes and quarters of an hour with the means of the samples in them, over some days with pauses and a restart.
+// TestLongerSamples compares minutes and quarters of an hour with the means of the samples in them,
+// over some days with pauses and a restart.
 func TestLongerSamples(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, now, told := newSamples(), time.Unix(1_700_000_000, 0), map[int64]int{}
@@ -152,8 +154,9 @@ func TestSamplesOfEarlierMasters(t *testing.T) {
 	}
 }
 
-// TestClockSetBack sets the clock of the master back by half a minute to a month, after two days: what a node told of the time before stays, as far as
-// nothing was written over it, and nothing is left of the time after.
+// TestClockSetBack sets the clock of the master back by half a minute to a month, after two days:
+// what a node told of the time before stays, as far as nothing was written over it, and nothing is
+// left of the time after.
 func TestClockSetBack(t *testing.T) {
 	const minutes = 2 * 24 * 60
 	begin := time.Unix(1_700_000_100, 0).Truncate(15 * time.Minute)
@@ -189,7 +192,8 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// TestSamplesOfAStrangeNode keeps what a node says within bounds, whatever it is, and follows a clock that was set back.
+// TestSamplesOfAStrangeNode keeps what a node says within bounds, whatever it is, and follows a
+// clock that was set back.
 func TestSamplesOfAStrangeNode(t *testing.T) {
 	s, now := newSamples(), time.Unix(1_700_000_000, 0)
 	for round := range 20 {
@@ -252,7 +256,8 @@ func TestSamplesOfManyNodes(t *testing.T) {
 	}
 }
 
-// TestSamplesOutliveARestart packs and unpacks, and leaves out what is damaged and what is known already.
+// TestSamplesOutliveARestart packs and unpacks, and leaves out what is damaged and what is known
+// already.
 func TestSamplesOutliveARestart(t *testing.T) {
 	s, now := newSamples(), time.Unix(1_700_000_000, 0)
 	for i := range 300 {

@@ -1,9 +1,11 @@
-// Package master decides what runs next and keeps the truth about what ran. It tops up the shallow lease queue from the
-// active sweeps, folds the event stream into history, and takes back what is lost.
+// Package master decides what runs next and keeps the truth about what ran. It tops up the shallow
+// lease queue from the active sweeps, folds the event stream into history, and requeues what is
+// lost.
 //
-// The master is level-triggered: for each active sweep it compares what is wanted (every index) with what it has (terminal
-// trials, leases in the queue, trials that wait for a retry) and leases the difference. It keeps nothing that can't be
-// rebuilt from the records, the event stream and the queue, so it may stop or crash between any two steps.
+// The master is level-triggered: for each active sweep it compares what is wanted (every index)
+// with what it has (terminal trials, leases in the queue, trials that wait for a retry) and leases
+// the difference. Everything that it keeps can be rebuilt from the records, the event stream and
+// the queue, so it may stop or crash between any two steps.
 package master
 
 import (
@@ -29,31 +31,36 @@ type Config struct {
 	History *history.DB
 	Logger  *slog.Logger
 
-	// Slots says how many attempts with these resources the cluster can run at a time.
+	// Slots returns how many attempts with these resources the cluster can run at a time.
 	Slots func(grid.Resources) int
-	// Never says, in words, why no node that is known could ever run an attempt with these resources, whatever ends there; "" when one
-	// could, or none is known. Nil refuses nothing.
+	// NeverFits says, in words, why no known node could ever run an attempt with these resources,
+	// whatever ends there. It returns "" when a node could, or when no node is known. Nil refuses
+	// nothing.
 	NeverFits func(grid.Resources) string
-	// Waiting gives the reasons why trials wait on this machine, for a master without Nodes; may be nil.
+	// LocalRefusals returns the reasons why trials wait on this machine, for a master without
+	// Nodes; may be nil.
 	LocalRefusals func() map[grid.Lane]grid.Refusal
-	// AwaitDevices waits until the GPUs of this machine were looked at; nil where that need not be waited for.
+	// AwaitDevices waits until the GPUs of this machine have been detected; nil where there is
+	// nothing to wait for.
 	AwaitDevices func(context.Context)
-	// Feed is false for a master that only keeps history and records, and lets nothing run.
+	// LeaseTrials is false for a master that only keeps history and records, and lets nothing run.
 	LeaseTrials bool
 	Retention   Retention
-	// Containers says why this node runs no containers; nil where other nodes may.
+	// CheckContainers returns why this node can't run containers; nil where other nodes may.
 	CheckContainers func(context.Context) error
-	// Trouble says what keeps trials from running wherever they may; "" when nothing does. It may be nil.
+	// ClusterProblem says what keeps trials from running anywhere, "" when nothing does. It may be
+	// nil.
 	ClusterProblem func() string
-	// Snapshots keeps what trials have saved; nil where nothing is kept.
+	// Snapshots stores what trials have saved; nil where nothing is stored.
 	Snapshots *checkpoint.Store
-	// Nodes are the other nodes of a cluster; nil for a node that stands alone, whose leases end with it.
+	// Nodes are the other nodes of a cluster; nil for a node that stands alone, whose leases end
+	// with it.
 	Nodes *Nodes
 }
 
-// Retention bounds what is kept of sweeps that have ended.
+// Retention bounds which ended sweeps are kept.
 type Retention struct {
-	Sweeps int           // the newest ended sweeps that are kept; 0 keeps all
+	Sweeps int           // how many of the newest ended sweeps are kept; 0 keeps all
 	Age    time.Duration // ended sweeps older than this are removed; 0 keeps them
 }
 
@@ -70,15 +77,15 @@ type Master struct {
 	nodes   *nodeTable
 	samples *sampleStore
 
-	reportInterval atomic.Int64 // how long nodes are to wait between reports
-	awayReason     string       // why this master considers itself the one that is away; owned by watchNodes
+	reportInterval atomic.Int64 // the time that nodes are to wait between reports
+	awayReason     string       // why this master considers itself disconnected; owned by watchNodes
 
 	submitLock chan struct{}           // held by a submission, and by the removal of a bundle
-	uncertain  map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitting
+	uncertain  map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitLock
 
-	retainNow chan struct{} // has retain look at once
+	retainNow chan struct{} // makes runRetention check at once
 
-	caughtUp uint64 // the last event that history held when the loop began
+	caughtUp uint64 // the last event that history held when the scheduler started
 
 	postMu sync.Mutex
 	posted []func(*scheduler)
@@ -89,7 +96,7 @@ type Master struct {
 	maxCrashes     int // how many nodes may die under a trial
 	outageSettings Outage
 	sweeps         map[grid.SweepID]jetstream.Record
-	reopens        map[grid.SweepID]int // retries that still reopen trials
+	reopens        map[grid.SweepID]int // retries that are still reopening trials
 	applied        uint64
 	problems       [subsystemCount]string
 	spaceProblem   string        // which part of the store is nearly full, and what to do
@@ -115,14 +122,14 @@ func New(cfg Config) *Master {
 	return m
 }
 
-// Retain changes what is kept, and how many nodes may die under a trial.
+// Retain changes the retention, and how many nodes may die under a trial.
 func (m *Master) Retain(r Retention, crashes int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.retention, m.maxCrashes = r, crashes
 }
 
-// crashLimit is how many nodes may die under a trial before it is set aside.
+// crashLimit returns how many nodes may die under a trial before it is set aside.
 func (m *Master) crashLimit() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -144,7 +151,8 @@ func (m *Master) outage() Outage {
 
 func (m *Master) reconcile() Reconcile { return m.outage().Reconcile }
 
-// Run folds events and feeds the queue until ctx ends. It returns early only when the store or history fails for good.
+// Run folds events and feeds the queue until ctx ends. It returns early only when the store or
+// history fails for good.
 func (m *Master) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -168,10 +176,10 @@ func (m *Master) Run(ctx context.Context) error {
 	}
 	start("watch sweep records", m.watchRecords)
 	start("fold events", m.foldStream)
-	start("take metrics", m.foldProgress)
-	start("feed the lease queue", m.loop)
+	start("fold live metrics", m.foldProgress)
+	start("top up the lease queue", m.loop)
 	start("watch nodes", m.watchNodes)
-	start("keep samples", m.saveSamplesRegularly)
+	start("save samples", m.saveSamplesRegularly)
 	start("remove old sweeps", func(ctx context.Context) error { return m.runRetention(ctx, ready) })
 	wg.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -180,10 +188,10 @@ func (m *Master) Run(ctx context.Context) error {
 	return nil
 }
 
-// Ready is closed once the master knows all that is stored.
+// Ready returns a channel that is closed once the master knows all that is stored.
 func (m *Master) Ready() <-chan struct{} { return m.ready }
 
-// catchUp loads the records, and folds what is in the event stream before anything else happens.
+// catchUp loads the records and folds the stored events before anything else happens.
 func (m *Master) catchUp(ctx context.Context) error {
 	records, err := m.cfg.Store.Records.All(ctx)
 	if err != nil {
@@ -194,7 +202,7 @@ func (m *Master) catchUp(ctx context.Context) error {
 	}
 	first, last, err := m.cfg.Store.Events.Bounds(ctx)
 	if err != nil {
-		return fmt.Errorf("look at the event stream: %w", err)
+		return fmt.Errorf("read the bounds of the event stream: %w", err)
 	}
 	if err := m.checkHistory(ctx, first, last, grid.RecordVersion); err != nil {
 		return err
@@ -215,9 +223,11 @@ func (m *Master) catchUp(ctx context.Context) error {
 	return nil
 }
 
-// checkHistory empties a history that is not of this event stream, whose first and last sequence are given, or that lacks events of
-// sweeps whose records an earlier version of mlfnode could not read and this one, which knows records up to a version, may. The earliest
-// versions did not say that they left something out, nor of which stream a history is; they could not read long records.
+// checkHistory resets a history that was not folded from this event stream, whose first and last
+// sequence are given. It also resets one that lacks the events of sweeps whose records an earlier
+// version of mlfnode could not read; this version reads records up to version. The earliest
+// versions recorded neither that they left something out nor which stream they folded, and they
+// could not read long records.
 func (m *Master) checkHistory(ctx context.Context, first, last uint64, version int) error {
 	db, life := m.cfg.History, m.cfg.Store.Events.Epoch()
 	at, origin := db.Applied(), db.Origin()
@@ -240,15 +250,16 @@ func (m *Master) checkHistory(ctx context.Context, first, last uint64, version i
 	return db.SetOrigin(ctx, origin)
 }
 
-// hasLong reports whether a record of a long sweep is there.
+// hasLong reports whether there is a record of a long sweep.
 func (m *Master) hasLong() bool {
 	return slices.ContainsFunc(m.Sweeps(), func(r jetstream.Record) bool { return r.Sweep.Long })
 }
 
-// errCaughtUp ends the reading of catchUp.
+// errCaughtUp ends the reading in catchUp.
 var errCaughtUp = errors.New("caught up")
 
-// read folds events from where history stands and hands on what changed, until ctx ends or fn returns an error.
+// foldEvents folds events from where history stands and passes on what changed, until ctx ends or
+// fn returns an error.
 func (m *Master) foldEvents(ctx context.Context, fn func(folded) error) error {
 	return m.cfg.Store.Events.Read(ctx, m.cfg.History.Applied()+1, func(stored []jetstream.StoredBatch) error {
 		batches := make([]history.Stored, len(stored))
@@ -268,10 +279,11 @@ func (m *Master) foldEvents(ctx context.Context, fn func(folded) error) error {
 	})
 }
 
-// foldRetry is the wait before events are folded again for which there was no room.
+// foldRetry is the time before events for which there was no room are folded again.
 const foldRetry = 500 * time.Millisecond
 
-// insist folds, and waits while the disk is full: the events are safe, and must not end the node.
+// foldWithRetry folds batches, and retries while the disk is full: the events are safe in the
+// stream, so a full disk must not end the node.
 func (m *Master) foldWithRetry(ctx context.Context, batches []history.Stored) ([]history.Transition, error) {
 	for {
 		changed, err := m.cfg.History.Fold(ctx, batches, m.policy)
@@ -292,15 +304,15 @@ func (m *Master) foldWithRetry(ctx context.Context, batches []history.Stored) ([
 	}
 }
 
-// folded is what one fold of events changed.
+// folded is what one fold changed.
 type folded struct {
-	last     uint64 // sequence
+	last     uint64 // sequence of the last event
 	changed  []history.Transition
 	released []releasedLease
 	images   map[grid.SweepID]string // see imagesUsed
 }
 
-// release closes a lease.
+// releasedLease is a lease that its node has closed.
 type releasedLease struct {
 	sweep grid.SweepID
 	lease grid.LeaseID
@@ -347,7 +359,7 @@ func (m *Master) policy(id grid.SweepID) (history.Policy, bool) {
 	return p, true
 }
 
-// watch follows the records and hands changes to the loop.
+// watchRecords follows the records and passes changes on to the scheduler.
 func (m *Master) watchRecords(ctx context.Context) error {
 	return m.cfg.Store.Records.Watch(ctx, func(c jetstream.Change) {
 		m.storeRecord(c)
@@ -358,7 +370,7 @@ func (m *Master) watchRecords(ctx context.Context) error {
 	})
 }
 
-// note keeps the newest revision of each record.
+// storeRecord keeps the newest revision of each record.
 func (m *Master) storeRecord(c jetstream.Change) {
 	if old, ok := m.Sweep(c.ID); ok && c.Record.Sweep != nil && c.Record.Sweep != old.Sweep {
 		c.Record.Sweep.Space.Reuse(old.Sweep.Space) // nobody else has the new record yet
@@ -381,14 +393,14 @@ func (m *Master) signalChangeLocked() {
 	m.changed = make(chan struct{})
 }
 
-// Moved returns a channel that is closed when something has changed: a record, or the state of a trial.
+// Changed returns a channel that is closed when a record or the state of a trial changes.
 func (m *Master) Changed() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.changed
 }
 
-// Sweeps gives the record of every sweep, in no order.
+// Sweeps returns the record of every sweep, in no order.
 func (m *Master) Sweeps() []jetstream.Record {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -399,7 +411,7 @@ func (m *Master) Sweeps() []jetstream.Record {
 	return all
 }
 
-// Sweep gives one record.
+// Sweep returns one record.
 func (m *Master) Sweep(id grid.SweepID) (jetstream.Record, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -407,7 +419,8 @@ func (m *Master) Sweep(id grid.SweepID) (jetstream.Record, bool) {
 	return r, ok
 }
 
-// Problem says what hinders the master at the moment, in words for the user; empty when nothing does.
+// Problem says what hinders the master at the moment, in words for the user; empty when nothing
+// does.
 func (m *Master) Problem() string {
 	m.mu.Lock()
 	problem := cmp.Or(m.problems[folding], m.problems[leasing], m.problems[reconciling], m.spaceProblem)
@@ -418,14 +431,15 @@ func (m *Master) Problem() string {
 	return problem
 }
 
-// hindered reports whether something failed that is tried again.
+// hasProblem reports whether something has failed that is retried.
 func (m *Master) hasProblem() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.problems != [len(m.problems)]string{}
 }
 
-// roomProblem says that the store is nearly full, and what to do.
+// currentSpaceProblem says that the store is nearly full and what to do about it, "" when it is
+// not.
 func (m *Master) currentSpaceProblem() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -442,8 +456,8 @@ func (m *Master) setSpaceProblem(problem string) {
 	m.spaceProblem = problem
 }
 
-// work is a part of what the master does again and again. Each has a problem of its own: that one part works does not say that another
-// does.
+// subsystem is a part of the master that retries what fails. Each has a problem of its own: that
+// one part works says nothing about another.
 type subsystem int
 
 const (
@@ -453,7 +467,7 @@ const (
 	subsystemCount
 )
 
-// setProblem notes what hinders a part of the master's work, "" for nothing, and reports whether that is something else than before.
+// setProblem sets what hinders a subsystem, "" for nothing, and reports whether that is a change.
 func (m *Master) setProblem(of subsystem, problem string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -465,7 +479,7 @@ func (m *Master) setProblem(of subsystem, problem string) bool {
 	return true
 }
 
-// Applied is the last event that history holds.
+// Applied returns the sequence of the last event that history holds.
 func (m *Master) Applied() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()

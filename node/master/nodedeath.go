@@ -13,9 +13,10 @@ import (
 	"mlfnode/node/history"
 )
 
-// lose takes back the leases of a lost node so that other nodes run its trials: the leases are deleted from the queue, and unfinished
-// trials are leased again. The running attempts are fenced; unless the node left, only until it returns with them. Trials of which a
-// second run would do harm wait for the node, as long as it is one of the cluster.
+// handleNodeDeath requeues the leases of a lost node so that other nodes run its trials: it deletes
+// the leases from the queue and leases unfinished trials again. It fences the running attempts;
+// unless the node left, only until it returns with them. Trials of which a second run would do harm
+// wait for the node, as long as it belongs to the cluster.
 func (s *scheduler) handleNodeDeath(ctx context.Context, node grid.NodeID, l nodeLoss) {
 	held := s.m.leases.heldBy(node)
 	for _, f := range s.feeds {
@@ -31,13 +32,14 @@ func (s *scheduler) handleNodeDeath(ctx context.Context, node grid.NodeID, l nod
 	s.requeueLeases(ctx, held)
 }
 
-// unfenced names attempts of a lost node that are still to be fenced.
+// fenceKey identifies attempts of a lost node that are still to be fenced.
 type fenceKey struct {
 	node  grid.NodeID
 	sweep grid.SweepID
 }
 
-// fenceAgain fences attempts for which that has failed before. A node that is heard of again says itself what it runs.
+// retryFences fences attempts for which that has failed before. A node that is heard from again
+// reports itself what it runs.
 func (s *scheduler) retryFences(ctx context.Context) (failed error) {
 	for of, l := range s.pendingFences {
 		if _, ok := s.m.Sweep(of.sweep); ok && s.m.nodes.isGone(of.node) {
@@ -51,13 +53,13 @@ func (s *scheduler) retryFences(ctx context.Context) (failed error) {
 	return failed
 }
 
-// waits reports whether trials of the sweep wait for their node, however long.
+// neverReplaces reports whether trials of the sweep wait for their node, however long.
 func (f *feed) neverReplaces() bool {
 	return f.sweep.Task.NoReplace && f.sweep.State != grid.SweepCancelled
 }
 
-// takeBack removes leases from the queue and makes what is missing ready to be leased, also where the message of a lease can't be
-// deleted: no node takes it any more.
+// requeueLeases deletes leases from the queue and makes what is missing leasable, even where the
+// message of a lease can't be deleted: no node gets it any more.
 func (s *scheduler) requeueLeases(ctx context.Context, held []grid.LeaseID) {
 	feeds := s.feedsByLease()
 	for _, id := range held {
@@ -73,7 +75,7 @@ func (s *scheduler) requeueLeases(ctx context.Context, held []grid.LeaseID) {
 	}
 }
 
-// delete takes a lease out of the queue, if it is there.
+// deleteLease deletes a lease from the queue, if it is there.
 func (s *scheduler) deleteLease(ctx context.Context, f *feed, id grid.LeaseID) error {
 	if f.leases[id].detached {
 		return nil
@@ -81,7 +83,7 @@ func (s *scheduler) deleteLease(ctx context.Context, f *feed, id grid.LeaseID) e
 	return s.m.cfg.Store.Queue.Delete(ctx, id)
 }
 
-// fence ends the running attempts of a sweep on a node that was lost.
+// fenceAttempts ends the running attempts of a sweep on a node that was lost.
 func (s *scheduler) fenceAttempts(ctx context.Context, id grid.SweepID, node grid.NodeID, l nodeLoss) error {
 	class := grid.ClassCrash
 	if l.left {
@@ -121,7 +123,8 @@ func (s *scheduler) fenceAttempts(ctx context.Context, id grid.SweepID, node gri
 	return nil
 }
 
-// setAside is the reason of a trial under which so many nodes have died that it runs no more.
+// crashLimitReason is the reason of a trial that is not retried because so many nodes have died
+// under it.
 func (s *scheduler) crashLimitReason(ctx context.Context, sweep grid.SweepID, t *grid.Trial, how string) string {
 	id := grid.TrialID{Sweep: sweep, Index: t.Index}
 	attempts, err := s.m.cfg.History.Attempts(ctx, id)
@@ -141,10 +144,11 @@ func (s *scheduler) crashLimitReason(ctx context.Context, sweep grid.SweepID, t 
 		how, t.Failures[grid.ClassCrash]+1, sweep)
 }
 
-// void takes leases out of the queue of which a node knows nothing any more, because its agent has begun a new life. The reconciler
-// finds them missing there, and leases them again once the node's last reports have been followed.
+// dropStaleLeases deletes leases from the queue that a node no longer knows, because its agent has
+// started a new life. The reconciler finds them missing and leases them again once the node's last
+// reports have been applied.
 func (s *scheduler) dropStaleLeases(node grid.NodeID, held []grid.LeaseID) {
-	ctx := context.Background() // a call of the store bounds itself
+	ctx := context.Background() // calls of the store have their own timeout
 	feeds := s.feedsByLease()
 	for _, id := range held {
 		f := feeds[id]
@@ -159,7 +163,8 @@ func (s *scheduler) dropStaleLeases(node grid.NodeID, held []grid.LeaseID) {
 	s.reportProblem(ctx, reconciling, s.reconcile(ctx))
 }
 
-// restoreAll restores, and tries again what has failed: until it is done, nothing can be decided. It gives up where only a new start helps.
+// restoreWithRetry calls restoreLeases until it succeeds: nothing can be decided before. It gives
+// up where only a new start helps.
 func (s *scheduler) restoreWithRetry(ctx context.Context) error {
 	again := time.NewTicker(reconcileInterval)
 	defer again.Stop()
@@ -177,7 +182,8 @@ func (s *scheduler) restoreWithRetry(ctx context.Context) error {
 	}
 }
 
-// restore takes over the leases that are in the queue when the master starts: other nodes may be working on them.
+// restoreLeases takes over the leases that are in the queue when the master starts: other nodes may
+// be working on them.
 func (s *scheduler) restoreLeases(ctx context.Context) error {
 	present, err := s.m.cfg.Store.Queue.List(ctx)
 	if err != nil {
@@ -207,8 +213,9 @@ func (s *scheduler) restoreLeases(ctx context.Context) error {
 	return nil
 }
 
-// expect has trials that run, by what history knows, belong to the nodes where they do: those say with their first beats whether
-// that is still so. The queue may have lost their leases, or may hand them out once more.
+// expectAttempts assigns running trials, by what history knows, to the nodes where they run: those
+// report with their first heartbeats whether that is still so. The queue may have lost their
+// leases, or may grant them once more.
 func (s *scheduler) expectAttempts(f *feed, open []grid.Trial) {
 	now := time.Now()
 	for i := range open {
@@ -224,7 +231,7 @@ func (s *scheduler) expectAttempts(f *feed, open []grid.Trial) {
 		if len(over) > 0 {
 			continue
 		}
-		id := placeholderLease(t.Run) // until the node names it
+		id := placeholderLease(t.Run) // until the node reports it
 		s.m.leases.add(id)
 		s.m.leases.assign(id, t.Node, now)
 		f.adoptLease(id, t.Index, t.Index+1, t.Attempt, now)
@@ -232,23 +239,25 @@ func (s *scheduler) expectAttempts(f *feed, open []grid.Trial) {
 	}
 }
 
-// leaseOfRun names the lease of an attempt that goes on, while its own ID is not known.
+// placeholderLease names the lease of an attempt that goes on, while the ID of the lease is not
+// known.
 func placeholderLease(run string) grid.LeaseID { return grid.LeaseID(placeholderPrefix + run) }
 
 const placeholderPrefix = "run "
 
 func isPlaceholder(id grid.LeaseID) bool { return strings.HasPrefix(string(id), placeholderPrefix) }
 
-// A node tells what it holds at once, and again twice a second. So a lease of which its holder says no more is not held any more
-// after claimLimit, and one that was handed out is lost when nobody has said to hold it after idleLimit. What it runs if it is cut
-// off just then goes on when it is back.
+// A node tells what it holds at once, and again twice a second. So a lease of which its holder says
+// no more is not held any more after claimLimit, and one that was handed out is lost when nobody
+// has said to hold it after idleLimit. What it runs if it is cut off just then goes on when it is
+// back.
 const (
-	holderTimeout    = 10 * time.Second
+	holderTimeout    = 10 * time.Second // A node reports what it holds at once, and again twice a second. So a lease that its holder no longer reports is not held any more after holderTimeout, and one that was granted is lost when no node has reported it after unclaimedTimeout. What a node runs that is disconnected just then goes on when it is back.
 	unclaimedTimeout = 2 * time.Second
 )
 
-// abandoned reports whether nobody works on a lease that was handed out: it was lost on its way to a node, or in the node. It is
-// taken out of the queue then.
+// reclaimAbandoned reports whether nobody works on a lease that was granted, because it was lost on
+// its way to a node, or in the node. If so, it deletes the lease from the queue.
 func (s *scheduler) reclaimAbandoned(ctx context.Context, f *feed, id grid.LeaseID, now time.Time) bool {
 	l, c := f.leases[id], s.m.leases.get(id)
 	switch {
@@ -280,10 +289,11 @@ func (s *scheduler) reclaimAbandoned(ctx context.Context, f *feed, id grid.Lease
 	return true
 }
 
-// orphan deletes a lease of which this master knows nothing: a node that pulls it could not keep it.
+// deleteOrphan deletes a lease that this master does not know: a node that takes it could not keep
+// it.
 func (s *scheduler) deleteOrphan(ctx context.Context, l *jetstream.QueuedLease) error {
 	if s.m.cfg.Nodes == nil || l.Sweep == "" {
-		return nil // of a newer version
+		return nil // from a newer version
 	}
 	return s.m.cfg.Store.Queue.DeleteStored(ctx, l)
 }

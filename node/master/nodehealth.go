@@ -12,42 +12,48 @@ import (
 )
 
 const (
-	// strikeLimit is how many attempts in a row must fail at their start on a node before it is quarantined.
+	// streakLimit is how many attempts in a row must fail at their start on a node before it is
+	// quarantined.
 	streakLimit = 3
-	// rememberedTrials bounds the trials of a sweep of which it is remembered where they failed at their start.
+	// maxHealthTrials bounds the trials of a sweep for which nodeHealth keeps where they failed at
+	// their start.
 	maxHealthTrials = 4096
-	// namedSweeps is how many sweeps a reason names.
+	// maxNamedSweeps is how many sweeps a reason names.
 	maxNamedSweeps = 3
 )
 
-// strikeAge is how long failures of a node count that are not failures at its start: their trials ran for a while.
+// streakAge is how long failures that are not failures at the start count: their trials ran for a
+// while.
 const streakAge = time.Hour
 
-// withholdTime is how long a node gets no trials that need its GPUs, or its container engine, or of the same lane, after such trials failed there in
-// a row. Then it is tried once more.
+// withholdFor is how long a node gets no trials that need its GPUs, or its container engine, or of
+// the same lane, after such trials failed there in a row. Then it is tried once more.
 const withholdFor = time.Hour
 
-// health tells broken nodes from broken programs. A node is to blame when trials fail at their start there, one after the other, that
-// run on another node: exactly the same trials, since other trials of the sweep may run a different program. A program that can't be started
-// anywhere is not the node's fault. The same holds for failures whose class makes the node suspect (a full disk, its driver): they count
-// when the same trials end otherwise on another node.
+// nodeHealth tells broken nodes from broken programs. A node is to blame when trials fail at their
+// start there, one after the other, that run on another node: exactly the same trials, since other
+// trials of the sweep may run a different program. A program that can't be started anywhere is not
+// the node's fault. The same holds for failures whose class makes the node suspect (a full disk,
+// its driver): they count when the same trials end otherwise on another node.
 type nodeHealth struct {
 	streaks     map[streakKey]*failureStreak
 	trials      map[grid.SweepID]map[int64]*trialNodes
-	takesTrials func(grid.NodeID) bool // reports whether a node takes trials; nil takes that for given
+	takesTrials func(grid.NodeID) bool // reports whether a node takes trials; nil assumes that it does
 }
 
-// strikeKey names a kind of failures of a node: those of one class that makes the node suspect, or all at the start of trials, which
-// have none.
+// streakKey identifies a kind of failures of a node: those of one class that makes the node
+// suspect, or all failures at the start, which have no class here.
 type streakKey struct {
 	node  grid.NodeID
 	class grid.Class
 }
 
-// places is where a trial has run, where it ran to an end that is not the node's fault, and where it failed so that the node is suspect.
+// trialNodes are the nodes on which a trial ran, on which it ran to an end that is not the node's
+// fault, and on which it failed in a way that makes the node suspect.
 type trialNodes struct{ ran, ended, failed map[grid.NodeID]bool }
 
-// strikes are failures of one kind on a node, of whatever sweeps, without a trial in between that shows that the node works.
+// failureStreak is a series of failures of one kind on a node, of any sweeps, without a trial in
+// between that proves that the node works.
 type failureStreak struct {
 	trials []grid.TrialID
 	reason grid.Class
@@ -58,7 +64,7 @@ func newNodeHealth() *nodeHealth {
 	return &nodeHealth{streaks: map[streakKey]*failureStreak{}, trials: map[grid.SweepID]map[int64]*trialNodes{}}
 }
 
-// note follows one change of a trial.
+// record records one transition of a trial.
 func (h *nodeHealth) record(t *history.Transition) {
 	if t.Node == "" || t.Change == grid.Reopen {
 		return
@@ -96,19 +102,20 @@ func (h *nodeHealth) record(t *history.Transition) {
 		s.trials = s.trials[max(len(s.trials)-maxHealthTrials, 0):]
 		p.failed[t.Node] = true
 	default:
-		return // it says nothing of the program
+		return // this says nothing about the program
 	}
 	h.recordTrial(t, p)
 }
 
-// clear drops the strikes of a node on which a trial ran: those at the start of trials, or all if the trial ended there as it should.
+// clearStreaks ends the streaks of a node on which a trial ran: those at the start of trials, or
+// all if the trial ended there as it should.
 func (h *nodeHealth) clearStreaks(node grid.NodeID, ended bool) {
 	maps.DeleteFunc(h.streaks, func(key streakKey, _ *failureStreak) bool {
 		return key.node == node && (ended || key.class == grid.ClassNone)
 	})
 }
 
-// forgetNode drops what is known of a node that was taken out of the cluster.
+// forgetNode forgets a node that was taken out of the cluster.
 func (h *nodeHealth) forgetNode(node grid.NodeID) {
 	maps.DeleteFunc(h.streaks, func(key streakKey, _ *failureStreak) bool { return key.node == node })
 	for _, trials := range h.trials {
@@ -120,8 +127,8 @@ func (h *nodeHealth) forgetNode(node grid.NodeID) {
 	}
 }
 
-// remember keeps where a trial ran and failed while that may still tell something: until it has ended, or longer where it failed at
-// its start, since somebody may have it run again.
+// recordTrial keeps where a trial ran and failed while that may still prove something: until it has
+// ended, or longer where it failed at its start, since it may be run again.
 func (h *nodeHealth) recordTrial(t *history.Transition, p *trialNodes) {
 	all := h.trials[t.Sweep]
 	if all == nil {
@@ -135,14 +142,14 @@ func (h *nodeHealth) recordTrial(t *history.Transition, p *trialNodes) {
 	}
 }
 
-// blame is a part of a node, or all of it, that turned out to be broken.
+// brokenPart is a part of a node, or all of it, that turned out to be broken.
 type brokenPart struct {
 	part   grid.Scope
 	reason string
 	sweeps []grid.SweepID // whose trials failed there
 }
 
-// broken gives what to quarantine of nodes, each with the reason, and starts counting again for them.
+// takeBroken returns what to quarantine of nodes, and ends their streaks.
 func (h *nodeHealth) takeBroken() map[grid.NodeID]brokenPart {
 	found := map[grid.NodeID]brokenPart{}
 	for key, s := range h.streaks {
@@ -175,7 +182,7 @@ func (h *nodeHealth) takeBroken() map[grid.NodeID]brokenPart {
 	return found
 }
 
-// blame says in words what is broken.
+// diagnose says in words what is broken.
 func (s *failureStreak) diagnose(key streakKey, other grid.NodeID) brokenPart {
 	var sweeps []grid.SweepID
 	var named []string
@@ -196,5 +203,5 @@ func (s *failureStreak) diagnose(key streakKey, other grid.NodeID) brokenPart {
 		f.Cause, s.reason, len(s.trials), of, other, f.Hint), sweeps}
 }
 
-// forget drops what is known of a sweep that has ended.
+// forgetSweep forgets a sweep that has ended.
 func (h *nodeHealth) forgetSweep(id grid.SweepID) { delete(h.trials, id) }

@@ -12,89 +12,97 @@ import (
 	"mlfnode/jetstream"
 )
 
-// Nodes is what the master knows of the cluster's nodes; the parts are given by whoever wires them.
+// Nodes connects the master to the cluster's nodes.
 type Nodes struct {
-	// Members is the view of gossip, this node included.
+	// Members returns the view of gossip, this node included.
 	Members func() []cluster.Member
 	// Refused reports whether the node's machine answers while its agent does not.
 	Refused func(ctx context.Context, node grid.NodeID) bool
 	// Disconnections calls fn when the connection of a node has ended.
 	Disconnections func(fn func(grid.NodeID)) (stop func(), err error)
-	// Drain says whether a node may take leases, whether that is because it is broken, and why in words.
+	// Drain reports whether a node may not take leases, whether that is because it is broken, and
+	// why in words.
 	Drain func(grid.NodeID) (drain, broken bool, reason string)
 	// Quarantine drains a node that is broken.
 	Quarantine func(node grid.NodeID, reason string)
-	// Fits reports whether a node has room for trials that get so much, were nothing else running there; nil allows all.
+	// Fits reports whether a node has room for trials with these resources, were nothing else
+	// running there; nil allows all.
 	Fits func(*cluster.Member, grid.Resources) bool
-	// Withhold has a node take no trials that need a part of it for a while, and Withheld says which parts those are now, and why.
+	// Withhold keeps trials that need a part of a node from it for a while, and Withheld returns
+	// these parts with the reasons.
 	Withhold func(node grid.NodeID, part grid.Scope, reason string, until time.Time)
 	Withheld func(grid.NodeID) map[grid.Scope]string
-	// Keys names the gossip keyring in force.
+	// Keys identifies the gossip keyring in force.
 	Keys func() uint64
-	// CAs names the CAs that the cluster trusts; nil when that can't be told.
+	// CAs identifies the CAs that the cluster trusts; nil when that is not known.
 	CAs func() uint64
-	// Known reports whether a node is one of the cluster, whether it is up or not; nil when that can't be told.
+	// Known reports whether a node belongs to the cluster, whether it is up or not; nil when that
+	// is not known.
 	Known func(grid.NodeID) bool
 	// CrashLimit is how many nodes may die under a trial before it is set aside.
 	CrashLimit int
 	Outage     Outage
 	// Self is the master's own node.
 	Self grid.NodeID
-	// Linked reports whether this machine's own link is up; nil when that can't be told.
+	// LinkUp reports whether this machine's own link is up; nil when that is not known.
 	LinkUp func() bool
 }
 
 const (
-	// lifeInterval is how often the signs of life are looked at.
+	// nodeCheckInterval is how often the master checks which nodes are lost.
 	nodeCheckInterval = 100 * time.Millisecond
-	// restartGrace is how long an agent may take, after it has taken over what its predecessor left, until it is heard of.
+	// restartGrace is how long an agent may take, after it has taken over what its predecessor
+	// left, until it is heard from.
 	restartGrace = time.Second
-	// restartLimit is how long one may take that said that it would be back.
+	// restartLimit is how long an agent may take that has announced its restart.
 	restartLimit = 15 * time.Second
-	// refusalInterval is how often the gossip port of a node without a connection is tried, and refusalTime how long one try takes.
+	// probeInterval is how often the gossip port of a node without a connection is probed, and
+	// probeTimeout how long one probe takes.
 	probeInterval = 200 * time.Millisecond
 	probeTimeout  = time.Second
-	// reportCost is how long a report of a node keeps the store busy: a flush of the disk for its output and one for its events.
-	// Nodes at work report so seldom that the store has that time for each of them in turn; with up to ten of them that
-	// changes nothing. Beyond slowestPace, output would not be live.
+	// reportCost is how long a report of a node keeps the store busy: a flush of the disk for its
+	// output and one for its events. Nodes at work report so seldom that the store has that time
+	// for each of them in turn; with up to ten of them that changes nothing. Beyond slowestPace,
+	// output would not be live.
 	reportCost  = 1500 * time.Microsecond
 	slowestPace = 500 * time.Millisecond
 )
 
-// peer is one node as its beats and its connection show it.
+// nodeState is one node as its heartbeats and its connection show it.
 type nodeState struct {
 	start         string    // life of its agent
-	born          time.Time // when that life was first heard of
+	born          time.Time // when that life was first heard from
 	keys          uint64    // the keyring that it has
 	lastHeartbeat time.Time
 	disconnected  time.Time // when its connection ended; zero while it has one, or has had none
-	refused       time.Time // when its agent was found dead while its machine answered; zero if it was not, the last time
-	returned      time.Time // when another agent was found to listen in its place
-	restarting    time.Time // when it said that it would be back
+	refused       time.Time // when a probe last found its agent dead while its machine answered; zero if the last probe did not
+	returned      time.Time // when a probe found another agent in its place
+	restarting    time.Time // when it announced its restart
 	busy          bool      // it held leases
 	draining      bool
 	leaving       bool
 	outlive       time.Duration // how long its programs go on without an agent; 0 when it does not say so
-	mark          uint64        // what beats carry that were sent since it was heard of again
+	mark          uint64        // what heartbeats carry that were sent since it was heard from again
 	refusals      map[grid.Lane]grid.Refusal
-	expected      bool // it has not been heard of in this life of the master
+	expected      bool // it has not been heard from in this life of the master
 	dead          bool
 }
 
-// silent reports whether the node's connection says that it is dead.
+// isSilent reports whether the node's heartbeats or its connection say that it is dead.
 func (p *nodeState) isSilent(now time.Time) bool {
 	return !p.disconnected.IsZero() || now.Sub(p.lastHeartbeat) > jetstream.HeartbeatTimeout
 }
 
-// peers are the nodes that have been heard of in this life of the master.
+// nodeTable holds the nodes that have been heard from in this life of the master.
 type nodeTable struct {
 	mu    sync.Mutex
 	byID  map[grid.NodeID]*nodeState
-	marks uint64 // the newest one; they begin at the time of this life's start
+	marks uint64 // the newest mark; marks start at the time of this life's start
 }
 
-// heard notes a beat. It reports whether the node's agent has begun a new life, and gives the mark of beats that are no leftovers
-// of a time in which the node was not heard of.
+// recordHeartbeat records a heartbeat. It reports whether the node's agent has started a new life,
+// and returns the mark that tells heartbeats from leftovers of a time in which the node was not
+// heard from.
 func (p *nodeTable) recordHeartbeat(node grid.NodeID, b *jetstream.Heartbeat, now time.Time) (reborn bool, mark uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -124,12 +132,13 @@ func (p *nodeTable) recordHeartbeat(node grid.NodeID, b *jetstream.Heartbeat, no
 }
 
 const (
-	// maxLane and maxWaitText bound the names and the texts in what a node says of the lanes that wait there.
+	// maxLaneName and maxRefusalText bound the names and the texts in what a node reports of the
+	// lanes that wait there.
 	maxLaneName    = 64
 	maxRefusalText = 512
 )
 
-// boundedWaits is as much of what a node says as is kept.
+// boundedRefusals returns as much of what a node reports as is kept.
 func boundedRefusals(said map[grid.Lane]grid.Refusal) map[grid.Lane]grid.Refusal {
 	if len(said) == 0 {
 		return nil
@@ -149,7 +158,8 @@ func boundedRefusals(said map[grid.Lane]grid.Refusal) map[grid.Lane]grid.Refusal
 	return kept
 }
 
-// lost notes that a connection has ended, and reports whether that says something of the node: not if it was heard of later.
+// recordDisconnect records that a connection has ended. It returns false if that says nothing of
+// the node, because it was lost before.
 func (p *nodeTable) recordDisconnect(node grid.NodeID, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -161,8 +171,8 @@ func (p *nodeTable) recordDisconnect(node grid.NodeID, now time.Time) bool {
 	return true
 }
 
-// refuse notes whether the agent was found dead: one whose successor listens already is not. It gives false when the node has
-// been heard of again.
+// recordProbe records whether a probe found the agent dead; an agent whose successor listens
+// already is not dead. It returns false when the node has been heard from again.
 func (p *nodeTable) recordProbe(node grid.NodeID, refused bool, now time.Time) (waiting bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,8 +189,8 @@ func (p *nodeTable) recordProbe(node grid.NodeID, refused bool, now time.Time) (
 	return true
 }
 
-// states gives what gossip says of each node. That one has left says nothing of an agent that was first heard of later: gossip may
-// hear of that one last.
+// gossipStates returns what gossip says of each node. It leaves out that a node left if its agent
+// was first heard from later: gossip may learn of the new agent last.
 func (p *nodeTable) gossipStates(members []cluster.Member) map[grid.NodeID]cluster.State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -194,7 +204,8 @@ func (p *nodeTable) gossipStates(members []cluster.Member) map[grid.NodeID]clust
 	return states
 }
 
-// dead reports whether a node is lost, or was taken out of the cluster, and has not been heard of since.
+// isGone reports whether a node is lost, or was taken out of the cluster, and has not been heard
+// from since.
 func (p *nodeTable) isGone(node grid.NodeID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -202,7 +213,7 @@ func (p *nodeTable) isGone(node grid.NodeID) bool {
 	return known == nil || known.dead
 }
 
-// isLost reports whether a node that belongs to the cluster is not heard of.
+// isLost reports whether a node of the cluster is lost and has not been heard from since.
 func (p *nodeTable) isLost(node grid.NodeID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -210,13 +221,13 @@ func (p *nodeTable) isLost(node grid.NodeID) bool {
 	return known != nil && known.dead
 }
 
-// loss says how a node was lost.
+// nodeLoss says how a node was lost.
 type nodeLoss struct {
 	reason string
-	left   bool // in good order: it has said what became of its attempts
+	left   bool // in good order: it has reported what became of its attempts
 }
 
-// forget removes the nodes that were taken out of the cluster, and gives their names.
+// removeUnknown removes the nodes that were taken out of the cluster, and returns them.
 func (p *nodeTable) removeUnknown(known func(grid.NodeID) bool) (forgotten []grid.NodeID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,8 +240,8 @@ func (p *nodeTable) removeUnknown(known func(grid.NodeID) bool) (forgotten []gri
 	return forgotten
 }
 
-// dying returns the nodes that have been lost since the last call. Silence counts from since at the earliest; while this node itself is
-// away, only nodes that announced that they leave are lost.
+// takeLost returns the nodes that have been lost since the last call. Silence counts from since at
+// the earliest; while this node itself is away, only nodes that announced that they leave are lost.
 func (p *nodeTable) takeLost(now, since time.Time, away bool, gossip map[grid.NodeID]cluster.State, o *Outage) map[grid.NodeID]nodeLoss {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -249,12 +260,12 @@ func (p *nodeTable) takeLost(now, since time.Time, away bool, gossip map[grid.No
 	return lost
 }
 
-// paceOf is the time between two reports of each of so many nodes at work.
+// reportIntervalFor returns the time between two reports of each of so many nodes at work.
 func reportIntervalFor(busy int) time.Duration {
 	return min(time.Duration(busy)*reportCost, slowestPace)
 }
 
-// busy gives how many nodes that are heard of hold leases.
+// countBusy returns how many responsive nodes hold leases.
 func (p *nodeTable) countBusy(now time.Time) (busy int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -266,7 +277,7 @@ func (p *nodeTable) countBusy(now time.Time) (busy int) {
 	return busy
 }
 
-// behind reports whether a node that is heard of has another keyring.
+// keysBehind reports whether a responsive node has another keyring.
 func (p *nodeTable) keysBehind(keys uint64, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -278,7 +289,7 @@ func (p *nodeTable) keysBehind(keys uint64, now time.Time) bool {
 	return false
 }
 
-// obeys reports whether a node drains as it should, or is not heard of.
+// drainApplied reports whether a node drains as it should, or is not heard from.
 func (p *nodeTable) drainApplied(node grid.NodeID, drain bool, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -286,22 +297,22 @@ func (p *nodeTable) drainApplied(node grid.NodeID, drain bool, now time.Time) bo
 	return known == nil || known.dead || known.isSilent(now) || known.draining == drain
 }
 
-// obeyTime is how long a node may take to follow an order, before whoever gave it is told that it will.
+// drainTimeout is how long AwaitDrain waits for a node.
 const drainTimeout = 3 * time.Second
 
-// DrainFollowed waits until a node that is heard of takes no more leases, or takes them again.
+// AwaitDrain waits until a node that is heard from takes no more leases, or takes them again.
 func (m *Master) AwaitDrain(ctx context.Context, node grid.NodeID, drain bool) {
 	ctx, stop := context.WithTimeout(ctx, drainTimeout)
 	defer stop()
 	m.await(ctx, func() bool { return m.nodes.drainApplied(node, drain, time.Now()) })
 }
 
-// KeysFollowed waits until all nodes that are heard of have the gossip keyring, or ctx ends.
+// AwaitKeys waits until all nodes that are heard from have the gossip keyring, or ctx ends.
 func (m *Master) AwaitKeys(ctx context.Context, keys uint64) {
 	m.await(ctx, func() bool { return !m.nodes.keysBehind(keys, time.Now()) })
 }
 
-// awaitInterval is how often it is looked whether nodes have followed.
+// awaitInterval is how often AwaitDrain and AwaitKeys check.
 const awaitInterval = 20 * time.Millisecond
 
 func (m *Master) await(ctx context.Context, done func() bool) {
@@ -316,7 +327,7 @@ func (m *Master) await(ctx context.Context, done func() bool) {
 	}
 }
 
-// watchNodes answers beats and finds out who has died.
+// watchNodes answers heartbeats and detects which nodes have died.
 func (m *Master) watchNodes(ctx context.Context) error {
 	if m.cfg.Nodes == nil {
 		<-ctx.Done()
@@ -350,8 +361,9 @@ func (m *Master) watchNodes(ctx context.Context) error {
 	}
 }
 
-// refusesLeases reports whether a node gets no leases of a lane: it is drained or was taken out of the cluster, or trials of the lane
-// are withheld from it. The orders say so as well, but they reach the node only with its next heartbeat.
+// refusesLeases reports whether a node gets no leases of a lane: it is drained or was taken out of
+// the cluster, or trials of the lane are withheld from it. Its directives say so as well, but they
+// reach the node only with its next heartbeat.
 func (m *Master) refusesLeases(node grid.NodeID, lane grid.Lane) bool {
 	if known := m.cfg.Nodes.Known; known != nil && !known(node) {
 		return true
@@ -360,7 +372,7 @@ func (m *Master) refusesLeases(node grid.NodeID, lane grid.Lane) bool {
 	return drained || m.cfg.Nodes.Withheld(node)[grid.ScopeOfLane(lane)] != ""
 }
 
-// beat takes over what a node says and gives it its orders.
+// handleHeartbeat records what a node reports and returns its directives.
 func (m *Master) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) jetstream.Directives {
 	if known := m.cfg.Nodes.Known; known != nil && !known(node) {
 		return jetstream.Directives{Drain: true, Reason: "the node was taken out of the cluster"}
@@ -382,7 +394,7 @@ func (m *Master) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) jetst
 		m.post(func(s *scheduler) { s.shortenLeases(node, shortened) })
 	}
 	if len(open) > 0 && b.Mark == mark && !b.Leaving && !b.Restarting {
-		m.post(func(s *scheduler) { s.decideReconnected(context.Background(), node, open) }) // a call of the store bounds itself
+		m.post(func(s *scheduler) { s.decideReconnected(context.Background(), node, open) }) // calls of the store have their own timeout
 	}
 	if cas := m.cfg.Nodes.CAs; cas != nil {
 		o.CAs = cas()
@@ -392,7 +404,8 @@ func (m *Master) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) jetst
 	return o
 }
 
-// ask tries the gossip port of a node whose connection has ended, until the node is heard of again or judged.
+// probeAgent probes the gossip port of a node whose connection has ended, until the node is heard
+// from again or is lost.
 func (m *Master) probeAgent(ctx context.Context, node grid.NodeID) {
 	tick := time.NewTicker(probeInterval)
 	defer tick.Stop()
@@ -411,7 +424,7 @@ func (m *Master) probeAgent(ctx context.Context, node grid.NodeID) {
 	}
 }
 
-// judge makes the loop take back what lost nodes held.
+// checkNodes makes the scheduler requeue what lost nodes held.
 func (m *Master) checkNodes(ctx context.Context, p *selfCheck, now time.Time) {
 	gossip := m.nodes.gossipStates(m.cfg.Nodes.Members())
 	if known := m.cfg.Nodes.Known; known != nil {
@@ -440,7 +453,7 @@ func (m *Master) checkNodes(ctx context.Context, p *selfCheck, now time.Time) {
 	}
 }
 
-// noteAway logs when this master starts or stops considering itself the one that is away.
+// logAway logs when this master starts or stops considering itself disconnected.
 func (m *Master) logAway(why string) {
 	if m.awayReason == why {
 		return

@@ -163,8 +163,9 @@ func (c *testMaster) waitForLease(id grid.SweepID) *jetstream.GrantedLease {
 	return h
 }
 
-// TestDrainedNodesGetNoLeases asks for leases in the name of nodes that have not heard their newest orders: one that is quarantined, one
-// from which the lane is withheld, and one that was taken out of the cluster. They get none, and another node gets what there is.
+// TestDrainedNodesGetNoLeases asks for leases in the name of nodes that have not heard their newest
+// orders: one that is quarantined, one from which the lane is withheld, and one that was taken out
+// of the cluster. They get none, and another node gets what there is.
 func TestDrainedNodesGetNoLeases(t *testing.T) {
 	w := newFakeCluster()
 	for _, node := range []grid.NodeID{"b", "c", "d", "e"} {
@@ -195,8 +196,9 @@ func TestDrainedNodesGetNoLeases(t *testing.T) {
 	}
 }
 
-// TestDeadNode has a node die with a running trial, in each way that counts: the trial is leased again at once, the attempt names
-// the node, and when the node is back it is told that it holds nothing.
+// TestDeadNode has a node die with a running trial, in each way that counts: the trial is leased
+// again at once, the attempt names the node, and when the node is back it is told that it holds
+// nothing.
 func TestDeadNode(t *testing.T) {
 	for name, die := range map[string]func(*fakeCluster){
 		"silent in gossip and connection": func(w *fakeCluster) { w.setState("b", cluster.Dead) },
@@ -348,7 +350,8 @@ func TestRestartedMaster(t *testing.T) {
 	}
 }
 
-// TestQuarantine drains a node on which trials fail at their start while they run elsewhere, and no other.
+// TestQuarantine drains a node on which trials fail at their start while they run elsewhere, and no
+// other.
 func TestQuarantine(t *testing.T) {
 	failed := func(node grid.NodeID, sweep grid.SweepID) *history.Transition {
 		return &history.Transition{Sweep: sweep, Node: node, Change: grid.Retry, Class: grid.ClassStart}
@@ -401,7 +404,8 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
-// TestQuarantineWithSweepsThatTakeTurns has trials of two sweeps fail in turns on a node, at their start or for want of disk, and end on another one.
+// TestQuarantineWithSweepsThatTakeTurns has trials of two sweeps fail in turns on a node, at their
+// start or for want of disk, and end on another one.
 func TestQuarantineWithSweepsThatTakeTurns(t *testing.T) {
 	for class, want := range map[grid.Class]string{grid.ClassStart: "3 trials of r, s in a row", grid.ClassDisk: "3 attempts of r, s in a row"} {
 		h := newNodeHealth()
@@ -416,8 +420,8 @@ func TestQuarantineWithSweepsThatTakeTurns(t *testing.T) {
 	}
 }
 
-// TestQuarantineLeavesANode has two nodes fail at what the other one runs: one of them must go on. And one sweep over programs of
-// which some do not exist takes no node.
+// TestQuarantineLeavesANode has two nodes fail at what the other one runs: one of them must go on.
+// And one sweep over programs of which some do not exist takes no node.
 func TestQuarantineLeavesANode(t *testing.T) {
 	h := newNodeHealth()
 	gone := map[grid.NodeID]bool{"c": true}

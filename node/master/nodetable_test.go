@@ -22,7 +22,8 @@ func tableWithNode(b jetstream.Heartbeat) (*nodeTable, time.Time) {
 // testOutage has short times, as far as they are settings.
 var testOutage = Outage{LostAfter: 3 * time.Second, AgentTimeout: 5 * time.Second, Reconcile: LongestRunning}
 
-// TestWhatIsLost tells a machine that is silent, an agent that has died, and a connection that is cut apart.
+// TestWhatIsLost tells a machine that is silent, an agent that has died, and a connection that is
+// cut apart.
 func TestWhatIsLost(t *testing.T) {
 	const ms = time.Millisecond
 	later := testOutage.LostAfter + ms
@@ -81,7 +82,8 @@ func TestWhatIsLost(t *testing.T) {
 	}
 }
 
-// refusing ends the agent of n at once, on a machine that refuses connections from then on until after.
+// refusing ends the agent of n at once, on a machine that refuses connections from then on until
+// after.
 func agentDied(after time.Duration) func(p *nodeTable, now time.Time) {
 	return func(p *nodeTable, now time.Time) {
 		p.recordDisconnect("n", now)
@@ -89,7 +91,8 @@ func agentDied(after time.Duration) func(p *nodeTable, now time.Time) {
 	}
 }
 
-// TestSilenceCountsFromTheMastersReturn judges nobody for what was not heard while the master itself was away.
+// TestSilenceCountsFromTheMastersReturn judges nobody for what was not heard while the master
+// itself was away.
 func TestSilenceCountsFromTheMastersReturn(t *testing.T) {
 	p, now := tableWithNode(jetstream.Heartbeat{})
 	states := map[grid.NodeID]cluster.State{"n": cluster.Dead}
@@ -165,7 +168,8 @@ func TestDrainFollowed(t *testing.T) {
 	}
 }
 
-// TestWaitsAreBounded has a node say more of its lanes than a node says, in texts that no terminal should see.
+// TestWaitsAreBounded has a node say more of its lanes than a node says, in texts that no terminal
+// should see.
 func TestWaitsAreBounded(t *testing.T) {
 	said := map[grid.Lane]grid.Refusal{grid.Lane(strings.Repeat("p", 1<<16)): {}}
 	for i := range 10 * jetstream.MaxRefusals {
@@ -205,8 +209,8 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// TestLeftBeforeThisLife has a node leave and start again, and gossip hear of that later than its beats do: its silence is not that of one
-// that left.
+// TestLeftBeforeThisLife has a node leave and start again, and gossip hear of that later than its
+// beats do: its silence is not that of one that left.
 func TestLeftBeforeThisLife(t *testing.T) {
 	now := time.Now()
 	p := &nodeTable{byID: map[grid.NodeID]*nodeState{}}

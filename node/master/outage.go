@@ -18,29 +18,33 @@ type Outage struct {
 }
 
 const (
-	// cutLimit is how long a node may be cut off from the master alone: gossip hears of it, so it works.
+	// disconnectedTimeout is how long a node may be disconnected from the master alone: gossip
+	// hears from it, so it works.
 	disconnectedTimeout = 10 * time.Second
-	// unheardLimit is how long a master that has just started waits for nodes that it knows from history.
+	// startupTimeout is how long a master that has just started waits for nodes that it knows from
+	// history.
 	startupTimeout = 15 * time.Second
-	// refusalFresh is how long a refused connection says that the machine answers.
+	// refusalFresh is how long a refused connection proves that the machine answers.
 	refusalFresh = time.Second
-	// stallLimit is how late the master's check of the nodes may run before it considers itself the one that was away: it was stopped, or
-	// its machine slept.
+	// maxCheckDelay is how late the master's check of the nodes may run before the master considers
+	// itself away: it was stopped, or its machine slept.
 	maxCheckDelay = time.Second
-	// majorityLimit is how long a master that hears from only a minority of the other nodes considers itself the one that is cut off. Some
-	// of them may be dead after all, for example because all were in one rack.
+	// majorityLimit is how long a master that hears from only a minority of the other nodes
+	// considers itself disconnected. Some of them may be dead after all, for example because all
+	// were in one rack.
 	majorityLimit = time.Minute
 )
 
-// presence determines whether this node itself is away. The silence of other nodes counts from the end of that.
+// selfCheck determines whether this node itself is away. The silence of other nodes counts from the
+// end of that.
 type selfCheck struct {
 	lastCheck    time.Time
-	lastBootTime time.Duration // of the clock that goes on while the machine sleeps, when it was looked
+	lastBootTime time.Duration // of the clock that goes on while the machine sleeps, at lastCheck
 	lastAway     time.Time     // when this node was last known to be away
-	minority     time.Time     // since when most others are silent
+	minority     time.Time     // since when most other nodes have been silent
 }
 
-// away reports whether this node considers itself the one that is away, and why.
+// update says why this node considers itself away, "" when it does not.
 func (p *selfCheck) update(now time.Time, linked bool, others, silent int) (why string) {
 	boot := bootTime()
 	late := max(now.Sub(p.lastCheck), boot-p.lastBootTime)
@@ -67,7 +71,8 @@ func (p *selfCheck) update(now time.Time, linked bool, others, silent int) (why 
 	return why
 }
 
-// bootTime is the time since the start of the machine, sleep included; 0 where the system does not tell.
+// bootTime returns the time since the start of the machine, sleep included; 0 where the system does
+// not provide it.
 func bootTime() time.Duration {
 	var ts unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
@@ -76,8 +81,8 @@ func bootTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// others counts the nodes that a master should hear of, itself left out, and how many of them it does not. One whose machine
-// refuses connections is heard of: it is there without an agent.
+// countOthers counts the nodes that a master should hear from, itself excluded, and the silent ones
+// among them. A node whose machine refuses connections is not silent: it is there without an agent.
 func (p *nodeTable) countOthers(self grid.NodeID, now time.Time) (all, silent int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,12 +98,14 @@ func (p *nodeTable) countOthers(self grid.NodeID, now time.Time) (all, silent in
 	return all, silent
 }
 
-// answers reports whether the machine has just said that no agent listens there.
+// hostAnswers reports whether a recent probe found that the machine answers and no agent listens
+// there.
 func (p *nodeState) hostAnswers(now time.Time) bool {
 	return !p.refused.IsZero() && now.Sub(p.refused) < refusalFresh
 }
 
-// expect registers a node that has not been heard from since this master started, although it may run trials.
+// expect adds a node that has not been heard from since this master started, although it may run
+// trials.
 func (p *nodeTable) expect(node grid.NodeID, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,7 +114,7 @@ func (p *nodeTable) expect(node grid.NodeID, now time.Time) {
 	}
 }
 
-// hears reports whether a node has been heard from lately, and is not about to restart.
+// isResponsive reports whether a node has been heard from lately, and is not about to restart.
 func (p *nodeTable) isResponsive(node grid.NodeID, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -115,15 +122,16 @@ func (p *nodeTable) isResponsive(node grid.NodeID, now time.Time) bool {
 	return known != nil && !known.dead && !known.isSilent(now) && now.Sub(known.restarting) >= restartLimit
 }
 
-// judged says how a node that is not heard of stands: it left, its agent died, it is silent as a whole, or its connection is cut.
-// It is "" for one that is waited for. Silence counts from since at the earliest.
+// lossReason says why a silent node is lost: it left, its agent died, it is silent as a whole, or
+// its connection is cut. It is "" for a node that may still come back in time. Silence counts from
+// since at the earliest.
 func (p *nodeState) lossReason(node grid.NodeID, now, since time.Time, gossip cluster.State, o *Outage) (how string, left bool) {
 	quiet := now.Sub(later(p.lastHeartbeat, since))
 	lostAfter := max(o.LostAfter, jetstream.HeartbeatTimeout)
 	switch {
 	case gossip == cluster.Left || p.leaving:
 		return "node " + string(node) + " left", true
-	case now.Sub(p.returned) < disconnectedTimeout: // another agent begins
+	case now.Sub(p.returned) < disconnectedTimeout: // another agent starts
 	case p.hostAnswers(now):
 		outlive := p.outlive
 		if outlive == 0 {

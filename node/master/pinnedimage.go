@@ -8,7 +8,8 @@ import (
 	"mlfnode/jetstream"
 )
 
-// imagesUsed gives the image in which a trial of each sweep first ran, as its node has named it. What is no name of an image is skipped.
+// imagesUsed returns the image in which a trial of each sweep first ran, as its node has named it.
+// It skips what is not the name of an image.
 func imagesUsed(stored []jetstream.StoredBatch) map[grid.SweepID]string {
 	var used map[grid.SweepID]string
 	for _, s := range stored {
@@ -27,8 +28,8 @@ func imagesUsed(stored []jetstream.StoredBatch) map[grid.SweepID]string {
 	return used
 }
 
-// pinImages has all trials of a sweep run in the image that the first one ran in: a tag that is moved meanwhile must not mix two images
-// in one table of results.
+// pinImages makes all trials of a sweep run in the image that the first one ran in: moving a tag
+// must not mix two images in one table of results.
 func (s *scheduler) pinImages(ctx context.Context, used map[grid.SweepID]string) error {
 	for id, image := range used {
 		f := s.feeds[id]

@@ -38,7 +38,8 @@ func TestImagesUsed(t *testing.T) {
 	}
 }
 
-// TestMissingImagePausesItsSweep has an image that can't be had: on a machine that stands alone nobody else could have it.
+// TestMissingImagePausesItsSweep has an image that can't be had: on a machine that stands alone
+// nobody else could have it.
 func TestMissingImagePausesItsSweep(t *testing.T) {
 	c := startMaster(t, 4)
 	id := c.submit(4, func(s *api.Submit) { s.Task.Image = "reg.lab/x:1" })

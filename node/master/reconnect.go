@@ -10,8 +10,9 @@ import (
 	"mlfnode/jetstream"
 )
 
-// Reconcile says which attempt of a trial goes on when a node that was away is back with one that runs, while its replacement
-// runs elsewhere. The other is stopped, and does not count as a failure.
+// Reconcile says which attempt of a trial goes on when a node that was away is back with a running
+// attempt while its replacement runs elsewhere. The other one is stopped, and does not count as a
+// failure.
 type Reconcile string
 
 // The ways to reconcile.
@@ -21,7 +22,7 @@ const (
 	KeepReplacement Reconcile = "keep_replacement"
 )
 
-// prefers reports whether of two attempts of a trial the first one goes on.
+// prefers reports whether the first of two attempts of a trial goes on.
 func (r Reconcile) prefers(a, b *jetstream.RunningAttempt) bool {
 	original := a.Attempt < b.Attempt
 	switch r {
@@ -36,12 +37,13 @@ func (r Reconcile) prefers(a, b *jetstream.RunningAttempt) bool {
 	return a.Age > b.Age
 }
 
-// reconnect decides about leases that a node works on and that the master has taken back, or has lost by a crash: of each
-// attempt that runs under one whether it goes on. A lease under which one goes on is held from here on, and begins nothing
-// more. What can't be decided now is asked again by the node's next beat.
+// decideReconnected decides about leases that a node works on and that the master has requeued, or
+// has lost in a crash: it decides for each running attempt whether it goes on. A lease under which
+// one goes on is held from now on, and starts no further trial. What can't be decided now is asked
+// again by the node's next heartbeat.
 func (s *scheduler) decideReconnected(ctx context.Context, node grid.NodeID, open []jetstream.HeldLease) {
 	if s.m.Applied() < s.lastDecision {
-		return // history does not know yet what was decided last
+		return // history does not hold the last decision yet
 	}
 	now := time.Now()
 	goOn, stopped := 0, 0
@@ -53,7 +55,7 @@ func (s *scheduler) decideReconnected(ctx context.Context, node grid.NodeID, ope
 	for i := range open {
 		h := &open[i]
 		if s.m.leases.isDecided(h.ID, node) {
-			continue // by an earlier beat
+			continue // by an earlier heartbeat
 		}
 		b := &reconnection{s: s, node: node, lease: h, f: s.feeds[h.Sweep]}
 		if err := b.decideAttempts(ctx, now); err != nil {
@@ -67,19 +69,19 @@ func (s *scheduler) decideReconnected(ctx context.Context, node grid.NodeID, ope
 	}
 }
 
-// back is a lease of a node that was away.
+// reconnection is a lease of a node that was away.
 type reconnection struct {
 	s     *scheduler
 	node  grid.NodeID
 	lease *jetstream.HeldLease
 	f     *feed // nil when nothing of the sweep is left to do
 
-	continuing []jetstream.RunningAttempt
-	rivals     []grid.LeaseID // of the trials in goOn, whose leases end
+	continuing []jetstream.RunningAttempt // attempts that go on
+	rivals     []grid.LeaseID             // other leases of the trials in continuing, which are revoked
 	batch      grid.Batch
 }
 
-// decide looks at each attempt, and stores what follows for history.
+// decideAttempts decides about each attempt, and publishes the decisions as events.
 func (b *reconnection) decideAttempts(ctx context.Context, now time.Time) error {
 	if b.f == nil {
 		return nil
@@ -105,11 +107,11 @@ func (b *reconnection) decideAttempts(ctx context.Context, now time.Time) error 
 	return nil
 }
 
-// look decides about one attempt.
+// decideAttempt decides about one attempt.
 func (b *reconnection) decideAttempt(ctx context.Context, run *jetstream.RunningAttempt, now time.Time) error {
 	t, _, err := b.s.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: b.f.sweep.ID, Index: run.Index})
 	if err != nil {
-		return fmt.Errorf("look at trial %d: %w", run.Index, err)
+		return fmt.Errorf("load trial %d: %w", run.Index, err)
 	}
 	current := t.State == grid.Running && t.Run == run.Run
 	if t.State.Terminal() || (run.Attempt <= t.Floor && !current && !t.IsAway(run.Run)) {
@@ -121,7 +123,7 @@ func (b *reconnection) decideAttempt(ctx context.Context, run *jetstream.Running
 		l, c := b.f.leases[id], b.s.m.leases.get(id)
 		switch {
 		case l.hi-l.lo > 1 && !l.detached:
-			continue // its other trials go on; what it has of this one is superseded
+			continue // its other trials go on; what it reports of this one is superseded
 		case c.node != "" && c.node != b.node:
 			rival := jetstream.RunningAttempt{Index: run.Index, Attempt: l.attempt + max(c.deliveries, 1) - 1}
 			for _, r := range c.attempts {
@@ -152,7 +154,8 @@ func (b *reconnection) decideAttempt(ctx context.Context, run *jetstream.Running
 	return nil
 }
 
-// fence excludes an attempt from giving the result, because the attempt of another node continues.
+// fenceAttempt excludes an attempt from giving the result, because the attempt of another node
+// continues.
 func (b *reconnection) fenceAttempt(run *jetstream.RunningAttempt, other grid.NodeID, now time.Time) {
 	b.batch.Events = append(b.batch.Events, grid.Event{
 		Kind: grid.Fenced, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(),
@@ -160,7 +163,7 @@ func (b *reconnection) fenceAttempt(run *jetstream.RunningAttempt, other grid.No
 	})
 }
 
-// settle makes the lease held or stopped.
+// applyDecision records the lease as held, or refuses it.
 func (b *reconnection) applyDecision(now time.Time) {
 	s, id := b.s, b.lease.ID
 	if len(b.continuing) == 0 {
@@ -174,7 +177,7 @@ func (b *reconnection) applyDecision(now time.Time) {
 		b.f.assigned.Add(run.Index, run.Index+1)
 		b.f.retries.remove(run.Index, run.Index+1)
 		b.f.started[run.Index] = max(b.f.started[run.Index], run.Attempt)
-		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, b.f.started[run.Index]) // so it is for rivals too
+		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, b.f.started[run.Index]) // as for rivals
 		delete(b.f.awayTrials, run.Index)
 	}
 	delete(s.missing, id)
@@ -185,7 +188,7 @@ func (b *reconnection) applyDecision(now time.Time) {
 	}
 }
 
-// revoke ends a lease whose trial goes on, or has ended, elsewhere.
+// revokeLease ends a lease whose trial goes on, or has ended, elsewhere.
 func (s *scheduler) revokeLease(f *feed, id grid.LeaseID) {
 	l, ok := f.leases[id]
 	if !ok {
@@ -195,7 +198,7 @@ func (s *scheduler) revokeLease(f *feed, id grid.LeaseID) {
 		s.m.leases.refuse(id, holder)
 	}
 	if l.seq > 0 {
-		ctx := context.Background() // a call of the store bounds itself
+		ctx := context.Background() // calls of the store have their own timeout
 		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil {
 			s.m.log.Warn("lease could not be deleted, and its trial may run once more", "sweep", f.sweep.ID, "lease", id, "err", err)
 		}
@@ -204,7 +207,8 @@ func (s *scheduler) revokeLease(f *feed, id grid.LeaseID) {
 	s.dropLease(f, id)
 }
 
-// conclude ends what still runs, or waits to run, of a trial that has its result while a node was away.
+// revokeRivals ends what still runs, or waits to run, of a trial that got its result while a node
+// was away.
 func (s *scheduler) revokeRivals(f *feed, index int64, by grid.NodeID) {
 	if !f.awayTrials[index] {
 		return

@@ -36,7 +36,8 @@ func (c *testMaster) heldLease(h *jetstream.GrantedLease, run string, age time.D
 	}
 }
 
-// lost has a node that works on a lease go silent, until its trial waits to be leased, or is leased, once more.
+// lost has a node that works on a lease go silent, until its trial waits to be leased, or is
+// leased, once more.
 func (c *testMaster) loseNode(w *fakeCluster, node grid.NodeID, h *jetstream.GrantedLease, others ...func() jetstream.Directives) {
 	c.t.Helper()
 	w.setState(node, cluster.Dead)
@@ -61,7 +62,8 @@ func (c *testMaster) trial(id grid.SweepID, index int64) grid.Trial {
 	return t
 }
 
-// goesOn waits until a run gives a trial its state, and its node may keep its lease; others that hold one are told to stop.
+// goesOn waits until a run gives a trial its state, and its node may keep its lease; others that
+// hold one are told to stop.
 func (c *testMaster) waitUntilContinues(id grid.SweepID, run string, beat func() jetstream.Directives) {
 	c.t.Helper()
 	c.waitFor("run "+run+" goes on", func(s *scheduler) bool {
@@ -79,8 +81,9 @@ func (c *testMaster) waitUntilStopped(h *jetstream.GrantedLease, beat func() jet
 	c.waitFor("the node is told to stop", func(*scheduler) bool { return slices.Equal(beat().Stop, []grid.LeaseID{h.ID}) })
 }
 
-// TestNodeIsBackWithItsAttempt has a node be silent while its attempt goes on, and be back at each stage of the replacement. One
-// attempt goes on, the other one is stopped, neither counts as a failure, and there is one result.
+// TestNodeIsBackWithItsAttempt has a node be silent while its attempt goes on, and be back at each
+// stage of the replacement. One attempt goes on, the other one is stopped, neither counts as a
+// failure, and there is one result.
 func TestNodeIsBackWithItsAttempt(t *testing.T) {
 	t.Parallel()
 	const young, old = time.Second, time.Minute
@@ -163,8 +166,8 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 	}
 }
 
-// TestManyOutages has a node be lost and back more often than nodes may die under a trial: that counts for nothing, since the
-// attempt goes on each time.
+// TestManyOutages has a node be lost and back more often than nodes may die under a trial: that
+// counts for nothing, since the attempt goes on each time.
 func TestManyOutages(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()
@@ -218,8 +221,8 @@ func TestResultOfALostNode(t *testing.T) {
 	}
 }
 
-// TestHarmfulSecondRun waits for the node, however long it is away, and runs the trial again only once the attempt is known to
-// have ended.
+// TestHarmfulSecondRun waits for the node, however long it is away, and runs the trial again only
+// once the attempt is known to have ended.
 func TestHarmfulSecondRun(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()
@@ -262,8 +265,8 @@ func TestHarmfulSecondRun(t *testing.T) {
 	}
 }
 
-// TestQueueLostLeases has a master start whose queue has lost the lease of an attempt that goes on: it waits for the node, which
-// keeps it, and nothing runs twice.
+// TestQueueLostLeases has a master start whose queue has lost the lease of an attempt that goes on:
+// it waits for the node, which keeps it, and nothing runs twice.
 func TestQueueLostLeases(t *testing.T) {
 	dir := t.TempDir()
 	c := startWithNodes(t, dir, 1, newFakeCluster().nodes())
@@ -290,8 +293,8 @@ func TestQueueLostLeases(t *testing.T) {
 	c.waitUntilFinished(id)
 }
 
-// TestHeldLeaseIsNotHandedOut has another node ask for leases while one works on the only one, and give that back, also after a restart of
-// the master.
+// TestHeldLeaseIsNotHandedOut has another node ask for leases while one works on the only one, and
+// give that back, also after a restart of the master.
 func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted: %v", restarted), func(t *testing.T) {
@@ -323,8 +326,8 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 	}
 }
 
-// TestAbandonedLease takes back what was handed out and that no node says to hold, also when one held it before, and when it can't be
-// deleted.
+// TestAbandonedLease takes back what was handed out and that no node says to hold, also when one
+// held it before, and when it can't be deleted.
 func TestAbandonedLease(t *testing.T) {
 	for _, test := range []struct{ claimed, deletable bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
 		claimed, ctx := test.claimed, t.Context()

@@ -11,8 +11,9 @@ import (
 	"mlfnode/node/history"
 )
 
-// TestForgottenNode takes a node out of the cluster that holds trials, at each stage of its being there. They run elsewhere, also those
-// that wait for their node however long it is away, and count no failure.
+// TestForgottenNode takes a node out of the cluster that holds trials, at each stage of its being
+// there. They run elsewhere, also those that wait for their node however long it is away, and count
+// no failure.
 func TestForgottenNode(t *testing.T) {
 	t.Parallel()
 	for _, noReplace := range []bool{false, true} {
@@ -81,7 +82,8 @@ func TestForgottenNodeLeavesNothing(t *testing.T) {
 	})
 }
 
-// TestForgottenNodeBeats has a node that was taken out of the cluster beat on, by a connection that has not ended yet.
+// TestForgottenNodeBeats has a node that was taken out of the cluster beat on, by a connection that
+// has not ended yet.
 func TestForgottenNodeBeats(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()

@@ -11,31 +11,33 @@ import (
 	"mlfnode/jetstream"
 )
 
-// The events of the first batch of a retry, so that it goes on soon, and of a later one, each of which is twice as long.
+// The events of the first batch of a retry, so that it goes on soon, and of a later one, each of
+// which is twice as long.
 const (
-	firstReopened = 500
+	firstReopened = 500 // The number of events in the first batch of a retry, which is small so that the sweep continues soon, and the maximum for later ones, each of which is twice as long as the one before.
 	maxReopened   = 4000
 )
 
-// reopening is a retry that writes its events, batch by batch. The sweep goes on as soon as history holds the first one, unless whole.
+// reopening is a retry that publishes its events batch by batch. The sweep continues as soon as
+// history holds the first one, unless whole is set.
 type reopening struct {
 	m     *Master
 	sweep grid.SweepID
 	at    int64 // microseconds since 1970
 
-	revive bool // the sweep was cancelled when the retry began
-	whole  bool // the sweep goes on only when all are reopened: for its StopAfter, those that are not would count as failures
+	revive bool // the sweep was cancelled when the retry started
+	whole  bool // the sweep continues only when all are reopened: the others would count as failures for its StopAfter
 
 	batch   grid.Batch
 	count   int64  // of trials
-	last    uint64 // the last event
+	last    uint64 // sequence of the last event
 	resumed bool
 }
 
-// reopen returns when history holds all events. A cancel meanwhile ends it.
+// reopen returns when history holds all events. A cancel in the meantime ends it.
 func (o *reopening) reopen(ctx context.Context, trials iter.Seq2[int64, error]) error {
 	err := o.publishAll(ctx, trials)
-	if err != nil && o.last > 0 { // what is reopened is to run, though the client be gone
+	if err != nil && o.last > 0 { // what is reopened runs, even if the client is gone
 		_, failed := o.resumeSweep(context.WithoutCancel(ctx))
 		err = errors.Join(err, failed)
 	}
@@ -65,7 +67,8 @@ func (o *reopening) publishAll(ctx context.Context, trials iter.Seq2[int64, erro
 	return o.m.waitApplied(ctx, o.last)
 }
 
-// send stores a batch. Of those before it waits until history holds them, so that what runs already is folded in between.
+// publishBatch stores a batch. It waits until history holds the one before, so that the results of
+// trials that run already are folded in between.
 func (o *reopening) publishBatch(ctx context.Context) error {
 	if r, ok := o.m.Sweep(o.sweep); ok && r.Sweep.State == grid.SweepCancelled && (o.resumed || !o.revive) {
 		return conflict(fmt.Sprintf("%s was cancelled while its trials were reopened", o.sweep), fmt.Sprintf("run them with: mlfnode retry %s", o.sweep))
@@ -89,8 +92,8 @@ func (o *reopening) publishBatch(ctx context.Context) error {
 	return err
 }
 
-// goOn lets the sweep run again unless its user has paused it, or has cancelled it meanwhile. Once it has gone on, whatever has become of
-// it since stays, and only the last event is noted.
+// resumeSweep makes the sweep run again unless its user has paused it, or has cancelled it in the
+// meantime. Once it has done so, later calls keep the state and only record the last event.
 func (o *reopening) resumeSweep(ctx context.Context) (jetstream.Record, error) {
 	left, err := o.m.cfg.History.Counts(ctx, o.sweep)
 	if err != nil {
@@ -98,7 +101,7 @@ func (o *reopening) resumeSweep(ctx context.Context) (jetstream.Record, error) {
 	}
 	r, err := o.m.editSweep(ctx, o.sweep, func(s *grid.Sweep) error {
 		s.Reopened = max(s.Reopened, o.last)
-		own := s.State == grid.SweepPaused && s.Problem != "" // a pause of the master's own ends with what it was for
+		own := s.State == grid.SweepPaused && s.Problem != "" // a retry ends a pause by the master
 		if !o.resumed && (s.State != grid.SweepPaused || own) && (s.State != grid.SweepCancelled || o.revive) {
 			s.State, s.Ended, s.Save, s.Paused, s.Problem = grid.SweepRunning, time.Time{}, false, time.Time{}, ""
 			s.Accepted = left.Failed
@@ -109,7 +112,8 @@ func (o *reopening) resumeSweep(ctx context.Context) (jetstream.Record, error) {
 	return r, err
 }
 
-// keepOpen keeps the sweep from being finished until free is called: trials of it are still to be reopened.
+// holdOpen keeps the sweep from being finished until free is called, because trials of it are still
+// to be reopened.
 func (m *Master) holdOpen(id grid.SweepID) (free func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -119,7 +123,7 @@ func (m *Master) holdOpen(id grid.SweepID) (free func()) {
 		defer m.mu.Unlock()
 		if m.reopens[id]--; m.reopens[id] == 0 {
 			delete(m.reopens, id)
-			m.Kick() // the loop may have found it complete meanwhile
+			m.Kick() // the scheduler may have found it complete in the meantime
 		}
 	}
 }

@@ -12,13 +12,15 @@ import (
 )
 
 const (
-	// retainInterval is how often old sweeps are looked for, besides each start.
+	// retainInterval is how often outdated sweeps are looked for, in addition to each start.
 	retainInterval = 10 * time.Minute
-	// roomInterval is how often it is looked whether a part of the store is nearly full. Then old sweeps are looked for at once.
+	// spaceInterval is how often the master checks whether a part of the store is nearly full. If
+	// so, it looks for outdated sweeps at once.
 	spaceInterval = 5 * time.Second
 )
 
-// retain removes ended sweeps that the retention no longer covers, and what belongs to no sweep. The master is ready since then.
+// runRetention removes ended sweeps that the retention no longer covers, and data that belongs to
+// no sweep. ready is when the master became ready.
 func (m *Master) runRetention(ctx context.Context, ready time.Time) error {
 	if !m.cfg.LeaseTrials {
 		return nil
@@ -54,7 +56,8 @@ func (m *Master) removeOutdated(ctx context.Context) {
 	}
 }
 
-// makeRoom removes what may go when a part of the store is nearly full, and says what a person can do when that was not enough.
+// freeSpace removes what it may when a part of the store is nearly full, and says what a person can
+// do when that was not enough.
 func (m *Master) freeSpace(ctx context.Context) {
 	tight := m.nearlyFull(ctx)
 	if len(tight) > 0 && (m.currentSpaceProblem() == "" || len(m.outdated(time.Now())) > 0) {
@@ -75,7 +78,7 @@ func (m *Master) freeSpace(ctx context.Context) {
 	m.setSpaceProblem(problem)
 }
 
-// howToFree says which sweeps a person can remove for more room.
+// suggestRemoval says which sweeps a person can remove for more room.
 func (m *Master) suggestRemoval(ctx context.Context) string {
 	largest, trials := grid.SweepID(""), int64(-1)
 	for _, r := range m.Sweeps() {
@@ -94,17 +97,17 @@ func (m *Master) suggestRemoval(ctx context.Context) string {
 		largest, trials)
 }
 
-// tight lists the parts of the store that are nearly full.
+// nearlyFull returns the parts of the store that are nearly full.
 func (m *Master) nearlyFull(ctx context.Context) []jetstream.Usage {
 	usage, err := m.cfg.Store.Usage(ctx)
 	if err != nil {
-		return nil // the store says elsewhere what is wrong with it
+		return nil // the store reports its problems elsewhere
 	}
 	return slices.DeleteFunc(usage, func(u jetstream.Usage) bool { return !u.NearlyFull() })
 }
 
-// outdated lists the sweeps beyond the retention: ended ones by number and age, paused ones by age, and those whose removal was
-// interrupted.
+// outdated returns the sweeps beyond the retention: ended ones by number and age, paused ones by
+// age, and those whose removal was interrupted.
 func (m *Master) outdated(now time.Time) []jetstream.Record {
 	m.mu.Lock()
 	retention := m.retention
@@ -133,7 +136,7 @@ func (m *Master) outdated(now time.Time) []jetstream.Record {
 	return append(old, ended[keep:]...)
 }
 
-// pausedSince is when a sweep was paused. Older records do not say it.
+// pausedSince returns when a sweep was paused. Older records do not say so.
 func pausedSince(s *grid.Sweep) time.Time {
 	if s.Paused.IsZero() {
 		return s.Submitted
@@ -141,8 +144,8 @@ func pausedSince(s *grid.Sweep) time.Time {
 	return s.Paused
 }
 
-// Remove takes a sweep that does not run, with everything that belongs to it, out of the store. When it returns, all of it is gone. A
-// removal that is interrupted goes on later.
+// Remove removes a sweep that does not run, with everything that belongs to it, from the store.
+// When it returns, all of it is gone. An interrupted removal is completed later.
 func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
 	r, ok := m.Sweep(id)
 	if !ok {
@@ -158,7 +161,8 @@ func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
 			return conflict(fmt.Sprintf("trials of %s are still running although it is paused", id), fmt.Sprintf("wait for them, or stop them with: mlfnode cancel %s", id))
 		}
 	case r.Sweep.State == grid.SweepCancelled && m.cfg.LeaseTrials && m.currentSpaceProblem() == "":
-		// In a full store nodes may not be able to report the ends that are waited for; they drop them once the sweep is gone.
+		// With a full store, nodes may be unable to report the ends that this waits for; they drop
+		// them once the sweep is gone.
 		if err := m.awaitDrained(ctx, id); err != nil {
 			return err
 		}
@@ -173,11 +177,12 @@ func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
 	return err
 }
 
-// removeEnded marks the record, so that nobody has the sweep run again meanwhile and an interrupted removal goes on, and removes all.
+// removeEnded marks the record, so that nobody runs the sweep again in the meantime and an
+// interrupted removal is completed, and removes everything.
 func (m *Master) removeEnded(ctx context.Context, id grid.SweepID) error {
 	r, ok := m.Sweep(id)
 	if !ok {
-		return nil // somebody was faster
+		return nil // it has been removed already
 	}
 	if !r.Sweep.Removing {
 		var err error
@@ -195,8 +200,8 @@ func (m *Master) removeEnded(ctx context.Context, id grid.SweepID) error {
 	return m.remove(ctx, r.Sweep)
 }
 
-// remove takes everything of a sweep out of the store. The record goes last, so that a crash in between is made good by the
-// next round.
+// remove removes everything of a sweep from the store. The record goes last, so that the next round
+// completes a removal that a crash interrupted.
 func (m *Master) remove(ctx context.Context, s *grid.Sweep) error {
 	store := m.cfg.Store
 	if err := store.Artifacts.DeleteAll(ctx, string(s.ID)+"/"); err != nil {
@@ -252,7 +257,7 @@ func (m *Master) removeBundle(ctx context.Context, s *grid.Sweep) error {
 	return nil
 }
 
-// lockSubmissions keeps submissions out until unlock is called.
+// lockSubmissions blocks submissions until unlock is called.
 func (m *Master) lockSubmissions(ctx context.Context) (unlock func(), err error) {
 	select {
 	case m.submitLock <- struct{}{}:
@@ -262,14 +267,16 @@ func (m *Master) lockSubmissions(ctx context.Context) (unlock func(), err error)
 	}
 }
 
-// How old a bundle without a sweep must be to be removed: its submission follows within moments, and sends it again when it has gone.
+// How old a bundle without a sweep must be to be removed: its submission follows within moments,
+// and sends it again when it has gone.
 const (
-	orphanAge         = time.Hour
-	orphanAgeWhenFull = time.Minute // when room is short
+	orphanAge         = time.Hour   // The age at which a bundle without a sweep is removed: its submission follows within moments, and sends it again when it is gone.
+	orphanAgeWhenFull = time.Minute // when space is short
 )
 
-// removeOrphans removes what belongs to no sweep: events, output and artifacts of sweeps without a record, and bundles
-// that were stored before a time. Of many subjects it looks at some, and at the next ones when it is called again, unless whole is set.
+// removeOrphans removes data that belongs to no sweep: events, output and artifacts of sweeps
+// without a record, and bundles that were stored before a time. Of many subjects it checks some,
+// and the next ones when it is called again, unless whole is set.
 func (m *Master) removeOrphans(ctx context.Context, whole bool, before time.Time) {
 	removed, err := m.cfg.Store.PurgeOrphans(ctx, whole, func(id grid.SweepID) bool {
 		_, ok := m.Sweep(id)

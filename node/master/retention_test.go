@@ -29,7 +29,8 @@ func endedEvents(id grid.SweepID, node grid.NodeID, bytes int) *grid.Batch {
 	return b
 }
 
-// fullStage is a master over a store with small limits, over which prepare goes before the master starts.
+// fullStage is a master over a store with small limits, over which prepare goes before the master
+// starts.
 func startWithLimits(t *testing.T, limits jetstream.Limits, retention Retention, prepare func(*jetstream.Store)) *testMaster {
 	t.Helper()
 	dir := t.TempDir()
@@ -96,7 +97,8 @@ func usageOf(t *testing.T, s *jetstream.Store, part string) int64 {
 	return 0
 }
 
-// TestBundleOfASubmissionUnderWayStays: what clients send while a master that has just started cleans up is not of before its start.
+// TestBundleOfASubmissionUnderWayStays: what clients send while a master that has just started
+// cleans up is not of before its start.
 func TestBundleOfASubmissionUnderWayStays(t *testing.T) {
 	c := startMaster(t, 1)
 	ready, digest := time.Now(), strings.Repeat("ab", 32)
@@ -114,7 +116,8 @@ func TestBundleOfASubmissionUnderWayStays(t *testing.T) {
 	}
 }
 
-// TestWhatBelongsToNoSweepGoes fills a store with what no record names: a start of the master frees it, and what sweeps have stays.
+// TestWhatBelongsToNoSweepGoes fills a store with what no record names: a start of the master frees
+// it, and what sweeps have stays.
 func TestWhatBelongsToNoSweepGoes(t *testing.T) {
 	kept, orphan := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
 	c := startWithLimits(t, jetstream.Limits{}, Retention{}, func(s *jetstream.Store) {
@@ -156,8 +159,8 @@ func TestWhatBelongsToNoSweepGoes(t *testing.T) {
 	}
 }
 
-// TestFullStoreMakesRoomAtOnce fills the events: sweeps beyond the retention go without waiting for the next round, and when there is
-// none, the problem says what to do.
+// TestFullStoreMakesRoomAtOnce fills the events: sweeps beyond the retention go without waiting for
+// the next round, and when there is none, the problem says what to do.
 func TestFullStoreMakesRoomAtOnce(t *testing.T) {
 	c := startWithLimits(t, jetstream.Limits{EventBytes: 2 << 20}, Retention{Sweeps: 1}, nil)
 	add := func(id grid.SweepID, bytes int, ended time.Time) {
@@ -200,8 +203,9 @@ func TestFullStoreMakesRoomAtOnce(t *testing.T) {
 	}
 }
 
-// TestFullStoreOfSweepsThatRun fills the events while no sweep has ended: the problem says how to come to one that can be removed, and
-// that does not wait for a node that can't report the end of its attempts.
+// TestFullStoreOfSweepsThatRun fills the events while no sweep has ended: the problem says how to
+// come to one that can be removed, and that does not wait for a node that can't report the end of
+// its attempts.
 func TestFullStoreOfSweepsThatRun(t *testing.T) {
 	c := startWithLimits(t, jetstream.Limits{EventBytes: 1 << 20}, Retention{}, nil)
 	id := c.submit(100_000, nil)
@@ -302,7 +306,8 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestNothingChangesASweepThatIsRemoved: a retry, resume or extend beside a removal is refused, and an interrupted one goes on.
+// TestNothingChangesASweepThatIsRemoved: a retry, resume or extend beside a removal is refused, and
+// an interrupted one goes on.
 func TestNothingChangesASweepThatIsRemoved(t *testing.T) {
 	c := startMaster(t, 4)
 	s := newSweep(t, "gone-1", 3)

@@ -48,7 +48,8 @@ func (c *testMaster) submitFailed(count int64) grid.SweepID {
 	return id
 }
 
-// runsToItsEnd ends all that is leased of a sweep until it is finished, and gives how many trials have succeeded.
+// runsToItsEnd ends all that is leased of a sweep until it is finished, and gives how many trials
+// have succeeded.
 func (c *testMaster) runToEnd(id grid.SweepID) int64 {
 	c.t.Helper()
 	for {
@@ -65,7 +66,8 @@ func (c *testMaster) runToEnd(id grid.SweepID) int64 {
 	}
 }
 
-// TestCancelDuringARetry cancels a sweep while a large retry reopens its trials: it stays cancelled, and a further retry runs all.
+// TestCancelDuringARetry cancels a sweep while a large retry reopens its trials: it stays
+// cancelled, and a further retry runs all.
 func TestCancelDuringARetry(t *testing.T) {
 	const count = 20_000
 	c := startMaster(t, 4)
@@ -103,8 +105,8 @@ func TestCancelDuringARetry(t *testing.T) {
 	}
 }
 
-// TestClientLeavesDuringARetry ends the context of a large retry after its first trials are leased: what is reopened runs before the
-// sweep is finished, and a further retry runs the others.
+// TestClientLeavesDuringARetry ends the context of a large retry after its first trials are leased:
+// what is reopened runs before the sweep is finished, and a further retry runs the others.
 func TestClientLeavesDuringARetry(t *testing.T) {
 	const count = 20_000
 	c := startMaster(t, 4)
@@ -134,8 +136,9 @@ func TestClientLeavesDuringARetry(t *testing.T) {
 	}
 }
 
-// TestRetryOfManyTrials has the first trials of a large retry run while it goes on, the others in leases of many, and
-// finishes the sweep when all have run, also when those that are reopened at first end before the last ones are.
+// TestRetryOfManyTrials has the first trials of a large retry run while it goes on, the others in
+// leases of many, and finishes the sweep when all have run, also when those that are reopened at
+// first end before the last ones are.
 func TestRetryOfManyTrials(t *testing.T) {
 	const count = 5000
 	c := startMaster(t, 4)
@@ -166,7 +169,8 @@ func TestRetryOfManyTrials(t *testing.T) {
 	}
 }
 
-// TestReopenedTrialsAreKnownAsRanges holds that what is read of them at a restart does not depend on how many they are.
+// TestReopenedTrialsAreKnownAsRanges holds that what is read of them at a restart does not depend
+// on how many they are.
 func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
 	const count = 3000
 	c := startMaster(t, 4)
@@ -184,7 +188,8 @@ func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
 	}
 }
 
-// TestRetryLeavesWhatFailsMeanwhile has trials fail while a retry reads those that it is about: they have failed since, and stay.
+// TestRetryLeavesWhatFailsMeanwhile has trials fail while a retry reads those that it is about:
+// they have failed since, and stay.
 func TestRetryLeavesWhatFailsMeanwhile(t *testing.T) {
 	const before, count = 1500, 3000
 	c := startMaster(t, 4)

@@ -9,43 +9,44 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// retries are the trials that wait for a further attempt, apart by what that is to get. Of those that need not wait for a time only
-// ranges are kept, so that a million of them, as a retry by a user makes, weigh no more than one. The zero value is empty.
+// retryQueue holds the trials that wait for a further attempt, grouped by the resources of that
+// attempt. Of those that are ready only ranges are kept, so that a million of them, as a user's
+// retry makes, take no more memory than one. The zero value is empty.
 type retryQueue struct {
-	byNeed  map[grid.Resources]*retryGroup // none is empty
-	delayed map[int64]*retry               // those whose time has not come, as of the last call of due
+	byNeed  map[grid.Resources]*retryGroup // no group is empty
+	delayed map[int64]*retry               // trials that were not due at the last call of due
 	count   int
 }
 
-// waiting are the trials whose next attempts get the same.
+// retryGroup holds the trials whose next attempts get the same resources.
 type retryGroup struct {
 	delayed retryHeap
-	ready   []*readySet // none is empty
+	ready   []*readySet // no set is empty
 }
 
-// ready are trials whose next attempts may begin at once. All of it but the trials is the same for each.
+// readySet holds trials whose next attempts may start at once and that differ in nothing else.
 type readySet struct {
 	attempt int
 	mode    leaseMode
 	trials  ranges.Set
 }
 
-// manner says in which way a further attempt is leased.
+// leaseMode says how a further attempt is leased.
 type leaseMode uint8
 
 const (
 	modeRange     leaseMode = iota // together with its neighbours
 	modeSingle                     // in a lease of its own, since it avoids nodes
-	modeAnnounced                  // in a lease of its own, and its node tells of it before it begins: nodes have died under the trial
+	modeAnnounced                  // in a lease of its own, and its node announces it before it starts: nodes have died under the trial
 )
 
-// waiter is one trial that waits.
+// retry is one trial that waits.
 type retry struct {
 	index     int64
 	attempt   int
 	mode      leaseMode
 	need      grid.Resources
-	due       time.Time // zero for at once
+	due       time.Time // zero for now
 	heapIndex int
 }
 
@@ -56,7 +57,7 @@ func (r *retryQueue) has(i int64) bool {
 	return ok
 }
 
-// find gives the attempt of trial i that waits.
+// find returns the waiting attempt of trial i.
 func (r *retryQueue) find(i int64) (retry, bool) {
 	if w := r.delayed[i]; w != nil {
 		return *w, true
@@ -94,7 +95,7 @@ func (r *retryQueue) add(w retry) {
 	heap.Push(&q.delayed, &w)
 }
 
-// set gives the trials that are leased alike.
+// trialsFor returns the trials that are leased alike.
 func (q *retryGroup) trialsFor(attempt int, m leaseMode) *ranges.Set {
 	for _, set := range q.ready {
 		if set.attempt == attempt && set.mode == m {
@@ -106,7 +107,7 @@ func (q *retryGroup) trialsFor(attempt int, m leaseMode) *ranges.Set {
 	return &set.trials
 }
 
-// addRange queues the same attempt of trials of which none is queued, to begin at once.
+// addRange queues the same attempt of trials, of which none is queued, to start at once.
 func (r *retryQueue) addRange(trials ranges.Range, attempt int, need grid.Resources) {
 	first := retry{index: trials.Lo, attempt: attempt, need: need}
 	r.add(first)
@@ -115,7 +116,7 @@ func (r *retryQueue) addRange(trials ranges.Range, attempt int, need grid.Resour
 	r.count += int(trials.Hi - trials.Lo - 1)
 }
 
-// remove takes the trials [lo,hi) out.
+// remove removes the trials [lo,hi).
 func (r *retryQueue) remove(lo, hi int64) {
 	if lo+1 == hi && r.delayed[lo] != nil {
 		w := r.delayed[lo]
@@ -134,7 +135,7 @@ func (r *retryQueue) remove(lo, hi int64) {
 	}
 }
 
-// forget drops what is known of a waiter that is not in its heap any more.
+// dropDelayed forgets a retry that is no longer in its heap.
 func (r *retryQueue) dropDelayed(w *retry) {
 	delete(r.delayed, w.index)
 	r.count--
@@ -147,7 +148,8 @@ func (r *retryQueue) removeIfEmpty(need grid.Resources) {
 	}
 }
 
-// due gives trials with this need whose time has come and that may be in one lease; they stay queued until removed.
+// due returns trials with this need that are due and may share a lease; they stay queued until they
+// are removed.
 func (r *retryQueue) due(need grid.Resources, now time.Time) (trials ranges.Range, attempt int, m leaseMode, ok bool) {
 	q := r.byNeed[need]
 	if q == nil {
@@ -169,7 +171,7 @@ func (r *retryQueue) due(need grid.Resources, now time.Time) (trials ranges.Rang
 	return trials, set.attempt, set.mode, true
 }
 
-// waiters implements heap.Interface: the attempt that is due first is on top.
+// retryHeap implements heap.Interface: the attempt that is due first is on top.
 type retryHeap []*retry
 
 func (w retryHeap) Len() int { return len(w) }

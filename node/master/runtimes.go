@@ -11,8 +11,8 @@ import (
 // loadedTimes bounds the run times that are loaded for a sweep with grid.OrderLongest.
 const maxLoadedTimes = 512
 
-// openTimes loads the run times of trials that have ended, evenly from all of them. It leaves out what it can't read: the order
-// is computed again as trials end.
+// openTimes loads the run times of trials that have ended, evenly from all of them. It leaves out
+// what it can't read: the order is computed again as trials end.
 func (s *scheduler) openTimes(ctx context.Context, f *feed) {
 	if f.longest == nil {
 		return
@@ -34,8 +34,8 @@ func (s *scheduler) openTimes(ctx context.Context, f *feed) {
 	}
 }
 
-// noteTime records the run time of a trial that has ended. When the first order is known, leases that wait in the queue are to
-// be withdrawn.
+// noteTime records the run time of a trial that has ended. When the first order is known, leases
+// that wait in the queue are to be withdrawn.
 func (f *feed) noteTime(t *history.Transition) {
 	if f.longest == nil || t.State != grid.Succeeded {
 		return

@@ -12,19 +12,19 @@ import (
 	"mlfnode/node/history"
 )
 
-// setupLimit is how often the setup step of a sweep may fail, without any success, before the sweep is paused: a misspelt package is
-// misspelt for all of its trials. So is the name of an image.
+// setupLimit is how often the setup step of a sweep may fail, without any success, before the sweep
+// is paused: a misspelt package is misspelt for all of its trials. So is the name of an image.
 const setupLimit = 3
 
-// setups are the failures of a sweep's setup step since a trial of it last ran.
+// setupFailures are the failures of a sweep's setup step since a trial of it last ran.
 type setupFailures struct {
 	count int
 	nodes []grid.NodeID
 	class grid.Class   // grid.ClassSetup, or grid.ClassImage
-	last  grid.TrialID // that was to run
+	last  grid.TrialID // the trial that was to run
 }
 
-// noteSetup follows one change of a trial.
+// recordSetup records one transition of a trial.
 func (s *scheduler) recordSetup(t *history.Transition) {
 	f := grid.FailureOf(t.Class)
 	switch {
@@ -44,10 +44,11 @@ func (s *scheduler) recordSetup(t *history.Transition) {
 	}
 }
 
-// pauseBroken pauses the sweeps whose setup step fails on each node that takes trials, or too often.
+// pauseFailedSetups pauses the sweeps whose setup step fails on each node that takes trials, or too
+// often.
 func (s *scheduler) pauseFailedSetups(ctx context.Context) error {
 	for id, b := range s.setupFailures {
-		alone := s.m.cfg.Nodes == nil && b.class == grid.ClassImage // which time does not cure, and no other node
+		alone := s.m.cfg.Nodes == nil && b.class == grid.ClassImage // neither time nor another node helps
 		if b.count < setupLimit && !alone && !s.failsEverywhere(s.feeds[id], b) {
 			continue
 		}
@@ -85,7 +86,7 @@ func (s *scheduler) failsEverywhere(f *feed, b *setupFailures) bool {
 	return true
 }
 
-// setupProblem is what the user of a sweep is told, with what the last failure has left.
+// setupProblem is what the user of a sweep is told, with the reason of the last failure.
 func (s *scheduler) setupProblem(ctx context.Context, b *setupFailures) string {
 	names := make([]string, len(b.nodes))
 	for i, n := range b.nodes {

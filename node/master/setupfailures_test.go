@@ -10,8 +10,9 @@ import (
 	"mlfnode/node/history"
 )
 
-// TestBrokenSetupPausesItsSweep has the setup step of a sweep fail again and again: the sweep is paused with the reason, and no trial
-// has failed for good. Its user resumes it, and the count starts over.
+// TestBrokenSetupPausesItsSweep has the setup step of a sweep fail again and again: the sweep is
+// paused with the reason, and no trial has failed for good. Its user resumes it, and the count
+// starts over.
 func TestBrokenSetupPausesItsSweep(t *testing.T) {
 	c := startMaster(t, 4)
 	id := c.submit(40, nil)

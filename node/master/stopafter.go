@@ -8,8 +8,8 @@ import (
 	"mlfnode/grid"
 )
 
-// pauseFailing pauses the sweeps of which so many trials have failed as their tasks allow. A sweep whose trials have all ended is not
-// paused: there is nothing to save.
+// pauseFailing pauses the sweeps in which as many trials have failed as their tasks allow. A sweep
+// whose trials have all ended is not paused: that would save nothing.
 func (s *scheduler) pauseFailing(ctx context.Context) error {
 	for id, f := range s.feeds {
 		limit := f.sweep.Task.StopAfter

@@ -11,8 +11,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestStopAfter lets trials fail until the sweep is paused, goes on, and lets as many fail again. Retries that a trial has left count
-// for nothing, and a sweep that is complete just ends.
+// TestStopAfter lets trials fail until the sweep is paused, goes on, and lets as many fail again.
+// Retries that a trial has left count for nothing, and a sweep that is complete just ends.
 func TestStopAfter(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)
@@ -54,7 +54,8 @@ func TestStopAfter(t *testing.T) {
 	}
 }
 
-// TestExtendAfterFailures extends a sweep of which as many trials have failed as pause it: the new ones run.
+// TestExtendAfterFailures extends a sweep of which as many trials have failed as pause it: the new
+// ones run.
 func TestExtendAfterFailures(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)

@@ -21,8 +21,8 @@ func cancelledContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// TestLeaseThatCannotBeDeleted takes leases out of the queue while none can be deleted: their trials are leased again, and a cancelled sweep
-// is settled, also where no other nodes are.
+// TestLeaseThatCannotBeDeleted takes leases out of the queue while none can be deleted: their
+// trials are leased again, and a cancelled sweep is settled, also where no other nodes are.
 func TestLeaseThatCannotBeDeleted(t *testing.T) {
 	c := startMaster(t, 2)
 	id := c.submit(4, nil)
@@ -65,8 +65,8 @@ func (c *testMaster) killNode(node grid.NodeID) {
 	})
 }
 
-// TestNodeDiesWhileTheStoreRefuses leases the dead node's trials again at once, and fences its attempts when the store takes that, also of a
-// sweep that is cancelled.
+// TestNodeDiesWhileTheStoreRefuses leases the dead node's trials again at once, and fences its
+// attempts when the store takes that, also of a sweep that is cancelled.
 func TestNodeDiesWhileTheStoreRefuses(t *testing.T) {
 	t.Parallel()
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
@@ -99,7 +99,8 @@ func TestNodeDiesWhileTheStoreRefuses(t *testing.T) {
 	}
 }
 
-// TestNodeIsBackBeforeItIsFenced has a node that was lost be heard of before its attempt could be fenced: the attempt goes on.
+// TestNodeIsBackBeforeItIsFenced has a node that was lost be heard of before its attempt could be
+// fenced: the attempt goes on.
 func TestNodeIsBackBeforeItIsFenced(t *testing.T) {
 	t.Parallel()
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
@@ -126,7 +127,8 @@ func TestNodeIsBackBeforeItIsFenced(t *testing.T) {
 	}
 }
 
-// TestOrderIsFoundTwiceBeforeItIsFollowed keeps that leases of the order before the first one are to be taken back.
+// TestOrderIsFoundTwiceBeforeItIsFollowed keeps that leases of the order before the first one are
+// to be taken back.
 func TestOrderIsFoundTwiceBeforeItIsFollowed(t *testing.T) {
 	sweep := newSweep(t, "t-1", 1000)
 	sweep.Task.Order = grid.OrderLongest
@@ -163,7 +165,8 @@ func alterHistory(t *testing.T, dir, statement string) {
 	}
 }
 
-// TestSweepThatCannotBeOpened has history refuse when the only sweep is to be opened: the sweep runs as soon as it does not.
+// TestSweepThatCannotBeOpened has history refuse when the only sweep is to be opened: the sweep
+// runs as soon as it does not.
 func TestSweepThatCannotBeOpened(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)
@@ -180,7 +183,8 @@ func TestSweepThatCannotBeOpened(t *testing.T) {
 	c.waitForLeases(id, 1)
 }
 
-// TestRestoreIsTriedAgain has history refuse when a master takes over: it goes on when that has passed, and nobody loses a lease.
+// TestRestoreIsTriedAgain has history refuse when a master takes over: it goes on when that has
+// passed, and nobody loses a lease.
 func TestRestoreIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -211,7 +215,8 @@ func TestRestoreIsTriedAgain(t *testing.T) {
 	}
 }
 
-// TestRunTimesThatCannotBeRead runs a sweep in some order when history can't say how long its trials have run.
+// TestRunTimesThatCannotBeRead runs a sweep in some order when history can't say how long its
+// trials have run.
 func TestRunTimesThatCannotBeRead(t *testing.T) {
 	dir := t.TempDir()
 	c := restartMaster(t, dir, 1)

@@ -13,8 +13,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSubmissionSentAgain sends one submission many times, one after the other and at once, also to the next life of the master: it
-// makes one sweep. Other tokens, and none, make others.
+// TestSubmissionSentAgain sends one submission many times, one after the other and at once, also to
+// the next life of the master: it makes one sweep. Other tokens, and none, make others.
 func TestSubmissionSentAgain(t *testing.T) {
 	dir := t.TempDir()
 	send := func(c *testMaster, token string, n int) map[grid.SweepID]bool {
@@ -63,7 +63,8 @@ func TestSubmissionSentAgain(t *testing.T) {
 	}
 }
 
-// TestSubmissionAfterADoubt: the answer of the store is lost although the record was stored, and the client sends again.
+// TestSubmissionAfterADoubt: the answer of the store is lost although the record was stored, and
+// the client sends again.
 func TestSubmissionAfterADoubt(t *testing.T) {
 	c := startMaster(t, 1)
 	s := newSweep(t, "t-7", 1)
@@ -83,7 +84,8 @@ func TestSubmissionAfterADoubt(t *testing.T) {
 	}
 }
 
-// TestSubmissionWithoutItsBundle is refused with a code that has the client send the bundle once more.
+// TestSubmissionWithoutItsBundle is refused with a code that has the client send the bundle once
+// more.
 func TestSubmissionWithoutItsBundle(t *testing.T) {
 	c := startMaster(t, 1)
 	digest := strings.Repeat("ab", 32)
@@ -100,7 +102,8 @@ func TestSubmissionWithoutItsBundle(t *testing.T) {
 	}
 }
 
-// TestNumbersGoOn: each sweep has a higher number than those before, whatever their projects, and whatever the clock said.
+// TestNumbersGoOn: each sweep has a higher number than those before, whatever their projects, and
+// whatever the clock said.
 func TestNumbersGoOn(t *testing.T) {
 	dir := t.TempDir()
 	last := int64(0)
@@ -123,8 +126,8 @@ func TestNumbersGoOn(t *testing.T) {
 	}
 }
 
-// TestRecordsThatNobodyCanObey: sweeps that were stored by a program that checked nothing are cancelled with the reason, and others
-// run beside them.
+// TestRecordsThatNobodyCanObey: sweeps that were stored by a program that checked nothing are
+// cancelled with the reason, and others run beside them.
 func TestRecordsThatNobodyCanObey(t *testing.T) {
 	for name, r := range map[string]grid.Resources{
 		"negative": {CPUs: -5000}, "nothing": {}, "negative memory": {CPUs: grid.One, Memory: -1}, "too much": {CPUs: grid.MilliOf(1e300)},

@@ -11,8 +11,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// Set changes the priority of a sweep, how many of its trials may run at a time and how long each. Running trials go on as they are. Leases that no node has
-// taken yet are made again by the new values.
+// Set changes the priority of a sweep, how many of its trials may run at a time, and for how long
+// each. Running trials go on as they are. Leases that no node has taken yet are made again with the
+// new values.
 func (m *Master) Set(ctx context.Context, id grid.SweepID, q api.Set) (jetstream.Record, error) {
 	return m.editRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
 		s := r.Sweep
@@ -24,7 +25,7 @@ func (m *Master) Set(ctx context.Context, id grid.SweepID, q api.Set) (jetstream
 			s.MaxParallel = *q.MaxParallel
 		}
 		if q.Priority != nil && *q.Priority != priority {
-			lanes := r.AllLanes() // nodes may still hold leases that are in them
+			lanes := r.AllLanes() // nodes may still hold leases in them
 			s.Priority = *q.Priority
 			if delete(lanes, s.Lane()); len(lanes) > jetstream.MaxLanes {
 				return false, conflict(fmt.Sprintf("trials of %s still run under %d earlier priorities or sizes, and that is the most", id, jetstream.MaxLanes),
@@ -36,7 +37,7 @@ func (m *Master) Set(ctx context.Context, id grid.SweepID, q api.Set) (jetstream
 	})
 }
 
-// followSet has a sweep run by the values that its record has now, where they differ from those of before.
+// applySettings applies the settings of a sweep's record where they differ from before.
 func (s *scheduler) applySettings(ctx context.Context, f *feed, before *grid.Sweep) {
 	if r, ok := s.m.Sweep(f.sweep.ID); ok {
 		f.lanes = r.Lanes
@@ -46,7 +47,8 @@ func (s *scheduler) applySettings(ctx context.Context, f *feed, before *grid.Swe
 	}
 }
 
-// closeLanes takes lanes of earlier priorities out of the records of sweeps that have no lease in them any more.
+// closeStaleLanes removes lanes of earlier priorities that hold no lease any more from the records
+// of sweeps.
 func (s *scheduler) closeStaleLanes(ctx context.Context) (failed error) {
 	for _, f := range s.feeds {
 		stale := f.staleLanes()
@@ -68,7 +70,7 @@ func (s *scheduler) closeStaleLanes(ctx context.Context) (failed error) {
 	return failed
 }
 
-// staleLanes are the lanes that nothing of the sweep is in, and that nothing will be leased into.
+// staleLanes returns the lanes that hold no lease of the sweep and that will get none.
 func (f *feed) staleLanes() (all []grid.Lane) {
 	for name, need := range f.lanes {
 		if f.leasesInLane[name] == 0 && name != f.laneFor(need) {

@@ -8,8 +8,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSetPriority moves what waits of a sweep to the lane of its new priority at once; what a node holds stays known in its old lane until
-// it has ended. A sweep that shared the old lane keeps it.
+// TestSetPriority moves what waits of a sweep to the lane of its new priority at once; what a node
+// holds stays known in its old lane until it has ended. A sweep that shared the old lane keeps it.
 func TestSetPriority(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 2)

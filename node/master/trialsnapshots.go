@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/history"
 )
 
-// newestSnapshot says from where the trial of a lease goes on. Leases of tasks that declare a checkpoint have one trial each.
+// newestSnapshot returns the snapshot from which the trial of a lease continues. Leases of tasks
+// that declare a checkpoint have one trial each.
 func (m *Master) newestSnapshot(s *grid.Sweep, l *lease) (number, bad int) {
 	if m.cfg.Snapshots == nil || s.Task.Checkpoint == nil {
 		return 0, 0
@@ -22,7 +23,8 @@ func (m *Master) newestSnapshot(s *grid.Sweep, l *lease) (number, bad int) {
 	return m.cfg.Snapshots.Newest(grid.TrialID{Sweep: s.ID, Index: l.lo})
 }
 
-// keepNode remembers which node alone has what a trial saved last, because it could not be stored or the node's agent died.
+// recordSnapshotNode records which node alone has what a trial saved last, because it could not be
+// stored or the node's agent died.
 func (f *feed) recordSnapshotNode(t *history.Transition) {
 	if f.sweep.Task.Checkpoint == nil {
 		return
@@ -35,8 +37,9 @@ func (f *feed) recordSnapshotNode(t *history.Transition) {
 	}
 }
 
-// avoidFor gives the nodes that are to leave a trial of the lane to others: all but the one that has what it saved last, if that takes trials,
-// else those on which it failed; then others that could run it are there.
+// avoidedNodes returns the nodes that are to leave a trial of the lane to others: all but the one
+// that has what the trial saved last, if that node takes trials, else those on which the trial
+// failed. elsewhere is true in the latter case: then other nodes could run it.
 func (s *scheduler) avoidedNodes(f *feed, i int64, lane *laneFeeds) (nodes []grid.NodeID, elsewhere bool) {
 	failed := s.failedNodes(f.failedOn[i], lane)
 	owner := f.snapshotNodes[i]
@@ -59,8 +62,10 @@ func (s *scheduler) avoidedNodes(f *feed, i int64, lane *laneFeeds) (nodes []gri
 	return others, false
 }
 
-// reject has trials go on from the snapshot before, or from their beginning, whose programs could not read the newest. A snapshot that is
-// damaged where it is stored is given up by the store itself. Call it before the events are folded: after a crash they come again.
+// rejectUnreadable removes the newest snapshot of trials whose programs could not read it, so that
+// they continue from the one before, or from their beginning. The store itself drops a snapshot
+// that is damaged where it is stored. rejectUnreadable is called before the events are folded:
+// after a crash they come again.
 func (m *Master) rejectUnreadable(stored []jetstream.StoredBatch) {
 	for _, s := range stored {
 		record, ok := m.Sweep(s.Batch.Sweep)
@@ -82,7 +87,7 @@ func (m *Master) rejectUnreadable(stored []jetstream.StoredBatch) {
 	}
 }
 
-// discard removes the snapshots of a trial that has succeeded.
+// discardSnapshots removes the snapshots of a trial that has succeeded.
 func (s *scheduler) discardSnapshots(f *feed, t *history.Transition) {
 	if s.m.cfg.Snapshots == nil || f.sweep.Task.Checkpoint == nil || t.State != grid.Succeeded {
 		return
@@ -92,7 +97,8 @@ func (s *scheduler) discardSnapshots(f *feed, t *history.Transition) {
 	}
 }
 
-// discardEnded removes the snapshots of trials of a sweep that have succeeded, where a master ended before it got to that.
+// discardLeftoverSnapshots removes the snapshots of succeeded trials of a sweep that an earlier
+// life of the master has not removed.
 func (s *scheduler) discardLeftoverSnapshots(ctx context.Context, f *feed) {
 	if s.m.cfg.Snapshots == nil || f.sweep.Task.Checkpoint == nil {
 		return
@@ -110,7 +116,7 @@ func (s *scheduler) discardLeftoverSnapshots(ctx context.Context, f *feed) {
 	}
 }
 
-// Holds reports whether a node holds a lease with the trial.
+// HoldsTrial reports whether a node holds a lease with the trial.
 func (m *Master) HoldsTrial(ctx context.Context, node grid.NodeID, id grid.TrialID) (bool, error) {
 	answer := make(chan bool, 1)
 	call := func(s *scheduler) {
@@ -123,17 +129,19 @@ func (m *Master) HoldsTrial(ctx context.Context, node grid.NodeID, id grid.Trial
 	return <-answer, nil
 }
 
-// cancelledTime is how long the snapshots of a cancelled sweep are kept, for a retry.
+// keepCancelledFor is how long the snapshots of a cancelled sweep are kept, for a retry.
 const keepCancelledFor = 24 * time.Hour
 
-// snapshotsTight is how full the store of snapshots may be before those of ended sweeps are removed, in percent.
+// maxSnapshotPercent is how full the store of snapshots may be, in percent, before those of ended
+// sweeps are removed.
 const maxSnapshotPercent = 90
 
-// giveUpSnapshots makes room in the store for so many bytes, as far as ended sweeps have something there.
+// freeSnapshots frees so many bytes in the store, as far as ended sweeps have snapshots there.
 func (m *Master) freeSnapshots(need int64) { m.cleanSnapshots(false, need) }
 
-// clearSnapshots frees what was discarded. When there is little room beside what is needed, the snapshots of ended sweeps go, the oldest first;
-// those of trials that may run again stay. With all, it also looks for what belongs to no sweep.
+// cleanSnapshots frees what was discarded. When there is too little room for need more bytes, it
+// removes the snapshots of ended sweeps, the oldest first; those of trials that may run again stay.
+// With all, it also removes what belongs to no sweep.
 func (m *Master) cleanSnapshots(all bool, need int64) {
 	store := m.cfg.Snapshots
 	if store == nil {
@@ -166,5 +174,5 @@ func (m *Master) cleanSnapshots(all bool, need int64) {
 	}
 }
 
-// Snapshots is the store of what trials have saved; nil where nothing is kept.
+// Snapshots returns the store of what trials have saved; nil where nothing is stored.
 func (m *Master) Snapshots() *checkpoint.Store { return m.cfg.Snapshots }

@@ -45,8 +45,9 @@ func saveSnapshot(t *testing.T, store *checkpoint.Store, id grid.SweepID, attemp
 	}
 }
 
-// TestLeasesNameSnapshots follows a trial: each lease is of one trial and names the newest snapshot; when that can't be read, the one
-// before, then none; what fails later than soon after its start has another reason; success frees all.
+// TestLeasesNameSnapshots follows a trial: each lease is of one trial and names the newest
+// snapshot; when that can't be read, the one before, then none; what fails later than soon after
+// its start has another reason; success frees all.
 func TestLeasesNameSnapshots(t *testing.T) {
 	t.Parallel()
 	c, store := startWithSnapshotStore(t, 1<<30)
@@ -80,7 +81,8 @@ func TestLeasesNameSnapshots(t *testing.T) {
 	}
 }
 
-// TestCheckpointedTrialsAreLeasedAlone leases trials that may carry a snapshot one at a time, however short they are.
+// TestCheckpointedTrialsAreLeasedAlone leases trials that may carry a snapshot one at a time,
+// however short they are.
 func TestCheckpointedTrialsAreLeasedAlone(t *testing.T) {
 	c, _ := startWithSnapshotStore(t, 1<<30)
 	id := c.submit(500, checkpointTask)
@@ -113,8 +115,9 @@ func TestHolder(t *testing.T) {
 	}
 }
 
-// TestRejectsOutliveTheMaster has a program fail over what it saved while the master's loop does not follow: the master ends between, or
-// the sweep has ended for it. The snapshot is rejected all the same.
+// TestRejectsOutliveTheMaster has a program fail over what it saved while the master's loop does
+// not follow: the master ends between, or the sweep has ended for it. The snapshot is rejected all
+// the same.
 func TestRejectsOutliveTheMaster(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -150,7 +153,8 @@ func TestRejectsOutliveTheMaster(t *testing.T) {
 	}
 }
 
-// TestSuccessOutlivesTheMaster has a master end after a trial has succeeded and before its snapshots are removed: the next one does that, and no more.
+// TestSuccessOutlivesTheMaster has a master end after a trial has succeeded and before its
+// snapshots are removed: the next one does that, and no more.
 func TestSuccessOutlivesTheMaster(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -176,7 +180,8 @@ func TestSuccessOutlivesTheMaster(t *testing.T) {
 	}
 }
 
-// TestRestartedMasterKnowsWhereTrialsGo loads what history says of trials whose next attempt waits, or is leased already.
+// TestRestartedMasterKnowsWhereTrialsGo loads what history says of trials whose next attempt waits,
+// or is leased already.
 func TestRestartedMasterKnowsWhereTrialsGo(t *testing.T) {
 	sweep := newSweep(t, "t-1", 9)
 	sweep.Task.Checkpoint = &grid.Checkpoint{}
@@ -213,8 +218,8 @@ func publishAlone(t *testing.T, dir string, b *grid.Batch) {
 	}
 }
 
-// TestSnapshotsOfEndedSweeps holds what goes by itself: those of unknown sweeps, of sweeps that were cancelled a day ago, and, for room, of
-// ended ones. What may run again stays.
+// TestSnapshotsOfEndedSweeps holds what goes by itself: those of unknown sweeps, of sweeps that
+// were cancelled a day ago, and, for room, of ended ones. What may run again stays.
 func TestSnapshotsOfEndedSweeps(t *testing.T) {
 	c, store := startWithSnapshotStore(t, 1<<30)
 	long := time.Now().Add(-2 * keepCancelledFor)
@@ -257,8 +262,8 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 	}
 }
 
-// TestTrialsGoWhereTheirStateIs has leases ask all other nodes to wait for the one that alone has what a trial saved, as long as that one
-// takes trials.
+// TestTrialsGoWhereTheirStateIs has leases ask all other nodes to wait for the one that alone has
+// what a trial saved, as long as that one takes trials.
 func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 	members := []cluster.Member{}
 	for _, n := range []grid.NodeID{"a", "b", "c"} {

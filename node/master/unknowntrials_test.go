@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/history"
 )
 
-// TestEventsOutsideOfTheSpace has a node report trials that the sweep does not have: they end nothing, count for nothing, and the
-// sweep's own trials are run as ever.
+// TestEventsOutsideOfTheSpace has a node report trials that the sweep does not have: they end
+// nothing, count for nothing, and the sweep's own trials are run as ever.
 func TestEventsOutsideOfTheSpace(t *testing.T) {
 	for name, indexes := range map[string][]int64{
 		"as many as the sweep has": {100, 101, 102}, "the next one": {3}, "far away": {1 << 41, 1<<41 + 2, 1<<42 - 1},
@@ -76,7 +76,8 @@ func TestFeedLoadsOnlyItsOwn(t *testing.T) {
 	}
 }
 
-// TestExcludeIsEvaluatedOnce changes the record of a sweep with exclude expressions: the master and its loop keep what they leave.
+// TestExcludeIsEvaluatedOnce changes the record of a sweep with exclude expressions: the master and
+// its loop keep what they leave.
 func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(10, func(s *api.Submit) {
