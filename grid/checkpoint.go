@@ -89,7 +89,7 @@ func (c *Checkpoint) Check() error {
 	case c == nil:
 		return nil
 	case !slices.Contains(checkpointSignals(), c.Signal):
-		return problem.Errorf("Use "+strings.Join(checkpointSignals(), ", ")+".", "checkpoint.signal is %.60q, which is not a signal for a notice", c.Signal)
+		return problem.Errorf("Use "+strings.Join(checkpointSignals(), ", ")+".", "checkpoint.signal is %.60q, which can't announce a stop", c.Signal)
 	case c.Grace < 0 || c.Grace > MaxCheckpointGrace:
 		return problem.Errorf("Give at most 10m.", "checkpoint.grace is %s", c.Grace)
 	case c.Every < 0 || c.Quiet < 0:

@@ -148,7 +148,7 @@ func ParseUlimit(name, text string) (Ulimit, error) {
 func (u *Ulimit) check() error {
 	switch {
 	case !slices.Contains(ulimitNames, u.Name):
-		return problem.Errorf("Known are "+strings.Join(ulimitNames, ", ")+".", "there is no ulimit %.60q", u.Name)
+		return problem.Errorf("Use one of "+strings.Join(ulimitNames, ", ")+".", "there is no ulimit %.60q", u.Name)
 	case u.Soft < -1 || u.Hard < -1 || u.Hard >= 0 && (u.Soft < 0 || u.Soft > u.Hard):
 		return problem.Errorf("Write a number, two like 1024:65536, or -1 for no limit.", "the ulimit %s is %d:%d", u.Name, u.Soft, u.Hard)
 	}
@@ -160,7 +160,7 @@ func (t *Task) checkContainer() error {
 	c := t.Container
 	if t.Image == "" {
 		if c != nil {
-			return problem.Errorf("Name the image, or leave container out.", "the task has container, but no image")
+			return problem.Errorf("Name the image, or leave container out.", "the task has a container but no image")
 		}
 		return nil
 	}

@@ -51,7 +51,7 @@ func (s *EarlyStop) Check() error {
 	case s == nil:
 		return nil
 	case s.Metric == "":
-		return problem.Errorf("Write it like {metric: loss, rule: median, after: 5}, or set an objective.", "stop names no metric")
+		return problem.Errorf("Write it like {metric: loss, rule: median, after: 5}, or set an objective.", "stop does not name a metric")
 	case s.Goal != "maximize" && s.Goal != "minimize":
 		return problem.Errorf("Write goal: minimize or goal: maximize.", "stop does not say whether less or more of %.60s is better", s.Metric)
 	case s.Rule != StopMedian && s.Rule != StopHalving:

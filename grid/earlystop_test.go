@@ -136,7 +136,7 @@ func TestStopIsCompleted(t *testing.T) {
 		{EarlyStop{Metric: "test_error"}, nil, "test_error minimize"},
 		{EarlyStop{Metric: "reward", Goal: "maximize"}, nil, "reward maximize"},
 		{EarlyStop{Metric: "accuracy"}, nil, "does not say whether less or more of accuracy is better"},
-		{EarlyStop{}, nil, "stop names no metric"},
+		{EarlyStop{}, nil, "stop does not name a metric"},
 	} {
 		s := c.stop
 		s.Rule, s.After = StopMedian, 1

@@ -38,7 +38,7 @@ func (t TrialID) ArtifactName(run string) string {
 func ParseTarget(s string) (TrialID, error) {
 	sweep, index, found := strings.Cut(s, "/")
 	if sweep == "" {
-		return TrialID{}, fmt.Errorf("%q names no sweep: write SWEEP or SWEEP/TRIAL, as in chainer-3/17", s)
+		return TrialID{}, fmt.Errorf("%q does not name a sweep: write SWEEP or SWEEP/TRIAL, as in chainer-3/17", s)
 	}
 	if !found {
 		return TrialID{Sweep: SweepID(sweep), Index: -1}, nil

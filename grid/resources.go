@@ -139,7 +139,7 @@ func (r Resources) Check() error {
 	}
 	switch {
 	case r.GPUs > One && r.GPUs%One != 0:
-		return problem.Errorf("Give a whole number, or a fraction below 1 for a share of one GPU.", "gpus is %s: more than one GPU must be whole ones", r.GPUs)
+		return problem.Errorf("Give a whole number, or a fraction below 1 for a share of one GPU.", "gpus is %s: above 1 it must be a whole number", r.GPUs)
 	case r.GPUProfile != "" && r.GPUs != 0 && r.GPUs != One:
 		return problem.Errorf("Leave gpus out: a program sees one MIG instance.", "gpu_profile names a MIG instance, and gpus is %s", r.GPUs)
 	case r.Measured() && (r.GPUs != 0 || r.GPUProfile != ""):

@@ -65,9 +65,9 @@ func CheckSweepName(project, name string) error {
 	case strings.TrimSpace(name) != name:
 		return problem.Errorf("Leave it out.", "%s %.60q begins or ends with white space", what, name)
 	case name == "last", strings.Contains(name, "/"), strings.HasPrefix(name, "-"):
-		return problem.Errorf("Use a name without '/', like lr-search.", "%s %.60q means something else to commands", what, name)
+		return problem.Errorf("Use a name without '/', like lr-search.", "%s %.60q has another meaning in commands", what, name)
 	case numbered && number != "" && strings.Trim(number, "0123456789") == "":
-		return problem.Errorf("The sweeps of the project get such names themselves.", "%s %.60q may be that of another sweep", what, name)
+		return problem.Errorf("The sweeps of the project are named like this automatically.", "%s %.60q may be the name of another sweep", what, name)
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ func CheckRegex(text string) error {
 	re, err := regexp.Compile(text)
 	if err != nil {
 		reason := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
-		return problem.Errorf("Use the syntax of Go's regexp package, and single quotes around it.", "the regex does not work: %s", reason)
+		return problem.Errorf("Use the syntax of Go's regexp package, and single quotes around it.", "the regex is not valid: %s", reason)
 	}
 	if !slices.ContainsFunc(re.SubexpNames(), func(name string) bool { return name != "" }) {
 		return problem.Errorf("Name each metric, like 'loss: (?P<loss>[0-9.]+)'.", "the regex has no named group")

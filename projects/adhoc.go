@@ -22,7 +22,7 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 	}
 	for _, a := range argv {
 		if strings.ContainsRune(a, 0) {
-			return nil, fmt.Errorf("the argument %q contains a zero byte, which no program's argument can hold. Take it out", a)
+			return nil, fmt.Errorf("the argument %q contains a zero byte, which a program's argument can't contain. Take it out", a)
 		}
 	}
 	if a := above(argv, cwd); a != "" {

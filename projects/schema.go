@@ -73,7 +73,7 @@ func (s *schema) entries(what string, n *yaml.Node, example string, each func(ke
 		case key.Kind != yaml.ScalarNode || foreignTag(key, "!!str"):
 			s.report(key, "Write the key as plain text.", "a key of %s is not a text", what)
 		case key.Value == "<<":
-			s.report(key, "Write the fields out.", "merge keys (<<) are not understood")
+			s.report(key, "Write the fields out.", "merge keys (<<) are not supported")
 		case twice:
 			s.report(key, "Keep one of them.", "%s has %s twice, first in line %d", what, key.Value, line)
 		default:

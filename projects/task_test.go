@@ -137,7 +137,7 @@ func TestAdhocRefuses(t *testing.T) {
 	}{
 		{nil, none},
 		{[]string{""}, none},
-		{[]string{"echo", "a\x00b"}, `the argument "a\x00b" contains a zero byte, which no program's argument can hold. Take it out`},
+		{[]string{"echo", "a\x00b"}, `the argument "a\x00b" contains a zero byte, which a program's argument can't contain. Take it out`},
 		{[]string{"python3", "train.py"}, "all files of your home folder would travel to the workers, because train.py lies in it. Move train.py to a folder of its own and run the command there"},
 	} {
 		_, err := Adhoc(c.argv, home)

@@ -64,7 +64,7 @@ func ParseToken(text string) (Token, error) {
 	case text == "":
 		return t, errors.New("the token is empty; mlfnode token prints one on the master")
 	case strings.ContainsAny(text, " \t\r\n"):
-		return t, errors.New("the token holds white space in the middle; paste it as one line")
+		return t, errors.New("the token contains white space in the middle; paste it as one line")
 	case parts[0] != tokenPrefix && len(parts) == 2 && tokenID.Get().MatchString(parts[0]):
 		return t, fmt.Errorf("this is the part of a token that goes to the API; the whole token begins with %s.", tokenPrefix)
 	case parts[0] != tokenPrefix && strings.HasPrefix(parts[0], "mlf") && len(parts) > 1:

@@ -54,7 +54,7 @@ const (
 // checkScript refuses a script that can't be run, or whose parser would not come to an end.
 func checkScript(text string) *problem.Error {
 	if len(text) > maxScript {
-		return problem.Errorf("Put it into a file of the project.", "the command's script has %d bytes, and the system runs none of more than %d", len(text), maxScript)
+		return problem.Errorf("Put it into a file of the project.", "the command's script has %d bytes, and the system allows at most %d", len(text), maxScript)
 	}
 	depth := 0
 	for i := range len(text) {
@@ -65,7 +65,7 @@ func checkScript(text string) *problem.Error {
 			depth = max(0, depth-1)
 		}
 		if depth > maxNested {
-			return problem.Errorf("Put it into a file of the project.", "the command's script has more than %d parentheses in each other", maxNested)
+			return problem.Errorf("Put it into a file of the project.", "the command's script has more than %d nested parentheses", maxNested)
 		}
 	}
 	return nil
@@ -141,7 +141,7 @@ func (s *script) parse(d syntax.LangVariant) {
 	})
 	for i := range s.placeholders {
 		if h := &s.placeholders[i]; !h.found {
-			h.refusal = h.refuse("in a place that is not understood", "Give the value to a program as an argument.")
+			h.refusal = h.refuse("in a place that mlfnode does not understand", "Give the value to a program as an argument.")
 		}
 	}
 	s.checkVariables(file)
@@ -216,7 +216,7 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 		case *syntax.CmdSubst:
 			h.place = inWord
 			if n.Backquotes {
-				deny("in backquotes, where quotes can't keep its value from being run as code", "Write $(...) in the place of the backquotes.")
+				deny("in backquotes, where quotes can't keep its value from being run as code", "Write $(...) instead of the backquotes.")
 			}
 		case *syntax.ProcSubst:
 			h.place = inWord
@@ -245,7 +245,7 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 			}
 		case *syntax.ParamExp:
 			if n.Short {
-				deny("right behind the name of a variable", "Put that name in braces, like ${name}{"+h.key+"}.")
+				deny("directly after the name of a variable", "Put that name in braces, like ${name}{"+h.key+"}.")
 			} else {
 				deny("in ${...}, where its value could be run as code", name)
 			}
@@ -274,7 +274,7 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 			deny("in a pattern", name)
 		case *syntax.BinaryTest:
 			if n.Op >= syntax.TsEql && n.Op <= syntax.TsGtr {
-				deny("in arithmetic, where its value could be run as code", "Write [ ... ] in the place of [[ ... ]].")
+				deny("in arithmetic, where its value could be run as code", "Write [ ... ] instead of [[ ... ]].")
 			}
 		case *syntax.UnaryTest:
 			if n.Op == syntax.TsVarSet || n.Op == syntax.TsRefVar {
@@ -289,7 +289,7 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 		}
 	}
 	if d, ok := stack[len(stack)-2].(*syntax.DblQuoted); ok && before == "" && shortBefore(d.Parts, stack[len(stack)-1]) {
-		deny("right behind the name of a variable", "Put that name in braces, like ${name}{"+h.key+"}.")
+		deny("directly after the name of a variable", "Put that name in braces, like ${name}{"+h.key+"}.")
 	}
 }
 
@@ -305,7 +305,7 @@ func (h *placeholder) redirect(r *syntax.Redirect, next syntax.Node, deny func(w
 		h.place, h.here = inHere, true
 		for _, part := range r.Word.Parts {
 			if l, ok := part.(*syntax.Lit); !ok || strings.Contains(l.Value, `\`) {
-				deny("in a here-document with a quoted delimiter, where the shell puts nothing in",
+				deny("in a here-document with a quoted delimiter, where the shell replaces nothing",
 					"Take the quotes off the delimiter (and write \\$ for a dollar sign of the text), or read the value from $MLF_PARAMS.")
 			}
 		}

@@ -96,11 +96,11 @@ func checkKey(key string) *problem.Error {
 	case key[0] == '-':
 		return problem.Errorf("Leave the dashes out: they are added when the option is made.", "the key %q starts with '-'", key)
 	case strings.Contains(key, "="):
-		return problem.Errorf(hint, "the key %q holds '='", key)
+		return problem.Errorf(hint, "the key %q contains '='", key)
 	case strings.ContainsFunc(key, unicode.IsSpace):
-		return problem.Errorf(hint, "the key %q holds white space", key)
+		return problem.Errorf(hint, "the key %q contains white space", key)
 	case strings.ContainsFunc(key, unicode.IsControl):
-		return problem.Errorf(hint, "the key %q holds a control character", key)
+		return problem.Errorf(hint, "the key %q contains a control character", key)
 	}
 	return nil
 }
@@ -112,7 +112,7 @@ func checkValue(key string, v Value) *problem.Error {
 	case !utf8.ValidString(v.Text):
 		return problem.Errorf(hint, "%s has a value that is not valid UTF-8", key)
 	case strings.ContainsRune(v.Text, 0):
-		return problem.Errorf(hint, "%s has a value with a zero byte, which no program's argument can hold", key)
+		return problem.Errorf(hint, "%s has a value with a zero byte, which a program's argument can't contain", key)
 	case v.Kind == Number && !isNumber(v.Text):
 		return problem.Errorf("Give it as text.", "%s has the value %q, which is not a number", key, v.Text)
 	case v.Kind == List:

@@ -26,7 +26,7 @@ type excludeRules struct {
 // compileExclude type-checks the expressions against the axes.
 func compileExclude(exclude []string, dims []*dimension) (*excludeRules, error) {
 	if len(exclude) > maxExcludes {
-		return nil, problem.Errorf("Join some with 'or'.", "there are %d exclude expressions, and %d is the most", len(exclude), maxExcludes)
+		return nil, problem.Errorf("Join some with 'or'.", "there are %d exclude expressions; at most %d are allowed", len(exclude), maxExcludes)
 	}
 	r := &excludeRules{sources: exclude, names: axisNames(dims), last: -1}
 	axes := make([]condition.Variable, len(dims))
@@ -69,7 +69,7 @@ func (r *excludeRules) addMentioned(source string, used []string) error {
 }
 
 func badExpression(source string, err error) error {
-	return problem.Errorf(`Write a condition on the axes, like batchsize == 500 and unit > 100; text values stand in quotes.`,
+	return problem.Errorf(`Write a condition on the axes, like batchsize == 500 and unit > 100; put text values in quotes.`,
 		"exclude %q does not work: %s", source, err)
 }
 

@@ -13,7 +13,7 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 	more := Space{dims: slices.Clone(s.dims), factors: slices.Clone(s.factors), products: slices.Clone(s.products)}
 	if s.incomplete() {
 		sample, of, _ := s.Sample()
-		return Space{}, problem.Errorf("Run the rest of the grid before.", "the sweep is a sample of %d of %d points, so values can't be added to its axes", sample.Size, of)
+		return Space{}, problem.Errorf("Run the rest of the grid first.", "the sweep is a sample of %d of %d points, so values can't be added to its axes", sample.Size, of)
 	}
 	if len(more.products) == 0 {
 		more.products = []*product{{kept: 1, tail: 1}}

@@ -151,7 +151,7 @@ func columnsOf(a Axis) ([][]Value, *problem.Error) {
 			return nil, f
 		}
 		if z.Zip != nil {
-			return nil, problem.Errorf("Write all their axes in one.", "a zip holds another one")
+			return nil, problem.Errorf("Put all axes into one zip.", "a zip contains another one")
 		}
 		columns[c] = z.Values
 		n := int64(len(z.Values))

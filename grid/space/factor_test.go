@@ -343,7 +343,7 @@ func TestBadTables(t *testing.T) {
 		{"p.csv", "lr,b\n1\n", "p.csv:2:1: the line has 1 cells, and there are 2 parameters. Give each line as many cells as the first one, which names the parameters."},
 		{"p.csv", "lr,lr\n1,2\n", "p.csv:1:1: the first line names lr twice. Keep one of them."},
 		{"p.csv", "lr,b\n1,2\n3,4\n1,2\n", "p.csv:1:1: the points 1 and 3 of lr, b are the same. Keep one of them: it would run the same point again. To repeat points, use repeat."},
-		{"p.csv", "lr,b c\n1,2\n", `p.csv:1:1: the key "b c" holds white space. A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'.`},
+		{"p.csv", "lr,b c\n1,2\n", `p.csv:1:1: the key "b c" contains white space. A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'.`},
 		{"p.csv", "lr,b\n1,\"2\n", `p.csv:2:1: invalid CSV: extraneous or missing " in quoted-field. Put quotes around the whole cell, and double those in it.`},
 		{"p.jsonl", "{\"a\": 1}\n[1]\n", `p.jsonl:2:1: invalid point: the line is not an object. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
 		{"p.jsonl", "{\"a\": {}}\n", `p.jsonl:1:1: invalid point: value {} is not a string, number, flag or list. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
@@ -387,9 +387,9 @@ func TestBoundedZips(t *testing.T) {
 	cells := "axes that go together have more than 1000000 values in all. Put them into a file of the project, and go over its lines."
 	for _, c := range []struct{ axes, want string }{
 		{`[{"zip":[` + zips.String()[1:] + `]}]`, cells},
-		{`[{"zip":[{"key":"x","values":[1]}` + zips.String() + `]}]`, "the space has 1001 axes, more than 1000. Make those with one value constants in a file."},
+		{`[{"zip":[{"key":"x","values":[1]}` + zips.String() + `]}]`, "the space has 1001 axes, more than 1000. Turn those with one value into constants in a file."},
 		{"[" + twice.String()[1:] + "]", cells},
-		{"[" + keys.String()[1:] + "]", "the space has 1002 axes, more than 1000. Make those with one value constants in a file."},
+		{"[" + keys.String()[1:] + "]", "the space has 1002 axes, more than 1000. Turn those with one value into constants in a file."},
 		{`[{"zip":[{"key":"a","values":[]},{"key":"b","values":[]}]}]`, "a has no values. Give it one value or more, or leave the key out."},
 		{`[{"zip":[{"key":"a","values":[]}]}]`, "a has no values. Give it one value or more, or leave the key out."},
 		{`[{"zip":[]}]`, "a zip may contain only axes. Write zip: {lr: [0.1, 0.01], batch: [32, 64]}."},

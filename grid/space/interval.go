@@ -37,7 +37,7 @@ func newInterval(key string, numbers []json.Number) (series, *problem.Error) {
 		return nil, f
 	}
 	if v.scale > maxDigits || len(v.start.String()) > maxDigits || len(v.big(v.n-1).String()) > maxDigits {
-		return nil, problem.Errorf("Use numbers that are nearer to each other.", "%s has values of more than %d digits", key, maxDigits)
+		return nil, problem.Errorf("Use numbers that are closer together.", "%s has values of more than %d digits", key, maxDigits)
 	}
 	v.shrink()
 	return v, nil

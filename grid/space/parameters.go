@@ -142,14 +142,14 @@ func (p *parameters) key(n *yaml.Node) (string, *problem.Error) {
 	const hint = "Write the key as plain text, or in quotes."
 	switch {
 	case n.Kind != yaml.ScalarNode:
-		return "", problem.Errorf(hint, "a key is not a text")
+		return "", problem.Errorf(hint, "a key is not text")
 	case n.Style&yaml.TaggedStyle != 0:
 		return "", problem.Errorf(hint, "a key has the tag %s", n.ShortTag())
 	case yamlfile.IsPlain(n) && n.Value == "<<":
-		return "", problem.Errorf("Write the parameters out.", "merge keys (<<) are not understood")
+		return "", problem.Errorf("Write the parameters out.", "merge keys (<<) are not supported")
 	}
 	if v, f := scalarText("a key", n); f != nil || v.Kind == True || v.Kind == False {
-		return "", problem.Errorf(hint, "the key %q is not a text", n.Value)
+		return "", problem.Errorf(hint, "the key %q is not text", n.Value)
 	}
 	if f := checkKey(n.Value); f != nil {
 		return "", f

@@ -24,7 +24,7 @@ func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
 	if last := len(s.factors) - 1; repeated {
 		switch {
 		case last < 0 || s.dims[len(s.dims)-1].key != RepeatKey || s.factors[last].isZip():
-			return Space{}, problem.Errorf("Put it behind the others.", "the axis %s is not the last one", RepeatKey)
+			return Space{}, problem.Errorf("Put it last.", "the axis %s is not the last one", RepeatKey)
 		case s.split() > last:
 			return Space{}, problem.Errorf("Leave it out of exclude, or run all points.", "exclude names %s, but each point of a sample runs as often", RepeatKey)
 		}

@@ -49,7 +49,7 @@ func scalarText(what string, n *yaml.Node) (Value, *problem.Error) {
 	case tagged && (n.Tag == "!!int" || n.Tag == "!!float" || n.Tag == "!!bool"):
 		v := plainValue(n.Value)
 		if (v.Kind == Number) == (n.Tag == "!!bool") || v.Kind == Text {
-			return Value{}, problem.Errorf("Leave the tag out.", "%s is tagged %s but holds %q", what, n.Tag, n.Value)
+			return Value{}, problem.Errorf("Leave the tag out.", "%s is tagged %s but contains %q", what, n.Tag, n.Value)
 		}
 		return v, nil
 	case tagged:

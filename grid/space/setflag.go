@@ -30,7 +30,7 @@ func parseSet(s string) (Axis, *problem.Error) {
 		return Axis{}, f
 	}
 	if rest == "" {
-		return Axis{}, problem.Errorf(`For an empty text write `+key+`='""' in the shell.`, "there is no value behind '='")
+		return Axis{}, problem.Errorf(`For an empty text write `+key+`='""' in the shell.`, "there is no value after '='")
 	}
 	if key == "zip" && strings.HasPrefix(rest, "{") && !formula.Get().MatchString(rest) {
 		return flowZip(rest)
@@ -49,11 +49,11 @@ func parseSet(s string) (Axis, *problem.Error) {
 		case len(parts) > 3:
 			return Axis{}, problem.Errorf(`If it is text, put it in quotes: `+key+`='"`+w.text+`"'.`, "%s has %d numbers, and an interval has two or three", w.text, len(parts))
 		case parts != nil && len(words) > 1:
-			return Axis{}, problem.Errorf(`Give the interval alone, or put texts in quotes: `+key+`='"1:2","3:4"'.`, "the interval %s stands in a list", w.text)
+			return Axis{}, problem.Errorf(`Give the interval alone, or put texts in quotes: `+key+`='"1:2","3:4"'.`, "the interval %s is inside a list", w.text)
 		case parts != nil:
 			a.Interval = parts
 		case len(words) > 1 && w.isList():
-			return Axis{}, problem.Errorf(`For texts write `+key+`='"`+w.text+`","[…]"', for single values leave the brackets out.`, "the list %s stands in a list", w.text)
+			return Axis{}, problem.Errorf(`For texts write `+key+`='"`+w.text+`","[…]"', for single values leave the brackets out.`, "the list %s is inside a list", w.text)
 		case w.unfinished():
 			return Axis{}, problem.Errorf(`Write start:end or start:end:step, like `+key+`=5:20:5. If it is text, put it in quotes: `+key+`='"`+w.text+`"'.`,
 				"the interval %s lacks a number", w.text)
@@ -130,7 +130,7 @@ func splitWords(key, s string) ([]word, *problem.Error) {
 			return nil, f
 		}
 		if w.text == "" && !w.literal {
-			return nil, problem.Errorf(`Leave one comma out, or write "" for empty text, like `+key+`='a,""'.`, "a value in the list is empty")
+			return nil, problem.Errorf(`Remove one comma, or write "" for empty text, like `+key+`='a,""'.`, "a value in the list is empty")
 		}
 		words = append(words, w)
 		if rest == "" {

@@ -53,7 +53,7 @@ func New(axes []Axis, exclude []string) (Space, error) {
 }
 
 func tooManyAxes(n int) *problem.Error {
-	return problem.Errorf("Make those with one value constants in a file.", "the space has %d axes, more than %d", n, maxAxes)
+	return problem.Errorf("Turn those with one value into constants in a file.", "the space has %d axes, more than %d", n, maxAxes)
 }
 
 // append adds an axis behind the others.

@@ -79,7 +79,7 @@ func Check(name string, data []byte) *problem.InFile {
 		return &problem.InFile{File: name, Line: line, Col: col, Msg: "the file is not valid UTF-8", Hint: "Save it as UTF-8."}
 	}
 	if line, col, deep := tooDeep(data); deep {
-		return &problem.InFile{File: name, Line: line, Col: col, Msg: fmt.Sprintf("lists and maps lie in each other more than %d deep", maxDepth), Hint: "Write it flat."}
+		return &problem.InFile{File: name, Line: line, Col: col, Msg: fmt.Sprintf("lists and maps are nested more than %d deep", maxDepth), Hint: "Write it flat."}
 	}
 	return nil
 }
@@ -157,7 +157,7 @@ func syntaxProblem(name string, data []byte, err error) problem.InFile {
 	}
 	lines := bytes.Split(data, []byte("\n"))
 	if at, col, ok := tabAt(lines); ok && strings.Contains(msg, "cannot start any token") {
-		return problem.InFile{File: name, Line: at, Col: col, Msg: "a tab stands where YAML wants spaces", Hint: "Use spaces to indent."}
+		return problem.InFile{File: name, Line: at, Col: col, Msg: "a tab is used where YAML requires spaces", Hint: "Use spaces to indent."}
 	}
 	line = min(max(line, 1), len(lines))
 	text := lines[line-1]
