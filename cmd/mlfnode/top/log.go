@@ -42,14 +42,15 @@ func (o *output) setTotals(w *api.LogWindow) {
 	o.total, o.ended, o.cut, o.gone, o.known = w.Total, w.Ended, w.Cut, w.Gone, true
 }
 
-// replace replaces the range by a window.
+// replace replaces the range with a window.
 func (o *output) replace(w *api.LogWindow) {
 	o.setTotals(w)
 	o.pieces, o.from, o.next = w.Pieces, w.Offset, w.Next
 	o.rebuild()
 }
 
-// appendWindow adds the window behind the range. It reports whether the window was that one.
+// appendWindow appends a window to the range. It reports false if the window does not follow the
+// range.
 func (o *output) appendWindow(w *api.LogWindow) bool {
 	if w.Offset < o.next || w.Next <= o.next {
 		o.setTotals(w)
@@ -72,8 +73,8 @@ func (o *output) appendWindow(w *api.LogWindow) bool {
 	return true
 }
 
-// prependWindow adds the window before the range. Where the beginning has been removed, the window
-// begins later than was asked for, and may reach into the range.
+// prependWindow puts a window before the range. If the beginning has been removed, the window
+// begins later than requested and may overlap the range.
 func (o *output) prependWindow(w *api.LogWindow) {
 	o.setTotals(w)
 	if w.Offset >= o.from {
@@ -102,8 +103,8 @@ func (o *output) rebuild() {
 	}
 }
 
-// addPiece makes lines of a piece. Of many empty lines in a row it keeps some. A range that does
-// not begin with the output begins within a line, whose rest is left out.
+// addPiece splits a piece into lines. It keeps only some of many empty lines in a row. A range that
+// does not begin with the output begins within a line, whose rest is left out.
 func (o *output) addPiece(p *api.LogPiece) {
 	if o.open == nil {
 		o.open = map[string]int{}
@@ -144,7 +145,7 @@ func (o *output) addPiece(p *api.LogPiece) {
 	o.open[p.Stream] = at
 }
 
-// lineAt is the place of the line of a stream with an offset; of any stream where that is empty.
+// lineAt returns the index of the line of a stream with an offset; an empty stream matches any.
 func (o *output) lineAt(offset int64, stream string) int {
 	for i := len(o.lines) - 1; i >= 0; i-- {
 		if l := &o.lines[i]; l.offset <= offset && (stream == "" || l.stream == stream) {
@@ -154,8 +155,8 @@ func (o *output) lineAt(offset int64, stream string) int {
 	return 0
 }
 
-// found splits a line at the places of a text, without regard to small and capital letters: what is
-// between the hits, and the hits, in turns.
+// found splits a line at the occurrences of a text, ignoring case: the text between the hits, and
+// the hits, in turns.
 func found(line, text string) []string {
 	if text == "" {
 		return []string{line}
@@ -172,8 +173,7 @@ func found(line, text string) []string {
 	}
 }
 
-// lower makes small letters of A to Z, so that places stay the same; the search of the master does
-// the same.
+// lower lowers A to Z only, so that offsets stay the same; the search of the master does the same.
 func lower(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {

@@ -19,7 +19,7 @@ const (
 	followLate = 3 * time.Second        // at most; while nothing comes, the time grows
 )
 
-// logView shows what an attempt has printed: it follows the end, or stays where the user went.
+// logView shows the output of an attempt: it follows the end, or stays where the user went.
 type logView struct {
 	id      grid.TrialID
 	attempt int // 0 is the one that the trial's state comes from
@@ -114,7 +114,7 @@ func (l *logView) earlier(w *api.LogWindow) {
 	l.top = l.out.lineAt(at, "")
 }
 
-// anchor is the offset of the line at the top.
+// anchor returns the offset of the line at the top.
 func (l *logView) anchor() int64 {
 	if l.top < len(l.out.lines) {
 		return l.out.lines[l.top].offset
@@ -122,7 +122,7 @@ func (l *logView) anchor() int64 {
 	return l.out.next
 }
 
-// show goes to a hit.
+// show scrolls to a hit.
 func (l *logView) show(h *api.LogHit) {
 	l.follow = false
 	l.top = max(0, l.out.lineAt(h.Offset, h.Stream)-l.height/2)
@@ -131,7 +131,7 @@ func (l *logView) show(h *api.LogHit) {
 
 func (l *logView) clamp() { l.top = max(0, min(l.top, len(l.out.lines)-l.height)) }
 
-// scroll goes some lines on. At the end it follows again.
+// scroll scrolls by some lines. At the end it follows the output again.
 func (l *logView) scroll(by int) {
 	if l.follow {
 		l.top = len(l.out.lines) - l.height
@@ -141,7 +141,7 @@ func (l *logView) scroll(by int) {
 	l.follow = by > 0 && l.top >= len(l.out.lines)-l.height && l.out.next >= l.out.total
 }
 
-// toStart goes to the beginning of the output.
+// toStart scrolls to the beginning of the output.
 func (l *logView) toStart() {
 	l.follow, l.top = false, 0
 	l.goal = &api.LogHit{}
@@ -233,7 +233,7 @@ func (l *logView) searchOn(m *Model, number int, notBefore int64) tea.Cmd {
 	})
 }
 
-// step goes to another hit, and searches on behind the last one.
+// step scrolls to the next or previous hit, and continues the search after the last one.
 func (l *logView) step(m *Model, by int) tea.Cmd {
 	switch {
 	case l.more != nil && l.asking == 0 && len(l.hits) == 0:
@@ -247,7 +247,7 @@ func (l *logView) step(m *Model, by int) tea.Cmd {
 	return nil
 }
 
-// status says where in the output the window is.
+// status says which part of the output is visible.
 func (l *logView) status(p paint) string {
 	o := &l.out
 	parts := []string{}
@@ -309,7 +309,7 @@ func (l *logView) view(m *Model, width, height int) []string {
 	return out
 }
 
-// line shows a line, with a mark for what is not standard output.
+// line formats a line, with a mark unless it is standard output.
 func (l *logView) line(p paint, line *outputLine, width int) string {
 	mark, t := "  ", plain
 	switch line.stream {

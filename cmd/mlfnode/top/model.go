@@ -35,7 +35,7 @@ type Model struct {
 	cluster       cluster
 }
 
-// cluster is what the stream of events has told.
+// cluster is what the event stream has reported.
 type cluster struct {
 	role     loader[api.Role]
 	stream   streamState
@@ -66,7 +66,7 @@ type binding struct {
 	do   func() tea.Cmd
 }
 
-// New makes a model that shows the overview.
+// New returns a model that shows the overview.
 func New(colours bool, now func() time.Time) *Model {
 	m := &Model{
 		paint: paint{colours}, now: now, width: 80, height: 24,
@@ -122,7 +122,7 @@ func (m *Model) refresh() tea.Cmd {
 	return cmd
 }
 
-// learnRole asks what the user may do.
+// learnRole asks which role the user has.
 func (m *Model) learnRole() tea.Cmd {
 	return m.cluster.role.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Role, error) {
 		s, err := c.Session(ctx)
@@ -202,7 +202,7 @@ func (m *Model) applyStreamState(s streamState) {
 	c.stream = s
 }
 
-// press does what a key is for.
+// press runs the binding of a key.
 func (m *Model) press(k tea.Key) tea.Cmd {
 	m.presses++
 	key := k.String()
@@ -228,7 +228,7 @@ func (m *Model) press(k tea.Key) tea.Cmd {
 	return nil
 }
 
-// everywhere are the keys of all screens.
+// everywhere returns the keys of all screens.
 func (m *Model) everywhere() []binding {
 	return []binding{
 		{": ctrl+k", "go to a sweep, a trial or a node, by its name", m.goTo},
@@ -276,7 +276,7 @@ func (m *Model) reload() {
 	m.retry()
 }
 
-// quit leaves, and asks before it stops trials that run in this process.
+// quit ends the program, and asks first if trials run in this process.
 func (m *Model) quit() tea.Cmd {
 	o := m.cluster.overview
 	if !m.hosts() || o == nil || o.Running == 0 {
@@ -290,8 +290,8 @@ func (m *Model) quit() tea.Cmd {
 	return nil
 }
 
-// goTo asks where to go: a sweep, a trial by sweep and number or by its number in the sweep that is
-// shown, or a node.
+// goTo asks where to go: to a sweep, a trial by sweep and number or by its number in the sweep that
+// is shown, or a node.
 func (m *Model) goTo() tea.Cmd {
 	m.prompt = &prompt{label: "go to ", done: func(text string) tea.Cmd {
 		text = strings.TrimSpace(text)
@@ -319,7 +319,7 @@ func (m *Model) goTo() tea.Cmd {
 	return nil
 }
 
-// sweepShown is the sweep that the screen is about.
+// sweepShown returns the sweep that the screen is about.
 func (m *Model) sweepShown() grid.SweepID {
 	switch s := m.shown().(type) {
 	case *sweepScreen:
@@ -330,7 +330,7 @@ func (m *Model) sweepShown() grid.SweepID {
 	return ""
 }
 
-// mayAct reports whether the user may act, and says so where not.
+// mayAct reports whether the user may act, and shows a message if not.
 func (m *Model) mayAct() bool {
 	if r := &m.cluster.role; r.known && r.value == api.RoleViewer {
 		m.notice = "a viewer's token is read-only; to act, get one with: mlfnode token --role operator"
@@ -339,10 +339,10 @@ func (m *Model) mayAct() bool {
 	return true
 }
 
-// maxScreens is how many screens are kept to go back to.
+// maxScreens bounds how many screens are kept to go back to.
 const maxScreens = 50
 
-// spacing is the least time between two answers about the same thing.
+// spacing is the shortest time between two answers about the same thing.
 const spacing = 2 * time.Second
 
 // loader has one thing asked for again when it has changed, one question at a time.

@@ -82,7 +82,7 @@ func (n *nodeScreen) view(m *Model, width, height int) []string {
 	return append(out, m.paint.table(width, columns, cells, n.gpus.at-from, nil)...)
 }
 
-// known is a figure that may be none.
+// known formats a figure that may be missing.
 func known(n int, unit string) string {
 	if n < 0 {
 		return "–"

@@ -52,7 +52,7 @@ func (o *overview) refresh(m *Model) tea.Cmd {
 	})
 }
 
-// rows are the sweeps as they are now: first those of which something runs or may.
+// rows returns the current sweeps: first those that run or may run trials.
 func (o *overview) rows(m *Model) []api.Sweep {
 	var going, rest []api.Sweep
 	for _, s := range o.list.value.Sweeps {
@@ -68,10 +68,10 @@ func (o *overview) rows(m *Model) []api.Sweep {
 	return append(going, rest...)
 }
 
-// sweepRemoved is the state of a sweep that is not kept any more.
+// sweepRemoved is the state of a sweep that has been removed.
 const sweepRemoved grid.SweepState = "removed"
 
-// at puts the cursor on the chosen sweep, and gives it; nil where there is none.
+// at puts the cursor on the chosen sweep and returns it, nil if there is none.
 func (o *overview) at(rows []api.Sweep) *api.Sweep {
 	if i := slices.IndexFunc(rows, func(s api.Sweep) bool { return s.Sweep == o.chosen }); i >= 0 {
 		o.sweeps.at = i
@@ -84,7 +84,7 @@ func (o *overview) at(rows []api.Sweep) *api.Sweep {
 	return &rows[o.sweeps.at]
 }
 
-// atNode puts the cursor on the chosen node, and gives it.
+// atNode puts the cursor on the chosen node and returns it.
 func (o *overview) atNode(all []*api.Member) *api.Member {
 	if i := slices.IndexFunc(all, func(n *api.Member) bool { return n.Node == o.node }); i >= 0 {
 		o.nodes.at = i
@@ -120,7 +120,7 @@ func (o *overview) keys(m *Model) []binding {
 		{"enter l right", "show the sweep", func() tea.Cmd { return m.open(newSweepScreen(s.Sweep)) }}, tab}, m.sweepActions(s, ""), moves)
 }
 
-// members are the nodes of the cluster by name.
+// members returns the nodes of the cluster by name.
 func (m *Model) members() []*api.Member {
 	all := []*api.Member{}
 	for _, name := range m.cluster.names {
@@ -152,7 +152,7 @@ func (o *overview) view(m *Model, width, height int) []string {
 	return out
 }
 
-// figures are the totals.
+// figures returns the totals.
 func (o *overview) figures(m *Model, width int) []string {
 	c := m.cluster.overview
 	if c == nil {
@@ -213,7 +213,7 @@ func flow(parts []string, width int) []string {
 	return append(out, fit(at, width))
 }
 
-// gpuUse counts the GPUs of a node, and those that compute.
+// gpuUse counts the GPUs of a node, and those that are computing.
 func gpuUse(n *api.Member) (all, busy int) {
 	if len(n.Devices) == 0 {
 		return n.GPUs, 0
@@ -268,7 +268,7 @@ func (o *overview) sweepTable(m *Model, rows []api.Sweep, width, height int) []s
 	return append(append([]string{fit(title, width)}, problem...), m.paint.table(width, columns, cells, at, func(row, w int) string { return m.paint.bar(&rows[from+row].SweepCounts, w) })...)
 }
 
-// some is a number that is left out where it is 0.
+// some formats a number, "" for 0.
 func some(n int64) string {
 	if n == 0 {
 		return ""
@@ -337,7 +337,7 @@ func gpuCells(p paint, n *api.Member) string {
 	return join(" ", b.String(), fmt.Sprintf("%d/%d", busy, all))
 }
 
-// problemOf is why what is shown could not be asked for again; none where it was.
+// problemOf says why what is shown could not be reloaded; it is empty if it was.
 func problemOf(m *Model, err error, width int) []string {
 	if err == nil {
 		return nil

@@ -33,7 +33,8 @@ type paint struct{ colours bool }
 // sequences are the parameters of SGR: of the sixteen colours that every user has set as they like.
 var sequences = map[tone]string{strong: "1", faint: "2", running: "94", good: "32", bad: "31", odd: "35", warn: "33", chosen: "7", hit: "7"}
 
-// text gives text in a tone. Without colours only what is strong, chosen or found looks different.
+// text returns text in a tone. Without colours only what is strong, chosen or found looks
+// different.
 func (p paint) text(t tone, s string) string {
 	if s == "" || t == plain || !p.colours && t != strong && t != chosen && t != hit {
 		return s
@@ -46,10 +47,10 @@ func clean(s string) string {
 	return strings.ReplaceAll(printable.Line([]byte(strings.ReplaceAll(s, "\n", " "))), "\t", " ")
 }
 
-// fit cuts a line to a width.
+// fit truncates a line to a width.
 func fit(s string, width int) string { return ansi.Truncate(s, max(width, 0), "…") }
 
-// pad fills a line up to a width, on the left where right is set.
+// pad pads a line to a width, on the left if right is set.
 func pad(s string, width int, right bool) string {
 	space := strings.Repeat(" ", max(0, width-ansi.StringWidth(s)))
 	if right {
@@ -58,8 +59,8 @@ func pad(s string, width int, right bool) string {
 	return s + space
 }
 
-// spread puts two texts at the ends of a line. The left one is cut where there is no room for both;
-// the right one goes first.
+// spread puts two texts at the ends of a line. Without room for both, the left one is truncated and
+// the right one stays.
 func spread(left, right string, width int) string {
 	room := width - ansi.StringWidth(right) - 1
 	if room < width/2 && ansi.StringWidth(left) > room {
@@ -68,7 +69,7 @@ func spread(left, right string, width int) string {
 	return pad(fit(left, room), room, false) + " " + right
 }
 
-// join puts what is not empty side by side.
+// join joins the texts that are not empty.
 func join(gap string, parts ...string) string {
 	kept := parts[:0:0]
 	for _, p := range parts {
@@ -79,7 +80,7 @@ func join(gap string, parts ...string) string {
 	return strings.Join(kept, gap)
 }
 
-// wrap breaks a text into lines of a width, at most so many.
+// wrap wraps a text to a width, in at most so many lines.
 func wrap(s string, width, lines int) []string {
 	all := strings.Split(ansi.Wrap(s, max(width, 1), ""), "\n")
 	if len(all) > lines {
@@ -92,10 +93,10 @@ func wrap(s string, width, lines int) []string {
 	return all
 }
 
-// stoppedEarly is what cancelled trials are counted as that did worse than others.
+// stoppedEarly is the label of cancelled trials that did worse than others.
 const stoppedEarly = "stopped early"
 
-// look is the sign and the tone of a state of a trial, a sweep or a node.
+// look returns the sign and the tone of a state of a trial, a sweep or a node.
 func look(state string) (sign string, t tone) {
 	switch state {
 	case string(grid.Running):
@@ -134,7 +135,7 @@ func (p paint) state(s string) string {
 	return p.text(t, sign+" "+s)
 }
 
-// nodeState is how a node is for trials.
+// nodeState returns the state of a node as trials see it.
 func nodeState(m *api.Member) string {
 	switch {
 	case m.State != "alive":

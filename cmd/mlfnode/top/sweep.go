@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// sweepScreen is one sweep: how far it is, its best trial, and its trials or why some failed.
+// sweepScreen is one sweep: its progress, its best trial, and its trials or why some failed.
 type sweepScreen struct {
 	id       grid.SweepID
 	sweep    loader[api.Sweep]
@@ -109,7 +109,7 @@ func (s *sweepScreen) keys(m *Model) []binding {
 	return slices.Concat(all, s.trials.keys(m, sweep), m.sweepActions(sweep, ""))
 }
 
-// group puts the cursor on the chosen class of failures, and gives it; nil where there is none.
+// group puts the cursor on the chosen class of failures and returns it, nil if there is none.
 func (s *sweepScreen) group() *api.FailureGroup {
 	groups := s.failures.value.Groups
 	if len(groups) == 0 {
@@ -201,7 +201,7 @@ func (s *sweepScreen) head(m *Model, v *api.Sweep, width int) []string {
 	return out
 }
 
-// endsAt says how long a sweep goes on, and until when.
+// endsAt says how long a sweep will still run, and until when.
 func endsAt(m *Model, s *api.Sweep) string {
 	if ends(s) == "" {
 		return ""

@@ -39,8 +39,8 @@ type Config struct {
 	Output  *os.File // a terminal
 }
 
-// Run shows the cluster until the user leaves, which is no error, or ctx ends. The terminal is then
-// as it was.
+// Run shows the cluster until the user quits, which is not an error, or ctx is canceled. It then
+// restores the terminal.
 func Run(ctx context.Context, cfg Config) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -102,7 +102,7 @@ func (t *tasks) do(fn func()) {
 	fn()
 }
 
-// wait waits for all to end, and lets no other begin.
+// wait waits for all of them to end, and lets no other one start.
 func (t *tasks) wait() {
 	t.mu.Lock()
 	t.over = true
@@ -110,7 +110,7 @@ func (t *tasks) wait() {
 	t.wg.Wait()
 }
 
-// question asks the node for something, and gives what is to be done with the answer.
+// question asks the node for something and returns what to do with the answer.
 type question func(ctx context.Context, c *api.Client) answer
 
 // answer takes what was answered into the model. It is called as a message, when nothing else

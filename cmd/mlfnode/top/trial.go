@@ -79,7 +79,7 @@ func (t *trialScreen) now(m *Model) *api.Trial {
 // trialRemoved is the state of a trial whose sweep is not kept any more.
 const trialRemoved grid.State = "removed"
 
-// shownAttempt is the attempt whose output is shown.
+// shownAttempt returns the attempt whose output is shown.
 func (t *trialScreen) shownAttempt() int {
 	if t.log.attempt > 0 || len(t.attempts.value) == 0 {
 		return t.log.attempt
@@ -149,7 +149,7 @@ func (t *trialScreen) view(m *Model, width, height int) []string {
 	return append(out, t.log.view(m, width, height-len(out))...)
 }
 
-// head is what is known of the trial besides its output, in at most so many lines.
+// head returns what is known about the trial besides its output, in at most so many lines.
 func (t *trialScreen) head(m *Model, v *api.Trial, width, lines int) []string {
 	facts := []string{m.paint.state(string(v.State))}
 	add := func(name, value string) {
@@ -209,8 +209,8 @@ func (t *trialScreen) head(m *Model, v *api.Trial, width, lines int) []string {
 	return slices.DeleteFunc(out[:min(len(out), lines)], func(line string) bool { return line == "" })
 }
 
-// metricNames are the metrics that a trial has: the objective first, the others as they appeared in
-// the sweep.
+// metricNames returns the metrics of a trial: the objective first, the others in the order in which
+// they appeared in the sweep.
 func metricNames(all grid.Metric, s *api.Sweep) []string {
 	var names []string
 	add := func(name string) {

@@ -21,7 +21,7 @@ const (
 	trialLead = 60  // of them before the first one that is seen
 )
 
-// trialList is a table of the trials of a sweep, of which a page is held: a sweep may have
+// trialList is a table of the trials of a sweep. It holds one page, since a sweep may have
 // millions.
 type trialList struct {
 	page   loader[api.TrialTable]
@@ -54,7 +54,7 @@ func fields(s *api.Sweep) []string {
 	return append(all, "class", "wall_seconds", "node", "started")
 }
 
-// sortOf is what a column is sorted by; empty where it can't be.
+// sortOf returns what a column is sorted by, "" if it can't be.
 func sortOf(field string) string {
 	switch field {
 	case "index", "state", "started":
@@ -67,7 +67,7 @@ func sortOf(field string) string {
 	return headOf(field)
 }
 
-// headOf is what stands above a column.
+// headOf returns the heading of a column.
 func headOf(field string) string {
 	switch field {
 	case "index":
@@ -114,7 +114,7 @@ func (t *trialList) sortBy(name string, desc bool) {
 	t.set(t.filter, t.query)
 }
 
-// total is how many trials are listed, as far as that is known.
+// total returns how many trials are listed, if that is known.
 func (t *trialList) total() int {
 	p := &t.page.value
 	n := p.Offset + int64(p.Count)
@@ -146,7 +146,7 @@ func (t *trialList) summary() string {
 	return strings.Join(parts, " · ")
 }
 
-// at gives the number of the trial at the cursor; false where there is none.
+// at returns the number of the trial at the cursor, false if there is none.
 func (t *trialList) at() (int64, bool) {
 	row := int64(t.cursor.at) - t.page.value.Offset
 	if row < 0 || row >= int64(t.page.value.Count) {
@@ -160,7 +160,7 @@ func (t *trialList) at() (int64, bool) {
 	return index, err == nil
 }
 
-// cell is the value of a row of the page.
+// cell returns a value of a row of the page.
 func (t *trialList) cell(field string, row int) any {
 	for _, c := range t.page.value.Columns {
 		if c.Name == field && row < len(c.Values) {
@@ -256,8 +256,8 @@ func (t *trialList) view(m *Model, s *api.Sweep, width, height int) []string {
 	return append(problem, m.paint.table(width, columns, cells, t.cursor.at-from, nil)...)
 }
 
-// row gives the cells of a row of the page; of one that has not come yet only the first has
-// something.
+// row returns the cells of a row of the page; of a row that has not arrived yet only the first cell
+// is filled.
 func (t *trialList) row(m *Model, names []string, row int64) []string {
 	cells := make([]string, len(names))
 	if row < 0 || row >= int64(t.page.value.Count) {
