@@ -35,11 +35,11 @@ type Config struct {
 	Node      grid.NodeID
 	Bind      string       // address to listen on, TCP and UDP; 0.0.0.0 or :: for all
 	Port      int          // 0: any free one
-	Advertise string       // address that others reach this node at; empty: Bind, or ChooseAddress("") when that is no certain one
+	Advertise string       // address where others reach this node; empty: Bind, or ChooseAddress("") if Bind is unspecified
 	Keys      [][]byte     // 16, 24 or 32 bytes each, the primary first; none is allowed on loopback only, and then nothing is encrypted
 	Label     string       // id of the cluster, at most 255 bytes: nodes with another one are not heard
-	Self      Self         // what this node tells at first
-	Logger    *slog.Logger // what memberlist says goes to debug
+	Self      Self         // what this node publishes at first
+	Logger    *slog.Logger // messages of memberlist are debug messages
 
 	wrap func(memberlist.NodeAwareTransport) memberlist.NodeAwareTransport // for tests that lose packets
 }
@@ -56,9 +56,9 @@ type Cluster struct {
 
 	published *publishedState
 
-	route atomic.Pointer[route] // nil for none
-	wake  chan struct{}         // holds a token while there may be news for the watchers
-	door  door
+	route    atomic.Pointer[route] // nil for none
+	wake     chan struct{}         // holds a token while there may be news for the watchers
+	conflict nameConflict
 
 	life    context.Context // ends with Close
 	end     context.CancelFunc
@@ -123,14 +123,14 @@ func (cfg *Config) advertise(bind netip.Addr) (string, error) {
 		chosen, err := ChooseAddress("")
 		return chosen.String(), err
 	}
-	told, err := netip.ParseAddr(cfg.Advertise)
+	advertised, err := netip.ParseAddr(cfg.Advertise)
 	if err != nil {
 		return "", fmt.Errorf("advertised address of the gossip: %w. Give an IP address that the other nodes reach", err)
 	}
-	if told.IsUnspecified() || told.IsMulticast() {
-		return "", fmt.Errorf("advertised address of the gossip: other nodes can't reach %s", told)
+	if advertised.IsUnspecified() || advertised.IsMulticast() {
+		return "", fmt.Errorf("advertised address of the gossip: other nodes can't reach %s", advertised)
 	}
-	return told.String(), nil
+	return advertised.String(), nil
 }
 
 // listen opens the port and starts memberlist on it.
@@ -227,7 +227,7 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	gone := c.gone
 	c.gone = true
 	c.mu.Unlock()
-	if gone || c.door.taken() != nil {
+	if gone || c.conflict.err() != nil {
 		return nil // a goodbye in a name that belongs to another node would take that one out
 	}
 	patience := leaveLimit

@@ -151,7 +151,7 @@ func TestNameTaken(t *testing.T) {
 		t.Error(err)
 	}
 	second.Close()
-	if err := nodes[0].door.taken(); err != nil {
+	if err := nodes[0].conflict.err(); err != nil {
 		t.Errorf("the first node gives way: %v", err)
 	}
 	if m, _ := nodes[0].table.find("n01"); m.State != Alive || m.gossip() != nodes[1].address {
@@ -244,7 +244,7 @@ func TestFortyMembers(t *testing.T) {
 
 func wait(t *testing.T, d time.Duration) {
 	t.Helper()
-	if !rest(t.Context(), d) {
+	if !sleep(t.Context(), d) {
 		t.Fatal("the test ended")
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"mlfnode/grid"
 )
 
-// delegate is what memberlist calls, mostly with its lock held: it only records what it is told,
-// and neither blocks nor calls back.
+// delegate implements the interfaces that memberlist calls, mostly with its lock held: it only
+// records what it receives, and neither blocks nor calls back.
 type delegate struct{ c *Cluster }
 
 var (
@@ -23,7 +23,7 @@ var (
 	_ memberlist.PingDelegate     = (*delegate)(nil)
 )
 
-// NodeMeta is what goes with the news that this node is alive.
+// NodeMeta returns what is sent with the news that this node is alive.
 func (d *delegate) NodeMeta(limit int) []byte { return d.c.published.meta(limit) }
 
 // NotifyMsg is for messages that nobody sends in this version.
@@ -32,12 +32,13 @@ func (d *delegate) NotifyMsg([]byte) {}
 // GetBroadcasts has none.
 func (d *delegate) GetBroadcasts(int, int) [][]byte { return nil }
 
-// LocalState is what is exchanged with another node.
+// LocalState returns what this node sends in an exchange with another one.
 func (d *delegate) LocalState(bool) []byte {
 	return encodeDetails(append([]*detail{d.c.published.detail(d.c.node)}, d.c.table.details()...))
 }
 
-// MergeRemoteState is what the other node sent, after the states of the nodes that it is about.
+// MergeRemoteState receives what the other node sent, after the states of the nodes that it is
+// about.
 func (d *delegate) MergeRemoteState(buf []byte, _ bool) {
 	d.c.table.receive(decodeDetails(buf))
 	d.c.nudge()
@@ -49,12 +50,12 @@ func (d *delegate) NotifyJoin(n *memberlist.Node) { d.note(n, Alive) }
 // NotifyUpdate is called when a node's metadata changes.
 func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.note(n, Alive) }
 
-// NotifyLeave is called when a node has left and when it is dead; one that leaves has said so
-// before.
+// NotifyLeave is called both when a node has left and when it is dead; a node that leaves has said
+// so before.
 func (d *delegate) NotifyLeave(n *memberlist.Node) { d.note(n, Dead) }
 
 func (d *delegate) note(n *memberlist.Node, state State) {
-	d.c.table.note(n, state, time.Now())
+	d.c.table.update(n, state, time.Now())
 	d.c.nudge()
 }
 
@@ -66,7 +67,7 @@ func (d *delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []b
 // AckPayload has nothing to add to an answer.
 func (d *delegate) AckPayload() []byte { return nil }
 
-// probed notes whether a member could be reached. memberlist tells nobody that it suspects one, so
+// probed records whether a member could be reached. memberlist does not report whom it suspects, so
 // a member is shown as suspect when its probe goes unanswered over UDP and no connection to it can
 // be opened either.
 func (c *Cluster) probed(node string, reached bool) {
@@ -87,7 +88,7 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 // NotifyConflict is called when another node uses a name that is taken. The second node is not
 // admitted.
 func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
-	if d.c.door.strange(other) {
+	if d.c.conflict.worthLogging(other) {
 		d.c.log.Warn("two nodes use one name; the second is not admitted", "node", existing.Name,
 			"address", existing.Address(), "second", other.Address())
 	}
@@ -99,7 +100,7 @@ func (d *delegate) NotifyMerge(peers []*memberlist.Node) error {
 	for _, p := range peers {
 		there := p.State == memberlist.StateAlive || p.State == memberlist.StateSuspect
 		if grid.NodeID(p.Name) == d.c.node && there && p.Address() != d.c.address {
-			d.c.door.shut(p.Address())
+			d.c.conflict.refuse(p.Address())
 			return fmt.Errorf("the name %s is taken by %s", p.Name, p.Address())
 		}
 	}

@@ -1,6 +1,6 @@
 package cluster
 
-// nudge asks for a round of the watchers.
+// nudge requests a round of the watchers.
 func (c *Cluster) nudge() {
 	select {
 	case c.wake <- struct{}{}:
@@ -8,7 +8,7 @@ func (c *Cluster) nudge() {
 	}
 }
 
-// deliver tells the watchers and the log what happened to members, until the node closes.
+// deliver passes changes of members to the watchers and to the log, until the node closes.
 func (c *Cluster) deliver() {
 	for {
 		changed := c.table.changes()

@@ -31,7 +31,7 @@ const (
 	maxText      = 256
 )
 
-// detail is one record. Of two from one life of an agent the one with the higher serial is newer.
+// detail is one record. Of two records of the same agent, the one with the higher serial is newer.
 type detail struct {
 	Node      grid.NodeID        `json:"node"`
 	Started   int64              `json:"started"` // Unix milliseconds
@@ -80,7 +80,7 @@ func (d *detail) encode() {
 	}
 }
 
-// fits reports whether the whole record is within its limit, and writes it then.
+// fits encodes the record, and reports whether it is within its limit.
 func (d *detail) fits() bool {
 	raw, err := json.Marshal(d)
 	if err != nil || len(raw) > maxDetail {
@@ -142,8 +142,8 @@ func decodeDetail(raw []byte) *detail {
 	return d
 }
 
-// boundTexts makes what a machine tells short enough to keep and safe to print. Slices that it
-// changes are copied.
+// boundTexts shortens the texts of a machine, so that they are bounded and safe to print. Slices
+// that it changes are copied.
 func boundTexts(m *inventory.Machine) {
 	clean := func(n int, texts ...*string) {
 		for _, text := range texts {

@@ -186,7 +186,7 @@ func TestFiveHundredMembers(t *testing.T) {
 }
 
 func measure(t *testing.T, n int) {
-	t.Cleanup(func() { rest(context.Background(), time.Minute) }) // the last probes end
+	t.Cleanup(func() { sleep(context.Background(), time.Minute) }) // the last probes end
 	e := &ether{ports: map[string]*etherPort{}}
 	used := processorTime(t)
 	all := simulate(t, e, n)

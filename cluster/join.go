@@ -15,35 +15,35 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// ErrNameTaken is what Join returns when another node of the cluster has this node's name. If it
-// was this machine under another address, the name is free again as soon as the others know that it
+// ErrNameTaken is returned by Join when another node of the cluster has the name of this node. If
+// that was this machine under another address, the name is free as soon as the others know that it
 // is dead, which takes some seconds.
 var ErrNameTaken = errors.New("this node's name is taken")
 
 const (
 	// dialLimit bounds the attempt to reach one address.
 	dialLimit = 3 * time.Second
-	// reconnectInterval is how often a node tries to find members again that it lost.
+	// reconnectInterval is how often a node tries to reach members that it lost.
 	reconnectInterval = 5 * time.Second
 )
 
-// Join makes this node a member of the cluster that one of the seeds (HOST:PORT of a gossip port)
-// belongs to; the first that answers will do. The error says for each seed why it did not. It
-// returns ErrNameTaken when the cluster does not want this node; close it then. Later a node finds
-// its way back on its own, also after a long partition.
+// Join makes this node a member of the cluster of one of the seeds (HOST:PORT of a gossip port);
+// the first that answers is enough. The error says for each seed why it failed. Join returns
+// ErrNameTaken when the cluster does not admit this node; close it then. Later the node finds its
+// way back by itself, even after a long partition.
 func (c *Cluster) Join(ctx context.Context, seeds []string) error {
-	c.door.open()
-	defer c.door.close()
+	c.conflict.beginJoin()
+	defer c.conflict.endJoin()
 	var refusals []error
 	for _, seed := range seeds {
 		err := c.joinSeed(ctx, seed)
 		if err == nil {
-			c.door.pass()
+			c.conflict.admitted()
 			c.remember(seed)
 			c.nudge()
 			return nil
 		}
-		if taken := c.door.taken(); taken != nil {
+		if taken := c.conflict.err(); taken != nil {
 			return taken
 		}
 		if refusals = append(refusals, fmt.Errorf("join by %s: %w", seed, err)); ctx.Err() != nil {
@@ -103,7 +103,7 @@ func (c *Cluster) joinAddress(ctx context.Context, address string) error {
 	}
 }
 
-// reach finds out early, and within the context, that nobody listens.
+// reach returns an error early, and within the context, if nobody listens.
 func reach(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
@@ -119,7 +119,8 @@ func reach(ctx context.Context, address string) error {
 	return err
 }
 
-// explain says what an answer that was none means. memberlist gives its reasons as text.
+// explain turns the error of a failed exchange into one for people. memberlist gives its reasons as
+// text.
 func explain(err error) error {
 	switch {
 	case err == nil:
@@ -141,10 +142,10 @@ func refused(ctx context.Context, address string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// reconnect looks for members that were lost: after a partition nobody probes the dead any more, so
-// both halves would stay apart.
+// reconnect tries to reach lost members: after a partition nobody probes dead members, so both
+// halves would stay apart.
 func (c *Cluster) reconnect() {
-	for rest(c.life, reconnectInterval/2+rand.N(reconnectInterval)) {
+	for sleep(c.life, reconnectInterval/2+rand.N(reconnectInterval)) {
 		if lost := c.lost(); len(lost) > 0 && !c.departed() {
 			// An error is the normal case: what is dead stays so.
 			if err := c.joinAddress(c.life, lost[rand.IntN(len(lost))]); err != nil {
@@ -154,7 +155,7 @@ func (c *Cluster) reconnect() {
 	}
 }
 
-// lost lists addresses of dead members, and the seed when nobody is there.
+// lost returns the addresses of dead members, and the seeds if no other member is there.
 func (c *Cluster) lost() []string {
 	var dead []string
 	others := 0
@@ -174,8 +175,8 @@ func (c *Cluster) lost() []string {
 	return append(dead, c.seeds...)
 }
 
-// door is what this node knows about its name being taken.
-type door struct {
+// nameConflict is what this node knows about another node with its name.
+type nameConflict struct {
 	mu        sync.Mutex
 	trying    bool   // a Join is under way
 	holder    string // address of the node that had the name then
@@ -183,25 +184,25 @@ type door struct {
 	strangers map[string]time.Time
 }
 
-func (d *door) open() {
+func (d *nameConflict) beginJoin() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.trying, d.holder = true, ""
 }
 
-func (d *door) close() {
+func (d *nameConflict) endJoin() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.trying = false
 }
 
-func (d *door) pass() {
+func (d *nameConflict) admitted() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.holder, d.inside = "", true
 }
 
-func (d *door) shut(holder string) {
+func (d *nameConflict) refuse(holder string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.trying { // a node that comes later and wants this one's name is the one to give way
@@ -209,8 +210,8 @@ func (d *door) shut(holder string) {
 	}
 }
 
-// taken is the error of a node that never got in because of its name.
-func (d *door) taken() error {
+// err returns the error of a node that was never admitted because of its name.
+func (d *nameConflict) err() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.holder == "" || d.inside {
@@ -219,25 +220,26 @@ func (d *door) taken() error {
 	return fmt.Errorf("%w by the node at %s: give this one another name, or wait some seconds if that was this machine before", ErrNameTaken, d.holder)
 }
 
-// Namesake is the gossip address of another node that has kept this one out of the cluster, because
-// it has the same name; "" for none.
+// Namesake returns the gossip address of another node of the same name that has kept this one out
+// of the cluster, "" if there is none.
 func (c *Cluster) Namesake() string {
-	c.door.mu.Lock()
-	defer c.door.mu.Unlock()
-	if c.door.inside {
+	c.conflict.mu.Lock()
+	defer c.conflict.mu.Unlock()
+	if c.conflict.inside {
 		return ""
 	}
-	return c.door.holder
+	return c.conflict.holder
 }
 
 const (
-	// warnAgain is how often one conflict is logged, and maxStrangers how many are told apart.
+	// warnAgain is how often one conflict is logged, and maxStrangers how many nodes are
+	// distinguished.
 	warnAgain    = time.Minute
 	maxStrangers = 100
 )
 
-// strange reports whether a node that uses a taken name is worth a line in the log.
-func (d *door) strange(n *memberlist.Node) bool {
+// worthLogging reports whether to log a node that uses a taken name.
+func (d *nameConflict) worthLogging(n *memberlist.Node) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now, key := time.Now(), n.Name+" "+n.Address()

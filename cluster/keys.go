@@ -38,17 +38,18 @@ func clone(list [][]byte) [][]byte {
 
 var errCleartext = errors.New("this node gossips without keys: restart it with one")
 
-// InstallKey lets this node understand a key. It still speaks with the primary one.
+// InstallKey makes this node understand a key. It still encrypts with the primary one.
 func (c *Cluster) InstallKey(key []byte) error {
 	return c.ring.change("install", func(r *memberlist.Keyring) error { return r.AddKey(bytes.Clone(key)) })
 }
 
-// UseKey makes an installed key the primary one, which this node speaks with.
+// UseKey makes an installed key the primary one, with which this node encrypts.
 func (c *Cluster) UseKey(key []byte) error {
 	return c.ring.change("use", func(r *memberlist.Keyring) error { return r.UseKey(bytes.Clone(key)) })
 }
 
-// RemoveKey forgets a key. The primary one can't be removed; one that is not there is no error.
+// RemoveKey forgets a key. The primary one cannot be removed; removing one that is not there is not
+// an error.
 func (c *Cluster) RemoveKey(key []byte) error {
 	return c.ring.change("remove", func(r *memberlist.Keyring) error { return removeKey(r, key) })
 }

@@ -5,13 +5,13 @@ import (
 	"net/netip"
 )
 
-// Link is this machine's own way to the others, as its kernel sees it.
+// Link is the network link of this machine, as its kernel sees it.
 type Link struct {
 	own  netip.Addr
 	seen bool // an interface had the address, so it is not a translated (NAT) address
 }
 
-// NewLink looks at the interface that has this address.
+// NewLink returns the link of the interface that has this address.
 func NewLink(address string) *Link {
 	own, _ := netip.ParseAddr(address) // a link without an address is always up
 	l := &Link{own: own.Unmap()}

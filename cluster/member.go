@@ -39,7 +39,7 @@ const (
 	Worker Role = "worker"
 )
 
-// Self is what a node tells about itself.
+// Self is the state that a node publishes.
 type Self struct {
 	Version  string // of mlfnode
 	Protocol int    // version of the wire formats that it speaks
@@ -85,7 +85,7 @@ func (s Self) Has(role Role) bool {
 // There reports whether the member takes part: it is alive, or only suspect.
 func (m Member) There() bool { return m.State == Alive || m.State == Suspect }
 
-// gossip is the address of its gossip port.
+// gossip returns the address of its gossip port.
 func (m Member) gossip() string { return net.JoinHostPort(m.Address, strconv.Itoa(m.Port)) }
 
 // later overlays what travels in the exchange of states: it may be older than the rest, or not

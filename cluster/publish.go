@@ -14,9 +14,9 @@ import (
 const (
 	// pace is the shortest time between two messages about this node to all others.
 	pace = time.Second
-	// share is what a member waits more, for each member, when only its number of running attempts
-	// changed: all of them together say that about ten times a second, which each node passes on
-	// within 20 kB/s, half of what it may send.
+	// share is how much longer a member waits, for each member, when only its number of running
+	// attempts changed: all of them together announce that about ten times a second, which each
+	// node passes on within 20 kB/s, half of what it may send.
 	share = 100 * time.Millisecond
 )
 
@@ -48,29 +48,29 @@ func (p *publishedState) change(fn func(*Self)) {
 	}
 }
 
-// leave has the node's metadata say that it is leaving.
+// leave makes the metadata of the node say that it is leaving.
 func (p *publishedState) leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leaving = true
 }
 
-// detail is the record of this node, to be passed on.
+// detail returns the record of this node, for others to pass on.
 func (p *publishedState) detail(node grid.NodeID) *detail {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return newDetail(node, p.started, p.self, p.serial)
 }
 
-// meta is what memberlist announces, and is asked for by it.
+// meta returns the metadata that memberlist announces.
 func (p *publishedState) meta(limit int) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return encodeMeta(p.self, p.started, p.leaving, limit)
 }
 
-// news reports whether something is not announced, and whether others decide by it.
-func (p *publishedState) news() (any, urgent bool) {
+// unannounced reports whether a change is not announced yet, and whether others decide by it.
+func (p *publishedState) unannounced() (any, urgent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, sent := p.self, p.sent
@@ -89,7 +89,7 @@ func (p *publishedState) announced() {
 	p.sent = p.self
 }
 
-// publish announces changes: the first at once, those that follow within the pace as one.
+// publish announces changes: the first at once, those that follow within the pace together.
 func (c *Cluster) publish() {
 	for last := (time.Time{}); ; {
 		select {
@@ -97,7 +97,7 @@ func (c *Cluster) publish() {
 			return
 		case <-c.published.changed:
 		}
-		if !c.until(last) {
+		if !c.awaitTurn(last) {
 			return
 		}
 		last = time.Now()
@@ -105,12 +105,12 @@ func (c *Cluster) publish() {
 	}
 }
 
-// until waits for the moment when this node may speak again. What changes meanwhile may make it
+// awaitTurn waits until this node may announce again. A change in the meantime may make that
 // urgent.
-func (c *Cluster) until(last time.Time) bool {
+func (c *Cluster) awaitTurn(last time.Time) bool {
 	for {
 		wait := pace
-		if any, urgent := c.published.news(); !any {
+		if any, urgent := c.published.unannounced(); !any {
 			return c.life.Err() == nil
 		} else if !urgent {
 			wait = max(pace, time.Duration(c.ml.NumMembers())*share)
@@ -130,7 +130,7 @@ func (c *Cluster) until(last time.Time) bool {
 }
 
 func (c *Cluster) announce() {
-	any, _ := c.published.news()
+	any, _ := c.published.unannounced()
 	if !any || c.departed() {
 		return
 	}
@@ -147,8 +147,8 @@ func (c *Cluster) departed() bool {
 	return c.gone
 }
 
-// rest waits, unless the context ends before.
-func rest(ctx context.Context, d time.Duration) bool {
+// sleep waits, unless the context ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
 		return false

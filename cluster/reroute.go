@@ -9,12 +9,12 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// route has what is meant for one address go to another one.
+// route redirects what is meant for one address to another one.
 type route struct{ from, to string }
 
-// Reroute has this node send to another address what is for the one that a member advertises, both
-// HOST:PORT: a machine with two networks advertises its address in one of them, and this node may
-// be in the other one. There is one such route at a time; an empty from is for none.
+// Reroute sends what is meant for the address that a member advertises to another one, both
+// HOST:PORT: a machine in two networks advertises its address in one of them, and this node may be
+// in the other. There is one route at a time; an empty from removes it.
 func (c *Cluster) Reroute(from, to string) {
 	if from == "" || from == to {
 		c.route.Store(nil)
@@ -27,7 +27,7 @@ func (c *Cluster) Reroute(from, to string) {
 // 10 s that memberlist gives an exchange of states.
 const longestProbe = 5 * time.Second
 
-// transport is a network with the route in it. It notes which members can't be reached.
+// transport is a network with the route in it. It records which members cannot be reached.
 type transport struct {
 	memberlist.NodeAwareTransport
 	c *Cluster

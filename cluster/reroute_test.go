@@ -68,7 +68,7 @@ func TestOwnFailureIsNotTheMembers(t *testing.T) {
 		{"no time is left", errors.New("i/o timeout"), -time.Millisecond, Alive},
 	} {
 		tab := newTable("self")
-		tab.note(&memberlist.Node{Name: "a"}, Alive, time.Now())
+		tab.update(&memberlist.Node{Name: "a"}, Alive, time.Now())
 		network := transport{fails{err: &net.OpError{Op: "dial", Err: c.err}}, &Cluster{table: tab, wake: make(chan struct{}, 1)}}
 		_, _ = network.DialAddressTimeout(memberlist.Address{Name: "a"}, c.timeout) // it fails
 		if m, _ := tab.find("a"); m.State != c.want {

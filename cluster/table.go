@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	// rememberDead and rememberLeft are how long members are listed after their end, so that people
-	// see what went away.
+	// rememberDead and rememberLeft are how long members stay listed after their end, so that
+	// people see what went away.
 	rememberDead = time.Hour
 	rememberLeft = 10 * time.Minute
-	// maxEnded bounds how many of those are listed; the oldest go first.
+	// maxEnded bounds how many of those are listed; the oldest are dropped first.
 	maxEnded = 1000
 )
 
-// table is what this node knows of the members. memberlist's events bring it up to date, some with
-// memberlist's lock held.
+// table is what this node knows of the members. The events of memberlist update it, some with the
+// lock of memberlist held.
 type table struct {
 	self grid.NodeID
 
@@ -40,7 +40,7 @@ type record struct {
 	shownAs time.Time // the life that they know
 }
 
-// watcher is someone who is told of changes.
+// watcher is called with each change.
 type watcher struct {
 	fn  func(Member)
 	met bool // it was told of all members
@@ -50,7 +50,7 @@ func newTable(self grid.NodeID) *table {
 	return &table{self: self, records: map[grid.NodeID]*record{}, watchers: map[int]*watcher{}}
 }
 
-// full lists a record with its details.
+// full returns the member with its details.
 func (r *record) full() Member {
 	m := r.Member
 	m.Roles = slices.Clone(m.Roles)
@@ -71,7 +71,7 @@ func (t *table) find(node grid.NodeID) (Member, bool) {
 func (t *table) members(now time.Time) []Member {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.forgetLocked(now)
+	t.pruneLocked(now)
 	return t.listLocked()
 }
 
@@ -84,8 +84,8 @@ func (t *table) listLocked() []Member {
 	return list
 }
 
-// details lists the records to pass on, those of this node aside. Of a member that has left, the
-// record says nothing else.
+// details returns the records to pass on, except that of this node. A record of a member that has
+// left says only that.
 func (t *table) details() []*detail {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -104,17 +104,17 @@ func (t *table) details() []*detail {
 	return all
 }
 
-// receive takes over what is newer than what is known.
+// receive merges the records that are newer than those in the table.
 func (t *table) receive(all []*detail) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, d := range all {
-		t.takeLocked(d)
+		t.mergeLocked(d)
 	}
 }
 
-// note takes over what memberlist knows of a node, after an event.
-func (t *table) note(n *memberlist.Node, state State, now time.Time) {
+// update records what memberlist knows of a node, after an event.
+func (t *table) update(n *memberlist.Node, state State, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	name := grid.NodeID(n.Name)
@@ -124,7 +124,7 @@ func (t *table) note(n *memberlist.Node, state State, now time.Time) {
 	}
 	r := t.records[name]
 	if r == nil {
-		if t.forgetLocked(now); len(t.records) >= maxMembers {
+		if t.pruneLocked(now); len(t.records) >= maxMembers {
 			return
 		}
 		r = &record{}
@@ -143,8 +143,8 @@ func (t *table) note(n *memberlist.Node, state State, now time.Time) {
 	}
 }
 
-// probed notes whether a member that is not known to have ended could be reached, and reports
-// whether that is news.
+// probed records whether a member that is not known to have ended could be reached, and reports
+// whether that changes its state.
 func (t *table) probed(node grid.NodeID, reached bool, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -159,8 +159,7 @@ func (t *table) probed(node grid.NodeID, reached bool, now time.Time) bool {
 	return true
 }
 
-// changes returns the members that are in another state or live another life than at the call
-// before.
+// changes returns the members whose state or agent has changed since the last call.
 func (t *table) changes() (changed []Member) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -174,8 +173,8 @@ func (t *table) changes() (changed []Member) {
 	return changed
 }
 
-// takeLocked keeps a record that is newer than what is known of the same life.
-func (t *table) takeLocked(d *detail) {
+// mergeLocked keeps a record that is newer than the one of the same agent in the table.
+func (t *table) mergeLocked(d *detail) {
 	r := t.records[d.Node]
 	switch {
 	case r == nil, !r.Started.IsZero() && r.Started.UnixMilli() != d.Started:
@@ -190,8 +189,8 @@ func (t *table) takeLocked(d *detail) {
 	}
 }
 
-// forgetLocked drops members that ended long ago, and the oldest when there are too many.
-func (t *table) forgetLocked(now time.Time) {
+// pruneLocked drops members that ended long ago, and the oldest when there are too many.
+func (t *table) pruneLocked(now time.Time) {
 	var ended []*record
 	for name, r := range t.records {
 		age := now.Sub(r.Since)

@@ -18,13 +18,13 @@ func event(name string, started time.Time, leaving bool) *memberlist.Node {
 
 func TestTableForgets(t *testing.T) {
 	tab, now := newTable("self"), born
-	tab.note(event("self", born, false), Alive, now)
-	tab.note(event("gone", born, true), Dead, now.Add(-time.Second))
+	tab.update(event("self", born, false), Alive, now)
+	tab.update(event("gone", born, true), Dead, now.Add(-time.Second))
 	if m, _ := tab.find("gone"); m.State != Left {
 		t.Errorf("got %s for one that said goodbye", m.State)
 	}
 	for i := range maxEnded + 100 {
-		tab.note(event(fmt.Sprintf("n%04d", i), born, false), Dead, now)
+		tab.update(event(fmt.Sprintf("n%04d", i), born, false), Dead, now)
 	}
 	if n := len(tab.members(now)); n != maxEnded+1 {
 		t.Errorf("got %d members, want %d that ended and this node", n, maxEnded)
@@ -34,7 +34,7 @@ func TestTableForgets(t *testing.T) {
 		t.Errorf("after an hour: got %d members, want this node alone", n)
 	}
 	for i := range maxMembers + 10 {
-		tab.note(event(fmt.Sprintf("m%04d", i), born, false), Alive, later)
+		tab.update(event(fmt.Sprintf("m%04d", i), born, false), Alive, later)
 	}
 	if n := len(tab.members(later)); n != maxMembers {
 		t.Errorf("got %d members, want at most %d", n, maxMembers)
@@ -49,17 +49,17 @@ func TestTableTellsLivesApart(t *testing.T) {
 		do    func()
 		state State // "" for no change
 	}{
-		{"a new member", func() { tab.note(event("a", born, false), Alive, born) }, Alive},
-		{"nothing new", func() { tab.note(event("a", born, false), Alive, later) }, ""},
+		{"a new member", func() { tab.update(event("a", born, false), Alive, born) }, Alive},
+		{"nothing new", func() { tab.update(event("a", born, false), Alive, later) }, ""},
 		{"unreachable", func() { tab.probed("a", false, later) }, Suspect},
 		{"still unreachable", func() { tab.probed("a", false, later) }, ""},
 		{"reachable", func() { tab.probed("a", true, later) }, Alive},
-		{"another life", func() { tab.note(event("a", later, false), Alive, later) }, Alive},
+		{"another life", func() { tab.update(event("a", later, false), Alive, later) }, Alive},
 		{"dead and back before anybody looked", func() {
-			tab.note(event("a", later, false), Dead, later)
-			tab.note(event("a", later, false), Alive, later)
+			tab.update(event("a", later, false), Dead, later)
+			tab.update(event("a", later, false), Alive, later)
 		}, ""},
-		{"dead", func() { tab.note(event("a", later, false), Dead, later) }, Dead},
+		{"dead", func() { tab.update(event("a", later, false), Dead, later) }, Dead},
 		{"a probe of a dead member", func() { tab.probed("a", true, later) }, ""},
 		{"others say that another life of it left", func() { tab.receive([]*detail{{Node: "a", Started: born.UnixMilli(), Left: true}}) }, ""},
 		{"others say that it left", func() { tab.receive([]*detail{{Node: "a", Started: later.UnixMilli(), Left: true}}) }, Left},
@@ -82,7 +82,7 @@ func TestTableTakesNewerDetailsOfMembers(t *testing.T) {
 	record := func(node grid.NodeID, started time.Time, serial uint64, load float64) *detail {
 		return newDetail(node, started, Self{Load: load}, serial)
 	}
-	tab.note(event("a", born, false), Alive, born)
+	tab.update(event("a", born, false), Alive, born)
 	steps := []struct {
 		of   *detail
 		want float64
@@ -102,7 +102,7 @@ func TestTableTakesNewerDetailsOfMembers(t *testing.T) {
 	if n := len(tab.details()); n != 1 {
 		t.Errorf("got %d records to pass on, want 1", n)
 	}
-	tab.note(event("a", born.Add(time.Hour), false), Alive, born)
+	tab.update(event("a", born.Add(time.Hour), false), Alive, born)
 	if m, _ := tab.find("a"); m.Load != 0 {
 		t.Errorf("another life: got load %v of the old one", m.Load)
 	}
