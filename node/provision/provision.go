@@ -48,10 +48,10 @@ func (p Provisioner) Serve(ctx context.Context, action string, in io.Reader, out
 	}
 	line, err := json.Marshal(o.response)
 	if err != nil {
-		return fmt.Errorf("write the reply: %w", err)
+		return fmt.Errorf("write the response: %w", err)
 	}
 	if _, err := out.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("print the reply: %w", err)
+		return fmt.Errorf("print the response: %w", err)
 	}
 	return nil
 }
@@ -82,20 +82,20 @@ func (o *operation) readRequest(r *bufio.Reader) error {
 	for {
 		part, err := r.ReadSlice('\n')
 		if line = append(line, part...); len(line) > maxRequest {
-			return errors.New("the order is too long")
+			return errors.New("the request is too long")
 		}
 		if err == nil || errors.Is(err, io.EOF) && len(line) > 0 {
 			break
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
-			return fmt.Errorf("read the order: %w", err)
+			return fmt.Errorf("read the request: %w", err)
 		}
 	}
 	if err := json.Unmarshal(line, &o.request); err != nil {
-		return fmt.Errorf("read the order: %w", err)
+		return fmt.Errorf("read the request: %w", err)
 	}
 	if v := o.request.Version; v > protocol.Version {
-		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine is older than the one that gave the order (it speaks version %d, not %d)",
+		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine is older than the one that sent the request (it speaks version %d, not %d)",
 			protocol.Version, v), Cure: cureVersions}
 	}
 	if !path.IsAbs(o.request.Root) || path.Clean(o.request.Root) != o.request.Root || o.request.Root == "/" {

@@ -65,7 +65,7 @@ func (m *machine) command(args ...string) *exec.Cmd {
 	return c
 }
 
-// act gives an order to the machine's program.
+// act sends a request to the machine's program.
 func (m *machine) act(action string, o protocol.Request, rest ...byte) protocol.Response {
 	m.t.Helper()
 	if _, err := os.Stat(m.Program()); err != nil {
@@ -90,7 +90,7 @@ func (m *machine) act(action string, o protocol.Request, rest ...byte) protocol.
 	return r
 }
 
-// mustAct fails the test when the reply has a problem.
+// mustAct fails the test when the response has a problem.
 func (m *machine) mustAct(action string, o protocol.Request, rest ...byte) protocol.Response {
 	m.t.Helper()
 	r := m.act(action, o, rest...)

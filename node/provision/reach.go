@@ -27,7 +27,7 @@ const dialTimeout = 2 * time.Second
 func (o *operation) chooseSeed(ctx context.Context) (string, error) {
 	seeds := slices.Clone(o.request.Desired.Seeds)
 	if len(seeds) == 0 {
-		return "", errors.New("the order names no address of the master")
+		return "", errors.New("the request names no address of the master")
 	}
 	if old := o.currentSeed(); slices.Contains(seeds, old) {
 		seeds = slices.Insert(slices.DeleteFunc(seeds, func(s string) bool { return s == old }), 0, old)

@@ -24,7 +24,7 @@ import (
 func (o *operation) receive(context.Context) error {
 	p := o.request.Push
 	if p == nil || p.Project == "" || p.Project != path.Base(p.Project) || strings.HasPrefix(p.Project, ".") {
-		return errors.New("the order names no project")
+		return errors.New("the request names no project")
 	}
 	in := &upload{dir: filepath.Join(o.Projects(), p.Project), push: p}
 	if err := in.checkNames(); err != nil {
@@ -197,7 +197,7 @@ func (in *upload) unpack(r io.Reader) (n int, err error) {
 		}
 		f, named := in.push.Files[h.Name]
 		if !named {
-			return n, fmt.Errorf("the tar holds %q, which the order does not name", h.Name)
+			return n, fmt.Errorf("the tar holds %q, which the request does not name", h.Name)
 		}
 		if err := in.writeFile(h.Name, f, t); err != nil {
 			return n, fmt.Errorf("take over %s: %w", h.Name, err)

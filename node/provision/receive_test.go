@@ -53,7 +53,7 @@ func (p *testPush) tar(t *testing.T, names ...string) []byte {
 	return b.Bytes()
 }
 
-// push gives the order, with a tar if there is one.
+// push sends the request, with a tar if there is one.
 func (p *testPush) push(t *testing.T, packed []byte) protocol.Response {
 	t.Helper()
 	line, err := json.Marshal(protocol.Request{

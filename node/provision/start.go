@@ -28,7 +28,7 @@ import (
 func (o *operation) start(ctx context.Context) error {
 	want := o.request.Desired
 	if want == nil || want.Role != string(trust.Master) && want.Role != string(trust.Worker) {
-		return errors.New("the order names no role for this machine")
+		return errors.New("the request names no role for this machine")
 	}
 	if err := o.refuseOtherInstallation(ctx); err != nil {
 		return err
