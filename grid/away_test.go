@@ -17,13 +17,13 @@ func reconnected(run string, attempt, floor int, at int64) *Event {
 		Result: &Result{Started: 10, Reason: "node " + run[:1] + " is back"}}
 }
 
-// step is an event and what it must do.
+// step is an event and its expected effect on the trial.
 type step struct {
 	event *Event
 	want  Change
 	state State
-	run   string // that returns the state
-	count int    // of crashes that are on the trial's record
+	run   string // the run that determines the state
+	count int    // crashes counted against the trial
 }
 
 func follow(t *testing.T, steps []step) Trial {
@@ -38,7 +38,7 @@ func follow(t *testing.T, steps []step) Trial {
 	return trial
 }
 
-// TestAwayAttempt follows attempts whose node was away, in the ways that this may go on.
+// TestAwayAttempt follows attempts whose node was away through all possible continuations.
 func TestAwayAttempt(t *testing.T) {
 	gone := []step{
 		{started("b.1", 1, 10), Began, Running, "b.1", 0},
@@ -60,7 +60,7 @@ func TestAwayAttempt(t *testing.T) {
 			step{reconnected("b.1", 1, 2, 40), Reconnect, Running, "b.1", 0},
 			step{started("c.1", 2, 30), Ignored, Running, "b.1", 0},
 			step{finished("c.1", 2, 45, ClassExit), Superseded, Running, "b.1", 0},
-			step{away("b.1", 1, 50), Retry, Pending, "b.1", 1}, // once more
+			step{away("b.1", 1, 50), Retry, Pending, "b.1", 1}, // again
 			step{reconnected("b.1", 1, 3, 60), Reconnect, Running, "b.1", 0},
 			step{finished("b.1", 1, 70, ClassNone), Done, Succeeded, "b.1", 0}),
 		"back, and the other goes on": append(replaced[:4:4],
@@ -102,8 +102,9 @@ func TestAwayAttempt(t *testing.T) {
 	}
 }
 
-// TestAwayKeepsOneResult folds attempts of nodes that go away and come back, in any order and with repeats: at most one result,
-// which stays; a trial that runs can end; and no failure is taken back that was not counted.
+// TestAwayKeepsOneResult folds attempts of nodes that go away and come back, in any order and with
+// duplicates. There is at most one result, and it never changes; a running trial can always end;
+// and only failures that were counted are taken back.
 func TestAwayKeepsOneResult(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policy := anyPolicy(t)

@@ -8,59 +8,69 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// Checkpoint says how a task saves its state, so that a trial which is stopped goes on from there instead of from its beginning. A
-// task without one is stopped by TERM to all of its processes, and its trials start over.
+// Checkpoint describes how a task saves its state, so that a stopped trial resumes from that state
+// instead of starting over. Without a checkpoint, stopping a task sends TERM to all of its
+// processes, and its trials start from the beginning.
 type Checkpoint struct {
-	Signal    string        `json:"signal"`          // the notice before a stop, one of checkpointSignals
-	Grace     time.Duration `json:"grace"`           // between the notice and KILL
-	Every     time.Duration `json:"every,omitempty"` // between snapshots of a running attempt; 0 takes them at ends only
-	Quiet     time.Duration `json:"quiet"`           // how long the folder must be unchanged before a running attempt's snapshot
-	MaxSize   int64         `json:"max_size"`        // bytes of the largest snapshot that is stored
-	Repeats   int           `json:"repeats"`         // how often a trial may end with ExitSaved, or be resumed after its timeout
-	OnTimeout string        `json:"on_timeout"`      // what follows the timeout: TimeoutFails or TimeoutResumes
+	Signal string        `json:"signal"` // notice sent before a stop, one of checkpointSignals
+	Grace  time.Duration `json:"grace"`  // time between the notice and KILL
+	// Interval between snapshots of a running attempt; 0 takes snapshots only when an attempt ends.
+	Every time.Duration `json:"every,omitempty"`
+	// How long the folder must be unchanged before a running attempt is snapshotted.
+	Quiet   time.Duration `json:"quiet"`
+	MaxSize int64         `json:"max_size"` // size of the largest snapshot that is stored, in bytes
+	// How often a trial may exit with ExitSaved, or resume after its timeout.
+	Repeats   int    `json:"repeats"`
+	OnTimeout string `json:"on_timeout"` // what happens after a timeout: TimeoutFails or TimeoutResumes
 }
 
-// What follows when an attempt reaches its timeout: the trial's failure, or a further attempt that goes on from the checkpoint.
+// The values of Checkpoint.OnTimeout: a timeout fails the trial, or starts another attempt that
+// resumes from the checkpoint.
 const (
 	TimeoutFails   = "fail"
 	TimeoutResumes = "resume"
 )
 
-// ExitSaved is the exit code by which a program that nobody has stopped says that it saved its state and is to be run again. It is
-// HTCondor's convention for programs that split themselves.
+// ExitSaved is the exit code with which a program, without having been asked to stop, reports that
+// it has saved its state and wants to run again. HTCondor uses the same code for self-checkpointing
+// jobs.
 const ExitSaved = 85
 
 const (
-	// MaxCheckpointGrace bounds the time that a program gets to save its state: a node that is drained waits for it.
+	// MaxCheckpointGrace bounds the time that a program gets to save its state, because draining a
+	// node waits for it.
 	MaxCheckpointGrace = 10 * time.Minute
 	// MaxRepeats bounds Checkpoint.Repeats.
 	MaxRepeats = 1_000_000
 )
 
-// unreadableTime is how soon after its start an attempt must fail for its saved state to be the reason.
+// unreadableTime bounds the run time of an attempt whose failure is attributed to its saved state.
 const unreadableTime = 5 * time.Minute
 
-// Unreadable reports whether an attempt failed soon after its start because it could not read the state from which it went on.
+// Unreadable reports whether an attempt failed soon after its start because it could not read the
+// state that it resumed from.
 func (r *Result) Unreadable() bool {
 	return r.Class == ClassCheckpoint && r.Usage.Wall < unreadableTime.Microseconds()
 }
 
-// DefaultCheckpoint is what a task that declares a checkpoint gets where it says nothing else. A Grace of 0 stands for the task's own.
+// DefaultCheckpoint returns the settings of a task that declares a checkpoint without details. A
+// Grace of 0 means the task's own grace period.
 func DefaultCheckpoint() Checkpoint {
 	return Checkpoint{
 		Signal: "TERM", Quiet: 10 * time.Second, MaxSize: 10 << 30, Repeats: 1000, OnTimeout: TimeoutFails,
 	}
 }
 
-// checkpointSignals can be the notice before a stop.
+// checkpointSignals returns the signals that can announce a stop.
 func checkpointSignals() []string { return []string{"TERM", "INT", "HUP", "USR1", "USR2"} }
 
-// Equipped reports whether the task asks for devices, a container or a checkpoint, which older nodes would leave out without a word.
+// Equipped reports whether the task needs devices, a container or a checkpoint, which older nodes
+// would silently ignore.
 func (t *Task) Equipped() bool {
 	return t.Checkpoint != nil || t.Image != "" || t.Resources.NeedsGPU()
 }
 
-// CheckpointGrace is how long the task's program has to save its state after the notice.
+// CheckpointGrace returns how long the task's program has to save its state after the notice.
 func (t *Task) CheckpointGrace() time.Duration {
 	switch {
 	case t.Checkpoint != nil && t.Checkpoint.Grace > 0:
@@ -71,7 +81,7 @@ func (t *Task) CheckpointGrace() time.Duration {
 	return DefaultGrace
 }
 
-// Policy returns the retries by which the task's trials are judged, its repeats among them.
+// Policy returns the retry policy for the task's trials, including the repeats of its checkpoint.
 func (t *Task) Policy() Retries {
 	if t.Checkpoint == nil {
 		return t.Retries
@@ -83,7 +93,7 @@ func (t *Task) Policy() Retries {
 	return all
 }
 
-// Check says why a task can't save its state like this. The first field that is wrong counts.
+// Check returns an error for the first invalid field.
 func (c *Checkpoint) Check() error {
 	switch {
 	case c == nil:

@@ -10,35 +10,37 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// Container says how the container of a task with an image is made. The zero value suits most images.
+// Container configures the container of a task that has an image. The zero value suits most images.
 type Container struct {
-	Pull    string `json:"pull,omitempty"`    // when the image is pulled: missing (also ""), always or never
-	Network string `json:"network,omitempty"` // host, none, bridge or the name of a network; "" is what the node says
-	Shm     int64  `json:"shm,omitempty"`     // bytes of /dev/shm; 0 is the memory limit, or half of the node's memory
-	GPUs    string `json:"gpus,omitempty"`    // how GPUs get in: auto (also ""), cdi, request or none
+	Pull    string `json:"pull,omitempty"`    // when to pull the image: missing (the default), always or never
+	Network string `json:"network,omitempty"` // host, none, bridge or the name of a network; "" uses the node's setting
+	// Size of /dev/shm in bytes; 0 uses the memory limit, or half of the node's memory.
+	Shm  int64  `json:"shm,omitempty"`
+	GPUs string `json:"gpus,omitempty"` // how GPUs are passed in: auto (the default), cdi, request or none
 
 	Ulimits []Ulimit `json:"ulimits,omitempty"`
-	Mounts  []Mount  `json:"mounts,omitempty"` // folders of the node, of those that its settings allow
+	Mounts  []Mount  `json:"mounts,omitempty"` // folders of the node, among those that its settings allow
 
-	// Entrypoint replaces that of the image when it is not nil. An empty one has the command run as it is.
+	// Entrypoint replaces the image's entrypoint if it is not nil. An empty one runs the command as
+	// it is.
 	Entrypoint *[]string `json:"entrypoint,omitempty"`
 }
 
-// Ulimit is a limit of a container's processes, see setrlimit(2); -1 is none.
+// Ulimit is a resource limit of a container's processes, see setrlimit(2); -1 means unlimited.
 type Ulimit struct {
-	Name string `json:"name"` // without RLIMIT_, in small letters
+	Name string `json:"name"` // without RLIMIT_, in lower case
 	Soft int64  `json:"soft"`
 	Hard int64  `json:"hard"`
 }
 
-// Mount is a file or folder of a node that a container sees. Both paths are absolute.
+// Mount is a file or folder of a node that is visible in a container. Both paths are absolute.
 type Mount struct {
 	Source   string `json:"source"`
-	Target   string `json:"target,omitempty"` // inside; "" is Source
+	Target   string `json:"target,omitempty"` // path in the container; "" means Source
 	ReadOnly bool   `json:"ro,omitempty"`
 }
 
-// Values of the fields of Container that have few.
+// The allowed values of Container's enumerated fields.
 var (
 	pullPolicies = []string{"missing", "always", "never"}
 	gpuModes     = []string{"auto", "cdi", "request", "none"}
@@ -50,15 +52,17 @@ const (
 	maxReference = 512
 )
 
-// imageName is the form of a reference to an image: registry, name, tag and digest, as the engines read it.
-var imageName = lazyregexp.New(`^(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` + // host:port/
-	`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*` + // name
-	`(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
+// imageName matches an image reference as container engines read it: registry, name, tag and
+// digest.
+var imageName = lazyregexp.New(
+	`^(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` + // host:port/
+		`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*` + // name
+		`(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
 
-// networkName is the form that Docker gives to the names of networks.
+// networkName matches the network names that Docker allows.
 var networkName = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
-// CheckImage says why a text does not name an image.
+// CheckImage returns an error if ref is not an image reference.
 func CheckImage(ref string) error {
 	if len(ref) > maxReference || !imageName.Get().MatchString(ref) {
 		return problem.Errorf("Write it like python:3.12-slim or registry.lab:5000/team/train:1.", "%.80q does not name an image", ref)
@@ -66,16 +70,16 @@ func CheckImage(ref string) error {
 	return nil
 }
 
-// CheckPull says why a text is not a policy of pulling.
+// CheckPull returns an error if v is not a pull policy.
 func CheckPull(v string) error { return oneOf("pull", v, pullPolicies) }
 
-// PullPolicies are the texts that CheckPull takes.
+// PullPolicies returns the values that CheckPull accepts.
 func PullPolicies() []string { return slices.Clone(pullPolicies) }
 
-// GPUModes are the texts that CheckGPUMode takes.
+// GPUModes returns the values that CheckGPUMode accepts.
 func GPUModes() []string { return slices.Clone(gpuModes) }
 
-// CheckGPUMode says why a text is not a way for GPUs to get into a container.
+// CheckGPUMode returns an error if v is not a way to pass GPUs into a container.
 func CheckGPUMode(v string) error { return oneOf("gpus", v, gpuModes) }
 
 func oneOf(what, v string, known []string) error {
@@ -85,7 +89,7 @@ func oneOf(what, v string, known []string) error {
 	return nil
 }
 
-// CheckNetwork says why a text can't name a network of containers.
+// CheckNetwork returns an error if v cannot name a container network.
 func CheckNetwork(v string) error {
 	if !networkName.Get().MatchString(v) {
 		return problem.Errorf("Write host, none, bridge or the name of a network that the nodes have.", "network is %.60q", v)
@@ -93,7 +97,7 @@ func CheckNetwork(v string) error {
 	return nil
 }
 
-// ParseMount reads /SOURCE, /SOURCE:/TARGET, each with :ro behind it or without.
+// ParseMount parses /SOURCE or /SOURCE:/TARGET, each optionally followed by :ro.
 func ParseMount(text string) (Mount, error) {
 	m := Mount{}
 	rest, ro := strings.CutSuffix(text, ":ro")
@@ -114,7 +118,7 @@ func (m *Mount) check(text string) error {
 	return nil
 }
 
-// Inside is where the mount is seen in the container.
+// Inside returns the path of the mount in the container.
 func (m *Mount) Inside() string {
 	if m.Target == "" {
 		return m.Source
@@ -122,14 +126,14 @@ func (m *Mount) Inside() string {
 	return m.Target
 }
 
-// Allows reports whether a node that names m in its settings lets a task mount other: m itself or what is below, and only for reading
-// where m is so.
+// Allows reports whether a node whose settings list m lets a task mount other: m itself or a path
+// below it, and read-only if m is read-only.
 func (m *Mount) Allows(other *Mount) bool {
 	below := other.Source == m.Source || strings.HasPrefix(other.Source, strings.TrimSuffix(m.Source, "/")+"/")
 	return below && (other.ReadOnly || !m.ReadOnly)
 }
 
-// ParseUlimit reads SOFT:HARD, or one number for both.
+// ParseUlimit parses SOFT:HARD, or one number that sets both.
 func ParseUlimit(name, text string) (Ulimit, error) {
 	soft, hard, two := strings.Cut(text, ":")
 	if !two {
@@ -155,7 +159,7 @@ func (u *Ulimit) check() error {
 	return nil
 }
 
-// checkContainer says what is wrong with the task's image and container.
+// checkContainer validates the task's image and container settings.
 func (t *Task) checkContainer() error {
 	c := t.Container
 	if t.Image == "" {

@@ -41,7 +41,8 @@ func TestParseMount(t *testing.T) {
 	}
 }
 
-// What a node allows must not reach out of the folder that it names.
+// TestMountAllows checks that an allowed mount never reaches outside of the folder that the node
+// names.
 func TestMountAllows(t *testing.T) {
 	for _, tt := range []struct {
 		node, task string
@@ -52,7 +53,7 @@ func TestMountAllows(t *testing.T) {
 	} {
 		node, err := ParseMount(tt.node)
 		if tt.node == "/" {
-			node, err = Mount{Source: "/"}, nil // which node.yaml may say
+			node, err = Mount{Source: "/"}, nil // node.yaml can allow this one
 		}
 		task, err2 := ParseMount(tt.task)
 		if tt.task == "/" {

@@ -6,28 +6,29 @@ import (
 	"math"
 )
 
-// Bounds on the curves of one attempt.
+// Limits for the curves of one attempt.
 const (
-	MaxPoints = 64 // of a curve
-	MaxCurves = 32 // of an attempt
+	MaxPoints = 64 // points in a curve
+	MaxCurves = 32 // curves of an attempt
 )
 
-// StepNames are the names under which programs say which step of a curve a value belongs to. The first one that is there counts.
+// StepNames returns the keys under which programs report the step of a value. The first key that is
+// present wins.
 func StepNames() [3]string { return [...]string{"step", "epoch", "iteration"} }
 
-// CurveShare says of which trials curves are stored: of all, of some, or of none.
+// CurveShare selects the trials whose curves are stored: all, some or none.
 type CurveShare int
 
-// The shares. SomeCurves are those of one trial in sixteen, spread evenly over a sweep.
+// The shares. SomeCurves stores the curves of one trial in sixteen, spread evenly over a sweep.
 const (
 	AllCurves CurveShare = iota
 	SomeCurves
 	NoCurves
 )
 
-// Keeps reports whether the curves of a trial are stored.
+// Keeps reports whether the curves of the trial with this index are stored.
 func (s CurveShare) Keeps(index int64) bool {
-	some := uint64(index)*0x9e3779b97f4a7c15>>32%16 == 0 // spread by the golden ratio
+	some := uint64(index)*0x9e3779b97f4a7c15>>32%16 == 0 // multiplication by the golden ratio spreads the indexes
 	return s == AllCurves || s == SomeCurves && some
 }
 
@@ -37,18 +38,19 @@ type Point struct {
 	Value float32
 }
 
-// Curve is how one metric of an attempt went: at most MaxPoints points in the order in which the program reported them, packed. PackCurve
-// packs, and Points unpacks. The layout is
+// Curve is the packed history of one metric of an attempt: at most MaxPoints points, in the order
+// in which the program reported them. PackCurve encodes it, and Points decodes it. The layout is
 //
-//	0, n × (varint step - step before, float32)    when all steps are whole numbers
-//	1, n × (float64 step, float32)                 else
+//	0, n × (varint step - previous step, float32)  if all steps are whole numbers
+//	1, n × (float64 step, float32)                 otherwise
 type Curve []byte
 
 const (
 	wholeSteps = 0
 	anySteps   = 1
 
-	// largestStep bounds whole steps: a float64 holds all whole numbers up to here, and no difference of two overflows.
+	// largestStep bounds whole steps: float64 represents all whole numbers up to this one exactly,
+	// and the difference of two steps does not overflow.
 	largestStep = 1 << 53
 )
 
@@ -74,10 +76,11 @@ func PackCurve(points []Point) Curve {
 	return c
 }
 
-// errCurve means that a curve can't be unpacked.
+// errCurve reports a curve that cannot be decoded.
 var errCurve = errors.New("a curve is damaged")
 
-// Points returns the points of a curve. A curve that PackCurve has not made, or one of numbers that are not finite, is an error.
+// Points decodes the curve. It returns an error if the encoding is invalid or a number is not
+// finite.
 func (c Curve) Points() ([]Point, error) {
 	if len(c) == 0 || c[0] > anySteps {
 		return nil, errCurve
@@ -114,30 +117,31 @@ func (c Curve) Points() ([]Point, error) {
 
 func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
 
-// CurveBuilder makes a curve of any number of points. It divides them into strides of equally many neighbours and keeps the lowest and
-// the highest of each, besides the first and the last point of all; when there are too many strides it joins them in pairs. So no
-// peak is lost, however long the program runs. The zero value is an empty curve.
+// CurveBuilder reduces any number of points to a curve. It divides the points into strides of equal
+// length and keeps the lowest and the highest point of each stride, and the first and the last
+// point overall; when there are too many strides, it merges them in pairs. No peak is lost, however
+// long the program runs. The zero value is an empty curve.
 type CurveBuilder struct {
-	count       int64 // of all points
+	count       int64 // points added so far
 	first, last placed
 	strides     []stride
-	size        int64 // points of a stride
-	filled      int64 // points of the newest stride
+	size        int64 // points per stride
+	filled      int64 // points in the newest stride
 }
 
 // maxStrides leaves room for the first and the last point.
 const maxStrides = (MaxPoints - 2) / 2
 
-// placed is a point with its place among all of the curve.
+// placed is a point with its position in the whole curve.
 type placed struct {
 	Point
 	at int64
 }
 
-// stride is the lowest and the highest of some neighbouring points.
+// stride holds the lowest and the highest of several consecutive points.
 type stride struct{ low, high placed }
 
-// Add adds the next point. One that is not finite, as float32, is left out.
+// Add appends a point. It drops values that are not finite as float32.
 func (b *CurveBuilder) Add(step, value float64) {
 	p := placed{Point{step, float32(value)}, b.count}
 	if !finite(step) || !finite(float64(p.Value)) {
@@ -159,7 +163,7 @@ func (b *CurveBuilder) Add(step, value float64) {
 	b.strides[len(b.strides)-1].join(stride{p, p})
 }
 
-// join joins strides in pairs. There is an odd number of them, so the newest one stays half filled.
+// join merges strides in pairs. Their number is odd, so the newest stride stays half filled.
 func (b *CurveBuilder) join() {
 	n := 0
 	for i := 0; i < len(b.strides); i += 2 {
@@ -174,8 +178,8 @@ func (b *CurveBuilder) join() {
 	b.size *= 2
 }
 
-// join adds a later stride to s. Of equal values the first counts as the lowest and the last as the highest, so that both points of a
-// stride of two are kept.
+// join merges a later stride into s. Among equal values the first counts as the lowest and the last
+// as the highest, so that a stride of two points keeps both.
 func (s *stride) join(later stride) {
 	if later.low.Value < s.low.Value {
 		s.low = later.low
@@ -185,7 +189,7 @@ func (s *stride) join(later stride) {
 	}
 }
 
-// Points returns the points that are kept, in the order in which they came.
+// Points returns the kept points in the order in which they were added.
 func (b *CurveBuilder) Points() []Point {
 	if b.count == 0 {
 		return nil

@@ -19,7 +19,7 @@ func drawPoints(t *rapid.T, most int) []Point {
 	}), 0, most).Draw(t, "points")
 }
 
-// TestPackCurve unpacks what was packed.
+// TestPackCurve checks that Points returns what PackCurve encoded.
 func TestPackCurve(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		points := drawPoints(t, MaxPoints)
@@ -30,7 +30,8 @@ func TestPackCurve(t *testing.T) {
 	})
 }
 
-// FuzzCurve unpacks what a node may send: an error, or points that are finite and bounded.
+// FuzzCurve decodes arbitrary input, as a node may send it: the result is an error, or points that
+// are finite and bounded in number.
 func FuzzCurve(f *testing.F) {
 	f.Add([]byte(PackCurve([]Point{{1, 2}, {3, 4}, {2, -1}})))
 	f.Add([]byte(PackCurve([]Point{{0.5, 2}})))
@@ -52,7 +53,8 @@ func FuzzCurve(f *testing.F) {
 	})
 }
 
-// TestCurveBuilder keeps of any number of points few, in their order: the first, the last, and the lowest and the highest of each stride.
+// TestCurveBuilder reduces any number of points to a few, in order: the first, the last, and the
+// lowest and the highest of each stride.
 func TestCurveBuilder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		points := drawPoints(t, rapid.SampledFrom([]int{3, MaxPoints, 1000}).Draw(t, "most"))
@@ -70,7 +72,7 @@ func checkKept(t *rapid.T, b *CurveBuilder, all []Point) {
 		t.Fatalf("of %d points %d are kept: %v of %v", len(all), len(kept), kept, all)
 	}
 	from := 0
-	for _, p := range kept { // a subsequence
+	for _, p := range kept { // kept must be a subsequence
 		i := slices.Index(all[from:], p)
 		if i < 0 {
 			t.Fatalf("%v is not at its place of %v", p, all)
@@ -94,7 +96,7 @@ func checkKept(t *rapid.T, b *CurveBuilder, all []Point) {
 	}
 }
 
-// TestCurveBuilderNotFinite leaves out what is not a number.
+// TestCurveBuilderNotFinite checks that values that are not finite are dropped.
 func TestCurveBuilderNotFinite(t *testing.T) {
 	var b CurveBuilder
 	if got := b.Points(); got != nil {

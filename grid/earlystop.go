@@ -10,28 +10,30 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// StopRule says which trials are stopped early.
+// StopRule selects the trials that are stopped early.
 type StopRule string
 
-// The rules. Both look at a trial when it comes to a rung, which is a step of its program, and compare the best value that it has had by
-// then with the best values of other trials by that step.
+// The rules. Both check a trial when it reaches a rung, which is a step of its program, and compare
+// its best value up to that step with the best values of other trials up to the same step.
 const (
-	// StopMedian stops a trial that is worse than the median of the others, of at least leastOthers; its rungs are the multiples of After.
+	// StopMedian stops a trial that is worse than the median of the others, given at least
+	// leastOthers of them. Its rungs are the multiples of After.
 	StopMedian StopRule = "median"
-	// StopHalving stops a trial that is not in the best third of those that have come to the rung; its rungs are After, 3·After, 9·After, …
-	// It is asynchronous successive halving (ASHA) in its stopping form: https://arxiv.org/abs/1810.05934.
+	// StopHalving stops a trial that is not in the best third of those that have reached the rung.
+	// Its rungs are After, 3·After, 9·After, … This is the stopping variant of asynchronous
+	// successive halving (ASHA): https://arxiv.org/abs/1810.05934.
 	StopHalving StopRule = "asha"
 )
 
-// EarlyStop has trials stopped that do worse than others of their sweep.
+// EarlyStop stops trials that do worse than others of their sweep.
 type EarlyStop struct {
 	Metric string   `json:"metric"`
 	Goal   string   `json:"goal"` // "maximize" or "minimize"
 	Rule   StopRule `json:"rule"`
-	After  float64  `json:"after"` // step before which no trial is stopped
+	After  float64  `json:"after"` // no trial is stopped before this step
 }
 
-// StoppedRun is a run that is to be stopped, and why.
+// StoppedRun is a run that must be stopped, and the reason.
 type StoppedRun struct {
 	Index  int64  `json:"i"`
 	Run    string `json:"r"`
@@ -39,13 +41,13 @@ type StoppedRun struct {
 }
 
 const (
-	leastOthers = 3    // that StopMedian compares with
-	reduction   = 3    // of which StopHalving lets one go on
-	maxRungs    = 100  // of StopMedian
-	rungValues  = 1000 // most that are kept of a rung; later ones take the place of the earliest
+	leastOthers = 3    // minimum number of trials that StopMedian compares with
+	reduction   = 3    // StopHalving lets one trial in this many continue
+	maxRungs    = 100  // for StopMedian
+	rungValues  = 1000 // values kept for each rung; later ones replace the earliest
 )
 
-// Check says why trials can't be stopped like this.
+// Check returns an error for the first invalid field.
 func (s *EarlyStop) Check() error {
 	switch {
 	case s == nil:
@@ -62,8 +64,8 @@ func (s *EarlyStop) Check() error {
 	return CheckLabel("stop.metric", s.Metric)
 }
 
-// Complete fills in what follows from the rest of a task: without a metric that of the objective, without a goal the objective's, or less
-// of what is called a loss or an error.
+// Complete fills in missing fields from the task's objective: its metric, and its goal if the
+// metric is the same. A metric whose name suggests a loss or an error is minimized.
 func (s *EarlyStop) Complete(o *Objective) {
 	if s.Metric == "" && o != nil {
 		s.Metric = o.Metric
@@ -78,7 +80,8 @@ func (s *EarlyStop) Complete(o *Objective) {
 	}
 }
 
-// rung returns the nth step at which trials are compared, from 0; false behind the last.
+// rung returns the nth step at which trials are compared, counting from 0. It returns false past
+// the last one.
 func (s *EarlyStop) rung(n int) (float64, bool) {
 	step, most := s.After*float64(n+1), maxRungs
 	if s.Rule == StopHalving {
@@ -87,26 +90,27 @@ func (s *EarlyStop) rung(n int) (float64, bool) {
 	return step, n < most && !math.IsInf(step, 0)
 }
 
-// Comparison decides which trials of a sweep are stopped early, from curves of their metric as they come. It keeps at most
-// maxRungs·rungValues values.
+// Comparison decides which trials of a sweep are stopped early, from the curves of their metric as
+// they arrive. It keeps at most maxRungs·rungValues values.
 type Comparison struct {
 	stop    EarlyStop
 	rungs   [][]standing
-	reached map[int64]int // of trials that are not at their end: how many rungs they have come to
+	reached map[int64]int // number of rungs that each unfinished trial has reached
 }
 
-// standing is the best value of a trial by a rung.
+// standing is the best value of a trial up to a rung.
 type standing struct {
 	index int64
 	value float32
 }
 
-// NewComparison begins a comparison of which nothing is known yet.
+// NewComparison returns a comparison without any trials.
 func NewComparison(s EarlyStop) *Comparison {
 	return &Comparison{stop: s, reached: map[int64]int{}}
 }
 
-// Add takes the curve of a trial so far, and says why the trial is to be stopped; "" lets it go on.
+// Add records the curve of a trial so far. It returns the reason to stop the trial, or "" to let it
+// continue.
 func (c *Comparison) Add(index int64, points []Point) (why string) {
 	for n := c.reached[index]; ; n++ {
 		step, ok := c.stop.rung(n)
@@ -118,18 +122,18 @@ func (c *Comparison) Add(index int64, points []Point) (why string) {
 			c.rungs = append(c.rungs, nil)
 		}
 		if s := (standing{index, best}); why == "" && c.stop.Rule == StopHalving {
-			why = c.halve(n, step, s)
+			why = c.checkHalving(n, step, s)
 		}
 		c.reached[index] = n + 1
 		c.addStanding(n, standing{index, best})
 	}
 	if c.stop.Rule == StopMedian {
-		why = c.belowMedian(index)
+		why = c.checkMedian(index)
 	}
 	return why
 }
 
-// Remove forgets how far a trial has come, whose next attempt begins again.
+// Remove forgets the progress of a trial whose next attempt starts over.
 func (c *Comparison) Remove(index int64) { delete(c.reached, index) }
 
 // better reports whether a is a better value than b.
@@ -140,7 +144,7 @@ func (c *Comparison) better(a, b float32) bool {
 	return a < b
 }
 
-// best returns the best value by a step, and whether the curve has come to it.
+// best returns the best value up to a step, and whether the curve has reached the step.
 func (c *Comparison) best(points []Point, step float64) (best float32, reached bool) {
 	found := false
 	for _, p := range points {
@@ -160,7 +164,7 @@ func (c *Comparison) addStanding(n int, s standing) {
 	c.rungs[n] = append(all, s)
 }
 
-// standingsOfOthers returns the values of the other trials that have come to a rung, the best first.
+// standingsOfOthers returns the values of the other trials that have reached a rung, best first.
 func (c *Comparison) standingsOfOthers(n int, index int64) (values []float32) {
 	for _, o := range c.rungs[n] {
 		if o.index != index {
@@ -179,8 +183,8 @@ func (c *Comparison) standingsOfOthers(n int, index int64) (values []float32) {
 	return values
 }
 
-// halve compares a trial with those that came to the rung before it.
-func (c *Comparison) halve(n int, step float64, s standing) string {
+// checkHalving compares a trial with those that reached the rung before it.
+func (c *Comparison) checkHalving(n int, step float64, s standing) string {
 	others := c.standingsOfOthers(n, s.index)
 	stay := (len(others) + 1) / reduction
 	if stay == 0 || !c.better(others[stay-1], s.value) {
@@ -190,8 +194,8 @@ func (c *Comparison) halve(n int, step float64, s standing) string {
 		numberText(step), c.stop.Metric, numberText(float64(s.value)), len(others)+1, numberText(float64(others[stay-1])))
 }
 
-// belowMedian compares a trial with the others at the last of its rungs to which enough of them have come by now.
-func (c *Comparison) belowMedian(index int64) string {
+// checkMedian compares a trial with the others at its last rung that enough of them have reached.
+func (c *Comparison) checkMedian(index int64) string {
 	for n := c.reached[index] - 1; n >= 0; n-- {
 		others := c.standingsOfOthers(n, index)
 		at := slices.IndexFunc(c.rungs[n], func(s standing) bool { return s.index == index })

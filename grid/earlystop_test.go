@@ -10,8 +10,8 @@ import (
 	"mlfnode/grid/space"
 )
 
-// levelled is the curve of a metric that has the value from the first step to the last.
-func levelled(value float32, last int) []Point {
+// constantCurve returns the curve of a metric that stays at value from the first step to the last.
+func constantCurve(value float32, last int) []Point {
 	var points []Point
 	for i := 1; i <= last; i++ {
 		points = append(points, Point{Step: float64(i), Value: value})
@@ -19,57 +19,57 @@ func levelled(value float32, last int) []Point {
 	return points
 }
 
-// TestMedianStops compares at multiples of `after` with the median of at least three others.
+// TestMedianStops compares trials at multiples of `after` with the median of at least three others.
 func TestMedianStops(t *testing.T) {
 	c := NewComparison(EarlyStop{Metric: "loss", Goal: "minimize", Rule: StopMedian, After: 5})
 	for i, last := range []int{20, 20} {
-		if why := c.Add(int64(i), levelled(float32(i+1), last)); why != "" {
+		if why := c.Add(int64(i), constantCurve(float32(i+1), last)); why != "" {
 			t.Errorf("trial %d among too few others: %s", i, why)
 		}
 	}
-	if why := c.Add(2, levelled(90, 20)); why != "" {
+	if why := c.Add(2, constantCurve(90, 20)); why != "" {
 		t.Errorf("the third trial has two others: %s", why)
 	}
-	if why := c.Add(3, levelled(50, 4)); why != "" {
+	if why := c.Add(3, constantCurve(50, 4)); why != "" {
 		t.Errorf("before the first rung: %s", why)
 	}
-	if why := c.Add(3, levelled(2, 5)); why != "" {
+	if why := c.Add(3, constantCurve(2, 5)); why != "" {
 		t.Errorf("as good as the median: %s", why)
 	}
 	want := "stopped early at step 10: loss has come to 2.5, and the median of 3 other trials is 2 (median)"
-	if why := c.Add(4, levelled(2.5, 11)); why != want {
+	if why := c.Add(4, constantCurve(2.5, 11)); why != want {
 		t.Errorf("worse than the median: got %q, want %q", why, want)
 	}
-	falling := append(levelled(100, 4), Point{5, 0.5}, Point{6, 200})
+	falling := append(constantCurve(100, 4), Point{5, 0.5}, Point{6, 200})
 	if why := c.Add(5, falling); why != "" {
 		t.Errorf("its best value counts, not the last: %s", why)
 	}
 	late := NewComparison(EarlyStop{Metric: "loss", Goal: "minimize", Rule: StopMedian, After: 2})
 	for i := range int64(2) {
-		late.Add(i, levelled(1, 4))
+		late.Add(i, constantCurve(1, 4))
 	}
-	if late.Add(9, levelled(5, 40)) != "" {
+	if late.Add(9, constantCurve(5, 40)) != "" {
 		t.Error("there are two others so far")
 	}
-	late.Add(2, levelled(1, 4))
-	if late.Add(9, levelled(5, 41)) == "" {
+	late.Add(2, constantCurve(1, 4))
+	if late.Add(9, constantCurve(5, 41)) == "" {
 		t.Error("the third has come to a rung that the worse trial has left behind long ago")
 	}
 	up := NewComparison(EarlyStop{Metric: "accuracy", Goal: "maximize", Rule: StopMedian, After: 1})
 	for i := range int64(4) {
-		up.Add(i, levelled(0.9, 3))
+		up.Add(i, constantCurve(0.9, 3))
 	}
-	if up.Add(4, levelled(0.5, 3)) == "" || up.Add(5, levelled(0.95, 3)) != "" {
+	if up.Add(4, constantCurve(0.5, 3)) == "" || up.Add(5, constantCurve(0.95, 3)) != "" {
 		t.Error("with goal maximize less is worse, and more is better")
 	}
 }
 
-// TestHalvingStops lets the best third of those that have come to a rung go on.
+// TestHalvingStops checks that the best third of the trials that have reached a rung continue.
 func TestHalvingStops(t *testing.T) {
 	c := NewComparison(EarlyStop{Metric: "loss", Goal: "minimize", Rule: StopHalving, After: 2})
 	var stopped []int64
 	for i, value := range []float32{5, 6, 4, 3, 9, 2, 1, 8, 1} {
-		if why := c.Add(int64(i), levelled(value, 2)); why != "" {
+		if why := c.Add(int64(i), constantCurve(value, 2)); why != "" {
 			if !strings.Contains(why, "the best third of") {
 				t.Errorf("trial %d: %s", i, why)
 			}
@@ -79,16 +79,16 @@ func TestHalvingStops(t *testing.T) {
 	if got := fmt.Sprint(stopped); got != "[4 7]" {
 		t.Errorf("stopped at the first rung: got %s, want [4 7]", got)
 	}
-	if c.Add(0, levelled(5, 5)) != "" || c.Add(2, levelled(4, 6)) != "" || c.Add(3, levelled(4.5, 6)) != "" || c.Add(5, levelled(2, 6)) != "" {
+	if c.Add(0, constantCurve(5, 5)) != "" || c.Add(2, constantCurve(4, 6)) != "" || c.Add(3, constantCurve(4.5, 6)) != "" || c.Add(5, constantCurve(2, 6)) != "" {
 		t.Error("too few have come to the second rung, at step 6, to stop one")
 	}
-	if c.Add(1, levelled(6, 6)) == "" {
+	if c.Add(1, constantCurve(6, 6)) == "" {
 		t.Error("the last at the second rung goes on")
 	}
 }
 
-// TestTheBestIsNeverStopped holds for both rules, whatever the trials report and in which order: one that no other has ever been better
-// than goes on. What is kept has a bound.
+// TestTheBestIsNeverStopped checks, for both rules and for any reports in any order, that a trial
+// continues if no other trial has ever been better, and that memory stays bounded.
 func TestTheBestIsNeverStopped(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := EarlyStop{Metric: "m", Goal: rapid.SampledFrom([]string{"minimize", "maximize"}).Draw(t, "goal"),
@@ -114,7 +114,7 @@ func TestTheBestIsNeverStopped(t *testing.T) {
 	})
 	c := NewComparison(EarlyStop{Metric: "m", Goal: "minimize", Rule: StopMedian, After: 1})
 	for i := range int64(3 * rungValues) {
-		c.Add(i, levelled(float32(i), MaxPoints))
+		c.Add(i, constantCurve(float32(i), MaxPoints))
 		c.Remove(i)
 	}
 	if len(c.rungs) > maxRungs || len(c.rungs[0]) != rungValues || len(c.reached) != 0 {
@@ -122,13 +122,13 @@ func TestTheBestIsNeverStopped(t *testing.T) {
 	}
 }
 
-// TestStopIsCompleted by the objective, or by the name of the metric.
+// TestStopIsCompleted fills in missing fields from the objective or from the name of the metric.
 func TestStopIsCompleted(t *testing.T) {
 	accuracy := &Objective{Metric: "accuracy", Goal: "maximize"}
 	for _, c := range []struct {
 		stop      EarlyStop
 		objective *Objective
-		want      string // metric and goal; else what is wrong
+		want      string // metric and goal, or the error
 	}{
 		{EarlyStop{}, accuracy, "accuracy maximize"},
 		{EarlyStop{Metric: "accuracy"}, accuracy, "accuracy maximize"},
@@ -151,7 +151,7 @@ func TestStopIsCompleted(t *testing.T) {
 	}
 }
 
-// TestLevels has leases of sweeps with newer features go to newer nodes alone.
+// TestLevels checks that leases of sweeps with newer features go only to newer nodes.
 func TestLevels(t *testing.T) {
 	plain, err := space.New([]space.Axis{{Key: "a", Values: []space.Value{{Text: "1", Kind: space.Number}}}}, nil)
 	if err != nil {

@@ -10,9 +10,10 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// MergeEnviron returns the KEY=value entries of the lists as one environment in which each name occurs once: of several
-// entries with one name the last one stays, at the place of the first. Programs disagree on duplicates (getenv of the C
-// library takes the first, bash the last), so whatever is handed to one goes through here. The lists are not changed.
+// MergeEnviron merges lists of KEY=value entries into one environment in which each name occurs
+// once: the last entry of a name wins, at the position of the first. Programs disagree on
+// duplicates (getenv of the C library takes the first, bash the last), so every environment passed
+// to a program goes through MergeEnviron. It does not modify the lists.
 func MergeEnviron(lists ...[]string) []string {
 	n := 0
 	for _, list := range lists {
@@ -36,25 +37,27 @@ func MergeEnviron(lists ...[]string) []string {
 	return merged
 }
 
-// environPlaces keeps the maps of MergeEnviron, which is called for each attempt.
+// environPlaces pools the maps of MergeEnviron, which runs for each attempt.
 var environPlaces = sync.Pool{New: func() any { return map[string]int{} }}
 
-// environName is the name of a KEY=value entry; an entry without an equals sign is all name.
+// environName returns the name of a KEY=value entry; an entry without an equals sign is all name.
 func environName(kv string) string {
 	name, _, _ := strings.Cut(kv, "=")
 	return name
 }
 
-// Environment is what all trials of the sweep have in their environment, each name once. From weakest to strongest: the
-// environment of the submitting shell, or without one that of the node, which is node; the task's env, in whose values
-// $NAME stands for a variable of the other two; what the user added to the submission. Entries that keep refuses stay out
-// of the first.
+// Environment returns the environment shared by all trials of the sweep, with each name once. From
+// weakest to strongest, it consists of the environment of the submitting shell, or else that of the
+// node; the task's env, whose values can refer to variables of the other two as $NAME; and the
+// user's additions to the submission. Entries for which keep returns false are dropped from the
+// first.
 func (s *Sweep) Environment(node []string, keep func(name string) bool) []string {
 	kept := s.shellEnvironment(node, keep)
 	return s.environmentOver(kept, kept)
 }
 
-// shellEnvironment is what keep leaves of the environment of the submitting shell, or without one of that of the node.
+// shellEnvironment returns the environment of the submitting shell, or else that of the node,
+// filtered by keep.
 func (s *Sweep) shellEnvironment(node []string, keep func(name string) bool) []string {
 	base := s.Environ
 	if len(base) == 0 {
@@ -69,22 +72,25 @@ func (s *Sweep) shellEnvironment(node []string, keep func(name string) bool) []s
 	return kept
 }
 
-// ContainerEnvironment is Environment for trials in a container: below what the task and the user say, own is what the container sets,
-// which is stronger than the image, and the image is stronger than the shell, of which only what the image can't know goes in. $NAME
-// in the task's env may stand for any variable of the shell that keep leaves: so a task asks for more.
+// ContainerEnvironment is like Environment for trials in a container. The task's env and the user's
+// additions override own, the variables that the container sets; own overrides the image; and the
+// image overrides the shell, which contributes only what an image cannot know. The task's env can
+// refer to any variable of the shell that keep accepts as $NAME, so a task can request more of
+// them.
 func (s *Sweep) ContainerEnvironment(node, image, own []string, keep func(name string) bool) []string {
 	inside := MergeEnviron(s.shellEnvironment(node, entersContainer), image, own)
 	outside := s.shellEnvironment(node, keep)
 	return s.environmentOver(MergeEnviron(outside, inside), inside)
 }
 
-// entersContainer reports whether a variable of the submitting shell means something in any image: language, time zone and the way to
-// the network. Paths of one system break another.
+// entersContainer reports whether a variable of the submitting shell has a meaning in any image:
+// language, time zone and proxy settings. Paths of one system would break another.
 func entersContainer(name string) bool {
 	return name == "LANG" || name == "TZ" || strings.HasPrefix(name, "LC_") || strings.HasSuffix(strings.ToLower(name), "_proxy")
 }
 
-// environmentOver puts what the task and the user say over an environment. What the task's values refer to is looked up in named.
+// environmentOver applies the task's env and the user's additions to an environment. References in
+// the task's values are looked up in named.
 func (s *Sweep) environmentOver(named, kept []string) []string {
 	known := map[string]string{}
 	for _, kv := range MergeEnviron(named, s.EnvironAdded) {
@@ -98,10 +104,11 @@ func (s *Sweep) environmentOver(named, kept []string) []string {
 	return MergeEnviron(kept, task, s.EnvironAdded)
 }
 
-// reference is what stands for something else in a value of a task's env: a dollar for itself, or the name of a variable.
+// reference matches $$, $NAME and ${NAME} in a value of a task's env.
 var reference = lazyregexp.New(`\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})`)
 
-// expandVariables replaces $NAME and ${NAME} by what known has, and $$ by a dollar. Any other dollar is text.
+// expandVariables replaces $NAME and ${NAME} with their values in known, and $$ with a dollar sign.
+// Any other dollar sign stays.
 func expandVariables(text string, known map[string]string) string {
 	if !strings.Contains(text, "$") {
 		return text
@@ -114,7 +121,7 @@ func expandVariables(text string, known map[string]string) string {
 	})
 }
 
-// CheckEnvValue says why a text can't be the value of a variable in a task's env.
+// CheckEnvValue returns an error if text cannot be the value of a variable in a task's env.
 func CheckEnvValue(name, text string) error {
 	if strings.ContainsRune(text, 0) {
 		return problem.Errorf("Take it out.", "%s contains a zero byte", name)

@@ -30,7 +30,9 @@ func TestMergeEnviron(t *testing.T) {
 	}
 }
 
-// Of the shell, a container gets what the image can't know; what the image sets is stronger. A task may ask for more by name.
+// TestContainerEnvironment checks that a container gets only those variables of the shell that an
+// image cannot know, that variables of the image override them, and that a task can request more by
+// name.
 func TestContainerEnvironment(t *testing.T) {
 	shell := []string{"PATH=/home/bin", "LD_LIBRARY_PATH=/x", "LANG=de_DE.UTF-8", "LC_ALL=C", "TZ=Europe/Berlin", "HTTPS_PROXY=p", "no_proxy=n", "KEY=secret", "HOME=/home/ann", "LANGUAGE=de", "MLF_CLUSTER_TOKEN=t"}
 	image := []string{"PATH=/image/bin", "LANG=C.UTF-8", "HOME=/root", "OF_IMAGE=1"}
@@ -45,7 +47,8 @@ func TestContainerEnvironment(t *testing.T) {
 	}
 }
 
-// TestSweepEnvironment checks who wins: the shell or else the node, then the task, then what the user added.
+// TestSweepEnvironment checks the order of precedence: the shell or else the node, then the task,
+// then the user's additions.
 func TestSweepEnvironment(t *testing.T) {
 	node := []string{"PATH=/usr/bin", "HOME=/root", "THREADS=8", "MLF_NODE=w1"}
 	shell := []string{"PATH=/home/bin", "THREADS=4", "MLF_STATE=/s"}
@@ -73,7 +76,7 @@ func TestSweepEnvironment(t *testing.T) {
 	}
 }
 
-// TestReferences: dollars in the values of a task's env that stand for no variable are text, and none gets lost.
+// TestReferences checks that dollar signs in a task's env that do not refer to a variable are kept.
 func TestReferences(t *testing.T) {
 	known := map[string]string{"A": "a", "A_1": "b$A", "_": "c"}
 	for text, want := range map[string]string{

@@ -7,20 +7,24 @@ import (
 )
 
 const (
-	// MaxEscalations is how many times a trial gets more memory than its last attempt had; further retries get as much as that.
+	// MaxEscalations is how many times a trial gets more memory than its last attempt had; further
+	// retries keep the last amount.
 	MaxEscalations = 3
-	// MaxEscalation bounds the factor of one step.
+	// MaxEscalation bounds the factor of one escalation.
 	MaxEscalation = 10
 )
 
-// EscalatedClasses are the failure classes after which a retry can get more memory: of the machine or of a GPU.
+// EscalatedClasses returns the failure classes after which a retry can get more memory, of the
+// machine or of a GPU.
 func EscalatedClasses() []Class { return []Class{ClassMemory, ClassCUDAMemory} }
 
-// sharedTries is how often a trial may run out of memory on a device that it shares before it gets a whole one.
+// sharedTries is how often a trial may run out of memory on a shared device before it gets a whole
+// one.
 const sharedTries = 2
 
-// Escalated returns what the next attempt of a trial with these failures needs. It is what the task asks for, unless the task has retries
-// get more memory, or the trial has run out of memory on shared devices. Of several steps those are taken that fit.
+// Escalated returns the resources of the next attempt of a trial with these failures. They are
+// those of the task, unless the task escalates memory on retries or the trial has run out of memory
+// on shared devices. It applies as many escalation steps as fit.
 func (t *Task) Escalated(failed map[Class]int, fits func(Resources) bool) Resources {
 	r := t.Resources.Initial()
 	whole := failed[ClassCUDAShared] >= sharedTries && t.Resources.Shares()
@@ -54,7 +58,7 @@ func escalated(amount int64, factor float64, failures int, fits func(int64) bool
 	return amount
 }
 
-// CheckEscalation says why retries can't get more memory as the task has it.
+// CheckEscalation returns an error if the task's escalation of memory is invalid.
 func (t *Task) CheckEscalation() error {
 	for class, factor := range t.Escalate {
 		amount, what := t.Resources.Memory, "memory"

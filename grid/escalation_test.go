@@ -16,7 +16,7 @@ func TestEscalated(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		failed      map[Class]int
-		largest     int64 // memory that fits
+		largest     int64 // largest memory that fits
 		memory, gpu int64
 	}{
 		{"nothing failed", nil, 100 * gib, 4 * gib, 8 * gib},
@@ -38,8 +38,8 @@ func TestEscalated(t *testing.T) {
 	}
 }
 
-// A trial that has run out of memory twice on devices that it shared gets a whole one; where the need is measured, the second attempt is left
-// to the new estimate.
+// TestEscalatedToAWholeDevice checks that a trial gets a whole device after it has run out of
+// memory twice on shared ones. If memory is measured, the second attempt uses the new estimate.
 func TestEscalatedToAWholeDevice(t *testing.T) {
 	all := func(Resources) bool { return true }
 	for _, c := range []struct {
@@ -63,7 +63,8 @@ func TestEscalatedToAWholeDevice(t *testing.T) {
 	}
 }
 
-// Whatever a record holds, a retry gets no less than its task asks for, and what it gets is valid.
+// TestEscalatedOfAnyRecord checks that, whatever a record holds, a retry gets at least what its
+// task asks for, and that the result is valid.
 func TestEscalatedOfAnyRecord(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		task := Task{
@@ -84,7 +85,7 @@ func TestCheckEscalation(t *testing.T) {
 		escalate map[Class]float64
 		retries  Retries
 		memory   int64
-		want     string // part of the message; "" for none
+		want     string // part of the message, or ""
 	}{
 		{"as it should be", map[Class]float64{ClassMemory: 1.5}, Retries{ClassMemory: 2}, 1 << 30, ""},
 		{"no memory is given", map[Class]float64{ClassMemory: 1.5}, Retries{ClassMemory: 2}, 0, "does not say how much it needs"},

@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// Owner says who is responsible for a failure, which decides what happens next: only failures that the trial itself or its user caused
-// count against the trial.
+// Owner is the party responsible for a failure. It decides what happens next: only failures caused
+// by the trial itself or its user count against the trial.
 type Owner string
 
 // The owners of failures.
 const (
 	OwnerTrial          Owner = "trial"          // the program, its parameters or its limits
-	OwnerNode           Owner = "node"           // what the machine lacks or suffers: processes, files, disk, the process that runs its programs
+	OwnerNode           Owner = "node"           // a shortage or fault of the machine: processes, files, disk, the shim
 	OwnerDevice         Owner = "device"         // one GPU of a node
 	OwnerInfrastructure Owner = "infrastructure" // agents, leases, the network
-	OwnerUser           Owner = "user"           // asked for by a person
+	OwnerUser           Owner = "user"           // requested by a user
 )
 
-// Scope is a part of the cluster: what the next attempt avoids, or what a failure counts against.
+// Scope is a part of the cluster that the next attempt avoids, or that a failure counts against.
 type Scope string
 
 // The scopes.
@@ -30,71 +30,77 @@ const (
 
 	ScopeGPUs       Scope = "gpus"       // all GPUs of a node
 	ScopeContainers Scope = "containers" // the container engine of a node
-	ScopeLane       Scope = "lane"       // all trials of a node that get the same and run in the same image
+	ScopeLane       Scope = "lane"       // all trials of a node with the same resources and image
 )
 
-// ScopeOfLane names the trials of one lane.
+// ScopeOfLane returns the scope of the trials of one lane.
 func ScopeOfLane(l Lane) Scope { return ScopeLane + ":" + Scope(l) }
 
 // IsLane reports whether the scope was made by ScopeOfLane.
 func (s Scope) IsLane() bool { return strings.HasPrefix(string(s), string(ScopeLane)+":") }
 
-// Failure holds everything that depends on the class of a failed attempt. No other code decides by class.
+// Failure holds everything that depends on the class of a failed attempt. No other code makes
+// decisions by class.
 type Failure struct {
 	Class Class
-	// Parent is the class that a failure counts with, if it was told from output, where the task says nothing of the class itself but
-	// something of the parent. So `retries: {exit: 3}` covers all that would be `exit` if nobody had read the output. Where the task
-	// says something of ClassSignal, that is the parent of what a signal ended.
+	// Parent is the class that a failure counts with if its class was derived from output, and the
+	// task configures the parent but not the class itself. So `retries: {exit: 3}` covers every
+	// failure that would be `exit` without the analysis of output. If the task configures
+	// ClassSignal, that is the parent for programs ended by a signal.
 	Parent Class
 	Owner  Owner
-	// Retries is how often a trial runs again after a failure of the class when its task does not say.
+	// Retries is the default number of retries after a failure of the class.
 	Retries int
-	// Elsewhere is the same in a cluster, where another node may well be able to run the trial.
+	// Elsewhere is the default in a cluster, where another node may be able to run the trial.
 	Elsewhere int
-	// Backoff is the wait before the first of these retries. It doubles with each further attempt, up to Longest, or MaxBackoff if
-	// that is 0.
+	// Backoff is the delay before the first of these retries. It doubles with each further attempt,
+	// up to Longest, or to MaxBackoff if Longest is 0.
 	Backoff, Longest time.Duration
-	// Counted is set for the classes that `retries: N` sets; Settable for those that `retries: {class: N}` may set.
+	// Counted is set for classes that `retries: N` configures, Settable for classes that `retries:
+	// {class: N}` can name.
 	Counted, Settable bool
-	// Limited is set for the classes that share infrastructureRetries.
+	// Limited is set for classes that share infrastructureRetries.
 	Limited bool
-	// Always is set where the trial runs again whatever its policy says, and the failure uses up nothing. Unstarted is the same for
-	// attempts whose program did not get to run.
+	// Always is set if the trial runs again whatever its policy says, without using up a retry.
+	// Unstarted is the same for attempts whose program did not run.
 	Always, Unstarted bool
-	// AtStart is set where the program did not get to run for a reason that may lie in the trial or in the node. When the same
-	// trial runs on another node, it counts for the quarantine of this one.
+	// AtStart is set if the program did not run for a reason that may lie in the trial or in the
+	// node. If the same trial then runs on another node, the failure counts towards the quarantine
+	// of this one.
 	AtStart bool
-	// Avoid is where the next attempt does not go, if it can go elsewhere.
+	// Avoid is the scope that the next attempt avoids if it can run elsewhere.
 	Avoid Scope
-	// Suspect is what the failure counts against, if the same trial does not fail so elsewhere.
+	// Suspect is the scope that the failure counts against, unless the trial fails the same way
+	// elsewhere.
 	Suspect Scope
-	// Cause says in a few words what happened.
+	// Cause describes in a few words what happened.
 	Cause string
-	// Hint says what to do about it; "" where the reason says all.
+	// Hint describes a remedy; it is "" if the reason suffices.
 	Hint string
 }
 
-// MaxBackoff bounds the wait before any attempt of a class that has no bound of its own.
+// MaxBackoff bounds the delay before an attempt for classes without a bound of their own.
 const MaxBackoff = time.Minute
 
-// nodeRetries bounds how often a trial may be running when its node fails under it. The bound is far above what an innocent
-// trial experiences, and it ends a trial that takes down every node that runs it.
+// nodeRetries bounds how often a trial may be running when its node fails. The bound is far above
+// what an innocent trial experiences, and it ends a trial that brings down every node that runs it.
 const nodeRetries = 100
 
-// infrastructureRetries bounds the retries of all Limited classes of one trial together, so that one that fails on every node in
-// another way ends.
+// infrastructureRetries bounds the total retries of one trial over all Limited classes, so that a
+// trial that fails differently on every node ends.
 const infrastructureRetries = 16
 
-// checkpointRetries is how many states of a trial there may be that can't be read: what its node has, and two snapshots.
+// checkpointRetries is how many saved states of a trial may be unreadable: the one on its node and
+// two snapshots.
 const checkpointRetries = 3
 
-// shortBackoff is the wait after failures that time does not cure.
+// shortBackoff is the delay after failures that waiting does not fix.
 const shortBackoff = 100 * time.Millisecond
 
 // failures is the table of failure classes.
 //
-// A trial that is not responsible runs again at once after ClassLost, ClassCrash and ClassHalt. After ClassNode it waits a little: its
-// node needs time to recover, and another node may be free meanwhile.
+// A trial that is not at fault runs again at once after ClassLost, ClassCrash and ClassHalt. After
+// ClassNode it waits briefly: its node needs time to recover, and another node may become free.
 var failures = [...]Failure{
 	{Class: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true,
 		Cause: "the program ended with a code other than 0"},
@@ -162,7 +168,8 @@ var failures = [...]Failure{
 		Cause: "the container engine failed", Hint: "mlfnode doctor on the node says whether containers work there"},
 }
 
-// FailureOf returns the row of a class. One that this program does not know, because a newer version reported it, is the trial's.
+// FailureOf returns the row of a class. A class that this program does not know, because a newer
+// version reported it, is attributed to the trial.
 func FailureOf(c Class) Failure {
 	for i := range failures {
 		if failures[i].Class == c {
@@ -172,21 +179,24 @@ func FailureOf(c Class) Failure {
 	return Failure{Class: c, Owner: OwnerTrial, Backoff: shortBackoff}
 }
 
-// Failures returns all rows of the table.
+// Failures returns a copy of the table.
 func Failures() []Failure { return append([]Failure(nil), failures[:]...) }
 
-// EndsTrial reports whether a trial whose attempt ended so is at its end without a failure: it succeeded, or was ended on purpose.
+// EndsTrial reports whether the class ends the trial without a failure: it succeeded or was ended
+// on purpose.
 func (c Class) EndsTrial() bool { return c == ClassNone || c == ClassCancel || c == ClassStopped }
 
-// ProgramRan reports whether an attempt that ended so got far enough to show that its node can run it.
+// ProgramRan reports whether an attempt that ended with this class got far enough to show that its
+// node can run it.
 func (f *Failure) ProgramRan() bool {
 	return f.Class == ClassNone || f.Owner == OwnerTrial && !f.AtStart
 }
 
-// CountedClasses are the classes that `retries: N` sets: those that the program or its limits cause.
+// CountedClasses returns the classes that `retries: N` configures: those caused by the program or
+// its limits.
 func CountedClasses() []Class { return classesWith(func(f *Failure) bool { return f.Counted }) }
 
-// SettableClasses are the classes that `retries: {class: N}` may name.
+// SettableClasses returns the classes that `retries: {class: N}` can name.
 func SettableClasses() []Class { return classesWith(func(f *Failure) bool { return f.Settable }) }
 
 func classesWith(keep func(*Failure) bool) []Class {
@@ -199,8 +209,8 @@ func classesWith(keep func(*Failure) bool) []Class {
 	return all
 }
 
-// DefaultRetries is what a task without `retries` gets. Classes that have a parent or are Limited are not in it: a policy that names
-// them is the task's own.
+// DefaultRetries returns the policy of a task without `retries`. It omits classes that have a
+// parent or are Limited: only a task's own policy names those.
 func DefaultRetries() Retries {
 	all := Retries{}
 	for i := range failures {
@@ -211,7 +221,7 @@ func DefaultRetries() Retries {
 	return all
 }
 
-// InCluster returns the retries with what a task that says nothing of a class gets in a cluster.
+// InCluster returns the policy with the cluster's defaults for classes that the task does not set.
 func (r Retries) InCluster() Retries {
 	all := Retries{}
 	for i := range failures {
@@ -225,11 +235,12 @@ func (r Retries) InCluster() Retries {
 	return all
 }
 
-// allow reports whether a trial with these failures, of which the last one is of class f, runs again. What the task says of the class
-// goes first, then what it says of the parent, then the table.
+// allow reports whether a trial with these failures, the last of class f, runs again. The task's
+// setting for the class takes precedence over its setting for the parent, which takes precedence
+// over the table.
 func (r Retries) allow(f *Failure, last *Result, failed map[Class]int) bool {
 	count := failed[f.Class]
-	if limit, ok := r[f.Class]; ok && (f.Settable || f.Class == ClassPreempt) { // the latter from Task.Policy
+	if limit, ok := r[f.Class]; ok && (f.Settable || f.Class == ClassPreempt) { // Task.Policy sets ClassPreempt
 		return count <= limit
 	}
 	if f.Parent != "" && last.Rule != "" {
@@ -245,12 +256,12 @@ func (r Retries) allow(f *Failure, last *Result, failed map[Class]int) bool {
 	case f.Limited:
 		return count <= f.Retries && limited(failed) <= infrastructureRetries
 	case f.Settable && f.Parent == "":
-		return false // a complete policy names it, unless it allows none
+		return false // a complete policy names every class that it allows
 	}
 	return count <= f.Retries
 }
 
-// family adds up the failures of a parent and of the classes that count with one.
+// family returns the number of failures of a parent and of the classes that count with it.
 func (r Retries) family(parent Class, failed map[Class]int) int {
 	total := failed[parent]
 	for i := range failures {
@@ -271,7 +282,7 @@ func limited(failed map[Class]int) (total int) {
 	return total
 }
 
-// Wait is the pause before the attempt that follows the given number of attempts.
+// Wait returns the delay after the given number of attempts.
 func (f Failure) Wait(attempts int) time.Duration {
 	longest := f.Longest
 	if longest == 0 {

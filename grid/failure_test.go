@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestEveryClassHasARow reads the constants of Class and finds each of them in the table, once, with an owner.
+// TestEveryClassHasARow parses the constants of type Class and checks that each has exactly one row
+// in the table, with an owner.
 func TestEveryClassHasARow(t *testing.T) {
 	text, err := os.ReadFile("state.go")
 	if err != nil {
@@ -45,12 +46,13 @@ func TestEveryClassHasARow(t *testing.T) {
 	}
 }
 
-// TestNodeTroubleIsNotCounted has a node fail under a trial again and again: before the program runs, as often as it likes, and
-// while it runs, until only the trial itself can be the reason. What the trial may fail of its own stays untouched.
+// TestNodeTroubleIsNotCounted fails a node under a trial repeatedly: without limit before the
+// program runs, and while it runs until only the trial itself can be the cause. The trial's own
+// retries stay unused.
 func TestNodeTroubleIsNotCounted(t *testing.T) {
 	for name, c := range map[string]struct {
 		policy Retries
-		wall   int64 // of an attempt
+		wall   int64 // duration of an attempt
 		rounds int
 		want   State
 	}{
@@ -105,7 +107,7 @@ func TestWaitIsBounded(t *testing.T) {
 	}
 }
 
-// fail folds failed attempts of one trial, each with its class and whether its class was told from output, and gives the trial.
+// fail folds failed attempts of one trial and returns the trial.
 func fail(policy Retries, ends ...Result) Trial {
 	var trial Trial
 	for i := range ends {
@@ -153,7 +155,8 @@ func TestRetriesOfTheParentCoverItsFamily(t *testing.T) {
 	}
 }
 
-// TestInfrastructureRetriesHaveACommonBound has a trial fail in one way after the other, each as often as it may.
+// TestInfrastructureRetriesHaveACommonBound fails a trial in one class after the other, as often as
+// each class allows.
 func TestInfrastructureRetriesHaveACommonBound(t *testing.T) {
 	for name, policy := range map[string]Retries{"default": DefaultRetries(), "none": nil, "of something else": {ClassMemory: 3}} {
 		var ends []Result
@@ -180,14 +183,16 @@ func TestInfrastructureRetriesHaveACommonBound(t *testing.T) {
 	}
 }
 
-// TestMountsBlameNoEngine: what a node does not have of one task's folders says nothing about its containers.
+// TestMountsBlameNoEngine checks that a missing folder of one task's mounts does not count against
+// the node's containers.
 func TestMountsBlameNoEngine(t *testing.T) {
 	if f := FailureOf(ClassMount); f.Avoid != ScopeNode || f.Suspect != FailureOf(ClassImage).Suspect || f.Retries == 0 {
 		t.Errorf("got %+v, want retries elsewhere and no suspicion", f)
 	}
 }
 
-// TestOldEventsFoldTheSame replays failures as versions before the table's newer classes reported them.
+// TestOldEventsFoldTheSame replays failures as reported by versions that lack the table's newer
+// classes.
 func TestOldEventsFoldTheSame(t *testing.T) {
 	for class, want := range map[Class]int{
 		ClassExit: 2, ClassSignal: 0, ClassMemory: 0, ClassTimeout: 0, ClassIdle: 0, ClassStart: 0, ClassSetup: 0, ClassLost: 0, ClassNode: nodeRetries, ClassCrash: 0,

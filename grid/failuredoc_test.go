@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestFailureTableIsDocumented holds that the table in the manual is this program's.
+// TestFailureTableIsDocumented checks that the table in the manual matches the one in the program.
 func TestFailureTableIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("../docs/failures.md")
 	if err != nil {
@@ -27,7 +27,8 @@ func TestFailureTableIsDocumented(t *testing.T) {
 	}
 }
 
-// TestSettableClassesAreDocumented holds that the manual names the classes that `retries` may not name.
+// TestSettableClassesAreDocumented checks that the manual names the classes that `retries` cannot
+// name.
 func TestSettableClassesAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../docs/failures.md")
 	if err != nil {
@@ -58,7 +59,7 @@ func TestSettableClassesAreDocumented(t *testing.T) {
 	}
 }
 
-// documented is the line of a class in the manual.
+// documented returns the manual's line for a class.
 func documented(f *Failure) string {
 	retries, wait, avoid, parent := fmt.Sprint(f.Retries), "none", string(f.Avoid), string(f.Parent)
 	switch {

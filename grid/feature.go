@@ -6,32 +6,32 @@ import (
 	"mlfnode/grid/space"
 )
 
-// Feature is something that a sweep may have, or that a master may be asked to do with one, and that older programs don't know: a master
-// that does not name it must not be asked.
+// Feature is a property of a sweep, or a request to a master, that older programs do not know. A
+// master that does not list a feature must not be asked for it.
 type Feature string
 
 // The features.
 const (
 	FeatureLists  Feature = "lists"      // values that are several arguments
-	FeatureZip    Feature = "zip"        // axes that go together
+	FeatureZip    Feature = "zip"        // axes that advance together
 	FeatureSample Feature = "sample"     // a random part of the grid
-	FeatureRepeat Feature = "repeat"     // an axis that is no option
+	FeatureRepeat Feature = "repeat"     // an axis that is not an option
 	FeatureVenv   Feature = "venv"       // a virtual environment
 	FeatureStop   Feature = "stop_after" // a number of failures that pauses a sweep
 	FeatureEarly  Feature = "stop"       // trials that are stopped early
-	FeatureSet    Feature = "set"        // another priority while it runs
-	FeatureNodes  Feature = "nodes"      // nodes that alone may run it
+	FeatureSet    Feature = "set"        // changing the priority of a running sweep
+	FeatureNodes  Feature = "nodes"      // limiting a sweep to certain nodes
 
-	FeatureTimeout Feature = "set_timeout"  // another limit of time while it runs
-	FeatureCancel  Feature = "cancel_trial" // one trial that is cancelled
+	FeatureTimeout Feature = "set_timeout"  // changing the time limit of a running sweep
+	FeatureCancel  Feature = "cancel_trial" // cancelling a single trial
 )
 
-// Features are all features that this program knows.
+// Features returns all features that this program knows.
 func Features() []Feature {
 	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly, FeatureSet, FeatureNodes, FeatureTimeout, FeatureCancel}
 }
 
-// FeaturesOf returns the features that a task over a space has.
+// FeaturesOf returns the features that a task over a space uses.
 func FeaturesOf(t *Task, s space.Space) (all []Feature) {
 	if s.HasLists() {
 		all = append(all, FeatureLists)
@@ -60,18 +60,20 @@ func FeaturesOf(t *Task, s space.Space) (all []Feature) {
 	return all
 }
 
-// The levels of nodes: which of them run the trials of a sweep as its task says.
+// The levels of nodes. A sweep's level determines which nodes can run its trials as the task
+// specifies.
 const (
-	LevelPlain    = 1 // all
-	LevelEquipped = 2 // those that know devices, containers and checkpoints
-	LevelFeatures = 3 // those that know these features
-	LevelNodes    = 4 // those that know which nodes a task names, and all orders; older ones take a record with another one for invalid
-	LevelLong     = 5 // those that can read long records
+	LevelPlain    = 1 // all nodes
+	LevelEquipped = 2 // nodes that know devices, containers and checkpoints
+	LevelFeatures = 3 // nodes that know these features
+	LevelNodes    = 4 // nodes that know NodeSet and all orders; older ones reject a record with an unknown order
+	LevelLong     = 5 // nodes that can read long records
 )
 
-// Level is that of the nodes that may get the sweep's trials. Older ones would leave out what they don't know without a word.
+// Level returns the minimum level of the nodes that can get the sweep's trials. Nodes below it
+// would silently ignore what they do not know.
 func (s *Sweep) Level() int {
-	ofNodes := func(f Feature) bool { return f != FeatureStop } // which is the master's
+	ofNodes := func(f Feature) bool { return f != FeatureStop } // which concerns only the master
 	switch {
 	case s.Long:
 		return LevelLong

@@ -19,8 +19,8 @@ func finished(run string, attempt int, at int64, c Class) *Event {
 	return &Event{Kind: Finished, Index: 7, Attempt: attempt, Run: run, Time: at, Result: &Result{Class: c, Started: at - 1}}
 }
 
-// TestFencedAttemptGivesNoResult has the attempt of a dead node come back: whatever it reports is superseded, and the attempt
-// that ran in its place gives the result.
+// TestFencedAttemptGivesNoResult lets an attempt of a dead node come back: whatever it reports is
+// superseded, and the attempt that replaced it determines the result.
 func TestFencedAttemptGivesNoResult(t *testing.T) {
 	steps := []struct {
 		event *Event
@@ -48,7 +48,8 @@ func TestFencedAttemptGivesNoResult(t *testing.T) {
 	}
 }
 
-// TestFinalFenceSetsAside ends a trial, and a retry by the user lets it run again with a clean record.
+// TestFinalFenceSetsAside checks that a final fence ends a trial, and that a user's retry runs it
+// again with a clean record.
 func TestFinalFenceSetsAside(t *testing.T) {
 	var trial Trial
 	for n := 1; n <= 3; n++ {
@@ -64,7 +65,8 @@ func TestFinalFenceSetsAside(t *testing.T) {
 	}
 }
 
-// TestFenceKeepsOneResult folds attempts and fences in any order: at most one result, and it stays.
+// TestFenceKeepsOneResult folds attempts and fences in any order: there is at most one result, and
+// it never changes.
 func TestFenceKeepsOneResult(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policy := anyPolicy(t)

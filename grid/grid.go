@@ -1,9 +1,10 @@
-// Package grid is the vocabulary of mlfnode and its pure logic: sweeps, tasks, trials, events and the rules by which events
-// change trials.
+// Package grid defines the vocabulary of mlfnode and its pure logic: sweeps, tasks, trials, events
+// and the rules by which events change trials.
 //
-// A Sweep runs one task over a space.Space. Each point of the space is a Trial; each run of a trial is an attempt. Workers state
-// what happened to attempts as immutable Events, and Trial.Apply folds events, in stream order, into the one truth about a
-// trial. Nothing here does I/O, starts a goroutine or reads a clock, so every rule can be tested as algebra.
+// A Sweep runs one task over a space.Space. Each point of the space is a Trial; each run of a trial
+// is an attempt. Workers record what happened to attempts as immutable Events, and Trial.Apply
+// folds events, in stream order, into the authoritative state of a trial. Nothing here does I/O,
+// starts a goroutine or reads a clock, so every rule can be tested as a pure function.
 package grid
 
 import (
@@ -12,29 +13,29 @@ import (
 	"strings"
 )
 
-// SweepID names a sweep: `<project>-<n>`, for example `chainer-3`.
+// SweepID identifies a sweep: `<project>-<n>`, for example `chainer-3`.
 type SweepID string
 
-// NodeID names one machine of the cluster.
+// NodeID identifies one machine of the cluster.
 type NodeID string
 
-// TrialID names one point of a sweep: `chainer-3/17`.
+// TrialID identifies one point of a sweep: `chainer-3/17`.
 type TrialID struct {
 	Sweep SweepID
 	Index int64
 }
 
-// String gives the form that users type: `chainer-3/17`.
+// String returns the form that users type: `chainer-3/17`.
 func (t TrialID) String() string {
 	return string(t.Sweep) + "/" + strconv.FormatInt(t.Index, 10)
 }
 
-// ArtifactName is the object that holds what one run of the trial left.
+// ArtifactName returns the name of the object that holds the artifacts of one run of the trial.
 func (t TrialID) ArtifactName(run string) string {
 	return t.String() + "/" + run
 }
 
-// ParseTarget reads `chainer-3` or `chainer-3/17`. The index is -1 when only a sweep is named.
+// ParseTarget parses `chainer-3` or `chainer-3/17`. The index is -1 if s names only a sweep.
 func ParseTarget(s string) (TrialID, error) {
 	sweep, index, found := strings.Cut(s, "/")
 	if sweep == "" {

@@ -7,7 +7,8 @@ import (
 	"mlfnode/grid/space"
 )
 
-// TestSubmissionsThatNobodyCanRead has scripts, keys and names that would cost a master its stack or its time. Each is refused at once.
+// TestSubmissionsThatNobodyCanRead submits scripts, keys and names that would exhaust a master's
+// stack or time. Check rejects each at once.
 func TestSubmissionsThatNobodyCanRead(t *testing.T) {
 	many := func(text string, n int) string { return strings.Repeat(text, n) }
 	for name, script := range map[string]string{
@@ -57,7 +58,8 @@ func TestSubmissionsThatNobodyCanRead(t *testing.T) {
 	}
 }
 
-// TestPatternsThatNeverEnd has patterns for which a worker would look for longer than anybody lives, also after a cancel.
+// TestPatternsThatNeverEnd checks that patterns are rejected if a worker would search practically
+// forever, even after a cancel.
 func TestPatternsThatNeverEnd(t *testing.T) {
 	for name, p := range map[string]string{
 		"choices": strings.Repeat("{a,b}", 60), "nested": strings.Repeat("{a,", 60) + "a" + strings.Repeat("}", 60),
@@ -74,7 +76,8 @@ func TestPatternsThatNeverEnd(t *testing.T) {
 	}
 }
 
-// TestSetupsOfSubmissions refuses what a project.yaml may not have either.
+// TestSetupsOfSubmissions checks that a submission is rejected for the setup steps that
+// project.yaml cannot contain either.
 func TestSetupsOfSubmissions(t *testing.T) {
 	t.Parallel()
 	for want, task := range map[string]Task{

@@ -2,12 +2,13 @@ package grid
 
 import "time"
 
-// Lane names a lease queue. Leases for trials with the same resources, image and priority share one, so a worker that pulls
-// from a lane knows that what comes fits and that nothing more urgent waits in it. LaneOf returns the name.
+// Lane names a lease queue. Leases for trials with the same resources, image and priority share a
+// lane, so a worker that pulls from it knows that the trials fit and that the lane holds nothing
+// more urgent. LaneOf returns the name.
 type Lane string
 
-// Lane returns the lane of the sweep's first attempts.
+// Lane returns the lane of first attempts of the sweep.
 func (s *Sweep) Lane() Lane { return LaneOf(s.Priority, s.Task.Resources.Initial(), s.Task.Image) }
 
-// LeaseTarget is how long one lease of short trials should take to run.
+// LeaseTarget is the intended run time of one lease of short trials.
 const LeaseTarget = 500 * time.Millisecond

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestFailureClassesAreInTheManual looks for each class in docs/failures.md.
+// TestFailureClassesAreInTheManual checks that docs/failures.md mentions every class.
 func TestFailureClassesAreInTheManual(t *testing.T) {
 	page, err := os.ReadFile("../docs/failures.md")
 	if err != nil {

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestSweepNames refuses names that commands would take for another sweep, for a trial, for a flag or for nothing.
+// TestSweepNames checks that names are rejected if commands would mistake them for another sweep, a
+// trial, a flag or an empty argument.
 func TestSweepNames(t *testing.T) {
 	for _, name := range []string{"", "overnight", "lr search", "exp-2", "train-2-x", "train-", "train", "training-2", "Last", "5", "ü", "a:b", "*"} {
 		if err := CheckSweepName("train", name); err != nil {

@@ -9,13 +9,14 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// NodeSet names the nodes that may run the trials of a task, by names and labels joined by commas: "gpu*,label=a100" are all nodes whose
-// name begins with gpu, and those with the label a100. The empty one is all nodes.
+// NodeSet is the set of nodes that can run the trials of a task, as comma-separated names and
+// labels: "gpu*,label=a100" contains all nodes whose name begins with gpu, and those with the label
+// a100. The empty set stands for all nodes.
 type NodeSet string
 
 const (
 	labelMark = "label="
-	// maxNodeSet bounds the names and labels of a set, and MaxLabels the labels of a node.
+	// maxNodeSet bounds the names and labels in a set, and MaxLabels the labels of a node.
 	maxNodeSet = 64
 	MaxLabels  = 32
 )
@@ -50,7 +51,7 @@ func (s NodeSet) Has(node NodeID, labels []string) bool {
 // String returns the set for a person.
 func (s NodeSet) String() string { return strings.Join(s.List(), ", ") }
 
-// Check says what is wrong with the set.
+// Check returns an error if the set is invalid.
 func (s NodeSet) Check() error {
 	all := s.List()
 	if len(all) > maxNodeSet {
@@ -65,7 +66,7 @@ func (s NodeSet) Check() error {
 	return nil
 }
 
-// CheckNodeLabel says why a node can't have a label.
+// CheckNodeLabel returns an error if label cannot be a node's label.
 func CheckNodeLabel(label string) error {
 	if !nodeLabel.Get().MatchString(label) {
 		return problem.Errorf("Write letters, digits, '.', '_' and '-'.", "the label %.80q is not valid", label)

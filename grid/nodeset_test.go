@@ -2,7 +2,7 @@ package grid
 
 import "testing"
 
-// TestNodeSet looks for nodes in sets.
+// TestNodeSet tests nodes for membership in sets.
 func TestNodeSet(t *testing.T) {
 	for _, c := range []struct {
 		set    NodeSet

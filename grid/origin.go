@@ -8,30 +8,33 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// Origin says where a submission came from. The program that submitted it says so; nobody has checked it.
+// Origin describes where a submission came from, as claimed by the submitting program; nothing
+// verifies it.
 type Origin struct {
-	User    string    `json:"user,omitempty"`
-	Host    string    `json:"host,omitempty"`
-	Folder  string    `json:"folder,omitempty"`  // of the project; the one that the command ran in where no files travelled
-	Command []string  `json:"command,omitempty"` // as it was typed, without the values of --env
-	Git     *Checkout `json:"git,omitempty"`     // nil where git does not manage the folder
+	User string `json:"user,omitempty"`
+	Host string `json:"host,omitempty"`
+	// Folder of the project, or the command's working folder if no files were sent.
+	Folder  string    `json:"folder,omitempty"`
+	Command []string  `json:"command,omitempty"` // as typed, without the values of --env
+	Git     *Checkout `json:"git,omitempty"`     // nil if the folder is not a git checkout
 }
 
-// Checkout is the state of a folder that git manages.
+// Checkout is the state of a git checkout.
 type Checkout struct {
-	Commit  string   `json:"commit"`            // empty before the first one
-	Branch  string   `json:"branch,omitempty"`  // empty for a detached HEAD
-	Changed []string `json:"changed,omitempty"` // files that differ from the commit, as in "M train.py" and "?? new.py", at most MaxChanged
-	More    int      `json:"more,omitempty"`    // how many others
+	Commit string `json:"commit"`           // empty before the first commit
+	Branch string `json:"branch,omitempty"` // empty for a detached HEAD
+	// Files that differ from the commit, as in "M train.py" and "?? new.py", at most MaxChanged.
+	Changed []string `json:"changed,omitempty"`
+	More    int      `json:"more,omitempty"` // number of further changed files
 }
 
-// Bounds of an origin: it is part of a record that is written with each change of the sweep.
+// Limits of an origin, which is part of a record that is rewritten with each change of the sweep.
 const (
 	MaxChanged     = 100
-	MaxOriginBytes = 32 << 10 // all texts together
+	MaxOriginBytes = 32 << 10 // of all strings together
 )
 
-// Check says why an origin can't be stored.
+// Check returns an error if the origin cannot be stored.
 func (o *Origin) Check() error {
 	if o == nil {
 		return nil
@@ -59,7 +62,7 @@ func (o *Origin) Check() error {
 	return nil
 }
 
-// Truncate shortens an origin until it can be stored: files first, then the command.
+// Truncate shortens an origin until it can be stored: first the files, then the command.
 func (o *Origin) Truncate() {
 	if g := o.Git; g != nil {
 		kept := min(len(g.Changed), MaxChanged)
@@ -78,7 +81,7 @@ func (o *Origin) Truncate() {
 	}
 }
 
-// Owner is the user who submitted the sweep; empty where nobody said so.
+// Owner returns the user who submitted the sweep, or "" if unknown.
 func (s *Sweep) Owner() string {
 	if s.Origin == nil {
 		return ""

@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestOriginFits: whatever an origin's folder and command hold, the part that is left can be stored.
+// TestOriginFits checks that any origin can be stored after Truncate.
 func TestOriginFits(t *testing.T) {
 	if err := (*Origin)(nil).Check(); err != nil {
 		t.Errorf("no origin: %v", err)

@@ -8,7 +8,7 @@ import (
 	"mlfnode/grid/space"
 )
 
-// FuzzSweepRecord reads records as a node does, and asks for all that a node asks of one.
+// FuzzSweepRecord decodes records as a node does and calls every method that a node calls on them.
 func FuzzSweepRecord(f *testing.F) {
 	for _, space := range []string{
 		`{}`, `{"axes":[{"key":"a","values":[1,"x",true]}]}`, `{"axes":[{"key":"a","interval":[0,9]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[9],"kept":3}]}`,

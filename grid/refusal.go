@@ -7,33 +7,34 @@ import (
 	"strconv"
 )
 
-// RefusalCode says what kind of reason keeps a trial waiting.
+// RefusalCode is the kind of reason that keeps a trial waiting.
 type RefusalCode string
 
-// The reasons why a trial can't begin on a node now.
+// The reasons why a trial cannot start on a node now.
 const (
-	RefusedNever     RefusalCode = "never"         // the node has too little, even when nothing runs
-	RefusedProfile   RefusalCode = "never.profile" // it has no MIG instances of this profile, or too few
-	RefusedModel     RefusalCode = "never.model"   // it has no such GPUs, or too few
-	RefusedMemory    RefusalCode = "never.memory"  // its GPUs have too little memory
-	RefusedNodes     RefusalCode = "never.nodes"   // the task names other nodes
-	RefusedBusy      RefusalCode = "busy"          // what it needs is in use
-	RefusedFragment  RefusalCode = "fragment"      // there is enough in all, but not on one device
-	RefusedBehind    RefusalCode = "behind"        // what it needs is kept for trials that come first
-	RefusedSick      RefusalCode = "sick"          // a device is out of service
-	RefusedGone      RefusalCode = "gone"          // a device has disappeared
-	RefusedDirty     RefusalCode = "dirty"         // the memory of a device is not free yet though its trial has ended
-	RefusedForeign   RefusalCode = "foreign"       // a device is used by a program that is not a trial
-	RefusedExclusive RefusalCode = "exclusive"     // its devices can't be shared
-	RefusedImage     RefusalCode = "image"         // it does not have the image yet
-	RefusedEngine    RefusalCode = "engine"        // it can't run containers, or not this one
-	RefusedWithheld  RefusalCode = "withheld"      // such trials failed there, and did not elsewhere
+	RefusedNever    RefusalCode = "never"         // the node has too little, even when it is idle
+	RefusedProfile  RefusalCode = "never.profile" // it has no MIG instances of this profile, or too few
+	RefusedModel    RefusalCode = "never.model"   // it has no GPUs of this model, or too few
+	RefusedMemory   RefusalCode = "never.memory"  // its GPUs have too little memory
+	RefusedNodes    RefusalCode = "never.nodes"   // the task is limited to other nodes
+	RefusedBusy     RefusalCode = "busy"          // what the trial needs is in use
+	RefusedFragment RefusalCode = "fragment"      // there is enough in total, but not on one device
+	RefusedBehind   RefusalCode = "behind"        // what the trial needs is reserved for trials that come first
+	RefusedSick     RefusalCode = "sick"          // a device is out of service
+	RefusedGone     RefusalCode = "gone"          // a device has disappeared
+	// The memory of a device is still in use although its trial has ended.
+	RefusedDirty     RefusalCode = "dirty"
+	RefusedForeign   RefusalCode = "foreign"   // a program other than a trial is using a device
+	RefusedExclusive RefusalCode = "exclusive" // its devices can't be shared
+	RefusedImage     RefusalCode = "image"     // it does not have the image yet
+	RefusedEngine    RefusalCode = "engine"    // it cannot run containers, or not this one
+	RefusedWithheld  RefusalCode = "withheld"  // similar trials failed on this node but not elsewhere
 )
 
-// Amount names what there is too little of.
+// Amount names the resource that is short.
 type Amount string
 
-// The amounts of a refusal. Bytes count for memory, thousandths for the others.
+// The amounts of a refusal. Memory is in bytes, the others in thousandths.
 const (
 	AmountCPUs      Amount = "cpus"
 	AmountMemory    Amount = "memory"
@@ -41,18 +42,18 @@ const (
 	AmountGPUMemory Amount = "gpu_memory"
 )
 
-// Refusal says why a node can't begin a trial now. The zero value refuses nothing.
+// Refusal is the reason why a node cannot start a trial now. The zero value refuses nothing.
 type Refusal struct {
 	Code   RefusalCode `json:"code"`
 	Of     Amount      `json:"of,omitempty"`
 	Want   int64       `json:"want,omitempty"`
 	Have   int64       `json:"have,omitempty"`
-	Device string      `json:"device,omitempty"` // index of the device that is in the way
-	By     string      `json:"by,omitempty"`     // the lane that comes first, or what is wrong with the device
-	What   string      `json:"what,omitempty"`   // the model or profile that is asked for
+	Device string      `json:"device,omitempty"` // index of the device that prevents it
+	By     string      `json:"by,omitempty"`     // the lane that comes first, or the fault of the device
+	What   string      `json:"what,omitempty"`   // the requested model or profile
 }
 
-// Never reports whether waiting does not help on this node.
+// Never reports whether waiting is futile on this node.
 func (r Refusal) Never() bool {
 	switch r.Code {
 	case RefusedNodes, RefusedNever, RefusedProfile, RefusedModel, RefusedMemory, RefusedExclusive:
@@ -61,11 +62,11 @@ func (r Refusal) Never() bool {
 	return false
 }
 
-// IsNearer reports whether a node that refuses for good for this reason comes nearer to what is asked for than one that refuses for the
-// other.
+// IsNearer reports whether a node that refuses permanently for this reason comes nearer to the
+// request than one that refuses for the other reason.
 func (r *Refusal) IsNearer(other *Refusal) bool {
 	rank := []RefusalCode{RefusedNodes, RefusedNever, RefusedProfile, RefusedModel, RefusedMemory, RefusedExclusive}
-	gpus := func(r *Refusal) int { // a node with too few processors has the GPUs, or the question did not come up
+	gpus := func(r *Refusal) int { // a node without enough processors has the GPUs, or they were not checked
 		if r.Of == AmountCPUs || r.Of == AmountMemory {
 			return 1
 		}
@@ -74,7 +75,7 @@ func (r *Refusal) IsNearer(other *Refusal) bool {
 	return cmp.Or(cmp.Compare(slices.Index(rank, r.Code), slices.Index(rank, other.Code)), cmp.Compare(gpus(r), gpus(other)), cmp.Compare(r.Have, other.Have)) > 0
 }
 
-// String says it in words, for one node: "needs 4 GPUs and has 2".
+// String describes the refusal by one node, for example "needs 4 GPUs and has 2".
 func (r Refusal) String() string {
 	switch r.Code {
 	case "":
@@ -108,7 +109,7 @@ func (r Refusal) String() string {
 	case RefusedForeign:
 		return fmt.Sprintf("GPU %s is used by a program that is not a trial: %s", r.Device, r.By)
 	}
-	return string(r.Code) // of a newer version
+	return string(r.Code) // a code of a newer version
 }
 
 func amountText(of Amount, n int64) string {
@@ -136,7 +137,7 @@ func countText(n int64, what string) string {
 	return strconv.FormatInt(n, 10) + " " + what + "s"
 }
 
-// bytesText writes a size with three digits at most: 1.5 GiB.
+// bytesText formats a size with at most three digits, for example 1.5 GiB.
 func bytesText(n int64) string {
 	v, unit := float64(n), 0
 	for ; v >= 1024 && unit < 5; unit++ {

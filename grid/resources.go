@@ -11,17 +11,19 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// Milli is an amount in thousandths, so that sums of fractions are exact: eight times 0.125 is one. JSON has it as a decimal
-// number, 0.125.
+// Milli is an amount in thousandths, so that sums of fractions are exact: eight times 0.125 is one.
+// In JSON it is a decimal number, such as 0.125.
 type Milli int64
 
 // One is one whole processor or device.
 const One Milli = 1000
 
-// MaxMilli is the largest amount; what is read beyond it counts as just beyond, so that a record stays readable and Check refuses it.
+// MaxMilli is the largest amount. Larger amounts are decoded as just beyond it, so that a record
+// stays readable and Check rejects it.
 const MaxMilli Milli = maxAmount * 1000
 
-// ParseMilli reads a decimal number such as 0.125, rounded to thousandths. What is more than nothing is never rounded to nothing.
+// ParseMilli parses a decimal number such as 0.125 and rounds it to thousandths. It never rounds a
+// positive amount to zero.
 func ParseMilli(text string) (Milli, error) {
 	v, err := strconv.ParseFloat(text, 64)
 	if err != nil && !math.IsInf(v, 0) || math.IsNaN(v) || strings.ContainsAny(text, "xXpP_") {
@@ -30,7 +32,7 @@ func ParseMilli(text string) (Milli, error) {
 	return MilliOf(v), nil
 }
 
-// MilliOf returns an amount in thousandths, rounded as ParseMilli rounds it.
+// MilliOf converts v to thousandths, with the rounding of ParseMilli.
 func MilliOf(v float64) Milli {
 	m := math.Round(min(max(v*1000, -1), float64(MaxMilli)+1))
 	if m == 0 && v > 0 {
@@ -42,15 +44,15 @@ func MilliOf(v float64) Milli {
 // Float returns the amount as a number of processors or devices.
 func (m Milli) Float() float64 { return float64(m) / 1000 }
 
-// String returns the shortest decimal number: 1, 0.5, 0.125.
+// String returns the shortest decimal form: 1, 0.5, 0.125.
 func (m Milli) String() string { return string(m.append(nil)) }
 
 func (m Milli) append(to []byte) []byte { return strconv.AppendFloat(to, m.Float(), 'f', -1, 64) }
 
-// MarshalJSON writes a decimal number.
+// MarshalJSON encodes a decimal number.
 func (m Milli) MarshalJSON() ([]byte, error) { return m.append(nil), nil }
 
-// UnmarshalJSON reads a decimal number. An amount that is out of range is read as one that Check refuses.
+// UnmarshalJSON decodes a decimal number. An amount out of range becomes one that Check rejects.
 func (m *Milli) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		return nil
@@ -63,25 +65,30 @@ func (m *Milli) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Resources are what one attempt reserves on its node.
+// Resources is what one attempt reserves on its node.
 type Resources struct {
-	CPUs       Milli  `json:"cpus"`                  // processors; a fraction is allowed
-	Memory     int64  `json:"memory,omitempty"`      // bytes, reserved and, where cgroups allow, enforced; 0 reserves none
-	GPUs       Milli  `json:"gpus,omitempty"`        // below One: a share of one device; else that many whole devices
-	GPUMemory  int64  `json:"gpu_memory,omitempty"`  // bytes on each device; without GPUs: a share of one device in proportion
-	GPUProfile string `json:"gpu_profile,omitempty"` // MIG profile of the instance, like 1g.10gb
-	GPUModel   string `json:"gpu_model,omitempty"`   // text that occurs in the device's name, like A100
+	CPUs Milli `json:"cpus"` // processors, possibly a fraction
+	// Bytes, reserved and, if cgroups allow it, enforced; 0 reserves none.
+	Memory int64 `json:"memory,omitempty"`
+	// Less than One: a share of one device; otherwise a number of whole devices.
+	GPUs Milli `json:"gpus,omitempty"`
+	// Bytes on each device; if GPUs is 0, a proportional share of one device.
+	GPUMemory  int64  `json:"gpu_memory,omitempty"`
+	GPUProfile string `json:"gpu_profile,omitempty"` // MIG profile of the instance, for example 1g.10gb
+	GPUModel   string `json:"gpu_model,omitempty"`   // substring of the device's name, for example A100
 
-	Nodes NodeSet `json:"nodes,omitempty"` // nodes that may run it
+	Nodes NodeSet `json:"nodes,omitempty"` // nodes that can run the attempt
 }
 
-// GPUMemoryAuto as GPUMemory has it measured how much memory of a GPU the trials need, so that several share one.
+// GPUMemoryAuto, as a value of GPUMemory, requests that the GPU memory of trials is measured, so
+// that several trials share a GPU.
 const GPUMemoryAuto = -1
 
-// Measured reports whether trials share GPUs by what they are measured to use.
+// Measured reports whether trials share GPUs according to their measured use.
 func (r Resources) Measured() bool { return r.GPUMemory == GPUMemoryAuto }
 
-// Initial returns what a trial reserves while nothing is measured yet: one whole device where that is to be done.
+// Initial returns what a trial reserves before there is a measurement: one whole device if memory
+// is measured.
 func (r Resources) Initial() Resources {
 	if r.Measured() {
 		r.GPUs, r.GPUMemory = One, 0
@@ -89,15 +96,15 @@ func (r Resources) Initial() Resources {
 	return r
 }
 
-// Shares reports whether a trial gets a part of a device.
+// Shares reports whether a trial gets part of a device.
 func (r Resources) Shares() bool {
 	return r.GPUProfile == "" && r.GPUs < One && r.NeedsGPU()
 }
 
-// NeedsGPU reports whether a trial needs a device or a part of one.
+// NeedsGPU reports whether a trial needs a device or part of one.
 func (r Resources) NeedsGPU() bool { return r.GPUs > 0 || r.GPUMemory != 0 || r.GPUProfile != "" }
 
-// WholeGPUs is how many whole devices a trial needs; 0 when it needs none or a share of one.
+// WholeGPUs returns the number of whole devices that a trial needs: 0 if it needs none or a share.
 func (r Resources) WholeGPUs() int {
 	if r.GPUProfile != "" {
 		return 1
@@ -105,7 +112,7 @@ func (r Resources) WholeGPUs() int {
 	return int(r.GPUs / One)
 }
 
-// Key is a text that is the same for equal resources, and for those only.
+// Key returns a string that identifies the resources: it is equal exactly for equal resources.
 func (r Resources) Key() string {
 	key := fmt.Sprintf("c%d_m%d_g%d_v%d_%q_%q", r.CPUs, r.Memory, r.GPUs, r.GPUMemory, r.GPUProfile, r.GPUModel)
 	if r.Nodes != "" {
@@ -114,7 +121,7 @@ func (r Resources) Key() string {
 	return key
 }
 
-// Check says why no trial can reserve so much.
+// Check returns an error if no trial can reserve these resources.
 func (r Resources) Check() error {
 	if r.CPUs <= 0 {
 		return problem.Errorf("Give the cores that one trial uses, like 1 or 0.5.", "cpus is %s", r.CPUs)
@@ -150,8 +157,10 @@ func (r Resources) Check() error {
 	return nil
 }
 
-// LaneOf returns the lane of trials with these resources and this image. Trials of one lane need the same, and no two lanes have one
-// name: with processors and memory alone the amounts are the name, as they have always been; else it ends in a hash of everything.
+// LaneOf returns the lane of trials with these resources and this image. Trials of one lane have
+// the same needs, and different lanes have different names. The name consists of the amounts if
+// there are only processors and memory, as it always has; otherwise it ends in a hash of all
+// fields.
 func LaneOf(priority int, r Resources, image string) Lane {
 	if !r.NeedsGPU() && r.GPUModel == "" && image == "" && r.Nodes == "" {
 		return Lane(fmt.Sprintf("p%d_c%d_m%d_g0_v0", priority, r.CPUs, r.Memory))

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestMilli reads amounts as records, projects and people write them, and writes them as decimal numbers.
+// TestMilli parses amounts as records, projects and people write them, and formats them as decimal
+// numbers.
 func TestMilli(t *testing.T) {
 	for text, want := range map[string]string{
 		"1": "1", "1.0": "1", "0.5": "0.5", "0.125": "0.125", "1e3": "1000", "5e-1": "0.5", "0": "0", "-0": "0", "0.0005": "0.001",
@@ -41,7 +42,8 @@ func TestMilli(t *testing.T) {
 	}
 }
 
-// TestResourcesOfOldRecords reads resources as earlier versions wrote them and writes the same text.
+// TestResourcesOfOldRecords decodes resources that earlier versions wrote and encodes the same
+// text.
 func TestResourcesOfOldRecords(t *testing.T) {
 	for _, text := range []string{
 		`{"cpus":1}`, `{"cpus":0.5,"memory":1073741824}`, `{"cpus":1,"gpus":0.25,"gpu_memory":8589934592}`, `{"cpus":1.5,"gpus":2}`,
@@ -55,7 +57,7 @@ func TestResourcesOfOldRecords(t *testing.T) {
 	}
 }
 
-// TestResourcesThatCannotBe names what each refusal is about.
+// TestResourcesThatCannotBe checks the subject of each refusal.
 func TestResourcesThatCannotBe(t *testing.T) {
 	for want, r := range map[string]Resources{
 		"cpus is 0":                             {},
@@ -86,7 +88,8 @@ func TestResourcesThatCannotBe(t *testing.T) {
 	}
 }
 
-// TestLanesDoNotCollide makes lanes of random requests that are alike: two have one name exactly when they are equal.
+// TestLanesDoNotCollide makes lanes of similar random requests: their names are equal exactly when
+// the requests are.
 func TestLanesDoNotCollide(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	one := func(all ...string) string { return all[rng.IntN(len(all))] }

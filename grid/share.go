@@ -9,14 +9,14 @@ import (
 
 // Link is a path outside of the project that trials see in place, on each node.
 type Link struct {
-	Path string `json:"path,omitempty"` // of the link in the attempt's folder; empty when programs use the path itself
+	Path string `json:"path,omitempty"` // of the link in the attempt's folder; empty if programs use the path itself
 	To   string `json:"to"`             // absolute
 }
 
-// maxShared bounds what a task shares.
+// maxShared bounds the number of paths that a task shares.
 const maxShared = 10_000
 
-// checkShare refuses links that would leave the attempt's folder.
+// checkShare returns an error for links that would leave the attempt's folder.
 func (t *Task) checkShare() error {
 	if len(t.Share)+len(t.Links) > maxShared {
 		return problem.Errorf("Share the folder that they lie in.", "the task shares more than %d files and folders", maxShared)

@@ -2,9 +2,10 @@ package grid
 
 import "math"
 
-// SortKey returns a whole number that goes before others as a value does, in ascending or descending order. NaN has none.
+// SortKey returns an integer that sorts like value, in ascending or descending order. NaN has no
+// key.
 func SortKey(value float32, desc bool) uint32 {
-	bits := math.Float32bits(value + 0) // -0 is 0
+	bits := math.Float32bits(value + 0) // turns -0 into 0
 	if bits>>31 == 1 {
 		bits = ^bits
 	} else {

@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// Special reads the words that programs write for numbers that JSON does not have, in any case and with any sign: nan, inf,
-// infinity, also as C libraries write them: nan(0x8000), 1.#INF. A metric with such a value is stored as text.
+// Special parses the words that programs write for numbers that JSON lacks, in any case and with
+// any sign: nan, inf, infinity, and the spellings of C libraries, nan(0x8000) and 1.#INF. A metric
+// with such a value is stored as text.
 func Special(word string) (v float64, ok bool) {
 	w := strings.ToLower(word)
 	sign := 1

@@ -6,44 +6,49 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// Order is the order in which the trials of a sweep begin.
+// Order is the order in which the trials of a sweep start.
 type Order string
 
 // The orders.
 const (
-	OrderIndex  Order = ""       // by index: the first axis comes to its second value when all else has run with the first
+	// By index: the first axis moves on once all other axes have run with its current value.
+	OrderIndex  Order = ""
 	OrderSpread Order = "spread" // in blocks from all over the sweep, see Spread
 
-	OrderLongest Order = "longest_first" // those that are expected to run longest
+	OrderLongest Order = "longest_first" // the trials with the longest expected run time first
 )
 
-// Orders are the orders that this program knows beside that by index.
+// Orders returns the orders that this program knows besides OrderIndex.
 func Orders() []Order { return []Order{OrderSpread, OrderLongest} }
 
-// Spread divides the trials of a sweep into blocks of neighbours and puts these in an order in which every part of the sweep is met
-// early: of any share of the blocks, each value of each axis has had about that share of its trials. So what is known of a sweep that
-// is half done holds for all of it. Neighbours stay together since history keeps them together.
+// Spread divides the trials of a sweep into blocks of neighbours and orders the blocks so that
+// every part of the sweep is reached early: after any share of the blocks, each value of each axis
+// has had about that share of its trials. Statistics of a half finished sweep therefore hold for
+// all of it. Neighbours stay together because history stores them together.
 //
-// Eight neighbouring blocks make a group. One round after the other takes one block of each group, so that the axes that vary slowly are
-// met evenly, and which one that is differs from group to group as if by chance, so that no axis that varies faster keeps step with it.
-// Within a round the groups come in steps of about 0.618 of all: multiples of the golden ratio spread evenly over a circle.
+// Eight neighbouring blocks form a group. Each round takes one block of every group, so that slow
+// axes are covered evenly; which one differs pseudo-randomly between groups, so that no faster axis
+// is in phase with the rounds. Within a round, the groups are visited in steps of about 0.618 of
+// their number: multiples of the golden ratio spread evenly over a circle.
 type Spread struct {
 	count     int64
-	blockSize int64 // of a block
+	blockSize int64 // trials per block
 	groups    int64
-	step      int64 // from one group to the next; it has no divisor in common with groups
+	step      int64 // from one group to the next; coprime to groups
 }
 
 const (
-	// spreadBlock is how many trials a block has in a sweep of many: as many as history keeps together.
+	// spreadBlock is the number of trials per block in a large sweep: as many as history stores
+	// together.
 	spreadBlock = 512
-	// fewBlocks is the least number of blocks of a smaller sweep, and manyBlocks the most of a large one.
+	// fewBlocks is the minimum number of blocks in a smaller sweep, and manyBlocks the maximum in a
+	// large one.
 	fewBlocks  = 1024
 	manyBlocks = 1 << 16
 	groupSize  = 8
 )
 
-// NewSpread divides so many trials.
+// NewSpread divides count trials.
 func NewSpread(count int64) Spread {
 	s := Spread{count: count, blockSize: 1}
 	for s.blockSize < spreadBlock && s.blockSize*2*fewBlocks <= count {
@@ -60,7 +65,7 @@ func NewSpread(count int64) Spread {
 	return s
 }
 
-// divisor is the greatest common one.
+// divisor returns the greatest common divisor.
 func divisor(a, b int64) int64 {
 	for b != 0 {
 		a, b = b, a%b
@@ -68,17 +73,18 @@ func divisor(a, b int64) int64 {
 	return a
 }
 
-// Blocks is how many blocks there are; the last ones of the sweep may be empty.
+// Blocks returns the number of blocks; the last ones of the sweep can be empty.
 func (s Spread) Blocks() int64 { return s.groups * groupSize }
 
-// Block returns the trials of the block that is the nth in order, from 0 on.
+// Block returns the trials of the nth block in order, counting from 0.
 func (s Spread) Block(n int64) ranges.Range {
 	round, group := n/s.groups, n%s.groups*s.step%s.groups
 	lo := (group*groupSize + shuffled(group)[round]) * s.blockSize
 	return ranges.Range{Lo: min(lo, s.count), Hi: min(lo+s.blockSize, s.count)}
 }
 
-// shuffled returns the numbers below groupSize in an order that differs from group to group, by SplitMix64 (Steele, Lea and Flood 2014).
+// shuffled returns the numbers below groupSize in an order that depends on the group, by SplitMix64
+// (Steele, Lea and Flood 2014).
 func shuffled(group int64) (order [groupSize]int64) {
 	for i := range order {
 		order[i] = int64(i)

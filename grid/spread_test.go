@@ -12,7 +12,7 @@ import (
 	"mlfnode/grid/space"
 )
 
-// TestSpreadIsComplete has each trial in one block.
+// TestSpreadIsComplete checks that each trial is in exactly one block.
 func TestSpreadIsComplete(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		count := rapid.OneOf(rapid.Int64Range(1, 300), rapid.Int64Range(1, 200_000), rapid.Int64Range(1, 1<<42)).Draw(t, "count")
@@ -33,7 +33,8 @@ func TestSpreadIsComplete(t *testing.T) {
 	})
 }
 
-// shares gives, for each axis, the share of each value's trials in the first blocks, and how many blocks the trials of a value fill.
+// shares returns, for each axis, the share of each value's trials in the first blocks, and the
+// number of blocks that the trials of a value fill.
 func shares(s space.Space, blocks func(Spread) int64) (shares [][]float64, fill []float64) {
 	order := NewSpread(s.Count())
 	sizes := s.Sizes()
@@ -76,8 +77,8 @@ func axesOf(sizes ...int) []space.Axis {
 	return axes
 }
 
-// TestSpreadIsEven wants, after half of the blocks of any grid, about half of the trials of each value of each axis to have run; the more
-// blocks they fill, the closer.
+// TestSpreadIsEven checks that, after half of the blocks of any grid, about half of the trials of
+// each value of each axis have run: the more blocks they fill, the closer to half.
 func TestSpreadIsEven(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var sizes []int
@@ -103,7 +104,8 @@ func TestSpreadIsEven(t *testing.T) {
 	})
 }
 
-// TestSpreadOfUsualGrids has, after a quarter and after half of the blocks of grids as people have them, for each value about that share.
+// TestSpreadOfUsualGrids checks, for typical grids, that after a quarter and after half of the
+// blocks each value has had about that share of its trials.
 func TestSpreadOfUsualGrids(t *testing.T) {
 	for _, c := range []struct {
 		sizes []int

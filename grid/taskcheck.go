@@ -16,14 +16,14 @@ import (
 	"mlfnode/grid/space"
 )
 
-// Bounds of what a submission may name.
+// Limits of a submission.
 const (
 	maxProject = 40
-	maxLabel   = 200  // the user's own name of a sweep, a task's name
+	maxLabel   = 200  // the user's name for a sweep, a task's name
 	maxAmount  = 1e6  // processors or devices of one trial
-	maxOptions = 1000 // constants, and inputs of a setup step
+	maxOptions = 1000 // constants, or inputs of a setup step
 
-	// MaxRetries is how often one class may be retried: more is a loop that hides a broken program.
+	// MaxRetries bounds the retries of one class: more would be a loop that hides a broken program.
 	MaxRetries = 1000
 )
 
@@ -32,7 +32,8 @@ var (
 	variableName = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
-// CheckProject says why a name can't be a project's: sweep ids, subjects of the store and folders are made of it.
+// CheckProject returns an error if name cannot be a project's name, which becomes part of sweep
+// IDs, subjects of the store and paths.
 func CheckProject(name string) error {
 	if len(name) > maxProject || !projectName.Get().MatchString(name) {
 		return problem.Errorf("Use letters, digits and dashes, at most 40.", "%.60q is not a valid project name", name)
@@ -40,7 +41,8 @@ func CheckProject(name string) error {
 	return nil
 }
 
-// CheckLabel says why a text can't be a name for people, which messages call what: it must be one short line. An empty label is allowed.
+// CheckLabel returns an error if text cannot be a name for people: it must be one short line.
+// Messages refer to it as what. An empty label is allowed.
 func CheckLabel(what, text string) error {
 	switch {
 	case !utf8.ValidString(text):
@@ -53,8 +55,9 @@ func CheckLabel(what, text string) error {
 	return nil
 }
 
-// CheckSweepName says why a text can't be the name that a user gives to a sweep of a project: commands take it in the place of the
-// sweep's id, so it must not mean another sweep. An empty name is allowed.
+// CheckSweepName returns an error if text cannot be a user's name for a sweep of the project.
+// Commands accept the name in place of the sweep's ID, so it must not denote another sweep. An
+// empty name is allowed.
 func CheckSweepName(project, name string) error {
 	const what = "the sweep's name"
 	if err := CheckLabel(what, name); err != nil || name == "" {
@@ -72,7 +75,7 @@ func CheckSweepName(project, name string) error {
 	return nil
 }
 
-// CheckVariable says why a name can't be that of an environment variable.
+// CheckVariable returns an error if name cannot be the name of an environment variable.
 func CheckVariable(name string) error {
 	if !variableName.Get().MatchString(name) {
 		return problem.Errorf("Use letters, digits and '_'.", "%q is not a valid name of an environment variable", name)
@@ -80,12 +83,12 @@ func CheckVariable(name string) error {
 	return nil
 }
 
-// IsRelative reports whether a slash path or pattern stays in the folder where it starts.
+// IsRelative reports whether a slash-separated path or pattern stays in the folder where it starts.
 func IsRelative(p string) bool {
 	return p != "" && !path.IsAbs(p) && !slices.Contains(strings.Split(p, "/"), "..")
 }
 
-// CheckPattern says why a text is not a valid pattern of files below a trial's folder.
+// CheckPattern returns an error if p is not a valid pattern of files below a trial's folder.
 func CheckPattern(p string) error {
 	switch {
 	case p == "" || !doublestar.ValidatePattern(p):
@@ -98,14 +101,16 @@ func CheckPattern(p string) error {
 	return nil
 }
 
-// Bounds of a pattern: the time to look for files grows with each of its choices, and multiplies with each `**`.
+// Limits of a pattern: the time to match files grows with each of its alternatives, and multiplies
+// with each `**`.
 const (
-	maxPattern = 4096 // bytes, as of a path
+	maxPattern = 4096 // bytes, the same as for a path
 	maxChoices = 1000
 	maxStars   = 8
 )
 
-// choices is about how many patterns one with {a,b} stands for, up to a bit more than there may be.
+// choices returns approximately how many patterns p expands to, counting only a little past the
+// limit.
 func choices(p string) int {
 	all := 1
 	for _, group := range strings.Split(p, "{")[1:] {
@@ -114,7 +119,7 @@ func choices(p string) int {
 	return all
 }
 
-// CheckRegex says why a text is not a regular expression that yields metrics.
+// CheckRegex returns an error if text is not a regular expression that yields metrics.
 func CheckRegex(text string) error {
 	re, err := regexp.Compile(text)
 	if err != nil {
@@ -127,8 +132,8 @@ func CheckRegex(text string) error {
 	return nil
 }
 
-// Check says why no node can run a task. A project's loader finds the same problems with their line numbers; Check is for tasks from
-// elsewhere, mostly over the API.
+// Check returns an error if no node can run the task. A project's loader finds the same problems
+// with their line numbers; Check covers tasks from other sources, mostly the API.
 func (t *Task) Check() error {
 	if t.Name == "" {
 		return problem.Errorf("Give it one.", "the task has no name")
@@ -151,7 +156,7 @@ func (t *Task) checkStopAfter() error {
 	return nil
 }
 
-// CheckMeasureBy says why the need of trials can't be measured as the task has it.
+// CheckMeasureBy returns an error if the memory of trials cannot be measured as the task specifies.
 func (t *Task) CheckMeasureBy() error {
 	if t.MeasureBy != "" && !t.Resources.Measured() {
 		return problem.Errorf("Set gpu_memory: auto, or leave measure_by out.", "measure_by is %.40q, but the memory of GPUs is not measured", t.MeasureBy)
@@ -240,7 +245,7 @@ func (t *Task) checkTimes() error {
 	return nil
 }
 
-// Check says why a retry policy is invalid.
+// Check returns an error if the policy is invalid.
 func (r Retries) Check() error {
 	for class, n := range r {
 		if !slices.Contains(SettableClasses(), class) {

@@ -5,49 +5,52 @@ import (
 	"slices"
 )
 
-// Trial is the truth about one point of a sweep, folded from events. The zero value with its Index is a pending trial.
+// Trial is the authoritative state of one point of a sweep, folded from events. The zero value with
+// its Index set is a pending trial.
 type Trial struct {
-	Index    int64
-	State    State  // "" counts as Pending
-	Attempt  int    // the attempt that gives State: the running one or the one whose result counts
-	Attempts int    // the highest attempt number known
-	Floor    int    // attempts up to this number ended before a retry and can't give a result any more
-	Run      string // the run behind Attempt
-	Node     NodeID
-	Result   Result        // of Attempt; the last failure while a retry is pending
-	Ended    int64         // microseconds since 1970; 0 while not ended
-	Failures map[Class]int // failed attempts since the last reopening, by class
-	Runs     []string      // runs that have finished, so that a repeated event is known
-	Told     int64         // time of the newest metrics of Run, so that repeated older ones are known
-	Retried  int64         // time of the last reopening, so that a repeated one is known
-	Away     []AwayRun     // runs on nodes that are not heard of, which may come back
+	Index       int64
+	State       State  // "" counts as Pending
+	Attempt     int    // the attempt that determines State: the running one or the one whose result counts
+	Attempts    int    // the highest attempt number known
+	Floor       int    // attempts up to this number ended before a retry and can no longer determine the result
+	Run         string // the run behind Attempt
+	Node        NodeID
+	Result      Result        // of Attempt; the last failure while a retry is pending
+	Ended       int64         // microseconds since 1970; 0 until the trial ends
+	Failures    map[Class]int // failed attempts since the last reopening, by class
+	Runs        []string      // finished runs, to recognize repeated events
+	MetricsTime int64         // time of the newest metrics of Run, to recognize older ones that are repeated
+	Retried     int64         // time of the last reopening, to recognize a repeated one
+	Away        []AwayRun     // runs on unreachable nodes, which may come back
 }
 
-// AwayRun is a run whose node is not heard of. It was counted as a failure of its class, unless it comes back.
+// AwayRun is a run whose node is unreachable. It counts as a failure of its class unless it comes
+// back.
 type AwayRun struct {
 	Run     string
 	Attempt int
 	Class   Class
 }
 
-// Change says what an event did to a trial.
+// Change is the effect of an event on a trial.
 type Change uint8
 
-// The changes. Only Done, Retry and Reopen alter what is left to do.
+// The changes. Only Done, Retry and Reopen alter the remaining work.
 const (
-	Ignored    Change = iota // a duplicate, or a fact that is older than what is known
-	Superseded               // a second result: kept as an attempt, not as the trial's result
+	Ignored    Change = iota // a duplicate, or a fact that is older than the known state
+	Superseded               // a second result, recorded as an attempt but not as the trial's result
 	Began                    // the trial is running
 	Progress                 // new metrics
-	Done                     // the trial is terminal now
+	Done                     // the trial has reached a terminal state
 	Retry                    // the attempt failed and the policy allows another one: the trial is pending again
 	Reopen                   // a user's retry: the trial is pending again
-	Reconnect                // the trial is running, by an attempt that was taken for lost
-	Dropped                  // an attempt that was taken for lost is, and can't give a result any more
+	Reconnect                // the trial is running, by an attempt that was considered lost
+	Dropped                  // an attempt that was considered lost is lost, and can no longer determine the result
 )
 
-// Apply folds one event into the trial and says what changed. It is deterministic: the same events in the same order give
-// the same trial whatever the clock says, and a repeated event changes nothing. The first terminal event wins.
+// Apply folds one event into the trial and reports what changed. It is deterministic: the same
+// events in the same order produce the same trial whatever the clock says, and a repeated event
+// changes nothing. The first terminal event wins.
 func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
 	switch e.Kind {
 	case Started:
@@ -76,15 +79,15 @@ func (t *Trial) applyStarted(node NodeID, e *Event) Change {
 	}
 	t.State, t.Attempt, t.Run, t.Node = Running, e.Attempt, e.Run, node
 	t.Result = Result{Started: e.Time, Devices: e.Devices}
-	t.Ended, t.Told = 0, 0
+	t.Ended, t.MetricsTime = 0, 0
 	return Began
 }
 
 func (t *Trial) applyMetrics(e *Event) Change {
-	if t.State != Running || t.Run != e.Run || e.Time <= t.Told {
+	if t.State != Running || t.Run != e.Run || e.Time <= t.MetricsTime {
 		return Ignored
 	}
-	t.Result.Metrics, t.Result.Curves, t.Told = e.Metrics, e.Curves, e.Time
+	t.Result.Metrics, t.Result.Curves, t.MetricsTime = e.Metrics, e.Curves, e.Time
 	return Progress
 }
 
@@ -101,7 +104,7 @@ func (t *Trial) applyFinished(policy Retries, node NodeID, e *Event) Change {
 	case t.State.Terminal(), e.Attempt <= t.Floor && !current && away < 0:
 		return Superseded
 	case away >= 0 && (class == ClassLost || class == ClassHalt):
-		// It ended because its node was away, as was counted already.
+		// The run ended because its node was away, which is counted already.
 		t.Away = withoutRun(t.Away, away)
 		t.Floor = max(t.Floor, e.Attempt)
 		return Superseded
@@ -110,7 +113,8 @@ func (t *Trial) applyFinished(policy Retries, node NodeID, e *Event) Change {
 	}
 	again := t.countFailure(policy, e.Result)
 	if again && t.Run != e.Run && (t.State == Running || t.isOlder(e, e.Result.Started)) {
-		// Another attempt is already running, or a later one waits for its retry: the failure counts, the state stays.
+		// Another attempt is already running, or a later one waits for its retry: the failure
+		// counts, but the state does not change.
 		return Superseded
 	}
 	t.Attempt, t.Run, t.Node, t.Result, t.Ended = e.Attempt, e.Run, node, *e.Result, e.Time
@@ -129,9 +133,9 @@ func (t *Trial) applyFinished(policy Retries, node NodeID, e *Event) Change {
 	return Done
 }
 
-// applyFenced ends the running attempt for everybody: the trial goes on without it, and what the attempt still reports is superseded.
-// When its node is only away, the trial goes on without it too, but its result counts if it comes before another one's. Whether
-// the trial runs again is part of the event, so that the fold needs no settings.
+// applyFenced ends the running attempt: the trial continues without it, and its later reports are
+// superseded. If its node is only away, its result still counts if it arrives before another one's.
+// The event states whether the trial runs again, so that the fold needs no settings.
 func (t *Trial) applyFenced(e *Event) Change {
 	if i := t.awayIndex(e.Run); i >= 0 && !e.Away {
 		t.Floor = max(t.Floor, t.Away[i].Attempt)
@@ -159,9 +163,11 @@ func (t *Trial) applyFenced(e *Event) Change {
 	return Retry
 }
 
-// applyWithdrawn ends a trial that is not to run any more. What still runs of it is superseded.
+// applyWithdrawn ends a trial that must not run any more. Reports of attempts that are still
+// running are superseded.
 func (t *Trial) applyWithdrawn(e *Event) Change {
-	if e.Result == nil || t.State.Terminal() || e.Time <= t.Retried { // a repeated one does not end what was reopened since
+	// A repeated event must not end a trial that was reopened since.
+	if e.Result == nil || t.State.Terminal() || e.Time <= t.Retried {
 		return Ignored
 	}
 	before := t.Result
@@ -170,13 +176,14 @@ func (t *Trial) applyWithdrawn(e *Event) Change {
 		t.Result.Started, t.Result.Devices = before.Started, before.Devices
 		t.Result.Metrics, t.Result.Curves = before.Metrics, before.Curves
 	} else {
-		t.Attempt, t.Run, t.Node = 0, "", "" // the attempts that have failed are told of by themselves
+		t.Attempt, t.Run, t.Node = 0, "", "" // the failed attempts have events of their own
 	}
 	t.State, t.Floor, t.Away = Cancelled, max(t.Floor, t.Attempts), nil
 	return Done
 }
 
-// applyReconnected makes an attempt that was considered lost give the trial its state again. All runs in its place are fenced.
+// applyReconnected lets an attempt that was considered lost determine the trial's state again. It
+// fences all runs that replaced the attempt.
 func (t *Trial) applyReconnected(e *Event) Change {
 	away := t.awayIndex(e.Run)
 	current := t.State == Running && t.Run == e.Run
@@ -189,14 +196,14 @@ func (t *Trial) applyReconnected(e *Event) Change {
 	t.Floor = max(t.Floor, t.Attempts, e.Floor)
 	t.Attempts = max(t.Attempts, e.Attempt, t.Floor)
 	t.State, t.Attempt, t.Run, t.Node = Running, e.Attempt, e.Run, e.Node
-	t.Result, t.Ended, t.Told = Result{Started: e.Result.Started}, 0, 0
+	t.Result, t.Ended, t.MetricsTime = Result{Started: e.Result.Started}, 0, 0
 	return Reconnect
 }
 
-// IsAway reports whether a run is on a node that is not heard of, and may come back.
+// IsAway reports whether a run is on an unreachable node and may come back.
 func (t *Trial) IsAway(run string) bool { return t.awayIndex(run) >= 0 }
 
-// awayIndex is where a run stands in Away; -1 for one that is not there.
+// awayIndex returns the index of a run in Away, or -1.
 func (t *Trial) awayIndex(run string) int {
 	for i := range t.Away {
 		if t.Away[i].Run == run {
@@ -206,7 +213,7 @@ func (t *Trial) awayIndex(run string) int {
 	return -1
 }
 
-// restoreAway makes a run that was away no longer count as a failure.
+// restoreAway removes a run from Away and no longer counts it as a failure.
 func (t *Trial) restoreAway(i int) {
 	class := t.Away[i].Class
 	failures := maps.Clone(t.Failures)
@@ -218,13 +225,14 @@ func (t *Trial) restoreAway(i int) {
 	t.Failures, t.Away = failures, withoutRun(t.Away, i)
 }
 
-// withoutRun returns a list without one of its runs. The old list stays as it is: copies of the trial have it.
+// withoutRun returns a copy of list without one run. It does not modify list, which copies of the
+// trial share.
 func withoutRun(list []AwayRun, i int) []AwayRun {
 	return slices.Delete(slices.Clone(list), i, i+1)
 }
 
-// countFailure counts a failure and reports whether the trial is to run once more. Trouble of a node that kept the program from running
-// counts for nothing, however often it happens.
+// countFailure counts a failure and reports whether the trial runs again. Faults of a node that
+// kept the program from running never count.
 func (t *Trial) countFailure(policy Retries, r *Result) bool {
 	if r.Class.EndsTrial() {
 		return false
@@ -252,8 +260,8 @@ func (t *Trial) applyReopened(e *Event) Change {
 	return Reopen
 }
 
-// isOlder reports whether the event's run comes before the one that gives the state. Of two runs with one number the later start
-// is the newer, so no repeated event can switch back.
+// isOlder reports whether the event's run precedes the one that determines the state. Of two runs
+// with the same number the one that started later is newer, so no repeated event can switch back.
 func (t *Trial) isOlder(e *Event, started int64) bool {
 	return e.Attempt < t.Attempt || (e.Attempt == t.Attempt && t.Run != "" && started <= t.Result.Started)
 }

@@ -18,7 +18,7 @@ func anyPolicy(t *rapid.T) Retries {
 	return rapid.MapOf(rapid.SampledFrom(classes()), rapid.IntRange(0, 2)).Draw(t, "policy")
 }
 
-// attempt returns the events of one run in their order. Times of different runs may coincide.
+// attempt returns the events of one run in order. Times of different runs may coincide.
 func attempt(t *rapid.T, number int, run string) []Event {
 	at := rapid.Int64Range(1, 50).Draw(t, "time")
 	next := func(k EventKind) Event {
@@ -39,7 +39,8 @@ func attempt(t *rapid.T, number int, run string) []Event {
 	return append(events, f)
 }
 
-// interleave merges lists at random, each in its own order, and repeats what was already sent now and then.
+// interleave merges lists at random, keeping the order of each, and occasionally repeats an earlier
+// event.
 func interleave(t *rapid.T, lists ...[]Event) []Event {
 	var out []Event
 	for {
@@ -62,8 +63,8 @@ func interleave(t *rapid.T, lists ...[]Event) []Event {
 	}
 }
 
-// expected says by brute force whether two results end a trial: a success or a cancel does, and so does a failure past the
-// retries of its class.
+// expected determines by brute force whether two results end a trial: a success or a cancel does,
+// and so does a failure beyond the retries of its class.
 func expected(policy Retries, results ...*Result) bool {
 	count := map[Class]int{}
 	for _, r := range results {
@@ -86,7 +87,8 @@ func copyTrial(t Trial) Trial {
 	return t
 }
 
-// TestOneResult folds two attempts in every order with repeats: exactly one result ends the trial, and it stays.
+// TestOneResult folds two attempts in every order with duplicates: exactly one result ends the
+// trial, and it never changes.
 func TestOneResult(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policy := anyPolicy(t)
@@ -120,7 +122,7 @@ func TestOneResult(t *testing.T) {
 	})
 }
 
-// TestRepeatedEventChangesNothing applies events that the trial has seen once more, after each step.
+// TestRepeatedEventChangesNothing applies events a second time after each step.
 func TestRepeatedEventChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policy := anyPolicy(t)
@@ -134,10 +136,10 @@ func TestRepeatedEventChangesNothing(t *testing.T) {
 			trial.Apply(policy, "n", &e)
 			sent = append(sent, e)
 			before := copyTrial(trial)
-			// Anything sent before may come again: at once, or when other events have come between.
+			// An earlier event can arrive again at any time.
 			again := rapid.SampledFrom(sent).Draw(t, "again")
 			if again.Kind == Reopened && before.Retried != again.Time {
-				continue // it came while there was nothing to retry, so this is its first effect
+				continue // there was nothing to retry when it came first, so this is its first effect
 			}
 			if change := trial.Apply(policy, "n", &again); change != Ignored || !cmp.Equal(before, trial) {
 				t.Fatalf("%s of run %s again: got change %d and %s", again.Kind, again.Run, change, cmp.Diff(before, trial))
@@ -146,7 +148,7 @@ func TestRepeatedEventChangesNothing(t *testing.T) {
 	})
 }
 
-// TestRetriesByClass counts failures of each class apart, with one attempt after the other.
+// TestRetriesByClass checks that failures of each class are counted separately.
 func TestRetriesByClass(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policy := anyPolicy(t)
@@ -178,7 +180,8 @@ func TestRetriesByClass(t *testing.T) {
 	})
 }
 
-// TestReopen lets a user retry a trial: old attempts can't give a result any more, and the counts start again.
+// TestReopen checks that, after a user's retry of a trial, old attempts can no longer determine the
+// result and the counts start over.
 func TestReopen(t *testing.T) {
 	finish := func(n int, c Class) *Event {
 		return &Event{Kind: Finished, Attempt: n, Run: fmt.Sprint(n), Time: int64(n), Result: &Result{Class: c}}
@@ -211,7 +214,8 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// TestWithdraw cancels a trial that waits, one that waits for its retry and one that runs: nothing else gives it a result, until it is retried.
+// TestWithdraw cancels a trial that waits, one that waits for its retry and one that runs: nothing
+// else determines its result until it is retried.
 func TestWithdraw(t *testing.T) {
 	result := func(class Class) *Result { return &Result{Class: class, Reason: string(class), Started: 1} }
 	started := Event{Kind: Started, Attempt: 1, Run: "a", Time: 10}

@@ -8,20 +8,22 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// MaxUpdates bounds the updates of one sweep, and MaxUpdateRanges the ranges of trials in each, so that a record stays small.
+// MaxUpdates bounds the updates of one sweep, and MaxUpdateRanges the ranges of trials in each, so
+// that a record stays small.
 const (
 	MaxUpdates      = 100
 	MaxUpdateRanges = 10_000
 )
 
-// Update gives some trials of a sweep newer files than those of its submission, from their next attempts on.
+// Update gives some trials of a sweep newer files than those of its submission, beginning with
+// their next attempts.
 type Update struct {
 	Bundle string     `json:"bundle"` // SHA-256 of the files, in hex
-	At     time.Time  `json:"at"`     // by the master's clock, which also times the reopening of the trials
+	At     time.Time  `json:"at"`     // by the master's clock, which also timestamps the reopening of the trials
 	Trials [][2]int64 `json:"trials"` // ranges [lo,hi), ascending
 }
 
-// NewUpdate makes an update of trials.
+// NewUpdate returns an update of trials.
 func NewUpdate(bundle string, at time.Time, trials *ranges.Set) Update {
 	u := Update{Bundle: bundle, At: at}
 	for r := range trials.All() {
@@ -35,12 +37,14 @@ func (u *Update) has(index int64) bool {
 	return k < len(u.Trials) && u.Trials[k][0] <= index
 }
 
-// BundleOf returns the bundle of a trial's next attempt: that of the last update of it, else that of the submission.
+// BundleOf returns the bundle for the trial's next attempt: that of its last update, or else that
+// of the submission.
 func (s *Sweep) BundleOf(index int64) string {
 	return s.bundle(index, func(*Update) bool { return true })
 }
 
-// BundleAt returns the bundle of an attempt of the trial that began at the time, in microseconds since 1970.
+// BundleAt returns the bundle of an attempt of the trial that began at the given time, in
+// microseconds since 1970.
 func (s *Sweep) BundleAt(index, began int64) string {
 	return s.bundle(index, func(u *Update) bool { return u.At.UnixMicro() <= began })
 }
@@ -54,7 +58,7 @@ func (s *Sweep) bundle(index int64, counts func(*Update) bool) string {
 	return s.Bundle
 }
 
-// Bundles lists all bundles that the sweep needs, that of the submission first.
+// Bundles returns all bundles that the sweep needs, that of the submission first.
 func (s *Sweep) Bundles() []string {
 	var all []string
 	if s.Bundle != "" {

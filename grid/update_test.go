@@ -12,7 +12,8 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// TestBundleOf compares updates with a plain table of which trial has which files, before and after they were stored.
+// TestBundleOf compares updates, before and after encoding, with a plain table of each trial's
+// files.
 func TestBundleOf(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := &Sweep{Bundle: "0"}

@@ -48,7 +48,7 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	if t.Floor != 0 || len(t.Failures) > 0 || (len(t.Runs) > 0 && parts&partDone == 0) {
 		parts |= partEarlier
 	}
-	if t.Told != 0 || t.Retried != 0 {
+	if t.MetricsTime != 0 || t.Retried != 0 {
 		parts |= partTold
 	}
 	if len(t.Away) > 0 {
@@ -72,7 +72,7 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 		b = packEarlier(b, t, parts)
 	}
 	if parts&partTold != 0 {
-		b = packNumbers(b, t.Told, t.Retried)
+		b = packNumbers(b, t.MetricsTime, t.Retried)
 	}
 	if parts&partAway != 0 {
 		b = packNumbers(b, int64(len(t.Away)))
@@ -152,7 +152,7 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 		p.unpackEarlier(t)
 	}
 	if parts&partTold != 0 {
-		t.Told, t.Retried = p.readNumber(), p.readNumber()
+		t.MetricsTime, t.Retried = p.readNumber(), p.readNumber()
 	}
 	if parts&partAway != 0 {
 		for range p.readLength() {
