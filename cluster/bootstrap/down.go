@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
@@ -25,7 +26,7 @@ type DownOptions struct {
 func Down(ctx context.Context, o Options, s DownOptions) ([]Outcome, error) {
 	r := newOperation(o)
 	defer r.close()
-	if err := r.checkNames(s.Hosts); err != nil {
+	if err := r.machines.checkNames(s.Hosts); err != nil {
 		return nil, err
 	}
 	all := r.machines
@@ -45,7 +46,7 @@ func Down(ctx context.Context, o Options, s DownOptions) ([]Outcome, error) {
 			return nil, err
 		}
 	}
-	master, _ := r.masterAndWorkers()
+	master, _ := r.machines.masterAndWorkers()
 	r.forEach(r.machines, func(m *machine) {
 		if m != master {
 			r.stop(ctx, m, protocol.Request{Purge: s.Purge})
@@ -82,7 +83,8 @@ type sweepSummary struct {
 // findLosses finds out what runs and what is stored on the machines. It notes running trials and
 // returns what a purge would lose.
 func (r *operation) findLosses(ctx context.Context) (losses []string) {
-	kept := map[*machine]string{}
+	var mu sync.Mutex
+	kept := map[*machine]string{} // guarded by mu
 	r.forEach(r.machines, func(m *machine) {
 		if m.facts == nil || m.facts.Digest == "" {
 			return
@@ -91,9 +93,7 @@ func (r *operation) findLosses(ctx context.Context) (losses []string) {
 		if m.observed == nil {
 			return // a node that does not answer can still be stopped
 		}
-		r.mu.Lock()
-		r.outcomes[m.Name].Authority = m.observed.Cluster
-		r.mu.Unlock()
+		r.update(m, func(o *Outcome) { o.Authority = m.observed.Cluster })
 		if err != nil {
 			return
 		}
@@ -101,9 +101,9 @@ func (r *operation) findLosses(ctx context.Context) (losses []string) {
 			r.noteRunningTrials(ctx, m)
 		}
 		if text := m.keptResults(ctx); text != "" {
-			r.mu.Lock()
+			mu.Lock()
 			kept[m] = text
-			r.mu.Unlock()
+			mu.Unlock()
 		}
 	})
 	for _, m := range r.machines {
@@ -158,9 +158,7 @@ func plural(n int, one, many string) string {
 // locate finds the layout of a machine, whatever else is wrong with it.
 func (r *operation) locate(ctx context.Context, m *machine) (err error) {
 	m.facts, err = runProbe(ctx, m.shell, r.Cluster.Root)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.outcomes[m.Name].Facts = m.facts
+	r.update(m, func(o *Outcome) { o.Facts = m.facts })
 	return err
 }
 
@@ -169,7 +167,7 @@ const cleanupScript = `rm -f ROOT/bin/.ship-* ROOT/bin/.digest; rmdir ROOT/bin R
 
 func (r *operation) stop(ctx context.Context, m *machine, o protocol.Request) {
 	r.step(m, Stop, func() (string, error) {
-		if first := r.duplicateOf(m); first != nil {
+		if first := r.machines.duplicateOf(m); first != nil {
 			r.note(m, "what it had is "+first.Name+"'s, which it shares its folder with")
 			return "", nil
 		}

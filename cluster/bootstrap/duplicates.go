@@ -65,23 +65,10 @@ func (r *operation) findSharedFolders(ctx context.Context) {
 func (r *operation) refuseDuplicates(ctx context.Context) {
 	r.findSharedFolders(ctx)
 	for _, m := range r.machines {
-		if first := r.duplicateOf(m); first != nil && !m.removed && r.ok(m) {
+		if first := r.machines.duplicateOf(m); first != nil && !m.removed && r.ok(m) {
 			r.step(m, Check, func() (string, error) { return "", m.duplicateProblem(first) })
 		}
 	}
-}
-
-// duplicateOf returns the first earlier machine that shares its folder with m, or nil.
-func (r *operation) duplicateOf(m *machine) *machine {
-	for _, other := range r.machines {
-		switch {
-		case other == m:
-			return nil
-		case m.facts != nil && other.facts != nil && m.facts.Disk != "" && m.facts.Disk == other.facts.Disk, slices.Contains(m.sharesWith, other):
-			return other
-		}
-	}
-	return nil
 }
 
 // duplicateProblem reports that m shares its folder with another machine.

@@ -54,7 +54,7 @@ func TestTwins(t *testing.T) {
 		{[]*machine{nas, elsewhere, far}, map[*machine]*machine{far: nas}},
 		{[]*machine{c, nas, elsewhere, a}, map[*machine]*machine{elsewhere: c, a: nas}},
 	} {
-		r := &operation{Options: Options{OnEvent: func(Event) {}}, machines: test.machines, outcomes: map[string]*Outcome{}}
+		r := &operation{report: newReport(func(Event) {}), machines: test.machines}
 		for _, m := range r.machines {
 			m.seenMarkers, m.sharesWith = nil, nil
 			r.outcomes[m.Name] = &Outcome{OK: true}
@@ -62,7 +62,7 @@ func TestTwins(t *testing.T) {
 		r.refuseDuplicates(t.Context())
 		for _, m := range r.machines {
 			first := test.want[m]
-			if got := r.duplicateOf(m); got != first {
+			if got := r.machines.duplicateOf(m); got != first {
 				t.Errorf("%s: got %v for the one that it shares its folder with", m.Name, got)
 			}
 			if p := r.outcomes[m.Name].Problem; (p != nil) != (first != nil) {

@@ -7,28 +7,28 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 )
 
-// join makes a machine join the cluster of master and start its node. If the machine's name belongs
-// to lost credentials, as after it was reinstalled, the name is released first. A name that the
-// machine gives up is released afterwards.
-func (r *operation) join(ctx context.Context, m, master *machine, w *protocol.Desired) (*protocol.Response, error) {
-	reply, err := r.joinOnce(ctx, m, master, w)
-	if reply == nil || master == nil {
+// join makes a machine join the cluster and start its node. If the machine's name belongs to lost
+// credentials, as after it was reinstalled, the name is released first. A name that the machine
+// gives up is released afterwards.
+func (r *rollout) join(ctx context.Context, m *machine, w *protocol.Desired) (*protocol.Response, error) {
+	reply, err := r.joinOnce(ctx, m, w)
+	if reply == nil || r.master == nil {
 		return reply, err
 	}
 	if reply.NameTaken {
-		if err := m.releaseName(ctx, master); err != nil {
+		if err := m.releaseName(ctx, r.master); err != nil {
 			return nil, err
 		}
-		return r.joinOnce(ctx, m, master, w)
+		return r.joinOnce(ctx, m, w)
 	}
 	if reply.FormerName != "" && err == nil {
-		err = master.forgetNode(ctx, reply.FormerName)
+		err = r.master.forgetNode(ctx, reply.FormerName)
 	}
 	return reply, err
 }
 
-func (r *operation) joinOnce(ctx context.Context, m, master *machine, w *protocol.Desired) (_ *protocol.Response, err error) {
-	if w.Token, err = r.joinToken(ctx, master); err != nil {
+func (r *rollout) joinOnce(ctx context.Context, m *machine, w *protocol.Desired) (_ *protocol.Response, err error) {
+	if w.Token, err = r.joinToken(ctx); err != nil {
 		return nil, err
 	}
 	return m.call(ctx, protocol.ActionStart, protocol.Request{Desired: w}, nil)

@@ -69,10 +69,10 @@ func (c *Cluster) findHost(is func(*Host) bool) *Host {
 func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
 	r := newOperation(o)
 	defer r.close()
-	if err := r.checkNames([]string{name}); err != nil {
+	if err := r.machines.checkNames([]string{name}); err != nil {
 		return nil, err
 	}
-	old, _ := r.masterAndWorkers()
+	old, _ := r.machines.masterAndWorkers()
 	i := slices.IndexFunc(r.machines, func(m *machine) bool { return m.Name == name || m.Address == name })
 	to := r.machines[i]
 	switch old {
@@ -110,7 +110,7 @@ func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
 	})
 	r.forEach([]*machine{to}, func(m *machine) {
 		if r.ok(old) {
-			r.step(m, Move, func() (string, error) { return "moved what " + old.Name + " had", r.copyMaster(ctx, old, m) })
+			r.step(m, Move, func() (string, error) { return "moved what " + old.Name + " had", copyMaster(ctx, old, m) })
 		}
 	})
 	return r.results(), nil
@@ -158,7 +158,7 @@ func interruptedMove(m *machine) *shell.Problem {
 const unretireScript = `rm -f STATE/moved`
 
 // copyMaster copies the master's state from old to to.
-func (r *operation) copyMaster(ctx context.Context, old, to *machine) error {
+func copyMaster(ctx context.Context, old, to *machine) error {
 	read, write := io.Pipe()
 	var sent error
 	var sending sync.WaitGroup

@@ -14,13 +14,13 @@ import (
 // rolesAgree reports whether every machine has the role that cluster.yaml gives it. Otherwise
 // nothing is done on any machine: half a change of roles would leave a cluster without a master.
 // Machines of other clusters are refused individually.
-func (r *operation) rolesAgree(master *machine) bool {
+func (r *rollout) rolesAgree() bool {
 	agreed := true
 	for _, m := range r.machines {
 		if !r.ok(m) || m.observed == nil || m.observed.Role == "" || m.removed {
 			continue
 		}
-		if m.observed.Moved && master != nil && r.ok(master) && !holdsCopy(m, master) {
+		if m.observed.Moved && r.master != nil && r.ok(r.master) && !holdsCopy(m, r.master) {
 			agreed = false
 			r.step(m, Check, func() (string, error) { return "", interruptedMove(m) })
 			continue
@@ -38,7 +38,7 @@ func (r *operation) rolesAgree(master *machine) bool {
 			r.step(m, Check, func() (string, error) {
 				return "", protocol.OtherRole(m.observed.Node, m.observed.Role, string(wanted))
 			})
-		case wanted == Worker && master != nil && r.ofOtherCluster(m, master):
+		case wanted == Worker && r.master != nil && r.ofOtherCluster(m):
 			r.step(m, Check, func() (string, error) { return "", protocol.OtherCluster(m.observed.Node, seedOf(m.observed.Config)) })
 		}
 	}
@@ -52,14 +52,14 @@ func (r *operation) rolesAgree(master *machine) bool {
 
 // ofOtherCluster reports whether a worker is known to belong to a different cluster than the
 // master's. A worker whose master was set up again at the same address may join it again.
-func (r *operation) ofOtherCluster(m, master *machine) bool {
-	if r.TakeOver || !m.observed.Joined || m.observed.Cluster == "" || master.facts == nil || master.observed != nil && master.observed.Cluster == m.observed.Cluster {
+func (r *rollout) ofOtherCluster(m *machine) bool {
+	if r.TakeOver || !m.observed.Joined || m.observed.Cluster == "" || r.master.facts == nil || r.master.observed != nil && r.master.observed.Cluster == m.observed.Cluster {
 		return false
 	}
-	if master.observed == nil && master.facts.Digest != "" {
+	if r.master.observed == nil && r.master.facts.Digest != "" {
 		return false // the master did not answer; the worker itself checks again
 	}
-	w, err := r.desired(m, master)
+	w, err := r.desired(m)
 	return err == nil && !slices.Contains(w.Seeds, seedOf(m.observed.Config))
 }
 
@@ -73,10 +73,10 @@ func seedOf(config string) string {
 }
 
 // planAll reports for each machine what Up would do without a dry run.
-func (r *operation) planAll(master *machine) {
+func (r *rollout) planAll() {
 	r.forEach(r.machines, func(m *machine) {
 		r.step(m, Plan, func() (string, error) {
-			would, err := r.planMachine(m, master)
+			would, err := r.planMachine(m)
 			if len(would) == 0 || err != nil {
 				return "", err
 			}
@@ -89,7 +89,7 @@ func (r *operation) planAll(master *machine) {
 const Plan Step = "plan"
 
 // planMachine lists what Up would do on a machine.
-func (r *operation) planMachine(m, master *machine) (would []string, err error) {
+func (r *rollout) planMachine(m *machine) (would []string, err error) {
 	seen := m.observed
 	if seen == nil {
 		seen = &protocol.Observed{}
@@ -108,12 +108,12 @@ func (r *operation) planMachine(m, master *machine) (would []string, err error) 
 	if err != nil {
 		return nil, err
 	}
-	w, err := r.desired(m, master)
+	w, err := r.desired(m)
 	if err != nil {
 		return nil, err
 	}
 	ships, writes := m.facts.Digest != b.digest, !configMatches(w, seen.Config)
-	joins := m.HasRole(Worker) && !m.HasRole(Master) && (!seen.Joined || seen.Node != m.Name || master != nil && master.observed != nil && master.observed.Cluster != seen.Cluster)
+	joins := m.HasRole(Worker) && !m.HasRole(Master) && (!seen.Joined || seen.Node != m.Name || r.master != nil && r.master.observed != nil && r.master.observed.Cluster != seen.Cluster)
 	if ships {
 		would = append(would, "install mlfnode")
 	}
@@ -148,7 +148,7 @@ func configMatches(w *protocol.Desired, config string) bool {
 func (r *operation) addRemoved() {
 	for _, h := range r.Cluster.Removed(r.Applied) {
 		r.machines = append(r.machines, &machine{Host: &h, removed: true})
-		r.outcomes[h.Name] = &Outcome{Host: h.Name, Address: h.Address, OK: true, Changed: []string{}}
+		r.add(&h)
 	}
 }
 
@@ -198,12 +198,12 @@ func (r *operation) saveApplied() error {
 
 // stopRemoved stops the machines that the cluster no longer has, and makes the master forget them.
 // Their trials go to other nodes.
-func (r *operation) stopRemoved(ctx context.Context, master *machine) {
+func (r *rollout) stopRemoved(ctx context.Context) {
 	r.forEach(r.machines, func(m *machine) {
 		if !m.removed {
 			return
 		}
-		if r.duplicateOf(m) != nil { // it is one of the cluster's machines, by another name
+		if r.machines.duplicateOf(m) != nil { // it is one of the cluster's machines, by another name
 			m.stopped = true
 			return
 		}
@@ -216,22 +216,18 @@ func (r *operation) stopRemoved(ctx context.Context, master *machine) {
 		}
 		m.stopped = true
 		r.note(m, "it is no longer in the cluster, and was stopped; its files stay in "+m.facts.Layout.Root)
-		if worker && master != nil && r.ok(master) && m.observed.Cluster == master.observed.Cluster {
-			if err := master.forgetNode(ctx, m.observed.Node); err != nil {
+		if worker && r.master != nil && r.ok(r.master) && m.observed.Cluster == r.master.observed.Cluster {
+			if err := r.master.forgetNode(ctx, m.observed.Node); err != nil {
 				r.note(m, ProblemOf(err).Cause)
 			}
 		}
 	})
-	if err := r.saveApplied(); err != nil && master != nil {
-		r.note(master, ProblemOf(err).Cause)
+	if err := r.saveApplied(); err != nil && r.master != nil {
+		r.note(r.master, ProblemOf(err).Cause)
 	}
 }
 
 // failAll records the same problem for all machines that have none yet.
-func (r *operation) failAll(master *machine, workers []*machine, err error) {
-	all := workers
-	if master != nil {
-		all = append([]*machine{master}, workers...)
-	}
-	r.forEach(all, func(m *machine) { r.step(m, Start, func() (string, error) { return "", err }) })
+func (r *rollout) failAll(err error) {
+	r.forEach(r.nodes(), func(m *machine) { r.step(m, Start, func() (string, error) { return "", err }) })
 }

@@ -51,9 +51,7 @@ func (r *operation) observe(ctx context.Context, m *machine) error {
 		if _, err := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil); err != nil {
 			return err
 		}
-		r.mu.Lock()
-		r.outcomes[m.Name].Observed, r.outcomes[m.Name].Service = m.observed, m.observed.Service
-		r.mu.Unlock()
+		r.update(m, func(o *Outcome) { o.Observed, o.Service = m.observed, m.observed.Service })
 	}
 	return nil
 }
@@ -62,9 +60,7 @@ func (r *operation) observe(ctx context.Context, m *machine) error {
 // nothing is wrong.
 func (r *operation) recordStatus(m *machine) {
 	if err := m.statusProblem(); err != nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.outcomes[m.Name].OK, r.outcomes[m.Name].Problem = false, ProblemOf(err)
+		r.update(m, func(o *Outcome) { o.OK, o.Problem = false, ProblemOf(err) })
 	}
 }
 

@@ -2,14 +2,9 @@ package bootstrap
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
-	"time"
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
@@ -27,16 +22,6 @@ const (
 	Start   Step = "start"   // settings, joining, the service
 	Wait    Step = "wait"    // until the others see it alive, and it takes trials
 )
-
-// Event is progress on one machine.
-type Event struct {
-	Host   string        `json:"host"` // its name
-	Step   Step          `json:"step"`
-	Done   bool          `json:"done"`             // false: it begins
-	Detail string        `json:"detail,omitempty"` // the result in a few words; "" if there was nothing to do
-	Took   time.Duration `json:"took_ns,omitempty"`
-	Err    error         `json:"-"`
-}
 
 // Options are the arguments of Up, Down and the like.
 type Options struct {
@@ -65,44 +50,20 @@ type Options struct {
 	Token func(ctx context.Context) (string, error)
 }
 
-// Outcome is the result of an operation on one machine.
-type Outcome struct {
-	Host        string             `json:"host"`
-	Address     string             `json:"address"`
-	Roles       []Role             `json:"roles"`
-	Reached     []string           `json:"reached"` // host names and addresses by which it was reached
-	OK          bool               `json:"ok"`
-	Changed     []string           `json:"changed"` // the changes; empty if there was nothing to do
-	Service     string             `json:"service,omitempty"`
-	Problem     *shell.Problem     `json:"problem,omitempty"`
-	Notes       []string           `json:"notes,omitempty"`
-	Cluster     []string           `json:"cluster_notes,omitempty"` // notes about the cluster or the caller, not this machine
-	Facts       *Facts             `json:"facts,omitempty"`
-	Observed    *protocol.Observed `json:"seen,omitempty"`
-	MemberState string             `json:"member,omitempty"` // after Status: alive, suspect, dead or left
-	// Authority is the digest, in hex, of the authority of the cluster to which the node that Down
-	// has found belongs.
-	Authority string `json:"authority,omitempty"`
-	// StoppedAt is when the person who asks for the status took the cluster down.
-	StoppedAt *time.Time `json:"stopped,omitempty"`
-}
-
 // operation is a call of Up, Down or the like.
 type operation struct {
 	Options
-	mu       sync.Mutex
-	outcomes map[string]*Outcome
-	machines []*machine
-	tokenMu  sync.Mutex // held while a token is created
+	report
+	machines machineList
 }
 
 func newOperation(o Options) *operation {
 	o.Cluster.fillDefaults(o.LocalName, o.Applied)
-	r := &operation{Options: o, outcomes: map[string]*Outcome{}}
+	r := &operation{Options: o, report: newReport(o.OnEvent)}
 	for i := range o.Cluster.Hosts {
 		h := &o.Cluster.Hosts[i]
 		r.machines = append(r.machines, &machine{Host: h})
-		r.outcomes[h.Name] = &Outcome{Host: h.Name, Address: h.Address, Roles: h.Roles, OK: true, Changed: []string{}}
+		r.add(h)
 	}
 	return r
 }
@@ -128,13 +89,6 @@ func (r *operation) results() []Outcome {
 	return all
 }
 
-// ok reports whether nothing has gone wrong on the machine so far.
-func (r *operation) ok(m *machine) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.outcomes[m.Name].OK
-}
-
 // forEach calls fn concurrently for all machines that have not failed.
 func (r *operation) forEach(all []*machine, fn func(*machine)) {
 	var work sync.WaitGroup
@@ -146,49 +100,6 @@ func (r *operation) forEach(all []*machine, fn func(*machine)) {
 	work.Wait()
 }
 
-// step runs one step on a machine, records and announces its result, and reports whether it
-// succeeded.
-func (r *operation) step(m *machine, s Step, fn func() (detail string, err error)) bool {
-	began := time.Now()
-	r.OnEvent(Event{Host: m.Name, Step: s})
-	detail, err := fn()
-	r.mu.Lock()
-	o := r.outcomes[m.Name]
-	if detail != "" && err == nil && s != Connect && s != Check && s != Wait {
-		o.Changed = append(o.Changed, detail)
-	}
-	if err != nil {
-		o.OK, o.Problem = false, ProblemOf(err)
-	}
-	r.mu.Unlock()
-	r.OnEvent(Event{Host: m.Name, Step: s, Done: true, Detail: detail, Took: time.Since(began), Err: err})
-	return err == nil
-}
-
-func (r *operation) note(m *machine, notes ...string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	o := r.outcomes[m.Name]
-	o.Notes = append(o.Notes, notes...)
-}
-
-// noteCluster records a note about the cluster or the caller with the machine on which it came up.
-func (r *operation) noteCluster(m *machine, note string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	o := r.outcomes[m.Name]
-	o.Cluster = append(o.Cluster, note)
-}
-
-// ProblemOf returns an error as a problem that is safe to show: its text may come from a machine.
-func ProblemOf(err error) *shell.Problem {
-	var p *shell.Problem
-	if !errors.As(err, &p) {
-		p = &shell.Problem{Cause: err.Error()}
-	}
-	return sanitizeProblem(&shell.Problem{Cause: p.Cause, Cure: p.Cure})
-}
-
 // Up makes the machines the cluster that o describes, changing only what differs. A machine that
 // fails does not stop the others; the outcomes say which failed. Machines that the cluster no
 // longer has are stopped.
@@ -198,16 +109,17 @@ func Up(ctx context.Context, o Options) []Outcome {
 	r.addRemoved()
 	r.forEach(r.machines, func(m *machine) { r.inspect(ctx, m) })
 	r.refuseDuplicates(ctx)
-	master, workers := r.masterAndWorkers()
-	if !r.rolesAgree(master) {
+	nodes := r.rollout()
+	master := nodes.master
+	if !nodes.rolesAgree() {
 		return r.results()
 	}
 	if o.DryRun {
-		r.planAll(master)
+		nodes.planAll()
 		return r.results()
 	}
 	if err := r.saveApplied(); err != nil { // before anything is started, so that Down finds it
-		r.failAll(master, workers, err)
+		nodes.failAll(err)
 		return r.results()
 	}
 	r.forEach(r.machines, func(m *machine) { r.prepare(ctx, m) })
@@ -217,17 +129,17 @@ func Up(ctx context.Context, o Options) []Outcome {
 		}
 	})
 	if master != nil {
-		r.forEach([]*machine{master}, func(m *machine) { r.start(ctx, m, nil) })
+		r.forEach([]*machine{master}, func(m *machine) { nodes.start(ctx, m) })
 		if !r.ok(master) {
-			r.failWithoutMaster(workers, master)
+			nodes.failWithoutMaster(nodes.workers...)
 			return r.results()
 		}
 	}
-	r.forEach(workers, func(m *machine) { r.start(ctx, m, master) })
-	r.waitForNodes(ctx, master, workers)
-	r.stopRemoved(ctx, master)
+	r.forEach(nodes.workers, func(m *machine) { nodes.start(ctx, m) })
+	nodes.waitForNodes(ctx)
+	nodes.stopRemoved(ctx)
 	if master != nil && r.SetUpAccess != nil {
-		r.setUpAccess(ctx, master)
+		nodes.setUpAccess(ctx)
 	}
 	return r.results()
 }
@@ -244,47 +156,6 @@ func (m *machine) addresses() []string {
 		}
 	}
 	return ways
-}
-
-// setUpAccess sets up the caller's access to the cluster, and notes the result with the master.
-func (r *operation) setUpAccess(ctx context.Context, master *machine) {
-	p, err := r.Cluster.ports(master.Host)
-	if err != nil {
-		return // desired has failed for the same reason
-	}
-	var addresses []string
-	for _, host := range master.addresses() {
-		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(p.API)))
-	}
-	said := r.SetUpAccess(ctx, addresses, func() (string, error) { return r.makeToken(ctx, master, "--role", "admin", "--note", "up") })
-	if said != "" {
-		r.noteCluster(master, said)
-	}
-}
-
-// masterAndWorkers returns the machine that is the master, nil if that is elsewhere, and those that
-// are only workers.
-func (r *operation) masterAndWorkers() (master *machine, workers []*machine) {
-	for _, m := range r.machines {
-		switch {
-		case m.HasRole(Master):
-			master = m
-		case m.HasRole(Worker):
-			workers = append(workers, m)
-		}
-	}
-	return master, workers
-}
-
-// failWithoutMaster fails workers that can't start without their master.
-func (r *operation) failWithoutMaster(workers []*machine, master *machine) {
-	for _, m := range workers {
-		if r.ok(m) {
-			r.step(m, Start, func() (string, error) {
-				return "", &shell.Problem{Cause: "its master " + master.Name + " did not come up", Cure: "fix that first, and run up again"}
-			})
-		}
-	}
 }
 
 // inspectAndPrepare does everything up to the start of the node.
@@ -330,9 +201,7 @@ func (r *operation) checkMachine(ctx context.Context, m *machine) (err error) {
 	if m.facts, err = runProbe(ctx, m.shell, r.Cluster.Root); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	r.outcomes[m.Name].Facts = m.facts
-	r.mu.Unlock()
+	r.update(m, func(o *Outcome) { o.Facts = m.facts })
 	problem, notes := m.facts.check()
 	r.note(m, notes...)
 	if problem != nil {
@@ -351,82 +220,4 @@ func (r *operation) install(ctx context.Context, m *machine) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("installed mlfnode (%d MB)", len(b.content)/1_000_000), nil
-}
-
-// start starts the machine's node. master is nil for the master itself, and if the master is
-// elsewhere.
-func (r *operation) start(ctx context.Context, m, master *machine) {
-	r.step(m, Start, func() (string, error) {
-		w, err := r.desired(m, master)
-		if err != nil {
-			return "", err
-		}
-		reply, err := m.call(ctx, protocol.ActionStart, protocol.Request{Desired: w}, nil)
-		if err == nil && m.HasRole(Worker) && !m.HasRole(Master) && !m.observed.Joined {
-			reply, err = r.join(ctx, m, master, w)
-		}
-		if err != nil {
-			return "", err
-		}
-		r.note(m, reply.Notes...)
-		r.mu.Lock()
-		r.outcomes[m.Name].Service = m.observed.Service
-		r.mu.Unlock()
-		return strings.Join(reply.Done, ", "), nil
-	})
-}
-
-// desired returns the desired state of a machine.
-func (r *operation) desired(m, master *machine) (*protocol.Desired, error) {
-	config, err := r.Cluster.nodeConfig(m.Host, m.facts.Layout)
-	if err != nil {
-		return nil, err
-	}
-	w := &protocol.Desired{Role: string(Worker), Config: config, Restart: m.forceRestart, TakeOver: r.TakeOver}
-	if m.HasRole(Master) {
-		w.Role = string(Master)
-		return w, nil
-	}
-	if master == nil {
-		w.Seeds = []string{r.Cluster.Attach}
-		return w, nil
-	}
-	p, err := r.Cluster.ports(master.Host)
-	if err != nil {
-		return nil, err
-	}
-	w.NATS, w.Gossip = p.NATS, p.Gossip
-	ways := master.addresses()
-	if master.Local() && !m.Local() {
-		ways = []string{m.facts.Client} // this machine's address as m sees it
-	}
-	for _, host := range ways {
-		w.Seeds = append(w.Seeds, net.JoinHostPort(host, strconv.Itoa(p.API)))
-	}
-	return w, nil
-}
-
-// createdToken holds the fields of `mlfnode token --json` that are needed here.
-type createdToken struct {
-	Token string `json:"token"`
-}
-
-// joinToken creates a token on the master that lets one machine join, or returns the one for a
-// master elsewhere.
-func (r *operation) joinToken(ctx context.Context, master *machine) (string, error) {
-	r.tokenMu.Lock()
-	defer r.tokenMu.Unlock()
-	if master == nil {
-		return r.Token(ctx)
-	}
-	return r.makeToken(ctx, master, "--uses", "1", "--expires", "15m", "--user", "none", "--note", "up")
-}
-
-func (r *operation) makeToken(ctx context.Context, master *machine, flags ...string) (string, error) {
-	var t createdToken
-	err := master.runJSON(ctx, &t, append([]string{"token", "--json"}, flags...)...)
-	if err != nil {
-		return "", &shell.Problem{Cause: "the master created no token: " + lastLine(err.Error()), Cure: "try on it: " + master.facts.Layout.Program() + " token --state-dir " + master.facts.Layout.State()}
-	}
-	return t.Token, nil
 }

@@ -30,15 +30,11 @@ type member struct {
 
 // waitForNodes waits until every started node is seen alive and takes trials. It asks the master
 // who is alive, or each worker if the master is elsewhere.
-func (r *operation) waitForNodes(ctx context.Context, master *machine, workers []*machine) {
-	all := workers
-	if master != nil {
-		all = append([]*machine{master}, workers...)
-	}
+func (r *rollout) waitForNodes(ctx context.Context) {
 	limited, stop := context.WithTimeout(ctx, waitTimeout)
 	defer stop()
-	r.forEach(all, func(m *machine) {
-		asked := master
+	r.forEach(r.nodes(), func(m *machine) {
+		asked := r.master
 		if asked == nil {
 			asked = m
 		}

@@ -1,0 +1,76 @@
+package bootstrap
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// machineList is the machines of an operation, in the order of the cluster's hosts.
+type machineList []*machine
+
+// masterAndWorkers returns the machine that is the master, nil if that is elsewhere, and those that
+// are only workers.
+func (l machineList) masterAndWorkers() (master *machine, workers []*machine) {
+	for _, m := range l {
+		switch {
+		case m.HasRole(Master):
+			master = m
+		case m.HasRole(Worker):
+			workers = append(workers, m)
+		}
+	}
+	return master, workers
+}
+
+// selectNodes returns the machines with these names or addresses, workers first. Machines
+// without a role have nothing to restart.
+func (l machineList) selectNodes(names []string) ([]*machine, error) {
+	var chosen []*machine
+	if err := l.checkNames(names); err != nil {
+		return nil, err
+	}
+	master, workers := l.masterAndWorkers()
+	if master != nil {
+		workers = append(workers, master)
+	}
+	for _, m := range workers {
+		if len(names) == 0 || slices.Contains(names, m.Name) || slices.Contains(names, m.Address) {
+			chosen = append(chosen, m)
+		}
+	}
+	return chosen, nil
+}
+
+// checkNames refuses names that no machine has.
+func (l machineList) checkNames(names []string) error {
+	for _, name := range names {
+		if !slices.ContainsFunc(l, func(m *machine) bool { return m.Name == name || m.Address == name }) {
+			return &shell.Problem{Cause: fmt.Sprintf("there is no host %q in the cluster", name), Cure: "one of: " + strings.Join(l.names(), ", ")}
+		}
+	}
+	return nil
+}
+
+func (l machineList) names() []string {
+	var names []string
+	for _, m := range l {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// duplicateOf returns the first earlier machine that shares its folder with m, or nil.
+func (l machineList) duplicateOf(m *machine) *machine {
+	for _, other := range l {
+		switch {
+		case other == m:
+			return nil
+		case m.facts != nil && other.facts != nil && m.facts.Disk != "" && m.facts.Disk == other.facts.Disk, slices.Contains(m.sharesWith, other):
+			return other
+		}
+	}
+	return nil
+}

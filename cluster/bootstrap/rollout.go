@@ -1,0 +1,136 @@
+package bootstrap
+
+import (
+	"context"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+
+	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// rollout is an operation that starts nodes: the master first, then the workers, which join it.
+type rollout struct {
+	*operation
+	master  *machine   // nil if it is elsewhere
+	workers []*machine // the machines that are only workers
+
+	tokenMu sync.Mutex // held while a token is created
+}
+
+func (r *operation) rollout() *rollout {
+	master, workers := r.machines.masterAndWorkers()
+	return &rollout{operation: r, master: master, workers: workers}
+}
+
+// nodes lists the machines that run a node, the master first.
+func (r *rollout) nodes() []*machine {
+	if r.master == nil {
+		return r.workers
+	}
+	return append([]*machine{r.master}, r.workers...)
+}
+
+// start starts the machine's node.
+func (r *rollout) start(ctx context.Context, m *machine) {
+	r.step(m, Start, func() (string, error) {
+		w, err := r.desired(m)
+		if err != nil {
+			return "", err
+		}
+		reply, err := m.call(ctx, protocol.ActionStart, protocol.Request{Desired: w}, nil)
+		if err == nil && m.HasRole(Worker) && !m.HasRole(Master) && !m.observed.Joined {
+			reply, err = r.join(ctx, m, w)
+		}
+		if err != nil {
+			return "", err
+		}
+		r.note(m, reply.Notes...)
+		r.update(m, func(o *Outcome) { o.Service = m.observed.Service })
+		return strings.Join(reply.Done, ", "), nil
+	})
+}
+
+// desired returns the desired state of a machine.
+func (r *rollout) desired(m *machine) (*protocol.Desired, error) {
+	config, err := r.Cluster.nodeConfig(m.Host, m.facts.Layout)
+	if err != nil {
+		return nil, err
+	}
+	w := &protocol.Desired{Role: string(Worker), Config: config, Restart: m.forceRestart, TakeOver: r.TakeOver}
+	if m.HasRole(Master) {
+		w.Role = string(Master)
+		return w, nil
+	}
+	if r.master == nil {
+		w.Seeds = []string{r.Cluster.Attach}
+		return w, nil
+	}
+	p, err := r.Cluster.ports(r.master.Host)
+	if err != nil {
+		return nil, err
+	}
+	w.NATS, w.Gossip = p.NATS, p.Gossip
+	ways := r.master.addresses()
+	if r.master.Local() && !m.Local() {
+		ways = []string{m.facts.Client} // this machine's address as m sees it
+	}
+	for _, host := range ways {
+		w.Seeds = append(w.Seeds, net.JoinHostPort(host, strconv.Itoa(p.API)))
+	}
+	return w, nil
+}
+
+// failWithoutMaster fails workers that can't start without their master.
+func (r *rollout) failWithoutMaster(workers ...*machine) {
+	for _, m := range workers {
+		if r.ok(m) {
+			r.step(m, Start, func() (string, error) {
+				return "", &shell.Problem{Cause: "its master " + r.master.Name + " did not come up", Cure: "fix that first, and run up again"}
+			})
+		}
+	}
+}
+
+// setUpAccess sets up the caller's access to the cluster, and notes the result with the master.
+func (r *rollout) setUpAccess(ctx context.Context) {
+	p, err := r.Cluster.ports(r.master.Host)
+	if err != nil {
+		return // desired has failed for the same reason
+	}
+	var addresses []string
+	for _, host := range r.master.addresses() {
+		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(p.API)))
+	}
+	said := r.SetUpAccess(ctx, addresses, func() (string, error) { return r.makeToken(ctx, "--role", "admin", "--note", "up") })
+	if said != "" {
+		r.noteCluster(r.master, said)
+	}
+}
+
+// createdToken holds the fields of `mlfnode token --json` that are needed here.
+type createdToken struct {
+	Token string `json:"token"`
+}
+
+// joinToken creates a token on the master that lets one machine join, or returns the one for a
+// master elsewhere.
+func (r *rollout) joinToken(ctx context.Context) (string, error) {
+	r.tokenMu.Lock()
+	defer r.tokenMu.Unlock()
+	if r.master == nil {
+		return r.Token(ctx)
+	}
+	return r.makeToken(ctx, "--uses", "1", "--expires", "15m", "--user", "none", "--note", "up")
+}
+
+func (r *rollout) makeToken(ctx context.Context, flags ...string) (string, error) {
+	var t createdToken
+	err := r.master.runJSON(ctx, &t, append([]string{"token", "--json"}, flags...)...)
+	if err != nil {
+		return "", &shell.Problem{Cause: "the master created no token: " + lastLine(err.Error()), Cure: "try on it: " + r.master.facts.Layout.Program() + " token --state-dir " + r.master.facts.Layout.State()}
+	}
+	return t.Token, nil
+}
