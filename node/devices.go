@@ -74,7 +74,7 @@ func Never(ctx context.Context, c *config.Config, r grid.Resources) (refusal gri
 		}
 	}
 	has := allocator.Node{CPUs: grid.MilliOf(m.CPUs), Memory: m.Memory, Devices: worker.DevicesOf(&m, c.Devices), Options: allocator.Options{Share: c.Devices.Share}}
-	return has.Never(r), m.GPUProblem
+	return has.NeverFits(r), m.GPUProblem
 }
 
 // workerNever returns why a node that stands alone could never run an attempt with these resources.

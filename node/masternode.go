@@ -281,7 +281,7 @@ func (n *Node) never(r grid.Resources) string {
 			continue
 		}
 		has := capacityOf(&m, r)
-		refusal := has.Never(r)
+		refusal := has.NeverFits(r)
 		if !r.Nodes.Has(m.Node, m.Labels) {
 			refusal = grid.Refusal{Code: grid.RefusedNodes, What: string(r.Nodes)}
 		}

@@ -97,10 +97,10 @@ func scan(t *testing.T, dir string) []checkpoint.File {
 func save(t *testing.T, s checkpoint.Remote, dir string, attempt, resumed int) (int, error) {
 	t.Helper()
 	files := scan(t, dir)
-	if err := checkpoint.Read(t.Context(), dir, files, nil); err != nil {
+	if err := checkpoint.HashFiles(t.Context(), dir, files, nil); err != nil {
 		t.Fatal(err)
 	}
-	return checkpoint.Send(t.Context(), s, trial, &checkpoint.Snapshot{Attempt: attempt, Resumed: resumed, Files: files}, dir, checkpoint.Limit(0))
+	return checkpoint.Send(t.Context(), s, trial, &checkpoint.Snapshot{Attempt: attempt, Resumed: resumed, Files: files}, dir, checkpoint.NewLimiter(0))
 }
 
 func mustSave(t *testing.T, s checkpoint.Remote, dir string, attempt, resumed int) int {
@@ -114,7 +114,7 @@ func mustSave(t *testing.T, s checkpoint.Remote, dir string, attempt, resumed in
 
 func restore(t *testing.T, s checkpoint.Remote, number int, dir string) error {
 	t.Helper()
-	return checkpoint.Restore(t.Context(), s, trial, number, dir, checkpoint.Limit(0))
+	return checkpoint.Restore(t.Context(), s, trial, number, dir, checkpoint.NewLimiter(0))
 }
 
 // TestSnapshotTravels has a folder with all that may be in one arrive elsewhere as it was, also over a folder with older content, and
@@ -304,7 +304,7 @@ func TestGenerations(t *testing.T) {
 	if err := s.Discard(trial); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Clear(); err != nil {
+	if err := s.PurgeRemoved(); err != nil {
 		t.Fatal(err)
 	}
 	if bytes, _ := s.Usage(); bytes != 0 || len(s.Sweeps()) != 0 || tree(t, dir) != ".removed drwx------ " {
@@ -472,13 +472,13 @@ func TestReadNoticesChanges(t *testing.T) {
 		if err := change(dir); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkpoint.Read(t.Context(), dir, files, nil); !errors.Is(err, checkpoint.ErrChanged) {
+		if err := checkpoint.HashFiles(t.Context(), dir, files, nil); !errors.Is(err, checkpoint.ErrChanged) {
 			t.Errorf("%s: got %v, want ErrChanged", name, err)
 		}
 	}
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"a": "A"})
-	if first := scan(t, dir); checkpoint.Read(t.Context(), dir, first, nil) != nil || first[0].Hash == "" || !checkpoint.Same(first, scan(t, dir)) {
+	if first := scan(t, dir); checkpoint.HashFiles(t.Context(), dir, first, nil) != nil || first[0].Hash == "" || !checkpoint.Same(first, scan(t, dir)) {
 		t.Error("a folder at rest can't be read")
 	}
 }

@@ -18,20 +18,20 @@ import (
 )
 
 // acquire gives what is stored of a trial, with its disk locked.
-func (s *Store) acquire(id grid.TrialID) *kept {
+func (s *Store) lockTrial(id grid.TrialID) *storedTrial {
 	for {
 		s.mu.Lock()
 		k := s.trials[id]
 		if k == nil {
-			k = newKept()
+			k = newStoredTrial()
 			s.trials[id] = k
 		}
 		s.mu.Unlock()
-		k.disk.Lock()
-		if !k.gone { // nobody changes that without k.disk
+		k.diskMu.Lock()
+		if !k.discarded { // nobody changes that without k.disk
 			return k
 		}
-		k.disk.Unlock()
+		k.diskMu.Unlock()
 	}
 }
 
@@ -40,14 +40,14 @@ func (s *Store) Offer(_ context.Context, id grid.TrialID, offered *Snapshot) (nu
 	if err := offered.Check(); err != nil {
 		return 0, nil, err
 	}
-	if err := s.reserve(func() int64 { return need(s.missingLocked(id, offered)) }, func() {}); err != nil {
+	if err := s.reserveRoom(func() int64 { return missingBytes(s.missingLocked(id, offered)) }, func() {}); err != nil {
 		return 0, nil, err
 	}
-	k := s.acquire(id)
-	defer k.disk.Unlock()
+	k := s.lockTrial(id)
+	defer k.diskMu.Unlock()
 	s.mu.Lock()
 	if missing = s.missingLocked(id, offered); len(missing) == 0 {
-		number = k.holds(offered)
+		number = k.equalsNewest(offered)
 	}
 	s.mu.Unlock()
 	if len(missing) > 0 || number > 0 {
@@ -61,7 +61,7 @@ func (s *Store) Offer(_ context.Context, id grid.TrialID, offered *Snapshot) (nu
 func (s *Store) missingLocked(id grid.TrialID, offered *Snapshot) (missing []Missing) {
 	k := s.trials[id]
 	if k == nil {
-		k = &kept{}
+		k = &storedTrial{}
 	}
 	seen := map[string]bool{}
 	for i := range offered.Files {
@@ -79,7 +79,7 @@ func (s *Store) missingLocked(id grid.TrialID, offered *Snapshot) (missing []Mis
 	return missing
 }
 
-func need(missing []Missing) (total int64) {
+func missingBytes(missing []Missing) (total int64) {
 	for i := range missing {
 		total += missing[i].Size - missing[i].Have
 	}
@@ -88,8 +88,8 @@ func need(missing []Missing) (total int64) {
 
 // reserve calls take, under the lock, once there is room for what it needs. Before it returns ErrFull it has what may go removed: what
 // belongs to ended sweeps, then the generations before the newest.
-func (s *Store) reserve(need func() int64, take func()) error {
-	for _, free := range []func(need int64){s.askForRoom, s.dropOlder, nil} {
+func (s *Store) reserveRoom(need func() int64, take func()) error {
+	for _, free := range []func(need int64){s.requestRoom, s.removeOlder, nil} {
 		s.mu.Lock()
 		n := need()
 		if n == 0 || s.bytes+n <= s.limit {
@@ -100,7 +100,7 @@ func (s *Store) reserve(need func() int64, take func()) error {
 		s.mu.Unlock()
 		if free != nil {
 			free(n)
-			if err := s.Clear(); err != nil {
+			if err := s.PurgeRemoved(); err != nil {
 				s.log.Warn("snapshots could not be removed", "err", err)
 			}
 		}
@@ -108,7 +108,7 @@ func (s *Store) reserve(need func() int64, take func()) error {
 	return ErrFull
 }
 
-func (s *Store) askForRoom(need int64) {
+func (s *Store) requestRoom(need int64) {
 	s.mu.Lock()
 	room := s.onFull
 	s.mu.Unlock()
@@ -118,11 +118,11 @@ func (s *Store) askForRoom(need int64) {
 }
 
 // dropOlder removes the generations before newest ones that were left clean, the oldest first, until there is room.
-func (s *Store) dropOlder(need int64) {
+func (s *Store) removeOlder(need int64) {
 	oldest := map[grid.TrialID]int64{}
 	s.mu.Lock()
 	for id, k := range s.trials {
-		if len(k.spare()) > 0 {
+		if len(k.removable()) > 0 {
 			oldest[id] = k.snapshots[0].Time
 		}
 	}
@@ -131,17 +131,17 @@ func (s *Store) dropOlder(need int64) {
 		if bytes, limit := s.Usage(); bytes+need <= limit {
 			return
 		}
-		k := s.acquire(id)
+		k := s.lockTrial(id)
 		s.mu.Lock()
-		spare := k.spare() // a snapshot may have been stored meanwhile
+		spare := k.removable() // a snapshot may have been stored meanwhile
 		s.mu.Unlock()
-		s.drop(id, k, spare)
-		k.disk.Unlock()
+		s.removeSnapshots(id, k, spare)
+		k.diskMu.Unlock()
 	}
 }
 
 // spare lists the generations before a newest one that was left clean.
-func (k *kept) spare() (older []int) {
+func (k *storedTrial) removable() (older []int) {
 	if n := len(k.snapshots); n > 1 && k.snapshots[n-1].Clean {
 		for _, snapshot := range k.snapshots[:n-1] {
 			older = append(older, snapshot.Number)
@@ -151,7 +151,7 @@ func (k *kept) spare() (older []int) {
 }
 
 // holds gives the number of the newest snapshot if it is the same state, 0 if not.
-func (k *kept) holds(offered *Snapshot) int {
+func (k *storedTrial) equalsNewest(offered *Snapshot) int {
 	if len(k.snapshots) == 0 {
 		return 0
 	}
@@ -166,7 +166,7 @@ func (k *kept) holds(offered *Snapshot) int {
 }
 
 // commit stores a snapshot all of whose contents are there: its number first, so that none is used twice. The caller has k.disk.
-func (s *Store) commit(id grid.TrialID, k *kept, offered *Snapshot) (int, error) {
+func (s *Store) commit(id grid.TrialID, k *storedTrial, offered *Snapshot) (int, error) {
 	snapshot := *offered
 	meta := k.trialFile
 	meta.Last++
@@ -184,7 +184,7 @@ func (s *Store) commit(id grid.TrialID, k *kept, offered *Snapshot) (int, error)
 			return 0, fmt.Errorf("store a snapshot: %w", err)
 		}
 	}
-	if err := s.note(dir, k, meta); err != nil {
+	if err := s.writeTrialFile(dir, k, meta); err != nil {
 		return 0, err
 	}
 	if err := durable.WriteFile(filepath.Join(dir, strconv.Itoa(snapshot.Number)+".json"), b, 0o600); err != nil {
@@ -194,12 +194,12 @@ func (s *Store) commit(id grid.TrialID, k *kept, offered *Snapshot) (int, error)
 	k.snapshots = append(k.snapshots, &snapshot)
 	gone := k.superseded()
 	s.mu.Unlock()
-	s.drop(id, k, gone)
+	s.removeSnapshots(id, k, gone)
 	return snapshot.Number, nil
 }
 
 // note stores what trial.json says.
-func (s *Store) note(dir string, k *kept, meta trialFile) error {
+func (s *Store) writeTrialFile(dir string, k *storedTrial, meta trialFile) error {
 	b, err := json.Marshal(meta)
 	if err == nil {
 		err = durable.WriteFile(filepath.Join(dir, "trial.json"), b, 0o600)
@@ -215,7 +215,7 @@ func (s *Store) note(dir string, k *kept, meta trialFile) error {
 
 // superseded picks the snapshots that are not needed beside the newest: all but one. That is one that was left clean if there is any,
 // for the newest may be torn; of these the one that the newest comes from, which its attempt could read; or else the last before.
-func (k *kept) superseded() (gone []int) {
+func (k *storedTrial) superseded() (gone []int) {
 	newest, older := k.snapshots[len(k.snapshots)-1], k.snapshots[:len(k.snapshots)-1]
 	keep, best := 0, 0
 	for _, s := range older {
@@ -239,7 +239,7 @@ func (k *kept) superseded() (gone []int) {
 }
 
 // drop removes snapshots, the contents that no other one has, and what was left of uploads that were given up. The caller has k.disk.
-func (s *Store) drop(id grid.TrialID, k *kept, numbers []int) {
+func (s *Store) removeSnapshots(id grid.TrialID, k *storedTrial, numbers []int) {
 	dir := s.folder(id)
 	s.mu.Lock()
 	k.snapshots = slices.DeleteFunc(slices.Clone(k.snapshots), func(snapshot *Snapshot) bool { return slices.Contains(numbers, snapshot.Number) })
@@ -269,10 +269,10 @@ func (s *Store) drop(id grid.TrialID, k *kept, numbers []int) {
 		errs = append(errs, durable.Remove(filepath.Join(dir, strconv.Itoa(n)+".json")))
 	}
 	for _, hash := range parts {
-		errs = append(errs, s.putAside(filepath.Join(dir, "parts", hash)))
+		errs = append(errs, s.moveToRemoved(filepath.Join(dir, "parts", hash)))
 	}
 	for _, hash := range unused {
-		if err := s.putAside(filepath.Join(dir, "files", hash)); err != nil {
+		if err := s.moveToRemoved(filepath.Join(dir, "files", hash)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -287,8 +287,8 @@ func (s *Store) drop(id grid.TrialID, k *kept, numbers []int) {
 }
 
 // putAside has a file removed by Clear.
-func (s *Store) putAside(path string) error {
-	if err := os.Rename(path, s.aside()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (s *Store) moveToRemoved(path string) error {
+	if err := os.Rename(path, s.removedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -298,8 +298,8 @@ func (s *Store) putAside(path string) error {
 // removed, and folders on nodes that it or an earlier attempt had do not count any more. Any other snapshot is judged by an attempt of its
 // own. To repeat it changes nothing.
 func (s *Store) Reject(id grid.TrialID, attempt, resumed int) error {
-	k := s.acquire(id)
-	defer k.disk.Unlock()
+	k := s.lockTrial(id)
+	defer k.diskMu.Unlock()
 	meta := k.trialFile
 	if attempt <= meta.Bad {
 		return nil
@@ -308,9 +308,9 @@ func (s *Store) Reject(id grid.TrialID, attempt, resumed int) error {
 	if err := os.MkdirAll(s.folder(id), 0o700); err != nil {
 		return fmt.Errorf("reject a snapshot: %w", err)
 	}
-	if err := s.note(s.folder(id), k, meta); err != nil {
+	if err := s.writeTrialFile(s.folder(id), k, meta); err != nil {
 		return err
 	}
-	s.drop(id, k, []int{resumed})
+	s.removeSnapshots(id, k, []int{resumed})
 	return nil
 }

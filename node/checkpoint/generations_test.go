@@ -20,10 +20,10 @@ import (
 func saveAs(t *testing.T, s checkpoint.Remote, id grid.TrialID, dir string, snapshot checkpoint.Snapshot) (int, error) {
 	t.Helper()
 	snapshot.Files = scan(t, dir)
-	if err := checkpoint.Read(t.Context(), dir, snapshot.Files, nil); err != nil {
+	if err := checkpoint.HashFiles(t.Context(), dir, snapshot.Files, nil); err != nil {
 		t.Fatal(err)
 	}
-	return checkpoint.Send(t.Context(), s, id, &snapshot, dir, checkpoint.Limit(0))
+	return checkpoint.Send(t.Context(), s, id, &snapshot, dir, checkpoint.NewLimiter(0))
 }
 
 // generations lists what is kept of the trial.
@@ -178,7 +178,7 @@ func TestUploadsReserveTheirRoom(t *testing.T) {
 	live := t.TempDir()
 	write(t, live, map[string]string{"a": strings.Repeat("a", 400)})
 	snapshot := &checkpoint.Snapshot{Attempt: 1, Files: scan(t, live)}
-	if err := checkpoint.Read(t.Context(), live, snapshot.Files, nil); err != nil {
+	if err := checkpoint.HashFiles(t.Context(), live, snapshot.Files, nil); err != nil {
 		t.Fatal(err)
 	}
 	var readers []*io.PipeWriter

@@ -139,7 +139,7 @@ func Scan(dir string) ([]File, error) {
 			case err != nil:
 				return err
 			}
-			f.Link = inward(dir, rel, f.Link)
+			f.Link = rebaseLink(dir, rel, f.Link)
 		default:
 			return nil
 		}
@@ -155,7 +155,7 @@ func Scan(dir string) ([]File, error) {
 }
 
 // inward makes an absolute link into the folder itself a relative one, for the folder has another path on another node.
-func inward(dir, name, link string) string {
+func rebaseLink(dir, name, link string) string {
 	to, err := filepath.Rel(dir, link)
 	if !filepath.IsAbs(link) || err != nil || !filepath.IsLocal(to) {
 		return link
@@ -200,7 +200,7 @@ var ErrChanged = errors.New("the checkpoint changed while it was read")
 // Read fills in the hashes of a scan of dir. Those of files that have not changed since an earlier scan with hashes are taken from
 // there. All is on the disk then: after a power cut the folder is what the snapshot says. It returns ErrChanged when something changed
 // meanwhile.
-func Read(ctx context.Context, dir string, files, earlier []File) error {
+func HashFiles(ctx context.Context, dir string, files, earlier []File) error {
 	known := make(map[string]*File, len(earlier))
 	for i := range earlier {
 		known[earlier[i].Path] = &earlier[i]
@@ -240,17 +240,17 @@ func hashFile(ctx context.Context, name string) (hash string, size int64, err er
 	}
 	defer f.Close()
 	sum := sha256.New()
-	size, err = io.Copy(sum, &reader{ctx, f})
+	size, err = io.Copy(sum, &contextReader{ctx, f})
 	return hex.EncodeToString(sum.Sum(nil)), size, err
 }
 
 // reader ends with its context.
-type reader struct {
+type contextReader struct {
 	ctx context.Context
 	r   io.Reader
 }
 
-func (r *reader) Read(p []byte) (int, error) {
+func (r *contextReader) Read(p []byte) (int, error) {
 	if r.ctx.Err() != nil {
 		return 0, context.Cause(r.ctx)
 	}

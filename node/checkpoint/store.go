@@ -32,27 +32,27 @@ import (
 //
 // Its methods may be called from many goroutines. Those that only look never wait for the disk.
 type Store struct {
-	dir     string
-	log     *slog.Logger
-	removed atomic.Int64 // counts what was moved aside
+	dir          string
+	log          *slog.Logger
+	removedCount atomic.Int64 // counts what was moved aside
 
 	mu     sync.Mutex // never held over I/O
 	limit  int64
 	bytes  int64 // of contents, and of all that uploads under way may add
-	trials map[grid.TrialID]*kept
+	trials map[grid.TrialID]*storedTrial
 	onFull func(need int64)
 }
 
 // kept is what is stored of a trial. The fields are guarded by Store.mu.
-type kept struct {
-	disk sync.Mutex // held by whoever changes the trial's files, except that uploads write their parts without it; taken before Store.mu
+type storedTrial struct {
+	diskMu sync.Mutex // held by whoever changes the trial's files, except that uploads write their parts without it; taken before Store.mu
 
 	trialFile
 	snapshots []*Snapshot      // the oldest first
 	files     map[string]int64 // sizes of contents, by hash
 	parts     map[string]int64 // sizes of contents that are on their way: what is there, or all of one that somebody sends
 	writing   map[string]bool  // contents that somebody sends
-	gone      bool             // it was discarded
+	discarded bool             // it was discarded
 }
 
 // trialFile is the content of trial.json.
@@ -67,7 +67,7 @@ const removedFolder = ".removed"
 
 // OpenStore opens the store in dir, and makes it when there is none. It keeps at most limit bytes.
 func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, limit: limit, log: log.With("component", "checkpoints"), trials: map[grid.TrialID]*kept{}}
+	s := &Store{dir: dir, limit: limit, log: log.With("component", "checkpoints"), trials: map[grid.TrialID]*storedTrial{}}
 	if err := os.MkdirAll(filepath.Join(dir, removedFolder), 0o700); err != nil {
 		return nil, fmt.Errorf("open the checkpoints: %w", err)
 	}
@@ -81,7 +81,7 @@ func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
 		if err != nil || sweep == removedFolder {
 			continue
 		}
-		k, err := s.read(name)
+		k, err := s.readTrial(name)
 		if err != nil {
 			s.log.Warn("a trial's snapshots can't be read and are left alone", "trial", sweep+"/"+filepath.Base(name), "err", err)
 			continue
@@ -92,12 +92,12 @@ func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
 }
 
 // lostNumbers is how many numbers of snapshots are passed over where nobody knows the last one: none is used twice.
-const lostNumbers = 1000
+const skippedNumbers = 1000
 
 // read loads the snapshots of a trial. What is damaged is left out, each snapshot on its own. Parts that a crash has left stay, for the
 // upload to go on.
-func (s *Store) read(dir string) (*kept, error) {
-	k := newKept()
+func (s *Store) readTrial(dir string) (*storedTrial, error) {
+	k := newStoredTrial()
 	for part, sizes := range map[string]map[string]int64{"files": k.files, "parts": k.parts} {
 		contents, err := os.ReadDir(filepath.Join(dir, part))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -124,7 +124,7 @@ func (s *Store) read(dir string) (*kept, error) {
 		}
 		last = max(last, n)
 		snapshot := &Snapshot{}
-		if err := errors.Join(readJSON(filepath.Join(dir, e.Name()), snapshot), snapshot.Check(), k.complete(snapshot)); err != nil || snapshot.Number != n {
+		if err := errors.Join(readJSON(filepath.Join(dir, e.Name()), snapshot), snapshot.Check(), k.checkContents(snapshot)); err != nil || snapshot.Number != n {
 			s.log.Warn("a snapshot can't be read and is left out", "path", filepath.Join(dir, e.Name()), "err", err)
 			continue
 		}
@@ -133,7 +133,7 @@ func (s *Store) read(dir string) (*kept, error) {
 	slices.SortFunc(k.snapshots, func(a, b *Snapshot) int { return a.Number - b.Number })
 	if err := readJSON(filepath.Join(dir, "trial.json"), &k.trialFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("the number of a trial's last snapshot can't be read", "path", dir, "err", err)
-		k.trialFile = trialFile{Last: last + lostNumbers}
+		k.trialFile = trialFile{Last: last + skippedNumbers}
 	}
 	k.Last = max(k.Last, last)
 	return k, nil
@@ -148,7 +148,7 @@ func readJSON(path string, to any) error {
 }
 
 // complete says what a snapshot lacks.
-func (k *kept) complete(s *Snapshot) error {
+func (k *storedTrial) checkContents(s *Snapshot) error {
 	for i := range s.Files {
 		f := &s.Files[i]
 		if size, ok := k.files[f.Hash]; f.Mode.IsRegular() && (!ok || size != f.Size) {
@@ -158,8 +158,8 @@ func (k *kept) complete(s *Snapshot) error {
 	return nil
 }
 
-func newKept() *kept {
-	return &kept{files: map[string]int64{}, parts: map[string]int64{}, writing: map[string]bool{}}
+func newStoredTrial() *storedTrial {
+	return &storedTrial{files: map[string]int64{}, parts: map[string]int64{}, writing: map[string]bool{}}
 }
 
 func (s *Store) folder(id grid.TrialID) string {
@@ -244,15 +244,15 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 	if whole() {
 		return nil
 	}
-	k = s.acquire(id)
-	defer k.disk.Unlock()
+	k = s.lockTrial(id)
+	defer k.diskMu.Unlock()
 	if whole() { // it was sent once more meanwhile
 		return nil
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := s.putAside(name); err != nil {
+	if err := s.moveToRemoved(name); err != nil {
 		return fmt.Errorf("give up a damaged file of a checkpoint: %w", err)
 	}
 	var lacking []int
@@ -260,13 +260,13 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 	s.bytes -= k.files[hash]
 	delete(k.files, hash)
 	for _, snapshot := range k.snapshots {
-		if k.complete(snapshot) != nil {
+		if k.checkContents(snapshot) != nil {
 			lacking = append(lacking, snapshot.Number)
 		}
 	}
 	s.mu.Unlock()
 	s.log.Warn("a stored file is damaged; the snapshots that need it are given up", "trial", id, "path", name, "snapshots", lacking)
-	s.drop(id, k, lacking)
+	s.removeSnapshots(id, k, lacking)
 	return fmt.Errorf("the stored file is damaged: %w", fs.ErrNotExist)
 }
 
@@ -278,12 +278,12 @@ func (s *Store) Discard(id grid.TrialID) error {
 	if k == nil {
 		return nil
 	}
-	k.disk.Lock()
-	defer k.disk.Unlock()
-	if k.gone { // nobody changes that without k.disk
+	k.diskMu.Lock()
+	defer k.diskMu.Unlock()
+	if k.discarded { // nobody changes that without k.disk
 		return nil
 	}
-	if err := os.Rename(s.folder(id), s.aside()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Rename(s.folder(id), s.removedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the snapshots of %s: %w", id, err)
 	}
 	_ = os.Remove(filepath.Dir(s.folder(id))) // fails while others of the sweep are there
@@ -294,20 +294,20 @@ func (s *Store) Discard(id grid.TrialID) error {
 			s.bytes -= size
 		}
 	}
-	k.gone = true
+	k.discarded = true
 	delete(s.trials, id)
 	return nil
 }
 
 // aside names a place for what is to be removed: to remove large files takes long, and others wait.
-func (s *Store) aside() string {
-	return filepath.Join(s.dir, removedFolder, fmt.Sprintf("%d-%d", time.Now().UnixNano(), s.removed.Add(1)))
+func (s *Store) removedPath() string {
+	return filepath.Join(s.dir, removedFolder, fmt.Sprintf("%d-%d", time.Now().UnixNano(), s.removedCount.Add(1)))
 }
 
 // Sweeps lists the sweeps of which something is stored.
 func (s *Store) Sweeps() []grid.SweepID {
 	var all []grid.SweepID
-	for _, id := range s.ids() {
+	for _, id := range s.trialIDs() {
 		all = append(all, id.Sweep)
 	}
 	slices.Sort(all)
@@ -317,7 +317,7 @@ func (s *Store) Sweeps() []grid.SweepID {
 // Trials lists the indexes of the trials of a sweep of which something is stored.
 func (s *Store) Trials(sweep grid.SweepID) []int64 {
 	var all []int64
-	for _, id := range s.ids() {
+	for _, id := range s.trialIDs() {
 		if id.Sweep == sweep {
 			all = append(all, id.Index)
 		}
@@ -335,14 +335,14 @@ func (s *Store) DiscardSweep(sweep grid.SweepID) error {
 }
 
 // ids lists the trials of which something is stored.
-func (s *Store) ids() []grid.TrialID {
+func (s *Store) trialIDs() []grid.TrialID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Keys(s.trials))
 }
 
 // Clear frees the room of what was discarded.
-func (s *Store) Clear() error {
+func (s *Store) PurgeRemoved() error {
 	dir := filepath.Join(s.dir, removedFolder)
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {

@@ -57,27 +57,27 @@ var (
 )
 
 // chunk is the most that a limited transfer reads at once.
-const chunk = 64 << 10
+const maxLimitedRead = 64 << 10
 
 // Limit gives the limiter of so many bytes each second; 0 is no limit.
-func Limit(bytes int64) *rate.Limiter {
+func NewLimiter(bytes int64) *rate.Limiter {
 	if bytes <= 0 {
 		return rate.NewLimiter(rate.Inf, 0)
 	}
-	return rate.NewLimiter(rate.Limit(bytes), max(chunk, int(min(bytes, 1<<30))))
+	return rate.NewLimiter(rate.Limit(bytes), max(maxLimitedRead, int(min(bytes, 1<<30))))
 }
 
 // limited reads no faster than its limiter allows.
-type limited struct {
-	ctx context.Context
-	r   io.Reader
-	by  *rate.Limiter
+type limitedReader struct {
+	ctx     context.Context
+	r       io.Reader
+	limiter *rate.Limiter
 }
 
-func (l *limited) Read(p []byte) (int, error) {
-	n, err := l.r.Read(p[:min(len(p), chunk)])
-	if l.by.Limit() != rate.Inf && n > 0 {
-		if e := l.by.WaitN(l.ctx, n); e != nil {
+func (l *limitedReader) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p[:min(len(p), maxLimitedRead)])
+	if l.limiter.Limit() != rate.Inf && n > 0 {
+		if e := l.limiter.WaitN(l.ctx, n); e != nil {
 			return n, e
 		}
 	}
@@ -85,7 +85,7 @@ func (l *limited) Read(p []byte) (int, error) {
 }
 
 // offers bounds how often a snapshot is offered: each time but the last, something was missing.
-const offers = 4
+const maxOffers = 4
 
 // Send stores a snapshot whose files lie in dir, with the hashes that Read has filled in, and gives its number. It returns ErrChanged
 // when a file has changed since.
@@ -95,13 +95,13 @@ func Send(ctx context.Context, to Remote, id grid.TrialID, s *Snapshot, dir stri
 	for i := range s.Files {
 		paths[s.Files[i].Hash] = s.Files[i].Path
 	}
-	for range offers {
+	for range maxOffers {
 		number, missing, err := to.Offer(ctx, id, s)
 		if err != nil || number > 0 {
 			return number, err
 		}
 		for _, m := range missing {
-			if err := send(ctx, to, id, m, filepath.Join(dir, filepath.FromSlash(paths[m.Hash])), by); err != nil {
+			if err := sendContent(ctx, to, id, m, filepath.Join(dir, filepath.FromSlash(paths[m.Hash])), by); err != nil {
 				return 0, err
 			}
 		}
@@ -109,7 +109,7 @@ func Send(ctx context.Context, to Remote, id grid.TrialID, s *Snapshot, dir stri
 	return 0, errors.New("the store does not keep what it is sent")
 }
 
-func send(ctx context.Context, to Remote, id grid.TrialID, m Missing, name string, by *rate.Limiter) error {
+func sendContent(ctx context.Context, to Remote, id grid.TrialID, m Missing, name string, by *rate.Limiter) error {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ErrChanged
@@ -121,7 +121,7 @@ func send(ctx context.Context, to Remote, id grid.TrialID, m Missing, name strin
 	if _, err := f.Seek(m.Have, io.SeekStart); err != nil {
 		return fmt.Errorf("read the checkpoint: %w", err)
 	}
-	return to.Put(ctx, id, m, &limited{ctx, io.LimitReader(f, m.Size-m.Have), by})
+	return to.Put(ctx, id, m, &limitedReader{ctx, io.LimitReader(f, m.Size-m.Have), by})
 }
 
 // Restore makes dir the folder of a stored snapshot. Files that dir has already, by their content, are not fetched. All is done in
@@ -130,7 +130,7 @@ func send(ctx context.Context, to Remote, id grid.TrialID, m Missing, name strin
 func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir string, by *rate.Limiter) error {
 	s, err := from.Load(ctx, id, number)
 	if err != nil {
-		return fmt.Errorf("load snapshot %d: %w", number, damaged(err))
+		return fmt.Errorf("load snapshot %d: %w", number, markDamaged(err))
 	}
 	if err := s.Check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupted, err)
@@ -142,7 +142,7 @@ func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir 
 	if err := os.MkdirAll(fresh, 0o700); err != nil {
 		return err
 	}
-	if err := errors.Join(fill(ctx, from, id, s, dir, fresh, by), durable.SyncFileSystem(fresh)); err != nil {
+	if err := errors.Join(restoreFiles(ctx, from, id, s, dir, fresh, by), durable.SyncFileSystem(fresh)); err != nil {
 		return errors.Join(err, projects.RemoveTree(fresh))
 	}
 	old := dir + ".old"
@@ -159,7 +159,7 @@ func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir 
 }
 
 // damaged marks the error of a store that lacks what it should have.
-func damaged(err error) error {
+func markDamaged(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -168,12 +168,12 @@ func damaged(err error) error {
 
 // fill puts a snapshot's files into a new folder: folders first, links and the times of folders last, so that nothing is ever written
 // through a link.
-func fill(ctx context.Context, from Remote, id grid.TrialID, s *Snapshot, dir, fresh string, by *rate.Limiter) error {
+func restoreFiles(ctx context.Context, from Remote, id grid.TrialID, s *Snapshot, dir, fresh string, by *rate.Limiter) error {
 	files := slices.Clone(s.Files)
 	slices.SortFunc(files, func(a, b File) int { return len(a.Path) - len(b.Path) })
 	for i := range files {
 		if f := &files[i]; f.Mode.IsDir() {
-			if err := os.MkdirAll(f.in(fresh), 0o700); err != nil {
+			if err := os.MkdirAll(f.pathIn(fresh), 0o700); err != nil {
 				return err
 			}
 		}
@@ -190,9 +190,9 @@ func fill(ctx context.Context, from Remote, id grid.TrialID, s *Snapshot, dir, f
 		var err error
 		switch {
 		case f.Mode.Type() == fs.ModeSymlink:
-			err = os.Symlink(f.Link, f.in(fresh))
+			err = os.Symlink(f.Link, f.pathIn(fresh))
 		case f.Mode.IsDir():
-			err = f.finish(f.in(fresh))
+			err = f.setModeAndTime(f.pathIn(fresh))
 		}
 		if err != nil {
 			return err
@@ -201,9 +201,9 @@ func fill(ctx context.Context, from Remote, id grid.TrialID, s *Snapshot, dir, f
 	return nil
 }
 
-func (f *File) in(dir string) string { return filepath.Join(dir, filepath.FromSlash(f.Path)) }
+func (f *File) pathIn(dir string) string { return filepath.Join(dir, filepath.FromSlash(f.Path)) }
 
-func (f *File) finish(name string) error {
+func (f *File) setModeAndTime(name string) error {
 	t := time.Unix(0, f.MTime)
 	return errors.Join(os.Chmod(name, f.Mode.Perm()), os.Chtimes(name, t, t))
 }
@@ -211,24 +211,24 @@ func (f *File) finish(name string) error {
 // fetch writes the file, from the folder's own one when that has the content.
 func (f *File) fetch(ctx context.Context, from Remote, id grid.TrialID, dir, fresh string, by *rate.Limiter) error {
 	var in io.ReadCloser
-	own := f.in(dir)
+	own := f.pathIn(dir)
 	if hash, _, err := hashFile(ctx, own); err == nil && hash == f.Hash {
-		by = Limit(0)
+		by = NewLimiter(0)
 		if in, err = os.Open(own); err != nil {
 			return err
 		}
 	} else if in, err = from.Open(ctx, id, f.Hash); errors.Is(err, fs.ErrNotExist) {
-		return damaged(cmp.Or(from.Verify(ctx, id, f.Hash), err)) // the store gives up what needs it
+		return markDamaged(cmp.Or(from.Verify(ctx, id, f.Hash), err)) // the store gives up what needs it
 	} else if err != nil {
-		return damaged(err)
+		return markDamaged(err)
 	}
 	defer in.Close()
-	name := f.in(fresh)
+	name := f.pathIn(fresh)
 	out, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, &limited{ctx, io.LimitReader(in, f.Size+1), by})
+	_, err = io.Copy(out, &limitedReader{ctx, io.LimitReader(in, f.Size+1), by})
 	if err = errors.Join(err, out.Close()); err != nil {
 		return err
 	}
@@ -237,9 +237,9 @@ func (f *File) fetch(ctx context.Context, from Remote, id grid.TrialID, dir, fre
 		return err
 	case hash != f.Hash:
 		if err := from.Verify(ctx, id, f.Hash); err != nil {
-			return damaged(err)
+			return markDamaged(err)
 		}
 		return ErrCorrupted
 	}
-	return f.finish(name)
+	return f.setModeAndTime(name)
 }

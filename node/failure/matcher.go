@@ -17,7 +17,7 @@ const (
 )
 
 // split gives a pattern for each alternative of an expression, or one for all of it if there are too many.
-func split(re *syntax.Regexp) []pattern {
+func splitAlternatives(re *syntax.Regexp) []pattern {
 	parts := alternatives(re)
 	if len(parts) > maxAlternatives {
 		parts = []*syntax.Regexp{re}
@@ -66,7 +66,7 @@ func literals(re *syntax.Regexp) []string {
 	case syntax.OpConcat:
 		var best []string
 		for _, sub := range re.Sub {
-			if found := literals(sub); better(found, best) {
+			if found := literals(sub); isMoreSelective(found, best) {
 				best = found
 			}
 		}
@@ -88,9 +88,9 @@ func literals(re *syntax.Regexp) []string {
 }
 
 // better reports whether one set of literals is found more rarely than another.
-func better(a, b []string) bool { return shortest(a) > shortest(b) }
+func isMoreSelective(a, b []string) bool { return shortestLiteral(a) > shortestLiteral(b) }
 
-func shortest(set []string) int {
+func shortestLiteral(set []string) int {
 	n := 0
 	for i, text := range set {
 		if i == 0 || len(text) < n {

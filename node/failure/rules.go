@@ -41,8 +41,8 @@ type Rules struct {
 // pattern is an expression for one line of output, without alternatives where that can be: those are patterns of their own, so that
 // the matcher tells which of them to try.
 type pattern struct {
-	re    func() *regexp.Regexp // compiled when it is first asked for: few are ever tried
-	words []string              // see literals
+	re       func() *regexp.Regexp // compiled when it is first asked for: few are ever tried
+	literals []string              // see literals
 }
 
 // rule gives a class to output with a line that one of the patterns matches.
@@ -83,32 +83,32 @@ func ReadFile(dir string) ([]Source, error) {
 func NewRules(files ...Source) (*Rules, error) {
 	r := &Rules{}
 	for i, file := range append(files, Source{"built-in rules", builtin}) {
-		reader := reader{rules: r, file: file.Name, builtin: i == len(files)}
+		reader := ruleReader{rules: r, file: file.Name, builtin: i == len(files)}
 		if err := reader.read(file.Text); err != nil {
 			return nil, err
 		}
 	}
 	words := make([][]string, len(r.patterns))
 	for i := range r.patterns {
-		words[i] = r.patterns[i].words
+		words[i] = r.patterns[i].literals
 	}
 	r.matcher = newMatcher(words)
 	return r, nil
 }
 
 // reader reads one file.
-type reader struct {
+type ruleReader struct {
 	rules    *Rules
 	file     string
 	builtin  bool
 	problems problem.List
 }
 
-func (d *reader) report(n *yaml.Node, hint, format string, args ...any) {
+func (d *ruleReader) report(n *yaml.Node, hint, format string, args ...any) {
 	d.problems.Add(yamlfile.ProblemAt(d.file, n, fmt.Sprintf(format, args...), hint))
 }
 
-func (d *reader) read(text []byte) error {
+func (d *ruleReader) read(text []byte) error {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		return fmt.Errorf("%s: %w", d.file, err)
@@ -116,17 +116,17 @@ func (d *reader) read(text []byte) error {
 	if len(doc.Content) == 0 {
 		return nil
 	}
-	known := map[string]func(*yaml.Node){"rules": func(n *yaml.Node) { d.list(n, &d.rules.output) }}
+	known := map[string]func(*yaml.Node){"rules": func(n *yaml.Node) { d.readRules(n, &d.rules.output) }}
 	if d.builtin {
-		known["noise"] = func(n *yaml.Node) { d.rules.noise = d.compiled(n) }
-		known["indirect"] = func(n *yaml.Node) { d.rules.indirect = d.compiled(n) }
+		known["noise"] = func(n *yaml.Node) { d.rules.noise = d.readExpressions(n) }
+		known["indirect"] = func(n *yaml.Node) { d.rules.indirect = d.readExpressions(n) }
 	}
-	d.fields(doc.Content[0], "the file", known)
+	d.readFields(doc.Content[0], "the file", known)
 	return d.problems.Err()
 }
 
 // fields passes each value of a map to its reader.
-func (d *reader) fields(n *yaml.Node, what string, known map[string]func(*yaml.Node)) {
+func (d *ruleReader) readFields(n *yaml.Node, what string, known map[string]func(*yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
 		d.report(n, "Write it as `field: value` lines.", "%s is not a map", what)
 		return
@@ -141,7 +141,7 @@ func (d *reader) fields(n *yaml.Node, what string, known map[string]func(*yaml.N
 	}
 }
 
-func (d *reader) list(n *yaml.Node, to *[]*rule) {
+func (d *ruleReader) readRules(n *yaml.Node, to *[]*rule) {
 	if n.Kind != yaml.SequenceNode {
 		d.report(n, "Write it as a list of `- class: …` entries.", "rules is not a list")
 		return
@@ -152,15 +152,15 @@ func (d *reader) list(n *yaml.Node, to *[]*rule) {
 	}
 	for _, item := range n.Content {
 		r := &rule{name: fmt.Sprintf("%s:%d", d.file, item.Line)}
-		d.fields(item, "a rule", map[string]func(*yaml.Node){
-			"name":   func(n *yaml.Node) { r.name = d.text(n) },
-			"class":  func(n *yaml.Node) { r.class = d.class(n) },
-			"match":  func(n *yaml.Node) { r.patterns = d.patterns(n) },
-			"unless": func(n *yaml.Node) { r.unless = d.compiled(n) },
-			"after":  func(n *yaml.Node) { r.after = d.compiled(n) },
-			"when":   func(n *yaml.Node) { r.when = d.conditions(n) },
-			"codes":  func(n *yaml.Node) { r.codes = d.codes(n) },
-			"hint":   func(n *yaml.Node) { r.hint = d.text(n) },
+		d.readFields(item, "a rule", map[string]func(*yaml.Node){
+			"name":   func(n *yaml.Node) { r.name = d.readText(n) },
+			"class":  func(n *yaml.Node) { r.class = d.readClass(n) },
+			"match":  func(n *yaml.Node) { r.patterns = d.readPatterns(n) },
+			"unless": func(n *yaml.Node) { r.unless = d.readExpressions(n) },
+			"after":  func(n *yaml.Node) { r.after = d.readExpressions(n) },
+			"when":   func(n *yaml.Node) { r.when = d.readConditions(n) },
+			"codes":  func(n *yaml.Node) { r.codes = d.readCodes(n) },
+			"hint":   func(n *yaml.Node) { r.hint = d.readText(n) },
 		})
 		switch {
 		case r.class == "" && item.Kind == yaml.MappingNode:
@@ -180,7 +180,7 @@ func items(n *yaml.Node) []*yaml.Node {
 	return []*yaml.Node{n}
 }
 
-func (d *reader) text(n *yaml.Node) string {
+func (d *ruleReader) readText(n *yaml.Node) string {
 	if n.Kind != yaml.ScalarNode || strings.TrimSpace(n.Value) == "" {
 		d.report(n, "Write one text.", "a value is not a text")
 		return ""
@@ -188,8 +188,8 @@ func (d *reader) text(n *yaml.Node) string {
 	return n.Value
 }
 
-func (d *reader) class(n *yaml.Node) grid.Class {
-	class := grid.Class(d.text(n))
+func (d *ruleReader) readClass(n *yaml.Node) grid.Class {
+	class := grid.Class(d.readText(n))
 	if known := grid.SettableClasses(); class != "" && !slices.Contains(known, class) {
 		names := make([]string, len(known))
 		for i, c := range known {
@@ -201,8 +201,8 @@ func (d *reader) class(n *yaml.Node) grid.Class {
 }
 
 // expression reads an expression for lines; nil for one that is wrong.
-func (d *reader) expression(n *yaml.Node) *syntax.Regexp {
-	text := d.text(n)
+func (d *ruleReader) parseExpression(n *yaml.Node) *syntax.Regexp {
+	text := d.readText(n)
 	if len(text) > maxPattern {
 		d.report(n, "Make several of it.", "a pattern has %d bytes, more than %d", len(text), maxPattern)
 		return nil
@@ -215,9 +215,9 @@ func (d *reader) expression(n *yaml.Node) *syntax.Regexp {
 	return re
 }
 
-func (d *reader) compiled(n *yaml.Node) (all []*regexp.Regexp) {
+func (d *ruleReader) readExpressions(n *yaml.Node) (all []*regexp.Regexp) {
 	for _, item := range items(n) {
-		if d.expression(item) != nil {
+		if d.parseExpression(item) != nil {
 			all = append(all, regexp.MustCompile(item.Value))
 		}
 	}
@@ -225,10 +225,10 @@ func (d *reader) compiled(n *yaml.Node) (all []*regexp.Regexp) {
 }
 
 // patterns adds the alternatives of these expressions to the rules' patterns, and gives where they stand.
-func (d *reader) patterns(n *yaml.Node) (all []int) {
+func (d *ruleReader) readPatterns(n *yaml.Node) (all []int) {
 	for _, item := range items(n) {
-		if re := d.expression(item); re != nil {
-			for _, p := range split(re) {
+		if re := d.parseExpression(item); re != nil {
+			for _, p := range splitAlternatives(re) {
 				all = append(all, len(d.rules.patterns))
 				d.rules.patterns = append(d.rules.patterns, p)
 			}
@@ -237,9 +237,9 @@ func (d *reader) patterns(n *yaml.Node) (all []int) {
 	return all
 }
 
-func (d *reader) conditions(n *yaml.Node) (names []string) {
+func (d *ruleReader) readConditions(n *yaml.Node) (names []string) {
 	for _, item := range items(n) {
-		name := d.text(item)
+		name := d.readText(item)
 		if conditions[name] == nil {
 			d.report(item, "Known: "+strings.Join(slices.Sorted(maps.Keys(conditions)), ", ")+".", "%q is not a condition", name)
 			continue
@@ -249,9 +249,9 @@ func (d *reader) conditions(n *yaml.Node) (names []string) {
 	return names
 }
 
-func (d *reader) codes(n *yaml.Node) (codes []int) {
+func (d *ruleReader) readCodes(n *yaml.Node) (codes []int) {
 	for _, item := range items(n) {
-		code, err := strconv.Atoi(d.text(item))
+		code, err := strconv.Atoi(d.readText(item))
 		if err != nil || code < 1 || code > 255 {
 			d.report(item, "Give numbers from 1 to 255.", "%q is not an exit code", item.Value)
 			continue

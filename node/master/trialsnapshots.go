@@ -169,7 +169,7 @@ func (m *Master) cleanSnapshots(all bool, need int64) {
 		m.log.Info("snapshots of an ended sweep are removed, because retention.checkpoints is nearly reached", "sweep", s.ID)
 		errs = append(errs, store.DiscardSweep(s.ID))
 	}
-	if err := errors.Join(append(errs, store.Clear())...); err != nil {
+	if err := errors.Join(append(errs, store.PurgeRemoved())...); err != nil {
 		m.log.Warn("snapshots could not be removed; trying again later", "err", err)
 	}
 }

@@ -128,7 +128,7 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 	for range 2 {
 		a.part()
 		a.next()
-		if got := a.allocator.Book().FreeCPUs; got != 3*grid.One {
+		if got := a.allocator.Usage().FreeCPUs; got != 3*grid.One {
 			t.Errorf("free processors: got %v, want 3 beside the attempt that goes on", got)
 		}
 		a.run()
@@ -156,8 +156,8 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 		return err == nil && len(present) == 0
 	})
 	a.stop()
-	if a.allocator.Book().FreeCPUs != 4*grid.One {
-		t.Errorf("free processors: got %v, want all", a.allocator.Book().FreeCPUs)
+	if a.allocator.Usage().FreeCPUs != 4*grid.One {
+		t.Errorf("free processors: got %v, want all", a.allocator.Usage().FreeCPUs)
 	}
 	if left, _ := os.ReadDir(filepath.Join(a.dir, "spool")); len(left) > 0 {
 		t.Errorf("spools left: %v", left)
@@ -219,7 +219,7 @@ func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	if g := a.Annotate(m).GPUs[0]; g.State != "ready" || !slices.Equal(g.Trials, []string{"t-1/0"}) {
 		t.Errorf("got %s: %s; trials %v", g.State, g.Why, g.Trials)
 	}
-	if b := a.allocator.Book().Devices[0]; b.Free != 0 {
+	if b := a.allocator.Usage().Devices[0]; b.Free != 0 {
 		t.Errorf("%s of the GPU is free", b.Free)
 	}
 	a.stop()

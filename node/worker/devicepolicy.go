@@ -114,7 +114,7 @@ func publishedState(m *inventory.Machine, uuid string) allocator.State {
 
 // totals gives what the books say of the machine.
 func machineTotals(books *allocator.Allocator) machineSize {
-	b := books.Book()
+	b := books.Usage()
 	s := machineSize{cpus: b.CPUs, memory: b.Memory}
 	for i := range b.Devices {
 		if d := &b.Devices[i]; !d.Absent && !d.Split {

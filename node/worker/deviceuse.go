@@ -20,10 +20,10 @@ func (w *Worker) newDeviceWatch() {
 	}
 	w.policy.Store(&w.cfg.Policy)
 	w.gpus = devices.New(devices.Config{
-		Source: w.cfg.GPUs, Books: w.allocator, Set: w.SetDevices, Foreign: w.cfg.Policy.Foreign, Cache: w.bundles.cacheDir(), Logger: w.log,
+		Source: w.cfg.GPUs, Allocator: w.allocator, SetDevices: w.SetDevices, Foreign: w.cfg.Policy.Foreign, CacheDir: w.bundles.cacheDir(), Logger: w.log,
 		File: filepath.Join(w.cfg.Dir, "devices.json"), Boot: w.boot,
-		List:  func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
-		Freed: w.wakeDispatcher, Changed: w.cfg.OnDevicesChanged,
+		ListDevices: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
+		OnFreed:     w.wakeDispatcher, OnChanged: w.cfg.OnDevicesChanged,
 	})
 }
 
@@ -36,7 +36,7 @@ func (w *Worker) SetMachine(m inventory.Machine) {
 		w.SetDevices(DevicesOf(&m, w.cfg.Policy))
 		return
 	}
-	w.gpus.Meet(m)
+	w.gpus.SetMachine(m)
 }
 
 // SetPolicy changes what trials may have of the devices, from the next Meet on.
@@ -73,7 +73,7 @@ func (w *Worker) beginDeviceUse(a *attempt) {
 
 // watches reports whether it is looked at what the attempt does on devices, its own or others'.
 func (w *Worker) watches(a *attempt) bool {
-	return w.gpus != nil && (len(a.shares()) > 0 || w.gpus.Any())
+	return w.gpus != nil && (len(a.shares()) > 0 || w.gpus.HasDevices())
 }
 
 func (a *attempt) shares() []allocator.Share {
@@ -105,7 +105,7 @@ func (w *Worker) endDeviceUse(a *attempt, result *grid.Result) {
 
 // describeUse adds to the use of each device what an estimate of the trials' need goes by.
 func (w *Worker) describeDeviceUse(a *attempt, use []grid.DeviceUse) {
-	shares, book := a.shares(), w.allocator.Book()
+	shares, book := a.shares(), w.allocator.Usage()
 	for i := range use {
 		for k := range book.Devices {
 			if d := &book.Devices[k]; d.UUID == use[i].UUID {
@@ -122,20 +122,20 @@ func (w *Worker) describeDeviceUse(a *attempt, use []grid.DeviceUse) {
 func (a *attempt) addDeviceEvidence(e *failure.Evidence) {
 	seen := &a.deviceEvidence
 	e.GPUFull, e.Neighbour = seen.Full, seen.Neighbours
-	e.Device = failure.Device{UUID: seen.Device, Xid: seen.Xid, Gone: seen.Gone, Several: seen.Several}
+	e.Device = failure.DeviceFault{UUID: seen.Device, Xid: seen.Xid, Gone: seen.Gone, Several: seen.Several}
 }
 
 // strike counts an outcome against the device that is to blame for it.
 func (w *Worker) countDeviceFailure(a *attempt, result *grid.Result) {
 	if w.gpus != nil && result.Device != "" && grid.FailureOf(result.Class).Owner == grid.OwnerDevice {
-		w.gpus.Strike(result.Device, a.id, result.Class)
+		w.gpus.RecordFailure(result.Device, a.id, result.Class)
 	}
 }
 
 // release gives back what a lease's trials had. Its devices are free once their memory is.
 func (w *Worker) releaseAllocation(al *allocator.Allocation) {
 	if w.gpus != nil {
-		w.gpus.Releasing(al)
+		w.gpus.MarkDirty(al)
 	}
 	w.allocator.Release(al)
 }

@@ -165,7 +165,7 @@ func TestBrokenDevice(t *testing.T) {
 	}
 	s.apply(&jetstream.Directives{Drain: true})
 	s.apply(&jetstream.Directives{})
-	s.gpus.Meet(m)
+	s.gpus.SetMachine(m)
 	if got := s.Annotate(m).GPUs[0]; got.State == "sick" {
 		t.Errorf("after the node was drained and undrained: got %+v", got)
 	}
@@ -221,10 +221,10 @@ func TestSettingsAsOthersSeeThem(t *testing.T) {
 		if got := n.Slots(grid.Resources{GPUs: 250}); got != 4 {
 			t.Errorf("more %v: got room for %d trials with a quarter, want two on each GPU", more, got)
 		}
-		if r := n.Never(grid.Resources{GPUMemory: 20 << 30}); r.Code != grid.RefusedMemory {
+		if r := n.NeverFits(grid.Resources{GPUMemory: 20 << 30}); r.Code != grid.RefusedMemory {
 			t.Errorf("more %v: a share of 20 GiB: got %v, want it refused", more, r)
 		}
-		if r := n.Never(grid.Resources{GPUs: grid.One, GPUMemory: 20 << 30}); r.Code != "" {
+		if r := n.NeverFits(grid.Resources{GPUs: grid.One, GPUMemory: 20 << 30}); r.Code != "" {
 			t.Errorf("more %v: a whole GPU of 20 GiB: got %v", more, r)
 		}
 	}
@@ -245,10 +245,10 @@ func TestNodeAsOthersSeeIt(t *testing.T) {
 	if got := n.Slots(one); got != 3 {
 		t.Errorf("got room for %d trials, want those of the GPUs that are in service", got)
 	}
-	if r := n.Never(four); r.Code != "" {
+	if r := n.NeverFits(four); r.Code != "" {
 		t.Errorf("four GPUs: got %v; one that is sick may come back", r)
 	}
-	if r := n.Never(five); r.Code == "" {
+	if r := n.NeverFits(five); r.Code == "" {
 		t.Error("five GPUs: a GPU that trials may not use counts")
 	}
 }

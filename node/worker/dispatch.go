@@ -50,7 +50,7 @@ func (w *Worker) assessLanes(lanes []lane) []lane {
 		}
 		if l.slots = w.Slots(l.resources); l.slots < 1 {
 			if l.refusal = w.refuseNode(l.resources); l.refusal.Code == "" {
-				l.refusal = w.allocator.Why(l.name, l.resources)
+				l.refusal = w.allocator.Explain(l.name, l.resources)
 			}
 			continue
 		}
@@ -66,12 +66,12 @@ func (w *Worker) assessLanes(lanes []lane) []lane {
 
 // serve goes through the lanes in their order. Those that wait for room keep some from the others.
 func (w *Worker) serveLanes(ctx context.Context, lanes []lane) {
-	w.allocator.Begin()
+	w.allocator.BeginPass()
 	w.receiveVictims()
 	for _, l := range lanes {
 		switch {
 		case l.slots < 1: // its trials are for other nodes
-			w.allocator.Forget(l.name)
+			w.allocator.DropHold(l.name)
 			continue
 		case w.yieldedLanes.isYielded(l.name, time.Now()):
 			continue
@@ -81,11 +81,11 @@ func (w *Worker) serveLanes(ctx context.Context, lanes []lane) {
 			return
 		}
 		if w.fairShare.isWaiting(l) {
-			w.allocator.Keep(allocator.Claim{Lane: l.name, Resources: l.resources})
+			w.allocator.HoldFor(allocator.WaitingLane{Lane: l.name, Resources: l.resources})
 			w.fairShare.startHolding(l, time.Now())
 			w.preemptFor(l, time.Now())
 		} else {
-			w.allocator.Forget(l.name)
+			w.allocator.DropHold(l.name)
 		}
 	}
 	w.found = nil // the lane that has not come by does not wait any more
@@ -104,21 +104,21 @@ func (w *Worker) fillLane(ctx context.Context, l lane, slots int) int {
 			return left
 		}
 		if !w.backoff.admit(time.Now()) {
-			w.allocator.Return(al)
+			w.allocator.ReturnUnused(al)
 			return left
 		}
 		h := w.acquireLease(ctx, l)
 		if h == nil {
 			w.backoff.cancelProbe()
-			w.allocator.Return(al)
+			w.allocator.ReturnUnused(al)
 			return left
 		}
 		now := time.Now()
 		if device := w.avoidedDevices.deviceFor(h, now); device != "" {
-			if al = w.allocator.Exchange(al, l.resources, device); slices.Contains(al.UUIDs(), device) && w.allocator.SlotsWithout(l.resources, device) > 0 {
+			if al = w.allocator.ReplaceDevice(al, l.resources, device); slices.Contains(al.UUIDs(), device) && w.allocator.SlotsWithout(l.resources, device) > 0 {
 				// Another device will be free. Until then the trial is the master's.
 				w.backoff.cancelProbe()
-				w.allocator.Return(al)
+				w.allocator.ReturnUnused(al)
 				w.yieldLane(l.name)
 				w.leaveLease(h)
 				return left

@@ -58,10 +58,10 @@ func newNode(devices ...allocator.Device) *node {
 // run serves the lanes for a time, as dispatch does.
 func (n *node) run(lanes []lane, d time.Duration) {
 	for end := n.now.Add(d); n.now.Before(end); {
-		n.books.Begin()
+		n.books.BeginPass()
 		for _, l := range n.fairness.order(n.assess(lanes), n.now) {
 			if l.slots > 0 && n.fill(l) && n.keeps {
-				n.books.Keep(allocator.Claim{Lane: l.name, Resources: l.resources})
+				n.books.HoldFor(allocator.WaitingLane{Lane: l.name, Resources: l.resources})
 				n.fairness.startHolding(l, n.now)
 			}
 		}
@@ -86,7 +86,7 @@ func (n *node) fill(l lane) bool {
 		}
 		took := n.length(l)
 		if took == 0 {
-			n.books.Return(al)
+			n.books.ReturnUnused(al)
 			n.fairness.queueEmpty(l, n.now)
 			return false
 		}

@@ -123,7 +123,7 @@ func (w *Worker) apply(o *jetstream.Directives) {
 		w.haltForDrain()
 	}
 	if was && !o.Drain && w.gpus != nil {
-		w.gpus.Clear()
+		w.gpus.ReturnToService()
 	}
 	if was != o.Drain {
 		w.log.Info("drain", "on", o.Drain, "reason", o.Reason)

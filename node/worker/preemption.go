@@ -98,7 +98,7 @@ func (w *Worker) haltVictims(l lane, all []preemptionVictim) {
 	for _, v := range all {
 		allocations = append(allocations, v.attempt.allocation)
 	}
-	needed := w.allocator.ToFit(l.name, l.resources, allocations)
+	needed := w.allocator.Victims(l.name, l.resources, allocations)
 	for _, v := range all {
 		if slices.Contains(needed, v.attempt.allocation) {
 			w.log.Info("trial saves its state for a more urgent one", "trial", v.attempt.id, "lane", l.name)

@@ -193,7 +193,7 @@ func (w *Worker) storeSnapshot(ctx context.Context, a *attempt, ended bool, clea
 					return err
 				}
 			}
-			if err := checkpoint.Read(ctx, dir, snapshot.Files, known); err != nil {
+			if err := checkpoint.HashFiles(ctx, dir, snapshot.Files, known); err != nil {
 				if errors.Is(err, checkpoint.ErrChanged) {
 					changed++
 				}

@@ -178,7 +178,7 @@ func New(cfg Config) (*Worker, error) {
 		wake:  make(chan struct{}, 1), stopTimeout: stopTimeout, uploads: newArtifactUploads(), leases: map[*leaseHandle]struct{}{},
 		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
-	w.transfers, w.pacer, w.tending = make(chan struct{}, maxTransfers), checkpoint.Limit(cfg.SnapshotRate), make(chan struct{}, 1)
+	w.transfers, w.pacer, w.tending = make(chan struct{}, maxTransfers), checkpoint.NewLimiter(cfg.SnapshotRate), make(chan struct{}, 1)
 	w.ending, w.preemptAfter, w.shutdownTimeout, w.victimsFound = make(chan struct{}), preemptAfter, shutdownSnapshotTimeout, make(chan foundVictims, 1)
 	w.hurried = make(chan struct{})
 	w.hurry = sync.OnceFunc(func() { close(w.hurried) })
@@ -313,5 +313,5 @@ func (w *Worker) refuseNode(r grid.Resources) grid.Refusal {
 
 // Never says why this worker could never run an attempt with these resources.
 func (w *Worker) NeverFits(r grid.Resources) grid.Refusal {
-	return cmp.Or(w.refuseNode(r), w.allocator.Never(r))
+	return cmp.Or(w.refuseNode(r), w.allocator.NeverFits(r))
 }

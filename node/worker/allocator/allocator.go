@@ -9,7 +9,7 @@
 //   - Of a request for several devices nothing is held before all of it is there.
 //   - Lanes that wait keep devices and room for one of their trials (Keep); the lanes behind them get what that leaves.
 //
-// Shares go where they leave the least, whole devices where they lie together: see place.go.
+// Shares go where they leave the least, whole devices where they lie together: see placement.go.
 package allocator
 
 import (
@@ -70,32 +70,32 @@ const DefaultShare = 8
 type Allocator struct {
 	opts Options
 
-	mu     sync.Mutex
-	cpus   grid.Milli // of the node
-	memory int64
-	used   use
-	lanes  map[grid.Lane]use // what the trials of each lane use
-	places []*place          // by index
-	parts  bool              // some are parts of others
-	out    map[*Allocation]struct{}
-	slots  []int                  // how many allocations have each slot number: one, or more where an earlier version has given none
-	claims []Claim                // of this pass, in order
-	sets   map[grid.Lane][]string // devices that lanes kept last, by UUID
+	mu           sync.Mutex
+	cpus         grid.Milli // of the node
+	memory       int64
+	used         amount
+	lanes        map[grid.Lane]amount // what the trials of each lane use
+	devices      []*bookedDevice      // by index
+	hasInstances bool                 // some are parts of others
+	allocations  map[*Allocation]struct{}
+	slotUses     []int                  // how many allocations have each slot number: one, or more where an earlier version has given none
+	waiting      []WaitingLane          // of this pass, in order
+	heldSets     map[grid.Lane][]string // devices that lanes kept last, by UUID
 }
 
 // use is an amount of processors and memory.
-type use struct {
+type amount struct {
 	cpus   grid.Milli
 	memory int64
 }
 
-func (u use) add(v use) use { return use{u.cpus + v.cpus, u.memory + v.memory} }
-func (u use) sub(v use) use { return use{u.cpus - v.cpus, u.memory - v.memory} }
+func (u amount) add(v amount) amount { return amount{u.cpus + v.cpus, u.memory + v.memory} }
+func (u amount) sub(v amount) amount { return amount{u.cpus - v.cpus, u.memory - v.memory} }
 
 // New makes the books of a node that has so much.
 func New(opts Options, cpus grid.Milli, memory int64, devices []Device) *Allocator {
 	opts.Share = cmp.Or(opts.Share, DefaultShare)
-	a := &Allocator{opts: opts, lanes: map[grid.Lane]use{}, out: map[*Allocation]struct{}{}, sets: map[grid.Lane][]string{}}
+	a := &Allocator{opts: opts, lanes: map[grid.Lane]amount{}, allocations: map[*Allocation]struct{}{}, heldSets: map[grid.Lane][]string{}}
 	a.Update(cpus, memory, devices)
 	return a
 }
@@ -124,30 +124,30 @@ func (a *Allocator) SetSize(cpus grid.Milli, memory int64) {
 }
 
 func (a *Allocator) updateLocked(devices []Device) {
-	old := map[string]*place{}
-	for _, p := range a.places {
+	old := map[string]*bookedDevice{}
+	for _, p := range a.devices {
 		old[p.UUID] = p
 	}
-	a.places = nil
+	a.devices = nil
 	for _, d := range devices {
 		p := old[d.UUID]
 		if p == nil {
-			p = &place{}
+			p = &bookedDevice{}
 		} else if !p.absent {
 			d.State, d.Why, d.Since = p.State, p.Why, p.Since
 		}
 		p.Device, p.absent, p.split = d, false, false
-		a.places = append(a.places, p)
+		a.devices = append(a.devices, p)
 		delete(old, d.UUID)
 	}
 	for _, p := range old {
 		if len(p.shares) > 0 {
 			p.absent = true
-			a.places = append(a.places, p)
+			a.devices = append(a.devices, p)
 		}
 	}
-	for _, p := range a.places {
-		if q := a.placeLocked(p.Parent); p.Parent != "" && q != nil && !p.absent {
+	for _, p := range a.devices {
+		if q := a.deviceLocked(p.Parent); p.Parent != "" && q != nil && !p.absent {
 			q.split = true
 		}
 	}
@@ -155,14 +155,14 @@ func (a *Allocator) updateLocked(devices []Device) {
 }
 
 func (a *Allocator) sortLocked() {
-	a.parts = slices.ContainsFunc(a.places, func(p *place) bool { return p.Parent != "" })
-	slices.SortFunc(a.places, func(p, q *place) int {
+	a.hasInstances = slices.ContainsFunc(a.devices, func(p *bookedDevice) bool { return p.Parent != "" })
+	slices.SortFunc(a.devices, func(p, q *bookedDevice) int {
 		return cmp.Or(cmp.Compare(p.Index, q.Index), cmp.Compare(p.UUID, q.UUID))
 	})
 }
 
-func (a *Allocator) placeLocked(uuid string) *place {
-	for _, p := range a.places {
+func (a *Allocator) deviceLocked(uuid string) *bookedDevice {
+	for _, p := range a.devices {
 		if p.UUID == uuid {
 			return p
 		}
@@ -171,10 +171,10 @@ func (a *Allocator) placeLocked(uuid string) *place {
 }
 
 // Mark sets the state of a device, with what is behind it. A device that is not known is left alone.
-func (a *Allocator) Mark(uuid string, s State, why string, since time.Time) {
+func (a *Allocator) SetState(uuid string, s State, why string, since time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p := a.placeLocked(uuid); p != nil {
+	if p := a.deviceLocked(uuid); p != nil {
 		p.State, p.Why, p.Since = s, why, since
 	}
 }
@@ -183,39 +183,39 @@ func (a *Allocator) Mark(uuid string, s State, why string, since time.Time) {
 func (a *Allocator) Reserve(lane grid.Lane, r grid.Resources) (*Allocation, grid.Refusal) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	need := use{r.CPUs, r.Memory}
-	if need.cpus < 0 || need.memory < 0 || !a.roomLocked(lane, need, true) {
+	need := amount{r.CPUs, r.Memory}
+	if need.cpus < 0 || need.memory < 0 || !a.hasRoomLocked(lane, need, true) {
 		return nil, a.explainLocked(lane, &r)
 	}
 	var shares []Share
 	if r.NeedsGPU() {
-		if shares = a.chooseLocked(lane, &r); shares == nil {
+		if shares = a.chooseDevicesLocked(lane, &r); shares == nil {
 			return nil, a.explainLocked(lane, &r)
 		}
 	}
 	al := &Allocation{Lane: lane, CPUs: r.CPUs, Memory: r.Memory, Shares: shares, Slot: a.freeSlotLocked()}
-	a.takeLocked(al)
-	delete(a.sets, lane)
+	a.bookLocked(al)
+	delete(a.heldSets, lane)
 	return al, grid.Refusal{}
 }
 
 // Exchange gives an allocation of these resources without a device in place of one that has it, or the same one when nothing else is to be had.
-func (a *Allocator) Exchange(al *Allocation, r grid.Resources, without string) *Allocation {
+func (a *Allocator) ReplaceDevice(al *Allocation, r grid.Resources, without string) *Allocation {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	p := a.placeLocked(without)
-	if _, ok := a.out[al]; !ok || p == nil || !slices.Contains(al.UUIDs(), without) {
+	p := a.deviceLocked(without)
+	if _, ok := a.allocations[al]; !ok || p == nil || !slices.Contains(al.UUIDs(), without) {
 		return al
 	}
-	a.dropLocked(al)
+	a.unbookLocked(al)
 	state := p.State
 	p.State = Sick // so that it is not chosen
-	shares := a.chooseLocked(al.Lane, &r)
+	shares := a.chooseDevicesLocked(al.Lane, &r)
 	p.State = state
 	if shares != nil {
 		al = &Allocation{Lane: al.Lane, CPUs: al.CPUs, Memory: al.Memory, Shares: shares, Slot: al.Slot}
 	}
-	a.takeLocked(al)
+	a.bookLocked(al)
 	return al
 }
 
@@ -227,70 +227,70 @@ func (a *Allocator) Restore(al *Allocation) {
 		al.Slot = 0
 	}
 	for _, s := range al.Shares {
-		if a.placeLocked(s.UUID) == nil {
-			a.places = append(a.places, &place{Device: Device{UUID: s.UUID, Parent: s.Parent, Index: s.Index, Group: -1, NUMA: -1}, absent: true})
+		if a.deviceLocked(s.UUID) == nil {
+			a.devices = append(a.devices, &bookedDevice{Device: Device{UUID: s.UUID, Parent: s.Parent, Index: s.Index, Group: -1, NUMA: -1}, absent: true})
 		}
 	}
 	a.sortLocked()
-	a.takeLocked(al)
+	a.bookLocked(al)
 }
 
-func (a *Allocator) takeLocked(al *Allocation) {
-	u := use{al.CPUs, al.Memory}
+func (a *Allocator) bookLocked(al *Allocation) {
+	u := amount{al.CPUs, al.Memory}
 	a.used = a.used.add(u)
 	a.lanes[al.Lane] = a.lanes[al.Lane].add(u)
 	for _, s := range al.Shares {
-		a.placeLocked(s.UUID).take(held{al.Lane, s.Milli, s.Memory})
+		a.deviceLocked(s.UUID).book(portion{al.Lane, s.Milli, s.Memory})
 	}
-	a.out[al] = struct{}{}
-	for al.Slot >= len(a.slots) {
-		a.slots = append(a.slots, 0)
+	a.allocations[al] = struct{}{}
+	for al.Slot >= len(a.slotUses) {
+		a.slotUses = append(a.slotUses, 0)
 	}
-	a.slots[al.Slot]++
+	a.slotUses[al.Slot]++
 }
 
 // freeSlotLocked gives the lowest slot number that is free.
 func (a *Allocator) freeSlotLocked() int {
-	if n := slices.Index(a.slots, 0); n >= 0 {
+	if n := slices.Index(a.slotUses, 0); n >= 0 {
 		return n
 	}
-	return len(a.slots)
+	return len(a.slotUses)
 }
 
 // Release gives an allocation back. It reports false, and does nothing, when that has been done already. With Options.Watched, its
 // devices are Dirty from now on.
-func (a *Allocator) Release(al *Allocation) bool { return a.give(al, a.opts.Watched) }
+func (a *Allocator) Release(al *Allocation) bool { return a.release(al, a.opts.Watched) }
 
 // Return is Release of what was not used: no device of it has to be looked at.
-func (a *Allocator) Return(al *Allocation) bool { return a.give(al, false) }
+func (a *Allocator) ReturnUnused(al *Allocation) bool { return a.release(al, false) }
 
-func (a *Allocator) give(al *Allocation, dirty bool) bool {
+func (a *Allocator) release(al *Allocation, dirty bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := a.out[al]; !ok {
+	if _, ok := a.allocations[al]; !ok {
 		return false
 	}
-	a.dropLocked(al)
+	a.unbookLocked(al)
 	for _, s := range al.Shares {
-		if p := a.placeLocked(s.UUID); dirty && p.State == Ready {
+		if p := a.deviceLocked(s.UUID); dirty && p.State == Ready {
 			p.State, p.Why = Dirty, "its memory has not been looked at yet"
 		}
 	}
-	a.places = slices.DeleteFunc(a.places, func(p *place) bool { return p.absent && len(p.shares) == 0 })
+	a.devices = slices.DeleteFunc(a.devices, func(p *bookedDevice) bool { return p.absent && len(p.shares) == 0 })
 	return true
 }
 
 // dropLocked is the way back from takeLocked.
-func (a *Allocator) dropLocked(al *Allocation) {
-	delete(a.out, al)
-	a.slots[al.Slot]--
-	u := use{al.CPUs, al.Memory}
+func (a *Allocator) unbookLocked(al *Allocation) {
+	delete(a.allocations, al)
+	a.slotUses[al.Slot]--
+	u := amount{al.CPUs, al.Memory}
 	a.used = a.used.sub(u)
-	if a.lanes[al.Lane] = a.lanes[al.Lane].sub(u); a.lanes[al.Lane] == (use{}) {
+	if a.lanes[al.Lane] = a.lanes[al.Lane].sub(u); a.lanes[al.Lane] == (amount{}) {
 		delete(a.lanes, al.Lane)
 	}
 	for _, s := range al.Shares {
-		a.placeLocked(s.UUID).drop(held{al.Lane, s.Milli, s.Memory})
+		a.deviceLocked(s.UUID).unbook(portion{al.Lane, s.Milli, s.Memory})
 	}
 }
 
@@ -299,17 +299,17 @@ func (a *Allocator) dropLocked(al *Allocation) {
 func (a *Allocator) Slots(r grid.Resources) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.slotsLocked(&r, func(p *place) bool { return p.State != Sick && p.State != Gone })
+	return a.slotsLocked(&r, func(p *bookedDevice) bool { return p.State != Sick && p.State != Gone })
 }
 
 // SlotsWithout is Slots without a device.
 func (a *Allocator) SlotsWithout(r grid.Resources, uuid string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.slotsLocked(&r, func(p *place) bool { return p.State != Sick && p.State != Gone && p.UUID != uuid })
+	return a.slotsLocked(&r, func(p *bookedDevice) bool { return p.State != Sick && p.State != Gone && p.UUID != uuid })
 }
 
-func (a *Allocator) slotsLocked(r *grid.Resources, counts func(*place) bool) int {
+func (a *Allocator) slotsLocked(r *grid.Resources, counts func(*bookedDevice) bool) int {
 	if r.CPUs < 0 || r.Memory < 0 { // less than nothing is in no record that was checked
 		return 0
 	}
@@ -324,7 +324,7 @@ func (a *Allocator) slotsLocked(r *grid.Resources, counts func(*place) bool) int
 		return int(max(n, 0))
 	}
 	total, whole := int64(0), int64(max(r.WholeGPUs(), 1))
-	for _, p := range a.places {
+	for _, p := range a.devices {
 		milli, memory, ok := p.needs(r)
 		if !ok || p.absent || p.split || !counts(p) || p.Exclusive && milli < grid.One {
 			continue
@@ -339,31 +339,31 @@ func (a *Allocator) slotsLocked(r *grid.Resources, counts func(*place) bool) int
 }
 
 // Book is a picture of what is in use.
-type Book struct {
+type Usage struct {
 	CPUs, FreeCPUs     grid.Milli
 	Memory, FreeMemory int64
-	Devices            []DeviceBook
+	Devices            []DeviceUsage
 }
 
 // DeviceBook is one device in a Book.
-type DeviceBook struct {
+type DeviceUsage struct {
 	Device
 	Free       grid.Milli // thousandths
 	FreeMemory int64
 	Shares     int       // trials on it
-	Kept       grid.Lane // the lane that it is kept for, "" for none
+	HeldFor    grid.Lane // the lane that it is kept for, "" for none
 	Absent     bool      // the node does not have it any more, but a trial does
 	Split      bool      // it is divided into MIG instances
 }
 
 // Book gives the picture of this moment.
-func (a *Allocator) Book() Book {
+func (a *Allocator) Usage() Usage {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b := Book{CPUs: a.cpus, FreeCPUs: a.cpus - a.used.cpus, Memory: a.memory, FreeMemory: a.memory - a.used.memory}
-	for _, p := range a.places {
-		b.Devices = append(b.Devices, DeviceBook{
-			Device: p.Device, Free: grid.One - p.milli, FreeMemory: p.Memory - p.memory, Shares: len(p.shares), Kept: p.keeper,
+	b := Usage{CPUs: a.cpus, FreeCPUs: a.cpus - a.used.cpus, Memory: a.memory, FreeMemory: a.memory - a.used.memory}
+	for _, p := range a.devices {
+		b.Devices = append(b.Devices, DeviceUsage{
+			Device: p.Device, Free: grid.One - p.milli, FreeMemory: p.Memory - p.memory, Shares: len(p.shares), HeldFor: p.heldFor,
 			Absent: p.absent, Split: p.split,
 		})
 	}

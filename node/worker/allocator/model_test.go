@@ -206,7 +206,7 @@ func revived(devices []Device) []Device {
 // same compares the books.
 func (w *workload) same() {
 	w.t.Helper()
-	b := w.a.Book()
+	b := w.a.Usage()
 	cpus, memory := w.m.cpus, w.m.memory
 	left := map[string]bool{}
 	for _, al := range w.m.given {
@@ -256,7 +256,7 @@ func (w *workload) step() {
 		d := &w.m.devices[w.rng.IntN(len(w.m.devices))]
 		d.State = pick(w.rng, Ready, Ready, Ready, Dirty, Foreign, Sick, Gone)
 		w.log = append(w.log, fmt.Sprintf("mark %s %q", d.UUID, d.State))
-		w.a.Mark(d.UUID, d.State, "why", time.Time{})
+		w.a.SetState(d.UUID, d.State, "why", time.Time{})
 	case op == 17: // a device comes, goes, or shrinks
 		fresh := randomDevices(w.rng)
 		for i := range fresh {
@@ -308,7 +308,7 @@ func (w *workload) restart() {
 		for _, al := range restored {
 			b.Release(al)
 		}
-		if book := b.Book(); book.FreeCPUs-w.m.cpus > 0 {
+		if book := b.Usage(); book.FreeCPUs-w.m.cpus > 0 {
 			w.failf("more is free than there is: %+v", book)
 		}
 	}
@@ -334,8 +334,8 @@ func TestBooksEqualTheModel(t *testing.T) {
 		}
 		m.given = nil
 		w.same()
-		if len(w.a.lanes) > 0 || len(w.a.out) > 0 {
-			w.failf("something is left of what was given back: %v, %v", slices.Collect(maps.Keys(w.a.lanes)), len(w.a.out))
+		if len(w.a.lanes) > 0 || len(w.a.allocations) > 0 {
+			w.failf("something is left of what was given back: %v, %v", slices.Collect(maps.Keys(w.a.lanes)), len(w.a.allocations))
 		}
 	}
 }
@@ -347,7 +347,7 @@ func TestSlotsAreWhatFits(t *testing.T) {
 		devices, r := randomDevices(rng), randomRequest(rng)
 		a := New(Options{}, 16000, 64<<30, devices)
 		want := a.Slots(r)
-		if never := a.Never(r); (never.Code != "") != (want == 0) {
+		if never := a.NeverFits(r); (never.Code != "") != (want == 0) {
 			t.Fatalf("seed %d, %+v: %d slots, never is %+v", seed, r, want, never)
 		}
 		got := 0

@@ -10,13 +10,13 @@ import (
 )
 
 // memory is how long faults and strikes are remembered.
-const memory = 24 * time.Hour
+const faultRetention = 24 * time.Hour
 
 // quiet is how long an error with one number is not logged again: drivers repeat some many times in a second.
-const quiet = time.Minute
+const faultLogInterval = time.Minute
 
 // mostFaults bounds how many faults of a device are remembered.
-const mostFaults = 64
+const maxFaults = 64
 
 // fault is an error that the driver reported for a device.
 type fault struct {
@@ -26,29 +26,29 @@ type fault struct {
 
 // faultsLocked takes over what the driver reported. An error whose device is not known concerns all of them, as evidence for attempts; it
 // takes none out of service.
-func (w *Watch) faultsLocked(faults []inventory.Fault) {
+func (w *Watch) recordFaultsLocked(faults []inventory.Fault) {
 	for _, f := range faults {
 		if f.Xid == 0 {
 			continue // the recovery action has changed, which the next full look reads
 		}
-		if last := w.reported[f.Xid]; f.Time.Sub(last) > quiet {
+		if last := w.faultLoggedAt[f.Xid]; f.Time.Sub(last) > faultLogInterval {
 			w.log.Warn("the GPU driver reports an error", "gpu", f.UUID, "xid", f.Xid)
-			w.reported[f.Xid] = f.Time
+			w.faultLoggedAt[f.Xid] = f.Time
 		}
 		for _, d := range w.devices {
-			if f.UUID != "" && !d.concerns(&f) {
+			if f.UUID != "" && !d.isAffectedBy(&f) {
 				continue
 			}
-			w.attemptFaultLocked(d.UUID, f.Xid)
+			w.recordAttemptFaultLocked(d.UUID, f.Xid)
 			if f.UUID != "" {
-				d.fail(fault{f.Time, f.Xid})
+				d.addFault(fault{f.Time, f.Xid})
 			}
 		}
 	}
 }
 
 // concerns reports whether an error of a GPU is one of this device: an error of an instance is that of the instance alone.
-func (d *device) concerns(f *inventory.Fault) bool {
+func (d *device) isAffectedBy(f *inventory.Fault) bool {
 	switch {
 	case f.UUID == d.UUID:
 		return f.GPUInstance == inventory.Unknown || !d.gpu.MIG
@@ -61,20 +61,20 @@ func (d *device) concerns(f *inventory.Fault) bool {
 }
 
 // fail notes an error and takes the device out of service when there were enough of its kind.
-func (d *device) fail(f fault) {
-	d.Faults = slices.DeleteFunc(d.Faults, func(old fault) bool { return f.At.Sub(old.At) > memory })
-	if d.Faults = append(d.Faults, f); len(d.Faults) > mostFaults {
-		d.Faults = slices.Delete(d.Faults, 0, len(d.Faults)-mostFaults)
+func (d *device) addFault(f fault) {
+	d.Faults = slices.DeleteFunc(d.Faults, func(old fault) bool { return f.At.Sub(old.At) > faultRetention })
+	if d.Faults = append(d.Faults, f); len(d.Faults) > maxFaults {
+		d.Faults = slices.Delete(d.Faults, 0, len(d.Faults)-maxFaults)
 	}
 	kind := failure.XidOf(f.Xid)
-	if kind.Sick == 0 || d.Sick != "" || d.count(kind) < kind.Sick {
+	if kind.FaultsUntilSick == 0 || d.Sick != "" || d.countFaults(kind) < kind.FaultsUntilSick {
 		return
 	}
-	d.Sick = fmt.Sprintf("Xid %d: %s", f.Xid, kind.Why)
+	d.Sick = fmt.Sprintf("Xid %d: %s", f.Xid, kind.Reason)
 }
 
 // count is how many errors of a kind the device had.
-func (d *device) count(kind *failure.Xid) int {
+func (d *device) countFaults(kind *failure.Xid) int {
 	n := 0
 	for _, f := range d.Faults {
 		if failure.XidOf(f.Xid) == kind {

@@ -42,7 +42,7 @@ func TestFaults(t *testing.T) {
 			}
 			s.do(2 * time.Minute)
 			s.want(0, tt.state, "")
-			s.Clear()
+			s.ReturnToService()
 			s.do(time.Second)
 			if s.release(al); tt.state == allocator.Sick {
 				s.do(time.Second)
@@ -59,22 +59,22 @@ func TestFaultsOutliveTheAgent(t *testing.T) {
 	play(t, "4xA100-40", Avoid, func(s *stage) {
 		gpus := s.source.fake.GPUs()
 		s.do(15*time.Second, "xid 0 95", "xid 1 94", "xid 1 94")
-		for i := range int64(strikesUntilSick) {
-			s.Strike(gpus[2].UUID, trial(i), grid.ClassGPUBusy)
+		for i := range int64(failuresUntilSick) {
+			s.RecordFailure(gpus[2].UUID, trial(i), grid.ClassGPUBusy)
 		}
 		s.do(time.Second)
 		next := func(boot string) (*Watch, []allocator.State) {
 			cfg := s.cfg
-			cfg.Books, cfg.Boot = allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil), boot
-			cfg.Set = cfg.Books.SetDevices
+			cfg.Allocator, cfg.Boot = allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil), boot
+			cfg.SetDevices = cfg.Allocator.SetDevices
 			w := New(cfg)
-			w.Meet(s.machine())
+			w.SetMachine(s.machine())
 			for range 3 {
-				w.look(s.t.Context())
+				w.sample(s.t.Context())
 				<-time.After(time.Second)
 			}
 			var states []allocator.State
-			for _, d := range cfg.Books.Book().Devices {
+			for _, d := range cfg.Allocator.Usage().Devices {
 				states = append(states, d.State)
 			}
 			return w, states
@@ -85,7 +85,7 @@ func TestFaultsOutliveTheAgent(t *testing.T) {
 			t.Errorf("got %q under the next agent, want %q", got, want)
 		}
 		s.source.fake.Do("xid 1 94") // the third within a day, the first that this agent sees
-		w.look(s.t.Context())
+		w.sample(s.t.Context())
 		want[1] = allocator.Sick
 		if _, got := next("b"); !slices.Equal(got, want) {
 			t.Errorf("got %q after a third error, want %q", got, want)
@@ -94,8 +94,8 @@ func TestFaultsOutliveTheAgent(t *testing.T) {
 		if _, got := next("c"); !slices.Equal(got, ready) {
 			t.Errorf("got %q after another start of the machine, want %q", got, ready)
 		}
-		w.Clear()
-		w.look(s.t.Context())
+		w.ReturnToService()
+		w.sample(s.t.Context())
 		if _, got := next("b"); !slices.Equal(got, ready) {
 			t.Errorf("got %q after the node was undrained, want %q", got, ready)
 		}
@@ -135,7 +135,7 @@ func TestFaultAtTheEnd(t *testing.T) {
 		s.do(5 * time.Second)
 		s.source.fake.Do("xid 0 48")
 		began := time.Now()
-		if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != 48 || time.Since(began) > evidenceLimit {
+		if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != 48 || time.Since(began) > evidenceTimeout {
 			t.Errorf("got %+v after %v", r.Evidence, time.Since(began))
 		}
 	})
@@ -160,7 +160,7 @@ func TestFaultOfAnInstance(t *testing.T) {
 	play(t, "1xA100-40:1g.5gb*3", Avoid, func(s *stage) {
 		s.do(15*time.Second, "xid 0.1 95")
 		sick := 0
-		for _, d := range s.books.Book().Devices {
+		for _, d := range s.books.Usage().Devices {
 			if d.State == allocator.Sick {
 				sick++
 				if d.UUID != s.source.fake.GPUs()[0].Instances[1].UUID {
@@ -182,7 +182,7 @@ func TestRecovery(t *testing.T) {
 	play(t, "1xA100-40", Avoid, func(s *stage) {
 		s.do(15*time.Second, "xid 0 48", "recovery 0 1")
 		s.want(0, allocator.Sick, "needs a reset")
-		s.Clear()
+		s.ReturnToService()
 		s.do(30 * time.Second)
 		s.want(0, allocator.Sick, "needs a reset")
 		s.do(30*time.Second, "recovery 0 0")

@@ -17,19 +17,19 @@ import (
 
 // owner says whose program uses a device.
 type owner struct {
-	key     key    // of the attempt; zero when it is none of this node's
-	running bool   // the attempt runs
-	ours    bool   // the program was started by this node
-	unknown bool   // nobody can say: it is ending, or in a PID namespace that this process does not see
-	program string // for people: "python3 (pid 42, user ada)"
+	key     attemptKey // of the attempt; zero when it is none of this node's
+	running bool       // the attempt runs
+	ours    bool       // the program was started by this node
+	unknown bool       // nobody can say: it is ending, or in a PID namespace that this process does not see
+	program string     // for people: "python3 (pid 42, user ada)"
 }
 
 // maxAncestors bounds how far up the tree of processes an owner is looked for.
 const maxAncestors = 64
 
 // owners finds out whose programs use the devices.
-func (w *Watch) owners(s *inventory.Sample) (map[int]owner, *known) {
-	all, by := map[int]owner{}, w.known()
+func (w *Watch) owners(s *inventory.Sample) (map[int]owner, *attemptIndex) {
+	all, by := map[int]owner{}, w.indexAttempts()
 	for i := range s.Uses {
 		for _, p := range s.Uses[i].Processes {
 			if _, ok := all[p.PID]; !ok {
@@ -41,22 +41,22 @@ func (w *Watch) owners(s *inventory.Sample) (map[int]owner, *known) {
 }
 
 // known is what programs are recognised by.
-type known struct {
-	attempts   map[key]bool
-	started    map[key]bool // those with a main program or a container
-	mains      map[int]key
-	containers map[string]key
+type attemptIndex struct {
+	attempts   map[attemptKey]bool
+	started    map[attemptKey]bool // those with a main program or a container
+	programs   map[int]attemptKey
+	containers map[string]attemptKey
 }
 
-func (w *Watch) known() known {
+func (w *Watch) indexAttempts() attemptIndex {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	k := known{map[key]bool{}, map[key]bool{}, map[int]key{}, map[string]key{}}
+	k := attemptIndex{map[attemptKey]bool{}, map[attemptKey]bool{}, map[int]attemptKey{}, map[string]attemptKey{}}
 	for id, a := range w.attempts {
 		k.attempts[id] = true
 		k.started[id] = a.pid > 0 || a.container != ""
 		if a.pid > 0 {
-			k.mains[a.pid] = id
+			k.programs[a.pid] = id
 		}
 		if a.container != "" {
 			k.containers[a.container] = id
@@ -67,7 +67,7 @@ func (w *Watch) known() known {
 
 // ownerOf looks at a program and at those that started it: the programs of an attempt have its trial in their environment, descend from
 // its main program, or are in its container's cgroup.
-func (w *Watch) ownerOf(pid int, by *known) owner {
+func (w *Watch) ownerOf(pid int, by *attemptIndex) owner {
 	o := owner{}
 	group := readProc(pid, "cgroup")
 	for id, k := range by.containers {
@@ -77,16 +77,16 @@ func (w *Watch) ownerOf(pid int, by *known) owner {
 		}
 	}
 	for at, n := pid, 0; at > 1 && n < maxAncestors; at, n = parentOf(at), n+1 {
-		if k, ok := by.mains[at]; ok {
+		if k, ok := by.programs[at]; ok {
 			o.key, o.running, o.ours = k, true, true
 			return o
 		}
-		k, cache := marksOf(readProc(at, "environ"))
+		k, cache := parseEnviron(readProc(at, "environ"))
 		if by.attempts[k] {
 			o.key, o.running, o.ours = k, true, true
 			return o
 		}
-		if cache != "" && cache == w.cfg.Cache {
+		if cache != "" && cache == w.cfg.CacheDir {
 			o.key, o.ours, o.program = k, true, programText(pid)
 			return o
 		}
@@ -97,7 +97,7 @@ func (w *Watch) ownerOf(pid int, by *known) owner {
 }
 
 // marksOf reads from an environment which attempt, of which node, a program belongs to.
-func marksOf(environ []byte) (k key, cache string) {
+func parseEnviron(environ []byte) (k attemptKey, cache string) {
 	for entry := range bytes.SplitSeq(environ, []byte{0}) {
 		name, value, _ := strings.Cut(string(entry), "=")
 		switch name {

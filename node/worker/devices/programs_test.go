@@ -54,9 +54,9 @@ func TestDeviceOfAnother(t *testing.T) {
 // TestOwners finds attempts by their main programs where the environment says nothing, and by their containers.
 func TestOwners(t *testing.T) {
 	bare, ours, other := program(t), program(t, "MLF_CACHE=/cache/of/this/node"), program(t, "MLF_TRIAL=s-1/9", "MLF_ATTEMPT=1", "MLF_CACHE=/another")
-	w := New(Config{Cache: "/cache/of/this/node", Logger: slog.New(slog.DiscardHandler)})
+	w := New(Config{CacheDir: "/cache/of/this/node", Logger: slog.New(slog.DiscardHandler)})
 	w.Begin(Attempt{Trial: trial(1), Number: 1})
-	by := w.known()
+	by := w.indexAttempts()
 	if o := w.ownerOf(bare, &by); o.ours || o.running || !strings.HasPrefix(o.program, "sleep (pid ") {
 		t.Errorf("got %+v", o)
 	}
@@ -67,12 +67,12 @@ func TestOwners(t *testing.T) {
 		t.Errorf("got %+v", o)
 	}
 	w.Started(trial(1), 1, bare, "")
-	by = w.known()
+	by = w.indexAttempts()
 	if o := w.ownerOf(bare, &by); !o.running || o.key.trial != trial(1) {
 		t.Errorf("by its main program: got %+v", o)
 	}
 	w.Started(trial(1), 1, 0, strings.TrimSpace(string(readProc(other, "cgroup"))))
-	by = w.known()
+	by = w.indexAttempts()
 	if o := w.ownerOf(other, &by); !o.running {
 		t.Errorf("by its container: got %+v", o)
 	}
@@ -98,18 +98,18 @@ func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
 	pid := program(t)
 	play(t, "1xA100-40", Avoid, func(s *stage) {
 		books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
-		w := New(Config{Source: s.source, Books: books, List: s.list, Set: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler)})
-		w.Meet(s.machine())
+		w := New(Config{Source: s.source, Allocator: books, ListDevices: s.list, SetDevices: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler)})
+		w.SetMachine(s.machine())
 		s.do(time.Second, fmt.Sprintf("use 0 %d 2GiB", pid))
-		state := func() (allocator.State, string) { d := books.Book().Devices[0]; return d.State, d.Why }
+		state := func() (allocator.State, string) { d := books.Usage().Devices[0]; return d.State, d.Why }
 		w.Begin(Attempt{Trial: trial(1), Number: 1, Devices: []string{s.machine().GPUs[0].UUID}, Whole: true})
-		w.look(s.t.Context())
+		w.sample(s.t.Context())
 		if state, why := state(); state == allocator.Foreign {
 			t.Errorf("got %s: %s", state, why)
 		}
 		w.Started(trial(1), 1, pid, "")
 		s.do(time.Second)
-		w.look(s.t.Context())
+		w.sample(s.t.Context())
 		if state, why := state(); state != allocator.Ready {
 			t.Errorf("got %s: %s", state, why)
 		}

@@ -44,17 +44,17 @@ const (
 
 // Config holds the collaborators and settings of a Watch. Its funcs must not block.
 type Config struct {
-	Source  Source
-	Books   *allocator.Allocator
-	List    func(*inventory.Machine) []allocator.Device // which devices of the machine trials may have
-	Set     func([]allocator.Device)                    // puts them into the books
-	Freed   func()                                      // called when a device has become ready; may be nil
-	Changed func()                                      // called when the state of one has changed for more than a moment; may be nil
-	Foreign Foreign
-	Cache   string // value of MLF_CACHE in programs of this node: it tells them from others
-	File    string // where what was wrong with devices outlives the agent; "" for nowhere
-	Boot    string // names this start of the machine: what was wrong before counts no more
-	Logger  *slog.Logger
+	Source      Source
+	Allocator   *allocator.Allocator
+	ListDevices func(*inventory.Machine) []allocator.Device // which devices of the machine trials may have
+	SetDevices  func([]allocator.Device)                    // puts them into the books
+	OnFreed     func()                                      // called when a device has become ready; may be nil
+	OnChanged   func()                                      // called when the state of one has changed for more than a moment; may be nil
+	Foreign     Foreign
+	CacheDir    string // value of MLF_CACHE in programs of this node: it tells them from others
+	File        string // where what was wrong with devices outlives the agent; "" for nowhere
+	Boot        string // names this start of the machine: what was wrong before counts no more
+	Logger      *slog.Logger
 }
 
 const (
@@ -64,46 +64,46 @@ const (
 	busyInterval  = time.Second
 	idleInterval  = 10 * time.Second
 	// dirtySoon is how long memory may take to become free before that is called a problem, and is looked at less often.
-	dirtySoon = 10 * time.Second
+	maxDirtyTime = 10 * time.Second
 	// sampleLimit bounds one look. A driver that hangs keeps nobody waiting.
-	sampleLimit = 20 * time.Second
+	sampleTimeout = 20 * time.Second
 	// steady is how long a device must be shown again, or be without a recovery action, before it counts as well.
-	steady = time.Minute
+	stableTime = time.Minute
 	// foreignGone is how long a program that is no trial must have left a device before trials get it.
-	foreignGone = 10 * time.Second
+	foreignGoneTime = 10 * time.Second
 	// goneAfter is how long a device is not shown when it counts as gone, and missesToTell in how many looks in a row it is missing when
 	// that is evidence for an attempt that fails.
-	goneAfter    = 3 * time.Second
-	missesToTell = 2
+	goneAfter = 3 * time.Second
+	minMisses = 2
 	// staleAfter is how old the newest sample may be before no trial gets a device by it.
-	staleAfter = idleInterval + sampleLimit
+	staleAfter = idleInterval + sampleTimeout
 )
 
 // Watch watches the devices of one node. Make one with New.
 type Watch struct {
-	cfg  Config
-	log  *slog.Logger
-	poke chan struct{}
-	any  atomic.Bool // there are devices
+	cfg        Config
+	log        *slog.Logger
+	wakeup     chan struct{}
+	hasDevices atomic.Bool // there are devices
 
-	mu       sync.Mutex
-	foreign  Foreign
-	devices  map[string]*device // that trials may have, by UUID; also those that are gone
-	attempts map[key]*attempt
-	health   string            // why faults can't be watched; "" when they are
-	asked    time.Time         // the moment that the last look is a picture of
-	sampled  time.Time         // the moment of the last sample; zero before the first
-	looked   chan struct{}     // closed and replaced after each look
-	reported map[int]time.Time // when an Xid was logged last
-	records  map[string]*record
-	stored   []byte // what Config.File has; owned by Run
+	mu            sync.Mutex
+	foreign       Foreign
+	devices       map[string]*device // that trials may have, by UUID; also those that are gone
+	attempts      map[attemptKey]*attempt
+	health        string            // why faults can't be watched; "" when they are
+	lastAttempt   time.Time         // the moment that the last look is a picture of
+	lastSample    time.Time         // the moment of the last sample; zero before the first
+	sampleDone    chan struct{}     // closed and replaced after each look
+	faultLoggedAt map[int]time.Time // when an Xid was logged last
+	records       map[string]*record
+	storedRecords []byte // what Config.File has; owned by Run
 }
 
 // New makes a Watch that knows no devices yet.
 func New(cfg Config) *Watch {
 	w := &Watch{
-		cfg: cfg, log: cfg.Logger, foreign: cfg.Foreign, poke: make(chan struct{}, 1), looked: make(chan struct{}),
-		devices: map[string]*device{}, attempts: map[key]*attempt{}, reported: map[int]time.Time{}, records: map[string]*record{},
+		cfg: cfg, log: cfg.Logger, foreign: cfg.Foreign, wakeup: make(chan struct{}, 1), sampleDone: make(chan struct{}),
+		devices: map[string]*device{}, attempts: map[attemptKey]*attempt{}, faultLoggedAt: map[int]time.Time{}, records: map[string]*record{},
 	}
 	if err := w.readRecords(); err != nil {
 		w.log.Warn("GPUs that were out of service may come back", "err", err)
@@ -114,11 +114,11 @@ func New(cfg Config) *Watch {
 // Run looks at the devices until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		w.look(ctx)
-		pause := time.NewTimer(w.pause())
+		w.sample(ctx)
+		pause := time.NewTimer(w.nextInterval())
 		select {
 		case <-ctx.Done():
-		case <-w.poke:
+		case <-w.wakeup:
 		case <-pause.C:
 		}
 		pause.Stop()
@@ -127,16 +127,16 @@ func (w *Watch) Run(ctx context.Context) error {
 }
 
 // pause is how long until the next look.
-func (w *Watch) pause() time.Duration {
+func (w *Watch) nextInterval() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	shortest := idleInterval
 	for _, d := range w.devices {
 		switch {
 		case d.gone:
-		case !d.dirty.IsZero() && time.Since(d.dirty) < dirtySoon:
+		case !d.dirtySince.IsZero() && time.Since(d.dirtySince) < maxDirtyTime:
 			return dirtyInterval
-		case !d.dirty.IsZero(), len(d.suspects) > 0, d.missed > 0:
+		case !d.dirtySince.IsZero(), len(d.suspects) > 0, d.misses > 0:
 			shortest = busyInterval
 		}
 	}
@@ -149,28 +149,28 @@ func (w *Watch) pause() time.Duration {
 }
 
 // hurry has the next look come now.
-func (w *Watch) hurry() {
+func (w *Watch) wake() {
 	select {
-	case w.poke <- struct{}{}:
+	case w.wakeup <- struct{}{}:
 	default:
 	}
 }
 
 // Any reports whether this node has GPUs. Without any, attempts need not be told.
-func (w *Watch) Any() bool { return w.any.Load() }
+func (w *Watch) HasDevices() bool { return w.hasDevices.Load() }
 
 // SetForeign changes what is done about programs that are not trials.
 func (w *Watch) SetForeign(f Foreign) {
 	w.mu.Lock()
 	w.foreign = f
 	w.mu.Unlock()
-	w.hurry()
+	w.wake()
 }
 
 // look takes a sample and judges the devices by it.
-func (w *Watch) look(ctx context.Context) {
+func (w *Watch) sample(ctx context.Context) {
 	asked := time.Now()
-	limited, stop := context.WithTimeout(ctx, sampleLimit)
+	limited, stop := context.WithTimeout(ctx, sampleTimeout)
 	s, err := w.cfg.Source.Sample(limited)
 	stop()
 	if ctx.Err() != nil {
@@ -180,42 +180,42 @@ func (w *Watch) look(ctx context.Context) {
 	w.mu.Lock()
 	switch {
 	case err != nil && len(w.devices) > 0:
-		w.unhealthyLocked(err)
+		w.setHealthLocked(err)
 	case err == nil:
-		w.unhealthyLocked(s.Health)
-		w.faultsLocked(s.Faults)
-		if s.Time.After(w.asked) { // a slow source gives the same figures several times
+		w.setHealthLocked(s.Health)
+		w.recordFaultsLocked(s.Faults)
+		if s.Time.After(w.lastAttempt) { // a slow source gives the same figures several times
 			for uuid, d := range w.devices {
 				_, shown := s.Find(uuid)
-				d.show(shown, s.Time)
+				d.recordShown(shown, s.Time)
 			}
-			w.usesLocked(&s, owners, by)
-			w.sampled = s.Time
+			w.recordUsesLocked(&s, owners, by)
+			w.lastSample = s.Time
 		}
 		asked = s.Time
 	}
-	w.asked = asked
-	freed, changed := w.judgeLocked(time.Now())
-	close(w.looked)
-	w.looked = make(chan struct{})
+	w.lastAttempt = asked
+	freed, changed := w.updateStatesLocked(time.Now())
+	close(w.sampleDone)
+	w.sampleDone = make(chan struct{})
 	records := w.recordsLocked()
 	w.mu.Unlock()
-	w.store(records)
-	w.tell(freed, changed)
+	w.storeRecords(records)
+	w.notify(freed, changed)
 }
 
 // tell calls those who want to know, without the lock.
-func (w *Watch) tell(freed, changed bool) {
-	if freed && w.cfg.Freed != nil {
-		w.cfg.Freed()
+func (w *Watch) notify(freed, changed bool) {
+	if freed && w.cfg.OnFreed != nil {
+		w.cfg.OnFreed()
 	}
-	if changed && w.cfg.Changed != nil {
-		w.cfg.Changed()
+	if changed && w.cfg.OnChanged != nil {
+		w.cfg.OnChanged()
 	}
 }
 
 // unhealthyLocked notes whether faults can be watched, and logs a change.
-func (w *Watch) unhealthyLocked(err error) {
+func (w *Watch) setHealthLocked(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
@@ -227,30 +227,30 @@ func (w *Watch) unhealthyLocked(err error) {
 }
 
 // Meet takes over what the machine has, as it was read last. A device that is not shown any more stays in the books, as gone.
-func (w *Watch) Meet(m inventory.Machine) {
+func (w *Watch) SetMachine(m inventory.Machine) {
 	w.mu.Lock()
 	met := false
 	listed := map[string]bool{}
-	for _, found := range w.cfg.List(&m) {
+	for _, found := range w.cfg.ListDevices(&m) {
 		listed[found.UUID] = true
 		d := w.devices[found.UUID]
 		if d == nil {
-			d = &device{record: w.recordOf(found.UUID), dirty: time.Now(), fresh: true} // somebody may use it
-			d.State, d.Why, d.Since = allocator.Dirty, "waiting for a first look at its memory", d.dirty
+			d = &device{record: w.recordOf(found.UUID), dirtySince: time.Now(), unsampled: true} // somebody may use it
+			d.State, d.Why, d.Since = allocator.Dirty, "waiting for a first look at its memory", d.dirtySince
 			w.devices[found.UUID], met = d, true
-			defer w.hurry()
+			defer w.wake()
 		}
-		d.broken = ""
+		d.driverProblem = ""
 		if found.State != allocator.Ready {
-			d.broken = found.Why
+			d.driverProblem = found.Why
 		}
 		found.State, found.Why, found.Since = d.State, d.Why, d.Since
 		if d.Device != found {
 			d.Device, met = found, true
 		}
-		d.readFrom(&m)
+		d.readMachine(&m)
 	}
-	shown := shownBy(&m)
+	shown := shownDevices(&m)
 	for uuid, d := range w.devices {
 		// One that is shown is left out by the settings now. An instance that is not shown went when its GPU was divided in another way.
 		if !listed[uuid] && m.GPUProblem == "" && (shown[uuid] || d.Parent != "") {
@@ -258,22 +258,22 @@ func (w *Watch) Meet(m inventory.Machine) {
 			met = true
 		}
 	}
-	w.any.Store(len(w.devices) > 0)
+	w.hasDevices.Store(len(w.devices) > 0)
 	if met {
 		all := make([]allocator.Device, 0, len(w.devices))
 		for _, uuid := range slices.Sorted(maps.Keys(w.devices)) {
 			all = append(all, w.devices[uuid].Device)
 		}
 		slices.SortStableFunc(all, func(a, b allocator.Device) int { return a.Index - b.Index })
-		w.cfg.Set(all)
+		w.cfg.SetDevices(all)
 	}
-	freed, changed := w.judgeLocked(time.Now())
+	freed, changed := w.updateStatesLocked(time.Now())
 	w.mu.Unlock()
-	w.tell(freed, changed)
+	w.notify(freed, changed)
 }
 
 // shownBy gives the UUIDs of all devices of a machine.
-func shownBy(m *inventory.Machine) map[string]bool {
+func shownDevices(m *inventory.Machine) map[string]bool {
 	all := map[string]bool{}
 	for i := range m.GPUs {
 		all[m.GPUs[i].UUID] = true
@@ -286,13 +286,13 @@ func shownBy(m *inventory.Machine) map[string]bool {
 
 // judgeLocked sets the states. It reports whether a device has become ready, and whether a state has changed that lasts: for a moment
 // each device is dirty after each trial.
-func (w *Watch) judgeLocked(now time.Time) (freed, changed bool) {
-	at, stale := w.sampled, now.Sub(w.sampled) > staleAfter
+func (w *Watch) updateStatesLocked(now time.Time) (freed, changed bool) {
+	at, stale := w.lastSample, now.Sub(w.lastSample) > staleAfter
 	if at.IsZero() {
 		at, stale = now, false // they are dirty
 	}
 	for _, d := range w.devices {
-		state, why := d.judge(at, w.foreign)
+		state, why := d.assess(at, w.foreign)
 		if stale && state != allocator.Gone && state != allocator.Sick {
 			state, why = allocator.Sick, "the driver has not answered since "+at.UTC().Format("15:04:05 MST")
 		}
@@ -301,13 +301,13 @@ func (w *Watch) judgeLocked(now time.Time) (freed, changed bool) {
 			freed = freed || state == allocator.Ready
 		}
 		d.State, d.Why = state, why
-		w.cfg.Books.Mark(d.UUID, d.State, d.Why, d.Since)
-		if state == allocator.Dirty && now.Sub(d.dirty) < dirtySoon {
+		w.cfg.Allocator.SetState(d.UUID, d.State, d.Why, d.Since)
+		if state == allocator.Dirty && now.Sub(d.dirtySince) < maxDirtyTime {
 			continue
 		}
-		if state != d.lasting {
+		if state != d.loggedState {
 			w.log.Info("state of a GPU", "gpu", d.label(), "state", stateName(state), "reason", why)
-			d.lasting, changed = state, true
+			d.loggedState, changed = state, true
 		}
 	}
 	return freed, changed
@@ -333,7 +333,7 @@ func (w *Watch) Annotate(m inventory.Machine) inventory.Machine {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	trials := map[string][]string{}
-	for _, k := range slices.SortedFunc(maps.Keys(w.attempts), key.compare) {
+	for _, k := range slices.SortedFunc(maps.Keys(w.attempts), attemptKey.compare) {
 		for _, uuid := range w.attempts[k].Devices {
 			if len(trials[uuid]) < maxTrials {
 				trials[uuid] = append(trials[uuid], k.trial.String())
@@ -341,25 +341,25 @@ func (w *Watch) Annotate(m inventory.Machine) inventory.Machine {
 		}
 	}
 	m.GPUs = slices.Clone(m.GPUs)
-	shown := shownBy(&m)
+	shown := shownDevices(&m)
 	for i := range m.GPUs {
 		g := &m.GPUs[i]
 		g.Instances = slices.Clone(g.Instances)
 		for k := range g.Instances {
 			in := &g.Instances[k]
 			in.Trials = trials[in.UUID]
-			in.State, in.Why, _ = w.toldLocked(in.UUID)
+			in.State, in.Why, _ = w.describeLocked(in.UUID)
 		}
 		g.Trials = trials[g.UUID]
 		if !g.MIG {
-			g.State, g.Why, g.Since = w.toldLocked(g.UUID)
+			g.State, g.Why, g.Since = w.describeLocked(g.UUID)
 		}
 	}
 	for _, d := range w.devices {
 		if d.Parent == "" && !shown[d.UUID] && m.GPUProblem == "" {
 			g := d.gpu
 			g.Instances, g.Trials = nil, trials[d.UUID]
-			g.State, g.Why, g.Since = w.toldLocked(d.UUID)
+			g.State, g.Why, g.Since = w.describeLocked(d.UUID)
 			m.GPUs = append(m.GPUs, g)
 		}
 	}
@@ -369,7 +369,7 @@ func (w *Watch) Annotate(m inventory.Machine) inventory.Machine {
 }
 
 // toldLocked gives the state of a device for people.
-func (w *Watch) toldLocked(uuid string) (state, why string, since time.Time) {
+func (w *Watch) describeLocked(uuid string) (state, why string, since time.Time) {
 	d := w.devices[uuid]
 	switch {
 	case d == nil:
@@ -382,7 +382,7 @@ func (w *Watch) toldLocked(uuid string) (state, why string, since time.Time) {
 
 // Releasing says that an allocation is about to be given back to the books: from then on its devices are dirty, until they have been
 // looked at.
-func (w *Watch) Releasing(al *allocator.Allocation) {
+func (w *Watch) MarkDirty(al *allocator.Allocation) {
 	if al == nil || len(al.Shares) == 0 {
 		return
 	}
@@ -390,19 +390,19 @@ func (w *Watch) Releasing(al *allocator.Allocation) {
 	defer w.mu.Unlock()
 	for _, s := range al.Shares {
 		if d := w.devices[s.UUID]; d != nil {
-			d.dirty = time.Now()
+			d.dirtySince = time.Now()
 		}
 	}
-	w.hurry()
+	w.wake()
 }
 
 // AwaitFree waits until nothing that has ended holds memory of an allocation's devices, for ten seconds at most or until ctx ends. It is for
 // the time between two attempts of one lease, when the first has failed. It reports whether the devices are free.
 func (w *Watch) AwaitFree(ctx context.Context, al *allocator.Allocation) bool {
-	w.Releasing(al)
-	return w.await(ctx, dirtySoon, func() bool {
+	w.MarkDirty(al)
+	return w.waitUntil(ctx, maxDirtyTime, func() bool {
 		for _, s := range al.Shares {
-			if d := w.devices[s.UUID]; d != nil && !d.dirty.IsZero() && d.State != allocator.Gone {
+			if d := w.devices[s.UUID]; d != nil && !d.dirtySince.IsZero() && d.State != allocator.Gone {
 				return false
 			}
 		}
@@ -425,12 +425,12 @@ func (w *Watch) InService(al *allocator.Allocation) bool {
 
 // await has a look begin soon, and waits until done, which is called with the lock held, reports true; at the latest until the limit is over or
 // ctx ends. It reports what done does.
-func (w *Watch) await(ctx context.Context, limit time.Duration, done func() bool) bool {
+func (w *Watch) waitUntil(ctx context.Context, limit time.Duration, done func() bool) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	for w.hurry(); ; {
+	for w.wake(); ; {
 		w.mu.Lock()
-		ready, looked := done(), w.looked
+		ready, looked := done(), w.sampleDone
 		w.mu.Unlock()
 		if ready {
 			return true
@@ -446,18 +446,18 @@ func (w *Watch) await(ctx context.Context, limit time.Duration, done func() bool
 }
 
 // Clear takes the devices that were sick back into service, except those for which the driver still asks for a recovery.
-func (w *Watch) Clear() {
+func (w *Watch) ReturnToService() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range w.records {
 		*r = record{}
 	}
-	w.hurry()
+	w.wake()
 }
 
 // Strike counts an outcome that is blamed on a device, as of an attempt whose result names it. Three of them within a day, with different
 // trials, take the device out of service.
-func (w *Watch) Strike(uuid string, trial grid.TrialID, class grid.Class) {
+func (w *Watch) RecordFailure(uuid string, trial grid.TrialID, class grid.Class) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	d := w.devices[uuid]
@@ -465,9 +465,9 @@ func (w *Watch) Strike(uuid string, trial grid.TrialID, class grid.Class) {
 		return
 	}
 	now := time.Now()
-	d.Strikes = slices.DeleteFunc(d.Strikes, func(s strike) bool { return now.Sub(s.At) > memory || s.Trial == trial })
-	if d.Strikes = append(d.Strikes, strike{now, trial}); len(d.Strikes) >= strikesUntilSick && d.Sick == "" {
+	d.Strikes = slices.DeleteFunc(d.Strikes, func(s blamedFailure) bool { return now.Sub(s.At) > faultRetention || s.Trial == trial })
+	if d.Strikes = append(d.Strikes, blamedFailure{now, trial}); len(d.Strikes) >= failuresUntilSick && d.Sick == "" {
 		d.Sick = fmt.Sprintf("%d trials failed on it with class %s within a day, the last one %s", len(d.Strikes), class, trial)
-		w.hurry()
+		w.wake()
 	}
 }

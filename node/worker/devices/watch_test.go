@@ -93,12 +93,12 @@ func play(t *testing.T, description string, foreign Foreign, test func(*stage)) 
 		s := &stage{t: t, source: &source{fake: fake}, books: allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)}
 		s.reserve = 512 << 20
 		s.Watch = New(Config{
-			Source: s.source, Books: s.books, List: s.list, Set: s.books.SetDevices, Foreign: foreign, Cache: "/cache/of/this/node",
+			Source: s.source, Allocator: s.books, ListDevices: s.list, SetDevices: s.books.SetDevices, Foreign: foreign, CacheDir: "/cache/of/this/node",
 			Logger: slog.New(slog.DiscardHandler), File: filepath.Join(dir, "devices.json"), Boot: "b",
 		})
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		s.Meet(s.machine())
+		s.SetMachine(s.machine())
 		go func() { ended <- s.Run(ctx) }()
 		reads := time.NewTicker(10 * time.Second)
 		go func() {
@@ -107,7 +107,7 @@ func play(t *testing.T, description string, foreign Foreign, test func(*stage)) 
 				case <-ctx.Done():
 					return
 				case <-reads.C:
-					s.Meet(s.machine())
+					s.SetMachine(s.machine())
 				}
 			}
 		}()
@@ -138,7 +138,7 @@ func (s *stage) do(wait time.Duration, lines ...string) {
 // want compares the state of a device in the books, and what is in its reason.
 func (s *stage) want(index int, state allocator.State, why string) {
 	s.t.Helper()
-	for _, d := range s.books.Book().Devices {
+	for _, d := range s.books.Usage().Devices {
 		if d.Index != index || d.Parent != "" {
 			continue
 		}
@@ -161,7 +161,7 @@ func (s *stage) take(r grid.Resources) *allocator.Allocation {
 }
 
 func (s *stage) release(al *allocator.Allocation) {
-	s.Releasing(al)
+	s.MarkDirty(al)
 	s.books.Release(al)
 }
 
@@ -304,7 +304,7 @@ func TestOldSample(t *testing.T) {
 		s.source.mu.Unlock()
 		for range 20 {
 			s.do(10 * time.Second)
-			for _, d := range s.books.Book().Devices {
+			for _, d := range s.books.Usage().Devices {
 				if d.State == allocator.Ready {
 					t.Fatalf("GPU %d is given away by an old sample: %+v", d.Index, d)
 				}
@@ -328,7 +328,7 @@ func TestShortAbsence(t *testing.T) {
 		al := s.take(grid.Resources{GPUs: grid.One})
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
 		s.do(5 * time.Second)
-		s.Releasing(al)
+		s.MarkDirty(al)
 		s.do(goneAfter/2, "gone 0")
 		s.want(0, allocator.Dirty, "")
 		if r := s.End(s.t.Context(), trial(1), 1, true); !r.Evidence.Gone {
@@ -352,7 +352,7 @@ func TestHungDriver(t *testing.T) {
 		began := time.Now()
 		s.End(s.t.Context(), trial(1), 1, true)
 		s.AwaitFree(s.t.Context(), al)
-		if d := time.Since(began); d > evidenceLimit+dirtySoon {
+		if d := time.Since(began); d > evidenceTimeout+maxDirtyTime {
 			t.Errorf("the end of an attempt waited %v", d)
 		}
 		s.release(al)
@@ -383,8 +383,8 @@ func TestSettings(t *testing.T) {
 	play(t, "3xA100-40", Avoid, func(s *stage) {
 		s.use = []string{s.source.fake.GPUs()[1].UUID}
 		s.reserve = 4 << 30
-		s.Meet(s.machine())
-		devices := s.books.Book().Devices
+		s.SetMachine(s.machine())
+		devices := s.books.Usage().Devices
 		if len(devices) != 1 || devices[0].Index != 1 || devices[0].Device.Memory != 36<<30 {
 			t.Errorf("got %+v", devices)
 		}
@@ -392,8 +392,8 @@ func TestSettings(t *testing.T) {
 			t.Errorf("got %+v", m)
 		}
 		s.use = []string{}
-		s.Meet(s.machine())
-		if devices := s.books.Book().Devices; len(devices) != 0 {
+		s.SetMachine(s.machine())
+		if devices := s.books.Usage().Devices; len(devices) != 0 {
 			t.Errorf("got %+v", devices)
 		}
 	})
@@ -417,20 +417,20 @@ func TestStrikes(t *testing.T) {
 	play(t, "1xA100-40", Avoid, func(s *stage) {
 		uuid := s.source.fake.GPUs()[0].UUID
 		for range 5 {
-			s.Strike(uuid, trial(1), grid.ClassGPUFault)
+			s.RecordFailure(uuid, trial(1), grid.ClassGPUFault)
 		}
 		s.do(time.Second)
 		s.want(0, allocator.Ready, "")
-		s.Strike(uuid, trial(2), grid.ClassGPUFault)
+		s.RecordFailure(uuid, trial(2), grid.ClassGPUFault)
 		s.do(25 * time.Hour)
-		s.Strike(uuid, trial(3), grid.ClassGPUFault)
+		s.RecordFailure(uuid, trial(3), grid.ClassGPUFault)
 		s.do(time.Second)
 		s.want(0, allocator.Ready, "")
-		s.Strike(uuid, trial(4), grid.ClassGPUBusy)
-		s.Strike(uuid, trial(5), grid.ClassGPUBusy)
+		s.RecordFailure(uuid, trial(4), grid.ClassGPUBusy)
+		s.RecordFailure(uuid, trial(5), grid.ClassGPUBusy)
 		s.do(time.Second)
 		s.want(0, allocator.Sick, "3 trials failed on it")
-		s.Strike("GPU-none", trial(5), grid.ClassGPUBusy)
+		s.RecordFailure("GPU-none", trial(5), grid.ClassGPUBusy)
 	})
 }
 
@@ -459,7 +459,7 @@ func TestWithoutGPUs(t *testing.T) {
 		w := New(Config{Source: none(func() { asked++ }), Logger: slog.New(slog.DiscardHandler)})
 		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
 		defer stop()
-		if err := w.Run(ctx); err != nil || asked > 370 || w.Any() || w.health != "" {
+		if err := w.Run(ctx); err != nil || asked > 370 || w.HasDevices() || w.health != "" {
 			t.Errorf("asked %d times in an hour: %v, %q", asked, err, w.health)
 		}
 	})
@@ -485,15 +485,15 @@ func TestDevicesBeforeTheFirstLook(t *testing.T) {
 			t.Fatal(err)
 		}
 		books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
-		w := New(Config{Source: second, Books: books, List: s.list, Set: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler)})
+		w := New(Config{Source: second, Allocator: books, ListDevices: s.list, SetDevices: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler)})
 		var m inventory.Machine
 		second.Read(s.t.Context(), &m)
-		w.Meet(m)
+		w.SetMachine(m)
 		if al, _ := books.Reserve("lane", grid.Resources{GPUs: 500}); al != nil {
 			t.Errorf("got %+v", al)
 		}
 		time.Sleep(time.Millisecond)
-		w.look(s.t.Context())
+		w.sample(s.t.Context())
 		al, _ := books.Reserve("lane", grid.Resources{GPUs: grid.One})
 		if al == nil || al.Shares[0].Index != 1 {
 			t.Errorf("got %+v, want the GPU on which nobody is", al)
@@ -516,18 +516,18 @@ func TestSlowSource(t *testing.T) {
 	source := &again{}
 	books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
 	w := New(Config{
-		Source: source, Books: books, Set: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler),
-		List: func(m *inventory.Machine) []allocator.Device {
+		Source: source, Allocator: books, SetDevices: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler),
+		ListDevices: func(m *inventory.Machine) []allocator.Device {
 			return []allocator.Device{{UUID: m.GPUs[0].UUID}, {UUID: m.GPUs[1].UUID, Index: 1}}
 		},
 	})
-	w.Meet(inventory.Machine{GPUs: gpus})
+	w.SetMachine(inventory.Machine{GPUs: gpus})
 	uses := []inventory.Use{{UUID: gpus[0].UUID, Listed: true}, {UUID: gpus[1].UUID, Listed: true}}
 	states := func() (all []allocator.State) {
 		for range 5 {
-			w.look(t.Context())
+			w.sample(t.Context())
 		}
-		for _, d := range books.Book().Devices {
+		for _, d := range books.Usage().Devices {
 			all = append(all, d.State)
 		}
 		return all

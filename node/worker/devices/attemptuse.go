@@ -12,12 +12,12 @@ import (
 )
 
 // key names an attempt. The zero key stands for programs that belong to none.
-type key struct {
+type attemptKey struct {
 	trial  grid.TrialID
 	number int
 }
 
-func (k key) compare(l key) int {
+func (k attemptKey) compare(l attemptKey) int {
 	return cmp.Or(cmp.Compare(k.trial.Sweep, l.trial.Sweep), cmp.Compare(k.trial.Index, l.trial.Index), cmp.Compare(k.number, l.number))
 }
 
@@ -29,24 +29,24 @@ type Attempt struct {
 	Whole   bool     // they are this attempt's alone
 }
 
-func (a *Attempt) key() key { return key{a.Trial, a.Number} }
+func (a *Attempt) key() attemptKey { return attemptKey{a.Trial, a.Number} }
 
 // attempt is an Attempt with what was seen of it.
 type attempt struct {
 	Attempt
-	pid       int
-	container string
-	ended     bool // nothing more is seen of its programs
-	seen      map[string]*sight
-	fault     int    // the first error that the driver reported for one of its devices, and that device
-	faulty    string //
+	pid          int
+	container    string
+	ended        bool // nothing more is seen of its programs
+	observed     map[string]*observation
+	xid          int    // the first error that the driver reported for one of its devices, and that device
+	faultyDevice string //
 }
 
 // sight is what was seen of an attempt on one of its devices.
-type sight struct {
+type observation struct {
 	peak       int64 // bytes
-	busy       int   // percent, summed up over the looks
-	looks      int
+	busySum    int   // percent, summed up over the looks
+	samples    int
 	pids       []int // at the last look
 	full       bool  // likewise
 	neighbours bool  // likewise
@@ -73,13 +73,13 @@ type Report struct {
 func (w *Watch) Begin(a Attempt) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := &attempt{Attempt: a, seen: map[string]*sight{}}
+	n := &attempt{Attempt: a, observed: map[string]*observation{}}
 	for _, uuid := range a.Devices {
-		n.seen[uuid] = &sight{}
+		n.observed[uuid] = &observation{}
 	}
 	w.attempts[a.key()] = n
 	if len(a.Devices) > 0 {
-		w.hurry() // from now on the devices are looked at more often
+		w.wake() // from now on the devices are looked at more often
 	}
 }
 
@@ -87,36 +87,36 @@ func (w *Watch) Begin(a Attempt) {
 func (w *Watch) Started(trial grid.TrialID, number, pid int, container string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if a := w.attempts[key{trial, number}]; a != nil {
+	if a := w.attempts[attemptKey{trial, number}]; a != nil {
 		a.pid, a.container = pid, container
 	}
 }
 
 // evidenceLimit bounds how long the end of a failed attempt waits for the driver's reports, which come within milliseconds.
-const evidenceLimit = 2 * time.Second
+const evidenceTimeout = 2 * time.Second
 
 // End says that the attempt's programs have ended, and gives what was seen of it. Of a failed one with devices the driver is asked once
 // more, for errors that it has reported meanwhile; that takes two seconds at most. An attempt that was not begun gives nothing.
 func (w *Watch) End(ctx context.Context, trial grid.TrialID, number int, failed bool) Report {
 	w.mu.Lock()
-	a := w.attempts[key{trial, number}]
+	a := w.attempts[attemptKey{trial, number}]
 	if a == nil {
 		w.mu.Unlock()
 		return Report{}
 	}
 	a.ended = true
-	for uuid, s := range a.seen {
+	for uuid, s := range a.observed {
 		if d := w.devices[uuid]; d != nil {
-			d.leave(s.pids, trial)
+			d.addLeftovers(s.pids, trial)
 		}
 	}
 	w.mu.Unlock()
 	if failed && len(a.Devices) > 0 {
 		ended := time.Now()
-		w.await(ctx, evidenceLimit, func() bool {
-			return w.asked.After(ended) && !slices.ContainsFunc(a.Devices, func(uuid string) bool {
+		w.waitUntil(ctx, evidenceTimeout, func() bool {
+			return w.lastAttempt.After(ended) && !slices.ContainsFunc(a.Devices, func(uuid string) bool {
 				d := w.devices[uuid]
-				return d != nil && d.missed > 0 && d.missed < missesToTell // the next look tells
+				return d != nil && d.misses > 0 && d.misses < minMisses // the next look tells
 			})
 		})
 	}
@@ -127,13 +127,13 @@ func (w *Watch) End(ctx context.Context, trial grid.TrialID, number int, failed 
 }
 
 func (w *Watch) reportLocked(a *attempt) Report {
-	r := Report{Evidence: Evidence{Xid: a.fault, Device: a.faulty, Several: len(a.Devices) > 1}}
+	r := Report{Evidence: Evidence{Xid: a.xid, Device: a.faultyDevice, Several: len(a.Devices) > 1}}
 	for i, uuid := range a.Devices {
-		s := a.seen[uuid]
-		r.Use = append(r.Use, grid.DeviceUse{UUID: uuid, Peak: s.peak, Busy: s.busy / max(s.looks, 1)})
+		s := a.observed[uuid]
+		r.Use = append(r.Use, grid.DeviceUse{UUID: uuid, Peak: s.peak, Busy: s.busySum / max(s.samples, 1)})
 		r.Evidence.Full = r.Evidence.Full || s.full
 		r.Evidence.Neighbours = r.Evidence.Neighbours || s.neighbours
-		if d := w.devices[uuid]; d != nil && d.missed >= missesToTell {
+		if d := w.devices[uuid]; d != nil && d.misses >= minMisses {
 			r.Evidence.Gone, r.Evidence.Device = true, uuid
 		} else if i == 0 && r.Evidence.Device == "" {
 			r.Evidence.Device = uuid
@@ -144,16 +144,16 @@ func (w *Watch) reportLocked(a *attempt) Report {
 
 // attemptFaultLocked notes an error of a device for the attempts that have it. The first one that explains failures is the cause of
 // those that follow.
-func (w *Watch) attemptFaultLocked(uuid string, xid int) {
+func (w *Watch) recordAttemptFaultLocked(uuid string, xid int) {
 	for _, a := range w.attempts {
-		if a.seen[uuid] != nil && a.fault == 0 && failure.XidOf(xid).Class != grid.ClassNone {
-			a.fault, a.faulty = xid, uuid
+		if a.observed[uuid] != nil && a.xid == 0 && failure.XidOf(xid).Class != grid.ClassNone {
+			a.xid, a.faultyDevice = xid, uuid
 		}
 	}
 }
 
 // usesLocked takes over what the devices hold, and what of it is whose.
-func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner, by *known) {
+func (w *Watch) recordUsesLocked(s *inventory.Sample, owners map[int]owner, by *attemptIndex) {
 	for pid, o := range owners {
 		if a := w.attempts[o.key]; o.running && (a == nil || a.ended) {
 			o.running = false // it has ended since
@@ -166,8 +166,8 @@ func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner, by *known)
 		if d == nil {
 			continue
 		}
-		d.use(u, s.Time, owners, w.settledLocked(u.UUID, by))
-		held, pids := map[key]int64{}, map[key][]int{}
+		d.recordUse(u, s.Time, owners, w.allStartedLocked(u.UUID, by))
+		held, pids := map[attemptKey]int64{}, map[attemptKey][]int{}
 		for _, p := range u.Processes {
 			if o := owners[p.PID]; o.running {
 				held[o.key] += max(p.Memory, 0)
@@ -175,17 +175,17 @@ func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner, by *known)
 			}
 		}
 		for k, a := range w.attempts {
-			if see := a.seen[u.UUID]; see != nil && !a.ended {
-				see.look(u, d, k, held[k], pids[k], a.Whole)
+			if see := a.observed[u.UUID]; see != nil && !a.ended {
+				see.add(u, d, k, held[k], pids[k], a.Whole)
 			}
 		}
 	}
 }
 
 // settledLocked reports whether the main programs of all attempts on a device were known.
-func (w *Watch) settledLocked(uuid string, by *known) bool {
+func (w *Watch) allStartedLocked(uuid string, by *attemptIndex) bool {
 	for k, a := range w.attempts {
-		if a.seen[uuid] != nil && !by.started[k] {
+		if a.observed[uuid] != nil && !by.started[k] {
 			return false
 		}
 	}
@@ -193,15 +193,15 @@ func (w *Watch) settledLocked(uuid string, by *known) bool {
 }
 
 // look takes over one look at the device.
-func (s *sight) look(u *inventory.Use, d *device, k key, held int64, pids []int, whole bool) {
-	s.neighbours = len(d.others) > 1 || len(d.others) == 1 && !d.others[k]
-	if whole && !s.neighbours && len(u.Processes) > 0 && d.seen {
-		held = max(held, u.Memory-d.base) // it may not be known how much each program has, or whose it is
+func (s *observation) add(u *inventory.Use, d *device, k attemptKey, held int64, pids []int, whole bool) {
+	s.neighbours = len(d.users) > 1 || len(d.users) == 1 && !d.users[k]
+	if whole && !s.neighbours && len(u.Processes) > 0 && d.driverMemoryKnown {
+		held = max(held, u.Memory-d.driverMemory) // it may not be known how much each program has, or whose it is
 	}
 	s.peak = max(s.peak, held)
 	s.pids, s.full = pids, d.full
 	if u.Busy >= 0 {
-		s.busy += u.Busy
-		s.looks++
+		s.busySum += u.Busy
+		s.samples++
 	}
 }

@@ -11,7 +11,7 @@ import (
 // Backup calls fn with the path below the store's folder of each file that makes the snapshots of a trial, and with the file. While it
 // is at a trial, the snapshots of that trial do not change. What nodes are sending is left out.
 func (s *Store) Backup(fn func(path string, f *os.File) error) error {
-	for _, id := range s.ids() {
+	for _, id := range s.trialIDs() {
 		s.mu.Lock()
 		k := s.trials[id]
 		s.mu.Unlock()
@@ -25,9 +25,9 @@ func (s *Store) Backup(fn func(path string, f *os.File) error) error {
 	return nil
 }
 
-func (s *Store) backupTrial(dir string, k *kept, fn func(path string, f *os.File) error) error {
-	k.disk.Lock()
-	defer k.disk.Unlock()
+func (s *Store) backupTrial(dir string, k *storedTrial, fn func(path string, f *os.File) error) error {
+	k.diskMu.Lock()
+	defer k.diskMu.Unlock()
 	var files []string
 	for _, pattern := range []string{"files/*", "*.json"} { // a snapshot after its contents
 		found, err := filepath.Glob(filepath.Join(dir, pattern))

@@ -54,7 +54,7 @@ func (d *Device) needs(r *grid.Resources) (milli grid.Milli, memory int64, ok bo
 	case r.GPUs > 0:
 		memory = r.GPUMemory
 		if memory == 0 {
-			memory = share(d.Memory, r.GPUs)
+			memory = shareOf(d.Memory, r.GPUs)
 		}
 		return r.GPUs, memory, !instance
 	case instance:
@@ -72,7 +72,7 @@ func (d *Device) total(r *grid.Resources) int64 {
 }
 
 // share gives so many thousandths of an amount, rounded down.
-func share(amount int64, m grid.Milli) int64 {
+func shareOf(amount int64, m grid.Milli) int64 {
 	hi, lo := bits.Mul64(uint64(max(amount, 0)), uint64(m))
 	if hi >= uint64(grid.One) {
 		return math.MaxInt64
@@ -95,34 +95,34 @@ func milliOf(part, whole int64) grid.Milli {
 }
 
 // place is a device in the books.
-type place struct {
+type bookedDevice struct {
 	Device
 	milli  grid.Milli // in use
 	memory int64      // in use
-	shares []held     // who uses it
+	shares []portion  // who uses it
 	absent bool       // it is not among the devices of the node any more, but something still has it
 	split  bool       // it is divided into MIG instances
 
-	keeper    grid.Lane // the lane that this device is kept for in this pass, "" for none
-	kept      grid.Milli
-	keptBytes int64
+	heldFor    grid.Lane // the lane that this device is kept for in this pass, "" for none
+	heldMilli  grid.Milli
+	heldMemory int64
 }
 
 // held is one trial's part of a device.
-type held struct {
+type portion struct {
 	lane   grid.Lane
 	milli  grid.Milli
 	memory int64
 }
 
-func (p *place) take(h held) {
+func (p *bookedDevice) book(h portion) {
 	p.milli += h.milli
 	p.memory += h.memory
 	p.shares = append(p.shares, h)
 }
 
 // drop takes a part back.
-func (p *place) drop(h held) {
+func (p *bookedDevice) unbook(h portion) {
 	for i := range p.shares {
 		if p.shares[i] == h {
 			p.shares[i] = p.shares[len(p.shares)-1]
@@ -135,7 +135,7 @@ func (p *place) drop(h held) {
 }
 
 // others is what trials of other lanes use of the device.
-func (p *place) others(lane grid.Lane) (milli grid.Milli, memory int64, n int) {
+func (p *bookedDevice) usedByOthers(lane grid.Lane) (milli grid.Milli, memory int64, n int) {
 	milli, memory, n = p.milli, p.memory, len(p.shares)
 	for i := range p.shares {
 		if h := &p.shares[i]; h.lane == lane {

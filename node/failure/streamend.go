@@ -11,7 +11,7 @@ const (
 	// maxLine bounds the part of a line that is looked at, half of it at each end.
 	maxLine = 1 << 10
 	// lastWords is how many lines before the end may tell of it, where no traceback says what it was.
-	lastWords = 100
+	maxEndLines = 100
 
 	tracebackMark = "Traceback (most recent call last)"
 )
@@ -20,29 +20,29 @@ var (
 	// rankPrefix is what launchers and frameworks put before the lines of one of several processes.
 	rankPrefix = lazyregexp.New(`^(\[(default|rank|Rank ?)\d+\]:? ?|(default|[Rr]ank ?)\d+: ?|\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(out|err)>:? ?)`)
 	// taskPrefix is what srun and mpirun put there if asked to. Other programs number their steps so, but not the lines of tracebacks.
-	taskPrefix = lazyregexp.New(`^( *\d+: ?|\[\d+\] )`)
-	chained    = lazyregexp.New(`During handling of the above|direct cause of the following`)
-	escapes    = lazyregexp.New(`\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]*\x07)`)
+	taskPrefix   = lazyregexp.New(`^( *\d+: ?|\[\d+\] )`)
+	chainPhrases = lazyregexp.New(`During handling of the above|direct cause of the following`)
+	ansiEscapes  = lazyregexp.New(`\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]*\x07)`)
 )
 
 // output is what one stream says of the end of a program: lines, and from which on they count.
-type output struct {
-	lines    []string
-	from     int
-	code     []bool       // lines that show source code, which says nothing of what happened
-	named    int          // the line of the last exception; -1 where no traceback tells of the end
-	several  bool         // the lines of several processes are mixed
-	indirect bool         // the exception only says that something else failed
-	survived map[int]bool // of lines that were asked about: whether they tell of what the program went on after
+type streamEnd struct {
+	lines         []string
+	from          int
+	code          []bool       // lines that show source code, which says nothing of what happened
+	exceptionLine int          // the line of the last exception; -1 where no traceback tells of the end
+	interleaved   bool         // the lines of several processes are mixed
+	indirect      bool         // the exception only says that something else failed
+	noise         map[int]bool // of lines that were asked about: whether they tell of what the program went on after
 }
 
 // readOutput finds the decisive part of a stream. With one process that is the last chain of tracebacks and what follows: an error that the
 // program caught does not explain a later one. With several it is everything, since each has an end of its own. Without
 // tracebacks it is the last lines.
-func readOutput(stream []byte, indirect func(line string) bool) *output {
-	o := &output{named: -1, survived: map[int]bool{}}
-	o.split(stream)
-	o.from = max(0, len(o.lines)-lastWords)
+func parseStream(stream []byte, indirect func(line string) bool) *streamEnd {
+	o := &streamEnd{exceptionLine: -1, noise: map[int]bool{}}
+	o.splitLines(stream)
+	o.from = max(0, len(o.lines)-maxEndLines)
 	o.code = make([]bool, len(o.lines))
 	var marks []int
 	for i, line := range o.lines {
@@ -52,9 +52,9 @@ func readOutput(stream []byte, indirect func(line string) bool) *output {
 	}
 	ends := make([]int, len(marks))
 	for i, mark := range marks {
-		ends[i] = o.exception(mark, len(o.lines))
+		ends[i] = o.exceptionAfter(mark, len(o.lines))
 	}
-	if o.several {
+	if o.interleaved {
 		o.from, o.indirect = 0, true
 		return o
 	}
@@ -62,25 +62,25 @@ func readOutput(stream []byte, indirect func(line string) bool) *output {
 		return o
 	}
 	last := len(marks) - 1
-	if o.words(ends[last]+1) > lastWords {
+	if o.countLines(ends[last]+1) > maxEndLines {
 		return o // the program went on after it
 	}
 	first := last
-	for first > 0 && o.chains(ends[first-1], marks[first]) {
+	for first > 0 && o.isChained(ends[first-1], marks[first]) {
 		first--
 	}
-	o.from, o.named = marks[first], min(ends[last], len(o.lines)-1)
-	for _, line := range o.lines[o.named:min(o.named+2, len(o.lines))] {
+	o.from, o.exceptionLine = marks[first], min(ends[last], len(o.lines)-1)
+	for _, line := range o.lines[o.exceptionLine:min(o.exceptionLine+2, len(o.lines))] {
 		o.indirect = o.indirect || indirect(line)
 	}
 	if o.indirect {
-		o.from = max(0, o.from-lastWords)
+		o.from = max(0, o.from-maxEndLines)
 	}
 	return o
 }
 
 // split gives the lines of a stream's end without what terminals and launchers add.
-func (o *output) split(stream []byte) {
+func (o *streamEnd) splitLines(stream []byte) {
 	if len(stream) > MaxOutput {
 		stream = stream[len(stream)-MaxOutput:]
 		if i := bytes.IndexByte(stream, '\n'); i >= 0 {
@@ -89,7 +89,7 @@ func (o *output) split(stream []byte) {
 	}
 	text := string(stream)
 	if strings.Contains(text, "\x1b") {
-		text = escapes.Get().ReplaceAllString(text, "")
+		text = ansiEscapes.Get().ReplaceAllString(text, "")
 	}
 	o.lines = strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
 	tasks := false
@@ -100,7 +100,7 @@ func (o *output) split(stream []byte) {
 		}
 		if line != "" && strings.IndexByte("[(drR", line[0]) >= 0 {
 			if p := rankPrefix.Get().FindString(line); p != "" {
-				line, o.several = line[len(p):], true
+				line, o.interleaved = line[len(p):], true
 			}
 		}
 		if at := strings.Index(line, tracebackMark); at > 0 && len(taskPrefix.Get().FindString(line)) == at {
@@ -109,7 +109,7 @@ func (o *output) split(stream []byte) {
 		o.lines[i] = line
 	}
 	if tasks {
-		o.several = true
+		o.interleaved = true
 		for i, line := range o.lines {
 			o.lines[i] = line[len(taskPrefix.Get().FindString(line)):]
 		}
@@ -117,7 +117,7 @@ func (o *output) split(stream []byte) {
 }
 
 // exception gives the line behind the frames of a traceback, and marks their source code.
-func (o *output) exception(mark, end int) int {
+func (o *streamEnd) exceptionAfter(mark, end int) int {
 	for i := mark + 1; i < end; i++ {
 		line := o.lines[i]
 		switch {
@@ -132,9 +132,9 @@ func (o *output) exception(mark, end int) int {
 }
 
 // chains reports whether a traceback follows from the exception before it.
-func (o *output) chains(exception, mark int) bool {
+func (o *streamEnd) isChained(exception, mark int) bool {
 	for i := exception; i < mark; i++ {
-		if chained.Get().MatchString(o.lines[i]) {
+		if chainPhrases.Get().MatchString(o.lines[i]) {
 			return true
 		}
 	}
@@ -142,7 +142,7 @@ func (o *output) chains(exception, mark int) bool {
 }
 
 // words counts the lines from i on that are not empty.
-func (o *output) words(i int) (n int) {
+func (o *streamEnd) countLines(i int) (n int) {
 	for ; i < len(o.lines); i++ {
 		if o.lines[i] != "" {
 			n++

@@ -8,24 +8,24 @@ import (
 
 // Never says why trials with these resources could never run on the node, whatever ends there and whatever comes back into service; the
 // zero value when they could.
-func (a *Allocator) Never(r grid.Resources) grid.Refusal {
+func (a *Allocator) NeverFits(r grid.Resources) grid.Refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.neverLocked(&r)
+	return a.neverFitsLocked(&r)
 }
 
-func (a *Allocator) neverLocked(r *grid.Resources) grid.Refusal {
+func (a *Allocator) neverFitsLocked(r *grid.Resources) grid.Refusal {
 	if r.CPUs > a.cpus {
 		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountCPUs, Want: int64(r.CPUs), Have: int64(a.cpus)}
 	}
 	if r.Memory > a.memory {
 		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountMemory, Want: r.Memory, Have: a.memory}
 	}
-	if !r.NeedsGPU() || a.slotsLocked(r, func(*place) bool { return true }) > 0 {
+	if !r.NeedsGPU() || a.slotsLocked(r, func(*bookedDevice) bool { return true }) > 0 {
 		return grid.Refusal{}
 	}
 	count := func(r grid.Resources) (n int64, largest int64) {
-		for _, p := range a.places {
+		for _, p := range a.devices {
 			if _, _, ok := p.needs(&r); ok && !p.absent && !p.split {
 				n, largest = n+1, max(largest, p.total(&r))
 			}
@@ -58,20 +58,20 @@ func (a *Allocator) neverLocked(r *grid.Resources) grid.Refusal {
 		}
 		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(grid.One) * n, Have: have * int64(grid.One)}
 	}
-	return a.firstLocked(grid.RefusedExclusive, r, func(p *place) bool { return p.Exclusive })
+	return a.refusedByDeviceLocked(grid.RefusedExclusive, r, func(p *bookedDevice) bool { return p.Exclusive })
 }
 
 // Why says what keeps a trial of the lane from beginning now, as Reserve would.
-func (a *Allocator) Why(lane grid.Lane, r grid.Resources) grid.Refusal {
+func (a *Allocator) Explain(lane grid.Lane, r grid.Resources) grid.Refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.explainLocked(lane, &r)
 }
 
 // firstLocked gives a refusal because of the first device of the right kind for which so is true.
-func (a *Allocator) firstLocked(code grid.RefusalCode, r *grid.Resources, so func(*place) bool) grid.Refusal {
+func (a *Allocator) refusedByDeviceLocked(code grid.RefusalCode, r *grid.Resources, so func(*bookedDevice) bool) grid.Refusal {
 	refusal := grid.Refusal{Code: code}
-	for _, p := range a.places {
+	for _, p := range a.devices {
 		if _, _, ok := p.needs(r); ok && !p.absent && !p.split && so(p) {
 			refusal.Device, refusal.By = strconv.Itoa(p.Index), p.Why
 			break
@@ -82,47 +82,47 @@ func (a *Allocator) firstLocked(code grid.RefusalCode, r *grid.Resources, so fun
 
 // explainLocked says what keeps a trial of the lane from beginning now: of several reasons the one that lasts longest.
 func (a *Allocator) explainLocked(lane grid.Lane, r *grid.Resources) grid.Refusal {
-	if never := a.neverLocked(r); never.Code != "" {
+	if never := a.neverFitsLocked(r); never.Code != "" {
 		return never
 	}
-	need := use{r.CPUs, r.Memory}
-	if !a.roomLocked(lane, need, false) {
+	need := amount{r.CPUs, r.Memory}
+	if !a.hasRoomLocked(lane, need, false) {
 		if free := a.cpus - a.used.cpus; r.CPUs > free {
 			return grid.Refusal{Code: grid.RefusedBusy, Of: grid.AmountCPUs, Want: int64(r.CPUs), Have: int64(max(free, 0))}
 		}
 		return grid.Refusal{Code: grid.RefusedBusy, Of: grid.AmountMemory, Want: r.Memory, Have: max(a.memory-a.used.memory, 0)}
 	}
 	if !r.NeedsGPU() {
-		return a.behindLocked()
+		return a.refusedBehindLocked()
 	}
 	n := max(r.WholeGPUs(), 1)
-	enough := func(without relaxed) bool { return len(a.candidatesLocked(lane, r, without)) >= n }
+	enough := func(without relaxation) bool { return len(a.candidatesLocked(lane, r, without)) >= n }
 	switch {
-	case enough(0), enough(anyKept):
-		return a.behindLocked()
-	case enough(anyState | anyKept):
+	case enough(0), enough(ignoreHolds):
+		return a.refusedBehindLocked()
+	case enough(ignoreState | ignoreHolds):
 		states := map[State]grid.RefusalCode{Sick: grid.RefusedSick, Gone: grid.RefusedGone, Dirty: grid.RefusedDirty, Foreign: grid.RefusedForeign}
 		for _, s := range []State{Foreign, Sick, Gone, Dirty} {
-			if f := a.firstLocked(states[s], r, func(p *place) bool { return p.State == s }); f.Device != "" {
+			if f := a.refusedByDeviceLocked(states[s], r, func(p *bookedDevice) bool { return p.State == s }); f.Device != "" {
 				return f
 			}
 		}
 	}
-	return a.busyLocked(lane, r)
+	return a.refusedBusyLocked(lane, r)
 }
 
-func (a *Allocator) behindLocked() grid.Refusal {
+func (a *Allocator) refusedBehindLocked() grid.Refusal {
 	refusal := grid.Refusal{Code: grid.RefusedBehind}
-	if len(a.claims) > 0 {
-		refusal.By = string(a.claims[0].Lane)
+	if len(a.waiting) > 0 {
+		refusal.By = string(a.waiting[0].Lane)
 	}
 	return refusal
 }
 
 // busyLocked says how much is free of what a trial needs.
-func (a *Allocator) busyLocked(lane grid.Lane, r *grid.Resources) grid.Refusal {
+func (a *Allocator) refusedBusyLocked(lane grid.Lane, r *grid.Resources) grid.Refusal {
 	if n := r.WholeGPUs(); n > 0 {
-		free := len(a.candidatesLocked(lane, r, anyKept))
+		free := len(a.candidatesLocked(lane, r, ignoreHolds))
 		return grid.Refusal{Code: grid.RefusedBusy, Of: grid.AmountGPUs, Want: int64(n) * int64(grid.One), Have: int64(free) * int64(grid.One)}
 	}
 	byMemory := r.GPUs == 0
@@ -131,7 +131,7 @@ func (a *Allocator) busyLocked(lane grid.Lane, r *grid.Resources) grid.Refusal {
 		refusal.Of, refusal.Want = grid.AmountGPUMemory, r.GPUMemory
 	}
 	total := int64(0)
-	for _, p := range a.places {
+	for _, p := range a.devices {
 		if _, _, ok := p.needs(r); !ok || p.absent || p.split || p.State != Ready {
 			continue
 		}

@@ -36,17 +36,17 @@ func TestToFit(t *testing.T) {
 		}
 		before := a.used
 		var got []int
-		for _, al := range a.ToFit("urgent", c.need, all) {
+		for _, al := range a.Victims("urgent", c.need, all) {
 			got = append(got, slices.Index(all, al))
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: got %v, want %v", name, got, c.want)
 		}
-		if a.used != before || len(a.out) != len(all) {
+		if a.used != before || len(a.allocations) != len(all) {
 			t.Errorf("%s: the books have changed", name)
 		}
 		for _, i := range got {
-			a.Return(all[i])
+			a.ReturnUnused(all[i])
 		}
 		if al, why := a.Reserve("urgent", c.need); len(got) > 0 && al == nil {
 			t.Errorf("%s: it does not fit after that: %v", name, why)

@@ -19,17 +19,17 @@ func (s *Store) Put(ctx context.Context, id grid.TrialID, m Missing, r io.Reader
 	if !IsHash(m.Hash) || m.Size < 0 || m.Have < 0 || m.Have > m.Size {
 		return fmt.Errorf("%w: a content is named by its SHA-256, 64 hex digits in lower case", ErrUnfit)
 	}
-	k, err := s.begin(id, m)
+	k, err := s.beginUpload(id, m)
 	if err != nil || k == nil {
 		return err
 	}
 	part := filepath.Join(s.folder(id), "parts", m.Hash)
-	there, err := s.upload(ctx, id, k, m, part, r)
+	there, err := s.writePart(ctx, id, k, m, part, r)
 	if err == nil {
 		return nil
 	}
 	if there == 0 {
-		err = errors.Join(err, s.putAside(part))
+		err = errors.Join(err, s.moveToRemoved(part))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,15 +37,15 @@ func (s *Store) Put(ctx context.Context, id grid.TrialID, m Missing, r io.Reader
 	if k.parts[m.Hash] = there; there == 0 {
 		delete(k.parts, m.Hash)
 	}
-	if !k.gone {
+	if !k.discarded {
 		s.bytes -= m.Size - there
 	}
 	return err
 }
 
 // begin makes the caller the only one to write a content, and reserves the room for it; nil for one that is there.
-func (s *Store) begin(id grid.TrialID, m Missing) (k *kept, err error) {
-	full := s.reserve(func() int64 {
+func (s *Store) beginUpload(id grid.TrialID, m Missing) (k *storedTrial, err error) {
+	full := s.reserveRoom(func() int64 {
 		k, err = s.trials[id], nil
 		switch {
 		case k == nil:
@@ -73,7 +73,7 @@ func (s *Store) begin(id grid.TrialID, m Missing) (k *kept, err error) {
 }
 
 // upload writes a content and gives how much of it is of use: all of one that is stored now, else what may be gone on with.
-func (s *Store) upload(ctx context.Context, id grid.TrialID, k *kept, m Missing, part string, r io.Reader) (there int64, err error) {
+func (s *Store) writePart(ctx context.Context, id grid.TrialID, k *storedTrial, m Missing, part string, r io.Reader) (there int64, err error) {
 	f, err := s.openPart(id, k, part)
 	if err != nil {
 		return 0, fmt.Errorf("store a checkpoint's file: %w", err)
@@ -85,24 +85,24 @@ func (s *Store) upload(ctx context.Context, id grid.TrialID, k *kept, m Missing,
 	if err := errors.Join(f.Truncate(m.Have), seek(f, m.Have)); err != nil {
 		return 0, fmt.Errorf("store a checkpoint's file: %w", err)
 	}
-	n, err := io.Copy(f, io.LimitReader(&reader{ctx, r}, m.Size-m.Have+1))
+	n, err := io.Copy(f, io.LimitReader(&contextReader{ctx, r}, m.Size-m.Have+1))
 	switch err = errors.Join(err, f.Sync()); {
 	case m.Have+n > m.Size, err == nil && m.Have+n < m.Size:
 		return 0, ErrChanged
 	case err != nil:
 		return m.Have + n, fmt.Errorf("store a checkpoint's file: %w", err)
 	}
-	if err := s.complete(id, k, m, f, part); err != nil {
+	if err := s.commitPart(id, k, m, f, part); err != nil {
 		return 0, err
 	}
 	return m.Size, nil
 }
 
 // openPart opens what there is of a content that is on its way.
-func (s *Store) openPart(id grid.TrialID, k *kept, part string) (*os.File, error) {
-	k.disk.Lock()
-	defer k.disk.Unlock()
-	if k.gone {
+func (s *Store) openPart(id grid.TrialID, k *storedTrial, part string) (*os.File, error) {
+	k.diskMu.Lock()
+	defer k.diskMu.Unlock()
+	if k.discarded {
 		return nil, errRemoved
 	}
 	if err := errors.Join(os.MkdirAll(filepath.Dir(part), 0o700), os.MkdirAll(filepath.Join(s.folder(id), "files"), 0o700)); err != nil {
@@ -119,7 +119,7 @@ func seek(f *os.File, at int64) error {
 }
 
 // complete makes a part the content, if its hash is right.
-func (s *Store) complete(id grid.TrialID, k *kept, m Missing, f *os.File, part string) error {
+func (s *Store) commitPart(id grid.TrialID, k *storedTrial, m Missing, f *os.File, part string) error {
 	sum := sha256.New()
 	if err := seek(f, 0); err != nil {
 		return err
@@ -131,9 +131,9 @@ func (s *Store) complete(id grid.TrialID, k *kept, m Missing, f *os.File, part s
 		return ErrChanged
 	}
 	name := filepath.Join(s.folder(id), "files", m.Hash)
-	k.disk.Lock()
-	defer k.disk.Unlock()
-	if k.gone {
+	k.diskMu.Lock()
+	defer k.diskMu.Unlock()
+	if k.discarded {
 		return errRemoved
 	}
 	if err := os.Rename(part, name); err != nil {

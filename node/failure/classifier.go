@@ -18,7 +18,7 @@ import (
 type Evidence struct {
 	Class    grid.Class // by the executor; anything but ClassExit and ClassSignal stands
 	ExitCode int
-	Device   Device
+	Device   DeviceFault
 
 	NoGPU     bool // the attempt was given no GPU
 	GPUFull   bool // a GPU of the attempt was full at its end
@@ -35,7 +35,7 @@ type Evidence struct {
 const MaxOutput = 64 << 10
 
 // Device is a fault of one of the attempt's GPUs while it ran. The zero value is none.
-type Device struct {
+type DeviceFault struct {
 	UUID    string
 	Xid     int  // NVIDIA's number of the fault; 0 for none
 	Gone    bool // the device is not there any more
@@ -57,11 +57,11 @@ func (r *Rules) Classify(e *Evidence) Verdict {
 	if e.Class != grid.ClassExit && e.Class != grid.ClassSignal {
 		return plain
 	}
-	device := faultOf(e)
+	device := deviceVerdict(e)
 	if device.Class == grid.ClassGPUFault {
 		return device
 	}
-	if v := r.search(e, r.output, r.witnesses(e)); v.Rule != "" && (v.Class != e.Class || device.Rule == "") {
+	if v := r.search(e, r.output, r.streamsToSearch(e)); v.Rule != "" && (v.Class != e.Class || device.Rule == "") {
 		if grid.FailureOf(v.Class).Suspect == grid.ScopeDevice {
 			v.Device = e.Device.UUID
 		}
@@ -75,40 +75,40 @@ func (r *Rules) Classify(e *Evidence) Verdict {
 
 // witnesses gives the streams to search. The one with the traceback that ended the program is enough, unless that only says that something
 // else failed, or the program was killed after it.
-func (r *Rules) witnesses(e *Evidence) []*output {
-	stderr, stdout := readOutput(e.Stderr, r.indirectly), readOutput(e.Stdout, r.indirectly)
-	for _, o := range []*output{stderr, stdout} {
-		if o.named >= 0 && !o.indirect && e.Class != grid.ClassSignal {
-			return []*output{o}
+func (r *Rules) streamsToSearch(e *Evidence) []*streamEnd {
+	stderr, stdout := parseStream(e.Stderr, r.isIndirect), parseStream(e.Stdout, r.isIndirect)
+	for _, o := range []*streamEnd{stderr, stdout} {
+		if o.exceptionLine >= 0 && !o.indirect && e.Class != grid.ClassSignal {
+			return []*streamEnd{o}
 		}
 	}
-	return []*output{stderr, stdout}
+	return []*streamEnd{stderr, stdout}
 }
 
 // faultOf is what a device's fault means for the attempt; a plain verdict if nothing.
-func faultOf(e *Evidence) Verdict {
+func deviceVerdict(e *Evidence) Verdict {
 	d := &e.Device
 	if d.Gone {
 		return Verdict{Class: grid.ClassGPUFault, Rule: "gpu_hw/gone", Device: d.UUID}
 	}
 	x := XidOf(d.Xid)
-	if d.Xid == 0 || x.Class == grid.ClassNone || x.Links && !d.Several {
+	if d.Xid == 0 || x.Class == grid.ClassNone || x.Link && !d.Several {
 		return Verdict{Class: e.Class}
 	}
 	return Verdict{Class: x.Class, Rule: "xid/" + strconv.Itoa(d.Xid), Device: d.UUID}
 }
 
 // around is how many lines before a match a rule's `after` looks at.
-const around = 4
+const contextLines = 4
 
 // search gives what the first rule that holds says of the streams.
-func (r *Rules) search(e *Evidence, rules []*rule, streams []*output) Verdict {
-	hits := make([][]place, len(r.patterns))
+func (r *Rules) search(e *Evidence, rules []*rule, streams []*streamEnd) Verdict {
+	hits := make([][]lineRef, len(r.patterns))
 	for _, o := range streams {
-		r.find(o, hits)
+		r.collectCandidates(o, hits)
 	}
 	for _, rule := range rules {
-		if !rule.holds(e) {
+		if !rule.applies(e) {
 			continue
 		}
 		if len(rule.patterns) == 0 {
@@ -116,8 +116,8 @@ func (r *Rules) search(e *Evidence, rules []*rule, streams []*output) Verdict {
 		}
 		for _, p := range rule.patterns {
 			for _, at := range hits[p] {
-				if rule.matches(r.patterns[p].re(), at) && !r.noisy(at) {
-					return rule.verdict(e, at.line())
+				if rule.matches(r.patterns[p].re(), at) && !r.isNoise(at) {
+					return rule.verdict(e, at.text())
 				}
 			}
 		}
@@ -126,33 +126,33 @@ func (r *Rules) search(e *Evidence, rules []*rule, streams []*output) Verdict {
 }
 
 // place is a line of a stream.
-type place struct {
-	in *output
-	i  int
+type lineRef struct {
+	output *streamEnd
+	i      int
 }
 
-func (p place) line() string { return p.in.lines[p.i] }
+func (p lineRef) text() string { return p.output.lines[p.i] }
 
 // find notes where the literals of each pattern occur in the decisive part, leaving out source code.
-func (r *Rules) find(o *output, hits [][]place) {
+func (r *Rules) collectCandidates(o *streamEnd, hits [][]lineRef) {
 	for i := o.from; i < len(o.lines); i++ {
 		if o.code[i] {
 			continue
 		}
-		at := place{o, i}
+		at := lineRef{o, i}
 		for _, p := range r.matcher.always {
-			hits[p] = keep(hits[p], at)
+			hits[p] = addCandidate(hits[p], at)
 		}
-		r.matcher.scan(o.lines[i], func(p int) { hits[p] = keep(hits[p], at) })
+		r.matcher.scan(o.lines[i], func(p int) { hits[p] = addCandidate(hits[p], at) })
 	}
 }
 
 // noisy reports whether a line tells of something that the program went on after. The line of the exception does not.
-func (r *Rules) noisy(at place) bool {
-	noisy, known := at.in.survived[at.i]
+func (r *Rules) isNoise(at lineRef) bool {
+	noisy, known := at.output.noise[at.i]
 	if !known {
-		noisy = at.i != at.in.named && matchesAny(r.noise, at.line())
-		at.in.survived[at.i] = noisy
+		noisy = at.i != at.output.exceptionLine && matchesAny(r.noise, at.text())
+		at.output.noise[at.i] = noisy
 	}
 	return noisy
 }
@@ -160,12 +160,12 @@ func (r *Rules) noisy(at place) bool {
 // maxPlaces and maxTried are how many lines, of how many bytes about, are tried with one pattern: half of them the first and half the
 // last ones that have a literal of it. They bound the time for output that repeats what almost matches.
 const (
-	maxPlaces = 16
-	maxTried  = 4 << 10
+	maxCandidates     = 16
+	maxCandidateBytes = 4 << 10
 )
 
-func keep(places []place, at place) []place {
-	n, most := len(places), max(2, min(maxPlaces, maxTried/(len(at.line())+1)))
+func addCandidate(places []lineRef, at lineRef) []lineRef {
+	n, most := len(places), max(2, min(maxCandidates, maxCandidateBytes/(len(at.text())+1)))
 	switch {
 	case n > 0 && places[n-1] == at:
 		return places
@@ -178,14 +178,14 @@ func keep(places []place, at place) []place {
 }
 
 // indirectly reports whether a line only says that something else failed.
-func (r *Rules) indirectly(line string) bool { return matchesAny(r.indirect, line) }
+func (r *Rules) isIndirect(line string) bool { return matchesAny(r.indirect, line) }
 
-func (r *rule) matches(re *regexp.Regexp, at place) bool {
-	line := at.line()
+func (r *rule) matches(re *regexp.Regexp, at lineRef) bool {
+	line := at.text()
 	if !re.MatchString(line) || matchesAny(r.unless, line) {
 		return false
 	}
-	before := at.in.lines[max(0, at.i-around):at.i]
+	before := at.output.lines[max(0, at.i-contextLines):at.i]
 	return r.after == nil || slices.ContainsFunc(before, func(line string) bool { return matchesAny(r.after, line) })
 }
 
@@ -214,7 +214,7 @@ var conditions = map[string]func(*Evidence) bool{
 }
 
 // holds reports whether the circumstances are those that the rule asks for.
-func (r *rule) holds(e *Evidence) bool {
+func (r *rule) applies(e *Evidence) bool {
 	if len(r.codes) > 0 && !slices.Contains(r.codes, e.ExitCode) {
 		return false
 	}

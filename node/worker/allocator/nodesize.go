@@ -11,13 +11,13 @@ type Node struct {
 }
 
 // Slots says how many trials with these resources the node can run at a time when nothing else runs.
-func (n *Node) Slots(r grid.Resources) int { return n.empty(&r).Slots(r) }
+func (n *Node) Slots(r grid.Resources) int { return n.allocator(&r).Slots(r) }
 
 // Never says why trials with these resources could never run on the node; the zero value when they could.
-func (n *Node) Never(r grid.Resources) grid.Refusal { return n.empty(&r).Never(r) }
+func (n *Node) NeverFits(r grid.Resources) grid.Refusal { return n.allocator(&r).NeverFits(r) }
 
 // empty gives books for one question.
-func (n *Node) empty(r *grid.Resources) *Allocator {
+func (n *Node) allocator(r *grid.Resources) *Allocator {
 	a := &Allocator{cpus: n.CPUs, memory: n.Memory, opts: n.Options}
 	if a.opts.Share == 0 {
 		a.opts.Share = DefaultShare

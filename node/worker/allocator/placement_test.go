@@ -120,7 +120,7 @@ func TestInstances(t *testing.T) {
 	if al, _ := get(a, grid.Resources{GPUs: grid.One}); al != nil {
 		t.Errorf("a second GPU: got %+v, want none", al)
 	}
-	if never := a.Never(grid.Resources{GPUProfile: "2g.20gb"}); never.String() != "has 0 instances of MIG profile 2g.20gb, and a trial needs 1 instance" {
+	if never := a.NeverFits(grid.Resources{GPUProfile: "2g.20gb"}); never.String() != "has 0 instances of MIG profile 2g.20gb, and a trial needs 1 instance" {
 		t.Errorf("got %q", never)
 	}
 }
@@ -144,18 +144,18 @@ func TestReasons(t *testing.T) {
 		}, grid.Resources{GPUs: 500}},
 		"7 processors free, and a trial needs 8 processors": {func(a *Allocator) { a.Reserve("y", grid.Resources{CPUs: grid.One}) }, grid.Resources{CPUs: 8 * grid.One}},
 		"what it needs is kept for trials that come first": {func(a *Allocator) {
-			a.Begin()
-			a.Keep(Claim{"y", grid.Resources{CPUs: 1, GPUs: 4 * grid.One}})
+			a.BeginPass()
+			a.HoldFor(WaitingLane{"y", grid.Resources{CPUs: 1, GPUs: 4 * grid.One}})
 		}, grid.Resources{GPUs: 100}},
 		"GPU 2 is used by a program that is not a trial: python (pid 77, user alice)": {func(a *Allocator) {
-			a.Mark("GPU-02", Foreign, "python (pid 77, user alice)", time.Time{})
+			a.SetState("GPU-02", Foreign, "python (pid 77, user alice)", time.Time{})
 		}, grid.Resources{GPUs: 4 * grid.One}},
-		"GPU 1 is out of service: Xid 79": {func(a *Allocator) { a.Mark("GPU-01", Sick, "Xid 79", time.Time{}) }, grid.Resources{GPUs: 4 * grid.One}},
+		"GPU 1 is out of service: Xid 79": {func(a *Allocator) { a.SetState("GPU-01", Sick, "Xid 79", time.Time{}) }, grid.Resources{GPUs: 4 * grid.One}},
 		"GPU 0 has disappeared: its driver does not show it": {func(a *Allocator) {
-			a.Mark("GPU-00", Gone, "its driver does not show it", time.Time{})
+			a.SetState("GPU-00", Gone, "its driver does not show it", time.Time{})
 		}, grid.Resources{GPUs: 4 * grid.One}},
 		"GPU 3 is not free yet after its last trial: 3 GiB in use": {func(a *Allocator) {
-			a.Mark("GPU-03", Dirty, "3 GiB in use", time.Time{})
+			a.SetState("GPU-03", Dirty, "3 GiB in use", time.Time{})
 		}, grid.Resources{GPUs: 4 * grid.One}},
 		"GPU 0 is in exclusive mode and can't be shared": {func(a *Allocator) {
 			all := gpus(4, 4)
@@ -250,7 +250,7 @@ func bestFound(rng *rand.Rand, all [][2]int64) int {
 // get the rest.
 func TestKeptDevicesStay(t *testing.T) {
 	a := node(gpus(4, 4))
-	big := Claim{"big", grid.Resources{CPUs: 1, GPUs: 2 * grid.One}}
+	big := WaitingLane{"big", grid.Resources{CPUs: 1, GPUs: 2 * grid.One}}
 	var running []*Allocation
 	for range 8 {
 		al, _ := get(a, grid.Resources{GPUs: 500})
@@ -259,13 +259,13 @@ func TestKeptDevicesStay(t *testing.T) {
 	a.Release(running[7]) // half of GPU 3 is free
 	a.Release(running[0]) // half of GPU 0
 	kept := func() (all []int) {
-		a.Begin()
+		a.BeginPass()
 		if al, _ := a.Reserve("big", big.Resources); al != nil {
 			t.Fatalf("got %+v, want it to wait", al)
 		}
-		a.Keep(big)
-		for _, d := range a.Book().Devices {
-			if d.Kept == "big" {
+		a.HoldFor(big)
+		for _, d := range a.Usage().Devices {
+			if d.HeldFor == "big" {
 				all = append(all, d.Index)
 			}
 		}
@@ -285,15 +285,15 @@ func TestKeptDevicesStay(t *testing.T) {
 	if _, got := get(a, grid.Resources{GPUs: 500}); !slices.Equal(got, []int{1}) {
 		t.Errorf("beside what is kept: got %v, want GPU 1", got)
 	}
-	a.Mark("GPU-03", Dirty, "", time.Time{})
+	a.SetState("GPU-03", Dirty, "", time.Time{})
 	if got := kept(); !slices.Equal(got, []int{0, 3}) {
 		t.Errorf("kept: got %v, want a device that is about to be free", got)
 	}
-	a.Mark("GPU-03", Sick, "", time.Time{})
+	a.SetState("GPU-03", Sick, "", time.Time{})
 	if got := kept(); !slices.Equal(got, []int{0, 1}) {
 		t.Errorf("kept: got %v, want another in place of the one out of service", got)
 	}
-	a.Begin()
+	a.BeginPass()
 	if _, got := get(a, grid.Resources{GPUs: 500}); got == nil {
 		t.Error("nothing is kept when a pass begins, and a share was refused")
 	}
@@ -310,7 +310,7 @@ func TestReleaseOfWatchedDevices(t *testing.T) {
 	if got := a.Slots(grid.Resources{CPUs: 1, GPUs: 100}); got != 8 {
 		t.Errorf("slots: got %d, want those of a device that is about to be free", got)
 	}
-	a.Mark("GPU-00", Ready, "", time.Time{})
+	a.SetState("GPU-00", Ready, "", time.Time{})
 	if _, got := get(a, grid.Resources{GPUs: grid.One}); got == nil {
 		t.Error("a device that was seen free is refused")
 	}
@@ -340,14 +340,14 @@ func TestExchangeAvoidsADevice(t *testing.T) {
 		a := node(gpus(3, 3))
 		al, _ := a.Reserve("x", r)
 		bad := al.Shares[0].UUID
-		other := a.Exchange(al, r, bad)
+		other := a.ReplaceDevice(al, r, bad)
 		if other == al || slices.Contains(other.UUIDs(), bad) {
 			t.Errorf("%s: got %v without %s", name, other.UUIDs(), bad)
 		}
 		if a.Release(al) {
 			t.Errorf("%s: the exchanged allocation is still out", name)
 		}
-		if same := a.Exchange(other, r, bad); same != other {
+		if same := a.ReplaceDevice(other, r, bad); same != other {
 			t.Errorf("%s: exchanged though it does not have the device", name)
 		}
 		rest := []*Allocation{other}
@@ -358,7 +358,7 @@ func TestExchangeAvoidsADevice(t *testing.T) {
 			}
 			rest = append(rest, more)
 		}
-		if kept := a.Exchange(other, r, other.Shares[0].UUID); kept != other {
+		if kept := a.ReplaceDevice(other, r, other.Shares[0].UUID); kept != other {
 			t.Errorf("%s: got %v although nothing else is free", name, kept.UUIDs())
 		}
 		for _, al := range rest {

@@ -8,37 +8,37 @@ import (
 )
 
 // relaxed names a condition that is left out, to find out whether it alone is in the way.
-type relaxed uint8
+type relaxation uint8
 
 const (
-	anyState relaxed = 1 << iota // devices that are not ready count
-	anyKept                      // devices that are kept for others count
+	ignoreState relaxation = 1 << iota // devices that are not ready count
+	ignoreHolds                        // devices that are kept for others count
 )
 
 // fitsLocked reports whether a trial of the lane gets so much of the device now.
-func (a *Allocator) fitsLocked(p *place, lane grid.Lane, milli grid.Milli, memory int64, without relaxed) bool {
+func (a *Allocator) fitsLocked(p *bookedDevice, lane grid.Lane, milli grid.Milli, memory int64, without relaxation) bool {
 	switch {
-	case p.absent || p.split || p.State != Ready && without&anyState == 0,
+	case p.absent || p.split || p.State != Ready && without&ignoreState == 0,
 		milli == grid.One && len(p.shares) > 0,
 		milli < grid.One && (p.Exclusive || len(p.shares) >= a.opts.Share),
 		p.milli+milli > grid.One || p.memory+memory > p.Memory,
 		a.overlapsLocked(p):
 		return false
 	}
-	if p.keeper == "" || p.keeper == lane || without&anyKept != 0 {
+	if p.heldFor == "" || p.heldFor == lane || without&ignoreHolds != 0 {
 		return true
 	}
-	otherMilli, otherMemory, n := p.others(p.keeper)
-	return otherMilli+p.kept+milli <= grid.One && otherMemory+p.keptBytes+memory <= p.Memory && n+2 <= a.opts.Share
+	otherMilli, otherMemory, n := p.usedByOthers(p.heldFor)
+	return otherMilli+p.heldMilli+milli <= grid.One && otherMemory+p.heldMemory+memory <= p.Memory && n+2 <= a.opts.Share
 }
 
 // overlapsLocked reports whether something has a device of which this one is a part, or a part of this one: what Restore took over
 // may be of a time when the GPU was divided otherwise.
-func (a *Allocator) overlapsLocked(p *place) bool {
-	if !a.parts {
+func (a *Allocator) overlapsLocked(p *bookedDevice) bool {
+	if !a.hasInstances {
 		return false
 	}
-	for _, q := range a.places {
+	for _, q := range a.devices {
 		if len(q.shares) > 0 && (p.Parent != "" && q.UUID == p.Parent || q.Parent != "" && q.Parent == p.UUID) {
 			return true
 		}
@@ -47,9 +47,9 @@ func (a *Allocator) overlapsLocked(p *place) bool {
 }
 
 // candidatesLocked lists the devices that a trial of the lane could get now, with what it would get of each.
-func (a *Allocator) candidatesLocked(lane grid.Lane, r *grid.Resources, without relaxed) []candidate {
+func (a *Allocator) candidatesLocked(lane grid.Lane, r *grid.Resources, without relaxation) []candidate {
 	var all []candidate
-	for _, p := range a.places {
+	for _, p := range a.devices {
 		if milli, memory, ok := p.needs(r); ok && a.fitsLocked(p, lane, milli, memory, without) {
 			all = append(all, candidate{p, milli, memory})
 		}
@@ -59,13 +59,13 @@ func (a *Allocator) candidatesLocked(lane grid.Lane, r *grid.Resources, without 
 
 // candidate is a device with what a trial would get of it.
 type candidate struct {
-	*place
+	*bookedDevice
 	milli  grid.Milli
 	memory int64
 }
 
 // chooseLocked picks the devices of one trial; nil when they are not all there.
-func (a *Allocator) chooseLocked(lane grid.Lane, r *grid.Resources) []Share {
+func (a *Allocator) chooseDevicesLocked(lane grid.Lane, r *grid.Resources) []Share {
 	all := a.candidatesLocked(lane, r, 0)
 	n := max(r.WholeGPUs(), 1)
 	if len(all) < n {
@@ -73,9 +73,9 @@ func (a *Allocator) chooseLocked(lane grid.Lane, r *grid.Resources) []Share {
 	}
 	if r.WholeGPUs() > 0 {
 		slices.SortStableFunc(all, func(c, d candidate) int { return cmp.Compare(c.Memory, d.Memory) })
-		all = narrow(all, n, func(c candidate) int { return c.Group }, func(c candidate) int { return c.NUMA })
+		all = pickTogether(all, n, func(c candidate) int { return c.Group }, func(c candidate) int { return c.NUMA })
 	} else {
-		all = []candidate{slices.MinFunc(all, func(c, d candidate) int { return cmp.Compare(c.left(), d.left()) })}
+		all = []candidate{slices.MinFunc(all, func(c, d candidate) int { return cmp.Compare(c.remainder(), d.remainder()) })}
 	}
 	slices.SortFunc(all, func(c, d candidate) int { return cmp.Or(cmp.Compare(c.Index, d.Index), cmp.Compare(c.UUID, d.UUID)) })
 	shares := make([]Share, len(all))
@@ -87,17 +87,17 @@ func (a *Allocator) chooseLocked(lane grid.Lane, r *grid.Resources) []Share {
 
 // left measures what a share leaves of the device, in thousandths and in memory; the least is best. A MIG instance, of which nothing
 // is left, costs what it has more than is needed.
-func (c candidate) left() int64 {
+func (c candidate) remainder() int64 {
 	if c.Parent != "" {
 		return 1000 // as a device that is half left: it is taken for what fills it, before a whole GPU is broken into
 	}
-	free, room := grid.One-c.place.milli-c.milli, c.Memory-c.place.memory-c.memory
+	free, room := grid.One-c.bookedDevice.milli-c.milli, c.Memory-c.bookedDevice.memory-c.memory
 	return int64(free) + int64(milliOf(room, max(c.Memory, 1)))
 }
 
 // narrow picks n of at least so many candidates that lie together: those of the smallest group that holds them, else whole groups,
 // the largest first. In a group the next key decides likewise, and with no key left their order.
-func narrow(all []candidate, n int, keys ...func(candidate) int) []candidate {
+func pickTogether(all []candidate, n int, keys ...func(candidate) int) []candidate {
 	if len(keys) == 0 || len(all) == n {
 		return all[:n]
 	}
@@ -115,10 +115,10 @@ func narrow(all []candidate, n int, keys ...func(candidate) int) []candidate {
 	})
 	for _, g := range sorted {
 		if len(g) >= n {
-			return narrow(g, n, keys[1:]...)
+			return pickTogether(g, n, keys[1:]...)
 		}
 	}
 	largest := sorted[len(sorted)-1]
 	rest := slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return keys[0](c) == keys[0](largest[0]) })
-	return append(slices.Clone(largest), narrow(rest, n-len(largest), keys...)...)
+	return append(slices.Clone(largest), pickTogether(rest, n-len(largest), keys...)...)
 }

@@ -16,16 +16,16 @@ func TestRoomIsMadeOfWhatIsSpareThen(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := grid.TrialID{Sweep: "s-1"}
-	k := s.acquire(id)
+	k := s.lockTrial(id)
 	k.snapshots = []*Snapshot{{Number: 1, Clean: true}, {Number: 2, Clean: true}}
 	made := make(chan struct{})
 	go func() {
 		defer close(made)
-		s.dropOlder(2)
+		s.removeOlder(2)
 	}()
 	<-time.After(100 * time.Millisecond) // it waits for the trial
-	s.drop(id, k, []int{2})
-	k.disk.Unlock()
+	s.removeSnapshots(id, k, []int{2})
+	k.diskMu.Unlock()
 	<-made
 	if _, err := s.Load(t.Context(), id, 1); err != nil {
 		t.Errorf("the only generation is gone: %v", err)

@@ -71,20 +71,20 @@ func TestWhatStands(t *testing.T) {
 		}
 	}
 	for _, c := range []struct {
-		device Device
+		device DeviceFault
 		output string
 		want   grid.Class
 	}{
-		{Device{Gone: true}, "OSError: [Errno 28] No space left on device", grid.ClassGPUFault},
-		{Device{Xid: 79}, "", grid.ClassGPUFault},
-		{Device{Xid: 999}, "", grid.ClassGPUFault},
-		{Device{Xid: 74}, "", grid.ClassExit},
-		{Device{Xid: 74, Several: true}, "", grid.ClassGPUFault},
-		{Device{Xid: 63}, "", grid.ClassExit},
-		{Device{Xid: 13}, "", grid.ClassCUDAError},
-		{Device{Xid: 13}, "RuntimeError: CUDA error: uncorrectable ECC error encountered", grid.ClassGPUFault},
-		{Device{Xid: 13}, "RuntimeError: CUDA error: device-side assert triggered", grid.ClassCUDAError},
-		{Device{Xid: 43}, "RuntimeError: CUDA out of memory. Tried to allocate 1 GiB", grid.ClassCUDAMemory},
+		{DeviceFault{Gone: true}, "OSError: [Errno 28] No space left on device", grid.ClassGPUFault},
+		{DeviceFault{Xid: 79}, "", grid.ClassGPUFault},
+		{DeviceFault{Xid: 999}, "", grid.ClassGPUFault},
+		{DeviceFault{Xid: 74}, "", grid.ClassExit},
+		{DeviceFault{Xid: 74, Several: true}, "", grid.ClassGPUFault},
+		{DeviceFault{Xid: 63}, "", grid.ClassExit},
+		{DeviceFault{Xid: 13}, "", grid.ClassCUDAError},
+		{DeviceFault{Xid: 13}, "RuntimeError: CUDA error: uncorrectable ECC error encountered", grid.ClassGPUFault},
+		{DeviceFault{Xid: 13}, "RuntimeError: CUDA error: device-side assert triggered", grid.ClassCUDAError},
+		{DeviceFault{Xid: 43}, "RuntimeError: CUDA out of memory. Tried to allocate 1 GiB", grid.ClassCUDAMemory},
 	} {
 		c.device.UUID = "GPU-1"
 		v := rules.Classify(&Evidence{Class: grid.ClassExit, ExitCode: 1, Device: c.device, Stderr: []byte(c.output)})
@@ -106,7 +106,7 @@ func TestWhatStands(t *testing.T) {
 func TestLiteralsLoseNothing(t *testing.T) {
 	rules := builtinRules(t)
 	for i := range rules.patterns {
-		if p := &rules.patterns[i]; p.words == nil && p.re().String() != "(?-s:.)" {
+		if p := &rules.patterns[i]; p.literals == nil && p.re().String() != "(?-s:.)" {
 			t.Errorf("pattern without literals, tried on every line: %s", p.re())
 		}
 	}
@@ -117,10 +117,10 @@ func TestLiteralsLoseNothing(t *testing.T) {
 				var found []int
 				rules.matcher.scan(line, func(p int) { found = append(found, p) })
 				for i := range rules.patterns {
-					if p := &rules.patterns[i]; p.words != nil && p.re().MatchString(line) {
+					if p := &rules.patterns[i]; p.literals != nil && p.re().MatchString(line) {
 						matched++
 						if !slices.Contains(found, i) {
-							t.Errorf("%q matches %q, which has none of %q", p.re(), line, p.words)
+							t.Errorf("%q matches %q, which has none of %q", p.re(), line, p.literals)
 						}
 					}
 				}
@@ -212,7 +212,7 @@ func FuzzPattern(f *testing.F) {
 		if err != nil || len(text) > maxPattern {
 			return
 		}
-		got := slices.ContainsFunc(split(parsed), func(p pattern) bool { return p.re().MatchString(line) })
+		got := slices.ContainsFunc(splitAlternatives(parsed), func(p pattern) bool { return p.re().MatchString(line) })
 		if want := regexp.MustCompile(text).MatchString(line); got != want {
 			t.Errorf("%q on %q: got %v, want %v", text, line, got, want)
 		}
@@ -246,7 +246,7 @@ func BenchmarkClassify(b *testing.B) {
 	}
 	var words []string
 	for i := range rules.patterns {
-		words = append(words, rules.patterns[i].words...)
+		words = append(words, rules.patterns[i].literals...)
 	}
 	pick := func(i, n int) string {
 		var all []string

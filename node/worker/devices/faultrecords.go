@@ -13,10 +13,10 @@ import (
 
 // record is what was wrong with a device since the machine was started. It outlives the agent.
 type record struct {
-	Sick    string   `json:"sick,omitempty"`    // why it is out of service; "" when it is not
-	Faults  []fault  `json:"faults,omitempty"`  // of the last day
-	Strikes []strike `json:"strikes,omitempty"` // outcomes that were blamed on it, of the last day
-	Risen   bool     `json:"risen,omitempty"`   // the driver has asked for a recovery
+	Sick    string          `json:"sick,omitempty"`    // why it is out of service; "" when it is not
+	Faults  []fault         `json:"faults,omitempty"`  // of the last day
+	Strikes []blamedFailure `json:"strikes,omitempty"` // outcomes that were blamed on it, of the last day
+	Risen   bool            `json:"risen,omitempty"`   // the driver has asked for a recovery
 }
 
 // recordsFile is the content of Config.File.
@@ -43,7 +43,7 @@ func (w *Watch) readRecords() error {
 			w.records[uuid] = r
 		}
 	}
-	w.stored = b
+	w.storedRecords = b
 	return nil
 }
 
@@ -64,19 +64,19 @@ func (w *Watch) recordsLocked() []byte {
 		}
 	}
 	b, err := json.Marshal(&f)
-	if err != nil || w.cfg.File == "" || len(f.Devices) == 0 && w.stored == nil {
+	if err != nil || w.cfg.File == "" || len(f.Devices) == 0 && w.storedRecords == nil {
 		return nil
 	}
 	return b
 }
 
 // store writes the records where they have changed.
-func (w *Watch) store(records []byte) {
-	if records == nil || bytes.Equal(records, w.stored) {
+func (w *Watch) storeRecords(records []byte) {
+	if records == nil || bytes.Equal(records, w.storedRecords) {
 		return
 	}
 	if err := durable.WriteFile(w.cfg.File, records, 0o600); err != nil {
 		w.log.Warn("what is wrong with the GPUs could not be stored; the next agent will not know", "err", err)
 	}
-	w.stored = records // else each look would try again
+	w.storedRecords = records // else each look would try again
 }

@@ -1,0 +1,253 @@
+package devices
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/node/worker/allocator"
+)
+
+// device is a GPU or an instance, as this node knows it.
+type device struct {
+	allocator.Device                     // its state is what was judged last
+	loggedState      allocator.State     // the last state that was more than a moment's
+	driverProblem    string              // why its driver can't use it, as it was read last; "" when it can
+	gpu              inventory.GPU       // the whole GPU, as it was read last
+	instance         *inventory.Instance // nil for a whole GPU
+
+	misses       int       // looks in a row in which it was not shown
+	missingSince time.Time // since when it is not
+	gone         bool      // it was not shown for so long that it counts as gone
+	backSince    time.Time // since when it is shown again after that
+
+	dirtySince        time.Time      // when a trial ended there whose memory has not been seen free since; zero when it has
+	heldBy            string         // what holds the memory then
+	leftovers         map[int]string // programs of attempts that have ended, with their trials
+	driverMemory      int64          // memory that the driver itself needs: the least that no program held
+	driverMemoryKnown bool           // base is known
+	unsampled         bool           // it has not been looked at yet
+
+	suspects       map[int]bool        // programs of nobody, seen once
+	foreignProgram string              // the program of somebody else
+	foreignSeen    time.Time           // when it was seen last
+	full           bool                // at least 95 % of the memory was in use at the last look
+	users          map[attemptKey]bool // attempts and, with the zero key, programs of others that used its memory at the last look
+
+	*record
+	recoveredSince time.Time // since when the driver does not ask for a recovery any more
+}
+
+// strike is an outcome that was blamed on a device.
+type blamedFailure struct {
+	At    time.Time    `json:"at"`
+	Trial grid.TrialID `json:"trial"`
+}
+
+// strikesUntilSick is how many of them within a day take a device out of service.
+const failuresUntilSick = 3
+
+// readFrom takes over the figures of the device's GPU.
+func (d *device) readMachine(m *inventory.Machine) {
+	for i := range m.GPUs {
+		g := &m.GPUs[i]
+		if g.UUID != d.UUID && g.UUID != d.Parent {
+			continue
+		}
+		d.gpu = *g
+		for k := range g.Instances {
+			if g.Instances[k].UUID == d.UUID {
+				d.instance = &g.Instances[k]
+			}
+		}
+	}
+}
+
+// label names the device for people: 1, or 1.0 for an instance.
+func (d *device) label() string {
+	text := strconv.Itoa(d.Index)
+	for k := range d.gpu.Instances {
+		if d.Parent != "" && d.gpu.Instances[k].UUID == d.UUID {
+			text += "." + strconv.Itoa(k)
+		}
+	}
+	return text
+}
+
+// judge says which state the device is in, by what was known of it at a moment.
+func (d *device) assess(now time.Time, foreign Foreign) (allocator.State, string) {
+	switch {
+	case d.gone && d.driverProblem != "":
+		return allocator.Gone, d.driverProblem
+	case d.gone && !d.backSince.IsZero():
+		return allocator.Gone, "the driver shows it again; it is used once that lasts a minute"
+	case d.gone:
+		return allocator.Gone, "the driver does not show it any more; restart the machine, and look at its power and its slot"
+	case d.driverProblem != "":
+		return allocator.Sick, d.driverProblem
+	case d.isRecovering(now):
+		return allocator.Sick, "the driver says that it " + d.gpu.Recovery.String()
+	case d.Sick != "":
+		return allocator.Sick, d.Sick
+	case !d.dirtySince.IsZero():
+		return allocator.Dirty, d.dirtyReason(now)
+	case foreign == Avoid && d.foreignProgram != "" && now.Sub(d.foreignSeen) < foreignGoneTime:
+		return allocator.Foreign, d.foreignProgram + "; gpus.foreign: ignore in node.yaml would share it"
+	}
+	return allocator.Ready, ""
+}
+
+// recovering reports whether the driver asks for a recovery. When it did after a fault and has stopped asking for a minute, the fault is
+// over, too.
+func (d *device) isRecovering(now time.Time) bool {
+	switch {
+	case d.gpu.Recovery > inventory.RecoveryNone:
+		d.Risen, d.recoveredSince = true, time.Time{}
+		return true
+	case !d.Risen || d.gpu.Recovery == inventory.RecoveryUnknown:
+		return false
+	case d.recoveredSince.IsZero():
+		d.recoveredSince = now
+	}
+	if now.Sub(d.recoveredSince) < stableTime {
+		return d.Sick == "" // of a fault that is known the reason is told until then
+	}
+	d.Risen, d.recoveredSince, d.Sick, d.Faults = false, time.Time{}, "", nil
+	return false
+}
+
+// holding says what keeps the device from being free.
+func (d *device) dirtyReason(now time.Time) string {
+	if d.unsampled {
+		return "it has not been looked at yet"
+	}
+	if d.heldBy == "" || now.Sub(d.dirtySince) < maxDirtyTime {
+		return "its last trial has ended, and its memory is not free yet"
+	}
+	return d.heldBy + " since " + d.dirtySince.UTC().Format("15:04 MST")
+}
+
+// show takes over whether a sample shows the device. The driver may lose one without a word.
+func (d *device) recordShown(shown bool, at time.Time) {
+	switch {
+	case !shown:
+		if d.misses++; d.misses == 1 {
+			d.missingSince = at
+		}
+		d.gone, d.backSince = d.gone || d.misses >= minMisses && at.Sub(d.missingSince) >= goneAfter, time.Time{}
+	case d.gone && d.backSince.IsZero():
+		d.backSince = at
+	case !d.gone || at.Sub(d.backSince) >= stableTime:
+		d.misses, d.gone, d.backSince = 0, false, time.Time{}
+	}
+}
+
+// leave notes programs of an attempt that has ended.
+func (d *device) addLeftovers(pids []int, trial grid.TrialID) {
+	for _, pid := range pids {
+		if d.leftovers == nil {
+			d.leftovers = map[int]string{}
+		}
+		d.leftovers[pid] = trial.String()
+	}
+}
+
+// room is how much memory may be in use on a free device: what the driver needs, as far as that is known, or the reserve.
+func (d *device) maxFreeMemory() int64 {
+	room := max(d.Total-d.Memory, 256<<20)
+	if d.driverMemoryKnown {
+		room = max(room, min(d.driverMemory, 1<<30)+256<<20)
+	}
+	return room
+}
+
+// use takes over a sample of the device's use at a moment: which programs of ended attempts are still there, and how much memory nobody holds.
+// Settled says that no program of an attempt on it can have been taken for anybody's.
+func (d *device) recordUse(u *inventory.Use, at time.Time, owners map[int]owner, settled bool) {
+	known, listed := int64(0), u.Listed
+	var leftovers []string
+	aliens := map[int]bool{}
+	d.users = map[attemptKey]bool{}
+	for _, p := range u.Processes {
+		o := owners[p.PID]
+		if p.Memory == inventory.Unknown {
+			listed = false
+		}
+		known += max(p.Memory, 0)
+		trial, left := d.leftovers[p.PID]
+		switch {
+		case o.running:
+			d.users[o.key] = true
+		case o.ours || left:
+			if trial == "" {
+				trial = o.key.trial.String()
+			}
+			leftovers = append(leftovers, fmt.Sprintf("%s, left by trial %s, is on it with %s", o.program, trial, bytesText(p.Memory)))
+		case o.unknown:
+			if at.Sub(d.dirtySince) < maxDirtyTime { // mostly it is one of the last attempt's, on its way out
+				leftovers = append(leftovers, fmt.Sprintf("a program (pid %d) is on it with %s", p.PID, bytesText(p.Memory)))
+			}
+		case p.Memory <= negligibleMemory && (p.Graphics || p.Memory >= 0):
+		default:
+			d.users[attemptKey{}] = true
+			if !p.Graphics {
+				aliens[p.PID] = true
+			}
+		}
+	}
+	d.full = d.Total > 0 && u.Memory*100 >= d.Total*fullPercent
+	d.recordForeign(aliens, owners, at, settled)
+	nobody := max(u.Memory-known, 0)
+	if listed && (!d.driverMemoryKnown || nobody < d.driverMemory) {
+		d.driverMemory, d.driverMemoryKnown = nobody, true
+	}
+	if d.dirtySince.IsZero() || !at.After(d.dirtySince) {
+		return
+	}
+	switch {
+	case len(leftovers) > 0:
+		d.heldBy = strings.Join(leftovers, "; ")
+	case listed && nobody > d.maxFreeMemory():
+		d.heldBy = bytesText(nobody) + " held by no program, which a reset frees (nvidia-smi --gpu-reset as root)"
+	case !u.Listed && len(u.Processes) == 0 && len(d.users) == 0 && u.Memory > d.maxFreeMemory():
+		d.heldBy = bytesText(u.Memory) + " in use"
+	default:
+		d.dirtySince, d.heldBy, d.leftovers = time.Time{}, "", nil
+	}
+}
+
+const (
+	// smallContext is how much memory a program may have that matters to nobody: a desktop, or the server of MPS.
+	negligibleMemory = 64 << 20
+	// fullPercent is how much of a device's memory is in use when it counts as full.
+	fullPercent = 95
+)
+
+// meetAliens takes over which programs compute on the device that are nobody's. One counts when it is there in two looks, or in a
+// settled first one: what is begun, or taken over, later has a main program by the second.
+func (d *device) recordForeign(aliens map[int]bool, owners map[int]owner, now time.Time, settled bool) {
+	confirmed := []string{}
+	for pid := range aliens {
+		if d.suspects[pid] || d.unsampled && settled {
+			confirmed = append(confirmed, owners[pid].program)
+		}
+	}
+	d.suspects, d.unsampled = aliens, false
+	if len(confirmed) > 0 {
+		slices.Sort(confirmed)
+		d.foreignProgram, d.foreignSeen = "used by "+strings.Join(confirmed, ", ")+", which is not a trial", now
+	}
+}
+
+func bytesText(n int64) string {
+	if n < 0 {
+		return "an unknown amount of memory"
+	}
+	return humanize.IBytes(uint64(n))
+}
