@@ -16,7 +16,7 @@ import (
 // them.
 func (n *Node) machineChanged(m inventory.Machine) {
 	if w := n.working(); w != nil {
-		w.SetMachine(m)
+		w.Devices.SetMachine(m)
 	}
 	n.publishDevices()
 	n.onceLooked.Do(func() { close(n.looked) })
@@ -31,7 +31,7 @@ func (n *Node) publishDevices() {
 	}
 	m := n.machine.Latest()
 	if w := n.working(); w != nil {
-		m = w.Annotate(m)
+		m = w.Devices.Annotate(m)
 	}
 	n.membership.Gossip.Update(func(s *cluster.Self) { s.Inventory, s.GPUs = &m, len(m.GPUs) })
 }

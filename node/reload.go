@@ -43,8 +43,8 @@ func (n *Node) Reload(cfg config.Config) {
 	n.mu.Unlock()
 	n.resize()
 	if w := n.working(); w != nil {
-		w.SetPolicy(cfg.Devices)
-		w.SetMachine(n.machine.Latest())
+		w.Devices.SetPolicy(cfg.Devices)
+		w.Devices.SetMachine(n.machine.Latest())
 	}
 	n.publishDevices()
 	n.membership.Gossip.Update(func(s *cluster.Self) { s.CPUs, s.Memory = cfg.Machine.CPUs, cfg.Machine.Memory })
@@ -61,7 +61,7 @@ func (n *Node) resize() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.worker != nil {
-		n.worker.Resize(inventory.Machine{CPUs: n.cfg.Machine.CPUs, Memory: n.cfg.Machine.Memory})
+		n.worker.Devices.Resize(inventory.Machine{CPUs: n.cfg.Machine.CPUs, Memory: n.cfg.Machine.Memory})
 	}
 }
 

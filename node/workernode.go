@@ -164,7 +164,7 @@ func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, fi
 	w.SetHandover(!n.stopping.Load())
 	n.mu.Unlock()
 	n.resize() // the settings may have been read again since
-	w.SetMachine(n.machine.Latest())
+	w.Devices.SetMachine(n.machine.Latest())
 	return w.Recover(ctx)
 }
 

@@ -54,31 +54,31 @@ type adoption struct {
 
 // adopt finds out how the attempt of a spool stands: its result, nil if nobody knows one, or that it goes on. In that case
 // its resources are reserved and its lease is held from here on.
-func (w *Worker) adoptAttempt(a *attempt, m *manifest, r jetstream.Record) (result *grid.Result, goesOn bool) {
-	if m.predatesBoot(w.boot) {
+func (rc *recovery) adoptAttempt(a *attempt, m *manifest, r jetstream.Record) (result *grid.Result, goesOn bool) {
+	if m.predatesBoot(rc.boot) {
 		return nil, false
 	}
 	if m.Result != nil {
 		return m.Result, false
 	}
-	if w.cfg.Adopt != nil {
-		if resume, pid, ok := w.cfg.Adopt.Adopted(m.Run); ok {
+	if rc.cfg.Adopt != nil {
+		if resume, pid, ok := rc.cfg.Adopt.Adopted(m.Run); ok {
 			out := pollOutcome(resume)
 			if !out.Left {
-				return w.attemptResult(r.Sweep, a, out), false
+				return rc.trials.attemptResult(r.Sweep, a, out), false
 			}
-			w.adoptions = append(w.adoptions, w.restoreAttempt(a, m, r, resume))
-			w.beginDeviceUse(a) // before anybody looks at the devices
-			w.recordProgram(a, executor.Program{PID: pid})
-			w.log.Info("attempt goes on", "trial", a.id, "attempt", a.number)
+			rc.adoptions = append(rc.adoptions, rc.restoreAttempt(a, m, r, resume))
+			rc.devices.begin(a) // before anybody looks at the devices
+			rc.devices.recordProgram(a, executor.Program{PID: pid})
+			rc.log.Info("attempt goes on", "trial", a.id, "attempt", a.number)
 			return nil, true
 		}
 	}
 	switch out, ok, err := executor.ReadRecord(a.spool.record, m.Run); {
 	case err != nil:
-		w.log.Warn("how an attempt ended can't be read", "trial", a.id, "err", err)
+		rc.log.Warn("how an attempt ended can't be read", "trial", a.id, "err", err)
 	case ok:
-		return w.attemptResult(r.Sweep, a, out), false
+		return rc.trials.attemptResult(r.Sweep, a, out), false
 	}
 	return nil, false
 }
@@ -92,19 +92,19 @@ func pollOutcome(resume func(context.Context) executor.Outcome) executor.Outcome
 
 // takeBack gives a running attempt its place in this worker. The machine may have become too small for it meanwhile: then
 // nothing else begins until it has ended.
-func (w *Worker) restoreAttempt(a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome) *adoption {
-	s := w.sweeps.addAdopted(r)
+func (rc *recovery) restoreAttempt(a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome) *adoption {
+	s := rc.sweeps.addAdopted(r)
 	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease), startedAt: time.Now()}
 	if ad.allocation = m.Allocation; ad.allocation == nil { // of an earlier version
 		ad.allocation = &allocator.Allocation{Lane: ad.lane.name, CPUs: ad.lane.resources.CPUs, Memory: ad.lane.resources.Memory}
 	}
 	if len(a.task.Share) > 0 {
-		a.sharedFolders = w.bundles.pinAll()
+		a.sharedFolders = rc.bundles.pinAll()
 	}
-	w.allocator.Restore(ad.allocation)
-	w.fairShare.runStarted(ad.lane, ad.startedAt)
+	rc.allocator.Restore(ad.allocation)
+	rc.fairShare.runStarted(ad.lane, ad.startedAt)
 	if m.Lease != nil {
-		ad.handle = w.restoreLease(m.Sweep, m.Lease, a.id.Index)
+		ad.handle = rc.leases.restore(m.Sweep, m.Lease, a.id.Index)
 		ad.handle.addAttempt(a)
 	}
 	return ad
@@ -122,89 +122,57 @@ func laneOf(r *jetstream.Record, t *leaseRecord) lane {
 	return l
 }
 
-// retake holds the lease of an attempt that goes on. Its other trials are not begun here, for some of them may have ended: those behind
-// the last one that goes on are given back at once, those before it with the lease.
-func (w *Worker) restoreLease(id grid.SweepID, t *leaseRecord, index int64) *leaseHandle {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for h := range w.leases {
-		if h.lease.Seq == t.Seq && h.lease.ID == t.ID {
-			h.runners++
-			h.keptHi = max(h.keptHi, index+1)
-			return h
-		}
-	}
-	held := &jetstream.GrantedLease{
-		Lease: jetstream.Lease{Sweep: id, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Shape: t.Shape, ID: t.ID},
-		Seq:   t.Seq, Deliveries: t.Deliveries,
-	}
-	h := &leaseHandle{lease: held, nextIndex: t.Hi, keptHi: index + 1, runners: 1}
-	w.leases[h] = struct{}{}
-	return h
-}
-
-// adopt makes a sweep known before the records are watched, because an attempt of it goes on.
-func (s *sweepSet) addAdopted(r jetstream.Record) *sweep {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	id := r.Sweep.ID
-	if s.known[id] == nil {
-		s.addLocked(updatedSweep(nil, &r))
-	}
-	return s.known[id]
-}
-
 // goOn sees the attempts of earlier agents to their ends.
-func (w *Worker) runAdopted() {
-	for _, ad := range w.adoptions {
-		w.running.Add(1)
+func (rc *recovery) runAdopted() {
+	for _, ad := range rc.adoptions {
+		rc.runners.running.Add(1)
 		go func() {
-			defer w.running.Done()
-			goesOn := w.awaitAdopted(ad)
-			w.releaseAllocation(ad.allocation)
-			w.fairShare.runEnded(ad.lane, ad.startedAt, time.Now())
+			defer rc.runners.running.Done()
+			goesOn := rc.awaitAdopted(ad)
+			rc.devices.release(ad.allocation)
+			rc.fairShare.runEnded(ad.lane, ad.startedAt, time.Now())
 			if h := ad.handle; h != nil {
 				if goesOn {
 					h.markHandedOver()
 				} else {
 					h.removeAttempt(ad.attempt)
 				}
-				w.leaveLease(h)
+				rc.leases.leave(h)
 			}
-			w.wakeDispatcher()
+			rc.wake.set()
 		}()
 	}
-	w.adoptions = nil
+	rc.adoptions = nil
 }
 
 // seeThrough waits for the end of an adopted attempt and reports it. Its output is stored once more from its beginning, since
 // nobody knows how much of it was: readers drop what they have. It reports whether the attempt goes on under the next agent.
-func (w *Worker) awaitAdopted(ad *adoption) (goesOn bool) {
+func (rc *recovery) awaitAdopted(ad *adoption) (goesOn bool) {
 	s := ad.sweep
 	if ad.handle != nil {
 		s, _ = ad.handle.scope(s)
 	}
-	out := w.runProgram(s.ctx, ad.attempt, ad.resume)
+	out := rc.trials.runProgram(s.ctx, ad.attempt, ad.resume)
 	if out.Left {
 		return true
 	}
 	end := finishOptions{manifest: func() *manifest { return ad.manifest }, snapshotTimeout: snapshotTimeout, saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)}
-	return !w.finishAttempt(context.Background(), ad.attempt, w.attemptResult(s.record, ad.attempt, out), end)
+	return !rc.trials.finishAttempt(context.Background(), ad.attempt, rc.trials.attemptResult(s.record, ad.attempt, out), end)
 }
 
 // note writes a result into the spool, so that it is safe there and its shim may forget it.
-func (w *Worker) persistResult(a *attempt, m *manifest, result *grid.Result) {
+func (tr *trialRunner) persistResult(a *attempt, m *manifest, result *grid.Result) {
 	if result.Class == grid.ClassLost {
 		result.Started = a.started.UnixMicro()
 	}
 	if m.Result == nil {
 		if err := a.writeResult(m, result); err != nil {
-			w.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
+			tr.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
 			return // whoever holds it keeps it for the next start
 		}
 	}
-	if w.cfg.Adopt != nil {
-		w.cfg.Adopt.Collected(a.run)
+	if tr.cfg.Adopt != nil {
+		tr.cfg.Adopt.Collected(a.run)
 	}
 }
 
@@ -223,25 +191,12 @@ func (w *Worker) Handover() { w.SetHandover(true) }
 
 // Relinquish says whether running attempts are left to the next agent when Run's context ends, as after Handover, or stopped, as
 // by default.
-func (w *Worker) SetHandover(leave bool) { w.handover.Store(leave) }
+func (w *Worker) SetHandover(leave bool) { w.heartbeats.handover.Store(leave) }
 
 // parting is the cause with which Run's end ends attempts.
 func (w *Worker) stopCause() error {
-	if w.handover.Load() {
+	if w.heartbeats.handover.Load() {
 		return errLeaving
 	}
 	return errStopping
-}
-
-// leftOn notes that an attempt of the lease goes on without this worker.
-func (h *leaseHandle) markHandedOver() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.handedOver = true
-}
-
-func (h *leaseHandle) isHandedOver() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.handedOver
 }

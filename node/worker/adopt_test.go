@@ -56,8 +56,8 @@ func (a *agents) next() {
 	if a.Worker, err = New(c); err != nil {
 		a.t.Fatal(err)
 	}
-	a.SetMachine(m)
-	if err := a.Recover(a.t.Context()); err != nil {
+	a.Devices.SetMachine(m)
+	if err := a.recovery.run(a.t.Context()); err != nil {
 		a.t.Fatal(err)
 	}
 }
@@ -128,7 +128,7 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 	for range 2 {
 		a.part()
 		a.next()
-		if got := a.allocator.Usage().FreeCPUs; got != 3*grid.One {
+		if got := a.dispatcher.allocator.Usage().FreeCPUs; got != 3*grid.One {
 			t.Errorf("free processors: got %v, want 3 beside the attempt that goes on", got)
 		}
 		a.run()
@@ -156,8 +156,8 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 		return err == nil && len(present) == 0
 	})
 	a.stop()
-	if a.allocator.Usage().FreeCPUs != 4*grid.One {
-		t.Errorf("free processors: got %v, want all", a.allocator.Usage().FreeCPUs)
+	if a.dispatcher.allocator.Usage().FreeCPUs != 4*grid.One {
+		t.Errorf("free processors: got %v, want all", a.dispatcher.allocator.Usage().FreeCPUs)
 	}
 	if left, _ := os.ReadDir(filepath.Join(a.dir, "spool")); len(left) > 0 {
 		t.Errorf("spools left: %v", left)
@@ -177,7 +177,7 @@ func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 	a.await(filepath.Join(marks, "began"))
 	a.part()
 	a.next()
-	if held := a.Worker.heartbeat().Leases; len(held) != 1 || held[0].Hi != 2 || len(held[0].Attempts) != 1 {
+	if held := a.Worker.heartbeats.message().Leases; len(held) != 1 || held[0].Hi != 2 || len(held[0].Attempts) != 1 {
 		t.Errorf("the next agent holds %+v, want the trials up to the one that goes on", held)
 	}
 	a.run()
@@ -215,11 +215,11 @@ func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	a.run()
 	var m inventory.Machine
 	a.gpus.Read(t.Context(), &m)
-	eventually(t, "the GPU to be looked at", func() bool { return a.Annotate(m).GPUs[0].State != "dirty" })
-	if g := a.Annotate(m).GPUs[0]; g.State != "ready" || !slices.Equal(g.Trials, []string{"t-1/0"}) {
+	eventually(t, "the GPU to be looked at", func() bool { return a.Devices.Annotate(m).GPUs[0].State != "dirty" })
+	if g := a.Devices.Annotate(m).GPUs[0]; g.State != "ready" || !slices.Equal(g.Trials, []string{"t-1/0"}) {
 		t.Errorf("got %s: %s; trials %v", g.State, g.Why, g.Trials)
 	}
-	if b := a.allocator.Usage().Devices[0]; b.Free != 0 {
+	if b := a.dispatcher.allocator.Usage().Devices[0]; b.Free != 0 {
 		t.Errorf("%s of the GPU is free", b.Free)
 	}
 	a.stop()

@@ -50,7 +50,7 @@ func work(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := w.Recover(ctx); err != nil {
+	if err := w.recovery.run(ctx); err != nil {
 		return err
 	}
 	return w.Run(ctx)

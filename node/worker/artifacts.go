@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,17 +42,20 @@ var errUploadDeferred = errors.New("the artifacts are left to the next start")
 
 // uploads is what the artifacts of a node know of the store.
 type artifactUploads struct {
+	cfg *Config
+	log *slog.Logger
+
 	fullTimeout time.Duration
 	abandoned   chan struct{} // closed once nothing waits for the store any more
 	abandon     func()
 
-	mu        *sync.Mutex
+	mu        sync.Mutex
 	fullSince time.Time // since when the store has been full, zero while it is not
 }
 
-func newArtifactUploads() artifactUploads {
+func newArtifactUploads(cfg *Config, log *slog.Logger) *artifactUploads {
 	left := make(chan struct{})
-	return artifactUploads{fullTimeout: storeFullTimeout, abandoned: left, abandon: sync.OnceFunc(func() { close(left) }), mu: &sync.Mutex{}}
+	return &artifactUploads{cfg: cfg, log: log, fullTimeout: storeFullTimeout, abandoned: left, abandon: sync.OnceFunc(func() { close(left) })}
 }
 
 // giveUp lets those return that wait for the store.
@@ -77,28 +81,28 @@ func (u *artifactUploads) fullTooLong(err error) bool {
 // them, because the master is away or the disk is full, it waits: the spool keeps them, and the attempt is reported after them.
 // It returns errUploadLeft when ctx or the worker ends first, jetstream.ErrFull after fullPatience, and jetstream.ErrNotFound when the
 // master has no such trial.
-func (w *Worker) storeArtifacts(ctx context.Context, a *attempt) (grid.FilesRef, error) {
+func (u *artifactUploads) store(ctx context.Context, a *attempt) (grid.FilesRef, error) {
 	files, err := a.listArtifacts()
 	if err != nil || len(files) == 0 {
 		return grid.FilesRef{}, err
 	}
 	for warned := false; ; warned = true {
-		ref, err := w.putArtifacts(ctx, a, files)
+		ref, err := u.put(ctx, a, files)
 		var unpacked *packError
 		if errors.Is(err, jetstream.ErrNotFound) { // it tells nothing of how full the store is
 			return ref, err
 		}
-		if w.uploads.fullTooLong(err) || err == nil || errors.As(err, &unpacked) || errors.Is(err, jetstream.ErrTooLarge) {
+		if u.fullTooLong(err) || err == nil || errors.As(err, &unpacked) || errors.Is(err, jetstream.ErrTooLarge) {
 			return ref, err
 		}
 		if !warned {
-			w.log.Warn("artifacts can't be stored yet; their trial waits", "trial", a.id, "err", err)
+			u.log.Warn("artifacts can't be stored yet; their trial waits", "trial", a.id, "err", err)
 		}
 		wait := time.NewTimer(retryInterval)
 		select {
 		case <-wait.C:
 			continue
-		case <-w.uploads.abandoned:
+		case <-u.abandoned:
 		case <-ctx.Done():
 		}
 		wait.Stop()
@@ -112,7 +116,7 @@ type packError struct{ error }
 // errGaveUp ends the packing of artifacts that the store does not take.
 var errUploadAborted = errors.New("the store gave up")
 
-func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []artifactFile) (grid.FilesRef, error) {
+func (u *artifactUploads) put(ctx context.Context, a *attempt, files []artifactFile) (grid.FilesRef, error) {
 	r, pack := io.Pipe()
 	var ref grid.FilesRef
 	packed := make(chan error, 1)
@@ -122,7 +126,7 @@ func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []artifactF
 		pack.CloseWithError(err)
 		packed <- err
 	}()
-	err := w.cfg.Files.PutArtifacts(ctx, a.id, a.run, r)
+	err := u.cfg.Files.PutArtifacts(ctx, a.id, a.run, r)
 	r.CloseWithError(errUploadAborted)
 	if packErr := <-packed; packErr != nil && !errors.Is(packErr, errUploadAborted) {
 		return grid.FilesRef{}, &packError{packErr}

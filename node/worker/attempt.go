@@ -57,10 +57,10 @@ type attempt struct {
 
 // attempt runs one trial, from now on, and reports how it ended. Its spool stays until the report is stored. It
 // returns whether the attempt has failed.
-func (w *Worker) runAttempt(s *sweep, slot executor.Slot, t assignment, found imageLookup, index int64, number int, now time.Time) (failed bool) {
+func (tr *trialRunner) runAttempt(s *sweep, slot executor.Slot, t assignment, found imageLookup, index int64, number int, now time.Time) (failed bool) {
 	h := t.handle
 	a := &attempt{
-		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runNames.nextName(),
+		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: tr.runNames.nextName(),
 		task: &s.record.Task, started: now, allocation: t.allocation, environ: t.environ, image: found.image,
 		resumePoint: resumePoint{h.lease.Snapshot, h.lease.Bad},
 	}
@@ -77,11 +77,11 @@ func (w *Worker) runAttempt(s *sweep, slot executor.Slot, t assignment, found im
 	default:
 		a.params = params
 		quiet := h.lease.Quiet && redeliveries(h.lease) == 0
-		result = w.execute(s, slot, a, t.manifest, quiet, &end)
+		result = tr.execute(s, slot, a, t.manifest, quiet, &end)
 	}
 	end.saving = errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)
-	if result == nil || !w.finishAttempt(context.Background(), a, result, end) { // what an ended attempt leaves is stored even while the node stops
-		w.backoff.cancelProbe()
+	if result == nil || !tr.finishAttempt(context.Background(), a, result, end) { // what an ended attempt leaves is stored even while the node stops
+		tr.backoff.cancelProbe()
 		h.markHandedOver()
 		return false
 	}
@@ -90,8 +90,8 @@ func (w *Worker) runAttempt(s *sweep, slot executor.Slot, t assignment, found im
 }
 
 // execute prepares and runs. Without a result the program goes on under the next agent.
-func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *manifestTemplate, quiet bool, end *finishOptions) *grid.Result {
-	spool, err := w.spools.acquire(s.ctx)
+func (tr *trialRunner) execute(s *sweep, slot executor.Slot, a *attempt, template *manifestTemplate, quiet bool, end *finishOptions) *grid.Result {
+	spool, err := tr.spools.acquire(s.ctx)
 	if err != nil {
 		if result := stoppedResult(s.ctx, a); result != nil {
 			return result
@@ -102,9 +102,9 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *man
 	if err := template.write(spool, a); err != nil {
 		return a.failedResult(grid.ClassNode, "the attempt's folder could not be written: "+err.Error())
 	}
-	err = w.prepare(s, slot, a)
+	err = tr.prepare(s, slot, a)
 	if err == nil {
-		err = w.acquireCheckpoint(s.ctx, a)
+		err = tr.checkpoints.acquireFor(s.ctx, a)
 	}
 	if err != nil {
 		if result := stoppedResult(s.ctx, a); result != nil {
@@ -116,19 +116,19 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *man
 		{file: a.spool.stdout, stream: streamOut}, {file: a.spool.stderr, stream: streamErr},
 	}
 	if a.number > 1 && !quiet {
-		w.announceStart(s.ctx, a)
+		tr.announceStart(s.ctx, a)
 	}
-	command, err := w.executorAttempt(s, a)
+	command, err := tr.executorAttempt(s, a)
 	if err != nil {
 		return a.containerFailure(err)
 	}
-	w.beginDeviceUse(a)
-	out := w.runProgram(s.ctx, a, func(ctx context.Context) executor.Outcome { return slot.Run(ctx, command) })
+	tr.devices.begin(a)
+	out := tr.runProgram(s.ctx, a, func(ctx context.Context) executor.Outcome { return slot.Run(ctx, command) })
 	if out.Left {
 		return nil
 	}
 	end.manifest, end.reuseSpool = func() *manifest { return template.manifest(a) }, out.Leftovers == 0 && out.Foreign == ""
-	return w.attemptResult(s.record, a, out)
+	return tr.attemptResult(s.record, a, out)
 }
 
 // announceTime bounds the wait for the word that an attempt begins.
@@ -136,14 +136,14 @@ const announceTimeout = time.Second
 
 // announce tells that the attempt begins, before it does. An attempt that comes after another may be of a trial that takes its
 // node down, so fast that nobody would ever hear what it was; the master says of others that they are not.
-func (w *Worker) announceStart(ctx context.Context, a *attempt) {
+func (tr *trialRunner) announceStart(ctx context.Context, a *attempt) {
 	ctx, stop := context.WithTimeout(ctx, announceTimeout)
 	defer stop()
 	told := make(chan struct{})
 	a.mu.Lock()
 	a.announced, a.metricsReadAt = true, a.started
 	a.mu.Unlock()
-	w.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent(), stored: func() { close(told) }})
+	tr.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent(), stored: func() { close(told) }})
 	select {
 	case <-told:
 	case <-ctx.Done(): // the store is away; the trial need not wait for it
@@ -171,16 +171,16 @@ func (a *attempt) imagePin() string {
 }
 
 // command is what the executor runs.
-func (w *Worker) executorAttempt(s *sweep, a *attempt) (*executor.Attempt, error) {
+func (tr *trialRunner) executorAttempt(s *sweep, a *attempt) (*executor.Attempt, error) {
 	t := a.task
-	container, err := w.containerSpec(s, a, false, [2]string{a.spool.stdout.Name(), a.spool.stderr.Name()})
+	container, err := tr.containers.spec(s, a, false, [2]string{a.spool.stdout.Name(), a.spool.stderr.Name()})
 	e := &executor.Attempt{
 		Spec: executor.Spec{
 			Name: a.run, Record: a.spool.record, Dir: a.spool.work, OutputLimit: a.outputLimit(),
 			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace, Container: container, Devices: a.allocation.UUIDs(),
 		},
-		Argv: t.Argv(a.params), Env: w.environ(s, a),
-		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: w.startedCallback(a), Kill: w.hurried,
+		Argv: t.Argv(a.params), Env: tr.environs.forAttempt(s, a),
+		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: tr.backoff.startedCallback(a), Kill: tr.snapshots.graceEnded,
 	}
 	if c := t.Checkpoint; c != nil {
 		e.Notice, e.NoticeGrace = unix.SignalNum("SIG"+c.Signal), t.CheckpointGrace()

@@ -27,11 +27,18 @@ type leaseEnviron struct {
 	own      []string
 }
 
+// environs makes the environments of attempts.
+type environs struct {
+	containers *taskContainers
+	bundles    *bundles
+	devices    *DeviceTracker
+}
+
 // environOf gives what attempts of a lease see of what is reserved for them.
-func (w *Worker) environOf(id grid.SweepID, al *allocator.Allocation) *leaseEnviron {
+func (en *environs) forLease(id grid.SweepID, al *allocator.Allocation) *leaseEnviron {
 	e := &leaseEnviron{
 		defaults: []string{"PYTHONUNBUFFERED=1"}, // what was printed is seen at once, and not lost when the program is killed
-		own:      []string{"MLF_SWEEP=" + string(id), "MLF_CACHE=" + w.bundles.cacheDir()},
+		own:      []string{"MLF_SWEEP=" + string(id), "MLF_CACHE=" + en.bundles.cacheDir()},
 	}
 	if al == nil {
 		return e
@@ -48,8 +55,8 @@ func (w *Worker) environOf(id grid.SweepID, al *allocator.Allocation) *leaseEnvi
 }
 
 // environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
-func (w *Worker) environ(s *sweep, a *attempt) []string {
-	base := w.baseEnviron(s, a)
+func (en *environs) forAttempt(s *sweep, a *attempt) []string {
+	base := en.containers.baseEnviron(s, a)
 	env := make([]string, 0, len(a.environ.defaults)+len(base)+len(a.spool.variables)+len(a.environ.own)+7) // it grows for what few attempts have
 	env = append(env, a.environ.defaults...)
 	env = append(env, base...)
@@ -79,7 +86,7 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 	switch {
 	case a.allocation != nil && len(a.allocation.Shares) > 0:
 		return gpuEnviron(env, a)
-	case w.hasGPUs.Load():
+	case en.devices.present.Load():
 		env = append(env, "MLF_TRIAL_GPUS=none")
 		if !setByTask(s.record, visibleDevices) {
 			env = append(env, visibleDevices+"=") // none: what others have is not for this one

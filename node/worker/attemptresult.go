@@ -13,32 +13,32 @@ import (
 
 // supervise has an attempt's program run, or go on, and looks after what it writes, saves and uses meanwhile. One that goes on without this
 // agent is left alone.
-func (w *Worker) runProgram(ctx context.Context, a *attempt, run func(context.Context) executor.Outcome) executor.Outcome {
+func (tr *trialRunner) runProgram(ctx context.Context, a *attempt, run func(context.Context) executor.Outcome) executor.Outcome {
 	ctx = a.stopContext(ctx)
-	if w.sweeps.isCancelled(a.id) {
+	if tr.sweeps.isCancelled(a.id) {
 		a.cancel()
 	}
-	w.watchOutput(a)
-	endStoring := w.startPeriodicSnapshots(ctx, a)
+	tr.tail.watch(a)
+	endStoring := tr.snapshots.startPeriodic(ctx, a)
 	out := run(ctx)
 	endStoring()
-	w.unwatchOutput(a)
+	tr.tail.unwatch(a)
 	a.applyEarlyStop(ctx, &out)
 	if out.Left {
-		w.drainOutput(a)
+		tr.tail.drain(a)
 		a.spool.close()
-		w.log.Info("attempt is left to the next agent", "trial", a.id, "attempt", a.number)
+		tr.log.Info("attempt is left to the next agent", "trial", a.id, "attempt", a.number)
 	}
 	return out
 }
 
 // result turns what the executor saw of an attempt of the sweep into its result.
-func (w *Worker) attemptResult(s *grid.Sweep, a *attempt, out executor.Outcome) *grid.Result {
+func (tr *trialRunner) attemptResult(s *grid.Sweep, a *attempt, out executor.Outcome) *grid.Result {
 	r := a.resultOf(out)
-	w.endDeviceUse(a, r)
-	w.attributeToFullDisk(a, r)
+	tr.devices.end(a, r)
+	tr.disk.attribute(a, r)
 	if r.Class == grid.ClassImage {
-		w.recheckImage(s) // somebody has removed it
+		tr.containers.recheckImage(s) // somebody has removed it
 	}
 	return r
 }
@@ -68,7 +68,7 @@ type finishOptions struct {
 // conclude gathers what an attempt has left, stores what it saved and reports its result; its spool stays until the report is stored. Every
 // attempt ends here, under whatever agent. It reports false when the spool, which then keeps all for the next start, is all that has the
 // artifacts: the attempt is not to be reported yet. Ctx bounds the gathering.
-func (w *Worker) finishAttempt(ctx context.Context, a *attempt, r *grid.Result, end finishOptions) bool {
+func (tr *trialRunner) finishAttempt(ctx context.Context, a *attempt, r *grid.Result, end finishOptions) bool {
 	r.Devices = a.allocation.UUIDs()
 	switch {
 	case end.manifest == nil:
@@ -76,38 +76,38 @@ func (w *Worker) finishAttempt(ctx context.Context, a *attempt, r *grid.Result, 
 		a.mu.Lock()
 		a.ended, a.untouched = true, true
 		a.mu.Unlock()
-		w.classify(a, r)
+		tr.classifier.classify(a, r)
 		if len(a.task.Metrics) > 0 {
 			a.addMetrics(r)
 		}
 	default:
-		w.persistResult(a, end.manifest(), r)
-		if !w.collectResults(ctx, a, r) {
+		tr.persistResult(a, end.manifest(), r)
+		if !tr.collectResults(ctx, a, r) {
 			a.spool.close()
 			return false
 		}
 	}
-	w.updateBackoff(a, r)
-	w.storeFinalSnapshot(a, r, end)
+	tr.backoff.update(a, r)
+	tr.snapshots.storeFinal(a, r, end)
 	a.checkpoint.release()
 	if !a.foreignProcesses {
-		w.bundles.unpin(a.sharedFolders)
+		tr.bundles.unpin(a.sharedFolders)
 	}
-	if _, active := w.sweeps.active(a.id.Sweep); a.checkpoint != nil && !active { // what was to go could not, as it was in use
-		w.requestCheckpointCleanup()
+	if _, active := tr.sweeps.active(a.id.Sweep); a.checkpoint != nil && !active { // what was to go could not, as it was in use
+		tr.checkpoints.requestCleanup()
 	}
 	free := func() {}
 	switch {
 	case a.spool == nil:
 	case a.foreignProcesses:
-		free = func() { w.spools.abandon(a.spool, a.adopted) }
+		free = func() { tr.spools.abandon(a.spool, a.adopted) }
 	case a.adopted:
 		free = a.spool.remove
 	case a.untouched && end.reuseSpool:
 		// Nothing is left to store but the result: the next attempt can have the spool at once.
-		w.spools.releaseUntouched(a.spool)
+		tr.spools.releaseUntouched(a.spool)
 	default:
-		free = func() { w.spools.release(a.spool, end.reuseSpool) }
+		free = func() { tr.spools.release(a.spool, end.reuseSpool) }
 	}
 	if r.Class == grid.ClassLost && !a.adopted && !a.isAnnounced() {
 		free() // nobody knows that it ran, and the trial is another node's: to tell of it now would have it run once more
@@ -117,13 +117,13 @@ func (w *Worker) finishAttempt(ctx context.Context, a *attempt, r *grid.Result, 
 	if r.Usage.Wall > 0 {
 		at = r.Started + r.Usage.Wall
 	}
-	if !w.curveShare().Keeps(a.id.Index) {
+	if !tr.heartbeats.curveShare().Keeps(a.id.Index) {
 		r.Curves = comparedCurve(a.task, r.Curves)
 	}
 	e := grid.Event{Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: at, Result: r, Image: a.imagePin()}
-	w.outbox.addEvent(a.id.Sweep, report{event: e, ref: &a.logRef, stored: func() {
+	tr.outbox.addEvent(a.id.Sweep, report{event: e, ref: &a.logRef, stored: func() {
 		free()
-		w.removeCheckpoint(a, r)
+		tr.checkpoints.removeAfter(a, r)
 	}})
 	return true
 }
@@ -131,18 +131,18 @@ func (w *Worker) finishAttempt(ctx context.Context, a *attempt, r *grid.Result, 
 // collect ships the rest of the output and gathers metrics and artifacts. It is also what a start after a crash does. It reports
 // false when the spool, which then keeps them for the next start, is all that has the artifacts: the attempt is not to be
 // reported yet.
-func (w *Worker) collectResults(ctx context.Context, a *attempt, result *grid.Result) bool {
-	w.drainOutput(a)
-	line := w.classify(a, result)
+func (tr *trialRunner) collectResults(ctx context.Context, a *attempt, result *grid.Result) bool {
+	tr.tail.drain(a)
+	line := tr.classifier.classify(a, result)
 	result.Reason = a.explainFailure(result, line)
 	a.addMetrics(result)
-	files, err := w.storeArtifacts(ctx, a)
+	files, err := tr.uploads.store(ctx, a)
 	if errors.Is(err, errUploadDeferred) {
-		w.log.Warn("artifacts can't be stored while the node stops; the next start stores them", "trial", a.id)
+		tr.log.Warn("artifacts can't be stored while the node stops; the next start stores them", "trial", a.id)
 		return false
 	}
 	if err != nil {
-		w.log.Warn("artifacts could not be stored", "trial", a.id, "err", err)
+		tr.log.Warn("artifacts could not be stored", "trial", a.id, "err", err)
 		result.Reason = joinReason(result.Reason, "artifacts could not be stored: "+err.Error())
 	}
 	result.Files, result.Left = files, a.unkeptFiles()
@@ -150,11 +150,11 @@ func (w *Worker) collectResults(ctx context.Context, a *attempt, result *grid.Re
 }
 
 // curveShare says of which trials curves are reported.
-func (w *Worker) curveShare() grid.CurveShare {
-	if w.cfg.Curves != nil {
-		return w.cfg.Curves()
+func (hl *heartbeatLoop) curveShare() grid.CurveShare {
+	if hl.cfg.Curves != nil {
+		return hl.cfg.Curves()
 	}
-	return grid.CurveShare(w.curves.Load())
+	return grid.CurveShare(hl.curves.Load())
 }
 
 // addMetrics reads the metrics and their curves. A metric that a successful trial should have left and did not is not a failure, but it is noted.

@@ -85,7 +85,7 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 					s.lease(r, 0, 1)
 				} else {
 					s.spool(1, &manifest{Sweep: r.ID, Attempt: 1, Run: run, Started: began, Image: pinA}, output)
-					had, err := newCheckpoints(s.dir).acquire(t.Context(), grid.TrialID{Sweep: r.ID})
+					had, err := newCheckpoints(s.dir, logger(t), newSweepSet(), nil).acquire(t.Context(), grid.TrialID{Sweep: r.ID})
 					if err == nil {
 						err = had.prepare(1, resumePoint{}, nil)
 					}
@@ -104,7 +104,7 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 					end()
 				}
 				if way != "fresh" {
-					if err := s.Recover(t.Context()); err != nil {
+					if err := s.recovery.run(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 					s.run()

@@ -30,25 +30,25 @@ type yieldedLanes struct {
 // decline gives back a lease that other nodes are to have first. It reports whether it is not for
 // this node: so also where the master has not said that it knows, since the lease may be in other
 // hands by now. If it is in nobody's, the master takes it back.
-func (w *Worker) postponeIfAvoided(held *jetstream.GrantedLease) bool {
+func (ds *dispatcher) postponeIfAvoided(held *jetstream.GrantedLease) bool {
 	often := held.Deliveries > maxPostponed
-	if !slices.Contains(held.Avoid, w.cfg.Node) || often && !held.Elsewhere {
+	if !slices.Contains(held.Avoid, ds.cfg.Node) || often && !held.Elsewhere {
 		return false
 	}
 	if often {
-		w.outbox.addRelease(held, func() {})
-	} else if err := w.cfg.Master.PostponeLease(context.Background(), held, postponeTime); err != nil { // a call bounds itself
-		w.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
+		ds.outbox.addRelease(held, func() {})
+	} else if err := ds.cfg.Master.PostponeLease(context.Background(), held, postponeTime); err != nil { // a call bounds itself
+		ds.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
 	}
-	w.log.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
-	w.yieldLane(grid.Lane(held.Shape))
+	ds.log.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
+	ds.yieldLane(grid.Lane(held.Shape))
 	return true
 }
 
 // letOthers has other nodes go first in a lane for a while.
-func (w *Worker) yieldLane(l grid.Lane) {
-	w.yieldedLanes.yield(l, time.Now())
-	time.AfterFunc(postponeTime+othersLead, w.wakeDispatcher)
+func (ds *dispatcher) yieldLane(l grid.Lane) {
+	ds.yieldedLanes.yield(l, time.Now())
+	time.AfterFunc(postponeTime+othersLead, ds.wake.set)
 }
 
 // furtherDeliveries is how often a lease came after somebody may have run its trials.
@@ -60,8 +60,8 @@ func redeliveries(held *jetstream.GrantedLease) int {
 }
 
 // withheld says why this node is to take no trials of a lane, since such trials failed here and not elsewhere; "" if it may.
-func (w *Worker) withheldReason(l lane) string {
-	without := w.without.Load()
+func (hl *heartbeatLoop) withheldReason(l lane) string {
+	without := hl.withheld.Load()
 	switch {
 	case without == nil || len(*without) == 0:
 		return ""

@@ -2,10 +2,9 @@ package worker
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -95,52 +94,65 @@ func (t *backoff) recordSuccess(began time.Time) (ended bool) {
 	return true
 }
 
+// nodeBackoff is the backoff of this node, with those who are told of it.
+type nodeBackoff struct {
+	backoff
+	cfg        *Config
+	log        *slog.Logger
+	heartbeats *heartbeatLoop
+	wake       signal
+	tail       *outputTail
+	disk       *diskMonitor
+	containers *taskContainers
+	devices    *DeviceTracker
+}
+
 // judge has the node's trouble follow from how an attempt has ended, which a stop does not tell.
-func (w *Worker) updateBackoff(a *attempt, result *grid.Result) {
+func (nb *nodeBackoff) update(a *attempt, result *grid.Result) {
 	f := grid.FailureOf(result.Class)
 	switch {
 	case result.Class == grid.ClassNode:
-		w.recordNodeFailure(a.started, result.Reason)
+		nb.nodeFailed(a.started, result.Reason)
 	case f.ProgramRan():
-		if w.backoff.recordSuccess(a.started) {
-			w.log.Info("this node can run trials again")
+		if nb.recordSuccess(a.started) {
+			nb.log.Info("this node can run trials again")
 		}
 	default: // nobody knows whether it would have run
-		w.backoff.cancelProbe()
+		nb.cancelProbe()
 	}
 }
 
 // inTrouble has the node pause, because it could not run what began at this time.
-func (w *Worker) recordNodeFailure(began time.Time, reason string) {
+func (nb *nodeBackoff) nodeFailed(began time.Time, reason string) {
 	reason, _, _ = strings.Cut(reason, "\n")
-	if w.backoff.recordFailure(began, time.Now(), reason) {
-		w.log.Warn("this node can't run trials at the moment", "why", reason)
-		w.requestHeartbeat()
+	if nb.recordFailure(began, time.Now(), reason) {
+		nb.log.Warn("this node can't run trials at the moment", "why", reason)
+		nb.heartbeats.soon.set()
 	}
-	time.AfterFunc(w.backoff.remaining(time.Now()), w.wakeDispatcher)
+	time.AfterFunc(nb.remaining(time.Now()), nb.wake.set)
 }
 
 // begun ends the trouble of a node as soon as a program runs: a trial may take days. The watch on the devices learns its number.
-func (w *Worker) startedCallback(a *attempt) func(executor.Program) {
-	if w.backoff.currentReason() == "" && !w.watches(a) {
+func (nb *nodeBackoff) startedCallback(a *attempt) func(executor.Program) {
+	if nb.currentReason() == "" && !nb.devices.watches(a) {
 		return nil
 	}
 	return func(b executor.Program) {
-		w.recordProgram(a, b)
-		if w.backoff.recordSuccess(a.started) {
-			w.log.Info("this node can run trials again")
-			w.wakeDispatcher()
+		nb.devices.recordProgram(a, b)
+		if nb.recordSuccess(a.started) {
+			nb.log.Info("this node can run trials again")
+			nb.wake.set()
 		}
 	}
 }
 
 // Trouble says what keeps this node from running trials at the moment; "" when nothing does.
-func (w *Worker) UnavailableReason() string {
-	if w.DiskFull() {
-		return "its disk is full: " + w.cfg.Dir
+func (nb *nodeBackoff) unavailableReason() string {
+	if nb.disk.isFull() {
+		return "its disk is full: " + nb.cfg.Dir
 	}
-	why := w.backoff.currentReason()
-	if missing := w.imageMissing.Load(); why == "" && missing != nil && w.Running() == 0 {
+	why := nb.currentReason()
+	if missing := nb.containers.missing.Load(); why == "" && missing != nil && nb.tail.count() == 0 {
 		why = *missing
 	}
 	return why
@@ -157,36 +169,4 @@ func isNodeError(err error) bool {
 		return true
 	}
 	return errors.Is(err, jetstream.ErrDisk) || errors.Is(err, jetstream.ErrClosed)
-}
-
-// blameDisk makes the failure of a program the node's when the disk is full at its end: what it could not write is most likely the
-// reason. A trial whose own files fill half of the disk has itself to blame.
-func (w *Worker) attributeToFullDisk(a *attempt, result *grid.Result) {
-	if result.Class != grid.ClassExit && result.Class != grid.ClassSignal || !w.diskExhausted() {
-		return
-	}
-	own := folderSize(a.spool.dir)
-	if a.checkpoint != nil {
-		own += folderSize(a.checkpoint.dir)
-	}
-	if d, err := readDiskUsage(w.cfg.Dir); err == nil && own > d.size/2 {
-		result.Reason = joinReason(result.Reason, "the disk is full, and this attempt's files fill more than half of it")
-		return
-	}
-	result.Class = grid.ClassNode
-	result.Reason = fmt.Sprintf("the node's disk was full when the program ended: %s (%s)", w.cfg.Dir, result.Reason)
-}
-
-// sizeOf adds up the files of a folder.
-func folderSize(dir string) (total int64) {
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return nil
-		}
-		if info, err := d.Info(); err == nil {
-			total += info.Size()
-		}
-		return nil
-	})
-	return total
 }

@@ -75,8 +75,12 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 		s.lease(r, i, i+1)
 	}
 	s.run()
-	eventually(t, "the third pause", func() bool { s.backoff.mu.Lock(); defer s.backoff.mu.Unlock(); return s.backoff.failures >= 3 })
-	if why := s.UnavailableReason(); why != "its shim could not be started: no more processes" {
+	eventually(t, "the third pause", func() bool {
+		s.trials.backoff.mu.Lock()
+		defer s.trials.backoff.mu.Unlock()
+		return s.trials.backoff.failures >= 3
+	})
+	if why := s.trials.backoff.unavailableReason(); why != "its shim could not be started: no more processes" {
 		t.Errorf("the trouble is told as %q", why)
 	}
 	if n := refusals.Load(); n > 4+4 {
@@ -92,8 +96,8 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 			t.Errorf("trial %d: got class %s", e.Index, e.Result.Class)
 		}
 	}
-	if failed != int(refusals.Load()) || s.UnavailableReason() != "" {
-		t.Errorf("got %d failures of the node for %d refusals, and the trouble %q", failed, refusals.Load(), s.UnavailableReason())
+	if failed != int(refusals.Load()) || s.trials.backoff.unavailableReason() != "" {
+		t.Errorf("got %d failures of the node for %d refusals, and the trouble %q", failed, refusals.Load(), s.trials.backoff.unavailableReason())
 	}
 }
 
@@ -106,7 +110,7 @@ func TestNoSlotIsTheNodesTrouble(t *testing.T) {
 	s.lease(r, 0, 1)
 	s.run()
 	s.released("t-1", 1)
-	if why := s.UnavailableReason(); !strings.Contains(why, "no slot for an attempt: too many open files") {
+	if why := s.trials.backoff.unavailableReason(); !strings.Contains(why, "no slot for an attempt: too many open files") {
 		t.Errorf("got the trouble %q", why)
 	}
 	if n := asked.Load(); n > 8 {
@@ -151,9 +155,9 @@ func TestFullDiskIsTheNodes(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			w := &Worker{cfg: Config{Dir: dir, Logger: logger(t)}, log: logger(t)}
+			monitor := &diskMonitor{dir: dir, log: logger(t)}
 			result := &grid.Result{Class: c.class, ExitCode: 1, Reason: "exit code 1", Usage: grid.Usage{Wall: 7}}
-			w.attributeToFullDisk(&attempt{spool: newSpool(folder), checkpoint: &checkpointFolder{dir: filepath.Join(dir, "saved")}}, result)
+			monitor.attribute(&attempt{spool: newSpool(folder), checkpoint: &checkpointFolder{dir: filepath.Join(dir, "saved")}}, result)
 			if result.Class != c.want || !strings.Contains(result.Reason, "exit code 1") {
 				t.Errorf("got class %q (%s), want %q", result.Class, result.Reason, c.want)
 			}

@@ -135,11 +135,11 @@ func (s *harness) left() (n int) {
 func TestProjectsKeepToTheirLimit(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
-	s.bundles.limit = 3 << 20
+	s.trials.bundles.limit = 3 << 20
 	none := func(string) error { return nil }
 	prepare := func(r *grid.Sweep) *preparedProject {
 		t.Helper()
-		p, err := s.bundles.get(t.Context(), r, "", none)
+		p, err := s.trials.bundles.get(t.Context(), r, "", none)
 		must(t, err)
 		return p
 	}
@@ -149,19 +149,19 @@ func TestProjectsKeepToTheirLimit(t *testing.T) {
 	for i := range 8 {
 		last = s.large(fmt.Sprint(i), 1<<20, grid.Task{})
 		p := prepare(last)
-		s.bundles.unpin(p.folders)
+		s.trials.bundles.unpin(p.folders)
 		touchFolders(p.folders, now.Add(time.Duration(i+1)*time.Second))
 	}
 	all := s.useAllFolders(t)
 	if got := s.left(); got != 10 { // the bundle of the shared one, too
 		t.Errorf("while an attempt of an earlier agent runs: got %d folders, want all 10", got)
 	}
-	s.bundles.unpin(all)
-	must(t, s.bundles.evict(now))
+	s.trials.bundles.unpin(all)
+	must(t, s.trials.bundles.evict(now))
 	if got := s.left(); got != 10 {
 		t.Errorf("over the limit, all used lately: got %d folders, want all 10", got)
 	}
-	must(t, s.bundles.evict(now.Add(2*recentUse)))
+	must(t, s.trials.bundles.evict(now.Add(2*recentUse)))
 	if got := s.left(); got != 3 {
 		t.Errorf("over the limit: got %d folders, want 3", got)
 	}
@@ -170,21 +170,21 @@ func TestProjectsKeepToTheirLimit(t *testing.T) {
 			t.Errorf("the project %s is gone", name)
 		}
 	}
-	if got := len(s.bundles.prepared); got != 3 {
+	if got := len(s.trials.bundles.prepared); got != 3 {
 		t.Errorf("the worker remembers %d projects, want 3", got)
 	}
-	s.bundles.unpin(shared.folders)
-	must(t, s.bundles.evict(now.Add(maxUnusedAge+time.Hour)))
-	if got := s.left(); got != 1 || len(s.bundles.prepared) != 1 || len(s.bundles.locks) != 0 {
-		t.Errorf("after a long time: got %d folders, %d projects, %d locks, want the one in use", got, len(s.bundles.prepared), len(s.bundles.locks))
+	s.trials.bundles.unpin(shared.folders)
+	must(t, s.trials.bundles.evict(now.Add(maxUnusedAge+time.Hour)))
+	if got := s.left(); got != 1 || len(s.trials.bundles.prepared) != 1 || len(s.trials.bundles.locks) != 0 {
+		t.Errorf("after a long time: got %d folders, %d projects, %d locks, want the one in use", got, len(s.trials.bundles.prepared), len(s.trials.bundles.locks))
 	}
 }
 
 // useAllFolders has an attempt of an earlier agent run while the worker tidies up.
 func (s *harness) useAllFolders(t *testing.T) []string {
 	t.Helper()
-	all := s.bundles.pinAll()
-	must(t, s.bundles.evict(time.Now().Add(2*maxUnusedAge)))
+	all := s.trials.bundles.pinAll()
+	must(t, s.trials.bundles.evict(time.Now().Add(2*maxUnusedAge)))
 	return all
 }
 
@@ -226,9 +226,9 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 				t.Errorf("without the folders: got %q, %s", result.Class, result.Reason)
 			}
 			eventually(t, "no folder is in use any more", func() bool {
-				s.bundles.mu.Lock()
-				defer s.bundles.mu.Unlock()
-				return len(s.bundles.useCounts) == 0
+				s.trials.bundles.mu.Lock()
+				defer s.trials.bundles.mu.Unlock()
+				return len(s.trials.bundles.useCounts) == 0
 			})
 			if name == "share" { // nobody reads for a trial what it sees in place
 				return
@@ -255,7 +255,7 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 func TestProjectsOfActiveSweepsStay(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "64m", unix.MNT_DETACH)
 	s := newHarness(t, nil)
-	b := newBundles(dir, s.bundles.cache, s.bundles.fetch, 1<<20)
+	b := newBundles(dir, s.trials.bundles.cache, s.trials.bundles.fetch, 1<<20)
 	active := map[grid.SweepID]bool{}
 	b.isActive = func(id grid.SweepID) bool { return active[id] }
 	setups := 0
@@ -345,27 +345,27 @@ func TestProjectInUseStays(t *testing.T) {
 	r := s.large("p", 1000, grid.Task{Share: []string{"data"}, Setup: []string{"step"}})
 	prepare := func() *preparedProject {
 		t.Helper()
-		p, err := s.bundles.get(t.Context(), r, "", func(string) error { setups++; return nil })
+		p, err := s.trials.bundles.get(t.Context(), r, "", func(string) error { setups++; return nil })
 		must(t, err)
 		return p
 	}
 	running, failed := prepare(), prepare() // the same one
 	key := setupKey(r.Bundle, &r.Task, "")
-	s.bundles.invalidate(key, r.Bundle, failed, true)
+	s.trials.bundles.invalidate(key, r.Bundle, failed, true)
 	if again := prepare(); setups != 1 || again != running {
 		t.Errorf("while another attempt runs in it: got %d setup steps, want 1", setups)
 	}
 	for range 2 {
-		s.bundles.unpin(running.folders)
+		s.trials.bundles.unpin(running.folders)
 	}
-	all := s.bundles.pinAll()
-	s.bundles.invalidate(key, r.Bundle, failed, true)
-	s.bundles.unpin(all)
+	all := s.trials.bundles.pinAll()
+	s.trials.bundles.invalidate(key, r.Bundle, failed, true)
+	s.trials.bundles.unpin(all)
 	if prepare(); setups != 1 {
 		t.Errorf("while an attempt of an earlier agent runs: got %d setup steps, want 1", setups)
 	}
-	s.bundles.unpin(running.folders)
-	s.bundles.invalidate(key, r.Bundle, failed, true)
+	s.trials.bundles.unpin(running.folders)
+	s.trials.bundles.invalidate(key, r.Bundle, failed, true)
 	if prepare(); setups != 2 {
 		t.Errorf("after the other has ended: got %d setup steps, want 2", setups)
 	}
@@ -388,16 +388,16 @@ func TestLeftProcessKeepsItsFolders(t *testing.T) {
 	spool := filepath.Join(s.dir, "spool", "1")
 	eventually(t, "the spool names no attempt", func() bool {
 		m, err := readManifest(filepath.Join(spool, "attempt.json"))
-		return err == nil && m == nil && len(s.spools.taken) == 0
+		return err == nil && m == nil && len(s.trials.spools.taken) == 0
 	})
 	s.stop()
-	must(t, s.bundles.evict(time.Now().Add(2*maxUnusedAge)))
+	must(t, s.trials.bundles.evict(time.Now().Add(2*maxUnusedAge)))
 	for name, dir := range map[string]string{"attempt": filepath.Join(spool, "work", "data"), "setup": filepath.Join(s.dir, "setups", "*", "data")} {
 		if found, _ := filepath.Glob(dir); len(found) != 1 {
 			t.Errorf("the folder of the %s is gone", name)
 		}
 	}
-	must(t, s.worker(nil).Recover(t.Context()))
+	must(t, s.worker(nil).recovery.run(t.Context()))
 	s.finished(r.ID, 1)
 	if exists(spool) {
 		t.Error("the next start has left the spool")

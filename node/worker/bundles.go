@@ -62,7 +62,7 @@ type preparedProject struct {
 func (b *bundles) cacheDir() string { return b.dir + "/cache" }
 
 // prepare fills the attempt's folder with the project, after unpacking it and running its setup if this node has not yet.
-func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
+func (tr *trialRunner) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 	r := s.record
 	if bundle := r.BundleOf(a.id.Index); bundle != r.Bundle {
 		updated := *r
@@ -73,19 +73,19 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 		a.initialNames = map[string]bool{}
 		return nil
 	}
-	image := w.setupImage(r, a.image)
-	p, err := w.bundles.get(s.ctx, r, image, func(dir string) error { return w.runSetup(s, slot, a, dir) })
+	image := tr.containers.setupImage(r, a.image)
+	p, err := tr.bundles.get(s.ctx, r, image, func(dir string) error { return tr.runSetup(s, slot, a, dir) })
 	if err != nil {
 		return err
 	}
 	if len(r.Task.Share) > 0 {
 		a.sharedFolders = p.folders
 	} else {
-		defer w.bundles.unpin(p.folders)
+		defer tr.bundles.unpin(p.folders)
 	}
 	if err := fillFolder(a.spool.work, p.entries); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			w.bundles.invalidate(setupKey(r.Bundle, &r.Task, image), r.Bundle, p, len(r.Task.Share) > 0)
+			tr.bundles.invalidate(setupKey(r.Bundle, &r.Task, image), r.Bundle, p, len(r.Task.Share) > 0)
 		}
 		return fmt.Errorf("the attempt's folder could not be filled: %w", err)
 	}

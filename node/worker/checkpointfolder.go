@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/grid"
@@ -24,14 +26,23 @@ import (
 //
 // They are not in the spools, which are cleaned after each attempt.
 type checkpoints struct {
-	dir string
+	dir       string
+	log       *slog.Logger
+	sweeps    *sweepSet
+	snapshots *snapshotUploads
+
+	synced      atomic.Bool // all records of sweeps are known
+	cleanupSoon signal      // some folders may go
 
 	mu   sync.Mutex
 	used map[grid.TrialID]chan struct{} // by an attempt; closed at its end
 }
 
-func newCheckpoints(dir string) *checkpoints {
-	return &checkpoints{dir: filepath.Join(dir, "checkpoints"), used: map[grid.TrialID]chan struct{}{}}
+func newCheckpoints(dir string, log *slog.Logger, sweeps *sweepSet, snapshots *snapshotUploads) *checkpoints {
+	return &checkpoints{
+		dir: filepath.Join(dir, "checkpoints"), log: log, sweeps: sweeps, snapshots: snapshots,
+		cleanupSoon: newSignal(), used: map[grid.TrialID]chan struct{}{},
+	}
 }
 
 // saved is the checkpoint folder of a trial while an attempt has it.
@@ -209,7 +220,7 @@ func isUnneeded(dir string, r *grid.Sweep, now time.Time) bool {
 }
 
 // tendCheckpoints tends the checkpoints every now and then, and when something may go, until ctx ends.
-func (w *Worker) cleanCheckpoints(ctx context.Context) {
+func (c *checkpoints) run(ctx context.Context) {
 	tick := time.NewTicker(checkpointCleanupInterval)
 	defer tick.Stop()
 	for {
@@ -217,56 +228,34 @@ func (w *Worker) cleanCheckpoints(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			w.requestCheckpointCleanup()
+			c.requestCleanup()
 			continue
-		case <-w.tending:
+		case <-c.cleanupSoon:
 		}
-		if err := w.checkpoints.removeUnneeded(time.Now(), w.sweeps.recordOf); err != nil {
-			w.log.Warn("checkpoints that are of no more use could not be removed", "err", err)
+		if err := c.removeUnneeded(time.Now(), c.sweeps.recordOf); err != nil {
+			c.log.Warn("checkpoints that are of no more use could not be removed", "err", err)
 		}
 	}
 }
 
 // tendSoon has the checkpoints tended, unless sweeps may be unknown that are there.
-func (w *Worker) requestCheckpointCleanup() {
-	if !w.synced.Load() {
+func (c *checkpoints) requestCleanup() {
+	if !c.synced.Load() {
 		return
 	}
-	select {
-	case w.tending <- struct{}{}:
-	default:
-	}
-}
-
-// recordOf gives the record of a sweep that is known, else nil.
-func (s *sweepSet) recordOf(id grid.SweepID) *grid.Sweep {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.known[id]
-	if w == nil {
-		return nil
-	}
-	return w.record
-}
-
-// canSave reports whether trials of the sweep save their state.
-func (s *sweepSet) hasCheckpoint(id grid.SweepID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.known[id]
-	return w != nil && w.record.Task.Checkpoint != nil
+	c.cleanupSoon.set()
 }
 
 // checkpointed gives the attempt the folder of its trial, if its task declares a checkpoint.
-func (w *Worker) acquireCheckpoint(ctx context.Context, a *attempt) error {
+func (c *checkpoints) acquireFor(ctx context.Context, a *attempt) error {
 	if a.task.Checkpoint == nil {
 		return nil
 	}
-	s, err := w.checkpoints.acquire(ctx, a.id)
+	s, err := c.acquire(ctx, a.id)
 	if err != nil {
 		return err
 	}
-	if err := s.prepare(a.number, a.resumePoint, func() error { return w.fetchSnapshot(ctx, a, s) }); err != nil {
+	if err := s.prepare(a.number, a.resumePoint, func() error { return c.snapshots.fetch(ctx, a, s) }); err != nil {
 		s.release()
 		return err
 	}
@@ -277,17 +266,17 @@ func (w *Worker) acquireCheckpoint(ctx context.Context, a *attempt) error {
 }
 
 // adoptCheckpoint gives a running attempt of an earlier agent the folder of its trial, which nobody else has yet.
-func (w *Worker) adoptCheckpoint(a *attempt) *checkpointFolder {
+func (c *checkpoints) adoptFor(a *attempt) *checkpointFolder {
 	if a.task.Checkpoint == nil {
 		return nil
 	}
-	w.checkpoints.mu.Lock()
-	taken := w.checkpoints.used[a.id] != nil // by another attempt of the trial, which goes on too
-	w.checkpoints.mu.Unlock()
+	c.mu.Lock()
+	taken := c.used[a.id] != nil // by another attempt of the trial, which goes on too
+	c.mu.Unlock()
 	if taken {
 		return nil
 	}
-	s, err := w.checkpoints.acquire(context.Background(), a.id)
+	s, err := c.acquire(context.Background(), a.id)
 	if err != nil {
 		return nil
 	}
@@ -316,11 +305,11 @@ func (a *attempt) applyCheckpointRules(r *grid.Result) {
 }
 
 // discardSaved removes what a trial has saved once its success is stored.
-func (w *Worker) removeCheckpoint(a *attempt, result *grid.Result) {
+func (c *checkpoints) removeAfter(a *attempt, result *grid.Result) {
 	if a.checkpoint == nil || result.Class != grid.ClassNone {
 		return
 	}
-	if err := w.checkpoints.remove(a.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		w.log.Warn("the checkpoint of a trial that has succeeded could not be removed", "trial", a.id, "err", err)
+	if err := c.remove(a.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.log.Warn("the checkpoint of a trial that has succeeded could not be removed", "trial", a.id, "err", err)
 	}
 }

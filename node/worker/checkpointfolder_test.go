@@ -204,7 +204,7 @@ func TestDrainMovesCheckpointedTrials(t *testing.T) {
 	began := make(chan struct{})
 	go func() {
 		<-began
-		v.apply(&jetstream.Directives{Drain: true})
+		v.heartbeats.apply(&jetstream.Directives{Drain: true})
 	}()
 	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		close(began)
@@ -222,10 +222,10 @@ func TestDrainMovesCheckpointedTrials(t *testing.T) {
 		t.Errorf("got the notice %v, %v, %v", v.seen.Notice, v.seen.NoticeGrace, v.seen.NoticeTimeout)
 	}
 	v.released("moves-1", 1)
-	v.apply(&jetstream.Directives{})
+	v.heartbeats.apply(&jetstream.Directives{})
 	v.mu.Lock()
 	v.script = func(ctx context.Context, _, _ string) executor.Outcome {
-		v.apply(&jetstream.Directives{Drain: true})
+		v.heartbeats.apply(&jetstream.Directives{Drain: true})
 		if ctx.Err() != nil {
 			t.Error("a trial that can't save its state was stopped by a drain")
 		}
@@ -345,7 +345,7 @@ func TestRunningTrialIsStored(t *testing.T) {
 
 // TestTwoAttemptsNeverShareAFolder has a second attempt of a trial wait for the first one's end.
 func TestTwoAttemptsNeverShareAFolder(t *testing.T) {
-	c := newCheckpoints(t.TempDir())
+	c := newCheckpoints(t.TempDir(), logger(t), newSweepSet(), nil)
 	id := grid.TrialID{Sweep: "s-1", Index: 1}
 	first, err := c.acquire(t.Context(), id)
 	if err != nil {
@@ -372,7 +372,7 @@ func TestTwoAttemptsNeverShareAFolder(t *testing.T) {
 // TestFoldersGo holds which folders stay on a node: none of a removed sweep; of another one what is nowhere else until a day after its end, and
 // what is stored for an hour after its last attempt here.
 func TestFoldersGo(t *testing.T) {
-	c := newCheckpoints(t.TempDir())
+	c := newCheckpoints(t.TempDir(), logger(t), newSweepSet(), nil)
 	now := time.Now()
 	running := &grid.Sweep{State: grid.SweepRunning}
 	var want, got []int
@@ -433,7 +433,9 @@ func TestFolderGoesWithItsRunningAttempt(t *testing.T) {
 			t.Error(err)
 		}
 		<-ctx.Done()
-		eventually(t, "the record is gone", func() bool { return v.sweeps.recordOf("removed-1") == nil && len(v.tending) == 0 })
+		eventually(t, "the record is gone", func() bool {
+			return v.sweeps.recordOf("removed-1") == nil && len(v.trials.checkpoints.cleanupSoon) == 0
+		})
 		ended <- dir
 		return executor.Outcome{Class: grid.ClassCancel}
 	}
@@ -492,7 +494,7 @@ func TestRecoveredAttemptIsStored(t *testing.T) {
 		s := newHarness(t, nil)
 		r := s.stage(code)
 		id := grid.TrialID{Sweep: r.ID}
-		c := newCheckpoints(s.dir)
+		c := newCheckpoints(s.dir, logger(t), newSweepSet(), nil)
 		had, err := c.acquire(t.Context(), id)
 		if err == nil {
 			err = had.prepare(1, resumePoint{}, nil)
@@ -512,7 +514,7 @@ func TestRecoveredAttemptIsStored(t *testing.T) {
 		}
 		w := s.worker(nil)
 		w.cfg.Snapshots = store
-		if err := w.Recover(t.Context()); err != nil {
+		if err := w.recovery.run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		e := (&posted{t: t, store: s.store}).stored(r.ID)

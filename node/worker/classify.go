@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,14 +65,22 @@ func (r *failureRules) forProject(project string) (*failure.Rules, error) {
 	return found, wrong
 }
 
+// classifier tells the failure classes of attempts.
+type classifier struct {
+	rules          *failureRules
+	log            *slog.Logger
+	devices        *DeviceTracker
+	avoidedDevices *avoidedDevices
+}
+
 // classify tells from output and circumstances why the program of an attempt failed. It returns the line that says so.
-func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
+func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	if result.Rule != "" || a.spool == nil || result.Class != grid.ClassExit && result.Class != grid.ClassSignal {
 		return ""
 	}
-	rules, err := w.rules.forProject(a.projectRules())
+	rules, err := cl.rules.forProject(a.projectRules())
 	if err != nil {
-		w.log.Warn("rules of failures can't be used", "sweep", a.id.Sweep, "err", err)
+		cl.log.Warn("rules of failures can't be used", "sweep", a.id.Sweep, "err", err)
 	}
 	if rules == nil {
 		return ""
@@ -97,9 +106,9 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 		result.Reason = fmt.Sprintf("%s: %s (%s, rule %s)", result.Reason, grid.FailureOf(v.Class).Cause, v.Class, v.Rule)
 	}
 	result.Class, result.Rule, result.Device = v.Class, v.Rule, v.Device
-	w.countDeviceFailure(a, result)
+	cl.devices.countFailure(a, result)
 	if grid.FailureOf(v.Class).Avoid == grid.ScopeDevice {
-		w.avoidedDevices.add(a.id, result.Device, time.Now())
+		cl.avoidedDevices.add(a.id, result.Device, time.Now())
 	}
 	if v.Hint != "" {
 		result.Reason = joinReason(result.Reason, "hint: "+v.Hint)

@@ -70,13 +70,13 @@ func TestRulesOfNodeAndProject(t *testing.T) {
 	}
 	for project, want := range map[string]grid.Class{"": grid.ClassLimits, "rules: [{class: storage, match: licence}]": grid.ClassStorage, "rules: 1": grid.ClassLimits} {
 		a := &attempt{task: &grid.Task{}, spool: spoolOf(t, "no licence left\n", project)}
-		w := &Worker{rules: r, log: logger(t)}
+		c := &classifier{rules: r, log: logger(t), devices: &DeviceTracker{}, avoidedDevices: &avoidedDevices{}}
 		result := &grid.Result{Class: grid.ClassExit, ExitCode: 1}
-		if w.classify(a, result); result.Class != want {
+		if c.classify(a, result); result.Class != want {
 			t.Errorf("project's rules %q: got class %s (rule %s), want %s", project, result.Class, result.Rule, want)
 		}
 		again := *result
-		if w.classify(a, &again); again.Reason != result.Reason {
+		if c.classify(a, &again); again.Reason != result.Reason {
 			t.Errorf("told twice: got reason %q", again.Reason)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
@@ -30,32 +31,40 @@ type Images interface {
 // defaultPath is what engines set where an image sets no PATH.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// taskContainers describes the containers of tasks that name an image, and knows which images are here.
+type taskContainers struct {
+	cfg     *Config
+	bundles *bundles
+
+	missing atomic.Pointer[string] // for which image trials wait, and why; empty for none
+}
+
 // containerBase is what all attempts of a sweep in this image share. Programs ask for the user's name and home, which an image knows
 // of its own users alone.
-func (w *Worker) containerEnviron(s *grid.Sweep, img *docker.Image) []string {
+func (ct *taskContainers) environ(s *grid.Sweep, img *docker.Image) []string {
 	user := os.Getenv("USER")
 	if user == "" {
 		user = "mlfnode"
 	}
-	own := []string{"HOME=" + w.containerHome(s), "USER=" + user, "LOGNAME=" + user, "TMPDIR=/tmp"}
+	own := []string{"HOME=" + ct.home(s), "USER=" + user, "LOGNAME=" + user, "TMPDIR=/tmp"}
 	return s.ContainerEnvironment(os.Environ(), append([]string{defaultPath}, img.Env...), own, keptVariable)
 }
 
 // containerHome is the home of a project's containers on this node: what programs cache there, the next trials find.
-func (w *Worker) containerHome(s *grid.Sweep) string {
-	return filepath.Join(w.bundles.cacheDir(), "home", s.Project)
+func (ct *taskContainers) home(s *grid.Sweep) string {
+	return filepath.Join(ct.bundles.cacheDir(), "home", s.Project)
 }
 
 // base is the environment that all attempts of the sweep like this one share.
-func (w *Worker) baseEnviron(s *sweep, a *attempt) []string {
+func (ct *taskContainers) baseEnviron(s *sweep, a *attempt) []string {
 	if a.image == nil {
 		return s.environ()
 	}
-	return w.containerEnviron(s.record, a.image)
+	return ct.environ(s.record, a.image)
 }
 
 // container says in what container a program of the attempt runs, nil for a process. A setup step writes where trials only read.
-func (w *Worker) containerSpec(s *sweep, a *attempt, setup bool, output [2]string) (*executor.Container, error) {
+func (ct *taskContainers) spec(s *sweep, a *attempt, setup bool, output [2]string) (*executor.Container, error) {
 	if a.image == nil {
 		return nil, nil
 	}
@@ -70,7 +79,7 @@ func (w *Worker) containerSpec(s *sweep, a *attempt, setup bool, output [2]strin
 		Labels: map[string]string{"mlfnode.sweep": string(a.id.Sweep), "mlfnode.trial": a.id.String()},
 	}
 	if c.Network == "" {
-		c.Network = w.cfg.Containers.Network
+		c.Network = ct.cfg.Containers.Network
 	}
 	switch {
 	case setup:
@@ -79,7 +88,7 @@ func (w *Worker) containerSpec(s *sweep, a *attempt, setup bool, output [2]strin
 		c.Entrypoint = *how.Entrypoint
 	}
 	var err error
-	c.Mounts, err = w.mounts(s, a, setup)
+	c.Mounts, err = ct.mounts(s, a, setup)
 	return c, err
 }
 
@@ -88,13 +97,13 @@ func cpuShares(cpus grid.Milli) int64 { return max(2, int64(cpus)*1024/int64(gri
 
 // mounts lists what the container sees of this machine, at the same paths as outside: so nothing that mlfnode tells the program has to
 // be translated.
-func (w *Worker) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount, error) {
-	home := w.containerHome(s.record)
+func (ct *taskContainers) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount, error) {
+	home := ct.home(s.record)
 	all := []grid.Mount{
 		{Source: a.spool.dir},
-		{Source: w.bundles.cacheDir()},
-		{Source: filepath.Join(w.bundles.dir, "bundles"), ReadOnly: true},
-		{Source: filepath.Join(w.bundles.dir, "setups"), ReadOnly: !setup},
+		{Source: ct.bundles.cacheDir()},
+		{Source: filepath.Join(ct.bundles.dir, "bundles"), ReadOnly: true},
+		{Source: filepath.Join(ct.bundles.dir, "setups"), ReadOnly: !setup},
 	}
 	for _, dir := range []string{home, all[2].Source, all[3].Source} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -109,7 +118,7 @@ func (w *Worker) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount, error) 
 	}
 	if a.task.Container != nil {
 		for _, m := range a.task.Container.Mounts {
-			if err := w.allowMount(&m); err != nil {
+			if err := ct.allowMount(&m); err != nil {
 				return nil, err
 			}
 			all = append(all, m)
@@ -135,14 +144,14 @@ func (e *mountError) Error() string { return e.reason }
 
 // allowed says why this node does not let a task mount something. What it allows is mounted from where it has looked: a link that is
 // changed meanwhile leads nowhere else.
-func (w *Worker) allowMount(m *grid.Mount) error {
+func (ct *taskContainers) allowMount(m *grid.Mount) error {
 	source, err := filepath.EvalSymlinks(m.Source)
 	if err != nil {
 		return &mountError{fmt.Sprintf("the container mounts %s, which this node does not have: %v", m.Source, err)}
 	}
 	var known []string
-	for i := range w.cfg.Containers.Mounts {
-		by := w.cfg.Containers.Mounts[i]
+	for i := range ct.cfg.Containers.Mounts {
+		by := ct.cfg.Containers.Mounts[i]
 		known = append(known, by.Source)
 		if at, err := filepath.EvalSymlinks(by.Source); err == nil { // a link below an allowed folder must not lead out of it
 			by.Source = at

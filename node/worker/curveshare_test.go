@@ -22,7 +22,7 @@ func TestCurvesOfSomeTrials(t *testing.T) {
 		defer s.store.Calls.HandleHeartbeats(func(grid.NodeID, *jetstream.Heartbeat) jetstream.Directives {
 			return jetstream.Directives{Curves: share}
 		})()
-		s.sendHeartbeat(t.Context(), nil)
+		s.heartbeats.send(t.Context(), nil)
 		r := s.sweep("a-1", 40, 1, nil)
 		s.run()
 		s.lease(r, 0, 40)

@@ -6,7 +6,6 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
-	"mlfnode/jetstream"
 	"mlfnode/node/worker/allocator"
 	"mlfnode/node/worker/devices"
 )
@@ -123,23 +122,4 @@ func machineTotals(books *allocator.Allocator) machineSize {
 		}
 	}
 	return s
-}
-
-// Resize changes what trials may use of the machine's processors and memory.
-func (w *Worker) Resize(m inventory.Machine) {
-	w.allocator.SetSize(grid.MilliOf(m.CPUs), m.Memory)
-	w.fairShare.resize(machineTotals(w.allocator))
-	w.wakeDispatcher()
-}
-
-// SetDevices says which devices trials may get. What runs keeps what it has, on devices that are not in the list too.
-func (w *Worker) SetDevices(devices []allocator.Device) {
-	w.allocator.SetDevices(devices)
-	w.fairShare.resize(machineTotals(w.allocator))
-	w.wakeDispatcher()
-}
-
-// Waiting gives the reasons why trials wait here, by lane.
-func (w *Worker) WaitingLanes() map[grid.Lane]grid.Refusal {
-	return w.fairShare.refusals(jetstream.MaxRefusals)
 }

@@ -3,7 +3,9 @@ package worker
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
@@ -13,67 +15,95 @@ import (
 	"mlfnode/node/worker/devices"
 )
 
-// watchDevices has somebody look at the node's devices, where Config says how.
-func (w *Worker) newDeviceWatch() {
-	if w.cfg.GPUs == nil {
-		return
+// DeviceTracker knows the GPUs of the node: what trials may have of them, and what attempts use.
+type DeviceTracker struct {
+	cfg       *Config
+	allocator *allocator.Allocator
+	fairShare *fairShare
+	wake      signal
+
+	watch   *devices.Watch // nil when nobody looks at the devices
+	present atomic.Bool    // the machine has GPUs, whether trials may use them or not
+	policy  atomic.Pointer[Policy]
+}
+
+func newDeviceTracker(cfg *Config, log *slog.Logger, resources *allocator.Allocator, fairShare *fairShare,
+	cacheDir, boot string, wake signal) *DeviceTracker {
+	dt := &DeviceTracker{cfg: cfg, allocator: resources, fairShare: fairShare, wake: wake}
+	if cfg.GPUs == nil {
+		return dt
 	}
-	w.policy.Store(&w.cfg.Policy)
-	w.gpus = devices.New(devices.Config{
-		Source: w.cfg.GPUs, Allocator: w.allocator, SetDevices: w.SetDevices, Foreign: w.cfg.Policy.Foreign, CacheDir: w.bundles.cacheDir(), Logger: w.log,
-		File: filepath.Join(w.cfg.Dir, "devices.json"), Boot: w.boot,
-		ListDevices: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
-		OnFreed:     w.wakeDispatcher, OnChanged: w.cfg.OnDevicesChanged,
+	dt.policy.Store(&cfg.Policy)
+	dt.watch = devices.New(devices.Config{
+		Source: cfg.GPUs, Allocator: resources, SetDevices: dt.SetDevices, Foreign: cfg.Policy.Foreign, CacheDir: cacheDir,
+		Logger: log, File: filepath.Join(cfg.Dir, "devices.json"), Boot: boot,
+		ListDevices: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *dt.policy.Load()) },
+		OnFreed:     wake.set, OnChanged: cfg.OnDevicesChanged,
 	})
+	return dt
 }
 
 // Meet takes over which devices the machine has, as it was read last.
-func (w *Worker) SetMachine(m inventory.Machine) {
+func (dt *DeviceTracker) SetMachine(m inventory.Machine) {
 	if len(m.GPUs) > 0 {
-		w.hasGPUs.Store(true)
+		dt.present.Store(true)
 	}
-	if w.gpus == nil {
-		w.SetDevices(DevicesOf(&m, w.cfg.Policy))
+	if dt.watch == nil {
+		dt.SetDevices(DevicesOf(&m, dt.cfg.Policy))
 		return
 	}
-	w.gpus.SetMachine(m)
+	dt.watch.SetMachine(m)
 }
 
 // SetPolicy changes what trials may have of the devices, from the next Meet on.
-func (w *Worker) SetPolicy(p Policy) {
-	if w.gpus != nil {
-		w.policy.Store(&p)
-		w.gpus.SetForeign(p.Foreign)
+func (dt *DeviceTracker) SetPolicy(p Policy) {
+	if dt.watch != nil {
+		dt.policy.Store(&p)
+		dt.watch.SetForeign(p.Foreign)
 	}
 }
 
 // Annotate returns the machine with the states of its devices, the trials on them, and what the settings say of them.
-func (w *Worker) Annotate(m inventory.Machine) inventory.Machine {
-	if w.gpus == nil {
+func (dt *DeviceTracker) Annotate(m inventory.Machine) inventory.Machine {
+	if dt.watch == nil {
 		return m
 	}
-	if m = w.gpus.Annotate(m); len(m.GPUs) == 0 {
+	if m = dt.watch.Annotate(m); len(m.GPUs) == 0 {
 		return m
 	}
-	m.GPUPolicy = &inventory.GPUPolicy{Reserve: w.policy.Load().Reserve, Share: cmp.Or(w.cfg.Devices.Share, allocator.DefaultShare)}
+	m.GPUPolicy = &inventory.GPUPolicy{Reserve: dt.policy.Load().Reserve, Share: cmp.Or(dt.cfg.Devices.Share, allocator.DefaultShare)}
 	return m
 }
 
+// Resize changes what trials may use of the machine's processors and memory.
+func (dt *DeviceTracker) Resize(m inventory.Machine) {
+	dt.allocator.SetSize(grid.MilliOf(m.CPUs), m.Memory)
+	dt.fairShare.resize(machineTotals(dt.allocator))
+	dt.wake.set()
+}
+
+// SetDevices says which devices trials may get. What runs keeps what it has, on devices that are not in the list too.
+func (dt *DeviceTracker) SetDevices(devices []allocator.Device) {
+	dt.allocator.SetDevices(devices)
+	dt.fairShare.resize(machineTotals(dt.allocator))
+	dt.wake.set()
+}
+
 // beginUse says that the attempt is about to start its program. On a node without devices that costs nothing.
-func (w *Worker) beginDeviceUse(a *attempt) {
-	if !w.watches(a) {
+func (dt *DeviceTracker) begin(a *attempt) {
+	if !dt.watches(a) {
 		return
 	}
 	shares := a.shares()
 	a.deviceWatched = true
-	w.gpus.Begin(devices.Attempt{
+	dt.watch.Begin(devices.Attempt{
 		Trial: a.id, Number: a.number, Devices: a.allocation.UUIDs(), Whole: len(shares) > 0 && shares[0].Milli >= grid.One,
 	})
 }
 
 // watches reports whether it is looked at what the attempt does on devices, its own or others'.
-func (w *Worker) watches(a *attempt) bool {
-	return w.gpus != nil && (len(a.shares()) > 0 || w.gpus.HasDevices())
+func (dt *DeviceTracker) watches(a *attempt) bool {
+	return dt.watch != nil && (len(a.shares()) > 0 || dt.watch.HasDevices())
 }
 
 func (a *attempt) shares() []allocator.Share {
@@ -84,28 +114,28 @@ func (a *attempt) shares() []allocator.Share {
 }
 
 // startedUse says which program an attempt has started.
-func (w *Worker) recordProgram(a *attempt, b executor.Program) {
+func (dt *DeviceTracker) recordProgram(a *attempt, b executor.Program) {
 	if a.deviceWatched {
-		w.gpus.Started(a.id, a.number, b.PID, b.Container)
+		dt.watch.Started(a.id, a.number, b.PID, b.Container)
 	}
 }
 
 // endUse says that the attempt's programs have ended, and puts what was seen of them into its result.
-func (w *Worker) endDeviceUse(a *attempt, result *grid.Result) {
+func (dt *DeviceTracker) end(a *attempt, result *grid.Result) {
 	if !a.deviceWatched {
 		return
 	}
 	a.deviceWatched = false
-	seen := w.gpus.End(context.Background(), a.id, a.number, result.Class == grid.ClassExit || result.Class == grid.ClassSignal) // bounded
+	seen := dt.watch.End(context.Background(), a.id, a.number, result.Class == grid.ClassExit || result.Class == grid.ClassSignal) // bounded
 	result.Usage.GPU, a.deviceEvidence = seen.Use, seen.Evidence
 	if a.task.Resources.Measured() {
-		w.describeDeviceUse(a, result.Usage.GPU)
+		dt.describe(a, result.Usage.GPU)
 	}
 }
 
 // describeUse adds to the use of each device what an estimate of the trials' need goes by.
-func (w *Worker) describeDeviceUse(a *attempt, use []grid.DeviceUse) {
-	shares, book := a.shares(), w.allocator.Usage()
+func (dt *DeviceTracker) describe(a *attempt, use []grid.DeviceUse) {
+	shares, book := a.shares(), dt.allocator.Usage()
 	for i := range use {
 		for k := range book.Devices {
 			if d := &book.Devices[k]; d.UUID == use[i].UUID {
@@ -126,25 +156,25 @@ func (a *attempt) addDeviceEvidence(e *failure.Evidence) {
 }
 
 // strike counts an outcome against the device that is to blame for it.
-func (w *Worker) countDeviceFailure(a *attempt, result *grid.Result) {
-	if w.gpus != nil && result.Device != "" && grid.FailureOf(result.Class).Owner == grid.OwnerDevice {
-		w.gpus.RecordFailure(result.Device, a.id, result.Class)
+func (dt *DeviceTracker) countFailure(a *attempt, result *grid.Result) {
+	if dt.watch != nil && result.Device != "" && grid.FailureOf(result.Class).Owner == grid.OwnerDevice {
+		dt.watch.RecordFailure(result.Device, a.id, result.Class)
 	}
 }
 
 // release gives back what a lease's trials had. Its devices are free once their memory is.
-func (w *Worker) releaseAllocation(al *allocator.Allocation) {
-	if w.gpus != nil {
-		w.gpus.MarkDirty(al)
+func (dt *DeviceTracker) release(al *allocator.Allocation) {
+	if dt.watch != nil {
+		dt.watch.MarkDirty(al)
 	}
-	w.allocator.Release(al)
+	dt.allocator.Release(al)
 }
 
 // fit reports whether the devices of an allocation can take the next attempt of its lease: none has been taken out of service. After one
 // that has failed it waits until they hold nothing of it.
-func (w *Worker) devicesUsable(ctx context.Context, al *allocator.Allocation, failed bool) bool {
-	if w.gpus == nil || len(al.Shares) == 0 {
+func (dt *DeviceTracker) usable(ctx context.Context, al *allocator.Allocation, failed bool) bool {
+	if dt.watch == nil || len(al.Shares) == 0 {
 		return true
 	}
-	return (!failed || w.gpus.AwaitFree(ctx, al)) && w.gpus.InService(al)
+	return (!failed || dt.watch.AwaitFree(ctx, al)) && dt.watch.InService(al)
 }

@@ -26,7 +26,7 @@ func watchedStage(t *testing.T, description string, p program) (*harness, *inven
 		t.Fatal(err)
 	}
 	s := newHarness(t, p)
-	s.spools.close()
+	s.trials.spools.close()
 	s.Worker, err = New(Config{
 		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(t),
 		GPUs: fake, Policy: Policy{Reserve: DefaultReserve, Foreign: devices.Avoid},
@@ -34,11 +34,11 @@ func watchedStage(t *testing.T, description string, p program) (*harness, *inven
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.spools.close)
+	t.Cleanup(s.trials.spools.close)
 	s.stopTimeout = 100 * time.Millisecond
 	var m inventory.Machine
 	fake.Read(t.Context(), &m)
-	s.SetMachine(m)
+	s.Devices.SetMachine(m)
 	return s, fake
 }
 
@@ -158,15 +158,15 @@ func TestBrokenDevice(t *testing.T) {
 	}
 	var m inventory.Machine
 	fake.Read(t.Context(), &m)
-	for _, g := range s.Annotate(m).GPUs {
+	for _, g := range s.Devices.Annotate(m).GPUs {
 		if sick := g.UUID == used[0]; sick != (g.State == "sick") || sick != strings.Contains(g.Why, "Xid 48") {
 			t.Errorf("got %+v", g)
 		}
 	}
-	s.apply(&jetstream.Directives{Drain: true})
-	s.apply(&jetstream.Directives{})
-	s.gpus.SetMachine(m)
-	if got := s.Annotate(m).GPUs[0]; got.State == "sick" {
+	s.heartbeats.apply(&jetstream.Directives{Drain: true})
+	s.heartbeats.apply(&jetstream.Directives{})
+	s.Devices.watch.SetMachine(m)
+	if got := s.Devices.Annotate(m).GPUs[0]; got.State == "sick" {
 		t.Errorf("after the node was drained and undrained: got %+v", got)
 	}
 }
@@ -207,11 +207,11 @@ func TestBrokenDeviceEndsALease(t *testing.T) {
 // by kinds alone.
 func TestSettingsAsOthersSeeThem(t *testing.T) {
 	s, fake := watchedStage(t, "2xA100-40", nil)
-	s.SetPolicy(Policy{Reserve: 30 << 30})
+	s.Devices.SetPolicy(Policy{Reserve: 30 << 30})
 	s.cfg.Devices.Share = 2
 	var m inventory.Machine
 	fake.Read(t.Context(), &m)
-	m = s.Annotate(m)
+	m = s.Devices.Annotate(m)
 	for _, more := range []bool{false, true} {
 		m.More = more
 		for i := range m.Groups { // they are not looked at yet

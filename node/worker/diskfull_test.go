@@ -15,31 +15,29 @@ import (
 // TestFullDisk begins no trials while there is no room for what they write, and goes on by itself when there is.
 func TestFullDisk(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "8m", 0)
-	w := &Worker{cfg: Config{Dir: dir, Heartbeats: true, Logger: logger(t)}, log: logger(t)}
+	disk := &diskMonitor{dir: dir, log: logger(t)}
 	began := time.Now()
-	if w.checkDisk(began) || w.DiskFull() {
+	if disk.check(began) || disk.isFull() {
 		t.Fatal("an empty disk is called full")
 	}
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 5<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if w.checkDisk(began) {
+	if disk.check(began) {
 		t.Error("the disk is looked at again at once")
 	}
-	w.diskCheckedAt.Store(time.Now().Add(-diskCheckInterval).UnixNano())
-	if !w.checkDisk(time.Now()) || !w.DiskFull() {
+	disk.checkedAt.Store(time.Now().Add(-diskCheckInterval).UnixNano())
+	if !disk.check(time.Now()) || !disk.isFull() {
 		t.Error("a disk without room is not called full")
 	}
-	w.cfg.Heartbeats = false
-	if !w.checkDisk(time.Now()) {
-		t.Error("a node that stands alone begins trials that can't write anything")
+	if !disk.check(time.Now()) {
+		t.Error("a full disk counts as free when it is looked at again")
 	}
-	w.cfg.Heartbeats = true
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	if w.checkDisk(time.Now()) {
+	if disk.check(time.Now()) {
 		t.Error("a disk that has room again is called full")
 	}
 }
@@ -48,27 +46,25 @@ func TestFullDisk(t *testing.T) {
 func TestUnreadableDisk(t *testing.T) {
 	for _, before := range []bool{false, true} {
 		var said bytes.Buffer
-		w := &Worker{
-			cfg: Config{Dir: filepath.Join(t.TempDir(), "gone")}, log: slog.New(slog.NewTextHandler(&said, nil)),
-		}
-		w.diskFull.Store(before)
+		disk := &diskMonitor{dir: filepath.Join(t.TempDir(), "gone"), log: slog.New(slog.NewTextHandler(&said, nil))}
+		disk.full.Store(before)
 		for range 3 {
-			w.diskCheckedAt.Store(0)
-			if got := w.checkDisk(time.Now()); got != before {
+			disk.checkedAt.Store(0)
+			if got := disk.check(time.Now()); got != before {
 				t.Errorf("full before: %t; full when nobody can tell: %t", before, got)
 			}
 		}
 		if n := strings.Count(said.String(), "readable=false"); n != 1 {
 			t.Errorf("said %d times that the disk can't be read:\n%s", n, said.String())
 		}
-		if w.diskExhausted() {
+		if disk.exhausted() {
 			t.Error("a folder that is gone is called a full disk")
 		}
-		if err := os.Mkdir(w.cfg.Dir, 0o700); err != nil {
+		if err := os.Mkdir(disk.dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		w.diskCheckedAt.Store(0)
-		w.checkDisk(time.Now())
+		disk.checkedAt.Store(0)
+		disk.check(time.Now())
 		if !strings.Contains(said.String(), "readable=true") {
 			t.Errorf("does not say that the disk can be read again:\n%s", said.String())
 		}

@@ -3,8 +3,14 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
+	"sync/atomic"
 	"time"
+
+	"mlfnode/grid"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,44 +36,86 @@ func readDiskUsage(dir string) (diskUsage, error) {
 	return diskUsage{size: int64(st.Blocks) * st.Bsize, free: int64(st.Bavail) * st.Bsize}, nil
 }
 
+// diskMonitor looks at the disk of the state folder.
+type diskMonitor struct {
+	dir string
+	log *slog.Logger
+
+	full       atomic.Bool  // there is no room for further trials
+	checkedAt  atomic.Int64 // in nanoseconds since 1970
+	unreadable atomic.Bool  // the file system does not say how much room it has
+}
+
 // full reports whether the disk has no room for further trials: what has begun may end, and nothing begins. A disk that does not say
 // how much room it has (a file system that is gone or broken) counts as it did before: if trials can't write there, each of them
 // fails as the node's, and that holds the node back until one has run.
-func (w *Worker) checkDisk(now time.Time) bool {
-	if !w.diskFull.Load() && now.UnixNano()-w.diskCheckedAt.Load() < int64(diskCheckInterval) {
+func (dm *diskMonitor) check(now time.Time) bool {
+	if !dm.full.Load() && now.UnixNano()-dm.checkedAt.Load() < int64(diskCheckInterval) {
 		return false
 	}
-	w.diskCheckedAt.Store(now.UnixNano())
-	d, err := readDiskUsage(w.cfg.Dir)
-	if w.diskUnreadable.Swap(err != nil) != (err != nil) {
-		w.log.Warn("room on the disk can be read", "readable", err == nil, "dir", w.cfg.Dir, "err", err)
+	dm.checkedAt.Store(now.UnixNano())
+	d, err := readDiskUsage(dm.dir)
+	if dm.unreadable.Swap(err != nil) != (err != nil) {
+		dm.log.Warn("room on the disk can be read", "readable", err == nil, "dir", dm.dir, "err", err)
 	}
 	if err != nil {
-		return w.diskFull.Load()
+		return dm.full.Load()
 	}
 	full := d.free < minFreeDisk
-	if w.diskFull.Swap(full) != full {
-		w.log.Warn("room on the disk for trials", "full", full, "dir", w.cfg.Dir)
+	if dm.full.Swap(full) != full {
+		dm.log.Warn("room on the disk for trials", "full", full, "dir", dm.dir)
 	}
 	return full
 }
 
 // Full reports whether the worker takes no trials because its disk is full.
-func (w *Worker) DiskFull() bool { return w.diskFull.Load() }
+func (dm *diskMonitor) isFull() bool { return dm.full.Load() }
 
 // probeSize is how much a probe writes.
 const probeSize = 4 << 10
 
 // noRoom reports whether the disk of the state folder is full, or what this user may have of it. Other than full it also writes
 // something, since a quota is not among what a file system says about itself.
-func (w *Worker) diskExhausted() bool {
-	if d, err := readDiskUsage(w.cfg.Dir); err == nil && d.free < minFreeDisk {
+func (dm *diskMonitor) exhausted() bool {
+	if d, err := readDiskUsage(dm.dir); err == nil && d.free < minFreeDisk {
 		return true
 	}
-	f, err := os.CreateTemp(w.cfg.Dir, ".probe-*")
+	f, err := os.CreateTemp(dm.dir, ".probe-*")
 	if err == nil {
 		_, err = f.Write(make([]byte, probeSize))
 		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// blameDisk makes the failure of a program the node's when the disk is full at its end: what it could not write is most likely the
+// reason. A trial whose own files fill half of the disk has itself to blame.
+func (dm *diskMonitor) attribute(a *attempt, result *grid.Result) {
+	if result.Class != grid.ClassExit && result.Class != grid.ClassSignal || !dm.exhausted() {
+		return
+	}
+	own := folderSize(a.spool.dir)
+	if a.checkpoint != nil {
+		own += folderSize(a.checkpoint.dir)
+	}
+	if d, err := readDiskUsage(dm.dir); err == nil && own > d.size/2 {
+		result.Reason = joinReason(result.Reason, "the disk is full, and this attempt's files fill more than half of it")
+		return
+	}
+	result.Class = grid.ClassNode
+	result.Reason = fmt.Sprintf("the node's disk was full when the program ended: %s (%s)", dm.dir, result.Reason)
+}
+
+// sizeOf adds up the files of a folder.
+func folderSize(dir string) (total int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			total += info.Size()
+		}
+		return nil
+	})
+	return total
 }

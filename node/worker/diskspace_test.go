@@ -80,7 +80,7 @@ func TestArtifactsWaitForTheDisk(t *testing.T) {
 	empty := fill(t, disk)
 	refuses(t, s.store)
 	close(end)
-	eventually(t, "the program has ended", func() bool { return len(s.watchedAttempts()) == 0 })
+	eventually(t, "the program has ended", func() bool { return len(s.tail.watched()) == 0 })
 	empty()
 	heals(t, s.store)
 	if got := s.finished(r.ID, 1)[0].Result; got.Class != grid.ClassNone || got.Files.Count != 1 || got.Reason != "" {
@@ -122,7 +122,7 @@ func TestStopOnAFullDisk(t *testing.T) {
 	receive(t, "the worker to stop on a full disk", stopped)
 	empty()
 	heals(t, s.store)
-	if err := s.worker(nil).Recover(t.Context()); err != nil {
+	if err := s.worker(nil).recovery.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	results := map[int64]*grid.Result{}

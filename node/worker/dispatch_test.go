@@ -121,7 +121,7 @@ func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 	s.run()
 	receive(t, "the first trial", g.began)
 	eventually(t, "the worker says that it keeps trial 0 alone", func() bool {
-		held := s.Worker.heartbeat().Leases
+		held := s.Worker.heartbeats.message().Leases
 		return len(held) == 1 && held[0].Sweep == r.ID && held[0].Hi == 1
 	})
 	close(g.open)
@@ -135,12 +135,12 @@ func TestDrainGivesTheRestBack(t *testing.T) {
 	s := newHarness(t, nil)
 	s.cfg.Heartbeats = true
 	h := &leaseHandle{lease: &jetstream.GrantedLease{Lease: jetstream.Lease{ID: "1", Sweep: "t-1", Hi: 10}}, takenAt: time.Now(), nextIndex: 1, runners: 1}
-	s.leases[h] = struct{}{}
-	if s.returnUnstartedTrials(h.takenAt); h.keptEnd() != 0 || !s.hasUnstartedTrials() {
+	s.dispatcher.leases.handles[h] = struct{}{}
+	if s.dispatcher.returnUnstartedTrials(h.takenAt); h.keptEnd() != 0 || !s.dispatcher.leases.hasUnstartedTrials() {
 		t.Fatalf("a new lease was given back from trial %d on", h.keptEnd())
 	}
-	s.draining.Store(true)
-	if s.returnUnstartedTrials(h.takenAt); h.keptEnd() != 1 || s.hasUnstartedTrials() {
+	s.heartbeats.draining.Store(true)
+	if s.dispatcher.returnUnstartedTrials(h.takenAt); h.keptEnd() != 1 || s.dispatcher.leases.hasUnstartedTrials() {
 		t.Errorf("a drained node keeps the trials up to %d, want the one that runs", h.keptEnd())
 	}
 }
@@ -220,7 +220,7 @@ func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
 	if err := s.cfg.Master.PostponeLease(t.Context(), h, 0); err == nil {
 		t.Fatal("a lease that is not there is postponed")
 	}
-	if !s.postponeIfAvoided(h) {
+	if !s.dispatcher.postponeIfAvoided(h) {
 		t.Error("its trial is to run here")
 	}
 }
@@ -231,7 +231,7 @@ func TestTrialGoesElsewhere(t *testing.T) {
 	g := newGate()
 	close(g.open)
 	s := newHarness(t, g.run)
-	s.SetDevices(twoGPUs())
+	s.Devices.SetDevices(twoGPUs())
 	r := s.sweep("t-1", 1, 1, nil)
 	s.run()
 	publish := func(r *grid.Sweep, avoid ...grid.NodeID) {
@@ -252,24 +252,24 @@ func TestTrialGoesElsewhere(t *testing.T) {
 		t.Errorf("got attempt %d, want 2", all[0].Attempt)
 	}
 	onGPU := s.sweep("gpu-1", 1, 1, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
-	s.avoidedDevices.add(grid.TrialID{Sweep: onGPU.ID}, "GPU-a", time.Now())
+	s.dispatcher.avoidedDevices.add(grid.TrialID{Sweep: onGPU.ID}, "GPU-a", time.Now())
 	var other *allocator.Allocation
 	eventually(t, "another trial has the other device, which the dispatcher reserves while it looks for a lease", func() bool {
-		got, refusal := s.allocator.Reserve("other", onGPU.Task.Resources)
+		got, refusal := s.dispatcher.allocator.Reserve("other", onGPU.Task.Resources)
 		if refusal.Code != "" {
 			return false
 		}
-		if other = s.allocator.ReplaceDevice(got, onGPU.Task.Resources, "GPU-a"); slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
+		if other = s.dispatcher.allocator.ReplaceDevice(got, onGPU.Task.Resources, "GPU-a"); slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
 			return true
 		}
-		s.allocator.ReturnUnused(other)
+		s.dispatcher.allocator.ReturnUnused(other)
 		return false
 	})
 	publish(onGPU)
 	if all := s.released(onGPU.ID, 1); len(all) != 1 {
 		t.Errorf("got %v of a trial whose other device is in use, want its lease given back", kinds(all))
 	}
-	s.allocator.ReturnUnused(other)
+	s.dispatcher.allocator.ReturnUnused(other)
 	publish(onGPU)
 	if all := s.finished(onGPU.ID, 1); !slices.Equal(all[0].Result.Devices, []string{"GPU-d"}) || all[0].Attempt != 2 {
 		t.Errorf("got attempt %d on %v, want 2 on the other device", all[0].Attempt, all[0].Result.Devices)
@@ -319,8 +319,8 @@ func TestWithheldLanesWait(t *testing.T) {
 		{map[grid.Scope]string{grid.ScopeContainers: "engine"}, gpu, ""},
 		{map[grid.Scope]string{grid.ScopeContainers: "engine", grid.ScopeGPUs: "driver"}, lane{}, ""},
 	} {
-		w.without.Store(&c.without)
-		if got := w.withheldReason(c.lane); got != c.want {
+		w.heartbeats.withheld.Store(&c.without)
+		if got := w.heartbeats.withheldReason(c.lane); got != c.want {
 			t.Errorf("without %v: got %q for %+v, want %q", c.without, got, c.lane, c.want)
 		}
 	}

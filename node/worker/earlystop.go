@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"mlfnode/grid"
@@ -21,52 +20,6 @@ func (w earlyStop) Error() string { return string(w) }
 
 // Unwrap has the program stopped like that of a trial that is cancelled.
 func (earlyStop) Unwrap() error { return executor.ErrCancelled }
-
-// stopping says why a run is to be stopped early; "" lets it go on.
-func (s *sweepSet) earlyStopReason(id grid.SweepID, run string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.known[id]
-	if w == nil {
-		return ""
-	}
-	for i := range w.record.Stopping {
-		if w.record.Stopping[i].Run == run {
-			return w.record.Stopping[i].Reason
-		}
-	}
-	return ""
-}
-
-// cancelled reports whether a person has cancelled the trial.
-func (s *sweepSet) isCancelled(id grid.TrialID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.known[id.Sweep]
-	return w != nil && slices.Contains(w.record.Cancelling, id.Index)
-}
-
-// cancelTrials stops what runs of trials that a person has cancelled.
-func (w *Worker) cancelTrials(s *grid.Sweep) {
-	if len(s.Cancelling) == 0 {
-		return
-	}
-	for _, h := range w.leaseHandles() {
-		if h.lease.Sweep == s.ID {
-			h.cancelTrials(s.Cancelling)
-		}
-	}
-}
-
-func (h *leaseHandle) cancelTrials(indexes []int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for a := range h.attempts {
-		if slices.Contains(indexes, a.id.Index) {
-			a.cancel()
-		}
-	}
-}
 
 // cancel stops the attempt's program, if it runs.
 func (a *attempt) cancel() {

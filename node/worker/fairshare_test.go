@@ -277,7 +277,7 @@ func TestStreamOfSmallTrials(t *testing.T) {
 		}
 		return succeeded()
 	})
-	s.fairShare.quantum = time.Millisecond
+	s.dispatcher.fairShare.quantum = time.Millisecond
 	small := s.sweep("small-1", 1000, 1, nil)
 	for i := range int64(1000) {
 		s.lease(small, i, i+1)

@@ -82,7 +82,7 @@ func TestEnvironmentOfDevices(t *testing.T) {
 				return succeeded()
 			})
 			s.cfg.Policy = Policy{Reserve: 1 << 30, None: name == "none for trials"}
-			s.SetMachine(c.machine)
+			s.Devices.SetMachine(c.machine)
 			r := s.sweep("t-1", 1, 1, c.edit)
 			s.lease(r, 0, 1)
 			s.run()
@@ -100,7 +100,7 @@ func TestEnvironmentOfDevices(t *testing.T) {
 // TestDevicesOfEvents: events and results name the devices of an attempt.
 func TestDevicesOfEvents(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
-	s.SetDevices(twoGPUs())
+	s.Devices.SetDevices(twoGPUs())
 	r := s.sweep("t-1", 1, 1, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
 	if _, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane())}); err != nil {
 		t.Fatal(err)
@@ -167,7 +167,7 @@ func TestWholeDevicesOneAtATime(t *testing.T) {
 		}
 		return succeeded()
 	})
-	s.SetDevices(twoGPUs())
+	s.Devices.SetDevices(twoGPUs())
 	r := s.sweep("t-1", 5, 0.5, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
 	for i := range int64(5) {
 		s.lease(r, i, i+1)
@@ -186,7 +186,7 @@ func TestWholeDevicesOneAtATime(t *testing.T) {
 		end <- struct{}{}
 		receive(t, "the next trial", begun)
 	}
-	if waits := s.fairShare.refusals(10); waits[r.Lane()].Code != "" && waits[r.Lane()].Code != grid.RefusedBusy {
+	if waits := s.dispatcher.fairShare.refusals(10); waits[r.Lane()].Code != "" && waits[r.Lane()].Code != grid.RefusedBusy {
 		t.Errorf("got %+v, want busy", waits)
 	}
 	close(end)

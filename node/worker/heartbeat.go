@@ -2,11 +2,13 @@ package worker
 
 import (
 	"context"
+	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
+	"mlfnode/grid"
 	"mlfnode/jetstream"
-	"mlfnode/node/executor"
 )
 
 const (
@@ -19,14 +21,35 @@ const (
 	leaveTimeout = 500 * time.Millisecond
 )
 
+// heartbeatLoop tells the master what this worker holds, and applies the directives in its answers.
+type heartbeatLoop struct {
+	cfg       *Config
+	log       *slog.Logger
+	runNames  runNames
+	leases    *leaseTable
+	outbox    *outbox
+	fairShare *fairShare
+	sweeps    *sweepSet
+	tail      *outputTail
+	devices   *DeviceTracker
+	wake      signal
+
+	soon     signal                                // there is something that the master does not know
+	draining atomic.Bool                           // no more leases are taken
+	handover atomic.Bool                           // this agent ends and another one goes on
+	mark     atomic.Uint64                         // of the newest directives
+	curves   atomic.Int64                          // the grid.CurveShare of the newest directives
+	withheld atomic.Pointer[map[grid.Scope]string] // parts of this node that get no trials, with the reasons
+}
+
 // beat tells the master what this worker holds, and obeys, until ctx ends. It says farewell then.
-func (w *Worker) runHeartbeats(ctx context.Context) {
+func (hl *heartbeatLoop) run(ctx context.Context) {
 	tick := time.NewTicker(jetstream.HeartbeatInterval)
 	defer tick.Stop()
 	var told *jetstream.Sample // the newest that has arrived
 	for {
-		told = w.sendHeartbeat(ctx, told)
-		pause := time.NewTimer(max(minHeartbeatInterval, w.outbox.pace()))
+		told = hl.send(ctx, told)
+		pause := time.NewTimer(max(minHeartbeatInterval, hl.outbox.pace()))
 		select {
 		case <-ctx.Done():
 		case <-pause.C:
@@ -34,55 +57,55 @@ func (w *Worker) runHeartbeats(ctx context.Context) {
 		pause.Stop()
 		select {
 		case <-ctx.Done():
-			w.sendLeave()
+			hl.leave()
 			return
 		case <-tick.C:
-		case <-w.beatNow:
+		case <-hl.soon:
 		}
 	}
 }
 
 // report sends one beat, with what the machine is doing unless that was told before. It gives what has been told now.
-func (w *Worker) sendHeartbeat(ctx context.Context, told *jetstream.Sample) *jetstream.Sample {
+func (hl *heartbeatLoop) send(ctx context.Context, told *jetstream.Sample) *jetstream.Sample {
 	ctx, stop := context.WithTimeout(ctx, heartbeatTimeout)
 	defer stop()
-	b, now := w.heartbeat(), told
-	if w.cfg.Sample != nil {
-		if now = w.cfg.Sample(); now != told {
+	b, now := hl.message(), told
+	if hl.cfg.Sample != nil {
+		if now = hl.cfg.Sample(); now != told {
 			b.Sample = now
 		}
 	}
-	orders, err := w.cfg.Master.SendHeartbeat(ctx, b)
+	orders, err := hl.cfg.Master.SendHeartbeat(ctx, b)
 	if err != nil {
 		if ctx.Err() == nil {
-			w.log.Debug("master does not answer", "err", err)
+			hl.log.Debug("master does not answer", "err", err)
 		}
 		return told
 	}
-	w.apply(&orders)
+	hl.apply(&orders)
 	return now
 }
 
 // farewell tells the master that this agent ends.
-func (w *Worker) sendLeave() {
+func (hl *heartbeatLoop) leave() {
 	ctx, stop := context.WithTimeout(context.Background(), leaveTimeout) // the worker's own context has ended
 	defer stop()
-	b := w.heartbeat()
-	b.Restarting = w.handover.Load()
+	b := hl.message()
+	b.Restarting = hl.handover.Load()
 	b.Leaving = !b.Restarting
-	if _, err := w.cfg.Master.SendHeartbeat(ctx, b); err != nil {
-		w.log.Debug("master was not told that this node leaves", "err", err)
+	if _, err := hl.cfg.Master.SendHeartbeat(ctx, b); err != nil {
+		hl.log.Debug("master was not told that this node leaves", "err", err)
 	}
 }
 
 // state is what a beat says.
-func (w *Worker) heartbeat() jetstream.Heartbeat {
-	b := jetstream.Heartbeat{Start: w.runNames.prefix, Running: w.Running(), Draining: w.draining.Load(), Outlive: w.cfg.Outlive, Mark: w.mark.Load(),
-		Refusals: w.fairShare.refusals(jetstream.MaxRefusals)}
-	if w.cfg.KeyringFingerprint != nil {
-		b.Keys = w.cfg.KeyringFingerprint()
+func (hl *heartbeatLoop) message() jetstream.Heartbeat {
+	b := jetstream.Heartbeat{Start: hl.runNames.prefix, Running: hl.tail.count(), Draining: hl.draining.Load(), Outlive: hl.cfg.Outlive, Mark: hl.mark.Load(),
+		Refusals: hl.fairShare.refusals(jetstream.MaxRefusals)}
+	if hl.cfg.KeyringFingerprint != nil {
+		b.Keys = hl.cfg.KeyringFingerprint()
 	}
-	for _, h := range w.leaseHandles() {
+	for _, h := range hl.leases.all() {
 		if l := h.lease; !h.isLost() {
 			b.Leases = append(b.Leases, jetstream.HeldLease{
 				Seq: l.Seq, Deliveries: l.Deliveries, ID: l.ID, Sweep: l.Sweep, Attempts: h.runningAttempts(), Hi: h.keptEnd(),
@@ -93,117 +116,53 @@ func (w *Worker) heartbeat() jetstream.Heartbeat {
 }
 
 // Running says how many attempts run now.
-func (w *Worker) Running() int {
-	w.tailMu.Lock()
-	defer w.tailMu.Unlock()
-	return len(w.tailing)
+func (ot *outputTail) count() int {
+	ot.mu.Lock()
+	defer ot.mu.Unlock()
+	return len(ot.attempts)
 }
 
 // obey follows the master's orders.
-func (w *Worker) apply(o *jetstream.Directives) {
-	for _, h := range w.leaseHandles() {
+func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
+	for _, h := range hl.leases.all() {
 		if slices.Contains(o.Stop, h.lease.ID) && h.markLost() {
-			w.log.Warn("lease is lost; what runs under it is stopped", "sweep", h.lease.Sweep, "lease", h.lease.ID)
+			hl.log.Warn("lease is lost; what runs under it is stopped", "sweep", h.lease.Sweep, "lease", h.lease.ID)
 		}
 		if slices.Contains(o.Finish, h.lease.ID) {
 			h.stopStarting()
 		}
 	}
-	if old := w.without.Swap(&o.Without); old != nil && len(*old) != len(o.Without) {
-		w.log.Info("some trials are withheld from this node", "without", o.Without)
-		w.wakeDispatcher()
+	if old := hl.withheld.Swap(&o.Without); old != nil && len(*old) != len(o.Without) {
+		hl.log.Info("some trials are withheld from this node", "without", o.Without)
+		hl.wake.set()
 	}
-	w.outbox.setPace(o.Pace)
-	w.curves.Store(int64(o.Curves))
-	if w.mark.Swap(o.Mark) != o.Mark {
-		w.requestHeartbeat() // the master waits for what is so now
+	hl.outbox.setPace(o.Pace)
+	hl.curves.Store(int64(o.Curves))
+	if hl.mark.Swap(o.Mark) != o.Mark {
+		hl.soon.set() // the master waits for what is so now
 	}
-	was := w.draining.Swap(o.Drain)
+	was := hl.draining.Swap(o.Drain)
 	if o.Drain {
-		w.haltForDrain()
+		hl.haltForDrain()
 	}
-	if was && !o.Drain && w.gpus != nil {
-		w.gpus.ReturnToService()
+	if was && !o.Drain && hl.devices.watch != nil {
+		hl.devices.watch.ReturnToService()
 	}
 	if was != o.Drain {
-		w.log.Info("drain", "on", o.Drain, "reason", o.Reason)
-		w.wakeDispatcher()
-		w.requestHeartbeat() // somebody waits for it
+		hl.log.Info("drain", "on", o.Drain, "reason", o.Reason)
+		hl.wake.set()
+		hl.soon.set() // somebody waits for it
 	}
-	if w.cfg.OnDirectives != nil {
-		w.cfg.OnDirectives(o)
+	if hl.cfg.OnDirectives != nil {
+		hl.cfg.OnDirectives(o)
 	}
 }
 
 // moveOn stops, on a node that is drained, the attempts that can go on elsewhere from what they save.
-func (w *Worker) haltForDrain() {
-	for _, h := range w.leaseHandles() {
-		if w.sweeps.hasCheckpoint(h.lease.Sweep) {
+func (hl *heartbeatLoop) haltForDrain() {
+	for _, h := range hl.leases.all() {
+		if hl.sweeps.hasCheckpoint(h.lease.Sweep) {
 			h.halt(errDrained)
 		}
-	}
-}
-
-// halt stops what runs under the holding, to go on later.
-func (h *leaseHandle) halt(cause error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.haltCause = cause
-	if h.cancel != nil {
-		h.cancel(cause)
-	}
-}
-
-// tellSoon has the next beat go out soon: it says something that the master does not know.
-func (w *Worker) requestHeartbeat() {
-	select {
-	case w.beatNow <- struct{}{}:
-	default:
-	}
-}
-
-// lose stops what runs under the holding. It is not reported or given back: it belongs to somebody else. It reports whether
-// anything runs: a lease that this worker has brought to an end is not held by it any more as soon as the master knows.
-func (h *leaseHandle) markLost() (runs bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.lost = true
-	if h.cancel != nil {
-		h.cancel(executor.ErrLost)
-	}
-	return h.runners > 0
-}
-
-// gone reports whether the lease is lost.
-func (h *leaseHandle) isLost() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.lost
-}
-
-// under gives the sweep as the trials of this holding see it: they stop when the lease is lost, too. It reports false when that
-// is so already.
-func (h *leaseHandle) scope(s *sweep) (*sweep, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.baseSweep != s {
-		own := *s
-		own.ctx, h.cancel = context.WithCancelCause(s.ctx)
-		h.baseSweep, h.scopedSweep = s, &own
-	}
-	if h.lost {
-		h.cancel(executor.ErrLost)
-	} else if h.haltCause != nil {
-		h.cancel(h.haltCause)
-	}
-	return h.scopedSweep, !h.lost
-}
-
-// end lets go of the contexts of a holding on which nobody works any more.
-func (h *leaseHandle) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.cancel != nil {
-		h.cancel(nil)
 	}
 }

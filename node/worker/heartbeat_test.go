@@ -12,7 +12,7 @@ func TestSamplesTravelWithBeats(t *testing.T) {
 	s := newHarness(t, nil)
 	sample := &jetstream.Sample{CPU: 5}
 	s.cfg.Sample = func() *jetstream.Sample { return sample }
-	if told := s.sendHeartbeat(t.Context(), nil); told != nil {
+	if told := s.heartbeats.send(t.Context(), nil); told != nil {
 		t.Fatalf("without a master %+v was told", told)
 	}
 	var got []*jetstream.Sample
@@ -20,10 +20,10 @@ func TestSamplesTravelWithBeats(t *testing.T) {
 		got = append(got, b.Sample)
 		return jetstream.Directives{}
 	})()
-	told := s.sendHeartbeat(t.Context(), nil)
-	told = s.sendHeartbeat(t.Context(), told)
+	told := s.heartbeats.send(t.Context(), nil)
+	told = s.heartbeats.send(t.Context(), told)
 	sample = &jetstream.Sample{CPU: 6}
-	s.sendHeartbeat(t.Context(), told)
+	s.heartbeats.send(t.Context(), told)
 	if len(got) != 3 || got[0] == nil || got[0].CPU != 5 || got[1] != nil || got[2] == nil || got[2].CPU != 6 {
 		t.Errorf("got %+v", got)
 	}

@@ -17,20 +17,17 @@ func wantedImage(r *grid.Sweep) docker.Want {
 	return w
 }
 
-// ImagesChanged has the worker look at what is known of its images now.
-func (w *Worker) ImagesChanged() { w.wakeDispatcher() }
-
 // imageRoom says how many attempts of a lane may begin as far as the images of its sweeps go, and why no more. While an image is pulled,
 // nothing is reserved for its trials. An image that can't be had is told to one trial each time that it was tried, so that its user
 // hears of it; where another node has run trials in it, this node leaves them to that one.
-func (w *Worker) imageSlots(l lane) (int, grid.Refusal) {
+func (ct *taskContainers) imageSlots(l lane) (int, grid.Refusal) {
 	room, why := math.MaxInt, grid.Refusal{}
 	for _, r := range l.images {
-		if w.cfg.Containers == nil {
+		if ct.cfg.Containers == nil {
 			return 0, grid.Refusal{Code: grid.RefusedEngine, By: "runs no containers: no engine is set up there"}
 		}
 		want := wantedImage(r)
-		s := w.cfg.Containers.Images.Look(want)
+		s := ct.cfg.Containers.Images.Look(want)
 		if s.Image != nil {
 			continue
 		}
@@ -67,41 +64,41 @@ type imageLookup struct {
 }
 
 // findImage looks for the image of a sweep. It reports false when its trials are to be leased again, because the image is not here.
-func (w *Worker) findImage(r *grid.Sweep) (imageLookup, bool) {
+func (ct *taskContainers) findImage(r *grid.Sweep) (imageLookup, bool) {
 	if r.Task.Image == "" {
 		return imageLookup{}, true
 	}
-	if w.cfg.Containers == nil {
+	if ct.cfg.Containers == nil {
 		return imageLookup{}, false
 	}
 	want := wantedImage(r)
-	status := w.cfg.Containers.Images.Look(want)
+	status := ct.cfg.Containers.Images.Look(want)
 	switch {
 	case status.Image != nil:
 		return imageLookup{image: status.Image}, true
 	case isReportable(r, &status):
-		w.cfg.Containers.Images.Told(want)
+		ct.cfg.Containers.Images.Told(want)
 		return imageLookup{failure: status.Err}, true
 	}
 	return imageLookup{}, false
 }
 
 // lookAgain has the image of a sweep looked for at once: its user has changed the sweep, or had it go on.
-func (w *Worker) recheckImage(r *grid.Sweep) {
-	if r.Task.Image != "" && w.cfg.Containers != nil {
-		w.cfg.Containers.Images.Forget(wantedImage(r))
+func (ct *taskContainers) recheckImage(r *grid.Sweep) {
+	if r.Task.Image != "" && ct.cfg.Containers != nil {
+		ct.cfg.Containers.Images.Forget(wantedImage(r))
 	}
 }
 
 // setupImage is what a setup step of the sweep depends on: another image may have other programs at the same places.
-func (w *Worker) setupImage(r *grid.Sweep, img *docker.Image) string {
+func (ct *taskContainers) setupImage(r *grid.Sweep, img *docker.Image) string {
 	switch {
 	case img != nil:
 		return img.Pin
-	case r.Task.Image == "" || w.cfg.Containers == nil:
+	case r.Task.Image == "" || ct.cfg.Containers == nil:
 		return ""
 	}
-	if s := w.cfg.Containers.Images.Look(wantedImage(r)); s.Image != nil {
+	if s := ct.cfg.Containers.Images.Look(wantedImage(r)); s.Image != nil {
 		return s.Image.Pin
 	}
 	return r.Task.Image

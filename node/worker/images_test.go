@@ -78,7 +78,7 @@ func TestPullHoldsNothing(t *testing.T) {
 	s.lease(other, 0, 3)
 	s.finished("b-1", 3)
 	images.set("a", docker.Status{Image: &docker.Image{Pin: pinA}})
-	s.wakeDispatcher()
+	s.dispatcher.wake.set()
 	if e := s.finished("a-1", 1)[0]; e.Result.Class != grid.ClassNone || e.Image != pinA {
 		t.Errorf("got %+v, want success in %s", e, pinA)
 	}
@@ -102,7 +102,7 @@ func TestImageFailureIsToldOnce(t *testing.T) {
 		t.Errorf("got %+v, want class image", e.Result)
 	}
 	images.set("a", failure)
-	s.wakeDispatcher()
+	s.dispatcher.wake.set()
 	s.finished("a-1", 2)
 	images.mu.Lock()
 	defer images.mu.Unlock()
@@ -115,7 +115,7 @@ func TestImageFailureIsToldOnce(t *testing.T) {
 func TestImageRoom(t *testing.T) {
 	s := newHarness(t, nil)
 	l := lane{images: []*grid.Sweep{{ID: "a-1", Task: grid.Task{Image: "a"}}}}
-	if n, why := s.imageSlots(l); n != 0 || why.Code != grid.RefusedEngine {
+	if n, why := s.trials.containers.imageSlots(l); n != 0 || why.Code != grid.RefusedEngine {
 		t.Errorf("got %d and %v without an engine", n, why)
 	}
 	images := containers(s)
@@ -139,14 +139,14 @@ func TestImageRoom(t *testing.T) {
 		l.images[0].Pinned = tt.pinned
 		images.set("a", tt.status)
 		images.set(pinA, tt.status)
-		n, why := s.imageSlots(l)
+		n, why := s.trials.containers.imageSlots(l)
 		if n != tt.want || n == 0 && (why.Code != tt.code || why.String() != tt.text) {
 			t.Errorf("%+v: got %d and %q (%s), want %d and %q (%s)", tt.status, n, why, why.Code, tt.want, tt.text, tt.code)
 		}
 	}
 	images.set("b", docker.Status{Image: &docker.Image{}})
 	l.images = []*grid.Sweep{{Task: grid.Task{Image: "b"}}}
-	if n, _ := s.imageSlots(l); n < 1000 {
+	if n, _ := s.trials.containers.imageSlots(l); n < 1000 {
 		t.Errorf("got room for %d with the image here", n)
 	}
 }
@@ -184,7 +184,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 		t.Errorf("got the output %v, want %v", c.Output, want)
 	}
 	want := []grid.Mount{
-		{Source: filepath.Dir(trial.Dir)}, {Source: s.bundles.cacheDir()}, {Source: filepath.Join(s.dir, "bundles"), ReadOnly: true},
+		{Source: filepath.Dir(trial.Dir)}, {Source: s.trials.bundles.cacheDir()}, {Source: filepath.Join(s.dir, "bundles"), ReadOnly: true},
 		{Source: filepath.Join(s.dir, "setups"), ReadOnly: true}, {Source: data, ReadOnly: true}, {Source: scratch, Target: "/in"},
 	}
 	if !slices.Equal(c.Mounts, want) {
@@ -198,7 +198,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 			t.Errorf("a source of a mount is missing: %v", err)
 		}
 	}
-	for _, kv := range []string{"PATH=/image/bin", "LANG=C.UTF-8", "https_proxy=p", "EXTRA=1", "HOME=" + filepath.Join(s.bundles.cacheDir(), "home", "t"), "PWD=" + trial.Dir, "MLF_TRIAL=a-1/0"} {
+	for _, kv := range []string{"PATH=/image/bin", "LANG=C.UTF-8", "https_proxy=p", "EXTRA=1", "HOME=" + filepath.Join(s.trials.bundles.cacheDir(), "home", "t"), "PWD=" + trial.Dir, "MLF_TRIAL=a-1/0"} {
 		if !slices.Contains(trial.Env, kv) {
 			t.Errorf("got no %s in %q", kv, trial.Env)
 		}
@@ -234,7 +234,7 @@ func TestMountsAreAllowed(t *testing.T) {
 		{"data/a", false, "for writing"}, {"data/out", true, "does not allow"}, {"other", true, "does not allow"}, {"none", true, "does not have"},
 	} {
 		m := grid.Mount{Source: filepath.Join(dir, tt.path), ReadOnly: tt.ro}
-		err := s.allowMount(&m)
+		err := s.trials.containers.allowMount(&m)
 		if at, _ := filepath.EvalSymlinks(filepath.Join(dir, tt.path)); err == nil && (m.Source != at || m.Target != filepath.Join(dir, tt.path)) {
 			t.Errorf("%s: got it mounted from %s at %s, want it from where it was looked at, %s", tt.path, m.Source, m.Target, at)
 		}

@@ -41,11 +41,11 @@ func TestMetricsOfARunningTrial(t *testing.T) {
 		f.Close()
 	}
 	var a *attempt
-	for _, w := range s.watchedAttempts() {
+	for _, w := range s.tail.watched() {
 		a = w
 	}
 	look := func(now time.Time) {
-		s.scanAttempt(t.Context(), a, now)
+		s.tail.scanAttempt(t.Context(), a, now)
 	}
 	clock := time.Now().Add(time.Hour)
 	report(`{"loss": 0.5}`)

@@ -33,8 +33,8 @@ func TestLostAttemptIsNotTold(t *testing.T) {
 			}
 			s.run()
 			receive(t, "the trial", began)
-			s.apply(&jetstream.Directives{Stop: []grid.LeaseID{lease.ID}})
-			eventually(t, "the lease is let go", func() bool { return len(s.Worker.leaseHandles()) == 0 })
+			s.heartbeats.apply(&jetstream.Directives{Stop: []grid.LeaseID{lease.ID}})
+			eventually(t, "the lease is let go", func() bool { return len(s.Worker.dispatcher.leases.all()) == 0 })
 			next := s.sweep("next-1", 1, 1, nil)
 			s.lease(next, 0, 1)
 			s.released("next-1", 1)

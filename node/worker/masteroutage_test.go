@@ -71,7 +71,7 @@ func (s *remoteStage) next() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(w.spools.close)
+	s.t.Cleanup(w.trials.spools.close)
 	w.stopTimeout = 100 * time.Millisecond
 	s.Worker = w
 }
@@ -217,7 +217,7 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 		}
 	}
 	waiting := func(s *remoteStage) {
-		eventually(s.t, "the programs have ended", func() bool { return len(s.watchedAttempts()) == 0 })
+		eventually(s.t, "the programs have ended", func() bool { return len(s.tail.watched()) == 0 })
 	}
 	t.Run("away at the end", func(t *testing.T) {
 		s, r, end := setUp(t)
@@ -252,7 +252,7 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 		s.stop()
 		s.next()
 		s.begin()
-		if err := s.Recover(t.Context()); err != nil {
+		if err := s.recovery.run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		check(t, s, r)
@@ -282,7 +282,7 @@ func TestArtifactsInAFullStore(t *testing.T) {
 			write(t, filepath.Join(variable(a.Env, "MLF_OUT"), "model"), string(b))
 			return succeeded()
 		})
-		s.uploads.fullTimeout = patience
+		s.trials.uploads.fullTimeout = patience
 		return s
 	}
 	t.Run("for good", func(t *testing.T) {
@@ -311,9 +311,9 @@ func TestArtifactsInAFullStore(t *testing.T) {
 		s.lease(mid, 0, 1)
 		s.run()
 		eventually(t, "the store is found full", func() bool {
-			s.uploads.mu.Lock()
-			defer s.uploads.mu.Unlock()
-			return !s.uploads.fullSince.IsZero()
+			s.trials.uploads.mu.Lock()
+			defer s.trials.uploads.mu.Unlock()
+			return !s.trials.uploads.fullSince.IsZero()
 		})
 		if err := s.store.Artifacts.DeleteAll(t.Context(), "old-1/"); err != nil {
 			t.Fatal(err)
@@ -337,7 +337,7 @@ func TestStopWithAllSpoolsOut(t *testing.T) {
 		a.Stdout.Write([]byte("hello\n"))
 		return succeeded()
 	})
-	s.spools.taken = make(chan struct{}, 8)
+	s.trials.spools.taken = make(chan struct{}, 8)
 	r := s.sweep("t-1", 500, 1, nil)
 	s.lease(r, 0, 500)
 	s.run()
@@ -346,7 +346,7 @@ func TestStopWithAllSpoolsOut(t *testing.T) {
 	defer empty()
 	refuses(t, s.store)
 	close(gate)
-	eventually(t, "all spools are out", func() bool { return len(s.spools.taken) == cap(s.spools.taken) })
+	eventually(t, "all spools are out", func() bool { return len(s.trials.spools.taken) == cap(s.trials.spools.taken) })
 	stopped := make(chan struct{})
 	go func() {
 		s.stop()

@@ -40,7 +40,7 @@ func TestMissingShare(t *testing.T) {
 			t.Errorf("%s ended with %s: %.200s; want a failed setup: %.100s", id, r.Class, r.Reason, want)
 		}
 	}
-	if why := s.UnavailableReason(); why != "" {
+	if why := s.trials.backoff.unavailableReason(); why != "" {
 		t.Errorf("the node is in trouble: %s", why)
 	}
 	r := s.sweep("other-1", 1, 1, nil)

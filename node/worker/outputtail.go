@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -66,54 +68,71 @@ func (s *outputSource) size() (int64, error) {
 	return s.truncated + size, nil
 }
 
+// outputTail sends the output of running attempts to the outbox, and their metrics to the master.
+type outputTail struct {
+	cfg    *Config
+	log    *slog.Logger
+	outbox *outbox
+	sweeps *sweepSet
+	wake   signal // ends the idling of run
+
+	mu       sync.Mutex
+	attempts map[*attempt]struct{}
+	idle     bool // run scans seldom or not at all, and is to be woken for the next attempt
+}
+
+func newOutputTail(cfg *Config, log *slog.Logger, outbox *outbox, sweeps *sweepSet) *outputTail {
+	return &outputTail{cfg: cfg, log: log, outbox: outbox, sweeps: sweeps, wake: newSignal(), attempts: map[*attempt]struct{}{}}
+}
+
 // watch ships the attempt's output while it runs; unwatch ends that.
-func (w *Worker) watchOutput(a *attempt) {
-	w.tailMu.Lock()
-	defer w.tailMu.Unlock()
-	w.tailing[a] = struct{}{}
-	if !w.tailIdle {
+func (ot *outputTail) watch(a *attempt) {
+	ot.mu.Lock()
+	defer ot.mu.Unlock()
+	ot.attempts[a] = struct{}{}
+	if !ot.idle {
 		return
 	}
-	w.tailIdle = false
+	ot.idle = false
 	select {
-	case w.tailWake <- struct{}{}:
+	case ot.wake <- struct{}{}:
 	default:
 	}
 }
 
-func (w *Worker) unwatchOutput(a *attempt) {
-	w.tailMu.Lock()
-	defer w.tailMu.Unlock()
-	delete(w.tailing, a)
+func (ot *outputTail) unwatch(a *attempt) {
+	ot.mu.Lock()
+	defer ot.mu.Unlock()
+	delete(ot.attempts, a)
 }
 
 // doze says how long tail waits before its next look, 0 for until it is woken. Waking it costs a short trial much of its time,
 // so it stays awake for a while when there is nothing to look at.
-func (w *Worker) nextTailInterval(quiet bool) time.Duration {
-	w.tailMu.Lock()
-	defer w.tailMu.Unlock()
-	w.tailIdle = quiet
+func (ot *outputTail) nextInterval(quiet bool) time.Duration {
+	ot.mu.Lock()
+	defer ot.mu.Unlock()
+	ot.idle = quiet
 	switch {
 	case !quiet:
 		return tailInterval
-	case len(w.tailing) == 0:
+	case len(ot.attempts) == 0:
 		return 0
 	}
 	return idleTailInterval
 }
 
-func (w *Worker) watchedAttempts() []*attempt {
-	w.tailMu.Lock()
-	defer w.tailMu.Unlock()
-	all := make([]*attempt, 0, len(w.tailing))
-	for a := range w.tailing {
+func (ot *outputTail) watched() []*attempt {
+	ot.mu.Lock()
+	defer ot.mu.Unlock()
+	all := make([]*attempt, 0, len(ot.attempts))
+	for a := range ot.attempts {
 		all = append(all, a)
 	}
 	return all
 }
 
 // tail looks after running attempts until ctx ends. It sleeps while none runs.
-func (w *Worker) runTail(ctx context.Context) {
+func (ot *outputTail) run(ctx context.Context) {
 	interval := tailInterval
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -122,14 +141,14 @@ func (w *Worker) runTail(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.tailWake: // something began
+		case <-ot.wake: // something began
 			stirred = time.Now()
 		case now := <-tick.C:
-			if w.scanAttempts(ctx, now) {
+			if ot.scanAttempts(ctx, now) {
 				stirred = now
 			}
 		}
-		if next := w.nextTailInterval(time.Since(stirred) > idleTailAfter); next != interval {
+		if next := ot.nextInterval(time.Since(stirred) > idleTailAfter); next != interval {
 			interval = next
 			tick.Stop()
 			if next > 0 {
@@ -140,10 +159,10 @@ func (w *Worker) runTail(ctx context.Context) {
 }
 
 // lookAround looks at every running attempt and reports whether one has something new.
-func (w *Worker) scanAttempts(ctx context.Context, now time.Time) bool {
+func (ot *outputTail) scanAttempts(ctx context.Context, now time.Time) bool {
 	stirred := false
-	for _, a := range w.watchedAttempts() {
-		if w.scanAttempt(ctx, a, now) {
+	for _, a := range ot.watched() {
+		if ot.scanAttempt(ctx, a, now) {
 			stirred = true
 		}
 	}
@@ -151,7 +170,7 @@ func (w *Worker) scanAttempts(ctx context.Context, now time.Time) bool {
 }
 
 // lookAt tells of an attempt's start, ships its output and reads its metrics. It reports whether there was output.
-func (w *Worker) scanAttempt(ctx context.Context, a *attempt, now time.Time) bool {
+func (ot *outputTail) scanAttempt(ctx context.Context, a *attempt, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ended {
@@ -161,29 +180,29 @@ func (w *Worker) scanAttempt(ctx context.Context, a *attempt, now time.Time) boo
 	if !a.announced && now.Sub(a.started) > announceAfter {
 		a.announced = true
 		a.metricsReadAt = now
-		w.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent()})
+		ot.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent()})
 	}
 	for _, s := range a.sources {
 		// Only what fits at once: whatever is left comes with the next tick.
-		if _, err := w.sendPiece(ctx, a, s, false); err != nil && ctx.Err() == nil {
-			w.log.Warn("output can't be read", "trial", a.id, "err", err)
+		if _, err := ot.sendPiece(ctx, a, s, false); err != nil && ctx.Err() == nil {
+			ot.log.Warn("output can't be read", "trial", a.id, "err", err)
 		}
 	}
 	interval := metricsInterval
 	if a.task.Stop != nil {
 		interval = earlyStopInterval
-		a.stopEarly(w.sweeps.earlyStopReason(a.id.Sweep, a.run))
+		a.stopEarly(ot.sweeps.earlyStopReason(a.id.Sweep, a.run))
 	}
 	if a.announced && now.Sub(a.metricsReadAt) > interval {
 		a.metricsReadAt = now
-		w.publishMetrics(a, now)
+		ot.publishMetrics(a, now)
 	}
 	return a.logRef.Bytes > before
 }
 
 // tellMetrics tells the master the metrics of a running attempt when they have changed, and else from time to time, since what was
 // told may have been lost. Nothing of it is stored but by history. a.mu is held.
-func (w *Worker) publishMetrics(a *attempt, now time.Time) {
+func (ot *outputTail) publishMetrics(a *attempt, now time.Time) {
 	read := a.readMetrics(false)
 	m := read.values
 	changed := !maps.EqualFunc(m, a.metrics, func(x, y json.RawMessage) bool { return bytes.Equal(x, y) })
@@ -194,32 +213,32 @@ func (w *Worker) publishMetrics(a *attempt, now time.Time) {
 		a.metrics, a.metricsChangedAt = m, now
 	}
 	a.metricsSentAt = now
-	err := w.cfg.Master.SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: w.cfg.Node, Events: []grid.Event{{
+	err := ot.cfg.Master.SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: ot.cfg.Node, Events: []grid.Event{{
 		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.metricsChangedAt.UnixMicro(), Metrics: m, Curves: read.curves,
 	}}})
 	if err != nil {
-		w.log.Debug("metrics could not be told", "trial", a.id, "err", err)
+		ot.log.Debug("metrics could not be told", "trial", a.id, "err", err)
 	}
 }
 
 // drain ships everything that an ended attempt has written.
-func (w *Worker) drainOutput(a *attempt) {
+func (ot *outputTail) drain(a *attempt) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ended = true
-	w.sendOutput(a)
+	ot.sendOutput(a)
 	if a.cut != nil {
 		a.logRef.Cut += a.cut.Bytes
 	}
 }
 
 // shipAll ships what the sources hold. a.mu is held.
-func (w *Worker) sendOutput(a *attempt) {
+func (ot *outputTail) sendOutput(a *attempt) {
 	for _, s := range a.sources {
 		for {
-			more, err := w.sendPiece(context.Background(), a, s, true) // waits for the store, however long it takes
+			more, err := ot.sendPiece(context.Background(), a, s, true) // waits for the store, however long it takes
 			if err != nil && !errors.Is(err, errClosed) {
-				w.log.Warn("output can't be read", "trial", a.id, "err", err)
+				ot.log.Warn("output can't be read", "trial", a.id, "err", err)
 			}
 			if !more || err != nil {
 				break
@@ -231,7 +250,7 @@ func (w *Worker) sendOutput(a *attempt) {
 // ship queues the next piece of a source and reports whether there may be more. What is over the limit is counted, not
 // shipped. A piece ends between two characters, so that one that is shown beside another stream's is never torn; only an ended
 // source gives away the half of a character at its end.
-func (w *Worker) sendPiece(ctx context.Context, a *attempt, s *outputSource, ended bool) (bool, error) {
+func (ot *outputTail) sendPiece(ctx context.Context, a *attempt, s *outputSource, ended bool) (bool, error) {
 	size, err := s.size()
 	if err != nil || size <= s.sent {
 		return false, err
@@ -255,7 +274,7 @@ func (w *Worker) sendPiece(ctx context.Context, a *attempt, s *outputSource, end
 	chunk := jetstream.Chunk{
 		Index: a.id.Index, Run: a.run, Stream: s.stream, Offset: s.sent, Time: time.Now().UnixMicro(), Data: data[:n],
 	}
-	if err := w.outbox.addOutput(ctx, a.id.Sweep, outputPiece{chunk: chunk, ref: &a.logRef}); err != nil {
+	if err := ot.outbox.addOutput(ctx, a.id.Sweep, outputPiece{chunk: chunk, ref: &a.logRef}); err != nil {
 		return false, err
 	}
 	s.sent += int64(n)

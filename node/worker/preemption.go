@@ -3,6 +3,7 @@ package worker
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -29,35 +30,59 @@ type preemptionVictim struct {
 	lostWork time.Duration // what would be done again
 }
 
+// preemption makes room for lanes whose trials may stop others. The dispatcher owns its state.
+type preemption struct {
+	log       *slog.Logger
+	leases    *leaseTable
+	sweeps    *sweepSet
+	fairShare *fairShare
+	allocator *allocator.Allocator
+	runners   *runnerPool
+	wake      signal
+
+	after        time.Duration     // preemptAfter, but in tests
+	searching    bool              // a goroutine is looking for victims
+	victimsFound chan foundVictims // has room for one
+	found        *foundVictims     // not used by any lane yet
+}
+
+func newPreemption(log *slog.Logger, leases *leaseTable, sweeps *sweepSet, fairShare *fairShare,
+	resources *allocator.Allocator, runners *runnerPool, wake signal) *preemption {
+	return &preemption{
+		log: log, leases: leases, sweeps: sweeps, fairShare: fairShare, allocator: resources, runners: runners, wake: wake,
+		after: preemptAfter, victimsFound: make(chan foundVictims, 1),
+	}
+}
+
 // preempt stops as many attempts of lower priority as must go for one trial of the lane to fit, if their tasks declare checkpoints: first
 // those that lose the least. While some are being stopped, no further ones are. Folders are looked through in another goroutine, for one lane
 // at a time; what is found is acted on in a later pass at the same place, for what the lane may have depends on the claims of those before it.
-func (w *Worker) preemptFor(l lane, now time.Time) {
-	if !l.preempt || w.fairShare.holdingFor(l, now) < w.preemptAfter {
+func (pr *preemption) preemptFor(l lane, now time.Time) {
+	if !l.preempt || pr.fairShare.holdingFor(l, now) < pr.after {
 		return
 	}
 	switch {
-	case w.found != nil && w.found.lane == l.name:
-		w.haltVictims(l, w.found.victims)
-		w.found = nil
+	case pr.found != nil && pr.found.lane == l.name:
+		pr.haltVictims(l, pr.found.victims)
+		pr.found = nil
 		return
-	case w.found != nil || w.preempting:
+	case pr.found != nil || pr.searching:
 		return // for another lane
 	}
-	w.preempting = true
-	w.running.Add(1)
+	pr.searching = true
+	pr.runners.running.Add(1)
 	go func() {
-		defer w.running.Done()
-		w.victimsFound <- foundVictims{l.name, w.findVictims(l, now)}
-		w.wakeDispatcher()
+		defer pr.runners.running.Done()
+		pr.victimsFound <- foundVictims{l.name, pr.findVictims(l, now)}
+		pr.wake.set()
 	}()
 }
 
 // findings takes over what was found for a lane, for the pass that begins.
-func (w *Worker) receiveVictims() {
+func (pr *preemption) receiveVictims() {
 	select {
-	case found := <-w.victimsFound:
-		w.preempting, w.found = false, &found
+	case found := <-pr.victimsFound:
+		pr.searching, pr.found = false, &found
 	default:
 	}
 }
@@ -69,9 +94,9 @@ type foundVictims struct {
 }
 
 // victims lists the attempts that may be stopped for a trial of the lane.
-func (w *Worker) findVictims(l lane, now time.Time) (all []preemptionVictim) {
-	for _, h := range w.leaseHandles() {
-		priority, saves := w.sweeps.preemptible(h.lease.Sweep)
+func (pr *preemption) findVictims(l lane, now time.Time) (all []preemptionVictim) {
+	for _, h := range pr.leases.all() {
+		priority, saves := pr.sweeps.preemptible(h.lease.Sweep)
 		if h.isPreempted() {
 			return nil
 		}
@@ -93,15 +118,15 @@ func (w *Worker) findVictims(l lane, now time.Time) (all []preemptionVictim) {
 	return all
 }
 
-func (w *Worker) haltVictims(l lane, all []preemptionVictim) {
+func (pr *preemption) haltVictims(l lane, all []preemptionVictim) {
 	var allocations []*allocator.Allocation
 	for _, v := range all {
 		allocations = append(allocations, v.attempt.allocation)
 	}
-	needed := w.allocator.Victims(l.name, l.resources, allocations)
+	needed := pr.allocator.Victims(l.name, l.resources, allocations)
 	for _, v := range all {
 		if slices.Contains(needed, v.attempt.allocation) {
-			w.log.Info("trial saves its state for a more urgent one", "trial", v.attempt.id, "lane", l.name)
+			pr.log.Info("trial saves its state for a more urgent one", "trial", v.attempt.id, "lane", l.name)
 			v.handle.halt(errPreempted)
 		}
 	}
@@ -121,22 +146,4 @@ func (a *attempt) hasCheckpointFolder() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.checkpoint != nil
-}
-
-// yields gives the priority of a sweep, and whether its trials can save their state.
-func (s *sweepSet) preemptible(id grid.SweepID) (priority int, saves bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.known[id]
-	if w == nil {
-		return 0, false
-	}
-	return w.record.Priority, w.record.Task.Checkpoint != nil
-}
-
-// isHalted reports whether what runs under the holding is being stopped for something more urgent.
-func (h *leaseHandle) isPreempted() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.haltCause == errPreempted && h.runners > 0
 }

@@ -48,7 +48,7 @@ func TestPreemption(t *testing.T) {
 					return ended(grid.ClassNone, 0)
 				}
 			})
-			s.preemptAfter = time.Millisecond
+			s.dispatcher.preemption.after = time.Millisecond
 			low := s.sweep("low-1", 4, 1, func(r *grid.Sweep) {
 				if c.saves {
 					d := grid.DefaultCheckpoint()
@@ -64,7 +64,7 @@ func TestPreemption(t *testing.T) {
 			s.lease(high, 0, 1)
 			if c.want == 0 {
 				eventually(t, "the urgent trial waits", func() bool {
-					return s.fairShare.holdingFor(lane{name: high.Lane()}, time.Now()) > 0
+					return s.dispatcher.fairShare.holdingFor(lane{name: high.Lane()}, time.Now()) > 0
 				})
 				wait := time.NewTimer(3 * dispatchInterval / 2)
 				<-wait.C
@@ -92,12 +92,12 @@ func TestPreemptionSparesTheResumed(t *testing.T) {
 	now := time.Now()
 	s, held := filled(t, now)
 	l := lane{name: "p5_x", resources: grid.Resources{CPUs: grid.One}, priority: 5, preempt: true}
-	s.fairShare.lanes[l.name] = &laneShare{holdingSince: now.Add(-2 * time.Minute)}
+	s.dispatcher.fairShare.lanes[l.name] = &laneShare{holdingSince: now.Add(-2 * time.Minute)}
 	pass := func() {
-		s.preemptFor(l, now)
-		s.running.Wait()
-		s.receiveVictims()
-		s.preemptFor(l, now)
+		s.dispatcher.preemption.preemptFor(l, now)
+		s.trials.runners.running.Wait()
+		s.dispatcher.preemption.receiveVictims()
+		s.dispatcher.preemption.preemptFor(l, now)
 	}
 	pass()
 	var got []int
@@ -123,18 +123,18 @@ func filled(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	s.sweeps.known["low-1"] = updatedSweep(nil, &jetstream.Record{Sweep: low})
 	var held []*leaseHandle
 	for i := range int64(4) {
-		al, _ := s.allocator.Reserve(low.Lane(), low.Task.Resources)
+		al, _ := s.dispatcher.allocator.Reserve(low.Lane(), low.Task.Resources)
 		a := &attempt{id: grid.TrialID{Sweep: "low-1", Index: i}, number: 1, task: &low.Task, allocation: al, started: now.Add(-time.Duration(i+1) * time.Hour)}
 		if i == 0 {
 			a.number, a.started = 2, now.Add(-time.Minute)
 		}
 		var err error
-		if a.checkpoint, err = s.checkpoints.acquire(t.Context(), a.id); err != nil {
+		if a.checkpoint, err = s.trials.checkpoints.acquire(t.Context(), a.id); err != nil {
 			t.Fatal(err)
 		}
 		h := &leaseHandle{lease: &jetstream.GrantedLease{Lease: jetstream.Lease{Sweep: "low-1"}}, runners: 1}
 		h.addAttempt(a)
-		s.leases[h] = struct{}{}
+		s.dispatcher.leases.handles[h] = struct{}{}
 		held = append(held, h)
 	}
 	return s, held
@@ -148,16 +148,16 @@ func TestTwoLanesPreempt(t *testing.T) {
 	second := first
 	second.name = "p5_y"
 	for _, l := range []lane{first, second} {
-		s.fairShare.lanes[l.name] = &laneShare{holdingSince: now.Add(-2 * time.Minute)}
+		s.dispatcher.fairShare.lanes[l.name] = &laneShare{holdingSince: now.Add(-2 * time.Minute)}
 	}
-	s.preemptFor(second, now)
+	s.dispatcher.preemption.preemptFor(second, now)
 	for range 4 {
-		s.running.Wait()
-		s.receiveVictims()
-		s.preemptFor(first, now)
-		s.preemptFor(second, now)
+		s.trials.runners.running.Wait()
+		s.dispatcher.preemption.receiveVictims()
+		s.dispatcher.preemption.preemptFor(first, now)
+		s.dispatcher.preemption.preemptFor(second, now)
 	}
-	s.running.Wait()
+	s.trials.runners.running.Wait()
 	if !slices.ContainsFunc(held, (*leaseHandle).isPreempted) {
 		t.Error("nothing was stopped for either lane")
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,32 +17,54 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor/docker"
+	"mlfnode/node/worker/allocator"
 )
+
+// recovery takes care of what earlier agents left: it reports attempts that have ended, and goes on with those that run.
+type recovery struct {
+	cfg         *Config
+	log         *slog.Logger
+	boot        string
+	spools      *spoolPool
+	outbox      *outbox
+	sweeps      *sweepSet
+	trials      *trialRunner
+	leases      *leaseTable
+	bundles     *bundles
+	allocator   *allocator.Allocator
+	fairShare   *fairShare
+	devices     *DeviceTracker
+	checkpoints *checkpoints
+	runners     *runnerPool
+	wake        signal
+
+	adoptions []*adoption // found by run, for runAdopted
+}
 
 // Recover reports what an agent that died left behind: each spool that still names an attempt gives the attempt's result if
 // it had ended, else says that the attempt was lost with its node agent or its machine; its output is stored in both cases. An attempt that
 // Config.Adopt knows to run is taken back: Run goes on with it. The processes of all others must be gone. Call it before Run,
 // and before the master looks for what is missing.
-func (w *Worker) Recover(ctx context.Context) error {
-	dirs, err := os.ReadDir(w.spools.dir)
+func (rc *recovery) run(ctx context.Context) error {
+	dirs, err := os.ReadDir(rc.spools.dir)
 	if err != nil {
 		return fmt.Errorf("list spools: %w", err)
 	}
 	storeUntil := time.Now().Add(recoveryTimeout)
 	ctx, stop := context.WithCancel(ctx)
 	var reporting sync.WaitGroup
-	reporting.Go(func() { w.outbox.run(ctx) })
+	reporting.Go(func() { rc.outbox.run(ctx) })
 	for _, d := range dirs {
 		n, _ := strconv.Atoi(d.Name())
-		w.spools.next = max(w.spools.next, n)
-		if err := w.recoverSpool(ctx, filepath.Join(w.spools.dir, d.Name()), storeUntil); err != nil {
-			w.log.Warn("spool of a dead agent is given up", "dir", d.Name(), "err", err)
+		rc.spools.next = max(rc.spools.next, n)
+		if err := rc.recoverSpool(ctx, filepath.Join(rc.spools.dir, d.Name()), storeUntil); err != nil {
+			rc.log.Warn("spool of a dead agent is given up", "dir", d.Name(), "err", err)
 		}
 	}
-	if w.cfg.Adopt != nil {
-		w.cfg.Adopt.Disown()
+	if rc.cfg.Adopt != nil {
+		rc.cfg.Adopt.Disown()
 	}
-	err = w.outbox.drain(ctx)
+	err = rc.outbox.drain(ctx)
 	stop()
 	reporting.Wait()
 	if err != nil {
@@ -51,12 +74,12 @@ func (w *Worker) Recover(ctx context.Context) error {
 }
 
 // recoverSpool reports one spool and removes it once the report is stored.
-func (w *Worker) recoverSpool(ctx context.Context, dir string, storeUntil time.Time) error {
+func (rc *recovery) recoverSpool(ctx context.Context, dir string, storeUntil time.Time) error {
 	m, err := readManifest(filepath.Join(dir, "attempt.json"))
 	if err != nil || m == nil {
 		return errors.Join(err, removeTree(dir))
 	}
-	record, err := w.loadRecord(ctx, m.Sweep)
+	record, err := rc.loadRecord(ctx, m.Sweep)
 	if errors.Is(err, jetstream.ErrNotFound) {
 		return removeTree(dir)
 	}
@@ -68,35 +91,35 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string, storeUntil time.T
 		return err
 	}
 	a := m.attempt(record.Sweep, s)
-	a.checkpoint = w.adoptCheckpoint(a)
-	result, goesOn := w.adoptAttempt(a, m, record)
+	a.checkpoint = rc.checkpoints.adoptFor(a)
+	result, goesOn := rc.adoptAttempt(a, m, record)
 	if goesOn {
 		return nil
 	}
 	saving := record.Sweep.State == grid.SweepCancelled && record.Sweep.Save
 	switch {
 	case result != nil:
-	case m.predatesBoot(w.boot):
+	case m.predatesBoot(rc.boot):
 		m.Result, result = nil, a.failedResult(grid.ClassLost, "the machine went down before its report was stored")
 	default:
 		m.Result, result = nil, a.failedResult(grid.ClassLost, "the node agent died while it ran")
 	}
-	if !w.finishAttempt(ctx, a, result, finishOptions{manifest: func() *manifest { return m }, snapshotTimeout: time.Until(storeUntil), saving: saving}) {
+	if !rc.trials.finishAttempt(ctx, a, result, finishOptions{manifest: func() *manifest { return m }, snapshotTimeout: time.Until(storeUntil), saving: saving}) {
 		return context.Cause(ctx)
 	}
-	w.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)
+	rc.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)
 	return nil
 }
 
 // load reads the record of a sweep. It waits for a store that is away: a spool that is passed over now would have to wait for
 // another start.
-func (w *Worker) loadRecord(ctx context.Context, id grid.SweepID) (record jetstream.Record, err error) {
+func (rc *recovery) loadRecord(ctx context.Context, id grid.SweepID) (record jetstream.Record, err error) {
 	for {
-		record, err = w.cfg.Master.Record(ctx, id)
+		record, err = rc.cfg.Master.Record(ctx, id)
 		if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrNotFound) || !jetstream.IsUnavailable(err) {
 			return record, err
 		}
-		w.log.Debug("record can't be read yet", "sweep", id, "err", err)
+		rc.log.Debug("record can't be read yet", "sweep", id, "err", err)
 		wait := time.NewTimer(retryInterval)
 		select {
 		case <-wait.C:

@@ -39,7 +39,7 @@ func (s *harness) spool(n int, m *manifest, stdout string) string {
 func (s *harness) recover(id grid.SweepID) (*Worker, []grid.Event) {
 	s.t.Helper()
 	w := s.worker(nil)
-	if err := w.Recover(s.t.Context()); err != nil {
+	if err := w.recovery.run(s.t.Context()); err != nil {
 		s.t.Fatal(err)
 	}
 	p := &posted{t: s.t, store: s.store}
@@ -163,7 +163,7 @@ func TestRecoverStoresWhatATrialSaved(t *testing.T) {
 				s.change(r, grid.SweepCancelled)
 			}
 			id := grid.TrialID{Sweep: r.ID}
-			saved, err := s.checkpoints.acquire(t.Context(), id)
+			saved, err := s.trials.checkpoints.acquire(t.Context(), id)
 			if err == nil {
 				err = os.MkdirAll(saved.liveDir(), 0o700)
 			}
@@ -184,7 +184,7 @@ func TestRecoverStoresWhatATrialSaved(t *testing.T) {
 			}
 			w := s.worker(nil)
 			w.cfg.Snapshots = store
-			if err := w.Recover(t.Context()); err != nil {
+			if err := w.recovery.run(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			all := (&posted{t: t, store: s.store}).stored(r.ID)
@@ -245,10 +245,10 @@ func TestRecoverOfASpoolThatSaysNothing(t *testing.T) {
 	for _, dir := range append(dirs, living) {
 		gone(t, dir)
 	}
-	if sp := w.spools.mustTake(t); filepath.Base(sp.dir) != "7" {
+	if sp := w.trials.spools.mustTake(t); filepath.Base(sp.dir) != "7" {
 		t.Errorf("next spool: got %s, want a name that was not there before", filepath.Base(sp.dir))
 	} else {
-		w.spools.release(sp, true)
+		w.trials.spools.release(sp, true)
 	}
 }
 

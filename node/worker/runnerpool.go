@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -26,83 +27,126 @@ type assignment struct {
 	environ    *leaseEnviron
 }
 
-// runner gives an idle runner, or a new one.
-func (w *Worker) idleRunner() *runner {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if n := len(w.idleRunners); n > 0 {
-		r := w.idleRunners[n-1]
-		w.idleRunners = w.idleRunners[:n-1]
+// runnerPool keeps the runners that have no lease.
+type runnerPool struct {
+	work    func(*runner)  // handles the runner's assignments until they are closed
+	running sync.WaitGroup // assignments, adopted attempts and searches for preemption victims
+
+	mu   sync.Mutex
+	idle []*runner
+}
+
+// get returns an idle runner, or a new one.
+func (p *runnerPool) get() *runner {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.idle); n > 0 {
+		r := p.idle[n-1]
+		p.idle = p.idle[:n-1]
 		return r
 	}
 	r := &runner{assignments: make(chan assignment, 1)}
-	r.done.Go(func() { w.runRunner(r) })
+	r.done.Go(func() { p.work(r) })
 	return r
 }
 
-// warm keeps a runner ready, so that the first trial need not wait for a slot.
-func (w *Worker) prestartRunner() {
-	r := w.idleRunner()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.idleRunners = append(w.idleRunners, r)
+// put makes a runner idle.
+func (p *runnerPool) put(r *runner) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, r)
+}
+
+// prestart makes an idle runner, so that the first trial need not wait for a slot.
+func (p *runnerPool) prestart() { p.put(p.get()) }
+
+// close ends all runners, which must be idle.
+func (p *runnerPool) close() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	for _, r := range idle {
+		close(r.assignments)
+		r.done.Wait()
+	}
+}
+
+// trialRunner runs the trials of leases.
+type trialRunner struct {
+	cfg         *Config
+	log         *slog.Logger
+	boot        string
+	runNames    runNames
+	sweeps      *sweepSet
+	outbox      *outbox
+	bundles     *bundles
+	spools      *spoolPool
+	tail        *outputTail
+	devices     *DeviceTracker
+	containers  *taskContainers
+	uploads     *artifactUploads
+	checkpoints *checkpoints
+	snapshots   *snapshotUploads
+	heartbeats  *heartbeatLoop
+	leases      *leaseTable
+	wake        signal
+	fairShare   *fairShare
+	disk        *diskMonitor
+	backoff     *nodeBackoff
+	classifier  *classifier
+	runners     *runnerPool
+	environs    *environs
 }
 
 // run works on one lease after the other until turns is closed. Without a slot it gives leases back and tries again.
-func (w *Worker) runRunner(r *runner) {
-	slot, err := w.cfg.Executor.Slot()
+func (tr *trialRunner) runRunner(r *runner) {
+	slot, err := tr.cfg.Executor.Slot()
 	defer func() {
 		if err != nil {
 			return
 		}
 		if err := slot.Close(); err != nil {
-			w.log.Warn("slot could not be closed", "err", err)
+			tr.log.Warn("slot could not be closed", "err", err)
 		}
 	}()
 	for t := range r.assignments {
 		began := time.Now()
 		if err != nil {
-			slot, err = w.cfg.Executor.Slot()
+			slot, err = tr.cfg.Executor.Slot()
 		}
 		if err != nil {
-			w.recordNodeFailure(began, "no slot for an attempt: "+err.Error())
-			w.leaveLease(t.handle)
+			tr.backoff.nodeFailed(began, "no slot for an attempt: "+err.Error())
+			tr.leases.leave(t.handle)
 		} else {
-			w.runAssignment(t, slot)
+			tr.runAssignment(t, slot)
 		}
-		w.finishAssignment(r, t)
+		tr.devices.release(t.allocation)
+		tr.fairShare.runEnded(t.lane, t.startedAt, time.Now())
+		tr.runners.put(r)
+		tr.runners.running.Done()
+		tr.wake.set()
 	}
-}
-
-// rest gives the runner's resources back and makes it idle.
-func (w *Worker) finishAssignment(r *runner, t assignment) {
-	w.releaseAllocation(t.allocation)
-	w.fairShare.runEnded(t.lane, t.startedAt, time.Now())
-	w.mu.Lock()
-	w.idleRunners = append(w.idleRunners, r)
-	w.mu.Unlock()
-	w.running.Done()
-	w.wakeDispatcher()
 }
 
 // work runs trials of the holding until none is left, the sweep is not active any more, or this node is to begin none. The first one
 // was let through by the dispatcher, whatever trouble the node has.
-func (w *Worker) runAssignment(t assignment, slot executor.Slot) {
+func (tr *trialRunner) runAssignment(t assignment, slot executor.Slot) {
 	h, tried, failed := t.handle, false, false
 	var err error
-	t.manifest, err = newManifestTemplate(manifest{Sweep: h.lease.Sweep, Lease: leaseRecordOf(h.lease), Boot: w.boot, Allocation: t.allocation})
-	t.environ = w.environOf(h.lease.Sweep, t.allocation)
+	t.manifest, err = newManifestTemplate(manifest{Sweep: h.lease.Sweep, Lease: leaseRecordOf(h.lease), Boot: tr.boot, Allocation: t.allocation})
+	t.environ = tr.environs.forLease(h.lease.Sweep, t.allocation)
 	if err != nil {
-		w.recordNodeFailure(t.startedAt, err.Error())
-		w.leaveLease(h)
+		tr.backoff.nodeFailed(t.startedAt, err.Error())
+		tr.leases.leave(h)
 		return
 	}
-	for !w.draining.Load() && (!tried || w.backoff.currentReason() == "") {
+	for !tr.heartbeats.draining.Load() && (!tried || tr.backoff.currentReason() == "") {
 		now := time.Now()
-		if w.checkDisk(now) {
+		if tr.disk.check(now) {
 			break
 		}
-		s, ok := w.sweeps.active(h.lease.Sweep)
+		s, ok := tr.sweeps.active(h.lease.Sweep)
 		if !ok {
 			break
 		}
@@ -112,10 +156,10 @@ func (w *Worker) runAssignment(t assignment, slot executor.Slot) {
 		if len(s.record.Updates) < h.lease.Updates { // so may its files be: the trial is leased again
 			break
 		}
-		if tried && !w.devicesUsable(s.ctx, t.allocation, failed) {
+		if tried && !tr.devices.usable(s.ctx, t.allocation, failed) {
 			break
 		}
-		found, ok := w.findImage(s.record)
+		found, ok := tr.containers.findImage(s.record)
 		if !ok {
 			break
 		}
@@ -127,22 +171,10 @@ func (w *Worker) runAssignment(t assignment, slot executor.Slot) {
 			continue // the master withdraws it
 		}
 		tried = true
-		failed = w.runAttempt(s, slot, t, found, index, h.lease.Attempt+redeliveries(h.lease), now)
+		failed = tr.runAttempt(s, slot, t, found, index, h.lease.Attempt+redeliveries(h.lease), now)
 	}
 	if !tried {
-		w.backoff.cancelProbe()
+		tr.backoff.cancelProbe()
 	}
-	w.leaveLease(h)
-}
-
-// closeRunners ends all runners; they are idle by then.
-func (w *Worker) closeRunners() {
-	w.mu.Lock()
-	idle := w.idleRunners
-	w.idleRunners = nil
-	w.mu.Unlock()
-	for _, r := range idle {
-		close(r.assignments)
-		r.done.Wait()
-	}
+	tr.leases.leave(h)
 }

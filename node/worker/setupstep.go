@@ -31,34 +31,34 @@ func setupKey(contents string, t *grid.Task, image string) string {
 }
 
 // setup runs the task's setup step in dir. What it prints is shown as setup output of the attempt that needed it.
-func (w *Worker) runSetup(s *sweep, slot executor.Slot, a *attempt, dir string) error {
+func (tr *trialRunner) runSetup(s *sweep, slot executor.Slot, a *attempt, dir string) error {
 	log, err := os.OpenFile(dir+".log", os.O_CREATE|os.O_RDWR|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("the setup's log could not be made: %w", err)
 	}
 	defer log.Close()
 	a.sources = []*outputSource{{file: log, stream: streamSetup}}
-	container, err := w.containerSpec(s, a, true, [2]string{log.Name(), log.Name()})
+	container, err := tr.containers.spec(s, a, true, [2]string{log.Name(), log.Name()})
 	if err != nil {
 		return err
 	}
-	w.watchOutput(a)
+	tr.tail.watch(a)
 	out := slot.Run(s.ctx, &executor.Attempt{
 		Spec: executor.Spec{Dir: dir, OutputLimit: a.outputLimit(), Grace: a.task.Grace, Container: container, Devices: a.allocation.UUIDs()},
-		Argv: a.task.Setup, Env: w.environ(s, a), Stdout: log, Stderr: log,
+		Argv: a.task.Setup, Env: tr.environs.forAttempt(s, a), Stdout: log, Stderr: log,
 	})
 	if out.Class == grid.ClassNone {
 		if advice := copyAdvice(dir, a.task.Share); advice != "" {
 			fmt.Fprintln(log, advice) // at worst nobody is told
 		}
 	}
-	w.unwatchOutput(a)
-	w.flushSetupOutput(a, out.Cut)
+	tr.tail.unwatch(a)
+	tr.tail.flushSetupOutput(a, out.Cut)
 	if out.Class == grid.ClassNone {
 		return nil
 	}
 	result := a.resultOf(out)
-	w.attributeToFullDisk(a, result)
+	tr.disk.attribute(a, result)
 	reason := joinReason("the setup step failed: "+result.Reason, lastLines(log, reasonLines, reasonBytes))
 	return &setupError{class: result.Class, reason: reason, wall: out.Usage.Wall}
 }
@@ -94,10 +94,10 @@ func (a *attempt) prepareFailure(err error) *grid.Result {
 }
 
 // pause ships what the sources hold and forgets them, so that the attempt can go on with others. The executor has cut some.
-func (w *Worker) flushSetupOutput(a *attempt, cut int64) {
+func (ot *outputTail) flushSetupOutput(a *attempt, cut int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	w.sendOutput(a)
+	ot.sendOutput(a)
 	a.logRef.Cut += cut
 	a.sources = nil
 }

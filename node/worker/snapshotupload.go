@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"golang.org/x/time/rate"
 
 	"mlfnode/grid"
 	"mlfnode/node/checkpoint"
@@ -51,23 +54,45 @@ const copyPasses = 3
 // damagedTries is how often a snapshot that seems to be damaged is fetched: the network may be to blame.
 const maxDamagedTries = 3
 
+// snapshotUploads stores what trials save as snapshots on the master, and fetches them from there.
+type snapshotUploads struct {
+	cfg *Config
+	log *slog.Logger
+
+	transfers       chan struct{} // holds a token for each snapshot that is being sent or fetched
+	limiter         *rate.Limiter
+	stopping        chan struct{} // closed when the worker stops what runs
+	shutdownTimeout time.Duration // shutdownSnapshotTimeout, but in tests
+	graceEnded      chan struct{} // closed by endGrace
+	endGrace        func()
+}
+
+func newSnapshotUploads(cfg *Config, log *slog.Logger) *snapshotUploads {
+	graceEnded := make(chan struct{})
+	return &snapshotUploads{
+		cfg: cfg, log: log, transfers: make(chan struct{}, maxTransfers), limiter: checkpoint.NewLimiter(cfg.SnapshotRate),
+		stopping: make(chan struct{}), shutdownTimeout: shutdownSnapshotTimeout,
+		graceEnded: graceEnded, endGrace: sync.OnceFunc(func() { close(graceEnded) }),
+	}
+}
+
 // transfer calls try until it works, ctx ends, or more tries are of no use. At most maxSnapshots transfers of a node are under way. On a
 // node that stops each has partingTime, the wait for its turn included.
-func (w *Worker) transferSnapshot(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
+func (su *snapshotUploads) transfer(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %v", limit.Round(time.Second)))
 	defer stop()
 	go func() {
 		select {
-		case <-w.ending:
-			time.AfterFunc(w.shutdownTimeout, func() { giveUp(errNodeBusy) })
+		case <-su.stopping:
+			time.AfterFunc(su.shutdownTimeout, func() { giveUp(errNodeBusy) })
 		case <-ctx.Done():
 		}
 	}()
 	select {
-	case w.transfers <- struct{}{}:
-		defer func() { <-w.transfers }()
+	case su.transfers <- struct{}{}:
+		defer func() { <-su.transfers }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -82,7 +107,7 @@ func (w *Worker) transferSnapshot(ctx context.Context, limit time.Duration, try 
 		if err == nil || isPermanent(err) || lasting > maxPersistentTries || bad >= maxDamagedTries || ctx.Err() != nil {
 			return err
 		}
-		w.log.Debug("a snapshot could not be transferred yet", "err", err)
+		su.log.Debug("a snapshot could not be transferred yet", "err", err)
 		wait := time.NewTimer(snapshotRetryInterval)
 		select {
 		case <-wait.C:
@@ -145,17 +170,17 @@ func addFallbackReason(r *grid.Result) {
 }
 
 // fetch makes the folder of a trial the snapshot from which its attempt goes on.
-func (w *Worker) fetchSnapshot(ctx context.Context, a *attempt, s *checkpointFolder) error {
-	if w.cfg.Snapshots == nil {
+func (su *snapshotUploads) fetch(ctx context.Context, a *attempt, s *checkpointFolder) error {
+	if su.cfg.Snapshots == nil {
 		return &fetchError{errors.New("this node can't reach the master's snapshots")}
 	}
-	err := w.transferSnapshot(ctx, fetchTimeout, func(ctx context.Context) error {
-		return checkpoint.Restore(ctx, w.cfg.Snapshots, a.id, a.resumePoint.snapshot, s.liveDir(), w.pacer)
+	err := su.transfer(ctx, fetchTimeout, func(ctx context.Context) error {
+		return checkpoint.Restore(ctx, su.cfg.Snapshots, a.id, a.resumePoint.snapshot, s.liveDir(), su.limiter)
 	})
 	if err != nil {
 		return &fetchError{err}
 	}
-	w.log.Info("trial goes on from a snapshot", "trial", a.id, "attempt", a.number, "snapshot", a.resumePoint.snapshot)
+	su.log.Info("trial goes on from a snapshot", "trial", a.id, "attempt", a.number, "snapshot", a.resumePoint.snapshot)
 	return nil
 }
 
@@ -166,10 +191,10 @@ const maxChangedTries = 3
 // store takes a snapshot of what the attempt's trial has saved and stores it on the master. It does nothing where nothing has changed
 // since the last one. Clean says of the files whether they are whole, and ended that the program writes no more. Of a program that may be
 // writing, a copy is stored: it would change while it is read, again and again.
-func (w *Worker) storeSnapshot(ctx context.Context, a *attempt, ended bool, clean func([]checkpoint.File) bool) error {
+func (su *snapshotUploads) store(ctx context.Context, a *attempt, ended bool, clean func([]checkpoint.File) bool) error {
 	s := a.checkpoint
 	changed := 0
-	return w.transferSnapshot(ctx, snapshotTimeout, func(ctx context.Context) error {
+	return su.transfer(ctx, snapshotTimeout, func(ctx context.Context) error {
 		files, err := checkpoint.Scan(s.liveDir())
 		if err != nil {
 			return err
@@ -180,7 +205,7 @@ func (w *Worker) storeSnapshot(ctx context.Context, a *attempt, ended bool, clea
 		state := s.state
 		if s.lastFiles == nil || !checkpoint.Same(s.lastFiles, files) {
 			snapshot := &checkpoint.Snapshot{
-				Attempt: a.number, Resumed: s.state.Resumed, Node: w.cfg.Node, Time: time.Now().UnixMicro(), Files: files, Clean: clean(files),
+				Attempt: a.number, Resumed: s.state.Resumed, Node: su.cfg.Node, Time: time.Now().UnixMicro(), Files: files, Clean: clean(files),
 			}
 			if err := checkSnapshotSize(snapshot, a.task.Checkpoint.MaxSize); err != nil {
 				return err
@@ -189,7 +214,7 @@ func (w *Worker) storeSnapshot(ctx context.Context, a *attempt, ended bool, clea
 			if !ended && (!snapshot.Clean || changed >= maxChangedTries) {
 				dir, known = s.copyDir(), nil
 				defer func() { _ = removeTree(dir) }() // else the next copy does
-				if err := w.snapshotFromCopy(ctx, a, snapshot); err != nil {
+				if err := su.snapshotFromCopy(ctx, a, snapshot); err != nil {
 					return err
 				}
 			}
@@ -199,7 +224,7 @@ func (w *Worker) storeSnapshot(ctx context.Context, a *attempt, ended bool, clea
 				}
 				return err
 			}
-			if state.Base, err = checkpoint.Send(ctx, w.cfg.Snapshots, a.id, snapshot, dir, w.pacer); err != nil {
+			if state.Base, err = checkpoint.Send(ctx, su.cfg.Snapshots, a.id, snapshot, dir, su.limiter); err != nil {
 				if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) { // of a store on this machine: sending writes nothing here
 					err = fmt.Errorf("the master has no room on its disk: %v", err)
 				}
@@ -213,7 +238,7 @@ func (w *Worker) storeSnapshot(ctx context.Context, a *attempt, ended bool, clea
 			return nil
 		}
 		if err := s.writeState(state); err != nil { // then it is fetched although it is here
-			w.log.Warn("a snapshot could not be noted", "trial", a.id, "err", err)
+			su.log.Warn("a snapshot could not be noted", "trial", a.id, "err", err)
 			s.state = state
 		}
 		return nil
@@ -221,8 +246,8 @@ func (w *Worker) storeSnapshot(ctx context.Context, a *attempt, ended bool, clea
 }
 
 // snapshotOfCopy copies the attempt's folder, and makes a snapshot of that one of the copy.
-func (w *Worker) snapshotFromCopy(ctx context.Context, a *attempt, snapshot *checkpoint.Snapshot) error {
-	if err := checkCopyRoom(w.cfg.Dir, snapshot.Size()); err != nil {
+func (su *snapshotUploads) snapshotFromCopy(ctx context.Context, a *attempt, snapshot *checkpoint.Snapshot) error {
+	if err := checkCopyRoom(su.cfg.Dir, snapshot.Size()); err != nil {
 		return err
 	}
 	still, err := a.checkpoint.copyLive(ctx, snapshot.Files)
@@ -308,7 +333,7 @@ func (a *attempt) endedCleanly(r *grid.Result, files []checkpoint.File) bool {
 }
 
 // storeOften stores what a running attempt has saved, every so often, until ctx ends.
-func (w *Worker) storePeriodically(ctx context.Context, a *attempt) {
+func (su *snapshotUploads) storePeriodically(ctx context.Context, a *attempt) {
 	tick := time.NewTicker(a.task.Checkpoint.Every)
 	defer tick.Stop()
 	for {
@@ -320,11 +345,11 @@ func (w *Worker) storePeriodically(ctx context.Context, a *attempt) {
 		atRest := a.awaitQuiet(ctx)
 		if !atRest && !a.checkpoint.neverQuiet && ctx.Err() == nil {
 			a.checkpoint.neverQuiet = true // read once this func has ended
-			w.log.Warn("a trial never stops writing its state, and what is stored of it may be torn", "trial", a.id, "quiet", a.task.Checkpoint.Quiet)
+			su.log.Warn("a trial never stops writing its state, and what is stored of it may be torn", "trial", a.id, "quiet", a.task.Checkpoint.Quiet)
 		}
-		err := w.storeSnapshot(ctx, a, false, func([]checkpoint.File) bool { return atRest })
+		err := su.store(ctx, a, false, func([]checkpoint.File) bool { return atRest })
 		if err != nil && ctx.Err() == nil {
-			w.log.Warn("what a running trial has saved could not be stored", "trial", a.id, "err", err)
+			su.log.Warn("what a running trial has saved could not be stored", "trial", a.id, "err", err)
 		}
 	}
 }
@@ -357,15 +382,15 @@ func (a *attempt) awaitQuiet(ctx context.Context) bool {
 }
 
 // storing stores what the attempt has saved as long as it runs, as its task wants. The returned func ends that.
-func (w *Worker) startPeriodicSnapshots(ctx context.Context, a *attempt) (end func()) {
-	if a.checkpoint == nil || w.cfg.Snapshots == nil || a.task.Checkpoint.Every == 0 {
+func (su *snapshotUploads) startPeriodic(ctx context.Context, a *attempt) (end func()) {
+	if a.checkpoint == nil || su.cfg.Snapshots == nil || a.task.Checkpoint.Every == 0 {
 		return func() {}
 	}
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		w.storePeriodically(ctx, a)
+		su.storePeriodically(ctx, a)
 	}()
 	return func() {
 		stop()
@@ -375,7 +400,7 @@ func (w *Worker) startPeriodicSnapshots(ctx context.Context, a *attempt) (end fu
 
 // storeAtEnd stores what an attempt has saved that ended neither well nor for good, and names the snapshot in its result. The event and
 // the lease wait for it, so that the next attempt, wherever it is, goes on from there.
-func (w *Worker) storeFinalSnapshot(a *attempt, r *grid.Result, end finishOptions) {
+func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOptions) {
 	if a.checkpoint == nil {
 		return
 	}
@@ -387,7 +412,7 @@ func (w *Worker) storeFinalSnapshot(a *attempt, r *grid.Result, end finishOption
 	}
 	switch {
 	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !end.saving, r.Class == grid.ClassStopped, r.Class == grid.ClassLost,
-		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, w.cfg.Snapshots == nil:
+		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, su.cfg.Snapshots == nil:
 		return
 	case a.checkpoint.state.Stored && a.checkpoint.state.Attempt == a.number: // by an agent that died after it
 		r.Snapshot = a.checkpoint.state.Base
@@ -399,13 +424,13 @@ func (w *Worker) storeFinalSnapshot(a *attempt, r *grid.Result, end finishOption
 	defer stop()
 	go func() {
 		select {
-		case <-w.hurried:
+		case <-su.graceEnded:
 			giveUp(errNodeBusy)
 		case <-ctx.Done():
 		}
 	}()
-	if err := w.storeSnapshot(ctx, a, true, func(files []checkpoint.File) bool { return a.endedCleanly(r, files) }); err != nil {
-		w.log.Warn("what a trial has saved could not be stored", "trial", a.id, "attempt", a.number, "err", err)
+	if err := su.store(ctx, a, true, func(files []checkpoint.File) bool { return a.endedCleanly(r, files) }); err != nil {
+		su.log.Warn("what a trial has saved could not be stored", "trial", a.id, "attempt", a.number, "err", err)
 		from := "from its beginning"
 		if base := a.checkpoint.state.Base; base > 0 {
 			from = fmt.Sprintf("from snapshot %d", base)

@@ -191,3 +191,68 @@ func (s *sweepSet) stopAll(cause error) {
 		w.stop(cause)
 	}
 }
+
+// adopt makes a sweep known before the records are watched, because an attempt of it goes on.
+func (s *sweepSet) addAdopted(r jetstream.Record) *sweep {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := r.Sweep.ID
+	if s.known[id] == nil {
+		s.addLocked(updatedSweep(nil, &r))
+	}
+	return s.known[id]
+}
+
+// stopping says why a run is to be stopped early; "" lets it go on.
+func (s *sweepSet) earlyStopReason(id grid.SweepID, run string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	if w == nil {
+		return ""
+	}
+	for i := range w.record.Stopping {
+		if w.record.Stopping[i].Run == run {
+			return w.record.Stopping[i].Reason
+		}
+	}
+	return ""
+}
+
+// cancelled reports whether a person has cancelled the trial.
+func (s *sweepSet) isCancelled(id grid.TrialID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id.Sweep]
+	return w != nil && slices.Contains(w.record.Cancelling, id.Index)
+}
+
+// yields gives the priority of a sweep, and whether its trials can save their state.
+func (s *sweepSet) preemptible(id grid.SweepID) (priority int, saves bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	if w == nil {
+		return 0, false
+	}
+	return w.record.Priority, w.record.Task.Checkpoint != nil
+}
+
+// recordOf gives the record of a sweep that is known, else nil.
+func (s *sweepSet) recordOf(id grid.SweepID) *grid.Sweep {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	if w == nil {
+		return nil
+	}
+	return w.record
+}
+
+// canSave reports whether trials of the sweep save their state.
+func (s *sweepSet) hasCheckpoint(id grid.SweepID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	return w != nil && w.record.Task.Checkpoint != nil
+}

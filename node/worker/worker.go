@@ -6,7 +6,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,10 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
@@ -81,78 +77,33 @@ const (
 
 // Worker runs trials. Make one with New.
 type Worker struct {
-	cfg       Config
-	log       *slog.Logger
-	runNames  runNames
-	spools    *spoolPool
-	outbox    *outbox
-	bundles   *bundles
-	allocator *allocator.Allocator
-	gpus      *devices.Watch // nil when nobody looks
-	hasGPUs   atomic.Bool    // the machine has GPUs, whether trials may use them or not
-	policy    atomic.Pointer[Policy]
-	fairShare *fairShare
-	sweeps    *sweepSet
+	// Devices are the GPUs of this node and what trials may have of them.
+	Devices *DeviceTracker
 
-	checkpoints *checkpoints
-	transfers   chan struct{} // holds a token for each snapshot that is sent or fetched
-	pacer       *rate.Limiter // of these
-	synced      atomic.Bool   // all records are known
-	tending     chan struct{} // holds a token when checkpoints may go
-	ending      chan struct{} // closed when Run stops what runs
+	cfg        Config
+	log        *slog.Logger
+	sweeps     *sweepSet
+	outbox     *outbox
+	tail       *outputTail
+	heartbeats *heartbeatLoop
+	trials     *trialRunner
+	dispatcher *dispatcher
+	recovery   *recovery
 
-	preemptAfter, shutdownTimeout time.Duration
-	preempting                    bool              // somebody looks for what may be stopped; owned by dispatch
-	victimsFound                  chan foundVictims // has room for one
-	found                         *foundVictims     // that no lane has acted on yet; owned by dispatch
-
-	wake           chan struct{}
-	stopTimeout    time.Duration
-	uploads        artifactUploads // artifacts on their way to the store
-	hurried        chan struct{}   // closed by Hurry
-	hurry          func()
-	beatNow        chan struct{}
-	draining       atomic.Bool   // no more leases are taken
-	mark           atomic.Uint64 // of the newest orders
-	curves         atomic.Int64  // the grid.CurveShare of the newest orders
-	diskFull       atomic.Bool   // the disk is full
-	diskCheckedAt  atomic.Int64  // when the disk was last looked at, in nanoseconds since 1970
-	diskUnreadable atomic.Bool   // the disk does not say how much room it has
-	rules          *failureRules // of failure classes
-	yieldedLanes   yieldedLanes
-	avoidedDevices avoidedDevices
-	without        atomic.Pointer[map[grid.Scope]string] // parts of this node that get no trials, with the reasons
-	backoff        backoff                               // what keeps the node from running trials
-	handover       atomic.Bool                           // this agent ends and another one goes on
-
-	imageMissing atomic.Pointer[string] // for which image trials wait, and why; empty for none
-
-	boot string // names this start of the machine, "" where it has no name
-
-	mu          sync.Mutex
-	leases      map[*leaseHandle]struct{}
-	idleRunners []*runner
-	running     sync.WaitGroup
-
-	tailMu   sync.Mutex
-	tailing  map[*attempt]struct{}
-	tailIdle bool // tail looks seldom or not at all, and wants to be woken by the next attempt
-
-	tailWake chan struct{}
-
-	adoptions []*adoption // found by Recover, for Run
+	stopTimeout time.Duration // bounds the last reports
 }
 
-// New makes a Worker and gives it a new incarnation, so that its runs are unlike those of any worker before it.
+// New makes a Worker and gives it a new incarnation, so that its runs differ from those of any
+// worker before it.
 func New(cfg Config) (*Worker, error) {
 	log := cfg.Logger.With("component", "worker")
-	runs, err := newRunNames(cfg.Node, filepath.Join(cfg.Dir, "incarnation"))
+	runNames, err := newRunNames(cfg.Node, filepath.Join(cfg.Dir, "incarnation"))
 	if err != nil {
 		return nil, err
 	}
 	cfg.Devices.Watched = cfg.GPUs != nil
-	books := allocator.New(cfg.Devices, grid.MilliOf(cfg.Machine.CPUs), cfg.Machine.Memory, nil)
-	spools, err := newSpoolPool(filepath.Join(cfg.Dir, "spool"), books.Slots(grid.Resources{CPUs: grid.One}))
+	resources := allocator.New(cfg.Devices, grid.MilliOf(cfg.Machine.CPUs), cfg.Machine.Memory, nil)
+	spools, err := newSpoolPool(filepath.Join(cfg.Dir, "spool"), resources.Slots(grid.Resources{CPUs: grid.One}))
 	if err != nil {
 		return nil, err
 	}
@@ -160,50 +111,75 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	boot, _ := os.ReadFile(bootIDFile) // without one, bundles and results are kept
-	if err := removeUnsynced(cfg.Dir, string(boot)); err != nil {
-		return nil, fmt.Errorf("remove bundles of the time before the machine's start: %w", err)
+	bootID, _ := os.ReadFile(bootIDFile) // without one, bundles and results are kept
+	if err := removeUnsynced(cfg.Dir, string(bootID)); err != nil {
+		return nil, fmt.Errorf("remove bundles from before the machine's start: %w", err)
 	}
+	boot := strings.TrimSpace(string(bootID))
 	cache, err := projects.NewCache(filepath.Join(cfg.Dir, "bundles"))
 	if err != nil {
 		return nil, fmt.Errorf("open bundle cache: %w", err)
 	}
-	w := &Worker{
-		cfg: cfg, log: log, runNames: runs, spools: spools, boot: strings.TrimSpace(string(boot)),
-		outbox:    newOutbox(cfg.Node, cfg.Master, log),
-		allocator: books,
-		fairShare: newFairShare(machineTotals(books)),
-		sweeps:    newSweepSet(), checkpoints: newCheckpoints(cfg.Dir),
-		rules: rules,
-		wake:  make(chan struct{}, 1), stopTimeout: stopTimeout, uploads: newArtifactUploads(), leases: map[*leaseHandle]struct{}{},
-		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
+
+	w := &Worker{cfg: cfg, log: log, sweeps: newSweepSet(), stopTimeout: stopTimeout}
+	c := &w.cfg
+	wake := newSignal()
+	fairShare := newFairShare(machineTotals(resources))
+	bundles := newBundles(cfg.Dir, cache, cfg.Files.Bundle, cfg.ProjectCacheLimit)
+	bundles.isActive = func(id grid.SweepID) bool { _, ok := w.sweeps.active(id); return ok }
+	w.outbox = newOutbox(cfg.Node, cfg.Master, log)
+	w.tail = newOutputTail(c, log, w.outbox, w.sweeps)
+	w.Devices = newDeviceTracker(c, log, resources, fairShare, bundles.cacheDir(), boot, wake)
+	leases := &leaseTable{outbox: w.outbox, handles: map[*leaseHandle]struct{}{}}
+	w.heartbeats = &heartbeatLoop{
+		cfg: c, log: log, runNames: runNames, leases: leases, outbox: w.outbox, fairShare: fairShare, sweeps: w.sweeps,
+		tail: w.tail, devices: w.Devices, wake: wake, soon: newSignal(),
 	}
-	w.transfers, w.pacer, w.tending = make(chan struct{}, maxTransfers), checkpoint.NewLimiter(cfg.SnapshotRate), make(chan struct{}, 1)
-	w.ending, w.preemptAfter, w.shutdownTimeout, w.victimsFound = make(chan struct{}), preemptAfter, shutdownSnapshotTimeout, make(chan foundVictims, 1)
-	w.hurried = make(chan struct{})
-	w.hurry = sync.OnceFunc(func() { close(w.hurried) })
-	w.bundles = newBundles(cfg.Dir, cache, cfg.Files.Bundle, cfg.ProjectCacheLimit)
-	w.newDeviceWatch()
-	w.bundles.isActive = func(id grid.SweepID) bool { _, ok := w.sweeps.active(id); return ok }
+	disk := &diskMonitor{dir: cfg.Dir, log: log}
+	containers := &taskContainers{cfg: c, bundles: bundles}
+	backoff := &nodeBackoff{
+		cfg: c, log: log, heartbeats: w.heartbeats, wake: wake, tail: w.tail, disk: disk, containers: containers, devices: w.Devices,
+	}
+	runners := &runnerPool{}
+	w.dispatcher = &dispatcher{
+		cfg: c, log: log, wake: wake, sweeps: w.sweeps, fairShare: fairShare, allocator: resources, leases: leases, disk: disk,
+		containers: containers, runners: runners, backoff: backoff, heartbeats: w.heartbeats, outbox: w.outbox,
+		preemption: newPreemption(log, leases, w.sweeps, fairShare, resources, runners, wake),
+	}
+	snapshots := newSnapshotUploads(c, log)
+	w.trials = &trialRunner{
+		cfg: c, log: log, boot: boot, runNames: runNames, sweeps: w.sweeps, outbox: w.outbox, bundles: bundles, spools: spools,
+		tail: w.tail, devices: w.Devices, containers: containers, uploads: newArtifactUploads(c, log),
+		checkpoints: newCheckpoints(cfg.Dir, log, w.sweeps, snapshots), snapshots: snapshots, heartbeats: w.heartbeats, leases: leases,
+		wake: wake, fairShare: fairShare, disk: disk, backoff: backoff, runners: runners,
+		classifier: &classifier{rules: rules, log: log, devices: w.Devices, avoidedDevices: &w.dispatcher.avoidedDevices},
+		environs:   &environs{containers: containers, bundles: bundles, devices: w.Devices},
+	}
+	runners.work = w.trials.runRunner
+	w.recovery = &recovery{
+		cfg: c, log: log, boot: boot, spools: spools, outbox: w.outbox, sweeps: w.sweeps, trials: w.trials, leases: leases,
+		bundles: bundles, allocator: resources, fairShare: fairShare, devices: w.Devices, checkpoints: w.trials.checkpoints,
+		runners: runners, wake: wake,
+	}
 	return w, nil
 }
 
 // Hurry cuts the grace short that attempts have once Run's context has ended: their programs are killed.
 func (w *Worker) SkipGrace() {
-	w.hurry()
+	w.trials.snapshots.endGrace()
 	w.sweeps.endGraceAll()
 }
 
 // Concluding reports whether an attempt runs, or what one has left is still being stored.
 func (w *Worker) Busy() bool {
-	return slices.ContainsFunc(w.leaseHandles(), func(h *leaseHandle) bool { return len(h.runningAttempts()) > 0 })
+	return slices.ContainsFunc(w.dispatcher.leases.all(), func(h *leaseHandle) bool { return len(h.runningAttempts()) > 0 })
 }
 
 // Run works until ctx ends; then it stops running attempts, reports them and returns.
 func (w *Worker) Run(ctx context.Context) error {
 	defer w.cfg.Master.NotifyReady(func(name string) {
-		w.fairShare.leaseArrived(grid.Lane(name), time.Now())
-		w.wakeDispatcher()
+		w.dispatcher.fairShare.leaseArrived(grid.Lane(name), time.Now())
+		w.dispatcher.wake.set()
 	})()
 	// Reports must still go out when ctx has ended.
 	reports, stopReports := context.WithCancel(context.WithoutCancel(ctx))
@@ -212,28 +188,28 @@ func (w *Worker) Run(ctx context.Context) error {
 	reporting.Go(func() { w.outbox.run(reports) })
 	var watchErr error
 	loops.Go(func() { watchErr = w.cfg.Master.WatchRecords(ctx, w.applyRecord) })
-	loops.Go(func() { w.cleanCheckpoints(ctx) })
-	loops.Go(func() { w.runTail(reports) })
-	if w.gpus != nil {
-		loops.Go(func() { w.gpus.Run(reports) }) // returns nil
+	loops.Go(func() { w.trials.checkpoints.run(ctx) })
+	loops.Go(func() { w.tail.run(reports) })
+	if w.Devices.watch != nil {
+		loops.Go(func() { w.Devices.watch.Run(reports) }) // returns nil
 	}
 	var beating sync.WaitGroup
 	if w.cfg.Heartbeats {
-		beating.Go(func() { w.runHeartbeats(reports) })
+		beating.Go(func() { w.heartbeats.run(reports) })
 	}
-	w.prestartRunner()
-	w.runAdopted()
+	w.trials.runners.prestart()
+	w.recovery.runAdopted()
 	loops.Go(func() { w.evictBundles(ctx) })
-	w.dispatch(ctx)
-	close(w.ending)
+	w.dispatcher.run(ctx)
+	close(w.trials.snapshots.stopping)
 	w.sweeps.stopAll(w.stopCause())
 	w.drainReports(reports)
 	stopReports()
 	loops.Wait()
 	reporting.Wait()
 	beating.Wait()
-	w.closeRunners()
-	w.spools.close()
+	w.trials.runners.close()
+	w.trials.spools.close()
 	if ctx.Err() == nil {
 		return fmt.Errorf("watch sweep records: %w", watchErr)
 	}
@@ -245,7 +221,7 @@ func (w *Worker) Run(ctx context.Context) error {
 func (w *Worker) drainReports(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
-		w.running.Wait()
+		w.trials.runners.running.Wait()
 		close(ended)
 	}()
 	tick := time.NewTicker(min(w.stopTimeout, refusedTimeout))
@@ -256,7 +232,7 @@ func (w *Worker) drainReports(ctx context.Context) {
 			waiting = false
 		case <-tick.C:
 			w.outbox.closeIfRefused()
-			w.uploads.giveUp()
+			w.trials.uploads.giveUp()
 		}
 	}
 	hurry := time.AfterFunc(min(w.stopTimeout, refusedTimeout), w.outbox.closeIfRefused)
@@ -272,46 +248,48 @@ func (w *Worker) drainReports(ctx context.Context) {
 func (w *Worker) applyRecord(c jetstream.Change) {
 	w.sweeps.update(c)
 	if c.Synced {
-		w.synced.Store(true)
+		w.trials.checkpoints.synced.Store(true)
 	}
 	if c.Synced || c.Deleted || !c.Record.Sweep.Active() {
-		w.requestCheckpointCleanup()
+		w.trials.checkpoints.requestCleanup()
 	}
 	if !c.Synced && !c.Deleted && c.Record.Sweep.Active() {
-		w.bundles.allowRetry(c.Record.Sweep, w.setupImage(c.Record.Sweep, nil))
-		w.recheckImage(c.Record.Sweep)
+		w.trials.bundles.allowRetry(c.Record.Sweep, w.trials.containers.setupImage(c.Record.Sweep, nil))
+		w.trials.containers.recheckImage(c.Record.Sweep)
 	}
 	if !c.Synced && !c.Deleted {
-		w.cancelTrials(c.Record.Sweep)
+		w.dispatcher.leases.cancelTrials(c.Record.Sweep)
 	}
-	w.wakeDispatcher()
+	w.dispatcher.wake.set()
 }
 
-// nudge makes the dispatcher look for work.
-func (w *Worker) wakeDispatcher() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+// Slots returns how many attempts with these resources this worker can run at a time.
+func (w *Worker) Slots(r grid.Resources) int { return w.dispatcher.slots(r) }
+
+// NeverFits returns why this worker could never run an attempt with these resources; the zero value
+// when it could.
+func (w *Worker) NeverFits(r grid.Resources) grid.Refusal { return w.dispatcher.neverFits(r) }
+
+// Running returns how many attempts run now.
+func (w *Worker) Running() int { return w.tail.count() }
+
+// DiskFull reports whether the worker takes no trials because its disk is full.
+func (w *Worker) DiskFull() bool { return w.dispatcher.disk.isFull() }
+
+// UnavailableReason returns what keeps this node from running trials at the moment; "" when nothing does.
+func (w *Worker) UnavailableReason() string { return w.trials.backoff.unavailableReason() }
+
+// ImagesChanged makes the worker look up the state of its images now.
+func (w *Worker) ImagesChanged() { w.dispatcher.wake.set() }
+
+// WaitingLanes returns the reasons why trials wait here, by lane.
+func (w *Worker) WaitingLanes() map[grid.Lane]grid.Refusal {
+	return w.dispatcher.fairShare.refusals(jetstream.MaxRefusals)
 }
 
-// Slots says how many attempts with these resources this worker can run at a time.
-func (w *Worker) Slots(r grid.Resources) int {
-	if w.refuseNode(r).Code != "" {
-		return 0
-	}
-	return w.allocator.Slots(r)
-}
-
-// elsewhere refuses trials for which the task names other nodes.
-func (w *Worker) refuseNode(r grid.Resources) grid.Refusal {
-	if r.Nodes.Has(w.cfg.Node, w.cfg.Labels) {
-		return grid.Refusal{}
-	}
-	return grid.Refusal{Code: grid.RefusedNodes, What: string(r.Nodes)}
-}
-
-// Never says why this worker could never run an attempt with these resources.
-func (w *Worker) NeverFits(r grid.Resources) grid.Refusal {
-	return cmp.Or(w.refuseNode(r), w.allocator.NeverFits(r))
-}
+// Recover reports what an agent that died left behind. Each spool that still names an attempt yields the
+// attempt's result if it had ended, else a report that the attempt was lost with its agent or its machine;
+// its output is stored in both cases. An attempt that Config.Adopt knows to run is restored: Run goes on
+// with it. The processes of all others must be gone. Call Recover before Run, and before the master looks
+// for missing trials.
+func (w *Worker) Recover(ctx context.Context) error { return w.recovery.run(ctx) }
