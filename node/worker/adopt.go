@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"mlfnode/grid"
@@ -65,7 +64,7 @@ func (rc *recovery) adoptAttempt(a *attempt, m *manifest, r jetstream.Record) (r
 		if resume, pid, ok := rc.cfg.Adopt.Adopted(m.Run); ok {
 			out := pollOutcome(resume)
 			if !out.Left {
-				return rc.trials.attemptResult(r.Sweep, a, out), false
+				return rc.programs.result(r.Sweep, a, out), false
 			}
 			rc.adoptions = append(rc.adoptions, rc.restoreAttempt(a, m, r, resume))
 			rc.devices.begin(a) // before anybody looks at the devices
@@ -78,7 +77,7 @@ func (rc *recovery) adoptAttempt(a *attempt, m *manifest, r jetstream.Record) (r
 	case err != nil:
 		rc.log.Warn("how an attempt ended can't be read", "trial", a.id, "err", err)
 	case ok:
-		return rc.trials.attemptResult(r.Sweep, a, out), false
+		return rc.programs.result(r.Sweep, a, out), false
 	}
 	return nil, false
 }
@@ -152,51 +151,10 @@ func (rc *recovery) awaitAdopted(ad *adoption) (goesOn bool) {
 	if ad.handle != nil {
 		s, _ = ad.handle.scope(s)
 	}
-	out := rc.trials.runProgram(s.ctx, ad.attempt, ad.resume)
+	out := rc.programs.run(s.ctx, ad.attempt, ad.resume)
 	if out.Left {
 		return true
 	}
 	end := finishOptions{manifest: func() *manifest { return ad.manifest }, snapshotTimeout: snapshotTimeout, saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)}
-	return !rc.trials.finishAttempt(context.Background(), ad.attempt, rc.trials.attemptResult(s.record, ad.attempt, out), end)
-}
-
-// note writes a result into the spool, so that it is safe there and its shim may forget it.
-func (tr *trialRunner) persistResult(a *attempt, m *manifest, result *grid.Result) {
-	if result.Class == grid.ClassLost {
-		result.Started = a.started.UnixMicro()
-	}
-	if m.Result == nil {
-		if err := a.writeResult(m, result); err != nil {
-			tr.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
-			return // whoever holds it keeps it for the next start
-		}
-	}
-	if tr.cfg.Adopt != nil {
-		tr.cfg.Adopt.Collected(a.run)
-	}
-}
-
-// discard removes a spool whose report is stored.
-func (s *spool) remove() {
-	s.close()
-	_ = removeTree(s.dir) // what is left is looked at again by the next start
-}
-
-// errLeaving is the cause with which running attempts are left to the next agent.
-var errLeaving = fmt.Errorf("the node agent is replaced: %w", executor.ErrLeave)
-
-// Handover has Run, when its context ends, leave running attempts to the next agent instead of stopping them, as far as the
-// executor can do that. What they have printed so far is stored; their spools and leases stay.
-func (w *Worker) Handover() { w.SetHandover(true) }
-
-// Relinquish says whether running attempts are left to the next agent when Run's context ends, as after Handover, or stopped, as
-// by default.
-func (w *Worker) SetHandover(leave bool) { w.heartbeats.handover.Store(leave) }
-
-// parting is the cause with which Run's end ends attempts.
-func (w *Worker) stopCause() error {
-	if w.heartbeats.handover.Load() {
-		return errLeaving
-	}
-	return errStopping
+	return !rc.finisher.finish(context.Background(), ad.attempt, rc.programs.result(s.record, ad.attempt, out), end)
 }

@@ -65,7 +65,7 @@ func (a *agents) next() {
 // part has the agent leave what runs, and end.
 func (a *agents) part() {
 	a.t.Helper()
-	a.Handover()
+	a.SetHandover(true)
 	a.stop()
 	a.client.Leave()
 }

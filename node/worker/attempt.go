@@ -55,12 +55,29 @@ type attempt struct {
 	metricsSentAt    time.Time     // when they were last told
 }
 
+// attemptRunner runs attempts: it makes their folders ready, starts their programs, and finishes them.
+type attemptRunner struct {
+	cfg         *Config
+	runNames    runNames
+	spools      *spoolPool
+	preparer    *preparer
+	checkpoints *checkpoints
+	snapshots   *snapshotUploads
+	containers  *taskContainers
+	environs    *environs
+	outbox      *outbox
+	programs    *programRunner
+	devices     *DeviceTracker
+	backoff     *nodeBackoff
+	finisher    *finisher
+}
+
 // attempt runs one trial, from now on, and reports how it ended. Its spool stays until the report is stored. It
 // returns whether the attempt has failed.
-func (tr *trialRunner) runAttempt(s *sweep, slot executor.Slot, t assignment, found imageLookup, index int64, number int, now time.Time) (failed bool) {
+func (at *attemptRunner) run(s *sweep, slot executor.Slot, t assignment, found imageLookup, index int64, number int, now time.Time) (failed bool) {
 	h := t.handle
 	a := &attempt{
-		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: tr.runNames.nextName(),
+		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: at.runNames.nextName(),
 		task: &s.record.Task, started: now, allocation: t.allocation, environ: t.environ, image: found.image,
 		resumePoint: resumePoint{h.lease.Snapshot, h.lease.Bad},
 	}
@@ -77,11 +94,11 @@ func (tr *trialRunner) runAttempt(s *sweep, slot executor.Slot, t assignment, fo
 	default:
 		a.params = params
 		quiet := h.lease.Quiet && redeliveries(h.lease) == 0
-		result = tr.execute(s, slot, a, t.manifest, quiet, &end)
+		result = at.execute(s, slot, a, t.manifest, quiet, &end)
 	}
 	end.saving = errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)
-	if result == nil || !tr.finishAttempt(context.Background(), a, result, end) { // what an ended attempt leaves is stored even while the node stops
-		tr.backoff.cancelProbe()
+	if result == nil || !at.finisher.finish(context.Background(), a, result, end) { // what an ended attempt leaves is stored even while the node stops
+		at.backoff.cancelProbe()
 		h.markHandedOver()
 		return false
 	}
@@ -90,8 +107,8 @@ func (tr *trialRunner) runAttempt(s *sweep, slot executor.Slot, t assignment, fo
 }
 
 // execute prepares and runs. Without a result the program goes on under the next agent.
-func (tr *trialRunner) execute(s *sweep, slot executor.Slot, a *attempt, template *manifestTemplate, quiet bool, end *finishOptions) *grid.Result {
-	spool, err := tr.spools.acquire(s.ctx)
+func (at *attemptRunner) execute(s *sweep, slot executor.Slot, a *attempt, template *manifestTemplate, quiet bool, end *finishOptions) *grid.Result {
+	spool, err := at.spools.acquire(s.ctx)
 	if err != nil {
 		if result := stoppedResult(s.ctx, a); result != nil {
 			return result
@@ -102,9 +119,9 @@ func (tr *trialRunner) execute(s *sweep, slot executor.Slot, a *attempt, templat
 	if err := template.write(spool, a); err != nil {
 		return a.failedResult(grid.ClassNode, "the attempt's folder could not be written: "+err.Error())
 	}
-	err = tr.prepare(s, slot, a)
+	err = at.preparer.prepare(s, slot, a)
 	if err == nil {
-		err = tr.checkpoints.acquireFor(s.ctx, a)
+		err = at.checkpoints.acquireFor(s.ctx, a)
 	}
 	if err != nil {
 		if result := stoppedResult(s.ctx, a); result != nil {
@@ -116,19 +133,19 @@ func (tr *trialRunner) execute(s *sweep, slot executor.Slot, a *attempt, templat
 		{file: a.spool.stdout, stream: streamOut}, {file: a.spool.stderr, stream: streamErr},
 	}
 	if a.number > 1 && !quiet {
-		tr.announceStart(s.ctx, a)
+		at.announceStart(s.ctx, a)
 	}
-	command, err := tr.executorAttempt(s, a)
+	command, err := at.spec(s, a)
 	if err != nil {
 		return a.containerFailure(err)
 	}
-	tr.devices.begin(a)
-	out := tr.runProgram(s.ctx, a, func(ctx context.Context) executor.Outcome { return slot.Run(ctx, command) })
+	at.devices.begin(a)
+	out := at.programs.run(s.ctx, a, func(ctx context.Context) executor.Outcome { return slot.Run(ctx, command) })
 	if out.Left {
 		return nil
 	}
 	end.manifest, end.reuseSpool = func() *manifest { return template.manifest(a) }, out.Leftovers == 0 && out.Foreign == ""
-	return tr.attemptResult(s.record, a, out)
+	return at.programs.result(s.record, a, out)
 }
 
 // announceTime bounds the wait for the word that an attempt begins.
@@ -136,14 +153,14 @@ const announceTimeout = time.Second
 
 // announce tells that the attempt begins, before it does. An attempt that comes after another may be of a trial that takes its
 // node down, so fast that nobody would ever hear what it was; the master says of others that they are not.
-func (tr *trialRunner) announceStart(ctx context.Context, a *attempt) {
+func (at *attemptRunner) announceStart(ctx context.Context, a *attempt) {
 	ctx, stop := context.WithTimeout(ctx, announceTimeout)
 	defer stop()
 	told := make(chan struct{})
 	a.mu.Lock()
 	a.announced, a.metricsReadAt = true, a.started
 	a.mu.Unlock()
-	tr.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent(), stored: func() { close(told) }})
+	at.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent(), stored: func() { close(told) }})
 	select {
 	case <-told:
 	case <-ctx.Done(): // the store is away; the trial need not wait for it
@@ -171,16 +188,16 @@ func (a *attempt) imagePin() string {
 }
 
 // command is what the executor runs.
-func (tr *trialRunner) executorAttempt(s *sweep, a *attempt) (*executor.Attempt, error) {
+func (at *attemptRunner) spec(s *sweep, a *attempt) (*executor.Attempt, error) {
 	t := a.task
-	container, err := tr.containers.spec(s, a, false, [2]string{a.spool.stdout.Name(), a.spool.stderr.Name()})
+	container, err := at.containers.spec(s, a, false, [2]string{a.spool.stdout.Name(), a.spool.stderr.Name()})
 	e := &executor.Attempt{
 		Spec: executor.Spec{
 			Name: a.run, Record: a.spool.record, Dir: a.spool.work, OutputLimit: a.outputLimit(),
 			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace, Container: container, Devices: a.allocation.UUIDs(),
 		},
-		Argv: t.Argv(a.params), Env: tr.environs.forAttempt(s, a),
-		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: tr.backoff.startedCallback(a), Kill: tr.snapshots.graceEnded,
+		Argv: t.Argv(a.params), Env: at.environs.forAttempt(s, a),
+		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: at.backoff.startedCallback(a), Kill: at.snapshots.graceEnded,
 	}
 	if c := t.Checkpoint; c != nil {
 		e.Notice, e.NoticeGrace = unix.SignalNum("SIG"+c.Signal), t.CheckpointGrace()

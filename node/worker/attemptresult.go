@@ -3,59 +3,13 @@ package worker
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
 
 	"mlfnode/grid"
-	"mlfnode/node/executor"
 )
-
-// supervise has an attempt's program run, or go on, and looks after what it writes, saves and uses meanwhile. One that goes on without this
-// agent is left alone.
-func (tr *trialRunner) runProgram(ctx context.Context, a *attempt, run func(context.Context) executor.Outcome) executor.Outcome {
-	ctx = a.stopContext(ctx)
-	if tr.sweeps.isCancelled(a.id) {
-		a.cancel()
-	}
-	tr.tail.watch(a)
-	endStoring := tr.snapshots.startPeriodic(ctx, a)
-	out := run(ctx)
-	endStoring()
-	tr.tail.unwatch(a)
-	a.applyEarlyStop(ctx, &out)
-	if out.Left {
-		tr.tail.drain(a)
-		a.spool.close()
-		tr.log.Info("attempt is left to the next agent", "trial", a.id, "attempt", a.number)
-	}
-	return out
-}
-
-// result turns what the executor saw of an attempt of the sweep into its result.
-func (tr *trialRunner) attemptResult(s *grid.Sweep, a *attempt, out executor.Outcome) *grid.Result {
-	r := a.resultOf(out)
-	tr.devices.end(a, r)
-	tr.disk.attribute(a, r)
-	if r.Class == grid.ClassImage {
-		tr.containers.recheckImage(s) // somebody has removed it
-	}
-	return r
-}
-
-// outcome turns what the executor saw into the attempt's result.
-func (a *attempt) resultOf(out executor.Outcome) *grid.Result {
-	a.recordCutOutput(&out)
-	r := &grid.Result{Class: out.Class, ExitCode: out.ExitCode, Reason: out.Reason, Started: out.Start.UnixMicro(), Usage: out.Usage}
-	if out.Start.IsZero() {
-		r.Started = a.started.UnixMicro()
-	}
-	a.applyCheckpointRules(r)
-	if a.foreignProcesses = out.Foreign != ""; a.foreignProcesses {
-		r.Reason = joinReason(r.Reason, "left running, as this node may not end the processes of other users: "+out.Foreign)
-	}
-	return r
-}
 
 // ending is what there is to be done at the end of an attempt, beside what its result says.
 type finishOptions struct {
@@ -65,10 +19,27 @@ type finishOptions struct {
 	reuseSpool      bool             // its spool may be used again
 }
 
+// finisher gathers what attempts leave, and reports their results.
+type finisher struct {
+	cfg         *Config
+	log         *slog.Logger
+	sweeps      *sweepSet
+	tail        *outputTail
+	classifier  *classifier
+	uploads     *artifactUploads
+	checkpoints *checkpoints
+	snapshots   *snapshotUploads
+	backoff     *nodeBackoff
+	bundles     *bundles
+	spools      *spoolPool
+	heartbeats  *heartbeatLoop
+	outbox      *outbox
+}
+
 // conclude gathers what an attempt has left, stores what it saved and reports its result; its spool stays until the report is stored. Every
 // attempt ends here, under whatever agent. It reports false when the spool, which then keeps all for the next start, is all that has the
 // artifacts: the attempt is not to be reported yet. Ctx bounds the gathering.
-func (tr *trialRunner) finishAttempt(ctx context.Context, a *attempt, r *grid.Result, end finishOptions) bool {
+func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end finishOptions) bool {
 	r.Devices = a.allocation.UUIDs()
 	switch {
 	case end.manifest == nil:
@@ -76,38 +47,38 @@ func (tr *trialRunner) finishAttempt(ctx context.Context, a *attempt, r *grid.Re
 		a.mu.Lock()
 		a.ended, a.untouched = true, true
 		a.mu.Unlock()
-		tr.classifier.classify(a, r)
+		fi.classifier.classify(a, r)
 		if len(a.task.Metrics) > 0 {
 			a.addMetrics(r)
 		}
 	default:
-		tr.persistResult(a, end.manifest(), r)
-		if !tr.collectResults(ctx, a, r) {
+		fi.persistResult(a, end.manifest(), r)
+		if !fi.collectResults(ctx, a, r) {
 			a.spool.close()
 			return false
 		}
 	}
-	tr.backoff.update(a, r)
-	tr.snapshots.storeFinal(a, r, end)
+	fi.backoff.update(a, r)
+	fi.snapshots.storeFinal(a, r, end)
 	a.checkpoint.release()
 	if !a.foreignProcesses {
-		tr.bundles.unpin(a.sharedFolders)
+		fi.bundles.unpin(a.sharedFolders)
 	}
-	if _, active := tr.sweeps.active(a.id.Sweep); a.checkpoint != nil && !active { // what was to go could not, as it was in use
-		tr.checkpoints.requestCleanup()
+	if _, active := fi.sweeps.active(a.id.Sweep); a.checkpoint != nil && !active { // what was to go could not, as it was in use
+		fi.checkpoints.requestCleanup()
 	}
 	free := func() {}
 	switch {
 	case a.spool == nil:
 	case a.foreignProcesses:
-		free = func() { tr.spools.abandon(a.spool, a.adopted) }
+		free = func() { fi.spools.abandon(a.spool, a.adopted) }
 	case a.adopted:
 		free = a.spool.remove
 	case a.untouched && end.reuseSpool:
 		// Nothing is left to store but the result: the next attempt can have the spool at once.
-		tr.spools.releaseUntouched(a.spool)
+		fi.spools.releaseUntouched(a.spool)
 	default:
-		free = func() { tr.spools.release(a.spool, end.reuseSpool) }
+		free = func() { fi.spools.release(a.spool, end.reuseSpool) }
 	}
 	if r.Class == grid.ClassLost && !a.adopted && !a.isAnnounced() {
 		free() // nobody knows that it ran, and the trial is another node's: to tell of it now would have it run once more
@@ -117,13 +88,13 @@ func (tr *trialRunner) finishAttempt(ctx context.Context, a *attempt, r *grid.Re
 	if r.Usage.Wall > 0 {
 		at = r.Started + r.Usage.Wall
 	}
-	if !tr.heartbeats.curveShare().Keeps(a.id.Index) {
+	if !fi.heartbeats.curveShare().Keeps(a.id.Index) {
 		r.Curves = comparedCurve(a.task, r.Curves)
 	}
 	e := grid.Event{Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: at, Result: r, Image: a.imagePin()}
-	tr.outbox.addEvent(a.id.Sweep, report{event: e, ref: &a.logRef, stored: func() {
+	fi.outbox.addEvent(a.id.Sweep, report{event: e, ref: &a.logRef, stored: func() {
 		free()
-		tr.checkpoints.removeAfter(a, r)
+		fi.checkpoints.removeAfter(a, r)
 	}})
 	return true
 }
@@ -131,18 +102,18 @@ func (tr *trialRunner) finishAttempt(ctx context.Context, a *attempt, r *grid.Re
 // collect ships the rest of the output and gathers metrics and artifacts. It is also what a start after a crash does. It reports
 // false when the spool, which then keeps them for the next start, is all that has the artifacts: the attempt is not to be
 // reported yet.
-func (tr *trialRunner) collectResults(ctx context.Context, a *attempt, result *grid.Result) bool {
-	tr.tail.drain(a)
-	line := tr.classifier.classify(a, result)
+func (fi *finisher) collectResults(ctx context.Context, a *attempt, result *grid.Result) bool {
+	fi.tail.drain(a)
+	line := fi.classifier.classify(a, result)
 	result.Reason = a.explainFailure(result, line)
 	a.addMetrics(result)
-	files, err := tr.uploads.store(ctx, a)
+	files, err := fi.uploads.store(ctx, a)
 	if errors.Is(err, errUploadDeferred) {
-		tr.log.Warn("artifacts can't be stored while the node stops; the next start stores them", "trial", a.id)
+		fi.log.Warn("artifacts can't be stored while the node stops; the next start stores them", "trial", a.id)
 		return false
 	}
 	if err != nil {
-		tr.log.Warn("artifacts could not be stored", "trial", a.id, "err", err)
+		fi.log.Warn("artifacts could not be stored", "trial", a.id, "err", err)
 		result.Reason = joinReason(result.Reason, "artifacts could not be stored: "+err.Error())
 	}
 	result.Files, result.Left = files, a.unkeptFiles()
@@ -195,4 +166,20 @@ func (a *attempt) explainFailure(r *grid.Result, line string) string {
 		}
 	}
 	return r.Reason
+}
+
+// note writes a result into the spool, so that it is safe there and its shim may forget it.
+func (fi *finisher) persistResult(a *attempt, m *manifest, result *grid.Result) {
+	if result.Class == grid.ClassLost {
+		result.Started = a.started.UnixMicro()
+	}
+	if m.Result == nil {
+		if err := a.writeResult(m, result); err != nil {
+			fi.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
+			return // whoever holds it keeps it for the next start
+		}
+	}
+	if fi.cfg.Adopt != nil {
+		fi.cfg.Adopt.Collected(a.run)
+	}
 }

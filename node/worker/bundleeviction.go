@@ -169,14 +169,14 @@ func (w *Worker) evictBundles(ctx context.Context) {
 	tick := time.NewTicker(evictInterval)
 	defer tick.Stop()
 	for {
-		if err := w.trials.bundles.evict(time.Now()); err != nil {
+		if err := w.trials.attempts.preparer.bundles.evict(time.Now()); err != nil {
 			w.log.Warn("unpacked projects could not be removed", "err", err)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-w.trials.bundles.evictSoon:
+		case <-w.trials.attempts.preparer.bundles.evictSoon:
 		}
 	}
 }

@@ -135,11 +135,11 @@ func (s *harness) left() (n int) {
 func TestProjectsKeepToTheirLimit(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
-	s.trials.bundles.limit = 3 << 20
+	s.trials.attempts.preparer.bundles.limit = 3 << 20
 	none := func(string) error { return nil }
 	prepare := func(r *grid.Sweep) *preparedProject {
 		t.Helper()
-		p, err := s.trials.bundles.get(t.Context(), r, "", none)
+		p, err := s.trials.attempts.preparer.bundles.get(t.Context(), r, "", none)
 		must(t, err)
 		return p
 	}
@@ -149,19 +149,19 @@ func TestProjectsKeepToTheirLimit(t *testing.T) {
 	for i := range 8 {
 		last = s.large(fmt.Sprint(i), 1<<20, grid.Task{})
 		p := prepare(last)
-		s.trials.bundles.unpin(p.folders)
+		s.trials.attempts.preparer.bundles.unpin(p.folders)
 		touchFolders(p.folders, now.Add(time.Duration(i+1)*time.Second))
 	}
 	all := s.useAllFolders(t)
 	if got := s.left(); got != 10 { // the bundle of the shared one, too
 		t.Errorf("while an attempt of an earlier agent runs: got %d folders, want all 10", got)
 	}
-	s.trials.bundles.unpin(all)
-	must(t, s.trials.bundles.evict(now))
+	s.trials.attempts.preparer.bundles.unpin(all)
+	must(t, s.trials.attempts.preparer.bundles.evict(now))
 	if got := s.left(); got != 10 {
 		t.Errorf("over the limit, all used lately: got %d folders, want all 10", got)
 	}
-	must(t, s.trials.bundles.evict(now.Add(2*recentUse)))
+	must(t, s.trials.attempts.preparer.bundles.evict(now.Add(2*recentUse)))
 	if got := s.left(); got != 3 {
 		t.Errorf("over the limit: got %d folders, want 3", got)
 	}
@@ -170,21 +170,21 @@ func TestProjectsKeepToTheirLimit(t *testing.T) {
 			t.Errorf("the project %s is gone", name)
 		}
 	}
-	if got := len(s.trials.bundles.prepared); got != 3 {
+	if got := len(s.trials.attempts.preparer.bundles.prepared); got != 3 {
 		t.Errorf("the worker remembers %d projects, want 3", got)
 	}
-	s.trials.bundles.unpin(shared.folders)
-	must(t, s.trials.bundles.evict(now.Add(maxUnusedAge+time.Hour)))
-	if got := s.left(); got != 1 || len(s.trials.bundles.prepared) != 1 || len(s.trials.bundles.locks) != 0 {
-		t.Errorf("after a long time: got %d folders, %d projects, %d locks, want the one in use", got, len(s.trials.bundles.prepared), len(s.trials.bundles.locks))
+	s.trials.attempts.preparer.bundles.unpin(shared.folders)
+	must(t, s.trials.attempts.preparer.bundles.evict(now.Add(maxUnusedAge+time.Hour)))
+	if got := s.left(); got != 1 || len(s.trials.attempts.preparer.bundles.prepared) != 1 || len(s.trials.attempts.preparer.bundles.locks) != 0 {
+		t.Errorf("after a long time: got %d folders, %d projects, %d locks, want the one in use", got, len(s.trials.attempts.preparer.bundles.prepared), len(s.trials.attempts.preparer.bundles.locks))
 	}
 }
 
 // useAllFolders has an attempt of an earlier agent run while the worker tidies up.
 func (s *harness) useAllFolders(t *testing.T) []string {
 	t.Helper()
-	all := s.trials.bundles.pinAll()
-	must(t, s.trials.bundles.evict(time.Now().Add(2*maxUnusedAge)))
+	all := s.trials.attempts.preparer.bundles.pinAll()
+	must(t, s.trials.attempts.preparer.bundles.evict(time.Now().Add(2*maxUnusedAge)))
 	return all
 }
 
@@ -226,9 +226,9 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 				t.Errorf("without the folders: got %q, %s", result.Class, result.Reason)
 			}
 			eventually(t, "no folder is in use any more", func() bool {
-				s.trials.bundles.mu.Lock()
-				defer s.trials.bundles.mu.Unlock()
-				return len(s.trials.bundles.useCounts) == 0
+				s.trials.attempts.preparer.bundles.mu.Lock()
+				defer s.trials.attempts.preparer.bundles.mu.Unlock()
+				return len(s.trials.attempts.preparer.bundles.useCounts) == 0
 			})
 			if name == "share" { // nobody reads for a trial what it sees in place
 				return
@@ -255,7 +255,7 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 func TestProjectsOfActiveSweepsStay(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "64m", unix.MNT_DETACH)
 	s := newHarness(t, nil)
-	b := newBundles(dir, s.trials.bundles.cache, s.trials.bundles.fetch, 1<<20)
+	b := newBundles(dir, s.trials.attempts.preparer.bundles.cache, s.trials.attempts.preparer.bundles.fetch, 1<<20)
 	active := map[grid.SweepID]bool{}
 	b.isActive = func(id grid.SweepID) bool { return active[id] }
 	setups := 0
@@ -345,27 +345,27 @@ func TestProjectInUseStays(t *testing.T) {
 	r := s.large("p", 1000, grid.Task{Share: []string{"data"}, Setup: []string{"step"}})
 	prepare := func() *preparedProject {
 		t.Helper()
-		p, err := s.trials.bundles.get(t.Context(), r, "", func(string) error { setups++; return nil })
+		p, err := s.trials.attempts.preparer.bundles.get(t.Context(), r, "", func(string) error { setups++; return nil })
 		must(t, err)
 		return p
 	}
 	running, failed := prepare(), prepare() // the same one
 	key := setupKey(r.Bundle, &r.Task, "")
-	s.trials.bundles.invalidate(key, r.Bundle, failed, true)
+	s.trials.attempts.preparer.bundles.invalidate(key, r.Bundle, failed, true)
 	if again := prepare(); setups != 1 || again != running {
 		t.Errorf("while another attempt runs in it: got %d setup steps, want 1", setups)
 	}
 	for range 2 {
-		s.trials.bundles.unpin(running.folders)
+		s.trials.attempts.preparer.bundles.unpin(running.folders)
 	}
-	all := s.trials.bundles.pinAll()
-	s.trials.bundles.invalidate(key, r.Bundle, failed, true)
-	s.trials.bundles.unpin(all)
+	all := s.trials.attempts.preparer.bundles.pinAll()
+	s.trials.attempts.preparer.bundles.invalidate(key, r.Bundle, failed, true)
+	s.trials.attempts.preparer.bundles.unpin(all)
 	if prepare(); setups != 1 {
 		t.Errorf("while an attempt of an earlier agent runs: got %d setup steps, want 1", setups)
 	}
-	s.trials.bundles.unpin(running.folders)
-	s.trials.bundles.invalidate(key, r.Bundle, failed, true)
+	s.trials.attempts.preparer.bundles.unpin(running.folders)
+	s.trials.attempts.preparer.bundles.invalidate(key, r.Bundle, failed, true)
 	if prepare(); setups != 2 {
 		t.Errorf("after the other has ended: got %d setup steps, want 2", setups)
 	}
@@ -388,10 +388,10 @@ func TestLeftProcessKeepsItsFolders(t *testing.T) {
 	spool := filepath.Join(s.dir, "spool", "1")
 	eventually(t, "the spool names no attempt", func() bool {
 		m, err := readManifest(filepath.Join(spool, "attempt.json"))
-		return err == nil && m == nil && len(s.trials.spools.taken) == 0
+		return err == nil && m == nil && len(s.trials.attempts.spools.taken) == 0
 	})
 	s.stop()
-	must(t, s.trials.bundles.evict(time.Now().Add(2*maxUnusedAge)))
+	must(t, s.trials.attempts.preparer.bundles.evict(time.Now().Add(2*maxUnusedAge)))
 	for name, dir := range map[string]string{"attempt": filepath.Join(spool, "work", "data"), "setup": filepath.Join(s.dir, "setups", "*", "data")} {
 		if found, _ := filepath.Glob(dir); len(found) != 1 {
 			t.Errorf("the folder of the %s is gone", name)

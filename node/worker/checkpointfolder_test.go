@@ -434,7 +434,7 @@ func TestFolderGoesWithItsRunningAttempt(t *testing.T) {
 		}
 		<-ctx.Done()
 		eventually(t, "the record is gone", func() bool {
-			return v.sweeps.recordOf("removed-1") == nil && len(v.trials.checkpoints.cleanupSoon) == 0
+			return v.sweeps.recordOf("removed-1") == nil && len(v.trials.attempts.checkpoints.cleanupSoon) == 0
 		})
 		ended <- dir
 		return executor.Outcome{Class: grid.ClassCancel}

@@ -26,7 +26,7 @@ func watchedStage(t *testing.T, description string, p program) (*harness, *inven
 		t.Fatal(err)
 	}
 	s := newHarness(t, p)
-	s.trials.spools.close()
+	s.trials.attempts.spools.close()
 	s.Worker, err = New(Config{
 		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(t),
 		GPUs: fake, Policy: Policy{Reserve: DefaultReserve, Foreign: devices.Avoid},
@@ -34,7 +34,7 @@ func watchedStage(t *testing.T, description string, p program) (*harness, *inven
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.trials.spools.close)
+	t.Cleanup(s.trials.attempts.spools.close)
 	s.stopTimeout = 100 * time.Millisecond
 	var m inventory.Machine
 	fake.Read(t.Context(), &m)

@@ -29,6 +29,7 @@ type dispatcher struct {
 	runners    *runnerPool
 	disk       *diskMonitor
 	containers *taskContainers
+	devices    *DeviceTracker
 	backoff    *nodeBackoff
 	heartbeats *heartbeatLoop
 	outbox     *outbox
@@ -59,6 +60,15 @@ func (ds *dispatcher) run(ctx context.Context) {
 		case <-again:
 		}
 	}
+}
+
+// release returns the resources of an assignment that has ended, and makes its runner idle.
+func (ds *dispatcher) release(r *runner, t assignment) {
+	ds.devices.release(t.allocation)
+	ds.fairShare.runEnded(t.lane, t.startedAt, time.Now())
+	ds.runners.put(r)
+	ds.runners.running.Done()
+	ds.wake.set()
 }
 
 // assess finds out how many trials of each lane this node may run at a time, and why none.

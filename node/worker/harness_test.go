@@ -107,7 +107,7 @@ func (s *harness) worker(p program) *Worker {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(w.trials.spools.close)
+	s.t.Cleanup(w.trials.attempts.spools.close)
 	w.stopTimeout = 100 * time.Millisecond
 	return w
 }

@@ -184,7 +184,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 		t.Errorf("got the output %v, want %v", c.Output, want)
 	}
 	want := []grid.Mount{
-		{Source: filepath.Dir(trial.Dir)}, {Source: s.trials.bundles.cacheDir()}, {Source: filepath.Join(s.dir, "bundles"), ReadOnly: true},
+		{Source: filepath.Dir(trial.Dir)}, {Source: s.trials.attempts.preparer.bundles.cacheDir()}, {Source: filepath.Join(s.dir, "bundles"), ReadOnly: true},
 		{Source: filepath.Join(s.dir, "setups"), ReadOnly: true}, {Source: data, ReadOnly: true}, {Source: scratch, Target: "/in"},
 	}
 	if !slices.Equal(c.Mounts, want) {
@@ -198,7 +198,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 			t.Errorf("a source of a mount is missing: %v", err)
 		}
 	}
-	for _, kv := range []string{"PATH=/image/bin", "LANG=C.UTF-8", "https_proxy=p", "EXTRA=1", "HOME=" + filepath.Join(s.trials.bundles.cacheDir(), "home", "t"), "PWD=" + trial.Dir, "MLF_TRIAL=a-1/0"} {
+	for _, kv := range []string{"PATH=/image/bin", "LANG=C.UTF-8", "https_proxy=p", "EXTRA=1", "HOME=" + filepath.Join(s.trials.attempts.preparer.bundles.cacheDir(), "home", "t"), "PWD=" + trial.Dir, "MLF_TRIAL=a-1/0"} {
 		if !slices.Contains(trial.Env, kv) {
 			t.Errorf("got no %s in %q", kv, trial.Env)
 		}

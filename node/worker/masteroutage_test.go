@@ -71,7 +71,7 @@ func (s *remoteStage) next() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(w.trials.spools.close)
+	s.t.Cleanup(w.trials.attempts.spools.close)
 	w.stopTimeout = 100 * time.Millisecond
 	s.Worker = w
 }
@@ -282,7 +282,7 @@ func TestArtifactsInAFullStore(t *testing.T) {
 			write(t, filepath.Join(variable(a.Env, "MLF_OUT"), "model"), string(b))
 			return succeeded()
 		})
-		s.trials.uploads.fullTimeout = patience
+		s.trials.attempts.finisher.uploads.fullTimeout = patience
 		return s
 	}
 	t.Run("for good", func(t *testing.T) {
@@ -311,9 +311,9 @@ func TestArtifactsInAFullStore(t *testing.T) {
 		s.lease(mid, 0, 1)
 		s.run()
 		eventually(t, "the store is found full", func() bool {
-			s.trials.uploads.mu.Lock()
-			defer s.trials.uploads.mu.Unlock()
-			return !s.trials.uploads.fullSince.IsZero()
+			s.trials.attempts.finisher.uploads.mu.Lock()
+			defer s.trials.attempts.finisher.uploads.mu.Unlock()
+			return !s.trials.attempts.finisher.uploads.fullSince.IsZero()
 		})
 		if err := s.store.Artifacts.DeleteAll(t.Context(), "old-1/"); err != nil {
 			t.Fatal(err)
@@ -337,7 +337,7 @@ func TestStopWithAllSpoolsOut(t *testing.T) {
 		a.Stdout.Write([]byte("hello\n"))
 		return succeeded()
 	})
-	s.trials.spools.taken = make(chan struct{}, 8)
+	s.trials.attempts.spools.taken = make(chan struct{}, 8)
 	r := s.sweep("t-1", 500, 1, nil)
 	s.lease(r, 0, 500)
 	s.run()
@@ -346,7 +346,7 @@ func TestStopWithAllSpoolsOut(t *testing.T) {
 	defer empty()
 	refuses(t, s.store)
 	close(gate)
-	eventually(t, "all spools are out", func() bool { return len(s.trials.spools.taken) == cap(s.trials.spools.taken) })
+	eventually(t, "all spools are out", func() bool { return len(s.trials.attempts.spools.taken) == cap(s.trials.attempts.spools.taken) })
 	stopped := make(chan struct{})
 	go func() {
 		s.stop()

@@ -95,7 +95,7 @@ func TestPreemptionSparesTheResumed(t *testing.T) {
 	s.dispatcher.fairShare.lanes[l.name] = &laneShare{holdingSince: now.Add(-2 * time.Minute)}
 	pass := func() {
 		s.dispatcher.preemption.preemptFor(l, now)
-		s.trials.runners.running.Wait()
+		s.dispatcher.runners.running.Wait()
 		s.dispatcher.preemption.receiveVictims()
 		s.dispatcher.preemption.preemptFor(l, now)
 	}
@@ -129,7 +129,7 @@ func filled(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 			a.number, a.started = 2, now.Add(-time.Minute)
 		}
 		var err error
-		if a.checkpoint, err = s.trials.checkpoints.acquire(t.Context(), a.id); err != nil {
+		if a.checkpoint, err = s.trials.attempts.checkpoints.acquire(t.Context(), a.id); err != nil {
 			t.Fatal(err)
 		}
 		h := &leaseHandle{lease: &jetstream.GrantedLease{Lease: jetstream.Lease{Sweep: "low-1"}}, runners: 1}
@@ -152,12 +152,12 @@ func TestTwoLanesPreempt(t *testing.T) {
 	}
 	s.dispatcher.preemption.preemptFor(second, now)
 	for range 4 {
-		s.trials.runners.running.Wait()
+		s.dispatcher.runners.running.Wait()
 		s.dispatcher.preemption.receiveVictims()
 		s.dispatcher.preemption.preemptFor(first, now)
 		s.dispatcher.preemption.preemptFor(second, now)
 	}
-	s.trials.runners.running.Wait()
+	s.dispatcher.runners.running.Wait()
 	if !slices.ContainsFunc(held, (*leaseHandle).isPreempted) {
 		t.Error("nothing was stopped for either lane")
 	}

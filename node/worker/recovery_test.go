@@ -163,7 +163,7 @@ func TestRecoverStoresWhatATrialSaved(t *testing.T) {
 				s.change(r, grid.SweepCancelled)
 			}
 			id := grid.TrialID{Sweep: r.ID}
-			saved, err := s.trials.checkpoints.acquire(t.Context(), id)
+			saved, err := s.trials.attempts.checkpoints.acquire(t.Context(), id)
 			if err == nil {
 				err = os.MkdirAll(saved.liveDir(), 0o700)
 			}
@@ -245,10 +245,10 @@ func TestRecoverOfASpoolThatSaysNothing(t *testing.T) {
 	for _, dir := range append(dirs, living) {
 		gone(t, dir)
 	}
-	if sp := w.trials.spools.mustTake(t); filepath.Base(sp.dir) != "7" {
+	if sp := w.trials.attempts.spools.mustTake(t); filepath.Base(sp.dir) != "7" {
 		t.Errorf("next spool: got %s, want a name that was not there before", filepath.Base(sp.dir))
 	} else {
-		w.trials.spools.release(sp, true)
+		w.trials.attempts.spools.release(sp, true)
 	}
 }
 

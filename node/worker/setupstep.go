@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"mlfnode/grid"
@@ -30,35 +31,76 @@ func setupKey(contents string, t *grid.Task, image string) string {
 	return hex.EncodeToString(sum[:12])
 }
 
+// preparer fills the folders of attempts with their projects.
+type preparer struct {
+	bundles    *bundles
+	containers *taskContainers
+	environs   *environs
+	tail       *outputTail
+	disk       *diskMonitor
+}
+
+// prepare fills the attempt's folder with the project, after unpacking it and running its setup if this node has not yet.
+func (pp *preparer) prepare(s *sweep, slot executor.Slot, a *attempt) error {
+	r := s.record
+	if bundle := r.BundleOf(a.id.Index); bundle != r.Bundle {
+		updated := *r
+		updated.Bundle = bundle
+		r = &updated
+	}
+	if r.Bundle == "" && len(r.Task.Setup) == 0 && len(r.Task.Links) == 0 {
+		a.initialNames = map[string]bool{}
+		return nil
+	}
+	image := pp.containers.setupImage(r, a.image)
+	p, err := pp.bundles.get(s.ctx, r, image, func(dir string) error { return pp.runSetup(s, slot, a, dir) })
+	if err != nil {
+		return err
+	}
+	if len(r.Task.Share) > 0 {
+		a.sharedFolders = p.folders
+	} else {
+		defer pp.bundles.unpin(p.folders)
+	}
+	if err := fillFolder(a.spool.work, p.entries); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			pp.bundles.invalidate(setupKey(r.Bundle, &r.Task, image), r.Bundle, p, len(r.Task.Share) > 0)
+		}
+		return fmt.Errorf("the attempt's folder could not be filled: %w", err)
+	}
+	a.initialNames = p.names
+	return nil
+}
+
 // setup runs the task's setup step in dir. What it prints is shown as setup output of the attempt that needed it.
-func (tr *trialRunner) runSetup(s *sweep, slot executor.Slot, a *attempt, dir string) error {
+func (pp *preparer) runSetup(s *sweep, slot executor.Slot, a *attempt, dir string) error {
 	log, err := os.OpenFile(dir+".log", os.O_CREATE|os.O_RDWR|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("the setup's log could not be made: %w", err)
 	}
 	defer log.Close()
 	a.sources = []*outputSource{{file: log, stream: streamSetup}}
-	container, err := tr.containers.spec(s, a, true, [2]string{log.Name(), log.Name()})
+	container, err := pp.containers.spec(s, a, true, [2]string{log.Name(), log.Name()})
 	if err != nil {
 		return err
 	}
-	tr.tail.watch(a)
+	pp.tail.watch(a)
 	out := slot.Run(s.ctx, &executor.Attempt{
 		Spec: executor.Spec{Dir: dir, OutputLimit: a.outputLimit(), Grace: a.task.Grace, Container: container, Devices: a.allocation.UUIDs()},
-		Argv: a.task.Setup, Env: tr.environs.forAttempt(s, a), Stdout: log, Stderr: log,
+		Argv: a.task.Setup, Env: pp.environs.forAttempt(s, a), Stdout: log, Stderr: log,
 	})
 	if out.Class == grid.ClassNone {
 		if advice := copyAdvice(dir, a.task.Share); advice != "" {
 			fmt.Fprintln(log, advice) // at worst nobody is told
 		}
 	}
-	tr.tail.unwatch(a)
-	tr.tail.flushSetupOutput(a, out.Cut)
+	pp.tail.unwatch(a)
+	pp.tail.flushSetupOutput(a, out.Cut)
 	if out.Class == grid.ClassNone {
 		return nil
 	}
 	result := a.resultOf(out)
-	tr.disk.attribute(a, result)
+	pp.disk.attribute(a, result)
 	reason := joinReason("the setup step failed: "+result.Reason, lastLines(log, reasonLines, reasonBytes))
 	return &setupError{class: result.Class, reason: reason, wall: out.Usage.Wall}
 }

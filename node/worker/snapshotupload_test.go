@@ -197,7 +197,7 @@ func TestDamagedSnapshotFallsBack(t *testing.T) {
 // TestEachAttemptHasItsOwnTimeToStore stops a node whose program takes longer to save than its snapshot may take to store.
 func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
 	v := newSaving(t, "parts-1", nil)
-	v.trials.snapshots.shutdownTimeout = 3 * time.Second
+	v.trials.attempts.programs.snapshots.shutdownTimeout = 3 * time.Second
 	began := make(chan struct{})
 	stopped := make(chan struct{})
 	go func() {
@@ -208,7 +208,7 @@ func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
 	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		close(began)
 		<-ctx.Done()
-		<-time.After(v.trials.snapshots.shutdownTimeout + v.trials.snapshots.shutdownTimeout/10)
+		<-time.After(v.trials.attempts.programs.snapshots.shutdownTimeout + v.trials.attempts.programs.snapshots.shutdownTimeout/10)
 		step(t, dir)
 		return ended(grid.ClassHalt, 0)
 	})
@@ -239,7 +239,7 @@ func (unreachable) Offer(ctx context.Context, _ grid.TrialID, _ *checkpoint.Snap
 // nothing: they do not wait one after the other.
 func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 	v := newSaving(t, "share-1", nil)
-	v.cfg.Snapshots, v.trials.snapshots.shutdownTimeout = unreachable{}, 3*time.Second
+	v.cfg.Snapshots, v.trials.attempts.programs.snapshots.shutdownTimeout = unreachable{}, 3*time.Second
 	const trials = 4 * maxTransfers
 	v.cfg.Machine.CPUs = trials
 	v.Devices.Resize(v.cfg.Machine)
@@ -260,8 +260,8 @@ func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 	}
 	at := time.Now()
 	v.stop()
-	if took, most := time.Since(at), 3*v.trials.snapshots.shutdownTimeout; took > most {
-		t.Errorf("the stop took %v, want less than %v: %v for each snapshot, all at one time", took, most, v.trials.snapshots.shutdownTimeout)
+	if took, most := time.Since(at), 3*v.trials.attempts.programs.snapshots.shutdownTimeout; took > most {
+		t.Errorf("the stop took %v, want less than %v: %v for each snapshot, all at one time", took, most, v.trials.attempts.programs.snapshots.shutdownTimeout)
 	}
 	for _, e := range v.finished(v.sweep.ID, trials) {
 		if !strings.Contains(e.Result.Reason, "on this node only") || !strings.Contains(e.Result.Reason, errNodeBusy.Error()) {
@@ -324,7 +324,7 @@ func TestProgramThatNeverRests(t *testing.T) {
 	if r.Snapshot == 0 || !strings.Contains(r.Reason, "without a pause of 20ms") {
 		t.Errorf("got snapshot %d: %s", r.Snapshot, r.Reason)
 	}
-	if _, err := os.Stat(filepath.Join(v.trials.checkpoints.folder(id), "copy")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(v.trials.attempts.checkpoints.folder(id), "copy")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a copy of the folder is left: %v", err)
 	}
 }

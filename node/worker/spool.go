@@ -341,3 +341,9 @@ func (p *spoolPool) close() {
 	}
 	p.free = nil
 }
+
+// discard removes a spool whose report is stored.
+func (s *spool) remove() {
+	s.close()
+	_ = removeTree(s.dir) // what is left is looked at again by the next start
+}

@@ -256,3 +256,6 @@ func (s *sweepSet) hasCheckpoint(id grid.SweepID) bool {
 	w := s.known[id]
 	return w != nil && w.record.Task.Checkpoint != nil
 }
+
+// errLeaving is the cause with which running attempts are left to the next agent.
+var errLeaving = fmt.Errorf("the node agent is replaced: %w", executor.ErrLeave)

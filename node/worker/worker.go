@@ -143,30 +143,42 @@ func New(cfg Config) (*Worker, error) {
 	runners := &runnerPool{}
 	w.dispatcher = &dispatcher{
 		cfg: c, log: log, wake: wake, sweeps: w.sweeps, fairShare: fairShare, allocator: resources, leases: leases, disk: disk,
-		containers: containers, runners: runners, backoff: backoff, heartbeats: w.heartbeats, outbox: w.outbox,
+		containers: containers, devices: w.Devices, runners: runners, backoff: backoff, heartbeats: w.heartbeats, outbox: w.outbox,
 		preemption: newPreemption(log, leases, w.sweeps, fairShare, resources, runners, wake),
 	}
+	environs := &environs{containers: containers, bundles: bundles, devices: w.Devices}
 	snapshots := newSnapshotUploads(c, log)
-	w.trials = &trialRunner{
-		cfg: c, log: log, boot: boot, runNames: runNames, sweeps: w.sweeps, outbox: w.outbox, bundles: bundles, spools: spools,
-		tail: w.tail, devices: w.Devices, containers: containers, uploads: newArtifactUploads(c, log),
-		checkpoints: newCheckpoints(cfg.Dir, log, w.sweeps, snapshots), snapshots: snapshots, heartbeats: w.heartbeats, leases: leases,
-		wake: wake, fairShare: fairShare, disk: disk, backoff: backoff, runners: runners,
+	checkpoints := newCheckpoints(cfg.Dir, log, w.sweeps, snapshots)
+	programs := &programRunner{
+		log: log, sweeps: w.sweeps, tail: w.tail, snapshots: snapshots, devices: w.Devices, disk: disk, containers: containers,
+	}
+	finisher := &finisher{
+		cfg: c, log: log, sweeps: w.sweeps, tail: w.tail, uploads: newArtifactUploads(c, log), checkpoints: checkpoints,
+		snapshots: snapshots, backoff: backoff, bundles: bundles, spools: spools, heartbeats: w.heartbeats, outbox: w.outbox,
 		classifier: &classifier{rules: rules, log: log, devices: w.Devices, avoidedDevices: &w.dispatcher.avoidedDevices},
-		environs:   &environs{containers: containers, bundles: bundles, devices: w.Devices},
+	}
+	attempts := &attemptRunner{
+		cfg: c, runNames: runNames, spools: spools, checkpoints: checkpoints, snapshots: snapshots, containers: containers,
+		environs: environs, outbox: w.outbox, programs: programs, devices: w.Devices, backoff: backoff, finisher: finisher,
+		preparer: &preparer{bundles: bundles, containers: containers, environs: environs, tail: w.tail, disk: disk},
+	}
+	w.trials = &trialRunner{
+		executor: cfg.Executor, log: log, boot: boot, sweeps: w.sweeps, leases: leases, heartbeats: w.heartbeats,
+		devices: w.Devices, disk: disk, backoff: backoff, containers: containers, environs: environs, attempts: attempts,
+		release: w.dispatcher.release,
 	}
 	runners.work = w.trials.runRunner
 	w.recovery = &recovery{
-		cfg: c, log: log, boot: boot, spools: spools, outbox: w.outbox, sweeps: w.sweeps, trials: w.trials, leases: leases,
-		bundles: bundles, allocator: resources, fairShare: fairShare, devices: w.Devices, checkpoints: w.trials.checkpoints,
-		runners: runners, wake: wake,
+		cfg: c, log: log, boot: boot, spools: spools, outbox: w.outbox, sweeps: w.sweeps, programs: programs, finisher: finisher,
+		leases: leases, bundles: bundles, allocator: resources, fairShare: fairShare, devices: w.Devices,
+		checkpoints: checkpoints, runners: runners, wake: wake,
 	}
 	return w, nil
 }
 
 // Hurry cuts the grace short that attempts have once Run's context has ended: their programs are killed.
 func (w *Worker) SkipGrace() {
-	w.trials.snapshots.endGrace()
+	w.trials.attempts.programs.snapshots.endGrace()
 	w.sweeps.endGraceAll()
 }
 
@@ -188,7 +200,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	reporting.Go(func() { w.outbox.run(reports) })
 	var watchErr error
 	loops.Go(func() { watchErr = w.cfg.Master.WatchRecords(ctx, w.applyRecord) })
-	loops.Go(func() { w.trials.checkpoints.run(ctx) })
+	loops.Go(func() { w.trials.attempts.checkpoints.run(ctx) })
 	loops.Go(func() { w.tail.run(reports) })
 	if w.Devices.watch != nil {
 		loops.Go(func() { w.Devices.watch.Run(reports) }) // returns nil
@@ -197,19 +209,19 @@ func (w *Worker) Run(ctx context.Context) error {
 	if w.cfg.Heartbeats {
 		beating.Go(func() { w.heartbeats.run(reports) })
 	}
-	w.trials.runners.prestart()
+	w.dispatcher.runners.prestart()
 	w.recovery.runAdopted()
 	loops.Go(func() { w.evictBundles(ctx) })
 	w.dispatcher.run(ctx)
-	close(w.trials.snapshots.stopping)
+	close(w.trials.attempts.programs.snapshots.stopping)
 	w.sweeps.stopAll(w.stopCause())
 	w.drainReports(reports)
 	stopReports()
 	loops.Wait()
 	reporting.Wait()
 	beating.Wait()
-	w.trials.runners.close()
-	w.trials.spools.close()
+	w.dispatcher.runners.close()
+	w.trials.attempts.spools.close()
 	if ctx.Err() == nil {
 		return fmt.Errorf("watch sweep records: %w", watchErr)
 	}
@@ -221,7 +233,7 @@ func (w *Worker) Run(ctx context.Context) error {
 func (w *Worker) drainReports(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
-		w.trials.runners.running.Wait()
+		w.dispatcher.runners.running.Wait()
 		close(ended)
 	}()
 	tick := time.NewTicker(min(w.stopTimeout, refusedTimeout))
@@ -232,7 +244,7 @@ func (w *Worker) drainReports(ctx context.Context) {
 			waiting = false
 		case <-tick.C:
 			w.outbox.closeIfRefused()
-			w.trials.uploads.giveUp()
+			w.trials.attempts.finisher.uploads.giveUp()
 		}
 	}
 	hurry := time.AfterFunc(min(w.stopTimeout, refusedTimeout), w.outbox.closeIfRefused)
@@ -248,19 +260,31 @@ func (w *Worker) drainReports(ctx context.Context) {
 func (w *Worker) applyRecord(c jetstream.Change) {
 	w.sweeps.update(c)
 	if c.Synced {
-		w.trials.checkpoints.synced.Store(true)
+		w.trials.attempts.checkpoints.synced.Store(true)
 	}
 	if c.Synced || c.Deleted || !c.Record.Sweep.Active() {
-		w.trials.checkpoints.requestCleanup()
+		w.trials.attempts.checkpoints.requestCleanup()
 	}
 	if !c.Synced && !c.Deleted && c.Record.Sweep.Active() {
-		w.trials.bundles.allowRetry(c.Record.Sweep, w.trials.containers.setupImage(c.Record.Sweep, nil))
+		w.trials.attempts.preparer.bundles.allowRetry(c.Record.Sweep, w.trials.containers.setupImage(c.Record.Sweep, nil))
 		w.trials.containers.recheckImage(c.Record.Sweep)
 	}
 	if !c.Synced && !c.Deleted {
 		w.dispatcher.leases.cancelTrials(c.Record.Sweep)
 	}
 	w.dispatcher.wake.set()
+}
+
+// Relinquish says whether running attempts are left to the next agent when Run's context ends, as after Handover, or stopped, as
+// by default.
+func (w *Worker) SetHandover(leave bool) { w.heartbeats.handover.Store(leave) }
+
+// parting is the cause with which Run's end ends attempts.
+func (w *Worker) stopCause() error {
+	if w.heartbeats.handover.Load() {
+		return errLeaving
+	}
+	return errStopping
 }
 
 // Slots returns how many attempts with these resources this worker can run at a time.

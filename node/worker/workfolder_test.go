@@ -101,7 +101,7 @@ func (s *harness) submitted(dir string, task grid.Task) *grid.Sweep {
 // folder gives what an attempt of the sweep finds.
 func (s *harness) folder(r *grid.Sweep, setup func(dir string) error) string {
 	s.t.Helper()
-	p, err := s.trials.bundles.get(s.t.Context(), r, "", setup)
+	p, err := s.trials.attempts.preparer.bundles.get(s.t.Context(), r, "", setup)
 	must(s.t, err)
 	dir := s.t.TempDir()
 	must(s.t, fillFolder(dir, p.entries))
@@ -276,12 +276,12 @@ func TestShareInPlace(t *testing.T) {
 		})
 	}
 	r := s.submitted(project, grid.Task{Links: []grid.Link{{To: "/no/such/store"}}})
-	_, err := s.trials.bundles.get(t.Context(), r, "", setup)
+	_, err := s.trials.attempts.preparer.bundles.get(t.Context(), r, "", setup)
 	if err == nil || !strings.Contains(err.Error(), "the project shares /no/such/store, which this node can't read") {
 		t.Errorf("a path that is not on this node: got %v", err)
 	}
 	r.Task.Links = []grid.Link{{Path: "../evil", To: outside}}
-	if _, err := s.trials.bundles.get(t.Context(), r, "", setup); err == nil {
+	if _, err := s.trials.attempts.preparer.bundles.get(t.Context(), r, "", setup); err == nil {
 		t.Error("a link that leaves the folder was taken")
 	}
 }
@@ -352,7 +352,7 @@ func TestPreparationOutlivesWhoBeganIt(t *testing.T) {
 			began := make(chan struct{})
 			first := make(chan error, 1)
 			go func() {
-				_, err := s.trials.bundles.get(ctx, r, "", func(string) error {
+				_, err := s.trials.attempts.preparer.bundles.get(ctx, r, "", func(string) error {
 					close(began)
 					<-ctx.Done()
 					return failed
@@ -364,7 +364,7 @@ func TestPreparationOutlivesWhoBeganIt(t *testing.T) {
 			var ran atomic.Int32
 			for range cap(others) {
 				go func() {
-					_, err := s.trials.bundles.get(t.Context(), r, "", func(string) error { ran.Add(1); return nil })
+					_, err := s.trials.attempts.preparer.bundles.get(t.Context(), r, "", func(string) error { ran.Add(1); return nil })
 					others <- err
 				}()
 			}

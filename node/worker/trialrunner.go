@@ -1,0 +1,103 @@
+package worker
+
+import (
+	"log/slog"
+	"slices"
+	"time"
+
+	"mlfnode/node/executor"
+)
+
+// trialRunner runs the trials of leases, one after the other on each runner.
+type trialRunner struct {
+	executor   executor.Executor
+	log        *slog.Logger
+	boot       string
+	sweeps     *sweepSet
+	leases     *leaseTable
+	heartbeats *heartbeatLoop
+	devices    *DeviceTracker
+	disk       *diskMonitor
+	backoff    *nodeBackoff
+	containers *taskContainers
+	environs   *environs
+	attempts   *attemptRunner
+
+	release func(*runner, assignment) // takes a runner back from an assignment
+}
+
+// run works on one lease after the other until turns is closed. Without a slot it gives leases back and tries again.
+func (tr *trialRunner) runRunner(r *runner) {
+	slot, err := tr.executor.Slot()
+	defer func() {
+		if err != nil {
+			return
+		}
+		if err := slot.Close(); err != nil {
+			tr.log.Warn("slot could not be closed", "err", err)
+		}
+	}()
+	for t := range r.assignments {
+		began := time.Now()
+		if err != nil {
+			slot, err = tr.executor.Slot()
+		}
+		if err != nil {
+			tr.backoff.nodeFailed(began, "no slot for an attempt: "+err.Error())
+			tr.leases.leave(t.handle)
+		} else {
+			tr.runAssignment(t, slot)
+		}
+		tr.release(r, t)
+	}
+}
+
+// work runs trials of the holding until none is left, the sweep is not active any more, or this node is to begin none. The first one
+// was let through by the dispatcher, whatever trouble the node has.
+func (tr *trialRunner) runAssignment(t assignment, slot executor.Slot) {
+	h, tried, failed := t.handle, false, false
+	var err error
+	t.manifest, err = newManifestTemplate(manifest{Sweep: h.lease.Sweep, Lease: leaseRecordOf(h.lease), Boot: tr.boot, Allocation: t.allocation})
+	t.environ = tr.environs.forLease(h.lease.Sweep, t.allocation)
+	if err != nil {
+		tr.backoff.nodeFailed(t.startedAt, err.Error())
+		tr.leases.leave(h)
+		return
+	}
+	for !tr.heartbeats.draining.Load() && (!tried || tr.backoff.currentReason() == "") {
+		now := time.Now()
+		if tr.disk.check(now) {
+			break
+		}
+		s, ok := tr.sweeps.active(h.lease.Sweep)
+		if !ok {
+			break
+		}
+		if s, ok = h.scope(s); !ok {
+			break
+		}
+		if len(s.record.Updates) < h.lease.Updates { // so may its files be: the trial is leased again
+			break
+		}
+		if tried && !tr.devices.usable(s.ctx, t.allocation, failed) {
+			break
+		}
+		found, ok := tr.containers.findImage(s.record)
+		if !ok {
+			break
+		}
+		index, ok := h.nextTrial()
+		if !ok || index >= s.record.Space.Count() { // the lease is of a newer record than this worker has: the trial is leased again
+			break
+		}
+		if slices.Contains(s.record.Cancelling, index) {
+			continue // the master withdraws it
+		}
+		tried = true
+		failed = tr.attempts.run(s, slot, t, found, index, h.lease.Attempt+redeliveries(h.lease), now)
+	}
+	if !tried {
+		tr.backoff.cancelProbe()
+	}
+	tr.leases.leave(h)
+}
