@@ -98,7 +98,7 @@ func (rc *recovery) restoreAttempt(a *attempt, m *manifest, r jetstream.Record, 
 		ad.allocation = &allocator.Allocation{Lane: ad.lane.name, CPUs: ad.lane.resources.CPUs, Memory: ad.lane.resources.Memory}
 	}
 	if len(a.task.Share) > 0 {
-		a.sharedFolders = rc.bundles.pinAll()
+		a.project.folders = rc.bundles.pinAll()
 	}
 	rc.allocator.Restore(ad.allocation)
 	rc.fairShare.runStarted(ad.lane, ad.startedAt)

@@ -137,7 +137,7 @@ func (u *artifactUploads) put(ctx context.Context, a *attempt, files []artifactF
 // left counts the files and folders that the program has made in its folder, of a task that keeps none of those. What programs make for
 // themselves does not count: caches of Python, and what has a dot before its name.
 func (a *attempt) unkeptFiles() (n int) {
-	if a.initialNames == nil || len(a.task.Artifacts) > 0 {
+	if a.project.names == nil || len(a.task.Artifacts) > 0 {
 		return 0
 	}
 	entries, err := os.ReadDir(a.spool.work)
@@ -145,7 +145,7 @@ func (a *attempt) unkeptFiles() (n int) {
 		return 0
 	}
 	for _, e := range entries {
-		if name := e.Name(); !a.initialNames[name] && name[0] != '.' && name != "__pycache__" {
+		if name := e.Name(); !a.project.names[name] && name[0] != '.' && name != "__pycache__" {
 			n++
 		}
 	}

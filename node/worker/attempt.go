@@ -16,43 +16,49 @@ import (
 	"mlfnode/node/worker/devices"
 )
 
+// attemptSpec says what an attempt is, and does not change while it runs.
+type attemptSpec struct {
+	id      grid.TrialID
+	number  int
+	run     string
+	task    *grid.Task
+	params  space.Params
+	started time.Time
+
+	image       *docker.Image         // nil for a process
+	allocation  *allocator.Allocation // what it has of the node, which may be more than the task says; nil if not known
+	environ     *leaseEnviron         // nil for an attempt that an earlier agent started
+	adopted     bool                  // an earlier agent started it
+	resumePoint resumePoint
+}
+
 // attempt is one run of a trial in this worker.
 type attempt struct {
-	id     grid.TrialID
-	number int
-	run    string
-	task   *grid.Task
-	params space.Params
-	spool  *spool
-	image  *docker.Image // nil for a process
-
-	allocation *allocator.Allocation // what it has of the node, which may be more than the task says; nil is not known
-	environ    *leaseEnviron         // nil for one that an earlier agent began
-
-	adopted          bool // an earlier agent began it
-	foreignProcesses bool // processes of other users, which it has left, go on in its folders
-	resumePoint      resumePoint
-	sharedFolders    []string          // folders of the project that it sees in place
-	initialNames     map[string]bool   // names of what its folder held when it began; nil where that is not known
+	attemptSpec
+	spool            *spool
+	project          attemptProject
 	checkpoint       *checkpointFolder // nil for a task without a checkpoint
-	deviceWatched    bool              // somebody looks at what it does on the devices
-	deviceEvidence   devices.Evidence  // what they said at its end
+	devices          attemptDevices
+	foreignProcesses bool // it has left processes of other users, which go on in its folders
 
-	started time.Time
-	logRef  grid.LogRef // owned by the outbox
+	mu            sync.Mutex
+	cancelProgram context.CancelCauseFunc // nil while no program runs
+	announced     bool                    // a Started event tells of it
+	untouched     bool                    // it left nothing in the spool
+	output        attemptOutput
+	report        metricReport
+}
 
-	mu               sync.Mutex
-	sources          []*outputSource
-	cut              *cutOutput // nil when nothing was cut
-	announced        bool
-	ended            bool                    // nothing may be read from the spool any more
-	untouched        bool                    // the attempt left nothing in the spool
-	metricsReadAt    time.Time               // when metrics were last read
-	cancelProgram    context.CancelCauseFunc // of its program; nil while none runs
-	metrics          grid.Metric
-	metricReader     *metricReader // nil before metrics were first read
-	metricsChangedAt time.Time     // when metrics became what they are
-	metricsSentAt    time.Time     // when they were last told
+// attemptProject is what an attempt has of its project.
+type attemptProject struct {
+	folders []string        // those that it sees in place
+	names   map[string]bool // what its folder held at first; nil where that is not known
+}
+
+// attemptDevices is what was seen of an attempt on the node's devices.
+type attemptDevices struct {
+	watched  bool             // somebody looks at what it does there
+	evidence devices.Evidence // what they said at its end
 }
 
 // attemptRunner runs attempts: it makes their folders ready, starts their programs, and finishes them.
@@ -76,11 +82,11 @@ type attemptRunner struct {
 // returns whether the attempt has failed.
 func (at *attemptRunner) run(s *sweep, slot executor.Slot, t assignment, found imageLookup, index int64, number int, now time.Time) (failed bool) {
 	h := t.handle
-	a := &attempt{
+	a := &attempt{attemptSpec: attemptSpec{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: at.runNames.nextName(),
 		task: &s.record.Task, started: now, allocation: t.allocation, environ: t.environ, image: found.image,
 		resumePoint: resumePoint{h.lease.Snapshot, h.lease.Bad},
-	}
+	}}
 	h.addAttempt(a)
 	var result *grid.Result
 	end := finishOptions{snapshotTimeout: snapshotTimeout}
@@ -129,7 +135,7 @@ func (at *attemptRunner) execute(s *sweep, slot executor.Slot, a *attempt, templ
 		}
 		return a.prepareFailure(err)
 	}
-	a.sources = []*outputSource{
+	a.output.sources = []*outputSource{
 		{file: a.spool.stdout, stream: streamOut}, {file: a.spool.stderr, stream: streamErr},
 	}
 	if a.number > 1 && !quiet {
@@ -158,7 +164,7 @@ func (at *attemptRunner) announceStart(ctx context.Context, a *attempt) {
 	defer stop()
 	told := make(chan struct{})
 	a.mu.Lock()
-	a.announced, a.metricsReadAt = true, a.started
+	a.announced, a.report.readAt = true, a.started
 	a.mu.Unlock()
 	at.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent(), stored: func() { close(told) }})
 	select {

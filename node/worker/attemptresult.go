@@ -45,7 +45,7 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 	case end.manifest == nil:
 	case !a.adopted && a.spool.isUntouched(a.started):
 		a.mu.Lock()
-		a.ended, a.untouched = true, true
+		a.output.closed, a.untouched = true, true
 		a.mu.Unlock()
 		fi.classifier.classify(a, r)
 		if len(a.task.Metrics) > 0 {
@@ -62,7 +62,7 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 	fi.snapshots.storeFinal(a, r, end)
 	a.checkpoint.release()
 	if !a.foreignProcesses {
-		fi.bundles.unpin(a.sharedFolders)
+		fi.bundles.unpin(a.project.folders)
 	}
 	if _, active := fi.sweeps.active(a.id.Sweep); a.checkpoint != nil && !active { // what was to go could not, as it was in use
 		fi.checkpoints.requestCleanup()
@@ -92,7 +92,7 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 		r.Curves = comparedCurve(a.task, r.Curves)
 	}
 	e := grid.Event{Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: at, Result: r, Image: a.imagePin()}
-	fi.outbox.addEvent(a.id.Sweep, report{event: e, ref: &a.logRef, stored: func() {
+	fi.outbox.addEvent(a.id.Sweep, report{event: e, ref: &a.output.ref, stored: func() {
 		free()
 		fi.checkpoints.removeAfter(a, r)
 	}})

@@ -166,7 +166,7 @@ func TestFullDiskIsTheNodes(t *testing.T) {
 }
 
 func TestWhoseErrorsOfPreparationAre(t *testing.T) {
-	a := &attempt{started: time.Now()}
+	a := &attempt{attemptSpec: attemptSpec{started: time.Now()}}
 	for _, c := range []struct {
 		err  error
 		want grid.Class

@@ -190,7 +190,7 @@ func TestEndsAfterANotice(t *testing.T) {
 		{grid.TimeoutResumes, ended(grid.ClassTimeout, 137), grid.ClassPreempt},
 		{grid.TimeoutResumes, ended(grid.ClassCancel, 0), grid.ClassCancel},
 	} {
-		a := &attempt{task: &grid.Task{Checkpoint: &grid.Checkpoint{OnTimeout: c.timeout}}}
+		a := &attempt{attemptSpec: attemptSpec{task: &grid.Task{Checkpoint: &grid.Checkpoint{OnTimeout: c.timeout}}}}
 		r := a.resultOf(c.end)
 		if r.Class != c.want {
 			t.Errorf("on_timeout: %s, %q with %d: got %q, want %q", c.timeout, c.end.Class, c.end.ExitCode, r.Class, c.want)

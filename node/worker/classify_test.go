@@ -69,7 +69,7 @@ func TestRulesOfNodeAndProject(t *testing.T) {
 		t.Fatal(err)
 	}
 	for project, want := range map[string]grid.Class{"": grid.ClassLimits, "rules: [{class: storage, match: licence}]": grid.ClassStorage, "rules: 1": grid.ClassLimits} {
-		a := &attempt{task: &grid.Task{}, spool: spoolOf(t, "no licence left\n", project)}
+		a := &attempt{attemptSpec: attemptSpec{task: &grid.Task{}}, spool: spoolOf(t, "no licence left\n", project)}
 		c := &classifier{rules: r, log: logger(t), devices: &DeviceTracker{}, avoidedDevices: &avoidedDevices{}}
 		result := &grid.Result{Class: grid.ClassExit, ExitCode: 1}
 		if c.classify(a, result); result.Class != want {

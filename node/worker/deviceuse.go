@@ -95,7 +95,7 @@ func (dt *DeviceTracker) begin(a *attempt) {
 		return
 	}
 	shares := a.shares()
-	a.deviceWatched = true
+	a.devices.watched = true
 	dt.watch.Begin(devices.Attempt{
 		Trial: a.id, Number: a.number, Devices: a.allocation.UUIDs(), Whole: len(shares) > 0 && shares[0].Milli >= grid.One,
 	})
@@ -115,19 +115,19 @@ func (a *attempt) shares() []allocator.Share {
 
 // startedUse says which program an attempt has started.
 func (dt *DeviceTracker) recordProgram(a *attempt, b executor.Program) {
-	if a.deviceWatched {
+	if a.devices.watched {
 		dt.watch.Started(a.id, a.number, b.PID, b.Container)
 	}
 }
 
 // endUse says that the attempt's programs have ended, and puts what was seen of them into its result.
 func (dt *DeviceTracker) end(a *attempt, result *grid.Result) {
-	if !a.deviceWatched {
+	if !a.devices.watched {
 		return
 	}
-	a.deviceWatched = false
+	a.devices.watched = false
 	seen := dt.watch.End(context.Background(), a.id, a.number, result.Class == grid.ClassExit || result.Class == grid.ClassSignal) // bounded
-	result.Usage.GPU, a.deviceEvidence = seen.Use, seen.Evidence
+	result.Usage.GPU, a.devices.evidence = seen.Use, seen.Evidence
 	if a.task.Resources.Measured() {
 		dt.describe(a, result.Usage.GPU)
 	}
@@ -150,7 +150,7 @@ func (dt *DeviceTracker) describe(a *attempt, use []grid.DeviceUse) {
 
 // blame adds what the devices say to the evidence of a failure.
 func (a *attempt) addDeviceEvidence(e *failure.Evidence) {
-	seen := &a.deviceEvidence
+	seen := &a.devices.evidence
 	e.GPUFull, e.Neighbour = seen.Full, seen.Neighbours
 	e.Device = failure.DeviceFault{UUID: seen.Device, Xid: seen.Xid, Gone: seen.Gone, Several: seen.Several}
 }

@@ -127,7 +127,7 @@ func TestCurvesAsTheyCome(t *testing.T) {
 				before = append(before, whole[:at])
 			}
 		}
-		live := &attempt{task: &grid.Task{}, spool: s}
+		live := &attempt{attemptSpec: attemptSpec{task: &grid.Task{}}, spool: s}
 		write := func(text string) {
 			if err := os.WriteFile(s.metrics, []byte(text), 0o600); err != nil {
 				r.Fatal(err)
@@ -138,7 +138,7 @@ func TestCurvesAsTheyCome(t *testing.T) {
 			live.readMetrics(false)
 		}
 		write(whole)
-		atEnd := &attempt{task: &grid.Task{}, spool: s}
+		atEnd := &attempt{attemptSpec: attemptSpec{task: &grid.Task{}}, spool: s}
 		want := show(t, atEnd.readMetrics(true).curves)
 		if len(want) != 2 {
 			r.Fatalf("got %v of %q", want, whole)
@@ -251,7 +251,7 @@ func TestMetricsAsTheyCome(t *testing.T) {
 			}
 		}
 		whole := b.String()
-		live := &attempt{task: task, spool: s}
+		live := &attempt{attemptSpec: attemptSpec{task: task}, spool: s}
 		for at, read := 0, 0; at < len(whole); at += rapid.IntRange(1, 200).Draw(r, "piece") {
 			end := strings.LastIndexByte(whole[:at], '\n') + 1
 			if end < read || rapid.Bool().Draw(r, "within a line") {
@@ -268,7 +268,7 @@ func TestMetricsAsTheyCome(t *testing.T) {
 		}
 		write(whole)
 		check(live, whole, true)
-		check(&attempt{task: task, spool: s}, whole, true)
+		check(&attempt{attemptSpec: attemptSpec{task: task}, spool: s}, whole, true)
 	})
 }
 
@@ -344,8 +344,8 @@ func TestMetricsHoldLittle(t *testing.T) {
 				if m := a.readMetrics(false).values; string(m["loss"]) != "0.5" {
 					t.Errorf("loss is %s while the program runs, want 0.5", m["loss"])
 				}
-				files := []*metricFile{a.metricReader.own}
-				for _, s := range a.metricReader.sources {
+				files := []*metricFile{a.report.reader.own}
+				for _, s := range a.report.reader.sources {
 					files = append(files, s.files...)
 				}
 				for _, f := range files {
@@ -419,7 +419,7 @@ func BenchmarkMetricsOfLongFiles(b *testing.B) {
 			for i := range metricsBytes / 128 {
 				line(i)
 			}
-			a := &attempt{task: &grid.Task{Metrics: sources}, spool: s}
+			a := &attempt{attemptSpec: attemptSpec{task: &grid.Task{Metrics: sources}}, spool: s}
 			a.readMetrics(false)
 			for i := 0; b.Loop(); i++ {
 				line(i)

@@ -71,10 +71,10 @@ type metricReading struct {
 // readMetrics reads on, and gives the attempt's metrics from all its sources, $MLF_METRICS last. Later values win. Of an attempt that has
 // ended the last line counts although it does not end.
 func (a *attempt) readMetrics(ended bool) metricReading {
-	if a.metricReader == nil {
-		a.metricReader = newMetricReader(a)
+	if a.report.reader == nil {
+		a.report.reader = newMetricReader(a)
 	}
-	r := a.metricReader
+	r := a.report.reader
 	out := metricReading{values: grid.Metric{}}
 	for _, s := range r.sources {
 		found := grid.Metric{}

@@ -35,7 +35,7 @@ func left(t *testing.T, sources []grid.Source, files map[string]string) *attempt
 			t.Fatal(err)
 		}
 	}
-	return &attempt{task: &grid.Task{Metrics: sources}, spool: s}
+	return &attempt{attemptSpec: attemptSpec{task: &grid.Task{Metrics: sources}}, spool: s}
 }
 
 func TestMetrics(t *testing.T) {

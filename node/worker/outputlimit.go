@@ -14,7 +14,7 @@ func (a *attempt) recordCutOutput(out *executor.Outcome) {
 		return
 	}
 	a.limitSources(&cutOutput{Bytes: out.Cut, Kept: out.Kept})
-	for i, s := range a.sources {
+	for i, s := range a.output.sources {
 		// Truncated, so that it is the same when an agent that dies has done it before.
 		if i < len(out.Tail) && s.file.Truncate(out.Kept[i]) == nil {
 			_, _ = s.file.WriteString(out.Tail[i]) // that it was cut is noted
@@ -29,8 +29,8 @@ func (a *attempt) limitSources(c *cutOutput) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.cut = c
-	for i, s := range a.sources {
+	a.output.cut = c
+	for i, s := range a.output.sources {
 		if i < len(c.Kept) {
 			s.bounded, s.end = true, c.Kept[i]
 		}
@@ -41,5 +41,5 @@ func (a *attempt) limitSources(c *cutOutput) {
 func (a *attempt) outputLimit() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return max(1, a.logLimit()-a.logRef.Bytes) // the setup's output counts too
+	return max(1, a.logLimit()-a.output.ref.Bytes) // the setup's output counts too
 }

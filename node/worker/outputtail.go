@@ -68,6 +68,23 @@ func (s *outputSource) size() (int64, error) {
 	return s.truncated + size, nil
 }
 
+// attemptOutput is the output of an attempt, and how much of it has been sent. It is guarded by attempt.mu.
+type attemptOutput struct {
+	sources []*outputSource
+	cut     *cutOutput  // nil when nothing was cut
+	ref     grid.LogRef // owned by the outbox
+	closed  bool        // nothing may be read from the spool any more
+}
+
+// metricReport is what has been reported of the metrics of a running attempt. It is guarded by attempt.mu.
+type metricReport struct {
+	reader    *metricReader // nil before metrics were first read
+	readAt    time.Time     // when they were last read
+	values    grid.Metric
+	changedAt time.Time // when they became these values
+	sentAt    time.Time // when they were last sent
+}
+
 // outputTail sends the output of running attempts to the outbox, and their metrics to the master.
 type outputTail struct {
 	cfg    *Config
@@ -173,16 +190,16 @@ func (ot *outputTail) scanAttempts(ctx context.Context, now time.Time) bool {
 func (ot *outputTail) scanAttempt(ctx context.Context, a *attempt, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ended {
+	if a.output.closed {
 		return false
 	}
-	before := a.logRef.Bytes
+	before := a.output.ref.Bytes
 	if !a.announced && now.Sub(a.started) > announceAfter {
 		a.announced = true
-		a.metricsReadAt = now
+		a.report.readAt = now
 		ot.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent()})
 	}
-	for _, s := range a.sources {
+	for _, s := range a.output.sources {
 		// Only what fits at once: whatever is left comes with the next tick.
 		if _, err := ot.sendPiece(ctx, a, s, false); err != nil && ctx.Err() == nil {
 			ot.log.Warn("output can't be read", "trial", a.id, "err", err)
@@ -193,11 +210,11 @@ func (ot *outputTail) scanAttempt(ctx context.Context, a *attempt, now time.Time
 		interval = earlyStopInterval
 		a.stopEarly(ot.sweeps.earlyStopReason(a.id.Sweep, a.run))
 	}
-	if a.announced && now.Sub(a.metricsReadAt) > interval {
-		a.metricsReadAt = now
+	if a.announced && now.Sub(a.report.readAt) > interval {
+		a.report.readAt = now
 		ot.publishMetrics(a, now)
 	}
-	return a.logRef.Bytes > before
+	return a.output.ref.Bytes > before
 }
 
 // tellMetrics tells the master the metrics of a running attempt when they have changed, and else from time to time, since what was
@@ -205,16 +222,16 @@ func (ot *outputTail) scanAttempt(ctx context.Context, a *attempt, now time.Time
 func (ot *outputTail) publishMetrics(a *attempt, now time.Time) {
 	read := a.readMetrics(false)
 	m := read.values
-	changed := !maps.EqualFunc(m, a.metrics, func(x, y json.RawMessage) bool { return bytes.Equal(x, y) })
-	if len(m) == 0 || (!changed && now.Sub(a.metricsSentAt) < metricsRepeatInterval) {
+	changed := !maps.EqualFunc(m, a.report.values, func(x, y json.RawMessage) bool { return bytes.Equal(x, y) })
+	if len(m) == 0 || (!changed && now.Sub(a.report.sentAt) < metricsRepeatInterval) {
 		return
 	}
 	if changed {
-		a.metrics, a.metricsChangedAt = m, now
+		a.report.values, a.report.changedAt = m, now
 	}
-	a.metricsSentAt = now
+	a.report.sentAt = now
 	err := ot.cfg.Master.SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: ot.cfg.Node, Events: []grid.Event{{
-		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.metricsChangedAt.UnixMicro(), Metrics: m, Curves: read.curves,
+		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.report.changedAt.UnixMicro(), Metrics: m, Curves: read.curves,
 	}}})
 	if err != nil {
 		ot.log.Debug("metrics could not be told", "trial", a.id, "err", err)
@@ -225,16 +242,16 @@ func (ot *outputTail) publishMetrics(a *attempt, now time.Time) {
 func (ot *outputTail) drain(a *attempt) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ended = true
+	a.output.closed = true
 	ot.sendOutput(a)
-	if a.cut != nil {
-		a.logRef.Cut += a.cut.Bytes
+	if a.output.cut != nil {
+		a.output.ref.Cut += a.output.cut.Bytes
 	}
 }
 
 // shipAll ships what the sources hold. a.mu is held.
 func (ot *outputTail) sendOutput(a *attempt) {
-	for _, s := range a.sources {
+	for _, s := range a.output.sources {
 		for {
 			more, err := ot.sendPiece(context.Background(), a, s, true) // waits for the store, however long it takes
 			if err != nil && !errors.Is(err, errClosed) {
@@ -266,7 +283,7 @@ func (ot *outputTail) sendPiece(ctx context.Context, a *attempt, s *outputSource
 	}
 	if n == 0 {
 		if room < size-s.sent || s.bounded {
-			a.logRef.Cut += size - s.sent
+			a.output.ref.Cut += size - s.sent
 			s.sent = size
 		}
 		return false, nil
@@ -274,11 +291,11 @@ func (ot *outputTail) sendPiece(ctx context.Context, a *attempt, s *outputSource
 	chunk := jetstream.Chunk{
 		Index: a.id.Index, Run: a.run, Stream: s.stream, Offset: s.sent, Time: time.Now().UnixMicro(), Data: data[:n],
 	}
-	if err := ot.outbox.addOutput(ctx, a.id.Sweep, outputPiece{chunk: chunk, ref: &a.logRef}); err != nil {
+	if err := ot.outbox.addOutput(ctx, a.id.Sweep, outputPiece{chunk: chunk, ref: &a.output.ref}); err != nil {
 		return false, err
 	}
 	s.sent += int64(n)
-	a.logRef.Bytes += int64(n)
+	a.output.ref.Bytes += int64(n)
 	return s.sent < size, nil
 }
 
@@ -298,10 +315,10 @@ func completeRunes(b []byte) int {
 
 // room says how much of n further bytes may be stored: none once something was cut, so that what is stored has no gap.
 func (a *attempt) remainingOutput(n int64) int64 {
-	if a.logRef.Cut > 0 {
+	if a.output.ref.Cut > 0 {
 		return 0
 	}
-	return max(0, min(n, a.logLimit()-a.logRef.Bytes))
+	return max(0, min(n, a.logLimit()-a.output.ref.Bytes))
 }
 
 // logLimit is how many bytes of output are stored.

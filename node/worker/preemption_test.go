@@ -124,7 +124,7 @@ func filled(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	var held []*leaseHandle
 	for i := range int64(4) {
 		al, _ := s.dispatcher.allocator.Reserve(low.Lane(), low.Task.Resources)
-		a := &attempt{id: grid.TrialID{Sweep: "low-1", Index: i}, number: 1, task: &low.Task, allocation: al, started: now.Add(-time.Duration(i+1) * time.Hour)}
+		a := &attempt{attemptSpec: attemptSpec{id: grid.TrialID{Sweep: "low-1", Index: i}, number: 1, task: &low.Task, allocation: al, started: now.Add(-time.Duration(i+1) * time.Hour)}}
 		if i == 0 {
 			a.number, a.started = 2, now.Add(-time.Minute)
 		}

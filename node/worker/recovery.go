@@ -149,11 +149,11 @@ func readManifest(path string) (*manifest, error) {
 
 func (m *manifest) attempt(s *grid.Sweep, spool *spool) *attempt {
 	params, _ := s.Space.At(m.Index) // its program has been started, or never will be: nobody needs them any more
-	a := &attempt{
+	a := &attempt{spool: spool, attemptSpec: attemptSpec{
 		adopted: true, id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
-		task: &s.Task, params: params, spool: spool, started: time.UnixMicro(m.Started), allocation: m.Allocation,
-		sources: []*outputSource{{file: spool.stdout, stream: streamOut}, {file: spool.stderr, stream: streamErr}},
-	}
+		task: &s.Task, params: params, started: time.UnixMicro(m.Started), allocation: m.Allocation,
+	}}
+	a.output.sources = []*outputSource{{file: spool.stdout, stream: streamOut}, {file: spool.stderr, stream: streamErr}}
 	if m.Image != "" {
 		a.image = &docker.Image{Pin: m.Image}
 	}

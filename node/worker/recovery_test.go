@@ -212,7 +212,7 @@ func TestLongAttemptsAreSynced(t *testing.T) {
 		}
 		write(t, filepath.Join(sp.out, "a", "b", "model"), "weights")
 		write(t, sp.metrics, "{}")
-		a := &attempt{spool: sp, task: &grid.Task{}}
+		a := &attempt{attemptSpec: attemptSpec{task: &grid.Task{}}, spool: sp}
 		if err := a.writeResult(&manifest{Sweep: "a-1", Run: "n.1.1"}, &grid.Result{Usage: grid.Usage{Wall: took.Microseconds()}}); err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,7 @@ const syncAfter = 10 * time.Second
 
 // note writes how the attempt ended into its spool.
 func (a *attempt) writeResult(m *manifest, result *grid.Result) error {
-	m.Result, m.Cut = result, a.cut
+	m.Result, m.Cut = result, a.output.cut
 	if err := a.spool.writeManifest(m); err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (pp *preparer) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 		r = &updated
 	}
 	if r.Bundle == "" && len(r.Task.Setup) == 0 && len(r.Task.Links) == 0 {
-		a.initialNames = map[string]bool{}
+		a.project.names = map[string]bool{}
 		return nil
 	}
 	image := pp.containers.setupImage(r, a.image)
@@ -58,7 +58,7 @@ func (pp *preparer) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 		return err
 	}
 	if len(r.Task.Share) > 0 {
-		a.sharedFolders = p.folders
+		a.project.folders = p.folders
 	} else {
 		defer pp.bundles.unpin(p.folders)
 	}
@@ -68,7 +68,7 @@ func (pp *preparer) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 		}
 		return fmt.Errorf("the attempt's folder could not be filled: %w", err)
 	}
-	a.initialNames = p.names
+	a.project.names = p.names
 	return nil
 }
 
@@ -79,7 +79,7 @@ func (pp *preparer) runSetup(s *sweep, slot executor.Slot, a *attempt, dir strin
 		return fmt.Errorf("the setup's log could not be made: %w", err)
 	}
 	defer log.Close()
-	a.sources = []*outputSource{{file: log, stream: streamSetup}}
+	a.output.sources = []*outputSource{{file: log, stream: streamSetup}}
 	container, err := pp.containers.spec(s, a, true, [2]string{log.Name(), log.Name()})
 	if err != nil {
 		return err
@@ -140,6 +140,6 @@ func (ot *outputTail) flushSetupOutput(a *attempt, cut int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ot.sendOutput(a)
-	a.logRef.Cut += cut
-	a.sources = nil
+	a.output.ref.Cut += cut
+	a.output.sources = nil
 }

@@ -86,7 +86,7 @@ func TestEndsThatLeaveTheFolderClean(t *testing.T) {
 
 // TestFetchThatFails holds whose fault it is that what a trial had saved can't be had.
 func TestFetchThatFails(t *testing.T) {
-	a := &attempt{resumePoint: resumePoint{snapshot: 4}}
+	a := &attempt{attemptSpec: attemptSpec{resumePoint: resumePoint{snapshot: 4}}}
 	for _, c := range []struct {
 		err  error
 		want grid.Class

@@ -251,7 +251,7 @@ func TestManifestTemplate(t *testing.T) {
 			for _, index := range []int64{0, 123456789} {
 				want := shared
 				want.Index, want.Attempt, want.Run, want.Started = index, 3, "node-1.4.zz", 1_700_000_000_000_000
-				a := &attempt{id: grid.TrialID{Sweep: shared.Sweep, Index: index}, number: 3, run: want.Run, started: time.UnixMicro(want.Started)}
+				a := &attempt{attemptSpec: attemptSpec{id: grid.TrialID{Sweep: shared.Sweep, Index: index}, number: 3, run: want.Run, started: time.UnixMicro(want.Started)}}
 				claimed, err := template.manifest(a), template.write(s, a)
 				if err != nil {
 					t.Fatal(err)
