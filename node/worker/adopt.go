@@ -11,21 +11,24 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// Adopter knows what earlier agents have left running. Runs go by their names, which are those that the executor was given.
+// Adopter knows what earlier agents have left running. Runs are identified by the names under which
+// the executor started them.
 type Adopter interface {
-	// Adopted gives a way to wait for a run that an earlier agent began. The func blocks until the run has ended, which may be
-	// at once, and gives its outcome; ending ctx stops the run as it does in executor.Slot, executor.ErrLeave included. pid is that of
-	// its program, 0 when that is not known. ok is false when nobody has the run: then it is not running.
+	// Adopted returns a func that waits for a run that an earlier agent started. The func blocks
+	// until the run has ended, which may be at once, and returns its outcome; cancelling ctx stops
+	// the run as it does in executor.Slot, executor.ErrLeave included. pid is the process of its
+	// program, 0 when that is not known. ok is false when nobody has the run, which means that it
+	// is not running.
 	Adopted(run string) (resume func(ctx context.Context) executor.Outcome, pid int, ok bool)
-	// Collected says that the outcome of an adopted run is noted.
+	// Collected says that the outcome of an adopted run has been recorded.
 	Collected(run string)
-	// Disown stops the runs that nobody has asked for.
+	// Disown stops the runs for which Adopted has not been called.
 	Disown()
 }
 
-// ticket is the lease of an attempt in its manifest.
+// leaseRecord is the lease of an attempt as its manifest holds it.
 type leaseRecord struct {
-	ID         grid.LeaseID `json:"id,omitempty"` // "" from an agent that knew sequences only
+	ID         grid.LeaseID `json:"id,omitempty"` // "" from an agent that knew only sequences
 	Seq        uint64       `json:"seq"`
 	Lo         int64        `json:"lo"`
 	Hi         int64        `json:"hi"`
@@ -38,7 +41,7 @@ func leaseRecordOf(h *jetstream.GrantedLease) *leaseRecord {
 	return &leaseRecord{ID: h.ID, Seq: h.Seq, Lo: h.Lo, Hi: h.Hi, Attempt: h.Attempt, Deliveries: h.Deliveries, Shape: h.Shape}
 }
 
-// adoption is an attempt of an earlier agent that goes on under this one.
+// adoption is an attempt of an earlier agent that continues under this one.
 type adoption struct {
 	attempt   *attempt
 	manifest  *manifest
@@ -51,8 +54,9 @@ type adoption struct {
 	resume     func(context.Context) executor.Outcome
 }
 
-// adopt finds out how the attempt of a spool stands: its result, nil if nobody knows one, or that it goes on. In that case
-// its resources are reserved and its lease is held from here on.
+// adoptAttempt returns the result of the attempt that a spool names, nil if nobody knows it, or
+// reports that the attempt still runs. In that case its resources are reserved and its lease is
+// held from here on.
 func (rc *recovery) adoptAttempt(a *attempt, m *manifest, r jetstream.Record) (result *grid.Result, goesOn bool) {
 	if m.predatesBoot(rc.boot) {
 		return nil, false
@@ -82,19 +86,19 @@ func (rc *recovery) adoptAttempt(a *attempt, m *manifest, r jetstream.Record) (r
 	return nil, false
 }
 
-// glance asks for the outcome of a run without waiting for its end.
+// pollOutcome returns the outcome of a run without waiting for its end.
 func pollOutcome(resume func(context.Context) executor.Outcome) executor.Outcome {
 	ctx, leave := context.WithCancelCause(context.Background())
 	leave(executor.ErrLeave)
 	return resume(ctx)
 }
 
-// takeBack gives a running attempt its place in this worker. The machine may have become too small for it meanwhile: then
-// nothing else begins until it has ended.
+// restoreAttempt gives a running attempt its resources and its lease in this worker. The machine
+// may have become too small for it meanwhile: then no other attempt starts until it has ended.
 func (rc *recovery) restoreAttempt(a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome) *adoption {
 	s := rc.sweeps.addAdopted(r)
 	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease), startedAt: time.Now()}
-	if ad.allocation = m.Allocation; ad.allocation == nil { // of an earlier version
+	if ad.allocation = m.Allocation; ad.allocation == nil { // from an earlier version
 		ad.allocation = &allocator.Allocation{Lane: ad.lane.name, CPUs: ad.lane.resources.CPUs, Memory: ad.lane.resources.Memory}
 	}
 	if len(a.task.Share) > 0 {
@@ -109,7 +113,7 @@ func (rc *recovery) restoreAttempt(a *attempt, m *manifest, r jetstream.Record, 
 	return ad
 }
 
-// laneOf gives the lane that an attempt was leased in.
+// laneOf returns the lane in which an attempt was leased.
 func laneOf(r *jetstream.Record, t *leaseRecord) lane {
 	l := lane{name: r.Sweep.Lane(), resources: r.Sweep.Task.Resources, priority: r.Sweep.Priority}
 	if t == nil {
@@ -121,7 +125,7 @@ func laneOf(r *jetstream.Record, t *leaseRecord) lane {
 	return l
 }
 
-// goOn sees the attempts of earlier agents to their ends.
+// runAdopted waits for the attempts of earlier agents in the background, and finishes them.
 func (rc *recovery) runAdopted() {
 	for _, ad := range rc.adoptions {
 		rc.runners.running.Add(1)
@@ -144,8 +148,9 @@ func (rc *recovery) runAdopted() {
 	rc.adoptions = nil
 }
 
-// seeThrough waits for the end of an adopted attempt and reports it. Its output is stored once more from its beginning, since
-// nobody knows how much of it was: readers drop what they have. It reports whether the attempt goes on under the next agent.
+// awaitAdopted waits for the end of an adopted attempt and reports it. Its output is stored once
+// more from the beginning, since it is not known how much of it was stored: readers drop what they
+// already have. It reports whether the attempt continues under the next agent.
 func (rc *recovery) awaitAdopted(ad *adoption) (goesOn bool) {
 	s := ad.sweep
 	if ad.handle != nil {

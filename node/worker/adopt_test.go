@@ -18,7 +18,8 @@ import (
 	"mlfnode/node/worker/devices"
 )
 
-// agents is a row of workers over one store and one folder, each with the shims that the last one has left.
+// agents is a row of workers over one store and one folder, each with the shims that the last one
+// has left.
 type agents struct {
 	*harness
 	options shim.Options
@@ -164,8 +165,8 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 	}
 }
 
-// TestAdoptedLeaseGivesItsRestBack replaces the agent while the second trial of a wide lease runs: those behind it are given back while it
-// goes on.
+// TestAdoptedLeaseGivesItsRestBack replaces the agent while the second trial of a wide lease runs:
+// those behind it are given back while it goes on.
 func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 	a := newAgents(t)
 	r, marks := a.scripted(5, `case $MLF_TRIAL in */1) echo x >$MARKS/began; while ! test -e $MARKS/go; do sleep 0.01; done;; esac`, func(r *grid.Sweep) {
@@ -188,8 +189,8 @@ func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 	a.stop()
 }
 
-// TestAdoptedAttemptKeepsItsDevice has a program that its environment does not tell apart from others' go on under the next agent. It
-// is no foreign one there, and its GPU is its own.
+// TestAdoptedAttemptKeepsItsDevice has a program that its environment does not tell apart from
+// others' go on under the next agent. It is no foreign one there, and its GPU is its own.
 func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	a := newAgents(t)
 	var err error
@@ -228,7 +229,8 @@ func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	}
 }
 
-// TestAttemptThatEndedWhileNobodyWasThere is reported with its true outcome, by its shim or by what that has written.
+// TestAttemptThatEndedWhileNobodyWasThere is reported with its true outcome, by its shim or by what
+// that has written.
 func TestAttemptThatEndedWhileNobodyWasThere(t *testing.T) {
 	for _, shimGone := range []bool{false, true} {
 		t.Run("shim gone "+strconv.FormatBool(shimGone), func(t *testing.T) {
@@ -255,7 +257,8 @@ func TestAttemptThatEndedWhileNobodyWasThere(t *testing.T) {
 	}
 }
 
-// TestAdoptedAttemptObeysItsSweep cancels the sweep of an adopted attempt, once while no agent is there.
+// TestAdoptedAttemptObeysItsSweep cancels the sweep of an adopted attempt, once while no agent is
+// there.
 func TestAdoptedAttemptObeysItsSweep(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		t.Run("away "+strconv.FormatBool(away), func(t *testing.T) {

@@ -75,7 +75,8 @@ func lease(ctx context.Context, store *jetstream.Store) error {
 	return nil
 }
 
-// TestAttemptSurvivesAKilledAgent kills the whole node agent, its store too, three times under running attempts.
+// TestAttemptSurvivesAKilledAgent kills the whole node agent, its store too, three times under
+// running attempts.
 func TestAttemptSurvivesAKilledAgent(t *testing.T) {
 	a := newAgents(t)
 	a.dir = filepath.Join(t.TempDir(), a.options.Token)
@@ -110,8 +111,8 @@ func TestAttemptSurvivesAKilledAgent(t *testing.T) {
 	}
 }
 
-// reopen opens the store once the last agent has let go of it: a process that it was just starting when it was killed has its
-// files for a moment longer.
+// reopen opens the store once the last agent has let go of it: a process that it was just starting
+// when it was killed has its files for a moment longer.
 func (a *agents) reopen() {
 	a.t.Helper()
 	var server *jetstream.Server
@@ -129,8 +130,8 @@ func (a *agents) reopen() {
 	a.t.Cleanup(store.Close)
 }
 
-// prepare stores a sweep of n trials in the store of the agents to come. The trials tell again and again
-// that they run, until there is a file that lets them end.
+// prepare stores a sweep of n trials in the store of the agents to come. The trials tell again and
+// again that they run, until there is a file that lets them end.
 func (a *agents) prepare(n int) (*grid.Sweep, string) {
 	a.t.Helper()
 	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(a.dir, "jetstream"), Logger: logger(a.t)})

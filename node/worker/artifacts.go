@@ -32,25 +32,27 @@ type FileStore interface {
 
 var _ FileStore = (*jetstream.Store)(nil)
 
-// storeFullTimeout is how long artifacts wait for room in a store that has reached its limit, all of a node's together: then the
-// trials that follow are reported without theirs, and say so, until some fit again. Somebody must remove sweeps or raise the
-// limit, and a sweep can't stand still for as long as nobody does.
+// storeFullTimeout is how long the artifacts of a node wait for room in a store that has reached
+// its limit, counted from the first refusal. After that, trials are reported without their
+// artifacts, and say so, until some fit again. Somebody must remove sweeps or raise the limit, and
+// a sweep can't stand still until they do.
 const storeFullTimeout = 5 * time.Minute
 
-// errUploadLeft says that the next start has to store artifacts, because the node stops and the store does not take them.
+// errUploadDeferred says that the next start has to store the artifacts, because the node stops and
+// the store does not accept them.
 var errUploadDeferred = errors.New("the artifacts are left to the next start")
 
-// uploads is what the artifacts of a node know of the store.
+// artifactUploads stores the artifacts of attempts, and remembers whether the store is full.
 type artifactUploads struct {
 	cfg *Config
 	log *slog.Logger
 
 	fullTimeout time.Duration
-	abandoned   chan struct{} // closed once nothing waits for the store any more
+	abandoned   chan struct{} // closed once no upload waits for the store any more
 	abandon     func()
 
 	mu        sync.Mutex
-	fullSince time.Time // since when the store has been full, zero while it is not
+	fullSince time.Time // zero while the store is not full
 }
 
 func newArtifactUploads(cfg *Config, log *slog.Logger) *artifactUploads {
@@ -58,17 +60,18 @@ func newArtifactUploads(cfg *Config, log *slog.Logger) *artifactUploads {
 	return &artifactUploads{cfg: cfg, log: log, fullTimeout: storeFullTimeout, abandoned: left, abandon: sync.OnceFunc(func() { close(left) })}
 }
 
-// giveUp lets those return that wait for the store.
+// giveUp ends the waiting of uploads that the store does not accept.
 func (u *artifactUploads) giveUp() { u.abandon() }
 
-// hopeless reports whether the store has been full for too long, as far as the result of this try tells.
+// fullTooLong reports whether the store has been full for longer than fullTimeout, as far as the
+// result of this attempt to store tells.
 func (u *artifactUploads) fullTooLong(err error) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
 	case err == nil:
 		u.fullSince = time.Time{}
-	case jetstream.IsUnavailable(err): // it comes back, and tells nothing of how full it is
+	case jetstream.IsUnavailable(err): // the store comes back; this does not tell whether it is full
 	case u.fullSince.IsZero():
 		u.fullSince = time.Now()
 	default:
@@ -77,10 +80,11 @@ func (u *artifactUploads) fullTooLong(err error) bool {
 	return false
 }
 
-// storeArtifacts packs everything under $MLF_OUT and the files that the task's patterns name. As long as the store does not take
-// them, because the master is away or the disk is full, it waits: the spool keeps them, and the attempt is reported after them.
-// It returns errUploadLeft when ctx or the worker ends first, jetstream.ErrFull after fullPatience, and jetstream.ErrNotFound when the
-// master has no such trial.
+// store packs everything under $MLF_OUT and the files that the task's patterns match. As long as
+// the store does not accept them, because the master is away or the disk is full, it waits: the
+// spool keeps them, and the attempt is reported after them. It returns errUploadDeferred when ctx
+// or the worker ends first, jetstream.ErrFull after storeFullTimeout, and jetstream.ErrNotFound
+// when the master has no such trial.
 func (u *artifactUploads) store(ctx context.Context, a *attempt) (grid.FilesRef, error) {
 	files, err := a.listArtifacts()
 	if err != nil || len(files) == 0 {
@@ -89,7 +93,7 @@ func (u *artifactUploads) store(ctx context.Context, a *attempt) (grid.FilesRef,
 	for warned := false; ; warned = true {
 		ref, err := u.put(ctx, a, files)
 		var unpacked *packError
-		if errors.Is(err, jetstream.ErrNotFound) { // it tells nothing of how full the store is
+		if errors.Is(err, jetstream.ErrNotFound) { // this does not tell whether the store is full
 			return ref, err
 		}
 		if u.fullTooLong(err) || err == nil || errors.As(err, &unpacked) || errors.Is(err, jetstream.ErrTooLarge) {
@@ -110,10 +114,10 @@ func (u *artifactUploads) store(ctx context.Context, a *attempt) (grid.FilesRef,
 	}
 }
 
-// packError says that the files can't be read, which trying again does not change.
+// packError says that the files can't be read, which another try does not change.
 type packError struct{ error }
 
-// errGaveUp ends the packing of artifacts that the store does not take.
+// errUploadAborted ends the packing of artifacts that the store does not accept.
 var errUploadAborted = errors.New("the store gave up")
 
 func (u *artifactUploads) put(ctx context.Context, a *attempt, files []artifactFile) (grid.FilesRef, error) {
@@ -134,8 +138,9 @@ func (u *artifactUploads) put(ctx context.Context, a *attempt, files []artifactF
 	return ref, err
 }
 
-// left counts the files and folders that the program has made in its folder, of a task that keeps none of those. What programs make for
-// themselves does not count: caches of Python, and what has a dot before its name.
+// unkeptFiles counts the files and folders that the program created in its folder although the task
+// declares no artifacts. What programs create for themselves does not count: Python's caches, and
+// names that begin with a dot.
 func (a *attempt) unkeptFiles() (n int) {
 	if a.project.names == nil || len(a.task.Artifacts) > 0 {
 		return 0
@@ -152,14 +157,14 @@ func (a *attempt) unkeptFiles() (n int) {
 	return n
 }
 
-// found is a file to keep.
+// artifactFile is a file to keep.
 type artifactFile struct{ path, name string }
 
 func (a *attempt) listArtifacts() ([]artifactFile, error) {
 	names := map[string]string{}
 	work := os.DirFS(a.spool.work)
 	for _, pattern := range a.task.Artifacts {
-		if err := grid.CheckPattern(pattern); err != nil { // by a version that took all
+		if err := grid.CheckPattern(pattern); err != nil { // stored by a version that accepted every pattern
 			return nil, err
 		}
 		matches, err := doublestar.Glob(work, pattern, doublestar.WithFilesOnly(), doublestar.WithNoFollow())

@@ -26,7 +26,7 @@ type attemptSpec struct {
 	started time.Time
 
 	image       *docker.Image         // nil for a process
-	allocation  *allocator.Allocation // what it has of the node, which may be more than the task says; nil if not known
+	allocation  *allocator.Allocation // what it holds of the node, which may be more than the task requests; nil if not known
 	environ     *leaseEnviron         // nil for an attempt that an earlier agent started
 	adopted     bool                  // an earlier agent started it
 	resumePoint resumePoint
@@ -39,11 +39,11 @@ type attempt struct {
 	project          attemptProject
 	checkpoint       *checkpointFolder // nil for a task without a checkpoint
 	devices          attemptDevices
-	foreignProcesses bool // it has left processes of other users, which go on in its folders
+	foreignProcesses bool // it left processes of other users that still run in its folders
 
 	mu            sync.Mutex
 	cancelProgram context.CancelCauseFunc // nil while no program runs
-	announced     bool                    // a Started event tells of it
+	announced     bool                    // a Started event has been sent for it
 	untouched     bool                    // it left nothing in the spool
 	output        attemptOutput
 	report        metricReport
@@ -52,16 +52,16 @@ type attempt struct {
 // attemptProject is what an attempt has of its project.
 type attemptProject struct {
 	folders []string        // those that it sees in place
-	names   map[string]bool // what its folder held at first; nil where that is not known
+	names   map[string]bool // what its folder held at the start; nil where that is not known
 }
 
-// attemptDevices is what was seen of an attempt on the node's devices.
+// attemptDevices is what was observed of an attempt on the node's devices.
 type attemptDevices struct {
-	watched  bool             // somebody looks at what it does there
-	evidence devices.Evidence // what they said at its end
+	watched  bool             // a devices.Watch observes it
+	evidence devices.Evidence // what was observed at its end
 }
 
-// attemptRunner runs attempts: it makes their folders ready, starts their programs, and finishes them.
+// attemptRunner runs attempts: it prepares their folders, starts their programs, and finishes them.
 type attemptRunner struct {
 	cfg         *Config
 	runNames    runNames
@@ -78,8 +78,8 @@ type attemptRunner struct {
 	finisher    *finisher
 }
 
-// attempt runs one trial, from now on, and reports how it ended. Its spool stays until the report is stored. It
-// returns whether the attempt has failed.
+// run runs one attempt of a trial and reports how it ended. Its spool stays until the report is
+// stored. run returns whether the attempt has failed.
 func (at *attemptRunner) run(s *sweep, slot executor.Slot, t assignment, found imageLookup, index int64, number int, now time.Time) (failed bool) {
 	h := t.handle
 	a := &attempt{attemptSpec: attemptSpec{
@@ -112,7 +112,8 @@ func (at *attemptRunner) run(s *sweep, slot executor.Slot, t assignment, found i
 	return result.Class != grid.ClassNone
 }
 
-// execute prepares and runs. Without a result the program goes on under the next agent.
+// execute prepares the attempt and runs its program. Without a result the program continues under
+// the next agent.
 func (at *attemptRunner) execute(s *sweep, slot executor.Slot, a *attempt, template *manifestTemplate, quiet bool, end *finishOptions) *grid.Result {
 	spool, err := at.spools.acquire(s.ctx)
 	if err != nil {
@@ -154,11 +155,12 @@ func (at *attemptRunner) execute(s *sweep, slot executor.Slot, a *attempt, templ
 	return at.programs.result(s.record, a, out)
 }
 
-// announceTime bounds the wait for the word that an attempt begins.
+// announceTimeout bounds the wait until the start of an attempt is stored.
 const announceTimeout = time.Second
 
-// announce tells that the attempt begins, before it does. An attempt that comes after another may be of a trial that takes its
-// node down, so fast that nobody would ever hear what it was; the master says of others that they are not.
+// announceStart reports the start of the attempt before it happens. A trial that is attempted again
+// may be one that takes its node down, so fast that nobody would ever learn which trial it was; the
+// master says of other trials that they are not.
 func (at *attemptRunner) announceStart(ctx context.Context, a *attempt) {
 	ctx, stop := context.WithTimeout(ctx, announceTimeout)
 	defer stop()
@@ -169,23 +171,23 @@ func (at *attemptRunner) announceStart(ctx context.Context, a *attempt) {
 	at.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent(), stored: func() { close(told) }})
 	select {
 	case <-told:
-	case <-ctx.Done(): // the store is away; the trial need not wait for it
+	case <-ctx.Done(): // the store is away; the trial does not wait for it
 	}
 }
 
-// told reports whether anybody has heard of the attempt.
+// isAnnounced reports whether the attempt's start has been reported.
 func (a *attempt) isAnnounced() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.announced
 }
 
-// began is the event that tells of the attempt's start.
+// startedEvent returns the event that reports the attempt's start.
 func (a *attempt) startedEvent() grid.Event {
 	return grid.Event{Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(), Devices: a.allocation.UUIDs(), Image: a.imagePin()}
 }
 
-// pin names the image that the attempt runs in; "" for a process.
+// imagePin returns the pinned reference of the attempt's image; "" for a process.
 func (a *attempt) imagePin() string {
 	if a.image == nil {
 		return ""
@@ -193,7 +195,7 @@ func (a *attempt) imagePin() string {
 	return a.image.Pin
 }
 
-// command is what the executor runs.
+// spec returns what the executor is to run.
 func (at *attemptRunner) spec(s *sweep, a *attempt) (*executor.Attempt, error) {
 	t := a.task
 	container, err := at.containers.spec(s, a, false, [2]string{a.spool.stdout.Name(), a.spool.stderr.Name()})
@@ -212,7 +214,7 @@ func (at *attemptRunner) spec(s *sweep, a *attempt) (*executor.Attempt, error) {
 	return e, err
 }
 
-// stopped gives the result of an attempt that did not end by itself, nil when nobody stopped it.
+// stoppedResult returns the result of an attempt that was stopped, nil when nobody stopped it.
 func stoppedResult(ctx context.Context, a *attempt) *grid.Result {
 	switch cause := context.Cause(ctx); {
 	case cause == nil:

@@ -11,41 +11,43 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// baseEnviron is what all attempts of a sweep share.
+// sweepEnviron returns the environment that all attempts of a sweep share.
 func sweepEnviron(s *grid.Sweep) []string {
 	return s.Environment(os.Environ(), keptVariable)
 }
 
-// keptVariable reports whether attempts see the variable of the shell: not those that are set for each attempt, nor mlfnode's own.
+// keptVariable reports whether attempts inherit the variable from the submitting shell. They do not
+// inherit those that are set for each attempt, nor mlfnode's own.
 func keptVariable(key string) bool {
 	return !strings.HasPrefix(key, "MLF_") && key != "PWD" && key != "OLDPWD"
 }
 
-// leaseEnviron is what the environments of a lease's attempts have in common beside that of their sweep.
+// leaseEnviron is what the environments of a lease's attempts have in common beyond that of their
+// sweep.
 type leaseEnviron struct {
 	defaults []string // what a program gets unless its user, its node or its image sets it
 	own      []string
 }
 
-// environs makes the environments of attempts.
+// environs builds the environments of attempts.
 type environs struct {
 	containers *taskContainers
 	bundles    *bundles
 	devices    *DeviceTracker
 }
 
-// environOf gives what attempts of a lease see of what is reserved for them.
+// forLease returns the variables that describe what is reserved for the attempts of a lease.
 func (en *environs) forLease(id grid.SweepID, al *allocator.Allocation) *leaseEnviron {
 	e := &leaseEnviron{
-		defaults: []string{"PYTHONUNBUFFERED=1"}, // what was printed is seen at once, and not lost when the program is killed
+		defaults: []string{"PYTHONUNBUFFERED=1"}, // output appears at once, and is not lost when the program is killed
 		own:      []string{"MLF_SWEEP=" + string(id), "MLF_CACHE=" + en.bundles.cacheDir()},
 	}
 	if al == nil {
 		return e
 	}
 	e.own = append(e.own, "MLF_SLOT="+strconv.Itoa(al.Slot))
-	if al.CPUs > 0 { // a node that the program starts goes by these
-		e.defaults = append(e.defaults, "OMP_NUM_THREADS="+strconv.FormatInt(int64((al.CPUs+grid.One-1)/grid.One), 10)) // else each of n trials has a thread for each of n processors
+	if al.CPUs > 0 { // an mlfnode that the program starts uses these as its limits
+		e.defaults = append(e.defaults, "OMP_NUM_THREADS="+strconv.FormatInt(int64((al.CPUs+grid.One-1)/grid.One), 10)) // otherwise each of n trials starts a thread for each of n processors
 		e.own = append(e.own, "MLF_TRIAL_CPUS="+al.CPUs.String())
 	}
 	if al.Memory > 0 {
@@ -54,10 +56,11 @@ func (en *environs) forLease(id grid.SweepID, al *allocator.Allocation) *leaseEn
 	return e
 }
 
-// environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
+// forAttempt returns the complete environment of the attempt. Later entries win over earlier ones:
+// the executor merges them.
 func (en *environs) forAttempt(s *sweep, a *attempt) []string {
 	base := en.containers.baseEnviron(s, a)
-	env := make([]string, 0, len(a.environ.defaults)+len(base)+len(a.spool.variables)+len(a.environ.own)+7) // it grows for what few attempts have
+	env := make([]string, 0, len(a.environ.defaults)+len(base)+len(a.spool.variables)+len(a.environ.own)+7) // seven more below; rarely used ones make it grow
 	env = append(env, a.environ.defaults...)
 	env = append(env, base...)
 	env = append(env, a.spool.variables[:]...)
@@ -89,16 +92,16 @@ func (en *environs) forAttempt(s *sweep, a *attempt) []string {
 	case en.devices.present.Load():
 		env = append(env, "MLF_TRIAL_GPUS=none")
 		if !setByTask(s.record, visibleDevices) {
-			env = append(env, visibleDevices+"=") // none: what others have is not for this one
+			env = append(env, visibleDevices+"=") // the trial must not use the devices of others
 		}
 	}
 	return env
 }
 
-// visibleDevices is the variable by which CUDA knows which devices a program may use.
+// visibleDevices is the variable that tells CUDA which devices a program may use.
 const visibleDevices = "CUDA_VISIBLE_DEVICES"
 
-// gpuEnviron adds what a program that has devices needs to know.
+// gpuEnviron adds the variables that describe the program's devices.
 func gpuEnviron(env []string, a *attempt) []string {
 	base := env
 	shares := a.allocation.Shares
@@ -106,7 +109,7 @@ func gpuEnviron(env []string, a *attempt) []string {
 	for i, share := range shares {
 		index := strconv.Itoa(share.Index)
 		indexes = append(indexes, index)
-		if a.image != nil { // a container has no other devices, and counts its own
+		if a.image != nil { // a container sees only its own devices, and numbers them from 0
 			index = strconv.Itoa(i)
 		}
 		if a.task.GPUIDs == grid.GPUIDsIndex && share.Parent == "" {
@@ -125,8 +128,9 @@ func gpuEnviron(env []string, a *attempt) []string {
 	return append(env, memoryGrowthEnviron(base, &shares[0], a.task.Resources.Measured())...)
 }
 
-// growingMemory has frameworks that take most of a device's memory at once take what they need, in a program that has a share of one or
-// whose need is measured. What the user has set stays.
+// memoryGrowthEnviron makes frameworks that allocate most of a device's memory at once allocate it
+// on demand, in a program that has a share of a device or whose need is measured. What the user has
+// set stays.
 func memoryGrowthEnviron(base []string, share *allocator.Share, measured bool) []string {
 	if share.Milli >= grid.One && !measured {
 		return nil
@@ -142,7 +146,7 @@ func memoryGrowthEnviron(base []string, share *allocator.Share, measured bool) [
 	return env
 }
 
-// given reports whether the environment has a variable.
+// hasVariable reports whether the environment has a variable.
 func hasVariable(env []string, name string) bool {
 	for _, kv := range env {
 		if len(kv) > len(name) && kv[len(name)] == '=' && kv[:len(name)] == name {
@@ -152,7 +156,7 @@ func hasVariable(env []string, name string) bool {
 	return false
 }
 
-// lastValue gives the value of a variable, the last of several.
+// lastValue returns the value of a variable; the last one counts.
 func lastValue(env []string, name string) string {
 	for _, kv := range slices.Backward(env) {
 		if value, ok := strings.CutPrefix(kv, name+"="); ok {
@@ -162,7 +166,8 @@ func lastValue(env []string, name string) string {
 	return ""
 }
 
-// asked reports whether the task itself, or who submitted the sweep, sets a variable, and not only the shell of the submission.
+// setByTask reports whether the task itself, or the person who submitted the sweep, sets a
+// variable, rather than only the shell of the submission.
 func setByTask(s *grid.Sweep, name string) bool {
 	_, ok := s.Task.Env[name]
 	return ok || hasVariable(s.EnvironAdded, name)

@@ -11,11 +11,11 @@ import (
 	"mlfnode/grid"
 )
 
-// ending is what there is to be done at the end of an attempt, beside what its result says.
+// finishOptions says what is to be done at the end of an attempt, beyond what its result says.
 type finishOptions struct {
-	manifest        func() *manifest // of one whose program may have run; nil else: nothing can be left
-	snapshotTimeout time.Duration    // of the time to store what it saved
-	saving          bool             // it was cancelled to be retried from what it saved
+	manifest        func() *manifest // nil unless its program may have run: otherwise nothing can be left
+	snapshotTimeout time.Duration    // bounds the storing of what it saved
+	saving          bool             // it was cancelled, to be retried from what it saved
 	reuseSpool      bool             // its spool may be used again
 }
 
@@ -36,9 +36,10 @@ type finisher struct {
 	outbox      *outbox
 }
 
-// conclude gathers what an attempt has left, stores what it saved and reports its result; its spool stays until the report is stored. Every
-// attempt ends here, under whatever agent. It reports false when the spool, which then keeps all for the next start, is all that has the
-// artifacts: the attempt is not to be reported yet. Ctx bounds the gathering.
+// finish gathers what an attempt has left, stores what it saved, and reports its result; its spool
+// stays until the report is stored. Every attempt ends here, whichever agent started it. finish
+// returns false when only the spool has the artifacts: the attempt is not reported yet, and the
+// spool keeps everything for the next start. ctx bounds the gathering.
 func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end finishOptions) bool {
 	r.Devices = a.allocation.UUIDs()
 	switch {
@@ -64,7 +65,7 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 	if !a.foreignProcesses {
 		fi.bundles.unpin(a.project.folders)
 	}
-	if _, active := fi.sweeps.active(a.id.Sweep); a.checkpoint != nil && !active { // what was to go could not, as it was in use
+	if _, active := fi.sweeps.active(a.id.Sweep); a.checkpoint != nil && !active { // the folder was in use when the record changed
 		fi.checkpoints.requestCleanup()
 	}
 	free := func() {}
@@ -81,7 +82,7 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 		free = func() { fi.spools.release(a.spool, end.reuseSpool) }
 	}
 	if r.Class == grid.ClassLost && !a.adopted && !a.isAnnounced() {
-		free() // nobody knows that it ran, and the trial is another node's: to tell of it now would have it run once more
+		free() // nobody knows that it ran, and another node has the trial: reporting it now would make the trial run once more
 		return true
 	}
 	at := time.Now().UnixMicro()
@@ -99,9 +100,9 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 	return true
 }
 
-// collect ships the rest of the output and gathers metrics and artifacts. It is also what a start after a crash does. It reports
-// false when the spool, which then keeps them for the next start, is all that has the artifacts: the attempt is not to be
-// reported yet.
+// collectResults sends the rest of the output and gathers metrics and artifacts, both after a run
+// and after a crash. It returns false when only the spool has the artifacts, which then keeps them
+// for the next start: the attempt is not reported yet.
 func (fi *finisher) collectResults(ctx context.Context, a *attempt, result *grid.Result) bool {
 	fi.tail.drain(a)
 	line := fi.classifier.classify(a, result)
@@ -120,7 +121,7 @@ func (fi *finisher) collectResults(ctx context.Context, a *attempt, result *grid
 	return true
 }
 
-// curveShare says of which trials curves are reported.
+// curveShare returns for which trials curves are reported.
 func (hl *heartbeatLoop) curveShare() grid.CurveShare {
 	if hl.cfg.Curves != nil {
 		return hl.cfg.Curves()
@@ -128,7 +129,8 @@ func (hl *heartbeatLoop) curveShare() grid.CurveShare {
 	return grid.CurveShare(hl.curves.Load())
 }
 
-// addMetrics reads the metrics and their curves. A metric that a successful trial should have left and did not is not a failure, but it is noted.
+// addMetrics reads the metrics and their curves. A metric that a successful trial should have left
+// and did not is not a failure, but is mentioned in the reason.
 func (a *attempt) addMetrics(r *grid.Result) {
 	m := a.readMetrics(true)
 	r.Metrics, r.Curves = m.values, m.curves
@@ -146,13 +148,14 @@ func joinReason(a, b string) string {
 	return a + "\n" + b
 }
 
-// reasonLines and reasonBytes bound the output that goes into a failure's reason.
+// reasonLines and reasonBytes bound the output that goes into the reason of a failure.
 const (
 	reasonLines = 5
 	reasonBytes = 2048
 )
 
-// explain adds to the reason of a failure the line that tells it, if any, and the last lines of output.
+// explainFailure adds to the reason of a failure the line that identifies it, if any, and the last
+// lines of output.
 func (a *attempt) explainFailure(r *grid.Result, line string) string {
 	if r.Class.EndsTrial() || r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || a.spool == nil {
 		return r.Reason
@@ -168,7 +171,8 @@ func (a *attempt) explainFailure(r *grid.Result, line string) string {
 	return r.Reason
 }
 
-// note writes a result into the spool, so that it is safe there and its shim may forget it.
+// persistResult writes a result into the spool, so that it is safe there and the shim may forget
+// it.
 func (fi *finisher) persistResult(a *attempt, m *manifest, result *grid.Result) {
 	if result.Class == grid.ClassLost {
 		result.Started = a.started.UnixMicro()
@@ -176,7 +180,7 @@ func (fi *finisher) persistResult(a *attempt, m *manifest, result *grid.Result) 
 	if m.Result == nil {
 		if err := a.writeResult(m, result); err != nil {
 			fi.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
-			return // whoever holds it keeps it for the next start
+			return // the adopter keeps it for the next start
 		}
 	}
 	if fi.cfg.Adopt != nil {

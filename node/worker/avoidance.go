@@ -12,24 +12,27 @@ import (
 )
 
 const (
-	// declineTime is how long a lease that this node is to avoid stays out of everybody's hands. Then other nodes have a lead of
-	// declineLead to take it.
+	// postponeTime is how long a lease that this node is to avoid is not offered to any node. After
+	// that, other nodes have a lead of othersLead to take it.
 	postponeTime = 300 * time.Millisecond
 	othersLead   = 200 * time.Millisecond
-	// declineLimit is how often a lease may have been taken before it is given back, for the master to say again who is to avoid it, or its trial
-	// runs here all the same where no other node could run it.
+	// maxPostponed is how often a lease may be delivered before it is given back, so that the
+	// master decides again which nodes are to avoid it, or runs its trial here where no other node
+	// could run it.
 	maxPostponed = 3
 )
 
-// declined is until when other nodes go first in a lane, since this worker has left a lease of it to them. The zero value is ready to use.
+// yieldedLanes holds until when other nodes go first in a lane, after this worker has left a lease
+// of it to them. The zero value is ready to use.
 type yieldedLanes struct {
 	mu    sync.Mutex
 	lanes map[grid.Lane]time.Time
 }
 
-// decline gives back a lease that other nodes are to have first. It reports whether it is not for
-// this node: so also where the master has not said that it knows, since the lease may be in other
-// hands by now. If it is in nobody's, the master takes it back.
+// postponeIfAvoided gives back a lease that other nodes are to have first. It reports whether the
+// lease is not for this node. That is also the case when the master has not confirmed that it
+// knows, since the lease may be in other hands by now; if it is in nobody's, the master takes it
+// back.
 func (ds *dispatcher) postponeIfAvoided(held *jetstream.GrantedLease) bool {
 	often := held.Deliveries > maxPostponed
 	if !slices.Contains(held.Avoid, ds.cfg.Node) || often && !held.Elsewhere {
@@ -37,7 +40,7 @@ func (ds *dispatcher) postponeIfAvoided(held *jetstream.GrantedLease) bool {
 	}
 	if often {
 		ds.outbox.addRelease(held, func() {})
-	} else if err := ds.cfg.Master.PostponeLease(context.Background(), held, postponeTime); err != nil { // a call bounds itself
+	} else if err := ds.cfg.Master.PostponeLease(context.Background(), held, postponeTime); err != nil { // the call has its own timeout
 		ds.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
 	}
 	ds.log.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
@@ -45,13 +48,13 @@ func (ds *dispatcher) postponeIfAvoided(held *jetstream.GrantedLease) bool {
 	return true
 }
 
-// letOthers has other nodes go first in a lane for a while.
+// yieldLane lets other nodes go first in a lane for a while.
 func (ds *dispatcher) yieldLane(l grid.Lane) {
 	ds.yieldedLanes.yield(l, time.Now())
 	time.AfterFunc(postponeTime+othersLead, ds.wake.set)
 }
 
-// furtherDeliveries is how often a lease came after somebody may have run its trials.
+// redeliveries counts the deliveries of a lease after which its trials may have run.
 func redeliveries(held *jetstream.GrantedLease) int {
 	if len(held.Avoid) > 0 {
 		return max(0, held.Deliveries-1-maxPostponed)
@@ -59,7 +62,8 @@ func redeliveries(held *jetstream.GrantedLease) int {
 	return held.Deliveries - 1
 }
 
-// withheld says why this node is to take no trials of a lane, since such trials failed here and not elsewhere; "" if it may.
+// withheldReason returns why this node is to take no trials of a lane, because such trials failed
+// here and not elsewhere; "" if it may take them.
 func (hl *heartbeatLoop) withheldReason(l lane) string {
 	without := hl.withheld.Load()
 	switch {
@@ -78,7 +82,7 @@ func (hl *heartbeatLoop) withheldReason(l lane) string {
 	return ""
 }
 
-// note has others go first in a lane for a while.
+// yield lets other nodes go first in a lane for a while.
 func (d *yieldedLanes) yield(lane grid.Lane, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -89,7 +93,7 @@ func (d *yieldedLanes) yield(lane grid.Lane, now time.Time) {
 	d.lanes[lane] = now.Add(postponeTime + othersLead)
 }
 
-// others reports whether other nodes go first in a lane now.
+// isYielded reports whether other nodes go first in a lane now.
 func (d *yieldedLanes) isYielded(lane grid.Lane, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -99,11 +103,12 @@ func (d *yieldedLanes) isYielded(lane grid.Lane, now time.Time) bool {
 const (
 	// avoidTime is how long a trial avoids a device on which it failed.
 	avoidTime = time.Hour
-	// maxAvoided bounds the trials of which that is remembered.
+	// maxAvoided bounds how many trials are remembered with the device that they avoid.
 	maxAvoided = 4096
 )
 
-// avoidedDevices are the devices on which trials failed in a class that avoids them. The zero value is ready to use.
+// avoidedDevices are the devices on which trials failed with a class that avoids the device. The
+// zero value is ready to use.
 type avoidedDevices struct {
 	mu     sync.Mutex
 	trials map[grid.TrialID]avoidedDevice
@@ -114,7 +119,7 @@ type avoidedDevice struct {
 	until  time.Time
 }
 
-// note has the further attempts of a trial on this node avoid a device.
+// add makes further attempts of a trial on this node avoid a device.
 func (d *avoidedDevices) add(id grid.TrialID, device string, now time.Time) {
 	if device == "" {
 		return
@@ -132,7 +137,7 @@ func (d *avoidedDevices) add(id grid.TrialID, device string, now time.Time) {
 	}
 }
 
-// of gives the device that the trial of a lease avoids; "" for none.
+// deviceFor returns the device that the trial of a lease avoids; "" for none.
 func (d *avoidedDevices) deviceFor(h *leaseHandle, now time.Time) string {
 	if h.lease.Attempt < 2 {
 		return "" // it may have several trials, and none of them has failed

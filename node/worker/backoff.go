@@ -16,25 +16,27 @@ import (
 )
 
 const (
-	// troublePause is how long a node that could not run a trial begins none. It doubles while that goes on, up to longestPause.
+	// minBackoff is how long a node that could not run a trial starts none. It doubles with each
+	// failure, up to maxBackoff.
 	minBackoff = 250 * time.Millisecond
 	maxBackoff = 30 * time.Second
 )
 
-// trouble makes a node that can't run trials back off. Such a node is always free, so it would take most trials. After a failure of the
-// node itself no attempt begins for a while. Then one is tried; if it runs, the trouble is over, and if it fails, the next pause is twice
-// as long. The zero value is a node without trouble.
+// backoff keeps a node that can't run trials from starting them. Such a node is always free, so it
+// would take most trials. After a failure of the node itself no attempt starts for a while. Then
+// one is let through as a probe; if it runs, the backoff ends, and if it fails, the next pause is
+// twice as long. The zero value is a node that has not failed.
 type backoff struct {
 	mu       sync.Mutex
-	failures int // failed tries in a row; 0 without trouble
+	failures int // in a row; 0 outside of a backoff
 	reason   string
-	failedAt time.Time // of the last failure
-	until    time.Time // nothing begins before
-	probing  bool      // an attempt has been let through to find out
+	failedAt time.Time // when the node last failed
+	until    time.Time // nothing starts before
+	probing  bool      // an attempt has been let through as a probe
 }
 
-// admits reports whether an attempt may begin. In trouble it lets one through when the pause is over; the caller must begin it
-// or call giveUp.
+// admit reports whether an attempt may start. During a backoff it lets one through as a probe once
+// the pause is over; the caller must start it or call cancelProbe.
 func (t *backoff) admit(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -48,29 +50,30 @@ func (t *backoff) admit(now time.Time) bool {
 	return true
 }
 
-// giveUp takes back that an attempt was let through.
+// cancelProbe says that the attempt that was let through does not start.
 func (t *backoff) cancelProbe() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.probing = false
 }
 
-// is says what the trouble is; "" for none.
+// currentReason returns why the node is in a backoff; "" when it is not.
 func (t *backoff) currentReason() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.reason
 }
 
-// wait is how long nothing begins from now on.
+// remaining returns how long nothing starts from now on.
 func (t *backoff) remaining(now time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return max(t.until.Sub(now), 0)
 }
 
-// failed notes that the node could not run an attempt. What was under way when it was noted the last time says nothing new. It
-// reports whether the trouble is of a moment ago.
+// recordFailure records that the node could not run an attempt. A failure of something that was
+// under way before the last recorded failure is ignored. It reports whether this failure begins the
+// backoff.
 func (t *backoff) recordFailure(began, now time.Time, reason string) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -83,7 +86,8 @@ func (t *backoff) recordFailure(began, now time.Time, reason string) (news bool)
 	return t.failures == 1
 }
 
-// ran notes that an attempt has run which began at this time, and reports whether that ends a trouble.
+// recordSuccess records that an attempt that began at this time has run, and reports whether that
+// ends a backoff.
 func (t *backoff) recordSuccess(began time.Time) (ended bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -94,7 +98,7 @@ func (t *backoff) recordSuccess(began time.Time) (ended bool) {
 	return true
 }
 
-// nodeBackoff is the backoff of this node, with those who are told of it.
+// nodeBackoff is the backoff of this node, with those that are notified of it.
 type nodeBackoff struct {
 	backoff
 	cfg        *Config
@@ -107,7 +111,8 @@ type nodeBackoff struct {
 	devices    *DeviceTracker
 }
 
-// judge has the node's trouble follow from how an attempt has ended, which a stop does not tell.
+// update derives the node's backoff from how an attempt has ended. An attempt that was stopped
+// tells nothing.
 func (nb *nodeBackoff) update(a *attempt, result *grid.Result) {
 	f := grid.FailureOf(result.Class)
 	switch {
@@ -117,12 +122,12 @@ func (nb *nodeBackoff) update(a *attempt, result *grid.Result) {
 		if nb.recordSuccess(a.started) {
 			nb.log.Info("this node can run trials again")
 		}
-	default: // nobody knows whether it would have run
+	default: // it is not known whether it would have run
 		nb.cancelProbe()
 	}
 }
 
-// inTrouble has the node pause, because it could not run what began at this time.
+// nodeFailed makes the node pause, because it could not run what began at this time.
 func (nb *nodeBackoff) nodeFailed(began time.Time, reason string) {
 	reason, _, _ = strings.Cut(reason, "\n")
 	if nb.recordFailure(began, time.Now(), reason) {
@@ -132,7 +137,8 @@ func (nb *nodeBackoff) nodeFailed(began time.Time, reason string) {
 	time.AfterFunc(nb.remaining(time.Now()), nb.wake.set)
 }
 
-// begun ends the trouble of a node as soon as a program runs: a trial may take days. The watch on the devices learns its number.
+// startedCallback ends a backoff as soon as a program runs, since a trial may take days, and passes
+// the program's process on to the device watch.
 func (nb *nodeBackoff) startedCallback(a *attempt) func(executor.Program) {
 	if nb.currentReason() == "" && !nb.devices.watches(a) {
 		return nil
@@ -146,7 +152,8 @@ func (nb *nodeBackoff) startedCallback(a *attempt) func(executor.Program) {
 	}
 }
 
-// Trouble says what keeps this node from running trials at the moment; "" when nothing does.
+// unavailableReason returns what keeps this node from running trials at the moment; "" when nothing
+// does.
 func (nb *nodeBackoff) unavailableReason() string {
 	if nb.disk.isFull() {
 		return "its disk is full: " + nb.cfg.Dir
@@ -158,13 +165,13 @@ func (nb *nodeBackoff) unavailableReason() string {
 	return why
 }
 
-// nodeError reports whether an error of preparing an attempt is the node's: files that can't be made or read, or a store that does
-// not answer. What the project itself is the reason of is not.
+// isNodeError reports whether an error in preparing an attempt is the node's: files that can't be
+// created or read, or a store that does not answer. Errors that the project itself causes are not.
 func isNodeError(err error) bool {
 	var errno syscall.Errno
 	switch {
 	case errors.Is(err, jetstream.ErrNotFound):
-		return false // a project that is not there is nowhere
+		return false // a project that does not exist is missing on every node
 	case errors.As(err, &errno), errors.Is(err, fs.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
 		return true
 	}

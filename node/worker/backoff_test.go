@@ -57,7 +57,8 @@ func TestTroubleTriesOneAtATime(t *testing.T) {
 	}
 }
 
-// TestSickNodeBurnsNoSweep has a node that can run nothing for a while at a queue of trials. It must not go through them.
+// TestSickNodeBurnsNoSweep has a node that can run nothing for a while at a queue of trials. It
+// must not go through them.
 func TestSickNodeBurnsNoSweep(t *testing.T) {
 	var sick atomic.Bool
 	var refusals atomic.Int32
@@ -105,7 +106,7 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 func TestNoSlotIsTheNodesTrouble(t *testing.T) {
 	var asked atomic.Int32
 	s := newHarness(t, nil)
-	s.cfg.Executor = slotless{&asked}
+	s.trials.executor = slotless{&asked}
 	r := s.sweep("t-1", 1, 1, nil)
 	s.lease(r, 0, 1)
 	s.run()

@@ -10,8 +10,9 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestSetupFailsOnceForAll has a setup step fail under many trials. It is run by one of them at a time, with a pause in between, and
-// no other trial fails of it; when the sweep is paused, those that the worker holds are given back, and when it goes on it is tried at once.
+// TestSetupFailsOnceForAll has a setup step fail under many trials. It is run by one of them at a
+// time, with a pause in between, and no other trial fails of it; when the sweep is paused, those
+// that the worker holds are given back, and when it goes on it is tried at once.
 func TestSetupFailsOnceForAll(t *testing.T) {
 	var setups atomic.Int32
 	var broken atomic.Bool

@@ -49,8 +49,9 @@ func (b *bundles) build(ctx context.Context, r *grid.Sweep, image string, setup 
 	return append(entries, links...), err
 }
 
-// makeOfInputs sets up a project whose setup step reads only some of its files: it runs again when one of these has changed. Attempts
-// get what it leaves, its inputs among it, over the other files of the project.
+// buildFromInputs sets up a project whose setup step reads only some of its files: the step runs
+// again only when one of these has changed. Attempts get what it leaves, its inputs included, over
+// the other files of the project.
 func (b *bundles) buildFromInputs(ctx context.Context, t *grid.Task, image, dir, contents string, setup func(string) error,
 	uses *pinnedFolders) ([]folderEntry, error) {
 	inputs := projects.NewInputs(t.Inputs)
@@ -101,8 +102,8 @@ func (b *bundles) buildFromInputs(ctx context.Context, t *grid.Task, image, dir,
 	return results, nil
 }
 
-// separate takes shared folders apart that are in both lists: attempts then see a folder of their own there, with one link for each file or
-// folder in it.
+// splitSharedFolders expands shared folders that are in both lists: attempts then see a folder of
+// their own there, with one link for each file or folder in it.
 func splitSharedFolders(over, under []folderEntry) ([]folderEntry, []folderEntry, error) {
 	for {
 		both := map[string]bool{}
@@ -136,7 +137,8 @@ func splitSharedFolders(over, under []folderEntry) ([]folderEntry, []folderEntry
 	}
 }
 
-// covered reports whether something is at a path, or a file or link at one of the folders that it is in.
+// isCovered reports whether the path is taken, or a file or link takes the place of one of its
+// parent folders.
 func isCovered(made map[string]fs.FileMode, name string) bool {
 	_, there := made[name]
 	for dir := filepath.Dir(name); dir != "." && !there; dir = filepath.Dir(dir) {
@@ -146,7 +148,7 @@ func isCovered(made map[string]fs.FileMode, name string) bool {
 	return there
 }
 
-// named reports whether patterns name a file, or a folder that it is in.
+// matchesPath reports whether the patterns match a file, or a folder that it is in.
 func matchesPath(patterns *projects.Shared, name string) bool {
 	for i, c := range name {
 		if c == '/' && patterns.Has(name[:i], true) {
@@ -156,7 +158,7 @@ func matchesPath(patterns *projects.Shared, name string) bool {
 	return patterns.Has(name, false)
 }
 
-// digestOf names the contents of some files of a folder.
+// digestOf returns a digest of the files in a folder that the patterns match.
 func digestOf(dir string, some *projects.Shared) (string, error) {
 	entries, err := listFolder(dir, nil)
 	if err != nil {
@@ -183,8 +185,9 @@ func digestOf(dir string, some *projects.Shared) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// setUp gives a copy of the project's folder, or of those files in it that are inputs, in which the setup step has run and what attempts share can't be written. The files
-// have the times that they had when it ran, so that what it built stays newer than what it was built from.
+// setUp returns a copy of the project's folder, or of those files in it that are inputs, in which
+// the setup step has run and what attempts share is read-only. The files keep the times that they
+// had when the step ran, so that what it built stays newer than its sources.
 func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task, inputs *projects.Shared, setup func(string) error,
 	uses *pinnedFolders) (string, error) {
 	dir := filepath.Join(b.dir, "setups", key)
@@ -219,7 +222,7 @@ func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task,
 	return dir, nil
 }
 
-// lock gives what only one at a time may hold to make the folder of a setup.
+// lock returns the token that a goroutine must hold to create the folder of a setup.
 func (b *bundles) lock(key string) chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -229,7 +232,8 @@ func (b *bundles) lock(key string) chan struct{} {
 	return b.locks[key]
 }
 
-// unpack gives the folder of the sweep's bundle, an empty one when it has none, and the digest of its contents.
+// unpack returns the folder of the sweep's bundle, an empty one when it has none, and the digest of
+// its contents.
 func (b *bundles) unpack(ctx context.Context, r *grid.Sweep, uses *pinnedFolders) (dir, contents string, err error) {
 	if r.Bundle == "" {
 		dir := filepath.Join(b.dir, "empty")
@@ -251,7 +255,8 @@ func (b *bundles) unpack(ctx context.Context, r *grid.Sweep, uses *pinnedFolders
 	return dir, contents, nil
 }
 
-// copyProject recreates dir with the project's files, or those that are inputs, for a setup step to work in.
+// copyProject recreates dir with the project's files, or with those that are inputs, for a setup
+// step to work in.
 func copyProject(pristine, dir string, inputs *projects.Shared) error {
 	if err := removeTree(dir); err != nil {
 		return err
@@ -269,7 +274,7 @@ func copyProject(pristine, dir string, inputs *projects.Shared) error {
 	return fillFolder(dir, entries)
 }
 
-// onlyNamed gives the entries that patterns name, and the folders that they are in.
+// matchingEntries returns the entries that the patterns match, and the folders that they are in.
 func matchingEntries(entries []folderEntry, patterns *projects.Shared) []folderEntry {
 	folders := map[string]bool{}
 	for i := range entries {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -19,22 +20,22 @@ import (
 )
 
 const (
-	// keepUnused is how long a node keeps unpacked bundles and setups that no trial asks for.
+	// maxUnusedAge is how long a node keeps unpacked bundles and setups that no trial uses.
 	maxUnusedAge = 14 * 24 * time.Hour
-	// defaultShare is the part of the disk that they may fill at most, the least recently used ones
-	// going first. keepRecent is how long all the same those are kept that trials have used: to make
-	// them again for each trial would take longer than the trials. It does not hold on a disk of which
-	// less than nearlyFull is free.
+	// defaultCacheShare is the share of the disk that they may fill; the least recently used ones
+	// go first. Those that trials have used within recentUse stay nevertheless: building them again
+	// for each trial would take longer than the trials. That does not hold on a disk with less than
+	// nearlyFull free.
 	defaultCacheShare = 0.1
 	recentUse         = time.Hour
 	nearlyFull        = 0.05
-	// tidyEach is the pause between looks at what can be removed. What is new is looked at soon.
+	// evictInterval is the pause between evictions. New folders trigger one sooner.
 	evictInterval = time.Hour
-	// touchEach is how often it is recorded that trials use a folder.
+	// touchInterval is how often the use of a folder is recorded.
 	touchInterval = time.Minute
-	// gonePrefix marks folders that are being removed.
+	// removedPrefix marks folders that are being removed.
 	removedPrefix = ".gone-"
-	// bootID changes with each start of the machine.
+	// bootIDFile changes with each start of the machine.
 	bootIDFile = "/proc/sys/kernel/random/boot_id"
 )
 
@@ -61,11 +62,11 @@ func newBundles(dir string, cache *projects.Cache, fetch func(context.Context, s
 	}
 }
 
-// everything stands in bundles.using for all folders.
+// allFolders is the key in bundles.useCounts that stands for all folders.
 const allFolders = ""
 
-// useAll keeps all folders until the caller releases them: for an attempt of an earlier agent, of
-// which nobody knows the folders.
+// pinAll keeps all folders until the caller unpins them, for an attempt of an earlier agent whose
+// folders are not known.
 func (b *bundles) pinAll() []string {
 	all := []string{allFolders}
 	b.mu.Lock()
@@ -74,7 +75,7 @@ func (b *bundles) pinAll() []string {
 	return all
 }
 
-// release ends the use of folders.
+// unpin ends the use of folders.
 func (b *bundles) unpin(folders []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -85,7 +86,7 @@ func (b *bundles) unpin(folders []string) {
 	}
 }
 
-// useLocked has the caller use the folders of what is ready.
+// pinLocked makes the caller a user of the folders of a project that is ready.
 func (b *bundles) pinLocked(p *preparedProject, now time.Time) {
 	for _, f := range p.folders {
 		b.useCounts[f]++
@@ -96,8 +97,8 @@ func (b *bundles) pinLocked(p *preparedProject, now time.Time) {
 	}
 }
 
-// forget has a project prepared again that has lost files, from its bundle on. One that attempts see
-// in place stays as it is while others than the caller use it.
+// invalidate makes a project that has lost files be prepared again, starting from its bundle. One
+// that attempts see in place stays as it is while others than the caller use it.
 func (b *bundles) invalidate(key, bundle string, p *preparedProject, inPlace bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -107,18 +108,18 @@ func (b *bundles) invalidate(key, bundle string, p *preparedProject, inPlace boo
 	if b.prepared[key] == p {
 		delete(b.prepared, key)
 	}
-	for _, f := range append(slices.Clone(p.folders), filepath.Join(b.dir, "bundles", bundle)) { // without these they are not taken for whole
+	for _, f := range append(slices.Clone(p.folders), filepath.Join(b.dir, "bundles", bundle)) { // without these files they don't count as complete
 		_ = errors.Join(os.RemoveAll(f+setupDoneSuffix), os.RemoveAll(f+projects.ContentsSuffix))
 	}
 }
 
-// uses are the folders that somebody who prepares a project uses.
+// pinnedFolders are the folders that a goroutine uses while it prepares a project.
 type pinnedFolders struct {
 	bundles *bundles
 	folders []string
 }
 
-// hold keeps a folder from being removed, whether it is there already or not.
+// pin keeps a folder from being removed, whether it exists already or not.
 func (u *pinnedFolders) pin(folder string) {
 	u.bundles.mu.Lock()
 	defer u.bundles.mu.Unlock()
@@ -126,13 +127,13 @@ func (u *pinnedFolders) pin(folder string) {
 	u.folders = append(u.folders, folder)
 }
 
-// only gives up all but one of the folders.
+// unpinOthers unpins all but one of the folders.
 func (u *pinnedFolders) unpinOthers(folder string) {
 	u.bundles.unpin(slices.DeleteFunc(slices.Clone(u.folders), func(f string) bool { return f == folder }))
 	u.folders = []string{folder}
 }
 
-// ready reports whether attempts can be given the project.
+// isReady reports whether the project can be given to attempts.
 func (p *preparedProject) isReady() bool {
 	if p == nil {
 		return false
@@ -145,7 +146,7 @@ func (p *preparedProject) isReady() bool {
 	}
 }
 
-// isThere reports whether nobody has removed the project's folders.
+// foldersExist reports whether the project's folders are still there.
 func (p *preparedProject) foldersExist() bool {
 	return !slices.ContainsFunc(p.folders, func(f string) bool { return !exists(f) })
 }
@@ -155,7 +156,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// touch records when trials used folders. At worst they are made again sooner.
+// touchFolders records when trials used folders. If that fails, they are built again sooner.
 func touchFolders(folders []string, now time.Time) {
 	for _, f := range folders {
 		if os.Chtimes(f+setupDoneSuffix, now, now) != nil {
@@ -164,34 +165,34 @@ func touchFolders(folders []string, now time.Time) {
 	}
 }
 
-// tidyBundles removes what need not be kept, from time to time.
-func (w *Worker) evictBundles(ctx context.Context) {
+// runEviction evicts bundles and setups from time to time, until ctx ends.
+func (b *bundles) runEviction(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(evictInterval)
 	defer tick.Stop()
 	for {
-		if err := w.trials.attempts.preparer.bundles.evict(time.Now()); err != nil {
-			w.log.Warn("unpacked projects could not be removed", "err", err)
+		if err := b.evict(time.Now()); err != nil {
+			log.Warn("unpacked projects could not be removed", "err", err)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-w.trials.attempts.preparer.bundles.evictSoon:
+		case <-b.evictSoon:
 		}
 	}
 }
 
-// keptFolder is an unpacked bundle or a setup.
+// cachedFolder is an unpacked bundle or a setup.
 type cachedFolder struct {
 	path string
 	used time.Time
 	size int64
 }
 
-// tidy removes bundles and setups that no trial has asked for in a long time, and the least
-// recently used ones while all together are larger than the limit. What is in use stays, and what was
-// used lately or active sweeps have prepared goes for the limit only on a disk that is nearly full, or
-// not at all.
+// evict removes bundles and setups that no trial has used for a long time, and the least recently
+// used ones while all together exceed the limit. Folders in use stay. Folders that were used
+// recently, or that active sweeps have prepared, go for the sake of the limit only on a disk that
+// is nearly full, or not at all.
 func (b *bundles) evict(now time.Time) error {
 	b.dropStaleFailures(now)
 	folders, err := b.listCached()
@@ -224,8 +225,8 @@ func (b *bundles) evict(now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// projects is how much of the disk they may fill at most by default. A file system that does not say
-// how large it is sets no limit.
+// defaultCacheLimit is how much of the disk bundles and setups may fill by default. A file system
+// that does not report its size sets no limit.
 func (d diskUsage) defaultCacheLimit() int64 {
 	if d.size <= 0 {
 		return math.MaxInt64
@@ -233,7 +234,7 @@ func (d diskUsage) defaultCacheLimit() int64 {
 	return int64(float64(d.size) * defaultCacheShare)
 }
 
-// wanted gives the folders that sweeps whose trials may begin have prepared.
+// activeFolders returns the folders of sweeps whose trials may start.
 func (b *bundles) activeFolders() map[string]bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -249,7 +250,7 @@ func (b *bundles) activeFolders() map[string]bool {
 	return folders
 }
 
-// forgetFailed forgets setup steps that failed and that nobody wants any more.
+// dropStaleFailures forgets failed setup steps that no sweep needs any more.
 func (b *bundles) dropStaleFailures(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -260,7 +261,7 @@ func (b *bundles) dropStaleFailures(now time.Time) {
 	}
 }
 
-// kept lists what is unpacked or set up, and removes what an earlier removal has left.
+// listCached lists what is unpacked or set up, and finishes earlier removals.
 func (b *bundles) listCached() (folders []cachedFolder, err error) {
 	var errs []error
 	for _, kind := range []string{"bundles", "setups"} {
@@ -290,7 +291,7 @@ func (b *bundles) listCached() (folders []cachedFolder, err error) {
 	return folders, errors.Join(errs...)
 }
 
-// size gives the size of a folder. Nobody changes one that is whole.
+// cachedSize returns the size of a folder. A complete folder does not change.
 func (b *bundles) cachedSize(path string) int64 {
 	whole := filepath.Base(filepath.Dir(path)) == "bundles" || exists(path+setupDoneSuffix)
 	b.mu.Lock()
@@ -317,7 +318,7 @@ func (b *bundles) remove(path string) (removed bool, err error) {
 	return true, removeTree(gone)
 }
 
-// moveAside takes a folder that is not in use from where it is looked for, in one step.
+// detach renames a folder that is not in use, so that it is gone in one step.
 func (b *bundles) detach(path, gone string) (moved bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -331,7 +332,7 @@ func (b *bundles) detach(path, gone string) (moved bool, err error) {
 	}
 	delete(b.sizes, path)
 	delete(b.locks, filepath.Base(path))
-	for _, suffix := range []string{setupDoneSuffix, projects.ContentsSuffix, ".log"} { // before the folder, which without them is not whole
+	for _, suffix := range []string{setupDoneSuffix, projects.ContentsSuffix, ".log"} { // before the folder, which is incomplete without them
 		if err := os.RemoveAll(path + suffix); err != nil {
 			return false, err
 		}

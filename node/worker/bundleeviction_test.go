@@ -336,8 +336,8 @@ func TestTidyGoesOn(t *testing.T) {
 	}
 }
 
-// TestProjectInUseStays has a project that attempts see in place lose a file: as long as one of them
-// runs, nobody makes the folder again under it.
+// TestProjectInUseStays has a project that attempts see in place lose a file: as long as one of
+// them runs, nobody makes the folder again under it.
 func TestProjectInUseStays(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })

@@ -13,46 +13,49 @@ import (
 	"mlfnode/projects"
 )
 
-// setupDone is the ending of the file that says that the setup of this name is whole.
+// setupDoneSuffix is the suffix of the file that marks the setup of this name as complete.
 const setupDoneSuffix = ".ok"
 
-// bundles prepares projects on this node: unpacked once for each digest, set up once for each digest and setup step.
+// bundles prepares projects on this node: each digest is unpacked once, and set up once for each
+// setup step.
 type bundles struct {
 	dir   string
 	cache *projects.Cache
 	fetch func(ctx context.Context, digest string) (io.ReadCloser, error)
 
-	isActive func(grid.SweepID) bool // reports whether trials of a sweep may begin; nil: they may
+	isActive func(grid.SweepID) bool // reports whether trials of a sweep may start; nil: they may
 
-	limit     int64         // bytes of bundles and setups that are kept; 0 is defaultShare of the disk
+	limit     int64         // bytes of bundles and setups that are kept; 0 is defaultCacheShare of the disk
 	evictSoon chan struct{} // holds a token when there is something new
 
 	mu        sync.Mutex
 	prepared  map[string]*preparedProject
 	locks     map[string]chan struct{} // of the folders of setups
-	useCounts map[string]int           // the folders that may not be removed, with how many use them
+	useCounts map[string]int           // how many attempts and preparations use a folder, which then may not be removed
 	sizes     map[string]int64         // of folders, as far as they are known
 }
 
-// prepared is a project that attempts can be given. done is closed when entries, names, folders and err are final.
+// preparedProject is a project that can be given to attempts. done is closed when entries, names,
+// folders and err are final.
 type preparedProject struct {
 	done      chan struct{}
 	entries   []folderEntry
-	names     map[string]bool // of what lies in the attempt's folder itself
+	names     map[string]bool // of the top level of the attempt's folder
 	folders   []string        // that entries lie in
 	err       error
-	touchedAt time.Time      // when it was last recorded that trials use the folders; guarded by bundles
-	sweeps    []grid.SweepID // those that have asked for it and may be active; guarded by bundles
+	touchedAt time.Time      // when the use of the folders was last recorded; guarded by bundles
+	sweeps    []grid.SweepID // those that have used it and may be active; guarded by bundles
 
 	failures int       // of its setup step on this node, in a row
-	retryAt  time.Time // before that, a setup step that failed does not run again; guarded by bundles
-	stopped  bool      // the attempt that prepared it was stopped, which says nothing of others
+	retryAt  time.Time // when a setup step that failed may run again; guarded by bundles
+	stopped  bool      // the attempt that prepared it was stopped, which tells nothing about the project
 }
 
-// shared is the folder that setup steps and programs of all sweeps may keep things in: $MLF_CACHE.
+// cacheDir is the folder in which setup steps and programs of all sweeps may keep files:
+// $MLF_CACHE.
 func (b *bundles) cacheDir() string { return b.dir + "/cache" }
 
-// topNames are the names of entries that lie in no folder, and of the folders that the others lie in.
+// topNames returns the names at the top level of the entries.
 func topNames(entries []folderEntry) map[string]bool {
 	names := map[string]bool{}
 	for i := range entries {
@@ -62,10 +65,11 @@ func topNames(entries []folderEntry) map[string]bool {
 	return names
 }
 
-// of gives the prepared project of a sweep, whose folders stay until the caller releases them. The first caller prepares it, others wait. A setup step that fails is the failure of the
-// attempt that ran it, and of no other: it is remembered, and those who come or wait meanwhile go on to do so until it may be tried
-// again, by one of them, or the sweep is not active any more. What else goes wrong is not kept. One that was stopped meanwhile says nothing of
-// the project: another one goes on.
+// get returns the prepared project of a sweep, whose folders stay until the caller unpins them. The
+// first caller prepares it, and others wait. A setup step that fails is the failure of the attempt
+// that ran it, and of no other: the failure is remembered, and other callers wait until one of them
+// may try again, or the sweep is no longer active. Other errors are not remembered. A preparation
+// that was stopped tells nothing about the project: another caller continues.
 func (b *bundles) get(ctx context.Context, r *grid.Sweep, image string, setup func(dir string) error) (*preparedProject, error) {
 	key := setupKey(r.Bundle, &r.Task, image)
 	for {
@@ -105,8 +109,8 @@ func (b *bundles) get(ctx context.Context, r *grid.Sweep, image string, setup fu
 	}
 }
 
-// claim gives what is ready under this key, with its folders for the caller to use and to release, or what is being prepared, or has the
-// caller prepare it.
+// claimPreparation returns the project that is ready under this key, with its folders pinned for
+// the caller, or the one that is being prepared, or makes the caller prepare it.
 func (b *bundles) claimPreparation(key string, id grid.SweepID) (p *preparedProject, mine, ready bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -131,14 +135,15 @@ func (b *bundles) claimPreparation(key string, id grid.SweepID) (p *preparedProj
 }
 
 const (
-	// setupPause is the wait before a setup step that failed runs again on this node. It doubles each time, up to longestSetupPause.
+	// setupRetryDelay is the wait before a setup step that failed runs again on this node. It
+	// doubles each time, up to maxSetupRetryDelay.
 	setupRetryDelay    = 2 * time.Second
 	maxSetupRetryDelay = time.Minute
-	// setupLook is how often it is looked whether it may run again.
+	// setupRetryPoll is how often waiting attempts check whether it may run again.
 	setupRetryPoll = 100 * time.Millisecond
 )
 
-// settle remembers the failure of a setup step, and forgets any other.
+// recordPreparation remembers the failure of a setup step, and forgets any other failure.
 func (b *bundles) recordPreparation(key string, p *preparedProject) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -160,10 +165,10 @@ func (b *bundles) recordPreparation(key string, p *preparedProject) {
 	}
 }
 
-// errInactive is for an attempt that has waited for a setup until its sweep was paused or had ended.
+// errInactive is for an attempt that waited for a setup until its sweep was paused or had ended.
 var errInactive = errors.New("the sweep was stopped before the trial began")
 
-// awaitAgain waits until a setup step that failed may run again.
+// awaitRetry waits until a setup step that failed may run again.
 func (b *bundles) awaitRetry(ctx context.Context, id grid.SweepID, p *preparedProject) error {
 	tick := time.NewTicker(setupRetryPoll)
 	defer tick.Stop()
@@ -185,7 +190,8 @@ func (b *bundles) awaitRetry(ctx context.Context, id grid.SweepID, p *preparedPr
 	}
 }
 
-// retry lets the setup of a sweep run again at once, if it failed: its user has changed the sweep, or had it go on.
+// allowRetry lets the failed setup of a sweep run again at once: its user has changed or resumed
+// the sweep.
 func (b *bundles) allowRetry(r *grid.Sweep, image string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -19,7 +19,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// checkpoints are the folders on this node in which trials save their state, one for each trial whose task declares a checkpoint:
+// checkpoints are the folders on this node in which trials save their state, one for each trial
+// whose task declares a checkpoint:
 //
 //	checkpoints/SWEEP/INDEX/live    $MLF_CHECKPOINT, the same for all attempts on this node
 //	checkpoints/SWEEP/INDEX/state   which attempt had it last, and what is in it
@@ -31,11 +32,11 @@ type checkpoints struct {
 	sweeps    *sweepSet
 	snapshots *snapshotUploads
 
-	synced      atomic.Bool // all records of sweeps are known
-	cleanupSoon signal      // some folders may go
+	synced      atomic.Bool // all sweep records are known
+	cleanupSoon signal      // some folders may be removed
 
 	mu   sync.Mutex
-	used map[grid.TrialID]chan struct{} // by an attempt; closed at its end
+	used map[grid.TrialID]chan struct{} // folders that an attempt has; closed at its end
 }
 
 func newCheckpoints(dir string, log *slog.Logger, sweeps *sweepSet, snapshots *snapshotUploads) *checkpoints {
@@ -45,7 +46,7 @@ func newCheckpoints(dir string, log *slog.Logger, sweeps *sweepSet, snapshots *s
 	}
 }
 
-// saved is the checkpoint folder of a trial while an attempt has it.
+// checkpointFolder is the checkpoint folder of a trial while an attempt has it.
 type checkpointFolder struct {
 	owner     *checkpoints
 	trial     grid.TrialID
@@ -54,21 +55,21 @@ type checkpointFolder struct {
 	lastFiles []checkpoint.File // as of the last snapshot, with the hashes
 	once      sync.Once
 
-	neverQuiet bool // its program never stopped writing for long; owned by the goroutine that stores it while it runs
+	neverQuiet bool // its program never paused writing; owned by the goroutine that stores it while it runs
 }
 
 // folderState is what the node knows of a folder, for the next attempt.
 type folderState struct {
-	Attempt int  `json:"attempt"`           // the last one that had it
-	Base    int  `json:"base,omitempty"`    // the newest stored snapshot that what is in it comes from; 0 for none
-	Resumed int  `json:"resumed,omitempty"` // the snapshot that was in it when that attempt began, with nothing changed; 0 for none
-	Resume  bool `json:"resume,omitempty"`  // something was in it then
-	Stored  bool `json:"stored,omitempty"`  // that attempt has ended, and it is the snapshot Base
+	Attempt int  `json:"attempt"`           // the last attempt that had the folder
+	Base    int  `json:"base,omitempty"`    // the newest stored snapshot from which its content descends; 0 for none
+	Resumed int  `json:"resumed,omitempty"` // the snapshot that it held unchanged when that attempt began; 0 for none
+	Resume  bool `json:"resume,omitempty"`  // it was not empty then
+	Stored  bool `json:"stored,omitempty"`  // that attempt has ended, and the content is the snapshot Base
 }
 
-// origin is what a lease says of the state from which its trial goes on.
+// resumePoint is what a lease says of the state from which its trial continues.
 type resumePoint struct {
-	snapshot int // number of the newest that is stored, 0 for none
+	snapshot int // number of the newest stored one, 0 for none
 	bad      int // the folders of attempts up to this one can't be read
 }
 
@@ -78,10 +79,11 @@ func (c *checkpoints) folder(id grid.TrialID) string {
 
 func (s *checkpointFolder) liveDir() string { return filepath.Join(s.dir, "live") }
 
-// copied is the folder's copy, while one is stored.
+// copyDir is the folder's copy, while one is being stored.
 func (s *checkpointFolder) copyDir() string { return filepath.Join(s.dir, "copy") }
 
-// take gives the folder of a trial to an attempt, and waits for the end of another one that has it: two never write to one folder.
+// acquire gives the folder of a trial to an attempt. It waits for the end of another attempt that
+// has it: two never write to one folder.
 func (c *checkpoints) acquire(ctx context.Context, id grid.TrialID) (*checkpointFolder, error) {
 	for {
 		c.mu.Lock()
@@ -115,7 +117,8 @@ func (s *checkpointFolder) release() {
 	})
 }
 
-// readState gives the zero state, of no attempt, for a folder that is not there or of which nothing can be told.
+// readState returns the zero state, which names no attempt, for a folder that does not exist or
+// can't be read.
 func readState(dir string) (state folderState) {
 	b, err := os.ReadFile(filepath.Join(dir, "state"))
 	if err != nil || json.Unmarshal(b, &state) != nil {
@@ -136,8 +139,9 @@ func (s *checkpointFolder) writeState(state folderState) error {
 	return nil
 }
 
-// open makes the folder ready for an attempt. One that holds what its origin says or more is taken as it is; else fetch makes it the
-// snapshot, or it is emptied where there is none.
+// prepare makes the folder ready for an attempt. A folder that holds at least what its resume point
+// says is used as it is; otherwise fetch replaces it by the snapshot, or it is emptied where there
+// is none.
 func (s *checkpointFolder) prepare(attempt int, from resumePoint, fetch func() error) error {
 	state := s.state
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -165,7 +169,7 @@ func (s *checkpointFolder) prepare(attempt int, from resumePoint, fetch func() e
 	return s.writeState(folderState{Attempt: attempt, Base: state.Base, Resumed: resumed, Resume: !isEmpty(s.liveDir())})
 }
 
-// discard removes the folder of a trial that needs it no more, unless an attempt has it.
+// remove removes the folder of a trial that needs it no longer, unless an attempt has it.
 func (c *checkpoints) remove(id grid.TrialID) error {
 	c.mu.Lock()
 	if c.used[id] != nil {
@@ -177,20 +181,24 @@ func (c *checkpoints) remove(id grid.TrialID) error {
 	c.mu.Unlock()
 	defer s.release()
 	err := removeTree(s.dir)
-	_ = os.Remove(filepath.Dir(s.dir)) // fails while others of the sweep are there
+	_ = os.Remove(filepath.Dir(s.dir)) // fails while the sweep has other folders
 	return err
 }
 
 const (
-	// tendInterval is how often folders that no trial needs are looked for, beside when a record says that some may go.
+	// checkpointCleanupInterval is how often unneeded folders are removed, in addition to when a
+	// record says that some may go.
 	checkpointCleanupInterval = time.Hour
-	// storedTime is how long a folder stays that no attempt has and that is stored on the master: the trial may have gone elsewhere.
+	// storedRetention is how long a folder stays that no attempt has and that is stored on the
+	// master: the trial may have moved to another node.
 	storedRetention = time.Hour
-	// endedTime is how long one stays that is nowhere else, after its sweep has ended: its trial may be retried.
+	// endedRetention is how long a folder that is stored nowhere else stays after the end of its
+	// sweep: its trial may be retried.
 	endedRetention = 24 * time.Hour
 )
 
-// tend removes the folders that no trial needs any more. It asks for the record of a sweep, which is nil for one that was removed.
+// removeUnneeded removes the folders that no trial needs any more. record returns the record of a
+// sweep, nil for one that was removed.
 func (c *checkpoints) removeUnneeded(now time.Time, record func(grid.SweepID) *grid.Sweep) error {
 	found, err := filepath.Glob(filepath.Join(c.dir, "*", "*"))
 	for _, dir := range found {
@@ -206,7 +214,7 @@ func (c *checkpoints) removeUnneeded(now time.Time, record func(grid.SweepID) *g
 	return err
 }
 
-// outlived reports whether a folder that no attempt has is of no more use.
+// isUnneeded reports whether a folder that no attempt has may be removed.
 func isUnneeded(dir string, r *grid.Sweep, now time.Time) bool {
 	if r == nil {
 		return true
@@ -219,7 +227,7 @@ func isUnneeded(dir string, r *grid.Sweep, now time.Time) bool {
 	return over && !r.Save && now.Sub(r.Ended) > endedRetention
 }
 
-// tendCheckpoints tends the checkpoints every now and then, and when something may go, until ctx ends.
+// run removes unneeded folders from time to time, and when some may go, until ctx ends.
 func (c *checkpoints) run(ctx context.Context) {
 	tick := time.NewTicker(checkpointCleanupInterval)
 	defer tick.Stop()
@@ -238,7 +246,8 @@ func (c *checkpoints) run(ctx context.Context) {
 	}
 }
 
-// tendSoon has the checkpoints tended, unless sweeps may be unknown that are there.
+// requestCleanup makes run remove unneeded folders, unless sweeps may exist whose records are not
+// known yet.
 func (c *checkpoints) requestCleanup() {
 	if !c.synced.Load() {
 		return
@@ -246,7 +255,7 @@ func (c *checkpoints) requestCleanup() {
 	c.cleanupSoon.set()
 }
 
-// checkpointed gives the attempt the folder of its trial, if its task declares a checkpoint.
+// acquireFor gives the attempt the folder of its trial, if its task declares a checkpoint.
 func (c *checkpoints) acquireFor(ctx context.Context, a *attempt) error {
 	if a.task.Checkpoint == nil {
 		return nil
@@ -265,13 +274,14 @@ func (c *checkpoints) acquireFor(ctx context.Context, a *attempt) error {
 	return nil
 }
 
-// adoptCheckpoint gives a running attempt of an earlier agent the folder of its trial, which nobody else has yet.
+// adoptFor gives a running attempt of an earlier agent the folder of its trial, which nobody else
+// has yet.
 func (c *checkpoints) adoptFor(a *attempt) *checkpointFolder {
 	if a.task.Checkpoint == nil {
 		return nil
 	}
 	c.mu.Lock()
-	taken := c.used[a.id] != nil // by another attempt of the trial, which goes on too
+	taken := c.used[a.id] != nil // by another attempt of the trial, which is running too
 	c.mu.Unlock()
 	if taken {
 		return nil
@@ -283,12 +293,14 @@ func (c *checkpoints) adoptFor(a *attempt) *checkpointFolder {
 	return s
 }
 
-// hasSaved reports whether something is in the folder of the attempt's trial. Of one whose folder is not known it is taken for so.
+// hasSavedState reports whether the folder of the attempt's trial is not empty. A folder that is
+// not known counts as not empty.
 func (a *attempt) hasSavedState() bool {
 	return a.checkpoint == nil || !isEmpty(a.checkpoint.liveDir())
 }
 
-// reread makes what the program's end means for a task that saves its state out of what the executor saw.
+// applyCheckpointRules turns what the executor saw into what it means for a task that saves its
+// state.
 func (a *attempt) applyCheckpointRules(r *grid.Result) {
 	c := a.task.Checkpoint
 	if c == nil {
@@ -304,7 +316,7 @@ func (a *attempt) applyCheckpointRules(r *grid.Result) {
 	}
 }
 
-// discardSaved removes what a trial has saved once its success is stored.
+// removeAfter removes what a trial has saved, once its success is stored.
 func (c *checkpoints) removeAfter(a *attempt, result *grid.Result) {
 	if a.checkpoint == nil || result.Class != grid.ClassNone {
 		return

@@ -20,7 +20,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// saving is a stage whose programs are told by script what to do with their checkpoint folder, attempt by attempt.
+// saving is a stage whose programs are told by script what to do with their checkpoint folder,
+// attempt by attempt.
 type saving struct {
 	*harness
 	sweep *grid.Sweep
@@ -119,8 +120,9 @@ func step(t *testing.T, dir string) int {
 	return n
 }
 
-// TestCheckpointFolderOutlivesAttempts has a trial go on and on from what it saved: the folder is the same, MLF_RESUME comes with the
-// first content, each end but success stores a snapshot, and nothing is left after success.
+// TestCheckpointFolderOutlivesAttempts has a trial go on and on from what it saved: the folder is
+// the same, MLF_RESUME comes with the first content, each end but success stores a snapshot, and
+// nothing is left after success.
 func TestCheckpointFolderOutlivesAttempts(t *testing.T) {
 	v := newSaving(t, "saves-1", nil)
 	where := ""
@@ -152,7 +154,8 @@ func TestCheckpointFolderOutlivesAttempts(t *testing.T) {
 	eventually(t, "the folder goes after success", func() bool { _, err := os.Stat(filepath.Dir(filepath.Dir(where))); return err != nil })
 }
 
-// TestExitCode85 holds what it means: not without something saved, and not for a task that declares no checkpoint.
+// TestExitCode85 holds what it means: not without something saved, and not for a task that declares
+// no checkpoint.
 func TestExitCode85(t *testing.T) {
 	v := newSaving(t, "empty-1", nil)
 	r := v.attempt(1, func(context.Context, string, string) executor.Outcome { return ended(grid.ClassExit, 85) })
@@ -198,7 +201,8 @@ func TestEndsAfterANotice(t *testing.T) {
 	}
 }
 
-// TestDrainMovesCheckpointedTrials drains the node: trials that can go on elsewhere get their notice, others run to their end.
+// TestDrainMovesCheckpointedTrials drains the node: trials that can go on elsewhere get their
+// notice, others run to their end.
 func TestDrainMovesCheckpointedTrials(t *testing.T) {
 	v := newSaving(t, "moves-1", func(c *grid.Checkpoint) { c.Signal = "USR1" })
 	began := make(chan struct{})
@@ -238,8 +242,8 @@ func TestDrainMovesCheckpointedTrials(t *testing.T) {
 	v.finished("stays-1", 1)
 }
 
-// TestTrialMovesToAnotherNode has three nodes share a store of snapshots: each goes on from what the last one saved, and a node whose
-// own folder is older fetches.
+// TestTrialMovesToAnotherNode has three nodes share a store of snapshots: each goes on from what
+// the last one saved, and a node whose own folder is older fetches.
 func TestTrialMovesToAnotherNode(t *testing.T) {
 	a := newSaving(t, "travels-1", nil)
 	next := 0
@@ -259,7 +263,8 @@ func TestTrialMovesToAnotherNode(t *testing.T) {
 			t.Errorf("attempt %d: got snapshot %d of one resumed from %d (%s)", i+1, r.Snapshot, r.Resumed, r.Reason)
 		}
 	}
-	// Attempt 6 left something that attempt 7, on the same node, can't read: 8 goes on from the snapshot before.
+	// Attempt 6 left something that attempt 7, on the same node, can't read: 8 goes on from the
+	// snapshot before.
 	r := a.attempt(7, func(context.Context, string, string) executor.Outcome { return ended(grid.ClassCheckpoint, 1) })
 	if r.Snapshot != 0 || r.Resumed != 6 {
 		t.Errorf("got snapshot %d of a state that can't be read, resumed from %d", r.Snapshot, r.Resumed)
@@ -285,7 +290,8 @@ func TestTrialMovesToAnotherNode(t *testing.T) {
 	})
 }
 
-// TestCheckpointOverItsLimit is not stored, which the result says; the trial goes on from it on its node only.
+// TestCheckpointOverItsLimit is not stored, which the result says; the trial goes on from it on its
+// node only.
 func TestCheckpointOverItsLimit(t *testing.T) {
 	v := newSaving(t, "large-1", func(c *grid.Checkpoint) { c.MaxSize = 100 })
 	write := func(size int) func(context.Context, string, string) executor.Outcome {
@@ -311,8 +317,8 @@ func TestCheckpointOverItsLimit(t *testing.T) {
 	})
 }
 
-// TestRunningTrialIsStored takes snapshots of a running program, each of one whole state although the program never stops writing for
-// long.
+// TestRunningTrialIsStored takes snapshots of a running program, each of one whole state although
+// the program never stops writing for long.
 func TestRunningTrialIsStored(t *testing.T) {
 	v := newSaving(t, "often-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 5*time.Millisecond })
 	id := grid.TrialID{Sweep: "often-1"}
@@ -369,8 +375,9 @@ func TestTwoAttemptsNeverShareAFolder(t *testing.T) {
 	receive(t, "the folder", second).release()
 }
 
-// TestFoldersGo holds which folders stay on a node: none of a removed sweep; of another one what is nowhere else until a day after its end, and
-// what is stored for an hour after its last attempt here.
+// TestFoldersGo holds which folders stay on a node: none of a removed sweep; of another one what is
+// nowhere else until a day after its end, and what is stored for an hour after its last attempt
+// here.
 func TestFoldersGo(t *testing.T) {
 	c := newCheckpoints(t.TempDir(), logger(t), newSweepSet(), nil)
 	now := time.Now()
@@ -422,7 +429,8 @@ func TestFoldersGo(t *testing.T) {
 	}
 }
 
-// TestFolderGoesWithItsRunningAttempt removes a sweep while an attempt has its folder, which goes when that has ended.
+// TestFolderGoesWithItsRunningAttempt removes a sweep while an attempt has its folder, which goes
+// when that has ended.
 func TestFolderGoesWithItsRunningAttempt(t *testing.T) {
 	v := newSaving(t, "removed-1", nil)
 	ended := make(chan string, 1)
@@ -445,7 +453,8 @@ func TestFolderGoesWithItsRunningAttempt(t *testing.T) {
 	eventually(t, "the folder goes", func() bool { _, err := os.Stat(dir); return errors.Is(err, fs.ErrNotExist) })
 }
 
-// TestSecondStopEndsTheSaving pauses a sweep, which gives its trial time to save its state, and kills it then: the time is over.
+// TestSecondStopEndsTheSaving pauses a sweep, which gives its trial time to save its state, and
+// kills it then: the time is over.
 func TestSecondStopEndsTheSaving(t *testing.T) {
 	v := newSaving(t, "twice-1", nil)
 	began := make(chan struct{})
@@ -483,8 +492,8 @@ func TestSecondStopEndsTheSaving(t *testing.T) {
 	}
 }
 
-// TestRecoveredAttemptIsStored has an attempt end while no agent is there: the next agent stores what it saved, and reads its end as that of
-// a program that saves.
+// TestRecoveredAttemptIsStored has an attempt end while no agent is there: the next agent stores
+// what it saved, and reads its end as that of a program that saves.
 func TestRecoveredAttemptIsStored(t *testing.T) {
 	for _, code := range []int{85, 0} {
 		store, err := checkpoint.OpenStore(t.TempDir(), 1<<30, logger(t))

@@ -15,10 +15,11 @@ import (
 	"mlfnode/node/failure"
 )
 
-// maxRulesFile bounds a project's file.
+// maxRulesFile bounds the size of a project's file.
 const maxRulesFile = 256 << 10
 
-// rules are the rules that tell failure classes. They are compiled when the first attempt fails.
+// failureRules are the rules that identify failure classes. They are compiled when the first
+// attempt fails.
 type failureRules struct {
 	node []failure.Source // of the node's own file
 
@@ -29,7 +30,7 @@ type failureRules struct {
 // maxCompiled bounds the projects whose rules stay compiled.
 const maxCompiled = 8
 
-// newRules reads the node's own file, if there is one, and checks it.
+// newFailureRules reads the node's own file, if there is one, and checks it.
 func newFailureRules(dir string) (*failureRules, error) {
 	node, err := failure.ReadFile(dir)
 	if err != nil {
@@ -42,8 +43,8 @@ func newFailureRules(dir string) (*failureRules, error) {
 	return &failureRules{node: node}, err
 }
 
-// of gives the rules for attempts of a project. A file that is wrong, which the submission has
-// let pass, does not count.
+// forProject returns the rules for attempts of a project. An invalid file, which the submission
+// accepted, is ignored.
 func (r *failureRules) forProject(project string) (*failure.Rules, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -65,7 +66,7 @@ func (r *failureRules) forProject(project string) (*failure.Rules, error) {
 	return found, wrong
 }
 
-// classifier tells the failure classes of attempts.
+// classifier determines the failure classes of attempts.
 type classifier struct {
 	rules          *failureRules
 	log            *slog.Logger
@@ -73,7 +74,8 @@ type classifier struct {
 	avoidedDevices *avoidedDevices
 }
 
-// classify tells from output and circumstances why the program of an attempt failed. It returns the line that says so.
+// classify determines from output and circumstances why the program of an attempt failed. It
+// returns the decisive line of output.
 func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	if result.Rule != "" || a.spool == nil || result.Class != grid.ClassExit && result.Class != grid.ClassSignal {
 		return ""
@@ -116,9 +118,9 @@ func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	return reasonLine(v.Line)
 }
 
-// projectRules gives the text of the project's own rules, "" for none.
+// projectRules returns the text of the project's own rules, "" for none.
 func (a *attempt) projectRules() string {
-	// The program may have put anything there: a pipe is not waited for.
+	// The program may have replaced the file by a pipe, which must not block.
 	f, err := os.OpenFile(filepath.Join(a.spool.work, failure.FileName), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return ""
@@ -130,13 +132,13 @@ func (a *attempt) projectRules() string {
 	return string(readEnd(f, maxRulesFile))
 }
 
-// shown makes a line of output fit for a reason.
+// reasonLine makes a line of output fit to be part of a reason.
 func reasonLine(line string) string {
 	line = strings.TrimSpace(strings.ToValidUTF8(line, "�"))
 	return strings.ToValidUTF8(line[:min(len(line), reasonBytes/4)], "")
 }
 
-// lastBytes reads the end of a file.
+// readEnd reads the end of a file.
 func readEnd(f *os.File, most int64) []byte {
 	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
@@ -148,7 +150,7 @@ func readEnd(f *os.File, most int64) []byte {
 	return b[:n]
 }
 
-// fullDisk reports whether a file system has less than 1 % free, and less than leastFree.
+// nearlyFullDisk reports whether a file system has less than 1 % and less than minFreeDisk free.
 func nearlyFullDisk(path string) bool {
 	d, err := readDiskUsage(path)
 	return err == nil && d.size > 0 && d.free*100 < d.size && d.free < minFreeDisk

@@ -55,7 +55,8 @@ func TestProgramsAreToldApart(t *testing.T) {
 	}
 }
 
-// TestRulesOfNodeAndProject has a lab's rules and a project's tell what nobody else knows. The project's go first.
+// TestRulesOfNodeAndProject has a lab's rules and a project's tell what nobody else knows. The
+// project's go first.
 func TestRulesOfNodeAndProject(t *testing.T) {
 	dir := t.TempDir()
 	write := func(text string) {
@@ -102,7 +103,8 @@ func spoolOf(t *testing.T, stderr, rules string) *spool {
 	return s
 }
 
-// TestRetryGetsAnotherDevice has a trial crash on a GPU, by what it prints, and run again: it gets the other GPU, which is used less well otherwise.
+// TestRetryGetsAnotherDevice has a trial crash on a GPU, by what it prints, and run again: it gets
+// the other GPU, which is used less well otherwise.
 func TestRetryGetsAnotherDevice(t *testing.T) {
 	s, _ := watchedStage(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		now := time.Now()

@@ -17,11 +17,11 @@ import (
 // Containers is what a worker has for tasks that name an image.
 type Containers struct {
 	Images  Images
-	Network string       // of containers whose task says nothing
-	Mounts  []grid.Mount // what tasks may mount beside what every trial sees
+	Network string       // of containers whose task names none
+	Mounts  []grid.Mount // what tasks may mount in addition to what every trial sees
 }
 
-// Images has images pulled and knows what is here. Its methods answer at once.
+// Images pulls images and knows which are present. Its methods return at once.
 type Images interface {
 	Look(docker.Want) docker.Status
 	Told(docker.Want)
@@ -31,7 +31,8 @@ type Images interface {
 // defaultPath is what engines set where an image sets no PATH.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// taskContainers describes the containers of tasks that name an image, and knows which images are here.
+// taskContainers describes the containers of tasks that name an image, and knows which images are
+// present.
 type taskContainers struct {
 	cfg     *Config
 	bundles *bundles
@@ -39,8 +40,8 @@ type taskContainers struct {
 	missing atomic.Pointer[string] // for which image trials wait, and why; empty for none
 }
 
-// containerBase is what all attempts of a sweep in this image share. Programs ask for the user's name and home, which an image knows
-// of its own users alone.
+// environ returns the environment that all attempts of a sweep in this image share. Programs look
+// up the user's name and home, which an image knows only for its own users.
 func (ct *taskContainers) environ(s *grid.Sweep, img *docker.Image) []string {
 	user := os.Getenv("USER")
 	if user == "" {
@@ -50,12 +51,14 @@ func (ct *taskContainers) environ(s *grid.Sweep, img *docker.Image) []string {
 	return s.ContainerEnvironment(os.Environ(), append([]string{defaultPath}, img.Env...), own, keptVariable)
 }
 
-// containerHome is the home of a project's containers on this node: what programs cache there, the next trials find.
+// home is the home directory of a project's containers on this node: what programs cache there,
+// later trials find.
 func (ct *taskContainers) home(s *grid.Sweep) string {
 	return filepath.Join(ct.bundles.cacheDir(), "home", s.Project)
 }
 
-// base is the environment that all attempts of the sweep like this one share.
+// baseEnviron returns the environment that all attempts of the sweep share, in the image of this
+// one.
 func (ct *taskContainers) baseEnviron(s *sweep, a *attempt) []string {
 	if a.image == nil {
 		return s.environ()
@@ -63,7 +66,8 @@ func (ct *taskContainers) baseEnviron(s *sweep, a *attempt) []string {
 	return ct.environ(s.record, a.image)
 }
 
-// container says in what container a program of the attempt runs, nil for a process. A setup step writes where trials only read.
+// spec describes the container for a program of the attempt, nil for a process. A setup step may
+// write where trials only read.
 func (ct *taskContainers) spec(s *sweep, a *attempt, setup bool, output [2]string) (*executor.Container, error) {
 	if a.image == nil {
 		return nil, nil
@@ -83,7 +87,7 @@ func (ct *taskContainers) spec(s *sweep, a *attempt, setup bool, output [2]strin
 	}
 	switch {
 	case setup:
-		c.Entrypoint = nil // it makes what the image's own program then uses
+		c.Entrypoint = nil // it prepares what the image's own program then uses
 	case how.Entrypoint != nil:
 		c.Entrypoint = *how.Entrypoint
 	}
@@ -92,11 +96,11 @@ func (ct *taskContainers) spec(s *sweep, a *attempt, setup bool, output [2]strin
 	return c, err
 }
 
-// cpuShares is the weight of so many processors: an engine counts 1024 for each.
+// cpuShares returns the engine's weight for a number of processors: 1024 for each.
 func cpuShares(cpus grid.Milli) int64 { return max(2, int64(cpus)*1024/int64(grid.One)) }
 
-// mounts lists what the container sees of this machine, at the same paths as outside: so nothing that mlfnode tells the program has to
-// be translated.
+// mounts lists what the container sees of this machine, at the same paths as outside, so that no
+// path that mlfnode passes to the program has to be translated.
 func (ct *taskContainers) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount, error) {
 	home := ct.home(s.record)
 	all := []grid.Mount{
@@ -127,7 +131,8 @@ func (ct *taskContainers) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount
 	return dedupeMounts(all), nil
 }
 
-// oncePerPlace leaves out mounts at places where an earlier one is: an engine refuses two at one place.
+// dedupeMounts drops mounts at paths where an earlier one is: an engine refuses two at the same
+// path.
 func dedupeMounts(all []grid.Mount) []grid.Mount {
 	seen := map[string]bool{}
 	return slices.DeleteFunc(all, func(m grid.Mount) bool {
@@ -142,8 +147,8 @@ type mountError struct{ reason string }
 
 func (e *mountError) Error() string { return e.reason }
 
-// allowed says why this node does not let a task mount something. What it allows is mounted from where it has looked: a link that is
-// changed meanwhile leads nowhere else.
+// allowMount returns an error if this node does not let a task mount something. What it allows is
+// mounted from the resolved path: a link that is changed afterwards leads nowhere else.
 func (ct *taskContainers) allowMount(m *grid.Mount) error {
 	source, err := filepath.EvalSymlinks(m.Source)
 	if err != nil {
@@ -169,7 +174,7 @@ func (ct *taskContainers) allowMount(m *grid.Mount) error {
 		what, strings.Join(append(known, "nothing else"), ", "))}
 }
 
-// uncontained is the result of an attempt whose container could not be described.
+// containerFailure returns the result of an attempt whose container could not be described.
 func (a *attempt) containerFailure(err error) *grid.Result {
 	var refused *mountError
 	if errors.As(err, &refused) {

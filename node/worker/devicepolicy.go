@@ -12,17 +12,18 @@ import (
 
 // Policy says what trials may have of a node's devices.
 type Policy struct {
-	None    bool            // no device at all
+	None    bool            // no devices at all
 	Use     []string        // indexes and UUIDs of those that they may use; empty for all
-	Reserve int64           // bytes of each GPU that are never given away: the driver and each program's context take some
-	Foreign devices.Foreign // what is done about GPUs on which other programs compute
+	Reserve int64           // bytes of each GPU that are never allocated: the driver and each program's context take some
+	Foreign devices.Foreign // what happens to GPUs on which other programs compute
 	Share   int             // most trials on one device; 0 means allocator.DefaultShare
 }
 
-// DefaultReserve is what is kept of each GPU unless the node's settings say otherwise.
+// DefaultReserve is what is reserved of each GPU unless the node's settings say otherwise.
 const DefaultReserve = 512 << 20
 
-// DevicesOf gives the devices of a machine that trials may have. A GPU in MIG mode is none, its instances are.
+// DevicesOf returns the devices of a machine that trials may have. Of a GPU in MIG mode these are
+// its instances.
 func DevicesOf(m *inventory.Machine, p Policy) []allocator.Device {
 	if p.None {
 		return nil
@@ -57,7 +58,8 @@ func DevicesOf(m *inventory.Machine, p Policy) []allocator.Device {
 	return all
 }
 
-// NodeOf gives what a machine has for trials as others know it: devices that its list leaves out are known by their kinds alone.
+// NodeOf returns what a machine offers to trials, as other nodes know it. Where its list of devices
+// is cut, only their kinds are known.
 func NodeOf(cpus float64, memory int64, m *inventory.Machine) allocator.Node {
 	n := allocator.Node{CPUs: grid.MilliOf(cpus), Memory: memory}
 	if m == nil {
@@ -91,7 +93,8 @@ func NodeOf(cpus float64, memory int64, m *inventory.Machine) allocator.Node {
 	return n
 }
 
-// stateOf gives the state that a node has published of one of its devices, which may be devices.Unused.
+// publishedState returns the state that a node has published of one of its devices, which may be
+// devices.Unused.
 func publishedState(m *inventory.Machine, uuid string) allocator.State {
 	for i := range m.GPUs {
 		g := &m.GPUs[i]
@@ -111,7 +114,7 @@ func publishedState(m *inventory.Machine, uuid string) allocator.State {
 	return allocator.Ready
 }
 
-// totals gives what the books say of the machine.
+// machineTotals returns what the allocator has of the machine.
 func machineTotals(books *allocator.Allocator) machineSize {
 	b := books.Usage()
 	s := machineSize{cpus: b.CPUs, memory: b.Memory}

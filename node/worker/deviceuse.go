@@ -22,7 +22,7 @@ type DeviceTracker struct {
 	fairShare *fairShare
 	wake      signal
 
-	watch   *devices.Watch // nil when nobody looks at the devices
+	watch   *devices.Watch // nil when the devices are not watched
 	present atomic.Bool    // the machine has GPUs, whether trials may use them or not
 	policy  atomic.Pointer[Policy]
 }
@@ -43,7 +43,7 @@ func newDeviceTracker(cfg *Config, log *slog.Logger, resources *allocator.Alloca
 	return dt
 }
 
-// Meet takes over which devices the machine has, as it was read last.
+// SetMachine updates the devices from the latest reading of the machine.
 func (dt *DeviceTracker) SetMachine(m inventory.Machine) {
 	if len(m.GPUs) > 0 {
 		dt.present.Store(true)
@@ -55,7 +55,7 @@ func (dt *DeviceTracker) SetMachine(m inventory.Machine) {
 	dt.watch.SetMachine(m)
 }
 
-// SetPolicy changes what trials may have of the devices, from the next Meet on.
+// SetPolicy changes what trials may have of the devices, from the next SetMachine on.
 func (dt *DeviceTracker) SetPolicy(p Policy) {
 	if dt.watch != nil {
 		dt.policy.Store(&p)
@@ -63,7 +63,7 @@ func (dt *DeviceTracker) SetPolicy(p Policy) {
 	}
 }
 
-// Annotate returns the machine with the states of its devices, the trials on them, and what the settings say of them.
+// Annotate returns the machine with the states of its devices, the trials on them, and the policy.
 func (dt *DeviceTracker) Annotate(m inventory.Machine) inventory.Machine {
 	if dt.watch == nil {
 		return m
@@ -82,14 +82,16 @@ func (dt *DeviceTracker) Resize(m inventory.Machine) {
 	dt.wake.set()
 }
 
-// SetDevices says which devices trials may get. What runs keeps what it has, on devices that are not in the list too.
+// SetDevices sets the devices that trials may get. Running trials keep theirs, even those that are
+// no longer in the list.
 func (dt *DeviceTracker) SetDevices(devices []allocator.Device) {
 	dt.allocator.SetDevices(devices)
 	dt.fairShare.resize(machineTotals(dt.allocator))
 	dt.wake.set()
 }
 
-// beginUse says that the attempt is about to start its program. On a node without devices that costs nothing.
+// begin records that the attempt is about to start its program. On a node without devices that
+// costs nothing.
 func (dt *DeviceTracker) begin(a *attempt) {
 	if !dt.watches(a) {
 		return
@@ -101,7 +103,7 @@ func (dt *DeviceTracker) begin(a *attempt) {
 	})
 }
 
-// watches reports whether it is looked at what the attempt does on devices, its own or others'.
+// watches reports whether the attempt's use of devices, its own or others', is observed.
 func (dt *DeviceTracker) watches(a *attempt) bool {
 	return dt.watch != nil && (len(a.shares()) > 0 || dt.watch.HasDevices())
 }
@@ -113,14 +115,15 @@ func (a *attempt) shares() []allocator.Share {
 	return a.allocation.Shares
 }
 
-// startedUse says which program an attempt has started.
+// recordProgram records which program an attempt has started.
 func (dt *DeviceTracker) recordProgram(a *attempt, b executor.Program) {
 	if a.devices.watched {
 		dt.watch.Started(a.id, a.number, b.PID, b.Container)
 	}
 }
 
-// endUse says that the attempt's programs have ended, and puts what was seen of them into its result.
+// end records that the attempt's programs have ended, and adds what was observed of them to its
+// result.
 func (dt *DeviceTracker) end(a *attempt, result *grid.Result) {
 	if !a.devices.watched {
 		return
@@ -133,7 +136,7 @@ func (dt *DeviceTracker) end(a *attempt, result *grid.Result) {
 	}
 }
 
-// describeUse adds to the use of each device what an estimate of the trials' need goes by.
+// describe adds to the use of each device what estimates of the trials' need are based on.
 func (dt *DeviceTracker) describe(a *attempt, use []grid.DeviceUse) {
 	shares, book := a.shares(), dt.allocator.Usage()
 	for i := range use {
@@ -148,21 +151,21 @@ func (dt *DeviceTracker) describe(a *attempt, use []grid.DeviceUse) {
 	}
 }
 
-// blame adds what the devices say to the evidence of a failure.
+// addDeviceEvidence adds what was observed on the devices to the evidence of a failure.
 func (a *attempt) addDeviceEvidence(e *failure.Evidence) {
 	seen := &a.devices.evidence
 	e.GPUFull, e.Neighbour = seen.Full, seen.Neighbours
 	e.Device = failure.DeviceFault{UUID: seen.Device, Xid: seen.Xid, Gone: seen.Gone, Several: seen.Several}
 }
 
-// strike counts an outcome against the device that is to blame for it.
+// countFailure counts a failure against the device that is to blame for it.
 func (dt *DeviceTracker) countFailure(a *attempt, result *grid.Result) {
 	if dt.watch != nil && result.Device != "" && grid.FailureOf(result.Class).Owner == grid.OwnerDevice {
 		dt.watch.RecordFailure(result.Device, a.id, result.Class)
 	}
 }
 
-// release gives back what a lease's trials had. Its devices are free once their memory is.
+// release returns an allocation. Its devices are free once their memory is.
 func (dt *DeviceTracker) release(al *allocator.Allocation) {
 	if dt.watch != nil {
 		dt.watch.MarkDirty(al)
@@ -170,8 +173,9 @@ func (dt *DeviceTracker) release(al *allocator.Allocation) {
 	dt.allocator.Release(al)
 }
 
-// fit reports whether the devices of an allocation can take the next attempt of its lease: none has been taken out of service. After one
-// that has failed it waits until they hold nothing of it.
+// usable reports whether the devices of an allocation can take the next attempt of its lease: none
+// has been taken out of service. After an attempt that failed it waits until they hold nothing of
+// it.
 func (dt *DeviceTracker) usable(ctx context.Context, al *allocator.Allocation, failed bool) bool {
 	if dt.watch == nil || len(al.Shares) == 0 {
 		return true

@@ -63,7 +63,8 @@ func hold(t *testing.T, fake *inventorytest.Fake, a *executor.Attempt, size stri
 	cmd.Wait()
 }
 
-// TestNoDeviceTwice runs more trials than there are GPUs. No GPU has two at one time, and results say how much each had.
+// TestNoDeviceTwice runs more trials than there are GPUs. No GPU has two at one time, and results
+// say how much each had.
 func TestNoDeviceTwice(t *testing.T) {
 	var mu sync.Mutex
 	at := map[string]int{}
@@ -118,7 +119,8 @@ func finishedAll(n int) func([]grid.Event) bool {
 	}
 }
 
-// TestBrokenDevice has a GPU break under a trial: the failure is the device's, and the next trial gets another one.
+// TestBrokenDevice has a GPU break under a trial: the failure is the device's, and the next trial
+// gets another one.
 func TestBrokenDevice(t *testing.T) {
 	var mu sync.Mutex
 	var used []string
@@ -171,7 +173,8 @@ func TestBrokenDevice(t *testing.T) {
 	}
 }
 
-// TestBrokenDeviceEndsALease has a GPU break under the first trial of a lease of many: the others do not run on it.
+// TestBrokenDeviceEndsALease has a GPU break under the first trial of a lease of many: the others
+// do not run on it.
 func TestBrokenDeviceEndsALease(t *testing.T) {
 	var mu sync.Mutex
 	var used []string
@@ -203,8 +206,8 @@ func TestBrokenDeviceEndsALease(t *testing.T) {
 	}
 }
 
-// TestSettingsAsOthersSeeThem: what a node's settings leave of its GPUs is what others reckon with, whether they know them one by one or
-// by kinds alone.
+// TestSettingsAsOthersSeeThem: what a node's settings leave of its GPUs is what others reckon with,
+// whether they know them one by one or by kinds alone.
 func TestSettingsAsOthersSeeThem(t *testing.T) {
 	s, fake := watchedStage(t, "2xA100-40", nil)
 	s.Devices.SetPolicy(Policy{Reserve: 30 << 30})

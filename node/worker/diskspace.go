@@ -15,19 +15,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leastFree is how much of the disk must be free for trials to begin: what they write, and how they end, has to fit.
+// minFreeDisk is how much of the disk must be free for trials to start: their output and results
+// must fit.
 const minFreeDisk = 4 << 20
 
-// roomTime is how long a look at the disk that found room holds: a thousand short trials need no look of their own each.
+// diskCheckInterval is how long the finding that there is room holds: a thousand short trials don't
+// each need their own.
 const diskCheckInterval = 20 * time.Millisecond
 
-// disk is what a file system says about itself, in bytes.
+// diskUsage is what a file system reports about itself, in bytes.
 type diskUsage struct {
 	size int64
 	free int64 // what this user may still write
 }
 
-// readDisk asks the file system that holds dir.
+// readDiskUsage queries the file system that holds dir.
 func readDiskUsage(dir string) (diskUsage, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -36,19 +38,20 @@ func readDiskUsage(dir string) (diskUsage, error) {
 	return diskUsage{size: int64(st.Blocks) * st.Bsize, free: int64(st.Bavail) * st.Bsize}, nil
 }
 
-// diskMonitor looks at the disk of the state folder.
+// diskMonitor checks the disk of the state folder.
 type diskMonitor struct {
 	dir string
 	log *slog.Logger
 
 	full       atomic.Bool  // there is no room for further trials
 	checkedAt  atomic.Int64 // in nanoseconds since 1970
-	unreadable atomic.Bool  // the file system does not say how much room it has
+	unreadable atomic.Bool  // the file system does not report its usage
 }
 
-// full reports whether the disk has no room for further trials: what has begun may end, and nothing begins. A disk that does not say
-// how much room it has (a file system that is gone or broken) counts as it did before: if trials can't write there, each of them
-// fails as the node's, and that holds the node back until one has run.
+// check reports whether the disk has no room for further trials: running ones may end, and none
+// starts. A file system that can't be queried (because it is gone or broken) counts as it did
+// before: if trials can't write there, each of them fails as the node's, and the node backs off
+// until one has run.
 func (dm *diskMonitor) check(now time.Time) bool {
 	if !dm.full.Load() && now.UnixNano()-dm.checkedAt.Load() < int64(diskCheckInterval) {
 		return false
@@ -68,14 +71,14 @@ func (dm *diskMonitor) check(now time.Time) bool {
 	return full
 }
 
-// Full reports whether the worker takes no trials because its disk is full.
+// isFull reports whether the worker takes no trials because its disk is full.
 func (dm *diskMonitor) isFull() bool { return dm.full.Load() }
 
 // probeSize is how much a probe writes.
 const probeSize = 4 << 10
 
-// noRoom reports whether the disk of the state folder is full, or what this user may have of it. Other than full it also writes
-// something, since a quota is not among what a file system says about itself.
+// exhausted reports whether the disk of the state folder is full, or this user's share of it.
+// Unlike check it also writes something, since a file system does not report quotas.
 func (dm *diskMonitor) exhausted() bool {
 	if d, err := readDiskUsage(dm.dir); err == nil && d.free < minFreeDisk {
 		return true
@@ -88,8 +91,9 @@ func (dm *diskMonitor) exhausted() bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
-// blameDisk makes the failure of a program the node's when the disk is full at its end: what it could not write is most likely the
-// reason. A trial whose own files fill half of the disk has itself to blame.
+// attribute makes the failure of a program the node's when the disk is full at its end: that it
+// could not write is most likely the reason. A trial whose own files fill half of the disk has
+// itself to blame.
 func (dm *diskMonitor) attribute(a *attempt, result *grid.Result) {
 	if result.Class != grid.ClassExit && result.Class != grid.ClassSignal || !dm.exhausted() {
 		return
@@ -106,7 +110,7 @@ func (dm *diskMonitor) attribute(a *attempt, result *grid.Result) {
 	result.Reason = fmt.Sprintf("the node's disk was full when the program ended: %s (%s)", dm.dir, result.Reason)
 }
 
-// sizeOf adds up the files of a folder.
+// folderSize adds up the files of a folder.
 func folderSize(dir string) (total int64) {
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {

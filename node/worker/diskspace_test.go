@@ -63,7 +63,8 @@ func heals(t *testing.T, store *jetstream.Store) {
 	})
 }
 
-// TestArtifactsWaitForTheDisk ends a trial with artifacts on a full disk: they are stored once there is room.
+// TestArtifactsWaitForTheDisk ends a trial with artifacts on a full disk: they are stored once
+// there is room.
 func TestArtifactsWaitForTheDisk(t *testing.T) {
 	disk := mount(t)
 	began, end := make(chan struct{}, 4), make(chan struct{}) // a full disk can lose the word that a lease has ended: it may come again
@@ -88,8 +89,8 @@ func TestArtifactsWaitForTheDisk(t *testing.T) {
 	}
 }
 
-// TestStopOnAFullDisk stops a worker whose trials have more to report than it holds in memory. It ends soon all the same, and
-// the next start reports them.
+// TestStopOnAFullDisk stops a worker whose trials have more to report than it holds in memory. It
+// ends soon all the same, and the next start reports them.
 func TestStopOnAFullDisk(t *testing.T) {
 	disk := mount(t)
 	began, end := make(chan struct{}, 4), make(chan struct{})
@@ -139,7 +140,8 @@ func TestStopOnAFullDisk(t *testing.T) {
 	}
 }
 
-// TestClosedOutboxTakesNothing keeps the order: nothing may be stored behind a report that was left out.
+// TestClosedOutboxTakesNothing keeps the order: nothing may be stored behind a report that was left
+// out.
 func TestClosedOutboxTakesNothing(t *testing.T) {
 	o := newOutbox("n", nil, logger(t))
 	o.closeIfRefused()

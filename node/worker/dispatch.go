@@ -12,11 +12,12 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// dispatchInterval is how often the queue is looked at without being told, for leases that came back from a dead node.
+// dispatchInterval is how often the queue is polled without a signal, for leases that came back
+// from a dead node.
 const dispatchInterval = time.Second
 
-// dispatcher fills the free capacity of the node with leases: it decides which lane is next, reserves
-// resources for a trial, takes a lease, and hands it to a runner.
+// dispatcher fills the free capacity of the node with leases: it decides which lane is next,
+// reserves resources for a trial, takes a lease, and hands it to a runner.
 type dispatcher struct {
 	cfg        *Config
 	log        *slog.Logger
@@ -38,7 +39,7 @@ type dispatcher struct {
 	avoidedDevices avoidedDevices
 }
 
-// dispatch fills free capacity with leases until ctx ends.
+// run fills free capacity with leases until ctx ends.
 func (ds *dispatcher) run(ctx context.Context) {
 	tick := time.NewTicker(dispatchInterval)
 	defer tick.Stop()
@@ -51,7 +52,7 @@ func (ds *dispatcher) run(ctx context.Context) {
 		ds.returnUnstartedTrials(time.Now())
 		again := tick.C
 		if len(lanes) == 0 && !ds.disk.isFull() && !ds.leases.hasUnstartedTrials() {
-			again = nil // nothing to look for
+			again = nil // nothing to poll for
 		}
 		select {
 		case <-ctx.Done():
@@ -71,7 +72,7 @@ func (ds *dispatcher) release(r *runner, t assignment) {
 	ds.wake.set()
 }
 
-// assess finds out how many trials of each lane this node may run at a time, and why none.
+// assessLanes determines how many trials of each lane this node may run at a time, and why none.
 func (ds *dispatcher) assessLanes(lanes []lane) []lane {
 	missing := ""
 	for i := range lanes {
@@ -87,7 +88,7 @@ func (ds *dispatcher) assessLanes(lanes []lane) []lane {
 			continue
 		}
 		var room int
-		if room, l.refusal = ds.containers.imageSlots(*l); room == 0 { // nothing is held for it while its image is on its way
+		if room, l.refusal = ds.containers.imageSlots(*l); room == 0 { // nothing is held for it while its image is being pulled
 			missing = cmp.Or(missing, l.refusal.String())
 		}
 		l.slots = min(l.slots, room)
@@ -96,7 +97,8 @@ func (ds *dispatcher) assessLanes(lanes []lane) []lane {
 	return lanes
 }
 
-// serve goes through the lanes in their order. Those that wait for room keep some from the others.
+// serveLanes goes through the lanes in order. A lane that waits for room holds some of it against
+// the lanes behind it.
 func (ds *dispatcher) serveLanes(ctx context.Context, lanes []lane) {
 	ds.allocator.BeginPass()
 	ds.preemption.receiveVictims()
@@ -109,7 +111,7 @@ func (ds *dispatcher) serveLanes(ctx context.Context, lanes []lane) {
 			continue
 		}
 		if ds.fillLane(ctx, l, l.slots) == 0 {
-			ds.wake.set() // the lane may want more, and room may have come free meanwhile
+			ds.wake.set() // the lane may want more, and room may have become free meanwhile
 			return
 		}
 		if ds.fairShare.isWaiting(l) {
@@ -120,11 +122,12 @@ func (ds *dispatcher) serveLanes(ctx context.Context, lanes []lane) {
 			ds.allocator.DropHold(l.name)
 		}
 	}
-	ds.preemption.found = nil // the lane that has not come by does not wait any more
+	ds.preemption.found = nil // the lane that has not come up no longer waits
 }
 
-// fill hands leases of one lane to runners while resources and work last. Room may come free as fast as it is filled, so it is
-// at most as many as the machine has room for: then the order of lanes is computed again. It returns how much of the room was left.
+// fillLane hands leases of one lane to runners while there are resources and work. Room may become
+// free as fast as it is filled, so it takes at most one machine's worth per pass: then the order of
+// lanes is computed again. It returns how much of that was left.
 func (ds *dispatcher) fillLane(ctx context.Context, l lane, slots int) int {
 	for left := slots; left > 0; left-- {
 		if ctx.Err() != nil || ds.heartbeats.draining.Load() {
@@ -148,7 +151,7 @@ func (ds *dispatcher) fillLane(ctx context.Context, l lane, slots int) int {
 		now := time.Now()
 		if device := ds.avoidedDevices.deviceFor(h, now); device != "" {
 			if al = ds.allocator.ReplaceDevice(al, l.resources, device); slices.Contains(al.UUIDs(), device) && ds.allocator.SlotsWithout(l.resources, device) > 0 {
-				// Another device will be free. Until then the trial is the master's.
+				// Another device will be free. Until then the master keeps the trial.
 				ds.backoff.cancelProbe()
 				ds.allocator.ReturnUnused(al)
 				ds.yieldLane(l.name)
@@ -173,8 +176,9 @@ func (ds *dispatcher) acquireLease(ctx context.Context, l lane) *leaseHandle {
 	return ds.leases.share(l.name, ds.sweeps)
 }
 
-// take takes the next lease of a lane. What this node is to avoid is left to others, and comes again after a while: there may be so many
-// such leases that the first is back before the last is left.
+// takeLease takes the next lease of a lane. Leases that this node is to avoid are left to others,
+// and come back after a while: there may be so many of them that the first is back before the last
+// is left.
 func (ds *dispatcher) takeLease(ctx context.Context, l lane) *jetstream.GrantedLease {
 	for began := time.Now(); ; {
 		asked := time.Now()
@@ -198,11 +202,13 @@ func (ds *dispatcher) takeLease(ctx context.Context, l lane) *jetstream.GrantedL
 	}
 }
 
-// restAge is how long a lease may take before what nobody has begun of it is given back. Leases are to be done in an eighth of that; where
-// trials have become longer than those before, other nodes may be idle beside one.
+// unstartedAge is how long a lease may take before its unstarted trials are given back. Leases
+// should be done in an eighth of that; where trials have become longer than those before, other
+// nodes may be idle meanwhile.
 const unstartedAge = 8 * grid.LeaseTarget
 
-// returnRests has the next beat give back what has not begun of leases that take too long, and of all on a node that is drained.
+// returnUnstartedTrials makes the next heartbeat give back the unstarted trials of leases that take
+// too long, and of all leases on a node that is drained.
 func (ds *dispatcher) returnUnstartedTrials(now time.Time) {
 	if !ds.cfg.Heartbeats { // there is no other node
 		return
@@ -219,7 +225,7 @@ func (ds *dispatcher) returnUnstartedTrials(now time.Time) {
 	}
 }
 
-// Slots says how many attempts with these resources this worker can run at a time.
+// slots returns how many attempts with these resources this worker can run at a time.
 func (ds *dispatcher) slots(r grid.Resources) int {
 	if ds.refuseNode(r).Code != "" {
 		return 0
@@ -227,7 +233,7 @@ func (ds *dispatcher) slots(r grid.Resources) int {
 	return ds.allocator.Slots(r)
 }
 
-// elsewhere refuses trials for which the task names other nodes.
+// refuseNode refuses trials whose task names other nodes.
 func (ds *dispatcher) refuseNode(r grid.Resources) grid.Refusal {
 	if r.Nodes.Has(ds.cfg.Node, ds.cfg.Labels) {
 		return grid.Refusal{}
@@ -235,7 +241,7 @@ func (ds *dispatcher) refuseNode(r grid.Resources) grid.Refusal {
 	return grid.Refusal{Code: grid.RefusedNodes, What: string(r.Nodes)}
 }
 
-// Never says why this worker could never run an attempt with these resources.
+// neverFits returns why this worker could never run an attempt with these resources.
 func (ds *dispatcher) neverFits(r grid.Resources) grid.Refusal {
 	return cmp.Or(ds.refuseNode(r), ds.allocator.NeverFits(r))
 }

@@ -35,7 +35,8 @@ func (g *gate) run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	return o
 }
 
-// begun runs a worker that has one lease of n trials, of so many processors each, and returns when the first has begun.
+// begun runs a worker that has one lease of n trials, of so many processors each, and returns when
+// the first has begun.
 func begun(t *testing.T, n int, cpus float64) (*gate, *harness, *grid.Sweep) {
 	t.Helper()
 	g := newGate()
@@ -75,7 +76,8 @@ func TestUrgentSweepsGoFirst(t *testing.T) {
 	}
 }
 
-// TestPauseLetsTrialsEnd pauses a sweep in the middle of a lease: the running trial ends, the next ones are not begun.
+// TestPauseLetsTrialsEnd pauses a sweep in the middle of a lease: the running trial ends, the next
+// ones are not begun.
 func TestPauseLetsTrialsEnd(t *testing.T) {
 	g, s, r := begun(t, 10, 4)
 	s.change(r, grid.SweepPaused)
@@ -110,8 +112,8 @@ func TestStopGivesLeasesBack(t *testing.T) {
 	}
 }
 
-// TestRestOfALongLeaseIsGivenBack has the first trial of a wide lease take long: the others are given back while it runs, and are not
-// begun here any more.
+// TestRestOfALongLeaseIsGivenBack has the first trial of a wide lease take long: the others are
+// given back while it runs, and are not begun here any more.
 func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 	g := newGate()
 	s := newHarness(t, g.run)
@@ -130,7 +132,8 @@ func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 	}
 }
 
-// TestDrainGivesTheRestBack drains a node while the first trial of a wide lease runs: the others are given back at once, however new the lease.
+// TestDrainGivesTheRestBack drains a node while the first trial of a wide lease runs: the others
+// are given back at once, however new the lease.
 func TestDrainGivesTheRestBack(t *testing.T) {
 	s := newHarness(t, nil)
 	s.cfg.Heartbeats = true
@@ -145,7 +148,8 @@ func TestDrainGivesTheRestBack(t *testing.T) {
 	}
 }
 
-// TestIdleSlotsJoinALease has one wide lease for four slots: all are used, each trial runs once, unless the sweep has a limit.
+// TestIdleSlotsJoinALease has one wide lease for four slots: all are used, each trial runs once,
+// unless the sweep has a limit.
 func TestIdleSlotsJoinALease(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -186,8 +190,9 @@ func TestIdleSlotsJoinALease(t *testing.T) {
 	}
 }
 
-// TestTrialIsLeftToOthersFirst has a lease name this node as one to avoid. Nobody else is there, so after some time it runs here all the
-// same, under the attempt's number that it was leased with. A lease that names another node runs at once.
+// TestTrialIsLeftToOthersFirst has a lease name this node as one to avoid. Nobody else is there, so
+// after some time it runs here all the same, under the attempt's number that it was leased with. A
+// lease that names another node runs at once.
 func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	g := newGate()
 	close(g.open)
@@ -225,8 +230,9 @@ func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
 	}
 }
 
-// TestTrialGoesElsewhere has leases that this node is to avoid while another one that could run them is there, by what the master says, and a trial
-// that failed on a device: this node gives them back, and runs them once the master says otherwise, or the device is another one.
+// TestTrialGoesElsewhere has leases that this node is to avoid while another one that could run
+// them is there, by what the master says, and a trial that failed on a device: this node gives them
+// back, and runs them once the master says otherwise, or the device is another one.
 func TestTrialGoesElsewhere(t *testing.T) {
 	g := newGate()
 	close(g.open)
@@ -276,7 +282,8 @@ func TestTrialGoesElsewhere(t *testing.T) {
 	}
 }
 
-// TestOthersGoFirst declines several leases one after the other: others go first until some time after the return of the last one.
+// TestOthersGoFirst declines several leases one after the other: others go first until some time
+// after the return of the last one.
 func TestOthersGoFirst(t *testing.T) {
 	var d yieldedLanes
 	now := time.Now()
@@ -298,8 +305,8 @@ func TestOthersGoFirst(t *testing.T) {
 	}
 }
 
-// TestWithheldLanesWait has the master withhold what needs GPUs or containers. Other trials run; the reason is told; and what was withheld runs
-// once it may.
+// TestWithheldLanesWait has the master withhold what needs GPUs or containers. Other trials run;
+// the reason is told; and what was withheld runs once it may.
 func TestWithheldLanesWait(t *testing.T) {
 	var w Worker
 	gpu, image := lane{resources: grid.Resources{GPUs: grid.One}}, lane{images: []*grid.Sweep{{}}}
@@ -326,7 +333,8 @@ func TestWithheldLanesWait(t *testing.T) {
 	}
 }
 
-// TestTrialsOfAnotherNode leaves leases in the queue that this node can never run, and is not held up by them.
+// TestTrialsOfAnotherNode leaves leases in the queue that this node can never run, and is not held
+// up by them.
 func TestTrialsOfAnotherNode(t *testing.T) {
 	g := newGate()
 	close(g.open)

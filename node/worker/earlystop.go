@@ -9,16 +9,18 @@ import (
 	"mlfnode/node/executor"
 )
 
-// comparedInterval is how often metrics are read of running attempts that may be stopped early.
+// earlyStopInterval is how often the metrics of running attempts that may be stopped early are
+// read.
 const earlyStopInterval = time.Second
 
-// worse is the cause with which an attempt is stopped that does worse than others. The executor takes it for a cancellation.
+// earlyStop is the cause with which an attempt is stopped because it does worse than others. The
+// executor treats it as a cancellation.
 type earlyStop string
 
 // Error says in which way the attempt does worse.
 func (w earlyStop) Error() string { return string(w) }
 
-// Unwrap has the program stopped like that of a trial that is cancelled.
+// Unwrap makes the executor stop the program like that of a cancelled trial.
 func (earlyStop) Unwrap() error { return executor.ErrCancelled }
 
 // cancel stops the attempt's program, if it runs.
@@ -30,7 +32,7 @@ func (a *attempt) cancel() {
 	}
 }
 
-// stoppable gives the context of the attempt's program, which stopIfWorse and cancel can end.
+// stopContext returns the context of the attempt's program, which stopEarly and cancel can end.
 func (a *attempt) stopContext(ctx context.Context) context.Context {
 	ctx, stop := context.WithCancelCause(ctx)
 	a.mu.Lock()
@@ -39,14 +41,14 @@ func (a *attempt) stopContext(ctx context.Context) context.Context {
 	return ctx
 }
 
-// stopIfWorse stops the attempt's program if there is a reason. a.mu is held.
+// stopEarly stops the attempt's program if there is a reason. a.mu is held.
 func (a *attempt) stopEarly(why string) {
 	if why != "" && a.cancelProgram != nil {
 		a.cancelProgram(earlyStop(why))
 	}
 }
 
-// reasonOfStop makes the outcome of a program that was stopped early say so.
+// applyEarlyStop gives the outcome of a program that was stopped early its reason.
 func (a *attempt) applyEarlyStop(ctx context.Context, out *executor.Outcome) {
 	a.mu.Lock()
 	stop := a.cancelProgram
@@ -58,7 +60,7 @@ func (a *attempt) applyEarlyStop(ctx context.Context, out *executor.Outcome) {
 	}
 }
 
-// comparedCurve gives of an attempt's curves the one by which others are compared with it.
+// comparedCurve returns the curve by which other attempts are compared with this one.
 func comparedCurve(t *grid.Task, all grid.Curves) grid.Curves {
 	if t.Stop == nil || len(all[t.Stop.Metric]) == 0 {
 		return nil

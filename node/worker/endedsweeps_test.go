@@ -14,8 +14,9 @@ import (
 	"mlfnode/jetstream"
 )
 
-// TestEndedSweepsCostNothing has a worker know of thousands of sweeps that have ended: the dispatcher looks at none of them, none has a
-// goroutine, and what is kept of each does not depend on its record. One that goes on has all of its record.
+// TestEndedSweepsCostNothing has a worker know of thousands of sweeps that have ended: the
+// dispatcher looks at none of them, none has a goroutine, and what is kept of each does not depend
+// on its record. One that goes on has all of its record.
 func TestEndedSweepsCostNothing(t *testing.T) {
 	const count = 5000
 	record := func(i int, state grid.SweepState) jetstream.Record {
@@ -59,7 +60,8 @@ func TestEndedSweepsCostNothing(t *testing.T) {
 	runtime.KeepAlive(s)
 }
 
-// TestExcludeIsEvaluatedOnce has a record of a sweep with exclude expressions change: what they leave is not found out again.
+// TestExcludeIsEvaluatedOnce has a record of a sweep with exclude expressions change: what they
+// leave is not found out again.
 func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	axis, err := space.ParseSet("a=0:10")
 	if err != nil {

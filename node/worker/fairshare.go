@@ -10,19 +10,22 @@ import (
 )
 
 const (
-	// turnTime is how much time of the whole machine a lane may have more than another before that one goes first. To change over
-	// from small trials to a big one leaves room unused while the small ones end, so it must not happen for every trial. Where
-	// trials need more than half of the devices, a turn is so many times the mean run of what waits, up to longestTurn.
+	// defaultQuantum is how much more time of the whole machine than another a lane may have before
+	// the other goes first. To change over from small trials to a big one leaves room unused while
+	// the small ones end, so it must not happen for every trial. Where trials need more than half
+	// of the devices, the quantum is quantumRuns times the mean run of what waits, up to
+	// maxQuantum.
 	defaultQuantum = 2 * time.Second
 	quantumRuns    = 4
 	maxQuantum     = 10 * time.Minute
 
-	// overdueTime and overdueTurns bound how long a lane keeps room and waits before it comes first: the longer of the two.
+	// overdueTime and overdueQuanta bound how long a lane holds room and waits before it goes
+	// first: the longer of the two.
 	overdueTime   = time.Minute
 	overdueQuanta = 4
 )
 
-// size is what a machine has for trials.
+// machineSize is what a machine has for trials.
 type machineSize struct {
 	cpus    grid.Milli
 	memory  int64
@@ -30,7 +33,7 @@ type machineSize struct {
 	bytes   int64 // of all devices
 }
 
-// weight is the part of the machine that one trial takes: of what it needs most of.
+// weight is the share of the machine that one trial takes: of the resource that it needs most of.
 func (s *machineSize) weight(r *grid.Resources) float64 {
 	part := func(a, b float64) float64 { return a / max(b, 1) }
 	w := max(part(float64(r.CPUs), float64(s.cpus)), part(float64(r.Memory), float64(s.memory)))
@@ -40,14 +43,18 @@ func (s *machineSize) weight(r *grid.Resources) float64 {
 	return max(w, part(r.GPUs.Float(), float64(s.devices)), part(float64(r.GPUMemory), float64(s.bytes)))
 }
 
-// fairness decides which lane is served next, so that none waits for ever:
+// fairShare decides which lane is served next, so that none waits for ever:
 //
-//   - More urgent lanes go first. Of equal ones the lane goes first that has used the least of this machine.
-//   - A lane whose trials wait and do not fit keeps room for one of them: see allocator.Keep. So a stream of small trials can't keep a
-//     big one out, and what a big one can't use is not left unused.
-//   - A lane that has kept room for too long comes first of its priority until a trial of it has begun; of several, the one that has
-//     waited longest. A lane that runs one small trial at a time uses its turn up so slowly that it would stay ahead for hours.
-//   - Lanes of which this node may run no trial, such as those that need GPUs on a node without any, change nothing for the others.
+//   - More urgent lanes go first. Of equal ones the lane goes first that has used the least of this
+//     machine.
+//   - A lane whose trials wait and do not fit holds room for one of them: see allocator.HoldFor. So
+//     a stream of small trials can't keep a big one out, and what a big one can't use is not left
+//     unused.
+//   - A lane that has held room for too long goes first within its priority until a trial of it has
+//     started; of several, the one that has waited longest. A lane that runs one small trial at a
+//     time uses its quantum up so slowly that it would stay ahead for hours.
+//   - Lanes of which this node may run no trial, such as those that need GPUs on a node without
+//     any, don't affect the others.
 type fairShare struct {
 	quantum time.Duration
 
@@ -56,21 +63,22 @@ type fairShare struct {
 	lanes map[grid.Lane]*laneShare
 }
 
-// standing is what one lane has had.
+// laneShare is what one lane has used.
 type laneShare struct {
 	lane         lane
 	running      int
-	used         time.Duration // of the whole machine's time, as of at
+	used         time.Duration // of the whole machine's time, as of usedAt
 	usedAt       time.Time
-	mean         time.Duration // of how long its leases ran lately; 0 before the first end
+	mean         time.Duration // how long its leases ran lately; 0 before the first end
 	waiting      bool          // leases may be in the queue
 	ineligible   bool          // this node may run none of its trials
-	lastArrival  time.Time     // when the last one came
-	holdingSince time.Time     // since when it has kept room; zero while it keeps none
+	lastArrival  time.Time     // when the last lease came
+	holdingSince time.Time     // since when it has held room; zero while it holds none
 	refusal      grid.Refusal  // why it got nothing the last time
 }
 
-// visibleAfter is more than the queue takes to show a lease that has come: until then, finding none says nothing.
+// queueVisibility is longer than the queue takes to show a lease that has come: until then, finding
+// none means nothing.
 const queueVisibility = 200 * time.Millisecond
 
 func newFairShare(total machineSize) *fairShare {
@@ -84,7 +92,8 @@ func (f *fairShare) resize(total machineSize) {
 	f.total = total
 }
 
-// order sorts the lanes, and forgets others that run nothing. It notes which of them this node may serve.
+// order sorts the lanes and records which of them this node may serve. It forgets other lanes that
+// run nothing.
 func (f *fairShare) order(all []lane, now time.Time) []lane {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -123,7 +132,7 @@ func (f *fairShare) order(all []lane, now time.Time) []lane {
 	return all
 }
 
-// turnLocked is how long a turn is among these lanes.
+// quantumLocked returns the quantum that applies among these lanes.
 func (f *fairShare) quantumLocked(all []lane) time.Duration {
 	big, n, sum := false, 0, time.Duration(0)
 	for _, l := range all {
@@ -142,7 +151,8 @@ func (f *fairShare) quantumLocked(all []lane) time.Duration {
 	return max(f.quantum, min(quantumRuns*sum/time.Duration(n), maxQuantum))
 }
 
-// openLocked gives the standing of a lane as of now. Leases of a lane that was not known may wait.
+// laneLocked returns the share of a lane as of now. A lane that was not known may have leases
+// waiting.
 func (f *fairShare) laneLocked(l lane, now time.Time) *laneShare {
 	h := f.lanes[l.name]
 	if h == nil {
@@ -160,8 +170,8 @@ func (f *fairShare) accrueLocked(h *laneShare, now time.Time) {
 	h.usedAt = now
 }
 
-// catchUpLocked lets a lane that had nothing to do begin where the least served of the others stands: who did not want the
-// machine has saved nothing up.
+// catchUpLocked starts a lane that had nothing to do at the level of the least served of the
+// others: a lane that did not want the machine has saved nothing up.
 func (f *fairShare) catchUpLocked(h *laneShare, now time.Time) {
 	least := time.Duration(-1)
 	for _, o := range f.lanes {
@@ -178,13 +188,13 @@ func (f *fairShare) catchUpLocked(h *laneShare, now time.Time) {
 
 func (h *laneShare) isIdle() bool { return h.running == 0 && (!h.waiting || h.ineligible) }
 
-// wake notes that a lease has come.
+// leaseArrived records that a lease has come.
 func (f *fairShare) leaseArrived(name grid.Lane, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h := f.lanes[name]
 	if h == nil {
-		return // order takes it for one that waits
+		return // order assumes that a new lane waits
 	}
 	if h.isIdle() {
 		f.catchUpLocked(h, now)
@@ -192,7 +202,7 @@ func (f *fairShare) leaseArrived(name grid.Lane, now time.Time) {
 	h.waiting, h.lastArrival = true, now
 }
 
-// foundEmpty notes that the queue, asked at that time, had no lease of the lane.
+// queueEmpty records that the queue, polled at that time, had no lease of the lane.
 func (f *fairShare) queueEmpty(l lane, asked time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -201,7 +211,7 @@ func (f *fairShare) queueEmpty(l lane, asked time.Time) {
 	}
 }
 
-// waits reports whether the lane wants room.
+// isWaiting reports whether the lane wants room.
 func (f *fairShare) isWaiting(l lane) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -209,7 +219,7 @@ func (f *fairShare) isWaiting(l lane) bool {
 	return h != nil && h.waiting
 }
 
-// keeps notes that the lane keeps room from now on, if it did not before.
+// startHolding records that the lane holds room from now on, if it did not before.
 func (f *fairShare) startHolding(l lane, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -218,7 +228,7 @@ func (f *fairShare) startHolding(l lane, now time.Time) {
 	}
 }
 
-// keeping is how long the lane has kept room.
+// holdingFor returns how long the lane has held room.
 func (f *fairShare) holdingFor(l lane, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -228,7 +238,7 @@ func (f *fairShare) holdingFor(l lane, now time.Time) time.Duration {
 	return 0
 }
 
-// refused notes why a trial of the lane got nothing.
+// setRefusal records why a trial of the lane got nothing.
 func (f *fairShare) setRefusal(l lane, why grid.Refusal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -237,7 +247,8 @@ func (f *fairShare) setRefusal(l lane, why grid.Refusal) {
 	}
 }
 
-// waiting gives, with the reasons, up to so many lanes that want room and got none: the most urgent ones.
+// refusals returns up to limit lanes that want room and got none, with the reasons: the most urgent
+// ones.
 func (f *fairShare) refusals(limit int) map[grid.Lane]grid.Refusal {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -260,7 +271,7 @@ func (f *fairShare) refusals(limit int) map[grid.Lane]grid.Refusal {
 	return waits
 }
 
-// began accounts for one trial at a time of the lane from now on.
+// runStarted accounts for one more running trial of the lane from now on.
 func (f *fairShare) runStarted(l lane, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -269,7 +280,7 @@ func (f *fairShare) runStarted(l lane, now time.Time) {
 	h.holdingSince, h.refusal = time.Time{}, grid.Refusal{}
 }
 
-// ended accounts for the end of what began at that time.
+// runEnded accounts for the end of a run that began at that time.
 func (f *fairShare) runEnded(l lane, began, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -18,7 +18,8 @@ func testLane(cpus float64, memory int64, priority int) lane {
 	return lane{name: s.Lane(), resources: s.Task.Resources, priority: priority}
 }
 
-// node simulates a node: lanes with work without end, and trials that take as long as their lane says.
+// node simulates a node: lanes with work without end, and trials that take as long as their lane
+// says.
 type node struct {
 	fairness *fairShare
 	books    *allocator.Allocator
@@ -132,7 +133,8 @@ func TestBigTrialsAreNotStarved(t *testing.T) {
 	}
 }
 
-// TestEqualLanesShare has lanes between which nothing but their names can decide who is asked first.
+// TestEqualLanesShare has lanes between which nothing but their names can decide who is asked
+// first.
 func TestEqualLanesShare(t *testing.T) {
 	lanes := []lane{testLane(1, 0, 0), testLane(1, 1<<20, 0), testLane(1, 2<<20, 0)}
 	n := newNode()
@@ -187,7 +189,8 @@ func TestNoRoomIsKeptForNothing(t *testing.T) {
 	}
 }
 
-// TestNothingIsSavedUp lets one lane work alone for an hour before the other comes, which is known all the time.
+// TestNothingIsSavedUp lets one lane work alone for an hour before the other comes, which is known
+// all the time.
 func TestNothingIsSavedUp(t *testing.T) {
 	busy, late := testLane(1, 0, 0), testLane(1, 1<<20, 0)
 	n := newNode()
@@ -222,8 +225,8 @@ func TestUrgentLanesAreToldFirst(t *testing.T) {
 	}
 }
 
-// TestLanesOfOtherNodes has lanes wait that this node can't serve: one for GPUs that it does not have. They
-// change neither how long turns are, nor what a lane that comes later begins with.
+// TestLanesOfOtherNodes has lanes wait that this node can't serve: one for GPUs that it does not
+// have. They change neither how long turns are, nor what a lane that comes later begins with.
 func TestLanesOfOtherNodes(t *testing.T) {
 	busy, late, gpu := testLane(1, 0, 0), testLane(1, 1<<20, 0), gpuLane(grid.One)
 	lanes := []lane{busy, late, gpu}
@@ -242,7 +245,8 @@ func TestLanesOfOtherNodes(t *testing.T) {
 	}
 }
 
-// TestEveryLaneHasItsTurn tries any mixture of trials: all of the highest priority run, and use nearly the same.
+// TestEveryLaneHasItsTurn tries any mixture of trials: all of the highest priority run, and use
+// nearly the same.
 func TestEveryLaneHasItsTurn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := newNode()
@@ -263,7 +267,8 @@ func TestEveryLaneHasItsTurn(t *testing.T) {
 	})
 }
 
-// TestStreamOfSmallTrials runs a real worker: four small trials always run, and a thousand wait, when a big one comes.
+// TestStreamOfSmallTrials runs a real worker: four small trials always run, and a thousand wait,
+// when a big one comes.
 func TestStreamOfSmallTrials(t *testing.T) {
 	running, big := make(chan struct{}), make(chan struct{})
 	s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {

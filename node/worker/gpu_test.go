@@ -39,7 +39,8 @@ func twoGPUs() []allocator.Device {
 	return DevicesOf(&m, Policy{Reserve: 1 << 30})
 }
 
-// TestEnvironmentOfDevices runs one trial of each kind of request and looks at what its program is told.
+// TestEnvironmentOfDevices runs one trial of each kind of request and looks at what its program is
+// told.
 func TestEnvironmentOfDevices(t *testing.T) {
 	none := map[string]string{"MLF_TRIAL_CPUS": "1", "MLF_TRIAL_MEMORY": "-", "MLF_TRIAL_GPUS": "-", "CUDA_VISIBLE_DEVICES": "-", "MLF_GPUS": "-", "TF_FORCE_GPU_ALLOW_GROWTH": "-",
 		"MLF_SLOT": "0", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
@@ -120,7 +121,8 @@ func TestDevicesOfEvents(t *testing.T) {
 	}
 }
 
-// TestLanesOfTheRecord has a lease in a lane that the master has added for a trial that needs more: it gets what the lane says.
+// TestLanesOfTheRecord has a lease in a lane that the master has added for a trial that needs more:
+// it gets what the lane says.
 func TestLanesOfTheRecord(t *testing.T) {
 	memory := make(chan int64, 1)
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
@@ -151,7 +153,8 @@ func TestLanesOfTheRecord(t *testing.T) {
 	}
 }
 
-// TestWholeDevicesOneAtATime has five trials with one GPU each on a machine with two: never three at once, and never two on one.
+// TestWholeDevicesOneAtATime has five trials with one GPU each on a machine with two: never three
+// at once, and never two on one.
 func TestWholeDevicesOneAtATime(t *testing.T) {
 	begun, end := make(chan string), make(chan struct{})
 	s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
@@ -226,7 +229,8 @@ func TestDevicesOfPolicy(t *testing.T) {
 	}
 }
 
-// TestTrialsForOtherNodes has sweeps name nodes: this one runs those that name it, by its name or a label, and says of others why not.
+// TestTrialsForOtherNodes has sweeps name nodes: this one runs those that name it, by its name or a
+// label, and says of others why not.
 func TestTrialsForOtherNodes(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	s.cfg.Labels = []string{"fast"}

@@ -39,7 +39,8 @@ type program func(context.Context, *executor.Attempt) executor.Outcome
 func (p program) Slot() (executor.Slot, error) { return p, nil }
 func (p program) Close() error                 { return nil }
 
-// Run lets the attempt end as failed when the func ends its goroutine, as t.Fatal does: the worker would wait for it forever.
+// Run lets the attempt end as failed when the func ends its goroutine, as t.Fatal does: the worker
+// would wait for it forever.
 func (p program) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	ended := make(chan executor.Outcome, 1)
 	go func() {
@@ -132,7 +133,8 @@ func (s *harness) run() {
 	s.t.Cleanup(s.stop)
 }
 
-// sweep stores the record of a running sweep of n trials with so many CPUs each; edit may change it.
+// sweep stores the record of a running sweep of n trials with so many CPUs each; edit may change
+// it.
 func (s *harness) sweep(id grid.SweepID, n int, cpus float64, edit func(*grid.Sweep)) *grid.Sweep {
 	s.t.Helper()
 	axis, err := space.ParseSet(fmt.Sprintf("i=0:%d", n))

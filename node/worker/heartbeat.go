@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// beatPause is the shortest time between two beats: leases that come in short succession are told together. The master's pace
-	// can make it longer.
+	// minHeartbeatInterval is the shortest time between two heartbeats: leases that come in short
+	// succession share one. The master's pace can make it longer.
 	minHeartbeatInterval = 20 * time.Millisecond
-	// beatPatience is how long the answer to a beat is waited for.
+	// heartbeatTimeout bounds the wait for the answer to a heartbeat.
 	heartbeatTimeout = time.Second
-	// lastBeats bounds the farewell of a node that leaves.
+	// leaveTimeout bounds the last heartbeat of a node that leaves.
 	leaveTimeout = 500 * time.Millisecond
 )
 
@@ -35,18 +35,19 @@ type heartbeatLoop struct {
 	wake      signal
 
 	soon     signal                                // there is something that the master does not know
-	draining atomic.Bool                           // no more leases are taken
-	handover atomic.Bool                           // this agent ends and another one goes on
-	mark     atomic.Uint64                         // of the newest directives
+	draining atomic.Bool                           // there is something that the master does not know yet
+	handover atomic.Bool                           // no more leases are taken
+	mark     atomic.Uint64                         // this agent ends and another one takes over
 	curves   atomic.Int64                          // the grid.CurveShare of the newest directives
 	withheld atomic.Pointer[map[grid.Scope]string] // parts of this node that get no trials, with the reasons
 }
 
-// beat tells the master what this worker holds, and obeys, until ctx ends. It says farewell then.
+// run tells the master what this worker holds, and applies its directives, until ctx ends. Then it
+// says that this agent leaves.
 func (hl *heartbeatLoop) run(ctx context.Context) {
 	tick := time.NewTicker(jetstream.HeartbeatInterval)
 	defer tick.Stop()
-	var told *jetstream.Sample // the newest that has arrived
+	var told *jetstream.Sample // the newest one that has arrived
 	for {
 		told = hl.send(ctx, told)
 		pause := time.NewTimer(max(minHeartbeatInterval, hl.outbox.pace()))
@@ -65,7 +66,8 @@ func (hl *heartbeatLoop) run(ctx context.Context) {
 	}
 }
 
-// report sends one beat, with what the machine is doing unless that was told before. It gives what has been told now.
+// send sends one heartbeat, with what the machine is doing unless that was sent before. It returns
+// the newest sample that has arrived.
 func (hl *heartbeatLoop) send(ctx context.Context, told *jetstream.Sample) *jetstream.Sample {
 	ctx, stop := context.WithTimeout(ctx, heartbeatTimeout)
 	defer stop()
@@ -86,7 +88,7 @@ func (hl *heartbeatLoop) send(ctx context.Context, told *jetstream.Sample) *jets
 	return now
 }
 
-// farewell tells the master that this agent ends.
+// leave tells the master that this agent ends.
 func (hl *heartbeatLoop) leave() {
 	ctx, stop := context.WithTimeout(context.Background(), leaveTimeout) // the worker's own context has ended
 	defer stop()
@@ -98,7 +100,7 @@ func (hl *heartbeatLoop) leave() {
 	}
 }
 
-// state is what a beat says.
+// message returns the content of a heartbeat.
 func (hl *heartbeatLoop) message() jetstream.Heartbeat {
 	b := jetstream.Heartbeat{Start: hl.runNames.prefix, Running: hl.tail.count(), Draining: hl.draining.Load(), Outlive: hl.cfg.Outlive, Mark: hl.mark.Load(),
 		Refusals: hl.fairShare.refusals(jetstream.MaxRefusals)}
@@ -115,14 +117,14 @@ func (hl *heartbeatLoop) message() jetstream.Heartbeat {
 	return b
 }
 
-// Running says how many attempts run now.
+// count returns how many attempts run now.
 func (ot *outputTail) count() int {
 	ot.mu.Lock()
 	defer ot.mu.Unlock()
 	return len(ot.attempts)
 }
 
-// obey follows the master's orders.
+// apply follows the master's directives.
 func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	for _, h := range hl.leases.all() {
 		if slices.Contains(o.Stop, h.lease.ID) && h.markLost() {
@@ -139,7 +141,7 @@ func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	hl.outbox.setPace(o.Pace)
 	hl.curves.Store(int64(o.Curves))
 	if hl.mark.Swap(o.Mark) != o.Mark {
-		hl.soon.set() // the master waits for what is so now
+		hl.soon.set() // the master waits for the state as of now
 	}
 	was := hl.draining.Swap(o.Drain)
 	if o.Drain {
@@ -158,7 +160,8 @@ func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	}
 }
 
-// moveOn stops, on a node that is drained, the attempts that can go on elsewhere from what they save.
+// haltForDrain stops, on a node that is drained, the attempts that can continue elsewhere from what
+// they save.
 func (hl *heartbeatLoop) haltForDrain() {
 	for _, h := range hl.leases.all() {
 		if hl.sweeps.hasCheckpoint(h.lease.Sweep) {

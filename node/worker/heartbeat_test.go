@@ -7,7 +7,8 @@ import (
 	"mlfnode/jetstream"
 )
 
-// TestSamplesTravelWithBeats tells what the machine is doing once, and again only where no answer came or there is something new.
+// TestSamplesTravelWithBeats tells what the machine is doing once, and again only where no answer
+// came or there is something new.
 func TestSamplesTravelWithBeats(t *testing.T) {
 	s := newHarness(t, nil)
 	sample := &jetstream.Sample{CPU: 5}

@@ -8,7 +8,7 @@ import (
 	"mlfnode/node/executor/docker"
 )
 
-// wanted is the image that trials of a sweep are to run in.
+// wantedImage returns the image in which the trials of a sweep are to run.
 func wantedImage(r *grid.Sweep) docker.Want {
 	w := docker.Want{Reference: r.Task.Image, Pinned: r.Pinned, Policy: docker.PullMissing, Sweep: r.ID}
 	if c := r.Task.Container; c != nil && c.Pull != "" {
@@ -17,9 +17,10 @@ func wantedImage(r *grid.Sweep) docker.Want {
 	return w
 }
 
-// imageRoom says how many attempts of a lane may begin as far as the images of its sweeps go, and why no more. While an image is pulled,
-// nothing is reserved for its trials. An image that can't be had is told to one trial each time that it was tried, so that its user
-// hears of it; where another node has run trials in it, this node leaves them to that one.
+// imageSlots returns how many attempts of a lane may start as far as the images of its sweeps are
+// concerned, and why no more. While an image is pulled, nothing is reserved for its trials. After
+// each failed try to get an image, one trial fails with the reason, so that its user learns of it;
+// where another node has run trials in the image, this node leaves them to that one.
 func (ct *taskContainers) imageSlots(l lane) (int, grid.Refusal) {
 	room, why := math.MaxInt, grid.Refusal{}
 	for _, r := range l.images {
@@ -40,7 +41,7 @@ func (ct *taskContainers) imageSlots(l lane) (int, grid.Refusal) {
 	return room, why
 }
 
-// tellable reports whether a trial may end with the failure.
+// isReportable reports whether a trial may end with the failure.
 func isReportable(r *grid.Sweep, s *docker.Status) bool {
 	return s.Err != nil && s.Fresh && s.Err.Class == grid.ClassImage && r.Pinned == ""
 }
@@ -57,13 +58,15 @@ func imageRefusal(r *grid.Sweep, s *docker.Status) grid.Refusal {
 	return grid.Refusal{Code: grid.RefusedImage, By: "looks for " + r.Task.Image}
 }
 
-// foundImage is what the node has for an attempt whose task names an image: the image, or why it can't be had.
+// imageLookup is what the node has for an attempt whose task names an image: the image, or why it
+// is not available.
 type imageLookup struct {
 	image   *docker.Image
 	failure *docker.ImageError
 }
 
-// findImage looks for the image of a sweep. It reports false when its trials are to be leased again, because the image is not here.
+// findImage looks up the image of a sweep. It returns false when its trials are to be leased again,
+// because the image is not present.
 func (ct *taskContainers) findImage(r *grid.Sweep) (imageLookup, bool) {
 	if r.Task.Image == "" {
 		return imageLookup{}, true
@@ -83,14 +86,16 @@ func (ct *taskContainers) findImage(r *grid.Sweep) (imageLookup, bool) {
 	return imageLookup{}, false
 }
 
-// lookAgain has the image of a sweep looked for at once: its user has changed the sweep, or had it go on.
+// recheckImage makes the node look for the image of a sweep at once: its user has changed or
+// resumed the sweep.
 func (ct *taskContainers) recheckImage(r *grid.Sweep) {
 	if r.Task.Image != "" && ct.cfg.Containers != nil {
 		ct.cfg.Containers.Images.Forget(wantedImage(r))
 	}
 }
 
-// setupImage is what a setup step of the sweep depends on: another image may have other programs at the same places.
+// setupImage returns the image on which a setup step of the sweep depends: another image may have
+// other programs at the same paths.
 func (ct *taskContainers) setupImage(r *grid.Sweep, img *docker.Image) string {
 	switch {
 	case img != nil:

@@ -66,7 +66,8 @@ func inImage(ref string) func(*grid.Sweep) {
 
 const pinA = "reg.lab/a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
-// While an image is pulled, its trials wait in the queue and hold nothing: others have all of the machine.
+// While an image is pulled, its trials wait in the queue and hold nothing: others have all of the
+// machine.
 func TestPullHoldsNothing(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	images := containers(s)
@@ -151,7 +152,8 @@ func TestImageRoom(t *testing.T) {
 	}
 }
 
-// The container sees what a process would, at the same places, and has the environment of its image.
+// The container sees what a process would, at the same places, and has the environment of its
+// image.
 func TestContainerOfAnAttempt(t *testing.T) {
 	got := make(chan *executor.Attempt, 4)
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
@@ -257,7 +259,8 @@ func TestSetupKeyKnowsTheImage(t *testing.T) {
 	}
 }
 
-// TestMountsOncePerPlace: an engine refuses a container with two mounts at one place, and the task's own may repeat those of the trial.
+// TestMountsOncePerPlace: an engine refuses a container with two mounts at one place, and the
+// task's own may repeat those of the trial.
 func TestMountsOncePerPlace(t *testing.T) {
 	all := []grid.Mount{{Source: "/spool"}, {Source: "/live"}, {Source: "/live/"}, {Source: "/data", ReadOnly: true}, {Source: "/data"},
 		{Source: "/other", Target: "/data/"}, {Source: "/x", Target: "/y"}}

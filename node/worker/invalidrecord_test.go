@@ -10,8 +10,9 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestRecordsThatContradictThemselvesFailTheirTrials runs sweeps whose records were stored by a program that checked nothing: their
-// trials fail with the reason, the worker lives, and runs others.
+// TestRecordsThatContradictThemselvesFailTheirTrials runs sweeps whose records were stored by a
+// program that checked nothing: their trials fail with the reason, the worker lives, and runs
+// others.
 func TestRecordsThatContradictThemselvesFailTheirTrials(t *testing.T) {
 	bad := func(space string) func(*grid.Sweep) {
 		return func(s *grid.Sweep) {
@@ -52,8 +53,9 @@ func TestRecordsThatContradictThemselvesFailTheirTrials(t *testing.T) {
 	}
 }
 
-// TestLeaseBehindTheSpace pulls a lease of points that the record at hand does not have, as when a sweep was extended a moment ago:
-// it is given back, and nothing is told of trials that are not there.
+// TestLeaseBehindTheSpace pulls a lease of points that the record at hand does not have, as when a
+// sweep was extended a moment ago: it is given back, and nothing is told of trials that are not
+// there.
 func TestLeaseBehindTheSpace(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	r := s.sweep("t-1", 2, 1, nil)

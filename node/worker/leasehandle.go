@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/executor"
 )
 
-// holding is a lease in this worker's hands and the runners that work on it.
+// leaseHandle is a lease in this worker's hands and the runners that work on it.
 type leaseHandle struct {
 	lease   *jetstream.GrantedLease
 	takenAt time.Time // when this worker took it
@@ -19,17 +19,17 @@ type leaseHandle struct {
 	nextIndex      int64
 	keptHi         int64 // trials from here on are given back; 0 for none
 	runners        int
-	pendingRunners int   // runners that are yet to take their first trial
+	pendingRunners int   // runners that have yet to take their first trial
 	handedOver     bool  // the next agent has it: it is neither acknowledged nor returned
-	lost           bool  // the lease is not ours any more
-	haltCause      error // why what runs under it is stopped to go on elsewhere; nil while it is not
+	lost           bool  // the lease is no longer this worker's
+	haltCause      error // why its attempts are stopped, to continue elsewhere; nil while they are not
 	attempts       map[*attempt]struct{}
 
-	baseSweep, scopedSweep *sweep // what own was made from, and the sweep as the holding's trials see it
+	baseSweep, scopedSweep *sweep // the sweep, and its copy whose context ends with the lease
 	cancel                 context.CancelCauseFunc
 }
 
-// began notes an attempt that runs under the lease, and ended one whose report is on its way.
+// addAttempt adds an attempt that runs under the lease.
 func (h *leaseHandle) addAttempt(a *attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -45,7 +45,7 @@ func (h *leaseHandle) removeAttempt(a *attempt) {
 	delete(h.attempts, a)
 }
 
-// running lists what runs under the lease.
+// runningAttempts lists the attempts that run under the lease.
 func (h *leaseHandle) runningAttempts() []jetstream.RunningAttempt {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -58,14 +58,14 @@ func (h *leaseHandle) runningAttempts() []jetstream.RunningAttempt {
 	return all
 }
 
-// beginNone has no further trial of the lease begin.
+// stopStarting makes no further trial of the lease start.
 func (h *leaseHandle) stopStarting() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.nextIndex = h.lease.Hi
 }
 
-// take gives the next trial.
+// nextTrial returns the next trial to run.
 func (h *leaseHandle) nextTrial() (int64, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -77,7 +77,7 @@ func (h *leaseHandle) nextTrial() (int64, bool) {
 	return h.nextIndex - 1, true
 }
 
-// leftOn notes that an attempt of the lease goes on without this worker.
+// markHandedOver records that an attempt of the lease continues without this worker.
 func (h *leaseHandle) markHandedOver() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -90,7 +90,7 @@ func (h *leaseHandle) isHandedOver() bool {
 	return h.handedOver
 }
 
-// halt stops what runs under the holding, to go on later.
+// halt stops the attempts under the lease, to continue later.
 func (h *leaseHandle) halt(cause error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -100,8 +100,9 @@ func (h *leaseHandle) halt(cause error) {
 	}
 }
 
-// lose stops what runs under the holding. It is not reported or given back: it belongs to somebody else. It reports whether
-// anything runs: a lease that this worker has brought to an end is not held by it any more as soon as the master knows.
+// markLost stops the attempts under the lease, which belongs to somebody else: they are not
+// reported, and it is not given back. It reports whether any run; a lease that this worker has
+// finished is reported lost as soon as the master knows.
 func (h *leaseHandle) markLost() (runs bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -112,15 +113,15 @@ func (h *leaseHandle) markLost() (runs bool) {
 	return h.runners > 0
 }
 
-// gone reports whether the lease is lost.
+// isLost reports whether the lease is lost.
 func (h *leaseHandle) isLost() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.lost
 }
 
-// under gives the sweep as the trials of this holding see it: they stop when the lease is lost, too. It reports false when that
-// is so already.
+// scope returns the sweep as the trials of this lease see it: its context also ends when the lease
+// is lost. It returns false when that has happened already.
 func (h *leaseHandle) scope(s *sweep) (*sweep, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -137,7 +138,7 @@ func (h *leaseHandle) scope(s *sweep) (*sweep, bool) {
 	return h.scopedSweep, !h.lost
 }
 
-// end lets go of the contexts of a holding on which nobody works any more.
+// close releases the contexts of a lease that has no runners any more.
 func (h *leaseHandle) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -155,14 +156,16 @@ func (h *leaseHandle) cancelTrials(indexes []int64) {
 	}
 }
 
-// isHalted reports whether what runs under the holding is being stopped for something more urgent.
+// isPreempted reports whether the attempts under the lease are being stopped for something more
+// urgent.
 func (h *leaseHandle) isPreempted() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.haltCause == errPreempted && h.runners > 0
 }
 
-// returnRest takes those trials out of the holding, if it is of this age, that nobody has begun, and gives their number.
+// returnUnstarted takes the unstarted trials out of a lease of at least this age, and returns their
+// number.
 func (h *leaseHandle) returnUnstarted(now time.Time, age time.Duration) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -176,15 +179,15 @@ func (h *leaseHandle) returnUnstarted(now time.Time, age time.Duration) int64 {
 	return n
 }
 
-// kept gives where the trials end that are kept, 0 if none is given back.
+// keptEnd returns the index behind the last trial that is kept, 0 if none is given back.
 func (h *leaseHandle) keptEnd() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.keptHi
 }
 
-// join adds a runner if there are trials that nobody has begun. A sweep with a limit on parallel trials has one runner for
-// each lease, since the limit counts leases.
+// addRunner adds a runner if there are unstarted trials to spare. A sweep with a limit on parallel
+// trials has one runner for each lease, since the limit counts leases.
 func (h *leaseHandle) addRunner(s *sweepSet) bool {
 	w, ok := s.active(h.lease.Sweep)
 	if !ok || w.record.MaxParallel > 0 {
@@ -200,7 +203,7 @@ func (h *leaseHandle) addRunner(s *sweepSet) bool {
 	return true
 }
 
-// leave removes a runner and reports whether it was the last.
+// removeRunner removes a runner and reports whether it was the last.
 func (h *leaseHandle) removeRunner() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

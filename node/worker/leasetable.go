@@ -18,7 +18,7 @@ type leaseTable struct {
 	handles map[*leaseHandle]struct{}
 }
 
-// addLease adds a lease that the master has just granted, with one runner.
+// add adds a lease that the master has just granted, with one runner.
 func (lt *leaseTable) add(granted *jetstream.GrantedLease) *leaseHandle {
 	h := &leaseHandle{lease: granted, takenAt: time.Now(), nextIndex: granted.Lo, runners: 1, pendingRunners: 1}
 	lt.mu.Lock()
@@ -27,7 +27,7 @@ func (lt *leaseTable) add(granted *jetstream.GrantedLease) *leaseHandle {
 	return h
 }
 
-// shareLease adds a runner to a lease of the lane that has trials to spare; nil where none has.
+// share adds a runner to a lease of the lane that has trials to spare; nil where none has.
 func (lt *leaseTable) share(name grid.Lane, sweeps *sweepSet) *leaseHandle {
 	lt.mu.Lock()
 	defer lt.mu.Unlock()
@@ -46,7 +46,7 @@ func (lt *leaseTable) leave(h *leaseHandle) {
 	}
 	h.close()
 	switch {
-	case h.isHandedOver(): // it stays known: the last heartbeat says that its attempts go on
+	case h.isHandedOver(): // it stays known: the last heartbeat says that its attempts continue
 	case h.isLost():
 		lt.forget(h)
 	default:
@@ -66,8 +66,9 @@ func (lt *leaseTable) all() []*leaseHandle {
 	return slices.Collect(maps.Keys(lt.handles))
 }
 
-// retake holds the lease of an attempt that goes on. Its other trials are not begun here, for some of them may have ended: those behind
-// the last one that goes on are given back at once, those before it with the lease.
+// restore holds the lease of an attempt that continues. Its other trials are not started here,
+// because some of them may have ended: those behind the last attempt that continues are given back
+// at once, those before it with the lease.
 func (lt *leaseTable) restore(id grid.SweepID, t *leaseRecord, index int64) *leaseHandle {
 	lt.mu.Lock()
 	defer lt.mu.Unlock()
@@ -87,7 +88,7 @@ func (lt *leaseTable) restore(id grid.SweepID, t *leaseRecord, index int64) *lea
 	return h
 }
 
-// cancelTrials stops what runs of trials that a person has cancelled.
+// cancelTrials stops the running attempts of trials that a person has cancelled.
 func (lt *leaseTable) cancelTrials(s *grid.Sweep) {
 	if len(s.Cancelling) == 0 {
 		return
@@ -99,7 +100,7 @@ func (lt *leaseTable) cancelTrials(s *grid.Sweep) {
 	}
 }
 
-// holdsRest reports whether a lease has trials that nobody has begun.
+// hasUnstartedTrials reports whether a lease has unstarted trials.
 func (lt *leaseTable) hasUnstartedTrials() bool {
 	return slices.ContainsFunc(lt.all(), func(h *leaseHandle) bool {
 		h.mu.Lock()

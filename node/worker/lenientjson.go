@@ -11,9 +11,10 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// looseObject reads one object off the front of b as programs print them: JSON with nan and inf in any spelling, numbers such as
-// .5 and +1, and, with python, the text of a dict. Nested objects become names with dots, and lists are left out. A value that
-// can't be read costs only itself. It gives the length of the object; false where b starts with none.
+// parseLenientObject reads one object off the front of b as programs print them: JSON with nan and
+// inf in any spelling, numbers such as .5 and +1, and, with python, the text of a dict. Nested
+// objects become names with dots, and lists are left out. A value that can't be read is skipped. It
+// returns the length of the object; false where b does not start with one.
 func parseLenientObject(b []byte, python bool, put func(name string, v json.RawMessage)) (n int, ok bool) {
 	r := lenientParser{b: b, python: python, emit: put}
 	if !r.parseObject("", 0) {
@@ -22,7 +23,7 @@ func parseLenientObject(b []byte, python bool, put func(name string, v json.RawM
 	return r.pos, true
 }
 
-// looseDepth bounds nesting.
+// maxDepth bounds nesting.
 const maxDepth = 64
 
 type lenientParser struct {
@@ -38,7 +39,7 @@ func (r *lenientParser) skipSpace() {
 	}
 }
 
-// next takes the character if it comes next.
+// accept consumes the character if it comes next.
 func (r *lenientParser) accept(c byte) bool {
 	r.skipSpace()
 	if r.pos == len(r.b) || r.b[r.pos] != c {
@@ -52,7 +53,7 @@ func (r *lenientParser) parseObject(prefix string, depth int) bool {
 	if depth > maxDepth || !r.accept('{') {
 		return false
 	}
-	for !r.accept('}') { // as JSON has it, or behind a comma at the end
+	for !r.accept('}') { // as in JSON, or behind a trailing comma
 		r.skipSpace()
 		key, ok := r.parseString()
 		if !ok || !r.accept(':') || !r.parseValue(prefix+key, depth) {
@@ -65,7 +66,7 @@ func (r *lenientParser) parseObject(prefix string, depth int) bool {
 	return true
 }
 
-// value reads a member's value up to the comma or bracket behind it.
+// parseValue reads a member's value up to the comma or bracket behind it.
 func (r *lenientParser) parseValue(name string, depth int) bool {
 	r.skipSpace()
 	if r.pos == len(r.b) {
@@ -101,13 +102,13 @@ func (r *lenientParser) parseValue(name string, depth int) bool {
 	return true
 }
 
-// ends reports whether the value ends here.
+// atValueEnd reports whether the value ends here.
 func (r *lenientParser) atValueEnd() bool {
 	r.skipSpace()
 	return r.pos < len(r.b) && (r.b[r.pos] == ',' || r.b[r.pos] == '}')
 }
 
-// text reads a string. A string that continues past the end of a line is not accepted.
+// parseString reads a string. A string that continues past the end of a line is not accepted.
 func (r *lenientParser) parseString() (string, bool) {
 	if r.pos == len(r.b) {
 		return "", false
@@ -131,7 +132,7 @@ func (r *lenientParser) parseString() (string, bool) {
 	return "", false
 }
 
-// unquoteText reads escapes; those of Python that JSON does not have stay as they are.
+// unquoteText interprets escapes; those of Python that JSON does not have stay as they are.
 func unquoteText(raw string, quote byte) (string, bool) {
 	raw = strings.ToValidUTF8(raw, "\uFFFD")
 	if strings.IndexByte(raw, '\\') < 0 {
@@ -147,7 +148,8 @@ func unquoteText(raw string, quote byte) (string, bool) {
 	return s, true
 }
 
-// skip passes over a value of any kind, brackets and strings whole, up to the comma or brace behind it.
+// skipValue skips a value of any kind, with whole brackets and strings, up to the comma or brace
+// behind it.
 func (r *lenientParser) skipValue() bool {
 	open := 0
 	for ; r.pos < len(r.b); r.pos++ {
@@ -155,7 +157,7 @@ func (r *lenientParser) skipValue() bool {
 		case open == 0 && (c == ',' || c == '}'):
 			return true
 		case open == 0 && c == '\n':
-			// A value that has begun ends with its line.
+			// A value ends with its line at the latest.
 			r.skipSpace()
 			return r.pos < len(r.b) && (r.b[r.pos] == ',' || r.b[r.pos] == '}')
 		case c == '[' || c == '{' || c == '(':
@@ -174,7 +176,7 @@ func (r *lenientParser) skipValue() bool {
 	return false
 }
 
-// string passes over a string and leaves the place at its last quote.
+// skipString skips a string and stops at its closing quote.
 func (r *lenientParser) skipString(quote byte) bool {
 	for i := r.pos + 1; i < len(r.b) && r.b[i] != '\n'; i++ {
 		switch r.b[i] {
@@ -188,10 +190,12 @@ func (r *lenientParser) skipString(quote byte) bool {
 	return false
 }
 
-// decimalText is a number that a text holds. Leading zeros make it no number: they belong to names.
+// decimalText matches a number inside a text. Text with leading zeros is not a number but part of a
+// name.
 var decimalText = lazyregexp.New(`^([+-]?)(?:(0|[1-9]\d*)(\.\d*)?|(\.\d+))([eE][+-]?\d+)?$`)
 
-// textMetric keeps a text, or the number that it is: many programs write their numbers as text.
+// parseText keeps a text, or returns the number that it is: many programs write their numbers as
+// text.
 func parseText(s string) json.RawMessage {
 	t := strings.TrimSpace(s)
 	if f, err := strconv.ParseFloat(t, 64); err == nil && decimalText.Get().MatchString(t) {
@@ -205,10 +209,10 @@ func parseText(s string) json.RawMessage {
 	return out
 }
 
-// wrapped is how Python shows a number of NumPy, PyTorch and their like.
+// numpyScalar matches how Python shows a number of NumPy, PyTorch and the like.
 var numpyScalar = lazyregexp.New(`^(?:[A-Za-z_][\w.]*\.)?(?:b?float\d*|u?int\d*|bool_?|[Tt]ensor|[Aa]rray|Decimal)\(\s*'?([^\s,()'\[\]{}]+)'?\s*(?:,[^()]*)?\)$`)
 
-// wordMetric gives what a word without quotes stands for, nil for nothing.
+// parseBareWord returns the value of a word without quotes, nil if it has none.
 func parseBareWord(w string, python bool) json.RawMessage {
 	switch w {
 	case "true", "false":
@@ -225,7 +229,7 @@ func parseBareWord(w string, python bool) json.RawMessage {
 		}
 	}
 	if f, err := strconv.ParseFloat(w, 64); errors.Is(err, strconv.ErrRange) && math.IsInf(f, 0) && decimalText.Get().MatchString(w) {
-		w = strconv.FormatFloat(f, 'g', -1, 64) // beyond what a number of a computer can be
+		w = strconv.FormatFloat(f, 'g', -1, 64) // out of the range of a float64
 	}
 	if json.Valid([]byte(w)) && w != "" && (w[0] == '-' || w[0] >= '0' && w[0] <= '9') {
 		return json.RawMessage(w)

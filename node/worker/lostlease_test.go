@@ -9,7 +9,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestLostAttemptIsNotTold has a lease lost as soon as its trial begins, or while it is prepared: nobody has heard of the attempt, and nobody does.
+// TestLostAttemptIsNotTold has a lease lost as soon as its trial begins, or while it is prepared:
+// nobody has heard of the attempt, and nobody does.
 func TestLostAttemptIsNotTold(t *testing.T) {
 	for name, lease := range map[string]jetstream.Lease{"runs": {Hi: 1, Attempt: 1}, "is prepared": {Hi: 1, Attempt: 2, Snapshot: 1}} {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +62,8 @@ func TestLostAttemptIsNotTold(t *testing.T) {
 	}
 }
 
-// TestFurtherAttemptIsToldBeforeItRuns looks at the events while the second attempt of a trial begins.
+// TestFurtherAttemptIsToldBeforeItRuns looks at the events while the second attempt of a trial
+// begins.
 func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
 	var s *harness
 	s = newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome {
@@ -82,7 +84,8 @@ func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
 	}
 }
 
-// TestClosedLeaseIsNotLost hears that a lease is lost on which nobody works any more: the master knew first that it is closed.
+// TestClosedLeaseIsNotLost hears that a lease is lost on which nobody works any more: the master
+// knew first that it is closed.
 func TestClosedLeaseIsNotLost(t *testing.T) {
 	h := &leaseHandle{lease: &jetstream.GrantedLease{Lease: jetstream.Lease{Hi: 1}}, runners: 1}
 	if h.removeRunner(); h.markLost() {

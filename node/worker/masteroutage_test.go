@@ -174,8 +174,9 @@ func selfSigned(t *testing.T) *tls.Config {
 	}
 }
 
-// TestArtifactsWaitForTheMaster has trials end with artifacts while the master is away, or go away in the middle of the upload, or
-// both the master and the agent end: every file is there afterwards, once, and the trials are reported as what they are.
+// TestArtifactsWaitForTheMaster has trials end with artifacts while the master is away, or go away
+// in the middle of the upload, or both the master and the agent end: every file is there
+// afterwards, once, and the trials are reported as what they are.
 func TestArtifactsWaitForTheMaster(t *testing.T) {
 	const trials = 4
 	noise := make([]byte, 3<<20) // several chunks, which no compression makes smaller
@@ -259,8 +260,9 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 	})
 }
 
-// TestArtifactsInAFullStore has artifacts that do not fit. They wait; when there is room in time they are stored, else the result
-// says so, the trials that follow wait no more, and what fits is stored.
+// TestArtifactsInAFullStore has artifacts that do not fit. They wait; when there is room in time
+// they are stored, else the result says so, the trials that follow wait no more, and what fits is
+// stored.
 func TestArtifactsInAFullStore(t *testing.T) {
 	sizes := map[string]int{"big-1": 3 << 20, "small-1": 1 << 10}
 	set := func(t *testing.T, patience time.Duration) *harness {
@@ -324,7 +326,8 @@ func TestArtifactsInAFullStore(t *testing.T) {
 	})
 }
 
-// TestStopWithAllSpoolsOut stops a worker on a full disk when every spool waits for its report to be stored.
+// TestStopWithAllSpoolsOut stops a worker on a full disk when every spool waits for its report to
+// be stored.
 func TestStopWithAllSpoolsOut(t *testing.T) {
 	disk := mount(t)
 	gate, began := make(chan struct{}), make(chan struct{}, 100)

@@ -18,36 +18,39 @@ import (
 	"mlfnode/grid"
 )
 
-// metricFile reads a file of metric lines as it grows: of each metric its values, of which the last one counts, and its curve.
+// metricFile reads a file of metric lines as it grows: the values of each metric, of which the last
+// one counts, and its curve.
 type metricFile struct {
 	path string
-	// points takes the points out of whole lines, and gives the beginning of what may go on.
+	// points extracts the points from whole lines, and returns the start of an object that may
+	// continue.
 	points   func(f *metricFile, lines []byte) (rest []byte)
-	merge    func(m grid.Metric, text []byte) bool // takes the values out of the whole text; nil for output of a program
-	lastOnly bool                                  // of objects only the last one counts
+	merge    func(m grid.Metric, text []byte) bool // extracts the values from the whole text; nil for output of a program
+	lastOnly bool                                  // only the last object counts
 
 	problem string // why it can't be read
-	size    int64  // when it was last looked at
+	size    int64  // when it was last read
 	modTime time.Time
 	blank   bool // nothing is in it
 
 	offset     int64
 	prefixHash uint64 // a hash of what lies before offset
-	incomplete []byte // before offset, of what does not end there
-	midLine    bool   // offset is within a line, whose beginning was passed over
-	skipped    bool   // something was passed over that may have been an object
-	ambiguous  bool   // a line may be more than a row of a table: only the whole text tells what a table holds
+	incomplete []byte // read before offset, but not complete
+	midLine    bool   // offset is within a line whose start was skipped
+	skipped    bool   // something was skipped that may have been an object
+	ambiguous  bool   // a line may be more than a row of a table: only the whole text shows what a table holds
 
 	kind       textKind
 	table      *table
 	lines      int64 // with numbers
 	builders   map[string]*grid.CurveBuilder
-	values     grid.Metric // of all lines; with last only of a table
+	values     grid.Metric // of all lines; with lastOnly only of a table
 	bytes      int         // of values
-	lastValues grid.Metric // with last: the last object, as of the last look, shortened
+	lastValues grid.Metric // with lastOnly: the last object, as of the last read, shortened
 }
 
-// curvePiece is how much of a file is read at a time, and the most of one that is read again as a whole while its program runs.
+// readChunk is how much of a file is read at a time, and the size up to which a whole file is read
+// again while its program runs.
 const readChunk = 1 << 20
 
 // textKind is what a file of metrics holds.
@@ -58,14 +61,15 @@ const (
 	textObjects          // of JSON
 	textDicts            // of Python
 	textTable            // CSV
-	textWhole            // a list, which is written again as a whole, or UTF-16
-	textOther            // nothing of these at its beginning, though objects may come
+	textWhole            // a list, which is rewritten as a whole, or UTF-16
+	textOther            // none of these at its start, though objects may follow
 )
 
-// readOn reads what has been written since the last time, and reports whether that is something. A file that has become shorter, or of
-// which what was read has changed, is read from its start again.
+// readNew reads what has been written since the last time, and reports whether there is anything
+// new. A file that has become shorter, or whose content has changed where it was read already, is
+// read again from its start.
 func (f *metricFile) readNew(ended bool) (changed bool) {
-	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block
+	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0) // opening a fifo would block
 	if errors.Is(err, fs.ErrNotExist) {
 		f.problem = "the program did not write it"
 		return false
@@ -106,7 +110,7 @@ func (f *metricFile) readNew(ended bool) (changed bool) {
 		f.blank = f.blank && len(bytes.TrimSpace(text[n:n+read])) == 0
 		f.consume(text[:n+read], false)
 		if err != nil && err != io.EOF || read == 0 {
-			break // what could be read counts
+			break // use what could be read
 		}
 	}
 	f.prefixHash = hashPrefix(file, f.offset)
@@ -116,14 +120,15 @@ func (f *metricFile) readNew(ended bool) (changed bool) {
 	return changed
 }
 
-// begin finds out what the file is, and passes over what is too much. Of a table its first line says what the columns are.
+// detectFormat determines what the file holds, and skips what is too much of it. The first line of
+// a table names its columns.
 func (f *metricFile) detectFormat(file *os.File, size int64) {
 	if f.offset == 0 && f.kind == textUnknown {
 		f.blank = true
 	}
 	if f.merge != nil && f.blank && f.kind == textUnknown {
 		head := make([]byte, 64)
-		n, _ := file.ReadAt(head, 0) // what could be read counts
+		n, _ := file.ReadAt(head, 0) // use what could be read
 		if head = bytes.TrimSpace(head[:n]); len(head) > 0 && (head[0] == '[' || head[0] >= 0xfe) {
 			f.kind, f.blank = textWhole, false
 			return
@@ -143,8 +148,8 @@ func (f *metricFile) detectFormat(file *os.File, size int64) {
 	f.offset, f.incomplete, f.midLine, f.skipped = skip, nil, true, true
 }
 
-// checkedHead and checkedEnd are how much of what was read of a file is looked at, at its beginning and at its end, to see whether it is
-// still the same.
+// checkedHead and checkedEnd are how much is hashed at the start and at the end of what was read,
+// to see whether it has changed.
 const (
 	checkedHead = 4 << 10
 	checkedEnd  = 64 << 10
@@ -152,7 +157,7 @@ const (
 
 func hashPrefix(file *os.File, offset int64) uint64 {
 	head, end := make([]byte, min(offset, checkedHead)), make([]byte, min(offset, checkedEnd))
-	n, _ := file.ReadAt(head, 0) // what could be read counts
+	n, _ := file.ReadAt(head, 0) // use what could be read
 	m, _ := file.ReadAt(end, offset-int64(len(end)))
 	h := fnv.New64a()
 	h.Write(head[:n])
@@ -160,7 +165,8 @@ func hashPrefix(file *os.File, offset int64) uint64 {
 	return h.Sum64()
 }
 
-// take takes the points out of text; the last line counts when it ends, or if ended.
+// consume extracts the points from text. An incomplete last line counts only if the program has
+// ended.
 func (f *metricFile) consume(text []byte, ended bool) {
 	if f.midLine {
 		line := bytes.IndexAny(text, "\n\r") + 1
@@ -196,8 +202,9 @@ func (f *metricFile) readWhole(text []byte) {
 	}
 }
 
-// objectsOrTable reads objects that begin a line, or rows of a table. Where objects come below what looked like a table, that was a
-// prologue, and where JSON comes below Python's dicts, only JSON counts, as in the whole text.
+// objectsOrTable reads objects that start a line, or rows of a table. Where objects follow what
+// looked like a table, that was a prologue, and where JSON follows Python's dicts, only JSON
+// counts, as in the whole text.
 func (f *metricFile) objectsOrTable(lines []byte) (rest []byte) {
 	if f.kind == textUnknown {
 		lines = bytes.TrimPrefix(lines, []byte("\xef\xbb\xbf"))
@@ -235,12 +242,13 @@ func (f *metricFile) objectsOrTable(lines []byte) (rest []byte) {
 	return rest
 }
 
-// become drops what was found before, which does not count beside text of this kind.
+// switchKind drops what was found before, which does not count beside text of this kind.
 func (f *metricFile) switchKind(kind textKind) {
 	f.kind, f.table, f.values, f.bytes, f.builders, f.lines = kind, nil, nil, 0, nil, 0
 }
 
-// header reports whether a line is the header of a table, and has the lines that follow read as its rows.
+// readHeader reports whether a line is the header of a table. The lines that follow are then read
+// as its rows.
 func (f *metricFile) readHeader(line []byte) bool {
 	t := parseHeader(line)
 	if t == nil || len(t.names) == 1 && !columnName.Get().MatchString(t.names[0]) {
@@ -289,7 +297,7 @@ func (f *metricFile) objectsAtEnds(lines []byte) (rest []byte) {
 	return nil
 }
 
-// matches reads what a regular expression finds in lines of output.
+// matches reads what a regular expression matches in lines of output.
 func (f *metricFile) matches(re *regexp.Regexp, lines []byte) (rest []byte) {
 	for line := range outputLines(lines) {
 		m := grid.Metric{}
@@ -299,7 +307,8 @@ func (f *metricFile) matches(re *regexp.Regexp, lines []byte) (rest []byte) {
 	return nil
 }
 
-// add adds the numbers of one line, at the step that it names, else at its number among those with numbers.
+// addLine adds the numbers of one line, at the step that it names, else at its number among the
+// lines with numbers.
 func (f *metricFile) addLine(m grid.Metric) {
 	if !f.lastOnly || f.kind == textTable {
 		f.setValues(m)
@@ -336,8 +345,9 @@ func (f *metricFile) addLine(m grid.Metric) {
 	}
 }
 
-// keep takes over the values of one line, of a long one only that it was there. What is far more than can be reported is shortened at
-// once; the whole text, at the attempt's end, tells how much that was. Output has only the names of its pattern.
+// setValues takes the values of one line; of a long value only that it was there. What is far more
+// than can be reported is shortened at once; the whole text, at the attempt's end, shows how much
+// that was. Output has only the names of its pattern.
 func (f *metricFile) setValues(m grid.Metric) {
 	if f.values == nil {
 		f.values = grid.Metric{}
@@ -358,8 +368,9 @@ func (f *metricFile) setValues(m grid.Metric) {
 	}
 }
 
-// found gives the values that count, or says why there are none, and whether the text could be understood. The whole text is read for
-// them only where there are none, or others may count. A nil value stands for one that is too long.
+// current returns the values that count, or why there are none, and whether the text could be
+// understood. It reads the whole text for them only where there are none, or where others may
+// count. A nil value stands for one that is too long.
 func (f *metricFile) current(changed, ended bool) (m grid.Metric, note string, understood bool) {
 	switch {
 	case f.problem != "":
@@ -407,8 +418,8 @@ func (f *metricFile) current(changed, ended bool) (m grid.Metric, note string, u
 // endBytes is how much of the end of a file is read for the last object.
 const endBytes = 64 << 10
 
-// lastObject gives the last object that ends a line, without reading more than the end of the file if the last line that ends like an
-// object has one.
+// lastObject returns the last object that ends a line. It reads no more than the end of the file if
+// the last line that ends like an object has one.
 func (f *metricFile) lastObject() grid.Metric {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -417,7 +428,7 @@ func (f *metricFile) lastObject() grid.Metric {
 	defer file.Close()
 	for length := int64(endBytes); length < min(f.size, metricsBytes); length *= 8 {
 		b := make([]byte, length)
-		n, _ := file.ReadAt(b, f.size-length) // what could be read counts
+		n, _ := file.ReadAt(b, f.size-length) // use what could be read
 		if o, ok := parseLastObject(stripANSI(b[:n]), f.kind == textDicts); ok {
 			return o
 		}
@@ -427,7 +438,8 @@ func (f *metricFile) lastObject() grid.Metric {
 	return m
 }
 
-// lastOf gives the object at the end of the last line that ends like one; ok is false where that is none.
+// parseLastObject returns the object at the end of the last line that ends like one; ok is false if
+// that is not an object.
 func parseLastObject(b []byte, python bool) (o grid.Metric, ok bool) {
 	for end := len(b); end > 0; {
 		begin := bytes.LastIndexByte(b[:end], '\n') + 1

@@ -80,7 +80,8 @@ func TestCurves(t *testing.T) {
 	}
 }
 
-// TestCurvesAsTheyCome reads while the program writes, in pieces of any size: it gives the same as one reading at the end.
+// TestCurvesAsTheyCome reads while the program writes, in pieces of any size: it gives the same as
+// one reading at the end.
 func TestCurvesAsTheyCome(t *testing.T) {
 	number := 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -149,7 +150,8 @@ func TestCurvesAsTheyCome(t *testing.T) {
 	})
 }
 
-// TestCurvesAreBounded keeps 64 points of 32 metrics, whatever a program writes, and sees the peak among many.
+// TestCurvesAreBounded keeps 64 points of 32 metrics, whatever a program writes, and sees the peak
+// among many.
 func TestCurvesAreBounded(t *testing.T) {
 	var text strings.Builder
 	for i := range 3000 {
@@ -188,8 +190,8 @@ func TestRewrittenCurves(t *testing.T) {
 	}
 }
 
-// TestMetricsAsTheyCome reads while the program writes, at any places, also below a prologue that looks like a table: the values are
-// those of the whole text, while it is written and at the end.
+// TestMetricsAsTheyCome reads while the program writes, at any places, also below a prologue that
+// looks like a table: the values are those of the whole text, while it is written and at the end.
 func TestMetricsAsTheyCome(t *testing.T) {
 	number := 0
 	lines := map[string][]string{
@@ -272,7 +274,8 @@ func TestMetricsAsTheyCome(t *testing.T) {
 	})
 }
 
-// TestMetricsBelowAPrologue looks first when a program has written only words that look like the header of a table.
+// TestMetricsBelowAPrologue looks first when a program has written only words that look like the
+// header of a table.
 func TestMetricsBelowAPrologue(t *testing.T) {
 	objects := "{\"epoch\": 1, \"loss\": 0.5}\n{\"epoch\": 2, \"loss\": 0.25}\n"
 	for _, c := range []struct{ prologue, then, want string }{
@@ -298,8 +301,9 @@ func TestMetricsBelowAPrologue(t *testing.T) {
 	}
 }
 
-// TestMetricsHoldLittle has programs write large values under names that were small before: of a running attempt the agent keeps no more
-// than can be reported, and at its end it is said how many metrics were left out.
+// TestMetricsHoldLittle has programs write large values under names that were small before: of a
+// running attempt the agent keeps no more than can be reported, and at its end it is said how many
+// metrics were left out.
 func TestMetricsHoldLittle(t *testing.T) {
 	const names, length = 20, 512 << 10
 	large := func(format string) string {
@@ -366,7 +370,8 @@ func TestMetricsHoldLittle(t *testing.T) {
 	}
 }
 
-// TestRewrittenMetrics rewrites a file of metrics each time: with other values of the same length, with more, and with less.
+// TestRewrittenMetrics rewrites a file of metrics each time: with other values of the same length,
+// with more, and with less.
 func TestRewrittenMetrics(t *testing.T) {
 	pad := strings.Repeat("x", 1000)
 	for _, size := range []int{1, 200} { // in kilobytes
@@ -393,7 +398,8 @@ func TestRewrittenMetrics(t *testing.T) {
 	}
 }
 
-// BenchmarkMetricsOfLongFiles reads the metrics of an attempt that has written much, after each further line.
+// BenchmarkMetricsOfLongFiles reads the metrics of an attempt that has written much, after each
+// further line.
 func BenchmarkMetricsOfLongFiles(b *testing.B) {
 	for name, sources := range map[string][]grid.Source{
 		"own": nil, "log": {{Log: "../metrics"}}, "regex": {{Regex: `"loss": (?P<loss>\S+)`}}, "json": {{JSON: "stdout"}},

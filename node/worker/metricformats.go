@@ -19,13 +19,13 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// longestObject bounds an object that is written over several lines.
+// longestObject bounds an object that spans several lines.
 const longestObject = 1 << 20
 
-// readLog reads the end of a file that a project names, for the header of a table its first line, too. The note says why there
-// is nothing.
+// readMetricLog reads the end of a file that a project names, and also its first line, for the
+// header of a table. The note says why there is nothing.
 func readMetricLog(path string) (text []byte, note string) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // opening a fifo would block
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, "the program did not write it"
 	}
@@ -47,10 +47,11 @@ func readMetricLog(path string) (text []byte, note string) {
 	return text, ""
 }
 
-// withHead puts the first line of a file in the place of the line that the end of it begins in.
+// prependHeader replaces the incomplete first line of the end of a file by the first line of the
+// file.
 func prependHeader(f *os.File, end []byte) []byte {
 	head := make([]byte, 64<<10)
-	n, _ := f.ReadAt(head, 0) // what could be read counts
+	n, _ := f.ReadAt(head, 0) // use what could be read
 	i, k := bytes.IndexByte(head[:n], '\n'), bytes.IndexByte(end, '\n')
 	if i < 0 || k < 0 {
 		return end
@@ -66,10 +67,11 @@ func pathErrorText(err error) string {
 	return err.Error()
 }
 
-// trimMark removes the byte order mark and white space around the text, and reads UTF-16, which some programs write on request.
+// decodeText removes the byte order mark and the white space around the text, and decodes UTF-16,
+// which some programs write on request.
 func decodeText(b []byte) []byte {
 	if len(b) > 1 && (b[0] == 0xff && b[1] == 0xfe || b[0] == 0xfe && b[1] == 0xff) {
-		low := 0 // where the low byte of a pair stands
+		low := 0 // position of the low byte in a pair
 		if b[0] == 0xfe {
 			low = 1
 		}
@@ -82,8 +84,9 @@ func decodeText(b []byte) []byte {
 	return bytes.TrimSpace(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")))
 }
 
-// mergeLog reads a list of objects (Chainer's LogReport), objects (on lines of their own, or over several) or a CSV table; the
-// last one counts, of a table the last value of each column. It reports whether there was anything.
+// mergeLog reads a list of objects (Chainer's LogReport), objects (on lines of their own, or over
+// several) or a CSV table; the last object counts, of a table the last value of each column. It
+// reports whether there was anything.
 func mergeLog(m grid.Metric, b []byte) bool {
 	b = decodeText(b)
 	if len(b) > 0 && b[0] == '[' {
@@ -96,7 +99,8 @@ func mergeLog(m grid.Metric, b []byte) bool {
 	return mergeLastObject(m, b) || mergeTable(m, b)
 }
 
-// mergeAll merges every object of $MLF_METRICS, so that a program may report different names at different times.
+// mergeAll merges every object of $MLF_METRICS, so that a program may report different names at
+// different times.
 func mergeAll(m grid.Metric, text []byte) bool {
 	text = decodeText(text)
 	for _, python := range []bool{false, true} {
@@ -112,10 +116,10 @@ func mergeAll(m grid.Metric, text []byte) bool {
 	return mergeTable(m, text)
 }
 
-// eachObject calls fn with every object that begins a line, also behind a progress bar or another object. It gives the beginning of
-// one that does not end in b.
+// eachObject calls fn with every object that starts a line, also behind a progress bar or another
+// object. It returns the start of one that does not end in b.
 func eachObject(b []byte, python bool, fn func(grid.Metric)) (unfinished []byte) {
-	// Text that begins like an object and never ends must not be read to the end again and again.
+	// Text that starts like an object and never ends must not be read to the end again and again.
 	for budget := 4*len(b) + longestObject; len(b) > 0 && budget > 0; {
 		line, rest, _ := bytes.Cut(b, []byte("\n"))
 		begin := line
@@ -149,7 +153,8 @@ func parseOneObject(b []byte, python bool) (grid.Metric, int, bool) {
 	return o, n, ok
 }
 
-// eachOfList calls fn with every element of a list, nil for one that is not an object; false where the list does not end.
+// eachListElement calls fn with every element of a list, nil for one that is not an object; it
+// returns false where the list does not end.
 func eachListElement(b []byte, fn func(grid.Metric)) bool {
 	rest := bytes.TrimSpace(b[1:])
 	for len(rest) > 0 {
@@ -179,8 +184,8 @@ func eachListElement(b []byte, fn func(grid.Metric)) bool {
 	return false
 }
 
-// mergeLastObject takes the last JSON object that ends a line, also one over several lines or behind a progress bar. Where there
-// is none it takes the last dict that Python printed.
+// mergeLastObject takes the last JSON object that ends a line, also one over several lines or
+// behind a progress bar. Where there is none it takes the last dict that Python printed.
 func mergeLastObject(m grid.Metric, b []byte) bool {
 	b = decodeText(b)
 	for _, python := range []bool{false, true} {
@@ -200,13 +205,14 @@ func mergeLastObject(m grid.Metric, b []byte) bool {
 	return false
 }
 
-// Bounds on where the beginning of an object is looked for.
+// Bounds on the search for the start of an object.
 const (
 	braceTries = 16   // braces of one line
 	lineTries  = 4096 // lines
 )
 
-// objectBefore finds the object that ends with b: it begins in the last line, from begin on, or at the start of a line before.
+// objectBefore finds the object that ends with b: it starts in the last line, from begin on, or at
+// the start of a line before.
 func objectBefore(b []byte, begin int, python bool, budget *int) grid.Metric {
 	try := func(at int) grid.Metric {
 		o, n, ok := parseOneObject(b[at:], python)
@@ -248,14 +254,15 @@ func objectBefore(b []byte, begin int, python bool, budget *int) grid.Metric {
 	return nil
 }
 
-// plainName is the name of the only column of a table.
+// columnName matches the name of the only column of a table.
 var columnName = lazyregexp.New(`^[A-Za-z_][\w./-]*$`)
 
-// decimalComma is a number of a table that semicolons or tabs divide: a comma may stand for the point there.
+// decimalComma matches a number of a table whose delimiter is a semicolon or a tab: there a comma
+// may stand for the decimal point.
 var decimalComma = lazyregexp.New(`^[+-]?\d+,\d+([eE][+-]?\d+)?$`)
 
-// mergeTable reads a CSV table: its first line has the names. Of each column the last value counts that is not empty, since some
-// programs write training and validation into rows of their own.
+// mergeTable reads a CSV table whose first line has the names. Of each column the last value that
+// is not empty counts, since some programs write training and validation into separate rows.
 func mergeTable(m grid.Metric, b []byte) bool {
 	for len(b) > 0 {
 		line, rest, _ := bytes.Cut(b, []byte("\n"))
@@ -270,7 +277,8 @@ func mergeTable(m grid.Metric, b []byte) bool {
 	return false
 }
 
-// aboveHeader reports whether a line may stand above the header of a table: a comment, or an empty line.
+// isComment reports whether a line may stand above the header of a table: a comment, or an empty
+// line.
 func isComment(line []byte) bool {
 	line = bytes.TrimSpace(line)
 	return len(line) == 0 || line[0] == '#'
@@ -302,13 +310,13 @@ func mergeTableAt(m grid.Metric, b, line []byte) bool {
 	return len(found) > 0
 }
 
-// table is what the header of a CSV table says.
+// table is the header of a CSV table.
 type table struct {
 	names []string
 	comma rune
 }
 
-// tableOf reads a header; nil for a line that is none.
+// parseHeader reads a header; nil for a line that is not one.
 func parseHeader(line []byte) *table {
 	header := strings.TrimRight(strings.TrimLeft(string(line), "# "), "\r")
 	t := &table{comma: delimiter(header)}
@@ -319,7 +327,8 @@ func parseHeader(line []byte) *table {
 	return t
 }
 
-// values yields what a row has, by name; nothing for one that is torn, or no row of this table.
+// values yields the values of a row by name; nothing for a row that is incomplete, or does not
+// belong to this table.
 func (t *table) values(row []string) iter.Seq2[string, json.RawMessage] {
 	return func(yield func(string, json.RawMessage) bool) {
 		if len(row) != len(t.names) && !(len(row) == len(t.names)+1 && strings.TrimSpace(row[len(t.names)]) == "") {
@@ -336,7 +345,7 @@ func (t *table) values(row []string) iter.Seq2[string, json.RawMessage] {
 	}
 }
 
-// delimiter is what divides the header most often.
+// delimiter returns the delimiter that occurs most often in the header.
 func delimiter(header string) rune {
 	best := ','
 	for _, c := range ";\t" {
@@ -357,7 +366,8 @@ func readRow(line string, comma rune) ([]string, error) {
 	return names, err
 }
 
-// areNames reports whether a line may be a header: names that are not numbers, each once. The first of several may be empty.
+// isHeader reports whether a line may be a header: names that are not numbers, each once. The first
+// of several may be empty.
 func isHeader(names []string) bool {
 	seen := map[string]bool{}
 	for i, n := range names {

@@ -23,11 +23,11 @@ import (
 // metricsBytes bounds how much of a file is read for metrics: of a longer one only the end counts.
 const metricsBytes = 16 << 20
 
-// maxMetrics bounds the metrics of one attempt, names and values together: an event that does not fit one message could never
-// be stored, and would hold up all reports behind it.
+// maxMetrics bounds the metrics of one attempt, names and values together: an event that does not
+// fit into one message could never be stored, and would hold up all reports behind it.
 const maxMetrics = 64 << 10
 
-// metricReader reads what an attempt reports, as it comes.
+// metricReader reads what an attempt reports, as it is written.
 type metricReader struct {
 	sources []metricSource
 	own     *metricFile // $MLF_METRICS
@@ -61,15 +61,16 @@ func newMetricReader(a *attempt) *metricReader {
 	return r
 }
 
-// measures is what an attempt has reported so far.
+// metricReading is what an attempt has reported so far.
 type metricReading struct {
 	values grid.Metric
 	curves grid.Curves
-	notes  []string // one for each source that the task names and that gave nothing
+	notes  []string // one for each source that the task names and that has no metrics
 }
 
-// readMetrics reads on, and gives the attempt's metrics from all its sources, $MLF_METRICS last. Later values win. Of an attempt that has
-// ended the last line counts although it does not end.
+// readMetrics reads what is new, and returns the attempt's metrics from all its sources,
+// $MLF_METRICS last. Later values win. Once the attempt has ended, the last line counts even if it
+// is incomplete.
 func (a *attempt) readMetrics(ended bool) metricReading {
 	if a.report.reader == nil {
 		a.report.reader = newMetricReader(a)
@@ -127,7 +128,7 @@ func (a *attempt) readMetrics(ended bool) metricReading {
 
 func (m *metricReading) merge(found grid.Metric) { maps.Copy(m.values, found) }
 
-// curves gives the curves of metrics of which there is more than one point, of at most grid.MaxCurves.
+// curves returns the curves of metrics with more than one point, at most grid.MaxCurves of them.
 func (r *metricReader) curves(m grid.Metric) grid.Curves {
 	var files []*metricFile
 	for _, s := range r.sources {
@@ -155,8 +156,8 @@ func (r *metricReader) curves(m grid.Metric) grid.Curves {
 	return all
 }
 
-// shorten leaves out what is over maxMetrics, values that were too long to keep, which are nil, and then the largest first. It reports
-// how many those are.
+// dropLargest drops what exceeds maxMetrics: values that were too long to keep, which are nil, and
+// then the largest first. It returns how many it has dropped.
 func dropLargest(m grid.Metric) (left int) {
 	before := len(m)
 	maps.DeleteFunc(m, func(_ string, v json.RawMessage) bool { return v == nil })
@@ -179,7 +180,7 @@ func dropLargest(m grid.Metric) (left int) {
 	return left
 }
 
-// bytesOf is how much metrics take, names and values together.
+// metricBytes returns the size of metrics, names and values together.
 func metricBytes(m grid.Metric) (total int) {
 	for name, v := range m {
 		total += len(name) + len(v)
@@ -193,11 +194,12 @@ func readTail(f *os.File) []byte {
 		return nil
 	}
 	from := max(0, info.Size()-metricsBytes)
-	b, _ := io.ReadAll(io.NewSectionReader(f, from, info.Size()-from)) // what could be read counts
+	b, _ := io.ReadAll(io.NewSectionReader(f, from, info.Size()-from)) // use what could be read
 	return b
 }
 
-// colours are the escape sequences by which programs colour what they print, and erase lines.
+// ansiEscapes matches the escape sequences with which programs colour what they print, and erase
+// lines.
 var ansiEscapes = lazyregexp.New(`\x1b\[[0-9;:?]*[A-Za-z]`)
 
 func stripANSI(b []byte) []byte {
@@ -207,11 +209,11 @@ func stripANSI(b []byte) []byte {
 	return ansiEscapes.Get().ReplaceAll(b, nil)
 }
 
-// longestLine bounds the lines that a regular expression is matched on; longer ones are passed over.
+// longestLine bounds the lines that a regular expression is matched on; longer ones are skipped.
 const longestLine = 1 << 20
 
-// outputLines yields the lines of output that are not too long, without colours. A carriage return ends a line too: that is how progress
-// bars write.
+// outputLines yields the lines of output that are not too long, without colours. A carriage return
+// ends a line too, since progress bars write it.
 func outputLines(text []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for line := range bytes.FieldsFuncSeq(stripANSI(text), func(c rune) bool { return c == '\n' || c == '\r' }) {
@@ -222,7 +224,7 @@ func outputLines(text []byte) iter.Seq[[]byte] {
 	}
 }
 
-// mergeMatches takes over the named groups of a pattern in a line; the last match of a name counts.
+// mergeMatches stores the named groups of a pattern in a line; the last match of a name counts.
 func mergeMatches(m grid.Metric, re *regexp.Regexp, line []byte) {
 	for _, match := range re.FindAllSubmatch(line, -1) {
 		for i, name := range re.SubexpNames() {
@@ -233,7 +235,8 @@ func mergeMatches(m grid.Metric, re *regexp.Regexp, line []byte) {
 	}
 }
 
-// scalar makes a JSON number of what is one, also with the punctuation behind it that `\S+` takes along, else a string.
+// parseScalar returns a JSON number if the text is one, also with the punctuation behind it that
+// `\S+` matches, else a string.
 func parseScalar(b []byte) json.RawMessage {
 	if t := bytes.TrimRight(b, " \t,;:)]}|"); len(t) < len(b) {
 		_, special := grid.Special(string(t))

@@ -207,7 +207,8 @@ func TestHugeMetrics(t *testing.T) {
 	}
 }
 
-// TestHugeMetricsHoldNothingUp lets a program write more metrics than an event can hold: it is reported all the same.
+// TestHugeMetricsHoldNothingUp lets a program write more metrics than an event can hold: it is
+// reported all the same.
 func TestHugeMetricsHoldNothingUp(t *testing.T) {
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		file := variable(a.Env, "MLF_METRICS")
@@ -304,7 +305,8 @@ func TestMetricsNotes(t *testing.T) {
 	}
 }
 
-// TestMetricsOfLongFiles: what never ends, and what is long, is read in time that grows with its length alone.
+// TestMetricsOfLongFiles: what never ends, and what is long, is read in time that grows with its
+// length alone.
 func TestMetricsOfLongFiles(t *testing.T) {
 	row := strings.Repeat("x", 100)
 	table := "step,loss,pad\n" + strings.Repeat("1,0.5,"+row+"\n", metricsBytes/100) + "2,0.25,y\n"

@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestMissingShare has sweeps share paths that this node can't read. Each fails as a setup does, which pauses it after a while, and the
-// node goes on with what other sweeps have.
+// TestMissingShare has sweeps share paths that this node can't read. Each fails as a setup does,
+// which pauses it after a while, and the node goes on with what other sweeps have.
 func TestMissingShare(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	file := filepath.Join(t.TempDir(), "file")
@@ -51,7 +51,8 @@ func TestMissingShare(t *testing.T) {
 	}
 }
 
-// TestUnreadableSetup lists folders in which a setup step has left what the node's user must not read.
+// TestUnreadableSetup lists folders in which a setup step has left what the node's user must not
+// read.
 func TestUnreadableSetup(t *testing.T) {
 	asNobody(t)
 	for _, c := range []struct {

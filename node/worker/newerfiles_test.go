@@ -9,7 +9,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestLeaseOfNewerFiles: a worker that has not heard yet that trials got newer files gives their leases back.
+// TestLeaseOfNewerFiles: a worker that has not heard yet that trials got newer files gives their
+// leases back.
 func TestLeaseOfNewerFiles(t *testing.T) {
 	var ran atomic.Int64
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {

@@ -15,41 +15,45 @@ import (
 )
 
 const (
-	// flushInterval is the shortest time between two rounds of reports: each round costs disk flushes, which are shared by
-	// all that has happened since the last one. The disk is the master's, so with many nodes at work it sets a slower pace;
-	// paceLimit bounds that, since people look at the output.
+	// flushInterval is the shortest time between two rounds of reports: each round costs disk
+	// flushes, which all that has happened since the last one shares. The disk is the master's, so
+	// with many nodes at work it sets a slower pace; maxPace bounds that, since people look at the
+	// output.
 	flushInterval = 15 * time.Millisecond
 	maxPace       = 500 * time.Millisecond
-	// outboxBytes and outboxEvents bound what waits to be stored; attempts wait when they are reached.
+	// outboxBytes and outboxEvents bound what waits to be stored; attempts block when they are
+	// reached.
 	outboxBytes  = 8 << 20
 	outboxEvents = 16384
-	// retryInterval is the wait after the store has refused a round, for example because the disk is full.
+	// retryInterval is the wait after the store has refused a round, for example because the disk
+	// is full.
 	retryInterval = 500 * time.Millisecond
-	// dropNews is how often it is logged that reports are dropped.
+	// dropLogInterval is the shortest time between two log messages about dropped reports.
 	dropLogInterval = time.Minute
 )
 
-// outbox stores reports in rounds: output, then the events that point to it, then the acknowledgement of leases. A round that fails is
-// tried again until it is stored. Only reports on sweeps that the master has no record of are dropped.
+// outbox stores reports in rounds: output, then the events that point to it, then the
+// acknowledgement of leases. A round that fails is retried until it is stored. Only reports on
+// sweeps that the master has no record of are dropped.
 type outbox struct {
 	node       grid.NodeID
 	master     *jetstream.MasterClient
 	log        *slog.Logger
 	wakeup     chan struct{}
-	masterPace atomic.Int64 // the master's pace
+	masterPace atomic.Int64 // the pace that the master has set
 	dropLog    rate.Sometimes
 
 	mu       sync.Mutex
 	pending  round
-	spare    *reports      // an empty list for the next round, see round.reuse
+	spare    *reports      // an empty list for the next round, see round.recycle
 	flushing bool          // a round is being stored
 	drained  chan struct{} // closed and replaced when a round has been stored
 	refused  bool          // the store has refused the round
 	dropped  int64         // reports on sweeps that the master has no record of
-	closed   chan struct{} // closed once nothing more is taken
+	closed   chan struct{} // closed once no more reports are accepted
 }
 
-// errClosed says that a worker that stops takes no more reports, because the store refuses them.
+// errClosed says that a worker that stops accepts no more reports, because the store refuses them.
 var errClosed = errors.New("reports can't be stored, and the node stops")
 
 // round is what one round of reports stores.
@@ -62,10 +66,10 @@ type round struct {
 	count  int
 }
 
-// piece is output of an attempt.
+// outputPiece is output of an attempt.
 type outputPiece struct {
 	chunk jetstream.Chunk
-	ref   *grid.LogRef // told where the piece was stored
+	ref   *grid.LogRef // set to where the piece was stored
 }
 
 // report is an event and what to do once it is stored.
@@ -78,7 +82,7 @@ type report struct {
 // reports are the events of one sweep in a round.
 type reports struct {
 	events []grid.Event
-	refs   []*grid.LogRef // by event: where its output is; nil for an event that says nothing of it
+	refs   []*grid.LogRef // by event: where its output is; nil for an event without output
 	stored []func()       // what to do once they are stored
 }
 
@@ -112,8 +116,8 @@ func (r *round) addReport(id grid.SweepID, rep report) {
 	}
 }
 
-// reuse empties the longest list of a round that is stored, for a later round: at full rate each has thousands of events. It gives nil
-// when so long a list is not needed any more.
+// recycle empties the longest list of a round that is stored, for a later round: at full rate each
+// has thousands of events. It returns nil when so long a list is no longer needed.
 func (r *round) recycle() *reports {
 	var longest *reports
 	for _, all := range r.events {
@@ -132,7 +136,7 @@ func (r *round) recycle() *reports {
 
 func (r *round) isEmpty() bool { return r.count == 0 }
 
-// write queues a piece of output. It blocks while too much waits, until ctx ends.
+// addOutput queues a piece of output. It blocks while too much waits, until ctx ends.
 func (o *outbox) addOutput(ctx context.Context, id grid.SweepID, p outputPiece) error {
 	return o.enqueue(ctx, func(r *round) {
 		r.output[id] = append(r.output[id], p)
@@ -140,13 +144,14 @@ func (o *outbox) addOutput(ctx context.Context, id grid.SweepID, p outputPiece) 
 	})
 }
 
-// event queues an event. It blocks while too much waits.
+// addEvent queues an event. It blocks while too much waits.
 func (o *outbox) addEvent(id grid.SweepID, rep report) {
-	// With no context it waits for room as long as the store refuses. When the node stops meanwhile, the spool keeps it.
+	// It waits for room as long as the store refuses. When the node stops meanwhile, the spool
+	// keeps the event.
 	_ = o.enqueue(context.Background(), func(r *round) { r.addReport(id, rep) })
 }
 
-// release queues the end of a lease: the event that closes it, then its return.
+// addRelease queues the end of a lease: the event that closes it, then its return.
 func (o *outbox) addRelease(h *jetstream.GrantedLease, stored func()) {
 	_ = o.enqueue(context.Background(), func(r *round) {
 		e := grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()}
@@ -180,7 +185,7 @@ func (o *outbox) enqueue(ctx context.Context, put func(*round)) error {
 	}
 }
 
-// giveUp lets those return that wait for room, if the store refuses what has been queued.
+// closeIfRefused ends the waiting for room, if the store refuses what has been queued.
 func (o *outbox) closeIfRefused() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -191,7 +196,7 @@ func (o *outbox) closeIfRefused() {
 	close(o.closed)
 }
 
-// over reports whether giveUp has closed the outbox.
+// isClosed reports whether closeIfRefused has closed the outbox.
 func (o *outbox) isClosed() bool {
 	select {
 	case <-o.closed:
@@ -228,7 +233,7 @@ func (o *outbox) run(ctx context.Context) {
 	}
 }
 
-// pace is the time between two rounds that the master wants.
+// pace is the time between two rounds that the master has set.
 func (o *outbox) pace() time.Duration { return time.Duration(o.masterPace.Load()) }
 
 func (o *outbox) setPace(d time.Duration) { o.masterPace.Store(int64(min(max(d, 0), maxPace))) }
@@ -277,8 +282,9 @@ func (o *outbox) storeRound(ctx context.Context, r *round) {
 	}
 }
 
-// insist tries to store some reports of a sweep until it works, or the master has no record of the sweep: then nobody could read them,
-// and they are dropped. False when ctx ends first.
+// storeWithRetry tries to store reports of a sweep until it succeeds, or the master has no record
+// of the sweep: then nobody could read them, and they are dropped. It returns false when ctx ends
+// first.
 func (o *outbox) storeWithRetry(ctx context.Context, what string, id grid.SweepID, reports int, try func() error) bool {
 	for warned := false; ; warned = true {
 		err := try()
@@ -306,7 +312,7 @@ func (o *outbox) storeWithRetry(ctx context.Context, what string, id grid.SweepI
 	}
 }
 
-// drop counts reports on a sweep that the master has no record of.
+// recordDropped counts reports on a sweep that the master has no record of.
 func (o *outbox) recordDropped(id grid.SweepID, reports int) {
 	o.mu.Lock()
 	o.dropped += int64(reports)
@@ -351,7 +357,7 @@ func (o *outbox) storeEvents(ctx context.Context, id grid.SweepID, all *reports)
 	return o.master.PublishEvents(ctx, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: o.node, Events: all.events})
 }
 
-// drain waits until all that is queued is stored, or giveUp has closed the outbox.
+// drain waits until all that is queued is stored, or closeIfRefused has closed the outbox.
 func (o *outbox) drain(ctx context.Context) error {
 	for {
 		o.mu.Lock()
@@ -365,7 +371,7 @@ func (o *outbox) drain(ctx context.Context) error {
 		select {
 		case <-drained:
 		case <-o.closed:
-			return errClosed // what is left is refused
+			return errClosed // the rest is refused
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -114,8 +114,8 @@ func (p *posted) mustDrain() {
 	}
 }
 
-// TestOutputIsStoredBeforeItsEvent looks, when an event is said to be stored, for the output that it points to; and, when a
-// lease is gone from the queue, for the events of its trials.
+// TestOutputIsStoredBeforeItsEvent looks, when an event is said to be stored, for the output that
+// it points to; and, when a lease is gone from the queue, for the events of its trials.
 func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 	p := post(t, t.TempDir())
 	if _, err := p.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: "a-1", Lo: 0, Hi: 50, Attempt: 1, Shape: "s"}); err != nil {
@@ -163,8 +163,8 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 	}
 }
 
-// TestReportsOnAnUnknownSweepAreDropped reports on a sweep that the master has no record of, among others: it holds nothing up, and what
-// waits for its reports goes on.
+// TestReportsOnAnUnknownSweepAreDropped reports on a sweep that the master has no record of, among
+// others: it holds nothing up, and what waits for its reports goes on.
 func TestReportsOnAnUnknownSweepAreDropped(t *testing.T) {
 	p := post(t, t.TempDir())
 	told := make(chan int64, 10)
@@ -200,7 +200,8 @@ func TestReportsShareRounds(t *testing.T) {
 	}
 }
 
-// TestOutboxIsBounded fills an outbox that nobody empties: writers wait, and one whose context ends gives up.
+// TestOutboxIsBounded fills an outbox that nobody empties: writers wait, and one whose context ends
+// gives up.
 func TestOutboxIsBounded(t *testing.T) {
 	o := newOutbox("n", nil, logger(t))
 	full := outputPiece{chunk: jetstream.Chunk{Data: make([]byte, outboxBytes)}, ref: &grid.LogRef{}}
@@ -225,7 +226,8 @@ func TestOutboxIsBounded(t *testing.T) {
 	}
 }
 
-// TestFullDiskLosesNoReport fills the disk under the store, goes on reporting, and makes room again.
+// TestFullDiskLosesNoReport fills the disk under the store, goes on reporting, and makes room
+// again.
 func TestFullDiskLosesNoReport(t *testing.T) {
 	dir := mount(t)
 	p := post(t, filepath.Join(dir, "store"))
@@ -270,7 +272,8 @@ func TestFullDiskLosesNoReport(t *testing.T) {
 	}
 }
 
-// TestPace has the master slow the reports down: the first goes out at once, and those that follow together.
+// TestPace has the master slow the reports down: the first goes out at once, and those that follow
+// together.
 func TestPace(t *testing.T) {
 	p := post(t, filepath.Join(t.TempDir(), "jetstream"))
 	const pace = 200 * time.Millisecond

@@ -2,27 +2,29 @@ package worker
 
 import "mlfnode/node/executor"
 
-// cutOutput is what the executor did not store of an attempt's output.
+// cutOutput is the part of an attempt's output that the executor did not store.
 type cutOutput struct {
 	Bytes int64    `json:"bytes"`
-	Kept  [2]int64 `json:"kept"` // what of the files stdout and stderr is output; behind it are the last lines of what was cut
+	Kept  [2]int64 `json:"kept"` // the length of the output in the files stdout and stderr; behind it are the last lines of what was cut
 }
 
-// cutOff notes what was cut, and writes the last lines of it behind the output, for those who look for last words and metrics.
+// recordCutOutput records what was cut, and writes its last lines behind the output, for the reason
+// of a failure and for metrics.
 func (a *attempt) recordCutOutput(out *executor.Outcome) {
 	if out.Cut == 0 || a.spool == nil {
 		return
 	}
 	a.limitSources(&cutOutput{Bytes: out.Cut, Kept: out.Kept})
 	for i, s := range a.output.sources {
-		// Truncated, so that it is the same when an agent that dies has done it before.
+		// Truncated first, so that the result is the same when an agent that died has done it
+		// before.
 		if i < len(out.Tail) && s.file.Truncate(out.Kept[i]) == nil {
-			_, _ = s.file.WriteString(out.Tail[i]) // that it was cut is noted
+			_, _ = s.file.WriteString(out.Tail[i]) // that it was cut is recorded
 		}
 	}
 }
 
-// bound has only what is output shipped, and the rest counted.
+// limitSources makes only the output itself be sent, and the rest be counted.
 func (a *attempt) limitSources(c *cutOutput) {
 	if c == nil {
 		return
@@ -37,7 +39,7 @@ func (a *attempt) limitSources(c *cutOutput) {
 	}
 }
 
-// outputLimit is how many bytes of output the program may have stored.
+// outputLimit returns how many bytes of output the program may have stored.
 func (a *attempt) outputLimit() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()

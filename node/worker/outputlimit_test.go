@@ -33,8 +33,9 @@ func realPrograms(t *testing.T) program {
 	}
 }
 
-// TestFloodIsCutByTheExecutor has programs print far more than their limit. The disk takes no more than that, each byte is
-// stored or counted, the failure's reason has the program's last words and the metrics are those of its end.
+// TestFloodIsCutByTheExecutor has programs print far more than their limit. The disk takes no more
+// than that, each byte is stored or counted, the failure's reason has the program's last words and
+// the metrics are those of its end.
 func TestFloodIsCutByTheExecutor(t *testing.T) {
 	const flood = `for i in 1 2 3 4 5 6 7 8 9 10; do head -c 1000000 /dev/zero | tr '\0' x; echo; done; `
 	for _, c := range []struct {
@@ -54,7 +55,7 @@ func TestFloodIsCutByTheExecutor(t *testing.T) {
 			})
 			var biggest int64
 			run := s.cfg.Executor.(program)
-			s.cfg.Executor = program(func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+			s.trials.executor = program(func(ctx context.Context, a *executor.Attempt) executor.Outcome {
 				o := run(ctx, a)
 				for _, f := range []*os.File{a.Stdout, a.Stderr} {
 					if info, err := f.Stat(); err == nil {
@@ -84,8 +85,8 @@ func TestFloodIsCutByTheExecutor(t *testing.T) {
 	}
 }
 
-// TestRecoverCountsWhatWasCut has an agent die after it has noted the result of an attempt whose output was cut, and after its
-// shim has recorded one.
+// TestRecoverCountsWhatWasCut has an agent die after it has noted the result of an attempt whose
+// output was cut, and after its shim has recorded one.
 func TestRecoverCountsWhatWasCut(t *testing.T) {
 	s := newHarness(t, nil)
 	r := s.sweep("t-1", 10, 1, nil)

@@ -26,33 +26,35 @@ const (
 )
 
 const (
-	// tailInterval is how often the output of running attempts is looked at while some is written, quietInterval how often
-	// when none has been for quietAfter.
+	// tailInterval is how often the output of running attempts is scanned while some is written,
+	// idleTailInterval how often when none has been for idleTailAfter.
 	tailInterval     = 40 * time.Millisecond
 	idleTailInterval = 250 * time.Millisecond
 	idleTailAfter    = 3 * time.Second
-	// announceAfter is how long an attempt must run before a Started event tells of it.
+	// announceAfter is how long an attempt must run before a Started event reports it.
 	announceAfter = 100 * time.Millisecond
-	// metricsInterval is how often metrics of running attempts are read, metricsAgain how often those that stay as they are are told.
+	// metricsInterval is how often the metrics of running attempts are read, metricsRepeatInterval
+	// how often unchanged ones are sent.
 	metricsInterval       = 5 * time.Second
 	metricsRepeatInterval = time.Minute
-	// pieceSize is how much output is read at one time.
+	// maxPiece is how much output is read at one time.
 	maxPiece = 128 << 10
 )
 
-// source is a file that an attempt writes to, and how much of it has been shipped.
+// outputSource is a file that an attempt writes to, and how much of it has been sent.
 type outputSource struct {
 	file      *os.File
 	stream    uint8
 	sent      int64
-	truncated int64 // of what was sent, how much is no longer in the file
+	truncated int64 // how much of what was sent is no longer in the file
 
 	bounded bool // only what is before end is output
 	end     int64
 }
 
-// size is how much the program has written. One that writes straight into the file, which a shim of an earlier version has it
-// do, can empty it: what was sent before stays sent, and what comes is read from the file's start.
+// size returns how much the program has written. A program that writes straight into the file, as
+// under a shim of an earlier version, can truncate it: what was sent before stays sent, and what
+// follows is read from the file's start.
 func (s *outputSource) size() (int64, error) {
 	info, err := s.file.Stat()
 	if err != nil {
@@ -68,7 +70,8 @@ func (s *outputSource) size() (int64, error) {
 	return s.truncated + size, nil
 }
 
-// attemptOutput is the output of an attempt, and how much of it has been sent. It is guarded by attempt.mu.
+// attemptOutput is the output of an attempt, and how much of it has been sent. It is guarded by
+// attempt.mu.
 type attemptOutput struct {
 	sources []*outputSource
 	cut     *cutOutput  // nil when nothing was cut
@@ -76,7 +79,8 @@ type attemptOutput struct {
 	closed  bool        // nothing may be read from the spool any more
 }
 
-// metricReport is what has been reported of the metrics of a running attempt. It is guarded by attempt.mu.
+// metricReport is what has been reported of the metrics of a running attempt. It is guarded by
+// attempt.mu.
 type metricReport struct {
 	reader    *metricReader // nil before metrics were first read
 	readAt    time.Time     // when they were last read
@@ -91,18 +95,18 @@ type outputTail struct {
 	log    *slog.Logger
 	outbox *outbox
 	sweeps *sweepSet
-	wake   signal // ends the idling of run
+	wake   signal // wakes run from its idling
 
 	mu       sync.Mutex
 	attempts map[*attempt]struct{}
-	idle     bool // run scans seldom or not at all, and is to be woken for the next attempt
+	idle     bool // run scans rarely or not at all, and must be woken for the next attempt
 }
 
 func newOutputTail(cfg *Config, log *slog.Logger, outbox *outbox, sweeps *sweepSet) *outputTail {
 	return &outputTail{cfg: cfg, log: log, outbox: outbox, sweeps: sweeps, wake: newSignal(), attempts: map[*attempt]struct{}{}}
 }
 
-// watch ships the attempt's output while it runs; unwatch ends that.
+// watch makes run send the attempt's output; unwatch ends that.
 func (ot *outputTail) watch(a *attempt) {
 	ot.mu.Lock()
 	defer ot.mu.Unlock()
@@ -123,8 +127,9 @@ func (ot *outputTail) unwatch(a *attempt) {
 	delete(ot.attempts, a)
 }
 
-// doze says how long tail waits before its next look, 0 for until it is woken. Waking it costs a short trial much of its time,
-// so it stays awake for a while when there is nothing to look at.
+// nextInterval returns how long run waits before its next scan, 0 for until it is woken. Waking it
+// costs a short trial much of its time, so it goes on scanning for a while when there is nothing
+// new.
 func (ot *outputTail) nextInterval(quiet bool) time.Duration {
 	ot.mu.Lock()
 	defer ot.mu.Unlock()
@@ -148,7 +153,7 @@ func (ot *outputTail) watched() []*attempt {
 	return all
 }
 
-// tail looks after running attempts until ctx ends. It sleeps while none runs.
+// run scans running attempts until ctx ends. It sleeps while none runs.
 func (ot *outputTail) run(ctx context.Context) {
 	interval := tailInterval
 	tick := time.NewTicker(interval)
@@ -158,7 +163,7 @@ func (ot *outputTail) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ot.wake: // something began
+		case <-ot.wake: // an attempt has started
 			stirred = time.Now()
 		case now := <-tick.C:
 			if ot.scanAttempts(ctx, now) {
@@ -175,7 +180,7 @@ func (ot *outputTail) run(ctx context.Context) {
 	}
 }
 
-// lookAround looks at every running attempt and reports whether one has something new.
+// scanAttempts scans every running attempt and reports whether one has new output.
 func (ot *outputTail) scanAttempts(ctx context.Context, now time.Time) bool {
 	stirred := false
 	for _, a := range ot.watched() {
@@ -186,7 +191,8 @@ func (ot *outputTail) scanAttempts(ctx context.Context, now time.Time) bool {
 	return stirred
 }
 
-// lookAt tells of an attempt's start, ships its output and reads its metrics. It reports whether there was output.
+// scanAttempt reports an attempt's start, sends its output and reads its metrics. It reports
+// whether there was output.
 func (ot *outputTail) scanAttempt(ctx context.Context, a *attempt, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -200,7 +206,7 @@ func (ot *outputTail) scanAttempt(ctx context.Context, a *attempt, now time.Time
 		ot.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent()})
 	}
 	for _, s := range a.output.sources {
-		// Only what fits at once: whatever is left comes with the next tick.
+		// One piece at a time: whatever is left comes with the next tick.
 		if _, err := ot.sendPiece(ctx, a, s, false); err != nil && ctx.Err() == nil {
 			ot.log.Warn("output can't be read", "trial", a.id, "err", err)
 		}
@@ -217,8 +223,9 @@ func (ot *outputTail) scanAttempt(ctx context.Context, a *attempt, now time.Time
 	return a.output.ref.Bytes > before
 }
 
-// tellMetrics tells the master the metrics of a running attempt when they have changed, and else from time to time, since what was
-// told may have been lost. Nothing of it is stored but by history. a.mu is held.
+// publishMetrics sends the metrics of a running attempt to the master when they have changed, and
+// from time to time otherwise, since a message may have been lost. Only history keeps them. a.mu is
+// held.
 func (ot *outputTail) publishMetrics(a *attempt, now time.Time) {
 	read := a.readMetrics(false)
 	m := read.values
@@ -238,7 +245,7 @@ func (ot *outputTail) publishMetrics(a *attempt, now time.Time) {
 	}
 }
 
-// drain ships everything that an ended attempt has written.
+// drain sends everything that an ended attempt has written.
 func (ot *outputTail) drain(a *attempt) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -249,7 +256,7 @@ func (ot *outputTail) drain(a *attempt) {
 	}
 }
 
-// shipAll ships what the sources hold. a.mu is held.
+// sendOutput sends what the sources hold. a.mu is held.
 func (ot *outputTail) sendOutput(a *attempt) {
 	for _, s := range a.output.sources {
 		for {
@@ -264,9 +271,10 @@ func (ot *outputTail) sendOutput(a *attempt) {
 	}
 }
 
-// ship queues the next piece of a source and reports whether there may be more. What is over the limit is counted, not
-// shipped. A piece ends between two characters, so that one that is shown beside another stream's is never torn; only an ended
-// source gives away the half of a character at its end.
+// sendPiece queues the next piece of a source and reports whether there may be more. What is over
+// the limit is counted, not sent. A piece ends between two characters, so that one that is shown
+// next to another stream's is never torn; only a source that has ended sends an incomplete
+// character at its end.
 func (ot *outputTail) sendPiece(ctx context.Context, a *attempt, s *outputSource, ended bool) (bool, error) {
 	size, err := s.size()
 	if err != nil || size <= s.sent {
@@ -299,7 +307,7 @@ func (ot *outputTail) sendPiece(ctx context.Context, a *attempt, s *outputSource
 	return s.sent < size, nil
 }
 
-// whole is the length of b without the beginning of a character at its end.
+// completeRunes returns the length of b without an incomplete character at its end.
 func completeRunes(b []byte) int {
 	for i := len(b) - 1; i >= max(0, len(b)-utf8.UTFMax+1); i-- {
 		if !utf8.RuneStart(b[i]) {
@@ -313,7 +321,8 @@ func completeRunes(b []byte) int {
 	return len(b)
 }
 
-// room says how much of n further bytes may be stored: none once something was cut, so that what is stored has no gap.
+// remainingOutput returns how much of n further bytes may be stored: none once something was cut,
+// so that what is stored has no gap.
 func (a *attempt) remainingOutput(n int64) int64 {
 	if a.output.ref.Cut > 0 {
 		return 0
@@ -321,7 +330,7 @@ func (a *attempt) remainingOutput(n int64) int64 {
 	return max(0, min(n, a.logLimit()-a.output.ref.Bytes))
 }
 
-// logLimit is how many bytes of output are stored.
+// logLimit returns how many bytes of output are stored.
 func (a *attempt) logLimit() int64 {
 	if a.task.LogLimit == 0 {
 		return grid.DefaultLogLimit
@@ -329,8 +338,9 @@ func (a *attempt) logLimit() int64 {
 	return a.task.LogLimit
 }
 
-// lastLines gives the last lines of a file, for a person. Of a line that was written over, as progress bars do, the last state
-// counts: all that came before would push the lines out that say what happened.
+// lastLines returns the last lines of a file, for a person. Of a line that was overwritten, as by
+// progress bars, the last state counts: the earlier ones would push out the lines that say what
+// happened.
 func lastLines(f *os.File, lines int, bytes int64) string {
 	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
@@ -349,5 +359,5 @@ func lastLines(f *os.File, lines int, bytes int64) string {
 	return strings.TrimSpace(strings.ToValidUTF8(text[max(0, len(text)-int(bytes)):], ""))
 }
 
-// overwritten is how much more of a file than is shown is looked at.
+// overwriteFactor is how many times more of a file is read than is shown.
 const overwriteFactor = 32

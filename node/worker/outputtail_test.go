@@ -15,7 +15,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// prints runs a program that writes both texts and ends; the sweep's record may be changed. It gives the result.
+// prints runs a program that writes both texts and ends; the sweep's record may be changed. It
+// gives the result.
 func prints(t *testing.T, stdout, stderr string, edit func(*grid.Sweep)) (*harness, *grid.Sweep, grid.Event) {
 	t.Helper()
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
@@ -86,7 +87,8 @@ func TestOutputAfterTheFileWasEmptied(t *testing.T) {
 	}
 }
 
-// TestPiecesEndBetweenCharacters looks at each stored piece of a long text whose characters have all widths.
+// TestPiecesEndBetweenCharacters looks at each stored piece of a long text whose characters have
+// all widths.
 func TestPiecesEndBetweenCharacters(t *testing.T) {
 	for shift := range 4 {
 		text := strings.Repeat("x", shift) + strings.Repeat("€😀ä", maxPiece/3)
@@ -105,7 +107,8 @@ func TestPiecesEndBetweenCharacters(t *testing.T) {
 	}
 }
 
-// TestOutputIsCutVisibly prints more than the limit: what is stored and what is not are told, and no character is torn.
+// TestOutputIsCutVisibly prints more than the limit: what is stored and what is not are told, and
+// no character is torn.
 func TestOutputIsCutVisibly(t *testing.T) {
 	for _, c := range []struct {
 		name, stdout, stderr string
@@ -133,8 +136,8 @@ func TestOutputIsCutVisibly(t *testing.T) {
 	}
 }
 
-// TestOutputIsShippedWhileWritten has a program that waits, after each part, until the part is stored: in the middle of a line
-// and of a character.
+// TestOutputIsShippedWhileWritten has a program that waits, after each part, until the part is
+// stored: in the middle of a line and of a character.
 func TestOutputIsShippedWhileWritten(t *testing.T) {
 	parts := []string{"one\n", "two", " three\n", "fo\xe2\x82", "\xac\n"}
 	seen := []string{"one\n", "one\ntwo", "one\ntwo three\n", "one\ntwo three\nfo", "one\ntwo three\nfo€\n"}
@@ -220,7 +223,8 @@ func TestReasonHoldsTheLastLines(t *testing.T) {
 	}
 }
 
-// TestManyTrialsOfALease prints from several trials at once: each has its own output and nobody else's.
+// TestManyTrialsOfALease prints from several trials at once: each has its own output and nobody
+// else's.
 func TestManyTrialsOfALease(t *testing.T) {
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		trial := variable(a.Env, "MLF_TRIAL")

@@ -14,20 +14,21 @@ import (
 )
 
 const (
-	// preemptAfter is how long a lane that preempts must have kept room before others have to save their state for it.
+	// preemptAfter is how long a lane that preempts must have held room before other trials have to
+	// save their state for it.
 	preemptAfter = time.Minute
-	// preemptRest is how long a trial that has gone on from what it saved is left alone.
+	// minPreemptInterval is how long a trial that has resumed is not preempted again.
 	minPreemptInterval = 10 * time.Minute
 )
 
 // errPreempted is for attempts that save their state because something more urgent waits.
 var errPreempted = fmt.Errorf("something more urgent waits: %w", executor.ErrHalted)
 
-// victim is an attempt that may be stopped for something more urgent.
+// preemptionVictim is an attempt that may be stopped for something more urgent.
 type preemptionVictim struct {
 	handle   *leaseHandle
 	attempt  *attempt
-	lostWork time.Duration // what would be done again
+	lostWork time.Duration // what would have to be repeated
 }
 
 // preemption makes room for lanes whose trials may stop others. The dispatcher owns its state.
@@ -40,7 +41,7 @@ type preemption struct {
 	runners   *runnerPool
 	wake      signal
 
-	after        time.Duration     // preemptAfter, but in tests
+	after        time.Duration     // preemptAfter, except in tests
 	searching    bool              // a goroutine is looking for victims
 	victimsFound chan foundVictims // has room for one
 	found        *foundVictims     // not used by any lane yet
@@ -54,9 +55,11 @@ func newPreemption(log *slog.Logger, leases *leaseTable, sweeps *sweepSet, fairS
 	}
 }
 
-// preempt stops as many attempts of lower priority as must go for one trial of the lane to fit, if their tasks declare checkpoints: first
-// those that lose the least. While some are being stopped, no further ones are. Folders are looked through in another goroutine, for one lane
-// at a time; what is found is acted on in a later pass at the same place, for what the lane may have depends on the claims of those before it.
+// preemptFor stops as many attempts of lower priority as necessary for one trial of the lane to
+// fit, if their tasks declare checkpoints: first those that lose the least work. While some are
+// being stopped, no others are. Another goroutine scans the folders, for one lane at a time; its
+// result is used in a later pass, at the lane's place in the order, because what the lane may have
+// depends on the lanes before it.
 func (pr *preemption) preemptFor(l lane, now time.Time) {
 	if !l.preempt || pr.fairShare.holdingFor(l, now) < pr.after {
 		return
@@ -78,7 +81,7 @@ func (pr *preemption) preemptFor(l lane, now time.Time) {
 	}()
 }
 
-// findings takes over what was found for a lane, for the pass that begins.
+// receiveVictims takes the result of a finished search, for the pass that begins.
 func (pr *preemption) receiveVictims() {
 	select {
 	case found := <-pr.victimsFound:
@@ -93,7 +96,7 @@ type foundVictims struct {
 	victims []preemptionVictim
 }
 
-// victims lists the attempts that may be stopped for a trial of the lane.
+// findVictims lists the attempts that may be stopped for a trial of the lane.
 func (pr *preemption) findVictims(l lane, now time.Time) (all []preemptionVictim) {
 	for _, h := range pr.leases.all() {
 		priority, saves := pr.sweeps.preemptible(h.lease.Sweep)
@@ -132,16 +135,17 @@ func (pr *preemption) haltVictims(l lane, all []preemptionVictim) {
 	}
 }
 
-// lastSaved is when something in the attempt's folder was last written, or when it began.
+// lastSave returns when something in the attempt's folder was last written, or when the attempt
+// began.
 func (a *attempt) lastSave() time.Time {
-	files, _ := checkpoint.Scan(a.checkpoint.liveDir()) // of none that can be listed
+	files, _ := checkpoint.Scan(a.checkpoint.liveDir()) // none if it can't be listed
 	if last := checkpoint.LastChange(files); last.After(a.started) {
 		return last
 	}
 	return a.started
 }
 
-// saves reports whether the attempt has its folder by now.
+// hasCheckpointFolder reports whether the attempt has been given its folder yet.
 func (a *attempt) hasCheckpointFolder() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestPreemption fills the node with trials of low priority and has an urgent one wait, where both sides agree and where one does not.
+// TestPreemption fills the node with trials of low priority and has an urgent one wait, where both
+// sides agree and where one does not.
 func TestPreemption(t *testing.T) {
 	for name, c := range map[string]struct {
 		preempt, saves bool
@@ -87,7 +88,8 @@ func TestPreemption(t *testing.T) {
 	}
 }
 
-// TestPreemptionSparesTheResumed leaves a trial alone that has just gone on from what it saved, and takes the one that loses the least.
+// TestPreemptionSparesTheResumed leaves a trial alone that has just gone on from what it saved, and
+// takes the one that loses the least.
 func TestPreemptionSparesTheResumed(t *testing.T) {
 	now := time.Now()
 	s, held := filled(t, now)
@@ -115,7 +117,8 @@ func TestPreemptionSparesTheResumed(t *testing.T) {
 	}
 }
 
-// filled is a worker on which four trials run that can save their state, the first of which has just resumed; the others began an hour apart.
+// filled is a worker on which four trials run that can save their state, the first of which has
+// just resumed; the others began an hour apart.
 func filled(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	t.Helper()
 	s := newHarness(t, nil)
@@ -140,7 +143,8 @@ func filled(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	return s, held
 }
 
-// TestTwoLanesPreempt has a lane come to preempt while room is looked for in the name of one behind it: what is found is not lost, pass by pass.
+// TestTwoLanesPreempt has a lane come to preempt while room is looked for in the name of one behind
+// it: what is found is not lost, pass by pass.
 func TestTwoLanesPreempt(t *testing.T) {
 	now := time.Now()
 	s, held := filled(t, now)

@@ -8,7 +8,7 @@ import (
 	"mlfnode/node/executor"
 )
 
-// programRunner runs the programs of attempts, and tells their outcomes.
+// programRunner runs the programs of attempts, and determines their outcomes.
 type programRunner struct {
 	log        *slog.Logger
 	sweeps     *sweepSet
@@ -19,8 +19,8 @@ type programRunner struct {
 	containers *taskContainers
 }
 
-// supervise has an attempt's program run, or go on, and looks after what it writes, saves and uses meanwhile. One that goes on without this
-// agent is left alone.
+// run runs an attempt's program, or waits for one that runs already, and meanwhile sends its output
+// and stores what it saves. A program that continues without this agent is left alone.
 func (pg *programRunner) run(ctx context.Context, a *attempt, run func(context.Context) executor.Outcome) executor.Outcome {
 	ctx = a.stopContext(ctx)
 	if pg.sweeps.isCancelled(a.id) {
@@ -40,18 +40,18 @@ func (pg *programRunner) run(ctx context.Context, a *attempt, run func(context.C
 	return out
 }
 
-// result turns what the executor saw of an attempt of the sweep into its result.
+// result turns what the executor saw of an attempt into its result.
 func (pg *programRunner) result(s *grid.Sweep, a *attempt, out executor.Outcome) *grid.Result {
 	r := a.resultOf(out)
 	pg.devices.end(a, r)
 	pg.disk.attribute(a, r)
 	if r.Class == grid.ClassImage {
-		pg.containers.recheckImage(s) // somebody has removed it
+		pg.containers.recheckImage(s) // the image has been removed
 	}
 	return r
 }
 
-// outcome turns what the executor saw into the attempt's result.
+// resultOf turns what the executor saw into the attempt's result.
 func (a *attempt) resultOf(out executor.Outcome) *grid.Result {
 	a.recordCutOutput(&out)
 	r := &grid.Result{Class: out.Class, ExitCode: out.ExitCode, Reason: out.Reason, Started: out.Start.UnixMicro(), Usage: out.Usage}

@@ -20,7 +20,8 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// recovery takes care of what earlier agents left: it reports attempts that have ended, and goes on with those that run.
+// recovery takes over from earlier agents: it reports attempts that have ended, and continues those
+// that run.
 type recovery struct {
 	cfg         *Config
 	log         *slog.Logger
@@ -42,10 +43,7 @@ type recovery struct {
 	adoptions []*adoption // found by run, for runAdopted
 }
 
-// Recover reports what an agent that died left behind: each spool that still names an attempt gives the attempt's result if
-// it had ended, else says that the attempt was lost with its node agent or its machine; its output is stored in both cases. An attempt that
-// Config.Adopt knows to run is taken back: Run goes on with it. The processes of all others must be gone. Call it before Run,
-// and before the master looks for what is missing.
+// run is Worker.Recover.
 func (rc *recovery) run(ctx context.Context) error {
 	dirs, err := os.ReadDir(rc.spools.dir)
 	if err != nil {
@@ -112,8 +110,8 @@ func (rc *recovery) recoverSpool(ctx context.Context, dir string, storeUntil tim
 	return nil
 }
 
-// load reads the record of a sweep. It waits for a store that is away: a spool that is passed over now would have to wait for
-// another start.
+// loadRecord reads the record of a sweep. It waits for a store that is away: a spool that is
+// skipped now would have to wait for another start.
 func (rc *recovery) loadRecord(ctx context.Context, id grid.SweepID) (record jetstream.Record, err error) {
 	for {
 		record, err = rc.cfg.Master.Record(ctx, id)
@@ -130,7 +128,8 @@ func (rc *recovery) loadRecord(ctx context.Context, id grid.SweepID) (record jet
 	}
 }
 
-// readManifest gives nil for a spool that names no attempt, also for one that an agent was killed over while it made or removed it.
+// readManifest returns nil for a spool that names no attempt, including one that an agent was
+// creating or removing when it was killed.
 func readManifest(path string) (*manifest, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -148,7 +147,7 @@ func readManifest(path string) (*manifest, error) {
 }
 
 func (m *manifest) attempt(s *grid.Sweep, spool *spool) *attempt {
-	params, _ := s.Space.At(m.Index) // its program has been started, or never will be: nobody needs them any more
+	params, _ := s.Space.At(m.Index) // its program has been started, or never will be: the parameters are no longer needed
 	a := &attempt{spool: spool, attemptSpec: attemptSpec{
 		adopted: true, id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
 		task: &s.Task, params: params, started: time.UnixMicro(m.Started), allocation: m.Allocation,

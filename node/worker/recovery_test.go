@@ -15,7 +15,8 @@ import (
 	"mlfnode/node/checkpoint"
 )
 
-// spool leaves a spool as an agent that died leaves it: with the manifest, if there is one, and with output.
+// spool leaves a spool as an agent that died leaves it: with the manifest, if there is one, and
+// with output.
 func (s *harness) spool(n int, m *manifest, stdout string) string {
 	s.t.Helper()
 	dir := filepath.Join(s.dir, "spool", strconv.Itoa(n))
@@ -138,7 +139,8 @@ func TestRecoverAfterThePowerWent(t *testing.T) {
 	}
 }
 
-// TestRecoverStoresWhatATrialSaved has an agent die between the end of a program and the report of it, before and after what it saved was stored.
+// TestRecoverStoresWhatATrialSaved has an agent die between the end of a program and the report of
+// it, before and after what it saved was stored.
 func TestRecoverStoresWhatATrialSaved(t *testing.T) {
 	boot, _ := os.ReadFile(bootIDFile)
 	for name, c := range map[string]struct {
@@ -222,7 +224,8 @@ func TestLongAttemptsAreSynced(t *testing.T) {
 	}
 }
 
-// TestRecoverOfASpoolThatSaysNothing has spools that name no attempt, one that can't be read, and one of a removed sweep.
+// TestRecoverOfASpoolThatSaysNothing has spools that name no attempt, one that can't be read, and
+// one of a removed sweep.
 func TestRecoverOfASpoolThatSaysNothing(t *testing.T) {
 	s := newHarness(t, nil)
 	r := s.sweep("t-1", 10, 1, nil)

@@ -11,11 +11,12 @@ import (
 	"mlfnode/node/durable"
 )
 
-// syncAfter is how long an attempt must have run for what it leaves to be worth a sync of the disk, some milliseconds. What is not
-// synced is safe from the death of the agent, and runs again when the machine goes down before its report is stored.
+// syncAfter is how long an attempt must have run for its results to be worth a sync of the disk,
+// which takes some milliseconds. What is not synced survives the death of the agent, and runs again
+// when the machine goes down before its report is stored.
 const syncAfter = 10 * time.Second
 
-// note writes how the attempt ended into its spool.
+// writeResult writes how the attempt ended into its spool.
 func (a *attempt) writeResult(m *manifest, result *grid.Result) error {
 	m.Result, m.Cut = result, a.output.cut
 	if err := a.spool.writeManifest(m); err != nil {
@@ -27,7 +28,7 @@ func (a *attempt) writeResult(m *manifest, result *grid.Result) error {
 	return a.syncResult(m)
 }
 
-// secure brings all that the attempt has left onto the disk, and notes so.
+// syncResult syncs all that the attempt has left to the disk, and records that in the manifest.
 func (a *attempt) syncResult(m *manifest) error {
 	files, err := a.listArtifacts()
 	if err != nil {
@@ -51,7 +52,7 @@ func (a *attempt) syncResult(m *manifest) error {
 	return errors.Join(a.spool.writeManifest(m), a.spool.manifest.Sync())
 }
 
-// syncFile brings a file onto the disk, if it is there.
+// syncFile syncs a file to the disk, if it exists.
 func syncFile(path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -63,8 +64,8 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// outlived reports whether the machine has been rebooted since the attempt ran, so that its result may be on the disk and a
-// part of its output not.
+// predatesBoot reports whether the machine has been rebooted since the attempt ran, so that its
+// result may be on the disk without a part of its output.
 func (m *manifest) predatesBoot(boot string) bool {
 	return m.Boot != "" && boot != "" && m.Boot != boot && !m.Synced
 }

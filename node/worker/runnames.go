@@ -14,13 +14,14 @@ import (
 	"mlfnode/node/durable"
 )
 
-// runs makes run names that are unique among all runs of the cluster: node, incarnation of its worker, number.
+// runNames makes run names that are unique among all runs of the cluster: node, incarnation of its
+// worker, number.
 type runNames struct {
 	prefix string
 	next   *atomic.Int64
 }
 
-// newRuns counts the incarnation up in the file, synced before any run uses it.
+// newRunNames increments the incarnation in the file, which is synced before any run uses it.
 func newRunNames(node grid.NodeID, file string) (runNames, error) {
 	old, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -28,7 +29,7 @@ func newRunNames(node grid.NodeID, file string) (runNames, error) {
 	}
 	n, err := strconv.ParseInt(strings.TrimSpace(string(old)), 36, 64)
 	if err != nil && len(old) > 0 {
-		n = time.Now().Unix() // a damaged file: higher than any count, and so is what follows
+		n = time.Now().Unix() // a damaged file: higher than any count, and so are those that follow
 	}
 	incarnation := strconv.FormatInt(n+1, 36)
 	if err := durable.WriteFile(file, []byte(incarnation), 0o600); err != nil {

@@ -7,14 +7,14 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// runner is a goroutine with an executor slot of its own. It keeps both between leases: a slot is fastest on the goroutine
-// that made it.
+// runner is a goroutine with an executor slot of its own. It keeps both between leases: a slot is
+// fastest on the goroutine that created it.
 type runner struct {
 	assignments chan assignment
 	done        sync.WaitGroup
 }
 
-// turn is one lease to work on, with the lane whose resources are reserved for it.
+// assignment is one lease to work on, with the lane whose resources are reserved for it.
 type assignment struct {
 	handle     *leaseHandle
 	lane       lane
@@ -54,7 +54,7 @@ func (p *runnerPool) put(r *runner) {
 	p.idle = append(p.idle, r)
 }
 
-// prestart makes an idle runner, so that the first trial need not wait for a slot.
+// prestart creates an idle runner, so that the first trial does not wait for a slot.
 func (p *runnerPool) prestart() { p.put(p.get()) }
 
 // close ends all runners, which must be idle.

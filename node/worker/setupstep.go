@@ -13,8 +13,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// setupKey names what a setup step makes: it depends on the project's contents, on the step itself, on what is
-// shared and on the image that the step runs in.
+// setupKey names the result of a setup step: it depends on the project's contents, on the step
+// itself, on what is shared and on the image that the step runs in.
 func setupKey(contents string, t *grid.Task, image string) string {
 	if len(t.Setup) == 0 && len(t.Share) == 0 && len(t.Links) == 0 {
 		return "bundle-" + contents
@@ -40,7 +40,8 @@ type preparer struct {
 	disk       *diskMonitor
 }
 
-// prepare fills the attempt's folder with the project, after unpacking it and running its setup if this node has not yet.
+// prepare fills the attempt's folder with the project, after unpacking it and running its setup if
+// this node has not done so yet.
 func (pp *preparer) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 	r := s.record
 	if bundle := r.BundleOf(a.id.Index); bundle != r.Bundle {
@@ -72,7 +73,8 @@ func (pp *preparer) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 	return nil
 }
 
-// setup runs the task's setup step in dir. What it prints is shown as setup output of the attempt that needed it.
+// runSetup runs the task's setup step in dir. Its output is shown as setup output of the attempt
+// that needed it.
 func (pp *preparer) runSetup(s *sweep, slot executor.Slot, a *attempt, dir string) error {
 	log, err := os.OpenFile(dir+".log", os.O_CREATE|os.O_RDWR|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
@@ -91,7 +93,7 @@ func (pp *preparer) runSetup(s *sweep, slot executor.Slot, a *attempt, dir strin
 	})
 	if out.Class == grid.ClassNone {
 		if advice := copyAdvice(dir, a.task.Share); advice != "" {
-			fmt.Fprintln(log, advice) // at worst nobody is told
+			fmt.Fprintln(log, advice) // at worst nobody sees the advice
 		}
 	}
 	pp.tail.unwatch(a)
@@ -105,7 +107,8 @@ func (pp *preparer) runSetup(s *sweep, slot executor.Slot, a *attempt, dir strin
 	return &setupError{class: result.Class, reason: reason, wall: out.Usage.Wall}
 }
 
-// setupError is the failure of a setup step, or of what else a project needs on a node before its trials can run.
+// setupError is the failure of a setup step, or of something else that a project needs on a node
+// before its trials can run.
 type setupError struct {
 	class  grid.Class // of the step's program
 	reason string
@@ -114,7 +117,8 @@ type setupError struct {
 
 func (e *setupError) Error() string { return e.reason }
 
-// unprepared is the result of an attempt whose folder could not be filled. It is the setup's failure, or else the node's.
+// prepareFailure returns the result of an attempt whose folder could not be filled. The failure is
+// the setup's, or else the node's.
 func (a *attempt) prepareFailure(err error) *grid.Result {
 	var failed *setupError
 	var unfetched *fetchError
@@ -135,7 +139,8 @@ func (a *attempt) prepareFailure(err error) *grid.Result {
 	return a.failedResult(grid.ClassSetup, err.Error())
 }
 
-// pause ships what the sources hold and forgets them, so that the attempt can go on with others. The executor has cut some.
+// flushSetupOutput sends what the sources hold and drops them, so that the attempt can continue
+// with others. cut is what the executor has cut.
 func (ot *outputTail) flushSetupOutput(a *attempt, cut int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

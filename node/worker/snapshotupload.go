@@ -22,36 +22,41 @@ import (
 )
 
 const (
-	// snapshotTime bounds the storing of one snapshot, with all tries: a drained node waits for it. An upload that was cut off goes on
-	// with the next snapshot.
+	// snapshotTimeout bounds the storing of one snapshot, with all retries: a drained node waits
+	// for it. An upload that was cut off continues with the next snapshot.
 	snapshotTimeout = 10 * time.Minute
-	// fetchTime bounds the fetching of one, without which its trial can't go on.
+	// fetchTimeout bounds the fetching of one snapshot, without which its trial can't continue.
 	fetchTimeout = 2 * time.Hour
-	// recoverTime bounds the storing of all that ended while no agent was there: the node takes no trials before.
+	// recoveryTimeout bounds the storing of all that ended while no agent was there: the node takes
+	// no trials before.
 	recoveryTimeout = 30 * time.Second
-	// partingTime is how long the snapshot of an attempt may take, from the end of its program, on a node that stops, for whose end somebody
-	// waits.
+	// shutdownSnapshotTimeout bounds the snapshot of an attempt, from the end of its program, on a
+	// node that stops: somebody waits for that.
 	shutdownSnapshotTimeout = time.Minute
-	// snapshotRetry is the wait after a try that failed, as when the master has not heard yet that this node holds the trial.
+	// snapshotRetryInterval is the wait after a failed try, as when the master has not heard yet
+	// that this node holds the trial.
 	snapshotRetryInterval = 500 * time.Millisecond
-	// maxSnapshots bounds the snapshots that a node sends and fetches at one time.
+	// maxTransfers bounds the snapshots that a node sends and fetches at one time.
 	maxTransfers = 2
 )
 
-// errNoTime ends the transfers of a node that stops or starts.
+// errNodeBusy ends the transfers of a node that stops or starts.
 var errNodeBusy = errors.New("the node starts or stops, and its time for it is over")
 
 // errTooLarge says that a checkpoint is over its task's max_size.
 var errTooLarge = errors.New("it is too large")
 
-// lastingTries bounds the tries of what hardly changes by itself: a checkpoint that is always being written, a node that does not hold
-// the trial although the master must have heard of it by now.
+// maxPersistentTries bounds the tries for errors that rarely go away: a checkpoint that is always
+// being written, a node that does not hold the trial although the master must have heard of it by
+// now.
 const maxPersistentTries = 40
 
-// copyPasses is how often a copy of a folder that is being written looks for files that were renamed meanwhile.
+// copyPasses is how often a copy of a folder that is being written looks for files that were
+// renamed meanwhile.
 const copyPasses = 3
 
-// damagedTries is how often a snapshot that seems to be damaged is fetched: the network may be to blame.
+// maxDamagedTries is how often a snapshot that seems to be damaged is fetched: the network may be
+// to blame.
 const maxDamagedTries = 3
 
 // snapshotUploads stores what trials save as snapshots on the master, and fetches them from there.
@@ -62,7 +67,7 @@ type snapshotUploads struct {
 	transfers       chan struct{} // holds a token for each snapshot that is being sent or fetched
 	limiter         *rate.Limiter
 	stopping        chan struct{} // closed when the worker stops what runs
-	shutdownTimeout time.Duration // shutdownSnapshotTimeout, but in tests
+	shutdownTimeout time.Duration // shutdownSnapshotTimeout, except in tests
 	graceEnded      chan struct{} // closed by endGrace
 	endGrace        func()
 }
@@ -76,8 +81,9 @@ func newSnapshotUploads(cfg *Config, log *slog.Logger) *snapshotUploads {
 	}
 }
 
-// transfer calls try until it works, ctx ends, or more tries are of no use. At most maxSnapshots transfers of a node are under way. On a
-// node that stops each has partingTime, the wait for its turn included.
+// transfer calls try until it succeeds, ctx ends, or more tries are of no use. At most maxTransfers
+// transfers of a node are under way. On a node that stops each has shutdownTimeout, the wait for
+// its turn included.
 func (su *snapshotUploads) transfer(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
@@ -118,13 +124,14 @@ func (su *snapshotUploads) transfer(ctx context.Context, limit time.Duration, tr
 	}
 }
 
-// final reports whether another try would fail alike: what a master that is away or has no room on its disk answers may change.
+// isPermanent reports whether another try would fail in the same way: the answers of a master that
+// is away, or has no room on its disk, may change.
 func isPermanent(err error) bool {
 	return errors.Is(err, checkpoint.ErrFull) || errors.Is(err, checkpoint.ErrUnfit) || errors.Is(err, errTooLarge) ||
 		isLocalError(err) && !errors.Is(err, checkpoint.ErrDamaged)
 }
 
-// localError reports whether an error of a transfer is of this node's files, not of its network.
+// isLocalError reports whether an error of a transfer concerns this node's files, not its network.
 func isLocalError(err error) bool {
 	var errno syscall.Errno
 	var network *net.OpError
@@ -140,9 +147,10 @@ func (e *fetchError) Error() string {
 }
 func (e *fetchError) Unwrap() error { return e.err }
 
-// unfetched is the result of an attempt that could not get what its trial had saved. From a snapshot that is damaged no other attempt can go
-// on either; for what failed on the way, another node may be better off. What this node could not write, or got otherwise than it is stored,
-// is the node's trouble.
+// fetchFailure returns the result of an attempt that could not get what its trial had saved. From a
+// damaged snapshot no other attempt can continue either; what failed on the way may succeed on
+// another node. What this node could not write, or received other than it is stored, is a failure
+// of the node.
 func (a *attempt) fetchFailure(err *fetchError) *grid.Result {
 	class := grid.ClassStorage
 	switch {
@@ -157,7 +165,8 @@ func (a *attempt) fetchFailure(err *fetchError) *grid.Result {
 	return r
 }
 
-// fallBack says in the result of an attempt that could not read its state from what the next one goes on.
+// addFallbackReason says in the result of an attempt that could not read its state from where the
+// next one continues.
 func addFallbackReason(r *grid.Result) {
 	if !r.Unreadable() {
 		return
@@ -169,7 +178,7 @@ func addFallbackReason(r *grid.Result) {
 	r.Reason = joinReason(r.Reason, what+" is not used again: the next attempt goes on from an older snapshot, or from its beginning")
 }
 
-// fetch makes the folder of a trial the snapshot from which its attempt goes on.
+// fetch replaces the folder of a trial by the snapshot from which its attempt continues.
 func (su *snapshotUploads) fetch(ctx context.Context, a *attempt, s *checkpointFolder) error {
 	if su.cfg.Snapshots == nil {
 		return &fetchError{errors.New("this node can't reach the master's snapshots")}
@@ -184,13 +193,14 @@ func (su *snapshotUploads) fetch(ctx context.Context, a *attempt, s *checkpointF
 	return nil
 }
 
-// changedTries is how often a folder that was at rest is read as it is: one that takes so long to read that its program
-// writes again meanwhile is copied first.
+// maxChangedTries is how often a folder that was quiet is read in place: one that takes so long to
+// read that its program writes again meanwhile is copied first.
 const maxChangedTries = 3
 
-// store takes a snapshot of what the attempt's trial has saved and stores it on the master. It does nothing where nothing has changed
-// since the last one. Clean says of the files whether they are whole, and ended that the program writes no more. Of a program that may be
-// writing, a copy is stored: it would change while it is read, again and again.
+// store takes a snapshot of what the attempt's trial has saved and stores it on the master. It does
+// nothing where nothing has changed since the last one. clean reports whether the files are
+// complete, and ended says that the program writes no more. Of a program that may be writing, a
+// copy is stored: the folder itself would change again and again while it is read.
 func (su *snapshotUploads) store(ctx context.Context, a *attempt, ended bool, clean func([]checkpoint.File) bool) error {
 	s := a.checkpoint
 	changed := 0
@@ -213,7 +223,7 @@ func (su *snapshotUploads) store(ctx context.Context, a *attempt, ended bool, cl
 			dir, known := s.liveDir(), s.lastFiles
 			if !ended && (!snapshot.Clean || changed >= maxChangedTries) {
 				dir, known = s.copyDir(), nil
-				defer func() { _ = removeTree(dir) }() // else the next copy does
+				defer func() { _ = removeTree(dir) }() // otherwise the next copy removes it
 				if err := su.snapshotFromCopy(ctx, a, snapshot); err != nil {
 					return err
 				}
@@ -225,7 +235,7 @@ func (su *snapshotUploads) store(ctx context.Context, a *attempt, ended bool, cl
 				return err
 			}
 			if state.Base, err = checkpoint.Send(ctx, su.cfg.Snapshots, a.id, snapshot, dir, su.limiter); err != nil {
-				if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) { // of a store on this machine: sending writes nothing here
+				if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) { // from a store on this machine: sending writes nothing here
 					err = fmt.Errorf("the master has no room on its disk: %v", err)
 				}
 				return err
@@ -237,7 +247,7 @@ func (su *snapshotUploads) store(ctx context.Context, a *attempt, ended bool, cl
 		if state.Stored = ended; state == s.state {
 			return nil
 		}
-		if err := s.writeState(state); err != nil { // then it is fetched although it is here
+		if err := s.writeState(state); err != nil { // the next attempt fetches it although it is here
 			su.log.Warn("a snapshot could not be noted", "trial", a.id, "err", err)
 			s.state = state
 		}
@@ -245,7 +255,7 @@ func (su *snapshotUploads) store(ctx context.Context, a *attempt, ended bool, cl
 	})
 }
 
-// snapshotOfCopy copies the attempt's folder, and makes a snapshot of that one of the copy.
+// snapshotFromCopy copies the attempt's folder, and turns the snapshot into one of the copy.
 func (su *snapshotUploads) snapshotFromCopy(ctx context.Context, a *attempt, snapshot *checkpoint.Snapshot) error {
 	if err := checkCopyRoom(su.cfg.Dir, snapshot.Size()); err != nil {
 		return err
@@ -261,7 +271,7 @@ func (su *snapshotUploads) snapshotFromCopy(ctx context.Context, a *attempt, sna
 	return checkSnapshotSize(snapshot, a.task.Checkpoint.MaxSize) // it may have grown meanwhile
 }
 
-// fits returns errTooLarge for a snapshot of more than these bytes.
+// checkSnapshotSize returns errTooLarge for a snapshot of more than most bytes.
 func checkSnapshotSize(s *checkpoint.Snapshot, most int64) error {
 	if size := s.Size(); size > most {
 		return fmt.Errorf("%w: %s, and checkpoint.max_size is %s", errTooLarge, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(most)))
@@ -269,7 +279,8 @@ func checkSnapshotSize(s *checkpoint.Snapshot, most int64) error {
 	return nil
 }
 
-// roomToCopy reports an error if a copy of so many bytes would fill the disk of dir. One that does not say how much room it has is tried.
+// checkCopyRoom returns an error if a copy of this size would fill the disk of dir. A disk that
+// does not report its room is tried.
 func checkCopyRoom(dir string, size int64) error {
 	if d, err := readDiskUsage(dir); err == nil && d.free-minFreeDisk < size {
 		return fmt.Errorf("the checkpoint of %s can't be copied, since %s are free: %w",
@@ -278,8 +289,9 @@ func checkCopyRoom(dir string, size int64) error {
 	return nil
 }
 
-// copyLive copies a scan of the attempt's folder to copied, although its program may be writing to it, and reports whether nothing has
-// changed meanwhile. What a program renames while it is copied is looked for again under its new name.
+// copyLive copies a scan of the attempt's folder to copyDir, although its program may be writing to
+// it, and reports whether nothing has changed meanwhile. What a program renames during the copy is
+// looked up again under its new name.
 func (s *checkpointFolder) copyLive(ctx context.Context, files []checkpoint.File) (still bool, err error) {
 	if err := removeTree(s.copyDir()); err != nil {
 		return false, err
@@ -321,8 +333,9 @@ func (s *checkpointFolder) copyLive(ctx context.Context, files []checkpoint.File
 	return still, setFolderModes(s.copyDir(), entries)
 }
 
-// leftClean reports whether the program of an attempt that has ended left its folder whole: it says so (exit code 85), or it ended by itself
-// after a notice, whatever that was for, or it had not written for a while.
+// endedCleanly reports whether the program of an attempt that has ended left its folder complete:
+// it says so (exit code 85), or it ended by itself after a notice of any kind, or it had not
+// written for a while.
 func (a *attempt) endedCleanly(r *grid.Result, files []checkpoint.File) bool {
 	noticed := r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || r.Class == grid.ClassCancel
 	if r.ExitCode == grid.ExitSaved || noticed && r.ExitCode >= 0 && r.ExitCode < 128 {
@@ -332,7 +345,8 @@ func (a *attempt) endedCleanly(r *grid.Result, files []checkpoint.File) bool {
 	return end.Sub(checkpoint.LastChange(files)) >= max(a.task.Checkpoint.Quiet, time.Second)
 }
 
-// storeOften stores what a running attempt has saved, every so often, until ctx ends.
+// storePeriodically stores what a running attempt has saved at the interval of its task, until ctx
+// ends.
 func (su *snapshotUploads) storePeriodically(ctx context.Context, a *attempt) {
 	tick := time.NewTicker(a.task.Checkpoint.Every)
 	defer tick.Stop()
@@ -344,7 +358,7 @@ func (su *snapshotUploads) storePeriodically(ctx context.Context, a *attempt) {
 		}
 		atRest := a.awaitQuiet(ctx)
 		if !atRest && !a.checkpoint.neverQuiet && ctx.Err() == nil {
-			a.checkpoint.neverQuiet = true // read once this func has ended
+			a.checkpoint.neverQuiet = true // read once this func has returned
 			su.log.Warn("a trial never stops writing its state, and what is stored of it may be torn", "trial", a.id, "quiet", a.task.Checkpoint.Quiet)
 		}
 		err := su.store(ctx, a, false, func([]checkpoint.File) bool { return atRest })
@@ -354,11 +368,12 @@ func (su *snapshotUploads) storePeriodically(ctx context.Context, a *attempt) {
 	}
 }
 
-// restTries is for how many times `quiet` a trial that writes its state may be waited for, where `every` does not give more time.
+// quietPeriods is for how many times `quiet` a trial that writes its state may be waited for, where
+// `every` does not allow more.
 const quietPeriods = 3
 
-// awaitRest waits until nothing has been written to the attempt's folder for `quiet`, so that no half of a file is taken, and reports false when
-// that does not come.
+// awaitQuiet waits until nothing has been written to the attempt's folder for `quiet`, so that no
+// incomplete file is taken, and returns false when that does not happen.
 func (a *attempt) awaitQuiet(ctx context.Context) bool {
 	quiet := a.task.Checkpoint.Quiet
 	limit := time.Now().Add(max(a.task.Checkpoint.Every, quietPeriods*quiet))
@@ -381,7 +396,8 @@ func (a *attempt) awaitQuiet(ctx context.Context) bool {
 	}
 }
 
-// storing stores what the attempt has saved as long as it runs, as its task wants. The returned func ends that.
+// startPeriodic stores what the attempt saves while it runs, if its task asks for that. The
+// returned func ends it.
 func (su *snapshotUploads) startPeriodic(ctx context.Context, a *attempt) (end func()) {
 	if a.checkpoint == nil || su.cfg.Snapshots == nil || a.task.Checkpoint.Every == 0 {
 		return func() {}
@@ -398,8 +414,9 @@ func (su *snapshotUploads) startPeriodic(ctx context.Context, a *attempt) (end f
 	}
 }
 
-// storeAtEnd stores what an attempt has saved that ended neither well nor for good, and names the snapshot in its result. The event and
-// the lease wait for it, so that the next attempt, wherever it is, goes on from there.
+// storeFinal stores what an attempt has saved that did not succeed and may run again, and names the
+// snapshot in its result. The event and the lease wait for it, so that the next attempt, wherever
+// it runs, continues from there.
 func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOptions) {
 	if a.checkpoint == nil {
 		return
@@ -414,11 +431,11 @@ func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOpti
 	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !end.saving, r.Class == grid.ClassStopped, r.Class == grid.ClassLost,
 		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, su.cfg.Snapshots == nil:
 		return
-	case a.checkpoint.state.Stored && a.checkpoint.state.Attempt == a.number: // by an agent that died after it
+	case a.checkpoint.state.Stored && a.checkpoint.state.Attempt == a.number: // by an agent that died afterwards
 		r.Snapshot = a.checkpoint.state.Base
 		return
 	}
-	ctx, giveUp := context.WithCancelCause(context.Background()) // the attempt's own has ended
+	ctx, giveUp := context.WithCancelCause(context.Background()) // the attempt's own context has ended
 	defer giveUp(nil)
 	ctx, stop := context.WithTimeoutCause(ctx, end.snapshotTimeout, errNodeBusy)
 	defer stop()

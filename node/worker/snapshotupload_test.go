@@ -24,8 +24,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestTornFolderNeverCostsTheSnapshot has an attempt die while it writes, and the next one, on the same node, fail over what is left: only
-// the folder is not used again.
+// TestTornFolderNeverCostsTheSnapshot has an attempt die while it writes, and the next one, on the
+// same node, fail over what is left: only the folder is not used again.
 func TestTornFolderNeverCostsTheSnapshot(t *testing.T) {
 	v := newSaving(t, "torn-1", nil)
 	id := grid.TrialID{Sweep: v.sweep.ID}
@@ -118,8 +118,8 @@ func (c corrupting) Open(ctx context.Context, id grid.TrialID, hash string) (io.
 	return io.NopCloser(bytes.NewReader(b)), err
 }
 
-// TestNodeThatCorruptsWhatItFetches has a good snapshot arrive damaged on one node, again and again: the node is to blame, which it tells, and
-// another node goes on from the snapshot.
+// TestNodeThatCorruptsWhatItFetches has a good snapshot arrive damaged on one node, again and
+// again: the node is to blame, which it tells, and another node goes on from the snapshot.
 func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
 	v, bad, other := newSaving(t, "corrupt-1", nil), newSaving(t, "corrupt-1", nil), newSaving(t, "corrupt-1", nil)
 	bad.store, bad.cfg.Snapshots = v.store, corrupting{v.store}
@@ -151,8 +151,9 @@ func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
 	}
 }
 
-// TestDamagedSnapshotFallsBack damages the newest snapshot where it is stored. An attempt that is to fetch it says so, and the next ones go on
-// from the one before, or from the beginning when that is damaged as well.
+// TestDamagedSnapshotFallsBack damages the newest snapshot where it is stored. An attempt that is
+// to fetch it says so, and the next ones go on from the one before, or from the beginning when that
+// is damaged as well.
 func TestDamagedSnapshotFallsBack(t *testing.T) {
 	v, other := newSaving(t, "falls-1", nil), newSaving(t, "falls-1", nil)
 	dir := t.TempDir()
@@ -194,7 +195,8 @@ func TestDamagedSnapshotFallsBack(t *testing.T) {
 	})
 }
 
-// TestEachAttemptHasItsOwnTimeToStore stops a node whose program takes longer to save than its snapshot may take to store.
+// TestEachAttemptHasItsOwnTimeToStore stops a node whose program takes longer to save than its
+// snapshot may take to store.
 func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
 	v := newSaving(t, "parts-1", nil)
 	v.trials.attempts.programs.snapshots.shutdownTimeout = 3 * time.Second
@@ -235,8 +237,8 @@ func (unreachable) Offer(ctx context.Context, _ grid.TrialID, _ *checkpoint.Snap
 	return 0, nil, context.Cause(ctx)
 }
 
-// TestSnapshotsShareTheTimeOfAStop stops a node with more trials than snapshots may be on their way at one time, and a master that answers
-// nothing: they do not wait one after the other.
+// TestSnapshotsShareTheTimeOfAStop stops a node with more trials than snapshots may be on their way
+// at one time, and a master that answers nothing: they do not wait one after the other.
 func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 	v := newSaving(t, "share-1", nil)
 	v.cfg.Snapshots, v.trials.attempts.programs.snapshots.shutdownTimeout = unreachable{}, 3*time.Second
@@ -283,7 +285,8 @@ func (c *crammed) Put(ctx context.Context, id grid.TrialID, m checkpoint.Missing
 	return c.Remote.Put(ctx, id, m, r)
 }
 
-// TestFullMasterIsWaitedFor stores what a trial on the master's own machine saved once that has room again.
+// TestFullMasterIsWaitedFor stores what a trial on the master's own machine saved once that has
+// room again.
 func TestFullMasterIsWaitedFor(t *testing.T) {
 	v := newSaving(t, "crammed-1", nil)
 	full := &crammed{Remote: v.store}
@@ -298,7 +301,8 @@ func TestFullMasterIsWaitedFor(t *testing.T) {
 	}
 }
 
-// TestProgramThatNeverRests writes its state all the time: what it has is stored all the same, as what may be torn, and the result says so.
+// TestProgramThatNeverRests writes its state all the time: what it has is stored all the same, as
+// what may be torn, and the result says so.
 func TestProgramThatNeverRests(t *testing.T) {
 	v := newSaving(t, "restless-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 20*time.Millisecond })
 	id := grid.TrialID{Sweep: "restless-1"}
@@ -329,7 +333,8 @@ func TestProgramThatNeverRests(t *testing.T) {
 	}
 }
 
-// TestSlowRead stores the state of a program that pauses for long enough, but not for as long as its state takes to be read.
+// TestSlowRead stores the state of a program that pauses for long enough, but not for as long as
+// its state takes to be read.
 func TestSlowRead(t *testing.T) {
 	v := newSaving(t, "slow-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, time.Millisecond })
 	id := grid.TrialID{Sweep: "slow-1"}

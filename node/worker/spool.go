@@ -35,14 +35,14 @@ type spool struct {
 	manifest  *os.File
 	stdout    *os.File
 	stderr    *os.File
-	folders   [3]*os.File // work, out and dir itself, held open to be looked at
+	folders   [3]*os.File // work, out and dir itself, held open to read their times
 	times     [3]unix.Timespec
-	cleanedAt time.Time // when the folders were last known to be clean
-	variables [3]string // what an attempt's environment says of them
-	line      []byte    // room for the manifest's line
+	cleanedAt time.Time // when the folders were last known to be empty
+	variables [3]string // the environment variables that name them
+	line      []byte    // buffer for the manifest's line
 }
 
-// newSpool names the files of a spool. Plain concatenation: dir is clean.
+// newSpool names the files of a spool. Plain concatenation is enough: dir is clean.
 func newSpool(dir string) *spool {
 	s := &spool{dir: dir, work: dir + "/work", out: dir + "/out", metrics: dir + "/metrics", record: dir + "/outcome.json"}
 	s.variables = [3]string{"PWD=" + s.work, "MLF_OUT=" + s.out, "MLF_METRICS=" + s.metrics}
@@ -58,12 +58,12 @@ type manifest struct {
 	Started int64        `json:"started,omitempty"` // microseconds since 1970
 	Result  *grid.Result `json:"result,omitempty"`  // once the attempt has ended
 	Cut     *cutOutput   `json:"cut,omitempty"`     // of the output of an attempt that has ended
-	Lease   *leaseRecord `json:"lease,omitempty"`   // by what right it runs, for an attempt that outlives its agent
-	Boot    string       `json:"boot,omitempty"`    // start of the machine in which it ran
+	Lease   *leaseRecord `json:"lease,omitempty"`   // the lease under which it runs, for an attempt that outlives its agent
+	Boot    string       `json:"boot,omitempty"`    // the start of the machine in which it ran
 	Synced  bool         `json:"synced,omitempty"`  // the result is on the disk with all that belongs to it
 
-	Allocation *allocator.Allocation `json:"allocation,omitempty"` // what it has of the node
-	Image      string                `json:"image,omitempty"`      // what its image is pinned to
+	Allocation *allocator.Allocation `json:"allocation,omitempty"` // what it holds of the node
+	Image      string                `json:"image,omitempty"`      // the pinned reference of its image
 }
 
 func openSpool(dir string) (*spool, error) {
@@ -93,7 +93,7 @@ func openSpool(dir string) (*spool, error) {
 	return s, s.recordTimes()
 }
 
-// stamp remembers how the clean folders look.
+// recordTimes remembers the times of the empty folders.
 func (s *spool) recordTimes() error {
 	s.cleanedAt = time.Now()
 	for i, f := range s.folders {
@@ -106,12 +106,12 @@ func (s *spool) recordTimes() error {
 	return nil
 }
 
-// clockTick is more than the steps of the clock that stamps folders, which are one kernel tick. A change within a step of
-// the stamp can't be told by its time.
+// clockTick is more than the resolution of the clock that stamps folders, which is one kernel tick.
+// A change within one tick of the recorded time can't be seen in the times.
 const clockTick = 20 * time.Millisecond
 
-// claim writes the manifest; from here on the folder speaks for the attempt. The manifest is the file's first line: what a
-// longer one has left behind it does not count.
+// writeManifest writes the manifest; from here on the folder belongs to the attempt. The manifest
+// is the file's first line: what a longer one has left behind it does not count.
 func (s *spool) writeManifest(m *manifest) error {
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -127,8 +127,8 @@ func (s *spool) writeManifestLine(line []byte) error {
 	return nil
 }
 
-// manifestTemplate is the part of the manifest that all attempts of a turn share, encoded once: a sweep of short trials writes
-// thousands of manifests a second.
+// manifestTemplate is the part of the manifest that all attempts of an assignment share, encoded
+// once: a sweep of short trials writes thousands of manifests a second.
 type manifestTemplate struct {
 	shared  manifest // without what one attempt adds
 	encoded []byte   // shared, without the closing brace
@@ -142,28 +142,28 @@ func newManifestTemplate(shared manifest) (*manifestTemplate, error) {
 	return &manifestTemplate{shared, b[:len(b)-1]}, nil
 }
 
-// of gives the manifest of an attempt.
+// manifest returns the manifest of an attempt.
 func (t *manifestTemplate) manifest(a *attempt) *manifest {
 	m := t.shared
 	m.Index, m.Attempt, m.Run, m.Started, m.Image = a.id.Index, a.number, a.run, a.started.UnixMicro(), a.imagePin()
 	return &m
 }
 
-// claim is spool.claim of the manifest of an attempt that begins.
+// write is spool.writeManifest for an attempt that starts.
 func (t *manifestTemplate) write(s *spool, a *attempt) error {
 	b := append(s.line[:0], t.encoded...)
 	b = strconv.AppendInt(append(b, `,"index":`...), a.id.Index, 10)
 	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(a.number), 10)
-	b = strconv.AppendQuote(append(b, `,"run":`...), a.run) // a node's name and numbers, which JSON quotes alike
+	b = strconv.AppendQuote(append(b, `,"run":`...), a.run) // a node's name and numbers, which Go and JSON quote alike
 	b = strconv.AppendInt(append(b, `,"started":`...), a.started.UnixMicro(), 10)
 	if image := a.imagePin(); image != "" {
-		b = strconv.AppendQuote(append(b, `,"image":`...), image) // ASCII, as every reference of an image
+		b = strconv.AppendQuote(append(b, `,"image":`...), image) // ASCII, like every reference of an image
 	}
 	s.line = append(b, "}\n"...)
 	return s.writeManifestLine(s.line)
 }
 
-// untouched reports whether the attempt that began at this time has left nothing in the spool.
+// isUntouched reports whether the attempt that began at this time has left nothing in the spool.
 func (s *spool) isUntouched(began time.Time) bool {
 	for _, f := range []*os.File{s.stdout, s.stderr} {
 		var st unix.Stat_t
@@ -180,7 +180,7 @@ func (s *spool) isUntouched(began time.Time) bool {
 	return began.Sub(s.cleanedAt) >= clockTick || s.hasNoFiles()
 }
 
-// lookedThrough looks for entries, for a spool that was stamped too short ago to be told by its times.
+// hasNoFiles looks for files, for a spool whose times were recorded too recently to tell.
 func (s *spool) hasNoFiles() bool {
 	if _, err := os.Lstat(s.metrics); !errors.Is(err, fs.ErrNotExist) {
 		return false
@@ -198,7 +198,7 @@ func isEmpty(dir string) bool {
 	return len(names) == 0 && errors.Is(err, io.EOF)
 }
 
-// clean makes the spool ready for another attempt. Reports of the last one must be stored.
+// reset makes the spool ready for another attempt. The reports of the last one must be stored.
 func (s *spool) reset() error {
 	for _, f := range []*os.File{s.manifest, s.stdout, s.stderr} {
 		if err := emptyFile(f); err != nil {
@@ -247,7 +247,7 @@ func emptyFile(f *os.File) error {
 	return f.Truncate(0)
 }
 
-// removeTree removes a folder even if the program took the write permission from folders in it.
+// removeTree removes a folder even if the program removed the write permission from folders in it.
 func removeTree(dir string) error { return projects.RemoveTree(dir) }
 
 func (s *spool) close() {
@@ -258,10 +258,12 @@ func (s *spool) close() {
 	}
 }
 
-// maxSpools bounds the spools, each of which holds six files open: attempts wait while so many have reports on their way.
+// maxSpools bounds the spools, each of which holds six files open: attempts wait while so many have
+// reports on their way.
 const maxSpools = 512
 
-// spools is the pool of spools: as many as attempts run, and some more whose reports are on their way.
+// spoolPool is the pool of spools: as many as attempts run, and some more whose reports are on
+// their way.
 type spoolPool struct {
 	dir   string
 	taken chan struct{} // a token for each spool that is taken
@@ -271,7 +273,7 @@ type spoolPool struct {
 	next int
 }
 
-// newSpools makes a pool for so many attempts at one time.
+// newSpoolPool makes a pool for this many attempts at one time.
 func newSpoolPool(dir string, attempts int) (*spoolPool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool folder: %w", err)
@@ -279,7 +281,7 @@ func newSpoolPool(dir string, attempts int) (*spoolPool, error) {
 	return &spoolPool{dir: dir, taken: make(chan struct{}, max(maxSpools, 2*attempts))}, nil
 }
 
-// take gives a clean spool. It waits while too many are out, until ctx ends.
+// acquire returns a clean spool. It waits while too many are taken, until ctx ends.
 func (p *spoolPool) acquire(ctx context.Context) (*spool, error) {
 	select {
 	case p.taken <- struct{}{}:
@@ -303,8 +305,8 @@ func (p *spoolPool) acquire(ctx context.Context) (*spool, error) {
 	return s, err
 }
 
-// putUntouched takes back a spool that needs no cleaning. Its manifest stays: a crash may report the attempt as lost, which
-// the fold knows better.
+// releaseUntouched takes back a spool that needs no cleaning. Its manifest stays: after a crash the
+// attempt may be reported as lost, which the fold ignores.
 func (p *spoolPool) releaseUntouched(s *spool) {
 	p.mu.Lock()
 	p.free = append(p.free, s)
@@ -312,7 +314,8 @@ func (p *spoolPool) releaseUntouched(s *spool) {
 	<-p.taken
 }
 
-// put takes a spool back. One that can't be cleaned, or that processes may still write to, is thrown away.
+// release takes a spool back. One that can't be cleaned, or that processes may still write to, is
+// removed.
 func (p *spoolPool) release(s *spool, reuse bool) {
 	if reuse && s.reset() == nil {
 		p.releaseUntouched(s)
@@ -323,11 +326,11 @@ func (p *spoolPool) release(s *spool, reuse bool) {
 	<-p.taken
 }
 
-// abandon leaves a spool to processes that nobody here may end. The next start removes it.
+// abandon leaves a spool to processes that this node may not end. The next start removes it.
 func (p *spoolPool) abandon(s *spool, adopted bool) {
-	_ = s.manifest.Truncate(0) // the next start would report the attempt again, which does no harm
+	_ = s.manifest.Truncate(0) // otherwise the next start reports the attempt again, which does no harm
 	s.close()
-	if !adopted { // of those nobody counts the spools
+	if !adopted { // adopted spools are not counted
 		<-p.taken
 	}
 }
@@ -342,8 +345,8 @@ func (p *spoolPool) close() {
 	p.free = nil
 }
 
-// discard removes a spool whose report is stored.
+// remove removes a spool whose report is stored.
 func (s *spool) remove() {
 	s.close()
-	_ = removeTree(s.dir) // what is left is looked at again by the next start
+	_ = removeTree(s.dir) // the next start looks at what is left
 }

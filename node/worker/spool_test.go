@@ -86,7 +86,8 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestTouchedSpools has programs that leave something: each is seen, also by a spool that was cleaned a moment ago.
+// TestTouchedSpools has programs that leave something: each is seen, also by a spool that was
+// cleaned a moment ago.
 func TestTouchedSpools(t *testing.T) {
 	for name, program := range map[string]func(t *testing.T, s *spool){
 		"stdout":  func(t *testing.T, s *spool) { s.stdout.WriteString("x") },

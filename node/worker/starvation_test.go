@@ -23,7 +23,8 @@ func eightGPUs() []allocator.Device {
 	return all
 }
 
-// starved plays lanes without end that share eight GPUs, among them one that needs all, and says what is wrong with what they got.
+// starved plays lanes without end that share eight GPUs, among them one that needs all, and says
+// what is wrong with what they got.
 func starved(t *testing.T, keeps bool, total time.Duration) []string {
 	rng := rand.New(rand.NewPCG(7, 7))
 	quarter, half, four, eight := gpuLane(250), gpuLane(500), gpuLane(4*grid.One), gpuLane(8*grid.One)
@@ -40,7 +41,8 @@ func starved(t *testing.T, keeps bool, total time.Duration) []string {
 	for _, l := range lanes {
 		sum += n.had[l.name]
 	}
-	// A lane waits for those that have waited longer, itself included, each for the time until it comes first and the longest run.
+	// A lane waits for those that have waited longer, itself included, each for the time until it
+	// comes first and the longest run.
 	turn := maxQuantum
 	bound := time.Duration(len(lanes)) * (max(overdueTime, overdueQuanta*turn) + 120*time.Second)
 	var wrong []string
@@ -70,7 +72,8 @@ func TestNoLaneStarves(t *testing.T) {
 	}
 }
 
-// TestLanesStarveWithoutKeeping: the same lanes, and nothing is kept. The test that nobody starves must see that.
+// TestLanesStarveWithoutKeeping: the same lanes, and nothing is kept. The test that nobody starves
+// must see that.
 func TestLanesStarveWithoutKeeping(t *testing.T) {
 	wrong := starved(t, false, 100_000*time.Second)
 	if len(wrong) == 0 {

@@ -15,32 +15,32 @@ import (
 // The causes with which running attempts are stopped to run again later.
 var (
 	errStopping = fmt.Errorf("the node stops: %w", executor.ErrHalted)
-	// errDrained is for attempts that can go on elsewhere from what they save.
+	// errDrained is for attempts that can continue elsewhere from what they save.
 	errDrained = fmt.Errorf("the node is drained: %w", executor.ErrHalted)
 	// errSaving is for a task that saves its state before a pause.
 	errSaving = fmt.Errorf("the sweep was paused: %w", executor.ErrHalted)
-	// errPaused is for a user who pauses and does not want to wait: nothing is left to finish in peace.
+	// errPaused is for a user who pauses and does not want to wait for running trials.
 	errPaused = fmt.Errorf("the sweep was paused: %w: %w", executor.ErrHalted, executor.ErrKill)
 )
 
-// sweeps is what the worker knows of the sweeps that may run.
+// sweepSet is what the worker knows of the sweeps that may run.
 type sweepSet struct {
 	mu        sync.Mutex
 	known     map[grid.SweepID]*sweep
-	startable map[grid.SweepID]*sweep // those of known of which trials may start, so that what is at rest is not looked at
+	startable map[grid.SweepID]*sweep // those of known whose trials may start, so that the others need not be looked at
 	stopCause error                   // set once the worker stops
 }
 
-// sweep is one known sweep. The record is replaced as a whole, by an outline when the sweep has ended; ctx ends when its running attempts
-// are to be stopped.
+// sweep is one known sweep. The record is replaced as a whole, by a summary when the sweep has
+// ended; ctx ends when its running attempts are to be stopped.
 type sweep struct {
 	record  *grid.Sweep
-	lanes   map[grid.Lane]grid.Resources // all that leases of it may be in
+	lanes   map[grid.Lane]grid.Resources // all that its leases may be in
 	ctx     context.Context
 	stop    context.CancelCauseFunc
 	environ func() []string // environment that all its attempts share; nil once the sweep has ended
 
-	kill     <-chan struct{} // closed by hurry, which ends the time that attempts have to save their state
+	kill     <-chan struct{} // closed by endGrace, which ends the time that attempts have to save their state
 	endGrace func()
 }
 
@@ -48,7 +48,7 @@ func newSweepSet() *sweepSet {
 	return &sweepSet{known: map[grid.SweepID]*sweep{}, startable: map[grid.SweepID]*sweep{}}
 }
 
-// follow takes over a changed record.
+// update applies a changed record.
 func (s *sweepSet) update(c jetstream.Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,13 +65,13 @@ func (s *sweepSet) update(c jetstream.Change) {
 		return
 	}
 	n := updatedSweep(old, &c.Record)
-	if n.record.State == grid.SweepFinished || n.record.State == grid.SweepCancelled { // attempts that go on have the whole record
+	if n.record.State == grid.SweepFinished || n.record.State == grid.SweepCancelled { // running attempts have the whole record
 		n.record, n.environ = endedSummary(n.record), nil
 	}
 	s.addLocked(n)
 }
 
-// keep makes a sweep known.
+// addLocked makes a sweep known.
 func (s *sweepSet) addLocked(n *sweep) {
 	id := n.record.ID
 	s.known[id] = n
@@ -82,14 +82,15 @@ func (s *sweepSet) addLocked(n *sweep) {
 	}
 }
 
-// outline is what a worker keeps of the record of a sweep that has ended: there may be thousands.
+// endedSummary returns what a worker keeps of the record of a sweep that has ended: there may be
+// thousands.
 func endedSummary(r *grid.Sweep) *grid.Sweep {
 	return &grid.Sweep{
 		V: r.V, ID: r.ID, State: r.State, Save: r.Save, Ended: r.Ended, Priority: r.Priority, Task: grid.Task{Checkpoint: r.Task.Checkpoint},
 	}
 }
 
-// renewed keeps the context of a sweep while its attempts may go on.
+// updatedSweep keeps the context of a sweep while its attempts may continue.
 func updatedSweep(old *sweep, record *jetstream.Record) *sweep {
 	r := record.Sweep
 	n := &sweep{record: r, lanes: record.AllLanes()}
@@ -126,7 +127,7 @@ func updatedSweep(old *sweep, record *jetstream.Record) *sweep {
 	return n
 }
 
-// active gives the sweep if trials of it may start.
+// active returns the sweep if its trials may start.
 func (s *sweepSet) active(id grid.SweepID) (*sweep, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,7 +135,7 @@ func (s *sweepSet) active(id grid.SweepID) (*sweep, bool) {
 	return w, w != nil && w.record.Active() && s.stopCause == nil
 }
 
-// lane is a queue to pull from.
+// lane is a queue to take leases from.
 type lane struct {
 	name      grid.Lane
 	resources grid.Resources
@@ -143,11 +144,11 @@ type lane struct {
 	images  []*grid.Sweep // active sweeps whose trials run in an image
 	preempt bool          // trials of lower priority that can save their state make room for it
 
-	slots   int          // most trials of it on this node at one time, see Worker.assess
+	slots   int          // most trials of it on this node at one time, see dispatcher.assessLanes
 	refusal grid.Refusal // why there are none
 }
 
-// lanes lists those of active sweeps.
+// lanes lists the lanes of active sweeps.
 func (s *sweepSet) lanes() []lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,7 +159,7 @@ func (s *sweepSet) lanes() []lane {
 	for _, w := range s.startable {
 		for name, need := range w.lanes {
 			l := lane{
-				name: name, resources: need, priority: w.record.Priority, // of a lane of an earlier priority, too
+				name: name, resources: need, priority: w.record.Priority, // also for a lane of an earlier priority
 				images: all[name].images, preempt: all[name].preempt || w.record.Task.Preempt,
 			}
 			if other, shared := all[name]; shared {
@@ -173,7 +174,7 @@ func (s *sweepSet) lanes() []lane {
 	return slices.Collect(maps.Values(all))
 }
 
-// hurryAll ends the time that attempts have to save their state.
+// endGraceAll ends the time that attempts have to save their state.
 func (s *sweepSet) endGraceAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,7 +183,7 @@ func (s *sweepSet) endGraceAll() {
 	}
 }
 
-// stopAll ends every running attempt and lets none start any more.
+// stopAll stops every running attempt and lets no more start.
 func (s *sweepSet) stopAll(cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,7 +193,8 @@ func (s *sweepSet) stopAll(cause error) {
 	}
 }
 
-// adopt makes a sweep known before the records are watched, because an attempt of it goes on.
+// addAdopted makes a sweep known before the records are watched, because an attempt of it is
+// running.
 func (s *sweepSet) addAdopted(r jetstream.Record) *sweep {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,7 +205,7 @@ func (s *sweepSet) addAdopted(r jetstream.Record) *sweep {
 	return s.known[id]
 }
 
-// stopping says why a run is to be stopped early; "" lets it go on.
+// earlyStopReason returns why a run is to be stopped early; "" lets it continue.
 func (s *sweepSet) earlyStopReason(id grid.SweepID, run string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,7 +221,7 @@ func (s *sweepSet) earlyStopReason(id grid.SweepID, run string) string {
 	return ""
 }
 
-// cancelled reports whether a person has cancelled the trial.
+// isCancelled reports whether a person has cancelled the trial.
 func (s *sweepSet) isCancelled(id grid.TrialID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -227,7 +229,7 @@ func (s *sweepSet) isCancelled(id grid.TrialID) bool {
 	return w != nil && slices.Contains(w.record.Cancelling, id.Index)
 }
 
-// yields gives the priority of a sweep, and whether its trials can save their state.
+// preemptible returns the priority of a sweep, and whether its trials can save their state.
 func (s *sweepSet) preemptible(id grid.SweepID) (priority int, saves bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -238,7 +240,7 @@ func (s *sweepSet) preemptible(id grid.SweepID) (priority int, saves bool) {
 	return w.record.Priority, w.record.Task.Checkpoint != nil
 }
 
-// recordOf gives the record of a sweep that is known, else nil.
+// recordOf returns the record of a known sweep, else nil.
 func (s *sweepSet) recordOf(id grid.SweepID) *grid.Sweep {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,7 +251,7 @@ func (s *sweepSet) recordOf(id grid.SweepID) *grid.Sweep {
 	return w.record
 }
 
-// canSave reports whether trials of the sweep save their state.
+// hasCheckpoint reports whether trials of the sweep save their state.
 func (s *sweepSet) hasCheckpoint(id grid.SweepID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,7 +26,8 @@ type trialRunner struct {
 	release func(*runner, assignment) // takes a runner back from an assignment
 }
 
-// run works on one lease after the other until turns is closed. Without a slot it gives leases back and tries again.
+// runRunner works on one lease after the other until the runner's assignments are closed. Without a
+// slot it gives leases back and tries again.
 func (tr *trialRunner) runRunner(r *runner) {
 	slot, err := tr.executor.Slot()
 	defer func() {
@@ -52,8 +53,9 @@ func (tr *trialRunner) runRunner(r *runner) {
 	}
 }
 
-// work runs trials of the holding until none is left, the sweep is not active any more, or this node is to begin none. The first one
-// was let through by the dispatcher, whatever trouble the node has.
+// runAssignment runs trials of the lease until none is left, the sweep is no longer active, or this
+// node is to start none. The dispatcher has let the first one through, whatever backoff the node is
+// in.
 func (tr *trialRunner) runAssignment(t assignment, slot executor.Slot) {
 	h, tried, failed := t.handle, false, false
 	var err error
@@ -76,7 +78,7 @@ func (tr *trialRunner) runAssignment(t assignment, slot executor.Slot) {
 		if s, ok = h.scope(s); !ok {
 			break
 		}
-		if len(s.record.Updates) < h.lease.Updates { // so may its files be: the trial is leased again
+		if len(s.record.Updates) < h.lease.Updates { // its files may be older too: the trial is leased again
 			break
 		}
 		if tried && !tr.devices.usable(s.ctx, t.allocation, failed) {

@@ -1,8 +1,20 @@
-// Package worker runs trials on one node. It reserves resources first, takes exactly the leases that fit, runs their trials
-// one after the other, and reports what happened in small batches: output first, events second, acknowledgement last.
+// Package worker runs trials on one node. It reserves resources first, takes exactly the leases
+// that fit, runs their trials one after the other, and reports what happened in small batches:
+// output first, events second, acknowledgement last.
 //
-// Every attempt owns a spool, a folder that holds what the attempt writes and a manifest that names it, until what it wrote
-// and how it ended are stored. So whatever moment the agent dies, the next start finds the spool and tells the truth.
+// Every attempt owns a spool, a folder that holds what the attempt writes and a manifest that names
+// it, until its output and its result are stored. So whatever moment the agent dies, the next start
+// finds the spool and reports what happened.
+//
+// The parts, from the master's queue to the report:
+//
+//	dispatcher      decides which lane is next, reserves resources, takes leases
+//	trialRunner     runs the trials of a lease on a runner
+//	attemptRunner   prepares an attempt, runs its program, and passes it to the finisher
+//	finisher        gathers output, metrics and artifacts, and reports the result
+//	outbox          stores reports in rounds
+//	heartbeatLoop   tells the master what is held, and applies its directives
+//	recovery        takes over what earlier agents left
 package worker
 
 import (
@@ -35,43 +47,48 @@ type Config struct {
 	Files             FileStore
 	Executor          executor.Executor
 	Machine           inventory.Machine // what trials may use
-	Devices           allocator.Options // how they share its devices, which Meet tells
-	GPUs              devices.Source    // what the devices are used for; nil when nobody looks
-	Policy            Policy            // what trials may have of them
+	Devices           allocator.Options // how trials share its devices; SetMachine lists them
+	GPUs              devices.Source    // reports the use of the devices; nil when they are not watched
+	Policy            Policy            // what trials may have of the devices
 	Containers        *Containers       // for tasks with an image; nil when the node has none
 	Adopt             Adopter           // what outlived the last agent; nil when nothing can
 	Logger            *slog.Logger
 	ProjectCacheLimit int64 // bytes of unpacked projects and setups that are kept; 0 is a tenth of the disk
 
-	Snapshots    checkpoint.Remote // where what trials save is stored; nil keeps it on this node
-	SnapshotRate int64             // bytes of it that are sent and fetched each second, at most; 0 is no limit
+	Snapshots    checkpoint.Remote // where snapshots are stored; nil keeps what trials save on this node
+	SnapshotRate int64             // bytes of snapshots that are sent and fetched per second; 0 is no limit
 
-	// Beats is set on a node of a cluster: the master is told what this worker holds, and may take it back.
+	// Heartbeats is set on a node of a cluster: the master is told what this worker holds, and may
+	// take it back.
 	Heartbeats bool
-	// Outlive is how long attempts go on without an agent; 0 when they end with it.
+	// Outlive is how long attempts run on without an agent; 0 when they end with it.
 	Outlive time.Duration
-	// Labels are those by which tasks name this node.
+	// Labels are the labels by which tasks may name this node.
 	Labels []string
-	// Keys names the gossip keyring that this node has; may be nil.
+	// KeyringFingerprint identifies the gossip keyring that this node has; may be nil.
 	KeyringFingerprint func() uint64
-	// DevicesChanged is called when a device has changed its state; may be nil. It must be quick.
+	// OnDevicesChanged is called when the state of a device has changed; may be nil. It must not
+	// block.
 	OnDevicesChanged func()
-	// Sample gives what the machine is doing, another one when it was looked at again; nil while that is not known. It must be quick, and
-	// may be nil itself.
+	// Sample returns what the machine is doing, a new pointer for each new sample; nil while that
+	// is not known. It must not block, and may be nil itself.
 	Sample func() *jetstream.Sample
-	// Curves says of which trials curves are reported, on a node that sends no beats; may be nil.
+	// Curves returns for which trials curves are reported, on a node that sends no heartbeats; may
+	// be nil.
 	Curves func() grid.CurveShare
-	// Orders is told what the master answers to each beat; may be nil. It must be quick.
+	// OnDirectives receives the master's answer to each heartbeat; may be nil. It must not block.
 	OnDirectives func(*jetstream.Directives)
 }
 
 const (
-	// stopTime bounds the last reports of a worker that stops.
+	// stopTimeout bounds the last reports of a worker that stops.
 	stopTimeout = 20 * time.Second
-	// refusedTime is how long a worker that stops waits for a store that refuses its reports. Nothing is lost by giving up: the
-	// spools keep them for the next start, and the person who stopped the node waits for its end.
+	// refusedTimeout is how long a worker that stops waits for a store that refuses its reports.
+	// Nothing is lost by giving up: the spools keep them for the next start, and the person who
+	// stopped the node waits for its end.
 	refusedTimeout = 5 * time.Second
-	// StopLimit is how long a worker takes to stop at most: its programs have their grace, what they saved is stored, and all is reported.
+	// StopLimit bounds how long a worker takes to stop: its programs have their grace, what they
+	// saved is stored, and everything is reported.
 	StopLimit = grid.MaxCheckpointGrace + shutdownSnapshotTimeout + stopTimeout
 )
 
@@ -89,6 +106,10 @@ type Worker struct {
 	trials     *trialRunner
 	dispatcher *dispatcher
 	recovery   *recovery
+
+	bundles     *bundles
+	checkpoints *checkpoints
+	snapshots   *snapshotUploads
 
 	stopTimeout time.Duration // bounds the last reports
 }
@@ -168,6 +189,7 @@ func New(cfg Config) (*Worker, error) {
 		release: w.dispatcher.release,
 	}
 	runners.work = w.trials.runRunner
+	w.bundles, w.checkpoints, w.snapshots = bundles, checkpoints, snapshots
 	w.recovery = &recovery{
 		cfg: c, log: log, boot: boot, spools: spools, outbox: w.outbox, sweeps: w.sweeps, programs: programs, finisher: finisher,
 		leases: leases, bundles: bundles, allocator: resources, fairShare: fairShare, devices: w.Devices,
@@ -176,13 +198,14 @@ func New(cfg Config) (*Worker, error) {
 	return w, nil
 }
 
-// Hurry cuts the grace short that attempts have once Run's context has ended: their programs are killed.
+// SkipGrace ends the grace that attempts have once Run's context has ended: their programs are
+// killed.
 func (w *Worker) SkipGrace() {
-	w.trials.attempts.programs.snapshots.endGrace()
+	w.snapshots.endGrace()
 	w.sweeps.endGraceAll()
 }
 
-// Concluding reports whether an attempt runs, or what one has left is still being stored.
+// Busy reports whether an attempt runs, or its results are still being stored.
 func (w *Worker) Busy() bool {
 	return slices.ContainsFunc(w.dispatcher.leases.all(), func(h *leaseHandle) bool { return len(h.runningAttempts()) > 0 })
 }
@@ -200,7 +223,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	reporting.Go(func() { w.outbox.run(reports) })
 	var watchErr error
 	loops.Go(func() { watchErr = w.cfg.Master.WatchRecords(ctx, w.applyRecord) })
-	loops.Go(func() { w.trials.attempts.checkpoints.run(ctx) })
+	loops.Go(func() { w.checkpoints.run(ctx) })
 	loops.Go(func() { w.tail.run(reports) })
 	if w.Devices.watch != nil {
 		loops.Go(func() { w.Devices.watch.Run(reports) }) // returns nil
@@ -211,9 +234,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	w.dispatcher.runners.prestart()
 	w.recovery.runAdopted()
-	loops.Go(func() { w.evictBundles(ctx) })
+	loops.Go(func() { w.bundles.runEviction(ctx, w.log) })
 	w.dispatcher.run(ctx)
-	close(w.trials.attempts.programs.snapshots.stopping)
+	close(w.snapshots.stopping)
 	w.sweeps.stopAll(w.stopCause())
 	w.drainReports(reports)
 	stopReports()
@@ -228,8 +251,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// finish waits until running attempts have ended, and for a bounded time until their reports are stored. While the store
-// refuses reports, attempts that have ended can't hand theirs over either: then they leave them to the next start.
+// drainReports waits until running attempts have ended, and for a bounded time until their reports
+// are stored. While the store refuses reports, attempts that have ended can't hand theirs over
+// either: they leave them to the next start.
 func (w *Worker) drainReports(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
@@ -256,17 +280,17 @@ func (w *Worker) drainReports(ctx context.Context) {
 	}
 }
 
-// follow keeps up with the records: what is active, what is to be stopped.
+// applyRecord applies a change of the records: what is active, what is to be stopped.
 func (w *Worker) applyRecord(c jetstream.Change) {
 	w.sweeps.update(c)
 	if c.Synced {
-		w.trials.attempts.checkpoints.synced.Store(true)
+		w.checkpoints.synced.Store(true)
 	}
 	if c.Synced || c.Deleted || !c.Record.Sweep.Active() {
-		w.trials.attempts.checkpoints.requestCleanup()
+		w.checkpoints.requestCleanup()
 	}
 	if !c.Synced && !c.Deleted && c.Record.Sweep.Active() {
-		w.trials.attempts.preparer.bundles.allowRetry(c.Record.Sweep, w.trials.containers.setupImage(c.Record.Sweep, nil))
+		w.bundles.allowRetry(c.Record.Sweep, w.trials.containers.setupImage(c.Record.Sweep, nil))
 		w.trials.containers.recheckImage(c.Record.Sweep)
 	}
 	if !c.Synced && !c.Deleted {
@@ -275,11 +299,12 @@ func (w *Worker) applyRecord(c jetstream.Change) {
 	w.dispatcher.wake.set()
 }
 
-// Relinquish says whether running attempts are left to the next agent when Run's context ends, as after Handover, or stopped, as
-// by default.
+// SetHandover says what happens to running attempts when Run's context ends. With leave they are
+// left to the next agent, as far as the executor can do that: what they have printed so far is
+// stored, and their spools and leases stay. By default they are stopped.
 func (w *Worker) SetHandover(leave bool) { w.heartbeats.handover.Store(leave) }
 
-// parting is the cause with which Run's end ends attempts.
+// stopCause is the cause with which Run stops attempts.
 func (w *Worker) stopCause() error {
 	if w.heartbeats.handover.Load() {
 		return errLeaving
@@ -300,7 +325,8 @@ func (w *Worker) Running() int { return w.tail.count() }
 // DiskFull reports whether the worker takes no trials because its disk is full.
 func (w *Worker) DiskFull() bool { return w.dispatcher.disk.isFull() }
 
-// UnavailableReason returns what keeps this node from running trials at the moment; "" when nothing does.
+// UnavailableReason returns what keeps this node from running trials at the moment; "" when nothing
+// does.
 func (w *Worker) UnavailableReason() string { return w.trials.backoff.unavailableReason() }
 
 // ImagesChanged makes the worker look up the state of its images now.
@@ -311,9 +337,9 @@ func (w *Worker) WaitingLanes() map[grid.Lane]grid.Refusal {
 	return w.dispatcher.fairShare.refusals(jetstream.MaxRefusals)
 }
 
-// Recover reports what an agent that died left behind. Each spool that still names an attempt yields the
-// attempt's result if it had ended, else a report that the attempt was lost with its agent or its machine;
-// its output is stored in both cases. An attempt that Config.Adopt knows to run is restored: Run goes on
-// with it. The processes of all others must be gone. Call Recover before Run, and before the master looks
-// for missing trials.
+// Recover reports what an agent that died left behind. Each spool that still names an attempt
+// yields the attempt's result if it had ended, else a report that the attempt was lost with its
+// agent or its machine; its output is stored in both cases. An attempt that Config.Adopt knows to
+// run is restored: Run goes on with it. The processes of all others must be gone. Call Recover
+// before Run, and before the master looks for missing trials.
 func (w *Worker) Recover(ctx context.Context) error { return w.recovery.run(ctx) }

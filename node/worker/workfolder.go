@@ -21,7 +21,7 @@ import (
 	"mlfnode/projects"
 )
 
-// entry is a file, folder or link that an attempt's folder gets.
+// folderEntry is a file, folder or link of an attempt's folder.
 type folderEntry struct {
 	path   string // relative
 	mode   fs.FileMode
@@ -31,7 +31,7 @@ type folderEntry struct {
 	link   string // target of a symlink
 }
 
-// shared reports whether attempts see the file or folder in place.
+// isShared reports whether attempts see the file or folder in place.
 func (e folderEntry) isShared() bool { return e.link != "" && e.link == e.source }
 
 func (e *folderEntry) isSharedFolder() bool {
@@ -42,7 +42,7 @@ func (e *folderEntry) isSharedFolder() bool {
 	return err == nil && info.IsDir()
 }
 
-// parts gives a shared folder as a folder, with what is in it shared.
+// expand turns a shared folder into a folder whose content is shared.
 func (e *folderEntry) expand() ([]folderEntry, error) {
 	info, err := os.Stat(e.source)
 	if err != nil {
@@ -60,8 +60,9 @@ func (e *folderEntry) expand() ([]folderEntry, error) {
 	return all, nil
 }
 
-// listFolder lists what an attempt's folder gets of dir, each folder before what is in it. What share names is shown as a link to
-// where it is, a folder as one link. Files and folders whose own modes keep this user from reading them are a setup's failure.
+// listFolder lists what an attempt's folder gets of dir, each folder before its content. What share
+// matches becomes a link to where it is, a folder as one link. Files and folders whose modes keep
+// this user from reading them are a failure of the setup.
 func listFolder(dir string, share *projects.Shared) ([]folderEntry, error) {
 	var entries []folderEntry
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -94,7 +95,7 @@ func listFolder(dir string, share *projects.Shared) ([]folderEntry, error) {
 			if d.IsDir() {
 				err = fs.SkipDir
 			}
-		case !d.IsDir() && e.mode&0o400 == 0: // root reads it all the same
+		case !d.IsDir() && e.mode&0o400 == 0: // root can read it nevertheless
 			f, err := os.Open(path)
 			if errors.Is(err, fs.ErrPermission) {
 				return unreadableError(rel, err)
@@ -113,12 +114,13 @@ func listFolder(dir string, share *projects.Shared) ([]folderEntry, error) {
 	return entries, nil
 }
 
-// unreadable is the failure of a setup step that leaves what can't be copied for attempts.
+// unreadableError is the failure of a setup step that leaves something that can't be copied for
+// attempts.
 func unreadableError(name string, err error) error {
 	return &setupError{class: grid.ClassStart, reason: fmt.Sprintf("the setup step leaves %s, which trials can't get: %v", name, pathErrorCause(err))}
 }
 
-// bare leaves out what was done to which path, which the message names already.
+// pathErrorCause drops the operation and the path of an error, which the message names already.
 func pathErrorCause(err error) error {
 	var e *fs.PathError
 	if errors.As(err, &e) {
@@ -127,8 +129,8 @@ func pathErrorCause(err error) error {
 	return err
 }
 
-// inward makes an absolute link of a setup step into its own folder lead into the folder that the link is copied to. Otherwise
-// what one attempt writes through it would be seen by all others.
+// rebaseLink makes an absolute link of a setup step into its own folder lead into the folder that
+// the link is copied to. Otherwise what one attempt writes through it would be seen by all others.
 func rebaseLink(dir, name, link string) string {
 	if !filepath.IsAbs(link) {
 		return link
@@ -149,8 +151,9 @@ func rebaseLink(dir, name, link string) string {
 	return link
 }
 
-// outside lists what attempts see of the outside of the project. It must be there on this node; where it is not, that is a failure of
-// the sweep's preparation here, as that of a setup step is: other sweeps don't need it.
+// linkEntries lists what attempts see of the outside of the project. It must exist on this node;
+// where it does not, the preparation of the sweep fails here, like a setup step: other sweeps don't
+// need it.
 func linkEntries(links []grid.Link) ([]folderEntry, error) {
 	var entries []folderEntry
 	for _, l := range links {
@@ -169,7 +172,7 @@ func linkEntries(links []grid.Link) ([]folderEntry, error) {
 	return entries, nil
 }
 
-// fillFolder puts the entries into dir, each as a copy of its own with its mode and time.
+// fillFolder creates the entries in dir, each as a separate copy with its mode and time.
 func fillFolder(dir string, entries []folderEntry) error {
 	for i := range entries {
 		if err := entries[i].create(dir); err != nil {
@@ -179,8 +182,8 @@ func fillFolder(dir string, entries []folderEntry) error {
 	return setFolderModes(dir, entries)
 }
 
-// finishFolders gives the folders among the entries their modes and times: filling one changes its time, and may not be allowed by its
-// mode. Each comes before what is in it.
+// setFolderModes gives the folders among the entries their modes and times: filling a folder
+// changes its time, and its mode may not allow it. Each folder comes before its content.
 func setFolderModes(dir string, entries []folderEntry) error {
 	for i := range slices.Backward(entries) {
 		if e := &entries[i]; e.mode.IsDir() {
@@ -193,7 +196,7 @@ func setFolderModes(dir string, entries []folderEntry) error {
 	return nil
 }
 
-// place puts the entry into a folder; a folder's mode and time come later.
+// create creates the entry in a folder; a folder's mode and time are set later.
 func (e *folderEntry) create(dir string) error {
 	path := filepath.Join(dir, e.path)
 	switch {
@@ -201,7 +204,7 @@ func (e *folderEntry) create(dir string) error {
 		return os.Mkdir(path, 0o700)
 	case e.mode.Type() == fs.ModeSymlink:
 		err := os.Symlink(e.link, path)
-		if errors.Is(err, fs.ErrNotExist) { // nothing else in its folder travels
+		if errors.Is(err, fs.ErrNotExist) { // nothing else in its folder is part of the project
 			err = errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.Symlink(e.link, path))
 		}
 		if err != nil {
@@ -212,7 +215,8 @@ func (e *folderEntry) create(dir string) error {
 	return e.copyFile(path)
 }
 
-// copy writes a file that shares nothing with the original but, where the file system can, blocks on the disk until one of them changes.
+// copyFile writes a file that is independent of the original; where the file system can, they share
+// blocks on the disk until one of them changes.
 func (e *folderEntry) copyFile(to string) (err error) {
 	in, err := os.Open(e.source)
 	if err != nil {
@@ -243,7 +247,7 @@ func (e *folderEntry) copyFile(to string) (err error) {
 	return projects.SetTime(to, e.time)
 }
 
-// umask is what this process takes from the modes of the files that it makes. Nothing here changes it.
+// umask is the umask of this process, which nothing here changes.
 var umask = sync.OnceValue(func() fs.FileMode {
 	text, _ := os.ReadFile("/proc/self/status")
 	for line := range strings.Lines(string(text)) {
@@ -253,16 +257,17 @@ var umask = sync.OnceValue(func() fs.FileMode {
 			}
 		}
 	}
-	return 0o777 // unknown: each mode is set
+	return 0o777 // unknown: each mode is set explicitly
 })
 
-// minCloned is the size from which sharing blocks is attempted.
+// minCloneSize is the size from which sharing blocks is attempted.
 const minCloneSize = 64 << 10
 
-// cannotClone is set once the file system has said that files can't share blocks. All folders of attempts are on one.
+// cloneUnsupported is set once the file system has said that files can't share blocks. All folders
+// of attempts are on one.
 var cloneUnsupported atomic.Bool
 
-// cloned makes out share the blocks of in until one of them is written.
+// cloneBlocks makes out share the blocks of in until one of them is written.
 func cloneBlocks(out, in *os.File) bool {
 	if cloneUnsupported.Load() {
 		return false
@@ -274,8 +279,8 @@ func cloneBlocks(out, in *os.File) bool {
 	return err == nil
 }
 
-// protect removes the write permission from shared files, so that a program that tries to change one fails instead of changing what
-// other trials see. (It does not stop root.)
+// makeReadOnly removes the write permission from shared files, so that a program that tries to
+// change one fails instead of changing what other trials see. (It does not stop root.)
 func makeReadOnly(dir string, share *projects.Shared) error {
 	entries, err := listFolder(dir, share)
 	if err != nil {
@@ -303,12 +308,13 @@ func makeReadOnly(dir string, share *projects.Shared) error {
 }
 
 const (
-	// manyFiles and manyBytes are a folder of which copies take so long that its user should know.
+	// manyFiles and manyBytes are a folder whose copies take so long that its user should know.
 	manyFiles = 3000
 	manyBytes = 300 << 20
 )
 
-// copyAdvice is what to tell after a setup step that leaves so much that copies of it take long.
+// copyAdvice returns what to say after a setup step that leaves so much that copies of it take
+// long.
 func copyAdvice(dir string, share []string) string {
 	entries, err := listFolder(dir, projects.NewShared(share))
 	if err != nil {

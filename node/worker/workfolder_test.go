@@ -135,8 +135,9 @@ func spoil(t *testing.T, dir string) (changed int) {
 	return changed
 }
 
-// TestAttemptsGetCopies: whatever a program does to what is in its folder, no other attempt sees it: large files, read-only ones,
-// what a setup step made, and what lies deep in folders that it made.
+// TestAttemptsGetCopies: whatever a program does to what is in its folder, no other attempt sees
+// it: large files, read-only ones, what a setup step made, and what lies deep in folders that it
+// made.
 func TestAttemptsGetCopies(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) }) // it holds read-only folders
@@ -185,7 +186,8 @@ func TestAttemptsGetCopies(t *testing.T) {
 	}
 }
 
-// TestLinksOfSetupStayInside: absolute links that a setup step makes into its own folder lead each attempt into a copy of its own.
+// TestLinksOfSetupStayInside: absolute links that a setup step makes into its own folder lead each
+// attempt into a copy of its own.
 func TestLinksOfSetupStayInside(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
@@ -226,7 +228,8 @@ func TestLinksOfSetupStayInside(t *testing.T) {
 	}
 }
 
-// TestShareInPlace: what the project shares is seen in place and has no write permission; all else is copied.
+// TestShareInPlace: what the project shares is seen in place and has no write permission; all else
+// is copied.
 func TestShareInPlace(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) }) // it holds read-only folders
@@ -286,8 +289,9 @@ func TestShareInPlace(t *testing.T) {
 	}
 }
 
-// TestTouchedProjectKeepsSetup: a setup is not run again for a new checkout of the same files, and what it built stays newer than
-// what it was built from; without a setup an attempt sees the new times.
+// TestTouchedProjectKeepsSetup: a setup is not run again for a new checkout of the same files, and
+// what it built stays newer than what it was built from; without a setup an attempt sees the new
+// times.
 func TestTouchedProjectKeepsSetup(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) }) // it holds read-only folders
@@ -339,8 +343,8 @@ func BenchmarkFillFolder(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/2000, "µs/file")
 }
 
-// TestPreparationOutlivesWhoBeganIt stops the attempt that prepares a project for several, while it downloads or runs the setup step: another one
-// goes on at once, and none fails for it.
+// TestPreparationOutlivesWhoBeganIt stops the attempt that prepares a project for several, while it
+// downloads or runs the setup step: another one goes on at once, and none fails for it.
 func TestPreparationOutlivesWhoBeganIt(t *testing.T) {
 	for name, failed := range map[string]error{
 		"while it downloads": fmt.Errorf("the project's bundle could not be unpacked: %w", executor.ErrLost), "in its setup step": &setupError{class: grid.ClassHalt, reason: "stopped"},
