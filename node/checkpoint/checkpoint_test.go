@@ -32,7 +32,8 @@ func open(t *testing.T, dir string, limit int64) *checkpoint.Store {
 	return s
 }
 
-// write makes files below dir; a content that ends in / is a folder, one that begins with -> a link.
+// write makes files below dir; a content that ends in / is a folder, one that begins with -> a
+// link.
 func write(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
@@ -117,8 +118,8 @@ func restore(t *testing.T, s checkpoint.Remote, number int, dir string) error {
 	return checkpoint.Restore(t.Context(), s, trial, number, dir, checkpoint.NewLimiter(0))
 }
 
-// TestSnapshotTravels has a folder with all that may be in one arrive elsewhere as it was, also over a folder with older content, and
-// also after the store was opened again.
+// TestSnapshotTravels has a folder with all that may be in one arrive elsewhere as it was, also
+// over a folder with older content, and also after the store was opened again.
 func TestSnapshotTravels(t *testing.T) {
 	dir, store := t.TempDir(), t.TempDir()
 	live := filepath.Join(dir, "live")
@@ -195,7 +196,8 @@ func (c *counting) Open(ctx context.Context, id grid.TrialID, hash string) (io.R
 	return c.Store.Open(ctx, id, hash)
 }
 
-// TestCutUploadGoesOn has an upload end in the middle: nothing is stored, and the next try sends the rest only.
+// TestCutUploadGoesOn has an upload end in the middle: nothing is stored, and the next try sends
+// the rest only.
 func TestCutUploadGoesOn(t *testing.T) {
 	live, dir := t.TempDir(), t.TempDir()
 	content := strings.Repeat("0123456789", 100_000)
@@ -249,7 +251,8 @@ type errReader struct{}
 
 func (errReader) Read([]byte) (int, error) { return 0, errors.New("cut") }
 
-// TestGenerations holds which snapshots are kept: the newest, and the one that its attempt resumed from, or else the one before.
+// TestGenerations holds which snapshots are kept: the newest, and the one that its attempt resumed
+// from, or else the one before.
 func TestGenerations(t *testing.T) {
 	live, dir := t.TempDir(), t.TempDir()
 	s := open(t, dir, 1<<30)
@@ -312,7 +315,8 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
-// TestStoreHasABound refuses what goes over the limit, and counts alike before and after it is opened again.
+// TestStoreHasABound refuses what goes over the limit, and counts alike before and after it is
+// opened again.
 func TestStoreHasABound(t *testing.T) {
 	live, dir := t.TempDir(), t.TempDir()
 	s := open(t, dir, 1000)
@@ -333,7 +337,8 @@ func TestStoreHasABound(t *testing.T) {
 	mustSave(t, s, live, 2, 1)
 }
 
-// TestTornAndWrongContents offers contents that are not what their names say, from a node that lies or a file that changes.
+// TestTornAndWrongContents offers contents that are not what their names say, from a node that lies
+// or a file that changes.
 func TestTornAndWrongContents(t *testing.T) {
 	s := open(t, t.TempDir(), 1<<30)
 	hash := func(text string) string {
@@ -403,7 +408,8 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
-// TestRestoreWritesThroughNoLink has a snapshot whose file lies below a link of its own: nothing is written to where the link leads.
+// TestRestoreWritesThroughNoLink has a snapshot whose file lies below a link of its own: nothing is
+// written to where the link leads.
 func TestRestoreWritesThroughNoLink(t *testing.T) {
 	outside, dir := t.TempDir(), t.TempDir()
 	sum := sha256.Sum256([]byte("x"))
@@ -442,7 +448,8 @@ func (f *fake) Open(context.Context, grid.TrialID, string) (io.ReadCloser, error
 	return io.NopCloser(bytes.NewReader([]byte(f.content))), nil
 }
 
-// TestReadNoticesChanges changes a folder behind a scan in each way that a program may: what is read then is no snapshot.
+// TestReadNoticesChanges changes a folder behind a scan in each way that a program may: what is
+// read then is no snapshot.
 func TestReadNoticesChanges(t *testing.T) {
 	for name, change := range map[string]func(dir string) error{
 		"grown": func(dir string) error { return os.WriteFile(filepath.Join(dir, "a"), []byte("longer"), 0o600) },

@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// Put implements Remote. Nothing counts before all of it is there, on the disk, and has the hash of its name.
+// Put implements Remote. A content counts only once all of it is on the disk and has the hash of
+// its name.
 func (s *Store) Put(ctx context.Context, id grid.TrialID, m Missing, r io.Reader) error {
 	if !IsHash(m.Hash) || m.Size < 0 || m.Have < 0 || m.Have > m.Size {
 		return fmt.Errorf("%w: a content is named by its SHA-256, 64 hex digits in lower case", ErrUnfit)
@@ -43,7 +44,8 @@ func (s *Store) Put(ctx context.Context, id grid.TrialID, m Missing, r io.Reader
 	return err
 }
 
-// begin makes the caller the only one to write a content, and reserves the room for it; nil for one that is there.
+// beginUpload makes the caller the only writer of a content, and reserves the room for it; nil for
+// one that is stored already.
 func (s *Store) beginUpload(id grid.TrialID, m Missing) (k *storedTrial, err error) {
 	full := s.reserveRoom(func() int64 {
 		k, err = s.trials[id], nil
@@ -72,7 +74,8 @@ func (s *Store) beginUpload(id grid.TrialID, m Missing) (k *storedTrial, err err
 	return k, errors.Join(err, full)
 }
 
-// upload writes a content and gives how much of it is of use: all of one that is stored now, else what may be gone on with.
+// writePart writes a content and returns how many bytes of it are usable: all of one that is now
+// stored, else those from which the upload can continue.
 func (s *Store) writePart(ctx context.Context, id grid.TrialID, k *storedTrial, m Missing, part string, r io.Reader) (there int64, err error) {
 	f, err := s.openPart(id, k, part)
 	if err != nil {
@@ -98,7 +101,7 @@ func (s *Store) writePart(ctx context.Context, id grid.TrialID, k *storedTrial, 
 	return m.Size, nil
 }
 
-// openPart opens what there is of a content that is on its way.
+// openPart opens the part of a content that is being uploaded.
 func (s *Store) openPart(id grid.TrialID, k *storedTrial, part string) (*os.File, error) {
 	k.diskMu.Lock()
 	defer k.diskMu.Unlock()
@@ -118,7 +121,7 @@ func seek(f *os.File, at int64) error {
 	return err
 }
 
-// complete makes a part the content, if its hash is right.
+// commitPart turns a part into the content, if its hash is right.
 func (s *Store) commitPart(id grid.TrialID, k *storedTrial, m Missing, f *os.File, part string) error {
 	sum := sha256.New()
 	if err := seek(f, 0); err != nil {

@@ -17,7 +17,7 @@ import (
 	"mlfnode/node/durable"
 )
 
-// acquire gives what is stored of a trial, with its disk locked.
+// lockTrial returns what is stored of a trial, with its diskMu locked.
 func (s *Store) lockTrial(id grid.TrialID) *storedTrial {
 	for {
 		s.mu.Lock()
@@ -28,14 +28,15 @@ func (s *Store) lockTrial(id grid.TrialID) *storedTrial {
 		}
 		s.mu.Unlock()
 		k.diskMu.Lock()
-		if !k.discarded { // nobody changes that without k.disk
+		if !k.discarded { // only changed under k.diskMu
 			return k
 		}
 		k.diskMu.Unlock()
 	}
 }
 
-// Offer implements Remote. A snapshot that is stored takes the place of one that is superseded. One that equals the newest is that.
+// Offer implements Remote. A new snapshot replaces one that it supersedes. For a snapshot that
+// equals the newest, Offer returns the number of that one.
 func (s *Store) Offer(_ context.Context, id grid.TrialID, offered *Snapshot) (number int, missing []Missing, err error) {
 	if err := offered.Check(); err != nil {
 		return 0, nil, err
@@ -86,8 +87,9 @@ func missingBytes(missing []Missing) (total int64) {
 	return total
 }
 
-// reserve calls take, under the lock, once there is room for what it needs. Before it returns ErrFull it has what may go removed: what
-// belongs to ended sweeps, then the generations before the newest.
+// reserveRoom calls take, under the lock, once there is room for what need returns. Before it
+// returns ErrFull it removes what may go: what belongs to ended sweeps, then the generations before
+// the newest.
 func (s *Store) reserveRoom(need func() int64, take func()) error {
 	for _, free := range []func(need int64){s.requestRoom, s.removeOlder, nil} {
 		s.mu.Lock()
@@ -117,7 +119,8 @@ func (s *Store) requestRoom(need int64) {
 	}
 }
 
-// dropOlder removes the generations before newest ones that were left clean, the oldest first, until there is room.
+// removeOlder removes the generations before newest ones that were left clean, the oldest first,
+// until there is room.
 func (s *Store) removeOlder(need int64) {
 	oldest := map[grid.TrialID]int64{}
 	s.mu.Lock()
@@ -140,7 +143,7 @@ func (s *Store) removeOlder(need int64) {
 	}
 }
 
-// spare lists the generations before a newest one that was left clean.
+// removable lists the generations before a newest one that was left clean.
 func (k *storedTrial) removable() (older []int) {
 	if n := len(k.snapshots); n > 1 && k.snapshots[n-1].Clean {
 		for _, snapshot := range k.snapshots[:n-1] {
@@ -150,7 +153,7 @@ func (k *storedTrial) removable() (older []int) {
 	return older
 }
 
-// holds gives the number of the newest snapshot if it is the same state, 0 if not.
+// equalsNewest returns the number of the newest snapshot if it is the same state, 0 if not.
 func (k *storedTrial) equalsNewest(offered *Snapshot) int {
 	if len(k.snapshots) == 0 {
 		return 0
@@ -165,7 +168,8 @@ func (k *storedTrial) equalsNewest(offered *Snapshot) int {
 	return newest.Number
 }
 
-// commit stores a snapshot all of whose contents are there: its number first, so that none is used twice. The caller has k.disk.
+// commit stores a snapshot whose contents are all there: its number first, so that none is used
+// twice. The caller holds k.diskMu.
 func (s *Store) commit(id grid.TrialID, k *storedTrial, offered *Snapshot) (int, error) {
 	snapshot := *offered
 	meta := k.trialFile
@@ -198,7 +202,7 @@ func (s *Store) commit(id grid.TrialID, k *storedTrial, offered *Snapshot) (int,
 	return snapshot.Number, nil
 }
 
-// note stores what trial.json says.
+// writeTrialFile writes trial.json.
 func (s *Store) writeTrialFile(dir string, k *storedTrial, meta trialFile) error {
 	b, err := json.Marshal(meta)
 	if err == nil {
@@ -213,8 +217,9 @@ func (s *Store) writeTrialFile(dir string, k *storedTrial, meta trialFile) error
 	return nil
 }
 
-// superseded picks the snapshots that are not needed beside the newest: all but one. That is one that was left clean if there is any,
-// for the newest may be torn; of these the one that the newest comes from, which its attempt could read; or else the last before.
+// superseded picks the snapshots that are not needed beside the newest: all but one. The one that
+// stays was left clean if there is any, since the newest may be torn; of these it is the one that
+// the newest comes from, which its attempt could read; or else the last before.
 func (k *storedTrial) superseded() (gone []int) {
 	newest, older := k.snapshots[len(k.snapshots)-1], k.snapshots[:len(k.snapshots)-1]
 	keep, best := 0, 0
@@ -238,7 +243,8 @@ func (k *storedTrial) superseded() (gone []int) {
 	return gone
 }
 
-// drop removes snapshots, the contents that no other one has, and what was left of uploads that were given up. The caller has k.disk.
+// removeSnapshots removes snapshots, the contents that no other one has, and what was left of
+// abandoned uploads. The caller holds k.diskMu.
 func (s *Store) removeSnapshots(id grid.TrialID, k *storedTrial, numbers []int) {
 	dir := s.folder(id)
 	s.mu.Lock()
@@ -265,7 +271,7 @@ func (s *Store) removeSnapshots(id grid.TrialID, k *storedTrial, numbers []int) 
 	}
 	s.mu.Unlock()
 	var errs []error
-	for _, n := range numbers { // first, so that none is left without its contents
+	for _, n := range numbers { // first, so that no snapshot is left without its contents
 		errs = append(errs, durable.Remove(filepath.Join(dir, strconv.Itoa(n)+".json")))
 	}
 	for _, hash := range parts {
@@ -286,7 +292,7 @@ func (s *Store) removeSnapshots(id grid.TrialID, k *storedTrial, numbers []int) 
 	}
 }
 
-// putAside has a file removed by Clear.
+// moveToRemoved moves a file to where PurgeRemoved removes it.
 func (s *Store) moveToRemoved(path string) error {
 	if err := os.Rename(path, s.removedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -294,9 +300,9 @@ func (s *Store) moveToRemoved(path string) error {
 	return nil
 }
 
-// Reject notes that an attempt could not read the state that it went on from: the snapshot that it resumed from, if it was one, is
-// removed, and folders on nodes that it or an earlier attempt had do not count any more. Any other snapshot is judged by an attempt of its
-// own. To repeat it changes nothing.
+// Reject records that an attempt could not read the state from which it resumed. If that was a
+// snapshot, it is removed, and folders on nodes that this or an earlier attempt had no longer
+// count. Any other snapshot is judged by an attempt of its own. Reject is idempotent.
 func (s *Store) Reject(id grid.TrialID, attempt, resumed int) error {
 	k := s.lockTrial(id)
 	defer k.diskMu.Unlock()

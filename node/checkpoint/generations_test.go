@@ -36,8 +36,8 @@ func generations(t *testing.T, s *checkpoint.Store) (all []int) {
 	return all
 }
 
-// TestTornGenerationsNeverReplaceACleanOne stores what attempts leave that are killed again and again while they write: the last state
-// that was left clean stays.
+// TestTornGenerationsNeverReplaceACleanOne stores what attempts leave that are killed again and
+// again while they write: the last state that was left clean stays.
 func TestTornGenerationsNeverReplaceACleanOne(t *testing.T) {
 	live := t.TempDir()
 	s := open(t, t.TempDir(), 1<<30)
@@ -61,7 +61,8 @@ func TestTornGenerationsNeverReplaceACleanOne(t *testing.T) {
 	}
 }
 
-// TestEachGenerationIsJudgedAlone rejects what attempts could not read: that and nothing else is removed.
+// TestEachGenerationIsJudgedAlone rejects what attempts could not read: that and nothing else is
+// removed.
 func TestEachGenerationIsJudgedAlone(t *testing.T) {
 	live := t.TempDir()
 	s := open(t, t.TempDir(), 1<<30)
@@ -85,8 +86,8 @@ func TestEachGenerationIsJudgedAlone(t *testing.T) {
 	}
 }
 
-// TestDamagedStore damages what a master has on its disk of the newest snapshot: the one before stays readable, and no number is used
-// twice.
+// TestDamagedStore damages what a master has on its disk of the newest snapshot: the one before
+// stays readable, and no number is used twice.
 func TestDamagedStore(t *testing.T) {
 	for name, damage := range map[string]func(dir, newest string) error{
 		"no manifest":   func(dir, _ string) error { return os.WriteFile(filepath.Join(dir, "2.json"), []byte("{"), 0o600) },
@@ -130,7 +131,8 @@ func TestDamagedStore(t *testing.T) {
 	}
 }
 
-// TestVerify has the store look at what it has: only what is damaged is given up, with its room, and may be sent once more.
+// TestVerify has the store look at what it has: only what is damaged is given up, with its room,
+// and may be sent once more.
 func TestVerify(t *testing.T) {
 	live, dir := t.TempDir(), t.TempDir()
 	s := open(t, dir, 1<<30)
@@ -171,8 +173,8 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// TestUploadsReserveTheirRoom has many nodes send at one time: together they stay below the limit, and what was reserved for those that are
-// cut off comes back.
+// TestUploadsReserveTheirRoom has many nodes send at one time: together they stay below the limit,
+// and what was reserved for those that are cut off comes back.
 func TestUploadsReserveTheirRoom(t *testing.T) {
 	s := open(t, t.TempDir(), 1000)
 	live := t.TempDir()
@@ -221,8 +223,8 @@ func (b begins) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// TestFullStoreMakesRoom stores what fits once that is gone which may go: first what the master gives up, then the generations before clean
-// ones.
+// TestFullStoreMakesRoom stores what fits once that is gone which may go: first what the master
+// gives up, then the generations before clean ones.
 func TestFullStoreMakesRoom(t *testing.T) {
 	live, s := t.TempDir(), open(t, t.TempDir(), 1000)
 	ended, other := grid.TrialID{Sweep: "ended-1"}, grid.TrialID{Sweep: "other-1"}

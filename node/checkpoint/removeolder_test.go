@@ -8,8 +8,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestRoomIsMadeOfWhatIsSpareThen has the newest snapshot of a trial be rejected while room is made: the one before it, which could have gone a
-// moment before, stays.
+// TestRoomIsMadeOfWhatIsSpareThen has the newest snapshot of a trial be rejected while room is
+// made: the one before it, which could have gone a moment before, stays.
 func TestRoomIsMadeOfWhatIsSpareThen(t *testing.T) {
 	s, err := OpenStore(t.TempDir(), 1, slog.New(slog.DiscardHandler))
 	if err != nil {

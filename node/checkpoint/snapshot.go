@@ -1,10 +1,12 @@
-// Package checkpoint carries what trials have saved from node to node. A Snapshot is a list of the files of a trial's checkpoint
-// folder with the hash of each; contents are stored by hash, so that what is stored already is not sent again.
+// Package checkpoint carries what trials have saved from node to node. A Snapshot is a list of the
+// files of a trial's checkpoint folder with the hash of each; contents are stored by hash, so that
+// what is stored already is not sent again.
 //
 //	node:    Scan ──► Send ──► Store on the master
 //	node:    Restore ◄─────── Store on the master
 //
-// A Store keeps two generations of each trial: the newest snapshot, which may be torn, and one before it that was left clean.
+// A Store keeps two generations of each trial: the newest snapshot, which may be torn, and one
+// before it that was left clean.
 package checkpoint
 
 import (
@@ -27,13 +29,14 @@ import (
 	"mlfnode/node/durable"
 )
 
-// Snapshot is a state of a checkpoint folder. Unknown fields are skipped, so fields are only ever added.
+// Snapshot is a state of a checkpoint folder. Unknown fields are skipped, so fields are only ever
+// added.
 type Snapshot struct {
 	V       int         `json:"v"`
 	Number  int         `json:"n"`           // counts the snapshots of the trial from 1; never used twice; 0 before it is stored
-	Attempt int         `json:"a"`           // which attempt made it
-	Resumed int         `json:"p,omitempty"` // number of the snapshot that the attempt had gone on from; 0 for none
-	Clean   bool        `json:"c,omitempty"` // nobody was writing to the folder: what the program had saved is whole, as far as can be told
+	Attempt int         `json:"a"`           // the attempt that made it
+	Resumed int         `json:"p,omitempty"` // number of the snapshot from which the attempt had resumed; 0 for none
+	Clean   bool        `json:"c,omitempty"` // the folder was not being written: what the program had saved is complete, as far as can be told
 	Node    grid.NodeID `json:"d,omitempty"`
 	Time    int64       `json:"t"` // microseconds since 1970
 	Files   []File      `json:"f"`
@@ -69,7 +72,8 @@ func (s *Snapshot) Size() (total int64) {
 	return total
 }
 
-// Check says why a snapshot from elsewhere can't be one: what it names must stay below its folder.
+// Check returns why a snapshot from elsewhere is not valid: what it names must stay below its
+// folder.
 func (s *Snapshot) Check() error {
 	if s.V > version {
 		return fmt.Errorf("the snapshot is of version %d, which a newer mlfnode reads", s.V)
@@ -102,8 +106,8 @@ func IsHash(text string) bool {
 	return err == nil && len(sum) == sha256.Size && strings.ToLower(text) == text
 }
 
-// Scan lists a folder, without the hashes. Sockets, pipes, devices and what is removed meanwhile are
-// left out.
+// Scan lists a folder, without the hashes. Sockets, pipes, devices and what is removed meanwhile
+// are left out.
 func Scan(dir string) ([]File, error) {
 	var files []File
 	err := filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
@@ -134,7 +138,7 @@ func Scan(dir string) ([]File, error) {
 			f.Mode |= fs.ModeSymlink
 			f.Link, err = os.Readlink(name)
 			switch {
-			case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EINVAL): // another kind of file by now
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EINVAL): // replaced by another kind of file
 				return nil
 			case err != nil:
 				return err
@@ -154,7 +158,8 @@ func Scan(dir string) ([]File, error) {
 	return files, nil
 }
 
-// inward makes an absolute link into the folder itself a relative one, for the folder has another path on another node.
+// rebaseLink makes an absolute link into the folder itself relative, since the folder has another
+// path on another node.
 func rebaseLink(dir, name, link string) string {
 	to, err := filepath.Rel(dir, link)
 	if !filepath.IsAbs(link) || err != nil || !filepath.IsLocal(to) {
@@ -166,8 +171,8 @@ func rebaseLink(dir, name, link string) string {
 	return link
 }
 
-// Same reports whether nothing has changed between two scans, as far as sizes, times and inodes tell. The clock's steps do not matter:
-// the times are compared with each other only.
+// Same reports whether nothing has changed between two scans, as far as sizes, times and inodes
+// tell. Steps of the clock do not matter: the times are only compared with each other.
 func Same(a, b []File) bool {
 	if len(a) != len(b) {
 		return false
@@ -184,7 +189,7 @@ func (f *File) same(g *File) bool {
 	return f.Path == g.Path && f.Mode == g.Mode && f.MTime == g.MTime && f.Size == g.Size && f.Link == g.Link && f.inode == g.inode && f.ctime == g.ctime
 }
 
-// LastChange is when something in the folder of a scan was last written, renamed or touched.
+// LastChange returns when something in the folder of a scan was last written, renamed or touched.
 func LastChange(files []File) (last time.Time) {
 	for i := range files {
 		if t := time.Unix(files[i].ctime.Unix()); t.After(last) {
@@ -194,11 +199,13 @@ func LastChange(files []File) (last time.Time) {
 	return last
 }
 
-// ErrChanged says that files were written while they were read: another try may find them at rest.
+// ErrChanged says that files were written while they were read: another try may find them
+// unchanged.
 var ErrChanged = errors.New("the checkpoint changed while it was read")
 
-// Read fills in the hashes of a scan of dir. Those of files that have not changed since an earlier scan with hashes are taken from
-// there. All is on the disk then: after a power cut the folder is what the snapshot says. It returns ErrChanged when something changed
+// HashFiles fills in the hashes of a scan of dir. Those of files that have not changed since an
+// earlier scan with hashes are taken from there. When it returns, everything is on the disk: after
+// a power cut the folder is what the snapshot says. It returns ErrChanged when something changed
 // meanwhile.
 func HashFiles(ctx context.Context, dir string, files, earlier []File) error {
 	known := make(map[string]*File, len(earlier))
@@ -244,7 +251,7 @@ func hashFile(ctx context.Context, name string) (hash string, size int64, err er
 	return hex.EncodeToString(sum.Sum(nil)), size, err
 }
 
-// reader ends with its context.
+// contextReader ends with its context.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader

@@ -8,8 +8,9 @@ import (
 	"path/filepath"
 )
 
-// Backup calls fn with the path below the store's folder of each file that makes the snapshots of a trial, and with the file. While it
-// is at a trial, the snapshots of that trial do not change. What nodes are sending is left out.
+// Backup calls fn for each file of the trials' snapshots, with its path below the store's folder.
+// While it is at a trial, the snapshots of that trial do not change. Uploads under way are left
+// out.
 func (s *Store) Backup(fn func(path string, f *os.File) error) error {
 	for _, id := range s.trialIDs() {
 		s.mu.Lock()
@@ -29,7 +30,7 @@ func (s *Store) backupTrial(dir string, k *storedTrial, fn func(path string, f *
 	k.diskMu.Lock()
 	defer k.diskMu.Unlock()
 	var files []string
-	for _, pattern := range []string{"files/*", "*.json"} { // a snapshot after its contents
+	for _, pattern := range []string{"files/*", "*.json"} { // a snapshot's contents first
 		found, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return err

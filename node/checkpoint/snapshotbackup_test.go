@@ -10,7 +10,8 @@ import (
 	"mlfnode/node/checkpoint"
 )
 
-// TestBackup has the store's backup hold all generations of a trial, with what is in them, and nothing that is on its way.
+// TestBackup has the store's backup hold all generations of a trial, with what is in them, and
+// nothing that is on its way.
 func TestBackup(t *testing.T) {
 	live, dir, copied := t.TempDir(), t.TempDir(), t.TempDir()
 	s := open(t, dir, 1<<30)

@@ -27,14 +27,14 @@ import (
 //	SWEEP/INDEX/trial.json   the last number, and up to which attempt saved states are known to be bad
 //	SWEEP/INDEX/N.json       snapshot N, written when all of its contents are there
 //	SWEEP/INDEX/files/HASH   contents
-//	SWEEP/INDEX/parts/HASH   contents that are on their way
+//	SWEEP/INDEX/parts/HASH   contents that are being uploaded
 //	.removed/                what is being removed
 //
-// Its methods may be called from many goroutines. Those that only look never wait for the disk.
+// Its methods may be called concurrently. Those that only read never wait for the disk.
 type Store struct {
 	dir          string
 	log          *slog.Logger
-	removedCount atomic.Int64 // counts what was moved aside
+	removedCount atomic.Int64 // counts what was moved to .removed
 
 	mu     sync.Mutex // never held over I/O
 	limit  int64
@@ -43,21 +43,21 @@ type Store struct {
 	onFull func(need int64)
 }
 
-// kept is what is stored of a trial. The fields are guarded by Store.mu.
+// storedTrial is what is stored of a trial. The fields are guarded by Store.mu.
 type storedTrial struct {
-	diskMu sync.Mutex // held by whoever changes the trial's files, except that uploads write their parts without it; taken before Store.mu
+	diskMu sync.Mutex // held while the trial's files are changed, except that uploads write their parts without it; taken before Store.mu
 
 	trialFile
 	snapshots []*Snapshot      // the oldest first
 	files     map[string]int64 // sizes of contents, by hash
-	parts     map[string]int64 // sizes of contents that are on their way: what is there, or all of one that somebody sends
-	writing   map[string]bool  // contents that somebody sends
+	parts     map[string]int64 // sizes of parts: what is there, or all of one that is being sent
+	writing   map[string]bool  // contents that are being sent
 	discarded bool             // it was discarded
 }
 
 // trialFile is the content of trial.json.
 type trialFile struct {
-	Last int `json:"last"`          // number of the newest snapshot that there ever was
+	Last int `json:"last"`          // number of the newest snapshot that ever existed
 	Bad  int `json:"bad,omitempty"` // what attempts up to this one had in their folders can't be read
 }
 
@@ -65,7 +65,7 @@ var _ Remote = (*Store)(nil)
 
 const removedFolder = ".removed"
 
-// OpenStore opens the store in dir, and makes it when there is none. It keeps at most limit bytes.
+// OpenStore opens the store in dir, and creates it if there is none. It keeps at most limit bytes.
 func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
 	s := &Store{dir: dir, limit: limit, log: log.With("component", "checkpoints"), trials: map[grid.TrialID]*storedTrial{}}
 	if err := os.MkdirAll(filepath.Join(dir, removedFolder), 0o700); err != nil {
@@ -91,11 +91,12 @@ func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
 	return s, nil
 }
 
-// lostNumbers is how many numbers of snapshots are passed over where nobody knows the last one: none is used twice.
+// skippedNumbers is how many snapshot numbers are skipped when the last one is not known: none is
+// used twice.
 const skippedNumbers = 1000
 
-// read loads the snapshots of a trial. What is damaged is left out, each snapshot on its own. Parts that a crash has left stay, for the
-// upload to go on.
+// readTrial loads the snapshots of a trial. Damaged ones are left out individually. Parts that a
+// crash has left stay, so that the upload can continue.
 func (s *Store) readTrial(dir string) (*storedTrial, error) {
 	k := newStoredTrial()
 	for part, sizes := range map[string]map[string]int64{"files": k.files, "parts": k.parts} {
@@ -147,7 +148,7 @@ func readJSON(path string, to any) error {
 	return json.Unmarshal(b, to)
 }
 
-// complete says what a snapshot lacks.
+// checkContents returns an error if a content of the snapshot is missing.
 func (k *storedTrial) checkContents(s *Snapshot) error {
 	for i := range s.Files {
 		f := &s.Files[i]
@@ -166,7 +167,8 @@ func (s *Store) folder(id grid.TrialID) string {
 	return filepath.Join(s.dir, string(id.Sweep), strconv.FormatInt(id.Index, 10))
 }
 
-// OnFull has room called, before a snapshot is refused for want of so many bytes, to discard what may go.
+// OnFull sets a func that is called before a snapshot is refused for lack of room, to discard what
+// may go.
 func (s *Store) OnFull(room func(need int64)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,15 +182,15 @@ func (s *Store) SetLimit(bytes int64) {
 	s.limit = bytes
 }
 
-// Usage gives the bytes that are kept and their limit.
+// Usage returns the bytes that are kept and their limit.
 func (s *Store) Usage() (bytes, limit int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.bytes, s.limit
 }
 
-// Newest gives the number of the newest snapshot of a trial, 0 for none, and the attempt up to which the folders on nodes are known to
-// be bad.
+// Newest returns the number of the newest snapshot of a trial, 0 for none, and the attempt up to
+// which the folders on nodes are known to be bad.
 func (s *Store) Newest(id grid.TrialID) (number, bad int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,7 +248,7 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 	}
 	k = s.lockTrial(id)
 	defer k.diskMu.Unlock()
-	if whole() { // it was sent once more meanwhile
+	if whole() { // it was sent again meanwhile
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -270,7 +272,8 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 	return fmt.Errorf("the stored file is damaged: %w", fs.ErrNotExist)
 }
 
-// Discard removes all that is stored of a trial. It is out of sight at once, and frees its room with Clear.
+// Discard removes all that is stored of a trial. It is gone at once, and its room is freed by
+// PurgeRemoved.
 func (s *Store) Discard(id grid.TrialID) error {
 	s.mu.Lock()
 	k := s.trials[id]
@@ -280,13 +283,13 @@ func (s *Store) Discard(id grid.TrialID) error {
 	}
 	k.diskMu.Lock()
 	defer k.diskMu.Unlock()
-	if k.discarded { // nobody changes that without k.disk
+	if k.discarded { // only changed under k.diskMu
 		return nil
 	}
 	if err := os.Rename(s.folder(id), s.removedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the snapshots of %s: %w", id, err)
 	}
-	_ = os.Remove(filepath.Dir(s.folder(id))) // fails while others of the sweep are there
+	_ = os.Remove(filepath.Dir(s.folder(id))) // fails while the sweep has other folders
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sizes := range []map[string]int64{k.files, k.parts} {
@@ -299,7 +302,8 @@ func (s *Store) Discard(id grid.TrialID) error {
 	return nil
 }
 
-// aside names a place for what is to be removed: to remove large files takes long, and others wait.
+// removedPath returns a path for something that is to be removed: removing large files takes long,
+// and others wait.
 func (s *Store) removedPath() string {
 	return filepath.Join(s.dir, removedFolder, fmt.Sprintf("%d-%d", time.Now().UnixNano(), s.removedCount.Add(1)))
 }
@@ -341,7 +345,7 @@ func (s *Store) trialIDs() []grid.TrialID {
 	return slices.Collect(maps.Keys(s.trials))
 }
 
-// Clear frees the room of what was discarded.
+// PurgeRemoved frees the room of what was discarded.
 func (s *Store) PurgeRemoved() error {
 	dir := filepath.Join(s.dir, removedFolder)
 	entries, err := os.ReadDir(dir)

@@ -20,26 +20,29 @@ import (
 	"mlfnode/projects"
 )
 
-// Missing is a content that the store lacks, and how many of its first bytes it has from an upload that was cut off.
+// Missing is a content that the store lacks, and how many of its first bytes it has from an
+// interrupted upload.
 type Missing struct {
 	Hash string `json:"h"`
 	Size int64  `json:"s"`
 	Have int64  `json:"b,omitempty"`
 }
 
-// Remote is a store of snapshots as a node sees it: a Store in the same process, or one behind the API.
+// Remote is a store of snapshots as a node sees it: a Store in the same process, or one behind the
+// API.
 type Remote interface {
-	// Offer stores a snapshot if all of its contents are there, and gives its number; else it says what is missing. It returns
-	// ErrFull when there is no room for it.
+	// Offer stores a snapshot if all of its contents are there, and returns its number; otherwise
+	// it returns what is missing. It returns ErrFull when there is no room for it.
 	Offer(ctx context.Context, id grid.TrialID, s *Snapshot) (number int, missing []Missing, err error)
-	// Put stores a content, or the rest of it from an offset of which Offer said that the bytes before are there.
+	// Put stores a content, or the rest of it from the offset up to which, according to Offer, the
+	// bytes are there.
 	Put(ctx context.Context, id grid.TrialID, m Missing, r io.Reader) error
-	// Load gives a stored snapshot. It returns fs.ErrNotExist for one that is not there.
+	// Load returns a stored snapshot. It returns fs.ErrNotExist for one that does not exist.
 	Load(ctx context.Context, id grid.TrialID, number int) (*Snapshot, error)
 	// Open reads a content.
 	Open(ctx context.Context, id grid.TrialID, hash string) (io.ReadCloser, error)
-	// Verify has the store read a content that did not arrive as it should. It returns fs.ErrNotExist if the stored one is damaged: then the
-	// store has given up the snapshots that need it.
+	// Verify makes the store check a content that did not arrive intact. It returns fs.ErrNotExist
+	// if the stored one is damaged: then the store has given up the snapshots that need it.
 	Verify(ctx context.Context, id grid.TrialID, hash string) error
 }
 
@@ -48,18 +51,20 @@ var (
 	ErrFull = errors.New("there is no room for it: retention.checkpoints is reached")
 	// ErrUnfit says that a snapshot can't be stored as it is, however often it is sent.
 	ErrUnfit = errors.New("it can't be stored")
-	// ErrDamaged says that a stored snapshot is not what it was: it is gone, or a content of it is gone or another one.
+	// ErrDamaged says that a stored snapshot is damaged: it, or a content of it, is gone or has
+	// changed.
 	ErrDamaged = errors.New("the stored snapshot is damaged")
-	// ErrCorrupted says that what arrived is not what is stored: the memory or the disk of this node, or the way to it, changes data.
+	// ErrCorrupted says that what arrived is not what is stored: the memory or the disk of this
+	// node, or the network, changes data.
 	ErrCorrupted = errors.New("what arrived on this node is not what is stored")
 	// ErrNotHeld says that the master has not heard that the node holds the trial.
 	ErrNotHeld = errors.New("the node does not hold the trial")
 )
 
-// chunk is the most that a limited transfer reads at once.
+// maxLimitedRead is the most that a limited transfer reads at once.
 const maxLimitedRead = 64 << 10
 
-// Limit gives the limiter of so many bytes each second; 0 is no limit.
+// NewLimiter returns a limiter for a number of bytes per second; 0 is no limit.
 func NewLimiter(bytes int64) *rate.Limiter {
 	if bytes <= 0 {
 		return rate.NewLimiter(rate.Inf, 0)
@@ -67,7 +72,7 @@ func NewLimiter(bytes int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(bytes), max(maxLimitedRead, int(min(bytes, 1<<30))))
 }
 
-// limited reads no faster than its limiter allows.
+// limitedReader reads no faster than its limiter allows.
 type limitedReader struct {
 	ctx     context.Context
 	r       io.Reader
@@ -84,11 +89,11 @@ func (l *limitedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// offers bounds how often a snapshot is offered: each time but the last, something was missing.
+// maxOffers bounds how often a snapshot is offered: each time but the last, something was missing.
 const maxOffers = 4
 
-// Send stores a snapshot whose files lie in dir, with the hashes that Read has filled in, and gives its number. It returns ErrChanged
-// when a file has changed since.
+// Send stores a snapshot whose files are in dir, with the hashes that HashFiles has filled in, and
+// returns its number. It returns ErrChanged when a file has changed since.
 func Send(ctx context.Context, to Remote, id grid.TrialID, s *Snapshot, dir string, by *rate.Limiter) (int, error) {
 	s.V = version
 	paths := map[string]string{}
@@ -124,9 +129,10 @@ func sendContent(ctx context.Context, to Remote, id grid.TrialID, m Missing, nam
 	return to.Put(ctx, id, m, &limitedReader{ctx, io.LimitReader(f, m.Size-m.Have), by})
 }
 
-// Restore makes dir the folder of a stored snapshot. Files that dir has already, by their content, are not fetched. All is done in
-// dir.new, checked, brought onto the disk, and renamed, so that a failure leaves dir as it was. It returns ErrDamaged when the store does
-// not have what it should, and ErrCorrupted when the store has it and this node does not get it.
+// Restore makes dir the folder of a stored snapshot. Files whose content dir has already are not
+// fetched. Everything is written to dir.new, checked, synced, and renamed, so that a failure leaves
+// dir as it was. It returns ErrDamaged when the store does not have what it should, and
+// ErrCorrupted when the store has it and this node does not receive it.
 func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir string, by *rate.Limiter) error {
 	s, err := from.Load(ctx, id, number)
 	if err != nil {
@@ -158,7 +164,7 @@ func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir 
 	return errors.Join(durable.SyncFolder(filepath.Dir(dir)), projects.RemoveTree(old))
 }
 
-// damaged marks the error of a store that lacks what it should have.
+// markDamaged marks the error of a store that lacks what it should have.
 func markDamaged(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -166,8 +172,8 @@ func markDamaged(err error) error {
 	return err
 }
 
-// fill puts a snapshot's files into a new folder: folders first, links and the times of folders last, so that nothing is ever written
-// through a link.
+// restoreFiles writes a snapshot's files into a new folder: folders first, links and the times of
+// folders last, so that nothing is ever written through a link.
 func restoreFiles(ctx context.Context, from Remote, id grid.TrialID, s *Snapshot, dir, fresh string, by *rate.Limiter) error {
 	files := slices.Clone(s.Files)
 	slices.SortFunc(files, func(a, b File) int { return len(a.Path) - len(b.Path) })
@@ -208,7 +214,7 @@ func (f *File) setModeAndTime(name string) error {
 	return errors.Join(os.Chmod(name, f.Mode.Perm()), os.Chtimes(name, t, t))
 }
 
-// fetch writes the file, from the folder's own one when that has the content.
+// fetch writes the file, from the folder's own copy if that has the content.
 func (f *File) fetch(ctx context.Context, from Remote, id grid.TrialID, dir, fresh string, by *rate.Limiter) error {
 	var in io.ReadCloser
 	own := f.pathIn(dir)
@@ -218,7 +224,7 @@ func (f *File) fetch(ctx context.Context, from Remote, id grid.TrialID, dir, fre
 			return err
 		}
 	} else if in, err = from.Open(ctx, id, f.Hash); errors.Is(err, fs.ErrNotExist) {
-		return markDamaged(cmp.Or(from.Verify(ctx, id, f.Hash), err)) // the store gives up what needs it
+		return markDamaged(cmp.Or(from.Verify(ctx, id, f.Hash), err)) // the store gives up the snapshots that need it
 	} else if err != nil {
 		return markDamaged(err)
 	}

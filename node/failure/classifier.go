@@ -1,9 +1,11 @@
-// Package failure tells from evidence why an attempt failed. It decides by what its caller saw and by rules, which are data: patterns
-// of output lines with the failure class that each of them means. It does no I/O.
+// Package failure determines from evidence why an attempt failed. It decides by what its caller saw
+// and by rules, which are data: patterns of output lines with the failure class that each of them
+// means. It does no I/O.
 //
-// The evidence is weighed in this order: what the executor knows (its own stops, the kernel's out-of-memory kills, errors of the
-// container engine), faults of the GPUs that the attempt had, the last output, the exit code. Of the output only the decisive part
-// counts: see output. The order of the rules is the order of causes, so that what comes first explains what comes later.
+// The evidence is weighed in this order: what the executor knows (its own stops, the kernel's
+// out-of-memory kills, errors of the container engine), faults of the GPUs that the attempt had,
+// the last output, the exit code. Of the output only the decisive part counts: see streamEnd. The
+// order of the rules is the order of causes, so that what comes first explains what comes later.
 package failure
 
 import (
@@ -16,7 +18,7 @@ import (
 
 // Evidence is what is known of an attempt that failed.
 type Evidence struct {
-	Class    grid.Class // by the executor; anything but ClassExit and ClassSignal stands
+	Class    grid.Class // as the executor sees it; any class but ClassExit and ClassSignal stands
 	ExitCode int
 	Device   DeviceFault
 
@@ -26,28 +28,28 @@ type Evidence struct {
 	DiskFull  bool
 	ShmFull   bool
 	Container bool
-	Resume    bool // the attempt was to go on from a checkpoint
+	Resume    bool // the attempt was to resume from a checkpoint
 
-	Stdout, Stderr []byte // their ends; MaxOutput bytes of each are looked at
+	Stdout, Stderr []byte // their ends; MaxOutput bytes of each are examined
 }
 
-// MaxOutput is how many bytes of the end of each stream are looked at.
+// MaxOutput is how many bytes of the end of each stream are examined.
 const MaxOutput = 64 << 10
 
-// Device is a fault of one of the attempt's GPUs while it ran. The zero value is none.
+// DeviceFault is a fault of one of the attempt's GPUs while it ran. The zero value is none.
 type DeviceFault struct {
 	UUID    string
 	Xid     int  // NVIDIA's number of the fault; 0 for none
-	Gone    bool // the device is not there any more
+	Gone    bool // the device is no longer there
 	Several bool // the attempt had more than one device
 }
 
 // Verdict says why an attempt failed.
 type Verdict struct {
 	Class  grid.Class
-	Rule   string // the rule that says so, by its name or by file and line; "" where none does
+	Rule   string // the rule that decided, by its name or by file and line; "" if none did
 	Line   string // the line that the rule matched
-	Hint   string // the rule's own; "" where that of the class will do
+	Hint   string // the rule's own; "" where that of the class applies
 	Device string // UUID of the GPU that is to blame
 }
 
@@ -73,8 +75,9 @@ func (r *Rules) Classify(e *Evidence) Verdict {
 	return plain
 }
 
-// witnesses gives the streams to search. The one with the traceback that ended the program is enough, unless that only says that something
-// else failed, or the program was killed after it.
+// streamsToSearch returns the streams to search. The one with the traceback that ended the program
+// is enough, unless that traceback only says that something else failed, or the program was killed
+// after it.
 func (r *Rules) streamsToSearch(e *Evidence) []*streamEnd {
 	stderr, stdout := parseStream(e.Stderr, r.isIndirect), parseStream(e.Stdout, r.isIndirect)
 	for _, o := range []*streamEnd{stderr, stdout} {
@@ -85,7 +88,7 @@ func (r *Rules) streamsToSearch(e *Evidence) []*streamEnd {
 	return []*streamEnd{stderr, stdout}
 }
 
-// faultOf is what a device's fault means for the attempt; a plain verdict if nothing.
+// deviceVerdict returns what a device's fault means for the attempt; a plain verdict if nothing.
 func deviceVerdict(e *Evidence) Verdict {
 	d := &e.Device
 	if d.Gone {
@@ -98,10 +101,10 @@ func deviceVerdict(e *Evidence) Verdict {
 	return Verdict{Class: x.Class, Rule: "xid/" + strconv.Itoa(d.Xid), Device: d.UUID}
 }
 
-// around is how many lines before a match a rule's `after` looks at.
+// contextLines is how many lines before a match are examined for a rule's `after`.
 const contextLines = 4
 
-// search gives what the first rule that holds says of the streams.
+// search returns the verdict of the first rule that holds for the streams.
 func (r *Rules) search(e *Evidence, rules []*rule, streams []*streamEnd) Verdict {
 	hits := make([][]lineRef, len(r.patterns))
 	for _, o := range streams {
@@ -125,7 +128,7 @@ func (r *Rules) search(e *Evidence, rules []*rule, streams []*streamEnd) Verdict
 	return Verdict{Class: e.Class}
 }
 
-// place is a line of a stream.
+// lineRef is a line of a stream.
 type lineRef struct {
 	output *streamEnd
 	i      int
@@ -133,7 +136,8 @@ type lineRef struct {
 
 func (p lineRef) text() string { return p.output.lines[p.i] }
 
-// find notes where the literals of each pattern occur in the decisive part, leaving out source code.
+// collectCandidates records where the literals of each pattern occur in the decisive part, except
+// in source code.
 func (r *Rules) collectCandidates(o *streamEnd, hits [][]lineRef) {
 	for i := o.from; i < len(o.lines); i++ {
 		if o.code[i] {
@@ -147,7 +151,8 @@ func (r *Rules) collectCandidates(o *streamEnd, hits [][]lineRef) {
 	}
 }
 
-// noisy reports whether a line tells of something that the program went on after. The line of the exception does not.
+// isNoise reports whether a line is about something after which the program went on. The line of
+// the exception is not.
 func (r *Rules) isNoise(at lineRef) bool {
 	noisy, known := at.output.noise[at.i]
 	if !known {
@@ -157,8 +162,9 @@ func (r *Rules) isNoise(at lineRef) bool {
 	return noisy
 }
 
-// maxPlaces and maxTried are how many lines, of how many bytes about, are tried with one pattern: half of them the first and half the
-// last ones that have a literal of it. They bound the time for output that repeats what almost matches.
+// maxCandidates and maxCandidateBytes bound the lines, and roughly their bytes, on which one
+// pattern is tried: half of them are the first and half the last ones that contain a literal of it.
+// They bound the time for output that repeats near matches.
 const (
 	maxCandidates     = 16
 	maxCandidateBytes = 4 << 10
@@ -177,7 +183,7 @@ func addCandidate(places []lineRef, at lineRef) []lineRef {
 	return places
 }
 
-// indirectly reports whether a line only says that something else failed.
+// isIndirect reports whether a line only says that something else failed.
 func (r *Rules) isIndirect(line string) bool { return matchesAny(r.indirect, line) }
 
 func (r *rule) matches(re *regexp.Regexp, at lineRef) bool {
@@ -193,7 +199,8 @@ func matchesAny(all []*regexp.Regexp, line string) bool {
 	return slices.ContainsFunc(all, func(re *regexp.Regexp) bool { return re.MatchString(line) })
 }
 
-// verdict is what the rule says. A rule of ClassExit says that the end is no special one, so that a signal stays one.
+// verdict returns the verdict of the rule. A rule of ClassExit says that the end is an ordinary
+// one, so that a signal stays a signal.
 func (r *rule) verdict(e *Evidence, line string) Verdict {
 	class := r.class
 	if class == grid.ClassExit && e.Class != grid.ClassNone {
@@ -202,7 +209,7 @@ func (r *rule) verdict(e *Evidence, line string) Verdict {
 	return Verdict{Class: class, Rule: r.name, Line: line, Hint: r.hint}
 }
 
-// conditions are what a rule may ask for beside its patterns.
+// conditions are what a rule may require in addition to its patterns.
 var conditions = map[string]func(*Evidence) bool{
 	"no_gpu":     func(e *Evidence) bool { return e.NoGPU },
 	"gpu_full":   func(e *Evidence) bool { return e.GPUFull || e.Neighbour },
@@ -213,7 +220,7 @@ var conditions = map[string]func(*Evidence) bool{
 	"not_resume": func(e *Evidence) bool { return !e.Resume },
 }
 
-// holds reports whether the circumstances are those that the rule asks for.
+// applies reports whether the circumstances are those that the rule requires.
 func (r *rule) applies(e *Evidence) bool {
 	if len(r.codes) > 0 && !slices.Contains(r.codes, e.ExitCode) {
 		return false

@@ -102,7 +102,8 @@ func TestWhatStands(t *testing.T) {
 	}
 }
 
-// TestLiteralsLoseNothing compares what the automaton lets through with what the patterns match on every line of the corpora.
+// TestLiteralsLoseNothing compares what the automaton lets through with what the patterns match on
+// every line of the corpora.
 func TestLiteralsLoseNothing(t *testing.T) {
 	rules := builtinRules(t)
 	for i := range rules.patterns {
@@ -202,7 +203,8 @@ func FuzzClassify(f *testing.F) {
 	})
 }
 
-// FuzzPattern holds that alternatives that are tried one by one match what the whole expression does.
+// FuzzPattern holds that alternatives that are tried one by one match what the whole expression
+// does.
 func FuzzPattern(f *testing.F) {
 	f.Add(`a|b(c|d)|[Ee]rror: (?i:x|Y)+$`, "error: xyx")
 	f.Add(`(?i)abc|abd|^$|\bq\B|(?m)^z`, "ABD\nz")

@@ -12,7 +12,8 @@ import (
 	"mlfnode/grid"
 )
 
-// sample is one line of a corpus: the class that it has, the evidence, and where the text comes from.
+// sample is one line of a corpus: the class that it has, the evidence, and where the text comes
+// from.
 type sample struct {
 	class    grid.Class
 	evidence Evidence
@@ -20,8 +21,9 @@ type sample struct {
 	source   string
 }
 
-// readCorpus reads lines of class, exit code, circumstances, text and source, separated by tabs. In the text \n is a line's end, \r
-// the return of a progress bar, and \e what terminals take for the start of a command.
+// readCorpus reads lines of class, exit code, circumstances, text and source, separated by tabs. In
+// the text \n is a line's end, \r the return of a progress bar, and \e what terminals take for the
+// start of a command.
 func readCorpus(t *testing.T, name string) (all []sample) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/" + name)
@@ -75,7 +77,8 @@ func circumstances(t *testing.T, e *Evidence, text string) {
 	}
 }
 
-// heldOut reports whether a sample belongs to the third on which rules are not written: all of a repository, or none.
+// heldOut reports whether a sample belongs to the third on which rules are not written: all of a
+// repository, or none.
 func (s *sample) heldOut() bool {
 	repository, _, _ := strings.Cut(s.source, "#")
 	h := fnv.New32a()
@@ -96,8 +99,8 @@ func share(part, all int) float64 {
 	return float64(part) / float64(all)
 }
 
-// measure classifies samples, prints each class's figures, and gives those of all classes that a rule must find: what is left to exit and signal is
-// nobody's find.
+// measure classifies samples, prints each class's figures, and gives those of all classes that a
+// rule must find: what is left to exit and signal is nobody's find.
 func measure(t *testing.T, what string, samples []sample) (total score) {
 	t.Helper()
 	rules, err := NewRules()
@@ -157,8 +160,8 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// TestFurtherOutput takes shapes of output that the first rules were not written from: of frameworks that we know, and of issues that were looked
-// up after the rules were there.
+// TestFurtherOutput takes shapes of output that the first rules were not written from: of
+// frameworks that we know, and of issues that were looked up after the rules were there.
 func TestFurtherOutput(t *testing.T) {
 	for _, name := range []string{"further.tsv", "issues.tsv", "fresh.tsv", "later.tsv"} {
 		if s := measure(t, name, readCorpus(t, name)); s.precision() < 0.97 || s.recall() < 0.85 {

@@ -8,15 +8,17 @@ import (
 )
 
 const (
-	// maxLiteral bounds the literals that are searched for: a longer one finds hardly less.
+	// maxLiteral bounds the literals that are searched for: a longer one is hardly more selective.
 	maxLiteral = 12
-	// minLiteral is the shortest literal worth searching for; a pattern with only shorter ones is tried on every line.
+	// minLiteral is the shortest literal worth searching for; a pattern with only shorter ones is
+	// tried on every line.
 	minLiteral = 3
 	// maxAlternatives bounds the literals of one pattern.
 	maxAlternatives = 64
 )
 
-// split gives a pattern for each alternative of an expression, or one for all of it if there are too many.
+// splitAlternatives returns a pattern for each alternative of an expression, or one for all of it
+// if there are too many.
 func splitAlternatives(re *syntax.Regexp) []pattern {
 	parts := alternatives(re)
 	if len(parts) > maxAlternatives {
@@ -29,8 +31,8 @@ func splitAlternatives(re *syntax.Regexp) []pattern {
 	return all
 }
 
-// alternatives takes an expression apart where it, or what follows its first text, has alternatives: the parser puts a beginning that
-// several of them have before them.
+// alternatives splits an expression where it, or what follows its leading text, has alternatives:
+// the parser factors out a common prefix.
 func alternatives(re *syntax.Regexp) (all []*syntax.Regexp) {
 	switch {
 	case re.Op == syntax.OpAlternate:
@@ -47,8 +49,8 @@ func alternatives(re *syntax.Regexp) (all []*syntax.Regexp) {
 	return all
 }
 
-// literals gives texts, in lower case, of which every match of the expression contains at least one; nil where there are none that
-// help.
+// literals returns texts, in lower case, of which every match of the expression contains at least
+// one; nil if there are no useful ones.
 func literals(re *syntax.Regexp) []string {
 	switch re.Op {
 	case syntax.OpLiteral:
@@ -87,7 +89,7 @@ func literals(re *syntax.Regexp) []string {
 	return nil
 }
 
-// better reports whether one set of literals is found more rarely than another.
+// isMoreSelective reports whether one set of literals occurs more rarely than another.
 func isMoreSelective(a, b []string) bool { return shortestLiteral(a) > shortestLiteral(b) }
 
 func shortestLiteral(set []string) int {
@@ -109,17 +111,17 @@ func ascii(text string) bool {
 	return true
 }
 
-// matcher finds in one pass over a line which patterns may match there. It is an Aho-Corasick automaton over the patterns'
-// literals that takes capital letters for small ones.
+// matcher finds in one pass over a line which patterns may match there. It is an Aho-Corasick
+// automaton over the patterns' literals that ignores the case of letters.
 type matcher struct {
-	class  [256]uint8 // of a byte; 0 for those that no literal has
+	class  [256]uint8 // of a byte; 0 for those that occur in no literal
 	width  int        // number of byte classes
 	next   []int32    // state × byte class → state
 	out    [][]int    // state → patterns with a literal that ends there
 	always []int      // patterns without literals
 }
 
-// newMatcher builds the automaton; patterns are named by their index.
+// newMatcher builds the automaton; patterns are identified by their index.
 func newMatcher(patterns [][]string) *matcher {
 	m := &matcher{width: 1}
 	for _, set := range patterns {
@@ -156,7 +158,7 @@ func newMatcher(patterns [][]string) *matcher {
 	return m
 }
 
-// state adds a state and gives its number.
+// state adds a state and returns its number.
 func (m *matcher) state() int {
 	m.next = append(m.next, make([]int32, m.width)...)
 	m.out = append(m.out, nil)
@@ -188,7 +190,7 @@ func (m *matcher) link() {
 	}
 }
 
-// scan calls found for each pattern that has a literal in the line, some more than once.
+// scan calls found for each pattern with a literal in the line, for some more than once.
 func (m *matcher) scan(line string, found func(pattern int)) {
 	at := 0
 	for i := range len(line) {

@@ -29,27 +29,27 @@ const (
 	maxPattern = 4096 // bytes
 )
 
-// Rules are what Classify decides by. They don't change.
+// Rules are what Classify decides by. They are immutable.
 type Rules struct {
 	output   []*rule
 	patterns []pattern
-	noise    []*regexp.Regexp // lines that tell of what the program went on after
+	noise    []*regexp.Regexp // lines about something after which the program went on
 	indirect []*regexp.Regexp // exceptions that only say that something else failed
 	matcher  *matcher
 }
 
-// pattern is an expression for one line of output, without alternatives where that can be: those are patterns of their own, so that
-// the matcher tells which of them to try.
+// pattern is an expression for one line of output, if possible without alternatives: those are
+// separate patterns, so that the matcher finds which of them to try.
 type pattern struct {
-	re       func() *regexp.Regexp // compiled when it is first asked for: few are ever tried
-	literals []string              // see literals
+	re       func() *regexp.Regexp // compiled on first use: few are ever tried
+	literals []string              // see func literals
 }
 
-// rule gives a class to output with a line that one of the patterns matches.
+// rule gives a class to output with a line that matches one of the patterns.
 type rule struct {
 	name     string
 	class    grid.Class
-	patterns []int // without any the circumstances alone decide
+	patterns []int // without any, the circumstances alone decide
 	unless   []*regexp.Regexp
 	after    []*regexp.Regexp // one of the lines before must match one of them
 	when     []string
@@ -63,7 +63,8 @@ type Source struct {
 	Text []byte
 }
 
-// FileName is the name of a file with rules: in a node's state folder those of the node, in a project's folder those of the project.
+// FileName is the name of a file with rules: the node's in its state folder, the project's in its
+// own folder.
 const FileName = "failures.yaml"
 
 // ReadFile reads the rules of a folder; nil when it has none.
@@ -79,7 +80,8 @@ func ReadFile(dir string) ([]Source, error) {
 	return []Source{{Name: file, Text: text}}, nil
 }
 
-// NewRules reads the rules of these files, which go first, and the built-in ones. It reports all that is wrong with a file.
+// NewRules reads the rules of these files, which go first, and the built-in ones. It reports all
+// problems of a file.
 func NewRules(files ...Source) (*Rules, error) {
 	r := &Rules{}
 	for i, file := range append(files, Source{"built-in rules", builtin}) {
@@ -96,7 +98,7 @@ func NewRules(files ...Source) (*Rules, error) {
 	return r, nil
 }
 
-// reader reads one file.
+// ruleReader reads one file of rules.
 type ruleReader struct {
 	rules    *Rules
 	file     string
@@ -125,7 +127,7 @@ func (d *ruleReader) read(text []byte) error {
 	return d.problems.Err()
 }
 
-// fields passes each value of a map to its reader.
+// readFields passes each value of a map to its reader.
 func (d *ruleReader) readFields(n *yaml.Node, what string, known map[string]func(*yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
 		d.report(n, "Write it as `field: value` lines.", "%s is not a map", what)
@@ -172,7 +174,7 @@ func (d *ruleReader) readRules(n *yaml.Node, to *[]*rule) {
 	}
 }
 
-// items gives the values of a list, or the one value.
+// items returns the values of a list, or the one value.
 func items(n *yaml.Node) []*yaml.Node {
 	if n.Kind == yaml.SequenceNode {
 		return n.Content
@@ -200,7 +202,7 @@ func (d *ruleReader) readClass(n *yaml.Node) grid.Class {
 	return class
 }
 
-// expression reads an expression for lines; nil for one that is wrong.
+// parseExpression reads an expression for lines; nil for an invalid one.
 func (d *ruleReader) parseExpression(n *yaml.Node) *syntax.Regexp {
 	text := d.readText(n)
 	if len(text) > maxPattern {
@@ -224,7 +226,8 @@ func (d *ruleReader) readExpressions(n *yaml.Node) (all []*regexp.Regexp) {
 	return all
 }
 
-// patterns adds the alternatives of these expressions to the rules' patterns, and gives where they stand.
+// readPatterns adds the alternatives of these expressions to the rules' patterns, and returns their
+// indexes.
 func (d *ruleReader) readPatterns(n *yaml.Node) (all []int) {
 	for _, item := range items(n) {
 		if re := d.parseExpression(item); re != nil {

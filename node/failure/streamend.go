@@ -8,37 +8,41 @@ import (
 )
 
 const (
-	// maxLine bounds the part of a line that is looked at, half of it at each end.
+	// maxLine bounds the part of a line that is examined, half of it at each end.
 	maxLine = 1 << 10
-	// lastWords is how many lines before the end may tell of it, where no traceback says what it was.
+	// maxEndLines is how many lines at the end may explain it, where no traceback does.
 	maxEndLines = 100
 
 	tracebackMark = "Traceback (most recent call last)"
 )
 
 var (
-	// rankPrefix is what launchers and frameworks put before the lines of one of several processes.
+	// rankPrefix matches what launchers and frameworks put before the lines of one of several
+	// processes.
 	rankPrefix = lazyregexp.New(`^(\[(default|rank|Rank ?)\d+\]:? ?|(default|[Rr]ank ?)\d+: ?|\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(out|err)>:? ?)`)
-	// taskPrefix is what srun and mpirun put there if asked to. Other programs number their steps so, but not the lines of tracebacks.
+	// taskPrefix matches what srun and mpirun put there on request. Other programs number their
+	// steps in this way, but not the lines of tracebacks.
 	taskPrefix   = lazyregexp.New(`^( *\d+: ?|\[\d+\] )`)
 	chainPhrases = lazyregexp.New(`During handling of the above|direct cause of the following`)
 	ansiEscapes  = lazyregexp.New(`\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]*\x07)`)
 )
 
-// output is what one stream says of the end of a program: lines, and from which on they count.
+// streamEnd is what one stream says about the end of a program: lines, and the first one that
+// counts.
 type streamEnd struct {
 	lines         []string
 	from          int
-	code          []bool       // lines that show source code, which says nothing of what happened
-	exceptionLine int          // the line of the last exception; -1 where no traceback tells of the end
+	code          []bool       // lines that show source code, which does not tell what happened
+	exceptionLine int          // the line of the last exception; -1 if no traceback explains the end
 	interleaved   bool         // the lines of several processes are mixed
 	indirect      bool         // the exception only says that something else failed
-	noise         map[int]bool // of lines that were asked about: whether they tell of what the program went on after
+	noise         map[int]bool // for lines that were examined: whether they are about something after which the program went on
 }
 
-// readOutput finds the decisive part of a stream. With one process that is the last chain of tracebacks and what follows: an error that the
-// program caught does not explain a later one. With several it is everything, since each has an end of its own. Without
-// tracebacks it is the last lines.
+// parseStream finds the decisive part of a stream. With one process that is the last chain of
+// tracebacks and what follows: an error that the program caught does not explain a later one. With
+// several processes it is everything, since each has an end of its own. Without tracebacks it is
+// the last lines.
 func parseStream(stream []byte, indirect func(line string) bool) *streamEnd {
 	o := &streamEnd{exceptionLine: -1, noise: map[int]bool{}}
 	o.splitLines(stream)
@@ -79,7 +83,7 @@ func parseStream(stream []byte, indirect func(line string) bool) *streamEnd {
 	return o
 }
 
-// split gives the lines of a stream's end without what terminals and launchers add.
+// splitLines splits a stream's end into lines, without what terminals and launchers add.
 func (o *streamEnd) splitLines(stream []byte) {
 	if len(stream) > MaxOutput {
 		stream = stream[len(stream)-MaxOutput:]
@@ -116,7 +120,7 @@ func (o *streamEnd) splitLines(stream []byte) {
 	}
 }
 
-// exception gives the line behind the frames of a traceback, and marks their source code.
+// exceptionAfter returns the line behind the frames of a traceback, and marks their source code.
 func (o *streamEnd) exceptionAfter(mark, end int) int {
 	for i := mark + 1; i < end; i++ {
 		line := o.lines[i]
@@ -131,7 +135,7 @@ func (o *streamEnd) exceptionAfter(mark, end int) int {
 	return end
 }
 
-// chains reports whether a traceback follows from the exception before it.
+// isChained reports whether a traceback follows from the exception before it.
 func (o *streamEnd) isChained(exception, mark int) bool {
 	for i := exception; i < mark; i++ {
 		if chainPhrases.Get().MatchString(o.lines[i]) {
@@ -141,7 +145,7 @@ func (o *streamEnd) isChained(exception, mark int) bool {
 	return false
 }
 
-// words counts the lines from i on that are not empty.
+// countLines counts the lines from i on that are not empty.
 func (o *streamEnd) countLines(i int) (n int) {
 	for ; i < len(o.lines); i++ {
 		if o.lines[i] != "" {

@@ -6,18 +6,18 @@ import (
 	"mlfnode/grid"
 )
 
-// Xid is what faults of GPUs with some of NVIDIA's numbers mean, after its catalogue ("Xid Errors").
+// Xid is what GPU faults with some of NVIDIA's numbers mean, after its catalogue ("Xid Errors").
 type Xid struct {
 	numbers         []int
-	Class           grid.Class // of an attempt that had the device, and failed; ClassNone where the fault explains nothing
-	Link            bool       // it is one of the links between devices, which only attempts with several devices use
-	FaultsUntilSick int        // how many within a day show that the device is to go out of service; 0 for none
-	Reason          string     // what is wrong then, and what helps; "" where the number is for information
+	Class           grid.Class // of an attempt that had the device and failed; ClassNone where the fault explains nothing
+	Link            bool       // it concerns a link between devices, which only attempts with several devices use
+	FaultsUntilSick int        // how many within a day take the device out of service; 0 for none
+	Reason          string     // what is wrong, and what helps; "" where the number is for information
 }
 
-// xids are the rows; the last one is for all numbers that no other has.
+// xids are the rows; the last one is for all numbers that are in no other.
 var xids = [...]Xid{
-	{Class: grid.ClassCUDAError, Reason: "a program failed on it", // or was killed: it says nothing of the device
+	{Class: grid.ClassCUDAError, Reason: "a program failed on it", // or was killed: it says nothing about the device
 		numbers: []int{11, 13, 25, 31, 32, 39, 40, 41, 43, 45, 60, 68, 69, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86}},
 	{numbers: []int{63, 78, 92, 154}},
 	{numbers: []int{94}, Class: grid.ClassGPUFault, FaultsUntilSick: 3, Reason: "contained memory errors repeat; needs a reset"},
@@ -32,7 +32,7 @@ var xids = [...]Xid{
 	{Class: grid.ClassGPUFault, FaultsUntilSick: 3, Reason: "unknown errors repeat"},
 }
 
-// XidOf gives the row of a number. Numbers of one kind have the same row.
+// XidOf returns the row of a number. Numbers of one kind have the same row.
 func XidOf(number int) *Xid {
 	i := slices.IndexFunc(xids[:], func(x Xid) bool { return slices.Contains(x.numbers, number) })
 	if i < 0 {

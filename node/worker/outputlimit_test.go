@@ -54,7 +54,7 @@ func TestFloodIsCutByTheExecutor(t *testing.T) {
 				r.Task.Command, r.Task.LogLimit, r.Task.Metrics = []string{"/bin/sh", "-c", c.script}, c.limit, []grid.Source{{JSON: "stdout"}}
 			})
 			var biggest int64
-			run := s.cfg.Executor.(program)
+			run := s.trials.executor.(program)
 			s.trials.executor = program(func(ctx context.Context, a *executor.Attempt) executor.Outcome {
 				o := run(ctx, a)
 				for _, f := range []*os.File{a.Stdout, a.Stderr} {

@@ -1,13 +1,14 @@
-// Package allocator decides which processors, memory and devices each trial of a node gets. It keeps the books and nothing else: it
-// does no I/O, reads no clock and starts no goroutine.
+// Package allocator decides which processors, memory and devices each trial of a node gets. It does
+// nothing but keep the books: it does no I/O, reads no clock and starts no goroutine.
 //
 // A trial gets whole devices, or a share of one device in thousandths and bytes. The rules:
 //
-//   - At all times the shares of a device add up to at most the device. Only what Restore takes over from an earlier agent, and a
-//     device that has shrunk, can exceed that.
+//   - At all times the shares of a device add up to at most the device. Only what Restore takes
+//     over from an earlier agent, and a device that has shrunk, can exceed that.
 //   - A whole device is given to one trial alone.
-//   - Of a request for several devices nothing is held before all of it is there.
-//   - Lanes that wait keep devices and room for one of their trials (Keep); the lanes behind them get what that leaves.
+//   - Of a request for several devices nothing is held before all of them are free.
+//   - Lanes that wait hold devices and room for one of their trials (HoldFor); the lanes behind
+//     them get what that leaves.
 //
 // Shares go where they leave the least, whole devices where they lie together: see placement.go.
 package allocator
@@ -21,7 +22,7 @@ import (
 	"mlfnode/grid"
 )
 
-// MaxSlots bounds how many trials run at a time on a node, whatever they ask for.
+// MaxSlots bounds how many trials run at a time on a node, whatever they request.
 const MaxSlots = 4096
 
 // Share is what an allocation holds of one device.
@@ -33,7 +34,7 @@ type Share struct {
 	Memory int64      `json:"memory"`
 }
 
-// Allocation is what one trial at a time has. It is never changed.
+// Allocation is what one running trial has. It is never changed.
 type Allocation struct {
 	Lane   grid.Lane  `json:"lane"`
 	CPUs   grid.Milli `json:"cpus"`
@@ -57,16 +58,16 @@ func (al *Allocation) UUIDs() []string {
 // Options are the policies of a node.
 type Options struct {
 	Share   int  // most trials on one device at one time; 0 means DefaultShare
-	Watched bool // somebody looks at the devices: one whose trial has ended stays Dirty until Mark says otherwise
+	Watched bool // the devices are watched: one whose trial has ended stays Dirty until SetState says otherwise
 }
 
-// maxSlot bounds slot numbers out of manifests.
+// maxSlot bounds slot numbers that are read from manifests.
 const maxSlot = 1 << 16
 
 // DefaultShare is how many trials may share one device.
 const DefaultShare = 8
 
-// Allocator keeps the books of one node. Its methods may be called at the same time.
+// Allocator keeps the books of one node. Its methods may be called concurrently.
 type Allocator struct {
 	opts Options
 
@@ -78,12 +79,12 @@ type Allocator struct {
 	devices      []*bookedDevice      // by index
 	hasInstances bool                 // some are parts of others
 	allocations  map[*Allocation]struct{}
-	slotUses     []int                  // how many allocations have each slot number: one, or more where an earlier version has given none
-	waiting      []WaitingLane          // of this pass, in order
-	heldSets     map[grid.Lane][]string // devices that lanes kept last, by UUID
+	slotUses     []int                  // how many allocations have each slot number: one, or more for those of an earlier version
+	waiting      []WaitingLane          // lanes that hold room in this pass, in order
+	heldSets     map[grid.Lane][]string // the devices that each lane held last, by UUID
 }
 
-// use is an amount of processors and memory.
+// amount is an amount of processors and memory.
 type amount struct {
 	cpus   grid.Milli
 	memory int64
@@ -92,7 +93,7 @@ type amount struct {
 func (u amount) add(v amount) amount { return amount{u.cpus + v.cpus, u.memory + v.memory} }
 func (u amount) sub(v amount) amount { return amount{u.cpus - v.cpus, u.memory - v.memory} }
 
-// New makes the books of a node that has so much.
+// New returns the allocator of a node with these resources.
 func New(opts Options, cpus grid.Milli, memory int64, devices []Device) *Allocator {
 	opts.Share = cmp.Or(opts.Share, DefaultShare)
 	a := &Allocator{opts: opts, lanes: map[grid.Lane]amount{}, allocations: map[*Allocation]struct{}{}, heldSets: map[grid.Lane][]string{}}
@@ -100,8 +101,9 @@ func New(opts Options, cpus grid.Milli, memory int64, devices []Device) *Allocat
 	return a
 }
 
-// Update changes what the node has. What is in use stays in use, on devices that are not there any more too: what is free may be less
-// than nothing for a while. The state of a device that was known stays as Mark has set it.
+// Update changes what the node has. Allocations stay as they are, even on devices that no longer
+// exist: what is free may be negative for a while. The state of a known device stays as SetState
+// has set it.
 func (a *Allocator) Update(cpus grid.Milli, memory int64, devices []Device) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -170,7 +172,7 @@ func (a *Allocator) deviceLocked(uuid string) *bookedDevice {
 	return nil
 }
 
-// Mark sets the state of a device, with what is behind it. A device that is not known is left alone.
+// SetState sets the state of a device and the reason for it. An unknown device is ignored.
 func (a *Allocator) SetState(uuid string, s State, why string, since time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -179,7 +181,8 @@ func (a *Allocator) SetState(uuid string, s State, why string, since time.Time) 
 	}
 }
 
-// Reserve takes what one trial of the lane needs, if it is free and not kept for others. Else it says what is in the way.
+// Reserve allocates what one trial of the lane needs, if it is free and not held for others.
+// Otherwise it returns what is in the way.
 func (a *Allocator) Reserve(lane grid.Lane, r grid.Resources) (*Allocation, grid.Refusal) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -199,7 +202,8 @@ func (a *Allocator) Reserve(lane grid.Lane, r grid.Resources) (*Allocation, grid
 	return al, grid.Refusal{}
 }
 
-// Exchange gives an allocation of these resources without a device in place of one that has it, or the same one when nothing else is to be had.
+// ReplaceDevice exchanges an allocation of these resources for one without the device, or returns
+// the same one when no other is possible.
 func (a *Allocator) ReplaceDevice(al *Allocation, r grid.Resources, without string) *Allocation {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -219,7 +223,8 @@ func (a *Allocator) ReplaceDevice(al *Allocation, r grid.Resources, without stri
 	return al
 }
 
-// Restore takes over what a trial has that an earlier agent began: whether it is free or not, and whether the devices are there or not.
+// Restore takes over the allocation of a trial that an earlier agent started, whether it is free or
+// not, and whether the devices exist or not.
 func (a *Allocator) Restore(al *Allocation) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -249,7 +254,7 @@ func (a *Allocator) bookLocked(al *Allocation) {
 	a.slotUses[al.Slot]++
 }
 
-// freeSlotLocked gives the lowest slot number that is free.
+// freeSlotLocked returns the lowest free slot number.
 func (a *Allocator) freeSlotLocked() int {
 	if n := slices.Index(a.slotUses, 0); n >= 0 {
 		return n
@@ -257,11 +262,11 @@ func (a *Allocator) freeSlotLocked() int {
 	return len(a.slotUses)
 }
 
-// Release gives an allocation back. It reports false, and does nothing, when that has been done already. With Options.Watched, its
-// devices are Dirty from now on.
+// Release gives an allocation back. It returns false, and does nothing, when that has been done
+// already. With Options.Watched, its devices are Dirty from now on.
 func (a *Allocator) Release(al *Allocation) bool { return a.release(al, a.opts.Watched) }
 
-// Return is Release of what was not used: no device of it has to be looked at.
+// ReturnUnused is Release for an allocation that was not used: its devices stay as they are.
 func (a *Allocator) ReturnUnused(al *Allocation) bool { return a.release(al, false) }
 
 func (a *Allocator) release(al *Allocation, dirty bool) bool {
@@ -280,7 +285,7 @@ func (a *Allocator) release(al *Allocation, dirty bool) bool {
 	return true
 }
 
-// dropLocked is the way back from takeLocked.
+// unbookLocked undoes bookLocked.
 func (a *Allocator) unbookLocked(al *Allocation) {
 	delete(a.allocations, al)
 	a.slotUses[al.Slot]--
@@ -294,8 +299,8 @@ func (a *Allocator) unbookLocked(al *Allocation) {
 	}
 }
 
-// Slots says how many trials with these resources the node can run at a time when nothing else runs. Devices that are out of
-// service do not count.
+// Slots returns how many trials with these resources the node can run at a time when nothing else
+// runs. Devices that are out of service do not count.
 func (a *Allocator) Slots(r grid.Resources) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -310,7 +315,7 @@ func (a *Allocator) SlotsWithout(r grid.Resources, uuid string) int {
 }
 
 func (a *Allocator) slotsLocked(r *grid.Resources, counts func(*bookedDevice) bool) int {
-	if r.CPUs < 0 || r.Memory < 0 { // less than nothing is in no record that was checked
+	if r.CPUs < 0 || r.Memory < 0 { // no valid record asks for less than nothing
 		return 0
 	}
 	n := int64(MaxSlots)
@@ -338,25 +343,25 @@ func (a *Allocator) slotsLocked(r *grid.Resources, counts func(*bookedDevice) bo
 	return int(max(min(n, total/whole), 0))
 }
 
-// Book is a picture of what is in use.
+// Usage is a snapshot of what is in use.
 type Usage struct {
 	CPUs, FreeCPUs     grid.Milli
 	Memory, FreeMemory int64
 	Devices            []DeviceUsage
 }
 
-// DeviceBook is one device in a Book.
+// DeviceUsage is one device in a Usage.
 type DeviceUsage struct {
 	Device
 	Free       grid.Milli // thousandths
 	FreeMemory int64
 	Shares     int       // trials on it
-	HeldFor    grid.Lane // the lane that it is kept for, "" for none
-	Absent     bool      // the node does not have it any more, but a trial does
+	HeldFor    grid.Lane // the lane that it is held for, "" for none
+	Absent     bool      // the node no longer has it, but a trial does
 	Split      bool      // it is divided into MIG instances
 }
 
-// Book gives the picture of this moment.
+// Usage returns a snapshot of what is in use now.
 func (a *Allocator) Usage() Usage {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -18,29 +18,30 @@ const (
 	Dirty   State = "dirty"   // a trial has ended there, and its memory has not been seen free since
 	Foreign State = "foreign" // a program that is not a trial computes on it
 	Sick    State = "sick"    // it is out of service
-	Gone    State = "gone"    // its driver does not show it any more
+	Gone    State = "gone"    // its driver no longer reports it
 )
 
 // Device is a GPU or a MIG instance that trials can get.
 type Device struct {
-	UUID    string // what CUDA_VISIBLE_DEVICES takes
-	Parent  string // UUID of the GPU that a MIG instance is a part of; "" for a GPU
+	UUID    string // the value for CUDA_VISIBLE_DEVICES
+	Parent  string // UUID of the GPU that a MIG instance is part of; "" for a GPU
 	Index   int    // of the GPU, as people count them
 	Name    string // the model
 	Profile string // of a MIG instance, like 1g.10gb
-	Total   int64  // bytes of the whole device, what a request for whole devices is compared with; 0 means Memory
+	Total   int64  // bytes of the whole device, which requests for whole devices are compared with; 0 means Memory
 	Memory  int64  // bytes that trials may have
 
-	Group     int  // number of the NVLink island; -1 when it is not known
-	NUMA      int  // node of the machine's memory that is nearest; -1 when it is not known
-	Exclusive bool // its compute mode lets one process in: it is never shared
+	Group     int  // number of the NVLink island; -1 if not known
+	NUMA      int  // nearest NUMA node of the machine's memory; -1 if not known
+	Exclusive bool // its compute mode allows one process only: it is never shared
 
 	State State
-	Why   string    // what is behind a state other than Ready, for people
-	Since time.Time // when it took the state
+	Why   string    // the reason for a state other than Ready, for people
+	Since time.Time // when it entered the state
 }
 
-// needs says what one trial takes of a device; ok is false when the device is none that it can use, however free it is.
+// needs returns what one trial takes of a device; ok is false when it can't use the device, however
+// free it is.
 func (d *Device) needs(r *grid.Resources) (milli grid.Milli, memory int64, ok bool) {
 	if r.GPUMemory > d.total(r) || r.GPUModel != "" && !strings.Contains(strings.ToLower(d.Name), strings.ToLower(r.GPUModel)) {
 		return 0, 0, false
@@ -63,7 +64,7 @@ func (d *Device) needs(r *grid.Resources) (milli grid.Milli, memory int64, ok bo
 	return milliOf(r.GPUMemory, d.Memory), r.GPUMemory, true
 }
 
-// total is the memory that a request has to be content with.
+// total is the memory that a request is compared with.
 func (d *Device) total(r *grid.Resources) int64 {
 	if r.WholeGPUs() > 0 {
 		return max(d.Total, d.Memory)
@@ -71,7 +72,7 @@ func (d *Device) total(r *grid.Resources) int64 {
 	return d.Memory
 }
 
-// share gives so many thousandths of an amount, rounded down.
+// shareOf returns a number of thousandths of an amount, rounded down.
 func shareOf(amount int64, m grid.Milli) int64 {
 	hi, lo := bits.Mul64(uint64(max(amount, 0)), uint64(m))
 	if hi >= uint64(grid.One) {
@@ -81,7 +82,7 @@ func shareOf(amount int64, m grid.Milli) int64 {
 	return int64(min(q, math.MaxInt64))
 }
 
-// milliOf gives the thousandths that a part is of a whole that is not smaller, rounded up.
+// milliOf returns the thousandths that a part is of a whole that is not smaller, rounded up.
 func milliOf(part, whole int64) grid.Milli {
 	if whole <= 0 {
 		return grid.One
@@ -94,21 +95,21 @@ func milliOf(part, whole int64) grid.Milli {
 	return max(grid.Milli(q), 1)
 }
 
-// place is a device in the books.
+// bookedDevice is a device with what is allocated of it.
 type bookedDevice struct {
 	Device
 	milli  grid.Milli // in use
 	memory int64      // in use
 	shares []portion  // who uses it
-	absent bool       // it is not among the devices of the node any more, but something still has it
+	absent bool       // the node no longer has it, but an allocation does
 	split  bool       // it is divided into MIG instances
 
-	heldFor    grid.Lane // the lane that this device is kept for in this pass, "" for none
+	heldFor    grid.Lane // the lane that this device is held for in this pass, "" for none
 	heldMilli  grid.Milli
 	heldMemory int64
 }
 
-// held is one trial's part of a device.
+// portion is one trial's part of a device.
 type portion struct {
 	lane   grid.Lane
 	milli  grid.Milli
@@ -121,7 +122,7 @@ func (p *bookedDevice) book(h portion) {
 	p.shares = append(p.shares, h)
 }
 
-// drop takes a part back.
+// unbook removes a portion.
 func (p *bookedDevice) unbook(h portion) {
 	for i := range p.shares {
 		if p.shares[i] == h {
@@ -134,7 +135,7 @@ func (p *bookedDevice) unbook(h portion) {
 	}
 }
 
-// others is what trials of other lanes use of the device.
+// usedByOthers returns what trials of other lanes use of the device.
 func (p *bookedDevice) usedByOthers(lane grid.Lane) (milli grid.Milli, memory int64, n int) {
 	milli, memory, n = p.milli, p.memory, len(p.shares)
 	for i := range p.shares {

@@ -7,13 +7,13 @@ import (
 	"mlfnode/grid"
 )
 
-// Claim is a lane that waits, with what one of its trials needs.
+// WaitingLane is a lane that waits, with what one of its trials needs.
 type WaitingLane struct {
 	Lane      grid.Lane
 	Resources grid.Resources
 }
 
-// Begin starts a pass over the lanes of the node: nothing is kept until Keep says so.
+// BeginPass starts a pass over the lanes of the node: nothing is held until HoldFor says so.
 func (a *Allocator) BeginPass() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -23,11 +23,13 @@ func (a *Allocator) BeginPass() {
 	}
 }
 
-// Keep holds free what one trial of the lane needs, from all lanes that ask after this in the pass: processors, memory, and named
-// devices that no lane before it keeps. The devices stay the same from pass to pass as long as the lane waits and they can be had; to
-// choose again each time could run after the emptiest device for ever. A lane for which there are not enough devices keeps nothing.
+// HoldFor holds what one trial of the lane needs against all lanes that ask later in the pass:
+// processors, memory, and specific devices that no lane before it holds. The devices stay the same
+// from pass to pass while the lane waits and they are available; to choose again each time could
+// chase the emptiest device for ever. A lane for which there are not enough devices holds nothing.
 //
-// What the lane's own trials use counts as free in time, so that lanes behind it get what it can't use anyway.
+// What the lane's own trials use counts as free in time, so that lanes behind it get what it can't
+// use anyway.
 func (a *Allocator) HoldFor(c WaitingLane) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -37,14 +39,15 @@ func (a *Allocator) HoldFor(c WaitingLane) {
 	a.waiting = append(a.waiting, c)
 }
 
-// Forget lets go of the devices that a lane kept, which does not wait any more.
+// DropHold forgets the devices that a lane held, because it no longer waits.
 func (a *Allocator) DropHold(lane grid.Lane) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.heldSets, lane)
 }
 
-// keepDevicesLocked keeps devices for one trial: those of the last time, and in place of what is lost those with the most free.
+// holdDevicesLocked holds devices for one trial: the same as last time, and in place of those that
+// are gone the ones with the most free.
 func (a *Allocator) holdDevicesLocked(c *WaitingLane) bool {
 	var all []candidate
 	for _, p := range a.devices {
@@ -72,7 +75,7 @@ func (a *Allocator) holdDevicesLocked(c *WaitingLane) bool {
 	return true
 }
 
-// last orders what is false before what is true.
+// falseFirst orders false before true.
 func falseFirst(x, y bool) int {
 	switch {
 	case x == y:
@@ -83,7 +86,8 @@ func falseFirst(x, y bool) int {
 	return -1
 }
 
-// roomLocked reports whether processors and memory for one more trial of the lane are free, and left by the lanes that keep some.
+// hasRoomLocked reports whether processors and memory for one more trial of the lane are free and,
+// with obey, not held by other lanes.
 func (a *Allocator) hasRoomLocked(lane grid.Lane, need amount, obey bool) bool {
 	if !a.used.add(need).within(a.cpus, a.memory) {
 		return false
@@ -105,7 +109,8 @@ func (a *Allocator) hasRoomLocked(lane grid.Lane, need amount, obey bool) bool {
 	return total.within(a.cpus, a.memory)
 }
 
-// within reports whether it is there. Of what is not asked for there may be too little.
+// within reports whether the amount fits into the resources. A resource of which nothing is
+// requested may be overbooked.
 func (u amount) within(cpus grid.Milli, memory int64) bool {
 	return u.cpus <= cpus && u.memory <= memory
 }

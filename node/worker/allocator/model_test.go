@@ -12,7 +12,8 @@ import (
 	"mlfnode/grid"
 )
 
-// model keeps the same books as an Allocator in the plainest way: a list of what was given, added up again for each question.
+// model keeps the same books as an Allocator in the plainest way: a list of what was given, added
+// up again for each question.
 type model struct {
 	cpus    grid.Milli
 	memory  int64
@@ -33,7 +34,8 @@ func (m *model) used(uuid string) (milli grid.Milli, memory int64, n int) {
 	return milli, memory, n
 }
 
-// divided reports whether a device is a GPU of which instances are there, or of which something is in use in another division.
+// divided reports whether a device is a GPU of which instances are there, or of which something is
+// in use in another division.
 func (m *model) divided(d *Device) bool {
 	for _, o := range m.devices {
 		if o.Parent == d.UUID {

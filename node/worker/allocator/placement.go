@@ -7,15 +7,15 @@ import (
 	"mlfnode/grid"
 )
 
-// relaxed names a condition that is left out, to find out whether it alone is in the way.
+// relaxation names a condition that is ignored, to find out whether it alone is in the way.
 type relaxation uint8
 
 const (
 	ignoreState relaxation = 1 << iota // devices that are not ready count
-	ignoreHolds                        // devices that are kept for others count
+	ignoreHolds                        // devices that are held for others count
 )
 
-// fitsLocked reports whether a trial of the lane gets so much of the device now.
+// fitsLocked reports whether a trial of the lane can have this much of the device now.
 func (a *Allocator) fitsLocked(p *bookedDevice, lane grid.Lane, milli grid.Milli, memory int64, without relaxation) bool {
 	switch {
 	case p.absent || p.split || p.State != Ready && without&ignoreState == 0,
@@ -32,8 +32,8 @@ func (a *Allocator) fitsLocked(p *bookedDevice, lane grid.Lane, milli grid.Milli
 	return otherMilli+p.heldMilli+milli <= grid.One && otherMemory+p.heldMemory+memory <= p.Memory && n+2 <= a.opts.Share
 }
 
-// overlapsLocked reports whether something has a device of which this one is a part, or a part of this one: what Restore took over
-// may be of a time when the GPU was divided otherwise.
+// overlapsLocked reports whether an allocation has a device of which this one is a part, or a part
+// of this one: what Restore took over may date from when the GPU was divided in another way.
 func (a *Allocator) overlapsLocked(p *bookedDevice) bool {
 	if !a.hasInstances {
 		return false
@@ -46,7 +46,8 @@ func (a *Allocator) overlapsLocked(p *bookedDevice) bool {
 	return false
 }
 
-// candidatesLocked lists the devices that a trial of the lane could get now, with what it would get of each.
+// candidatesLocked lists the devices that a trial of the lane could get now, with what it would get
+// of each.
 func (a *Allocator) candidatesLocked(lane grid.Lane, r *grid.Resources, without relaxation) []candidate {
 	var all []candidate
 	for _, p := range a.devices {
@@ -64,7 +65,7 @@ type candidate struct {
 	memory int64
 }
 
-// chooseLocked picks the devices of one trial; nil when they are not all there.
+// chooseDevicesLocked picks the devices of one trial; nil when not all of them are free.
 func (a *Allocator) chooseDevicesLocked(lane grid.Lane, r *grid.Resources) []Share {
 	all := a.candidatesLocked(lane, r, 0)
 	n := max(r.WholeGPUs(), 1)
@@ -85,18 +86,19 @@ func (a *Allocator) chooseDevicesLocked(lane grid.Lane, r *grid.Resources) []Sha
 	return shares
 }
 
-// left measures what a share leaves of the device, in thousandths and in memory; the least is best. A MIG instance, of which nothing
-// is left, costs what it has more than is needed.
+// remainder measures what a share leaves of the device, in thousandths and in memory; the least is
+// best. A MIG instance, of which nothing is left, has a fixed value.
 func (c candidate) remainder() int64 {
 	if c.Parent != "" {
-		return 1000 // as a device that is half left: it is taken for what fills it, before a whole GPU is broken into
+		return 1000 // like a device that is half left: it is taken for trials that fill it, before a whole GPU is split
 	}
 	free, room := grid.One-c.bookedDevice.milli-c.milli, c.Memory-c.bookedDevice.memory-c.memory
 	return int64(free) + int64(milliOf(room, max(c.Memory, 1)))
 }
 
-// narrow picks n of at least so many candidates that lie together: those of the smallest group that holds them, else whole groups,
-// the largest first. In a group the next key decides likewise, and with no key left their order.
+// pickTogether picks n of at least n candidates that lie together: those of the smallest group that
+// holds them, else whole groups, the largest first. Within a group the next key decides in the same
+// way, and without further keys the order.
 func pickTogether(all []candidate, n int, keys ...func(candidate) int) []candidate {
 	if len(keys) == 0 || len(all) == n {
 		return all[:n]

@@ -100,7 +100,8 @@ func TestEightSharesFillADevice(t *testing.T) {
 	}
 }
 
-// TestInstances gives MIG instances to trials that ask for their profile, or for so much memory that an instance fits better than a GPU.
+// TestInstances gives MIG instances to trials that ask for their profile, or for so much memory
+// that an instance fits better than a GPU.
 func TestInstances(t *testing.T) {
 	devices := gpus(2, 1)
 	for i := range 3 {
@@ -177,7 +178,8 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// TestPacking compares the devices that streams of shares need with the best that was found for each by trying orders and rules.
+// TestPacking compares the devices that streams of shares need with the best that was found for
+// each by trying orders and rules.
 func TestPacking(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	kinds := map[string]func() grid.Resources{
@@ -211,7 +213,8 @@ func TestPacking(t *testing.T) {
 	}
 }
 
-// bestFound packs sizes by several rules in several orders and gives the least devices of 1000 thousandths and 80 GiB.
+// bestFound packs sizes by several rules in several orders and gives the least devices of 1000
+// thousandths and 80 GiB.
 func bestFound(rng *rand.Rand, all [][2]int64) int {
 	best := len(all)
 	for try := range 40 {
@@ -246,8 +249,8 @@ func bestFound(rng *rand.Rand, all [][2]int64) int {
 	return best
 }
 
-// TestKeptDevicesStay has a lane that waits for two of four devices keep the same two while others come and go, and the lanes behind it
-// get the rest.
+// TestKeptDevicesStay has a lane that waits for two of four devices keep the same two while others
+// come and go, and the lanes behind it get the rest.
 func TestKeptDevicesStay(t *testing.T) {
 	a := node(gpus(4, 4))
 	big := WaitingLane{"big", grid.Resources{CPUs: 1, GPUs: 2 * grid.One}}
@@ -299,7 +302,8 @@ func TestKeptDevicesStay(t *testing.T) {
 	}
 }
 
-// TestReleaseOfWatchedDevices: a device is not given again before somebody has seen that it is free.
+// TestReleaseOfWatchedDevices: a device is not given again before somebody has seen that it is
+// free.
 func TestReleaseOfWatchedDevices(t *testing.T) {
 	a := New(Options{Watched: true}, grid.One, 0, gpus(1, 1))
 	al, _ := get(a, grid.Resources{GPUs: grid.One})
@@ -334,7 +338,8 @@ func BenchmarkReserveRelease(b *testing.B) {
 	}
 }
 
-// TestExchangeAvoidsADevice gives a trial another device where there is one, and leaves the books as they were where there is none.
+// TestExchangeAvoidsADevice gives a trial another device where there is one, and leaves the books
+// as they were where there is none.
 func TestExchangeAvoidsADevice(t *testing.T) {
 	for name, r := range map[string]grid.Resources{"a device": {GPUs: grid.One}, "a share": {GPUs: grid.One / 4}, "two devices": {GPUs: 2 * grid.One}} {
 		a := node(gpus(3, 3))
@@ -372,8 +377,8 @@ func TestExchangeAvoidsADevice(t *testing.T) {
 	}
 }
 
-// TestSlots has trials come and go: no two of one time have one slot number, numbers stay below how many there are at most, and what an
-// earlier agent began keeps its own.
+// TestSlots has trials come and go: no two of one time have one slot number, numbers stay below how
+// many there are at most, and what an earlier agent began keeps its own.
 func TestSlots(t *testing.T) {
 	a := New(Options{}, 4*grid.One, 0, nil)
 	kept := &Allocation{CPUs: grid.One, Slot: 2}

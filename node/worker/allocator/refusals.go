@@ -6,8 +6,8 @@ import (
 	"mlfnode/grid"
 )
 
-// Never says why trials with these resources could never run on the node, whatever ends there and whatever comes back into service; the
-// zero value when they could.
+// NeverFits returns why trials with these resources could never run on the node, whatever ends
+// there and whatever comes back into service; the zero value when they could.
 func (a *Allocator) NeverFits(r grid.Resources) grid.Refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -61,14 +61,15 @@ func (a *Allocator) neverFitsLocked(r *grid.Resources) grid.Refusal {
 	return a.refusedByDeviceLocked(grid.RefusedExclusive, r, func(p *bookedDevice) bool { return p.Exclusive })
 }
 
-// Why says what keeps a trial of the lane from beginning now, as Reserve would.
+// Explain returns what keeps a trial of the lane from starting now, as Reserve would.
 func (a *Allocator) Explain(lane grid.Lane, r grid.Resources) grid.Refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.explainLocked(lane, &r)
 }
 
-// firstLocked gives a refusal because of the first device of the right kind for which so is true.
+// refusedByDeviceLocked returns a refusal that names the first device of the right kind for which
+// the condition holds.
 func (a *Allocator) refusedByDeviceLocked(code grid.RefusalCode, r *grid.Resources, so func(*bookedDevice) bool) grid.Refusal {
 	refusal := grid.Refusal{Code: code}
 	for _, p := range a.devices {
@@ -80,7 +81,8 @@ func (a *Allocator) refusedByDeviceLocked(code grid.RefusalCode, r *grid.Resourc
 	return refusal
 }
 
-// explainLocked says what keeps a trial of the lane from beginning now: of several reasons the one that lasts longest.
+// explainLocked returns what keeps a trial of the lane from starting now: of several reasons the
+// one that lasts longest.
 func (a *Allocator) explainLocked(lane grid.Lane, r *grid.Resources) grid.Refusal {
 	if never := a.neverFitsLocked(r); never.Code != "" {
 		return never
@@ -119,7 +121,7 @@ func (a *Allocator) refusedBehindLocked() grid.Refusal {
 	return refusal
 }
 
-// busyLocked says how much is free of what a trial needs.
+// refusedBusyLocked returns how much is free of what a trial needs.
 func (a *Allocator) refusedBusyLocked(lane grid.Lane, r *grid.Resources) grid.Refusal {
 	if n := r.WholeGPUs(); n > 0 {
 		free := len(a.candidatesLocked(lane, r, ignoreHolds))

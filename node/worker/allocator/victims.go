@@ -6,8 +6,9 @@ import (
 	"mlfnode/grid"
 )
 
-// ToFit picks, of allocations in the order in which they are to be given up, those without which a trial of the lane would fit. It gives
-// none when all of them are not enough. Nothing is changed.
+// Victims picks, from allocations in the order in which they are to be given up, those without
+// which a trial of the lane would fit. It returns none when all of them are not enough. Nothing is
+// changed.
 func (a *Allocator) Victims(lane grid.Lane, r grid.Resources, some []*Allocation) []*Allocation {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -23,7 +24,7 @@ func (a *Allocator) Victims(lane grid.Lane, r grid.Resources, some []*Allocation
 	}
 	var needed []*Allocation
 	if fits() {
-		for i := range slices.Backward(gone) { // what came early may turn out to be of no use
+		for i := range slices.Backward(gone) { // an early one may turn out to be unnecessary
 			if a.bookLocked(gone[i]); !fits() {
 				a.unbookLocked(gone[i])
 				needed = append(needed, gone[i])

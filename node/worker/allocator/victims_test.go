@@ -7,7 +7,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestToFit picks what must be given up for one more trial, in the given order, and nothing more; the books stay as they are.
+// TestToFit picks what must be given up for one more trial, in the given order, and nothing more;
+// the books stay as they are.
 func TestToFit(t *testing.T) {
 	devices := []Device{{UUID: "GPU-0", Memory: 80 << 30, Group: -1, NUMA: -1}, {UUID: "GPU-1", Index: 1, Memory: 80 << 30, Group: -1, NUMA: -1}}
 	for name, c := range map[string]struct {

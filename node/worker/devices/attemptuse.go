@@ -11,7 +11,7 @@ import (
 	"mlfnode/node/failure"
 )
 
-// key names an attempt. The zero key stands for programs that belong to none.
+// attemptKey identifies an attempt. The zero key stands for programs that belong to none.
 type attemptKey struct {
 	trial  grid.TrialID
 	number int
@@ -21,7 +21,8 @@ func (k attemptKey) compare(l attemptKey) int {
 	return cmp.Or(cmp.Compare(k.trial.Sweep, l.trial.Sweep), cmp.Compare(k.trial.Index, l.trial.Index), cmp.Compare(k.number, l.number))
 }
 
-// Attempt is an attempt that runs. One without devices is told, too, because it may use some all the same.
+// Attempt is an attempt that runs. One without devices is passed too, because it may use some
+// nevertheless.
 type Attempt struct {
 	Trial   grid.TrialID
 	Number  int
@@ -31,45 +32,45 @@ type Attempt struct {
 
 func (a *Attempt) key() attemptKey { return attemptKey{a.Trial, a.Number} }
 
-// attempt is an Attempt with what was seen of it.
+// attempt is an Attempt with what was observed of it.
 type attempt struct {
 	Attempt
 	pid          int
 	container    string
-	ended        bool // nothing more is seen of its programs
+	ended        bool // its programs are no longer observed
 	observed     map[string]*observation
 	xid          int    // the first error that the driver reported for one of its devices, and that device
 	faultyDevice string //
 }
 
-// sight is what was seen of an attempt on one of its devices.
+// observation is what was observed of an attempt on one of its devices.
 type observation struct {
 	peak       int64 // bytes
-	busySum    int   // percent, summed up over the looks
+	busySum    int   // percent, summed over the samples
 	samples    int
-	pids       []int // at the last look
+	pids       []int // in the last sample
 	full       bool  // likewise
 	neighbours bool  // likewise
 }
 
-// Evidence is what the devices of an attempt say about its end, for the one who decides on its failure class. All of it is about the
-// attempt's own devices.
+// Evidence is what the devices of an attempt say about its end, for the decision on its failure
+// class. All of it is about the attempt's own devices.
 type Evidence struct {
 	Device     string // UUID of the device that Xid or Gone is about, else of the first; "" without devices
 	Xid        int    // the first error that the driver reported while the attempt ran, or at its end; 0 for none
-	Gone       bool   // the driver does not show a device any more
-	Full       bool   // at least 95 % of the memory of a device was in use when the attempt was seen last
+	Gone       bool   // the driver no longer reports a device
+	Full       bool   // at least 95 % of the memory of a device was in use when the attempt was last observed
 	Neighbours bool   // other attempts or other programs used memory of a device then
 	Several    bool   // the attempt has more than one device
 }
 
-// Report is what was seen of an attempt.
+// Report is what was observed of an attempt.
 type Report struct {
 	Use      []grid.DeviceUse
 	Evidence Evidence
 }
 
-// Begin says that an attempt is about to start its program.
+// Begin records that an attempt is about to start its program.
 func (w *Watch) Begin(a Attempt) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -79,11 +80,12 @@ func (w *Watch) Begin(a Attempt) {
 	}
 	w.attempts[a.key()] = n
 	if len(a.Devices) > 0 {
-		w.wake() // from now on the devices are looked at more often
+		w.wake() // from now on the devices are sampled more often
 	}
 }
 
-// Started says which program the attempt has started, and the id of its container; "" for a process.
+// Started records which program the attempt has started, and the id of its container; "" for a
+// process.
 func (w *Watch) Started(trial grid.TrialID, number, pid int, container string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -92,11 +94,13 @@ func (w *Watch) Started(trial grid.TrialID, number, pid int, container string) {
 	}
 }
 
-// evidenceLimit bounds how long the end of a failed attempt waits for the driver's reports, which come within milliseconds.
+// evidenceTimeout bounds how long the end of a failed attempt waits for the driver's reports, which
+// come within milliseconds.
 const evidenceTimeout = 2 * time.Second
 
-// End says that the attempt's programs have ended, and gives what was seen of it. Of a failed one with devices the driver is asked once
-// more, for errors that it has reported meanwhile; that takes two seconds at most. An attempt that was not begun gives nothing.
+// End records that the attempt's programs have ended, and returns what was observed of it. For a
+// failed attempt with devices the driver is asked once more, for errors that it has reported
+// meanwhile; that takes at most two seconds. An attempt that was not begun yields nothing.
 func (w *Watch) End(ctx context.Context, trial grid.TrialID, number int, failed bool) Report {
 	w.mu.Lock()
 	a := w.attempts[attemptKey{trial, number}]
@@ -114,9 +118,9 @@ func (w *Watch) End(ctx context.Context, trial grid.TrialID, number int, failed 
 	if failed && len(a.Devices) > 0 {
 		ended := time.Now()
 		w.waitUntil(ctx, evidenceTimeout, func() bool {
-			return w.lastAttempt.After(ended) && !slices.ContainsFunc(a.Devices, func(uuid string) bool {
+			return w.sampledAt.After(ended) && !slices.ContainsFunc(a.Devices, func(uuid string) bool {
 				d := w.devices[uuid]
-				return d != nil && d.misses > 0 && d.misses < minMisses // the next look tells
+				return d != nil && d.misses > 0 && d.misses < minMisses // the next sample decides
 			})
 		})
 	}
@@ -142,8 +146,8 @@ func (w *Watch) reportLocked(a *attempt) Report {
 	return r
 }
 
-// attemptFaultLocked notes an error of a device for the attempts that have it. The first one that explains failures is the cause of
-// those that follow.
+// recordAttemptFaultLocked records an error of a device for the attempts that have it. The first
+// one that explains failures is the cause of those that follow.
 func (w *Watch) recordAttemptFaultLocked(uuid string, xid int) {
 	for _, a := range w.attempts {
 		if a.observed[uuid] != nil && a.xid == 0 && failure.XidOf(xid).Class != grid.ClassNone {
@@ -152,7 +156,7 @@ func (w *Watch) recordAttemptFaultLocked(uuid string, xid int) {
 	}
 }
 
-// usesLocked takes over what the devices hold, and what of it is whose.
+// recordUsesLocked records what the devices hold, and whose it is.
 func (w *Watch) recordUsesLocked(s *inventory.Sample, owners map[int]owner, by *attemptIndex) {
 	for pid, o := range owners {
 		if a := w.attempts[o.key]; o.running && (a == nil || a.ended) {
@@ -182,7 +186,7 @@ func (w *Watch) recordUsesLocked(s *inventory.Sample, owners map[int]owner, by *
 	}
 }
 
-// settledLocked reports whether the main programs of all attempts on a device were known.
+// allStartedLocked reports whether the main programs of all attempts on a device were known.
 func (w *Watch) allStartedLocked(uuid string, by *attemptIndex) bool {
 	for k, a := range w.attempts {
 		if a.observed[uuid] != nil && !by.started[k] {
@@ -192,11 +196,11 @@ func (w *Watch) allStartedLocked(uuid string, by *attemptIndex) bool {
 	return true
 }
 
-// look takes over one look at the device.
+// add adds one sample of the device.
 func (s *observation) add(u *inventory.Use, d *device, k attemptKey, held int64, pids []int, whole bool) {
 	s.neighbours = len(d.users) > 1 || len(d.users) == 1 && !d.users[k]
 	if whole && !s.neighbours && len(u.Processes) > 0 && d.driverMemoryKnown {
-		held = max(held, u.Memory-d.driverMemory) // it may not be known how much each program has, or whose it is
+		held = max(held, u.Memory-d.driverMemory) // the memory of each program, or its owner, may not be known
 	}
 	s.peak = max(s.peak, held)
 	s.pids, s.full = pids, d.full

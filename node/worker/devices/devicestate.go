@@ -16,44 +16,44 @@ import (
 
 // device is a GPU or an instance, as this node knows it.
 type device struct {
-	allocator.Device                     // its state is what was judged last
-	loggedState      allocator.State     // the last state that was more than a moment's
-	driverProblem    string              // why its driver can't use it, as it was read last; "" when it can
-	gpu              inventory.GPU       // the whole GPU, as it was read last
+	allocator.Device                     // with the state that was determined last
+	loggedState      allocator.State     // the last state that lasted
+	driverProblem    string              // why its driver can't use it, as of the last reading; "" when it can
+	gpu              inventory.GPU       // the whole GPU, as of the last reading
 	instance         *inventory.Instance // nil for a whole GPU
 
-	misses       int       // looks in a row in which it was not shown
-	missingSince time.Time // since when it is not
-	gone         bool      // it was not shown for so long that it counts as gone
-	backSince    time.Time // since when it is shown again after that
+	misses       int       // samples in a row in which it was missing
+	missingSince time.Time // since when it has been missing
+	gone         bool      // it has been missing for so long that it counts as gone
+	backSince    time.Time // since when it has been shown again after that
 
-	dirtySince        time.Time      // when a trial ended there whose memory has not been seen free since; zero when it has
+	dirtySince        time.Time      // when a trial ended whose memory has not been seen free since; zero otherwise
 	heldBy            string         // what holds the memory then
 	leftovers         map[int]string // programs of attempts that have ended, with their trials
-	driverMemory      int64          // memory that the driver itself needs: the least that no program held
-	driverMemoryKnown bool           // base is known
-	unsampled         bool           // it has not been looked at yet
+	driverMemory      int64          // memory that the driver itself needs: the least that belonged to no program
+	driverMemoryKnown bool           // driverMemory is known
+	unsampled         bool           // it has not been sampled yet
 
-	suspects       map[int]bool        // programs of nobody, seen once
+	suspects       map[int]bool        // programs without an owner, seen once
 	foreignProgram string              // the program of somebody else
-	foreignSeen    time.Time           // when it was seen last
-	full           bool                // at least 95 % of the memory was in use at the last look
-	users          map[attemptKey]bool // attempts and, with the zero key, programs of others that used its memory at the last look
+	foreignSeen    time.Time           // when it was last seen
+	full           bool                // at least 95 % of the memory was in use in the last sample
+	users          map[attemptKey]bool // attempts and, with the zero key, other programs that used its memory in the last sample
 
 	*record
-	recoveredSince time.Time // since when the driver does not ask for a recovery any more
+	recoveredSince time.Time // since when the driver has not asked for a recovery
 }
 
-// strike is an outcome that was blamed on a device.
+// blamedFailure is a failure that was blamed on a device.
 type blamedFailure struct {
 	At    time.Time    `json:"at"`
 	Trial grid.TrialID `json:"trial"`
 }
 
-// strikesUntilSick is how many of them within a day take a device out of service.
+// failuresUntilSick is how many of them within a day take a device out of service.
 const failuresUntilSick = 3
 
-// readFrom takes over the figures of the device's GPU.
+// readMachine takes the figures of the device's GPU from a reading.
 func (d *device) readMachine(m *inventory.Machine) {
 	for i := range m.GPUs {
 		g := &m.GPUs[i]
@@ -80,7 +80,7 @@ func (d *device) label() string {
 	return text
 }
 
-// judge says which state the device is in, by what was known of it at a moment.
+// assess returns the state that the device is in, by what was known of it at a moment.
 func (d *device) assess(now time.Time, foreign Foreign) (allocator.State, string) {
 	switch {
 	case d.gone && d.driverProblem != "":
@@ -103,8 +103,8 @@ func (d *device) assess(now time.Time, foreign Foreign) (allocator.State, string
 	return allocator.Ready, ""
 }
 
-// recovering reports whether the driver asks for a recovery. When it did after a fault and has stopped asking for a minute, the fault is
-// over, too.
+// isRecovering reports whether the driver asks for a recovery. When it did so after a fault and has
+// stopped for a minute, the fault is over, too.
 func (d *device) isRecovering(now time.Time) bool {
 	switch {
 	case d.gpu.Recovery > inventory.RecoveryNone:
@@ -116,13 +116,13 @@ func (d *device) isRecovering(now time.Time) bool {
 		d.recoveredSince = now
 	}
 	if now.Sub(d.recoveredSince) < stableTime {
-		return d.Sick == "" // of a fault that is known the reason is told until then
+		return d.Sick == "" // if the fault is known, its reason is shown until then
 	}
 	d.Risen, d.recoveredSince, d.Sick, d.Faults = false, time.Time{}, "", nil
 	return false
 }
 
-// holding says what keeps the device from being free.
+// dirtyReason returns what keeps the device from being free.
 func (d *device) dirtyReason(now time.Time) string {
 	if d.unsampled {
 		return "it has not been looked at yet"
@@ -133,7 +133,7 @@ func (d *device) dirtyReason(now time.Time) string {
 	return d.heldBy + " since " + d.dirtySince.UTC().Format("15:04 MST")
 }
 
-// show takes over whether a sample shows the device. The driver may lose one without a word.
+// recordShown records whether a sample shows the device. The driver may lose one without notice.
 func (d *device) recordShown(shown bool, at time.Time) {
 	switch {
 	case !shown:
@@ -148,7 +148,7 @@ func (d *device) recordShown(shown bool, at time.Time) {
 	}
 }
 
-// leave notes programs of an attempt that has ended.
+// addLeftovers records programs of an attempt that has ended.
 func (d *device) addLeftovers(pids []int, trial grid.TrialID) {
 	for _, pid := range pids {
 		if d.leftovers == nil {
@@ -158,7 +158,8 @@ func (d *device) addLeftovers(pids []int, trial grid.TrialID) {
 	}
 }
 
-// room is how much memory may be in use on a free device: what the driver needs, as far as that is known, or the reserve.
+// maxFreeMemory is how much memory may be in use on a free device: what the driver needs, as far as
+// that is known, or the reserve.
 func (d *device) maxFreeMemory() int64 {
 	room := max(d.Total-d.Memory, 256<<20)
 	if d.driverMemoryKnown {
@@ -167,8 +168,9 @@ func (d *device) maxFreeMemory() int64 {
 	return room
 }
 
-// use takes over a sample of the device's use at a moment: which programs of ended attempts are still there, and how much memory nobody holds.
-// Settled says that no program of an attempt on it can have been taken for anybody's.
+// recordUse records a sample of the device's use: which programs of ended attempts are still there,
+// and how much memory belongs to no program. settled says that no program of an attempt on it can
+// have been mistaken for somebody else's.
 func (d *device) recordUse(u *inventory.Use, at time.Time, owners map[int]owner, settled bool) {
 	known, listed := int64(0), u.Listed
 	var leftovers []string
@@ -190,7 +192,7 @@ func (d *device) recordUse(u *inventory.Use, at time.Time, owners map[int]owner,
 			}
 			leftovers = append(leftovers, fmt.Sprintf("%s, left by trial %s, is on it with %s", o.program, trial, bytesText(p.Memory)))
 		case o.unknown:
-			if at.Sub(d.dirtySince) < maxDirtyTime { // mostly it is one of the last attempt's, on its way out
+			if at.Sub(d.dirtySince) < maxDirtyTime { // usually a program of the last attempt that is exiting
 				leftovers = append(leftovers, fmt.Sprintf("a program (pid %d) is on it with %s", p.PID, bytesText(p.Memory)))
 			}
 		case p.Memory <= negligibleMemory && (p.Graphics || p.Memory >= 0):
@@ -223,14 +225,16 @@ func (d *device) recordUse(u *inventory.Use, at time.Time, owners map[int]owner,
 }
 
 const (
-	// smallContext is how much memory a program may have that matters to nobody: a desktop, or the server of MPS.
+	// negligibleMemory is how much memory a program may have without counting: a desktop, or the
+	// MPS server.
 	negligibleMemory = 64 << 20
-	// fullPercent is how much of a device's memory is in use when it counts as full.
+	// fullPercent is the share of a device's memory in use from which it counts as full.
 	fullPercent = 95
 )
 
-// meetAliens takes over which programs compute on the device that are nobody's. One counts when it is there in two looks, or in a
-// settled first one: what is begun, or taken over, later has a main program by the second.
+// recordForeign records which programs that compute on the device have no owner. One counts when it
+// is in two samples, or in a settled first one: what starts, or is adopted, later has a known main
+// program by the second.
 func (d *device) recordForeign(aliens map[int]bool, owners map[int]owner, now time.Time, settled bool) {
 	confirmed := []string{}
 	for pid := range aliens {

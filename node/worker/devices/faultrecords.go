@@ -15,7 +15,7 @@ import (
 type record struct {
 	Sick    string          `json:"sick,omitempty"`    // why it is out of service; "" when it is not
 	Faults  []fault         `json:"faults,omitempty"`  // of the last day
-	Strikes []blamedFailure `json:"strikes,omitempty"` // outcomes that were blamed on it, of the last day
+	Strikes []blamedFailure `json:"strikes,omitempty"` // failures that were blamed on it, of the last day
 	Risen   bool            `json:"risen,omitempty"`   // the driver has asked for a recovery
 }
 
@@ -47,7 +47,7 @@ func (w *Watch) readRecords() error {
 	return nil
 }
 
-// recordOf gives the record of a device.
+// recordOf returns the record of a device.
 func (w *Watch) recordOf(uuid string) *record {
 	if w.records[uuid] == nil {
 		w.records[uuid] = &record{}
@@ -55,7 +55,7 @@ func (w *Watch) recordOf(uuid string) *record {
 	return w.records[uuid]
 }
 
-// recordsLocked gives the content of the file, nil for a Watch without one.
+// recordsLocked returns the content of the file, nil for a Watch without one.
 func (w *Watch) recordsLocked() []byte {
 	f := recordsFile{Boot: w.cfg.Boot, Devices: map[string]*record{}}
 	for uuid, r := range w.records {
@@ -70,7 +70,7 @@ func (w *Watch) recordsLocked() []byte {
 	return b
 }
 
-// store writes the records where they have changed.
+// storeRecords writes the records if they have changed.
 func (w *Watch) storeRecords(records []byte) {
 	if records == nil || bytes.Equal(records, w.storedRecords) {
 		return
@@ -78,5 +78,5 @@ func (w *Watch) storeRecords(records []byte) {
 	if err := durable.WriteFile(w.cfg.File, records, 0o600); err != nil {
 		w.log.Warn("what is wrong with the GPUs could not be stored; the next agent will not know", "err", err)
 	}
-	w.storedRecords = records // else each look would try again
+	w.storedRecords = records // otherwise each sample would try again
 }

@@ -9,13 +9,14 @@ import (
 	"mlfnode/node/failure"
 )
 
-// memory is how long faults and strikes are remembered.
+// faultRetention is how long faults and blamed failures are remembered.
 const faultRetention = 24 * time.Hour
 
-// quiet is how long an error with one number is not logged again: drivers repeat some many times in a second.
+// faultLogInterval is the shortest time between two log messages about errors with one number:
+// drivers repeat some many times a second.
 const faultLogInterval = time.Minute
 
-// mostFaults bounds how many faults of a device are remembered.
+// maxFaults bounds how many faults of a device are remembered.
 const maxFaults = 64
 
 // fault is an error that the driver reported for a device.
@@ -24,12 +25,12 @@ type fault struct {
 	Xid int       `json:"xid"`
 }
 
-// faultsLocked takes over what the driver reported. An error whose device is not known concerns all of them, as evidence for attempts; it
-// takes none out of service.
+// recordFaultsLocked records what the driver reported. An error without a device concerns all of
+// them, as evidence for attempts; it takes none out of service.
 func (w *Watch) recordFaultsLocked(faults []inventory.Fault) {
 	for _, f := range faults {
 		if f.Xid == 0 {
-			continue // the recovery action has changed, which the next full look reads
+			continue // the recovery action has changed, which the next full reading shows
 		}
 		if last := w.faultLoggedAt[f.Xid]; f.Time.Sub(last) > faultLogInterval {
 			w.log.Warn("the GPU driver reports an error", "gpu", f.UUID, "xid", f.Xid)
@@ -47,7 +48,8 @@ func (w *Watch) recordFaultsLocked(faults []inventory.Fault) {
 	}
 }
 
-// concerns reports whether an error of a GPU is one of this device: an error of an instance is that of the instance alone.
+// isAffectedBy reports whether an error of a GPU concerns this device: an error of an instance
+// concerns only that instance.
 func (d *device) isAffectedBy(f *inventory.Fault) bool {
 	switch {
 	case f.UUID == d.UUID:
@@ -60,7 +62,7 @@ func (d *device) isAffectedBy(f *inventory.Fault) bool {
 		in.GPUInstance == f.GPUInstance && (f.ComputeInstance == inventory.Unknown || in.ComputeInstance == f.ComputeInstance)
 }
 
-// fail notes an error and takes the device out of service when there were enough of its kind.
+// addFault records an error and takes the device out of service when there were enough of its kind.
 func (d *device) addFault(f fault) {
 	d.Faults = slices.DeleteFunc(d.Faults, func(old fault) bool { return f.At.Sub(old.At) > faultRetention })
 	if d.Faults = append(d.Faults, f); len(d.Faults) > maxFaults {
@@ -73,7 +75,7 @@ func (d *device) addFault(f fault) {
 	d.Sick = fmt.Sprintf("Xid %d: %s", f.Xid, kind.Reason)
 }
 
-// count is how many errors of a kind the device had.
+// countFaults returns how many errors of a kind the device had.
 func (d *device) countFaults(kind *failure.Xid) int {
 	n := 0
 	for _, f := range d.Faults {

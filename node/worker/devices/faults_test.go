@@ -12,7 +12,8 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// TestFaults has the driver report errors of every kind, and compares when a device goes out of service.
+// TestFaults has the driver report errors of every kind, and compares when a device goes out of
+// service.
 func TestFaults(t *testing.T) {
 	for _, tt := range []struct {
 		xid, times int
@@ -53,8 +54,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestFaultsOutliveTheAgent checks that the next agent knows which devices are out of service and how often others have failed, until the
-// machine reboots or somebody undrains the node.
+// TestFaultsOutliveTheAgent checks that the next agent knows which devices are out of service and
+// how often others have failed, until the machine reboots or somebody undrains the node.
 func TestFaultsOutliveTheAgent(t *testing.T) {
 	play(t, "4xA100-40", Avoid, func(s *stage) {
 		gpus := s.source.fake.GPUs()
@@ -108,8 +109,9 @@ func TestFaultsOutliveTheAgent(t *testing.T) {
 	})
 }
 
-// TestFaultsOfPrograms: the errors that programs cause are evidence for their attempts, and say nothing of the device, however many
-// sweeps they come from. Killing a CUDA program causes one as well.
+// TestFaultsOfPrograms: the errors that programs cause are evidence for their attempts, and say
+// nothing of the device, however many sweeps they come from. Killing a CUDA program causes one as
+// well.
 func TestFaultsOfPrograms(t *testing.T) {
 	play(t, "1xA100-40", Avoid, func(s *stage) {
 		uuid := s.source.fake.GPUs()[0].UUID

@@ -17,17 +17,17 @@ import (
 
 // owner says whose program uses a device.
 type owner struct {
-	key     attemptKey // of the attempt; zero when it is none of this node's
+	key     attemptKey // of the attempt; zero when it is not one of this node's
 	running bool       // the attempt runs
 	ours    bool       // the program was started by this node
-	unknown bool       // nobody can say: it is ending, or in a PID namespace that this process does not see
+	unknown bool       // not known: it is exiting, or in a PID namespace that this process does not see
 	program string     // for people: "python3 (pid 42, user ada)"
 }
 
-// maxAncestors bounds how far up the tree of processes an owner is looked for.
+// maxAncestors bounds how far up the process tree an owner is searched for.
 const maxAncestors = 64
 
-// owners finds out whose programs use the devices.
+// owners determines whose programs use the devices.
 func (w *Watch) owners(s *inventory.Sample) (map[int]owner, *attemptIndex) {
 	all, by := map[int]owner{}, w.indexAttempts()
 	for i := range s.Uses {
@@ -40,7 +40,7 @@ func (w *Watch) owners(s *inventory.Sample) (map[int]owner, *attemptIndex) {
 	return all, &by
 }
 
-// known is what programs are recognised by.
+// attemptIndex is what programs are recognised by.
 type attemptIndex struct {
 	attempts   map[attemptKey]bool
 	started    map[attemptKey]bool // those with a main program or a container
@@ -65,8 +65,8 @@ func (w *Watch) indexAttempts() attemptIndex {
 	return k
 }
 
-// ownerOf looks at a program and at those that started it: the programs of an attempt have its trial in their environment, descend from
-// its main program, or are in its container's cgroup.
+// ownerOf examines a program and its ancestors: the programs of an attempt have its trial in their
+// environment, descend from its main program, or are in its container's cgroup.
 func (w *Watch) ownerOf(pid int, by *attemptIndex) owner {
 	o := owner{}
 	group := readProc(pid, "cgroup")
@@ -96,7 +96,7 @@ func (w *Watch) ownerOf(pid int, by *attemptIndex) owner {
 	return o
 }
 
-// marksOf reads from an environment which attempt, of which node, a program belongs to.
+// parseEnviron reads from an environment which attempt, of which node, a program belongs to.
 func parseEnviron(environ []byte) (k attemptKey, cache string) {
 	for entry := range bytes.SplitSeq(environ, []byte{0}) {
 		name, value, _ := strings.Cut(string(entry), "=")
@@ -115,7 +115,8 @@ func parseEnviron(environ []byte) (k attemptKey, cache string) {
 // maxProgram bounds the name of a program. The kernel keeps 15 bytes.
 const maxProgram = 32
 
-// programText names a program for people. It may be anybody's: its name is made safe to print.
+// programText describes a program for people. It may be anybody's, so its name is made safe to
+// print.
 func programText(pid int) string {
 	name := printable.Clip(printable.Line(bytes.TrimSpace(readProc(pid, "comm"))), maxProgram)
 	if name == "" {
@@ -130,8 +131,8 @@ func programText(pid int) string {
 	return text + ")"
 }
 
-// userText gives the name of a user, or the number of one that the file does not have. Other sources of names, such as a directory of the
-// network, are not asked: they may hang.
+// userText returns the name of a user, or the number of one that is not in the file. Other sources
+// of names, such as a network directory, are not asked: they may hang.
 func userText(file string, uid uint32) string {
 	number := strconv.FormatUint(uint64(uid), 10)
 	text, err := os.ReadFile(file)
@@ -150,7 +151,7 @@ func procPath(pid int, file string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), file)
 }
 
-// readProc reads a file of a process; nothing when it has ended or is another user's.
+// readProc reads a file of a process; nothing when it has ended or belongs to another user.
 func readProc(pid int, file string) []byte {
 	text, err := os.ReadFile(procPath(pid, file))
 	if errors.Is(err, os.ErrNotExist) {
@@ -166,6 +167,6 @@ func parentOf(pid int) int {
 	if len(fields) < 2 {
 		return 0
 	}
-	n, _ := strconv.Atoi(string(fields[1])) // 0 for what can't be read
+	n, _ := strconv.Atoi(string(fields[1])) // 0 if it can't be read
 	return n
 }

@@ -36,7 +36,8 @@ func TestForeign(t *testing.T) {
 	})
 }
 
-// TestDeviceOfAnother has a trial use a device that it was not given. That does not make it a foreign program.
+// TestDeviceOfAnother has a trial use a device that it was not given. That does not make it a
+// foreign program.
 func TestDeviceOfAnother(t *testing.T) {
 	pid := program(t, marks(7, 2)...)
 	play(t, "2xA100-40", Avoid, func(s *stage) {
@@ -51,7 +52,8 @@ func TestDeviceOfAnother(t *testing.T) {
 	})
 }
 
-// TestOwners finds attempts by their main programs where the environment says nothing, and by their containers.
+// TestOwners finds attempts by their main programs where the environment says nothing, and by their
+// containers.
 func TestOwners(t *testing.T) {
 	bare, ours, other := program(t), program(t, "MLF_CACHE=/cache/of/this/node"), program(t, "MLF_TRIAL=s-1/9", "MLF_ATTEMPT=1", "MLF_CACHE=/another")
 	w := New(Config{CacheDir: "/cache/of/this/node", Logger: slog.New(slog.DiscardHandler)})
@@ -93,7 +95,8 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// TestFirstLookAtWhatIsTakenOver looks at a device before it is known which program the attempt there runs.
+// TestFirstLookAtWhatIsTakenOver looks at a device before it is known which program the attempt
+// there runs.
 func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
 	pid := program(t)
 	play(t, "1xA100-40", Avoid, func(s *stage) {
@@ -116,8 +119,9 @@ func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
 	})
 }
 
-// TestProgramsOfNobody knows only that programs are there: those of an agent in a PID namespace of its own, and those that are ending. They
-// are nobody's for sure, so they keep a device that was given back from the next trial for a moment, and count for the one that has it.
+// TestProgramsOfNobody knows only that programs are there: those of an agent in a PID namespace of
+// its own, and those that are ending. They are nobody's for sure, so they keep a device that was
+// given back from the next trial for a moment, and count for the one that has it.
 func TestProgramsOfNobody(t *testing.T) {
 	play(t, "1xA100-40", Avoid, func(s *stage) {
 		const pid = 1 << 30

@@ -1,16 +1,17 @@
-// Package devices watches the GPUs of a node: which of them trials may get, what each attempt uses of them, and what is wrong with one
-// when an attempt fails.
+// Package devices watches the GPUs of a node: which of them trials may get, what each attempt uses
+// of them, and what is wrong with one when an attempt fails.
 //
-// A Watch looks at the driver's figures and tells the allocator's books the state of each device:
+// A Watch samples the driver's figures and tells the allocator the state of each device:
 //
 //	                 its trial has ended              its memory is free again
 //	ready ───────────────────────────────► dirty ───────────────────────────► ready
-//	ready ── a program that is no trial computes there ──► foreign ── gone for 10 s ──► ready
+//	ready ── a program that is not a trial computes there ──► foreign ── gone for 10 s ──► ready
 //	any ──── an error of the device, see faults.go ──────► sick ── its node is undrained, or reset ──► ready
 //	any ──── the driver does not show it any more ───────► gone ── shown again for a minute ──► ready
 //
-// An error of the driver says nothing about a device: states stay as they were at the last sample, and people are told that the health is
-// unknown. When that sample is half a minute old, no trial gets a device until there is another one.
+// An error of the driver says nothing about a device: states stay as they were at the last sample,
+// and people are told that the health is unknown. When that sample is half a minute old, no trial
+// gets a device until there is another one.
 package devices
 
 import (
@@ -28,7 +29,7 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// Source is where a Watch gets its figures from, as inventory.Watcher is.
+// Source is where a Watch gets its samples from, such as an inventory.Watcher.
 type Source interface {
 	Sample(ctx context.Context) (inventory.Sample, error)
 }
@@ -38,7 +39,7 @@ type Foreign string
 
 // The values of the setting gpus.foreign.
 const (
-	Avoid  Foreign = "avoid"  // nothing new begins there
+	Avoid  Foreign = "avoid"  // nothing new starts there
 	Ignore Foreign = "ignore" // trials share the device with it
 )
 
@@ -47,35 +48,38 @@ type Config struct {
 	Source      Source
 	Allocator   *allocator.Allocator
 	ListDevices func(*inventory.Machine) []allocator.Device // which devices of the machine trials may have
-	SetDevices  func([]allocator.Device)                    // puts them into the books
+	SetDevices  func([]allocator.Device)                    // passes them to the allocator
 	OnFreed     func()                                      // called when a device has become ready; may be nil
-	OnChanged   func()                                      // called when the state of one has changed for more than a moment; may be nil
+	OnChanged   func()                                      // called when a state has changed for more than a moment; may be nil
 	Foreign     Foreign
-	CacheDir    string // value of MLF_CACHE in programs of this node: it tells them from others
-	File        string // where what was wrong with devices outlives the agent; "" for nowhere
-	Boot        string // names this start of the machine: what was wrong before counts no more
+	CacheDir    string // value of MLF_CACHE in programs of this node, which distinguishes them from others
+	File        string // where the records of devices outlive the agent; "" for nowhere
+	Boot        string // identifies this start of the machine: earlier records no longer count
 	Logger      *slog.Logger
 }
 
 const (
-	// dirtyInterval, busyInterval and idleInterval are how often the devices are looked at: while one is to become free, while
-	// attempts use some, and else.
+	// dirtyInterval, busyInterval and idleInterval are how often the devices are sampled: while one
+	// is to become free, while attempts use some, and otherwise.
 	dirtyInterval = 100 * time.Millisecond
 	busyInterval  = time.Second
 	idleInterval  = 10 * time.Second
-	// dirtySoon is how long memory may take to become free before that is called a problem, and is looked at less often.
+	// maxDirtyTime is how long memory may take to become free before that counts as a problem, and
+	// is sampled less often.
 	maxDirtyTime = 10 * time.Second
-	// sampleLimit bounds one look. A driver that hangs keeps nobody waiting.
+	// sampleTimeout bounds one sample. A driver that hangs blocks nobody.
 	sampleTimeout = 20 * time.Second
-	// steady is how long a device must be shown again, or be without a recovery action, before it counts as well.
+	// stableTime is how long a device must be shown again, or be without a recovery action, before
+	// it counts as healthy.
 	stableTime = time.Minute
-	// foreignGone is how long a program that is no trial must have left a device before trials get it.
+	// foreignGoneTime is how long a program that is not a trial must have left a device before
+	// trials get it.
 	foreignGoneTime = 10 * time.Second
-	// goneAfter is how long a device is not shown when it counts as gone, and missesToTell in how many looks in a row it is missing when
-	// that is evidence for an attempt that fails.
+	// goneAfter is how long a device is missing before it counts as gone, and minMisses in how many
+	// samples in a row it is missing before that is evidence for an attempt that fails.
 	goneAfter = 3 * time.Second
 	minMisses = 2
-	// staleAfter is how old the newest sample may be before no trial gets a device by it.
+	// staleAfter is how old the newest sample may be before trials get no devices.
 	staleAfter = idleInterval + sampleTimeout
 )
 
@@ -88,13 +92,13 @@ type Watch struct {
 
 	mu            sync.Mutex
 	foreign       Foreign
-	devices       map[string]*device // that trials may have, by UUID; also those that are gone
+	devices       map[string]*device // that trials may have, by UUID; includes those that are gone
 	attempts      map[attemptKey]*attempt
 	health        string            // why faults can't be watched; "" when they are
-	lastAttempt   time.Time         // the moment that the last look is a picture of
-	lastSample    time.Time         // the moment of the last sample; zero before the first
-	sampleDone    chan struct{}     // closed and replaced after each look
-	faultLoggedAt map[int]time.Time // when an Xid was logged last
+	sampledAt     time.Time         // the time of the last sample, successful or not
+	lastSample    time.Time         // the time of the last successful sample; zero before the first
+	sampleDone    chan struct{}     // closed and replaced after each sample
+	faultLoggedAt map[int]time.Time // when an Xid was last logged
 	records       map[string]*record
 	storedRecords []byte // what Config.File has; owned by Run
 }
@@ -111,7 +115,7 @@ func New(cfg Config) *Watch {
 	return w
 }
 
-// Run looks at the devices until ctx ends.
+// Run samples the devices until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		w.sample(ctx)
@@ -126,7 +130,7 @@ func (w *Watch) Run(ctx context.Context) error {
 	return nil
 }
 
-// pause is how long until the next look.
+// nextInterval returns the time until the next sample.
 func (w *Watch) nextInterval() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -148,7 +152,7 @@ func (w *Watch) nextInterval() time.Duration {
 	return shortest
 }
 
-// hurry has the next look come now.
+// wake makes Run take a sample now.
 func (w *Watch) wake() {
 	select {
 	case w.wakeup <- struct{}{}:
@@ -156,10 +160,10 @@ func (w *Watch) wake() {
 	}
 }
 
-// Any reports whether this node has GPUs. Without any, attempts need not be told.
+// HasDevices reports whether this node has GPUs. Without any, attempts need not be recorded.
 func (w *Watch) HasDevices() bool { return w.hasDevices.Load() }
 
-// SetForeign changes what is done about programs that are not trials.
+// SetForeign changes what happens to devices that other programs use.
 func (w *Watch) SetForeign(f Foreign) {
 	w.mu.Lock()
 	w.foreign = f
@@ -167,7 +171,7 @@ func (w *Watch) SetForeign(f Foreign) {
 	w.wake()
 }
 
-// look takes a sample and judges the devices by it.
+// sample takes a sample and updates the devices.
 func (w *Watch) sample(ctx context.Context) {
 	asked := time.Now()
 	limited, stop := context.WithTimeout(ctx, sampleTimeout)
@@ -184,7 +188,7 @@ func (w *Watch) sample(ctx context.Context) {
 	case err == nil:
 		w.setHealthLocked(s.Health)
 		w.recordFaultsLocked(s.Faults)
-		if s.Time.After(w.lastAttempt) { // a slow source gives the same figures several times
+		if s.Time.After(w.sampledAt) { // a slow source returns the same figures several times
 			for uuid, d := range w.devices {
 				_, shown := s.Find(uuid)
 				d.recordShown(shown, s.Time)
@@ -194,7 +198,7 @@ func (w *Watch) sample(ctx context.Context) {
 		}
 		asked = s.Time
 	}
-	w.lastAttempt = asked
+	w.sampledAt = asked
 	freed, changed := w.updateStatesLocked(time.Now())
 	close(w.sampleDone)
 	w.sampleDone = make(chan struct{})
@@ -204,7 +208,7 @@ func (w *Watch) sample(ctx context.Context) {
 	w.notify(freed, changed)
 }
 
-// tell calls those who want to know, without the lock.
+// notify calls the funcs of Config, without the lock.
 func (w *Watch) notify(freed, changed bool) {
 	if freed && w.cfg.OnFreed != nil {
 		w.cfg.OnFreed()
@@ -214,7 +218,7 @@ func (w *Watch) notify(freed, changed bool) {
 	}
 }
 
-// unhealthyLocked notes whether faults can be watched, and logs a change.
+// setHealthLocked records whether faults can be watched, and logs a change.
 func (w *Watch) setHealthLocked(err error) {
 	text := ""
 	if err != nil {
@@ -226,7 +230,8 @@ func (w *Watch) setHealthLocked(err error) {
 	w.health = text
 }
 
-// Meet takes over what the machine has, as it was read last. A device that is not shown any more stays in the books, as gone.
+// SetMachine updates what the machine has, from its latest reading. A device that is no longer
+// shown stays, as gone.
 func (w *Watch) SetMachine(m inventory.Machine) {
 	w.mu.Lock()
 	met := false
@@ -252,7 +257,8 @@ func (w *Watch) SetMachine(m inventory.Machine) {
 	}
 	shown := shownDevices(&m)
 	for uuid, d := range w.devices {
-		// One that is shown is left out by the settings now. An instance that is not shown went when its GPU was divided in another way.
+		// A device that is shown has been excluded by the settings. An instance that is not shown
+		// went when its GPU was divided in another way.
 		if !listed[uuid] && m.GPUProblem == "" && (shown[uuid] || d.Parent != "") {
 			delete(w.devices, uuid)
 			met = true
@@ -272,7 +278,7 @@ func (w *Watch) SetMachine(m inventory.Machine) {
 	w.notify(freed, changed)
 }
 
-// shownBy gives the UUIDs of all devices of a machine.
+// shownDevices returns the UUIDs of all devices of a machine.
 func shownDevices(m *inventory.Machine) map[string]bool {
 	all := map[string]bool{}
 	for i := range m.GPUs {
@@ -284,8 +290,8 @@ func shownDevices(m *inventory.Machine) map[string]bool {
 	return all
 }
 
-// judgeLocked sets the states. It reports whether a device has become ready, and whether a state has changed that lasts: for a moment
-// each device is dirty after each trial.
+// updateStatesLocked sets the states. It reports whether a device has become ready, and whether a
+// state has changed that lasts: after each trial its devices are dirty for a moment.
 func (w *Watch) updateStatesLocked(now time.Time) (freed, changed bool) {
 	at, stale := w.lastSample, now.Sub(w.lastSample) > staleAfter
 	if at.IsZero() {
@@ -324,11 +330,11 @@ func stateName(s allocator.State) string {
 // maxTrials bounds how many trials of a device are named.
 const maxTrials = 4
 
-// Unused is the state of a device that node.yaml keeps from trials. The books do not have it.
+// Unused is the state of a device that node.yaml excludes. The allocator does not have it.
 const Unused = "unused"
 
-// Annotate returns the machine with what this node makes of its devices: state, reason, and the trials that run there. Devices that are
-// gone are added. It does not change m's own GPUs.
+// Annotate returns the machine with this node's view of its devices: state, reason, and the trials
+// that run there. Devices that are gone are added. It does not change m's own GPUs.
 func (w *Watch) Annotate(m inventory.Machine) inventory.Machine {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -368,7 +374,7 @@ func (w *Watch) Annotate(m inventory.Machine) inventory.Machine {
 	return m
 }
 
-// toldLocked gives the state of a device for people.
+// describeLocked returns the state of a device for people.
 func (w *Watch) describeLocked(uuid string) (state, why string, since time.Time) {
 	d := w.devices[uuid]
 	switch {
@@ -380,8 +386,8 @@ func (w *Watch) describeLocked(uuid string) (state, why string, since time.Time)
 	return stateName(d.State), d.Why, d.Since
 }
 
-// Releasing says that an allocation is about to be given back to the books: from then on its devices are dirty, until they have been
-// looked at.
+// MarkDirty says that an allocation is about to be released: from then on its devices are dirty,
+// until they have been sampled.
 func (w *Watch) MarkDirty(al *allocator.Allocation) {
 	if al == nil || len(al.Shares) == 0 {
 		return
@@ -396,8 +402,9 @@ func (w *Watch) MarkDirty(al *allocator.Allocation) {
 	w.wake()
 }
 
-// AwaitFree waits until nothing that has ended holds memory of an allocation's devices, for ten seconds at most or until ctx ends. It is for
-// the time between two attempts of one lease, when the first has failed. It reports whether the devices are free.
+// AwaitFree waits until no ended attempt holds memory of an allocation's devices, for at most ten
+// seconds or until ctx ends. It is for the time between two attempts of one lease, when the first
+// has failed. It reports whether the devices are free.
 func (w *Watch) AwaitFree(ctx context.Context, al *allocator.Allocation) bool {
 	w.MarkDirty(al)
 	return w.waitUntil(ctx, maxDirtyTime, func() bool {
@@ -410,8 +417,9 @@ func (w *Watch) AwaitFree(ctx context.Context, al *allocator.Allocation) bool {
 	})
 }
 
-// InService reports whether none of an allocation's devices is sick, gone or used by others: what runs there may go on, and nothing new is
-// to begin. That a device is dirty may be a neighbour's doing.
+// InService reports whether none of an allocation's devices is sick, gone or used by others:
+// running programs may continue, but nothing new is to start. That a device is dirty may be due to
+// a neighbour.
 func (w *Watch) InService(al *allocator.Allocation) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -423,8 +431,8 @@ func (w *Watch) InService(al *allocator.Allocation) bool {
 	return true
 }
 
-// await has a look begin soon, and waits until done, which is called with the lock held, reports true; at the latest until the limit is over or
-// ctx ends. It reports what done does.
+// waitUntil triggers a sample, and waits until done, which is called with the lock held, returns
+// true; at most until the limit is over or ctx ends. It returns what done does.
 func (w *Watch) waitUntil(ctx context.Context, limit time.Duration, done func() bool) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -445,7 +453,8 @@ func (w *Watch) waitUntil(ctx context.Context, limit time.Duration, done func() 
 	}
 }
 
-// Clear takes the devices that were sick back into service, except those for which the driver still asks for a recovery.
+// ReturnToService takes sick devices back into service, except those for which the driver still
+// asks for a recovery.
 func (w *Watch) ReturnToService() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -455,8 +464,8 @@ func (w *Watch) ReturnToService() {
 	w.wake()
 }
 
-// Strike counts an outcome that is blamed on a device, as of an attempt whose result names it. Three of them within a day, with different
-// trials, take the device out of service.
+// RecordFailure records a failure that is blamed on a device. Three of them within a day, with
+// different trials, take the device out of service.
 func (w *Watch) RecordFailure(uuid string, trial grid.TrialID, class grid.Class) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -81,7 +81,8 @@ func (s *stage) machine() inventory.Machine {
 	return m
 }
 
-// play runs a test on a Watch over the devices of a description. The machine is read every ten seconds, as an inventory.Watcher does.
+// play runs a test on a Watch over the devices of a description. The machine is read every ten
+// seconds, as an inventory.Watcher does.
 func play(t *testing.T, description string, foreign Foreign, test func(*stage)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -186,7 +187,8 @@ func marks(index int64, number int) []string {
 	return []string{"MLF_TRIAL=" + trial(index).String(), fmt.Sprint("MLF_ATTEMPT=", number), "MLF_CACHE=/cache/of/this/node"}
 }
 
-// TestDirty gives a device back that is not free at once: its program hangs on, then its memory does.
+// TestDirty gives a device back that is not free at once: its program hangs on, then its memory
+// does.
 func TestDirty(t *testing.T) {
 	pid := program(t, marks(1, 1)...)
 	play(t, "2xA100-40", Avoid, func(s *stage) {
@@ -293,7 +295,8 @@ func TestUnknownHealth(t *testing.T) {
 	})
 }
 
-// TestOldSample has a driver stop answering: what was known of the devices then does not become better with time, and no trial gets one.
+// TestOldSample has a driver stop answering: what was known of the devices then does not become
+// better with time, and no trial gets one.
 func TestOldSample(t *testing.T) {
 	pid := program(t)
 	play(t, "3xA100-40", Avoid, func(s *stage) {
@@ -321,8 +324,8 @@ func TestOldSample(t *testing.T) {
 	})
 }
 
-// TestShortAbsence has the driver not show a device for a moment while it is looked at many times a second. That is no reason to wait a
-// minute for it; and an attempt that fails then is told so.
+// TestShortAbsence has the driver not show a device for a moment while it is looked at many times a
+// second. That is no reason to wait a minute for it; and an attempt that fails then is told so.
 func TestShortAbsence(t *testing.T) {
 	play(t, "1xA100-40", Avoid, func(s *stage) {
 		al := s.take(grid.Resources{GPUs: grid.One})
@@ -434,7 +437,8 @@ func TestStrikes(t *testing.T) {
 	})
 }
 
-// TestRestoredDevices takes over what an earlier agent gave away, on a device that is not there any more too.
+// TestRestoredDevices takes over what an earlier agent gave away, on a device that is not there any
+// more too.
 func TestRestoredDevices(t *testing.T) {
 	play(t, "1xA100-40", Avoid, func(s *stage) {
 		old := &allocator.Allocation{Shares: []allocator.Share{{UUID: "GPU-of-yesterday", Index: 4, Milli: grid.One}}}
@@ -473,7 +477,8 @@ func (n none) Sample(context.Context) (inventory.Sample, error) {
 	return inventory.Sample{}, inventory.ErrSilent
 }
 
-// TestDevicesBeforeTheFirstLook gives no device away that nobody has looked at: another program may be on it.
+// TestDevicesBeforeTheFirstLook gives no device away that nobody has looked at: another program may
+// be on it.
 func TestDevicesBeforeTheFirstLook(t *testing.T) {
 	pid := program(t)
 	play(t, "2xA100-40", Avoid, func(s *stage) {
@@ -501,7 +506,8 @@ func TestDevicesBeforeTheFirstLook(t *testing.T) {
 	})
 }
 
-// again is a source that gives one sample all the time, as nvidia-smi's reader does for two seconds.
+// again is a source that gives one sample all the time, as nvidia-smi's reader does for two
+// seconds.
 type again struct{ sample inventory.Sample }
 
 func (a *again) Sample(context.Context) (inventory.Sample, error) { return a.sample, nil }
