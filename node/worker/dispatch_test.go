@@ -308,7 +308,7 @@ func TestOthersGoFirst(t *testing.T) {
 // TestWithheldLanesWait has the master withhold what needs GPUs or containers. Other trials run;
 // the reason is told; and what was withheld runs once it may.
 func TestWithheldLanesWait(t *testing.T) {
-	var w Worker
+	var heartbeats heartbeatLoop
 	gpu, image := lane{resources: grid.Resources{GPUs: grid.One}}, lane{images: []*grid.Sweep{{}}}
 	both := lane{resources: gpu.resources, images: image.images}
 	for _, c := range []struct {
@@ -326,8 +326,8 @@ func TestWithheldLanesWait(t *testing.T) {
 		{map[grid.Scope]string{grid.ScopeContainers: "engine"}, gpu, ""},
 		{map[grid.Scope]string{grid.ScopeContainers: "engine", grid.ScopeGPUs: "driver"}, lane{}, ""},
 	} {
-		w.heartbeats.withheld.Store(&c.without)
-		if got := w.heartbeats.withheldReason(c.lane); got != c.want {
+		heartbeats.withheld.Store(&c.without)
+		if got := heartbeats.withheldReason(c.lane); got != c.want {
 			t.Errorf("without %v: got %q for %+v, want %q", c.without, got, c.lane, c.want)
 		}
 	}
