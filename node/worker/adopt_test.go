@@ -36,8 +36,8 @@ func newAgents(t *testing.T) *agents {
 	}}
 }
 
-// next makes the next agent: it takes over shims and reports what ended, and does not run yet.
-func (a *agents) next() {
+// startNext makes the next agent: it takes over shims and reports what ended, and does not run yet.
+func (a *agents) startNext() {
 	a.t.Helper()
 	client, err := shim.Open(a.t.Context(), a.options)
 	if err != nil {
@@ -63,16 +63,16 @@ func (a *agents) next() {
 	}
 }
 
-// part has the agent leave what runs, and end.
-func (a *agents) part() {
+// handOver has the agent leave what runs, and end.
+func (a *agents) handOver() {
 	a.t.Helper()
 	a.SetHandover(true)
 	a.stop()
 	a.client.Leave()
 }
 
-// scripted is a sweep of shell scripts that tell of their start by a file in the folder $MARKS.
-func (a *agents) scripted(n int, text string, edit func(*grid.Sweep)) (*grid.Sweep, string) {
+// scriptedSweep is a sweep of shell scripts that tell of their start by a file in the folder $MARKS.
+func (a *agents) scriptedSweep(n int, text string, edit func(*grid.Sweep)) (*grid.Sweep, string) {
 	a.t.Helper()
 	marks := a.t.TempDir()
 	return a.sweep("t-1", n, 1, func(r *grid.Sweep) {
@@ -84,7 +84,7 @@ func (a *agents) scripted(n int, text string, edit func(*grid.Sweep)) (*grid.Swe
 	}), marks
 }
 
-func (a *agents) await(path string) {
+func (a *agents) awaitFile(path string) {
 	a.t.Helper()
 	eventually(a.t, "file "+filepath.Base(path), func() bool {
 		_, err := os.Stat(path)
@@ -92,8 +92,8 @@ func (a *agents) await(path string) {
 	})
 }
 
-// shown joins the stored output of a run as readers do: what was stored twice counts once.
-func (a *agents) shown(id grid.SweepID, r *grid.Result, run string) string {
+// storedOutput joins the stored output of a run as readers do: what was stored twice counts once.
+func (a *agents) storedOutput(id grid.SweepID, r *grid.Result, run string) string {
 	a.t.Helper()
 	var text []byte
 	err := a.store.Logs.Read(a.t.Context(), id, jetstream.LogRange{}, func(seq uint64, chunks []jetstream.Chunk) error {
@@ -121,14 +121,14 @@ const untilGo = `echo "one of $MLF_TRIAL"; echo x >$MARKS/began; while ! test -e
 // TestAttemptGoesOnUnderTheNextAgent replaces the agent twice while an attempt runs.
 func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 	a := newAgents(t)
-	r, marks := a.scripted(1, untilGo, nil)
-	a.next()
+	r, marks := a.scriptedSweep(1, untilGo, nil)
+	a.startNext()
 	a.lease(r, 0, 1)
 	a.run()
-	a.await(filepath.Join(marks, "began"))
+	a.awaitFile(filepath.Join(marks, "began"))
 	for range 2 {
-		a.part()
-		a.next()
+		a.handOver()
+		a.startNext()
 		if got := a.dispatcher.allocator.Usage().FreeCPUs; got != 3*grid.One {
 			t.Errorf("free processors: got %v, want 3 beside the attempt that goes on", got)
 		}
@@ -146,7 +146,7 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 	if res.Class != grid.ClassExit || res.ExitCode != 7 || res.Files.Count != 1 {
 		t.Errorf("result: got %+v, want exit code 7 and one file", res)
 	}
-	if got, want := a.shown(r.ID, res, all[0].Run), "one of t-1/0\ntwo\n"; got != want {
+	if got, want := a.storedOutput(r.ID, res, all[0].Run), "one of t-1/0\ntwo\n"; got != want {
 		t.Errorf("output: got %q, want %q", got, want)
 	}
 	if res.Log.Bytes != int64(len("one of t-1/0\ntwo\n")) {
@@ -169,15 +169,15 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 // those behind it are given back while it goes on.
 func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 	a := newAgents(t)
-	r, marks := a.scripted(5, `case $MLF_TRIAL in */1) echo x >$MARKS/began; while ! test -e $MARKS/go; do sleep 0.01; done;; esac`, func(r *grid.Sweep) {
+	r, marks := a.scriptedSweep(5, `case $MLF_TRIAL in */1) echo x >$MARKS/began; while ! test -e $MARKS/go; do sleep 0.01; done;; esac`, func(r *grid.Sweep) {
 		r.MaxParallel = 1
 	})
-	a.next()
+	a.startNext()
 	a.lease(r, 0, 5)
 	a.run()
-	a.await(filepath.Join(marks, "began"))
-	a.part()
-	a.next()
+	a.awaitFile(filepath.Join(marks, "began"))
+	a.handOver()
+	a.startNext()
 	if held := a.Worker.heartbeats.message().Leases; len(held) != 1 || held[0].Hi != 2 || len(held[0].Attempts) != 1 {
 		t.Errorf("the next agent holds %+v, want the trials up to the one that goes on", held)
 	}
@@ -197,13 +197,13 @@ func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	if a.gpus, err = inventorytest.New("1xA100-40", t.Name(), ""); err != nil {
 		t.Fatal(err)
 	}
-	r, marks := a.scripted(1, "echo $$ >$MARKS/pid.new; mv $MARKS/pid.new $MARKS/pid; exec env -i sleep 1000", func(r *grid.Sweep) {
+	r, marks := a.scriptedSweep(1, "echo $$ >$MARKS/pid.new; mv $MARKS/pid.new $MARKS/pid; exec env -i sleep 1000", func(r *grid.Sweep) {
 		r.Task.Resources.GPUs = grid.One
 	})
-	a.next()
+	a.startNext()
 	a.lease(r, 0, 1)
 	a.run()
-	a.await(filepath.Join(marks, "pid"))
+	a.awaitFile(filepath.Join(marks, "pid"))
 	pid, err := os.ReadFile(filepath.Join(marks, "pid"))
 	if err != nil {
 		t.Fatal(err)
@@ -211,8 +211,8 @@ func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	if err := a.gpus.Do("run 0 " + strings.TrimSpace(string(pid)) + " 3GiB"); err != nil {
 		t.Fatal(err)
 	}
-	a.part()
-	a.next()
+	a.handOver()
+	a.startNext()
 	a.run()
 	var m inventory.Machine
 	a.gpus.Read(t.Context(), &m)
@@ -235,20 +235,20 @@ func TestAttemptThatEndedWhileNobodyWasThere(t *testing.T) {
 	for _, shimGone := range []bool{false, true} {
 		t.Run("shim gone "+strconv.FormatBool(shimGone), func(t *testing.T) {
 			a := newAgents(t)
-			r, marks := a.scripted(1, "echo $PPID >$MARKS/shim.new; mv $MARKS/shim.new $MARKS/shim;"+untilGo, nil)
-			a.next()
+			r, marks := a.scriptedSweep(1, "echo $PPID >$MARKS/shim.new; mv $MARKS/shim.new $MARKS/shim;"+untilGo, nil)
+			a.startNext()
 			a.lease(r, 0, 1)
 			a.run()
-			a.await(filepath.Join(marks, "began"))
-			a.part()
+			a.awaitFile(filepath.Join(marks, "began"))
+			a.handOver()
 			if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			a.await(filepath.Join(a.dir, "spool", "1", "outcome.json"))
+			a.awaitFile(filepath.Join(a.dir, "spool", "1", "outcome.json"))
 			if shimGone {
 				killFrom(t, filepath.Join(marks, "shim"))
 			}
-			a.next()
+			a.startNext()
 			all := a.finished(r.ID, 1)
 			if res := all[0].Result; res.Class != grid.ClassExit || res.ExitCode != 7 || !strings.Contains(res.Reason, "exit code 7") {
 				t.Errorf("result: got %+v, want exit code 7", res)
@@ -263,19 +263,19 @@ func TestAdoptedAttemptObeysItsSweep(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		t.Run("away "+strconv.FormatBool(away), func(t *testing.T) {
 			a := newAgents(t)
-			r, marks := a.scripted(1, untilGo, nil)
-			a.next()
+			r, marks := a.scriptedSweep(1, untilGo, nil)
+			a.startNext()
 			a.lease(r, 0, 1)
 			a.run()
-			a.await(filepath.Join(marks, "began"))
-			a.part()
+			a.awaitFile(filepath.Join(marks, "began"))
+			a.handOver()
 			if away {
-				a.change(r, grid.SweepCancelled)
+				a.setState(r, grid.SweepCancelled)
 			}
-			a.next()
+			a.startNext()
 			a.run()
 			if !away {
-				a.change(r, grid.SweepCancelled)
+				a.setState(r, grid.SweepCancelled)
 			}
 			if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassCancel {
 				t.Errorf("result: got %+v, want it cancelled", res)
@@ -288,13 +288,13 @@ func TestAdoptedAttemptObeysItsSweep(t *testing.T) {
 // TestAgentStopsWhatItHasAdopted has the second agent leave without a handover.
 func TestAgentStopsWhatItHasAdopted(t *testing.T) {
 	a := newAgents(t)
-	r, marks := a.scripted(1, untilGo, nil)
-	a.next()
+	r, marks := a.scriptedSweep(1, untilGo, nil)
+	a.startNext()
 	a.lease(r, 0, 1)
 	a.run()
-	a.await(filepath.Join(marks, "began"))
-	a.part()
-	a.next()
+	a.awaitFile(filepath.Join(marks, "began"))
+	a.handOver()
+	a.startNext()
 	a.run()
 	a.stop()
 	if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassHalt {
@@ -305,13 +305,13 @@ func TestAgentStopsWhatItHasAdopted(t *testing.T) {
 // TestOtherTrialsOfALeaseAreGivenBack leaves one trial of a lease of three running.
 func TestOtherTrialsOfALeaseAreGivenBack(t *testing.T) {
 	a := newAgents(t)
-	r, marks := a.scripted(3, untilGo, func(r *grid.Sweep) { r.MaxParallel = 1 })
-	a.next()
+	r, marks := a.scriptedSweep(3, untilGo, func(r *grid.Sweep) { r.MaxParallel = 1 })
+	a.startNext()
 	a.lease(r, 0, 3)
 	a.run()
-	a.await(filepath.Join(marks, "began"))
-	a.part()
-	a.next()
+	a.awaitFile(filepath.Join(marks, "began"))
+	a.handOver()
+	a.startNext()
 	a.run()
 	if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -325,13 +325,13 @@ func TestOtherTrialsOfALeaseAreGivenBack(t *testing.T) {
 // TestShimDiesUnderAnAdoptedAttempt is the end of both.
 func TestShimDiesUnderAnAdoptedAttempt(t *testing.T) {
 	a := newAgents(t)
-	r, marks := a.scripted(1, "echo $PPID >$MARKS/shim;"+untilGo, nil)
-	a.next()
+	r, marks := a.scriptedSweep(1, "echo $PPID >$MARKS/shim;"+untilGo, nil)
+	a.startNext()
 	a.lease(r, 0, 1)
 	a.run()
-	a.await(filepath.Join(marks, "began"))
-	a.part()
-	a.next()
+	a.awaitFile(filepath.Join(marks, "began"))
+	a.handOver()
+	a.startNext()
 	a.run()
 	killFrom(t, filepath.Join(marks, "shim"))
 	if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassNode || !strings.Contains(res.Reason, "its shim died") {

@@ -86,7 +86,7 @@ func TestAttemptSurvivesAKilledAgent(t *testing.T) {
 	for range 3 {
 		a.killedAfter(func() {
 			for i := range 2 {
-				a.await(filepath.Join(marks, fmt.Sprintf("began-%d", i)))
+				a.awaitFile(filepath.Join(marks, fmt.Sprintf("began-%d", i)))
 				_ = os.Remove(filepath.Join(marks, fmt.Sprintf("began-%d", i)))
 			}
 		})
@@ -95,13 +95,13 @@ func TestAttemptSurvivesAKilledAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.reopen()
-	a.next()
+	a.startNext()
 	a.run()
 	for _, e := range a.finished(r.ID, 2) {
 		if e.Result.Class != grid.ClassExit || e.Result.ExitCode != 7 {
 			t.Errorf("result: got %+v, want exit code 7", e.Result)
 		}
-		if got, want := a.shown(r.ID, e.Result, e.Run), fmt.Sprintf("one of t-1/%d\ntwo\n", e.Index); got != want {
+		if got, want := a.storedOutput(r.ID, e.Result, e.Run), fmt.Sprintf("one of t-1/%d\ntwo\n", e.Index); got != want {
 			t.Errorf("output: got %q, want %q", got, want)
 		}
 	}
@@ -143,7 +143,7 @@ func (a *agents) prepare(n int) (*grid.Sweep, string) {
 		a.t.Fatal(err)
 	}
 	defer a.store.Close()
-	r, marks := a.scripted(n, `echo "one of $MLF_TRIAL"; while ! test -e $MARKS/go; do echo x >$MARKS/began-${MLF_TRIAL#*/}; sleep 0.02; done; echo two; exit 7`, nil)
+	r, marks := a.scriptedSweep(n, `echo "one of $MLF_TRIAL"; while ! test -e $MARKS/go; do echo x >$MARKS/began-${MLF_TRIAL#*/}; sleep 0.02; done; echo two; exit 7`, nil)
 	return r, marks
 }
 

@@ -55,16 +55,16 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 			for _, way := range []string{"fresh", "adopted", "recovered"} {
 				s := &harness{t: t, store: openStore(t, filepath.Join(t.TempDir(), "jetstream")), dir: t.TempDir()}
 				if c.full {
-					s.dir = mount(t)
+					s.dir = mountSmallDisk(t)
 				}
 				end := func() executor.Outcome {
 					if c.full {
-						fill(t, s.dir)
+						fillDisk(t, s.dir)
 					}
 					return out
 				}
 				s.Worker = s.worker(func(_ context.Context, a *executor.Attempt) executor.Outcome {
-					step(t, valueOf(a.Env, "MLF_CHECKPOINT"))
+					incrementStep(t, valueOf(a.Env, "MLF_CHECKPOINT"))
 					if _, err := io.WriteString(a.Stdout, output); err != nil {
 						t.Error(err)
 					}
@@ -92,7 +92,7 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					step(t, had.liveDir())
+					incrementStep(t, had.liveDir())
 				}
 				switch way {
 				case "adopted":

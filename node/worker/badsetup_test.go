@@ -39,7 +39,7 @@ func TestSetupFailsOnceForAll(t *testing.T) {
 	if all := s.finished("t-1", 2); len(all) != 2 {
 		t.Errorf("got %d failed attempts for two tries: %+v", len(all), all)
 	}
-	s.change(r, grid.SweepPaused)
+	s.setState(r, grid.SweepPaused)
 	eventually(t, "what the worker holds to be given back", func() bool { return len(s.Worker.dispatcher.leases.all()) == 0 })
 	n := setups.Load()
 	for _, e := range s.finished("t-1", 2) {
@@ -49,7 +49,7 @@ func TestSetupFailsOnceForAll(t *testing.T) {
 	}
 	broken.Store(false)
 	began := time.Now()
-	s.change(r, grid.SweepRunning)
+	s.setState(r, grid.SweepRunning)
 	eventually(t, "the worker to hear of it", func() bool { _, ok := s.sweeps.active("t-1"); return ok })
 	s.lease(r, 0, 1)
 	s.events("t-1", func(all []grid.Event) bool {

@@ -104,16 +104,16 @@ func TestTidyLeavesOthersFiles(t *testing.T) {
 	}
 }
 
-// large makes a project with a file of this size, as the tests of the limit need it.
-func (s *harness) large(name string, size int, task grid.Task) *grid.Sweep {
+// largeSweep makes a project with a file of this size, as the tests of the limit need it.
+func (s *harness) largeSweep(name string, size int, task grid.Task) *grid.Sweep {
 	s.t.Helper()
 	dir := s.t.TempDir()
 	must(s.t, os.WriteFile(filepath.Join(dir, "data"), []byte(name+strings.Repeat(" ", size-len(name))), 0o600))
-	return s.submitted(dir, task)
+	return s.submitFolder(dir, task)
 }
 
-// left lists the bundles and setups that are there.
-func (s *harness) left() (n int) {
+// countCached lists the bundles and setups that are there.
+func (s *harness) countCached() (n int) {
 	s.t.Helper()
 	for _, kind := range []string{"bundles", "setups"} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, kind))
@@ -143,26 +143,26 @@ func TestProjectsKeepToTheirLimit(t *testing.T) {
 		must(t, err)
 		return p
 	}
-	shared := prepare(s.large("shared", 1<<20, grid.Task{Share: []string{"data"}, Setup: []string{"step"}}))
+	shared := prepare(s.largeSweep("shared", 1<<20, grid.Task{Share: []string{"data"}, Setup: []string{"step"}}))
 	now := time.Now()
 	var last *grid.Sweep
 	for i := range 8 {
-		last = s.large(fmt.Sprint(i), 1<<20, grid.Task{})
+		last = s.largeSweep(fmt.Sprint(i), 1<<20, grid.Task{})
 		p := prepare(last)
 		s.trials.attempts.preparer.bundles.unpin(p.folders)
 		touchFolders(p.folders, now.Add(time.Duration(i+1)*time.Second))
 	}
 	all := s.useAllFolders(t)
-	if got := s.left(); got != 10 { // the bundle of the shared one, too
+	if got := s.countCached(); got != 10 { // the bundle of the shared one, too
 		t.Errorf("while an attempt of an earlier agent runs: got %d folders, want all 10", got)
 	}
 	s.trials.attempts.preparer.bundles.unpin(all)
 	must(t, s.trials.attempts.preparer.bundles.evict(now))
-	if got := s.left(); got != 10 {
+	if got := s.countCached(); got != 10 {
 		t.Errorf("over the limit, all used lately: got %d folders, want all 10", got)
 	}
 	must(t, s.trials.attempts.preparer.bundles.evict(now.Add(2*recentUse)))
-	if got := s.left(); got != 3 {
+	if got := s.countCached(); got != 3 {
 		t.Errorf("over the limit: got %d folders, want 3", got)
 	}
 	for name, p := range map[string]*preparedProject{"that is in use": shared, "that was used last": prepare(last)} {
@@ -175,7 +175,7 @@ func TestProjectsKeepToTheirLimit(t *testing.T) {
 	}
 	s.trials.attempts.preparer.bundles.unpin(shared.folders)
 	must(t, s.trials.attempts.preparer.bundles.evict(now.Add(maxUnusedAge+time.Hour)))
-	if got := s.left(); got != 1 || len(s.trials.attempts.preparer.bundles.prepared) != 1 || len(s.trials.attempts.preparer.bundles.locks) != 0 {
+	if got := s.countCached(); got != 1 || len(s.trials.attempts.preparer.bundles.prepared) != 1 || len(s.trials.attempts.preparer.bundles.locks) != 0 {
 		t.Errorf("after a long time: got %d folders, %d projects, %d locks, want the one in use", got, len(s.trials.attempts.preparer.bundles.prepared), len(s.trials.attempts.preparer.bundles.locks))
 	}
 }
@@ -206,7 +206,7 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 				return executor.Outcome{}
 			})
 			t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
-			bundle := s.large(name, 1000, task).Bundle
+			bundle := s.largeSweep(name, 1000, task).Bundle
 			r := s.sweep("p-1", 4, 1, func(r *grid.Sweep) {
 				command := r.Task.Command
 				r.Bundle, r.Task = bundle, task
@@ -270,7 +270,7 @@ func TestProjectsOfActiveSweepsStay(t *testing.T) {
 		return p
 	}
 	sweep := func(id grid.SweepID) *grid.Sweep {
-		r := s.large(string(id), 1000, grid.Task{Setup: []string{"step " + string(id)}})
+		r := s.largeSweep(string(id), 1000, grid.Task{Setup: []string{"step " + string(id)}})
 		r.ID = id
 		return r
 	}
@@ -292,7 +292,7 @@ func TestProjectsOfActiveSweepsStay(t *testing.T) {
 		t.Errorf("later: got %d setup steps, the setup of the sweep that is not active is there: %t", setups, p.foldersExist())
 	}
 	p = prepare(second)
-	empty := fill(t, dir)
+	empty := fillDisk(t, dir)
 	must(t, b.evict(time.Now().Add(time.Second)))
 	empty()
 	if prepare(first); setups != 3 || p.foldersExist() {
@@ -342,7 +342,7 @@ func TestProjectInUseStays(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
 	setups := 0
-	r := s.large("p", 1000, grid.Task{Share: []string{"data"}, Setup: []string{"step"}})
+	r := s.largeSweep("p", 1000, grid.Task{Share: []string{"data"}, Setup: []string{"step"}})
 	prepare := func() *preparedProject {
 		t.Helper()
 		p, err := s.trials.attempts.preparer.bundles.get(t.Context(), r, "", func(string) error { setups++; return nil })
@@ -380,7 +380,7 @@ func TestLeftProcessKeepsItsFolders(t *testing.T) {
 		return out
 	})
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
-	shared := s.large("shared", 1000, grid.Task{Share: []string{"data"}})
+	shared := s.largeSweep("shared", 1000, grid.Task{Share: []string{"data"}})
 	r := s.sweep("p-1", 1, 1, func(r *grid.Sweep) { r.Bundle, r.Task.Share = shared.Bundle, shared.Task.Share })
 	s.run()
 	s.lease(r, 0, 1)

@@ -20,9 +20,9 @@ import (
 	"mlfnode/node/executor"
 )
 
-// saving is a stage whose programs are told by script what to do with their checkpoint folder,
+// checkpointHarness is a stage whose programs are told by script what to do with their checkpoint folder,
 // attempt by attempt.
-type saving struct {
+type checkpointHarness struct {
 	*harness
 	sweep *grid.Sweep
 	store *checkpoint.Store
@@ -32,14 +32,14 @@ type saving struct {
 	seen   *executor.Attempt
 }
 
-func newSaving(t *testing.T, id grid.SweepID, edit func(*grid.Checkpoint)) *saving {
+func newCheckpointHarness(t *testing.T, id grid.SweepID, edit func(*grid.Checkpoint)) *checkpointHarness {
 	t.Helper()
 	store, err := checkpoint.OpenStore(t.TempDir(), 1<<30, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &saving{store: store}
-	v.harness = newHarness(t, v.perform)
+	v := &checkpointHarness{store: store}
+	v.harness = newHarness(t, v.runScript)
 	v.cfg.Snapshots = store
 	v.sweep = v.harness.sweep(id, 9, 1, func(s *grid.Sweep) {
 		c := grid.DefaultCheckpoint()
@@ -53,7 +53,7 @@ func newSaving(t *testing.T, id grid.SweepID, edit func(*grid.Checkpoint)) *savi
 	return v
 }
 
-func (v *saving) perform(ctx context.Context, a *executor.Attempt) executor.Outcome {
+func (v *checkpointHarness) runScript(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	v.mu.Lock()
 	script := v.script
 	v.seen = a
@@ -71,7 +71,7 @@ func valueOf(env []string, name string) string {
 }
 
 // attempt leases trial 0 as the master would and gives the result of the attempt.
-func (v *saving) attempt(number int, script func(ctx context.Context, dir, resume string) executor.Outcome) grid.Result {
+func (v *checkpointHarness) attempt(number int, script func(ctx context.Context, dir, resume string) executor.Outcome) grid.Result {
 	v.t.Helper()
 	v.mu.Lock()
 	v.script = script
@@ -102,8 +102,8 @@ func ended(class grid.Class, code int) executor.Outcome {
 	return executor.Outcome{Class: class, ExitCode: code, Start: now.Add(-time.Second), End: now, Usage: grid.Usage{Wall: 1e6}}
 }
 
-// step reads a counter out of the folder, adds one and writes it back, as a program does.
-func step(t *testing.T, dir string) int {
+// incrementStep reads a counter out of the folder, adds one and writes it back, as a program does.
+func incrementStep(t *testing.T, dir string) int {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(dir, "step"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -124,7 +124,7 @@ func step(t *testing.T, dir string) int {
 // the same, MLF_RESUME comes with the first content, each end but success stores a snapshot, and
 // nothing is left after success.
 func TestCheckpointFolderOutlivesAttempts(t *testing.T) {
-	v := newSaving(t, "saves-1", nil)
+	v := newCheckpointHarness(t, "saves-1", nil)
 	where := ""
 	ends := []executor.Outcome{
 		ended(grid.ClassExit, 85), ended(grid.ClassExit, 1), ended(grid.ClassSignal, 139), ended(grid.ClassMemory, 137), ended(grid.ClassTimeout, 143),
@@ -141,7 +141,7 @@ func TestCheckpointFolderOutlivesAttempts(t *testing.T) {
 			if (resume != "") != (i > 0) || resume != "" && resume != dir {
 				t.Errorf("attempt %d: got MLF_RESUME %q", i+1, resume)
 			}
-			if n := step(t, dir); n != i+1 {
+			if n := incrementStep(t, dir); n != i+1 {
 				t.Errorf("attempt %d: got step %d", i+1, n)
 			}
 			return end
@@ -157,7 +157,7 @@ func TestCheckpointFolderOutlivesAttempts(t *testing.T) {
 // TestExitCode85 holds what it means: not without something saved, and not for a task that declares
 // no checkpoint.
 func TestExitCode85(t *testing.T) {
-	v := newSaving(t, "empty-1", nil)
+	v := newCheckpointHarness(t, "empty-1", nil)
 	r := v.attempt(1, func(context.Context, string, string) executor.Outcome { return ended(grid.ClassExit, 85) })
 	if r.Class != grid.ClassExit || !strings.Contains(r.Reason, "nothing is in $MLF_CHECKPOINT") || r.Snapshot != 0 {
 		t.Errorf("with nothing saved: got %q, %q", r.Class, r.Reason)
@@ -204,7 +204,7 @@ func TestEndsAfterANotice(t *testing.T) {
 // TestDrainMovesCheckpointedTrials drains the node: trials that can go on elsewhere get their
 // notice, others run to their end.
 func TestDrainMovesCheckpointedTrials(t *testing.T) {
-	v := newSaving(t, "moves-1", func(c *grid.Checkpoint) { c.Signal = "USR1" })
+	v := newCheckpointHarness(t, "moves-1", func(c *grid.Checkpoint) { c.Signal = "USR1" })
 	began := make(chan struct{})
 	go func() {
 		<-began
@@ -216,7 +216,7 @@ func TestDrainMovesCheckpointedTrials(t *testing.T) {
 		if !errors.Is(context.Cause(ctx), executor.ErrHalted) || errors.Is(context.Cause(ctx), executor.ErrKill) {
 			t.Errorf("got the cause %v", context.Cause(ctx))
 		}
-		step(t, dir)
+		incrementStep(t, dir)
 		return ended(grid.ClassHalt, 0)
 	})
 	if r.Class != grid.ClassHalt || r.Snapshot != 1 {
@@ -245,20 +245,20 @@ func TestDrainMovesCheckpointedTrials(t *testing.T) {
 // TestTrialMovesToAnotherNode has three nodes share a store of snapshots: each goes on from what
 // the last one saved, and a node whose own folder is older fetches.
 func TestTrialMovesToAnotherNode(t *testing.T) {
-	a := newSaving(t, "travels-1", nil)
+	a := newCheckpointHarness(t, "travels-1", nil)
 	next := 0
-	run := func(v *saving, number int) grid.Result {
+	run := func(v *checkpointHarness, number int) grid.Result {
 		t.Helper()
 		return v.attempt(number, func(_ context.Context, dir, _ string) executor.Outcome {
-			if next++; step(t, dir) != next {
+			if next++; incrementStep(t, dir) != next {
 				t.Errorf("attempt %d: the step is not %d", number, next)
 			}
 			return ended(grid.ClassExit, 1)
 		})
 	}
-	b := newSaving(t, "travels-1", nil)
+	b := newCheckpointHarness(t, "travels-1", nil)
 	b.cfg.Snapshots, b.store = a.store, a.store
-	for i, v := range []*saving{a, b, b, a, b, a} {
+	for i, v := range []*checkpointHarness{a, b, b, a, b, a} {
 		if r := run(v, i+1); r.Snapshot != i+1 || r.Resumed != i {
 			t.Errorf("attempt %d: got snapshot %d of one resumed from %d (%s)", i+1, r.Snapshot, r.Resumed, r.Reason)
 		}
@@ -293,7 +293,7 @@ func TestTrialMovesToAnotherNode(t *testing.T) {
 // TestCheckpointOverItsLimit is not stored, which the result says; the trial goes on from it on its
 // node only.
 func TestCheckpointOverItsLimit(t *testing.T) {
-	v := newSaving(t, "large-1", func(c *grid.Checkpoint) { c.MaxSize = 100 })
+	v := newCheckpointHarness(t, "large-1", func(c *grid.Checkpoint) { c.MaxSize = 100 })
 	write := func(size int) func(context.Context, string, string) executor.Outcome {
 		return func(_ context.Context, dir, _ string) executor.Outcome {
 			if err := os.WriteFile(filepath.Join(dir, "f"), make([]byte, size), 0o600); err != nil {
@@ -320,7 +320,7 @@ func TestCheckpointOverItsLimit(t *testing.T) {
 // TestRunningTrialIsStored takes snapshots of a running program, each of one whole state although
 // the program never stops writing for long.
 func TestRunningTrialIsStored(t *testing.T) {
-	v := newSaving(t, "often-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 5*time.Millisecond })
+	v := newCheckpointHarness(t, "often-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 5*time.Millisecond })
 	id := grid.TrialID{Sweep: "often-1"}
 	v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		for i := range 3 {
@@ -432,11 +432,11 @@ func TestFoldersGo(t *testing.T) {
 // TestFolderGoesWithItsRunningAttempt removes a sweep while an attempt has its folder, which goes
 // when that has ended.
 func TestFolderGoesWithItsRunningAttempt(t *testing.T) {
-	v := newSaving(t, "removed-1", nil)
+	v := newCheckpointHarness(t, "removed-1", nil)
 	ended := make(chan string, 1)
 	v.mu.Lock()
 	v.script = func(ctx context.Context, dir, _ string) executor.Outcome {
-		step(t, dir)
+		incrementStep(t, dir)
 		if err := v.harness.store.Records.Delete(context.Background(), "removed-1"); err != nil {
 			t.Error(err)
 		}
@@ -456,7 +456,7 @@ func TestFolderGoesWithItsRunningAttempt(t *testing.T) {
 // TestSecondStopEndsTheSaving pauses a sweep, which gives its trial time to save its state, and
 // kills it then: the time is over.
 func TestSecondStopEndsTheSaving(t *testing.T) {
-	v := newSaving(t, "twice-1", nil)
+	v := newCheckpointHarness(t, "twice-1", nil)
 	began := make(chan struct{})
 	pause := func(halt bool) {
 		r, err := v.harness.store.Records.Load(context.Background(), "twice-1")
@@ -501,7 +501,7 @@ func TestRecoveredAttemptIsStored(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := newHarness(t, nil)
-		r := s.stage(code)
+		r := s.createCheckpointSweep(code)
 		id := grid.TrialID{Sweep: r.ID}
 		c := newCheckpoints(s.dir, logger(t), newSweepSet(), nil)
 		had, err := c.acquire(t.Context(), id)
@@ -511,7 +511,7 @@ func TestRecoveredAttemptIsStored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		step(t, had.liveDir())
+		incrementStep(t, had.liveDir())
 		had.release()
 		out := ended(grid.ClassNone, 0)
 		if code != 0 {
@@ -526,7 +526,7 @@ func TestRecoveredAttemptIsStored(t *testing.T) {
 		if err := w.recovery.run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		e := (&posted{t: t, store: s.store}).stored(r.ID)
+		e := (&outboxHarness{t: t, store: s.store}).stored(r.ID)
 		if len(e) != 1 || code == 85 && (e[0].Result.Class != grid.ClassPreempt || e[0].Result.Snapshot != 1) || code == 0 && e[0].Result.Class != grid.ClassNone {
 			t.Errorf("exit code %d: got %+v", code, e)
 		}
@@ -538,8 +538,8 @@ func TestRecoveredAttemptIsStored(t *testing.T) {
 	}
 }
 
-// stage stores the record of a sweep whose trials save their state.
-func (s *harness) stage(n int) *grid.Sweep {
+// createCheckpointSweep stores the record of a sweep whose trials save their state.
+func (s *harness) createCheckpointSweep(n int) *grid.Sweep {
 	return s.sweep(grid.SweepID(fmt.Sprintf("recovered-%d", n)), 1, 1, func(r *grid.Sweep) {
 		c := grid.DefaultCheckpoint()
 		r.Task.Checkpoint = &c

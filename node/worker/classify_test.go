@@ -106,7 +106,7 @@ func spoolOf(t *testing.T, stderr, rules string) *spool {
 // TestRetryGetsAnotherDevice has a trial crash on a GPU, by what it prints, and run again: it gets
 // the other GPU, which is used less well otherwise.
 func TestRetryGetsAnotherDevice(t *testing.T) {
-	s, _ := watchedStage(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
+	s, _ := newWatchedHarness(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		now := time.Now()
 		o := executor.Outcome{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Start: now, End: now}
 		if _, err := a.Stderr.WriteString("RuntimeError: CUDA error: an illegal memory access was encountered\n"); err != nil {

@@ -18,8 +18,8 @@ import (
 	"mlfnode/node/worker/devices"
 )
 
-// watchedStage is a stage whose worker watches GPUs that do what a script says.
-func watchedStage(t *testing.T, description string, p program) (*harness, *inventorytest.Fake) {
+// newWatchedHarness is a stage whose worker watches GPUs that do what a script says.
+func newWatchedHarness(t *testing.T, description string, p program) (*harness, *inventorytest.Fake) {
 	t.Helper()
 	fake, err := inventorytest.New(description, t.Name(), "")
 	if err != nil {
@@ -42,8 +42,8 @@ func watchedStage(t *testing.T, description string, p program) (*harness, *inven
 	return s, fake
 }
 
-// hold is a program that has memory of its GPU until it is told to end.
-func hold(t *testing.T, fake *inventorytest.Fake, a *executor.Attempt, size string, until <-chan time.Time) {
+// holdMemory is a program that has memory of its GPU until it is told to end.
+func holdMemory(t *testing.T, fake *inventorytest.Fake, a *executor.Attempt, size string, until <-chan time.Time) {
 	uuid, _ := lookup(a.Env, visibleDevices)
 	cmd := exec.Command("/bin/sleep", "1000")
 	trial, _ := lookup(a.Env, "MLF_TRIAL")
@@ -70,7 +70,7 @@ func TestNoDeviceTwice(t *testing.T) {
 	at := map[string]int{}
 	var fake *inventorytest.Fake
 	ready := make(chan struct{})
-	s, f := watchedStage(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
+	s, f := newWatchedHarness(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		<-ready
 		uuid, _ := lookup(a.Env, visibleDevices)
 		mu.Lock()
@@ -78,7 +78,7 @@ func TestNoDeviceTwice(t *testing.T) {
 			t.Errorf("%d trials on %s", at[uuid], uuid)
 		}
 		mu.Unlock()
-		hold(t, fake, a, "3GiB", time.After(2*time.Second))
+		holdMemory(t, fake, a, "3GiB", time.After(2*time.Second))
 		mu.Lock()
 		at[uuid]--
 		mu.Unlock()
@@ -126,7 +126,7 @@ func TestBrokenDevice(t *testing.T) {
 	var used []string
 	var fake *inventorytest.Fake
 	ready := make(chan struct{})
-	s, f := watchedStage(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
+	s, f := newWatchedHarness(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		<-ready
 		uuid, _ := lookup(a.Env, visibleDevices)
 		mu.Lock()
@@ -180,7 +180,7 @@ func TestBrokenDeviceEndsALease(t *testing.T) {
 	var used []string
 	var fake *inventorytest.Fake
 	ready := make(chan struct{})
-	s, f := watchedStage(t, "1xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
+	s, f := newWatchedHarness(t, "1xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		<-ready
 		uuid, _ := lookup(a.Env, visibleDevices)
 		mu.Lock()
@@ -209,7 +209,7 @@ func TestBrokenDeviceEndsALease(t *testing.T) {
 // TestSettingsAsOthersSeeThem: what a node's settings leave of its GPUs is what others reckon with,
 // whether they know them one by one or by kinds alone.
 func TestSettingsAsOthersSeeThem(t *testing.T) {
-	s, fake := watchedStage(t, "2xA100-40", nil)
+	s, fake := newWatchedHarness(t, "2xA100-40", nil)
 	s.Devices.SetPolicy(Policy{Reserve: 30 << 30})
 	s.cfg.Devices.Share = 2
 	var m inventory.Machine

@@ -15,8 +15,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// mount puts a small file system on a folder, for tests of a full disk.
-func mount(t *testing.T) string {
+// mountSmallDisk puts a small file system on a folder, for tests of a full disk.
+func mountSmallDisk(t *testing.T) string {
 	t.Helper()
 	if raceDetector {
 		t.Skip("nats-server itself races with its clients when JetStream is reopened, which the race detector takes for a fault here")
@@ -24,8 +24,8 @@ func mount(t *testing.T) string {
 	return gridtest.SmallDisk(t, "96m", unix.MNT_DETACH)
 }
 
-// fill writes until the disk is full, and gives a func that makes room again.
-func fill(t *testing.T, dir string) (empty func()) {
+// fillDisk writes until the disk is full, and gives a func that makes room again.
+func fillDisk(t *testing.T, dir string) (empty func()) {
 	t.Helper()
 	path := filepath.Join(dir, "ballast")
 	f, err := os.Create(path)
@@ -43,8 +43,8 @@ func fill(t *testing.T, dir string) (empty func()) {
 	}
 }
 
-// refuses waits until the store can't be written.
-func refuses(t *testing.T, store *jetstream.Store) {
+// awaitRefusal waits until the store can't be written.
+func awaitRefusal(t *testing.T, store *jetstream.Store) {
 	t.Helper()
 	big := make([]byte, 200_000)
 	eventually(t, "the store refuses", func() bool {
@@ -53,8 +53,8 @@ func refuses(t *testing.T, store *jetstream.Store) {
 	})
 }
 
-// heals waits until it can be written again.
-func heals(t *testing.T, store *jetstream.Store) {
+// awaitWritable waits until it can be written again.
+func awaitWritable(t *testing.T, store *jetstream.Store) {
 	t.Helper()
 	eventually(t, "the store can be written again", func() bool {
 		_, err := store.Records.NextNumber(t.Context(), "t")
@@ -66,7 +66,7 @@ func heals(t *testing.T, store *jetstream.Store) {
 // TestArtifactsWaitForTheDisk ends a trial with artifacts on a full disk: they are stored once
 // there is room.
 func TestArtifactsWaitForTheDisk(t *testing.T) {
-	disk := mount(t)
+	disk := mountSmallDisk(t)
 	began, end := make(chan struct{}, 4), make(chan struct{}) // a full disk can lose the word that a lease has ended: it may come again
 	s := newHarnessOver(t, filepath.Join(disk, "store"), func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		write(t, filepath.Join(variable(a.Env, "MLF_OUT"), "model"), "weights")
@@ -78,12 +78,12 @@ func TestArtifactsWaitForTheDisk(t *testing.T) {
 	s.lease(r, 0, 1)
 	s.run()
 	receive(t, "the trial", began)
-	empty := fill(t, disk)
-	refuses(t, s.store)
+	empty := fillDisk(t, disk)
+	awaitRefusal(t, s.store)
 	close(end)
 	eventually(t, "the program has ended", func() bool { return len(s.tail.watched()) == 0 })
 	empty()
-	heals(t, s.store)
+	awaitWritable(t, s.store)
 	if got := s.finished(r.ID, 1)[0].Result; got.Class != grid.ClassNone || got.Files.Count != 1 || got.Reason != "" {
 		t.Errorf("result: got %+v, want a success with one file", got)
 	}
@@ -92,7 +92,7 @@ func TestArtifactsWaitForTheDisk(t *testing.T) {
 // TestStopOnAFullDisk stops a worker whose trials have more to report than it holds in memory. It
 // ends soon all the same, and the next start reports them.
 func TestStopOnAFullDisk(t *testing.T) {
-	disk := mount(t)
+	disk := mountSmallDisk(t)
 	began, end := make(chan struct{}, 4), make(chan struct{})
 	text := bytes.Repeat([]byte("0123456789abcde\n"), 8<<16) // 8 MiB from each of four trials
 	s := newHarnessOver(t, filepath.Join(disk, "store"), func(_ context.Context, a *executor.Attempt) executor.Outcome {
@@ -107,8 +107,8 @@ func TestStopOnAFullDisk(t *testing.T) {
 	for range 4 {
 		receive(t, "a trial", began)
 	}
-	empty := fill(t, disk)
-	refuses(t, s.store)
+	empty := fillDisk(t, disk)
+	awaitRefusal(t, s.store)
 	close(end)
 	eventually(t, "the outbox is full", func() bool {
 		s.outbox.mu.Lock()
@@ -122,7 +122,7 @@ func TestStopOnAFullDisk(t *testing.T) {
 	}()
 	receive(t, "the worker to stop on a full disk", stopped)
 	empty()
-	heals(t, s.store)
+	awaitWritable(t, s.store)
 	if err := s.worker(nil).recovery.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -35,9 +35,9 @@ func (g *gate) run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	return o
 }
 
-// begun runs a worker that has one lease of n trials, of so many processors each, and returns when
+// newGatedSweep runs a worker that has one lease of n trials, of so many processors each, and returns when
 // the first has begun.
-func begun(t *testing.T, n int, cpus float64) (*gate, *harness, *grid.Sweep) {
+func newGatedSweep(t *testing.T, n int, cpus float64) (*gate, *harness, *grid.Sweep) {
 	t.Helper()
 	g := newGate()
 	s := newHarness(t, g.run)
@@ -62,8 +62,8 @@ func TestUrgentSweepsGoFirst(t *testing.T) {
 	for i := range int64(4) {
 		s.lease(high, i, i+1)
 	}
-	s.known(low.ID, grid.SweepRunning)
-	s.known(high.ID, grid.SweepRunning)
+	s.awaitKnown(low.ID, grid.SweepRunning)
+	s.awaitKnown(high.ID, grid.SweepRunning)
 	close(g.open)
 	s.released("low-1", 4)
 	var order []string
@@ -79,9 +79,9 @@ func TestUrgentSweepsGoFirst(t *testing.T) {
 // TestPauseLetsTrialsEnd pauses a sweep in the middle of a lease: the running trial ends, the next
 // ones are not begun.
 func TestPauseLetsTrialsEnd(t *testing.T) {
-	g, s, r := begun(t, 10, 4)
-	s.change(r, grid.SweepPaused)
-	s.known(r.ID, grid.SweepPaused)
+	g, s, r := newGatedSweep(t, 10, 4)
+	s.setState(r, grid.SweepPaused)
+	s.awaitKnown(r.ID, grid.SweepPaused)
 	close(g.open)
 	all := only(s.released(r.ID, 1), grid.Finished)
 	if len(all) != 1 || all[0].Index != 0 || all[0].Result.Class != grid.ClassNone {
@@ -90,9 +90,9 @@ func TestPauseLetsTrialsEnd(t *testing.T) {
 }
 
 func TestCancelStopsTrials(t *testing.T) {
-	g, s, r := begun(t, 10, 2)
+	g, s, r := newGatedSweep(t, 10, 2)
 	receive(t, "a second trial of the same lease", g.began)
-	s.change(r, grid.SweepCancelled)
+	s.setState(r, grid.SweepCancelled)
 	all := only(s.released(r.ID, 1), grid.Finished)
 	if len(all) != 2 || all[0].Result.Class != grid.ClassCancel || all[1].Result.Class != grid.ClassCancel {
 		t.Errorf("results: got %+v, want the two running trials, cancelled", all)
@@ -101,7 +101,7 @@ func TestCancelStopsTrials(t *testing.T) {
 
 // TestStopGivesLeasesBack ends the worker in the middle of a lease.
 func TestStopGivesLeasesBack(t *testing.T) {
-	_, s, r := begun(t, 10, 4)
+	_, s, r := newGatedSweep(t, 10, 4)
 	s.stop()
 	all := only(s.released(r.ID, 1), grid.Finished)
 	if len(all) != 1 || all[0].Result.Class != grid.ClassHalt {
@@ -351,8 +351,8 @@ func TestTrialsOfAnotherNode(t *testing.T) {
 	}
 }
 
-// known waits until the worker has seen this state of the sweep.
-func (s *harness) known(id grid.SweepID, state grid.SweepState) {
+// awaitKnown waits until the worker has seen this state of the sweep.
+func (s *harness) awaitKnown(id grid.SweepID, state grid.SweepState) {
 	s.t.Helper()
 	eventually(s.t, string(id)+" is known to be "+string(state), func() bool {
 		s.sweeps.mu.Lock()

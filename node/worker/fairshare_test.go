@@ -18,9 +18,9 @@ func testLane(cpus float64, memory int64, priority int) lane {
 	return lane{name: s.Lane(), resources: s.Task.Resources, priority: priority}
 }
 
-// node simulates a node: lanes with work without end, and trials that take as long as their lane
+// simulatedNode simulates a node: lanes with work without end, and trials that take as long as their lane
 // says.
-type node struct {
+type simulatedNode struct {
 	fairness *fairShare
 	books    *allocator.Allocator
 	now      time.Time
@@ -41,13 +41,13 @@ type trialEnd struct {
 	began, at  time.Time
 }
 
-func newNode(devices ...allocator.Device) *node {
+func newSimulatedNode(devices ...allocator.Device) *simulatedNode {
 	cpus := 4 * grid.One
 	if len(devices) > 0 {
 		cpus = 64 * grid.One
 	}
 	books := allocator.New(allocator.Options{}, cpus, 8<<30, devices)
-	n := &node{
+	n := &simulatedNode{
 		fairness: newFairShare(machineTotals(books)), books: books, now: time.UnixMicro(1_700_000_000_000_000), keeps: true,
 		work: map[grid.Lane]time.Duration{}, had: map[grid.Lane]time.Duration{}, begun: map[grid.Lane]int{},
 		last: map[grid.Lane]time.Time{}, longest: map[grid.Lane]time.Duration{},
@@ -57,7 +57,7 @@ func newNode(devices ...allocator.Device) *node {
 }
 
 // run serves the lanes for a time, as dispatch does.
-func (n *node) run(lanes []lane, d time.Duration) {
+func (n *simulatedNode) run(lanes []lane, d time.Duration) {
 	for end := n.now.Add(d); n.now.Before(end); {
 		n.books.BeginPass()
 		for _, l := range n.fairness.order(n.assess(lanes), n.now) {
@@ -66,12 +66,12 @@ func (n *node) run(lanes []lane, d time.Duration) {
 				n.fairness.startHolding(l, n.now)
 			}
 		}
-		n.next(end)
+		n.advanceToNextEnd(end)
 	}
 }
 
 // assess says of which lanes the node may run trials, as Worker.assess does.
-func (n *node) assess(lanes []lane) []lane {
+func (n *simulatedNode) assess(lanes []lane) []lane {
 	lanes = slices.Clone(lanes)
 	for i := range lanes {
 		lanes[i].slots = n.books.Slots(lanes[i].resources)
@@ -79,7 +79,7 @@ func (n *node) assess(lanes []lane) []lane {
 	return lanes
 }
 
-func (n *node) fill(l lane) bool {
+func (n *simulatedNode) fill(l lane) bool {
 	for {
 		al, _ := n.books.Reserve(l.name, l.resources)
 		if al == nil {
@@ -105,8 +105,8 @@ func (n *node) fill(l lane) bool {
 	}
 }
 
-// next goes to the end of the trial that ends first.
-func (n *node) next(end time.Time) {
+// advanceToNextEnd goes to the end of the trial that ends first.
+func (n *simulatedNode) advanceToNextEnd(end time.Time) {
 	if len(n.ends) == 0 {
 		n.now = end
 		return
@@ -121,7 +121,7 @@ func (n *node) next(end time.Time) {
 
 func TestBigTrialsAreNotStarved(t *testing.T) {
 	small, big := testLane(1, 0, 0), testLane(4, 0, 0)
-	n := newNode()
+	n := newSimulatedNode()
 	n.work[small.name], n.work[big.name] = 70*time.Millisecond, 300*time.Millisecond
 	n.run([]lane{small, big}, 10*time.Minute)
 	total := n.had[small.name] + n.had[big.name]
@@ -137,7 +137,7 @@ func TestBigTrialsAreNotStarved(t *testing.T) {
 // first.
 func TestEqualLanesShare(t *testing.T) {
 	lanes := []lane{testLane(1, 0, 0), testLane(1, 1<<20, 0), testLane(1, 2<<20, 0)}
-	n := newNode()
+	n := newSimulatedNode()
 	for _, l := range lanes {
 		n.work[l.name] = 500 * time.Millisecond
 	}
@@ -151,7 +151,7 @@ func TestEqualLanesShare(t *testing.T) {
 
 func TestUrgentLaneKeepsRoom(t *testing.T) {
 	low, urgent := testLane(1, 0, 0), testLane(4, 0, 7)
-	n := newNode()
+	n := newSimulatedNode()
 	n.work[low.name] = 10 * time.Second
 	n.run([]lane{low}, 25*time.Second)
 	before := n.begun[low.name]
@@ -166,7 +166,7 @@ func TestUrgentLaneKeepsRoom(t *testing.T) {
 // TestRoomThatNobodyElseCanUse lets a small lane have what a bigger, more urgent one can't use.
 func TestRoomThatNobodyElseCanUse(t *testing.T) {
 	low, urgent := testLane(1, 0, 0), testLane(3, 0, 7)
-	n := newNode()
+	n := newSimulatedNode()
 	n.work[low.name], n.work[urgent.name] = 10*time.Second, 3*time.Second
 	n.run([]lane{low, urgent}, 5*time.Minute)
 	if n.begun[urgent.name] < 95 {
@@ -180,7 +180,7 @@ func TestRoomThatNobodyElseCanUse(t *testing.T) {
 // TestNoRoomIsKeptForNothing has an urgent lane with an empty queue.
 func TestNoRoomIsKeptForNothing(t *testing.T) {
 	low, urgent := testLane(1, 0, 0), testLane(4, 0, 7)
-	n := newNode()
+	n := newSimulatedNode()
 	n.work[low.name] = time.Second
 	n.run([]lane{low}, time.Second)
 	n.run([]lane{low, urgent}, time.Minute)
@@ -193,7 +193,7 @@ func TestNoRoomIsKeptForNothing(t *testing.T) {
 // all the time.
 func TestNothingIsSavedUp(t *testing.T) {
 	busy, late := testLane(1, 0, 0), testLane(1, 1<<20, 0)
-	n := newNode()
+	n := newSimulatedNode()
 	n.work[busy.name] = time.Second
 	n.run([]lane{busy, late}, time.Hour)
 	n.work[late.name] = time.Second
@@ -230,7 +230,7 @@ func TestUrgentLanesAreToldFirst(t *testing.T) {
 func TestLanesOfOtherNodes(t *testing.T) {
 	busy, late, gpu := testLane(1, 0, 0), testLane(1, 1<<20, 0), gpuLane(grid.One)
 	lanes := []lane{busy, late, gpu}
-	n := newNode()
+	n := newSimulatedNode()
 	n.work[busy.name] = 100 * time.Second
 	n.run(lanes, time.Hour)
 	if got := n.fairness.quantumLocked(lanes); got != defaultQuantum {
@@ -249,7 +249,7 @@ func TestLanesOfOtherNodes(t *testing.T) {
 // nearly the same.
 func TestEveryLaneHasItsTurn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		n := newNode()
+		n := newSimulatedNode()
 		var lanes []lane
 		for range rapid.IntRange(2, 4).Draw(t, "lanes") {
 			l := testLane(rapid.SampledFrom([]float64{0.5, 1, 2, 3, 4}).Draw(t, "cpus"), rapid.Int64Range(0, 8).Draw(t, "GiB")<<30, 0)

@@ -59,7 +59,7 @@ func succeeded() executor.Outcome {
 	return executor.Outcome{Start: now, End: now}
 }
 
-// stage is a worker over a real store. The test plays the master.
+// harness is a worker over a real store. The test plays the master.
 type harness struct {
 	*Worker
 	t     *testing.T
@@ -85,13 +85,13 @@ func openStore(t *testing.T, dir string) *jetstream.Store {
 
 func logger(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
-// newStage makes a worker that does not run yet.
+// newHarness makes a worker that does not run yet.
 func newHarness(t *testing.T, p program) *harness {
 	t.Helper()
 	return newHarnessOver(t, filepath.Join(t.TempDir(), "jetstream"), p)
 }
 
-// stageOver makes a worker whose store has this folder.
+// newHarnessOver makes a worker whose store has this folder.
 func newHarnessOver(t *testing.T, store string, p program) *harness {
 	t.Helper()
 	s := &harness{t: t, store: openStore(t, store), dir: t.TempDir()}
@@ -168,8 +168,8 @@ func (s *harness) lease(r *grid.Sweep, lo, hi int64) uint64 {
 	return seq
 }
 
-// change stores a new state of the record.
-func (s *harness) change(r *grid.Sweep, state grid.SweepState) {
+// setState stores a new state of the record.
+func (s *harness) setState(r *grid.Sweep, state grid.SweepState) {
 	s.t.Helper()
 	old, err := s.store.Records.Load(s.t.Context(), r.ID)
 	if err != nil {

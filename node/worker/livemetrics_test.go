@@ -64,7 +64,7 @@ func TestMetricsOfARunningTrial(t *testing.T) {
 	look(clock)
 	for b := range told {
 		if count++; string(b.Events[0].Metrics["loss"]) == "0.25" {
-			if got, want := show(t, b.Events[0].Curves)["loss"], "1:0.5 2:0.25"; got != want {
+			if got, want := curveTexts(t, b.Events[0].Curves)["loss"], "1:0.5 2:0.25"; got != want {
 				t.Errorf("curve of the running trial: got %q, want %q", got, want)
 			}
 			break
@@ -81,7 +81,7 @@ func TestMetricsOfARunningTrial(t *testing.T) {
 	}
 	report(`{"loss": 0.125, "step": 9}`)
 	close(end)
-	if got, want := show(t, s.finished("t-1", 1)[0].Result.Curves)["loss"], "1:0.5 2:0.25 9:0.125"; got != want {
+	if got, want := curveTexts(t, s.finished("t-1", 1)[0].Result.Curves)["loss"], "1:0.5 2:0.25 9:0.125"; got != want {
 		t.Errorf("curve of the result: got %q, want %q", got, want)
 	}
 }

@@ -26,8 +26,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// remoteStage is a worker of node w over the network, whose master the test stops and starts.
-type remoteStage struct {
+// remoteHarness is a worker of node w over the network, whose master the test stops and starts.
+type remoteHarness struct {
 	*harness
 	server  *jetstream.Server
 	cfg     jetstream.Config
@@ -36,15 +36,15 @@ type remoteStage struct {
 	program program
 }
 
-func newRemoteStage(t *testing.T, limits jetstream.Limits, p program) *remoteStage {
+func newRemoteHarness(t *testing.T, limits jetstream.Limits, p program) *remoteHarness {
 	t.Helper()
 	pair := selfSigned(t)
-	s := &remoteStage{harness: &harness{t: t, dir: t.TempDir()}, program: p, cfg: jetstream.Config{
+	s := &remoteHarness{harness: &harness{t: t, dir: t.TempDir()}, program: p, cfg: jetstream.Config{
 		Dir: filepath.Join(t.TempDir(), "jetstream"), Node: "m", Logger: logger(t), Limits: limits,
 		Listen: &natsd.Listen{Host: "127.0.0.1", TLS: pair, Peer: func(tls.ConnectionState) (grid.NodeID, error) { return "w", nil }},
 	}}
-	s.begin()
-	t.Cleanup(func() { s.away() })
+	s.startMaster()
+	t.Cleanup(func() { s.stopMaster() })
 	ctx, stop := context.WithTimeout(t.Context(), testTimeout)
 	defer stop()
 	var err error
@@ -56,14 +56,14 @@ func newRemoteStage(t *testing.T, limits jetstream.Limits, p program) *remoteSta
 		t.Fatal(err)
 	}
 	t.Cleanup(s.remote.Close)
-	s.next()
+	s.restartWorker()
 	return s
 }
 
 func portText(port int) string { return big.NewInt(int64(port)).String() }
 
-// next makes the next agent of the node.
-func (s *remoteStage) next() {
+// restartWorker makes the next agent of the node.
+func (s *remoteHarness) restartWorker() {
 	s.t.Helper()
 	w, err := New(Config{
 		Node: "w", Dir: s.dir, Master: s.remote, Files: s, Executor: s.program, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
@@ -77,22 +77,22 @@ func (s *remoteStage) next() {
 }
 
 // Bundle and PutArtifacts stand for the master's API.
-func (s *remoteStage) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {
+func (s *remoteHarness) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {
 	return s.files().Bundle(ctx, digest)
 }
 
-func (s *remoteStage) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
+func (s *remoteHarness) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
 	return s.files().PutArtifacts(ctx, id, run, r)
 }
 
-func (s *remoteStage) files() *jetstream.Store {
+func (s *remoteHarness) files() *jetstream.Store {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.harness.store
 }
 
-// begin starts the master's store, away ends it.
-func (s *remoteStage) begin() {
+// startMaster starts the master's store, away ends it.
+func (s *remoteHarness) startMaster() {
 	s.t.Helper()
 	var err error
 	if s.server, err = jetstream.Start(s.cfg); err != nil {
@@ -108,13 +108,13 @@ func (s *remoteStage) begin() {
 	}
 }
 
-func (s *remoteStage) away() {
+func (s *remoteHarness) stopMaster() {
 	s.store.Close()
 	s.server.Close()
 }
 
-// content gives the only file of the artifacts of a run, which must be listed once.
-func (s *remoteStage) content(e grid.Event, id grid.SweepID) string {
+// artifactContent gives the only file of the artifacts of a run, which must be listed once.
+func (s *remoteHarness) artifactContent(e grid.Event, id grid.SweepID) string {
 	s.t.Helper()
 	name := grid.TrialID{Sweep: id, Index: e.Index}.ArtifactName(e.Run)
 	all, err := s.store.Artifacts.List(s.t.Context(), string(id)+"/")
@@ -183,9 +183,9 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 	if _, err := rand.Read(noise); err != nil {
 		t.Fatal(err)
 	}
-	setUp := func(t *testing.T) (s *remoteStage, r *grid.Sweep, end chan struct{}) {
+	setUp := func(t *testing.T) (s *remoteHarness, r *grid.Sweep, end chan struct{}) {
 		began, end := make(chan struct{}, trials), make(chan struct{})
-		s = newRemoteStage(t, jetstream.Limits{}, func(_ context.Context, a *executor.Attempt) executor.Outcome {
+		s = newRemoteHarness(t, jetstream.Limits{}, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 			began <- struct{}{}
 			<-end
 			write(t, filepath.Join(variable(a.Env, "MLF_OUT"), "model"), string(noise))
@@ -201,7 +201,7 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 		}
 		return s, r, end
 	}
-	check := func(t *testing.T, s *remoteStage, r *grid.Sweep) {
+	check := func(t *testing.T, s *remoteHarness, r *grid.Sweep) {
 		t.Helper()
 		seen := map[int64]bool{}
 		for _, e := range s.finished(r.ID, trials) {
@@ -209,7 +209,7 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 			if e.Result.Class != grid.ClassNone || e.Result.Files.Count != 1 || e.Result.Reason != "" {
 				t.Errorf("trial %d: got %+v, want a success with one file", e.Index, e.Result)
 			}
-			if got := s.content(e, r.ID); !strings.Contains(got, string(noise)) {
+			if got := s.artifactContent(e, r.ID); !strings.Contains(got, string(noise)) {
 				t.Errorf("trial %d: got an archive of %d bytes without the file", e.Index, len(got))
 			}
 		}
@@ -217,15 +217,15 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 			t.Errorf("results: got %d, want %d", len(seen), trials)
 		}
 	}
-	waiting := func(s *remoteStage) {
+	waiting := func(s *remoteHarness) {
 		eventually(s.t, "the programs have ended", func() bool { return len(s.tail.watched()) == 0 })
 	}
 	t.Run("away at the end", func(t *testing.T) {
 		s, r, end := setUp(t)
-		s.away()
+		s.stopMaster()
 		close(end)
 		waiting(s)
-		s.begin()
+		s.startMaster()
 		check(t, s, r)
 	})
 	t.Run("away in the middle", func(t *testing.T) {
@@ -240,19 +240,19 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 			}
 			return err != nil
 		})
-		s.away()
+		s.stopMaster()
 		waiting(s)
-		s.begin()
+		s.startMaster()
 		check(t, s, r)
 	})
 	t.Run("agent ends meanwhile", func(t *testing.T) {
 		s, r, end := setUp(t)
-		s.away()
+		s.stopMaster()
 		close(end)
 		waiting(s)
 		s.stop()
-		s.next()
-		s.begin()
+		s.restartWorker()
+		s.startMaster()
 		if err := s.recovery.run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -329,7 +329,7 @@ func TestArtifactsInAFullStore(t *testing.T) {
 // TestStopWithAllSpoolsOut stops a worker on a full disk when every spool waits for its report to
 // be stored.
 func TestStopWithAllSpoolsOut(t *testing.T) {
-	disk := mount(t)
+	disk := mountSmallDisk(t)
 	gate, began := make(chan struct{}), make(chan struct{}, 100)
 	s := newHarnessOver(t, filepath.Join(disk, "store"), func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		select {
@@ -345,9 +345,9 @@ func TestStopWithAllSpoolsOut(t *testing.T) {
 	s.lease(r, 0, 500)
 	s.run()
 	receive(t, "a trial", began)
-	empty := fill(t, disk)
+	empty := fillDisk(t, disk)
 	defer empty()
-	refuses(t, s.store)
+	awaitRefusal(t, s.store)
 	close(gate)
 	eventually(t, "all spools are out", func() bool { return len(s.trials.attempts.spools.taken) == cap(s.trials.attempts.spools.taken) })
 	stopped := make(chan struct{})

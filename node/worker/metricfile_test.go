@@ -15,8 +15,8 @@ import (
 	"mlfnode/grid"
 )
 
-// show writes curves as text: of each the steps with their values.
-func show(t *testing.T, curves grid.Curves) map[string]string {
+// curveTexts writes curves as text: of each the steps with their values.
+func curveTexts(t *testing.T, curves grid.Curves) map[string]string {
 	t.Helper()
 	text := map[string]string{}
 	for name, c := range curves {
@@ -70,9 +70,9 @@ func TestCurves(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			a := left(t, c.sources, c.files)
+			a := attemptWithFiles(t, c.sources, c.files)
 			for range 2 {
-				if got := show(t, a.readMetrics(true).curves); len(got)+len(c.want) > 0 && !cmp.Equal(got, c.want) {
+				if got := curveTexts(t, a.readMetrics(true).curves); len(got)+len(c.want) > 0 && !cmp.Equal(got, c.want) {
 					t.Errorf("got %v, want %v", got, c.want)
 				}
 			}
@@ -140,11 +140,11 @@ func TestCurvesAsTheyCome(t *testing.T) {
 		}
 		write(whole)
 		atEnd := &attempt{attemptSpec: attemptSpec{task: &grid.Task{}}, spool: s}
-		want := show(t, atEnd.readMetrics(true).curves)
+		want := curveTexts(t, atEnd.readMetrics(true).curves)
 		if len(want) != 2 {
 			r.Fatalf("got %v of %q", want, whole)
 		}
-		if diff := cmp.Diff(want, show(t, live.readMetrics(true).curves)); diff != "" {
+		if diff := cmp.Diff(want, curveTexts(t, live.readMetrics(true).curves)); diff != "" {
 			r.Fatalf("read as it came, of %q:\n%s", whole, diff)
 		}
 	})
@@ -165,12 +165,12 @@ func TestCurvesAreBounded(t *testing.T) {
 		}
 		text.WriteString("}\n")
 	}
-	a := left(t, nil, map[string]string{"metrics": text.String()})
+	a := attemptWithFiles(t, nil, map[string]string{"metrics": text.String()})
 	curves := a.readMetrics(true).curves
 	if len(curves) != grid.MaxCurves {
 		t.Errorf("got %d curves, want %d", len(curves), grid.MaxCurves)
 	}
-	if got := show(t, curves)["m00"]; strings.Count(got, ":") > grid.MaxPoints || !strings.Contains(got, " 1235:1000 ") {
+	if got := curveTexts(t, curves)["m00"]; strings.Count(got, ":") > grid.MaxPoints || !strings.Contains(got, " 1235:1000 ") {
 		t.Errorf("got %s", got)
 	}
 	if packed, err := json.Marshal(curves); err != nil || len(packed) > 32<<10 {
@@ -180,12 +180,12 @@ func TestCurvesAreBounded(t *testing.T) {
 
 // TestRewrittenCurves starts over with a file that has become shorter.
 func TestRewrittenCurves(t *testing.T) {
-	a := left(t, nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": 2}\n{\"a\": 3}\n"})
+	a := attemptWithFiles(t, nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": 2}\n{\"a\": 3}\n"})
 	a.readMetrics(false)
 	if err := os.WriteFile(a.spool.metrics, []byte("{\"a\": 5}\n{\"a\": 6}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := show(t, a.readMetrics(true).curves)["a"], "1:5 2:6"; got != want {
+	if got, want := curveTexts(t, a.readMetrics(true).curves)["a"], "1:5 2:6"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -288,13 +288,13 @@ func TestMetricsBelowAPrologue(t *testing.T) {
 		{"\n\n", "[" + strings.ReplaceAll(objects, "\n", ",") + "{}]", "1:0.5 2:0.25"},
 	} {
 		for _, sources := range [][]grid.Source{nil, {{Log: "../metrics"}}} {
-			a := left(t, sources, map[string]string{"metrics": c.prologue})
+			a := attemptWithFiles(t, sources, map[string]string{"metrics": c.prologue})
 			a.readMetrics(false)
 			if err := os.WriteFile(a.spool.metrics, []byte(c.prologue+c.then), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			m := a.readMetrics(true)
-			if got := show(t, m.curves)["loss"]; got != c.want || string(m.values["loss"]) != "0.25" {
+			if got := curveTexts(t, m.curves)["loss"]; got != c.want || string(m.values["loss"]) != "0.25" {
 				t.Errorf("%q, then %q: got %v, curve %q; want loss 0.25, curve %q", c.prologue, c.then, texts(m.values), got, c.want)
 			}
 		}
@@ -338,7 +338,7 @@ func TestMetricsHoldLittle(t *testing.T) {
 		{"a table", nil, "metrics", []string{"loss,m0\n0.5,1\n", "0.5," + strings.Repeat("x", length) + "\n"}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a := left(t, c.sources, map[string]string{c.file: ""})
+			a := attemptWithFiles(t, c.sources, map[string]string{c.file: ""})
 			text := ""
 			for _, piece := range c.pieces {
 				text += piece
@@ -375,7 +375,7 @@ func TestMetricsHoldLittle(t *testing.T) {
 func TestRewrittenMetrics(t *testing.T) {
 	pad := strings.Repeat("x", 1000)
 	for _, size := range []int{1, 200} { // in kilobytes
-		a := left(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": ""})
+		a := attemptWithFiles(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": ""})
 		for i, text := range []string{`{"a": 0.50}`, `{"a": 0.75}`, `{"a": 0.5, "b": 1}`, `{"a": 1}`, "a,b\n1,2\n", "a,b\n1,3\n"} {
 			if text[0] == '{' {
 				text += strings.Repeat("\n# "+pad, size)

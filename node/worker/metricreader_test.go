@@ -18,8 +18,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// left makes an attempt whose program has left these files in the spool.
-func left(t *testing.T, sources []grid.Source, files map[string]string) *attempt {
+// attemptWithFiles makes an attempt whose program has left these files in the spool.
+func attemptWithFiles(t *testing.T, sources []grid.Source, files map[string]string) *attempt {
 	t.Helper()
 	s, err := openSpool(filepath.Join(t.TempDir(), "1"))
 	if err != nil {
@@ -156,7 +156,7 @@ func TestMetrics(t *testing.T) {
 		}, `{"a": 1, "b": 2, "c": 3}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := left(t, c.sources, c.files).readMetrics(true).values
+			got := attemptWithFiles(t, c.sources, c.files).readMetrics(true).values
 			var want grid.Metric
 			if c.want != "" {
 				if err := json.Unmarshal([]byte(c.want), &want); err != nil {
@@ -195,7 +195,7 @@ func TestHugeMetrics(t *testing.T) {
 		{"many", many.String(), "metric 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := left(t, nil, map[string]string{"metrics": c.text}).readMetrics(true).values
+			m := attemptWithFiles(t, nil, map[string]string{"metrics": c.text}).readMetrics(true).values
 			total := 0
 			for k, v := range m {
 				total += len(k) + len(v)
@@ -226,7 +226,7 @@ func TestHugeMetricsHoldNothingUp(t *testing.T) {
 }
 
 func TestMetricsFifoBlocksNothing(t *testing.T) {
-	a := left(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": `{"a": 1}`})
+	a := attemptWithFiles(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": `{"a": 1}`})
 	if err := unix.Mkfifo(a.spool.metrics, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +293,7 @@ func TestMetricsNotes(t *testing.T) {
 			"2 of the metrics were left out, the largest first: one attempt has room for 64 KiB"},
 		{"$MLF_METRICS", nil, map[string]string{"metrics": "0.5\n"}, "$MLF_METRICS: it contains neither a JSON object nor a CSV table with a header"},
 	} {
-		a := left(t, c.sources, c.files)
+		a := attemptWithFiles(t, c.sources, c.files)
 		r := &grid.Result{}
 		if a.addMetrics(r); r.Reason != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, r.Reason, c.want)
@@ -322,7 +322,7 @@ func TestMetricsOfLongFiles(t *testing.T) {
 			t.Errorf("%s: took %v for %d bytes", name, took, len(text))
 		}
 	}
-	a := left(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": table})
+	a := attemptWithFiles(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": table})
 	if m := a.readMetrics(true).values; string(m["loss"]) != "0.25" || string(m["step"]) != "2" {
 		t.Errorf("a table over the limit: got %v, want its last row by the names of its first line", texts(m))
 	}

@@ -14,14 +14,14 @@ import (
 	"mlfnode/jetstream"
 )
 
-// posted is an outbox that runs over a real store.
-type posted struct {
+// outboxHarness is an outbox that runs over a real store.
+type outboxHarness struct {
 	*outbox
 	t     *testing.T
 	store *jetstream.Store
 }
 
-func post(t *testing.T, dir string) *posted {
+func newOutboxHarness(t *testing.T, dir string) *outboxHarness {
 	t.Helper()
 	store := openStore(t, dir)
 	for _, id := range []grid.SweepID{"a-1", "t-1"} {
@@ -40,11 +40,11 @@ func post(t *testing.T, dir string) *posted {
 		stop()
 		<-ended
 	})
-	return &posted{o, t, store}
+	return &outboxHarness{o, t, store}
 }
 
 // finish queues a result with some output before it. stored is called when the event is.
-func (p *posted) finish(id grid.SweepID, index int64, output string, stored func()) {
+func (p *outboxHarness) finish(id grid.SweepID, index int64, output string, stored func()) {
 	p.t.Helper()
 	ref := &grid.LogRef{Bytes: int64(len(output))}
 	run := fmt.Sprint("n.1.", index)
@@ -58,7 +58,7 @@ func (p *posted) finish(id grid.SweepID, index int64, output string, stored func
 }
 
 // logs gives the stored output of a sweep, by run, and the sequence of its last message.
-func (p *posted) logs(id grid.SweepID) (map[string]string, uint64) {
+func (p *outboxHarness) logs(id grid.SweepID) (map[string]string, uint64) {
 	p.t.Helper()
 	all, last := map[string]string{}, uint64(0)
 	err := p.store.Logs.Read(p.t.Context(), id, jetstream.LogRange{}, func(seq uint64, chunks []jetstream.Chunk) error {
@@ -77,7 +77,7 @@ func (p *posted) logs(id grid.SweepID) (map[string]string, uint64) {
 }
 
 // stored gives the stored results of a sweep.
-func (p *posted) stored(id grid.SweepID) []grid.Event {
+func (p *outboxHarness) stored(id grid.SweepID) []grid.Event {
 	p.t.Helper()
 	s := &harness{t: p.t, store: p.store}
 	_, last, err := p.store.Events.Bounds(p.t.Context())
@@ -105,7 +105,7 @@ func (p *posted) stored(id grid.SweepID) []grid.Event {
 	return all
 }
 
-func (p *posted) mustDrain() {
+func (p *outboxHarness) mustDrain() {
 	p.t.Helper()
 	ctx, stop := context.WithTimeout(p.t.Context(), testTimeout)
 	defer stop()
@@ -117,7 +117,7 @@ func (p *posted) mustDrain() {
 // TestOutputIsStoredBeforeItsEvent looks, when an event is said to be stored, for the output that
 // it points to; and, when a lease is gone from the queue, for the events of its trials.
 func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
-	p := post(t, t.TempDir())
+	p := newOutboxHarness(t, t.TempDir())
 	if _, err := p.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: "a-1", Lo: 0, Hi: 50, Attempt: 1, Shape: "s"}); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 // TestReportsOnAnUnknownSweepAreDropped reports on a sweep that the master has no record of, among
 // others: it holds nothing up, and what waits for its reports goes on.
 func TestReportsOnAnUnknownSweepAreDropped(t *testing.T) {
-	p := post(t, t.TempDir())
+	p := newOutboxHarness(t, t.TempDir())
 	told := make(chan int64, 10)
 	for i := range int64(3) {
 		p.finish("ghost-1", i, "nobody reads it\n", func() { told <- i })
@@ -186,7 +186,7 @@ func TestReportsOnAnUnknownSweepAreDropped(t *testing.T) {
 
 // TestReportsShareRounds queues many reports at once: they cost few messages.
 func TestReportsShareRounds(t *testing.T) {
-	p := post(t, t.TempDir())
+	p := newOutboxHarness(t, t.TempDir())
 	const reports = 1000
 	for i := range int64(reports) {
 		p.finish("a-1", i, "", nil)
@@ -229,11 +229,11 @@ func TestOutboxIsBounded(t *testing.T) {
 // TestFullDiskLosesNoReport fills the disk under the store, goes on reporting, and makes room
 // again.
 func TestFullDiskLosesNoReport(t *testing.T) {
-	dir := mount(t)
-	p := post(t, filepath.Join(dir, "store"))
+	dir := mountSmallDisk(t)
+	p := newOutboxHarness(t, filepath.Join(dir, "store"))
 	p.finish("a-1", 0, "before\n", nil)
 	p.mustDrain()
-	empty := fill(t, dir)
+	empty := fillDisk(t, dir)
 	big := string(bytes.Repeat([]byte("x"), 200_000))
 	told := make(chan int64, 100)
 	const reports = 20
@@ -244,7 +244,7 @@ func TestFullDiskLosesNoReport(t *testing.T) {
 			p.finish("a-1", i, big, func() { told <- i })
 		}
 	}()
-	refuses(t, p.store)
+	awaitRefusal(t, p.store)
 	<-reported
 	ctx, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer stop()
@@ -275,7 +275,7 @@ func TestFullDiskLosesNoReport(t *testing.T) {
 // TestPace has the master slow the reports down: the first goes out at once, and those that follow
 // together.
 func TestPace(t *testing.T) {
-	p := post(t, filepath.Join(t.TempDir(), "jetstream"))
+	p := newOutboxHarness(t, filepath.Join(t.TempDir(), "jetstream"))
 	const pace = 200 * time.Millisecond
 	p.setPace(pace)
 	stored := make(chan time.Time, 3)

@@ -15,9 +15,9 @@ import (
 	"mlfnode/node/executor"
 )
 
-// prints runs a program that writes both texts and ends; the sweep's record may be changed. It
+// runPrinting runs a program that writes both texts and ends; the sweep's record may be changed. It
 // gives the result.
-func prints(t *testing.T, stdout, stderr string, edit func(*grid.Sweep)) (*harness, *grid.Sweep, grid.Event) {
+func runPrinting(t *testing.T, stdout, stderr string, edit func(*grid.Sweep)) (*harness, *grid.Sweep, grid.Event) {
 	t.Helper()
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		io.WriteString(a.Stdout, stdout)
@@ -47,7 +47,7 @@ func TestOutputIsStoredAsItIs(t *testing.T) {
 		{"a huge line", strings.Repeat("x", 3*maxPiece+7), strings.Repeat("y", 2<<20)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s, r, e := prints(t, c.stdout, c.stderr, nil)
+			s, r, e := runPrinting(t, c.stdout, c.stderr, nil)
 			for stream, want := range map[uint8]string{streamOut: c.stdout, streamErr: c.stderr} {
 				if got := s.output(r.ID, e.Run, stream); got != want {
 					t.Errorf("stream %d: got %d bytes %.80q, want %d bytes %.80q", stream, len(got), got, len(want), want)
@@ -92,7 +92,7 @@ func TestOutputAfterTheFileWasEmptied(t *testing.T) {
 func TestPiecesEndBetweenCharacters(t *testing.T) {
 	for shift := range 4 {
 		text := strings.Repeat("x", shift) + strings.Repeat("€😀ä", maxPiece/3)
-		s, r, _ := prints(t, text, "", nil)
+		s, r, _ := runPrinting(t, text, "", nil)
 		err := s.store.Logs.Read(t.Context(), r.ID, jetstream.LogRange{}, func(_ uint64, chunks []jetstream.Chunk) error {
 			for _, c := range chunks {
 				if !utf8.Valid(c.Data) {
@@ -123,7 +123,7 @@ func TestOutputIsCutVisibly(t *testing.T) {
 		{"bytes that are no characters", "\xff\xff\xff\xff\xff", "", 3, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s, r, e := prints(t, c.stdout, c.stderr, func(r *grid.Sweep) { r.Task.LogLimit = c.limit })
+			s, r, e := runPrinting(t, c.stdout, c.stderr, func(r *grid.Sweep) { r.Task.LogLimit = c.limit })
 			all := int64(len(c.stdout) + len(c.stderr))
 			if ref := e.Result.Log; ref.Bytes != c.stored || ref.Cut != all-c.stored {
 				t.Errorf("log reference: got %d bytes stored, %d cut; want %d, %d", ref.Bytes, ref.Cut, c.stored, all-c.stored)

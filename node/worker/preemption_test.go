@@ -92,7 +92,7 @@ func TestPreemption(t *testing.T) {
 // takes the one that loses the least.
 func TestPreemptionSparesTheResumed(t *testing.T) {
 	now := time.Now()
-	s, held := filled(t, now)
+	s, held := newBusyHarness(t, now)
 	l := lane{name: "p5_x", resources: grid.Resources{CPUs: grid.One}, priority: 5, preempt: true}
 	s.dispatcher.fairShare.lanes[l.name] = &laneShare{holdingSince: now.Add(-2 * time.Minute)}
 	pass := func() {
@@ -117,9 +117,9 @@ func TestPreemptionSparesTheResumed(t *testing.T) {
 	}
 }
 
-// filled is a worker on which four trials run that can save their state, the first of which has
+// newBusyHarness is a worker on which four trials run that can save their state, the first of which has
 // just resumed; the others began an hour apart.
-func filled(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
+func newBusyHarness(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	t.Helper()
 	s := newHarness(t, nil)
 	low := s.sweep("low-1", 4, 1, func(r *grid.Sweep) { c := grid.DefaultCheckpoint(); r.Task.Checkpoint = &c })
@@ -147,7 +147,7 @@ func filled(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 // it: what is found is not lost, pass by pass.
 func TestTwoLanesPreempt(t *testing.T) {
 	now := time.Now()
-	s, held := filled(t, now)
+	s, held := newBusyHarness(t, now)
 	first := lane{name: "p5_x", resources: grid.Resources{CPUs: grid.One}, priority: 5, preempt: true}
 	second := first
 	second.name = "p5_y"

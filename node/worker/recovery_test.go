@@ -43,11 +43,11 @@ func (s *harness) recover(id grid.SweepID) (*Worker, []grid.Event) {
 	if err := w.recovery.run(s.t.Context()); err != nil {
 		s.t.Fatal(err)
 	}
-	p := &posted{t: s.t, store: s.store}
+	p := &outboxHarness{t: s.t, store: s.store}
 	return w, p.stored(id)
 }
 
-func gone(t *testing.T, dir string) {
+func assertRemoved(t *testing.T, dir string) {
 	t.Helper()
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("spool %s: got %v, want it gone", filepath.Base(dir), err)
@@ -85,7 +85,7 @@ func TestRecoverReportsAResultOnce(t *testing.T) {
 	if got := s.output(r.ID, "n.1.5", streamOut); got != "loss=0.5\n" {
 		t.Errorf("output: got %q", got)
 	}
-	gone(t, dir)
+	assertRemoved(t, dir)
 	if _, all := s.recover(r.ID); len(all) != 1 {
 		t.Errorf("events after a further start: got %v, want no more", kinds(all))
 	}
@@ -107,7 +107,7 @@ func TestRecoverTellsOfALostAttempt(t *testing.T) {
 	if diff := cmp.Diff(&want, e.Result); diff != "" || e.Index != 3 || e.Run != "n.1.1" || e.Kind != grid.Finished {
 		t.Errorf("event %s of run %s of trial %d, result (-want +got):\n%s", e.Kind, e.Run, e.Index, diff)
 	}
-	gone(t, dir)
+	assertRemoved(t, dir)
 }
 
 // TestRecoverAfterThePowerWent trusts no result that may have reached the disk without its output.
@@ -162,7 +162,7 @@ func TestRecoverStoresWhatATrialSaved(t *testing.T) {
 				r.Task.Checkpoint, r.Save = &checkpoint, c.save
 			})
 			if c.cancelled {
-				s.change(r, grid.SweepCancelled)
+				s.setState(r, grid.SweepCancelled)
 			}
 			id := grid.TrialID{Sweep: r.ID}
 			saved, err := s.trials.attempts.checkpoints.acquire(t.Context(), id)
@@ -189,7 +189,7 @@ func TestRecoverStoresWhatATrialSaved(t *testing.T) {
 			if err := w.recovery.run(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			all := (&posted{t: t, store: s.store}).stored(r.ID)
+			all := (&outboxHarness{t: t, store: s.store}).stored(r.ID)
 			if len(all) != 1 || all[0].Result.Snapshot != c.want || all[0].Result.Reason != "" {
 				t.Errorf("got %+v, want one that names snapshot %d", all, c.want)
 			}
@@ -246,7 +246,7 @@ func TestRecoverOfASpoolThatSaysNothing(t *testing.T) {
 		t.Errorf("events: got %+v, want the one of the spool that names an attempt", all)
 	}
 	for _, dir := range append(dirs, living) {
-		gone(t, dir)
+		assertRemoved(t, dir)
 	}
 	if sp := w.trials.attempts.spools.mustTake(t); filepath.Base(sp.dir) != "7" {
 		t.Errorf("next spool: got %s, want a name that was not there before", filepath.Base(sp.dir))

@@ -27,10 +27,10 @@ import (
 // TestTornFolderNeverCostsTheSnapshot has an attempt die while it writes, and the next one, on the
 // same node, fail over what is left: only the folder is not used again.
 func TestTornFolderNeverCostsTheSnapshot(t *testing.T) {
-	v := newSaving(t, "torn-1", nil)
+	v := newCheckpointHarness(t, "torn-1", nil)
 	id := grid.TrialID{Sweep: v.sweep.ID}
 	v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
-		step(t, dir)
+		incrementStep(t, dir)
 		return ended(grid.ClassExit, 85)
 	})
 	v.attempt(2, func(_ context.Context, dir, _ string) executor.Outcome {
@@ -50,7 +50,7 @@ func TestTornFolderNeverCostsTheSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	r = v.attempt(4, func(_ context.Context, dir, _ string) executor.Outcome {
-		if n := step(t, dir); n != 2 {
+		if n := incrementStep(t, dir); n != 2 {
 			t.Errorf("got step %d, want 2: from the snapshot", n)
 		}
 		return ended(grid.ClassExit, 85)
@@ -64,7 +64,7 @@ func TestTornFolderNeverCostsTheSnapshot(t *testing.T) {
 func TestEndsThatLeaveTheFolderClean(t *testing.T) {
 	later := ended(grid.ClassSignal, 137)
 	later.Usage.Wall = time.Hour.Microseconds() // it wrote at its beginning only
-	v := newSaving(t, "clean-1", func(c *grid.Checkpoint) { c.OnTimeout = grid.TimeoutResumes })
+	v := newCheckpointHarness(t, "clean-1", func(c *grid.Checkpoint) { c.OnTimeout = grid.TimeoutResumes })
 	for i, c := range []struct {
 		end  executor.Outcome
 		want bool
@@ -74,7 +74,7 @@ func TestEndsThatLeaveTheFolderClean(t *testing.T) {
 		{ended(grid.ClassTimeout, 0), true}, // it had a notice
 	} {
 		r := v.attempt(i+1, func(_ context.Context, dir, _ string) executor.Outcome {
-			step(t, dir)
+			incrementStep(t, dir)
 			return c.end
 		})
 		s, err := v.store.Load(t.Context(), grid.TrialID{Sweep: "clean-1"}, r.Snapshot)
@@ -121,11 +121,11 @@ func (c corrupting) Open(ctx context.Context, id grid.TrialID, hash string) (io.
 // TestNodeThatCorruptsWhatItFetches has a good snapshot arrive damaged on one node, again and
 // again: the node is to blame, which it tells, and another node goes on from the snapshot.
 func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
-	v, bad, other := newSaving(t, "corrupt-1", nil), newSaving(t, "corrupt-1", nil), newSaving(t, "corrupt-1", nil)
+	v, bad, other := newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil)
 	bad.store, bad.cfg.Snapshots = v.store, corrupting{v.store}
 	other.store, other.cfg.Snapshots = v.store, v.store
 	v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
-		step(t, dir)
+		incrementStep(t, dir)
 		return ended(grid.ClassExit, 85)
 	})
 	for number := 2; number < 5; number++ {
@@ -141,7 +141,7 @@ func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
 		}
 	}
 	r := other.attempt(5, func(_ context.Context, dir, _ string) executor.Outcome {
-		if n := step(t, dir); n != 2 {
+		if n := incrementStep(t, dir); n != 2 {
 			t.Errorf("got step %d, want 2: the snapshot is good", n)
 		}
 		return ended(grid.ClassNone, 0)
@@ -155,18 +155,18 @@ func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
 // to fetch it says so, and the next ones go on from the one before, or from the beginning when that
 // is damaged as well.
 func TestDamagedSnapshotFallsBack(t *testing.T) {
-	v, other := newSaving(t, "falls-1", nil), newSaving(t, "falls-1", nil)
+	v, other := newCheckpointHarness(t, "falls-1", nil), newCheckpointHarness(t, "falls-1", nil)
 	dir := t.TempDir()
 	store, err := checkpoint.OpenStore(dir, 1<<30, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []*saving{v, other} {
+	for _, n := range []*checkpointHarness{v, other} {
 		n.cfg.Snapshots, n.store = store, store
 	}
 	for i := range 2 {
 		v.attempt(i+1, func(_ context.Context, dir, _ string) executor.Outcome {
-			step(t, dir)
+			incrementStep(t, dir)
 			return ended(grid.ClassExit, 85)
 		})
 	}
@@ -188,7 +188,7 @@ func TestDamagedSnapshotFallsBack(t *testing.T) {
 		}
 	}
 	other.attempt(5, func(_ context.Context, dir, resume string) executor.Outcome {
-		if resume != "" || step(t, dir) != 1 {
+		if resume != "" || incrementStep(t, dir) != 1 {
 			t.Errorf("got MLF_RESUME %q, want a beginning", resume)
 		}
 		return ended(grid.ClassNone, 0)
@@ -198,7 +198,7 @@ func TestDamagedSnapshotFallsBack(t *testing.T) {
 // TestEachAttemptHasItsOwnTimeToStore stops a node whose program takes longer to save than its
 // snapshot may take to store.
 func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
-	v := newSaving(t, "parts-1", nil)
+	v := newCheckpointHarness(t, "parts-1", nil)
 	v.trials.attempts.programs.snapshots.shutdownTimeout = 3 * time.Second
 	began := make(chan struct{})
 	stopped := make(chan struct{})
@@ -211,7 +211,7 @@ func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
 		close(began)
 		<-ctx.Done()
 		<-time.After(v.trials.attempts.programs.snapshots.shutdownTimeout + v.trials.attempts.programs.snapshots.shutdownTimeout/10)
-		step(t, dir)
+		incrementStep(t, dir)
 		return ended(grid.ClassHalt, 0)
 	})
 	<-stopped
@@ -240,7 +240,7 @@ func (unreachable) Offer(ctx context.Context, _ grid.TrialID, _ *checkpoint.Snap
 // TestSnapshotsShareTheTimeOfAStop stops a node with more trials than snapshots may be on their way
 // at one time, and a master that answers nothing: they do not wait one after the other.
 func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
-	v := newSaving(t, "share-1", nil)
+	v := newCheckpointHarness(t, "share-1", nil)
 	v.cfg.Snapshots, v.trials.attempts.programs.snapshots.shutdownTimeout = unreachable{}, 3*time.Second
 	const trials = 4 * maxTransfers
 	v.cfg.Machine.CPUs = trials
@@ -248,7 +248,7 @@ func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 	var began sync.WaitGroup
 	began.Add(trials)
 	v.script = func(ctx context.Context, dir, _ string) executor.Outcome {
-		step(t, dir)
+		incrementStep(t, dir)
 		began.Done()
 		<-ctx.Done()
 		return ended(grid.ClassHalt, 0)
@@ -272,14 +272,14 @@ func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 	}
 }
 
-// crammed is a store in the same process whose disk is full a few times.
-type crammed struct {
+// fullStore is a store in the same process whose disk is full a few times.
+type fullStore struct {
 	checkpoint.Remote
-	refuses atomic.Int32
+	refusals atomic.Int32
 }
 
-func (c *crammed) Put(ctx context.Context, id grid.TrialID, m checkpoint.Missing, r io.Reader) error {
-	if c.refuses.Add(-1) >= 0 {
+func (c *fullStore) Put(ctx context.Context, id grid.TrialID, m checkpoint.Missing, r io.Reader) error {
+	if c.refusals.Add(-1) >= 0 {
 		return &fs.PathError{Op: "write", Path: "files", Err: syscall.ENOSPC}
 	}
 	return c.Remote.Put(ctx, id, m, r)
@@ -288,12 +288,12 @@ func (c *crammed) Put(ctx context.Context, id grid.TrialID, m checkpoint.Missing
 // TestFullMasterIsWaitedFor stores what a trial on the master's own machine saved once that has
 // room again.
 func TestFullMasterIsWaitedFor(t *testing.T) {
-	v := newSaving(t, "crammed-1", nil)
-	full := &crammed{Remote: v.store}
-	full.refuses.Store(2)
+	v := newCheckpointHarness(t, "crammed-1", nil)
+	full := &fullStore{Remote: v.store}
+	full.refusals.Store(2)
 	v.cfg.Snapshots = full
 	r := v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
-		step(t, dir)
+		incrementStep(t, dir)
 		return ended(grid.ClassExit, 85)
 	})
 	if r.Snapshot != 1 {
@@ -304,14 +304,14 @@ func TestFullMasterIsWaitedFor(t *testing.T) {
 // TestProgramThatNeverRests writes its state all the time: what it has is stored all the same, as
 // what may be torn, and the result says so.
 func TestProgramThatNeverRests(t *testing.T) {
-	v := newSaving(t, "restless-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 20*time.Millisecond })
+	v := newCheckpointHarness(t, "restless-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 20*time.Millisecond })
 	id := grid.TrialID{Sweep: "restless-1"}
 	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		stop, stopped := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(stopped)
-			for ever(stop) {
-				step(t, dir)
+			for writeUntil(stop) {
+				incrementStep(t, dir)
 			}
 		}()
 		defer func() {
@@ -336,7 +336,7 @@ func TestProgramThatNeverRests(t *testing.T) {
 // TestSlowRead stores the state of a program that pauses for long enough, but not for as long as
 // its state takes to be read.
 func TestSlowRead(t *testing.T) {
-	v := newSaving(t, "slow-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, time.Millisecond })
+	v := newCheckpointHarness(t, "slow-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, time.Millisecond })
 	id := grid.TrialID{Sweep: "slow-1"}
 	v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		write(t, filepath.Join(dir, "weights"), strings.Repeat("w", 64<<20))
@@ -344,7 +344,7 @@ func TestSlowRead(t *testing.T) {
 		defer tick.Stop()
 		eventually(t, "a snapshot of the running program", func() bool {
 			<-tick.C
-			step(t, dir)
+			incrementStep(t, dir)
 			n, _ := v.store.Newest(id)
 			s, err := v.store.Load(ctx, id, n)
 			return err == nil && has(s, "step") && has(s, "weights")
@@ -353,7 +353,7 @@ func TestSlowRead(t *testing.T) {
 	})
 }
 
-func ever(stop chan struct{}) bool {
+func writeUntil(stop chan struct{}) bool {
 	select {
 	case <-stop:
 		return false

@@ -23,13 +23,13 @@ func eightGPUs() []allocator.Device {
 	return all
 }
 
-// starved plays lanes without end that share eight GPUs, among them one that needs all, and says
+// simulateStarvation plays lanes without end that share eight GPUs, among them one that needs all, and says
 // what is wrong with what they got.
-func starved(t *testing.T, keeps bool, total time.Duration) []string {
+func simulateStarvation(t *testing.T, keeps bool, total time.Duration) []string {
 	rng := rand.New(rand.NewPCG(7, 7))
 	quarter, half, four, eight := gpuLane(250), gpuLane(500), gpuLane(4*grid.One), gpuLane(8*grid.One)
 	lengths := map[grid.Lane][2]int{quarter.name: {10, 100}, half.name: {30, 60}, four.name: {60, 120}, eight.name: {60, 120}}
-	n := newNode(eightGPUs()...)
+	n := newSimulatedNode(eightGPUs()...)
 	n.keeps = keeps
 	n.length = func(l lane) time.Duration {
 		b := lengths[l.name]
@@ -67,7 +67,7 @@ func starved(t *testing.T, keeps bool, total time.Duration) []string {
 
 // TestNoLaneStarves plays 100,000 seconds.
 func TestNoLaneStarves(t *testing.T) {
-	for _, wrong := range starved(t, true, 100_000*time.Second) {
+	for _, wrong := range simulateStarvation(t, true, 100_000*time.Second) {
 		t.Error(wrong)
 	}
 }
@@ -75,7 +75,7 @@ func TestNoLaneStarves(t *testing.T) {
 // TestLanesStarveWithoutKeeping: the same lanes, and nothing is kept. The test that nobody starves
 // must see that.
 func TestLanesStarveWithoutKeeping(t *testing.T) {
-	wrong := starved(t, false, 100_000*time.Second)
+	wrong := simulateStarvation(t, false, 100_000*time.Second)
 	if len(wrong) == 0 {
 		t.Error("nobody starves although nothing is kept: the other test proves nothing")
 	}

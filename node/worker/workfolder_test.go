@@ -20,8 +20,8 @@ import (
 	"mlfnode/projects"
 )
 
-// look describes what is in a folder: mode, time and content of each file, or the target of a link.
-func look(t *testing.T, dir string) map[string]string {
+// describeTree describes what is in a folder: mode, time and content of each file, or the target of a link.
+func describeTree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -88,8 +88,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// submitted is the record of a sweep of this folder, whose bundle is stored.
-func (s *harness) submitted(dir string, task grid.Task) *grid.Sweep {
+// submitFolder is the record of a sweep of this folder, whose bundle is stored.
+func (s *harness) submitFolder(dir string, task grid.Task) *grid.Sweep {
 	s.t.Helper()
 	var b bytes.Buffer
 	digest, err := projects.Pack(dir, &b, projects.DefaultBundleLimit)
@@ -109,8 +109,8 @@ func (s *harness) folder(r *grid.Sweep, setup func(dir string) error) string {
 	return dir
 }
 
-// spoil changes everything that a program can change in its folder, and says how much it was.
-func spoil(t *testing.T, dir string) (changed int) {
+// modifyFiles changes everything that a program can change in its folder, and says how much it was.
+func modifyFiles(t *testing.T, dir string) (changed int) {
 	t.Helper()
 	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -157,26 +157,26 @@ func TestAttemptsGetCopies(t *testing.T) {
 	}
 	for name, task := range map[string]grid.Task{"plain": {}, "setup": {Setup: []string{"step"}}} {
 		t.Run(name, func(t *testing.T) {
-			r := s.submitted(project, task)
+			r := s.submitFolder(project, task)
 			first := s.folder(r, setup)
-			want := look(t, first)
+			want := describeTree(t, first)
 			if name == "plain" {
-				if diff := cmp.Diff(look(t, project), want); diff != "" {
+				if diff := cmp.Diff(describeTree(t, project), want); diff != "" {
 					t.Errorf("the attempt's folder (-project +attempt):\n%s", diff)
 				}
 			}
-			if n := spoil(t, first); n < 14 {
+			if n := modifyFiles(t, first); n < 14 {
 				t.Fatalf("only %d files and folders were changed", n)
 			}
-			if diff := cmp.Diff(want, look(t, s.folder(r, setup))); diff != "" {
+			if diff := cmp.Diff(want, describeTree(t, s.folder(r, setup))); diff != "" {
 				t.Errorf("what the next attempt finds (-want +got):\n%s", diff)
 			}
 			next := s.worker(nil)
 			again := harness{Worker: next, t: t}
-			if diff := cmp.Diff(want, look(t, again.folder(r, setup))); diff != "" {
+			if diff := cmp.Diff(want, describeTree(t, again.folder(r, setup))); diff != "" {
 				t.Errorf("what an attempt finds after a new start (-want +got):\n%s", diff)
 			}
-			if now := look(t, project); len(now) != 13 {
+			if now := describeTree(t, project); len(now) != 13 {
 				t.Errorf("the project itself was changed: %v", now)
 			}
 		})
@@ -204,7 +204,7 @@ func TestLinksOfSetupStayInside(t *testing.T) {
 		}
 		return nil
 	}
-	r := s.submitted(sample(t), grid.Task{Setup: []string{"step"}})
+	r := s.submitFolder(sample(t), grid.Task{Setup: []string{"step"}})
 	for i := range 2 {
 		folder := s.folder(r, setup)
 		for _, name := range []string{"all/lib/file", "env/lib/deep/one", "self/env/lib/file", "real/lib/file", "unclean/lib/file"} {
@@ -242,7 +242,7 @@ func TestShareInPlace(t *testing.T) {
 	}
 	for name, setUp := range map[string][]string{"bundle": nil, "setup": {"step"}} {
 		t.Run(name, func(t *testing.T) {
-			r := s.submitted(project, grid.Task{Setup: setUp, Share: []string{"data/**", "*.ckpt", "env", outside},
+			r := s.submitFolder(project, grid.Task{Setup: setUp, Share: []string{"data/**", "*.ckpt", "env", outside},
 				Links: []grid.Link{{To: outside}, {Path: "far/store", To: outside}}})
 			dir := s.folder(r, setup)
 			linked := []string{"data", "big.ckpt"}
@@ -268,17 +268,17 @@ func TestShareInPlace(t *testing.T) {
 					t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
 				}
 			}
-			if got, want := look(t, dir)["key"], look(t, project)["key"]; got != want {
+			if got, want := describeTree(t, dir)["key"], describeTree(t, project)["key"]; got != want {
 				t.Errorf("what is not shared: got %s, want %s", got, want)
 			}
 			// A sweep of the same files that shares nothing gets its own.
-			plain := s.folder(s.submitted(project, grid.Task{Setup: setUp}), setup)
-			if got, want := look(t, plain)["data/x"], look(t, project)["data/x"]; got != want {
+			plain := s.folder(s.submitFolder(project, grid.Task{Setup: setUp}), setup)
+			if got, want := describeTree(t, plain)["data/x"], describeTree(t, project)["data/x"]; got != want {
 				t.Errorf("without sharing: got %s, want %s", got, want)
 			}
 		})
 	}
-	r := s.submitted(project, grid.Task{Links: []grid.Link{{To: "/no/such/store"}}})
+	r := s.submitFolder(project, grid.Task{Links: []grid.Link{{To: "/no/such/store"}}})
 	_, err := s.trials.attempts.preparer.bundles.get(t.Context(), r, "", setup)
 	if err == nil || !strings.Contains(err.Error(), "the project shares /no/such/store, which this node can't read") {
 		t.Errorf("a path that is not on this node: got %v", err)
@@ -302,16 +302,16 @@ func TestTouchedProjectKeepsSetup(t *testing.T) {
 		return os.WriteFile(filepath.Join(dir, "built"), []byte("from main.py"), 0o755)
 	}
 	task := grid.Task{Setup: []string{"make"}}
-	before := look(t, s.folder(s.submitted(project, task), setup))
+	before := describeTree(t, s.folder(s.submitFolder(project, task), setup))
 	must(t, os.Chtimes(filepath.Join(project, "main.py"), time.Time{}, time.Now().Add(time.Hour)))
-	if diff := cmp.Diff(before, look(t, s.folder(s.submitted(project, task), setup))); diff != "" || steps != 1 {
+	if diff := cmp.Diff(before, describeTree(t, s.folder(s.submitFolder(project, task), setup))); diff != "" || steps != 1 {
 		t.Errorf("after a touch: the setup ran %d times, want once; the folder (-before +after):\n%s", steps, diff)
 	}
-	if got, want := look(t, s.folder(s.submitted(project, grid.Task{}), setup))["main.py"], look(t, project)["main.py"]; got != want {
+	if got, want := describeTree(t, s.folder(s.submitFolder(project, grid.Task{}), setup))["main.py"], describeTree(t, project)["main.py"]; got != want {
 		t.Errorf("without a setup: got %s, want %s", got, want)
 	}
 	must(t, os.Chmod(filepath.Join(project, "main.py"), 0o600))
-	s.folder(s.submitted(project, task), setup)
+	s.folder(s.submitFolder(project, task), setup)
 	if steps != 2 {
 		t.Errorf("after another change: the setup ran %d times, want again", steps)
 	}

@@ -52,8 +52,8 @@ func (m *model) divided(d *Device) bool {
 	return false
 }
 
-// could lists the devices of which a request could get what it needs now.
-func (m *model) could(r *grid.Resources) []string {
+// usableDevices lists the devices of which a request could get what it needs now.
+func (m *model) usableDevices(r *grid.Resources) []string {
 	var all []string
 	for i := range m.devices {
 		d := &m.devices[i]
@@ -91,8 +91,8 @@ func (m *model) could(r *grid.Resources) []string {
 	return all
 }
 
-// room reports whether processors and memory are there.
-func (m *model) room(r *grid.Resources) bool {
+// hasRoom reports whether processors and memory are there.
+func (m *model) hasRoom(r *grid.Resources) bool {
 	cpus, memory := r.CPUs, r.Memory
 	for _, al := range m.given {
 		cpus, memory = cpus+al.CPUs, memory+al.Memory
@@ -163,7 +163,7 @@ func randomRequest(rng *rand.Rand) grid.Resources {
 // reserve asks for something and compares the answer with the model's.
 func (w *workload) reserve(lane grid.Lane, r grid.Resources) {
 	w.t.Helper()
-	could, room := w.m.could(&r), w.m.room(&r)
+	could, room := w.m.usableDevices(&r), w.m.hasRoom(&r)
 	n := 0
 	if r.NeedsGPU() {
 		n = max(r.WholeGPUs(), 1)
@@ -177,7 +177,7 @@ func (w *workload) reserve(lane grid.Lane, r grid.Resources) {
 		if refusal.Code == "" || refusal.String() == "" {
 			w.failf("a refusal without a reason: %+v", refusal)
 		}
-		if empty := (&model{cpus: w.m.cpus, memory: w.m.memory, share: w.m.share, devices: revived(w.m.devices)}); refusal.Never() == (empty.room(&r) && len(empty.could(&r)) >= n) {
+		if empty := (&model{cpus: w.m.cpus, memory: w.m.memory, share: w.m.share, devices: revived(w.m.devices)}); refusal.Never() == (empty.hasRoom(&r) && len(empty.usableDevices(&r)) >= n) {
 			w.failf("%+v: never is wrong", refusal)
 		}
 		return
@@ -205,8 +205,8 @@ func revived(devices []Device) []Device {
 	return all
 }
 
-// same compares the books.
-func (w *workload) same() {
+// compare compares the books.
+func (w *workload) compare() {
 	w.t.Helper()
 	b := w.a.Usage()
 	cpus, memory := w.m.cpus, w.m.memory
@@ -272,7 +272,7 @@ func (w *workload) step() {
 	case op == 18: // another agent takes over what some trials have
 		w.restart()
 	}
-	w.same()
+	w.compare()
 }
 
 // restart makes new books out of a random part of what is given, and plays the same future on both.
@@ -327,7 +327,7 @@ func TestBooksEqualTheModel(t *testing.T) {
 		m := &model{cpus: 16000, memory: 64 << 30, share: pick(rng, 2, 4, 8), devices: devices}
 		w := &workload{t: t, rng: rng, m: m, a: New(Options{Share: m.share}, m.cpus, m.memory, devices)}
 		w.log = append(w.log, fmt.Sprintf("seed %d: %+v", seed, devices))
-		w.same()
+		w.compare()
 		for range 10 + rng.IntN(30) {
 			w.step()
 		}
@@ -335,7 +335,7 @@ func TestBooksEqualTheModel(t *testing.T) {
 			w.a.Release(al)
 		}
 		m.given = nil
-		w.same()
+		w.compare()
 		if len(w.a.lanes) > 0 || len(w.a.allocations) > 0 {
 			w.failf("something is left of what was given back: %v, %v", slices.Collect(maps.Keys(w.a.lanes)), len(w.a.allocations))
 		}

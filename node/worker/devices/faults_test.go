@@ -26,14 +26,14 @@ func TestFaults(t *testing.T) {
 		{109, 1, allocator.Ready}, {109, 2, allocator.Sick},
 		{999, 2, allocator.Ready}, {999, 3, allocator.Sick},
 	} {
-		play(t, "2xA100-40", Avoid, func(s *stage) {
-			al := s.take(grid.Resources{GPUs: grid.One})
+		withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
+			al := s.reserveDevices(grid.Resources{GPUs: grid.One})
 			s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
 			for range tt.times {
-				s.do(time.Second, fmt.Sprintf("xid 0 %d", tt.xid))
+				s.advance(time.Second, fmt.Sprintf("xid 0 %d", tt.xid))
 			}
-			s.want(0, tt.state, map[allocator.State]string{allocator.Sick: fmt.Sprintf("Xid %d: ", tt.xid)}[tt.state])
-			s.want(1, allocator.Ready, "")
+			s.expectState(0, tt.state, map[allocator.State]string{allocator.Sick: fmt.Sprintf("Xid %d: ", tt.xid)}[tt.state])
+			s.expectState(1, allocator.Ready, "")
 			want := tt.xid
 			if failure.XidOf(tt.xid).Class == grid.ClassNone {
 				want = 0
@@ -41,15 +41,15 @@ func TestFaults(t *testing.T) {
 			if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != want || r.Evidence.Device != al.Shares[0].UUID {
 				t.Errorf("Xid %d: got the evidence %+v", tt.xid, r.Evidence)
 			}
-			s.do(2 * time.Minute)
-			s.want(0, tt.state, "")
+			s.advance(2 * time.Minute)
+			s.expectState(0, tt.state, "")
 			s.ReturnToService()
-			s.do(time.Second)
+			s.advance(time.Second)
 			if s.release(al); tt.state == allocator.Sick {
-				s.do(time.Second)
+				s.advance(time.Second)
 			}
-			s.do(time.Second)
-			s.want(0, allocator.Ready, "")
+			s.advance(time.Second)
+			s.expectState(0, allocator.Ready, "")
 		})
 	}
 }
@@ -57,13 +57,13 @@ func TestFaults(t *testing.T) {
 // TestFaultsOutliveTheAgent checks that the next agent knows which devices are out of service and
 // how often others have failed, until the machine reboots or somebody undrains the node.
 func TestFaultsOutliveTheAgent(t *testing.T) {
-	play(t, "4xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "4xA100-40", Avoid, func(s *watchHarness) {
 		gpus := s.source.fake.GPUs()
-		s.do(15*time.Second, "xid 0 95", "xid 1 94", "xid 1 94")
+		s.advance(15*time.Second, "xid 0 95", "xid 1 94", "xid 1 94")
 		for i := range int64(failuresUntilSick) {
 			s.RecordFailure(gpus[2].UUID, trial(i), grid.ClassGPUBusy)
 		}
-		s.do(time.Second)
+		s.advance(time.Second)
 		next := func(boot string) (*Watch, []allocator.State) {
 			cfg := s.cfg
 			cfg.Allocator, cfg.Boot = allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil), boot
@@ -113,28 +113,28 @@ func TestFaultsOutliveTheAgent(t *testing.T) {
 // nothing of the device, however many sweeps they come from. Killing a CUDA program causes one as
 // well.
 func TestFaultsOfPrograms(t *testing.T) {
-	play(t, "1xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		uuid := s.source.fake.GPUs()[0].UUID
 		for i := range 3 {
-			s.want(0, allocator.Ready, "")
+			s.expectState(0, allocator.Ready, "")
 			id := grid.TrialID{Sweep: grid.SweepID(fmt.Sprint("s-", i))}
 			s.Begin(Attempt{Trial: id, Number: 1, Devices: []string{uuid}})
-			s.do(2*time.Second, "xid 0 31", "xid 0 45")
+			s.advance(2*time.Second, "xid 0 31", "xid 0 45")
 			if r := s.End(s.t.Context(), id, 1, true); r.Evidence.Xid != 31 {
 				t.Errorf("got %+v, want the first error", r.Evidence)
 			}
 		}
-		s.do(time.Second)
-		s.want(0, allocator.Ready, "")
+		s.advance(time.Second)
+		s.expectState(0, allocator.Ready, "")
 	})
 }
 
 // TestFaultAtTheEnd has the driver report an error after the program has ended of it.
 func TestFaultAtTheEnd(t *testing.T) {
-	play(t, "1xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		uuid := s.source.fake.GPUs()[0].UUID
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: []string{uuid}})
-		s.do(5 * time.Second)
+		s.advance(5 * time.Second)
 		s.source.fake.Do("xid 0 48")
 		began := time.Now()
 		if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != 48 || time.Since(began) > evidenceTimeout {
@@ -145,12 +145,12 @@ func TestFaultAtTheEnd(t *testing.T) {
 
 // TestFaultWithoutDevice is evidence for attempts and takes no device out of service.
 func TestFaultWithoutDevice(t *testing.T) {
-	play(t, "2xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
 		gpus := s.source.fake.GPUs()
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: []string{gpus[1].UUID}})
-		s.do(2*time.Second, "xid ? 79")
-		s.want(0, allocator.Ready, "")
-		s.want(1, allocator.Ready, "")
+		s.advance(2*time.Second, "xid ? 79")
+		s.expectState(0, allocator.Ready, "")
+		s.expectState(1, allocator.Ready, "")
 		if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != 79 || r.Evidence.Device != gpus[1].UUID {
 			t.Errorf("got %+v", r.Evidence)
 		}
@@ -159,8 +159,8 @@ func TestFaultWithoutDevice(t *testing.T) {
 
 // TestFaultOfAnInstance leaves the other instances of the GPU in service.
 func TestFaultOfAnInstance(t *testing.T) {
-	play(t, "1xA100-40:1g.5gb*3", Avoid, func(s *stage) {
-		s.do(15*time.Second, "xid 0.1 95")
+	withWatch(t, "1xA100-40:1g.5gb*3", Avoid, func(s *watchHarness) {
+		s.advance(15*time.Second, "xid 0.1 95")
 		sick := 0
 		for _, d := range s.books.Usage().Devices {
 			if d.State == allocator.Sick {
@@ -181,17 +181,17 @@ func TestFaultOfAnInstance(t *testing.T) {
 
 // TestRecovery goes by what the driver says has to be done, and by that it is done.
 func TestRecovery(t *testing.T) {
-	play(t, "1xA100-40", Avoid, func(s *stage) {
-		s.do(15*time.Second, "xid 0 48", "recovery 0 1")
-		s.want(0, allocator.Sick, "needs a reset")
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
+		s.advance(15*time.Second, "xid 0 48", "recovery 0 1")
+		s.expectState(0, allocator.Sick, "needs a reset")
 		s.ReturnToService()
-		s.do(30 * time.Second)
-		s.want(0, allocator.Sick, "needs a reset")
-		s.do(30*time.Second, "recovery 0 0")
-		s.want(0, allocator.Sick, "")
-		s.do(2 * time.Minute)
-		s.want(0, allocator.Ready, "")
-		s.do(15*time.Second, "recovery 0 2")
-		s.want(0, allocator.Sick, "needs a restart")
+		s.advance(30 * time.Second)
+		s.expectState(0, allocator.Sick, "needs a reset")
+		s.advance(30*time.Second, "recovery 0 0")
+		s.expectState(0, allocator.Sick, "")
+		s.advance(2 * time.Minute)
+		s.expectState(0, allocator.Ready, "")
+		s.advance(15*time.Second, "recovery 0 2")
+		s.expectState(0, allocator.Sick, "needs a restart")
 	})
 }

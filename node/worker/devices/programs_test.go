@@ -17,34 +17,34 @@ import (
 func TestForeign(t *testing.T) {
 	pid, desktop, server := program(t), program(t), program(t) // the last one as that of MPS
 	lines := []string{fmt.Sprintf("use 0 %d 2GiB", pid), fmt.Sprintf("draw 1 %d 500MiB", desktop), fmt.Sprintf("use 1 %d 30MiB", server)}
-	play(t, "2xA100-40", Avoid, func(s *stage) {
-		s.do(15*time.Second, lines...)
-		s.want(0, allocator.Foreign, fmt.Sprintf("used by sleep (pid %d, user ", pid))
-		s.want(1, allocator.Ready, "")
-		al := s.take(grid.Resources{GPUs: grid.One})
+	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
+		s.advance(15*time.Second, lines...)
+		s.expectState(0, allocator.Foreign, fmt.Sprintf("used by sleep (pid %d, user ", pid))
+		s.expectState(1, allocator.Ready, "")
+		al := s.reserveDevices(grid.Resources{GPUs: grid.One})
 		if al.Shares[0].Index != 1 {
 			t.Errorf("got GPU %d", al.Shares[0].Index)
 		}
-		s.do(5*time.Second, fmt.Sprintf("use 0 %d 0", pid))
-		s.want(0, allocator.Foreign, "gpus.foreign: ignore")
-		s.do(20 * time.Second)
-		s.want(0, allocator.Ready, "")
+		s.advance(5*time.Second, fmt.Sprintf("use 0 %d 0", pid))
+		s.expectState(0, allocator.Foreign, "gpus.foreign: ignore")
+		s.advance(20 * time.Second)
+		s.expectState(0, allocator.Ready, "")
 	})
-	play(t, "2xA100-40", Ignore, func(s *stage) {
-		s.do(30*time.Second, lines...)
-		s.want(0, allocator.Ready, "")
+	withWatch(t, "2xA100-40", Ignore, func(s *watchHarness) {
+		s.advance(30*time.Second, lines...)
+		s.expectState(0, allocator.Ready, "")
 	})
 }
 
 // TestDeviceOfAnother has a trial use a device that it was not given. That does not make it a
 // foreign program.
 func TestDeviceOfAnother(t *testing.T) {
-	pid := program(t, marks(7, 2)...)
-	play(t, "2xA100-40", Avoid, func(s *stage) {
-		al := s.take(grid.Resources{GPUs: grid.One})
+	pid := program(t, attemptEnviron(7, 2)...)
+	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
+		al := s.reserveDevices(grid.Resources{GPUs: grid.One})
 		s.Begin(Attempt{Trial: trial(7), Number: 2, Devices: al.UUIDs(), Whole: true})
-		s.do(30*time.Second, fmt.Sprintf("use 1 %d 1GiB", pid))
-		s.want(1, allocator.Ready, "")
+		s.advance(30*time.Second, fmt.Sprintf("use 1 %d 1GiB", pid))
+		s.expectState(1, allocator.Ready, "")
 		r := s.End(s.t.Context(), trial(7), 2, false)
 		if r.Use[0].Peak != 0 {
 			t.Errorf("got %+v", r)
@@ -99,11 +99,11 @@ func TestOwners(t *testing.T) {
 // there runs.
 func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
 	pid := program(t)
-	play(t, "1xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
 		w := New(Config{Source: s.source, Allocator: books, ListDevices: s.list, SetDevices: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler)})
 		w.SetMachine(s.machine())
-		s.do(time.Second, fmt.Sprintf("use 0 %d 2GiB", pid))
+		s.advance(time.Second, fmt.Sprintf("use 0 %d 2GiB", pid))
 		state := func() (allocator.State, string) { d := books.Usage().Devices[0]; return d.State, d.Why }
 		w.Begin(Attempt{Trial: trial(1), Number: 1, Devices: []string{s.machine().GPUs[0].UUID}, Whole: true})
 		w.sample(s.t.Context())
@@ -111,7 +111,7 @@ func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
 			t.Errorf("got %s: %s", state, why)
 		}
 		w.Started(trial(1), 1, pid, "")
-		s.do(time.Second)
+		s.advance(time.Second)
 		w.sample(s.t.Context())
 		if state, why := state(); state != allocator.Ready {
 			t.Errorf("got %s: %s", state, why)
@@ -123,23 +123,23 @@ func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
 // its own, and those that are ending. They are nobody's for sure, so they keep a device that was
 // given back from the next trial for a moment, and count for the one that has it.
 func TestProgramsOfNobody(t *testing.T) {
-	play(t, "1xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		const pid = 1 << 30
-		al := s.take(grid.Resources{GPUs: grid.One})
+		al := s.reserveDevices(grid.Resources{GPUs: grid.One})
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
-		s.do(15*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid))
-		s.want(0, allocator.Ready, "")
+		s.advance(15*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid))
+		s.expectState(0, allocator.Ready, "")
 		if r := s.End(s.t.Context(), trial(1), 1, false); r.Use[0].Peak != 3<<30 || r.Evidence.Neighbours {
 			t.Errorf("got %+v", r)
 		}
 		s.release(al)
-		s.do(time.Second)
-		s.want(0, allocator.Dirty, "")
-		s.do(time.Second, fmt.Sprintf("use 0 %d 0", pid))
-		s.want(0, allocator.Ready, "")
-		s.release(s.take(grid.Resources{GPUs: grid.One}))
-		s.do(5*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid))
-		s.do(20 * time.Second)
-		s.want(0, allocator.Ready, "")
+		s.advance(time.Second)
+		s.expectState(0, allocator.Dirty, "")
+		s.advance(time.Second, fmt.Sprintf("use 0 %d 0", pid))
+		s.expectState(0, allocator.Ready, "")
+		s.release(s.reserveDevices(grid.Resources{GPUs: grid.One}))
+		s.advance(5*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid))
+		s.advance(20 * time.Second)
+		s.expectState(0, allocator.Ready, "")
 	})
 }

@@ -42,8 +42,8 @@ func (s *source) Sample(ctx context.Context) (inventory.Sample, error) {
 	return s.fake.Sample(ctx)
 }
 
-// stage is a Watch over scripted devices, within fake time.
-type stage struct {
+// watchHarness is a Watch over scripted devices, within fake time.
+type watchHarness struct {
 	*Watch
 	t       *testing.T
 	source  *source
@@ -53,7 +53,7 @@ type stage struct {
 }
 
 // list is what the node's settings make of a machine.
-func (s *stage) list(m *inventory.Machine) []allocator.Device {
+func (s *watchHarness) list(m *inventory.Machine) []allocator.Device {
 	var all []allocator.Device
 	for _, g := range m.GPUs {
 		d := allocator.Device{
@@ -75,15 +75,15 @@ func (s *stage) list(m *inventory.Machine) []allocator.Device {
 }
 
 // machine reads the whole machine.
-func (s *stage) machine() inventory.Machine {
+func (s *watchHarness) machine() inventory.Machine {
 	var m inventory.Machine
 	s.source.fake.Read(context.Background(), &m)
 	return m
 }
 
-// play runs a test on a Watch over the devices of a description. The machine is read every ten
+// withWatch runs a test on a Watch over the devices of a description. The machine is read every ten
 // seconds, as an inventory.Watcher does.
-func play(t *testing.T, description string, foreign Foreign, test func(*stage)) {
+func withWatch(t *testing.T, description string, foreign Foreign, test func(*watchHarness)) {
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -91,7 +91,7 @@ func play(t *testing.T, description string, foreign Foreign, test func(*stage)) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &stage{t: t, source: &source{fake: fake}, books: allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)}
+		s := &watchHarness{t: t, source: &source{fake: fake}, books: allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)}
 		s.reserve = 512 << 20
 		s.Watch = New(Config{
 			Source: s.source, Allocator: s.books, ListDevices: s.list, SetDevices: s.books.SetDevices, Foreign: foreign, CacheDir: "/cache/of/this/node",
@@ -124,8 +124,8 @@ func play(t *testing.T, description string, foreign Foreign, test func(*stage)) 
 	})
 }
 
-// do has the script go on, and lets some time pass.
-func (s *stage) do(wait time.Duration, lines ...string) {
+// advance has the script go on, and lets some time pass.
+func (s *watchHarness) advance(wait time.Duration, lines ...string) {
 	s.t.Helper()
 	for _, line := range lines {
 		if err := s.source.fake.Do(line); err != nil {
@@ -136,8 +136,8 @@ func (s *stage) do(wait time.Duration, lines ...string) {
 	synctest.Wait()
 }
 
-// want compares the state of a device in the books, and what is in its reason.
-func (s *stage) want(index int, state allocator.State, why string) {
+// expectState compares the state of a device in the books, and what is in its reason.
+func (s *watchHarness) expectState(index int, state allocator.State, why string) {
 	s.t.Helper()
 	for _, d := range s.books.Usage().Devices {
 		if d.Index != index || d.Parent != "" {
@@ -152,7 +152,7 @@ func (s *stage) want(index int, state allocator.State, why string) {
 }
 
 // take reserves devices from the books, as a worker does for a trial.
-func (s *stage) take(r grid.Resources) *allocator.Allocation {
+func (s *watchHarness) reserveDevices(r grid.Resources) *allocator.Allocation {
 	s.t.Helper()
 	al, refusal := s.books.Reserve("lane", r)
 	if al == nil {
@@ -161,7 +161,7 @@ func (s *stage) take(r grid.Resources) *allocator.Allocation {
 	return al
 }
 
-func (s *stage) release(al *allocator.Allocation) {
+func (s *watchHarness) release(al *allocator.Allocation) {
 	s.MarkDirty(al)
 	s.books.Release(al)
 }
@@ -183,35 +183,35 @@ func program(t *testing.T, env ...string) int {
 	return cmd.Process.Pid
 }
 
-func marks(index int64, number int) []string {
+func attemptEnviron(index int64, number int) []string {
 	return []string{"MLF_TRIAL=" + trial(index).String(), fmt.Sprint("MLF_ATTEMPT=", number), "MLF_CACHE=/cache/of/this/node"}
 }
 
 // TestDirty gives a device back that is not free at once: its program hangs on, then its memory
 // does.
 func TestDirty(t *testing.T) {
-	pid := program(t, marks(1, 1)...)
-	play(t, "2xA100-40", Avoid, func(s *stage) {
-		al := s.take(grid.Resources{GPUs: grid.One})
+	pid := program(t, attemptEnviron(1, 1)...)
+	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
+		al := s.reserveDevices(grid.Resources{GPUs: grid.One})
 		uuid := al.Shares[0].UUID
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
-		s.do(2*time.Second, fmt.Sprintf("use %s %d 3GiB", uuid, pid), "busy 0 80")
-		s.want(0, allocator.Ready, "")
+		s.advance(2*time.Second, fmt.Sprintf("use %s %d 3GiB", uuid, pid), "busy 0 80")
+		s.expectState(0, allocator.Ready, "")
 		if r := s.End(s.t.Context(), trial(1), 1, false); len(r.Use) != 1 || r.Use[0].Peak != 3<<30 || r.Use[0].Busy == 0 || r.Evidence.Xid != 0 {
 			t.Errorf("got %+v", r)
 		}
 		s.release(al)
-		s.want(0, allocator.Dirty, "")
-		s.do(time.Second)
-		s.want(0, allocator.Dirty, "not free yet")
-		s.do(10 * time.Second)
-		s.want(0, allocator.Dirty, "left by trial s-1/1")
-		s.do(2*time.Second, fmt.Sprintf("use %s %d 0", uuid, pid), "leak 0 3GiB")
-		s.want(0, allocator.Dirty, "3.1 GiB held by no program")
-		s.want(1, allocator.Ready, "")
-		s.do(2*time.Second, "leak 0 0")
-		s.want(0, allocator.Ready, "")
-		if s.take(grid.Resources{GPUs: 2 * grid.One}) == nil {
+		s.expectState(0, allocator.Dirty, "")
+		s.advance(time.Second)
+		s.expectState(0, allocator.Dirty, "not free yet")
+		s.advance(10 * time.Second)
+		s.expectState(0, allocator.Dirty, "left by trial s-1/1")
+		s.advance(2*time.Second, fmt.Sprintf("use %s %d 0", uuid, pid), "leak 0 3GiB")
+		s.expectState(0, allocator.Dirty, "3.1 GiB held by no program")
+		s.expectState(1, allocator.Ready, "")
+		s.advance(2*time.Second, "leak 0 0")
+		s.expectState(0, allocator.Ready, "")
+		if s.reserveDevices(grid.Resources{GPUs: 2 * grid.One}) == nil {
 			t.Error("both devices can't be had")
 		}
 	})
@@ -219,32 +219,32 @@ func TestDirty(t *testing.T) {
 
 // TestDirtyIsShort measures how long a device that is free at once is held back.
 func TestDirtyIsShort(t *testing.T) {
-	play(t, "1xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		for range 20 {
-			s.release(s.take(grid.Resources{GPUs: grid.One}))
-			s.do(2 * dirtyInterval)
-			s.want(0, allocator.Ready, "")
+			s.release(s.reserveDevices(grid.Resources{GPUs: grid.One}))
+			s.advance(2 * dirtyInterval)
+			s.expectState(0, allocator.Ready, "")
 		}
 	})
 }
 
 // TestDirtyShare ends one of two trials on a device while the other goes on with its memory.
 func TestDirtyShare(t *testing.T) {
-	first, second := program(t, marks(1, 1)...), program(t, marks(2, 1)...)
-	play(t, "1xA100-40", Avoid, func(s *stage) {
-		a, b := s.take(grid.Resources{GPUs: 500}), s.take(grid.Resources{GPUs: 250})
+	first, second := program(t, attemptEnviron(1, 1)...), program(t, attemptEnviron(2, 1)...)
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
+		a, b := s.reserveDevices(grid.Resources{GPUs: 500}), s.reserveDevices(grid.Resources{GPUs: 250})
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: a.UUIDs()})
 		s.Begin(Attempt{Trial: trial(2), Number: 1, Devices: b.UUIDs()})
-		s.do(2*time.Second, fmt.Sprintf("use 0 %d 20GiB", first), fmt.Sprintf("use 0 %d 10GiB", second))
-		s.do(2*time.Second, fmt.Sprintf("use 0 %d 0", first))
+		s.advance(2*time.Second, fmt.Sprintf("use 0 %d 20GiB", first), fmt.Sprintf("use 0 %d 10GiB", second))
+		s.advance(2*time.Second, fmt.Sprintf("use 0 %d 0", first))
 		r := s.End(s.t.Context(), trial(1), 1, true)
 		s.release(a)
-		s.do(time.Second)
-		s.want(0, allocator.Ready, "")
+		s.advance(time.Second)
+		s.expectState(0, allocator.Ready, "")
 		if r.Use[0].Peak != 20<<30 || !r.Evidence.Neighbours || r.Evidence.Full || r.Evidence.Several {
 			t.Errorf("got %+v", r)
 		}
-		s.do(2*time.Second, fmt.Sprintf("use 0 %d 39GiB", second))
+		s.advance(2*time.Second, fmt.Sprintf("use 0 %d 39GiB", second))
 		if r := s.End(s.t.Context(), trial(2), 1, true); !r.Evidence.Full || r.Evidence.Neighbours {
 			t.Errorf("got %+v", r)
 		}
@@ -254,12 +254,12 @@ func TestDirtyShare(t *testing.T) {
 // TestGone has a device fall off the bus under an attempt, and come back.
 func TestGone(t *testing.T) {
 	for line, why := range map[string]string{"gone 0": "does not show it any more", "lost 0": "fell off the bus"} {
-		play(t, "2xA100-40", Avoid, func(s *stage) {
-			al := s.take(grid.Resources{GPUs: grid.One})
+		withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
+			al := s.reserveDevices(grid.Resources{GPUs: grid.One})
 			s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
-			s.do(15*time.Second, line)
-			s.want(0, allocator.Gone, why)
-			s.want(1, allocator.Ready, "")
+			s.advance(15*time.Second, line)
+			s.expectState(0, allocator.Gone, why)
+			s.expectState(1, allocator.Ready, "")
 			if r := s.End(s.t.Context(), trial(1), 1, true); !r.Evidence.Gone || r.Evidence.Device != al.Shares[0].UUID {
 				t.Errorf("got %+v", r.Evidence)
 			}
@@ -267,28 +267,28 @@ func TestGone(t *testing.T) {
 			if m := s.Annotate(s.machine()); len(m.GPUs) != 2 || m.GPUs[0].State != "gone" || m.Groups[0].Ready != 1 {
 				t.Errorf("got %+v", m)
 			}
-			s.do(30*time.Second, "back 0")
-			s.want(0, allocator.Gone, "")
-			s.do(2 * time.Minute)
-			s.want(0, allocator.Ready, "")
+			s.advance(30*time.Second, "back 0")
+			s.expectState(0, allocator.Gone, "")
+			s.advance(2 * time.Minute)
+			s.expectState(0, allocator.Ready, "")
 		})
 	}
 }
 
 // TestUnknownHealth keeps all states when the driver has a problem of its own, and says so.
 func TestUnknownHealth(t *testing.T) {
-	play(t, "2xA100-40", Avoid, func(s *stage) {
-		s.do(time.Minute, "wait fail")
-		s.want(0, allocator.Ready, "")
+	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
+		s.advance(time.Minute, "wait fail")
+		s.expectState(0, allocator.Ready, "")
 		if m := s.Annotate(s.machine()); m.GPUs[0].State != "ready" || !strings.Contains(m.GPUs[0].Why, "health unknown") {
 			t.Errorf("got %+v", m.GPUs[0])
 		}
-		s.do(10*time.Second, "driver fail")
-		s.want(1, allocator.Ready, "")
-		s.do(time.Minute)
-		s.want(1, allocator.Sick, "the driver has not answered since 00:0")
-		s.do(time.Minute, "wait ok", "driver ok")
-		s.want(1, allocator.Ready, "")
+		s.advance(10*time.Second, "driver fail")
+		s.expectState(1, allocator.Ready, "")
+		s.advance(time.Minute)
+		s.expectState(1, allocator.Sick, "the driver has not answered since 00:0")
+		s.advance(time.Minute, "wait ok", "driver ok")
+		s.expectState(1, allocator.Ready, "")
 		if m := s.Annotate(s.machine()); m.GPUs[0].Why != "" {
 			t.Errorf("got %+v", m.GPUs[0])
 		}
@@ -299,27 +299,27 @@ func TestUnknownHealth(t *testing.T) {
 // better with time, and no trial gets one.
 func TestOldSample(t *testing.T) {
 	pid := program(t)
-	play(t, "3xA100-40", Avoid, func(s *stage) {
-		s.do(15*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid), "recovery 1 1", "gone 2")
-		s.do(15*time.Second, "recovery 1 0", "back 2")
+	withWatch(t, "3xA100-40", Avoid, func(s *watchHarness) {
+		s.advance(15*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid), "recovery 1 1", "gone 2")
+		s.advance(15*time.Second, "recovery 1 0", "back 2")
 		s.source.mu.Lock()
 		s.source.hang = true
 		s.source.mu.Unlock()
 		for range 20 {
-			s.do(10 * time.Second)
+			s.advance(10 * time.Second)
 			for _, d := range s.books.Usage().Devices {
 				if d.State == allocator.Ready {
 					t.Fatalf("GPU %d is given away by an old sample: %+v", d.Index, d)
 				}
 			}
 		}
-		s.want(0, allocator.Sick, "the driver has not answered since")
+		s.expectState(0, allocator.Sick, "the driver has not answered since")
 		s.source.mu.Lock()
 		s.source.hang = false
 		s.source.mu.Unlock()
-		s.do(3*time.Minute, fmt.Sprintf("use 0 %d 0", pid))
+		s.advance(3*time.Minute, fmt.Sprintf("use 0 %d 0", pid))
 		for i := range 3 {
-			s.want(i, allocator.Ready, "")
+			s.expectState(i, allocator.Ready, "")
 		}
 	})
 }
@@ -327,31 +327,31 @@ func TestOldSample(t *testing.T) {
 // TestShortAbsence has the driver not show a device for a moment while it is looked at many times a
 // second. That is no reason to wait a minute for it; and an attempt that fails then is told so.
 func TestShortAbsence(t *testing.T) {
-	play(t, "1xA100-40", Avoid, func(s *stage) {
-		al := s.take(grid.Resources{GPUs: grid.One})
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
+		al := s.reserveDevices(grid.Resources{GPUs: grid.One})
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
-		s.do(5 * time.Second)
+		s.advance(5 * time.Second)
 		s.MarkDirty(al)
-		s.do(goneAfter/2, "gone 0")
-		s.want(0, allocator.Dirty, "")
+		s.advance(goneAfter/2, "gone 0")
+		s.expectState(0, allocator.Dirty, "")
 		if r := s.End(s.t.Context(), trial(1), 1, true); !r.Evidence.Gone {
 			t.Errorf("got the evidence %+v", r.Evidence)
 		}
 		s.release(al)
-		s.do(5*time.Second, "back 0")
-		s.want(0, allocator.Ready, "")
+		s.advance(5*time.Second, "back 0")
+		s.expectState(0, allocator.Ready, "")
 	})
 }
 
 // TestHungDriver lets nobody wait for a driver that does not answer.
 func TestHungDriver(t *testing.T) {
-	play(t, "1xA100-40", Avoid, func(s *stage) {
-		al := s.take(grid.Resources{GPUs: grid.One})
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
+		al := s.reserveDevices(grid.Resources{GPUs: grid.One})
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
 		s.source.mu.Lock()
 		s.source.hang = true
 		s.source.mu.Unlock()
-		s.do(time.Minute)
+		s.advance(time.Minute)
 		began := time.Now()
 		s.End(s.t.Context(), trial(1), 1, true)
 		s.AwaitFree(s.t.Context(), al)
@@ -359,18 +359,18 @@ func TestHungDriver(t *testing.T) {
 			t.Errorf("the end of an attempt waited %v", d)
 		}
 		s.release(al)
-		s.do(time.Minute)
-		s.want(0, allocator.Sick, "")
+		s.advance(time.Minute)
+		s.expectState(0, allocator.Sick, "")
 	})
 }
 
 // TestAwaitFree waits between two attempts of one lease.
 func TestAwaitFree(t *testing.T) {
-	pid := program(t, marks(1, 1)...)
-	play(t, "1xA100-40", Avoid, func(s *stage) {
-		al := s.take(grid.Resources{GPUs: grid.One})
+	pid := program(t, attemptEnviron(1, 1)...)
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
+		al := s.reserveDevices(grid.Resources{GPUs: grid.One})
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
-		s.do(2*time.Second, fmt.Sprintf("use 0 %d 30GiB", pid))
+		s.advance(2*time.Second, fmt.Sprintf("use 0 %d 30GiB", pid))
 		s.End(s.t.Context(), trial(1), 1, false)
 		began := time.Now()
 		time.AfterFunc(500*time.Millisecond, func() { s.source.fake.Do(fmt.Sprintf("use 0 %d 0", pid)) })
@@ -383,7 +383,7 @@ func TestAwaitFree(t *testing.T) {
 
 // TestSettings obeys what node.yaml says.
 func TestSettings(t *testing.T) {
-	play(t, "3xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "3xA100-40", Avoid, func(s *watchHarness) {
 		s.use = []string{s.source.fake.GPUs()[1].UUID}
 		s.reserve = 4 << 30
 		s.SetMachine(s.machine())
@@ -404,12 +404,12 @@ func TestSettings(t *testing.T) {
 
 // TestModes obeys what the driver lets programs do.
 func TestModes(t *testing.T) {
-	play(t, "3xA100-40", Avoid, func(s *stage) {
-		s.do(15*time.Second, "mode 0 exclusive", "lost 1")
-		if al := s.take(grid.Resources{GPUs: 500}); al.Shares[0].Index != 2 {
+	withWatch(t, "3xA100-40", Avoid, func(s *watchHarness) {
+		s.advance(15*time.Second, "mode 0 exclusive", "lost 1")
+		if al := s.reserveDevices(grid.Resources{GPUs: 500}); al.Shares[0].Index != 2 {
 			t.Errorf("a share of GPU %d", al.Shares[0].Index)
 		}
-		if al := s.take(grid.Resources{GPUs: grid.One}); al.Shares[0].Index != 0 {
+		if al := s.reserveDevices(grid.Resources{GPUs: grid.One}); al.Shares[0].Index != 0 {
 			t.Errorf("GPU %d as a whole", al.Shares[0].Index)
 		}
 	})
@@ -417,22 +417,22 @@ func TestModes(t *testing.T) {
 
 // TestStrikes takes a device out of service on which different trials fail.
 func TestStrikes(t *testing.T) {
-	play(t, "1xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		uuid := s.source.fake.GPUs()[0].UUID
 		for range 5 {
 			s.RecordFailure(uuid, trial(1), grid.ClassGPUFault)
 		}
-		s.do(time.Second)
-		s.want(0, allocator.Ready, "")
+		s.advance(time.Second)
+		s.expectState(0, allocator.Ready, "")
 		s.RecordFailure(uuid, trial(2), grid.ClassGPUFault)
-		s.do(25 * time.Hour)
+		s.advance(25 * time.Hour)
 		s.RecordFailure(uuid, trial(3), grid.ClassGPUFault)
-		s.do(time.Second)
-		s.want(0, allocator.Ready, "")
+		s.advance(time.Second)
+		s.expectState(0, allocator.Ready, "")
 		s.RecordFailure(uuid, trial(4), grid.ClassGPUBusy)
 		s.RecordFailure(uuid, trial(5), grid.ClassGPUBusy)
-		s.do(time.Second)
-		s.want(0, allocator.Sick, "3 trials failed on it")
+		s.advance(time.Second)
+		s.expectState(0, allocator.Sick, "3 trials failed on it")
 		s.RecordFailure("GPU-none", trial(5), grid.ClassGPUBusy)
 	})
 }
@@ -440,16 +440,16 @@ func TestStrikes(t *testing.T) {
 // TestRestoredDevices takes over what an earlier agent gave away, on a device that is not there any
 // more too.
 func TestRestoredDevices(t *testing.T) {
-	play(t, "1xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		old := &allocator.Allocation{Shares: []allocator.Share{{UUID: "GPU-of-yesterday", Index: 4, Milli: grid.One}}}
 		s.books.Restore(old)
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: old.UUIDs(), Whole: true})
-		s.do(15 * time.Second)
+		s.advance(15 * time.Second)
 		if r := s.End(s.t.Context(), trial(1), 1, true); len(r.Use) != 1 || r.Evidence.Device != "GPU-of-yesterday" {
 			t.Errorf("got %+v", r)
 		}
 		s.release(old)
-		s.want(0, allocator.Ready, "")
+		s.expectState(0, allocator.Ready, "")
 	})
 }
 
@@ -460,7 +460,7 @@ func TestWithoutGPUs(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		w := New(Config{Source: none(func() { asked++ }), Logger: slog.New(slog.DiscardHandler)})
+		w := New(Config{Source: noSample(func() { asked++ }), Logger: slog.New(slog.DiscardHandler)})
 		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
 		defer stop()
 		if err := w.Run(ctx); err != nil || asked > 370 || w.HasDevices() || w.health != "" {
@@ -469,10 +469,10 @@ func TestWithoutGPUs(t *testing.T) {
 	})
 }
 
-// none is a source without a driver.
-type none func()
+// noSample is a source without a driver.
+type noSample func()
 
-func (n none) Sample(context.Context) (inventory.Sample, error) {
+func (n noSample) Sample(context.Context) (inventory.Sample, error) {
 	n()
 	return inventory.Sample{}, inventory.ErrSilent
 }
@@ -481,7 +481,7 @@ func (n none) Sample(context.Context) (inventory.Sample, error) {
 // be on it.
 func TestDevicesBeforeTheFirstLook(t *testing.T) {
 	pid := program(t)
-	play(t, "2xA100-40", Avoid, func(s *stage) {
+	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
 		second, err := inventorytest.New("2xA100-40", "another", "")
 		if err != nil {
 			t.Fatal(err)
@@ -506,11 +506,11 @@ func TestDevicesBeforeTheFirstLook(t *testing.T) {
 	})
 }
 
-// again is a source that gives one sample all the time, as nvidia-smi's reader does for two
+// repeatedSample is a source that gives one sample all the time, as nvidia-smi's reader does for two
 // seconds.
-type again struct{ sample inventory.Sample }
+type repeatedSample struct{ sample inventory.Sample }
 
-func (a *again) Sample(context.Context) (inventory.Sample, error) { return a.sample, nil }
+func (a *repeatedSample) Sample(context.Context) (inventory.Sample, error) { return a.sample, nil }
 
 // TestSlowSource judges by each sample once, however often it is given.
 func TestSlowSource(t *testing.T) {
@@ -519,7 +519,7 @@ func TestSlowSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	gpus := fake.GPUs()
-	source := &again{}
+	source := &repeatedSample{}
 	books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
 	w := New(Config{
 		Source: source, Allocator: books, SetDevices: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler),
