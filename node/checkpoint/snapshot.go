@@ -32,14 +32,17 @@ import (
 // Snapshot is a state of a checkpoint folder. Unknown fields are skipped, so fields are only ever
 // added.
 type Snapshot struct {
-	V       int         `json:"v"`
-	Number  int         `json:"n"`           // counts the snapshots of the trial from 1; never used twice; 0 before it is stored
-	Attempt int         `json:"a"`           // the attempt that made it
-	Resumed int         `json:"p,omitempty"` // number of the snapshot from which the attempt had resumed; 0 for none
-	Clean   bool        `json:"c,omitempty"` // the folder was not being written: what the program had saved is complete, as far as can be told
-	Node    grid.NodeID `json:"d,omitempty"`
-	Time    int64       `json:"t"` // microseconds since 1970
-	Files   []File      `json:"f"`
+	V int `json:"v"`
+	// counts the snapshots of the trial from 1; never used twice; 0 before it is stored
+	Number  int `json:"n"`
+	Attempt int `json:"a"`           // the attempt that made it
+	Resumed int `json:"p,omitempty"` // number of the snapshot from which the attempt had resumed; 0 for none
+	// the folder was not being written: what the program had saved is complete, as far as can be
+	// told
+	Clean bool        `json:"c,omitempty"`
+	Node  grid.NodeID `json:"d,omitempty"`
+	Time  int64       `json:"t"` // microseconds since 1970
+	Files []File      `json:"f"`
 }
 
 // File is a file, folder or symbolic link of a snapshot.

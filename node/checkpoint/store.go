@@ -45,7 +45,9 @@ type Store struct {
 
 // storedTrial is what is stored of a trial. The fields are guarded by Store.mu.
 type storedTrial struct {
-	diskMu sync.Mutex // held while the trial's files are changed, except that uploads write their parts without it; taken before Store.mu
+	// held while the trial's files are changed, except that uploads write their parts without it;
+	// taken before Store.mu
+	diskMu sync.Mutex
 
 	trialFile
 	snapshots []*Snapshot      // the oldest first

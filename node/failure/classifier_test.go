@@ -275,7 +275,8 @@ func BenchmarkClassify(b *testing.B) {
 			for b.Loop() {
 				rules.Classify(e)
 			}
-			b.ReportMetric(float64((processTime(b)-before).Microseconds())/1000/float64(b.N), "cpu-ms/op") // tells more on a machine with other work
+			// tells more on a machine with other work
+			b.ReportMetric(float64((processTime(b)-before).Microseconds())/1000/float64(b.N), "cpu-ms/op")
 		})
 	}
 }

@@ -32,11 +32,13 @@ var (
 type streamEnd struct {
 	lines         []string
 	from          int
-	code          []bool       // lines that show source code, which does not tell what happened
-	exceptionLine int          // the line of the last exception; -1 if no traceback explains the end
-	interleaved   bool         // the lines of several processes are mixed
-	indirect      bool         // the exception only says that something else failed
-	noise         map[int]bool // for lines that were examined: whether they are about something after which the program went on
+	code          []bool // lines that show source code, which does not tell what happened
+	exceptionLine int    // the line of the last exception; -1 if no traceback explains the end
+	interleaved   bool   // the lines of several processes are mixed
+	indirect      bool   // the exception only says that something else failed
+	// for lines that were examined: whether they are about something after which the program went
+	// on
+	noise map[int]bool
 }
 
 // parseStream finds the decisive part of a stream. With one process that is the last chain of

@@ -8,11 +8,12 @@ import (
 
 // Xid is what GPU faults with some of NVIDIA's numbers mean, after its catalogue ("Xid Errors").
 type Xid struct {
-	numbers         []int
-	Class           grid.Class // of an attempt that had the device and failed; ClassNone where the fault explains nothing
-	Link            bool       // it concerns a link between devices, which only attempts with several devices use
-	FaultsUntilSick int        // how many within a day take the device out of service; 0 for none
-	Reason          string     // what is wrong, and what helps; "" where the number is for information
+	numbers []int
+	// of an attempt that had the device and failed; ClassNone where the fault explains nothing
+	Class           grid.Class
+	Link            bool   // it concerns a link between devices, which only attempts with several devices use
+	FaultsUntilSick int    // how many within a day take the device out of service; 0 for none
+	Reason          string // what is wrong, and what helps; "" where the number is for information
 }
 
 // xids are the rows; the last one is for all numbers that are in no other.

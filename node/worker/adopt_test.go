@@ -71,7 +71,8 @@ func (a *agents) handOver() {
 	a.client.Leave()
 }
 
-// scriptedSweep is a sweep of shell scripts that tell of their start by a file in the folder $MARKS.
+// scriptedSweep is a sweep of shell scripts that tell of their start by a file in the folder
+// $MARKS.
 func (a *agents) scriptedSweep(n int, text string, edit func(*grid.Sweep)) (*grid.Sweep, string) {
 	a.t.Helper()
 	marks := a.t.TempDir()

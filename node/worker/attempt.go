@@ -25,10 +25,11 @@ type attemptSpec struct {
 	params  space.Params
 	started time.Time
 
-	image       *docker.Image         // nil for a process
-	allocation  *allocator.Allocation // what it holds of the node, which may be more than the task requests; nil if not known
-	environ     *leaseEnviron         // nil for an attempt that an earlier agent started
-	adopted     bool                  // an earlier agent started it
+	image *docker.Image // nil for a process
+	// what it holds of the node, which may be more than the task requests; nil if not known
+	allocation  *allocator.Allocation
+	environ     *leaseEnviron // nil for an attempt that an earlier agent started
+	adopted     bool          // an earlier agent started it
 	resumePoint resumePoint
 }
 
@@ -103,7 +104,8 @@ func (at *attemptRunner) run(s *sweep, slot executor.Slot, t assignment, found i
 		result = at.execute(s, slot, a, t.manifest, quiet, &end)
 	}
 	end.saving = errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)
-	if result == nil || !at.finisher.finish(context.Background(), a, result, end) { // what an ended attempt leaves is stored even while the node stops
+	if result == nil || !at.finisher.finish(context.Background(), a, result, end) {
+		// what an ended attempt leaves is stored even while the node stops
 		at.backoff.cancelProbe()
 		h.markHandedOver()
 		return false

@@ -47,7 +47,8 @@ func (en *environs) forLease(id grid.SweepID, al *allocator.Allocation) *leaseEn
 	}
 	e.own = append(e.own, "MLF_SLOT="+strconv.Itoa(al.Slot))
 	if al.CPUs > 0 { // an mlfnode that the program starts uses these as its limits
-		e.defaults = append(e.defaults, "OMP_NUM_THREADS="+strconv.FormatInt(int64((al.CPUs+grid.One-1)/grid.One), 10)) // otherwise each of n trials starts a thread for each of n processors
+		// otherwise each of n trials starts a thread for each of n processors
+		e.defaults = append(e.defaults, "OMP_NUM_THREADS="+strconv.FormatInt(int64((al.CPUs+grid.One-1)/grid.One), 10))
 		e.own = append(e.own, "MLF_TRIAL_CPUS="+al.CPUs.String())
 	}
 	if al.Memory > 0 {
@@ -60,7 +61,8 @@ func (en *environs) forLease(id grid.SweepID, al *allocator.Allocation) *leaseEn
 // the executor merges them.
 func (en *environs) forAttempt(s *sweep, a *attempt) []string {
 	base := en.containers.baseEnviron(s, a)
-	env := make([]string, 0, len(a.environ.defaults)+len(base)+len(a.spool.variables)+len(a.environ.own)+7) // seven more below; rarely used ones make it grow
+	// seven more below; rarely used ones make it grow
+	env := make([]string, 0, len(a.environ.defaults)+len(base)+len(a.spool.variables)+len(a.environ.own)+7)
 	env = append(env, a.environ.defaults...)
 	env = append(env, base...)
 	env = append(env, a.spool.variables[:]...)

@@ -65,7 +65,8 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 	if !a.foreignProcesses {
 		fi.bundles.unpin(a.project.folders)
 	}
-	if _, active := fi.sweeps.active(a.id.Sweep); a.checkpoint != nil && !active { // the folder was in use when the record changed
+	if _, active := fi.sweeps.active(a.id.Sweep); a.checkpoint != nil && !active {
+		// the folder was in use when the record changed
 		fi.checkpoints.requestCleanup()
 	}
 	free := func() {}
@@ -82,7 +83,9 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 		free = func() { fi.spools.release(a.spool, end.reuseSpool) }
 	}
 	if r.Class == grid.ClassLost && !a.adopted && !a.isAnnounced() {
-		free() // nobody knows that it ran, and another node has the trial: reporting it now would make the trial run once more
+		// nobody knows that it ran, and another node has the trial: reporting it now would make the
+		// trial run once more
+		free()
 		return true
 	}
 	at := time.Now().UnixMicro()

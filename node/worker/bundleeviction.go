@@ -108,7 +108,8 @@ func (b *bundles) invalidate(key, bundle string, p *preparedProject, inPlace boo
 	if b.prepared[key] == p {
 		delete(b.prepared, key)
 	}
-	for _, f := range append(slices.Clone(p.folders), filepath.Join(b.dir, "bundles", bundle)) { // without these files they don't count as complete
+	for _, f := range append(slices.Clone(p.folders), filepath.Join(b.dir, "bundles", bundle)) {
+		// without these files they don't count as complete
 		_ = errors.Join(os.RemoveAll(f+setupDoneSuffix), os.RemoveAll(f+projects.ContentsSuffix))
 	}
 }
@@ -332,7 +333,8 @@ func (b *bundles) detach(path, gone string) (moved bool, err error) {
 	}
 	delete(b.sizes, path)
 	delete(b.locks, filepath.Base(path))
-	for _, suffix := range []string{setupDoneSuffix, projects.ContentsSuffix, ".log"} { // before the folder, which is incomplete without them
+	for _, suffix := range []string{setupDoneSuffix, projects.ContentsSuffix, ".log"} {
+		// before the folder, which is incomplete without them
 		if err := os.RemoveAll(path + suffix); err != nil {
 			return false, err
 		}

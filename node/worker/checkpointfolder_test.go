@@ -20,8 +20,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// checkpointHarness is a stage whose programs are told by script what to do with their checkpoint folder,
-// attempt by attempt.
+// checkpointHarness is a stage whose programs are told by script what to do with their checkpoint
+// folder, attempt by attempt.
 type checkpointHarness struct {
 	*harness
 	sweep *grid.Sweep

@@ -158,7 +158,8 @@ func (ct *taskContainers) allowMount(m *grid.Mount) error {
 	for i := range ct.cfg.Containers.Mounts {
 		by := ct.cfg.Containers.Mounts[i]
 		known = append(known, by.Source)
-		if at, err := filepath.EvalSymlinks(by.Source); err == nil { // a link below an allowed folder must not lead out of it
+		if at, err := filepath.EvalSymlinks(by.Source); err == nil {
+			// a link below an allowed folder must not lead out of it
 			by.Source = at
 		}
 		if by.Allows(&grid.Mount{Source: source, ReadOnly: m.ReadOnly}) {

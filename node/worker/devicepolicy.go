@@ -12,9 +12,10 @@ import (
 
 // Policy says what trials may have of a node's devices.
 type Policy struct {
-	None    bool            // no devices at all
-	Use     []string        // indexes and UUIDs of those that they may use; empty for all
-	Reserve int64           // bytes of each GPU that are never allocated: the driver and each program's context take some
+	None bool     // no devices at all
+	Use  []string // indexes and UUIDs of those that they may use; empty for all
+	// bytes of each GPU that are never allocated: the driver and each program's context take some
+	Reserve int64
 	Foreign devices.Foreign // what happens to GPUs on which other programs compute
 	Share   int             // most trials on one device; 0 means allocator.DefaultShare
 }

@@ -129,7 +129,8 @@ func (dt *DeviceTracker) end(a *attempt, result *grid.Result) {
 		return
 	}
 	a.devices.watched = false
-	seen := dt.watch.End(context.Background(), a.id, a.number, result.Class == grid.ClassExit || result.Class == grid.ClassSignal) // bounded
+	// bounded
+	seen := dt.watch.End(context.Background(), a.id, a.number, result.Class == grid.ClassExit || result.Class == grid.ClassSignal)
 	result.Usage.GPU, a.devices.evidence = seen.Use, seen.Evidence
 	if a.task.Resources.Measured() {
 		dt.describe(a, result.Usage.GPU)

@@ -67,7 +67,8 @@ func awaitWritable(t *testing.T, store *jetstream.Store) {
 // there is room.
 func TestArtifactsWaitForTheDisk(t *testing.T) {
 	disk := mountSmallDisk(t)
-	began, end := make(chan struct{}, 4), make(chan struct{}) // a full disk can lose the word that a lease has ended: it may come again
+	// a full disk can lose the word that a lease has ended: it may come again
+	began, end := make(chan struct{}, 4), make(chan struct{})
 	s := newHarnessOver(t, filepath.Join(disk, "store"), func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		write(t, filepath.Join(variable(a.Env, "MLF_OUT"), "model"), "weights")
 		began <- struct{}{}

@@ -88,7 +88,8 @@ func (ds *dispatcher) assessLanes(lanes []lane) []lane {
 			continue
 		}
 		var room int
-		if room, l.refusal = ds.containers.imageSlots(*l); room == 0 { // nothing is held for it while its image is being pulled
+		if room, l.refusal = ds.containers.imageSlots(*l); room == 0 {
+			// nothing is held for it while its image is being pulled
 			missing = cmp.Or(missing, l.refusal.String())
 		}
 		l.slots = min(l.slots, room)

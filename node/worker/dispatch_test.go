@@ -35,8 +35,8 @@ func (g *gate) run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	return o
 }
 
-// newGatedSweep runs a worker that has one lease of n trials, of so many processors each, and returns when
-// the first has begun.
+// newGatedSweep runs a worker that has one lease of n trials, of so many processors each, and
+// returns when the first has begun.
 func newGatedSweep(t *testing.T, n int, cpus float64) (*gate, *harness, *grid.Sweep) {
 	t.Helper()
 	g := newGate()

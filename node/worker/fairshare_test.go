@@ -18,8 +18,8 @@ func testLane(cpus float64, memory int64, priority int) lane {
 	return lane{name: s.Lane(), resources: s.Task.Resources, priority: priority}
 }
 
-// simulatedNode simulates a node: lanes with work without end, and trials that take as long as their lane
-// says.
+// simulatedNode simulates a node: lanes with work without end, and trials that take as long as
+// their lane says.
 type simulatedNode struct {
 	fairness *fairShare
 	books    *allocator.Allocator

@@ -135,7 +135,8 @@ func TestImageRoom(t *testing.T) {
 		{docker.Status{Err: failed(grid.ClassEngine), Fresh: true}, "", 0, grid.RefusedEngine, "because"},
 		{docker.Status{Err: failed(grid.ClassImage), Fresh: true}, "", 1, "", ""},
 		{docker.Status{Err: failed(grid.ClassImage)}, "", 0, grid.RefusedImage, "because"},
-		{docker.Status{Err: failed(grid.ClassImage), Fresh: true}, pinA, 0, grid.RefusedImage, "because"}, // another node has it
+		// another node has it
+		{docker.Status{Err: failed(grid.ClassImage), Fresh: true}, pinA, 0, grid.RefusedImage, "because"},
 	} {
 		l.images[0].Pinned = tt.pinned
 		images.set("a", tt.status)

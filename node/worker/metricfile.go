@@ -24,9 +24,10 @@ type metricFile struct {
 	path string
 	// points extracts the points from whole lines, and returns the start of an object that may
 	// continue.
-	points   func(f *metricFile, lines []byte) (rest []byte)
-	merge    func(m grid.Metric, text []byte) bool // extracts the values from the whole text; nil for output of a program
-	lastOnly bool                                  // only the last object counts
+	points func(f *metricFile, lines []byte) (rest []byte)
+	// extracts the values from the whole text; nil for output of a program
+	merge    func(m grid.Metric, text []byte) bool
+	lastOnly bool // only the last object counts
 
 	problem string // why it can't be read
 	size    int64  // when it was last read

@@ -4,8 +4,10 @@ import "mlfnode/node/executor"
 
 // cutOutput is the part of an attempt's output that the executor did not store.
 type cutOutput struct {
-	Bytes int64    `json:"bytes"`
-	Kept  [2]int64 `json:"kept"` // the length of the output in the files stdout and stderr; behind it are the last lines of what was cut
+	Bytes int64 `json:"bytes"`
+	// the length of the output in the files stdout and stderr; behind it are the last lines of what
+	// was cut
+	Kept [2]int64 `json:"kept"`
 }
 
 // recordCutOutput records what was cut, and writes its last lines behind the output, for the reason

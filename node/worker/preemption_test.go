@@ -117,8 +117,8 @@ func TestPreemptionSparesTheResumed(t *testing.T) {
 	}
 }
 
-// newBusyHarness is a worker on which four trials run that can save their state, the first of which has
-// just resumed; the others began an hour apart.
+// newBusyHarness is a worker on which four trials run that can save their state, the first of which
+// has just resumed; the others began an hour apart.
 func newBusyHarness(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	t.Helper()
 	s := newHarness(t, nil)

@@ -147,7 +147,8 @@ func readManifest(path string) (*manifest, error) {
 }
 
 func (m *manifest) attempt(s *grid.Sweep, spool *spool) *attempt {
-	params, _ := s.Space.At(m.Index) // its program has been started, or never will be: the parameters are no longer needed
+	// its program has been started, or never will be: the parameters are no longer needed
+	params, _ := s.Space.At(m.Index)
 	a := &attempt{spool: spool, attemptSpec: attemptSpec{
 		adopted: true, id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
 		task: &s.Task, params: params, started: time.UnixMicro(m.Started), allocation: m.Allocation,

@@ -235,7 +235,8 @@ func (su *snapshotUploads) store(ctx context.Context, a *attempt, ended bool, cl
 				return err
 			}
 			if state.Base, err = checkpoint.Send(ctx, su.cfg.Snapshots, a.id, snapshot, dir, su.limiter); err != nil {
-				if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) { // from a store on this machine: sending writes nothing here
+				if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+					// from a store on this machine: sending writes nothing here
 					err = fmt.Errorf("the master has no room on its disk: %v", err)
 				}
 				return err

@@ -58,9 +58,10 @@ type manifest struct {
 	Started int64        `json:"started,omitempty"` // microseconds since 1970
 	Result  *grid.Result `json:"result,omitempty"`  // once the attempt has ended
 	Cut     *cutOutput   `json:"cut,omitempty"`     // of the output of an attempt that has ended
-	Lease   *leaseRecord `json:"lease,omitempty"`   // the lease under which it runs, for an attempt that outlives its agent
-	Boot    string       `json:"boot,omitempty"`    // the start of the machine in which it ran
-	Synced  bool         `json:"synced,omitempty"`  // the result is on the disk with all that belongs to it
+	// the lease under which it runs, for an attempt that outlives its agent
+	Lease  *leaseRecord `json:"lease,omitempty"`
+	Boot   string       `json:"boot,omitempty"`   // the start of the machine in which it ran
+	Synced bool         `json:"synced,omitempty"` // the result is on the disk with all that belongs to it
 
 	Allocation *allocator.Allocation `json:"allocation,omitempty"` // what it holds of the node
 	Image      string                `json:"image,omitempty"`      // the pinned reference of its image

@@ -23,8 +23,8 @@ func eightGPUs() []allocator.Device {
 	return all
 }
 
-// simulateStarvation plays lanes without end that share eight GPUs, among them one that needs all, and says
-// what is wrong with what they got.
+// simulateStarvation plays lanes without end that share eight GPUs, among them one that needs all,
+// and says what is wrong with what they got.
 func simulateStarvation(t *testing.T, keeps bool, total time.Duration) []string {
 	rng := rand.New(rand.NewPCG(7, 7))
 	quarter, half, four, eight := gpuLane(250), gpuLane(500), gpuLane(4*grid.One), gpuLane(8*grid.One)

@@ -65,7 +65,8 @@ func (s *sweepSet) update(c jetstream.Change) {
 		return
 	}
 	n := updatedSweep(old, &c.Record)
-	if n.record.State == grid.SweepFinished || n.record.State == grid.SweepCancelled { // running attempts have the whole record
+	if n.record.State == grid.SweepFinished || n.record.State == grid.SweepCancelled {
+		// running attempts have the whole record
 		n.record, n.environ = endedSummary(n.record), nil
 	}
 	s.addLocked(n)

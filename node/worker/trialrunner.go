@@ -89,7 +89,8 @@ func (tr *trialRunner) runAssignment(t assignment, slot executor.Slot) {
 			break
 		}
 		index, ok := h.nextTrial()
-		if !ok || index >= s.record.Space.Count() { // the lease is of a newer record than this worker has: the trial is leased again
+		if !ok || index >= s.record.Space.Count() {
+			// the lease is of a newer record than this worker has: the trial is leased again
 			break
 		}
 		if slices.Contains(s.record.Cancelling, index) {

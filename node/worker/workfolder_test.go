@@ -20,7 +20,8 @@ import (
 	"mlfnode/projects"
 )
 
-// describeTree describes what is in a folder: mode, time and content of each file, or the target of a link.
+// describeTree describes what is in a folder: mode, time and content of each file, or the target of
+// a link.
 func describeTree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}

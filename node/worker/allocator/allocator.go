@@ -79,9 +79,10 @@ type Allocator struct {
 	devices      []*bookedDevice      // by index
 	hasInstances bool                 // some are parts of others
 	allocations  map[*Allocation]struct{}
-	slotUses     []int                  // how many allocations have each slot number: one, or more for those of an earlier version
-	waiting      []WaitingLane          // lanes that hold room in this pass, in order
-	heldSets     map[grid.Lane][]string // the devices that each lane held last, by UUID
+	// how many allocations have each slot number: one, or more for those of an earlier version
+	slotUses []int
+	waiting  []WaitingLane          // lanes that hold room in this pass, in order
+	heldSets map[grid.Lane][]string // the devices that each lane held last, by UUID
 }
 
 // amount is an amount of processors and memory.

@@ -34,11 +34,12 @@ type device struct {
 	driverMemoryKnown bool           // driverMemory is known
 	unsampled         bool           // it has not been sampled yet
 
-	suspects       map[int]bool        // programs without an owner, seen once
-	foreignProgram string              // the program of somebody else
-	foreignSeen    time.Time           // when it was last seen
-	full           bool                // at least 95 % of the memory was in use in the last sample
-	users          map[attemptKey]bool // attempts and, with the zero key, other programs that used its memory in the last sample
+	suspects       map[int]bool // programs without an owner, seen once
+	foreignProgram string       // the program of somebody else
+	foreignSeen    time.Time    // when it was last seen
+	full           bool         // at least 95 % of the memory was in use in the last sample
+	// attempts and, with the zero key, other programs that used its memory in the last sample
+	users map[attemptKey]bool
 
 	*record
 	recoveredSince time.Time // since when the driver has not asked for a recovery

@@ -50,12 +50,13 @@ type Config struct {
 	ListDevices func(*inventory.Machine) []allocator.Device // which devices of the machine trials may have
 	SetDevices  func([]allocator.Device)                    // passes them to the allocator
 	OnFreed     func()                                      // called when a device has become ready; may be nil
-	OnChanged   func()                                      // called when a state has changed for more than a moment; may be nil
-	Foreign     Foreign
-	CacheDir    string // value of MLF_CACHE in programs of this node, which distinguishes them from others
-	File        string // where the records of devices outlive the agent; "" for nowhere
-	Boot        string // identifies this start of the machine: earlier records no longer count
-	Logger      *slog.Logger
+	// called when a state has changed for more than a moment; may be nil
+	OnChanged func()
+	Foreign   Foreign
+	CacheDir  string // value of MLF_CACHE in programs of this node, which distinguishes them from others
+	File      string // where the records of devices outlive the agent; "" for nowhere
+	Boot      string // identifies this start of the machine: earlier records no longer count
+	Logger    *slog.Logger
 }
 
 const (

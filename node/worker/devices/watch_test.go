@@ -506,8 +506,8 @@ func TestDevicesBeforeTheFirstLook(t *testing.T) {
 	})
 }
 
-// repeatedSample is a source that gives one sample all the time, as nvidia-smi's reader does for two
-// seconds.
+// repeatedSample is a source that gives one sample all the time, as nvidia-smi's reader does for
+// two seconds.
 type repeatedSample struct{ sample inventory.Sample }
 
 func (a *repeatedSample) Sample(context.Context) (inventory.Sample, error) { return a.sample, nil }
