@@ -11,7 +11,7 @@ import (
 
 // ChooseAddress is the address that other nodes should reach this machine at. With a seed (HOST or
 // HOST:PORT) it is the one that this machine would talk to the seed from; without, that of the
-// default route, else the first address that is no loopback, else loopback. A host name that only
+// default route, else the first address that is not loopback, else loopback. A host name that only
 // /etc/hosts makes a loopback address, as Debian does for the machine's own name, counts as no
 // seed: nobody else could use the answer.
 func ChooseAddress(seed string) (netip.Addr, error) {

@@ -10,7 +10,7 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// memberlistLog sends memberlist's lines to debug. Its warnings are no news for an operator: what
+// memberlistLog sends memberlist's lines to debug. Its warnings are not news to an operator: what
 // they lead to is told by the states. One thing is: packets that no key opens, or of another
 // cluster.
 func memberlistLog(to *slog.Logger) *log.Logger {

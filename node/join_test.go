@@ -12,7 +12,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestTokenGoesToItsMasterOnly has a machine join by servers that are no masters of the token's
+// TestTokenGoesToItsMasterOnly has a machine join by servers that are not masters of the token's
 // cluster, and listens to what it tells them.
 func TestTokenGoesToItsMasterOnly(t *testing.T) {
 	authority := func() (*trust.Authority, *trust.Identity) {

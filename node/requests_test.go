@@ -24,7 +24,7 @@ func TestHostileRequests(t *testing.T) {
 		"negative processors":        `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":-5}}}`,
 		"no command":                 `{"project":"p","task":{"name":"t","resources":{"cpus":1}}}`,
 		"a bundle by another name":   `{"project":"p",` + task + `,"bundle":"` + long + `"}`,
-		"a bundle that is no hex":    `{"project":"p",` + task + `,"bundle":"` + strings.Repeat("zz", 32) + `"}`,
+		"a bundle that is not hex":   `{"project":"p",` + task + `,"bundle":"` + strings.Repeat("zz", 32) + `"}`,
 		"metrics of the machine":     `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":1},"metrics":[{"log":"../../etc/passwd"}]}}`,
 		"a name of 10,000 letters":   `{"project":"p","name":"` + long + long + `",` + task + `}`,
 		"a key of 4,080 letters":     `{"project":"p",` + task + `,"space":{"axes":[{"key":"` + long + `","values":[1]}]}}`,

@@ -118,7 +118,7 @@ func (im *importer) readTasks(text string) {
 			end(i)
 			function, marked, begin = oldFunction{m[1], i + 1, marked}, false, i+1
 		}
-		if classLine.Get().MatchString(line) { // its methods are no tasks
+		if classLine.Get().MatchString(line) { // its methods are not tasks
 			end(i)
 			function, marked = oldFunction{}, false
 		}

@@ -72,12 +72,12 @@ func (p *pyReader) atString() bool {
 	return p.s != "" && (p.s[0] == '"' || p.s[0] == '\'' || isPrefixed(p.s))
 }
 
-// isPrefixed reports whether a string with a prefix such as u"" or r"" begins. Formatted strings are no literals.
+// isPrefixed reports whether a string with a prefix such as u"" or r"" begins. Formatted strings are not literals.
 func isPrefixed(s string) bool {
 	return len(s) > 1 && strings.ContainsRune("uUbBrR", rune(s[0])) && (s[1] == '"' || s[1] == '\'')
 }
 
-// list reads up to end. A value in parentheses without a comma is no tuple but the value.
+// list reads up to end. A value in parentheses without a comma is not a tuple but the value itself.
 func (p *pyReader) list(end byte, depth int) (any, error) {
 	p.s = p.s[1:]
 	all := []any{}

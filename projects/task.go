@@ -365,7 +365,7 @@ func (s *schema) stopFields(e *grid.EarlyStop) map[string]field {
 	}
 }
 
-// failures reads a number of failures, with or without this word; 0 is no limit.
+// failures reads a number of failures, with or without this word; 0 means no limit.
 func (s *schema) failures(what string, n *yaml.Node) int64 {
 	text, ok := s.filled(what, n)
 	number, _, _ := strings.Cut(text, " failure")

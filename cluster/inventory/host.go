@@ -78,7 +78,7 @@ func memoryUse(path string) int {
 		if len(fields) < 2 {
 			continue
 		}
-		n, _ := strconv.ParseInt(fields[1], 10, 64) // 0 is no size
+		n, _ := strconv.ParseInt(fields[1], 10, 64) // 0 where it is not a size
 		switch fields[0] {
 		case "MemTotal:":
 			total = n

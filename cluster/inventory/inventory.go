@@ -5,7 +5,7 @@
 // looking, so that others get fresh figures without waiting. Limits of the process's own container
 // count. GPUs come from NVIDIA's management library (NVML, driver 470 or newer), which is opened at
 // run time, or from the program nvidia-smi in builds without cgo. A machine without a driver has no
-// GPUs, and that is no error; for a driver that is there and does not work GPUProblem has the
+// GPUs, and that is not an error; for a driver that is there and does not work GPUProblem has the
 // reason.
 package inventory
 

@@ -65,7 +65,7 @@ func TestContainerLimits(t *testing.T) {
 			"proc/self/cgroup": v1, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
 		}, limits{0, 9223372036854771712}},
-		"what is no number": {map[string]string{"proc/self/cgroup": "0::/\nx\n", "sys/fs/cgroup/cpu.max": "many 0\n", "sys/fs/cgroup/memory.max": "-5\n"}, limits{}},
+		"not numbers": {map[string]string{"proc/self/cgroup": "0::/\nx\n", "sys/fs/cgroup/cpu.max": "many 0\n", "sys/fs/cgroup/memory.max": "-5\n"}, limits{}},
 	}
 	for name, tt := range tests {
 		if got := containerLimits(plant(t, tt.files)); got != tt.want {

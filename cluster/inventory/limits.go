@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// limits is what the cgroup of this process, and those above it, let it use. Zero is no limit.
+// limits is what the cgroup of this process, and those above it, let it use. Zero means no limit.
 type limits struct {
 	cpus   float64
 	memory int64
@@ -79,7 +79,7 @@ func (l *limits) version1(dir string) {
 	l.narrow(quotient(readLine(dir, "cpu.cfs_quota_us"), readLine(dir, "cpu.cfs_period_us")), bytes(readLine(dir, "memory.limit_in_bytes")))
 }
 
-// quotient is cores from microseconds of time in a period, 0 for none: "max" and -1 are no limit.
+// quotient is cores from microseconds of time in a period, 0 for none: "max" and -1 mean no limit.
 func quotient(quota, period string) float64 {
 	q, err := strconv.ParseFloat(quota, 64)
 	p, perr := strconv.ParseFloat(period, 64)

@@ -93,7 +93,7 @@ const (
 	unknownAfter = 3
 )
 
-// faultWatch receives the driver's events. An error of the driver is no fault of a device: watching
+// faultWatch receives the driver's events. An error of the driver is not a fault of a device: watching
 // begins again after a pause, and after some in a row the health of the devices is unknown.
 type faultWatch struct {
 	set    nvml.EventSet

@@ -125,7 +125,7 @@ func askSMI(ctx context.Context) (ask func(args ...string) (string, error), stop
 }
 
 // smiError explains why nvidia-smi failed. It writes its reasons to standard output. A report with
-// a part of the GPUs is no failure.
+// a part of the GPUs is not a failure.
 func smiError(out string, err error) error {
 	switch {
 	case err == nil, strings.Contains(out, reportStart):

@@ -112,7 +112,7 @@ func TestCutFiles(t *testing.T) {
 	}
 }
 
-// What was being written when the process was killed is no file, and goes.
+// What was being written when the process was killed is not a complete file, and is removed.
 func TestHalfWrittenFiles(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	part := filepath.Join(a.dir, durable.PartPrefix+tokensFile+"-123")

@@ -317,7 +317,7 @@ func TestMoveTheMaster(t *testing.T) {
 	}
 }
 
-// TestRestoreRefuses has files that are no whole backups, folders that are in use, and a name that a worker has: each is refused with
+// TestRestoreRefuses has files that are not complete backups, folders that are in use, and a name that a worker has: each is refused with
 // the cause, and leaves the folder as it was.
 func TestRestoreRefuses(t *testing.T) {
 	c, old, _, _ := newMovingCluster(t)

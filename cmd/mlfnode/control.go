@@ -108,7 +108,7 @@ func setCommand(a *app) *cobra.Command {
 			if c.Flags().Changed("timeout") {
 				limit, err := projects.ParseDuration(timeout)
 				if err != nil {
-					return usage("--timeout: "+err.Error(), "write it like 2h, 1h30m, 90s or 1d; 0 is no limit")
+					return usage("--timeout: "+err.Error(), "write it like 2h, 1h30m, 90s or 1d; 0 means no limit")
 				}
 				d := api.Duration(limit)
 				q.Timeout = &d
@@ -123,7 +123,7 @@ func setCommand(a *app) *cobra.Command {
 Running trials are not affected; the new values apply to those that start next.`
 	c.Flags().IntVar(&priority, "priority", 0, "sweeps with a higher priority go first; from -1000000 to 1000000")
 	c.Flags().IntVar(&maxParallel, "max-parallel", 0, "most trials at a time; 0 is as many as fit")
-	c.Flags().StringVar(&timeout, "timeout", "", "time limit of one trial, as in 2h or 90s; 0 is no limit")
+	c.Flags().StringVar(&timeout, "timeout", "", "time limit of one trial, as in 2h or 90s; 0 means no limit")
 	return c
 }
 

@@ -19,8 +19,8 @@ import (
 	"mlfnode/projects"
 )
 
-// TestShowWithLess asks a master of an older version, and one that shows viewers less: what a sweep tells is shown, with a note why there
-// is no more, and two sweeps are compared all the same.
+// TestShowWithLess asks a master of an older version, and one that shows viewers less: show prints what it gets, with a note why
+// the rest is missing, and compare still compares two sweeps.
 func TestShowWithLess(t *testing.T) {
 	for name, refusal := range map[string]*api.Error{
 		"an older version": {Status: http.StatusNotFound, Msg: "there is no such call"},

@@ -209,7 +209,7 @@ func (t *Template) expand(p space.Params) *expansion {
 	}
 	c := &expansion{params: all, used: make([]bool, len(all))}
 	if k := c.paramIndex(space.RepeatKey); t.Repeat && k >= 0 {
-		c.used[k] = true // it is no option
+		c.used[k] = true // it is not an option
 	}
 	return c
 }

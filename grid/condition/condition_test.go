@@ -68,7 +68,7 @@ func (c *Condition) looks() bool {
 // stricter reports whether the library lets pass what is refused here.
 func stricter(err error) bool {
 	return err != nil && (strings.Contains(err.Error(), "in (mismatched types unknown and string)") || // which it can't evaluate
-		strings.HasPrefix(err.Error(), "invalid argument for m") || // min and max of one thing that is no number
+		strings.HasPrefix(err.Error(), "invalid argument for m") || // min and max of one thing that is not a number
 		strings.Contains(err.Error(), "nil")) // some operators take nil for a text
 }
 

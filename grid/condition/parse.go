@@ -11,7 +11,7 @@ import (
 	"github.com/expr-lang/expr/parser/lexer"
 )
 
-// The operators that are no tokens.
+// The operators that are not tokens.
 const (
 	opLiteral = "literal"
 	opName    = "name"

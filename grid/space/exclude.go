@@ -73,7 +73,7 @@ func badExpression(source string, err error) error {
 		"exclude %q does not work: %s", source, err)
 }
 
-// axisNames returns the axes as expressions can write them: what is no letter or digit becomes an underscore, unless that is the
+// axisNames returns the axes as expressions can write them: what is not a letter or digit becomes an underscore, unless that is the
 // name of another axis.
 func axisNames(dims []*dimension) []string {
 	out := make([]string, len(dims))

@@ -84,7 +84,7 @@ func (p *parameters) axis(keyNode, n *yaml.Node) (Axis, bool) {
 	return a, true
 }
 
-// zipsOf returns the maps of axes that go together, for the key zip with a map that is no formula or with a list of maps.
+// zipsOf returns the maps of axes that go together, for the key zip with a map that is not a formula or with a list of maps.
 func zipsOf(key, n *yaml.Node) []*yaml.Node {
 	if key.Value != "zip" || n.Style&yaml.TaggedStyle != 0 {
 		return nil

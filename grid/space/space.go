@@ -238,7 +238,7 @@ func (s *Space) fill(p Params, b *product, from, to int, i int64) {
 	}
 }
 
-// Index is the inverse of At. The parameters may come in any order; ok is false when they are no point of the space.
+// Index is the inverse of At. The parameters may come in any order; ok is false when they are not a point of the space.
 func (s Space) Index(p Params) (index int64, ok bool) {
 	if len(p) != len(s.dims) {
 		return 0, false

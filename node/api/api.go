@@ -273,7 +273,7 @@ type TrialQuery struct {
 	Class  grid.Class // of the last attempt; without States only trials that it ended
 	Sort   string     // index, started, ended, wall, cpu, memory, state, attempts, objective, or a metric's name
 	Desc   bool
-	Limit  int64 // 0 is no limit
+	Limit  int64 // 0 means no limit
 	Offset int64
 	Where  url.Values // more conditions, as charts take them: p[KEY], m[NAME], node
 }
@@ -325,8 +325,8 @@ type Retry struct {
 // Set asks for other values of what a sweep was submitted with; nil leaves one as it is.
 type Set struct {
 	Priority    *int      `json:"priority,omitempty"`
-	MaxParallel *int      `json:"max_parallel,omitempty"` // 0 is no limit
-	Timeout     *Duration `json:"timeout,omitempty"`      // of attempts that begin from now on; 0 is no limit
+	MaxParallel *int      `json:"max_parallel,omitempty"` // 0 means no limit
+	Timeout     *Duration `json:"timeout,omitempty"`      // of attempts that begin from now on; 0 means no limit
 }
 
 // Check says what is wrong with the values.
@@ -383,7 +383,7 @@ type Retention struct {
 	Logs   int64         `json:"logs,omitempty"` // bytes of output kept, the newest
 }
 
-// Error is the body of every answer that is no success, as the client reads it. A node sends a Problem.
+// Error is the body of every answer that is not a success, as the client reads it. A node sends a Problem.
 type Error struct {
 	Status int    `json:"-"`
 	Code   string `json:"code,omitempty"` // what went wrong, for programs: one of the codes below, or of the status, like not_found

@@ -285,7 +285,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	return c.send(ctx, method, OldPrefix+path, q, body)
 }
 
-// send sends one request and turns every answer that is no success into an *Error.
+// send sends one request and turns every answer that is not a success into an *Error.
 func (c *Client) send(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
 	u := c.base + path
 	if len(q) > 0 {

@@ -42,7 +42,7 @@ type Login struct {
 const (
 	CodeUnreachable = "unreachable" // the node does not answer
 	CodeCrossSite   = "cross_site"  // a page of another site asks
-	CodeLinkUsed    = "link_used"   // the link is no good any more
+	CodeLinkUsed    = "link_used"   // the link was used or has expired
 	CodeViewer      = "viewer"      // the session is for reading
 	CodeOlderNode   = "older_node"  // the node is of a version that does not have the call
 )

@@ -76,7 +76,7 @@ func Restore(ctx context.Context, r io.Reader, to Target) (About, error) {
 	return in.about, in.install()
 }
 
-// explain says of an error in the file's form that it is no backup, or a damaged one.
+// explain turns an error in the file's form into one that says that it is not a backup, or a damaged one.
 func explain(err error) error {
 	for _, form := range []error{zstd.ErrMagicMismatch, tar.ErrHeader, errFirst} {
 		if errors.Is(err, form) {

@@ -372,7 +372,7 @@ func TestTornAndWrongContents(t *testing.T) {
 		t.Errorf("got %d, %v", n, err)
 	}
 	if _, err := s.Open(t.Context(), trial, "../1.json"); err == nil {
-		t.Error("a file was read that is no content")
+		t.Error("a file was read that is not content")
 	}
 	if bytes, _ := s.Usage(); bytes != 4 {
 		t.Errorf("got %d bytes, want 4", bytes)
@@ -449,7 +449,7 @@ func (f *fake) Open(context.Context, grid.TrialID, string) (io.ReadCloser, error
 }
 
 // TestReadNoticesChanges changes a folder behind a scan in each way that a program may: what is
-// read then is no snapshot.
+// read then is not a snapshot.
 func TestReadNoticesChanges(t *testing.T) {
 	for name, change := range map[string]func(dir string) error{
 		"grown": func(dir string) error { return os.WriteFile(filepath.Join(dir, "a"), []byte("longer"), 0o600) },

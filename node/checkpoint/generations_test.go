@@ -55,7 +55,7 @@ func TestTornGenerationsNeverReplaceACleanOne(t *testing.T) {
 			t.Errorf("snapshot %d: got number %d, %v kept, %v; want %v", i+1, n, got, err, step.want)
 		}
 	}
-	// The same state once more is no other generation.
+	// The same state once more does not make another generation.
 	if n, err := saveAs(t, s, trial, live, checkpoint.Snapshot{Attempt: 11, Resumed: 10}); n != 10 || err != nil {
 		t.Errorf("got snapshot %d, %v of what is stored as 10", n, err)
 	}

@@ -64,7 +64,7 @@ var (
 // maxLimitedRead is the most that a limited transfer reads at once.
 const maxLimitedRead = 64 << 10
 
-// NewLimiter returns a limiter for a number of bytes per second; 0 is no limit.
+// NewLimiter returns a limiter for a number of bytes per second; 0 means no limit.
 func NewLimiter(bytes int64) *rate.Limiter {
 	if bytes <= 0 {
 		return rate.NewLimiter(rate.Inf, 0)

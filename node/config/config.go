@@ -35,7 +35,7 @@ type Config struct {
 	Devices   worker.Policy // what trials may have of the machine's GPUs
 	Engine    Engine
 
-	CheckpointRate int64 // limit of checkpoint traffic in each direction, in bytes per second; 0 is no limit
+	CheckpointRate int64 // limit of checkpoint traffic in each direction, in bytes per second; 0 means no limit
 
 	Version  string // of this program
 	Logger   *slog.Logger

@@ -41,7 +41,7 @@ func TestStreams(t *testing.T) {
 		"colours hide nothing":                       {"", "\x1b[31mOSError: [Errno 28] \x1b[1mNo space\x1b[0m left on device\x1b[0m", grid.ClassDisk},
 		"srun numbers its lines":                     {"", "0: " + strings.ReplaceAll(traceback, "\n", "\n0: ") + "OSError: [Errno 98] Address already in use\n1: " + "RuntimeError: NCCL error in: x", grid.ClassPort},
 		"and mpirun does so in brackets":             {"", "[0] " + strings.ReplaceAll(traceback, "\n", "\n[0] ") + "OSError: [Errno 98] Address already in use\n[1] " + "RuntimeError: NCCL error in: x", grid.ClassPort},
-		"numbers of steps are no ranks":              {"", "[9] OSError: No space left on device\n[10] loss 0.3\n" + traceback + "KeyError: 'x'", grid.ClassExit},
+		"numbers of steps are not ranks":             {"", "[9] OSError: No space left on device\n[10] loss 0.3\n" + traceback + "KeyError: 'x'", grid.ClassExit},
 		"nor are they with colons":                   {"", "9: OSError: No space left on device\n10: loss 0.3\n11: loss 0.2\n12: x\n13: x\n14: x\n15: x\n16: x\n17: x\n" + traceback + "KeyError: 'x'", grid.ClassExit},
 		"nor are ranks of results":                   {"", "OSError: No space left on device\nrank1 0.81 rank5 0.93\n" + traceback + "KeyError: 'x'", grid.ClassExit},
 		"nor numbers before caught errors":           {"", "[9] OSError: No space left on device\n" + strings.Repeat("[10] loss 0.3\n", 200), grid.ClassExit},

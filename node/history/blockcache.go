@@ -54,9 +54,9 @@ const (
 
 func chunkID(c Column, block int64) int64 { return int64(c)<<chunkIDBits | block }
 
-// small holds the columns of a block whose values are small: state (its code + 1), attempts, class
-// (its place in sweep.Classes + 1) and cause take a byte of each trial, the number of the node two.
-// 0 is no row, and none.
+// smallColumns holds the columns of a block whose values are small: state (its code + 1), attempts,
+// class (its place in sweep.Classes + 1) and cause take one byte per trial, the number of the node
+// two. 0 stands for no value.
 type smallColumns [smallBytes]byte
 
 func (s *smallColumns) state(i int64) *byte    { return &s[i] }
@@ -65,7 +65,7 @@ func (s *smallColumns) class(i int64) *byte    { return &s[2*blockTrials+i] }
 func (s *smallColumns) cause(i int64) *byte    { return &s[3*blockTrials+i] }
 func (s *smallColumns) node(i int64) []byte    { return s[4*blockTrials+2*i : 4*blockTrials+2*i+2] }
 
-// block is all pieces of one block of trials.
+// trialBlock is all pieces of one block of trials.
 type trialBlock struct {
 	id       int64
 	small    smallColumns

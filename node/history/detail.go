@@ -23,7 +23,7 @@ const (
 	partDone    = 1 << iota // Runs is exactly Run
 	partLog                 // there is output
 	partFiles               // there are artifacts
-	partFailure             // Result is no plain success
+	partFailure             // Result is not a plain success
 	partEarlier             // there were other attempts
 	partTold                // metrics came while it ran, or it was reopened
 	partAway                // runs are on nodes that are not heard of

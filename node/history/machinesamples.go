@@ -10,7 +10,7 @@ import (
 	"mlfnode/grid"
 )
 
-// What machines were doing is no event. History keeps it only so that a restart of the master does
+// What machines were doing is not an event. History keeps it only so that a restart of the master does
 // not lose it, in the form that the master gives it.
 
 const sampleTable = `

@@ -34,7 +34,7 @@ type Query struct {
 	States []grid.State // none is all
 	Sort   Sort
 	Desc   bool
-	Limit  int64 // 0 is no limit
+	Limit  int64 // 0 means no limit
 	Offset int64
 	From   int64   // the least index
 	After  *Cursor // only what stands behind it in this order; an Offset is not looked at then

@@ -76,7 +76,7 @@ func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 }
 
 // TestRetriesWaitForAnotherNode has the node on which a trial failed give its lease back again and
-// again: that is no attempt, and the trial does not go back there as long as another node could run
+// again: that is not an attempt, and the trial does not go back there as long as another node could run
 // it.
 func TestRetriesWaitForAnotherNode(t *testing.T) {
 	w := newFakeCluster()

@@ -346,7 +346,7 @@ func TestRestartedMaster(t *testing.T) {
 		return r.Sweep.State == grid.SweepFinished
 	})
 	if o := c.heartbeat("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
-		t.Errorf("a lease that is no more: got lost %v, want %s", o.Stop, h.ID)
+		t.Errorf("a lease that no longer exists: got lost %v, want %s", o.Stop, h.ID)
 	}
 }
 

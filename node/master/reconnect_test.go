@@ -19,7 +19,7 @@ func (c *testMaster) heartbeatRunning(node grid.NodeID, h *jetstream.GrantedLeas
 	return o
 }
 
-// mark has the next beats of a node be no leftovers.
+// recordMark keeps the mark of an answer, so that the node's next heartbeats do not count as leftovers.
 func (c *testMaster) recordMark(node grid.NodeID, o jetstream.Directives) {
 	if c.marks == nil {
 		c.marks = map[grid.NodeID]uint64{}

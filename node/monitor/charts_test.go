@@ -303,7 +303,7 @@ func TestETAsOfManySweeps(t *testing.T) {
 	})
 }
 
-// TestJunkMakesNoAnswers: what a chart does not know is no part of what its answer is kept under.
+// TestJunkMakesNoAnswers: what a chart does not know is not part of the key that its answer is kept under.
 func TestJunkMakesNoAnswers(t *testing.T) {
 	m := &Monitor{}
 	for _, rt := range m.chartRoutes() {

@@ -201,7 +201,7 @@ func TestCursorsAcrossExtensions(t *testing.T) {
 	}
 }
 
-// TestCursorsOfOthers: what is no cursor, or one of another order, is refused.
+// TestCursorsOfOthers: what is not a cursor, or one of another order, is refused.
 func TestCursorsOfOthers(t *testing.T) {
 	m, s := cursorSweep(t)
 	_, last := pageOf(t, m, s, url.Values{"sort": {"loss"}}, 10)

@@ -353,7 +353,7 @@ func orderedTasks(all []api.FlowerTask) (json.RawMessage, error) {
 type flowerQuery struct {
 	most                int // tasks that are selected before the search ends
 	worker, name, state string
-	from, to            float64 // 0 is no bound
+	from, to            float64 // 0 means no bound
 	words               [][2]string
 }
 

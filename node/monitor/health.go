@@ -71,7 +71,7 @@ func (h *health) answer(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, text) // the client has gone if this fails
 }
 
-// isHealthy has the parts of the node answer each other. A disk without room is no reason to start it again.
+// isHealthy checks that the parts of the node answer each other. A full disk is no reason to restart it.
 func (m *Monitor) isHealthy(ctx context.Context) error {
 	if m.cfg.Master == nil {
 		return nil

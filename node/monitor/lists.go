@@ -129,7 +129,7 @@ func cell(v any) string {
 	return text
 }
 
-// pageLimit reads the bounds of a page; 0 is no bound, which CSV and lines have without a limit.
+// pageLimit reads the bounds of a page; 0 means no bound, which CSV and lines have without a limit.
 func pageLimit(r *http.Request, media string, most int64) (limit int64, err error) {
 	limit = api.DefaultPage
 	if media != mediaJSON {

@@ -135,7 +135,7 @@ func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
 	return w, err
 }
 
-// limited calls fn with a context that ends after some time, which is no error: then fn gives what it has.
+// limited calls fn with a context that ends after some time, which is not an error: fn then returns what it has.
 func limited[T any](ctx context.Context, most time.Duration, fn func(context.Context) (T, error)) (T, error) {
 	short, stop := context.WithTimeout(ctx, most)
 	defer stop()

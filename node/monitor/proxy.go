@@ -229,7 +229,7 @@ func (p *Proxy) setCookie(w http.ResponseWriter, value string, age int) {
 	http.SetCookie(w, &http.Cookie{Name: p.cookieName(), Value: value, Path: "/", MaxAge: age, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 }
 
-// pass hands a request on to the node. What is for the owner, for nodes or for machines that join is no browser's.
+// pass hands a request on to the node. What is for the owner, for nodes or for machines that join is not for browsers.
 func (p *Proxy) pass(w http.ResponseWriter, r *http.Request) {
 	session := p.admitted(r)
 	if session == nil {

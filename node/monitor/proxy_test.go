@@ -95,7 +95,7 @@ func (b *browser) do(method, path, body string, headers ...string) (*http.Respon
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	_ = json.Unmarshal(text, &p) // an answer that is no problem leaves it empty
+	_ = json.Unmarshal(text, &p) // an answer that is not a problem leaves it empty
 	_ = json.Unmarshal(text, &b.last)
 	return resp, p
 }
@@ -295,7 +295,7 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 	now = now.Add(time.Minute + time.Second)
 	for range 3 * maxSessions {
 		if _, _, ok, _ := s.begin(s.link()); !ok {
-			t.Error("a link is no good")
+			t.Error("a link does not work")
 		}
 	}
 	if len(s.open) > maxSessions || len(s.links) > maxLinks {

@@ -148,7 +148,7 @@ func TestStrangersAreBounded(t *testing.T) {
 			t.Fatal("an old connection of a stranger is still open")
 		}
 	}
-	// One that has shown a token is no stranger, however long it says nothing.
+	// One that has shown a token is not a stranger, however long it is silent.
 	if _, err := fmt.Fprintf(known, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.Prefix+api.PathSweeps, f.token); err != nil {
 		t.Error(err)
 	}
@@ -158,7 +158,7 @@ func TestStrangersAreBounded(t *testing.T) {
 	}
 }
 
-// TestDigestsAreChecked asks for bundles by names that are no digests: nothing is looked up, and the store goes on.
+// TestDigestsAreChecked asks for bundles by names that are not digests: nothing is looked up, and the store goes on.
 func TestDigestsAreChecked(t *testing.T) {
 	f := newFront(t, nil) // without a store: to look anything up would panic
 	for _, name := range []string{"x", "%2e%2e%2fx", "ABCDEF", fmt.Sprintf("%064d", 0) + "0", fmt.Sprintf("%063dA", 0), fmt.Sprintf("%063dg", 0), fmt.Sprintf("%04080d", 0)} {

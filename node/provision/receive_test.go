@@ -210,7 +210,7 @@ func TestPurge(t *testing.T) {
 	}
 	order(foreign)
 	if _, err := os.Stat(filepath.Join(foreign, "projects", "mine")); err != nil {
-		t.Errorf("got %v for a folder that is no node's, want it left alone", err)
+		t.Errorf("got %v for a folder that is not a node's, want it left alone", err)
 	}
 	mixed := mark(filepath.Join(home, "mixed"))
 	if err := os.WriteFile(filepath.Join(mixed, "thesis"), nil, 0o600); err != nil {

@@ -20,7 +20,7 @@ type Removal struct {
 }
 
 // Uninstall stops the service and its shims and removes what Install has made. Settings that were changed since and a state
-// folder that holds something stay unless purge is set. Nothing to remove is no error.
+// folder that holds something stay unless purge is set. Nothing to remove is not an error.
 func Uninstall(ctx context.Context, h Home, purge bool) (Removal, error) {
 	if err := h.allowed(); err != nil {
 		return Removal{}, err

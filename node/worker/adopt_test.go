@@ -191,7 +191,7 @@ func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 }
 
 // TestAdoptedAttemptKeepsItsDevice has a program that its environment does not tell apart from
-// others' go on under the next agent. It is no foreign one there, and its GPU is its own.
+// others' go on under the next agent. It is not foreign there, and keeps its GPU.
 func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	a := newAgents(t)
 	var err error

@@ -120,7 +120,7 @@ func TestOutputIsCutVisibly(t *testing.T) {
 		{"over the limit by far", strings.Repeat("x", 1<<20), strings.Repeat("y", 1<<20), 1000, 1000},
 		{"in the middle of a character", "ab€", "", 4, 2},
 		{"in the middle of the next one", "ab€😀", "", 7, 5},
-		{"bytes that are no characters", "\xff\xff\xff\xff\xff", "", 3, 3},
+		{"bytes that are not characters", "\xff\xff\xff\xff\xff", "", 3, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, r, e := runPrinting(t, c.stdout, c.stderr, func(r *grid.Sweep) { r.Task.LogLimit = c.limit })

@@ -56,7 +56,7 @@ type Config struct {
 	ProjectCacheLimit int64 // bytes of unpacked projects and setups that are kept; 0 is a tenth of the disk
 
 	Snapshots    checkpoint.Remote // where snapshots are stored; nil keeps what trials save on this node
-	SnapshotRate int64             // bytes of snapshots that are sent and fetched per second; 0 is no limit
+	SnapshotRate int64             // bytes of snapshots that are sent and fetched per second; 0 means no limit
 
 	// Heartbeats is set on a node of a cluster: the master is told what this worker holds, and may
 	// take it back.

@@ -114,7 +114,7 @@ def pip_install(pip, *arguments):
 
 
 def install_chainer(pip, python):
-    """Add Chainer where it can run; its absence is no failure."""
+    """Add Chainer where it can run; its absence is not a failure."""
     if version_of(python) > NEWEST_FOR_CHAINER:
         return
     problem = pip_install(pip, *BUILD_PINS) or pip_install(pip, "--no-build-isolation", "-r", CHAINER)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// older compares versions number by number: "1.17.8-1" is older than "1.18". What is no number ends
+// older compares versions number by number: "1.17.8-1" is older than "1.18". What is not a number ends
 // a version.
 func older(a, b string) bool {
 	x, y := versionNumbers(a), versionNumbers(b)

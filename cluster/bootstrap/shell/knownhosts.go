@@ -106,7 +106,7 @@ func (d *Dialer) checkHostKey(ctx context.Context, r route, key ssh.PublicKey) e
 		return changedProblem(r, key, k.keys)
 	}
 	if _, ok := find(k.otherPorts, key); ok {
-		return nil // as with OpenSSH; another key at another port is no change
+		return nil // as with OpenSSH; another key at another port is not a changed key
 	}
 	if err := d.acceptHostKey(ctx, r, key); err != nil {
 		return err

@@ -211,7 +211,7 @@ func serveAgent(t *testing.T, keys agent.Agent) string {
 	return socket
 }
 
-// What start-up files print is no output, whatever shell they are for.
+// What start-up files print does not count as output, whatever shell they are for.
 func TestChatter(t *testing.T) {
 	s := sshd(t, []string{"ed25519"}, `ForceCommand echo welcome; echo warning >&2; eval "$SSH_ORIGINAL_COMMAND"`)
 	c := open(t, dialer(t, Options{Key: s.key, KnownHosts: s.know("ed25519")}), s.target())

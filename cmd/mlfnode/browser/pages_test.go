@@ -36,7 +36,7 @@ func TestPages(t *testing.T) {
 			for _, p := range append(pages(ended), [2]string{"/sweeps/" + running, "main"}, [2]string{"/sweeps/" + running + "/trials/0", ".log"}) {
 				name := fmt.Sprintf("%s %d %s", theme, width, p[0])
 				if p[1] == "" {
-					continue // it is no place of the page
+					continue // it is not a place of the page
 				}
 				b.fits(p, width, name)
 				if dark := eval[bool](b, "getComputedStyle(document.body).backgroundColor === 'rgb(15, 19, 23)'"); dark != (theme == "dark") {
@@ -68,7 +68,7 @@ func TestZoom(t *testing.T) {
 	axe := axeCore(t)
 	for _, p := range append(pages(id), [2]string{"/sweeps/" + id + "/logs", ".log .ln"}) {
 		if p[1] == "" {
-			continue // it is no place of the page
+			continue // it is not a place of the page
 		}
 		b.fits(p, 640, p[0])
 		b.shot("zoom" + strings.NewReplacer("/", "_", "?", "_").Replace(p[0]))

@@ -73,7 +73,7 @@ func (a *attacks) stolen(h *hosts.Host) tls.Certificate {
 }
 
 // forged is a certificate as node host1, a master, of an authority that the attacker has made, or of none at all when the parent is
-// given, which then signs although it is no authority.
+// given, which then signs although it is not an authority.
 func (a *attacks) forged(parent *tls.Certificate) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

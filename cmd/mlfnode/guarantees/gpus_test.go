@@ -229,7 +229,7 @@ func TestNoDeviceTwiceUnderKills(t *testing.T) {
 		victim := p.Hosts[1+round%2]
 		if round%2 == 1 { // its programs die with it
 			for _, pid := range shims(victim) {
-				_ = syscall.Kill(pid, syscall.SIGKILL) // one that has ended is no fault
+				_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
 			}
 			continue
 		}

@@ -125,7 +125,7 @@ func (hs *Harness) names(of *Host) string {
 	return b.String()
 }
 
-// AddHost adds a host that is no part of what New made: it knows all names and has an address of the same network.
+// AddHost adds a host beyond those that New made: it knows all names and has an address of the same network.
 func (hs *Harness) AddHost(name string) *Host {
 	hs.t.Helper()
 	number := len(hs.Hosts)

@@ -389,7 +389,7 @@ type layer struct {
 	down, unpacked, all int64
 }
 
-// read follows a report to its end. Waiting to try again is no progress; a byte and a new phase of a layer are.
+// read follows a report to its end. Waiting to try again is not progress; a byte and a new phase of a layer are.
 func (m *Images) read(report io.Reader, e *entry) error {
 	layers := map[string]*layer{}
 	for dec := json.NewDecoder(report); ; {

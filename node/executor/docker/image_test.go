@@ -246,7 +246,7 @@ func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
 	}
 }
 
-// The engine itself tries again what is cut off, with long pauses; its announcements of that are no progress.
+// The engine itself tries again what is cut off, with long pauses; its announcements of that are not progress.
 func TestCutPullFails(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/cut", "1", "x", 1<<20)

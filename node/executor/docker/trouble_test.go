@@ -323,7 +323,7 @@ func nothingIsLeft(t *testing.T, e *dockertest.Engine) {
 			})
 		}
 	}
-	many(2) // connections that are kept are no leaks
+	many(2) // connections that are kept are not leaks
 	before := counts(t)
 	many(50)
 	nothingLeft(t, e, o)

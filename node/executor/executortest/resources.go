@@ -98,7 +98,7 @@ func noLeaks(t *testing.T, e executor.Executor) {
 			}
 		})
 	}
-	run("first attempts", 1) // connections that an executor keeps are no leaks
+	run("first attempts", 1) // connections that an executor keeps are not leaks
 	routines, files := runtime.NumGoroutine(), openCount(t)
 	run("attempts", attempts)
 	s := &harness{T: t}

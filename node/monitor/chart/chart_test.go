@@ -234,7 +234,7 @@ func TestFilters(t *testing.T) {
 		"d[a]=0..0":                     {0, 1},
 		"d[a]=..1&d[b]=1":               {1},
 		"m[acc]=2..3":                   {2, 4},
-		"m[tenth]=0.9":                  {2}, // which is no value of the column's type
+		"m[tenth]=0.9":                  {2}, // which is not a value of the column's type
 		"m[tenth]=0.9..":                {2},
 		"m[tenth]=0.05..0.1":            {0},
 		"state=failed":                  {5},

@@ -22,7 +22,7 @@ const (
 	fitRows   = 8_000 // trials that the model is fitted to, and
 	floorRows = 1_000 // to choose its floor
 	fitRounds = 60
-	fitted    = 1e-3 // of the logarithm: less is no change
+	fitted    = 1e-3 // of the logarithm: less does not count as a change
 	// freedom is that of Student's distribution, and an outlier is so many standard deviations away.
 	freedom = 4
 	outlier = 3

@@ -22,7 +22,7 @@ const (
 	look         = 50 * time.Millisecond // how often something is waited for
 )
 
-// Machine is one that was booted. Its methods end the test when something goes wrong that is no matter of the test.
+// Machine is a machine that was booted. Its methods end the test when something goes wrong that the test is not about.
 type Machine struct {
 	t       testing.TB
 	nspawn  *exec.Cmd

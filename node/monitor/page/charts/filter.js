@@ -13,7 +13,7 @@ export function parse(filter) {
   };
 }
 
-/** The two ends of LO..HI, infinite where one is left out; null for what is no range. @param {string} text @returns {[number, number]|null} */
+/** The two ends of LO..HI, infinite where one is left out; null for what is not a range. @param {string} text @returns {[number, number]|null} */
 export function span(text) {
   const at = text.indexOf('..');
   const [lo, hi] = at < 0 ? [text, text] : [text.slice(0, at), text.slice(at + 2)];

@@ -43,7 +43,7 @@ test('a brush becomes positions, and comes back', () => {
   assert.deepEqual(where, ['state=failed', 'd[lr]=1..2']);
   assert.deepEqual(filter.brushed(where, lr), [[1, 2]]);
   assert.deepEqual(filter.brush(where, lr, [[0, 0], [3, 3]]), ['state=failed', 'd[lr]=0..0', 'd[lr]=3..3']);
-  assert.deepEqual(filter.brush(where, lr, [[0, 3]]), ['state=failed'], 'all is no filter');
+  assert.deepEqual(filter.brush(where, lr, [[0, 3]]), ['state=failed'], 'all is not a filter');
   assert.deepEqual(filter.brush(where, lr, []), ['state=failed']);
 });
 
@@ -58,7 +58,7 @@ test('a check box switches one value', () => {
   assert.deepEqual(where, ['d[opt]=0..0', 'd[opt]=2..2']);
   where = filter.toggleLevel(where, opt, 2);
   assert.deepEqual(where, ['d[opt]=0..0']);
-  assert.deepEqual(filter.toggleLevel(where, opt, 0), [], 'nothing selected is no filter');
+  assert.deepEqual(filter.toggleLevel(where, opt, 0), [], 'nothing selected is not a filter');
   assert.deepEqual(filter.chosen(['p[opt]=sgd'], opt), [false, true, false]);
   assert.deepEqual(filter.toggleLevel(['p[opt]=sgd'], opt, 2), ['d[opt]=1..2'], 'values become positions');
 });
