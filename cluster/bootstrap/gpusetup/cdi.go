@@ -7,6 +7,14 @@ import (
 	"strings"
 )
 
+// cdi is how the GPUs are described to container engines.
+type cdi struct {
+	specs []spec
+	// names are the names that the toolkit finds in the specifications: "0", "GPU-…", "MIG-…",
+	// "0:1", "all".
+	names []string
+}
+
 // spec is a file that tells engines how to give the GPUs to a container (Container Device
 // Interface).
 type spec struct {
@@ -30,16 +38,14 @@ func readSpecs(lines []string) []spec {
 	return all
 }
 
-// cdiNames are the names that the toolkit finds in the specifications: "0", "GPU-…", "MIG-…",
-// "0:1", "all".
-func (h *host) cdiNames() []string {
-	var all []string
-	for _, line := range h.sections["devices"] {
+func readCDI(a *answer) cdi {
+	c := cdi{specs: readSpecs(a.sections["specs"])}
+	for _, line := range a.sections["devices"] {
 		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "nvidia.com/gpu="); ok {
-			all = append(all, name)
+			c.names = append(c.names, name)
 		}
 	}
-	return all
+	return c
 }
 
 // checkCDI says whether the specifications fit the driver, the GPUs and the engine.
@@ -50,7 +56,7 @@ func checkCDI(h host, _ Options) Finding {
 	switch {
 	case h.toolkitVersion() == "":
 		return Finding{Verdict: Skip, Note: "the toolkit is not installed yet"}
-	case len(h.specs) == 0:
+	case len(h.cdi.specs) == 0:
 		return Finding{Verdict: Fix, Cause: "there is no CDI specification of the GPUs"}
 	case h.refreshOff():
 		return Finding{Verdict: Fix, Cause: "the CDI specification is not rewritten after a driver update"}
@@ -64,16 +70,16 @@ func checkCDI(h host, _ Options) Finding {
 
 // checkSpecs looks for what no refresh would change.
 func (h *host) checkSpecs() Finding {
-	f := Finding{Verdict: OK, Note: fmt.Sprintf("CDI %s names %s", h.specs[0].version, count(len(h.devices), "device"))}
-	for _, s := range h.specs {
+	f := Finding{Verdict: OK, Note: fmt.Sprintf("CDI %s names %s", h.cdi.specs[0].version, count(len(h.devices), "device"))}
+	for _, s := range h.cdi.specs {
 		if !older(s.version, "0.7.0") && older(h.info.ServerVersion, "26.1") {
 			f.Verdict, f.Cause = Warn, fmt.Sprintf("Docker %s does not understand the CDI %s of %s; its containers get GPUs through the runtime", h.info.ServerVersion, s.version, s.path)
 			f.Cure = "nothing, or update Docker to 26.1 or newer"
 		}
 	}
-	if len(h.specs) > 1 {
-		f.Verdict, f.Cause = Warn, fmt.Sprintf("%s and %s both describe the GPUs", h.specs[0].path, h.specs[1].path)
-		f.Cure = "remove " + h.specs[0].path + ", which nothing keeps up to date"
+	if len(h.cdi.specs) > 1 {
+		f.Verdict, f.Cause = Warn, fmt.Sprintf("%s and %s both describe the GPUs", h.cdi.specs[0].path, h.cdi.specs[1].path)
+		f.Cure = "remove " + h.cdi.specs[0].path + ", which nothing keeps up to date"
 	}
 	return f
 }
@@ -89,14 +95,14 @@ func (h *host) refreshOff() bool {
 // stale reports specifications that were all written before the module of the driver was.
 func (h *host) stale() bool {
 	changed, err := strconv.ParseInt(h.value("module", "changed"), 10, 64)
-	return err == nil && !slices.ContainsFunc(h.specs, func(s spec) bool { return s.written >= changed })
+	return err == nil && !slices.ContainsFunc(h.cdi.specs, func(s spec) bool { return s.written >= changed })
 }
 
 // missingFromSpecs lists what nvidia-smi knows and the specifications do not. A GPU cut into MIG
 // devices goes by those. Old specifications name devices by index alone, so that only their number
 // can be compared.
 func (h *host) missingFromSpecs() []string {
-	names := h.cdiNames()
+	names := h.cdi.names
 	if h.wsl && slices.Contains(names, "all") {
 		return nil // WSL2 has one device file for all its GPUs
 	}
@@ -116,15 +122,15 @@ func fixCDI(host, Options) (string, map[string]string) { return cdiProgram, nil 
 
 // namesUUIDs reports specifications by which a device can be had by its UUID, as tasks ask for it.
 func (h *host) namesUUIDs() bool {
-	names := h.cdiNames()
+	names := h.cdi.names
 	return slices.ContainsFunc(h.devices, func(g smiDevice) bool { return slices.Contains(names, g.uuid) })
 }
 
 // injection is how containers get their GPUs on this machine.
 func (h *host) injection() string {
 	inFile, known := h.runtimeRegistered()
-	fresh := len(h.specs) > 0 && len(h.missingFromSpecs()) == 0 && !h.stale()
-	understood := !slices.ContainsFunc(h.specs, func(s spec) bool { return !older(s.version, "0.7.0") && older(h.info.ServerVersion, "26.1") })
+	fresh := len(h.cdi.specs) > 0 && len(h.missingFromSpecs()) == 0 && !h.stale()
+	understood := !slices.ContainsFunc(h.cdi.specs, func(s spec) bool { return !older(s.version, "0.7.0") && older(h.info.ServerVersion, "26.1") })
 	switch {
 	case !h.driverWorks() || h.toolkitVersion() == "":
 		return "none"

@@ -34,9 +34,9 @@ func parseDaemon(text string) daemon {
 }
 
 // runtimeRegistered reports a runtime "nvidia" that the file has, and that the server knows.
-func (h *host) runtimeRegistered() (inFile, known bool) {
+func (d *docker) runtimeRegistered() (inFile, known bool) {
 	const program = "nvidia-container-runtime"
-	return path.Base(h.daemon.Runtimes["nvidia"].Path) == program, path.Base(h.info.Runtimes["nvidia"].Path) == program
+	return path.Base(d.daemon.Runtimes["nvidia"].Path) == program, path.Base(d.info.Runtimes["nvidia"].Path) == program
 }
 
 // checkConfiguration says whether Docker knows the toolkit.
@@ -63,8 +63,8 @@ func checkConfiguration(h host, o Options) Finding {
 }
 
 // restartBlocked reports containers that a restart of Docker would end, without leave to do so.
-func (h *host) restartBlocked(o Options) bool {
-	return h.info.ContainersRunning > 0 && !h.info.LiveRestoreEnabled && !o.RestartDocker
+func (d *docker) restartBlocked(o Options) bool {
+	return d.info.ContainersRunning > 0 && !d.info.LiveRestoreEnabled && !o.RestartDocker
 }
 
 // fixConfiguration restarts Docker; the program looks once more for containers, which may have

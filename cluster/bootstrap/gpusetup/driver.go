@@ -1,47 +1,55 @@
 package gpusetup
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
 )
 
-func (h *host) readDriver() {
-	for _, line := range h.sections["hardware"] {
+func readDriver(a *answer) driver {
+	var d driver
+	for _, line := range a.sections["hardware"] {
 		f := strings.Fields(line)
 		// class 03 is a display: 0300 VGA, 0302 3D. Others of NVIDIA's functions are sound, USB and
 		// bridges.
 		if len(f) >= 3 && strings.HasPrefix(f[1], "0x03") {
-			h.cards = append(h.cards, card{slot: f[0], device: f[2], driver: strings.Join(f[3:], " ")})
+			d.cards = append(d.cards, card{slot: f[0], device: f[2], driver: strings.Join(f[3:], " ")})
 		}
 	}
-	for _, m := range h.sections["modules"] {
-		h.nouveau, h.moduleLoaded = h.nouveau || m == "nouveau", h.moduleLoaded || m == "nvidia"
+	for _, m := range a.sections["modules"] {
+		d.nouveau, d.moduleLoaded = d.nouveau || m == "nouveau", d.moduleLoaded || m == "nvidia"
 	}
-	h.moduleVersion = runningVersion(h.text("driver"))
-	h.readSMI()
+	d.moduleVersion = runningVersion(a.text("driver"))
+	d.readSMI(a)
+	return d
 }
 
 // readSMI reads the answers of nvidia-smi, which complains on standard output.
-func (h *host) readSMI() {
-	lines := h.sections["smi"]
-	h.smiInstalled = len(lines) > 0
+func (d *driver) readSMI(a *answer) {
+	lines := a.sections["smi"]
+	d.smiInstalled = len(lines) > 0
 	for _, line := range lines {
 		if g, ok := parseSMIDevice(line); ok {
-			h.devices = append(h.devices, g)
+			d.devices = append(d.devices, g)
 		}
 	}
-	if h.smiInstalled && (lines[len(lines)-1] != "exit 0" || len(h.devices) == 0) {
-		h.smiError = strings.TrimSpace(strings.Join(lines[:len(lines)-1], ". "))
-		if h.smiError == "" {
-			h.smiError = "no answer"
+	if d.smiInstalled && (lines[len(lines)-1] != "exit 0" || len(d.devices) == 0) {
+		d.smiError = strings.TrimSpace(strings.Join(lines[:len(lines)-1], ". "))
+		if d.smiError == "" {
+			d.smiError = "no answer"
 		}
 	}
-	for _, line := range h.sections["gpus"] {
+	for _, line := range a.sections["gpus"] {
 		if g, ok := parseGPU(line); ok {
-			h.gpus = append(h.gpus, g)
+			d.gpus = append(d.gpus, g)
+		}
+		if f := strings.Split(line, ","); len(f) >= 7 {
+			d.smiVersion = cmp.Or(d.smiVersion, strings.TrimSpace(f[6]))
 		}
 	}
+	// From the table that nvidia-smi prints.
+	d.cuda = regexp.MustCompile(`[\d.]+$`).FindString(a.text("cuda"))
 }
 
 // runningVersion reads /proc/driver/nvidia/version. The open module has three more words before its
@@ -95,9 +103,9 @@ func checkHardware(h host, _ Options) Finding {
 }
 
 // wholeGPUs lists the GPUs without their parts.
-func (h *host) wholeGPUs() []smiDevice {
+func (d *driver) wholeGPUs() []smiDevice {
 	var all []smiDevice
-	for _, g := range h.devices {
+	for _, g := range d.devices {
 		if !g.mig {
 			all = append(all, g)
 		}
@@ -151,27 +159,17 @@ func major(version string) string { first, _, _ := strings.Cut(version, "."); re
 
 // driverFinding describes a driver that serves programs.
 func (h *host) driverFinding() Finding {
-	f := Finding{Verdict: OK, Note: fmt.Sprintf("driver %s, %s", h.driver(), count(len(h.wholeGPUs()), "GPU"))}
+	f := Finding{Verdict: OK, Note: fmt.Sprintf("driver %s, %s", h.driver.version(), count(len(h.wholeGPUs()), "GPU"))}
 	packages := h.text("reboot")
 	if installed := h.value("module", "version"); strings.Contains(packages, "nvidia") || (installed != "" && h.moduleVersion != "" && installed != h.moduleVersion) {
-		f.Verdict, f.Cause = Warn, fmt.Sprintf("driver %s runs, and another one%s waits for a restart of the machine", h.driver(), parenthesized(installed))
+		f.Verdict, f.Cause = Warn, fmt.Sprintf("driver %s runs, and another one%s waits for a restart of the machine", h.driver.version(), parenthesized(installed))
 		f.Cure = "drain the node and restart the machine soon: programs that start may already meet the new library"
 	}
 	return f
 }
 
-// driver is the version that runs; nvidia-smi tells it where there is no /proc/driver (WSL2).
-func (h *host) driver() string {
-	if h.moduleVersion != "" {
-		return h.moduleVersion
-	}
-	for _, line := range h.sections["gpus"] {
-		if f := strings.Split(line, ","); len(f) >= 7 {
-			return strings.TrimSpace(f[6])
-		}
-	}
-	return "of unknown version"
-}
+// version is the version that runs; nvidia-smi tells it where there is no /proc/driver (WSL2).
+func (d *driver) version() string { return cmp.Or(d.moduleVersion, d.smiVersion, "of unknown version") }
 
 func (h *host) nouveauLoaded(reboot Finding) Finding {
 	if h.value("module", "filename") == "" {
@@ -210,15 +208,11 @@ func (h *host) notBuilt() Finding {
 	return f
 }
 
-func (h *host) secureBoot() bool { return strings.Contains(h.text("secureboot"), "SecureBoot enabled") }
+func (a *answer) secureBoot() bool {
+	return strings.Contains(a.text("secureboot"), "SecureBoot enabled")
+}
 
 func noDriver(cause string) Finding {
 	return Finding{Verdict: Stop, Cause: cause,
 		Cure: "install the driver and restart the machine (Ubuntu: ubuntu-drivers install --gpgpu; Debian: apt-get install nvidia-driver from non-free); until then the node works as a CPU node"}
-}
-
-// cuda is the newest CUDA that the driver serves, from the table that nvidia-smi prints.
-func (h *host) cuda() string {
-	m := regexp.MustCompile(`[\d.]+$`).FindString(h.text("cuda"))
-	return m
 }

@@ -37,35 +37,48 @@ type info struct {
 	Host               json.RawMessage // Podman's way to begin its answer
 }
 
-func (h *host) readDocker() {
-	path := h.value("docker", "path")
-	known := json.Unmarshal([]byte(h.text("info")), &h.info) == nil
-	says := strings.ToLower(h.value("docker", "says"))
-	h.engine = h.detectEngine(path, says, known)
-	h.daemon = parseDaemon(h.text("daemon"))
+// docker is the container engine of the machine.
+type docker struct {
+	engine    engine
+	info      info
+	daemon    daemon
+	complaint string // why its client has no answer of its server
+}
+
+func readDocker(a *answer) docker {
+	var d docker
+	known := json.Unmarshal([]byte(a.text("info")), &d.info) == nil
+	d.complaint = strings.TrimSpace(a.text("complaint"))
+	if len(d.info.ServerErrors) > 0 { // older clients complain in their answer
+		d.complaint = d.info.ServerErrors[0]
+	}
+	d.engine = d.detectEngine(a, known)
+	d.daemon = parseDaemon(a.text("daemon"))
+	return d
 }
 
 // detectEngine finds out what docker is on this machine.
-func (h *host) detectEngine(path, says string, known bool) engine {
-	server := h.info.ServerVersion != ""
+func (d *docker) detectEngine(a *answer, known bool) engine {
+	path, says := a.value("docker", "path"), strings.ToLower(a.value("docker", "says"))
+	server := d.info.ServerVersion != ""
 	switch {
 	case path == "":
 		return engineNone
-	case strings.Contains(says, "podman") || strings.HasSuffix(path, "/podman") || len(h.info.Host) > 0:
+	case strings.Contains(says, "podman") || strings.HasSuffix(path, "/podman") || len(d.info.Host) > 0:
 		return enginePodman
-	case strings.Contains(path, "/snap/") || strings.HasPrefix(h.value("docker", "called"), "/snap/") || strings.HasSuffix(path, "/snap"):
+	case strings.Contains(path, "/snap/") || strings.HasPrefix(a.value("docker", "called"), "/snap/") || strings.HasSuffix(path, "/snap"):
 		return engineSnap
-	case h.info.OperatingSystem == "Docker Desktop":
+	case d.info.OperatingSystem == "Docker Desktop":
 		return engineDesktop
-	case strings.Contains(strings.Join(h.info.SecurityOptions, " "), "rootless"):
+	case strings.Contains(strings.Join(d.info.SecurityOptions, " "), "rootless"):
 		return engineRootless
-	case isRemote(h.value("docker", "host")):
+	case isRemote(a.value("docker", "host")):
 		return engineRemote
 	case known && server:
 		return engineDocker
-	case strings.Contains(h.complaint(), "permission denied"):
+	case strings.Contains(d.complaint, "permission denied"):
 		return engineRefused
-	case h.value("docker", "server") == "yes":
+	case a.value("docker", "server") == "yes":
 		return engineSilent
 	}
 	return engineClient
@@ -118,21 +131,12 @@ func (h *host) engineProblem() (Finding, bool) {
 		f.Cause = "the user " + h.user + " may not talk to Docker, and cannot become root without a password"
 		f.Cure = "add the user to the group docker, or log in as root for this once"
 	case engineSilent:
-		f.Cause = "Docker is installed, but its server does not answer" + because(h.complaint())
+		f.Cause = "Docker is installed, but its server does not answer" + because(h.complaint)
 		f.Cure = "start it (systemctl start docker) and read its log (journalctl -u docker)"
 	default:
 		return Finding{}, false
 	}
 	return f, true
-}
-
-// complaint is why Docker's client has no answer of its server. Older clients say it in their
-// answer.
-func (h *host) complaint() string {
-	if len(h.info.ServerErrors) > 0 {
-		return h.info.ServerErrors[0]
-	}
-	return strings.TrimSpace(h.text("complaint"))
 }
 
 func because(complaint string) string {
@@ -143,8 +147,8 @@ func because(complaint string) string {
 }
 
 // withDocker tells a machine where the toolkit has something to do.
-func (h *host) withDocker() bool { return h.engine == engineDocker }
+func (d *docker) withDocker() bool { return d.engine == engineDocker }
 
 // hasCDI reports an engine that takes CDI devices: since 28.2 always, and since 25 where it was
 // turned on. Only engines that have it on tell where they look for specifications.
-func (h *host) hasCDI() bool { return h.engine == engineDocker && len(h.info.CDISpecDirs) > 0 }
+func (d *docker) hasCDI() bool { return d.engine == engineDocker && len(d.info.CDISpecDirs) > 0 }

@@ -8,28 +8,48 @@ import (
 
 // host is what the probe found, read but not judged.
 type host struct {
+	answer
+	access
+	platform
+	driver
+	docker
+	packages map[string]string // installed, to version
+	cdi      cdi
+}
+
+// answer is the text that the probe printed.
+type answer struct {
 	complete bool
 	lines    int
 	sections map[string][]string // section to its lines
+}
 
-	uid, user, root, arch, kernel       string
+// access is who is logged in to the machine, and what the machine's clock says.
+type access struct {
+	uid, user, root string
+	clock           time.Time
+	skew            time.Duration
+}
+
+// platform is the operating system and what it runs on.
+type platform struct {
+	arch, kernel                        string
 	id, name, release                   string // of the system
 	wsl, tegra, container, apt, systemd bool
 	lock                                string // process that holds apt's lock
-	clock                               time.Time
-	skew                                time.Duration
-	cards                               []card
-	nouveau, moduleLoaded               bool
-	moduleVersion                       string // version of the module that runs
-	devices                             []smiDevice
-	smiError                            string // complaint of nvidia-smi, "" when it works
-	smiInstalled                        bool
-	gpus                                []GPU
-	engine                              engine
-	info                                info
-	daemon                              daemon
-	packages                            map[string]string // installed, to version
-	specs                               []spec
+}
+
+// driver is the machine's NVIDIA GPUs and their driver.
+type driver struct {
+	cards                 []card
+	nouveau, moduleLoaded bool
+	moduleVersion         string // version of the module that runs
+	smiVersion            string // the driver's version, as nvidia-smi tells it
+	devices               []smiDevice
+	smiError              string // complaint of nvidia-smi, "" when it works
+	smiInstalled          bool
+	gpus                  []GPU
+	cuda                  string // the newest CUDA that the driver serves
 }
 
 // card is an NVIDIA graphics card on the PCI bus.
@@ -43,30 +63,32 @@ type smiDevice struct {
 
 // parse reads the probe's text. Anything may be missing or mutilated.
 func parse(text string) host {
-	h := host{sections: map[string][]string{}}
+	a := parseAnswer(text)
+	return host{
+		answer: a, access: readAccess(&a), platform: readPlatform(&a), driver: readDriver(&a), docker: readDocker(&a), packages: readPackages(&a), cdi: readCDI(&a),
+	}
+}
+
+func parseAnswer(text string) answer {
+	a := answer{sections: map[string][]string{}}
 	name := ""
 	for line := range strings.SplitSeq(text, "\n") {
-		h.lines++
+		a.lines++
 		switch {
 		case line == "=end":
-			h.complete = true
+			a.complete = true
 		case strings.HasPrefix(line, "="):
 			name = line[1:]
 		case strings.HasPrefix(line, " "):
-			h.sections[name] = append(h.sections[name], strings.TrimRight(line[1:], "\r"))
+			a.sections[name] = append(a.sections[name], strings.TrimRight(line[1:], "\r"))
 		}
 	}
-	h.readSystem()
-	h.readDriver()
-	h.readDocker()
-	h.readPackages()
-	h.specs = readSpecs(h.sections["specs"])
-	return h
+	return a
 }
 
 // value gives the rest of the line of a section that begins with a word.
-func (h *host) value(section, word string) string {
-	for _, line := range h.sections[section] {
+func (a *answer) value(section, word string) string {
+	for _, line := range a.sections[section] {
 		if first, rest, _ := strings.Cut(line, " "); first == word {
 			return strings.TrimSpace(rest)
 		}
@@ -74,35 +96,43 @@ func (h *host) value(section, word string) string {
 	return ""
 }
 
-func (h *host) text(section string) string { return strings.Join(h.sections[section], "\n") }
+func (a *answer) text(section string) string { return strings.Join(a.sections[section], "\n") }
 
-func (h *host) readSystem() {
-	h.uid, h.user, h.root = h.value("access", "uid"), h.value("access", "user"), h.value("access", "root")
-	if n, err := strconv.ParseInt(h.value("access", "clock"), 10, 64); err == nil {
-		h.clock = time.Unix(n, 0)
+func readAccess(a *answer) access {
+	who := access{uid: a.value("access", "uid"), user: a.value("access", "user"), root: a.value("access", "root")}
+	if n, err := strconv.ParseInt(a.value("access", "clock"), 10, 64); err == nil {
+		who.clock = time.Unix(n, 0)
 	}
-	h.arch, h.kernel, h.lock = h.value("platform", "arch"), h.value("platform", "kernel"), h.value("platform", "aptlock")
-	has := func(word string) bool { return h.value("platform", word) == "yes" }
-	h.wsl, h.tegra, h.container, h.apt, h.systemd = has("wsl"), has("tegra"), has("container"), has("apt"), has("systemd")
+	return who
+}
+
+func readPlatform(a *answer) platform {
+	has := func(word string) bool { return a.value("platform", word) == "yes" }
 	os := map[string]string{}
-	for _, line := range h.sections["os"] {
+	for _, line := range a.sections["os"] {
 		if key, value, ok := strings.Cut(line, "="); ok {
 			os[key] = strings.Trim(strings.TrimSpace(value), `"'`)
 		}
 	}
-	h.id, h.release, h.name = os["ID"], os["VERSION_ID"], os["PRETTY_NAME"]
+	return platform{
+		arch: a.value("platform", "arch"), kernel: a.value("platform", "kernel"), lock: a.value("platform", "aptlock"),
+		id: os["ID"], release: os["VERSION_ID"], name: os["PRETTY_NAME"],
+		wsl: has("wsl"), tegra: has("tegra"), container: has("container"), apt: has("apt"), systemd: has("systemd"),
+	}
 }
 
-func (h *host) readPackages() {
-	h.packages = map[string]string{}
-	for _, line := range h.sections["packages"] {
+// readPackages returns the installed packages, with their versions.
+func readPackages(a *answer) map[string]string {
+	packages := map[string]string{}
+	for _, line := range a.sections["packages"] {
 		// "ii |nvidia-container-toolkit|1.17.8-1": desired and actual state, then an error flag or
 		// a space
 		f := strings.Split(line, "|")
 		if len(f) == 3 && len(f[0]) >= 2 && f[0][1] == 'i' {
-			h.packages[f[1]] = f[2]
+			packages[f[1]] = f[2]
 		}
 	}
+	return packages
 }
 
 // hasNoGPU reports a machine without any GPU that its programs could use or come to use.
@@ -111,4 +141,4 @@ func (h *host) hasNoGPU() bool {
 }
 
 // driverWorks reports a driver that serves programs.
-func (h *host) driverWorks() bool { return h.smiError == "" && len(h.devices) > 0 }
+func (d *driver) driverWorks() bool { return d.smiError == "" && len(d.devices) > 0 }

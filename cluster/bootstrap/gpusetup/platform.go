@@ -32,8 +32,8 @@ func checkAccess(h host, o Options) Finding {
 }
 
 // space reads what df -Pk has to say of free KiB, -1 when it says nothing.
-func (h *host) space() int {
-	if f := strings.Fields(h.text("disk")); len(f) >= 6 {
+func (a *answer) space() int {
+	if f := strings.Fields(a.text("disk")); len(f) >= 6 {
 		if n, err := strconv.Atoi(f[3]); err == nil {
 			return n
 		}
@@ -70,12 +70,12 @@ func checkPlatform(h host, _ Options) Finding {
 }
 
 // system is the name of the distribution.
-func (h *host) system() string {
+func (p *platform) system() string {
 	switch {
-	case h.name != "":
-		return h.name
-	case h.id != "":
-		return strings.TrimSpace(h.id + " " + h.release)
+	case p.name != "":
+		return p.name
+	case p.id != "":
+		return strings.TrimSpace(p.id + " " + p.release)
 	}
 	return "an unknown system"
 }

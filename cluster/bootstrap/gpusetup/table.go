@@ -38,10 +38,10 @@ func fixReboot(host, Options) (string, map[string]string) { return rebootProgram
 
 // facts are what is worth keeping of a probe.
 func (h *host) facts(now time.Time) Facts {
-	f := Facts{System: h.system(), Arch: h.arch, Kernel: h.kernel, GPUs: h.gpus, CUDA: h.cuda(), Toolkit: h.toolkitVersion(),
+	f := Facts{System: h.system(), Arch: h.arch, Kernel: h.kernel, GPUs: h.gpus, CUDA: h.cuda, Toolkit: h.toolkitVersion(),
 		Injection: h.injection(), Plain: h.driverWorks(), Checked: now.UTC()}
 	if h.driverWorks() || h.moduleVersion != "" {
-		f.Driver = h.driver()
+		f.Driver = h.driver.version()
 	}
 	if h.engine != engineNone {
 		f.Engine = string(h.engine)
