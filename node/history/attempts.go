@@ -34,7 +34,7 @@ type Attempt struct {
 	Result  grid.Result
 }
 
-// remember keeps an attempt that the trial's row says nothing about any more: one that another has
+// recordAttempt stores an attempt that the trial's row no longer describes: one that another has
 // replaced, or one that came second.
 func (f *fold) recordAttempt(g *sweepFold, before *grid.Trial, r *trialInFold, change grid.Change, node grid.NodeID, e *grid.Event) error {
 	id := rowID(g.sweep.Number, before.Index)
@@ -76,8 +76,8 @@ func (f *fold) recordAttempt(g *sweepFold, before *grid.Trial, r *trialInFold, c
 	return f.d.storeAttempt(id, &a)
 }
 
-// fenced gives why a run lost its lease, "" for one that did not. What it says of its end later
-// does not take the place of that.
+// fenceReason returns why a run lost its lease, "" for one that did not. What it reports later of
+// its end does not replace that.
 func (f *fold) fenceReason(trial int64, t *grid.Trial, run string) (why string, err error) {
 	if t.Run == run {
 		return t.Result.Reason, nil
@@ -96,7 +96,7 @@ func (f *fold) fenceReason(trial int64, t *grid.Trial, run string) (why string, 
 
 func (d *DB) storeAttempt(trial int64, a *Attempt) error {
 	kept := a.Result
-	kept.Curves = nil // they have a table
+	kept.Curves = nil // they have a table of their own
 	result, err := json.Marshal(&kept)
 	if err != nil {
 		return fmt.Errorf("pack attempt %d: %w", a.Number, err)
@@ -104,7 +104,7 @@ func (d *DB) storeAttempt(trial int64, a *Attempt) error {
 	return d.w.exec(d.w.attempt, trial, a.Run, int64(a.Number), d.numbers[a.Node], string(a.Outcome), a.Ended, string(result))
 }
 
-// latest is the attempt that a trial's row tells of.
+// currentAttempt returns the attempt that a trial's row describes.
 func currentAttempt(t *grid.Trial) Attempt {
 	a := Attempt{Number: t.Attempt, Run: t.Run, Node: t.Node, Started: t.Result.Started, Ended: t.Ended, Result: t.Result}
 	switch {
@@ -118,8 +118,8 @@ func currentAttempt(t *grid.Trial) Attempt {
 	return a
 }
 
-// Attempts lists every known attempt of a trial by number, then by start; none for a trial that has
-// had no event.
+// Attempts returns every known attempt of a trial by number, then by start; none for a trial
+// without events.
 func (d *DB) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
 	t, known, err := d.Trial(ctx, id)
 	if err != nil || !known {

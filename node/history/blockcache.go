@@ -18,12 +18,12 @@ import (
 // these blocks, in the same transaction as their rows, so that after a crash they are made from the
 // rows.
 
-// Column names a value of trials that charts read.
+// Column identifies a value of trials that charts read.
 type Column int
 
 // The columns. The metrics follow, in the order of their names.
 const (
-	columnSmall     Column = iota // state, attempts, class, cause and node, see small
+	columnSmall     Column = iota // state, attempts, class, cause and node, see smallColumns
 	ColumnStarted                 // seconds since Columns.Base
 	ColumnWall                    // seconds
 	ColumnCPU                     // seconds
@@ -32,21 +32,21 @@ const (
 	columnMetrics
 )
 
-// maxMetricColumns bounds the metrics that are kept by column: the first ones that a sweep had.
+// maxMetricColumns bounds the metrics that are kept by column: the first ones of a sweep.
 const maxMetricColumns = 32
 
 // ColumnEnded is when trials ended, in seconds since Columns.Base.
 const ColumnEnded = columnMetrics + maxMetricColumns
 
-// ColumnMetric is the column of the metric with that place among the names of a sweep.
+// ColumnMetric returns the column of the metric with that place among the names of a sweep.
 func ColumnMetric(place int) Column { return columnMetrics + Column(place) }
 
 const (
 	blockTrials    = 1 << blockBits
-	chunkIDBits    = 54 // a piece's id is its column above the number of its block
+	chunkIDBits    = 54 // a chunk's id is its column above the number of its block
 	smallBytes     = 6 * blockTrials
-	floatBytes     = 4 * blockTrials // and one more where no value has lost digits
-	maxCachedBytes = 2 << 20         // of pieces in memory
+	floatBytes     = 4 * blockTrials // and one more where all values are exact
+	maxCachedBytes = 2 << 20         // of blocks in memory
 	maxAttempts    = math.MaxUint8
 	maxClasses     = math.MaxUint8 - 1
 	floatColumns   = int(ColumnEnded-ColumnStarted) + 1
@@ -55,8 +55,8 @@ const (
 func chunkID(c Column, block int64) int64 { return int64(c)<<chunkIDBits | block }
 
 // smallColumns holds the columns of a block whose values are small: state (its code + 1), attempts,
-// class (its place in sweep.Classes + 1) and cause take one byte per trial, the number of the node
-// two. 0 stands for no value.
+// class (its place in sweepSummary.Classes + 1) and cause take a byte of each trial, the number of
+// the node two. 0 means no row, or none.
 type smallColumns [smallBytes]byte
 
 func (s *smallColumns) state(i int64) *byte    { return &s[i] }
@@ -65,13 +65,13 @@ func (s *smallColumns) class(i int64) *byte    { return &s[2*blockTrials+i] }
 func (s *smallColumns) cause(i int64) *byte    { return &s[3*blockTrials+i] }
 func (s *smallColumns) node(i int64) []byte    { return s[4*blockTrials+2*i : 4*blockTrials+2*i+2] }
 
-// trialBlock is all pieces of one block of trials.
+// trialBlock holds all columns of one block of trials.
 type trialBlock struct {
 	id       int64
 	small    smallColumns
-	floats   [floatColumns][]float32 // nil for a column of no values
-	lossy    [floatColumns]bool      // some value has more digits than its 32 bits
-	lastUsed uint64                  // when it was last changed
+	floats   [floatColumns][]float32 // nil for a column without values
+	lossy    [floatColumns]bool      // some value has more digits than its 32 bits hold
+	lastUsed uint64                  // blockCache.useCount when it was last changed
 }
 
 func (b *trialBlock) size() int {
@@ -82,7 +82,7 @@ func (b *trialBlock) size() int {
 	return n
 }
 
-// set sets a value; NaN is none.
+// setValue sets a value; NaN is none.
 func (b *trialBlock) setValue(c Column, i int64, v float64) {
 	f := b.floats[c-ColumnStarted]
 	if f == nil {
@@ -101,19 +101,18 @@ func (b *trialBlock) setValue(c Column, i int64, v float64) {
 	}
 }
 
-// blocks are the blocks that are in memory since their pieces in the file are out of date. Only the
-// fold changes them.
+// blockCache holds the blocks whose chunks in the file are out of date. Only the fold changes them.
 type blockCache struct {
 	mu           sync.Mutex
 	cached       map[int64]*trialBlock
-	flushed      map[int64]*trialBlock // written in the transaction that goes on, and not yet to be read in the file
-	bytes        int                   // of hot ones
-	flushedBytes int                   // bytes of those that leave
-	limit        int                   // of each
+	flushed      map[int64]*trialBlock // written in the current transaction, so not yet readable in the file
+	bytes        int                   // of cached blocks
+	flushedBytes int                   // of flushed blocks
+	limit        int                   // of cached and of flushed blocks each
 	useCount     uint64
 }
 
-// patch enters what a trial's row says, metrics apart.
+// setTrial enters a trial's row, without its metrics.
 func (b *trialBlock) setTrial(s *sweepSummary, t *grid.Trial, node int64, cause uint8) {
 	i := t.Index & (blockTrials - 1)
 	*b.small.state(i) = byte(stateCode(t.State) + 1)
@@ -139,12 +138,12 @@ func (b *trialBlock) setTrial(s *sweepSummary, t *grid.Trial, node int64, cause 
 	b.setValue(ColumnWall, i, wall)
 	b.setValue(ColumnCPU, i, cpu)
 	b.setValue(ColumnMemory, i, memory)
-	for c := ColumnObjective; c < ColumnEnded; c++ { // what the trial does not have any more
+	for c := ColumnObjective; c < ColumnEnded; c++ { // values that the trial no longer has
 		b.setValue(c, i, math.NaN())
 	}
 }
 
-// heat gives a block to change.
+// blockToChange returns a block to change.
 func (d *DB) blockToChange(id int64) (*trialBlock, error) {
 	d.blocks.useCount++
 	if b := d.blocks.cached[id]; b != nil {
@@ -165,7 +164,7 @@ func (d *DB) blockToChange(id int64) (*trialBlock, error) {
 	return b, nil
 }
 
-// readBlock reads a block's pieces from the file.
+// readBlock reads a block's chunks from the file.
 func (d *DB) readBlock(b *trialBlock) error {
 	for c := columnSmall; int(c) <= floatColumns; c++ {
 		rows, err := d.w.query(d.w.piece, chunkID(c, b.id))
@@ -194,7 +193,7 @@ func (d *DB) readBlock(b *trialBlock) error {
 	return nil
 }
 
-// isFloats reports whether a piece holds floats, and whether none of them has lost digits.
+// floatChunk reports whether a chunk holds floats, and whether all of them are exact.
 func floatChunk(data []byte) (whole, ok bool) {
 	return len(data) == floatBytes+1, len(data) == floatBytes || len(data) == floatBytes+1
 }
@@ -206,8 +205,8 @@ func unpackFloats(dest []float32, data []byte) []float32 {
 	return dest
 }
 
-// cool writes the blocks that were not changed for longest, until what is in memory takes no more
-// than limit.
+// flushBlocks writes the least recently changed blocks, until the cached ones take no more than
+// limit.
 func (d *DB) flushBlocks(limit int) error {
 	for d.blocks.bytes > limit {
 		var oldest *trialBlock
@@ -241,7 +240,7 @@ func (d *DB) evictBlock(b *trialBlock) {
 	}
 }
 
-// forget lets go of the blocks that have left. It is called when the transaction has ended.
+// dropFlushed forgets the flushed blocks. It is called when the transaction has ended.
 func (b *blockCache) dropFlushed() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -270,7 +269,7 @@ func (d *DB) writeBlock(b *trialBlock) error {
 	return d.w.exec(d.w.fresh, b.id)
 }
 
-// loadBlocks makes the blocks whose pieces are out of date from the rows of their trials.
+// rebuildBlocks builds the blocks whose chunks are out of date from the rows of their trials.
 func (d *DB) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
 	byNumber := make(map[int64]*sweepSummary, len(sweeps))
 	for _, s := range sweeps {
@@ -324,12 +323,12 @@ func (d *DB) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
 	return nil
 }
 
-// class gives the number that stands for a failure class in the pieces of a sweep, 0 for none.
+// classNumber returns the number of a failure class in the chunks of a sweep, 0 for none.
 func (s *sweepSummary) classNumber(c grid.Class) byte {
 	return byte(slices.Index(s.Classes, c) + 1)
 }
 
-// classify gives a class its number.
+// addClass gives a class its number.
 func (s *sweepSummary) addClass(c grid.Class) {
 	if c != "" && len(s.Classes) < maxClasses && !slices.Contains(s.Classes, c) {
 		s.Classes = append(s.Classes, c)

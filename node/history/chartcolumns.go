@@ -18,12 +18,12 @@ import (
 )
 
 // Columns holds values of a sweep's trials by column. Its rows are those of whole blocks of
-// BlockTrials neighbouring trials, of which some may have no row in history: their state is empty,
+// BlockTrials neighbouring trials, some of which may have no row in history: their state is empty,
 // and their values are NaN.
 type Columns struct {
 	Version int64   // of the sweep, before the values were read
 	Blocks  []int64 // the first index of each block, ascending
-	Stride  int     // of so many blocks one was read: the sweep has more than was asked for
+	Stride  int     // one of so many blocks was read: the sweep has more than was asked for
 
 	State    []uint8 // a place in grid.States, from 1; 0 for a trial without a row
 	Attempts []uint8 // at most 255
@@ -31,9 +31,9 @@ type Columns struct {
 	Cause    []uint8 // the ID of one of Causes, OtherCause, or 0
 	Node     []uint16
 	Values   map[Column][]float32
-	exact    map[Column][]bool // by block: each value is exactly what the trial has
+	exact    map[Column][]bool // by block: each value is exactly that of the trial
 
-	Base    int64 // from which ColumnStarted counts, microseconds since 1970
+	Base    int64 // ColumnStarted and ColumnEnded count from it, microseconds since 1970
 	Names   []string
 	Classes []grid.Class
 	Nodes   []grid.NodeID // by number, from 1
@@ -43,7 +43,7 @@ type Columns struct {
 // BlockTrials is how many neighbouring trials a block has.
 const BlockTrials = blockTrials
 
-// Version says how often what is known of a sweep has changed; 0 for a sweep that has had no event.
+// Version returns how often what is known of a sweep has changed; 0 for a sweep without events.
 func (d *DB) Version(id grid.SweepID) int64 {
 	if s := d.sweep(id); s != nil {
 		return s.Version
@@ -51,9 +51,9 @@ func (d *DB) Version(id grid.SweepID) int64 {
 	return 0
 }
 
-// Columns gives the columns of a sweep, which are not to be changed, of some blocks spread evenly
-// when it has more than limit trials. Values of blocks that change meanwhile may come from
-// different moments. A sweep that has had no event has none.
+// Columns returns the columns of a sweep, which must not be changed; those of some blocks, spread
+// evenly, when the sweep has more than limit trials. Values of blocks that change in the meantime
+// may come from different moments. A sweep without events has none.
 func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted ...Column) (*Columns, error) {
 	s := d.sweep(id)
 	if s == nil {
@@ -74,7 +74,7 @@ func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted .
 	if err := d.readColumns(ctx, c, s, missing); err != nil {
 		return nil, fmt.Errorf("read columns of %s: %w", id, d.markDamage(err))
 	}
-	if d.sweep(id) == s { // else they may be of different moments
+	if d.sweep(id) == s { // else they may be from different moments
 		d.columns.add(s, c)
 	}
 	return c, nil
@@ -94,14 +94,14 @@ func (d *DB) readColumns(ctx context.Context, c *Columns, s *sweepSummary, missi
 		}
 		c.Values[w], c.exact[w] = f, make([]bool, len(c.Blocks))
 	}
-	// What is in memory is newer than what is in the file, so it comes first and stays.
+	// What is in memory is newer than what is in the file, so it is copied first and kept.
 	hot := d.copyCached(c, s, missing)
 	errs := make([]error, len(missing))
 	parallel.Each(len(missing), func(i int) { errs[i] = d.readChunks(ctx, c, s, missing[i], hot) })
 	return cmp.Or(errs...)
 }
 
-// choose sets the blocks that are read.
+// chooseBlocks sets the blocks that are read.
 func (c *Columns) chooseBlocks(s *sweepSummary, limit int64) {
 	for r := range s.known.All() {
 		for b := r.Lo >> blockBits; b <= (r.Hi-1)>>blockBits; b++ {
@@ -116,9 +116,9 @@ func (c *Columns) chooseBlocks(s *sweepSummary, limit int64) {
 	}
 }
 
-// thin keeps one block of each Stride neighbouring ones, by chance: at even distances the blocks
-// would have the same few values of an axis whose turns are as long. The choice is always the same
-// for a sweep, so that a chart does not move when nothing has changed.
+// sampleBlocks keeps a random one of each Stride neighbouring blocks: at even distances, the blocks
+// would have the same few values of an axis with that period. The choice is always the same for a
+// sweep, so that a chart does not move when nothing has changed.
 func (c *Columns) sampleBlocks(id grid.SweepID) {
 	seed := fnv.New64a()
 	seed.Write([]byte(id))
@@ -132,7 +132,7 @@ func (c *Columns) sampleBlocks(id grid.SweepID) {
 	c.Blocks = kept
 }
 
-// copyHot copies columns of the blocks that are in memory, and returns the places of them.
+// copyCached copies columns of the blocks that are in memory, and returns their places.
 func (d *DB) copyCached(c *Columns, s *sweepSummary, wanted []Column) map[int]bool {
 	hot := map[int]bool{}
 	d.blocks.mu.Lock()
@@ -172,7 +172,7 @@ func (c *Columns) setSmall(at int, data []byte) {
 	}
 }
 
-// readPieces reads the pieces of one column but those that came from memory.
+// readChunks reads the chunks of one column except those that came from memory.
 func (d *DB) readChunks(ctx context.Context, c *Columns, s *sweepSummary, w Column, hot map[int]bool) error {
 	if len(c.Blocks) == 0 {
 		return nil

@@ -9,22 +9,22 @@ import (
 )
 
 const (
-	// keptColumnBytes bounds the columns that are kept, and keptColumnsFor says how long those are
-	// that nobody asks for.
+	// maxColumnCacheBytes bounds the columns that are cached, and columnCacheTTL how long unused
+	// ones stay.
 	maxColumnCacheBytes = 64 << 20
 	columnCacheTTL      = 5 * time.Second
 )
 
-// keptColumns keeps the columns of a sweep that were read last, and orders of its rows by them: the
-// next chart or page of a list mostly needs the same ones. They are good for as long as the sweep
-// has no event. The zero value keeps none yet.
+// columnCache caches the columns of a sweep that were read last, and orders of its rows by them:
+// the next chart or page of a list mostly needs the same ones. They are valid as long as the sweep
+// has no event. The zero value is empty.
 type columnCache struct {
 	mu     sync.Mutex
-	sweep  *sweepSummary // as it was
+	sweep  *sweepSummary // the version that the columns are of
 	all    *Columns
-	orders []cachedColumnOrder // the one that was used last at the end
+	orders []cachedColumnOrder // the most recently used is last
 	expiry *time.Timer
-	ttl    time.Duration // without a use; 0 is keptColumnsFor
+	ttl    time.Duration // 0 is columnCacheTTL
 }
 
 type cachedColumnOrder struct {
@@ -34,14 +34,14 @@ type cachedColumnOrder struct {
 
 func (k *columnCache) timeToLive() time.Duration { return cmp.Or(k.ttl, columnCacheTTL) }
 
-// find adds what is kept of a sweep to columns of the same blocks, and says which of the wanted
-// ones are missing.
+// fill adds cached columns of a sweep to columns of the same blocks, and returns which of the
+// wanted ones are missing.
 func (k *columnCache) fill(s *sweepSummary, c *Columns, wanted []Column) (missing []Column) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.sweep != s || k.all.Stride != c.Stride {
 		missing = []Column{columnSmall}
-		for _, w := range wanted { // each once: another goroutine reads each
+		for _, w := range wanted { // without duplicates: a goroutine reads each column
 			if !slices.Contains(missing, w) {
 				missing = append(missing, w)
 			}
@@ -60,7 +60,7 @@ func (k *columnCache) fill(s *sweepSummary, c *Columns, wanted []Column) (missin
 	return missing
 }
 
-// keep keeps columns of a sweep beside those of it that are kept.
+// add caches columns of a sweep beside those of it that are cached.
 func (k *columnCache) add(s *sweepSummary, c *Columns) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -92,7 +92,7 @@ func (k *columnCache) add(s *sweepSummary, c *Columns) {
 	})
 }
 
-// order gives the order with a key of the rows of some columns; nil when it is not kept.
+// order returns the order with a key of the rows of some columns; nil when it is not cached.
 func (k *columnCache) order(c *Columns, key string) *columnOrder {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -105,7 +105,7 @@ func (k *columnCache) order(c *Columns, key string) *columnOrder {
 	return o.order
 }
 
-// keepOrder keeps an order beside the columns that it is of, if those are kept.
+// addOrder caches an order beside the columns that it is of, if those are cached.
 func (k *columnCache) addOrder(c *Columns, key string, o *columnOrder) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -115,12 +115,12 @@ func (k *columnCache) addOrder(c *Columns, key string, o *columnOrder) {
 	}
 }
 
-// holdsLocked reports whether some columns are those that are kept.
+// containsLocked reports whether the columns are the cached ones.
 func (k *columnCache) containsLocked(c *Columns) bool {
 	return k.sweep != nil && len(c.State) > 0 && len(k.all.State) > 0 && &c.State[0] == &k.all.State[0]
 }
 
-// boundLocked drops the orders that were not used for longest.
+// evictOrdersLocked drops the least recently used orders when the cache is too large.
 func (k *columnCache) evictOrdersLocked() {
 	bytes := len(k.all.State) * (smallBytes/blockTrials + 4*len(k.all.Values))
 	for i := len(k.orders) - 1; i >= 0; i-- {
@@ -132,7 +132,7 @@ func (k *columnCache) evictOrdersLocked() {
 	}
 }
 
-// clear forgets all.
+// clear empties the cache.
 func (k *columnCache) clear() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// columnRows is how many rows a sweep has from which listings look at its columns first.
+	// minColumnRows is the number of a sweep's rows from which listings try its columns first.
 	minColumnRows = 20_000
-	// maxTies bounds the rows that are read for a page, with those whose 32-bit values are equal to
+	// maxTies bounds the rows that are read for a page, including those whose 32-bit values equal
 	// one at its ends.
 	maxTies = 100_000
 )
 
-// byColumn finds a page of rows in the order of a value. The column tells which rows the page can
-// have: rounding to 32 bits leaves the order as it is, but for rows that look alike then. Those of
-// blocks whose values have lost digits are read as well. So some hundred rows are read instead of a
-// million. It is not ok where there is no column, where texts stand between numbers and what is
-// missing, or where too many look alike.
+// pageByColumn finds a page of rows in the order of a value. The column tells which rows the page
+// can have: rounding to 32 bits keeps the order, except among rows that then look alike. Rows of
+// blocks whose values are inexact are read as well. So some hundred rows are read instead of a
+// million. It is not ok where there is no column, where texts stand between numbers and missing
+// values, or where too many rows look alike.
 func (l *listing) pageByColumn(ctx context.Context) (ids []int64, ok bool, err error) {
 	column, known := l.sweep.column(l.q.Sort)
 	if !known || l.q.Limit <= 0 || l.sweep.known.Count() < l.d.minColumnRows {
@@ -56,7 +56,7 @@ func (l *listing) pageByColumn(ctx context.Context) (ids []int64, ok bool, err e
 	return p.ids(ctx)
 }
 
-// texts reports whether some trial has a text where the listing looks for a number.
+// hasTexts reports whether some trial has a text where the listing looks for a number.
 func (l *listing) hasTexts(ctx context.Context) (bool, error) {
 	value, known := l.sweep.boundsNumber(l.q.Sort)
 	if !known || value < int64(len(boundedColumns)) {
@@ -68,7 +68,7 @@ func (l *listing) hasTexts(ctx context.Context) (bool, error) {
 	return len(found) > 0, err
 }
 
-// column gives the column of what a listing sorts by.
+// column returns the column of what a listing sorts by.
 func (s *sweepSummary) column(by Sort) (Column, bool) {
 	switch by {
 	case SortStarted:
@@ -90,7 +90,7 @@ func (s *sweepSummary) column(by Sort) (Column, bool) {
 	return ColumnMetric(n), ok && n < maxMetricColumns
 }
 
-// page is a page of a sorted listing that is looked for in a column.
+// columnPage is a page of a sorted listing that is looked for in a column.
 type columnPage struct {
 	l      *listing
 	c      *Columns
@@ -98,16 +98,16 @@ type columnPage struct {
 	order  *columnOrder
 }
 
-// columnOrder is the rows that a listing selects, in the order of a column.
+// columnOrder holds the rows that a listing selects, in the order of a column.
 type columnOrder struct {
-	rows    []int32 // those that have a value, those that look alike by index
-	missing []int32 // those without a value, by index
+	rows    []int32 // rows with a value, those that look alike by index
+	missing []int32 // rows without a value, by index
 }
 
-// leastRows is how many rows a part of a loop over columns has at least that is divided.
+// minPartRows is the least number of rows in a part of a loop over columns that is divided.
 const minPartRows = 1 << 16
 
-// read sorts the column.
+// sortRows sorts the rows by the column.
 func (p *columnPage) sortRows() {
 	var wanted [math.MaxUint8 + 1]bool
 	for i, s := range grid.States {
@@ -126,12 +126,12 @@ func (p *columnPage) sortRows() {
 		n += copy(rows[n:], rows[span.Lo:span.Lo+counts[i]])
 	}
 	if rows = parallel.Sort(keys[:n], rows[:n], minPartRows); n < len(p.c.State)/2 {
-		rows = slices.Clone(rows) // it is kept
+		rows = slices.Clone(rows) // the order is cached
 	}
 	p.order = &columnOrder{rows, slices.Concat(missing...)}
 }
 
-// readPart reads some rows into keys and rows, and says how many it has written.
+// collectKeys reads some rows into keys and rows, and returns how many it has written.
 func (p *columnPage) collectKeys(span parallel.Span, wanted *[math.MaxUint8 + 1]bool, keys []uint32, rows []int32) (n int, missing []int32) {
 	zero := p.column == ColumnWall || p.column == ColumnCPU // where 0 is none
 	for i := span.Lo; i < span.Hi; i++ {
@@ -150,7 +150,7 @@ func (p *columnPage) collectKeys(span parallel.Span, wanted *[math.MaxUint8 + 1]
 	return n, missing
 }
 
-// shown gives what the column has of a row.
+// columnValue returns the column's value of a row.
 func (p *columnPage) columnValue(row int32) float32 {
 	switch {
 	case p.column != columnSmall:
@@ -161,7 +161,7 @@ func (p *columnPage) columnValue(row int32) float32 {
 	return float32(p.c.Attempts[row])
 }
 
-// key gives what the rows are sorted by, that of the row in place n.
+// key returns the sort key of the row at place n.
 func (p *columnPage) key(n int) uint32 {
 	return grid.SortKey(p.columnValue(p.order.rows[n]), p.l.q.Desc)
 }
@@ -175,11 +175,11 @@ func (p *columnPage) between(lo, hi uint32) parallel.Span {
 	}
 }
 
-// find gives the ids of the page.
+// ids returns the ids of the page.
 func (p *columnPage) ids(ctx context.Context) (ids []int64, ok bool, err error) {
 	q := &p.l.q
 	n, from, limit := len(p.order.rows), int(min(max(q.Offset, 0), math.MaxInt32)), int(min(q.Limit, math.MaxInt32))
-	last := from + limit // behind the last row that may be on the page, in the order of keys
+	last := from + limit // after the last row that may be on the page, in the order of keys
 	missing := p.order.missing[min(max(0, from-n), len(p.order.missing)):]
 	if a := q.After; a != nil && a.Value == nil {
 		from, last = n, n
@@ -195,7 +195,7 @@ func (p *columnPage) ids(ctx context.Context) (ids []int64, ok bool, err error) 
 		if !ok || err != nil {
 			return nil, false, err
 		}
-		if len(ids) < limit && last < n { // some rows have changed meanwhile
+		if len(ids) < limit && last < n { // some rows have changed in the meantime
 			return nil, false, nil
 		}
 	}
@@ -207,7 +207,7 @@ func (p *columnPage) ids(ctx context.Context) (ids []int64, ok bool, err error) 
 
 func (p *columnPage) rowID(row int32) int64 { return rowID(p.l.sweep.Number, p.c.index(int(row))) }
 
-// rounded gives a value as the column has it.
+// rounded returns a value as the column has it.
 func (p *columnPage) rounded(value any) float32 {
 	n, whole := value.(int64)
 	f := float64(n)
@@ -225,15 +225,15 @@ func (p *columnPage) rounded(value any) float32 {
 	return float32(f)
 }
 
-// near gives the ids of up to limit of some rows in their order, without those before the page:
-// before place from among all, or the cursor.
+// rowsAmongTies returns the ids of up to limit of some rows in their order, without those before
+// the page: before place from among all, or before the cursor.
 func (p *columnPage) rowsAmongTies(ctx context.Context, span parallel.Span, from, limit int) (ids []int64, ok bool, err error) {
 	after, among := p.l.q.After, p.order.rows[span.Lo:span.Hi]
 	unknown := p.inexactRows(among)
 	if len(unknown) > maxTies {
 		return nil, false, nil
 	}
-	if len(unknown) == 0 { // rows that look alike are alike, and stand by index
+	if len(unknown) == 0 { // rows that look alike are equal, and are ordered by index
 		if after != nil {
 			from = span.Lo + p.firstAfterCursor(among)
 		}
@@ -263,7 +263,7 @@ func (p *columnPage) rowsAmongTies(ctx context.Context, span parallel.Span, from
 	return ids, true, nil
 }
 
-// unknown gives the ids of those of some neighbouring rows that the column has not all digits of,
+// inexactRows returns the ids of those of some neighbouring rows for which the column is inexact,
 // or some of them when they are too many.
 func (p *columnPage) inexactRows(among []int32) (ids []int64) {
 	if p.column == columnSmall && p.isExact(among[0]) && p.isExact(among[len(among)-1]) {
@@ -283,8 +283,8 @@ func (p *columnPage) inexactRows(among []int32) (ids []int64) {
 	return ids
 }
 
-// behindTies gives the place of the first of some rows, whose values the column has with all
-// digits, that stands behind the cursor.
+// firstAfterCursor returns the place of the first of some rows, for which the column is exact, that
+// comes after the cursor.
 func (p *columnPage) firstAfterCursor(rows []int32) int {
 	at, _ := slices.BinarySearchFunc(rows, p.l.q.After, func(r int32, after *Cursor) int {
 		if p.l.isAfter(candidate{p.rowID(r), p.exactValue(r)}, after) {
@@ -295,7 +295,7 @@ func (p *columnPage) firstAfterCursor(rows []int32) int {
 	return at
 }
 
-// whole reports whether the column has all digits of what a trial has.
+// isExact reports whether the column has exactly the value of a trial.
 func (p *columnPage) isExact(row int32) bool {
 	switch {
 	case p.column == columnSmall && p.l.q.Sort == SortState:
@@ -307,7 +307,7 @@ func (p *columnPage) isExact(row int32) bool {
 	return p.column >= ColumnMemory && p.column != ColumnEnded && p.c.exact[p.column][row/blockTrials]
 }
 
-// value gives what a trial has, where whole is true.
+// exactValue returns the value of a trial, where isExact is true.
 func (p *columnPage) exactValue(row int32) any {
 	switch {
 	case p.column == columnSmall && p.l.q.Sort == SortState:
@@ -318,8 +318,8 @@ func (p *columnPage) exactValue(row int32) any {
 	return float64(p.c.Values[p.column][row])
 }
 
-// values reads what the listing sorts by. Rows that have changed and are not written yet are waited
-// for; those that are not there then, or have no number, are left out.
+// readValues reads what the listing sorts by. It waits for rows that have changed and are not
+// written yet; it leaves out those that are not there then, or have no number.
 func (p *columnPage) readValues(ctx context.Context, ids []int64) ([]candidate, error) {
 	list, err := json.Marshal(ids)
 	if err != nil {
@@ -336,12 +336,12 @@ func (p *columnPage) readValues(ctx context.Context, ids []int64) ([]candidate, 
 		if again || len(found) == len(ids) {
 			return found, nil
 		}
-		p.l.d.writeMu.Lock() // the fold that goes on ends
+		p.l.d.writeMu.Lock() // wait for the current fold
 		p.l.d.writeMu.Unlock()
 	}
 }
 
-// index gives the index of a trial by its place in the columns.
+// index returns the index of a trial by its place in the columns.
 func (c *Columns) index(row int) int64 {
 	return c.Blocks[row/blockTrials] + int64(row%blockTrials)
 }

@@ -13,17 +13,19 @@ import (
 // Curves of attempts are kept apart from the rows of trials, which every fold rewrites. The run of
 // a curve is "" as long as it belongs to the attempt that the trial's row tells of.
 
+// Curves of attempts are kept apart from the rows of trials, which every fold rewrites. The run of
+// a curve is "" as long as it belongs to the attempt that the trial's row describes.
 const curveTable = `
 CREATE TABLE curve (trial INTEGER NOT NULL, metric INTEGER NOT NULL, run TEXT NOT NULL, data BLOB NOT NULL,
 	PRIMARY KEY (trial, metric, run)) WITHOUT ROWID;
 `
 
-// curveLimit bounds the curves of ended attempts of all sweeps, in bytes. Beyond it those of some
-// trials are kept, and beyond twice as much none.
+// maxCurveBytes bounds the curves of ended attempts of all sweeps, in bytes. Beyond it those of
+// some trials are kept, and beyond twice as much none.
 const maxCurveBytes = 256 << 20
 
-// CurveShare says of which trials curves are to be reported, so that the event stream does not keep
-// what history has no room for.
+// CurveShare says for which trials curves are to be reported, so that the event stream does not
+// keep what history has no room for.
 func (d *DB) CurveShare() grid.CurveShare {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -44,7 +46,7 @@ func (d *DB) curveShare(total int64) grid.CurveShare {
 	return grid.NoCurves
 }
 
-// curveRoom reports whether the curves of a trial are to be kept.
+// keepsCurves reports whether the curves of a trial are stored.
 func (f *fold) keepsCurves(index int64) bool {
 	total := int64(0)
 	for id, s := range f.d.sweeps {
@@ -60,8 +62,8 @@ func (f *fold) keepsCurves(index int64) bool {
 	return f.d.curveShare(total).Keeps(index)
 }
 
-// putCurves stores curves of one run of a trial, "" for the one that its row tells of. What can't
-// be read is left out.
+// storeCurves stores curves of one run of a trial, "" for the run that its row describes. It leaves
+// out what it can't read.
 func (f *fold) storeCurves(g *sweepFold, index int64, run string, curves grid.Curves, ended bool) error {
 	if len(curves) == 0 || !f.keepsCurves(index) {
 		return nil
@@ -82,7 +84,7 @@ func (f *fold) storeCurves(g *sweepFold, index int64, run string, curves grid.Cu
 	return nil
 }
 
-// moveCurves gives the curves of one run of a trial to another name of the run.
+// renameCurves assigns the curves of one run of a trial to another name of the run.
 func (f *fold) renameCurves(g *sweepFold, index int64, from, to string) error {
 	if !g.sweep.Curved {
 		return nil
@@ -90,14 +92,14 @@ func (f *fold) renameCurves(g *sweepFold, index int64, from, to string) error {
 	return f.d.w.exec(f.d.w.moveCurve, to, rowID(g.sweep.Number, index), from)
 }
 
-// Curve is how a metric of an attempt went.
+// Curve is the course of a metric of an attempt.
 type Curve struct {
 	Run    string
 	Metric string
 	Points []grid.Point
 }
 
-// TrialCurves lists the curves of a trial, by run and metric.
+// TrialCurves returns the curves of a trial, by run and metric.
 func (d *DB) TrialCurves(ctx context.Context, id grid.TrialID) ([]Curve, error) {
 	t, known, err := d.Trial(ctx, id)
 	if err != nil || !known {
@@ -113,7 +115,7 @@ func (d *DB) TrialCurves(ctx context.Context, id grid.TrialID) ([]Curve, error) 
 		if run == "" {
 			run = t.Run
 		}
-		if metric < len(s.Names) { // else it appeared just now
+		if metric < len(s.Names) { // else it is newer than the summary
 			all = append(all, Curve{Run: run, Metric: s.Names[metric], Points: points})
 		}
 	}, text, rowID(s.Number, id.Index))
@@ -123,8 +125,8 @@ func (d *DB) TrialCurves(ctx context.Context, id grid.TrialID) ([]Curve, error) 
 	return all, nil
 }
 
-// Curves gives the curves of a metric of those of these trials that have one, of the attempts that
-// give them their states.
+// Curves returns the curves of a metric of those of these trials that have one, of the attempts
+// that give them their states.
 func (d *DB) Curves(ctx context.Context, id grid.SweepID, metric string, trials []int64) (map[int64][]grid.Point, error) {
 	s := d.sweep(id)
 	if s == nil || !s.Curved {

@@ -26,8 +26,8 @@ const (
 	partFailure             // Result is not a plain success
 	partEarlier             // there were other attempts
 	partTold                // metrics came while it ran, or it was reopened
-	partAway                // runs are on nodes that are not heard of
-	partCause               // a rule told the class, or it had devices
+	partAway                // runs are on nodes that are not heard from
+	partCause               // a rule decided the class, or it had devices
 )
 
 func packDetail(b []byte, t *grid.Trial, node int64) []byte {
@@ -128,7 +128,7 @@ func packText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// unpackDetail fills in what packDetail has packed, and returns the number of the node.
+// unpackDetail decodes what packDetail has encoded, and returns the number of the node.
 func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 	p := unpacker{rest: b}
 	parts, r := p.readByte(), &t.Result
@@ -177,7 +177,7 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 	return node, nil
 }
 
-// unpacker reads a detail. Once something does not fit, it is bad and gives zeros.
+// unpacker reads a detail. Once something does not fit, it is bad and returns zeros.
 type unpacker struct {
 	rest []byte
 	bad  bool
@@ -217,7 +217,7 @@ func (p *unpacker) readNumber() int64 {
 	return n
 }
 
-// length reads how many things follow; each takes a byte at least.
+// readLength reads how many items follow; each takes a byte at least.
 func (p *unpacker) readLength() int64 {
 	n := p.readNumber()
 	if n < 0 || n > int64(len(p.rest)) {

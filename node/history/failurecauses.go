@@ -10,23 +10,23 @@ import (
 )
 
 // Cause is a group of failed attempts of a sweep that failed alike: of one class, by one rule or
-// with one shape of last lines.
+// with one signature of the last line.
 type Cause struct {
-	ID          uint8 // what stands for it among the columns; from 1
+	ID          uint8 // identifies the cause in the columns; from 1
 	Class       grid.Class
-	Signature   string // the rule, or the shape of the last line; empty for what the class says alone
-	Count       int64  // of attempts, also of those after which the trial ran again
+	Signature   string // the rule, or the signature of the last line; empty where the class says all
+	Count       int64  // of attempts, including those after which the trial ran again
 	First, Last int64  // when, microseconds since 1970
 	Trial       int64  // an example: the first one
 }
 
 // maxCauses bounds the causes of a sweep; OtherCause stands for all behind.
 const (
-	maxCauses  = 200
+	maxCauses  = 200 // maxCauses bounds the causes of a sweep; OtherCause stands for all further ones.
 	OtherCause = maxCauses + 1
 )
 
-// causes are those of one sweep. They are cloned before they are changed.
+// causeTable holds the causes of one sweep. It is cloned before it is changed.
 type causeTable struct {
 	list  []Cause
 	ids   map[causeKey]uint8
@@ -51,7 +51,7 @@ func (c *causeTable) add(cause Cause) {
 	c.ids[causeKey{cause.Class, cause.Signature}] = cause.ID
 }
 
-// key gives what tells a failure from others.
+// keyOf returns what distinguishes a failure from others.
 func (c *causeTable) keyOf(r *grid.Result) causeKey {
 	k := causeKey{class: r.Class, signature: r.Rule}
 	if r.Class != grid.ClassExit || r.Rule != "" {
@@ -64,7 +64,7 @@ func (c *causeTable) keyOf(r *grid.Result) causeKey {
 	return k
 }
 
-// find gives the number of the cause of a trial's last failure, 0 for none.
+// idFor returns the ID of the cause of a trial's last failure, 0 for none.
 func (c *causeTable) idFor(t *grid.Trial) uint8 {
 	if t.Result.Class.EndsTrial() {
 		return 0
@@ -79,7 +79,7 @@ func (c *causeTable) idOf(k causeKey) uint8 {
 	return OtherCause
 }
 
-// count counts the failure of an attempt.
+// record counts the failure of an attempt.
 func (c *causeTable) record(t *grid.Trial) {
 	if t.Result.Class.EndsTrial() {
 		return
@@ -101,7 +101,7 @@ func (c *causeTable) record(t *grid.Trial) {
 	}
 }
 
-// save stores the causes that have changed.
+// store stores the causes that have changed.
 func (c *causeTable) store(w *writer, sweep int64) error {
 	for _, id := range c.dirty {
 		k := &c.list[id-1]
@@ -113,7 +113,7 @@ func (c *causeTable) store(w *writer, sweep int64) error {
 	return nil
 }
 
-// loadCauses reads the causes of sweeps.
+// loadCauses loads the causes of sweeps.
 func (w *writer) loadCauses(sweeps map[grid.SweepID]*sweepSummary) error {
 	byNumber := make(map[int64]*sweepSummary, len(sweeps))
 	for _, s := range sweeps {

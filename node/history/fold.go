@@ -13,9 +13,9 @@ import (
 )
 
 // Fold applies batches, in stream order, in one transaction with the sequence of the last one, and
-// returns what changed. Batches that have been applied already are skipped, and so are those of a
-// sweep for which policy knows nothing: it has been removed. After an error nothing of it is
-// applied, and the same batches may be folded again.
+// returns what changed. It skips batches that have been applied already, and those of a sweep
+// without a policy: it has been removed. After an error nothing is applied, and the same batches
+// may be folded again.
 func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID) (Policy, bool)) ([]Transition, error) {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()
@@ -55,7 +55,7 @@ type fold struct {
 	values  []driver.Value
 }
 
-// folding is one sweep in a fold. A nil sweep is one that is skipped.
+// sweepFold is one sweep in a fold. A nil sweep is skipped.
 type sweepFold struct {
 	sweep        *sweepSummary
 	policy       Policy
@@ -65,7 +65,7 @@ type sweepFold struct {
 	dirtyBitmaps []int64 // of trials that are new
 }
 
-// row is one trial in a fold.
+// trialInFold is one trial in a fold.
 type trialInFold struct {
 	trial  grid.Trial
 	stored bool // it is counted, and has a row or will have one
@@ -73,7 +73,7 @@ type trialInFold struct {
 	run    [1]string // room for Runs, so that a trial with one attempt costs no allocation
 }
 
-// spareRows is how many rows are allocated at a time.
+// spareTrials is how many trials are allocated at a time.
 const spareTrials = 64
 
 func (f *fold) foldAll(stored []Stored) error {
@@ -121,7 +121,7 @@ func (f *fold) foldBatch(b *grid.Batch) error {
 	return nil
 }
 
-// open gives the sweep's part of the fold.
+// sweepOf returns the sweep's part of the fold.
 func (f *fold) sweepOf(id grid.SweepID) (*sweepFold, error) {
 	if g := f.sweeps[id]; g != nil {
 		return g, nil
@@ -145,8 +145,8 @@ func (f *fold) sweepOf(id grid.SweepID) (*sweepFold, error) {
 	return g, f.d.w.storeSummary(g.sweep)
 }
 
-// meet gives a node its number. Readers may see the number before the transaction ends, but no row
-// that has it.
+// numberNode gives a node its number. Readers may see the number before the transaction ends, but
+// no row with it.
 func (d *DB) numberNode(node grid.NodeID) error {
 	if d.numbers[node] > 0 {
 		return nil
@@ -203,8 +203,8 @@ func (f *fold) foldEvent(g *sweepFold, node grid.NodeID, e *grid.Event) error {
 	return nil
 }
 
-// strange reports whether it is the first time in this life that a sweep has an event about a trial
-// that it does not have: one line of log is enough for each.
+// isFirstStranger reports whether this is the first event, in this life of the program, about a
+// trial that a sweep does not have: one line of log is enough for each sweep.
 func (d *DB) isFirstStranger(id grid.SweepID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -218,10 +218,10 @@ func (d *DB) isFirstStranger(id grid.SweepID) bool {
 	return true
 }
 
-// maxTold bounds the sweeps that are remembered for that.
+// maxWarned bounds the sweeps that are remembered for isFirstStranger.
 const maxWarned = 10_000
 
-// note follows what a change means for the sweep and for the caller.
+// recordTransition updates the sweep's summary and adds what the caller needs to know of a change.
 func (f *fold) recordTransition(g *sweepFold, t *grid.Trial, change grid.Change) {
 	switch change {
 	case grid.Progress:
@@ -256,7 +256,7 @@ func (f *fold) recordTransition(g *sweepFold, t *grid.Trial, change grid.Change)
 	f.changed = append(f.changed, changed)
 }
 
-// load finds a trial. Most have no row yet, which the known ranges tell without asking the file.
+// trialOf returns a trial. Most have no row yet, which the known ranges say without a query.
 func (f *fold) trialOf(g *sweepFold, index int64) (*trialInFold, error) {
 	if r := g.trials[index]; r != nil {
 		return r, nil
@@ -275,7 +275,7 @@ func (f *fold) trialOf(g *sweepFold, index int64) (*trialInFold, error) {
 	return r, nil
 }
 
-// row gives an empty one.
+// newTrial returns an empty trial.
 func (g *sweepFold) newTrial() *trialInFold {
 	if len(g.spare) == 0 {
 		g.spare = make([]trialInFold, spareTrials)
@@ -285,7 +285,7 @@ func (g *sweepFold) newTrial() *trialInFold {
 	return r
 }
 
-// find reads the rows of trials, as far as they have any.
+// readTrials reads the rows of trials, as far as they have any.
 func (f *fold) readTrials(g *sweepFold, trials ranges.Range) error {
 	rows, err := f.d.w.query(f.d.w.find, rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1))
 	if err == nil {
@@ -306,12 +306,12 @@ func (f *fold) readTrials(g *sweepFold, trials ranges.Range) error {
 	return nil
 }
 
-// nearby is how far trials may lie apart whose rows are read together: a row that is not needed
+// maxReadGap is how far apart trials may be whose rows are read together: a row that is not needed
 // costs less than another query.
 const maxReadGap = 3
 
-// loadKnown reads the rows of all trials that a batch is about, those that lie side by side
-// together: all of a retry have one.
+// readKnownTrials reads the rows of all trials in a batch, neighbours together: all trials of a
+// retry have a row.
 func (f *fold) readKnownTrials(g *sweepFold, b *grid.Batch) error {
 	var known []int64
 	for i := range b.Events {
@@ -333,7 +333,8 @@ func (f *fold) readKnownTrials(g *sweepFold, b *grid.Batch) error {
 	return nil
 }
 
-// store writes the trials that have changed, in order of index, and the summary of their sweep.
+// storeSweep writes the trials that have changed, in order of index, and the summary of their
+// sweep.
 func (f *fold) storeSweep(g *sweepFold) error {
 	if len(g.dirty) == 0 {
 		return nil

@@ -7,9 +7,9 @@ import (
 	"mlfnode/grid"
 )
 
-// Progress keeps metrics of running trials, which are told beside the event stream. Only the newest
-// of a trial are kept; those of sweeps and runs that no event has told of are skipped. It says
-// nothing about what has been folded.
+// FoldProgress stores metrics of running trials, which are reported beside the event stream. It
+// keeps only the newest of a trial, and skips those of sweeps and runs without an event. It does
+// not change Applied.
 func (d *DB) FoldProgress(ctx context.Context, batches []*grid.Batch, policy func(grid.SweepID) (Policy, bool)) error {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()
@@ -35,7 +35,7 @@ func (d *DB) FoldProgress(ctx context.Context, batches []*grid.Batch, policy fun
 	})
 	if err != nil {
 		d.reload()
-		return fmt.Errorf("keep metrics: %w", d.markDamage(err))
+		return fmt.Errorf("store metrics: %w", d.markDamage(err))
 	}
 	f.publish()
 	return nil

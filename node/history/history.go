@@ -1,5 +1,5 @@
 // Package history is the searchable index of what ran: an SQLite database folded from the event
-// stream, together with the last sequence applied, in one transaction. It can be thrown away and
+// stream, together with the last sequence applied, in one transaction. It can be discarded and
 // rebuilt from the stream at any time.
 package history
 
@@ -14,9 +14,9 @@ import (
 	"mlfnode/grid"
 )
 
-// DB is the history of one cluster. One goroutine at a time folds; any number may read meanwhile.
-// The handle that Open gives is the master's; what people ask for is read through the one of
-// Listings, so that the master never waits for it.
+// DB is the history of one cluster. One goroutine at a time folds; any number may read at the same
+// time. The handle that Open returns is for the master; what people ask for is read through the
+// handle of Listings, so that the master never waits for it.
 type DB struct {
 	*index
 	read      *sql.DB
@@ -35,48 +35,48 @@ type index struct {
 
 	writeMu sync.Mutex // held by what changes the file
 	w       *writer
-	stale   bool // what is kept in memory for writing has to be loaded again
+	stale   bool // what is kept in memory for writing must be loaded again
 	blocks  blockCache
 
 	minColumnRows int64 // see the constant; tests set it
 
-	maxCurveBytes int64 // of bytes
+	maxCurveBytes int64 // see the constant; tests set it
 
 	mu      sync.Mutex
 	applied uint64
 	sweeps  map[grid.SweepID]*sweepSummary
 	nodes   []grid.NodeID // by number, from 1
 	numbers map[grid.NodeID]int64
-	warned  map[grid.SweepID]bool // sweeps of which strange events were logged
+	warned  map[grid.SweepID]bool // sweeps for which events of unknown trials were logged
 	origin  Origin
 }
 
-// Listings gives a handle to read for people: over connections of its own, with few sorts at one
+// Listings returns a handle to read for people: over connections of its own, with few sorts at one
 // time, each of them bounded in time.
 func (d *DB) Listings() *DB {
 	return &DB{index: d.index, read: d.listings, sortSlots: d.sortSlots}
 }
 
-// Close closes the files. It is called on the handle that Open gave.
+// Close closes the files. It is called on the handle that Open returned.
 func (d *DB) Close() error {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()
 	d.orders.clear()
 	d.columns.clear()
-	if !d.stale { // else what is in memory is wrong, and made from the rows at the next start
+	if !d.stale { // else what is in memory is wrong, and is rebuilt from the rows at the next start
 		_ = d.w.transaction(func() error { return d.flushBlocks(0) })
 	}
 	return errors.Join(d.read.Close(), d.listings.Close(), d.w.close())
 }
 
-// Applied is the sequence of the last event batch that has been folded.
+// Applied returns the sequence of the last event batch that has been folded.
 func (d *DB) Applied() uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.applied
 }
 
-// Counts gives the counts of one sweep; they are zero for one that history does not know.
+// Counts returns the counts of one sweep; they are zero for one that history does not know.
 func (d *DB) Counts(_ context.Context, id grid.SweepID) (Counts, error) {
 	if s := d.sweep(id); s != nil {
 		return s.Counts, nil
@@ -84,7 +84,7 @@ func (d *DB) Counts(_ context.Context, id grid.SweepID) (Counts, error) {
 	return Counts{}, nil
 }
 
-// MetricNames lists the metrics of a sweep in the order in which they first appeared.
+// MetricNames returns the metrics of a sweep in the order in which they first appeared.
 func (d *DB) MetricNames(_ context.Context, id grid.SweepID) ([]string, error) {
 	if s := d.sweep(id); s != nil {
 		return slices.Clone(s.Names), nil
@@ -92,14 +92,14 @@ func (d *DB) MetricNames(_ context.Context, id grid.SweepID) ([]string, error) {
 	return nil, nil
 }
 
-// sweep gives what is kept of a sweep, nil when it is not known. It is never changed.
+// sweep returns the summary of a sweep, nil when it is not known. It is never changed.
 func (d *DB) sweep(id grid.SweepID) *sweepSummary {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.sweeps[id]
 }
 
-// node gives the name behind a number, empty for none.
+// node returns the node with a number, "" for none.
 func (d *DB) node(number int64) grid.NodeID {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -111,11 +111,11 @@ func (d *DB) node(number int64) grid.NodeID {
 
 // Policy is what the fold needs to know of a sweep.
 type Policy struct {
-	Count   int64 // how many trials the sweep has: events about others are skipped; 0 is not known
+	Count   int64 // how many trials the sweep has: events about others are skipped; 0 if not known
 	Retries grid.Retries
 	Metric  string // the objective's metric, empty for none
 	Goal    string // maximize or minimize
-	Stop    string // the metric whose curves tell which trials are stopped early, empty for none
+	Stop    string // the metric whose curves decide which trials are stopped early, empty for none
 }
 
 // Stored is a batch of events with its sequence in the stream.
@@ -135,7 +135,7 @@ type Transition struct {
 	Class          grid.Class         // of the attempt behind the state
 	Started, Ended int64              // microseconds since 1970
 	Failures       map[grid.Class]int // of the trial so far, with Retry
-	Snapshot       int                // that was stored of what that attempt saved; 0 for none
+	Snapshot       int                // the snapshot that was stored of what that attempt saved; 0 for none
 	Curve          grid.Curve         // with Done, of Policy.Stop
 	Measured       *grid.Result       // with Done and Retry, of an attempt whose use of a GPU was measured
 }

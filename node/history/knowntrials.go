@@ -10,10 +10,10 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// chunkBits says how many neighbouring trials share a row of the table known: 2^chunkBits. The row
-// has a bit for each of them, set where the trial has a row; no bits at all stand for rows of all.
-// So what a fold writes depends on the trials that it tells of, and not on how many are known and
-// in how many places these lie.
+// bitmapBits says how many neighbouring trials share a row of the table known: 2^bitmapBits. The
+// row has a bit for each of them, set where the trial has a row; no bits at all mean that all have
+// rows. So what a fold writes depends on the trials in it, and not on how many are known and in how
+// many places these lie.
 const bitmapBits = 12
 
 const (
@@ -25,7 +25,7 @@ const knownTable = `
 CREATE TABLE known (id INTEGER PRIMARY KEY, bits BLOB NOT NULL);
 `
 
-// touch notes that the chunk of a trial is to be stored.
+// markBitmap marks the bitmap of a trial as changed.
 func (g *sweepFold) markBitmap(index int64) {
 	chunk := index >> bitmapBits
 	if n := len(g.dirtyBitmaps); n == 0 || g.dirtyBitmaps[n-1] != chunk {
@@ -33,7 +33,7 @@ func (g *sweepFold) markBitmap(index int64) {
 	}
 }
 
-// saveKnown stores which trials of these chunks have rows.
+// storeKnown stores which trials in these bitmaps have rows.
 func (w *writer) storeKnown(s *sweepSummary, chunks []int64) error {
 	slices.Sort(chunks)
 	for _, chunk := range slices.Compact(chunks) {
@@ -53,7 +53,7 @@ func (w *writer) storeKnown(s *sweepSummary, chunks []int64) error {
 	return nil
 }
 
-// addChunk adds what a row of the table known says to the set. Rows come by id.
+// addBitmap adds the trials in a row of the table known to the set. Rows come by id.
 func addBitmap(set *ranges.Set, id int64, bits []byte) error {
 	first := id << bitmapBits & maxIndex
 	switch len(bits) {
@@ -77,7 +77,7 @@ func addBitmap(set *ranges.Set, id int64, bits []byte) error {
 	return nil
 }
 
-// loadKnown reads which trials have rows.
+// loadKnown loads which trials have rows.
 func (w *writer) loadKnown(sweeps map[grid.SweepID]*sweepSummary) error {
 	numbered := make(map[int64]*sweepSummary, len(sweeps))
 	for _, s := range sweeps {
@@ -97,7 +97,8 @@ func (w *writer) loadKnown(sweeps map[grid.SweepID]*sweepSummary) error {
 	})
 }
 
-// moveKnown fills the table known in a file of a version that had the ranges in the summaries.
+// moveKnownTrials fills the table known in a file of a version that had the ranges in the
+// summaries.
 func (w *writer) moveKnownTrials() error {
 	var older []*sweepSummary
 	err := w.each("SELECT number, id, summary FROM sweep WHERE id IS NOT NULL", func(v []driver.Value) error {

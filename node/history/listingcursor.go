@@ -14,25 +14,26 @@ import (
 	"mlfnode/grid"
 )
 
-// Place is a place in an order of trials: the value that the order looks at, and the index. It
-// stays where it is when trials change, come and go, also the one that it was made of.
+// Cursor is a place in an order of trials: the value that the order sorts by, and the index. It
+// stays where it is when trials change, appear and disappear, including the one that it was made
+// of.
 type Cursor struct {
 	Index int64
-	Value any // int64, float64 or string; nil behind all that have a value
+	Value any // int64, float64 or string; nil for a place after all values
 }
 
-// digest stands for a text that is too long to be written in a place.
+// digest stands for a text that is too long to be written in a cursor.
 type digest string
 
-// Short reports whether the place was read from a form that has not the whole text. PlaceOf gives
-// the place again, while its trial has that text.
+// IsDigest reports whether the cursor was parsed from a form without the whole text. CursorOf
+// returns the whole cursor again, as long as its trial has that text.
 func (p Cursor) IsDigest() bool {
 	_, short := p.Value.(digest)
 	return short
 }
 
-// PlaceOf gives the place of a trial, which this history has given, in an order. metric is the
-// objective's.
+// CursorOf returns the cursor of a trial, which this history has returned, in an order. metric is
+// the objective's.
 func CursorOf(t *grid.Trial, by Sort, metric string) Cursor {
 	positive := func(v int64) Cursor {
 		if v == 0 {
@@ -65,7 +66,7 @@ func CursorOf(t *grid.Trial, by Sort, metric string) Cursor {
 	return Cursor{t.Index, metricValue(r.Metrics[string(by)])}
 }
 
-// metricValue understands JSON as the expression of a listing does.
+// metricValue reads JSON as the expression of a listing does.
 func metricValue(raw json.RawMessage) any {
 	if len(raw) == 0 {
 		return nil
@@ -98,10 +99,10 @@ func metricValue(raw json.RawMessage) any {
 	return nil
 }
 
-// maxPlaceText bounds the texts that places have in writing.
+// maxCursorText bounds the texts in written cursors.
 const maxCursorText = 1024
 
-// String gives a place in the form that ParsePlace reads, with the digest of a text that is too
+// String returns a cursor in the form that ParseCursor reads, with the digest of a text that is too
 // long.
 func (p Cursor) String() string {
 	switch v := p.Value.(type) {
@@ -120,7 +121,7 @@ func (p Cursor) String() string {
 	return fmt.Sprintf("%d.n", p.Index)
 }
 
-// ParsePlace is the inverse of String; false for what String does not give.
+// ParseCursor is the inverse of String; false for anything else.
 func ParseCursor(text string) (p Cursor, ok bool) {
 	index, value, found := strings.Cut(text, ".")
 	var err, err2 error
@@ -150,13 +151,13 @@ func ParseCursor(text string) (p Cursor, ok bool) {
 	return p, err2 == nil && len(value) <= maxCursorText
 }
 
-// behind reports whether a row stands behind a place.
+// isAfter reports whether a row comes after a cursor.
 func (l *listing) isAfter(c candidate, p *Cursor) bool {
 	last := candidate{rowID(l.sweep.Number, p.Index), p.Value}
 	return cmp.Or(compareKinds(c.value, p.Value), l.compare(c, last)) > 0
 }
 
-// compareKinds orders numbers, texts and what is missing.
+// compareKinds orders numbers, texts and missing values.
 func compareKinds(a, b any) int {
 	kind := func(v any) int {
 		switch v.(type) {
@@ -170,7 +171,7 @@ func compareKinds(a, b any) int {
 	return cmp.Compare(kind(a), kind(b))
 }
 
-// behindSQL is behind as a condition on v and id, with its arguments.
+// afterSQL is isAfter as a condition on v and id, with its arguments.
 func (l *listing) afterSQL(p *Cursor) (string, []any) {
 	beyond := ">"
 	if l.q.Desc {
@@ -188,7 +189,7 @@ func (l *listing) afterSQL(p *Cursor) (string, []any) {
 	}
 }
 
-// sortedAfter finds a page behind a place by looking at all rows that the listing selects.
+// sortedAfter finds a page after a cursor by reading all rows that the listing selects.
 func (l *listing) sortedAfter(ctx context.Context) ([]int64, error) {
 	expr, args := l.expression()
 	condition, more := l.afterSQL(l.q.After)

@@ -13,14 +13,15 @@ import (
 	"mlfnode/grid"
 )
 
-// maxBest bounds how far into an order the blocks are used. Behind that most of them would be read
-// anyway.
+// maxBlockPage bounds how far into an order the blocks are used. Beyond that most of them would be
+// read anyway.
 const maxBlockPage = 2000
 
-// fewBest is how far the blocks take less time than a column. In the order of time, they always do.
+// fastBlockPage is how far into an order the blocks take less time than a column. In the order of
+// time, they always do.
 const fastBlockPage = 128
 
-// order finds the ids of the selected rows in the order that was asked for.
+// orderedIDs returns the ids of the selected rows in the order that was asked for.
 func (l *listing) orderedIDs(ctx context.Context) ([]int64, error) {
 	value, ok := l.sweep.boundsNumber(l.q.Sort)
 	offset := max(l.q.Offset, 0)
@@ -45,7 +46,8 @@ func (l *listing) orderedIDs(ctx context.Context) ([]int64, error) {
 	return l.sortedIDs(ctx)
 }
 
-// few reports whether the index of states leads to so few rows that sorting them all is cheap.
+// selectsFew reports whether the index of states leads to so few rows that sorting them all is
+// cheap.
 func (l *listing) selectsFew() bool {
 	if len(l.q.States) == 0 || slices.Contains(l.q.States, grid.Succeeded) {
 		return false
@@ -63,19 +65,19 @@ func (l *listing) selectsFew() bool {
 // metric, each row of a page is in another block, and in the order of when trials ran, few blocks
 // have all that a page shows.
 const (
-	minBlocks     = 16
+	minBlocks     = 16 // minBlocks and minTimeBlocks are how many blocks are read at a time at least: in the order of a metric, each row of a page is in another block, and in the order of time, few blocks have all rows of a page.
 	minTimeBlocks = 3
 )
 
 // candidate is a row with the value that it is sorted by, or a block with its best possible value:
-// an int64, a float64, a string, or a []byte behind all of them.
+// an int64, a float64, a string, or a []byte after all of them.
 type candidate struct {
 	id    int64
 	value any
 }
 
-// best reads the blocks in the order of their best possible value, until no other can hold anything
-// better than what was found. Rows that miss the value come last, by index.
+// firstByBlocks reads the blocks in the order of their best possible value, until no other can hold
+// anything better than what was found. Rows without the value come last, by index.
 func (l *listing) firstByBlocks(ctx context.Context, value int64) ([]int64, error) {
 	offset := max(l.q.Offset, 0)
 	n := int(l.q.Limit + offset)
@@ -115,7 +117,7 @@ func (l *listing) firstByBlocks(ctx context.Context, value int64) ([]int64, erro
 	return append(ids, rest...), err
 }
 
-// blocks gives the blocks that have the value, the most promising first.
+// blocks returns the blocks that have the value, the most promising first.
 func (l *listing) blocks(ctx context.Context, value int64) ([]candidate, error) {
 	lo, hi := l.idRange()
 	side := "lo"
@@ -126,8 +128,8 @@ func (l *listing) blocks(ctx context.Context, value int64) ([]candidate, error) 
 		side, lo>>blockBits, hi>>blockBits, value, side, l.direction()))
 }
 
-// among gives the first n rows of some blocks. The plus signs keep SQLite from looking for rows in
-// other ways.
+// rowsOfBlocks returns the first n rows of some blocks. The plus signs keep SQLite from finding
+// rows through another index.
 func (l *listing) rowsOfBlocks(ctx context.Context, blocks []candidate, n int) ([]candidate, error) {
 	first := make([]int64, len(blocks))
 	for i, b := range blocks {
@@ -154,13 +156,13 @@ func (l *listing) rowsOfBlocks(ctx context.Context, blocks []candidate, n int) (
 	return found, err
 }
 
-// better reports whether a block may hold a row that goes before the given one.
+// mayPrecede reports whether a block may hold a row that precedes the given one.
 func (l *listing) mayPrecede(block, row candidate) bool {
 	c := compare(block.value, row.value)
 	if l.q.Desc {
 		c = -c
 		if _, text := row.value.(string); text {
-			c = -1 // text comes behind numbers, and the bound of a block with text says nothing of which
+			c = -1 // texts come after numbers, and the bound of a block with texts says nothing about them
 		}
 	}
 	return c < 0 || (c == 0 && block.id < row.id>>blockBits)
@@ -205,7 +207,7 @@ func scanCandidate(rows *sql.Rows) (c candidate, err error) {
 	return c, err
 }
 
-// orderBy orders by an expression: numbers first, then texts, then what is missing, in both
+// orderBy orders by an expression: numbers first, then texts, then missing values, in both
 // directions. A value that is not a number has no place in an order of numbers.
 func (l *listing) orderBy(expr string) string {
 	return fmt.Sprintf("CASE typeof(%s) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END, %s%s", expr, expr, l.direction())
@@ -218,13 +220,13 @@ func (l *listing) direction() string {
 	return ""
 }
 
-// expression gives what to sort by in SQL, with its arguments. A value of 0 counts as missing where
-// nothing measures 0.
+// expression returns what to sort by in SQL, with its arguments. A value of 0 counts as missing
+// where nothing measures 0.
 func (l *listing) expression() (string, []any) {
 	switch l.q.Sort {
 	case SortStarted, SortEnded, SortMemory:
 		return fmt.Sprintf("nullif(%s, 0)", l.q.Sort), nil
-	case SortWall, SortCPU: // an attempt that goes on has used nothing yet
+	case SortWall, SortCPU: // a running attempt has used nothing yet
 		return fmt.Sprintf("CASE WHEN ended > 0 AND started > 0 THEN nullif(%s, 0) END", l.q.Sort), nil
 	case SortObjective, SortState, SortAttempts:
 		return string(l.q.Sort), nil
@@ -235,7 +237,7 @@ func (l *listing) expression() (string, []any) {
 	return fmt.Sprintf(specialNumberSQL, "v", "(SELECT json_extract(metrics, ?) AS v)"), []any{`$."` + string(l.q.Sort) + `"`}
 }
 
-// special reads the words of grid.Special: infinity is a number, and what is not a number counts as
+// specialNumberSQL reads the words of grid.Special: infinity is a number, and NaN counts as
 // missing.
 const specialNumberSQL = `(SELECT CASE WHEN typeof(%[1]s) <> 'text' THEN %[1]s
 	WHEN lower(ltrim(%[1]s, '+-')) IN ('nan', 'nan(ind)', 'nan(snan)') THEN NULL

@@ -13,13 +13,15 @@ import (
 // What machines were doing is not an event. History keeps it only so that a restart of the master does
 // not lose it, in the form that the master gives it.
 
+// How busy machines were is not an event. History keeps it only so that a restart of the master
+// does not lose it, as the bytes that the master provides.
 const sampleTable = `
 CREATE TABLE sample (node TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 `
 
-// PutSamples keeps what the machines of nodes were doing, in place of what was kept before, and
-// forgets other nodes. The names are sorted. Pack gives it of one node, nil for none. Nodes are
-// written one at a time, so that a fold waits for one of them at most.
+// StoreSamples stores how busy the machines of nodes were, replacing what was stored before, and
+// forgets other nodes. nodes are sorted. pack returns the samples of one node, nil for none. Nodes
+// are written one at a time, so that a fold waits for one of them at most.
 func (d *DB) StoreSamples(ctx context.Context, nodes []grid.NodeID, pack func(grid.NodeID) ([]byte, error)) error {
 	for _, node := range nodes {
 		data, err := pack(node)
@@ -30,7 +32,7 @@ func (d *DB) StoreSamples(ctx context.Context, nodes []grid.NodeID, pack func(gr
 			continue
 		}
 		if err := d.inTransaction(ctx, func() error { return d.w.exec(d.w.sample, string(node), data) }); err != nil {
-			return fmt.Errorf("keep samples of %s: %w", node, d.markDamage(err))
+			return fmt.Errorf("store samples of %s: %w", node, d.markDamage(err))
 		}
 	}
 	err := d.inTransaction(ctx, func() error {
@@ -48,12 +50,12 @@ func (d *DB) StoreSamples(ctx context.Context, nodes []grid.NodeID, pack func(gr
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("forget samples: %w", d.markDamage(err))
+		return fmt.Errorf("delete samples: %w", d.markDamage(err))
 	}
 	return nil
 }
 
-// write changes the file in a transaction of its own.
+// inTransaction changes the file in a transaction of its own.
 func (d *DB) inTransaction(ctx context.Context, change func() error) error {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()
@@ -63,7 +65,7 @@ func (d *DB) inTransaction(ctx context.Context, change func() error) error {
 	return d.w.transaction(change)
 }
 
-// Samples gives what PutSamples has kept.
+// Samples returns what StoreSamples has stored.
 func (d *DB) Samples() (map[grid.NodeID][]byte, error) {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()

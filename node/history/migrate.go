@@ -6,8 +6,7 @@ import (
 	"math"
 )
 
-// addEnded makes the column of when trials ended from their rows, in a file of a version that did
-// not have it.
+// addEndedColumn fills the column of end times from the rows, in a file of a version without it.
 func (d *DB) addEndedColumn() error {
 	sweeps, err := d.w.sweeps()
 	if err != nil {

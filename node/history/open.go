@@ -16,14 +16,14 @@ import (
 	"modernc.org/sqlite"
 )
 
-// schemaVersion changes with schema or with what the columns mean; a file of another version is
-// folded again.
+// schemaVersion changes with schema or with the meaning of the columns; a file of another version
+// is folded again.
 const schemaVersion = 11
 
 // Files of these versions lack only tables of what no event told then, or what can be made from
 // their rows. They get it.
 const (
-	withoutCurves  = 6
+	withoutCurves  = 6 // Files of these versions lack only tables for what no event reported then, or for what can be made from their rows. They are migrated.
 	withoutSamples = 7
 	withoutEnded   = 8
 	withoutKnown   = 9
@@ -53,14 +53,14 @@ CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER 
 // KiB) since the system caches the file as well.
 const (
 	writerPragmas = "&_txlock=immediate&_pragma=auto_vacuum(incremental)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)" +
-		"&_pragma=cache_size(-2048)&_pragma=journal_size_limit(16777216)&_pragma=wal_autocheckpoint(2000)&_pragma=temp_store(memory)"
+		"&_pragma=cache_size(-2048)&_pragma=journal_size_limit(16777216)&_pragma=wal_autocheckpoint(2000)&_pragma=temp_store(memory)" // Pragmas of every connection. A commit is not synced: a power cut may take the newest ones, together with their applied sequence, and the stream still has them. Caches are kept small (in KiB) since the system caches the file as well.
 	readerPragmas = "&_pragma=query_only(1)&_pragma=cache_size(-1024)&_pragma=temp_store(memory)"
 )
 
 // readers bounds the connections for reading, of the master and for listings each, and idleReaders
 // how many stay open for readerIdle.
 const (
-	readers     = 4
+	readers     = 4 // readers bounds the connections for reading, of the master and for listings each, and idleReaders how many of them stay open for readerIdle.
 	idleReaders = 1
 	readerIdle  = time.Minute
 )
@@ -68,9 +68,9 @@ const (
 // errVersion means that the file has another schema.
 var errVersion = errors.New("history has another version")
 
-// Open opens the history at path, and makes it when there is none. A file that is damaged is set
-// aside as path.damaged, one of another version is removed; either way the history is empty then
-// (Applied is 0) and has to be folded from the start of the stream.
+// Open opens the history at path, or creates it. A damaged file is set aside as path.damaged, one
+// of another version is removed; either way the history is empty then (Applied is 0) and has to be
+// folded from the start of the stream.
 func Open(path string, logger *slog.Logger) (*DB, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -116,7 +116,7 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 	if d.listings, err = sql.Open("sqlite", dsn(path, readerPragmas)); err != nil {
 		return nil, errors.Join(err, d.read.Close(), w.close())
 	}
-	for _, pool := range []*sql.DB{d.read, d.listings} { // they open nothing before they are asked
+	for _, pool := range []*sql.DB{d.read, d.listings} { // no connection is opened before the first query
 		pool.SetMaxOpenConns(readers)
 		pool.SetMaxIdleConns(idleReaders)
 		pool.SetConnMaxIdleTime(readerIdle)
@@ -124,7 +124,7 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 	return d, nil
 }
 
-// prepare makes or checks the schema and loads what is kept in memory.
+// prepare creates, migrates or checks the schema and loads what is kept in memory.
 func (d *DB) prepare() error {
 	version, err := d.w.integer("PRAGMA user_version")
 	if err != nil {
@@ -165,7 +165,7 @@ func (d *DB) prepare() error {
 			return d.w.moveKnownTrials()
 		})
 		if err != nil {
-			return fmt.Errorf("make tables: %w", err)
+			return fmt.Errorf("create tables: %w", err)
 		}
 	}
 	if err := d.w.prepare(); err != nil {
@@ -174,8 +174,7 @@ func (d *DB) prepare() error {
 	return d.load()
 }
 
-// restrict makes sure that only the owner can read the file; SQLite gives its side files the same
-// mode.
+// restrict makes the file readable for its owner only; SQLite gives its side files the same mode.
 func restrict(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -196,12 +195,12 @@ func dsn(path, pragmas string) string {
 // The names that a history which is no longer used gets, and the mark that a running process leaves
 // when it finds damage.
 const (
-	asideSuffix = ".damaged"
+	asideSuffix = ".damaged" // The name that a history gets which is no longer used, and the mark that a running process leaves when it finds damage.
 	markSuffix  = ".is-damaged"
 )
 
-// setAside moves a history out of the way. Only the last damaged one is kept. The mark is there
-// until all is done: a new file must not meet the log of the old one when this is interrupted.
+// setAside moves a history out of the way. Only the last damaged one is kept. The mark stays until
+// all is done: a new file must not meet the log of the old one when this is interrupted.
 func setAside(path string, log *slog.Logger, why error) error {
 	log.Warn("history is rebuilt from the event stream", "path", path, "err", why)
 	if err := os.WriteFile(path+markSuffix, nil, 0o600); err != nil {
@@ -222,7 +221,7 @@ func setAside(path string, log *slog.Logger, why error) error {
 	return nil
 }
 
-// errDamaged means that a row can't be understood.
+// errDamaged means that a row can't be decoded.
 var errDamaged = errors.New("a row is damaged")
 
 // Result codes of SQLite, https://sqlite.org/rescode.html.
@@ -255,8 +254,8 @@ func IsFull(err error) bool {
 	return code == codeFull || code == codeIO
 }
 
-// check passes an error on; on damage it leaves a mark so that the next Open folds the history
-// again.
+// markDamage returns the error; on damage it leaves a mark that makes the next Open fold the
+// history again.
 func (d *DB) markDamage(err error) error {
 	if !IsDamage(err) {
 		return err
@@ -267,7 +266,7 @@ func (d *DB) markDamage(err error) error {
 	return fmt.Errorf("history is damaged and is rebuilt at the next start: %w", err)
 }
 
-// load reads what is kept in memory.
+// load loads what is kept in memory.
 func (d *DB) load() error {
 	applied, err := d.w.integer("SELECT applied FROM meta")
 	if err != nil {
@@ -286,7 +285,7 @@ func (d *DB) load() error {
 	}
 	origin, err := d.w.origin()
 	if err != nil {
-		return fmt.Errorf("load the name of the stream: %w", err)
+		return fmt.Errorf("load stream origin: %w", err)
 	}
 	d.mu.Lock()
 	d.applied, d.nodes, d.numbers, d.sweeps, d.origin = uint64(applied), nodes, numbers, sweeps, origin
@@ -300,8 +299,8 @@ func (d *DB) load() error {
 	return nil
 }
 
-// undo brings what is kept in memory back to what the file says, after a transaction that failed.
-// Where that does not work now, the next fold does it.
+// reload resets what is kept in memory to what the file says, after a transaction that failed. If
+// that fails now, the next fold does it.
 func (d *DB) reload() {
 	d.stale = true
 	if err := d.load(); err != nil {
@@ -309,7 +308,7 @@ func (d *DB) reload() {
 	}
 }
 
-// Reset forgets everything, for a fold from the start of the stream.
+// Reset empties the history, for a fold from the start of the stream.
 func (d *DB) Reset(ctx context.Context) error {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()

@@ -14,39 +14,39 @@ import (
 )
 
 const (
-	// sortTime bounds a listing that sorts all of a sweep, with the wait for its turn.
+	// sortTimeout bounds a listing that sorts all of a sweep, including the wait for its turn.
 	sortTimeout = time.Minute
-	// keptOrders and keptIDs bound the orders that are kept, and keptFor says how long one is that
-	// nobody asks for.
+	// maxCachedOrders and maxCachedIDs bound the cached orders, and orderTTL how long an unused one
+	// stays.
 	maxCachedOrders = 4
 	maxCachedIDs    = 4 << 20 // 8 bytes each
 	orderTTL        = 30 * time.Second
-	// freshFor is how long the order of a sweep that goes on is good for further pages: they come
-	// from different moments anyway.
+	// maxOrderAge is how long the order of a sweep that still changes serves further pages: they
+	// come from different moments anyway.
 	maxOrderAge = 5 * time.Second
 )
 
 // ErrSlow is the cause with which a listing ends that took too long.
 var ErrSlow = errors.New("the listing took longer than a minute. Ask for the first rows only (--limit), or for the order of the index")
 
-// orders keeps the last orders of whole sweeps, so that somebody who pages through a sorted list
-// has it sorted once and not once for each page. The zero value keeps none yet.
+// orderCache caches the last orders of whole sweeps, so that somebody who pages through a sorted
+// list has it sorted once and not once for each page. The zero value is empty.
 type orderCache struct {
 	mu      sync.Mutex
-	cached  []*cachedOrder // the one that was used last at the end
+	cached  []*cachedOrder // the most recently used is last
 	idCount int
 }
 
-// kept is one order.
+// cachedOrder is one order.
 type cachedOrder struct {
 	key     string
-	sweep   *sweepSummary // as it was
+	sweep   *sweepSummary // the version that it is the order of
 	created time.Time
 	ids     []int64
 	expiry  *time.Timer
 }
 
-// find gives an order that is good for a sweep as it is now.
+// find returns an order that is valid for a sweep as it is now.
 func (o *orderCache) find(key string, s *sweepSummary) ([]int64, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -94,15 +94,15 @@ func (o *orderCache) dropLocked(which func(*cachedOrder) bool) {
 	})
 }
 
-// clear forgets all.
+// clear empties the cache.
 func (o *orderCache) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.dropLocked(func(*cachedOrder) bool { return true })
 }
 
-// sortedIDs finds the page of a listing by sorting all rows that it selects, or in an order that is
-// kept. One whose reader has gone ends.
+// sortedIDs finds the page of a listing by sorting all rows that it selects, or in a cached order.
+// It ends when its reader has gone.
 func (l *listing) sortedIDs(ctx context.Context) ([]int64, error) {
 	expr, args := l.expression()
 	args = slices.Concat(args, args)
@@ -115,7 +115,7 @@ func (l *listing) sortedIDs(ctx context.Context) ([]int64, error) {
 	if !ok {
 		var err error
 		ids, err = l.limitSort(ctx, func(ctx context.Context) ([]int64, error) {
-			if ids, ok := l.d.orders.find(key, l.sweep); ok { // another request sorted it meanwhile
+			if ids, ok := l.d.orders.find(key, l.sweep); ok { // another request has sorted it in the meantime
 				return ids, nil
 			}
 			ids, err := l.ids(ctx, l.condition(l.idRange()), order, 0, 0, args...)
@@ -131,13 +131,13 @@ func (l *listing) sortedIDs(ctx context.Context) ([]int64, error) {
 	return l.pageOf(ids), nil
 }
 
-// orderKey names the order of all rows that the listing selects.
+// orderKey identifies the order of all rows that the listing selects.
 func (l *listing) orderKey() string {
 	expr, args := l.expression()
 	return fmt.Sprint(l.condition(l.idRange()), l.orderBy(expr), args)
 }
 
-// part gives the page of the listing out of all rows that it selects.
+// pageOf returns the page of the listing out of all rows that it selects.
 func (l *listing) pageOf(ids []int64) []int64 {
 	n := int64(len(ids))
 	from, limit := min(max(l.q.Offset, 0), n), l.q.Limit
@@ -147,8 +147,8 @@ func (l *listing) pageOf(ids []int64) []int64 {
 	return ids[from:min(n, from+limit)]
 }
 
-// inTurn calls what looks at all rows of a sweep. Listings take turns with that, and it is bounded
-// in time.
+// limitSort calls a function that reads all rows of a sweep. It bounds how many do so at one time,
+// and for how long.
 func (l *listing) limitSort(ctx context.Context, find func(context.Context) ([]int64, error)) ([]int64, error) {
 	if l.d.sortSlots == nil {
 		return find(ctx)
@@ -168,7 +168,7 @@ func (l *listing) limitSort(ctx context.Context, find func(context.Context) ([]i
 	return ids, err
 }
 
-// Known gives the indexes of the trials that have rows, without reading any. They are not to be
+// Known returns the indexes of the trials that have rows, without reading any. The set must not be
 // changed.
 func (d *DB) Known(id grid.SweepID) *ranges.Set {
 	if s := d.sweep(id); s != nil {

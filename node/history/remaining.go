@@ -13,34 +13,34 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// Left is what is left to do of a sweep, as of one moment.
+// Remaining is what is left to do of a sweep, as of one moment.
 type Remaining struct {
-	Applied  uint64       // the last event that it knows of
+	Applied  uint64       // the last event that it includes
 	Terminal ranges.Set   // trials that have ended
-	Reopened []Reopened   // trials that a user has had run again, and of which nothing has run since
+	Reopened []Reopened   // trials that a user has reopened, and of which nothing has run since
 	Open     []grid.Trial // other trials with rows that are not terminal, by index
 }
 
-// Reopened are trials that are reopened, and of which the next attempts have the same number.
+// Reopened are trials that are reopened, and whose next attempts have the same number.
 type Reopened struct {
 	ranges.Range
 	Attempts int // so far
 }
 
-// Left says what is left to do of a sweep. Its cost does not depend on how many trials are
-// terminal, and what it gives not on how many are reopened.
+// Remaining returns what is left to do of a sweep. Its cost does not depend on how many trials are
+// terminal, and the size of the result not on how many are reopened.
 func (d *DB) Remaining(ctx context.Context, id grid.SweepID) (*Remaining, error) {
 	left, err := d.readRemaining(ctx, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return &Remaining{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load what is left of %s: %w", id, d.markDamage(err))
+		return nil, fmt.Errorf("load remaining trials of %s: %w", id, d.markDamage(err))
 	}
 	return left, nil
 }
 
-// snapshot reads it in one transaction.
+// readRemaining reads it in one transaction.
 func (d *DB) readRemaining(ctx context.Context, id grid.SweepID) (*Remaining, error) {
 	tx, err := d.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
@@ -56,7 +56,7 @@ func (d *DB) readRemaining(ctx context.Context, id grid.SweepID) (*Remaining, er
 	if err := left.readKnown(ctx, tx, number); err != nil {
 		return nil, err
 	}
-	// By state, so that the index of these gives them by index without sorting.
+	// By state, so that the index of states returns them in order of index without sorting.
 	for _, state := range []grid.State{grid.Running, grid.Pending} {
 		if err := left.readState(ctx, tx, d, number, state); err != nil {
 			return nil, err
@@ -66,7 +66,7 @@ func (d *DB) readRemaining(ctx context.Context, id grid.SweepID) (*Remaining, er
 	return left, nil
 }
 
-// readKnown has all trials with rows be terminal, which those that are read afterwards are not.
+// readKnown sets all trials with rows as terminal; readState removes those that are not.
 func (l *Remaining) readKnown(ctx context.Context, tx *sql.Tx, number int64) error {
 	rows, err := tx.QueryContext(ctx, "SELECT id, bits FROM known WHERE id BETWEEN ? AND ? ORDER BY id",
 		rowID(number, 0)>>bitmapBits, rowID(number, maxIndex)>>bitmapBits)
@@ -87,7 +87,7 @@ func (l *Remaining) readKnown(ctx context.Context, tx *sql.Tx, number int64) err
 	return rows.Err()
 }
 
-// read adds the trials in a state that is not terminal.
+// readState adds the trials in a state that is not terminal.
 func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *DB, number int64, state grid.State) error {
 	rows, err := tx.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM trial WHERE state <> 2 AND state = %d AND id BETWEEN %d AND %d ORDER BY id",
 		trialColumns, stateCode(state), rowID(number, 0), rowID(number, maxIndex)))
@@ -119,8 +119,8 @@ func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *DB, number int
 	return rows.Err()
 }
 
-// reopened reports whether a row is of a trial of which nothing has run since it was reopened, and
-// gives the number of its attempts.
+// reopenedAttempts reports whether a row is of a trial of which nothing has run since it was
+// reopened, and returns the number of its attempts.
 func reopenedAttempts(v []driver.Value) (attempts int, ok bool) {
 	detail, isDetail := v[10].([]byte)
 	n, isNumber := v[2].(int64)

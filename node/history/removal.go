@@ -10,12 +10,12 @@ import (
 
 // removeRows and removePages bound one transaction of Remove, so that folding goes on in between.
 const (
-	removeRows  = 10_000
+	removeRows  = 10_000 // removeRows and removePages bound one transaction of Remove, so that folding continues in between.
 	removePages = 2_000
 )
 
-// Remove forgets a sweep. It is invisible at once; its rows go in small transactions. What a crash
-// leaves of them, the next Remove takes.
+// Remove removes a sweep. It is invisible at once; its rows are deleted in small transactions. The
+// next Remove deletes what a crash leaves.
 func (d *DB) Remove(ctx context.Context, id grid.SweepID) error {
 	if err := d.hideSweep(id); err != nil {
 		return fmt.Errorf("remove sweep %s: %w", id, d.markDamage(err))
@@ -34,7 +34,7 @@ func (d *DB) Remove(ctx context.Context, id grid.SweepID) error {
 	}
 }
 
-// hide takes the sweep's name away. The row stays, so that its number is not given to another
+// hideSweep removes the sweep's name. The row stays, so that its number is not given to another
 // sweep.
 func (d *DB) hideSweep(id grid.SweepID) error {
 	d.writeMu.Lock()
@@ -65,7 +65,7 @@ func (d *DB) hideSweep(id grid.SweepID) error {
 	return nil
 }
 
-// removeSome removes a part of what is hidden and reports whether there is more to do.
+// removeBatch deletes a part of what is hidden and reports whether there is more to do.
 func (d *DB) removeBatch() (more bool, err error) {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()
@@ -98,7 +98,7 @@ func (d *DB) removeBatch() (more bool, err error) {
 	return true, err
 }
 
-// remove deletes up to removeRows trials' worth of rows and returns how many.
+// remove deletes up to removeRows rows and returns whether there were any, as a number.
 func (w *writer) remove(table, key string, lo, hi int64) (int64, error) {
 	last, err := w.integer(fmt.Sprintf("SELECT coalesce(max(%s), -1) FROM (SELECT %s FROM %s WHERE %s BETWEEN %d AND %d ORDER BY %s LIMIT %d)",
 		key, key, table, key, lo, hi, key, removeRows))
@@ -108,7 +108,7 @@ func (w *writer) remove(table, key string, lo, hi int64) (int64, error) {
 	return 1, w.script(fmt.Sprintf("DELETE FROM %s WHERE %s BETWEEN %d AND %d", table, key, lo, last))
 }
 
-// shrink gives free pages back to the file system.
+// vacuum returns free pages to the file system.
 func (d *DB) vacuum() (more bool, err error) {
 	free, err := d.w.integer("PRAGMA freelist_count")
 	if err != nil || free == 0 {

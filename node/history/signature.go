@@ -4,12 +4,12 @@ import "strings"
 
 // maxLine and maxShape bound, in bytes, what is looked at of a line and what is kept of it.
 const (
-	maxLine      = 512
+	maxLine      = 512 // maxLine and maxSignature bound, in bytes, the part of a line that is read and its signature.
 	maxSignature = 160
 )
 
-// shape gives what lines have in common that say the same of different attempts: numbers become N,
-// and what is in quotes, paths and addresses become an ellipsis.
+// signatureOf returns what lines have in common that say the same of different attempts: numbers
+// become N, and quoted texts, paths and addresses become an ellipsis.
 func signatureOf(line string) string {
 	line = strings.TrimSpace(strings.ToValidUTF8(line[:min(len(line), maxLine)], ""))
 	b := make([]byte, 0, len(line))
@@ -24,7 +24,7 @@ func signatureOf(line string) string {
 	return strings.ToValidUTF8(string(b[:min(len(b), maxSignature)]), "")
 }
 
-// token takes the next part of a line and says what stands for it.
+// nextToken returns the length of the first token of a line and what replaces it.
 func nextToken(line string, start bool) (n int, with string) {
 	c := line[0]
 	switch {
@@ -46,7 +46,7 @@ func nextToken(line string, start bool) (n int, with string) {
 	return 1, line[:1]
 }
 
-// word takes a number, an address or a word.
+// wordToken reads a number, an address or a word.
 func wordToken(line string) (n int, with string) {
 	digits, hex := 0, 0
 	for n < len(line) && isWord(line[n]) {
@@ -73,7 +73,8 @@ func wordToken(line string) (n int, with string) {
 	return n, "N"
 }
 
-// followsNumber reports whether nothing but separators lies between the last number and the end: a list counts as one number.
+// followsNumber reports whether only separators follow the last number: a list counts as one
+// number.
 func followsNumber(b []byte) bool {
 	rest := strings.TrimRight(string(b), " ,:x.")
 	return len(rest) < len(b) && strings.HasSuffix(rest, "N") && (len(rest) == 1 || !isWord(rest[len(rest)-2]))

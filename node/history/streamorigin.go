@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// streamColumns say of which stream a history is, and what was left out of it.
+// streamColumns record of which stream a history is, and what was left out of it.
 const streamColumns = `
 ALTER TABLE meta ADD COLUMN stream TEXT NOT NULL DEFAULT '';
 ALTER TABLE meta ADD COLUMN unread INTEGER NOT NULL DEFAULT 0;
@@ -14,16 +14,16 @@ ALTER TABLE meta ADD COLUMN unread INTEGER NOT NULL DEFAULT 0;
 
 // Origin is what a history was folded from.
 type Origin struct {
-	// Stream names the life of the event stream whose sequences Applied counts; empty where nobody
-	// has said so.
+	// Stream identifies the event stream whose sequences Applied counts; empty where it was not
+	// recorded.
 	Stream string
-	// Unread is the version of records that the program knew which left out events of sweeps whose
-	// records it could not read; 0 for a history that is whole. A program that knows newer records
-	// can make it whole by a fold from the start.
+	// Unread is the version of records that the program read which left out events of sweeps whose
+	// records it could not read; 0 for a complete history. A program that reads newer records can
+	// complete it by a fold from the start.
 	Unread int
 }
 
-// Origin gives what SetOrigin has stored since the last Reset.
+// Origin returns what SetOrigin has stored since the last Reset.
 func (d *DB) Origin() Origin {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -44,7 +44,7 @@ func (d *DB) SetOrigin(ctx context.Context, o Origin) error {
 		return d.w.each("UPDATE meta SET stream = ?, unread = ?", func([]driver.Value) error { return nil }, o.Stream, int64(o.Unread))
 	})
 	if err != nil {
-		return fmt.Errorf("name the stream of history: %w", d.markDamage(err))
+		return fmt.Errorf("store stream origin: %w", d.markDamage(err))
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// Counts sums up the trials of a sweep that have rows. Trials without events are not in it.
+// Counts sums up the trials of a sweep that have rows. Trials without events are not included.
 type Counts struct {
 	Running   int64 `json:"running"`
 	Succeeded int64 `json:"succeeded"`
@@ -29,7 +29,7 @@ type Counts struct {
 // Done is the number of trials in a terminal state.
 func (c *Counts) Done() int64 { return c.Succeeded + c.Failed + c.Cancelled }
 
-// add counts a trial's row, or takes it out again with sign -1.
+// add counts a trial's row, or removes it from the counts with sign -1.
 func (c *Counts) add(t *grid.Trial, sign int64) {
 	switch t.State {
 	case grid.Running:
@@ -52,7 +52,7 @@ func (c *Counts) add(t *grid.Trial, sign int64) {
 	c.Wall += sign * t.Result.Usage.Wall
 }
 
-// span widens the time from the first start to the last end.
+// extendSpan widens the time from the first start to the last end.
 func (c *Counts) extendSpan(t *grid.Trial) {
 	if s := t.Result.Started; s > 0 && (c.Started == 0 || s < c.Started) {
 		c.Started = s
@@ -64,7 +64,8 @@ func (c *Counts) extendSpan(t *grid.Trial) {
 // the summary grow.
 const MaxNames = 1000
 
-// sweep is what is kept in memory of a sweep. It is never changed once it is in DB.sweeps.
+// sweepSummary is what is kept in memory of a sweep. It is never changed once it is in
+// index.sweeps.
 type sweepSummary struct {
 	Counts     Counts         `json:"counts"`
 	Names      []string       `json:"names,omitempty"`
@@ -88,7 +89,7 @@ func (s *sweepSummary) clone() *sweepSummary {
 	return &c
 }
 
-// name notes metric names that are new, in alphabetical order where several are new at once.
+// addNames adds metric names that are new, in alphabetical order where several are new at once.
 func (s *sweepSummary) addNames(m grid.Metric) {
 	var fresh []string
 	for name := range m {
@@ -101,7 +102,7 @@ func (s *sweepSummary) addNames(m grid.Metric) {
 	}
 	slices.Sort(fresh)
 	fresh = fresh[:min(len(fresh), MaxNames-len(s.Names))]
-	named := make(map[string]int, len(s.nameIndex)+len(fresh)) // a new one: clones share the map
+	named := make(map[string]int, len(s.nameIndex)+len(fresh)) // a new map: clones share the old one
 	maps.Copy(named, s.nameIndex)
 	s.nameIndex = named
 	for _, name := range fresh {
@@ -110,7 +111,7 @@ func (s *sweepSummary) addNames(m grid.Metric) {
 	}
 }
 
-// save stores the summary.
+// storeSummary stores the summary.
 func (w *writer) storeSummary(s *sweepSummary) error {
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -119,7 +120,8 @@ func (w *writer) storeSummary(s *sweepSummary) error {
 	return w.exec(w.summary, s.Number, string(s.ID), string(text))
 }
 
-// summary reads a row with the number and the id of a sweep, and what save has stored.
+// decodeSummary reads the number, the id and the summary of a sweep, as storeSummary has stored
+// them.
 func decodeSummary(v []driver.Value) (*sweepSummary, error) {
 	number, ok1 := v[0].(int64)
 	id, ok2 := v[1].(string)

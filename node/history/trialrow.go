@@ -10,8 +10,8 @@ import (
 	"mlfnode/grid"
 )
 
-// indexBits is how much of a trial's row id is its index; the rest is the number of its sweep.
-// Indexes beyond are refused: leases are handed out in order of index, and nobody runs 4·10^12
+// indexBits is how many bits of a trial's row id are its index; the rest is the number of its
+// sweep. Larger indexes are refused: leases are made in order of index, and nobody runs 4·10^12
 // trials.
 const indexBits = 42
 
@@ -19,12 +19,12 @@ const maxIndex = 1<<indexBits - 1
 
 func rowID(sweep, index int64) int64 { return sweep<<indexBits | index }
 
-// stateCode gives the number that stands for a state in the file, its place in grid.States.
+// stateCode returns the number that stands for a state in the file, its place in grid.States.
 func stateCode(s grid.State) int64 {
 	return int64(max(0, slices.Index(grid.States[:], s)))
 }
 
-// values gives the columns of a trial's row.
+// rowValues appends the columns of a trial's row.
 func (d *DB) rowValues(dest []driver.Value, sweep int64, t *grid.Trial, metric string) ([]driver.Value, error) {
 	metrics, err := packMetrics(t.Result.Metrics)
 	if err != nil {
@@ -36,7 +36,7 @@ func (d *DB) rowValues(dest []driver.Value, sweep int64, t *grid.Trial, metric s
 		objective(t.Result.Metrics, metric), metrics, packDetail(nil, t, d.numbers[t.Node])), nil
 }
 
-// trial is the inverse of values.
+// decodeTrial is the inverse of rowValues.
 func (d *DB) decodeTrial(v []driver.Value) (grid.Trial, error) {
 	var n [8]int64
 	for i := range n {
@@ -65,14 +65,14 @@ func (d *DB) decodeTrial(v []driver.Value) (grid.Trial, error) {
 	return t, nil
 }
 
-// objective gives the metric as a number, or nil when it is missing or none.
+// objective returns the metric as a number, or nil when it is missing or not a number.
 func objective(m grid.Metric, name string) driver.Value {
 	raw, ok := m[name]
 	if !ok || name == "" {
 		return nil
 	}
 	f, err := strconv.ParseFloat(string(raw), 64)
-	if err != nil || raw[0] > '9' { // ParseFloat knows more than JSON: Inf, NaN
+	if err != nil || raw[0] > '9' { // ParseFloat accepts more than JSON: Inf, NaN
 		return nil
 	}
 	return f
@@ -106,9 +106,8 @@ func packMetrics(m grid.Metric) (driver.Value, error) {
 	return string(append(b, '}')), nil
 }
 
-// maxDepth is how deep lists and objects may lie in each other in a metric. This program's own
-// workers give them none; SQLite gives up at 1,000, and with it a listing that is sorted by a
-// metric.
+// maxDepth is how deep arrays and objects may be nested in a metric. This program's own workers
+// send none; SQLite gives up at 1,000, and with it a listing that is sorted by a metric.
 const maxDepth = 32
 
 // isDeep reports whether a JSON value is nested more than maxDepth deep.

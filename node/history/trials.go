@@ -12,8 +12,8 @@ import (
 	"mlfnode/grid"
 )
 
-// Sort names what trials are ordered by: one of the constants, or the name of a metric. Trials that
-// miss the value come last, and equal ones in order of index.
+// Sort is what trials are ordered by: one of the constants, or the name of a metric. Trials without
+// the value come last, and equal ones in order of index.
 type Sort string
 
 // The orders besides metrics. The empty Sort is SortIndex.
@@ -36,15 +36,15 @@ type Query struct {
 	Desc   bool
 	Limit  int64 // 0 means no limit
 	Offset int64
-	From   int64   // the least index
-	After  *Cursor // only what stands behind it in this order; an Offset is not looked at then
+	From   int64   // the smallest index
+	After  *Cursor // only what comes after it in this order; Offset is ignored then
 }
 
 // pageRows is how many trials are read at a time. Between pages no connection and no snapshot is
-// held, so a slow caller keeps nobody waiting and the log of the file from growing.
+// held, so that a slow caller neither blocks anyone nor makes the file's log grow.
 const pageRows = 512
 
-// Trial gives one trial; false when it has had no event.
+// Trial returns one trial; false when it has had no event.
 func (d *DB) Trial(ctx context.Context, id grid.TrialID) (grid.Trial, bool, error) {
 	s := d.sweep(id.Sweep)
 	if s == nil || id.Index < 0 || id.Index > maxIndex {
@@ -60,7 +60,7 @@ func (d *DB) Trial(ctx context.Context, id grid.TrialID) (grid.Trial, bool, erro
 	return found[0], true, nil
 }
 
-// TrialsAt gives those of some trials that have had an event, by index.
+// TrialsAt returns those of some trials that have had an event, by index.
 func (d *DB) TrialsAt(ctx context.Context, id grid.SweepID, indexes []int64) (map[int64]*grid.Trial, error) {
 	s := d.sweep(id)
 	if s == nil {
@@ -91,8 +91,8 @@ func (d *DB) trialsAt(ctx context.Context, ids []int64) (map[int64]*grid.Trial, 
 	return byIndex, nil
 }
 
-// Trials yields the trials that have rows and that the query selects. An error is yielded once and
-// ends it. The trials of a listing that goes on for long may come from different moments.
+// Trials yields the trials that have rows and that the query selects. It yields an error once and
+// ends with it. The trials of a long listing may come from different moments.
 func (d *DB) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2[grid.Trial, error] {
 	return func(yield func(grid.Trial, error) bool) {
 		s := d.sweep(id)
@@ -112,21 +112,21 @@ func (d *DB) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2[gri
 	}
 }
 
-// list is one running Trials.
+// listing is one running Trials.
 type listing struct {
 	d     *DB
 	q     Query
 	sweep *sweepSummary
 }
 
-// where gives the condition for rows with ids in [lo,hi].
+// condition returns the condition for rows with ids in [lo,hi].
 func (l *listing) condition(lo, hi int64) string {
 	b := fmt.Sprintf("id BETWEEN %d AND %d", lo, hi)
 	if len(l.q.States) == 0 {
 		return b
 	}
 	if !slices.Contains(l.q.States, grid.Succeeded) {
-		b += " AND state <> 2" // lets SQLite use the index of the others
+		b += " AND state <> 2" // lets SQLite use the index of the other states
 	}
 	return b + " AND state IN (" + l.stateCodes() + ")"
 }
@@ -214,7 +214,7 @@ func joinIDs(ids []int64) string {
 	return strings.Join(texts, ", ")
 }
 
-// rows reads whole trials.
+// readTrials reads whole trials.
 func (d *DB) readTrials(ctx context.Context, dest []grid.Trial, where string, args ...any) ([]grid.Trial, error) {
 	return queryAll(ctx, d.read, dest, d.scanTrial, "SELECT "+trialColumns+" FROM trial WHERE "+where, args...)
 }
@@ -227,7 +227,7 @@ func (d *DB) scanTrial(rows *sql.Rows) (grid.Trial, error) {
 	return d.decodeTrial(v)
 }
 
-// valuesOf gives the columns of a trial's row.
+// scanValues returns the columns of a trial's row.
 func scanValues(rows *sql.Rows) ([]driver.Value, error) {
 	var v, p [trialColumnCount]any
 	for i := range v {
@@ -248,7 +248,7 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// collect appends what scan makes of each row.
+// queryAll appends what scan makes of each row.
 func queryAll[T any](ctx context.Context, q querier, dest []T, scan func(*sql.Rows) (T, error), text string, args ...any) ([]T, error) {
 	rows, err := q.QueryContext(ctx, text, args...)
 	if err != nil {

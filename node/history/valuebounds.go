@@ -11,21 +11,21 @@ import (
 )
 
 // blockBits says how many neighbouring trials form a block: 2^blockBits. For each value that trials
-// can be sorted by, the table block holds bounds of what the trials of a block have. They tell
-// which blocks can hold the first trials of a listing, so that it reads some ten thousand rows of a
-// million. An index for each value would tell as well, but inserting in random places makes the
-// fold several times slower.
+// can be sorted by, the table block holds bounds of the values in a block. They tell which blocks
+// can hold the first trials of a listing, so that it reads some ten thousand rows of a million. An
+// index for each value would tell as well, but inserting in random places makes the fold several
+// times slower.
 //
-// Bounds only widen. When a trial runs again they may say more than is true, which costs a listing
-// time, not truth.
+// Bounds only widen. When a trial runs again they may be wider than its values, which costs a
+// listing time, not correctness.
 const blockBits = 9
 
-// bounded are the columns with bounds. A column's number is its place; the metrics' numbers follow,
-// in the order of sweep.Names.
+// boundedColumns are the columns with bounds. A column's number is its place; the numbers of the
+// metrics follow, in the order of sweepSummary.Names.
 var boundedColumns = [...]Sort{SortStarted, SortEnded, SortWall, SortCPU, SortMemory, SortObjective, SortState, SortAttempts}
 
-// value gives the number of what a listing sorts by; false when the blocks have no bounds for it. A
-// metric that no trial has gets -1, which is in no block.
+// boundsNumber returns the number of what a listing sorts by; false when the blocks have no bounds
+// for it. A metric that no trial has gets -1, which is in no block.
 func (s *sweepSummary) boundsNumber(by Sort) (int64, bool) {
 	if n := slices.Index(boundedColumns[:], by); n >= 0 {
 		return int64(n), true
@@ -36,8 +36,8 @@ func (s *sweepSummary) boundsNumber(by Sort) (int64, bool) {
 	return -1, len(s.Names) < MaxNames
 }
 
-// bound is what one fold learns of one value in one block. Values that differ less than float64 can
-// tell count as equal.
+// valueBounds is what one fold learns of one value in one block. Values that float64 can't
+// distinguish count as equal.
 type valueBounds struct {
 	lo, hi    float64
 	hasNumber bool
@@ -51,15 +51,15 @@ func (b *valueBounds) include(v float64) {
 	b.lo, b.hi = min(b.lo, v), max(b.hi, v)
 }
 
-// addPositive leaves out 0, which stands for a missing value.
+// includePositive leaves out 0, which stands for a missing value.
 func (b *valueBounds) includePositive(v int64) {
 	if v != 0 {
 		b.include(float64(v))
 	}
 }
 
-// metricNumber understands JSON as SQLite's json_extract does: truth is a number, and what has
-// parts is text. It gives NaN for what is not a number.
+// metricNumber reads JSON as SQLite's json_extract does: booleans are numbers, arrays and objects
+// are text. It returns NaN for what is not a number.
 func metricNumber(raw json.RawMessage) (v float64, text bool) {
 	if len(raw) == 0 {
 		return math.NaN(), false
@@ -82,12 +82,12 @@ func metricNumber(raw json.RawMessage) (v float64, text bool) {
 	case '[', '{':
 		return math.NaN(), true
 	}
-	v, _ = strconv.ParseFloat(string(raw), 64) // too great a number is infinite in SQLite, too
+	v, _ = strconv.ParseFloat(string(raw), 64) // SQLite, too, reads a number that is too large as infinite
 	return v, false
 }
 
-// values gives the bounds for SQLite, which orders numbers before texts before blobs. All texts lie
-// between an empty text and an empty blob.
+// sqlValues returns the bounds for SQLite, which orders numbers before texts before blobs. All
+// texts lie between an empty text and an empty blob.
 func (b *valueBounds) sqlValues() (lo, hi driver.Value) {
 	lo, hi = b.lo, b.hi
 	if !b.hasNumber {
@@ -99,7 +99,7 @@ func (b *valueBounds) sqlValues() (lo, hi driver.Value) {
 	return lo, hi
 }
 
-// bound stores the bounds of the trials that have changed.
+// updateBlocks enters the trials that have changed into their blocks, and stores the bounds.
 func (f *fold) updateBlocks(g *sweepFold) error {
 	bounds := make([]valueBounds, len(boundedColumns)+len(g.sweep.Names))
 	for rest := g.dirty; len(rest) > 0; {
@@ -135,8 +135,8 @@ func (f *fold) updateBlocks(g *sweepFold) error {
 	return nil
 }
 
-// widen adds what one trial has, columns in the order of bounded, and enters its metrics in the
-// columns.
+// includeTrial widens the bounds, in the order of boundedColumns, by one trial, and enters its
+// metrics into the columns.
 func (g *sweepFold) includeTrial(bounds []valueBounds, piece *trialBlock, t *grid.Trial) {
 	u, at := &t.Result.Usage, t.Index&(blockTrials-1)
 	for i, v := range [...]int64{t.Result.Started, t.Ended, u.Wall, u.CPU, u.Memory} {

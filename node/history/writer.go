@@ -19,7 +19,7 @@ import (
 type writer struct {
 	conn driver.Conn
 	args []driver.NamedValue
-	data []byte // of a piece
+	data []byte // of a chunk
 
 	insert     [len(insertRows)]driver.Stmt
 	find       driver.Stmt
@@ -67,7 +67,7 @@ func openWriter(dsn string) (*writer, error) {
 	return w, nil
 }
 
-// prepare makes the statements of the fold, once there are tables.
+// prepare prepares the statements of the fold, once there are tables.
 func (w *writer) prepare() error {
 	if w.find != nil {
 		return nil
@@ -126,8 +126,8 @@ func (w *writer) close() error {
 	return errors.Join(append(errs, w.conn.Close())...)
 }
 
-// transaction runs fn and commits, or rolls everything back when something goes wrong. It is not
-// cancelled by a context: it is short, and half of it is of no use.
+// transaction runs fn and commits, or rolls everything back when something goes wrong. A context
+// does not cancel it: it is short, and half of it is of no use.
 func (w *writer) transaction(fn func() error) error {
 	if err := w.exec(w.begin); err != nil {
 		return err
@@ -143,8 +143,7 @@ func (w *writer) transaction(fn func() error) error {
 	return err
 }
 
-// exec runs a statement with the arguments as they are given. A context that never ends costs the
-// driver no goroutine.
+// exec runs a prepared statement. A context that never ends costs the driver no goroutine.
 func (w *writer) exec(stmt driver.Stmt, args ...driver.Value) error {
 	_, err := stmt.(driver.StmtExecContext).ExecContext(context.Background(), w.named(args))
 	return err
@@ -175,7 +174,7 @@ func (w *writer) each(text string, fn func([]driver.Value) error, args ...driver
 	return eachRow(rows, fn)
 }
 
-// query runs a prepared statement; the rows must be drained.
+// query runs a prepared statement; the rows must be read to their end.
 func (w *writer) query(stmt driver.Stmt, args ...driver.Value) (driver.Rows, error) {
 	return stmt.(driver.StmtQueryContext).QueryContext(context.Background(), w.named(args))
 }
