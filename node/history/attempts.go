@@ -101,7 +101,7 @@ func (d *DB) storeAttempt(trial int64, a *Attempt) error {
 	if err != nil {
 		return fmt.Errorf("pack attempt %d: %w", a.Number, err)
 	}
-	return d.w.exec(d.w.attempt, trial, a.Run, int64(a.Number), d.numbers[a.Node], string(a.Outcome), a.Ended, string(result))
+	return d.w.run(putAttempt, trial, a.Run, int64(a.Number), d.numbers[a.Node], string(a.Outcome), a.Ended, string(result))
 }
 
 // currentAttempt returns the attempt that a trial's row describes.

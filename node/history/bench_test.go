@@ -174,7 +174,7 @@ func BenchmarkRestart(b *testing.B) {
 				" FROM n, trial WHERE id BETWEEN %d AND %d ORDER BY n, id",
 				block, to-1, 2*blockTrials, rowID(number, 0), rowID(number, blockTrials-1)))
 			for at := block * 2 * blockTrials / bitmapTrials; err == nil && at <= (to-1)*2*blockTrials/bitmapTrials; at++ {
-				err = d.w.exec(d.w.known, rowID(number, at*bitmapTrials)>>bitmapBits, bits)
+				err = d.w.run(putKnown, rowID(number, at*bitmapTrials)>>bitmapBits, bits)
 			}
 			return err
 		})

@@ -12,11 +12,11 @@ import (
 	"mlfnode/grid"
 )
 
-// Charts read one value of all trials, so values are kept by column as well: a piece holds one
-// column of one block of trials. Pieces are derived from the rows of trials. Those of the blocks
-// that change are kept in memory and written when others take their place; the table stale names
-// these blocks, in the same transaction as their rows, so that after a crash they are made from the
-// rows.
+// Charts read one value of all trials, so values are stored by column as well: a chunk, a row of the
+// table piece, holds one column of one block of trials. Chunks are derived from the rows of trials.
+// The blocks that change are kept in memory and written when they are evicted; the table stale names
+// these blocks, in the same transaction as their rows, so that after a crash they are rebuilt from
+// the rows.
 
 // Column identifies a value of trials that charts read.
 type Column int
@@ -103,6 +103,7 @@ func (b *trialBlock) setValue(c Column, i int64, v float64) {
 
 // blockCache holds the blocks whose chunks in the file are out of date. Only the fold changes them.
 type blockCache struct {
+	w            *writer
 	mu           sync.Mutex
 	cached       map[int64]*trialBlock
 	flushed      map[int64]*trialBlock // written in the current transaction, so not yet readable in the file
@@ -144,49 +145,49 @@ func (b *trialBlock) setTrial(s *sweepSummary, t *grid.Trial, node int64, cause 
 }
 
 // blockToChange returns a block to change.
-func (d *DB) blockToChange(id int64) (*trialBlock, error) {
-	d.blocks.useCount++
-	if b := d.blocks.cached[id]; b != nil {
-		b.lastUsed = d.blocks.useCount
+func (c *blockCache) blockToChange(id int64) (*trialBlock, error) {
+	c.useCount++
+	if b := c.cached[id]; b != nil {
+		b.lastUsed = c.useCount
 		return b, nil
 	}
-	b := &trialBlock{id: id, lastUsed: d.blocks.useCount}
-	if err := d.w.exec(d.w.stale, id); err != nil {
+	b := &trialBlock{id: id, lastUsed: c.useCount}
+	if err := c.w.run(markStale, id); err != nil {
 		return nil, err
 	}
-	if err := d.readBlock(b); err != nil {
+	if err := c.readBlock(b); err != nil {
 		return nil, err
 	}
-	d.blocks.mu.Lock()
-	defer d.blocks.mu.Unlock()
-	d.blocks.cached[id] = b
-	d.blocks.bytes += b.size()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cached[id] = b
+	c.bytes += b.size()
 	return b, nil
 }
 
 // readBlock reads a block's chunks from the file.
-func (d *DB) readBlock(b *trialBlock) error {
-	for c := columnSmall; int(c) <= floatColumns; c++ {
-		rows, err := d.w.query(d.w.piece, chunkID(c, b.id))
+func (c *blockCache) readBlock(b *trialBlock) error {
+	for col := columnSmall; int(col) <= floatColumns; col++ {
+		rows, err := c.w.query(readChunk, chunkID(col, b.id))
 		if err != nil {
 			return err
 		}
 		found := false
 		err = eachRow(rows, func(v []driver.Value) error {
 			data, ok := v[0].([]byte)
-			if ok && c == columnSmall && len(data) == smallBytes {
+			if ok && col == columnSmall && len(data) == smallBytes {
 				found = true
 				copy(b.small[:], data)
 				return nil
 			}
 			whole, fits := floatChunk(data)
-			if !ok || c == columnSmall || !fits {
+			if !ok || col == columnSmall || !fits {
 				return fmt.Errorf("piece of block %d: %w", b.id, errDamaged)
 			}
-			b.floats[c-ColumnStarted], b.lossy[c-ColumnStarted] = unpackFloats(make([]float32, 0, blockTrials), data), !whole
+			b.floats[col-ColumnStarted], b.lossy[col-ColumnStarted] = unpackFloats(make([]float32, 0, blockTrials), data), !whole
 			return nil
 		})
-		if err != nil || c == columnSmall && !found {
+		if err != nil || col == columnSmall && !found {
 			return err // without the first there are no others
 		}
 	}
@@ -205,12 +206,12 @@ func unpackFloats(dest []float32, data []byte) []float32 {
 	return dest
 }
 
-// flushBlocks writes the least recently changed blocks, until the cached ones take no more than
+// flush writes the least recently changed blocks, until the cached ones take no more than
 // limit.
-func (d *DB) flushBlocks(limit int) error {
-	for d.blocks.bytes > limit {
+func (c *blockCache) flush(limit int) error {
+	for c.bytes > limit {
 		var oldest *trialBlock
-		for _, b := range d.blocks.cached {
+		for _, b := range c.cached {
 			if oldest == nil || b.lastUsed < oldest.lastUsed {
 				oldest = b
 			}
@@ -218,25 +219,25 @@ func (d *DB) flushBlocks(limit int) error {
 		if oldest == nil {
 			return errors.New("blocks in memory are miscounted")
 		}
-		if err := d.writeBlock(oldest); err != nil {
+		if err := c.writeBlock(oldest); err != nil {
 			return err
 		}
-		d.evictBlock(oldest)
+		c.evict(oldest)
 	}
 	return nil
 }
 
-func (d *DB) evictBlock(b *trialBlock) {
-	d.blocks.mu.Lock()
-	defer d.blocks.mu.Unlock()
-	d.blocks.bytes -= b.size()
-	delete(d.blocks.cached, b.id)
-	if d.blocks.flushedBytes+b.size() <= d.blocks.limit {
-		if d.blocks.flushed == nil {
-			d.blocks.flushed = map[int64]*trialBlock{}
+func (c *blockCache) evict(b *trialBlock) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bytes -= b.size()
+	delete(c.cached, b.id)
+	if c.flushedBytes+b.size() <= c.limit {
+		if c.flushed == nil {
+			c.flushed = map[int64]*trialBlock{}
 		}
-		d.blocks.flushed[b.id] = b
-		d.blocks.flushedBytes += b.size()
+		c.flushed[b.id] = b
+		c.flushedBytes += b.size()
 	}
 }
 
@@ -247,26 +248,26 @@ func (b *blockCache) dropFlushed() {
 	b.flushed, b.flushedBytes = nil, 0
 }
 
-func (d *DB) writeBlock(b *trialBlock) error {
-	if err := d.w.exec(d.w.putPiece, chunkID(columnSmall, b.id), b.small[:]); err != nil {
+func (c *blockCache) writeBlock(b *trialBlock) error {
+	if err := c.w.run(putChunk, chunkID(columnSmall, b.id), b.small[:]); err != nil {
 		return err
 	}
 	for i, f := range b.floats {
 		if f == nil {
 			continue
 		}
-		d.w.data = d.w.data[:0]
+		c.w.data = c.w.data[:0]
 		for _, v := range f {
-			d.w.data = binary.LittleEndian.AppendUint32(d.w.data, math.Float32bits(v))
+			c.w.data = binary.LittleEndian.AppendUint32(c.w.data, math.Float32bits(v))
 		}
 		if !b.lossy[i] {
-			d.w.data = append(d.w.data, 1)
+			c.w.data = append(c.w.data, 1)
 		}
-		if err := d.w.exec(d.w.putPiece, chunkID(ColumnStarted+Column(i), b.id), d.w.data); err != nil {
+		if err := c.w.run(putChunk, chunkID(ColumnStarted+Column(i), b.id), c.w.data); err != nil {
 			return err
 		}
 	}
-	return d.w.exec(d.w.fresh, b.id)
+	return c.w.run(markFresh, b.id)
 }
 
 // rebuildBlocks builds the blocks whose chunks are out of date from the rows of their trials.

@@ -43,14 +43,6 @@ type Columns struct {
 // BlockTrials is how many neighbouring trials a block has.
 const BlockTrials = blockTrials
 
-// Version returns how often what is known of a sweep has changed; 0 for a sweep without events.
-func (d *DB) Version(id grid.SweepID) int64 {
-	if s := d.sweep(id); s != nil {
-		return s.Version
-	}
-	return 0
-}
-
 // Columns returns the columns of a sweep, which must not be changed; those of some blocks, spread
 // evenly, when the sweep has more than limit trials. Values of blocks that change in the meantime
 // may come from different moments. A sweep without events has none.

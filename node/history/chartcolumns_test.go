@@ -163,7 +163,7 @@ func TestLeavingBlocksAreSeen(t *testing.T) {
 		return seen
 	}
 	err := d.w.transaction(func() error {
-		if err := d.flushBlocks(0); err != nil {
+		if err := d.blocks.flush(0); err != nil {
 			return err
 		}
 		if len(d.blocks.cached) > 0 {

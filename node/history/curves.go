@@ -73,7 +73,7 @@ func (f *fold) storeCurves(g *sweepFold, index int64, run string, curves grid.Cu
 		if _, err := curves[name].Points(); err != nil || !known || n >= grid.MaxCurves {
 			continue
 		}
-		if err := f.d.w.exec(f.d.w.curve, rowID(g.sweep.Number, index), int64(place), run, []byte(curves[name])); err != nil {
+		if err := f.d.w.run(putCurve, rowID(g.sweep.Number, index), int64(place), run, []byte(curves[name])); err != nil {
 			return err
 		}
 		g.sweep.Curved = true
@@ -89,7 +89,7 @@ func (f *fold) renameCurves(g *sweepFold, index int64, from, to string) error {
 	if !g.sweep.Curved {
 		return nil
 	}
-	return f.d.w.exec(f.d.w.moveCurve, to, rowID(g.sweep.Number, index), from)
+	return f.d.w.run(renameRun, to, rowID(g.sweep.Number, index), from)
 }
 
 // Curve is the course of a metric of an attempt.

@@ -105,7 +105,7 @@ func (c *causeTable) record(t *grid.Trial) {
 func (c *causeTable) store(w *writer, sweep int64) error {
 	for _, id := range c.dirty {
 		k := &c.list[id-1]
-		if err := w.exec(w.cause, sweep<<8|int64(id), string(k.Class), k.Signature, k.Count, k.First, k.Last, k.Trial); err != nil {
+		if err := w.run(putCause, sweep<<8|int64(id), string(k.Class), k.Signature, k.Count, k.First, k.Last, k.Trial); err != nil {
 			return err
 		}
 	}

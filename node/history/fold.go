@@ -99,7 +99,7 @@ func (f *fold) flush() error {
 			return fmt.Errorf("store trials of %s: %w", id, err)
 		}
 	}
-	return f.d.w.exec(f.d.w.applied, int64(f.applied))
+	return f.d.w.run(setApplied, int64(f.applied))
 }
 
 func (f *fold) foldBatch(b *grid.Batch) error {
@@ -152,7 +152,7 @@ func (d *DB) numberNode(node grid.NodeID) error {
 		return nil
 	}
 	number := int64(len(d.nodes) + 1)
-	if err := d.w.exec(d.w.node, number, string(node)); err != nil {
+	if err := d.w.run(addNode, number, string(node)); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -202,24 +202,6 @@ func (f *fold) foldEvent(g *sweepFold, node grid.NodeID, e *grid.Event) error {
 	f.recordTransition(g, t, change)
 	return nil
 }
-
-// isFirstStranger reports whether this is the first event, in this life of the program, about a
-// trial that a sweep does not have: one line of log is enough for each sweep.
-func (d *DB) isFirstStranger(id grid.SweepID) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.warned[id] || len(d.warned) >= maxWarned {
-		return false
-	}
-	if d.warned == nil {
-		d.warned = map[grid.SweepID]bool{}
-	}
-	d.warned[id] = true
-	return true
-}
-
-// maxWarned bounds the sweeps that are remembered for isFirstStranger.
-const maxWarned = 10_000
 
 // recordTransition updates the sweep's summary and adds what the caller needs to know of a change.
 func (f *fold) recordTransition(g *sweepFold, t *grid.Trial, change grid.Change) {
@@ -287,7 +269,7 @@ func (g *sweepFold) newTrial() *trialInFold {
 
 // readTrials reads the rows of trials, as far as they have any.
 func (f *fold) readTrials(g *sweepFold, trials ranges.Range) error {
-	rows, err := f.d.w.query(f.d.w.find, rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1))
+	rows, err := f.d.w.query(findTrials, rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1))
 	if err == nil {
 		err = eachRow(rows, func(v []driver.Value) error {
 			t, err := f.d.decodeTrial(v)

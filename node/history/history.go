@@ -4,11 +4,9 @@
 package history
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 
 	"mlfnode/grid"
@@ -42,13 +40,7 @@ type index struct {
 
 	maxCurveBytes int64 // see the constant; tests set it
 
-	mu      sync.Mutex
-	applied uint64
-	sweeps  map[grid.SweepID]*sweepSummary
-	nodes   []grid.NodeID // by number, from 1
-	numbers map[grid.NodeID]int64
-	warned  map[grid.SweepID]bool // sweeps for which events of unknown trials were logged
-	origin  Origin
+	catalog
 }
 
 // Listings returns a handle to read for people: over connections of its own, with few sorts at one
@@ -64,49 +56,9 @@ func (d *DB) Close() error {
 	d.orders.clear()
 	d.columns.clear()
 	if !d.stale { // else what is in memory is wrong, and is rebuilt from the rows at the next start
-		_ = d.w.transaction(func() error { return d.flushBlocks(0) })
+		_ = d.w.transaction(func() error { return d.blocks.flush(0) })
 	}
 	return errors.Join(d.read.Close(), d.listings.Close(), d.w.close())
-}
-
-// Applied returns the sequence of the last event batch that has been folded.
-func (d *DB) Applied() uint64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.applied
-}
-
-// Counts returns the counts of one sweep; they are zero for one that history does not know.
-func (d *DB) Counts(_ context.Context, id grid.SweepID) (Counts, error) {
-	if s := d.sweep(id); s != nil {
-		return s.Counts, nil
-	}
-	return Counts{}, nil
-}
-
-// MetricNames returns the metrics of a sweep in the order in which they first appeared.
-func (d *DB) MetricNames(_ context.Context, id grid.SweepID) ([]string, error) {
-	if s := d.sweep(id); s != nil {
-		return slices.Clone(s.Names), nil
-	}
-	return nil, nil
-}
-
-// sweep returns the summary of a sweep, nil when it is not known. It is never changed.
-func (d *DB) sweep(id grid.SweepID) *sweepSummary {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.sweeps[id]
-}
-
-// node returns the node with a number, "" for none.
-func (d *DB) node(number int64) grid.NodeID {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if number < 1 || number > int64(len(d.nodes)) {
-		return ""
-	}
-	return d.nodes[number-1]
 }
 
 // Policy is what the fold needs to know of a sweep.

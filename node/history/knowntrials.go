@@ -2,7 +2,6 @@ package history
 
 import (
 	"database/sql/driver"
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -46,7 +45,7 @@ func (w *writer) storeKnown(s *sweepSummary, chunks []int64) error {
 				bits[i>>3] &^= 1 << (i & 7)
 			}
 		})
-		if err := w.exec(w.known, rowID(s.Number, lo)>>bitmapBits, bits); err != nil {
+		if err := w.run(putKnown, rowID(s.Number, lo)>>bitmapBits, bits); err != nil {
 			return fmt.Errorf("store known trials of %s: %w", s.ID, err)
 		}
 	}
@@ -95,45 +94,4 @@ func (w *writer) loadKnown(sweeps map[grid.SweepID]*sweepSummary) error {
 		}
 		return addBitmap(&s.known, id, bits)
 	})
-}
-
-// moveKnownTrials fills the table known in a file of a version that had the ranges in the
-// summaries.
-func (w *writer) moveKnownTrials() error {
-	var older []*sweepSummary
-	err := w.each("SELECT number, id, summary FROM sweep WHERE id IS NOT NULL", func(v []driver.Value) error {
-		s, err := decodeSummary(v)
-		if err != nil {
-			return err
-		}
-		var ranges struct {
-			Known [][2]int64 `json:"known"`
-		}
-		if err := json.Unmarshal([]byte(v[2].(string)), &ranges); err != nil {
-			return fmt.Errorf("summary of %s: %w: %w", s.ID, errDamaged, err)
-		}
-		for _, r := range ranges.Known {
-			s.known.Add(r[0], r[1])
-		}
-		older = append(older, s)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, s := range older {
-		var chunks []int64
-		for r := range s.known.All() {
-			for chunk := r.Lo >> bitmapBits; chunk <= (r.Hi-1)>>bitmapBits; chunk++ {
-				chunks = append(chunks, chunk)
-			}
-		}
-		if err := w.storeKnown(s, chunks); err != nil {
-			return err
-		}
-		if err := w.storeSummary(s); err != nil {
-			return err
-		}
-	}
-	return nil
 }

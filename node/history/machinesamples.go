@@ -31,7 +31,7 @@ func (d *DB) StoreSamples(ctx context.Context, nodes []grid.NodeID, pack func(gr
 		if data == nil {
 			continue
 		}
-		if err := d.inTransaction(ctx, func() error { return d.w.exec(d.w.sample, string(node), data) }); err != nil {
+		if err := d.inTransaction(ctx, func() error { return d.w.run(putSample, string(node), data) }); err != nil {
 			return fmt.Errorf("store samples of %s: %w", node, d.markDamage(err))
 		}
 	}
@@ -45,7 +45,7 @@ func (d *DB) StoreSamples(ctx context.Context, nodes []grid.NodeID, pack func(gr
 			return nil
 		})
 		for _, node := range gone {
-			err = cmp.Or(err, d.w.exec(d.w.dropSample, node))
+			err = cmp.Or(err, d.w.run(deleteSample, node))
 		}
 		return err
 	})

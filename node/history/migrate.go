@@ -3,6 +3,8 @@ package history
 import (
 	"database/sql/driver"
 	"encoding/binary"
+	"encoding/json"
+	"fmt"
 	"math"
 )
 
@@ -21,7 +23,7 @@ func (d *DB) addEndedColumn() error {
 		if block < 0 {
 			return nil
 		}
-		return d.w.exec(d.w.putPiece, chunkID(ColumnEnded, block), data)
+		return d.w.run(putChunk, chunkID(ColumnEnded, block), data)
 	}
 	err = d.w.each("SELECT id, ended FROM trial WHERE ended > 0 ORDER BY id", func(v []driver.Value) error {
 		id, ok1 := v[0].(int64)
@@ -50,4 +52,45 @@ func (d *DB) addEndedColumn() error {
 		return err
 	}
 	return put()
+}
+
+// moveKnownTrials fills the table known in a file of a version that had the ranges in the
+// summaries.
+func (w *writer) moveKnownTrials() error {
+	var older []*sweepSummary
+	err := w.each("SELECT number, id, summary FROM sweep WHERE id IS NOT NULL", func(v []driver.Value) error {
+		s, err := decodeSummary(v)
+		if err != nil {
+			return err
+		}
+		var ranges struct {
+			Known [][2]int64 `json:"known"`
+		}
+		if err := json.Unmarshal([]byte(v[2].(string)), &ranges); err != nil {
+			return fmt.Errorf("summary of %s: %w: %w", s.ID, errDamaged, err)
+		}
+		for _, r := range ranges.Known {
+			s.known.Add(r[0], r[1])
+		}
+		older = append(older, s)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range older {
+		var chunks []int64
+		for r := range s.known.All() {
+			for chunk := r.Lo >> bitmapBits; chunk <= (r.Hi-1)>>bitmapBits; chunk++ {
+				chunks = append(chunks, chunk)
+			}
+		}
+		if err := w.storeKnown(s, chunks); err != nil {
+			return err
+		}
+		if err := w.storeSummary(s); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -104,7 +104,7 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 		return nil, err
 	}
 	d := &DB{index: &index{
-		path: path, log: log, w: w, blocks: blockCache{limit: maxCachedBytes}, minColumnRows: minColumnRows, maxCurveBytes: maxCurveBytes,
+		path: path, log: log, w: w, blocks: blockCache{w: w, limit: maxCachedBytes}, minColumnRows: minColumnRows, maxCurveBytes: maxCurveBytes,
 		sortSlots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}}
 	if err := d.prepare(); err != nil {

@@ -8,9 +8,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"mlfnode/grid"
-	"mlfnode/grid/ranges"
 )
 
 const (
@@ -166,13 +163,4 @@ func (l *listing) limitSort(ctx context.Context, find func(context.Context) ([]i
 		err = cause
 	}
 	return ids, err
-}
-
-// Known returns the indexes of the trials that have rows, without reading any. The set must not be
-// changed.
-func (d *DB) Known(id grid.SweepID) *ranges.Set {
-	if s := d.sweep(id); s != nil {
-		return &s.known
-	}
-	return &ranges.Set{}
 }

@@ -59,7 +59,7 @@ func (d *DB) hideSweep(id grid.SweepID) error {
 	delete(d.sweeps, id)
 	for _, b := range d.blocks.cached {
 		if b.id>>(indexBits-blockBits) == s.Number {
-			d.evictBlock(b)
+			d.blocks.evict(b)
 		}
 	}
 	return nil

@@ -23,13 +23,6 @@ type Origin struct {
 	Unread int
 }
 
-// Origin returns what SetOrigin has stored since the last Reset.
-func (d *DB) Origin() Origin {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.origin
-}
-
 // SetOrigin stores what the history is folded from.
 func (d *DB) SetOrigin(ctx context.Context, o Origin) error {
 	d.writeMu.Lock()

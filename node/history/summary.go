@@ -117,7 +117,7 @@ func (w *writer) storeSummary(s *sweepSummary) error {
 	if err != nil {
 		return err
 	}
-	return w.exec(w.summary, s.Number, string(s.ID), string(text))
+	return w.run(putSummary, s.Number, string(s.ID), string(text))
 }
 
 // decodeSummary reads the number, the id and the summary of a sweep, as storeSummary has stored

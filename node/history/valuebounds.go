@@ -104,7 +104,7 @@ func (f *fold) updateBlocks(g *sweepFold) error {
 	bounds := make([]valueBounds, len(boundedColumns)+len(g.sweep.Names))
 	for rest := g.dirty; len(rest) > 0; {
 		block := rowID(g.sweep.Number, rest[0].trial.Index) >> blockBits
-		piece, err := f.d.blockToChange(block)
+		piece, err := f.d.blocks.blockToChange(block)
 		if err != nil {
 			return err
 		}
@@ -118,14 +118,14 @@ func (f *fold) updateBlocks(g *sweepFold) error {
 		}
 		f.d.blocks.bytes += piece.size()
 		f.d.blocks.mu.Unlock()
-		if err := f.d.flushBlocks(f.d.blocks.limit); err != nil {
+		if err := f.d.blocks.flush(f.d.blocks.limit); err != nil {
 			return err
 		}
 		rest = rest[n:]
 		for i := range bounds {
 			if b := &bounds[i]; b.hasNumber || b.hasText {
 				lo, hi := b.sqlValues()
-				if err := f.d.w.exec(f.d.w.bound, block, int64(i), lo, hi); err != nil {
+				if err := f.d.w.run(putBounds, block, int64(i), lo, hi); err != nil {
 					return err
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"modernc.org/sqlite"
@@ -21,26 +22,58 @@ type writer struct {
 	args []driver.NamedValue
 	data []byte // of a chunk
 
-	insert     [len(insertRows)]driver.Stmt
-	find       driver.Stmt
-	applied    driver.Stmt
-	summary    driver.Stmt
-	known      driver.Stmt
-	attempt    driver.Stmt
-	bound      driver.Stmt
-	piece      driver.Stmt
-	putPiece   driver.Stmt
-	stale      driver.Stmt
-	fresh      driver.Stmt
-	cause      driver.Stmt
-	curve      driver.Stmt
-	moveCurve  driver.Stmt
-	sample     driver.Stmt
-	dropSample driver.Stmt
-	node       driver.Stmt
-	begin      driver.Stmt
-	commit     driver.Stmt
-	rollback   driver.Stmt
+	insert   [len(insertRows)]driver.Stmt
+	prepared [statementCount]driver.Stmt
+}
+
+// statement identifies one of the writer's prepared statements.
+type statement int
+
+const (
+	beginTx statement = iota
+	commitTx
+	rollbackTx
+	setApplied // this one and those that follow need tables
+	putSummary
+	putKnown
+	putAttempt
+	putBounds
+	readChunk
+	putChunk
+	markStale
+	markFresh
+	putCause
+	putCurve
+	renameRun
+	putSample
+	deleteSample
+	addNode
+	findTrials
+	statementCount
+)
+
+// statements are the texts of the prepared statements.
+var statements = [statementCount]string{
+	beginTx:    "BEGIN IMMEDIATE",
+	commitTx:   "COMMIT",
+	rollbackTx: "ROLLBACK",
+	setApplied: "UPDATE meta SET applied = ?",
+	putSummary: "INSERT OR REPLACE INTO sweep (number, id, summary) VALUES (?, ?, ?)",
+	putKnown:   "INSERT OR REPLACE INTO known (id, bits) VALUES (?, ?)",
+	putAttempt: "INSERT OR REPLACE INTO attempt (trial, run, number, node, outcome, ended, result) VALUES (?, ?, ?, ?, ?, ?, ?)",
+	putBounds: "INSERT INTO block (id, value, lo, hi) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE" +
+		" SET lo = min(lo, excluded.lo), hi = max(hi, excluded.hi) WHERE excluded.lo < lo OR excluded.hi > hi",
+	readChunk:    "SELECT data FROM piece WHERE id = ?",
+	putChunk:     "INSERT OR REPLACE INTO piece (id, data) VALUES (?, ?)",
+	markStale:    "INSERT OR IGNORE INTO stale (block) VALUES (?)",
+	markFresh:    "DELETE FROM stale WHERE block = ?",
+	putCause:     "INSERT OR REPLACE INTO cause (id, class, signature, count, first, last, trial) VALUES (?, ?, ?, ?, ?, ?, ?)",
+	putCurve:     "INSERT OR REPLACE INTO curve (trial, metric, run, data) VALUES (?, ?, ?, ?)",
+	renameRun:    "UPDATE OR REPLACE curve SET run = ? WHERE trial = ? AND run = ?",
+	putSample:    "INSERT OR REPLACE INTO sample (node, data) VALUES (?, ?)",
+	deleteSample: "DELETE FROM sample WHERE node = ?",
+	addNode:      "INSERT INTO node (number, name) VALUES (?, ?)",
+	findTrials:   "SELECT " + trialColumns + " FROM trial WHERE id BETWEEN ? AND ?",
 }
 
 // insertRows are how many trials one statement stores, widest first.
@@ -56,11 +89,8 @@ func openWriter(dsn string) (*writer, error) {
 		return nil, err
 	}
 	w := &writer{conn: conn}
-	for _, s := range []struct {
-		stmt *driver.Stmt
-		text string
-	}{{&w.begin, "BEGIN IMMEDIATE"}, {&w.commit, "COMMIT"}, {&w.rollback, "ROLLBACK"}} {
-		if *s.stmt, err = conn.Prepare(s.text); err != nil {
+	for id := beginTx; id < setApplied; id++ {
+		if w.prepared[id], err = conn.Prepare(statements[id]); err != nil {
 			return nil, errors.Join(err, conn.Close())
 		}
 	}
@@ -68,57 +98,28 @@ func openWriter(dsn string) (*writer, error) {
 }
 
 // prepare prepares the statements of the fold, once there are tables.
-func (w *writer) prepare() error {
-	if w.find != nil {
+func (w *writer) prepare() (err error) {
+	if w.prepared[findTrials] != nil {
 		return nil
 	}
 	row := "(" + strings.Repeat("?, ", trialColumnCount-1) + "?)"
 	for i, n := range insertRows {
 		text := "INSERT OR REPLACE INTO trial (" + trialColumns + ") VALUES " + strings.Repeat(row+", ", n-1) + row
-		if err := w.statement(&w.insert[i], text); err != nil {
-			return err
+		if w.insert[i], err = w.conn.Prepare(text); err != nil {
+			return fmt.Errorf("prepare %.40s: %w", text, err)
 		}
 	}
-	for _, s := range []struct {
-		stmt *driver.Stmt
-		text string
-	}{
-		{&w.applied, "UPDATE meta SET applied = ?"},
-		{&w.summary, "INSERT OR REPLACE INTO sweep (number, id, summary) VALUES (?, ?, ?)"},
-		{&w.known, "INSERT OR REPLACE INTO known (id, bits) VALUES (?, ?)"},
-		{&w.attempt, "INSERT OR REPLACE INTO attempt (trial, run, number, node, outcome, ended, result) VALUES (?, ?, ?, ?, ?, ?, ?)"},
-		{&w.bound, "INSERT INTO block (id, value, lo, hi) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE" +
-			" SET lo = min(lo, excluded.lo), hi = max(hi, excluded.hi) WHERE excluded.lo < lo OR excluded.hi > hi"},
-		{&w.piece, "SELECT data FROM piece WHERE id = ?"},
-		{&w.putPiece, "INSERT OR REPLACE INTO piece (id, data) VALUES (?, ?)"},
-		{&w.stale, "INSERT OR IGNORE INTO stale (block) VALUES (?)"},
-		{&w.fresh, "DELETE FROM stale WHERE block = ?"},
-		{&w.cause, "INSERT OR REPLACE INTO cause (id, class, signature, count, first, last, trial) VALUES (?, ?, ?, ?, ?, ?, ?)"},
-		{&w.curve, "INSERT OR REPLACE INTO curve (trial, metric, run, data) VALUES (?, ?, ?, ?)"},
-		{&w.moveCurve, "UPDATE OR REPLACE curve SET run = ? WHERE trial = ? AND run = ?"},
-		{&w.sample, "INSERT OR REPLACE INTO sample (node, data) VALUES (?, ?)"},
-		{&w.dropSample, "DELETE FROM sample WHERE node = ?"},
-		{&w.node, "INSERT INTO node (number, name) VALUES (?, ?)"},
-		{&w.find, "SELECT " + trialColumns + " FROM trial WHERE id BETWEEN ? AND ?"},
-	} {
-		if err := w.statement(s.stmt, s.text); err != nil {
-			return err
+	for id := setApplied; id < statementCount; id++ {
+		if w.prepared[id], err = w.conn.Prepare(statements[id]); err != nil {
+			return fmt.Errorf("prepare %.40s: %w", statements[id], err)
 		}
-	}
-	return nil
-}
-
-func (w *writer) statement(stmt *driver.Stmt, text string) (err error) {
-	if *stmt, err = w.conn.Prepare(text); err != nil {
-		return fmt.Errorf("prepare %.40s: %w", text, err)
 	}
 	return nil
 }
 
 func (w *writer) close() error {
 	var errs []error
-	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.known, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.curve, w.moveCurve, w.sample, w.dropSample, w.node, w.begin, w.commit, w.rollback)
-	for _, s := range stmts {
+	for _, s := range slices.Concat(w.insert[:], w.prepared[:]) {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}
@@ -129,21 +130,26 @@ func (w *writer) close() error {
 // transaction runs fn and commits, or rolls everything back when something goes wrong. A context
 // does not cancel it: it is short, and half of it is of no use.
 func (w *writer) transaction(fn func() error) error {
-	if err := w.exec(w.begin); err != nil {
+	if err := w.run(beginTx); err != nil {
 		return err
 	}
 	err := fn()
 	if err == nil {
-		err = w.exec(w.commit)
+		err = w.run(commitTx)
 	}
 	if err != nil {
 		// Some failures end the transaction by themselves, and then there is nothing to roll back.
-		_ = w.exec(w.rollback)
+		_ = w.run(rollbackTx)
 	}
 	return err
 }
 
-// exec runs a prepared statement. A context that never ends costs the driver no goroutine.
+// run runs a prepared statement.
+func (w *writer) run(id statement, args ...driver.Value) error {
+	return w.exec(w.prepared[id], args...)
+}
+
+// exec runs a statement. A context that never ends costs the driver no goroutine.
 func (w *writer) exec(stmt driver.Stmt, args ...driver.Value) error {
 	_, err := stmt.(driver.StmtExecContext).ExecContext(context.Background(), w.named(args))
 	return err
@@ -175,8 +181,8 @@ func (w *writer) each(text string, fn func([]driver.Value) error, args ...driver
 }
 
 // query runs a prepared statement; the rows must be read to their end.
-func (w *writer) query(stmt driver.Stmt, args ...driver.Value) (driver.Rows, error) {
-	return stmt.(driver.StmtQueryContext).QueryContext(context.Background(), w.named(args))
+func (w *writer) query(id statement, args ...driver.Value) (driver.Rows, error) {
+	return w.prepared[id].(driver.StmtQueryContext).QueryContext(context.Background(), w.named(args))
 }
 
 func eachRow(rows driver.Rows, fn func([]driver.Value) error) error {
