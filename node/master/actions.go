@@ -145,15 +145,6 @@ func (m *Master) recordUncertain(token string, id grid.SweepID) {
 	m.uncertain[token] = id
 }
 
-// newestNumber returns the highest number of a sweep.
-func (m *Master) newestNumber() int64 {
-	var newest int64
-	for _, r := range m.Sweeps() {
-		newest = max(newest, r.Sweep.Number)
-	}
-	return newest
-}
-
 func newSweepRecord(s *api.Submit, n int) *grid.Sweep {
 	return &grid.Sweep{
 		V: grid.RecordVersion, ID: grid.SweepID(fmt.Sprintf("%s-%d", s.Project, n)),

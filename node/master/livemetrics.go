@@ -36,8 +36,6 @@ func (m *Master) foldProgress(ctx context.Context) error {
 			return fmt.Errorf("store metrics of running trials: %w", err)
 		}
 		m.compareProgress(batches)
-		m.mu.Lock()
-		m.signalChangeLocked()
-		m.mu.Unlock()
+		m.signalChange()
 	}
 }

@@ -24,8 +24,7 @@ const (
 	reconcileInterval = 3 * time.Second
 )
 
-// scheduler decides what is leased. One goroutine owns it; others reach it through Master.post and
-// Master.call only.
+// scheduler decides what is leased. One goroutine owns it; others reach it through the inbox only.
 type scheduler struct {
 	m         *Master
 	feeds     map[grid.SweepID]*feed
@@ -41,6 +40,7 @@ type scheduler struct {
 	missing       map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be applied to be sure
 	pendingFences map[fenceKey]nodeLoss   // fences that could not be stored yet
 	pendingOpens  map[grid.SweepID]bool   // sweeps that could not be opened yet
+	applyError    error                   // of the record or fold that was applied last; step reports it
 }
 
 func newScheduler(m *Master) *scheduler {
@@ -50,10 +50,10 @@ func newScheduler(m *Master) *scheduler {
 	}
 }
 
-// loop runs the scheduler until ctx ends.
-func (m *Master) loop(ctx context.Context) error {
+// loop runs the scheduler until ctx ends. caughtUp is the last event that history holds.
+func (m *Master) loop(ctx context.Context, caughtUp uint64) error {
 	s := newScheduler(m)
-	s.applied = m.caughtUp
+	s.applied = caughtUp
 	if m.cfg.Nodes != nil {
 		if err := s.restoreWithRetry(ctx); err != nil {
 			return err
@@ -81,14 +81,10 @@ func (s *scheduler) step(ctx context.Context, feedTick, reconcile <-chan time.Ti
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case c := <-s.m.changes:
-		err = s.applyRecord(ctx, c)
-	case f := <-s.m.folded:
-		s.applyFold(f)
-		err = errors.Join(s.pinImages(ctx, f.images), s.pauseFailedSetups(ctx), s.pauseFailing(ctx), s.finishComplete(ctx))
-	case <-s.m.kick:
-		s.runPosted()
-		err = s.finishComplete(ctx)
+	case <-s.m.wake:
+		s.m.inbox.run(s)
+		err = errors.Join(s.applyError, s.finishComplete(ctx))
+		s.applyError = nil
 	case <-reconcile:
 		s.reportProblem(ctx, reconciling, s.reconcile(ctx))
 		err = s.finishComplete(ctx)
@@ -154,7 +150,7 @@ func (s *scheduler) applyRecord(ctx context.Context, c jetstream.Change) error {
 		s.withdrawLeases(ctx, f)
 	}
 	s.closeFeedIfDone(f)
-	return s.finishComplete(ctx)
+	return nil
 }
 
 // retryOpens opens the active sweeps that could not be opened before.
@@ -639,7 +635,7 @@ func (m *Master) awaitDrained(ctx context.Context, id grid.SweepID) error {
 	select {
 	case <-settled:
 		return nil
-	case <-m.ended:
+	case <-m.closed:
 		return errEnded
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -672,63 +668,4 @@ func (m *Master) Busy(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	return <-answer, nil
-}
-
-func (m *Master) anyActive() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, r := range m.sweeps {
-		if r.Sweep.Active() {
-			return true
-		}
-	}
-	return false
-}
-
-// post queues fn for the scheduler's goroutine and returns at once. All access to the scheduler
-// from other goroutines goes through post; call is post and a wait.
-func (m *Master) post(call func(*scheduler)) {
-	m.postMu.Lock()
-	m.posted = append(m.posted, call)
-	m.postMu.Unlock()
-	m.Kick()
-}
-
-// Kick makes the scheduler look for trials to lease, because more nodes may be up.
-func (m *Master) Kick() {
-	select {
-	case m.kick <- struct{}{}:
-	default:
-	}
-}
-
-// runPosted runs the posted functions.
-func (s *scheduler) runPosted() {
-	s.m.postMu.Lock()
-	told := s.m.posted
-	s.m.posted = nil
-	s.m.postMu.Unlock()
-	for _, call := range told {
-		call(s)
-	}
-}
-
-// errEnded says that the master has ended and decides nothing more.
-var errEnded = errors.New("the master has ended")
-
-// call runs fn on the scheduler's goroutine and waits until it has returned.
-func (m *Master) call(ctx context.Context, call func(*scheduler)) error {
-	done := make(chan struct{})
-	m.post(func(s *scheduler) {
-		call(s)
-		close(done)
-	})
-	select {
-	case <-done:
-		return nil
-	case <-m.ended:
-		return errEnded
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -64,8 +64,14 @@ func (r resolution) step() time.Duration {
 // sampleStore keeps how busy the machines of nodes were in the last hour, day and 14 days, a byte
 // for each figure and interval: 3 kB for each figure. History keeps it over a restart.
 type sampleStore struct {
+	db *history.DB
+
 	mu     sync.Mutex
 	byNode map[grid.NodeID]*nodeSamples
+}
+
+func newSampleStore(db *history.DB) *sampleStore {
+	return &sampleStore{db: db, byNode: map[grid.NodeID]*nodeSamples{}}
 }
 
 // nodeSamples are the samples of one node.
@@ -321,32 +327,29 @@ func (s *sampleStore) restore(all map[grid.NodeID][]byte) {
 	}
 }
 
-// loadSamples loads what an earlier life of the master has saved. It is called before nodes are
+// load loads what an earlier life of the master has saved. It is called before nodes are
 // heard.
-func (m *Master) loadSamples() error {
-	all, err := m.cfg.History.Samples()
+func (s *sampleStore) load() error {
+	all, err := s.db.Samples()
 	if err == nil {
-		m.samples.restore(all)
+		s.restore(all)
 	}
 	return err
 }
 
-// saveSamplesRegularly saves the samples in history, so that a restart loses few of them.
-func (m *Master) saveSamplesRegularly(ctx context.Context) error {
-	if m.cfg.Nodes == nil {
-		return nil // no node reports samples
-	}
+// saveRegularly saves the samples in history, so that a restart loses few of them.
+func (s *sampleStore) saveRegularly(ctx context.Context) error {
 	tick := time.NewTicker(saveInterval)
 	defer tick.Stop()
 	for {
 		var err error
 		select {
 		case <-tick.C:
-			err = m.saveSamples(ctx)
+			err = s.save(ctx)
 		case <-ctx.Done():
 			last, stop := context.WithTimeout(context.Background(), saveTimeout) // the master ends
 			defer stop()
-			return m.saveSamples(last)
+			return s.save(last)
 		}
 		if err != nil {
 			return err
@@ -354,9 +357,9 @@ func (m *Master) saveSamplesRegularly(ctx context.Context) error {
 	}
 }
 
-func (m *Master) saveSamples(ctx context.Context) error {
-	names, _ := m.samples.list()
-	if err := m.cfg.History.StoreSamples(ctx, names, m.samples.marshalNode); err != nil && !history.IsFull(err) { // the next save may succeed
+func (s *sampleStore) save(ctx context.Context) error {
+	names, _ := s.list()
+	if err := s.db.StoreSamples(ctx, names, s.marshalNode); err != nil && !history.IsFull(err) { // the next save may succeed
 		return err
 	}
 	return nil
@@ -364,21 +367,21 @@ func (m *Master) saveSamples(ctx context.Context) error {
 
 // Samples returns how busy the machine of a node was, in samples of one of api.SampleSteps. It
 // returns false for another step, and for a node without samples.
-func (m *Master) Samples(node grid.NodeID, step time.Duration) (api.NodeSamples, bool) {
+func (s *sampleStore) Samples(node grid.NodeID, step time.Duration) (api.NodeSamples, bool) {
 	r, ok := resolutionOf(step)
 	if !ok {
 		return api.NodeSamples{}, false
 	}
-	return m.samples.latest(node, r, r.slots, time.Now())
+	return s.latest(node, r, r.slots, time.Now())
 }
 
 // NodeSamples returns the newest samples of all nodes, fewer of each the more nodes there are.
-func (m *Master) NodeSamples() []api.NodeSamples {
-	names, figures := m.samples.list()
+func (s *sampleStore) NodeSamples() []api.NodeSamples {
+	names, figures := s.list()
 	slots := min(maxOverviewSlots, max(1, maxOverviewBytes/max(figures, 1)))
 	all, now := []api.NodeSamples{}, time.Now()
 	for _, node := range names {
-		if v, ok := m.samples.latest(node, resolutions[0], slots, now); ok {
+		if v, ok := s.latest(node, resolutions[0], slots, now); ok {
 			all = append(all, v)
 		}
 	}

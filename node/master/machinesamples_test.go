@@ -230,7 +230,7 @@ func TestSamplesOfTheNextMaster(t *testing.T) {
 		Members: func() []cluster.Member { return nil }, Disconnections: func(func(grid.NodeID)) (func(), error) { return func() {}, nil },
 	}
 	c := startWithNodes(t, dir, 1, nodes)
-	c.samples.add("a", &jetstream.Sample{Load: 42}, time.Now())
+	c.sampleStore.add("a", &jetstream.Sample{Load: 42}, time.Now())
 	c.stopMaster()
 	got, ok := startWithNodes(t, dir, 1, nodes).Samples("a", jetstream.SampleInterval)
 	if !ok || !bytes.Contains(got.Load, []byte{42}) {
@@ -241,13 +241,13 @@ func TestSamplesOfTheNextMaster(t *testing.T) {
 // TestSamplesOfManyNodes gives those of all nodes in one answer that stays small.
 func TestSamplesOfManyNodes(t *testing.T) {
 	for _, c := range []struct{ nodes, gpus, slots int }{{1, 0, maxOverviewSlots}, {8, 8, maxOverviewSlots}, {100, 8, 11}, {2000, 8, 1}} {
-		m := &Master{samples: newSamples()}
+		m := &Master{sampleStore: newSampleStore(nil)}
 		for i := range c.nodes {
 			said := &jetstream.Sample{Load: 5}
 			for k := range c.gpus {
 				said.GPUs = append(said.GPUs, jetstream.GPUSample{UUID: fmt.Sprintf("GPU-%04d%04d-b6a5-2a1c-8c0e-0123456789ab", i, k), Busy: inventory.Unknown})
 			}
-			m.samples.add(grid.NodeID(fmt.Sprint("node-", i)), said, time.Now())
+			m.sampleStore.add(grid.NodeID(fmt.Sprint("node-", i)), said, time.Now())
 		}
 		got := m.NodeSamples()
 		if len(got) != c.nodes || len(got[0].Load) != c.slots {

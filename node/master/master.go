@@ -9,14 +9,11 @@
 package master
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"mlfnode/grid"
@@ -69,52 +66,33 @@ type Master struct {
 	cfg   Config
 	log   *slog.Logger
 	ready chan struct{} // closed when history has caught up and the records are known
-	ended chan struct{} // closed when Run is about to return
 
-	changes chan jetstream.Change
-	folded  chan folded
-	leases  *leaseTable
-	nodes   *nodeTable
-	samples *sampleStore
-
-	reportInterval atomic.Int64 // the time that nodes are to wait between reports
-	awayReason     string       // why this master considers itself disconnected; owned by watchNodes
+	*inbox
+	*sweepTable
+	*problems
+	*liveSettings
+	*sampleStore
+	*nodeWatcher
+	*collector
+	leases *leaseTable
 
 	submitLock chan struct{}           // held by a submission, and by the removal of a bundle
 	uncertain  map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitLock
-
-	retainNow chan struct{} // makes runRetention check at once
-
-	caughtUp uint64 // the last event that history held when the scheduler started
-
-	postMu sync.Mutex
-	posted []func(*scheduler)
-	kick   chan struct{}
-
-	mu             sync.Mutex
-	retention      Retention
-	maxCrashes     int // how many nodes may die under a trial
-	outageSettings Outage
-	sweeps         map[grid.SweepID]jetstream.Record
-	reopens        map[grid.SweepID]int // retries that are still reopening trials
-	applied        uint64
-	problems       [subsystemCount]string
-	spaceProblem   string        // which part of the store is nearly full, and what to do
-	changed        chan struct{} // closed and replaced when applied or sweeps change
 }
 
 // New makes a Master; Run runs it.
 func New(cfg Config) *Master {
 	m := &Master{
-		cfg: cfg, retention: cfg.Retention, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}), ended: make(chan struct{}),
-		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16),
-		leases: newLeaseTable(), nodes: &nodeTable{byID: map[grid.NodeID]*nodeState{}, marks: uint64(time.Now().UnixNano())},
-		samples: &sampleStore{byNode: map[grid.NodeID]*nodeSamples{}}, kick: make(chan struct{}, 1),
-		sweeps: map[grid.SweepID]jetstream.Record{}, reopens: map[grid.SweepID]int{}, changed: make(chan struct{}),
-		submitLock: make(chan struct{}, 1), retainNow: make(chan struct{}, 1), uncertain: map[string]grid.SweepID{},
+		cfg: cfg, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}), inbox: newInbox(),
+		liveSettings: &liveSettings{retention: cfg.Retention}, sampleStore: newSampleStore(cfg.History), leases: newLeaseTable(),
+		submitLock: make(chan struct{}, 1), uncertain: map[string]grid.SweepID{},
 	}
+	m.sweepTable = newSweepTable(m.Kick)
+	m.problems = &problems{log: m.log, changed: m.signalChange}
+	m.nodeWatcher = &nodeWatcher{m: m, nodes: newNodeTable()}
+	m.collector = &collector{m: m, runNow: make(chan struct{}, 1)}
 	if cfg.Nodes != nil {
-		m.maxCrashes, m.outageSettings = cfg.Nodes.CrashLimit, cfg.Nodes.Outage
+		m.maxCrashes, m.outages = cfg.Nodes.CrashLimit, cfg.Nodes.Outage
 	}
 	if cfg.Snapshots != nil {
 		cfg.Snapshots.OnFull(m.freeSnapshots)
@@ -122,48 +100,19 @@ func New(cfg Config) *Master {
 	return m
 }
 
-// Retain changes the retention, and how many nodes may die under a trial.
-func (m *Master) Retain(r Retention, crashes int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.retention, m.maxCrashes = r, crashes
-}
-
-// crashLimit returns how many nodes may die under a trial before it is set aside.
-func (m *Master) crashLimit() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.maxCrashes
-}
-
-// SetOutage changes how silent nodes are treated.
-func (m *Master) SetOutage(o Outage) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.outageSettings = o
-}
-
-func (m *Master) outage() Outage {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.outageSettings
-}
-
-func (m *Master) reconcile() Reconcile { return m.outage().Reconcile }
-
 // Run folds events and feeds the queue until ctx ends. It returns early only when the store or
 // history fails for good.
 func (m *Master) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer close(m.ended)
+	defer close(m.closed)
 	if err := m.catchUp(ctx); err != nil {
 		return err
 	}
-	if err := m.loadSamples(); err != nil {
+	if err := m.sampleStore.load(); err != nil {
 		return err
 	}
-	m.caughtUp = m.applied
+	caughtUp := m.Applied() // before more is folded
 	ready := time.Now()
 	close(m.ready)
 	var wg sync.WaitGroup
@@ -177,10 +126,12 @@ func (m *Master) Run(ctx context.Context) error {
 	start("watch sweep records", m.watchRecords)
 	start("fold events", m.foldStream)
 	start("fold live metrics", m.foldProgress)
-	start("top up the lease queue", m.loop)
+	start("top up the lease queue", func(ctx context.Context) error { return m.loop(ctx, caughtUp) })
 	start("watch nodes", m.watchNodes)
-	start("save samples", m.saveSamplesRegularly)
-	start("remove old sweeps", func(ctx context.Context) error { return m.runRetention(ctx, ready) })
+	if m.cfg.Nodes != nil { // else no node reports samples
+		start("save samples", m.sampleStore.saveRegularly)
+	}
+	start("remove old sweeps", func(ctx context.Context) error { return m.collector.run(ctx, ready) })
 	wg.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -250,11 +201,6 @@ func (m *Master) checkHistory(ctx context.Context, first, last uint64, version i
 	return db.SetOrigin(ctx, origin)
 }
 
-// hasLong reports whether there is a record of a long sweep.
-func (m *Master) hasLong() bool {
-	return slices.ContainsFunc(m.Sweeps(), func(r jetstream.Record) bool { return r.Sweep.Long })
-}
-
 // errCaughtUp ends the reading in catchUp.
 var errCaughtUp = errors.New("caught up")
 
@@ -271,10 +217,7 @@ func (m *Master) foldEvents(ctx context.Context, fn func(folded) error) error {
 		if err != nil {
 			return err
 		}
-		m.mu.Lock()
-		m.applied = stored[len(stored)-1].Seq
-		m.signalChangeLocked()
-		m.mu.Unlock()
+		m.setApplied(stored[len(stored)-1].Seq)
 		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releasedIn(stored), images: imagesUsed(stored)})
 	})
 }
@@ -333,172 +276,27 @@ func releasedIn(stored []jetstream.StoredBatch) []releasedLease {
 
 func (m *Master) foldStream(ctx context.Context) error {
 	return m.foldEvents(ctx, func(f folded) error {
-		select {
-		case m.folded <- f:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+		return m.send(ctx, func(s *scheduler) {
+			s.applyFold(f)
+			s.applyError = errors.Join(s.pinImages(ctx, f.images), s.pauseFailedSetups(ctx), s.pauseFailing(ctx))
+		})
 	})
-}
-
-func (m *Master) policy(id grid.SweepID) (history.Policy, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r, ok := m.sweeps[id]
-	if !ok {
-		return history.Policy{}, false
-	}
-	p := history.Policy{Retries: r.Sweep.Task.Policy(), Count: r.Sweep.Space.Count()}
-	if o := r.Sweep.Task.Objective; o != nil {
-		p.Metric, p.Goal = o.Metric, o.Goal
-	}
-	if s := r.Sweep.Task.Stop; s != nil {
-		p.Stop = s.Metric
-	}
-	return p, true
 }
 
 // watchRecords follows the records and passes changes on to the scheduler.
 func (m *Master) watchRecords(ctx context.Context) error {
 	return m.cfg.Store.Records.Watch(ctx, func(c jetstream.Change) {
 		m.storeRecord(c)
-		select {
-		case m.changes <- c:
-		case <-ctx.Done():
-		}
+		_ = m.send(ctx, func(s *scheduler) { s.applyError = s.applyRecord(ctx, c) }) // fails only when ctx ends
 	})
-}
-
-// storeRecord keeps the newest revision of each record.
-func (m *Master) storeRecord(c jetstream.Change) {
-	if old, ok := m.Sweep(c.ID); ok && c.Record.Sweep != nil && c.Record.Sweep != old.Sweep {
-		c.Record.Sweep.Space.Reuse(old.Sweep.Space) // nobody else has the new record yet
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case c.Synced:
-		return
-	case c.Deleted:
-		delete(m.sweeps, c.ID)
-	case c.Record.Rev > m.sweeps[c.ID].Rev:
-		m.sweeps[c.ID] = c.Record
-	}
-	m.signalChangeLocked()
-}
-
-func (m *Master) signalChangeLocked() {
-	close(m.changed)
-	m.changed = make(chan struct{})
-}
-
-// Changed returns a channel that is closed when a record or the state of a trial changes.
-func (m *Master) Changed() <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.changed
-}
-
-// Sweeps returns the record of every sweep, in no order.
-func (m *Master) Sweeps() []jetstream.Record {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := make([]jetstream.Record, 0, len(m.sweeps))
-	for _, r := range m.sweeps {
-		all = append(all, r)
-	}
-	return all
-}
-
-// Sweep returns one record.
-func (m *Master) Sweep(id grid.SweepID) (jetstream.Record, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r, ok := m.sweeps[id]
-	return r, ok
 }
 
 // Problem says what hinders the master at the moment, in words for the user; empty when nothing
 // does.
 func (m *Master) Problem() string {
-	m.mu.Lock()
-	problem := cmp.Or(m.problems[folding], m.problems[leasing], m.problems[reconciling], m.spaceProblem)
-	m.mu.Unlock()
+	problem := m.current()
 	if problem == "" && m.cfg.ClusterProblem != nil {
 		problem = m.cfg.ClusterProblem()
 	}
 	return problem
-}
-
-// hasProblem reports whether something has failed that is retried.
-func (m *Master) hasProblem() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.problems != [len(m.problems)]string{}
-}
-
-// currentSpaceProblem says that the store is nearly full and what to do about it, "" when it is
-// not.
-func (m *Master) currentSpaceProblem() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.spaceProblem
-}
-
-func (m *Master) setSpaceProblem(problem string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if (m.spaceProblem == "") != (problem == "") {
-		m.log.Warn("room in the store", "problem", problem)
-		defer m.signalChangeLocked()
-	}
-	m.spaceProblem = problem
-}
-
-// subsystem is a part of the master that retries what fails. Each has a problem of its own: that
-// one part works says nothing about another.
-type subsystem int
-
-const (
-	folding subsystem = iota
-	leasing
-	reconciling
-	subsystemCount
-)
-
-// setProblem sets what hinders a subsystem, "" for nothing, and reports whether that is a change.
-func (m *Master) setProblem(of subsystem, problem string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.problems[of] == problem {
-		return false
-	}
-	m.problems[of] = problem
-	m.signalChangeLocked()
-	return true
-}
-
-// Applied returns the sequence of the last event that history holds.
-func (m *Master) Applied() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.applied
-}
-
-// waitApplied blocks until history holds the event with this sequence.
-func (m *Master) waitApplied(ctx context.Context, seq uint64) error {
-	for {
-		m.mu.Lock()
-		applied, moved := m.applied, m.changed
-		m.mu.Unlock()
-		if applied >= seq {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }

@@ -154,7 +154,7 @@ func checkTimes(until time.Duration) (all []time.Duration) {
 // TestDrainFollowed waits for a node that is heard of until it drains, and for no other.
 func TestDrainFollowed(t *testing.T) {
 	p, _ := tableWithNode(jetstream.Heartbeat{})
-	m := &Master{nodes: p}
+	m := &Master{nodeWatcher: &nodeWatcher{nodes: p}}
 	m.AwaitDrain(t.Context(), "unknown", true)
 	ctx, stop := context.WithTimeout(t.Context(), 5*awaitInterval)
 	defer stop()

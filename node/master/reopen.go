@@ -111,25 +111,3 @@ func (o *reopening) resumeSweep(ctx context.Context) (jetstream.Record, error) {
 	o.resumed = o.resumed || err == nil
 	return r, err
 }
-
-// holdOpen keeps the sweep from being finished until free is called, because trials of it are still
-// to be reopened.
-func (m *Master) holdOpen(id grid.SweepID) (free func()) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.reopens[id]++
-	return func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.reopens[id]--; m.reopens[id] == 0 {
-			delete(m.reopens, id)
-			m.Kick() // the scheduler may have found it complete in the meantime
-		}
-	}
-}
-
-func (m *Master) isHeldOpen(id grid.SweepID) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.reopens[id] > 0
-}

@@ -19,51 +19,57 @@ const (
 	spaceInterval = 5 * time.Second
 )
 
-// runRetention removes ended sweeps that the retention no longer covers, and data that belongs to
+// collector removes sweeps that have ended, and other data that nothing needs any more.
+type collector struct {
+	m      *Master
+	runNow chan struct{} // makes run remove outdated sweeps at once
+}
+
+// run removes ended sweeps that the retention no longer covers, and data that belongs to
 // no sweep. ready is when the master became ready.
-func (m *Master) runRetention(ctx context.Context, ready time.Time) error {
-	if !m.cfg.LeaseTrials {
+func (c *collector) run(ctx context.Context, ready time.Time) error {
+	if !c.m.cfg.LeaseTrials {
 		return nil
 	}
 	tick, room := time.NewTicker(retainInterval), time.NewTicker(spaceInterval)
 	defer tick.Stop()
 	defer room.Stop()
-	m.removeOutdated(ctx)
-	m.cleanSnapshots(true, 0)
-	m.removeOrphans(ctx, false, ready) // a client that sent a bundle before this master started sends it again
+	c.removeOutdated(ctx)
+	c.m.cleanSnapshots(true, 0)
+	c.removeOrphans(ctx, false, ready) // a client that sent a bundle before this master started sends it again
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-m.retainNow:
-			m.removeOutdated(ctx)
+		case <-c.runNow:
+			c.removeOutdated(ctx)
 		case <-tick.C:
-			m.removeOutdated(ctx)
-			m.removeOrphans(ctx, false, time.Now().Add(-orphanAge))
-			m.cleanSnapshots(true, 0)
+			c.removeOutdated(ctx)
+			c.removeOrphans(ctx, false, time.Now().Add(-orphanAge))
+			c.m.cleanSnapshots(true, 0)
 		case <-room.C:
-			m.freeSpace(ctx)
-			m.cleanSnapshots(false, 0)
+			c.freeSpace(ctx)
+			c.m.cleanSnapshots(false, 0)
 		}
 	}
 }
 
-func (m *Master) removeOutdated(ctx context.Context) {
-	for _, r := range m.outdated(time.Now()) {
-		if err := m.removeEnded(ctx, r.Sweep.ID); err != nil && ctx.Err() == nil {
-			m.log.Warn("old sweep could not be removed and is tried again later", "sweep", r.Sweep.ID, "err", err)
+func (c *collector) removeOutdated(ctx context.Context) {
+	for _, r := range c.outdated(time.Now()) {
+		if err := c.removeEnded(ctx, r.Sweep.ID); err != nil && ctx.Err() == nil {
+			c.m.log.Warn("old sweep could not be removed and is tried again later", "sweep", r.Sweep.ID, "err", err)
 		}
 	}
 }
 
 // freeSpace removes what it may when a part of the store is nearly full, and says what a person can
 // do when that was not enough.
-func (m *Master) freeSpace(ctx context.Context) {
-	tight := m.nearlyFull(ctx)
-	if len(tight) > 0 && (m.currentSpaceProblem() == "" || len(m.outdated(time.Now())) > 0) {
-		m.removeOutdated(ctx)
-		m.removeOrphans(ctx, true, time.Now().Add(-orphanAgeWhenFull))
-		tight = m.nearlyFull(ctx)
+func (c *collector) freeSpace(ctx context.Context) {
+	tight := c.nearlyFull(ctx)
+	if len(tight) > 0 && (c.m.currentSpaceProblem() == "" || len(c.outdated(time.Now())) > 0) {
+		c.removeOutdated(ctx)
+		c.removeOrphans(ctx, true, time.Now().Add(-orphanAgeWhenFull))
+		tight = c.nearlyFull(ctx)
 	}
 	problem := ""
 	if len(tight) > 0 {
@@ -73,20 +79,20 @@ func (m *Master) freeSpace(ctx context.Context) {
 			then = fmt.Sprintf("trials wait on %s, which stored its share of the last tenth", u.OverShare[0])
 		}
 		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB); %s. %s, or raise retention.%s in node.yaml",
-			u.Name, u.Bytes/1e6, u.Limit/1e6, then, m.suggestRemoval(ctx), u.Name)
+			u.Name, u.Bytes/1e6, u.Limit/1e6, then, c.suggestRemoval(ctx), u.Name)
 	}
-	m.setSpaceProblem(problem)
+	c.m.setSpaceProblem(problem)
 }
 
 // suggestRemoval says which sweeps a person can remove for more room.
-func (m *Master) suggestRemoval(ctx context.Context) string {
+func (c *collector) suggestRemoval(ctx context.Context) string {
 	largest, trials := grid.SweepID(""), int64(-1)
-	for _, r := range m.Sweeps() {
+	for _, r := range c.m.Sweeps() {
 		if s := r.Sweep.State; s != grid.SweepFinished && s != grid.SweepCancelled {
 			continue
 		}
-		c, err := m.cfg.History.Counts(ctx, r.Sweep.ID)
-		if n := c.Done(); err == nil && (n > trials || n == trials && r.Sweep.ID < largest) {
+		counts, err := c.m.cfg.History.Counts(ctx, r.Sweep.ID)
+		if n := counts.Done(); err == nil && (n > trials || n == trials && r.Sweep.ID < largest) {
 			largest, trials = r.Sweep.ID, n
 		}
 	}
@@ -98,8 +104,8 @@ func (m *Master) suggestRemoval(ctx context.Context) string {
 }
 
 // nearlyFull returns the parts of the store that are nearly full.
-func (m *Master) nearlyFull(ctx context.Context) []jetstream.Usage {
-	usage, err := m.cfg.Store.Usage(ctx)
+func (c *collector) nearlyFull(ctx context.Context) []jetstream.Usage {
+	usage, err := c.m.cfg.Store.Usage(ctx)
 	if err != nil {
 		return nil // the store reports its problems elsewhere
 	}
@@ -108,12 +114,10 @@ func (m *Master) nearlyFull(ctx context.Context) []jetstream.Usage {
 
 // outdated returns the sweeps beyond the retention: ended ones by number and age, paused ones by
 // age, and those whose removal was interrupted.
-func (m *Master) outdated(now time.Time) []jetstream.Record {
-	m.mu.Lock()
-	retention := m.retention
-	m.mu.Unlock()
+func (c *collector) outdated(now time.Time) []jetstream.Record {
+	retention := c.m.retained()
 	var ended, old []jetstream.Record
-	for _, r := range m.Sweeps() {
+	for _, r := range c.m.Sweeps() {
 		switch s := r.Sweep; {
 		case s.Removing:
 			old = append(old, r)
@@ -146,8 +150,8 @@ func pausedSince(s *grid.Sweep) time.Time {
 
 // Remove removes a sweep that does not run, with everything that belongs to it, from the store.
 // When it returns, all of it is gone. An interrupted removal is completed later.
-func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
-	r, ok := m.Sweep(id)
+func (c *collector) Remove(ctx context.Context, id grid.SweepID) error {
+	r, ok := c.m.Sweep(id)
 	if !ok {
 		return notFound(id)
 	}
@@ -155,22 +159,22 @@ func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
 	case r.Sweep.Active():
 		return conflict(fmt.Sprintf("%s is running; only sweeps that have ended or are paused can be removed", id), fmt.Sprintf("end it first with: mlfnode cancel %s", id))
 	case r.Sweep.State == grid.SweepPaused:
-		if out, err := m.Outstanding(ctx, id); err != nil {
+		if out, err := c.m.Outstanding(ctx, id); err != nil {
 			return err
-		} else if out > 0 && m.cfg.LeaseTrials {
+		} else if out > 0 && c.m.cfg.LeaseTrials {
 			return conflict(fmt.Sprintf("trials of %s are still running although it is paused", id), fmt.Sprintf("wait for them, or stop them with: mlfnode cancel %s", id))
 		}
-	case r.Sweep.State == grid.SweepCancelled && m.cfg.LeaseTrials && m.currentSpaceProblem() == "":
+	case r.Sweep.State == grid.SweepCancelled && c.m.cfg.LeaseTrials && c.m.currentSpaceProblem() == "":
 		// With a full store, nodes may be unable to report the ends that this waits for; they drop
 		// them once the sweep is gone.
-		if err := m.awaitDrained(ctx, id); err != nil {
+		if err := c.m.awaitDrained(ctx, id); err != nil {
 			return err
 		}
 	}
-	err := m.removeEnded(ctx, id)
+	err := c.removeEnded(ctx, id)
 	if err != nil {
 		select {
-		case m.retainNow <- struct{}{}:
+		case c.runNow <- struct{}{}:
 		default:
 		}
 	}
@@ -179,14 +183,14 @@ func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
 
 // removeEnded marks the record, so that nobody runs the sweep again in the meantime and an
 // interrupted removal is completed, and removes everything.
-func (m *Master) removeEnded(ctx context.Context, id grid.SweepID) error {
-	r, ok := m.Sweep(id)
+func (c *collector) removeEnded(ctx context.Context, id grid.SweepID) error {
+	r, ok := c.m.Sweep(id)
 	if !ok {
 		return nil // it has been removed already
 	}
 	if !r.Sweep.Removing {
 		var err error
-		r, err = m.editSweep(ctx, id, func(s *grid.Sweep) error {
+		r, err = c.m.editSweep(ctx, id, func(s *grid.Sweep) error {
 			if s.Active() {
 				return conflict(fmt.Sprintf("%s runs again", id), "")
 			}
@@ -197,17 +201,17 @@ func (m *Master) removeEnded(ctx context.Context, id grid.SweepID) error {
 			return err
 		}
 	}
-	return m.remove(ctx, r.Sweep)
+	return c.remove(ctx, r.Sweep)
 }
 
 // remove removes everything of a sweep from the store. The record goes last, so that the next round
 // completes a removal that a crash interrupted.
-func (m *Master) remove(ctx context.Context, s *grid.Sweep) error {
-	store := m.cfg.Store
+func (c *collector) remove(ctx context.Context, s *grid.Sweep) error {
+	store := c.m.cfg.Store
 	if err := store.Artifacts.DeleteAll(ctx, string(s.ID)+"/"); err != nil {
 		return fmt.Errorf("remove artifacts of %s: %w", s.ID, err)
 	}
-	if store := m.cfg.Snapshots; store != nil {
+	if store := c.m.cfg.Snapshots; store != nil {
 		if err := store.DiscardSweep(s.ID); err != nil {
 			return err
 		}
@@ -218,39 +222,39 @@ func (m *Master) remove(ctx context.Context, s *grid.Sweep) error {
 	if err := store.Events.PurgeSweep(ctx, s.ID); err != nil {
 		return fmt.Errorf("remove events of %s: %w", s.ID, err)
 	}
-	if err := m.cfg.History.Remove(ctx, s.ID); err != nil {
+	if err := c.m.cfg.History.Remove(ctx, s.ID); err != nil {
 		return fmt.Errorf("remove history of %s: %w", s.ID, err)
 	}
-	if err := m.removeBundle(ctx, s); err != nil {
+	if err := c.removeBundle(ctx, s); err != nil {
 		return err
 	}
 	if err := store.Records.Delete(ctx, s.ID); err != nil {
 		return fmt.Errorf("remove record of %s: %w", s.ID, err)
 	}
-	m.storeRecord(jetstream.Change{ID: s.ID, Deleted: true})
-	m.log.Info("sweep removed", "sweep", s.ID)
+	c.m.storeRecord(jetstream.Change{ID: s.ID, Deleted: true})
+	c.m.log.Info("sweep removed", "sweep", s.ID)
 	return nil
 }
 
 // removeBundle removes the sweep's bundles that no other sweep uses.
-func (m *Master) removeBundle(ctx context.Context, s *grid.Sweep) error {
+func (c *collector) removeBundle(ctx context.Context, s *grid.Sweep) error {
 	bundles := s.Bundles()
 	if len(bundles) == 0 {
 		return nil
 	}
-	unlock, err := m.lockSubmissions(ctx)
+	unlock, err := c.m.lockSubmissions(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	for _, r := range m.Sweeps() {
+	for _, r := range c.m.Sweeps() {
 		if r.Sweep.ID != s.ID {
 			used := r.Sweep.Bundles()
 			bundles = slices.DeleteFunc(bundles, func(b string) bool { return slices.Contains(used, b) })
 		}
 	}
 	for _, b := range bundles {
-		if err := m.cfg.Store.Bundles.Delete(ctx, b); err != nil {
+		if err := c.m.cfg.Store.Bundles.Delete(ctx, b); err != nil {
 			return fmt.Errorf("remove bundle of %s: %w", s.ID, err)
 		}
 	}
@@ -277,31 +281,31 @@ const (
 // removeOrphans removes data that belongs to no sweep: events, output and artifacts of sweeps
 // without a record, and bundles that were stored before a time. Of many subjects it checks some,
 // and the next ones when it is called again, unless whole is set.
-func (m *Master) removeOrphans(ctx context.Context, whole bool, before time.Time) {
-	removed, err := m.cfg.Store.PurgeOrphans(ctx, whole, func(id grid.SweepID) bool {
-		_, ok := m.Sweep(id)
+func (c *collector) removeOrphans(ctx context.Context, whole bool, before time.Time) {
+	removed, err := c.m.cfg.Store.PurgeOrphans(ctx, whole, func(id grid.SweepID) bool {
+		_, ok := c.m.Sweep(id)
 		return ok
 	})
 	if len(removed) > 0 {
-		m.log.Warn("data that nodes stored for unknown sweeps is removed", "count", len(removed), "first", removed[0])
+		c.m.log.Warn("data that nodes stored for unknown sweeps is removed", "count", len(removed), "first", removed[0])
 	}
-	if err := errors.Join(err, m.removeBundles(ctx, before)); err != nil && ctx.Err() == nil {
-		m.log.Warn("data that belongs to no sweep could not be removed; trying again later", "err", err)
+	if err := errors.Join(err, c.removeBundles(ctx, before)); err != nil && ctx.Err() == nil {
+		c.m.log.Warn("data that belongs to no sweep could not be removed; trying again later", "err", err)
 	}
 }
 
 // removeBundles removes bundles that no sweep names and that were stored before a time.
-func (m *Master) removeBundles(ctx context.Context, before time.Time) error {
-	all, err := m.cfg.Store.Bundles.List(ctx, "")
+func (c *collector) removeBundles(ctx context.Context, before time.Time) error {
+	all, err := c.m.cfg.Store.Bundles.List(ctx, "")
 	if err != nil || len(all) == 0 {
 		return err
 	}
-	unlock, err := m.lockSubmissions(ctx)
+	unlock, err := c.m.lockSubmissions(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	named, err := m.cfg.Store.Records.Bundles(ctx)
+	named, err := c.m.cfg.Store.Records.Bundles(ctx)
 	if err != nil {
 		return fmt.Errorf("find bundles that no sweep uses: %w", err)
 	}
@@ -309,23 +313,23 @@ func (m *Master) removeBundles(ctx context.Context, before time.Time) error {
 		if named[b.Name] || !b.Stored.Before(before) {
 			continue
 		}
-		if err := m.cfg.Store.Bundles.Delete(ctx, b.Name); err != nil {
+		if err := c.m.cfg.Store.Bundles.Delete(ctx, b.Name); err != nil {
 			return fmt.Errorf("remove bundle %s: %w", b.Name, err)
 		}
-		m.log.Info("unused bundle removed", "bundle", b.Name, "bytes", b.Size)
+		c.m.log.Info("unused bundle removed", "bundle", b.Name, "bytes", b.Size)
 	}
 	return nil
 }
 
 // FreeBundles removes bundles that no sweep uses when there is little room for another one.
-func (m *Master) FreeBundles(ctx context.Context) error {
-	usage, err := m.cfg.Store.Usage(ctx)
+func (c *collector) FreeBundles(ctx context.Context) error {
+	usage, err := c.m.cfg.Store.Usage(ctx)
 	if err != nil {
 		return err
 	}
 	for _, u := range usage {
 		if u.Name == jetstream.BundlePart && u.Bytes > u.Limit/2 {
-			return m.removeBundles(ctx, time.Now().Add(-orphanAgeWhenFull))
+			return c.removeBundles(ctx, time.Now().Add(-orphanAgeWhenFull))
 		}
 	}
 	return nil

@@ -324,7 +324,7 @@ func TestNothingChangesASweepThatIsRemoved(t *testing.T) {
 			t.Errorf("%s of a sweep that is being removed was accepted", what)
 		}
 	}
-	c.retainNow <- struct{}{}
+	c.runNow <- struct{}{}
 	eventually(t, "the removal has gone on", func() bool { _, ok := c.Sweep("gone-1"); return !ok })
 }
 

@@ -72,9 +72,9 @@ func TestSubmissionAfterADoubt(t *testing.T) {
 	if _, err := c.store.Records.Create(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
-	c.mu.Lock()
+	c.sweepTable.mu.Lock()
 	delete(c.sweeps, "t-7") // nobody has been told of it yet
-	c.mu.Unlock()
+	c.sweepTable.mu.Unlock()
 	c.submitLock <- struct{}{}
 	c.recordUncertain("doubtful", "t-7")
 	<-c.submitLock

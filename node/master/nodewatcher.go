@@ -1,0 +1,245 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// Nodes connects the master to the cluster's nodes.
+type Nodes struct {
+	// Members returns the view of gossip, this node included.
+	Members func() []cluster.Member
+	// Refused reports whether the node's machine answers while its agent does not.
+	Refused func(ctx context.Context, node grid.NodeID) bool
+	// Disconnections calls fn when the connection of a node has ended.
+	Disconnections func(fn func(grid.NodeID)) (stop func(), err error)
+	// Drain reports whether a node may not take leases, whether that is because it is broken, and
+	// why in words.
+	Drain func(grid.NodeID) (drain, broken bool, reason string)
+	// Quarantine drains a node that is broken.
+	Quarantine func(node grid.NodeID, reason string)
+	// Fits reports whether a node has room for trials with these resources, were nothing else
+	// running there; nil allows all.
+	Fits func(*cluster.Member, grid.Resources) bool
+	// Withhold keeps trials that need a part of a node from it for a while, and Withheld returns
+	// these parts with the reasons.
+	Withhold func(node grid.NodeID, part grid.Scope, reason string, until time.Time)
+	Withheld func(grid.NodeID) map[grid.Scope]string
+	// Keys identifies the gossip keyring in force.
+	Keys func() uint64
+	// CAs identifies the CAs that the cluster trusts; nil when that is not known.
+	CAs func() uint64
+	// Known reports whether a node belongs to the cluster, whether it is up or not; nil when that
+	// is not known.
+	Known func(grid.NodeID) bool
+	// CrashLimit is how many nodes may die under a trial before it is set aside.
+	CrashLimit int
+	Outage     Outage
+	// Self is the master's own node.
+	Self grid.NodeID
+	// LinkUp reports whether this machine's own link is up; nil when that is not known.
+	LinkUp func() bool
+}
+
+const (
+	// nodeCheckInterval is how often the master checks which nodes are lost.
+	nodeCheckInterval = 100 * time.Millisecond
+	// restartGrace is how long an agent may take, after it has taken over what its predecessor
+	// left, until it is heard from.
+	restartGrace = time.Second
+	// restartLimit is how long an agent may take that has announced its restart.
+	restartLimit = 15 * time.Second
+	// probeInterval is how often the gossip port of a node without a connection is probed, and
+	// probeTimeout how long one probe takes.
+	probeInterval = 200 * time.Millisecond
+	probeTimeout  = time.Second
+	// reportCost is how long a report of a node keeps the store busy: a flush of the disk for its
+	// output and one for its events. Nodes at work report so seldom that the store has that time
+	// for each of them in turn; with up to ten of them that changes nothing. Beyond slowestPace,
+	// output would not be live.
+	reportCost  = 1500 * time.Microsecond
+	slowestPace = 500 * time.Millisecond
+)
+
+// nodeWatcher answers the heartbeats of nodes and detects which nodes are lost.
+type nodeWatcher struct {
+	m              *Master
+	nodes          *nodeTable
+	reportInterval atomic.Int64 // the time that nodes are to wait between reports
+	awayReason     string       // why this master considers itself disconnected; owned by watchNodes
+}
+
+// drainTimeout is how long AwaitDrain waits for a node.
+const drainTimeout = 3 * time.Second
+
+// AwaitDrain waits until a node that is heard from takes no more leases, or takes them again.
+func (w *nodeWatcher) AwaitDrain(ctx context.Context, node grid.NodeID, drain bool) {
+	ctx, stop := context.WithTimeout(ctx, drainTimeout)
+	defer stop()
+	w.await(ctx, func() bool { return w.nodes.drainApplied(node, drain, time.Now()) })
+}
+
+// AwaitKeys waits until all nodes that are heard from have the gossip keyring, or ctx ends.
+func (w *nodeWatcher) AwaitKeys(ctx context.Context, keys uint64) {
+	w.await(ctx, func() bool { return !w.nodes.keysBehind(keys, time.Now()) })
+}
+
+// awaitInterval is how often AwaitDrain and AwaitKeys check.
+const awaitInterval = 20 * time.Millisecond
+
+func (w *nodeWatcher) await(ctx context.Context, done func() bool) {
+	tick := time.NewTicker(awaitInterval)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// watchNodes answers heartbeats and detects which nodes have died.
+func (w *nodeWatcher) watchNodes(ctx context.Context) error {
+	if w.m.cfg.Nodes == nil {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	defer w.m.cfg.Store.Calls.HandleHeartbeats(w.handleHeartbeat)()
+	defer w.m.cfg.Store.Calls.RefuseLeases(w.refusesLeases)()
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	stopEnds, err := w.m.cfg.Nodes.Disconnections(func(node grid.NodeID) {
+		if w.nodes.recordDisconnect(node, time.Now()) {
+			w.m.log.Debug("connection of a node ended", "node", node)
+			asking.Go(func() { w.probeAgent(ctx, node) })
+		}
+	})
+	if err != nil {
+		return err
+	}
+	defer stopEnds()
+	tick := time.NewTicker(nodeCheckInterval)
+	defer tick.Stop()
+	var p selfCheck
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+			now := time.Now() // a tick may have waited while this process was stopped
+			w.checkNodes(ctx, &p, now)
+		}
+	}
+}
+
+// refusesLeases reports whether a node gets no leases of a lane: it is drained or was taken out of
+// the cluster, or trials of the lane are withheld from it. Its directives say so as well, but they
+// reach the node only with its next heartbeat.
+func (w *nodeWatcher) refusesLeases(node grid.NodeID, lane grid.Lane) bool {
+	if known := w.m.cfg.Nodes.Known; known != nil && !known(node) {
+		return true
+	}
+	drained, _, _ := w.m.cfg.Nodes.Drain(node)
+	return drained || w.m.cfg.Nodes.Withheld(node)[grid.ScopeOfLane(lane)] != ""
+}
+
+// handleHeartbeat records what a node reports and returns its directives.
+func (w *nodeWatcher) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) jetstream.Directives {
+	if known := w.m.cfg.Nodes.Known; known != nil && !known(node) {
+		return jetstream.Directives{Drain: true, Reason: "the node was taken out of the cluster"}
+	}
+	now := time.Now()
+	held := boundedHeld(b.Leases)
+	reborn, mark := w.nodes.recordHeartbeat(node, b, now)
+	if reborn {
+		if void := w.m.leases.staleLeases(node, held); len(void) > 0 {
+			w.m.post(func(s *scheduler) { s.dropStaleLeases(node, void) })
+		}
+	}
+	if b.Sample != nil {
+		w.m.sampleStore.add(node, b.Sample, now)
+	}
+	o := jetstream.Directives{Keys: w.m.cfg.Nodes.Keys(), Pace: time.Duration(w.reportInterval.Load()), Mark: mark, Curves: w.m.cfg.History.CurveShare()}
+	open, shortened := w.m.leases.recordHeld(node, held, &o, now)
+	if len(shortened) > 0 {
+		w.m.post(func(s *scheduler) { s.shortenLeases(node, shortened) })
+	}
+	if len(open) > 0 && b.Mark == mark && !b.Leaving && !b.Restarting {
+		w.m.post(func(s *scheduler) { s.decideReconnected(context.Background(), node, open) }) // calls of the store have their own timeout
+	}
+	if cas := w.m.cfg.Nodes.CAs; cas != nil {
+		o.CAs = cas()
+	}
+	o.Drain, o.Quarantine, o.Reason = w.m.cfg.Nodes.Drain(node)
+	o.Without = w.m.cfg.Nodes.Withheld(node)
+	return o
+}
+
+// probeAgent probes the gossip port of a node whose connection has ended, until the node is heard
+// from again or is lost.
+func (w *nodeWatcher) probeAgent(ctx context.Context, node grid.NodeID) {
+	tick := time.NewTicker(probeInterval)
+	defer tick.Stop()
+	for {
+		try, stop := context.WithTimeout(ctx, probeTimeout)
+		refused := w.m.cfg.Nodes.Refused(try, node)
+		stop()
+		if !w.nodes.recordProbe(node, refused, time.Now()) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// checkNodes makes the scheduler requeue what lost nodes held.
+func (w *nodeWatcher) checkNodes(ctx context.Context, p *selfCheck, now time.Time) {
+	gossip := w.nodes.gossipStates(w.m.cfg.Nodes.Members())
+	if known := w.m.cfg.Nodes.Known; known != nil {
+		for _, node := range w.nodes.removeUnknown(known) { // nothing waits for it any more
+			w.m.sampleStore.removeNode(node)
+			w.m.log.Info("node was taken out of the cluster; its leases are taken back", "node", node)
+			w.m.post(func(s *scheduler) {
+				s.handleNodeDeath(ctx, node, nodeLoss{reason: fmt.Sprintf("the node %s was taken out of the cluster", node), left: true})
+				s.health.forgetNode(node)
+			})
+		}
+	}
+	busy := w.nodes.countBusy(now)
+	w.reportInterval.Store(int64(reportIntervalFor(busy)))
+	others, silent := w.nodes.countOthers(w.m.cfg.Nodes.Self, now)
+	linked := silent == 0 || w.m.cfg.Nodes.LinkUp == nil || w.m.cfg.Nodes.LinkUp()
+	why := p.update(now, linked, others, silent)
+	w.logAway(why)
+	o := w.m.outage()
+	for node, l := range w.nodes.takeLost(now, p.lastAway, why != "", gossip, &o) {
+		if node == w.m.cfg.Nodes.Self && !l.left {
+			continue
+		}
+		w.m.log.Warn("node is lost; its leases are taken back", "node", node, "how", l.reason)
+		w.m.post(func(s *scheduler) { s.handleNodeDeath(ctx, node, l) })
+	}
+}
+
+// logAway logs when this master starts or stops considering itself disconnected.
+func (w *nodeWatcher) logAway(why string) {
+	if w.awayReason == why {
+		return
+	}
+	if w.awayReason = why; why != "" {
+		w.m.log.Warn("this master considers itself disconnected, and takes back no trials of other nodes", "why", why)
+		return
+	}
+	w.m.log.Info("this master hears from the other nodes again")
+}

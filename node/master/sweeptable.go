@@ -1,0 +1,180 @@
+package master
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/history"
+)
+
+// sweepTable holds the newest record of each sweep and how far history has been folded, and
+// signals changes of both.
+type sweepTable struct {
+	mu       sync.Mutex
+	sweeps   map[grid.SweepID]jetstream.Record
+	reopens  map[grid.SweepID]int // retries that are still reopening trials
+	applied  uint64
+	changed  chan struct{} // closed and replaced when applied or sweeps change
+	released func()        // called when a sweep that was held open may be finished
+}
+
+func newSweepTable(released func()) *sweepTable {
+	return &sweepTable{
+		sweeps: map[grid.SweepID]jetstream.Record{}, reopens: map[grid.SweepID]int{}, changed: make(chan struct{}), released: released,
+	}
+}
+
+// signalChange wakes those who wait for a change.
+func (t *sweepTable) signalChange() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.signalChangeLocked()
+}
+
+// setApplied records how far history has been folded.
+func (t *sweepTable) setApplied(seq uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.applied = seq
+	t.signalChangeLocked()
+}
+
+// storeRecord keeps the newest revision of each record.
+func (t *sweepTable) storeRecord(c jetstream.Change) {
+	if old, ok := t.Sweep(c.ID); ok && c.Record.Sweep != nil && c.Record.Sweep != old.Sweep {
+		c.Record.Sweep.Space.Reuse(old.Sweep.Space) // nobody else has the new record yet
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case c.Synced:
+		return
+	case c.Deleted:
+		delete(t.sweeps, c.ID)
+	case c.Record.Rev > t.sweeps[c.ID].Rev:
+		t.sweeps[c.ID] = c.Record
+	}
+	t.signalChangeLocked()
+}
+
+func (t *sweepTable) signalChangeLocked() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// Changed returns a channel that is closed when a record or the state of a trial changes.
+func (t *sweepTable) Changed() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
+}
+
+// Sweeps returns the record of every sweep, in no order.
+func (t *sweepTable) Sweeps() []jetstream.Record {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]jetstream.Record, 0, len(t.sweeps))
+	for _, r := range t.sweeps {
+		all = append(all, r)
+	}
+	return all
+}
+
+// Sweep returns one record.
+func (t *sweepTable) Sweep(id grid.SweepID) (jetstream.Record, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, ok := t.sweeps[id]
+	return r, ok
+}
+
+// Applied returns the sequence of the last event that history holds.
+func (t *sweepTable) Applied() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.applied
+}
+
+// waitApplied blocks until history holds the event with this sequence.
+func (t *sweepTable) waitApplied(ctx context.Context, seq uint64) error {
+	for {
+		t.mu.Lock()
+		applied, moved := t.applied, t.changed
+		t.mu.Unlock()
+		if applied >= seq {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (t *sweepTable) policy(id grid.SweepID) (history.Policy, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, ok := t.sweeps[id]
+	if !ok {
+		return history.Policy{}, false
+	}
+	p := history.Policy{Retries: r.Sweep.Task.Policy(), Count: r.Sweep.Space.Count()}
+	if o := r.Sweep.Task.Objective; o != nil {
+		p.Metric, p.Goal = o.Metric, o.Goal
+	}
+	if s := r.Sweep.Task.Stop; s != nil {
+		p.Stop = s.Metric
+	}
+	return p, true
+}
+
+// hasLong reports whether there is a record of a long sweep.
+func (t *sweepTable) hasLong() bool {
+	return slices.ContainsFunc(t.Sweeps(), func(r jetstream.Record) bool { return r.Sweep.Long })
+}
+
+// newestNumber returns the highest number of a sweep.
+func (t *sweepTable) newestNumber() int64 {
+	var newest int64
+	for _, r := range t.Sweeps() {
+		newest = max(newest, r.Sweep.Number)
+	}
+	return newest
+}
+
+// holdOpen keeps the sweep from being finished until free is called, because trials of it are still
+// to be reopened.
+func (t *sweepTable) holdOpen(id grid.SweepID) (free func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.reopens[id]++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.reopens[id]--; t.reopens[id] == 0 {
+			delete(t.reopens, id)
+			t.released() // the scheduler may have found it complete in the meantime
+		}
+	}
+}
+
+func (t *sweepTable) isHeldOpen(id grid.SweepID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.reopens[id] > 0
+}
+
+func (t *sweepTable) anyActive() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.sweeps {
+		if r.Sweep.Active() {
+			return true
+		}
+	}
+	return false
+}
