@@ -20,9 +20,9 @@ type Cause struct {
 	Trial       int64  // an example: the first one
 }
 
-// maxCauses bounds the causes of a sweep; OtherCause stands for all behind.
+// maxCauses bounds the causes of a sweep; OtherCause stands for all further ones.
 const (
-	maxCauses  = 200 // maxCauses bounds the causes of a sweep; OtherCause stands for all further ones.
+	maxCauses  = 200
 	OtherCause = maxCauses + 1
 )
 

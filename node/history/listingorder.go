@@ -61,11 +61,11 @@ func (l *listing) selectsFew() bool {
 	return wanted*10 < c.Done()+c.Running+c.Retrying
 }
 
-// leastBlocks and leastNewest are how many blocks are read at a time at least: in the order of a
-// metric, each row of a page is in another block, and in the order of when trials ran, few blocks
-// have all that a page shows.
+// minBlocks and minTimeBlocks are how many blocks are read at a time at least: in the order of a
+// metric, each row of a page is in another block, and in the order of time, few blocks have all
+// rows of a page.
 const (
-	minBlocks     = 16 // minBlocks and minTimeBlocks are how many blocks are read at a time at least: in the order of a metric, each row of a page is in another block, and in the order of time, few blocks have all rows of a page.
+	minBlocks     = 16
 	minTimeBlocks = 3
 )
 

@@ -20,10 +20,10 @@ import (
 // is folded again.
 const schemaVersion = 11
 
-// Files of these versions lack only tables of what no event told then, or what can be made from
-// their rows. They get it.
+// Files of these versions lack only tables for what no event reported then, or for what can be made
+// from their rows. They are migrated.
 const (
-	withoutCurves  = 6 // Files of these versions lack only tables for what no event reported then, or for what can be made from their rows. They are migrated.
+	withoutCurves  = 6
 	withoutSamples = 7
 	withoutEnded   = 8
 	withoutKnown   = 9
@@ -53,14 +53,14 @@ CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER 
 // KiB) since the system caches the file as well.
 const (
 	writerPragmas = "&_txlock=immediate&_pragma=auto_vacuum(incremental)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)" +
-		"&_pragma=cache_size(-2048)&_pragma=journal_size_limit(16777216)&_pragma=wal_autocheckpoint(2000)&_pragma=temp_store(memory)" // Pragmas of every connection. A commit is not synced: a power cut may take the newest ones, together with their applied sequence, and the stream still has them. Caches are kept small (in KiB) since the system caches the file as well.
+		"&_pragma=cache_size(-2048)&_pragma=journal_size_limit(16777216)&_pragma=wal_autocheckpoint(2000)&_pragma=temp_store(memory)"
 	readerPragmas = "&_pragma=query_only(1)&_pragma=cache_size(-1024)&_pragma=temp_store(memory)"
 )
 
 // readers bounds the connections for reading, of the master and for listings each, and idleReaders
-// how many stay open for readerIdle.
+// how many of them stay open for readerIdle.
 const (
-	readers     = 4 // readers bounds the connections for reading, of the master and for listings each, and idleReaders how many of them stay open for readerIdle.
+	readers     = 4
 	idleReaders = 1
 	readerIdle  = time.Minute
 )
@@ -192,10 +192,10 @@ func dsn(path, pragmas string) string {
 	return "file:" + u.EscapedPath() + "?_pragma=busy_timeout(10000)" + pragmas
 }
 
-// The names that a history which is no longer used gets, and the mark that a running process leaves
+// The name that a history gets which is no longer used, and the mark that a running process leaves
 // when it finds damage.
 const (
-	asideSuffix = ".damaged" // The name that a history gets which is no longer used, and the mark that a running process leaves when it finds damage.
+	asideSuffix = ".damaged"
 	markSuffix  = ".is-damaged"
 )
 

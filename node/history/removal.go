@@ -8,9 +8,9 @@ import (
 	"mlfnode/grid"
 )
 
-// removeRows and removePages bound one transaction of Remove, so that folding goes on in between.
+// removeRows and removePages bound one transaction of Remove, so that folding continues in between.
 const (
-	removeRows  = 10_000 // removeRows and removePages bound one transaction of Remove, so that folding continues in between.
+	removeRows  = 10_000
 	removePages = 2_000
 )
 

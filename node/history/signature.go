@@ -2,9 +2,9 @@ package history
 
 import "strings"
 
-// maxLine and maxShape bound, in bytes, what is looked at of a line and what is kept of it.
+// maxLine and maxSignature bound, in bytes, the part of a line that is read and its signature.
 const (
-	maxLine      = 512 // maxLine and maxSignature bound, in bytes, the part of a line that is read and its signature.
+	maxLine      = 512
 	maxSignature = 160
 )
 

@@ -16,7 +16,7 @@ import (
 	"mlfnode/node/history"
 )
 
-// ends reports that the first trial of a lease has ended on a node, and closes the lease.
+// finishOn reports that the first trial of a lease has ended on a node, and closes the lease.
 func (c *testMaster) finishOn(node grid.NodeID, h *jetstream.GrantedLease, class grid.Class) {
 	c.t.Helper()
 	c.runCount++
@@ -27,7 +27,7 @@ func (c *testMaster) finishOn(node grid.NodeID, h *jetstream.GrantedLease, class
 	}}})
 }
 
-// TestRetriesAvoidWhereTheyFailed follows the leases of a trial that fails here and there.
+// TestRetriesAvoidWhereTheyFailed follows the leases of a trial that fails on several nodes.
 func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()
@@ -64,20 +64,20 @@ func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 		}
 	}
 	c.inLoop(func(s *scheduler) {
-		if got := s.failedNodes([]failedPlace{{"a", grid.ScopeModel, time.Now()}}, &laneFeeds{}); !slices.Equal(slices.Sorted(slices.Values(got)), []grid.NodeID{"a", "b"}) {
+		if got := s.feeder.failedNodes([]failedPlace{{"a", grid.ScopeModel, time.Now()}}, &laneFeeds{}); !slices.Equal(slices.Sorted(slices.Values(got)), []grid.NodeID{"a", "b"}) {
 			t.Errorf("a model to avoid: got %v, want all nodes that have no other", got)
 		}
 		w.setState("b", cluster.Dead)
 		w.setState("c", cluster.Dead)
-		if got := s.failedNodes([]failedPlace{{"a", grid.ScopeNode, time.Now()}}, &laneFeeds{}); got != nil {
+		if got := s.feeder.failedNodes([]failedPlace{{"a", grid.ScopeNode, time.Now()}}, &laneFeeds{}); got != nil {
 			t.Errorf("the only node: got %v to avoid", got)
 		}
 	})
 }
 
-// TestRetriesWaitForAnotherNode has the node on which a trial failed give its lease back again and
-// again: that is not an attempt, and the trial does not go back there as long as another node could run
-// it.
+// TestRetriesWaitForAnotherNode makes the node on which a trial failed give its lease back again
+// and again: that is not an attempt, and the trial does not return there as long as another node
+// could run it.
 func TestRetriesWaitForAnotherNode(t *testing.T) {
 	w := newFakeCluster()
 	for _, node := range []grid.NodeID{"a", "b"} {
@@ -126,15 +126,15 @@ func TestRetriesWaitForAnotherNode(t *testing.T) {
 			w.mu.Lock()
 			w.machines = map[grid.NodeID]*inventory.Machine{"a": gpus(tt.gpus), "b": gpus(1)}
 			w.mu.Unlock()
-			if got := s.failedNodes([]failedPlace{tt.shun}, lane); (len(got) == 1) != tt.want {
+			if got := s.feeder.failedNodes([]failedPlace{tt.shun}, lane); (len(got) == 1) != tt.want {
 				t.Errorf("%s: got %v to avoid, want a: %t", tt.name, got, tt.want)
 			}
 		}
 	})
 }
 
-// TestAvoidedNodesAreRemembered takes back a lease that the node which it avoids holds off, as if
-// nobody had it.
+// TestAvoidedNodesAreRemembered reclaims, as if nobody held it, a lease that the node which it
+// avoids defers.
 func TestAvoidedNodesAreRemembered(t *testing.T) {
 	w := newFakeCluster()
 	for _, node := range []grid.NodeID{"a", "b"} {
@@ -146,15 +146,15 @@ func TestAvoidedNodesAreRemembered(t *testing.T) {
 	h := c.waitForLease(id)
 	c.inLoop(func(s *scheduler) {
 		f := s.feeds[id]
-		gone := s.reclaimAbandoned(t.Context(), f, h.ID, time.Now().Add(holderTimeout+time.Second)) || s.reclaimAbandoned(t.Context(), f, h.ID, time.Now().Add(3*holderTimeout))
+		gone := s.reconciler.reclaimAbandoned(t.Context(), f, h.ID, time.Now().Add(holderTimeout+time.Second)) || s.reconciler.reclaimAbandoned(t.Context(), f, h.ID, time.Now().Add(3*holderTimeout))
 		if !gone || len(f.failedOn[0]) != 1 {
 			t.Errorf("taken back: %t; the trial avoids %+v, want a", gone, f.failedOn[0])
 		}
 	})
 }
 
-// TestSuspectNodeIsQuarantined has trials fail on a node for reasons of the node, and end otherwise
-// on another one.
+// TestSuspectNodeIsQuarantined lets trials fail on a node for reasons of the node, and end
+// otherwise on another one.
 func TestSuspectNodeIsQuarantined(t *testing.T) {
 	at := int64(0)
 	see := func(node grid.NodeID, index int64, change grid.Change, class grid.Class) *history.Transition {
@@ -201,7 +201,7 @@ func TestSuspectNodeIsQuarantined(t *testing.T) {
 	}
 }
 
-// TestPartsOfANodeAreWithheld has trials fail for want of a driver, or of a container engine, on
+// TestPartsOfANodeAreWithheld lets trials fail for lack of a driver, or of a container engine, on
 // one node alone: it keeps its other trials.
 func TestPartsOfANodeAreWithheld(t *testing.T) {
 	w := newFakeCluster()

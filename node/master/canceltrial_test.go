@@ -9,9 +9,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestCancelOneTrial cancels one trial that nobody has begun, one whose node is to stop it and then
-// dies, and one of a paused sweep. All other trials run, the sweep finishes, and a retry has them
-// run as well. Nothing of it is left in the record.
+// TestCancelOneTrial cancels one trial that has not started, one whose node is to stop it and then
+// dies, and one of a paused sweep. All other trials run, the sweep finishes, and a retry runs the
+// cancelled ones as well. Nothing of it is left in the record.
 func TestCancelOneTrial(t *testing.T) {
 	t.Parallel()
 	c := restartMaster(t, t.TempDir(), 4)
@@ -76,7 +76,7 @@ func TestCancelOneTrial(t *testing.T) {
 }
 
 // TestCancelWithinALease cancels a trial that is leased with others before a node takes the lease:
-// the node hears of it until it has given the lease back.
+// the node is told so until it has given the lease back.
 func TestCancelWithinALease(t *testing.T) {
 	t.Parallel()
 	c := restartMaster(t, t.TempDir(), 4)

@@ -11,9 +11,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestWorseTrialsAreStopped has trials report and end: a worse one is named in the record while it
-// runs, also by a master that has taken over meanwhile, and it ends as one that was ended on
-// purpose. A retry of all that has not succeeded leaves it.
+// TestWorseTrialsAreStopped lets trials report metrics and end: a worse one is named in the record
+// while it runs, also by a master that has taken over in the meantime, and it ends as stopped on
+// purpose. A retry of all that has not succeeded leaves it out.
 func TestWorseTrialsAreStopped(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -81,8 +81,8 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 	}
 }
 
-// TestRecordThatIsFullHoldsNobodyBack has more to tell of trials that are to be stopped than a
-// record can hold: they run to their ends, and trials of other sweeps are leased.
+// TestRecordThatIsFullHoldsNobodyBack stops more trials than a record can hold: the others run to
+// their ends, and trials of other sweeps are leased.
 func TestRecordThatIsFullHoldsNobodyBack(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 4)

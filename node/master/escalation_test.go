@@ -12,14 +12,14 @@ import (
 
 const gib = 1 << 30
 
-// escalating is a sweep whose retries after a lack of memory get half as much again.
+// escalatingTask makes retries after a lack of memory get half as much again.
 func escalatingTask(s *api.Submit) {
 	s.Task.Resources.Memory = 4 * gib
 	s.Task.Retries = grid.Retries{grid.ClassMemory: 3}
 	s.Task.Escalate = map[grid.Class]float64{grid.ClassMemory: 1.5}
 }
 
-// pullFrom takes a lease of a lane, which must come.
+// takeLeaseOf takes a lease of a sweep's lane, for which it waits.
 func (c *testMaster) takeLeaseOf(id grid.SweepID, need grid.Resources) *jetstream.GrantedLease {
 	c.t.Helper()
 	r, _ := c.Sweep(id)
@@ -55,7 +55,7 @@ func TestRetryGetsMoreMemory(t *testing.T) {
 	}
 }
 
-// TestMoreMemorySurvivesTheMaster lets the master end while a retry waits, and while it is leased.
+// TestMoreMemorySurvivesTheMaster stops the master while a retry waits, and while it is leased.
 func TestMoreMemorySurvivesTheMaster(t *testing.T) {
 	dir := t.TempDir()
 	need := grid.Resources{CPUs: grid.One, Memory: 6 * gib}
@@ -77,8 +77,8 @@ func TestMoreMemorySurvivesTheMaster(t *testing.T) {
 	}
 }
 
-// TestLanesMakeRoom has trials wait in more lanes than a record may have: those that are not used
-// any more make room.
+// TestLanesMakeRoom puts trials into more lanes than a record may have: those that are no longer
+// used are removed.
 func TestLanesMakeRoom(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(2, escalatingTask)
@@ -88,7 +88,7 @@ func TestLanesMakeRoom(t *testing.T) {
 			f := s.feeds[id]
 			lane := &laneFeeds{need: grid.Resources{CPUs: grid.One, Memory: int64(i+5) * gib}}
 			lane.name = f.laneFor(lane.need)
-			if ok, err := s.recordLane(t.Context(), f, lane); !ok || err != nil {
+			if ok, err := s.feeder.recordLane(t.Context(), f, lane); !ok || err != nil {
 				t.Errorf("lane %d: %v, %v", i, ok, err)
 			}
 			r, _ := c.Sweep(id)
@@ -101,7 +101,7 @@ func TestLanesMakeRoom(t *testing.T) {
 		f := s.feeds[id]
 		for i := range jetstream.MaxLanes {
 			need := grid.Resources{CPUs: grid.One, Memory: int64(i+50) * gib}
-			if ok, err := s.recordLane(t.Context(), f, &laneFeeds{name: f.laneFor(need), need: need}); !ok || err != nil {
+			if ok, err := s.feeder.recordLane(t.Context(), f, &laneFeeds{name: f.laneFor(need), need: need}); !ok || err != nil {
 				t.Errorf("lane %d that is in use: got %v, %v", i, ok, err)
 			}
 			f.leasesInLane[f.laneFor(need)]++
@@ -109,7 +109,7 @@ func TestLanesMakeRoom(t *testing.T) {
 		}
 		lane := &laneFeeds{need: grid.Resources{CPUs: grid.One, Memory: 100 * gib}}
 		lane.name = f.laneFor(lane.need)
-		if ok, err := s.recordLane(t.Context(), f, lane); ok || err != nil {
+		if ok, err := s.feeder.recordLane(t.Context(), f, lane); ok || err != nil {
 			t.Errorf("a lane too many: got %v, %v, want it to wait", ok, err)
 		}
 	})

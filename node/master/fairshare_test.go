@@ -11,7 +11,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSweepsOfOneLaneShareIt serves a lane lease by lease: every sweep gets its part, also where
+// TestSweepsOfOneLaneShareIt serves a lane lease by lease: every sweep gets its share, also where
 // there are more sweeps than leases in the queue.
 func TestSweepsOfOneLaneShareIt(t *testing.T) {
 	for _, cpus := range []float64{1, 4} {
@@ -27,7 +27,7 @@ func TestSweepsOfOneLaneShareIt(t *testing.T) {
 			served[h.Sweep]++
 			c.finishLease(h, grid.ClassNone, time.Minute)
 		}
-		// What was in the queue before the other sweeps came goes first.
+		// What was in the queue before the other sweeps were submitted goes first.
 		for _, id := range ids {
 			if d := served[id] - each; d < -queueDepth*int(cpus) || d > queueDepth*int(cpus) {
 				t.Errorf("%v CPUs: got %v leases served, want about %d of each sweep", cpus, served, each)
@@ -36,9 +36,8 @@ func TestSweepsOfOneLaneShareIt(t *testing.T) {
 	}
 }
 
-// TestNewSweepIsServedAtOnce submits a sweep beside one that has filled the queue and all slots:
-// the first slots that come free are its own until both have as many, and from then on they take
-// turns.
+// TestNewSweepIsServedAtOnce submits a sweep beside one that has filled the queue and all slots: it
+// gets the first free slots until both have as many, and from then on they take turns.
 func TestNewSweepIsServedAtOnce(t *testing.T) {
 	for _, again := range []bool{false, true} { // it has been there before, and was paused
 		c := startMaster(t, 4)
@@ -79,8 +78,8 @@ func TestNewSweepIsServedAtOnce(t *testing.T) {
 	}
 }
 
-// TestLanesAreFedApart: what waits in one lane takes no room from another, whether of more urgent
-// sweeps or of bigger trials.
+// TestLanesAreFedApart checks that what waits in one lane takes no room from another, whether of
+// more urgent sweeps or of larger trials.
 func TestLanesAreFedApart(t *testing.T) {
 	c := startMaster(t, 4)
 	small := c.submit(1_000_000_000, nil)
@@ -154,8 +153,8 @@ func TestCancelActsAtOnce(t *testing.T) {
 	}
 }
 
-// TestLostLeaseIsLeasedAgain removes a lease from the queue behind the master's back, as a crash of
-// the store may.
+// TestLostLeaseIsLeasedAgain removes a lease from the queue without the master, as a crash of the
+// store may.
 func TestLostLeaseIsLeasedAgain(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)
@@ -188,9 +187,9 @@ func TestLostLeaseIsLeasedAgain(t *testing.T) {
 	}
 }
 
-// TestRestOfALeaseIsLeasedToOthers has a node give back what it has not begun of a wide lease:
-// others get it, and the lease goes on. A master that starts meanwhile finds the whole lease in the
-// queue, and hears of it too.
+// TestRestOfALeaseIsLeasedToOthers makes a node give back what it has not started of a wide lease:
+// others get it, and the lease goes on. A master that starts in the meantime finds the whole lease
+// in the queue, and is told of it too.
 func TestRestOfALeaseIsLeasedToOthers(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {
@@ -262,7 +261,7 @@ func TestHeldLeaseIsNotLost(t *testing.T) {
 }
 
 // TestRestartLeasesWhatIsMissing starts a master over the folder of another one; the queue is
-// emptied as a start does it.
+// emptied, as a start does.
 func TestRestartLeasesWhatIsMissing(t *testing.T) {
 	dir := t.TempDir()
 	var id grid.SweepID
@@ -289,7 +288,7 @@ func TestRestartLeasesWhatIsMissing(t *testing.T) {
 	c.waitUntilFinished(id)
 }
 
-// pullSoon waits until the sweep has a lease and takes one.
+// waitAndTakeLease waits until the sweep has a lease and takes one.
 func (c *testMaster) waitAndTakeLease(id grid.SweepID) *jetstream.GrantedLease {
 	c.t.Helper()
 	c.waitFor("a lease of "+string(id), func(s *scheduler) bool { return s.feeds[id] != nil && len(s.feeds[id].leases) > 0 })
@@ -299,13 +298,13 @@ func (c *testMaster) waitAndTakeLease(id grid.SweepID) *jetstream.GrantedLease {
 func (c *testMaster) runReconcile() {
 	c.t.Helper()
 	c.inLoop(func(s *scheduler) {
-		if err := s.reconcile(c.t.Context()); err != nil {
+		if err := s.reconciler.reconcile(c.t.Context()); err != nil {
 			c.t.Error(err)
 		}
 	})
 }
 
-// ended waits until the sweep is marked as finished.
+// waitUntilFinished waits until the sweep is marked as finished.
 func (c *testMaster) waitUntilFinished(id grid.SweepID) {
 	c.t.Helper()
 	for {
@@ -351,8 +350,8 @@ func TestRetryWaitsForWhatIsBeingStopped(t *testing.T) {
 	}
 }
 
-// TestLongestTrialsFirst has run times follow the index: after three trials the longest one left
-// goes first, also under a master that has taken over, and each trial runs once.
+// TestLongestTrialsFirst makes run times grow with the index: after three trials the longest
+// remaining one goes first, also under a master that has taken over, and each trial runs once.
 func TestLongestTrialsFirst(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {

@@ -83,8 +83,8 @@ func TestPaceFollowsTrialsThatBecomeLonger(t *testing.T) {
 	}
 }
 
-// TestFeedLosesNothing lets leases be finished, dropped, lost and retried in any order: no trial is
-// ever in two leases, and in the end each is done.
+// TestFeedLosesNothing finishes, drops, loses and retries leases in any order: no trial is ever in
+// two leases, and in the end each is done.
 func TestFeedLosesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		sweep := newSweep(t, "t-1", rapid.IntRange(1, 40).Draw(rt, "points"))
@@ -265,8 +265,8 @@ func TestLeasesGrowWhileTrialsAreShort(t *testing.T) {
 	}
 }
 
-// TestTaskThatFitsNowhere has a task that no node of the cluster can run: it must neither be leased
-// nor hold up others.
+// TestTaskThatFitsNowhere submits a task that no node of the cluster can run: it must neither be
+// leased nor hold up others.
 func TestTaskThatFitsNowhere(t *testing.T) {
 	c := startMaster(t, 2)
 	small := c.submit(10, nil)
@@ -280,8 +280,8 @@ func TestTaskThatFitsNowhere(t *testing.T) {
 	c.waitForLeases(small, queueDepth*2)
 }
 
-// TestSuspectsAreLeasedOneByOne takes a lease back from a dead node: what it may have begun comes
-// as further attempts.
+// TestSuspectsAreLeasedOneByOne requeues a lease of a dead node: the trials that it may have
+// started come as further attempts.
 func TestSuspectsAreLeasedOneByOne(t *testing.T) {
 	f, now := newFeed(newSweep(t, "t-1", 100)), time.Now()
 	f.addPublished("1", lease{lo: 0, hi: 100, attempt: 1, since: now})
@@ -314,5 +314,5 @@ func TestSuspectsAreLeasedOneByOne(t *testing.T) {
 	}
 }
 
-// numbered names a lease.
+// leaseIDOf returns a lease ID with a number.
 func leaseIDOf(n uint64) grid.LeaseID { return grid.LeaseID(fmt.Sprint(n)) }

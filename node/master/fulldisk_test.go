@@ -12,8 +12,8 @@ import (
 	"mlfnode/node/history"
 )
 
-// TestFullDiskDoesNotEndTheMaster has events folded for which the disk has no room until something
-// is removed.
+// TestFullDiskDoesNotEndTheMaster folds events for which the disk has no room until something is
+// removed.
 func TestFullDiskDoesNotEndTheMaster(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "3m", 0)
 	db, err := history.Open(filepath.Join(dir, "history.db"), slog.New(slog.DiscardHandler))
@@ -66,7 +66,7 @@ func TestFullDiskDoesNotEndTheMaster(t *testing.T) {
 	t.Fatal("the disk does not fill")
 }
 
-// manyEnds is a batch in which a hundred trials end.
+// manyFinished returns a batch in which a hundred trials end.
 func manyFinished(seq uint64) *grid.Batch {
 	b := &grid.Batch{V: grid.EventVersion, Sweep: "t-1", Node: "n"}
 	for i := range int64(100) {

@@ -15,7 +15,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// gpus has the cluster be nodes with so many GPUs of each model, of 80 GiB each.
+// setGPUs gives the cluster so many GPUs of each model, of 80 GiB each.
 func (c *testMaster) setGPUs(models map[string]int) {
 	c.inLoop(func(s *scheduler) {
 		s.m.cfg.Slots = func(r grid.Resources) int {
@@ -30,11 +30,10 @@ func (c *testMaster) setGPUs(models map[string]int) {
 	})
 }
 
-// measuredSweep is a sweep whose trials share GPUs by what they are measured to use.
+// measuredSweep makes a sweep's trials share GPUs by what they are measured to use.
 func measuredSweep(s *api.Submit) { s.Task.Resources.GPUMemory = grid.GPUMemoryAuto }
 
-// uses reports that a trial of a lease, in a lane of these resources, ended with such a use of its
-// GPU.
+// finishWithGPUUse reports that a trial of a lease ended with such a use of its GPU.
 func (c *testMaster) finishWithGPUUse(h *jetstream.GrantedLease, class grid.Class, reason, model string, share, peak int64) {
 	c.t.Helper()
 	c.runCount++
@@ -52,7 +51,7 @@ func gpuPart(model string, memory int64, share grid.Milli) grid.Resources {
 
 var wholeGPU = grid.Resources{CPUs: grid.One, GPUs: grid.One}
 
-// heldIn waits until so many leases of a sweep are in a lane.
+// waitForLeasesIn waits until so many leases of a sweep are in a lane.
 func (c *testMaster) waitForLeasesIn(id grid.SweepID, need grid.Resources, want int) {
 	c.t.Helper()
 	c.waitFor(fmt.Sprintf("%d leases with %+v", want, need), func(s *scheduler) bool {
@@ -61,8 +60,8 @@ func (c *testMaster) waitForLeasesIn(id grid.SweepID, need grid.Resources, want 
 	})
 }
 
-// TestMeasuredTrialsShareGPUs: the first trials get whole devices; then several share one, and
-// those that run out of memory get more, and in the end a whole device.
+// TestMeasuredTrialsShareGPUs checks that the first trials get whole devices, that then several
+// share one, and that those that run out of memory get more, and in the end a whole device.
 func TestMeasuredTrialsShareGPUs(t *testing.T) {
 	dir := t.TempDir()
 	c := restartMaster(t, dir, 8)
@@ -112,8 +111,8 @@ func TestMeasuredTrialsShareGPUs(t *testing.T) {
 	}
 }
 
-// TestEachModelIsMeasured: while the trials' need is known on one model only, the others get whole
-// devices.
+// TestEachModelIsMeasured checks that other models give whole devices while the trials' need is
+// known on one model only.
 func TestEachModelIsMeasured(t *testing.T) {
 	c := startMaster(t, 8)
 	c.setGPUs(map[string]int{"A100": 2, "T4": 1})
@@ -134,8 +133,8 @@ func TestEachModelIsMeasured(t *testing.T) {
 	c.waitForLeasesIn(id, gpuPart("A100", 47*gib/4, 147), queueDepth*12)
 }
 
-// TestMeasuredByValue: trials with another value of the axis are measured apart, and each goes into
-// the lane of its own value.
+// TestMeasuredByValue checks that trials with another value of the axis are measured separately,
+// and that each goes into the lane of its own value.
 func TestMeasuredByValue(t *testing.T) {
 	c := startMaster(t, 8)
 	c.setGPUs(map[string]int{"A100": 1})
@@ -188,8 +187,8 @@ func numbers(n int) (all []space.Value) {
 	return all
 }
 
-// TestSlotsAreAskedOnce: however many trials are looked at to find those that go into a lane, the
-// nodes are asked once in each pass for each size.
+// TestSlotsAreAskedOnce checks that nodes are asked once for each size in each pass, however many
+// trials are checked to find those that belong in a lane.
 func TestSlotsAreAskedOnce(t *testing.T) {
 	c := startMaster(t, 8)
 	c.setGPUs(map[string]int{"A100": 4, "T4": 4})
@@ -227,8 +226,8 @@ func TestSlotsAreAskedOnce(t *testing.T) {
 	})
 }
 
-// TestSizesOfAnyRecord: whatever a record says was learned, the sizes are few, and each is one that
-// trials can get.
+// TestSizesOfAnyRecord checks that, whatever a record says was measured, there are few sizes, and
+// each is one that trials can get.
 func TestSizesOfAnyRecord(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		task := grid.Task{Resources: grid.Resources{CPUs: grid.One, GPUMemory: grid.GPUMemoryAuto}}

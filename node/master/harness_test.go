@@ -18,7 +18,7 @@ import (
 	"mlfnode/node/history"
 )
 
-// points makes a running sweep with a space of n points.
+// newSweep returns a running sweep with a space of n points.
 func newSweep(t testing.TB, id grid.SweepID, n int) *grid.Sweep {
 	t.Helper()
 	return &grid.Sweep{
@@ -40,18 +40,18 @@ func spaceOf(t testing.TB, n int) space.Space {
 	return s
 }
 
-// stage is a master over a real store and history. The test plays the workers.
+// testMaster is a master over a real store and history. The test acts as its workers.
 type testMaster struct {
 	*Master
 	t          *testing.T
 	store      *jetstream.Store
 	run        func()
 	runCount   int
-	marks      map[grid.NodeID]uint64 // of the newest orders to each node
+	marks      map[grid.NodeID]uint64 // of the newest directives to each node
 	stopMaster func()
 }
 
-// start runs a master that believes in so many CPUs.
+// startMaster runs a master that believes in so many CPUs.
 func startMaster(t *testing.T, cpus float64) *testMaster {
 	t.Helper()
 	return restartMaster(t, t.TempDir(), cpus)
@@ -62,13 +62,13 @@ func restartMaster(t *testing.T, dir string, cpus float64) *testMaster {
 	return startWithNodes(t, dir, cpus, nil)
 }
 
-// perform is restart with the nodes of a cluster.
+// startWithNodes is restartMaster with the nodes of a cluster.
 func startWithNodes(t *testing.T, dir string, cpus float64, nodes *Nodes) *testMaster {
 	t.Helper()
 	return startWithSnapshots(t, dir, cpus, nodes, nil)
 }
 
-// performWith is perform with a store of snapshots.
+// startWithSnapshots is startWithNodes with a store of snapshots.
 func startWithSnapshots(t *testing.T, dir string, cpus float64, nodes *Nodes, snapshots *checkpoint.Store) *testMaster {
 	t.Helper()
 	s := newTestMaster(t, dir, cpus, nodes, snapshots)
@@ -76,7 +76,7 @@ func startWithSnapshots(t *testing.T, dir string, cpus float64, nodes *Nodes, sn
 	return s
 }
 
-// prepare makes a master that runs from run on.
+// newTestMaster returns a master that runs once run is called.
 func newTestMaster(t *testing.T, dir string, cpus float64, nodes *Nodes, snapshots *checkpoint.Store) *testMaster {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -134,7 +134,7 @@ func (c *testMaster) submit(n int, edit func(*api.Submit)) grid.SweepID {
 	return r.Sweep.ID
 }
 
-// on runs fn in the master's loop.
+// inLoop runs fn on the scheduler's goroutine.
 func (c *testMaster) inLoop(fn func(*scheduler)) {
 	c.t.Helper()
 	if err := c.call(context.Background(), fn); err != nil {
@@ -142,7 +142,7 @@ func (c *testMaster) inLoop(fn func(*scheduler)) {
 	}
 }
 
-// until looks at the loop's state after each of its steps until ok says so.
+// waitFor checks the scheduler after each of its steps until ok returns true.
 func (c *testMaster) waitFor(what string, ok func(*scheduler) bool) {
 	c.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -162,7 +162,7 @@ func (c *testMaster) waitFor(what string, ok func(*scheduler) bool) {
 	}
 }
 
-// leased waits until the sweep has so many leases.
+// waitForLeases waits until the sweep has so many leases.
 func (c *testMaster) waitForLeases(id grid.SweepID, want int) {
 	c.t.Helper()
 	c.waitFor(fmt.Sprintf("%d leases of %s", want, id), func(s *scheduler) bool {
@@ -171,10 +171,10 @@ func (c *testMaster) waitForLeases(id grid.SweepID, want int) {
 	})
 }
 
-// takes is how the nodes that a test plays take leases.
+// leaseClient is the client with which tests take leases.
 func (c *testMaster) leaseClient() *jetstream.MasterClient { return c.store.Calls.LocalClient("n") }
 
-// pull takes one lease of the sweep's lane, which must be there.
+// takeLease takes one lease of the sweep's lane, which must be there.
 func (c *testMaster) takeLease(id grid.SweepID) *jetstream.GrantedLease {
 	c.t.Helper()
 	r, ok := c.Sweep(id)
@@ -184,9 +184,9 @@ func (c *testMaster) takeLease(id grid.SweepID) *jetstream.GrantedLease {
 	return c.takeLeaseIn(r.Sweep.Lane())
 }
 
-// pullLane takes one lease of a lane, which must be there. nats-server now and then tells a request
-// that nothing is there just after it has stored a lease (1 of 1,500 here, more when all processors
-// are busy); workers look again, and so does this.
+// takeLeaseIn takes one lease of a lane, which must be there. nats-server now and then answers a
+// request that nothing is there just after it has stored a lease (1 of 1,500 here, more when all
+// processors are busy); workers ask again, and so does this.
 func (c *testMaster) takeLeaseIn(lane grid.Lane) *jetstream.GrantedLease {
 	c.t.Helper()
 	var held []jetstream.GrantedLease
@@ -200,8 +200,8 @@ func (c *testMaster) takeLeaseIn(lane grid.Lane) *jetstream.GrantedLease {
 	return &held[0]
 }
 
-// finish reports that all trials of a lease ended alike after they ran for so long, and closes the
-// lease.
+// finishLease reports that all trials of a lease ended alike after they ran for so long, and closes
+// the lease.
 func (c *testMaster) finishLease(h *jetstream.GrantedLease, class grid.Class, took time.Duration) {
 	c.t.Helper()
 	b := &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"}
@@ -216,14 +216,14 @@ func (c *testMaster) finishLease(h *jetstream.GrantedLease, class grid.Class, to
 	c.closeLease(h, b)
 }
 
-// giveBack closes a lease of which nothing has run.
+// releaseLease closes a lease of which nothing has run.
 func (c *testMaster) releaseLease(h *jetstream.GrantedLease) {
 	c.t.Helper()
 	c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"})
 }
 
-// close stores the events with the one that closes the lease, acknowledges it, and waits until the
-// master knows.
+// closeLease stores the events with the one that closes the lease, acknowledges it, and waits until
+// the master has applied them.
 func (c *testMaster) closeLease(h *jetstream.GrantedLease, b *grid.Batch) {
 	c.t.Helper()
 	b.Events = append(b.Events, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()})
@@ -234,7 +234,7 @@ func (c *testMaster) closeLease(h *jetstream.GrantedLease, b *grid.Batch) {
 	c.waitFor("the events are followed and the queue is fed", func(s *scheduler) bool { return s.applied >= seq })
 }
 
-// counts gives what history says of the sweep.
+// counts returns what history says of the sweep.
 func (c *testMaster) counts(id grid.SweepID) history.Counts {
 	c.t.Helper()
 	n, err := c.cfg.History.Counts(c.t.Context(), id)

@@ -11,9 +11,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestRetryBesideTheEnd has trials run again in the moment in which the sweep's last trial ends,
-// while the loop has not yet followed that: they run, and the sweep is finished when they have
-// ended.
+// TestRetryBesideTheEnd retries trials in the moment in which the sweep's last trial ends, before
+// the scheduler has applied that: they run, and the sweep is finished when they have ended.
 func TestRetryBesideTheEnd(t *testing.T) {
 	for name, c := range map[string]struct {
 		classes []grid.Class // of all trials, the last one ends beside the retry
@@ -75,8 +74,8 @@ func TestRetryBesideTheEnd(t *testing.T) {
 	}
 }
 
-// TestRetryOfAForgottenTrial: a sweep that an earlier version has finished with a trial that never
-// ran again.
+// TestRetryOfAForgottenTrial retries a sweep that an earlier version finished with a trial that
+// never ran again.
 func TestRetryOfAForgottenTrial(t *testing.T) {
 	c := startMaster(t, 4)
 	s := newSweep(t, "old-1", 3)
@@ -115,9 +114,9 @@ func TestFinishAfterARestart(t *testing.T) {
 	c.isFinished(id)
 }
 
-// TestSweepsAtRestCostNothing has a master know of sweeps that have ended or are paused, from their
-// submission or from its start: it has no goroutine for them, its loop looks at none of them and
-// waits for no time to pass.
+// TestSweepsAtRestCostNothing gives a master sweeps that have ended or are paused, after their
+// submission or from its start: it has no goroutine for them, its loop visits none of them and has
+// no timer.
 func TestSweepsAtRestCostNothing(t *testing.T) {
 	const count = 150
 	dir := t.TempDir()
@@ -125,7 +124,7 @@ func TestSweepsAtRestCostNothing(t *testing.T) {
 	idle := func() (goroutines int) {
 		t.Helper()
 		c.waitFor("the loop has nothing to look at", func(s *scheduler) bool {
-			return len(s.feeds) == 0 && !s.hasTimers() && len(s.missing) == 0 && len(s.setupFailures) == 0
+			return len(s.feeds) == 0 && !s.hasTimers() && len(s.reconciler.missing) == 0 && len(s.setups.bySweep) == 0
 		})
 		if busy, err := c.Busy(t.Context()); busy || err != nil {
 			t.Errorf("busy: got %t, %v", busy, err)
@@ -158,7 +157,7 @@ func TestSweepsAtRestCostNothing(t *testing.T) {
 }
 
 // TestRestWithoutAWorker pauses and cancels sweeps of a cluster in which no node takes trials, or
-// in which one is away: the leases that nobody holds go, those that somebody holds stay.
+// in which one is away: the leases that no node holds go, the others stay.
 func TestRestWithoutAWorker(t *testing.T) {
 	for name, c := range map[string]struct {
 		cancel  bool

@@ -12,16 +12,16 @@ import (
 	"mlfnode/jetstream"
 )
 
-// claimed has a node tell what it holds, and gives what it is told to stop.
+// heartbeatStops records what a node reports to hold, and returns what it is told to stop.
 func heartbeatStops(l *leaseTable, node grid.NodeID, held ...jetstream.HeldLease) []grid.LeaseID {
 	var o jetstream.Directives
 	l.recordHeld(node, held, &o, time.Now())
 	return o.Stop
 }
 
-// TestSequenceOfTwoLeases has sequences of the queue given out twice, as after a kill of the master
-// that has lost the newest of them. The node with the old lease is told that it is lost, the node
-// with the new one keeps it, and neither gives back the other's.
+// TestSequenceOfTwoLeases uses sequences of the queue twice, as after a kill of the master that has
+// lost the newest of them. The node with the old lease is told that it is lost, the node with the
+// new one keeps it, and neither gives back the other's.
 func TestSequenceOfTwoLeases(t *testing.T) {
 	known := func(ids ...grid.LeaseID) *leaseTable {
 		l := newLeaseTable()
@@ -80,9 +80,9 @@ func TestReleaseOfAnotherLease(t *testing.T) {
 	}
 }
 
-// TestFirstWordOfAHolder has a node that was expected to run attempts say so for the first time,
-// under the ID of the lease: what stands for that lease until then is not void, or the trials would
-// be leased once more; nor is that of an attempt that has ended, of which the node has still to
+// TestFirstWordOfAHolder lets a node that was expected to run attempts report so for the first
+// time, under the ID of the lease: the placeholder of that lease is not stale, or the trials would
+// be leased once more; nor is that of an attempt that has ended, which the node has still to
 // report.
 func TestFirstWordOfAHolder(t *testing.T) {
 	l := newLeaseTable()
@@ -105,9 +105,10 @@ func TestFirstWordOfAHolder(t *testing.T) {
 	}
 }
 
-// TestBeatThatClaimsTooMuch has a node say again and again that it holds more leases than any can,
-// of which the master knows nothing: so many are looked at as a node can hold, each is decided
-// once, a beat is one line in the log, and nothing of them is left when it holds them no more.
+// TestBeatThatClaimsTooMuch lets a node report again and again that it holds more leases than any
+// node can, none of which the master knows: the master considers as many as a node can hold,
+// decides each once, logs one line for a heartbeat, and keeps nothing of them when the node no
+// longer reports them.
 func TestBeatThatClaimsTooMuch(t *testing.T) {
 	const said = 20_000
 	var lines bytes.Buffer

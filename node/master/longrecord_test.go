@@ -16,7 +16,7 @@ import (
 	"mlfnode/node/history"
 )
 
-// listed gives an axis of n values of 1 kB each, numbered from a first one.
+// listedAxis returns an axis of n values of 1 kB each, numbered from first.
 func listedAxis(first, n int) space.Axis {
 	a := space.Axis{Key: "text"}
 	for i := range n {
@@ -25,7 +25,7 @@ func listedAxis(first, n int) space.Axis {
 	return a
 }
 
-// listing has a submission list n values of 1 kB.
+// listingSubmission makes a submission list n values of 1 kB.
 func listingSubmission(t *testing.T, n int) func(*api.Submit) {
 	return func(s *api.Submit) {
 		var err error
@@ -35,7 +35,7 @@ func listingSubmission(t *testing.T, n int) func(*api.Submit) {
 	}
 }
 
-// TestExtendMakesNoLongSweep extends a sweep, of which nodes of earlier versions may run trials, by
+// TestExtendMakesNoLongSweep extends a sweep, whose trials nodes of earlier versions may run, by
 // more values than its record may list as it is: it is refused, so that they can still read the
 // record. A sweep that is a long one from the start can be extended so.
 func TestExtendMakesNoLongSweep(t *testing.T) {
@@ -99,9 +99,9 @@ func TestDrawsOfLargeRecords(t *testing.T) {
 	}
 }
 
-// TestHistoryOfProgramsBeforeLongRecords has a master meet a history that an earlier version has
-// folded, which could not read the records of long sweeps, left out their events, and did not say
-// so: it is folded again, once. One beside which no sweep is long stays.
+// TestHistoryOfProgramsBeforeLongRecords starts a master with a history that was folded by an
+// earlier version, which could not read the records of long sweeps, left out their events, and did
+// not record so: it is folded again, once. A history without a long sweep stays.
 func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
 	for _, n := range []int{1, 600} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -142,8 +142,8 @@ func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
 	}
 }
 
-// foldedBefore makes the history of a master that does not run what a version before long records
-// makes of the events.
+// foldedBefore makes the history of a master that does not run as a version before long records
+// does.
 func foldedBefore(t *testing.T, c *testMaster) {
 	t.Helper()
 	if err := c.cfg.History.Reset(t.Context()); err != nil {

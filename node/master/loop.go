@@ -1,7 +1,6 @@
 package master
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,15 +8,11 @@ import (
 	"slices"
 	"time"
 
-	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 )
 
 const (
-	// queueDepth is how many leases the queue holds for each slot: one that runs and one that
-	// waits.
-	queueDepth = 2
 	// feedInterval is how often waiting retries are checked while a sweep is active.
 	feedInterval = 100 * time.Millisecond
 	// reconcileInterval is how often the leases in memory are compared with the queue.
@@ -26,28 +21,32 @@ const (
 
 // scheduler decides what is leased. One goroutine owns it; others reach it through the inbox only.
 type scheduler struct {
-	m         *Master
-	feeds     map[grid.SweepID]*feed
-	slotCache map[grid.Resources]int // see slots
+	m          *Master
+	feeds      map[grid.SweepID]*feed
+	feeder     *queueFeeder
+	fencer     *fencer
+	reconciler *reconciler
 
-	health        *nodeHealth
-	setupFailures map[grid.SweepID]*setupFailures
+	health *nodeHealth
+	setups *setupMonitor
 
 	activity *Activity
 
-	applied       uint64                  // the last event that the feeds know of
-	lastDecision  uint64                  // the last event published here that decides about attempts
-	missing       map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be applied to be sure
-	pendingFences map[fenceKey]nodeLoss   // fences that could not be stored yet
-	pendingOpens  map[grid.SweepID]bool   // sweeps that could not be opened yet
-	applyError    error                   // of the record or fold that was applied last; step reports it
+	applied      uint64                // the last event that the feeds know of
+	lastDecision uint64                // the last event published here that decides about attempts
+	pendingOpens map[grid.SweepID]bool // sweeps that could not be opened yet
+	applyError   error                 // of the record or fold that was applied last; step reports it
 }
 
 func newScheduler(m *Master) *scheduler {
-	return &scheduler{
-		m: m, feeds: map[grid.SweepID]*feed{}, missing: map[grid.LeaseID]uint64{}, pendingFences: map[fenceKey]nodeLoss{}, pendingOpens: map[grid.SweepID]bool{},
-		health: newNodeHealth(), activity: newActivity(), setupFailures: map[grid.SweepID]*setupFailures{},
+	s := &scheduler{
+		m: m, feeds: map[grid.SweepID]*feed{}, pendingOpens: map[grid.SweepID]bool{},
+		health: newNodeHealth(), activity: newActivity(), setups: &setupMonitor{m: m, bySweep: map[grid.SweepID]*setupFailures{}},
 	}
+	s.feeder = &queueFeeder{m: m, s: s}
+	s.fencer = &fencer{m: m, s: s, pending: map[fenceKey]nodeLoss{}}
+	s.reconciler = &reconciler{m: m, s: s, missing: map[grid.LeaseID]uint64{}}
+	return s
 }
 
 // loop runs the scheduler until ctx ends. caughtUp is the last event that history holds.
@@ -71,7 +70,7 @@ func (m *Master) loop(ctx context.Context, caughtUp uint64) error {
 }
 
 func (s *scheduler) step(ctx context.Context, feedTick, reconcile <-chan time.Time) error {
-	if len(s.feeds) == 0 && len(s.pendingFences) == 0 && len(s.pendingOpens) == 0 {
+	if len(s.feeds) == 0 && len(s.fencer.pending) == 0 && len(s.pendingOpens) == 0 {
 		reconcile = nil // nothing to wake up for
 	}
 	if !s.hasTimers() {
@@ -86,7 +85,7 @@ func (s *scheduler) step(ctx context.Context, feedTick, reconcile <-chan time.Ti
 		err = errors.Join(s.applyError, s.finishComplete(ctx))
 		s.applyError = nil
 	case <-reconcile:
-		s.reportProblem(ctx, reconciling, s.reconcile(ctx))
+		s.reportProblem(ctx, reconciling, s.reconciler.reconcile(ctx))
 		err = s.finishComplete(ctx)
 	case <-feedTick:
 	}
@@ -173,7 +172,7 @@ func (s *scheduler) openFeed(ctx context.Context, record *jetstream.Record, leas
 		return fmt.Errorf("load trials of %s: %w", sweep.ID, err)
 	}
 	f := newFeed(sweep)
-	f.fits, f.slots, f.lanes = func(r grid.Resources) bool { return s.m.neverFits(r) == "" }, s.slots, record.Lanes
+	f.fits, f.slots, f.lanes = func(r grid.Resources) bool { return s.m.neverFits(r) == "" }, s.feeder.slots, record.Lanes
 	if sweep.Task.Resources.Measured() {
 		f.sharing = newGPUSharing(record.Packing, &sweep.Task)
 	}
@@ -210,7 +209,7 @@ func (s *scheduler) closeFeed(id grid.SweepID) {
 		f.signalDrained()
 		delete(s.feeds, id)
 		s.health.forgetSweep(id)
-		delete(s.setupFailures, id)
+		delete(s.setups.bySweep, id)
 	}
 }
 
@@ -249,7 +248,7 @@ func (s *scheduler) applyFold(fd folded) {
 				continue // what runs may be its setup step
 			}
 			s.health.record(&fd.changed[i])
-			s.recordSetup(&fd.changed[i])
+			s.setups.record(&fd.changed[i])
 		}
 	}
 	for _, r := range fd.released {
@@ -262,57 +261,6 @@ func (s *scheduler) applyFold(fd folded) {
 		}
 	}
 	s.quarantine()
-}
-
-// quarantine stops leasing trials to nodes, or parts of nodes, that turned out to be broken.
-func (s *scheduler) quarantine() {
-	if s.m.cfg.Nodes == nil {
-		return
-	}
-	s.health.takesTrials = s.m.takesTrials
-	for node, b := range s.health.takeBroken() {
-		if b.part != grid.ScopeNode {
-			s.m.log.Warn("trials are withheld from a part of a node", "node", node, "part", b.part, "reason", b.reason)
-			for _, part := range s.scopesToWithhold(b) {
-				s.m.cfg.Nodes.Withhold(node, part, b.reason, time.Now().Add(withholdFor))
-			}
-			continue
-		}
-		s.m.log.Warn("node is quarantined", "node", node, "reason", b.reason)
-		s.m.cfg.Nodes.Quarantine(node, b.reason)
-	}
-}
-
-// scopesToWithhold returns what to withhold of a broken node. If a single lane is broken, these are
-// the lanes of the sweeps whose trials failed.
-func (s *scheduler) scopesToWithhold(b brokenPart) []grid.Scope {
-	if b.part != grid.ScopeLane {
-		return []grid.Scope{b.part}
-	}
-	var all []grid.Scope
-	for _, id := range b.sweeps {
-		record, _ := s.m.Sweep(id)
-		if record.Sweep == nil {
-			continue
-		}
-		for lane := range record.AllLanes() {
-			all = append(all, grid.ScopeOfLane(lane))
-		}
-	}
-	return all
-}
-
-// takesTrials reports whether a node is up and may take trials, so that another one can be spared.
-func (m *Master) takesTrials(node grid.NodeID) bool {
-	if drained, _, _ := m.cfg.Nodes.Drain(node); drained {
-		return false
-	}
-	for _, member := range m.cfg.Nodes.Members() {
-		if member.Node == node {
-			return member.State == cluster.Alive
-		}
-	}
-	return true // gossip has not heard of it yet, but it has reported
 }
 
 // finishComplete ends every active sweep whose trials are all terminal.
@@ -328,233 +276,14 @@ func (s *scheduler) finishComplete(ctx context.Context) error {
 	return nil
 }
 
-// topUpQueue tops up the queue: in each lane, the sweep that holds the least of it goes first.
+// topUpQueue stores what the feeds have learned, and tops up the queue.
 func (s *scheduler) topUpQueue(ctx context.Context) error {
 	if !s.m.cfg.LeaseTrials {
 		return nil
 	}
 	unsaved := errors.Join(s.storeEstimates(ctx), s.closeStaleLanes(ctx), s.storeStoppedRuns(ctx), s.endCancelledTrials(ctx)) // trials are leased all the same
 	s.withdrawReordered(ctx)
-	s.slotCache = map[grid.Resources]int{}
-	for _, l := range s.openLanes() {
-		slots := s.slots(l.need)
-		s.rebalance(ctx, l, slots)
-		for l.outstanding() < queueDepth*slots {
-			ok, err := s.leaseOne(ctx, l, slots)
-			if err != nil {
-				return errors.Join(unsaved, err)
-			}
-			if !ok {
-				break
-			}
-		}
-	}
-	return unsaved
-}
-
-// slots returns how many trials with these resources the cluster can run at a time, as of this pass
-// of topUpQueue. It is cached because asking each node takes a while.
-func (s *scheduler) slots(r grid.Resources) int {
-	n, ok := s.slotCache[r]
-	if !ok {
-		n = s.m.cfg.Slots(r)
-		s.slotCache[r] = n
-	}
-	return n
-}
-
-// laneFeeds is a lane with the active sweeps whose trials may be leased into it.
-type laneFeeds struct {
-	name  grid.Lane
-	need  grid.Resources // of each trial in the lane
-	feeds []*feed
-}
-
-func (s *scheduler) openLanes() map[grid.Lane]*laneFeeds {
-	lanes := map[grid.Lane]*laneFeeds{}
-	for _, f := range s.feeds {
-		if !f.sweep.Active() || f.sweep.Task.Resources.Check() != nil {
-			continue
-		}
-		for _, need := range f.needs() {
-			name := f.laneFor(need)
-			if lanes[name] == nil {
-				lanes[name] = &laneFeeds{name: name, need: need}
-			}
-			lanes[name].feeds = append(lanes[name].feeds, f)
-		}
-	}
-	return lanes
-}
-
-func (l *laneFeeds) outstanding() int {
-	n := 0
-	for _, f := range l.feeds {
-		n += f.leasesInLane[l.name]
-	}
-	return n
-}
-
-// rebalance withdraws leases that no node has taken from a full queue, for sweeps that have none
-// there: they get their share from the next free slot on, not only after everything that was leased
-// before has run.
-func (s *scheduler) rebalance(ctx context.Context, l *laneFeeds, slots int) {
-	limit := queueDepth * slots
-	if len(l.feeds) < 2 || l.outstanding() < limit {
-		return
-	}
-	room, share := 0, max(1, limit/len(l.feeds))
-	for _, f := range l.feeds {
-		if _, some := f.nextLease(l.need, time.Now(), slots); some && f.leasesInLane[l.name] == 0 {
-			room += share
-		}
-	}
-	slices.SortFunc(l.feeds, func(a, b *feed) int { return cmp.Compare(b.leasesInLane[l.name], a.leasesInLane[l.name]) })
-	for _, f := range l.feeds {
-		for _, id := range f.newestLeases(l.name) {
-			if room <= 0 || f.leasesInLane[l.name] <= share {
-				break
-			}
-			if s.withdrawLease(ctx, f, id) {
-				room--
-			}
-		}
-	}
-}
-
-// newestLeases returns the leases in a lane, the newest first.
-func (f *feed) newestLeases(lane grid.Lane) []grid.LeaseID {
-	var all []grid.LeaseID
-	for id, l := range f.leases {
-		if l.lane == lane {
-			all = append(all, id)
-		}
-	}
-	slices.SortFunc(all, func(a, b grid.LeaseID) int { return cmp.Compare(f.leases[b].seq, f.leases[a].seq) })
-	return all
-}
-
-// leaseOne publishes one lease of the sweep with the smallest share; false when no sweep of the
-// lane has anything to lease. Among equals, the sweep that has waited longest goes first, so that
-// each has its turn when the queue is shorter than the list of sweeps.
-func (s *scheduler) leaseOne(ctx context.Context, lane *laneFeeds, slots int) (bool, error) {
-	slices.SortFunc(lane.feeds, func(a, b *feed) int {
-		return cmp.Or(cmp.Compare(a.leasesInLane[lane.name], b.leasesInLane[lane.name]), cmp.Compare(a.newestSeq, b.newestSeq), a.sweep.Submitted.Compare(b.sweep.Submitted))
-	})
-	now := time.Now()
-	for _, f := range lane.feeds {
-		l, ok := f.nextLease(lane.need, now, slots)
-		if !ok {
-			continue
-		}
-		if ok, err := s.recordLane(ctx, f, lane); err != nil {
-			return false, err
-		} else if !ok {
-			continue
-		}
-		id, err := s.publishLease(ctx, lane, f, &l)
-		if err != nil {
-			return false, err
-		}
-		f.addPublished(id, l)
-		return true, nil
-	}
-	return false, nil
-}
-
-// recordLane writes what trials in a lane need into the sweep's record, where nodes read it, before
-// a lease is in the lane. It returns false while the sweep's trials are in too many lanes. It
-// removes lanes that nothing is leased in or waits for.
-func (s *scheduler) recordLane(ctx context.Context, f *feed, lane *laneFeeds) (bool, error) {
-	if _, known := f.lanes[lane.name]; known || lane.name == f.sweep.Lane() {
-		return true, nil
-	}
-	wanted := f.needs()
-	record, err := s.m.editRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
-		lanes := map[grid.Lane]grid.Resources{lane.name: lane.need}
-		for name, need := range r.Lanes {
-			if f.leasesInLane[name] > 0 || name == f.laneFor(need) && slices.Contains(wanted, need) {
-				lanes[name] = need
-			}
-		}
-		if len(lanes) > jetstream.MaxLanes {
-			return false, nil
-		}
-		r.Lanes = lanes
-		return true, nil
-	})
-	if err != nil {
-		return false, fmt.Errorf("open lane %s: %w", lane.name, err)
-	}
-	f.lanes = record.Lanes
-	_, open := f.lanes[lane.name]
-	return open, nil
-}
-
-// publishLease puts a lease into the queue and keeps its sequence.
-func (s *scheduler) publishLease(ctx context.Context, lane *laneFeeds, f *feed, l *lease) (grid.LeaseID, error) {
-	id := s.m.cfg.Store.Queue.NewID()
-	s.m.leases.add(id)
-	updates := len(f.sweep.Updates)
-	if r, ok := s.m.Sweep(f.sweep.ID); ok {
-		updates = len(r.Sweep.Updates) // a retry may have stored one that is not applied here yet
-	}
-	snapshot, bad := s.m.newestSnapshot(f.sweep, l)
-	avoid, elsewhere := s.avoidedNodes(f, l.lo, lane)
-	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
-		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane.name), ID: id, Updates: updates,
-		Snapshot: snapshot, Bad: bad, Level: f.sweep.Level(), Avoid: avoid, Elsewhere: elsewhere,
-		Quiet: l.attempt > 1 && l.mode != modeAnnounced,
-	})
-	if err != nil {
-		s.m.leases.remove(id)
-		return "", fmt.Errorf("lease %s [%d,%d): %w", f.sweep.ID, l.lo, l.hi, err)
-	}
-	l.seq, l.elsewhere = seq, elsewhere
-	return id, nil
-}
-
-// reconcile drops leases that the queue no longer holds although no event has closed them. A worker
-// closes a lease before it acknowledges it, so a lease is lost once all events are applied that
-// were stored when it was first missed. It also retries what has failed before.
-func (s *scheduler) reconcile(ctx context.Context) error {
-	undone := errors.Join(s.retryOpens(ctx), s.retryFences(ctx))
-	known := s.feedsByLease()
-	for id := range s.missing {
-		if known[id] == nil {
-			delete(s.missing, id)
-		}
-	}
-	for _, f := range s.feeds {
-		if !f.sweep.Active() {
-			s.withdrawLeases(ctx, f)
-		}
-	}
-	if known = s.feedsByLease(); len(known) == 0 {
-		return undone
-	}
-	present, err := s.m.cfg.Store.Queue.List(ctx)
-	if err != nil {
-		return errors.Join(undone, fmt.Errorf("list leases: %w", err))
-	}
-	_, last, err := s.m.cfg.Store.Events.Bounds(ctx)
-	if err != nil {
-		return errors.Join(undone, fmt.Errorf("read the bounds of the event stream: %w", err))
-	}
-	for i := range present {
-		if id := present[i].ID; known[id] == nil {
-			err = errors.Join(err, s.deleteOrphan(ctx, &present[i]))
-		} else if !s.reclaimAbandoned(ctx, known[id], id, time.Now()) {
-			delete(known, id)
-		}
-	}
-	for id, f := range known {
-		if f.leases[id].detached && !s.reclaimAbandoned(ctx, f, id, time.Now()) {
-			continue
-		}
-		s.requeueMissing(ctx, id, f, last)
-	}
-	return errors.Join(undone, err)
+	return errors.Join(unsaved, s.feeder.topUp(ctx))
 }
 
 // withdrawLeases withdraws all leases of a sweep that no node holds: they must not run any more, or
@@ -599,22 +328,6 @@ func (s *scheduler) feedsByLease() map[grid.LeaseID]*feed {
 		}
 	}
 	return all
-}
-
-// requeueMissing drops a lease that is missing in the queue once all events up to last are applied.
-func (s *scheduler) requeueMissing(ctx context.Context, id grid.LeaseID, f *feed, last uint64) {
-	until, ok := s.missing[id]
-	if !ok {
-		until, s.missing[id] = last, last
-	}
-	if s.applied >= until {
-		s.m.log.Info("lease is missing in the queue and is created again", "sweep", f.sweep.ID, "lease", id)
-		delete(s.missing, id)
-		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil { // so that no node takes it
-			s.m.log.Debug("lease that is missing could not be deleted", "lease", id, "err", err)
-		}
-		s.dropLease(f, id)
-	}
 }
 
 // awaitDrained waits until workers have given back all leases of a cancelled sweep. Otherwise an

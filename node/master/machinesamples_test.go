@@ -21,8 +21,8 @@ import (
 
 func newSamples() *sampleStore { return &sampleStore{byNode: map[grid.NodeID]*nodeSamples{}} }
 
-// TestSamples compares what is kept with all samples that a node has told, at any times: of each
-// interval the last, for an hour.
+// TestSamples compares what is kept with all samples that a node has reported, at any times: the
+// last of each interval, for an hour.
 func TestSamples(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSamples()
@@ -111,7 +111,7 @@ func TestLongerSamples(t *testing.T) {
 	})
 }
 
-// packed is what history keeps of samples.
+// packed returns what history keeps of samples.
 func packed(t interface {
 	Helper()
 	Fatal(args ...any)
@@ -128,7 +128,7 @@ func packed(t interface {
 	return all
 }
 
-// TestSamplesOfEarlierMasters takes over an hour that a master has kept that knew nothing longer.
+// TestSamplesOfEarlierMasters loads an hour that was saved by a master without longer samples.
 func TestSamplesOfEarlierMasters(t *testing.T) {
 	s, now := newSamples(), time.Unix(1_700_000_000, 0)
 	s.add("n", &jetstream.Sample{Load: 42}, now)
@@ -155,8 +155,8 @@ func TestSamplesOfEarlierMasters(t *testing.T) {
 }
 
 // TestClockSetBack sets the clock of the master back by half a minute to a month, after two days:
-// what a node told of the time before stays, as far as nothing was written over it, and nothing is
-// left of the time after.
+// samples of earlier times stay, as far as they were not overwritten, and samples of later times
+// are gone.
 func TestClockSetBack(t *testing.T) {
 	const minutes = 2 * 24 * 60
 	begin := time.Unix(1_700_000_100, 0).Truncate(15 * time.Minute)
@@ -192,7 +192,7 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// TestSamplesOfAStrangeNode keeps what a node says within bounds, whatever it is, and follows a
+// TestSamplesOfAStrangeNode keeps what a node reports within bounds, whatever it is, and follows a
 // clock that was set back.
 func TestSamplesOfAStrangeNode(t *testing.T) {
 	s, now := newSamples(), time.Unix(1_700_000_000, 0)
@@ -224,7 +224,7 @@ func TestSamplesOfAStrangeNode(t *testing.T) {
 	}
 }
 
-// TestSamplesOfTheNextMaster has a master take over what the one before was told.
+// TestSamplesOfTheNextMaster loads what the master before has saved.
 func TestSamplesOfTheNextMaster(t *testing.T) {
 	dir, nodes := t.TempDir(), &Nodes{
 		Members: func() []cluster.Member { return nil }, Disconnections: func(func(grid.NodeID)) (func(), error) { return func() {}, nil },
@@ -238,7 +238,7 @@ func TestSamplesOfTheNextMaster(t *testing.T) {
 	}
 }
 
-// TestSamplesOfManyNodes gives those of all nodes in one answer that stays small.
+// TestSamplesOfManyNodes returns those of all nodes in one answer that stays small.
 func TestSamplesOfManyNodes(t *testing.T) {
 	for _, c := range []struct{ nodes, gpus, slots int }{{1, 0, maxOverviewSlots}, {8, 8, maxOverviewSlots}, {100, 8, 11}, {2000, 8, 1}} {
 		m := &Master{sampleStore: newSampleStore(nil)}
@@ -256,8 +256,8 @@ func TestSamplesOfManyNodes(t *testing.T) {
 	}
 }
 
-// TestSamplesOutliveARestart packs and unpacks, and leaves out what is damaged and what is known
-// already.
+// TestSamplesOutliveARestart saves and loads samples, and leaves out what is damaged and what is
+// known already.
 func TestSamplesOutliveARestart(t *testing.T) {
 	s, now := newSamples(), time.Unix(1_700_000_000, 0)
 	for i := range 300 {

@@ -278,7 +278,7 @@ func (m *Master) foldStream(ctx context.Context) error {
 	return m.foldEvents(ctx, func(f folded) error {
 		return m.send(ctx, func(s *scheduler) {
 			s.applyFold(f)
-			s.applyError = errors.Join(s.pinImages(ctx, f.images), s.pauseFailedSetups(ctx), s.pauseFailing(ctx))
+			s.applyError = errors.Join(s.pinImages(ctx, f.images), s.setups.pauseFailing(ctx, s.feeds), s.pauseFailing(ctx))
 		})
 	})
 }

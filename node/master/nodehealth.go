@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/node/history"
 )
@@ -205,3 +206,54 @@ func (s *failureStreak) diagnose(key streakKey, other grid.NodeID) brokenPart {
 
 // forgetSweep forgets a sweep that has ended.
 func (h *nodeHealth) forgetSweep(id grid.SweepID) { delete(h.trials, id) }
+
+// quarantine stops leasing trials to nodes, or parts of nodes, that turned out to be broken.
+func (s *scheduler) quarantine() {
+	if s.m.cfg.Nodes == nil {
+		return
+	}
+	s.health.takesTrials = s.m.takesTrials
+	for node, b := range s.health.takeBroken() {
+		if b.part != grid.ScopeNode {
+			s.m.log.Warn("trials are withheld from a part of a node", "node", node, "part", b.part, "reason", b.reason)
+			for _, part := range s.scopesToWithhold(b) {
+				s.m.cfg.Nodes.Withhold(node, part, b.reason, time.Now().Add(withholdFor))
+			}
+			continue
+		}
+		s.m.log.Warn("node is quarantined", "node", node, "reason", b.reason)
+		s.m.cfg.Nodes.Quarantine(node, b.reason)
+	}
+}
+
+// scopesToWithhold returns what to withhold of a broken node. If a single lane is broken, these are
+// the lanes of the sweeps whose trials failed.
+func (s *scheduler) scopesToWithhold(b brokenPart) []grid.Scope {
+	if b.part != grid.ScopeLane {
+		return []grid.Scope{b.part}
+	}
+	var all []grid.Scope
+	for _, id := range b.sweeps {
+		record, _ := s.m.Sweep(id)
+		if record.Sweep == nil {
+			continue
+		}
+		for lane := range record.AllLanes() {
+			all = append(all, grid.ScopeOfLane(lane))
+		}
+	}
+	return all
+}
+
+// takesTrials reports whether a node is up and may take trials, so that another one can be spared.
+func (m *Master) takesTrials(node grid.NodeID) bool {
+	if drained, _, _ := m.cfg.Nodes.Drain(node); drained {
+		return false
+	}
+	for _, member := range m.cfg.Nodes.Members() {
+		if member.Node == node {
+			return member.State == cluster.Alive
+		}
+	}
+	return true // gossip has not heard of it yet, but it has reported
+}

@@ -12,7 +12,7 @@ import (
 	"mlfnode/jetstream"
 )
 
-// heardOf gives peers that have heard of node n, at the moment that it returns too.
+// tableWithNode returns a table that has heard from node n, and when.
 func tableWithNode(b jetstream.Heartbeat) (*nodeTable, time.Time) {
 	p, now := &nodeTable{byID: map[grid.NodeID]*nodeState{}}, time.Now()
 	p.recordHeartbeat("n", &b, now)
@@ -22,8 +22,8 @@ func tableWithNode(b jetstream.Heartbeat) (*nodeTable, time.Time) {
 // testOutage has short times, as far as they are settings.
 var testOutage = Outage{LostAfter: 3 * time.Second, AgentTimeout: 5 * time.Second, Reconcile: LongestRunning}
 
-// TestWhatIsLost tells a machine that is silent, an agent that has died, and a connection that is
-// cut apart.
+// TestWhatIsLost distinguishes a machine that is silent, an agent that has died, and a connection
+// that is cut.
 func TestWhatIsLost(t *testing.T) {
 	const ms = time.Millisecond
 	later := testOutage.LostAfter + ms
@@ -82,7 +82,7 @@ func TestWhatIsLost(t *testing.T) {
 	}
 }
 
-// refusing ends the agent of n at once, on a machine that refuses connections from then on until
+// agentDied ends the agent of n at once, on a machine that refuses connections from then on until
 // after.
 func agentDied(after time.Duration) func(p *nodeTable, now time.Time) {
 	return func(p *nodeTable, now time.Time) {
@@ -91,8 +91,8 @@ func agentDied(after time.Duration) func(p *nodeTable, now time.Time) {
 	}
 }
 
-// TestSilenceCountsFromTheMastersReturn judges nobody for what was not heard while the master
-// itself was away.
+// TestSilenceCountsFromTheMastersReturn counts no silence against nodes from the time in which the
+// master itself was away.
 func TestSilenceCountsFromTheMastersReturn(t *testing.T) {
 	p, now := tableWithNode(jetstream.Heartbeat{})
 	states := map[grid.NodeID]cluster.State{"n": cluster.Dead}
@@ -105,7 +105,7 @@ func TestSilenceCountsFromTheMastersReturn(t *testing.T) {
 	}
 }
 
-// TestMasterIsAway finds out that it is the master that was away.
+// TestMasterIsAway detects that the master itself was away.
 func TestMasterIsAway(t *testing.T) {
 	start := time.Now()
 	for _, c := range []struct {
@@ -143,7 +143,7 @@ func TestMasterIsAway(t *testing.T) {
 	}
 }
 
-// steps are looks of a master that is never late.
+// checkTimes are the checks of a master that is never late.
 func checkTimes(until time.Duration) (all []time.Duration) {
 	for at := time.Duration(0); at <= until; at += maxCheckDelay / 2 {
 		all = append(all, at)
@@ -151,7 +151,7 @@ func checkTimes(until time.Duration) (all []time.Duration) {
 	return all
 }
 
-// TestDrainFollowed waits for a node that is heard of until it drains, and for no other.
+// TestDrainFollowed waits for a node that is heard from until it drains, and for no other.
 func TestDrainFollowed(t *testing.T) {
 	p, _ := tableWithNode(jetstream.Heartbeat{})
 	m := &Master{nodeWatcher: &nodeWatcher{nodes: p}}
@@ -168,8 +168,8 @@ func TestDrainFollowed(t *testing.T) {
 	}
 }
 
-// TestWaitsAreBounded has a node say more of its lanes than a node says, in texts that no terminal
-// should see.
+// TestWaitsAreBounded lets a node report more of its lanes than a real one, in texts that no
+// terminal should see.
 func TestWaitsAreBounded(t *testing.T) {
 	said := map[grid.Lane]grid.Refusal{grid.Lane(strings.Repeat("p", 1<<16)): {}}
 	for i := range 10 * jetstream.MaxRefusals {
@@ -191,7 +191,7 @@ func TestWaitsAreBounded(t *testing.T) {
 	}
 }
 
-// TestPace counts the nodes that share the store: those that are heard of and hold leases.
+// TestPace counts the nodes that share the store: those that are heard from and hold leases.
 func TestPace(t *testing.T) {
 	p, now := tableWithNode(jetstream.Heartbeat{})
 	held := []jetstream.HeldLease{{Seq: 1, Deliveries: 1}}
@@ -209,8 +209,8 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// TestLeftBeforeThisLife has a node leave and start again, and gossip hear of that later than its
-// beats do: its silence is not that of one that left.
+// TestLeftBeforeThisLife lets a node leave and start again, and gossip learn of that later than its
+// heartbeats arrive: its silence does not count as having left.
 func TestLeftBeforeThisLife(t *testing.T) {
 	now := time.Now()
 	p := &nodeTable{byID: map[grid.NodeID]*nodeState{}}

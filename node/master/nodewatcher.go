@@ -211,7 +211,7 @@ func (w *nodeWatcher) checkNodes(ctx context.Context, p *selfCheck, now time.Tim
 			w.m.sampleStore.removeNode(node)
 			w.m.log.Info("node was taken out of the cluster; its leases are taken back", "node", node)
 			w.m.post(func(s *scheduler) {
-				s.handleNodeDeath(ctx, node, nodeLoss{reason: fmt.Sprintf("the node %s was taken out of the cluster", node), left: true})
+				s.fencer.handleNodeDeath(ctx, node, nodeLoss{reason: fmt.Sprintf("the node %s was taken out of the cluster", node), left: true})
 				s.health.forgetNode(node)
 			})
 		}
@@ -228,7 +228,7 @@ func (w *nodeWatcher) checkNodes(ctx context.Context, p *selfCheck, now time.Tim
 			continue
 		}
 		w.m.log.Warn("node is lost; its leases are taken back", "node", node, "how", l.reason)
-		w.m.post(func(s *scheduler) { s.handleNodeDeath(ctx, node, l) })
+		w.m.post(func(s *scheduler) { s.fencer.handleNodeDeath(ctx, node, l) })
 	}
 }
 

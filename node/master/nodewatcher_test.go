@@ -16,7 +16,7 @@ import (
 	"mlfnode/node/history"
 )
 
-// world is what a master is told about its nodes. The test decides who is alive.
+// fakeCluster is the cluster that a master sees. The test decides which nodes are alive.
 type fakeCluster struct {
 	mu           sync.Mutex
 	states       map[grid.NodeID]cluster.State
@@ -90,14 +90,14 @@ func (w *fakeCluster) nodes() *Nodes {
 	}
 }
 
-// forget has a node be none of the cluster.
+// remove takes a node out of the cluster.
 func (w *fakeCluster) remove(node grid.NodeID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.removed[node] = true
 }
 
-// cut ends the connection of a node, whose machine then refuses new ones.
+// disconnect ends the connection of a node, whose machine then refuses new ones.
 func (w *fakeCluster) disconnect(node grid.NodeID) {
 	w.mu.Lock()
 	w.refusing[node] = true
@@ -106,7 +106,7 @@ func (w *fakeCluster) disconnect(node grid.NodeID) {
 	ended(node)
 }
 
-// says has a node beat with what it holds.
+// heartbeat sends a heartbeat of a node with what it holds.
 func (c *testMaster) heartbeat(node grid.NodeID, start string, held ...*jetstream.GrantedLease) jetstream.Directives {
 	b := &jetstream.Heartbeat{Start: start}
 	for _, h := range held {
@@ -118,7 +118,8 @@ func (c *testMaster) heartbeat(node grid.NodeID, start string, held ...*jetstrea
 	return o
 }
 
-// begins reports that a node has begun the first trial of a lease, and gives the run's name.
+// startTrial reports that a node has started the first trial of a lease, and returns the run's
+// name.
 func (c *testMaster) startTrial(node grid.NodeID, h *jetstream.GrantedLease) string {
 	c.t.Helper()
 	c.runCount++
@@ -127,7 +128,7 @@ func (c *testMaster) startTrial(node grid.NodeID, h *jetstream.GrantedLease) str
 	return run
 }
 
-// tells publishes an event of a node and waits until it is followed.
+// publishEvent publishes an event of a node and waits until it is applied.
 func (c *testMaster) publishEvent(node grid.NodeID, h *jetstream.GrantedLease, e grid.Event) {
 	c.t.Helper()
 	e.Time = time.Now().UnixMicro()
@@ -148,7 +149,7 @@ func (c *testMaster) attempts(id grid.SweepID, index int64) []history.Attempt {
 	return all
 }
 
-// pulled waits for a lease of the sweep.
+// waitForLease waits for a lease of the sweep and takes it.
 func (c *testMaster) waitForLease(id grid.SweepID) *jetstream.GrantedLease {
 	c.t.Helper()
 	var h *jetstream.GrantedLease
@@ -163,9 +164,9 @@ func (c *testMaster) waitForLease(id grid.SweepID) *jetstream.GrantedLease {
 	return h
 }
 
-// TestDrainedNodesGetNoLeases asks for leases in the name of nodes that have not heard their newest
-// orders: one that is quarantined, one from which the lane is withheld, and one that was taken out
-// of the cluster. They get none, and another node gets what there is.
+// TestDrainedNodesGetNoLeases asks for leases in the name of nodes that have not seen their newest
+// directives: one that is quarantined, one from which the lane is withheld, and one that was taken
+// out of the cluster. They get none, and another node gets what there is.
 func TestDrainedNodesGetNoLeases(t *testing.T) {
 	w := newFakeCluster()
 	for _, node := range []grid.NodeID{"b", "c", "d", "e"} {
@@ -196,7 +197,7 @@ func TestDrainedNodesGetNoLeases(t *testing.T) {
 	}
 }
 
-// TestDeadNode has a node die with a running trial, in each way that counts: the trial is leased
+// TestDeadNode lets a node die with a running trial, in each way that counts: the trial is leased
 // again at once, the attempt names the node, and when the node is back it is told that it holds
 // nothing.
 func TestDeadNode(t *testing.T) {
@@ -242,7 +243,7 @@ func TestDeadNode(t *testing.T) {
 	}
 }
 
-// TestOneSignalIsNotDeath leaves leases where they are when only one of the two signals is there.
+// TestOneSignalIsNotDeath leaves leases where they are when there is only one of the two signals.
 func TestOneSignalIsNotDeath(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()
@@ -264,7 +265,7 @@ func TestOneSignalIsNotDeath(t *testing.T) {
 	}
 }
 
-// TestRestartingNodeKeepsItsLeases lets an agent end with the promise to be back, and come back.
+// TestRestartingNodeKeepsItsLeases lets an agent announce its restart, end, and come back.
 func TestRestartingNodeKeepsItsLeases(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()
@@ -280,7 +281,7 @@ func TestRestartingNodeKeepsItsLeases(t *testing.T) {
 	}
 }
 
-// TestNewLifeGivesUpOldLeases has an agent come back that knows nothing of what the last one held.
+// TestNewLifeGivesUpOldLeases lets an agent come back that knows nothing of what the last one held.
 func TestNewLifeGivesUpOldLeases(t *testing.T) {
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
@@ -293,7 +294,7 @@ func TestNewLifeGivesUpOldLeases(t *testing.T) {
 	}
 }
 
-// TestCrashLimit sets a trial aside under which three nodes have died, with their names.
+// TestCrashLimit sets a trial aside under which three nodes have died, and names them.
 func TestCrashLimit(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()
@@ -317,7 +318,7 @@ func TestCrashLimit(t *testing.T) {
 	}
 }
 
-// TestRestartedMaster finds the leases that others hold, and nobody loses one.
+// TestRestartedMaster restarts a master while other nodes hold leases: none loses one.
 func TestRestartedMaster(t *testing.T) {
 	dir := t.TempDir()
 	c := startWithNodes(t, dir, 2, newFakeCluster().nodes())
@@ -404,8 +405,8 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
-// TestQuarantineWithSweepsThatTakeTurns has trials of two sweeps fail in turns on a node, at their
-// start or for want of disk, and end on another one.
+// TestQuarantineWithSweepsThatTakeTurns lets trials of two sweeps fail in turns on a node, at their
+// start or for lack of disk space, and end on another one.
 func TestQuarantineWithSweepsThatTakeTurns(t *testing.T) {
 	for class, want := range map[grid.Class]string{grid.ClassStart: "3 trials of r, s in a row", grid.ClassDisk: "3 attempts of r, s in a row"} {
 		h := newNodeHealth()
@@ -420,8 +421,8 @@ func TestQuarantineWithSweepsThatTakeTurns(t *testing.T) {
 	}
 }
 
-// TestQuarantineLeavesANode has two nodes fail at what the other one runs: one of them must go on.
-// And one sweep over programs of which some do not exist takes no node.
+// TestQuarantineLeavesANode lets each of two nodes fail at what the other one runs: one of them
+// must stay. A sweep over programs of which some do not exist quarantines no node.
 func TestQuarantineLeavesANode(t *testing.T) {
 	h := newNodeHealth()
 	gone := map[grid.NodeID]bool{"c": true}

@@ -38,8 +38,8 @@ func TestImagesUsed(t *testing.T) {
 	}
 }
 
-// TestMissingImagePausesItsSweep has an image that can't be had: on a machine that stands alone
-// nobody else could have it.
+// TestMissingImagePausesItsSweep runs an image that does not exist, on a machine that stands alone,
+// where no other node could have it.
 func TestMissingImagePausesItsSweep(t *testing.T) {
 	c := startMaster(t, 4)
 	id := c.submit(4, func(s *api.Submit) { s.Task.Image = "reg.lab/x:1" })
@@ -54,7 +54,8 @@ func TestMissingImagePausesItsSweep(t *testing.T) {
 	}
 }
 
-// TestFirstImageIsPinned: the image of the first trial is that of all, whatever later ones say.
+// TestFirstImageIsPinned checks that the image of the first trial is used for all, whatever later
+// ones report.
 func TestFirstImageIsPinned(t *testing.T) {
 	c := startMaster(t, 4)
 	id := c.submit(4, func(s *api.Submit) { s.Task.Image = "reg.lab/x:1" })

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestProblemsStay has each part of the master's work fail while others go well: what hinders it is
-// shown until that part works, and it is logged once.
+// TestProblemsStay lets each subsystem of the master fail while others succeed: its problem is
+// shown until that subsystem succeeds, and is logged once.
 func TestProblemsStay(t *testing.T) {
 	for of := range subsystemCount {
 		c := startMaster(t, 1)

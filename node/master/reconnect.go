@@ -180,7 +180,7 @@ func (b *reconnection) applyDecision(now time.Time) {
 		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, b.f.started[run.Index]) // as for rivals
 		delete(b.f.awayTrials, run.Index)
 	}
-	delete(s.missing, id)
+	delete(s.reconciler.missing, id)
 	b.f.adoptLease(id, lo, hi, attempt, now)
 	s.m.leases.adopt(b.node, b.lease, now)
 	for _, rival := range b.rivals {
@@ -203,7 +203,7 @@ func (s *scheduler) revokeLease(f *feed, id grid.LeaseID) {
 			s.m.log.Warn("lease could not be deleted, and its trial may run once more", "sweep", f.sweep.ID, "lease", id, "err", err)
 		}
 	}
-	delete(s.missing, id)
+	delete(s.reconciler.missing, id)
 	s.dropLease(f, id)
 }
 

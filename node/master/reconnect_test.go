@@ -12,14 +12,15 @@ import (
 	"mlfnode/node/api"
 )
 
-// works has a node beat: it holds a lease, and a run of its first trial that is so old goes on.
+// heartbeatRunning sends a heartbeat of a node that holds a lease, with a run of its first trial
+// that is age old.
 func (c *testMaster) heartbeatRunning(node grid.NodeID, h *jetstream.GrantedLease, run string, age time.Duration) jetstream.Directives {
 	o := c.handleHeartbeat(node, &jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, age)}, Mark: c.marks[node]})
 	c.recordMark(node, o)
 	return o
 }
 
-// recordMark keeps the mark of an answer, so that the node's next heartbeats do not count as leftovers.
+// recordMark makes the next heartbeats of a node count as current.
 func (c *testMaster) recordMark(node grid.NodeID, o jetstream.Directives) {
 	if c.marks == nil {
 		c.marks = map[grid.NodeID]uint64{}
@@ -36,8 +37,7 @@ func (c *testMaster) heldLease(h *jetstream.GrantedLease, run string, age time.D
 	}
 }
 
-// lost has a node that works on a lease go silent, until its trial waits to be leased, or is
-// leased, once more.
+// loseNode silences a node that works on a lease, until its trial waits to be leased again, or is.
 func (c *testMaster) loseNode(w *fakeCluster, node grid.NodeID, h *jetstream.GrantedLease, others ...func() jetstream.Directives) {
 	c.t.Helper()
 	w.setState(node, cluster.Dead)
@@ -52,7 +52,7 @@ func (c *testMaster) loseNode(w *fakeCluster, node grid.NodeID, h *jetstream.Gra
 	w.setState(node, cluster.Alive)
 }
 
-// trial gives what history knows of a trial.
+// trial returns what history knows of a trial.
 func (c *testMaster) trial(id grid.SweepID, index int64) grid.Trial {
 	c.t.Helper()
 	t, _, err := c.cfg.History.Trial(c.t.Context(), grid.TrialID{Sweep: id, Index: index})
@@ -62,8 +62,8 @@ func (c *testMaster) trial(id grid.SweepID, index int64) grid.Trial {
 	return t
 }
 
-// goesOn waits until a run gives a trial its state, and its node may keep its lease; others that
-// hold one are told to stop.
+// waitUntilContinues waits until a run gives a trial its state and its node may keep its lease;
+// others that hold one are told to stop.
 func (c *testMaster) waitUntilContinues(id grid.SweepID, run string, beat func() jetstream.Directives) {
 	c.t.Helper()
 	c.waitFor("run "+run+" goes on", func(s *scheduler) bool {
@@ -75,14 +75,14 @@ func (c *testMaster) waitUntilContinues(id grid.SweepID, run string, beat func()
 	})
 }
 
-// stops waits until a node is told to stop what it holds.
+// waitUntilStopped waits until a node is told to stop what it holds.
 func (c *testMaster) waitUntilStopped(h *jetstream.GrantedLease, beat func() jetstream.Directives) {
 	c.t.Helper()
 	c.waitFor("the node is told to stop", func(*scheduler) bool { return slices.Equal(beat().Stop, []grid.LeaseID{h.ID}) })
 }
 
-// TestNodeIsBackWithItsAttempt has a node be silent while its attempt goes on, and be back at each
-// stage of the replacement. One attempt goes on, the other one is stopped, neither counts as a
+// TestNodeIsBackWithItsAttempt silences a node while its attempt goes on, and brings it back at
+// each stage of the replacement. One attempt goes on, the other one is stopped, neither counts as a
 // failure, and there is one result.
 func TestNodeIsBackWithItsAttempt(t *testing.T) {
 	t.Parallel()
@@ -166,8 +166,8 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 	}
 }
 
-// TestManyOutages has a node be lost and back more often than nodes may die under a trial: that
-// counts for nothing, since the attempt goes on each time.
+// TestManyOutages loses a node and brings it back more often than nodes may die under a trial: that
+// does not count, since the attempt goes on each time.
 func TestManyOutages(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()
@@ -187,7 +187,8 @@ func TestManyOutages(t *testing.T) {
 	}
 }
 
-// TestResultOfALostNode counts if it comes first: the replacement is stopped, wherever it stands.
+// TestResultOfALostNode checks that the result of a lost node counts if it comes first: the
+// replacement is stopped, whatever its state.
 func TestResultOfALostNode(t *testing.T) {
 	t.Parallel()
 	for _, running := range []bool{false, true} {
@@ -265,8 +266,8 @@ func TestHarmfulSecondRun(t *testing.T) {
 	}
 }
 
-// TestQueueLostLeases has a master start whose queue has lost the lease of an attempt that goes on:
-// it waits for the node, which keeps it, and nothing runs twice.
+// TestQueueLostLeases starts a master whose queue has lost the lease of a running attempt: it waits
+// for the node, which keeps it, and nothing runs twice.
 func TestQueueLostLeases(t *testing.T) {
 	dir := t.TempDir()
 	c := startWithNodes(t, dir, 1, newFakeCluster().nodes())
@@ -293,8 +294,8 @@ func TestQueueLostLeases(t *testing.T) {
 	c.waitUntilFinished(id)
 }
 
-// TestHeldLeaseIsNotHandedOut has another node ask for leases while one works on the only one, and
-// give that back, also after a restart of the master.
+// TestHeldLeaseIsNotHandedOut lets another node ask for leases while one works on the only one, and
+// return that one, also after a restart of the master.
 func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted: %v", restarted), func(t *testing.T) {
@@ -326,8 +327,8 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 	}
 }
 
-// TestAbandonedLease takes back what was handed out and that no node says to hold, also when one
-// held it before, and when it can't be deleted.
+// TestAbandonedLease reclaims what was granted and that no node reports to hold, also when one held
+// it before, and when it can't be deleted.
 func TestAbandonedLease(t *testing.T) {
 	for _, test := range []struct{ claimed, deletable bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
 		claimed, ctx := test.claimed, t.Context()
@@ -347,7 +348,7 @@ func TestAbandonedLease(t *testing.T) {
 					c.nodes.recordHeartbeat("b", &jetstream.Heartbeat{Start: "1"}, time.Now().Add(later))
 				}
 				c.inLoop(func(s *scheduler) {
-					gone = s.reclaimAbandoned(ctx, s.feeds[id], h.ID, time.Now().Add(later))
+					gone = s.reconciler.reclaimAbandoned(ctx, s.feeds[id], h.ID, time.Now().Add(later))
 				})
 				return gone
 			}
@@ -359,7 +360,7 @@ func TestAbandonedLease(t *testing.T) {
 			}
 			c.inLoop(func(s *scheduler) {
 				for other, l := range s.feeds[id].leases {
-					if other != h.ID && s.reclaimAbandoned(t.Context(), s.feeds[id], other, time.Now().Add(time.Hour)) {
+					if other != h.ID && s.reconciler.reclaimAbandoned(t.Context(), s.feeds[id], other, time.Now().Add(time.Hour)) {
 						t.Errorf("lease of trial %d waits in the queue, and is taken for abandoned", l.lo)
 					}
 				}
@@ -368,7 +369,7 @@ func TestAbandonedLease(t *testing.T) {
 	}
 }
 
-// TestOrphanLeaseIsDeleted finds a lease in the queue that was published and not noted.
+// TestOrphanLeaseIsDeleted finds a lease in the queue that was published and not recorded.
 func TestOrphanLeaseIsDeleted(t *testing.T) {
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)

@@ -11,9 +11,9 @@ import (
 	"mlfnode/node/history"
 )
 
-// TestForgottenNode takes a node out of the cluster that holds trials, at each stage of its being
-// there. They run elsewhere, also those that wait for their node however long it is away, and count
-// no failure.
+// TestForgottenNode takes a node that holds trials out of the cluster, at each stage of its
+// presence. They run elsewhere, including those that wait for their node however long it is away,
+// and count no failure.
 func TestForgottenNode(t *testing.T) {
 	t.Parallel()
 	for _, noReplace := range []bool{false, true} {
@@ -63,7 +63,8 @@ func TestForgottenNode(t *testing.T) {
 	}
 }
 
-// TestForgottenNodeLeavesNothing: what trials have shown of a node goes with it.
+// TestForgottenNodeLeavesNothing checks that what trials have proven of a node is forgotten with
+// it.
 func TestForgottenNodeLeavesNothing(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()
@@ -82,8 +83,8 @@ func TestForgottenNodeLeavesNothing(t *testing.T) {
 	})
 }
 
-// TestForgottenNodeBeats has a node that was taken out of the cluster beat on, by a connection that
-// has not ended yet.
+// TestForgottenNodeBeats lets a node that was taken out of the cluster send further heartbeats,
+// over a connection that has not ended yet.
 func TestForgottenNodeBeats(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()

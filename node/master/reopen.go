@@ -11,10 +11,10 @@ import (
 	"mlfnode/jetstream"
 )
 
-// The events of the first batch of a retry, so that it goes on soon, and of a later one, each of
-// which is twice as long.
+// The number of events in the first batch of a retry, which is small so that the sweep continues
+// soon, and the maximum for later ones, each of which is twice as long as the one before.
 const (
-	firstReopened = 500 // The number of events in the first batch of a retry, which is small so that the sweep continues soon, and the maximum for later ones, each of which is twice as long as the one before.
+	firstReopened = 500
 	maxReopened   = 4000
 )
 

@@ -271,10 +271,10 @@ func (m *Master) lockSubmissions(ctx context.Context) (unlock func(), err error)
 	}
 }
 
-// How old a bundle without a sweep must be to be removed: its submission follows within moments,
-// and sends it again when it has gone.
+// The age at which a bundle without a sweep is removed: its submission follows within moments, and
+// sends it again when it is gone.
 const (
-	orphanAge         = time.Hour   // The age at which a bundle without a sweep is removed: its submission follows within moments, and sends it again when it is gone.
+	orphanAge         = time.Hour
 	orphanAgeWhenFull = time.Minute // when space is short
 )
 

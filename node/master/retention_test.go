@@ -17,7 +17,7 @@ import (
 	"mlfnode/node/history"
 )
 
-// endedEvents makes a sweep's events of about so many bytes.
+// endedEvents returns a sweep's events of about so many bytes.
 func endedEvents(id grid.SweepID, node grid.NodeID, bytes int) *grid.Batch {
 	b := &grid.Batch{V: grid.EventVersion, Sweep: id, Node: node}
 	for i := range max(1, bytes/400) {
@@ -29,8 +29,7 @@ func endedEvents(id grid.SweepID, node grid.NodeID, bytes int) *grid.Batch {
 	return b
 }
 
-// fullStage is a master over a store with small limits, over which prepare goes before the master
-// starts.
+// startWithLimits starts a master over a store with small limits, which prepare may change before.
 func startWithLimits(t *testing.T, limits jetstream.Limits, retention Retention, prepare func(*jetstream.Store)) *testMaster {
 	t.Helper()
 	dir := t.TempDir()
@@ -67,7 +66,7 @@ func startWithLimits(t *testing.T, limits jetstream.Limits, retention Retention,
 	return &testMaster{Master: m, t: t, store: store}
 }
 
-// eventually asks until ok says so.
+// eventually polls until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -97,8 +96,8 @@ func usageOf(t *testing.T, s *jetstream.Store, part string) int64 {
 	return 0
 }
 
-// TestBundleOfASubmissionUnderWayStays: what clients send while a master that has just started
-// cleans up is not of before its start.
+// TestBundleOfASubmissionUnderWayStays sends a bundle while a master that has just started cleans
+// up: it does not count as older than the start.
 func TestBundleOfASubmissionUnderWayStays(t *testing.T) {
 	c := startMaster(t, 1)
 	ready, digest := time.Now(), strings.Repeat("ab", 32)
@@ -117,7 +116,7 @@ func TestBundleOfASubmissionUnderWayStays(t *testing.T) {
 }
 
 // TestWhatBelongsToNoSweepGoes fills a store with what no record names: a start of the master frees
-// it, and what sweeps have stays.
+// it, and what belongs to sweeps stays.
 func TestWhatBelongsToNoSweepGoes(t *testing.T) {
 	kept, orphan := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
 	c := startWithLimits(t, jetstream.Limits{}, Retention{}, func(s *jetstream.Store) {
@@ -159,8 +158,8 @@ func TestWhatBelongsToNoSweepGoes(t *testing.T) {
 	}
 }
 
-// TestFullStoreMakesRoomAtOnce fills the events: sweeps beyond the retention go without waiting for
-// the next round, and when there is none, the problem says what to do.
+// TestFullStoreMakesRoomAtOnce fills the events: sweeps beyond the retention are removed without
+// waiting for the next round, and when there is none, the problem says what to do.
 func TestFullStoreMakesRoomAtOnce(t *testing.T) {
 	c := startWithLimits(t, jetstream.Limits{EventBytes: 2 << 20}, Retention{Sweeps: 1}, nil)
 	add := func(id grid.SweepID, bytes int, ended time.Time) {
@@ -204,8 +203,8 @@ func TestFullStoreMakesRoomAtOnce(t *testing.T) {
 }
 
 // TestFullStoreOfSweepsThatRun fills the events while no sweep has ended: the problem says how to
-// come to one that can be removed, and that does not wait for a node that can't report the end of
-// its attempts.
+// get one that can be removed, and the removal does not wait for a node that can't report the end
+// of its attempts.
 func TestFullStoreOfSweepsThatRun(t *testing.T) {
 	c := startWithLimits(t, jetstream.Limits{EventBytes: 1 << 20}, Retention{}, nil)
 	id := c.submit(100_000, nil)
@@ -270,7 +269,7 @@ func TestOutdated(t *testing.T) {
 	}
 }
 
-// TestRemove takes sweeps out in each state: one that runs stays.
+// TestRemove removes sweeps in each state: one that runs stays.
 func TestRemove(t *testing.T) {
 	c := startMaster(t, 4)
 	id := c.submit(2, nil)
@@ -306,8 +305,8 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestNothingChangesASweepThatIsRemoved: a retry, resume or extend beside a removal is refused, and
-// an interrupted one goes on.
+// TestNothingChangesASweepThatIsRemoved refuses a retry, resume or extend during a removal, and
+// completes an interrupted one.
 func TestNothingChangesASweepThatIsRemoved(t *testing.T) {
 	c := startMaster(t, 4)
 	s := newSweep(t, "gone-1", 3)

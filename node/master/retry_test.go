@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/history"
 )
 
-// failed stores that the trials [lo,hi) of a sweep have failed, and waits until history knows.
+// failTrials stores that the trials [lo,hi) of a sweep have failed, and waits until history knows.
 func (c *testMaster) failTrials(id grid.SweepID, lo, hi int64) {
 	c.t.Helper()
 	var last uint64
@@ -37,7 +37,7 @@ func (c *testMaster) failTrials(id grid.SweepID, lo, hi int64) {
 	}
 }
 
-// allFailed submits a sweep of which all trials have failed.
+// submitFailed submits a sweep of which all trials have failed.
 func (c *testMaster) submitFailed(count int64) grid.SweepID {
 	c.t.Helper()
 	id := c.submit(int(count), nil)
@@ -48,8 +48,8 @@ func (c *testMaster) submitFailed(count int64) grid.SweepID {
 	return id
 }
 
-// runsToItsEnd ends all that is leased of a sweep until it is finished, and gives how many trials
-// have succeeded.
+// runToEnd finishes all leases of a sweep until it is finished, and returns how many trials have
+// succeeded.
 func (c *testMaster) runToEnd(id grid.SweepID) int64 {
 	c.t.Helper()
 	for {
@@ -136,9 +136,9 @@ func TestClientLeavesDuringARetry(t *testing.T) {
 	}
 }
 
-// TestRetryOfManyTrials has the first trials of a large retry run while it goes on, the others in
-// leases of many, and finishes the sweep when all have run, also when those that are reopened at
-// first end before the last ones are.
+// TestRetryOfManyTrials runs the first trials of a large retry while it goes on and the others in
+// leases of many, and finishes the sweep when all have run, even when those that are reopened first
+// end before the last ones are reopened.
 func TestRetryOfManyTrials(t *testing.T) {
 	const count = 5000
 	c := startMaster(t, 4)
@@ -169,8 +169,8 @@ func TestRetryOfManyTrials(t *testing.T) {
 	}
 }
 
-// TestReopenedTrialsAreKnownAsRanges holds that what is read of them at a restart does not depend
-// on how many they are.
+// TestReopenedTrialsAreKnownAsRanges checks that what is read of reopened trials at a restart does
+// not depend on how many they are.
 func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
 	const count = 3000
 	c := startMaster(t, 4)
@@ -188,7 +188,7 @@ func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
 	}
 }
 
-// TestRetryLeavesWhatFailsMeanwhile has trials fail while a retry reads those that it is about:
+// TestRetryLeavesWhatFailsMeanwhile lets trials fail while a retry reads those that it applies to:
 // they have failed since, and stay.
 func TestRetryLeavesWhatFailsMeanwhile(t *testing.T) {
 	const before, count = 1500, 3000

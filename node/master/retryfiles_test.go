@@ -10,8 +10,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestRetryWithNewFiles: trials that run again with newer files are leased so that no node can take
-// the older ones, the others keep theirs, and every bundle stays until its last sweep goes.
+// TestRetryWithNewFiles checks that trials that run again with newer files are leased so that no
+// node can use the older ones, that the others keep theirs, and that every bundle stays until its
+// last sweep goes.
 func TestRetryWithNewFiles(t *testing.T) {
 	c := startMaster(t, 4)
 	older, newer := strings.Repeat("ab", 32), strings.Repeat("cd", 32)

@@ -26,7 +26,7 @@ var failures = []grid.Class{
 }
 
 // attempts runs the only trial of a sweep through fold and feed, as often as the feed leases it. It
-// gives the class of each attempt that ran, and the state at the end. From the last class on the
+// returns the class of each attempt that ran, and the state at the end. From the last class on the
 // program succeeds.
 func attempts(t *testing.T, policy grid.Retries, classes ...grid.Class) ([]grid.Class, grid.State) {
 	t.Helper()
@@ -112,7 +112,7 @@ func TestRetryPolicyByClass(t *testing.T) {
 	}
 }
 
-// TestRetryPolicyIsCounted compares any history of failures with a count by hand.
+// TestRetryPolicyIsCounted compares any history of failures with a plain count.
 func TestRetryPolicyIsCounted(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		policy := grid.Retries(rapid.MapOf(rapid.SampledFrom(failures), rapid.IntRange(0, 3)).Draw(rt, "policy"))
@@ -163,8 +163,8 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// TestRetryWaitsForItsBackoff looks at the feed right before and at the time from which the trial
-// may run again, and at what runs meanwhile.
+// TestRetryWaitsForItsBackoff checks the feed right before and at the time from which the trial may
+// run again, and what runs in the meantime.
 func TestRetryWaitsForItsBackoff(t *testing.T) {
 	for _, c := range []struct {
 		class grid.Class
@@ -193,7 +193,7 @@ func TestRetryWaitsForItsBackoff(t *testing.T) {
 
 func sameLease(a, b lease) bool { return a.lo == b.lo && a.hi == b.hi && a.attempt == b.attempt }
 
-// TestRetriesAgreeWithAMap compares them with a map: what is due comes, apart by need, in ranges of
+// TestRetriesAgreeWithAMap compares the queue with a map: what is due comes, by need, in ranges of
 // trials that are leased alike, and of one trial once.
 func TestRetriesAgreeWithAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -259,9 +259,9 @@ func checkDue(t *rapid.T, r *retryQueue, model map[int64]retry, need grid.Resour
 	}
 }
 
-// TestReopenedTrialsAreLeasedInRanges runs a large sweep of which all, or every second trial, has
-// failed, once more: what the feed keeps of them is as little as of a sweep that has not begun, and
-// leases cover as many trials. A restart makes no difference.
+// TestReopenedTrialsAreLeasedInRanges retries a large sweep of which all, or every second trial,
+// has failed: the feed keeps as little of them as of a sweep that has not started, and leases cover
+// as many trials. A restart makes no difference.
 func TestReopenedTrialsAreLeasedInRanges(t *testing.T) {
 	const count = 100_000
 	for _, restarted := range []bool{false, true} {
@@ -306,9 +306,8 @@ func TestReopenedTrialsAreLeasedInRanges(t *testing.T) {
 	}
 }
 
-// TestMillionReopenedTrialsWeighNothing has a million trials that have failed run again, and some
-// of them fail once more: what is kept grows with the places in which they lie, and not with the
-// trials.
+// TestMillionReopenedTrialsWeighNothing retries a million failed trials, and lets some of them fail
+// once more: what is kept grows with the places in which they lie, and not with the trials.
 func TestMillionReopenedTrialsWeighNothing(t *testing.T) {
 	const count, places = 1_000_000, 100
 	f, now := newFeed(newSweep(t, "t-1", count)), time.Now()
@@ -344,8 +343,8 @@ func TestMillionReopenedTrialsWeighNothing(t *testing.T) {
 	runtime.KeepAlive(f)
 }
 
-// TestTrialsUnderWhichNodesDiedAreAnnounced holds that they are leased one by one, and the node is
-// to tell of each before it begins.
+// TestTrialsUnderWhichNodesDiedAreAnnounced checks that these trials are leased one by one, and
+// that the node announces each before it starts.
 func TestTrialsUnderWhichNodesDiedAreAnnounced(t *testing.T) {
 	f, now := newFeed(newSweep(t, "t-1", 100)), time.Now()
 	f.assigned.Add(0, 100)
@@ -362,9 +361,9 @@ func TestTrialsUnderWhichNodesDiedAreAnnounced(t *testing.T) {
 	}
 }
 
-// TestOlderLeaseCoversNoRetry has trials that failed under a lease of which a node still works on
-// another trial run once more: they are leased as the attempt that their retry wants, whatever
-// becomes of the older lease and the master meanwhile.
+// TestOlderLeaseCoversNoRetry retries trials that failed under a lease of which a node still works
+// on another trial: they are leased as the attempt of their retry, whatever becomes of the older
+// lease and the master in the meantime.
 func TestOlderLeaseCoversNoRetry(t *testing.T) {
 	const count, slow = 1000, 10
 	now := time.Now()

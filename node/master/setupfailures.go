@@ -24,40 +24,46 @@ type setupFailures struct {
 	last  grid.TrialID // the trial that was to run
 }
 
-// recordSetup records one transition of a trial.
-func (s *scheduler) recordSetup(t *history.Transition) {
+// setupMonitor counts the failures of setup steps, and pauses sweeps whose step always fails.
+type setupMonitor struct {
+	m       *Master
+	bySweep map[grid.SweepID]*setupFailures
+}
+
+// record records one transition of a trial.
+func (s *setupMonitor) record(t *history.Transition) {
 	f := grid.FailureOf(t.Class)
 	switch {
 	case t.Change == grid.Reopen:
 	case t.Change != grid.Began && (t.Class == grid.ClassSetup || t.Class == grid.ClassImage):
-		b := s.setupFailures[t.Sweep]
+		b := s.bySweep[t.Sweep]
 		if b == nil {
 			b = &setupFailures{}
-			s.setupFailures[t.Sweep] = b
+			s.bySweep[t.Sweep] = b
 		}
 		b.count, b.class, b.last = b.count+1, t.Class, grid.TrialID{Sweep: t.Sweep, Index: t.Index}
 		if !slices.Contains(b.nodes, t.Node) {
 			b.nodes = append(b.nodes, t.Node)
 		}
 	case t.Change == grid.Began || f.ProgramRan():
-		delete(s.setupFailures, t.Sweep)
+		delete(s.bySweep, t.Sweep)
 	}
 }
 
-// pauseFailedSetups pauses the sweeps whose setup step fails on each node that takes trials, or too
+// pauseFailing pauses the sweeps whose setup step fails on each node that takes trials, or too
 // often.
-func (s *scheduler) pauseFailedSetups(ctx context.Context) error {
-	for id, b := range s.setupFailures {
+func (s *setupMonitor) pauseFailing(ctx context.Context, feeds map[grid.SweepID]*feed) error {
+	for id, b := range s.bySweep {
 		alone := s.m.cfg.Nodes == nil && b.class == grid.ClassImage // neither time nor another node helps
-		if b.count < setupLimit && !alone && !s.failsEverywhere(s.feeds[id], b) {
+		if b.count < setupLimit && !alone && !s.failsEverywhere(feeds[id], b) {
 			continue
 		}
-		f := s.feeds[id]
+		f := feeds[id]
 		if f == nil || !f.sweep.Active() {
-			delete(s.setupFailures, id)
+			delete(s.bySweep, id)
 			continue
 		}
-		why := s.setupProblem(ctx, b)
+		why := s.problem(ctx, b)
 		s.m.log.Warn("sweep is paused: its trials can't be prepared", "sweep", id, "class", b.class, "failures", b.count, "nodes", b.nodes)
 		_, err := s.m.editSweep(ctx, id, func(r *grid.Sweep) error {
 			if r.State == grid.SweepRunning {
@@ -68,13 +74,13 @@ func (s *scheduler) pauseFailedSetups(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		delete(s.setupFailures, id)
+		delete(s.bySweep, id)
 	}
 	return nil
 }
 
 // failsEverywhere reports whether there are several nodes and the step has failed on all of them.
-func (s *scheduler) failsEverywhere(f *feed, b *setupFailures) bool {
+func (s *setupMonitor) failsEverywhere(f *feed, b *setupFailures) bool {
 	if f == nil || s.m.cfg.Nodes == nil || len(b.nodes) < 2 {
 		return false
 	}
@@ -86,8 +92,8 @@ func (s *scheduler) failsEverywhere(f *feed, b *setupFailures) bool {
 	return true
 }
 
-// setupProblem is what the user of a sweep is told, with the reason of the last failure.
-func (s *scheduler) setupProblem(ctx context.Context, b *setupFailures) string {
+// problem is what the user of a sweep is told, with the reason of the last failure.
+func (s *setupMonitor) problem(ctx context.Context, b *setupFailures) string {
 	names := make([]string, len(b.nodes))
 	for i, n := range b.nodes {
 		names[i] = string(n)

@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/history"
 )
 
-// TestBrokenSetupPausesItsSweep has the setup step of a sweep fail again and again: the sweep is
+// TestBrokenSetupPausesItsSweep lets the setup step of a sweep fail again and again: the sweep is
 // paused with the reason, and no trial has failed for good. Its user resumes it, and the count
 // starts over.
 func TestBrokenSetupPausesItsSweep(t *testing.T) {
@@ -45,16 +45,19 @@ func TestBrokenSetupPausesItsSweep(t *testing.T) {
 	}
 }
 
-// TestSetupThatFailsEverywhere looks at several nodes.
+// TestSetupThatFailsEverywhere fails a setup step on several nodes.
 func TestSetupThatFailsEverywhere(t *testing.T) {
 	member := func(node grid.NodeID, s cluster.State) cluster.Member {
 		return cluster.Member{Node: node, State: s, Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}}}
 	}
 	members := []cluster.Member{member("a", cluster.Alive), member("b", cluster.Alive), member("c", cluster.Dead)}
-	s := &scheduler{m: &Master{cfg: Config{Nodes: &Nodes{Members: func() []cluster.Member { return members }}}}, setupFailures: map[grid.SweepID]*setupFailures{}}
+	s := &setupMonitor{
+		m:       &Master{cfg: Config{Nodes: &Nodes{Members: func() []cluster.Member { return members }}}},
+		bySweep: map[grid.SweepID]*setupFailures{},
+	}
 	fails := func(node grid.NodeID) bool {
-		s.recordSetup(&history.Transition{Sweep: "s", Node: node, Change: grid.Retry, Class: grid.ClassSetup})
-		return s.failsEverywhere(newFeed(newSweep(t, "s", 1)), s.setupFailures["s"])
+		s.record(&history.Transition{Sweep: "s", Node: node, Change: grid.Retry, Class: grid.ClassSetup})
+		return s.failsEverywhere(newFeed(newSweep(t, "s", 1)), s.bySweep["s"])
 	}
 	if fails("a") {
 		t.Error("one of two nodes is not everywhere")

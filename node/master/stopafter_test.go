@@ -11,8 +11,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestStopAfter lets trials fail until the sweep is paused, goes on, and lets as many fail again.
-// Retries that a trial has left count for nothing, and a sweep that is complete just ends.
+// TestStopAfter lets trials fail until the sweep is paused, continues, and lets as many fail again.
+// Remaining retries do not count, and a sweep that is complete just ends.
 func TestStopAfter(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)

@@ -14,15 +14,15 @@ import (
 	"mlfnode/node/history"
 )
 
-// refused gives a context with which the store and history do nothing.
+// cancelledContext returns a context with which the store and history fail.
 func cancelledContext(t *testing.T) context.Context {
 	ctx, end := context.WithCancel(t.Context())
 	end()
 	return ctx
 }
 
-// TestLeaseThatCannotBeDeleted takes leases out of the queue while none can be deleted: their
-// trials are leased again, and a cancelled sweep is settled, also where no other nodes are.
+// TestLeaseThatCannotBeDeleted withdraws leases while none can be deleted: their trials are leased
+// again, and a cancelled sweep is drained, also where there are no other nodes.
 func TestLeaseThatCannotBeDeleted(t *testing.T) {
 	c := startMaster(t, 2)
 	id := c.submit(4, nil)
@@ -54,19 +54,19 @@ func TestLeaseThatCannotBeDeleted(t *testing.T) {
 	}
 }
 
-// dies has a node be lost while the store and history refuse.
+// killNode loses a node while the store and history fail.
 func (c *testMaster) killNode(node grid.NodeID) {
 	c.t.Helper()
 	c.inLoop(func(s *scheduler) {
 		c.nodes.mu.Lock()
 		c.nodes.byID[node].dead = true
 		c.nodes.mu.Unlock()
-		s.handleNodeDeath(cancelledContext(c.t), node, nodeLoss{reason: "node " + string(node) + " died"})
+		s.fencer.handleNodeDeath(cancelledContext(c.t), node, nodeLoss{reason: "node " + string(node) + " died"})
 	})
 }
 
 // TestNodeDiesWhileTheStoreRefuses leases the dead node's trials again at once, and fences its
-// attempts when the store takes that, also of a sweep that is cancelled.
+// attempts when the store works again, also of a sweep that is cancelled.
 func TestNodeDiesWhileTheStoreRefuses(t *testing.T) {
 	t.Parallel()
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
@@ -79,7 +79,7 @@ func TestNodeDiesWhileTheStoreRefuses(t *testing.T) {
 		t.Helper()
 		c.waitFor("the attempt is fenced", func(s *scheduler) bool {
 			all := c.attempts(id, 0)
-			return len(all) == n && all[n-1].Node == "b" && all[n-1].Result.Class == grid.ClassCrash && len(s.pendingFences) == 0
+			return len(all) == n && all[n-1].Node == "b" && all[n-1].Result.Class == grid.ClassCrash && len(s.fencer.pending) == 0
 		})
 	}
 	crashed(1)
@@ -99,8 +99,8 @@ func TestNodeDiesWhileTheStoreRefuses(t *testing.T) {
 	}
 }
 
-// TestNodeIsBackBeforeItIsFenced has a node that was lost be heard of before its attempt could be
-// fenced: the attempt goes on.
+// TestNodeIsBackBeforeItIsFenced hears from a lost node before its attempt could be fenced: the
+// attempt goes on.
 func TestNodeIsBackBeforeItIsFenced(t *testing.T) {
 	t.Parallel()
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
@@ -112,14 +112,14 @@ func TestNodeIsBackBeforeItIsFenced(t *testing.T) {
 		c.nodes.mu.Lock()
 		c.nodes.byID["b"].dead = true
 		c.nodes.mu.Unlock()
-		s.handleNodeDeath(cancelledContext(t), "b", nodeLoss{reason: "node b died"})
+		s.fencer.handleNodeDeath(cancelledContext(t), "b", nodeLoss{reason: "node b died"})
 		c.heartbeatRunning("b", h, run, time.Minute)
 	})
 	c.runReconcile()
 	c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
 	c.inLoop(func(s *scheduler) {
-		if len(s.pendingFences) > 0 {
-			t.Errorf("still to be fenced: %v", s.pendingFences)
+		if len(s.fencer.pending) > 0 {
+			t.Errorf("still to be fenced: %v", s.fencer.pending)
 		}
 	})
 	if all := c.attempts(id, 0); len(all) != 1 || all[0].Run != run {
@@ -127,8 +127,8 @@ func TestNodeIsBackBeforeItIsFenced(t *testing.T) {
 	}
 }
 
-// TestOrderIsFoundTwiceBeforeItIsFollowed keeps that leases of the order before the first one are
-// to be taken back.
+// TestOrderIsFoundTwiceBeforeItIsFollowed checks that leases in the first order are still withdrawn
+// when the order is computed twice.
 func TestOrderIsFoundTwiceBeforeItIsFollowed(t *testing.T) {
 	sweep := newSweep(t, "t-1", 1000)
 	sweep.Task.Order = grid.OrderLongest
@@ -141,7 +141,7 @@ func TestOrderIsFoundTwiceBeforeItIsFollowed(t *testing.T) {
 	}
 }
 
-// TestQuestionToAMasterThatHasEnded is answered, although whoever asks has all the time there is.
+// TestQuestionToAMasterThatHasEnded gets an answer although its context never ends.
 func TestQuestionToAMasterThatHasEnded(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(1, nil)
@@ -152,7 +152,7 @@ func TestQuestionToAMasterThatHasEnded(t *testing.T) {
 	}
 }
 
-// alters runs a statement on the history in a folder.
+// alterHistory runs a statement on the history in a folder.
 func alterHistory(t *testing.T, dir, statement string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", filepath.Join(dir, "history.db"))
@@ -165,8 +165,8 @@ func alterHistory(t *testing.T, dir, statement string) {
 	}
 }
 
-// TestSweepThatCannotBeOpened has history refuse when the only sweep is to be opened: the sweep
-// runs as soon as it does not.
+// TestSweepThatCannotBeOpened makes history fail when the only sweep is to be opened: the sweep
+// runs as soon as history works again.
 func TestSweepThatCannotBeOpened(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)
@@ -183,8 +183,8 @@ func TestSweepThatCannotBeOpened(t *testing.T) {
 	c.waitForLeases(id, 1)
 }
 
-// TestRestoreIsTriedAgain has history refuse when a master takes over: it goes on when that has
-// passed, and nobody loses a lease.
+// TestRestoreIsTriedAgain makes history fail when a master takes over: it continues once history
+// works again, and no node loses a lease.
 func TestRestoreIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -10,9 +10,9 @@ import (
 	"mlfnode/node/history"
 )
 
-// TestHistoryOfAnotherStream gives a master the history of another one, which has come as far in
-// its own stream: what it tells of the sweep is what is in its stream. A restart leaves a history
-// of the same stream as it is.
+// TestHistoryOfAnotherStream gives a master the history of another one, which is as far in its own
+// stream: what it reports of the sweep is what is in its stream. A restart leaves a history of the
+// same stream as it is.
 func TestHistoryOfAnotherStream(t *testing.T) {
 	dirs := map[grid.Class]string{grid.ClassNone: t.TempDir(), grid.ClassExit: t.TempDir()}
 	for class, dir := range dirs {
@@ -44,9 +44,9 @@ func TestHistoryOfAnotherStream(t *testing.T) {
 	}
 }
 
-// TestHistoryWithoutSweepsOfNewerVersions has a record that this version can't read: history leaves
-// the sweep's events out and says so. A version that knows more makes it whole, and this one does
-// not fold everything at each start.
+// TestHistoryWithoutSweepsOfNewerVersions stores a record that this version can't read: history
+// leaves the sweep's events out and records so. A newer version completes it, and this one does not
+// fold everything at each start.
 func TestHistoryWithoutSweepsOfNewerVersions(t *testing.T) {
 	dir := t.TempDir()
 	c := restartMaster(t, dir, 2)

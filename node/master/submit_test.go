@@ -63,8 +63,8 @@ func TestSubmissionSentAgain(t *testing.T) {
 	}
 }
 
-// TestSubmissionAfterADoubt: the answer of the store is lost although the record was stored, and
-// the client sends again.
+// TestSubmissionAfterADoubt loses the answer of the store although the record was stored, and sends
+// the submission again.
 func TestSubmissionAfterADoubt(t *testing.T) {
 	c := startMaster(t, 1)
 	s := newSweep(t, "t-7", 1)
@@ -84,8 +84,8 @@ func TestSubmissionAfterADoubt(t *testing.T) {
 	}
 }
 
-// TestSubmissionWithoutItsBundle is refused with a code that has the client send the bundle once
-// more.
+// TestSubmissionWithoutItsBundle is refused with a code that makes the client send the bundle
+// again.
 func TestSubmissionWithoutItsBundle(t *testing.T) {
 	c := startMaster(t, 1)
 	digest := strings.Repeat("ab", 32)
@@ -102,8 +102,8 @@ func TestSubmissionWithoutItsBundle(t *testing.T) {
 	}
 }
 
-// TestNumbersGoOn: each sweep has a higher number than those before, whatever their projects, and
-// whatever the clock said.
+// TestNumbersGoOn checks that each sweep has a higher number than those before, whatever their
+// projects, and whatever the clock said.
 func TestNumbersGoOn(t *testing.T) {
 	dir := t.TempDir()
 	last := int64(0)
@@ -126,8 +126,8 @@ func TestNumbersGoOn(t *testing.T) {
 	}
 }
 
-// TestRecordsThatNobodyCanObey: sweeps that were stored by a program that checked nothing are
-// cancelled with the reason, and others run beside them.
+// TestRecordsThatNobodyCanObey checks that sweeps that were stored by a program without checks are
+// cancelled with the reason, and that others run beside them.
 func TestRecordsThatNobodyCanObey(t *testing.T) {
 	for name, r := range map[string]grid.Resources{
 		"negative": {CPUs: -5000}, "nothing": {}, "negative memory": {CPUs: grid.One, Memory: -1}, "too much": {CPUs: grid.MilliOf(1e300)},

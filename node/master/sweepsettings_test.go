@@ -8,8 +8,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSetPriority moves what waits of a sweep to the lane of its new priority at once; what a node
-// holds stays known in its old lane until it has ended. A sweep that shared the old lane keeps it.
+// TestSetPriority moves the waiting leases of a sweep to the lane of its new priority at once; a
+// lease that a node holds stays known in its old lane until it has ended. A sweep that shared the
+// old lane keeps it.
 func TestSetPriority(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 2)
@@ -61,7 +62,8 @@ func TestSetMaxParallel(t *testing.T) {
 	c.waitForLeases(id, 2)
 }
 
-// TestSetOfAPausedSweep and of one that has ended counts when it goes on.
+// TestSetOfAPausedSweep changes a paused sweep and one that has ended: it takes effect when they
+// continue.
 func TestSetOfAPausedSweep(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/checkpoint"
@@ -35,31 +34,6 @@ func (f *feed) recordSnapshotNode(t *history.Transition) {
 	case failure.Owner != grid.OwnerNode && failure.Avoid == grid.ScopeNone:
 		f.snapshotNodes[t.Index] = t.Node
 	}
-}
-
-// avoidedNodes returns the nodes that are to leave a trial of the lane to others: all but the one
-// that has what the trial saved last, if that node takes trials, else those on which the trial
-// failed. elsewhere is true in the latter case: then other nodes could run it.
-func (s *scheduler) avoidedNodes(f *feed, i int64, lane *laneFeeds) (nodes []grid.NodeID, elsewhere bool) {
-	failed := s.failedNodes(f.failedOn[i], lane)
-	owner := f.snapshotNodes[i]
-	if owner == "" || s.m.cfg.Nodes == nil || slices.Contains(failed, owner) {
-		return failed, len(failed) > 0
-	}
-	var others []grid.NodeID
-	there := false
-	for _, m := range s.m.cfg.Nodes.Members() {
-		switch {
-		case m.Node == owner:
-			there = m.State == cluster.Alive && !m.Drained && !m.Quarantined
-		case m.Has(cluster.Worker) && len(others) < maxAvoided:
-			others = append(others, m.Node)
-		}
-	}
-	if !there {
-		return failed, len(failed) > 0
-	}
-	return others, false
 }
 
 // rejectUnreadable removes the newest snapshot of trials whose programs could not read it, so that

@@ -19,7 +19,7 @@ import (
 	"mlfnode/node/history"
 )
 
-// keeping is a stage whose master keeps snapshots.
+// startWithSnapshotStore starts a master with a store of snapshots.
 func startWithSnapshotStore(t *testing.T, limit int64) (*testMaster, *checkpoint.Store) {
 	t.Helper()
 	store, err := checkpoint.OpenStore(t.TempDir(), limit, slog.New(slog.DiscardHandler))
@@ -35,7 +35,7 @@ func checkpointTask(s *api.Submit) {
 	s.Task.Retries = grid.Retries{grid.ClassExit: 9, grid.ClassCheckpoint: 9}
 }
 
-// save stores a snapshot of an attempt of trial 0.
+// saveSnapshot stores a snapshot of an attempt of trial 0.
 func saveSnapshot(t *testing.T, store *checkpoint.Store, id grid.SweepID, attempt, resumed int) {
 	t.Helper()
 	files := []checkpoint.File{{Path: fmt.Sprint(attempt), Mode: fs.ModeDir}}
@@ -81,7 +81,7 @@ func TestLeasesNameSnapshots(t *testing.T) {
 	}
 }
 
-// TestCheckpointedTrialsAreLeasedAlone leases trials that may carry a snapshot one at a time,
+// TestCheckpointedTrialsAreLeasedAlone leases trials that may have a snapshot one at a time,
 // however short they are.
 func TestCheckpointedTrialsAreLeasedAlone(t *testing.T) {
 	c, _ := startWithSnapshotStore(t, 1<<30)
@@ -95,7 +95,7 @@ func TestCheckpointedTrialsAreLeasedAlone(t *testing.T) {
 	}
 }
 
-// TestHolder says which node may reach a trial's snapshots.
+// TestHolder checks which node may access a trial's snapshots.
 func TestHolder(t *testing.T) {
 	c, _ := startWithSnapshotStore(t, 1<<30)
 	id := c.submit(2, checkpointTask)
@@ -115,9 +115,9 @@ func TestHolder(t *testing.T) {
 	}
 }
 
-// TestRejectsOutliveTheMaster has a program fail over what it saved while the master's loop does
-// not follow: the master ends between, or the sweep has ended for it. The snapshot is rejected all
-// the same.
+// TestRejectsOutliveTheMaster lets a program fail over what it saved while the scheduler does not
+// follow: the master ends in between, or the sweep has ended. The snapshot is rejected all the
+// same.
 func TestRejectsOutliveTheMaster(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -153,8 +153,8 @@ func TestRejectsOutliveTheMaster(t *testing.T) {
 	}
 }
 
-// TestSuccessOutlivesTheMaster has a master end after a trial has succeeded and before its
-// snapshots are removed: the next one does that, and no more.
+// TestSuccessOutlivesTheMaster ends a master after a trial has succeeded and before its snapshots
+// are removed: the next master removes them, and no others.
 func TestSuccessOutlivesTheMaster(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -200,7 +200,7 @@ func TestRestartedMasterKnowsWhereTrialsGo(t *testing.T) {
 	}
 }
 
-// publishAlone stores events in a master's folder while no master is there.
+// publishAlone stores events in a master's folder while no master runs.
 func publishAlone(t *testing.T, dir string, b *grid.Batch) {
 	t.Helper()
 	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: slog.New(slog.DiscardHandler)})
@@ -218,8 +218,9 @@ func publishAlone(t *testing.T, dir string, b *grid.Batch) {
 	}
 }
 
-// TestSnapshotsOfEndedSweeps holds what goes by itself: those of unknown sweeps, of sweeps that
-// were cancelled a day ago, and, for room, of ended ones. What may run again stays.
+// TestSnapshotsOfEndedSweeps checks what is removed automatically: snapshots of unknown sweeps, of
+// sweeps that were cancelled a day ago, and, for room, of ended ones. Those of trials that may run
+// again stay.
 func TestSnapshotsOfEndedSweeps(t *testing.T) {
 	c, store := startWithSnapshotStore(t, 1<<30)
 	long := time.Now().Add(-2 * keepCancelledFor)
@@ -262,7 +263,7 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 	}
 }
 
-// TestTrialsGoWhereTheirStateIs has leases ask all other nodes to wait for the one that alone has
+// TestTrialsGoWhereTheirStateIs makes leases ask all other nodes to wait for the one that alone has
 // what a trial saved, as long as that one takes trials.
 func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 	members := []cluster.Member{}
@@ -283,7 +284,7 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 	} {
 		delete(f.snapshotNodes, 1)
 		f.recordSnapshotNode(&history.Transition{Index: 1, Node: "b", Class: c.class, Snapshot: c.snapshot})
-		nodes, _ := s.avoidedNodes(f, 1, &laneFeeds{})
+		nodes, _ := s.feeder.avoidedNodes(f, 1, &laneFeeds{})
 		if got := fmt.Sprint(nodes); got != c.want {
 			t.Errorf("%s: got %s to wait, want %s", name, got, c.want)
 		}
@@ -294,7 +295,7 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 	} {
 		before := members[1]
 		change(&members[1])
-		if got, _ := s.avoidedNodes(f, 1, &laneFeeds{}); len(got) > 0 {
+		if got, _ := s.feeder.avoidedNodes(f, 1, &laneFeeds{}); len(got) > 0 {
 			t.Errorf("%+v: got %v to wait for a node that takes no trials", members[1], got)
 		}
 		members[1] = before

@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/history"
 )
 
-// TestEventsOutsideOfTheSpace has a node report trials that the sweep does not have: they end
-// nothing, count for nothing, and the sweep's own trials are run as ever.
+// TestEventsOutsideOfTheSpace lets a node report trials that the sweep does not have: they change
+// nothing, do not count, and the sweep's own trials run as usual.
 func TestEventsOutsideOfTheSpace(t *testing.T) {
 	for name, indexes := range map[string][]int64{
 		"as many as the sweep has": {100, 101, 102}, "the next one": {3}, "far away": {1 << 41, 1<<41 + 2, 1<<42 - 1},
@@ -63,7 +63,7 @@ func TestEventsOutsideOfTheSpace(t *testing.T) {
 	}
 }
 
-// TestFeedLoadsOnlyItsOwn loads what an earlier version may have taken in.
+// TestFeedLoadsOnlyItsOwn loads trials that an earlier version may have accepted.
 func TestFeedLoadsOnlyItsOwn(t *testing.T) {
 	f := newFeed(newSweep(t, "t-1", 10))
 	left := &history.Remaining{Open: []grid.Trial{{Index: 5, Attempts: 1}, {Index: 700, Attempts: 1}}, Reopened: []history.Reopened{{Range: ranges.Range{Lo: 600, Hi: 700}}}}
@@ -77,7 +77,7 @@ func TestFeedLoadsOnlyItsOwn(t *testing.T) {
 }
 
 // TestExcludeIsEvaluatedOnce changes the record of a sweep with exclude expressions: the master and
-// its loop keep what they leave.
+// its scheduler keep the points that they leave.
 func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(10, func(s *api.Submit) {
@@ -112,7 +112,7 @@ func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	}
 }
 
-// finished waits until the record says that the sweep is finished.
+// isFinished waits until the record says that the sweep is finished.
 func (c *testMaster) isFinished(id grid.SweepID) {
 	c.t.Helper()
 	c.waitFor(fmt.Sprintf("%s is finished", id), func(*scheduler) bool {

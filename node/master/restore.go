@@ -1,0 +1,96 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/history"
+)
+
+// restoreWithRetry calls restoreLeases until it succeeds: nothing can be decided before. It gives
+// up where only a new start helps.
+func (s *scheduler) restoreWithRetry(ctx context.Context) error {
+	again := time.NewTicker(reconcileInterval)
+	defer again.Stop()
+	for {
+		err := s.restoreLeases(ctx)
+		if err == nil || history.IsDamage(err) {
+			return err
+		}
+		s.reportProblem(ctx, reconciling, err)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// restoreLeases takes over the leases that are in the queue when the master starts: other nodes may
+// be working on them.
+func (s *scheduler) restoreLeases(ctx context.Context) error {
+	present, err := s.m.cfg.Store.Queue.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list leases: %w", err)
+	}
+	bySweep := map[grid.SweepID][]jetstream.QueuedLease{}
+	for _, l := range present {
+		if _, ok := s.m.Sweep(l.Sweep); ok {
+			bySweep[l.Sweep] = append(bySweep[l.Sweep], l)
+			continue
+		}
+		if err := s.m.cfg.Store.Queue.Delete(ctx, l.ID); err != nil {
+			return fmt.Errorf("delete a lease of a removed sweep: %w", err)
+		}
+	}
+	for _, r := range s.m.Sweeps() {
+		leases := bySweep[r.Sweep.ID]
+		if s.feeds[r.Sweep.ID] != nil || len(leases) == 0 && !r.Sweep.Active() {
+			continue
+		}
+		if err := s.openFeed(ctx, &r, leases); err != nil {
+			return err
+		}
+	}
+	s.m.leases.markLoaded()
+	s.reportProblem(ctx, reconciling, nil)
+	return nil
+}
+
+// expectAttempts assigns running trials, by what history knows, to the nodes where they run: those
+// report with their first heartbeats whether that is still so. The queue may have lost their
+// leases, or may grant them once more.
+func (s *scheduler) expectAttempts(f *feed, open []grid.Trial) {
+	now := time.Now()
+	for i := range open {
+		t := &open[i]
+		if t.State != grid.Running {
+			continue
+		}
+		s.m.nodes.expect(t.Node, now)
+		over := f.leasesOver(t.Index, "")
+		for _, id := range over {
+			s.m.leases.assign(id, t.Node, now)
+		}
+		if len(over) > 0 {
+			continue
+		}
+		id := placeholderLease(t.Run) // until the node reports it
+		s.m.leases.add(id)
+		s.m.leases.assign(id, t.Node, now)
+		f.adoptLease(id, t.Index, t.Index+1, t.Attempt, now)
+		f.assigned.Add(t.Index, t.Index+1)
+	}
+}
+
+// placeholderLease names the lease of an attempt that goes on, while the ID of the lease is not
+// known.
+func placeholderLease(run string) grid.LeaseID { return grid.LeaseID(placeholderPrefix + run) }
+
+const placeholderPrefix = "run "
+
+func isPlaceholder(id grid.LeaseID) bool { return strings.HasPrefix(string(id), placeholderPrefix) }
