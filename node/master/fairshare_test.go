@@ -234,7 +234,7 @@ func TestRestOfALeaseIsLeasedToOthers(t *testing.T) {
 			}
 			h.Hi = h.Lo + 1
 			c.finishLease(h, grid.ClassNone, time.Minute)
-			c.isFinished(id)
+			c.waitUntilRecordFinished(id)
 		})
 	}
 }

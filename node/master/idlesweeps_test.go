@@ -66,7 +66,7 @@ func TestRetryBesideTheEnd(t *testing.T) {
 				}
 				m.finishLease(m.takeLease(id), grid.ClassNone, time.Second)
 			}
-			m.isFinished(id)
+			m.waitUntilRecordFinished(id)
 			if n := m.counts(id); n.Done() != int64(len(c.classes)) {
 				t.Errorf("in the end %+v", n)
 			}
@@ -97,7 +97,7 @@ func TestFinishAfterARestart(t *testing.T) {
 	id := c.submit(1, nil)
 	c.waitForLeases(id, 1)
 	c.finishLease(c.takeLease(id), grid.ClassExit, time.Second)
-	c.isFinished(id)
+	c.waitUntilRecordFinished(id)
 	if _, _, err := c.Retry(t.Context(), id, api.Retry{Index: 0}); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestFinishAfterARestart(t *testing.T) {
 	}
 	c.stopMaster() // whether it has followed the end or not
 	c = restartMaster(t, dir, 4)
-	c.isFinished(id)
+	c.waitUntilRecordFinished(id)
 }
 
 // TestSweepsAtRestCostNothing gives a master sweeps that have ended or are paused, after their
@@ -134,7 +134,7 @@ func TestSweepsAtRestCostNothing(t *testing.T) {
 	ran := c.submit(1, nil)
 	c.waitForLeases(ran, 1)
 	c.finishLease(c.takeLease(ran), grid.ClassExit, time.Second)
-	c.isFinished(ran)
+	c.waitUntilRecordFinished(ran)
 	alone := idle()
 	for i := range count {
 		s := newSweep(t, grid.SweepID(fmt.Sprintf("rest-%d", i)), 1000)

@@ -127,7 +127,7 @@ func (m *Master) Run(ctx context.Context) error {
 	start("fold events", m.foldStream)
 	start("fold live metrics", m.foldProgress)
 	start("top up the lease queue", func(ctx context.Context) error { return m.loop(ctx, caughtUp) })
-	start("watch nodes", m.watchNodes)
+	start("watch nodes", m.watch)
 	if m.cfg.Nodes != nil { // else no node reports samples
 		start("save samples", m.sampleStore.saveRegularly)
 	}

@@ -73,7 +73,7 @@ type nodeWatcher struct {
 	m              *Master
 	nodes          *nodeTable
 	reportInterval atomic.Int64 // the time that nodes are to wait between reports
-	awayReason     string       // why this master considers itself disconnected; owned by watchNodes
+	awayReason     string       // why this master considers itself disconnected; owned by watch
 }
 
 // drainTimeout is how long AwaitDrain waits for a node.
@@ -106,8 +106,8 @@ func (w *nodeWatcher) await(ctx context.Context, done func() bool) {
 	}
 }
 
-// watchNodes answers heartbeats and detects which nodes have died.
-func (w *nodeWatcher) watchNodes(ctx context.Context) error {
+// watch answers heartbeats and detects which nodes have died.
+func (w *nodeWatcher) watch(ctx context.Context) error {
 	if w.m.cfg.Nodes == nil {
 		<-ctx.Done()
 		return context.Cause(ctx)

@@ -43,7 +43,7 @@ func (c *testMaster) submitFailed(count int64) grid.SweepID {
 	id := c.submit(int(count), nil)
 	c.waitForLeases(id, 8)
 	c.failTrials(id, 0, count)
-	c.isFinished(id)
+	c.waitUntilRecordFinished(id)
 	c.waitFor("what was leased before is taken out of the queue", func(s *scheduler) bool { return s.feeds[id] == nil })
 	return id
 }
@@ -163,7 +163,7 @@ func TestRetryOfManyTrials(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	c.isFinished(id)
+	c.waitUntilRecordFinished(id)
 	if n := c.counts(id); n.Succeeded != count || leases > count/4 {
 		t.Errorf("%d of %d have succeeded in %d leases", n.Succeeded, count, leases)
 	}

@@ -38,7 +38,7 @@ func TestRetryWithNewFiles(t *testing.T) {
 		}
 		c.finishLease(h, class, time.Second)
 	}
-	c.isFinished(id)
+	c.waitUntilRecordFinished(id)
 	q := api.Retry{Index: -1, FailedOnly: true, Bundle: newer}
 	_, _, err := c.Retry(t.Context(), id, q)
 	if refusal := (*api.Error)(nil); !errors.As(err, &refusal) || refusal.Code != api.CodeNoBundle {
@@ -71,7 +71,7 @@ func TestRetryWithNewFiles(t *testing.T) {
 		}
 		c.finishLease(h, grid.ClassNone, time.Second)
 	}
-	c.isFinished(id)
+	c.waitUntilRecordFinished(id)
 
 	if err := c.removeBundles(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)

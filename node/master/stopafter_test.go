@@ -61,7 +61,7 @@ func TestExtendAfterFailures(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(1, func(s *api.Submit) { s.Task.StopAfter = 1 })
 	c.finishLease(c.takeLease(id), grid.ClassExit, time.Second)
-	c.isFinished(id)
+	c.waitUntilRecordFinished(id)
 	axis, err := space.ParseSet("i=5")
 	if err != nil {
 		t.Fatal(err)
@@ -71,5 +71,5 @@ func TestExtendAfterFailures(t *testing.T) {
 		t.Fatalf("got %d new trials with %d failures accepted, %v; want one of each", added, r.Sweep.Accepted, err)
 	}
 	c.finishLease(c.takeLease(id), grid.ClassNone, time.Second)
-	c.isFinished(id)
+	c.waitUntilRecordFinished(id)
 }

@@ -21,7 +21,7 @@ func TestHistoryOfAnotherStream(t *testing.T) {
 		for range 2 {
 			c.finishLease(c.takeLease(id), class, time.Millisecond)
 		}
-		c.isFinished(id)
+		c.waitUntilRecordFinished(id)
 		c.stopMaster()
 	}
 	from, to := dirs[grid.ClassExit], dirs[grid.ClassNone]
@@ -52,7 +52,7 @@ func TestHistoryWithoutSweepsOfNewerVersions(t *testing.T) {
 	c := restartMaster(t, dir, 2)
 	id := c.submit(1, nil)
 	c.finishLease(c.takeLease(id), grid.ClassNone, time.Millisecond)
-	c.isFinished(id)
+	c.waitUntilRecordFinished(id)
 	newer := newSweep(t, "newer-1", 1)
 	newer.V = grid.RecordVersion + 1
 	if _, err := c.store.Records.Create(t.Context(), newer); err != nil {

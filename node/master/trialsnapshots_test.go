@@ -270,7 +270,7 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 	for _, n := range []grid.NodeID{"a", "b", "c"} {
 		members = append(members, cluster.Member{Node: n, State: cluster.Alive, Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}}})
 	}
-	s := &scheduler{m: &Master{cfg: Config{Nodes: &Nodes{Members: func() []cluster.Member { return members }}}}}
+	s := newScheduler(&Master{cfg: Config{Nodes: &Nodes{Members: func() []cluster.Member { return members }}}})
 	sweep := newSweep(t, "t-1", 9)
 	sweep.Task.Checkpoint = &grid.Checkpoint{}
 	f := newFeed(sweep)

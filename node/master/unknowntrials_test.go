@@ -55,7 +55,7 @@ func TestEventsOutsideOfTheSpace(t *testing.T) {
 			for range 3 {
 				c.finishLease(c.takeLease(id), grid.ClassNone, time.Millisecond)
 			}
-			c.isFinished(id)
+			c.waitUntilRecordFinished(id)
 			if n := c.counts(id); n.Succeeded != 3 {
 				t.Errorf("in the end history counts %+v, want 3 succeeded", n)
 			}
@@ -88,7 +88,7 @@ func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	})
 	c.waitForLeases(id, 2)
 	blocks := map[uintptr]bool{}
-	see := func(s *grid.Sweep) { blocks[reflect.ValueOf(s.Space).FieldByName("blocks").Pointer()] = true }
+	see := func(s *grid.Sweep) { blocks[reflect.ValueOf(s.Space).FieldByName("products").Pointer()] = true }
 	for range 3 {
 		for _, change := range []func() (jetstream.Record, error){
 			func() (jetstream.Record, error) { return c.Pause(t.Context(), id, false) },
@@ -112,8 +112,8 @@ func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	}
 }
 
-// isFinished waits until the record says that the sweep is finished.
-func (c *testMaster) isFinished(id grid.SweepID) {
+// waitUntilRecordFinished waits until the record says that the sweep is finished.
+func (c *testMaster) waitUntilRecordFinished(id grid.SweepID) {
 	c.t.Helper()
 	c.waitFor(fmt.Sprintf("%s is finished", id), func(*scheduler) bool {
 		r, _ := c.Sweep(id)
