@@ -1,6 +1,6 @@
-// Package command makes the command of a trial from the command of its task and the trial's parameters: arguments, placeholders,
-// and options. Where a shell reads the command, it parses the script and quotes each value for its place, so that no value is
-// ever read as code.
+// Package command builds the command of a trial from the command of its task and the trial's
+// parameters: arguments, placeholders, and options. If a shell reads the command, the package
+// parses the script and quotes each value for its position, so that no value is ever read as code.
 package command
 
 import (
@@ -14,20 +14,24 @@ import (
 	"mlfnode/grid/space"
 )
 
-// Template is the command of a task, with placeholders `{key}` for parameters. Either Args or Shell is set.
+// Template is the command of a task, with placeholders `{key}` for parameters. Either Args or Shell
+// is set.
 type Template struct {
 	Args      []string     // program and arguments
 	Shell     string       // a script for `/bin/sh -c`
-	Constants space.Params // options that every point gets
+	Constants space.Params // options of every point
 	Repeat    bool         // the parameter space.RepeatKey is not an option
 }
 
-// Argv returns the program and arguments of one point. Constants come first, then the parameters; a parameter with the key of a
-// constant takes its place. Every option is `--key=value`, `--key` for a true flag, nothing for a false one and `--key a b` for a list. `{key}` in the
-// command is replaced by the value, and that key is not appended; any other brace stays, doubled ones too. A shell command
-// becomes `/bin/sh -c script`; there, and in the script of a command like `bash -c script`, a value is quoted as its place asks,
-// so that it is never read as code, and `${key}` is the shell's own. A command that Check refuses becomes one that says
-// why and fails.
+// Argv returns the program and arguments of one point. Constants come first, then the parameters; a
+// parameter replaces a constant with the same key. An option is `--key=value`, `--key` for a true
+// flag, nothing for a false one and `--key a b` for a list. A `{key}` in the command is replaced by
+// the value, and that key is not appended; any other brace stays, including doubled ones.
+//
+// A shell command becomes `/bin/sh -c script`. There, and in the script of a command like `bash -c
+// script`, a value is quoted as its position requires, so that it is never read as code, and
+// `${key}` is left to the shell. A command that Check rejects becomes one that prints the reason
+// and fails.
 func (t *Template) Argv(p space.Params) []string {
 	c := t.expand(p)
 	argv, err := c.argv(t)
@@ -37,8 +41,9 @@ func (t *Template) Argv(p space.Params) []string {
 	return argv
 }
 
-// Check refuses a command with a placeholder for a key, or a constant, at a place where no shell can be kept from
-// reading a value as code, and one that takes no further options although a key is to be appended.
+// Check returns an error if a placeholder, or a constant, is at a position where no quoting keeps a
+// shell from reading a value as code, or if a key must be appended to a command that takes no
+// further options.
 func (t *Template) Check(keys []string) error {
 	p := make(space.Params, len(keys))
 	for i, k := range keys {
@@ -86,7 +91,7 @@ func (c *expansion) argv(t *Template) ([]string, error) {
 	return argv, nil
 }
 
-// checkElement refuses a value in an argument that the program gives to a shell.
+// checkElement returns an error for a value in an argument that the program passes to a shell.
 func (c *expansion) checkElement(words []string, at int, element, filled string) error {
 	if element == filled {
 		return nil
@@ -101,7 +106,8 @@ func (c *expansion) checkElement(words []string, at int, element, filled string)
 	return nil
 }
 
-// checkPlain refuses what another shell, perhaps on another machine, would not take as one word of text.
+// checkPlain returns an error if another shell, perhaps on another machine, would not read each
+// value as one literal word.
 func checkPlain(values ...string) error {
 	for _, v := range values {
 		if !isSafe(v) {
@@ -111,7 +117,8 @@ func checkPlain(values ...string) error {
 	return nil
 }
 
-// fillScript puts values into a shell script and, with append, the other options behind its last command.
+// fillScript puts values into a shell script and, if append is set, the other options after its
+// last command.
 func (c *expansion) fillScript(text string, append bool, dialects ...syntax.LangVariant) (string, error) {
 	if f := checkScript(text); f != nil {
 		return "", f
@@ -154,10 +161,11 @@ func (c *expansion) fillScript(text string, append bool, dialects ...syntax.Lang
 	return s.fill(func(key string) string { return c.text(c.paramIndex(key)) }, options), nil
 }
 
-// text is a parameter as one text: the arguments of a list have spaces between them.
+// text returns a parameter as one string: the arguments of a list are separated by spaces.
 func (c *expansion) text(k int) string { return strings.Join(c.params[k].Value.Words(), " ") }
 
-// listPlaceholder returns the place of the parameter with a list of arguments that is all of an element, or -1.
+// listPlaceholder returns the index of the list parameter whose placeholder makes up the whole
+// element, or -1.
 func (c *expansion) listPlaceholder(element string) int {
 	k := -1
 	if strings.HasPrefix(element, "{") {
@@ -168,12 +176,12 @@ func (c *expansion) listPlaceholder(element string) int {
 	return k
 }
 
-// paramIndex returns the place of a parameter, or -1.
+// paramIndex returns the index of a parameter, or -1.
 func (c *expansion) paramIndex(key string) int {
 	return slices.IndexFunc(c.params, func(p space.Param) bool { return p.Key == key })
 }
 
-// Display returns the command of one point as a line that a person can read and paste into a shell.
+// Display returns the command of one point as a line that people can read and paste into a shell.
 func (t *Template) Display(p space.Params) string {
 	argv := t.Argv(p)
 	if t.Shell != "" && isPrintable(argv[2]) {
@@ -182,7 +190,7 @@ func (t *Template) Display(p space.Params) string {
 	return Quote(argv...)
 }
 
-// Quote returns words as a line that a person can read and paste into a shell.
+// Quote returns words as a line that people can read and paste into a shell.
 func Quote(words ...string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
@@ -191,10 +199,10 @@ func Quote(words ...string) string {
 	return strings.Join(quoted, " ")
 }
 
-// expansion is the making of one point's arguments.
+// expansion builds the arguments of one point.
 type expansion struct {
 	params space.Params
-	used   []bool // the parameter stands in the command itself
+	used   []bool // whether each parameter occurs in the command itself
 }
 
 func (t *Template) expand(p space.Params) *expansion {
@@ -214,7 +222,8 @@ func (t *Template) expand(p space.Params) *expansion {
 	return c
 }
 
-// placeholder reads `{key}` at the start of s. It gives the parameter's place, or -1 when s starts with something else.
+// placeholder parses `{key}` at the start of s. It returns the parameter's index, or -1 if s starts
+// with something else.
 func (c *expansion) placeholder(s string) (place, length int) {
 	end := strings.IndexByte(s, '}')
 	if end < 0 || s[0] != '{' {
@@ -232,7 +241,7 @@ func (c *expansion) expand(element string) string {
 	return c.replace(element, func(string) {})
 }
 
-// valuesIn returns the values that are put into an argument.
+// valuesIn returns the values that replace placeholders in an argument.
 func (c *expansion) valuesIn(element string) (values []string) {
 	c.replace(element, func(v string) { values = append(values, v) })
 	return values
@@ -261,7 +270,7 @@ func (c *expansion) replace(element string, each func(value string)) string {
 	return b.String()
 }
 
-// options returns the parameters that the command does not name itself.
+// options returns the parameters that do not occur in the command itself.
 func (c *expansion) options() []string { return c.appendOptions(nil) }
 
 func (c *expansion) appendOptions(out []string) []string {

@@ -48,7 +48,8 @@ func TestArgv(t *testing.T) {
 	}
 }
 
-// TestShellKeepsValues runs a real shell: a value reaches the program as it is, wherever its placeholder stands.
+// TestShellKeepsValues runs a real shell: a value reaches the program unchanged, wherever its
+// placeholder is.
 func TestShellKeepsValues(t *testing.T) {
 	places := []string{
 		`printf %s {v}`, `printf %s "{v}"`, `printf %s '{v}'`, `printf %s "$(printf %s {v}; echo .)"`, `printf %s "$(printf %s "{v}"; echo .)"`,
@@ -75,7 +76,7 @@ func TestShellKeepsValues(t *testing.T) {
 }
 
 func TestDisplayIsOneLineThatRuns(t *testing.T) {
-	bash := gridtest.Program(t, "bash") // reads every form of quotes
+	bash := gridtest.Program(t, "bash") // bash reads all kinds of quotes
 	rapid.Check(t, func(t *rapid.T) {
 		value := strings.ReplaceAll(rapid.String().Draw(t, "value"), "\x00", "")
 		task := Template{Args: []string{"printf", "%s.", value, "{v}"}}
@@ -107,7 +108,7 @@ func TestDisplay(t *testing.T) {
 	}
 }
 
-// TestListsOfArguments puts them into commands.
+// TestListsOfArguments puts lists into commands.
 func TestListsOfArguments(t *testing.T) {
 	t.Parallel()
 	layers := space.Params{{Key: "layers", Value: space.Value{Text: `[64,"a b"]`, Kind: space.List}}, {Key: "lr", Value: space.Value{Text: "1", Kind: space.Number}}}
@@ -128,7 +129,8 @@ func TestListsOfArguments(t *testing.T) {
 	}
 }
 
-// TestRepeatIsNoOption leaves the axis that only repeats out of the command, except where the command names it.
+// TestRepeatIsNoOption checks that the axis that only repeats trials is left out of the command
+// unless the command names it.
 func TestRepeatIsNoOption(t *testing.T) {
 	t.Parallel()
 	p := space.Params{{Key: "lr", Value: space.Value{Text: "1", Kind: space.Number}}, {Key: space.RepeatKey, Value: space.Value{Text: "3", Kind: space.Number}}}

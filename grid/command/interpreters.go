@@ -7,16 +7,19 @@ import (
 	"mvdan.cc/sh/v3/syntax"
 )
 
-// interpretation says what a command makes of one of its words.
+// interpretation is how a command treats one of its words.
 type interpretation uint8
 
 const (
-	asText  interpretation = iota // it takes the word as it is
-	asWords                       // another shell, perhaps on another machine, splits it into words, or make expands it: only what has no special characters is safe
-	asCode                        // it runs the word
+	asText interpretation = iota // literally
+	// Another shell, perhaps on another machine, splits it into words, or make expands it: no
+	// special characters are safe.
+	asWords
+	asCode // the command runs the word
 )
 
-// Commands that read their words or their input as code. Those of callers run the command that stands behind their options.
+// Commands that read their words or their input as code. The callers run the command that follows
+// their options.
 const (
 	wrappers      = " command builtin exec env sudo doas nice nohup timeout time stdbuf setsid ionice chrt taskset srun mpirun xargs setpriv unshare nsenter chroot numactl fakeroot systemd-run "
 	launchers     = " docker podman kubectl ssh apptainer singularity chroot nsenter unshare busybox "
@@ -31,7 +34,7 @@ func isOneOf(set, word string) bool {
 	return word != "" && !strings.ContainsRune(word, ' ') && strings.Contains(set, " "+path.Base(word)+" ")
 }
 
-// commandIndex returns the place of the command proper, behind env, sudo, timeout and the like.
+// commandIndex returns the index of the command itself, after env, sudo, timeout and the like.
 func commandIndex(words []string) int {
 	i := 0
 	for i < len(words) && isOneOf(wrappers, words[i]) {
@@ -41,8 +44,8 @@ func commandIndex(words []string) int {
 	return i
 }
 
-// interpretationOf says what a command line makes of the word at a place; that behind its last word is for options that are appended.
-// Words that are not known before the command runs are empty.
+// interpretationOf returns how a command line treats the word at an index; the index after the last
+// word stands for appended options. Words that are not known before the command runs are empty.
 func interpretationOf(words []string, at int) interpretation {
 	c := commandIndex(words)
 	if splitsString(words, at) {
@@ -63,7 +66,7 @@ func interpretationOf(words []string, at int) interpretation {
 		}
 	case isOneOf(resplitters, name):
 		if name == "parallel" && at < len(words) && containsBehind(words[:at], c, ":::") {
-			return asText // it quotes these itself
+			return asText // it quotes them itself
 		}
 		return asWords
 	}
@@ -112,7 +115,8 @@ func containsBehind(words []string, c int, prefix string) bool {
 	return false
 }
 
-// scriptOption returns the place of a script behind -c, --command or --command=, or -1; at is what is asked about.
+// scriptOption returns the index of a script after -c, --command or --command=, or -1. at is the
+// index in question.
 func scriptOption(words []string, from, at int) int {
 	for k := from; k < len(words); k++ {
 		w := words[k]
@@ -170,7 +174,7 @@ func runsInput(words []string) bool {
 	return fromInput || (name == "at" || isOneOf(" ssh rsh ", name)) && len(operands) == 1
 }
 
-// runsInputIn reports whether any command of a part of a script does.
+// runsInputIn reports whether any command in part of a script reads its standard input as a script.
 func runsInputIn(n syntax.Node) bool {
 	found := false
 	syntax.Walk(n, func(n syntax.Node) bool {
@@ -182,14 +186,14 @@ func runsInputIn(n syntax.Node) bool {
 	return found
 }
 
-// runsFile reports whether a command runs the files that it is given, as in `source <(…)`.
+// runsFile reports whether a command runs the files in its arguments, as in `source <(…)`.
 func runsFile(words []string) bool {
 	c := commandIndex(words)
 	return c < len(words) && (isOneOf(shells, words[c]) || isOneOf(foreignShells, words[c]) || words[c] == "source" || words[c] == ".")
 }
 
-// literals returns the words of a command without their quotes; what holds an expansion is empty, but for one that names a shell,
-// like "$SHELL".
+// literals returns the words of a command without their quotes. Words with an expansion are empty,
+// except for one that names a shell, like "$SHELL".
 func literals(args []*syntax.Word) []string {
 	words := make([]string, len(args))
 	for i, w := range args {
@@ -214,12 +218,13 @@ func namesShell(w *syntax.Word) bool {
 	return found
 }
 
-// evaluated are variables of which shells run the value.
+// evaluated lists variables whose values are run by shells.
 const evaluated = " BASH_ENV ENV PROMPT_COMMAND PS0 PS1 PS2 PS4 "
 
-// checkVariables looks at variables that a placeholder's value is assigned to: arithmetic would evaluate it, eval and sh -c would run it.
+// checkVariables checks the variables to which a placeholder's value is assigned: arithmetic would
+// evaluate the value, and eval and sh -c would run it.
 func (s *script) checkVariables(file *syntax.File) {
-	from := map[string][]int{} // the placeholders of a variable
+	from := map[string][]int{} // the placeholders assigned to each variable
 	syntax.Walk(file, func(n syntax.Node) bool {
 		switch n := n.(type) {
 		case *syntax.Assign:
@@ -269,13 +274,13 @@ func (s *script) checkVariables(file *syntax.File) {
 	})
 }
 
-// allQuoted reports whether a word has no expansion, like '...$x...'.
+// allQuoted reports whether a word has no expansions, like '...$x...'.
 func allQuoted(w *syntax.Word) bool {
 	_, ok := literal(w.Parts)
 	return ok
 }
 
-// placeholdersIn lists the placeholders in a part of the script.
+// placeholdersIn returns the placeholders in part of the script.
 func (s *script) placeholdersIn(n syntax.Node) (holes []int) {
 	syntax.Walk(n, func(n syntax.Node) bool {
 		text := ""

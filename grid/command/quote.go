@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// quote makes one word of a shell from s; words without special characters stay as they are.
+// quote returns s as one shell word; words without special characters stay as they are.
 func quote(s string) string {
 	if isSafe(s) {
 		return s
@@ -29,7 +29,8 @@ func isSafe(s string) bool {
 	return s != ""
 }
 
-// quoteForDisplay is quote for people: what a terminal would not print becomes an escape in $'…', which bash and zsh read.
+// quoteForDisplay is like quote, but for people: characters that a terminal does not print become
+// escapes in $'…', which bash and zsh read.
 func quoteForDisplay(s string) string {
 	if isPrintable(s) {
 		return quote(s)

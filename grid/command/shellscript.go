@@ -10,30 +10,30 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// script is a shell script with the placeholders that stand in it, read by a parser of the shell's language: how a value has
-// to be written depends on where it stands.
+// script is a parsed shell script with the placeholders in it. How a value must be written depends
+// on its position in the script.
 type script struct {
-	text         string // the script with a word of letters, its mark, in the place of each placeholder
+	text         string // the script, with each placeholder replaced by its mark, a word of letters
 	placeholders []placeholder
-	tail         int            // offset in text behind the last command, where further options go
+	tail         int            // offset in text after the last command, where further options go
 	end          *problem.Error // why no option can be put there, if so
-	plain        bool           // that command has another shell split the options again
-	err          error          // the script can't be parsed
+	plain        bool           // the last command passes the options to another shell, which splits them again
+	err          error          // the script cannot be parsed
 }
 
-// placeholder is one placeholder of a script.
+// placeholder is one placeholder in a script.
 type placeholder struct {
 	key     string
 	mark    string
 	place   place
-	here    bool           // it stands in a here-document, the lines of which no value may imitate
-	plain   bool           // another shell splits the value again, so that it must not have special characters
-	bare    bool           // the value must not be without quotes even if no character asks for them
-	refusal *problem.Error // why no value can be put in safely
+	here    bool           // it is in a here-document, whose lines no value may imitate
+	plain   bool           // another shell splits the value again, so special characters are not allowed
+	bare    bool           // the value must be quoted even if no character requires it
+	refusal *problem.Error // why no value can be inserted safely
 	found   bool
 }
 
-// place says which quotes are open around a placeholder.
+// place is the kind of quoting around a placeholder.
 type place uint8
 
 const (
@@ -41,17 +41,18 @@ const (
 	inDouble              // double quotes
 	inSingle              // single quotes
 	inHere                // the text of a here-document
-	inText                // a comment, or after a backslash: not a placeholder there
+	inText                // a comment, or after a backslash: not a placeholder
 )
 
-// Bounds of a script from any source: the parser recurses into what is nested, and takes time for each placeholder.
+// Limits of a script from any source: the parser recurses into nested constructs, and each
+// placeholder costs time.
 const (
-	maxScript       = 128<<10 - 1 // bytes; the kernel lets no argument be longer
+	maxScript       = 128<<10 - 1 // bytes; the kernel accepts no longer argument
 	maxNested       = 1000        // parentheses
 	maxPlaceholders = 1000
 )
 
-// checkScript refuses a script that can't be run, or whose parser would not come to an end.
+// checkScript returns a problem if a script cannot be run, or if parsing it would take too long.
 func checkScript(text string) *problem.Error {
 	if len(text) > maxScript {
 		return problem.Errorf("Put it into a file of the project.", "the command's script has %d bytes, and the system allows at most %d", len(text), maxScript)
@@ -71,8 +72,8 @@ func checkScript(text string) *problem.Error {
 	return nil
 }
 
-// readScript finds the placeholders of the keys. dialects are the languages that the script may be run as: a place counts only
-// if all that can parse it agree.
+// readScript finds the placeholders of the keys. dialects are the languages in which the script may
+// be run: a position is accepted only if all dialects that can parse the script agree on it.
 func readScript(text string, known func(key string) bool, dialects ...syntax.LangVariant) *script {
 	s := markPlaceholders(text, known)
 	if len(s.placeholders) > maxPlaceholders {
@@ -92,7 +93,8 @@ func readScript(text string, known func(key string) bool, dialects ...syntax.Lan
 	return first
 }
 
-// markPlaceholders replaces each `{key}` with a word that occurs nowhere else in the script. `${key}` and `{{key}}` are not placeholders.
+// markPlaceholders replaces each `{key}` with a word that occurs nowhere else in the script.
+// `${key}` and `{{key}}` are not placeholders.
 func markPlaceholders(text string, known func(string) bool) *script {
 	s := &script{}
 	stem := "mlfvalue"
@@ -148,7 +150,7 @@ func (s *script) parse(d syntax.LangVariant) {
 	s.findTail(file)
 }
 
-// compareWith refuses the placeholders that another dialect reads in another way.
+// compareWith rejects the placeholders that another dialect reads differently.
 func (s *script) compareWith(o *script) {
 	for i := range s.placeholders {
 		h, g := &s.placeholders[i], &o.placeholders[i]
@@ -166,7 +168,7 @@ func (s *script) compareWith(o *script) {
 	}
 }
 
-// locate notes the place of the placeholders in the text of the innermost node of the stack.
+// locate records the place of the placeholders in the text of the innermost node of the stack.
 func (s *script) locate(stack []syntax.Node, text string) {
 	for i := range s.placeholders {
 		h := &s.placeholders[i]
@@ -186,7 +188,7 @@ func (s *script) locate(stack []syntax.Node, text string) {
 			h.place, h.refusal = inText, nil
 		}
 		if rest := s.text[strings.Index(s.text, h.mark)+len(h.mark):]; rest != "" && (rest[0] == '<' || rest[0] == '>') {
-			h.bare = true // a number there would be that of a file descriptor
+			h.bare = true // a number there would be a file descriptor
 		}
 	}
 }
@@ -195,7 +197,8 @@ func (h *placeholder) refuse(where, hint string) *problem.Error {
 	return problem.Errorf(hint, "the command has {%s} %s", h.key, where)
 }
 
-// classify goes from the script down to the text that holds the placeholder. before is what stands before it in that text.
+// classify walks from the script down to the text that holds the placeholder. before is the text
+// before the placeholder in that node.
 func (h *placeholder) classify(stack []syntax.Node, before string) {
 	deny := func(where, hint string) {
 		if h.refusal == nil {
@@ -285,7 +288,7 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 		case *syntax.CallExpr:
 			h.call(n, next, deny)
 		case *syntax.Word:
-			h.behindName(n.Parts, next, before)
+			h.followName(n.Parts, next, before)
 		}
 	}
 	if d, ok := stack[len(stack)-2].(*syntax.DblQuoted); ok && before == "" && shortBefore(d.Parts, stack[len(stack)-1]) {
@@ -293,7 +296,7 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 	}
 }
 
-// redirect looks at `> word` and at here-documents.
+// redirect classifies a placeholder in `> word` or in a here-document.
 func (h *placeholder) redirect(r *syntax.Redirect, next syntax.Node, deny func(where, hint string)) {
 	isHere := r.Op == syntax.Hdoc || r.Op == syntax.DashHdoc
 	switch {
@@ -312,7 +315,8 @@ func (h *placeholder) redirect(r *syntax.Redirect, next syntax.Node, deny func(w
 	}
 }
 
-// declare looks at declare, export and their like: an option can make an assignment arithmetic.
+// declare classifies a placeholder in an argument of declare, export or a similar command: an
+// option can make an assignment arithmetic.
 func (h *placeholder) declare(d *syntax.DeclClause, next syntax.Node, deny func(where, hint string)) {
 	for _, a := range d.Args {
 		if a.Naked && next == syntax.Node(a) {
@@ -324,7 +328,8 @@ func (h *placeholder) declare(d *syntax.DeclClause, next syntax.Node, deny func(
 	}
 }
 
-// call looks at the arguments of a command: some are programs themselves.
+// call classifies a placeholder in an argument of a command: some arguments are programs
+// themselves.
 func (h *placeholder) call(c *syntax.CallExpr, next syntax.Node, deny func(where, hint string)) {
 	words := literals(c.Args)
 	at := -1
@@ -337,7 +342,7 @@ func (h *placeholder) call(c *syntax.CallExpr, next syntax.Node, deny func(where
 		return
 	}
 	if at == 0 {
-		h.bare = true // it could be a reserved word, or an assignment
+		h.bare = true // it could be a reserved word or an assignment
 	}
 	if k := scriptArgument(words); k >= 0 && at == k {
 		deny("in a script within the script, which would read its value as code",
@@ -360,7 +365,7 @@ func (h *placeholder) call(c *syntax.CallExpr, next syntax.Node, deny func(where
 	}
 }
 
-// denyInput refuses a placeholder in text that a shell is given to run.
+// denyInput rejects a placeholder in text that a shell reads and runs.
 func (h *placeholder) denyInput(deny func(where, hint string)) {
 	deny("in text that another command runs as a script", `Give the value to that script as an argument, like sh -s -- {`+h.key+`} and "$1" in it.`)
 }
@@ -374,8 +379,9 @@ func isSubstitution(w *syntax.Word) bool {
 	return false
 }
 
-// behindName notes that a placeholder follows $name or $1 without quotes: its value must not lengthen the name.
-func (h *placeholder) behindName(parts []syntax.WordPart, next syntax.Node, before string) {
+// followName records that a placeholder follows an unquoted $name or $1: its value must not extend
+// the name.
+func (h *placeholder) followName(parts []syntax.WordPart, next syntax.Node, before string) {
 	if before == "" && shortBefore(parts, next) {
 		h.bare = true
 	}
@@ -391,11 +397,11 @@ func shortBefore(parts []syntax.WordPart, n syntax.Node) bool {
 	return false
 }
 
-// shells are the programs that take a script behind -c.
+// shells are the programs that take a script after -c.
 const shells = " sh bash rbash dash ash ksh ksh93 rksh mksh lksh oksh yash posh zsh "
 
-// scriptArgument gives the place of the script in a command line such as `bash -e -c SCRIPT`, or -1. Words that are not known
-// before the command runs are empty.
+// scriptArgument returns the index of the script in a command line such as `bash -e -c SCRIPT`, or
+// -1. Words that are not known before the command runs are empty.
 func scriptArgument(words []string) int {
 	for i, w := range words {
 		if w == "" || !strings.Contains(shells, " "+path.Base(w)+" ") {
@@ -406,7 +412,7 @@ func scriptArgument(words []string) int {
 			switch {
 			case strings.HasPrefix(option, "--"):
 			case strings.Contains(option, "c"):
-				for k++; k+1 < len(words) && len(words[k]) > 1 && words[k][0] == '-'; k++ { // options may follow -c
+				for k++; k+1 < len(words) && len(words[k]) > 1 && words[k][0] == '-'; k++ { // options can follow -c
 				}
 				return k
 			case strings.HasSuffix(option, "o") || strings.HasSuffix(option, "O"):
@@ -448,8 +454,8 @@ func (s *script) findTail(f *syntax.File) {
 	}
 }
 
-// fill puts values in and options behind the last command. Values of here-documents become variables, since no quotes keep a
-// value from looking like the line that ends the document.
+// fill inserts values, and options after the last command. Values in here-documents become
+// variables, because no quoting keeps a value from looking like the line that ends the document.
 func (s *script) fill(value func(key string) string, options string) string {
 	var first strings.Builder
 	pairs := make([]string, 0, 2*len(s.placeholders))
@@ -466,7 +472,7 @@ func (s *script) fill(value func(key string) string, options string) string {
 	return first.String() + r.Replace(s.text[:s.tail]) + options + r.Replace(s.text[s.tail:])
 }
 
-// embed writes a value as its place asks.
+// embed writes a value as its position requires.
 func (h *placeholder) embed(value, variable string) string {
 	switch {
 	case h.place == inText:
@@ -485,7 +491,7 @@ func (h *placeholder) embed(value, variable string) string {
 	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
 }
 
-// isPlainWord reports whether a shell takes the value as it is wherever a part of a word may stand.
+// isPlainWord reports whether a shell reads the value literally at any position in a word.
 func isPlainWord(s string) bool {
 	return isSafe(s) && !strings.ContainsAny(s, ",=") && !strings.Contains(s, "..")
 }

@@ -13,7 +13,8 @@ import (
 	"mlfnode/grid/space"
 )
 
-// accepted are scripts that print the value of {v}, each in another place, with what they print besides.
+// accepted are scripts that print the value of {v}, each at another position, with the output
+// before and after it.
 var accepted = []struct{ script, before, after string }{
 	{`printf %s {v}`, "", ""},
 	{`printf %s a{v}b`, "a", "b"},
@@ -59,7 +60,7 @@ E
 	{`printf %s {v} | cat - /dev/null | dd 2> /dev/null`, "", ""},
 }
 
-// refused are scripts in which no quotes keep a value from being read as code, or as a name.
+// refused are scripts in which no quoting keeps a value from being read as code, or as a name.
 var refused = []string{
 	"echo `echo {v}`", "echo \"`echo {v}`\"", "echo `echo \"$(echo {v})\"`",
 	`echo ${NOPE:-{v}}`, `echo "${NOPE:-{v}}"`, `echo "${NOPE:-"x {v}"}"`, `echo ${HOME%{v}}`, `echo ${HOME/{v}/x}`, `echo ${HOME:{v}}`,
@@ -81,7 +82,7 @@ var refused = []string{
 	`echo "{v}`, `echo {v})`, `if {v}`,
 }
 
-// nasty draws values that shells would act on.
+// nasty draws values that are special to shells.
 func nasty() *rapid.Generator[string] {
 	return rapid.OneOf(
 		rapid.StringMatching("[a-z '\"$`\\\\;&|()#~*?\\[\\]{}!=<>,\n\té-]{0,12}"),
@@ -91,7 +92,7 @@ func nasty() *rapid.Generator[string] {
 		}))
 }
 
-// runScript runs a task's shell command in an empty folder, which must still be empty afterwards.
+// runScript runs a task's shell command in an empty folder, which must be empty afterwards.
 func runScript(t interface{ Fatalf(string, ...any) }, dir string, argv []string) (string, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = dir
@@ -102,7 +103,8 @@ func runScript(t interface{ Fatalf(string, ...any) }, dir string, argv []string)
 	return string(out), err
 }
 
-// TestPlaceholderIsText runs real shells: a value reaches the program as it is, wherever its placeholder stands, and runs nothing.
+// TestPlaceholderIsText runs real shells: a value reaches the program unchanged, wherever its
+// placeholder is, and nothing in it is run.
 func TestPlaceholderIsText(t *testing.T) {
 	bash := gridtest.Program(t, "bash")
 	dir := t.TempDir()
@@ -121,7 +123,7 @@ func TestPlaceholderIsText(t *testing.T) {
 		for name, task := range forms {
 			out, err := runScript(t, dir, task.Argv(space.Params{plain("v", value)}))
 			want := a.before + value + a.after
-			if a.before == "\x00" { // more than one value, or refused
+			if a.before == "\x00" { // more than one value, or rejected
 				want = out
 			}
 			if task.Check([]string{"v"}) == nil && (err != nil || out != want) {
@@ -131,8 +133,8 @@ func TestPlaceholderIsText(t *testing.T) {
 	})
 }
 
-// TestPlaceholderRefused: where a value could be read as code the command is refused, and one that is run all the same fails
-// with the reason and runs nothing of the value.
+// TestPlaceholderRefused checks that a command is rejected if a value could be read as code, and
+// that running it nevertheless fails with the reason and runs nothing from the value.
 func TestPlaceholderRefused(t *testing.T) {
 	dir := t.TempDir()
 	for _, text := range refused {
@@ -153,7 +155,8 @@ func TestPlaceholderRefused(t *testing.T) {
 	}
 }
 
-// TestScriptArgument: values are quoted in the script of a shell, and in no other argument.
+// TestScriptArgument checks that values are quoted in the script of a shell, and in no other
+// argument.
 func TestScriptArgument(t *testing.T) {
 	const value = `a 'b' $(x)`
 	const quoted = `'a '\''b'\'' $(x)'`
@@ -173,7 +176,8 @@ func TestScriptArgument(t *testing.T) {
 	}
 }
 
-// TestOptionsBehindLastCommand: options go to the last command, and a script that ends with none is refused when there are any.
+// TestOptionsBehindLastCommand checks that options go to the last command, and that a script that
+// does not end with a command is rejected if there are any options.
 func TestOptionsBehindLastCommand(t *testing.T) {
 	for _, c := range []struct{ shell, want string }{
 		{"a | p", "a | p --k=v"},
@@ -197,7 +201,8 @@ func TestOptionsBehindLastCommand(t *testing.T) {
 	}
 }
 
-// TestReadAgain: where another shell splits the arguments again, plain values go through and others are refused.
+// TestReadAgain checks that, if another shell splits the arguments again, plain values are accepted
+// and others are rejected.
 func TestReadAgain(t *testing.T) {
 	for _, task := range []Template{
 		{Shell: "ssh host train {v}"}, {Shell: "ssh host 'train {v}'"}, {Shell: "ssh host train"}, {Shell: "cd .; exec watch train"}, {Shell: `sbatch --wrap="train {v}"`}, {Shell: "true | parallel train {v}"},

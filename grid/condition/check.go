@@ -5,7 +5,7 @@ import (
 	"regexp"
 )
 
-// check sets the kinds of the node and its parts.
+// check sets the kinds of the node and its children.
 func (n *node) check(variables []Variable) error {
 	for _, a := range n.args {
 		if err := a.check(variables); err != nil {
@@ -42,7 +42,8 @@ func (n *node) check(variables []Variable) error {
 	return nil
 }
 
-// commonKind is the kind that all have, or Any. Nil does not count beside others.
+// commonKind returns the kind of all nodes, or Any if they differ. Nil is ignored beside other
+// kinds.
 func commonKind(nodes []*node) Kind {
 	kind := Nil
 	for _, a := range nodes {
@@ -64,7 +65,7 @@ func (n *node) checkUnary() error {
 	case n.op != "not" && fits(a, Int, Float):
 		n.kind = a.kind
 	default:
-		return n.errorf("invalid operation: %s (mismatched type %s)", n.sign(), a.kind)
+		return n.errorf("invalid operation: %s (mismatched type %s)", n.symbol(), a.kind)
 	}
 	return nil
 }
@@ -119,7 +120,7 @@ func (n *node) checkBinary() error {
 	return nil
 }
 
-// sum is the kind of a sum.
+// sum returns the kind of a sum.
 func sum(a, b Kind) Kind {
 	switch {
 	case a == Any || b == Any:
@@ -134,7 +135,7 @@ func comparable(a, b Kind) bool {
 	return a == b || a == Any || b == Any || a == Nil || b == Nil || a.number() && b.number()
 }
 
-// fits reports whether a part can have one of the kinds.
+// fits reports whether a node can have one of the kinds.
 func fits(n *node, kinds ...Kind) bool {
 	if n.kind == Any {
 		return true
@@ -147,8 +148,8 @@ func fits(n *node, kinds ...Kind) bool {
 	return false
 }
 
-// sign is the operator as it is written.
-func (n *node) sign() string {
+// sign returns the operator as written.
+func (n *node) symbol() string {
 	if n.op == opNegate {
 		return "-"
 	}
@@ -159,11 +160,11 @@ func (n *node) errorf(format string, args ...any) error {
 	return &Error{Message: fmt.Sprintf(format, args...), Column: n.column}
 }
 
-// function is what can be called.
+// function is the signature of a function.
 type function struct {
-	least, most int    // arguments
-	takes       []Kind // of each of them
-	gives       Kind   // Any is that of the first argument, where that is a number
+	least, most int    // number of arguments
+	parameters  []Kind // kinds that each argument accepts
+	result      Kind   // kind of the result; Any means that of the first argument, if that is a number
 }
 
 func functions(name string) (function, bool) {
@@ -194,15 +195,15 @@ func (n *node) checkCall() error {
 	case got < f.least || got > f.most:
 		return n.errorf("invalid number of arguments for %s: %d", n.text, got)
 	}
-	n.kind = f.gives
+	n.kind = f.result
 	if n.kind == Any {
 		n.kind = n.args[0].kind
 	}
 	for _, a := range n.args {
-		if !fits(a, f.takes...) {
+		if !fits(a, f.parameters...) {
 			return a.errorf("invalid argument for %s (type %s)", n.text, a.kind)
 		}
-		if f.gives == Any && !a.kind.number() { // of what is in a list, too, the kind shows later
+		if f.result == Any && !a.kind.number() { // the kind of a list's elements, too, is known only at evaluation
 			n.kind = Any
 			return nil
 		}

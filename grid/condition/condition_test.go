@@ -11,13 +11,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-// variables are what the conditions of the tests can mention: n and m whole, x and y numbers, s and t texts, b true or false, and u
-// anything.
+// variables returns the variables of the test conditions: n and m are whole numbers, x and y
+// numbers, s and t texts, b is a boolean, and u has any kind.
 func variables() []Variable {
 	return []Variable{{"n", Int}, {"m", Int}, {"x", Float}, {"y", Float}, {"s", Text}, {"t", Text}, {"b", Bool}, {"u", Any}}
 }
 
-// reference compiles and runs a condition with the library whose language it is.
+// reference compiles and runs a condition with the library that defines the language.
 func reference(source string, values []any) (out any, compiled, run error) {
 	env := types.Map{"n": types.Int, "m": types.Int, "x": types.Float64, "y": types.Float64,
 		"s": types.String, "t": types.String, "b": types.Bool, "u": types.Any}
@@ -58,21 +58,23 @@ func compile(source string) (*Condition, error) {
 	return c, c.Bind(variables())
 }
 
-// looks reports whether kinds are to be looked at when the condition is evaluated.
+// looks reports whether kinds are checked when the condition is evaluated.
 func (c *Condition) looks() bool {
 	any := false
 	c.root.walk(func(n *node) { any = any || n.kind == Any || n.kind == List && n.elem == Any })
 	return any
 }
 
-// stricter reports whether the library lets pass what is refused here.
+// stricter reports whether the library accepts what is rejected here.
 func stricter(err error) bool {
-	return err != nil && (strings.Contains(err.Error(), "in (mismatched types unknown and string)") || // which it can't evaluate
-		strings.HasPrefix(err.Error(), "invalid argument for m") || // min and max of one thing that is not a number
-		strings.Contains(err.Error(), "nil")) // some operators take nil for a text
+	// the library cannot evaluate these
+	return err != nil && (strings.Contains(err.Error(), "in (mismatched types unknown and string)") ||
+		// min and max of a single value that is not a number
+		strings.HasPrefix(err.Error(), "invalid argument for m") ||
+		strings.Contains(err.Error(), "nil")) // some operators treat nil as a text
 }
 
-// source draws an expression that is often sensible.
+// source draws an expression that is often valid.
 func source(t *rapid.T, depth int) string {
 	if depth == 0 {
 		return rapid.SampledFrom([]string{
@@ -104,7 +106,8 @@ func source(t *rapid.T, depth int) string {
 	}
 }
 
-// TestAgreesWithExpr compares conditions with the library, in whether they are refused and in what they give.
+// TestAgreesWithExpr compares conditions with the library: whether they are rejected, and their
+// results.
 func TestAgreesWithExpr(t *testing.T) {
 	compiled, ran := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -117,11 +120,11 @@ func TestAgreesWithExpr(t *testing.T) {
 		}
 		want, refused, failed := reference(src, values)
 		if failed != nil && strings.Contains(failed.Error(), "interface conversion") {
-			return // it takes a kind for granted that it got wrong, as in n == min(n, x)
+			return // the library infers a wrong kind and relies on it, as in n == min(n, x)
 		}
 		c, err := compile(src)
 		if err == nil && refused != nil && c.looks() {
-			return // a kind that shows only in the values is looked at there
+			return // the library checks a kind that is known only from the values
 		}
 		if stricter(err) {
 			return

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// longestRange bounds the memory that a range takes.
+// longestRange bounds the memory of a range.
 const longestRange = 10_000
 
 // value evaluates the node.
@@ -46,7 +46,7 @@ func (n *node) value(values []Value) (Value, error) {
 		return n.args[1].value(values)
 	}
 	if len(n.args) == 1 {
-		return signed(n.sign(), left)
+		return signed(n.symbol(), left)
 	}
 	right, err := n.args[1].value(values)
 	if err != nil {
@@ -55,7 +55,7 @@ func (n *node) value(values []Value) (Value, error) {
 	return n.binary(left, right)
 }
 
-// logical evaluates what need not look at all of its operands.
+// logical evaluates the operators that need not evaluate all of their operands.
 func (n *node) logical(left Value, values []Value) (Value, error) {
 	if left.kind != Bool {
 		return Value{}, mismatch(n.op, left)
@@ -121,7 +121,7 @@ func (n *node) binary(a, b Value) (Value, error) {
 
 func compared(yes bool, err error) (Value, error) { return OfBool(yes), err }
 
-// notLess is <= and >=, which are both false for what is not a number.
+// notLess evaluates <= and >=, which are both false for NaN.
 func notLess(op string, a, b Value) (Value, error) {
 	if op == ">=" {
 		a, b = b, a
@@ -187,7 +187,7 @@ func (n *node) texts(a, b Value) (Value, error) {
 	return OfBool(pattern.MatchString(a.text)), nil
 }
 
-// call computes a function of arguments of which there are as many as it takes.
+// call computes a function. The number of arguments is already checked.
 func call(name string, args []Value) (Value, error) {
 	v := args[0]
 	switch name {
@@ -239,7 +239,7 @@ func rounded(name string, v Value) (Value, error) {
 	return Value{}, fmt.Errorf("invalid argument for %s (type %s)", name, v.kind)
 }
 
-// converted makes a number of a number or of a text that says one.
+// converted converts a number, or a text that represents one, to a number.
 func converted(name string, v Value) (Value, error) {
 	var err error
 	switch {
@@ -263,7 +263,7 @@ func converted(name string, v Value) (Value, error) {
 	return Value{}, fmt.Errorf("invalid operation: %s(%s)", name, v)
 }
 
-// extreme finds the least or the greatest of numbers and of those in lists.
+// extreme returns the minimum or the maximum of numbers and of the numbers in lists.
 func extreme(name string, args []Value) (Value, error) {
 	var best Value
 	for _, v := range args {
@@ -272,7 +272,7 @@ func extreme(name string, args []Value) (Value, error) {
 			if v, err = extreme(name, v.list); err != nil {
 				return Value{}, err
 			}
-			if v.kind == Nil { // of an empty list
+			if v.kind == Nil { // from an empty list
 				continue
 			}
 		}

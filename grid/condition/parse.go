@@ -18,10 +18,10 @@ const (
 	opCall    = "call"
 	opList    = "list"
 	opChoose  = "?:"
-	opNegate  = "negate" // of a number
+	opNegate  = "negate" // negation of a number
 )
 
-// node is an expression or a part of one.
+// node is an expression or part of one.
 type node struct {
 	op     string
 	column int
@@ -31,9 +31,9 @@ type node struct {
 	literal Value
 
 	kind    Kind           // set by check
-	elem    Kind           // of a list
-	index   int            // of a name, among the variables
-	pattern *regexp.Regexp // of matches with a literal
+	elem    Kind           // kind of a list's elements
+	index   int            // index of a name among the variables
+	pattern *regexp.Regexp // pattern of a matches operator whose right side is a literal
 }
 
 func (n *node) walk(visit func(*node)) {
@@ -43,7 +43,7 @@ func (n *node) walk(visit func(*node)) {
 	}
 }
 
-// precedence is how tightly an operator between two operands binds; less than 0 for what is none.
+// precedence returns how tightly a binary operator binds, or a negative number if op is not one.
 func precedence(op string) int {
 	switch op {
 	case "or", "||":
@@ -66,16 +66,16 @@ func precedence(op string) int {
 	return -1
 }
 
-// The precedence of operators before one operand.
+// The precedence of unary operators.
 const (
 	notPrecedence  = 50
 	signPrecedence = 90
 )
 
-// parser is a precedence climber. After an error there are no more tokens.
+// parser is a precedence climbing parser. After an error it has no more tokens.
 type parser struct {
 	tokens []lexer.Token
-	nodes  int // how many more there may be
+	nodes  int // number of nodes that are still allowed
 	err    *Error
 }
 
@@ -108,7 +108,7 @@ func (p *parser) next() lexer.Token {
 	return t
 }
 
-// accept steps over one of the tokens, if it is next.
+// accept consumes the next token if it is one of values.
 func (p *parser) accept(kind lexer.Kind, values ...string) bool {
 	if !p.at().Is(kind, values...) {
 		return false
@@ -145,7 +145,7 @@ func (p *parser) fail(t lexer.Token, format string, args ...any) {
 	p.tokens = []lexer.Token{{Kind: lexer.EOF}}
 }
 
-// node makes a part that begins or turns at a token.
+// node returns a node at the position of a token.
 func (p *parser) node(t lexer.Token, op string, args ...*node) *node {
 	if p.nodes--; p.nodes < 0 {
 		p.fail(t, "the expression is too long")
@@ -153,7 +153,7 @@ func (p *parser) node(t lexer.Token, op string, args ...*node) *node {
 	return &node{op: op, column: t.From + 1, args: args}
 }
 
-// expression parses what binds at least as tightly.
+// expression parses an expression whose operators bind at least as tightly as least.
 func (p *parser) expression(least int) *node {
 	left, last := p.operand(), ""
 	for p.at().Is(lexer.Operator) {
@@ -180,7 +180,7 @@ func (p *parser) expression(least int) *node {
 		switch {
 		case op.Is(lexer.Operator, "<", ">", "<=", ">="):
 			left = p.comparison(left, op, binds)
-		case binds == precedence("**"): // from right to left
+		case binds == precedence("**"): // right associative
 			left = p.node(op, op.Value, left, p.expression(binds))
 		default:
 			left = p.node(op, op.Value, left, p.expression(binds+1))
@@ -196,7 +196,7 @@ func (p *parser) expression(least int) *node {
 	return left
 }
 
-// comparison parses a < b, and a < b < c as people mean it.
+// comparison parses a < b, and a < b < c in its mathematical sense.
 func (p *parser) comparison(left *node, op lexer.Token, binds int) *node {
 	var all *node
 	for {
@@ -227,7 +227,7 @@ func (p *parser) conditional(condition *node) *node {
 	return condition
 }
 
-// operand parses what stands between operators.
+// operand parses an operand.
 func (p *parser) operand() *node {
 	t := p.next()
 	var n *node
@@ -260,7 +260,7 @@ func (p *parser) operand() *node {
 	return n
 }
 
-// list parses what stands up to the closing bracket.
+// list parses a list up to the closing bracket.
 func (p *parser) list(closing string) []*node {
 	var all []*node
 	for p.err == nil && !p.accept(lexer.Bracket, closing) {
@@ -292,7 +292,7 @@ func (p *parser) name(t lexer.Token) *node {
 	return n
 }
 
-// number reads a literal; a whole one may be in another base.
+// number parses a literal; whole numbers may be in another base.
 func (p *parser) number(t lexer.Token) Value {
 	digits := strings.ToLower(strings.ReplaceAll(t.Value, "_", ""))
 	if strings.HasPrefix(digits, "0x") || !strings.ContainsAny(digits, ".e") {

@@ -7,10 +7,10 @@ import (
 	"strconv"
 )
 
-// Kind is what a value is, or what all values that an expression can have are.
+// Kind is the kind of a value, or of all values that an expression can have.
 type Kind uint8
 
-// The kinds. Any is only known when the expression is evaluated.
+// The kinds. With Any, the kind is known only when the expression is evaluated.
 const (
 	Any Kind = iota
 	Nil
@@ -21,32 +21,32 @@ const (
 	List
 )
 
-// String names the kind as messages do.
+// String returns the name of the kind in messages.
 func (k Kind) String() string {
 	return [...]string{"unknown", "nil", "bool", "int", "float", "string", "array"}[k]
 }
 
 func (k Kind) number() bool { return k == Int || k == Float }
 
-// Value is what an axis or a part of an expression has at one point.
+// Value is the value of an axis or a subexpression at one point.
 type Value struct {
 	kind Kind
-	n    int // of an Int; 1 for true
+	n    int // the number of an Int; 1 for true
 	f    float64
 	text string
 	list []Value
 }
 
-// OfInt makes a whole number.
+// OfInt returns a whole number.
 func OfInt(n int) Value { return Value{kind: Int, n: n} }
 
-// OfFloat makes a number.
+// OfFloat returns a floating-point number.
 func OfFloat(f float64) Value { return Value{kind: Float, f: f} }
 
-// OfText makes a text.
+// OfText returns a text.
 func OfText(s string) Value { return Value{kind: Text, text: s} }
 
-// OfBool makes true or false.
+// OfBool returns a boolean.
 func OfBool(b bool) Value {
 	if b {
 		return Value{kind: Bool, n: 1}
@@ -54,12 +54,12 @@ func OfBool(b bool) Value {
 	return Value{kind: Bool}
 }
 
-// Kind gives the value's kind, never Any.
+// Kind returns the value's kind, which is never Any.
 func (v Value) Kind() Kind { return v.kind }
 
 func (v Value) truth() bool { return v.n != 0 }
 
-// float gives a number of either kind.
+// float returns a number of either kind as a float64.
 func (v Value) float() float64 {
 	if v.kind == Int {
 		return float64(v.n)
@@ -67,7 +67,7 @@ func (v Value) float() float64 {
 	return v.f
 }
 
-// String writes the value as the function string does.
+// String formats the value like the function string.
 func (v Value) String() string {
 	switch v.kind {
 	case Bool:

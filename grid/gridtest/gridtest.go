@@ -1,5 +1,5 @@
-// Package gridtest gives tests of all packages what they need of the machine. Where the machine does not have it, the test is
-// left out and says why; where CI=true nothing is left out, and the test fails.
+// Package gridtest provides tests of all packages with programs and devices of the machine. If the
+// machine lacks one, the test is skipped with the reason; with CI=true the test fails instead.
 package gridtest
 
 import (
@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Program gives the path of a program that can be installed.
+// Program returns the path of a program that can be installed.
 func Program(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -25,13 +25,13 @@ func Program(t testing.TB, name string) string {
 	return path
 }
 
-// FreePort gives a TCP port of loopback on which nobody listens.
+// FreePort returns a free TCP port of the loopback interface.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	return FreePorts(t, "127.0.0.1", 1)[0]
 }
 
-// FreePorts gives different TCP ports of an address on which nobody listens.
+// FreePorts returns n different free TCP ports of an address.
 func FreePorts(t testing.TB, address string, n int) []int {
 	t.Helper()
 	ports := make([]int, n)
@@ -46,7 +46,8 @@ func FreePorts(t testing.TB, address string, n int) []int {
 	return ports
 }
 
-// RunWithProgram builds mlfnode, has program point to it, and runs the tests of a package. It gives the exit code, for TestMain.
+// RunWithProgram builds mlfnode, sets program to its path, and runs the tests of a package. It
+// returns the exit code, for TestMain.
 func RunWithProgram(m *testing.M, program *string, flags ...string) int {
 	dir, err := os.MkdirTemp("", "mlfnode-test-")
 	if err != nil {
@@ -63,7 +64,8 @@ func RunWithProgram(m *testing.M, program *string, flags ...string) int {
 	return m.Run()
 }
 
-// Terminal makes a pair of terminals as pty(7) describes it: what is written to the one is read from the other.
+// Terminal opens a pseudo-terminal pair, see pty(7): what is written to one end is read from the
+// other.
 func Terminal(columns, rows uint16) (keyboard, screen *os.File, err error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -86,7 +88,7 @@ func Terminal(columns, rows uint16) (keyboard, screen *os.File, err error) {
 	return keyboard, screen, nil
 }
 
-// Root leaves the test out unless it runs as root, which it needs for what is named.
+// Root skips the test unless it runs as root. what names the purpose for the message.
 func Root(t testing.TB, what string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -94,7 +96,7 @@ func Root(t testing.TB, what string) {
 	}
 }
 
-// Device leaves the test out unless a device of this name is there.
+// Device skips the test unless a device exists at path.
 func Device(t testing.TB, path string) {
 	t.Helper()
 	if _, err := os.Stat(path); err != nil {
@@ -102,8 +104,8 @@ func Device(t testing.TB, path string) {
 	}
 }
 
-// SmallDisk mounts a file system in memory, of so many bytes as in "24m", until the test ends. flags are those of umount(2):
-// with 0 the test fails if something in it is still open.
+// SmallDisk mounts an in-memory file system of the given size, for example "24m", until the test
+// ends. flags are those of umount(2): with 0 the test fails if a file in it is still open.
 func SmallDisk(t testing.TB, size string, flags int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -118,7 +120,7 @@ func SmallDisk(t testing.TB, size string, flags int) string {
 	return dir
 }
 
-// Missing leaves the test out for want of something, or fails where nothing may be left out.
+// Missing skips the test because something is missing, or fails it if no test may be skipped.
 func Missing(t testing.TB, what string, err error) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {

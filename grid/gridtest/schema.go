@@ -8,8 +8,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Schema compiles a JSON Schema. The function that it gives says why the schema refuses a YAML file, nil for one that it takes and for
-// one that is empty or not YAML, which is for the reader to say.
+// Schema compiles a JSON Schema. The returned function returns the schema's error for a YAML file.
+// It returns nil for a valid file, and for one that is empty or not YAML, which the parser must
+// report.
 func Schema(t testing.TB, text []byte) func(file string) error {
 	t.Helper()
 	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))

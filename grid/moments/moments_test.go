@@ -7,13 +7,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestMoments holds sums against those that know the mean before, also of values that lie far from zero and close together.
+// TestMoments compares the moments with those of a two-pass computation, also for values that are
+// close together but far from zero.
 func TestMoments(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.SampledFrom([]float64{0, 1, -1e9, 1e12}).Draw(t, "base")
 		values := rapid.SliceOfN(rapid.Float64Range(-100, 100), 0, 50).Draw(t, "values")
 		var m Moments
-		parts := make([]Moments, rapid.IntRange(1, 4).Draw(t, "parts")) // are merged
+		parts := make([]Moments, rapid.IntRange(1, 4).Draw(t, "parts")) // merged below
 		mean, square := 0.0, 0.0
 		for i := range values {
 			values[i] += base

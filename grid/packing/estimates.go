@@ -7,20 +7,21 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// Estimates are what is known of one sweep's trials, in the order in which it became known. At most maxEstimates and maxModels.
+// Estimates are the estimates of one sweep, in the order in which they were first made. There are
+// at most maxEstimates, plus maxModels.
 type Estimates []Estimate
 
-// maxEstimates bounds what is kept for one sweep. It covers a few models of GPU with a dozen values of an axis each; of an axis with
-// more values, those that come later share one estimate.
+// maxEstimates bounds the estimates of one sweep. It suffices for a few models of GPU with a dozen
+// values of an axis each; if an axis has more values, the later ones share one estimate.
 const maxEstimates = 64
 
-// maxModels bounds the models of GPU that come after these.
+// maxModels bounds the further models of GPU.
 const maxModels = 16
 
-// maxDevice bounds what is believed of a device, so that sums do not overflow.
+// maxDevice bounds the plausible memory of a device, so that sums do not overflow.
 const maxDevice = 1 << 50
 
-// Find gives the estimate for a model of GPU and a value of the axis in measure_by, nil when there is none.
+// Find returns the estimate for a model of GPU and a value of the axis in measure_by, or nil.
 func (all Estimates) Find(model, value string) *Estimate {
 	for _, v := range [...]string{value, ""} {
 		for i := range all {
@@ -32,7 +33,8 @@ func (all Estimates) Find(model, value string) *Estimate {
 	return nil
 }
 
-// For gives the same, and makes the estimate if there is none; nil when there are too many. Device is the memory of one such GPU.
+// For is like Find, but adds the estimate if there is none. It returns nil if there are too many.
+// device is the memory of one such GPU.
 func (all *Estimates) For(model, value string, device int64) *Estimate {
 	e := all.Find(model, value)
 	if e == nil || e.Value != value && len(*all) < maxEstimates {
@@ -51,10 +53,11 @@ func (all *Estimates) For(model, value string, device int64) *Estimate {
 	return e
 }
 
-// asked matches how PyTorch, TensorFlow, JAX and CuPy say what they could not allocate.
+// asked matches the messages of PyTorch, TensorFlow, JAX and CuPy about a failed allocation.
 var asked = lazyregexp.New(`(?i)(?:tried to allocate|trying to allocate|failed to allocate|out of memory allocating) ([0-9][0-9,]*(?:\.[0-9]+)?) ?([KMGT]?)(i?B|bytes)?`)
 
-// Asked finds in a program's last words how many bytes of a device's memory it could not get; 0 when they do not say so.
+// Asked returns how many bytes of device memory a program failed to allocate, according to its last
+// output, or 0 if unknown.
 func Asked(words string) int64 {
 	all := asked.Get().FindAllStringSubmatch(words, -1)
 	if len(all) == 0 {

@@ -1,13 +1,15 @@
-// Package packing estimates how much memory of a GPU the trials of a sweep need, so that several of them can share one device. It
-// learns from trials that have ended; it does no I/O, reads no clock and starts no goroutine.
+// Package packing estimates how much GPU memory the trials of a sweep need, so that several of them
+// can share one device. It learns from trials that have ended; it does no I/O, reads no clock and
+// starts no goroutine.
 //
-// One Estimate stands for one model of GPU and, where a task names an axis in measure_by, for one value of that axis:
+// One Estimate stands for one model of GPU and, if a task names an axis in measure_by, for one
+// value of that axis:
 //
 //	learning: the first trials get a whole device each
 //	    │ enough of them have ended
 //	    ▼
-//	packed: a trial gets the highest peak seen and a margin
-//	    └── a trial runs out of memory beside others, or uses more than it was given ──► a higher estimate
+//	packed: a trial gets the highest observed peak and a margin
+//	    └── a trial runs out of memory beside others, or exceeds its share ──► a higher estimate
 package packing
 
 import (
@@ -18,43 +20,45 @@ import (
 )
 
 const (
-	// Trials is how many trials must have ended on a whole device before others share one, and TrialsByValue how many for each value
-	// of the axis in measure_by.
+	// Trials is how many trials must have ended on a whole device before others share one.
+	// TrialsByValue is the same for each value of the axis in measure_by.
 	Trials, TrialsByValue = 3, 2
-	// MinRun is how long a trial must run to teach something: the memory of a device is looked at once a second.
+	// MinRun is the minimum run time of a trial that counts: device memory is sampled once a
+	// second.
 	MinRun = 10 * time.Second
-	// MaxShared is the most trials on one device.
+	// MaxShared bounds the trials on one device.
 	MaxShared = 8
-	// Step is what estimates are rounded up to, so that they do not change for every megabyte.
+	// Step is the unit to which estimates are rounded up, so that they do not change with every
+	// megabyte.
 	Step = 256 << 20
 )
 
-// Estimate is what is known of the trials that one model of GPU runs.
+// Estimate is the estimate for a sweep's trials on one model of GPU.
 type Estimate struct {
-	Model string `json:"model"`           // of the GPU
-	Value string `json:"value,omitempty"` // of the axis in measure_by
+	Model string `json:"model"`           // model of the GPU
+	Value string `json:"value,omitempty"` // value of the axis in measure_by
 
-	Device  int64 `json:"device"`            // bytes of one device
-	Memory  int64 `json:"memory,omitempty"`  // bytes that a trial gets; 0 while that is not known
+	Device  int64 `json:"device"`            // memory of one device, in bytes
+	Memory  int64 `json:"memory,omitempty"`  // bytes that a trial gets; 0 while unknown
 	Peak    int64 `json:"peak,omitempty"`    // the most that a trial has used, or has tried to use
-	Busy    int   `json:"busy,omitempty"`    // utilisation of a device by one trial alone, in per cent
-	Learned int   `json:"learned,omitempty"` // trials that have ended on a whole device and count
-	Short   int   `json:"short,omitempty"`   // trials in a row that ended too soon to count
-	Idle    int   `json:"idle,omitempty"`    // trials in a row that did not use their device
+	Busy    int   `json:"busy,omitempty"`    // utilisation of a device by a single trial, in percent
+	Learned int   `json:"learned,omitempty"` // trials on a whole device that have ended and count
+	Short   int   `json:"short,omitempty"`   // consecutive trials that ended too soon to count
+	Idle    int   `json:"idle,omitempty"`    // consecutive trials that did not use their device
 }
 
-// Attempt is how an attempt ended, and what it used of its device.
+// Attempt is the outcome of an attempt, with its use of the device.
 type Attempt struct {
-	Share       int64 // bytes of the device that it was given; 0 for a whole device
+	Share       int64 // bytes of the device that the attempt was given; 0 for a whole device
 	Peak        int64 // bytes
-	Busy        int   // mean utilisation of the device in per cent
+	Busy        int   // mean utilisation of the device in percent
 	Wall        time.Duration
 	Succeeded   bool
-	OutOfMemory bool  // it ran out of the device's memory while others used the device too
-	Asked       int64 // what it then tried to allocate; 0 when that is not known
+	OutOfMemory bool  // it ran out of device memory while others used the device as well
+	Asked       int64 // what it then tried to allocate; 0 if unknown
 }
 
-// Learn takes an attempt into account. Needed is Trials or TrialsByValue.
+// Learn updates the estimate from an attempt. needed is Trials or TrialsByValue.
 func (e *Estimate) Learn(a Attempt, needed int) {
 	a.Peak, a.Asked, a.Share = min(max(a.Peak, 0), e.Device), min(max(a.Asked, 0), e.Device), min(max(a.Share, 0), e.Device)
 	a.Busy, a.Wall = min(max(a.Busy, 0), 100), max(a.Wall, 0)
@@ -87,21 +91,22 @@ func (e *Estimate) learnAlone(a Attempt, needed int) {
 	}
 }
 
-// raise makes the estimate at least so high.
+// raise raises the estimate to at least the given value.
 func (e *Estimate) raise(to int64) {
 	e.Memory = max(e.Memory, min(roundUp(to, Step), e.Device))
 }
 
-// Learning reports whether trials are to get a whole device because too little is known.
+// Learning reports whether trials get a whole device because too little is known.
 func (e *Estimate) Learning(needed int) bool {
 	return e.Learned < needed && !e.hopeless() && e.Memory == 0
 }
 
-// hopeless reports whether trials end without having taught anything.
+// hopeless reports whether trials keep ending without contributing to the estimate.
 func (e *Estimate) hopeless() bool { return e.Short >= Trials || e.Idle >= Trials }
 
-// Fit gives how many trials share a device, and the part of it that each gets in bytes, a multiple of step, and in thousandths. Trials
-// that do not share get a whole device: 1, its bytes and grid.One.
+// Fit returns how many trials share a device, and each one's part of the device in bytes, a
+// multiple of step, and in thousandths. For trials that do not share, these are 1, the whole device
+// and grid.One.
 func (e *Estimate) Fit(step int64) (n int, memory int64, share grid.Milli) {
 	memory = roundUp(e.Memory, step)
 	if e.Memory <= 0 || memory > e.Device {
@@ -118,14 +123,15 @@ func (e *Estimate) Fit(step int64) (n int, memory int64, share grid.Milli) {
 	return n, memory, min(max(part, grid.Milli(8*e.Busy)), grid.One/grid.Milli(n))
 }
 
-// Differs reports whether more has changed than the mean of the utilisation, which need not be stored at once.
+// Differs reports whether more has changed than the mean utilisation, which need not be stored at
+// once.
 func (e *Estimate) Differs(before *Estimate) bool {
 	a, b := *e, *before
 	a.Busy = b.Busy
 	return a != b
 }
 
-// String says what trials get and why.
+// String describes what trials get and why.
 func (e *Estimate) String() string {
 	n, _, _ := e.Fit(Step)
 	switch {

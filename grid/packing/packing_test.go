@@ -14,7 +14,7 @@ import (
 
 const gb = 1 << 30
 
-// learned gives an estimate that three trials alone have taught.
+// learned returns an estimate from three trials that ran alone.
 func learned(device, peak int64) *Estimate {
 	e := &Estimate{Device: device}
 	for range Trials {
@@ -59,7 +59,8 @@ func TestLearning(t *testing.T) {
 	}
 }
 
-// What was given together fits together, whatever was learned in whatever order.
+// TestFitsTogether checks that trials that share a device fit together, whatever was learned in
+// whatever order.
 func TestFitsTogether(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -95,7 +96,8 @@ func TestFitsTogether(t *testing.T) {
 	})
 }
 
-// All trials of one device run out of memory together: that raises the estimate once.
+// TestOneRaiseForAll checks that the estimate is raised once if all trials of one device run out of
+// memory together.
 func TestOneRaiseForAll(t *testing.T) {
 	t.Parallel()
 	e := learned(80*gb, 8*gb)
@@ -157,20 +159,21 @@ func TestAsked(t *testing.T) {
 // program is a kind of trial in a simulation.
 type program struct {
 	name  string
-	work  int                      // seconds that one takes alone
-	busy  int                      // per cent of the device that one keeps busy alone
-	needs func(done float64) int64 // memory by how much of the work is done
+	work  int                      // run time of a trial alone, in seconds
+	busy  int                      // utilisation of the device by a trial alone, in percent
+	needs func(done float64) int64 // memory as a function of progress
 }
 
-// simulation runs trials of one program on devices, second by second, as the master and the nodes would.
+// simulation runs trials of one program on devices, second by second, as the master and the nodes
+// would.
 type simulation struct {
 	program
 	e         *Estimate
 	devices   [][]*trial
 	waiting   []*trial
-	seconds   int // until all trials have ended
+	seconds   int // time until all trials have ended
 	oom, most int
-	worst     int // retries of one trial for lack of memory
+	worst     int // most retries of one trial for lack of memory
 	alone     bool
 }
 
@@ -202,7 +205,7 @@ func simulate(p program, trials, devices int, alone bool, seed uint64) *simulati
 	return s
 }
 
-// place starts the next trial where it fits.
+// place starts the next trial on a device where it fits.
 func (s *simulation) place() bool {
 	if len(s.waiting) == 0 {
 		return false
@@ -232,7 +235,7 @@ func (s *simulation) place() bool {
 	return true
 }
 
-// second runs the trials of one device for a second, and gives how many have ended for good.
+// second runs the trials of one device for a second, and returns how many have ended for good.
 func (s *simulation) second(d int) (ended int) {
 	on, total := s.devices[d], 0.0
 	for range on {
@@ -278,7 +281,7 @@ func (s *simulation) second(d int) (ended int) {
 
 func fixed(peak int64) func(float64) int64 { return func(float64) int64 { return peak } }
 
-// bursty uses much more for a moment in the middle; the moment is short.
+// bursty briefly uses much more memory in the middle of a trial.
 func bursty(low, high int64) func(float64) int64 {
 	return func(done float64) int64 {
 		if done > 0.5 && done < 0.52 {
@@ -334,13 +337,14 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// Peaks that only some trials reach, and that the first ones do not show, end in no loop of failures.
+// TestSimulationOfRandomPeaks checks that peaks that only some trials reach, and not the first
+// ones, do not lead to an endless loop of failures.
 func TestSimulationOfRandomPeaks(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 2))
 		low, high := rapid.Int64Range(gb, 20*gb).Draw(t, "low"), rapid.Int64Range(gb, 40*gb).Draw(t, "high")
-		rare := rapid.IntRange(1, 60).Draw(t, "rare") // one look in so many
+		rare := rapid.IntRange(1, 60).Draw(t, "rare") // one sample in this many
 		p := program{"random", rapid.IntRange(10, 100).Draw(t, "work"), rapid.IntRange(1, 100).Draw(t, "busy"), func(float64) int64 {
 			if random.IntN(10*rare) == 0 {
 				return max(low, high)

@@ -1,4 +1,4 @@
-// Package problem says what is wrong with something that a user wrote and what to try instead, in a file or elsewhere.
+// Package problem describes errors in what a user wrote, in a file or elsewhere, with suggestions.
 package problem
 
 import (
@@ -7,33 +7,34 @@ import (
 	"strings"
 )
 
-// InFile is one thing that is wrong in a file that the user wrote, with its place and what to try.
+// InFile is one error in a file that the user wrote, with its position and a suggestion.
 type InFile struct {
 	File      string
-	Line, Col int    // from 1
-	Msg       string // what is wrong: one sentence without its period
-	Hint      string // what to try: one sentence with its period
+	Line, Col int    // starting at 1
+	Msg       string // what is wrong: one sentence without a period
+	Hint      string // what to try: one sentence with a period
 }
 
-// Error gives `parameters.yml:3:7: what is wrong. What to try.`
+// Error returns `parameters.yml:3:7: what is wrong. What to try.`
 func (p InFile) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, sentences(p.Msg, p.Hint))
 }
 
-// MaxListed is how many problems of one file are kept: more would scroll the first ones away.
+// MaxListed bounds the problems that are kept for one file: more would scroll the first ones off
+// the screen.
 const MaxListed = 20
 
-// List is all that is wrong in a file. Use Err to return them as an error.
+// List holds the problems of a file. Use Err to return it as an error.
 type List []InFile
 
-// Add keeps a problem, unless MaxListed are known already.
+// Add adds a problem, unless there are MaxListed already.
 func (p *List) Add(q InFile) {
 	if len(*p) < MaxListed {
 		*p = append(*p, q)
 	}
 }
 
-// Err returns the problems in the order of their places, or nil when there are none.
+// Err returns the problems in the order of their positions, or nil if there are none.
 func (p List) Err() error {
 	if len(p) == 0 {
 		return nil
@@ -59,7 +60,7 @@ func (p List) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Error is a problem without a place: what is wrong, and what to try.
+// Error is a problem without a position: what is wrong, and what to try.
 type Error struct{ Msg, Hint string }
 
 // Error returns `what is wrong. What to try.`

@@ -1,4 +1,4 @@
-// Package ranges has sets of trial indexes, kept as ranges.
+// Package ranges provides sets of trial indexes that are stored as ranges.
 package ranges
 
 import (
@@ -10,21 +10,21 @@ import (
 // Range is the half-open range [Lo,Hi) of trial indexes.
 type Range struct{ Lo, Hi int64 }
 
-// Set is a set of trial indexes, kept as sorted, disjoint, non-adjacent ranges: sweeps run mostly in order, so a million
-// finished trials are a handful of ranges. Where they are many, each operation still costs no more than the logarithm of their
-// number. The zero value is empty. Copy a set only with Clone.
+// Set is a set of trial indexes, stored as sorted, disjoint, non-adjacent ranges: sweeps run mostly
+// in order, so a million finished trials are a handful of ranges. With many ranges, each operation
+// takes time logarithmic in their number. The zero value is empty. Copy a set only with Clone.
 type Set struct {
 	tree  *btree.BTreeG[Range] // by Lo; nil until something is added
 	count int64
 }
 
-// degree is that of the tree: nodes of so many ranges fit a page.
+// degree is the degree of the tree: a node with this many ranges fits a page.
 const degree = 64
 
-// Count is how many indexes are in the set.
+// Count returns the number of indexes in the set.
 func (s *Set) Count() int64 { return s.count }
 
-// Len is how many ranges the set consists of.
+// Len returns the number of ranges in the set.
 func (s *Set) Len() int {
 	if s.tree == nil {
 		return 0
@@ -32,7 +32,7 @@ func (s *Set) Len() int {
 	return s.tree.Len()
 }
 
-// First returns the range that begins first; ok is false for the empty set.
+// First returns the first range; ok is false for the empty set.
 func (s *Set) First() (r Range, ok bool) {
 	if s.tree == nil {
 		return r, false
@@ -40,8 +40,8 @@ func (s *Set) First() (r Range, ok bool) {
 	return s.tree.Min()
 }
 
-// Clone returns a copy. Its cost does not depend on the size of the set: both share what neither changes. The set may be read
-// meanwhile, but not cloned by two goroutines at once.
+// Clone returns a copy. Its cost does not depend on the size of the set: both sets share the parts
+// that neither changes. The set may be read concurrently, but not cloned by two goroutines at once.
 func (s *Set) Clone() Set {
 	c := Set{count: s.count}
 	if s.tree != nil {
@@ -50,7 +50,7 @@ func (s *Set) Clone() Set {
 	return c
 }
 
-// All yields the ranges in order. The set must not be changed meanwhile.
+// All yields the ranges in order. The set must not be changed during the iteration.
 func (s *Set) All() iter.Seq[Range] {
 	return func(yield func(Range) bool) {
 		if s.tree != nil {
@@ -65,7 +65,7 @@ func (s *Set) Has(i int64) bool {
 	return ok && i < r.Hi
 }
 
-// before returns the last range that begins at i or before it.
+// before returns the last range that begins at or before i.
 func (s *Set) before(i int64) (found Range, ok bool) {
 	if s.tree != nil {
 		s.tree.DescendLessOrEqual(Range{Lo: i}, func(r Range) bool {
@@ -76,7 +76,7 @@ func (s *Set) before(i int64) (found Range, ok bool) {
 	return found, ok
 }
 
-// from returns the first range that begins at i or behind it.
+// from returns the first range that begins at or after i.
 func (s *Set) from(i int64) (found Range, ok bool) {
 	if s.tree != nil {
 		s.tree.AscendGreaterOrEqual(Range{Lo: i}, func(r Range) bool {
@@ -87,7 +87,7 @@ func (s *Set) from(i int64) (found Range, ok bool) {
 	return found, ok
 }
 
-// Add puts [lo,hi) into the set.
+// Add adds [lo,hi) to the set.
 func (s *Set) Add(lo, hi int64) {
 	if lo >= hi {
 		return
@@ -96,7 +96,7 @@ func (s *Set) Add(lo, hi int64) {
 		s.tree = btree.NewG(degree, func(a, b Range) bool { return a.Lo < b.Lo })
 	}
 	added := hi - lo
-	if r, ok := s.before(lo); ok && r.Hi >= lo { // also one that ends exactly at lo
+	if r, ok := s.before(lo); ok && r.Hi >= lo { // or one that ends exactly at lo
 		if r.Hi >= hi {
 			return
 		}
@@ -112,7 +112,7 @@ func (s *Set) Add(lo, hi int64) {
 	s.count += added
 }
 
-// Remove takes [lo,hi) out of the set.
+// Remove removes [lo,hi) from the set.
 func (s *Set) Remove(lo, hi int64) {
 	if lo >= hi {
 		return
@@ -137,7 +137,8 @@ func (s *Set) Remove(lo, hi int64) {
 	}
 }
 
-// Gap returns the first range of indexes in [from,end) that are not in the set; ok is false when there is none.
+// Gap returns the first range of indexes in [from,end) that are not in the set; ok is false if
+// there is none.
 func (s *Set) Gap(from, end int64) (gap Range, ok bool) {
 	if r, ok := s.before(from); ok && from < r.Hi {
 		from = r.Hi
@@ -151,7 +152,8 @@ func (s *Set) Gap(from, end int64) (gap Range, ok bool) {
 	return Range{from, end}, true
 }
 
-// Gaps calls fn for every range of [from,end) that is not in the set, in order. fn must not change the set.
+// Gaps calls fn for every range in [from,end) that is not in the set, in order. fn must not change
+// the set.
 func (s *Set) Gaps(from, end int64, fn func(Range)) {
 	for gap, ok := s.Gap(from, end); ok; gap, ok = s.Gap(gap.Hi, end) {
 		fn(gap)

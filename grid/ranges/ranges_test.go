@@ -73,7 +73,8 @@ func BenchmarkRangesInOrder(b *testing.B) {
 	}
 }
 
-// BenchmarkRangesFragmented changes a set of as many ranges as trials of which every second one has ended.
+// BenchmarkRangesFragmented changes a set in which every other trial has ended, so that it has as
+// many ranges as trials.
 func BenchmarkRangesFragmented(b *testing.B) {
 	for _, fragments := range []int64{1_000, 1_000_000} {
 		var s Set

@@ -9,30 +9,34 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// Axis is one parameter with the values that it takes: exactly one field beside Key is set. The formulas are never written
-// out, so an interval of 10^9 values is as small as one of two. With Zip it is several parameters, and Key is empty.
+// Axis is one parameter and its values. Exactly one field besides Key is set. Formulas are never
+// expanded, so an interval of 10^9 values is as small as one of two. With Zip, an Axis stands for
+// several parameters, and Key is empty.
 type Axis struct {
 	Key    string  `json:"key"`
 	Values []Value `json:"values,omitempty"`
 
-	// Interval is start, end and step: start, start+step, … up to but without end, in exact decimal arithmetic. The step
-	// may be left out, which is 1, and may be negative.
+	// Interval is start, end and step: start, start+step, … up to but not including end, in exact
+	// decimal arithmetic. The step may be negative; it defaults to 1.
 	Interval []json.Number `json:"interval,omitempty"`
 
-	// Linspace is a, b and n: n values at even distances from a to b, both included, as numpy's linspace. Each is the
-	// 64-bit float that is nearest to the exact value, in its shortest decimal form.
+	// Linspace is a, b and n: n evenly spaced values from a to b inclusive, as numpy's linspace.
+	// Each is the 64-bit float nearest to the exact value, in its shortest decimal form.
 	Linspace []json.Number `json:"linspace,omitempty"`
 
-	// Logspace is a, b and n: n values from 10^a to 10^b, both included, whose exponents lie at even distances, as numpy's
-	// logspace. Each is the 64-bit float that is nearest to the exact value, in its shortest decimal form.
+	// Logspace is a, b and n: n values from 10^a to 10^b inclusive with evenly spaced exponents, as
+	// numpy's logspace. Each is the 64-bit float nearest to the exact value, in its shortest
+	// decimal form.
 	Logspace []json.Number `json:"logspace,omitempty"`
 
-	// Zip is axes that go together: the first value of each is one point, the second of each the next. There are as many
-	// values of each, at most MaxRows, and one axis may have a value several times.
+	// Zip lists axes that advance together: their first values form one point, their second values
+	// the next. All have the same number of values, at most MaxRows, and an axis may repeat a
+	// value.
 	Zip []Axis `json:"zip,omitempty"`
 }
 
-// Check reports what makes the axis unusable: a key that can't be an option, no values, or a value twice.
+// Check returns an error if the axis is unusable: its key cannot be an option, or it has no values
+// or repeats one.
 func (a Axis) Check() error {
 	if f := a.check(); f != nil {
 		return f
@@ -45,12 +49,12 @@ func (a Axis) check() *problem.Error {
 	return f
 }
 
-// finder returns the position of a value.
+// finder finds the position of a value.
 type finder interface {
 	find(v Value) (int64, bool)
 }
 
-// series is the values of an axis as a function of their position.
+// series computes the values of an axis from their positions.
 type series interface {
 	finder
 	count() int64
@@ -77,13 +81,13 @@ func newSeries(a Axis) (series, *problem.Error) {
 	return newList(a.Key, a.Values)
 }
 
-// maxAxes bounds the parameters of a space.
+// maxAxes bounds the number of parameters in a space.
 const maxAxes = 1000
 
 // maxKey bounds the name of a parameter, in bytes.
 const maxKey = 200
 
-// checkKey says why a key can't be an option of a program.
+// checkKey returns a problem if a key cannot be an option of a program.
 func checkKey(key string) *problem.Error {
 	const hint = "A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'."
 	switch {
@@ -105,7 +109,7 @@ func checkKey(key string) *problem.Error {
 	return nil
 }
 
-// checkValue says why a value can't reach a program.
+// checkValue returns a problem if a value cannot be passed to a program.
 func checkValue(key string, v Value) *problem.Error {
 	const hint = "Put such data in a file of the project and give the file's name."
 	switch {
@@ -133,7 +137,7 @@ func checkValue(key string, v Value) *problem.Error {
 type list struct {
 	values []Value
 	index  map[Value]int64
-	lists  bool // a value is a list of arguments
+	lists  bool // values are lists of arguments
 }
 
 func newList(key string, values []Value) (series, *problem.Error) {
@@ -151,7 +155,8 @@ func newList(key string, values []Value) (series, *problem.Error) {
 	return l, nil
 }
 
-// contains also finds the text that would give the same argument as a number, and the other way round.
+// contains reports whether an axis has the value. It treats a number and a text as equal if they
+// result in the same argument.
 func contains(in finder, v Value) bool {
 	if _, ok := in.find(v); ok {
 		return true
@@ -173,7 +178,7 @@ func (l *list) find(v Value) (int64, bool) {
 	return i, ok
 }
 
-// canonical returns flags their one spelling.
+// canonical returns the value, with the one spelling of each flag.
 func canonical(v Value) Value {
 	switch v.Kind {
 	case True:
@@ -184,7 +189,7 @@ func canonical(v Value) Value {
 	return v
 }
 
-// abbreviate returns a value for a message.
+// abbreviate returns a value shortened for a message.
 func abbreviate(v Value) string {
 	b, err := v.MarshalJSON()
 	if err != nil {

@@ -5,13 +5,14 @@ import (
 	"sort"
 )
 
-// bitmap is a set of point numbers, one bit a point, that finds its k-th member and counts the members below a point.
+// bitmap is a set of point numbers with one bit per point. It finds its k-th member and counts the
+// members below a point.
 type bitmap struct {
 	words []uint64
-	ranks []int64 // ranks[b] is how many members lie before block b
+	ranks []int64 // ranks[b] is the number of members before block b
 }
 
-// blockWords is the number of words between two ranks: ranks add an eighth to the memory.
+// blockWords is the number of words between two ranks; the ranks add an eighth to the memory.
 const blockWords = 8
 
 func newBitmap(n int64) *bitmap {
@@ -22,7 +23,7 @@ func (b *bitmap) set(i int64) { b.words[i/64] |= 1 << (i % 64) }
 
 func (b *bitmap) has(i int64) bool { return b.words[i/64]>>(i%64)&1 == 1 }
 
-// buildRanks counts the members once all are set.
+// buildRanks counts the members after all bits are set.
 func (b *bitmap) buildRanks() (members int64) {
 	for i, w := range b.words {
 		if i%blockWords == 0 {
@@ -33,7 +34,7 @@ func (b *bitmap) buildRanks() (members int64) {
 	return members
 }
 
-// rank counts the members below i.
+// rank returns the number of members below i.
 func (b *bitmap) rank(i int64) int64 {
 	word := int(i / 64)
 	r := b.ranks[word/blockWords]
@@ -43,7 +44,7 @@ func (b *bitmap) rank(i int64) int64 {
 	return r + int64(bits.OnesCount64(b.words[word]&(1<<(i%64)-1)))
 }
 
-// nth returns member k, counted from 0.
+// nth returns the k-th member, counting from 0.
 func (b *bitmap) nth(k int64) int64 {
 	block := sort.Search(len(b.ranks), func(i int) bool { return b.ranks[i] > k }) - 1
 	k -= b.ranks[block]

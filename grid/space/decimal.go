@@ -13,11 +13,12 @@ type decimal struct {
 	scale int // never negative
 }
 
-// maxExponent bounds the exponents of interval numbers: `1e999999999` must not become a gigabyte of digits.
+// maxExponent bounds the exponents of interval numbers, so that `1e999999999` does not become a
+// gigabyte of digits.
 const maxExponent = 400
 
-// maxDigits bounds the values between those numbers, so that each can be read back: it leaves room for a sign, a point and an
-// exponent.
+// maxDigits bounds the values of an interval so that each can be parsed again: it leaves room for a
+// sign, a point and an exponent.
 const maxDigits = maxExponent - 20
 
 // isNumber reports whether s is a JSON number.
@@ -27,7 +28,7 @@ func isNumber(s string) bool {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// parseDecimal reads a JSON number of moderate size.
+// parseDecimal parses a JSON number of moderate size.
 func parseDecimal(s string) (decimal, bool) {
 	if len(s) > maxExponent || !isNumber(s) {
 		return decimal{}, false
@@ -50,7 +51,7 @@ func parseDecimal(s string) (decimal, bool) {
 	return decimal{coef, scale}, ok
 }
 
-// at returns the coefficient of d at a larger or equal scale.
+// at returns the coefficient of d at the same or a larger scale.
 func (d decimal) at(scale int) *big.Int {
 	return new(big.Int).Mul(d.coef, pow10(scale-d.scale))
 }
@@ -63,13 +64,13 @@ func pow10(n int) *big.Int {
 	return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n)), nil)
 }
 
-// Numbers are written out in full up to these lengths, and with an exponent past them.
+// Numbers are written in full up to these lengths, and with an exponent beyond them.
 const (
 	maxWhole = 25 // digits before the point
-	maxZeros = 15 // zeros right behind the point
+	maxZeros = 15 // zeros right after the point
 )
 
-// formatDecimal writes digits × 10^-scale without needless zeros: 110 at scale 2 is 1.1.
+// formatDecimal formats digits × 10^-scale without redundant zeros: 110 at scale 2 is 1.1.
 func formatDecimal(negative bool, digits string, scale int) string {
 	for scale > 0 && len(digits) > 1 && digits[len(digits)-1] == '0' {
 		digits, scale = digits[:len(digits)-1], scale-1
@@ -100,12 +101,12 @@ func scientific(digits string, exp int) string {
 	return digits + "e" + strconv.Itoa(exp)
 }
 
-// formatFloat writes the shortest decimal that reads as f again.
+// formatFloat returns the shortest decimal that parses to f.
 func formatFloat(f float64) string {
 	s := strconv.FormatFloat(f, 'e', -1, 64)
 	mantissa, exponent, _ := strings.Cut(s, "e")
 	mantissa, negative := strings.CutPrefix(mantissa, "-")
-	exp, _ := strconv.Atoi(exponent) // FormatFloat writes a small integer here
+	exp, _ := strconv.Atoi(exponent) // FormatFloat produces a small integer here
 	whole, fraction, _ := strings.Cut(mantissa, ".")
 	digits, scale := whole+fraction, len(fraction)-exp
 	if scale < 0 {

@@ -11,12 +11,12 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// dimension is an axis of a space with everything that was added to it: the values of its pieces, one after the other.
+// dimension is an axis of a space including all extensions: the values of its pieces in sequence.
 type dimension struct {
 	key    string
 	axes   []Axis
 	pieces []series
-	ends   []int64 // ends[k] is how many values the pieces up to k have
+	ends   []int64 // ends[k] is the number of values in the pieces up to k
 }
 
 func newDimension(a Axis) (*dimension, *problem.Error) {
@@ -55,7 +55,7 @@ func (d *dimension) find(v Value) (int64, bool) {
 	return 0, false
 }
 
-// within adds the places of the numbers from lo to hi, both included.
+// within adds the positions of the numbers from lo to hi, inclusive, to into.
 func (d *dimension) within(lo, hi float64, into *ranges.Set) {
 	base := int64(0)
 	for k, p := range d.pieces {
@@ -74,7 +74,7 @@ func (d *dimension) within(lo, hi float64, into *ranges.Set) {
 					into.Add(base+int64(i), base+int64(i)+1)
 				}
 			}
-		} else { // the numbers of a formula go up or down
+		} else { // the numbers of a formula are monotonic
 			up := number(0) <= number(n-1)
 			from := sort.Search(n, func(i int) bool { return up && number(i) >= lo || !up && number(i) <= hi })
 			to := sort.Search(n, func(i int) bool { return up && number(i) > hi || !up && number(i) < lo })
@@ -84,7 +84,7 @@ func (d *dimension) within(lo, hi float64, into *ranges.Set) {
 	}
 }
 
-// append returns the dimension with another one's values behind its own. They have no value in common.
+// append returns the dimension followed by the values of e. The two must not share a value.
 func (d *dimension) append(e *dimension) (*dimension, *problem.Error) {
 	sum := &dimension{key: d.key}
 	sum.axes = append(append(sum.axes, d.axes...), e.axes...)
@@ -99,14 +99,14 @@ func (d *dimension) append(e *dimension) (*dimension, *problem.Error) {
 	return sum, nil
 }
 
-// Axes that overlap are compared value by value up to maxCompared values; longer ones by arithmetic, which can leave at most
-// maxPieces pieces.
+// Overlapping axes are compared value by value up to maxCompared values. Longer ones are compared
+// by arithmetic, which leaves at most maxPieces pieces.
 const (
 	maxCompared = 1 << 16
 	maxPieces   = 1000
 )
 
-// missing returns the part of the axis that d lacks, or nil when d has it all.
+// missing returns the part of the axis that d lacks, or nil if d has all of it.
 func (d *dimension) missing(a Axis) (*dimension, *problem.Error) {
 	e, f := newDimension(a)
 	if f != nil {
@@ -142,7 +142,7 @@ func (d *dimension) missingValues(e *dimension) (*dimension, *problem.Error) {
 	return newDimension(Axis{Key: e.key, Values: values})
 }
 
-// overlap finds which values of a long series d has already.
+// overlap returns the positions of the values of a long series that d already has.
 func (d *dimension) overlap(key string, s series) (*ranges.Set, *problem.Error) {
 	var known ranges.Set
 	for _, p := range d.pieces {
@@ -150,7 +150,7 @@ func (d *dimension) overlap(key string, s series) (*ranges.Set, *problem.Error) 
 			for i := range p.count() {
 				v := p.at(i)
 				if v.Kind == Text {
-					v.Kind = Number // the same argument
+					v.Kind = Number // it is the same argument
 				}
 				if at, ok := s.find(v); ok {
 					known.Add(at, at+1)
@@ -173,7 +173,7 @@ func (d *dimension) overlap(key string, s series) (*ranges.Set, *problem.Error) 
 	return &known, nil
 }
 
-// shared returns the positions of v's values that old has too, if they lie side by side.
+// shared returns the positions of the values of v that old also has, if they are adjacent.
 func (v *interval) shared(old *interval) (ranges.Range, bool) {
 	scale := max(v.scale, old.scale)
 	up := func(x *big.Int, from int) *big.Int { return decimal{x, from}.at(scale) }
@@ -197,7 +197,8 @@ func (v *interval) shared(old *interval) (ranges.Range, bool) {
 	return r, aligned
 }
 
-// clampDiv divides x by step into 0..n: rounded up, or past the last whole step.
+// clampDiv divides x by step, rounded up or past the last whole step, and clamps the result to
+// 0..n.
 func clampDiv(x, step *big.Int, n int64, up bool) int64 {
 	q, m := new(big.Int).DivMod(new(big.Int).Mul(x, big.NewInt(int64(step.Sign()))), new(big.Int).Abs(step), new(big.Int))
 	if m.Sign() != 0 || !up {
@@ -212,7 +213,7 @@ func clampDiv(x, step *big.Int, n int64, up bool) int64 {
 	return q.Int64()
 }
 
-// missingSlices cuts what is known out of a long interval.
+// missingSlices removes the known values from a long interval.
 func missingSlices(e *dimension, known *ranges.Set) (*dimension, *problem.Error) {
 	long, ok := e.pieces[0].(*interval)
 	if !ok || known.Len() > maxPieces {

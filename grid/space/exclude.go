@@ -9,18 +9,19 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// The limits bound what a point can cost: expressions have no loops, only some functions, and little memory.
+// The limits bound the cost of a point: expressions have no loops, few functions, and little
+// memory.
 const (
 	maxExcludes     = 100
 	maxExcludeNodes = 300
 )
 
-// excludeRules are the compiled exclude expressions of a space.
+// excludeRules holds the compiled exclude expressions of a space.
 type excludeRules struct {
 	sources    []string
 	conditions []*condition.Condition
-	names      []string // the name of each axis in expressions
-	last       int      // the last axis that an expression mentions; -1 when none does
+	names      []string // name of each axis in expressions
+	last       int      // the last axis that an expression mentions, or -1
 }
 
 // compileExclude type-checks the expressions against the axes.
@@ -52,7 +53,7 @@ func compileExclude(exclude []string, dims []*dimension) (*excludeRules, error) 
 	return r, nil
 }
 
-// addMentioned checks the names in an expression and moves last to the last axis of them.
+// addMentioned checks the names in an expression and sets last to the last axis among them.
 func (r *excludeRules) addMentioned(source string, used []string) error {
 	for _, name := range used {
 		k := slices.Index(r.names, name)
@@ -73,8 +74,8 @@ func badExpression(source string, err error) error {
 		"exclude %q does not work: %s", source, err)
 }
 
-// axisNames returns the axes as expressions can write them: what is not a letter or digit becomes an underscore, unless that is the
-// name of another axis.
+// axisNames returns the names of the axes in expressions: characters other than letters and digits
+// become underscores, unless the result is the name of another axis.
 func axisNames(dims []*dimension) []string {
 	out := make([]string, len(dims))
 	taken := map[string]bool{}
@@ -100,9 +101,9 @@ func identifier(key string) string {
 	}, key)
 }
 
-// kindOf returns the kind that all values of an axis have.
+// kindOf returns the common kind of all values of an axis.
 func kindOf(d *dimension) condition.Kind {
-	kind := condition.Nil // nothing yet
+	kind := condition.Nil // no value yet
 	for _, p := range d.pieces {
 		switch p := p.(type) {
 		case *list:
@@ -133,14 +134,15 @@ func widen(kind, k condition.Kind) condition.Kind {
 	return condition.Any
 }
 
-// operand returns a value as expressions see it. It depends on the value alone, so a point stays in or out for good.
+// operand returns a value as expressions see it. The result depends only on the value, so a point
+// is always either excluded or not.
 func operand(v Value) condition.Value {
 	switch v.Kind {
 	case Number:
 		if n, err := strconv.Atoi(v.Text); err == nil {
 			return condition.OfInt(n)
 		}
-		f, _ := strconv.ParseFloat(v.Text, 64) // out of range is infinite, which compares well
+		f, _ := strconv.ParseFloat(v.Text, 64) // out of range is infinite, which compares correctly
 		return condition.OfFloat(f)
 	case True, False:
 		return condition.OfBool(v.Kind == True)

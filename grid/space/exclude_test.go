@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// rule is an expression over small whole numbers beside a Go function that says the same.
+// rule is an expression over small whole numbers and an equivalent Go function.
 type rule struct {
 	source string
 	holds  func(a, b, c int) bool
@@ -27,7 +27,8 @@ func conditions() []rule {
 	}
 }
 
-// TestExcludeEqualsBruteForce compares count, order and index with points that a loop leaves out, before and after extending.
+// TestExcludeEqualsBruteForce compares Count, At and Index with an explicit loop over the points,
+// before and after extending.
 func TestExcludeEqualsBruteForce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var axes []Axis

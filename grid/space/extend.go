@@ -6,9 +6,10 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// Extend adds values to axes of the space. The new points follow the old ones, whose indexes stay as they are. Values that an
-// axis has already are skipped; it is an error when nothing new is left or when an axis is unknown. For each extended axis
-// there is one new product: the old values of the axes before it, its new values, and all values of the axes behind it.
+// Extend adds values to axes of the space. The new points follow the old ones, whose indexes do not
+// change. Values that an axis already has are skipped; it is an error if nothing new remains or if
+// an axis is unknown. Each extended axis adds one product: the old values of the axes before it,
+// its new values, and all values of the axes after it.
 func (s Space) Extend(axes []Axis) (Space, error) {
 	more := Space{dims: slices.Clone(s.dims), factors: slices.Clone(s.factors), products: slices.Clone(s.products)}
 	if s.incomplete() {
@@ -42,7 +43,7 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 	return more, nil
 }
 
-// extend puts the new values behind the old ones of each axis.
+// extend appends the new values to each axis.
 func (s *Space) extend(axes []Axis) error {
 	seen := map[string]bool{}
 	for _, a := range axes {
@@ -109,7 +110,7 @@ func (s *Space) axesHint() string {
 	return hint + ". For another one start a new sweep."
 }
 
-// addedProduct is the product of the new values of factor k.
+// addedProduct returns the product of the new values of factor k.
 func addedProduct(old, all *Space, k int) *product {
 	b := &product{}
 	for j := range all.factors {

@@ -8,26 +8,27 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// MaxRows bounds how many values each of the axes that go together has.
+// MaxRows bounds the number of values of zipped axes.
 const MaxRows = 100_000
 
-// maxCells bounds how many values all axes of a space that go together have in all: these are written out, even those of formulas.
+// maxCells bounds the total number of values of all zipped axes in a space: these are expanded,
+// even those of formulas.
 const maxCells = 1_000_000
 
-// factor is what the combinations of a space are made of: one axis, or several that go together, row by row.
+// factor is one factor of a product: a single axis, or several zipped axes, row by row.
 type factor struct {
-	at, n int     // its axes are those from at on
-	axes  []Axis  // as they were given, if they go together; nil for one axis
-	rows  []int64 // which value of each of its n axes a row has, row by row; nil for one axis
+	at, n int     // its axes are dims[at:at+n]
+	axes  []Axis  // the zipped axes as they were given; nil for a single axis
+	rows  []int64 // the digits of its n axes, row by row; nil for a single axis
 
 	once  sync.Once
-	index map[string]int64 // the row of its values, made when it is first needed
+	index map[string]int64 // row of each tuple of values, built on first use
 }
 
-// isZip reports whether several axes go together in the factor.
+// isZip reports whether the factor consists of zipped axes.
 func (w *factor) isZip() bool { return w.axes != nil }
 
-// count is how many positions the factor has.
+// count returns the number of positions of the factor.
 func (w *factor) count(dims []*dimension) int64 {
 	if !w.isZip() {
 		return dims[w.at].count()
@@ -35,7 +36,7 @@ func (w *factor) count(dims []*dimension) int64 {
 	return int64(len(w.rows) / w.n)
 }
 
-// digit returns which value its axis c has at a position.
+// digit returns the digit of its axis c at a position: the position of the axis's value.
 func (w *factor) digit(position int64, c int) int64 {
 	if !w.isZip() {
 		return position
@@ -43,7 +44,7 @@ func (w *factor) digit(position int64, c int) int64 {
 	return w.rows[position*int64(w.n)+int64(c)]
 }
 
-// position is the inverse of digit, for all axes of the space.
+// position is the inverse of digit. at holds the digits of all axes of the space.
 func (w *factor) position(at []int64) (int64, bool) {
 	if !w.isZip() {
 		return at[w.at], true
@@ -66,7 +67,7 @@ func rowKey(digits []int64) string {
 	return string(b)
 }
 
-// keys are the axes of an Axis: its own, or those that go together.
+// keys returns the key of the axis, or those of its zipped axes.
 func (a Axis) keys() []string {
 	if a.Zip == nil {
 		return []string{a.Key}
@@ -78,7 +79,7 @@ func (a Axis) keys() []string {
 	return keys
 }
 
-// unzipped returns the one axis of a zip of one, and any other axis as it is.
+// unzipped returns the axis in a zip of one axis, and any other axis unchanged.
 func (a Axis) unzipped() Axis {
 	if len(a.Zip) == 1 && a.Zip[0].Zip == nil && a.checkZip() == nil {
 		return a.Zip[0]
@@ -86,7 +87,8 @@ func (a Axis) unzipped() Axis {
 	return a
 }
 
-// newFactor reads an axis, or axes that go together, which become those from at on. A zip of one axis is this axis.
+// newFactor returns the factor for an axis or for zipped axes, which begin at index at of the
+// space. A zip of one axis is the same as that axis.
 func newFactor(a Axis, at int) (*factor, []*dimension, *problem.Error) {
 	if a = a.unzipped(); a.Zip == nil {
 		d, f := newDimension(a)
@@ -129,7 +131,7 @@ func newFactor(a Axis, at int) (*factor, []*dimension, *problem.Error) {
 	return w, dims, nil
 }
 
-// checkZip refuses a zip beside which something else is given, and one of no axes or of too many.
+// checkZip returns a problem if a zip has other fields set, or has no axes or too many.
 func (a Axis) checkZip() *problem.Error {
 	if a.Key != "" || a.Values != nil || a.Interval != nil || a.Linspace != nil || a.Logspace != nil || len(a.Zip) == 0 {
 		return problem.Errorf("Write zip: {lr: [0.1, 0.01], batch: [32, 64]}.", "a zip may contain only axes")
@@ -140,7 +142,8 @@ func (a Axis) checkZip() *problem.Error {
 	return nil
 }
 
-// columnsOf returns the values of axes that go together: as many of each. Formulas are written out only after all axes were counted.
+// columnsOf returns the values of zipped axes, all of the same length. It expands formulas only
+// after it has counted all axes.
 func columnsOf(a Axis) ([][]Value, *problem.Error) {
 	if f := a.checkZip(); f != nil {
 		return nil, f
@@ -205,8 +208,8 @@ func namesOf(a Axis) string {
 	return text
 }
 
-// append returns a factor with the rows of another one behind its own, and its axes' values with those that are new. Without known, rows
-// that it has already are left out; more is how many it got.
+// append returns a factor with the rows of e appended, and its axes with the new values fresh. It
+// skips rows that the factor already has, unless known is set; more is the number of rows added.
 func (w *factor) append(dims []*dimension, e *factor, fresh []*dimension, known bool) (sum *factor, all []*dimension, more int, f *problem.Error) {
 	all = make([]*dimension, w.n)
 	digits := make([][]int64, w.n)
@@ -256,7 +259,7 @@ func (w *factor) append(dims []*dimension, e *factor, fresh []*dimension, known 
 	return sum, all, len(kept), nil
 }
 
-// rowsOf returns some rows as axes that go together.
+// rowsOf returns some rows as zipped axes.
 func (w *factor) rowsOf(dims []*dimension, rows []int64) Axis {
 	a := Axis{Zip: make([]Axis, w.n)}
 	for c := range w.n {

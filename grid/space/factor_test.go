@@ -23,7 +23,7 @@ func zipOf(rows int, keys ...string) Axis {
 	return a
 }
 
-// drawSpace is a space of axes on their own, axes that go together, conditions and samples.
+// drawSpace draws a space of single axes, zipped axes, conditions and samples.
 func drawSpace(rt *rapid.T) Space {
 	var axes []Axis
 	for i := range rapid.IntRange(1, 4).Draw(rt, "axes") {
@@ -60,8 +60,9 @@ func drawSpace(rt *rapid.T) Space {
 	return s
 }
 
-// TestWheelsAgree holds At, Index, Positions and the record together, whatever a space is made of.
-func TestWheelsAgree(t *testing.T) {
+// TestFactorsAgree checks that At, Index, Positions and the record agree, whatever a space consists
+// of.
+func TestFactorsAgree(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		s := drawSpace(rt)
@@ -112,7 +113,7 @@ func TestWheelsAgree(t *testing.T) {
 	})
 }
 
-// TestExtendZip adds rows to axes that go together, and skips those that are there.
+// TestExtendZip adds rows to zipped axes and checks that existing rows are skipped.
 func TestExtendZip(t *testing.T) {
 	t.Parallel()
 	zip := func(text string) Axis {
@@ -154,7 +155,8 @@ func TestExtendZip(t *testing.T) {
 	}
 }
 
-// TestSampleIsCompleted draws a sample, then the rest: all points once, the first ones as they were.
+// TestSampleIsCompleted draws a sample, then the rest: every point occurs once, and the first ones
+// do not change.
 func TestSampleIsCompleted(t *testing.T) {
 	t.Parallel()
 	whole, err := New([]Axis{{Key: "a", Interval: []json.Number{"0", "40"}}, {Key: "b", Interval: []json.Number{"0", "25"}}}, []string{"a == b"})
@@ -201,7 +203,8 @@ func TestSampleIsCompleted(t *testing.T) {
 	}
 }
 
-// TestSampleRepeats draws points and runs each of them as often, also those that are drawn later.
+// TestSampleRepeats draws points and repeats each of them equally often, including those drawn
+// later.
 func TestSampleRepeats(t *testing.T) {
 	t.Parallel()
 	axes := []Axis{{Key: "a", Interval: []json.Number{"0", "10"}}, {Key: "b", Interval: []json.Number{"0", "10"}}}
@@ -250,7 +253,7 @@ func TestSampleRepeats(t *testing.T) {
 	}
 }
 
-// TestSampleStays holds the points that a seed draws: sweeps are extended by later versions.
+// TestSampleStays pins the points that a seed draws, because later versions extend existing sweeps.
 func TestSampleStays(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -277,7 +280,7 @@ func TestSampleStays(t *testing.T) {
 	}
 }
 
-// TestSampleOfAll takes a sample as large as the space for the space itself.
+// TestSampleOfAll checks that a sample as large as the space is the space itself.
 func TestSampleOfAll(t *testing.T) {
 	t.Parallel()
 	s, err := New([]Axis{{Key: "a", Interval: []json.Number{"0", "4"}}}, nil)
@@ -291,8 +294,8 @@ func TestSampleOfAll(t *testing.T) {
 	}
 }
 
-// TestOlderReadersRefuse holds that a program which knows none of these forms does not run other points: it finds a key that is
-// empty, or that a product keeps less than none of its combinations.
+// TestOlderReadersRefuse checks that a program that knows none of these forms does not run other
+// points: it finds an empty key, or a product that keeps a negative number of combinations.
 func TestOlderReadersRefuse(t *testing.T) {
 	t.Parallel()
 	s, err := New([]Axis{{Key: "a", Interval: []json.Number{"0", "10"}}}, nil)
@@ -311,7 +314,7 @@ func TestOlderReadersRefuse(t *testing.T) {
 	}
 }
 
-// TestMillionPointsStayLazy makes large spaces of all kinds without a list of their points.
+// TestMillionPointsStayLazy creates large spaces of all kinds without materialising their points.
 func TestMillionPointsStayLazy(t *testing.T) {
 	million := Axis{Key: "a", Interval: []json.Number{"0", "1000000"}}
 	var before, after runtime.MemStats
@@ -364,7 +367,8 @@ func TestBadTables(t *testing.T) {
 	}
 }
 
-// TestBoundedZips refuses what would take more memory than its text, before anything is made of it.
+// TestBoundedZips checks that input is rejected before anything is allocated if it would take far
+// more memory than its text.
 func TestBoundedZips(t *testing.T) {
 	var zips, twice, keys, sparse strings.Builder
 	for i := range 1000 {
@@ -425,7 +429,8 @@ func TestBoundedZips(t *testing.T) {
 	}
 }
 
-// TestZipOfOne is the axis itself, which may be long and is extended by a formula.
+// TestZipOfOne checks that a zip of one axis is that axis, which may be long and is extended by a
+// formula.
 func TestZipOfOne(t *testing.T) {
 	t.Parallel()
 	read := []Axis{{Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "2"}}}}}
@@ -452,7 +457,8 @@ func TestZipOfOne(t *testing.T) {
 	}
 }
 
-// TestEmptyCells leave their options out, also the first one of a line.
+// TestEmptyCells checks that empty cells leave out their options, including the first cell of a
+// line.
 func TestEmptyCells(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{"p.csv": "a,b,c\n1,, 3\n,2,\n", "p.tsv": "a\tb\tc\n1\t\t 3\n\t2\t\n"} {
@@ -466,7 +472,7 @@ func TestEmptyCells(t *testing.T) {
 	}
 }
 
-// TestMergeZip puts values of --set over axes that go together.
+// TestMergeZip replaces zipped axes with values of --set.
 func TestMergeZip(t *testing.T) {
 	t.Parallel()
 	file, err := ParseParameters("p.yml", []byte("a: 1\nzip: {b: [1, 2], c: [3, 4]}\nd: 5"))

@@ -8,13 +8,14 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// interval is start + i×step for i below n, all at one decimal scale. Values are computed by index, so no error adds up.
+// interval is start + i×step for i below n, with a common decimal scale. Values are computed from
+// their index, so errors do not accumulate.
 type interval struct {
 	scale       int
 	start, step *big.Int
 	n           int64
 
-	small     bool // every value fits in 64 bits: first and by are start and step
+	small     bool // every value fits in 64 bits: first and by equal start and step
 	first, by int64
 }
 
@@ -43,7 +44,7 @@ func newInterval(key string, numbers []json.Number) (series, *problem.Error) {
 	return v, nil
 }
 
-// countValues counts the values, which is ⌈(end − start) / step⌉.
+// countValues sets the number of values, which is ⌈(end − start) / step⌉.
 func (v *interval) countValues(key string, end *big.Int, numbers []json.Number) *problem.Error {
 	way := new(big.Int).Sub(end, v.start)
 	switch {
@@ -88,7 +89,7 @@ func (v *interval) count() int64 { return v.n }
 func (v *interval) at(i int64) Value {
 	var digits string
 	if v.small {
-		digits = strconv.FormatInt(v.first+i*v.by, 10) // both steps wrap alike, so the sum is right
+		digits = strconv.FormatInt(v.first+i*v.by, 10) // both operations wrap the same way, so the sum is correct
 	} else {
 		digits = v.big(i).String()
 	}
@@ -111,7 +112,7 @@ func (v *interval) find(w Value) (int64, bool) {
 	return i, ok && v.at(i) == w
 }
 
-// position finds the index of a coefficient at the interval's scale.
+// position returns the index of a coefficient at the interval's scale.
 func (v *interval) position(x *big.Int) (int64, bool) {
 	x = new(big.Int).Sub(x, v.start)
 	i, rest := x.QuoRem(x, v.step, new(big.Int))
@@ -119,7 +120,7 @@ func (v *interval) position(x *big.Int) (int64, bool) {
 	return i.Int64(), ok
 }
 
-// slice returns the values lo up to hi as an interval again.
+// slice returns the values from lo up to hi as an interval.
 func (v *interval) slice(lo, hi int64) []json.Number {
 	number := func(x *big.Int) json.Number {
 		digits := new(big.Int).Abs(x).String()
@@ -135,7 +136,7 @@ func notDecimal(key, part, text string) *problem.Error {
 	return problem.Errorf("Use a plain decimal number, like 10, -0.5 or 1e-3.", "%s has the %s %q, which is not a number", key, part, text)
 }
 
-// quantity gives `1 number` or `4 numbers`.
+// quantity returns `1 number` or `4 numbers`.
 func quantity(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

@@ -9,18 +9,18 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// spacedSeries is n numbers at even distances from a to b, or 10 to the power of them.
+// spacedSeries is n evenly spaced numbers from a to b, or 10 to the power of them.
 type spacedSeries struct {
 	a, step *big.Rat
 	n       int64
 	power   bool
 }
 
-// The limits keep neighbours apart as 64-bit floats and powers within their range.
+// The limits keep neighbours distinct as 64-bit floats and powers in range.
 const (
 	maxPower     = 300
 	minPowerStep = 1e-12
-	minLineStep  = 1.0 / (1 << 51) // as a share of the largest value: two units in the last place
+	minLineStep  = 1.0 / (1 << 51) // relative to the largest value: two units in the last place
 )
 
 func newSpaced(key, form string, numbers []json.Number) (series, *problem.Error) {
@@ -53,7 +53,7 @@ func spacedExample(form string) string {
 	return "0, 1, 11"
 }
 
-// check refuses values that would run together or leave the range of floats.
+// check returns a problem if values would coincide or leave the range of floats.
 func (s *spacedSeries) check(key string, b *big.Rat) *problem.Error {
 	first, _ := s.a.Float64()
 	last, _ := b.Float64()
@@ -85,13 +85,14 @@ func (s *spacedSeries) at(i int64) Value {
 	return Value{Text: formatFloat(f), Kind: Number}
 }
 
-// powerBits is the precision of powers: far more than the 53 bits of a float, so that rounding twice does no harm.
+// powerBits is the precision of powers, far more than the 53 bits of a float, so that double
+// rounding does no harm.
 const powerBits = 192
 
 // ln10 is the natural logarithm of 10 (OEIS A002392).
 const ln10 = "2.302585092994045684017991454684364207601101488628772976033327900967572609677352480235997205"
 
-// power returns the float that is nearest to 10^x. It is the same on every machine, which math.Pow is not.
+// power returns the float nearest to 10^x. Unlike math.Pow, it is the same on every machine.
 func power(x *big.Rat) float64 {
 	whole, rest := new(big.Int).DivMod(x.Num(), x.Denom(), new(big.Int))
 	ten := new(big.Float).SetPrec(powerBits).SetInt(pow10(int(new(big.Int).Abs(whole).Int64())))
@@ -105,9 +106,10 @@ func power(x *big.Rat) float64 {
 	return f
 }
 
-// exp10 returns 10^x for x from 0 up to 1: the series of e^z for a z that is made small by halving it, then squared as often.
+// exp10 returns 10^x for 0 ≤ x < 1. It sums the series of e^z for a z reduced by repeated halving,
+// and then squares the result as many times.
 func exp10(x *big.Rat) *big.Float {
-	const halvings, terms = 16, 12 // the first term left out is below 2^-190
+	const halvings, terms = 16, 12 // the first omitted term is below 2^-190
 	z, _, err := big.ParseFloat(ln10, 10, powerBits, big.ToNearestEven)
 	if err != nil {
 		panic("grid: " + err.Error()) // ln10 is a number
@@ -141,7 +143,7 @@ func (s *spacedSeries) find(v Value) (int64, bool) {
 	return 0, false
 }
 
-// guess returns the position of a value, at most one off.
+// guess returns the position of a value, off by at most one.
 func (s *spacedSeries) guess(d decimal) int64 {
 	x := d.rat()
 	if s.power {

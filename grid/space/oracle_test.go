@@ -14,7 +14,7 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// oracleCase is a file of parameters, or an argument of --set.
+// oracleCase is a parameters file or an argument of --set.
 type oracleCase struct {
 	Name string `json:"name,omitempty"`
 	Text string `json:"text,omitempty"`
@@ -41,7 +41,8 @@ func oracleCases(t *testing.T) (cases []oracleCase) {
 	return cases
 }
 
-// TestPointsOfOracle compares the points of parameter files and of --set with those that a program in Python finds in them.
+// TestPointsOfOracle compares the points of parameters files and of --set with those computed by a
+// Python program.
 func TestPointsOfOracle(t *testing.T) {
 	t.Parallel()
 	cases := oracleCases(t)
@@ -97,7 +98,7 @@ func comparePoints(t *testing.T, name string, axes []Axis, want [][][2]string) {
 	}
 }
 
-// isOracleValue compares a value with what the oracle writes for one.
+// isOracleValue compares a value with the oracle's output for it.
 func isOracleValue(v Value, want string) bool {
 	kind, text, _ := strings.Cut(want, ":")
 	switch kind {

@@ -10,15 +10,18 @@ import (
 	"mlfnode/grid/yamlfile"
 )
 
-// maxAliased bounds the values that come through aliases, so that a small file can't stand for a huge one.
+// maxAliased bounds the values that come from aliases, so that a small file cannot expand to a huge
+// one.
 const maxAliased = 100_000
 
-// ParseParameters reads a file of parameters. A file *.csv, *.tsv, *.jsonl or *.ndjson is a list of points, see parseTable; any
-// other is a parameters.yml: every key is an axis, in the order of the file. A scalar is one value, a list is its values, a list in
-// it is the arguments of one value; an interval is `!!python/tuple [start, end, step]` or {start: , end: , step: }; {linspace: [a, b, n]}
-// and {logspace: [a, b, n]} are as Axis says; zip: {a: [1, 2], b: [x, y]} is axes that go together. Scalars keep their source text.
-// The error is of type Problems and holds all that is wrong, up to MaxProblems; name stands in it as the file's name. An empty file
-// has no axes.
+// ParseParameters parses a parameters file. A file *.csv, *.tsv, *.jsonl or *.ndjson is a list of
+// points, see parseTable; any other file is a parameters.yml, in which every key is an axis, in the
+// order of the file. A scalar is a single value and a list holds several; a list within it holds
+// the arguments of one value. An interval is `!!python/tuple [start, end, step]` or {start: , end:
+// , step: }; {linspace: [a, b, n]} and {logspace: [a, b, n]} are described at Axis; zip: {a: [1,
+// 2], b: [x, y]} lists zipped axes. Scalars keep their source text. The error is of type
+// problem.List and holds up to problem.MaxListed problems, with name as the name of the file. An
+// empty file has no axes.
 func ParseParameters(name string, data []byte) ([]Axis, error) {
 	if read := tableReader(name); read != nil {
 		return parseTable(name, data, read)
@@ -52,12 +55,12 @@ func ParseParameters(name string, data []byte) ([]Axis, error) {
 	return axes, nil
 }
 
-// parameters collects what is wrong with a file.
+// parameters collects the problems of a file.
 type parameters struct {
 	file     string
 	problems problem.List
-	seen     map[string]int // the line of each key
-	repeats  bool           // values may come again
+	seen     map[string]int // line of each key
+	repeats  bool           // values may repeat
 	aliased  int
 }
 
@@ -84,7 +87,8 @@ func (p *parameters) axis(keyNode, n *yaml.Node) (Axis, bool) {
 	return a, true
 }
 
-// zipsOf returns the maps of axes that go together, for the key zip with a map that is not a formula or with a list of maps.
+// zipsOf returns the maps of zipped axes, if the key is zip and its value is a list of maps or a
+// map that is not a formula.
 func zipsOf(key, n *yaml.Node) []*yaml.Node {
 	if key.Value != "zip" || n.Style&yaml.TaggedStyle != 0 {
 		return nil
@@ -108,7 +112,7 @@ func isFormulaWord(s string) bool {
 	return s != "" && strings.Contains(" start end step linspace logspace ", " "+s+" ")
 }
 
-// zips reads axes that go together.
+// zips parses zipped axes.
 func (p *parameters) zips(maps []*yaml.Node) (axes []Axis) {
 	p.repeats = true
 	defer func() { p.repeats = false }()
@@ -161,7 +165,7 @@ func (p *parameters) key(n *yaml.Node) (string, *problem.Error) {
 	return n.Value, nil
 }
 
-// values reads what stands behind a key.
+// values parses the value of a key.
 func (p *parameters) values(a *Axis, n *yaml.Node) {
 	target := resolve(n)
 	switch target.Kind {
@@ -198,7 +202,7 @@ func (p *parameters) sequence(a *Axis, n, target *yaml.Node) {
 	}
 }
 
-// list reads explicit values and places a repeated one where it stands.
+// list parses explicit values and reports a repeated one at its position.
 func (p *parameters) list(a *Axis, n *yaml.Node) {
 	known := &list{index: map[Value]int64{}}
 	for _, c := range n.Content {
@@ -218,7 +222,7 @@ func (p *parameters) list(a *Axis, n *yaml.Node) {
 	}
 }
 
-// value reads a value of a list: a scalar, or a list of arguments.
+// value parses a value of a list: a scalar, or a list of arguments.
 func (p *parameters) value(what string, n *yaml.Node) (Value, bool) {
 	target := resolve(n)
 	if target.Kind != yaml.SequenceNode || target.Style&yaml.TaggedStyle != 0 {
@@ -255,7 +259,7 @@ func (p *parameters) scalar(what string, n *yaml.Node) (Value, bool) {
 	return v, wrong == nil
 }
 
-// numbers reads the parts of a formula; what is not a number is found when the axis is checked.
+// numbers returns the parts of a formula. The check of the axis rejects parts that are not numbers.
 func (p *parameters) numbers(key string, n *yaml.Node) []json.Number {
 	numbers := []json.Number{}
 	for _, c := range n.Content {
@@ -270,7 +274,7 @@ func (p *parameters) numbers(key string, n *yaml.Node) []json.Number {
 	return numbers
 }
 
-// formula reads {start: , end: , step: }, {linspace: [a, b, n]} or {logspace: [a, b, n]}.
+// formula parses {start: , end: , step: }, {linspace: [a, b, n]} or {logspace: [a, b, n]}.
 func (p *parameters) formula(a *Axis, n *yaml.Node) {
 	const hint = "A map can be {start: 0, end: 10, step: 2}, {linspace: [0, 1, 11]} or {logspace: [-4, -1, 4]}; give nested parameters their own keys."
 	if n.Style&yaml.TaggedStyle != 0 && n.Tag != "!!map" {

@@ -137,7 +137,7 @@ many: &many [&five 5, 6]
 	}
 }
 
-// describe writes # behind numbers and + and - for flags.
+// describe marks numbers with # and flags with + or -.
 func describe(axes []Axis) string {
 	var out []string
 	for _, a := range axes {
@@ -172,7 +172,7 @@ func TestProblemsAreCapped(t *testing.T) {
 	}
 }
 
-// bombs are files that would cost a careless reader seconds or gigabytes.
+// bombs returns files that would cost a careless parser seconds or gigabytes.
 func bombs() map[string]string {
 	laughs := "a: &a [x, x, x, x, x, x, x, x, x]\n"
 	for c := 'b'; c < 'k'; c++ {
@@ -243,7 +243,7 @@ func FuzzParseParameters(f *testing.F) {
 	})
 }
 
-// checkAxes makes a space of what was parsed, which must work.
+// checkAxes checks that the parsed axes form a valid space.
 func checkAxes(t *testing.T, axes []Axis) {
 	for _, a := range axes {
 		s, err := New([]Axis{a}, nil)

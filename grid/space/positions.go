@@ -6,12 +6,13 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// Product is a part of a space with its own range of indexes: all combinations of ranges of values, less those that exclude takes out.
+// Product is a part of a space with its own range of indexes: all combinations of ranges of values,
+// except for the excluded ones.
 type Product struct {
-	Lo, Hi []int64 // which values of each axis
-	Start  int64   // the index of the first point
-	Count  int64   // of points
-	Whole  bool    // it is all combinations: nothing is excluded or not drawn, and no axes go together
+	Lo, Hi []int64 // the range of values of each axis
+	Start  int64   // index of the first point
+	Count  int64   // number of points
+	Whole  bool    // it has all combinations: none is excluded or missing from a sample, and no axes are zipped
 }
 
 // Products returns the parts of the space in the order of their points.
@@ -21,7 +22,7 @@ func (s Space) Products() []Product {
 		p := Product{Lo: make([]int64, len(s.dims)), Hi: make([]int64, len(s.dims)), Start: b.start, Count: b.count(), Whole: true}
 		n := int64(1)
 		for k, w := range s.factors {
-			n *= b.hi[k] - b.lo[k] // it was measured
+			n *= b.hi[k] - b.lo[k] // does not overflow: the size was checked
 			if !w.isZip() {
 				p.Lo[w.at], p.Hi[w.at] = b.lo[k], b.hi[k]
 				continue
@@ -37,7 +38,7 @@ func (s Space) Products() []Product {
 	return all
 }
 
-// Sizes returns how many values each axis has.
+// Sizes returns the number of values of each axis.
 func (s Space) Sizes() []int64 {
 	sizes := make([]int64, len(s.dims))
 	for k, d := range s.dims {
@@ -46,16 +47,17 @@ func (s Space) Sizes() []int64 {
 	return sizes
 }
 
-// Value returns value number i of an axis; i is from 0 up to its size.
+// Value returns value number i of an axis, for i from 0 up to its size.
 func (s Space) Value(axis int, i int64) Value { return s.dims[axis].at(i) }
 
 // Find returns the number of a value of an axis.
 func (s Space) Find(axis int, v Value) (int64, bool) { return s.dims[axis].find(v) }
 
-// Within adds the numbers of those values of an axis that are numbers from lo to hi, both included.
+// Within adds the numbers of an axis's numeric values from lo to hi, inclusive, to into.
 func (s Space) Within(axis int, lo, hi float64, into *ranges.Set) { s.dims[axis].within(lo, hi, into) }
 
-// IndexAt returns the index of the point with these values, as their numbers; ok is false when there is none.
+// IndexAt returns the index of the point whose values have these numbers; ok is false if there is
+// none.
 func (s Space) IndexAt(at []int64) (index int64, ok bool) {
 	if len(at) != len(s.dims) {
 		return 0, false
@@ -74,8 +76,9 @@ func (s Space) IndexAt(at []int64) (index int64, ok bool) {
 	return 0, len(s.dims) == 0
 }
 
-// Positions returns which value of each axis the points from lo up to hi have: dest holds for each axis as many numbers as there are points.
-// It is an error when the space was read from a record that contradicts itself. Points behind the last one get what is in dest.
+// Positions stores in dest, for each axis, the numbers of the values of the points from lo up to
+// hi. dest has one slice per axis, with one element per point. It returns an error if the space was
+// read from a record that contradicts itself. Elements past the last point are not changed.
 func (s Space) Positions(lo, hi int64, dest [][]int64) error {
 	hi = min(hi, s.Count())
 	if len(s.dims) == 0 {
@@ -92,7 +95,7 @@ func (s Space) Positions(lo, hi int64, dest [][]int64) error {
 	return nil
 }
 
-// positions fills in the points from lo up to hi of a product, from place to on.
+// positions stores the points from lo up to hi of a product at index to.
 func (s *Space) positions(b *product, lo, hi, to int64, dest [][]int64) error {
 	n := len(s.factors)
 	split := s.split()
@@ -142,7 +145,7 @@ func (s *Space) positions(b *product, lo, hi, to int64, dest [][]int64) error {
 	return nil
 }
 
-// digits sets the factors from up to to from the number of their combination.
+// digits sets the factors from up to to according to the number of their combination.
 func (b *product) digits(dest []int64, from, to int, i int64) {
 	for k := to - 1; k >= from; k-- {
 		n := b.hi[k] - b.lo[k]
@@ -151,7 +154,7 @@ func (b *product) digits(dest []int64, from, to int, i int64) {
 	}
 }
 
-// next returns the member that follows i; there is one.
+// next returns the member after i, which must exist.
 func (b *bitmap) next(i int64) int64 {
 	i++
 	for w := i / 64; ; w++ {

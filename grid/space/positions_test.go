@@ -10,8 +10,8 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// TestPositions: the numbers of a point's values, found for a run of points at once, lead to the values of At and back to its index, in
-// spaces that are extended and have points taken out.
+// TestPositions checks that the numbers of values, computed for a range of points at once, lead to
+// the values of At and back to the index, in spaces with extensions and excluded points.
 func TestPositions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var axes []Axis
@@ -67,7 +67,7 @@ func TestPositions(t *testing.T) {
 	})
 }
 
-// TestWithin: the places of numbers in a range are those that a look at each value finds, for every form of axis and what was added to it.
+// TestWithin compares Within with a test of each value, for every form of axis and for extensions.
 func TestWithin(t *testing.T) {
 	number := func(n int) json.Number { return json.Number(strconv.Itoa(n)) }
 	rapid.Check(t, func(t *rapid.T) {

@@ -9,19 +9,21 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// maxFiltered is how many combinations exclude expressions are evaluated on: about two seconds, and a bit of memory for each.
+// maxFiltered bounds the combinations on which exclude expressions are evaluated: about two
+// seconds, and one bit of memory each.
 const maxFiltered = 10_000_000
 
-// product is all combinations of ranges of values, less the excluded ones. A new space has one product; extending adds more.
+// product is all combinations of ranges of values, except for the excluded ones. A new space has
+// one product; extending a space adds more.
 type product struct {
-	lo, hi []int64      // which positions of each factor
-	kept   int64        // how many combinations of the first factors are left; the others stay a formula
-	tail   int64        // how many points each of these stands for
-	start  int64        // the index of the first point
-	drawn  *sampleRange // which of these points there are, and in which order; nil for all of them
+	lo, hi []int64      // the range of positions of each factor
+	kept   int64        // number of combinations of the first factors that remain; the other factors stay a formula
+	tail   int64        // number of points for each of these
+	start  int64        // index of the first point
+	drawn  *sampleRange // the sampled points and their order; nil for all of them
 	once   sync.Once
-	bits   *bitmap // the combinations that are left; nil without expressions
-	broken error   // the record says something else than the expressions
+	bits   *bitmap // the combinations that remain; nil without expressions
+	broken error   // the record contradicts the expressions
 }
 
 func (b *product) count() int64 {
@@ -31,7 +33,8 @@ func (b *product) count() int64 {
 	return b.kept * b.tail
 }
 
-// combination returns the combination of the product's point i, among those that are not excluded.
+// combination returns the number of the product's point i among the combinations that are not
+// excluded.
 func (b *product) combination(i int64) int64 {
 	if b.drawn == nil {
 		return i
@@ -50,7 +53,8 @@ func (b *product) index(combination int64) (i int64, ok bool) {
 	return (i-d.lo)*d.each + combination%d.each, i >= d.lo && i < d.hi
 }
 
-// countPoints sets kept and tail for a product of which nothing is excluded yet, with the first split factors in kept.
+// countPoints sets kept and tail of a product without exclusions, with the first split factors in
+// kept.
 func (b *product) countPoints(split int) *problem.Error {
 	b.kept, b.tail = 1, 1
 	for k := range b.lo {
@@ -80,7 +84,8 @@ func multiply(a, b int64) (int64, bool) {
 	return int64(lo), hi == 0 && lo <= math.MaxInt64
 }
 
-// filter evaluates the expressions on every combination of the axes up to the last one that they mention.
+// filter evaluates the expressions on every combination of the axes up to the last one that they
+// mention.
 func (b *product) filter(s *Space) (*bitmap, int64, error) {
 	split := s.split()
 	n := int64(1)
@@ -110,7 +115,7 @@ func (b *product) filter(s *Space) (*bitmap, int64, error) {
 	return left, left.buildRanks(), nil
 }
 
-// step moves on to the next combination, the last factor first.
+// step advances to the next combination; the last factor varies fastest.
 func (b *product) step(s *Space, digits []int64, values []condition.Value) {
 	for k := len(digits) - 1; k >= 0; k-- {
 		if digits[k]++; digits[k] == b.hi[k] {
@@ -131,7 +136,7 @@ func (s *Space) operands(values []condition.Value, k int, position int64) {
 	}
 }
 
-// exclude reports whether one of the expressions holds at a point.
+// exclude reports whether one of the expressions is true at a point.
 func (r *excludeRules) exclude(values []condition.Value) (bool, error) {
 	for k, c := range r.conditions {
 		if holds, err := c.Holds(values); err != nil {
@@ -143,8 +148,9 @@ func (r *excludeRules) exclude(values []condition.Value) (bool, error) {
 	return false, nil
 }
 
-// remaining returns the bitmap, which a space read from its record makes when it is first needed. It is an error when the record says
-// something else than the expressions: it was tampered with, or a program of another version understands expressions otherwise.
+// remaining returns the bitmap, which a space decoded from its record builds on first use. It
+// returns an error if the record contradicts the expressions: someone has modified it, or a program
+// of another version interprets expressions differently.
 func (b *product) remaining(s *Space) (*bitmap, error) {
 	b.once.Do(func() {
 		if b.bits != nil {

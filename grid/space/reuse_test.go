@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// readAgain reads a space from its record.
+// readAgain decodes a space from its record.
 func readAgain(t *testing.T, s Space) Space {
 	t.Helper()
 	b, err := json.Marshal(s)
@@ -20,8 +20,8 @@ func readAgain(t *testing.T, s Space) Space {
 	return again
 }
 
-// TestReuse reads a space again, as with each revision of its record: what its expressions leave is known already. One that differs in
-// anything finds it out by itself.
+// TestReuse decodes a space repeatedly, as with each revision of its record, and checks that the
+// result of its expressions is reused. A space that differs in anything computes its own.
 func TestReuse(t *testing.T) {
 	space := func(end string, exclude ...string) Space {
 		s, err := New([]Axis{{Key: "a", Interval: []json.Number{"0", json.Number(end)}}, {Key: "b", Interval: []json.Number{"0", "10"}}}, exclude)
@@ -59,6 +59,6 @@ func TestReuse(t *testing.T) {
 				t.Fatalf("%s: point %d: got %v, %v; want %v, %v", name, i, p, err, q, err2)
 			}
 		}
-		again.Reuse(again) // of itself
+		again.Reuse(again) // with itself
 	}
 }

@@ -7,18 +7,19 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// Sample is a random part of a space: Size of its points, drawn without putting back. The same seed draws the same points in the same
-// order, so that a larger sample begins with a smaller one.
+// Sample is a random part of a space: Size of its points, drawn without replacement. The same seed
+// draws the same points in the same order, so a larger sample begins with a smaller one.
 type Sample struct {
 	Size int64  `json:"size"`
 	Seed uint64 `json:"seed,omitempty"`
 }
 
-// RepeatKey is the axis by which a task with Repeat runs the same point again.
+// RepeatKey is the axis by which a task with Repeat runs the same point repeatedly.
 const RepeatKey = "repeat"
 
-// Sampled returns the sample of a space that has never been extended. A sample of all points is the space itself. With repeated the
-// last axis is RepeatKey: points are drawn without it, and each of them has all of its values.
+// Sampled returns a sample of a space that has never been extended. A sample of all points is the
+// space itself. If repeated is set, the last axis is RepeatKey: points are drawn without it, and
+// each of them takes all of its values.
 func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
 	each := int64(1)
 	if last := len(s.factors) - 1; repeated {
@@ -45,8 +46,8 @@ func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
 	return s, nil
 }
 
-// Sample returns the sample that the space is, as far as it has been drawn, and how many points it was drawn from; ok is false for a
-// space that is not sampled.
+// Sample returns the space's sample, as far as it has been drawn, and the number of points that it
+// was drawn from; ok is false if the space is not a sample.
 func (s Space) Sample() (sample Sample, of int64, ok bool) {
 	for _, b := range s.products {
 		if b.drawn != nil {
@@ -56,7 +57,7 @@ func (s Space) Sample() (sample Sample, of int64, ok bool) {
 	return sample, of, ok
 }
 
-// Draw adds further points to a sample, at most as many as there are left. The old ones keep their indexes.
+// Draw adds points to a sample, at most as many as remain. The old ones keep their indexes.
 func (s Space) Draw(more int64) (Space, error) {
 	sample, of, ok := s.Sample()
 	switch {
@@ -73,35 +74,37 @@ func (s Space) Draw(more int64) (Space, error) {
 	return s, s.appendProduct(b)
 }
 
-// incomplete reports whether points of the grid are left that the sample does not have.
+// incomplete reports whether the grid has points that are not in the sample.
 func (s Space) incomplete() bool {
 	sample, of, ok := s.Sample()
 	return ok && sample.Size < of
 }
 
-// sampleRange is the part of a product that a sample has: the points that the shuffle has at lo up to hi.
+// sampleRange is the sampled part of a product: the points from lo up to hi of the shuffled order.
 type sampleRange struct {
 	shuffle shuffle
 	lo, hi  int64
-	each    int64 // how often each of these points runs
+	each    int64 // runs of each of these points
 }
 
-// shuffle puts the numbers below n into an order by chance, without a list of them: a Feistel network over the next power of 4, which is
-// applied again while it leads to a number that is not below n (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+// shuffle is a pseudo-random permutation of the numbers below n, without a list of them: a Feistel
+// network over the next power of 4, repeated until the result is below n (Black and Rogaway 2002,
+// "Ciphers with arbitrary finite domains").
 type shuffle struct {
 	n    int64
 	seed uint64
-	half uint // bits of each half of a number
+	half uint // bits in each half of a number
 }
 
 func newShuffle(n int64, seed uint64) shuffle {
 	return shuffle{n: n, seed: seed, half: uint(bits.Len64(uint64(n-1))+1) / 2}
 }
 
-// shuffleRounds is more than the 4 that make a Feistel network a good permutation, since its halves are small here.
+// shuffleRounds is more than the 4 rounds that make a Feistel network a good permutation, because
+// its halves are small here.
 const shuffleRounds = 8
 
-// at returns the number at place i.
+// at returns the number at position i.
 func (s shuffle) at(i int64) int64 {
 	for x := uint64(i); ; {
 		left, right := x>>s.half, x&s.mask()
@@ -129,7 +132,8 @@ func (s shuffle) inverse(v int64) int64 {
 
 func (s shuffle) mask() uint64 { return 1<<s.half - 1 }
 
-// scramble is the round function: the finalizer of SplitMix64 (Steele, Lea and Flood 2014) over seed, round and half.
+// scramble is the round function: the finalizer of SplitMix64 (Steele, Lea and Flood 2014) over the
+// seed, the round and a half.
 func (s shuffle) scramble(round, half uint64) uint64 {
 	z := s.seed + (half<<4|round+1)*0x9e3779b97f4a7c15
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
@@ -137,7 +141,7 @@ func (s shuffle) scramble(round, half uint64) uint64 {
 	return (z ^ z>>31) & s.mask()
 }
 
-// check says what is wrong with the part of a product that a record gives.
+// check returns an error if the recorded part of a product is invalid.
 func (d *sampleRange) check(of int64) error {
 	if d.lo < 0 || d.lo >= d.hi || d.hi > of {
 		return fmt.Errorf("a block has points %d to %d of a sample of %d", d.lo, d.hi, of)

@@ -9,8 +9,8 @@ import (
 	"mlfnode/grid/yamlfile"
 )
 
-// ScalarValue returns the value of a YAML scalar (or of an alias to one) with its source text. The problem is nil when it has
-// one; what names the scalar in the problem's message.
+// ScalarValue returns the value of a YAML scalar, or of an alias to one, with its source text. The
+// problem is nil on success; its message refers to the scalar as what.
 func ScalarValue(file, what string, n *yaml.Node) (Value, *problem.InFile) {
 	v, f := scalar(what, resolve(n))
 	if f != nil {
@@ -66,7 +66,8 @@ func scalarText(what string, n *yaml.Node) (Value, *problem.Error) {
 	return plainValue(n.Value), nil
 }
 
-// plainValue tells numbers and flags (as in YAML 1.2: yes and on are text) from text by their source text.
+// plainValue distinguishes numbers, flags and text by their source text. Flags are those of YAML
+// 1.2: yes and on are text.
 func plainValue(s string) Value {
 	switch s {
 	case "true", "True", "TRUE":

@@ -74,14 +74,14 @@ func TestTooManyPoints(t *testing.T) {
 func TestExtendLongIntervals(t *testing.T) {
 	for _, c := range []struct {
 		old, extra Axis
-		added      int64 // 0 wants an error
+		added      int64 // 0 expects an error
 	}{
 		{interval3("a", "0", "1e9"), interval3("a", "0", "2e9"), 1e9},
 		{interval3("a", "0", "1e9"), interval3("a", "-5", "1e9"), 5},
 		{interval3("a", "0", "1e9"), interval3("a", "2e9", "-1", "-1"), 1e9 + 1},
 		{interval3("a", "0", "1e9"), interval3("a", "0", "1e9", "2"), 0},
 		{interval3("a", "0", "1e9"), interval3("a", "1", "3e9", "2"), 1e9},
-		{interval3("a", "0", "1e9", "2"), interval3("a", "0", "1e9"), 0}, // interleaved: refused
+		{interval3("a", "0", "1e9", "2"), interval3("a", "0", "1e9"), 0}, // interleaved: rejected
 		{interval3("a", "0", "1e9"), interval3("a", "0.5", "1e9"), 0},
 		{interval3("a", "0", "1e9"), interval3("a", "1e9", "2e9", "0.5"), 2e9},
 		{interval3("a", "0", "1e9"), Axis{Key: "a", Values: []Value{{"7", Number}, {"-1", Number}, {"x", Text}}}, 2},
@@ -137,7 +137,8 @@ func TestFormulaTexts(t *testing.T) {
 	}
 }
 
-// TestPowersAreClose compares with math.Pow, which is exact to a unit in the last place or so.
+// TestPowersAreClose compares powers with math.Pow, which is accurate to about one unit in the last
+// place.
 func TestPowersAreClose(t *testing.T) {
 	s := mustSpace(t, []Axis{{Key: "a", Logspace: []json.Number{"-300", "300", "4001"}}})
 	for i := range s.Count() {
@@ -181,7 +182,7 @@ func TestAtOutOfRange(t *testing.T) {
 	}
 }
 
-// mustAt is At of a point that is there.
+// mustAt returns At(i) for a point that exists.
 func mustAt(s Space, i int64) Params {
 	p, err := s.At(i)
 	if err != nil {

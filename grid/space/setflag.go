@@ -9,10 +9,12 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// ParseSet reads the argument of --set: `k=v`, `k=a,b,c`, `k=start:end` or `k=start:end:step`. Numbers and the flags true and
-// false are as in a parameters file. Quotes around a value, a pair of brackets, or a backslash, keep commas and colons as they
-// are; a value with colons is an interval only when all its parts are numbers. A list `k=[a,b]`, a formula
-// `k={logspace: [-4,-1,4]}`, `k=!!python/tuple [1,4]` and `zip={a: [1, 2], b: [x, y]}` mean what they mean in a parameters file.
+// ParseSet parses the argument of --set: `k=v`, `k=a,b,c`, `k=start:end` or `k=start:end:step`.
+// Numbers and the flags true and false are the same as in a parameters file. Quotes around a value,
+// a pair of brackets, or a backslash protect commas and colons; a value with colons is an interval
+// only if all its parts are numbers. A list `k=[a,b]`, a formula `k={logspace: [-4,-1,4]}`,
+// `k=!!python/tuple [1,4]` and `zip={a: [1, 2], b: [x, y]}` have the same meaning as in a
+// parameters file.
 func ParseSet(s string) (Axis, error) {
 	a, f := parseSet(s)
 	if f != nil {
@@ -68,8 +70,8 @@ func parseSet(s string) (Axis, *problem.Error) {
 	return a, f
 }
 
-// LooksLikeTime reports whether the argument of --set is an interval that a person may have meant as a time of day or a
-// duration, like t=9:30.
+// LooksLikeTime reports whether the argument of --set is an interval that may be meant as a time of
+// day or a duration, like t=9:30.
 func LooksLikeTime(set string) bool {
 	_, value, _ := strings.Cut(set, "=")
 	hours, minutes, found := strings.Cut(value, ":")
@@ -80,7 +82,7 @@ func LooksLikeTime(set string) bool {
 // word is one value of a --set argument.
 type word struct {
 	text    string
-	literal bool // it was quoted or holds an escape, so it is text whatever it looks like
+	literal bool // it was quoted or has an escape, so it is text in any case
 }
 
 func (w word) value() Value {
@@ -90,7 +92,7 @@ func (w word) value() Value {
 	return plainValue(w.text)
 }
 
-// interval gives the numbers of `1:2:3`, or nil when the word is something else.
+// interval returns the numbers of `1:2:3`, or nil if the word is not an interval.
 func (w word) interval() []json.Number {
 	if w.literal || !strings.Contains(w.text, ":") {
 		return nil
@@ -105,7 +107,7 @@ func (w word) interval() []json.Number {
 	return numbers
 }
 
-// unfinished reports whether the word is an interval but for a number that is missing, like `1:` and `:5:2`.
+// unfinished reports whether the word is an interval with a missing number, like `1:` and `:5:2`.
 func (w word) unfinished() bool {
 	numbers, gaps := 0, 0
 	for part := range strings.SplitSeq(w.text, ":") {
@@ -121,7 +123,7 @@ func (w word) unfinished() bool {
 	return !w.literal && numbers > 0 && gaps > 0
 }
 
-// splitWords cuts at the commas that stand outside quotes.
+// splitWords splits s at the commas outside of quotes.
 func splitWords(key, s string) ([]word, *problem.Error) {
 	var words []word
 	for {
@@ -140,7 +142,7 @@ func splitWords(key, s string) ([]word, *problem.Error) {
 	}
 }
 
-// nextWord reads one value; rest is empty or starts with the comma behind it.
+// nextWord reads one value; rest is empty or starts with the comma after it.
 func nextWord(s string) (w word, rest string, f *problem.Error) {
 	if s != "" && (s[0] == '"' || s[0] == '\'') {
 		return quotedWord(s)
@@ -155,7 +157,7 @@ func nextWord(s string) (w word, rest string, f *problem.Error) {
 		case strings.IndexByte("[({", c) >= 0:
 			n, closed := bracketed(s[i:])
 			if strings.Contains(s[i:i+n], `\`) {
-				n = 1 // its escapes say what they keep
+				n = 1 // its escapes show what they protect
 			} else if !closed && strings.IndexByte(s[i:], ',') >= 0 {
 				return w, "", problem.Errorf("Close it, or put the text in quotes: '\"...\"'.", "the bracket %c is not closed before a comma", c)
 			}
@@ -192,8 +194,8 @@ func quotedWord(s string) (word, string, *problem.Error) {
 	return word{}, "", problem.Errorf(`Close it, or write \`+s[:1]+` if the value starts with a quote.`, "the quote %s is not closed", s[:1])
 }
 
-// MergeSets puts the axes of --set over those of a file: a known key gets new values in its place, a new one comes last. Axes that go
-// together are replaced together.
+// MergeSets overrides the axes of a file with those of --set: the values of a known key are
+// replaced, and new keys come last. Zipped axes are replaced together.
 func MergeSets(axes, sets []Axis) ([]Axis, error) {
 	out := slices.Clone(axes)
 	seen := map[string]bool{}

@@ -33,7 +33,7 @@ func TestParseSet(t *testing.T) {
 		{"mac=00:11:22", "mac=00:11:22"},
 		{"null=null", "null=null"},
 
-		// Brackets keep what is in them together.
+		// Brackets group their contents.
 		{"kernel=(3,3)", "kernel=(3,3)"},
 		{"kernel=(3,3),(5,5)", "kernel=(3,3) (5,5)"},
 		{"cfg={a:1,b:2}", "cfg={a:1,b:2}"},
@@ -49,7 +49,7 @@ func TestParseSet(t *testing.T) {
 		{"face=:),:(", "face=:) :("},
 		{"open=a(b", "open=a(b"},
 
-		// What parameters.yml knows means the same here.
+		// Values in the syntax of parameters.yml have the same meaning here.
 		{"lr=[0.1,0.2]", "lr=0.1#0.2#"},
 		{"lr=[0.1]", "lr=0.1#"},
 		{`name=["a,b", 'c', d e, true]`, "name=a,b c d e +"},

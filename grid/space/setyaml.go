@@ -10,12 +10,14 @@ import (
 	"mlfnode/grid/yamlfile"
 )
 
-// bracketed returns the length of the text up to the bracket that closes the first one. Without one the length is 1.
+// bracketed returns the length of the text up to the bracket that closes the first one, or 1 if it
+// is not closed.
 func bracketed(s string) (n int, closed bool) {
 	var open []byte
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
-		case (c == '"' || c == '\'') && strings.IndexByte("[({,: ", s[i-1]) >= 0: // i > 0: the first is a bracket
+		// i > 0, because the first byte is a bracket
+		case (c == '"' || c == '\'') && strings.IndexByte("[({,: ", s[i-1]) >= 0:
 			if end := strings.IndexByte(s[i+1:], c); end >= 0 {
 				i += end + 1
 			}
@@ -37,11 +39,12 @@ func bracketed(s string) (n int, closed bool) {
 	return 1, false
 }
 
-// formula is how a map begins that parameters.yml knows, or nearly so.
+// formula matches the beginning of a map that parameters.yml knows, or a near miss.
 var formula = lazyregexp.New(`^\{\s*["']?(start|end|stop|step|lin\w*|log\w*|\w*space)["']?\s*:`)
 
-// isFlow reports whether the whole of a --set is a list, a formula or a tagged value as a parameters file has them. A list
-// needs a comma, since a single text in brackets, like [NH4+], is more likely to be meant as it is.
+// isFlow reports whether the whole value of --set is a list, a formula or a tagged value in the
+// syntax of a parameters file. A list needs a comma, because a single text in brackets, like
+// [NH4+], is more likely to be literal.
 func isFlow(s string) bool {
 	if strings.HasPrefix(s, "!!") || formula.Get().MatchString(s) {
 		return true
@@ -49,7 +52,7 @@ func isFlow(s string) bool {
 	return !strings.Contains(s, `\`) && (word{text: strings.TrimSpace(s)}).isList()
 }
 
-// isList reports whether the word is a list in brackets: of several values, or of one number.
+// isList reports whether the word is a bracketed list of several values, or of one number.
 func (w word) isList() bool {
 	if w.literal || !strings.HasPrefix(w.text, "[") {
 		return false
@@ -59,7 +62,7 @@ func (w word) isList() bool {
 	return closed && n == len(w.text) && (strings.Contains(inner, ",") || isNumber(strings.Trim(inner, " []")))
 }
 
-// flowAxis reads what stands behind a key as a parameters file has it.
+// flowAxis parses the value of a key in the syntax of a parameters file.
 func flowAxis(key, text string) (Axis, *problem.Error) {
 	quoted := `If it is text, put it in quotes: ` + key + `='"` + text + `"'.`
 	a := Axis{Key: key}
@@ -69,7 +72,7 @@ func flowAxis(key, text string) (Axis, *problem.Error) {
 	return a, a.check()
 }
 
-// flowZip reads axes that go together.
+// flowZip parses zipped axes.
 func flowZip(text string) (Axis, *problem.Error) {
 	const hint = "Write zip={lr: [0.1, 0.01], batch: [32, 64]}, with a space behind each colon."
 	var zips []Axis
@@ -79,7 +82,7 @@ func flowZip(text string) (Axis, *problem.Error) {
 	return zips[0], nil
 }
 
-// flowValue reads a YAML value with read; hint stands behind the first problem.
+// flowValue parses a YAML value with read. The hint is added to the first problem.
 func flowValue(text, hint string, read func(p *parameters, n *yaml.Node)) *problem.Error {
 	if wrong := yamlfile.Check("", []byte(text)); wrong != nil {
 		return problem.Errorf(wrong.Hint, "%s", wrong.Msg)

@@ -1,9 +1,10 @@
-// Package space has the parameter spaces of sweeps: axes with their values, what is read of them from parameters.yml, tables and
-// --set, and the points, which are computed from their index and never written out.
+// Package space implements the parameter spaces of sweeps: axes and their values, parsed from
+// parameters.yml, tables and --set, and the points, which are computed from their index and never
+// materialised.
 //
-// A Space is all combinations of the values of its Axes, less those that exclude expressions take out, or a random sample of
-// them. Extending a space keeps the index of each point that it has. Each Value keeps the text that the user wrote, which is
-// what programs get.
+// A Space is all combinations of the values of its Axes, except for those that exclude expressions
+// remove, or a random sample of them. Extending a space keeps the indexes of its points. Each Value
+// keeps the text that the user wrote, and programs receive that text.
 package space
 
 import (
@@ -14,18 +15,20 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// Space is the parameter space of a sweep: all combinations of its axes' values, less those that are excluded. The last axis
-// varies fastest. Points are computed from their index, so a space of 10^12 points takes as little memory as its axes do.
-// The zero value has one point without parameters. A Space never changes and may be used by several goroutines.
+// Space is the parameter space of a sweep: all combinations of its axes' values, except for the
+// excluded ones. The last axis varies fastest. Points are computed from their index, so a space of
+// 10^12 points takes only as much memory as its axes. The zero value has one point without
+// parameters. A Space is immutable and safe for concurrent use.
 type Space struct {
 	dims     []*dimension  // one for each key
-	factors  []*factor     // what combinations are made of
+	factors  []*factor     // the factors of the combinations
 	rules    *excludeRules // nil without exclude expressions
 	products []*product
 }
 
-// New makes the space of the axes without the points for which an exclude expression is true. Expressions name the axes
-// and compare numbers with numbers and text with text: `batchsize == 500 and unit > 100`.
+// New returns the space of the axes without the points for which an exclude expression is true.
+// Expressions refer to axes by name and compare numbers with numbers and text with text: `batchsize
+// == 500 and unit > 100`.
 func New(axes []Axis, exclude []string) (Space, error) {
 	if len(axes) > maxAxes {
 		return Space{}, tooManyAxes(len(axes))
@@ -56,7 +59,7 @@ func tooManyAxes(n int) *problem.Error {
 	return problem.Errorf("Turn those with one value into constants in a file.", "the space has %d axes, more than %d", n, maxAxes)
 }
 
-// append adds an axis behind the others.
+// append adds an axis after the others.
 func (s *Space) append(a Axis) *problem.Error {
 	if n := len(s.dims) + len(a.keys()); n > maxAxes {
 		return tooManyAxes(n)
@@ -74,7 +77,7 @@ func (s *Space) append(a Axis) *problem.Error {
 	return s.checkCells()
 }
 
-// checkCells bounds what the axes that go together take in memory.
+// checkCells bounds the memory of zipped axes.
 func (s *Space) checkCells() *problem.Error {
 	cells := 0
 	for _, w := range s.factors {
@@ -86,12 +89,12 @@ func (s *Space) checkCells() *problem.Error {
 	return nil
 }
 
-// dim returns the place of an axis, or -1.
+// dim returns the index of an axis, or -1.
 func (s *Space) dim(key string) int {
 	return slices.IndexFunc(s.dims, func(d *dimension) bool { return d.key == key })
 }
 
-// whole is the product of all values of all axes.
+// whole returns the product of all values of all axes.
 func (s Space) whole() *product {
 	b := &product{}
 	for _, w := range s.factors {
@@ -100,7 +103,7 @@ func (s Space) whole() *product {
 	return b
 }
 
-// appendFiltered appends a product and takes the excluded points out of it.
+// appendFiltered appends a product without its excluded points.
 func (s *Space) appendFiltered(b *product) error {
 	if f := b.countPoints(s.split()); f != nil {
 		return f
@@ -115,7 +118,7 @@ func (s *Space) appendFiltered(b *product) error {
 	return s.appendProduct(b)
 }
 
-// appendProduct puts a measured product behind the others.
+// appendProduct appends a product whose size is known.
 func (s *Space) appendProduct(b *product) error {
 	if b.start = s.Count(); len(s.products) == 0 {
 		b.start = 0
@@ -127,7 +130,7 @@ func (s *Space) appendProduct(b *product) error {
 	return nil
 }
 
-// split is the number of factors that expressions look at.
+// split returns the number of factors that expressions depend on.
 func (s *Space) split() int {
 	if s.rules == nil {
 		return 0
@@ -140,7 +143,7 @@ func (s *Space) split() int {
 	return len(s.factors)
 }
 
-// Keys are the axes in their order.
+// Keys returns the keys of the axes in order.
 func (s Space) Keys() []string {
 	keys := make([]string, len(s.dims))
 	for k, d := range s.dims {
@@ -149,7 +152,7 @@ func (s Space) Keys() []string {
 	return keys
 }
 
-// Axes returns the axes as they were given. Those that an extended space got later follow the one of the same key.
+// Axes returns the axes as they were given. The extensions of an axis follow it, with the same key.
 func (s Space) Axes() []Axis {
 	var all []Axis
 	for _, w := range s.factors {
@@ -180,10 +183,10 @@ func (s Space) HasLists() bool {
 	})
 }
 
-// HasZip reports whether axes of the space go together.
+// HasZip reports whether the space has zipped axes.
 func (s Space) HasZip() bool { return slices.ContainsFunc(s.factors, (*factor).isZip) }
 
-// Count is the number of points.
+// Count returns the number of points.
 func (s Space) Count() int64 {
 	if len(s.products) == 0 {
 		return 1
@@ -192,8 +195,8 @@ func (s Space) Count() int64 {
 	return last.start + last.count()
 }
 
-// At returns the point with index i. It is an error when i is not from 0 up to Count, and when the space was read from a record that
-// contradicts itself.
+// At returns the point with index i. It returns an error if i is not in [0,Count), or if the space
+// was decoded from a record that contradicts itself.
 func (s Space) At(i int64) (Params, error) {
 	if i < 0 || i >= s.Count() {
 		return nil, fmt.Errorf("the space has %d points, so there is no point %d", s.Count(), i)
@@ -226,7 +229,7 @@ func (s Space) productOf(i int64) int {
 	return k
 }
 
-// fill sets the axes of the factors from up to to from the number of their combination.
+// fill sets the axes of the factors from up to to according to the number of their combination.
 func (s *Space) fill(p Params, b *product, from, to int, i int64) {
 	for k := to - 1; k >= from; k-- {
 		n := b.hi[k] - b.lo[k]
@@ -238,7 +241,8 @@ func (s *Space) fill(p Params, b *product, from, to int, i int64) {
 	}
 }
 
-// Index is the inverse of At. The parameters may come in any order; ok is false when they are not a point of the space.
+// Index is the inverse of At. The parameters may be in any order; ok is false if they are not a
+// point of the space.
 func (s Space) Index(p Params) (index int64, ok bool) {
 	if len(p) != len(s.dims) {
 		return 0, false
@@ -258,7 +262,7 @@ func (s Space) Index(p Params) (index int64, ok bool) {
 	return s.IndexAt(at)
 }
 
-// Find returns the parameter of that name, nil for none.
+// Find returns the parameter with the given key, or nil.
 func (p Params) Find(key string) *Param {
 	for k := range p {
 		if p[k].Key == key {
@@ -268,7 +272,8 @@ func (p Params) Find(key string) *Param {
 	return nil
 }
 
-// indexIn returns the index of a combination of positions of the factors if the product holds it.
+// indexIn returns the index of a combination of positions of the factors, if the product contains
+// it.
 func (s *Space) indexIn(b *product, at []int64) (int64, bool) {
 	for k := range at {
 		if at[k] < b.lo[k] || at[k] >= b.hi[k] {

@@ -8,7 +8,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// anyAxis draws an axis of few values of every form. Explicit values lie apart from formula values of other axes only by chance.
+// anyAxis draws an axis with few values of any form. Explicit values rarely coincide with formula
+// values of other axes.
 func anyAxis(t *rapid.T, key string) Axis {
 	switch rapid.IntRange(0, 3).Draw(t, "form") {
 	case 0:
@@ -36,7 +37,7 @@ func anyAxes(t *rapid.T) []Axis {
 	return axes
 }
 
-// points lists a space by nested loops, the last axis fastest.
+// points lists a space by nested loops; the last axis varies fastest.
 func points(axes []Axis) []Params {
 	all := []Params{{}}
 	for _, a := range axes {
@@ -65,7 +66,7 @@ func mustSpace(t interface{ Fatalf(string, ...any) }, axes []Axis, exclude ...st
 	return s
 }
 
-// reread sends the space through JSON.
+// reread encodes the space as JSON and decodes it.
 func reread(t *rapid.T, s Space) Space {
 	b, err := json.Marshal(s)
 	if err != nil {
@@ -78,7 +79,8 @@ func reread(t *rapid.T, s Space) Space {
 	return out
 }
 
-// checkPoints compares a space with the points that it should have, in order, and checks that Index is the inverse of At.
+// checkPoints compares a space with its expected points, in order, and checks that Index is the
+// inverse of At.
 func checkPoints(t *rapid.T, s Space, want []Params) {
 	t.Helper()
 	if got := s.Count(); got != int64(len(want)) {
@@ -140,7 +142,8 @@ func TestIndexRefusesOtherPoints(t *testing.T) {
 	}
 }
 
-// TestExtendKeepsIndexes extends a space in steps and compares each with the points by brute force.
+// TestExtendKeepsIndexes extends a space in steps and compares each with the points found by brute
+// force.
 func TestExtendKeepsIndexes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		axes := anyAxes(t)
@@ -179,7 +182,7 @@ func TestExtendKeepsIndexes(t *testing.T) {
 	})
 }
 
-// lengthen puts the values of extra that are new behind those of axes.
+// lengthen appends the new values of extra to those of axes.
 func lengthen(axes, extra []Axis) (longer []Axis, grown bool) {
 	for _, a := range axes {
 		all := points([]Axis{a})
@@ -235,7 +238,8 @@ func newPoints(old []Params, axes []Axis) []Params {
 	return out
 }
 
-// checkSame wants old points at their indexes and the new ones behind them in any order.
+// checkSame checks that the old points keep their indexes and that the new ones follow them in any
+// order.
 func checkSame(t *rapid.T, s Space, want []Params) {
 	t.Helper()
 	if got := s.Count(); got != int64(len(want)) {

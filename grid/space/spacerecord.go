@@ -7,32 +7,33 @@ import (
 	"slices"
 )
 
-// record is a Space in JSON. Several axes of one key in a row are one axis that was extended.
+// record is the JSON form of a Space. Consecutive axes with the same key are one axis that was
+// extended.
 type record struct {
 	Axes    []Axis          `json:"axes,omitempty"`
 	Exclude []string        `json:"exclude,omitempty"`
-	Blocks  []productRecord `json:"blocks,omitempty"` // left out for the one product of all values with nothing excluded
+	Blocks  []productRecord `json:"blocks,omitempty"` // omitted for a single product of all values without exclusions
 }
 
 type productRecord struct {
 	Lo   []int64 `json:"lo"`
 	Hi   []int64 `json:"hi"`
-	Kept int64   `json:"kept"` // combinations of the axes that exclude expressions look at, less the excluded ones
+	Kept int64   `json:"kept"` // combinations of the axes that exclude expressions mention, less the excluded ones
 
-	// Drawn is set for a part of a sample. Kept is negative then, -1 less what it is otherwise: programs that know no samples refuse
-	// such a record, and do not run all points.
+	// Drawn is set for part of a sample. Kept is then negative, namely -1 minus its usual value, so
+	// that programs that do not know samples reject the record instead of running all points.
 	Drawn *sampleRecord `json:"drawn,omitempty"`
 }
 
-// sampleRecord is the part of a product that a sample has, by the places of its points in the shuffled product.
+// sampleRecord is the sampled part of a product, by positions in the shuffled product.
 type sampleRecord struct {
 	Seed uint64 `json:"seed,omitempty"`
 	Lo   int64  `json:"lo"`
 	Hi   int64  `json:"hi"`
-	Each int64  `json:"each,omitempty"` // how often each point runs, if more than once: the values of the last axis
+	Each int64  `json:"each,omitempty"` // runs of each point, if more than one: the values of the last axis
 }
 
-// MarshalJSON writes the axes as they were given, never their points.
+// MarshalJSON encodes the axes as they were given, never their points.
 func (s Space) MarshalJSON() ([]byte, error) {
 	r := record{Axes: s.Axes(), Exclude: s.Exclude()}
 	if s.rules != nil || len(s.products) > 1 || len(s.products) == 1 && s.products[0].drawn != nil {
@@ -50,8 +51,8 @@ func (s Space) MarshalJSON() ([]byte, error) {
 	return json.Marshal(r)
 }
 
-// UnmarshalJSON is the inverse of MarshalJSON. It does not evaluate exclude expressions: that is done when a point is first
-// asked for.
+// UnmarshalJSON is the inverse of MarshalJSON. It does not evaluate exclude expressions; the first
+// access to a point does.
 func (s *Space) UnmarshalJSON(data []byte) error {
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
@@ -89,8 +90,9 @@ func (r *record) space() (Space, error) {
 	return s, nil
 }
 
-// Reuse makes the space share what old has found out about its exclude expressions, if both are the same. A space that is read again with
-// each revision of its record would otherwise evaluate them on all combinations each time.
+// Reuse shares the results of old's exclude expressions if both spaces are the same. Otherwise, a
+// space that is decoded again with each revision of its record would evaluate them on all
+// combinations each time.
 func (s *Space) Reuse(old Space) {
 	if s.rules == nil || old.rules == nil || len(s.products) == 0 || len(s.products) != len(old.products) || s.Count() != old.Count() || s.products[0] == old.products[0] {
 		return
@@ -102,7 +104,7 @@ func (s *Space) Reuse(old Space) {
 	}
 }
 
-// appendRecorded adds an axis, or further values of the one before it.
+// appendRecorded adds an axis, or further values of the axis before it.
 func (s *Space) appendRecorded(a Axis) error {
 	a = a.unzipped()
 	at := len(s.factors) - 1
@@ -132,7 +134,7 @@ func (s *Space) appendRecorded(a Axis) error {
 	return nil
 }
 
-// appendProductRecord appends a product as it was recorded.
+// appendProductRecord appends a recorded product.
 func (s *Space) appendProductRecord(r productRecord) error {
 	b := &product{lo: r.Lo, hi: r.Hi}
 	if len(b.lo) != len(s.factors) || len(b.hi) != len(s.factors) {

@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// TestRecordsThatContradictThemselves reads spaces whose records say something else than their axes and expressions do: each is
-// refused, or gives an error for each of its points, at once or later, and never a panic.
+// TestRecordsThatContradictThemselves decodes spaces whose records contradict their axes and
+// expressions: each is rejected, or returns an error for each of its points, immediately or later,
+// and never panics.
 func TestRecordsThatContradictThemselves(t *testing.T) {
 	axis := `{"key":"a","values":[1,2,3,4]}`
 	for name, record := range map[string]string{

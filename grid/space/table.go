@@ -16,14 +16,15 @@ import (
 	"mlfnode/grid/yamlfile"
 )
 
-// table is a list of points as it is read: its columns in the order in which they were first met.
+// table is a list of points during parsing, with its columns in the order of their first
+// occurrence.
 type table struct {
 	keys    []string
 	columns [][]Value
 	rows    int
 }
 
-// tableReader returns what reads a file of points, by its name; nil for other files.
+// tableReader returns the parser for a list of points, by the file's name, or nil for other files.
 func tableReader(name string) func(t *table, data []byte) (line int, f *problem.Error) {
 	switch strings.ToLower(filepath.Ext(name)) {
 	case ".csv":
@@ -36,9 +37,9 @@ func tableReader(name string) func(t *table, data []byte) (line int, f *problem.
 	return nil
 }
 
-// parseTable reads a list of points: CSV whose first line names the parameters, or an object on each line. Values are as in a
-// parameters file; an empty cell, null, or a parameter that an object lacks leaves the option out. A file has at most MaxFile bytes
-// and MaxRows points.
+// parseTable parses a list of points: CSV whose first line names the parameters, or one JSON object
+// per line. Values are the same as in a parameters file; an empty cell, null, or a parameter that
+// an object lacks leaves out the option. A file has at most MaxFile bytes and MaxRows points.
 func parseTable(name string, data []byte, read func(t *table, data []byte) (int, *problem.Error)) ([]Axis, error) {
 	inFile := func(line int, f *problem.Error) error {
 		return problem.List{{File: name, Line: line, Col: 1, Msg: f.Msg, Hint: f.Hint}}
@@ -69,7 +70,7 @@ func parseTable(name string, data []byte, read func(t *table, data []byte) (int,
 	return []Axis{a}, nil
 }
 
-// set puts a value into the last row.
+// set stores a value in the last row.
 func (t *table) set(key string, v Value) *problem.Error {
 	c := slices.Index(t.keys, key)
 	if c < 0 {
@@ -89,7 +90,7 @@ func (t *table) set(key string, v Value) *problem.Error {
 	return nil
 }
 
-// filled returns a column with at least n values: what it lacks leaves the option out.
+// filled returns a column with at least n values: those that it lacks leave out the option.
 func (t *table) filled(c, n int) []Value {
 	for len(t.columns[c]) < n {
 		t.columns[c] = append(t.columns[c], canonical(Value{Kind: False}))
@@ -111,7 +112,7 @@ func (t *table) next() *problem.Error {
 	return t.checkCells()
 }
 
-// checkCells bounds the table before columns are filled up: a short file may stand for a large one.
+// checkCells bounds the table before columns are padded: a short file can expand to a large table.
 func (t *table) checkCells() *problem.Error {
 	if t.rows*len(t.keys) > maxCells {
 		return tooManyCells()
@@ -121,7 +122,7 @@ func (t *table) checkCells() *problem.Error {
 
 func (t *table) readCSV(data []byte, comma rune) (int, *problem.Error) {
 	r := csv.NewReader(bytes.NewReader(data))
-	r.Comma, r.TrimLeadingSpace, r.ReuseRecord = comma, comma == ',', true // a leading tab is an empty cell
+	r.Comma, r.TrimLeadingSpace, r.ReuseRecord = comma, comma == ',', true // a leading tab means an empty cell
 	for {
 		record, err := r.Read()
 		var syntax *csv.ParseError

@@ -6,25 +6,26 @@ import (
 	"fmt"
 )
 
-// Kind tells how a Value is shown to the program and in JSON.
+// Kind determines how a Value is passed to a program and encoded in JSON.
 type Kind uint8
 
 // The kinds of values.
 const (
 	Text   Kind = iota // a string: `--key=text`
-	Number             // Text holds the number's source text, a valid JSON number: `--key=1e-3`
-	True               // the bare flag: `--key`
-	False              // the option is left out
-	List               // several arguments behind one option: `--key a b`; Text is a JSON list of strings and numbers
+	Number             // Text is the number's source text, a valid JSON number: `--key=1e-3`
+	True               // a bare flag: `--key`
+	False              // the option is omitted
+	List               // several arguments after one option: `--key a b`; Text is a JSON list of strings and numbers
 )
 
-// Value is one value of an axis. Text is the scalar's source text and reaches the program unchanged, so `1e-3` stays `1e-3`.
+// Value is one value of an axis. Text is the scalar's source text and reaches the program
+// unchanged, so `1e-3` stays `1e-3`.
 type Value struct {
 	Text string
 	Kind Kind
 }
 
-// MarshalJSON writes strings as JSON strings, numbers with their source text and flags as booleans.
+// MarshalJSON encodes texts as strings, numbers with their source text and flags as booleans.
 func (v Value) MarshalJSON() ([]byte, error) { return v.appendJSON(nil), nil }
 
 func (v Value) appendJSON(b []byte) []byte {
@@ -41,7 +42,8 @@ func (v Value) appendJSON(b []byte) []byte {
 	return appendString(b, v.Text)
 }
 
-// appendString writes a JSON string as encoding/json does, most of them without calling it.
+// appendString appends a JSON string as encoding/json encodes it, usually without calling that
+// package.
 func appendString(b []byte, s string) []byte {
 	for i := range len(s) {
 		switch c := s[i]; {
@@ -91,7 +93,7 @@ func (v *Value) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// listOf makes one value of several arguments.
+// listOf returns one value of several arguments.
 func listOf(items []Value) Value {
 	text := []byte{'['}
 	for i, item := range items {
@@ -99,14 +101,14 @@ func listOf(items []Value) Value {
 			text = append(text, ',')
 		}
 		if item.Kind != Number {
-			item = Value{Text: canonical(item).Text} // a flag or a list is text there
+			item = Value{Text: canonical(item).Text} // in a list, flags and lists are text
 		}
 		text = item.appendJSON(text)
 	}
 	return Value{Text: string(append(text, ']')), Kind: List}
 }
 
-// Words returns the arguments that the value is: those of a list, or its text alone.
+// Words returns the arguments of the value: the elements of a list, or the text.
 func (v Value) Words() []string {
 	var items []Value
 	if v.Kind != List || json.Unmarshal([]byte(v.Text), &items) != nil {
@@ -119,7 +121,7 @@ func (v Value) Words() []string {
 	return words
 }
 
-// Param is one axis of a point with its value.
+// Param is a parameter of a point: an axis and its value.
 type Param struct {
 	Key   string
 	Value Value
@@ -128,7 +130,7 @@ type Param struct {
 // Params is one point of a space: every axis once, in the order of the axes.
 type Params []Param
 
-// MarshalJSON writes an object whose keys keep the order of the axes.
+// MarshalJSON encodes an object whose keys are in the order of the axes.
 func (p Params) MarshalJSON() ([]byte, error) { return p.AppendJSON(nil), nil }
 
 // AppendJSON appends the object of MarshalJSON.
@@ -145,7 +147,7 @@ func (p Params) AppendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-// UnmarshalJSON reads an object and keeps the order of its keys.
+// UnmarshalJSON decodes an object and keeps the order of its keys.
 func (p *Params) UnmarshalJSON(b []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {

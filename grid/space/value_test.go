@@ -21,7 +21,7 @@ func TestParamsJSONAsEncodingJSON(t *testing.T) {
 	})
 }
 
-// TestListsJSON has a list of arguments among the parameters of a point.
+// TestListsJSON encodes and decodes a point with a list of arguments.
 func TestListsJSON(t *testing.T) {
 	t.Parallel()
 	layers := Params{{Key: "layers", Value: listOf([]Value{{Text: "64", Kind: Number}, {Text: "a b"}})}, {Key: "lr", Value: Value{Text: "1", Kind: Number}}}

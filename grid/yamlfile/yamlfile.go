@@ -1,5 +1,5 @@
-// Package yamlfile reads a YAML file that a user wrote into nodes, within limits that keep hostile files from costing time, and
-// says in which line and column it is wrong.
+// Package yamlfile parses YAML files that users wrote into nodes, within limits that bound the time
+// that a hostile file can take, and reports errors with their line and column.
 package yamlfile
 
 import (
@@ -17,14 +17,15 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// The limits keep hostile files from costing time: a file that people write is far below them.
+// The limits bound the time that a hostile file can take. Files that people write are far below
+// them.
 const (
 	MaxFile  = 4 << 20 // bytes of a parameters file or a project.yaml
-	maxDepth = 100     // lists and maps in each other
+	maxDepth = 100     // nesting of lists and maps
 )
 
-// Parse reads one YAML document into nodes and decodes nothing. It returns nil for a file without content. The error is of
-// type problem.List; name is the file's name in it.
+// Parse parses one YAML document into nodes without decoding them. It returns nil for a file
+// without content. The error is of type problem.List and refers to the file as name.
 func Parse(name string, data []byte) (*yaml.Node, error) {
 	if p := Check(name, data); p != nil {
 		return nil, problem.List{*p}
@@ -51,7 +52,8 @@ func Parse(name string, data []byte) (*yaml.Node, error) {
 	return root, nil
 }
 
-// Decode reads the next document. A panic of the YAML library, of which fuzzing has found some over the years, becomes an error.
+// Decode decodes the next document. A panic of the YAML library, in which fuzzing has found several
+// over the years, becomes an error.
 func Decode(dec *yaml.Decoder) (doc *yaml.Node, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -68,7 +70,7 @@ func Decode(dec *yaml.Decoder) (doc *yaml.Node, err error) {
 	return doc, nil
 }
 
-// Check refuses at once what could keep the YAML library busy.
+// Check quickly rejects content that could keep the YAML library busy.
 func Check(name string, data []byte) *problem.InFile {
 	if len(data) > MaxFile {
 		f := TooLong("Write long rows of numbers as an interval, like {start: 0, end: 1000000}.")
@@ -84,15 +86,15 @@ func Check(name string, data []byte) *problem.InFile {
 	return nil
 }
 
-// byLine is what to do with more values than fit.
+// byLine is the advice for more values than a file can hold.
 const byLine = "Or keep the values in a file of the project and sweep over its lines: line=1:40001 for 40,000 of them, with $(sed -n {line}p FILE) in a command of sh -c."
 
-// TooLong is what is wrong with a file of more than MaxFile bytes.
+// TooLong returns the problem of a file larger than MaxFile.
 func TooLong(advice string) *problem.Error {
 	return problem.Errorf(advice+" "+byLine, "the file has more than %d MiB", MaxFile>>20)
 }
 
-// InvalidUTF8 finds the first byte that is not valid UTF-8.
+// InvalidUTF8 returns the position of the first byte that is not valid UTF-8.
 func InvalidUTF8(data []byte) (line, col int) {
 	line, col = 1, 1
 	for len(data) > 0 {
@@ -110,8 +112,8 @@ func InvalidUTF8(data []byte) (line, col int) {
 	return line, col
 }
 
-// tooDeep counts brackets, leading dashes and steps of indentation. It may count brackets in texts too, which is harmless
-// below such a limit.
+// tooDeep counts brackets, leading dashes and levels of indentation. It also counts brackets in
+// strings, which does no harm with so high a limit.
 func tooDeep(data []byte) (line, col int, deep bool) {
 	flow := 0
 	indents := []int{0}
@@ -144,7 +146,7 @@ func tooDeep(data []byte) (line, col int, deep bool) {
 	return 0, 0, false
 }
 
-// syntaxProblem places an error of the YAML library, which knows the line only.
+// syntaxProblem adds a column to an error of the YAML library, which has only a line.
 func syntaxProblem(name string, data []byte, err error) problem.InFile {
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 0
@@ -169,7 +171,7 @@ func syntaxProblem(name string, data []byte, err error) problem.InFile {
 	return problem.InFile{File: name, Line: line, Col: col, Msg: "this is not valid YAML: " + msg, Hint: hint}
 }
 
-// tabAt finds the first tab in an indentation.
+// tabAt returns the position of the first tab in an indentation.
 func tabAt(lines [][]byte) (line, col int, ok bool) {
 	for i, text := range lines {
 		indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]
@@ -180,13 +182,13 @@ func tabAt(lines [][]byte) (line, col int, ok bool) {
 	return 0, 0, false
 }
 
-// IsPlain reports whether a scalar was written without quotes, block marks and tags.
+// IsPlain reports whether a scalar was written without quotes, block indicators and tags.
 func IsPlain(n *yaml.Node) bool {
 	const marked = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle | yaml.TaggedStyle
 	return n.Style&marked == 0
 }
 
-// ProblemAt places a problem at a YAML node.
+// ProblemAt returns a problem at the position of a YAML node.
 func ProblemAt(file string, n *yaml.Node, msg, hint string) problem.InFile {
 	return problem.InFile{File: file, Line: n.Line, Col: n.Column, Msg: msg, Hint: hint}
 }

@@ -120,9 +120,9 @@ func BenchmarkEndpoints(b *testing.B) {
 			l := measured{call: call}
 			var took, used []time.Duration
 			for n := range rounds {
-				before := gridtest.OwnTime(b)
+				before := gridtest.CPUTime(b)
 				d, answer := ask(walk.path(call, 1+n*100/rounds))
-				took, used, l.bytes = append(took, d), append(used, gridtest.OwnTime(b)-before), max(l.bytes, len(answer))
+				took, used, l.bytes = append(took, d), append(used, gridtest.CPUTime(b)-before), max(l.bytes, len(answer))
 				walk.follow(call, answer)
 			}
 			l.first = took[0]

@@ -54,10 +54,10 @@ func BenchmarkSweepBesidePages(b *testing.B) {
 	places := []string{"/", at, at + "/heat", at + "/timeline", at + "/logs", at + "/coverage", at, "/", at + "/trials/1", "/sweeps"}
 	type figures struct{ rate, cpu float64 }
 	measure := func() figures {
-		before, used, begin := ended(b, s, sweep.Sweep), gridtest.OwnTime(b), time.Now()
+		before, used, begin := ended(b, s, sweep.Sweep), gridtest.CPUTime(b), time.Now()
 		<-time.After(span)
 		trials := float64(ended(b, s, sweep.Sweep) - before)
-		return figures{trials / time.Since(begin).Seconds(), (gridtest.OwnTime(b) - used).Seconds() / trials * 1e6}
+		return figures{trials / time.Since(begin).Seconds(), (gridtest.CPUTime(b) - used).Seconds() / trials * 1e6}
 	}
 	middle := func(all []figures, of func(figures) float64) float64 {
 		var v []float64

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// OwnTime is the processor time that this process has used.
-func OwnTime(t testing.TB) time.Duration {
+// CPUTime returns the processor time that this process has used.
+func CPUTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
