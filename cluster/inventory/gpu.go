@@ -7,40 +7,42 @@ import (
 	"time"
 )
 
-// Unknown stands for a figure of a GPU that its driver does not report.
+// Unknown represents a value that a GPU's driver does not report.
 const Unknown = -1
 
-// GPU is one GPU and its use when it was read.
+// GPU is one GPU and its use at the time of reading.
 type GPU struct {
 	Index       int        `json:"index"`
-	UUID        string     `json:"uuid"` // what CUDA_VISIBLE_DEVICES takes
+	UUID        string     `json:"uuid"` // as in CUDA_VISIBLE_DEVICES
 	Name        string     `json:"name"`
-	Memory      int64      `json:"memory"`                // bytes
-	MemoryUsed  int64      `json:"memory_used"`           // bytes
-	Utilization int        `json:"utilization"`           // percent; Unknown in MIG mode
-	Temperature int        `json:"temperature"`           // degrees Celsius, or Unknown
-	Power       int        `json:"power,omitempty"`       // watts, or Unknown
-	Processes   int        `json:"processes"`             // programs that compute on it, of all containers, or Unknown
-	MIG         bool       `json:"mig,omitempty"`         // MIG mode is on: only the instances can be used
-	Instances   []Instance `json:"instances,omitempty"`   // MIG devices, in the driver's order
-	Capability  string     `json:"capability,omitempty"`  // CUDA compute capability, as in 8.0
-	Group       int        `json:"group"`                 // GPUs of one group reach each other by NVLink or one PCI host bridge, or Unknown
-	NUMA        int        `json:"numa"`                  // NUMA node, or Unknown
-	Mode        string     `json:"mode,omitempty"`        // compute mode when it is not the default: exclusive or prohibited
-	Persistence bool       `json:"persistence,omitempty"` // the driver stays loaded between programs
-	Recovery    Recovery   `json:"recovery,omitempty"`    // what the driver says has to be done to the GPU
-	Problem     string     `json:"problem,omitempty"`     // why it can't be used; "" when all is well
+	Memory      int64      `json:"memory"`               // bytes
+	MemoryUsed  int64      `json:"memory_used"`          // bytes
+	Utilization int        `json:"utilization"`          // percent; Unknown in MIG mode
+	Temperature int        `json:"temperature"`          // degrees Celsius, or Unknown
+	Power       int        `json:"power,omitempty"`      // watts, or Unknown
+	Processes   int        `json:"processes"`            // programs that compute on it, in all containers, or Unknown
+	MIG         bool       `json:"mig,omitempty"`        // MIG mode is on: only the instances can be used
+	Instances   []Instance `json:"instances,omitempty"`  // MIG devices, in the driver's order
+	Capability  string     `json:"capability,omitempty"` // CUDA compute capability, as in 8.0
+	// GPUs of one group are connected by NVLink or one PCI host bridge; or Unknown
+	Group int `json:"group"`
+	NUMA  int `json:"numa"` // NUMA node, or Unknown
+	// Compute mode unless it is the default: exclusive or prohibited.
+	Mode        string   `json:"mode,omitempty"`
+	Persistence bool     `json:"persistence,omitempty"` // the driver stays loaded between programs
+	Recovery    Recovery `json:"recovery,omitempty"`    // recovery action that the driver asks for
+	Problem     string   `json:"problem,omitempty"`     // why it cannot be used; "" if it can
 
-	State  string    `json:"state,omitempty"`  // what the node makes of it, see node/worker; "" is not known
+	State  string    `json:"state,omitempty"`  // state assigned by the node, see node/worker; "" if unknown
 	Why    string    `json:"why,omitempty"`    // the reason of the state
 	Since  time.Time `json:"since,omitzero"`   // when it entered the state
-	Trials []string  `json:"trials,omitempty"` // what runs there now, at most a few
+	Trials []string  `json:"trials,omitempty"` // some of the trials that are running on it
 }
 
-// Instance is one MIG device: a part of a GPU that CUDA sees as a device of its own.
+// Instance is one MIG device: a part of a GPU that CUDA treats as a device of its own.
 type Instance struct {
 	UUID            string   `json:"uuid"`    // MIG-…
-	Profile         string   `json:"profile"` // as in 1g.10gb
+	Profile         string   `json:"profile"` // for example 1g.10gb
 	Memory          int64    `json:"memory"`  // bytes
 	MemoryUsed      int64    `json:"memory_used,omitempty"`
 	GPUInstance     int      `json:"gi"`
@@ -50,11 +52,11 @@ type Instance struct {
 	Trials          []string `json:"trials,omitempty"`
 }
 
-// Recovery is what the driver says has to be done to a GPU before it can be used again (NVML's
-// field 230).
+// Recovery is the action that the driver requires before a GPU can be used again (NVML's field
+// 230).
 type Recovery int
 
-// The actions that NVML names. Higher values ask for something that concerns the whole machine.
+// The actions that NVML defines. Higher values concern the whole machine.
 const (
 	RecoveryUnknown       Recovery = Unknown // the driver does not know the field
 	RecoveryNone          Recovery = 0
@@ -64,7 +66,7 @@ const (
 	RecoveryDrainAndReset Recovery = 4
 )
 
-// String is what has to be done, for people.
+// String returns the required action, for people.
 func (r Recovery) String() string {
 	switch {
 	case r <= RecoveryNone:
@@ -79,7 +81,7 @@ func (r Recovery) String() string {
 	return "needs a restart of the machine"
 }
 
-// Process is a program that has memory of a device. It is numbered as in this machine's root PID
+// Process is a program that uses memory of a device. Its PID is that of the machine's root PID
 // namespace, whatever container it is in.
 type Process struct {
 	PID      int
@@ -87,11 +89,11 @@ type Process struct {
 	Graphics bool  // it draws and does not compute: a desktop, not a program that competes with trials
 }
 
-// Use is what a device, a GPU or an instance, holds at a moment.
+// Use is the use of a device, a GPU or an instance, at one moment.
 type Use struct {
 	UUID      string
 	Memory    int64 // bytes used, by processes and by the driver itself
-	Busy      int   // percent of the time in which it computed, or Unknown
+	Busy      int   // percent of the time in which it was busy, or Unknown
 	Processes []Process
 	Listed    bool // Processes is complete
 }
@@ -99,21 +101,21 @@ type Use struct {
 // Fault is an error that the driver reported, or a change of the recovery action.
 type Fault struct {
 	Time            time.Time
-	UUID            string // of the GPU, not of an instance; "" when the driver did not say which
+	UUID            string // of the GPU, not of an instance; "" if the driver did not identify it
 	Xid             int    // NVIDIA's number of the error; 0 for a change without one
-	GPUInstance     int    // of the instance that the error is confined to, or Unknown
+	GPUInstance     int    // the instance that the error is confined to, or Unknown
 	ComputeInstance int
 }
 
-// Sample is one look at the use of all devices, with the faults since the look before.
+// Sample is the use of all devices at one moment, with the faults since the previous sample.
 type Sample struct {
 	Time   time.Time
 	Uses   []Use
 	Faults []Fault
-	Health error // why faults can't be watched; nil when they are
+	Health error // why faults cannot be watched; nil if they are
 }
 
-// Find gives the use of a device.
+// Find returns the use of a device.
 func (s *Sample) Find(uuid string) (Use, bool) {
 	i := slices.IndexFunc(s.Uses, func(u Use) bool { return u.UUID == uuid })
 	if i < 0 {
@@ -123,33 +125,33 @@ func (s *Sample) Find(uuid string) (Use, bool) {
 }
 
 // Source reads the GPUs of a machine. Its methods are called by one goroutine at a time, and may
-// block in the driver for good.
+// block in the driver forever.
 type Source interface {
-	// Read fills in GPUs, Driver, CUDA and GPUProblem.
+	// Read sets GPUs, Driver, CUDA and GPUProblem.
 	Read(ctx context.Context, m *Machine)
-	// Sample looks at the use of the devices and at faults since the last call.
+	// Sample returns the use of the devices and the faults since the last call.
 	Sample(ctx context.Context) (Sample, error)
-	// Close ends the work with the driver. The next call begins it again.
+	// Close releases the driver. The next call opens it again.
 	Close()
 }
 
-// Group is how many devices of one kind a machine has. A profile makes them instances.
+// Group is the number of devices of one kind in a machine. With a profile, they are MIG instances.
 type Group struct {
 	Model      string `json:"model"`
 	Memory     int64  `json:"memory"` // bytes of each
 	Capability string `json:"capability,omitempty"`
 	Profile    string `json:"profile,omitempty"`
 	Total      int    `json:"total"`
-	Ready      int    `json:"ready"` // of these, such as are in service
+	Ready      int    `json:"ready"` // number of those in service
 }
 
-// inService reports whether trials may use a device that is in a state of package
-// node/worker/devices, now or in a moment. One of an agent that tells no state may be used if it
-// has no problem.
+// inService reports whether trials can use a device in a state of package node/worker/devices, now
+// or shortly. A device without a state, from an agent that reports none, is in service if it has no
+// problem.
 func inService(state string) bool { return state == "" || state == "ready" || state == "dirty" }
 
-// GroupsOf counts devices by kind, the largest first. A GPU in MIG mode counts by its instances
-// alone.
+// GroupsOf counts devices by kind, the largest first. A GPU in MIG mode counts only through its
+// instances.
 func GroupsOf(gpus []GPU) []Group {
 	count := map[Group]*Group{}
 	var all []*Group
@@ -184,7 +186,7 @@ func GroupsOf(gpus []GPU) []Group {
 	return groups
 }
 
-// The compute modes that keep programs from sharing a GPU.
+// The compute modes that prevent programs from sharing a GPU.
 const (
 	Exclusive  = "exclusive"  // one program at a time
 	Prohibited = "prohibited" // none

@@ -42,15 +42,15 @@ func TestNUMANode(t *testing.T) {
 	}
 }
 
-// sampler is a source whose samples are a func.
+// sampler is a Source whose Sample method is a func.
 type sampler func(context.Context) (Sample, error)
 
 func (sampler) Read(context.Context, *Machine)               {}
 func (f sampler) Sample(ctx context.Context) (Sample, error) { return f(ctx) }
 func (sampler) Close()                                       {}
 
-// TestWatcherSamples asks a driver that answers, one that has a problem, and one that hangs for
-// good.
+// TestWatcherSamples samples a driver that answers, one that has a problem, and one that hangs
+// forever.
 func TestWatcherSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang, release := false, make(chan struct{})

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// TestWatcherOfAHungDriver has a driver hang for good, as in a call into the kernel that nothing
-// can end. It is asked once, others are told, and neither the newest picture nor the end waits for
-// it.
+// TestWatcherOfAHungDriver uses a driver that hangs forever, as in a system call that cannot be
+// interrupted. The Watcher calls it once and reports ErrSilent to others, and neither Latest nor
+// the end of Run waits for it.
 func TestWatcherOfAHungDriver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var looks atomic.Int32
@@ -48,8 +48,8 @@ func TestWatcherOfAHungDriver(t *testing.T) {
 	})
 }
 
-// hangingSMI puts an nvidia-smi into PATH that hangs, with a child that holds its output, and
-// writes a line for each run.
+// hangingSMI puts an nvidia-smi into PATH that hangs, with a child process that keeps its output
+// open, and writes a line for each run.
 func hangingSMI(t *testing.T) (runs string) {
 	t.Helper()
 	dir := t.TempDir()

@@ -9,21 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is how busy a machine is, in percent. A figure that can't be read is Unknown.
+// Host is the load of a machine, in percent. A value that cannot be read is Unknown.
 type Host struct {
-	Load   int // processes that ran or waited to, over one minute, of the processors
-	CPU    int // of the processors' time since the reading before
-	Memory int // in use, of all
-	Disk   int // in use, of the disk that a folder is on
+	Load   int // average number of runnable processes over one minute, relative to the processors
+	CPU    int // processor time since the previous reading
+	Memory int // memory in use
+	Disk   int // disk space in use, on the disk of a folder
 }
 
-// Meter reads how busy this machine is. The zero value begins to measure.
+// Meter measures the load of this machine. The zero value is ready to use.
 type Meter struct {
-	busy, all int64 // processor time when it was last read, in the kernel's ticks
+	busy, all int64 // processor time at the last reading, in kernel ticks
 }
 
-// Read looks now. It asks the disk of dir, which may hang, so who calls it must have nothing else
-// to do.
+// Read returns the current load. It calls statfs on dir, which may hang, so the caller must have
+// nothing else to do.
 func (m *Meter) Read(dir string, cpus float64) Host {
 	return m.read("/proc", dir, cpus)
 }
@@ -39,7 +39,7 @@ func (m *Meter) read(proc, dir string, cpus float64) Host {
 	return h
 }
 
-// cpu reads the first line of stat, `cpu  user nice system idle iowait irq softirq steal …`
+// cpu parses the first line of stat, `cpu  user nice system idle iowait irq softirq steal …`
 // (proc_stat(5)).
 func (m *Meter) cpu(path string) int {
 	text, err := os.ReadFile(path)
@@ -49,12 +49,12 @@ func (m *Meter) cpu(path string) int {
 		return Unknown
 	}
 	var busy, all int64
-	for i, field := range fields[1:min(len(fields), 9)] { // the time of guests is in that of their users
+	for i, field := range fields[1:min(len(fields), 9)] { // the time of guests is included in that of their users
 		ticks, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
 			return Unknown
 		}
-		if all += ticks; i != 3 && i != 4 { // idle, and waiting for a disk
+		if all += ticks; i != 3 && i != 4 { // idle and iowait
 			busy += ticks
 		}
 	}
@@ -66,7 +66,7 @@ func (m *Meter) cpu(path string) int {
 	return percent(max(busy-before.busy, 0), all-before.all)
 }
 
-// memoryUse reads meminfo, `MemTotal:  1234 kB` (proc_meminfo(5)).
+// memoryUse parses meminfo, `MemTotal:  1234 kB` (proc_meminfo(5)).
 func memoryUse(path string) int {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -92,7 +92,7 @@ func memoryUse(path string) int {
 	return percent(max(total-free, 0), total)
 }
 
-// diskUse is what df shows: without what only root may use.
+// diskUse returns the use that df shows: without the space reserved for root.
 func diskUse(dir string) int {
 	var s unix.Statfs_t
 	if unix.Statfs(dir, &s) != nil || s.Blocks == 0 {

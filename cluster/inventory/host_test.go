@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// TestMeter reads figures that the kernel writes, and says of what can't be read that it is not
-// known.
+// TestMeter reads figures in the kernel's format, and checks that unreadable ones are Unknown.
 func TestMeter(t *testing.T) {
 	proc := t.TempDir()
 	write := func(name, text string) {

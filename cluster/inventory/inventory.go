@@ -1,11 +1,14 @@
-// Package inventory says what hardware this machine has for trials: processors, memory and GPUs.
+// Package inventory determines the hardware that this machine has for trials: processors, memory
+// and GPUs.
 //
-// Size looks at what is known without asking a driver, so that settings can be read on any machine
-// at any time; Read adds the GPUs, and gives up on a driver that does not answer. A Watcher keeps
-// looking, so that others get fresh figures without waiting. Limits of the process's own container
-// count. GPUs come from NVIDIA's management library (NVML, driver 470 or newer), which is opened at
-// run time, or from the program nvidia-smi in builds without cgo. A machine without a driver has no
-// GPUs, and that is not an error; for a driver that is there and does not work GPUProblem has the
+// Size returns what is known without asking a driver, so that settings can be read on any machine
+// at any time. Read adds the GPUs, and gives up on a driver that does not answer. A Watcher reads
+// repeatedly, so that others get current figures without waiting. All respect the limits of the
+// process's container.
+//
+// GPUs are read through NVIDIA's management library (NVML, driver 470 or newer), which is loaded at
+// run time, or through the program nvidia-smi in builds without cgo. A machine without a driver has
+// no GPUs, which is not an error; if a driver is present but does not work, GPUProblem holds the
 // reason.
 package inventory
 
@@ -20,20 +23,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Machine is what trials may use of this machine, and what it is.
+// Machine describes this machine, and how much of it trials may use.
 type Machine struct {
 	CPUs   float64 `json:"cpus"`           // cores
 	Memory int64   `json:"memory"`         // bytes
 	GPUs   []GPU   `json:"gpus,omitempty"` // by index
 
 	Driver     string `json:"driver,omitempty"`      // version of the GPU driver
-	CUDA       string `json:"cuda,omitempty"`        // newest CUDA version that the driver serves
-	GPUProblem string `json:"gpu_problem,omitempty"` // why the GPUs can't be read though a driver is there
+	CUDA       string `json:"cuda,omitempty"`        // newest CUDA version that the driver supports
+	GPUProblem string `json:"gpu_problem,omitempty"` // why the GPUs cannot be read although there is a driver
 
-	Groups []Group `json:"groups,omitempty"` // the GPUs by kind: complete even where GPUs is not
-	More   bool    `json:"more,omitempty"`   // GPUs is shortened: there are more
+	Groups []Group `json:"groups,omitempty"` // the GPUs by kind: complete even if GPUs is not
+	More   bool    `json:"more,omitempty"`   // GPUs is truncated
 
-	GPUPolicy *GPUPolicy `json:"gpu_policy,omitempty"` // nil when the node does not tell
+	GPUPolicy *GPUPolicy `json:"gpu_policy,omitempty"` // nil if the node does not report it
 
 	Hostname string `json:"hostname,omitempty"`
 	OS       string `json:"os,omitempty"` // name and version of the distribution
@@ -41,14 +44,14 @@ type Machine struct {
 	Kernel   string `json:"kernel,omitempty"`
 }
 
-// GPUPolicy is what a node's settings say of its GPUs.
+// GPUPolicy holds a node's settings for its GPUs.
 type GPUPolicy struct {
-	Reserve int64 `json:"reserve"` // bytes of each that trials do not get
-	Share   int   `json:"share"`   // most trials on one at one time
+	Reserve int64 `json:"reserve"` // bytes of each GPU that are not available to trials
+	Share   int   `json:"share"`   // maximum number of concurrent trials on one GPU
 }
 
-// Size gives the processors, the memory and the names of the machine this process runs on. It
-// touches no driver and takes no time.
+// Size returns the processors, the memory and the names of this machine. It does not access any
+// driver and returns quickly.
 func Size() (Machine, error) {
 	memory, err := totalMemory("/proc/meminfo")
 	if err != nil {
@@ -61,12 +64,12 @@ func Size() (Machine, error) {
 	return m, nil
 }
 
-// silence is what is said of a driver that does not answer.
+// silence is the message about a driver that does not answer.
 const silence = "the GPU driver does not answer; look at the kernel's log (dmesg), and restart the machine if it stays so"
 
-// Read looks at the whole machine. A GPU driver that must wake up first takes seconds. One that
-// hangs is given up at the end of ctx, which GPUProblem says; the goroutine that asked it stays
-// until it answers.
+// Read reads the whole machine. A GPU driver that must first be initialised takes seconds. Read
+// gives up on one that hangs when ctx ends, and sets GPUProblem; the goroutine that called the
+// driver remains until the driver answers.
 func Read(ctx context.Context) (Machine, error) {
 	m, err := Size()
 	if err != nil {
@@ -88,7 +91,7 @@ func Read(ctx context.Context) (Machine, error) {
 	}
 }
 
-// read looks at the machine, with GPUs from a source that stays open.
+// read reads the machine, with GPUs from a source that stays open.
 func read(ctx context.Context, g Source) (Machine, error) {
 	m, err := Size()
 	if err == nil {
@@ -98,7 +101,7 @@ func read(ctx context.Context, g Source) (Machine, error) {
 	return m, err
 }
 
-// totalMemory reads the line `MemTotal:  1234 kB` (proc_meminfo(5)).
+// totalMemory parses the line `MemTotal:  1234 kB` (proc_meminfo(5)).
 func totalMemory(path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -118,7 +121,7 @@ func totalMemory(path string) (int64, error) {
 	return 0, fmt.Errorf("%s has no line MemTotal", path)
 }
 
-// names gives the host's name and the kernel's release, as uname(2) tells them.
+// names returns the host name and the kernel's release, from uname(2).
 func names() (host, kernel string) {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
@@ -127,7 +130,7 @@ func names() (host, kernel string) {
 	return unix.ByteSliceToString(u.Nodename[:]), unix.ByteSliceToString(u.Release[:])
 }
 
-// distribution reads PRETTY_NAME of os-release(5). Without it, it is what Go calls the system.
+// distribution returns PRETTY_NAME from os-release(5), or else runtime.GOOS.
 func distribution(path string) string {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -26,7 +26,7 @@ func TestRead(t *testing.T) {
 	t.Logf("%+v", m)
 }
 
-// plant writes files of a pretended system.
+// plant writes files of a simulated system.
 func plant(t *testing.T, files map[string]string) (root string) {
 	t.Helper()
 	root = t.TempDir()

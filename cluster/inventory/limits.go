@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// limits is what the cgroup of this process, and those above it, let it use. Zero means no limit.
+// limits holds the limits of this process's cgroup and its ancestors. Zero means no limit.
 type limits struct {
 	cpus   float64
 	memory int64
@@ -23,7 +23,7 @@ func (l limits) apply(m *Machine) {
 	}
 }
 
-// narrow takes the tighter of two limits.
+// narrow applies limits if they are tighter than the current ones.
 func (l *limits) narrow(cpus float64, memory int64) {
 	if cpus > 0 && (l.cpus == 0 || cpus < l.cpus) {
 		l.cpus = cpus
@@ -33,7 +33,7 @@ func (l *limits) narrow(cpus float64, memory int64) {
 	}
 }
 
-// containerLimits reads the limits of both cgroup versions, under a root folder that tests choose
+// containerLimits reads the limits of both cgroup versions, below a root folder that tests choose
 // (cgroups(7)).
 func containerLimits(root string) limits {
 	var l limits
@@ -42,7 +42,7 @@ func containerLimits(root string) limits {
 		return l
 	}
 	for line := range strings.Lines(string(text)) {
-		// hierarchy:controllers:path; version 2 names no controllers.
+		// The format is hierarchy:controllers:path; version 2 lists no controllers.
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(parts) != 3 {
 			continue
@@ -59,8 +59,8 @@ func containerLimits(root string) limits {
 	return l
 }
 
-// eachGroup visits a group and those above it. A container often sees its own group as the top one,
-// whatever its path says.
+// eachGroup visits a group and its ancestors. A container often sees its own group as the root,
+// whatever its path is.
 func eachGroup(mount, group string, visit func(dir string)) {
 	for group = path.Clean("/" + group); ; group = path.Dir(group) {
 		visit(filepath.Join(mount, group))
@@ -79,7 +79,8 @@ func (l *limits) version1(dir string) {
 	l.narrow(quotient(readLine(dir, "cpu.cfs_quota_us"), readLine(dir, "cpu.cfs_period_us")), bytes(readLine(dir, "memory.limit_in_bytes")))
 }
 
-// quotient is cores from microseconds of time in a period, 0 for none: "max" and -1 mean no limit.
+// quotient returns cores from a quota and a period in microseconds, or 0 for no limit, which is
+// written as "max" or -1.
 func quotient(quota, period string) float64 {
 	q, err := strconv.ParseFloat(quota, 64)
 	p, perr := strconv.ParseFloat(period, 64)

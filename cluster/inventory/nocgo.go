@@ -2,5 +2,5 @@
 
 package inventory
 
-// newDevices reads GPUs through nvidia-smi, which needs no library in this process.
+// newDevices returns a Source that runs nvidia-smi and needs no library in this process.
 func newDevices() Source { return &smi{} }

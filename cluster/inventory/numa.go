@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// numaNode looks up the NUMA node of a PCI device under a root folder that tests choose. NVIDIA
-// writes eight digits of the address's domain and Linux four.
+// numaNode returns the NUMA node of a PCI device, below a root folder that tests choose. NVIDIA
+// writes the address's domain with eight digits, Linux with four.
 func numaNode(root, bus string) int {
 	domain, rest, ok := strings.Cut(strings.ToLower(bus), ":")
 	if !ok || strings.ContainsAny(bus, "/\x00") {

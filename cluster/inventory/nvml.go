@@ -13,13 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// devices reads GPUs through NVML. The library stays open between two reads: a driver without
-// persistence mode would stop and start its GPUs each time. A devices belongs to one goroutine.
+// devices reads GPUs through NVML. The library stays open between readings, because a driver
+// without persistence mode would otherwise stop and start its GPUs each time. A devices must not be
+// used concurrently.
 type devices struct {
 	lib    nvml.Interface
-	smi    smi // where the library is missing, as in some containers
+	smi    smi // used if the library is missing, as in some containers
 	open   bool
-	groups map[string]int // by UUID: how the GPUs are connected, which does not change while the driver runs
+	groups map[string]int // group of each GPU by UUID, which does not change while the driver runs
 	faults faultWatch
 }
 
@@ -34,7 +35,7 @@ func (d *devices) Close() {
 	}
 }
 
-// Read implements Source. Where there is no library, nvidia-smi is asked.
+// Read implements Source. It runs nvidia-smi if the library is missing.
 func (d *devices) Read(ctx context.Context, m *Machine) {
 	err := d.ask(m)
 	switch {
@@ -49,7 +50,7 @@ func (d *devices) Read(ctx context.Context, m *Machine) {
 		m.GPUs, m.GPUProblem = nil, err.Error()
 	}
 	if err != nil {
-		d.Close() // the driver may have been replaced: the next read begins again
+		d.Close() // the driver may have been replaced, so the next reading starts over
 	}
 }
 
@@ -93,7 +94,7 @@ func (d *devices) ask(m *Machine) error {
 	return nil
 }
 
-// gpu reads one GPU. One that fell off the bus keeps its place, with the reason, and has no handle.
+// gpu reads one GPU. A GPU that fell off the bus is included with the reason and has no handle.
 func (d *devices) gpu(index int) (GPU, nvml.Device) {
 	g := GPU{
 		Index: index, Utilization: Unknown, Temperature: Unknown, Power: Unknown, Processes: Unknown, Group: Unknown, NUMA: Unknown,
@@ -119,7 +120,7 @@ func (d *devices) gpu(index int) (GPU, nvml.Device) {
 	return g, device
 }
 
-// describe reads what seldom changes.
+// describe reads the properties that seldom change.
 func describe(g *GPU, device nvml.Device) {
 	if mode, _, ret := device.GetMigMode(); ret == nvml.SUCCESS {
 		g.MIG = mode == nvml.DEVICE_MIG_ENABLE
@@ -150,7 +151,7 @@ func describe(g *GPU, device nvml.Device) {
 	}
 }
 
-// use reads what changes from moment to moment. A figure that the GPU does not have stays Unknown.
+// use reads the values that change constantly. A value that the GPU lacks stays Unknown.
 func use(g *GPU, device nvml.Device) {
 	if rates, ret := device.GetUtilizationRates(); ret == nvml.SUCCESS {
 		g.Utilization = int(rates.Gpu)
@@ -166,7 +167,7 @@ func use(g *GPU, device nvml.Device) {
 	}
 }
 
-// eachInstance visits the MIG devices of a GPU. Their places may have gaps.
+// eachInstance visits the MIG devices of a GPU, whose indexes can have gaps.
 func eachInstance(device nvml.Device, visit func(nvml.Device)) {
 	count, ret := device.GetMaxMigDeviceCount()
 	if ret != nvml.SUCCESS {
@@ -199,7 +200,7 @@ func instance(device nvml.Device) Instance {
 	return in
 }
 
-// busOf is the PCI address of a GPU, as in 00000000:07:00.0.
+// busOf returns the PCI address of a GPU, for example 00000000:07:00.0.
 func busOf(device nvml.Device) string {
 	pci, ret := device.GetPciInfo()
 	if ret != nvml.SUCCESS {
@@ -216,9 +217,8 @@ func busText(pci nvml.PciInfo) string {
 	return strings.ToLower(unix.ByteSliceToString(text))
 }
 
-// connections finds the GPUs that reach each other directly: by NVLink, also through switches, or
-// else, where no GPU has links, by one host bridge. The number of a group is the index of its first
-// GPU.
+// connections returns the groups of directly connected GPUs: by NVLink, including switches, or, if
+// no GPU has links, by a common host bridge. The number of a group is the index of its first GPU.
 func connections(gpus []GPU, handles []nvml.Device) map[string]int {
 	u := union{}
 	linked := false
@@ -229,7 +229,7 @@ func connections(gpus []GPU, handles []nvml.Device) map[string]int {
 		for link := range nvml.NVLINK_MAX_LINKS {
 			state, ret := device.GetNvLinkState(link)
 			if ret == nvml.ERROR_INVALID_ARGUMENT || ret == nvml.ERROR_NOT_SUPPORTED {
-				break // no such link, and none after it
+				break // this link does not exist, and neither do later ones
 			}
 			if ret != nvml.SUCCESS || state != nvml.FEATURE_ENABLED {
 				continue
@@ -264,7 +264,7 @@ func connections(gpus []GPU, handles []nvml.Device) map[string]int {
 	return groups
 }
 
-// union holds which PCI addresses belong together.
+// union records which PCI addresses belong together.
 type union map[string]string
 
 func (u union) find(bus string) string {

@@ -18,15 +18,15 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/dgxa100"
 )
 
-// scripted is go-nvml's machine with eight A100 and what that mock does not have: processes,
-// events, links, fields and MIG devices.
+// scripted is go-nvml's mock of a machine with eight A100s, extended by what the mock lacks:
+// processes, events, links, fields and MIG devices.
 type scripted struct {
 	*dgxa100.Server
 	compute  [8][]nvml.ProcessInfo
 	graphics [8][]nvml.ProcessInfo
-	events   []nvml.EventData // on their way
-	wait     nvml.Return      // what waiting for events gives, if not SUCCESS
-	sets     int              // event sets that are open
+	events   []nvml.EventData // pending
+	wait     nvml.Return      // result of waiting for events, unless SUCCESS
+	sets     int              // open event sets
 	recovery [8]uint32
 }
 
@@ -70,7 +70,7 @@ func newScripted() *scripted {
 			binary.NativeEndian.PutUint32(values[0].Value[:], s.recovery[i])
 			return nvml.SUCCESS
 		}
-		// Four GPUs are on one switch, two linked with each other, and two have no links.
+		// Four GPUs are on one switch, two are linked with each other, and two have no links.
 		d.GetNvLinkStateFunc = func(link int) (nvml.EnableState, nvml.Return) {
 			if i >= 6 || link > 1 {
 				return 0, nvml.ERROR_INVALID_ARGUMENT
@@ -88,7 +88,7 @@ func newScripted() *scripted {
 	return s
 }
 
-// divide puts a GPU into MIG mode, with an instance at the second of its places.
+// divide puts a GPU into MIG mode, with an instance at its second index.
 func (s *scripted) divide(i int) {
 	d := s.Devices[i].(*dgxa100.Device)
 	d.MigMode = nvml.DEVICE_MIG_ENABLE
@@ -166,7 +166,7 @@ func TestNVML(t *testing.T) {
 	}
 }
 
-// TestNVMLGroupsByBridge connects GPUs without NVLink by what they have in common.
+// TestNVMLGroupsByBridge groups GPUs without NVLink by their common host bridge.
 func TestNVMLGroupsByBridge(t *testing.T) {
 	s := newScripted()
 	for i, device := range s.Devices {
@@ -211,7 +211,7 @@ func TestNVMLProblems(t *testing.T) {
 	}
 }
 
-// TestNVMLBeginsAgain lets the driver go away between two reads, and between two samples.
+// TestNVMLBeginsAgain unloads the driver between two readings, and between two samples.
 func TestNVMLBeginsAgain(t *testing.T) {
 	s := newScripted()
 	d := &devices{lib: s}
@@ -279,8 +279,8 @@ func TestNVMLSample(t *testing.T) {
 	}
 }
 
-// TestNVMLWaitFails has watching for events fail at once, for a while: it is tried less and less
-// often, the health is unknown after some failures, and no device is at fault.
+// TestNVMLWaitFails makes waiting for events fail for a while: it is retried with increasing
+// pauses, the health is unknown after several failures, and no device is at fault.
 func TestNVMLWaitFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted()
@@ -317,8 +317,8 @@ func TestNVMLWaitFails(t *testing.T) {
 	})
 }
 
-// TestNVMLFloodOfEvents bounds what one look takes, so that a driver which repeats an event without
-// end stops nothing.
+// TestNVMLFloodOfEvents checks that a sample takes a bounded number of events, so that a driver
+// that repeats an event endlessly does no harm.
 func TestNVMLFloodOfEvents(t *testing.T) {
 	s := newScripted()
 	for range 10 * mostFaults {

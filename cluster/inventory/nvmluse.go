@@ -40,7 +40,7 @@ func (d *devices) Sample(ctx context.Context) (Sample, error) {
 	return s, nil
 }
 
-// add reads the use of one device. One that does not answer is left out: nothing is known of it.
+// add reads the use of one device. It leaves out a device that does not answer.
 func (s *Sample) add(device nvml.Device) {
 	uuid, ret := device.GetUUID()
 	if ret != nvml.SUCCESS {
@@ -79,25 +79,26 @@ func process(p nvml.ProcessInfo, graphics bool) Process {
 }
 
 const (
-	// wanted are the events of a GPU that are watched, as far as its driver has them.
+	// wanted are the GPU events that are watched if the driver supports them.
 	wanted = nvml.EventTypeXidCriticalError | nvml.EventTypeDoubleBitEccError | nvml.EventTypeGpuUnavailableError | nvml.EventTypeGpuRecoveryAction
-	// doubleBit is the Xid that stands for an uncorrected memory error reported by its own event.
+	// doubleBit is the Xid for an uncorrected memory error that is reported by an event of its own.
 	doubleBit = 48
-	// lostGPU is the Xid that stands for a GPU that is unavailable.
+	// lostGPU is the Xid for a GPU that is unavailable.
 	lostGPU = 79
-	// mostFaults bounds how many events one look takes: the driver repeats some without end.
+	// mostFaults bounds the events per sample, because the driver repeats some endlessly.
 	mostFaults = 64
-	// firstPause and longestPause bound how long watching rests after an error of the driver.
+	// firstPause and longestPause bound the pause after an error of the driver.
 	firstPause, longestPause = time.Second, time.Minute
-	// unknownAfter is how many errors in a row make the health of the devices unknown.
+	// unknownAfter is how many consecutive errors make the health of the devices unknown.
 	unknownAfter = 3
 )
 
-// faultWatch receives the driver's events. An error of the driver is not a fault of a device: watching
-// begins again after a pause, and after some in a row the health of the devices is unknown.
+// faultWatch receives the driver's events. An error of the driver is not a fault of a device:
+// watching begins again after a pause, and after some in a row the health of the devices is
+// unknown.
 type faultWatch struct {
 	set    nvml.EventSet
-	failed int // in a row
+	failed int // consecutive errors
 	again  time.Time
 	err    error
 }
@@ -109,7 +110,7 @@ func (f *faultWatch) close() {
 	}
 }
 
-// poll returns what was reported since the last call. It does not wait.
+// poll returns the faults since the last call. It does not wait.
 func (f *faultWatch) poll(lib nvml.Interface, now time.Time) ([]Fault, error) {
 	if now.Before(f.again) {
 		return nil, f.health()
@@ -151,7 +152,7 @@ func (f *faultWatch) health() error {
 	return f.err
 }
 
-// open registers for the events that each GPU has. Some GPUs have none at all.
+// open registers for the events that each GPU supports. Some GPUs support none.
 func (f *faultWatch) open(lib nvml.Interface) error {
 	set, ret := lib.EventSetCreate()
 	if ret != nvml.SUCCESS {
@@ -168,14 +169,14 @@ func (f *faultWatch) open(lib nvml.Interface) error {
 			continue
 		}
 		if has, ret := device.GetSupportedEventTypes(); ret == nvml.SUCCESS && has&wanted != 0 {
-			device.RegisterEvents(has&wanted, set) // a GPU that refuses is watched by its recovery action alone
+			device.RegisterEvents(has&wanted, set) // a GPU that refuses is watched only through its recovery action
 		}
 	}
 	f.set = set
 	return nil
 }
 
-// faultOf translates an event. One whose device can't be told concerns all of them.
+// faultOf converts an event. If its device cannot be identified, it concerns all devices.
 func faultOf(e nvml.EventData, now time.Time) (Fault, bool) {
 	f := Fault{Time: now, GPUInstance: instanceID(e.GpuInstanceId), ComputeInstance: instanceID(e.ComputeInstanceId)}
 	switch e.EventType {
@@ -195,7 +196,8 @@ func faultOf(e nvml.EventData, now time.Time) (Fault, bool) {
 	return f, true
 }
 
-// instanceID is 0xFFFFFFFF in an event that concerns the whole GPU.
+// instanceID converts the ID of an event's instance, which is 0xFFFFFFFF if the event concerns the
+// whole GPU.
 func instanceID(id uint32) int {
 	if id > 1<<16 {
 		return Unknown

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// TestNVMLWithoutLibrary reads by nvidia-smi where the library is missing.
+// TestNVMLWithoutLibrary checks that nvidia-smi is used if the library is missing.
 func TestNVMLWithoutLibrary(t *testing.T) {
 	plantSMI(t, recorded(t, "driver470-mig.xml"), recorded(t, "list.txt"), firstUUID+", 8.0\n")
 	s := newScripted()
@@ -26,8 +26,8 @@ func TestNVMLWithoutLibrary(t *testing.T) {
 	}
 }
 
-// TestRealGPUs compares both ways to read the GPUs of this machine, as builds with and without cgo
-// do. It is left out where there are none.
+// TestRealGPUs compares both ways of reading the GPUs of this machine, with and without cgo. It is
+// skipped on a machine without GPUs.
 func TestRealGPUs(t *testing.T) {
 	var library, program Machine
 	d := newDevices()
@@ -36,7 +36,7 @@ func TestRealGPUs(t *testing.T) {
 		t.Skipf("needs a GPU: %q", library.GPUProblem)
 	}
 	(&smi{}).Read(t.Context(), &program)
-	// The program does not tell connections, and what moves is read at another moment.
+	// nvidia-smi does not report connections, and the other values change between the readings.
 	moving := cmpopts.IgnoreFields(GPU{}, "MemoryUsed", "Utilization", "Temperature", "Power", "Processes", "Group", "Recovery")
 	if diff := cmp.Diff(library, program, moving, cmpopts.IgnoreFields(Instance{}, "MemoryUsed")); diff != "" {
 		t.Errorf("NVML and nvidia-smi differ: %s", diff)

@@ -10,25 +10,25 @@ import (
 	"time"
 )
 
-// mismatch is the state of a machine whose driver was updated under a running kernel module.
+// mismatch describes a machine whose driver was updated under a running kernel module.
 const mismatch = "the NVIDIA driver and its library have different versions, as after an update of the driver; restart the machine or reload the module"
 
 const (
-	// smiLimit bounds one look with nvidia-smi, which hangs on some broken GPUs. A driver without
-	// persistence mode takes seconds.
+	// smiLimit bounds one reading with nvidia-smi, which hangs on some broken GPUs. A driver
+	// without persistence mode takes seconds.
 	smiLimit = 15 * time.Second
-	// smiDelay is how long after its end its output is waited for: what it has started may hold
-	// that open.
+	// smiDelay is how long to wait for output after nvidia-smi has ended: its child processes may
+	// hold the output open.
 	smiDelay = time.Second
-	// smiEvery is how often Sample runs nvidia-smi at most: it takes a good part of a second and a
-	// processor.
+	// smiEvery is the minimum interval at which Sample runs nvidia-smi, which keeps a processor
+	// busy for a good part of a second.
 	smiEvery = 2 * time.Second
 )
 
-// smi reads GPUs by running nvidia-smi. It sees the state that an error has left and not the error
-// itself, so it reports no faults.
+// smi reads GPUs by running nvidia-smi. It sees the state after an error but not the error itself,
+// so it reports no faults.
 type smi struct {
-	capabilities map[string]string // by UUID; the report does not have them
+	capabilities map[string]string // by UUID; the report lacks them
 	sampled      Sample
 	problem      error
 }
@@ -54,7 +54,7 @@ func (s *smi) Read(ctx context.Context, m *Machine) {
 // errNoSMI is returned by Sample on a machine without nvidia-smi.
 var errNoSMI = errors.New("nvidia-smi is not installed")
 
-// Sample implements Source. Within two seconds it returns the same figures again.
+// Sample implements Source. Within two seconds it returns the same values again.
 func (s *smi) Sample(ctx context.Context) (Sample, error) {
 	if now := time.Now(); now.Sub(s.sampled.Time) < smiEvery {
 		again := s.sampled
@@ -86,7 +86,7 @@ func (s *smi) report(ask func(args ...string) (string, error)) (*report, error) 
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of nvidia-smi: %w", err)
 	}
-	if r.hasInstances() { // the report of many drivers has neither their UUIDs nor their profiles
+	if r.hasInstances() { // many drivers report neither their UUIDs nor their profiles
 		if list, err := ask("-L"); err == nil {
 			r.nameInstances(list)
 		}
@@ -103,8 +103,8 @@ func (s *smi) report(ask func(args ...string) (string, error)) (*report, error) 
 	return r, nil
 }
 
-// askSMI gives a function that runs nvidia-smi, nil where it is not installed. All runs together
-// are bounded in time.
+// askSMI returns a function that runs nvidia-smi, or nil if it is not installed. The total time of
+// all runs is bounded.
 func askSMI(ctx context.Context) (ask func(args ...string) (string, error), stop func()) {
 	path, err := exec.LookPath("nvidia-smi")
 	if err != nil {
@@ -114,7 +114,7 @@ func askSMI(ctx context.Context) (ask func(args ...string) (string, error), stop
 	return func(args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, path, args...)
 		cmd.WaitDelay = smiDelay
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a wrapper's children end with it
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that the children of a wrapper end with it
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 		out, err := cmd.Output()
 		if ctx.Err() != nil {
@@ -124,8 +124,8 @@ func askSMI(ctx context.Context) (ask func(args ...string) (string, error), stop
 	}, stop
 }
 
-// smiError explains why nvidia-smi failed. It writes its reasons to standard output. A report with
-// a part of the GPUs is not a failure.
+// smiError explains why nvidia-smi failed. The program writes its reasons to standard output. A
+// report with only some of the GPUs is not a failure.
 func smiError(out string, err error) error {
 	switch {
 	case err == nil, strings.Contains(out, reportStart):
@@ -139,7 +139,7 @@ func smiError(out string, err error) error {
 	return fmt.Errorf("nvidia-smi says: %s", first)
 }
 
-// parseCapabilities reads the lines `GPU-…, 8.0`.
+// parseCapabilities parses lines of the form `GPU-…, 8.0`.
 func parseCapabilities(list string) map[string]string {
 	all := map[string]string{}
 	for line := range strings.Lines(list) {
@@ -150,7 +150,7 @@ func parseCapabilities(list string) map[string]string {
 	return all
 }
 
-// known is a value of nvidia-smi, empty for one that it does not have: N/A, or another word in
+// known returns a value of nvidia-smi, or "" if the value is missing: N/A, or another word in
 // brackets.
 func known(text string) string {
 	if text == "N/A" || strings.HasPrefix(text, "[") {

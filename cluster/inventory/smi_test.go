@@ -16,7 +16,7 @@ const (
 	secondUUID = "GPU-9a3d7c55-02b7-4b83-8a4e-2c5f77d0c9aa"
 )
 
-// plantSMI puts an nvidia-smi into PATH that prints a file for each question.
+// plantSMI puts an nvidia-smi into PATH that prints a file for each query.
 func plantSMI(t *testing.T, report, list, capabilities string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -44,7 +44,7 @@ func recorded(t *testing.T, name string) string {
 	return string(text)
 }
 
-// TestSMI reads reports in the forms of several drivers.
+// TestSMI parses the reports of several drivers.
 func TestSMI(t *testing.T) {
 	plain := GPU{Utilization: 87, Temperature: 61, Power: 301, Processes: 2, Group: Unknown, NUMA: Unknown, Persistence: true, Recovery: RecoveryUnknown}
 	first := plain

@@ -10,12 +10,12 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// reportStart is the root of the document that nvidia-smi -q -x writes. Complaints about single
-// GPUs may stand before it.
+// reportStart is the root element of the output of nvidia-smi -q -x. Errors about single GPUs can
+// precede it.
 const reportStart = "<nvidia_smi_log>"
 
-// report is what is read of that document. Elements were added and moved between drivers; those of
-// 470 to 580 are known.
+// report holds the used parts of that document. Elements were added and moved between drivers; the
+// formats of drivers 470 to 580 are supported.
 type report struct {
 	Driver string      `xml:"driver_version"`
 	CUDA   string      `xml:"cuda_version"`
@@ -36,7 +36,7 @@ type reportGPU struct {
 	Used        string `xml:"fb_memory_usage>used"`
 	Busy        string `xml:"utilization>gpu_util"`
 	Temperature string `xml:"temperature>gpu_temp"`
-	// Power has had three places.
+	// Power has been in three different places.
 	Power        string           `xml:"power_readings>power_draw"`
 	PowerGPU     string           `xml:"gpu_power_readings>power_draw"`
 	PowerInstant string           `xml:"gpu_power_readings>instant_power_draw"`
@@ -63,7 +63,7 @@ type reportProcess struct {
 	Used            string `xml:"used_memory"`
 }
 
-// parseReport reads the answer of nvidia-smi -q -x.
+// parseReport parses the output of nvidia-smi -q -x.
 func parseReport(out string) (*report, error) {
 	head, _, ok := strings.Cut(out, reportStart)
 	if !ok {
@@ -81,7 +81,7 @@ func parseReport(out string) (*report, error) {
 	return r, nil
 }
 
-// gpus gives the GPUs of the report. Those that could not be read come last, without a UUID.
+// gpus returns the GPUs of the report. Those that could not be read come last, without a UUID.
 func (r *report) gpus(capabilities map[string]string) []GPU {
 	var all []GPU
 	for i := range r.GPUs {
@@ -126,7 +126,7 @@ func (r *report) gpus(capabilities map[string]string) []GPU {
 	return all
 }
 
-// uses gives the use of each device that trials can have.
+// uses returns the use of each device that trials can get.
 func (r *report) uses() []Use {
 	var all []Use
 	for i := range r.GPUs {
@@ -209,7 +209,7 @@ var (
 	listedInstance = lazyregexp.New(`^\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[^)]+)\)`)
 )
 
-// nameInstances gives the instances their profiles and UUIDs out of the list of nvidia-smi -L.
+// nameInstances sets the profiles and UUIDs of the instances from the output of nvidia-smi -L.
 func (r *report) nameInstances(list string) {
 	var of *reportGPU
 	for line := range strings.Lines(list) {
@@ -233,7 +233,7 @@ func (r *report) nameInstances(list string) {
 	}
 }
 
-// mebibytes reads `40960 MiB`. What is not a number is 0.
+// mebibytes parses `40960 MiB`. It returns 0 for anything that is not a number.
 func mebibytes(text string) int64 {
 	n, err := strconv.ParseInt(strings.TrimSuffix(text, " MiB"), 10, 43)
 	if err != nil || n < 0 {
@@ -242,7 +242,7 @@ func mebibytes(text string) int64 {
 	return n << 20
 }
 
-// figure reads a number with or without a unit, as in `87 %`, `61 C` or `301.52 W`.
+// figure parses a number with or without a unit, for example `87 %`, `61 C` or `301.52 W`.
 func figure(text string) int {
 	number, _, _ := strings.Cut(text, " ")
 	f, err := strconv.ParseFloat(number, 64)

@@ -7,43 +7,44 @@ import (
 	"time"
 )
 
-// refresh is how often a Watcher looks: the use of a GPU is shown to people, and reading it costs
-// the driver milliseconds.
+// refresh is the interval at which a Watcher reads: the use of GPUs is shown to people, and reading
+// it costs the driver milliseconds.
 const refresh = 10 * time.Second
 
 const (
-	// hangs is how long a look may take before the driver is said not to answer. Without
+	// hangs is how long a reading may take before the driver is considered silent. Without
 	// persistence mode it takes seconds.
 	hangs = 20 * time.Second
-	// endLimit is how long the end of a Watcher waits for a look that is under way.
+	// endLimit is how long the end of a Watcher waits for a reading that is in progress.
 	endLimit = 2 * time.Second
 )
 
-// ErrSilent is returned by Sample when the driver does not answer in time, or nobody watches it.
+// ErrSilent is returned by Sample if the driver does not answer in time, or if no Watcher is
+// running.
 var ErrSilent = errors.New(silence)
 
-// Watcher keeps a fresh picture of the machine, so that nobody waits for a slow driver. One
-// goroutine asks the driver, and no other is started while that one hangs.
+// Watcher keeps a current Machine, so that nobody waits for a slow driver. One goroutine calls the
+// driver, and no other is started while it hangs.
 type Watcher struct {
 	every   time.Duration
 	source  Source
 	read    func(context.Context, Source) (Machine, error)
 	changed func(Machine)
-	asked   chan chan answer // samples that are wanted
+	asked   chan chan answer // requests for samples
 
 	mu     sync.Mutex
 	latest Machine
 }
 
-// answer is a sample, or why there is none.
+// answer is a sample or an error.
 type answer struct {
 	sample Sample
 	err    error
 }
 
-// NewWatcher begins with what is known of the machine already. A nil source is this machine's
-// driver. The func, which may be nil, is called after each look, and when one takes so long that
-// the driver hangs; it must not block.
+// NewWatcher returns a Watcher that starts with the given Machine. A nil source means this
+// machine's driver. changed, which may be nil, is called after each reading, and when one takes so
+// long that the driver is considered silent; it must not block.
 func NewWatcher(first Machine, source Source, changed func(Machine)) *Watcher {
 	if source == nil {
 		source = newDevices()
@@ -51,16 +52,17 @@ func NewWatcher(first Machine, source Source, changed func(Machine)) *Watcher {
 	return &Watcher{every: refresh, source: source, read: read, changed: changed, asked: make(chan chan answer), latest: first}
 }
 
-// Latest is the newest picture. It never blocks. What its slices hold is never changed any more.
+// Latest returns the newest Machine. It never blocks. The contents of its slices are never
+// modified.
 func (w *Watcher) Latest() Machine {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.latest
 }
 
-// Sample looks at the use of all devices now. Faults are reported to one caller alone, the next to
-// ask. It returns ErrSilent when ctx ends before the driver has answered: the goroutine that asks
-// the driver may be stuck in it.
+// Sample returns the current use of all devices. Faults are reported to only one caller, the next
+// one. Sample returns ErrSilent if ctx ends before the driver has answered: the goroutine that
+// calls the driver may be blocked.
 func (w *Watcher) Sample(ctx context.Context) (Sample, error) {
 	a := make(chan answer, 1)
 	select {
@@ -76,9 +78,9 @@ func (w *Watcher) Sample(ctx context.Context) (Sample, error) {
 	}
 }
 
-// Run looks at once and then about every ten seconds until the context ends, and returns nil then.
-// A look that fails leaves the picture as it is; one that hangs in the driver delays neither Run's
-// end nor Latest, and goes on alone.
+// Run reads the machine immediately and then about every ten seconds until ctx ends, and then
+// returns nil. A reading that fails keeps the previous Machine; one that hangs in the driver delays
+// neither the end of Run nor Latest, and continues in the background.
 func (w *Watcher) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() {
@@ -125,7 +127,7 @@ func (w *Watcher) look(ctx context.Context) {
 	}
 }
 
-// publish makes a picture the latest one. After the end of ctx nothing is published any more.
+// publish makes m the latest Machine, unless ctx has ended.
 func (w *Watcher) publish(ctx context.Context, m Machine) {
 	if ctx.Err() != nil {
 		return

@@ -8,17 +8,17 @@ import (
 	"mlfnode/grid"
 )
 
-// Grant is what a bearer may do.
+// Grant is what a bearer token permits.
 type Grant struct {
 	ID   string // of the token
 	Role Role   // admin, operator or viewer
 	Note string
-	Node grid.NodeID // where the token was given out, if at a join
+	Node grid.NodeID // the node whose join issued the token, if any
 }
 
-// CheckAccess judges `Authorization: Bearer <id>.<secret>`, without waiting for the disk. It
-// returns ErrBadToken for an unknown token or a wrong secret, and only with the right secret
-// ErrExpired, ErrRevoked, or ErrWrongRole for a node token.
+// CheckAccess checks `Authorization: Bearer <id>.<secret>`, without waiting for the disk. It
+// returns ErrBadToken for an unknown token or a wrong secret. Only with the right secret does it
+// return ErrExpired, ErrRevoked, or, for a node token, ErrWrongRole.
 func (a *Authority) CheckAccess(bearer string) (Grant, error) {
 	t, r, err := a.known(bearer)
 	if err != nil {
@@ -30,8 +30,8 @@ func (a *Authority) CheckAccess(bearer string) (Grant, error) {
 	return Grant{ID: t.ID, Role: r.Role, Note: r.Note, Node: r.Node}, nil
 }
 
-// known finds the record of a token that is still good. The reason for a refusal is given only for
-// the right secret.
+// known returns the record of a valid token. It reveals the reason for a refusal only if the secret
+// is right.
 func (a *Authority) known(bearer string) (Token, tokenRecord, error) {
 	t, ok := parseBearer(bearer)
 	r, known := a.tokens.all()[t.ID]

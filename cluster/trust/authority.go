@@ -14,8 +14,8 @@ import (
 )
 
 // Authority is the CA of a cluster, with its tokens and its registry of nodes. Only the master has
-// one. It may be used from many goroutines; what it is asked to change is on disk when the call
-// returns, and unchanged when the call fails.
+// one. It is safe for concurrent use. A change is on disk when the call returns; if the call fails,
+// nothing has changed.
 type Authority struct {
 	dir     string
 	clock   func() time.Time
@@ -24,20 +24,21 @@ type Authority struct {
 
 	issuers atomic.Pointer[issuers]
 
-	lifetime time.Duration // of the certificates of nodes
+	lifetime time.Duration // of node certificates
 
 	tokens *table[tokenRecord]
 	nodes  *table[nodeRecord]
 
-	joining sync.Mutex // one join, or step of a rotation, at a time, from the look at what is so to its record
+	joining sync.Mutex // serializes joins and steps of a rotation, from their checks to their records
 
 	selfMu sync.Mutex
 	self   grid.NodeID // this master, once it has a certificate
 }
 
-// OpenAuthority opens the CA in the folder, or makes one where none is. A CA that was half made
-// when the process was killed is made again, unless something was issued: then it says what is
-// missing. A nil clock is time.Now. The caller holds the lock of the state folder.
+// OpenAuthority opens the CA in the folder, or creates one if there is none. If the process was
+// killed while it created a CA, the CA is created again, unless it has already issued something:
+// then the error names the missing file. A nil clock means time.Now. The caller must hold the lock
+// of the state folder.
 func OpenAuthority(dir string, clock func() time.Time) (*Authority, error) {
 	if clock == nil {
 		clock = time.Now
@@ -53,8 +54,8 @@ func OpenAuthority(dir string, clock func() time.Time) (*Authority, error) {
 	return loadAuthority(dir, clock)
 }
 
-// makeAuthority writes all files of an authority. The CA's certificate comes last: nothing can be
-// issued before it is there, and from then on every other file is.
+// makeAuthority writes all files of an authority. It writes the CA's certificate last: nothing can
+// be issued before that exists, and all other files exist from then on.
 func makeAuthority(dir string, now time.Time) error {
 	if what := issued(dir); what != "" {
 		return fmt.Errorf("%s is missing, but %s is there, so this machine is or was part of a cluster; "+
@@ -89,8 +90,9 @@ func makeAuthority(dir string, now time.Time) error {
 	return nil
 }
 
-// issued names what shows that an authority without its certificate was in use, "" if nothing does.
-// A file that can't be read counts: better ask than forget a cluster.
+// issued returns the name of a file that shows that an authority without its certificate was in
+// use, or "" if there is none. A file that cannot be read counts, because asking is better than
+// losing a cluster.
 func issued(dir string) string {
 	if !missing(filepath.Join(dir, nodeCertFile)) {
 		return nodeCertFile
@@ -129,18 +131,18 @@ func loadAuthority(dir string, clock func() time.Time) (a *Authority, err error)
 	return a, nil
 }
 
-// CA is the certificate of the CA that issues.
+// CA returns the certificate of the CA that issues certificates.
 func (a *Authority) CA() *x509.Certificate { return a.CAs()[0] }
 
-// Pin is the hash by which others know this CA.
+// Pin returns the hash by which others identify this CA.
 func (a *Authority) Pin() Pin { return PinOf(a.CA()) }
 
-// Keyring holds the keys of gossip, which a join hands out.
+// Keyring returns the gossip keys, which a join hands out.
 func (a *Authority) Keyring() *Keyring { return a.keyring }
 
-// IssueSelf gives this master its own certificate, in the authority's folder: the one that is there
-// if it is for that name, else a new one, also in place of one of an older version, without
-// ServerName, or of one that is to be renewed. ErrNameTaken means that a worker has the name.
+// IssueSelf returns this master's own certificate from the authority's folder. It issues a new one
+// if there is none for the name, if the certificate is due for renewal, or if it was issued by an
+// older version and lacks ServerName. ErrNameTaken means that a worker has the name.
 func (a *Authority) IssueSelf(node grid.NodeID) (*Identity, error) {
 	if err := CheckNodeName(node); err != nil {
 		return nil, err

@@ -18,14 +18,14 @@ import (
 	"mlfnode/node/durable"
 )
 
-// CAs are the certificate authorities that a cluster trusts, the one that issues certificates
-// first. There is one, and a second one while the CA is being rotated.
+// CAs are the certificate authorities that a cluster trusts, with the one that issues certificates
+// first. There is one, and a second one during a rotation of the CA.
 type CAs []*x509.Certificate
 
-// mostCAs bounds what is read and taken over.
+// mostCAs bounds the CAs that are accepted.
 const mostCAs = 4
 
-// parseCAs reads certificates in DER form.
+// parseCAs parses certificates in DER form.
 func parseCAs(raw [][]byte) (CAs, error) {
 	var cas CAs
 	for _, der := range raw {
@@ -38,7 +38,7 @@ func parseCAs(raw [][]byte) (CAs, error) {
 	return cas, cas.check()
 }
 
-// decodeCAs reads PEM text.
+// decodeCAs parses certificates in PEM form.
 func decodeCAs(text []byte) (CAs, error) {
 	var raw [][]byte
 	for len(text) > 0 {
@@ -88,12 +88,12 @@ func (c CAs) equal(other CAs) bool {
 	return slices.EqualFunc(c, other, func(a, b *x509.Certificate) bool { return a.Equal(b) })
 }
 
-// share reports whether a CA is in both.
+// share reports whether the two have a CA in common.
 func (c CAs) share(other CAs) bool {
 	return slices.ContainsFunc(c, func(ca *x509.Certificate) bool { return slices.ContainsFunc(other, ca.Equal) })
 }
 
-// issuer gives the CA that has signed a certificate, nil for none of them.
+// issuer returns the CA that has signed a certificate, or nil.
 func (c CAs) issuer(cert *x509.Certificate) *x509.Certificate {
 	for _, ca := range c {
 		if cert.CheckSignatureFrom(ca) == nil {
@@ -103,12 +103,12 @@ func (c CAs) issuer(cert *x509.Certificate) *x509.Certificate {
 	return nil
 }
 
-// newest gives the CA that was made last: each one is dated after those before it.
+// newest returns the CA that was created last: each one has a later date than those before it.
 func (c CAs) newest() *x509.Certificate {
 	return slices.MaxFunc(c, func(a, b *x509.Certificate) int { return a.NotBefore.Compare(b.NotBefore) })
 }
 
-// Pool gives the CAs in the form of the standard library.
+// Pool returns the CAs as an x509.CertPool.
 func (c CAs) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, ca := range c {
@@ -117,7 +117,7 @@ func (c CAs) Pool() *x509.CertPool {
 	return pool
 }
 
-// ID names the CAs in their order. It is never 0.
+// ID returns an identifier of the CAs in their order. It is never 0.
 func (c CAs) ID() uint64 {
 	h := sha256.New()
 	for _, ca := range c {
@@ -126,10 +126,10 @@ func (c CAs) ID() uint64 {
 	return max(binary.BigEndian.Uint64(h.Sum(nil)), 1)
 }
 
-// Client is for whoever dials a master of the cluster without a certificate: people, and whoever
-// wants to know which cluster it is. A master sends the CAs of its cluster with its certificate.
-// Where they are others than those known so far, learn gets them once the master is known to be
-// one, and they count from then on. It may be nil.
+// Client returns a configuration to dial a master of the cluster without a certificate, for people
+// and for programs that ask which cluster a master belongs to. A master sends its cluster's CAs
+// with its certificate. If they differ from the known ones, learn is called with them once the
+// master is verified, and they are trusted from then on. learn may be nil.
 func (c CAs) Client(learn func(CAs)) *tls.Config {
 	var known atomic.Pointer[CAs]
 	known.Store(&c)
@@ -146,8 +146,8 @@ func (c CAs) Client(learn func(CAs)) *tls.Config {
 	})
 }
 
-// sentCAs gives the CAs that a server has sent. They are its cluster's only if its own certificate
-// is good.
+// sentCAs returns the CAs that a server has sent. They are those of its cluster only if the
+// server's own certificate is valid.
 func sentCAs(s tls.ConnectionState) CAs {
 	var cas CAs
 	for _, cert := range s.PeerCertificates {
@@ -158,8 +158,8 @@ func sentCAs(s tls.ConnectionState) CAs {
 	return cas
 }
 
-// loadCluster gives what names the cluster for good, the pin of its first CA: from a file of its
-// own once that one may be gone.
+// loadCluster returns the permanent identifier of the cluster, the pin of its first CA. It has a
+// file of its own once that CA may be gone.
 func loadCluster(dir string, cas CAs) (Pin, error) {
 	path := filepath.Join(dir, clusterFile)
 	if missing(path) {
@@ -169,7 +169,7 @@ func loadCluster(dir string, cas CAs) (Pin, error) {
 	return decoded(path, b, err, func(b []byte) (Pin, error) { return parsePin(strings.TrimSpace(string(b))) })
 }
 
-// saveCluster keeps that pin.
+// saveCluster stores that pin.
 func saveCluster(dir string, pin Pin) error {
 	return durable.WriteFile(filepath.Join(dir, clusterFile), []byte(pin.String()+"\n"), 0o600)
 }
@@ -182,7 +182,7 @@ func parsePin(text string) (Pin, error) {
 	return Pin(b), nil
 }
 
-// parseKeys reads PEM text that is private keys of ours.
+// parseKeys parses private keys that this package wrote as PEM.
 func parseKeys(text []byte) ([]*ecdsa.PrivateKey, error) {
 	var keys []*ecdsa.PrivateKey
 	for len(text) > 0 || len(keys) == 0 {
@@ -216,7 +216,7 @@ func writeKeys(path string, keys []*ecdsa.PrivateKey) error {
 	return durable.WriteFile(path, text, 0o600)
 }
 
-// keyOf finds the key of a CA, nil for none.
+// keyOf returns the key of a CA, or nil.
 func keyOf(ca *x509.Certificate, keys []*ecdsa.PrivateKey) *ecdsa.PrivateKey {
 	for _, key := range keys {
 		if key.PublicKey.Equal(ca.PublicKey) {

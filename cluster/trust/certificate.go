@@ -21,23 +21,23 @@ import (
 
 const (
 	caLifetime = 20 * 365 * 24 * time.Hour // longer than any cluster
-	clockSlack = 24 * time.Hour            // certificates are dated back, for machines whose clock is behind
+	clockSlack = 24 * time.Hour            // certificates are backdated, for machines whose clock is slow
 )
 
-// The kinds of PEM blocks in our files.
+// The types of PEM blocks in the files of this package.
 const (
 	pemCertificate = "CERTIFICATE"
 	pemKey         = "PRIVATE KEY"
 )
 
-// Pin is the SHA-256 of a CA certificate's DER form. Who knows it needs to trust nobody to
-// recognise the cluster.
+// Pin is the SHA-256 of a CA certificate's DER form. It suffices to recognise the cluster without
+// trusting anybody.
 type Pin [sha256.Size]byte
 
-// PinOf gives the pin of a CA.
+// PinOf returns the pin of a CA.
 func PinOf(ca *x509.Certificate) Pin { return sha256.Sum256(ca.Raw) }
 
-// String gives the pin in hexadecimal digits.
+// String returns the pin in hexadecimal digits.
 func (p Pin) String() string { return hex.EncodeToString(p[:]) }
 
 func newKey() (*ecdsa.PrivateKey, error) {
@@ -48,7 +48,7 @@ func newKey() (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// newSerial gives 127 random bits, as RFC 5280 (20 octets, positive) allows.
+// newSerial returns 127 random bits, which RFC 5280 allows (20 octets, positive).
 func newSerial() *big.Int {
 	b := make([]byte, 16)
 	rand.Read(b) // never fails
@@ -56,8 +56,8 @@ func newSerial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
-// signCA makes the certificate of a new authority. Its name is random, so that a node can tell
-// clusters apart.
+// signCA returns the certificate of a new authority. Its name is random, so that a node can
+// distinguish clusters.
 func signCA(key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
 	serial := newSerial()
 	t := &x509.Certificate{
@@ -73,11 +73,11 @@ func signCA(key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
 }
 
-// ServerName is the host name in the certificate of every master, and of no other node: programs
-// that know no pins verify a master by it and by the file ca.crt.
+// ServerName is the host name in the certificates of all masters, and of no other nodes. Programs
+// that do not know pins verify a master by this name and the file ca.crt.
 const ServerName = "mlfnode"
 
-// signNode makes the certificate of a node. Only a master's is good for serving.
+// signNode returns a certificate for a node. Only a master's certificate is valid for servers.
 func (a *Authority) signNode(by *issuers, node grid.NodeID, role NodeRole, key *ecdsa.PublicKey) ([]byte, error) {
 	usage, names := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, []string(nil)
 	if role == Master {
@@ -111,7 +111,7 @@ func nodeURI(node grid.NodeID, role NodeRole) *url.URL {
 	return &url.URL{Scheme: "mlfnode", Host: "node", Path: "/" + string(node), RawQuery: "role=" + string(role)}
 }
 
-// nodeOf reads the name and the role in a node's certificate.
+// nodeOf returns the name and the role in a node's certificate.
 func nodeOf(cert *x509.Certificate) (grid.NodeID, NodeRole, error) {
 	if len(cert.URIs) != 1 || len(cert.URIs[0].Path) < 2 {
 		return "", "", fmt.Errorf("the certificate %.80q names no node", cert.Subject.CommonName)
@@ -126,11 +126,11 @@ func nodeOf(cert *x509.Certificate) (grid.NodeID, NodeRole, error) {
 	return "", "", fmt.Errorf("the certificate %.80q names no node", cert.Subject.CommonName)
 }
 
-// fingerprint is the SHA-256 of the certificate's public key, in hexadecimal digits.
+// fingerprint returns the SHA-256 of a public key, in hexadecimal digits.
 func fingerprint(key *ecdsa.PublicKey) string {
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
-		return "" // a key off its curve, which no certificate holds
+		return "" // a key that is not on its curve, which no certificate holds
 	}
 	sum := sha256.Sum256(der)
 	return hex.EncodeToString(sum[:])
@@ -148,7 +148,7 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), nil
 }
 
-// parseCert reads PEM text that is one certificate.
+// parseCert parses a single certificate in PEM form.
 func parseCert(text []byte) (*x509.Certificate, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != pemCertificate || len(rest) > 0 {
@@ -157,7 +157,7 @@ func parseCert(text []byte) (*x509.Certificate, error) {
 	return x509.ParseCertificate(block.Bytes)
 }
 
-// parseKey reads PEM text that is one private key of ours.
+// parseKey parses a single private key that this package wrote as PEM.
 func parseKey(text []byte) (*ecdsa.PrivateKey, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != pemKey || len(rest) > 0 {
@@ -180,7 +180,7 @@ func readCert(path string) (*x509.Certificate, error) {
 	return decoded(path, b, err, parseCert)
 }
 
-// readKey reads a key that nobody else may read.
+// readKey reads a key from a file that only its owner can read.
 func readKey(path string) (*ecdsa.PrivateKey, error) {
 	b, err := readPrivate(path)
 	return decoded(path, b, err, parseKey)

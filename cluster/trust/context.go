@@ -20,29 +20,29 @@ import (
 	"mlfnode/node/durable"
 )
 
-// Context is how a person reaches a cluster, kept in a file of theirs.
+// Context describes how a person reaches a cluster. It is stored in a file of the person.
 type Context struct {
 	Master []string    `yaml:"master"`          // addresses of the API, HOST:PORT, tried in turn
-	CA     string      `yaml:"ca"`              // PEM; two certificates while the CA is being rotated
+	CA     string      `yaml:"ca"`              // PEM; two certificates during a rotation of the CA
 	Token  string      `yaml:"token,omitempty"` // <id>.<secret>
-	Role   Role        `yaml:"role,omitempty"`  // what the token allows
+	Role   Role        `yaml:"role,omitempty"`  // what the token permits
 	Node   grid.NodeID `yaml:"node,omitempty"`  // the node through which the person joined
 
-	Down *Down `yaml:"down,omitempty"` // set once the person has taken the cluster down
+	Down *Down `yaml:"down,omitempty"` // set after the person has taken the cluster down
 }
 
-// Down says that a cluster was taken down. Its machines keep what it has, and the context is good
-// when it is up again.
+// Down states that a cluster was taken down. Its machines keep their data, and the context is valid
+// again when the cluster is up.
 type Down struct {
 	At   time.Time `yaml:"at"`
-	File string    `yaml:"file,omitempty"` // the cluster.yaml with which it can be brought up again
+	File string    `yaml:"file,omitempty"` // the cluster.yaml with which the cluster can be brought up again
 }
 
-// largestContext bounds the file.
+// largestContext bounds the size of the file.
 const largestContext = 64 << 10
 
-// LoadContext reads a context file, strictly. It returns ErrNoContext when there is none, and
-// refuses one that holds a token and that others can read.
+// LoadContext reads a context file and rejects unknown fields. It returns ErrNoContext if there is
+// none, and an error if the file holds a token and others can read it.
 func LoadContext(path string) (Context, error) {
 	b, mode, err := readRegular(path)
 	switch {
@@ -76,13 +76,14 @@ func parseContext(b []byte) (Context, error) {
 	return c, c.Validate()
 }
 
-// The parts of yaml.v3's messages that quote nothing but names of fields.
+// The parts of yaml.v3's messages that quote only names of fields.
 var (
 	yamlLine  = lazyregexp.New(`line \d+`)
 	yamlField = lazyregexp.New(`^line \d+: field [A-Za-z0-9_-]{1,40} not found`)
 )
 
-// hideValues says where the YAML is wrong without quoting it, for a value may be the secret.
+// hideValues returns an error that locates the mistake in the YAML without quoting it, because a
+// value may be the secret.
 func hideValues(err error) error {
 	if errors.Is(err, io.EOF) {
 		return errors.New("it is empty")
@@ -130,7 +131,7 @@ func (c Context) Validate() error {
 	return errors.Join(problems...)
 }
 
-// Authorities are the CAs of the cluster.
+// Authorities returns the CAs of the cluster.
 func (c Context) Authorities() (CAs, error) {
 	cas, err := decodeCAs([]byte(strings.TrimSpace(c.CA)))
 	if err != nil {
@@ -139,11 +140,11 @@ func (c Context) Authorities() (CAs, error) {
 	return cas, nil
 }
 
-// Pin is the hash of the first of them.
+// Pin returns the hash of the first of the CAs.
 func (c Context) Pin() Pin {
 	cas, err := c.Authorities()
 	if err != nil {
-		return Pin{} // not of a valid context
+		return Pin{} // the context is invalid
 	}
 	return PinOf(cas[0])
 }
@@ -157,15 +158,15 @@ func (c Context) Trusts(digest string) bool {
 	return err == nil && slices.ContainsFunc(cas, func(ca *x509.Certificate) bool { return PinOf(ca).String() == digest })
 }
 
-// OfSame reports whether both contexts are of one cluster: they have a CA in common.
+// OfSame reports whether both contexts belong to one cluster: they have a CA in common.
 func (c Context) OfSame(other Context) bool {
 	own, _ := c.Authorities()
 	others, _ := other.Authorities()
 	return own.share(others)
 }
 
-// Learn stores, in a context file, the CAs that the cluster has now. It leaves a context of another
-// cluster alone.
+// Learn stores the cluster's current CAs in a context file. It does not change a context of another
+// cluster.
 func Learn(path string, cas CAs) error {
 	c, err := LoadContext(path)
 	if err != nil {
@@ -178,7 +179,7 @@ func Learn(path string, cas CAs) error {
 	return SaveContext(path, c)
 }
 
-// SaveContext writes a context file, 0600, whole or not at all.
+// SaveContext writes a context file atomically, with mode 0600.
 func SaveContext(path string, c Context) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("save the context: %w", err)

@@ -64,7 +64,7 @@ func TestExposedContext(t *testing.T) {
 		_, err := LoadContext(path)
 		wantText(t, mode.String(), err, "run: chmod 600 "+path)
 	}
-	c.Token = "" // nothing to hide
+	c.Token = "" // there is nothing to hide
 	wantErr(t, "save", SaveContext(path, c), nil)
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
@@ -116,8 +116,8 @@ func TestContextRefusals(t *testing.T) {
 	wantText(t, "a folder", err, "is not a regular file")
 }
 
-// A context cut at any byte is refused, or is one whose last lines are gone: those have defaults or
-// say that they are missing.
+// TestCutContext truncates a context at every byte. The result is rejected, or it lacks only its
+// last lines, which have defaults or are reported as missing.
 func TestCutContext(t *testing.T) {
 	good, _, _ := newContext(t)
 	path := filepath.Join(t.TempDir(), "context.yaml")

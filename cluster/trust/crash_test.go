@@ -15,7 +15,7 @@ import (
 	"mlfnode/node/durable"
 )
 
-// keepFiles copies some files of one folder into a new one.
+// keepFiles copies some files of a folder to a new one.
 func keepFiles(t *testing.T, from string, keep func(name string) bool) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -37,8 +37,8 @@ func keepFiles(t *testing.T, from string, keep func(name string) bool) string {
 	return dir
 }
 
-// Every set of files that a kill, or a careless hand, can leave: the authority opens, is made again
-// where it was never in use, or says which file is missing.
+// TestEverySetOfFiles tries every set of files that a kill, or a careless hand, can leave: the
+// authority opens, is created again if it was never in use, or names the missing file.
 func TestEverySetOfFiles(t *testing.T) {
 	unused := openAuthority(t, filepath.Join(t.TempDir(), "trust"), nil)
 	used, _, _ := newAuthority(t)
@@ -77,8 +77,8 @@ func TestEverySetOfFiles(t *testing.T) {
 	}
 }
 
-// A file cut at any byte, as a failing disk leaves it, is named; it is never taken for an empty
-// one.
+// TestCutFiles truncates files at every byte, as a failing disk does. The error names the file; it
+// is never treated as empty.
 func TestCutFiles(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	makeToken(t, a, TokenSpec{Role: RoleViewer})
@@ -112,7 +112,8 @@ func TestCutFiles(t *testing.T) {
 	}
 }
 
-// What was being written when the process was killed is not a complete file, and is removed.
+// TestHalfWrittenFiles checks that a file that was incomplete when the process was killed is
+// ignored and removed.
 func TestHalfWrittenFiles(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	part := filepath.Join(a.dir, durable.PartPrefix+tokensFile+"-123")
@@ -147,7 +148,7 @@ func TestForeignForms(t *testing.T) {
 	wantText(t, "another cluster's key", err, "don't belong together")
 }
 
-// A change that the disk refuses has not happened.
+// TestRefusedWrite checks that a change has no effect if the disk rejects it.
 func TestRefusedWrite(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	token := makeToken(t, a, TokenSpec{Role: RoleViewer})
@@ -178,8 +179,8 @@ func TestRefusedWrite(t *testing.T) {
 	wantErr(t, "revoke", a.Revoke(token.ID), nil)
 }
 
-// folderEnv makes the test binary a master that makes tokens and lets machines join until it is
-// killed.
+// folderEnv turns the test binary into a master that makes tokens and lets machines join until it
+// is killed.
 const folderEnv = "MLF_TEST_TRUST"
 
 func TestMain(m *testing.M) {
@@ -190,8 +191,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// work prints what is promised, a line each: the pin, tokens, and nodes, whose identity is in the
-// folder of their name.
+// work prints each promise on a line of its own: the pin, tokens, and nodes, whose identities are
+// in the folders of their names.
 func work(dir string) error {
 	a, err := OpenAuthority(filepath.Join(dir, "master"), nil)
 	if err != nil {
@@ -215,13 +216,14 @@ func work(dir string) error {
 	}
 }
 
-// A master that is killed at any moment, also while it makes its CA, keeps every promise that it
-// made.
+// TestKilledMaster checks that a master that is killed at any moment, even while it creates its CA,
+// keeps every promise that it made.
 func TestKilledMaster(t *testing.T) {
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(7, 7))
 	pin, tokens, nodes := "", []string{}, []string{}
-	for round := 0; round < 15 || len(nodes) < 3 && round < 100; round++ { // a busy machine gets less done before each kill
+	// On a busy machine less happens before each kill.
+	for round := 0; round < 15 || len(nodes) < 3 && round < 100; round++ {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), folderEnv+"="+dir)
 		out, err := cmd.StdoutPipe()

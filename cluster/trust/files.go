@@ -16,20 +16,19 @@ import (
 const (
 	caCertFile   = "ca.crt"
 	caKeyFile    = "ca.key"      // master
-	nodeCertFile = "node.crt"    // its presence is what makes an identity
+	nodeCertFile = "node.crt"    // an identity exists if this file does
 	nodeKeyFile  = "node.key"    //
-	joinKeyFile  = "join.key"    // the key of a join that has not ended yet
-	clusterFile  = "cluster.pin" // names the cluster, once its first CA may be gone
+	joinKeyFile  = "join.key"    // the key of an unfinished join
+	clusterFile  = "cluster.pin" // identifies the cluster, once its first CA may be gone
 	keyringFile  = "keyring.json"
 	tokensFile   = "tokens.json" // master
 	nodesFile    = "nodes.json"  // master
 )
 
-// largestFile bounds what is read. A registry of 10,000 nodes takes about 3 MB.
+// largestFile bounds the size of files that are read. A registry of 10,000 nodes takes about 3 MB.
 const largestFile = 64 << 20
 
-// openFolder makes the folder private, and removes what was being written when a process was
-// killed.
+// openFolder makes the folder private and removes incomplete files left by a killed process.
 func openFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the trust folder: %w", err)
@@ -38,7 +37,7 @@ func openFolder(dir string) error {
 	if err != nil {
 		return fmt.Errorf("look at the trust folder: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 { // each file is checked on its own
+	if info.Mode().Perm()&0o077 != 0 { // the mode of each file is checked as well
 		if err := os.Chmod(dir, 0o700); err != nil {
 			return fmt.Errorf("make the trust folder private: %w", err)
 		}
@@ -49,8 +48,8 @@ func openFolder(dir string) error {
 	return durable.SyncFolder(filepath.Dir(dir))
 }
 
-// readPrivate reads a file that nobody else may read. A secret that others could read is not one,
-// so the mode is not quietly mended: the owner should know.
+// readPrivate reads a file that only its owner can read. It rejects other modes instead of fixing
+// them, because a secret that others could read is no longer secret, and the owner should know.
 func readPrivate(path string) ([]byte, error) {
 	b, mode, err := readRegular(path)
 	if err == nil && mode&0o077 != 0 {
@@ -64,8 +63,8 @@ func exposed(path string, mode fs.FileMode) error {
 		path, mode, path)
 }
 
-// readRegular reads a whole file and gives its permissions. It does not wait for a writer, should
-// the file be a pipe.
+// readRegular reads a whole file and returns its permissions. If the file is a pipe, it does not
+// wait for a writer.
 func readRegular(path string) ([]byte, fs.FileMode, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -85,7 +84,7 @@ func readRegular(path string) ([]byte, fs.FileMode, error) {
 	return b, info.Mode().Perm(), err
 }
 
-// RoleIn tells whose credentials the folder holds: a master's, a worker's, or "" for nobody's.
+// RoleIn returns the role of the credentials in the folder, or "" if there are none.
 func RoleIn(dir string) NodeRole {
 	there := func(file string) bool {
 		_, err := os.Lstat(filepath.Join(dir, file))
@@ -100,7 +99,7 @@ func RoleIn(dir string) NodeRole {
 	return ""
 }
 
-// CAsIn gives the CAs by which the node of the folder knows its cluster, nil for none.
+// CAsIn returns the CAs that the folder's node trusts, or nil.
 func CAsIn(dir string) CAs {
 	cas, err := readCAs(filepath.Join(dir, caCertFile))
 	if err != nil {

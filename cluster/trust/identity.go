@@ -14,24 +14,24 @@ import (
 	"mlfnode/node/durable"
 )
 
-// Identity is what a node shows to others: its certificate with its key, and the CAs by which it
-// knows them. Once its certificate is renewed or its CAs are others, the TLS configurations made of
-// it follow.
+// Identity is a node's certificate with its key, and the CAs by which the node verifies others. TLS
+// configurations that were created from an Identity follow renewals of its certificate and changes
+// of its CAs.
 type Identity struct {
 	Node    grid.NodeID
 	Role    NodeRole
 	Cert    tls.Certificate // the node's certificate, then those of the CAs
 	CAs     CAs
-	Cluster Pin              // of the cluster's first CA: names the cluster, whatever CA it has
-	Clock   func() time.Time // for the validity of peers; nil is time.Now
+	Cluster Pin              // pin of the cluster's first CA: identifies the cluster, whatever CA it has
+	Clock   func() time.Time // for the validity of peers; nil means time.Now
 
-	renewed *atomic.Pointer[Identity] // what came after Cert and CAs
+	renewed *atomic.Pointer[Identity] // replaces Cert and CAs after a renewal
 }
 
-// Leaf is the node's own certificate, the newest one.
+// Leaf returns the node's current certificate.
 func (id *Identity) Leaf() *x509.Certificate { return id.current().Cert.Leaf }
 
-// Trusted gives the CAs by which the node knows others now.
+// Trusted returns the CAs that the node trusts now.
 func (id *Identity) Trusted() CAs { return id.current().CAs }
 
 func (id *Identity) current() *Identity {
@@ -43,7 +43,7 @@ func (id *Identity) current() *Identity {
 	return id
 }
 
-// newIdentity puts an identity together and checks that its parts belong together.
+// newIdentity returns an identity after checking that its parts belong together.
 func newIdentity(der []byte, cas CAs, cluster Pin, key *ecdsa.PrivateKey) (*Identity, error) {
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
@@ -63,7 +63,7 @@ func newIdentity(der []byte, cas CAs, cluster Pin, key *ecdsa.PrivateKey) (*Iden
 	return &Identity{Node: node, Role: role, Cert: chain, CAs: cas, Cluster: cluster, renewed: new(atomic.Pointer[Identity])}, nil
 }
 
-// LoadIdentity reads the identity in the folder. It returns ErrNoIdentity when there is none.
+// LoadIdentity reads the identity in the folder. It returns ErrNoIdentity if there is none.
 func LoadIdentity(dir string) (*Identity, error) {
 	crt := filepath.Join(dir, nodeCertFile)
 	if missing(crt) {
@@ -92,11 +92,11 @@ func LoadIdentity(dir string) (*Identity, error) {
 	return id, nil
 }
 
-// SaveIdentity writes the identity to the folder. A kill leaves the old one, none, or the new one,
-// and no mixture.
+// SaveIdentity writes the identity to the folder. After a kill, the folder holds the old identity,
+// none, or the new one, but never a mixture.
 func SaveIdentity(dir string, id *Identity) error { return id.save(dir, nil) }
 
-// save also writes the keys of gossip, before the certificate that makes the rest count.
+// save also writes the gossip keys, before the certificate that makes the rest valid.
 func (id *Identity) save(dir string, keys [][]byte) error {
 	key, ok := id.Cert.PrivateKey.(*ecdsa.PrivateKey)
 	if !ok {
@@ -129,8 +129,8 @@ func (id *Identity) save(dir string, keys [][]byte) error {
 	return durable.WriteFile(crt, certPEM(id.Leaf().Raw), 0o600)
 }
 
-// saveCAs writes the CAs. What names the cluster comes first: it is in a file of its own unless
-// that is its only CA.
+// saveCAs writes the CAs. It writes the cluster's identifier first, which has a file of its own
+// unless it is the pin of the only CA.
 func (id *Identity) saveCAs(dir string) error {
 	keep := durable.Remove
 	if len(id.CAs) > 1 || PinOf(id.CAs[0]) != id.Cluster {

@@ -10,39 +10,39 @@ import (
 	"mlfnode/grid"
 )
 
-// JoinRequest is how a machine asks to become a node. It holds a secret, so it is sent to a master
-// of the token's cluster alone.
+// JoinRequest is the request of a machine that wants to become a node. It holds a secret, so it
+// must be sent only to a master of the token's cluster.
 type JoinRequest struct {
 	Token string      `json:"token"` // <id>.<secret>
 	Node  grid.NodeID `json:"node"`
-	CSR   []byte      `json:"csr"` // DER, by which the machine shows that it has the key; only the key counts
+	CSR   []byte      `json:"csr"` // DER; proves that the machine has the key, and only the key is used
 }
 
-// TokenID names the token without its secret.
+// TokenID returns the token's identifier without its secret.
 func (r JoinRequest) TokenID() string {
 	t, _ := parseBearer(r.Token)
 	return t.ID
 }
 
-// JoinAnswer is what makes a machine a node.
+// JoinAnswer is what a machine needs to be a node.
 type JoinAnswer struct {
 	Certificate []byte   `json:"certificate"`        // DER
-	CA          []byte   `json:"ca"`                 // DER; the one that the token names
-	MoreCAs     [][]byte `json:"more_cas,omitempty"` // DER; also trusted, while the CA is being rotated
+	CA          []byte   `json:"ca"`                 // DER; the one that the token pins
+	MoreCAs     [][]byte `json:"more_cas,omitempty"` // DER; also trusted, during a rotation of the CA
 	Cluster     string   `json:"cluster,omitempty"`  // pin of the cluster's first CA
-	Keyring     [][]byte `json:"keyring"`            // of gossip, the primary key first
-	Access      string   `json:"access,omitempty"`   // <id>.<secret> for the person who joined, if the token gives one
-	Role        Role     `json:"role,omitempty"`     // what Access lets the person do
+	Keyring     [][]byte `json:"keyring"`            // gossip keys, the primary key first
+	Access      string   `json:"access,omitempty"`   // <id>.<secret> for the person who joined, if the token grants one
+	Role        Role     `json:"role,omitempty"`     // role of Access
 }
 
-// largestCSR is ample for a key on P-256 and a name.
+// largestCSR is ample for a P-256 key and a name.
 const largestCSR = 4 << 10
 
-// Join makes a machine a node. Whatever it asks for, it becomes a worker.
+// Join makes a machine a node. Whatever it requests, it becomes a worker.
 //
-// It returns ErrBadToken, ErrExpired, ErrRevoked, ErrWrongRole, ErrNameTaken or ErrBadRequest;
-// nothing has changed then. The same key may join again by the same name, which costs the token no
-// further use and ends the access token that it got before.
+// Join returns ErrBadToken, ErrExpired, ErrRevoked, ErrWrongRole, ErrNameTaken or ErrBadRequest;
+// then nothing has changed. The same key can join again under the same name, which does not count
+// as another use of the token and ends the access token that it got before.
 func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	token, err := a.checkRequest(r)
 	if err != nil {
@@ -67,15 +67,16 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	if answer.Access, answer.Role, err = a.useToken(token.ID, r.Node, digest); err != nil {
 		return JoinAnswer{}, err
 	}
-	// A kill here costs nothing: the machine tries again with the same key, which has paid.
+	// A kill here costs nothing: the machine tries again with the same key, whose use is already
+	// counted.
 	if err := a.register(r.Node, Worker, digest, by); err != nil {
 		return JoinAnswer{}, err
 	}
 	return answer, nil
 }
 
-// checkRequest judges everything that can be judged without changing anything, the cheap things
-// first. What it says about the token is told only to whoever has its secret.
+// checkRequest checks everything that can be checked without a change, beginning with the cheapest.
+// Only a caller with the token's secret learns anything about the token.
 func (a *Authority) checkRequest(r JoinRequest) (Token, error) {
 	if err := CheckNodeName(r.Node); err != nil {
 		return Token{}, fmt.Errorf("the %w: %w", ErrBadRequest, err)
@@ -90,8 +91,8 @@ func (a *Authority) checkRequest(r JoinRequest) (Token, error) {
 	return t, err
 }
 
-// requestedKey gives the key of a signing request that was signed with it. Names and extensions in
-// it don't matter.
+// requestedKey returns the key of a signing request that was signed with that key. Names and
+// extensions in the request are ignored.
 func requestedKey(der []byte) (*ecdsa.PublicKey, error) {
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
@@ -107,7 +108,7 @@ func requestedKey(der []byte) (*ecdsa.PublicKey, error) {
 	return key, nil
 }
 
-// useToken counts a use of the token for that key and name, and makes the access token that comes
+// useToken counts a use of the token for the key and name, and makes the access token that comes
 // with it.
 func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access string, role Role, err error) {
 	now := a.clock()
@@ -143,11 +144,11 @@ func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access
 	return access, role, err
 }
 
-// useOf is the use of a token by a key for a name: one key must not take many names. Older records
-// have the key alone.
+// useOf returns the record of a token's use by a key for a name, so that one key cannot take many
+// names. Older records hold only the key.
 func useOf(digest string, node grid.NodeID) string { return digest + " " + string(node) }
 
-// spendUses has the uses of tokens by a node count on, but no longer let the same key in again.
+// spendUses keeps counting a node's uses of tokens, but no longer lets the same key join again.
 func spendUses(all map[string]tokenRecord, node grid.NodeID, digest string) {
 	for id, r := range all {
 		keys := slices.Clone(r.Keys)

@@ -66,7 +66,7 @@ func TestUserOfJoin(t *testing.T) {
 	}
 }
 
-// request prepares a join up to its request.
+// request prepares a join and returns its request.
 func request(t *testing.T, a *Authority, token Token, node grid.NodeID) JoinRequest {
 	t.Helper()
 	j, err := NewJoin(t.TempDir(), token, node)
@@ -149,7 +149,8 @@ func csrOf(t *testing.T, template *x509.CertificateRequest, key any) []byte {
 	return der
 }
 
-// Whatever a signing request asks for, the issuer decides.
+// TestGreedyRequest checks that the issuer decides about the certificate, whatever a signing
+// request asks for.
 func TestGreedyRequest(t *testing.T) {
 	a, _, h := newAuthority(t)
 	token := makeToken(t, a, TokenSpec{Role: RoleNode})
@@ -159,7 +160,8 @@ func TestGreedyRequest(t *testing.T) {
 	}
 	csr := csrOf(t, &x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: "master"}, DNSNames: []string{"master"}, URIs: []*url.URL{nodeURI("master", Master)},
-		ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}, // a CA
+		// A CA.
+		ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}},
 	}, key)
 	answer, err := a.Join(JoinRequest{Token: token.Bearer(), Node: "w1", CSR: csr})
 	if err != nil {
@@ -224,8 +226,8 @@ func TestNameTheft(t *testing.T) {
 	wantErr(t, "another name", err, nil)
 }
 
-// A machine that never got its answer tries again with its key, without using the token twice, and
-// has one access token.
+// TestJoinAgain checks that a machine that never received its answer can try again with its key,
+// without a second use of the token, and has one access token.
 func TestJoinAgain(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	token := makeToken(t, a, TokenSpec{Role: RoleNode, Uses: 1})
@@ -240,7 +242,7 @@ func TestJoinAgain(t *testing.T) {
 	}
 	wantErr(t, "drain", storeData(a, "w1", `{"on":true}`), nil)
 	var last JoinAnswer
-	for range 2 { // killed before it was stored, then after
+	for range 2 { // killed before the answer was stored, then after
 		if _, last, err = join(a, dir, token, "w1"); err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +274,7 @@ func TestRevokedParent(t *testing.T) {
 	wantErr(t, "the node", a.Known("w1", id.Leaf()), nil)
 }
 
-// A master that answers with something else than was asked for is not believed.
+// TestAccept checks that a machine rejects an answer that does not match its request.
 func TestAccept(t *testing.T) {
 	a, master, _ := newAuthority(t)
 	other, _, _ := newAuthority(t)
@@ -316,7 +318,8 @@ func TestAccept(t *testing.T) {
 	wantErr(t, "the good answer", err, nil)
 }
 
-// A machine that moves to another cluster keeps its old identity until it has the new one.
+// TestMove checks that a machine that moves to another cluster keeps its old identity until it has
+// the new one.
 func TestMove(t *testing.T) {
 	a, master, _ := newAuthority(t)
 	b, _, _ := newAuthority(t)
@@ -336,7 +339,7 @@ func TestMove(t *testing.T) {
 	wantSilence(t, "the old cluster", s, c)
 }
 
-// Two machines ask at the same time with a token for one of them.
+// TestOneUseAtOnce lets two machines join at the same time with a token for one machine.
 func TestOneUseAtOnce(t *testing.T) {
 	for range 20 {
 		a, _, _ := newAuthority(t)
@@ -344,7 +347,7 @@ func TestOneUseAtOnce(t *testing.T) {
 		one, other := request(t, a, token, "w1"), request(t, a, token, "w2")
 		errs := make(chan error, 6)
 		var all sync.WaitGroup
-		for range 3 { // each one several times, as with answers that are lost
+		for range 3 { // each one several times, as after lost answers
 			all.Go(func() { _, err := a.Join(one); errs <- err })
 			all.Go(func() { _, err := a.Join(other); errs <- err })
 		}
@@ -364,7 +367,8 @@ func TestOneUseAtOnce(t *testing.T) {
 	}
 }
 
-// Many machines join at once, some under one name, with a token for fewer of them.
+// TestJoinAtOnce lets many machines join at once, some under the same name, with a token for fewer
+// of them.
 func TestJoinAtOnce(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	token := makeToken(t, a, TokenSpec{Role: RoleNode, Uses: 10})

@@ -15,8 +15,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// JoinClient is a machine that wants to join: dial with TLS, send Request, and Accept the answer.
-// After a failure all of it may be tried again.
+// JoinClient is a machine that wants to join: it dials with TLS, sends Request, and passes the
+// answer to Accept. After a failure, all steps can be repeated.
 type JoinClient struct {
 	dir   string
 	token Token
@@ -25,8 +25,8 @@ type JoinClient struct {
 	csr   []byte
 }
 
-// NewJoin prepares to join under that name. The machine's key is made here and stays in the folder,
-// also for a new try after a kill: the master may have given the name to it already.
+// NewJoin prepares a join under the given name. It stores the machine's key in the folder, so that
+// a new attempt after a kill uses the same key: the master may have given the name to it already.
 func NewJoin(dir string, token Token, node grid.NodeID) (*JoinClient, error) {
 	if err := CheckNodeName(node); err != nil {
 		return nil, err
@@ -48,9 +48,9 @@ func NewJoin(dir string, token Token, node grid.NodeID) (*JoinClient, error) {
 	return &JoinClient{dir: dir, token: token, node: node, key: key, csr: csr}, nil
 }
 
-// joinKey gives the key that this cluster may know already: a member's own, also if it knows an
-// older CA than the token, else that of a join that did not end, else a new one. A half-written or
-// exposed key of an unfinished join is replaced; nobody depends on it.
+// joinKey returns the key that this cluster may know already: a member's own key, even if the
+// member knows an older CA than the token; or else that of an unfinished join; or else a new one.
+// It replaces a half-written or exposed key of an unfinished join, because nothing depends on it.
 func joinKey(dir string, node grid.NodeID) (*ecdsa.PrivateKey, error) {
 	if id, err := LoadIdentity(dir); err == nil && id.Node == node {
 		return id.Cert.PrivateKey.(*ecdsa.PrivateKey), nil
@@ -70,17 +70,18 @@ func joinKey(dir string, node grid.NodeID) (*ecdsa.PrivateKey, error) {
 	return key, durable.WriteFile(path, text, 0o600)
 }
 
-// TLS makes sure that the server is a master of the token's cluster before anything is sent.
+// TLS returns a configuration that verifies that the server is a master of the token's cluster
+// before anything is sent.
 func (j *JoinClient) TLS() *tls.Config { return j.token.Pin.Client() }
 
-// Request is for the master at the other end of a connection that was made with TLS, and for nobody
+// Request returns the request to send to a master over a connection made with TLS, and nowhere
 // else.
 func (j *JoinClient) Request() JoinRequest {
 	return JoinRequest{Token: j.token.Bearer(), Node: j.node, CSR: j.csr}
 }
 
-// Accept checks the master's answer and stores it: from then on LoadIdentity and LoadKeyring find
-// this node's.
+// Accept checks the master's answer and stores it. From then on, LoadIdentity and LoadKeyring
+// return those of this node.
 func (j *JoinClient) Accept(a JoinAnswer) (*Identity, error) {
 	cas, err := parseCAs(append([][]byte{a.CA}, a.MoreCAs...))
 	if err != nil {
@@ -89,7 +90,7 @@ func (j *JoinClient) Accept(a JoinAnswer) (*Identity, error) {
 	if PinOf(cas[0]) != j.token.Pin {
 		return nil, fmt.Errorf("the %w than the token's", ErrWrongCA)
 	}
-	cluster := j.token.Pin // of a master that knows no rotations
+	cluster := j.token.Pin // the master does not know rotations
 	if a.Cluster != "" {
 		if cluster, err = parsePin(a.Cluster); err != nil {
 			return nil, fmt.Errorf("read which cluster the master sent: %w", err)

@@ -9,15 +9,16 @@ import (
 	"sync"
 )
 
-// gossipKeyLen makes memberlist use AES-256.
+// gossipKeyLen selects AES-256 in memberlist.
 const gossipKeyLen = 32
 
-// mostGossipKeys bounds a keyring. A rotation needs two at a time.
+// mostGossipKeys bounds the size of a keyring. A rotation needs two keys at a time.
 const mostGossipKeys = 16
 
-// Keyring is the keys of gossip: the first, the primary, encrypts, and all decrypt. To change the
-// key without a gap, Install the new one everywhere, then Use it everywhere, then Remove the old
-// one. Each change is on disk when the call returns. A Keyring may be used from many goroutines.
+// Keyring holds the gossip keys: the first one, the primary key, encrypts, and all decrypt. To
+// change the key without an interruption, Install the new one everywhere, then Use it everywhere,
+// then Remove the old one. Each change is on disk when the call returns. A Keyring is safe for
+// concurrent use.
 type Keyring struct {
 	dir string
 
@@ -30,7 +31,7 @@ type keyringText struct {
 	Keys    [][]byte `json:"keys"`
 }
 
-// NewGossipKey makes a key.
+// NewGossipKey returns a new random key.
 func NewGossipKey() []byte {
 	key := make([]byte, gossipKeyLen)
 	rand.Read(key) // never fails
@@ -56,19 +57,19 @@ func LoadKeyring(dir string) (*Keyring, error) {
 	return &Keyring{dir: dir, keys: t.Keys}, nil
 }
 
-// Save puts the keys, the primary first, in place of those that the keyring has.
+// Save replaces the keys of the keyring; the first one becomes the primary key.
 func (k *Keyring) Save(keys [][]byte) error {
 	return k.change(func([][]byte) ([][]byte, error) { return cloneKeys(keys), nil })
 }
 
-// Keys gives a copy of all keys, the primary first.
+// Keys returns a copy of all keys, the primary key first.
 func (k *Keyring) Keys() [][]byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return cloneKeys(k.keys)
 }
 
-// Install adds a key that decrypts. A key that is there already changes nothing.
+// Install adds a key for decryption. It does nothing if the key is already installed.
 func (k *Keyring) Install(key []byte) error {
 	return k.change(func(keys [][]byte) ([][]byte, error) {
 		if indexOf(keys, key) >= 0 {
@@ -78,7 +79,7 @@ func (k *Keyring) Install(key []byte) error {
 	})
 }
 
-// Use makes an installed key the primary one.
+// Use makes an installed key the primary key.
 func (k *Keyring) Use(key []byte) error {
 	return k.change(func(keys [][]byte) ([][]byte, error) {
 		i := indexOf(keys, key)
@@ -89,8 +90,8 @@ func (k *Keyring) Use(key []byte) error {
 	})
 }
 
-// Remove takes a key away, which must not be the primary one, so at least one stays. A key that is
-// not there changes nothing.
+// Remove removes a key, which must not be the primary key, so at least one key remains. It does
+// nothing if the key is not installed.
 func (k *Keyring) Remove(key []byte) error {
 	return k.change(func(keys [][]byte) ([][]byte, error) {
 		switch i := indexOf(keys, key); i {
@@ -104,7 +105,7 @@ func (k *Keyring) Remove(key []byte) error {
 	})
 }
 
-// change lets fn edit a copy of the keys.
+// change applies fn to a copy of the keys and stores the result.
 func (k *Keyring) change(fn func([][]byte) ([][]byte, error)) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -10,7 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Any row of operations keeps a good keyring, and the disk has the same.
+// TestKeyringOperations checks that any sequence of operations leaves a valid keyring, in memory
+// and on disk.
 func TestKeyringOperations(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	rapid.Check(t, func(t *rapid.T) {

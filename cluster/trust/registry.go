@@ -13,16 +13,19 @@ import (
 	"mlfnode/grid"
 )
 
-// nodeRecord is what nodes.json has of a node.
+// nodeRecord is the entry of a node in nodes.json.
 type nodeRecord struct {
-	Key       string          `json:"key"` // fingerprint
-	Role      NodeRole        `json:"role"`
-	Joined    time.Time       `json:"joined"`
-	Forgotten time.Time       `json:"forgotten,omitzero"`
-	Data      json.RawMessage `json:"drain,omitempty"` // see EditNodeData; the name is of versions that kept drains alone
+	Key       string    `json:"key"` // fingerprint
+	Role      NodeRole  `json:"role"`
+	Joined    time.Time `json:"joined"`
+	Forgotten time.Time `json:"forgotten,omitzero"`
+	// See EditNodeData; the JSON name is from versions that stored only drains.
+	Data json.RawMessage `json:"drain,omitempty"`
 
-	CA     string `json:"ca,omitempty"`     // pin of the CA of the newest certificate that it has shown; empty is the cluster's first
-	Trusts string `json:"trusts,omitempty"` // pin of the newest CA that it is known to trust; likewise
+	// Pin of the CA of the newest certificate that the node has shown; empty means the cluster's
+	// first CA.
+	CA     string `json:"ca,omitempty"`
+	Trusts string `json:"trusts,omitempty"` // pin of the newest CA that the node is known to trust; empty as above
 }
 
 // NodeInfo describes a node of the registry.
@@ -34,11 +37,11 @@ type NodeInfo struct {
 	Forgotten time.Time   `json:"forgotten,omitzero"`
 }
 
-// mostNodes bounds the registry, forgotten ones included, should somebody join without end.
+// mostNodes bounds the registry, including forgotten nodes, in case somebody joins without end.
 const mostNodes = 10_000
 
-// checkName says whether the key may have that name. A master may take the name of one, its own
-// lost certificate's.
+// checkName returns an error if the key may not have the name. A new key of a master may take a
+// master's name, in case its certificate was lost.
 func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, digest string) error {
 	r, ok := all[string(node)]
 	switch {
@@ -51,14 +54,15 @@ func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, diges
 		"run mlfnode forget %s on the master", node, ErrNameTaken, stamp(r.Joined), node)
 }
 
-// register gives a name to a key.
+// register assigns a name to a key.
 func (a *Authority) register(node grid.NodeID, role NodeRole, digest string, by *issuers) error {
 	now := a.clock().UTC()
 	return a.nodes.change(func(all map[string]nodeRecord) error {
 		if err := checkName(all, node, role, digest); err != nil {
 			return err
 		}
-		r := nodeRecord{Key: digest, Role: role, Joined: now, CA: by.pins[0], Trusts: by.pins[0]} // it says itself whether it knows others
+		// The node reports later whether it knows others.
+		r := nodeRecord{Key: digest, Role: role, Joined: now, CA: by.pins[0], Trusts: by.pins[0]}
 		if old, ok := all[string(node)]; ok && old.Forgotten.IsZero() {
 			r.Data = old.Data
 		}
@@ -67,9 +71,9 @@ func (a *Authority) register(node grid.NodeID, role NodeRole, digest string, by 
 	})
 }
 
-// Known says whether the certificate's key is the one that the registry has for the node, and
-// ErrUnknownNode if not: the node was forgotten, its name is another machine's now, or it has shown
-// no certificate of a CA that is still trusted. It does not wait for the disk.
+// Known checks that the certificate's key is the one that the registry has for the node. It returns
+// ErrUnknownNode if the node was forgotten, if its name belongs to another machine now, or if it
+// has not shown a certificate of a CA that is still trusted. Known does not wait for the disk.
 func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
 	r, ok := a.nodes.all()[string(node)]
 	key, isOurs := cert.PublicKey.(*ecdsa.PublicKey)
@@ -87,19 +91,20 @@ func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
 	return nil
 }
 
-// Has reports whether a node of that name is in the cluster, whether it is up or not: it has joined
-// and was not forgotten. It does not wait for the disk.
+// Has reports whether a node of that name is in the cluster, up or down: it has joined and was not
+// forgotten. Has does not wait for the disk.
 func (a *Authority) Has(node grid.NodeID) bool {
 	r, ok := a.nodes.all()[string(node)]
 	return ok && r.Forgotten.IsZero()
 }
 
-// Forget takes the name away from a node's key, so that its certificate is worth nothing from the
-// next connection on and the name is free. Access tokens that were given out when it joined are
-// revoked, and the uses of tokens that it joined with are spent: it may join again with a new
-// token, or with one that has uses left. A Forget that failed is finished by another one, which may
-// be for a node that is forgotten already. ErrUnknownNode means that there was never such a node.
-// The master does not forget itself.
+// Forget removes the name from a node's key. The node's certificate is rejected from its next
+// connection on, and the name is free. Forget revokes the access tokens that were issued when the
+// node joined, and invalidates its uses of join tokens: it can join again with a new token, or with
+// one that has uses left.
+//
+// A Forget that failed is completed by another one, even if the node is already forgotten.
+// ErrUnknownNode means that there was never such a node. The master does not forget itself.
 func (a *Authority) Forget(node grid.NodeID) error {
 	a.selfMu.Lock()
 	self := a.self
@@ -114,8 +119,8 @@ func (a *Authority) Forget(node grid.NodeID) error {
 		return errUnknown(node)
 	}
 	now := a.clock().UTC()
-	// The tokens first: of a node that is forgotten none is good, wherever a kill or a full disk
-	// ends this.
+	// The tokens come first: a forgotten node must not have a valid one, wherever a kill or a full
+	// disk interrupts this.
 	err := a.tokens.change(func(all map[string]tokenRecord) error {
 		revoke(all, now, func(_ string, t tokenRecord) bool { return t.Node == node })
 		spendUses(all, node, r.Key)
@@ -144,13 +149,13 @@ func (a *Authority) edit(node grid.NodeID, fn func(*nodeRecord)) error {
 	})
 }
 
-// NodeData returns what EditNodeData has stored for a node, nil for nothing. The caller must not
-// change it.
+// NodeData returns the value that EditNodeData stored for a node, or nil. The caller must not
+// modify it.
 func (a *Authority) NodeData(node grid.NodeID) json.RawMessage {
 	return a.nodes.all()[string(node)].Data
 }
 
-// AllNodeData returns what EditNodeData has stored, by node.
+// AllNodeData returns the values that EditNodeData stored, by node.
 func (a *Authority) AllNodeData() map[grid.NodeID]json.RawMessage {
 	all := map[grid.NodeID]json.RawMessage{}
 	for name, r := range a.nodes.all() {
@@ -161,8 +166,9 @@ func (a *Authority) AllNodeData() map[grid.NodeID]json.RawMessage {
 	return all
 }
 
-// EditNodeData replaces the JSON value that another package keeps of a node, durably; nil removes
-// it. It is removed with the node, too. It returns ErrUnknownNode if there is no such node.
+// EditNodeData durably replaces the JSON value that another package stores for a node; nil removes
+// it. The value is also removed with the node. EditNodeData returns ErrUnknownNode if there is no
+// such node.
 func (a *Authority) EditNodeData(node grid.NodeID, edit func(json.RawMessage) (json.RawMessage, error)) error {
 	var refused error
 	err := a.edit(node, func(r *nodeRecord) {
@@ -174,7 +180,7 @@ func (a *Authority) EditNodeData(node grid.NodeID, edit func(json.RawMessage) (j
 	return errors.Join(refused, err)
 }
 
-// Nodes lists the registry by name, forgotten nodes included.
+// Nodes returns the nodes of the registry sorted by name, including forgotten ones.
 func (a *Authority) Nodes() []NodeInfo {
 	var list []NodeInfo
 	for name, r := range a.nodes.all() {

@@ -42,8 +42,8 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// TestForgetIsCutOff has the disk refuse each of the files that Forget writes: a repeated Forget
-// finishes, and no token of the node stays good.
+// TestForgetIsCutOff makes each write of Forget fail: repeating Forget completes it, and no token
+// of the node stays valid.
 func TestForgetIsCutOff(t *testing.T) {
 	for _, name := range []string{nodesFile, tokensFile} {
 		a, _, h := newAuthority(t)
@@ -52,7 +52,8 @@ func TestForgetIsCutOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		path := filepath.Join(a.dir, name)
-		if err := errors.Join(os.Rename(path, path+"-away"), os.Mkdir(path, 0o700)); err != nil { // no file takes a folder's place
+		// A file cannot replace a folder.
+		if err := errors.Join(os.Rename(path, path+"-away"), os.Mkdir(path, 0o700)); err != nil {
 			t.Fatal(err)
 		}
 		if err := a.Forget("w1"); err == nil {
@@ -74,10 +75,10 @@ func TestForgetIsCutOff(t *testing.T) {
 	}
 }
 
-// TestForgottenUse has a machine that was forgotten ask again with the token that it joined with,
-// of which all uses are spent.
+// TestForgottenUse lets a forgotten machine ask again with the token that it joined with, whose
+// uses are all spent.
 func TestForgottenUse(t *testing.T) {
-	for _, old := range []bool{false, true} { // records of older versions have the key alone
+	for _, old := range []bool{false, true} { // records of older versions hold only the key
 		a, _, _ := newAuthority(t)
 		token := makeToken(t, a, TokenSpec{Role: RoleNode, Uses: 1})
 		ask := request(t, a, token, "w1")
@@ -144,7 +145,7 @@ func storeData(a *Authority, node grid.NodeID, text string) error {
 	return a.EditNodeData(node, func(json.RawMessage) (json.RawMessage, error) { return json.RawMessage(text), nil })
 }
 
-// The registry does not grow without end, whoever has a token.
+// TestRegistryBound checks that the registry does not grow without bound, whoever has a token.
 func TestRegistryBound(t *testing.T) {
 	all := map[string]nodeRecord{"w": {Key: "k", Role: Worker}}
 	for i := range mostNodes {

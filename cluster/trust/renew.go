@@ -11,47 +11,47 @@ import (
 	"mlfnode/node/durable"
 )
 
-// nodeLifetime is how long a node's certificate is good. It is renewed after two thirds of that, so
-// a machine may be off for the last third before it needs a token again.
+// nodeLifetime is the validity of a node's certificate. The certificate is renewed after two thirds
+// of it, so a machine may be off for the last third before it needs a token again.
 const nodeLifetime = 365 * 24 * time.Hour
 
-// issuedAt is when a node's certificate was made.
+// issuedAt returns the time when a node's certificate was issued.
 func issuedAt(cert *x509.Certificate) time.Time { return cert.NotBefore.Add(clockSlack) }
 
-// renewalDue is when a certificate has been good for two thirds of its life.
+// renewalDue returns the time when two thirds of a certificate's validity have passed.
 func renewalDue(cert *x509.Certificate) time.Time {
 	issued := issuedAt(cert)
 	return issued.Add(cert.NotAfter.Sub(issued) / 3 * 2)
 }
 
-// renewable reports whether a certificate is to be renewed: its time has come, or it was made by a
-// clock that was ahead and is good only later.
+// renewable reports whether a certificate should be renewed: its renewal is due, or it was issued
+// by a clock that was fast and is not valid yet.
 func renewable(cert *x509.Certificate, now time.Time) bool {
 	return now.Before(cert.NotBefore) || !now.Before(renewalDue(cert))
 }
 
-// Renewal is the master's answer to a node that asks for a new certificate.
+// Renewal is the master's answer to a RenewalRequest.
 type Renewal struct {
-	Certificate []byte   `json:"certificate,omitempty"` // DER; empty while the one that the node has is good for long
-	CAs         [][]byte `json:"cas,omitempty"`         // DER; all that the node is to trust
+	Certificate []byte   `json:"certificate,omitempty"` // DER; empty if the node's certificate is not due for renewal
+	CAs         [][]byte `json:"cas,omitempty"`         // DER; all CAs that the node must trust
 }
 
-// RenewalRequest is what a node says that asks for a new certificate.
+// RenewalRequest is a node's request for a new certificate.
 type RenewalRequest struct {
-	Trusts []string `json:"trusts,omitempty"` // pins of the CAs that it has on its disk
+	Trusts []string `json:"trusts,omitempty"` // pins of the CAs on the node's disk
 }
 
-// RenewalRequest says what the node has.
+// RenewalRequest returns the request with the CAs that the node has.
 func (id *Identity) RenewalRequest() RenewalRequest {
 	return RenewalRequest{Trusts: newIssuers(id.Trusted(), nil).pins}
 }
 
-// SetLifetime has certificates be good for another time than a year.
+// SetLifetime changes the validity of new certificates, which is a year by default.
 func (a *Authority) SetLifetime(d time.Duration) { a.lifetime = d }
 
-// Renew gives the node that has shown a certificate a new one for the same key, once that is due or
-// another CA issues, and says which CAs are trusted. The node asks again when the answer is lost.
-// ErrUnknownNode is for a node that was forgotten.
+// Renew issues a new certificate for the key of the given one, if that is due for renewal or
+// another CA issues by now, and returns the trusted CAs. If the answer is lost, the node asks
+// again. Renew returns ErrUnknownNode for a node that was forgotten.
 func (a *Authority) Renew(shown *x509.Certificate, ask RenewalRequest) (Renewal, error) {
 	node, role, err := nodeOf(shown)
 	if err != nil {
@@ -66,17 +66,18 @@ func (a *Authority) Renew(shown *x509.Certificate, ask RenewalRequest) (Renewal,
 	}
 	r := Renewal{CAs: by.cas.raw()}
 	if renewable(shown, a.clock()) || shown.CheckSignatureFrom(by.cas[0]) != nil {
-		r.Certificate, err = a.signNode(by, node, role, shown.PublicKey.(*ecdsa.PublicKey)) // as Known has checked
+		// Known has checked the type
+		r.Certificate, err = a.signNode(by, node, role, shown.PublicKey.(*ecdsa.PublicKey))
 	}
 	return r, err
 }
 
-// RenewSelf renews the master's own certificate once that is due or another CA issues. Connections
-// from then on show the new one.
+// RenewSelf renews the master's own certificate if that is due or another CA issues by now. Later
+// connections use the new one.
 func (a *Authority) RenewSelf(id *Identity) error {
 	a.joining.Lock() // no step of a rotation may write the same files
 	defer a.joining.Unlock()
-	for range 2 { // the second time records what the first one gave
+	for range 2 { // the second round records the result of the first
 		r, err := a.Renew(id.Leaf(), id.RenewalRequest())
 		if err != nil {
 			return err
@@ -88,12 +89,12 @@ func (a *Authority) RenewSelf(id *Identity) error {
 	return nil
 }
 
-// Renew takes over the master's answer, on disk and for the connections from then on. It reports
-// whether there was a new certificate, or other CAs.
+// Renew applies the master's answer, on disk and to later connections. It reports whether the
+// certificate or the CAs have changed.
 func (id *Identity) Renew(dir string, r Renewal) (renewed bool, err error) {
 	now := id.current()
 	cas, der := now.CAs, r.Certificate
-	if len(r.CAs) > 0 { // a master that knows no rotations sends none
+	if len(r.CAs) > 0 { // a master that does not know rotations sends none
 		if cas, err = parseCAs(r.CAs); err != nil {
 			return false, fmt.Errorf("read the CAs that the master sent: %w", err)
 		}
@@ -114,8 +115,8 @@ func (id *Identity) Renew(dir string, r Renewal) (renewed bool, err error) {
 	if err := verify([]*x509.Certificate{next.Leaf()}, next.CAs, x509.ExtKeyUsageClientAuth, id.now()); err != nil {
 		return false, fmt.Errorf("the new certificate can't be used: %w", err)
 	}
-	// Each file is a change of its own, and others may write to the folder meanwhile: the CAs are
-	// good for the certificates of before and after.
+	// Each file is a separate change, and others may write to the folder in between: the CAs are
+	// valid for the old and the new certificate.
 	if !cas.equal(now.CAs) {
 		if cas.issuer(now.Leaf()) == nil {
 			return false, errors.New("the master sent CAs of which none has signed this node's certificate")
@@ -133,11 +134,12 @@ func (id *Identity) Renew(dir string, r Renewal) (renewed bool, err error) {
 	return true, nil
 }
 
-// Expires is when the node's certificate ends.
+// Expires returns the end of the validity of the node's certificate.
 func (id *Identity) Expires() time.Time { return id.Leaf().NotAfter }
 
-// Expired reports whether the node's certificate has ended, so that it takes a token to join again.
+// Expired reports whether the node's certificate has expired, so that joining again requires a
+// token.
 func (id *Identity) Expired() bool { return id.now().After(id.Expires()) }
 
-// Lifetime is how long the node's certificate is good in all.
+// Lifetime returns the total validity of the node's certificate.
 func (id *Identity) Lifetime() time.Duration { return id.Expires().Sub(issuedAt(id.Leaf())) }

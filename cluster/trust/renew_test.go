@@ -26,7 +26,7 @@ func renew(t *testing.T, a *Authority, id *Identity, dir string) bool {
 	return renewed
 }
 
-// TestRenew goes through three lives of a certificate, with connections all the time.
+// TestRenew goes through three lifetimes of a certificate, with connections all the time.
 func TestRenew(t *testing.T) {
 	a, master, h := newAuthority(t)
 	w1, dir := mustJoin(t, a, "w1")
@@ -63,7 +63,7 @@ func TestRenew(t *testing.T) {
 			t.Fatalf("life %d: got %v and %v, want a connection with the new certificates", life, s.err, c.err)
 		}
 	}
-	// An answer that was lost, then a machine that was off for too long.
+	// First an answer is lost, then a machine is off for too long.
 	h.turn(nodeLifetime / 3 * 2)
 	if _, err := a.Renew(w1.Leaf(), w1.RenewalRequest()); err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// TestRenewRefused asks for what is not one's own.
+// TestRenewRefused asks for certificates of other nodes.
 func TestRenewRefused(t *testing.T) {
 	a, master, h := newAuthority(t)
 	other, _, _ := newAuthority(t)
@@ -123,7 +123,7 @@ func TestRenewRefused(t *testing.T) {
 		t.Errorf("got %v, want the old certificate", err)
 	}
 	w2.Clock = h.clock
-	gone := filepath.Join(t.TempDir(), "file", "trust") // below a file there is no folder
+	gone := filepath.Join(t.TempDir(), "file", "trust") // a folder cannot exist below a file
 	if err := os.WriteFile(filepath.Dir(gone), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +156,8 @@ func TestRenewBesideWrites(t *testing.T) {
 	joining.Wait()
 }
 
-// TestClockThatJumpedForward has the master renew its certificate while its clock is wrong, in a
-// running master and over a restart.
+// TestClockThatJumpedForward renews the master's certificate while its clock is wrong, in a running
+// master and across a restart.
 func TestClockThatJumpedForward(t *testing.T) {
 	const jump = 20 * nodeLifetime / 24
 	for what, renew := range map[string]func(*Authority, *Identity) (*Identity, error){

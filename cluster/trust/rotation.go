@@ -13,34 +13,34 @@ import (
 	"mlfnode/node/durable"
 )
 
-// A rotation of the CA goes through three steps, and each is one file that is replaced:
+// A rotation of the CA has three steps, each of which replaces one file:
 //
 //	            Rotate             Switch             Retire
 //	Settled ------------> Announced -------> Switched -------> Settled
 //	ca.crt: old           old, new           new, old          new
 //
-// All in ca.crt are trusted and the first one issues. ca.key has their keys. It is written before
-// ca.crt when a key comes, and after it when one goes; what a kill leaves over goes when the
-// authority is opened.
+// All CAs in ca.crt are trusted, and the first one issues certificates. Their keys are in ca.key.
+// It is written before ca.crt when a key is added, and after ca.crt when a key is removed; keys
+// that a kill leaves behind are removed when the authority is opened.
 
-// Stage is how far a rotation of the CA has come.
+// Stage is the progress of a rotation of the CA.
 type Stage string
 
 // The stages of a rotation.
 const (
 	Settled   Stage = "settled"   // there is one CA
-	Announced Stage = "announced" // nodes and people get to know a new CA, and the old one still issues
-	Switched  Stage = "switched"  // the new CA issues, and the old one is still trusted
+	Announced Stage = "announced" // nodes and people learn about a new CA, while the old one still issues
+	Switched  Stage = "switched"  // the new CA issues, while the old one is still trusted
 )
 
-// ErrStage means that a rotation is not at the stage at which the step can be taken.
+// ErrStage means that the rotation is not at the stage that the step requires.
 var ErrStage = errors.New("is not the next step")
 
-// issuers is what an Authority certifies nodes with. It is never changed, only replaced.
+// issuers holds the CAs and keys with which an Authority signs certificates. It is immutable.
 type issuers struct {
 	cas  CAs
 	keys []*ecdsa.PrivateKey
-	pins []string // of cas
+	pins []string // pins of cas
 }
 
 func newIssuers(cas CAs, keys []*ecdsa.PrivateKey) *issuers {
@@ -61,7 +61,7 @@ func (i *issuers) stage() Stage {
 	return Announced
 }
 
-// loadIssuers reads the CAs and their keys, and removes keys that a kill has left over.
+// loadIssuers reads the CAs and their keys, and removes keys that a kill has left behind.
 func loadIssuers(dir string) (*issuers, error) {
 	cas, err := readCAs(filepath.Join(dir, caCertFile))
 	if err != nil {
@@ -83,7 +83,7 @@ func loadIssuers(dir string) (*issuers, error) {
 	return i.prune(dir)
 }
 
-// prune takes keys that are of no CA any more off the disk.
+// prune removes keys without a CA from the disk.
 func (i *issuers) prune(dir string) (*issuers, error) {
 	var needed []*ecdsa.PrivateKey
 	for _, ca := range i.cas {
@@ -97,13 +97,13 @@ func (i *issuers) prune(dir string) (*issuers, error) {
 	return newIssuers(i.cas, needed), writeKeys(filepath.Join(dir, caKeyFile), needed)
 }
 
-// Stage says how far a rotation of the CA has come.
+// Stage returns the stage of the CA's rotation.
 func (a *Authority) Stage() Stage { return a.issuers.Load().stage() }
 
-// CAs gives the CAs that are trusted, the one that issues first.
+// CAs returns the trusted CAs; the first one issues certificates.
 func (a *Authority) CAs() CAs { return a.issuers.Load().cas }
 
-// Rotate makes a new CA, for nodes and people to get to know. The old one issues until Switch.
+// Rotate creates a new CA and announces it to nodes and people. The old CA issues until Switch.
 func (a *Authority) Rotate() error {
 	return a.step(Settled, func(now *issuers) (CAs, error) {
 		key, err := newKey()
@@ -113,7 +113,7 @@ func (a *Authority) Rotate() error {
 		old := now.cas[0]
 		date := a.clock()
 		if least := old.NotBefore.Add(clockSlack + time.Second); date.Before(least) {
-			date = least // the dates tell which one is the new one
+			date = least // the dates determine which CA is the new one
 		}
 		der, err := signCA(key, date)
 		if err != nil {
@@ -131,12 +131,12 @@ func (a *Authority) Rotate() error {
 	})
 }
 
-// Switch has the new CA issue certificates. Tokens of the old one let nobody in any more.
+// Switch makes the new CA issue certificates. Join tokens of the old CA become invalid.
 func (a *Authority) Switch() error {
 	return a.step(Announced, func(now *issuers) (CAs, error) { return CAs{now.cas[1], now.cas[0]}, nil })
 }
 
-// Retire ends the trust in the old CA.
+// Retire stops trusting the old CA.
 func (a *Authority) Retire() error {
 	return a.step(Switched, func(now *issuers) (CAs, error) { return CAs{now.cas[0]}, nil })
 }
@@ -156,14 +156,15 @@ func (a *Authority) step(from Stage, next func(*issuers) (CAs, error)) error {
 		return err
 	}
 	then := newIssuers(cas, now.keys)
-	a.issuers.Store(then) // it is on the disk, whatever comes
+	a.issuers.Store(then) // it is on disk, whatever follows
 	pruned, err := then.prune(a.dir)
 	a.issuers.Store(pruned)
 	return err
 }
 
-// Behind lists the nodes that have not followed the last step: while the new CA is announced those
-// that are not known to trust it, and then those that have shown no certificate of it.
+// Behind returns the nodes that have not followed the last step: while the new CA is announced,
+// those that are not known to trust it; after the switch, those that have not shown a certificate
+// of it.
 func (a *Authority) Behind() []grid.NodeID {
 	now := a.issuers.Load()
 	newest := PinOf(now.cas.newest()).String()
@@ -181,7 +182,7 @@ func (a *Authority) Behind() []grid.NodeID {
 	return behind
 }
 
-// named gives the pin that a record means: records from before the first rotation have none.
+// named returns the pin that a record stands for: records from before the first rotation have none.
 func (a *Authority) named(pin string) string {
 	if pin == "" {
 		return a.cluster.String()
@@ -189,7 +190,7 @@ func (a *Authority) named(pin string) string {
 	return pin
 }
 
-// noteCAs records which CA the node's certificate is of, and which new one it trusts.
+// noteCAs records which CA issued the node's certificate, and the newest CA that the node trusts.
 func (a *Authority) noteCAs(node grid.NodeID, shown *x509.Certificate, trusts []string, by *issuers) error {
 	r := a.nodes.all()[string(node)]
 	ca, newest := r.CA, r.Trusts

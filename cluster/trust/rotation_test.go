@@ -14,7 +14,7 @@ import (
 	"mlfnode/grid"
 )
 
-// follow has a node and the master do what they do when a step of a rotation has been taken.
+// follow does what a node and the master do after a step of a rotation.
 func follow(t *testing.T, a *Authority, master, id *Identity, dir string) {
 	t.Helper()
 	wantErr(t, "the master itself", a.RenewSelf(master), nil)
@@ -32,7 +32,7 @@ func TestRotation(t *testing.T) {
 	away, awayDir := mustJoin(t, a, "away")
 	old, founder := a.CA(), a.Pin()
 	oldToken := makeToken(t, a, TokenSpec{Role: RoleNode})
-	thief := forge(t, a, func(*x509.Certificate) {}) // whoever has the old CA's key certifies himself as a master
+	thief := forge(t, a, func(*x509.Certificate) {}) // anyone with the old CA's key can sign a master's certificate
 	var learnt CAs
 	person := a.CAs().Client(func(cas CAs) { learnt = cas })
 	server, gossips := master.APIServer(a.Known), master.NATSServer(a.Known)
@@ -86,7 +86,7 @@ func TestRotation(t *testing.T) {
 	for what, server := range map[string]*tls.Config{"the API": server, "NATS": gossips} {
 		s, c := meet(t, server, away.Client())
 		wantSilence(t, "away at "+what, s, c)
-		trusting := &Identity{CAs: a.CAs(), Cert: thief.Cert} // who takes the master for what it is
+		trusting := &Identity{CAs: a.CAs(), Cert: thief.Cert} // a node that trusts the thief
 		s, c = meet(t, server, trusting.Client())
 		wantSilence(t, "the thief at "+what, s, c)
 	}
@@ -95,7 +95,7 @@ func TestRotation(t *testing.T) {
 	s, c = meet(t, thief.APIServer(nil), person)
 	wantSilence(t, "the thief as a master of people", s, c)
 
-	// It joins again, by its name, and so does a new one; all know which cluster it is.
+	// The node joins again under its name, and so does a new one; all know which cluster it is.
 	again, _, err := join(a, awayDir, makeToken(t, a, TokenSpec{Role: RoleNode}), "away")
 	if err != nil {
 		t.Fatal(err)
@@ -118,8 +118,8 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestRotationKilled cuts each step of a rotation between any two of its files, on the master and
-// on a node.
+// TestRotationKilled interrupts each step of a rotation between any two of its files, on the master
+// and on a node.
 func TestRotationKilled(t *testing.T) {
 	a, master, _ := newAuthority(t)
 	w1, dir := mustJoin(t, a, "w1")
@@ -156,7 +156,7 @@ func TestRotationKilled(t *testing.T) {
 			if len(b.CAs()) == len(a.CAs()) {
 				continue
 			}
-			for range 3 { // the rotation goes on
+			for range 3 { // the rotation continues
 				switch b.Stage() {
 				case Settled:
 					err = b.Rotate()
@@ -178,7 +178,7 @@ func TestRotationKilled(t *testing.T) {
 	}
 }
 
-// overlay copies a folder, with some of the files as they are in another one.
+// overlay copies a folder, but takes some of the files from another one.
 func overlay(t *testing.T, from, other string, files []string) string {
 	t.Helper()
 	dir := keepFiles(t, from, func(string) bool { return true })
@@ -194,7 +194,7 @@ func overlay(t *testing.T, from, other string, files []string) string {
 	return dir
 }
 
-// TestLearn keeps other CAs in a context, of its own cluster only, and the token with them.
+// TestLearn stores new CAs in a context, if they belong to its cluster, and keeps the token.
 func TestLearn(t *testing.T) {
 	c, a, _ := newContext(t)
 	path := filepath.Join(t.TempDir(), "context.yaml")

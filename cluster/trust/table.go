@@ -12,13 +12,12 @@ import (
 	"mlfnode/node/durable"
 )
 
-// fileVersion is the form of our JSON files. A newer form is refused: writing it back would lose
-// what we don't know.
+// fileVersion is the version of the JSON files of this package. A newer version is rejected,
+// because writing the file back would lose unknown fields.
 const fileVersion = 1
 
-// table is a file of named entries. Readers take the map as it is and never wait for the disk;
-// nobody changes that map. A change is made to a copy, which takes the map's place once it is on
-// disk.
+// table is a file of named entries. Readers use the current map and never wait for the disk; the
+// map is immutable. A change is made to a copy, which replaces the map once it is on disk.
 type table[V any] struct {
 	path    string
 	entries atomic.Pointer[map[string]V]
@@ -31,7 +30,7 @@ type tableFile[V any] struct {
 	Entries map[string]V `json:"entries"`
 }
 
-// openTable reads the file, which has to be there.
+// openTable reads the file, which must exist.
 func openTable[V any](path string) (*table[V], error) {
 	var f tableFile[V]
 	if err := readJSON(path, &f); err != nil {
@@ -45,16 +44,16 @@ func openTable[V any](path string) (*table[V], error) {
 	return t, nil
 }
 
-// makeTable writes an empty file.
+// makeTable creates an empty file.
 func makeTable(path string) error {
 	return writeJSON(path, tableFile[struct{}]{Version: fileVersion, Entries: map[string]struct{}{}})
 }
 
-// all gives the entries, to be read only.
+// all returns the entries, which must not be modified.
 func (t *table[V]) all() map[string]V { return *t.entries.Load() }
 
-// change lets fn edit a copy. When fn or the disk refuses, nothing has changed. Slices and maps in
-// entries are shared with readers: fn replaces them.
+// change applies fn to a copy of the map. If fn or the disk returns an error, nothing has changed.
+// Slices and maps in entries are shared with readers, so fn must replace them.
 func (t *table[V]) change(fn func(map[string]V) error) error {
 	t.changing.Lock()
 	defer t.changing.Unlock()
@@ -80,7 +79,7 @@ func readJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, v); err != nil { // its messages name kinds and offsets, not values
+	if err := json.Unmarshal(b, v); err != nil { // its messages contain kinds and offsets, but no values
 		return fmt.Errorf("%s is damaged; restore it from a backup: %w", path, err)
 	}
 	return nil

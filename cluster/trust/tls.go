@@ -11,19 +11,22 @@ import (
 	"mlfnode/grid"
 )
 
-// Admit decides about a node whose certificate is valid; on the master that is Authority.Known.
+// Admit returns an error if a node with a valid certificate is not admitted. On the master, it is
+// Authority.Known.
 type Admit func(node grid.NodeID, cert *x509.Certificate) error
 
-// APIServer is for a listener that serves nodes and people: a peer may show no certificate, but one
-// that it shows has to be a node's and pass admit, which may be nil. The configuration may be
-// shared.
+// APIServer returns a configuration for a listener that serves nodes and people. A peer need not
+// show a certificate, but a certificate must be a node's and be admitted by admit, which may be
+// nil. The configuration may be shared.
 func (id *Identity) APIServer(admit Admit) *tls.Config {
 	cfg := id.server(tls.VerifyClientCertIfGiven, admit)
-	cfg.NextProtos = []string{"h2", "http/1.1"} // over HTTP/1.1 a browser has six connections, which six event streams would keep busy
+	// Over HTTP/1.1 a browser has six connections, which six event streams would keep busy.
+	cfg.NextProtos = []string{"h2", "http/1.1"}
 	return cfg
 }
 
-// NATSServer is for a listener that serves nodes only. The configuration may be shared.
+// NATSServer returns a configuration for a listener that serves only nodes. The configuration may
+// be shared.
 func (id *Identity) NATSServer(admit Admit) *tls.Config {
 	return id.server(tls.RequireAndVerifyClientCert, admit)
 }
@@ -33,10 +36,10 @@ func (id *Identity) server(auth tls.ClientAuthType, admit Admit) *tls.Config {
 		MinVersion: tls.VersionTLS13,
 		Time:       id.Clock,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return &id.current().Cert, nil // with the CAs, which joining machines know by its hash
+			return &id.current().Cert, nil // includes the CAs, which joining machines recognise by a hash
 		},
 		ClientAuth:             auth,
-		SessionTicketsDisabled: true, // each connection is judged by itself
+		SessionTicketsDisabled: true, // each connection is checked separately
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 && auth == tls.VerifyClientCertIfGiven {
 				return nil
@@ -59,7 +62,8 @@ func (id *Identity) server(auth tls.ClientAuthType, admit Admit) *tls.Config {
 	return cfg
 }
 
-// Client is for a node that dials a master of its cluster; it shows its certificate to nobody else.
+// Client returns a configuration to dial a master of the node's cluster. The node shows its
+// certificate to nobody else.
 func (id *Identity) Client() *tls.Config {
 	cfg := client(id.Clock, func(s tls.ConnectionState) error { return verifyMaster(s, id.Trusted(), id.Clock) })
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &id.current().Cert, nil }
@@ -75,8 +79,8 @@ func timeBy(clock func() time.Time) time.Time {
 	return clock()
 }
 
-// Client is for people and for machines that join: they show no certificate, and dial only a master
-// of the pinned cluster. Nothing of theirs is sent before that is certain.
+// Client returns a configuration for people and for machines that join. They show no certificate,
+// and connect only to a master of the pinned cluster: they send nothing before that is verified.
 func (p Pin) Client() *tls.Config {
 	return client(nil, func(s tls.ConnectionState) error {
 		ca, err := p.CA(s)
@@ -87,8 +91,8 @@ func (p Pin) Client() *tls.Config {
 	})
 }
 
-// CAs gives what a server has sent, if the pinned CA is among it, or ErrWrongCA: all CAs of a
-// cluster, for whoever has verified the server.
+// CAs returns all CAs that a server has sent, if the pinned CA is among them, or ErrWrongCA. They
+// are the cluster's CAs if the caller has verified the server.
 func (p Pin) CAs(s tls.ConnectionState) (CAs, error) {
 	if _, err := p.CA(s); err != nil {
 		return nil, err
@@ -97,7 +101,7 @@ func (p Pin) CAs(s tls.ConnectionState) (CAs, error) {
 	return cas, cas.check()
 }
 
-// CA finds the pinned CA among the certificates that a server has sent, or returns ErrWrongCA.
+// CA returns the pinned CA among the certificates that a server has sent, or ErrWrongCA.
 func (p Pin) CA(s tls.ConnectionState) (*x509.Certificate, error) {
 	for _, c := range s.PeerCertificates {
 		if PinOf(c) == p && c.IsCA {
@@ -107,8 +111,8 @@ func (p Pin) CA(s tls.ConnectionState) (*x509.Certificate, error) {
 	return nil, fmt.Errorf("the %w than the token's or the context's", ErrWrongCA)
 }
 
-// client leaves it to check who the server is: the verification of the standard library is about
-// host names, which we don't have.
+// client returns a configuration that verifies the server by check alone: the standard library
+// verifies host names, which certificates of nodes do not have.
 func client(clock func() time.Time, check func(tls.ConnectionState) error) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
@@ -118,8 +122,8 @@ func client(clock func() time.Time, check func(tls.ConnectionState) error) *tls.
 	}
 }
 
-// PeerOf gives the node at the other end of a connection that was made with a configuration of this
-// package. It returns ErrNoCertificate for a peer that showed none.
+// PeerOf returns the node at the other end of a connection that uses a configuration of this
+// package. It returns ErrNoCertificate if the peer showed no certificate.
 func PeerOf(s tls.ConnectionState) (grid.NodeID, NodeRole, error) {
 	if len(s.PeerCertificates) == 0 {
 		return "", "", ErrNoCertificate
@@ -130,7 +134,7 @@ func PeerOf(s tls.ConnectionState) (grid.NodeID, NodeRole, error) {
 func verifyMaster(s tls.ConnectionState, cas CAs, clock func() time.Time) error {
 	err := verify(s.PeerCertificates, cas, x509.ExtKeyUsageAny, timeBy(clock))
 	if errors.Is(err, ErrWrongCA) && cas.share(sentCAs(s)) {
-		return fmt.Errorf("the %w: %w", ErrRotated, err) // anybody may send our CA, so this is a guess
+		return fmt.Errorf("the %w: %w", ErrRotated, err) // anyone can send our CA, so this is a guess
 	}
 	if err != nil {
 		return err
@@ -147,8 +151,8 @@ func verifyMaster(s tls.ConnectionState, cas CAs, clock func() time.Time) error 
 	return nil
 }
 
-// verify checks that one of the CAs has signed the first certificate, for this usage and for this
-// time.
+// verify checks that one of the CAs has signed the first certificate, and that it is valid for the
+// usage at the given time.
 func verify(certs []*x509.Certificate, cas CAs, usage x509.ExtKeyUsage, now time.Time) error {
 	if len(certs) == 0 {
 		return ErrNoCertificate

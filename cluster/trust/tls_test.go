@@ -16,7 +16,7 @@ import (
 	"mlfnode/grid"
 )
 
-// said is what one end of a connection came to: the peer it saw, what it read, and why it refused.
+// said is what one end of a connection observed: its peer, what it read, and its error.
 type said struct {
 	node grid.NodeID
 	role NodeRole
@@ -25,8 +25,8 @@ type said struct {
 	err  error
 }
 
-// meet makes a real connection over loopback; the client says "hello" and the server "welcome" once
-// they trust each other.
+// meet makes a real connection over loopback. The client sends "hello" and the server "welcome"
+// once they trust each other.
 func meet(t *testing.T, server, client *tls.Config) (atServer, atClient said) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -74,7 +74,7 @@ func wantTalk(t *testing.T, what string, server, client said) {
 	}
 }
 
-// wantSilence checks that the server refused, and that nothing came through.
+// wantSilence checks that the server refused the connection and that no data was transferred.
 func wantSilence(t *testing.T, what string, server, client said) {
 	t.Helper()
 	if server.err == nil || client.err == nil || server.read != "" || client.read != "" {
@@ -119,8 +119,8 @@ func TestOldVersionsOfTLS(t *testing.T) {
 	wantSilence(t, "TLS 1.2 server", s, c)
 }
 
-// A server of another cluster never sees a byte of what the client has to say, whether a token or a
-// certificate; not even when it sends the pinned CA along.
+// TestWrongCA checks that a server of another cluster never receives a token or a certificate from
+// the client, even if the server sends the pinned CA as well.
 func TestWrongCA(t *testing.T) {
 	a, master, _ := newAuthority(t)
 	_, evil, _ := newAuthority(t)
@@ -141,7 +141,7 @@ func TestWrongCA(t *testing.T) {
 			}
 		}
 	}
-	// The same from the other side: its nodes are not ours.
+	// The same in the other direction: nodes of the other cluster are rejected.
 	for what, server := range map[string]*tls.Config{"api": master.APIServer(nil), "nats": master.NATSServer(nil)} {
 		cfg := evil.Client()
 		cfg.VerifyConnection = nil
@@ -151,7 +151,7 @@ func TestWrongCA(t *testing.T) {
 	}
 }
 
-// A worker's certificate is good for dialling only.
+// TestWorkerIsNoMaster checks that a worker's certificate is valid only for clients.
 func TestWorkerIsNoMaster(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	w1, _ := mustJoin(t, a, "w1")
@@ -163,7 +163,7 @@ func TestWorkerIsNoMaster(t *testing.T) {
 	}
 }
 
-// forge makes an identity from a certificate that the CA itself has signed.
+// forge returns an identity with a modified certificate that the CA itself has signed.
 func forge(t *testing.T, a *Authority, change func(*x509.Certificate)) *Identity {
 	t.Helper()
 	key, err := newKey()
@@ -192,8 +192,8 @@ func identityOf(t *testing.T, der []byte, ca *x509.Certificate, key *ecdsa.Priva
 	return &Identity{CAs: CAs{ca}, Cert: tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key, Leaf: leaf}}
 }
 
-// Certificates that the CA has signed, and that are still not good enough, on either side of a
-// connection.
+// TestCertificatesThatAreNotGood uses certificates that the CA has signed but that are invalid, at
+// either end of a connection.
 func TestCertificatesThatAreNotGood(t *testing.T) {
 	a, master, h := newAuthority(t)
 	uri := func(texts ...string) func(*x509.Certificate) {
@@ -249,7 +249,7 @@ func TestCertificatesThatAreNotGood(t *testing.T) {
 	wantErr(t, "but not the registered key", a.Known("master", good.Leaf()), ErrUnknownNode)
 }
 
-// A node that was forgotten is refused on its next connection.
+// TestForgottenPeer checks that a forgotten node is rejected at its next connection.
 func TestForgottenPeer(t *testing.T) {
 	a, master, _ := newAuthority(t)
 	w1, _ := mustJoin(t, a, "w1")
@@ -262,7 +262,8 @@ func TestForgottenPeer(t *testing.T) {
 	wantErr(t, "after", s.err, ErrUnknownNode)
 }
 
-// A clock that is wrong by hours does not hurt; one that is wrong by more is named as the cause.
+// TestClocks checks that a clock that is off by hours does no harm, and that one that is off by
+// more is reported as the cause.
 func TestClocks(t *testing.T) {
 	a, master, h := newAuthority(t)
 	w1, _ := mustJoin(t, a, "w1")
@@ -284,7 +285,7 @@ func TestPinnedCA(t *testing.T) {
 	}
 	_, err := other.Pin().CA(state)
 	wantErr(t, "another", err, ErrWrongCA)
-	_, err = PinOf(master.Leaf()).CA(state) // the hash of something that is no CA
+	_, err = PinOf(master.Leaf()).CA(state) // the hash of a certificate that is not a CA
 	wantErr(t, "a leaf", err, ErrWrongCA)
 	if len(a.Pin().String()) != 64 || strings.ToLower(a.Pin().String()) != a.Pin().String() {
 		t.Errorf("got pin %s", a.Pin())

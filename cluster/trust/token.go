@@ -12,11 +12,11 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// The text of a token: mlf1.<pin, 64 hexadecimal digits>.<id, 10 hexadecimal digits>.<secret, 43
+// The text of a token is mlf1.<pin, 64 hexadecimal digits>.<id, 10 hexadecimal digits>.<secret, 43
 // characters of base64url>.
 const (
 	tokenPrefix = "mlf1"
-	idBytes     = 5 // short enough to type; a token gets another identifier when its own is in use
+	idBytes     = 5 // short enough to type; a new token never gets an identifier that is in use
 	secretBytes = 32
 )
 
@@ -24,11 +24,11 @@ var (
 	tokenID   = lazyregexp.New(`^[0-9a-f]{10}$`)
 	secretLen = base64.RawURLEncoding.EncodedLen(secretBytes)
 	tokenLen  = len(tokenPrefix) + 1 + 2*sha256.Size + 1 + 2*idBytes + 1 + secretLen
-	secrets   = base64.RawURLEncoding.Strict() // one text for one secret
+	secrets   = base64.RawURLEncoding.Strict() // each secret has a single encoding
 )
 
-// Token is what a person types elsewhere: which cluster, which token, and its secret. It prints
-// without the secret.
+// Token is a join or access token: it identifies the cluster and the token, and holds the secret.
+// It prints without the secret.
 type Token struct {
 	Pin Pin
 	ID  string
@@ -36,26 +36,26 @@ type Token struct {
 	secret [secretBytes]byte
 }
 
-// Text is the whole token, secret included. Whoever has it has the token's role.
+// Text returns the whole token, including the secret. Anyone who has it has the token's role.
 func (t Token) Text() string { return tokenPrefix + "." + t.Pin.String() + "." + t.Bearer() }
 
-// Bearer is what `Authorization: Bearer` takes: <id>.<secret>.
+// Bearer returns the credentials for `Authorization: Bearer`: <id>.<secret>.
 func (t Token) Bearer() string { return t.ID + "." + secrets.EncodeToString(t.secret[:]) }
 
-// String leaves the secret out.
+// String omits the secret.
 func (t Token) String() string { return "token " + t.ID }
 
-// GoString leaves the secret out.
+// GoString omits the secret.
 func (t Token) GoString() string { return t.String() }
 
-// LogValue leaves the secret out.
+// LogValue omits the secret.
 func (t Token) LogValue() slog.Value { return slog.StringValue(t.ID) }
 
-// hash is what the authority keeps of a secret.
+// hash returns what the authority stores of a secret.
 func (t Token) hash() [sha256.Size]byte { return sha256.Sum256(t.secret[:]) }
 
-// ParseToken reads the text of a token; white space around it doesn't matter. Its errors never
-// quote the text.
+// ParseToken parses the text of a token and ignores surrounding white space. Its errors never quote
+// the text.
 func ParseToken(text string) (Token, error) {
 	var t Token
 	text = strings.TrimSpace(text)
@@ -97,7 +97,7 @@ func (t *Token) decode(pin, id, secret string) error {
 }
 
 func decodeSecret(text string) (secret [secretBytes]byte, ok bool) {
-	if len(text) != secretLen || strings.ContainsAny(text, "\r\n") { // which base64 skips
+	if len(text) != secretLen || strings.ContainsAny(text, "\r\n") { // base64 skips these
 		return secret, false
 	}
 	b, err := secrets.DecodeString(text)
@@ -107,7 +107,7 @@ func decodeSecret(text string) (secret [secretBytes]byte, ok bool) {
 	return [secretBytes]byte(b), true
 }
 
-// parseBearer reads <id>.<secret>.
+// parseBearer parses <id>.<secret>.
 func parseBearer(text string) (Token, bool) {
 	id, secret, found := strings.Cut(text, ".")
 	if !found || !tokenID.Get().MatchString(id) {

@@ -88,7 +88,7 @@ func FuzzParseToken(f *testing.F) {
 	})
 }
 
-// A token prints without its secret, whatever prints it.
+// TestTokenKeepsItsSecret checks that a token is printed without its secret, however it is printed.
 func TestTokenKeepsItsSecret(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	token := makeToken(t, a, TokenSpec{Role: RoleOperator})
@@ -172,7 +172,7 @@ func TestCheckAccess(t *testing.T) {
 			t.Errorf("%s: got %q, want one text for all that are unknown", c.what, err)
 		}
 	}
-	b := openAuthority(t, a.dir, h.clock) // after a restart it is the same
+	b := openAuthority(t, a.dir, h.clock) // the same after a restart
 	_, err := b.CheckAccess(operator.Bearer())
 	wantErr(t, "operator", err, nil)
 	_, err = b.CheckAccess(revoked.Bearer())
@@ -204,8 +204,8 @@ func TestTokenList(t *testing.T) {
 	}
 }
 
-// Tokens that ended 30 days ago go, but a node token stays as long as somebody's access hangs on
-// it.
+// TestPurge checks that tokens that ended 30 days ago are dropped, but that a node token stays as
+// long as an access token depends on it.
 func TestPurge(t *testing.T) {
 	a, _, h := newAuthority(t)
 	keep := map[string]bool{makeToken(t, a, TokenSpec{Role: RoleViewer}).ID: true}

@@ -12,22 +12,23 @@ import (
 	"mlfnode/grid"
 )
 
-// tokenRecord is what tokens.json has of a token: everything but its secret.
+// tokenRecord is the entry of a token in tokens.json, without its secret.
 type tokenRecord struct {
 	Role    Role        `json:"role"`
-	User    Role        `json:"user,omitempty"` // of the access token for the person who joins with it
+	User    Role        `json:"user,omitempty"` // role of the access token for the person who joins with it
 	Hash    []byte      `json:"hash"`           // SHA-256 of the secret
 	Note    string      `json:"note,omitempty"`
 	Created time.Time   `json:"created"`
 	Expires time.Time   `json:"expires,omitzero"`
 	Revoked time.Time   `json:"revoked,omitzero"`
-	Uses    int         `json:"uses,omitempty"`   // how many machines may join, 0 for any number
-	Keys    []string    `json:"keys,omitempty"`   // fingerprint and name of the machines that did
-	Parent  string      `json:"parent,omitempty"` // the token that was joined with, for an access token
-	Node    grid.NodeID `json:"node,omitempty"`   // the node that joined, for an access token
+	Uses    int         `json:"uses,omitempty"`   // number of machines that may join; 0 means any number
+	Keys    []string    `json:"keys,omitempty"`   // fingerprint and name of the machines that have joined
+	Parent  string      `json:"parent,omitempty"` // of an access token: the token used to join
+	Node    grid.NodeID `json:"node,omitempty"`   // of an access token: the node that joined
 }
 
-// check says whether the token is still good. Only who has shown its secret may learn the answer.
+// check returns an error if the token is no longer valid. Only a caller that has shown its secret
+// may learn the result.
 func (r tokenRecord) check(id string, now time.Time) error {
 	switch {
 	case !r.Revoked.IsZero():
@@ -40,16 +41,16 @@ func (r tokenRecord) check(id string, now time.Time) error {
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
-// TokenSpec says what kind of token to make.
+// TokenSpec describes a token to make.
 type TokenSpec struct {
 	Role    Role
-	Expires time.Duration // from now; 0 is never
-	Uses    int           // how many machines may join with a node token; 0 is any number
-	User    Role          // what a node token gives who joins with it: operator (also ""), viewer or none
-	Note    string        // for the list of tokens
+	Expires time.Duration // from now; 0 means never
+	Uses    int           // number of machines that may join with a node token; 0 means any number
+	User    Role          // role of the person who joins with a node token: operator (the default), viewer or none
+	Note    string        // shown in the list of tokens
 }
 
-// longestNote bounds what a token may say about itself.
+// longestNote bounds the note of a token.
 const longestNote = 200
 
 func (s *TokenSpec) validate() error {
@@ -72,10 +73,10 @@ func (s *TokenSpec) validate() error {
 	return nil
 }
 
-// purgeAfter is how long the list shows tokens that are of no use any more.
+// purgeAfter is how long invalid tokens stay in the list.
 const purgeAfter = 30 * 24 * time.Hour
 
-// MakeToken makes a token. It is stored, without its secret, before it is returned.
+// MakeToken makes a token. It stores the token, without its secret, before it returns.
 func (a *Authority) MakeToken(spec TokenSpec) (Token, error) {
 	if err := spec.validate(); err != nil {
 		return Token{}, err
@@ -94,7 +95,7 @@ func (a *Authority) MakeToken(spec TokenSpec) (Token, error) {
 	return t, err
 }
 
-// addToken gives the record an identifier and a secret, and adds it.
+// addToken adds a record under a new identifier, with a new secret.
 func (a *Authority) addToken(all map[string]tokenRecord, r tokenRecord) Token {
 	t := Token{Pin: a.Pin()}
 	rand.Read(t.secret[:]) // never fails
@@ -109,8 +110,8 @@ func (a *Authority) addToken(all map[string]tokenRecord, r tokenRecord) Token {
 	return t
 }
 
-// purge drops tokens that ended long ago. A node token stays while an access token that came of it
-// is good, so that revoking it still ends that one.
+// purge drops tokens that ended long ago. A node token stays while an access token that was issued
+// with it is valid, so that revoking the former still ends the latter.
 func purge(all map[string]tokenRecord, now time.Time) {
 	over := func(r tokenRecord) bool {
 		return r.check("", now.Add(-purgeAfter)) != nil && (r.Revoked.IsZero() || now.Sub(r.Revoked) > purgeAfter)
@@ -130,14 +131,14 @@ func purge(all map[string]tokenRecord, now time.Time) {
 type TokenInfo struct {
 	ID      string      `json:"id"`
 	Role    Role        `json:"role"`
-	User    Role        `json:"user,omitempty"` // what it gives who joins with it
+	User    Role        `json:"user,omitempty"` // role of the person who joins with it
 	Note    string      `json:"note,omitempty"`
 	State   string      `json:"state"` // good, expired, revoked or used up
 	Created time.Time   `json:"created"`
 	Expires time.Time   `json:"expires,omitzero"`
 	Revoked time.Time   `json:"revoked,omitzero"`
-	Uses    int         `json:"uses,omitempty"` // how many machines may join, 0 for any number
-	Used    int         `json:"used,omitempty"` // how many did
+	Uses    int         `json:"uses,omitempty"` // number of machines that may join; 0 means any number
+	Used    int         `json:"used,omitempty"` // number of machines that have joined
 	Parent  string      `json:"parent,omitempty"`
 	Node    grid.NodeID `json:"node,omitempty"`
 }
@@ -158,7 +159,7 @@ func (r tokenRecord) info(id string, now time.Time) TokenInfo {
 	return i
 }
 
-// Tokens lists the tokens, the newest first. Ended ones are listed for 30 days at least.
+// Tokens returns the tokens, newest first. Invalid ones are included for at least 30 days.
 func (a *Authority) Tokens() []TokenInfo {
 	var list []TokenInfo
 	now := a.clock()
@@ -171,8 +172,8 @@ func (a *Authority) Tokens() []TokenInfo {
 	return list
 }
 
-// Revoke ends a token, and the access tokens of those who joined with it, from the next request on.
-// ErrUnknownToken means that there is none.
+// Revoke invalidates a token, and the access tokens of people who joined with it, from the next
+// request on. It returns ErrUnknownToken if there is no such token.
 func (a *Authority) Revoke(id string) error {
 	now := a.clock().UTC()
 	return a.tokens.change(func(all map[string]tokenRecord) error {

@@ -1,22 +1,22 @@
-// Package trust decides who belongs to a cluster: its certificate authority, the tokens that let
-// machines and people in, the certificates of nodes and the keys of gossip.
+// Package trust decides who belongs to a cluster. It provides the cluster's certificate authority,
+// the tokens that admit machines and people, the certificates of nodes and the gossip keys.
 //
-// The first master makes an Authority, a CA of the cluster's own. Everybody else knows that CA by
-// its hash, the Pin, which is part of each token. A connection is verified by the chain to the
-// pinned CA and by the name and role in the certificate's URI,
-// `mlfnode://node/<name>?role=master|worker`; host names and addresses mean nothing. Machines that
-// join and people show `<id>.<secret>` over TLS, to a server that has shown a certificate of the
-// pinned CA. A machine's private key never travels.
+// The first master creates an Authority, a CA of the cluster's own. All others know that CA by its
+// hash, the Pin, which is part of each token. A connection is verified by the chain to the pinned
+// CA and by the name and role in the certificate's URI, `mlfnode://node/<name>?role=master|worker`;
+// host names and addresses do not matter. People, and machines that join, send `<id>.<secret>` over
+// TLS to a server that has shown a certificate of the pinned CA. A machine's private key never
+// leaves it.
 //
-// Certificates are not revoked by lists: the registry of nodes says which key a name has
-// (Authority.Known), and a name that is forgotten has none. The CA can be rotated
-// (Authority.Rotate): two are trusted until the new one has certified all nodes, and the pin of the
-// first one names the cluster for good. Everything on disk is in one folder, 0700, in files of 0600
-// that are replaced whole and synced before an answer depends on them. The one process that has the
-// lock of the state folder may use it.
+// There are no revocation lists: the registry of nodes assigns one key to each name
+// (Authority.Known), and none to a name that was forgotten. The CA can be rotated
+// (Authority.Rotate): two CAs are trusted until the new one has certified all nodes, and the pin of
+// the first CA identifies the cluster permanently. All state is in one folder with mode 0700, in
+// files with mode 0600 that are replaced atomically and synced before an answer depends on them.
+// Only the process that holds the lock of the state folder may use it.
 //
-// Nothing here listens or dials. Whoever does takes the TLS configurations from here and passes on
-// the wire types.
+// The package neither listens nor dials. Its callers do so with its TLS configurations, and
+// transfer its wire types.
 package trust
 
 import (
@@ -27,7 +27,7 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// NodeRole is what a certificate says that its node does.
+// NodeRole is the role of a node in its certificate.
 type NodeRole string
 
 // The roles of nodes.
@@ -36,19 +36,19 @@ const (
 	Worker NodeRole = "worker" // runs trials
 )
 
-// Role is what a token lets its bearer do.
+// Role is what a token permits its bearer to do.
 type Role string
 
 // The roles of tokens.
 const (
 	RoleNode     Role = "node"     // join machines, nothing else
-	RoleAdmin    Role = "admin"    // what an operator may, and tokens, keys and which nodes there are
+	RoleAdmin    Role = "admin"    // everything that an operator may do, and manage tokens, keys and nodes
 	RoleOperator Role = "operator" // everything about sweeps and nodes
 	RoleViewer   Role = "viewer"   // read
-	RoleNone     Role = "none"     // only in TokenSpec.User: whoever joins gets no access token
+	RoleNone     Role = "none"     // only in TokenSpec.User: joining grants no access token
 )
 
-// ParseRole reads the role of a token as users write it.
+// ParseRole parses the role of a token as users write it.
 func ParseRole(text string) (Role, error) {
 	switch r := Role(text); r {
 	case RoleNode, RoleAdmin, RoleOperator, RoleViewer:
@@ -57,45 +57,45 @@ func ParseRole(text string) (Role, error) {
 	return "", fmt.Errorf("%q is not a role; use node, operator, viewer or admin", text)
 }
 
-// forPeople reports whether a token of the role lets a person use the cluster.
+// forPeople reports whether a token with the role lets a person use the cluster.
 func (r Role) forPeople() bool { return r == RoleAdmin || r == RoleOperator || r == RoleViewer }
 
-// What callers tell apart.
+// The errors that callers distinguish.
 var (
-	// ErrBadToken is a token that this cluster does not know, or a wrong secret; which of both is
-	// never told.
+	// ErrBadToken means that this cluster does not know the token, or that the secret is wrong;
+	// callers cannot find out which.
 	ErrBadToken = errors.New("token is not known to this cluster")
-	// ErrExpired is a known token after its time, or one that has been used as often as it may.
+	// ErrExpired means that the token has expired, or that all its uses are spent.
 	ErrExpired = errors.New("token is no longer good")
-	// ErrRevoked is a known token that was revoked.
+	// ErrRevoked means that the token was revoked.
 	ErrRevoked = errors.New("token was revoked")
-	// ErrWrongRole is a known token that is for something else.
+	// ErrWrongRole means that the token does not permit the request.
 	ErrWrongRole = errors.New("token is for something else")
-	// ErrUnknownToken is an identifier that no token has.
+	// ErrUnknownToken means that no token has the identifier.
 	ErrUnknownToken = errors.New("no token has this identifier")
-	// ErrNameTaken is the name of a node that another key holds.
+	// ErrNameTaken means that another key has the name of the node.
 	ErrNameTaken = errors.New("is taken by another machine")
-	// ErrBadRequest is a request that no joining machine of ours makes.
+	// ErrBadRequest means that a join request is malformed.
 	ErrBadRequest = errors.New("request to join is malformed")
-	// ErrUnknownNode is a name that is not in the registry, or a key that is not the name's.
+	// ErrUnknownNode means that the name is not in the registry, or that the key is not the name's.
 	ErrUnknownNode = errors.New("is not a node of this cluster")
-	// ErrWrongCA is a peer whose certificate another authority has signed.
+	// ErrWrongCA means that another authority has signed the peer's certificate.
 	ErrWrongCA = errors.New("peer belongs to another cluster")
-	// ErrRotated is a peer of whose cluster only a CA is known that issues nothing any more; it
-	// comes with ErrWrongCA.
+	// ErrRotated means that the only known CA of the peer's cluster no longer issues certificates.
+	// It is returned together with ErrWrongCA.
 	ErrRotated = errors.New("CA of the cluster was rotated")
-	// ErrNoCertificate is a connection whose peer showed no certificate.
+	// ErrNoCertificate means that the peer of a connection showed no certificate.
 	ErrNoCertificate = errors.New("peer showed no certificate")
-	// ErrNoIdentity is a folder without a node's certificate.
+	// ErrNoIdentity means that a folder has no node certificate.
 	ErrNoIdentity = errors.New("this machine has not joined a cluster")
-	// ErrNoContext is a user without a context file.
+	// ErrNoContext means that the user has no context file.
 	ErrNoContext = errors.New("no cluster was chosen")
 )
 
-// nodeName is what fits into a subject, a run's name, a URI and a DNS label.
+// nodeName matches names that are valid in a subject, a run's name, a URI and a DNS label.
 var nodeName = lazyregexp.New(`^[A-Za-z0-9_-]{1,63}$`)
 
-// CheckNodeName says whether a node may have that name.
+// CheckNodeName returns an error if a node cannot have the name.
 func CheckNodeName(node grid.NodeID) error {
 	if nodeName.Get().MatchString(string(node)) {
 		return nil

@@ -13,7 +13,7 @@ import (
 	"mlfnode/grid"
 )
 
-// hand is a clock that a test turns.
+// hand is a clock that a test sets.
 type hand struct {
 	mu  sync.Mutex
 	now time.Time
@@ -42,7 +42,7 @@ func openAuthority(t testing.TB, dir string, clock func() time.Time) *Authority 
 	return a
 }
 
-// newAuthority founds a cluster whose master is called master.
+// newAuthority creates a cluster whose master is called master.
 func newAuthority(t testing.TB) (*Authority, *Identity, *hand) {
 	t.Helper()
 	h := newHand()
@@ -67,7 +67,7 @@ func makeToken(t testing.TB, a *Authority, spec TokenSpec) Token {
 	return read
 }
 
-// join goes through a whole join of a machine with that folder.
+// join performs the complete join of a machine with the given folder.
 func join(a *Authority, dir string, token Token, node grid.NodeID) (*Identity, JoinAnswer, error) {
 	j, err := NewJoin(dir, token, node)
 	if err != nil {
@@ -144,8 +144,8 @@ func TestFilesArePrivate(t *testing.T) {
 	}
 }
 
-// What others could read is refused; the folder itself is closed without a word, for its files are
-// checked.
+// TestExposedFilesAreRefused checks that files that others can read are rejected. The folder itself
+// is made private silently, because its files are checked.
 func TestExposedFilesAreRefused(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	if err := os.Chmod(a.dir, 0o755); err != nil {

@@ -7,7 +7,7 @@ import (
 	"mlfnode/grid"
 )
 
-// TestUsesAreCountedByName has one key ask for many names with a token for few machines.
+// TestUsesAreCountedByName lets one key ask for many names with a token for few machines.
 func TestUsesAreCountedByName(t *testing.T) {
 	for _, uses := range []int{1, 2, 5} {
 		a, err := OpenAuthority(t.TempDir(), nil)
@@ -32,7 +32,7 @@ func TestUsesAreCountedByName(t *testing.T) {
 		if joined != uses || len(a.Nodes()) != uses {
 			t.Errorf("a token for %d machines has registered %d names", uses, len(a.Nodes()))
 		}
-		j.node = "n0" // the same machine again, as after an answer that was lost
+		j.node = "n0" // the same machine again, as after a lost answer
 		if _, err := a.Join(j.Request()); err != nil {
 			t.Errorf("the same key by the same name: %v", err)
 		}
