@@ -305,11 +305,16 @@ func (n *Node) monitored(ports config.Ports) monitor.Config {
 	rotation := &membership.Rotation{Membership: n.membership, Kick: n.server.Kick, Followed: n.master.AwaitKeys}
 	return monitor.Config{
 		Master: n.master, History: n.history.Listings(), Store: n.store, Node: info, Logger: n.cfg.Logger,
-		Members: n.membership.Members, Authority: n.authority, Scheduling: n.scheduling, Forget: rotation.Forget, Rotate: rotation.RotateKey, Backup: n.backup,
-		CA: rotation.CA, StepCA: rotation.StepCA,
-		Address: net.JoinHostPort(n.membership.Local().Address, strconv.Itoa(ports.API)),
-		Meet: func() membership.JoinReply {
-			return membership.JoinReply{NATSPort: ports.NATS, GossipPort: n.membership.Gossip.Port(), Members: n.membership.GossipAddresses()}
+		Members: n.membership.Members,
+		Cluster: monitor.Cluster{
+			Authority: n.authority, Scheduling: n.scheduling,
+			Forget: rotation.Forget, Rotate: rotation.RotateKey, Backup: n.backup, CA: rotation.CA, StepCA: rotation.StepCA,
+			Address: net.JoinHostPort(n.membership.Local().Address, strconv.Itoa(ports.API)),
+			Meet: func() membership.JoinReply {
+				return membership.JoinReply{
+					NATSPort: ports.NATS, GossipPort: n.membership.Gossip.Port(), Members: n.membership.GossipAddresses(),
+				}
+			},
 		},
 	}
 }

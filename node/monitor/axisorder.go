@@ -1,6 +1,8 @@
 package monitor
 
-import "mlfnode/grid/space"
+import (
+	"mlfnode/grid/space"
+)
 
 // axisOrder is the trials of a space in the order of the values of one axis, those with the same
 // value by index. Which trial stands in a place, and in which place a trial stands, is arithmetic,

@@ -16,9 +16,9 @@ import (
 
 // byHand says how to run a trial without mlfnode. What the shell of the submission had in its environment, and what its user added, is shown to
 // nobody. Words of the command may be secrets, too, so viewers don't get any of it.
-func (m *Monitor) byHand(r *http.Request) (api.ByHand, error) {
+func (h *trialHandlers) runScript(r *http.Request) (api.ByHand, error) {
 	var none api.ByHand
-	s, index, err := m.trial(r)
+	s, index, err := h.lookup.trial(r)
 	if err != nil {
 		return none, err
 	}
@@ -27,7 +27,7 @@ func (m *Monitor) byHand(r *http.Request) (api.ByHand, error) {
 		return none, err
 	}
 	id := grid.TrialID{Sweep: s.ID, Index: index}
-	attempts, err := m.cfg.History.Attempts(r.Context(), id)
+	attempts, err := h.history.Attempts(r.Context(), id)
 	if err != nil {
 		return none, fmt.Errorf("find attempts: %w", err)
 	}

@@ -35,7 +35,7 @@ func TestByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := api.Prefix + "/sweeps/" + string(rec.Sweep.ID) + "/trials/1/command"
-	viewer, err := b.cfg.Authority.MakeToken(trust.TokenSpec{Role: trust.RoleViewer})
+	viewer, err := b.cfg.Cluster.Authority.MakeToken(trust.TokenSpec{Role: trust.RoleViewer})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,8 @@ package monitor
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -203,4 +205,27 @@ func (c *charts) keepView(key, version string, v *chart.View) {
 		defer c.mu.Unlock()
 		c.views = nil
 	})
+}
+
+// answer is a chart as it was at one moment.
+type answer struct {
+	key     string
+	version string
+	made    time.Time
+	took    time.Duration
+	body    []byte
+	used    time.Time // when it was last asked for; guarded by charts.mu
+}
+
+func newAnswer(key, version string, compute func() (any, error)) (*answer, error) {
+	began := time.Now()
+	v, err := compute()
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode chart: %w", err)
+	}
+	return &answer{key: key, version: version, made: began, took: time.Since(began), body: append(body, '\n'), used: time.Now()}, nil
 }

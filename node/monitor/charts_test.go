@@ -83,7 +83,7 @@ func TestChartsOfHistory(t *testing.T) {
 	})
 	view := func(query string) *chart.View {
 		t.Helper()
-		v, err := m.chartView(t.Context(), s, "", "", whereOf(t, query))
+		v, err := m.handlers.charts.charts.view(t.Context(), s, "", "", whereOf(t, query))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +107,7 @@ func TestChartsOfHistory(t *testing.T) {
 	if len(bars.Trial) != 16 || bars.Start[1]-bars.Start[0] != 1 || bars.End[0]-bars.Start[0] != 2 {
 		t.Errorf("bars: got %+v", bars)
 	}
-	_, err := m.chartView(t.Context(), s, "", "", whereOf(t, "m[other]=1"))
+	_, err := m.handlers.charts.charts.view(t.Context(), s, "", "", whereOf(t, "m[other]=1"))
 	var wrong *chart.Error
 	if !errors.As(err, &wrong) {
 		t.Errorf("a metric that is not there: got %v", err)
@@ -127,11 +127,11 @@ func TestCurvesOfHistory(t *testing.T) {
 	})
 	draw := func(query, trials string) *chart.Curves {
 		t.Helper()
-		v, err := m.chartView(t.Context(), s, "", "", whereOf(t, query))
+		v, err := m.handlers.charts.charts.view(t.Context(), s, "", "", whereOf(t, query))
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := m.drawCurves(t.Context(), s, v, map[string][]string{"trials": {trials}})
+		c, err := m.handlers.charts.curves(t.Context(), s, v, map[string][]string{"trials": {trials}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -305,8 +305,8 @@ func TestETAsOfManySweeps(t *testing.T) {
 
 // TestJunkMakesNoAnswers: what a chart does not know is not part of the key that its answer is kept under.
 func TestJunkMakesNoAnswers(t *testing.T) {
-	m := &Monitor{}
-	for _, rt := range m.chartRoutes() {
+	h := &chartHandlers{}
+	for _, rt := range h.routes() {
 		if !strings.HasSuffix(rt.pattern, "/parallel") {
 			continue
 		}
@@ -348,7 +348,7 @@ func BenchmarkCharts(b *testing.B) {
 			}
 			bytes := 0
 			for b.Loop() {
-				d, err := m.chartData(b.Context(), s, "", "", chartTrials, nil)
+				d, err := m.handlers.charts.charts.data(b.Context(), s, "", "", chartTrials, nil)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -367,7 +367,7 @@ func BenchmarkCharts(b *testing.B) {
 	}
 	b.Run("eta", func(b *testing.B) {
 		for b.Loop() {
-			d, err := m.chartData(b.Context(), s, "wall", "", etaTrials, nil)
+			d, err := m.handlers.charts.charts.data(b.Context(), s, "wall", "", etaTrials, nil)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -421,11 +421,11 @@ func TestTrialsAreFiltered(t *testing.T) {
 			t.Errorf("%s: got %v, want a refusal", query, err)
 		}
 	}
-	m.charts.turn <- struct{}{}
+	m.handlers.charts.charts.cache.turn <- struct{}{}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	gone := errors.New("the client has gone")
 	cancel(gone)
-	l := &listing{m: m, sweep: s, q: api.TrialQuery{Sort: "index"}}
+	l := &listing{trials: m.handlers.trials, sweep: s, q: api.TrialQuery{Sort: "index"}}
 	if err := l.selectTrials(ctx, whereOf(t, "d[b]=1")); !errors.Is(err, gone) {
 		t.Errorf("while a chart is being computed: got %v, want that it waits for its turn", err)
 	}
@@ -437,5 +437,5 @@ func listingOf(t *testing.T, m *Monitor, s *grid.Sweep, query string) (*listing,
 	if err := r.ParseForm(); err != nil {
 		t.Fatal(err)
 	}
-	return m.newListing(r, s)
+	return m.handlers.trials.newListing(r, s)
 }

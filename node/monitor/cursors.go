@@ -86,7 +86,7 @@ func (l *listing) placeOf(t *grid.Trial) history.Cursor {
 
 // wholePlace finds the text of a place that has only its digest.
 func (l *listing) wholePlace(ctx context.Context, p history.Cursor) (history.Cursor, error) {
-	t, _, err := l.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: l.sweep.ID, Index: p.Index})
+	t, _, err := l.trials.history.Trial(ctx, grid.TrialID{Sweep: l.sweep.ID, Index: p.Index})
 	if err != nil {
 		return p, err
 	}

@@ -25,7 +25,7 @@ func pageOf(t testing.TB, m *Monitor, s *grid.Sweep, query url.Values, limit int
 	if err := r.ParseForm(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := m.newListing(r, s)
+	l, err := m.handlers.trials.newListing(r, s)
 	if err != nil {
 		t.Fatalf("%v: %v", query, err)
 	}
@@ -138,7 +138,7 @@ func TestCursorsKeepTheirPlace(t *testing.T) {
 					Result: &grid.Result{Started: 1e15, Usage: grid.Usage{Wall: 7}, Class: grid.ClassExit, Metrics: grid.Metric{"loss": json.RawMessage("77")}},
 				})
 			}
-			if _, err := m.cfg.History.Fold(t.Context(), []history.Stored{{Seq: seq, Batch: batch}}, func(grid.SweepID) (history.Policy, bool) {
+			if _, err := m.handlers.trials.history.Fold(t.Context(), []history.Stored{{Seq: seq, Batch: batch}}, func(grid.SweepID) (history.Policy, bool) {
 				return history.Policy{Metric: "loss", Goal: "minimize"}, true
 			}); err != nil {
 				t.Fatal(err)
@@ -176,7 +176,7 @@ func TestCursorsOfLongTexts(t *testing.T) {
 	if err := r.ParseForm(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.newListing(r, s); err == nil || !strings.Contains(err.Error(), "another value now") {
+	if _, err := m.handlers.trials.newListing(r, s); err == nil || !strings.Contains(err.Error(), "another value now") {
 		t.Errorf("behind a trial that has changed: got %v", err)
 	}
 }
@@ -216,7 +216,7 @@ func TestCursorsOfOthers(t *testing.T) {
 		if err := r.ParseForm(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.newListing(r, s); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := m.handlers.trials.newListing(r, s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", query, err, want)
 		}
 	}

@@ -101,8 +101,8 @@ func describe(t *testing.T) *huma.OpenAPI {
 		}},
 		Security: []map[string][]string{{"token": {}}},
 	}
-	m := &Monitor{cfg: Config{Logger: testLog(t)}}
-	for _, rt := range m.routes() {
+	m := New(Config{Logger: testLog(t)})
+	for _, rt := range m.handlers.routes() {
 		doc.AddOperation(operation(schemas, &rt))
 	}
 	comments := fieldComments(t)

@@ -14,13 +14,13 @@ import (
 
 // failures groups the failed trials of a sweep by class. The columns of history tell how many there are, so that one trial of each class is
 // read alone.
-func (m *Monitor) failures(r *http.Request) (api.Failures, error) {
-	s, err := m.record(r)
+func (h *sweepHandlers) failures(r *http.Request) (api.Failures, error) {
+	s, err := h.lookup.sweep(r)
 	if err != nil {
 		return api.Failures{}, err
 	}
 	out := api.Failures{Groups: []api.FailureGroup{}}
-	c, err := m.cfg.History.Columns(r.Context(), s.ID, 0)
+	c, err := h.history.Columns(r.Context(), s.ID, 0)
 	if err != nil {
 		return out, err
 	}
@@ -42,7 +42,7 @@ func (m *Monitor) failures(r *http.Request) (api.Failures, error) {
 		if n == 0 {
 			continue
 		}
-		t, _, err := m.cfg.History.Trial(r.Context(), grid.TrialID{Sweep: s.ID, Index: first[class]})
+		t, _, err := h.history.Trial(r.Context(), grid.TrialID{Sweep: s.ID, Index: first[class]})
 		if err != nil {
 			return out, err
 		}

@@ -18,6 +18,7 @@ import (
 	"mlfnode/grid/space"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
+	"mlfnode/node/master"
 )
 
 const (
@@ -27,8 +28,18 @@ const (
 	flowerBytes = 64 << 20
 )
 
+// flowerHandlers answer the calls of Flower.
+type flowerHandlers struct {
+	lookup  *lookup
+	master  *master.Master
+	history *history.DB
+	healthy *health
+	lists   turns // a list of tasks is made in memory
+	workers *flowerWorkers
+}
+
 // flowerRoutes are the calls of Flower that read, and revoke, with its paths, parameters and answers.
-func (m *Monitor) flowerRoutes() []route {
+func (h *flowerHandlers) routes() []route {
 	refresh := []parameter{{"workername", "string", "only this worker"}, {"status", "boolean", "only whether workers are there"}, {"refresh", "boolean", "answers are always fresh"}}
 	list := []parameter{
 		{"limit", "integer", "at most so many"}, {"offset", "integer", "pass over so many first"}, {"sort_by", "string", "name, state, received or started, - before it for descending order"},
@@ -37,17 +48,17 @@ func (m *Monitor) flowerRoutes() []route {
 		{"search", "string", "words that all have to be there, as name:, state:, worker:, args:, kwargs: or result:, or anywhere"},
 	}
 	all := []route{
-		{method: "GET", pattern: "/api/workers", access: mayRead, summary: "List nodes as workers", query: refresh, call: flowers[map[string]api.FlowerWorker](m.flowerWorkers)},
-		{method: "GET", pattern: "/api/tasks", access: mayRead, summary: "List trials as tasks, the newest first", query: list, call: flowers[map[string]api.FlowerTask](m.flowerList)},
-		{method: "GET", pattern: "/api/task/types", access: mayRead, summary: "List the names of tasks", call: flowers[api.FlowerTypes](m.flowerTypes)},
-		{method: "GET", pattern: "/api/task/info/{id...}", access: mayRead, summary: "Show a trial as a task", call: flowers[api.FlowerTask](m.flowerInfo)},
+		{method: "GET", pattern: "/api/workers", access: mayRead, summary: "List nodes as workers", query: refresh, call: flowers[map[string]api.FlowerWorker](h.workers.list)},
+		{method: "GET", pattern: "/api/tasks", access: mayRead, summary: "List trials as tasks, the newest first", query: list, call: flowers[map[string]api.FlowerTask](h.list)},
+		{method: "GET", pattern: "/api/task/types", access: mayRead, summary: "List the names of tasks", call: flowers[api.FlowerTypes](h.types)},
+		{method: "GET", pattern: "/api/task/info/{id...}", access: mayRead, summary: "Show a trial as a task", call: flowers[api.FlowerTask](h.info)},
 		{method: "GET", pattern: "/api/task/result/{id...}", access: mayRead, summary: "Show what a trial gave", query: []parameter{{"timeout", "number", "is not waited for"}},
-			call: flowers[api.FlowerResult](m.flowerResult)},
-		{method: "GET", pattern: "/api/queues/length", access: mayRead, summary: "List active sweeps as queues", call: flowers[api.FlowerQueues](m.flowerQueues)},
+			call: flowers[api.FlowerResult](h.result)},
+		{method: "GET", pattern: "/api/queues/length", access: mayRead, summary: "List active sweeps as queues", call: flowers[api.FlowerQueues](h.queues)},
 		{method: "POST", pattern: "/api/task/revoke/{id...}", access: mayAct, summary: "Cancel a sweep, or the one trial of a sweep",
-			query: []parameter{{"terminate", "boolean", "also what runs"}, {"signal", "string", "is the one of the task's settings"}}, call: flowers[api.FlowerMessage](m.flowerRevoke)},
-		{method: "GET", pattern: "/metrics", access: mayRead, summary: "Give Flower's metrics to Prometheus", call: call{handler: m.flowerMetrics, media: []string{mediaText}}},
-		{method: "GET", pattern: "/healthcheck", access: mayNothing, summary: "Say OK when the node works", call: call{handler: m.flowerHealth, media: []string{mediaText}}},
+			query: []parameter{{"terminate", "boolean", "also what runs"}, {"signal", "string", "is the one of the task's settings"}}, call: flowers[api.FlowerMessage](h.revoke)},
+		{method: "GET", pattern: "/metrics", access: mayRead, summary: "Give Flower's metrics to Prometheus", call: call{handler: h.workers.metrics, media: []string{mediaText}}},
+		{method: "GET", pattern: "/healthcheck", access: mayNothing, summary: "Say OK when the node works", call: call{handler: h.health, media: []string{mediaText}}},
 	}
 	for i := range all {
 		all[i].pattern, all[i].root, all[i].topic = api.PathFlower+all[i].pattern, true, topicOthers
@@ -88,9 +99,9 @@ func flowerRefusal(status int, format string, v ...any) error {
 	return &flowerError{status, fmt.Sprintf(format, v...)}
 }
 
-func (m *Monitor) flowerHealth(w http.ResponseWriter, _ *http.Request) {
+func (h *flowerHandlers) health(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", mediaText)
-	if m.healthy.check() != nil {
+	if h.healthy.check() != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
@@ -114,12 +125,13 @@ func flowerState(state grid.State, attempts int) string {
 	return "PENDING"
 }
 
-func (m *Monitor) flowerTask(s *grid.Sweep, t *grid.Trial) api.FlowerTask {
+// newFlowerTask returns a trial as a task of Flower. The clock is the logical clock of the answer.
+func newFlowerTask(s *grid.Sweep, t *grid.Trial, clock uint64) api.FlowerTask {
 	v := wire(s, t)
 	sent := unixSeconds(s.Submitted.UnixMicro())
 	f := api.FlowerTask{
 		UUID: v.Trial, Name: s.TaskName(), State: flowerState(v.State, t.Attempts), Sent: &sent, Args: "()", Kwargs: pythonDict(v.Params), Retries: max(0, t.Attempts-1),
-		Timestamp: sent, RoutingKey: string(s.ID), Clock: m.cfg.History.Applied(), Client: "mlfnode", Root: v.Trial, RootID: v.Trial, Children: []string{}, Worker: string(t.Node),
+		Timestamp: sent, RoutingKey: string(s.ID), Clock: clock, Client: "mlfnode", Root: v.Trial, RootID: v.Trial, Children: []string{}, Worker: string(t.Node),
 	}
 	if t.Result.Started > 0 {
 		f.Timestamp = unixSeconds(t.Result.Started)
@@ -191,14 +203,14 @@ func pythonString(s string) string {
 }
 
 // flowerFind finds the trial that a request names.
-func (m *Monitor) flowerFind(r *http.Request) (*grid.Sweep, grid.Trial, error) {
+func (h *flowerHandlers) find(r *http.Request) (*grid.Sweep, grid.Trial, error) {
 	id := r.PathValue("id")
 	unknown := flowerRefusal(http.StatusNotFound, "Unknown task '%.80s'", id)
 	at := strings.LastIndexByte(id, '/')
 	if at < 0 {
 		return nil, grid.Trial{}, unknown
 	}
-	rec, ok := m.cfg.Master.Sweep(grid.SweepID(id[:at]))
+	rec, ok := h.master.Sweep(grid.SweepID(id[:at]))
 	if !ok || rec.Sweep.Removing {
 		return nil, grid.Trial{}, unknown
 	}
@@ -206,24 +218,24 @@ func (m *Monitor) flowerFind(r *http.Request) (*grid.Sweep, grid.Trial, error) {
 	if err != nil || index < 0 {
 		return nil, grid.Trial{}, unknown
 	}
-	t, known, err := m.cfg.History.Trial(r.Context(), grid.TrialID{Sweep: rec.Sweep.ID, Index: index})
+	t, known, err := h.history.Trial(r.Context(), grid.TrialID{Sweep: rec.Sweep.ID, Index: index})
 	if !known {
 		t = grid.Trial{Index: index}
 	}
 	return rec.Sweep, t, err
 }
 
-func (m *Monitor) flowerInfo(r *http.Request) (any, error) {
-	s, t, err := m.flowerFind(r)
+func (h *flowerHandlers) info(r *http.Request) (any, error) {
+	s, t, err := h.find(r)
 	if err != nil {
 		return nil, err
 	}
-	return m.flowerTask(s, &t), nil
+	return newFlowerTask(s, &t, h.history.Applied()), nil
 }
 
 // flowerResult gives the metrics. A trial that nobody knows is pending: Celery does not tell the two apart.
-func (m *Monitor) flowerResult(r *http.Request) (any, error) {
-	s, t, err := m.flowerFind(r)
+func (h *flowerHandlers) result(r *http.Request) (any, error) {
+	s, t, err := h.find(r)
 	var none *flowerError
 	if errors.As(err, &none) {
 		return api.FlowerResult{Task: r.PathValue("id"), State: "PENDING"}, nil
@@ -231,7 +243,7 @@ func (m *Monitor) flowerResult(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := m.flowerTask(s, &t)
+	f := newFlowerTask(s, &t, h.history.Applied())
 	v := api.FlowerResult{Task: f.UUID, State: f.State, Traceback: f.Traceback}
 	switch f.State {
 	case "SUCCESS":
@@ -242,39 +254,27 @@ func (m *Monitor) flowerResult(r *http.Request) (any, error) {
 	return v, nil
 }
 
-// flowerSweeps lists the sweeps that are kept, the newest first.
-func (m *Monitor) flowerSweeps() []*grid.Sweep {
-	var all []*grid.Sweep
-	for _, rec := range m.cfg.Master.Sweeps() {
-		if !rec.Sweep.Removing {
-			all = append(all, rec.Sweep)
-		}
-	}
-	slices.SortFunc(all, func(a, b *grid.Sweep) int { return b.Compare(a) })
-	return all
-}
-
-// flowerNames lists the names of tasks.
-func (m *Monitor) flowerNames() []string {
+// taskNames returns the names of the tasks of sweeps, sorted and without duplicates.
+func taskNames(sweeps []*grid.Sweep) []string {
 	names := []string{}
-	for _, s := range m.flowerSweeps() {
+	for _, s := range sweeps {
 		names = append(names, s.TaskName())
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-func (m *Monitor) flowerTypes(*http.Request) (any, error) {
-	return api.FlowerTypes{Types: m.flowerNames()}, nil
+func (h *flowerHandlers) types(*http.Request) (any, error) {
+	return api.FlowerTypes{Types: taskNames(h.lookup.list("", ""))}, nil
 }
 
-func (m *Monitor) flowerQueues(r *http.Request) (any, error) {
+func (h *flowerHandlers) queues(r *http.Request) (any, error) {
 	all := api.FlowerQueues{Queues: []api.FlowerLength{}}
-	for _, s := range m.flowerSweeps() {
+	for _, s := range h.lookup.list("", "") {
 		if !s.Active() {
 			continue
 		}
-		c, err := m.cfg.History.Counts(r.Context(), s.ID)
+		c, err := h.history.Counts(r.Context(), s.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -286,12 +286,12 @@ func (m *Monitor) flowerQueues(r *http.Request) (any, error) {
 // flowerRevoke cancels the sweep that a request names, or the sweep of its trial where that has no other trials. Whatever the name is,
 // the answer is the same, as in Celery, also where there is nothing left to revoke. Without terminate what runs goes on: for one trial as in
 // Celery, where the call then does nothing; for a sweep of several the call is refused, because the sweep would end for what runs, too.
-func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
+func (h *flowerHandlers) revoke(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	done := api.FlowerMessage{Message: fmt.Sprintf("Revoked '%.80s'", id)}
 	terminate, _ := strconv.ParseBool(r.FormValue("terminate")) // absent is no
 	name, trial, one := strings.Cut(id, "/")
-	rec, ok := m.cfg.Master.Sweep(grid.SweepID(name))
+	rec, ok := h.master.Sweep(grid.SweepID(name))
 	if !ok {
 		return done, nil
 	}
@@ -309,13 +309,13 @@ func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
 	switch {
 	case one && several:
 		trial := grid.TrialID{Sweep: rec.Sweep.ID, Index: index}
-		if t, _, err := m.cfg.History.Trial(r.Context(), trial); err != nil || t.State.Terminal() || t.State == grid.Running && !terminate {
+		if t, _, err := h.history.Trial(r.Context(), trial); err != nil || t.State.Terminal() || t.State == grid.Running && !terminate {
 			return done, err
 		}
-		_, err := m.cfg.Master.CancelTrial(r.Context(), trial)
+		_, err := h.master.CancelTrial(r.Context(), trial)
 		return done, err
 	case !terminate:
-		c, err := m.cfg.History.Counts(r.Context(), rec.Sweep.ID)
+		c, err := h.history.Counts(r.Context(), rec.Sweep.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -326,7 +326,7 @@ func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
 			return done, nil
 		}
 	}
-	_, err := m.cfg.Master.Cancel(r.Context(), rec.Sweep.ID, false)
+	_, err := h.master.Cancel(r.Context(), rec.Sweep.ID, false)
 	return done, err
 }
 
@@ -357,7 +357,7 @@ type flowerQuery struct {
 	words               [][2]string
 }
 
-func (m *Monitor) flowerList(r *http.Request) (any, error) {
+func (h *flowerHandlers) list(r *http.Request) (any, error) {
 	q, by, err := parseFlowerQuery(r)
 	if err != nil {
 		return nil, err
@@ -374,12 +374,12 @@ func (m *Monitor) flowerList(r *http.Request) (any, error) {
 	if r.FormValue("limit") != "" && by == "" {
 		q.most = min(max(0, bounds[0]), flowerTasks) + min(max(0, bounds[1]), flowerTasks)
 	}
-	leave, err := m.taskLists.wait(r.Context())
+	leave, err := h.lists.wait(r.Context())
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	all, err := m.flowerSelect(r.Context(), q)
+	all, err := h.collect(r.Context(), q)
 	if err != nil {
 		return nil, err
 	}
@@ -448,22 +448,22 @@ func parseFlowerQuery(r *http.Request) (q flowerQuery, by string, err error) {
 }
 
 // flowerSelect gives the tasks that a query selects among the newest ones: of the newest sweeps, those that started last.
-func (m *Monitor) flowerSelect(ctx context.Context, q flowerQuery) ([]api.FlowerTask, error) {
+func (h *flowerHandlers) collect(ctx context.Context, q flowerQuery) ([]api.FlowerTask, error) {
 	all := []api.FlowerTask{}
 	rest, size := int64(flowerTasks), 0
-	for _, s := range m.flowerSweeps() {
+	for _, s := range h.lookup.list("", "") {
 		if rest == 0 || len(all) >= q.most {
 			break
 		}
 		if q.name != "" && q.name != s.TaskName() {
 			continue
 		}
-		for t, err := range m.cfg.History.Trials(ctx, s.ID, history.Query{Sort: history.SortStarted, Desc: true, Limit: rest}) {
+		for t, err := range h.history.Trials(ctx, s.ID, history.Query{Sort: history.SortStarted, Desc: true, Limit: rest}) {
 			if err != nil {
 				return nil, err
 			}
 			rest--
-			f := m.flowerTask(s, &t)
+			f := newFlowerTask(s, &t, h.history.Applied())
 			if !q.selects(&f) {
 				continue
 			}

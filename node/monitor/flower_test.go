@@ -96,14 +96,14 @@ func TestFlowerListsAreBounded(t *testing.T) {
 			t.Errorf("%q: got %d tasks and status %d, want %d", query, len(all), status, want)
 		}
 	}
-	leave, err := b.taskLists.wait(t.Context())
+	leave, err := b.handlers.flower.lists.wait(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	gone := errors.New("the client has gone")
 	cancel(gone)
-	if _, err := b.flowerList(httptest.NewRequestWithContext(ctx, "GET", "/?limit=1", nil)); !errors.Is(err, gone) {
+	if _, err := b.handlers.flower.list(httptest.NewRequestWithContext(ctx, "GET", "/?limit=1", nil)); !errors.Is(err, gone) {
 		t.Errorf("while another list is being made: got %v, want that it waits", err)
 	}
 	leave()

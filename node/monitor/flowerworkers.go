@@ -3,6 +3,7 @@ package monitor
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"maps"
 	"net/http"
 	"os"
@@ -18,14 +19,24 @@ import (
 	"mlfnode/node/master"
 )
 
+// flowerWorkers answer the calls of Flower about workers, which are nodes.
+type flowerWorkers struct {
+	lookup  *lookup
+	master  *master.Master
+	history *history.DB
+	self    api.Node
+	members func() []api.Member // nil on a node that stands alone
+	log     *slog.Logger
+}
+
 // flowerNodes lists the nodes that run trials.
-func (m *Monitor) flowerNodes() []api.Member {
-	if m.cfg.Members == nil {
-		n := m.cfg.Node
+func (fw *flowerWorkers) nodes() []api.Member {
+	if fw.members == nil {
+		n := fw.self
 		return []api.Member{{Node: n.Node, State: "alive", CPUs: n.CPUs, Memory: n.Memory}}
 	}
 	var all []api.Member
-	for _, n := range m.cfg.Members() {
+	for _, n := range fw.members() {
 		if n.State != "left" && slices.Contains(n.Roles, "worker") {
 			all = append(all, n)
 		}
@@ -33,19 +44,19 @@ func (m *Monitor) flowerNodes() []api.Member {
 	return all
 }
 
-func (m *Monitor) flowerWorkers(r *http.Request) (any, error) {
+func (fw *flowerWorkers) list(r *http.Request) (any, error) {
 	name := r.FormValue("workername")
 	status, _ := strconv.ParseBool(r.FormValue("status")) // absent is no
 	there, workers := map[string]bool{}, map[string]api.FlowerWorker{}
-	types := m.flowerNames()
-	running, err := m.flowerRunning(r.Context())
+	types := taskNames(fw.lookup.list("", ""))
+	running, err := fw.running(r.Context())
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range m.flowerNodes() {
+	for _, n := range fw.nodes() {
 		there[string(n.Node)] = n.State != "dead"
 		if name == "" || name == string(n.Node) {
-			workers[string(n.Node)] = m.flowerWorker(&n, types, running[n.Node], name != "")
+			workers[string(n.Node)] = fw.worker(&n, types, running[n.Node], name != "")
 		}
 	}
 	switch {
@@ -57,15 +68,15 @@ func (m *Monitor) flowerWorkers(r *http.Request) (any, error) {
 	return workers, nil
 }
 
-func (m *Monitor) flowerWorker(n *api.Member, types []string, running []api.FlowerActive, one bool) api.FlowerWorker {
+func (fw *flowerWorkers) worker(n *api.Member, types []string, running []api.FlowerActive, one bool) api.FlowerWorker {
 	w := api.FlowerWorker{
 		Registered: types, Timestamp: unixSeconds(time.Now().UnixMicro()), Queues: []api.FlowerQueue{{Name: "leases", RoutingKey: "leases"}}, Conf: map[string]any{},
 		Stats: api.FlowerStats{
-			Total: map[string]int64{}, Clock: strconv.FormatUint(m.cfg.History.Applied(), 10), Broker: map[string]any{"transport": "nats"}, Rusage: map[string]float64{},
+			Total: map[string]int64{}, Clock: strconv.FormatUint(fw.history.Applied(), 10), Broker: map[string]any{"transport": "nats"}, Rusage: map[string]float64{},
 			Pool: api.FlowerPool{Implementation: "mlfnode", Concurrency: int(n.CPUs), Processes: []int{}},
 		},
 	}
-	if n.Local || m.cfg.Members == nil {
+	if n.Local || fw.members == nil {
 		w.Stats.PID = os.Getpid()
 	}
 	for _, t := range running {
@@ -81,21 +92,21 @@ func (m *Monitor) flowerWorker(n *api.Member, types []string, running []api.Flow
 }
 
 // flowerRunning lists trials that run by their nodes, some thousand at most.
-func (m *Monitor) flowerRunning(ctx context.Context) (map[grid.NodeID][]api.FlowerActive, error) {
+func (fw *flowerWorkers) running(ctx context.Context) (map[grid.NodeID][]api.FlowerActive, error) {
 	all := map[grid.NodeID][]api.FlowerActive{}
-	for _, s := range m.flowerSweeps() {
-		c, err := m.cfg.History.Counts(ctx, s.ID)
+	for _, s := range fw.lookup.list("", "") {
+		c, err := fw.history.Counts(ctx, s.ID)
 		if err != nil {
 			return nil, err
 		}
 		if c.Running == 0 {
 			continue
 		}
-		for t, err := range m.cfg.History.Trials(ctx, s.ID, history.Query{States: []grid.State{grid.Running}, Limit: flowerTasks}) {
+		for t, err := range fw.history.Trials(ctx, s.ID, history.Query{States: []grid.State{grid.Running}, Limit: flowerTasks}) {
 			if err != nil {
 				return nil, err
 			}
-			f := m.flowerTask(s, &t)
+			f := newFlowerTask(s, &t, fw.history.Applied())
 			all[t.Node] = append(all[t.Node], api.FlowerActive{
 				ID: f.UUID, Name: f.Name, Args: f.Args, Kwargs: f.Kwargs, Type: f.Name, Hostname: string(t.Node), TimeStart: f.Started,
 			})
@@ -105,12 +116,12 @@ func (m *Monitor) flowerRunning(ctx context.Context) (map[grid.NodeID][]api.Flow
 }
 
 // flowerMetrics gives the six metrics of Flower.
-func (m *Monitor) flowerMetrics(w http.ResponseWriter, r *http.Request) {
-	m.sendMetrics(w, r, prometheus.NewRegistry(), &flowerScrape{m, r.Context()})
+func (fw *flowerWorkers) metrics(w http.ResponseWriter, r *http.Request) {
+	sendMetrics(w, r, fw.log, prometheus.NewRegistry(), &flowerScrape{fw, r.Context()})
 }
 
 type flowerScrape struct {
-	m   *Monitor
+	*flowerWorkers
 	ctx context.Context
 }
 
@@ -119,26 +130,26 @@ func (s *flowerScrape) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
-	defer s.m.recoverScrape()
+	defer recoverScrape(s.log)
 	ctx, stop := context.WithTimeout(s.ctx, scrapeTime)
 	defer stop()
 	gauge := func(name, help string, value float64, labels ...string) {
 		names := []string{"worker", "task"}[:len(labels)]
 		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("flower_"+name, help, names, nil), prometheus.GaugeValue, value, labels...)
 	}
-	for _, n := range s.m.flowerNodes() {
+	for _, n := range s.nodes() {
 		gauge("worker_online", "Worker online status", map[bool]float64{true: 1}[n.State != "dead"], string(n.Node))
 	}
-	running, err := s.m.flowerRunning(ctx)
+	running, err := s.running(ctx)
 	if err != nil {
-		s.m.log.Debug("a part of the metrics is left out", "part", "running trials", "err", err)
+		s.log.Debug("a part of the metrics is left out", "part", "running trials", "err", err)
 	}
-	for _, n := range s.m.flowerNodes() {
+	for _, n := range s.nodes() {
 		gauge("worker_number_of_currently_executing_tasks", "Number of tasks currently executing at a worker", float64(len(running[n.Node])), string(n.Node))
 	}
-	a, err := s.m.cfg.Master.Activity(ctx)
+	a, err := s.master.Activity(ctx)
 	if err != nil {
-		s.m.log.Debug("a part of the metrics is left out", "part", "activity", "err", err)
+		s.log.Debug("a part of the metrics is left out", "part", "activity", "err", err)
 		return
 	}
 	events := prometheus.NewDesc("flower_events_total", "Number of events", []string{"worker", "type", "task"}, nil)

@@ -36,15 +36,25 @@ func needs(r *http.Request) access {
 // errNoToken is the answer to a request without a token.
 var errNoToken = errors.New("this needs a token")
 
+// guard lets through the requests that their token allows.
+type guard struct {
+	authority *trust.Authority // nil on a node that stands alone
+	refusals  *knocks
+	log       *slog.Logger
+
+	strangerTime time.Duration // in which a client without a token must send a request
+	recheckTime  time.Duration // between two checks of a stream's token
+}
+
 // guarded lets through what the request's token allows.
-func (m *Monitor) guarded(next *router) http.Handler {
+func (g *guard) wrap(next *router) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		need, stream := needs(r), false
 		if rt := next.find(r); rt != nil {
 			need, stream = rt.access, rt.stream
 		}
 		read := http.NewResponseController(w)
-		_ = read.SetReadDeadline(time.Now().Add(m.strangerTime)) // the server's connections have deadlines
+		_ = read.SetReadDeadline(time.Now().Add(g.strangerTime)) // the server's connections have deadlines
 		_ = read.SetWriteDeadline(time.Now().Add(writeTime))     // for refusals; routes set their own
 		if need == mayNothing {
 			r.Body = http.MaxBytesReader(w, r.Body, strangerBytes)
@@ -52,7 +62,7 @@ func (m *Monitor) guarded(next *router) http.Handler {
 			return
 		}
 		if need == forNodes {
-			if err := m.admitted(r); err != nil {
+			if err := g.checkNode(r); err != nil {
 				refuse(w, err)
 				return
 			}
@@ -61,7 +71,7 @@ func (m *Monitor) guarded(next *router) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		have, who, err := m.granted(r)
+		have, who, err := g.rightsOf(r)
 		switch {
 		case err != nil:
 			hint := "ask whoever runs the master for a new token, made with: mlfnode token --role operator"
@@ -82,7 +92,7 @@ func (m *Monitor) guarded(next *router) http.Handler {
 			_ = read.SetReadDeadline(time.Time{})
 			ctx := context.WithValue(r.Context(), principalKey{}, principal{name: who, rights: have})
 			if stream {
-				watched, stop := m.watchAccess(ctx, bearerOf(r))
+				watched, stop := g.watchAccess(ctx, bearerOf(r))
 				defer stop()
 				ctx = watched
 			}
@@ -103,12 +113,12 @@ const recheckTime = 15 * time.Second
 
 // watchAccess gives a context for a stream that ends when its token is no longer good. The caller must call stop, which waits for the
 // watcher to end.
-func (m *Monitor) watchAccess(ctx context.Context, bearer string) (watched context.Context, stop func()) {
+func (g *guard) watchAccess(ctx context.Context, bearer string) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(m.recheckTime)
+		tick := time.NewTicker(g.recheckTime)
 		defer tick.Stop()
 		for {
 			select {
@@ -116,7 +126,7 @@ func (m *Monitor) watchAccess(ctx context.Context, bearer string) (watched conte
 			case <-watched.Done():
 				return
 			}
-			if _, err := m.cfg.Authority.CheckAccess(bearer); err != nil {
+			if _, err := g.authority.CheckAccess(bearer); err != nil {
 				cancel(err)
 				return
 			}
@@ -138,14 +148,14 @@ func bearerOf(r *http.Request) string {
 }
 
 // granted says what a request may do, and whose it is.
-func (m *Monitor) granted(r *http.Request) (access, string, error) {
+func (g *guard) rightsOf(r *http.Request) (access, string, error) {
 	bearer := bearerOf(r)
 	if bearer == "" {
 		return mayNothing, "", errNoToken
 	}
-	grant, err := m.cfg.Authority.CheckAccess(bearer)
+	grant, err := g.authority.CheckAccess(bearer)
 	if err != nil {
-		m.knocks.refused(m.log, "access refused", r, err)
+		g.refusals.refused(g.log, "access refused", r, err)
 		return mayNothing, "", err
 	}
 	return rights(grant.Role), "token " + grant.ID, nil
@@ -181,7 +191,7 @@ func principalOf(ctx context.Context) principal {
 }
 
 // whoami says what the one who asks may do.
-func (m *Monitor) whoami(r *http.Request) (api.Session, error) {
+func whoami(r *http.Request) (api.Session, error) {
 	switch principalOf(r.Context()).rights {
 	case mayOwn, mayAdminister:
 		return api.Session{Role: api.RoleAdmin}, nil
@@ -210,4 +220,16 @@ func (k *knocks) refused(log *slog.Logger, what string, r *http.Request, err err
 	}
 	log.Warn(what, "from", r.RemoteAddr, "err", err, "more", k.more)
 	k.logged, k.more = time.Now(), 0
+}
+
+// admitted says whether a node may still ask: it may have been forgotten since its connection began.
+func (g *guard) checkNode(r *http.Request) error {
+	node, err := peer(r)
+	if err != nil || g.authority == nil {
+		return err
+	}
+	if err := g.authority.Known(node, r.TLS.PeerCertificates[0]); err != nil {
+		return &api.Error{Status: http.StatusForbidden, Msg: err.Error(), Hint: "join again with a token, made on the master with: mlfnode token"}
+	}
+	return nil
 }

@@ -23,10 +23,10 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 	}
 	log := testLog(t)
 	m := New(Config{
-		Logger: log, Authority: authority,
+		Logger: log, Cluster: Cluster{Authority: authority},
 		Master: master.New(master.Config{Logger: log, Slots: func(grid.Resources) int { return 1 }}),
 	})
-	m.recheckTime = 10 * time.Millisecond
+	m.guard.recheckTime = 10 * time.Millisecond
 	table := &router{mux: http.NewServeMux(), byPattern: map[string]*route{}}
 	ended := map[string]chan error{"/a": make(chan error, 1), "/b": make(chan error, 1)}
 	for path := range ended {
@@ -37,7 +37,7 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 			ended[path] <- context.Cause(r.Context())
 		}))
 	}
-	srv := httptest.NewServer(m.guarded(table))
+	srv := httptest.NewServer(m.guard.wrap(table))
 	defer srv.Close()
 	tokens := map[string]trust.Token{}
 	for path := range ended {
@@ -81,7 +81,7 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 // TestBrowserAtTheMaster opens the address of the master itself in a browser: the refusal says how browsers get in.
 func TestBrowserAtTheMaster(t *testing.T) {
 	m := New(Config{Logger: testLog(t)})
-	h := m.guarded(&router{mux: http.NewServeMux(), byPattern: map[string]*route{}})
+	h := m.guard.wrap(&router{mux: http.NewServeMux(), byPattern: map[string]*route{}})
 	for accept, hint := range map[string]string{"text/html,application/xhtml+xml": "mlfnode monitor", "*/*": "mlfnode token"} {
 		for _, path := range []string{"/", "/sweeps/chainer-3", "/api/v1/sweeps"} {
 			r, w := httptest.NewRequest("GET", path, nil), httptest.NewRecorder()

@@ -9,7 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"mlfnode/node/api"
+	"mlfnode/jetstream"
+	"mlfnode/node/master"
 )
 
 const (
@@ -18,18 +19,6 @@ const (
 	// healthAge is how long an answer is given again: anybody may ask, and each round trip costs a flush.
 	healthAge = time.Second
 )
-
-// rootRoutes are what other programs than ours call, below no prefix.
-func (m *Monitor) rootRoutes() []route {
-	return []route{
-		{method: "GET", pattern: api.PathHealthy, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
-			summary: "Say whether the node works: if not for long, it has to be started again", call: call{handler: m.healthy.answer, media: []string{mediaText}}},
-		{method: "GET", pattern: api.PathMetrics, root: true, access: mayRead, topic: topicOthers,
-			summary: "Give metrics to Prometheus", call: call{handler: m.scrape, media: []string{mediaText}}},
-		{method: "GET", pattern: api.PathReady, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
-			summary: "Say whether the node can store what it is sent, or take trials", call: call{handler: m.ready.answer, media: []string{mediaText}}},
-	}
-}
 
 // health answers a question of strangers with yes or no. One round trip at a time finds the answer.
 type health struct {
@@ -71,24 +60,32 @@ func (h *health) answer(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, text) // the client has gone if this fails
 }
 
-// isHealthy checks that the parts of the node answer each other. A full disk is no reason to restart it.
-func (m *Monitor) isHealthy(ctx context.Context) error {
-	if m.cfg.Master == nil {
-		return nil
-	}
-	if _, err := m.cfg.Master.Outstanding(ctx, ""); err != nil {
-		return err
-	}
-	return m.cfg.Store.Ping(ctx)
+// nodeHealth checks the parts of a node.
+type nodeHealth struct {
+	master  *master.Master
+	store   *jetstream.Store
+	working func() bool // nil on a node that takes trials from the start
 }
 
-// isReady has the store write.
-func (m *Monitor) isReady(ctx context.Context) error {
-	if m.cfg.Working != nil && !m.cfg.Working() {
-		return errors.New("the node has not met its master yet")
+// check reports whether the parts of the node answer each other. A full disk is no reason to restart
+// it.
+func (n *nodeHealth) check(ctx context.Context) error {
+	if n.master == nil {
+		return nil
 	}
-	if err := m.isHealthy(ctx); err != nil || m.cfg.Master == nil {
+	if _, err := n.master.Outstanding(ctx, ""); err != nil {
 		return err
 	}
-	return m.cfg.Store.Probe(ctx)
+	return n.store.Ping(ctx)
+}
+
+// checkReady reports whether the store can write, too.
+func (n *nodeHealth) checkReady(ctx context.Context) error {
+	if n.working != nil && !n.working() {
+		return errors.New("the node has not met its master yet")
+	}
+	if err := n.check(ctx); err != nil || n.master == nil {
+		return err
+	}
+	return n.store.Probe(ctx)
 }

@@ -22,6 +22,7 @@ import (
 type live struct {
 	front
 	server *jetstream.Server
+	cfg    Config
 }
 
 // newLive starts a master without nodes that answers on a port.
@@ -52,7 +53,7 @@ func newLive(t *testing.T, edit func(*Config)) *live {
 		t.Fatal(err)
 	}
 	cfg := Config{
-		Logger: log, Authority: authority, Store: store, History: db.Listings(), Node: api.Node{Node: "host1", Version: "1.2.3"},
+		Logger: log, Cluster: Cluster{Authority: authority}, Store: store, History: db.Listings(), Node: api.Node{Node: "host1", Version: "1.2.3"},
 		Master: master.New(master.Config{Store: store, History: db, Logger: log, Slots: func(grid.Resources) int { return 1 }}),
 	}
 	if edit != nil {
@@ -76,7 +77,7 @@ func newLive(t *testing.T, edit func(*Config)) *live {
 			}
 		}
 	})
-	return &live{front{m, l.Addr().String(), token.Bearer()}, server}
+	return &live{front{m, l.Addr().String(), token.Bearer()}, server, cfg}
 }
 
 // ask sends a GET, with the token where there is one, and gives the status and the body.
@@ -106,15 +107,15 @@ func (f *front) ask(t *testing.T, path, token string) (int, string) {
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	f := newLive(t, nil)
-	f.healthy.limit, f.ready.limit = time.Minute, time.Minute // of a busy machine
+	f.handlers.healthy.limit, f.handlers.ready.limit = time.Minute, time.Minute // of a busy machine
 	for _, path := range []string{api.PathHealthy, api.PathReady} {
 		if status, text := f.ask(t, path, ""); status != http.StatusOK || text != "ok\n" {
 			t.Errorf("%s: got %d %q, want ok", path, status, text)
 		}
 	}
 	f.server.Close()
-	f.healthy.at, f.ready.at = time.Time{}, time.Time{} // what was found is old
-	f.healthy.limit, f.ready.limit = time.Second, time.Second
+	f.handlers.healthy.at, f.handlers.ready.at = time.Time{}, time.Time{} // what was found is old
+	f.handlers.healthy.limit, f.handlers.ready.limit = time.Second, time.Second
 	for _, path := range []string{api.PathHealthy, api.PathReady} {
 		if status, text := f.ask(t, path, ""); status != http.StatusServiceUnavailable || text != "not ok\n" {
 			t.Errorf("%s without a store: got %d %q, want not ok", path, status, text)
@@ -125,7 +126,7 @@ func TestHealth(t *testing.T) {
 // TestHealthOfWhatHangs asks a master that does not answer itself: there is an answer all the same.
 func TestHealthOfWhatHangs(t *testing.T) {
 	t.Parallel()
-	f := newFront(t, func(m *Monitor) { m.healthy.limit = 10 * time.Millisecond })
+	f := newFront(t, func(m *Monitor) { m.handlers.healthy.limit = 10 * time.Millisecond })
 	if status, text := f.ask(t, api.PathHealthy, ""); status != http.StatusServiceUnavailable || text != "not ok\n" {
 		t.Errorf("got %d %q, want not ok", status, text)
 	}

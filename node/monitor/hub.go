@@ -65,9 +65,9 @@ const (
 	hubSlow     = time.Second            // between two looks while nothing moves: loads and rates do
 )
 
-func newHub(m *Monitor) *hub {
+func newHub(o *observer) *hub {
 	return &hub{
-		look: m.observe, applied: m.cfg.History.Applied, moved: m.cfg.Master.Changed, log: m.log,
+		look: o.observe, applied: o.history.Applied, moved: o.master.Changed, log: o.log,
 		clients: map[*eventClient]struct{}{}, topics: map[topic]*watched{}, kick: make(chan struct{}, 1),
 	}
 }

@@ -156,7 +156,7 @@ var sweepColumns = []column[api.Sweep]{
 }
 
 // listSweeps answers with the sweeps that the query selects, the newest first.
-func (m *Monitor) listSweeps(w http.ResponseWriter, r *http.Request) {
+func (h *sweepHandlers) list(w http.ResponseWriter, r *http.Request) {
 	media := acceptsOf(r)
 	w.Header().Add("Vary", "Accept")
 	limit, err := pageLimit(r, media, api.MaxSweepsPage)
@@ -164,7 +164,7 @@ func (m *Monitor) listSweeps(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	all := m.selectSweeps(r.FormValue("state"), r.FormValue("project"))
+	all := h.lookup.list(r.FormValue("state"), r.FormValue("project"))
 	list := api.SweepList{Sweeps: []api.Sweep{}, Total: len(all)}
 	if text := r.FormValue("after"); text != "" {
 		last, err := parseCursor(text)
@@ -178,14 +178,14 @@ func (m *Monitor) listSweeps(w http.ResponseWriter, r *http.Request) {
 		if limit > 0 {
 			all = all[:min(int64(len(all)), limit)]
 		}
-		writeAll(w, media, sweepColumns, false, func(put func(*api.Sweep) error) error { return m.eachSweep(r.Context(), all, put) })
+		writeAll(w, media, sweepColumns, false, func(put func(*api.Sweep) error) error { return h.each(r.Context(), all, put) })
 		return
 	}
 	if int64(len(all)) > limit {
 		all = all[:limit]
 		list.Next = cursor(all[limit-1])
 	}
-	err = m.eachSweep(r.Context(), all, func(s *api.Sweep) error {
+	err = h.each(r.Context(), all, func(s *api.Sweep) error {
 		list.Sweeps = append(list.Sweeps, *s)
 		return nil
 	})
@@ -196,22 +196,9 @@ func (m *Monitor) listSweeps(w http.ResponseWriter, r *http.Request) {
 	send(w, r, list)
 }
 
-// selectSweeps gives the sweeps in a state and of a project, the newest first; empty is any.
-func (m *Monitor) selectSweeps(state, project string) []*grid.Sweep {
-	var all []*grid.Sweep
-	for _, rec := range m.cfg.Master.Sweeps() {
-		s := rec.Sweep
-		if !s.Removing && (state == "" || string(s.State) == state) && (project == "" || s.Project == project) {
-			all = append(all, s)
-		}
-	}
-	slices.SortFunc(all, func(a, b *grid.Sweep) int { return b.Compare(a) })
-	return all
-}
-
-func (m *Monitor) eachSweep(ctx context.Context, all []*grid.Sweep, put func(*api.Sweep) error) error {
+func (h *sweepHandlers) each(ctx context.Context, all []*grid.Sweep, put func(*api.Sweep) error) error {
 	for _, s := range all {
-		v, err := m.view(ctx, s)
+		v, err := h.views.of(ctx, s)
 		if err == nil {
 			err = put(&v)
 		}
@@ -249,8 +236,8 @@ func sweepsFrom(all []*grid.Sweep, last *grid.Sweep) int {
 }
 
 // listTrials answers with the trials that the query selects.
-func (m *Monitor) listTrials(w http.ResponseWriter, r *http.Request) {
-	s, err := m.record(r)
+func (h *trialHandlers) list(w http.ResponseWriter, r *http.Request) {
+	s, err := h.lookup.sweep(r)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -262,30 +249,30 @@ func (m *Monitor) listTrials(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	l, err := m.newListing(r, s)
+	l, err := h.newListing(r, s)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	columns, err := m.trialColumns(r, s)
+	columns, err := h.columns(r, s)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
 	if media == mediaJSON {
-		m.trialTable(w, r, l, columns, limit)
+		h.table(w, r, l, columns, limit)
 		return
 	}
 	writeAll(w, media, columns, r.Form["field"] != nil, func(put func(*api.Trial) error) error { return l.each(r.Context(), put) })
 }
 
 // trialTable answers with a page of a listing, by columns.
-func (m *Monitor) trialTable(w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64) {
+func (h *trialHandlers) table(w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64) {
 	var err error
-	table := api.TrialTable{Sweep: l.sweep.ID, Applied: m.cfg.History.Applied(), Offset: l.q.Offset, Columns: make([]api.Column, len(columns))}
+	table := api.TrialTable{Sweep: l.sweep.ID, Applied: h.history.Applied(), Offset: l.q.Offset, Columns: make([]api.Column, len(columns))}
 	if total := l.matched; l.filtered {
 		table.Total = &total
-	} else if table.Total, err = m.countTrials(r.Context(), l.sweep, &l.q); err != nil {
+	} else if table.Total, err = h.count(r.Context(), l.sweep, &l.q); err != nil {
 		refuse(w, err)
 		return
 	}
@@ -318,11 +305,11 @@ func (m *Monitor) trialTable(w http.ResponseWriter, r *http.Request, l *listing,
 }
 
 // countTrials counts what a query selects; nil where only a look at each trial would tell.
-func (m *Monitor) countTrials(ctx context.Context, s *grid.Sweep, q *api.TrialQuery) (*int64, error) {
+func (h *trialHandlers) count(ctx context.Context, s *grid.Sweep, q *api.TrialQuery) (*int64, error) {
 	if q.Class != "" {
 		return nil, nil
 	}
-	c, err := m.cfg.History.Counts(ctx, s.ID)
+	c, err := h.history.Counts(ctx, s.ID)
 	if err != nil {
 		return nil, fmt.Errorf("count trials of %s: %w", s.ID, err)
 	}
@@ -339,8 +326,8 @@ func (m *Monitor) countTrials(ctx context.Context, s *grid.Sweep, q *api.TrialQu
 }
 
 // trialColumns gives the columns that a request names, all of them where it names none.
-func (m *Monitor) trialColumns(r *http.Request, s *grid.Sweep) ([]column[api.Trial], error) {
-	metrics, err := m.cfg.History.MetricNames(r.Context(), s.ID)
+func (h *trialHandlers) columns(r *http.Request, s *grid.Sweep) ([]column[api.Trial], error) {
+	metrics, err := h.history.MetricNames(r.Context(), s.ID)
 	if err != nil {
 		return nil, fmt.Errorf("list metrics of %s: %w", s.ID, err)
 	}

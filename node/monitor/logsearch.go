@@ -21,9 +21,9 @@ const (
 )
 
 // logSearch finds a text in an attempt's output.
-func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
+func (h *logHandlers) search(r *http.Request) (api.LogHits, error) {
 	out := api.LogHits{Hits: []api.LogHit{}}
-	t, stream, err := m.trialStream(r)
+	t, stream, err := h.lookup.trialStream(r)
 	if err != nil {
 		return out, err
 	}
@@ -35,12 +35,12 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 	if err != nil {
 		return out, err
 	}
-	leave, err := m.logIndexes.turns.wait(r.Context())
+	leave, err := h.indexes.turns.wait(r.Context())
 	if err != nil {
 		return out, err
 	}
 	defer leave()
-	ctx, stop := context.WithTimeout(r.Context(), m.logIndexes.patience)
+	ctx, stop := context.WithTimeout(r.Context(), h.indexes.patience)
 	defer stop()
 	end, late := offset, false
 	search := func(p position, c *jetstream.Chunk) error {
@@ -57,7 +57,7 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 		}
 		return nil
 	}
-	err = m.readLog(ctx, t, stream, offset, search)
+	err = h.readLog(ctx, t, stream, offset, search)
 	if err != nil && ctx.Err() != nil && r.Context().Err() == nil { // while the output of others was being passed over
 		late, err = true, nil
 	}
@@ -82,8 +82,8 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 
 // readLog calls piece as walk does, with what is kept of the attempt or what is read, and keeps
 // what is read if it is all of an attempt that ended.
-func (m *Monitor) readLog(ctx context.Context, t *trialLog, stream uint8, offset int64, piece func(position, *jetstream.Chunk) error) error {
-	if kept := m.logIndexes.last.of(t); kept != nil {
+func (h *logHandlers) readLog(ctx context.Context, t *trialLog, stream uint8, offset int64, piece func(position, *jetstream.Chunk) error) error {
+	if kept := h.indexes.last.of(t); kept != nil {
 		for i := range kept {
 			if piece(kept[i].position, &kept[i].Chunk) != nil {
 				return nil
@@ -92,14 +92,14 @@ func (m *Monitor) readLog(ctx context.Context, t *trialLog, stream uint8, offset
 		return nil
 	}
 	r := recorder{off: offset > 0 || stream > 0 || !t.ended}
-	err := m.logIndexes.of(t).walk(ctx, m.cfg.Store.Logs, t, stream, offset, func(_ uint64, p position, c *jetstream.Chunk) error {
+	err := h.indexes.of(t).walk(ctx, h.store.Logs, t, stream, offset, func(_ uint64, p position, c *jetstream.Chunk) error {
 		r.add(p, c)
 		err := piece(p, c)
 		r.off = r.off || err != nil
 		return err
 	})
 	if err == nil && !r.off && len(r.pieces) > 0 {
-		m.logIndexes.last.keep(t, r.pieces)
+		h.indexes.last.keep(t, r.pieces)
 	}
 	return err
 }

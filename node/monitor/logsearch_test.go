@@ -158,14 +158,14 @@ func TestSearchPassesOverOthers(t *testing.T) {
 	publish(1, 0, "x")
 	at[2] = publish(0, int64(len(first+second)), third)
 	others()
-	b.logIndexes.patience = 0
+	b.handlers.logs.indexes.patience = 0
 	var got []int64
 	calls := 0
 	for query, more := "q=word", true; more; calls++ {
 		r := httptest.NewRequestWithContext(t.Context(), "GET", "/?"+query, nil)
 		r.SetPathValue("sweep", string(id))
 		r.SetPathValue("index", "0")
-		out, err := b.logSearch(r)
+		out, err := b.handlers.logs.search(r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +175,7 @@ func TestSearchPassesOverOthers(t *testing.T) {
 		if more = out.Next != nil; more {
 			query = "q=word&offset=" + strconv.FormatInt(*out.Next, 10)
 		}
-		b.logIndexes.patience = 2*b.logIndexes.patience + time.Microsecond
+		b.handlers.logs.indexes.patience = 2*b.handlers.logs.indexes.patience + time.Microsecond
 	}
 	if want := []int64{2, int64(len(first+second)) + 2}; !slices.Equal(got, want) || calls < 2 {
 		t.Errorf("got hits at %v in %d calls, want %v in several", got, calls, want)
@@ -183,7 +183,7 @@ func TestSearchPassesOverOthers(t *testing.T) {
 	running := &trialLog{sweep: id, run: "n1.1.0", since: time.Now().Add(-time.Hour)}
 	ended := &trialLog{sweep: id, run: "n1.1.0", ended: true, ref: grid.LogRef{First: at[0], Last: at[2]}}
 	for _, log := range []*trialLog{running, ended, running} {
-		index := b.logIndexes.of(log)
+		index := b.handlers.logs.indexes.of(log)
 		if log.ended {
 			index = &logIndex{sweep: id, run: log.run, every: 1}
 		}
@@ -241,7 +241,7 @@ func TestSearchKeepsOutput(t *testing.T) {
 	hits := func(text string, stream uint8, offset int64) []api.LogHit {
 		t.Helper()
 		s := newSearch(text, false, api.MaxHits)
-		err := b.readLog(t.Context(), log, stream, offset, func(p position, c *jetstream.Chunk) error {
+		err := b.handlers.logs.readLog(t.Context(), log, stream, offset, func(p position, c *jetstream.Chunk) error {
 			at, data := p.of(stream), c.Data
 			if data = data[min(max(0, offset-at), int64(len(data))):]; (stream == 0 || c.Stream == stream) && len(data) > 0 {
 				s.add(c.Stream, p.of(stream)+int64(len(c.Data)-len(data)), data)
@@ -261,14 +261,14 @@ func TestSearchKeepsOutput(t *testing.T) {
 	queries := []query{{"LINE 3", 0, 0}, {"line", 1, 0}, {"and line 2", 2, 0}, {"line 1", 0, 100}, {"nothing", 0, 0}}
 	var want [][]api.LogHit
 	for _, q := range queries {
-		b.logIndexes.last.pieces = nil
+		b.handlers.logs.indexes.last.pieces = nil
 		want = append(want, hits(q.text, q.stream, q.offset))
-		if kept := b.logIndexes.last.of(log) != nil; kept != (q.stream == 0 && q.offset == 0) {
+		if kept := b.handlers.logs.indexes.last.of(log) != nil; kept != (q.stream == 0 && q.offset == 0) {
 			t.Errorf("%+v: kept %t", q, kept)
 		}
 	}
 	hits("line", 0, 0)
-	kept := b.logIndexes.last.of(log)
+	kept := b.handlers.logs.indexes.last.of(log)
 	if kept == nil || len(want[0]) == 0 || len(want[1]) == 0 || len(want[2]) == 0 || len(want[3]) == 0 {
 		t.Fatalf("%d pieces are kept, and there are the hits %v", len(kept), want)
 	}
@@ -277,12 +277,12 @@ func TestSearchKeepsOutput(t *testing.T) {
 			t.Errorf("%+v: got %v, want %v", q, got, want[i])
 		}
 	}
-	if b.logIndexes.last.of(&trialLog{sweep: id, run: "n1.1.1"}) != nil || b.logIndexes.last.of(&trialLog{sweep: "p-9", run: log.run}) != nil {
+	if b.handlers.logs.indexes.last.of(&trialLog{sweep: id, run: "n1.1.1"}) != nil || b.handlers.logs.indexes.last.of(&trialLog{sweep: "p-9", run: log.run}) != nil {
 		t.Error("the output of another attempt is kept")
 	}
 	log.ended = false
-	b.logIndexes.last.pieces = nil
-	if hits("line", 0, 0); b.logIndexes.last.pieces != nil {
+	b.handlers.logs.indexes.last.pieces = nil
+	if hits("line", 0, 0); b.handlers.logs.indexes.last.pieces != nil {
 		t.Error("the output of a running attempt is kept")
 	}
 	for name, c := range map[string]struct{ pieces, bytes int }{

@@ -3,46 +3,24 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"mime"
 	"net/http"
 	"strconv"
 	"time"
 
-	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 )
 
-// trialLog finds the attempt whose output or files a request asks for.
-func (m *Monitor) trialLog(r *http.Request) (*trialLog, error) {
-	s, index, err := m.trial(r)
-	if err != nil {
-		return nil, err
-	}
-	number, err := attemptNumber(r.FormValue("attempt"))
-	if err != nil {
-		return nil, err
-	}
-	id := grid.TrialID{Sweep: s.ID, Index: index}
-	attempts, err := m.cfg.History.Attempts(r.Context(), id)
-	if err != nil {
-		return nil, fmt.Errorf("find attempts: %w", err)
-	}
-	a := pick(attempts, number)
-	if a == nil && number > 0 {
-		return nil, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("trial %d has no attempt %d", index, number), Hint: "see: mlfnode trials SWEEP/TRIAL"}
-	}
-	return newTrialLog(id, a), nil
-}
-
-// trialStream finds the attempt whose output a request asks for, and which stream of it; 0 is all.
-func (m *Monitor) trialStream(r *http.Request) (*trialLog, uint8, error) {
-	t, err := m.trialLog(r)
-	if err != nil {
-		return nil, 0, err
-	}
-	stream, err := streamNumber(r.FormValue("stream"))
-	return t, stream, err
+// logHandlers answer calls about the stored output of trials.
+type logHandlers struct {
+	lookup  *lookup
+	store   *jetstream.Store
+	charts  *chartViews // which trials a filter selects
+	rest    *quiescence
+	indexes *logIndexes
+	log     *slog.Logger
 }
 
 // streamNumber reads the name of a stream; 0 is all.
@@ -75,9 +53,9 @@ func whole(r *http.Request, name string, otherwise, least, most int64) (int64, e
 const maxOffset = 1 << 60
 
 // logWindow answers with a part of an attempt's output.
-func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
+func (h *logHandlers) window(r *http.Request) (api.LogWindow, error) {
 	w := api.LogWindow{Pieces: []api.LogPiece{}}
-	t, stream, err := m.trialStream(r)
+	t, stream, err := h.lookup.trialStream(r)
 	if err != nil {
 		return w, err
 	}
@@ -93,15 +71,15 @@ func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
 	if err != nil {
 		return w, err
 	}
-	leave, err := m.logIndexes.turns.wait(r.Context())
+	leave, err := h.indexes.turns.wait(r.Context())
 	if err != nil {
 		return w, err
 	}
 	defer leave()
-	index := m.logIndexes.of(t)
+	index := h.indexes.of(t)
 	complete := false
-	end, err := limited(r.Context(), m.logIndexes.patience, func(ctx context.Context) (position, error) {
-		end, err := index.extend(ctx, m.cfg.Store.Logs, t)
+	end, err := limited(r.Context(), h.indexes.patience, func(ctx context.Context) (position, error) {
+		end, err := index.extend(ctx, h.store.Logs, t)
 		complete = err == nil
 		return end, err
 	})
@@ -113,7 +91,7 @@ func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
 		w.Stream = streamName(stream)
 	}
 	if t.ended {
-		kept := m.keptOutput(r.Context())
+		kept := keptOutput(r.Context(), h.store, h.log)
 		w.Gone = printed(t.ref, kept.First(t.node)).Gone
 	}
 	if tail >= 0 {
@@ -124,8 +102,8 @@ func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
 	if w.Offset == w.Total {
 		return w, nil
 	}
-	_, err = limited(r.Context(), m.logIndexes.patience, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, index.walk(ctx, m.cfg.Store.Logs, t, stream, w.Offset, func(_ uint64, p position, c *jetstream.Chunk) error {
+	_, err = limited(r.Context(), h.indexes.patience, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, index.walk(ctx, h.store.Logs, t, stream, w.Offset, func(_ uint64, p position, c *jetstream.Chunk) error {
 			if stream == 0 || c.Stream == stream {
 				return put(&w, p.of(stream), c, limit)
 			}
@@ -174,14 +152,14 @@ func put(w *api.LogWindow, at int64, c *jetstream.Chunk, limit int64) error {
 }
 
 // logText sends all that an attempt has printed, as a file.
-func (m *Monitor) logText(w http.ResponseWriter, r *http.Request) {
-	t, stream, err := m.trialStream(r)
+func (h *logHandlers) text(w http.ResponseWriter, r *http.Request) {
+	t, stream, err := h.lookup.trialStream(r)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
 	download(w, fmt.Sprintf("%s-%d.log", t.sweep, t.index), mediaText)
-	err = t.read(r.Context(), m.cfg.Store.Logs, logMark{}, func(_ uint64, _ position, c *jetstream.Chunk) error {
+	err = t.read(r.Context(), h.store.Logs, logMark{}, func(_ uint64, _ position, c *jetstream.Chunk) error {
 		if stream > 0 && c.Stream != stream {
 			return nil
 		}

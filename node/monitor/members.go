@@ -11,14 +11,55 @@ import (
 	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/master"
 )
 
-func (m *Monitor) members(*http.Request) ([]api.Member, error) {
-	if m.cfg.Members == nil {
+// nodeHandlers answer calls about nodes.
+type nodeHandlers struct {
+	self    api.Node // what does not change
+	master  *master.Master
+	store   *jetstream.Store
+	members func() []api.Member // nil on a node that stands alone
+	working func() bool         // nil on a node that takes trials from the start
+	cluster *Cluster
+}
+
+func (h *nodeHandlers) show(r *http.Request) (api.Node, error) {
+	n := h.self
+	n.Orders, n.Features = grid.Orders(), grid.Features()
+	n.Time, n.Working = time.Now().UTC(), h.working == nil || h.working()
+	if h.store == nil {
+		return n, nil
+	}
+	var err error
+	n.Store, err = storeUsage(r.Context(), h.store, h.master)
+	return n, err
+}
+
+// storeUsage returns what each part of the store holds.
+func storeUsage(ctx context.Context, store *jetstream.Store, master *master.Master) ([]api.Store, error) {
+	usage, err := store.Usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []api.Store
+	for _, u := range usage {
+		all = append(all, api.Store{Name: u.Name, Bytes: u.Bytes, Limit: u.Limit})
+	}
+	if master != nil && master.Snapshots() != nil {
+		bytes, limit := master.Snapshots().Usage()
+		all = append(all, api.Store{Name: "checkpoints", Bytes: bytes, Limit: limit})
+	}
+	return all, nil
+}
+
+func (h *nodeHandlers) list(*http.Request) ([]api.Member, error) {
+	if h.members == nil {
 		return nil, errAlone
 	}
-	return m.cfg.Members(), nil
+	return h.members(), nil
 }
 
 // errAlone is the answer of a node that is in no cluster.
@@ -27,9 +68,9 @@ var errAlone = &api.Error{
 }
 
 // onMember does something to the node that a request names.
-func (m *Monitor) onMember(r *http.Request, do func(context.Context, grid.NodeID) error) (struct{}, error) {
+func (h *nodeHandlers) onMember(r *http.Request, do func(context.Context, grid.NodeID) error) (struct{}, error) {
 	var none struct{}
-	if m.cfg.Authority == nil {
+	if h.cluster.Authority == nil {
 		return none, errAlone
 	}
 	node := grid.NodeID(r.PathValue("node"))
@@ -40,38 +81,38 @@ func (m *Monitor) onMember(r *http.Request, do func(context.Context, grid.NodeID
 	return none, err
 }
 
-func (m *Monitor) drainMember(r *http.Request, d *api.Drain) (struct{}, error) {
-	return m.onMember(r, func(ctx context.Context, node grid.NodeID) error {
-		return m.drain(ctx, node, scheduling.Drain{On: true, Reason: d.Reason, By: scheduling.ByOperator})
+func (h *nodeHandlers) drainMember(r *http.Request, d *api.Drain) (struct{}, error) {
+	return h.onMember(r, func(ctx context.Context, node grid.NodeID) error {
+		return h.drain(ctx, node, scheduling.Drain{On: true, Reason: d.Reason, By: scheduling.ByOperator})
 	})
 }
 
-func (m *Monitor) undrainMember(r *http.Request) (struct{}, error) {
-	return m.onMember(r, func(ctx context.Context, node grid.NodeID) error {
-		return m.drain(ctx, node, scheduling.Drain{})
+func (h *nodeHandlers) undrainMember(r *http.Request) (struct{}, error) {
+	return h.onMember(r, func(ctx context.Context, node grid.NodeID) error {
+		return h.drain(ctx, node, scheduling.Drain{})
 	})
 }
 
-func (m *Monitor) forgetMember(r *http.Request) (struct{}, error) {
-	return m.onMember(r, m.cfg.Forget)
+func (h *nodeHandlers) forgetMember(r *http.Request) (struct{}, error) {
+	return h.onMember(r, h.cluster.Forget)
 }
 
 // drain gives a node an order, and returns once it follows.
-func (m *Monitor) drain(ctx context.Context, node grid.NodeID, d scheduling.Drain) error {
-	if err := m.cfg.Scheduling.SetDrain(node, d); err != nil {
+func (h *nodeHandlers) drain(ctx context.Context, node grid.NodeID, d scheduling.Drain) error {
+	if err := h.cluster.Scheduling.SetDrain(node, d); err != nil {
 		return err
 	}
-	m.cfg.Master.AwaitDrain(ctx, node, d.On)
+	h.master.AwaitDrain(ctx, node, d.On)
 	return nil
 }
 
 // nodes gives what all nodes were doing lately.
-func (m *Monitor) nodes(*http.Request) ([]api.NodeSamples, error) {
-	return m.cfg.Master.NodeSamples(), nil
+func (h *nodeHandlers) recent(*http.Request) ([]api.NodeSamples, error) {
+	return h.master.NodeSamples(), nil
 }
 
 // samples gives what a node was doing in the last hour, or in a longer time by longer samples.
-func (m *Monitor) samples(r *http.Request) (api.NodeSamples, error) {
+func (h *nodeHandlers) samples(r *http.Request) (api.NodeSamples, error) {
 	node, step := grid.NodeID(r.PathValue("node")), api.SampleSteps[0]
 	if text := r.FormValue("step"); text != "" {
 		var err error
@@ -79,7 +120,7 @@ func (m *Monitor) samples(r *http.Request) (api.NodeSamples, error) {
 			return api.NodeSamples{}, badRequest(fmt.Sprintf("no samples are kept every %.20q", text), "choose 15s for the last hour, 1m for a day or 15m for 14 days")
 		}
 	}
-	v, ok := m.cfg.Master.Samples(node, step)
+	v, ok := h.master.Samples(node, step)
 	if !ok {
 		return v, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there are no samples of a node %.60q", node), Hint: "list the nodes with: mlfnode members"}
 	}

@@ -30,9 +30,9 @@ const (
 	scrapedSweeps = 50
 )
 
-// metrics is what is counted for Prometheus beside what records, history and the master hold. No label has text of users, a trial or a
+// requestMetrics is what is counted for Prometheus beside what records, history and the master hold. No label has text of users, a trial or a
 // path: those have no bound.
-type metrics struct {
+type requestMetrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 
@@ -40,8 +40,8 @@ type metrics struct {
 	always *prometheus.Registry // of what is there between two scrapes; made by the first one
 }
 
-func newMetrics() *metrics {
-	return &metrics{
+func newRequestMetrics() *requestMetrics {
+	return &requestMetrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mlfnode_http_requests_total", Help: "Answers of the API by route and status.",
 		}, []string{"route", "code"}),
@@ -53,7 +53,7 @@ func newMetrics() *metrics {
 }
 
 // answered counts an answer.
-func (c *metrics) answered(rt *route, status int, took time.Duration) {
+func (c *requestMetrics) answered(rt *route, status int, took time.Duration) {
 	name := rt.method + " " + rt.prefix() + rt.pattern
 	c.requests.WithLabelValues(name, strconv.Itoa(status)).Inc()
 	if !rt.stream {
@@ -61,7 +61,7 @@ func (c *metrics) answered(rt *route, status int, took time.Duration) {
 	}
 }
 
-func (c *metrics) registry() *prometheus.Registry {
+func (c *requestMetrics) registry() *prometheus.Registry {
 	c.once.Do(func() {
 		c.always = prometheus.NewRegistry()
 		c.always.MustRegister(c.requests, c.durations, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -69,25 +69,38 @@ func (c *metrics) registry() *prometheus.Registry {
 	return c.always
 }
 
+// metricsHandlers answer Prometheus.
+type metricsHandlers struct {
+	self     api.Node
+	master   *master.Master
+	history  *history.DB
+	store    *jetstream.Store
+	members  func() []api.Member // nil on a node that stands alone
+	eta      *etaEstimator
+	hub      *hub
+	requests *requestMetrics
+	log      *slog.Logger
+}
+
 // scrape answers Prometheus.
-func (m *Monitor) scrape(w http.ResponseWriter, r *http.Request) {
+func (h *metricsHandlers) scrape(w http.ResponseWriter, r *http.Request) {
 	ctx, stop := context.WithTimeout(r.Context(), scrapeTime)
 	defer stop()
-	m.sendMetrics(w, r, m.metrics.registry(), &scrape{m: m, ctx: ctx})
+	sendMetrics(w, r, h.log, h.requests.registry(), &scrape{metricsHandlers: h, ctx: ctx})
 }
 
 // sendMetrics answers with what all gatherers have. What can't be had is left out and logged.
-func (m *Monitor) sendMetrics(w http.ResponseWriter, r *http.Request, always prometheus.Gatherer, now prometheus.Collector) {
+func sendMetrics(w http.ResponseWriter, r *http.Request, log *slog.Logger, always prometheus.Gatherer, now prometheus.Collector) {
 	fresh := prometheus.NewRegistry()
 	fresh.MustRegister(now)
 	promhttp.HandlerFor(prometheus.Gatherers{always, fresh}, promhttp.HandlerOpts{
-		ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug), DisableCompression: true,
+		ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), DisableCompression: true,
 	}).ServeHTTP(w, r)
 }
 
 // scrape collects what is known at one moment.
 type scrape struct {
-	m   *Monitor
+	*metricsHandlers
 	ctx context.Context
 	ch  chan<- prometheus.Metric
 }
@@ -124,37 +137,36 @@ func (s *scrape) histogram(name, help string, d *master.Durations, labels ...lab
 
 // recoverScrape logs the panic of a scrape, for a deferred call: Collect runs in a goroutine of Prometheus's registry, where a panic would
 // end the node.
-func (m *Monitor) recoverScrape() {
+func recoverScrape(log *slog.Logger) {
 	if r := recover(); r != nil {
-		m.log.Error("a scrape panicked", "panic", r, "stack", string(debug.Stack()))
+		log.Error("a scrape panicked", "panic", r, "stack", string(debug.Stack()))
 	}
 }
 
 // failed has the scrape go on without what can't be had.
 func (s *scrape) failed(what string, err error) {
-	s.m.log.Debug("a part of the metrics is left out", "part", what, "err", err)
+	s.log.Debug("a part of the metrics is left out", "part", what, "err", err)
 }
 
 // Collect implements prometheus.Collector.
 func (s *scrape) Collect(ch chan<- prometheus.Metric) {
-	defer s.m.recoverScrape()
+	defer recoverScrape(s.log)
 	s.ch = ch
-	m := s.m
-	s.gauge("build_info", "The version of the node, always 1.", 1, label{"version", m.cfg.Node.Version}, label{"go", runtime.Version()})
+	s.gauge("build_info", "The version of the node, always 1.", 1, label{"version", s.self.Version}, label{"go", runtime.Version()})
 	s.sweeps()
-	if a, err := m.cfg.Master.Activity(s.ctx); err != nil {
+	if a, err := s.master.Activity(s.ctx); err != nil {
 		s.failed("activity", err)
 	} else {
 		s.activity(a)
 	}
-	applied := m.cfg.History.Applied()
+	applied := s.history.Applied()
 	s.counter("events_applied_total", "Batches of events that history holds.", int64(applied))
-	if _, last, err := m.cfg.Store.Events.Bounds(s.ctx); err != nil {
+	if _, last, err := s.store.Events.Bounds(s.ctx); err != nil {
 		s.failed("events", err)
 	} else {
 		s.gauge("events_lag", "Batches of events that history does not hold yet.", float64(max(last, applied)-applied))
 	}
-	if all, err := m.stores(s.ctx); err != nil {
+	if all, err := storeUsage(s.ctx, s.store, s.master); err != nil {
 		s.failed("store", err)
 	} else {
 		for _, u := range all {
@@ -162,16 +174,16 @@ func (s *scrape) Collect(ch chan<- prometheus.Metric) {
 			s.gauge("store_limit_bytes", "What a part of the store can hold.", float64(u.Limit), label{"store", u.Name})
 		}
 	}
-	s.gauge("event_streams", "Streams of events that browsers have open.", float64(m.hub.streams()))
-	if m.cfg.Members != nil {
-		for _, member := range m.cfg.Members() {
+	s.gauge("event_streams", "Streams of events that browsers have open.", float64(s.hub.streams()))
+	if s.members != nil {
+		for _, member := range s.members() {
 			s.node(&member)
 		}
 	}
 }
 
 func (s *scrape) sweeps() {
-	records := s.m.cfg.Master.Sweeps()
+	records := s.master.Sweeps()
 	slices.SortFunc(records, func(a, b jetstream.Record) int { return b.Sweep.Compare(a.Sweep) })
 	states := map[grid.SweepState]int{grid.SweepRunning: 0, grid.SweepPaused: 0, grid.SweepCancelled: 0, grid.SweepFinished: 0}
 	active := 0
@@ -192,7 +204,7 @@ func (s *scrape) sweeps() {
 }
 
 func (s *scrape) sweep(sweep *grid.Sweep) {
-	c, err := s.m.cfg.History.Counts(s.ctx, sweep.ID)
+	c, err := s.history.Counts(s.ctx, sweep.ID)
 	if err != nil {
 		s.failed("counts", err)
 		return
@@ -204,7 +216,7 @@ func (s *scrape) sweep(sweep *grid.Sweep) {
 	} {
 		s.gauge("sweep_trials", "Trials of an active sweep, by state; stopped are those that were stopped early.", float64(n), id, label{"state", state})
 	}
-	if left := s.m.remaining(s.ctx, sweep, &v); left != nil {
+	if left := s.eta.remaining(s.ctx, sweep, &v); left != nil {
 		s.gauge("sweep_eta_seconds", "Until the last trial of an active sweep ends, as far as can be told.", *left, id)
 	}
 	if best, ok := s.best(sweep); ok {
@@ -219,7 +231,7 @@ func (s *scrape) best(sweep *grid.Sweep) (value float64, ok bool) {
 		return 0, false
 	}
 	q := history.Query{States: []grid.State{grid.Succeeded}, Sort: history.SortObjective, Desc: objective.Goal == "maximize", Limit: 1}
-	for t, err := range s.m.cfg.History.Trials(s.ctx, sweep.ID, q) {
+	for t, err := range s.history.Trials(s.ctx, sweep.ID, q) {
 		if err != nil {
 			s.failed("best", err)
 			return 0, false

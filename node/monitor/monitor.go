@@ -5,14 +5,10 @@ package monitor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"mlfnode/cluster/scheduling"
@@ -35,52 +31,44 @@ type Config struct {
 
 	// Members lists the nodes of the cluster; nil on a node that stands alone.
 	Members func() []api.Member
-	// Working reports whether the node takes trials; nil where it does as soon as it answers.
+	// Working reports whether the node takes trials; nil on a node that takes them from the start.
 	Working func() bool
-	// The rest is for a master; nil on others.
+	// Cluster is what the master of a cluster administers; zero on any other node.
+	Cluster Cluster
+}
+
+// Cluster holds what the master of a cluster administers.
+type Cluster struct {
 	Authority  *trust.Authority
-	Scheduling *scheduling.Registry                     // likewise
+	Scheduling *scheduling.Registry
 	Address    string                                   // HOST:PORT of the API, for machines that join
-	Meet       func() membership.JoinReply              // where a machine that joins finds the others
-	Forget     func(context.Context, grid.NodeID) error // takes a node out of the cluster
+	Meet       func() membership.JoinReply              // tells a joining machine where the others are
+	Forget     func(context.Context, grid.NodeID) error // removes a node from the cluster
 	Rotate     func(context.Context) error              // gives the cluster a new gossip key
-	Backup     func(context.Context, io.Writer) error   // writes all that the master has
-	CA         func() api.CA                            // how far a rotation of the CA has come
+	Backup     func(context.Context, io.Writer) error   // writes the state of the master
+	CA         func() api.CA                            // returns the progress of a rotation of the CA
 	StepCA     func(context.Context, api.CAStep) error  // takes its next step
 }
 
 // Monitor serves the API. Make one with New.
 type Monitor struct {
-	cfg        Config
-	log        *slog.Logger
-	knocks     knocks
-	charts     *charts
-	etas       *charts // with a turn of their own: a chart may take longer than what shows the time left can wait
-	logIndexes *logIndexes
-	taskLists  turns // a list of Flower's tasks is made in memory
-
-	strangerTime time.Duration // for a request of somebody who has shown no token to be sent
-	recheckTime  time.Duration // between two checks of a stream's token
-	strangers    *strangers
-	hub          *hub // nil on a worker
-
-	healthy, ready *health
-	metrics        *metrics
+	log       *slog.Logger
+	master    bool // the node is a master
+	snapshots bool // it keeps snapshots of trials
+	guard     *guard
+	strangers *strangers
+	requests  *requestMetrics
+	handlers  *handlers
 }
 
 // New makes a Monitor.
 func New(cfg Config) *Monitor {
+	log := cfg.Logger.With("component", "monitor")
 	m := &Monitor{
-		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(keptAnswers), etas: newCharts(keptETAs), logIndexes: newLogIndexes(),
-		taskLists:    make(turns, 1),
-		strangerTime: strangerTime, recheckTime: recheckTime, strangers: newStrangers(maxStrangers),
+		log: log, master: cfg.Master != nil, snapshots: cfg.Master != nil && cfg.Master.Snapshots() != nil, requests: newRequestMetrics(), strangers: newStrangers(maxStrangers),
+		guard: &guard{authority: cfg.Cluster.Authority, refusals: &knocks{}, log: log, strangerTime: strangerTime, recheckTime: recheckTime},
 	}
-	m.metrics = newMetrics()
-	m.healthy = &health{ask: m.isHealthy, limit: healthTime, log: m.log.With("question", "healthy")}
-	m.ready = &health{ask: m.isReady, limit: healthTime, log: m.log.With("question", "ready")}
-	if cfg.Master != nil {
-		m.hub = newHub(m)
-	}
+	m.handlers = newHandlers(&cfg, m.guard.refusals, m.requests, log)
 	return m
 }
 
@@ -102,7 +90,7 @@ func (m *Monitor) Serve(ctx context.Context, l net.Listener) error {
 
 // ServeOthers answers requests of anybody on l, which speaks TLS, as far as their tokens allow, until ctx ends.
 func (m *Monitor) ServeOthers(ctx context.Context, l net.Listener) error {
-	return m.serve(ctx, l, m.guarded(m.newRouter()), m.strangers)
+	return m.serve(ctx, l, m.guard.wrap(m.newRouter()), m.strangers)
 }
 
 func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, strangers *strangers) error {
@@ -145,110 +133,4 @@ func serveUntil(ctx context.Context, srv *http.Server, l net.Listener, shutDown 
 		return err
 	}
 	return nil
-}
-
-func (m *Monitor) node(r *http.Request) (api.Node, error) {
-	n := m.cfg.Node
-	n.Orders, n.Features = grid.Orders(), grid.Features()
-	n.Time, n.Working = time.Now().UTC(), m.cfg.Working == nil || m.cfg.Working()
-	if m.cfg.Store == nil {
-		return n, nil
-	}
-	var err error
-	n.Store, err = m.stores(r.Context())
-	return n, err
-}
-
-// stores says what each part of the store holds.
-func (m *Monitor) stores(ctx context.Context) ([]api.Store, error) {
-	usage, err := m.cfg.Store.Usage(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var all []api.Store
-	for _, u := range usage {
-		all = append(all, api.Store{Name: u.Name, Bytes: u.Bytes, Limit: u.Limit})
-	}
-	if m.cfg.Master != nil && m.cfg.Master.Snapshots() != nil {
-		bytes, limit := m.cfg.Master.Snapshots().Usage()
-		all = append(all, api.Store{Name: "checkpoints", Bytes: bytes, Limit: limit})
-	}
-	return all, nil
-}
-
-// record finds the sweep that a request names.
-func (m *Monitor) record(r *http.Request) (*grid.Sweep, error) {
-	return m.recordOf(grid.SweepID(r.PathValue("sweep")))
-}
-
-func (m *Monitor) recordOf(id grid.SweepID) (*grid.Sweep, error) {
-	if id == api.Last {
-		return m.newest()
-	}
-	rec, ok := m.cfg.Master.Sweep(id)
-	if !ok || rec.Sweep.Removing {
-		if s, err := m.called(string(id)); s != nil || err != nil {
-			return s, err
-		}
-		return nil, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no sweep %q", id), Hint: "list them with: mlfnode sweeps"}
-	}
-	return rec.Sweep, nil
-}
-
-// called finds the sweep that its user has given a name of their own; nil for none.
-func (m *Monitor) called(name string) (*grid.Sweep, error) {
-	var found []*grid.Sweep
-	for _, rec := range m.cfg.Master.Sweeps() {
-		if rec.Sweep.Name == name && name != "" && !rec.Sweep.Removing {
-			found = append(found, rec.Sweep)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return nil, nil
-	case 1:
-		return found[0], nil
-	}
-	ids := make([]string, len(found))
-	for i, s := range found {
-		ids[i] = string(s.ID)
-	}
-	slices.Sort(ids)
-	return nil, &api.Error{Status: http.StatusConflict, Msg: fmt.Sprintf("%d sweeps are named %q", len(found), name),
-		Hint: "name one by its id: " + strings.Join(ids[:min(len(ids), 12)], ", ")}
-}
-
-func (m *Monitor) newest() (*grid.Sweep, error) {
-	var newest *grid.Sweep
-	for _, rec := range m.cfg.Master.Sweeps() {
-		if rec.Sweep.Removing {
-			continue
-		}
-		if newest == nil || rec.Sweep.Compare(newest) > 0 {
-			newest = rec.Sweep
-		}
-	}
-	if newest == nil {
-		return nil, &api.Error{Status: http.StatusNotFound, Msg: "there is no sweep yet", Hint: "start one with: mlfnode sweep PROJECT"}
-	}
-	return newest, nil
-}
-
-// trialIndex reads the index of a trial of s; "" and -1 are all trials, which is -1.
-func trialIndex(s *grid.Sweep, text string) (int64, error) {
-	if text == "" || text == "-1" {
-		return -1, nil
-	}
-	index, err := strconv.ParseInt(text, 10, 64)
-	if err == nil && index >= 0 && index < s.Space.Count() {
-		return index, nil
-	}
-	trials := "trials"
-	if s.Space.Count() == 1 {
-		trials = "trial"
-	}
-	return 0, &api.Error{
-		Status: http.StatusNotFound, Msg: fmt.Sprintf("%s has %d %s, and no trial %s", s.ID, s.Space.Count(), trials, text),
-		Hint: fmt.Sprintf("list them with: mlfnode trials %s", s.ID),
-	}
 }

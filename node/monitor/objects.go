@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"path"
 	"slices"
@@ -20,6 +21,8 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/history"
+	"mlfnode/node/master"
 )
 
 // isDigest reports whether text is a SHA-256 in hex, as bundles are named.
@@ -28,13 +31,22 @@ func isDigest(text string) bool {
 	return err == nil && len(sum) == sha256.Size && strings.ToLower(text) == text
 }
 
-func (m *Monitor) hasBundle(w http.ResponseWriter, r *http.Request) {
+// fileHandlers answer calls about bundles and about the files that trials left.
+type fileHandlers struct {
+	lookup  *lookup
+	master  *master.Master
+	history *history.DB
+	store   *jetstream.Store
+	log     *slog.Logger
+}
+
+func (h *fileHandlers) hasBundle(w http.ResponseWriter, r *http.Request) {
 	digest := r.PathValue("digest")
 	if !isDigest(digest) {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	ok, err := m.cfg.Store.Bundles.Has(r.Context(), digest)
+	ok, err := h.store.Bundles.Has(r.Context(), digest)
 	switch {
 	case err != nil:
 		w.WriteHeader(http.StatusInternalServerError)
@@ -45,13 +57,13 @@ func (m *Monitor) hasBundle(w http.ResponseWriter, r *http.Request) {
 
 // putBundle stores a bundle under its digest and keeps nothing if the content has another one. A bundle that is there already is
 // not read again: its name says what is in it.
-func (m *Monitor) putBundle(w http.ResponseWriter, r *http.Request) {
+func (h *fileHandlers) putBundle(w http.ResponseWriter, r *http.Request) {
 	digest := r.PathValue("digest")
 	if !isDigest(digest) {
 		refuse(w, badRequest("a bundle is named by its SHA-256, 64 hex digits in lower case", ""))
 		return
 	}
-	if ok, err := m.cfg.Store.Bundles.Has(r.Context(), digest); err != nil {
+	if ok, err := h.store.Bundles.Has(r.Context(), digest); err != nil {
 		refuse(w, err)
 		return
 	} else if ok {
@@ -59,12 +71,12 @@ func (m *Monitor) putBundle(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	if err := m.cfg.Master.FreeBundles(r.Context()); err != nil {
-		m.log.Warn("unused bundles could not be removed", "err", err)
+	if err := h.master.FreeBundles(r.Context()); err != nil {
+		h.log.Warn("unused bundles could not be removed", "err", err)
 	}
 	sum := sha256.New()
 	body := &checked{r: io.TeeReader(r.Body, sum), want: digest, sum: func() string { return hex.EncodeToString(sum.Sum(nil)) }}
-	if err := m.cfg.Store.Bundles.Put(r.Context(), digest, body, nil); err != nil {
+	if err := h.store.Bundles.Put(r.Context(), digest, body, nil); err != nil {
 		if errors.Is(err, errDigest) {
 			err = badRequest("the bundle was damaged on its way", "submit again")
 		}
@@ -93,8 +105,8 @@ func (c *checked) Read(p []byte) (int, error) {
 }
 
 // artifacts streams a tar of the files that trials left. Only the run behind a trial's state counts.
-func (m *Monitor) artifacts(w http.ResponseWriter, r *http.Request) {
-	s, err := m.record(r)
+func (h *fileHandlers) artifacts(w http.ResponseWriter, r *http.Request) {
+	s, err := h.lookup.sweep(r)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -108,7 +120,7 @@ func (m *Monitor) artifacts(w http.ResponseWriter, r *http.Request) {
 	if index >= 0 {
 		prefix += strconv.FormatInt(index, 10) + "/"
 	}
-	page, place, err := m.cfg.Store.Artifacts.Page(r.Context(), prefix, 0)
+	page, place, err := h.store.Artifacts.Page(r.Context(), prefix, 0)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -116,22 +128,22 @@ func (m *Monitor) artifacts(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-tar")
 	t := tar.NewWriter(w)
 	for {
-		if err = m.copyArtifacts(r.Context(), t, s.ID, page); err != nil || place == 0 {
+		if err = h.copyArtifacts(r.Context(), t, s.ID, page); err != nil || place == 0 {
 			break
 		}
-		if page, place, err = m.cfg.Store.Artifacts.Page(r.Context(), prefix, place); err != nil {
+		if page, place, err = h.store.Artifacts.Page(r.Context(), prefix, place); err != nil {
 			break
 		}
 	}
 	if err != nil {
-		m.log.Debug("artifacts could not be sent", "sweep", s.ID, "err", err)
+		h.log.Debug("artifacts could not be sent", "sweep", s.ID, "err", err)
 		panic(http.ErrAbortHandler) // the client sees a cut stream
 	}
 	_ = t.Close() // the client has gone if this fails
 }
 
 // copyArtifacts adds the files of a page of artifacts, by index.
-func (m *Monitor) copyArtifacts(ctx context.Context, t *tar.Writer, id grid.SweepID, page []jetstream.ObjectInfo) error {
+func (h *fileHandlers) copyArtifacts(ctx context.Context, t *tar.Writer, id grid.SweepID, page []jetstream.ObjectInfo) error {
 	slices.SortStableFunc(page, byIndex)
 	indexes := make([]int64, 0, len(page))
 	for _, o := range page {
@@ -139,7 +151,7 @@ func (m *Monitor) copyArtifacts(ctx context.Context, t *tar.Writer, id grid.Swee
 			indexes = append(indexes, index)
 		}
 	}
-	trials, err := m.cfg.History.TrialsAt(ctx, id, slices.Compact(indexes))
+	trials, err := h.history.TrialsAt(ctx, id, slices.Compact(indexes))
 	if err != nil {
 		return err
 	}
@@ -148,15 +160,15 @@ func (m *Monitor) copyArtifacts(ctx context.Context, t *tar.Writer, id grid.Swee
 		if trial := trials[index]; trial == nil || trial.Run != run {
 			continue
 		}
-		if err := m.copyArtifact(ctx, t, o.Name, index); err != nil {
+		if err := h.copyArtifact(ctx, t, o.Name, index); err != nil {
 			return fmt.Errorf("send %s: %w", o.Name, err)
 		}
 	}
 	return nil
 }
 
-func (m *Monitor) copyArtifact(ctx context.Context, t *tar.Writer, name string, index int64) error {
-	f, err := m.cfg.Store.Artifacts.Open(ctx, name)
+func (h *fileHandlers) copyArtifact(ctx context.Context, t *tar.Writer, name string, index int64) error {
+	f, err := h.store.Artifacts.Open(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -183,9 +195,9 @@ func byIndex(a, b jetstream.ObjectInfo) int {
 
 // copyTar adds the files of one packed tar under a folder named by the trial's index.
 func copyTar(t *tar.Writer, packed io.Reader, index int64) error {
-	return eachPacked(packed, func(h *tar.Header, content io.Reader) error {
-		h.Name = strconv.FormatInt(index, 10) + "/" + h.Name
-		if err := t.WriteHeader(h); err != nil {
+	return eachPacked(packed, func(header *tar.Header, content io.Reader) error {
+		header.Name = strconv.FormatInt(index, 10) + "/" + header.Name
+		if err := t.WriteHeader(header); err != nil {
 			return err
 		}
 		_, err := io.Copy(t, content)
@@ -201,32 +213,32 @@ func eachPacked(packed io.Reader, fn func(*tar.Header, io.Reader) error) error {
 	}
 	defer z.Close()
 	for in := tar.NewReader(z); ; {
-		h, err := in.Next()
+		header, err := in.Next()
 		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read artifacts: %w", err)
 		}
-		if err := fn(h, in); err != nil {
+		if err := fn(header, in); err != nil {
 			return err
 		}
 	}
 }
 
 // files lists what an attempt left.
-func (m *Monitor) files(r *http.Request) (api.FileList, error) {
+func (h *fileHandlers) list(r *http.Request) (api.FileList, error) {
 	list := api.FileList{Files: []api.File{}}
-	t, err := m.trialLog(r)
+	t, err := h.lookup.trialLog(r)
 	if err != nil || t.run == "" {
 		return list, err
 	}
 	list.Attempt = t.number
-	err = m.eachFile(r.Context(), t, func(h *tar.Header, _ io.Reader) error {
+	err = h.eachFile(r.Context(), t, func(header *tar.Header, _ io.Reader) error {
 		if list.More = len(list.Files) == api.MaxFileList; list.More {
 			return errEnough
 		}
-		list.Files = append(list.Files, api.File{Name: h.Name, Bytes: h.Size, Time: h.ModTime.UTC()})
+		list.Files = append(list.Files, api.File{Name: header.Name, Bytes: header.Size, Time: header.ModTime.UTC()})
 		return nil
 	})
 	if errors.Is(err, jetstream.ErrNotFound) {
@@ -236,8 +248,8 @@ func (m *Monitor) files(r *http.Request) (api.FileList, error) {
 }
 
 // file sends one file of those that an attempt left. Its name is looked up among theirs, and leads nowhere else.
-func (m *Monitor) file(w http.ResponseWriter, r *http.Request) {
-	t, err := m.trialLog(r)
+func (h *fileHandlers) open(w http.ResponseWriter, r *http.Request) {
+	t, err := h.lookup.trialLog(r)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -245,12 +257,12 @@ func (m *Monitor) file(w http.ResponseWriter, r *http.Request) {
 	name, sent := r.FormValue("name"), false
 	err = errNoFile(t, name)
 	if t.run != "" {
-		err = m.eachFile(r.Context(), t, func(h *tar.Header, content io.Reader) error {
-			if h.Name != name {
+		err = h.eachFile(r.Context(), t, func(header *tar.Header, content io.Reader) error {
+			if header.Name != name {
 				return nil
 			}
 			download(w, path.Base(name), mediaBinary)
-			w.Header().Set("Content-Length", strconv.FormatInt(h.Size, 10))
+			w.Header().Set("Content-Length", strconv.FormatInt(header.Size, 10))
 			sent = true
 			if _, err := io.Copy(w, content); err != nil {
 				return err
@@ -260,7 +272,7 @@ func (m *Monitor) file(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case sent && err != nil:
-		m.log.Debug("a file could not be sent", "sweep", t.sweep, "trial", t.index, "file", name, "err", err)
+		h.log.Debug("a file could not be sent", "sweep", t.sweep, "trial", t.index, "file", name, "err", err)
 		panic(http.ErrAbortHandler) // the client sees a cut file
 	case sent:
 	case err == nil || errors.Is(err, jetstream.ErrNotFound):
@@ -276,8 +288,8 @@ func errNoFile(t *trialLog, name string) error {
 }
 
 // eachFile calls fn for each file that an attempt left, until fn returns errEnough.
-func (m *Monitor) eachFile(ctx context.Context, t *trialLog, fn func(*tar.Header, io.Reader) error) error {
-	f, err := m.cfg.Store.Artifacts.Open(ctx, grid.TrialID{Sweep: t.sweep, Index: t.index}.ArtifactName(t.run))
+func (h *fileHandlers) eachFile(ctx context.Context, t *trialLog, fn func(*tar.Header, io.Reader) error) error {
+	f, err := h.store.Artifacts.Open(ctx, grid.TrialID{Sweep: t.sweep, Index: t.index}.ArtifactName(t.run))
 	if err != nil {
 		return err
 	}

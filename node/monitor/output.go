@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
+	"mlfnode/node/master"
 )
 
 // clockSlack is subtracted from times when output is searched by time.
@@ -31,7 +33,7 @@ func streamName(s uint8) string {
 
 // reader passes on the output of a sweep, or of one run in it, each byte once.
 type reader struct {
-	m     *Monitor
+	store *jetstream.Store
 	sweep grid.SweepID
 	run   string // "" is every run
 	index int64  // -1 is every trial
@@ -43,7 +45,7 @@ type reader struct {
 // read passes on what is in the range; with follow it goes on until ctx ends.
 func (r *reader) read(ctx context.Context, rng jetstream.LogRange) error {
 	rng.First = max(rng.First, r.next)
-	return r.m.cfg.Store.Logs.Read(ctx, r.sweep, rng, func(seq uint64, chunks []jetstream.Chunk) error {
+	return r.store.Logs.Read(ctx, r.sweep, rng, func(seq uint64, chunks []jetstream.Chunk) error {
 		for i := range chunks {
 			c := &chunks[i]
 			if (r.index >= 0 && c.Index != r.index) || (r.run != "" && c.Run != r.run) {
@@ -87,9 +89,20 @@ func (r *reader) until(ctx context.Context, rng jetstream.LogRange, rest <-chan 
 	return r.read(ctx, rng)
 }
 
+// outputHandlers stream the output of trials as it is stored.
+type outputHandlers struct {
+	lookup  *lookup
+	master  *master.Master
+	history *history.DB
+	store   *jetstream.Store
+	views   *sweepViews
+	rest    *quiescence
+	log     *slog.Logger
+}
+
 // logs streams output: stored, and with follow until the sweep or the trial is at its end.
-func (m *Monitor) logs(w http.ResponseWriter, r *http.Request) {
-	s, err := m.record(r)
+func (h *outputHandlers) stream(w http.ResponseWriter, r *http.Request) {
+	s, err := h.lookup.sweep(r)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -105,18 +118,18 @@ func (m *Monitor) logs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := newLines(w)
-	rd := &reader{m: m, sweep: s.ID, index: index, emit: func(o *api.Output) error {
+	rd := &reader{store: h.store, sweep: s.ID, index: index, emit: func(o *api.Output) error {
 		if err := out.put(o); err != nil {
 			return err
 		}
 		return out.flushIf(r.FormValue("follow") == "true")
 	}}
-	rng, err := m.logRange(r.Context(), rd, number)
+	rng, err := h.logRange(r.Context(), rd, number)
 	if err == nil {
-		err = m.readLogs(r.Context(), rd, rng, r.FormValue("follow") == "true")
+		err = h.readLogs(r.Context(), rd, rng, r.FormValue("follow") == "true")
 	}
 	if err == nil {
-		err = m.tellMissing(r.Context(), rd, number)
+		err = h.reportMissing(r.Context(), rd, number)
 	}
 	out.end(r.Context(), err)
 }
@@ -142,14 +155,14 @@ func (l *lines) flushIf(now bool) error {
 	return nil
 }
 
-func (m *Monitor) readLogs(ctx context.Context, rd *reader, rng *jetstream.LogRange, follow bool) error {
+func (h *outputHandlers) readLogs(ctx context.Context, rd *reader, rng *jetstream.LogRange, follow bool) error {
 	switch {
 	case follow:
 		if rng == nil {
 			rng = &jetstream.LogRange{}
 		}
 		rng.Last = 0
-		return rd.until(ctx, *rng, m.resting(ctx, rd.sweep, rd.index))
+		return rd.until(ctx, *rng, h.rest.wait(ctx, rd.sweep, rd.index))
 	case rng == nil:
 		return nil
 	}
@@ -157,11 +170,11 @@ func (m *Monitor) readLogs(ctx context.Context, rd *reader, rng *jetstream.LogRa
 }
 
 // logRange finds where the output of the reader's trial lies; nil when there is none.
-func (m *Monitor) logRange(ctx context.Context, rd *reader, number int) (*jetstream.LogRange, error) {
+func (h *outputHandlers) logRange(ctx context.Context, rd *reader, number int) (*jetstream.LogRange, error) {
 	if rd.index < 0 {
 		return &jetstream.LogRange{}, nil
 	}
-	attempts, err := m.cfg.History.Attempts(ctx, grid.TrialID{Sweep: rd.sweep, Index: rd.index})
+	attempts, err := h.history.Attempts(ctx, grid.TrialID{Sweep: rd.sweep, Index: rd.index})
 	if err != nil {
 		return nil, fmt.Errorf("find attempts: %w", err)
 	}
@@ -200,52 +213,4 @@ func pick(attempts []history.Attempt, number int) *history.Attempt {
 		}
 	}
 	return latest
-}
-
-// restInterval is how often a sweep that nobody changes is looked at.
-const restInterval = 250 * time.Millisecond
-
-// resting returns a channel that is closed when the sweep (index -1) or the trial is at rest, or ctx ends.
-func (m *Monitor) resting(ctx context.Context, id grid.SweepID, index int64) <-chan struct{} {
-	rest := make(chan struct{})
-	go func() {
-		defer close(rest)
-		tick := time.NewTicker(restInterval)
-		defer tick.Stop()
-		for {
-			moved := m.cfg.Master.Changed()
-			if done, err := m.atRest(ctx, id, index); done || err != nil {
-				return
-			}
-			select {
-			case <-moved:
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return rest
-}
-
-// atRest reports whether nothing of the sweep, or of the trial, is running or going to run.
-func (m *Monitor) atRest(ctx context.Context, id grid.SweepID, index int64) (bool, error) {
-	rec, ok := m.cfg.Master.Sweep(id)
-	if !ok {
-		return true, nil
-	}
-	if index >= 0 {
-		t, known, err := m.cfg.History.Trial(ctx, grid.TrialID{Sweep: id, Index: index})
-		if err != nil || (known && t.State.Terminal()) {
-			return true, err
-		}
-	}
-	if rec.Sweep.Active() {
-		return false, nil
-	}
-	leases, err := m.cfg.Master.Outstanding(ctx, id)
-	if err != nil || leases > 0 {
-		return false, err
-	}
-	return true, nil
 }

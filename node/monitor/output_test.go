@@ -18,7 +18,7 @@ func TestStreamsThatFailAtOnce(t *testing.T) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/?"+query, nil)
 		r.SetPathValue("sweep", p.id)
 		w := httptest.NewRecorder()
-		p.logs(w, r)
+		p.handlers.output.stream(w, r)
 		text := w.Body.String()
 		if w.Code != want || (want != http.StatusOK) != (w.Header().Get("Content-Type") == api.MediaProblem) || (want != http.StatusOK && !strings.Contains(text, "attempt")) {
 			t.Errorf("%s: got status %d, %v and %q; want %d", query, w.Code, w.Header(), text, want)

@@ -38,8 +38,7 @@ func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api
 	if !ok || !address.IP.IsLoopback() {
 		return nil, fmt.Errorf("browsers are served on loopback only, and not on %s", l)
 	}
-	m := &Monitor{cfg: Config{Logger: log}}
-	p := &Proxy{role: role, port: strconv.Itoa(address.Port), log: log.With("component", "proxy"), table: m.tableForProxy(), page: page.New()}
+	p := &Proxy{role: role, port: strconv.Itoa(address.Port), log: log.With("component", "proxy"), table: tableForProxy(newHandlers(&Config{Logger: log}, nil, nil, log)), page: page.New()}
 	p.node = &httputil.ReverseProxy{
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {

@@ -22,18 +22,18 @@ const (
 )
 
 // rate answers with how many trials ended in each minute of the last hour.
-func (m *Monitor) rate(w http.ResponseWriter, r *http.Request) {
-	version := fmt.Sprint(m.cfg.History.Applied(), time.Now().Unix()/int64(rateStep/time.Second))
-	a, err := m.charts.get(r.Context(), "rate", version, rateAge, func() (any, error) { return m.countRate(r.Context(), time.Now()) })
+func (h *chartHandlers) rate(w http.ResponseWriter, r *http.Request) {
+	version := fmt.Sprint(h.history.Applied(), time.Now().Unix()/int64(rateStep/time.Second))
+	a, err := h.charts.cache.get(r.Context(), "rate", version, rateAge, func() (any, error) { return h.countRate(r.Context(), time.Now()) })
 	sendAnswer(w, r, a, err)
 }
 
-func (m *Monitor) countRate(ctx context.Context, now time.Time) (*api.Rate, error) {
+func (h *chartHandlers) countRate(ctx context.Context, now time.Time) (*api.Rate, error) {
 	until := now.Truncate(rateStep).Add(rateStep)
 	from := until.Add(-rateSteps * rateStep)
 	v := &api.Rate{Step: rateStep.Seconds(), Until: until.UTC(), Succeeded: make([]int64, rateSteps), Failed: make([]int64, rateSteps), Cancelled: make([]int64, rateSteps)}
 	var sweeps []*grid.Sweep
-	for _, rec := range m.cfg.Master.Sweeps() {
+	for _, rec := range h.master.Sweeps() {
 		if s := rec.Sweep; !s.Removing && (s.Active() || s.Ended.After(from) || s.Paused.After(from)) {
 			sweeps = append(sweeps, s)
 		}
@@ -44,7 +44,7 @@ func (m *Monitor) countRate(ctx context.Context, now time.Time) (*api.Rate, erro
 		which, sweeps = fmt.Sprintf(" of the %d newest sweeps", rateSweeps), sweeps[:rateSweeps]
 	}
 	for _, s := range sweeps {
-		c, err := m.cfg.History.Columns(ctx, s.ID, chartTrials, history.ColumnEnded)
+		c, err := h.history.Columns(ctx, s.ID, chartTrials, history.ColumnEnded)
 		if err != nil {
 			return nil, err
 		}

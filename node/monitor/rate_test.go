@@ -43,7 +43,7 @@ func TestRate(t *testing.T) {
 			t.Fatal("the events are not seen")
 		}
 	}
-	v, err := b.countRate(t.Context(), now)
+	v, err := b.handlers.charts.countRate(t.Context(), now)
 	if err != nil {
 		t.Fatal(err)
 	}

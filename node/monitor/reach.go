@@ -22,7 +22,7 @@ const (
 
 // reach tries a port of the machine that asks, and of no other: a node wants to know whether the master gets through to it. Whoever comes
 // over loopback may be anywhere, by a tunnel or a proxy, and would have this machine's own ports tried, which no network reaches.
-func (m *Monitor) reach(r *http.Request, ask *api.Reach) (struct{}, error) {
+func (h *nodeHandlers) connectBack(r *http.Request, ask *api.Reach) (struct{}, error) {
 	var none struct{}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil || ask.Port < 1 || ask.Port > 65535 || len(ask.Word) > reachWord || (ask.Network != "tcp" && ask.Network != "udp") {

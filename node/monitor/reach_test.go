@@ -39,7 +39,7 @@ func TestReachSparesTheMastersOwnPorts(t *testing.T) {
 			}
 			r.RemoteAddr = c.from
 			var refusal *api.Error
-			if _, err := new(Monitor).reach(r, &api.Reach{Network: network, Port: port}); !errors.As(err, &refusal) || refusal.Status != c.want {
+			if _, err := new(nodeHandlers).connectBack(r, &api.Reach{Network: network, Port: port}); !errors.As(err, &refusal) || refusal.Status != c.want {
 				t.Errorf("%s from %s: got %v, want status %d", network, c.from, err, c.want)
 			}
 		}

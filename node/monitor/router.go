@@ -47,9 +47,9 @@ func (m *Monitor) newRouter() *router {
 	if err != nil {
 		panic(err) // the options are constants
 	}
-	worker := m.cfg.Master == nil
-	for _, rt := range m.routes() {
-		if worker && !rt.everywhere || rt.access == forNodes && m.cfg.Master.Snapshots() == nil {
+	worker := !m.master
+	for _, rt := range m.handlers.routes() {
+		if worker && !rt.everywhere || rt.access == forNodes && !m.snapshots {
 			continue
 		}
 		old := rt.handler
@@ -79,9 +79,9 @@ func (m *Monitor) newRouter() *router {
 }
 
 // tableForProxy makes a router that answers nothing: a proxy asks it what a request is for.
-func (m *Monitor) tableForProxy() *router {
+func tableForProxy(h *handlers) *router {
 	t := &router{mux: http.NewServeMux(), byPattern: map[string]*route{}}
-	for _, rt := range m.routes() {
+	for _, rt := range h.routes() {
 		t.add(rt.prefix(), &rt, http.NotFoundHandler())
 	}
 	return t
@@ -181,7 +181,7 @@ func (m *Monitor) bounded(rt *route, next http.Handler) http.Handler {
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
 		}
 		status := servePatiently(w, r, cmp.Or(rt.patience, writeTime), next)
-		m.metrics.answered(rt, status, time.Since(began))
+		m.requests.answered(rt, status, time.Since(began))
 	})
 }
 

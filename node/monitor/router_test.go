@@ -72,7 +72,7 @@ func TestQuietStreams(t *testing.T) {
 // TestHTTP2 asks over TLS in both versions of HTTP: the same is answered, and an answer may be as many as a browser wants.
 func TestHTTP2(t *testing.T) {
 	f := newFront(t, nil)
-	id, err := f.cfg.Authority.IssueSelf("host1")
+	id, err := f.guard.authority.IssueSelf("host1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestHTTP2(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- f.ServeOthers(ctx, tls.NewListener(raw, id.APIServer(nil))) }()
 	for _, force := range []bool{true, false} {
-		transport := &http.Transport{ForceAttemptHTTP2: force, TLSClientConfig: f.cfg.Authority.Pin().Client()}
+		transport := &http.Transport{ForceAttemptHTTP2: force, TLSClientConfig: f.guard.authority.Pin().Client()}
 		if !force {
 			transport.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 		}

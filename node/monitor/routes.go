@@ -81,122 +81,122 @@ const (
 func listMedia() []string { return []string{mediaJSON, mediaLines, mediaCSV} }
 
 // routes is the API: what can be asked for, who may ask, and what answers.
-func (m *Monitor) routes() []route {
+func (h *handlers) routes() []route {
 	all := []route{
 		{method: "GET", pattern: api.PathDocument, access: mayRead, topic: topicNodes, summary: "Describe the API", everywhere: true,
 			call: call{handler: document, gives: reflect.TypeFor[any]()}},
 		{method: "GET", pattern: api.PathNode, access: mayRead, topic: topicNodes, summary: "Describe the node that answers", everywhere: true,
-			call: gives(m.node)},
+			call: gives(h.nodes.show)},
 		{method: "GET", pattern: api.PathMembers, access: mayRead, topic: topicNodes, summary: "List the nodes of the cluster", everywhere: true,
-			call: gives(m.members)},
-		{method: "GET", pattern: api.PathNodes, access: mayRead, topic: topicNodes, summary: "Show what all nodes were doing lately", call: gives(m.nodes)},
+			call: gives(h.nodes.list)},
+		{method: "GET", pattern: api.PathNodes, access: mayRead, topic: topicNodes, summary: "Show what all nodes were doing lately", call: gives(h.nodes.recent)},
 		{method: "GET", pattern: api.PathSamples, access: mayRead, topic: topicNodes, summary: "Show what a node was doing",
-			query: []parameter{{"step", "string", "15s for the last hour, which is the default, 1m for a day, or 15m for 14 days"}}, call: gives(m.samples)},
+			query: []parameter{{"step", "string", "15s for the last hour, which is the default, 1m for a day, or 15m for 14 days"}}, call: gives(h.nodes.samples)},
 		{method: "POST", pattern: api.PathMember + "/actions/drain", access: mayAct, topic: topicNodes, summary: "Keep new trials off a node",
-			call: takes(m.drainMember)},
+			call: takes(h.nodes.drainMember)},
 		{method: "POST", pattern: api.PathMember + "/actions/undrain", access: mayAct, topic: topicNodes, summary: "Let a node take trials again",
-			call: gives(m.undrainMember)},
+			call: gives(h.nodes.undrainMember)},
 		{method: "POST", pattern: api.PathMember + "/actions/forget", access: mayAdminister, topic: topicNodes, summary: "Take a node out of the cluster",
-			call: gives(m.forgetMember)},
+			call: gives(h.nodes.forgetMember)},
 		{method: "POST", pattern: api.PathReach, access: mayAct, topic: topicNodes, summary: "Try to connect to a port of the machine that asks",
-			call: takes(m.reach)},
+			call: takes(h.nodes.connectBack)},
 
 		{method: "GET", pattern: api.PathSession, access: mayRead, topic: topicAccess, summary: "Say what the one who asks may do", everywhere: true,
-			call: gives(m.whoami)},
+			call: gives(whoami)},
 		{method: "POST", pattern: api.PathChallenge, access: mayNothing, topic: topicAccess, summary: "Refuse machines of older versions",
-			call: gives(m.olderJoin)},
-		{method: "POST", pattern: api.PathJoin, access: mayNothing, topic: topicAccess, summary: "Join the cluster with a token", call: takes(m.join)},
+			call: gives(h.access.olderJoin)},
+		{method: "POST", pattern: api.PathJoin, access: mayNothing, topic: topicAccess, summary: "Join the cluster with a token", call: takes(h.access.join)},
 		{method: "POST", pattern: api.PathCertificate, access: forNodes, topic: topicAccess, summary: "Renew the certificate of the node that asks",
-			call: takes(m.renew)},
-		{method: "GET", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "List the tokens", call: gives(m.tokens)},
-		{method: "POST", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "Make a token", call: takes(m.makeToken)},
-		{method: "DELETE", pattern: api.PathToken, access: mayAdminister, topic: topicAccess, summary: "Revoke a token", call: gives(m.revoke)},
-		{method: "POST", pattern: api.PathKeyring, access: mayAdminister, topic: topicAccess, summary: "Change the gossip key", call: gives(m.rotate)},
+			call: takes(h.access.renew)},
+		{method: "GET", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "List the tokens", call: gives(h.access.tokens)},
+		{method: "POST", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "Make a token", call: takes(h.access.makeToken)},
+		{method: "DELETE", pattern: api.PathToken, access: mayAdminister, topic: topicAccess, summary: "Revoke a token", call: gives(h.access.revoke)},
+		{method: "POST", pattern: api.PathKeyring, access: mayAdminister, topic: topicAccess, summary: "Change the gossip key", call: gives(h.access.rotate)},
 		{method: "GET", pattern: api.PathBackup, access: mayOwn, topic: topicNodes, summary: "Back up the master",
-			call: call{handler: m.backup, media: []string{mediaBinary}, stream: true}},
-		{method: "GET", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Say how far a rotation of the CA has come", call: gives(m.ca)},
-		{method: "POST", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Take the next step of a rotation of the CA", call: takes(m.stepCA)},
+			call: call{handler: h.access.backup, media: []string{mediaBinary}, stream: true}},
+		{method: "GET", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Say how far a rotation of the CA has come", call: gives(h.access.ca)},
+		{method: "POST", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Take the next step of a rotation of the CA", call: takes(h.access.stepCA)},
 	}
 	all = append(all, route{method: "GET", pattern: api.PathEvents, access: mayRead, topic: topicSweeps, summary: "Stream states as they change",
 		query: []parameter{{"topics", "string", "overview, nodes, sweep:ID, trial:ID/INDEX, with commas between them"}},
-		call:  call{handler: m.events, gives: reflect.TypeFor[api.Events](), media: []string{mediaEvents}, stream: true, patience: eventsPatience}})
+		call:  call{handler: h.events.stream, gives: reflect.TypeFor[api.Events](), media: []string{mediaEvents}, stream: true, patience: eventsPatience}})
 	all = append(all, route{method: "GET", pattern: api.PathRate, access: mayRead, topic: topicSweeps, summary: "Count the trials that ended in each minute of the last hour",
-		call: call{handler: m.rate, gives: reflect.TypeFor[api.Rate]()}})
-	all = append(all, m.sweepRoutes()...)
-	all = append(all, m.chartRoutes()...)
-	all = append(all, m.rootRoutes()...)
-	all = append(all, m.flowerRoutes()...)
-	all = append(all, m.outputRoutes()...)
-	return append(all, m.fileRoutes()...)
+		call: call{handler: h.charts.rate, gives: reflect.TypeFor[api.Rate]()}})
+	all = append(all, h.sweepRoutes()...)
+	all = append(all, h.charts.routes()...)
+	all = append(all, h.rootRoutes()...)
+	all = append(all, h.flower.routes()...)
+	all = append(all, h.outputRoutes()...)
+	return append(all, h.fileRoutes()...)
 }
 
 // sweepRoutes are the calls about sweeps and their trials.
-func (m *Monitor) sweepRoutes() []route {
+func (h *handlers) sweepRoutes() []route {
 	index := parameter{"index", "integer", "of one trial; -1 or nothing is every trial"}
 	dry := parameter{"dry_run", "boolean", "check it and count the trials that it would change, and do nothing"}
 	all := []route{
-		{method: "GET", pattern: api.PathSweeps, access: mayRead, topic: topicSweeps, summary: "List the sweeps, the newest first", old: gives(m.sweeps).handler,
+		{method: "GET", pattern: api.PathSweeps, access: mayRead, topic: topicSweeps, summary: "List the sweeps, the newest first", old: gives(h.sweeps.listOld).handler,
 			query: []parameter{
 				{"state", "string", "only sweeps in this state"}, {"project", "string", "only sweeps of this project"},
 				{"limit", "integer", "at most so many, up to 200; 100 without it"}, {"after", "string", "next of the page before"},
 			},
-			call: call{handler: m.listSweeps, gives: reflect.TypeFor[api.SweepList](), lines: reflect.TypeFor[api.Sweep](), media: listMedia()}},
-		{method: "POST", pattern: api.PathSweeps, access: mayAct, topic: topicSweeps, summary: "Submit a sweep", bodyLimit: largeBody, call: takes(m.submit)},
-		{method: "GET", pattern: api.PathSweep, access: mayRead, topic: topicSweeps, summary: "Show a sweep", call: gives(m.sweep)},
-		{method: "GET", pattern: api.PathDescribe, access: mayAct, topic: topicSweeps, summary: "Say what a sweep runs, and where it came from", call: gives(m.describe)},
+			call: call{handler: h.sweeps.list, gives: reflect.TypeFor[api.SweepList](), lines: reflect.TypeFor[api.Sweep](), media: listMedia()}},
+		{method: "POST", pattern: api.PathSweeps, access: mayAct, topic: topicSweeps, summary: "Submit a sweep", bodyLimit: largeBody, call: takes(h.actions.submit)},
+		{method: "GET", pattern: api.PathSweep, access: mayRead, topic: topicSweeps, summary: "Show a sweep", call: gives(h.sweeps.show)},
+		{method: "GET", pattern: api.PathDescribe, access: mayAct, topic: topicSweeps, summary: "Say what a sweep runs, and where it came from", call: gives(h.sweeps.describe)},
 		{method: "GET", pattern: api.PathBundle, access: mayAct, topic: topicSweeps, summary: "Fetch the files that a sweep was submitted with",
-			call: call{handler: m.openSweepBundle, media: []string{mediaBinary}, stream: true}},
-		{method: "DELETE", pattern: api.PathSweep, access: mayAct, topic: topicSweeps, summary: "Remove a sweep that does not run", call: gives(m.remove)},
+			call: call{handler: h.files.openSweepBundle, media: []string{mediaBinary}, stream: true}},
+		{method: "DELETE", pattern: api.PathSweep, access: mayAct, topic: topicSweeps, summary: "Remove a sweep that does not run", call: gives(h.actions.remove)},
 		{method: "POST", pattern: api.PathSweep + "/actions/retry", access: mayAct, topic: topicSweeps, summary: "Run trials again that did not succeed",
-			query: []parameter{dry}, call: takes(m.retry)},
+			query: []parameter{dry}, call: takes(h.actions.retry)},
 		{method: "POST", pattern: api.PathSweep + "/actions/extend", access: mayAct, topic: topicSweeps, summary: "Add values to axes", bodyLimit: largeBody,
-			query: []parameter{dry}, call: takes(m.extend)},
+			query: []parameter{dry}, call: takes(h.actions.extend)},
 		{method: "POST", pattern: api.PathSweep + "/actions/set", access: mayAct, topic: topicSweeps, summary: "Change the priority of a sweep, how many of its trials run at a time, or their time limit",
-			query: []parameter{dry}, call: takes(m.set)},
-		{method: "GET", pattern: api.PathFailures, access: mayRead, topic: topicSweeps, summary: "Group the failed trials", call: gives(m.failures)},
+			query: []parameter{dry}, call: takes(h.actions.set)},
+		{method: "GET", pattern: api.PathFailures, access: mayRead, topic: topicSweeps, summary: "Group the failed trials", call: gives(h.sweeps.failures)},
 		{method: "GET", pattern: api.PathWatch, access: mayRead, topic: topicSweeps, summary: "Stream the output and the counts of a sweep until nothing of it runs",
 			query: []parameter{{"after", "integer", "position in the log; only output behind it is sent"}},
-			call:  call{handler: m.watch, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
-		{method: "GET", pattern: api.PathTrials, access: mayRead, topic: topicTrials, summary: "List trials", old: m.trials,
+			call:  call{handler: h.output.watch, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
+		{method: "GET", pattern: api.PathTrials, access: mayRead, topic: topicTrials, summary: "List trials", old: h.trials.listOld,
 			query: slices.Concat(whereQuery, []parameter{
 				{"sort", "string", "index, state, attempts, started, ended, wall, cpu, memory, objective, a parameter or a metric"},
 				{"desc", "boolean", "in descending order"}, {"limit", "integer", "at most so many, up to 500; 100 without it"}, {"offset", "integer", "pass over so many trials first: next of the page before"},
 				{"after", "string", "begin behind this place: cursor of the page before"},
 				{"field", "string", "a column to give; may be repeated; all without it"},
 			}),
-			call: call{handler: m.listTrials, gives: reflect.TypeFor[api.TrialTable](), lines: reflect.TypeFor[api.Trial](), media: listMedia()}},
-		{method: "GET", pattern: api.PathAttempts, access: mayRead, topic: topicTrials, summary: "List the attempts of a trial", call: gives(m.attempts)},
-		{method: "GET", pattern: api.PathCurves, access: mayRead, topic: topicTrials, summary: "Show how the metrics of a trial went", call: gives(m.curves)},
+			call: call{handler: h.trials.list, gives: reflect.TypeFor[api.TrialTable](), lines: reflect.TypeFor[api.Trial](), media: listMedia()}},
+		{method: "GET", pattern: api.PathAttempts, access: mayRead, topic: topicTrials, summary: "List the attempts of a trial", call: gives(h.trials.attempts)},
+		{method: "GET", pattern: api.PathCurves, access: mayRead, topic: topicTrials, summary: "Show how the metrics of a trial went", call: gives(h.trials.curves)},
 		{method: "GET", pattern: api.PathByHand, access: mayAct, topic: topicTrials, summary: "Say how to run a trial by hand",
-			query: []parameter{{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}}, call: gives(m.byHand)},
-		{method: "GET", pattern: api.PathExplain, access: mayRead, topic: topicTrials, summary: "Say why a trial waits", call: gives(m.explain)},
+			query: []parameter{{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}}, call: gives(h.trials.runScript)},
+		{method: "GET", pattern: api.PathExplain, access: mayRead, topic: topicTrials, summary: "Say why a trial waits", call: gives(h.trials.explain)},
 		{method: "GET", pattern: api.PathLogs, access: mayRead, topic: topicTrials, summary: "Stream what trials have printed",
 			query: []parameter{
 				index, {"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"},
 				{"follow", "boolean", "go on until the trial or the sweep is at rest"},
 			},
-			call: call{handler: m.logs, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
+			call: call{handler: h.output.stream, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
 		{method: "GET", pattern: api.PathArtifacts, access: mayRead, topic: topicTrials, summary: "Fetch the files that trials left", query: []parameter{index},
-			call: call{handler: m.artifacts, media: []string{mediaTar}, stream: true}},
+			call: call{handler: h.files.artifacts, media: []string{mediaTar}, stream: true}},
 	}
 	for _, a := range []struct {
 		name, summary string
 		do            func(*http.Request) (api.Done, error)
 		query         []parameter
 	}{
-		{"pause", "Start no more trials of a sweep", m.pause, nil},
-		{"kill", "Pause a sweep and stop its running trials", m.kill, nil},
-		{"resume", "Let a paused sweep go on", m.resume, nil},
-		{"cancel", "End a sweep", m.cancel, []parameter{{"save", "boolean", "let running trials save their state first"}}},
+		{"pause", "Start no more trials of a sweep", h.actions.pause, nil},
+		{"kill", "Pause a sweep and stop its running trials", h.actions.kill, nil},
+		{"resume", "Let a paused sweep go on", h.actions.resume, nil},
+		{"cancel", "End a sweep", h.actions.cancel, []parameter{{"save", "boolean", "let running trials save their state first"}}},
 	} {
 		all = append(all, route{method: "POST", pattern: api.PathSweep + "/actions/" + a.name, access: mayAct, topic: topicSweeps, summary: a.summary,
 			query: append([]parameter{dry}, a.query...), call: gives(a.do)})
 	}
-	return append(all, route{method: "POST", pattern: api.PathCancel, access: mayAct, topic: topicTrials, summary: "Cancel one trial", query: []parameter{dry}, call: gives(m.cancelTrial)})
+	return append(all, route{method: "POST", pattern: api.PathCancel, access: mayAct, topic: topicTrials, summary: "Cancel one trial", query: []parameter{dry}, call: gives(h.actions.cancelTrial)})
 }
 
 // outputRoutes are the calls about what one trial has printed and left.
-func (m *Monitor) outputRoutes() []route {
+func (h *handlers) outputRoutes() []route {
 	attempt := parameter{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}
 	stream := parameter{"stream", "string", "stdout, stderr or setup; without it all"}
 	text, exact := parameter{"q", "string", "the text, on one line"}, parameter{"case", "boolean", "tell capital letters from small ones"}
@@ -206,56 +206,68 @@ func (m *Monitor) outputRoutes() []route {
 				stream, {"from", "integer", "position of the first piece"}, {"before", "integer", "give what is before this position instead; without both the end"},
 				{"limit", "integer", fmt.Sprintf("about so many bytes, up to %d; %d without it", api.MaxWindow, api.DefaultWindow)},
 			}, whereQuery),
-			call: gives(m.sweepLog)},
+			call: gives(h.logs.sweepWindow)},
 		{method: "GET", pattern: api.PathSweepLogSearch, access: mayRead, topic: topicSweeps, summary: "Search what trials have printed",
 			query: slices.Concat([]parameter{
 				stream, text, exact, {"from", "integer", "position of the first piece to search; next of the answer before"},
 				{"limit", "integer", fmt.Sprintf("about so many hits, up to %d; %d without it", api.MaxHits, api.DefaultHits)},
 			}, whereQuery),
-			call: gives(m.sweepLogSearch)},
+			call: gives(h.logs.searchSweep)},
 		{method: "GET", pattern: api.PathLog, access: mayRead, topic: topicTrials, summary: "Show a part of what a trial has printed",
 			query: []parameter{
 				attempt, stream, {"offset", "integer", "of the first byte; 0 without it"}, {"tail", "integer", "begin so many bytes before the end instead"},
 				{"limit", "integer", fmt.Sprintf("at most so many bytes, up to %d; %d without it", api.MaxWindow, api.DefaultWindow)},
 			},
-			call: gives(m.logWindow)},
+			call: gives(h.logs.window)},
 		{method: "GET", pattern: api.PathLogSearch, access: mayRead, topic: topicTrials, summary: "Search what a trial has printed",
 			query: []parameter{
 				attempt, stream, text, exact,
 				{"offset", "integer", "of the first byte to search; next of the answer before"},
 				{"limit", "integer", fmt.Sprintf("about so many hits, up to %d; %d without it", api.MaxHits, api.DefaultHits)},
 			},
-			call: gives(m.logSearch)},
+			call: gives(h.logs.search)},
 		{method: "GET", pattern: api.PathLogText, access: mayRead, topic: topicTrials, summary: "Download what a trial has printed",
-			query: []parameter{attempt, stream}, call: call{handler: m.logText, media: []string{mediaText}, stream: true}},
+			query: []parameter{attempt, stream}, call: call{handler: h.logs.text, media: []string{mediaText}, stream: true}},
 		{method: "GET", pattern: api.PathFiles, access: mayRead, topic: topicTrials, summary: "List the files that a trial left",
-			query: []parameter{attempt}, call: gives(m.files)},
+			query: []parameter{attempt}, call: gives(h.files.list)},
 		{method: "GET", pattern: api.PathFile, access: mayRead, topic: topicTrials, summary: "Download one of the files that a trial left",
-			query: []parameter{attempt, {"name", "string", "of the file, as in the list"}}, call: call{handler: m.file, media: []string{mediaBinary}, stream: true}},
+			query: []parameter{attempt, {"name", "string", "of the file, as in the list"}}, call: call{handler: h.files.open, media: []string{mediaBinary}, stream: true}},
 	}
 }
 
 // fileRoutes are the calls about bundles, and for nodes those about artifacts and snapshots.
-func (m *Monitor) fileRoutes() []route {
+func (h *handlers) fileRoutes() []route {
 	file := api.PathSnapshots + "/files/{hash}"
 	return []route{
 		{method: "HEAD", pattern: api.PathBundles + "{digest}", access: mayRead, topic: topicFiles, summary: "Ask whether a bundle is stored",
-			call: call{handler: m.hasBundle}},
+			call: call{handler: h.files.hasBundle}},
 		{method: "PUT", pattern: api.PathBundles + "{digest}", access: mayAct, topic: topicFiles, summary: "Store a bundle", bodyLimit: unlimited,
-			call: call{handler: m.putBundle, status: http.StatusNoContent}},
+			call: call{handler: h.files.putBundle, status: http.StatusNoContent}},
 		{method: "GET", pattern: api.PathBundles + "{digest}", access: forNodes, topic: topicFiles, summary: "Fetch a bundle",
-			call: call{handler: m.openBundle, media: []string{mediaBinary}, stream: true}},
+			call: call{handler: h.files.openBundle, media: []string{mediaBinary}, stream: true}},
 		{method: "PUT", pattern: api.PathRunFiles, access: forNodes, topic: topicFiles, summary: "Store what a run of a node has left", bodyLimit: unlimited,
-			call: gives(m.putArtifacts)},
+			call: gives(h.files.putArtifacts)},
 		{method: "POST", pattern: api.PathSnapshots, access: forNodes, topic: topicFiles, summary: "Offer a snapshot", bodyLimit: checkpoint.MaxManifest,
-			call: takes(m.offerSnapshot)},
-		{method: "GET", pattern: api.PathSnapshots + "/{number}", access: forNodes, topic: topicFiles, summary: "Load a snapshot", call: gives(m.loadSnapshot)},
+			call: takes(h.snapshots.offer)},
+		{method: "GET", pattern: api.PathSnapshots + "/{number}", access: forNodes, topic: topicFiles, summary: "Load a snapshot", call: gives(h.snapshots.load)},
 		{method: "PUT", pattern: file, access: forNodes, topic: topicFiles, summary: "Store the content of a file", bodyLimit: unlimited,
 			query: []parameter{{"size", "integer", "of the file, in bytes"}, {"have", "integer", "how many bytes of it are stored already"}},
-			call:  gives(m.putSnapshotFile)},
+			call:  gives(h.snapshots.putFile)},
 		{method: "GET", pattern: file, access: forNodes, topic: topicFiles, summary: "Fetch the content of a file",
-			call: call{handler: m.openSnapshotFile, media: []string{mediaBinary}, stream: true}},
-		{method: "POST", pattern: file, access: forNodes, topic: topicFiles, summary: "Check the stored content of a file", call: gives(m.verifySnapshotFile)},
+			call: call{handler: h.snapshots.openFile, media: []string{mediaBinary}, stream: true}},
+		{method: "POST", pattern: file, access: forNodes, topic: topicFiles, summary: "Check the stored content of a file", call: gives(h.snapshots.verifyFile)},
+	}
+}
+
+// rootRoutes are what other programs than ours call, below no prefix.
+func (h *handlers) rootRoutes() []route {
+	return []route{
+		{method: "GET", pattern: api.PathHealthy, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
+			summary: "Say whether the node works: if not for long, it has to be started again", call: call{handler: h.healthy.answer, media: []string{mediaText}}},
+		{method: "GET", pattern: api.PathMetrics, root: true, access: mayRead, topic: topicOthers,
+			summary: "Give metrics to Prometheus", call: call{handler: h.metrics.scrape, media: []string{mediaText}}},
+		{method: "GET", pattern: api.PathReady, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
+			summary: "Say whether the node can store what it is sent, or take trials", call: call{handler: h.ready.answer, media: []string{mediaText}}},
 	}
 }
 

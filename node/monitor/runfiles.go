@@ -14,18 +14,18 @@ import (
 )
 
 // openBundle sends a bundle to a node.
-func (m *Monitor) openBundle(w http.ResponseWriter, r *http.Request) {
+func (h *fileHandlers) openBundle(w http.ResponseWriter, r *http.Request) {
 	digest := r.PathValue("digest")
 	if !isDigest(digest) {
 		refuse(w, &api.Error{Status: http.StatusNotFound, Msg: "a bundle is named by its SHA-256, 64 hex digits in lower case"})
 		return
 	}
-	m.sendBundle(w, r, digest)
+	h.sendBundle(w, r, digest)
 }
 
 // openSweepBundle streams the bundle that a sweep was submitted with.
-func (m *Monitor) openSweepBundle(w http.ResponseWriter, r *http.Request) {
-	s, err := m.record(r)
+func (h *fileHandlers) openSweepBundle(w http.ResponseWriter, r *http.Request) {
+	s, err := h.lookup.sweep(r)
 	if err == nil && s.Bundle == "" {
 		err = &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("no files came with %s", s.ID), Hint: "its program reads none of its folder"}
 	}
@@ -33,11 +33,11 @@ func (m *Monitor) openSweepBundle(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	m.sendBundle(w, r, s.Bundle)
+	h.sendBundle(w, r, s.Bundle)
 }
 
-func (m *Monitor) sendBundle(w http.ResponseWriter, r *http.Request, digest string) {
-	f, err := m.cfg.Store.Bundles.Open(r.Context(), digest)
+func (h *fileHandlers) sendBundle(w http.ResponseWriter, r *http.Request, digest string) {
+	f, err := h.store.Bundles.Open(r.Context(), digest)
 	if err != nil {
 		refuse(w, refusedFile(err))
 		return
@@ -52,7 +52,7 @@ func (m *Monitor) sendBundle(w http.ResponseWriter, r *http.Request, digest stri
 const maxRun = 256
 
 // putArtifacts stores what a run has left. A node may store those of its own runs of trials that there are.
-func (m *Monitor) putArtifacts(r *http.Request) (struct{}, error) {
+func (h *fileHandlers) putArtifacts(r *http.Request) (struct{}, error) {
 	var none struct{}
 	node, err := peer(r)
 	if err != nil {
@@ -64,11 +64,11 @@ func (m *Monitor) putArtifacts(r *http.Request) (struct{}, error) {
 		return none, &api.Error{Status: http.StatusForbidden, Msg: "a node stores what its own runs have left"}
 	}
 	id := grid.TrialID{Sweep: grid.SweepID(r.PathValue("sweep")), Index: index}
-	record, ok := m.cfg.Master.Sweep(id.Sweep)
+	record, ok := h.master.Sweep(id.Sweep)
 	if !ok || index < 0 || index >= record.Sweep.Space.Count() {
 		return none, &api.Error{Status: http.StatusNotFound, Msg: "there is no trial " + id.String()}
 	}
-	return none, refusedFile(m.cfg.Store.PutArtifactsOf(r.Context(), node, id, run, r.Body))
+	return none, refusedFile(h.store.PutArtifactsOf(r.Context(), node, id, run, r.Body))
 }
 
 // refusedFile gives the answer that stands for an error of the store.

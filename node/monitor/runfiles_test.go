@@ -82,7 +82,7 @@ func TestRunFilesAreTheNodesOwn(t *testing.T) {
 		r.SetPathValue("index", c.index)
 		r.SetPathValue("run", c.run)
 		r.TLS = c.state
-		_, err := m.putArtifacts(r)
+		_, err := m.handlers.files.putArtifacts(r)
 		var refused *api.Error
 		if errors.As(err, &refused); (err == nil) != (c.want == 0) || refused != nil && refused.Status != c.want {
 			t.Errorf("%s: got %v, want status %d", name, err, c.want)
@@ -134,7 +134,7 @@ func TestArtifactsOfManyTrials(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	r.SetPathValue("sweep", string(id))
 	w := httptest.NewRecorder()
-	b.artifacts(w, r)
+	b.handlers.files.artifacts(w, r)
 	seen := map[string]string{}
 	for in := tar.NewReader(w.Body); ; {
 		h, err := in.Next()

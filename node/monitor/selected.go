@@ -24,12 +24,12 @@ func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
 			order.By, value = "value", l.q.Sort
 		}
 	}
-	leave, err := l.m.charts.turn.wait(ctx)
+	leave, err := l.trials.charts.cache.turn.wait(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	v, err := l.m.chartView(ctx, l.sweep, value, "", where)
+	v, err := l.trials.charts.view(ctx, l.sweep, value, "", where)
 	if err != nil {
 		return err
 	}

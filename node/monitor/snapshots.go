@@ -11,6 +11,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/api"
 	"mlfnode/node/checkpoint"
+	"mlfnode/node/master"
 )
 
 // errNotNode is the answer to somebody who shows no node's certificate.
@@ -28,9 +29,14 @@ func peer(r *http.Request) (grid.NodeID, error) {
 	return node, nil
 }
 
+// snapshotHandlers answer calls of nodes about the snapshots of trials.
+type snapshotHandlers struct {
+	master *master.Master
+}
+
 // leased gives the trial that a request is about, if the node that asks holds a lease with it: it may read and write the snapshots of
 // no other.
-func (m *Monitor) leased(r *http.Request) (grid.TrialID, error) {
+func (h *snapshotHandlers) leased(r *http.Request) (grid.TrialID, error) {
 	var none grid.TrialID
 	node, err := peer(r)
 	if err != nil {
@@ -41,16 +47,16 @@ func (m *Monitor) leased(r *http.Request) (grid.TrialID, error) {
 		return none, badRequest("a trial is named by its sweep and its index", "")
 	}
 	id := grid.TrialID{Sweep: grid.SweepID(r.PathValue("sweep")), Index: index}
-	holds, err := m.cfg.Master.HoldsTrial(r.Context(), node, id)
+	holds, err := h.master.HoldsTrial(r.Context(), node, id)
 	if err == nil && !holds {
 		err = &api.Error{Status: http.StatusForbidden, Code: api.CodeNotHeld, Msg: "the node does not hold " + id.String()}
 	}
 	return id, err
 }
 
-func (m *Monitor) offerSnapshot(r *http.Request, snapshot *checkpoint.Snapshot) (api.SnapshotOffered, error) {
+func (h *snapshotHandlers) offer(r *http.Request, snapshot *checkpoint.Snapshot) (api.SnapshotOffered, error) {
 	var offered api.SnapshotOffered
-	id, err := m.leased(r)
+	id, err := h.leased(r)
 	if err != nil {
 		return offered, err
 	}
@@ -58,12 +64,12 @@ func (m *Monitor) offerSnapshot(r *http.Request, snapshot *checkpoint.Snapshot) 
 		return offered, badRequest(err.Error(), "")
 	}
 	snapshot.Node, _ = peer(r)
-	offered.Number, offered.Missing, err = m.cfg.Master.Snapshots().Offer(r.Context(), id, snapshot)
+	offered.Number, offered.Missing, err = h.master.Snapshots().Offer(r.Context(), id, snapshot)
 	return offered, refusedSnapshot(err)
 }
 
-func (m *Monitor) loadSnapshot(r *http.Request) (*checkpoint.Snapshot, error) {
-	id, err := m.leased(r)
+func (h *snapshotHandlers) load(r *http.Request) (*checkpoint.Snapshot, error) {
+	id, err := h.leased(r)
 	if err != nil {
 		return nil, err
 	}
@@ -71,13 +77,13 @@ func (m *Monitor) loadSnapshot(r *http.Request) (*checkpoint.Snapshot, error) {
 	if err != nil {
 		return nil, badRequest("a snapshot is named by its number", "")
 	}
-	snapshot, err := m.cfg.Master.Snapshots().Load(r.Context(), id, number)
+	snapshot, err := h.master.Snapshots().Load(r.Context(), id, number)
 	return snapshot, refusedSnapshot(err)
 }
 
-func (m *Monitor) putSnapshotFile(r *http.Request) (struct{}, error) {
+func (h *snapshotHandlers) putFile(r *http.Request) (struct{}, error) {
 	var none struct{}
-	id, err := m.leased(r)
+	id, err := h.leased(r)
 	if err != nil {
 		return none, err
 	}
@@ -87,16 +93,16 @@ func (m *Monitor) putSnapshotFile(r *http.Request) (struct{}, error) {
 		return none, badRequest("size and have are numbers of bytes", "")
 	}
 	missing := checkpoint.Missing{Hash: r.PathValue("hash"), Size: size, Have: have}
-	return none, refusedSnapshot(m.cfg.Master.Snapshots().Put(r.Context(), id, missing, r.Body))
+	return none, refusedSnapshot(h.master.Snapshots().Put(r.Context(), id, missing, r.Body))
 }
 
-func (m *Monitor) openSnapshotFile(w http.ResponseWriter, r *http.Request) {
-	id, err := m.leased(r)
+func (h *snapshotHandlers) openFile(w http.ResponseWriter, r *http.Request) {
+	id, err := h.leased(r)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	f, err := m.cfg.Master.Snapshots().Open(r.Context(), id, r.PathValue("hash"))
+	f, err := h.master.Snapshots().Open(r.Context(), id, r.PathValue("hash"))
 	if err != nil {
 		refuse(w, refusedSnapshot(err))
 		return
@@ -105,12 +111,12 @@ func (m *Monitor) openSnapshotFile(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, f) // the node has gone if this fails
 }
 
-func (m *Monitor) verifySnapshotFile(r *http.Request) (struct{}, error) {
-	id, err := m.leased(r)
+func (h *snapshotHandlers) verifyFile(r *http.Request) (struct{}, error) {
+	id, err := h.leased(r)
 	if err != nil {
 		return struct{}{}, err
 	}
-	return struct{}{}, refusedSnapshot(m.cfg.Master.Snapshots().Verify(r.Context(), id, r.PathValue("hash")))
+	return struct{}{}, refusedSnapshot(h.master.Snapshots().Verify(r.Context(), id, r.PathValue("hash")))
 }
 
 // refusedSnapshot gives the answer that stands for an error of package checkpoint.

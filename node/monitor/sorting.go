@@ -29,7 +29,7 @@ var fixedSorts = []string{
 
 // chooseSort finds out what a listing is sorted by: what every sweep has, a parameter, or a metric. Names are those of the
 // columns of results: a prefix tells apart what has one name.
-func (m *Monitor) chooseSort(ctx context.Context, s *grid.Sweep, q *api.TrialQuery) (parameter string, err error) {
+func (h *trialHandlers) chooseSort(ctx context.Context, s *grid.Sweep, q *api.TrialQuery) (parameter string, err error) {
 	if q.Sort == string(history.SortObjective) && s.Task.Objective == nil {
 		return "", badRequest(fmt.Sprintf("task %s has no objective to sort by", s.Task.Name), "sort by a metric, or set objective in project.yaml")
 	}
@@ -43,7 +43,7 @@ func (m *Monitor) chooseSort(ctx context.Context, s *grid.Sweep, q *api.TrialQue
 		}
 		return key, nil
 	}
-	names, err := m.cfg.History.MetricNames(ctx, s.ID)
+	names, err := h.history.MetricNames(ctx, s.ID)
 	if err != nil {
 		return "", fmt.Errorf("list metrics of %s: %w", s.ID, err)
 	}
@@ -69,7 +69,7 @@ func (l *listing) descending(ctx context.Context) error {
 	if l.after != nil {
 		next = min(next, l.after.Index)
 	}
-	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{Sort: history.SortIndex, Desc: true, After: l.place()}) {
+	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, history.Query{Sort: history.SortIndex, Desc: true, After: l.place()}) {
 		if err != nil {
 			return err
 		}
@@ -256,7 +256,7 @@ func (l *listing) wanted(ctx context.Context) (func(index int64) bool, error) {
 	if len(l.q.States) == 0 && l.q.Class == "" {
 		return func(int64) bool { return true }, nil
 	}
-	c, err := l.m.cfg.History.Columns(ctx, l.sweep.ID, 0)
+	c, err := l.trials.history.Columns(ctx, l.sweep.ID, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +305,7 @@ func (l *listing) these(ctx context.Context, all []int64) error {
 	l.skip = 0
 	for page := range slices.Chunk(all, history.BlockTrials) {
 		page = page[:min(l.left, int64(len(page)))]
-		known, err := l.m.cfg.History.TrialsAt(ctx, l.sweep.ID, page)
+		known, err := l.trials.history.TrialsAt(ctx, l.sweep.ID, page)
 		if err != nil {
 			return err
 		}

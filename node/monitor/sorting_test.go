@@ -84,7 +84,7 @@ func TestSortByParameter(t *testing.T) {
 			})
 			for _, skip := range []int64{0, 500, 1200} {
 				var got []int64
-				l := &listing{m: m, sweep: s, q: api.TrialQuery{States: states, Class: c.class, Sort: "a", Desc: desc}, parameter: "a", left: 60, skip: skip,
+				l := &listing{trials: m.handlers.trials, sweep: s, q: api.TrialQuery{States: states, Class: c.class, Sort: "a", Desc: desc}, parameter: "a", left: 60, skip: skip,
 					emit: func(t *grid.Trial) error { got = append(got, t.Index); return nil }}
 				if err := l.byParameter(t.Context(), "a"); err != nil {
 					t.Fatal(err)
@@ -96,7 +96,7 @@ func TestSortByParameter(t *testing.T) {
 			}
 		}
 	}
-	l := &listing{m: m, sweep: &grid.Sweep{ID: "s-1", Space: spaceOf(t, math.MaxInt32)}, parameter: "a", left: 1}
+	l := &listing{trials: m.handlers.trials, sweep: &grid.Sweep{ID: "s-1", Space: spaceOf(t, math.MaxInt32)}, parameter: "a", left: 1}
 	if err := l.byParameter(t.Context(), "a"); err == nil {
 		t.Error("a sweep of " + strconv.Itoa(math.MaxInt32) + " trials is sorted by a parameter")
 	}

@@ -38,7 +38,7 @@ func newFront(t *testing.T, edit func(*Monitor)) *front {
 	}
 	log := testLog(t)
 	m := New(Config{
-		Logger: log, Authority: authority,
+		Logger: log, Cluster: Cluster{Authority: authority},
 		Master: master.New(master.Config{Logger: log, Slots: func(grid.Resources) int { return 1 }}),
 	})
 	if edit != nil {
@@ -96,7 +96,7 @@ func halves() map[string]string {
 
 // TestHalfSentRequestsEnd sends parts of requests and waits: each connection ends.
 func TestHalfSentRequestsEnd(t *testing.T) {
-	f := newFront(t, func(m *Monitor) { m.strangerTime = 100 * time.Millisecond })
+	f := newFront(t, func(m *Monitor) { m.guard.strangerTime = 100 * time.Millisecond })
 	for name, text := range halves() {
 		if name == "nothing at all" || name == "half a header" || name == "an answer that is not taken" {
 			continue // the server's own bounds, which tests of net/http hold; and the bound of connections, see below
@@ -224,7 +224,7 @@ func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.
 func TestRenewWithoutACertificate(t *testing.T) {
 	f := newFront(t, nil)
 	var refusal *api.Error
-	if _, err := f.renew(httptest.NewRequest(http.MethodPost, api.PathCertificate, nil), &trust.RenewalRequest{}); !errors.As(err, &refusal) || refusal.Status != http.StatusForbidden {
+	if _, err := f.handlers.access.renew(httptest.NewRequest(http.MethodPost, api.PathCertificate, nil), &trust.RenewalRequest{}); !errors.As(err, &refusal) || refusal.Status != http.StatusForbidden {
 		t.Errorf("got %v, want a refusal", err)
 	}
 }

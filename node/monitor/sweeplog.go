@@ -36,12 +36,12 @@ type sweepOutput struct {
 }
 
 // sweepOutput finds the output that a request asks for.
-func (m *Monitor) sweepOutput(r *http.Request) (*sweepOutput, error) {
-	s, err := m.record(r)
+func (h *logHandlers) sweepOutput(r *http.Request) (*sweepOutput, error) {
+	s, err := h.lookup.sweep(r)
 	if err != nil {
 		return nil, err
 	}
-	o := &sweepOutput{logs: m.cfg.Store.Logs, sweep: s}
+	o := &sweepOutput{logs: h.store.Logs, sweep: s}
 	if o.stream, err = streamNumber(r.FormValue("stream")); err != nil {
 		return nil, err
 	}
@@ -52,12 +52,12 @@ func (m *Monitor) sweepOutput(r *http.Request) (*sweepOutput, error) {
 	if o.part = len(where.Query()) > 0; !o.part {
 		return o, nil
 	}
-	leave, err := m.charts.turn.wait(r.Context())
+	leave, err := h.charts.cache.turn.wait(r.Context())
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	v, err := m.chartView(r.Context(), s, "", "", where)
+	v, err := h.charts.view(r.Context(), s, "", "", where)
 	if err != nil {
 		return nil, chartRefusal(err)
 	}
@@ -164,7 +164,7 @@ func own(p *api.SweepPiece, limit int64) api.SweepPiece {
 }
 
 // sweepLog answers with a part of what the trials of a sweep have printed.
-func (m *Monitor) sweepLog(r *http.Request) (api.SweepLog, error) {
+func (h *logHandlers) sweepWindow(r *http.Request) (api.SweepLog, error) {
 	w := api.SweepLog{Pieces: []api.SweepPiece{}}
 	limit, err := whole(r, "limit", api.DefaultWindow, 1, api.MaxWindow)
 	if err != nil {
@@ -178,22 +178,22 @@ func (m *Monitor) sweepLog(r *http.Request) (api.SweepLog, error) {
 	if err != nil {
 		return w, err
 	}
-	o, err := m.sweepOutput(r)
+	o, err := h.sweepOutput(r)
 	if err != nil {
 		return w, err
 	}
-	leave, err := m.logIndexes.turns.wait(r.Context())
+	leave, err := h.indexes.turns.wait(r.Context())
 	if err != nil {
 		return w, err
 	}
 	defer leave()
-	if w.Ended, err = m.atRest(r.Context(), o.sweep.ID, -1); err != nil { // before the end is looked for
+	if w.Ended, err = h.rest.reached(r.Context(), o.sweep.ID, -1); err != nil { // before the end is looked for
 		return w, err
 	}
 	if w.First, w.Total, err = o.bounds(r.Context()); err != nil {
 		return w, err
 	}
-	_, err = limited(r.Context(), m.logIndexes.patience, func(ctx context.Context) (struct{}, error) {
+	_, err = limited(r.Context(), h.indexes.patience, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, o.window(ctx, &w, from, min(max(before, w.First), w.Total), limit)
 	})
 	if err != nil {
@@ -232,7 +232,7 @@ func (o *sweepOutput) bounds(ctx context.Context) (first, end int64, err error) 
 }
 
 // sweepLogSearch finds a text in what the trials of a sweep have printed.
-func (m *Monitor) sweepLogSearch(r *http.Request) (api.SweepHits, error) {
+func (h *logHandlers) searchSweep(r *http.Request) (api.SweepHits, error) {
 	out := api.SweepHits{Hits: []api.SweepHit{}}
 	of, err := searchOf(r)
 	if err != nil {
@@ -242,11 +242,11 @@ func (m *Monitor) sweepLogSearch(r *http.Request) (api.SweepHits, error) {
 	if err != nil {
 		return out, err
 	}
-	o, err := m.sweepOutput(r)
+	o, err := h.sweepOutput(r)
 	if err != nil {
 		return out, err
 	}
-	leave, err := m.logIndexes.turns.wait(r.Context())
+	leave, err := h.indexes.turns.wait(r.Context())
 	if err != nil {
 		return out, err
 	}
@@ -256,7 +256,7 @@ func (m *Monitor) sweepLogSearch(r *http.Request) (api.SweepHits, error) {
 		return out, err
 	}
 	runs := map[string]*runSearch{}
-	next, err := limited(r.Context(), m.logIndexes.patience, func(ctx context.Context) (int64, error) {
+	next, err := limited(r.Context(), h.indexes.patience, func(ctx context.Context) (int64, error) {
 		return o.read(ctx, max(from, first), end, func(p *api.SweepPiece) error { return of.addPiece(ctx, p, runs, &out) })
 	})
 	if err != nil {

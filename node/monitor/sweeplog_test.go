@@ -52,10 +52,10 @@ func newPrintingSweep(t *testing.T, rounds int) *printingSweep {
 // window asks for a part, each time with more patience.
 func (p *printingSweep) window(t *testing.T, query string) api.SweepLog {
 	t.Helper()
-	p.logIndexes.patience = min(time.Minute, 2*p.logIndexes.patience+time.Microsecond)
+	p.handlers.logs.indexes.patience = min(time.Minute, 2*p.handlers.logs.indexes.patience+time.Microsecond)
 	r := httptest.NewRequestWithContext(t.Context(), "GET", "/?"+query, nil)
 	r.SetPathValue("sweep", p.id)
-	w, err := p.sweepLog(r)
+	w, err := p.handlers.logs.sweepWindow(r)
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
@@ -103,7 +103,7 @@ func TestSweepLog(t *testing.T) {
 		{"limit=3000&d[i]=1..2&stream=stdout", time.Minute, func(s string) bool { return s[0] != '0' && strings.Contains(s, " stdout ") }},
 		{"limit=3000&state=failed", time.Minute, func(string) bool { return false }},
 	} {
-		p.logIndexes.patience = c.patience
+		p.handlers.logs.indexes.patience = c.patience
 		want := ""
 		for _, s := range p.all {
 			if c.keep(s) {
@@ -132,7 +132,7 @@ func TestSweepLogSearch(t *testing.T) {
 		for next := int64(0); ; {
 			r := httptest.NewRequestWithContext(t.Context(), "GET", fmt.Sprintf("/?%s&from=%d", query, next), nil)
 			r.SetPathValue("sweep", p.id)
-			out, err := p.sweepLogSearch(r)
+			out, err := p.handlers.logs.searchSweep(r)
 			if err != nil {
 				t.Fatalf("%s: %v", query, err)
 			}
@@ -158,14 +158,14 @@ func TestSweepLogSearch(t *testing.T) {
 func TestWindowEndsInTime(t *testing.T) {
 	t.Parallel()
 	p := newPrintingSweep(t, 600)
-	p.logIndexes.patience = 0
+	p.handlers.logs.indexes.patience = 0
 	want := p.text[1]["stdout"] + p.text[1]["stderr"]
 	got, calls := "", 0
 	for offset := int64(0); len(got) < len(want) && calls < 10_000; calls++ {
 		r := httptest.NewRequestWithContext(t.Context(), "GET", fmt.Sprintf("/?offset=%d&limit=131072", offset), nil)
 		r.SetPathValue("sweep", p.id)
 		r.SetPathValue("index", "1")
-		w, err := p.logWindow(r)
+		w, err := p.handlers.logs.window(r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +176,7 @@ func TestWindowEndsInTime(t *testing.T) {
 			got += string(piece.Data)
 		}
 		offset = w.Next
-		p.logIndexes.patience = 2*p.logIndexes.patience + time.Microsecond
+		p.handlers.logs.indexes.patience = 2*p.handlers.logs.indexes.patience + time.Microsecond
 	}
 	if len(got) != len(want) || calls < 2 {
 		t.Errorf("got %d bytes in %d calls, want %d in several", len(got), calls, len(want))

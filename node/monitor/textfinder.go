@@ -1,6 +1,8 @@
 package monitor
 
-import "bytes"
+import (
+	"bytes"
+)
 
 // finder finds a text in data, where the letters from A to Z are as good as small ones unless
 // exact. It looks for what is rarest of the text, which is a matter of vector instructions, and

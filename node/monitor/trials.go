@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,19 +13,31 @@ import (
 	"mlfnode/grid"
 	"mlfnode/grid/ranges"
 	"mlfnode/grid/space"
+	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
+	"mlfnode/node/master"
 	"mlfnode/node/monitor/chart"
 )
 
+// trialHandlers answer calls about trials.
+type trialHandlers struct {
+	lookup  *lookup
+	master  *master.Master
+	history *history.DB
+	store   *jetstream.Store
+	charts  *chartViews
+	log     *slog.Logger
+}
+
 // trials streams the trials that the query selects, as clients of older versions ask for them.
-func (m *Monitor) trials(w http.ResponseWriter, r *http.Request) {
-	s, err := m.record(r)
+func (h *trialHandlers) listOld(w http.ResponseWriter, r *http.Request) {
+	s, err := h.lookup.sweep(r)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	l, err := m.newListing(r, s)
+	l, err := h.newListing(r, s)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -34,16 +47,16 @@ func (m *Monitor) trials(w http.ResponseWriter, r *http.Request) {
 }
 
 // newListing makes the listing that a request asks for; trials that have not run yet are made up from the space.
-func (m *Monitor) newListing(r *http.Request, s *grid.Sweep) (*listing, error) {
+func (h *trialHandlers) newListing(r *http.Request, s *grid.Sweep) (*listing, error) {
 	q, err := parseQuery(r)
 	if err != nil {
 		return nil, err
 	}
-	parameter, err := m.chooseSort(r.Context(), s, &q)
+	parameter, err := h.chooseSort(r.Context(), s, &q)
 	if err != nil {
 		return nil, err
 	}
-	l := &listing{m: m, sweep: s, q: q, parameter: parameter, sorted: q.Sort, madeUp: -1, left: q.Limit, skip: q.Offset}
+	l := &listing{trials: h, sweep: s, q: q, parameter: parameter, sorted: q.Sort, madeUp: -1, left: q.Limit, skip: q.Offset}
 	if l.left <= 0 {
 		l.left = s.Space.Count()
 	}
@@ -65,7 +78,7 @@ func (m *Monitor) newListing(r *http.Request, s *grid.Sweep) (*listing, error) {
 
 // each calls put for every trial of the listing.
 func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
-	kept := l.m.keptOutput(ctx)
+	kept := keptOutput(ctx, l.trials.store, l.trials.log)
 	l.emit = func(t *grid.Trial) error {
 		l.last = t
 		v := wire(l.sweep, t)
@@ -140,12 +153,12 @@ func parseQuery(r *http.Request) (api.TrialQuery, error) {
 
 // listing joins the rows of history with the trials that have none.
 type listing struct {
-	m     *Monitor
-	sweep *grid.Sweep
-	q     api.TrialQuery
-	left  int64 // how many more to emit
-	skip  int64 // how many to pass over first
-	emit  func(*grid.Trial) error
+	trials *trialHandlers
+	sweep  *grid.Sweep
+	q      api.TrialQuery
+	left   int64 // how many more to emit
+	skip   int64 // how many to pass over first
+	emit   func(*grid.Trial) error
 
 	parameter string // the key to sort by instead of q.Sort; empty for none
 	sorted    string // what was asked to sort by
@@ -210,7 +223,7 @@ func (l *listing) known() []grid.State {
 func (l *listing) all(ctx context.Context) error {
 	next := l.skip + l.from()
 	l.skip = 0
-	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{From: next, Limit: l.left}) {
+	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, history.Query{From: next, Limit: l.left}) {
 		if err != nil {
 			return err
 		}
@@ -227,13 +240,13 @@ func (l *listing) all(ctx context.Context) error {
 
 // merged is all with a filter.
 func (l *listing) merged(ctx context.Context) error {
-	rows, next := l.m.cfg.History.Known(l.sweep.ID), l.from()
+	rows, next := l.trials.history.Known(l.sweep.ID), l.from()
 	if l.skip >= farSkip && rows.Count() <= chartTrials { // else their states take too much memory
 		if err := l.jump(ctx, rows, &next); err != nil {
 			return err
 		}
 	}
-	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{States: l.known(), From: next}) {
+	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, history.Query{States: l.known(), From: next}) {
 		if err != nil {
 			return err
 		}
@@ -257,7 +270,7 @@ func (l *listing) jump(ctx context.Context, rows *ranges.Set, next *int64) error
 	if gap, ok := rows.Gap(*next, end); ok {
 		end = gap.Lo
 	}
-	c, err := l.m.cfg.History.Columns(ctx, l.sweep.ID, 0)
+	c, err := l.trials.history.Columns(ctx, l.sweep.ID, 0)
 	if err != nil {
 		return err
 	}
@@ -312,7 +325,7 @@ func (l *listing) make(index int64) *grid.Trial {
 func (l *listing) rows(ctx context.Context, states []grid.State) error {
 	q := history.Query{States: states, Sort: history.Sort(l.q.Sort), Desc: l.q.Desc, Limit: l.left, Offset: l.skip, After: l.place()}
 	emitted := int64(0)
-	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, q) {
+	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, q) {
 		if err != nil {
 			return err
 		}
@@ -330,7 +343,7 @@ func (l *listing) rows(ctx context.Context, states []grid.State) error {
 
 // passOver subtracts the rows that the offset has skipped.
 func (l *listing) passOver(ctx context.Context, states []grid.State) error {
-	c, err := l.m.cfg.History.Counts(ctx, l.sweep.ID)
+	c, err := l.trials.history.Counts(ctx, l.sweep.ID)
 	if err != nil {
 		return err
 	}
@@ -351,7 +364,7 @@ func (l *listing) unknown(context.Context) error {
 	if l.after != nil && (l.after.unknown || l.q.Sort == string(history.SortIndex)) {
 		from = l.from()
 	}
-	return l.gaps(l.m.cfg.History.Known(l.sweep.ID), from, l.sweep.Space.Count())
+	return l.gaps(l.trials.history.Known(l.sweep.ID), from, l.sweep.Space.Count())
 }
 
 func (l *listing) put(t *grid.Trial) error {
@@ -431,38 +444,25 @@ func usage(u grid.Usage) api.Usage {
 	return r
 }
 
-// trial gives the trial that a request names, and its sweep.
-func (m *Monitor) trial(r *http.Request) (*grid.Sweep, int64, error) {
-	s, err := m.record(r)
-	if err != nil {
-		return nil, 0, err
-	}
-	index, err := trialIndex(s, r.PathValue("index"))
-	if err == nil && index < 0 {
-		err = &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("%s has no trial %s", s.ID, r.PathValue("index")), Hint: "trials are numbered from 0"}
-	}
-	return s, index, err
-}
-
-func (m *Monitor) explain(r *http.Request) (api.Explanation, error) {
-	s, index, err := m.trial(r)
+func (h *trialHandlers) explain(r *http.Request) (api.Explanation, error) {
+	s, index, err := h.lookup.trial(r)
 	if err != nil {
 		return api.Explanation{}, err
 	}
-	return m.cfg.Master.Explain(r.Context(), grid.TrialID{Sweep: s.ID, Index: index})
+	return h.master.Explain(r.Context(), grid.TrialID{Sweep: s.ID, Index: index})
 }
 
-func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
-	s, index, err := m.trial(r)
+func (h *trialHandlers) attempts(r *http.Request) ([]api.Attempt, error) {
+	s, index, err := h.lookup.trial(r)
 	if err != nil {
 		return nil, err
 	}
-	known, err := m.cfg.History.Attempts(r.Context(), grid.TrialID{Sweep: s.ID, Index: index})
+	known, err := h.history.Attempts(r.Context(), grid.TrialID{Sweep: s.ID, Index: index})
 	if err != nil {
 		return nil, err
 	}
 	all := make([]api.Attempt, 0, len(known))
-	kept := m.keptOutput(r.Context())
+	kept := keptOutput(r.Context(), h.store, h.log)
 	for i := range known {
 		v := attempt(&known[i])
 		if len(s.Updates) > 0 {
@@ -475,12 +475,12 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 }
 
 // curves gives the curves of all attempts of a trial.
-func (m *Monitor) curves(r *http.Request) ([]api.Curve, error) {
-	s, index, err := m.trial(r)
+func (h *trialHandlers) curves(r *http.Request) ([]api.Curve, error) {
+	s, index, err := h.lookup.trial(r)
 	if err != nil {
 		return nil, err
 	}
-	known, err := m.cfg.History.TrialCurves(r.Context(), grid.TrialID{Sweep: s.ID, Index: index})
+	known, err := h.history.TrialCurves(r.Context(), grid.TrialID{Sweep: s.ID, Index: index})
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -10,51 +11,47 @@ import (
 	"mlfnode/node/membership"
 )
 
+// accessHandlers answer calls about who may use the cluster: machines that join, tokens, keys and
+// the CA.
+type accessHandlers struct {
+	cluster  *Cluster
+	refusals *knocks
+	log      *slog.Logger
+}
+
 // olderJoin refuses a machine whose mlfnode asks for a challenge before it joins, as versions before this one did.
-func (m *Monitor) olderJoin(*http.Request) (struct{}, error) {
+func (h *accessHandlers) olderJoin(*http.Request) (struct{}, error) {
 	return struct{}{}, &api.Error{Status: http.StatusUpgradeRequired, Msg: "this machine's mlfnode is older than the master's, and joins in another way",
 		Hint: "install the master's version on it; mlfnode up does so"}
 }
 
-func (m *Monitor) join(r *http.Request, ask *trust.JoinRequest) (membership.JoinReply, error) {
-	if m.cfg.Authority == nil {
+func (h *accessHandlers) join(r *http.Request, ask *trust.JoinRequest) (membership.JoinReply, error) {
+	if h.cluster.Authority == nil {
 		return membership.JoinReply{}, errAlone
 	}
-	answer, err := m.cfg.Authority.Join(*ask)
+	answer, err := h.cluster.Authority.Join(*ask)
 	if err != nil {
-		m.knocks.refused(m.log, "join refused", r, err)
+		h.refusals.refused(h.log, "join refused", r, err)
 		return membership.JoinReply{}, refusal(err)
 	}
-	m.log.Info("node joined", "node", ask.Node, "from", r.RemoteAddr, "token", ask.TokenID())
-	reply := m.cfg.Meet()
+	h.log.Info("node joined", "node", ask.Node, "from", r.RemoteAddr, "token", ask.TokenID())
+	reply := h.cluster.Meet()
 	reply.JoinAnswer = answer
 	return reply, nil
 }
 
-func (m *Monitor) renew(r *http.Request, ask *trust.RenewalRequest) (trust.Renewal, error) {
+func (h *accessHandlers) renew(r *http.Request, ask *trust.RenewalRequest) (trust.Renewal, error) {
 	if _, err := peer(r); err != nil {
 		return trust.Renewal{}, err
 	}
-	if m.cfg.Authority == nil {
+	if h.cluster.Authority == nil {
 		return trust.Renewal{}, errAlone
 	}
-	answer, err := m.cfg.Authority.Renew(r.TLS.PeerCertificates[0], *ask)
+	answer, err := h.cluster.Authority.Renew(r.TLS.PeerCertificates[0], *ask)
 	if err == nil && len(answer.Certificate) > 0 {
-		m.log.Info("certificate renewed", "from", r.RemoteAddr)
+		h.log.Info("certificate renewed", "from", r.RemoteAddr)
 	}
 	return answer, err
-}
-
-// admitted says whether a node may still ask: it may have been forgotten since its connection began.
-func (m *Monitor) admitted(r *http.Request) error {
-	node, err := peer(r)
-	if err != nil || m.cfg.Authority == nil {
-		return err
-	}
-	if err := m.cfg.Authority.Known(node, r.TLS.PeerCertificates[0]); err != nil {
-		return &api.Error{Status: http.StatusForbidden, Msg: err.Error(), Hint: "join again with a token, made on the master with: mlfnode token"}
-	}
-	return nil
 }
 
 // refusal says why a machine may not join, and what to do.
@@ -71,29 +68,29 @@ func refusal(err error) error {
 	return &api.Error{Status: status, Msg: err.Error(), Hint: hint}
 }
 
-func (m *Monitor) makeToken(_ *http.Request, ask *api.NewToken) (api.TokenMade, error) {
-	if m.cfg.Authority == nil {
+func (h *accessHandlers) makeToken(_ *http.Request, ask *api.NewToken) (api.TokenMade, error) {
+	if h.cluster.Authority == nil {
 		return api.TokenMade{}, errAlone
 	}
-	t, err := m.cfg.Authority.MakeToken(trust.TokenSpec{
+	t, err := h.cluster.Authority.MakeToken(trust.TokenSpec{
 		Role: trust.Role(ask.Role), Expires: ask.Expires, Uses: ask.Uses, User: trust.Role(ask.User), Note: ask.Note,
 	})
 	if err != nil {
 		return api.TokenMade{}, badRequest(err.Error(), "mlfnode token --help")
 	}
-	made := api.TokenMade{ID: t.ID, Token: t.Text(), Role: ask.Role, Master: m.cfg.Address}
+	made := api.TokenMade{ID: t.ID, Token: t.Text(), Role: ask.Role, Master: h.cluster.Address}
 	if ask.Expires > 0 {
 		made.Expires = time.Now().Add(ask.Expires).UTC().Truncate(time.Second)
 	}
 	return made, nil
 }
 
-func (m *Monitor) tokens(*http.Request) ([]api.TokenKnown, error) {
-	if m.cfg.Authority == nil {
+func (h *accessHandlers) tokens(*http.Request) ([]api.TokenKnown, error) {
+	if h.cluster.Authority == nil {
 		return nil, errAlone
 	}
 	all := []api.TokenKnown{}
-	for _, t := range m.cfg.Authority.Tokens() {
+	for _, t := range h.cluster.Authority.Tokens() {
 		all = append(all, api.TokenKnown{
 			ID: t.ID, Role: string(t.Role), State: t.State, Note: t.Note, Made: t.Created, Expires: t.Expires, Used: t.Used, Uses: t.Uses,
 		})
@@ -101,49 +98,49 @@ func (m *Monitor) tokens(*http.Request) ([]api.TokenKnown, error) {
 	return all, nil
 }
 
-func (m *Monitor) revoke(r *http.Request) (struct{}, error) {
-	if m.cfg.Authority == nil {
+func (h *accessHandlers) revoke(r *http.Request) (struct{}, error) {
+	if h.cluster.Authority == nil {
 		return struct{}{}, errAlone
 	}
-	err := m.cfg.Authority.Revoke(r.PathValue("id"))
+	err := h.cluster.Authority.Revoke(r.PathValue("id"))
 	if errors.Is(err, trust.ErrUnknownToken) {
 		err = &api.Error{Status: http.StatusNotFound, Msg: err.Error(), Hint: "list them with: mlfnode token list"}
 	}
 	return struct{}{}, err
 }
 
-func (m *Monitor) rotate(r *http.Request) (struct{}, error) {
-	if m.cfg.Rotate == nil {
+func (h *accessHandlers) rotate(r *http.Request) (struct{}, error) {
+	if h.cluster.Rotate == nil {
 		return struct{}{}, errAlone
 	}
-	return struct{}{}, m.cfg.Rotate(r.Context())
+	return struct{}{}, h.cluster.Rotate(r.Context())
 }
 
-func (m *Monitor) backup(w http.ResponseWriter, r *http.Request) {
-	if m.cfg.Backup == nil {
+func (h *accessHandlers) backup(w http.ResponseWriter, r *http.Request) {
+	if h.cluster.Backup == nil {
 		refuse(w, errAlone)
 		return
 	}
 	w.Header().Set("Content-Type", mediaBinary)
-	if err := m.cfg.Backup(r.Context(), w); err != nil {
-		m.log.Warn("the backup ends early", "err", err)
+	if err := h.cluster.Backup(r.Context(), w); err != nil {
+		h.log.Warn("the backup ends early", "err", err)
 		panic(http.ErrAbortHandler) // the client sees a cut stream
 	}
 }
 
-func (m *Monitor) ca(*http.Request) (api.CA, error) {
-	if m.cfg.CA == nil {
+func (h *accessHandlers) ca(*http.Request) (api.CA, error) {
+	if h.cluster.CA == nil {
 		return api.CA{}, errAlone
 	}
-	return m.cfg.CA(), nil
+	return h.cluster.CA(), nil
 }
 
-func (m *Monitor) stepCA(r *http.Request, ask *api.CAStep) (api.CA, error) {
-	if m.cfg.StepCA == nil {
+func (h *accessHandlers) stepCA(r *http.Request, ask *api.CAStep) (api.CA, error) {
+	if h.cluster.StepCA == nil {
 		return api.CA{}, errAlone
 	}
-	if err := m.cfg.StepCA(r.Context(), *ask); err != nil {
+	if err := h.cluster.StepCA(r.Context(), *ask); err != nil {
 		return api.CA{}, err
 	}
-	return m.cfg.CA(), nil
+	return h.cluster.CA(), nil
 }

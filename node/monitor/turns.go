@@ -1,6 +1,8 @@
 package monitor
 
-import "context"
+import (
+	"context"
+)
 
 // turns bounds how many callers do something costly at one time: its capacity.
 type turns chan struct{}

@@ -16,40 +16,40 @@ import (
 const progressInterval = 100 * time.Millisecond
 
 // watch streams the output and the counts of a sweep until it is at rest.
-func (m *Monitor) watch(w http.ResponseWriter, r *http.Request) {
-	s, err := m.record(r)
+func (h *outputHandlers) watch(w http.ResponseWriter, r *http.Request) {
+	s, err := h.lookup.sweep(r)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
 	after, _ := strconv.ParseUint(r.FormValue("after"), 10, 64) // absent is the sweep's first output
-	v := &viewer{m: m, id: s.ID, out: newLines(w)}
+	v := &sweepWatch{outputHandlers: h, id: s.ID, out: newLines(w)}
 	v.out.end(r.Context(), v.run(r.Context(), after))
 }
 
-// viewer is one client that watches a sweep. Output and counts come from two goroutines.
-type viewer struct {
-	m  *Monitor
+// sweepWatch is one client that watches a sweep. Output and counts come from two goroutines.
+type sweepWatch struct {
+	*outputHandlers
 	id grid.SweepID
 
 	mu  sync.Mutex
 	out *lines
 }
 
-func (v *viewer) run(ctx context.Context, after uint64) error {
+func (v *sweepWatch) run(ctx context.Context, after uint64) error {
 	if err := v.count(ctx); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	rest := v.m.resting(ctx, v.id, -1)
+	rest := v.rest.wait(ctx, v.id, -1)
 	var counting sync.WaitGroup
 	counting.Go(func() {
 		if err := v.counts(ctx, rest); err != nil {
 			stop(err)
 		}
 	})
-	rd := &reader{m: v.m, sweep: v.id, index: -1, emit: v.output}
+	rd := &reader{store: v.store, sweep: v.id, index: -1, emit: v.output}
 	err := rd.until(ctx, jetstream.LogRange{First: after}, rest)
 	counting.Wait()
 	if err != nil {
@@ -58,9 +58,9 @@ func (v *viewer) run(ctx context.Context, after uint64) error {
 	return v.count(ctx)
 }
 
-func (v *viewer) output(o *api.Output) error { return v.put(api.Update{Output: o}) }
+func (v *sweepWatch) output(o *api.Output) error { return v.put(api.Update{Output: o}) }
 
-func (v *viewer) put(u api.Update) error {
+func (v *sweepWatch) put(u api.Update) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err := v.out.put(u); err != nil {
@@ -70,12 +70,12 @@ func (v *viewer) put(u api.Update) error {
 }
 
 // count sends the sweep as it is now.
-func (v *viewer) count(ctx context.Context) error {
-	rec, ok := v.m.cfg.Master.Sweep(v.id)
+func (v *sweepWatch) count(ctx context.Context) error {
+	rec, ok := v.master.Sweep(v.id)
 	if !ok {
 		return nil
 	}
-	s, err := v.m.view(ctx, rec.Sweep)
+	s, err := v.views.of(ctx, rec.Sweep)
 	if err != nil {
 		return err
 	}
@@ -83,11 +83,11 @@ func (v *viewer) count(ctx context.Context) error {
 }
 
 // counts sends the sweep when something has moved, until it is at rest.
-func (v *viewer) counts(ctx context.Context, rest <-chan struct{}) error {
+func (v *sweepWatch) counts(ctx context.Context, rest <-chan struct{}) error {
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
 	for {
-		moved := v.m.cfg.Master.Changed()
+		moved := v.master.Changed()
 		if err := v.count(ctx); err != nil {
 			return err
 		}

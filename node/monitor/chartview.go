@@ -1,0 +1,161 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/history"
+	"mlfnode/node/monitor/chart"
+)
+
+const (
+	// chartTrials is how many trials a chart looks at: of a larger sweep, blocks of them spread evenly.
+	chartTrials = 2 << 20
+	// etaTrials is the same for the time that is left, which is asked for all the time.
+	etaTrials = 200_000
+	// recentTrials is how many trials tell how many run at a time.
+	recentTrials = 2000
+	// columnMetrics is how many metrics of a sweep are kept by column.
+	columnMetrics = 32
+)
+
+// chartViews select the trials that a chart is about. Reading the columns of a sweep is costly, so
+// the cache keeps the last selections.
+type chartViews struct {
+	history *history.DB
+	cache   *charts
+}
+
+// chartVersion names what is known of a sweep at this moment. Running trials change charts without an event, so it also changes with time
+// while there are any. The age is how long an answer of another version may still be given: least while the sweep is in motion, and 0
+// at rest, when nobody asks again later.
+func (cv *chartViews) version(ctx context.Context, s *grid.Sweep, least time.Duration) (version string, age time.Duration) {
+	version = fmt.Sprintf("%d/%d/%s", cv.history.Version(s.ID), s.Space.Count(), s.State)
+	if c, err := cv.history.Counts(ctx, s.ID); err == nil && c.Running > 0 {
+		return version + fmt.Sprint("/", time.Now().Unix()/5), least
+	}
+	if !s.Active() {
+		least = 0
+	}
+	return version, least
+}
+
+// chartView selects trials. The last selections are kept: all trials for other filters, and those of a filter for the other charts that a
+// page asks for. The caller has the charts' turn.
+func (cv *chartViews) view(ctx context.Context, s *grid.Sweep, value, goal string, where chart.Where) (*chart.View, error) {
+	version, least := cv.version(ctx, s, leastAge)
+	key := fmt.Sprintf("%s %q %q %q", s.ID, value, goal, where.Metrics())
+	all := cv.cache.lastView(key, version, least)
+	if all == nil {
+		d, err := cv.data(ctx, s, value, goal, chartTrials, where.Metrics())
+		if err != nil {
+			return nil, err
+		}
+		if all, err = chart.New(d, chart.Where{}); err != nil {
+			return nil, err
+		}
+		cv.cache.keepView(key, version, all)
+	}
+	filter := where.Query().Encode()
+	if filter == "" {
+		return all, nil
+	}
+	if v := cv.cache.lastView(key+filter, version, least); v != nil {
+		return v, nil
+	}
+	v, err := all.Select(where)
+	if err == nil {
+		cv.cache.keepView(key+filter, version, v)
+	}
+	return v, err
+}
+
+// chartData reads the columns that a chart needs.
+func (cv *chartViews) data(ctx context.Context, s *grid.Sweep, value, goal string, limit int64, metrics []string) (*chart.Data, error) {
+	names, err := cv.history.MetricNames(ctx, s.ID)
+	if err != nil {
+		return nil, fmt.Errorf("list metrics of %s: %w", s.ID, err)
+	}
+	d := &chart.Data{Space: s.Space, Order: s.Task.Order, Metrics: map[string][]float32{}}
+	column, err := chooseValue(s, names, value, d)
+	if err != nil {
+		return nil, err
+	}
+	switch goal {
+	case "":
+	case "maximize", "minimize":
+		d.Maximize = goal == "maximize"
+	default:
+		return nil, badRequest(fmt.Sprintf("there is no goal %q", goal), "choose maximize or minimize")
+	}
+	wanted := []history.Column{history.ColumnStarted, history.ColumnEnded, history.ColumnWall}
+	if column >= 0 {
+		wanted = append(wanted, column)
+	}
+	byName := map[string]history.Column{}
+	for _, name := range metrics {
+		if place := slices.Index(names, name); place >= 0 && place < columnMetrics {
+			byName[name] = history.ColumnMetric(place)
+			wanted = append(wanted, byName[name])
+		}
+	}
+	c, err := cv.history.Columns(ctx, s.ID, limit, wanted...)
+	if err != nil {
+		return nil, err
+	}
+	counts, err := cv.history.Counts(ctx, s.ID)
+	if err != nil {
+		return nil, fmt.Errorf("count trials of %s: %w", s.ID, err)
+	}
+	d.Blocks, d.Stride, d.Done = c.Blocks, c.Stride, counts.Done()
+	d.State, d.Class, d.Cause, d.Node, d.Classes, d.Nodes = c.State, c.Class, c.Cause, c.Node, c.Classes, c.Nodes
+	d.Started, d.Ended, d.Wall, d.Base = c.Values[history.ColumnStarted], c.Values[history.ColumnEnded], c.Values[history.ColumnWall], c.Base
+	d.Now = float64(time.Now().UnixMicro()-c.Base) / 1e6
+	if d.Value = c.Values[column]; column < 0 {
+		d.Value = make([]float32, len(d.State))
+		for i := range d.Value {
+			d.Value[i] = float32(math.NaN())
+		}
+	}
+	for name, column := range byName {
+		d.Metrics[name] = c.Values[column]
+	}
+	for _, k := range c.Causes {
+		d.Causes = append(d.Causes, chart.Cause{ID: k.ID, Class: k.Class, Signature: k.Signature, Attempts: k.Count, Trial: k.Trial})
+	}
+	return d, nil
+}
+
+// chooseValue finds the column of a value, -1 for a sweep that has none yet, and sets its name and goal.
+func chooseValue(s *grid.Sweep, names []string, value string, d *chart.Data) (history.Column, error) {
+	objective := s.Task.Objective
+	switch {
+	case value == "" && objective == nil && len(names) == 0:
+		d.Name = "value"
+		return -1, nil
+	case value == "" && objective == nil:
+		value = names[0]
+	case value == "" || value == "objective":
+		if objective == nil {
+			return 0, badRequest(fmt.Sprintf("task %s has no objective", s.Task.Name), "choose a metric, or set objective in project.yaml")
+		}
+		d.Name, d.Maximize = objective.Metric, objective.Goal == "maximize"
+		return history.ColumnObjective, nil
+	}
+	d.Name = value
+	if objective != nil && objective.Metric == value {
+		d.Maximize = objective.Goal == "maximize"
+	}
+	if place := slices.Index(names, value); place >= 0 && place < columnMetrics {
+		return history.ColumnMetric(place), nil
+	}
+	if column, ok := map[string]history.Column{"wall": history.ColumnWall, "cpu": history.ColumnCPU, "memory": history.ColumnMemory}[value]; ok {
+		return column, nil
+	}
+	return 0, badRequest(fmt.Sprintf("no trial of %s has a metric %.60q among the first %d", s.ID, value, columnMetrics),
+		"choose objective, wall, cpu, memory or a metric of the sweep")
+}

@@ -1,0 +1,93 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+	"mlfnode/node/monitor/chart"
+)
+
+// etaEstimator tells how long sweeps go on. Its cache has a turn of its own: a chart may take longer
+// than a caller that shows the time left can wait.
+type etaEstimator struct {
+	history *history.DB
+	charts  *chartViews
+	cache   *charts
+	log     *slog.Logger
+}
+
+// fitETA fits the model of how long trials take.
+func (ee *etaEstimator) fit(ctx context.Context, s *grid.Sweep) func() (any, error) {
+	return func() (any, error) {
+		d, err := ee.charts.data(ctx, s, "wall", "", etaTrials, nil)
+		if err != nil {
+			return nil, err
+		}
+		if err := ee.addRecent(ctx, s, d); err != nil {
+			return nil, err
+		}
+		v, err := chart.New(d, chart.Where{})
+		if err != nil {
+			return nil, err
+		}
+		return v.ETA(), nil
+	}
+}
+
+// addRecent adds the trials that run, and the newest that have ended, to a part of a sweep.
+func (ee *etaEstimator) addRecent(ctx context.Context, s *grid.Sweep, d *chart.Data) error {
+	if d.Stride <= 1 {
+		return nil
+	}
+	since := func(t int64) float64 { return float64(t-d.Base) / 1e6 }
+	for _, q := range []history.Query{{States: []grid.State{grid.Running}}, {Sort: history.SortEnded, Desc: true}} {
+		q.Limit = recentTrials
+		for t, err := range ee.history.Trials(ctx, s.ID, q) {
+			if err != nil {
+				return fmt.Errorf("list what ran last of %s: %w", s.ID, err)
+			}
+			run := chart.Run{Index: t.Index, Start: since(t.Result.Started), End: since(t.Ended), Running: t.State == grid.Running}
+			switch {
+			case t.Index >= s.Space.Count() || t.Result.Started == 0 || run.Running == (q.Sort != ""):
+				continue
+			case run.Running:
+				run.End = d.Now
+			default:
+				d.RecentFrom = run.End
+			}
+			d.Recent = append(d.Recent, run)
+		}
+	}
+	return nil
+}
+
+// remaining is how many seconds a sweep goes on: by the model, or by the number of trials done while that does not tell.
+func (ee *etaEstimator) remaining(ctx context.Context, s *grid.Sweep, v *api.Sweep) *float64 {
+	if v.Running+v.Succeeded+v.Failed == 0 {
+		return nil
+	}
+	version, _ := ee.charts.version(ctx, s, etaAge)
+	a, err := ee.cache.recent(string(s.ID), version, etaAge, ee.fit(ctx, s))
+	if err == nil && a != nil {
+		var e chart.ETA
+		if err = json.Unmarshal(a.body, &e); err == nil && !math.IsNaN(float64(e.Seconds)) {
+			left := max(0, float64(e.Seconds)-time.Since(a.made).Seconds())
+			return &left
+		}
+	}
+	if err != nil {
+		ee.log.Debug("estimate the time left", "sweep", s.ID, "err", err)
+	}
+	c, err := ee.history.Counts(ctx, s.ID)
+	if err != nil {
+		return nil // history says elsewhere what is wrong with it
+	}
+	return extrapolate(v, &c)
+}
