@@ -101,7 +101,10 @@ func save(t *testing.T, s checkpoint.Remote, dir string, attempt, resumed int) (
 	if err := checkpoint.HashFiles(t.Context(), dir, files, nil); err != nil {
 		t.Fatal(err)
 	}
-	return checkpoint.Send(t.Context(), s, trial, &checkpoint.Snapshot{Attempt: attempt, Resumed: resumed, Files: files}, dir, checkpoint.NewLimiter(0))
+	return checkpoint.Send(
+		t.Context(), s, trial, &checkpoint.Snapshot{Attempt: attempt, Resumed: resumed, Files: files}, dir,
+		checkpoint.NewLimiter(0),
+	)
 }
 
 func mustSave(t *testing.T, s checkpoint.Remote, dir string, attempt, resumed int) int {
@@ -124,8 +127,10 @@ func TestSnapshotTravels(t *testing.T) {
 	dir, store := t.TempDir(), t.TempDir()
 	live := filepath.Join(dir, "live")
 	write(t, live, map[string]string{
-		"model.npz": strings.Repeat("weights", 50_000), "step": "17", "empty": "", "same": "17", "deep/er/state": "x", "folder": "/",
-		"latest": "->deep/er/state", "absolute": "->" + filepath.Join(live, "step"), "dangling": "->/no/such/file", "ünï côde": "y", "-rf": "z",
+		"model.npz": strings.Repeat("weights", 50_000), "step": "17", "empty": "", "same": "17", "deep/er/state": "x",
+		"folder": "/",
+		"latest": "->deep/er/state", "absolute": "->" + filepath.Join(live, "step"), "dangling": "->/no/such/file",
+		"ünï côde": "y", "-rf": "z",
 	})
 	if err := os.Chmod(filepath.Join(live, "deep/er"), 0o555); err != nil {
 		t.Fatal(err)
@@ -142,7 +147,8 @@ func TestSnapshotTravels(t *testing.T) {
 		t.Errorf("the store opened again has snapshot %d, bad %d, want %d, 0", number, bad, n)
 	}
 	for name, before := range map[string]map[string]string{
-		"empty": nil, "older": {"step": "3", "model.npz": strings.Repeat("weights", 50_000), "gone": "x", "deep/er/more": "x"},
+		"empty":                      nil,
+		"older":                      {"step": "3", "model.npz": strings.Repeat("weights", 50_000), "gone": "x", "deep/er/more": "x"},
 		"a link in a folder's place": {"deep": "->/etc"},
 	} {
 		to := filepath.Join(t.TempDir(), "live")
@@ -359,10 +365,14 @@ func TestTornAndWrongContents(t *testing.T) {
 			t.Errorf("after %q: got snapshot %d, %v", content, n, err)
 		}
 	}
-	if err := s.Put(t.Context(), trial, checkpoint.Missing{Hash: "../../x", Size: 1}, strings.NewReader("x")); err == nil {
+	if err := s.Put(
+		t.Context(), trial, checkpoint.Missing{Hash: "../../x", Size: 1}, strings.NewReader("x"),
+	); err == nil {
 		t.Error("a content was stored outside of the store")
 	}
-	if err := s.Put(t.Context(), grid.TrialID{Sweep: "other", Index: 1}, missing[0], strings.NewReader("good")); err == nil {
+	if err := s.Put(
+		t.Context(), grid.TrialID{Sweep: "other", Index: 1}, missing[0], strings.NewReader("good"),
+	); err == nil {
 		t.Error("a content was stored that no snapshot offers")
 	}
 	if err := s.Put(t.Context(), trial, missing[0], strings.NewReader("good")); err != nil {
@@ -414,7 +424,8 @@ func TestRestoreWritesThroughNoLink(t *testing.T) {
 	outside, dir := t.TempDir(), t.TempDir()
 	sum := sha256.Sum256([]byte("x"))
 	f := &fake{content: "x", snapshot: &checkpoint.Snapshot{Number: 1, Files: []checkpoint.File{
-		{Path: "a", Mode: fs.ModeSymlink, Link: outside}, {Path: "a/b", Mode: 0o600, Size: 1, Hash: hex.EncodeToString(sum[:])},
+		{Path: "a", Mode: fs.ModeSymlink, Link: outside},
+		{Path: "a/b", Mode: 0o600, Size: 1, Hash: hex.EncodeToString(sum[:])},
 	}}}
 	live := filepath.Join(dir, "live")
 	write(t, live, map[string]string{"mine": "1"})
@@ -469,7 +480,10 @@ func TestReadNoticesChanges(t *testing.T) {
 				return err
 			}
 			other := filepath.Join(dir, "..", "other")
-			return errors.Join(os.WriteFile(other, []byte("B"), 0o600), os.Chtimes(other, info.ModTime(), info.ModTime()), os.Rename(other, filepath.Join(dir, "a")))
+			return errors.Join(
+				os.WriteFile(other, []byte("B"), 0o600), os.Chtimes(other, info.ModTime(), info.ModTime()),
+				os.Rename(other, filepath.Join(dir, "a")),
+			)
 		},
 		"all gone": func(dir string) error { return os.RemoveAll(dir) },
 	} {
@@ -485,7 +499,8 @@ func TestReadNoticesChanges(t *testing.T) {
 	}
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"a": "A"})
-	if first := scan(t, dir); checkpoint.HashFiles(t.Context(), dir, first, nil) != nil || first[0].Hash == "" || !checkpoint.Same(first, scan(t, dir)) {
+	if first := scan(t, dir); checkpoint.HashFiles(t.Context(), dir, first, nil) != nil || first[0].Hash == "" ||
+		!checkpoint.Same(first, scan(t, dir)) {
 		t.Error("a folder at rest can't be read")
 	}
 }

@@ -76,7 +76,9 @@ func (s *Store) beginUpload(id grid.TrialID, m Missing) (k *storedTrial, err err
 
 // writePart writes a content and returns how many bytes of it are usable: all of one that is now
 // stored, else those from which the upload can continue.
-func (s *Store) writePart(ctx context.Context, id grid.TrialID, k *storedTrial, m Missing, part string, r io.Reader) (there int64, err error) {
+func (s *Store) writePart(
+	ctx context.Context, id grid.TrialID, k *storedTrial, m Missing, part string, r io.Reader,
+) (there int64, err error) {
 	f, err := s.openPart(id, k, part)
 	if err != nil {
 		return 0, fmt.Errorf("store a checkpoint's file: %w", err)
@@ -108,7 +110,9 @@ func (s *Store) openPart(id grid.TrialID, k *storedTrial, part string) (*os.File
 	if k.discarded {
 		return nil, errRemoved
 	}
-	if err := errors.Join(os.MkdirAll(filepath.Dir(part), 0o700), os.MkdirAll(filepath.Join(s.folder(id), "files"), 0o700)); err != nil {
+	if err := errors.Join(
+		os.MkdirAll(filepath.Dir(part), 0o700), os.MkdirAll(filepath.Join(s.folder(id), "files"), 0o700),
+	); err != nil {
 		return nil, err
 	}
 	return os.OpenFile(part, os.O_CREATE|os.O_RDWR, 0o600)

@@ -37,7 +37,9 @@ func (s *Store) lockTrial(id grid.TrialID) *storedTrial {
 
 // Offer implements Remote. A new snapshot replaces one that it supersedes. For a snapshot that
 // equals the newest, Offer returns the number of that one.
-func (s *Store) Offer(_ context.Context, id grid.TrialID, offered *Snapshot) (number int, missing []Missing, err error) {
+func (s *Store) Offer(
+	_ context.Context, id grid.TrialID, offered *Snapshot,
+) (number int, missing []Missing, err error) {
 	if err := offered.Check(); err != nil {
 		return 0, nil, err
 	}
@@ -130,7 +132,9 @@ func (s *Store) removeOlder(need int64) {
 		}
 	}
 	s.mu.Unlock()
-	for _, id := range slices.SortedFunc(maps.Keys(oldest), func(a, b grid.TrialID) int { return cmp.Compare(oldest[a], oldest[b]) }) {
+	for _, id := range slices.SortedFunc(
+		maps.Keys(oldest), func(a, b grid.TrialID) int { return cmp.Compare(oldest[a], oldest[b]) },
+	) {
 		if bytes, limit := s.Usage(); bytes+need <= limit {
 			return
 		}
@@ -248,7 +252,9 @@ func (k *storedTrial) superseded() (gone []int) {
 func (s *Store) removeSnapshots(id grid.TrialID, k *storedTrial, numbers []int) {
 	dir := s.folder(id)
 	s.mu.Lock()
-	k.snapshots = slices.DeleteFunc(slices.Clone(k.snapshots), func(snapshot *Snapshot) bool { return slices.Contains(numbers, snapshot.Number) })
+	k.snapshots = slices.DeleteFunc(
+		slices.Clone(k.snapshots), func(snapshot *Snapshot) bool { return slices.Contains(numbers, snapshot.Number) },
+	)
 	used := map[string]bool{}
 	for _, snapshot := range k.snapshots {
 		for i := range snapshot.Files {

@@ -46,11 +46,15 @@ func TestTornGenerationsNeverReplaceACleanOne(t *testing.T) {
 		resumed int
 		want    []int
 	}{
-		{true, 0, []int{1}}, {false, 1, []int{1, 2}}, {false, 2, []int{1, 3}}, {false, 3, []int{1, 4}}, {false, 3, []int{1, 5}},
-		{true, 5, []int{1, 6}}, {true, 6, []int{6, 7}}, {true, 6, []int{6, 8}}, {false, 8, []int{8, 9}}, {true, 8, []int{8, 10}},
+		{true, 0, []int{1}}, {false, 1, []int{1, 2}}, {false, 2, []int{1, 3}}, {false, 3, []int{1, 4}},
+		{false, 3, []int{1, 5}},
+		{true, 5, []int{1, 6}}, {true, 6, []int{6, 7}}, {true, 6, []int{6, 8}}, {false, 8, []int{8, 9}},
+		{true, 8, []int{8, 10}},
 	} {
 		write(t, live, map[string]string{"step": fmt.Sprint(i)})
-		n, err := saveAs(t, s, trial, live, checkpoint.Snapshot{Attempt: i + 1, Resumed: step.resumed, Clean: step.clean})
+		n, err := saveAs(
+			t, s, trial, live, checkpoint.Snapshot{Attempt: i + 1, Resumed: step.resumed, Clean: step.clean},
+		)
 		if got := generations(t, s); err != nil || n != i+1 || !slices.Equal(got, step.want) {
 			t.Errorf("snapshot %d: got number %d, %v kept, %v; want %v", i+1, n, got, err, step.want)
 		}
@@ -90,10 +94,14 @@ func TestEachGenerationIsJudgedAlone(t *testing.T) {
 // stays readable, and no number is used twice.
 func TestDamagedStore(t *testing.T) {
 	for name, damage := range map[string]func(dir, newest string) error{
-		"no manifest":   func(dir, _ string) error { return os.WriteFile(filepath.Join(dir, "2.json"), []byte("{"), 0o600) },
-		"no content":    func(_, newest string) error { return os.Remove(newest) },
-		"torn content":  func(_, newest string) error { return os.Truncate(newest, 1) },
-		"no trial.json": func(dir, _ string) error { return os.WriteFile(filepath.Join(dir, "trial.json"), []byte{0, 0}, 0o600) },
+		"no manifest": func(dir, _ string) error {
+			return os.WriteFile(filepath.Join(dir, "2.json"), []byte("{"), 0o600)
+		},
+		"no content":   func(_, newest string) error { return os.Remove(newest) },
+		"torn content": func(_, newest string) error { return os.Truncate(newest, 1) },
+		"no trial.json": func(dir, _ string) error {
+			return os.WriteFile(filepath.Join(dir, "trial.json"), []byte{0, 0}, 0o600)
+		},
 		"other content": func(_, newest string) error { return os.WriteFile(newest, []byte("2ndX"), 0o600) },
 	} {
 		live, dir, to := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "live")
@@ -118,7 +126,8 @@ func TestDamagedStore(t *testing.T) {
 			n, _ = s.Newest(trial)
 		}
 		err := restore(t, s, n, to)
-		if b, _ := os.ReadFile(filepath.Join(to, "step")); err != nil || string(b) != map[bool]string{true: "2nd.", false: "1st."}[n == 2] {
+		if b, _ := os.ReadFile(filepath.Join(to, "step")); err != nil ||
+			string(b) != map[bool]string{true: "2nd.", false: "1st."}[n == 2] {
 			t.Errorf("%s: snapshot %d: got %q, %v", name, n, b, err)
 		}
 		if (n == 2) != (name == "no trial.json") {
@@ -150,7 +159,8 @@ func TestVerify(t *testing.T) {
 			t.Errorf("got %v, want %v", err, want)
 		}
 	}
-	if err := s.Verify(t.Context(), grid.TrialID{Sweep: "unknown-1"}, hashes[1]); !errors.Is(err, fs.ErrNotExist) || len(s.Sweeps()) != 1 {
+	if err := s.Verify(t.Context(), grid.TrialID{Sweep: "unknown-1"}, hashes[1]); !errors.Is(err, fs.ErrNotExist) ||
+		len(s.Sweeps()) != 1 {
 		t.Errorf("got %v, %v for a trial of which nothing is stored", err, s.Sweeps())
 	}
 	if err := os.WriteFile(filepath.Join(dir, "s-1", "7", "files", hashes[2]), []byte("?"), 0o600); err != nil {
@@ -192,7 +202,9 @@ func TestUploadsReserveTheirRoom(t *testing.T) {
 			r, w := io.Pipe()
 			begun := make(chan struct{})
 			uploads.Go(func() {
-				if err := s.Put(t.Context(), id, missing[0], io.MultiReader(begins(begun), r)); errors.Is(err, checkpoint.ErrFull) {
+				if err := s.Put(
+					t.Context(), id, missing[0], io.MultiReader(begins(begun), r),
+				); errors.Is(err, checkpoint.ErrFull) {
 					close(begun)
 					full++ // one after the other
 				}

@@ -88,7 +88,8 @@ func (s *Snapshot) Check() error {
 	for i := range s.Files {
 		f := &s.Files[i]
 		switch {
-		case len(f.Path) > maxPath || !filepath.IsLocal(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "." || strings.ContainsRune(f.Path, 0):
+		case len(f.Path) > maxPath || !filepath.IsLocal(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "." ||
+			strings.ContainsRune(f.Path, 0):
 			return fmt.Errorf("the snapshot's path %.60q leaves its folder", f.Path)
 		case seen[f.Path]:
 			return fmt.Errorf("the snapshot has %.60q twice", f.Path)
@@ -131,7 +132,10 @@ func Scan(dir string) ([]File, error) {
 		if err != nil {
 			return err
 		}
-		f := File{Path: filepath.ToSlash(rel), Mode: fs.FileMode(st.Mode & 0o777), MTime: st.Mtim.Nano(), inode: st.Ino, ctime: st.Ctim}
+		f := File{
+			Path: filepath.ToSlash(rel), Mode: fs.FileMode(st.Mode & 0o777), MTime: st.Mtim.Nano(), inode: st.Ino,
+			ctime: st.Ctim,
+		}
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFREG:
 			f.Size = st.Size
@@ -189,7 +193,8 @@ func Same(a, b []File) bool {
 }
 
 func (f *File) same(g *File) bool {
-	return f.Path == g.Path && f.Mode == g.Mode && f.MTime == g.MTime && f.Size == g.Size && f.Link == g.Link && f.inode == g.inode && f.ctime == g.ctime
+	return f.Path == g.Path && f.Mode == g.Mode && f.MTime == g.MTime && f.Size == g.Size && f.Link == g.Link &&
+		f.inode == g.inode && f.ctime == g.ctime
 }
 
 // LastChange returns when something in the folder of a scan was last written, renamed or touched.

@@ -17,7 +17,9 @@ func TestBackup(t *testing.T) {
 	s := open(t, dir, 1<<30)
 	for i, text := range []string{"one", "two"} {
 		write(t, live, map[string]string{"step": text, "same": "content"})
-		if _, err := saveAs(t, s, trial, live, checkpoint.Snapshot{Attempt: i + 1, Resumed: i, Clean: true}); err != nil {
+		if _, err := saveAs(
+			t, s, trial, live, checkpoint.Snapshot{Attempt: i + 1, Resumed: i, Clean: true},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}

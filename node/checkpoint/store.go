@@ -69,7 +69,9 @@ const removedFolder = ".removed"
 
 // OpenStore opens the store in dir, and creates it if there is none. It keeps at most limit bytes.
 func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, limit: limit, log: log.With("component", "checkpoints"), trials: map[grid.TrialID]*storedTrial{}}
+	s := &Store{
+		dir: dir, limit: limit, log: log.With("component", "checkpoints"), trials: map[grid.TrialID]*storedTrial{},
+	}
 	if err := os.MkdirAll(filepath.Join(dir, removedFolder), 0o700); err != nil {
 		return nil, fmt.Errorf("open the checkpoints: %w", err)
 	}
@@ -85,7 +87,10 @@ func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
 		}
 		k, err := s.readTrial(name)
 		if err != nil {
-			s.log.Warn("a trial's snapshots can't be read and are left alone", "trial", sweep+"/"+filepath.Base(name), "err", err)
+			s.log.Warn(
+				"a trial's snapshots can't be read and are left alone", "trial", sweep+"/"+filepath.Base(name),
+				"err", err,
+			)
 			continue
 		}
 		s.trials[grid.TrialID{Sweep: grid.SweepID(sweep), Index: index}] = k
@@ -127,7 +132,9 @@ func (s *Store) readTrial(dir string) (*storedTrial, error) {
 		}
 		last = max(last, n)
 		snapshot := &Snapshot{}
-		if err := errors.Join(readJSON(filepath.Join(dir, e.Name()), snapshot), snapshot.Check(), k.checkContents(snapshot)); err != nil || snapshot.Number != n {
+		if err := errors.Join(
+			readJSON(filepath.Join(dir, e.Name()), snapshot), snapshot.Check(), k.checkContents(snapshot),
+		); err != nil || snapshot.Number != n {
 			s.log.Warn("a snapshot can't be read and is left out", "path", filepath.Join(dir, e.Name()), "err", err)
 			continue
 		}
@@ -269,7 +276,10 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 		}
 	}
 	s.mu.Unlock()
-	s.log.Warn("a stored file is damaged; the snapshots that need it are given up", "trial", id, "path", name, "snapshots", lacking)
+	s.log.Warn(
+		"a stored file is damaged; the snapshots that need it are given up", "trial", id, "path", name,
+		"snapshots", lacking,
+	)
 	s.removeSnapshots(id, k, lacking)
 	return fmt.Errorf("the stored file is damaged: %w", fs.ErrNotExist)
 }

@@ -106,7 +106,9 @@ func Send(ctx context.Context, to Remote, id grid.TrialID, s *Snapshot, dir stri
 			return number, err
 		}
 		for _, m := range missing {
-			if err := sendContent(ctx, to, id, m, filepath.Join(dir, filepath.FromSlash(paths[m.Hash])), by); err != nil {
+			if err := sendContent(
+				ctx, to, id, m, filepath.Join(dir, filepath.FromSlash(paths[m.Hash])), by,
+			); err != nil {
 				return 0, err
 			}
 		}
@@ -174,7 +176,9 @@ func markDamaged(err error) error {
 
 // restoreFiles writes a snapshot's files into a new folder: folders first, links and the times of
 // folders last, so that nothing is ever written through a link.
-func restoreFiles(ctx context.Context, from Remote, id grid.TrialID, s *Snapshot, dir, fresh string, by *rate.Limiter) error {
+func restoreFiles(
+	ctx context.Context, from Remote, id grid.TrialID, s *Snapshot, dir, fresh string, by *rate.Limiter,
+) error {
 	files := slices.Clone(s.Files)
 	slices.SortFunc(files, func(a, b File) int { return len(a.Path) - len(b.Path) })
 	for i := range files {

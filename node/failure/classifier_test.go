@@ -32,29 +32,87 @@ func TestStreams(t *testing.T) {
 		stdout, stderr string
 		want           grid.Class
 	}{
-		"the cause is on stdout":                     {traceback + "OSError: [Errno 28] No space left on device", "", grid.ClassDisk},
-		"a traceback beats what was printed":         {"CUDA out of memory, next try", traceback + "KeyError: 'x'", grid.ClassExit},
-		"a traceback on stdout beats warnings":       {traceback + "KeyError: 'x'", "address already in use, next port", grid.ClassExit},
-		"a launcher points at the other stream":      {"OSError: [Errno 28] No space left on device", traceback + "subprocess.CalledProcessError: Command 'x' returned non-zero exit status 1.", grid.ClassDisk},
-		"a launcher points at what is above":         {"", traceback + "OSError: [Errno 98] Address already in use\n" + traceback + "ChildFailedError: rank 0 failed", grid.ClassPort},
-		"a progress bar hides nothing":               {"", "50%|###\rOSError: [Errno 28] No space left on device\r", grid.ClassDisk},
-		"colours hide nothing":                       {"", "\x1b[31mOSError: [Errno 28] \x1b[1mNo space\x1b[0m left on device\x1b[0m", grid.ClassDisk},
-		"srun numbers its lines":                     {"", "0: " + strings.ReplaceAll(traceback, "\n", "\n0: ") + "OSError: [Errno 98] Address already in use\n1: " + "RuntimeError: NCCL error in: x", grid.ClassPort},
-		"and mpirun does so in brackets":             {"", "[0] " + strings.ReplaceAll(traceback, "\n", "\n[0] ") + "OSError: [Errno 98] Address already in use\n[1] " + "RuntimeError: NCCL error in: x", grid.ClassPort},
-		"numbers of steps are not ranks":             {"", "[9] OSError: No space left on device\n[10] loss 0.3\n" + traceback + "KeyError: 'x'", grid.ClassExit},
-		"nor are they with colons":                   {"", "9: OSError: No space left on device\n10: loss 0.3\n11: loss 0.2\n12: x\n13: x\n14: x\n15: x\n16: x\n17: x\n" + traceback + "KeyError: 'x'", grid.ClassExit},
-		"nor are ranks of results":                   {"", "OSError: No space left on device\nrank1 0.81 rank5 0.93\n" + traceback + "KeyError: 'x'", grid.ClassExit},
-		"nor numbers before caught errors":           {"", "[9] OSError: No space left on device\n" + strings.Repeat("[10] loss 0.3\n", 200), grid.ClassExit},
-		"an error long before the end":               {"", "OSError: [Errno 28] No space left on device\n" + strings.Repeat("step\n", 200), grid.ClassExit},
-		"a traceback long before the end":            {"", traceback + "OSError: [Errno 28] No space left on device\n" + strings.Repeat("step\n", 200), grid.ClassExit},
-		"source code is not what happened":           {"", traceback + "    raise OSError('No space left on device')\nValueError: x", grid.ClassExit},
-		"a chain is told by its beginning":           {"", traceback + "OSError: [Errno 28] No space left on device\nDuring handling of the above exception, another exception occurred:\n" + traceback + "ValueError: x", grid.ClassDisk},
-		"an earlier chain is not":                    {"", traceback + "OSError: [Errno 28] No space left on device\n" + traceback + "ValueError: x", grid.ClassExit},
-		"nothing was printed":                        {"", "", grid.ClassExit},
-		"what is not text is looked at all the same": {"", "\xff\x00\xfe\nOSError: [Errno 28] No space left on device \xff", grid.ClassDisk},
+		"the cause is on stdout": {
+			traceback + "OSError: [Errno 28] No space left on device", "", grid.ClassDisk,
+		},
+		"a traceback beats what was printed": {
+			"CUDA out of memory, next try", traceback + "KeyError: 'x'", grid.ClassExit,
+		},
+		"a traceback on stdout beats warnings": {
+			traceback + "KeyError: 'x'", "address already in use, next port", grid.ClassExit,
+		},
+		"a launcher points at the other stream": {
+			"OSError: [Errno 28] No space left on device",
+			traceback + "subprocess.CalledProcessError: Command 'x' returned non-zero exit status 1.", grid.ClassDisk,
+		},
+		"a launcher points at what is above": {
+			"",
+			traceback + "OSError: [Errno 98] Address already in use\n" + traceback + "ChildFailedError: rank 0 failed",
+			grid.ClassPort,
+		},
+		"a progress bar hides nothing": {
+			"", "50%|###\rOSError: [Errno 28] No space left on device\r", grid.ClassDisk,
+		},
+		"colours hide nothing": {
+			"", "\x1b[31mOSError: [Errno 28] \x1b[1mNo space\x1b[0m left on device\x1b[0m", grid.ClassDisk,
+		},
+		"srun numbers its lines": {
+			"",
+			"0: " + strings.ReplaceAll(
+				traceback, "\n", "\n0: ",
+			) + "OSError: [Errno 98] Address already in use\n1: " + "RuntimeError: NCCL error in: x",
+			grid.ClassPort,
+		},
+		"and mpirun does so in brackets": {
+			"",
+			"[0] " + strings.ReplaceAll(
+				traceback, "\n", "\n[0] ",
+			) + "OSError: [Errno 98] Address already in use\n[1] " + "RuntimeError: NCCL error in: x",
+			grid.ClassPort,
+		},
+		"numbers of steps are not ranks": {
+			"", "[9] OSError: No space left on device\n[10] loss 0.3\n" + traceback + "KeyError: 'x'", grid.ClassExit,
+		},
+		"nor are they with colons": {
+			"",
+			"9: OSError: No space left on device\n10: loss 0.3\n11: loss 0.2\n12: x\n13: x\n14: x\n15: x\n16: x\n17: x\n" + traceback + "KeyError: 'x'",
+			grid.ClassExit,
+		},
+		"nor are ranks of results": {
+			"", "OSError: No space left on device\nrank1 0.81 rank5 0.93\n" + traceback + "KeyError: 'x'",
+			grid.ClassExit,
+		},
+		"nor numbers before caught errors": {
+			"", "[9] OSError: No space left on device\n" + strings.Repeat("[10] loss 0.3\n", 200), grid.ClassExit,
+		},
+		"an error long before the end": {
+			"", "OSError: [Errno 28] No space left on device\n" + strings.Repeat("step\n", 200), grid.ClassExit,
+		},
+		"a traceback long before the end": {
+			"", traceback + "OSError: [Errno 28] No space left on device\n" + strings.Repeat("step\n", 200),
+			grid.ClassExit,
+		},
+		"source code is not what happened": {
+			"", traceback + "    raise OSError('No space left on device')\nValueError: x", grid.ClassExit,
+		},
+		"a chain is told by its beginning": {
+			"",
+			traceback + "OSError: [Errno 28] No space left on device\nDuring handling of the above exception, another exception occurred:\n" + traceback + "ValueError: x",
+			grid.ClassDisk,
+		},
+		"an earlier chain is not": {
+			"", traceback + "OSError: [Errno 28] No space left on device\n" + traceback + "ValueError: x",
+			grid.ClassExit,
+		},
+		"nothing was printed": {"", "", grid.ClassExit},
+		"what is not text is looked at all the same": {
+			"", "\xff\x00\xfe\nOSError: [Errno 28] No space left on device \xff", grid.ClassDisk,
+		},
 	}
 	for name, c := range tests {
-		v := rules.Classify(&Evidence{Class: grid.ClassExit, ExitCode: 1, Stdout: []byte(c.stdout), Stderr: []byte(c.stderr)})
+		v := rules.Classify(
+			&Evidence{Class: grid.ClassExit, ExitCode: 1, Stdout: []byte(c.stdout), Stderr: []byte(c.stderr)},
+		)
 		if v.Class != c.want {
 			t.Errorf("%s: got %s (rule %s, line %q), want %s", name, v.Class, v.Rule, v.Line, c.want)
 		}
@@ -65,7 +123,10 @@ func TestStreams(t *testing.T) {
 func TestWhatStands(t *testing.T) {
 	rules := builtinRules(t)
 	disk := []byte("OSError: [Errno 28] No space left on device")
-	for _, class := range []grid.Class{grid.ClassCancel, grid.ClassHalt, grid.ClassTimeout, grid.ClassIdle, grid.ClassMemory, grid.ClassNode, grid.ClassLost, grid.ClassNone} {
+	for _, class := range []grid.Class{
+		grid.ClassCancel, grid.ClassHalt, grid.ClassTimeout, grid.ClassIdle, grid.ClassMemory, grid.ClassNode,
+		grid.ClassLost, grid.ClassNone,
+	} {
 		if v := rules.Classify(&Evidence{Class: class, Stderr: disk}); v.Class != class || v.Rule != "" {
 			t.Errorf("%s: got %s by %s", class, v.Class, v.Rule)
 		}
@@ -96,7 +157,8 @@ func TestWhatStands(t *testing.T) {
 		}
 	}
 	for code, hint := range map[int]bool{128 + 4: true, 128 + 11: true, 128 + 9: false} {
-		if v := rules.Classify(&Evidence{Class: grid.ClassSignal, ExitCode: code}); v.Class != grid.ClassSignal || (v.Hint != "") != hint {
+		if v := rules.Classify(&Evidence{Class: grid.ClassSignal, ExitCode: code}); v.Class != grid.ClassSignal ||
+			(v.Hint != "") != hint {
 			t.Errorf("code %d: got %+v", code, v)
 		}
 	}
@@ -132,7 +194,8 @@ func TestLiteralsLoseNothing(t *testing.T) {
 		t.Errorf("got %d matches, which tells little", matched)
 	}
 	for pattern, want := range map[string][]string{
-		`abcdef|ghijkl`: {"abcdef", "ghijkl"}, `a|b`: nil, `(Foo)+`: {"foo"}, `(foo)*`: nil, `x{2,}abcd`: {"abcd"}, `(?i)FooBar`: {"foobar"}, `abc|x`: nil,
+		`abcdef|ghijkl`: {"abcdef", "ghijkl"}, `a|b`: nil, `(Foo)+`: {"foo"}, `(foo)*`: nil, `x{2,}abcd`: {"abcd"},
+		`(?i)FooBar`: {"foobar"}, `abc|x`: nil,
 		`ab.*wxyz`: {"wxyz"}, `äöü`: nil, ``: nil, `(foo|bar)?bazz`: {"bazz"}, `abcdefghijklmnop`: {"abcdefghijkl"},
 	} {
 		re, err := syntax.Parse(pattern, syntax.Perl)
@@ -146,7 +209,12 @@ func TestLiteralsLoseNothing(t *testing.T) {
 }
 
 func TestRulesOfALab(t *testing.T) {
-	lab := Source{"failures.yaml", []byte("rules:\n  - class: port\n    match: ['licence server .* busy', '[0-9]']\n    hint: ask Ann\n  - {class: exit, match: 'No space left on device'}\n")}
+	lab := Source{
+		"failures.yaml",
+		[]byte(
+			"rules:\n  - class: port\n    match: ['licence server .* busy', '[0-9]']\n    hint: ask Ann\n  - {class: exit, match: 'No space left on device'}\n",
+		),
+	}
 	rules := builtinRules(t, lab)
 	for text, want := range map[string]Verdict{
 		"the licence server x is busy":               {Class: grid.ClassPort, Rule: "failures.yaml:2", Hint: "ask Ann"},
@@ -174,9 +242,12 @@ func TestRulesOfALab(t *testing.T) {
 		"[]":                           "failures.yaml:1:1: the file is not a map",
 		"\t":                           "failures.yaml: yaml: ",
 		"rules:\n- {class: [a]}":       "failures.yaml:2:11: a value is not a text",
-		"rules: [" + strings.Repeat("{class: port, match: x},", maxRules+1) + "]": "failures.yaml:1:8: the file has 201 rules",
+		"rules: [" + strings.Repeat(
+			"{class: port, match: x},", maxRules+1,
+		) + "]": "failures.yaml:1:8: the file has 201 rules",
 	} {
-		if _, err := NewRules(Source{"failures.yaml", []byte(text)}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := NewRules(Source{"failures.yaml", []byte(text)}); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%.60q: got error %v, want %s", text, err, want)
 		}
 	}
@@ -233,7 +304,9 @@ func logOf(line func(i int) string) []byte {
 func BenchmarkClassify(b *testing.B) {
 	rules := builtinRules(b)
 	step := func(i int) string {
-		return fmt.Sprintf("epoch %d step %d loss 0.%06d lr 1e-3 gpu_mem 11.2G images/s %d\n", i/100, i, i*7919%1000000, i%977)
+		return fmt.Sprintf(
+			"epoch %d step %d loss 0.%06d lr 1e-3 gpu_mem 11.2G images/s %d\n", i/100, i, i*7919%1000000, i%977,
+		)
 	}
 	logs := map[string][]byte{
 		"steps": logOf(step),
@@ -257,12 +330,17 @@ func BenchmarkClassify(b *testing.B) {
 		}
 		return strings.Join(all, " ")
 	}
-	logs["a word of a rule on each line"] = logOf(func(i int) string { return "[rank1]: " + pick(i, 1) + " in step 7 of the first epoch\n" })
+	logs["a word of a rule on each line"] = logOf(
+		func(i int) string { return "[rank1]: " + pick(i, 1) + " in step 7 of the first epoch\n" },
+	)
 	logs["eight words on each line"] = logOf(func(i int) string { return "[rank1]: " + pick(i, 8) + "\n" })
 	logs["all words on long lines"] = logOf(func(i int) string { return "[rank1]: " + pick(i, 300) + "\n" })
 	logs["all words on one line"] = logOf(func(i int) string { return pick(i, 300) })
 	logs["survived errors"] = logOf(func(i int) string {
-		return fmt.Sprintf("[rank0]: W: retrying: OSError: [Errno 28] No space left on device: CUDA error: out of memory, Address already in use %d\n", i)
+		return fmt.Sprintf(
+			"[rank0]: W: retrying: OSError: [Errno 28] No space left on device: CUDA error: out of memory, Address already in use %d\n",
+			i,
+		)
 	})
 	logs["colours"] = logOf(func(i int) string { return "\x1b[31m\x1b[1merror\x1b[0m: \x1b]0;title\x07step\r" })
 	logs["short lines"] = logOf(func(i int) string { return "1\n" })

@@ -137,7 +137,10 @@ func measure(t *testing.T, what string, samples []sample) (total score) {
 			total.right, total.missed, total.wrong = total.right+s.right, total.missed+s.missed, total.wrong+s.wrong
 		}
 	}
-	t.Logf("%s: all classes but exit and signal: n %d  precision %.3f  recall %.3f", what, total.right+total.missed, total.precision(), total.recall())
+	t.Logf(
+		"%s: all classes but exit and signal: n %d  precision %.3f  recall %.3f", what, total.right+total.missed,
+		total.precision(), total.recall(),
+	)
 	return total
 }
 
@@ -165,7 +168,9 @@ func TestCorpus(t *testing.T) {
 func TestFurtherOutput(t *testing.T) {
 	for _, name := range []string{"further.tsv", "issues.tsv", "fresh.tsv", "later.tsv"} {
 		if s := measure(t, name, readCorpus(t, name)); s.precision() < 0.97 || s.recall() < 0.85 {
-			t.Errorf("%s: got precision %.3f, recall %.3f; want 0.97 and 0.85 at least", name, s.precision(), s.recall())
+			t.Errorf(
+				"%s: got precision %.3f, recall %.3f; want 0.97 and 0.85 at least", name, s.precision(), s.recall(),
+			)
 		}
 	}
 }

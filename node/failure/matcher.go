@@ -26,7 +26,10 @@ func splitAlternatives(re *syntax.Regexp) []pattern {
 	}
 	all := make([]pattern, len(parts))
 	for i, part := range parts {
-		all[i] = pattern{sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(part.String()) }), literals(part.Simplify())}
+		all[i] = pattern{
+			sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(part.String()) }),
+			literals(part.Simplify()),
+		}
 	}
 	return all
 }
@@ -39,9 +42,12 @@ func alternatives(re *syntax.Regexp) (all []*syntax.Regexp) {
 		for _, sub := range re.Sub {
 			all = append(all, alternatives(sub)...)
 		}
-	case re.Op == syntax.OpConcat && len(re.Sub) == 2 && re.Sub[0].Op == syntax.OpLiteral && re.Sub[1].Op == syntax.OpAlternate:
+	case re.Op == syntax.OpConcat && len(re.Sub) == 2 && re.Sub[0].Op == syntax.OpLiteral &&
+		re.Sub[1].Op == syntax.OpAlternate:
 		for _, rest := range alternatives(re.Sub[1]) {
-			all = append(all, &syntax.Regexp{Op: syntax.OpConcat, Sub: []*syntax.Regexp{re.Sub[0], rest}, Flags: re.Flags})
+			all = append(
+				all, &syntax.Regexp{Op: syntax.OpConcat, Sub: []*syntax.Regexp{re.Sub[0], rest}, Flags: re.Flags},
+			)
 		}
 	default:
 		all = []*syntax.Regexp{re}

@@ -139,7 +139,10 @@ func (d *ruleReader) readFields(n *yaml.Node, what string, known map[string]func
 			read(n.Content[i+1])
 			continue
 		}
-		d.report(key, "Known here: "+strings.Join(slices.Sorted(maps.Keys(known)), ", ")+".", "%s has the unknown field %q", what, key.Value)
+		d.report(
+			key, "Known here: "+strings.Join(slices.Sorted(maps.Keys(known)), ", ")+".", "%s has the unknown field %q",
+			what, key.Value,
+		)
 	}
 }
 
@@ -197,7 +200,9 @@ func (d *ruleReader) readClass(n *yaml.Node) grid.Class {
 		for i, c := range known {
 			names[i] = string(c)
 		}
-		d.report(n, "Known: "+strings.Join(names, ", ")+".", "%q is not a failure class that a rule may give", string(class))
+		d.report(
+			n, "Known: "+strings.Join(names, ", ")+".", "%q is not a failure class that a rule may give", string(class),
+		)
 	}
 	return class
 }
@@ -211,7 +216,10 @@ func (d *ruleReader) parseExpression(n *yaml.Node) *syntax.Regexp {
 	}
 	re, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
-		d.report(n, "Go's regular expressions are those of RE2.", "%s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		d.report(
+			n, "Go's regular expressions are those of RE2.", "%s",
+			strings.TrimPrefix(err.Error(), "error parsing regexp: "),
+		)
 		return nil
 	}
 	return re
@@ -244,7 +252,10 @@ func (d *ruleReader) readConditions(n *yaml.Node) (names []string) {
 	for _, item := range items(n) {
 		name := d.readText(item)
 		if conditions[name] == nil {
-			d.report(item, "Known: "+strings.Join(slices.Sorted(maps.Keys(conditions)), ", ")+".", "%q is not a condition", name)
+			d.report(
+				item, "Known: "+strings.Join(slices.Sorted(maps.Keys(conditions)), ", ")+".", "%q is not a condition",
+				name,
+			)
 			continue
 		}
 		names = append(names, name)

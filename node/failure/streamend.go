@@ -19,7 +19,9 @@ const (
 var (
 	// rankPrefix matches what launchers and frameworks put before the lines of one of several
 	// processes.
-	rankPrefix = lazyregexp.New(`^(\[(default|rank|Rank ?)\d+\]:? ?|(default|[Rr]ank ?)\d+: ?|\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(out|err)>:? ?)`)
+	rankPrefix = lazyregexp.New(
+		`^(\[(default|rank|Rank ?)\d+\]:? ?|(default|[Rr]ank ?)\d+: ?|\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(out|err)>:? ?)`,
+	)
 	// taskPrefix matches what srun and mpirun put there on request. Other programs number their
 	// steps in this way, but not the lines of tracebacks.
 	taskPrefix   = lazyregexp.New(`^( *\d+: ?|\[\d+\] )`)

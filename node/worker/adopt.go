@@ -38,7 +38,9 @@ type leaseRecord struct {
 }
 
 func leaseRecordOf(h *jetstream.GrantedLease) *leaseRecord {
-	return &leaseRecord{ID: h.ID, Seq: h.Seq, Lo: h.Lo, Hi: h.Hi, Attempt: h.Attempt, Deliveries: h.Deliveries, Shape: h.Shape}
+	return &leaseRecord{
+		ID: h.ID, Seq: h.Seq, Lo: h.Lo, Hi: h.Hi, Attempt: h.Attempt, Deliveries: h.Deliveries, Shape: h.Shape,
+	}
 }
 
 // adoption is an attempt of an earlier agent that continues under this one.
@@ -95,11 +97,15 @@ func pollOutcome(resume func(context.Context) executor.Outcome) executor.Outcome
 
 // restoreAttempt gives a running attempt its resources and its lease in this worker. The machine
 // may have become too small for it meanwhile: then no other attempt starts until it has ended.
-func (rc *recovery) restoreAttempt(a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome) *adoption {
+func (rc *recovery) restoreAttempt(
+	a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome,
+) *adoption {
 	s := rc.sweeps.addAdopted(r)
 	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease), startedAt: time.Now()}
 	if ad.allocation = m.Allocation; ad.allocation == nil { // from an earlier version
-		ad.allocation = &allocator.Allocation{Lane: ad.lane.name, CPUs: ad.lane.resources.CPUs, Memory: ad.lane.resources.Memory}
+		ad.allocation = &allocator.Allocation{
+			Lane: ad.lane.name, CPUs: ad.lane.resources.CPUs, Memory: ad.lane.resources.Memory,
+		}
 	}
 	if len(a.task.Share) > 0 {
 		a.project.folders = rc.bundles.pinAll()
@@ -160,6 +166,9 @@ func (rc *recovery) awaitAdopted(ad *adoption) (goesOn bool) {
 	if out.Left {
 		return true
 	}
-	end := finishOptions{manifest: func() *manifest { return ad.manifest }, snapshotTimeout: snapshotTimeout, saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)}
+	end := finishOptions{
+		manifest: func() *manifest { return ad.manifest }, snapshotTimeout: snapshotTimeout,
+		saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving),
+	}
 	return !rc.finisher.finish(context.Background(), ad.attempt, rc.programs.result(s.record, ad.attempt, out), end)
 }

@@ -251,7 +251,8 @@ func TestAttemptThatEndedWhileNobodyWasThere(t *testing.T) {
 			}
 			a.startNext()
 			all := a.finished(r.ID, 1)
-			if res := all[0].Result; res.Class != grid.ClassExit || res.ExitCode != 7 || !strings.Contains(res.Reason, "exit code 7") {
+			if res := all[0].Result; res.Class != grid.ClassExit || res.ExitCode != 7 ||
+				!strings.Contains(res.Reason, "exit code 7") {
 				t.Errorf("result: got %+v, want exit code 7", res)
 			}
 		})
@@ -335,7 +336,8 @@ func TestShimDiesUnderAnAdoptedAttempt(t *testing.T) {
 	a.startNext()
 	a.run()
 	killFrom(t, filepath.Join(marks, "shim"))
-	if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassNode || !strings.Contains(res.Reason, "its shim died") {
+	if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassNode ||
+		!strings.Contains(res.Reason, "its shim died") {
 		t.Errorf("result: got %+v, want it lost with its shim", res)
 	}
 	a.released(r.ID, 1)

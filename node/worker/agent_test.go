@@ -37,7 +37,9 @@ func work(dir string) error {
 	if err != nil {
 		return err
 	}
-	client, err := shim.Open(ctx, shim.Options{Dir: filepath.Join(dir, "shims"), Token: filepath.Base(dir), Logger: log})
+	client, err := shim.Open(
+		ctx, shim.Options{Dir: filepath.Join(dir, "shims"), Token: filepath.Base(dir), Logger: log},
+	)
 	if err != nil {
 		return err
 	}
@@ -45,7 +47,8 @@ func work(dir string) error {
 		return err
 	}
 	w, err := New(Config{
-		Node: "n", Dir: dir, Master: store.Calls.LocalClient("n"), Files: store, Executor: client, Adopt: client, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: log,
+		Node: "n", Dir: dir, Master: store.Calls.LocalClient("n"), Files: store, Executor: client, Adopt: client,
+		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -68,7 +71,9 @@ func lease(ctx context.Context, store *jetstream.Store) error {
 	}
 	r := records[0].Sweep
 	for i := range r.Space.Count() {
-		if _, err := store.Queue.Publish(ctx, jetstream.Lease{Sweep: r.ID, Lo: i, Hi: i + 1, Attempt: 1, Shape: string(r.Lane())}); err != nil {
+		if _, err := store.Queue.Publish(
+			ctx, jetstream.Lease{Sweep: r.ID, Lo: i, Hi: i + 1, Attempt: 1, Shape: string(r.Lane())},
+		); err != nil {
 			return err
 		}
 	}
@@ -101,7 +106,9 @@ func TestAttemptSurvivesAKilledAgent(t *testing.T) {
 		if e.Result.Class != grid.ClassExit || e.Result.ExitCode != 7 {
 			t.Errorf("result: got %+v, want exit code 7", e.Result)
 		}
-		if got, want := a.storedOutput(r.ID, e.Result, e.Run), fmt.Sprintf("one of t-1/%d\ntwo\n", e.Index); got != want {
+		if got, want := a.storedOutput(r.ID, e.Result, e.Run), fmt.Sprintf(
+			"one of t-1/%d\ntwo\n", e.Index,
+		); got != want {
 			t.Errorf("output: got %q, want %q", got, want)
 		}
 	}
@@ -143,7 +150,11 @@ func (a *agents) prepare(n int) (*grid.Sweep, string) {
 		a.t.Fatal(err)
 	}
 	defer a.store.Close()
-	r, marks := a.scriptedSweep(n, `echo "one of $MLF_TRIAL"; while ! test -e $MARKS/go; do echo x >$MARKS/began-${MLF_TRIAL#*/}; sleep 0.02; done; echo two; exit 7`, nil)
+	r, marks := a.scriptedSweep(
+		n,
+		`echo "one of $MLF_TRIAL"; while ! test -e $MARKS/go; do echo x >$MARKS/began-${MLF_TRIAL#*/}; sleep 0.02; done; echo two; exit 7`,
+		nil,
+	)
 	return r, marks
 }
 

@@ -57,7 +57,10 @@ type artifactUploads struct {
 
 func newArtifactUploads(cfg *Config, log *slog.Logger) *artifactUploads {
 	left := make(chan struct{})
-	return &artifactUploads{cfg: cfg, log: log, fullTimeout: storeFullTimeout, abandoned: left, abandon: sync.OnceFunc(func() { close(left) })}
+	return &artifactUploads{
+		cfg: cfg, log: log, fullTimeout: storeFullTimeout, abandoned: left,
+		abandon: sync.OnceFunc(func() { close(left) }),
+	}
 }
 
 // giveUp ends the waiting of uploads that the store does not accept.
@@ -224,7 +227,10 @@ func packFile(t *tar.Writer, f artifactFile) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	h := &tar.Header{Name: filepath.ToSlash(f.name), Mode: int64(info.Mode().Perm()), Size: info.Size(), ModTime: info.ModTime(), Format: tar.FormatPAX}
+	h := &tar.Header{
+		Name: filepath.ToSlash(f.name), Mode: int64(info.Mode().Perm()), Size: info.Size(), ModTime: info.ModTime(),
+		Format: tar.FormatPAX,
+	}
 	if err := t.WriteHeader(h); err != nil {
 		return 0, err
 	}

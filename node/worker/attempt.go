@@ -81,7 +81,9 @@ type attemptRunner struct {
 
 // run runs one attempt of a trial and reports how it ended. Its spool stays until the report is
 // stored. run returns whether the attempt has failed.
-func (at *attemptRunner) run(s *sweep, slot executor.Slot, t assignment, found imageLookup, index int64, number int, now time.Time) (failed bool) {
+func (at *attemptRunner) run(
+	s *sweep, slot executor.Slot, t assignment, found imageLookup, index int64, number int, now time.Time,
+) (failed bool) {
 	h := t.handle
 	a := &attempt{attemptSpec: attemptSpec{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: at.runNames.nextName(),
@@ -116,7 +118,9 @@ func (at *attemptRunner) run(s *sweep, slot executor.Slot, t assignment, found i
 
 // execute prepares the attempt and runs its program. Without a result the program continues under
 // the next agent.
-func (at *attemptRunner) execute(s *sweep, slot executor.Slot, a *attempt, template *manifestTemplate, quiet bool, end *finishOptions) *grid.Result {
+func (at *attemptRunner) execute(
+	s *sweep, slot executor.Slot, a *attempt, template *manifestTemplate, quiet bool, end *finishOptions,
+) *grid.Result {
 	spool, err := at.spools.acquire(s.ctx)
 	if err != nil {
 		if result := stoppedResult(s.ctx, a); result != nil {
@@ -153,7 +157,8 @@ func (at *attemptRunner) execute(s *sweep, slot executor.Slot, a *attempt, templ
 	if out.Left {
 		return nil
 	}
-	end.manifest, end.reuseSpool = func() *manifest { return template.manifest(a) }, out.Leftovers == 0 && out.Foreign == ""
+	end.manifest, end.reuseSpool = func() *manifest { return template.manifest(a) }, out.Leftovers == 0 &&
+		out.Foreign == ""
 	return at.programs.result(s.record, a, out)
 }
 
@@ -186,7 +191,10 @@ func (a *attempt) isAnnounced() bool {
 
 // startedEvent returns the event that reports the attempt's start.
 func (a *attempt) startedEvent() grid.Event {
-	return grid.Event{Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(), Devices: a.allocation.UUIDs(), Image: a.imagePin()}
+	return grid.Event{
+		Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(),
+		Devices: a.allocation.UUIDs(), Image: a.imagePin(),
+	}
 }
 
 // imagePin returns the pinned reference of the attempt's image; "" for a process.
@@ -204,10 +212,12 @@ func (at *attemptRunner) spec(s *sweep, a *attempt) (*executor.Attempt, error) {
 	e := &executor.Attempt{
 		Spec: executor.Spec{
 			Name: a.run, Record: a.spool.record, Dir: a.spool.work, OutputLimit: a.outputLimit(),
-			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace, Container: container, Devices: a.allocation.UUIDs(),
+			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
+			Container: container, Devices: a.allocation.UUIDs(),
 		},
 		Argv: t.Argv(a.params), Env: at.environs.forAttempt(s, a),
-		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: at.backoff.startedCallback(a), Kill: at.snapshots.graceEnded,
+		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: at.backoff.startedCallback(a),
+		Kill: at.snapshots.graceEnded,
 	}
 	if c := t.Checkpoint; c != nil {
 		e.Notice, e.NoticeGrace = unix.SignalNum("SIG"+c.Signal), t.CheckpointGrace()

@@ -73,7 +73,10 @@ func (en *environs) forAttempt(s *sweep, a *attempt) []string {
 		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
 	)
 	if a.task.Venv != "" {
-		env = append(env, "VIRTUAL_ENV="+a.spool.work+"/"+a.task.Venv, "PATH="+a.spool.work+"/"+a.task.Venv+"/bin:"+lastValue(base, "PATH"))
+		env = append(
+			env, "VIRTUAL_ENV="+a.spool.work+"/"+a.task.Venv,
+			"PATH="+a.spool.work+"/"+a.task.Venv+"/bin:"+lastValue(base, "PATH"),
+		)
 	}
 	if a.task.Repeat {
 		for _, p := range a.params {
@@ -139,7 +142,8 @@ func memoryGrowthEnviron(base []string, share *allocator.Share, measured bool) [
 	}
 	var env []string
 	for _, kv := range [][2]string{
-		{"XLA_PYTHON_CLIENT_PREALLOCATE", "false"}, {"TF_FORCE_GPU_ALLOW_GROWTH", "true"}, {"FLAGS_fraction_of_gpu_memory_to_use", share.Milli.String()},
+		{"XLA_PYTHON_CLIENT_PREALLOCATE", "false"}, {"TF_FORCE_GPU_ALLOW_GROWTH", "true"},
+		{"FLAGS_fraction_of_gpu_memory_to_use", share.Milli.String()},
 	} {
 		if !hasVariable(base, kv[0]) {
 			env = append(env, kv[0]+"="+kv[1])

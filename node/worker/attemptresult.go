@@ -95,7 +95,9 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 	if !fi.heartbeats.curveShare().Keeps(a.id.Index) {
 		r.Curves = comparedCurve(a.task, r.Curves)
 	}
-	e := grid.Event{Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: at, Result: r, Image: a.imagePin()}
+	e := grid.Event{
+		Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: at, Result: r, Image: a.imagePin(),
+	}
 	fi.outbox.addEvent(a.id.Sweep, report{event: e, ref: &a.output.ref, stored: func() {
 		free()
 		fi.checkpoints.removeAfter(a, r)

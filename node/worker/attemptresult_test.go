@@ -43,12 +43,15 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 		code  int
 		full  bool // the disk is full at the end
 	}{
-		"success": {grid.ClassNone, 0, false}, "saved": {grid.ClassExit, 85, false}, "failed": {grid.ClassExit, 1, false},
-		"signal": {grid.ClassSignal, 139, false}, "stopped": {grid.ClassHalt, 143, false}, "full disk": {grid.ClassExit, 1, true},
+		"success": {grid.ClassNone, 0, false}, "saved": {grid.ClassExit, 85, false},
+		"failed": {grid.ClassExit, 1, false},
+		"signal": {grid.ClassSignal, 139, false}, "stopped": {grid.ClassHalt, 143, false},
+		"full disk": {grid.ClassExit, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := executor.Outcome{
-				Class: c.class, ExitCode: c.code, Reason: "it ended", Start: time.UnixMicro(began), End: time.UnixMicro(began + wall), Usage: grid.Usage{Wall: wall},
+				Class: c.class, ExitCode: c.code, Reason: "it ended", Start: time.UnixMicro(began),
+				End: time.UnixMicro(began + wall), Usage: grid.Usage{Wall: wall},
 				Foreign: "4711 (sleep, user root)",
 			}
 			var events []grid.Event
@@ -85,7 +88,9 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 					s.lease(r, 0, 1)
 				} else {
 					s.spool(1, &manifest{Sweep: r.ID, Attempt: 1, Run: run, Started: began, Image: pinA}, output)
-					had, err := newCheckpoints(s.dir, logger(t), newSweepSet(), nil).acquire(t.Context(), grid.TrialID{Sweep: r.ID})
+					had, err := newCheckpoints(s.dir, logger(t), newSweepSet(), nil).acquire(
+						t.Context(), grid.TrialID{Sweep: r.ID},
+					)
 					if err == nil {
 						err = had.prepare(1, resumePoint{}, nil)
 					}
@@ -98,7 +103,9 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 				case "adopted":
 					s.cfg.Adopt = &leftRunning{run, end}
 				case "recovered":
-					if err := executor.WriteRecord(filepath.Join(s.dir, "spool", "1", "outcome.json"), run, out); err != nil {
+					if err := executor.WriteRecord(
+						filepath.Join(s.dir, "spool", "1", "outcome.json"), run, out,
+					); err != nil {
 						t.Fatal(err)
 					}
 					end()
@@ -117,7 +124,8 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 					t.Errorf("%s (-fresh +%s):\n%s", way, way, diff)
 				}
 			}
-			if e := events[0]; e.Image != pinA || c.full != (e.Result.Class == grid.ClassNode) || !strings.Contains(e.Result.Reason, out.Foreign) {
+			if e := events[0]; e.Image != pinA || c.full != (e.Result.Class == grid.ClassNode) ||
+				!strings.Contains(e.Result.Reason, out.Foreign) {
 				t.Errorf("got %+v of %+v", e, e.Result)
 			}
 		})

@@ -27,8 +27,12 @@ func TestTroubleTriesOneAtATime(t *testing.T) {
 	}
 	began := now
 	now = now.Add(time.Second)
-	if !tr.recordFailure(began, now, "no processes") || tr.recordFailure(began, now, "no processes") || tr.currentReason() != "no processes" {
-		t.Errorf("two attempts of one moment: got the trouble %q at level %d, want one failure", tr.currentReason(), tr.failures)
+	if !tr.recordFailure(began, now, "no processes") || tr.recordFailure(began, now, "no processes") ||
+		tr.currentReason() != "no processes" {
+		t.Errorf(
+			"two attempts of one moment: got the trouble %q at level %d, want one failure", tr.currentReason(),
+			tr.failures,
+		)
 	}
 	pause := minBackoff
 	for range 12 {
@@ -66,7 +70,10 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 		if sick.Load() {
 			refusals.Add(1)
 			now := time.Now()
-			return executor.Outcome{Class: grid.ClassNode, ExitCode: 126, Reason: "its shim could not be started: no more processes\nsecond line", Start: now, End: now}
+			return executor.Outcome{
+				Class: grid.ClassNode, ExitCode: 126,
+				Reason: "its shim could not be started: no more processes\nsecond line", Start: now, End: now,
+			}
 		}
 		return succeeded()
 	})
@@ -85,7 +92,10 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 		t.Errorf("the trouble is told as %q", why)
 	}
 	if n := refusals.Load(); n > 4+4 {
-		t.Errorf("%d attempts were tried on a node that can run none, want as many as it has slots and then one at a time", n)
+		t.Errorf(
+			"%d attempts were tried on a node that can run none, want as many as it has slots and then one at a time",
+			n,
+		)
 	}
 	sick.Store(false)
 	ended := s.finished("t-1", 60)
@@ -98,7 +108,10 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 		}
 	}
 	if failed != int(refusals.Load()) || s.trials.backoff.unavailableReason() != "" {
-		t.Errorf("got %d failures of the node for %d refusals, and the trouble %q", failed, refusals.Load(), s.trials.backoff.unavailableReason())
+		t.Errorf(
+			"got %d failures of the node for %d refusals, and the trouble %q", failed, refusals.Load(),
+			s.trials.backoff.unavailableReason(),
+		)
 	}
 }
 
@@ -111,7 +124,9 @@ func TestNoSlotIsTheNodesTrouble(t *testing.T) {
 	s.lease(r, 0, 1)
 	s.run()
 	s.released("t-1", 1)
-	if why := s.trials.backoff.unavailableReason(); !strings.Contains(why, "no slot for an attempt: too many open files") {
+	if why := s.trials.backoff.unavailableReason(); !strings.Contains(
+		why, "no slot for an attempt: too many open files",
+	) {
 		t.Errorf("got the trouble %q", why)
 	}
 	if n := asked.Load(); n > 8 {
@@ -151,14 +166,20 @@ func TestFullDiskIsTheNodes(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(folder, "work"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			for path, size := range map[string]int64{filepath.Join(folder, "work", "out"): c.own, filepath.Join(dir, "other"): c.foreign, filepath.Join(dir, "saved"): c.saved} {
+			for path, size := range map[string]int64{
+				filepath.Join(folder, "work", "out"): c.own, filepath.Join(dir, "other"): c.foreign,
+				filepath.Join(dir, "saved"): c.saved,
+			} {
 				if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			monitor := &diskMonitor{dir: dir, log: logger(t)}
 			result := &grid.Result{Class: c.class, ExitCode: 1, Reason: "exit code 1", Usage: grid.Usage{Wall: 7}}
-			monitor.attribute(&attempt{spool: newSpool(folder), checkpoint: &checkpointFolder{dir: filepath.Join(dir, "saved")}}, result)
+			monitor.attribute(
+				&attempt{spool: newSpool(folder), checkpoint: &checkpointFolder{dir: filepath.Join(dir, "saved")}},
+				result,
+			)
 			if result.Class != c.want || !strings.Contains(result.Reason, "exit code 1") {
 				t.Errorf("got class %q (%s), want %q", result.Class, result.Reason, c.want)
 			}

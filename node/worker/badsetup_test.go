@@ -40,7 +40,9 @@ func TestSetupFailsOnceForAll(t *testing.T) {
 		t.Errorf("got %d failed attempts for two tries: %+v", len(all), all)
 	}
 	s.setState(r, grid.SweepPaused)
-	eventually(t, "what the worker holds to be given back", func() bool { return len(s.Worker.dispatcher.leases.all()) == 0 })
+	eventually(
+		t, "what the worker holds to be given back", func() bool { return len(s.Worker.dispatcher.leases.all()) == 0 },
+	)
 	n := setups.Load()
 	for _, e := range s.finished("t-1", 2) {
 		if e.Result.Class != grid.ClassSetup && e.Result.Class != grid.ClassHalt {

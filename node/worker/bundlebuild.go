@@ -18,7 +18,9 @@ import (
 	"mlfnode/projects"
 )
 
-func (b *bundles) build(ctx context.Context, r *grid.Sweep, image string, setup func(string) error, uses *pinnedFolders) ([]folderEntry, error) {
+func (b *bundles) build(
+	ctx context.Context, r *grid.Sweep, image string, setup func(string) error, uses *pinnedFolders,
+) ([]folderEntry, error) {
 	if err := os.MkdirAll(b.cacheDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("the cache folder could not be made: %w", err)
 	}

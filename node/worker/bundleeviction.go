@@ -55,9 +55,12 @@ func removeUnsynced(dir, boot string) error {
 	return durable.WriteFile(filepath.Join(dir, "boot"), []byte(boot), 0o600)
 }
 
-func newBundles(dir string, cache *projects.Cache, fetch func(context.Context, string) (io.ReadCloser, error), limit int64) *bundles {
+func newBundles(
+	dir string, cache *projects.Cache, fetch func(context.Context, string) (io.ReadCloser, error), limit int64,
+) *bundles {
 	return &bundles{
-		dir: dir, cache: cache, fetch: fetch, limit: limit, prepared: map[string]*preparedProject{}, locks: map[string]chan struct{}{},
+		dir: dir, cache: cache, fetch: fetch, limit: limit, prepared: map[string]*preparedProject{},
+		locks:     map[string]chan struct{}{},
 		useCounts: map[string]int{}, sizes: map[string]int64{}, evictSoon: make(chan struct{}, 1),
 	}
 }
@@ -212,7 +215,9 @@ func (b *bundles) evict(now time.Time) error {
 	for _, f := range folders {
 		sum += f.size
 	}
-	slices.SortFunc(folders, func(x, y cachedFolder) int { return cmp.Or(x.used.Compare(y.used), cmp.Compare(x.path, y.path)) })
+	slices.SortFunc(
+		folders, func(x, y cachedFolder) int { return cmp.Or(x.used.Compare(y.used), cmp.Compare(x.path, y.path)) },
+	)
 	for _, f := range folders {
 		if f.used.After(now.Add(-maxUnusedAge)) && (sum <= limit || f.used.After(recent) || wanted[f.path]) {
 			continue
@@ -241,7 +246,9 @@ func (b *bundles) activeFolders() map[string]bool {
 	defer b.mu.Unlock()
 	folders := map[string]bool{}
 	for _, p := range b.prepared {
-		p.sweeps = slices.DeleteFunc(p.sweeps, func(id grid.SweepID) bool { return b.isActive != nil && !b.isActive(id) })
+		p.sweeps = slices.DeleteFunc(
+			p.sweeps, func(id grid.SweepID) bool { return b.isActive != nil && !b.isActive(id) },
+		)
 		if len(p.sweeps) > 0 && p.isReady() {
 			for _, f := range p.folders {
 				folders[f] = true

@@ -175,8 +175,12 @@ func TestProjectsKeepToTheirLimit(t *testing.T) {
 	}
 	s.trials.attempts.preparer.bundles.unpin(shared.folders)
 	must(t, s.trials.attempts.preparer.bundles.evict(now.Add(maxUnusedAge+time.Hour)))
-	if got := s.countCached(); got != 1 || len(s.trials.attempts.preparer.bundles.prepared) != 1 || len(s.trials.attempts.preparer.bundles.locks) != 0 {
-		t.Errorf("after a long time: got %d folders, %d projects, %d locks, want the one in use", got, len(s.trials.attempts.preparer.bundles.prepared), len(s.trials.attempts.preparer.bundles.locks))
+	if got := s.countCached(); got != 1 || len(s.trials.attempts.preparer.bundles.prepared) != 1 ||
+		len(s.trials.attempts.preparer.bundles.locks) != 0 {
+		t.Errorf(
+			"after a long time: got %d folders, %d projects, %d locks, want the one in use", got,
+			len(s.trials.attempts.preparer.bundles.prepared), len(s.trials.attempts.preparer.bundles.locks),
+		)
 	}
 }
 
@@ -192,7 +196,8 @@ func (s *harness) useAllFolders(t *testing.T) []string {
 // a worker that lives: its next attempts find all files.
 func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 	for name, task := range map[string]grid.Task{
-		"bundle": {}, "setup": {Setup: []string{"true"}}, "inputs": {Setup: []string{"true"}, Inputs: []string{"data"}}, "share": {Share: []string{"data"}},
+		"bundle": {}, "setup": {Setup: []string{"true"}}, "inputs": {Setup: []string{"true"}, Inputs: []string{"data"}},
+		"share": {Share: []string{"data"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
@@ -221,7 +226,9 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 			if result := run(0); result.Class != grid.ClassNone {
 				t.Fatalf("at first: got %q, %s", result.Class, result.Reason)
 			}
-			must(t, errors.Join(removeTree(filepath.Join(s.dir, "bundles")), removeTree(filepath.Join(s.dir, "setups"))))
+			must(
+				t, errors.Join(removeTree(filepath.Join(s.dir, "bundles")), removeTree(filepath.Join(s.dir, "setups"))),
+			)
 			if result := run(1); result.Class != grid.ClassNone {
 				t.Errorf("without the folders: got %q, %s", result.Class, result.Reason)
 			}
@@ -289,14 +296,20 @@ func TestProjectsOfActiveSweepsStay(t *testing.T) {
 	}
 	must(t, b.evict(now.Add(2*recentUse)))
 	if prepare(first); setups != 2 || p.foldersExist() {
-		t.Errorf("later: got %d setup steps, the setup of the sweep that is not active is there: %t", setups, p.foldersExist())
+		t.Errorf(
+			"later: got %d setup steps, the setup of the sweep that is not active is there: %t", setups,
+			p.foldersExist(),
+		)
 	}
 	p = prepare(second)
 	empty := fillDisk(t, dir)
 	must(t, b.evict(time.Now().Add(time.Second)))
 	empty()
 	if prepare(first); setups != 3 || p.foldersExist() {
-		t.Errorf("on a full disk: got %d setup steps, the setup of the sweep that is not active is there: %t", setups, p.foldersExist())
+		t.Errorf(
+			"on a full disk: got %d setup steps, the setup of the sweep that is not active is there: %t", setups,
+			p.foldersExist(),
+		)
 	}
 	active[first.ID] = false
 	must(t, b.evict(time.Now().Add(2*recentUse)))
@@ -316,7 +329,9 @@ func TestTidyGoesOn(t *testing.T) {
 	b := newBundles(dir, nil, nil, 1<<40)
 	old := time.Now().Add(-2 * maxUnusedAge)
 	unmovable := strings.Repeat("a", 250) // with the prefix its name is too long
-	for _, name := range []string{"bundles/" + unmovable, "bundles/b", "setups/c", "setups/" + removedPrefix + "busy/mount"} {
+	for _, name := range []string{
+		"bundles/" + unmovable, "bundles/b", "setups/c", "setups/" + removedPrefix + "busy/mount",
+	} {
 		must(t, os.MkdirAll(filepath.Join(dir, name), 0o755))
 		must(t, os.Chtimes(filepath.Join(dir, name), old, old))
 	}
@@ -345,7 +360,9 @@ func TestProjectInUseStays(t *testing.T) {
 	r := s.largeSweep("p", 1000, grid.Task{Share: []string{"data"}, Setup: []string{"step"}})
 	prepare := func() *preparedProject {
 		t.Helper()
-		p, err := s.trials.attempts.preparer.bundles.get(t.Context(), r, "", func(string) error { setups++; return nil })
+		p, err := s.trials.attempts.preparer.bundles.get(
+			t.Context(), r, "", func(string) error { setups++; return nil },
+		)
 		must(t, err)
 		return p
 	}
@@ -392,7 +409,9 @@ func TestLeftProcessKeepsItsFolders(t *testing.T) {
 	})
 	s.stop()
 	must(t, s.trials.attempts.preparer.bundles.evict(time.Now().Add(2*maxUnusedAge)))
-	for name, dir := range map[string]string{"attempt": filepath.Join(spool, "work", "data"), "setup": filepath.Join(s.dir, "setups", "*", "data")} {
+	for name, dir := range map[string]string{
+		"attempt": filepath.Join(spool, "work", "data"), "setup": filepath.Join(s.dir, "setups", "*", "data"),
+	} {
 		if found, _ := filepath.Glob(dir); len(found) != 1 {
 			t.Errorf("the folder of the %s is gone", name)
 		}

@@ -70,7 +70,9 @@ func topNames(entries []folderEntry) map[string]bool {
 // that ran it, and of no other: the failure is remembered, and other callers wait until one of them
 // may try again, or the sweep is no longer active. Other errors are not remembered. A preparation
 // that was stopped tells nothing about the project: another caller continues.
-func (b *bundles) get(ctx context.Context, r *grid.Sweep, image string, setup func(dir string) error) (*preparedProject, error) {
+func (b *bundles) get(
+	ctx context.Context, r *grid.Sweep, image string, setup func(dir string) error,
+) (*preparedProject, error) {
 	key := setupKey(r.Bundle, &r.Task, image)
 	for {
 		if ctx.Err() != nil {

@@ -166,7 +166,9 @@ func (s *checkpointFolder) prepare(attempt int, from resumePoint, fetch func() e
 	if err := os.MkdirAll(s.liveDir(), 0o700); err != nil {
 		return fmt.Errorf("the folder for checkpoints could not be made: %w", err)
 	}
-	return s.writeState(folderState{Attempt: attempt, Base: state.Base, Resumed: resumed, Resume: !isEmpty(s.liveDir())})
+	return s.writeState(
+		folderState{Attempt: attempt, Base: state.Base, Resumed: resumed, Resume: !isEmpty(s.liveDir())},
+	)
 }
 
 // remove removes the folder of a trial that needs it no longer, unless an attempt has it.

@@ -71,7 +71,9 @@ func valueOf(env []string, name string) string {
 }
 
 // attempt leases trial 0 as the master would and gives the result of the attempt.
-func (v *checkpointHarness) attempt(number int, script func(ctx context.Context, dir, resume string) executor.Outcome) grid.Result {
+func (v *checkpointHarness) attempt(
+	number int, script func(ctx context.Context, dir, resume string) executor.Outcome,
+) grid.Result {
 	v.t.Helper()
 	v.mu.Lock()
 	v.script = script
@@ -99,7 +101,9 @@ func (v *checkpointHarness) attempt(number int, script func(ctx context.Context,
 // ended is the outcome of a program that ran for a while.
 func ended(class grid.Class, code int) executor.Outcome {
 	now := time.Now()
-	return executor.Outcome{Class: class, ExitCode: code, Start: now.Add(-time.Second), End: now, Usage: grid.Usage{Wall: 1e6}}
+	return executor.Outcome{
+		Class: class, ExitCode: code, Start: now.Add(-time.Second), End: now, Usage: grid.Usage{Wall: 1e6},
+	}
 }
 
 // incrementStep reads a counter out of the folder, adds one and writes it back, as a program does.
@@ -127,7 +131,8 @@ func TestCheckpointFolderOutlivesAttempts(t *testing.T) {
 	v := newCheckpointHarness(t, "saves-1", nil)
 	where := ""
 	ends := []executor.Outcome{
-		ended(grid.ClassExit, 85), ended(grid.ClassExit, 1), ended(grid.ClassSignal, 139), ended(grid.ClassMemory, 137), ended(grid.ClassTimeout, 143),
+		ended(grid.ClassExit, 85), ended(grid.ClassExit, 1), ended(grid.ClassSignal, 139), ended(grid.ClassMemory, 137),
+		ended(grid.ClassTimeout, 143),
 	}
 	want := []grid.Class{grid.ClassPreempt, grid.ClassExit, grid.ClassSignal, grid.ClassMemory, grid.ClassTimeout}
 	for i, end := range ends {
@@ -147,11 +152,17 @@ func TestCheckpointFolderOutlivesAttempts(t *testing.T) {
 			return end
 		})
 		if r.Class != want[i] || r.Snapshot != i+1 || r.Resumed != i {
-			t.Errorf("attempt %d: got %q, snapshot %d of one resumed from %d (%s); want %q, %d, %d", i+1, r.Class, r.Snapshot, r.Resumed, r.Reason, want[i], i+1, i)
+			t.Errorf(
+				"attempt %d: got %q, snapshot %d of one resumed from %d (%s); want %q, %d, %d", i+1, r.Class,
+				r.Snapshot, r.Resumed, r.Reason, want[i], i+1, i,
+			)
 		}
 	}
 	v.attempt(9, func(context.Context, string, string) executor.Outcome { return ended(grid.ClassNone, 0) })
-	eventually(t, "the folder goes after success", func() bool { _, err := os.Stat(filepath.Dir(filepath.Dir(where))); return err != nil })
+	eventually(
+		t, "the folder goes after success",
+		func() bool { _, err := os.Stat(filepath.Dir(filepath.Dir(where))); return err != nil },
+	)
 }
 
 // TestExitCode85 holds what it means: not without something saved, and not for a task that declares
@@ -196,7 +207,9 @@ func TestEndsAfterANotice(t *testing.T) {
 		a := &attempt{attemptSpec: attemptSpec{task: &grid.Task{Checkpoint: &grid.Checkpoint{OnTimeout: c.timeout}}}}
 		r := a.resultOf(c.end)
 		if r.Class != c.want {
-			t.Errorf("on_timeout: %s, %q with %d: got %q, want %q", c.timeout, c.end.Class, c.end.ExitCode, r.Class, c.want)
+			t.Errorf(
+				"on_timeout: %s, %q with %d: got %q, want %q", c.timeout, c.end.Class, c.end.ExitCode, r.Class, c.want,
+			)
 		}
 	}
 }
@@ -306,7 +319,8 @@ func TestCheckpointOverItsLimit(t *testing.T) {
 		t.Errorf("got %q", r.Reason)
 	}
 	r := v.attempt(2, write(101))
-	if r.Class != grid.ClassPreempt || r.Snapshot != 0 || !strings.Contains(r.Reason, "checkpoint.max_size is 100 B") || !strings.Contains(r.Reason, "elsewhere it goes on from snapshot 1") {
+	if r.Class != grid.ClassPreempt || r.Snapshot != 0 || !strings.Contains(r.Reason, "checkpoint.max_size is 100 B") ||
+		!strings.Contains(r.Reason, "elsewhere it goes on from snapshot 1") {
 		t.Errorf("got %q, snapshot %d, %q", r.Class, r.Snapshot, r.Reason)
 	}
 	v.attempt(3, func(_ context.Context, dir, _ string) executor.Outcome {
@@ -320,7 +334,9 @@ func TestCheckpointOverItsLimit(t *testing.T) {
 // TestRunningTrialIsStored takes snapshots of a running program, each of one whole state although
 // the program never stops writing for long.
 func TestRunningTrialIsStored(t *testing.T) {
-	v := newCheckpointHarness(t, "often-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 5*time.Millisecond })
+	v := newCheckpointHarness(
+		t, "often-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 5*time.Millisecond },
+	)
 	id := grid.TrialID{Sweep: "often-1"}
 	v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		for i := range 3 {
@@ -390,8 +406,10 @@ func TestFoldersGo(t *testing.T) {
 		stays       bool
 	}{
 		{nil, true, false, false}, {nil, false, false, false},
-		{running, true, false, true}, {running, true, true, false}, {running, false, true, true}, {&grid.Sweep{State: grid.SweepPaused}, false, true, true},
-		{&grid.Sweep{State: grid.SweepFinished, Ended: now}, true, false, false}, {&grid.Sweep{State: grid.SweepFinished, Ended: now}, false, true, true},
+		{running, true, false, true}, {running, true, true, false}, {running, false, true, true},
+		{&grid.Sweep{State: grid.SweepPaused}, false, true, true},
+		{&grid.Sweep{State: grid.SweepFinished, Ended: now}, true, false, false},
+		{&grid.Sweep{State: grid.SweepFinished, Ended: now}, false, true, true},
 		{&grid.Sweep{State: grid.SweepFinished, Ended: now.Add(-25 * time.Hour)}, false, false, false},
 		{&grid.Sweep{State: grid.SweepCancelled, Ended: now}, false, true, true},
 		{&grid.Sweep{State: grid.SweepCancelled, Ended: now.Add(-25 * time.Hour)}, false, true, false},
@@ -527,7 +545,8 @@ func TestRecoveredAttemptIsStored(t *testing.T) {
 			t.Fatal(err)
 		}
 		e := (&outboxHarness{t: t, store: s.store}).stored(r.ID)
-		if len(e) != 1 || code == 85 && (e[0].Result.Class != grid.ClassPreempt || e[0].Result.Snapshot != 1) || code == 0 && e[0].Result.Class != grid.ClassNone {
+		if len(e) != 1 || code == 85 && (e[0].Result.Class != grid.ClassPreempt || e[0].Result.Snapshot != 1) ||
+			code == 0 && e[0].Result.Class != grid.ClassNone {
 			t.Errorf("exit code %d: got %+v", code, e)
 		}
 		n, _ := store.Newest(id)

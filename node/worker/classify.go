@@ -90,7 +90,8 @@ func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	need := &a.task.Resources
 	e := failure.Evidence{
 		Class: result.Class, ExitCode: result.ExitCode,
-		NoGPU: !need.NeedsGPU(), Container: a.task.Image != "", Resume: a.checkpoint != nil && a.checkpoint.state.Resume,
+		NoGPU: !need.NeedsGPU(), Container: a.task.Image != "",
+		Resume:   a.checkpoint != nil && a.checkpoint.state.Resume,
 		DiskFull: nearlyFullDisk(os.TempDir()) || nearlyFullDisk(a.spool.dir), ShmFull: nearlyFullDisk("/dev/shm"),
 		Stdout: readEnd(a.spool.stdout, failure.MaxOutput), Stderr: readEnd(a.spool.stderr, failure.MaxOutput),
 	}
@@ -105,7 +106,9 @@ func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	if v.Class == result.Class {
 		result.Reason = fmt.Sprintf("%s (rule %s)", result.Reason, v.Rule)
 	} else {
-		result.Reason = fmt.Sprintf("%s: %s (%s, rule %s)", result.Reason, grid.FailureOf(v.Class).Cause, v.Class, v.Rule)
+		result.Reason = fmt.Sprintf(
+			"%s: %s (%s, rule %s)", result.Reason, grid.FailureOf(v.Class).Cause, v.Class, v.Rule,
+		)
 	}
 	result.Class, result.Rule, result.Device = v.Class, v.Rule, v.Device
 	cl.devices.countFailure(a, result)

@@ -26,14 +26,27 @@ func TestProgramsAreToldApart(t *testing.T) {
 		"memory of a GPU": {
 			traceback + `echo 'RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB' >&2; for i in 1 2 3 4 5 6; do echo "bye $i" >&2; done; exit 1`,
 			grid.ClassCUDAMemory, "cuda_oom/torch",
-			[]string{"exit code 1: a GPU ran out of memory (cuda_oom, rule cuda_oom/torch)\nRuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB\nbye 2\n", "bye 6"},
+			[]string{
+				"exit code 1: a GPU ran out of memory (cuda_oom, rule cuda_oom/torch)\nRuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB\nbye 2\n",
+				"bye 6",
+			},
 		},
-		"on stdout":             {`echo 'OSError: [Errno 98] Address already in use'; exit 3`, grid.ClassPort, "port/taken", []string{"exit code 3: a network port is taken"}},
-		"by a signal":           {`echo 'memory allocation of 99 bytes failed' >&2; kill -ABRT $$`, grid.ClassMemory, "oom/allocation", []string{"SIGABRT"}},
-		"of which nobody knows": {`echo 'all went wrong' >&2; exit 1`, grid.ClassExit, "", []string{"exit code 1\nall went wrong"}},
-		"silence":               {`exit 4`, grid.ClassExit, "", []string{"exit code 4"}},
-		"a crash":               {`kill -SEGV $$`, grid.ClassSignal, "signal/crash", []string{"hint: PYTHONFAULTHANDLER=1"}},
-		"success":               {`echo 'CUDA out of memory'; exit 0`, grid.ClassNone, "", nil},
+		"on stdout": {
+			`echo 'OSError: [Errno 98] Address already in use'; exit 3`, grid.ClassPort, "port/taken",
+			[]string{"exit code 3: a network port is taken"},
+		},
+		"by a signal": {
+			`echo 'memory allocation of 99 bytes failed' >&2; kill -ABRT $$`, grid.ClassMemory, "oom/allocation",
+			[]string{"SIGABRT"},
+		},
+		"of which nobody knows": {
+			`echo 'all went wrong' >&2; exit 1`, grid.ClassExit, "", []string{"exit code 1\nall went wrong"},
+		},
+		"silence": {`exit 4`, grid.ClassExit, "", []string{"exit code 4"}},
+		"a crash": {
+			`kill -SEGV $$`, grid.ClassSignal, "signal/crash", []string{"hint: PYTHONFAULTHANDLER=1"},
+		},
+		"success": {`echo 'CUDA out of memory'; exit 0`, grid.ClassNone, "", nil},
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -69,7 +82,10 @@ func TestRulesOfNodeAndProject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for project, want := range map[string]grid.Class{"": grid.ClassLimits, "rules: [{class: storage, match: licence}]": grid.ClassStorage, "rules: 1": grid.ClassLimits} {
+	for project, want := range map[string]grid.Class{
+		"": grid.ClassLimits, "rules: [{class: storage, match: licence}]": grid.ClassStorage,
+		"rules: 1": grid.ClassLimits,
+	} {
 		a := &attempt{attemptSpec: attemptSpec{task: &grid.Task{}}, spool: spoolOf(t, "no licence left\n", project)}
 		c := &classifier{rules: r, log: logger(t), devices: &DeviceTracker{}, avoidedDevices: &avoidedDevices{}}
 		result := &grid.Result{Class: grid.ClassExit, ExitCode: 1}
@@ -109,7 +125,9 @@ func TestRetryGetsAnotherDevice(t *testing.T) {
 	s, _ := newWatchedHarness(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		now := time.Now()
 		o := executor.Outcome{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Start: now, End: now}
-		if _, err := a.Stderr.WriteString("RuntimeError: CUDA error: an illegal memory access was encountered\n"); err != nil {
+		if _, err := a.Stderr.WriteString(
+			"RuntimeError: CUDA error: an illegal memory access was encountered\n",
+		); err != nil {
 			t.Error(err)
 		}
 		return o

@@ -78,7 +78,8 @@ func (ct *taskContainers) spec(s *sweep, a *attempt, setup bool, output [2]strin
 		how = &grid.Container{}
 	}
 	c := &executor.Container{
-		Image: t.Image, Digest: a.image.Pin, Engine: a.image.Engine, Entrypoint: a.image.Entrypoint, Output: output, Network: how.Network, Shm: how.Shm,
+		Image: t.Image, Digest: a.image.Pin, Engine: a.image.Engine, Entrypoint: a.image.Entrypoint, Output: output,
+		Network: how.Network, Shm: how.Shm,
 		Shares: cpuShares(t.Resources.CPUs), Ulimits: how.Ulimits, GPUs: how.GPUs,
 		Labels: map[string]string{"mlfnode.sweep": string(a.id.Sweep), "mlfnode.trial": a.id.String()},
 	}

@@ -30,13 +30,15 @@ func DevicesOf(m *inventory.Machine, p Policy) []allocator.Device {
 		return nil
 	}
 	uses := func(names ...string) bool {
-		return len(p.Use) == 0 || slices.ContainsFunc(names, func(name string) bool { return slices.Contains(p.Use, name) })
+		return len(p.Use) == 0 ||
+			slices.ContainsFunc(names, func(name string) bool { return slices.Contains(p.Use, name) })
 	}
 	var all []allocator.Device
 	for i := range m.GPUs {
 		g := &m.GPUs[i]
 		d := allocator.Device{
-			UUID: g.UUID, Index: g.Index, Name: g.Name, Total: g.Memory, Memory: max(g.Memory-p.Reserve, 0), Group: g.Group, NUMA: g.NUMA,
+			UUID: g.UUID, Index: g.Index, Name: g.Name, Total: g.Memory, Memory: max(g.Memory-p.Reserve, 0),
+			Group: g.Group, NUMA: g.NUMA,
 			Exclusive: g.Mode == inventory.Exclusive,
 		}
 		switch {
@@ -81,7 +83,10 @@ func NodeOf(cpus float64, memory int64, m *inventory.Machine) allocator.Node {
 	for i, g := range m.Groups {
 		for k := range g.Total {
 			name := strconv.Itoa(i) + "." + strconv.Itoa(k)
-			d := allocator.Device{UUID: name, Index: k, Name: g.Model, Profile: g.Profile, Total: g.Memory, Memory: max(g.Memory-reserve, 0)}
+			d := allocator.Device{
+				UUID: name, Index: k, Name: g.Model, Profile: g.Profile, Total: g.Memory,
+				Memory: max(g.Memory-reserve, 0),
+			}
 			if g.Profile != "" {
 				d.Parent, d.Memory = "parent of "+name, g.Memory
 			}

@@ -35,8 +35,9 @@ func newDeviceTracker(cfg *Config, log *slog.Logger, resources *allocator.Alloca
 	}
 	dt.policy.Store(&cfg.Policy)
 	dt.watch = devices.New(devices.Config{
-		Source: cfg.GPUs, Allocator: resources, SetDevices: dt.SetDevices, Foreign: cfg.Policy.Foreign, CacheDir: cacheDir,
-		Logger: log, File: filepath.Join(cfg.Dir, "devices.json"), Boot: boot,
+		Source: cfg.GPUs, Allocator: resources, SetDevices: dt.SetDevices, Foreign: cfg.Policy.Foreign,
+		CacheDir: cacheDir,
+		Logger:   log, File: filepath.Join(cfg.Dir, "devices.json"), Boot: boot,
 		ListDevices: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *dt.policy.Load()) },
 		OnFreed:     wake.set, OnChanged: cfg.OnDevicesChanged,
 	})
@@ -71,7 +72,9 @@ func (dt *DeviceTracker) Annotate(m inventory.Machine) inventory.Machine {
 	if m = dt.watch.Annotate(m); len(m.GPUs) == 0 {
 		return m
 	}
-	m.GPUPolicy = &inventory.GPUPolicy{Reserve: dt.policy.Load().Reserve, Share: cmp.Or(dt.cfg.Devices.Share, allocator.DefaultShare)}
+	m.GPUPolicy = &inventory.GPUPolicy{
+		Reserve: dt.policy.Load().Reserve, Share: cmp.Or(dt.cfg.Devices.Share, allocator.DefaultShare),
+	}
 	return m
 }
 
@@ -99,7 +102,8 @@ func (dt *DeviceTracker) begin(a *attempt) {
 	shares := a.shares()
 	a.devices.watched = true
 	dt.watch.Begin(devices.Attempt{
-		Trial: a.id, Number: a.number, Devices: a.allocation.UUIDs(), Whole: len(shares) > 0 && shares[0].Milli >= grid.One,
+		Trial: a.id, Number: a.number, Devices: a.allocation.UUIDs(),
+		Whole: len(shares) > 0 && shares[0].Milli >= grid.One,
 	})
 }
 
@@ -130,7 +134,9 @@ func (dt *DeviceTracker) end(a *attempt, result *grid.Result) {
 	}
 	a.devices.watched = false
 	// bounded
-	seen := dt.watch.End(context.Background(), a.id, a.number, result.Class == grid.ClassExit || result.Class == grid.ClassSignal)
+	seen := dt.watch.End(
+		context.Background(), a.id, a.number, result.Class == grid.ClassExit || result.Class == grid.ClassSignal,
+	)
 	result.Usage.GPU, a.devices.evidence = seen.Use, seen.Evidence
 	if a.task.Resources.Measured() {
 		dt.describe(a, result.Usage.GPU)

@@ -28,7 +28,8 @@ func newWatchedHarness(t *testing.T, description string, p program) (*harness, *
 	s := newHarness(t, p)
 	s.trials.attempts.spools.close()
 	s.Worker, err = New(Config{
-		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(t),
+		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Executor: p,
+		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(t),
 		GPUs: fake, Policy: Policy{Reserve: DefaultReserve, Foreign: devices.Avoid},
 	})
 	if err != nil {
@@ -139,7 +140,9 @@ func TestBrokenDevice(t *testing.T) {
 		if err := fake.Do("xid " + uuid + " 48"); err != nil {
 			t.Error(err)
 		}
-		return executor.Outcome{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Start: time.Now(), End: time.Now()}
+		return executor.Outcome{
+			Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Start: time.Now(), End: time.Now(),
+		}
 	})
 	fake = f
 	close(ready)
@@ -148,7 +151,8 @@ func TestBrokenDevice(t *testing.T) {
 	s.run()
 	events := s.events(r.ID, finishedAll(1))
 	first := events[slices.IndexFunc(events, func(e grid.Event) bool { return e.Kind == grid.Finished })].Result
-	if first.Class != grid.ClassGPUFault || first.Rule != "xid/48" || first.Device == "" || !slices.Equal(first.Devices, []string{first.Device}) {
+	if first.Class != grid.ClassGPUFault || first.Rule != "xid/48" || first.Device == "" ||
+		!slices.Equal(first.Devices, []string{first.Device}) {
 		t.Errorf("got %+v", first)
 	}
 	s.lease(r, 1, 2)
@@ -189,7 +193,9 @@ func TestBrokenDeviceEndsALease(t *testing.T) {
 		if err := fake.Do("xid " + uuid + " 79"); err != nil {
 			t.Error(err)
 		}
-		return executor.Outcome{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Start: time.Now(), End: time.Now()}
+		return executor.Outcome{
+			Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Start: time.Now(), End: time.Now(),
+		}
 	})
 	fake = f
 	close(ready)
@@ -240,9 +246,13 @@ func TestSettingsAsOthersSeeThem(t *testing.T) {
 // TestNodeAsOthersSeeIt counts what a node has published: not what its settings keep from trials.
 func TestNodeAsOthersSeeIt(t *testing.T) {
 	gpu := func(index int, state string) inventory.GPU {
-		return inventory.GPU{Index: index, UUID: fmt.Sprint("GPU-", index), Name: "A100", Memory: 40 << 30, State: state}
+		return inventory.GPU{
+			Index: index, UUID: fmt.Sprint("GPU-", index), Name: "A100", Memory: 40 << 30, State: state,
+		}
 	}
-	m := &inventory.Machine{GPUs: []inventory.GPU{gpu(0, "ready"), gpu(1, "unused"), gpu(2, "sick"), gpu(3, "dirty"), gpu(4, "")}}
+	m := &inventory.Machine{
+		GPUs: []inventory.GPU{gpu(0, "ready"), gpu(1, "unused"), gpu(2, "sick"), gpu(3, "dirty"), gpu(4, "")},
+	}
 	n := NodeOf(4, 8<<30, m)
 	one, four, five := grid.Resources{GPUs: grid.One}, grid.Resources{GPUs: 4 * grid.One}, grid.Resources{GPUs: 5 * grid.One}
 	if got := n.Slots(one); got != 3 {

@@ -19,7 +19,9 @@ import (
 func mountSmallDisk(t *testing.T) string {
 	t.Helper()
 	if raceDetector {
-		t.Skip("nats-server itself races with its clients when JetStream is reopened, which the race detector takes for a fault here")
+		t.Skip(
+			"nats-server itself races with its clients when JetStream is reopened, which the race detector takes for a fault here",
+		)
 	}
 	return gridtest.SmallDisk(t, "96m", unix.MNT_DETACH)
 }
@@ -131,7 +133,8 @@ func TestStopOnAFullDisk(t *testing.T) {
 	for _, e := range s.finished(r.ID, 4) {
 		results[e.Index] = e.Result
 		got := s.output(r.ID, e.Run, streamOut)
-		if e.Result.Class != grid.ClassNone || e.Result.Log.Cut != int64(len(text)-6<<20) || got != string(text[:6<<20]) {
+		if e.Result.Class != grid.ClassNone || e.Result.Log.Cut != int64(len(text)-6<<20) ||
+			got != string(text[:6<<20]) {
 			t.Errorf("trial %d: got class %q, %+v, %d bytes of output; want a success, cut visibly at 6 MiB",
 				e.Index, e.Result.Class, e.Result.Log, len(got))
 		}

@@ -151,7 +151,8 @@ func (ds *dispatcher) fillLane(ctx context.Context, l lane, slots int) int {
 		}
 		now := time.Now()
 		if device := ds.avoidedDevices.deviceFor(h, now); device != "" {
-			if al = ds.allocator.ReplaceDevice(al, l.resources, device); slices.Contains(al.UUIDs(), device) && ds.allocator.SlotsWithout(l.resources, device) > 0 {
+			if al = ds.allocator.ReplaceDevice(al, l.resources, device); slices.Contains(al.UUIDs(), device) &&
+				ds.allocator.SlotsWithout(l.resources, device) > 0 {
 				// Another device will be free. Until then the master keeps the trial.
 				ds.backoff.cancelProbe()
 				ds.allocator.ReturnUnused(al)
@@ -220,7 +221,10 @@ func (ds *dispatcher) returnUnstartedTrials(now time.Time) {
 	}
 	for _, h := range ds.leases.all() {
 		if n := h.returnUnstarted(now, age); n > 0 {
-			ds.log.Debug("the trials of a lease that have not begun are given back", "sweep", h.lease.Sweep, "lease", h.lease.ID, "count", n)
+			ds.log.Debug(
+				"the trials of a lease that have not begun are given back", "sweep", h.lease.Sweep, "lease", h.lease.ID,
+				"count", n,
+			)
 			ds.heartbeats.soon.set()
 		}
 	}

@@ -137,7 +137,10 @@ func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 func TestDrainGivesTheRestBack(t *testing.T) {
 	s := newHarness(t, nil)
 	s.cfg.Heartbeats = true
-	h := &leaseHandle{lease: &jetstream.GrantedLease{Lease: jetstream.Lease{ID: "1", Sweep: "t-1", Hi: 10}}, takenAt: time.Now(), nextIndex: 1, runners: 1}
+	h := &leaseHandle{
+		lease: &jetstream.GrantedLease{Lease: jetstream.Lease{ID: "1", Sweep: "t-1", Hi: 10}}, takenAt: time.Now(),
+		nextIndex: 1, runners: 1,
+	}
 	s.dispatcher.leases.handles[h] = struct{}{}
 	if s.dispatcher.returnUnstartedTrials(h.takenAt); h.keptEnd() != 0 || !s.dispatcher.leases.hasUnstartedTrials() {
 		t.Fatalf("a new lease was given back from trial %d on", h.keptEnd())
@@ -184,7 +187,10 @@ func TestIdleSlotsJoinALease(t *testing.T) {
 				seen[e.Index] = true
 			}
 			if len(all) != 30 || len(seen) != 30 || most != c.want {
-				t.Errorf("got %d results of %d trials, at most %d at a time; want 30 of 30, %d", len(all), len(seen), most, c.want)
+				t.Errorf(
+					"got %d results of %d trials, at most %d at a time; want 30 of 30, %d", len(all), len(seen), most,
+					c.want,
+				)
 			}
 		})
 	}
@@ -201,7 +207,8 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	began := time.Now()
 	for i, node := range []grid.NodeID{"n", "other"} {
 		_, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{
-			Sweep: r.ID, Lo: int64(i), Hi: int64(i) + 1, Attempt: 2 + i, Shape: string(r.Lane()), Avoid: []grid.NodeID{node},
+			Sweep: r.ID, Lo: int64(i), Hi: int64(i) + 1, Attempt: 2 + i, Shape: string(r.Lane()),
+			Avoid: []grid.NodeID{node},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -210,7 +217,10 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	s.run()
 	all := only(s.released(r.ID, 2), grid.Finished)
 	if len(all) != 2 || all[0].Index != 1 || all[0].Attempt != 3 || all[1].Attempt != 2 {
-		t.Errorf("got results %+v, want the trial that this node need not avoid first, both with the numbers of their leases", all)
+		t.Errorf(
+			"got results %+v, want the trial that this node need not avoid first, both with the numbers of their leases",
+			all,
+		)
 	}
 	if took := time.Since(began); took < maxPostponed*postponeTime {
 		t.Errorf("it was left to others for %v, want %v at least", took, maxPostponed*postponeTime)
@@ -221,7 +231,9 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 // not say that it does so: it may be in other hands.
 func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
 	s := newHarness(t, newGate().run)
-	h := &jetstream.GrantedLease{Lease: jetstream.Lease{Sweep: "t-1", Hi: 1, Attempt: 2, ID: "gone", Avoid: []grid.NodeID{"n"}}, Deliveries: 1}
+	h := &jetstream.GrantedLease{
+		Lease: jetstream.Lease{Sweep: "t-1", Hi: 1, Attempt: 2, ID: "gone", Avoid: []grid.NodeID{"n"}}, Deliveries: 1,
+	}
 	if err := s.cfg.Master.PostponeLease(t.Context(), h, 0); err == nil {
 		t.Fatal("a lease that is not there is postponed")
 	}
@@ -265,7 +277,9 @@ func TestTrialGoesElsewhere(t *testing.T) {
 		if refusal.Code != "" {
 			return false
 		}
-		if other = s.dispatcher.allocator.ReplaceDevice(got, onGPU.Task.Resources, "GPU-a"); slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
+		if other = s.dispatcher.allocator.ReplaceDevice(
+			got, onGPU.Task.Resources, "GPU-a",
+		); slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
 			return true
 		}
 		s.dispatcher.allocator.ReturnUnused(other)
@@ -291,7 +305,8 @@ func TestOthersGoFirst(t *testing.T) {
 		d.yield("x", now.Add(time.Duration(i)*time.Millisecond))
 	}
 	for after, want := range map[time.Duration]bool{
-		0: true, postponeTime: true, postponeTime + othersLead: true, postponeTime + othersLead + 2*time.Millisecond: false,
+		0: true, postponeTime: true, postponeTime + othersLead: true,
+		postponeTime + othersLead + 2*time.Millisecond: false,
 	} {
 		if got := d.isYielded("x", now.Add(after)); got != want {
 			t.Errorf("after %v: others go first: %v, want %v", after, got, want)
@@ -321,7 +336,10 @@ func TestWithheldLanesWait(t *testing.T) {
 		{map[grid.Scope]string{grid.ScopeGPUs: "driver"}, image, ""},
 		{map[grid.Scope]string{grid.ScopeGPUs: "driver"}, both, "driver"},
 		{map[grid.Scope]string{grid.ScopeContainers: "engine"}, both, "engine"},
-		{map[grid.Scope]string{grid.ScopeOfLane("p0_x"): "driver"}, lane{name: "p0_x", resources: gpu.resources}, "driver"},
+		{
+			map[grid.Scope]string{grid.ScopeOfLane("p0_x"): "driver"}, lane{name: "p0_x", resources: gpu.resources},
+			"driver",
+		},
 		{map[grid.Scope]string{grid.ScopeOfLane("p0_x"): "driver"}, lane{name: "p0_y", resources: gpu.resources}, ""},
 		{map[grid.Scope]string{grid.ScopeContainers: "engine"}, gpu, ""},
 		{map[grid.Scope]string{grid.ScopeContainers: "engine", grid.ScopeGPUs: "driver"}, lane{}, ""},

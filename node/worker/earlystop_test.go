@@ -48,11 +48,15 @@ func TestWorseAttemptIsStopped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old.Sweep.Stopping = []grid.StoppedRun{{Index: 0, Run: "another.1.1", Reason: "of an attempt that is long over"}, {Index: 1, Run: run, Reason: "worse than all"}}
+	old.Sweep.Stopping = []grid.StoppedRun{
+		{Index: 0, Run: "another.1.1", Reason: "of an attempt that is long over"},
+		{Index: 1, Run: run, Reason: "worse than all"},
+	}
 	if _, err := s.store.Records.Update(t.Context(), &old); err != nil {
 		t.Fatal(err)
 	}
-	if e := s.finished(r.ID, 1)[0]; e.Index != 1 || e.Result.Class != grid.ClassStopped || e.Result.Reason != "worse than all" {
+	if e := s.finished(r.ID, 1)[0]; e.Index != 1 || e.Result.Class != grid.ClassStopped ||
+		e.Result.Reason != "worse than all" {
 		t.Errorf("got trial %d, %+v; want trial 1 stopped early", e.Index, e.Result)
 	}
 	close(end)

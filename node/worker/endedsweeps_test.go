@@ -50,7 +50,8 @@ func TestEndedSweepsCostNothing(t *testing.T) {
 		r := record(i, grid.SweepRunning)
 		s.update(jetstream.Change{ID: r.Sweep.ID, Record: r})
 		w, ok := s.active(r.Sweep.ID)
-		if !ok || w.record != r.Sweep || w.ctx.Err() != nil || !strings.Contains(strings.Join(w.environ(), " "), "VARIABLE_99=") {
+		if !ok || w.record != r.Sweep || w.ctx.Err() != nil ||
+			!strings.Contains(strings.Join(w.environ(), " "), "VARIABLE_99=") {
 			t.Errorf("%s, which runs again: got active %t with %d variables", r.Sweep.ID, ok, len(w.environ()))
 		}
 	}

@@ -127,7 +127,10 @@ func (f *fairShare) order(all []lane, now time.Time) []lane {
 	}
 	slices.SortFunc(all, func(a, b lane) int {
 		x, y := ranks[a.name], ranks[b.name]
-		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(x.kept, y.kept), cmp.Compare(x.turns, y.turns), cmp.Compare(a.name, b.name))
+		return cmp.Or(
+			cmp.Compare(b.priority, a.priority), cmp.Compare(x.kept, y.kept), cmp.Compare(x.turns, y.turns),
+			cmp.Compare(a.name, b.name),
+		)
 	})
 	return all
 }

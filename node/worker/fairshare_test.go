@@ -14,7 +14,9 @@ import (
 )
 
 func testLane(cpus float64, memory int64, priority int) lane {
-	s := grid.Sweep{Priority: priority, Task: grid.Task{Resources: grid.Resources{CPUs: grid.MilliOf(cpus), Memory: memory}}}
+	s := grid.Sweep{
+		Priority: priority, Task: grid.Task{Resources: grid.Resources{CPUs: grid.MilliOf(cpus), Memory: memory}},
+	}
 	return lane{name: s.Lane(), resources: s.Task.Resources, priority: priority}
 }
 
@@ -48,8 +50,9 @@ func newSimulatedNode(devices ...allocator.Device) *simulatedNode {
 	}
 	books := allocator.New(allocator.Options{}, cpus, 8<<30, devices)
 	n := &simulatedNode{
-		fairness: newFairShare(machineTotals(books)), books: books, now: time.UnixMicro(1_700_000_000_000_000), keeps: true,
-		work: map[grid.Lane]time.Duration{}, had: map[grid.Lane]time.Duration{}, begun: map[grid.Lane]int{},
+		fairness: newFairShare(machineTotals(books)), books: books, now: time.UnixMicro(1_700_000_000_000_000),
+		keeps: true,
+		work:  map[grid.Lane]time.Duration{}, had: map[grid.Lane]time.Duration{}, begun: map[grid.Lane]int{},
 		last: map[grid.Lane]time.Time{}, longest: map[grid.Lane]time.Duration{},
 	}
 	n.length = func(l lane) time.Duration { return n.work[l.name] }
@@ -252,7 +255,10 @@ func TestEveryLaneHasItsTurn(t *testing.T) {
 		n := newSimulatedNode()
 		var lanes []lane
 		for range rapid.IntRange(2, 4).Draw(t, "lanes") {
-			l := testLane(rapid.SampledFrom([]float64{0.5, 1, 2, 3, 4}).Draw(t, "cpus"), rapid.Int64Range(0, 8).Draw(t, "GiB")<<30, 0)
+			l := testLane(
+				rapid.SampledFrom([]float64{0.5, 1, 2, 3, 4}).Draw(t, "cpus"),
+				rapid.Int64Range(0, 8).Draw(t, "GiB")<<30, 0,
+			)
 			if _, ok := n.work[l.name]; !ok {
 				n.work[l.name] = time.Duration(rapid.IntRange(200, 5000).Draw(t, "ms")) * time.Millisecond
 				lanes = append(lanes, l)

@@ -28,7 +28,10 @@ func lookup(env []string, name string) (value string, ok bool) {
 func withGPUs() inventory.Machine {
 	return inventory.Machine{GPUs: []inventory.GPU{
 		{Index: 0, UUID: "GPU-a", Name: "NVIDIA A100-SXM4-40GB", Memory: 40 << 30},
-		{Index: 1, UUID: "GPU-b", Name: "NVIDIA A100-SXM4-40GB", Memory: 40 << 30, MIG: true, Instances: []inventory.Instance{{UUID: "MIG-c", Profile: "1g.5gb", Memory: 5 << 30}}},
+		{
+			Index: 1, UUID: "GPU-b", Name: "NVIDIA A100-SXM4-40GB", Memory: 40 << 30, MIG: true,
+			Instances: []inventory.Instance{{UUID: "MIG-c", Profile: "1g.5gb", Memory: 5 << 30}},
+		},
 		{Index: 2, UUID: "GPU-d", Name: "NVIDIA T4", Memory: 16 << 30},
 	}}
 }
@@ -51,29 +54,55 @@ func TestEnvironmentOfDevices(t *testing.T) {
 	}{
 		"no GPUs here":    {inventory.Machine{}, nil, none},
 		"none for trials": {withGPUs(), nil, map[string]string{"CUDA_VISIBLE_DEVICES": "", "MLF_GPUS": "-"}},
-		"none asked for":  {withGPUs(), nil, map[string]string{"MLF_TRIAL_GPUS": "none", "CUDA_VISIBLE_DEVICES": "", "MLF_GPUS": "-"}},
-		"the shell's own": {withGPUs(), func(s *grid.Sweep) { s.Environ = append(s.Environ, "CUDA_VISIBLE_DEVICES=7") }, map[string]string{"CUDA_VISIBLE_DEVICES": ""}},
-		"the task's own":  {withGPUs(), func(s *grid.Sweep) { s.Task.Env = map[string]string{"CUDA_VISIBLE_DEVICES": "7"} }, map[string]string{"CUDA_VISIBLE_DEVICES": "7"}},
+		"none asked for": {
+			withGPUs(), nil, map[string]string{"MLF_TRIAL_GPUS": "none", "CUDA_VISIBLE_DEVICES": "", "MLF_GPUS": "-"},
+		},
+		"the shell's own": {
+			withGPUs(), func(s *grid.Sweep) { s.Environ = append(s.Environ, "CUDA_VISIBLE_DEVICES=7") },
+			map[string]string{"CUDA_VISIBLE_DEVICES": ""},
+		},
+		"the task's own": {
+			withGPUs(), func(s *grid.Sweep) { s.Task.Env = map[string]string{"CUDA_VISIBLE_DEVICES": "7"} },
+			map[string]string{"CUDA_VISIBLE_DEVICES": "7"},
+		},
 		"two, whatever is set": {withGPUs(), func(s *grid.Sweep) {
 			s.Task.Resources.GPUs = 2000
 			s.Task.Env = map[string]string{"CUDA_VISIBLE_DEVICES": "7"}
 		}, map[string]string{
-			"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-d", "MLF_GPUS": "0,2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "TF_FORCE_GPU_ALLOW_GROWTH": "-",
+			"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-d", "MLF_GPUS": "0,2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+			"TF_FORCE_GPU_ALLOW_GROWTH": "-",
 		}},
-		"more than two processors": {inventory.Machine{}, func(s *grid.Sweep) { s.Task.Resources.CPUs = 2500 }, map[string]string{"OMP_NUM_THREADS": "3"}},
-		"the shell's own defaults": {inventory.Machine{}, func(s *grid.Sweep) { s.Environ = append(s.Environ, "OMP_NUM_THREADS=7", "PYTHONUNBUFFERED=") },
+		"more than two processors": {
+			inventory.Machine{}, func(s *grid.Sweep) { s.Task.Resources.CPUs = 2500 },
+			map[string]string{"OMP_NUM_THREADS": "3"},
+		},
+		"the shell's own defaults": {inventory.Machine{}, func(s *grid.Sweep) {
+			s.Environ = append(s.Environ, "OMP_NUM_THREADS=7", "PYTHONUNBUFFERED=")
+		},
 			map[string]string{"OMP_NUM_THREADS": "7", "PYTHONUNBUFFERED": ""}},
-		"the task's own defaults": {inventory.Machine{}, func(s *grid.Sweep) { s.Task.Env = map[string]string{"OMP_NUM_THREADS": "5"} }, map[string]string{"OMP_NUM_THREADS": "5"}},
-		"by index":                {withGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUs, s.Task.GPUIDs = 2000, grid.GPUIDsIndex }, map[string]string{"CUDA_VISIBLE_DEVICES": "0,2", "MLF_TRIAL_GPUS": "GPU-a,GPU-d"}},
-		"a share": {withGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUs, s.Task.Resources.GPUModel = 250, "a100" }, map[string]string{
-			"CUDA_VISIBLE_DEVICES": "GPU-a", "MLF_GPU_MEMORY": strconv.FormatInt(39<<30/4, 10), "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+		"the task's own defaults": {
+			inventory.Machine{}, func(s *grid.Sweep) { s.Task.Env = map[string]string{"OMP_NUM_THREADS": "5"} },
+			map[string]string{"OMP_NUM_THREADS": "5"},
+		},
+		"by index": {
+			withGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUs, s.Task.GPUIDs = 2000, grid.GPUIDsIndex },
+			map[string]string{"CUDA_VISIBLE_DEVICES": "0,2", "MLF_TRIAL_GPUS": "GPU-a,GPU-d"},
+		},
+		"a share": {withGPUs(), func(s *grid.Sweep) {
+			s.Task.Resources.GPUs, s.Task.Resources.GPUModel = 250, "a100"
+		}, map[string]string{
+			"CUDA_VISIBLE_DEVICES": "GPU-a", "MLF_GPU_MEMORY": strconv.FormatInt(39<<30/4, 10),
+			"TF_FORCE_GPU_ALLOW_GROWTH":     "true",
 			"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "FLAGS_fraction_of_gpu_memory_to_use": "0.25",
 		}},
 		"a share with growth as the user says": {withGPUs(), func(s *grid.Sweep) {
 			s.Task.Resources.GPUMemory, s.Environ = 8<<30, append(s.Environ, "TF_FORCE_GPU_ALLOW_GROWTH=false")
 		}, map[string]string{"TF_FORCE_GPU_ALLOW_GROWTH": "false", "MLF_GPU_MEMORY": strconv.Itoa(8 << 30)}},
-		"an instance": {withGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUProfile, s.Task.GPUIDs = "1g.5gb", grid.GPUIDsIndex }, map[string]string{
-			"CUDA_VISIBLE_DEVICES": "MIG-c", "MLF_GPUS": "1", "MLF_GPU_MEMORY": strconv.Itoa(5 << 30), "TF_FORCE_GPU_ALLOW_GROWTH": "-",
+		"an instance": {withGPUs(), func(s *grid.Sweep) {
+			s.Task.Resources.GPUProfile, s.Task.GPUIDs = "1g.5gb", grid.GPUIDsIndex
+		}, map[string]string{
+			"CUDA_VISIBLE_DEVICES": "MIG-c", "MLF_GPUS": "1", "MLF_GPU_MEMORY": strconv.Itoa(5 << 30),
+			"TF_FORCE_GPU_ALLOW_GROWTH": "-",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,7 +132,9 @@ func TestDevicesOfEvents(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	s.Devices.SetDevices(twoGPUs())
 	r := s.sweep("t-1", 1, 1, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
-	if _, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane())}); err != nil {
+	if _, err := s.store.Queue.Publish(
+		t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane())},
+	); err != nil {
 		t.Fatal(err)
 	}
 	s.run()
@@ -145,7 +176,9 @@ func TestLanesOfTheRecord(t *testing.T) {
 	if got := receive(t, "the first trial", memory); got != 1<<30 {
 		t.Errorf("got %d bytes, want what the task says", got)
 	}
-	if _, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 1, Hi: 2, Attempt: 1, Shape: string(lane)}); err != nil {
+	if _, err := s.store.Queue.Publish(
+		t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 1, Hi: 2, Attempt: 1, Shape: string(lane)},
+	); err != nil {
 		t.Fatal(err)
 	}
 	if got := receive(t, "the trial of the other lane", memory); got != 3<<30 {
@@ -189,7 +222,8 @@ func TestWholeDevicesOneAtATime(t *testing.T) {
 		end <- struct{}{}
 		receive(t, "the next trial", begun)
 	}
-	if waits := s.dispatcher.fairShare.refusals(10); waits[r.Lane()].Code != "" && waits[r.Lane()].Code != grid.RefusedBusy {
+	if waits := s.dispatcher.fairShare.refusals(10); waits[r.Lane()].Code != "" &&
+		waits[r.Lane()].Code != grid.RefusedBusy {
 		t.Errorf("got %+v, want busy", waits)
 	}
 	close(end)
@@ -198,9 +232,13 @@ func TestWholeDevicesOneAtATime(t *testing.T) {
 // TestDevicesOfPolicy reads which devices of a machine trials may have.
 func TestDevicesOfPolicy(t *testing.T) {
 	m := &inventory.Machine{GPUs: []inventory.GPU{
-		{Index: 0, UUID: "GPU-a", Memory: 8 << 30}, {Index: 1, UUID: "GPU-b", Memory: 8 << 30, Mode: inventory.Exclusive},
-		{Index: 2, UUID: "GPU-c", Memory: 8 << 30, Problem: "lost"}, {Index: 3, UUID: "GPU-d", Memory: 8 << 30, Mode: inventory.Prohibited},
-		{Index: 4, Problem: "no handle"}, {Index: 5, UUID: "GPU-e", MIG: true, Instances: []inventory.Instance{{UUID: "MIG-f", Memory: 1 << 30}}}, {Index: 6, UUID: "GPU-g", MIG: true},
+		{Index: 0, UUID: "GPU-a", Memory: 8 << 30},
+		{Index: 1, UUID: "GPU-b", Memory: 8 << 30, Mode: inventory.Exclusive},
+		{Index: 2, UUID: "GPU-c", Memory: 8 << 30, Problem: "lost"},
+		{Index: 3, UUID: "GPU-d", Memory: 8 << 30, Mode: inventory.Prohibited},
+		{Index: 4, Problem: "no handle"},
+		{Index: 5, UUID: "GPU-e", MIG: true, Instances: []inventory.Instance{{UUID: "MIG-f", Memory: 1 << 30}}},
+		{Index: 6, UUID: "GPU-g", MIG: true},
 	}}
 	for name, c := range map[string]struct {
 		p    Policy
@@ -234,7 +272,9 @@ func TestDevicesOfPolicy(t *testing.T) {
 func TestTrialsForOtherNodes(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	s.cfg.Labels = []string{"fast"}
-	sets := map[grid.SweepID]grid.NodeSet{"t-1": "label=fast", "t-2": "other,label=slow", "t-3": grid.NodeSet("other," + s.cfg.Node)}
+	sets := map[grid.SweepID]grid.NodeSet{
+		"t-1": "label=fast", "t-2": "other,label=slow", "t-3": grid.NodeSet("other," + s.cfg.Node),
+	}
 	var others *grid.Sweep
 	for id, nodes := range sets {
 		r := s.sweep(id, 1, 1, func(r *grid.Sweep) { r.Task.Resources.Nodes = nodes })
@@ -246,7 +286,9 @@ func TestTrialsForOtherNodes(t *testing.T) {
 	s.run()
 	s.finished("t-1", 1)
 	s.finished("t-3", 1)
-	eventually(t, "the refusal of the third", func() bool { return s.WaitingLanes()[others.Lane()].Code == grid.RefusedNodes })
+	eventually(
+		t, "the refusal of the third", func() bool { return s.WaitingLanes()[others.Lane()].Code == grid.RefusedNodes },
+	)
 	if got, want := s.WaitingLanes()[others.Lane()].String(), "is not one of the nodes that the task names: other, label=slow"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -103,7 +103,8 @@ func newHarnessOver(t *testing.T, store string, p program) *harness {
 func (s *harness) worker(p program) *Worker {
 	s.t.Helper()
 	w, err := New(Config{
-		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
+		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Executor: p,
+		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -146,8 +147,12 @@ func (s *harness) sweep(id grid.SweepID, n int, cpus float64, edit func(*grid.Sw
 		s.t.Fatal(err)
 	}
 	r := &grid.Sweep{
-		V: grid.RecordVersion, ID: id, Project: "t", State: grid.SweepRunning, Space: points, Environ: []string{"PATH=/bin:/usr/bin"},
-		Task: grid.Task{Name: "test", Command: []string{string(id)}, Resources: grid.Resources{CPUs: grid.MilliOf(cpus)}, Grace: time.Second},
+		V: grid.RecordVersion, ID: id, Project: "t", State: grid.SweepRunning, Space: points,
+		Environ: []string{"PATH=/bin:/usr/bin"},
+		Task: grid.Task{
+			Name: "test", Command: []string{string(id)}, Resources: grid.Resources{CPUs: grid.MilliOf(cpus)},
+			Grace: time.Second,
+		},
 	}
 	if edit != nil {
 		edit(r)
@@ -161,7 +166,9 @@ func (s *harness) sweep(id grid.SweepID, n int, cpus float64, edit func(*grid.Sw
 // lease puts trials [lo,hi) into the queue.
 func (s *harness) lease(r *grid.Sweep, lo, hi int64) uint64 {
 	s.t.Helper()
-	seq, err := s.store.Queue.Publish(s.t.Context(), jetstream.Lease{Sweep: r.ID, Lo: lo, Hi: hi, Attempt: 1, Shape: string(r.Lane())})
+	seq, err := s.store.Queue.Publish(
+		s.t.Context(), jetstream.Lease{Sweep: r.ID, Lo: lo, Hi: hi, Attempt: 1, Shape: string(r.Lane())},
+	)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -250,7 +257,9 @@ func (s *harness) output(id grid.SweepID, run string, stream uint8) string {
 				continue
 			}
 			if c.Offset != int64(len(text)) {
-				s.t.Errorf("output of %s, stream %d: got a piece at %d, want one at %d", run, stream, c.Offset, len(text))
+				s.t.Errorf(
+					"output of %s, stream %d: got a piece at %d, want one at %d", run, stream, c.Offset, len(text),
+				)
 			}
 			text = append(text, c.Data...)
 		}

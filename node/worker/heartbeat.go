@@ -110,7 +110,8 @@ func (hl *heartbeatLoop) message() jetstream.Heartbeat {
 	for _, h := range hl.leases.all() {
 		if l := h.lease; !h.isLost() {
 			b.Leases = append(b.Leases, jetstream.HeldLease{
-				Seq: l.Seq, Deliveries: l.Deliveries, ID: l.ID, Sweep: l.Sweep, Attempts: h.runningAttempts(), Hi: h.keptEnd(),
+				Seq: l.Seq, Deliveries: l.Deliveries, ID: l.ID, Sweep: l.Sweep, Attempts: h.runningAttempts(),
+				Hi: h.keptEnd(),
 			})
 		}
 	}

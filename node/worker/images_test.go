@@ -129,7 +129,10 @@ func TestImageRoom(t *testing.T) {
 		text   string
 	}{
 		{docker.Status{}, "", 0, grid.RefusedImage, "looks for a"},
-		{docker.Status{Pulling: &docker.Progress{Done: 43, Total: 100, Last: time.Now().Add(-2 * time.Second)}}, "", 0, grid.RefusedImage, "pulls a, 43 % of 100 B, last progress 2 s ago"},
+		{
+			docker.Status{Pulling: &docker.Progress{Done: 43, Total: 100, Last: time.Now().Add(-2 * time.Second)}}, "",
+			0, grid.RefusedImage, "pulls a, 43 % of 100 B, last progress 2 s ago",
+		},
 		{docker.Status{Err: failed(grid.ClassRegistry), Fresh: true}, "", 0, grid.RefusedImage, "because"},
 		{docker.Status{Err: failed(grid.ClassDisk), Fresh: true}, "", 0, grid.RefusedImage, "because"},
 		{docker.Status{Err: failed(grid.ClassEngine), Fresh: true}, "", 0, grid.RefusedEngine, "because"},
@@ -143,7 +146,9 @@ func TestImageRoom(t *testing.T) {
 		images.set(pinA, tt.status)
 		n, why := s.trials.containers.imageSlots(l)
 		if n != tt.want || n == 0 && (why.Code != tt.code || why.String() != tt.text) {
-			t.Errorf("%+v: got %d and %q (%s), want %d and %q (%s)", tt.status, n, why, why.Code, tt.want, tt.text, tt.code)
+			t.Errorf(
+				"%+v: got %d and %q (%s), want %d and %q (%s)", tt.status, n, why, why.Code, tt.want, tt.text, tt.code,
+			)
 		}
 	}
 	images.set("b", docker.Status{Image: &docker.Image{}})
@@ -164,31 +169,49 @@ func TestContainerOfAnAttempt(t *testing.T) {
 	images := containers(s)
 	data, scratch := t.TempDir(), t.TempDir()
 	s.cfg.Containers.Mounts = []grid.Mount{{Source: data, ReadOnly: true}, {Source: scratch}}
-	images.set("a", docker.Status{Image: &docker.Image{Pin: pinA, Env: []string{"PATH=/image/bin", "LANG=C.UTF-8"}, Entrypoint: []string{"/entry"}, Engine: "unix:///e"}})
+	images.set(
+		"a",
+		docker.Status{
+			Image: &docker.Image{
+				Pin: pinA, Env: []string{"PATH=/image/bin", "LANG=C.UTF-8"}, Entrypoint: []string{"/entry"},
+				Engine: "unix:///e",
+			},
+		},
+	)
 	s.run()
 	r := s.sweep("a-1", 1, 1.5, func(r *grid.Sweep) {
 		r.Environ = []string{"PATH=/home/bin", "PYTHONPATH=/x", "LANG=de_DE", "https_proxy=p"}
 		r.Task.Image, r.Task.Setup = "a", []string{"true"}
 		r.Task.Env = map[string]string{"EXTRA": "1"}
 		r.Task.Links = []grid.Link{{To: data}}
-		r.Task.Container = &grid.Container{Shm: 5, Network: "none", Mounts: []grid.Mount{{Source: scratch, Target: "/in"}, {Source: data, ReadOnly: true}}, Ulimits: []grid.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}}}
+		r.Task.Container = &grid.Container{
+			Shm: 5, Network: "none",
+			Mounts:  []grid.Mount{{Source: scratch, Target: "/in"}, {Source: data, ReadOnly: true}},
+			Ulimits: []grid.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}},
+		}
 	})
 	s.lease(r, 0, 1)
 	s.finished("a-1", 1)
 	setup, trial := <-got, <-got
 	if len(setup.Container.Entrypoint) != 0 || len(trial.Container.Entrypoint) != 1 {
-		t.Errorf("got the entrypoints %v and %v, want none for the setup step and the image's for the trial", setup.Container.Entrypoint, trial.Container.Entrypoint)
+		t.Errorf(
+			"got the entrypoints %v and %v, want none for the setup step and the image's for the trial",
+			setup.Container.Entrypoint, trial.Container.Entrypoint,
+		)
 	}
 	c := trial.Container
-	if c.Image != "a" || c.Digest != pinA || c.Shm != 5 || c.Network != "none" || c.Shares != 1536 || len(c.Ulimits) != 1 {
+	if c.Image != "a" || c.Digest != pinA || c.Shm != 5 || c.Network != "none" || c.Shares != 1536 ||
+		len(c.Ulimits) != 1 {
 		t.Errorf("got %+v", c)
 	}
 	if want := [2]string{trial.Stdout.Name(), trial.Stderr.Name()}; c.Output != want {
 		t.Errorf("got the output %v, want %v", c.Output, want)
 	}
 	want := []grid.Mount{
-		{Source: filepath.Dir(trial.Dir)}, {Source: s.trials.attempts.preparer.bundles.cacheDir()}, {Source: filepath.Join(s.dir, "bundles"), ReadOnly: true},
-		{Source: filepath.Join(s.dir, "setups"), ReadOnly: true}, {Source: data, ReadOnly: true}, {Source: scratch, Target: "/in"},
+		{Source: filepath.Dir(trial.Dir)}, {Source: s.trials.attempts.preparer.bundles.cacheDir()},
+		{Source: filepath.Join(s.dir, "bundles"), ReadOnly: true},
+		{Source: filepath.Join(s.dir, "setups"), ReadOnly: true}, {Source: data, ReadOnly: true},
+		{Source: scratch, Target: "/in"},
 	}
 	if !slices.Equal(c.Mounts, want) {
 		t.Errorf("got the mounts %v, want %v", c.Mounts, want)
@@ -201,7 +224,11 @@ func TestContainerOfAnAttempt(t *testing.T) {
 			t.Errorf("a source of a mount is missing: %v", err)
 		}
 	}
-	for _, kv := range []string{"PATH=/image/bin", "LANG=C.UTF-8", "https_proxy=p", "EXTRA=1", "HOME=" + filepath.Join(s.trials.attempts.preparer.bundles.cacheDir(), "home", "t"), "PWD=" + trial.Dir, "MLF_TRIAL=a-1/0"} {
+	for _, kv := range []string{
+		"PATH=/image/bin", "LANG=C.UTF-8", "https_proxy=p", "EXTRA=1",
+		"HOME=" + filepath.Join(s.trials.attempts.preparer.bundles.cacheDir(), "home", "t"), "PWD=" + trial.Dir,
+		"MLF_TRIAL=a-1/0",
+	} {
 		if !slices.Contains(trial.Env, kv) {
 			t.Errorf("got no %s in %q", kv, trial.Env)
 		}
@@ -234,12 +261,17 @@ func TestMountsAreAllowed(t *testing.T) {
 		want string // in the refusal
 	}{
 		{"data/a", true, ""}, {"link/a", true, ""}, {"data", true, ""},
-		{"data/a", false, "for writing"}, {"data/out", true, "does not allow"}, {"other", true, "does not allow"}, {"none", true, "does not have"},
+		{"data/a", false, "for writing"}, {"data/out", true, "does not allow"}, {"other", true, "does not allow"},
+		{"none", true, "does not have"},
 	} {
 		m := grid.Mount{Source: filepath.Join(dir, tt.path), ReadOnly: tt.ro}
 		err := s.trials.containers.allowMount(&m)
-		if at, _ := filepath.EvalSymlinks(filepath.Join(dir, tt.path)); err == nil && (m.Source != at || m.Target != filepath.Join(dir, tt.path)) {
-			t.Errorf("%s: got it mounted from %s at %s, want it from where it was looked at, %s", tt.path, m.Source, m.Target, at)
+		if at, _ := filepath.EvalSymlinks(filepath.Join(dir, tt.path)); err == nil &&
+			(m.Source != at || m.Target != filepath.Join(dir, tt.path)) {
+			t.Errorf(
+				"%s: got it mounted from %s at %s, want it from where it was looked at, %s", tt.path, m.Source,
+				m.Target, at,
+			)
 		}
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.path, err, tt.want)
@@ -263,9 +295,13 @@ func TestSetupKeyKnowsTheImage(t *testing.T) {
 // TestMountsOncePerPlace: an engine refuses a container with two mounts at one place, and the
 // task's own may repeat those of the trial.
 func TestMountsOncePerPlace(t *testing.T) {
-	all := []grid.Mount{{Source: "/spool"}, {Source: "/live"}, {Source: "/live/"}, {Source: "/data", ReadOnly: true}, {Source: "/data"},
+	all := []grid.Mount{{Source: "/spool"}, {Source: "/live"}, {Source: "/live/"}, {
+		Source: "/data", ReadOnly: true,
+	}, {Source: "/data"},
 		{Source: "/other", Target: "/data/"}, {Source: "/x", Target: "/y"}}
-	want := []grid.Mount{{Source: "/spool"}, {Source: "/live"}, {Source: "/data", ReadOnly: true}, {Source: "/x", Target: "/y"}}
+	want := []grid.Mount{
+		{Source: "/spool"}, {Source: "/live"}, {Source: "/data", ReadOnly: true}, {Source: "/x", Target: "/y"},
+	}
 	if got := dedupeMounts(all); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

@@ -25,10 +25,21 @@ func TestRecordsThatContradictThemselvesFailTheirTrials(t *testing.T) {
 		edit func(*grid.Sweep)
 		want string
 	}{
-		"more points than there are":  {bad(`{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":3}]}`), "combinations"},
-		"fewer points than there are": {bad(`{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 3"],"blocks":[{"lo":[0],"hi":[4],"kept":2}]}`), "combinations"},
-		"too many to look at":         {bad(`{"axes":[{"key":"a","interval":[0,20000000]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[20000000],"kept":3}]}`), "combinations"},
-		"no command":                  {func(s *grid.Sweep) { s.Task.Command = nil }, "no command"},
+		"more points than there are": {
+			bad(`{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":3}]}`),
+			"combinations",
+		},
+		"fewer points than there are": {
+			bad(`{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 3"],"blocks":[{"lo":[0],"hi":[4],"kept":2}]}`),
+			"combinations",
+		},
+		"too many to look at": {
+			bad(
+				`{"axes":[{"key":"a","interval":[0,20000000]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[20000000],"kept":3}]}`,
+			),
+			"combinations",
+		},
+		"no command": {func(s *grid.Sweep) { s.Task.Command = nil }, "no command"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })

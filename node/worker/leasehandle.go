@@ -52,7 +52,8 @@ func (h *leaseHandle) runningAttempts() []jetstream.RunningAttempt {
 	var all []jetstream.RunningAttempt
 	for a := range h.attempts {
 		all = append(all, jetstream.RunningAttempt{
-			Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Age: time.Since(a.started),
+			Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(),
+			Age: time.Since(a.started),
 		})
 	}
 	return all
@@ -169,7 +170,8 @@ func (h *leaseHandle) isPreempted() bool {
 func (h *leaseHandle) returnUnstarted(now time.Time, age time.Duration) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.takenAt.IsZero() || now.Sub(h.takenAt) < age || h.runners == 0 || h.lost || h.handedOver || h.nextIndex == h.lease.Lo {
+	if h.takenAt.IsZero() || now.Sub(h.takenAt) < age || h.runners == 0 || h.lost || h.handedOver ||
+		h.nextIndex == h.lease.Lo {
 		return 0
 	}
 	n := h.lease.Hi - h.nextIndex

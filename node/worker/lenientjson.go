@@ -210,7 +210,9 @@ func parseText(s string) json.RawMessage {
 }
 
 // numpyScalar matches how Python shows a number of NumPy, PyTorch and the like.
-var numpyScalar = lazyregexp.New(`^(?:[A-Za-z_][\w.]*\.)?(?:b?float\d*|u?int\d*|bool_?|[Tt]ensor|[Aa]rray|Decimal)\(\s*'?([^\s,()'\[\]{}]+)'?\s*(?:,[^()]*)?\)$`)
+var numpyScalar = lazyregexp.New(
+	`^(?:[A-Za-z_][\w.]*\.)?(?:b?float\d*|u?int\d*|bool_?|[Tt]ensor|[Aa]rray|Decimal)\(\s*'?([^\s,()'\[\]{}]+)'?\s*(?:,[^()]*)?\)$`,
+)
 
 // parseBareWord returns the value of a word without quotes, nil if it has none.
 func parseBareWord(w string, python bool) json.RawMessage {
@@ -228,7 +230,8 @@ func parseBareWord(w string, python bool) json.RawMessage {
 			return parseBareWord(inner[1], false)
 		}
 	}
-	if f, err := strconv.ParseFloat(w, 64); errors.Is(err, strconv.ErrRange) && math.IsInf(f, 0) && decimalText.Get().MatchString(w) {
+	if f, err := strconv.ParseFloat(w, 64); errors.Is(err, strconv.ErrRange) && math.IsInf(f, 0) &&
+		decimalText.Get().MatchString(w) {
 		w = strconv.FormatFloat(f, 'g', -1, 64) // out of the range of a float64
 	}
 	if json.Valid([]byte(w)) && w != "" && (w[0] == '-' || w[0] >= '0' && w[0] <= '9') {

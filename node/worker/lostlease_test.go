@@ -12,7 +12,9 @@ import (
 // TestLostAttemptIsNotTold has a lease lost as soon as its trial begins, or while it is prepared:
 // nobody has heard of the attempt, and nobody does.
 func TestLostAttemptIsNotTold(t *testing.T) {
-	for name, lease := range map[string]jetstream.Lease{"runs": {Hi: 1, Attempt: 1}, "is prepared": {Hi: 1, Attempt: 2, Snapshot: 1}} {
+	for name, lease := range map[string]jetstream.Lease{
+		"runs": {Hi: 1, Attempt: 1}, "is prepared": {Hi: 1, Attempt: 2, Snapshot: 1},
+	} {
 		t.Run(name, func(t *testing.T) {
 			began := make(chan struct{}, 1)
 			s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
@@ -73,7 +75,9 @@ func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
 		return succeeded()
 	})
 	r := s.sweep("t-1", 1, 1, nil)
-	_, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane())})
+	_, err := s.store.Queue.Publish(
+		t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane())},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

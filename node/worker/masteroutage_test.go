@@ -41,7 +41,9 @@ func newRemoteHarness(t *testing.T, limits jetstream.Limits, p program) *remoteH
 	pair := selfSigned(t)
 	s := &remoteHarness{harness: &harness{t: t, dir: t.TempDir()}, program: p, cfg: jetstream.Config{
 		Dir: filepath.Join(t.TempDir(), "jetstream"), Node: "m", Logger: logger(t), Limits: limits,
-		Listen: &natsd.Listen{Host: "127.0.0.1", TLS: pair, Peer: func(tls.ConnectionState) (grid.NodeID, error) { return "w", nil }},
+		Listen: &natsd.Listen{
+			Host: "127.0.0.1", TLS: pair, Peer: func(tls.ConnectionState) (grid.NodeID, error) { return "w", nil },
+		},
 	}}
 	s.startMaster()
 	t.Cleanup(func() { s.stopMaster() })
@@ -66,7 +68,8 @@ func portText(port int) string { return big.NewInt(int64(port)).String() }
 func (s *remoteHarness) restartWorker() {
 	s.t.Helper()
 	w, err := New(Config{
-		Node: "w", Dir: s.dir, Master: s.remote, Files: s, Executor: s.program, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
+		Node: "w", Dir: s.dir, Master: s.remote, Files: s, Executor: s.program,
+		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -154,8 +157,9 @@ func selfSigned(t *testing.T) *tls.Config {
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "w"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, DNSNames: []string{"master"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "w"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, DNSNames: []string{"master"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
@@ -267,7 +271,8 @@ func TestArtifactsInAFullStore(t *testing.T) {
 	sizes := map[string]int{"big-1": 3 << 20, "small-1": 1 << 10}
 	set := func(t *testing.T, patience time.Duration) *harness {
 		server, err := jetstream.Start(jetstream.Config{
-			Dir: filepath.Join(t.TempDir(), "jetstream"), Logger: logger(t), Limits: jetstream.Limits{ArtifactBytes: 2 << 20},
+			Dir: filepath.Join(t.TempDir(), "jetstream"), Logger: logger(t),
+			Limits: jetstream.Limits{ArtifactBytes: 2 << 20},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -293,7 +298,8 @@ func TestArtifactsInAFullStore(t *testing.T) {
 		s.lease(big, 0, 3)
 		s.run()
 		for _, e := range s.finished(big.ID, 3) {
-			if e.Result.Class != grid.ClassNone || e.Result.Files.Count != 0 || !strings.Contains(e.Result.Reason, "retention.artifacts") {
+			if e.Result.Class != grid.ClassNone || e.Result.Files.Count != 0 ||
+				!strings.Contains(e.Result.Reason, "retention.artifacts") {
 				t.Errorf("trial %d: got %+v, want a success that says what to do", e.Index, e.Result)
 			}
 		}
@@ -349,7 +355,10 @@ func TestStopWithAllSpoolsOut(t *testing.T) {
 	defer empty()
 	awaitRefusal(t, s.store)
 	close(gate)
-	eventually(t, "all spools are out", func() bool { return len(s.trials.attempts.spools.taken) == cap(s.trials.attempts.spools.taken) })
+	eventually(
+		t, "all spools are out",
+		func() bool { return len(s.trials.attempts.spools.taken) == cap(s.trials.attempts.spools.taken) },
+	)
 	stopped := make(chan struct{})
 	go func() {
 		s.stop()

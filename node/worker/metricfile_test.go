@@ -46,33 +46,111 @@ func TestCurves(t *testing.T) {
 	}{
 		{"nothing", nil, nil, nil},
 		{"one line", nil, map[string]string{"metrics": `{"a": 1}`}, nil},
-		{"lines", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"b\": 2}\n{\"a\": 3, \"b\": 4}\n"}, map[string]string{"a": "1:1 3:3", "b": "2:2 3:4"}},
-		{"no end of line", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": 2}"}, map[string]string{"a": "1:1 2:2"}},
-		{"steps", nil, map[string]string{"metrics": "{\"a\": 1, \"step\": 10, \"epoch\": 1}\n{\"a\": 2, \"step\": 20, \"epoch\": 2}\n"}, map[string]string{"a": "10:1 20:2"}},
-		{"epochs", nil, map[string]string{"metrics": "{\"a\": 1, \"epoch\": 0.5}\n{\"a\": 2, \"epoch\": 1.5, \"iteration\": 7}\n"}, map[string]string{"a": "0.5:1 1.5:2"}},
-		{"iterations", nil, map[string]string{"metrics": "{\"a\": 1, \"iteration\": 100}\n{\"a\": 2, \"iteration\": 200}\n"}, map[string]string{"a": "100:1 200:2"}},
-		{"lines without numbers", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"x\": \"y\"}\nhello\n{\"a\": 2}\n"}, map[string]string{"a": "1:1 2:2"}},
-		{"not finite", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": NaN, \"b\": 1}\n{\"a\": 2}\n"}, map[string]string{"a": "1:1 3:2"}},
-		{"indented", nil, map[string]string{"metrics": "{\n  \"a\": 1\n}\n{\n  \"a\": 2\n}\n"}, map[string]string{"a": "1:1 2:2"}},
+		{
+			"lines", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"b\": 2}\n{\"a\": 3, \"b\": 4}\n"},
+			map[string]string{"a": "1:1 3:3", "b": "2:2 3:4"},
+		},
+		{
+			"no end of line", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": 2}"},
+			map[string]string{"a": "1:1 2:2"},
+		},
+		{
+			"steps", nil,
+			map[string]string{
+				"metrics": "{\"a\": 1, \"step\": 10, \"epoch\": 1}\n{\"a\": 2, \"step\": 20, \"epoch\": 2}\n",
+			},
+			map[string]string{"a": "10:1 20:2"},
+		},
+		{
+			"epochs", nil,
+			map[string]string{"metrics": "{\"a\": 1, \"epoch\": 0.5}\n{\"a\": 2, \"epoch\": 1.5, \"iteration\": 7}\n"},
+			map[string]string{"a": "0.5:1 1.5:2"},
+		},
+		{
+			"iterations", nil,
+			map[string]string{"metrics": "{\"a\": 1, \"iteration\": 100}\n{\"a\": 2, \"iteration\": 200}\n"},
+			map[string]string{"a": "100:1 200:2"},
+		},
+		{
+			"lines without numbers", nil,
+			map[string]string{"metrics": "{\"a\": 1}\n{\"x\": \"y\"}\nhello\n{\"a\": 2}\n"},
+			map[string]string{"a": "1:1 2:2"},
+		},
+		{
+			"not finite", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": NaN, \"b\": 1}\n{\"a\": 2}\n"},
+			map[string]string{"a": "1:1 3:2"},
+		},
+		{
+			"indented", nil, map[string]string{"metrics": "{\n  \"a\": 1\n}\n{\n  \"a\": 2\n}\n"},
+			map[string]string{"a": "1:1 2:2"},
+		},
 		{"dicts", nil, map[string]string{"metrics": "{'a': 1}\n{'a': 2}\n"}, map[string]string{"a": "1:1 2:2"}},
-		{"a byte order mark", nil, map[string]string{"metrics": "\ufeff{\"a\": 1}\n{\"a\": 2}\n"}, map[string]string{"a": "1:1 2:2"}},
-		{"UTF-16", nil, map[string]string{"metrics": "\xff\xfe{\x00\"\x00a\x00\"\x00:\x001\x00}\x00\n\x00{\x00\"\x00a\x00\"\x00:\x002\x00}\x00"}, map[string]string{"a": "1:1 2:2"}},
-		{"a list", log, map[string]string{"work/result/log": "[\n {\"epoch\": 1, \"acc\": 0.5},\n {\"epoch\": 2, \"acc\": 0.75}\n]\n"}, map[string]string{"acc": "1:0.5 2:0.75"}},
-		{"a list, torn", log, map[string]string{"work/result/log": "[\n{\"epoch\": 1, \"acc\": 0.5},\n{\"epoch\": 2, \"acc\": 0.75},\n{\"ep"}, map[string]string{"acc": "1:0.5 2:0.75"}},
-		{"a table", log, map[string]string{"work/result/log": "# made by x\nepoch,loss,acc\n1,0.5,\n1,,0.25\n2,0.25,\n2,,0.5\n3,0"}, map[string]string{"loss": "1:0.5 2:0.25", "acc": "1:0.25 2:0.5"}},
-		{"a table of one column", log, map[string]string{"work/result/log": "loss\n0.5\n0.25\n"}, map[string]string{"loss": "1:0.5 2:0.25"}},
-		{"a pattern", loss, map[string]string{"stdout": "start\nloss=3\rloss=2\rloss=1\n"}, map[string]string{"loss": "1:3 2:2 3:1"}},
-		{"a pattern with epochs", loss, map[string]string{"stdout": "epoch 5 loss=3\nepoch 6 loss=2\n"}, map[string]string{"loss": "5:3 6:2"}},
-		{"a pattern in lines that begin as a list", loss, map[string]string{"stdout": "[1] loss=3\n[2] loss=2\n"}, map[string]string{"loss": "1:3 2:2"}},
-		{"objects on stdout", last, map[string]string{"stdout": "\x1b[1m{\"a\": 1}\x1b[0m\nhello\n\r100%|###| {\"a\": 2}\n"}, map[string]string{"a": "1:1 2:2"}},
-		{"of two sources the later", loss, map[string]string{"stdout": "loss=3\nloss=2\n", "metrics": "{\"loss\": 9, \"step\": 1}\n{\"loss\": 8, \"step\": 2}\n"}, map[string]string{"loss": "1:9 2:8"}},
+		{
+			"a byte order mark", nil, map[string]string{"metrics": "\ufeff{\"a\": 1}\n{\"a\": 2}\n"},
+			map[string]string{"a": "1:1 2:2"},
+		},
+		{
+			"UTF-16", nil,
+			map[string]string{
+				"metrics": "\xff\xfe{\x00\"\x00a\x00\"\x00:\x001\x00}\x00\n\x00{\x00\"\x00a\x00\"\x00:\x002\x00}\x00",
+			},
+			map[string]string{"a": "1:1 2:2"},
+		},
+		{
+			"a list", log,
+			map[string]string{
+				"work/result/log": "[\n {\"epoch\": 1, \"acc\": 0.5},\n {\"epoch\": 2, \"acc\": 0.75}\n]\n",
+			},
+			map[string]string{"acc": "1:0.5 2:0.75"},
+		},
+		{
+			"a list, torn", log,
+			map[string]string{
+				"work/result/log": "[\n{\"epoch\": 1, \"acc\": 0.5},\n{\"epoch\": 2, \"acc\": 0.75},\n{\"ep",
+			},
+			map[string]string{"acc": "1:0.5 2:0.75"},
+		},
+		{
+			"a table", log,
+			map[string]string{"work/result/log": "# made by x\nepoch,loss,acc\n1,0.5,\n1,,0.25\n2,0.25,\n2,,0.5\n3,0"},
+			map[string]string{"loss": "1:0.5 2:0.25", "acc": "1:0.25 2:0.5"},
+		},
+		{
+			"a table of one column", log, map[string]string{"work/result/log": "loss\n0.5\n0.25\n"},
+			map[string]string{"loss": "1:0.5 2:0.25"},
+		},
+		{
+			"a pattern", loss, map[string]string{"stdout": "start\nloss=3\rloss=2\rloss=1\n"},
+			map[string]string{"loss": "1:3 2:2 3:1"},
+		},
+		{
+			"a pattern with epochs", loss, map[string]string{"stdout": "epoch 5 loss=3\nepoch 6 loss=2\n"},
+			map[string]string{"loss": "5:3 6:2"},
+		},
+		{
+			"a pattern in lines that begin as a list", loss, map[string]string{"stdout": "[1] loss=3\n[2] loss=2\n"},
+			map[string]string{"loss": "1:3 2:2"},
+		},
+		{
+			"objects on stdout", last,
+			map[string]string{"stdout": "\x1b[1m{\"a\": 1}\x1b[0m\nhello\n\r100%|###| {\"a\": 2}\n"},
+			map[string]string{"a": "1:1 2:2"},
+		},
+		{
+			"of two sources the later", loss,
+			map[string]string{
+				"stdout": "loss=3\nloss=2\n", "metrics": "{\"loss\": 9, \"step\": 1}\n{\"loss\": 8, \"step\": 2}\n",
+			},
+			map[string]string{"loss": "1:9 2:8"},
+		},
 		{"a folder", nil, map[string]string{"metrics/x": "1"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			a := attemptWithFiles(t, c.sources, c.files)
 			for range 2 {
-				if got := curveTexts(t, a.readMetrics(true).curves); len(got)+len(c.want) > 0 && !cmp.Equal(got, c.want) {
+				if got := curveTexts(t, a.readMetrics(true).curves); len(got)+len(c.want) > 0 &&
+					!cmp.Equal(got, c.want) {
 					t.Errorf("got %v, want %v", got, c.want)
 				}
 			}
@@ -90,7 +168,11 @@ func TestCurvesAsTheyCome(t *testing.T) {
 		n := rapid.IntRange(2, 100).Draw(r, "lines")
 		before := []string{}
 		if kind != "table" && kind != "list" {
-			text.WriteString(rapid.SampledFrom([]string{"", "Loading data, please wait\n", "Starting\nloading data\n", "a,b.c\n7,8\n"}).Draw(r, "prologue"))
+			text.WriteString(
+				rapid.SampledFrom(
+					[]string{"", "Loading data, please wait\n", "Starting\nloading data\n", "a,b.c\n7,8\n"},
+				).Draw(r, "prologue"),
+			)
 		}
 		for i := range n {
 			a, b := rapid.IntRange(0, 9).Draw(r, "a"), rapid.IntRange(0, 9).Draw(r, "b")
@@ -170,7 +252,8 @@ func TestCurvesAreBounded(t *testing.T) {
 	if len(curves) != grid.MaxCurves {
 		t.Errorf("got %d curves, want %d", len(curves), grid.MaxCurves)
 	}
-	if got := curveTexts(t, curves)["m00"]; strings.Count(got, ":") > grid.MaxPoints || !strings.Contains(got, " 1235:1000 ") {
+	if got := curveTexts(t, curves)["m00"]; strings.Count(got, ":") > grid.MaxPoints ||
+		!strings.Contains(got, " 1235:1000 ") {
 		t.Errorf("got %s", got)
 	}
 	if packed, err := json.Marshal(curves); err != nil || len(packed) > 32<<10 {
@@ -201,14 +284,21 @@ func TestMetricsAsTheyCome(t *testing.T) {
 		"dicts":    {"{'a': %d}\n", "{'b': %d, 'c': True}\n", "hello %d\n"},
 		"table":    {"%d,1\n", "2,%d\n", "%d,\n"},
 		"texts":    {"%d,x\n", "\"y, z\",%d\n", "\"{\",%d\n", "hello %d\n"},
-		"mixed":    {"{\"a\": %d}\n", "{'b': %d}\n", "INFO {\"c\": %d}\n", "INFO {'d': %d}\n", "%d,1\n", "%d\n", "hello, %d\n", "10%%|##|\r%d%%|####|\n", "{ %d\n"},
+		"mixed": {
+			"{\"a\": %d}\n", "{'b': %d}\n", "INFO {\"c\": %d}\n", "INFO {'d': %d}\n", "%d,1\n", "%d\n", "hello, %d\n",
+			"10%%|##|\r%d%%|####|\n", "{ %d\n",
+		},
 	}
 	prologues := []string{
-		"", "", "Loading data, please wait\n", "Starting\nloading data\n", "Starting\n", "Started\nall done\n", "# x\nloss\n0.5\n", "# x, y\n",
-		"# x\n\nloss,acc\n1,2\n", "loss\n0.5\n", "loss,acc\n1,2\n3,\"x\ny\"\n", "\n \r\n", "  50%|## |\rloss,acc\r\n1,2\r\n", "{'z': 1}\n", "{ x\n", "hello\n",
+		"", "", "Loading data, please wait\n", "Starting\nloading data\n", "Starting\n", "Started\nall done\n",
+		"# x\nloss\n0.5\n", "# x, y\n",
+		"# x\n\nloss,acc\n1,2\n", "loss\n0.5\n", "loss,acc\n1,2\n3,\"x\ny\"\n", "\n \r\n",
+		"  50%|## |\rloss,acc\r\n1,2\r\n", "{'z': 1}\n", "{ x\n", "hello\n",
 	}
 	rapid.Check(t, func(r *rapid.T) {
-		kind := rapid.SampledFrom([]string{"objects", "prefixed", "indented", "dicts", "table", "texts", "mixed"}).Draw(r, "kind")
+		kind := rapid.SampledFrom(
+			[]string{"objects", "prefixed", "indented", "dicts", "table", "texts", "mixed"},
+		).Draw(r, "kind")
 		source := rapid.SampledFrom([]string{"own", "log", "stdout"}).Draw(r, "source")
 		var b strings.Builder
 		b.WriteString(rapid.SampledFrom(prologues).Draw(r, "prologue"))
@@ -244,7 +334,9 @@ func TestMetricsAsTheyCome(t *testing.T) {
 			want := grid.Metric{}
 			merge(want, []byte(text))
 			if got := a.readMetrics(ended).values; len(got)+len(want) > 0 && !cmp.Equal(texts(want), texts(got)) {
-				r.Fatalf("ended %t, %s in %s, of %q: got %v, want %v", ended, kind, source, text, texts(got), texts(want))
+				r.Fatalf(
+					"ended %t, %s in %s, of %q: got %v, want %v", ended, kind, source, text, texts(got), texts(want),
+				)
 			}
 		}
 		write := func(text string) {
@@ -295,7 +387,10 @@ func TestMetricsBelowAPrologue(t *testing.T) {
 			}
 			m := a.readMetrics(true)
 			if got := curveTexts(t, m.curves)["loss"]; got != c.want || string(m.values["loss"]) != "0.25" {
-				t.Errorf("%q, then %q: got %v, curve %q; want loss 0.25, curve %q", c.prologue, c.then, texts(m.values), got, c.want)
+				t.Errorf(
+					"%q, then %q: got %v, curve %q; want loss 0.25, curve %q", c.prologue, c.then, texts(m.values), got,
+					c.want,
+				)
 			}
 		}
 	}
@@ -321,7 +416,9 @@ func TestMetricsHoldLittle(t *testing.T) {
 		fmt.Fprintf(&many, "{\"some metric %d\": \"%s\"}\n", i, strings.Repeat("x", 100))
 	}
 	loss := "{\"loss\": 0.5}\n"
-	log, regex := []grid.Source{{Log: "../metrics"}}, []grid.Source{{Regex: `loss=(?P<loss>\S+)|m0=(?P<m0>\S+)|m1=(?P<m1>\S+)`}}
+	log, regex := []grid.Source{{Log: "../metrics"}}, []grid.Source{
+		{Regex: `loss=(?P<loss>\S+)|m0=(?P<m0>\S+)|m1=(?P<m1>\S+)`},
+	}
 	for _, c := range []struct {
 		name    string
 		sources []grid.Source
@@ -330,11 +427,25 @@ func TestMetricsHoldLittle(t *testing.T) {
 		left    int
 	}{
 		{"known names", nil, "metrics", []string{loss + small.String(), large("{\"m%d\": \"%s\"}\n"), loss}, names},
-		{"known names, smaller", nil, "metrics", []string{loss + small.String(), strings.ReplaceAll(large("{\"m%d\": \"%s\"}\n"), strings.Repeat("x", length/10), "x"), loss}, 0},
+		{
+			"known names, smaller", nil, "metrics",
+			[]string{
+				loss + small.String(),
+				strings.ReplaceAll(large("{\"m%d\": \"%s\"}\n"), strings.Repeat("x", length/10), "x"), loss,
+			},
+			0,
+		},
 		{"many names", nil, "metrics", []string{loss, many.String(), many.String()}, 19_439},
 		{"an object", log, "metrics", []string{"{\"loss\": 0.5" + large(", \"m%d\": \"%s\"") + "}\n"}, names},
 		{"a list", log, "metrics", []string{"[{\"loss\": 0.5, \"m\": \"" + strings.Repeat("x", length) + "\"}]"}, 1},
-		{"a pattern", regex, "stdout", []string{"loss=0.5\nm0=1\nm1=1\n", "m0=" + strings.Repeat("x", length) + "\nm1=" + strings.Repeat("x", length) + "\n"}, 2},
+		{
+			"a pattern", regex, "stdout",
+			[]string{
+				"loss=0.5\nm0=1\nm1=1\n",
+				"m0=" + strings.Repeat("x", length) + "\nm1=" + strings.Repeat("x", length) + "\n",
+			},
+			2,
+		},
 		{"a table", nil, "metrics", []string{"loss,m0\n0.5,1\n", "0.5," + strings.Repeat("x", length) + "\n"}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -361,7 +472,11 @@ func TestMetricsHoldLittle(t *testing.T) {
 			m := a.readMetrics(true)
 			var want []string
 			if c.left > 0 {
-				want = []string{fmt.Sprintf("%d of the metrics were left out, the largest first: one attempt has room for 64 KiB", c.left)}
+				want = []string{
+					fmt.Sprintf(
+						"%d of the metrics were left out, the largest first: one attempt has room for 64 KiB", c.left,
+					),
+				}
 			}
 			if diff := cmp.Diff(want, m.notes); diff != "" || string(m.values["loss"]) != "0.5" {
 				t.Errorf("loss is %s, want 0.5; notes (-want +got):\n%s", m.values["loss"], diff)
@@ -376,7 +491,9 @@ func TestRewrittenMetrics(t *testing.T) {
 	pad := strings.Repeat("x", 1000)
 	for _, size := range []int{1, 200} { // in kilobytes
 		a := attemptWithFiles(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": ""})
-		for i, text := range []string{`{"a": 0.50}`, `{"a": 0.75}`, `{"a": 0.5, "b": 1}`, `{"a": 1}`, "a,b\n1,2\n", "a,b\n1,3\n"} {
+		for i, text := range []string{
+			`{"a": 0.50}`, `{"a": 0.75}`, `{"a": 0.5, "b": 1}`, `{"a": 1}`, "a,b\n1,2\n", "a,b\n1,3\n",
+		} {
 			if text[0] == '{' {
 				text += strings.Repeat("\n# "+pad, size)
 			}
@@ -402,7 +519,8 @@ func TestRewrittenMetrics(t *testing.T) {
 // further line.
 func BenchmarkMetricsOfLongFiles(b *testing.B) {
 	for name, sources := range map[string][]grid.Source{
-		"own": nil, "log": {{Log: "../metrics"}}, "regex": {{Regex: `"loss": (?P<loss>\S+)`}}, "json": {{JSON: "stdout"}},
+		"own": nil, "log": {{Log: "../metrics"}}, "regex": {{Regex: `"loss": (?P<loss>\S+)`}},
+		"json": {{JSON: "stdout"}},
 	} {
 		b.Run(name, func(b *testing.B) {
 			s, err := openSpool(filepath.Join(b.TempDir(), "spool"))

@@ -243,7 +243,8 @@ func objectBefore(b []byte, begin int, python bool, budget *int) grid.Metric {
 		if i := bytes.LastIndexByte(bytes.TrimRight(line, "\r"), '\r'); i >= 0 {
 			first = line[i+1:]
 		}
-		if open := bytes.TrimRight(first, " \t\r"); len(open) > 0 && (open[0] == '{' || open[len(open)-1] == '{' && bytes.IndexByte(open, ':') < 0) {
+		if open := bytes.TrimRight(first, " \t\r"); len(open) > 0 &&
+			(open[0] == '{' || open[len(open)-1] == '{' && bytes.IndexByte(open, ':') < 0) {
 			tried++
 			if o := try(end - len(first) + bytes.IndexByte(first, '{')); o != nil {
 				return o

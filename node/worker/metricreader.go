@@ -45,16 +45,25 @@ func newMetricReader(a *attempt) *metricReader {
 		source := metricSource{Source: s}
 		switch {
 		case s.Log != "":
-			source.files = []*metricFile{{path: filepath.Join(a.spool.work, s.Log), points: (*metricFile).objectsOrTable, merge: mergeLog, lastOnly: true}}
+			source.files = []*metricFile{
+				{
+					path: filepath.Join(a.spool.work, s.Log), points: (*metricFile).objectsOrTable, merge: mergeLog,
+					lastOnly: true,
+				},
+			}
 		case s.Regex != "":
 			re, err := regexp.Compile(s.Regex)
 			if err != nil {
 				continue // checked when the project is loaded
 			}
 			match := func(f *metricFile, text []byte) []byte { return f.matches(re, text) }
-			source.files = []*metricFile{{path: a.spool.stdout.Name(), points: match}, {path: a.spool.stderr.Name(), points: match}}
+			source.files = []*metricFile{
+				{path: a.spool.stdout.Name(), points: match}, {path: a.spool.stderr.Name(), points: match},
+			}
 		case s.JSON != "":
-			source.files = []*metricFile{{path: a.spool.stdout.Name(), points: (*metricFile).objectsAtEnds, lastOnly: true}}
+			source.files = []*metricFile{
+				{path: a.spool.stdout.Name(), points: (*metricFile).objectsAtEnds, lastOnly: true},
+			}
 		}
 		r.sources = append(r.sources, source)
 	}
@@ -110,14 +119,23 @@ func (a *attempt) readMetrics(ended bool) metricReading {
 		case r.own.size <= metricsBytes:
 			note = "it contains neither a JSON object nor a CSV table with a header"
 		default:
-			note = fmt.Sprintf("the last %s of it contain neither a JSON object nor a CSV table with a header, and no more is read", humanize.IBytes(metricsBytes))
+			note = fmt.Sprintf(
+				"the last %s of it contain neither a JSON object nor a CSV table with a header, and no more is read",
+				humanize.IBytes(metricsBytes),
+			)
 		}
 		if len(m) == 0 && note != "" {
 			out.notes = append(out.notes, "$MLF_METRICS: "+note)
 		}
 	}
 	if n := dropLargest(out.values); n > 0 {
-		out.notes = append(out.notes, fmt.Sprintf("%d of the metrics were left out, the largest first: one attempt has room for %s", n, humanize.IBytes(maxMetrics)))
+		out.notes = append(
+			out.notes,
+			fmt.Sprintf(
+				"%d of the metrics were left out, the largest first: one attempt has room for %s", n,
+				humanize.IBytes(maxMetrics),
+			),
+		)
 	}
 	out.curves = r.curves(out.values)
 	if len(out.values) == 0 {

@@ -36,7 +36,8 @@ func TestMissingShare(t *testing.T) {
 	s.run()
 	for id, path := range paths {
 		r := s.finished(id, 1)[0].Result
-		if want := "the project shares " + path + ", which this node can't read: "; r.Class != grid.ClassSetup || !strings.HasPrefix(r.Reason, want) {
+		if want := "the project shares " + path + ", which this node can't read: "; r.Class != grid.ClassSetup ||
+			!strings.HasPrefix(r.Reason, want) {
 			t.Errorf("%s ended with %s: %.200s; want a failed setup: %.100s", id, r.Class, r.Reason, want)
 		}
 	}
@@ -81,7 +82,8 @@ func TestUnreadableSetup(t *testing.T) {
 		}
 		_, err = listFolder(dir, nil)
 		r := new(attempt).prepareFailure(err)
-		if want := "the setup step leaves sub/" + c.name; r.Class != grid.ClassSetup || !strings.HasPrefix(r.Reason, want) || !strings.HasSuffix(r.Reason, ": permission denied") {
+		if want := "the setup step leaves sub/" + c.name; r.Class != grid.ClassSetup ||
+			!strings.HasPrefix(r.Reason, want) || !strings.HasSuffix(r.Reason, ": permission denied") {
 			t.Errorf("%s with mode %o: got %s: %s; want a failed setup: %s…", c.name, c.mode, r.Class, r.Reason, want)
 		}
 		if err := os.Chmod(path, 0o700); err != nil {

@@ -20,7 +20,9 @@ func TestLeaseOfNewerFiles(t *testing.T) {
 		return succeeded()
 	})
 	r := s.sweep("t-1", 2, 1, nil)
-	if _, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane()), Updates: 1}); err != nil {
+	if _, err := s.store.Queue.Publish(
+		t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane()), Updates: 1},
+	); err != nil {
 		t.Fatal(err)
 	}
 	s.lease(r, 1, 2)

@@ -94,7 +94,8 @@ type leaseReport struct {
 func newOutbox(node grid.NodeID, master *jetstream.MasterClient, log *slog.Logger) *outbox {
 	return &outbox{
 		node: node, master: master, log: log, wakeup: make(chan struct{}, 1), pending: newRound(nil),
-		drained: make(chan struct{}), closed: make(chan struct{}), dropLog: rate.Sometimes{First: 1, Interval: dropLogInterval},
+		drained: make(chan struct{}), closed: make(chan struct{}),
+		dropLog: rate.Sometimes{First: 1, Interval: dropLogInterval},
 	}
 }
 
@@ -261,12 +262,16 @@ func (o *outbox) signalDrainedLocked() {
 
 func (o *outbox) storeRound(ctx context.Context, r *round) {
 	for id, pieces := range r.output {
-		if !o.storeWithRetry(ctx, "store output", id, len(pieces), func() error { return o.storeOutput(ctx, id, pieces) }) {
+		if !o.storeWithRetry(
+			ctx, "store output", id, len(pieces), func() error { return o.storeOutput(ctx, id, pieces) },
+		) {
 			return
 		}
 	}
 	for id, all := range r.events {
-		if !o.storeWithRetry(ctx, "store events", id, len(all.events), func() error { return o.storeEvents(ctx, id, all) }) {
+		if !o.storeWithRetry(
+			ctx, "store events", id, len(all.events), func() error { return o.storeEvents(ctx, id, all) },
+		) {
 			return
 		}
 		for _, stored := range all.stored {
@@ -319,7 +324,10 @@ func (o *outbox) recordDropped(id grid.SweepID, reports int) {
 	dropped := o.dropped
 	o.mu.Unlock()
 	o.dropLog.Do(func() {
-		o.log.Warn("reports on a sweep that the master has no record of are dropped", "sweep", id, "reports", reports, "dropped", dropped)
+		o.log.Warn(
+			"reports on a sweep that the master has no record of are dropped", "sweep", id, "reports", reports,
+			"dropped", dropped,
+		)
 	})
 }
 

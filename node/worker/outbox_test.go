@@ -25,7 +25,9 @@ func newOutboxHarness(t *testing.T, dir string) *outboxHarness {
 	t.Helper()
 	store := openStore(t, dir)
 	for _, id := range []grid.SweepID{"a-1", "t-1"} {
-		if _, err := store.Records.Create(t.Context(), &grid.Sweep{V: grid.RecordVersion, ID: id, State: grid.SweepRunning}); err != nil {
+		if _, err := store.Records.Create(
+			t.Context(), &grid.Sweep{V: grid.RecordVersion, ID: id, State: grid.SweepRunning},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -54,7 +56,13 @@ func (p *outboxHarness) finish(id grid.SweepID, index int64, output string, stor
 			p.t.Error(err)
 		}
 	}
-	p.addEvent(id, report{event: grid.Event{Kind: grid.Finished, Index: index, Attempt: 1, Run: run, Time: 1, Result: &grid.Result{}}, ref: ref, stored: stored})
+	p.addEvent(
+		id,
+		report{
+			event: grid.Event{Kind: grid.Finished, Index: index, Attempt: 1, Run: run, Time: 1, Result: &grid.Result{}},
+			ref:   ref, stored: stored,
+		},
+	)
 }
 
 // logs gives the stored output of a sweep, by run, and the sequence of its last message.
@@ -118,7 +126,9 @@ func (p *outboxHarness) mustDrain() {
 // it points to; and, when a lease is gone from the queue, for the events of its trials.
 func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 	p := newOutboxHarness(t, t.TempDir())
-	if _, err := p.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: "a-1", Lo: 0, Hi: 50, Attempt: 1, Shape: "s"}); err != nil {
+	if _, err := p.store.Queue.Publish(
+		t.Context(), jetstream.Lease{Sweep: "a-1", Lo: 0, Hi: 50, Attempt: 1, Shape: "s"},
+	); err != nil {
 		t.Fatal(err)
 	}
 	held, err := p.store.Calls.LocalClient("n").TakeLeases(t.Context(), "s", 1)
@@ -159,7 +169,9 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 	receive(t, "the end of the lease", released)
 	all := p.stored("a-1")
 	if n := len(all); n != 51 || all[n-1].Kind != grid.Released || all[n-1].Lease != held[0].Seq {
-		t.Errorf("events: got %d, %v; want 50 results, then the end of lease %d", n, kinds(all)[max(0, n-2):], held[0].Seq)
+		t.Errorf(
+			"events: got %d, %v; want 50 results, then the end of lease %d", n, kinds(all)[max(0, n-2):], held[0].Seq,
+		)
 	}
 }
 
@@ -180,7 +192,9 @@ func TestReportsOnAnUnknownSweepAreDropped(t *testing.T) {
 		t.Errorf("got %d events, and %d of a sweep without a record; want 3 and none", n, len(p.stored("ghost-1")))
 	}
 	if logs, _ := p.logs("ghost-1"); len(logs) != 0 || p.dropped != 6 {
-		t.Errorf("got %v of output, and %d reports dropped; want none, and 3 events and 3 pieces of output", logs, p.dropped)
+		t.Errorf(
+			"got %v of output, and %d reports dropped; want none, and 3 events and 3 pieces of output", logs, p.dropped,
+		)
 	}
 }
 
@@ -260,7 +274,9 @@ func TestFullDiskLosesNoReport(t *testing.T) {
 	logs, _ := p.logs("a-1")
 	for i := int64(1); i <= reports; i++ {
 		if got := len(logs[fmt.Sprint("n.1.", i)]); seen[i] != 1 || got != len(big) {
-			t.Errorf("report %d: told of %d times with %d bytes of output, want once with %d", i, seen[i], got, len(big))
+			t.Errorf(
+				"report %d: told of %d times with %d bytes of output, want once with %d", i, seen[i], got, len(big),
+			)
 		}
 	}
 	results := map[int64]bool{}

@@ -17,7 +17,12 @@ import (
 // realPrograms is the executor of processes.
 func realPrograms(t *testing.T) program {
 	t.Helper()
-	p, err := process.New(process.Options{Token: fmt.Sprintf("worker-cut-%d", os.Getpid()), DieWithAgent: true, Cgroups: process.CgroupsOff}, logger(t))
+	p, err := process.New(
+		process.Options{
+			Token: fmt.Sprintf("worker-cut-%d", os.Getpid()), DieWithAgent: true, Cgroups: process.CgroupsOff,
+		},
+		logger(t),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,14 +49,22 @@ func TestFloodIsCutByTheExecutor(t *testing.T) {
 		all          int64
 		reason       string
 	}{
-		{"of stdout", flood + `echo '{"loss": 0.5}'; echo the last words; exit 3`, 4096, 10_000_010 + 14 + 15, "the last words"},
-		{"of both", flood + `(` + flood + `echo the last words) >&2; echo '{"loss": 0.5}'; exit 3`, 4096, 20_000_020 + 14 + 15, "the last words"},
+		{
+			"of stdout", flood + `echo '{"loss": 0.5}'; echo the last words; exit 3`, 4096, 10_000_010 + 14 + 15,
+			"the last words",
+		},
+		{
+			"of both", flood + `(` + flood + `echo the last words) >&2; echo '{"loss": 0.5}'; exit 3`, 4096,
+			20_000_020 + 14 + 15, "the last words",
+		},
 		{"in a character", `printf 'abc€'; echo; echo '{"loss": 0.5}'; echo words; exit 3`, 5, 6 + 1 + 14 + 6, "words"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newHarness(t, realPrograms(t))
 			r := s.sweep("t-1", 1, 1, func(r *grid.Sweep) {
-				r.Task.Command, r.Task.LogLimit, r.Task.Metrics = []string{"/bin/sh", "-c", c.script}, c.limit, []grid.Source{{JSON: "stdout"}}
+				r.Task.Command, r.Task.LogLimit, r.Task.Metrics = []string{
+					"/bin/sh", "-c", c.script,
+				}, c.limit, []grid.Source{{JSON: "stdout"}}
 			})
 			var biggest int64
 			run := s.trials.executor.(program)
@@ -69,17 +82,26 @@ func TestFloodIsCutByTheExecutor(t *testing.T) {
 			e := s.finished(r.ID, 1)[0]
 			ref := e.Result.Log
 			if ref.Bytes > c.limit || ref.Bytes < c.limit-3 || ref.Bytes+ref.Cut != c.all {
-				t.Errorf("log reference: got %d bytes stored, %d cut; want %d of %d", ref.Bytes, ref.Cut, c.limit, c.all)
+				t.Errorf(
+					"log reference: got %d bytes stored, %d cut; want %d of %d", ref.Bytes, ref.Cut, c.limit, c.all,
+				)
 			}
 			out := s.output(r.ID, e.Run, streamOut) + s.output(r.ID, e.Run, streamErr)
-			if int64(len(out)) != ref.Bytes || strings.Contains(out, "last words") || strings.ContainsRune(out, '\xe2') {
-				t.Errorf("stored output: got %d bytes …%.40q, want %d from the beginning", len(out), out[max(0, len(out)-40):], ref.Bytes)
+			if int64(len(out)) != ref.Bytes || strings.Contains(out, "last words") ||
+				strings.ContainsRune(out, '\xe2') {
+				t.Errorf(
+					"stored output: got %d bytes …%.40q, want %d from the beginning", len(out),
+					out[max(0, len(out)-40):], ref.Bytes,
+				)
 			}
 			if biggest > c.limit {
 				t.Errorf("the file: got %d bytes, want at most %d", biggest, c.limit)
 			}
 			if !strings.HasSuffix(e.Result.Reason, c.reason) || string(e.Result.Metrics["loss"]) != "0.5" {
-				t.Errorf("result: got reason %.200q, metrics %s; want the last words and the last metric", e.Result.Reason, e.Result.Metrics["loss"])
+				t.Errorf(
+					"result: got reason %.200q, metrics %s; want the last words and the last metric", e.Result.Reason,
+					e.Result.Metrics["loss"],
+				)
 			}
 		})
 	}
@@ -92,11 +114,15 @@ func TestRecoverCountsWhatWasCut(t *testing.T) {
 	r := s.sweep("t-1", 10, 1, nil)
 	started := time.UnixMicro(began)
 	s.spool(3, &manifest{
-		Sweep: r.ID, Index: 7, Attempt: 2, Run: "n.1.5", Started: began, Result: &grid.Result{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Started: began},
-		Cut: &cutOutput{Bytes: 1000, Kept: [2]int64{4, 0}},
+		Sweep: r.ID, Index: 7, Attempt: 2, Run: "n.1.5", Started: began,
+		Result: &grid.Result{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Started: began},
+		Cut:    &cutOutput{Bytes: 1000, Kept: [2]int64{4, 0}},
 	}, "one\n\nlast\n")
 	dir := s.spool(4, &manifest{Sweep: r.ID, Index: 8, Attempt: 1, Run: "n.1.6", Started: began}, "two\n")
-	o := executor.Outcome{Class: grid.ClassExit, ExitCode: 2, Reason: "exit code 2", Start: started, End: started, Cut: 2000, Kept: [2]int64{4, 0}, Tail: [2]string{"\nwords\n", ""}}
+	o := executor.Outcome{
+		Class: grid.ClassExit, ExitCode: 2, Reason: "exit code 2", Start: started, End: started, Cut: 2000,
+		Kept: [2]int64{4, 0}, Tail: [2]string{"\nwords\n", ""},
+	}
 	if err := executor.WriteRecord(filepath.Join(dir, "outcome.json"), "n.1.6", o); err != nil {
 		t.Fatal(err)
 	}
@@ -109,8 +135,12 @@ func TestRecoverCountsWhatWasCut(t *testing.T) {
 		if e.Index == 8 {
 			want, cut, reason = "two\n", 2000, "exit code 2\ntwo\n\nwords"
 		}
-		if got := s.output(r.ID, e.Run, streamOut); got != want || e.Result.Log.Bytes != 4 || e.Result.Log.Cut != cut || e.Result.Reason != reason {
-			t.Errorf("trial %d: got output %q, %+v, reason %q; want %q, %d cut, %q", e.Index, got, e.Result.Log, e.Result.Reason, want, cut, reason)
+		if got := s.output(r.ID, e.Run, streamOut); got != want || e.Result.Log.Bytes != 4 || e.Result.Log.Cut != cut ||
+			e.Result.Reason != reason {
+			t.Errorf(
+				"trial %d: got output %q, %+v, reason %q; want %q, %d cut, %q", e.Index, got, e.Result.Log,
+				e.Result.Reason, want, cut, reason,
+			)
 		}
 	}
 }

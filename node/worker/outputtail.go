@@ -103,7 +103,9 @@ type outputTail struct {
 }
 
 func newOutputTail(cfg *Config, log *slog.Logger, outbox *outbox, sweeps *sweepSet) *outputTail {
-	return &outputTail{cfg: cfg, log: log, outbox: outbox, sweeps: sweeps, wake: newSignal(), attempts: map[*attempt]struct{}{}}
+	return &outputTail{
+		cfg: cfg, log: log, outbox: outbox, sweeps: sweeps, wake: newSignal(), attempts: map[*attempt]struct{}{},
+	}
 }
 
 // watch makes run send the attempt's output; unwatch ends that.
@@ -238,7 +240,8 @@ func (ot *outputTail) publishMetrics(a *attempt, now time.Time) {
 	}
 	a.report.sentAt = now
 	err := ot.cfg.Master.SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: ot.cfg.Node, Events: []grid.Event{{
-		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.report.changedAt.UnixMicro(), Metrics: m, Curves: read.curves,
+		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.report.changedAt.UnixMicro(),
+		Metrics: m, Curves: read.curves,
 	}}})
 	if err != nil {
 		ot.log.Debug("metrics could not be told", "trial", a.id, "err", err)

@@ -50,10 +50,13 @@ func TestOutputIsStoredAsItIs(t *testing.T) {
 			s, r, e := runPrinting(t, c.stdout, c.stderr, nil)
 			for stream, want := range map[uint8]string{streamOut: c.stdout, streamErr: c.stderr} {
 				if got := s.output(r.ID, e.Run, stream); got != want {
-					t.Errorf("stream %d: got %d bytes %.80q, want %d bytes %.80q", stream, len(got), got, len(want), want)
+					t.Errorf(
+						"stream %d: got %d bytes %.80q, want %d bytes %.80q", stream, len(got), got, len(want), want,
+					)
 				}
 			}
-			if ref := e.Result.Log; ref.Bytes != int64(len(c.stdout)+len(c.stderr)) || ref.Cut != 0 || (ref.First == 0) != (ref.Bytes == 0) {
+			if ref := e.Result.Log; ref.Bytes != int64(len(c.stdout)+len(c.stderr)) || ref.Cut != 0 ||
+				(ref.First == 0) != (ref.Bytes == 0) {
 				t.Errorf("log reference: got %+v, want all %d bytes", ref, len(c.stdout)+len(c.stderr))
 			}
 		})
@@ -93,7 +96,9 @@ func TestPiecesEndBetweenCharacters(t *testing.T) {
 	for shift := range 4 {
 		text := strings.Repeat("x", shift) + strings.Repeat("€😀ä", maxPiece/3)
 		s, r, _ := runPrinting(t, text, "", nil)
-		err := s.store.Logs.Read(t.Context(), r.ID, jetstream.LogRange{}, func(_ uint64, chunks []jetstream.Chunk) error {
+		err := s.store.Logs.Read(t.Context(), r.ID, jetstream.LogRange{}, func(
+			_ uint64, chunks []jetstream.Chunk,
+		) error {
 			for _, c := range chunks {
 				if !utf8.Valid(c.Data) {
 					t.Errorf("shift %d: the piece at %d of %d bytes tears a character", shift, c.Offset, len(c.Data))
@@ -126,7 +131,10 @@ func TestOutputIsCutVisibly(t *testing.T) {
 			s, r, e := runPrinting(t, c.stdout, c.stderr, func(r *grid.Sweep) { r.Task.LogLimit = c.limit })
 			all := int64(len(c.stdout) + len(c.stderr))
 			if ref := e.Result.Log; ref.Bytes != c.stored || ref.Cut != all-c.stored {
-				t.Errorf("log reference: got %d bytes stored, %d cut; want %d, %d", ref.Bytes, ref.Cut, c.stored, all-c.stored)
+				t.Errorf(
+					"log reference: got %d bytes stored, %d cut; want %d, %d", ref.Bytes, ref.Cut, c.stored,
+					all-c.stored,
+				)
 			}
 			out := s.output(r.ID, e.Run, streamOut) + s.output(r.ID, e.Run, streamErr)
 			if int64(len(out)) != c.stored || !strings.HasPrefix(c.stdout+c.stderr, out) {
@@ -165,7 +173,9 @@ func TestOutputIsShippedWhileWritten(t *testing.T) {
 	go func() {
 		defer close(reading)
 		text := ""
-		_ = s.store.Logs.Read(ctx, r.ID, jetstream.LogRange{Follow: true}, func(_ uint64, chunks []jetstream.Chunk) error {
+		_ = s.store.Logs.Read(ctx, r.ID, jetstream.LogRange{Follow: true}, func(
+			_ uint64, chunks []jetstream.Chunk,
+		) error {
 			for _, c := range chunks {
 				text += string(c.Data)
 				stored <- text
@@ -190,7 +200,9 @@ func TestOutputIsShippedWhileWritten(t *testing.T) {
 	s.finished(r.ID, 1)
 	stop()
 	<-reading
-	if all := s.events(r.ID, func(all []grid.Event) bool { return len(only(all, grid.Finished)) == 1 }); all[0].Kind != grid.Started {
+	if all := s.events(
+		r.ID, func(all []grid.Event) bool { return len(only(all, grid.Finished)) == 1 },
+	); all[0].Kind != grid.Started {
 		t.Errorf("events: got %v, want the start of a trial that runs for long first", kinds(all))
 	}
 }

@@ -50,7 +50,8 @@ type preemption struct {
 func newPreemption(log *slog.Logger, leases *leaseTable, sweeps *sweepSet, fairShare *fairShare,
 	resources *allocator.Allocator, runners *runnerPool, wake signal) *preemption {
 	return &preemption{
-		log: log, leases: leases, sweeps: sweeps, fairShare: fairShare, allocator: resources, runners: runners, wake: wake,
+		log: log, leases: leases, sweeps: sweeps, fairShare: fairShare, allocator: resources, runners: runners,
+		wake:  wake,
 		after: preemptAfter, victimsFound: make(chan foundVictims, 1),
 	}
 }

@@ -56,7 +56,9 @@ func TestPreemption(t *testing.T) {
 					r.Task.Checkpoint = &d
 				}
 			})
-			high := s.sweep("urgent-1", 1, 2, func(r *grid.Sweep) { r.Task.Preempt, r.Priority = c.preempt, c.priority })
+			high := s.sweep(
+				"urgent-1", 1, 2, func(r *grid.Sweep) { r.Task.Preempt, r.Priority = c.preempt, c.priority },
+			)
 			s.run()
 			for i := range int64(4) {
 				s.lease(low, i, i+1)
@@ -77,7 +79,8 @@ func TestPreemption(t *testing.T) {
 			}
 			classes := map[grid.Class]int{}
 			for _, e := range s.finished("low-1", 4) {
-				if classes[e.Result.Class]++; !grid.FailureOf(e.Result.Class).Always && e.Result.Class != grid.ClassNone {
+				if classes[e.Result.Class]++; !grid.FailureOf(e.Result.Class).Always &&
+					e.Result.Class != grid.ClassNone {
 					t.Errorf("a trial that made room counts as %q", e.Result.Class)
 				}
 			}
@@ -127,7 +130,12 @@ func newBusyHarness(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	var held []*leaseHandle
 	for i := range int64(4) {
 		al, _ := s.dispatcher.allocator.Reserve(low.Lane(), low.Task.Resources)
-		a := &attempt{attemptSpec: attemptSpec{id: grid.TrialID{Sweep: "low-1", Index: i}, number: 1, task: &low.Task, allocation: al, started: now.Add(-time.Duration(i+1) * time.Hour)}}
+		a := &attempt{
+			attemptSpec: attemptSpec{
+				id: grid.TrialID{Sweep: "low-1", Index: i}, number: 1, task: &low.Task, allocation: al,
+				started: now.Add(-time.Duration(i+1) * time.Hour),
+			},
+		}
 		if i == 0 {
 			a.number, a.started = 2, now.Add(-time.Minute)
 		}

@@ -21,7 +21,9 @@ type programRunner struct {
 
 // run runs an attempt's program, or waits for one that runs already, and meanwhile sends its output
 // and stores what it saves. A program that continues without this agent is left alone.
-func (pg *programRunner) run(ctx context.Context, a *attempt, run func(context.Context) executor.Outcome) executor.Outcome {
+func (pg *programRunner) run(
+	ctx context.Context, a *attempt, run func(context.Context) executor.Outcome,
+) executor.Outcome {
 	ctx = a.stopContext(ctx)
 	if pg.sweeps.isCancelled(a.id) {
 		a.cancel()
@@ -54,13 +56,17 @@ func (pg *programRunner) result(s *grid.Sweep, a *attempt, out executor.Outcome)
 // resultOf turns what the executor saw into the attempt's result.
 func (a *attempt) resultOf(out executor.Outcome) *grid.Result {
 	a.recordCutOutput(&out)
-	r := &grid.Result{Class: out.Class, ExitCode: out.ExitCode, Reason: out.Reason, Started: out.Start.UnixMicro(), Usage: out.Usage}
+	r := &grid.Result{
+		Class: out.Class, ExitCode: out.ExitCode, Reason: out.Reason, Started: out.Start.UnixMicro(), Usage: out.Usage,
+	}
 	if out.Start.IsZero() {
 		r.Started = a.started.UnixMicro()
 	}
 	a.applyCheckpointRules(r)
 	if a.foreignProcesses = out.Foreign != ""; a.foreignProcesses {
-		r.Reason = joinReason(r.Reason, "left running, as this node may not end the processes of other users: "+out.Foreign)
+		r.Reason = joinReason(
+			r.Reason, "left running, as this node may not end the processes of other users: "+out.Foreign,
+		)
 	}
 	return r
 }

@@ -103,7 +103,10 @@ func (rc *recovery) recoverSpool(ctx context.Context, dir string, storeUntil tim
 	default:
 		m.Result, result = nil, a.failedResult(grid.ClassLost, "the node agent died while it ran")
 	}
-	if !rc.finisher.finish(ctx, a, result, finishOptions{manifest: func() *manifest { return m }, snapshotTimeout: time.Until(storeUntil), saving: saving}) {
+	if !rc.finisher.finish(
+		ctx, a, result,
+		finishOptions{manifest: func() *manifest { return m }, snapshotTimeout: time.Until(storeUntil), saving: saving},
+	) {
 		return context.Cause(ctx)
 	}
 	rc.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)

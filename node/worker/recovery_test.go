@@ -101,8 +101,9 @@ func TestRecoverTellsOfALostAttempt(t *testing.T) {
 	}
 	e := all[0]
 	want := grid.Result{
-		Class: grid.ClassLost, ExitCode: -1, Reason: "the node agent died while it ran\nepoch 1\nepoch 2", Started: began,
-		Log: grid.LogRef{First: 1, Last: 1, Bytes: 16},
+		Class: grid.ClassLost, ExitCode: -1, Reason: "the node agent died while it ran\nepoch 1\nepoch 2",
+		Started: began,
+		Log:     grid.LogRef{First: 1, Last: 1, Bytes: 16},
 	}
 	if diff := cmp.Diff(&want, e.Result); diff != "" || e.Index != 3 || e.Run != "n.1.1" || e.Kind != grid.Finished {
 		t.Errorf("event %s of run %s of trial %d, result (-want +got):\n%s", e.Kind, e.Run, e.Index, diff)
@@ -131,7 +132,14 @@ func TestRecoverAfterThePowerWent(t *testing.T) {
 		s := newHarness(t, nil)
 		r := s.sweep("t-1", 10, 1, nil)
 		result := &grid.Result{Started: began, Usage: grid.Usage{Wall: wall}}
-		s.spool(1, &manifest{Sweep: r.ID, Index: 3, Attempt: 1, Run: "n.1.1", Started: began, Result: result, Boot: c.boot, Synced: c.synced}, "")
+		s.spool(
+			1,
+			&manifest{
+				Sweep: r.ID, Index: 3, Attempt: 1, Run: "n.1.1", Started: began, Result: result, Boot: c.boot,
+				Synced: c.synced,
+			},
+			"",
+		)
 		_, all := s.recover(r.ID)
 		if len(all) != 1 || all[0].Result.Class != c.class {
 			t.Errorf("%s: got %+v, want one of class %q", c.name, all, c.class)
@@ -215,10 +223,13 @@ func TestLongAttemptsAreSynced(t *testing.T) {
 		write(t, filepath.Join(sp.out, "a", "b", "model"), "weights")
 		write(t, sp.metrics, "{}")
 		a := &attempt{attemptSpec: attemptSpec{task: &grid.Task{}}, spool: sp}
-		if err := a.writeResult(&manifest{Sweep: "a-1", Run: "n.1.1"}, &grid.Result{Usage: grid.Usage{Wall: took.Microseconds()}}); err != nil {
+		if err := a.writeResult(
+			&manifest{Sweep: "a-1", Run: "n.1.1"}, &grid.Result{Usage: grid.Usage{Wall: took.Microseconds()}},
+		); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := readManifest(filepath.Join(dir, "attempt.json")); err != nil || got.Synced != synced || got.Result == nil {
+		if got, err := readManifest(filepath.Join(dir, "attempt.json")); err != nil || got.Synced != synced ||
+			got.Result == nil {
 			t.Errorf("after %v: got %+v, %v, want synced %t", took, got, err, synced)
 		}
 	}

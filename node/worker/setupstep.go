@@ -88,7 +88,10 @@ func (pp *preparer) runSetup(s *sweep, slot executor.Slot, a *attempt, dir strin
 	}
 	pp.tail.watch(a)
 	out := slot.Run(s.ctx, &executor.Attempt{
-		Spec: executor.Spec{Dir: dir, OutputLimit: a.outputLimit(), Grace: a.task.Grace, Container: container, Devices: a.allocation.UUIDs()},
+		Spec: executor.Spec{
+			Dir: dir, OutputLimit: a.outputLimit(), Grace: a.task.Grace, Container: container,
+			Devices: a.allocation.UUIDs(),
+		},
 		Argv: a.task.Setup, Env: pp.environs.forAttempt(s, a), Stdout: log, Stderr: log,
 	})
 	if out.Class == grid.ClassNone {

@@ -75,7 +75,8 @@ type snapshotUploads struct {
 func newSnapshotUploads(cfg *Config, log *slog.Logger) *snapshotUploads {
 	graceEnded := make(chan struct{})
 	return &snapshotUploads{
-		cfg: cfg, log: log, transfers: make(chan struct{}, maxTransfers), limiter: checkpoint.NewLimiter(cfg.SnapshotRate),
+		cfg: cfg, log: log, transfers: make(chan struct{}, maxTransfers),
+		limiter:  checkpoint.NewLimiter(cfg.SnapshotRate),
 		stopping: make(chan struct{}), shutdownTimeout: shutdownSnapshotTimeout,
 		graceEnded: graceEnded, endGrace: sync.OnceFunc(func() { close(graceEnded) }),
 	}
@@ -110,7 +111,8 @@ func (su *snapshotUploads) transfer(ctx context.Context, limit time.Duration, tr
 		case errors.Is(err, checkpoint.ErrDamaged) || errors.Is(err, checkpoint.ErrCorrupted):
 			bad++
 		}
-		if err == nil || isPermanent(err) || lasting > maxPersistentTries || bad >= maxDamagedTries || ctx.Err() != nil {
+		if err == nil || isPermanent(err) || lasting > maxPersistentTries || bad >= maxDamagedTries ||
+			ctx.Err() != nil {
 			return err
 		}
 		su.log.Debug("a snapshot could not be transferred yet", "err", err)
@@ -175,7 +177,9 @@ func addFallbackReason(r *grid.Result) {
 	if r.Resumed > 0 {
 		what = fmt.Sprintf("snapshot %d", r.Resumed)
 	}
-	r.Reason = joinReason(r.Reason, what+" is not used again: the next attempt goes on from an older snapshot, or from its beginning")
+	r.Reason = joinReason(
+		r.Reason, what+" is not used again: the next attempt goes on from an older snapshot, or from its beginning",
+	)
 }
 
 // fetch replaces the folder of a trial by the snapshot from which its attempt continues.
@@ -201,7 +205,9 @@ const maxChangedTries = 3
 // nothing where nothing has changed since the last one. clean reports whether the files are
 // complete, and ended says that the program writes no more. Of a program that may be writing, a
 // copy is stored: the folder itself would change again and again while it is read.
-func (su *snapshotUploads) store(ctx context.Context, a *attempt, ended bool, clean func([]checkpoint.File) bool) error {
+func (su *snapshotUploads) store(
+	ctx context.Context, a *attempt, ended bool, clean func([]checkpoint.File) bool,
+) error {
 	s := a.checkpoint
 	changed := 0
 	return su.transfer(ctx, snapshotTimeout, func(ctx context.Context) error {
@@ -215,7 +221,8 @@ func (su *snapshotUploads) store(ctx context.Context, a *attempt, ended bool, cl
 		state := s.state
 		if s.lastFiles == nil || !checkpoint.Same(s.lastFiles, files) {
 			snapshot := &checkpoint.Snapshot{
-				Attempt: a.number, Resumed: s.state.Resumed, Node: su.cfg.Node, Time: time.Now().UnixMicro(), Files: files, Clean: clean(files),
+				Attempt: a.number, Resumed: s.state.Resumed, Node: su.cfg.Node, Time: time.Now().UnixMicro(),
+				Files: files, Clean: clean(files),
 			}
 			if err := checkSnapshotSize(snapshot, a.task.Checkpoint.MaxSize); err != nil {
 				return err
@@ -275,7 +282,10 @@ func (su *snapshotUploads) snapshotFromCopy(ctx context.Context, a *attempt, sna
 // checkSnapshotSize returns errTooLarge for a snapshot of more than most bytes.
 func checkSnapshotSize(s *checkpoint.Snapshot, most int64) error {
 	if size := s.Size(); size > most {
-		return fmt.Errorf("%w: %s, and checkpoint.max_size is %s", errTooLarge, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(most)))
+		return fmt.Errorf(
+			"%w: %s, and checkpoint.max_size is %s", errTooLarge, humanize.IBytes(uint64(size)),
+			humanize.IBytes(uint64(most)),
+		)
 	}
 	return nil
 }
@@ -312,7 +322,10 @@ func (s *checkpointFolder) copyLive(ctx context.Context, files []checkpoint.File
 			if ctx.Err() != nil {
 				return false, context.Cause(ctx)
 			}
-			e := folderEntry{path: f.Path, mode: f.Mode, time: time.Unix(0, f.MTime), size: f.Size, source: filepath.Join(s.liveDir(), f.Path), link: f.Link}
+			e := folderEntry{
+				path: f.Path, mode: f.Mode, time: time.Unix(0, f.MTime), size: f.Size,
+				source: filepath.Join(s.liveDir(), f.Path), link: f.Link,
+			}
 			switch err := e.create(s.copyDir()); {
 			case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 				missed = true
@@ -360,7 +373,10 @@ func (su *snapshotUploads) storePeriodically(ctx context.Context, a *attempt) {
 		atRest := a.awaitQuiet(ctx)
 		if !atRest && !a.checkpoint.neverQuiet && ctx.Err() == nil {
 			a.checkpoint.neverQuiet = true // read once this func has returned
-			su.log.Warn("a trial never stops writing its state, and what is stored of it may be torn", "trial", a.id, "quiet", a.task.Checkpoint.Quiet)
+			su.log.Warn(
+				"a trial never stops writing its state, and what is stored of it may be torn", "trial", a.id,
+				"quiet", a.task.Checkpoint.Quiet,
+			)
 		}
 		err := su.store(ctx, a, false, func([]checkpoint.File) bool { return atRest })
 		if err != nil && ctx.Err() == nil {
@@ -429,7 +445,8 @@ func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOpti
 			a.task.Checkpoint.Quiet, a.task.Checkpoint.Every))
 	}
 	switch {
-	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !end.saving, r.Class == grid.ClassStopped, r.Class == grid.ClassLost,
+	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel &&
+		!end.saving, r.Class == grid.ClassStopped, r.Class == grid.ClassLost,
 		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, su.cfg.Snapshots == nil:
 		return
 	case a.checkpoint.state.Stored && a.checkpoint.state.Attempt == a.number: // by an agent that died afterwards
@@ -447,13 +464,17 @@ func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOpti
 		case <-ctx.Done():
 		}
 	}()
-	if err := su.store(ctx, a, true, func(files []checkpoint.File) bool { return a.endedCleanly(r, files) }); err != nil {
+	if err := su.store(
+		ctx, a, true, func(files []checkpoint.File) bool { return a.endedCleanly(r, files) },
+	); err != nil {
 		su.log.Warn("what a trial has saved could not be stored", "trial", a.id, "attempt", a.number, "err", err)
 		from := "from its beginning"
 		if base := a.checkpoint.state.Base; base > 0 {
 			from = fmt.Sprintf("from snapshot %d", base)
 		}
-		r.Reason = joinReason(r.Reason, fmt.Sprintf("what it saved is on this node only (%v): elsewhere it goes on %s", err, from))
+		r.Reason = joinReason(
+			r.Reason, fmt.Sprintf("what it saved is on this node only (%v): elsewhere it goes on %s", err, from),
+		)
 		return
 	}
 	r.Snapshot = a.checkpoint.state.Base

@@ -69,8 +69,10 @@ func TestEndsThatLeaveTheFolderClean(t *testing.T) {
 		end  executor.Outcome
 		want bool
 	}{
-		{ended(grid.ClassExit, 85), true}, {ended(grid.ClassExit, 1), false}, {ended(grid.ClassSignal, 137), false}, {later, true},
-		{ended(grid.ClassHalt, 0), true}, {ended(grid.ClassHalt, 3), true}, {ended(grid.ClassHalt, 137), false}, {ended(grid.ClassTimeout, 137), false},
+		{ended(grid.ClassExit, 85), true}, {ended(grid.ClassExit, 1), false}, {ended(grid.ClassSignal, 137), false},
+		{later, true},
+		{ended(grid.ClassHalt, 0), true}, {ended(grid.ClassHalt, 3), true}, {ended(grid.ClassHalt, 137), false},
+		{ended(grid.ClassTimeout, 137), false},
 		{ended(grid.ClassTimeout, 0), true}, // it had a notice
 	} {
 		r := v.attempt(i+1, func(_ context.Context, dir, _ string) executor.Outcome {
@@ -92,11 +94,21 @@ func TestFetchThatFails(t *testing.T) {
 		want grid.Class
 	}{
 		{&url.Error{Op: "Get", URL: "https://master", Err: syscall.ECONNREFUSED}, grid.ClassStorage},
-		{context.DeadlineExceeded, grid.ClassStorage}, {checkpoint.ErrNotHeld, grid.ClassStorage}, {errors.New("HTTP 500"), grid.ClassStorage},
-		{fmt.Errorf("the node does not answer: %w", &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}), grid.ClassStorage},
-		{fmt.Errorf("fetch a: %w", checkpoint.ErrCorrupted), grid.ClassNode}, {os.NewSyscallError("syncfs", syscall.EIO), grid.ClassNode},
-		{fmt.Errorf("fetch a: %w", checkpoint.ErrDamaged), grid.ClassCheckpoint}, {fmt.Errorf("%w: %w", checkpoint.ErrDamaged, fs.ErrNotExist), grid.ClassCheckpoint},
-		{&fs.PathError{Op: "write", Path: "live.new/a", Err: syscall.ENOSPC}, grid.ClassNode}, {&os.LinkError{Op: "rename", Err: syscall.EIO}, grid.ClassNode},
+		{context.DeadlineExceeded, grid.ClassStorage}, {checkpoint.ErrNotHeld, grid.ClassStorage},
+		{errors.New("HTTP 500"), grid.ClassStorage},
+		{
+			fmt.Errorf(
+				"the node does not answer: %w",
+				&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
+			),
+			grid.ClassStorage,
+		},
+		{fmt.Errorf("fetch a: %w", checkpoint.ErrCorrupted), grid.ClassNode},
+		{os.NewSyscallError("syncfs", syscall.EIO), grid.ClassNode},
+		{fmt.Errorf("fetch a: %w", checkpoint.ErrDamaged), grid.ClassCheckpoint},
+		{fmt.Errorf("%w: %w", checkpoint.ErrDamaged, fs.ErrNotExist), grid.ClassCheckpoint},
+		{&fs.PathError{Op: "write", Path: "live.new/a", Err: syscall.ENOSPC}, grid.ClassNode},
+		{&os.LinkError{Op: "rename", Err: syscall.EIO}, grid.ClassNode},
 	} {
 		if r := a.prepareFailure(&fetchError{c.err}); r.Class != c.want || r.Resumed != 4 {
 			t.Errorf("%v: got %q of one resumed from %d, want %q, 4", c.err, r.Class, r.Resumed, c.want)
@@ -133,7 +145,8 @@ func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
 			t.Error("the program ran on what is not what it saved")
 			return ended(grid.ClassNone, 0)
 		})
-		if r.Class != grid.ClassNode || r.Snapshot != 0 || !strings.Contains(r.Reason, "what arrived on this node is not what is stored") {
+		if r.Class != grid.ClassNode || r.Snapshot != 0 ||
+			!strings.Contains(r.Reason, "what arrived on this node is not what is stored") {
 			t.Errorf("got %q: %s", r.Class, r.Reason)
 		}
 		if bad.trials.backoff.unavailableReason() == "" {
@@ -183,7 +196,8 @@ func TestDamagedSnapshotFallsBack(t *testing.T) {
 			t.Error("the program ran without what the trial had saved")
 			return ended(grid.ClassNone, 0)
 		})
-		if !r.Unreadable() || r.Resumed != number || !strings.Contains(r.Reason, fmt.Sprintf("snapshot %d is not used again", number)) {
+		if !r.Unreadable() || r.Resumed != number ||
+			!strings.Contains(r.Reason, fmt.Sprintf("snapshot %d is not used again", number)) {
 			t.Errorf("got %q of one resumed from %d: %s", r.Class, r.Resumed, r.Reason)
 		}
 	}
@@ -210,7 +224,9 @@ func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
 	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		close(began)
 		<-ctx.Done()
-		<-time.After(v.trials.attempts.programs.snapshots.shutdownTimeout + v.trials.attempts.programs.snapshots.shutdownTimeout/10)
+		<-time.After(
+			v.trials.attempts.programs.snapshots.shutdownTimeout + v.trials.attempts.programs.snapshots.shutdownTimeout/10,
+		)
 		incrementStep(t, dir)
 		return ended(grid.ClassHalt, 0)
 	})
@@ -232,7 +248,9 @@ func (u unreachable) Load(ctx context.Context, _ grid.TrialID, _ int) (*checkpoi
 	return nil, context.Cause(ctx)
 }
 
-func (unreachable) Offer(ctx context.Context, _ grid.TrialID, _ *checkpoint.Snapshot) (int, []checkpoint.Missing, error) {
+func (unreachable) Offer(
+	ctx context.Context, _ grid.TrialID, _ *checkpoint.Snapshot,
+) (int, []checkpoint.Missing, error) {
 	<-ctx.Done()
 	return 0, nil, context.Cause(ctx)
 }
@@ -263,10 +281,14 @@ func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 	at := time.Now()
 	v.stop()
 	if took, most := time.Since(at), 3*v.trials.attempts.programs.snapshots.shutdownTimeout; took > most {
-		t.Errorf("the stop took %v, want less than %v: %v for each snapshot, all at one time", took, most, v.trials.attempts.programs.snapshots.shutdownTimeout)
+		t.Errorf(
+			"the stop took %v, want less than %v: %v for each snapshot, all at one time", took, most,
+			v.trials.attempts.programs.snapshots.shutdownTimeout,
+		)
 	}
 	for _, e := range v.finished(v.sweep.ID, trials) {
-		if !strings.Contains(e.Result.Reason, "on this node only") || !strings.Contains(e.Result.Reason, errNodeBusy.Error()) {
+		if !strings.Contains(e.Result.Reason, "on this node only") ||
+			!strings.Contains(e.Result.Reason, errNodeBusy.Error()) {
 			t.Errorf("got the reason %q", e.Result.Reason)
 		}
 	}
@@ -304,7 +326,9 @@ func TestFullMasterIsWaitedFor(t *testing.T) {
 // TestProgramThatNeverRests writes its state all the time: what it has is stored all the same, as
 // what may be torn, and the result says so.
 func TestProgramThatNeverRests(t *testing.T) {
-	v := newCheckpointHarness(t, "restless-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 20*time.Millisecond })
+	v := newCheckpointHarness(
+		t, "restless-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 20*time.Millisecond },
+	)
 	id := grid.TrialID{Sweep: "restless-1"}
 	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		stop, stopped := make(chan struct{}), make(chan struct{})
@@ -328,7 +352,9 @@ func TestProgramThatNeverRests(t *testing.T) {
 	if r.Snapshot == 0 || !strings.Contains(r.Reason, "without a pause of 20ms") {
 		t.Errorf("got snapshot %d: %s", r.Snapshot, r.Reason)
 	}
-	if _, err := os.Stat(filepath.Join(v.trials.attempts.checkpoints.folder(id), "copy")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(
+		filepath.Join(v.trials.attempts.checkpoints.folder(id), "copy"),
+	); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a copy of the folder is left: %v", err)
 	}
 }
@@ -336,7 +362,9 @@ func TestProgramThatNeverRests(t *testing.T) {
 // TestSlowRead stores the state of a program that pauses for long enough, but not for as long as
 // its state takes to be read.
 func TestSlowRead(t *testing.T) {
-	v := newCheckpointHarness(t, "slow-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, time.Millisecond })
+	v := newCheckpointHarness(
+		t, "slow-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, time.Millisecond },
+	)
 	id := grid.TrialID{Sweep: "slow-1"}
 	v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		write(t, filepath.Join(dir, "weights"), strings.Repeat("w", 64<<20))

@@ -44,7 +44,9 @@ type spool struct {
 
 // newSpool names the files of a spool. Plain concatenation is enough: dir is clean.
 func newSpool(dir string) *spool {
-	s := &spool{dir: dir, work: dir + "/work", out: dir + "/out", metrics: dir + "/metrics", record: dir + "/outcome.json"}
+	s := &spool{
+		dir: dir, work: dir + "/work", out: dir + "/out", metrics: dir + "/metrics", record: dir + "/outcome.json",
+	}
 	s.variables = [3]string{"PWD=" + s.work, "MLF_OUT=" + s.out, "MLF_METRICS=" + s.metrics}
 	return s
 }
@@ -80,7 +82,8 @@ func openSpool(dir string) (*spool, error) {
 		flag int
 		file **os.File
 	}{
-		{"attempt.json", os.O_CREATE | os.O_RDWR, &s.manifest}, {"stdout", appending, &s.stdout}, {"stderr", appending, &s.stderr},
+		{"attempt.json", os.O_CREATE | os.O_RDWR, &s.manifest}, {"stdout", appending, &s.stdout},
+		{"stderr", appending, &s.stderr},
 		{"work", os.O_RDONLY, &s.folders[0]}, {"out", os.O_RDONLY, &s.folders[1]}, {".", os.O_RDONLY, &s.folders[2]},
 	}
 	for _, f := range files {

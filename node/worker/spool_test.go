@@ -48,7 +48,9 @@ func TestManifestSurvives(t *testing.T) {
 	}
 	long := &manifest{
 		Sweep: "a-rather-long-name-1", Index: 123456789, Attempt: 3, Run: "node.1.zz", Started: 1_700_000_000_000_000,
-		Result: &grid.Result{Class: grid.ClassExit, ExitCode: 3, Reason: "exit code 3\nlast line", Started: 1_700_000_000_000_000},
+		Result: &grid.Result{
+			Class: grid.ClassExit, ExitCode: 3, Reason: "exit code 3\nlast line", Started: 1_700_000_000_000_000,
+		},
 	}
 	short := &manifest{Sweep: "a-1", Attempt: 1, Run: "n.1.1", Started: 1}
 	for _, m := range []*manifest{long, short, long} { // a shorter one leaves the end of the longer one behind it
@@ -78,7 +80,9 @@ func TestManifestSurvives(t *testing.T) {
 
 func TestDamagedManifest(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "attempt.json")
-	for text, want := range map[string]bool{"": true, `{"sweep":"a-1","ind`: false, "\x00\x00\x00": false, `{"sweep":"a-1"}` + "\nrest": true} {
+	for text, want := range map[string]bool{
+		"": true, `{"sweep":"a-1","ind`: false, "\x00\x00\x00": false, `{"sweep":"a-1"}` + "\nrest": true,
+	} {
 		write(t, file, text)
 		if _, err := readManifest(file); (err == nil) != want {
 			t.Errorf("manifest %q: got %v, want it to be accepted: %t", text, err, want)
@@ -234,9 +238,17 @@ func TestSpoolsOnAFullDisk(t *testing.T) {
 // TestManifestTemplate compares what a template writes with the same manifest written as a whole.
 func TestManifestTemplate(t *testing.T) {
 	for name, shared := range map[string]manifest{
-		"nothing":    {},
-		"lease":      {Sweep: `a"b-1`, Boot: "boot", Lease: &leaseRecord{ID: "m.1.7", Seq: 7, Lo: 3, Hi: 9, Attempt: 2, Shape: "c1"}},
-		"allocation": {Sweep: "a-1", Allocation: &allocator.Allocation{Lane: "c1", CPUs: 1500, Memory: 1 << 30, Shares: []allocator.Share{{UUID: "GPU-1", Milli: 500}}}},
+		"nothing": {},
+		"lease": {
+			Sweep: `a"b-1`, Boot: "boot",
+			Lease: &leaseRecord{ID: "m.1.7", Seq: 7, Lo: 3, Hi: 9, Attempt: 2, Shape: "c1"},
+		},
+		"allocation": {
+			Sweep: "a-1",
+			Allocation: &allocator.Allocation{
+				Lane: "c1", CPUs: 1500, Memory: 1 << 30, Shares: []allocator.Share{{UUID: "GPU-1", Milli: 500}},
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "1")
@@ -252,7 +264,12 @@ func TestManifestTemplate(t *testing.T) {
 			for _, index := range []int64{0, 123456789} {
 				want := shared
 				want.Index, want.Attempt, want.Run, want.Started = index, 3, "node-1.4.zz", 1_700_000_000_000_000
-				a := &attempt{attemptSpec: attemptSpec{id: grid.TrialID{Sweep: shared.Sweep, Index: index}, number: 3, run: want.Run, started: time.UnixMicro(want.Started)}}
+				a := &attempt{
+					attemptSpec: attemptSpec{
+						id: grid.TrialID{Sweep: shared.Sweep, Index: index}, number: 3, run: want.Run,
+						started: time.UnixMicro(want.Started),
+					},
+				}
 				claimed, err := template.manifest(a), template.write(s, a)
 				if err != nil {
 					t.Fatal(err)

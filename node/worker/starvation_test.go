@@ -28,7 +28,9 @@ func eightGPUs() []allocator.Device {
 func simulateStarvation(t *testing.T, keeps bool, total time.Duration) []string {
 	rng := rand.New(rand.NewPCG(7, 7))
 	quarter, half, four, eight := gpuLane(250), gpuLane(500), gpuLane(4*grid.One), gpuLane(8*grid.One)
-	lengths := map[grid.Lane][2]int{quarter.name: {10, 100}, half.name: {30, 60}, four.name: {60, 120}, eight.name: {60, 120}}
+	lengths := map[grid.Lane][2]int{
+		quarter.name: {10, 100}, half.name: {30, 60}, four.name: {60, 120}, eight.name: {60, 120},
+	}
 	n := newSimulatedNode(eightGPUs()...)
 	n.keeps = keeps
 	n.length = func(l lane) time.Duration {
@@ -49,9 +51,15 @@ func simulateStarvation(t *testing.T, keeps bool, total time.Duration) []string 
 	for _, l := range lanes {
 		longest := max(n.longest[l.name], n.now.Sub(n.last[l.name]))
 		share := float64(n.had[l.name]) / float64(sum)
-		t.Logf("%-20s %6d trials, %.3f of the time, longest wait %v", l.name, n.begun[l.name], share, longest.Round(time.Second))
+		t.Logf(
+			"%-20s %6d trials, %.3f of the time, longest wait %v", l.name, n.begun[l.name], share,
+			longest.Round(time.Second),
+		)
 		if n.begun[l.name] == 0 || longest > bound {
-			wrong = append(wrong, fmt.Sprintf("%s: %d trials, waited %v, want at most %v", l.name, n.begun[l.name], longest, bound))
+			wrong = append(
+				wrong,
+				fmt.Sprintf("%s: %d trials, waited %v, want at most %v", l.name, n.begun[l.name], longest, bound),
+			)
 		}
 		if share < 0.20 || share > 0.30 {
 			wrong = append(wrong, fmt.Sprintf("%s: had %.2f of the time, want about a quarter", l.name, share))

@@ -87,7 +87,8 @@ func (s *sweepSet) addLocked(n *sweep) {
 // thousands.
 func endedSummary(r *grid.Sweep) *grid.Sweep {
 	return &grid.Sweep{
-		V: r.V, ID: r.ID, State: r.State, Save: r.Save, Ended: r.Ended, Priority: r.Priority, Task: grid.Task{Checkpoint: r.Task.Checkpoint},
+		V: r.V, ID: r.ID, State: r.State, Save: r.Save, Ended: r.Ended, Priority: r.Priority,
+		Task: grid.Task{Checkpoint: r.Task.Checkpoint},
 	}
 }
 

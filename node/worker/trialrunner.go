@@ -59,7 +59,9 @@ func (tr *trialRunner) runRunner(r *runner) {
 func (tr *trialRunner) runAssignment(t assignment, slot executor.Slot) {
 	h, tried, failed := t.handle, false, false
 	var err error
-	t.manifest, err = newManifestTemplate(manifest{Sweep: h.lease.Sweep, Lease: leaseRecordOf(h.lease), Boot: tr.boot, Allocation: t.allocation})
+	t.manifest, err = newManifestTemplate(
+		manifest{Sweep: h.lease.Sweep, Lease: leaseRecordOf(h.lease), Boot: tr.boot, Allocation: t.allocation},
+	)
 	t.environ = tr.environs.forLease(h.lease.Sweep, t.allocation)
 	if err != nil {
 		tr.backoff.nodeFailed(t.startedAt, err.Error())

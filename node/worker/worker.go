@@ -159,40 +159,51 @@ func New(cfg Config) (*Worker, error) {
 	disk := &diskMonitor{dir: cfg.Dir, log: log}
 	containers := &taskContainers{cfg: c, bundles: bundles}
 	backoff := &nodeBackoff{
-		cfg: c, log: log, heartbeats: w.heartbeats, wake: wake, tail: w.tail, disk: disk, containers: containers, devices: w.Devices,
+		cfg: c, log: log, heartbeats: w.heartbeats, wake: wake, tail: w.tail, disk: disk, containers: containers,
+		devices: w.Devices,
 	}
 	runners := &runnerPool{}
 	w.dispatcher = &dispatcher{
-		cfg: c, log: log, wake: wake, sweeps: w.sweeps, fairShare: fairShare, allocator: resources, leases: leases, disk: disk,
-		containers: containers, devices: w.Devices, runners: runners, backoff: backoff, heartbeats: w.heartbeats, outbox: w.outbox,
+		cfg: c, log: log, wake: wake, sweeps: w.sweeps, fairShare: fairShare, allocator: resources, leases: leases,
+		disk:       disk,
+		containers: containers, devices: w.Devices, runners: runners, backoff: backoff, heartbeats: w.heartbeats,
+		outbox:     w.outbox,
 		preemption: newPreemption(log, leases, w.sweeps, fairShare, resources, runners, wake),
 	}
 	environs := &environs{containers: containers, bundles: bundles, devices: w.Devices}
 	snapshots := newSnapshotUploads(c, log)
 	checkpoints := newCheckpoints(cfg.Dir, log, w.sweeps, snapshots)
 	programs := &programRunner{
-		log: log, sweeps: w.sweeps, tail: w.tail, snapshots: snapshots, devices: w.Devices, disk: disk, containers: containers,
+		log: log, sweeps: w.sweeps, tail: w.tail, snapshots: snapshots, devices: w.Devices, disk: disk,
+		containers: containers,
 	}
 	finisher := &finisher{
 		cfg: c, log: log, sweeps: w.sweeps, tail: w.tail, uploads: newArtifactUploads(c, log), checkpoints: checkpoints,
-		snapshots: snapshots, backoff: backoff, bundles: bundles, spools: spools, heartbeats: w.heartbeats, outbox: w.outbox,
-		classifier: &classifier{rules: rules, log: log, devices: w.Devices, avoidedDevices: &w.dispatcher.avoidedDevices},
+		snapshots: snapshots, backoff: backoff, bundles: bundles, spools: spools, heartbeats: w.heartbeats,
+		outbox: w.outbox,
+		classifier: &classifier{
+			rules: rules, log: log, devices: w.Devices, avoidedDevices: &w.dispatcher.avoidedDevices,
+		},
 	}
 	attempts := &attemptRunner{
-		cfg: c, runNames: runNames, spools: spools, checkpoints: checkpoints, snapshots: snapshots, containers: containers,
-		environs: environs, outbox: w.outbox, programs: programs, devices: w.Devices, backoff: backoff, finisher: finisher,
+		cfg: c, runNames: runNames, spools: spools, checkpoints: checkpoints, snapshots: snapshots,
+		containers: containers,
+		environs:   environs, outbox: w.outbox, programs: programs, devices: w.Devices, backoff: backoff,
+		finisher: finisher,
 		preparer: &preparer{bundles: bundles, containers: containers, environs: environs, tail: w.tail, disk: disk},
 	}
 	w.trials = &trialRunner{
 		executor: cfg.Executor, log: log, boot: boot, sweeps: w.sweeps, leases: leases, heartbeats: w.heartbeats,
-		devices: w.Devices, disk: disk, backoff: backoff, containers: containers, environs: environs, attempts: attempts,
-		release: w.dispatcher.release,
+		devices: w.Devices, disk: disk, backoff: backoff, containers: containers, environs: environs,
+		attempts: attempts,
+		release:  w.dispatcher.release,
 	}
 	runners.work = w.trials.runRunner
 	w.bundles, w.checkpoints, w.snapshots = bundles, checkpoints, snapshots
 	w.recovery = &recovery{
-		cfg: c, log: log, boot: boot, spools: spools, outbox: w.outbox, sweeps: w.sweeps, programs: programs, finisher: finisher,
-		leases: leases, bundles: bundles, allocator: resources, fairShare: fairShare, devices: w.Devices,
+		cfg: c, log: log, boot: boot, spools: spools, outbox: w.outbox, sweeps: w.sweeps, programs: programs,
+		finisher: finisher,
+		leases:   leases, bundles: bundles, allocator: resources, fairShare: fairShare, devices: w.Devices,
 		checkpoints: checkpoints, runners: runners, wake: wake,
 	}
 	return w, nil
@@ -207,7 +218,9 @@ func (w *Worker) SkipGrace() {
 
 // Busy reports whether an attempt runs, or its results are still being stored.
 func (w *Worker) Busy() bool {
-	return slices.ContainsFunc(w.dispatcher.leases.all(), func(h *leaseHandle) bool { return len(h.runningAttempts()) > 0 })
+	return slices.ContainsFunc(
+		w.dispatcher.leases.all(), func(h *leaseHandle) bool { return len(h.runningAttempts()) > 0 },
+	)
 }
 
 // Run works until ctx ends; then it stops running attempts, reports them and returns.

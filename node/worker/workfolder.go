@@ -55,7 +55,13 @@ func (e *folderEntry) expand() ([]folderEntry, error) {
 	all := []folderEntry{{path: e.path, mode: info.Mode(), time: info.ModTime(), source: e.source}}
 	for _, d := range names {
 		from := filepath.Join(e.source, d.Name())
-		all = append(all, folderEntry{path: filepath.Join(e.path, d.Name()), mode: fs.ModeSymlink, time: info.ModTime(), source: from, link: from})
+		all = append(
+			all,
+			folderEntry{
+				path: filepath.Join(e.path, d.Name()), mode: fs.ModeSymlink, time: info.ModTime(), source: from,
+				link: from,
+			},
+		)
 	}
 	return all, nil
 }
@@ -117,7 +123,10 @@ func listFolder(dir string, share *projects.Shared) ([]folderEntry, error) {
 // unreadableError is the failure of a setup step that leaves something that can't be copied for
 // attempts.
 func unreadableError(name string, err error) error {
-	return &setupError{class: grid.ClassStart, reason: fmt.Sprintf("the setup step leaves %s, which trials can't get: %v", name, pathErrorCause(err))}
+	return &setupError{
+		class:  grid.ClassStart,
+		reason: fmt.Sprintf("the setup step leaves %s, which trials can't get: %v", name, pathErrorCause(err)),
+	}
 }
 
 // pathErrorCause drops the operation and the path of an error, which the message names already.
@@ -159,7 +168,10 @@ func linkEntries(links []grid.Link) ([]folderEntry, error) {
 	for _, l := range links {
 		info, err := os.Stat(l.To)
 		if err != nil {
-			return nil, &setupError{class: grid.ClassStart, reason: fmt.Sprintf("the project shares %s, which this node can't read: %v", l.To, pathErrorCause(err))}
+			return nil, &setupError{
+				class:  grid.ClassStart,
+				reason: fmt.Sprintf("the project shares %s, which this node can't read: %v", l.To, pathErrorCause(err)),
+			}
 		}
 		if l.Path == "" {
 			continue

@@ -60,7 +60,10 @@ func describeTree(t *testing.T, dir string) map[string]string {
 func sample(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, mode := range map[string]os.FileMode{"main.py": 0o644, "run.sh": 0o755, "key": 0o600, "odd": 0o461, "locked/a": 0o444, "data/x": 0o640, "data/sub/y": 0o644} {
+	for name, mode := range map[string]os.FileMode{
+		"main.py": 0o644, "run.sh": 0o755, "key": 0o600, "odd": 0o461, "locked/a": 0o444, "data/x": 0o640,
+		"data/sub/y": 0o644,
+	} {
 		at := filepath.Join(dir, name)
 		must(t, os.MkdirAll(filepath.Dir(at), 0o755))
 		must(t, os.WriteFile(at, []byte("content of "+name), 0o600))
@@ -146,7 +149,9 @@ func TestAttemptsGetCopies(t *testing.T) {
 	steps := 0
 	setup := func(dir string) error {
 		steps++
-		for name, mode := range map[string]os.FileMode{"result/log": 0o664, "env/lib/deep/er/module": 0o755, "made": 0o604} {
+		for name, mode := range map[string]os.FileMode{
+			"result/log": 0o664, "env/lib/deep/er/module": 0o755, "made": 0o604,
+		} {
 			at := filepath.Join(dir, name)
 			must(t, os.MkdirAll(filepath.Dir(at), 0o755))
 			must(t, os.WriteFile(at, []byte(strings.Repeat(name, 1000)), 0o600))
@@ -198,8 +203,10 @@ func TestLinksOfSetupStayInside(t *testing.T) {
 		real, err := filepath.EvalSymlinks(dir)
 		must(t, err)
 		for name, to := range map[string]string{
-			"all": filepath.Join(dir, "env"), "env/lib/deep/one": filepath.Join(dir, "env/lib/file"), "self": dir, "real": filepath.Join(real, "env"),
-			"unclean": dir + "/./env//lib/../", "away": "/usr/bin/env", "gone": filepath.Join(dir, "none"), "beside": dir + "x",
+			"all": filepath.Join(dir, "env"), "env/lib/deep/one": filepath.Join(dir, "env/lib/file"), "self": dir,
+			"real":    filepath.Join(real, "env"),
+			"unclean": dir + "/./env//lib/../", "away": "/usr/bin/env", "gone": filepath.Join(dir, "none"),
+			"beside": dir + "x",
 		} {
 			must(t, os.Symlink(to, filepath.Join(dir, name)))
 		}
@@ -208,14 +215,18 @@ func TestLinksOfSetupStayInside(t *testing.T) {
 	r := s.submitFolder(sample(t), grid.Task{Setup: []string{"step"}})
 	for i := range 2 {
 		folder := s.folder(r, setup)
-		for _, name := range []string{"all/lib/file", "env/lib/deep/one", "self/env/lib/file", "real/lib/file", "unclean/lib/file"} {
+		for _, name := range []string{
+			"all/lib/file", "env/lib/deep/one", "self/env/lib/file", "real/lib/file", "unclean/lib/file",
+		} {
 			text, err := os.ReadFile(filepath.Join(folder, name))
 			must(t, err)
 			if i == 1 && string(text) != "as it was" {
 				t.Errorf("%s: got %q, want what the setup step wrote", name, text)
 			}
 		}
-		for _, name := range []string{"all/lib/file", "env/lib/deep/one", "self/env/lib/file", "real/lib/file", "unclean/lib/file"} {
+		for _, name := range []string{
+			"all/lib/file", "env/lib/deep/one", "self/env/lib/file", "real/lib/file", "unclean/lib/file",
+		} {
 			must(t, os.WriteFile(filepath.Join(folder, name), []byte("changed"), 0o644))
 		}
 		for name, want := range map[string]string{"away": "/usr/bin/env", "gone": "none"} {
@@ -263,7 +274,9 @@ func TestShareInPlace(t *testing.T) {
 					return nil
 				}))
 			}
-			for name, want := range map[string]string{"data/sub/y": "content of data/sub/y", "far/store/a": "outside", "key": "content of key"} {
+			for name, want := range map[string]string{
+				"data/sub/y": "content of data/sub/y", "far/store/a": "outside", "key": "content of key",
+			} {
 				got, err := os.ReadFile(filepath.Join(dir, name))
 				if err != nil || string(got) != want {
 					t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
@@ -305,10 +318,13 @@ func TestTouchedProjectKeepsSetup(t *testing.T) {
 	task := grid.Task{Setup: []string{"make"}}
 	before := describeTree(t, s.folder(s.submitFolder(project, task), setup))
 	must(t, os.Chtimes(filepath.Join(project, "main.py"), time.Time{}, time.Now().Add(time.Hour)))
-	if diff := cmp.Diff(before, describeTree(t, s.folder(s.submitFolder(project, task), setup))); diff != "" || steps != 1 {
+	if diff := cmp.Diff(before, describeTree(t, s.folder(s.submitFolder(project, task), setup))); diff != "" ||
+		steps != 1 {
 		t.Errorf("after a touch: the setup ran %d times, want once; the folder (-before +after):\n%s", steps, diff)
 	}
-	if got, want := describeTree(t, s.folder(s.submitFolder(project, grid.Task{}), setup))["main.py"], describeTree(t, project)["main.py"]; got != want {
+	if got, want := describeTree(
+		t, s.folder(s.submitFolder(project, grid.Task{}), setup),
+	)["main.py"], describeTree(t, project)["main.py"]; got != want {
 		t.Errorf("without a setup: got %s, want %s", got, want)
 	}
 	must(t, os.Chmod(filepath.Join(project, "main.py"), 0o600))
@@ -348,7 +364,8 @@ func BenchmarkFillFolder(b *testing.B) {
 // downloads or runs the setup step: another one goes on at once, and none fails for it.
 func TestPreparationOutlivesWhoBeganIt(t *testing.T) {
 	for name, failed := range map[string]error{
-		"while it downloads": fmt.Errorf("the project's bundle could not be unpacked: %w", executor.ErrLost), "in its setup step": &setupError{class: grid.ClassHalt, reason: "stopped"},
+		"while it downloads": fmt.Errorf("the project's bundle could not be unpacked: %w", executor.ErrLost),
+		"in its setup step":  &setupError{class: grid.ClassHalt, reason: "stopped"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newHarness(t, nil)
@@ -369,7 +386,9 @@ func TestPreparationOutlivesWhoBeganIt(t *testing.T) {
 			var ran atomic.Int32
 			for range cap(others) {
 				go func() {
-					_, err := s.trials.attempts.preparer.bundles.get(t.Context(), r, "", func(string) error { ran.Add(1); return nil })
+					_, err := s.trials.attempts.preparer.bundles.get(
+						t.Context(), r, "", func(string) error { ran.Add(1); return nil },
+					)
 					others <- err
 				}()
 			}

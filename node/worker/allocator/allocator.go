@@ -97,7 +97,10 @@ func (u amount) sub(v amount) amount { return amount{u.cpus - v.cpus, u.memory -
 // New returns the allocator of a node with these resources.
 func New(opts Options, cpus grid.Milli, memory int64, devices []Device) *Allocator {
 	opts.Share = cmp.Or(opts.Share, DefaultShare)
-	a := &Allocator{opts: opts, lanes: map[grid.Lane]amount{}, allocations: map[*Allocation]struct{}{}, heldSets: map[grid.Lane][]string{}}
+	a := &Allocator{
+		opts: opts, lanes: map[grid.Lane]amount{}, allocations: map[*Allocation]struct{}{},
+		heldSets: map[grid.Lane][]string{},
+	}
 	a.Update(cpus, memory, devices)
 	return a
 }
@@ -234,7 +237,12 @@ func (a *Allocator) Restore(al *Allocation) {
 	}
 	for _, s := range al.Shares {
 		if a.deviceLocked(s.UUID) == nil {
-			a.devices = append(a.devices, &bookedDevice{Device: Device{UUID: s.UUID, Parent: s.Parent, Index: s.Index, Group: -1, NUMA: -1}, absent: true})
+			a.devices = append(
+				a.devices,
+				&bookedDevice{
+					Device: Device{UUID: s.UUID, Parent: s.Parent, Index: s.Index, Group: -1, NUMA: -1}, absent: true,
+				},
+			)
 		}
 	}
 	a.sortLocked()
@@ -369,8 +377,9 @@ func (a *Allocator) Usage() Usage {
 	b := Usage{CPUs: a.cpus, FreeCPUs: a.cpus - a.used.cpus, Memory: a.memory, FreeMemory: a.memory - a.used.memory}
 	for _, p := range a.devices {
 		b.Devices = append(b.Devices, DeviceUsage{
-			Device: p.Device, Free: grid.One - p.milli, FreeMemory: p.Memory - p.memory, Shares: len(p.shares), HeldFor: p.heldFor,
-			Absent: p.absent, Split: p.split,
+			Device: p.Device, Free: grid.One - p.milli, FreeMemory: p.Memory - p.memory, Shares: len(p.shares),
+			HeldFor: p.heldFor,
+			Absent:  p.absent, Split: p.split,
 		})
 	}
 	return b

@@ -43,7 +43,8 @@ type Device struct {
 // needs returns what one trial takes of a device; ok is false when it can't use the device, however
 // free it is.
 func (d *Device) needs(r *grid.Resources) (milli grid.Milli, memory int64, ok bool) {
-	if r.GPUMemory > d.total(r) || r.GPUModel != "" && !strings.Contains(strings.ToLower(d.Name), strings.ToLower(r.GPUModel)) {
+	if r.GPUMemory > d.total(r) || r.GPUModel != "" &&
+		!strings.Contains(strings.ToLower(d.Name), strings.ToLower(r.GPUModel)) {
 		return 0, 0, false
 	}
 	instance := d.Parent != ""

@@ -52,7 +52,8 @@ func (a *Allocator) holdDevicesLocked(c *WaitingLane) bool {
 	var all []candidate
 	for _, p := range a.devices {
 		milli, memory, ok := p.needs(&c.Resources)
-		if !ok || p.absent || p.split || p.heldFor != "" || p.State != Ready && p.State != Dirty || p.Exclusive && milli < grid.One {
+		if !ok || p.absent || p.split || p.heldFor != "" || p.State != Ready && p.State != Dirty ||
+			p.Exclusive && milli < grid.One {
 			continue
 		}
 		all = append(all, candidate{p, milli, memory})
@@ -64,7 +65,10 @@ func (a *Allocator) holdDevicesLocked(c *WaitingLane) bool {
 	}
 	before := a.heldSets[c.Lane]
 	slices.SortStableFunc(all, func(x, y candidate) int {
-		return cmp.Or(falseFirst(slices.Contains(before, y.UUID), slices.Contains(before, x.UUID)), falseFirst(x.State != Ready, y.State != Ready), cmp.Compare(x.bookedDevice.milli, y.bookedDevice.milli))
+		return cmp.Or(
+			falseFirst(slices.Contains(before, y.UUID), slices.Contains(before, x.UUID)),
+			falseFirst(x.State != Ready, y.State != Ready), cmp.Compare(x.bookedDevice.milli, y.bookedDevice.milli),
+		)
 	})
 	set := make([]string, n)
 	for i, k := range all[:n] {

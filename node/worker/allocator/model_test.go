@@ -57,7 +57,8 @@ func (m *model) usableDevices(r *grid.Resources) []string {
 	var all []string
 	for i := range m.devices {
 		d := &m.devices[i]
-		if d.State != Ready || m.divided(d) || !strings.Contains(strings.ToLower(d.Name), strings.ToLower(r.GPUModel)) || d.Memory < r.GPUMemory {
+		if d.State != Ready || m.divided(d) ||
+			!strings.Contains(strings.ToLower(d.Name), strings.ToLower(r.GPUModel)) || d.Memory < r.GPUMemory {
 			continue
 		}
 		milli, memory, n := m.used(d.UUID)
@@ -125,14 +126,17 @@ func randomDevices(rng *rand.Rand) []Device {
 			model = pick(rng, "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB", "NVIDIA T4")
 		}
 		d := Device{
-			UUID: fmt.Sprintf("GPU-%d", i), Index: i, Name: model, Memory: pick[int64](rng, 16, 40, 80) << 30, Group: rng.IntN(3) - 1, NUMA: rng.IntN(3) - 1,
+			UUID: fmt.Sprintf("GPU-%d", i), Index: i, Name: model, Memory: pick[int64](rng, 16, 40, 80) << 30,
+			Group: rng.IntN(3) - 1, NUMA: rng.IntN(3) - 1,
 			Exclusive: rng.IntN(8) == 0,
 		}
 		all = append(all, d)
 		if rng.IntN(5) == 0 {
 			for k := range 1 + rng.IntN(7) {
 				part := d
-				part.UUID, part.Parent, part.Profile, part.Memory = fmt.Sprintf("MIG-%d.%d", i, k), d.UUID, pick(rng, "1g.10gb", "2g.20gb"), pick[int64](rng, 10, 20)<<30
+				part.UUID, part.Parent, part.Profile, part.Memory = fmt.Sprintf("MIG-%d.%d", i, k), d.UUID, pick(
+					rng, "1g.10gb", "2g.20gb",
+				), pick[int64](rng, 10, 20)<<30
 				all = append(all, part)
 			}
 		}
@@ -141,7 +145,9 @@ func randomDevices(rng *rand.Rand) []Device {
 }
 
 func randomRequest(rng *rand.Rand) grid.Resources {
-	r := grid.Resources{CPUs: pick[grid.Milli](rng, 1, 100, 500, 1000, 4000), Memory: pick[int64](rng, 0, 0, 1<<30, 8<<30)}
+	r := grid.Resources{
+		CPUs: pick[grid.Milli](rng, 1, 100, 500, 1000, 4000), Memory: pick[int64](rng, 0, 0, 1<<30, 8<<30),
+	}
 	switch rng.IntN(7) {
 	case 0:
 	case 1:
@@ -155,7 +161,9 @@ func randomRequest(rng *rand.Rand) grid.Resources {
 	case 5:
 		r.GPUProfile = pick(rng, "1g.10gb", "2g.20gb", "7g.80gb")
 	case 6:
-		r.GPUs, r.GPUMemory, r.GPUModel = pick[grid.Milli](rng, 1000, 2000, 500), pick[int64](rng, 0, 40<<30), pick(rng, "a100", "T4", "H100")
+		r.GPUs, r.GPUMemory, r.GPUModel = pick[grid.Milli](rng, 1000, 2000, 500), pick[int64](rng, 0, 40<<30), pick(
+			rng, "a100", "T4", "H100",
+		)
 	}
 	return r
 }
@@ -223,7 +231,10 @@ func (w *workload) compare() {
 	for _, d := range b.Devices {
 		milli, memory, n := w.m.used(d.UUID)
 		if d.Free != grid.One-milli || d.FreeMemory != d.Memory-memory || d.Shares != n {
-			w.failf("%s: got %s and %d free of %d trials, want %s and %d of %d", d.UUID, d.Free, d.FreeMemory, d.Shares, grid.One-milli, d.Memory-memory, n)
+			w.failf(
+				"%s: got %s and %d free of %d trials, want %s and %d of %d", d.UUID, d.Free, d.FreeMemory, d.Shares,
+				grid.One-milli, d.Memory-memory, n,
+			)
 		}
 		i := slices.IndexFunc(w.m.devices, func(o Device) bool { return o.UUID == d.UUID })
 		if d.Absent != (i < 0) || i >= 0 && d.State != w.m.devices[i].State {
@@ -337,7 +348,10 @@ func TestBooksEqualTheModel(t *testing.T) {
 		m.given = nil
 		w.compare()
 		if len(w.a.lanes) > 0 || len(w.a.allocations) > 0 {
-			w.failf("something is left of what was given back: %v, %v", slices.Collect(maps.Keys(w.a.lanes)), len(w.a.allocations))
+			w.failf(
+				"something is left of what was given back: %v, %v", slices.Collect(maps.Keys(w.a.lanes)),
+				len(w.a.allocations),
+			)
 		}
 	}
 }

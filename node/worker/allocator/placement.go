@@ -16,7 +16,9 @@ const (
 )
 
 // fitsLocked reports whether a trial of the lane can have this much of the device now.
-func (a *Allocator) fitsLocked(p *bookedDevice, lane grid.Lane, milli grid.Milli, memory int64, without relaxation) bool {
+func (a *Allocator) fitsLocked(
+	p *bookedDevice, lane grid.Lane, milli grid.Milli, memory int64, without relaxation,
+) bool {
 	switch {
 	case p.absent || p.split || p.State != Ready && without&ignoreState == 0,
 		milli == grid.One && len(p.shares) > 0,
@@ -29,7 +31,8 @@ func (a *Allocator) fitsLocked(p *bookedDevice, lane grid.Lane, milli grid.Milli
 		return true
 	}
 	otherMilli, otherMemory, n := p.usedByOthers(p.heldFor)
-	return otherMilli+p.heldMilli+milli <= grid.One && otherMemory+p.heldMemory+memory <= p.Memory && n+2 <= a.opts.Share
+	return otherMilli+p.heldMilli+milli <= grid.One && otherMemory+p.heldMemory+memory <= p.Memory &&
+		n+2 <= a.opts.Share
 }
 
 // overlapsLocked reports whether an allocation has a device of which this one is a part, or a part
@@ -76,9 +79,13 @@ func (a *Allocator) chooseDevicesLocked(lane grid.Lane, r *grid.Resources) []Sha
 		slices.SortStableFunc(all, func(c, d candidate) int { return cmp.Compare(c.Memory, d.Memory) })
 		all = pickTogether(all, n, func(c candidate) int { return c.Group }, func(c candidate) int { return c.NUMA })
 	} else {
-		all = []candidate{slices.MinFunc(all, func(c, d candidate) int { return cmp.Compare(c.remainder(), d.remainder()) })}
+		all = []candidate{
+			slices.MinFunc(all, func(c, d candidate) int { return cmp.Compare(c.remainder(), d.remainder()) }),
+		}
 	}
-	slices.SortFunc(all, func(c, d candidate) int { return cmp.Or(cmp.Compare(c.Index, d.Index), cmp.Compare(c.UUID, d.UUID)) })
+	slices.SortFunc(
+		all, func(c, d candidate) int { return cmp.Or(cmp.Compare(c.Index, d.Index), cmp.Compare(c.UUID, d.UUID)) },
+	)
 	shares := make([]Share, len(all))
 	for i, c := range all {
 		shares[i] = Share{UUID: c.UUID, Parent: c.Parent, Index: c.Index, Milli: c.milli, Memory: c.memory}
@@ -113,7 +120,10 @@ func pickTogether(all []candidate, n int, keys ...func(candidate) int) []candida
 	}
 	// The smallest first; of equal ones the one whose first device comes first in the order of all.
 	slices.SortFunc(sorted, func(g, h []candidate) int {
-		return cmp.Or(cmp.Compare(len(g), len(h)), cmp.Compare(g[0].Memory, h[0].Memory), cmp.Compare(g[0].Index, h[0].Index), cmp.Compare(g[0].UUID, h[0].UUID))
+		return cmp.Or(
+			cmp.Compare(len(g), len(h)), cmp.Compare(g[0].Memory, h[0].Memory), cmp.Compare(g[0].Index, h[0].Index),
+			cmp.Compare(g[0].UUID, h[0].UUID),
+		)
 	})
 	for _, g := range sorted {
 		if len(g) >= n {

@@ -14,7 +14,10 @@ import (
 func gpus(n, island int) []Device {
 	all := make([]Device, n)
 	for i := range all {
-		all[i] = Device{UUID: fmt.Sprintf("GPU-%02d", i), Index: i, Name: "NVIDIA A100-SXM4-80GB", Memory: 80 << 30, Group: i / island, NUMA: i / 4}
+		all[i] = Device{
+			UUID: fmt.Sprintf("GPU-%02d", i), Index: i, Name: "NVIDIA A100-SXM4-80GB", Memory: 80 << 30,
+			Group: i / island, NUMA: i / 4,
+		}
 	}
 	return all
 }
@@ -105,7 +108,13 @@ func TestEightSharesFillADevice(t *testing.T) {
 func TestInstances(t *testing.T) {
 	devices := gpus(2, 1)
 	for i := range 3 {
-		devices = append(devices, Device{UUID: fmt.Sprintf("MIG-%d", i), Parent: "GPU-01", Index: 1, Name: devices[0].Name, Profile: "1g.10gb", Memory: 10 << 30})
+		devices = append(
+			devices,
+			Device{
+				UUID: fmt.Sprintf("MIG-%d", i), Parent: "GPU-01", Index: 1, Name: devices[0].Name, Profile: "1g.10gb",
+				Memory: 10 << 30,
+			},
+		)
 	}
 	a := node(devices)
 	al, _ := get(a, grid.Resources{GPUMemory: 10 << 30})
@@ -121,7 +130,9 @@ func TestInstances(t *testing.T) {
 	if al, _ := get(a, grid.Resources{GPUs: grid.One}); al != nil {
 		t.Errorf("a second GPU: got %+v, want none", al)
 	}
-	if never := a.NeverFits(grid.Resources{GPUProfile: "2g.20gb"}); never.String() != "has 0 instances of MIG profile 2g.20gb, and a trial needs 1 instance" {
+	if never := a.NeverFits(
+		grid.Resources{GPUProfile: "2g.20gb"},
+	); never.String() != "has 0 instances of MIG profile 2g.20gb, and a trial needs 1 instance" {
 		t.Errorf("got %q", never)
 	}
 }
@@ -136,14 +147,20 @@ func TestReasons(t *testing.T) {
 		"has 8 processors, and a trial needs 9 processors":                 {nil, grid.Resources{CPUs: 9 * grid.One}},
 		"has 32 GiB of memory, and a trial needs 64 GiB of memory":         {nil, grid.Resources{Memory: 64 << 30}},
 		"has GPUs with at most 80 GiB of memory, and a trial needs 90 GiB": {nil, grid.Resources{GPUMemory: 90 << 30}},
-		`has 0 GPUs whose model contains "H100", and a trial needs 1 GPU`:  {nil, grid.Resources{GPUs: 100, GPUModel: "H100"}},
-		"1 GPU free, and a trial needs 2 GPUs":                             {func(a *Allocator) { get(a, grid.Resources{GPUs: 3 * grid.One}) }, grid.Resources{GPUs: 2 * grid.One}},
+		`has 0 GPUs whose model contains "H100", and a trial needs 1 GPU`: {
+			nil, grid.Resources{GPUs: 100, GPUModel: "H100"},
+		},
+		"1 GPU free, and a trial needs 2 GPUs": {
+			func(a *Allocator) { get(a, grid.Resources{GPUs: 3 * grid.One}) }, grid.Resources{GPUs: 2 * grid.One},
+		},
 		"no GPU has enough left: at most 0.4 GPUs on one, and a trial needs 0.5 GPUs": {func(a *Allocator) {
 			for range 4 {
 				get(a, grid.Resources{GPUs: 600})
 			}
 		}, grid.Resources{GPUs: 500}},
-		"7 processors free, and a trial needs 8 processors": {func(a *Allocator) { a.Reserve("y", grid.Resources{CPUs: grid.One}) }, grid.Resources{CPUs: 8 * grid.One}},
+		"7 processors free, and a trial needs 8 processors": {
+			func(a *Allocator) { a.Reserve("y", grid.Resources{CPUs: grid.One}) }, grid.Resources{CPUs: 8 * grid.One},
+		},
 		"what it needs is kept for trials that come first": {func(a *Allocator) {
 			a.BeginPass()
 			a.HoldFor(WaitingLane{"y", grid.Resources{CPUs: 1, GPUs: 4 * grid.One}})
@@ -151,7 +168,10 @@ func TestReasons(t *testing.T) {
 		"GPU 2 is used by a program that is not a trial: python (pid 77, user alice)": {func(a *Allocator) {
 			a.SetState("GPU-02", Foreign, "python (pid 77, user alice)", time.Time{})
 		}, grid.Resources{GPUs: 4 * grid.One}},
-		"GPU 1 is out of service: Xid 79": {func(a *Allocator) { a.SetState("GPU-01", Sick, "Xid 79", time.Time{}) }, grid.Resources{GPUs: 4 * grid.One}},
+		"GPU 1 is out of service: Xid 79": {
+			func(a *Allocator) { a.SetState("GPU-01", Sick, "Xid 79", time.Time{}) },
+			grid.Resources{GPUs: 4 * grid.One},
+		},
 		"GPU 0 has disappeared: its driver does not show it": {func(a *Allocator) {
 			a.SetState("GPU-00", Gone, "its driver does not show it", time.Time{})
 		}, grid.Resources{GPUs: 4 * grid.One}},
@@ -183,9 +203,11 @@ func TestReasons(t *testing.T) {
 func TestPacking(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	kinds := map[string]func() grid.Resources{
-		"common fractions": func() grid.Resources { return grid.Resources{GPUs: pick[grid.Milli](rng, 500, 250, 200, 125, 100)} },
-		"any fraction":     func() grid.Resources { return grid.Resources{GPUs: grid.Milli(50 + rng.IntN(900))} },
-		"memory":           func() grid.Resources { return grid.Resources{GPUMemory: int64(1+rng.IntN(40)) << 30} },
+		"common fractions": func() grid.Resources {
+			return grid.Resources{GPUs: pick[grid.Milli](rng, 500, 250, 200, 125, 100)}
+		},
+		"any fraction": func() grid.Resources { return grid.Resources{GPUs: grid.Milli(50 + rng.IntN(900))} },
+		"memory":       func() grid.Resources { return grid.Resources{GPUMemory: int64(1+rng.IntN(40)) << 30} },
 		"both": func() grid.Resources {
 			return grid.Resources{GPUs: grid.Milli(50 + rng.IntN(900)), GPUMemory: int64(1+rng.IntN(40)) << 30}
 		},
@@ -220,7 +242,10 @@ func bestFound(rng *rand.Rand, all [][2]int64) int {
 	for try := range 40 {
 		order := slices.Clone(all)
 		if try == 0 {
-			slices.SortFunc(order, func(x, y [2]int64) int { return int(max(y[0], y[1]*1000/(80<<30)) - max(x[0], x[1]*1000/(80<<30))) })
+			slices.SortFunc(
+				order,
+				func(x, y [2]int64) int { return int(max(y[0], y[1]*1000/(80<<30)) - max(x[0], x[1]*1000/(80<<30))) },
+			)
 		} else {
 			rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		}
@@ -277,7 +302,8 @@ func TestKeptDevicesStay(t *testing.T) {
 	if got := kept(); !slices.Equal(got, []int{0, 3}) {
 		t.Fatalf("kept: got %v, want those with the most free", got)
 	}
-	if al, refusal := a.Reserve("x", grid.Resources{CPUs: 1, GPUs: 500}); al != nil || refusal.Code != grid.RefusedBehind {
+	if al, refusal := a.Reserve("x", grid.Resources{CPUs: 1, GPUs: 500}); al != nil ||
+		refusal.Code != grid.RefusedBehind {
 		t.Errorf("a share of what is kept: got %+v, %+v", al, refusal)
 	}
 	a.Release(running[3])
@@ -308,7 +334,8 @@ func TestReleaseOfWatchedDevices(t *testing.T) {
 	a := New(Options{Watched: true}, grid.One, 0, gpus(1, 1))
 	al, _ := get(a, grid.Resources{GPUs: grid.One})
 	a.Release(al)
-	if al, refusal := a.Reserve("x", grid.Resources{CPUs: 1, GPUs: 100}); al != nil || refusal.Code != grid.RefusedDirty {
+	if al, refusal := a.Reserve("x", grid.Resources{CPUs: 1, GPUs: 100}); al != nil ||
+		refusal.Code != grid.RefusedDirty {
 		t.Errorf("got %+v, %+v; want dirty", al, refusal)
 	}
 	if got := a.Slots(grid.Resources{CPUs: 1, GPUs: 100}); got != 8 {
@@ -322,7 +349,8 @@ func TestReleaseOfWatchedDevices(t *testing.T) {
 
 func BenchmarkReserveRelease(b *testing.B) {
 	for name, r := range map[string]grid.Resources{
-		"processor": {CPUs: grid.One}, "share": {CPUs: grid.One, GPUs: 250}, "two": {CPUs: grid.One, GPUs: 2 * grid.One},
+		"processor": {CPUs: grid.One}, "share": {CPUs: grid.One, GPUs: 250},
+		"two": {CPUs: grid.One, GPUs: 2 * grid.One},
 	} {
 		b.Run(name, func(b *testing.B) {
 			a := node(gpus(16, 8))
@@ -341,7 +369,9 @@ func BenchmarkReserveRelease(b *testing.B) {
 // TestExchangeAvoidsADevice gives a trial another device where there is one, and leaves the books
 // as they were where there is none.
 func TestExchangeAvoidsADevice(t *testing.T) {
-	for name, r := range map[string]grid.Resources{"a device": {GPUs: grid.One}, "a share": {GPUs: grid.One / 4}, "two devices": {GPUs: 2 * grid.One}} {
+	for name, r := range map[string]grid.Resources{
+		"a device": {GPUs: grid.One}, "a share": {GPUs: grid.One / 4}, "two devices": {GPUs: 2 * grid.One},
+	} {
 		a := node(gpus(3, 3))
 		al, _ := a.Reserve("x", r)
 		bad := al.Shares[0].UUID

@@ -44,7 +44,9 @@ func (a *Allocator) neverFitsLocked(r *grid.Resources) grid.Refusal {
 	case have < n && r.GPUs == 0:
 		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(grid.One)}
 	case have < n:
-		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(r.GPUs), Have: have * int64(grid.One)}
+		return grid.Refusal{
+			Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(r.GPUs), Have: have * int64(grid.One),
+		}
 	}
 	if r.GPUModel != "" {
 		plain.GPUModel = r.GPUModel
@@ -56,7 +58,9 @@ func (a *Allocator) neverFitsLocked(r *grid.Resources) grid.Refusal {
 		if largest < r.GPUMemory {
 			return grid.Refusal{Code: grid.RefusedMemory, Want: r.GPUMemory, Have: largest}
 		}
-		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(grid.One) * n, Have: have * int64(grid.One)}
+		return grid.Refusal{
+			Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(grid.One) * n, Have: have * int64(grid.One),
+		}
 	}
 	return a.refusedByDeviceLocked(grid.RefusedExclusive, r, func(p *bookedDevice) bool { return p.Exclusive })
 }
@@ -70,7 +74,9 @@ func (a *Allocator) Explain(lane grid.Lane, r grid.Resources) grid.Refusal {
 
 // refusedByDeviceLocked returns a refusal that names the first device of the right kind for which
 // the condition holds.
-func (a *Allocator) refusedByDeviceLocked(code grid.RefusalCode, r *grid.Resources, so func(*bookedDevice) bool) grid.Refusal {
+func (a *Allocator) refusedByDeviceLocked(
+	code grid.RefusalCode, r *grid.Resources, so func(*bookedDevice) bool,
+) grid.Refusal {
 	refusal := grid.Refusal{Code: code}
 	for _, p := range a.devices {
 		if _, _, ok := p.needs(r); ok && !p.absent && !p.split && so(p) {
@@ -90,9 +96,13 @@ func (a *Allocator) explainLocked(lane grid.Lane, r *grid.Resources) grid.Refusa
 	need := amount{r.CPUs, r.Memory}
 	if !a.hasRoomLocked(lane, need, false) {
 		if free := a.cpus - a.used.cpus; r.CPUs > free {
-			return grid.Refusal{Code: grid.RefusedBusy, Of: grid.AmountCPUs, Want: int64(r.CPUs), Have: int64(max(free, 0))}
+			return grid.Refusal{
+				Code: grid.RefusedBusy, Of: grid.AmountCPUs, Want: int64(r.CPUs), Have: int64(max(free, 0)),
+			}
 		}
-		return grid.Refusal{Code: grid.RefusedBusy, Of: grid.AmountMemory, Want: r.Memory, Have: max(a.memory-a.used.memory, 0)}
+		return grid.Refusal{
+			Code: grid.RefusedBusy, Of: grid.AmountMemory, Want: r.Memory, Have: max(a.memory-a.used.memory, 0),
+		}
 	}
 	if !r.NeedsGPU() {
 		return a.refusedBehindLocked()
@@ -103,9 +113,13 @@ func (a *Allocator) explainLocked(lane grid.Lane, r *grid.Resources) grid.Refusa
 	case enough(0), enough(ignoreHolds):
 		return a.refusedBehindLocked()
 	case enough(ignoreState | ignoreHolds):
-		states := map[State]grid.RefusalCode{Sick: grid.RefusedSick, Gone: grid.RefusedGone, Dirty: grid.RefusedDirty, Foreign: grid.RefusedForeign}
+		states := map[State]grid.RefusalCode{
+			Sick: grid.RefusedSick, Gone: grid.RefusedGone, Dirty: grid.RefusedDirty, Foreign: grid.RefusedForeign,
+		}
 		for _, s := range []State{Foreign, Sick, Gone, Dirty} {
-			if f := a.refusedByDeviceLocked(states[s], r, func(p *bookedDevice) bool { return p.State == s }); f.Device != "" {
+			if f := a.refusedByDeviceLocked(
+				states[s], r, func(p *bookedDevice) bool { return p.State == s },
+			); f.Device != "" {
 				return f
 			}
 		}
@@ -125,7 +139,10 @@ func (a *Allocator) refusedBehindLocked() grid.Refusal {
 func (a *Allocator) refusedBusyLocked(lane grid.Lane, r *grid.Resources) grid.Refusal {
 	if n := r.WholeGPUs(); n > 0 {
 		free := len(a.candidatesLocked(lane, r, ignoreHolds))
-		return grid.Refusal{Code: grid.RefusedBusy, Of: grid.AmountGPUs, Want: int64(n) * int64(grid.One), Have: int64(free) * int64(grid.One)}
+		return grid.Refusal{
+			Code: grid.RefusedBusy, Of: grid.AmountGPUs, Want: int64(n) * int64(grid.One),
+			Have: int64(free) * int64(grid.One),
+		}
 	}
 	byMemory := r.GPUs == 0
 	refusal := grid.Refusal{Code: grid.RefusedBusy, Of: grid.AmountGPUs, Want: int64(r.GPUs)}

@@ -13,7 +13,8 @@ func (a *Allocator) Victims(lane grid.Lane, r grid.Resources, some []*Allocation
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	fits := func() bool {
-		return a.hasRoomLocked(lane, amount{r.CPUs, r.Memory}, true) && (!r.NeedsGPU() || a.chooseDevicesLocked(lane, &r) != nil)
+		return a.hasRoomLocked(lane, amount{r.CPUs, r.Memory}, true) &&
+			(!r.NeedsGPU() || a.chooseDevicesLocked(lane, &r) != nil)
 	}
 	var gone []*Allocation
 	for _, al := range some {

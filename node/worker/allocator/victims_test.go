@@ -10,21 +10,46 @@ import (
 // TestToFit picks what must be given up for one more trial, in the given order, and nothing more;
 // the books stay as they are.
 func TestToFit(t *testing.T) {
-	devices := []Device{{UUID: "GPU-0", Memory: 80 << 30, Group: -1, NUMA: -1}, {UUID: "GPU-1", Index: 1, Memory: 80 << 30, Group: -1, NUMA: -1}}
+	devices := []Device{
+		{UUID: "GPU-0", Memory: 80 << 30, Group: -1, NUMA: -1},
+		{UUID: "GPU-1", Index: 1, Memory: 80 << 30, Group: -1, NUMA: -1},
+	}
 	for name, c := range map[string]struct {
 		others []grid.Resources
 		need   grid.Resources
 		want   []int
 	}{
-		"processors":                {[]grid.Resources{{CPUs: 1 * grid.One}, {CPUs: 2 * grid.One}, {CPUs: 1 * grid.One}}, grid.Resources{CPUs: 3 * grid.One}, []int{1, 0}},
-		"room is there":             {[]grid.Resources{{CPUs: grid.One}}, grid.Resources{CPUs: grid.One}, nil},
-		"one is enough":             {[]grid.Resources{{CPUs: 2 * grid.One}, {CPUs: 2 * grid.One}}, grid.Resources{CPUs: 2 * grid.One}, []int{0}},
-		"an early one is of no use": {[]grid.Resources{{CPUs: grid.One / 2}, {CPUs: 3 * grid.One, Memory: 6 << 30}}, grid.Resources{CPUs: grid.One, Memory: 4 << 30}, []int{1}},
-		"never enough":              {[]grid.Resources{{CPUs: 4 * grid.One}}, grid.Resources{CPUs: 5 * grid.One}, nil},
-		"a device":                  {[]grid.Resources{{CPUs: grid.One, GPUs: grid.One}, {CPUs: grid.One, GPUs: grid.One}}, grid.Resources{CPUs: grid.One, GPUs: grid.One}, []int{0}},
-		"both devices":              {[]grid.Resources{{CPUs: grid.One, GPUs: grid.One}, {CPUs: grid.One, GPUs: grid.One}}, grid.Resources{CPUs: grid.One, GPUs: 2 * grid.One}, []int{1, 0}},
-		"the whole of one":          {[]grid.Resources{{CPUs: grid.One, GPUs: grid.One / 2}, {CPUs: grid.One, GPUs: grid.One / 2}, {CPUs: grid.One, GPUs: grid.One}}, grid.Resources{CPUs: grid.One, GPUs: grid.One}, []int{1, 0}},
-		"more than there is":        {[]grid.Resources{{CPUs: grid.One, GPUs: grid.One}}, grid.Resources{CPUs: grid.One, GPUs: 3 * grid.One}, nil},
+		"processors": {
+			[]grid.Resources{{CPUs: 1 * grid.One}, {CPUs: 2 * grid.One}, {CPUs: 1 * grid.One}},
+			grid.Resources{CPUs: 3 * grid.One}, []int{1, 0},
+		},
+		"room is there": {[]grid.Resources{{CPUs: grid.One}}, grid.Resources{CPUs: grid.One}, nil},
+		"one is enough": {
+			[]grid.Resources{{CPUs: 2 * grid.One}, {CPUs: 2 * grid.One}}, grid.Resources{CPUs: 2 * grid.One}, []int{0},
+		},
+		"an early one is of no use": {
+			[]grid.Resources{{CPUs: grid.One / 2}, {CPUs: 3 * grid.One, Memory: 6 << 30}},
+			grid.Resources{CPUs: grid.One, Memory: 4 << 30}, []int{1},
+		},
+		"never enough": {[]grid.Resources{{CPUs: 4 * grid.One}}, grid.Resources{CPUs: 5 * grid.One}, nil},
+		"a device": {
+			[]grid.Resources{{CPUs: grid.One, GPUs: grid.One}, {CPUs: grid.One, GPUs: grid.One}},
+			grid.Resources{CPUs: grid.One, GPUs: grid.One}, []int{0},
+		},
+		"both devices": {
+			[]grid.Resources{{CPUs: grid.One, GPUs: grid.One}, {CPUs: grid.One, GPUs: grid.One}},
+			grid.Resources{CPUs: grid.One, GPUs: 2 * grid.One}, []int{1, 0},
+		},
+		"the whole of one": {
+			[]grid.Resources{
+				{CPUs: grid.One, GPUs: grid.One / 2}, {CPUs: grid.One, GPUs: grid.One / 2},
+				{CPUs: grid.One, GPUs: grid.One},
+			},
+			grid.Resources{CPUs: grid.One, GPUs: grid.One}, []int{1, 0},
+		},
+		"more than there is": {
+			[]grid.Resources{{CPUs: grid.One, GPUs: grid.One}}, grid.Resources{CPUs: grid.One, GPUs: 3 * grid.One}, nil,
+		},
 	} {
 		a := New(Options{}, 4*grid.One, 8<<30, devices)
 		var all []*Allocation

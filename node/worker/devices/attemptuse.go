@@ -18,7 +18,10 @@ type attemptKey struct {
 }
 
 func (k attemptKey) compare(l attemptKey) int {
-	return cmp.Or(cmp.Compare(k.trial.Sweep, l.trial.Sweep), cmp.Compare(k.trial.Index, l.trial.Index), cmp.Compare(k.number, l.number))
+	return cmp.Or(
+		cmp.Compare(k.trial.Sweep, l.trial.Sweep), cmp.Compare(k.trial.Index, l.trial.Index),
+		cmp.Compare(k.number, l.number),
+	)
 }
 
 // Attempt is an attempt that runs. One without devices is passed too, because it may use some

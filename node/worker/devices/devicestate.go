@@ -191,10 +191,14 @@ func (d *device) recordUse(u *inventory.Use, at time.Time, owners map[int]owner,
 			if trial == "" {
 				trial = o.key.trial.String()
 			}
-			leftovers = append(leftovers, fmt.Sprintf("%s, left by trial %s, is on it with %s", o.program, trial, bytesText(p.Memory)))
+			leftovers = append(
+				leftovers, fmt.Sprintf("%s, left by trial %s, is on it with %s", o.program, trial, bytesText(p.Memory)),
+			)
 		case o.unknown:
 			if at.Sub(d.dirtySince) < maxDirtyTime { // usually a program of the last attempt that is exiting
-				leftovers = append(leftovers, fmt.Sprintf("a program (pid %d) is on it with %s", p.PID, bytesText(p.Memory)))
+				leftovers = append(
+					leftovers, fmt.Sprintf("a program (pid %d) is on it with %s", p.PID, bytesText(p.Memory)),
+				)
 			}
 		case p.Memory <= negligibleMemory && (p.Graphics || p.Memory >= 0):
 		default:

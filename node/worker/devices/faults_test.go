@@ -22,7 +22,8 @@ func TestFaults(t *testing.T) {
 		{13, 5, allocator.Ready}, // one sweep
 		{63, 9, allocator.Ready}, {154, 9, allocator.Ready},
 		{94, 2, allocator.Ready}, {94, 3, allocator.Sick},
-		{48, 1, allocator.Sick}, {95, 1, allocator.Sick}, {119, 1, allocator.Sick}, {79, 1, allocator.Sick}, {74, 1, allocator.Sick}, {54, 1, allocator.Sick},
+		{48, 1, allocator.Sick}, {95, 1, allocator.Sick}, {119, 1, allocator.Sick}, {79, 1, allocator.Sick},
+		{74, 1, allocator.Sick}, {54, 1, allocator.Sick},
 		{109, 1, allocator.Ready}, {109, 2, allocator.Sick},
 		{999, 2, allocator.Ready}, {999, 3, allocator.Sick},
 	} {
@@ -32,13 +33,16 @@ func TestFaults(t *testing.T) {
 			for range tt.times {
 				s.advance(time.Second, fmt.Sprintf("xid 0 %d", tt.xid))
 			}
-			s.expectState(0, tt.state, map[allocator.State]string{allocator.Sick: fmt.Sprintf("Xid %d: ", tt.xid)}[tt.state])
+			s.expectState(
+				0, tt.state, map[allocator.State]string{allocator.Sick: fmt.Sprintf("Xid %d: ", tt.xid)}[tt.state],
+			)
 			s.expectState(1, allocator.Ready, "")
 			want := tt.xid
 			if failure.XidOf(tt.xid).Class == grid.ClassNone {
 				want = 0
 			}
-			if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != want || r.Evidence.Device != al.Shares[0].UUID {
+			if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != want ||
+				r.Evidence.Device != al.Shares[0].UUID {
 				t.Errorf("Xid %d: got the evidence %+v", tt.xid, r.Evidence)
 			}
 			s.advance(2 * time.Minute)
@@ -173,7 +177,8 @@ func TestFaultOfAnInstance(t *testing.T) {
 		if sick != 1 {
 			t.Errorf("%d devices are sick, want 1", sick)
 		}
-		if m := s.Annotate(s.machine()); m.GPUs[0].Instances[1].State != "sick" || m.Groups[0].Ready != 2 || m.Groups[0].Total != 3 {
+		if m := s.Annotate(s.machine()); m.GPUs[0].Instances[1].State != "sick" || m.Groups[0].Ready != 2 ||
+			m.Groups[0].Total != 3 {
 			t.Errorf("got %+v", m)
 		}
 	})

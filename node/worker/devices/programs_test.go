@@ -16,7 +16,10 @@ import (
 // TestForeign has somebody else's program compute on a device.
 func TestForeign(t *testing.T) {
 	pid, desktop, server := program(t), program(t), program(t) // the last one as that of MPS
-	lines := []string{fmt.Sprintf("use 0 %d 2GiB", pid), fmt.Sprintf("draw 1 %d 500MiB", desktop), fmt.Sprintf("use 1 %d 30MiB", server)}
+	lines := []string{
+		fmt.Sprintf("use 0 %d 2GiB", pid), fmt.Sprintf("draw 1 %d 500MiB", desktop),
+		fmt.Sprintf("use 1 %d 30MiB", server),
+	}
 	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
 		s.advance(15*time.Second, lines...)
 		s.expectState(0, allocator.Foreign, fmt.Sprintf("used by sleep (pid %d, user ", pid))
@@ -55,7 +58,9 @@ func TestDeviceOfAnother(t *testing.T) {
 // TestOwners finds attempts by their main programs where the environment says nothing, and by their
 // containers.
 func TestOwners(t *testing.T) {
-	bare, ours, other := program(t), program(t, "MLF_CACHE=/cache/of/this/node"), program(t, "MLF_TRIAL=s-1/9", "MLF_ATTEMPT=1", "MLF_CACHE=/another")
+	bare, ours, other := program(t), program(t, "MLF_CACHE=/cache/of/this/node"), program(
+		t, "MLF_TRIAL=s-1/9", "MLF_ATTEMPT=1", "MLF_CACHE=/another",
+	)
 	w := New(Config{CacheDir: "/cache/of/this/node", Logger: slog.New(slog.DiscardHandler)})
 	w.Begin(Attempt{Trial: trial(1), Number: 1})
 	by := w.indexAttempts()
@@ -82,7 +87,9 @@ func TestOwners(t *testing.T) {
 		t.Errorf("of nobody: got %+v", o)
 	}
 	passwd := filepath.Join(t.TempDir(), "passwd")
-	if err := os.WriteFile(passwd, []byte("root:x:0:0::/root:/bin/sh\nodd\nada\x1b[1m:x:1000:1000::/home/ada:/bin/sh\n"), 0o600); err != nil {
+	if err := os.WriteFile(
+		passwd, []byte("root:x:0:0::/root:/bin/sh\nodd\nada\x1b[1m:x:1000:1000::/home/ada:/bin/sh\n"), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	for uid, want := range map[uint32]string{0: "root", 1001: "1001"} {
@@ -101,7 +108,12 @@ func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
 	pid := program(t)
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
-		w := New(Config{Source: s.source, Allocator: books, ListDevices: s.list, SetDevices: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler)})
+		w := New(
+			Config{
+				Source: s.source, Allocator: books, ListDevices: s.list, SetDevices: books.SetDevices, Foreign: Avoid,
+				Logger: slog.New(slog.DiscardHandler),
+			},
+		)
 		w.SetMachine(s.machine())
 		s.advance(time.Second, fmt.Sprintf("use 0 %d 2GiB", pid))
 		state := func() (allocator.State, string) { d := books.Usage().Devices[0]; return d.State, d.Why }

@@ -107,8 +107,10 @@ type Watch struct {
 // New makes a Watch that knows no devices yet.
 func New(cfg Config) *Watch {
 	w := &Watch{
-		cfg: cfg, log: cfg.Logger, foreign: cfg.Foreign, wakeup: make(chan struct{}, 1), sampleDone: make(chan struct{}),
-		devices: map[string]*device{}, attempts: map[attemptKey]*attempt{}, faultLoggedAt: map[int]time.Time{}, records: map[string]*record{},
+		cfg: cfg, log: cfg.Logger, foreign: cfg.Foreign, wakeup: make(chan struct{}, 1),
+		sampleDone: make(chan struct{}),
+		devices:    map[string]*device{}, attempts: map[attemptKey]*attempt{}, faultLoggedAt: map[int]time.Time{},
+		records: map[string]*record{},
 	}
 	if err := w.readRecords(); err != nil {
 		w.log.Warn("GPUs that were out of service may come back", "err", err)
@@ -475,9 +477,13 @@ func (w *Watch) RecordFailure(uuid string, trial grid.TrialID, class grid.Class)
 		return
 	}
 	now := time.Now()
-	d.Strikes = slices.DeleteFunc(d.Strikes, func(s blamedFailure) bool { return now.Sub(s.At) > faultRetention || s.Trial == trial })
+	d.Strikes = slices.DeleteFunc(
+		d.Strikes, func(s blamedFailure) bool { return now.Sub(s.At) > faultRetention || s.Trial == trial },
+	)
 	if d.Strikes = append(d.Strikes, blamedFailure{now, trial}); len(d.Strikes) >= failuresUntilSick && d.Sick == "" {
-		d.Sick = fmt.Sprintf("%d trials failed on it with class %s within a day, the last one %s", len(d.Strikes), class, trial)
+		d.Sick = fmt.Sprintf(
+			"%d trials failed on it with class %s within a day, the last one %s", len(d.Strikes), class, trial,
+		)
 		w.wake()
 	}
 }

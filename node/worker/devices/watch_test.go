@@ -57,7 +57,8 @@ func (s *watchHarness) list(m *inventory.Machine) []allocator.Device {
 	var all []allocator.Device
 	for _, g := range m.GPUs {
 		d := allocator.Device{
-			UUID: g.UUID, Index: g.Index, Name: g.Name, Total: g.Memory, Memory: g.Memory - s.reserve, Exclusive: g.Mode == inventory.Exclusive,
+			UUID: g.UUID, Index: g.Index, Name: g.Name, Total: g.Memory, Memory: g.Memory - s.reserve,
+			Exclusive: g.Mode == inventory.Exclusive,
 		}
 		if g.Problem != "" {
 			d.State, d.Why = allocator.Sick, g.Problem
@@ -91,11 +92,15 @@ func withWatch(t *testing.T, description string, foreign Foreign, test func(*wat
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &watchHarness{t: t, source: &source{fake: fake}, books: allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)}
+		s := &watchHarness{
+			t: t, source: &source{fake: fake},
+			books: allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil),
+		}
 		s.reserve = 512 << 20
 		s.Watch = New(Config{
-			Source: s.source, Allocator: s.books, ListDevices: s.list, SetDevices: s.books.SetDevices, Foreign: foreign, CacheDir: "/cache/of/this/node",
-			Logger: slog.New(slog.DiscardHandler), File: filepath.Join(dir, "devices.json"), Boot: "b",
+			Source: s.source, Allocator: s.books, ListDevices: s.list, SetDevices: s.books.SetDevices, Foreign: foreign,
+			CacheDir: "/cache/of/this/node",
+			Logger:   slog.New(slog.DiscardHandler), File: filepath.Join(dir, "devices.json"), Boot: "b",
 		})
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -184,7 +189,9 @@ func program(t *testing.T, env ...string) int {
 }
 
 func attemptEnviron(index int64, number int) []string {
-	return []string{"MLF_TRIAL=" + trial(index).String(), fmt.Sprint("MLF_ATTEMPT=", number), "MLF_CACHE=/cache/of/this/node"}
+	return []string{
+		"MLF_TRIAL=" + trial(index).String(), fmt.Sprint("MLF_ATTEMPT=", number), "MLF_CACHE=/cache/of/this/node",
+	}
 }
 
 // TestDirty gives a device back that is not free at once: its program hangs on, then its memory
@@ -197,7 +204,8 @@ func TestDirty(t *testing.T) {
 		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
 		s.advance(2*time.Second, fmt.Sprintf("use %s %d 3GiB", uuid, pid), "busy 0 80")
 		s.expectState(0, allocator.Ready, "")
-		if r := s.End(s.t.Context(), trial(1), 1, false); len(r.Use) != 1 || r.Use[0].Peak != 3<<30 || r.Use[0].Busy == 0 || r.Evidence.Xid != 0 {
+		if r := s.End(s.t.Context(), trial(1), 1, false); len(r.Use) != 1 || r.Use[0].Peak != 3<<30 ||
+			r.Use[0].Busy == 0 || r.Evidence.Xid != 0 {
 			t.Errorf("got %+v", r)
 		}
 		s.release(al)
@@ -260,7 +268,8 @@ func TestGone(t *testing.T) {
 			s.advance(15*time.Second, line)
 			s.expectState(0, allocator.Gone, why)
 			s.expectState(1, allocator.Ready, "")
-			if r := s.End(s.t.Context(), trial(1), 1, true); !r.Evidence.Gone || r.Evidence.Device != al.Shares[0].UUID {
+			if r := s.End(s.t.Context(), trial(1), 1, true); !r.Evidence.Gone ||
+				r.Evidence.Device != al.Shares[0].UUID {
 				t.Errorf("got %+v", r.Evidence)
 			}
 			s.release(al)
@@ -280,7 +289,8 @@ func TestUnknownHealth(t *testing.T) {
 	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
 		s.advance(time.Minute, "wait fail")
 		s.expectState(0, allocator.Ready, "")
-		if m := s.Annotate(s.machine()); m.GPUs[0].State != "ready" || !strings.Contains(m.GPUs[0].Why, "health unknown") {
+		if m := s.Annotate(s.machine()); m.GPUs[0].State != "ready" ||
+			!strings.Contains(m.GPUs[0].Why, "health unknown") {
 			t.Errorf("got %+v", m.GPUs[0])
 		}
 		s.advance(10*time.Second, "driver fail")
@@ -391,7 +401,8 @@ func TestSettings(t *testing.T) {
 		if len(devices) != 1 || devices[0].Index != 1 || devices[0].Device.Memory != 36<<30 {
 			t.Errorf("got %+v", devices)
 		}
-		if m := s.Annotate(s.machine()); m.GPUs[0].State != Unused || m.GPUs[1].State != "ready" || m.Groups[0].Ready != 1 || m.Groups[0].Total != 3 {
+		if m := s.Annotate(s.machine()); m.GPUs[0].State != Unused || m.GPUs[1].State != "ready" ||
+			m.Groups[0].Ready != 1 || m.Groups[0].Total != 3 {
 			t.Errorf("got %+v", m)
 		}
 		s.use = []string{}
@@ -490,7 +501,12 @@ func TestDevicesBeforeTheFirstLook(t *testing.T) {
 			t.Fatal(err)
 		}
 		books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
-		w := New(Config{Source: second, Allocator: books, ListDevices: s.list, SetDevices: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler)})
+		w := New(
+			Config{
+				Source: second, Allocator: books, ListDevices: s.list, SetDevices: books.SetDevices, Foreign: Avoid,
+				Logger: slog.New(slog.DiscardHandler),
+			},
+		)
 		var m inventory.Machine
 		second.Read(s.t.Context(), &m)
 		w.SetMachine(m)
@@ -522,7 +538,8 @@ func TestSlowSource(t *testing.T) {
 	source := &repeatedSample{}
 	books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
 	w := New(Config{
-		Source: source, Allocator: books, SetDevices: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler),
+		Source: source, Allocator: books, SetDevices: books.SetDevices, Foreign: Avoid,
+		Logger: slog.New(slog.DiscardHandler),
 		ListDevices: func(m *inventory.Machine) []allocator.Device {
 			return []allocator.Device{{UUID: m.GPUs[0].UUID}, {UUID: m.GPUs[1].UUID, Index: 1}}
 		},
@@ -544,8 +561,14 @@ func TestSlowSource(t *testing.T) {
 		want []allocator.State
 	}{
 		{uses, []allocator.State{allocator.Ready, allocator.Ready}},
-		{[]inventory.Use{{UUID: gpus[0].UUID, Listed: true, Processes: alien}}, []allocator.State{allocator.Ready, allocator.Ready}},
-		{[]inventory.Use{{UUID: gpus[0].UUID, Listed: true, Processes: alien}}, []allocator.State{allocator.Foreign, allocator.Gone}},
+		{
+			[]inventory.Use{{UUID: gpus[0].UUID, Listed: true, Processes: alien}},
+			[]allocator.State{allocator.Ready, allocator.Ready},
+		},
+		{
+			[]inventory.Use{{UUID: gpus[0].UUID, Listed: true, Processes: alien}},
+			[]allocator.State{allocator.Foreign, allocator.Gone},
+		},
 	} {
 		source.sample = inventory.Sample{Time: time.Now().Add(time.Duration(i) * goneAfter), Uses: step.uses}
 		if got := states(); !slices.Equal(got, step.want) {
