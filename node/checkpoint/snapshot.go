@@ -79,7 +79,7 @@ func (s *Snapshot) Size() (total int64) {
 // folder.
 func (s *Snapshot) Check() error {
 	if s.V > version {
-		return fmt.Errorf("the snapshot is of version %d, which a newer mlfnode reads", s.V)
+		return fmt.Errorf("the snapshot has version %d, which needs a newer mlfnode", s.V)
 	}
 	if len(s.Files) > maxFiles {
 		return fmt.Errorf("the snapshot has %d files, more than %d", len(s.Files), maxFiles)

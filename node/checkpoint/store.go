@@ -264,7 +264,7 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 		return context.Cause(ctx)
 	}
 	if err := s.moveToRemoved(name); err != nil {
-		return fmt.Errorf("give up a damaged file of a checkpoint: %w", err)
+		return fmt.Errorf("remove a damaged file of a checkpoint: %w", err)
 	}
 	var lacking []int
 	s.mu.Lock()

@@ -241,7 +241,7 @@ func TestRulesOfALab(t *testing.T) {
 		"noise: [x]":                   `failures.yaml:1:1: the file has the unknown field "noise"`,
 		"[]":                           "failures.yaml:1:1: the file is not a map",
 		"\t":                           "failures.yaml: yaml: ",
-		"rules:\n- {class: [a]}":       "failures.yaml:2:11: a value is not a text",
+		"rules:\n- {class: [a]}":       "failures.yaml:2:11: a value is not text",
 		"rules: [" + strings.Repeat(
 			"{class: port, match: x},", maxRules+1,
 		) + "]": "failures.yaml:1:8: the file has 201 rules",

@@ -187,7 +187,7 @@ func items(n *yaml.Node) []*yaml.Node {
 
 func (d *ruleReader) readText(n *yaml.Node) string {
 	if n.Kind != yaml.ScalarNode || strings.TrimSpace(n.Value) == "" {
-		d.report(n, "Write one text.", "a value is not a text")
+		d.report(n, "Write one line of text.", "a value is not text")
 		return ""
 	}
 	return n.Value
@@ -211,7 +211,7 @@ func (d *ruleReader) readClass(n *yaml.Node) grid.Class {
 func (d *ruleReader) parseExpression(n *yaml.Node) *syntax.Regexp {
 	text := d.readText(n)
 	if len(text) > maxPattern {
-		d.report(n, "Make several of it.", "a pattern has %d bytes, more than %d", len(text), maxPattern)
+		d.report(n, "Split it into several.", "a pattern has %d bytes, more than %d", len(text), maxPattern)
 		return nil
 	}
 	re, err := syntax.Parse(text, syntax.Perl)

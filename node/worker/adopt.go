@@ -75,13 +75,13 @@ func (rc *recovery) adoptAttempt(a *attempt, m *manifest, r jetstream.Record) (r
 			rc.adoptions = append(rc.adoptions, rc.restoreAttempt(a, m, r, resume))
 			rc.devices.begin(a) // before anybody looks at the devices
 			rc.devices.recordProgram(a, executor.Program{PID: pid})
-			rc.log.Info("attempt goes on", "trial", a.id, "attempt", a.number)
+			rc.log.Info("attempt continues", "trial", a.id, "attempt", a.number)
 			return nil, true
 		}
 	}
 	switch out, ok, err := executor.ReadRecord(a.spool.record, m.Run); {
 	case err != nil:
-		rc.log.Warn("how an attempt ended can't be read", "trial", a.id, "err", err)
+		rc.log.Warn("the outcome of an attempt can't be read", "trial", a.id, "err", err)
 	case ok:
 		return rc.programs.result(r.Sweep, a, out), false
 	}

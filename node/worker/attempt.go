@@ -126,7 +126,7 @@ func (at *attemptRunner) execute(
 		if result := stoppedResult(s.ctx, a); result != nil {
 			return result
 		}
-		return a.failedResult(grid.ClassNode, "the attempt's folder could not be made: "+err.Error())
+		return a.failedResult(grid.ClassNode, "the attempt's folder could not be created: "+err.Error())
 	}
 	a.spool, end.reuseSpool = spool, true
 	if err := template.write(spool, a); err != nil {

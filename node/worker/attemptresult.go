@@ -184,7 +184,7 @@ func (fi *finisher) persistResult(a *attempt, m *manifest, result *grid.Result) 
 	}
 	if m.Result == nil {
 		if err := a.writeResult(m, result); err != nil {
-			fi.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
+			fi.log.Warn("the result could not be recorded in the spool", "trial", a.id, "err", err)
 			return // the adopter keeps it for the next start
 		}
 	}

@@ -42,7 +42,7 @@ func (ds *dispatcher) postponeIfAvoided(held *jetstream.GrantedLease) bool {
 		ds.outbox.addRelease(held, func() {})
 	} else if err := ds.cfg.Master.PostponeLease(context.Background(), held, postponeTime); err != nil {
 		// the call has its own timeout
-		ds.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
+		ds.log.Debug("lease could not be postponed for another node", "sweep", held.Sweep, "err", err)
 	}
 	ds.log.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
 	ds.yieldLane(grid.Lane(held.Shape))

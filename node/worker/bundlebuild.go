@@ -22,7 +22,7 @@ func (b *bundles) build(
 	ctx context.Context, r *grid.Sweep, image string, setup func(string) error, uses *pinnedFolders,
 ) ([]folderEntry, error) {
 	if err := os.MkdirAll(b.cacheDir(), 0o700); err != nil {
-		return nil, fmt.Errorf("the cache folder could not be made: %w", err)
+		return nil, fmt.Errorf("the cache folder could not be created: %w", err)
 	}
 	dir, contents, err := b.unpack(ctx, r, uses)
 	if err != nil {
@@ -203,7 +203,7 @@ func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task,
 	}
 	if !exists(dir) || !exists(dir+setupDoneSuffix) {
 		if err := copyProject(pristine, dir, inputs); err != nil {
-			return "", fmt.Errorf("the setup folder could not be made: %w", err)
+			return "", fmt.Errorf("the setup folder could not be created: %w", err)
 		}
 		if len(t.Setup) > 0 {
 			if err := setup(dir); err != nil {
@@ -218,7 +218,7 @@ func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task,
 			err = durable.WriteFile(dir+setupDoneSuffix, []byte("set up\n"), 0o600)
 		}
 		if err != nil {
-			return "", fmt.Errorf("the setup could not be noted: %w", err)
+			return "", fmt.Errorf("the setup could not be recorded: %w", err)
 		}
 	}
 	return dir, nil

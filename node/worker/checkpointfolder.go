@@ -145,7 +145,7 @@ func (s *checkpointFolder) writeState(state folderState) error {
 func (s *checkpointFolder) prepare(attempt int, from resumePoint, fetch func() error) error {
 	state := s.state
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return fmt.Errorf("the folder for checkpoints could not be made: %w", err)
+		return fmt.Errorf("the folder for checkpoints could not be created: %w", err)
 	}
 	if state.Attempt <= from.bad || state.Base < from.snapshot {
 		state.Base, state.Stored = from.snapshot, true
@@ -164,7 +164,7 @@ func (s *checkpointFolder) prepare(attempt int, from resumePoint, fetch func() e
 		resumed = state.Base
 	}
 	if err := os.MkdirAll(s.liveDir(), 0o700); err != nil {
-		return fmt.Errorf("the folder for checkpoints could not be made: %w", err)
+		return fmt.Errorf("the folder for checkpoints could not be created: %w", err)
 	}
 	return s.writeState(
 		folderState{Attempt: attempt, Base: state.Base, Resumed: resumed, Resume: !isEmpty(s.liveDir())},
@@ -243,7 +243,7 @@ func (c *checkpoints) run(ctx context.Context) {
 		case <-c.cleanupSoon:
 		}
 		if err := c.removeUnneeded(time.Now(), c.sweeps.recordOf); err != nil {
-			c.log.Warn("checkpoints that are of no more use could not be removed", "err", err)
+			c.log.Warn("unneeded checkpoints could not be removed", "err", err)
 		}
 	}
 }
@@ -314,7 +314,7 @@ func (a *attempt) applyCheckpointRules(r *grid.Result) {
 	case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved:
 		r.Class, r.Reason = grid.ClassPreempt, "it saved its state and asked to be run again (exit code 85)"
 	case r.Class == grid.ClassTimeout && c.OnTimeout == grid.TimeoutResumes && a.hasSavedState():
-		r.Class, r.Reason = grid.ClassPreempt, r.Reason+"; it goes on from its checkpoint"
+		r.Class, r.Reason = grid.ClassPreempt, r.Reason+"; it continues from its checkpoint"
 	}
 }
 

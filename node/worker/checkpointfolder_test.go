@@ -320,7 +320,7 @@ func TestCheckpointOverItsLimit(t *testing.T) {
 	}
 	r := v.attempt(2, write(101))
 	if r.Class != grid.ClassPreempt || r.Snapshot != 0 || !strings.Contains(r.Reason, "checkpoint.max_size is 100 B") ||
-		!strings.Contains(r.Reason, "elsewhere it goes on from snapshot 1") {
+		!strings.Contains(r.Reason, "elsewhere it continues from snapshot 1") {
 		t.Errorf("got %q, snapshot %d, %q", r.Class, r.Snapshot, r.Reason)
 	}
 	v.attempt(3, func(_ context.Context, dir, _ string) executor.Outcome {

@@ -34,7 +34,7 @@ const maxCompiled = 8
 func newFailureRules(dir string) (*failureRules, error) {
 	node, err := failure.ReadFile(dir)
 	if err != nil {
-		return nil, fmt.Errorf("read the rules of failures: %w", err)
+		return nil, fmt.Errorf("read the failure rules: %w", err)
 	}
 	if len(node) == 0 {
 		return &failureRules{}, nil
@@ -82,7 +82,7 @@ func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	}
 	rules, err := cl.rules.forProject(a.projectRules())
 	if err != nil {
-		cl.log.Warn("rules of failures can't be used", "sweep", a.id.Sweep, "err", err)
+		cl.log.Warn("failure rules can't be used", "sweep", a.id.Sweep, "err", err)
 	}
 	if rules == nil {
 		return ""

@@ -112,7 +112,7 @@ func (ct *taskContainers) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount
 	}
 	for _, dir := range []string{home, all[2].Source, all[3].Source} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("a folder for the container could not be made: %w", err)
+			return nil, fmt.Errorf("a folder for the container could not be created: %w", err)
 		}
 	}
 	if a.checkpoint != nil {

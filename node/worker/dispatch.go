@@ -188,7 +188,7 @@ func (ds *dispatcher) takeLease(ctx context.Context, l lane) *jetstream.GrantedL
 		switch {
 		case err != nil:
 			if ctx.Err() == nil {
-				ds.log.Debug("queue could not be asked", "lane", l.name, "err", err)
+				ds.log.Debug("queue could not be polled", "lane", l.name, "err", err)
 			}
 			return nil
 		case len(held) == 0:
@@ -222,7 +222,7 @@ func (ds *dispatcher) returnUnstartedTrials(now time.Time) {
 	for _, h := range ds.leases.all() {
 		if n := h.returnUnstarted(now, age); n > 0 {
 			ds.log.Debug(
-				"the trials of a lease that have not begun are given back", "sweep", h.lease.Sweep, "lease", h.lease.ID,
+				"unstarted trials of a lease are given back", "sweep", h.lease.Sweep, "lease", h.lease.ID,
 				"count", n,
 			)
 			ds.heartbeats.soon.set()

@@ -80,7 +80,7 @@ func (hl *heartbeatLoop) send(ctx context.Context, told *jetstream.Sample) *jets
 	orders, err := hl.cfg.Master.SendHeartbeat(ctx, b)
 	if err != nil {
 		if ctx.Err() == nil {
-			hl.log.Debug("master does not answer", "err", err)
+			hl.log.Debug("the master does not answer", "err", err)
 		}
 		return told
 	}
@@ -96,7 +96,7 @@ func (hl *heartbeatLoop) leave() {
 	b.Restarting = hl.handover.Load()
 	b.Leaving = !b.Restarting
 	if _, err := hl.cfg.Master.SendHeartbeat(ctx, b); err != nil {
-		hl.log.Debug("master was not told that this node leaves", "err", err)
+		hl.log.Debug("the master could not be told that this node leaves", "err", err)
 	}
 }
 
@@ -129,7 +129,7 @@ func (ot *outputTail) count() int {
 func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	for _, h := range hl.leases.all() {
 		if slices.Contains(o.Stop, h.lease.ID) && h.markLost() {
-			hl.log.Warn("lease is lost; what runs under it is stopped", "sweep", h.lease.Sweep, "lease", h.lease.ID)
+			hl.log.Warn("lease is lost; its attempts are stopped", "sweep", h.lease.Sweep, "lease", h.lease.ID)
 		}
 		if slices.Contains(o.Finish, h.lease.ID) {
 			h.stopStarting()

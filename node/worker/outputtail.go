@@ -244,7 +244,7 @@ func (ot *outputTail) publishMetrics(a *attempt, now time.Time) {
 		Metrics: m, Curves: read.curves,
 	}}})
 	if err != nil {
-		ot.log.Debug("metrics could not be told", "trial", a.id, "err", err)
+		ot.log.Debug("metrics could not be sent", "trial", a.id, "err", err)
 	}
 }
 

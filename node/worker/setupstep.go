@@ -78,7 +78,7 @@ func (pp *preparer) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 func (pp *preparer) runSetup(s *sweep, slot executor.Slot, a *attempt, dir string) error {
 	log, err := os.OpenFile(dir+".log", os.O_CREATE|os.O_RDWR|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("the setup's log could not be made: %w", err)
+		return fmt.Errorf("the setup's log could not be created: %w", err)
 	}
 	defer log.Close()
 	a.output.sources = []*outputSource{{file: log, stream: streamSetup}}

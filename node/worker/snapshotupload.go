@@ -40,8 +40,8 @@ const (
 	maxTransfers = 2
 )
 
-// errNodeBusy ends the transfers of a node that stops or starts.
-var errNodeBusy = errors.New("the node starts or stops, and its time for it is over")
+// errTransferTimeout ends the transfers of a node that stops or starts.
+var errTransferTimeout = errors.New("the node starts or stops, and the time for snapshots is over")
 
 // errTooLarge says that a checkpoint is over its task's max_size.
 var errTooLarge = errors.New("it is too large")
@@ -93,7 +93,7 @@ func (su *snapshotUploads) transfer(ctx context.Context, limit time.Duration, tr
 	go func() {
 		select {
 		case <-su.stopping:
-			time.AfterFunc(su.shutdownTimeout, func() { giveUp(errNodeBusy) })
+			time.AfterFunc(su.shutdownTimeout, func() { giveUp(errTransferTimeout) })
 		case <-ctx.Done():
 		}
 	}()
@@ -178,7 +178,7 @@ func addFallbackReason(r *grid.Result) {
 		what = fmt.Sprintf("snapshot %d", r.Resumed)
 	}
 	r.Reason = joinReason(
-		r.Reason, what+" is not used again: the next attempt goes on from an older snapshot, or from its beginning",
+		r.Reason, what+" is not used again: the next attempt continues from an older snapshot, or from its beginning",
 	)
 }
 
@@ -193,7 +193,7 @@ func (su *snapshotUploads) fetch(ctx context.Context, a *attempt, s *checkpointF
 	if err != nil {
 		return &fetchError{err}
 	}
-	su.log.Info("trial goes on from a snapshot", "trial", a.id, "attempt", a.number, "snapshot", a.resumePoint.snapshot)
+	su.log.Info("trial resumes from a snapshot", "trial", a.id, "attempt", a.number, "snapshot", a.resumePoint.snapshot)
 	return nil
 }
 
@@ -256,7 +256,7 @@ func (su *snapshotUploads) store(
 			return nil
 		}
 		if err := s.writeState(state); err != nil { // the next attempt fetches it although it is here
-			su.log.Warn("a snapshot could not be noted", "trial", a.id, "err", err)
+			su.log.Warn("a snapshot could not be recorded", "trial", a.id, "err", err)
 			s.state = state
 		}
 		return nil
@@ -455,12 +455,12 @@ func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOpti
 	}
 	ctx, giveUp := context.WithCancelCause(context.Background()) // the attempt's own context has ended
 	defer giveUp(nil)
-	ctx, stop := context.WithTimeoutCause(ctx, end.snapshotTimeout, errNodeBusy)
+	ctx, stop := context.WithTimeoutCause(ctx, end.snapshotTimeout, errTransferTimeout)
 	defer stop()
 	go func() {
 		select {
 		case <-su.graceEnded:
-			giveUp(errNodeBusy)
+			giveUp(errTransferTimeout)
 		case <-ctx.Done():
 		}
 	}()
@@ -473,7 +473,7 @@ func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOpti
 			from = fmt.Sprintf("from snapshot %d", base)
 		}
 		r.Reason = joinReason(
-			r.Reason, fmt.Sprintf("what it saved is on this node only (%v): elsewhere it goes on %s", err, from),
+			r.Reason, fmt.Sprintf("what it saved is on this node only (%v): elsewhere it continues %s", err, from),
 		)
 		return
 	}

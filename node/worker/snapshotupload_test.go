@@ -288,7 +288,7 @@ func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 	}
 	for _, e := range v.finished(v.sweep.ID, trials) {
 		if !strings.Contains(e.Result.Reason, "on this node only") ||
-			!strings.Contains(e.Result.Reason, errNodeBusy.Error()) {
+			!strings.Contains(e.Result.Reason, errTransferTimeout.Error()) {
 			t.Errorf("got the reason %q", e.Result.Reason)
 		}
 	}

@@ -73,7 +73,7 @@ func openSpool(dir string) (*spool, error) {
 	s := newSpool(dir)
 	for _, d := range []string{dir, s.work, s.out} {
 		if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("make spool: %w", err)
+			return nil, fmt.Errorf("create spool: %w", err)
 		}
 	}
 	const appending = os.O_CREATE | os.O_RDWR | os.O_APPEND
@@ -90,7 +90,7 @@ func openSpool(dir string) (*spool, error) {
 		file, err := os.OpenFile(filepath.Join(dir, f.name), f.flag, 0o600)
 		if err != nil {
 			s.close()
-			return nil, fmt.Errorf("make spool: %w", err)
+			return nil, fmt.Errorf("create spool: %w", err)
 		}
 		*f.file = file
 	}
@@ -103,7 +103,7 @@ func (s *spool) recordTimes() error {
 	for i, f := range s.folders {
 		var st unix.Stat_t
 		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-			return fmt.Errorf("look at spool: %w", err)
+			return fmt.Errorf("read the times of the spool: %w", err)
 		}
 		s.times[i] = st.Mtim
 	}
@@ -280,7 +280,7 @@ type spoolPool struct {
 // newSpoolPool makes a pool for this many attempts at one time.
 func newSpoolPool(dir string, attempts int) (*spoolPool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make spool folder: %w", err)
+		return nil, fmt.Errorf("create spool folder: %w", err)
 	}
 	return &spoolPool{dir: dir, taken: make(chan struct{}, max(maxSpools, 2*attempts))}, nil
 }

@@ -287,7 +287,7 @@ func (a *Allocator) release(al *Allocation, dirty bool) bool {
 	a.unbookLocked(al)
 	for _, s := range al.Shares {
 		if p := a.deviceLocked(s.UUID); dirty && p.State == Ready {
-			p.State, p.Why = Dirty, "its memory has not been looked at yet"
+			p.State, p.Why = Dirty, "its memory has not been checked yet"
 		}
 	}
 	a.devices = slices.DeleteFunc(a.devices, func(p *bookedDevice) bool { return p.absent && len(p.shares) == 0 })

@@ -126,7 +126,7 @@ func (d *device) isRecovering(now time.Time) bool {
 // dirtyReason returns what keeps the device from being free.
 func (d *device) dirtyReason(now time.Time) string {
 	if d.unsampled {
-		return "it has not been looked at yet"
+		return "it has not been checked yet"
 	}
 	if d.heldBy == "" || now.Sub(d.dirtySince) < maxDirtyTime {
 		return "its last trial has ended, and its memory is not free yet"

@@ -36,7 +36,7 @@ func (w *Watch) readRecords() error {
 		err = json.Unmarshal(b, &f)
 	}
 	if err != nil {
-		return fmt.Errorf("read what was wrong with the GPUs: %w", err)
+		return fmt.Errorf("read the faults of the GPUs: %w", err)
 	}
 	for uuid, r := range f.Devices {
 		if f.Boot == w.cfg.Boot && r != nil {
@@ -76,7 +76,7 @@ func (w *Watch) storeRecords(records []byte) {
 		return
 	}
 	if err := durable.WriteFile(w.cfg.File, records, 0o600); err != nil {
-		w.log.Warn("what is wrong with the GPUs could not be stored; the next agent will not know", "err", err)
+		w.log.Warn("the faults of the GPUs could not be stored; the next agent will not know them", "err", err)
 	}
 	w.storedRecords = records // otherwise each sample would try again
 }
