@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,11 +9,6 @@ import (
 	"mlfnode/grid/space"
 	"mlfnode/node/worker/allocator"
 )
-
-// sweepEnviron returns the environment that all attempts of a sweep share.
-func sweepEnviron(s *grid.Sweep) []string {
-	return s.Environment(os.Environ(), keptVariable)
-}
 
 // keptVariable reports whether attempts inherit the variable from the submitting shell. They do not
 // inherit those that are set for each attempt, nor mlfnode's own.
@@ -60,7 +54,12 @@ func (en *environs) forLease(id grid.SweepID, al *allocator.Allocation) *leaseEn
 // forAttempt returns the complete environment of the attempt. Later entries win over earlier ones:
 // the executor merges them.
 func (en *environs) forAttempt(s *sweep, a *attempt) []string {
-	base := en.containers.baseEnviron(s, a)
+	var base []string // what all attempts of the sweep have, in this image
+	if a.image == nil {
+		base = s.environ()
+	} else {
+		base = en.containers.environ(s.record, a.image)
+	}
 	// seven more below; rarely used ones make it grow
 	env := make([]string, 0, len(a.environ.defaults)+len(base)+len(a.spool.variables)+len(a.environ.own)+7)
 	env = append(env, a.environ.defaults...)

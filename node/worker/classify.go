@@ -87,15 +87,16 @@ func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	if rules == nil {
 		return ""
 	}
-	need := &a.task.Resources
+	need, seen := &a.task.Resources, &a.devices.evidence
 	e := failure.Evidence{
 		Class: result.Class, ExitCode: result.ExitCode,
 		NoGPU: !need.NeedsGPU(), Container: a.task.Image != "",
 		Resume:   a.checkpoint != nil && a.checkpoint.state.Resume,
 		DiskFull: nearlyFullDisk(os.TempDir()) || nearlyFullDisk(a.spool.dir), ShmFull: nearlyFullDisk("/dev/shm"),
 		Stdout: readEnd(a.spool.stdout, failure.MaxOutput), Stderr: readEnd(a.spool.stderr, failure.MaxOutput),
+		GPUFull: seen.Full, Neighbour: seen.Neighbours,
+		Device: failure.DeviceFault{UUID: seen.Device, Xid: seen.Xid, Gone: seen.Gone, Several: seen.Several},
 	}
-	a.addDeviceEvidence(&e)
 	v := rules.Classify(&e)
 	if v.Rule == "" {
 		return ""
@@ -118,7 +119,8 @@ func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	if v.Hint != "" {
 		result.Reason = joinReason(result.Reason, "hint: "+v.Hint)
 	}
-	return reasonLine(v.Line)
+	line = strings.TrimSpace(strings.ToValidUTF8(v.Line, "\uFFFD"))
+	return strings.ToValidUTF8(line[:min(len(line), reasonBytes/4)], "")
 }
 
 // projectRules returns the text of the project's own rules, "" for none.
@@ -133,12 +135,6 @@ func (a *attempt) projectRules() string {
 		return ""
 	}
 	return string(readEnd(f, maxRulesFile))
-}
-
-// reasonLine makes a line of output fit to be part of a reason.
-func reasonLine(line string) string {
-	line = strings.TrimSpace(strings.ToValidUTF8(line, "�"))
-	return strings.ToValidUTF8(line[:min(len(line), reasonBytes/4)], "")
 }
 
 // readEnd reads the end of a file.

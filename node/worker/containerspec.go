@@ -57,15 +57,6 @@ func (ct *taskContainers) home(s *grid.Sweep) string {
 	return filepath.Join(ct.bundles.cacheDir(), "home", s.Project)
 }
 
-// baseEnviron returns the environment that all attempts of the sweep share, in the image of this
-// one.
-func (ct *taskContainers) baseEnviron(s *sweep, a *attempt) []string {
-	if a.image == nil {
-		return s.environ()
-	}
-	return ct.environ(s.record, a.image)
-}
-
 // spec describes the container for a program of the attempt, nil for a process. A setup step may
 // write where trials only read.
 func (ct *taskContainers) spec(s *sweep, a *attempt, setup bool, output [2]string) (*executor.Container, error) {

@@ -121,8 +121,8 @@ func publishedState(m *inventory.Machine, uuid string) allocator.State {
 }
 
 // machineTotals returns what the allocator has of the machine.
-func machineTotals(books *allocator.Allocator) machineSize {
-	b := books.Usage()
+func machineTotals(resources *allocator.Allocator) machineSize {
+	b := resources.Usage()
 	s := machineSize{cpus: b.CPUs, memory: b.Memory}
 	for i := range b.Devices {
 		if d := &b.Devices[i]; !d.Absent && !d.Split {

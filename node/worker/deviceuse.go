@@ -10,7 +10,6 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/node/executor"
-	"mlfnode/node/failure"
 	"mlfnode/node/worker/allocator"
 	"mlfnode/node/worker/devices"
 )
@@ -156,13 +155,6 @@ func (dt *DeviceTracker) describe(a *attempt, use []grid.DeviceUse) {
 			use[i].Share = shares[i].Memory
 		}
 	}
-}
-
-// addDeviceEvidence adds what was observed on the devices to the evidence of a failure.
-func (a *attempt) addDeviceEvidence(e *failure.Evidence) {
-	seen := &a.devices.evidence
-	e.GPUFull, e.Neighbour = seen.Full, seen.Neighbours
-	e.Device = failure.DeviceFault{UUID: seen.Device, Xid: seen.Xid, Gone: seen.Gone, Several: seen.Several}
 }
 
 // countFailure counts a failure against the device that is to blame for it.

@@ -245,8 +245,3 @@ func (ds *dispatcher) refuseNode(r grid.Resources) grid.Refusal {
 	}
 	return grid.Refusal{Code: grid.RefusedNodes, What: string(r.Nodes)}
 }
-
-// neverFits returns why this worker could never run an attempt with these resources.
-func (ds *dispatcher) neverFits(r grid.Resources) grid.Refusal {
-	return cmp.Or(ds.refuseNode(r), ds.allocator.NeverFits(r))
-}

@@ -77,7 +77,7 @@ func TestExcludeIsEvaluatedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSweepSet()
-	blocks := map[uintptr]bool{}
+	products := map[uintptr]bool{}
 	for range 3 {
 		var read grid.Sweep
 		if err := json.Unmarshal(data, &read); err != nil {
@@ -85,10 +85,10 @@ func TestExcludeIsEvaluatedOnce(t *testing.T) {
 		}
 		s.update(jetstream.Change{ID: "t-1", Record: jetstream.Record{Sweep: &read}})
 		w, _ := s.active("t-1")
-		blocks[reflect.ValueOf(w.record.Space).FieldByName("blocks").Pointer()] = true
+		products[reflect.ValueOf(w.record.Space).FieldByName("products").Pointer()] = true
 	}
-	if len(blocks) != 1 {
-		t.Errorf("after three revisions there are %d spaces, want that of the first", len(blocks))
+	if len(products) != 1 {
+		t.Errorf("after three revisions there are %d spaces, want that of the first", len(products))
 	}
 }
 

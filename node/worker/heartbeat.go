@@ -47,9 +47,9 @@ type heartbeatLoop struct {
 func (hl *heartbeatLoop) run(ctx context.Context) {
 	tick := time.NewTicker(jetstream.HeartbeatInterval)
 	defer tick.Stop()
-	var told *jetstream.Sample // the newest one that has arrived
+	var latest *jetstream.Sample // the newest one that has arrived
 	for {
-		told = hl.send(ctx, told)
+		latest = hl.send(ctx, latest)
 		pause := time.NewTimer(max(minHeartbeatInterval, hl.outbox.pace()))
 		select {
 		case <-ctx.Done():
@@ -68,12 +68,12 @@ func (hl *heartbeatLoop) run(ctx context.Context) {
 
 // send sends one heartbeat, with what the machine is doing unless that was sent before. It returns
 // the newest sample that has arrived.
-func (hl *heartbeatLoop) send(ctx context.Context, told *jetstream.Sample) *jetstream.Sample {
+func (hl *heartbeatLoop) send(ctx context.Context, latest *jetstream.Sample) *jetstream.Sample {
 	ctx, stop := context.WithTimeout(ctx, heartbeatTimeout)
 	defer stop()
-	b, now := hl.message(), told
+	b, now := hl.message(), latest
 	if hl.cfg.Sample != nil {
-		if now = hl.cfg.Sample(); now != told {
+		if now = hl.cfg.Sample(); now != latest {
 			b.Sample = now
 		}
 	}
@@ -82,7 +82,7 @@ func (hl *heartbeatLoop) send(ctx context.Context, told *jetstream.Sample) *jets
 		if ctx.Err() == nil {
 			hl.log.Debug("the master does not answer", "err", err)
 		}
-		return told
+		return latest
 	}
 	hl.apply(&orders)
 	return now
@@ -146,7 +146,11 @@ func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	}
 	was := hl.draining.Swap(o.Drain)
 	if o.Drain {
-		hl.haltForDrain()
+		for _, h := range hl.leases.all() {
+			if hl.sweeps.hasCheckpoint(h.lease.Sweep) { // its attempts can continue elsewhere from what they save
+				h.halt(errDrained)
+			}
+		}
 	}
 	if was && !o.Drain && hl.devices.watch != nil {
 		hl.devices.watch.ReturnToService()
@@ -158,15 +162,5 @@ func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	}
 	if hl.cfg.OnDirectives != nil {
 		hl.cfg.OnDirectives(o)
-	}
-}
-
-// haltForDrain stops, on a node that is drained, the attempts that can continue elsewhere from what
-// they save.
-func (hl *heartbeatLoop) haltForDrain() {
-	for _, h := range hl.leases.all() {
-		if hl.sweeps.hasCheckpoint(h.lease.Sweep) {
-			h.halt(errDrained)
-		}
 	}
 }

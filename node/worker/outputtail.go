@@ -160,19 +160,21 @@ func (ot *outputTail) run(ctx context.Context) {
 	interval := tailInterval
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	stirred := time.Now()
+	lastActivity := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ot.wake: // an attempt has started
-			stirred = time.Now()
+			lastActivity = time.Now()
 		case now := <-tick.C:
-			if ot.scanAttempts(ctx, now) {
-				stirred = now
+			for _, a := range ot.watched() {
+				if ot.scanAttempt(ctx, a, now) {
+					lastActivity = now
+				}
 			}
 		}
-		if next := ot.nextInterval(time.Since(stirred) > idleTailAfter); next != interval {
+		if next := ot.nextInterval(time.Since(lastActivity) > idleTailAfter); next != interval {
 			interval = next
 			tick.Stop()
 			if next > 0 {
@@ -180,17 +182,6 @@ func (ot *outputTail) run(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// scanAttempts scans every running attempt and reports whether one has new output.
-func (ot *outputTail) scanAttempts(ctx context.Context, now time.Time) bool {
-	stirred := false
-	for _, a := range ot.watched() {
-		if ot.scanAttempt(ctx, a, now) {
-			stirred = true
-		}
-	}
-	return stirred
 }
 
 // scanAttempt reports an attempt's start, sends its output and reads its metrics. It reports

@@ -205,7 +205,11 @@ func isEmpty(dir string) bool {
 // reset makes the spool ready for another attempt. The reports of the last one must be stored.
 func (s *spool) reset() error {
 	for _, f := range []*os.File{s.manifest, s.stdout, s.stderr} {
-		if err := emptyFile(f); err != nil {
+		info, err := f.Stat()
+		if err == nil && info.Size() > 0 {
+			err = f.Truncate(0)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -241,14 +245,6 @@ func (s *spool) emptyFolder(i int, dir string) error {
 		s.folders[i] = f
 	}
 	return err
-}
-
-func emptyFile(f *os.File) error {
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
-		return err
-	}
-	return f.Truncate(0)
 }
 
 // removeTree removes a folder even if the program removed the write permission from folders in it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 
@@ -108,7 +109,7 @@ func updatedSweep(old *sweep, record *jetstream.Record) *sweep {
 		n.kill, n.endGrace = kill, sync.OnceFunc(func() { close(kill) })
 	}
 	if n.environ == nil {
-		n.environ = sync.OnceValue(func() []string { return sweepEnviron(r) })
+		n.environ = sync.OnceValue(func() []string { return r.Environment(os.Environ(), keptVariable) })
 	}
 	if old != nil && r.State == grid.SweepPaused && r.Halt {
 		old.endGrace() // what is being stopped has the old context

@@ -18,6 +18,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -330,7 +331,9 @@ func (w *Worker) Slots(r grid.Resources) int { return w.dispatcher.slots(r) }
 
 // NeverFits returns why this worker could never run an attempt with these resources; the zero value
 // when it could.
-func (w *Worker) NeverFits(r grid.Resources) grid.Refusal { return w.dispatcher.neverFits(r) }
+func (w *Worker) NeverFits(r grid.Resources) grid.Refusal {
+	return cmp.Or(w.dispatcher.refuseNode(r), w.dispatcher.allocator.NeverFits(r))
+}
 
 // Running returns how many attempts run now.
 func (w *Worker) Running() int { return w.tail.count() }
