@@ -18,8 +18,8 @@ import (
 	"mlfnode/node/worker/devices"
 )
 
-// agents is a row of workers over one store and one folder, each with the shims that the last one
-// has left.
+// agents is a sequence of workers over one store and one folder, each with the shims that the
+// previous one left.
 type agents struct {
 	*harness
 	options shim.Options
@@ -36,7 +36,7 @@ func newAgents(t *testing.T) *agents {
 	}}
 }
 
-// startNext makes the next agent: it takes over shims and reports what ended, and does not run yet.
+// startNext makes the next agent: it takes over shims and reports what ended, but does not run yet.
 func (a *agents) startNext() {
 	a.t.Helper()
 	client, err := shim.Open(a.t.Context(), a.options)
@@ -63,7 +63,7 @@ func (a *agents) startNext() {
 	}
 }
 
-// handOver has the agent leave what runs, and end.
+// handOver ends the agent and leaves its attempts running.
 func (a *agents) handOver() {
 	a.t.Helper()
 	a.SetHandover(true)
@@ -71,7 +71,7 @@ func (a *agents) handOver() {
 	a.client.Leave()
 }
 
-// scriptedSweep is a sweep of shell scripts that tell of their start by a file in the folder
+// scriptedSweep creates a sweep of shell scripts that mark their start with a file in the folder
 // $MARKS.
 func (a *agents) scriptedSweep(n int, text string, edit func(*grid.Sweep)) (*grid.Sweep, string) {
 	a.t.Helper()
@@ -167,7 +167,7 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 }
 
 // TestAdoptedLeaseGivesItsRestBack replaces the agent while the second trial of a wide lease runs:
-// those behind it are given back while it goes on.
+// the trials behind it are given back while it continues.
 func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 	a := newAgents(t)
 	r, marks := a.scriptedSweep(5, `case $MLF_TRIAL in */1) echo x >$MARKS/began; while ! test -e $MARKS/go; do sleep 0.01; done;; esac`, func(r *grid.Sweep) {
@@ -230,8 +230,8 @@ func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	}
 }
 
-// TestAttemptThatEndedWhileNobodyWasThere is reported with its true outcome, by its shim or by what
-// that has written.
+// TestAttemptThatEndedWhileNobodyWasThere checks that the attempt is reported with its true
+// outcome, by its shim or by the shim's record.
 func TestAttemptThatEndedWhileNobodyWasThere(t *testing.T) {
 	for _, shimGone := range []bool{false, true} {
 		t.Run("shim gone "+strconv.FormatBool(shimGone), func(t *testing.T) {
@@ -287,7 +287,7 @@ func TestAdoptedAttemptObeysItsSweep(t *testing.T) {
 	}
 }
 
-// TestAgentStopsWhatItHasAdopted has the second agent leave without a handover.
+// TestAgentStopsWhatItHasAdopted ends the second agent without a handover.
 func TestAgentStopsWhatItHasAdopted(t *testing.T) {
 	a := newAgents(t)
 	r, marks := a.scriptedSweep(1, untilGo, nil)
@@ -324,7 +324,7 @@ func TestOtherTrialsOfALeaseAreGivenBack(t *testing.T) {
 	}
 }
 
-// TestShimDiesUnderAnAdoptedAttempt is the end of both.
+// TestShimDiesUnderAnAdoptedAttempt kills the shim, which ends the attempt too.
 func TestShimDiesUnderAnAdoptedAttempt(t *testing.T) {
 	a := newAgents(t)
 	r, marks := a.scriptedSweep(1, "echo $PPID >$MARKS/shim;"+untilGo, nil)

@@ -15,7 +15,8 @@ import (
 	"mlfnode/node/executor/shim"
 )
 
-// agentVar makes the test binary a node agent that works until it is killed. Its value is a folder.
+// agentVar is the variable that makes the test binary a node agent that works until it is killed.
+// Its value is a folder.
 const agentVar = "WORKER_TEST_AGENT"
 
 func agent(dir string) int {
@@ -26,7 +27,7 @@ func agent(dir string) int {
 	return 0
 }
 
-// work is a node with a store and a worker, without a master.
+// work runs a node with a store and a worker, without a master.
 func work(dir string) error {
 	ctx, log := context.Background(), slog.New(slog.DiscardHandler)
 	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: log})
@@ -59,7 +60,7 @@ func work(dir string) error {
 	return w.Run(ctx)
 }
 
-// lease has each trial of the only sweep leased, once, as a master does.
+// lease leases each trial of the only sweep once, as a master does.
 func lease(ctx context.Context, store *jetstream.Store) error {
 	records, err := store.Records.All(ctx)
 	if err != nil {

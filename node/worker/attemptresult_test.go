@@ -34,7 +34,7 @@ func (l *leftRunning) Adopted(run string) (resume func(context.Context) executor
 func (l *leftRunning) Collected(string) {}
 func (l *leftRunning) Disown()          {}
 
-// TestOneEndGivesOneEvent has an attempt end in the same way under the agent that began it, under
+// TestOneEndGivesOneEvent ends an attempt in the same way under the agent that started it, under
 // the next one, and while none was there: all report the same.
 func TestOneEndGivesOneEvent(t *testing.T) {
 	const output, run = "epoch 1\nValueError: boom\n", "n.1.1"

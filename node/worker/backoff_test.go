@@ -61,7 +61,7 @@ func TestTroubleTriesOneAtATime(t *testing.T) {
 	}
 }
 
-// TestSickNodeBurnsNoSweep has a node that can run nothing for a while at a queue of trials. It
+// TestSickNodeBurnsNoSweep gives a queue of trials to a node that can run nothing for a while. It
 // must not go through them.
 func TestSickNodeBurnsNoSweep(t *testing.T) {
 	var sick atomic.Bool
@@ -115,7 +115,8 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 	}
 }
 
-// TestNoSlotIsTheNodesTrouble gives leases back while there is no slot, and not in a hot loop.
+// TestNoSlotIsTheNodesTrouble checks that leases are given back while there is no slot, and not in
+// a busy loop.
 func TestNoSlotIsTheNodesTrouble(t *testing.T) {
 	var asked atomic.Int32
 	s := newHarness(t, nil)
@@ -141,7 +142,7 @@ func (s slotless) Slot() (executor.Slot, error) {
 	return nil, syscall.EMFILE
 }
 
-// TestFullDiskIsTheNodes has programs fail at the end of which the disk is full.
+// TestFullDiskIsTheNodes checks programs that fail while the disk is full.
 func TestFullDiskIsTheNodes(t *testing.T) {
 	const disk = 32 << 20
 	for _, c := range []struct {

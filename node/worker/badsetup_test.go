@@ -10,9 +10,9 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestSetupFailsOnceForAll has a setup step fail under many trials. It is run by one of them at a
-// time, with a pause in between, and no other trial fails of it; when the sweep is paused, those
-// that the worker holds are given back, and when it goes on it is tried at once.
+// TestSetupFailsOnceForAll fails a setup step that many trials need. One of them at a time runs it,
+// with a pause in between, and no other trial fails because of it; when the sweep is paused, the
+// leases that the worker holds are given back, and when it is resumed the step runs at once.
 func TestSetupFailsOnceForAll(t *testing.T) {
 	var setups atomic.Int32
 	var broken atomic.Bool

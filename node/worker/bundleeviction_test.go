@@ -104,7 +104,7 @@ func TestTidyLeavesOthersFiles(t *testing.T) {
 	}
 }
 
-// largeSweep makes a project with a file of this size, as the tests of the limit need it.
+// largeSweep creates a sweep whose project has a file of this size.
 func (s *harness) largeSweep(name string, size int, task grid.Task) *grid.Sweep {
 	s.t.Helper()
 	dir := s.t.TempDir()
@@ -129,9 +129,8 @@ func (s *harness) countCached() (n int) {
 	return n
 }
 
-// TestProjectsKeepToTheirLimit has a node that lives prepare more projects than it may keep: the
-// least recently used ones go, and what an attempt sees in place stays, also one of an earlier
-// agent.
+// TestProjectsKeepToTheirLimit prepares more projects than the node may keep: the least recently
+// used ones go, and what an attempt sees in place stays, including that of an earlier agent.
 func TestProjectsKeepToTheirLimit(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
@@ -184,7 +183,7 @@ func TestProjectsKeepToTheirLimit(t *testing.T) {
 	}
 }
 
-// useAllFolders has an attempt of an earlier agent run while the worker tidies up.
+// useAllFolders runs an attempt of an earlier agent while the worker evicts folders.
 func (s *harness) useAllFolders(t *testing.T) []string {
 	t.Helper()
 	all := s.trials.attempts.preparer.bundles.pinAll()
@@ -256,9 +255,9 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 	}
 }
 
-// TestProjectsOfActiveSweepsStay has more prepared than may be kept by a sweep whose trials may
-// begin: each trial would prepare it again. On a disk that is nearly full what others have used
-// lately goes.
+// TestProjectsOfActiveSweepsStay prepares more than may be kept for a sweep whose trials may start:
+// each trial would prepare it again. On a disk that is nearly full, what others have used recently
+// goes.
 func TestProjectsOfActiveSweepsStay(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "64m", unix.MNT_DETACH)
 	s := newHarness(t, nil)
@@ -322,8 +321,8 @@ func TestProjectsOfActiveSweepsStay(t *testing.T) {
 	}
 }
 
-// TestTidyGoesOn has folders that can't be moved or removed among those that are to go: the others
-// go all the same, and all errors are told.
+// TestTidyGoesOn evicts folders among which some can't be moved or removed: the others go
+// nevertheless, and all errors are returned.
 func TestTidyGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	b := newBundles(dir, nil, nil, 1<<40)
@@ -351,8 +350,8 @@ func TestTidyGoesOn(t *testing.T) {
 	}
 }
 
-// TestProjectInUseStays has a project that attempts see in place lose a file: as long as one of
-// them runs, nobody makes the folder again under it.
+// TestProjectInUseStays removes a file of a project that attempts see in place: as long as one of
+// them runs, the folder is not rebuilt under it.
 func TestProjectInUseStays(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
@@ -388,8 +387,8 @@ func TestProjectInUseStays(t *testing.T) {
 	}
 }
 
-// TestLeftProcessKeepsItsFolders has an attempt end while a process of another user goes on: the
-// folders in which it does stay, and the next start reports nothing of them.
+// TestLeftProcessKeepsItsFolders ends an attempt while a process of another user still runs in its
+// folders: they stay, and the next start reports nothing about them.
 func TestLeftProcessKeepsItsFolders(t *testing.T) {
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		out := succeeded()

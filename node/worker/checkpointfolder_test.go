@@ -20,8 +20,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// checkpointHarness is a stage whose programs are told by script what to do with their checkpoint
-// folder, attempt by attempt.
+// checkpointHarness is a harness whose programs run a script with their checkpoint folder, one per
+// attempt.
 type checkpointHarness struct {
 	*harness
 	sweep *grid.Sweep
@@ -98,7 +98,7 @@ func (v *checkpointHarness) attempt(
 	return result
 }
 
-// ended is the outcome of a program that ran for a while.
+// ended returns the outcome of a program that ran for a while.
 func ended(class grid.Class, code int) executor.Outcome {
 	now := time.Now()
 	return executor.Outcome{
@@ -124,9 +124,9 @@ func incrementStep(t *testing.T, dir string) int {
 	return n
 }
 
-// TestCheckpointFolderOutlivesAttempts has a trial go on and on from what it saved: the folder is
-// the same, MLF_RESUME comes with the first content, each end but success stores a snapshot, and
-// nothing is left after success.
+// TestCheckpointFolderOutlivesAttempts resumes a trial again and again: the folder is the same,
+// MLF_RESUME is set once it has content, each end but success stores a snapshot, and nothing is
+// left after success.
 func TestCheckpointFolderOutlivesAttempts(t *testing.T) {
 	v := newCheckpointHarness(t, "saves-1", nil)
 	where := ""
@@ -255,8 +255,9 @@ func TestDrainMovesCheckpointedTrials(t *testing.T) {
 	v.finished("stays-1", 1)
 }
 
-// TestTrialMovesToAnotherNode has three nodes share a store of snapshots: each goes on from what
-// the last one saved, and a node whose own folder is older fetches.
+// TestTrialMovesToAnotherNode runs a trial on three nodes that share a store of snapshots: each
+// continues from what the last one saved, and a node whose own folder is older fetches the
+// snapshot.
 func TestTrialMovesToAnotherNode(t *testing.T) {
 	a := newCheckpointHarness(t, "travels-1", nil)
 	next := 0
@@ -276,7 +277,7 @@ func TestTrialMovesToAnotherNode(t *testing.T) {
 			t.Errorf("attempt %d: got snapshot %d of one resumed from %d (%s)", i+1, r.Snapshot, r.Resumed, r.Reason)
 		}
 	}
-	// Attempt 6 left something that attempt 7, on the same node, can't read: 8 goes on from the
+	// Attempt 6 left something that attempt 7, on the same node, can't read: 8 continues from the
 	// snapshot before.
 	r := a.attempt(7, func(context.Context, string, string) executor.Outcome { return ended(grid.ClassCheckpoint, 1) })
 	if r.Snapshot != 0 || r.Resumed != 6 {
@@ -303,8 +304,8 @@ func TestTrialMovesToAnotherNode(t *testing.T) {
 	})
 }
 
-// TestCheckpointOverItsLimit is not stored, which the result says; the trial goes on from it on its
-// node only.
+// TestCheckpointOverItsLimit checks that the checkpoint is not stored, which the result says; the
+// trial continues from it on its node only.
 func TestCheckpointOverItsLimit(t *testing.T) {
 	v := newCheckpointHarness(t, "large-1", func(c *grid.Checkpoint) { c.MaxSize = 100 })
 	write := func(size int) func(context.Context, string, string) executor.Outcome {
@@ -365,7 +366,8 @@ func TestRunningTrialIsStored(t *testing.T) {
 	})
 }
 
-// TestTwoAttemptsNeverShareAFolder has a second attempt of a trial wait for the first one's end.
+// TestTwoAttemptsNeverShareAFolder checks that a second attempt of a trial waits for the end of the
+// first one.
 func TestTwoAttemptsNeverShareAFolder(t *testing.T) {
 	c := newCheckpoints(t.TempDir(), logger(t), newSweepSet(), nil)
 	id := grid.TrialID{Sweep: "s-1", Index: 1}
@@ -387,7 +389,7 @@ func TestTwoAttemptsNeverShareAFolder(t *testing.T) {
 		t.Error(err)
 	}
 	first.release()
-	first.release() // once more changes nothing
+	first.release() // a second call changes nothing
 	receive(t, "the folder", second).release()
 }
 
@@ -510,8 +512,8 @@ func TestSecondStopEndsTheSaving(t *testing.T) {
 	}
 }
 
-// TestRecoveredAttemptIsStored has an attempt end while no agent is there: the next agent stores
-// what it saved, and reads its end as that of a program that saves.
+// TestRecoveredAttemptIsStored ends an attempt while no agent is there: the next agent stores what
+// it saved, and treats its end as that of a program that saves.
 func TestRecoveredAttemptIsStored(t *testing.T) {
 	for _, code := range []int{85, 0} {
 		store, err := checkpoint.OpenStore(t.TempDir(), 1<<30, logger(t))

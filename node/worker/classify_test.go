@@ -68,7 +68,7 @@ func TestProgramsAreToldApart(t *testing.T) {
 	}
 }
 
-// TestRulesOfNodeAndProject has a lab's rules and a project's tell what nobody else knows. The
+// TestRulesOfNodeAndProject checks that a node's rules and a project's classify failures. The
 // project's go first.
 func TestRulesOfNodeAndProject(t *testing.T) {
 	dir := t.TempDir()
@@ -119,8 +119,8 @@ func spoolOf(t *testing.T, stderr, rules string) *spool {
 	return s
 }
 
-// TestRetryGetsAnotherDevice has a trial crash on a GPU, by what it prints, and run again: it gets
-// the other GPU, which is used less well otherwise.
+// TestRetryGetsAnotherDevice retries a trial that crashed on a GPU, as its output says: it gets the
+// other GPU, although the first would fit better.
 func TestRetryGetsAnotherDevice(t *testing.T) {
 	s, _ := newWatchedHarness(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		now := time.Now()

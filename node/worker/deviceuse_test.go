@@ -18,7 +18,7 @@ import (
 	"mlfnode/node/worker/devices"
 )
 
-// newWatchedHarness is a stage whose worker watches GPUs that do what a script says.
+// newWatchedHarness returns a harness whose worker watches scripted GPUs.
 func newWatchedHarness(t *testing.T, description string, p program) (*harness, *inventorytest.Fake) {
 	t.Helper()
 	fake, err := inventorytest.New(description, t.Name(), "")
@@ -43,7 +43,7 @@ func newWatchedHarness(t *testing.T, description string, p program) (*harness, *
 	return s, fake
 }
 
-// holdMemory is a program that has memory of its GPU until it is told to end.
+// holdMemory is a program that holds memory of its GPU until it is told to end.
 func holdMemory(t *testing.T, fake *inventorytest.Fake, a *executor.Attempt, size string, until <-chan time.Time) {
 	uuid, _ := lookup(a.Env, visibleDevices)
 	cmd := exec.Command("/bin/sleep", "1000")
@@ -120,8 +120,8 @@ func finishedAll(n int) func([]grid.Event) bool {
 	}
 }
 
-// TestBrokenDevice has a GPU break under a trial: the failure is the device's, and the next trial
-// gets another one.
+// TestBrokenDevice breaks a GPU under a trial: the failure is the device's, and the next trial gets
+// another one.
 func TestBrokenDevice(t *testing.T) {
 	var mu sync.Mutex
 	var used []string
@@ -177,8 +177,8 @@ func TestBrokenDevice(t *testing.T) {
 	}
 }
 
-// TestBrokenDeviceEndsALease has a GPU break under the first trial of a lease of many: the others
-// do not run on it.
+// TestBrokenDeviceEndsALease breaks a GPU under the first trial of a lease of many: the others do
+// not run on it.
 func TestBrokenDeviceEndsALease(t *testing.T) {
 	var mu sync.Mutex
 	var used []string

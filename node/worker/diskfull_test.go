@@ -12,8 +12,8 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// TestFullDisk begins no trials while there is no room for what they write, and goes on by itself
-// when there is.
+// TestFullDisk checks that no trials start while there is no room for what they write, and that
+// they do when there is.
 func TestFullDisk(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "8m", 0)
 	disk := &diskMonitor{dir: dir, log: logger(t)}

@@ -13,7 +13,7 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// gate is a program that tells of each start and ends when the test says so, or when it is stopped.
+// gate is a program that reports each start, and ends when the test says so or when it is stopped.
 type gate struct {
 	began chan string // the name of the sweep
 	open  chan struct{}
@@ -112,8 +112,8 @@ func TestStopGivesLeasesBack(t *testing.T) {
 	}
 }
 
-// TestRestOfALongLeaseIsGivenBack has the first trial of a wide lease take long: the others are
-// given back while it runs, and are not begun here any more.
+// TestRestOfALongLeaseIsGivenBack runs a wide lease whose first trial takes long: the others are
+// given back while it runs, and do not start here any more.
 func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 	g := newGate()
 	s := newHarness(t, g.run)
@@ -151,7 +151,7 @@ func TestDrainGivesTheRestBack(t *testing.T) {
 	}
 }
 
-// TestIdleSlotsJoinALease has one wide lease for four slots: all are used, each trial runs once,
+// TestIdleSlotsJoinALease runs one wide lease on four slots: all are used, each trial runs once,
 // unless the sweep has a limit.
 func TestIdleSlotsJoinALease(t *testing.T) {
 	for _, c := range []struct {
@@ -196,9 +196,9 @@ func TestIdleSlotsJoinALease(t *testing.T) {
 	}
 }
 
-// TestTrialIsLeftToOthersFirst has a lease name this node as one to avoid. Nobody else is there, so
-// after some time it runs here all the same, under the attempt's number that it was leased with. A
-// lease that names another node runs at once.
+// TestTrialIsLeftToOthersFirst takes a lease that this node is to avoid. There is no other node, so
+// after some time it runs here nevertheless, under the attempt number of the lease. A lease that
+// names another node runs at once.
 func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	g := newGate()
 	close(g.open)
@@ -227,8 +227,8 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	}
 }
 
-// TestTrialOfAnUnsureLeaseDoesNotRun has this node leave a lease to others of which the master does
-// not say that it does so: it may be in other hands.
+// TestTrialOfAnUnsureLeaseDoesNotRun postpones a lease without an answer from the master: it may be
+// in other hands.
 func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
 	s := newHarness(t, newGate().run)
 	h := &jetstream.GrantedLease{
@@ -242,9 +242,9 @@ func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
 	}
 }
 
-// TestTrialGoesElsewhere has leases that this node is to avoid while another one that could run
-// them is there, by what the master says, and a trial that failed on a device: this node gives them
-// back, and runs them once the master says otherwise, or the device is another one.
+// TestTrialGoesElsewhere takes leases that this node is to avoid while, according to the master,
+// another one could run them, and a trial that failed on a device: this node gives them back, and
+// runs them once the master says otherwise, or the device is another one.
 func TestTrialGoesElsewhere(t *testing.T) {
 	g := newGate()
 	close(g.open)
@@ -320,8 +320,8 @@ func TestOthersGoFirst(t *testing.T) {
 	}
 }
 
-// TestWithheldLanesWait has the master withhold what needs GPUs or containers. Other trials run;
-// the reason is told; and what was withheld runs once it may.
+// TestWithheldLanesWait withholds trials that need GPUs or containers: they wait, with the reason,
+// and other trials run.
 func TestWithheldLanesWait(t *testing.T) {
 	var heartbeats heartbeatLoop
 	gpu, image := lane{resources: grid.Resources{GPUs: grid.One}}, lane{images: []*grid.Sweep{{}}}
@@ -380,7 +380,7 @@ func (s *harness) awaitKnown(id grid.SweepID, state grid.SweepState) {
 	})
 }
 
-// TestHurry stops a worker whose program takes its whole grace: it is told to be killed.
+// TestHurry stops a worker whose program takes its whole grace: the program is killed.
 func TestHurry(t *testing.T) {
 	began := make(chan struct{})
 	s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {

@@ -14,9 +14,9 @@ import (
 	"mlfnode/jetstream"
 )
 
-// TestEndedSweepsCostNothing has a worker know of thousands of sweeps that have ended: the
-// dispatcher looks at none of them, none has a goroutine, and what is kept of each does not depend
-// on its record. One that goes on has all of its record.
+// TestEndedSweepsCostNothing gives a worker thousands of sweeps that have ended: the dispatcher
+// looks at none of them, none has a goroutine, and what is kept of each does not depend on its
+// record. A sweep that continues keeps its whole record.
 func TestEndedSweepsCostNothing(t *testing.T) {
 	const count = 5000
 	record := func(i int, state grid.SweepState) jetstream.Record {
@@ -61,8 +61,8 @@ func TestEndedSweepsCostNothing(t *testing.T) {
 	runtime.KeepAlive(s)
 }
 
-// TestExcludeIsEvaluatedOnce has a record of a sweep with exclude expressions change: what they
-// leave is not found out again.
+// TestExcludeIsEvaluatedOnce changes the record of a sweep with exclude expressions: they are not
+// evaluated again.
 func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	axis, err := space.ParseSet("a=0:10")
 	if err != nil {
@@ -92,7 +92,7 @@ func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	}
 }
 
-// heap is how much memory is in use.
+// heap returns how much memory is in use.
 func heap() int64 {
 	var m runtime.MemStats
 	runtime.GC()

@@ -136,8 +136,7 @@ func TestBigTrialsAreNotStarved(t *testing.T) {
 	}
 }
 
-// TestEqualLanesShare has lanes between which nothing but their names can decide who is asked
-// first.
+// TestEqualLanesShare runs lanes that differ only in their names.
 func TestEqualLanesShare(t *testing.T) {
 	lanes := []lane{testLane(1, 0, 0), testLane(1, 1<<20, 0), testLane(1, 2<<20, 0)}
 	n := newSimulatedNode()
@@ -166,7 +165,8 @@ func TestUrgentLaneKeepsRoom(t *testing.T) {
 	}
 }
 
-// TestRoomThatNobodyElseCanUse lets a small lane have what a bigger, more urgent one can't use.
+// TestRoomThatNobodyElseCanUse checks that a small lane gets what a bigger, more urgent one can't
+// use.
 func TestRoomThatNobodyElseCanUse(t *testing.T) {
 	low, urgent := testLane(1, 0, 0), testLane(3, 0, 7)
 	n := newSimulatedNode()
@@ -180,7 +180,7 @@ func TestRoomThatNobodyElseCanUse(t *testing.T) {
 	}
 }
 
-// TestNoRoomIsKeptForNothing has an urgent lane with an empty queue.
+// TestNoRoomIsKeptForNothing runs an urgent lane with an empty queue.
 func TestNoRoomIsKeptForNothing(t *testing.T) {
 	low, urgent := testLane(1, 0, 0), testLane(4, 0, 7)
 	n := newSimulatedNode()
@@ -192,8 +192,8 @@ func TestNoRoomIsKeptForNothing(t *testing.T) {
 	}
 }
 
-// TestNothingIsSavedUp lets one lane work alone for an hour before the other comes, which is known
-// all the time.
+// TestNothingIsSavedUp runs one lane alone for an hour before the other, which is known all the
+// time, has trials.
 func TestNothingIsSavedUp(t *testing.T) {
 	busy, late := testLane(1, 0, 0), testLane(1, 1<<20, 0)
 	n := newSimulatedNode()
@@ -208,7 +208,8 @@ func TestNothingIsSavedUp(t *testing.T) {
 	}
 }
 
-// TestUrgentLanesAreToldFirst has more lanes wait than can be told: each time it is the same ones.
+// TestUrgentLanesAreToldFirst has more waiting lanes than can be reported: the same ones are
+// reported each time.
 func TestUrgentLanesAreToldFirst(t *testing.T) {
 	f := newFairShare(machineSize{cpus: grid.One})
 	var lanes []lane
@@ -228,8 +229,8 @@ func TestUrgentLanesAreToldFirst(t *testing.T) {
 	}
 }
 
-// TestLanesOfOtherNodes has lanes wait that this node can't serve: one for GPUs that it does not
-// have. They change neither how long turns are, nor what a lane that comes later begins with.
+// TestLanesOfOtherNodes adds lanes that this node can't serve: one for GPUs that it does not have.
+// They change neither the quantum, nor the share with which a later lane begins.
 func TestLanesOfOtherNodes(t *testing.T) {
 	busy, late, gpu := testLane(1, 0, 0), testLane(1, 1<<20, 0), gpuLane(grid.One)
 	lanes := []lane{busy, late, gpu}

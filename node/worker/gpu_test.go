@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// lookup gives a variable as a program sees it.
+// lookup returns a variable as a program sees it.
 func lookup(env []string, name string) (value string, ok bool) {
 	for _, kv := range env {
 		if k, v, _ := strings.Cut(kv, "="); k == name {
@@ -24,7 +24,7 @@ func lookup(env []string, name string) (value string, ok bool) {
 	return value, ok
 }
 
-// withGPUs is a machine with two GPUs, and one that is divided.
+// withGPUs returns a machine with two GPUs, one of them divided.
 func withGPUs() inventory.Machine {
 	return inventory.Machine{GPUs: []inventory.GPU{
 		{Index: 0, UUID: "GPU-a", Name: "NVIDIA A100-SXM4-40GB", Memory: 40 << 30},
@@ -42,8 +42,8 @@ func twoGPUs() []allocator.Device {
 	return DevicesOf(&m, Policy{Reserve: 1 << 30})
 }
 
-// TestEnvironmentOfDevices runs one trial of each kind of request and looks at what its program is
-// told.
+// TestEnvironmentOfDevices runs one trial of each kind of request and checks the environment of its
+// program.
 func TestEnvironmentOfDevices(t *testing.T) {
 	none := map[string]string{"MLF_TRIAL_CPUS": "1", "MLF_TRIAL_MEMORY": "-", "MLF_TRIAL_GPUS": "-", "CUDA_VISIBLE_DEVICES": "-", "MLF_GPUS": "-", "TF_FORCE_GPU_ALLOW_GROWTH": "-",
 		"MLF_SLOT": "0", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
@@ -152,8 +152,8 @@ func TestDevicesOfEvents(t *testing.T) {
 	}
 }
 
-// TestLanesOfTheRecord has a lease in a lane that the master has added for a trial that needs more:
-// it gets what the lane says.
+// TestLanesOfTheRecord takes a lease in a lane that the master has added for a trial that needs
+// more: it gets what the lane says.
 func TestLanesOfTheRecord(t *testing.T) {
 	memory := make(chan int64, 1)
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
@@ -186,7 +186,7 @@ func TestLanesOfTheRecord(t *testing.T) {
 	}
 }
 
-// TestWholeDevicesOneAtATime has five trials with one GPU each on a machine with two: never three
+// TestWholeDevicesOneAtATime runs five trials with one GPU each on a machine with two: never three
 // at once, and never two on one.
 func TestWholeDevicesOneAtATime(t *testing.T) {
 	begun, end := make(chan string), make(chan struct{})
@@ -267,8 +267,8 @@ func TestDevicesOfPolicy(t *testing.T) {
 	}
 }
 
-// TestTrialsForOtherNodes has sweeps name nodes: this one runs those that name it, by its name or a
-// label, and says of others why not.
+// TestTrialsForOtherNodes runs sweeps that name nodes: this node runs those that name it or one of
+// its labels, and gives the reason for the others.
 func TestTrialsForOtherNodes(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	s.cfg.Labels = []string{"fast"}

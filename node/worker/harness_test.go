@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience is the longest that a test waits for one thing.
+// testTimeout is the longest that a test waits for one thing.
 const testTimeout = 3 * time.Minute
 
 // program is an executor that runs a func for each attempt.
@@ -53,13 +53,13 @@ func (p program) Run(ctx context.Context, a *executor.Attempt) executor.Outcome 
 
 var _ executor.Executor = program(nil)
 
-// succeeded is the outcome of a program that ended well at once.
+// succeeded returns the outcome of a program that succeeded at once.
 func succeeded() executor.Outcome {
 	now := time.Now()
 	return executor.Outcome{Start: now, End: now}
 }
 
-// harness is a worker over a real store. The test plays the master.
+// harness is a worker over a real store. The test acts as the master.
 type harness struct {
 	*Worker
 	t     *testing.T
@@ -99,7 +99,7 @@ func newHarnessOver(t *testing.T, store string, p program) *harness {
 	return s
 }
 
-// worker makes a further worker in the same folder, as the next start does.
+// worker makes another worker in the same folder, as the next start does.
 func (s *harness) worker(p program) *Worker {
 	s.t.Helper()
 	w, err := New(Config{
@@ -191,7 +191,7 @@ func (s *harness) setState(r *grid.Sweep, state grid.SweepState) {
 	}
 }
 
-// events gives the stored events of a sweep once ok says that they are enough.
+// events returns the stored events of a sweep once ok says that they are enough.
 func (s *harness) events(id grid.SweepID, ok func([]grid.Event) bool) []grid.Event {
 	s.t.Helper()
 	ctx, stop := context.WithTimeout(s.t.Context(), testTimeout)

@@ -7,8 +7,8 @@ import (
 	"mlfnode/jetstream"
 )
 
-// TestSamplesTravelWithBeats tells what the machine is doing once, and again only where no answer
-// came or there is something new.
+// TestSamplesTravelWithBeats checks that a sample is sent once, and again only if there was no
+// answer.
 func TestSamplesTravelWithBeats(t *testing.T) {
 	s := newHarness(t, nil)
 	sample := &jetstream.Sample{CPU: 5}

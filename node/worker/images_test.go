@@ -53,7 +53,7 @@ func (f *fakeImages) Told(w docker.Want) {
 
 func (f *fakeImages) Forget(docker.Want) {}
 
-// containers has a stage's worker run containers.
+// containers makes the harness's worker run containers.
 func containers(s *harness) *fakeImages {
 	f := &fakeImages{}
 	s.cfg.Containers = &Containers{Images: f, Network: "host"}
@@ -85,7 +85,7 @@ func TestPullHoldsNothing(t *testing.T) {
 	}
 }
 
-// A failure is told to one trial, and then the lease waits until the image was tried again.
+// A failure ends one trial, and then the lease waits until the image was tried again.
 func TestImageFailureIsToldOnce(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome {
 		t.Error("a trial without its image ran")

@@ -64,9 +64,8 @@ func TestRecordsThatContradictThemselvesFailTheirTrials(t *testing.T) {
 	}
 }
 
-// TestLeaseBehindTheSpace pulls a lease of points that the record at hand does not have, as when a
-// sweep was extended a moment ago: it is given back, and nothing is told of trials that are not
-// there.
+// TestLeaseBehindTheSpace takes a lease of points that the known record does not have, as when a
+// sweep was extended a moment ago: it is given back, and trials that do not exist are not reported.
 func TestLeaseBehindTheSpace(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	r := s.sweep("t-1", 2, 1, nil)

@@ -10,8 +10,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestMetricsOfARunningTrial has a trial run for hours, by the clock that is given: what it reports
-// is told when it changes and from time to time, and the event stream does not grow.
+// TestMetricsOfARunningTrial runs a trial for hours of fake time: its metrics are sent when they
+// change and from time to time, and the event stream does not grow.
 func TestMetricsOfARunningTrial(t *testing.T) {
 	began, end := make(chan *executor.Attempt, 1), make(chan struct{})
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {

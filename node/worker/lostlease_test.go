@@ -9,8 +9,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestLostAttemptIsNotTold has a lease lost as soon as its trial begins, or while it is prepared:
-// nobody has heard of the attempt, and nobody does.
+// TestLostAttemptIsNotTold loses a lease as soon as its trial starts, or while it is prepared:
+// nobody has heard of the attempt, and it is not reported.
 func TestLostAttemptIsNotTold(t *testing.T) {
 	for name, lease := range map[string]jetstream.Lease{
 		"runs": {Hi: 1, Attempt: 1}, "is prepared": {Hi: 1, Attempt: 2, Snapshot: 1},
@@ -88,8 +88,8 @@ func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
 	}
 }
 
-// TestClosedLeaseIsNotLost hears that a lease is lost on which nobody works any more: the master
-// knew first that it is closed.
+// TestClosedLeaseIsNotLost reports a lease as lost that is already closed: the master knew that
+// first.
 func TestClosedLeaseIsNotLost(t *testing.T) {
 	h := &leaseHandle{lease: &jetstream.GrantedLease{Lease: jetstream.Lease{Hi: 1}}, runners: 1}
 	if h.removeRunner(); h.markLost() {

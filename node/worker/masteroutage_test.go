@@ -116,7 +116,7 @@ func (s *remoteHarness) stopMaster() {
 	s.server.Close()
 }
 
-// artifactContent gives the only file of the artifacts of a run, which must be listed once.
+// artifactContent returns the only file of the artifacts of a run, which must be listed once.
 func (s *remoteHarness) artifactContent(e grid.Event, id grid.SweepID) string {
 	s.t.Helper()
 	name := grid.TrialID{Sweep: id, Index: e.Index}.ArtifactName(e.Run)
@@ -178,9 +178,9 @@ func selfSigned(t *testing.T) *tls.Config {
 	}
 }
 
-// TestArtifactsWaitForTheMaster has trials end with artifacts while the master is away, or go away
-// in the middle of the upload, or both the master and the agent end: every file is there
-// afterwards, once, and the trials are reported as what they are.
+// TestArtifactsWaitForTheMaster ends trials with artifacts while the master is away, goes away
+// during the upload, or ends together with the agent: afterwards every file is there once, and the
+// trials are reported with their outcomes.
 func TestArtifactsWaitForTheMaster(t *testing.T) {
 	const trials = 4
 	noise := make([]byte, 3<<20) // several chunks, which no compression makes smaller
@@ -264,8 +264,8 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 	})
 }
 
-// TestArtifactsInAFullStore has artifacts that do not fit. They wait; when there is room in time
-// they are stored, else the result says so, the trials that follow wait no more, and what fits is
+// TestArtifactsInAFullStore stores artifacts that do not fit. They wait; if there is room in time
+// they are stored, otherwise the result says so, later trials no longer wait, and what fits is
 // stored.
 func TestArtifactsInAFullStore(t *testing.T) {
 	sizes := map[string]int{"big-1": 3 << 20, "small-1": 1 << 10}

@@ -191,7 +191,7 @@ func TestCurvesAsTheyCome(t *testing.T) {
 			case "list":
 				text.WriteByte("[,"[min(i, 1)])
 				fmt.Fprintf(&text, "{\"a\": %d,\n\"b.c\": %d}", a, b)
-				before = append(before, text.String()+"]") // it is written as a whole each time
+				before = append(before, text.String()+"]") // it is rewritten as a whole each time
 			}
 		}
 		if kind == "list" {
@@ -396,9 +396,9 @@ func TestMetricsBelowAPrologue(t *testing.T) {
 	}
 }
 
-// TestMetricsHoldLittle has programs write large values under names that were small before: of a
-// running attempt the agent keeps no more than can be reported, and at its end it is said how many
-// metrics were left out.
+// TestMetricsHoldLittle writes large values under names that had small ones: of a running attempt
+// the agent keeps no more than can be reported, and at its end the reason says how many metrics
+// were left out.
 func TestMetricsHoldLittle(t *testing.T) {
 	const names, length = 20, 512 << 10
 	large := func(format string) string {

@@ -18,7 +18,7 @@ import (
 	"mlfnode/node/executor"
 )
 
-// attemptWithFiles makes an attempt whose program has left these files in the spool.
+// attemptWithFiles returns an attempt whose program has left these files in the spool.
 func attemptWithFiles(t *testing.T, sources []grid.Source, files map[string]string) *attempt {
 	t.Helper()
 	s, err := openSpool(filepath.Join(t.TempDir(), "1"))
@@ -356,8 +356,8 @@ func TestHugeMetrics(t *testing.T) {
 	}
 }
 
-// TestHugeMetricsHoldNothingUp lets a program write more metrics than an event can hold: it is
-// reported all the same.
+// TestHugeMetricsHoldNothingUp writes more metrics than an event can hold: the attempt is reported
+// nevertheless.
 func TestHugeMetricsHoldNothingUp(t *testing.T) {
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		file := variable(a.Env, "MLF_METRICS")
@@ -406,7 +406,7 @@ func FuzzMetrics(f *testing.F) {
 	})
 }
 
-// variable gives the last value of an environment variable.
+// variable returns the last value of an environment variable.
 func variable(env []string, name string) string {
 	value := ""
 	for _, kv := range env {

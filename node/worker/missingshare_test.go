@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestMissingShare has sweeps share paths that this node can't read. Each fails as a setup does,
-// which pauses it after a while, and the node goes on with what other sweeps have.
+// TestMissingShare runs sweeps that share paths which this node can't read. Each fails like a
+// setup, which pauses it after a while, and the node continues with other sweeps.
 func TestMissingShare(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	file := filepath.Join(t.TempDir(), "file")

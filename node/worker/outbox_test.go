@@ -65,7 +65,7 @@ func (p *outboxHarness) finish(id grid.SweepID, index int64, output string, stor
 	)
 }
 
-// logs gives the stored output of a sweep, by run, and the sequence of its last message.
+// logs returns the stored output of a sweep, by run, and the sequence of its last message.
 func (p *outboxHarness) logs(id grid.SweepID) (map[string]string, uint64) {
 	p.t.Helper()
 	all, last := map[string]string{}, uint64(0)
@@ -84,7 +84,7 @@ func (p *outboxHarness) logs(id grid.SweepID) (map[string]string, uint64) {
 	return all, last
 }
 
-// stored gives the stored results of a sweep.
+// stored returns the stored results of a sweep.
 func (p *outboxHarness) stored(id grid.SweepID) []grid.Event {
 	p.t.Helper()
 	s := &harness{t: p.t, store: p.store}
@@ -175,8 +175,8 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 	}
 }
 
-// TestReportsOnAnUnknownSweepAreDropped reports on a sweep that the master has no record of, among
-// others: it holds nothing up, and what waits for its reports goes on.
+// TestReportsOnAnUnknownSweepAreDropped includes reports on a sweep that the master has no record
+// of: they hold nothing up, and their callbacks run.
 func TestReportsOnAnUnknownSweepAreDropped(t *testing.T) {
 	p := newOutboxHarness(t, t.TempDir())
 	told := make(chan int64, 10)
@@ -214,8 +214,8 @@ func TestReportsShareRounds(t *testing.T) {
 	}
 }
 
-// TestOutboxIsBounded fills an outbox that nobody empties: writers wait, and one whose context ends
-// gives up.
+// TestOutboxIsBounded fills an outbox that is not drained: writers block, and one whose context
+// ends gives up.
 func TestOutboxIsBounded(t *testing.T) {
 	o := newOutbox("n", nil, logger(t))
 	full := outputPiece{chunk: jetstream.Chunk{Data: make([]byte, outboxBytes)}, ref: &grid.LogRef{}}
@@ -240,7 +240,7 @@ func TestOutboxIsBounded(t *testing.T) {
 	}
 }
 
-// TestFullDiskLosesNoReport fills the disk under the store, goes on reporting, and makes room
+// TestFullDiskLosesNoReport fills the disk under the store, continues to report, and makes room
 // again.
 func TestFullDiskLosesNoReport(t *testing.T) {
 	dir := mountSmallDisk(t)
@@ -288,8 +288,8 @@ func TestFullDiskLosesNoReport(t *testing.T) {
 	}
 }
 
-// TestPace has the master slow the reports down: the first goes out at once, and those that follow
-// together.
+// TestPace slows the reports down to the master's pace: the first goes out at once, and the next
+// ones together.
 func TestPace(t *testing.T) {
 	p := newOutboxHarness(t, filepath.Join(t.TempDir(), "jetstream"))
 	const pace = 200 * time.Millisecond

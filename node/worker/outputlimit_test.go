@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/executor/process"
 )
 
-// realPrograms is the executor of processes.
+// realPrograms returns the executor of processes.
 func realPrograms(t *testing.T) program {
 	t.Helper()
 	p, err := process.New(
@@ -38,9 +38,9 @@ func realPrograms(t *testing.T) program {
 	}
 }
 
-// TestFloodIsCutByTheExecutor has programs print far more than their limit. The disk takes no more
-// than that, each byte is stored or counted, the failure's reason has the program's last words and
-// the metrics are those of its end.
+// TestFloodIsCutByTheExecutor runs programs that print far more than their limit. The disk takes no
+// more than that, each byte is stored or counted, the failure's reason has the program's last
+// lines, and the metrics are those of its end.
 func TestFloodIsCutByTheExecutor(t *testing.T) {
 	const flood = `for i in 1 2 3 4 5 6 7 8 9 10; do head -c 1000000 /dev/zero | tr '\0' x; echo; done; `
 	for _, c := range []struct {
@@ -107,7 +107,7 @@ func TestFloodIsCutByTheExecutor(t *testing.T) {
 	}
 }
 
-// TestRecoverCountsWhatWasCut has an agent die after it has noted the result of an attempt whose
+// TestRecoverCountsWhatWasCut kills an agent after it has recorded the result of an attempt whose
 // output was cut, and after its shim has recorded one.
 func TestRecoverCountsWhatWasCut(t *testing.T) {
 	s := newHarness(t, nil)

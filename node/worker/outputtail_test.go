@@ -63,7 +63,7 @@ func TestOutputIsStoredAsItIs(t *testing.T) {
 	}
 }
 
-// TestOutputAfterTheFileWasEmptied plays a shell's `echo > /dev/stderr`.
+// TestOutputAfterTheFileWasEmptied truncates the file, as a shell's `echo > /dev/stderr` does.
 func TestOutputAfterTheFileWasEmptied(t *testing.T) {
 	var s *harness
 	s = newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
@@ -112,8 +112,8 @@ func TestPiecesEndBetweenCharacters(t *testing.T) {
 	}
 }
 
-// TestOutputIsCutVisibly prints more than the limit: what is stored and what is not are told, and
-// no character is torn.
+// TestOutputIsCutVisibly prints more than the limit: the result says what is stored and what is
+// not, and no character is torn.
 func TestOutputIsCutVisibly(t *testing.T) {
 	for _, c := range []struct {
 		name, stdout, stderr string
@@ -144,7 +144,7 @@ func TestOutputIsCutVisibly(t *testing.T) {
 	}
 }
 
-// TestOutputIsShippedWhileWritten has a program that waits, after each part, until the part is
+// TestOutputIsShippedWhileWritten runs a program that waits, after each part, until the part is
 // stored: in the middle of a line and of a character.
 func TestOutputIsShippedWhileWritten(t *testing.T) {
 	parts := []string{"one\n", "two", " three\n", "fo\xe2\x82", "\xac\n"}
@@ -235,8 +235,7 @@ func TestReasonHoldsTheLastLines(t *testing.T) {
 	}
 }
 
-// TestManyTrialsOfALease prints from several trials at once: each has its own output and nobody
-// else's.
+// TestManyTrialsOfALease prints from several trials at once: each has only its own output.
 func TestManyTrialsOfALease(t *testing.T) {
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		trial := variable(a.Env, "MLF_TRIAL")

@@ -120,8 +120,8 @@ func TestPreemptionSparesTheResumed(t *testing.T) {
 	}
 }
 
-// newBusyHarness is a worker on which four trials run that can save their state, the first of which
-// has just resumed; the others began an hour apart.
+// newBusyHarness returns a worker on which four trials run that can save their state, the first of
+// which has just resumed; the others began an hour apart.
 func newBusyHarness(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	t.Helper()
 	s := newHarness(t, nil)
@@ -151,8 +151,8 @@ func newBusyHarness(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	return s, held
 }
 
-// TestTwoLanesPreempt has a lane come to preempt while room is looked for in the name of one behind
-// it: what is found is not lost, pass by pass.
+// TestTwoLanesPreempt adds a lane that preempts while victims are searched for a lane behind it:
+// the result is not lost, pass by pass.
 func TestTwoLanesPreempt(t *testing.T) {
 	now := time.Now()
 	s, held := newBusyHarness(t, now)

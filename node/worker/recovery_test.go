@@ -36,7 +36,7 @@ func (s *harness) spool(n int, m *manifest, stdout string) string {
 	return dir
 }
 
-// recover lets a new worker report what is left, and gives all results of the sweep.
+// recover lets a new worker report what is left, and returns all results of the sweep.
 func (s *harness) recover(id grid.SweepID) (*Worker, []grid.Event) {
 	s.t.Helper()
 	w := s.worker(nil)
@@ -147,8 +147,8 @@ func TestRecoverAfterThePowerWent(t *testing.T) {
 	}
 }
 
-// TestRecoverStoresWhatATrialSaved has an agent die between the end of a program and the report of
-// it, before and after what it saved was stored.
+// TestRecoverStoresWhatATrialSaved kills an agent between the end of a program and its report,
+// before and after what it saved was stored.
 func TestRecoverStoresWhatATrialSaved(t *testing.T) {
 	boot, _ := os.ReadFile(bootIDFile)
 	for name, c := range map[string]struct {
@@ -235,8 +235,8 @@ func TestLongAttemptsAreSynced(t *testing.T) {
 	}
 }
 
-// TestRecoverOfASpoolThatSaysNothing has spools that name no attempt, one that can't be read, and
-// one of a removed sweep.
+// TestRecoverOfASpoolThatSaysNothing recovers spools that name no attempt, one that can't be read,
+// and one of a removed sweep.
 func TestRecoverOfASpoolThatSaysNothing(t *testing.T) {
 	s := newHarness(t, nil)
 	r := s.sweep("t-1", 10, 1, nil)

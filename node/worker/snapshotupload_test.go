@@ -24,8 +24,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestTornFolderNeverCostsTheSnapshot has an attempt die while it writes, and the next one, on the
-// same node, fail over what is left: only the folder is not used again.
+// TestTornFolderNeverCostsTheSnapshot kills an attempt while it writes, and fails the next one, on
+// the same node, because of what is left: only the folder is not used again.
 func TestTornFolderNeverCostsTheSnapshot(t *testing.T) {
 	v := newCheckpointHarness(t, "torn-1", nil)
 	id := grid.TrialID{Sweep: v.sweep.ID}
@@ -130,8 +130,8 @@ func (c corrupting) Open(ctx context.Context, id grid.TrialID, hash string) (io.
 	return io.NopCloser(bytes.NewReader(b)), err
 }
 
-// TestNodeThatCorruptsWhatItFetches has a good snapshot arrive damaged on one node, again and
-// again: the node is to blame, which it tells, and another node goes on from the snapshot.
+// TestNodeThatCorruptsWhatItFetches damages a good snapshot each time that one node fetches it: the
+// node is to blame, which its result says, and another node continues from the snapshot.
 func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
 	v, bad, other := newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil)
 	bad.store, bad.cfg.Snapshots = v.store, corrupting{v.store}
@@ -236,10 +236,10 @@ func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
 	}
 }
 
-// unreachable is a store that answers nothing.
+// unreachable is a store that does not answer.
 type unreachable struct {
 	checkpoint.Remote
-	began chan<- struct{} // told of each question for a snapshot
+	began chan<- struct{} // receives each request for a snapshot
 }
 
 func (u unreachable) Load(ctx context.Context, _ grid.TrialID, _ int) (*checkpoint.Snapshot, error) {

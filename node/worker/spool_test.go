@@ -90,8 +90,8 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestTouchedSpools has programs that leave something: each is seen, also by a spool that was
-// cleaned a moment ago.
+// TestTouchedSpools runs programs that leave something: each is detected, also by a spool that was
+// reset a moment ago.
 func TestTouchedSpools(t *testing.T) {
 	for name, program := range map[string]func(t *testing.T, s *spool){
 		"stdout":  func(t *testing.T, s *spool) { s.stdout.WriteString("x") },
@@ -163,7 +163,7 @@ func TestUntouchedSpoolIsUsedAgain(t *testing.T) {
 	p.release(first, true)
 }
 
-// TestSpoolOfLeftoversIsThrownAway has processes that may still write to it.
+// TestSpoolOfLeftoversIsThrownAway releases a spool to which processes may still write.
 func TestSpoolOfLeftoversIsThrownAway(t *testing.T) {
 	p := newPool(t)
 	s := p.mustTake(t)
@@ -201,7 +201,7 @@ func TestSpoolsAreBounded(t *testing.T) {
 	}
 }
 
-// TestSpoolIsWaitedForUntilTheAttemptIsStopped has no spool come back.
+// TestSpoolIsWaitedForUntilTheAttemptIsStopped waits while no spool comes back.
 func TestSpoolIsWaitedForUntilTheAttemptIsStopped(t *testing.T) {
 	p := newPool(t)
 	p.taken = make(chan struct{}, 1)

@@ -23,8 +23,8 @@ func eightGPUs() []allocator.Device {
 	return all
 }
 
-// simulateStarvation plays lanes without end that share eight GPUs, among them one that needs all,
-// and says what is wrong with what they got.
+// simulateStarvation simulates endless lanes that share eight GPUs, among them one that needs all,
+// and returns what is wrong with what they got.
 func simulateStarvation(t *testing.T, keeps bool, total time.Duration) []string {
 	rng := rand.New(rand.NewPCG(7, 7))
 	quarter, half, four, eight := gpuLane(250), gpuLane(500), gpuLane(4*grid.One), gpuLane(8*grid.One)
@@ -73,15 +73,15 @@ func simulateStarvation(t *testing.T, keeps bool, total time.Duration) []string 
 	return wrong
 }
 
-// TestNoLaneStarves plays 100,000 seconds.
+// TestNoLaneStarves simulates 100,000 seconds.
 func TestNoLaneStarves(t *testing.T) {
 	for _, wrong := range simulateStarvation(t, true, 100_000*time.Second) {
 		t.Error(wrong)
 	}
 }
 
-// TestLanesStarveWithoutKeeping: the same lanes, and nothing is kept. The test that nobody starves
-// must see that.
+// TestLanesStarveWithoutKeeping simulates the same lanes without held room. The starvation test
+// must notice that.
 func TestLanesStarveWithoutKeeping(t *testing.T) {
 	wrong := simulateStarvation(t, false, 100_000*time.Second)
 	if len(wrong) == 0 {

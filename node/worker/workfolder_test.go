@@ -56,7 +56,7 @@ func describeTree(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// sample makes a project with a bit of everything.
+// sample creates a project with a bit of everything.
 func sample(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -92,7 +92,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// submitFolder is the record of a sweep of this folder, whose bundle is stored.
+// submitFolder creates the record of a sweep of this folder, whose bundle is stored.
 func (s *harness) submitFolder(dir string, task grid.Task) *grid.Sweep {
 	s.t.Helper()
 	var b bytes.Buffer
@@ -102,7 +102,7 @@ func (s *harness) submitFolder(dir string, task grid.Task) *grid.Sweep {
 	return &grid.Sweep{ID: "p-1", Bundle: digest, Task: task}
 }
 
-// folder gives what an attempt of the sweep finds.
+// folder returns the folder that an attempt of the sweep finds.
 func (s *harness) folder(r *grid.Sweep, setup func(dir string) error) string {
 	s.t.Helper()
 	p, err := s.trials.attempts.preparer.bundles.get(s.t.Context(), r, "", setup)
@@ -361,7 +361,7 @@ func BenchmarkFillFolder(b *testing.B) {
 }
 
 // TestPreparationOutlivesWhoBeganIt stops the attempt that prepares a project for several, while it
-// downloads or runs the setup step: another one goes on at once, and none fails for it.
+// downloads or runs the setup step: another one continues at once, and none fails because of it.
 func TestPreparationOutlivesWhoBeganIt(t *testing.T) {
 	for name, failed := range map[string]error{
 		"while it downloads": fmt.Errorf("the project's bundle could not be unpacked: %w", executor.ErrLost),
