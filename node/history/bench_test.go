@@ -18,7 +18,7 @@ const (
 	benchBatch  = 500
 )
 
-// benchStream gives batches that end the trials from index on, with the figures of a small
+// benchStream returns batches that end the trials from index on, with the figures of a small
 // training.
 func benchStream(r *rand.Rand, index int64) []Stored {
 	var part []Stored

@@ -40,7 +40,7 @@ func streamBatch(seq uint64) Stored {
 	return Stored{Seq: seq, Batch: b}
 }
 
-// retried is a policy that knows every sweep and repeats a failure once.
+// retryPolicy is a policy that knows every sweep and retries a failure once.
 func retryPolicy(grid.SweepID) (Policy, bool) {
 	return Policy{Retries: grid.Retries{grid.ClassExit: 1}, Metric: "loss"}, true
 }
@@ -57,7 +57,7 @@ func foldTo(t tester, d *DB, last uint64) {
 	}
 }
 
-// sameAs compares everything that two histories of the stream tell.
+// sameAs compares everything that two histories of the stream contain.
 func sameAs(t tester, want, got *DB) {
 	t.Helper()
 	for _, id := range []grid.SweepID{"a-1", "a-2"} {
@@ -107,7 +107,8 @@ func TestKillWhileFolding(t *testing.T) {
 	}
 }
 
-// killFolder lets a process fold for a while and gives the last sequence that it told of.
+// killFolder lets a process fold for a while, kills it, and returns the last sequence that it
+// reported.
 func killFolder(t *testing.T, path string) (told uint64) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestFolder$")

@@ -13,7 +13,7 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// curved gives an event the curve of a metric.
+// curved adds the curve of a metric to an event.
 func curved(e grid.Event, metric string, points ...grid.Point) grid.Event {
 	curves := grid.Curves{metric: grid.PackCurve(points)}
 	if e.Kind == grid.Metrics {
@@ -24,7 +24,7 @@ func curved(e grid.Event, metric string, points ...grid.Point) grid.Event {
 	return e
 }
 
-// curvesOf gives all curves of a trial as text.
+// curvesOf returns all curves of a trial as text.
 func curvesOf(t *testing.T, d *DB, index int64) []string {
 	t.Helper()
 	all, err := d.TrialCurves(t.Context(), grid.TrialID{Sweep: "s-1", Index: index})
@@ -109,7 +109,7 @@ func TestCurves(t *testing.T) {
 	}
 }
 
-// TestStrangeCurves drops curves that no honest node sends, and keeps the rest.
+// TestStrangeCurves drops curves that no correct node sends, and keeps the rest.
 func TestStrangeCurves(t *testing.T) {
 	d := open(t)
 	e := finished(1, `{"loss": 1, "acc": 2}`)

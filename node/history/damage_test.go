@@ -11,7 +11,7 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// spoil runs a statement on a closed history.
+// damageFile runs a statement on a closed history.
 func damageFile(t *testing.T, path, statement string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
@@ -24,7 +24,7 @@ func damageFile(t *testing.T, path, statement string) {
 	}
 }
 
-// stream gives the file of a closed history of 30 batches.
+// stream returns the file of a closed history of 30 batches.
 func stream(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "history.db")
@@ -243,7 +243,7 @@ func TestFullDisk(t *testing.T) {
 	mustClose(t, d)
 }
 
-// TestRemovedSweepStaysAway: events of a removed sweep that come later are skipped.
+// TestRemovedSweepStaysAway skips events of a removed sweep that come later.
 func TestRemovedSweepStaysAway(t *testing.T) {
 	d := open(t)
 	foldTo(t, d, 20)

@@ -71,7 +71,7 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 	m.changed = append(m.changed, c)
 }
 
-// listing gives the trials by index and counts them again.
+// listing returns the trials by index and counts them again.
 func (m *model) listing(id grid.SweepID) (trials []grid.Trial, counts Counts) {
 	if c := m.counts[id]; c != nil {
 		counts = *c
@@ -103,7 +103,7 @@ type from struct {
 	event grid.Event
 }
 
-// anyRun gives the events of one attempt in their order. Runs of a trial may share a number and
+// anyRun returns the events of one attempt in their order. Runs of a trial may share a number and
 // times.
 func anyRun(t *rapid.T, run string) []from {
 	sweep := rapid.SampledFrom([]grid.SweepID{"a-1", "a-1", "b-1", "gone-1"}).Draw(t, "sweep")
@@ -224,8 +224,8 @@ func foldParts(t *rapid.T, d *DB, m *model, stored []Stored) (*DB, []Transition)
 	return d, changed
 }
 
-// TestFoldIsApply folds random streams in random parts. The trials, counts and changes are those of
-// the pure fold, an applied sequence changes nothing when it comes again, and a rebuild in one go
+// TestFoldIsApply folds random streams in random parts. The trials, counts and transitions are
+// those of the pure fold, a sequence that is applied again changes nothing, and a rebuild in one go
 // gives the same file.
 func TestFoldIsApply(t *testing.T) {
 	dir := t.TempDir()
@@ -348,8 +348,8 @@ func TestTimesAreStored(t *testing.T) {
 	}
 }
 
-// TestDeepMetrics has a hostile or an older node report a metric that is nested deeper than SQLite
-// reads: listings that are sorted by a metric go on.
+// TestDeepMetrics reports, as a hostile or older node may, a metric that is nested deeper than
+// SQLite reads: listings that are sorted by a metric continue.
 func TestDeepMetrics(t *testing.T) {
 	d := open(t)
 	deep := strings.Repeat(`{"a":[`, 2000) + "1" + strings.Repeat("]}", 2000)

@@ -39,7 +39,7 @@ func openAt(t tester, path string) *DB {
 	return d
 }
 
-// open gives an empty history that is closed at the end.
+// open returns an empty history that is closed at the end.
 func open(t testing.TB) *DB {
 	t.Helper()
 	d := openAt(t, filepath.Join(t.TempDir(), "history.db"))
@@ -54,7 +54,7 @@ func mustClose(t tester, d *DB) {
 	}
 }
 
-// scored is a policy that knows every sweep and has the metric loss for its objective.
+// objectivePolicy is a policy that knows every sweep and has the metric loss as its objective.
 func objectivePolicy(grid.SweepID) (Policy, bool) {
 	return Policy{Metric: "loss", Goal: "minimize"}, true
 }
@@ -79,7 +79,7 @@ func finished(index int64, metrics string) grid.Event {
 	return e
 }
 
-// listing is everything that history tells of a sweep.
+// testListing is everything that history contains of a sweep.
 type testListing struct {
 	Trials   []grid.Trial
 	Attempts [][]Attempt
@@ -89,7 +89,7 @@ type testListing struct {
 	Open     []int64
 }
 
-// listed reads everything of a sweep.
+// listSweep reads everything of a sweep.
 func listSweep(t tester, d *DB, id grid.SweepID) testListing {
 	t.Helper()
 	ctx := t.Context()

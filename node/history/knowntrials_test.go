@@ -85,7 +85,7 @@ func TestFoldWritesWhatItTellsOf(t *testing.T) {
 	}
 }
 
-// changes counts the rows that the writer has changed.
+// countChanges returns how many rows the writer has changed.
 func countChanges(t *testing.T, d *DB) int64 {
 	t.Helper()
 	n, err := d.w.integer("SELECT total_changes()")

@@ -88,7 +88,8 @@ func TestLargePages(t *testing.T) {
 	}
 }
 
-// TestKeptColumns has columns kept until the sweep has an event, and others added to them.
+// TestKeptColumns checks that columns are cached until the sweep has an event, and that others are
+// added to them.
 func TestKeptColumns(t *testing.T) {
 	d := open(t)
 	d.columns.ttl = time.Hour

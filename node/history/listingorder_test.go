@@ -103,7 +103,7 @@ func selected(trials []grid.Trial, q Query) []int64 {
 	return want
 }
 
-// anyEnds gives events that end trials in many blocks, some of them twice, with values of all
+// anyEnds returns events that end trials in many blocks, some of them twice, with values of all
 // kinds.
 func anyEnds(t *rapid.T) []grid.Event {
 	value := rapid.SampledFrom([]string{"1", "-2.5", "1e-3", "0.1", "7", "true", "false", `"x"`, `""`, `"best"`, "null", `"NaN"`, `"-nan"`, `"inf"`, `"-Infinity"`, `"nancy"`})

@@ -111,7 +111,7 @@ func TestMetricKinds(t *testing.T) {
 	}
 }
 
-// TestRunAgainMovesInOrder: a trial's old value must neither hide nor place it.
+// TestRunAgainMovesInOrder checks that a trial's old value neither hides nor places it.
 func TestRunAgainMovesInOrder(t *testing.T) {
 	d := open(t)
 	var events []grid.Event
