@@ -168,7 +168,7 @@ func (f *fold) foldEvent(g *sweepFold, node grid.NodeID, e *grid.Event) error {
 	}
 	if e.Index < 0 || e.Index > maxIndex || (g.policy.Count > 0 && e.Index >= g.policy.Count) {
 		if f.d.isFirstStranger(g.sweep.ID) {
-			f.d.log.Warn("events of trials that the sweep does not have are skipped", "sweep", g.sweep.ID, "trial", e.Index,
+			f.d.log.Warn("skipping events of trials that the sweep does not have", "sweep", g.sweep.ID, "trial", e.Index,
 				"trials", g.policy.Count, "node", node)
 		}
 		return nil

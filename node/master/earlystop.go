@@ -127,7 +127,7 @@ func (s *scheduler) storeStoppedRuns(ctx context.Context) (failed error) {
 		switch {
 		case errors.Is(err, jetstream.ErrTooLarge): // the next trial to stop retries it
 			c.changed = false
-			s.m.log.Warn("which trials are to be stopped is too large for the record", "sweep", id, "trials", len(all), "err", err)
+			s.m.log.Warn("list of trials to stop is too large for the record", "sweep", id, "trials", len(all), "err", err)
 		case err != nil:
 			c.changed = true
 			failed = errors.Join(failed, fmt.Errorf("stop trials of %s: %w", id, err))

@@ -217,7 +217,7 @@ func (s *scheduler) storeEstimates(ctx context.Context) (failed error) {
 		f.sharing.changed = false
 		switch {
 		case errors.Is(err, jetstream.ErrTooLarge): // it would be too large next time as well; the sweep continues with what is in memory
-			s.m.log.Warn("what trials need of a GPU is too large for the record", "sweep", f.sweep.ID, "err", err)
+			s.m.log.Warn("measured use of GPUs is too large for the record", "sweep", f.sweep.ID, "err", err)
 		case err != nil:
 			f.sharing.changed = true
 			failed = errors.Join(failed, fmt.Errorf("store what trials of %s need of a GPU: %w", f.sweep.ID, err))

@@ -115,7 +115,7 @@ func (s *scheduler) reportProblem(ctx context.Context, of subsystem, err error) 
 		problem = err.Error()
 	}
 	if s.m.setProblem(of, problem) && err != nil {
-		s.m.log.Warn("master is hindered and tries again", "err", err)
+		s.m.log.Warn("master is hindered; trying again", "err", err)
 	}
 }
 
@@ -300,7 +300,7 @@ func (s *scheduler) withdrawLeases(ctx context.Context, f *feed) {
 func (s *scheduler) withdrawLease(ctx context.Context, f *feed, id grid.LeaseID) bool {
 	ok, err := s.m.cfg.Store.Queue.Withdraw(ctx, id)
 	if err != nil {
-		s.m.log.Warn("lease that nobody holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
+		s.m.log.Warn("lease that no node holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
 	}
 	if ok {
 		s.dropLease(f, id)

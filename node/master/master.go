@@ -186,7 +186,7 @@ func (m *Master) checkHistory(ctx context.Context, first, last uint64, version i
 	newer := origin.Unread > 0 && origin.Unread < version
 	skipped := origin.Stream == "" && at > 0 && m.hasLong()
 	if another || newer || skipped || (first > 1 && at == 0) {
-		m.log.Warn("history does not fit the event stream and is rebuilt", "applied", at, "first", first, "last", last, "another", another)
+		m.log.Warn("history does not match the event stream and is rebuilt", "applied", at, "first", first, "last", last, "another", another)
 	}
 	if another || newer || skipped {
 		if err := db.Reset(ctx); err != nil {
@@ -235,7 +235,7 @@ func (m *Master) foldWithRetry(ctx context.Context, batches []history.Stored) ([
 			return changed, err
 		}
 		if m.setProblem(folding, err.Error()) {
-			m.log.Warn("events can't be folded now; the master tries again", "err", err)
+			m.log.Warn("events can't be folded now; trying again", "err", err)
 		}
 		wait := time.NewTimer(foldRetry)
 		select {

@@ -135,7 +135,7 @@ func (s *scheduler) requeueLeases(ctx context.Context, held []grid.LeaseID) {
 			continue
 		}
 		if err := s.deleteLease(ctx, f, id); err != nil {
-			s.m.log.Warn("lease that was taken back could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
+			s.m.log.Warn("requeued lease could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
 		}
 		f.requeueOneByOne(id)
 		s.dropLease(f, id)

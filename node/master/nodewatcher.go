@@ -209,7 +209,7 @@ func (w *nodeWatcher) checkNodes(ctx context.Context, p *selfCheck, now time.Tim
 	if known := w.m.cfg.Nodes.Known; known != nil {
 		for _, node := range w.nodes.removeUnknown(known) { // nothing waits for it any more
 			w.m.sampleStore.removeNode(node)
-			w.m.log.Info("node was taken out of the cluster; its leases are taken back", "node", node)
+			w.m.log.Info("node was taken out of the cluster; its leases are requeued", "node", node)
 			w.m.post(func(s *scheduler) {
 				s.fencer.handleNodeDeath(ctx, node, nodeLoss{reason: fmt.Sprintf("the node %s was taken out of the cluster", node), left: true})
 				s.health.forgetNode(node)
@@ -227,7 +227,7 @@ func (w *nodeWatcher) checkNodes(ctx context.Context, p *selfCheck, now time.Tim
 		if node == w.m.cfg.Nodes.Self && !l.left {
 			continue
 		}
-		w.m.log.Warn("node is lost; its leases are taken back", "node", node, "how", l.reason)
+		w.m.log.Warn("node is lost; its leases are requeued", "node", node, "how", l.reason)
 		w.m.post(func(s *scheduler) { s.fencer.handleNodeDeath(ctx, node, l) })
 	}
 }
@@ -238,7 +238,7 @@ func (w *nodeWatcher) logAway(why string) {
 		return
 	}
 	if w.awayReason = why; why != "" {
-		w.m.log.Warn("this master considers itself disconnected, and takes back no trials of other nodes", "why", why)
+		w.m.log.Warn("this master considers itself disconnected and requeues no trials of other nodes", "why", why)
 		return
 	}
 	w.m.log.Info("this master hears from the other nodes again")

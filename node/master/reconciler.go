@@ -76,7 +76,7 @@ func (r *reconciler) requeueMissing(ctx context.Context, id grid.LeaseID, f *fee
 		until, r.missing[id] = last, last
 	}
 	if r.s.applied >= until {
-		r.m.log.Info("lease is missing in the queue and is created again", "sweep", f.sweep.ID, "lease", id)
+		r.m.log.Info("lease is missing in the queue; its trials are leased again", "sweep", f.sweep.ID, "lease", id)
 		delete(r.missing, id)
 		if err := r.m.cfg.Store.Queue.Delete(ctx, id); err != nil { // so that no node takes it
 			r.m.log.Debug("lease that is missing could not be deleted", "lease", id, "err", err)
@@ -111,9 +111,9 @@ func (r *reconciler) reclaimAbandoned(ctx context.Context, f *feed, id grid.Leas
 	if l.attempt > 1 && !l.elsewhere {
 		delete(f.failedOn, l.lo) // the nodes that it avoids may be the only ones that can run it
 	}
-	r.m.log.Info("lease was handed out, and nobody holds it", "sweep", f.sweep.ID, "lease", id)
+	r.m.log.Info("lease was granted, but no node holds it", "sweep", f.sweep.ID, "lease", id)
 	if err := r.s.deleteLease(ctx, f, id); err != nil {
-		r.m.log.Warn("lease that nobody holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
+		r.m.log.Warn("lease that no node holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
 	}
 	return true
 }

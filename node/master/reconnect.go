@@ -49,7 +49,7 @@ func (s *scheduler) decideReconnected(ctx context.Context, node grid.NodeID, ope
 	goOn, stopped := 0, 0
 	defer func() {
 		if goOn+stopped > 0 {
-			s.m.log.Info("node holds leases that were taken back or lost", "node", node, "continue", goOn, "stopped", stopped)
+			s.m.log.Info("node holds leases that were requeued or lost", "node", node, "continue", goOn, "stopped", stopped)
 		}
 	}()
 	for i := range open {
@@ -200,7 +200,7 @@ func (s *scheduler) revokeLease(f *feed, id grid.LeaseID) {
 	if l.seq > 0 {
 		ctx := context.Background() // calls of the store have their own timeout
 		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil {
-			s.m.log.Warn("lease could not be deleted, and its trial may run once more", "sweep", f.sweep.ID, "lease", id, "err", err)
+			s.m.log.Warn("lease could not be deleted; its trial may run once more", "sweep", f.sweep.ID, "lease", id, "err", err)
 		}
 	}
 	delete(s.reconciler.missing, id)

@@ -57,7 +57,7 @@ func (c *collector) run(ctx context.Context, ready time.Time) error {
 func (c *collector) removeOutdated(ctx context.Context) {
 	for _, r := range c.outdated(time.Now()) {
 		if err := c.removeEnded(ctx, r.Sweep.ID); err != nil && ctx.Err() == nil {
-			c.m.log.Warn("old sweep could not be removed and is tried again later", "sweep", r.Sweep.ID, "err", err)
+			c.m.log.Warn("outdated sweep could not be removed; trying again later", "sweep", r.Sweep.ID, "err", err)
 		}
 	}
 }

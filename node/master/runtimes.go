@@ -23,7 +23,7 @@ func (s *scheduler) openTimes(ctx context.Context, f *feed) {
 		for ; at < r.Hi-r.Lo; at += step {
 			t, known, err := s.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: f.sweep.ID, Index: r.Lo + at})
 			if err != nil {
-				s.m.log.Warn("run times of trials could not be read, and the longest may not run first", "sweep", f.sweep.ID, "err", err)
+				s.m.log.Warn("run times of trials could not be read; the longest may not run first", "sweep", f.sweep.ID, "err", err)
 				return
 			}
 			if known && t.State == grid.Succeeded {

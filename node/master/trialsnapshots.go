@@ -53,10 +53,10 @@ func (m *Master) rejectUnreadable(stored []jetstream.StoredBatch) {
 				continue
 			}
 			if err := m.cfg.Snapshots.Reject(id, e.Attempt, r.Resumed); err != nil {
-				m.log.Warn("a snapshot that can't be read could not be removed", "trial", id, "err", err)
+				m.log.Warn("unreadable snapshot could not be removed", "trial", id, "err", err)
 				continue
 			}
-			m.log.Info("what a trial had saved can't be read; it goes on from the snapshot before", "trial", id, "snapshot", r.Resumed)
+			m.log.Info("snapshot of a trial can't be read; the trial continues from the one before", "trial", id, "snapshot", r.Resumed)
 		}
 	}
 }
