@@ -113,7 +113,7 @@ func doctorHost(ctx context.Context, a *app, seed string) (doctor.Host, error) {
 func queryService(ctx context.Context) *doctor.Service {
 	f := &doctor.Service{Systemd: true}
 	for _, user := range []bool{false, true} {
-		s, err := service.Status(ctx, service.Home{User: user})
+		s, err := service.Status(ctx, service.Manager{User: user})
 		if errors.Is(err, service.ErrNoSystemd) {
 			f.Systemd = false
 			return f
@@ -166,12 +166,12 @@ func askMaster(a *app, h *doctor.Host) {
 		return // the host is checked without the master
 	}
 	m := &masterProbe{client: contact.Client(), node: string(h.Node), agent: h.Running}
-	h.Ask, h.Back = m.askNode, m.reachPort
+	h.AskMaster, h.DialBack = m.askNode, m.reachPort
 }
 
-func (m *masterProbe) askNode(ctx context.Context) (doctor.Answer, error) {
+func (m *masterProbe) askNode(ctx context.Context) (doctor.MasterInfo, error) {
 	about, err := m.client.Node(ctx)
-	return doctor.Answer{Time: about.Time, Version: about.Version}, err
+	return doctor.MasterInfo{Time: about.Time, Version: about.Version}, err
 }
 
 // reachPort has the master connect to a port of this host. If no node listens there, this process

@@ -11,14 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits says which limits of resources a node on this host can enforce, for Host.Limits: those whose cgroup controllers
-// there are and whose cgroup it may divide. The node is the service, if there is one, and else would be begun like this process.
+// Limits returns the resource limits that a node on this host can enforce, for Host.Limits: those whose
+// cgroup controllers exist, in a cgroup where the node may create children. The node runs as the
+// service, if there is one, and otherwise in this process's cgroup.
 func Limits(s *Service) string {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return ""
 	}
-	scopes := "" // of v2, below the mount: where systemd makes the scopes of shims
+	scopes := "" // where systemd creates the scopes of shims, below the mount of v2
 	if s != nil && s.Installed {
 		scopes = "/"
 		if s.User {
@@ -28,7 +29,7 @@ func Limits(s *Service) string {
 	return limitsUnder("/sys/fs/cgroup", string(b), scopes)
 }
 
-// limitsUnder reads the lines `number:controllers:path` of a process, cgroups(7).
+// limitsUnder reads a process's lines `number:controllers:path`, see cgroups(7).
 func limitsUnder(mount, cgroups, scopes string) string {
 	for line := range strings.Lines(cgroups) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -39,10 +40,10 @@ func limitsUnder(mount, cgroups, scopes string) string {
 		switch dir := filepath.Join(mount, parts[1], parts[2]); {
 		case parts[1] != "":
 			enforced = slices.Contains(strings.Split(parts[1], ","), "memory") && unix.Access(dir, unix.W_OK) == nil
-		case scopes != "": // each holds a shim alone, which may divide it
-			enforced = offers(filepath.Join(mount, scopes))
+		case scopes != "": // a scope contains only the shim, which may create children
+			enforced = hasMemory(filepath.Join(mount, scopes))
 		default:
-			enforced = offers(dir) && unix.Access(dir, unix.W_OK) == nil && divisible(dir)
+			enforced = hasMemory(dir) && unix.Access(dir, unix.W_OK) == nil && canLimitChildren(dir)
 		}
 		if enforced {
 			return "memory"
@@ -51,15 +52,15 @@ func limitsUnder(mount, cgroups, scopes string) string {
 	return ""
 }
 
-// offers reports whether limits of memory can be had in a v2 cgroup.
-func offers(dir string) bool {
+// hasMemory reports whether a v2 cgroup has the memory controller.
+func hasMemory(dir string) bool {
 	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	return slices.Contains(strings.Fields(string(b)), "memory")
 }
 
-// divisible reports whether the children of a v2 cgroup can have limits: it has passed them on, or it holds nobody but this
-// process, which can step out of the way, or it is the root.
-func divisible(dir string) bool {
+// canLimitChildren reports whether the children of a v2 cgroup can have memory limits: the controller
+// is enabled for them, or the cgroup contains only this process, which can move, or it is the root.
+func canLimitChildren(dir string) bool {
 	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
 	if slices.Contains(strings.Fields(string(b)), "memory") {
 		return true
@@ -68,6 +69,6 @@ func divisible(dir string) bool {
 	if err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(os.Getpid()) {
 		return true
 	}
-	_, err = os.Stat(filepath.Join(dir, "cgroup.type")) // which the root alone has not
+	_, err = os.Stat(filepath.Join(dir, "cgroup.type")) // which only the root lacks
 	return err != nil
 }

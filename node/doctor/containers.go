@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Containers is what this host's container engine says of itself. The zero value is a host that was not looked at.
+// Containers describes this host's container engine. The zero value skips its checks.
 type Containers struct {
 	Engine  string // its name, version and socket
-	Problem string // why none answers, or none may be asked
+	Problem string // why no engine answers, or none may be asked
 
 	Podman       bool
 	Version      string // of Docker, or of Podman
@@ -21,19 +21,18 @@ type Containers struct {
 	CgroupDriver string // systemd or cgroupfs
 	Root         string // folder of images
 
-	GPUs       string // how a container can get GPUs: cdi, request, runtime or "" for not at all
+	GPUs       string // how a container gets GPUs: cdi, request, runtime, or "" if it can't
 	SpecDirs   []string
-	SpecDriver string   // version of the driver that the CDI specification is of
+	SpecDriver string   // version of the driver for which the CDI specification was generated
 	Unnamed    []string // GPUs that no CDI specification names
 	Toolkit    bool     // the runtime of nvidia-container-toolkit is registered
 }
 
-// fullEngine is how much of the disk of the images may be in use, in percent.
-const fullEngine = 80
+// maxImageDiskUse is how much of the disk of the images may be in use, in percent.
+const maxImageDiskUse = 80
 
-// containers looks whether tasks with an image can run here, and whether they can have GPUs.
-func (h Host) containers() []Finding {
-	c := &h.Containers
+// checkContainers checks whether tasks with an image can run here, and whether they can use GPUs.
+func checkContainers(c *Containers, gpus *GPUs) []Finding {
 	switch {
 	case c.Engine == "" && c.Problem == "":
 		return nil
@@ -50,39 +49,38 @@ func (h Host) containers() []Finding {
 		}
 		found = append(found, warn("container limits", "the engine does not bound the memory of containers, and says nothing when a task asks for that", cure))
 	}
-	if !c.Podman && c.Seccomp && older(c.Version, 20, 10, 10) {
+	if !c.Podman && c.Seccomp && isOlder(c.Version, 20, 10, 10) {
 		found = append(found, warn("container seccomp", "Docker "+c.Version+" refuses the system call clone3, so that programs of images with glibc 2.34 or newer can't start threads",
 			"update Docker to 20.10.10 or newer"))
 	}
 	var s unix.Statfs_t
 	if c.Root != "" && unix.Statfs(c.Root, &s) == nil {
-		found = append(found, judgeEngineRoom(c.Root, s.Blocks*uint64(s.Bsize), s.Bavail*uint64(s.Bsize)))
+		found = append(found, judgeImageDisk(c.Root, s.Blocks*uint64(s.Bsize), s.Bavail*uint64(s.Bsize)))
 	}
-	if len(h.GPUs.Devices) > 0 {
-		found = append(found, h.containerGPUs())
+	if len(gpus.Devices) > 0 {
+		found = append(found, judgeContainerGPUs(c, gpus.Driver))
 	}
 	return found
 }
 
-func judgeEngineRoom(root string, size, free uint64) Finding {
+func judgeImageDisk(root string, size, free uint64) Finding {
 	cause := fmt.Sprintf("%s of %s free for images in %s", humanize.IBytes(free), humanize.IBytes(size), root)
-	if size > 0 && free < size/100*(100-fullEngine) {
+	if size > 0 && free < size/100*(100-maxImageDiskUse) {
 		return warn("container disk", cause, "docker system df, and: docker system prune --all, which removes images that no container uses")
 	}
 	return fine("container disk", cause)
 }
 
-func (h Host) containerGPUs() Finding {
+func judgeContainerGPUs(c *Containers, driver string) Finding {
 	const name = "container gpus"
-	c := &h.Containers
 	generate := "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 	switch {
 	case c.Podman && c.GPUs == "":
 		return warn(name, "Podman "+c.Version+" gives no GPUs to containers over its socket, which starts with 5.4", "update Podman, or install Docker; processes have the GPUs")
 	case c.GPUs == "" || c.GPUs == "request" && !c.Toolkit:
 		return warn(name, "the engine can't give GPUs to containers", "mlfnode gpu-setup, or by hand: install nvidia-container-toolkit, nvidia-ctk runtime configure, and restart the engine")
-	case c.GPUs == "cdi" && c.SpecDriver != "" && h.GPUs.Driver != "" && c.SpecDriver != h.GPUs.Driver:
-		return warn(name, fmt.Sprintf("the CDI specification is of the driver %s, and the driver is %s", c.SpecDriver, h.GPUs.Driver), generate)
+	case c.GPUs == "cdi" && c.SpecDriver != "" && driver != "" && c.SpecDriver != driver:
+		return warn(name, fmt.Sprintf("the CDI specification is of the driver %s, and the driver is %s", c.SpecDriver, driver), generate)
 	case len(c.Unnamed) > 0 && len(c.SpecDirs) > 0:
 		return warn(name, fmt.Sprintf("the CDI specification does not name %s", strings.Join(c.Unnamed, ", ")), generate)
 	case c.GPUs != "cdi" && c.CgroupDriver == "systemd" && !c.Podman:
@@ -93,8 +91,8 @@ func (h Host) containerGPUs() Finding {
 	return fine(name, how)
 }
 
-// older compares a version like 20.10.5+dfsg1 with one in numbers.
-func older(version string, than ...int) bool {
+// isOlder compares a version like 20.10.5+dfsg1 with one in numbers.
+func isOlder(version string, than ...int) bool {
 	var v [3]int
 	n, _ := fmt.Sscanf(version, "%d.%d.%d", &v[0], &v[1], &v[2])
 	for i, t := range than[:min(n, len(than))] {
@@ -102,5 +100,5 @@ func older(version string, than ...int) bool {
 			return v[i] < t
 		}
 	}
-	return false // the same, or nobody knows
+	return false // the same, or not a version
 }

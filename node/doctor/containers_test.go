@@ -39,7 +39,7 @@ func TestContainers(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			found := Host{Containers: tt.c, GPUs: tt.gpus}.containers()
+			found := checkContainers(&tt.c, &tt.gpus)
 			for _, f := range found {
 				if f.Name != tt.name && tt.name != "" {
 					continue
@@ -55,13 +55,13 @@ func TestContainers(t *testing.T) {
 			}
 		})
 	}
-	want(t, judgeEngineRoom("/d", 100<<30, 19<<30), Warn, "19 GiB of 100 GiB", "prune")
-	want(t, judgeEngineRoom("/d", 100<<30, 21<<30), OK, "21 GiB", "")
+	want(t, judgeImageDisk("/d", 100<<30, 19<<30), Warn, "19 GiB of 100 GiB", "prune")
+	want(t, judgeImageDisk("/d", 100<<30, 21<<30), OK, "21 GiB", "")
 }
 
 func TestOlder(t *testing.T) {
 	for version, want := range map[string]bool{"20.10.9": true, "20.10.10": false, "20.10.24+dfsg1": false, "19.3": true, "28.2.2": false, "": false, "master": false, "20.10": false, "20.9": true} {
-		if got := older(version, 20, 10, 10); got != want {
+		if got := isOlder(version, 20, 10, 10); got != want {
 			t.Errorf("%q: got %v, want %v", version, got, want)
 		}
 	}

@@ -1,13 +1,14 @@
-// Package doctor examines whether a host is fit to be a node of a cluster: each finding names what is wrong, what causes it
-// and what cures it.
+// Package doctor checks whether a host is fit to be a node of a cluster. Each finding names what was
+// found and what to do about it.
 //
-// What can be seen on the host itself or from the outside of the master is looked at directly, with real sockets and files.
-// What only other parts of mlfnode know, as the limits that are enforced or what the master says, is passed in as data or as
-// a func, so that this package knows none of them.
+// The package checks the host itself and the master's ports directly, with real files and sockets.
+// What only other parts of mlfnode know, such as the enforced limits or the master's answers, its
+// callers pass in as data or as a func, so that it imports none of them.
 package doctor
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"strconv"
 	"time"
@@ -15,17 +16,18 @@ import (
 	"mlfnode/grid"
 )
 
-// State says how bad a finding is.
+// State is the severity of a finding.
 type State string
 
-// The states of findings. With OK nothing is wrong; Warn costs speed or safety; Bad keeps the node from working.
+// The states of findings. OK means that nothing is wrong, Warn costs speed or safety, and Bad keeps
+// the node from working.
 const (
 	OK   State = "ok"
 	Warn State = "warn"
 	Bad  State = "bad"
 )
 
-// Finding is one thing that was looked at.
+// Finding is the result of one check.
 type Finding struct {
 	Name  string `json:"name"`
 	State State  `json:"state"`
@@ -33,78 +35,79 @@ type Finding struct {
 	Cure  string `json:"cure,omitempty"` // what to do about it; empty with OK
 }
 
-// Ports are those of a cluster.
+// Ports are the ports of a cluster's nodes.
 type Ports struct{ API, NATS, Gossip int }
 
-// DefaultPorts are the ports without settings.
+// DefaultPorts returns the ports of a cluster without settings.
 func DefaultPorts() Ports { return Ports{API: 7420, NATS: 7421, Gossip: 7422} }
 
-// Answer is what the master says about itself.
-type Answer struct {
-	Time    time.Time // by its clock, when it answered
-	Version string    // "" if it does not tell
+// MasterInfo is the master's description of itself.
+type MasterInfo struct {
+	Time    time.Time // by the master's clock, when it answered
+	Version string    // "" if unknown
 }
 
-// Service says how the node is kept running on this host.
+// Service is the systemd service that keeps the node running.
 type Service struct {
-	Systemd   bool // the host is run by systemd
+	Systemd   bool // systemd runs on the host
 	Installed bool
 	Active    bool
-	User      bool // it is a service of a user
-	Linger    bool // which runs without a login
+	User      bool // a user's service
+	Linger    bool // the user's services run without a login
 }
 
-// Host is what is examined. Zero fields are left out of the examination, or stand for the default.
+// Host describes the host to check. The checks that need a field which is zero are skipped, or use a
+// default.
 type Host struct {
 	StateDir  string
 	Node      grid.NodeID
 	Version   string
 	Ports     Ports
-	Bind      string // the address that the node listens on; empty is every one
-	Advertise string // the address that other nodes are told; empty is found out
-	Master    bool   // this host is to be the master
-	Running   bool   // our own agent runs, so that it holds its ports
+	Bind      string // the address that the node listens on; empty means all
+	Advertise string // the address that other nodes use; empty means that it is detected
+	Master    bool   // this host is the master
+	Running   bool   // the node runs, so it has its ports
 
-	Seed   string // the master's host name or address; empty where there is none yet
-	Limits string // what limits of resources are enforced, as "memory"; empty for none
+	Seed   string // the master's host name or address; empty if there is none yet
+	Limits string // the enforced resource limits, such as "memory"; empty for none
 	GPUs   GPUs
 
 	Containers Containers
 	Service    *Service
 
-	Ask   func(context.Context) (Answer, error)                 // asks the master; nil asks for the date only
-	Back  func(ctx context.Context, network, port string) error // has the master try our port over tcp or udp; nil leaves it out
-	Roots Trust                                                 // what the master's certificate must chain to
+	AskMaster func(context.Context) (MasterInfo, error)             // nil asks for the date only
+	DialBack  func(ctx context.Context, network, port string) error // makes the master connect to this host's tcp or udp port; nil skips the check
+	Roots     *x509.CertPool                                        // what the master's certificate must chain to; nil if this host has not joined yet
 }
 
-// checkTime bounds each look that waits for something.
-const checkTime = 3 * time.Second
+// checkTimeout bounds each check that waits for an answer.
+const checkTimeout = 3 * time.Second
 
-// Check examines the host. It blocks for some seconds at most where the network is silent.
+// Check runs all checks. It blocks for a few seconds at most if the network does not answer.
 func Check(ctx context.Context, h Host) []Finding {
 	if h.Ports == (Ports{}) {
 		h.Ports = DefaultPorts()
 	}
-	found := h.ports()
-	found = append(found, h.permissions()...)
-	found = append(found, h.disk()...)
-	found = append(found, h.memory(), h.files(), h.limits())
-	found = append(found, h.gpus("/")...)
-	found = append(found, h.containers()...)
+	found := h.checkPorts()
+	found = append(found, checkStateFolder(h.StateDir)...)
+	found = append(found, checkDisk(h.StateDir)...)
+	found = append(found, checkMemory(), checkOpenFiles(h.Master), judgeLimits(h.Limits))
+	found = append(found, checkGPUs(&h.GPUs, "/")...)
+	found = append(found, checkContainers(&h.Containers, &h.GPUs)...)
 	if h.Service != nil {
 		found = append(found, judgeService(*h.Service))
 	}
-	found = append(found, h.ownName(ctx))
+	found = append(found, checkOwnName(ctx, h.Advertise))
 	if h.Seed == "" || h.Master {
 		return found
 	}
-	seed := h.seedName(ctx)
+	seed := checkSeedName(ctx, h.Seed)
 	if found = append(found, seed); seed.State == Bad {
 		return found
 	}
-	found = append(found, h.reach(ctx)...)
-	found = append(found, h.master(ctx)...)
-	return append(found, h.back(ctx)...)
+	found = append(found, h.checkMasterPorts(ctx)...)
+	found = append(found, h.checkMaster(ctx)...)
+	return append(found, h.checkDialBack(ctx)...)
 }
 
 func fine(name, cause string) Finding { return Finding{Name: name, State: OK, Cause: cause} }
@@ -117,4 +120,4 @@ func bad(name, cause, cure string) Finding {
 	return Finding{Name: name, State: Bad, Cause: cause, Cure: cure}
 }
 
-func (h Host) at(port int) string { return net.JoinHostPort(h.Seed, strconv.Itoa(port)) }
+func (h Host) seedAddress(port int) string { return net.JoinHostPort(h.Seed, strconv.Itoa(port)) }

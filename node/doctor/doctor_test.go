@@ -46,12 +46,12 @@ func TestJudgements(t *testing.T) {
 		{"hopeless disk", judgeSync("/s", time.Second), Bad, "1s", "network file system"},
 		{"memory", judgeMemory("MemTotal: 9 kB\nMemAvailable:  2097152 kB\n"), OK, "2.0 GiB available", ""},
 		{"little memory", judgeMemory("MemAvailable: 1024 kB\n"), Warn, "1.0 MiB", "ps -eo"},
-		{"files", judgeFiles(1<<20, true), OK, "1048576", ""},
-		{"endless files", judgeFiles(1<<63, true), OK, "no limit", ""},
-		{"few files", judgeFiles(20000, true), Warn, "65536 may be needed", "service install"},
-		{"enough for a worker", judgeFiles(20000, false), OK, "20000", ""},
-		{"limits", Host{Limits: "memory"}.limits(), OK, "enforced: memory", ""},
-		{"no limits", Host{}.limits(), Warn, "no limit of memory", "--run-as USER"},
+		{"files", judgeOpenFiles(1<<20, true), OK, "1048576", ""},
+		{"endless files", judgeOpenFiles(1<<63, true), OK, "no limit", ""},
+		{"few files", judgeOpenFiles(20000, true), Warn, "65536 may be needed", "service install"},
+		{"enough for a worker", judgeOpenFiles(20000, false), OK, "20000", ""},
+		{"limits", judgeLimits("memory"), OK, "enforced: memory", ""},
+		{"no limits", judgeLimits(""), Warn, "no limit of memory", "--run-as USER"},
 		{"no systemd", judgeService(Service{}), Warn, "not run by systemd", "says what to do instead"},
 		{"no service", judgeService(Service{Systemd: true}), Warn, "is not a service", "mlfnode service install"},
 		{"no linger", judgeService(Service{Systemd: true, Installed: true, Active: true, User: true}), Warn, "does not linger", "enable-linger"},
@@ -72,10 +72,10 @@ func TestJudgements(t *testing.T) {
 		{"far version", judgeVersions("v1.2.3", "v1.4.0"), Bad, "more than one minor version", "install the master's"},
 		{"other age", judgeVersions("v1.2.3", "v2.2.3"), Bad, "apart", "update"},
 		{"made by hand", judgeVersions("devel", "v1.2.3"), Warn, "can't be compared", "install"},
-		{"reached back", judgeBack("tcp", "7422", nil), OK, "reaches port 7422", ""},
-		{"not tried", judgeBack("udp", "7422", ErrSameHost), OK, "not tried", ""},
-		{"not reached back", judgeBack("tcp", "7422", syscall.ETIMEDOUT), Bad, "timed out", "ufw allow 7422/tcp"},
-		{"no datagram back", judgeBack("udp", "7422", syscall.ETIMEDOUT), Warn, "does not reach", "--dport 7422"},
+		{"reached back", judgeDialBack("tcp", "7422", nil), OK, "reaches port 7422", ""},
+		{"not tried", judgeDialBack("udp", "7422", ErrSameHost), OK, "not tried", ""},
+		{"not reached back", judgeDialBack("tcp", "7422", syscall.ETIMEDOUT), Bad, "timed out", "ufw allow 7422/tcp"},
+		{"no datagram back", judgeDialBack("udp", "7422", syscall.ETIMEDOUT), Warn, "does not reach", "--dport 7422"},
 		{"no right to listen", Host{}.judgePort(port{"api port", "tcp", 99, "ports.api"}, syscall.EACCES), Bad, "may not listen", "from 1024 on"},
 		{"foreign address", Host{Bind: "10.1.1.1"}.judgePort(port{}, syscall.EADDRNOTAVAIL), Bad, "10.1.1.1 is not an address", "bind:"},
 		{"free again", Host{Bind: "127.0.0.1"}.judgePort(port{network: "udp"}, syscall.EADDRINUSE), OK, "free", ""},
@@ -95,7 +95,7 @@ func TestPorts(t *testing.T) {
 	held := l.Addr().(*net.TCPAddr).Port
 	h := Host{Bind: "127.0.0.1", Ports: Ports{Gossip: held, API: held, NATS: held}, Master: true}
 	me := fmt.Sprintf("process %d (", os.Getpid())
-	found := h.ports()
+	found := h.checkPorts()
 	if len(found) != 4 {
 		t.Fatalf("got %d findings, want those of 4 ports", len(found))
 	}
@@ -110,11 +110,12 @@ func TestPorts(t *testing.T) {
 	}
 	defer u.Close()
 	h = Host{Bind: "127.0.0.1", Ports: Ports{Gossip: u.LocalAddr().(*net.UDPAddr).Port}}
-	want(t, h.ports()[1], Bad, me, "ports.gossip")
+	want(t, h.checkPorts()[1], Bad, me, "ports.gossip")
 }
 
-// TestLookingTakesNoPort listens on ports while they are looked at without a pause, as a node that starts then.
-func TestLookingTakesNoPort(t *testing.T) {
+// TestCheckLeavesPortsFree listens on ports while they are checked without a pause, like a node that
+// starts at that moment.
+func TestCheckLeavesPortsFree(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +180,7 @@ func TestLookingTakesNoPort(t *testing.T) {
 func TestPermissions(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	h := Host{StateDir: dir}
-	want(t, h.permissions()[0], OK, "will be made", "")
+	want(t, checkStateFolder(h.StateDir)[0], OK, "will be made", "")
 	if err := os.MkdirAll(filepath.Join(dir, "trust"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +189,7 @@ func TestPermissions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	found := h.permissions()
+	found := checkStateFolder(h.StateDir)
 	if len(found) != 2 {
 		t.Fatalf("got %+v, want the folder and one secret", found)
 	}
@@ -197,12 +198,12 @@ func TestPermissions(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	want(t, h.permissions()[0], Bad, "mode 0755", "chmod 0700 "+dir)
+	want(t, checkStateFolder(h.StateDir)[0], Bad, "mode 0755", "chmod 0700 "+dir)
 	if os.Getuid() == 0 {
 		if err := os.Chown(dir, 12345, 0); err != nil {
 			t.Fatal(err)
 		}
-		want(t, h.permissions()[0], Bad, "number 12345", "chown -R 0 "+dir)
+		want(t, checkStateFolder(h.StateDir)[0], Bad, "number 12345", "chown -R 0 "+dir)
 	}
 }
 
@@ -238,10 +239,10 @@ func TestLimitsUnder(t *testing.T) {
 func TestCheck(t *testing.T) {
 	h := serving(t)
 	h.StateDir, h.Version, h.Limits, h.Service = t.TempDir(), "v1.2.3", "memory", &Service{Systemd: true, Installed: true, Active: true}
-	h.Ask = func(context.Context) (Answer, error) {
-		return Answer{Time: time.Now().Add(-time.Hour), Version: "v1.2.9"}, nil
+	h.AskMaster = func(context.Context) (MasterInfo, error) {
+		return MasterInfo{Time: time.Now().Add(-time.Hour), Version: "v1.2.9"}, nil
 	}
-	h.Back = func(_ context.Context, network, _ string) error {
+	h.DialBack = func(_ context.Context, network, _ string) error {
 		return map[string]error{"udp": errors.New("silence")}[network]
 	}
 	got := map[string]State{}

@@ -9,29 +9,30 @@ import (
 	"strings"
 )
 
-// shared are the types of file systems that other machines may have mounted, too.
-var shared = []string{
+// sharedTypes are the types of file systems that other machines may have mounted, too.
+var sharedTypes = []string{
 	"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "panfs", "wekafs", "orangefs", "ocfs2", "gfs2", "9p", "virtiofs",
 	"vboxsf", "glusterfs", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.juicefs", "fuse.vmhgfs-fuse",
 	"fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse",
 }
 
-// Where a lock of a file is not told to other machines: types of file systems, and options of mounts (nfs(5), mount.cifs(8)).
+// The types and mount options of file systems whose locks other machines do not see (nfs(5),
+// mount.cifs(8)).
 var (
-	lockless        = []string{"fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse"}
+	locklessTypes   = []string{"fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse"}
 	locklessOptions = []string{"nolock", "local_lock=flock", "local_lock=all", "nobrl"}
 )
 
 // mount is a mounted file system.
 type mount struct {
 	point   string
-	kind    string // its type, as nfs4
-	source  string // as server:/home
-	options string // of the file system itself, with commas between them
+	kind    string // such as nfs4
+	source  string // such as server:/home
+	options string // of the file system itself, separated by commas
 }
 
-// fileSystem looks at what the state folder is on.
-func fileSystem(dir string) Finding {
+// checkFileSystem checks the type of the state folder's file system.
+func checkFileSystem(dir string) Finding {
 	path, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		path = dir
@@ -45,7 +46,7 @@ func fileSystem(dir string) Finding {
 
 func judgeFileSystem(dir string, m mount) Finding {
 	const name = "file system"
-	if !slices.Contains(shared, m.kind) {
+	if !slices.Contains(sharedTypes, m.kind) {
 		return fine(name, dir+" is on "+m.kind)
 	}
 	cause := fmt.Sprintf("%s is on %s (%s), which other machines may have, too", dir, m.kind, m.source)
@@ -59,14 +60,15 @@ func judgeFileSystem(dir string, m mount) Finding {
 	switch {
 	case lock != "":
 		return bad(name, cause+"; locks there hold on this machine alone ("+lock+"), so that a second node in the folder would not be noticed and would destroy what the first one keeps", cure)
-	case slices.Contains(lockless, m.kind):
+	case slices.Contains(locklessTypes, m.kind):
 		return bad(name, cause+"; it has no locks, so that a second node in the folder would not be noticed and would destroy what the first one keeps", cure)
 	}
 	return warn(name, cause+"; what a node keeps there is slower and less safe than on a disk", cure)
 }
 
-// mountOf finds the file system of a path in lines as `36 35 0:31 / /home rw,relatime shared:1 - nfs4 server:/home rw,vers=4.2`
-// (proc_pid_mountinfo(5)). Of those mounted over each other the last one counts.
+// mountOf returns the file system of a path from lines such as
+// `36 35 0:31 / /home rw,relatime shared:1 - nfs4 server:/home rw,vers=4.2`
+// (proc_pid_mountinfo(5)). Of file systems mounted over each other the last one counts.
 func mountOf(mountinfo, path string) (found mount) {
 	for line := range strings.Lines(mountinfo) {
 		before, after, _ := strings.Cut(line, " - ")
@@ -86,7 +88,7 @@ func mountOf(mountinfo, path string) (found mount) {
 	return found
 }
 
-// unescape turns `\040` and its like back into the characters that they stand for.
+// unescape decodes octal escapes such as `\040`.
 func unescape(text string) string {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {

@@ -31,7 +31,7 @@ func TestFileSystem(t *testing.T) {
 	} {
 		want(t, judgeFileSystem(c.dir, mountOf(mounts, c.dir)), c.state, c.cause, map[bool]string{true: "", false: "--state-dir"}[c.state == OK])
 	}
-	if f := fileSystem(t.TempDir()); f.Cause == "" || f.State == "" {
+	if f := checkFileSystem(t.TempDir()); f.Cause == "" || f.State == "" {
 		t.Errorf("of this machine: got %+v", f)
 	}
 	here, err := os.ReadFile("/proc/self/mountinfo")

@@ -8,29 +8,28 @@ import (
 	"strings"
 )
 
-// GPUs is what this host's driver says about its GPUs.
+// GPUs is the driver's report on this host's GPUs.
 type GPUs struct {
 	Driver  string // version; empty without a driver
 	CUDA    string
-	Problem string // why the GPUs can't be read though a driver is there
+	Problem string // why the driver does not report its GPUs
 	Devices []GPU
 }
 
-// GPU is one of them.
+// GPU is one GPU of a host.
 type GPU struct {
 	Name       string
 	Problem    string // why it can't be used
-	Recovery   string // what has to be done to it; empty for nothing
+	Recovery   string // the recovery action that the driver asks for; empty for none
 	Mode       string // exclusive or prohibited; empty for the default
 	Persistent bool   // the driver stays loaded between programs
 	MIG        bool   // it is divided into instances
 	Instances  int
 }
 
-// gpus looks at the driver and, where there are GPUs, at the settings that decide how trials can use them.
-func (h Host) gpus(root string) []Finding {
+// checkGPUs checks the driver and the settings that decide how trials can use the GPUs.
+func checkGPUs(g *GPUs, root string) []Finding {
 	const cure = "nvidia-smi must work first: install a driver that fits the kernel, or reboot after an update of it"
-	g := &h.GPUs
 	switch {
 	case g.Problem != "":
 		return []Finding{bad("gpu driver", g.Problem, cure)}
@@ -43,32 +42,32 @@ func (h Host) gpus(root string) []Finding {
 		return []Finding{fine("gpu driver", "version "+g.Driver+", with no GPU")}
 	}
 	found := []Finding{fine("gpu driver", fmt.Sprintf("version %s, CUDA %s, %d GPUs", g.Driver, g.CUDA, len(g.Devices)))}
-	found = append(found, g.health()...)
-	if on := g.which(func(d *GPU) bool { return !d.Persistent && d.Problem == "" }); on != "" {
+	found = append(found, g.unusable()...)
+	if on := g.list(func(d *GPU) bool { return !d.Persistent && d.Problem == "" }); on != "" {
 		found = append(found, warn("gpu persistence", "persistence mode is off for "+on+": each program waits seconds for the driver to load",
 			"systemctl enable --now nvidia-persistenced, or as root: nvidia-smi -pm 1"))
 	}
-	if on := g.which(func(d *GPU) bool { return d.Mode == "exclusive" }); on != "" {
+	if on := g.list(func(d *GPU) bool { return d.Mode == "exclusive" }); on != "" {
 		found = append(found, warn("gpu mode", on+" is in exclusive mode: trials that ask for a share can't use it", "as root: nvidia-smi -c DEFAULT"))
 	}
-	if on := g.which(func(d *GPU) bool { return d.Mode == "prohibited" }); on != "" {
+	if on := g.list(func(d *GPU) bool { return d.Mode == "prohibited" }); on != "" {
 		found = append(found, bad("gpu mode", on+" lets no program compute", "as root: nvidia-smi -c DEFAULT"))
 	}
-	if on := g.which(func(d *GPU) bool { return d.MIG && d.Instances == 0 }); on != "" {
+	if on := g.list(func(d *GPU) bool { return d.MIG && d.Instances == 0 }); on != "" {
 		found = append(found, warn("gpu mig", on+" is in MIG mode without any instance: no trial can use it",
 			"as root: nvidia-smi mig -cgi PROFILE -C, or nvidia-smi -mig 0"))
-	} else if on := g.which(func(d *GPU) bool { return d.MIG }); on != "" {
+	} else if on := g.list(func(d *GPU) bool { return d.MIG }); on != "" {
 		found = append(found, fine("gpu mig", on+" is divided into instances; trials ask for one with gpu_profile"))
 	}
-	if runs(root, "nvidia-cuda-mps") {
+	if isRunning(root, "nvidia-cuda-mps") {
 		found = append(found, warn("gpu mps", "an MPS daemon runs: a trial that fails may take down others on its GPU, and one user at a time can use it",
 			"echo quit | nvidia-cuda-mps-control, unless you want it"))
 	}
 	return found
 }
 
-// health names GPUs that can't be used.
-func (g *GPUs) health() []Finding {
+// unusable reports the GPUs that can't be used.
+func (g *GPUs) unusable() []Finding {
 	var found []Finding
 	for i := range g.Devices {
 		d := &g.Devices[i]
@@ -82,11 +81,11 @@ func (g *GPUs) health() []Finding {
 	return found
 }
 
-// which lists the GPUs of a kind, as in "GPU 0, 1"; empty for none.
-func (g *GPUs) which(is func(*GPU) bool) string {
+// list names the matching GPUs, as in "GPU 0, 1"; empty for none.
+func (g *GPUs) list(match func(*GPU) bool) string {
 	var all []string
 	for i := range g.Devices {
-		if is(&g.Devices[i]) {
+		if match(&g.Devices[i]) {
 			all = append(all, fmt.Sprint(i))
 		}
 	}
@@ -96,7 +95,8 @@ func (g *GPUs) which(is func(*GPU) bool) string {
 	return "GPU " + strings.Join(all, ", ")
 }
 
-// pciGPUs counts NVIDIA's display and compute devices on the PCI bus, which show without a driver, too.
+// pciGPUs counts NVIDIA's display and compute devices on the PCI bus, which lists them without a
+// driver, too.
 func pciGPUs(root string) int {
 	n := 0
 	vendors, _ := filepath.Glob(filepath.Join(root, "sys/bus/pci/devices/*/vendor")) // the pattern is well-formed
@@ -110,11 +110,12 @@ func pciGPUs(root string) int {
 	return n
 }
 
-// runs reports whether a program runs whose name starts so. The kernel keeps 15 bytes of names.
-func runs(root, name string) bool {
+// isRunning reports whether a program runs whose name has this prefix. The kernel keeps the first 15
+// bytes of a name.
+func isRunning(root, prefix string) bool {
 	names, _ := filepath.Glob(filepath.Join(root, "proc/[0-9]*/comm")) // the pattern is well-formed
 	for _, path := range names {
-		if comm, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(comm), name) {
+		if comm, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(comm), prefix) {
 			return true
 		}
 	}

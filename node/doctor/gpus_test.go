@@ -46,7 +46,7 @@ func TestGPUs(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		found := Host{GPUs: tt.gpus}.gpus(root)
+		found := checkGPUs(&tt.gpus, root)
 		got := found[len(found)-1]
 		for _, f := range found {
 			if f.State != OK {

@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	skewNoticed = 2 * time.Second // a date over HTTP is exact to a second
-	skewHarmful = time.Minute     // certificates and tokens then begin or end at the wrong time
+	noticeableSkew = 2 * time.Second // a date over HTTP is exact to a second
+	harmfulSkew    = time.Minute     // certificates and tokens become valid or expire at the wrong time
 )
 
-// master asks the master for its time and version.
-func (h Host) master(ctx context.Context) []Finding {
-	ask := h.Ask
+// checkMaster compares the master's time and version with this host's.
+func (h Host) checkMaster(ctx context.Context) []Finding {
+	ask := h.AskMaster
 	if ask == nil {
 		ask = h.askDate
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	began := time.Now()
 	a, err := ask(ctx)
@@ -36,44 +36,44 @@ func (h Host) master(ctx context.Context) []Finding {
 	return found
 }
 
-// askDate takes the date from the head of any answer, even a refusal.
-func (h Host) askDate(ctx context.Context) (Answer, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+h.at(h.Ports.API)+"/", nil)
+// askDate reads the date from the header of any response, even a refusal.
+func (h Host) askDate(ctx context.Context) (MasterInfo, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+h.seedAddress(h.Ports.API)+"/", nil)
 	if err != nil {
-		return Answer{}, err
+		return MasterInfo{}, err
 	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, VerifyConnection: h.verify}}
 	defer transport.CloseIdleConnections()
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
-		return Answer{}, err
+		return MasterInfo{}, err
 	}
 	defer resp.Body.Close()
 	date, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
-		return Answer{}, fmt.Errorf("read its date: %w", err)
+		return MasterInfo{}, fmt.Errorf("read its date: %w", err)
 	}
-	return Answer{Time: date.Add(time.Second / 2)}, nil // it was cut to the second
+	return MasterInfo{Time: date.Add(time.Second / 2)}, nil // the header is truncated to the second
 }
 
 func judgeClock(ahead time.Duration) Finding {
 	cause := fmt.Sprintf("this host's clock is %v %s the master's", ahead.Abs().Round(100*time.Millisecond), map[bool]string{true: "ahead of", false: "behind"}[ahead > 0])
 	cure := "sudo timedatectl set-ntp true (or start chronyd) on both hosts"
 	switch {
-	case ahead.Abs() > skewHarmful:
+	case ahead.Abs() > harmfulSkew:
 		return bad("clock", cause, cure)
-	case ahead.Abs() > skewNoticed:
+	case ahead.Abs() > noticeableSkew:
 		return warn("clock", cause, cure)
 	}
 	return fine("clock", "agrees with the master's")
 }
 
-// judgeVersions knows that nodes of neighbouring minor versions work together.
+// judgeVersions accepts neighbouring minor versions, which work together.
 func judgeVersions(ours, masters string) Finding {
 	cause := fmt.Sprintf("this host has %s, the master %s", ours, masters)
 	cure := "install the master's version here, or update the master first"
-	major, minor, ok1 := release(ours)
-	otherMajor, otherMinor, ok2 := release(masters)
+	major, minor, ok1 := parseVersion(ours)
+	otherMajor, otherMinor, ok2 := parseVersion(masters)
 	switch {
 	case ours == masters:
 		return fine("versions", "both have "+ours)
@@ -85,8 +85,8 @@ func judgeVersions(ours, masters string) Finding {
 	return fine("versions", cause)
 }
 
-// release reads v1.2.3 and anything that goes on behind it.
-func release(version string) (major, minor int, ok bool) {
+// parseVersion reads a version like v1.2.3, with any suffix.
+func parseVersion(version string) (major, minor int, ok bool) {
 	parts := strings.Split(strings.TrimPrefix(version, "v"), ".")
 	if len(parts) < 2 {
 		return 0, 0, false

@@ -15,17 +15,14 @@ import (
 	"time"
 )
 
-// Trust is what the certificate of the master must chain to; nil where this host has not joined yet.
-type Trust = *x509.CertPool
-
-// ownName looks whether other nodes could use this host's name.
-func (h Host) ownName(ctx context.Context) Finding {
+// checkOwnName checks whether other nodes can use this host's name.
+func checkOwnName(ctx context.Context, advertise string) Finding {
 	name, err := os.Hostname()
 	if err != nil {
 		return bad("own name", err.Error(), "sudo hostnamectl set-hostname NAME")
 	}
 	addresses, err := lookup(ctx, name)
-	return judgeOwnName(name, addresses, err, h.Advertise)
+	return judgeOwnName(name, addresses, err, advertise)
 }
 
 func judgeOwnName(name string, addresses []string, err error, advertise string) Finding {
@@ -42,7 +39,7 @@ func judgeOwnName(name string, addresses []string, err error, advertise string) 
 }
 
 func lookup(ctx context.Context, name string) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	return net.DefaultResolver.LookupHost(ctx, name)
 }
@@ -56,9 +53,9 @@ func allLoopback(addresses []string) bool {
 	return len(addresses) > 0
 }
 
-func (h Host) seedName(ctx context.Context) Finding {
-	addresses, err := lookup(ctx, h.Seed)
-	return judgeSeedName(h.Seed, addresses, err)
+func checkSeedName(ctx context.Context, seed string) Finding {
+	addresses, err := lookup(ctx, seed)
+	return judgeSeedName(seed, addresses, err)
 }
 
 func judgeSeedName(name string, addresses []string, err error) Finding {
@@ -73,59 +70,63 @@ func judgeSeedName(name string, addresses []string, err error) Finding {
 	return fine("seed name", fmt.Sprintf("%s is %s", name, strings.Join(addresses, ", ")))
 }
 
-// reach tries the master's ports.
-func (h Host) reach(ctx context.Context) []Finding {
-	looks := []func() Finding{
-		func() Finding { return judgeReach("master's api", h.at(h.Ports.API), h.greet(ctx, h.at(h.Ports.API))) },
+// checkMasterPorts connects to the master's ports.
+func (h Host) checkMasterPorts(ctx context.Context) []Finding {
+	checks := []func() Finding{
 		func() Finding {
-			return judgeReach("master's nats", h.at(h.Ports.NATS), h.greet(ctx, h.at(h.Ports.NATS)))
+			return judgePortOfMaster("master's api", h.seedAddress(h.Ports.API), h.handshake(ctx, h.seedAddress(h.Ports.API)))
 		},
 		func() Finding {
-			c, err := dial(ctx, "tcp", h.at(h.Ports.Gossip))
+			return judgePortOfMaster("master's nats", h.seedAddress(h.Ports.NATS), h.handshake(ctx, h.seedAddress(h.Ports.NATS)))
+		},
+		func() Finding {
+			c, err := dial(ctx, "tcp", h.seedAddress(h.Ports.Gossip))
 			if err == nil {
 				c.Close()
 			}
-			return judgeReach("master's gossip", h.at(h.Ports.Gossip), err)
+			return judgePortOfMaster("master's gossip", h.seedAddress(h.Ports.Gossip), err)
 		},
-		func() Finding { return judgeDatagram(h.at(h.Ports.Gossip), datagram(ctx, h.at(h.Ports.Gossip))) },
+		func() Finding {
+			return judgeDatagram(h.seedAddress(h.Ports.Gossip), sendDatagram(ctx, h.seedAddress(h.Ports.Gossip)))
+		},
 	}
-	found := make([]Finding, len(looks))
+	found := make([]Finding, len(checks))
 	done := make(chan struct{})
-	for i, look := range looks {
-		go func() { found[i] = look(); done <- struct{}{} }()
+	for i, check := range checks {
+		go func() { found[i] = check(); done <- struct{}{} }()
 	}
-	for range looks {
+	for range checks {
 		<-done
 	}
 	return found
 }
 
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{Timeout: checkTime}
+	d := net.Dialer{Timeout: checkTimeout}
 	return d.DialContext(ctx, network, address)
 }
 
-// errSilent is found where a port takes connections and says nothing.
+// errSilent is the error of a port that accepts connections and sends nothing.
 var errSilent = errors.New("silent")
 
-// greet makes a TLS connection. What it sends is public.
-func (h Host) greet(ctx context.Context, address string) error {
+// handshake makes a TLS connection. It sends nothing that is secret.
+func (h Host) handshake(ctx context.Context, address string) error {
 	raw, err := dial(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
 	defer raw.Close()
-	if err := raw.SetDeadline(time.Now().Add(checkTime)); err != nil {
+	if err := raw.SetDeadline(time.Now().Add(checkTimeout)); err != nil {
 		return err
 	}
-	// Names are not verified: certificates carry the names of nodes, not of hosts. The chain is, where there is something to
-	// verify it with.
+	// Names are not verified, because certificates contain the names of nodes, not of hosts. The chain
+	// is verified if this host has the cluster's CA.
 	c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, VerifyConnection: h.verify})
 	err = c.HandshakeContext(ctx)
 	var alert *net.OpError
 	switch timeout := net.Error(nil); {
-	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls has no better mark for an alert of the other side
-		return nil // it speaks TLS, and wants to know who we are
+	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls marks an alert of the other side in no better way
+		return nil // it speaks TLS and requires a client certificate
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return errSilent
 	}
@@ -136,15 +137,15 @@ func (h Host) verify(s tls.ConnectionState) error {
 	if h.Roots == nil {
 		return nil
 	}
-	between := x509.NewCertPool()
+	intermediates := x509.NewCertPool()
 	for _, c := range s.PeerCertificates[1:] {
-		between.AddCert(c)
+		intermediates.AddCert(c)
 	}
-	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: h.Roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: h.Roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	return err
 }
 
-func judgeReach(name, address string, err error) Finding {
+func judgePortOfMaster(name, address string, err error) Finding {
 	host, port, _ := net.SplitHostPort(address)
 	var plain tls.RecordHeaderError
 	var authority x509.UnknownAuthorityError
@@ -163,31 +164,32 @@ func judgeReach(name, address string, err error) Finding {
 	case errors.As(err, &invalid):
 		return bad(name, address+": "+invalid.Error(), "compare the clocks of both hosts: timedatectl")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return bad(name, address+" refuses connections: nothing listens there, or a firewall rejects", "on "+host+": mlfnode service status; then compare `ports:` and `bind:` in node.yaml; then "+open(port, "tcp"))
+		return bad(name, address+" refuses connections: nothing listens there, or a firewall rejects", "on "+host+": mlfnode service status; then compare `ports:` and `bind:` in node.yaml; then "+openPort(port, "tcp"))
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return bad(name, "no way leads to "+address+": "+err.Error(), "ip route get "+host+"; a network or VPN may be down, or the address wrong")
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return bad(name, address+" does not answer: a firewall drops what is sent, or the host is down", "ping "+host+"; if that answers, on "+host+": "+open(port, "tcp"))
+		return bad(name, address+" does not answer: a firewall drops what is sent, or the host is down", "ping "+host+"; if that answers, on "+host+": "+openPort(port, "tcp"))
 	}
 	return bad(name, address+": "+err.Error(), "try: curl -kv https://"+address)
 }
 
-// open gives the lines that open a port in the usual firewalls.
-func open(port, network string) string {
+// openPort returns the commands that open a port in the usual firewalls.
+func openPort(port, network string) string {
 	return fmt.Sprintf("ufw allow %[1]s/%[2]s, or firewall-cmd --permanent --add-port=%[1]s/%[2]s && firewall-cmd --reload, or iptables -I INPUT -p %[2]s --dport %[1]s -j ACCEPT", port, network)
 }
 
-// refusalTime is how long the refusal of a datagram is waited for.
-const refusalTime = 500 * time.Millisecond
+// refusalTimeout is how long sendDatagram waits for a refusal.
+const refusalTimeout = 500 * time.Millisecond
 
-// datagram sends one that no node takes for gossip, and waits whether it is refused. Silence is all that there is to hope for.
-func datagram(ctx context.Context, address string) error {
+// sendDatagram sends a datagram that no node takes for gossip, and returns an error if it is refused.
+// No answer is the best possible result.
+func sendDatagram(ctx context.Context, address string) error {
 	c, err := dial(ctx, "udp", address)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(refusalTime)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(refusalTimeout)); err != nil {
 		return err
 	}
 	if _, err := c.Write([]byte("doctor")); err != nil {
@@ -203,30 +205,30 @@ func datagram(ctx context.Context, address string) error {
 func judgeDatagram(address string, err error) Finding {
 	host, port, _ := net.SplitHostPort(address)
 	if err != nil {
-		return warn("master's gossip, udp", address+" refuses datagrams: "+err.Error(), "deaths are then noticed by TCP alone, later; on "+host+": "+open(port, "udp"))
+		return warn("master's gossip, udp", address+" refuses datagrams: "+err.Error(), "deaths are then noticed by TCP alone, later; on "+host+": "+openPort(port, "udp"))
 	}
 	return fine("master's gossip, udp", address+" does not refuse datagrams")
 }
 
-// ErrSameHost is what Host.Back returns when the master takes this host for its own, so that there is no way to try.
+// ErrSameHost is what Host.DialBack returns if the master runs on this host, so that nothing is tried.
 var ErrSameHost = errors.New("the master is on this host")
 
-// back has the master try this host.
-func (h Host) back(ctx context.Context) []Finding {
-	if h.Back == nil {
+// checkDialBack makes the master connect to this host.
+func (h Host) checkDialBack(ctx context.Context) []Finding {
+	if h.DialBack == nil {
 		return nil
 	}
 	found := make([]Finding, 0, 2)
 	port := strconv.Itoa(h.Ports.Gossip)
 	for _, network := range []string{"tcp", "udp"} {
-		ctx, cancel := context.WithTimeout(ctx, 2*checkTime)
-		found = append(found, judgeBack(network, port, h.Back(ctx, network, port)))
+		ctx, cancel := context.WithTimeout(ctx, 2*checkTimeout)
+		found = append(found, judgeDialBack(network, port, h.DialBack(ctx, network, port)))
 		cancel()
 	}
 	return found
 }
 
-func judgeBack(network, port string, err error) Finding {
+func judgeDialBack(network, port string, err error) Finding {
 	name := "back from master, " + network
 	switch {
 	case err == nil:
@@ -235,7 +237,7 @@ func judgeBack(network, port string, err error) Finding {
 		return fine(name, "not tried: it is this host that answers as the master")
 	}
 	cause := "the master does not reach port " + port + " of this host: " + err.Error()
-	cure := "on this host: " + open(port, network) + "; behind NAT set `advertise:` in node.yaml"
+	cure := "on this host: " + openPort(port, network) + "; behind NAT set `advertise:` in node.yaml"
 	if network == "udp" {
 		return warn(name, cause, cure)
 	}

@@ -55,13 +55,13 @@ func listenPort(t *testing.T, fn func(net.Conn)) int {
 
 func TestReach(t *testing.T) {
 	h := serving(t)
-	for _, f := range h.reach(t.Context()) {
+	for _, f := range h.checkMasterPorts(t.Context()) {
 		want(t, f, OK, "", "")
 	}
 	h.Roots = x509.NewCertPool()
-	want(t, h.reach(t.Context())[0], Bad, "another cluster", "mlfnode token")
+	want(t, h.checkMasterPorts(t.Context())[0], Bad, "another cluster", "mlfnode token")
 	h.Roots = nil
-	found := h.master(t.Context())
+	found := h.checkMaster(t.Context())
 	want(t, found[0], OK, "agrees", "")
 }
 
@@ -73,12 +73,12 @@ func TestReachRefused(t *testing.T) {
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
 	h := Host{Seed: "127.0.0.1", Ports: Ports{API: port, NATS: port, Gossip: port}}
-	found := h.reach(t.Context())
+	found := h.checkMasterPorts(t.Context())
 	for _, f := range found[:3] {
 		want(t, f, Bad, "refuses connections", "mlfnode service status")
 	}
 	want(t, found[3], Warn, "refuses datagrams", "/udp")
-	want(t, h.master(t.Context())[0], Warn, "does not tell its time", "reaching")
+	want(t, h.checkMaster(t.Context())[0], Warn, "does not tell its time", "reaching")
 }
 
 func TestReachNoTLS(t *testing.T) {
@@ -87,11 +87,11 @@ func TestReachNoTLS(t *testing.T) {
 	silent := listenPort(t, func(c net.Conn) { io.Copy(io.Discard, c) })
 	closing := listenPort(t, func(c net.Conn) { c.Close() })
 	h := Host{Seed: "127.0.0.1", Ports: Ports{API: plain.Listener.Addr().(*net.TCPAddr).Port, NATS: silent, Gossip: closing}}
-	found := h.reach(t.Context())
+	found := h.checkMasterPorts(t.Context())
 	want(t, found[0], Bad, "not with TLS", "ss -ltnp")
 	want(t, found[1], Bad, "says nothing", "may hang")
 	h.Ports.API = closing
-	want(t, h.reach(t.Context())[0], Bad, "not with TLS", "ss -ltnp")
+	want(t, h.checkMasterPorts(t.Context())[0], Bad, "not with TLS", "ss -ltnp")
 }
 
 // TestReachWantsCertificate has a port that shows itself only to those with a certificate, as NATS does.
@@ -101,7 +101,7 @@ func TestReachWantsCertificate(t *testing.T) {
 	s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	if err := (Host{}).greet(t.Context(), s.Listener.Addr().String()); err != nil {
+	if err := (Host{}).handshake(t.Context(), s.Listener.Addr().String()); err != nil {
 		t.Errorf("got %v, want TLS to be seen", err)
 	}
 }
@@ -121,11 +121,11 @@ func TestReachSilence(t *testing.T) {
 		}
 	}
 	h := Host{Seed: "10.9.9.2", Ports: DefaultPorts()}
-	for _, f := range h.reach(t.Context())[:3] {
+	for _, f := range h.checkMasterPorts(t.Context())[:3] {
 		want(t, f, Bad, "a firewall drops what is sent", "ping 10.9.9.2; if that answers, on 10.9.9.2: ufw allow 742")
 	}
 	h.Seed = "10.8.8.8"
-	for _, f := range h.reach(t.Context())[:3] {
+	for _, f := range h.checkMasterPorts(t.Context())[:3] {
 		want(t, f, Bad, "no way leads to 10.8.8.8", "ip route get 10.8.8.8")
 	}
 }

@@ -13,31 +13,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// port is one that a node listens on.
+// port is a port that a node listens on.
 type port struct {
 	name    string
 	network string
 	number  int
-	setting string // of node.yaml
+	setting string // in node.yaml
 }
 
-// Taken is a port of the node that it can't listen on.
-type Taken struct {
-	Port string // as 7422/tcp
-	PID  int    // of the process that holds it, 0 where that is not so or can't be seen
+// TakenPort is a port of the node that it can't listen on.
+type TakenPort struct {
+	Port string // such as 7422/tcp
+	PID  int    // of the process that has the port; 0 if there is none or it is unknown
 	Finding
 }
 
-// TakenPorts lists the ports of a node with the settings of h that it could not listen on now. A node that runs holds its own.
-func TakenPorts(h Host) []Taken {
+// TakenPorts lists the ports that a node with the settings of h could not listen on now. They include
+// those of a node that runs.
+func TakenPorts(h Host) []TakenPort {
 	h.Running = false
-	var taken []Taken
-	for _, f := range h.ports() {
+	var taken []TakenPort
+	for _, f := range h.checkPorts() {
 		if f.State != Bad {
 			continue
 		}
 		_, port, _ := strings.Cut(f.Name, " port ")
-		t := Taken{Port: port, Finding: f}
+		t := TakenPort{Port: port, Finding: f}
 		if _, err := fmt.Sscanf(f.Cause, "held by process %d", &t.PID); err != nil {
 			t.PID = 0
 		}
@@ -46,8 +47,8 @@ func TakenPorts(h Host) []Taken {
 	return taken
 }
 
-// ports looks whether the node's ports can be listened on.
-func (h Host) ports() []Finding {
+// checkPorts checks whether the node can listen on its ports.
+func (h Host) checkPorts() []Finding {
 	wanted := []port{{"gossip port", "tcp", h.Ports.Gossip, "ports.gossip"}, {"gossip port", "udp", h.Ports.Gossip, "ports.gossip"}}
 	if h.Master {
 		wanted = append(wanted, port{"api port", "tcp", h.Ports.API, "ports.api"}, port{"nats port", "tcp", h.Ports.NATS, "ports.nats"})
@@ -59,14 +60,14 @@ func (h Host) ports() []Finding {
 	return found
 }
 
-// tryPort gives the error of somebody who wanted to listen on a port. It does not listen: a node that starts at this moment must find its
-// ports free.
+// tryPort returns the error of an attempt to listen on a port. It does not listen, because a node that
+// starts at this moment must find its ports free.
 func (h Host) tryPort(p port) error {
 	if p.network == "udp" {
-		if _, taken := listener(p.network, h.Bind, p.number); taken {
+		if _, taken := listeningSocket(p.network, h.Bind, p.number); taken {
 			return syscall.EADDRINUSE
 		}
-		return nil // whether the address is right and the user may have the port is found out with TCP
+		return nil // the check of the TCP port finds a wrong address or a missing privilege
 	}
 	ip := net.IPv6unspecified
 	if h.Bind != "" {
@@ -83,8 +84,8 @@ func (h Host) tryPort(p port) error {
 	return err
 }
 
-// bindTCP takes a port as a listener would, but for the listening. The kernel gives it to a listener all the same, since both share it
-// (SO_REUSEADDR, socket(7)), and refuses it where there is a listener.
+// bindTCP binds a port as a listener would, without listening. With SO_REUSEADDR (socket(7)) the kernel
+// still lets a listener bind the port, and refuses bindTCP if there is a listener.
 func bindTCP(ip net.IP, port int) error {
 	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: [16]byte(ip.To16())})
 	if v4 := ip.To4(); v4 != nil {
@@ -114,17 +115,17 @@ func (h Host) judgePort(p port, err error) Finding {
 	case err == nil:
 		return fine(label, "free")
 	case errors.Is(err, syscall.EADDRINUSE):
-		who := holder(p.network, h.Bind, p.number)
-		if h.Running && (who == "" || strings.Contains(who, "mlfnode")) {
+		holder := portHolder(p.network, h.Bind, p.number)
+		if h.Running && (holder == "" || strings.Contains(holder, "mlfnode")) {
 			return fine(label, "held by this node")
 		}
-		if who == "" && h.tryPort(p) == nil {
+		if holder == "" && h.tryPort(p) == nil {
 			return fine(label, "free") // its holder has exited in the meantime
 		}
-		if who == "" {
-			who = "another program"
+		if holder == "" {
+			holder = "another program"
 		}
-		return bad(label, "held by "+who, fmt.Sprintf("end that program, or set %s in node.yaml", p.setting))
+		return bad(label, "held by "+holder, fmt.Sprintf("end that program, or set %s in node.yaml", p.setting))
 	case errors.Is(err, syscall.EACCES):
 		return bad(label, "this user may not listen on it", fmt.Sprintf("choose a port from 1024 on with %s in node.yaml", p.setting))
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -133,16 +134,16 @@ func (h Host) judgePort(p port, err error) Finding {
 	return bad(label, err.Error(), fmt.Sprintf("choose another port with %s in node.yaml", p.setting))
 }
 
-// holder says which process holds a port of an address, "" where that can't be seen.
-func holder(network, bind string, number int) string {
-	if inode, ok := listener(network, bind, number); ok {
-		return owner("socket:[" + inode + "]")
+// portHolder describes the process that listens on a port of an address; "" if it is unknown.
+func portHolder(network, bind string, number int) string {
+	if inode, ok := listeningSocket(network, bind, number); ok {
+		return socketOwner("socket:[" + inode + "]")
 	}
 	return ""
 }
 
-// listener gives the inode of the socket that holds a port of an address.
-func listener(network, bind string, number int) (inode string, ok bool) {
+// listeningSocket returns the inode of the socket that listens on a port of an address.
+func listeningSocket(network, bind string, number int) (inode string, ok bool) {
 	for _, table := range []string{network, network + "6"} {
 		b, err := os.ReadFile("/proc/net/" + table)
 		if err != nil {
@@ -155,23 +156,26 @@ func listener(network, bind string, number int) (inode string, ok bool) {
 	return "", false
 }
 
-// listening is the state of a socket that listens, in /proc/net/tcp (proc_pid_net(5)); a UDP socket that waits says 07.
-var listening = map[string]string{"tcp": "0A", "udp": "07"}
+// listenState is the state of a listening socket in /proc/net/tcp and of an unconnected one in
+// /proc/net/udp (proc_pid_net(5)).
+var listenState = map[string]string{"tcp": "0A", "udp": "07"}
 
-// socketInode finds the inode of a socket in lines as `0: 00000000:1CFE 00000000:0000 0A … uid timeout inode …`.
+// socketInode returns the inode of a listening socket from lines such as
+// `0: 00000000:1CFE 00000000:0000 0A … uid timeout inode …`.
 func socketInode(table, network, bind string, number int) string {
 	for line := range strings.Lines(table) {
 		f := strings.Fields(line)
-		if len(f) > 9 && f[3] == listening[network] && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) && inTheWay(f[1], bind) {
+		if len(f) > 9 && f[3] == listenState[network] && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) && conflicts(f[1], bind) {
 			return f[9]
 		}
 	}
 	return ""
 }
 
-// inTheWay reports whether a socket on an address, as `0100007F:1CFE`, keeps others from the address bind. Several programs may
-// have one port of several addresses; what stands in the way of IPv6 is not told apart.
-func inTheWay(local, bind string) bool {
+// conflicts reports whether a socket on an address such as `0100007F:1CFE` keeps others from listening
+// on the address bind. Programs can share a port on different IPv4 addresses; every IPv6 socket counts
+// as a conflict.
+func conflicts(local, bind string) bool {
 	ip := net.ParseIP(bind).To4()
 	host, _, _ := strings.Cut(local, ":")
 	if ip == nil || ip.IsUnspecified() || strings.Trim(host, "0") == "" || len(host) > 8 {
@@ -180,8 +184,8 @@ func inTheWay(local, bind string) bool {
 	return host == fmt.Sprintf("%08X", binary.NativeEndian.Uint32(ip))
 }
 
-// owner finds the process that has a socket open.
-func owner(socket string) string {
+// socketOwner describes the process that has a socket open.
+func socketOwner(socket string) string {
 	files, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, file := range files {
 		if to, err := os.Readlink(file); err == nil && to == socket {

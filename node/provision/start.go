@@ -182,13 +182,13 @@ func (o *operation) checkPorts(cfg config.Config) error {
 }
 
 // takenPorts lists the node's ports that are neither free nor its own.
-func (o *operation) takenPorts(cfg config.Config, master bool) []doctor.Taken {
+func (o *operation) takenPorts(cfg config.Config, master bool) []doctor.TakenPort {
 	_, others := o.ports(cfg, master)
 	return others
 }
 
 // ports lists the node's ports that are in use, by its own processes and by others.
-func (o *operation) ports(cfg config.Config, master bool) (own, others []doctor.Taken) {
+func (o *operation) ports(cfg config.Config, master bool) (own, others []doctor.TakenPort) {
 	c := cfg.Cluster
 	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
 	mine := processes(o.Layout)
@@ -204,7 +204,7 @@ func (o *operation) ports(cfg config.Config, master bool) (own, others []doctor.
 	return own, others
 }
 
-func portProblem(t doctor.Taken) *protocol.Problem {
+func portProblem(t doctor.TakenPort) *protocol.Problem {
 	t.Cure = strings.ReplaceAll(t.Cure, " in node.yaml", " under settings in cluster.yaml")
 	if strings.HasPrefix(t.Cause, "held by") {
 		return &protocol.Problem{Cause: "port " + t.Port + " is " + t.Cause, Cure: t.Cure}

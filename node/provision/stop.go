@@ -88,7 +88,7 @@ func (o *operation) stopAgent(ctx context.Context, how string) error {
 	if how != protocol.ServiceSystem && how != protocol.ServiceUser {
 		return nil
 	}
-	_, err := service.Uninstall(ctx, service.Home{User: how == protocol.ServiceUser}, false)
+	_, err := service.Uninstall(ctx, service.Manager{User: how == protocol.ServiceUser}, false)
 	return err
 }
 
@@ -132,7 +132,7 @@ func (o *operation) killOrphanedTrials(ctx context.Context) error {
 }
 
 // leftovers lists what is still there and should not be.
-func (o *operation) leftovers(seen protocol.Observed, held []doctor.Taken) []string {
+func (o *operation) leftovers(seen protocol.Observed, held []doctor.TakenPort) []string {
 	var left []string
 	for _, p := range nodeProcesses(o.Layout) {
 		left = append(left, fmt.Sprintf("process %d (%s)", p.PID, strings.TrimSpace(strings.Join(p.args, " "))))
@@ -147,7 +147,7 @@ func (o *operation) leftovers(seen protocol.Observed, held []doctor.Taken) []str
 }
 
 // heldPorts lists the ports that the node holds.
-func (o *operation) heldPorts() []doctor.Taken {
+func (o *operation) heldPorts() []doctor.TakenPort {
 	cfg, err := o.loadConfig(o.Config())
 	if err != nil {
 		return nil // no node runs with such settings
@@ -158,15 +158,15 @@ func (o *operation) heldPorts() []doctor.Taken {
 
 // stillHeld lists the ports that the node held and that are still in use, except those that another
 // program is known to have taken.
-func (o *operation) stillHeld(held []doctor.Taken) []doctor.Taken {
+func (o *operation) stillHeld(held []doctor.TakenPort) []doctor.TakenPort {
 	cfg, err := o.loadConfig(o.Config())
 	if err != nil || len(held) == 0 {
 		return nil
 	}
 	own, others := o.ports(cfg, true)
-	unseen := slices.DeleteFunc(others, func(t doctor.Taken) bool { return t.PID > 0 })
-	return slices.DeleteFunc(append(own, unseen...), func(t doctor.Taken) bool {
-		return !slices.ContainsFunc(held, func(h doctor.Taken) bool { return h.Port == t.Port })
+	unseen := slices.DeleteFunc(others, func(t doctor.TakenPort) bool { return t.PID > 0 })
+	return slices.DeleteFunc(append(own, unseen...), func(t doctor.TakenPort) bool {
+		return !slices.ContainsFunc(held, func(h doctor.TakenPort) bool { return h.Port == t.Port })
 	})
 }
 

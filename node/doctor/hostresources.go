@@ -16,33 +16,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a host should have.
+// What a host should have. Sizes are in bytes.
 const (
-	leastFree    = 1 << 30 // bytes on the state folder's disk: below, trials soon wait
-	lowFree      = 10 << 30
-	leastInodes  = 10_000
-	lowInodes    = 100_000
-	slowSync     = 50 * time.Millisecond // results are synced before they count
-	worstSync    = 500 * time.Millisecond
-	syncTries    = 5
-	lowMemory    = 512 << 20
-	workerFiles  = 4096 // open files
-	masterFiles  = 65536
-	secretsHold  = "it holds keys and tokens that only the node may read"
-	ownedByOther = "it belongs to another user, with the number %d"
+	minFreeDisk    = 1 << 30 // on the state folder's disk: with less, trials soon wait
+	lowFreeDisk    = 10 << 30
+	minInodes      = 10_000
+	lowInodes      = 100_000
+	slowSync       = 50 * time.Millisecond // results are synced before they count
+	unusableSync   = 500 * time.Millisecond
+	syncSamples    = 5
+	lowMemory      = 512 << 20
+	workerMaxFiles = 4096 // open files
+	masterMaxFiles = 65536
+	secretsHold    = "it holds keys and tokens that only the node may read"
+	ownedByOther   = "it belongs to another user, with the number %d"
 )
 
-// permissions looks at who can read the state folder and its secrets.
-func (h Host) permissions() []Finding {
-	info, err := os.Stat(h.StateDir)
+// checkStateFolder checks who can read the state folder and its secrets.
+func checkStateFolder(stateDir string) []Finding {
+	info, err := os.Stat(stateDir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return []Finding{h.canMake()}
+		parent := existingParent(stateDir)
+		if err := unix.Access(parent, unix.W_OK|unix.X_OK); err != nil {
+			return []Finding{bad("state folder", fmt.Sprintf("%s is missing and can't be made in %s: %v", stateDir, parent, err),
+				fmt.Sprintf("sudo install -d -m 700 -o %d %s, or choose another with --state-dir", os.Geteuid(), stateDir))}
+		}
+		return []Finding{fine("state folder", stateDir+" will be made")}
 	case err != nil:
-		return []Finding{bad("state folder", "it can't be looked at: "+err.Error(), "ls -ld "+h.StateDir)}
+		return []Finding{bad("state folder", "it can't be looked at: "+err.Error(), "ls -ld "+stateDir)}
 	}
-	found := []Finding{private("state folder", h.StateDir, info, 0o700)}
-	err = filepath.WalkDir(filepath.Join(h.StateDir, "trust"), func(path string, d fs.DirEntry, err error) error {
+	found := []Finding{private("state folder", stateDir, info, 0o700)}
+	err = filepath.WalkDir(filepath.Join(stateDir, "trust"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || strings.HasSuffix(path, ".crt") { // certificates are public
 			return err
 		}
@@ -56,23 +61,13 @@ func (h Host) permissions() []Finding {
 		return nil
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		found = append(found, bad("secrets", "they can't be looked at: "+err.Error(), "ls -lR "+filepath.Join(h.StateDir, "trust")))
+		found = append(found, bad("secrets", "they can't be looked at: "+err.Error(), "ls -lR "+filepath.Join(stateDir, "trust")))
 	}
 	return found
 }
 
-// canMake looks whether a state folder that is missing can be made.
-func (h Host) canMake() Finding {
-	parent := existing(h.StateDir)
-	if err := unix.Access(parent, unix.W_OK|unix.X_OK); err != nil {
-		return bad("state folder", fmt.Sprintf("%s is missing and can't be made in %s: %v", h.StateDir, parent, err),
-			fmt.Sprintf("sudo install -d -m 700 -o %d %s, or choose another with --state-dir", os.Geteuid(), h.StateDir))
-	}
-	return fine("state folder", h.StateDir+" will be made")
-}
-
-// existing gives the nearest folder on the way up that there is.
-func existing(dir string) string {
+// existingParent returns dir, or else its nearest parent that exists.
+func existingParent(dir string) string {
 	for {
 		if info, err := os.Stat(dir); (err == nil && info.IsDir()) || dir == filepath.Dir(dir) {
 			return dir
@@ -91,14 +86,14 @@ func private(name, path string, info fs.FileInfo, mode fs.FileMode) Finding {
 	return fine(name, path)
 }
 
-// disk looks at the room on the state folder's disk and how fast it keeps its promises.
-func (h Host) disk() []Finding {
-	dir := existing(h.StateDir)
+// checkDisk checks the free space on the state folder's disk and how fast the disk syncs.
+func checkDisk(stateDir string) []Finding {
+	dir := existingParent(stateDir)
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
 		return []Finding{bad("disk", "its room can't be found out: "+err.Error(), "df -h "+dir)}
 	}
-	found := []Finding{fileSystem(dir), judgeRoom(dir, s.Bavail*uint64(s.Bsize)), judgeInodes(dir, s.Files, s.Ffree)}
+	found := []Finding{checkFileSystem(dir), judgeRoom(dir, s.Bavail*uint64(s.Bsize)), judgeInodes(dir, s.Files, s.Ffree)}
 	took, err := syncTime(dir)
 	if err != nil {
 		return append(found, bad("disk speed", "a file can't be written and synced: "+err.Error(), "choose another folder with --state-dir"))
@@ -110,22 +105,22 @@ func judgeRoom(dir string, free uint64) Finding {
 	cause := fmt.Sprintf("%s free for %s", humanize.IBytes(free), dir)
 	cure := "make room, or keep state on another disk with --state-dir"
 	switch {
-	case free < leastFree:
+	case free < minFreeDisk:
 		return bad("disk room", cause, cure)
-	case free < lowFree:
+	case free < lowFreeDisk:
 		return warn("disk room", cause, cure)
 	}
 	return fine("disk room", cause)
 }
 
-// judgeInodes knows that some file systems have no fixed number of inodes, and say 0.
+// judgeInodes accepts file systems without a fixed number of inodes, which report 0.
 func judgeInodes(dir string, all, free uint64) Finding {
 	cause := fmt.Sprintf("%d files more fit into %s", free, dir)
 	cure := "remove folders with very many small files, or keep state on another disk with --state-dir"
 	switch {
 	case all == 0:
 		return fine("disk inodes", "the file system has no limit of files")
-	case free < leastInodes:
+	case free < minInodes:
 		return bad("disk inodes", cause, cure)
 	case free < lowInodes:
 		return warn("disk inodes", cause, cure)
@@ -133,7 +128,7 @@ func judgeInodes(dir string, all, free uint64) Finding {
 	return fine("disk inodes", cause)
 }
 
-// syncTime measures how long a small write takes until it is on the disk, the median of some.
+// syncTime returns the median time in which a small write reaches the disk.
 func syncTime(dir string) (time.Duration, error) {
 	f, err := os.CreateTemp(dir, ".doctor-*")
 	if err != nil {
@@ -142,7 +137,7 @@ func syncTime(dir string) (time.Duration, error) {
 	defer os.Remove(f.Name())
 	defer f.Close()
 	var took []time.Duration
-	for range syncTries {
+	for range syncSamples {
 		began := time.Now()
 		if _, err := f.Write(bytes.Repeat([]byte("x"), 4096)); err != nil {
 			return 0, err
@@ -160,7 +155,7 @@ func judgeSync(dir string, took time.Duration) Finding {
 	cause := fmt.Sprintf("a synced write to %s takes %v", dir, took.Round(10*time.Microsecond))
 	cure := "every result waits for it; keep state on a local solid-state disk with --state-dir, not on a network file system"
 	switch {
-	case took > worstSync:
+	case took > unusableSync:
 		return bad("disk speed", cause, cure)
 	case took > slowSync:
 		return warn("disk speed", cause, cure)
@@ -168,7 +163,7 @@ func judgeSync(dir string, took time.Duration) Finding {
 	return fine("disk speed", cause)
 }
 
-func (h Host) memory() Finding {
+func checkMemory() Finding {
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return warn("memory", "it can't be found out: "+err.Error(), "mount /proc")
@@ -191,18 +186,18 @@ func judgeMemory(meminfo string) Finding {
 	return fine("memory", cause)
 }
 
-func (h Host) files() Finding {
+func checkOpenFiles(master bool) Finding {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
 		return warn("open files", "their limit can't be found out: "+err.Error(), "ulimit -Hn")
 	}
-	return judgeFiles(r.Max, h.Master)
+	return judgeOpenFiles(r.Max, master)
 }
 
-func judgeFiles(limit uint64, master bool) Finding {
-	least := uint64(workerFiles)
+func judgeOpenFiles(limit uint64, master bool) Finding {
+	least := uint64(workerMaxFiles)
 	if master {
-		least = masterFiles
+		least = masterMaxFiles
 	}
 	if limit < least {
 		return warn("open files", fmt.Sprintf("at most %d, and %d may be needed", limit, least),
@@ -214,12 +209,12 @@ func judgeFiles(limit uint64, master bool) Finding {
 	return fine("open files", fmt.Sprintf("at most %d", limit))
 }
 
-func (h Host) limits() Finding {
-	if h.Limits == "" {
+func judgeLimits(limits string) Finding {
+	if limits == "" {
 		return warn("cgroups", "no limit of memory is enforced, so a trial may take that of others",
 			"have systemd run the node (mlfnode service install --user; root gives one to a user with --run-as USER), on a kernel with the memory controller (cat /proc/cgroups)")
 	}
-	return fine("cgroups", "enforced: "+h.Limits)
+	return fine("cgroups", "enforced: "+limits)
 }
 
 func judgeService(s Service) Finding {
