@@ -197,7 +197,7 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 			cfg.Logger.Info("node ends", "signal", sig.String())
 			a.warn(tell.Stopping("the node ends"))
 			if !replaced {
-				signs.Go(func() { n.SignStop(stopped, tell.Extend) })
+				signs.Go(func() { n.SignStop(stopped, tell.ExtendTimeout) })
 			}
 			return nil
 		}

@@ -31,7 +31,7 @@ trials continue across a restart.`,
 	return c
 }
 
-func userFlag(c *cobra.Command, h *service.Home) {
+func userFlag(c *cobra.Command, h *service.Manager) {
 	c.Flags().BoolVar(&h.User, "user", false, "as a service of this user; needs no root")
 }
 
@@ -64,7 +64,7 @@ that user instead, which starts with the machine as well.`,
 			return explainService(err, o)
 		},
 	}
-	userFlag(c, &o.Home)
+	userFlag(c, &o.Manager)
 	c.Flags().StringVar(&role, "role", role, "master or worker")
 	c.Flags().StringVar(&o.Seed, "seed", "", "the master that a worker joins, as `HOST` or HOST:PORT")
 	c.Flags().StringVar(&tokenFile, "token-file", "",
@@ -133,7 +133,7 @@ func userSuffix(user bool) string {
 }
 
 func serviceUninstallCommand(ui *console) *cobra.Command {
-	var h service.Home
+	var h service.Manager
 	purge := false
 	c := &cobra.Command{
 		Use: "uninstall", Short: "Stop the service and remove what install created", Args: noArgument,
@@ -151,7 +151,7 @@ settings that were changed, stay unless --purge is given.`,
 			if err == nil && len(r.Removed)+len(r.Kept) == 0 {
 				fmt.Fprintln(ui.stdout, "no service is installed")
 			}
-			return explainService(err, service.Options{Home: h, Role: service.Worker})
+			return explainService(err, service.Options{Manager: h, Role: service.Worker})
 		},
 	}
 	userFlag(c, &h)
@@ -160,13 +160,13 @@ settings that were changed, stay unless --purge is given.`,
 }
 
 func serviceStatusCommand(ui *console) *cobra.Command {
-	var h service.Home
+	var h service.Manager
 	c := &cobra.Command{
 		Use: "status", Short: "Show the service", Args: noArgument, Example: "  mlfnode service status --json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := service.Status(c.Context(), h)
 			if err != nil {
-				return explainService(err, service.Options{Home: h, Role: service.Worker})
+				return explainService(err, service.Options{Manager: h, Role: service.Worker})
 			}
 			return printService(ui, s, userSuffix(s.User))
 		},
@@ -258,7 +258,7 @@ func userArgs(c *cobra.Command) ([]string, error) {
 }
 
 func runServiceCommand(ui *console, c *cobra.Command, name, token string, args []string) error {
-	command, release, err := service.For(c.Context(), name, c.Name() == "install", args...)
+	command, release, err := service.CommandAs(c.Context(), name, c.Name() == "install", args...)
 	switch {
 	case errors.Is(err, service.ErrNoService) && c.Name() == "status":
 		return printService(ui, service.State{User: true, Shims: []string{}}, " --run-as "+name)

@@ -69,9 +69,9 @@ func (o *operation) observeIdentity(s *protocol.Observed) {
 
 // observeService finds out what keeps the node running, and what could do so best.
 func (o *operation) observeService(ctx context.Context, s *protocol.Observed) {
-	homes := []service.Home{{}}
+	homes := []service.Manager{{}}
 	if os.Getuid() != 0 {
-		homes = []service.Home{{User: true}}
+		homes = []service.Manager{{User: true}}
 	}
 	for _, h := range homes {
 		state, err := service.Status(ctx, h)
@@ -119,7 +119,7 @@ func (o *operation) agentPID(ctx context.Context) int {
 
 // refuseOtherInstallation refuses a machine on which a service of another installation runs.
 func (o *operation) refuseOtherInstallation(ctx context.Context) error {
-	h := service.Home{User: os.Getuid() != 0}
+	h := service.Manager{User: os.Getuid() != 0}
 	state, err := service.Status(ctx, h)
 	if err != nil || !state.Installed || strings.HasPrefix(state.Program, o.Program()+" ") {
 		return nil

@@ -12,54 +12,55 @@ import (
 )
 
 const (
-	// startPatience is how long an installation waits until the service is active.
-	startPatience = 30 * time.Second
-	// startTries is after how many starts that ended again an installation says why.
-	startTries = 3
-	// look is how often the service is looked at meanwhile.
-	look = 100 * time.Millisecond
-	// journalLines is how many of its last lines are shown of a service that does not start.
+	// startTimeout is how long an installation waits until the service is active.
+	startTimeout = 30 * time.Second
+	// maxStarts is the number of failed starts after which an installation gives up waiting.
+	maxStarts = 3
+	// pollInterval is the pause between checks of the service meanwhile.
+	pollInterval = 100 * time.Millisecond
+	// journalLines is how many lines of its journal are shown of a service that does not start.
 	journalLines = 15
 )
 
-// Options say what to install. Empty ones mean what fits the home: files in /etc/mlfnode and /var/lib/mlfnode for the system,
-// in the XDG folders for a user.
+// Options describe an installation. Empty paths default to /etc/mlfnode and /var/lib/mlfnode for the
+// system, and to the XDG folders for a user.
 type Options struct {
-	Home
+	Manager
 	Role       Role
-	Program    string   // the program that the unit runs; empty: the one that is running
-	ConfigFile string   // node.yaml; a missing one is written
+	Program    string   // the program that the unit runs; empty means the running one
+	ConfigFile string   // node.yaml; written if it does not exist
 	StateDir   string   // the state folder
 	Seed       string   // the master that a worker joins, as HOST or HOST:PORT
 	Args       []string // more arguments of `mlfnode master` or `mlfnode join`
-	InPlace    bool     // the program is run from where it lies, wherever that is
-	NoStart    bool     // install and enable, but leave it to the next boot to start
+	InPlace    bool     // the unit runs the program from its path, wherever that is
+	NoStart    bool     // install and enable, and leave the start to the next boot
 
-	// Join makes this machine a node with the settings of the file and the state folder, and names the file, if any, in which it
-	// has put the user's access to the cluster. It is called before a worker is started that has not joined a cluster; nil leaves
-	// that to the user.
+	// Join makes this machine a node with the settings of the file and the state folder, and returns the
+	// file, if any, to which it has written the user's access to the cluster. It is called before the
+	// start of a worker that has not joined a cluster; nil leaves that to the user.
 	Join func(ctx context.Context, config, state string) (access string, err error)
 }
 
-// Report says what an installation has done.
+// Report is the result of an installation.
 type Report struct {
 	Unit    string   // the unit's file
-	Program string   // what it runs
+	Program string   // the program that it runs
 	Config  string   // the settings file
 	State   string   // the state folder
-	Started bool     // whether it is active now
-	Notes   []string // what a person should know or do, each a sentence or two
+	Started bool     // the service is active
+	Notes   []string // what the user should know or do, each a sentence or two
 }
 
-// Install writes the unit and what it needs, enables and starts it, and waits until the node has said that it is ready. An
-// installation that is there is brought up to date and restarted, which leaves running trials alone. It returns ErrNoSystemd
-// where there is none, an error that is fs.ErrPermission without the rights, and one with the service's last words when it
-// does not become active; it is installed then, and systemd goes on trying.
+// Install writes the unit and the files that it needs, enables and starts it, and waits until the node
+// reports that it is ready. It updates and restarts an existing installation, whose trials keep
+// running. It returns ErrNoSystemd on a host without systemd, an error that is fs.ErrPermission
+// without the privileges, and a StartError if the service does not become active; it is installed
+// then, and systemd keeps restarting it.
 func Install(ctx context.Context, o Options) (Report, error) {
-	if err := o.allowed(); err != nil {
+	if err := o.checkPrivilege(); err != nil {
 		return Report{}, err
 	}
-	if err := o.booted(); err != nil {
+	if err := o.checkSystemd(); err != nil {
 		return Report{}, err
 	}
 	i, err := newInstallation(o)
@@ -67,9 +68,9 @@ func Install(ctx context.Context, o Options) (Report, error) {
 		return Report{}, err
 	}
 	if o.User {
-		i.linger(ctx)
+		i.enableLinger(ctx)
 	}
-	if err := o.ready(ctx); err != nil {
+	if err := o.checkReachable(ctx); err != nil {
 		return Report{}, err
 	}
 	if err := i.write(ctx); err != nil {
@@ -84,16 +85,16 @@ func Install(ctx context.Context, o Options) (Report, error) {
 	return i.report, nil
 }
 
-// installation is one under way.
+// installation is an installation in progress.
 type installation struct {
 	Options
 	layout
-	marks  marks // of this installation, and of the one it replaces
-	args   []string
-	report Report
+	created createdFiles // of this installation, and of the one that it replaces
+	args    []string
+	report  Report
 }
 
-// newInstallation decides everything that depends on files alone, and changes nothing.
+// newInstallation decides everything that depends only on files, and changes nothing.
 func newInstallation(o Options) (*installation, error) {
 	l, err := o.layout()
 	if err != nil {
@@ -105,21 +106,22 @@ func newInstallation(o Options) (*installation, error) {
 			return nil, err
 		}
 	}
-	old, err := readIfThere(l.unit)
+	old, err := readIfExists(l.unit)
 	if err != nil {
-		return nil, fmt.Errorf("read the unit that is there: %w", err)
+		return nil, fmt.Errorf("read the existing unit: %w", err)
 	}
-	i.marks = readMarks(old)
-	if err := i.settle(); err != nil {
+	i.created = readCreatedFiles(old)
+	if err := i.resolveSettings(); err != nil {
 		return nil, err
 	}
 	i.report.Unit, i.report.Config, i.report.State = i.unit, i.config, i.state
 	return i, i.chooseProgram()
 }
 
-// settle brings the options and the settings file together: what the file says already need not be an argument.
-func (i *installation) settle() error {
-	text, err := readIfThere(i.config)
+// resolveSettings merges the options with the settings file: what the file contains is not repeated as
+// an argument.
+func (i *installation) resolveSettings() error {
+	text, err := readIfExists(i.config)
 	if err != nil {
 		return fmt.Errorf("read the settings: %w", err)
 	}
@@ -135,12 +137,12 @@ func (i *installation) settle() error {
 	} else if !fresh && state != i.state {
 		i.args = append(i.args, "--state-dir", i.state)
 		if !i.User || i.StateDir != "" {
-			i.note("commands on this host find the node when %s says `state: %s`, or with --state-dir", i.config, i.state)
+			i.addNote("commands on this host find the node when %s says `state: %s`, or with --state-dir", i.config, i.state)
 		}
 	}
 	if i.Role == Worker {
 		seed := setting(text, "seed")
-		if seed == "" && i.Seed == "" && !joined(i.state) {
+		if seed == "" && i.Seed == "" && !hasJoined(i.state) {
 			return errors.New("a worker needs to know its master: give --seed HOST, or write `seed: HOST` into " + i.config)
 		}
 		if !fresh && i.Seed != "" && i.Seed != seed {
@@ -151,13 +153,13 @@ func (i *installation) settle() error {
 	return nil
 }
 
-// joined reports whether the state folder is that of a node that has joined a cluster.
-func joined(state string) bool {
+// hasJoined reports whether the state folder is that of a node that has joined a cluster.
+func hasJoined(state string) bool {
 	_, err := os.Stat(filepath.Join(state, "trust", "node.crt"))
 	return err == nil
 }
 
-// chooseProgram finds the program to run.
+// chooseProgram decides which program the unit runs.
 func (i *installation) chooseProgram() error {
 	program := i.Program
 	if program == "" {
@@ -174,47 +176,48 @@ func (i *installation) chooseProgram() error {
 		return fmt.Errorf("find the program: %w", err)
 	}
 	i.Program, i.report.Program = program, program
-	if !i.InPlace && !i.stable(program, i.layout) {
+	if !i.InPlace && !i.isStable(program, i.layout) {
 		i.report.Program = i.layout.program
 	}
 	return nil
 }
 
-// linger has the user's services run without a login. Where that is not allowed the installation goes on, and says so.
-func (i *installation) linger(ctx context.Context) {
+// enableLinger lets the user's services run without a login. If that is not allowed, the installation
+// continues and reports it.
+func (i *installation) enableLinger(ctx context.Context) {
 	if out, err := run(ctx, "loginctl", "show-user", i.owner, "-p", "Linger", "--value"); err != nil || out != "yes" {
 		if err := setLinger(ctx, "enable-linger", i.owner); err != nil {
-			i.note("the service ends when %s logs out, because lingering could not be enabled (%v). Have an administrator run: loginctl enable-linger %[1]s", i.owner, err)
+			i.addNote("the service ends when %s logs out, because lingering could not be enabled (%v). Have an administrator run: loginctl enable-linger %[1]s", i.owner, err)
 			return
 		}
-		i.marks.Linger = i.owner
+		i.created.Linger = i.owner
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	_ = until(ctx, func() (bool, error) { // the user's systemd may only be starting; ready says if it does not
+	_ = pollUntil(ctx, func() (bool, error) { // the user's systemd may only be starting; checkReachable reports an error
 		_, err := i.systemctl(ctx, "show", "-p", "Version")
 		return err == nil, nil
 	})
 }
 
-// setLinger has loginctl do this about lingering of the calling user. Sudo that asks for no password may be allowed what the user
-// is not. The error is what loginctl said without it.
-func setLinger(ctx context.Context, what, owner string) error {
-	_, err := run(ctx, "loginctl", "--no-ask-password", what)
+// setLinger runs loginctl enable-linger or disable-linger for the calling user. What the user may not
+// do, passwordless sudo may. The error is that of loginctl without sudo.
+func setLinger(ctx context.Context, command, owner string) error {
+	_, err := run(ctx, "loginctl", "--no-ask-password", command)
 	if err == nil {
 		return nil
 	}
-	if _, sudo := run(ctx, "sudo", "-n", "loginctl", what, owner); sudo == nil {
+	if _, sudo := run(ctx, "sudo", "-n", "loginctl", command, owner); sudo == nil {
 		return nil
 	}
 	return err
 }
 
-func (i *installation) note(format string, v ...any) {
+func (i *installation) addNote(format string, v ...any) {
 	i.report.Notes = append(i.report.Notes, fmt.Sprintf(format, v...))
 }
 
-// write puts the files in place. The unit comes last; it names what the others made.
+// write writes the files. The unit comes last, because it names the others.
 func (i *installation) write(ctx context.Context) error {
 	if err := i.writeProgram(); err != nil {
 		return fmt.Errorf("copy the program: %w", err)
@@ -222,8 +225,8 @@ func (i *installation) write(ctx context.Context) error {
 	if err := i.writeConfig(); err != nil {
 		return fmt.Errorf("write the settings: %w", err)
 	}
-	if i.ours(i.state) {
-		i.marks.State = i.state
+	if i.isNodeFolder(i.state) {
+		i.created.State = i.state
 	}
 	if err := os.MkdirAll(i.state, 0o700); err != nil {
 		return fmt.Errorf("make the state folder: %w", err)
@@ -231,33 +234,33 @@ func (i *installation) write(ctx context.Context) error {
 	return i.writeUnit(ctx)
 }
 
-// join makes the machine a node, if it is none yet.
+// join makes the machine a node if it is not one yet.
 func (i *installation) join(ctx context.Context) error {
-	if i.Role != Worker || i.Join == nil || joined(i.state) {
+	if i.Role != Worker || i.Join == nil || hasJoined(i.state) {
 		return nil
 	}
 	access, err := i.Join(ctx, i.config, i.state)
 	if err != nil || access == "" {
 		return err
 	}
-	i.marks.Access = access
+	i.created.Access = access
 	return i.writeUnit(ctx)
 }
 
 func (i *installation) writeUnit(ctx context.Context) error {
 	u := unit{
-		home: i.Home, role: i.Role, version: i.version(ctx), command: append([]string{i.report.Program}, i.args...),
-		state: i.state, owner: i.owner, marks: i.marks,
+		manager: i.Manager, role: i.Role, version: i.version(ctx), command: append([]string{i.report.Program}, i.args...),
+		state: i.state, owner: i.owner, created: i.created,
 	}
-	if err := place(i.unit, []byte(u.text()), 0o644); err != nil {
+	if err := writeFile(i.unit, []byte(u.text()), 0o644); err != nil {
 		return fmt.Errorf("write the unit: %w", err)
 	}
 	return nil
 }
 
-// ours reports whether a folder is a node's alone, so that a purge may remove it: one that is missing, empty, or that a node
-// has locked before.
-func (i *installation) ours(dir string) bool {
+// isNodeFolder reports whether a folder belongs to a node alone, so that a purge may remove it: it is
+// missing or empty, or a node has locked it before.
+func (i *installation) isNodeFolder(dir string) bool {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) == 0 {
 		return true
@@ -274,11 +277,12 @@ func (i *installation) writeProgram() error {
 	if err != nil {
 		return err
 	}
-	i.marks.Program = i.report.Program
-	return place(i.report.Program, b, 0o755)
+	i.created.Program = i.report.Program
+	return writeFile(i.report.Program, b, 0o755)
 }
 
-// writeConfig writes the settings where there are none. They may come to hold secrets, so only their owner reads them.
+// writeConfig writes the settings if there are none. Secrets may be added to them, so only their owner
+// can read them.
 func (i *installation) writeConfig() error {
 	if _, err := os.Stat(i.config); err == nil {
 		return nil
@@ -288,14 +292,14 @@ func (i *installation) writeConfig() error {
 		seed = ""
 	}
 	text := []byte(newConfig(i.state, seed))
-	i.marks.Config, i.marks.Digest = i.config, digestOf(text)
-	return place(i.config, text, 0o600)
+	i.created.Config, i.created.Digest = i.config, digest(text)
+	return writeFile(i.config, text, 0o600)
 }
 
 // activate makes systemd read the unit, enables it and starts it.
 func (i *installation) activate(ctx context.Context) error {
 	if _, err := i.systemctl(ctx, "daemon-reload"); err != nil {
-		return fmt.Errorf("have systemd read the unit: %w", err)
+		return fmt.Errorf("make systemd read the unit: %w", err)
 	}
 	if _, err := i.systemctl(ctx, "enable", "--quiet", Unit); err != nil {
 		return fmt.Errorf("enable the service: %w", err)
@@ -303,7 +307,7 @@ func (i *installation) activate(ctx context.Context) error {
 	if i.NoStart {
 		return nil
 	}
-	_, _ = i.systemctl(ctx, "reset-failed", Unit) // of an earlier life; there may be nothing to reset
+	_, _ = i.systemctl(ctx, "reset-failed", Unit) // there may be nothing to reset
 	if _, err := i.systemctl(ctx, "restart", "--no-block", Unit); err != nil {
 		return fmt.Errorf("start the service: %w", err)
 	}
@@ -314,18 +318,18 @@ func (i *installation) activate(ctx context.Context) error {
 	return nil
 }
 
-// waitActive waits until the service has said that it is ready.
+// waitActive waits until the service reports that it is ready.
 func (i *installation) waitActive(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, fmt.Errorf("it is not ready after %v", startPatience))
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("it is not ready after %v", startTimeout))
 	defer cancel()
 	var last map[string]string
-	err := until(ctx, func() (bool, error) {
+	err := pollUntil(ctx, func() (bool, error) {
 		p, err := i.properties(ctx, "ActiveState", "SubState", "Result", "NRestarts", "StatusText", "Job")
 		if err != nil {
-			return false, nil // systemd may be busy reading; the deadline bounds it
+			return false, nil // systemd may be busy; the deadline bounds the retries
 		}
 		last = p
-		if n, _ := strconv.Atoi(p["NRestarts"]); n >= startTries || p["ActiveState"] == "failed" {
+		if n, _ := strconv.Atoi(p["NRestarts"]); n >= maxStarts || p["ActiveState"] == "failed" {
 			return false, fmt.Errorf("it ended %s times, the last time with: %s", p["NRestarts"], p["Result"])
 		}
 		return p["ActiveState"] == "active" && p["Job"] == "", nil
@@ -339,13 +343,13 @@ func (i *installation) waitActive(ctx context.Context) error {
 	return &StartError{Cause: err, Journal: i.journal(context.WithoutCancel(ctx), journalLines)}
 }
 
-// StartError is returned by Install when the service is installed and does not become active.
+// StartError is returned by Install if the service is installed and does not become active.
 type StartError struct {
 	Cause   error
-	Journal string // the last lines that it wrote, "" if they can't be read
+	Journal string // its last lines, or "" if they can't be read
 }
 
-// Error gives the cause and the service's last words.
+// Error returns the cause and the last lines of the journal.
 func (e *StartError) Error() string {
 	text := "the service was installed and does not start: " + e.Cause.Error()
 	if e.Journal != "" {
@@ -354,12 +358,12 @@ func (e *StartError) Error() string {
 	return text
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *StartError) Unwrap() error { return e.Cause }
 
-// until calls ok every now and then until it is true, fails, or ctx ends.
-func until(ctx context.Context, ok func() (bool, error)) error {
-	tick := time.NewTicker(look)
+// pollUntil calls ok at each pollInterval until it returns true or an error, or ctx ends.
+func pollUntil(ctx context.Context, ok func() (bool, error)) error {
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		if done, err := ok(); done || err != nil {

@@ -9,34 +9,35 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Notifier tells systemd how the agent is (sd_notify(3)). Where the process was not started by a systemd that listens, its
-// methods do nothing. The zero value is ready.
+// Notifier reports the agent's state to systemd (sd_notify(3)). If systemd does not listen to this
+// process, its methods do nothing. The zero value is ready to use.
 type Notifier struct{}
 
-// Ready says that the agent serves: at its first start, and again after each Reloading. The text is shown by
-// `systemctl status`.
-func (Notifier) Ready(status string) error { return tell("READY=1", statusLine(status)) }
+// Ready reports that the agent serves: after its start, and again after each Reloading. `systemctl
+// status` shows the text.
+func (Notifier) Ready(status string) error { return notify("READY=1", statusLine(status)) }
 
 // Status changes the text that `systemctl status` shows.
-func (Notifier) Status(status string) error { return tell(statusLine(status)) }
+func (Notifier) Status(status string) error { return notify(statusLine(status)) }
 
-// Reloading says that the settings are being read again. Ready must follow, also if they could not be read.
+// Reloading reports that the agent reads its settings again. Ready must follow, even if that fails.
 func (Notifier) Reloading() error {
-	return tell("RELOADING=1", strings.TrimSpace(daemon.SdNotifyMonotonicUsec()))
+	return notify("RELOADING=1", strings.TrimSpace(daemon.SdNotifyMonotonicUsec()))
 }
 
-// Stopping says that the agent is ending in good order.
-func (Notifier) Stopping(status string) error { return tell("STOPPING=1", statusLine(status)) }
+// Stopping reports that the agent shuts down.
+func (Notifier) Stopping(status string) error { return notify("STOPPING=1", statusLine(status)) }
 
-// Extend says that the stop goes on and that the agent gives another sign within this time. From version 236 on, systemd waits for it beyond
-// the unit's TimeoutStopSec.
-func (Notifier) Extend(within time.Duration) error {
-	return tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", within.Microseconds()))
+// ExtendTimeout reports that the shutdown continues and that the agent notifies systemd again within
+// this time. Since version 236, systemd then waits beyond the unit's TimeoutStopSec.
+func (Notifier) ExtendTimeout(within time.Duration) error {
+	return notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", within.Microseconds()))
 }
 
-// Run pings systemd's watchdog while healthy returns nil, at a third of the time that systemd allows, until ctx ends. When
-// healthy returns an error or does not return, systemd kills the agent with SIGABRT, which writes all its goroutines into the
-// journal, and restarts it. Without a watchdog, Run waits for ctx.
+// Run pings systemd's watchdog while healthy returns nil, three times per watchdog interval, until ctx
+// ends. If healthy returns an error or does not return, systemd kills the agent with SIGABRT, which
+// logs the stacks of all goroutines to the journal, and restarts it. Without a watchdog, Run waits for
+// ctx.
 func (n Notifier) Run(ctx context.Context, healthy func() error) error {
 	every, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -49,7 +50,12 @@ func (n Notifier) Run(ctx context.Context, healthy func() error) error {
 	tick := time.NewTicker(every / 3)
 	defer tick.Stop()
 	for {
-		if err := n.ping(healthy()); err != nil {
+		if unhealthy := healthy(); unhealthy != nil {
+			err = n.Status("not healthy: " + unhealthy.Error())
+		} else {
+			err = notify(daemon.SdNotifyWatchdog)
+		}
+		if err != nil {
 			return err
 		}
 		select {
@@ -60,21 +66,14 @@ func (n Notifier) Run(ctx context.Context, healthy func() error) error {
 	}
 }
 
-func (n Notifier) ping(ill error) error {
-	if ill != nil {
-		return n.Status("not healthy: " + ill.Error())
-	}
-	return tell(daemon.SdNotifyWatchdog)
-}
-
-// statusLine keeps the status on one line, which is all that the protocol has.
+// statusLine joins the text into one line, as the protocol requires.
 func statusLine(text string) string {
 	return "STATUS=" + strings.Join(strings.Fields(text), " ")
 }
 
-func tell(lines ...string) error {
+func notify(lines ...string) error {
 	if _, err := daemon.SdNotify(false, strings.Join(lines, "\n")); err != nil {
-		return fmt.Errorf("tell systemd %s: %w", lines[0], err)
+		return fmt.Errorf("notify systemd of %s: %w", lines[0], err)
 	}
 	return nil
 }

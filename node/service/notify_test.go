@@ -45,7 +45,7 @@ func TestNotifier(t *testing.T) {
 		{"status", "STATUS=3 trials", n.Status("3 trials")},
 		{"reloading", "RELOADING=1\nMONOTONIC_USEC=", n.Reloading()},
 		{"stopping", "STOPPING=1\nSTATUS=leaving", n.Stopping("leaving")},
-		{"extend", "EXTEND_TIMEOUT_USEC=15000000", n.Extend(15 * time.Second)},
+		{"extend", "EXTEND_TIMEOUT_USEC=15000000", n.ExtendTimeout(15 * time.Second)},
 	}
 	for _, s := range steps {
 		if got := next(); s.err != nil || !strings.HasPrefix(got, s.want) {
@@ -86,7 +86,7 @@ func TestNotifierAlone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var n service.Notifier
-	if err := errors.Join(n.Ready("x"), n.Status("x"), n.Reloading(), n.Stopping("x"), n.Extend(1), n.Run(ctx, nil)); err != nil {
+	if err := errors.Join(n.Ready("x"), n.Status("x"), n.Reloading(), n.Stopping("x"), n.ExtendTimeout(1), n.Run(ctx, nil)); err != nil {
 		t.Error(err)
 	}
 }

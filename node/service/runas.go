@@ -12,17 +12,18 @@ import (
 	"syscall"
 )
 
-// ErrNoService is returned by For about a user who has no service, and no systemd that runs.
+// ErrNoService is returned by CommandAs for a user who has neither a service nor a running systemd.
 var ErrNoService = errors.New("no service is installed")
 
-// For gives a command that root runs as another user: of this program, about the services of that user. To install one, the user may
-// run services without a login from then on (loginctl enable-linger); nothing else changes the system, and returns ErrNoService where
-// there is none. release removes what the command needs, once it has ended.
-func For(ctx context.Context, name string, install bool, args ...string) (c *exec.Cmd, release func(), err error) {
-	if err := (Home{}).allowed(); err != nil {
+// CommandAs returns a command with which root runs this program as another user, to manage the services
+// of that user. If install is set, it enables lingering for the user (loginctl enable-linger); it
+// changes nothing else, and without install it returns ErrNoService if there is no service. release
+// removes the command's temporary files; call it when the command has ended.
+func CommandAs(ctx context.Context, name string, install bool, args ...string) (c *exec.Cmd, release func(), err error) {
+	if err := (Manager{}).checkPrivilege(); err != nil {
 		return nil, nil, err
 	}
-	if err := (Home{}).booted(); err != nil {
+	if err := (Manager{}).checkSystemd(); err != nil {
 		return nil, nil, err
 	}
 	u, err := user.Lookup(name)
@@ -37,10 +38,10 @@ func For(ctx context.Context, name string, install bool, args ...string) (c *exe
 		return nil, nil, fmt.Errorf("the user %s has no home folder for the settings and the state of a service: %s is not a folder", u.Username, u.HomeDir)
 	}
 	runtime := filepath.Join("/run/user", u.Uid)
-	if err := manager(ctx, u, runtime, install); err != nil {
+	if err := startUserManager(ctx, u, runtime, install); err != nil {
 		return nil, nil, err
 	}
-	program, release, err := readable()
+	program, release, err := sharedExecutable()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -51,12 +52,12 @@ func For(ctx context.Context, name string, install bool, args ...string) (c *exe
 	return c, release, nil
 }
 
-// manager sees to it that the user's systemd runs.
-func manager(ctx context.Context, u *user.User, runtime string, install bool) error {
+// startUserManager makes sure that the user's systemd runs.
+func startUserManager(ctx context.Context, u *user.User, runtime string, install bool) error {
 	switch _, err := os.Stat(managerSocket(runtime)); {
 	case install:
 		if _, err := run(ctx, "loginctl", "enable-linger", u.Username); err != nil {
-			return fmt.Errorf("have services of %s run without a login: %w", u.Username, err)
+			return fmt.Errorf("let services of %s run without a login: %w", u.Username, err)
 		}
 	case err == nil:
 		return nil
@@ -66,16 +67,22 @@ func manager(ctx context.Context, u *user.User, runtime string, install bool) er
 		}
 		return fmt.Errorf("the service of %s is installed, but the systemd of this user does not run; loginctl enable-linger %[1]s starts it", u.Username)
 	}
-	if err := awaitManager(ctx, runtime); err != nil {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errors.New("it does not start"))
+	defer cancel()
+	err := pollUntil(ctx, func() (bool, error) {
+		_, err := os.Stat(managerSocket(runtime))
+		return err == nil, nil
+	})
+	if err != nil {
 		return fmt.Errorf("wait for the systemd of %s: %w", u.Username, err)
 	}
 	return nil
 }
 
-// managerSocket is where the systemd of a user listens, in the folder that logind makes for the user.
+// managerSocket returns the socket of a user's systemd, in the folder that logind makes for the user.
 func managerSocket(runtime string) string { return filepath.Join(runtime, "systemd", "private") }
 
-// credentialOf is what a process of the user has.
+// credentialOf returns the IDs of a process of the user.
 func credentialOf(u *user.User) (*syscall.Credential, error) {
 	texts, err := u.GroupIds()
 	if err != nil {
@@ -92,18 +99,8 @@ func credentialOf(u *user.User) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}, nil
 }
 
-// awaitManager waits until the user's systemd listens.
-func awaitManager(ctx context.Context, runtime string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, errors.New("it does not start"))
-	defer cancel()
-	return until(ctx, func() (bool, error) {
-		_, err := os.Stat(managerSocket(runtime))
-		return err == nil, nil
-	})
-}
-
-// readable gives this program at a place where everybody may run it: where it lies, or a copy.
-func readable() (program string, release func(), err error) {
+// sharedExecutable returns a path at which every user may run this program: its own, or that of a copy.
+func sharedExecutable() (program string, release func(), err error) {
 	self, err := os.Executable()
 	if err == nil {
 		self, err = filepath.EvalSymlinks(self)
@@ -111,7 +108,7 @@ func readable() (program string, release func(), err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("find this program: %w", err)
 	}
-	if (Home{}).stable(self, layout{}) {
+	if (Manager{}).isStable(self, layout{}) {
 		return self, func() {}, nil
 	}
 	content, err := os.ReadFile(self)
@@ -122,9 +119,9 @@ func readable() (program string, release func(), err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("copy this program: %w", err)
 	}
-	release = func() { _ = os.RemoveAll(dir) } // it lies where temporary files do
+	release = func() { _ = os.RemoveAll(dir) }
 	program = filepath.Join(dir, "mlfnode")
-	if err := errors.Join(os.Chmod(dir, 0o755), place(program, content, 0o755)); err != nil {
+	if err := errors.Join(os.Chmod(dir, 0o755), writeFile(program, content, 0o755)); err != nil {
 		release()
 		return "", nil, fmt.Errorf("copy this program: %w", err)
 	}

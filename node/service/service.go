@@ -1,14 +1,16 @@
-// Package service makes a node a service of its host: it installs, removes and describes the systemd unit mlfnode.service, and
-// is the node's side of the contract with systemd.
+// Package service runs a node as a service of its host: it installs, removes and describes the
+// systemd unit mlfnode.service, and implements the node's side of systemd's protocols.
 //
-// There are two kinds of installation. The system service belongs to root, starts with the machine and keeps its state in
-// /var/lib/mlfnode; the user service belongs to one person and needs that person to linger, else it ends at logout. Both run
-// the agent in the foreground with Type=notify: the agent says when it is ready (Notifier), pings a watchdog while it is
-// healthy, and is restarted whatever way it ends.
+// There are two kinds of installation. The system service belongs to root, starts with the machine
+// and stores its state in /var/lib/mlfnode. The user service belongs to one user, for whom lingering
+// must be enabled, or it ends at logout. Both run the agent in the foreground with Type=notify: the
+// agent reports when it is ready (Notifier), pings a watchdog while it is healthy, and is restarted
+// however it ends.
 //
-// The programs of trials must outlive the agent. They run under shims, which are started as scopes of their own (Scope):
-// units beside mlfnode.service, which a restart of the agent leaves alone. When the agent is told to end, Restarting says
-// whether it will be back in a moment, in which case shims go on, or not, in which case it ends them itself.
+// The programs of trials must outlive the agent. They run under shims in scopes of their own (Scope):
+// units beside mlfnode.service, which a restart of the agent does not affect. When the agent is asked
+// to stop, Restarting reports whether systemd is going to start it again. If so, the shims keep
+// running; if not, the agent stops them.
 package service
 
 import (
@@ -21,17 +23,17 @@ import (
 	"strings"
 )
 
-// Unit is the name of the unit in systemd, of the system and of a user alike.
+// Unit is the name of the systemd unit, both of the system and of a user.
 const Unit = "mlfnode.service"
 
-// shimScopes and formerShimScopes are the patterns of the scopes that shims run in: those of this
-// version and those of earlier versions, which called shims keepers.
+// shimScopes and formerShimScopes match the scopes of shims: those of this version, and those of
+// earlier versions, which called shims keepers.
 const (
 	shimScopes       = "mlfnode-shim-*.scope"
 	formerShimScopes = "mlfnode-keeper-*.scope"
 )
 
-// Role is what a node is in its cluster.
+// Role is the role of a node in its cluster.
 type Role string
 
 // The roles.
@@ -40,7 +42,7 @@ const (
 	Worker Role = "worker"
 )
 
-// command is the command of mlfnode that runs a node of the role.
+// command returns the mlfnode command that runs a node with the role.
 func (r Role) command() string {
 	if r == Master {
 		return "master"
@@ -48,45 +50,45 @@ func (r Role) command() string {
 	return "join"
 }
 
-// ErrNoSystemd is returned by Install, Uninstall and Status on a host that was not started by systemd.
+// ErrNoSystemd is returned by Install, Uninstall and Status on a host without systemd.
 var ErrNoSystemd = errors.New("this host is not run by systemd")
 
-// Home is where the services of one owner live: those of the system or those of the calling user.
-type Home struct {
-	User bool // of the calling user
-	host string
+// Manager is a service manager of systemd: the system's, or that of the calling user.
+type Manager struct {
+	User bool   // the calling user's
+	root string // the host's root folder; set in tests only
 }
 
-// place gives the path of a file on the host. The root of the host is another folder in tests only.
-func (h Home) place(path string) string { return filepath.Join("/", h.host, path) }
+// path returns the path of a file below the host's root.
+func (h Manager) path(path string) string { return filepath.Join("/", h.root, path) }
 
-// booted refuses hosts without systemd, as sd_booted(3) does.
-func (h Home) booted() error {
-	if info, err := os.Stat(h.place("/run/systemd/system")); err != nil || !info.IsDir() {
+// checkSystemd returns ErrNoSystemd on hosts without systemd, as determined by sd_booted(3).
+func (h Manager) checkSystemd() error {
+	if info, err := os.Stat(h.path("/run/systemd/system")); err != nil || !info.IsDir() {
 		return ErrNoSystemd
 	}
 	return nil
 }
 
-// layout is where the files of a service lie.
+// layout is the paths of a service's files.
 type layout struct {
 	unit    string // the unit's file
 	config  string // node.yaml
 	state   string // the state folder
-	program string // where a program is copied to that lies in no stable place
-	home    string // of the user that the service runs as
+	program string // the copy of a program whose own path is not stable
+	home    string // of the user as whom the service runs
 	owner   string // that user's name
 }
 
-func (h Home) layout() (layout, error) {
+func (h Manager) layout() (layout, error) {
 	u, err := user.Current()
 	if err != nil {
 		return layout{}, fmt.Errorf("find who runs this: %w", err)
 	}
 	if !h.User {
 		return layout{
-			unit: h.place("/etc/systemd/system/" + Unit), config: h.place("/etc/mlfnode/node.yaml"), state: "/var/lib/mlfnode",
-			program: h.place("/usr/local/bin/mlfnode"), home: u.HomeDir, owner: u.Username,
+			unit: h.path("/etc/systemd/system/" + Unit), config: h.path("/etc/mlfnode/node.yaml"), state: "/var/lib/mlfnode",
+			program: h.path("/usr/local/bin/mlfnode"), home: u.HomeDir, owner: u.Username,
 		}, nil
 	}
 	home, err := os.UserHomeDir()
@@ -107,9 +109,9 @@ func (h Home) layout() (layout, error) {
 	}, nil
 }
 
-// stable reports whether a program may be run from where it lies: it stays there, and for a service of the system nobody but
-// root can change it.
-func (h Home) stable(program string, l layout) bool {
+// isStable reports whether a service may run a program from its path: the program stays there, and
+// only root can change that of a system service.
+func (h Manager) isStable(program string, l layout) bool {
 	folders := []string{"/usr/", "/opt/", "/bin/", "/sbin/"}
 	if h.User {
 		folders = append(folders, filepath.Dir(l.program)+"/", filepath.Join(l.home, "bin")+"/")
@@ -122,7 +124,8 @@ func (h Home) stable(program string, l layout) bool {
 	return false
 }
 
-// WithoutSystemd says what to do on a host without systemd: the lines for a shell and for the host's own supervisor.
+// WithoutSystemd explains what to do on a host without systemd: the commands for a shell and for the
+// host's own supervisor.
 func WithoutSystemd(role Role, args ...string) string {
 	line := strings.Join(append([]string{"mlfnode", role.command()}, args...), " ")
 	return fmt.Sprintf(`start it by hand, so that it outlives this terminal:
@@ -132,17 +135,17 @@ func WithoutSystemd(role Role, args ...string) string {
   it ends in good order on SIGTERM and reads node.yaml again on SIGHUP`, line)
 }
 
-// allowed refuses to change the services of the system without root.
-func (h Home) allowed() error {
+// checkPrivilege returns an error if the caller may not change the services.
+func (h Manager) checkPrivilege() error {
 	if !h.User && os.Geteuid() != 0 {
 		return fmt.Errorf("a service of the system is changed by root only: %w", os.ErrPermission)
 	}
 	return nil
 }
 
-// ready is what every action on services asks first.
-func (h Home) ready(ctx context.Context) error {
-	if err := h.booted(); err != nil {
+// checkReachable returns an error if the service manager does not answer.
+func (h Manager) checkReachable(ctx context.Context) error {
+	if err := h.checkSystemd(); err != nil {
 		return err
 	}
 	if _, err := h.systemctl(ctx, "show", "-p", "Version", "--value"); err != nil {

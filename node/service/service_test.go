@@ -28,7 +28,7 @@ func TestOwn(t *testing.T) {
 		{"garbage", "0::\n::\nx", "", false},
 	}
 	for _, tt := range tests {
-		if unit, user := own(tt.cgroups); unit != tt.unit || user != tt.user {
+		if unit, user := serviceOf(tt.cgroups); unit != tt.unit || user != tt.user {
 			t.Errorf("%s: got %q, %v, want %q, %v", tt.name, unit, user, tt.unit, tt.user)
 		}
 	}
@@ -47,7 +47,7 @@ func TestRestartJob(t *testing.T) {
 		{"", false},
 	}
 	for _, tt := range tests {
-		if got := restartJob(tt.jobs, Unit); got != tt.want {
+		if got := hasRestartJob(tt.jobs, Unit); got != tt.want {
 			t.Errorf("%q: got %v, want %v", tt.jobs, got, tt.want)
 		}
 	}
@@ -63,13 +63,13 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-func TestMarks(t *testing.T) {
-	m := marks{Program: "/usr/local/bin/mlfnode", Config: "/etc/a=b", Digest: "12", Linger: "ada", State: "/var/lib/m n", Access: "/root/.config/mlfnode/context.yaml"}
-	if diff := cmp.Diff(m, readMarks("[Unit]\nState=no\n"+m.text())); diff != "" {
+func TestCreatedFiles(t *testing.T) {
+	m := createdFiles{Program: "/usr/local/bin/mlfnode", Config: "/etc/a=b", Digest: "12", Linger: "ada", State: "/var/lib/m n", Access: "/root/.config/mlfnode/context.yaml"}
+	if diff := cmp.Diff(m, readCreatedFiles("[Unit]\nState=no\n"+m.text())); diff != "" {
 		t.Error(diff)
 	}
-	if got := readMarks("[Unit]\nState=no\n"); got != (marks{}) {
-		t.Errorf("got %+v from a unit without marks", got)
+	if got := readCreatedFiles("[Unit]\nState=no\n"); got != (createdFiles{}) {
+		t.Errorf("got %+v from a unit without a record", got)
 	}
 }
 
@@ -89,7 +89,7 @@ func TestUnitByRelease(t *testing.T) {
 			t.Errorf("got a unit without %q:\n%s", want, old)
 		}
 	}
-	young := unit{home: Home{User: true}, role: Master, version: 257, command: []string{"/bin/m", "master"}, state: "/s"}.text()
+	young := unit{manager: Manager{User: true}, role: Master, version: 257, command: []string{"/bin/m", "master"}, state: "/s"}.text()
 	for want, there := range map[string]bool{
 		"Type=notify-reload\n": true, "ExecReload=": false, "RestartSteps=": true, "WantedBy=default.target": true,
 		"OOMScoreAdjust": false, "CapabilityBoundingSet": false, "User=": false,
@@ -101,7 +101,7 @@ func TestUnitByRelease(t *testing.T) {
 }
 
 func TestScopeOutside(t *testing.T) {
-	got := scope("/usr/bin/systemd-run", "a b/1", true)
+	got := scopeCommand("/usr/bin/systemd-run", "a b/1", true)
 	want := "/usr/bin/systemd-run --user --scope --quiet --collect --unit=mlfnode-shim-a-b-1.scope -p Delegate=yes"
 	if !strings.HasPrefix(strings.Join(got, " "), want) {
 		t.Errorf("got %q, want %q", got, want)
@@ -109,11 +109,11 @@ func TestScopeOutside(t *testing.T) {
 }
 
 func TestWithoutSystemd(t *testing.T) {
-	h := Home{host: t.TempDir()}
+	h := Manager{root: t.TempDir()}
 	if _, err := Status(t.Context(), h); !errors.Is(err, ErrNoSystemd) {
 		t.Errorf("status: got %v, want %v", err, ErrNoSystemd)
 	}
-	if _, err := Install(t.Context(), Options{Home: Home{User: true, host: h.host}, Role: Master}); !errors.Is(err, ErrNoSystemd) {
+	if _, err := Install(t.Context(), Options{Manager: Manager{User: true, root: h.root}, Role: Master}); !errors.Is(err, ErrNoSystemd) {
 		t.Errorf("install: got %v, want %v", err, ErrNoSystemd)
 	}
 	text := WithoutSystemd(Worker, "--seed", "hostA")
@@ -127,12 +127,12 @@ func TestWithoutSystemd(t *testing.T) {
 func TestInPlace(t *testing.T) {
 	dir := t.TempDir()
 	program := dir + "/mlfnode"
-	if err := place(program, nil, 0o755); err != nil {
+	if err := writeFile(program, nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for _, inPlace := range []bool{true, false} {
 		i, err := newInstallation(Options{
-			Home: Home{User: true}, Role: Master, Program: program, ConfigFile: dir + "/node.yaml", StateDir: dir + "/state", InPlace: inPlace,
+			Manager: Manager{User: true}, Role: Master, Program: program, ConfigFile: dir + "/node.yaml", StateDir: dir + "/state", InPlace: inPlace,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -150,12 +150,12 @@ func TestDropInsAreTheUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &removal{}
-	r.clearDropIns(dir)
+	r.removeDropIns(dir)
 	if _, err := os.Stat(dir); err != nil || len(r.Kept) != 1 || !strings.Contains(r.Kept[0], dir) {
 		t.Errorf("without --purge: kept %q, %v", r.Kept, err)
 	}
 	r = &removal{purge: true}
-	r.clearDropIns(dir)
+	r.removeDropIns(dir)
 	if _, err := os.Stat(dir); !os.IsNotExist(err) || !slices.Equal(r.Removed, []string{dir}) {
 		t.Errorf("with --purge: removed %q, %v", r.Removed, err)
 	}

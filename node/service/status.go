@@ -8,28 +8,28 @@ import (
 	"strings"
 )
 
-// State describes the service of this host. Without an installation only Installed, false, is known.
+// State describes the service of this host. Only User is set if none is installed.
 type State struct {
 	Installed bool     `json:"installed"`
-	User      bool     `json:"user"`              // whether it is a service of the calling user
+	User      bool     `json:"user"`              // a service of the calling user
 	File      string   `json:"file,omitempty"`    // the unit's file
-	Enabled   bool     `json:"enabled"`           // whether it starts with the machine, or the user's first login
+	Enabled   bool     `json:"enabled"`           // it starts with the machine, or at the user's first login
 	Active    string   `json:"active,omitempty"`  // active, activating, reloading, deactivating, inactive or failed
-	Detail    string   `json:"detail,omitempty"`  // systemd's finer word: running, auto-restart, …
-	Text      string   `json:"text,omitempty"`    // what the node says of itself
+	Detail    string   `json:"detail,omitempty"`  // systemd's substate: running, auto-restart, …
+	Text      string   `json:"text,omitempty"`    // the status that the node reports
 	PID       int      `json:"pid,omitempty"`     // of the agent
 	Since     string   `json:"since,omitempty"`   // when it became active
-	Restarts  int      `json:"restarts"`          // that systemd has made by itself
-	Result    string   `json:"result,omitempty"`  // how it ended last: success, exit-code, signal, watchdog, …
+	Restarts  int      `json:"restarts"`          // automatic restarts
+	Result    string   `json:"result,omitempty"`  // how it last ended: success, exit-code, signal, watchdog, …
 	Program   string   `json:"program,omitempty"` // its command line
-	Linger    bool     `json:"linger"`            // user services: whether it runs without a login
+	Linger    bool     `json:"linger"`            // a user service that runs without a login
 	Shims     []string `json:"keepers"`           // scopes with trials
 }
 
-// Status asks systemd about the service. It needs no rights.
-func Status(ctx context.Context, h Home) (State, error) {
+// Status asks systemd about the service. It needs no privileges.
+func Status(ctx context.Context, h Manager) (State, error) {
 	s := State{User: h.User, Shims: []string{}}
-	if err := h.ready(ctx); err != nil {
+	if err := h.checkReachable(ctx); err != nil {
 		return s, err
 	}
 	l, err := h.layout()

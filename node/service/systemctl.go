@@ -13,37 +13,39 @@ import (
 	"time"
 )
 
-// patience bounds one question to systemd. Starting and stopping has bounds of its own.
-const patience = 10 * time.Second
+// queryTimeout bounds one query to systemd. Starting and stopping have timeouts of their own.
+const queryTimeout = 10 * time.Second
 
-// systemctl runs a command of systemctl on the services of h and gives what it printed.
-func (h Home) systemctl(ctx context.Context, args ...string) (string, error) {
+// systemctl runs a systemctl command and returns its output.
+func (h Manager) systemctl(ctx context.Context, args ...string) (string, error) {
 	if h.User {
 		args = append([]string{"--user"}, args...)
 	}
 	return run(ctx, "systemctl", append([]string{"--no-pager"}, args...)...)
 }
 
-// run runs a program of the host. Its error is what the program said.
+// run runs a program of the host and returns its output. The error contains what the program printed
+// to stderr.
 func run(ctx context.Context, program string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, program, args...)
 	c.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	if dir := runtimeDir(); os.Getenv("XDG_RUNTIME_DIR") == "" && dir != "" {
 		c.Env = append(c.Env, "XDG_RUNTIME_DIR="+dir)
 	}
-	var out, complaint bytes.Buffer
-	c.Stdout, c.Stderr, c.WaitDelay = &out, &complaint, time.Second
+	var out, stderr bytes.Buffer
+	c.Stdout, c.Stderr, c.WaitDelay = &out, &stderr, time.Second
 	err := c.Run()
 	if err == nil {
 		return strings.TrimSpace(out.String()), nil
 	}
-	if said := strings.TrimSpace(complaint.String()); said != "" {
-		err = errors.New(strings.ReplaceAll(said, "\n", "; "))
+	if text := strings.TrimSpace(stderr.String()); text != "" {
+		err = errors.New(strings.ReplaceAll(text, "\n", "; "))
 	}
 	return strings.TrimSpace(out.String()), fmt.Errorf("%s: %w", program, err)
 }
 
-// runtimeDir finds the folder in which this user's systemd listens. A shell that su has started knows none.
+// runtimeDir returns the folder in which this user's systemd listens, which shells started by su do not
+// know; "" if there is none.
 func runtimeDir() string {
 	dir := filepath.Join("/run/user", strconv.Itoa(os.Getuid()))
 	if _, err := os.Stat(dir); err != nil {
@@ -52,8 +54,8 @@ func runtimeDir() string {
 	return dir
 }
 
-// properties asks for properties of the unit.
-func (h Home) properties(ctx context.Context, names ...string) (map[string]string, error) {
+// properties returns properties of the unit.
+func (h Manager) properties(ctx context.Context, names ...string) (map[string]string, error) {
 	out, err := h.systemctl(ctx, "show", Unit, "-p", strings.Join(names, ","))
 	if err != nil {
 		return nil, err
@@ -67,8 +69,8 @@ func (h Home) properties(ctx context.Context, names ...string) (map[string]strin
 	return p, nil
 }
 
-// version gives the number of systemd's release, 0 if it says none.
-func (h Home) version(ctx context.Context) int {
+// version returns the number of systemd's release, or 0 if it is unknown.
+func (h Manager) version(ctx context.Context) int {
 	out, err := h.systemctl(ctx, "--version") // "systemd 252 (252.39-1)"
 	if fields := strings.Fields(out); err == nil && len(fields) > 1 {
 		n, _ := strconv.Atoi(fields[1])
@@ -78,7 +80,7 @@ func (h Home) version(ctx context.Context) int {
 }
 
 // scopes lists the existing scopes of shims.
-func (h Home) scopes(ctx context.Context) ([]string, error) {
+func (h Manager) scopes(ctx context.Context) ([]string, error) {
 	out, err := h.systemctl(ctx, "list-units", "--all", "--plain", "--no-legend", "--full", shimScopes, formerShimScopes)
 	if err != nil {
 		return nil, err
@@ -92,13 +94,13 @@ func (h Home) scopes(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// journal gives the last lines that the unit has written, or "" where they can't be read.
-func (h Home) journal(ctx context.Context, lines int) string {
+// journal returns the last lines of the unit's journal, or "" if they can't be read.
+func (h Manager) journal(ctx context.Context, lines int) string {
 	args := []string{"--no-pager", "-q", "-o", "cat", "-n", strconv.Itoa(lines), "-u", Unit}
 	if h.User {
 		args[len(args)-2] = "--user-unit"
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	out, _ := run(ctx, "journalctl", args...)
 	return out

@@ -13,44 +13,45 @@ import (
 	"mlfnode/projects"
 )
 
-// Removal says what an uninstallation has done.
+// Removal is the result of an uninstallation.
 type Removal struct {
 	Removed []string // files and folders
-	Kept    []string // what was left on purpose, each with the reason
+	Kept    []string // what was kept, each with the reason
 }
 
-// Uninstall stops the service and its shims and removes what Install has made. Settings that were changed since and a state
-// folder that holds something stay unless purge is set. Nothing to remove is not an error.
-func Uninstall(ctx context.Context, h Home, purge bool) (Removal, error) {
-	if err := h.allowed(); err != nil {
+// Uninstall stops the service and its shims and removes what Install has made. Without purge it keeps
+// settings that have been changed since, and a state folder that is not empty. It is not an error if
+// nothing is installed.
+func Uninstall(ctx context.Context, h Manager, purge bool) (Removal, error) {
+	if err := h.checkPrivilege(); err != nil {
 		return Removal{}, err
 	}
-	if err := h.ready(ctx); err != nil {
+	if err := h.checkReachable(ctx); err != nil {
 		return Removal{}, err
 	}
 	l, err := h.layout()
 	if err != nil {
 		return Removal{}, err
 	}
-	text, err := readIfThere(l.unit)
+	text, err := readIfExists(l.unit)
 	if err != nil {
 		return Removal{}, fmt.Errorf("read the unit: %w", err)
 	}
 	if err := h.stopAll(ctx, text != ""); err != nil {
 		return Removal{}, err
 	}
-	r := &removal{Home: h, layout: l, purge: purge}
-	r.clear(readMarks(text))
+	r := &removal{layout: l, purge: purge}
+	r.removeCreated(readCreatedFiles(text))
 	if _, err := h.systemctl(ctx, "daemon-reload"); err != nil {
-		r.failed = append(r.failed, fmt.Errorf("have systemd forget the unit: %w", err))
+		r.failed = append(r.failed, fmt.Errorf("make systemd forget the unit: %w", err))
 	}
 	_, _ = h.systemctl(ctx, "reset-failed", Unit) // there may be nothing to reset
-	r.unlinger(ctx, readMarks(text).Linger)
+	r.disableLinger(ctx, readCreatedFiles(text).Linger)
 	return r.Removal, errors.Join(r.failed...)
 }
 
-// stopAll ends the agent, which ends its shims, and then the shims that are left.
-func (h Home) stopAll(ctx context.Context, installed bool) error {
+// stopAll stops the agent, which stops its shims, and then the shims that remain.
+func (h Manager) stopAll(ctx context.Context, installed bool) error {
 	if installed {
 		if _, err := h.systemctl(ctx, "disable", "--now", "--quiet", Unit); err != nil {
 			return fmt.Errorf("stop the service: %w", err)
@@ -58,7 +59,7 @@ func (h Home) stopAll(ctx context.Context, installed bool) error {
 	}
 	scopes, err := h.scopes(ctx)
 	if err != nil {
-		return fmt.Errorf("look for shims: %w", err)
+		return fmt.Errorf("list shims: %w", err)
 	}
 	if len(scopes) == 0 {
 		return nil
@@ -70,22 +71,21 @@ func (h Home) stopAll(ctx context.Context, installed bool) error {
 	return nil
 }
 
-// removal is an uninstallation under way.
+// removal is an uninstallation in progress.
 type removal struct {
-	Home
 	layout
 	Removal
 	purge  bool
 	failed []error
 }
 
-// clear removes files, and goes on when one can't be removed.
-func (r *removal) clear(m marks) {
+// removeCreated removes files, and continues if one can't be removed.
+func (r *removal) removeCreated(m createdFiles) {
 	r.remove(r.unit)
-	r.clearDropIns(r.unit + ".d")
+	r.removeDropIns(r.unit + ".d")
 	r.remove(m.Program)
-	r.clearAccess(m.Access)
-	r.clearConfig(m)
+	r.removeAccess(m.Access)
+	r.removeConfig(m)
 	if r.purge {
 		r.remove(m.State)
 		return
@@ -101,8 +101,8 @@ func (r *removal) clear(m marks) {
 	}
 }
 
-// clearDropIns removes the settings that the user has added to the unit.
-func (r *removal) clearDropIns(dir string) {
+// removeDropIns removes the settings that the user has added to the unit.
+func (r *removal) removeDropIns(dir string) {
 	if _, err := os.Stat(dir); err == nil && !r.purge {
 		r.Kept = append(r.Kept, dir+": these are your settings of the service, which --purge removes")
 		return
@@ -110,12 +110,12 @@ func (r *removal) clearDropIns(dir string) {
 	r.remove(dir)
 }
 
-func (r *removal) clearConfig(m marks) {
+func (r *removal) removeConfig(m createdFiles) {
 	b, err := os.ReadFile(m.Config)
 	if err != nil {
 		return
 	}
-	if digestOf(b) != m.Digest && !r.purge {
+	if digest(b) != m.Digest && !r.purge {
 		r.Kept = append(r.Kept, m.Config+": it was changed after the installation; --purge removes it")
 		return
 	}
@@ -123,8 +123,8 @@ func (r *removal) clearConfig(m marks) {
 	r.removeEmpty(filepath.Dir(m.Config))
 }
 
-// clearAccess removes what lets the user talk to the cluster. It is of use without the service, too.
-func (r *removal) clearAccess(file string) {
+// removeAccess removes the user's access to the cluster, which is useful without the service, too.
+func (r *removal) removeAccess(file string) {
 	if _, err := os.Stat(file); err != nil {
 		return
 	}
@@ -142,7 +142,7 @@ func (r *removal) removeEmpty(dir string) {
 	}
 }
 
-// remove removes a file or a folder with what is in it, if it is there.
+// remove removes a file or a folder with its content, if it exists.
 func (r *removal) remove(path string) {
 	if path == "" {
 		return
@@ -157,8 +157,9 @@ func (r *removal) remove(path string) {
 	r.Removed = append(r.Removed, path)
 }
 
-// unlinger takes back what the installation asked for, unless another of the user's services may need it by now.
-func (r *removal) unlinger(ctx context.Context, owner string) {
+// disableLinger disables lingering if the installation enabled it, unless another of the user's services
+// may need it.
+func (r *removal) disableLinger(ctx context.Context, owner string) {
 	if owner == "" {
 		return
 	}
@@ -168,6 +169,6 @@ func (r *removal) unlinger(ctx context.Context, owner string) {
 		return
 	}
 	if err := setLinger(ctx, "disable-linger", owner); err != nil {
-		r.failed = append(r.failed, fmt.Errorf("take back lingering: %w", err))
+		r.failed = append(r.failed, fmt.Errorf("disable lingering: %w", err))
 	}
 }

@@ -5,48 +5,49 @@ import (
 	"strings"
 )
 
-// The releases of systemd from which on a unit can say something.
+// The releases of systemd that introduced settings of units.
 const (
-	notifyReload   = 253 // Type=notify-reload: a reload is over when the agent says so
+	notifyReload   = 253 // Type=notify-reload: the agent reports the end of a reload
 	restartBackoff = 254 // RestartSteps
 )
 
-// unit is what a unit's file is made from.
+// unit is the content of the unit's file.
 type unit struct {
-	home    Home
+	manager Manager
 	role    Role
 	version int // of systemd
 	command []string
 	state   string
 	owner   string
-	marks   marks
+	created createdFiles
 }
 
-// text is the unit's file, systemd.service(5). The why of each line stands in it, for whoever opens it on a host.
+// text returns the unit's file, see systemd.service(5). Its comments give the reason for each line to
+// those who read it on a host.
 func (u unit) text() string {
 	var b strings.Builder
 	b.WriteString("# Written by `mlfnode service install`, which overwrites it. Put settings of your own into a drop-in:\n")
-	fmt.Fprintf(&b, "#   systemctl %sedit %s\n", map[bool]string{true: "--user "}[u.home.User], Unit)
+	fmt.Fprintf(&b, "#   systemctl %sedit %s\n", map[bool]string{true: "--user "}[u.manager.User], Unit)
 	fmt.Fprintf(&b, "[Unit]\nDescription=mlfnode %s\n", u.role)
-	if !u.home.User {
+	if !u.manager.User {
 		b.WriteString("Wants=network-online.target\nAfter=network-online.target nss-lookup.target nvidia-persistenced.service\n")
 	}
 	fmt.Fprintf(&b, "RequiresMountsFor=%s\n", quote(u.state))
 	b.WriteString("# Never give up: the agent of a machine whose master is down must be there when it is back.\nStartLimitIntervalSec=0\n\n")
-	b.WriteString("[Service]\n" + u.kind() + u.life() + limits)
-	if !u.home.User {
+	b.WriteString("[Service]\n" + u.startSettings() + u.stopSettings() + limits)
+	if !u.manager.User {
 		fmt.Fprintf(&b, "User=%s\n%s", u.owner, hardening)
 	}
 	target := "multi-user.target"
-	if u.home.User {
+	if u.manager.User {
 		target = "default.target"
 	}
-	fmt.Fprintf(&b, "\n[Install]\nWantedBy=%s\n\n%s", target, u.marks.text())
+	fmt.Fprintf(&b, "\n[Install]\nWantedBy=%s\n\n%s", target, u.created.text())
 	return b.String()
 }
 
-// kind says how the agent starts and reloads.
-func (u unit) kind() string {
+// startSettings are the lines on how the agent starts and reloads.
+func (u unit) startSettings() string {
 	words := make([]string, len(u.command))
 	for i, w := range u.command {
 		if words[i] = quote(w); i > 0 {
@@ -60,8 +61,8 @@ func (u unit) kind() string {
 	return "Type=notify\n" + start + "ExecReload=/bin/sh -c \"kill -HUP ${MAINPID}\"\n" // not every host has /bin/kill
 }
 
-// life says when the agent is restarted and how it ends.
-func (u unit) life() string {
+// stopSettings are the lines on when the agent is restarted and how it stops.
+func (u unit) stopSettings() string {
 	text := `# A store with a long history may take its time to open.
 TimeoutStartSec=300
 WatchdogSec=30
@@ -90,8 +91,9 @@ Delegate=yes
 OOMPolicy=continue
 `
 
-// hardening is what a service of the system gives up. Shims, and so trials, inherit it: it leaves alone what trials may
-// need, which is home folders, /tmp, /dev/nvidia*, loading the GPU's driver, containers without root, sudo and profilers.
+// hardening restricts the system service. Shims, and so trials, inherit it, so it leaves what trials may
+// need: home folders, /tmp, /dev/nvidia*, loading the GPU's driver, rootless containers, sudo and
+// profilers.
 const hardening = `OOMScoreAdjust=-500
 # Trials inherit what follows. So it takes away only what no trial has business with: clocks, swap, rebooting, raw hardware,
 # the kernel's log, other processes' scheduling as real-time, foreign binaries, sniffing the network. Home folders, /tmp,
@@ -108,23 +110,23 @@ LockPersonality=yes
 KeyringMode=private
 `
 
-// marks are what an installation has made besides the unit. They stand in the unit's file, in a section that systemd leaves
-// alone, so that an uninstallation removes all of it and nothing else.
-type marks struct {
+// createdFiles is what an installation has made besides the unit. The unit's file records it in a
+// section that systemd ignores, so that an uninstallation removes all of it and nothing else.
+type createdFiles struct {
 	Program string // the copy of the program
 	Config  string // node.yaml
-	Digest  string // of node.yaml as it was written, in hex
-	Linger  string // the user whose lingering was enabled
+	Digest  string // of node.yaml as written, in hex
+	Linger  string // the user for whom lingering was enabled
 	State   string // the state folder
 	Access  string // the file with the user's access to the cluster
 }
 
-// fields names the marks as they stand in the file.
-func (m *marks) fields() map[string]*string {
+// fields returns the fields by their names in the file.
+func (m *createdFiles) fields() map[string]*string {
 	return map[string]*string{"Program": &m.Program, "Config": &m.Config, "ConfigDigest": &m.Digest, "Linger": &m.Linger, "State": &m.State, "Access": &m.Access}
 }
 
-func (m *marks) text() string {
+func (m *createdFiles) text() string {
 	text := "# What the installation made, and `mlfnode service uninstall` removes.\n[X-Mlfnode]\n"
 	for _, key := range []string{"Program", "Config", "ConfigDigest", "Linger", "State", "Access"} {
 		if v := *m.fields()[key]; v != "" {
@@ -134,9 +136,9 @@ func (m *marks) text() string {
 	return text
 }
 
-// readMarks reads the marks in a unit's file.
-func readMarks(text string) marks {
-	var m marks
+// readCreatedFiles reads the record in a unit's file.
+func readCreatedFiles(text string) createdFiles {
+	var m createdFiles
 	_, section, _ := strings.Cut(text, "[X-Mlfnode]\n")
 	for line := range strings.Lines(section) {
 		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
@@ -147,7 +149,7 @@ func readMarks(text string) marks {
 	return m
 }
 
-// quote writes a word of a command line or a path as systemd.syntax(7) wants it.
+// quote quotes a word of a command line or a path, see systemd.syntax(7).
 func quote(word string) string {
 	word = strings.ReplaceAll(word, "%", "%%") // else a specifier
 	if word != "" && !strings.ContainsAny(word, " \t\n\"'\\;") {

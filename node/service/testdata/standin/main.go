@@ -44,10 +44,10 @@ func run(command string, args []string) error {
 		r, err := service.Install(ctx, o)
 		return show(r, err)
 	case "uninstall":
-		r, err := service.Uninstall(ctx, o.Home, *purge)
+		r, err := service.Uninstall(ctx, o.Manager, *purge)
 		return show(r, err)
 	case "status":
-		s, err := service.Status(ctx, o.Home)
+		s, err := service.Status(ctx, o.Manager)
 		return show(s, err)
 	}
 	return agent(command, o.ConfigFile, f.Args())

@@ -13,8 +13,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// setting finds the value of a top-level setting in a node.yaml. It reads no YAML beyond a plain `key: value`, which is all
-// that an installation looks for; the node itself reads the file for good.
+// setting returns the value of a top-level setting in a node.yaml. It reads only a plain `key: value`,
+// which is enough for an installation; the node validates the file when it starts.
 func setting(text, key string) string {
 	for line := range strings.Lines(text) {
 		value, ok := strings.CutPrefix(line, key+":")
@@ -29,7 +29,7 @@ func setting(text, key string) string {
 	return ""
 }
 
-// newConfig is the node.yaml of a fresh installation.
+// newConfig returns the node.yaml of a new installation.
 func newConfig(state, seed string) string {
 	text := fmt.Sprintf("# Settings of this host's mlfnode; `systemctl reload mlfnode` has them read again.\n"+
 		"# The node.yaml that comes with mlfnode explains every setting.\n\n# Folder for everything the node keeps.\nstate: %q\n", state)
@@ -39,14 +39,14 @@ func newConfig(state, seed string) string {
 	return text
 }
 
-// digestOf tells whether a file is still as it was written.
-func digestOf(text []byte) string {
+// digest identifies the content of a file.
+func digest(text []byte) string {
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
 }
 
-// readIfThere gives "" for a file that is not there.
-func readIfThere(file string) (string, error) {
+// readIfExists returns "" for a file that does not exist.
+func readIfExists(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -54,8 +54,8 @@ func readIfThere(file string) (string, error) {
 	return string(b), err
 }
 
-// place writes a file that may be the first in its folder.
-func place(file string, content []byte, mode fs.FileMode) error {
+// writeFile writes a file, and makes its folder if needed.
+func writeFile(file string, content []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
