@@ -19,8 +19,8 @@ type Grant struct {
 // CheckAccess checks `Authorization: Bearer <id>.<secret>`, without waiting for the disk. It
 // returns ErrBadToken for an unknown token or a wrong secret. Only with the right secret does it
 // return ErrExpired, ErrRevoked, or, for a node token, ErrWrongRole.
-func (a *Authority) CheckAccess(bearer string) (Grant, error) {
-	t, r, err := a.known(bearer)
+func (s *TokenStore) CheckAccess(bearer string) (Grant, error) {
+	t, r, err := s.known(bearer)
 	if err != nil {
 		return Grant{}, err
 	}
@@ -32,13 +32,13 @@ func (a *Authority) CheckAccess(bearer string) (Grant, error) {
 
 // known returns the record of a valid token. It reveals the reason for a refusal only if the secret
 // is right.
-func (a *Authority) known(bearer string) (Token, tokenRecord, error) {
+func (s *TokenStore) known(bearer string) (Token, tokenRecord, error) {
 	t, ok := parseBearer(bearer)
-	r, known := a.tokens.all()[t.ID]
+	r, known := s.tokens.all()[t.ID]
 	if !r.owns(t.hash()) || !known || !ok {
 		return t, r, fmt.Errorf("the %w", ErrBadToken)
 	}
-	return t, r, r.check(t.ID, a.clock())
+	return t, r, r.check(t.ID, s.clock())
 }
 
 // owns compares in constant time. The empty record, which stands for an unknown token, owns

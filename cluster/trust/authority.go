@@ -26,8 +26,8 @@ type Authority struct {
 
 	lifetime time.Duration // of node certificates
 
-	tokens *table[tokenRecord]
-	nodes  *table[nodeRecord]
+	*TokenStore
+	*Registry
 
 	joining sync.Mutex // serializes joins and steps of a rotation, from their checks to their records
 
@@ -122,12 +122,16 @@ func loadAuthority(dir string, clock func() time.Time) (a *Authority, err error)
 	if a.keyring, err = LoadKeyring(dir); err != nil {
 		return nil, err
 	}
-	if a.tokens, err = openTable[tokenRecord](filepath.Join(dir, tokensFile)); err != nil {
+	tokens, err := openTable[tokenRecord](filepath.Join(dir, tokensFile))
+	if err != nil {
 		return nil, err
 	}
-	if a.nodes, err = openTable[nodeRecord](filepath.Join(dir, nodesFile)); err != nil {
+	nodes, err := openTable[nodeRecord](filepath.Join(dir, nodesFile))
+	if err != nil {
 		return nil, err
 	}
+	a.TokenStore = &TokenStore{tokens: tokens, clock: clock, pin: a.Pin}
+	a.Registry = &Registry{nodes: nodes, clock: clock}
 	return a, nil
 }
 

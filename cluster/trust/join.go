@@ -110,9 +110,9 @@ func requestedKey(der []byte) (*ecdsa.PublicKey, error) {
 
 // useToken counts a use of the token for the key and name, and makes the access token that comes
 // with it.
-func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access string, role Role, err error) {
-	now := a.clock()
-	err = a.tokens.change(func(all map[string]tokenRecord) error {
+func (s *TokenStore) useToken(id string, node grid.NodeID, digest string) (access string, role Role, err error) {
+	now := s.clock()
+	err = s.tokens.change(func(all map[string]tokenRecord) error {
 		r, ok := all[id]
 		if !ok {
 			return fmt.Errorf("the %w", ErrBadToken)
@@ -138,7 +138,7 @@ func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access
 			return nil
 		}
 		child := tokenRecord{Role: role, Note: "given to the person who added " + string(node), Created: now.UTC(), Parent: id, Node: node}
-		access = a.addToken(all, child).Bearer()
+		access = s.addToken(all, child).Bearer()
 		return nil
 	})
 	return access, role, err

@@ -13,6 +13,13 @@ import (
 	"mlfnode/grid"
 )
 
+// Registry holds the nodes of a cluster: which key has which name, and what other packages store
+// for a node. Callers reach it through the Authority, which alone adds and forgets nodes.
+type Registry struct {
+	nodes *table[nodeRecord]
+	clock func() time.Time
+}
+
 // nodeRecord is the entry of a node in nodes.json.
 type nodeRecord struct {
 	Key       string    `json:"key"` // fingerprint
@@ -55,9 +62,9 @@ func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, diges
 }
 
 // register assigns a name to a key.
-func (a *Authority) register(node grid.NodeID, role NodeRole, digest string, by *issuers) error {
-	now := a.clock().UTC()
-	return a.nodes.change(func(all map[string]nodeRecord) error {
+func (reg *Registry) register(node grid.NodeID, role NodeRole, digest string, by *issuers) error {
+	now := reg.clock().UTC()
+	return reg.nodes.change(func(all map[string]nodeRecord) error {
 		if err := checkName(all, node, role, digest); err != nil {
 			return err
 		}
@@ -93,8 +100,8 @@ func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
 
 // Has reports whether a node of that name is in the cluster, up or down: it has joined and was not
 // forgotten. Has does not wait for the disk.
-func (a *Authority) Has(node grid.NodeID) bool {
-	r, ok := a.nodes.all()[string(node)]
+func (reg *Registry) Has(node grid.NodeID) bool {
+	r, ok := reg.nodes.all()[string(node)]
 	return ok && r.Forgotten.IsZero()
 }
 
@@ -137,8 +144,8 @@ func errUnknown(node grid.NodeID) error {
 }
 
 // edit changes the record of a node that is in the cluster.
-func (a *Authority) edit(node grid.NodeID, fn func(*nodeRecord)) error {
-	return a.nodes.change(func(all map[string]nodeRecord) error {
+func (reg *Registry) edit(node grid.NodeID, fn func(*nodeRecord)) error {
+	return reg.nodes.change(func(all map[string]nodeRecord) error {
 		r, ok := all[string(node)]
 		if !ok || !r.Forgotten.IsZero() {
 			return errUnknown(node)
@@ -151,14 +158,14 @@ func (a *Authority) edit(node grid.NodeID, fn func(*nodeRecord)) error {
 
 // NodeData returns the value that EditNodeData stored for a node, or nil. The caller must not
 // modify it.
-func (a *Authority) NodeData(node grid.NodeID) json.RawMessage {
-	return a.nodes.all()[string(node)].Data
+func (reg *Registry) NodeData(node grid.NodeID) json.RawMessage {
+	return reg.nodes.all()[string(node)].Data
 }
 
 // AllNodeData returns the values that EditNodeData stored, by node.
-func (a *Authority) AllNodeData() map[grid.NodeID]json.RawMessage {
+func (reg *Registry) AllNodeData() map[grid.NodeID]json.RawMessage {
 	all := map[grid.NodeID]json.RawMessage{}
-	for name, r := range a.nodes.all() {
+	for name, r := range reg.nodes.all() {
 		if len(r.Data) > 0 {
 			all[grid.NodeID(name)] = r.Data
 		}
@@ -169,9 +176,9 @@ func (a *Authority) AllNodeData() map[grid.NodeID]json.RawMessage {
 // EditNodeData durably replaces the JSON value that another package stores for a node; nil removes
 // it. The value is also removed with the node. EditNodeData returns ErrUnknownNode if there is no
 // such node.
-func (a *Authority) EditNodeData(node grid.NodeID, edit func(json.RawMessage) (json.RawMessage, error)) error {
+func (reg *Registry) EditNodeData(node grid.NodeID, edit func(json.RawMessage) (json.RawMessage, error)) error {
 	var refused error
-	err := a.edit(node, func(r *nodeRecord) {
+	err := reg.edit(node, func(r *nodeRecord) {
 		var data json.RawMessage
 		if data, refused = edit(r.Data); refused == nil {
 			r.Data = data
@@ -181,9 +188,9 @@ func (a *Authority) EditNodeData(node grid.NodeID, edit func(json.RawMessage) (j
 }
 
 // Nodes returns the nodes of the registry sorted by name, including forgotten ones.
-func (a *Authority) Nodes() []NodeInfo {
+func (reg *Registry) Nodes() []NodeInfo {
 	var list []NodeInfo
-	for name, r := range a.nodes.all() {
+	for name, r := range reg.nodes.all() {
 		list = append(list, NodeInfo{grid.NodeID(name), r.Key, r.Role, r.Joined, r.Forgotten})
 	}
 	slices.SortFunc(list, func(x, y NodeInfo) int { return strings.Compare(string(x.Node), string(y.Node)) })

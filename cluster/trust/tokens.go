@@ -12,6 +12,14 @@ import (
 	"mlfnode/grid"
 )
 
+// TokenStore holds the tokens of a cluster, without their secrets. Callers reach it through the
+// Authority.
+type TokenStore struct {
+	tokens *table[tokenRecord]
+	clock  func() time.Time
+	pin    func() Pin // of the CA that new tokens name
+}
+
 // tokenRecord is the entry of a token in tokens.json, without its secret.
 type tokenRecord struct {
 	Role    Role        `json:"role"`
@@ -77,27 +85,27 @@ func (s *TokenSpec) validate() error {
 const purgeAfter = 30 * 24 * time.Hour
 
 // MakeToken makes a token. It stores the token, without its secret, before it returns.
-func (a *Authority) MakeToken(spec TokenSpec) (Token, error) {
+func (s *TokenStore) MakeToken(spec TokenSpec) (Token, error) {
 	if err := spec.validate(); err != nil {
 		return Token{}, err
 	}
-	now := a.clock()
+	now := s.clock()
 	r := tokenRecord{Role: spec.Role, User: spec.User, Note: spec.Note, Created: now.UTC(), Uses: spec.Uses}
 	if spec.Expires > 0 {
 		r.Expires = now.Add(spec.Expires).UTC()
 	}
 	var t Token
-	err := a.tokens.change(func(all map[string]tokenRecord) error {
+	err := s.tokens.change(func(all map[string]tokenRecord) error {
 		purge(all, now)
-		t = a.addToken(all, r)
+		t = s.addToken(all, r)
 		return nil
 	})
 	return t, err
 }
 
 // addToken adds a record under a new identifier, with a new secret.
-func (a *Authority) addToken(all map[string]tokenRecord, r tokenRecord) Token {
-	t := Token{Pin: a.Pin()}
+func (s *TokenStore) addToken(all map[string]tokenRecord, r tokenRecord) Token {
+	t := Token{Pin: s.pin()}
 	rand.Read(t.secret[:]) // never fails
 	for taken := true; taken; _, taken = all[t.ID] {
 		id := make([]byte, idBytes)
@@ -160,10 +168,10 @@ func (r tokenRecord) info(id string, now time.Time) TokenInfo {
 }
 
 // Tokens returns the tokens, newest first. Invalid ones are included for at least 30 days.
-func (a *Authority) Tokens() []TokenInfo {
+func (s *TokenStore) Tokens() []TokenInfo {
 	var list []TokenInfo
-	now := a.clock()
-	for id, r := range a.tokens.all() {
+	now := s.clock()
+	for id, r := range s.tokens.all() {
 		list = append(list, r.info(id, now))
 	}
 	slices.SortFunc(list, func(x, y TokenInfo) int {
@@ -174,9 +182,9 @@ func (a *Authority) Tokens() []TokenInfo {
 
 // Revoke invalidates a token, and the access tokens of people who joined with it, from the next
 // request on. It returns ErrUnknownToken if there is no such token.
-func (a *Authority) Revoke(id string) error {
-	now := a.clock().UTC()
-	return a.tokens.change(func(all map[string]tokenRecord) error {
+func (s *TokenStore) Revoke(id string) error {
+	now := s.clock().UTC()
+	return s.tokens.change(func(all map[string]tokenRecord) error {
 		if _, ok := all[id]; !ok {
 			return fmt.Errorf("%w: %.40q", ErrUnknownToken, id)
 		}
