@@ -1,5 +1,6 @@
-// Package jsonschema builds forms of values as JSON Schema, draft 7, describes them, for editors that complete and check the
-// YAML files that people write. A form takes at least what is read: rules like which fields go together are for the reader.
+// Package jsonschema builds schemas for values in JSON Schema, draft 7, with descriptions, for
+// editors that complete and check the YAML files that people write. A schema accepts at least what
+// the parser accepts: the parser alone enforces rules such as which fields may be combined.
 package jsonschema
 
 import (
@@ -8,10 +9,11 @@ import (
 	"fmt"
 )
 
-// Form is the form of a value, as the keywords of JSON Schema.
+// Form is the schema of a value, as the keywords of JSON Schema.
 type Form map[string]any
 
-// The forms of values. In YAML numbers and truth values stand without quotes where a text is meant, and numbers may have quotes.
+// The forms of scalars. In YAML, numbers and booleans may be unquoted where a text is meant, and
+// numbers may be quoted.
 var (
 	Text     = Form{"type": []string{"string", "number", "boolean"}}
 	Bool     = Form{"type": "boolean"}
@@ -23,31 +25,32 @@ var (
 	Size     = Any(Form{"type": "integer", "minimum": 0}, Pattern(`^[0-9]+(\.[0-9]+)? ?([kKMGTP]i?)?B?$`))
 )
 
-// Above is a number that is larger than the bound.
+// Above returns the form of a number that is larger than the bound.
 func Above(bound float64) Form { return Form{"type": "number", "exclusiveMinimum": bound} }
 
-// Pattern is a text that the regular expression matches.
+// Pattern returns the form of a text that matches the regular expression.
 func Pattern(expression string) Form { return Form{"type": "string", "pattern": expression} }
 
-// Any is a value that has one of the forms, or several.
+// Any returns the form of a value that has at least one of the forms.
 func Any(forms ...Form) Form { return Form{"anyOf": forms} }
 
-// Choice is one of the texts.
+// Choice returns the form of a value that is one of the texts.
 func Choice[T ~string](texts ...T) Form { return Form{"enum": texts} }
 
-// List is a list of values of one form.
+// List returns the form of a list whose values have the form of.
 func List(of Form) Form { return Form{"type": "array", "items": of} }
 
-// Map is a map with any keys, of values of one form.
+// Map returns the form of a map with any keys, whose values have the form of.
 func Map(of Form) Form { return Form{"type": "object", "additionalProperties": of} }
 
-// Object is a map with these keys and no others, all of which may be missing.
+// Object returns the form of a map with these keys and no others, all of which are optional.
 func Object(fields map[string]Form) Form {
 	return Form{"type": "object", "properties": fields, "additionalProperties": false}
 }
 
-// Document encodes the form of a file as a schema. Explain gives the description of a field, or "", by its path from the root: the
-// names of the fields that lead to it, with dots; the keys of a Map are left out.
+// Document encodes the form of a file as a schema. explain returns the description of a field, or
+// "", given its path from the root: the dot-separated names of the fields, without the keys of a
+// Map.
 func Document(title string, root Form, explain func(path string) string) ([]byte, error) {
 	described := root.explained("", explain)
 	described["$schema"], described["title"] = "http://json-schema.org/draft-07/schema#", title
@@ -60,7 +63,7 @@ func Document(title string, root Form, explain func(path string) string) ([]byte
 	return text.Bytes(), nil
 }
 
-// explained gives the form with descriptions; path ends with a dot, or is empty.
+// explained returns the form with descriptions. path is empty or ends with a dot.
 func (f Form) explained(path string, explain func(path string) string) Form {
 	out := Form{}
 	for key, v := range f {

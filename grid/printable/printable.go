@@ -1,4 +1,4 @@
-// Package printable makes text of programs and of other machines safe to show on a terminal.
+// Package printable makes text from programs and from other machines safe to show on a terminal.
 package printable
 
 import (
@@ -7,9 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// Line makes a line from a program safe to show: escape sequences are taken out whole, other control characters and
-// marks that change the direction of text are taken out, invalid UTF-8 is replaced. Tabs stay. Of a line that was written
-// over by carriage returns, the last state that is not empty is shown.
+// Line makes a line from a program safe to show. It removes escape sequences as a whole, other
+// control characters and marks that change the direction of text, and replaces invalid UTF-8. Tabs
+// stay. If carriage returns overwrite parts of the line, Line returns the last state that is not
+// empty.
 func Line(line []byte) string {
 	text := stripEscapes(strings.ToValidUTF8(string(line), "�"))
 	text = strings.TrimRight(text, "\r")
@@ -19,9 +20,10 @@ func Line(line []byte) string {
 	return strings.Map(visible, text)
 }
 
-// Text makes a text of several lines safe to show, as Line does for one, and cuts it to at most limit bytes.
+// Text makes a text of several lines safe to show, as Line does for one, and cuts it to at most
+// limit bytes.
 func Text(text string, limit int) string {
-	text = Clip(strings.ToValidUTF8(text, "�"), limit) // before the work, which a long text would make long
+	text = Clip(strings.ToValidUTF8(text, "�"), limit) // first, because the work grows with the length
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	for i, line := range lines {
 		lines[i] = Line([]byte(line))
@@ -29,7 +31,8 @@ func Text(text string, limit int) string {
 	return strings.Join(lines, "\n")
 }
 
-// Clip cuts a text to at most limit bytes, between two characters, and says so with an ellipsis.
+// Clip cuts a text to at most limit bytes, between two characters, and marks the cut with an
+// ellipsis.
 func Clip(text string, limit int) string {
 	const ellipsis = "…"
 	if len(text) <= limit {
@@ -42,7 +45,7 @@ func Clip(text string, limit int) string {
 	return text[:cut] + ellipsis
 }
 
-// Plain reports whether Line would leave the text as it is, and it has no tab.
+// Plain reports whether Line would not change the text and the text has no tabs.
 func Plain(text string) bool {
 	return Line([]byte(text)) == text && !strings.Contains(text, "\t")
 }
@@ -59,8 +62,8 @@ func visible(r rune) rune {
 
 const escape = 0x1b
 
-// stripEscapes takes out the sequences of ECMA-48: CSI, the strings OSC, DCS, SOS, PM and APC, and two-byte escapes, each
-// also in its one-character C1 form.
+// stripEscapes removes the sequences of ECMA-48: CSI, the strings OSC, DCS, SOS, PM and APC, and
+// two-byte escapes, each also in its one-character C1 form.
 func stripEscapes(s string) string {
 	if !strings.ContainsAny(s, "\x1b\u0090\u0098\u009b\u009d\u009e\u009f") {
 		return s
@@ -82,7 +85,7 @@ func stripEscapes(s string) string {
 	return b.String()
 }
 
-// skipSequence drops the rest of the sequence that intro began.
+// skipSequence removes the rest of the sequence that intro begins.
 func skipSequence(s string, intro rune) string {
 	switch intro {
 	case 0x9b: // CSI: parameters and intermediates, then one final byte

@@ -2,7 +2,7 @@ package printable
 
 import "time"
 
-// Seconds writes a length of time for a person: to the millisecond below a second, to a tenth below a minute.
+// Seconds formats a duration for people: in milliseconds below a second, in tenths below a minute.
 func Seconds(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second))
 	switch {

@@ -1,4 +1,5 @@
-// Package units parses durations and sizes as people write them in flags, project.yaml and node.yaml.
+// Package units parses durations and sizes as people write them in flags, project.yaml and
+// node.yaml.
 package units
 
 import (
@@ -11,8 +12,8 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// ParseDuration parses a duration of at least 0, such as 1d, 1h30m, 1.5h or 500ms. Each number has a
-// unit: d, h, m, s, ms, us or ns; only 0 may stand alone.
+// ParseDuration parses a duration of at least 0, such as 1d, 1h30m, 1.5h or 500ms. Each number has
+// a unit: d, h, m, s, ms, us or ns; only 0 may stand alone.
 func ParseDuration(text string) (time.Duration, error) {
 	invalid := fmt.Errorf("%q is not a duration", text)
 	rest := strings.TrimPrefix(text, "+")
@@ -64,8 +65,8 @@ func unitOfTime(name string) (unit time.Duration, known bool) {
 	return 0, false
 }
 
-// ParseSize parses a number of bytes, such as 1GiB, 500MB, 1.5 GiB, 10G or 4096. A prefix without i is
-// a power of 1000, with i of 1024; case does not matter.
+// ParseSize parses a number of bytes, such as 1GiB, 500MB, 1.5 GiB, 10G or 4096. A prefix without i
+// is a power of 1000, with i of 1024; case does not matter.
 func ParseSize(text string) (int64, error) {
 	if n, err := strconv.ParseUint(text, 10, 63); err == nil {
 		return int64(n), nil
