@@ -2,7 +2,8 @@ package printable
 
 import "time"
 
-// Seconds formats a duration for people: in milliseconds below a second, in tenths below a minute.
+// Seconds formats a length of time for people: rounded to the millisecond below a second, to a
+// tenth of a second below a minute, and to the second above.
 func Seconds(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second))
 	switch {

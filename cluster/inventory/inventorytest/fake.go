@@ -1,4 +1,5 @@
-// Package inventorytest has GPUs for tests on machines without any: a Source whose devices do what a script says.
+// Package inventorytest provides simulated GPUs for tests on machines without any: a Source whose
+// devices follow a script.
 package inventorytest
 
 import (
@@ -19,9 +20,10 @@ import (
 	"mlfnode/cluster/inventory"
 )
 
-// Fake is a Source of GPUs that do not exist. Script lines change them, from the test or from a file to which anybody appends:
+// Fake is a Source of simulated GPUs. Script lines change them, from the test or from a file to
+// which anything can append:
 //
-//	use DEVICE PID SIZE       the process has memory there; 0 ends it
+//	use DEVICE PID SIZE       the process uses memory of the device; 0 ends it
 //	run DEVICE PID SIZE       likewise, until the process, a real one, ends
 //	draw DEVICE PID SIZE      likewise, for a desktop that computes nothing
 //	leak DEVICE SIZE          memory that no process holds
@@ -29,18 +31,19 @@ import (
 //	xid DEVICE|? NUMBER       the driver reports an error; ? is an event without a device
 //	recovery DEVICE ACTION    0 to 7, as NVML's field 230
 //	mode DEVICE MODE          exclusive, prohibited or default
-//	gone DEVICE               it falls off the bus without a word
-//	lost DEVICE               likewise, but the driver says so
+//	gone DEVICE               it falls off the bus silently
+//	lost DEVICE               likewise, but the driver reports it
 //	back DEVICE
-//	wait fail|ok              watching for errors works or not
-//	driver fail|ok            the driver can be asked at all or not
+//	wait fail|ok              whether watching for errors works
+//	driver fail|ok            whether the driver can be called
 //
-// A device is an index, or the UUID of a GPU or an instance. An index with a dot is an instance, as in 1.0.
+// A device is an index, or the UUID of a GPU or an instance. An index with a dot is an instance,
+// for example 1.0.
 type Fake struct {
 	file string
 
 	mu     sync.Mutex
-	read   int // bytes of the file that were obeyed
+	read   int // bytes of the file that were executed
 	gpus   []inventory.GPU
 	gone   map[string]bool
 	uses   map[string]*use
@@ -49,22 +52,24 @@ type Fake struct {
 	driver error
 }
 
-// use is what a device holds.
+// use is the current use of a device.
 type use struct {
 	processes []inventory.Process
-	real      map[int]bool // processes that end by themselves
+	real      map[int]bool // processes that end on their own
 	leaked    int64
 	busy      int
 }
 
-// base is the memory that the driver itself needs of each device.
+// base is the memory that the driver itself uses on each device.
 const base = 64 << 20
 
 var _ inventory.Source = (*Fake)(nil)
 
-// New makes the GPUs of a description, a list of COUNTxMODEL-GIB, as in "4xA100-40,1xT4-16". "2xA100-40@1" has no NVLink; "@2" links
-// GPUs in pairs, and without it all of one kind are linked. "1xA100-40:1g.5gb*7" is in MIG mode, with seven instances. The seed
-// makes UUIDs differ between nodes. The file, if there is one, holds script lines and is read again at each look.
+// New returns the GPUs of a description, a list of COUNTxMODEL-GIB, for example
+// "4xA100-40,1xT4-16". "2xA100-40@1" has no NVLink, "@2" links GPUs in pairs, and without it all
+// GPUs of one kind are linked. "1xA100-40:1g.5gb*7" is in MIG mode, with seven instances. The seed
+// makes UUIDs differ between nodes. The file, unless empty, holds script lines and is read again at
+// each reading.
 func New(description, seed, file string) (*Fake, error) {
 	f := &Fake{file: file, gone: map[string]bool{}, uses: map[string]*use{}}
 	for kind := range strings.SplitSeq(description, ",") {
@@ -139,14 +144,14 @@ func capability(name string) string {
 	return "8.0"
 }
 
-// GPUs gives the GPUs as they were made.
+// GPUs returns the GPUs as they were created.
 func (f *Fake) GPUs() []inventory.GPU {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.gpus)
 }
 
-// Do obeys a line of a script.
+// Do executes a line of a script.
 func (f *Fake) Do(line string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -244,7 +249,7 @@ func (f *Fake) doLocked(line string) error {
 	return nil
 }
 
-// findLocked finds a device by index or UUID.
+// findLocked returns a device by index or UUID.
 func (f *Fake) findLocked(name string) (*inventory.GPU, *inventory.Instance, string) {
 	for i := range f.gpus {
 		g := &f.gpus[i]
@@ -260,7 +265,7 @@ func (f *Fake) findLocked(name string) (*inventory.GPU, *inventory.Instance, str
 	return nil, nil, ""
 }
 
-// obeyLocked reads what was appended to the file. A line counts once it is whole.
+// obeyLocked executes the lines appended to the file. It ignores a line until it is complete.
 func (f *Fake) obeyLocked() error {
 	text, err := os.ReadFile(f.file)
 	if f.file == "" || errors.Is(err, os.ErrNotExist) {
@@ -280,7 +285,7 @@ func (f *Fake) obeyLocked() error {
 	return errors.Join(problems...)
 }
 
-// holdsLocked gives what a device holds now.
+// holdsLocked returns the current use of a device.
 func (f *Fake) holdsLocked(uuid string) inventory.Use {
 	held := inventory.Use{UUID: uuid, Memory: base, Listed: true}
 	u := f.uses[uuid]

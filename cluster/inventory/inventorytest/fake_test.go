@@ -36,13 +36,13 @@ func TestDescriptions(t *testing.T) {
 	}
 }
 
-// TestScript changes devices through a file, as the programs of a test do.
+// TestScript changes devices through a file, as the programs of other tests do.
 func TestScript(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "script")
 	f := newFake(t, "2xA100-40,1xA100-40:1g.5gb*7", file)
 	say := func(lines ...string) inventory.Sample {
 		t.Helper()
-		old, _ := os.ReadFile(file) // there is none at first
+		old, _ := os.ReadFile(file) // it does not exist at first
 		if err := os.WriteFile(file, append(old, strings.Join(lines, "\n")+"\n"...), 0o600); err != nil {
 			t.Fatal(err)
 		}
