@@ -13,7 +13,8 @@ func away(run string, attempt int, at int64) *Event {
 }
 
 func reconnected(run string, attempt, floor int, at int64) *Event {
-	return &Event{Kind: Reconnected, Index: 7, Attempt: attempt, Run: run, Time: at, Floor: floor, Node: NodeID(run[:1]),
+	return &Event{Kind: Reconnected, Index: 7, Attempt: attempt, Run: run, Time: at, Floor: floor,
+		Node:   NodeID(run[:1]),
 		Result: &Result{Started: 10, Reason: "node " + run[:1] + " is back"}}
 }
 
@@ -30,7 +31,8 @@ func follow(t *testing.T, steps []step) Trial {
 	t.Helper()
 	trial := Trial{Index: 7}
 	for i, s := range steps {
-		if got := trial.Apply(nil, "n", s.event); got != s.want || trial.State != s.state || trial.Run != s.run || trial.Failures[ClassCrash] != s.count {
+		if got := trial.Apply(nil, "n", s.event); got != s.want || trial.State != s.state || trial.Run != s.run ||
+			trial.Failures[ClassCrash] != s.count {
 			t.Fatalf("step %d, %s of %s: got change %d, %s by %s with %d crashes; want %d, %s by %s with %d",
 				i, s.event.Kind, s.event.Run, got, trial.State, trial.Run, trial.Failures[ClassCrash], s.want, s.state, s.run, s.count)
 		}
@@ -95,7 +97,8 @@ func TestAwayAttempt(t *testing.T) {
 			if trial.State.Terminal() && len(trial.Away) > 0 {
 				t.Errorf("the trial has ended, and %v are still waited for", trial.Away)
 			}
-			if trial.Apply(nil, "n", &Event{Kind: Reopened, Time: 99}); trial.State == Pending && len(trial.Failures) > 0 {
+			if trial.Apply(nil, "n", &Event{Kind: Reopened, Time: 99}); trial.State == Pending &&
+				len(trial.Failures) > 0 {
 				t.Errorf("after a retry the trial has the record %v", trial.Failures)
 			}
 		})
@@ -135,8 +138,10 @@ func TestAwayKeepsOneResult(t *testing.T) {
 				done++
 				result = copyTrial(trial)
 			}
-			if terminal && (change == Done || change == Retry || change == Reconnect || trial.State != result.State || trial.Run != result.Run) {
-				t.Fatalf("%s of %s changed a result: change %d, %s by %s", e.Kind, e.Run, change, trial.State, trial.Run)
+			if terminal && (change == Done || change == Retry || change == Reconnect || trial.State != result.State ||
+				trial.Run != result.Run) {
+				t.Fatalf("%s of %s changed a result: change %d, %s by %s", e.Kind, e.Run, change, trial.State,
+					trial.Run)
 			}
 			for class, n := range trial.Failures {
 				if n < 0 {

@@ -99,11 +99,13 @@ func (c *Checkpoint) Check() error {
 	case c == nil:
 		return nil
 	case !slices.Contains(checkpointSignals(), c.Signal):
-		return problem.Errorf("Use "+strings.Join(checkpointSignals(), ", ")+".", "checkpoint.signal is %.60q, which can't announce a stop", c.Signal)
+		return problem.Errorf("Use "+strings.Join(checkpointSignals(), ", ")+".",
+			"checkpoint.signal is %.60q, which can't announce a stop", c.Signal)
 	case c.Grace < 0 || c.Grace > MaxCheckpointGrace:
 		return problem.Errorf("Give at most 10m.", "checkpoint.grace is %s", c.Grace)
 	case c.Every < 0 || c.Quiet < 0:
-		return problem.Errorf("Write them like 10m, or leave them out.", "checkpoint.every and checkpoint.quiet must not be below 0")
+		return problem.Errorf("Write them like 10m, or leave them out.",
+			"checkpoint.every and checkpoint.quiet must not be below 0")
 	case c.MaxSize <= 0:
 		return problem.Errorf("Write it like 10GiB.", "checkpoint.max_size is %d", c.MaxSize)
 	case c.Repeats < 0 || c.Repeats > MaxRepeats:

@@ -44,7 +44,8 @@ type Mount struct {
 var (
 	pullPolicies = []string{"missing", "always", "never"}
 	gpuModes     = []string{"auto", "cdi", "request", "none"}
-	ulimitNames  = []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"}
+	ulimitNames  = []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile",
+		"nproc", "rss", "rtprio", "rttime", "sigpending", "stack"}
 )
 
 const (
@@ -65,7 +66,8 @@ var networkName = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 // CheckImage returns an error if ref is not an image reference.
 func CheckImage(ref string) error {
 	if len(ref) > maxReference || !imageName.Get().MatchString(ref) {
-		return problem.Errorf("Write it like python:3.12-slim or registry.lab:5000/team/train:1.", "%.80q does not name an image", ref)
+		return problem.Errorf("Write it like python:3.12-slim or registry.lab:5000/team/train:1.",
+			"%.80q does not name an image", ref)
 	}
 	return nil
 }
@@ -84,7 +86,8 @@ func CheckGPUMode(v string) error { return oneOf("gpus", v, gpuModes) }
 
 func oneOf(what, v string, known []string) error {
 	if !slices.Contains(known, v) {
-		return problem.Errorf("Write "+strings.Join(known[:len(known)-1], ", ")+" or "+known[len(known)-1]+".", "%s is %.60q", what, v)
+		return problem.Errorf("Write "+strings.Join(known[:len(known)-1], ", ")+" or "+known[len(known)-1]+".",
+			"%s is %.60q", what, v)
 	}
 	return nil
 }
@@ -92,7 +95,8 @@ func oneOf(what, v string, known []string) error {
 // CheckNetwork returns an error if v cannot name a container network.
 func CheckNetwork(v string) error {
 	if !networkName.Get().MatchString(v) {
-		return problem.Errorf("Write host, none, bridge or the name of a network that the nodes have.", "network is %.60q", v)
+		return problem.Errorf("Write host, none, bridge or the name of a network that the nodes have.",
+			"network is %.60q", v)
 	}
 	return nil
 }
@@ -113,7 +117,8 @@ func (m *Mount) check(text string) error {
 		}
 	}
 	if m.Target == "/" || m.Target == "" && m.Source == "/" {
-		return problem.Errorf("Mount it below a folder, like /:/host:ro.", "the mount %.80q hides all of the image", text)
+		return problem.Errorf("Mount it below a folder, like /:/host:ro.", "the mount %.80q hides all of the image",
+			text)
 	}
 	return nil
 }
@@ -144,7 +149,8 @@ func ParseUlimit(name, text string) (Ulimit, error) {
 	u.Soft, err = strconv.ParseInt(soft, 10, 64)
 	u.Hard, err2 = strconv.ParseInt(hard, 10, 64)
 	if err != nil || err2 != nil {
-		return u, problem.Errorf("Write a number, two like 1024:65536, or -1 for no limit.", "the ulimit %s is %.60q", name, text)
+		return u, problem.Errorf("Write a number, two like 1024:65536, or -1 for no limit.", "the ulimit %s is %.60q",
+			name, text)
 	}
 	return u, u.check()
 }
@@ -154,7 +160,8 @@ func (u *Ulimit) check() error {
 	case !slices.Contains(ulimitNames, u.Name):
 		return problem.Errorf("Use one of "+strings.Join(ulimitNames, ", ")+".", "there is no ulimit %.60q", u.Name)
 	case u.Soft < -1 || u.Hard < -1 || u.Hard >= 0 && (u.Soft < 0 || u.Soft > u.Hard):
-		return problem.Errorf("Write a number, two like 1024:65536, or -1 for no limit.", "the ulimit %s is %d:%d", u.Name, u.Soft, u.Hard)
+		return problem.Errorf("Write a number, two like 1024:65536, or -1 for no limit.", "the ulimit %s is %d:%d",
+			u.Name, u.Soft, u.Hard)
 	}
 	return nil
 }
@@ -185,7 +192,8 @@ func (t *Task) checkContainer() error {
 		return problem.Errorf("Write it like 8GiB.", "shm is %d", c.Shm)
 	}
 	if len(c.Mounts) > maxMounts || len(c.Ulimits) > len(ulimitNames) {
-		return problem.Errorf("Mount a folder that holds them.", "the container has %d mounts and %d ulimits", len(c.Mounts), len(c.Ulimits))
+		return problem.Errorf("Mount a folder that holds them.", "the container has %d mounts and %d ulimits",
+			len(c.Mounts), len(c.Ulimits))
 	}
 	places := map[string]bool{}
 	for i := range c.Mounts {
@@ -194,7 +202,8 @@ func (t *Task) checkContainer() error {
 			return err
 		}
 		if inside = path.Clean(inside); places[inside] || inside == "/" {
-			return problem.Errorf("Give each mount a folder of its own in the container.", "two mounts, or a mount and the container itself, are at %s", inside)
+			return problem.Errorf("Give each mount a folder of its own in the container.",
+				"two mounts, or a mount and the container itself, are at %s", inside)
 		}
 		places[inside] = true
 	}

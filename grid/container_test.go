@@ -109,7 +109,8 @@ func TestTaskRefusesBadContainers(t *testing.T) {
 		}
 	}
 	good := base()
-	good.Container = &Container{Pull: "always", Network: "lab-net", GPUs: "cdi", Shm: 1 << 30, Mounts: []Mount{{Source: "/data", ReadOnly: true}},
+	good.Container = &Container{Pull: "always", Network: "lab-net", GPUs: "cdi", Shm: 1 << 30,
+		Mounts:  []Mount{{Source: "/data", ReadOnly: true}},
 		Ulimits: []Ulimit{{"memlock", -1, -1}}, Entrypoint: &[]string{}}
 	if err := good.Check(); err != nil {
 		t.Errorf("got %v for a good one", err)

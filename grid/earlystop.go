@@ -53,9 +53,11 @@ func (s *EarlyStop) Check() error {
 	case s == nil:
 		return nil
 	case s.Metric == "":
-		return problem.Errorf("Write it like {metric: loss, rule: median, after: 5}, or set an objective.", "stop does not name a metric")
+		return problem.Errorf("Write it like {metric: loss, rule: median, after: 5}, or set an objective.",
+			"stop does not name a metric")
 	case s.Goal != "maximize" && s.Goal != "minimize":
-		return problem.Errorf("Write goal: minimize or goal: maximize.", "stop does not say whether less or more of %.60s is better", s.Metric)
+		return problem.Errorf("Write goal: minimize or goal: maximize.",
+			"stop does not say whether less or more of %.60s is better", s.Metric)
 	case s.Rule != StopMedian && s.Rule != StopHalving:
 		return problem.Errorf("Write median or asha.", "stop.rule is %.60q", string(s.Rule))
 	case !(s.After > 0) || math.IsInf(s.After, 0):
@@ -191,7 +193,8 @@ func (c *Comparison) checkHalving(n int, step float64, s standing) string {
 		return ""
 	}
 	return fmt.Sprintf("stopped early at step %s: %s has come to %s, and the best third of %d trials is at %s (asha)",
-		numberText(step), c.stop.Metric, numberText(float64(s.value)), len(others)+1, numberText(float64(others[stay-1])))
+		numberText(step), c.stop.Metric, numberText(float64(s.value)), len(others)+1,
+		numberText(float64(others[stay-1])))
 }
 
 // checkMedian compares a trial with the others at its last rung that enough of them have reached.

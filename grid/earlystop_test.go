@@ -79,7 +79,8 @@ func TestHalvingStops(t *testing.T) {
 	if got := fmt.Sprint(stopped); got != "[4 7]" {
 		t.Errorf("stopped at the first rung: got %s, want [4 7]", got)
 	}
-	if c.Add(0, constantCurve(5, 5)) != "" || c.Add(2, constantCurve(4, 6)) != "" || c.Add(3, constantCurve(4.5, 6)) != "" || c.Add(5, constantCurve(2, 6)) != "" {
+	if c.Add(0, constantCurve(5, 5)) != "" || c.Add(2, constantCurve(4, 6)) != "" ||
+		c.Add(3, constantCurve(4.5, 6)) != "" || c.Add(5, constantCurve(2, 6)) != "" {
 		t.Error("too few have come to the second rung, at step 6, to stop one")
 	}
 	if c.Add(1, constantCurve(6, 6)) == "" {

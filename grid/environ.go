@@ -86,7 +86,8 @@ func (s *Sweep) ContainerEnvironment(node, image, own []string, keep func(name s
 // entersContainer reports whether a variable of the submitting shell has a meaning in any image:
 // language, time zone and proxy settings. Paths of one system would break another.
 func entersContainer(name string) bool {
-	return name == "LANG" || name == "TZ" || strings.HasPrefix(name, "LC_") || strings.HasSuffix(strings.ToLower(name), "_proxy")
+	return name == "LANG" || name == "TZ" || strings.HasPrefix(name, "LC_") ||
+		strings.HasSuffix(strings.ToLower(name), "_proxy")
 }
 
 // environmentOver applies the task's env and the user's additions to an environment. References in
@@ -132,7 +133,8 @@ func CheckEnvValue(name, text string) error {
 		}
 		dollars := len(text[:i+1]) - len(strings.TrimRight(text[:i+1], "$"))
 		if at := reference.Get().FindStringIndex(text[i:]); dollars%2 == 1 && (at == nil || at[0] != 0) {
-			return problem.Errorf("Write $$ for a dollar, or let a shell do it in the command.", "%s is %.60q, and of ${…} only ${NAME} is replaced", name, text)
+			return problem.Errorf("Write $$ for a dollar, or let a shell do it in the command.",
+				"%s is %.60q, and of ${…} only ${NAME} is replaced", name, text)
 		}
 	}
 	return nil

@@ -34,12 +34,14 @@ func TestMergeEnviron(t *testing.T) {
 // image cannot know, that variables of the image override them, and that a task can request more by
 // name.
 func TestContainerEnvironment(t *testing.T) {
-	shell := []string{"PATH=/home/bin", "LD_LIBRARY_PATH=/x", "LANG=de_DE.UTF-8", "LC_ALL=C", "TZ=Europe/Berlin", "HTTPS_PROXY=p", "no_proxy=n", "KEY=secret", "HOME=/home/ann", "LANGUAGE=de", "MLF_CLUSTER_TOKEN=t"}
+	shell := []string{"PATH=/home/bin", "LD_LIBRARY_PATH=/x", "LANG=de_DE.UTF-8", "LC_ALL=C", "TZ=Europe/Berlin",
+		"HTTPS_PROXY=p", "no_proxy=n", "KEY=secret", "HOME=/home/ann", "LANGUAGE=de", "MLF_CLUSTER_TOKEN=t"}
 	image := []string{"PATH=/image/bin", "LANG=C.UTF-8", "HOME=/root", "OF_IMAGE=1"}
 	s := &Sweep{Environ: shell, EnvironAdded: []string{"ADDED=1"}, Task: Task{Env: map[string]string{"API_KEY": "$KEY", "PATH": "/t:$PATH", "OF_IMAGE": "${OF_IMAGE}2", "STOLEN": "$MLF_CLUSTER_TOKEN"}}}
 	got := s.ContainerEnvironment(nil, image, []string{"HOME=/cache/home", "TMPDIR=/tmp"},
 		func(name string) bool { return !strings.HasPrefix(name, "MLF_") })
-	want := []string{"PATH=/t:/image/bin", "LANG=C.UTF-8", "LC_ALL=C", "TZ=Europe/Berlin", "HTTPS_PROXY=p", "no_proxy=n", "HOME=/cache/home", "OF_IMAGE=12", "TMPDIR=/tmp", "API_KEY=secret", "ADDED=1", "STOLEN="}
+	want := []string{"PATH=/t:/image/bin", "LANG=C.UTF-8", "LC_ALL=C", "TZ=Europe/Berlin", "HTTPS_PROXY=p",
+		"no_proxy=n", "HOME=/cache/home", "OF_IMAGE=12", "TMPDIR=/tmp", "API_KEY=secret", "ADDED=1", "STOLEN="}
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {

@@ -73,10 +73,12 @@ func (t *Task) CheckEscalation() error {
 			return problem.Errorf("Give a factor like 1.5.", "memory of the retries of %s is %g, which is not a number above 1 and up to %d", class, factor, MaxEscalation)
 		}
 		if amount <= 0 {
-			return problem.Errorf("Give resources."+what+" a size, like 4GiB.", "retries of %s should get more memory, but the task does not say how much it needs", class)
+			return problem.Errorf("Give resources."+what+" a size, like 4GiB.",
+				"retries of %s should get more memory, but the task does not say how much it needs", class)
 		}
 		if t.Retries[class] == 0 {
-			return problem.Errorf("Give times, like {times: 2, memory: 1.5}.", "retries of %s should get more memory, but there are none", class)
+			return problem.Errorf("Give times, like {times: 2, memory: 1.5}.",
+				"retries of %s should get more memory, but there are none", class)
 		}
 	}
 	return nil

@@ -71,7 +71,8 @@ func TestEscalatedOfAnyRecord(t *testing.T) {
 			Resources: Resources{CPUs: One, Memory: max(rapid.Int64().Draw(t, "memory"), 0), GPUMemory: max(rapid.Int64().Draw(t, "gpu"), 0)},
 			Escalate:  map[Class]float64{ClassMemory: rapid.Float64().Draw(t, "factor"), ClassCUDAMemory: rapid.Float64().Draw(t, "factor")},
 		}
-		failed := map[Class]int{ClassMemory: rapid.Int().Draw(t, "failures"), ClassCUDAMemory: rapid.Int().Draw(t, "failures")}
+		failed := map[Class]int{ClassMemory: rapid.Int().Draw(t, "failures"),
+			ClassCUDAMemory: rapid.Int().Draw(t, "failures")}
 		got := task.Escalated(failed, func(Resources) bool { return true })
 		if got.Memory < task.Resources.Memory || got.GPUMemory < task.Resources.GPUMemory || got.Check() != nil {
 			t.Errorf("%+v after %v of %+v: %v", got, failed, task, got.Check())

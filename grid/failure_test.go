@@ -112,7 +112,8 @@ func fail(policy Retries, ends ...Result) Trial {
 	var trial Trial
 	for i := range ends {
 		ends[i].Usage.Wall = 1
-		trial.Apply(policy, "n", &Event{Kind: Finished, Attempt: i + 1, Run: "n." + time.Duration(i).String(), Time: int64(i + 1), Result: &ends[i]})
+		trial.Apply(policy, "n", &Event{Kind: Finished, Attempt: i + 1, Run: "n." + time.Duration(i).String(),
+			Time: int64(i + 1), Result: &ends[i]})
 	}
 	return trial
 }
@@ -186,7 +187,8 @@ func TestInfrastructureRetriesHaveACommonBound(t *testing.T) {
 // TestMountsBlameNoEngine checks that a missing folder of one task's mounts does not count against
 // the node's containers.
 func TestMountsBlameNoEngine(t *testing.T) {
-	if f := FailureOf(ClassMount); f.Avoid != ScopeNode || f.Suspect != FailureOf(ClassImage).Suspect || f.Retries == 0 {
+	if f := FailureOf(ClassMount); f.Avoid != ScopeNode || f.Suspect != FailureOf(ClassImage).Suspect ||
+		f.Retries == 0 {
 		t.Errorf("got %+v, want retries elsewhere and no suspicion", f)
 	}
 }

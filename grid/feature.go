@@ -28,7 +28,8 @@ const (
 
 // Features returns all features that this program knows.
 func Features() []Feature {
-	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly, FeatureSet, FeatureNodes, FeatureTimeout, FeatureCancel}
+	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly,
+		FeatureSet, FeatureNodes, FeatureTimeout, FeatureCancel}
 }
 
 // FeaturesOf returns the features that a task over a space uses.

@@ -40,7 +40,8 @@ func TestFencedAttemptGivesNoResult(t *testing.T) {
 	var trial Trial
 	for i, s := range steps {
 		if got := trial.Apply(nil, "n", s.event); got != s.want || trial.State != s.state {
-			t.Fatalf("step %d, %s of %s: got change %d in state %s, want %d in %s", i, s.event.Kind, s.event.Run, got, trial.State, s.want, s.state)
+			t.Fatalf("step %d, %s of %s: got change %d in state %s, want %d in %s", i, s.event.Kind, s.event.Run, got,
+				trial.State, s.want, s.state)
 		}
 	}
 	if trial.Run != "c.1" || trial.Failures[ClassCrash] != 1 {
@@ -60,7 +61,8 @@ func TestFinalFenceSetsAside(t *testing.T) {
 	if trial.State != Failed || trial.Failures[ClassCrash] != 3 || trial.Result.Class != ClassCrash {
 		t.Fatalf("got state %s after %v, want failed after 3 crashes", trial.State, trial.Failures)
 	}
-	if c := trial.Apply(nil, "n", &Event{Kind: Reopened, Index: 7, Time: 100}); c != Reopen || len(trial.Failures) != 0 {
+	if c := trial.Apply(nil, "n", &Event{Kind: Reopened, Index: 7, Time: 100}); c != Reopen ||
+		len(trial.Failures) != 0 {
 		t.Errorf("retry: got change %d with %v, want it open with none", c, trial.Failures)
 	}
 }

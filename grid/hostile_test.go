@@ -25,7 +25,8 @@ func TestSubmissionsThatNobodyCanRead(t *testing.T) {
 			if err := task.CheckCommand([]string{"a"}); err == nil {
 				t.Errorf("%s: not refused", name)
 			}
-			if argv := task.Argv(space.Params{{Key: "a", Value: space.Value{Text: "1"}}}); len(argv) != 3 || !strings.Contains(argv[2], "exit 2") {
+			if argv := task.Argv(space.Params{{Key: "a", Value: space.Value{Text: "1"}}}); len(argv) != 3 ||
+				!strings.Contains(argv[2], "exit 2") {
 				t.Errorf("%s: a stored one does not say why it fails", name)
 			}
 		}

@@ -55,11 +55,13 @@ func (s NodeSet) String() string { return strings.Join(s.List(), ", ") }
 func (s NodeSet) Check() error {
 	all := s.List()
 	if len(all) > maxNodeSet {
-		return problem.Errorf("Give the nodes a label in their node.yaml, and name that.", "nodes has %d entries, more than %d", len(all), maxNodeSet)
+		return problem.Errorf("Give the nodes a label in their node.yaml, and name that.",
+			"nodes has %d entries, more than %d", len(all), maxNodeSet)
 	}
 	for _, one := range all {
 		label, isLabel := strings.CutPrefix(one, labelMark)
-		if pattern := nodePattern; isLabel && CheckNodeLabel(label) != nil || !isLabel && !pattern.Get().MatchString(one) {
+		if pattern := nodePattern; isLabel && CheckNodeLabel(label) != nil || !isLabel &&
+			!pattern.Get().MatchString(one) {
 			return problem.Errorf("Write names as members lists them, which may have * and ?, and labels like label=a100.", "nodes has %.80q", one)
 		}
 	}

@@ -43,7 +43,8 @@ func (o *Origin) Check() error {
 	if g := o.Git; g != nil {
 		texts = append(append(texts, g.Commit, g.Branch), g.Changed...)
 		if len(g.Changed) > MaxChanged || g.More < 0 {
-			return problem.Errorf("Name the first 100, and count the others in more.", "origin.git names %d changed files", len(g.Changed))
+			return problem.Errorf("Name the first 100, and count the others in more.",
+				"origin.git names %d changed files", len(g.Changed))
 		}
 	}
 	bytes := 0

@@ -81,11 +81,14 @@ func (r Refusal) String() string {
 	case "":
 		return ""
 	case RefusedProfile:
-		return fmt.Sprintf("has %s of MIG profile %s, and a trial needs %s", countText(r.Have, "instance"), r.What, countText(r.Want, "instance"))
+		return fmt.Sprintf("has %s of MIG profile %s, and a trial needs %s", countText(r.Have, "instance"), r.What,
+			countText(r.Want, "instance"))
 	case RefusedModel:
-		return fmt.Sprintf("has %s whose model contains %q, and a trial needs %s", countText(r.Have, "GPU"), r.What, amountText(AmountGPUs, r.Want))
+		return fmt.Sprintf("has %s whose model contains %q, and a trial needs %s", countText(r.Have, "GPU"), r.What,
+			amountText(AmountGPUs, r.Want))
 	case RefusedMemory:
-		return fmt.Sprintf("has GPUs with at most %s of memory, and a trial needs %s", bytesText(r.Have), bytesText(r.Want))
+		return fmt.Sprintf("has GPUs with at most %s of memory, and a trial needs %s", bytesText(r.Have),
+			bytesText(r.Want))
 	case RefusedNodes:
 		return "is not one of the nodes that the task names: " + NodeSet(r.What).String()
 	case RefusedNever:
@@ -93,7 +96,8 @@ func (r Refusal) String() string {
 	case RefusedBusy:
 		return fmt.Sprintf("%s free, and a trial needs %s", amountText(r.Of, r.Have), amountText(r.Of, r.Want))
 	case RefusedFragment:
-		return fmt.Sprintf("no GPU has enough left: at most %s on one, and a trial needs %s", amountText(r.Of, r.Have), amountText(r.Of, r.Want))
+		return fmt.Sprintf("no GPU has enough left: at most %s on one, and a trial needs %s", amountText(r.Of, r.Have),
+			amountText(r.Of, r.Want))
 	case RefusedBehind:
 		return "what it needs is kept for trials that come first"
 	case RefusedExclusive:

@@ -146,11 +146,14 @@ func (r Resources) Check() error {
 	}
 	switch {
 	case r.GPUs > One && r.GPUs%One != 0:
-		return problem.Errorf("Give a whole number, or a fraction below 1 for a share of one GPU.", "gpus is %s: above 1 it must be a whole number", r.GPUs)
+		return problem.Errorf("Give a whole number, or a fraction below 1 for a share of one GPU.",
+			"gpus is %s: above 1 it must be a whole number", r.GPUs)
 	case r.GPUProfile != "" && r.GPUs != 0 && r.GPUs != One:
-		return problem.Errorf("Leave gpus out: a program sees one MIG instance.", "gpu_profile names a MIG instance, and gpus is %s", r.GPUs)
+		return problem.Errorf("Leave gpus out: a program sees one MIG instance.",
+			"gpu_profile names a MIG instance, and gpus is %s", r.GPUs)
 	case r.Measured() && (r.GPUs != 0 || r.GPUProfile != ""):
-		return problem.Errorf("Leave gpus and gpu_profile out.", "gpu_memory is auto: trials share single GPUs, and get a whole one until that is measured")
+		return problem.Errorf("Leave gpus and gpu_profile out.",
+			"gpu_memory is auto: trials share single GPUs, and get a whole one until that is measured")
 	case r.GPUModel != "" && !r.NeedsGPU():
 		return problem.Errorf("Give gpus, like 1 or 0.5.", "gpu_model is %q, but no GPU is asked for", r.GPUModel)
 	}

@@ -19,7 +19,8 @@ const maxShared = 10_000
 // checkShare returns an error for links that would leave the attempt's folder.
 func (t *Task) checkShare() error {
 	if len(t.Share)+len(t.Links) > maxShared {
-		return problem.Errorf("Share the folder that they lie in.", "the task shares more than %d files and folders", maxShared)
+		return problem.Errorf("Share the folder that they lie in.", "the task shares more than %d files and folders",
+			maxShared)
 	}
 	for _, text := range t.Share {
 		if text == "" || strings.ContainsRune(text, 0) {
@@ -33,7 +34,8 @@ func (t *Task) checkShare() error {
 		case !filepath.IsAbs(l.To):
 			return problem.Errorf("Give the absolute path.", "the task shares %q, which is not an absolute path", l.To)
 		case l.Path != "" && (!filepath.IsLocal(l.Path) || filepath.Clean(l.Path) != l.Path || l.Path == "."):
-			return problem.Errorf("Name a file in the project.", "the shared link %q leaves the project's folder", l.Path)
+			return problem.Errorf("Name a file in the project.", "the shared link %q leaves the project's folder",
+				l.Path)
 		}
 	}
 	return nil

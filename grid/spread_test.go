@@ -15,7 +15,8 @@ import (
 // TestSpreadIsComplete checks that each trial is in exactly one block.
 func TestSpreadIsComplete(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		count := rapid.OneOf(rapid.Int64Range(1, 300), rapid.Int64Range(1, 200_000), rapid.Int64Range(1, 1<<42)).Draw(t, "count")
+		count := rapid.OneOf(rapid.Int64Range(1, 300), rapid.Int64Range(1, 200_000), rapid.Int64Range(1, 1<<42)).Draw(t,
+			"count")
 		s := NewSpread(count)
 		if s.Blocks() > manyBlocks+groupSize || count >= fewBlocks && s.Blocks() < fewBlocks {
 			t.Fatalf("got %d blocks", s.Blocks())
@@ -72,7 +73,8 @@ func half(s Spread) int64 { return s.Blocks() / 2 }
 func axesOf(sizes ...int) []space.Axis {
 	var axes []space.Axis
 	for k, n := range sizes {
-		axes = append(axes, space.Axis{Key: fmt.Sprint("a", k), Interval: []json.Number{"0", json.Number(fmt.Sprint(n))}})
+		axes = append(axes,
+			space.Axis{Key: fmt.Sprint("a", k), Interval: []json.Number{"0", json.Number(fmt.Sprint(n))}})
 	}
 	return axes
 }
@@ -97,7 +99,8 @@ func TestSpreadIsEven(t *testing.T) {
 		for k := range got {
 			for v, share := range got[k] {
 				if limit := 0.05 + 2.5/math.Sqrt(fill[k]); math.Abs(share-0.5) > limit {
-					t.Errorf("of grid %v value %d of axis %d has had %.3f of its trials, want 0.5 ± %.3f", sizes, v, k, share, limit)
+					t.Errorf("of grid %v value %d of axis %d has had %.3f of its trials, want 0.5 ± %.3f", sizes, v, k,
+						share, limit)
 				}
 			}
 		}
@@ -123,7 +126,8 @@ func TestSpreadOfUsualGrids(t *testing.T) {
 			for k := range got {
 				for v, share := range got[k] {
 					if want := 1 / float64(part); math.Abs(share-want) > c.limit {
-						t.Errorf("%v after %.2f: value %d of axis %d has had %.3f of its trials", c.sizes, want, v, k, share)
+						t.Errorf("%v after %.2f: value %d of axis %d has had %.3f of its trials", c.sizes, want, v, k,
+							share)
 					}
 				}
 			}

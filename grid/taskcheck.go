@@ -68,9 +68,11 @@ func CheckSweepName(project, name string) error {
 	case strings.TrimSpace(name) != name:
 		return problem.Errorf("Leave it out.", "%s %.60q begins or ends with white space", what, name)
 	case name == "last", strings.Contains(name, "/"), strings.HasPrefix(name, "-"):
-		return problem.Errorf("Use a name without '/', like lr-search.", "%s %.60q has another meaning in commands", what, name)
+		return problem.Errorf("Use a name without '/', like lr-search.", "%s %.60q has another meaning in commands",
+			what, name)
 	case numbered && number != "" && strings.Trim(number, "0123456789") == "":
-		return problem.Errorf("The sweeps of the project are named like this automatically.", "%s %.60q may be the name of another sweep", what, name)
+		return problem.Errorf("The sweeps of the project are named like this automatically.",
+			"%s %.60q may be the name of another sweep", what, name)
 	}
 	return nil
 }
@@ -96,7 +98,8 @@ func CheckPattern(p string) error {
 	case len(p) > maxPattern || choices(p) > maxChoices || strings.Count(p, "**") > maxStars:
 		return problem.Errorf("Give several shorter ones.", "the pattern %.60q stands for too many", p)
 	case !IsRelative(p):
-		return problem.Errorf("Patterns start at the trial's folder: no leading '/' and no '..'.", "the pattern %q leaves the trial's folder", p)
+		return problem.Errorf("Patterns start at the trial's folder: no leading '/' and no '..'.",
+			"the pattern %q leaves the trial's folder", p)
 	}
 	return nil
 }
@@ -124,7 +127,8 @@ func CheckRegex(text string) error {
 	re, err := regexp.Compile(text)
 	if err != nil {
 		reason := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
-		return problem.Errorf("Use the syntax of Go's regexp package, and single quotes around it.", "the regex is not valid: %s", reason)
+		return problem.Errorf("Use the syntax of Go's regexp package, and single quotes around it.",
+			"the regex is not valid: %s", reason)
 	}
 	if !slices.ContainsFunc(re.SubexpNames(), func(name string) bool { return name != "" }) {
 		return problem.Errorf("Name each metric, like 'loss: (?P<loss>[0-9.]+)'.", "the regex has no named group")
@@ -159,7 +163,8 @@ func (t *Task) checkStopAfter() error {
 // CheckMeasureBy returns an error if the memory of trials cannot be measured as the task specifies.
 func (t *Task) CheckMeasureBy() error {
 	if t.MeasureBy != "" && !t.Resources.Measured() {
-		return problem.Errorf("Set gpu_memory: auto, or leave measure_by out.", "measure_by is %.40q, but the memory of GPUs is not measured", t.MeasureBy)
+		return problem.Errorf("Set gpu_memory: auto, or leave measure_by out.",
+			"measure_by is %.40q, but the memory of GPUs is not measured", t.MeasureBy)
 	}
 	return CheckLabel("measure_by", t.MeasureBy)
 }
@@ -176,9 +181,11 @@ func (t *Task) checkCommand() error {
 	case len(t.Setup) > 0 && strings.TrimSpace(t.Setup[0]) == "":
 		return problem.Errorf(hint, "setup names no program")
 	case t.Venv != "" && t.Image != "":
-		return problem.Errorf("Take an image that has the packages, or a setup step that installs them.", "the task has venv and an image")
+		return problem.Errorf("Take an image that has the packages, or a setup step that installs them.",
+			"the task has venv and an image")
 	case len(t.Inputs) > maxOptions:
-		return problem.Errorf("Give patterns, like deps/**.", "the setup step has %d inputs, more than %d", len(t.Inputs), maxOptions)
+		return problem.Errorf("Give patterns, like deps/**.", "the setup step has %d inputs, more than %d",
+			len(t.Inputs), maxOptions)
 	case t.Venv != "" && (!IsRelative(t.Venv) || strings.ContainsAny(t.Venv, ":\x00") || len(t.Setup) == 0):
 		return problem.Errorf("Name the folder that the setup step makes, like .venv.", "venv is %.60q", t.Venv)
 	}
@@ -192,7 +199,8 @@ func (t *Task) checkCommand() error {
 
 func (t *Task) checkConstants() error {
 	if len(t.Constants) > maxOptions {
-		return problem.Errorf("Put them into a file of the project.", "the task has %d constants, more than %d", len(t.Constants), maxOptions)
+		return problem.Errorf("Put them into a file of the project.", "the task has %d constants, more than %d",
+			len(t.Constants), maxOptions)
 	}
 	seen := map[string]bool{}
 	for _, c := range t.Constants {
@@ -240,7 +248,8 @@ func (t *Task) checkTimes() error {
 		}
 	}
 	if t.LogLimit < 0 {
-		return problem.Errorf("Write it like 1GiB, 500MB or as bytes.", "log_limit is %d, which is not a size", t.LogLimit)
+		return problem.Errorf("Write it like 1GiB, 500MB or as bytes.", "log_limit is %d, which is not a size",
+			t.LogLimit)
 	}
 	return nil
 }
@@ -249,7 +258,8 @@ func (t *Task) checkTimes() error {
 func (r Retries) Check() error {
 	for class, n := range r {
 		if !slices.Contains(SettableClasses(), class) {
-			return problem.Errorf("", "retries names %.60q, which is not a failure class that a task may set", string(class))
+			return problem.Errorf("", "retries names %.60q, which is not a failure class that a task may set",
+				string(class))
 		}
 		if n < 0 || n > MaxRetries {
 			return problem.Errorf("Give a whole number from 0 to 1000.", "retries of %s is %d", class, n)
@@ -275,7 +285,8 @@ func (t *Task) checkResults() error {
 		}
 	}
 	if o := t.Objective; o != nil && (o.Metric == "" || (o.Goal != "maximize" && o.Goal != "minimize")) {
-		return problem.Errorf("Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
+		return problem.Errorf("Write it like {metric: loss, goal: minimize}.",
+			"the objective needs a metric and a goal")
 	}
 	return nil
 }
@@ -289,9 +300,11 @@ func (s *Source) check() error {
 	}
 	switch {
 	case given != 1:
-		return problem.Errorf("Give one of log, regex and json; several sources stand in a list.", "a source of metrics has %d fields", given)
+		return problem.Errorf("Give one of log, regex and json; several sources stand in a list.",
+			"a source of metrics has %d fields", given)
 	case s.Log != "" && (!IsRelative(s.Log) || strings.ContainsRune(s.Log, 0)):
-		return problem.Errorf("Give the path from the folder itself, without leading '/' and without '..'.", "metrics.log is %q, which leaves the folder", s.Log)
+		return problem.Errorf("Give the path from the folder itself, without leading '/' and without '..'.",
+			"metrics.log is %q, which leaves the folder", s.Log)
 	case s.JSON != "" && s.JSON != "stdout":
 		return problem.Errorf("Write json: stdout.", "metrics.json is %q", s.JSON)
 	case s.Regex != "":

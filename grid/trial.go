@@ -151,7 +151,8 @@ func (t *Trial) applyFenced(e *Event) Change {
 	t.Result.Metrics, t.Result.Curves = before.Metrics, before.Curves
 	t.count(e.Result.Class)
 	if e.Away && !e.Final {
-		t.Away = append(t.Away[:len(t.Away):len(t.Away)], AwayRun{Run: e.Run, Attempt: t.Attempt, Class: e.Result.Class})
+		t.Away = append(t.Away[:len(t.Away):len(t.Away)],
+			AwayRun{Run: e.Run, Attempt: t.Attempt, Class: e.Result.Class})
 	} else {
 		t.Floor = max(t.Floor, t.Attempt)
 	}
@@ -187,7 +188,8 @@ func (t *Trial) applyWithdrawn(e *Event) Change {
 func (t *Trial) applyReconnected(e *Event) Change {
 	away := t.awayIndex(e.Run)
 	current := t.State == Running && t.Run == e.Run
-	if e.Result == nil || t.State.Terminal() || t.hasFinished(e.Run) || (away < 0 && (current || e.Attempt <= t.Floor)) {
+	if e.Result == nil || t.State.Terminal() || t.hasFinished(e.Run) ||
+		(away < 0 && (current || e.Attempt <= t.Floor)) {
 		return Ignored
 	}
 	if away >= 0 {

@@ -11,7 +11,8 @@ import (
 )
 
 func classes() []Class {
-	return []Class{ClassNone, ClassExit, ClassSignal, ClassMemory, ClassTimeout, ClassIdle, ClassStart, ClassSetup, ClassLost, ClassCancel, ClassHalt}
+	return []Class{ClassNone, ClassExit, ClassSignal, ClassMemory, ClassTimeout, ClassIdle, ClassStart, ClassSetup,
+		ClassLost, ClassCancel, ClassHalt}
 }
 
 func anyPolicy(t *rapid.T) Retries {
@@ -105,7 +106,8 @@ func TestOneResult(t *testing.T) {
 			case terminal && change != Ignored && change != Superseded:
 				t.Fatalf("%s of run %s in state %s: got change %d", e.Kind, e.Run, trial.State, change)
 			}
-			if done > 0 && (trial.State != ended.State || trial.Run != ended.Run || !cmp.Equal(trial.Result, ended.Result)) {
+			if done > 0 &&
+				(trial.State != ended.State || trial.Run != ended.Run || !cmp.Equal(trial.Result, ended.Result)) {
 				t.Fatalf("result changed from %+v to %+v", ended, trial)
 			}
 		}
@@ -126,7 +128,8 @@ func TestOneResult(t *testing.T) {
 func TestRepeatedEventChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policy := anyPolicy(t)
-		lists := [][]Event{attempt(t, 1, "a"), attempt(t, rapid.IntRange(1, 2).Draw(t, "number"), "b"), attempt(t, 2, "c")}
+		lists := [][]Event{attempt(t, 1, "a"), attempt(t, rapid.IntRange(1, 2).Draw(t, "number"), "b"),
+			attempt(t, 2, "c")}
 		if rapid.Bool().Draw(t, "reopen") {
 			lists = append(lists, []Event{{Kind: Reopened, Index: 7, Time: 1000}})
 		}
@@ -142,7 +145,8 @@ func TestRepeatedEventChangesNothing(t *testing.T) {
 				continue // there was nothing to retry when it came first, so this is its first effect
 			}
 			if change := trial.Apply(policy, "n", &again); change != Ignored || !cmp.Equal(before, trial) {
-				t.Fatalf("%s of run %s again: got change %d and %s", again.Kind, again.Run, change, cmp.Diff(before, trial))
+				t.Fatalf("%s of run %s again: got change %d and %s", again.Kind, again.Run, change,
+					cmp.Diff(before, trial))
 			}
 		}
 	})
@@ -171,7 +175,8 @@ func TestRetriesByClass(t *testing.T) {
 				want, state = Done, Failed
 			}
 			if change != want || trial.State != state {
-				t.Fatalf("attempt %d, class %q, counts %v, policy %v: got %d, %s, want %d, %s", n, class, count, policy, change, trial.State, want, state)
+				t.Fatalf("attempt %d, class %q, counts %v, policy %v: got %d, %s, want %d, %s", n, class, count, policy,
+					change, trial.State, want, state)
 			}
 			if change == Done {
 				return
@@ -209,7 +214,8 @@ func TestReopen(t *testing.T) {
 		{&Event{Kind: "unheard-of"}, Ignored, Succeeded},
 	} {
 		if got := trial.Apply(Retries{ClassExit: 1}, "n", step.event); got != step.want || trial.State != step.state {
-			t.Fatalf("step %d, %s: got %d, %q, want %d, %q", i, step.event.Kind, got, trial.State, step.want, step.state)
+			t.Fatalf("step %d, %s: got %d, %q, want %d, %q", i, step.event.Kind, got, trial.State, step.want,
+				step.state)
 		}
 	}
 }
@@ -238,7 +244,8 @@ func TestWithdraw(t *testing.T) {
 			trial.Apply(Retries{ClassExit: 1}, "n", &e)
 		}
 		apply(gone, Done)
-		if trial.State != Cancelled || trial.Attempt != c.attempt || trial.Result.Class != ClassCancel || trial.Ended != 30 {
+		if trial.State != Cancelled || trial.Attempt != c.attempt || trial.Result.Class != ClassCancel ||
+			trial.Ended != 30 {
 			t.Errorf("%s: got %+v", name, trial)
 		}
 		apply(gone, Ignored)

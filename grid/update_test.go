@@ -21,7 +21,8 @@ func TestBundleOf(t *testing.T) {
 		var history []map[int64]string
 		begin := time.Now().UTC()
 		for n := range rapid.IntRange(0, 4).Draw(t, "updates") {
-			trials := slices.Sorted(slices.Values(rapid.SliceOfDistinct(rapid.Int64Range(0, 30), rapid.ID).Draw(t, "trials")))
+			trials := slices.Sorted(slices.Values(rapid.SliceOfDistinct(rapid.Int64Range(0, 30), rapid.ID).Draw(t,
+				"trials")))
 			u := NewUpdate(string(rune('1'+n)), begin.Add(time.Duration(n+1)*time.Minute), rangesOf(trials))
 			s.Updates = append(s.Updates, u)
 			now := map[int64]string{}

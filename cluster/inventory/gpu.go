@@ -177,7 +177,8 @@ func GroupsOf(gpus []GPU) []Group {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b *Group) int {
-		return cmp.Or(cmp.Compare(b.Memory, a.Memory), cmp.Compare(a.Model, b.Model), cmp.Compare(a.Profile, b.Profile), cmp.Compare(a.Capability, b.Capability))
+		return cmp.Or(cmp.Compare(b.Memory, a.Memory), cmp.Compare(a.Model, b.Model), cmp.Compare(a.Profile, b.Profile),
+			cmp.Compare(a.Capability, b.Capability))
 	})
 	groups := make([]Group, len(all))
 	for i, g := range all {

@@ -29,7 +29,8 @@ func (m *Meter) Read(dir string, cpus float64) Host {
 }
 
 func (m *Meter) read(proc, dir string, cpus float64) Host {
-	h := Host{Load: Unknown, CPU: m.cpu(filepath.Join(proc, "stat")), Memory: memoryUse(filepath.Join(proc, "meminfo")), Disk: diskUse(dir)}
+	h := Host{Load: Unknown, CPU: m.cpu(filepath.Join(proc, "stat")), Memory: memoryUse(filepath.Join(proc, "meminfo")),
+		Disk: diskUse(dir)}
 	if text, err := os.ReadFile(filepath.Join(proc, "loadavg")); err == nil && cpus > 0 {
 		first, _, _ := strings.Cut(string(text), " ")
 		if load, err := strconv.ParseFloat(first, 64); err == nil {

@@ -23,7 +23,8 @@ func TestMeter(t *testing.T) {
 	write("loadavg", "6.00 1.00 0.50 2/300 12345\n")
 	write("meminfo", "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    250 kB\n")
 	write("stat", "cpu  100 0 100 700 100 0 0 0 50 0\ncpu0 1 2 3\n")
-	if got, want := m.read(proc, "/nowhere", 4), (Host{Load: 150, CPU: Unknown, Memory: 75, Disk: Unknown}); got != want {
+	if got, want := m.read(proc, "/nowhere", 4),
+		(Host{Load: 150, CPU: Unknown, Memory: 75, Disk: Unknown}); got != want {
 		t.Errorf("first look: got %+v, want %+v", got, want)
 	}
 	write("stat", "cpu  160 5 115 710 110 0 0 0 90 0\n")

@@ -20,7 +20,8 @@ func TestRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.CPUs <= 0 || m.CPUs > float64(runtime.NumCPU()) || m.Memory < 1<<20 || m.Hostname == "" || m.Kernel == "" || m.OS == "" || m.Arch != runtime.GOARCH {
+	if m.CPUs <= 0 || m.CPUs > float64(runtime.NumCPU()) || m.Memory < 1<<20 || m.Hostname == "" || m.Kernel == "" ||
+		m.OS == "" || m.Arch != runtime.GOARCH {
 		t.Errorf("got %+v", m)
 	}
 	t.Logf("%+v", m)
@@ -80,7 +81,8 @@ func TestContainerLimits(t *testing.T) {
 }
 
 func TestDistribution(t *testing.T) {
-	root := plant(t, map[string]string{"good": "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n", "bad": "NAME=x\n"})
+	root := plant(t,
+		map[string]string{"good": "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n", "bad": "NAME=x\n"})
 	for name, want := range map[string]string{"good": "Debian GNU/Linux 12 (bookworm)", "bad": runtime.GOOS, "missing": runtime.GOOS} {
 		if got := distribution(filepath.Join(root, name)); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
@@ -115,7 +117,8 @@ func TestWatcher(t *testing.T) {
 		go func() { ended <- w.Run(ctx) }()
 		time.Sleep(4*refresh + time.Second) // the fake clock of the bubble
 		if looks.Load() != 5 || told.Load() != 3 || w.Latest().CPUs != 6 {
-			t.Errorf("got %d looks, %d calls and %v CPUs, want 5, 3 and those of the fifth", looks.Load(), told.Load(), w.Latest().CPUs)
+			t.Errorf("got %d looks, %d calls and %v CPUs, want 5, 3 and those of the fifth", looks.Load(), told.Load(),
+				w.Latest().CPUs)
 		}
 		stop()
 		if err := <-ended; err != nil {

@@ -76,7 +76,8 @@ func (l *limits) version2(dir string) {
 }
 
 func (l *limits) version1(dir string) {
-	l.narrow(quotient(readLine(dir, "cpu.cfs_quota_us"), readLine(dir, "cpu.cfs_period_us")), bytes(readLine(dir, "memory.limit_in_bytes")))
+	l.narrow(quotient(readLine(dir, "cpu.cfs_quota_us"), readLine(dir, "cpu.cfs_period_us")),
+		bytes(readLine(dir, "memory.limit_in_bytes")))
 }
 
 // quotient returns cores from a quota and a period in microseconds, or 0 for no limit, which is

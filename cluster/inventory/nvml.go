@@ -43,7 +43,8 @@ func (d *devices) Read(ctx context.Context, m *Machine) {
 	case errors.Is(err, nvml.ERROR_LIBRARY_NOT_FOUND):
 		d.smi.Read(ctx, m)
 	case errors.Is(err, nvml.ERROR_DRIVER_NOT_LOADED):
-		m.GPUs, m.GPUProblem = nil, "the NVIDIA driver is installed but not loaded; load it (modprobe nvidia) or restart the machine"
+		m.GPUs, m.GPUProblem = nil,
+			"the NVIDIA driver is installed but not loaded; load it (modprobe nvidia) or restart the machine"
 	case errors.Is(err, nvml.ERROR_LIB_RM_VERSION_MISMATCH):
 		m.GPUs, m.GPUProblem = nil, mismatch
 	default:
@@ -245,7 +246,8 @@ func connections(gpus []GPU, handles []nvml.Device) map[string]int {
 			if linked || handles[i] == nil || handles[j] == nil {
 				continue
 			}
-			if level, ret := handles[i].GetTopologyCommonAncestor(handles[j]); ret == nvml.SUCCESS && level <= nvml.TOPOLOGY_HOSTBRIDGE {
+			if level, ret := handles[i].GetTopologyCommonAncestor(handles[j]); ret == nvml.SUCCESS &&
+				level <= nvml.TOPOLOGY_HOSTBRIDGE {
 				u.join(busOf(handles[i]), busOf(handles[j]))
 			}
 		}

@@ -132,7 +132,8 @@ func TestNVML(t *testing.T) {
 		Index: 3, UUID: g.UUID, Name: g.Name, Memory: g.Memory, MemoryUsed: g.MemoryUsed, Utilization: 30, Temperature: 40, Power: 61, Processes: 3,
 		Capability: "8.0", NUMA: Unknown, Persistence: true,
 	}
-	if diff := cmp.Diff(want, g); diff != "" || !strings.Contains(g.Name, "A100") || !strings.HasPrefix(g.UUID, "GPU-") || g.Memory < 39<<30 {
+	if diff := cmp.Diff(want, g); diff != "" || !strings.Contains(g.Name, "A100") ||
+		!strings.HasPrefix(g.UUID, "GPU-") || g.Memory < 39<<30 {
 		t.Errorf("got %+v: %s", g, diff)
 	}
 	instances := []Instance{{UUID: "MIG-1", Profile: "1g.5gb", Memory: 5 << 30, MemoryUsed: 1 << 30, GPUInstance: 7}}
@@ -302,7 +303,8 @@ func TestNVMLWaitFails(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		if n := len(s.EventSetCreateCalls()); n < 5 || n > 20 || s.sets != 0 || faults != 0 || unknown < 590 {
-			t.Errorf("got %d tries in ten minutes, %d sets left open, %d faults, and %d times an unknown health", n, s.sets, faults, unknown)
+			t.Errorf("got %d tries in ten minutes, %d sets left open, %d faults, and %d times an unknown health", n,
+				s.sets, faults, unknown)
 		}
 		s.wait = nvml.SUCCESS
 		time.Sleep(longestPause)
@@ -322,7 +324,8 @@ func TestNVMLWaitFails(t *testing.T) {
 func TestNVMLFloodOfEvents(t *testing.T) {
 	s := newScripted()
 	for range 10 * mostFaults {
-		s.events = append(s.events, nvml.EventData{Device: s.Devices[0], EventType: nvml.EventTypeXidCriticalError, EventData: 31})
+		s.events = append(s.events,
+			nvml.EventData{Device: s.Devices[0], EventType: nvml.EventTypeXidCriticalError, EventData: 31})
 	}
 	got, err := (&devices{lib: s}).Sample(t.Context())
 	if err != nil || len(got.Faults) != mostFaults {

@@ -37,7 +37,8 @@ func TestRealGPUs(t *testing.T) {
 	}
 	(&smi{}).Read(t.Context(), &program)
 	// nvidia-smi does not report connections, and the other values change between the readings.
-	moving := cmpopts.IgnoreFields(GPU{}, "MemoryUsed", "Utilization", "Temperature", "Power", "Processes", "Group", "Recovery")
+	moving := cmpopts.IgnoreFields(GPU{}, "MemoryUsed", "Utilization", "Temperature", "Power", "Processes", "Group",
+		"Recovery")
 	if diff := cmp.Diff(library, program, moving, cmpopts.IgnoreFields(Instance{}, "MemoryUsed")); diff != "" {
 		t.Errorf("NVML and nvidia-smi differ: %s", diff)
 	}

@@ -46,9 +46,11 @@ func recorded(t *testing.T, name string) string {
 
 // TestSMI parses the reports of several drivers.
 func TestSMI(t *testing.T) {
-	plain := GPU{Utilization: 87, Temperature: 61, Power: 301, Processes: 2, Group: Unknown, NUMA: Unknown, Persistence: true, Recovery: RecoveryUnknown}
+	plain := GPU{Utilization: 87, Temperature: 61, Power: 301, Processes: 2, Group: Unknown, NUMA: Unknown,
+		Persistence: true, Recovery: RecoveryUnknown}
 	first := plain
-	first.UUID, first.Name, first.Memory, first.MemoryUsed, first.Capability = firstUUID, "NVIDIA A100-SXM4-40GB", 40960<<20, 1234<<20, "8.0"
+	first.UUID, first.Name, first.Memory, first.MemoryUsed, first.Capability = firstUUID, "NVIDIA A100-SXM4-40GB",
+		40960<<20, 1234<<20, "8.0"
 	second := GPU{
 		Index: 1, UUID: secondUUID, Name: "NVIDIA A100-SXM4-40GB", Memory: 40960 << 20, MemoryUsed: 87 << 20, Capability: "8.0",
 		Utilization: Unknown, Temperature: 33, Power: 57, Group: Unknown, NUMA: Unknown, MIG: true, Recovery: RecoveryUnknown, Mode: Exclusive,

@@ -49,7 +49,8 @@ func NewWatcher(first Machine, source Source, changed func(Machine)) *Watcher {
 	if source == nil {
 		source = newDevices()
 	}
-	return &Watcher{every: refresh, source: source, read: read, changed: changed, asked: make(chan chan answer), latest: first}
+	return &Watcher{every: refresh, source: source, read: read, changed: changed, asked: make(chan chan answer),
+		latest: first}
 }
 
 // Latest returns the newest Machine. It never blocks. The contents of its slices are never

@@ -18,7 +18,8 @@ func newContext(t testing.TB) (Context, *Authority, *Identity) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Context{Master: []string{"10.0.0.1:7420", "[fd00::1]:7420"}, Token: token.Bearer(), Role: RoleOperator, Node: "w1"}
+	c := Context{Master: []string{"10.0.0.1:7420", "[fd00::1]:7420"}, Token: token.Bearer(), Role: RoleOperator,
+		Node: "w1"}
 	c.SetAuthorities(a.CAs())
 	return c, a, master
 }
@@ -127,7 +128,8 @@ func TestCutContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range b {
-		if c, err := parseContext(b[:n]); err == nil && (strings.TrimSpace(c.CA) != strings.TrimSpace(good.CA) || (c.Token != "" && c.Token != good.Token)) {
+		if c, err := parseContext(b[:n]); err == nil &&
+			(strings.TrimSpace(c.CA) != strings.TrimSpace(good.CA) || (c.Token != "" && c.Token != good.Token)) {
 			t.Errorf("cut at %d: got a context with a CA or a token that is not whole", n)
 		}
 	}

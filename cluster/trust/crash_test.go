@@ -169,7 +169,8 @@ func TestRefusedWrite(t *testing.T) {
 			t.Errorf("%s: got no error from a folder that is gone", what)
 		}
 	}
-	if _, err := a.CheckAccess(token.Bearer()); err != nil || a.Known("w1", id.Leaf()) != nil || len(a.AllNodeData()) != 0 ||
+	if _, err := a.CheckAccess(token.Bearer()); err != nil || a.Known("w1", id.Leaf()) != nil ||
+		len(a.AllNodeData()) != 0 ||
 		len(a.Keyring().Keys()) != keys {
 		t.Errorf("got a change that was not stored: %v", err)
 	}

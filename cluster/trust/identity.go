@@ -60,7 +60,8 @@ func newIdentity(der []byte, cas CAs, cluster Pin, key *ecdsa.PrivateKey) (*Iden
 		return nil, err
 	}
 	chain := tls.Certificate{Certificate: append([][]byte{der}, cas.raw()...), PrivateKey: key, Leaf: leaf}
-	return &Identity{Node: node, Role: role, Cert: chain, CAs: cas, Cluster: cluster, renewed: new(atomic.Pointer[Identity])}, nil
+	return &Identity{Node: node, Role: role, Cert: chain, CAs: cas, Cluster: cluster,
+		renewed: new(atomic.Pointer[Identity])}, nil
 }
 
 // LoadIdentity reads the identity in the folder. It returns ErrNoIdentity if there is none.
@@ -110,7 +111,8 @@ func (id *Identity) save(dir string, keys [][]byte) error {
 		return err
 	}
 	crt := filepath.Join(dir, nodeCertFile)
-	if old, err := LoadIdentity(dir); err != nil || old.Cluster != id.Cluster || !old.CAs.equal(id.CAs) || !key.Equal(old.Cert.PrivateKey) {
+	if old, err := LoadIdentity(dir); err != nil || old.Cluster != id.Cluster || !old.CAs.equal(id.CAs) ||
+		!key.Equal(old.Cert.PrivateKey) {
 		if err := durable.Remove(crt); err != nil {
 			return err
 		}

@@ -63,7 +63,8 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	if err := checkName(a.nodes.all(), r.Node, Worker, digest); err != nil {
 		return JoinAnswer{}, err
 	}
-	answer := JoinAnswer{Certificate: der, CA: by.cas[0].Raw, MoreCAs: by.cas[1:].raw(), Cluster: a.cluster.String(), Keyring: a.keyring.Keys()}
+	answer := JoinAnswer{Certificate: der, CA: by.cas[0].Raw, MoreCAs: by.cas[1:].raw(), Cluster: a.cluster.String(),
+		Keyring: a.keyring.Keys()}
 	if answer.Access, answer.Role, err = a.useToken(token.ID, r.Node, digest); err != nil {
 		return JoinAnswer{}, err
 	}
@@ -86,7 +87,8 @@ func (a *Authority) checkRequest(r JoinRequest) (Token, error) {
 	}
 	t, record, err := a.known(r.Token)
 	if err == nil && record.Role != RoleNode {
-		err = fmt.Errorf("the %w: it has the role %s, and machines join with a node token (%s)", ErrWrongRole, record.Role, t.ID)
+		err = fmt.Errorf("the %w: it has the role %s, and machines join with a node token (%s)", ErrWrongRole,
+			record.Role, t.ID)
 	}
 	return t, err
 }
@@ -137,7 +139,8 @@ func (s *TokenStore) useToken(id string, node grid.NodeID, digest string) (acces
 			role = ""
 			return nil
 		}
-		child := tokenRecord{Role: role, Note: "given to the person who added " + string(node), Created: now.UTC(), Parent: id, Node: node}
+		child := tokenRecord{Role: role, Note: "given to the person who added " + string(node), Created: now.UTC(),
+			Parent: id, Node: node}
 		access = s.addToken(all, child).Bearer()
 		return nil
 	})

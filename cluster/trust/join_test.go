@@ -172,13 +172,15 @@ func TestGreedyRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	node, role, err := nodeOf(cert)
-	if err != nil || node != "w1" || role != Worker || cert.Subject.CommonName != "w1" || cert.IsCA || len(cert.DNSNames) > 0 {
+	if err != nil || node != "w1" || role != Worker || cert.Subject.CommonName != "w1" || cert.IsCA ||
+		len(cert.DNSNames) > 0 {
 		t.Errorf("got %s %s, %v for %q, CA %v, want the worker w1", node, role, err, cert.Subject, cert.IsCA)
 	}
 	if !slices.Equal(cert.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) {
 		t.Errorf("got usage %v, want client authentication alone", cert.ExtKeyUsage)
 	}
-	if a.Known("master", cert) == nil || verify([]*x509.Certificate{cert}, a.CAs(), x509.ExtKeyUsageServerAuth, h.clock()) == nil {
+	if a.Known("master", cert) == nil ||
+		verify([]*x509.Certificate{cert}, a.CAs(), x509.ExtKeyUsageServerAuth, h.clock()) == nil {
 		t.Error("got a certificate that passes for the master's")
 	}
 }

@@ -35,13 +35,15 @@ func NewJoin(dir string, token Token, node grid.NodeID) (*JoinClient, error) {
 		return nil, err
 	}
 	if !missing(filepath.Join(dir, caKeyFile)) {
-		return nil, fmt.Errorf("%s belongs to the master of a cluster; to join another one, use another state folder", dir)
+		return nil, fmt.Errorf("%s belongs to the master of a cluster; to join another one, use another state folder",
+			dir)
 	}
 	key, err := joinKey(dir, node)
 	if err != nil {
 		return nil, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: string(node)}}, key)
+	csr, err := x509.CreateCertificateRequest(rand.Reader,
+		&x509.CertificateRequest{Subject: pkix.Name{CommonName: string(node)}}, key)
 	if err != nil {
 		return nil, fmt.Errorf("make a signing request: %w", err)
 	}

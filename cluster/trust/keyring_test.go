@@ -27,11 +27,13 @@ func TestKeyringOperations(t *testing.T) {
 					t.Fatal("install changed the primary key")
 				}
 			case 1:
-				if err = ring.Use(key); (err == nil) != (indexOf(before, key) >= 0) || (err == nil && !slices.Equal(ring.Keys()[0], key)) {
+				if err = ring.Use(key); (err == nil) != (indexOf(before, key) >= 0) ||
+					(err == nil && !slices.Equal(ring.Keys()[0], key)) {
 					t.Fatalf("use: got %v", err)
 				}
 			default:
-				if err = ring.Remove(key); (err != nil) != (indexOf(before, key) == 0) || (err == nil && indexOf(ring.Keys(), key) >= 0) {
+				if err = ring.Remove(key); (err != nil) != (indexOf(before, key) == 0) ||
+					(err == nil && indexOf(ring.Keys(), key) >= 0) {
 					t.Fatalf("remove: got %v", err)
 				}
 			}
@@ -39,7 +41,8 @@ func TestKeyringOperations(t *testing.T) {
 				t.Fatalf("a refused change changed something: %v", err)
 			}
 			stored, err := LoadKeyring(a.dir)
-			if err != nil || !slices.EqualFunc(stored.Keys(), ring.Keys(), slices.Equal) || checkKeys(ring.Keys()) != nil {
+			if err != nil || !slices.EqualFunc(stored.Keys(), ring.Keys(), slices.Equal) ||
+				checkKeys(ring.Keys()) != nil {
 				t.Fatalf("the disk has another keyring: %v", err)
 			}
 		}

@@ -87,13 +87,15 @@ func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
 	name, role, err := nodeOf(cert)
 	switch {
 	case ok && !r.Forgotten.IsZero():
-		return fmt.Errorf("%.63q %w: it was forgotten on %s; it can join again with a token", node, ErrUnknownNode, stamp(r.Forgotten))
+		return fmt.Errorf("%.63q %w: it was forgotten on %s; it can join again with a token", node, ErrUnknownNode,
+			stamp(r.Forgotten))
 	case !ok || !isOurs || err != nil || name != node:
 		return fmt.Errorf("%.63q %w", node, ErrUnknownNode)
 	case r.Key != fingerprint(key) || r.Role != role:
 		return fmt.Errorf("%.63q %w with this key: another machine has the name now", node, ErrUnknownNode)
 	case !slices.Contains(a.issuers.Load().pins, a.named(r.CA)):
-		return fmt.Errorf("%.63q %w any more: the CA was rotated while it was away; it can join again with a token", node, ErrUnknownNode)
+		return fmt.Errorf("%.63q %w any more: the CA was rotated while it was away; it can join again with a token",
+			node, ErrUnknownNode)
 	}
 	return nil
 }

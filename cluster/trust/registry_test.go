@@ -112,7 +112,8 @@ func TestKnown(t *testing.T) {
 		node grid.NodeID
 		id   *Identity
 		good bool
-	}{{"master", master, true}, {"w1", w1, true}, {"w2", w2, true}, {"w1", w2, false}, {"master", w1, false}, {"w9", w1, false}, {"", w1, false}} {
+	}{{"master", master, true}, {"w1", w1, true}, {"w2", w2, true}, {"w1", w2, false}, {"master", w1, false},
+		{"w9", w1, false}, {"", w1, false}} {
 		if err := a.Known(c.node, c.id.Leaf()); (err == nil) != c.good {
 			t.Errorf("%s with the certificate of %s: got %v, want good %v", c.node, c.id.Node, err, c.good)
 		}

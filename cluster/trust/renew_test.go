@@ -172,7 +172,8 @@ func TestClockThatJumpedForward(t *testing.T) {
 		}
 		h.turn(-jump)
 		if id, err = renew(a, id); err != nil || h.clock().Before(id.Leaf().NotBefore) {
-			t.Errorf("%s: the clock is right again, and the certificate is good from %s, %v", what, id.Leaf().NotBefore, err)
+			t.Errorf("%s: the clock is right again, and the certificate is good from %s, %v", what, id.Leaf().NotBefore,
+				err)
 		}
 	}
 }

@@ -78,7 +78,8 @@ func loadIssuers(dir string) (*issuers, error) {
 	}
 	i := newIssuers(cas, keys)
 	if keyOf(cas[0], keys) == nil || keyOf(cas.newest(), keys) == nil {
-		return nil, fmt.Errorf("%s and %s in %s don't belong together; restore both from a backup", caCertFile, caKeyFile, dir)
+		return nil, fmt.Errorf("%s and %s in %s don't belong together; restore both from a backup", caCertFile,
+			caKeyFile, dir)
 	}
 	return i.prune(dir)
 }

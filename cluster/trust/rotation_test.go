@@ -51,7 +51,8 @@ func TestRotation(t *testing.T) {
 
 	wantErr(t, "rotate", a.Rotate(), nil)
 	wantErr(t, "rotate again", a.Rotate(), ErrStage)
-	if got := a.Behind(); !slices.Equal(got, []grid.NodeID{"away", "w1"}) || a.Stage() != Announced || a.Pin() != founder {
+	if got := a.Behind(); !slices.Equal(got, []grid.NodeID{"away", "w1"}) || a.Stage() != Announced ||
+		a.Pin() != founder {
 		t.Errorf("announced: got %s with %v behind", a.Stage(), got)
 	}
 	talk("before the node knows", w1)
@@ -67,7 +68,8 @@ func TestRotation(t *testing.T) {
 	talk("before the node has its certificate", w1)
 	follow(t, a, master, w1, dir)
 	talk("switched", w1)
-	if got := a.Behind(); !slices.Equal(got, []grid.NodeID{"away"}) || w1.Leaf().CheckSignatureFrom(a.CA()) != nil || a.CA().Equal(old) {
+	if got := a.Behind(); !slices.Equal(got, []grid.NodeID{"away"}) || w1.Leaf().CheckSignatureFrom(a.CA()) != nil ||
+		a.CA().Equal(old) {
 		t.Errorf("switched: got %v behind", got)
 	}
 	for what, client := range map[string]*tls.Config{"a node that was away": away.Client(), "an old token": oldToken.Pin.Client()} {
@@ -79,7 +81,8 @@ func TestRotation(t *testing.T) {
 	wantErr(t, "retire", a.Retire(), nil)
 	follow(t, a, master, w1, dir)
 	talk("retired", w1)
-	if a.Stage() != Settled || len(w1.Trusted()) != 1 || len(learnt) != 1 || w1.Cluster != founder || master.Cluster != founder {
+	if a.Stage() != Settled || len(w1.Trusted()) != 1 || len(learnt) != 1 || w1.Cluster != founder ||
+		master.Cluster != founder {
 		t.Errorf("retired: got %s, %d CAs of a node, %d of a person", a.Stage(), len(w1.Trusted()), len(learnt))
 	}
 	wantErr(t, "a node that was away", a.Known("away", away.Leaf()), ErrUnknownNode)
@@ -113,7 +116,8 @@ func TestRotation(t *testing.T) {
 	follow(t, a, master, w2, dir2)
 	b := openAuthority(t, a.dir, a.clock)
 	id, err := b.IssueSelf("master")
-	if err != nil || id.Cluster != founder || b.Stage() != Announced || slices.Contains(b.Behind(), "w2") || !id.Leaf().Equal(master.Leaf()) {
+	if err != nil || id.Cluster != founder || b.Stage() != Announced || slices.Contains(b.Behind(), "w2") ||
+		!id.Leaf().Equal(master.Leaf()) {
 		t.Errorf("opened again: got %v, %s with %v behind", err, b.Stage(), b.Behind())
 	}
 }

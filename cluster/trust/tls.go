@@ -157,7 +157,8 @@ func verify(certs []*x509.Certificate, cas CAs, usage x509.ExtKeyUsage, now time
 	if len(certs) == 0 {
 		return ErrNoCertificate
 	}
-	_, err := certs[0].Verify(x509.VerifyOptions{Roots: cas.Pool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+	_, err := certs[0].Verify(x509.VerifyOptions{Roots: cas.Pool(), CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{usage}})
 	var invalid x509.CertificateInvalidError
 	switch {
 	case err == nil:

@@ -93,7 +93,8 @@ func TestPeers(t *testing.T) {
 		for _, id := range []*Identity{w1, loaded, master} {
 			s, c := meet(t, server, id.Client())
 			wantTalk(t, what, s, c)
-			if s.node != id.Node || s.role != id.Role || s.peer != nil || c.node != "master" || c.role != Master || c.peer != nil {
+			if s.node != id.Node || s.role != id.Role || s.peer != nil || c.node != "master" || c.role != Master ||
+				c.peer != nil {
 				t.Errorf("%s: got %s %s and %s %s, want %s and master", what, s.node, s.role, c.node, c.role, id.Node)
 			}
 		}

@@ -66,7 +66,8 @@ func ParseToken(text string) (Token, error) {
 	case strings.ContainsAny(text, " \t\r\n"):
 		return t, errors.New("the token contains white space in the middle; paste it as one line")
 	case parts[0] != tokenPrefix && len(parts) == 2 && tokenID.Get().MatchString(parts[0]):
-		return t, fmt.Errorf("this is the part of a token that goes to the API; the whole token begins with %s.", tokenPrefix)
+		return t, fmt.Errorf("this is the part of a token that goes to the API; the whole token begins with %s.",
+			tokenPrefix)
 	case parts[0] != tokenPrefix && strings.HasPrefix(parts[0], "mlf") && len(parts) > 1:
 		return t, errors.New("the token is of a form that this mlfnode does not know; install the master's version")
 	case parts[0] != tokenPrefix:

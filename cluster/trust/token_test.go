@@ -105,7 +105,8 @@ func TestTokenKeepsItsSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, text := range []string{
-		fmt.Sprintf("%v %+v %#v %s", token, token, token, token), log.String(), string(b), string(stored), fmt.Sprint(a.Tokens()),
+		fmt.Sprintf("%v %+v %#v %s", token, token, token, token), log.String(), string(b), string(stored),
+		fmt.Sprint(a.Tokens()),
 	} {
 		if strings.Contains(text, secret) || strings.Contains(text, fmt.Sprint(token.secret[:4])) {
 			t.Errorf("got the secret in %s", text)
@@ -138,7 +139,8 @@ func TestCheckAccess(t *testing.T) {
 	wantErr(t, "revoke nothing", a.Revoke("ffffffffff"), ErrUnknownToken)
 	forged := func(id string) string { return Token{ID: id, secret: [32]byte{1}}.Bearer() }
 
-	if g, err := a.CheckAccess(operator.Bearer()); err != nil || g != (Grant{ID: operator.ID, Role: RoleOperator, Note: "ci"}) {
+	if g, err := a.CheckAccess(operator.Bearer()); err != nil ||
+		g != (Grant{ID: operator.ID, Role: RoleOperator, Note: "ci"}) {
 		t.Errorf("operator: got %+v, %v", g, err)
 	}
 	if g, err := a.CheckAccess(viewer.Bearer()); err != nil || g.Role != RoleViewer {

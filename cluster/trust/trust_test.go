@@ -214,7 +214,8 @@ func TestAuthorityCertificate(t *testing.T) {
 	a, id, h := newAuthority(t)
 	ca := a.CA()
 	if !ca.IsCA || ca.MaxPathLen != 0 || !ca.MaxPathLenZero || ca.KeyUsage != x509.KeyUsageCertSign {
-		t.Errorf("got CA %v, path length %d, usage %v, want one that signs nodes only", ca.IsCA, ca.MaxPathLen, ca.KeyUsage)
+		t.Errorf("got CA %v, path length %d, usage %v, want one that signs nodes only", ca.IsCA, ca.MaxPathLen,
+			ca.KeyUsage)
 	}
 	for c, want := range map[*x509.Certificate]float64{ca: 20, id.Leaf(): 1} {
 		if back := h.clock().Sub(c.NotBefore); back < 23*time.Hour || back > 25*time.Hour {

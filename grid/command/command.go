@@ -98,7 +98,8 @@ func (c *expansion) checkElement(words []string, at int, element, filled string)
 	}
 	switch interpretationOf(words, at) {
 	case asCode:
-		return problem.Errorf("Give the value to a program as an argument, or run the script with sh -c.", "the command has a parameter in the arguments of %s, which would read its value as code",
+		return problem.Errorf("Give the value to a program as an argument, or run the script with sh -c.",
+			"the command has a parameter in the arguments of %s, which would read its value as code",
 			words[commandIndex(words)])
 	case asWords:
 		return checkPlain(c.valuesIn(element)...)
@@ -125,10 +126,12 @@ func (c *expansion) fillScript(text string, append bool, dialects ...syntax.Lang
 	}
 	s := readScript(text, func(key string) bool { return c.paramIndex(key) >= 0 }, dialects...)
 	if len(s.placeholders) > maxPlaceholders {
-		return "", problem.Errorf("Put a value into a variable of the shell, and use that.", "the command has more than %d placeholders", maxPlaceholders)
+		return "", problem.Errorf("Put a value into a variable of the shell, and use that.",
+			"the command has more than %d placeholders", maxPlaceholders)
 	}
 	if s.err != nil && len(s.placeholders) > 0 {
-		return "", problem.Errorf("Correct the script, or pass the values as arguments.", "the command has {%s}, and a shell would not understand it: %v", s.placeholders[0].key, s.err)
+		return "", problem.Errorf("Correct the script, or pass the values as arguments.",
+			"the command has {%s}, and a shell would not understand it: %v", s.placeholders[0].key, s.err)
 	}
 	for _, h := range s.placeholders {
 		if h.refusal != nil {
@@ -169,7 +172,8 @@ func (c *expansion) text(k int) string { return strings.Join(c.params[k].Value.W
 func (c *expansion) listPlaceholder(element string) int {
 	k := -1
 	if strings.HasPrefix(element, "{") {
-		if at, length := c.placeholder(element); at >= 0 && length == len(element) && c.params[at].Value.Kind == space.List {
+		if at, length := c.placeholder(element); at >= 0 && length == len(element) &&
+			c.params[at].Value.Kind == space.List {
 			k = at
 		}
 	}

@@ -79,7 +79,8 @@ func splitsString(words []string, at int) bool {
 		return false
 	}
 	for k := 1; k <= at; k++ {
-		if strings.HasPrefix(words[k], "-S") && (k == at || len(words[k]) == 2 && k+1 == at) || strings.HasPrefix(words[k], "--split-string") && k == at {
+		if strings.HasPrefix(words[k], "-S") && (k == at || len(words[k]) == 2 && k+1 == at) ||
+			strings.HasPrefix(words[k], "--split-string") && k == at {
 			return true
 		}
 	}
@@ -144,7 +145,8 @@ func runsInput(words []string) bool {
 	if isOneOf(launchers, words[c]) {
 		for i := c + 1; i < len(words); i++ {
 			for _, inner := range [][]string{words[i:], strings.Fields(words[i])} {
-				if len(inner) > 0 && (isOneOf(shells, inner[0]) || isOneOf(foreignShells, inner[0])) && runsInput(inner) {
+				if len(inner) > 0 && (isOneOf(shells, inner[0]) || isOneOf(foreignShells, inner[0])) &&
+					runsInput(inner) {
 					return true
 				}
 			}
@@ -170,7 +172,8 @@ func runsInput(words []string) bool {
 		return true
 	}
 	first := operands[0]
-	fromInput := first == "-" || strings.HasPrefix(first, "/dev/stdin") || strings.HasPrefix(first, "/dev/fd/") || strings.HasPrefix(first, "/proc/self/fd/")
+	fromInput := first == "-" || strings.HasPrefix(first, "/dev/stdin") || strings.HasPrefix(first, "/dev/fd/") ||
+		strings.HasPrefix(first, "/proc/self/fd/")
 	return fromInput || (name == "at" || isOneOf(" ssh rsh ", name)) && len(operands) == 1
 }
 
@@ -189,7 +192,8 @@ func runsInputIn(n syntax.Node) bool {
 // runsFile reports whether a command runs the files in its arguments, as in `source <(…)`.
 func runsFile(words []string) bool {
 	c := commandIndex(words)
-	return c < len(words) && (isOneOf(shells, words[c]) || isOneOf(foreignShells, words[c]) || words[c] == "source" || words[c] == ".")
+	return c < len(words) &&
+		(isOneOf(shells, words[c]) || isOneOf(foreignShells, words[c]) || words[c] == "source" || words[c] == ".")
 }
 
 // literals returns the words of a command without their quotes. Words with an expansion are empty,

@@ -55,7 +55,8 @@ const (
 // checkScript returns a problem if a script cannot be run, or if parsing it would take too long.
 func checkScript(text string) *problem.Error {
 	if len(text) > maxScript {
-		return problem.Errorf("Put it into a file of the project.", "the command's script has %d bytes, and the system allows at most %d", len(text), maxScript)
+		return problem.Errorf("Put it into a file of the project.",
+			"the command's script has %d bytes, and the system allows at most %d", len(text), maxScript)
 	}
 	depth := 0
 	for i := range len(text) {
@@ -66,7 +67,8 @@ func checkScript(text string) *problem.Error {
 			depth = max(0, depth-1)
 		}
 		if depth > maxNested {
-			return problem.Errorf("Put it into a file of the project.", "the command's script has more than %d nested parentheses", maxNested)
+			return problem.Errorf("Put it into a file of the project.",
+				"the command's script has more than %d nested parentheses", maxNested)
 		}
 	}
 	return nil
@@ -143,7 +145,8 @@ func (s *script) parse(d syntax.LangVariant) {
 	})
 	for i := range s.placeholders {
 		if h := &s.placeholders[i]; !h.found {
-			h.refusal = h.refuse("in a place that mlfnode does not understand", "Give the value to a program as an argument.")
+			h.refusal = h.refuse("in a place that mlfnode does not understand",
+				"Give the value to a program as an argument.")
 		}
 	}
 	s.checkVariables(file)
@@ -159,7 +162,8 @@ func (s *script) compareWith(o *script) {
 		case h.refusal == nil && g.refusal != nil:
 			h.refusal = g.refusal
 		case h.refusal == nil && (h.place != g.place || h.here != g.here):
-			h.refusal = h.refuse("where shells differ in how they read it", "Write it in another way, or run the script with bash.")
+			h.refusal = h.refuse("where shells differ in how they read it",
+				"Write it in another way, or run the script with bash.")
 		}
 	}
 	s.plain = s.plain || o.plain
@@ -187,7 +191,8 @@ func (s *script) locate(stack []syntax.Node, text string) {
 		if h.place != inSingle && h.place != inText && slashes%2 == 1 {
 			h.place, h.refusal = inText, nil
 		}
-		if rest := s.text[strings.Index(s.text, h.mark)+len(h.mark):]; rest != "" && (rest[0] == '<' || rest[0] == '>') {
+		if rest := s.text[strings.Index(s.text, h.mark)+len(h.mark):]; rest != "" &&
+			(rest[0] == '<' || rest[0] == '>') {
 			h.bare = true // a number there would be a file descriptor
 		}
 	}
@@ -219,7 +224,8 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 		case *syntax.CmdSubst:
 			h.place = inWord
 			if n.Backquotes {
-				deny("in backquotes, where quotes can't keep its value from being run as code", "Write $(...) instead of the backquotes.")
+				deny("in backquotes, where quotes can't keep its value from being run as code",
+					"Write $(...) instead of the backquotes.")
 			}
 		case *syntax.ProcSubst:
 			h.place = inWord
@@ -254,7 +260,8 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 			}
 		case *syntax.ArithmExp, *syntax.ArithmCmd, *syntax.LetClause, *syntax.CStyleLoop, *syntax.ArrayElem:
 			if e, ok := n.(*syntax.ArrayElem); !ok || next != syntax.Node(e.Value) {
-				deny("in arithmetic, where its value could be run as code", "Let a program do the arithmetic, like expr {"+h.key+"} + 1.")
+				deny("in arithmetic, where its value could be run as code",
+					"Let a program do the arithmetic, like expr {"+h.key+"} + 1.")
 			}
 		case *syntax.Assign:
 			if n.Name != nil && isOneOf(evaluated, n.Name.Value) {
@@ -291,7 +298,8 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 			h.followName(n.Parts, next, before)
 		}
 	}
-	if d, ok := stack[len(stack)-2].(*syntax.DblQuoted); ok && before == "" && shortBefore(d.Parts, stack[len(stack)-1]) {
+	if d, ok := stack[len(stack)-2].(*syntax.DblQuoted); ok && before == "" &&
+		shortBefore(d.Parts, stack[len(stack)-1]) {
 		deny("directly after the name of a variable", "Put that name in braces, like ${name}{"+h.key+"}.")
 	}
 }
@@ -322,7 +330,8 @@ func (h *placeholder) declare(d *syntax.DeclClause, next syntax.Node, deny func(
 		if a.Naked && next == syntax.Node(a) {
 			deny("in the name of a variable", "Names can't be values of a sweep.")
 		}
-		if option := a.Value; a.Naked && option != nil && strings.HasPrefix(option.Lit(), "-") && strings.ContainsAny(option.Lit(), "in") {
+		if option := a.Value; a.Naked && option != nil && strings.HasPrefix(option.Lit(), "-") &&
+			strings.ContainsAny(option.Lit(), "in") {
 			deny("in a declaration that evaluates its value", "Assign it with v={"+h.key+"} alone.")
 		}
 	}
@@ -350,7 +359,8 @@ func (h *placeholder) call(c *syntax.CallExpr, next syntax.Node, deny func(where
 	}
 	switch interpretationOf(words, at) {
 	case asCode:
-		deny("in the arguments of "+words[commandIndex(words)]+", which would read its value as code", "Assign it to a variable first: v={"+h.key+"}.")
+		deny("in the arguments of "+words[commandIndex(words)]+", which would read its value as code",
+			"Assign it to a variable first: v={"+h.key+"}.")
 	case asWords:
 		h.plain = true
 	}
@@ -442,13 +452,15 @@ func (s *script) findTail(f *syntax.File) {
 	}
 	c, ok := last.Cmd.(*syntax.CallExpr)
 	if !ok || len(c.Args) == 0 || last.Background {
-		s.end = problem.Errorf(hint, "the command ends with something that takes no options, but parameters must be appended to it")
+		s.end = problem.Errorf(hint,
+			"the command ends with something that takes no options, but parameters must be appended to it")
 		return
 	}
 	s.tail = int(c.Args[len(c.Args)-1].End().Offset())
 	switch words := literals(c.Args); interpretationOf(words, len(words)) {
 	case asCode:
-		s.end = problem.Errorf(hint, "the command ends with %s, which reads as code what is appended to it", words[commandIndex(words)])
+		s.end = problem.Errorf(hint, "the command ends with %s, which reads as code what is appended to it",
+			words[commandIndex(words)])
 	case asWords:
 		s.plain = true
 	}

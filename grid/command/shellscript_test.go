@@ -127,7 +127,8 @@ func TestPlaceholderIsText(t *testing.T) {
 				want = out
 			}
 			if task.Check([]string{"v"}) == nil && (err != nil || out != want) {
-				t.Fatalf("%s of %s with %q: got %q, %v, want %q from %q", name, a.script, value, out, err, want, task.Argv(space.Params{plain("v", value)}))
+				t.Fatalf("%s of %s with %q: got %q, %v, want %q from %q", name, a.script, value, out, err, want,
+					task.Argv(space.Params{plain("v", value)}))
 			}
 		}
 	})
@@ -170,7 +171,8 @@ func TestScriptArgument(t *testing.T) {
 		{[]string{"prog", "{v}"}, []string{"prog", value}},
 	} {
 		task := Template{Args: c.command}
-		if got := task.Argv(space.Params{plain("v", value)}); strings.Join(got, "\x00") != strings.Join(c.want, "\x00") {
+		if got := task.Argv(space.Params{plain("v", value)}); strings.Join(got, "\x00") != strings.Join(c.want,
+			"\x00") {
 			t.Errorf("%q:\ngot  %q\nwant %q", c.command, got, c.want)
 		}
 	}
@@ -215,7 +217,8 @@ func TestReadAgain(t *testing.T) {
 			t.Errorf("%v: got %v, want it to run with plain values", task, err)
 		}
 		for _, value := range []string{"0.1", "a,b", "x=/data/a-b_c@d:e"} {
-			if argv := task.Argv(space.Params{plain("v", value)}); !strings.Contains(strings.Join(argv, " "), value) || strings.Contains(argv[len(argv)-1], "exit 2") {
+			if argv := task.Argv(space.Params{plain("v", value)}); !strings.Contains(strings.Join(argv, " "), value) ||
+				strings.Contains(argv[len(argv)-1], "exit 2") {
 				t.Errorf("%v with %q: got %q", task, value, argv)
 			}
 		}

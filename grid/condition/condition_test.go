@@ -91,7 +91,8 @@ func source(t *rapid.T, depth int) string {
 	case 2:
 		return sub() + " ? " + sub() + " : " + sub()
 	case 3:
-		f := rapid.SampledFrom([]string{"abs", "ceil", "floor", "round", "int", "float", "string", "len", "lower", "upper", "trim", "min", "max"})
+		f := rapid.SampledFrom([]string{"abs", "ceil", "floor", "round", "int", "float", "string", "len", "lower",
+			"upper", "trim", "min", "max"})
 		return f.Draw(t, "function") + "(" + sub() + ")"
 	case 4:
 		return rapid.SampledFrom([]string{"min", "max", "trim"}).Draw(t, "function") + "(" + sub() + ", " + sub() + ")"
@@ -114,8 +115,10 @@ func TestAgreesWithExpr(t *testing.T) {
 		src := source(t, rapid.IntRange(0, 5).Draw(t, "depth"))
 		values := []any{
 			rapid.IntRange(-3, 8).Draw(t, "n"), rapid.IntRange(-3, 8).Draw(t, "m"),
-			rapid.SampledFrom([]float64{-1.5, 0, 0.5, 1, 2, 1e30}).Draw(t, "x"), rapid.SampledFrom([]float64{0, 0.25, 3}).Draw(t, "y"),
-			rapid.SampledFrom([]string{"", "a", "ab", "AB ", "7", "0.5"}).Draw(t, "s"), rapid.SampledFrom([]string{"a", "b", "^a"}).Draw(t, "t"),
+			rapid.SampledFrom([]float64{-1.5, 0, 0.5, 1, 2, 1e30}).Draw(t, "x"),
+			rapid.SampledFrom([]float64{0, 0.25, 3}).Draw(t, "y"),
+			rapid.SampledFrom([]string{"", "a", "ab", "AB ", "7", "0.5"}).Draw(t, "s"),
+			rapid.SampledFrom([]string{"a", "b", "^a"}).Draw(t, "t"),
 			rapid.Bool().Draw(t, "b"), rapid.SampledFrom([]any{1, 0.5, "a", true}).Draw(t, "u"),
 		}
 		want, refused, failed := reference(src, values)

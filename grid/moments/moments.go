@@ -59,7 +59,8 @@ func (m *Moments) Half() float64 {
 // student returns the 97.5 % quantile of Student's t distribution, from
 // https://en.wikipedia.org/wiki/Student%27s_t-distribution.
 func student(freedom int64) float64 {
-	table := [...]float64{math.NaN(), 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145}
+	table := [...]float64{math.NaN(), 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201,
+		2.179, 2.160, 2.145}
 	if freedom < int64(len(table)) {
 		return table[max(freedom, 0)]
 	}

@@ -60,7 +60,8 @@ type Attempt struct {
 
 // Learn updates the estimate from an attempt. needed is Trials or TrialsByValue.
 func (e *Estimate) Learn(a Attempt, needed int) {
-	a.Peak, a.Asked, a.Share = min(max(a.Peak, 0), e.Device), min(max(a.Asked, 0), e.Device), min(max(a.Share, 0), e.Device)
+	a.Peak, a.Asked, a.Share = min(max(a.Peak, 0), e.Device), min(max(a.Asked, 0), e.Device),
+		min(max(a.Share, 0), e.Device)
 	a.Busy, a.Wall = min(max(a.Busy, 0), 100), max(a.Wall, 0)
 	e.Peak = max(e.Peak, a.Peak)
 	switch {

@@ -48,12 +48,15 @@ func TestLearning(t *testing.T) {
 			e := &Estimate{Device: 80 * gb}
 			for i := range Trials {
 				if n, _, share := e.Fit(Step); n != 1 || share != grid.One || !e.Learning(Trials) {
-					t.Fatalf("after %d trials: %d trials with %s, learning %v; want a whole device each", i, n, share, e.Learning(Trials))
+					t.Fatalf("after %d trials: %d trials with %s, learning %v; want a whole device each", i, n, share,
+						e.Learning(Trials))
 				}
 				e.Learn(c.attempt, Trials)
 			}
-			if n, _, _ := e.Fit(Step); n != c.n || e.Learning(Trials) != c.learning || !strings.Contains(e.String(), c.says) {
-				t.Errorf("got %d trials on a device, learning %v, %q; want %d, %v, %q", n, e.Learning(Trials), e, c.n, c.learning, c.says)
+			if n, _, _ := e.Fit(Step); n != c.n || e.Learning(Trials) != c.learning ||
+				!strings.Contains(e.String(), c.says) {
+				t.Errorf("got %d trials on a device, learning %v, %q; want %d, %v, %q", n, e.Learning(Trials), e, c.n,
+					c.learning, c.says)
 			}
 		})
 	}
@@ -83,7 +86,8 @@ func TestFitsTogether(t *testing.T) {
 			n, _, share := e.Fit(Step)
 			switch {
 			case int64(n)*e.Memory > device && n > 1, grid.Milli(n)*share > grid.One, n < 1 || n > MaxShared, share <= 0:
-				t.Fatalf("attempt %d: %d trials with %s and %d bytes each on a device of %d", i, n, share, e.Memory, device)
+				t.Fatalf("attempt %d: %d trials with %s and %d bytes each on a device of %d", i, n, share, e.Memory,
+					device)
 			case e.Peak > e.Memory && e.Memory > 0:
 				t.Fatalf("attempt %d: a trial gets %d although one has used %d", i, e.Memory, e.Peak)
 			case e.Memory < before.Memory:
@@ -222,7 +226,8 @@ func (s *simulation) place() bool {
 		for _, o := range on {
 			memory, sum = memory+o.share, sum+o.milli
 		}
-		if len(on) < MaxShared && sum <= grid.One && memory <= simulated && (best < 0 || len(on) > len(s.devices[best])) {
+		if len(on) < MaxShared && sum <= grid.One && memory <= simulated &&
+			(best < 0 || len(on) > len(s.devices[best])) {
 			best = d
 		}
 	}

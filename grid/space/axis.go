@@ -98,7 +98,8 @@ func checkKey(key string) *problem.Error {
 	case len(key) > maxKey:
 		return problem.Errorf(hint, "the key %.60q… has %d bytes; at most %d are allowed", key, len(key), maxKey)
 	case key[0] == '-':
-		return problem.Errorf("Leave the dashes out: they are added when the option is made.", "the key %q starts with '-'", key)
+		return problem.Errorf("Leave the dashes out: they are added when the option is made.",
+			"the key %q starts with '-'", key)
 	case strings.Contains(key, "="):
 		return problem.Errorf(hint, "the key %q contains '='", key)
 	case strings.ContainsFunc(key, unicode.IsSpace):
@@ -122,7 +123,8 @@ func checkValue(key string, v Value) *problem.Error {
 	case v.Kind == List:
 		var items []Value
 		if json.Unmarshal([]byte(v.Text), &items) != nil || len(items) == 0 || listOf(items) != v {
-			return problem.Errorf("Give it one argument or more, or write false to leave the option out.", "%s has the value %s, which is not a list of arguments", key, abbreviate(v))
+			return problem.Errorf("Give it one argument or more, or write false to leave the option out.",
+				"%s has the value %s, which is not a list of arguments", key, abbreviate(v))
 		}
 		for _, item := range items {
 			if f := checkValue(key, item); f != nil {
@@ -148,7 +150,8 @@ func newList(key string, values []Value) (series, *problem.Error) {
 			return nil, f
 		}
 		if contains(l, v) {
-			return nil, problem.Errorf("Keep it once: it would run the same point again.", "%s has the value %s twice", key, abbreviate(v))
+			return nil, problem.Errorf("Keep it once: it would run the same point again.", "%s has the value %s twice",
+				key, abbreviate(v))
 		}
 		l.values[i], l.index[v], l.lists = v, int64(i), l.lists || v.Kind == List
 	}

@@ -200,7 +200,8 @@ func (v *interval) shared(old *interval) (ranges.Range, bool) {
 // clampDiv divides x by step, rounded up or past the last whole step, and clamps the result to
 // 0..n.
 func clampDiv(x, step *big.Int, n int64, up bool) int64 {
-	q, m := new(big.Int).DivMod(new(big.Int).Mul(x, big.NewInt(int64(step.Sign()))), new(big.Int).Abs(step), new(big.Int))
+	q, m := new(big.Int).DivMod(new(big.Int).Mul(x, big.NewInt(int64(step.Sign()))), new(big.Int).Abs(step),
+		new(big.Int))
 	if m.Sign() != 0 || !up {
 		q.Add(q, big.NewInt(1))
 	}

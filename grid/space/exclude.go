@@ -27,7 +27,8 @@ type excludeRules struct {
 // compileExclude type-checks the expressions against the axes.
 func compileExclude(exclude []string, dims []*dimension) (*excludeRules, error) {
 	if len(exclude) > maxExcludes {
-		return nil, problem.Errorf("Join some with 'or'.", "there are %d exclude expressions; at most %d are allowed", len(exclude), maxExcludes)
+		return nil, problem.Errorf("Join some with 'or'.", "there are %d exclude expressions; at most %d are allowed",
+			len(exclude), maxExcludes)
 	}
 	r := &excludeRules{sources: exclude, names: axisNames(dims), last: -1}
 	axes := make([]condition.Variable, len(dims))
@@ -36,7 +37,8 @@ func compileExclude(exclude []string, dims []*dimension) (*excludeRules, error) 
 	}
 	for _, source := range exclude {
 		if len(source) > 10_000 {
-			return nil, problem.Errorf("Split it into several.", "exclude %.40q… is longer than 10,000 characters", source)
+			return nil, problem.Errorf("Split it into several.", "exclude %.40q… is longer than 10,000 characters",
+				source)
 		}
 		c, err := condition.Parse(source, maxExcludeNodes)
 		if err != nil {

@@ -14,7 +14,8 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 	more := Space{dims: slices.Clone(s.dims), factors: slices.Clone(s.factors), products: slices.Clone(s.products)}
 	if s.incomplete() {
 		sample, of, _ := s.Sample()
-		return Space{}, problem.Errorf("Run the rest of the grid first.", "the sweep is a sample of %d of %d points, so values can't be added to its axes", sample.Size, of)
+		return Space{}, problem.Errorf("Run the rest of the grid first.",
+			"the sweep is a sample of %d of %d points, so values can't be added to its axes", sample.Size, of)
 	}
 	if len(more.products) == 0 {
 		more.products = []*product{{kept: 1, tail: 1}}
@@ -38,7 +39,8 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 		}
 	}
 	if more.Count() == s.Count() {
-		return Space{}, problem.Errorf("Add a new value, or one that no exclude condition leaves out.", "there is nothing new to run")
+		return Space{}, problem.Errorf("Add a new value, or one that no exclude condition leaves out.",
+			"there is nothing new to run")
 	}
 	return more, nil
 }
@@ -73,7 +75,8 @@ func (s *Space) extendAxis(a Axis) *problem.Error {
 	w := s.factors[k]
 	switch {
 	case w.isZip() && !slices.Equal(a.keys(), s.Keys()[w.at:w.at+w.n]):
-		return problem.Errorf("Add values of all of them, in this order: zip={…: […], …: […]}.", "%s go together in this sweep", namesOf(w.axes[0]))
+		return problem.Errorf("Add values of all of them, in this order: zip={…: […], …: […]}.",
+			"%s go together in this sweep", namesOf(w.axes[0]))
 	case !w.isZip() && a.Zip != nil:
 		return problem.Errorf("Add values to each on its own.", "%s don't go together in this sweep", namesOf(a))
 	case !w.isZip():

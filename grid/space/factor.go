@@ -133,7 +133,8 @@ func newFactor(a Axis, at int) (*factor, []*dimension, *problem.Error) {
 
 // checkZip returns a problem if a zip has other fields set, or has no axes or too many.
 func (a Axis) checkZip() *problem.Error {
-	if a.Key != "" || a.Values != nil || a.Interval != nil || a.Linspace != nil || a.Logspace != nil || len(a.Zip) == 0 {
+	if a.Key != "" || a.Values != nil || a.Interval != nil || a.Linspace != nil || a.Logspace != nil ||
+		len(a.Zip) == 0 {
 		return problem.Errorf("Write zip: {lr: [0.1, 0.01], batch: [32, 64]}.", "a zip may contain only axes")
 	}
 	if len(a.Zip) > maxAxes {
@@ -192,11 +193,13 @@ func columnsOf(a Axis) ([][]Value, *problem.Error) {
 }
 
 func tooManyCells() *problem.Error {
-	return problem.Errorf("Put them into a file of the project, and go over its lines.", "axes that go together have more than %d values in all", maxCells)
+	return problem.Errorf("Put them into a file of the project, and go over its lines.",
+		"axes that go together have more than %d values in all", maxCells)
 }
 
 func tooManyRows(key string, n int64) *problem.Error {
-	return problem.Errorf("Use a grid, or several sweeps.", "%s has %d values, and axes that go together have at most %d", key, n, MaxRows)
+	return problem.Errorf("Use a grid, or several sweeps.",
+		"%s has %d values, and axes that go together have at most %d", key, n, MaxRows)
 }
 
 func namesOf(a Axis) string {
@@ -210,7 +213,8 @@ func namesOf(a Axis) string {
 
 // append returns a factor with the rows of e appended, and its axes with the new values fresh. It
 // skips rows that the factor already has, unless known is set; more is the number of rows added.
-func (w *factor) append(dims []*dimension, e *factor, fresh []*dimension, known bool) (sum *factor, all []*dimension, more int, f *problem.Error) {
+func (w *factor) append(dims []*dimension, e *factor, fresh []*dimension, known bool) (sum *factor, all []*dimension,
+	more int, f *problem.Error) {
 	all = make([]*dimension, w.n)
 	digits := make([][]int64, w.n)
 	for c := range w.n {

@@ -169,7 +169,8 @@ func TestSampleIsCompleted(t *testing.T) {
 		check(t, err)
 		first = append(first, string(p.AppendJSON(nil)))
 	}
-	if _, err := s.Extend([]Axis{{Key: "a", Values: []Value{{Text: "99", Kind: Number}}}}); err == nil || !strings.HasPrefix(err.Error(), "the sweep is a sample of 100 of 975 points") {
+	if _, err := s.Extend([]Axis{{Key: "a", Values: []Value{{Text: "99", Kind: Number}}}}); err == nil ||
+		!strings.HasPrefix(err.Error(), "the sweep is a sample of 100 of 975 points") {
 		t.Errorf("values are added to a sample: %v", err)
 	}
 	for _, more := range []int64{1, 50, 1 << 60} {
@@ -243,7 +244,8 @@ func TestSampleRepeats(t *testing.T) {
 	for text, want := range map[string]string{"repeat == 1": "exclude names repeat", "a == 1": ""} {
 		s, err := New(append(axes, Axis{Key: RepeatKey, Interval: []json.Number{"0", "3"}}), []string{text})
 		check(t, err)
-		if _, err := s.Sampled(Sample{Size: 4}, true); fmt.Sprint(err) != "<nil>" && (want == "" || !strings.HasPrefix(err.Error(), want)) || err == nil && want != "" {
+		if _, err := s.Sampled(Sample{Size: 4}, true); fmt.Sprint(err) != "<nil>" &&
+			(want == "" || !strings.HasPrefix(err.Error(), want)) || err == nil && want != "" {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}
@@ -319,7 +321,8 @@ func TestMillionPointsStayLazy(t *testing.T) {
 	million := Axis{Key: "a", Interval: []json.Number{"0", "1000000"}}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	s, err := New([]Axis{million, zipOf(1000, "b", "c"), {Key: RepeatKey, Interval: []json.Number{"0", "1000000"}}}, nil)
+	s, err := New([]Axis{million, zipOf(1000, "b", "c"), {Key: RepeatKey, Interval: []json.Number{"0", "1000000"}}},
+		nil)
 	check(t, err)
 	s, err = s.Sampled(Sample{Size: 1 << 40, Seed: 3}, false)
 	check(t, err)
@@ -334,7 +337,8 @@ func TestMillionPointsStayLazy(t *testing.T) {
 	}
 	runtime.ReadMemStats(&after)
 	if got := after.TotalAlloc - before.TotalAlloc; got > 64<<20 || len(record) > 64<<10 {
-		t.Errorf("%d bytes were allocated, the record has %d bytes: want some megabytes, and kilobytes", got, len(record))
+		t.Errorf("%d bytes were allocated, the record has %d bytes: want some megabytes, and kilobytes", got,
+			len(record))
 	}
 }
 
@@ -416,11 +420,13 @@ func TestBoundedZips(t *testing.T) {
 	s, err := New([]Axis{zipOf(2, "a", "b")}, nil)
 	check(t, err)
 	many := Axis{Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "100000"}}, {Key: "b", Interval: []json.Number{"1", "100001"}}}}
-	if _, err := s.Extend([]Axis{many}); err == nil || !strings.Contains(err.Error(), "go together have at most 100000") {
+	if _, err := s.Extend([]Axis{many}); err == nil ||
+		!strings.Contains(err.Error(), "go together have at most 100000") {
 		t.Errorf("rows are added to %d: got %v", MaxRows, err)
 	}
 	var deep Value
-	if err := deep.UnmarshalJSON([]byte(strings.Repeat("[", 9000) + strings.Repeat("]", 9000))); err == nil || len(err.Error()) > 100 {
+	if err := deep.UnmarshalJSON([]byte(strings.Repeat("[", 9000) + strings.Repeat("]", 9000))); err == nil ||
+		len(err.Error()) > 100 {
 		t.Errorf("a deep list: got %.200v", err)
 	}
 	runtime.ReadMemStats(&after)

@@ -38,7 +38,8 @@ func newInterval(key string, numbers []json.Number) (series, *problem.Error) {
 		return nil, f
 	}
 	if v.scale > maxDigits || len(v.start.String()) > maxDigits || len(v.big(v.n-1).String()) > maxDigits {
-		return nil, problem.Errorf("Use numbers that are closer together.", "%s has values of more than %d digits", key, maxDigits)
+		return nil, problem.Errorf("Use numbers that are closer together.", "%s has values of more than %d digits", key,
+			maxDigits)
 	}
 	v.shrink()
 	return v, nil
@@ -131,9 +132,11 @@ func (v *interval) slice(lo, hi int64) []json.Number {
 
 func notDecimal(key, part, text string) *problem.Error {
 	if isNumber(text) {
-		return problem.Errorf("Use a number with fewer digits.", "%s has the %s %.40s, which is out of range", key, part, text)
+		return problem.Errorf("Use a number with fewer digits.", "%s has the %s %.40s, which is out of range", key,
+			part, text)
 	}
-	return problem.Errorf("Use a plain decimal number, like 10, -0.5 or 1e-3.", "%s has the %s %q, which is not a number", key, part, text)
+	return problem.Errorf("Use a plain decimal number, like 10, -0.5 or 1e-3.",
+		"%s has the %s %q, which is not a number", key, part, text)
 }
 
 // quantity returns `1 number` or `4 numbers`.

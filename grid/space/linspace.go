@@ -25,7 +25,8 @@ const (
 
 func newSpaced(key, form string, numbers []json.Number) (series, *problem.Error) {
 	if len(numbers) != 3 {
-		return nil, problem.Errorf("Give a, b and n, like ["+spacedExample(form)+"].", "%s is a %s of %s", key, form, quantity(len(numbers), "number"))
+		return nil, problem.Errorf("Give a, b and n, like ["+spacedExample(form)+"].", "%s is a %s of %s", key, form,
+			quantity(len(numbers), "number"))
 	}
 	a, okA := parseDecimal(string(numbers[0]))
 	b, okB := parseDecimal(string(numbers[1]))
@@ -36,7 +37,8 @@ func newSpaced(key, form string, numbers []json.Number) (series, *problem.Error)
 	case !okB:
 		return nil, notDecimal(key, "end", string(numbers[1]))
 	case err != nil || n < 1:
-		return nil, problem.Errorf("Give the number of values as a whole number from 1.", "%s asks for %q values", key, numbers[2])
+		return nil, problem.Errorf("Give the number of values as a whole number from 1.", "%s asks for %q values", key,
+			numbers[2])
 	}
 	s := &spacedSeries{a: a.rat(), step: new(big.Rat), n: n, power: form == "logspace"}
 	if n > 1 {
@@ -62,11 +64,13 @@ func (s *spacedSeries) check(key string, b *big.Rat) *problem.Error {
 	step = math.Abs(step)
 	switch {
 	case s.n > 1 && s.step.Sign() == 0:
-		return problem.Errorf("Give the one value alone.", "%s runs from a number to the same number, so its values are all the same", key)
+		return problem.Errorf("Give the one value alone.",
+			"%s runs from a number to the same number, so its values are all the same", key)
 	case s.power && size > maxPower, math.IsInf(size, 0):
 		return problem.Errorf("A logspace holds 10^a to 10^b.", "%s leaves the range of 64-bit numbers", key)
 	case s.n > 1 && s.power && step < minPowerStep, s.n > 1 && !s.power && step < size*minLineStep:
-		return problem.Errorf("Ask for fewer.", "%s has values so close together that 64-bit numbers can't tell them apart", key)
+		return problem.Errorf("Ask for fewer.",
+			"%s has values so close together that 64-bit numbers can't tell them apart", key)
 	}
 	return nil
 }

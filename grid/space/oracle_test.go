@@ -112,7 +112,8 @@ func isOracleValue(v Value, want string) bool {
 		return v == Value{Text: text}
 	case "l":
 		var words []string
-		return v.Kind == List && json.Unmarshal([]byte(text), &words) == nil && strings.Join(v.Words(), "\x00") == strings.Join(words, "\x00")
+		return v.Kind == List && json.Unmarshal([]byte(text), &words) == nil &&
+			strings.Join(v.Words(), "\x00") == strings.Join(words, "\x00")
 	case "d":
 		got, ok := new(big.Rat).SetString(v.Text)
 		exact, ok2 := new(big.Rat).SetString(text)

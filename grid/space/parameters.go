@@ -32,7 +32,8 @@ func ParseParameters(name string, data []byte) ([]Axis, error) {
 	}
 	p := parameters{file: name, seen: map[string]int{}}
 	if root.Kind != yaml.MappingNode {
-		p.report(root, problem.Errorf("Write lines like batchsize: [50, 100].", "the file is not a map of parameters to values"))
+		p.report(root,
+			problem.Errorf("Write lines like batchsize: [50, 100].", "the file is not a map of parameters to values"))
 		return nil, p.problems.Err()
 	}
 	if root.Style&yaml.TaggedStyle != 0 && root.Tag != "!!map" {
@@ -159,7 +160,8 @@ func (p *parameters) key(n *yaml.Node) (string, *problem.Error) {
 		return "", f
 	}
 	if line, twice := p.seen[n.Value]; twice {
-		return "", problem.Errorf("Put all its values in one list.", "the key %s is given twice, first in line %d", n.Value, line)
+		return "", problem.Errorf("Put all its values in one list.", "the key %s is given twice, first in line %d",
+			n.Value, line)
 	}
 	p.seen[n.Value] = n.Line
 	return n.Value, nil
@@ -214,7 +216,8 @@ func (p *parameters) list(a *Axis, n *yaml.Node) {
 			continue
 		}
 		if !p.repeats && contains(known, v) {
-			p.report(c, problem.Errorf("Keep it once: it would run the same point again.", "%s has the value %s twice", a.Key, abbreviate(v)))
+			p.report(c, problem.Errorf("Keep it once: it would run the same point again.", "%s has the value %s twice",
+				a.Key, abbreviate(v)))
 			continue
 		}
 		known.index[v] = 0
@@ -240,14 +243,16 @@ func (p *parameters) value(what string, n *yaml.Node) (Value, bool) {
 		items = append(items, v)
 	}
 	if len(items) == 0 {
-		p.report(n, problem.Errorf("Give it one argument or more, or write false to leave the option out.", "%s has an empty list among its values", what))
+		p.report(n, problem.Errorf("Give it one argument or more, or write false to leave the option out.",
+			"%s has an empty list among its values", what))
 		return Value{}, false
 	}
 	return listOf(items), true
 }
 
 func (p *parameters) tooAliased(n *yaml.Node) bool {
-	p.report(n, problem.Errorf("Write the values out where they are used.", "the file's aliases stand for more than %d values", maxAliased))
+	p.report(n, problem.Errorf("Write the values out where they are used.",
+		"the file's aliases stand for more than %d values", maxAliased))
 	return false
 }
 
@@ -322,7 +327,8 @@ func (p *parameters) interval(key string, parts map[string]*yaml.Node) []json.Nu
 
 func (p *parameters) spaced(key, form string, n *yaml.Node) []json.Number {
 	if n.Kind != yaml.SequenceNode || n.Style&yaml.TaggedStyle != 0 || len(n.Content) != 3 {
-		p.report(n, problem.Errorf("Give a, b and n, like ["+spacedExample(form)+"].", "%s needs a list of three numbers for %s", key, form))
+		p.report(n, problem.Errorf("Give a, b and n, like ["+spacedExample(form)+"].",
+			"%s needs a list of three numbers for %s", key, form))
 		return nil
 	}
 	return p.numbers(key, n)

@@ -19,7 +19,8 @@ type Product struct {
 func (s Space) Products() []Product {
 	all := make([]Product, len(s.products))
 	for i, b := range s.products {
-		p := Product{Lo: make([]int64, len(s.dims)), Hi: make([]int64, len(s.dims)), Start: b.start, Count: b.count(), Whole: true}
+		p := Product{Lo: make([]int64, len(s.dims)), Hi: make([]int64, len(s.dims)), Start: b.start, Count: b.count(),
+			Whole: true}
 		n := int64(1)
 		for k, w := range s.factors {
 			n *= b.hi[k] - b.lo[k] // does not overflow: the size was checked

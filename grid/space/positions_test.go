@@ -17,7 +17,8 @@ func TestPositions(t *testing.T) {
 		var axes []Axis
 		for k := range rapid.IntRange(0, 4).Draw(t, "axes") {
 			n := rapid.IntRange(1, 5).Draw(t, "values")
-			axes = append(axes, Axis{Key: string(rune('a' + k)), Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
+			axes = append(axes,
+				Axis{Key: string(rune('a' + k)), Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
 		}
 		var exclude []string
 		if len(axes) > 1 && rapid.Bool().Draw(t, "exclude") {
@@ -71,7 +72,8 @@ func TestPositions(t *testing.T) {
 func TestWithin(t *testing.T) {
 	number := func(n int) json.Number { return json.Number(strconv.Itoa(n)) }
 	rapid.Check(t, func(t *rapid.T) {
-		a, b, n := rapid.IntRange(-9, 9).Draw(t, "a"), rapid.IntRange(-9, 9).Draw(t, "b"), rapid.IntRange(2, 30).Draw(t, "n")
+		a, b, n := rapid.IntRange(-9, 9).Draw(t, "a"), rapid.IntRange(-9, 9).Draw(t, "b"),
+			rapid.IntRange(2, 30).Draw(t, "n")
 		if a == b {
 			b++
 		}
@@ -86,7 +88,8 @@ func TestWithin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if more, err := s.Extend([]Axis{{Key: "k", Interval: []json.Number{"20", "10", "-2"}}}); err == nil && rapid.Bool().Draw(t, "extend") {
+		if more, err := s.Extend([]Axis{{Key: "k", Interval: []json.Number{"20", "10", "-2"}}}); err == nil &&
+			rapid.Bool().Draw(t, "extend") {
 			s = more
 		}
 		lo := rapid.SampledFrom([]float64{-9, -2, -0.5, 0, 1, 3, 11}).Draw(t, "lo")

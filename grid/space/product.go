@@ -76,7 +76,8 @@ func (b *product) countPoints(split int) *problem.Error {
 }
 
 func tooMany() *problem.Error {
-	return problem.Errorf("Give fewer values or split it into several sweeps.", "the space has more points than 64 bits can count")
+	return problem.Errorf("Give fewer values or split it into several sweeps.",
+		"the space has more points than 64 bits can count")
 }
 
 func multiply(a, b int64) (int64, bool) {
@@ -158,7 +159,8 @@ func (b *product) remaining(s *Space) (*bitmap, error) {
 		}
 		left, kept, err := b.filter(s)
 		if err == nil && kept != b.kept {
-			err = problem.Errorf("Submit the sweep again.", "the sweep's record says that exclude leaves %d combinations, but it leaves %d", b.kept, kept)
+			err = problem.Errorf("Submit the sweep again.",
+				"the sweep's record says that exclude leaves %d combinations, but it leaves %d", b.kept, kept)
 		}
 		b.bits, b.broken = left, err
 	})

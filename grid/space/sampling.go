@@ -27,7 +27,8 @@ func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
 		case last < 0 || s.dims[len(s.dims)-1].key != RepeatKey || s.factors[last].isZip():
 			return Space{}, problem.Errorf("Put it last.", "the axis %s is not the last one", RepeatKey)
 		case s.split() > last:
-			return Space{}, problem.Errorf("Leave it out of exclude, or run all points.", "exclude names %s, but each point of a sample runs as often", RepeatKey)
+			return Space{}, problem.Errorf("Leave it out of exclude, or run all points.",
+				"exclude names %s, but each point of a sample runs as often", RepeatKey)
 		}
 		each = s.factors[last].count(s.dims)
 	}
@@ -37,7 +38,8 @@ func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
 	case sample.Size >= s.Count()/each:
 		return s, nil
 	case len(s.products) != 1 || s.products[0].drawn != nil:
-		return Space{}, problem.Errorf("Draw from the space as it was given.", "the space was sampled or extended already")
+		return Space{}, problem.Errorf("Draw from the space as it was given.",
+			"the space was sampled or extended already")
 	}
 	b := s.products[0]
 	part := &product{lo: b.lo, hi: b.hi, kept: b.kept, tail: b.tail, bits: b.bits}
@@ -62,15 +64,18 @@ func (s Space) Draw(more int64) (Space, error) {
 	sample, of, ok := s.Sample()
 	switch {
 	case !ok:
-		return Space{}, problem.Errorf("Add values to an axis.", "the sweep is not a sample, so all points of its grid are there")
+		return Space{}, problem.Errorf("Add values to an axis.",
+			"the sweep is not a sample, so all points of its grid are there")
 	case more < 1:
-		return Space{}, problem.Errorf("Give the number of points, from 1.", "%d points are to be added to the sample", more)
+		return Space{}, problem.Errorf("Give the number of points, from 1.", "%d points are to be added to the sample",
+			more)
 	case sample.Size >= of:
 		return Space{}, problem.Errorf("Add values to an axis.", "all %d points of the grid are there", of)
 	}
 	first := s.products[0]
 	b := &product{lo: first.lo, hi: first.hi, kept: first.kept, tail: first.tail, bits: first.bits}
-	b.drawn = &sampleRange{shuffle: first.drawn.shuffle, lo: sample.Size, hi: sample.Size + min(more, of-sample.Size), each: first.drawn.each}
+	b.drawn = &sampleRange{shuffle: first.drawn.shuffle, lo: sample.Size, hi: sample.Size + min(more, of-sample.Size),
+		each: first.drawn.each}
 	return s, s.appendProduct(b)
 }
 

@@ -32,7 +32,8 @@ func scalar(what string, n *yaml.Node) (Value, *problem.Error) {
 	case yaml.SequenceNode:
 		return Value{}, problem.Errorf("Write the arguments in one flat list.", "%s has a list in a list", what)
 	case yaml.MappingNode:
-		return Value{}, problem.Errorf("Give every parameter its own key at the left margin.", "%s has a map among its values", what)
+		return Value{}, problem.Errorf("Give every parameter its own key at the left margin.",
+			"%s has a map among its values", what)
 	}
 	v, f := scalarText(what, n)
 	if f == nil {
@@ -49,7 +50,8 @@ func scalarText(what string, n *yaml.Node) (Value, *problem.Error) {
 	case tagged && (n.Tag == "!!int" || n.Tag == "!!float" || n.Tag == "!!bool"):
 		v := plainValue(n.Value)
 		if (v.Kind == Number) == (n.Tag == "!!bool") || v.Kind == Text {
-			return Value{}, problem.Errorf("Leave the tag out.", "%s is tagged %s but contains %q", what, n.Tag, n.Value)
+			return Value{}, problem.Errorf("Leave the tag out.", "%s is tagged %s but contains %q", what, n.Tag,
+				n.Value)
 		}
 		return v, nil
 	case tagged:
@@ -61,7 +63,8 @@ func scalarText(what string, n *yaml.Node) (Value, *problem.Error) {
 	case "", "~", "null":
 		return Value{}, problem.Errorf(`Give a value, write "" for empty text, or false to leave the option out.`, "%s has no value (null)", what)
 	case ".nan", ".inf", "-.inf", "+.inf":
-		return Value{}, problem.Errorf("Put it in quotes if the program should see this text.", "%s has the value %s, which is not a finite number", what, n.Value)
+		return Value{}, problem.Errorf("Put it in quotes if the program should see this text.",
+			"%s has the value %s, which is not a finite number", what, n.Value)
 	}
 	return plainValue(n.Value), nil
 }
@@ -82,5 +85,6 @@ func plainValue(s string) Value {
 }
 
 func unknownTag(what string, n *yaml.Node) *problem.Error {
-	return problem.Errorf("Leave it out; !!python/tuple on an interval is the only special tag.", "%s has the unknown tag %s", what, n.ShortTag())
+	return problem.Errorf("Leave it out; !!python/tuple on an interval is the only special tag.",
+		"%s has the unknown tag %s", what, n.ShortTag())
 }

@@ -161,7 +161,8 @@ func TestZeroSpaceHasOnePoint(t *testing.T) {
 	for name, s := range map[string]Space{"zero": {}, "no axes": mustSpace(t, nil), "from {}": read} {
 		i, ok := s.Index(nil)
 		if s.Count() != 1 || len(mustAt(s, 0)) != 0 || i != 0 || !ok {
-			t.Errorf("%s: got %d points, %v, index %d %v, want one without params", name, s.Count(), mustAt(s, 0), i, ok)
+			t.Errorf("%s: got %d points, %v, index %d %v, want one without params", name, s.Count(), mustAt(s, 0), i,
+				ok)
 		}
 		if _, err := s.Extend([]Axis{interval3("a", "0", "2")}); err == nil {
 			t.Errorf("%s: extend by an unknown axis: got no error", name)

@@ -76,7 +76,8 @@ func LooksLikeTime(set string) bool {
 	_, value, _ := strings.Cut(set, "=")
 	hours, minutes, found := strings.Cut(value, ":")
 	h, err := strconv.Atoi(hours)
-	return found && err == nil && h >= 1 && h <= 24 && isNumber(hours) && strings.Contains(" 00 15 30 45 ", " "+minutes+" ")
+	return found && err == nil && h >= 1 && h <= 24 && isNumber(hours) &&
+		strings.Contains(" 00 15 30 45 ", " "+minutes+" ")
 }
 
 // word is one value of a --set argument.
@@ -159,7 +160,8 @@ func nextWord(s string) (w word, rest string, f *problem.Error) {
 			if strings.Contains(s[i:i+n], `\`) {
 				n = 1 // its escapes show what they protect
 			} else if !closed && strings.IndexByte(s[i:], ',') >= 0 {
-				return w, "", problem.Errorf("Close it, or put the text in quotes: '\"...\"'.", "the bracket %c is not closed before a comma", c)
+				return w, "", problem.Errorf("Close it, or put the text in quotes: '\"...\"'.",
+					"the bracket %c is not closed before a comma", c)
 			}
 			text.WriteString(s[i : i+n])
 			i += n - 1
@@ -203,7 +205,8 @@ func MergeSets(axes, sets []Axis) ([]Axis, error) {
 		keys := a.keys()
 		for _, key := range keys {
 			if seen[key] {
-				return nil, problem.Errorf("Give all its values at once, like "+key+"=1,2,3.", "--set gives %s twice", key)
+				return nil, problem.Errorf("Give all its values at once, like "+key+"=1,2,3.", "--set gives %s twice",
+					key)
 			}
 			seen[key] = true
 		}
@@ -219,7 +222,8 @@ func MergeSets(axes, sets []Axis) ([]Axis, error) {
 			case common == 0:
 				continue
 			case common < len(out[k].keys()):
-				return nil, problem.Errorf("Give values of all of them: zip={…: […], …: […]}.", "--set gives %s, but %s go together", namesOf(a), namesOf(out[k]))
+				return nil, problem.Errorf("Give values of all of them: zip={…: […], …: […]}.",
+					"--set gives %s, but %s go together", namesOf(a), namesOf(out[k]))
 			}
 			out, at = slices.Delete(out, k, k+1), k
 		}

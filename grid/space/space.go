@@ -56,7 +56,8 @@ func New(axes []Axis, exclude []string) (Space, error) {
 }
 
 func tooManyAxes(n int) *problem.Error {
-	return problem.Errorf("Turn those with one value into constants in a file.", "the space has %d axes, more than %d", n, maxAxes)
+	return problem.Errorf("Turn those with one value into constants in a file.", "the space has %d axes, more than %d",
+		n, maxAxes)
 }
 
 // append adds an axis after the others.

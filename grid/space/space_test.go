@@ -13,7 +13,8 @@ import (
 func anyAxis(t *rapid.T, key string) Axis {
 	switch rapid.IntRange(0, 3).Draw(t, "form") {
 	case 0:
-		start, step := rapid.IntRange(-30, 30).Draw(t, "start"), rapid.SampledFrom([]int{-7, -1, 1, 2, 5}).Draw(t, "step")
+		start, step := rapid.IntRange(-30, 30).Draw(t, "start"),
+			rapid.SampledFrom([]int{-7, -1, 1, 2, 5}).Draw(t, "step")
 		n := rapid.IntRange(1, 6).Draw(t, "n")
 		tenth := func(i int) json.Number { return json.Number(fmt.Sprintf("%de-1", i)) }
 		return Axis{Key: key, Interval: []json.Number{tenth(start), tenth(start + step*n), tenth(step)}}
@@ -123,7 +124,8 @@ func TestSpaceIsOrderedProduct(t *testing.T) {
 }
 
 func TestIndexRefusesOtherPoints(t *testing.T) {
-	s := mustSpace(t, []Axis{{Key: "a", Interval: []json.Number{"0", "1", "0.1"}}, {Key: "b", Values: []Value{{"x", Text}}}})
+	s := mustSpace(t,
+		[]Axis{{Key: "a", Interval: []json.Number{"0", "1", "0.1"}}, {Key: "b", Values: []Value{{"x", Text}}}})
 	for _, p := range []Params{
 		nil,
 		{{"a", Value{"0.1", Number}}},

@@ -94,7 +94,8 @@ func (r *record) space() (Space, error) {
 // space that is decoded again with each revision of its record would evaluate them on all
 // combinations each time.
 func (s *Space) Reuse(old Space) {
-	if s.rules == nil || old.rules == nil || len(s.products) == 0 || len(s.products) != len(old.products) || s.Count() != old.Count() || s.products[0] == old.products[0] {
+	if s.rules == nil || old.rules == nil || len(s.products) == 0 || len(s.products) != len(old.products) ||
+		s.Count() != old.Count() || s.products[0] == old.products[0] {
 		return
 	}
 	a, err := json.Marshal(*s)

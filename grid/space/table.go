@@ -75,7 +75,8 @@ func (t *table) set(key string, v Value) *problem.Error {
 	c := slices.Index(t.keys, key)
 	if c < 0 {
 		if len(t.keys) == maxAxes {
-			return problem.Errorf("Put them into a file of the project.", "a point has more than %d parameters", maxAxes)
+			return problem.Errorf("Put them into a file of the project.", "a point has more than %d parameters",
+				maxAxes)
 		}
 		c = len(t.keys)
 		t.keys, t.columns = append(t.keys, key), append(t.columns, nil)
@@ -132,7 +133,8 @@ func (t *table) readCSV(data []byte, comma rune) (int, *problem.Error) {
 		case errors.As(err, &syntax) && errors.Is(err, csv.ErrFieldCount):
 			return syntax.Line, problem.Errorf("Give each line as many cells as the first one, which names the parameters.", "the line has %d cells, and there are %d parameters", len(record), len(t.keys))
 		case errors.As(err, &syntax):
-			return syntax.Line, problem.Errorf("Put quotes around the whole cell, and double those in it.", "invalid CSV: %v", syntax.Err)
+			return syntax.Line, problem.Errorf("Put quotes around the whole cell, and double those in it.",
+				"invalid CSV: %v", syntax.Err)
 		case err != nil:
 			return 1, problem.Errorf("", "the file can't be read: %v", err)
 		}

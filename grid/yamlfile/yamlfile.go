@@ -41,7 +41,8 @@ func Parse(name string, data []byte) (*yaml.Node, error) {
 	second, err := Decode(dec)
 	switch {
 	case err == nil:
-		return nil, problem.List{ProblemAt(name, second, "a second document starts here", "Keep one document in the file, without '---' between parts.")}
+		return nil, problem.List{ProblemAt(name, second, "a second document starts here",
+			"Keep one document in the file, without '---' between parts.")}
 	case !errors.Is(err, io.EOF):
 		return nil, problem.List{syntaxProblem(name, data, err)}
 	}
@@ -78,10 +79,12 @@ func Check(name string, data []byte) *problem.InFile {
 	}
 	if !utf8.Valid(data) {
 		line, col := InvalidUTF8(data)
-		return &problem.InFile{File: name, Line: line, Col: col, Msg: "the file is not valid UTF-8", Hint: "Save it as UTF-8."}
+		return &problem.InFile{File: name, Line: line, Col: col, Msg: "the file is not valid UTF-8",
+			Hint: "Save it as UTF-8."}
 	}
 	if line, col, deep := tooDeep(data); deep {
-		return &problem.InFile{File: name, Line: line, Col: col, Msg: fmt.Sprintf("lists and maps are nested more than %d deep", maxDepth), Hint: "Write it flat."}
+		return &problem.InFile{File: name, Line: line, Col: col,
+			Msg: fmt.Sprintf("lists and maps are nested more than %d deep", maxDepth), Hint: "Write it flat."}
 	}
 	return nil
 }
@@ -159,7 +162,8 @@ func syntaxProblem(name string, data []byte, err error) problem.InFile {
 	}
 	lines := bytes.Split(data, []byte("\n"))
 	if at, col, ok := tabAt(lines); ok && strings.Contains(msg, "cannot start any token") {
-		return problem.InFile{File: name, Line: at, Col: col, Msg: "a tab is used where YAML requires spaces", Hint: "Use spaces to indent."}
+		return problem.InFile{File: name, Line: at, Col: col, Msg: "a tab is used where YAML requires spaces",
+			Hint: "Use spaces to indent."}
 	}
 	line = min(max(line, 1), len(lines))
 	text := lines[line-1]

@@ -182,7 +182,8 @@ func (f *Fake) doLocked(line string) error {
 		if err != nil {
 			return bad
 		}
-		fault := inventory.Fault{Time: time.Now(), Xid: n, GPUInstance: inventory.Unknown, ComputeInstance: inventory.Unknown}
+		fault := inventory.Fault{Time: time.Now(), Xid: n, GPUInstance: inventory.Unknown,
+			ComputeInstance: inventory.Unknown}
 		if w[1] != "?" {
 			g, in, _ := f.findLocked(w[1])
 			if g == nil {
@@ -214,7 +215,8 @@ func (f *Fake) doLocked(line string) error {
 		}
 		u.processes = slices.DeleteFunc(u.processes, func(p inventory.Process) bool { return p.PID == pid })
 		if u.real[pid] = w[0] == "run"; size > 0 {
-			u.processes = append(u.processes, inventory.Process{PID: pid, Memory: int64(size), Graphics: w[0] == "draw"})
+			u.processes = append(u.processes,
+				inventory.Process{PID: pid, Memory: int64(size), Graphics: w[0] == "draw"})
 		}
 	case "leak":
 		size, err := humanize.ParseBytes(w[2])

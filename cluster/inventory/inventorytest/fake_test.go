@@ -23,10 +23,12 @@ func newFake(t *testing.T, description, file string) *Fake {
 func TestDescriptions(t *testing.T) {
 	var m inventory.Machine
 	newFake(t, "4xA100-40@2,1xH100-80:1g.10gb*2+3g.40gb*1", "").Read(t.Context(), &m)
-	if len(m.GPUs) != 5 || m.GPUs[1].Group != 0 || m.GPUs[2].Group != 2 || m.GPUs[0].Memory != 40<<30 || m.GPUs[4].Capability != "9.0" {
+	if len(m.GPUs) != 5 || m.GPUs[1].Group != 0 || m.GPUs[2].Group != 2 || m.GPUs[0].Memory != 40<<30 ||
+		m.GPUs[4].Capability != "9.0" {
 		t.Errorf("got %+v", m.GPUs)
 	}
-	if in := m.GPUs[4].Instances; len(in) != 3 || in[2].Profile != "3g.40gb" || in[2].Memory != 40<<30 || len(m.GPUs[0].UUID) != 40 {
+	if in := m.GPUs[4].Instances; len(in) != 3 || in[2].Profile != "3g.40gb" || in[2].Memory != 40<<30 ||
+		len(m.GPUs[0].UUID) != 40 {
 		t.Errorf("got %+v", in)
 	}
 	for _, text := range []string{"", "A100-40", "2xA100", "2xA100-40@0", "1xA100-40:1g", "twoxA100-40"} {
@@ -58,7 +60,8 @@ func TestScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer program.Process.Kill()
-	s := say("use 0 77 3GiB", "run "+first+" "+strconv.Itoa(program.Process.Pid)+" 1GiB", "leak 1 2GiB", "busy 0 90", "xid 0 79", "xid ? 13", "use 2.6 5 1GiB")
+	s := say("use 0 77 3GiB", "run "+first+" "+strconv.Itoa(program.Process.Pid)+" 1GiB", "leak 1 2GiB", "busy 0 90",
+		"xid 0 79", "xid ? 13", "use 2.6 5 1GiB")
 	if u, _ := s.Find(first); u.Memory != 4<<30+base || len(u.Processes) != 2 || u.Busy != 90 {
 		t.Errorf("got %+v", u)
 	}
@@ -71,7 +74,8 @@ func TestScript(t *testing.T) {
 	program.Process.Kill()
 	program.Wait()
 	s = say("gone 1", "wait fail", "use 0 77 0")
-	if u, _ := s.Find(first); len(u.Processes) != 0 || u.Memory != base || len(s.Uses) != 8 || s.Health == nil || len(s.Faults) != 0 {
+	if u, _ := s.Find(first); len(u.Processes) != 0 || u.Memory != base || len(s.Uses) != 8 || s.Health == nil ||
+		len(s.Faults) != 0 {
 		t.Errorf("got %+v", s)
 	}
 	for _, line := range []string{"dance", "use 9 1 1GiB", "use 0 x 1GiB", "leak 0", "xid 0 many", "recovery 0 x"} {
