@@ -25,7 +25,7 @@ type follower struct {
 	id            grid.SweepID
 	noOutput      bool // of trials
 	after         uint64
-	seen          api.Seen
+	seen          api.SeenOutput
 	lines         *lineWriter
 	progress      *progress
 	interruptions atomic.Int32 // how often the user has asked to stop

@@ -89,7 +89,7 @@ func logsCommand(a *app) *cobra.Command {
 // logView says how output is shown, and records what was shown.
 type logView struct {
 	raw, out, err bool
-	seen          api.Seen
+	seen          api.SeenOutput
 	lines         *lineWriter // with unfinished lines
 }
 

@@ -55,14 +55,14 @@ func (c *Client) Session(ctx context.Context) (Session, error) {
 // Target gives what a proxy needs to ask the node as this client does.
 func (c *Client) Target() (*url.URL, http.RoundTripper, error) {
 	base, err := url.Parse(c.base)
-	return base, bearing{c}, err
+	return base, bearerTransport{c}, err
 }
 
-// bearing shows the client's token with each request.
-type bearing struct{ client *Client }
+// bearerTransport shows the client's token with each request.
+type bearerTransport struct{ client *Client }
 
 // RoundTrip implements http.RoundTripper.
-func (b bearing) RoundTrip(r *http.Request) (*http.Response, error) {
+func (b bearerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if b.client.bearer != "" {
 		r = r.Clone(r.Context())
 		r.Header.Set("Authorization", "Bearer "+b.client.bearer)

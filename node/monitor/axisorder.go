@@ -14,15 +14,15 @@ type axisOrder struct {
 	places   []int32 // of each value in that order
 }
 
-// mostRuns bounds the values of an axis times the parts of its space, which a page looks through.
-const mostRuns = 1 << 20
+// maxRuns bounds the values of an axis times the parts of its space, which a page looks through.
+const maxRuns = 1 << 20
 
 // newAxisOrder makes the order of an axis whose values have these places. It is not ok where some
 // combinations of values are left out, where values are equal, and where a page would take long, in a
 // space that was extended often.
 func newAxisOrder(s space.Space, axis int, places []int32) (o *axisOrder, ok bool) {
 	o = &axisOrder{axis: axis, products: s.Products(), values: make([]int64, len(places)), places: places}
-	if len(o.products)*len(places) > mostRuns {
+	if len(o.products)*len(places) > maxRuns {
 		return nil, false
 	}
 	for _, p := range o.products {
@@ -76,7 +76,7 @@ func (o *axisOrder) through(value, index int64) (n int64) {
 	return n
 }
 
-// from gives up to limit indexes, those in the order from place n on.
+// firstIndex gives up to limit indexes, those in the order from place n on.
 func (o *axisOrder) from(n, limit int64) (indexes []int64) {
 	for _, value := range o.values {
 		for i := range o.products {
@@ -95,7 +95,7 @@ func (o *axisOrder) from(n, limit int64) (indexes []int64) {
 	return indexes
 }
 
-// place gives the place of the first trial behind one with a value and an index.
+// historyCursor gives the place of the first trial behind one with a value and an index.
 func (o *axisOrder) place(value, index int64) (n int64) {
 	for _, before := range o.values[:o.places[value]] {
 		for i := range o.products {

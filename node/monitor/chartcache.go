@@ -18,14 +18,14 @@ const (
 	keptETAs = 1024
 	// largeAnswer is not kept: it would take the place of many.
 	largeAnswer = keptBytes / 4
-	// viewFor is how long the last selection of trials is kept, which takes some 30 bytes of each trial.
-	viewFor = 5 * time.Second
+	// viewTTL is how long the last selection of trials is kept, which takes some 30 bytes of each trial.
+	viewTTL = 5 * time.Second
 	// keptViews are all trials of a sweep, and those that a filter selects of them.
 	keptViews = 2
-	// leastAge and etaAge are the minimum age at which an answer about a running sweep is recomputed. An answer that took long to
+	// minAge and minETAAge are the minimum age at which an answer about a running sweep is recomputed. An answer that took long to
 	// compute is kept for ageFactor times that long.
-	leastAge  = time.Second
-	etaAge    = 2 * time.Second
+	minAge    = time.Second
+	minETAAge = 2 * time.Second
 	ageFactor = 20
 	// All answers that somebody asked for within the last usedFor together take at most one part in usedFactor of the time, but none
 	// is kept longer than usedAge for that: pages on which many charts of a large sweep are open must not slow the sweep down.
@@ -37,62 +37,64 @@ const (
 	restFactor = 4
 )
 
-// charts computes charts one at a time, each on all cores, and keeps the last answers: however many
+// chartCache computes charts one at a time, each on all cores, and keeps the last answers: however many
 // pages are open, a chart is computed once a second at most, and all of them take a small part of the time.
-type charts struct {
-	turn turns
-	most int // answers that are kept
+type chartCache struct {
+	compute semaphore
+	limit   int // answers that are kept
 
-	mu     sync.Mutex
-	kept   []*answer // the one that was used last at the end
-	bytes  int
-	views  []keptView // the one that was used last at the end
-	gone   *time.Timer
-	rested time.Time // from then on callers that can't wait may have something computed
+	mu         sync.Mutex
+	kept       []*answer // the one that was used last at the end
+	bytes      int
+	views      []keptView // the one that was used last at the end
+	viewExpiry *time.Timer
+	restUntil  time.Time // from then on callers that can't wait may have something computed
 }
 
-func newCharts(most int) *charts { return &charts{turn: make(turns, 1), most: most} }
+func newChartCache(most int) *chartCache {
+	return &chartCache{compute: make(semaphore, 1), limit: most}
+}
 
 // get gives an answer that is kept and good enough, or makes one. With least 0 only an answer of this very version is.
-func (c *charts) get(ctx context.Context, key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
-	if a := c.find(key, version, least); a != nil {
+func (c *chartCache) get(ctx context.Context, key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
+	if a := c.lookUp(key, version, least); a != nil {
 		return a, nil
 	}
-	leave, err := c.turn.wait(ctx)
+	leave, err := c.compute.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	if a := c.find(key, version, least); a != nil { // somebody before asked for the same
+	if a := c.lookUp(key, version, least); a != nil { // somebody before asked for the same
 		return a, nil
 	}
-	return c.make(key, version, compute)
+	return c.computeAndKeep(key, version, compute)
 }
 
 // recent is get for a caller that can't wait: while another answer is being computed, and for some time after it, recent gives the last
 // one, however old, or nil.
-func (c *charts) recent(key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
-	if a := c.find(key, version, max(least, c.round())); a != nil {
+func (c *chartCache) recent(key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
+	if a := c.lookUp(key, version, max(least, c.roundTime())); a != nil {
 		return a, nil
 	}
 	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-		if c.awake() {
-			return c.make(key, version, compute)
+	case c.compute <- struct{}{}:
+		defer func() { <-c.compute }()
+		if c.rested() {
+			return c.computeAndKeep(key, version, compute)
 		}
 	default:
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if i := c.placeLocked(key); i >= 0 {
+	if i := c.indexLocked(key); i >= 0 {
 		return c.kept[i], nil
 	}
 	return nil, nil
 }
 
-// round is twice as long as it takes to compute all answers that are kept: one that is younger leaves its turn to the others.
-func (c *charts) round() (total time.Duration) {
+// roundTime is twice as long as it takes to compute all answers that are kept: one that is younger leaves its turn to the others.
+func (c *chartCache) roundTime() (total time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range c.kept {
@@ -101,36 +103,36 @@ func (c *charts) round() (total time.Duration) {
 	return total
 }
 
-func (c *charts) awake() bool {
+func (c *chartCache) rested() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !time.Now().Before(c.rested)
+	return !time.Now().Before(c.restUntil)
 }
 
-// make computes an answer and keeps it. The caller has the turn.
-func (c *charts) make(key, version string, compute func() (any, error)) (*answer, error) {
+// computeAndKeep computes an answer and keeps it. The caller has the turn.
+func (c *chartCache) computeAndKeep(key, version string, compute func() (any, error)) (*answer, error) {
 	a, err := newAnswer(key, version, compute)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rested = time.Now().Add(restFactor * a.took)
-	c.dropLocked(c.placeLocked(key))
+	c.restUntil = time.Now().Add(restFactor * a.took)
+	c.dropLocked(c.indexLocked(key))
 	if len(a.body) > largeAnswer {
 		return a, nil
 	}
 	c.kept, c.bytes = append(c.kept, a), c.bytes+len(a.body)
-	for len(c.kept) > c.most || c.bytes > keptBytes && len(c.kept) > 1 {
+	for len(c.kept) > c.limit || c.bytes > keptBytes && len(c.kept) > 1 {
 		c.dropLocked(0)
 	}
 	return a, nil
 }
 
-func (c *charts) find(key, version string, least time.Duration) *answer {
+func (c *chartCache) lookUp(key, version string, least time.Duration) *answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i := c.placeLocked(key)
+	i := c.indexLocked(key)
 	if i < 0 {
 		return nil
 	}
@@ -144,7 +146,7 @@ func (c *charts) find(key, version string, least time.Duration) *answer {
 }
 
 // sharedAgeLocked returns how long an answer is kept for the sake of the others that are in use.
-func (c *charts) sharedAgeLocked() time.Duration {
+func (c *chartCache) sharedAgeLocked() time.Duration {
 	total, now := time.Duration(0), time.Now()
 	for _, a := range c.kept {
 		if now.Sub(a.used) < usedFor {
@@ -154,12 +156,12 @@ func (c *charts) sharedAgeLocked() time.Duration {
 	return min(usedFactor*total, usedAge)
 }
 
-// placeLocked gives the place of a kept answer, -1 for none.
-func (c *charts) placeLocked(key string) int {
+// indexLocked gives the place of a kept answer, -1 for none.
+func (c *chartCache) indexLocked(key string) int {
 	return slices.IndexFunc(c.kept, func(k *answer) bool { return k.key == key })
 }
 
-func (c *charts) dropLocked(i int) {
+func (c *chartCache) dropLocked(i int) {
 	if i >= 0 {
 		c.bytes -= len(c.kept[i].body)
 		c.kept = slices.Delete(c.kept, i, i+1)
@@ -174,7 +176,7 @@ type keptView struct {
 }
 
 // lastView gives one of the last selections if it is this one, or was made less than least ago. The caller has the turn.
-func (c *charts) lastView(key, version string, least time.Duration) *chart.View {
+func (c *chartCache) lastView(key, version string, least time.Duration) *chart.View {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i := slices.IndexFunc(c.views, func(k keptView) bool {
@@ -184,30 +186,30 @@ func (c *charts) lastView(key, version string, least time.Duration) *chart.View 
 		return nil
 	}
 	k := c.views[i]
-	c.gone.Reset(viewFor)
+	c.viewExpiry.Reset(viewTTL)
 	c.views = append(slices.Delete(c.views, i, i+1), k)
 	return k.view
 }
 
-func (c *charts) keepView(key, version string, v *chart.View) {
+func (c *chartCache) keepView(key, version string, v *chart.View) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gone != nil {
-		c.gone.Stop()
+	if c.viewExpiry != nil {
+		c.viewExpiry.Stop()
 	}
 	c.views = slices.DeleteFunc(c.views, func(k keptView) bool { return k.key == key })
 	c.views = append(c.views, keptView{key, version, time.Now(), v})
 	if len(c.views) > keptViews {
 		c.views = slices.Delete(c.views, 0, 1)
 	}
-	c.gone = time.AfterFunc(viewFor, func() {
+	c.viewExpiry = time.AfterFunc(viewTTL, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.views = nil
 	})
 }
 
-// answer is a chart as it was at one moment.
+// serve is a chart as it was at one moment.
 type answer struct {
 	key     string
 	version string

@@ -110,15 +110,15 @@ func sweepChartRoute[T any](h *chartHandlers, name, summary string, query []para
 	draw func(context.Context, *grid.Sweep, *chart.View, url.Values) (*T, error)) route {
 	return route{method: "GET", pattern: api.PathCharts + name, access: mayRead, topic: topicCharts, summary: summary, query: query,
 		call: call{gives: reflect.TypeFor[T](), handler: func(w http.ResponseWriter, r *http.Request) {
-			a, err := h.chart(r, name, described(query, r.URL.Query()), func(s *grid.Sweep, v *chart.View, q url.Values) (any, error) {
+			a, err := h.chart(r, name, knownParameters(query, r.URL.Query()), func(s *grid.Sweep, v *chart.View, q url.Values) (any, error) {
 				return draw(r.Context(), s, v, q)
 			})
-			sendAnswer(w, r, a, err)
+			sendChart(w, r, a, err)
 		}}}
 }
 
-// described gives the part of a query that a call knows: what else somebody sends must not make another answer to keep.
-func described(known []parameter, q url.Values) url.Values {
+// knownParameters gives the part of a query that a call knows: what else somebody sends must not make another answer to keep.
+func knownParameters(known []parameter, q url.Values) url.Values {
 	out := url.Values{}
 	for key, values := range q {
 		if slices.ContainsFunc(known, func(p parameter) bool { return p.is(key) }) {
@@ -128,10 +128,10 @@ func described(known []parameter, q url.Values) url.Values {
 	return out
 }
 
-func sendAnswer(w http.ResponseWriter, r *http.Request, a *answer, err error) {
+func sendChart(w http.ResponseWriter, r *http.Request, a *answer, err error) {
 	switch {
 	case err != nil:
-		refuse(w, chartRefusal(err))
+		sendError(w, chartError(err))
 	default:
 		if age := int(time.Since(a.made).Seconds()); age > 0 {
 			w.Header().Set("Age", strconv.Itoa(age))
@@ -140,8 +140,8 @@ func sendAnswer(w http.ResponseWriter, r *http.Request, a *answer, err error) {
 	}
 }
 
-// chartRefusal is the answer to a request that a chart can't be made for.
-func chartRefusal(err error) error {
+// chartError is the answer to a request that a chart can't be made for.
+func chartError(err error) error {
 	var wrong *chart.Error
 	if errors.As(err, &wrong) {
 		return badRequest(wrong.Msg, wrong.Hint)
@@ -160,7 +160,7 @@ func (h *chartHandlers) chart(r *http.Request, name string, q url.Values, draw f
 		return nil, err
 	}
 	key := fmt.Sprintf("%s %s?%s", s.ID, name, q.Encode())
-	version, least := h.charts.version(r.Context(), s, leastAge)
+	version, least := h.charts.version(r.Context(), s, minAge)
 	return h.charts.cache.get(r.Context(), key, version, least, func() (any, error) {
 		v, err := h.charts.view(r.Context(), s, q.Get("value"), q.Get("goal"), where)
 		if err != nil {
@@ -195,10 +195,10 @@ func (h *chartHandlers) curves(ctx context.Context, s *grid.Sweep, v *chart.View
 func (h *chartHandlers) timeLeft(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
-	version, least := h.charts.version(r.Context(), s, etaAge)
+	version, least := h.charts.version(r.Context(), s, minETAAge)
 	a, err := h.eta.cache.get(r.Context(), string(s.ID), version, least, h.eta.fit(r.Context(), s))
-	sendAnswer(w, r, a, err)
+	sendChart(w, r, a, err)
 }

@@ -167,11 +167,11 @@ func whereOf(t testing.TB, query string) chart.Where {
 // TestChartsAreKept: one computation serves all who ask, a sweep in motion is looked at once a second, and little is kept.
 func TestChartsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCharts(keptAnswers)
+		c := newChartCache(keptAnswers)
 		made := 0
 		get := func(key, version string) {
 			t.Helper()
-			if _, err := c.get(t.Context(), key, version, leastAge, func() (any, error) { made++; return strings.Repeat("x", keptBytes/4-100), nil }); err != nil {
+			if _, err := c.get(t.Context(), key, version, minAge, func() (any, error) { made++; return strings.Repeat("x", keptBytes/4-100), nil }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -182,7 +182,7 @@ func TestChartsAreKept(t *testing.T) {
 		if made != 1 {
 			t.Errorf("made %d times, want once", made)
 		}
-		time.Sleep(leastAge + time.Millisecond)
+		time.Sleep(minAge + time.Millisecond)
 		get("a", "1") // nothing has changed
 		get("a", "2")
 		if made != 2 {
@@ -194,38 +194,38 @@ func TestChartsAreKept(t *testing.T) {
 		if c.bytes > keptBytes || len(c.kept) != 4 {
 			t.Errorf("kept %d answers of %d bytes, want 4 in %d", len(c.kept), c.bytes, keptBytes)
 		}
-		large, err := c.get(t.Context(), "large", "1", leastAge, func() (any, error) { return strings.Repeat("x", largeAnswer), nil })
+		large, err := c.get(t.Context(), "large", "1", minAge, func() (any, error) { return strings.Repeat("x", largeAnswer), nil })
 		if err != nil || len(large.body) < largeAnswer || len(c.kept) != 4 {
 			t.Errorf("a large answer of %d bytes, %v, takes the place of others: %d are kept", len(large.body), err, len(c.kept))
 		}
-		c.turn <- struct{}{}
+		c.compute <- struct{}{}
 		ctx, stop := context.WithCancel(t.Context())
 		stop()
-		if _, err := c.get(ctx, "z", "1", leastAge, nil); !errors.Is(err, context.Canceled) {
+		if _, err := c.get(ctx, "z", "1", minAge, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("a client that has gone: got %v", err)
 		}
 		v := &chart.View{}
 		c.keepView("k", "1", v)
-		if c.lastView("k", "1", 0) != v || c.lastView("k", "2", leastAge) != v || c.lastView("l", "1", leastAge) != nil {
+		if c.lastView("k", "1", 0) != v || c.lastView("k", "2", minAge) != v || c.lastView("l", "1", minAge) != nil {
 			t.Error("the last selection is not kept")
 		}
-		time.Sleep(viewFor + time.Millisecond)
-		if c.lastView("k", "1", leastAge) != nil {
+		time.Sleep(viewTTL + time.Millisecond)
+		if c.lastView("k", "1", minAge) != nil {
 			t.Error("the last selection is kept for good")
 		}
 	})
 }
 
 // TestChartsInUseShareTheTime asks every second for ten charts of a sweep in motion, each of which takes a while. Together they take little
-// of the time, none is older than usedAge, and the one that is asked for alone afterwards is as fresh as any.
+// get the time, none is older than usedAge, and the one that is asked for alone afterwards is as fresh as any.
 func TestChartsInUseShareTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCharts(keptAnswers)
+		c := newChartCache(keptAnswers)
 		const took = 20 * time.Millisecond
 		made, oldest := 0, time.Duration(0)
 		ask := func(key string) {
 			t.Helper()
-			a, err := c.get(t.Context(), key, time.Now().String(), leastAge, func() (any, error) { made++; time.Sleep(took); return key, nil })
+			a, err := c.get(t.Context(), key, time.Now().String(), minAge, func() (any, error) { made++; time.Sleep(took); return key, nil })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -257,10 +257,10 @@ func TestChartsInUseShareTheTime(t *testing.T) {
 // TestNoOldChartsAtRest: of a sweep at rest an answer of an earlier version is not given, however long it took and young it is.
 func TestNoOldChartsAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCharts(keptAnswers)
+		c := newChartCache(keptAnswers)
 		for i, version := range []string{"1", "2", "2", "3"} {
 			made := false
-			a, err := c.get(t.Context(), "a", version, 0, func() (any, error) { made = true; time.Sleep(leastAge); return version, nil })
+			a, err := c.get(t.Context(), "a", version, 0, func() (any, error) { made = true; time.Sleep(minAge); return version, nil })
 			if err != nil || a.version != version || made == (i == 2) {
 				t.Errorf("question %d: got version %s, %v, made %v; want %s", i, a.version, err, made, version)
 			}
@@ -276,14 +276,14 @@ func TestNoOldChartsAtRest(t *testing.T) {
 // it computed again before its time, and what takes long leaves most of the time to others.
 func TestETAsOfManySweeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCharts(keptETAs)
+		c := newChartCache(keptETAs)
 		made := map[string]int{}
 		const took = 50 * time.Millisecond
 		began := time.Now()
 		for range 4 * 60 {
 			for i := range 3 * keptAnswers {
 				key := strconv.Itoa(i)
-				_, err := c.recent(key, time.Now().String(), etaAge, func() (any, error) { made[key]++; time.Sleep(took); return key, nil })
+				_, err := c.recent(key, time.Now().String(), minETAAge, func() (any, error) { made[key]++; time.Sleep(took); return key, nil })
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -314,7 +314,7 @@ func TestJunkMakesNoAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := described(rt.query, q).Encode(), "axis=a&p%5Ba%5D=1&value=wall"; got != want {
+		if got, want := knownParameters(rt.query, q).Encode(), "axis=a&p%5Ba%5D=1&value=wall"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
@@ -421,7 +421,7 @@ func TestTrialsAreFiltered(t *testing.T) {
 			t.Errorf("%s: got %v, want a refusal", query, err)
 		}
 	}
-	m.handlers.charts.charts.cache.turn <- struct{}{}
+	m.handlers.charts.charts.cache.compute <- struct{}{}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	gone := errors.New("the client has gone")
 	cancel(gone)

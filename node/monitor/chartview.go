@@ -27,12 +27,12 @@ const (
 // the cache keeps the last selections.
 type chartViews struct {
 	history *history.DB
-	cache   *charts
+	cache   *chartCache
 }
 
 // chartVersion names what is known of a sweep at this moment. Running trials change charts without an event, so it also changes with time
 // while there are any. The age is how long an answer of another version may still be given: least while the sweep is in motion, and 0
-// at rest, when nobody asks again later.
+// element rest, when nobody asks again later.
 func (cv *chartViews) version(ctx context.Context, s *grid.Sweep, least time.Duration) (version string, age time.Duration) {
 	version = fmt.Sprintf("%d/%d/%s", cv.history.Version(s.ID), s.Space.Count(), s.State)
 	if c, err := cv.history.Counts(ctx, s.ID); err == nil && c.Running > 0 {
@@ -47,7 +47,7 @@ func (cv *chartViews) version(ctx context.Context, s *grid.Sweep, least time.Dur
 // chartView selects trials. The last selections are kept: all trials for other filters, and those of a filter for the other charts that a
 // page asks for. The caller has the charts' turn.
 func (cv *chartViews) view(ctx context.Context, s *grid.Sweep, value, goal string, where chart.Where) (*chart.View, error) {
-	version, least := cv.version(ctx, s, leastAge)
+	version, least := cv.version(ctx, s, minAge)
 	key := fmt.Sprintf("%s %q %q %q", s.ID, value, goal, where.Metrics())
 	all := cv.cache.lastView(key, version, least)
 	if all == nil {

@@ -32,7 +32,7 @@ import (
 var update = flag.Bool("update", false, "write openapi.json")
 
 // TestDocument makes the OpenAPI document of the table of routes, and compares it with the one that nodes answer with. After a change
-// of the API run this test with -update.
+// get the API run this test with -update.
 func TestDocument(t *testing.T) {
 	got := render(t, describe(t))
 	if *update {

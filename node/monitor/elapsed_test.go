@@ -27,10 +27,10 @@ func TestElapsed(t *testing.T) {
 			history.Attempt{Outcome: history.IsResult, Started: begun, Ended: ended, Result: grid.Result{Usage: grid.Usage{Wall: 5e6}}}, 5, 5},
 		{"not begun", grid.Trial{}, history.Attempt{}, 0, 0},
 	} {
-		if got := wire(s, &c.trial).Usage.Wall; got < c.min || got > c.max {
+		if got := apiTrial(s, &c.trial).Usage.Wall; got < c.min || got > c.max {
 			t.Errorf("trial, %s: got %v s, want %v to %v", c.name, got, c.min, c.max)
 		}
-		if got := attempt(&c.attempt).Usage.Wall; got < c.min || got > c.max {
+		if got := apiAttempt(&c.attempt).Usage.Wall; got < c.min || got > c.max {
 			t.Errorf("attempt, %s: got %v s, want %v to %v", c.name, got, c.min, c.max)
 		}
 	}
@@ -53,12 +53,12 @@ func TestTimeLeftLeavesOutPauses(t *testing.T) {
 // TestExitCodeOfTheRunning: what runs has no exit code, and 0 would say that it has succeeded.
 func TestExitCodeOfTheRunning(t *testing.T) {
 	for outcome, want := range map[history.Outcome]bool{history.IsRunning: false, history.IsResult: true} {
-		if got := attempt(&history.Attempt{Outcome: outcome}).ExitCode != nil; got != want {
+		if got := apiAttempt(&history.Attempt{Outcome: outcome}).ExitCode != nil; got != want {
 			t.Errorf("attempt with outcome %s: has an exit code: %t, want %t", outcome, got, want)
 		}
 	}
 	for state, want := range map[grid.State]bool{grid.Pending: false, grid.Running: false, grid.Succeeded: true} {
-		if got := wire(&grid.Sweep{ID: "t-1"}, &grid.Trial{State: state, Attempt: 1, Ended: map[bool]int64{true: 1}[want]}).ExitCode != nil; got != want {
+		if got := apiTrial(&grid.Sweep{ID: "t-1"}, &grid.Trial{State: state, Attempt: 1, Ended: map[bool]int64{true: 1}[want]}).ExitCode != nil; got != want {
 			t.Errorf("trial that is %s: has an exit code: %t, want %t", state, got, want)
 		}
 	}

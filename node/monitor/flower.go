@@ -34,7 +34,7 @@ type flowerHandlers struct {
 	master  *master.Master
 	history *history.DB
 	healthy *health
-	lists   turns // a list of tasks is made in memory
+	lists   semaphore // a list of tasks is made in memory
 	workers *flowerWorkers
 }
 
@@ -48,15 +48,15 @@ func (h *flowerHandlers) routes() []route {
 		{"search", "string", "words that all have to be there, as name:, state:, worker:, args:, kwargs: or result:, or anywhere"},
 	}
 	all := []route{
-		{method: "GET", pattern: "/api/workers", access: mayRead, summary: "List nodes as workers", query: refresh, call: flowers[map[string]api.FlowerWorker](h.workers.list)},
-		{method: "GET", pattern: "/api/tasks", access: mayRead, summary: "List trials as tasks, the newest first", query: list, call: flowers[map[string]api.FlowerTask](h.list)},
-		{method: "GET", pattern: "/api/task/types", access: mayRead, summary: "List the names of tasks", call: flowers[api.FlowerTypes](h.types)},
-		{method: "GET", pattern: "/api/task/info/{id...}", access: mayRead, summary: "Show a trial as a task", call: flowers[api.FlowerTask](h.info)},
+		{method: "GET", pattern: "/api/workers", access: mayRead, summary: "List nodes as workers", query: refresh, call: flowerCall[map[string]api.FlowerWorker](h.workers.list)},
+		{method: "GET", pattern: "/api/tasks", access: mayRead, summary: "List trials as tasks, the newest first", query: list, call: flowerCall[map[string]api.FlowerTask](h.list)},
+		{method: "GET", pattern: "/api/task/types", access: mayRead, summary: "List the names of tasks", call: flowerCall[api.FlowerTypes](h.types)},
+		{method: "GET", pattern: "/api/task/info/{id...}", access: mayRead, summary: "Show a trial as a task", call: flowerCall[api.FlowerTask](h.info)},
 		{method: "GET", pattern: "/api/task/result/{id...}", access: mayRead, summary: "Show what a trial gave", query: []parameter{{"timeout", "number", "is not waited for"}},
-			call: flowers[api.FlowerResult](h.result)},
-		{method: "GET", pattern: "/api/queues/length", access: mayRead, summary: "List active sweeps as queues", call: flowers[api.FlowerQueues](h.queues)},
+			call: flowerCall[api.FlowerResult](h.result)},
+		{method: "GET", pattern: "/api/queues/length", access: mayRead, summary: "List active sweeps as queues", call: flowerCall[api.FlowerQueues](h.queues)},
 		{method: "POST", pattern: "/api/task/revoke/{id...}", access: mayAct, summary: "Cancel a sweep, or the one trial of a sweep",
-			query: []parameter{{"terminate", "boolean", "also what runs"}, {"signal", "string", "is the one of the task's settings"}}, call: flowers[api.FlowerMessage](h.revoke)},
+			query: []parameter{{"terminate", "boolean", "also what runs"}, {"signal", "string", "is the one of the task's settings"}}, call: flowerCall[api.FlowerMessage](h.revoke)},
 		{method: "GET", pattern: "/metrics", access: mayRead, summary: "Give Flower's metrics to Prometheus", call: call{handler: h.workers.metrics, media: []string{mediaText}}},
 		{method: "GET", pattern: "/healthcheck", access: mayNothing, summary: "Say OK when the node works", call: call{handler: h.health, media: []string{mediaText}}},
 	}
@@ -66,9 +66,9 @@ func (h *flowerHandlers) routes() []route {
 	return all
 }
 
-// flowers makes a call of a function that gives a value, which is shaped like a T. Refusals are plain text, as Flower's are.
-func flowers[T any](fn func(*http.Request) (any, error)) call {
-	c := gives(func(*http.Request) (T, error) { panic("only the types are of interest") })
+// flowerCall makes a call of a function that gives a value, which is shaped like a T. Refusals are plain text, as Flower's are.
+func flowerCall[T any](fn func(*http.Request) (any, error)) call {
+	c := callFor(func(*http.Request) (T, error) { panic("only the types are of interest") })
 	c.handler = func(w http.ResponseWriter, r *http.Request) {
 		v, err := fn(r)
 		var plain *flowerError
@@ -78,9 +78,9 @@ func flowers[T any](fn func(*http.Request) (any, error)) call {
 			w.WriteHeader(plain.status)
 			_, _ = io.WriteString(w, plain.text) // the client has gone if this fails
 		case err != nil:
-			refuse(w, err)
+			sendError(w, err)
 		default:
-			send(w, r, v)
+			sendJSON(w, r, v)
 		}
 	}
 	return c
@@ -127,7 +127,7 @@ func flowerState(state grid.State, attempts int) string {
 
 // newFlowerTask returns a trial as a task of Flower. The clock is the logical clock of the answer.
 func newFlowerTask(s *grid.Sweep, t *grid.Trial, clock uint64) api.FlowerTask {
-	v := wire(s, t)
+	v := apiTrial(s, t)
 	sent := unixSeconds(s.Submitted.UnixMicro())
 	f := api.FlowerTask{
 		UUID: v.Trial, Name: s.TaskName(), State: flowerState(v.State, t.Attempts), Sent: &sent, Args: "()", Kwargs: pythonDict(v.Params), Retries: max(0, t.Attempts-1),
@@ -278,7 +278,7 @@ func (h *flowerHandlers) queues(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		all.Queues = append(all.Queues, api.FlowerLength{Name: string(s.ID), Messages: counted(s, &c).Pending})
+		all.Queues = append(all.Queues, api.FlowerLength{Name: string(s.ID), Messages: sweepWithCounts(s, &c).Pending})
 	}
 	return all, nil
 }
@@ -374,7 +374,7 @@ func (h *flowerHandlers) list(r *http.Request) (any, error) {
 	if r.FormValue("limit") != "" && by == "" {
 		q.most = min(max(0, bounds[0]), flowerTasks) + min(max(0, bounds[1]), flowerTasks)
 	}
-	leave, err := h.lists.wait(r.Context())
+	leave, err := h.lists.acquire(r.Context())
 	if err != nil {
 		return nil, err
 	}

@@ -96,7 +96,7 @@ func TestFlowerListsAreBounded(t *testing.T) {
 			t.Errorf("%q: got %d tasks and status %d, want %d", query, len(all), status, want)
 		}
 	}
-	leave, err := b.handlers.flower.lists.wait(t.Context())
+	leave, err := b.handlers.flower.lists.acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,8 +25,8 @@ const (
 	forNodes      // with a node's certificate, whatever tokens somebody has
 )
 
-// needs says what a request without a route asks for: who may not read or act learns nothing about paths.
-func needs(r *http.Request) access {
+// accessWithoutRoute says what a request without a route asks for: who may not read or act learns nothing about paths.
+func accessWithoutRoute(r *http.Request) access {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return mayRead
 	}
@@ -39,34 +39,34 @@ var errNoToken = errors.New("this needs a token")
 // guard lets through the requests that their token allows.
 type guard struct {
 	authority *trust.Authority // nil on a node that stands alone
-	refusals  *knocks
+	refusals  *refusalLog
 	log       *slog.Logger
 
-	strangerTime time.Duration // in which a client without a token must send a request
-	recheckTime  time.Duration // between two checks of a stream's token
+	requestTimeout time.Duration // in which a client without a token must send a request
+	recheckTime    time.Duration // between two checks of a stream's token
 }
 
 // guarded lets through what the request's token allows.
 func (g *guard) wrap(next *router) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		need, stream := needs(r), false
+		need, stream := accessWithoutRoute(r), false
 		if rt := next.find(r); rt != nil {
 			need, stream = rt.access, rt.stream
 		}
 		read := http.NewResponseController(w)
-		_ = read.SetReadDeadline(time.Now().Add(g.strangerTime)) // the server's connections have deadlines
-		_ = read.SetWriteDeadline(time.Now().Add(writeTime))     // for refusals; routes set their own
+		_ = read.SetReadDeadline(time.Now().Add(g.requestTimeout)) // the server's connections have deadlines
+		_ = read.SetWriteDeadline(time.Now().Add(writeTime))       // for refusals; routes set their own
 		if need == mayNothing {
-			r.Body = http.MaxBytesReader(w, r.Body, strangerBytes)
+			r.Body = http.MaxBytesReader(w, r.Body, unauthenticatedBytes)
 			next.ServeHTTP(w, r)
 			return
 		}
 		if need == forNodes {
 			if err := g.checkNode(r); err != nil {
-				refuse(w, err)
+				sendError(w, err)
 				return
 			}
-			strangerOf(r.Context()).admit()
+			connOf(r.Context()).authenticated()
 			_ = read.SetReadDeadline(time.Time{})
 			next.ServeHTTP(w, r)
 			return
@@ -79,16 +79,16 @@ func (g *guard) wrap(next *router) http.Handler {
 				hint = "this is for programs; a browser gets in by the link of: mlfnode monitor"
 			}
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: hint})
+			sendError(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: hint})
 		case have < need && need == mayAdminister:
-			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this needs the rights of an admin, like those of the person who ran mlfnode up",
+			sendError(w, &api.Error{Status: http.StatusForbidden, Msg: "this needs the rights of an admin, like those of the person who ran mlfnode up",
 				Hint: "do it on the master's machine, or with a token made there by: mlfnode token --role admin"})
 		case have < need && need == mayOwn:
-			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this is for the owner of the master's state folder", Hint: "do it on the master's machine"})
+			sendError(w, &api.Error{Status: http.StatusForbidden, Msg: "this is for the owner of the master's state folder", Hint: "do it on the master's machine"})
 		case have < need:
-			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is read-only", Hint: "use one made with: mlfnode token --role operator"})
+			sendError(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is read-only", Hint: "use one made with: mlfnode token --role operator"})
 		default:
-			strangerOf(r.Context()).admit()
+			connOf(r.Context()).authenticated()
 			_ = read.SetReadDeadline(time.Time{})
 			ctx := context.WithValue(r.Context(), principalKey{}, principal{name: who, rights: have})
 			if stream {
@@ -103,9 +103,9 @@ func (g *guard) wrap(next *router) http.Handler {
 
 // Bounds of what somebody who has shown no token may have read and keep open.
 const (
-	strangerBytes = 64 << 10
-	strangerTime  = 10 * time.Second // for one request to be sent
-	maxStrangers  = 256              // connections
+	unauthenticatedBytes = 64 << 10
+	requestTimeout       = 10 * time.Second // for one request to be sent
+	maxUnauthenticated   = 256              // connections
 )
 
 // recheckTime is how often the token of an open stream is checked again.
@@ -155,7 +155,7 @@ func (g *guard) rightsOf(r *http.Request) (access, string, error) {
 	}
 	grant, err := g.authority.CheckAccess(bearer)
 	if err != nil {
-		g.refusals.refused(g.log, "access refused", r, err)
+		g.refusals.warn(g.log, "access refused", r, err)
 		return mayNothing, "", err
 	}
 	return rights(grant.Role), "token " + grant.ID, nil
@@ -201,28 +201,28 @@ func whoami(r *http.Request) (api.Session, error) {
 	return api.Session{Role: api.RoleViewer}, nil
 }
 
-// knockInterval is how often refusals are logged: whoever knocks must not be able to fill the disk.
-const knockInterval = 10 * time.Second
+// refusalLogInterval is how often refusals are logged: whoever knocks must not be able to fill the disk.
+const refusalLogInterval = 10 * time.Second
 
-// knocks counts refusals that are not logged. The zero value is ready.
-type knocks struct {
-	mu     sync.Mutex
-	logged time.Time
-	more   int
+// refusalLog counts refusals that are not logged. The zero value is ready.
+type refusalLog struct {
+	mu         sync.Mutex
+	logged     time.Time
+	suppressed int
 }
 
-func (k *knocks) refused(log *slog.Logger, what string, r *http.Request, err error) {
+func (k *refusalLog) warn(log *slog.Logger, what string, r *http.Request, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if time.Since(k.logged) < knockInterval {
-		k.more++
+	if time.Since(k.logged) < refusalLogInterval {
+		k.suppressed++
 		return
 	}
-	log.Warn(what, "from", r.RemoteAddr, "err", err, "more", k.more)
-	k.logged, k.more = time.Now(), 0
+	log.Warn(what, "from", r.RemoteAddr, "err", err, "more", k.suppressed)
+	k.logged, k.suppressed = time.Now(), 0
 }
 
-// admitted says whether a node may still ask: it may have been forgotten since its connection began.
+// sessionOf says whether a node may still ask: it may have been forgotten since its connection began.
 func (g *guard) checkNode(r *http.Request) error {
 	node, err := peer(r)
 	if err != nil || g.authority == nil {

@@ -25,14 +25,14 @@ type handlers struct {
 }
 
 // newHandlers makes the handlers of a node, with what they share.
-func newHandlers(cfg *Config, refusals *knocks, requests *requestMetrics, log *slog.Logger) *handlers {
+func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, log *slog.Logger) *handlers {
 	lookup := &lookup{cfg.Master, cfg.History}
-	charts := &chartViews{cfg.History, newCharts(keptAnswers)}
-	eta := &etaEstimator{history: cfg.History, charts: charts, cache: newCharts(keptETAs), log: log}
+	charts := &chartViews{cfg.History, newChartCache(keptAnswers)}
+	eta := &etaEstimator{history: cfg.History, charts: charts, cache: newChartCache(keptETAs), log: log}
 	views := &sweepViews{cfg.Master, cfg.History, eta}
 	rest := &quiescence{cfg.Master, cfg.History}
 	parts := &nodeHealth{cfg.Master, cfg.Store, cfg.Working}
-	healthy := &health{ask: parts.check, limit: healthTime, log: log.With("question", "healthy")}
+	healthy := &health{probe: parts.check, timeout: healthTime, log: log.With("question", "healthy")}
 	var events *hub
 	if cfg.Master != nil {
 		events = newHub(&observer{master: cfg.Master, history: cfg.History, store: cfg.Store, members: cfg.Members, eta: eta, log: log})
@@ -62,12 +62,12 @@ func newHandlers(cfg *Config, refusals *knocks, requests *requestMetrics, log *s
 			requests: requests, log: log,
 		},
 		flower: &flowerHandlers{
-			lookup: lookup, master: cfg.Master, history: cfg.History, healthy: healthy, lists: make(turns, 1),
+			lookup: lookup, master: cfg.Master, history: cfg.History, healthy: healthy, lists: make(semaphore, 1),
 			workers: &flowerWorkers{
 				lookup: lookup, master: cfg.Master, history: cfg.History, self: cfg.Node, members: cfg.Members, log: log,
 			},
 		},
 		healthy: healthy,
-		ready:   &health{ask: parts.checkReady, limit: healthTime, log: log.With("question", "ready")},
+		ready:   &health{probe: parts.checkReady, timeout: healthTime, log: log.With("question", "ready")},
 	}
 }

@@ -22,9 +22,9 @@ const (
 
 // health answers a question of strangers with yes or no. One round trip at a time finds the answer.
 type health struct {
-	ask   func(context.Context) error
-	limit time.Duration // for the round trip
-	log   *slog.Logger
+	probe   func(context.Context) error
+	timeout time.Duration // for the round trip
+	log     *slog.Logger
 
 	mu  sync.Mutex // held while it is asked
 	at  time.Time  // of the answer; zero before the first
@@ -38,9 +38,9 @@ func (h *health) check() error {
 	if !h.at.IsZero() && time.Since(h.at) < healthAge {
 		return h.err
 	}
-	ctx, stop := context.WithTimeout(context.Background(), h.limit) // others than who asks are given the answer, too
+	ctx, stop := context.WithTimeout(context.Background(), h.timeout) // others than who asks are given the answer, too
 	defer stop()
-	err := h.ask(ctx)
+	err := h.probe(ctx)
 	if (err == nil) != (h.err == nil) {
 		h.log.Warn("the answer to whether the node works is another one", "yes", err == nil, "err", err)
 	}
@@ -48,8 +48,8 @@ func (h *health) check() error {
 	return err
 }
 
-// answer tells nobody why.
-func (h *health) answer(w http.ResponseWriter, _ *http.Request) {
+// serve tells nobody why.
+func (h *health) serve(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", mediaText)
 	w.Header().Set("Cache-Control", "no-store")
 	text := "ok\n"

@@ -80,7 +80,7 @@ func newLive(t *testing.T, edit func(*Config)) *live {
 	return &live{front{m, l.Addr().String(), token.Bearer()}, server, cfg}
 }
 
-// ask sends a GET, with the token where there is one, and gives the status and the body.
+// probe sends a GET, with the token where there is one, and gives the status and the body.
 func (f *front) ask(t *testing.T, path, token string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.address+path, nil)
@@ -107,7 +107,7 @@ func (f *front) ask(t *testing.T, path, token string) (int, string) {
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	f := newLive(t, nil)
-	f.handlers.healthy.limit, f.handlers.ready.limit = time.Minute, time.Minute // of a busy machine
+	f.handlers.healthy.timeout, f.handlers.ready.timeout = time.Minute, time.Minute // of a busy machine
 	for _, path := range []string{api.PathHealthy, api.PathReady} {
 		if status, text := f.ask(t, path, ""); status != http.StatusOK || text != "ok\n" {
 			t.Errorf("%s: got %d %q, want ok", path, status, text)
@@ -115,7 +115,7 @@ func TestHealth(t *testing.T) {
 	}
 	f.server.Close()
 	f.handlers.healthy.at, f.handlers.ready.at = time.Time{}, time.Time{} // what was found is old
-	f.handlers.healthy.limit, f.handlers.ready.limit = time.Second, time.Second
+	f.handlers.healthy.timeout, f.handlers.ready.timeout = time.Second, time.Second
 	for _, path := range []string{api.PathHealthy, api.PathReady} {
 		if status, text := f.ask(t, path, ""); status != http.StatusServiceUnavailable || text != "not ok\n" {
 			t.Errorf("%s without a store: got %d %q, want not ok", path, status, text)
@@ -126,7 +126,7 @@ func TestHealth(t *testing.T) {
 // TestHealthOfWhatHangs asks a master that does not answer itself: there is an answer all the same.
 func TestHealthOfWhatHangs(t *testing.T) {
 	t.Parallel()
-	f := newFront(t, func(m *Monitor) { m.handlers.healthy.limit = 10 * time.Millisecond })
+	f := newFront(t, func(m *Monitor) { m.handlers.healthy.timeout = 10 * time.Millisecond })
 	if status, text := f.ask(t, api.PathHealthy, ""); status != http.StatusServiceUnavailable || text != "not ok\n" {
 		t.Errorf("got %d %q, want not ok", status, text)
 	}
@@ -135,7 +135,7 @@ func TestHealthOfWhatHangs(t *testing.T) {
 // TestHealthIsAskedOnce has many ask at one time: what costs a flush is done once.
 func TestHealthIsAskedOnce(t *testing.T) {
 	asked := 0
-	h := &health{log: testLog(t), limit: time.Minute, ask: func(context.Context) error { asked++; return nil }}
+	h := &health{log: testLog(t), timeout: time.Minute, probe: func(context.Context) error { asked++; return nil }}
 	answers := make(chan error)
 	for range 50 {
 		go func() { answers <- h.check() }()

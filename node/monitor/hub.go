@@ -26,20 +26,20 @@ type topic struct {
 // a second, whatever happens and however many clients there are; it runs while there are clients. For a client the hub keeps only
 // which states it lacks: a slow one gets the newest of each, and costs no more memory than a fast one.
 type hub struct {
-	look    func(context.Context, topic, *rates) (map[string]observed, error)
+	observe func(context.Context, topic, *rates) (map[string]observed, error)
 	applied func() uint64
-	moved   func() <-chan struct{}
+	changed func() <-chan struct{}
 	log     *slog.Logger
 
 	mu      sync.Mutex
 	clients map[*eventClient]struct{}
-	topics  map[topic]*watched
+	topics  map[topic]*topicClients
 	stop    func() // ends the goroutine and waits for it; nil while there is none
 	kick    chan struct{}
 }
 
-// watched is a topic that clients have.
-type watched struct {
+// topicClients is a topic that clients have.
+type topicClients struct {
 	clients map[*eventClient]struct{}
 	states  map[string]*topicState // nil until it was looked at
 }
@@ -56,7 +56,7 @@ type eventClient struct {
 	principal string
 	topics    []topic
 	last      uint64                 // id that it had seen when it came
-	lacks     map[string]*topicState // by key; guarded by hub.mu
+	pending   map[string]*topicState // by key; guarded by hub.mu
 	wake      chan struct{}
 }
 
@@ -67,8 +67,8 @@ const (
 
 func newHub(o *observer) *hub {
 	return &hub{
-		look: o.observe, applied: o.history.Applied, moved: o.master.Changed, log: o.log,
-		clients: map[*eventClient]struct{}{}, topics: map[topic]*watched{}, kick: make(chan struct{}, 1),
+		observe: o.observe, applied: o.history.Applied, changed: o.master.Changed, log: o.log,
+		clients: map[*eventClient]struct{}{}, topics: map[topic]*topicClients{}, kick: make(chan struct{}, 1),
 	}
 }
 
@@ -77,22 +77,22 @@ func (h *hub) join(principal string, topics []topic, last uint64) (*eventClient,
 	if last > h.applied() {
 		last = 0 // it is of another store
 	}
-	c := &eventClient{principal: principal, topics: topics, last: last, lacks: map[string]*topicState{}, wake: make(chan struct{}, 1)}
+	c := &eventClient{principal: principal, topics: topics, last: last, pending: map[string]*topicState{}, wake: make(chan struct{}, 1)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.roomLocked(c); err != nil {
+	if err := h.checkLimitsLocked(c); err != nil {
 		return nil, err
 	}
 	h.clients[c] = struct{}{}
 	for _, t := range topics {
 		w := h.topics[t]
 		if w == nil {
-			w = &watched{clients: map[*eventClient]struct{}{}}
+			w = &topicClients{clients: map[*eventClient]struct{}{}}
 			h.topics[t] = w
 		}
 		w.clients[c] = struct{}{}
 		for _, s := range w.states {
-			c.lack(s)
+			c.enqueue(s)
 		}
 	}
 	if h.stop == nil {
@@ -105,8 +105,8 @@ func (h *hub) join(principal string, topics []topic, last uint64) (*eventClient,
 	return c, nil
 }
 
-// roomLocked says what is crowded.
-func (h *hub) roomLocked(c *eventClient) error {
+// checkLimitsLocked says what is crowded.
+func (h *hub) checkLimitsLocked(c *eventClient) error {
 	own, more := 0, 0
 	for other := range h.clients {
 		if other.principal == c.principal {
@@ -120,11 +120,11 @@ func (h *hub) roomLocked(c *eventClient) error {
 	}
 	switch {
 	case len(h.clients) >= maxEventStreams:
-		return errCrowded("too many event streams are open")
+		return tooManyStreams("too many event streams are open")
 	case own >= maxEventsOfOne:
-		return errCrowded("this token has too many event streams open")
+		return tooManyStreams("this token has too many event streams open")
 	case len(h.topics)+more > maxAllTopics:
-		return errCrowded("the event streams have too many topics")
+		return tooManyStreams("the event streams have too many topics")
 	}
 	return nil
 }
@@ -142,7 +142,7 @@ func (h *hub) startLocked() {
 	}
 }
 
-// leave removes a client. The last one ends the goroutine.
+// connClosed removes a client. The last one ends the goroutine.
 func (h *hub) leave(c *eventClient) {
 	h.mu.Lock()
 	delete(h.clients, c)
@@ -163,25 +163,25 @@ func (h *hub) leave(c *eventClient) {
 	}
 }
 
-// take gives the states that a client lacks, in the order of their ids: one that is cut off in the middle has all before its last id.
-func (h *hub) take(c *eventClient) []*topicState {
+// drain gives the states that a client lacks, in the order of their ids: one that is cut off in the middle has all before its last id.
+func (h *hub) drain(c *eventClient) []*topicState {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	all := make([]*topicState, 0, len(c.lacks))
-	for _, s := range c.lacks {
+	all := make([]*topicState, 0, len(c.pending))
+	for _, s := range c.pending {
 		all = append(all, s)
 	}
-	clear(c.lacks)
+	clear(c.pending)
 	slices.SortFunc(all, func(a, b *topicState) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key)) })
 	return all
 }
 
-// lack notes that a client needs a state, unless it has seen a later one. The hub is locked.
-func (c *eventClient) lack(s *topicState) {
+// enqueue notes that a client needs a state, unless it has seen a later one. The hub is locked.
+func (c *eventClient) enqueue(s *topicState) {
 	if s.id < c.last {
 		return
 	}
-	c.lacks[s.key] = s
+	c.pending[s.key] = s
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -189,20 +189,20 @@ func (c *eventClient) lack(s *topicState) {
 }
 
 func (h *hub) run(ctx context.Context) {
-	rates := &rates{marks: map[grid.SweepID][2]mark{}}
+	rates := &rates{marks: map[grid.SweepID][2]sample{}}
 	tick, slow := time.NewTicker(hubInterval), time.NewTicker(hubSlow)
 	defer tick.Stop()
 	defer slow.Stop()
 	for {
-		moved := h.moved()
+		moved := h.changed()
 		rates.prune(time.Now())
-		h.lookAt(ctx, h.wanted(false), rates)
+		h.refresh(ctx, h.topicsToRead(false), rates)
 		for waiting := true; waiting; { // clients that come are not kept waiting
 			select {
 			case <-tick.C:
 				waiting = false
 			case <-h.kick:
-				h.lookAt(ctx, h.wanted(true), rates)
+				h.refresh(ctx, h.topicsToRead(true), rates)
 			case <-ctx.Done():
 				return
 			}
@@ -214,7 +214,7 @@ func (h *hub) run(ctx context.Context) {
 			case <-slow.C:
 				waiting = false
 			case <-h.kick:
-				h.lookAt(ctx, h.wanted(true), rates)
+				h.refresh(ctx, h.topicsToRead(true), rates)
 			case <-ctx.Done():
 				return
 			}
@@ -222,8 +222,8 @@ func (h *hub) run(ctx context.Context) {
 	}
 }
 
-// wanted lists the topics that somebody has, or those of them that nobody has looked at.
-func (h *hub) wanted(fresh bool) []topic {
+// topicsToRead lists the topics that somebody has, or those of them that nobody has looked at.
+func (h *hub) topicsToRead(fresh bool) []topic {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []topic
@@ -235,36 +235,36 @@ func (h *hub) wanted(fresh bool) []topic {
 	return all
 }
 
-// lookAt looks at topics and notes for their clients what has changed.
-func (h *hub) lookAt(ctx context.Context, topics []topic, rates *rates) {
+// refresh looks at topics and notes for their clients what has changed.
+func (h *hub) refresh(ctx context.Context, topics []topic, rates *rates) {
 	for _, t := range topics {
 		id := h.applied() // before the look: the state may know more than its id tells, never less
-		now, err := h.lookSafely(ctx, t, rates)
+		now, err := h.observeSafely(ctx, t, rates)
 		if err != nil {
 			if ctx.Err() == nil {
 				h.log.Debug("the states of a topic can't be read", "topic", t.kind, "sweep", t.sweep, "err", err)
 			}
 			continue // the next look is soon
 		}
-		h.keep(t, id, now)
+		h.publish(t, id, now)
 	}
 }
 
-// lookSafely looks at a topic. Nobody but the server would catch a panic of a request, and nobody at all one of the hub's goroutine: it
+// observeSafely looks at a topic. Nobody but the server would catch a panic of a request, and nobody at all one of the hub's goroutine: it
 // must not end the node.
-func (h *hub) lookSafely(ctx context.Context, t topic, rates *rates) (states map[string]observed, err error) {
+func (h *hub) observeSafely(ctx context.Context, t topic, rates *rates) (states map[string]observed, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			h.log.Error("a look at a topic panicked", "topic", t.kind, "sweep", t.sweep, "panic", r, "stack", string(debug.Stack()))
 			err = errPanicked
 		}
 	}()
-	return h.look(ctx, t, rates)
+	return h.observe(ctx, t, rates)
 }
 
 var errPanicked = errors.New("the look at a topic panicked")
 
-func (h *hub) keep(t topic, id uint64, now map[string]observed) {
+func (h *hub) publish(t topic, id uint64, now map[string]observed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	w := h.topics[t]
@@ -285,7 +285,7 @@ func (h *hub) keep(t topic, id uint64, now map[string]observed) {
 		s := &topicState{key: key, name: v.name, id: id, data: data}
 		w.states[key] = s
 		for c := range w.clients {
-			c.lack(s)
+			c.enqueue(s)
 		}
 	}
 	for key := range w.states {
@@ -295,8 +295,8 @@ func (h *hub) keep(t topic, id uint64, now map[string]observed) {
 	}
 }
 
-// streams is how many clients there are.
-func (h *hub) streams() int {
+// clientCount is how many clients there are.
+func (h *hub) clientCount() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.clients)

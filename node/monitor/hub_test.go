@@ -13,15 +13,15 @@ import (
 func TestHubOutlivesPanics(t *testing.T) {
 	looks := 0
 	h := &hub{
-		look: func(_ context.Context, of topic, _ *rates) (map[string]observed, error) {
+		observe: func(_ context.Context, of topic, _ *rates) (map[string]observed, error) {
 			if of.kind == "overview" {
 				panic("a bug")
 			}
 			looks++
 			return map[string]observed{"nodes": {"nodes", looks}}, nil
 		},
-		applied: func() uint64 { return 1 }, moved: func() <-chan struct{} { return nil }, log: testLog(t),
-		clients: map[*eventClient]struct{}{}, topics: map[topic]*watched{}, kick: make(chan struct{}, 1),
+		applied: func() uint64 { return 1 }, changed: func() <-chan struct{} { return nil }, log: testLog(t),
+		clients: map[*eventClient]struct{}{}, topics: map[topic]*topicClients{}, kick: make(chan struct{}, 1),
 	}
 	c, err := h.join("x", []topic{{kind: "overview"}, {kind: "nodes"}}, 0)
 	if err != nil {
@@ -34,7 +34,7 @@ func TestHubOutlivesPanics(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Fatal("nothing comes")
 		}
-		if got := h.take(c); len(got) != 1 || got[0].name != "nodes" {
+		if got := h.drain(c); len(got) != 1 || got[0].name != "nodes" {
 			t.Errorf("got %v", got)
 		}
 	}
@@ -42,18 +42,18 @@ func TestHubOutlivesPanics(t *testing.T) {
 
 // TestRatesAreForgotten looks at sweeps that come and go: of those that have gone nothing is kept.
 func TestRatesAreForgotten(t *testing.T) {
-	r := &rates{marks: map[grid.SweepID][2]mark{}}
+	r := &rates{marks: map[grid.SweepID][2]sample{}}
 	now := time.Now()
 	for i := range 1000 {
 		r.prune(now)
-		r.of("stays", int64(i), now)
-		r.of(grid.SweepID(strconv.Itoa(i)), 0, now)
+		r.update("stays", int64(i), now)
+		r.update(grid.SweepID(strconv.Itoa(i)), 0, now)
 		now = now.Add(time.Second)
 	}
 	if len(r.marks) > 50 {
 		t.Errorf("rates of %d sweeps are kept", len(r.marks))
 	}
-	if got := r.of("stays", 1000, now); got < 0.9 || got > 1.1 {
+	if got := r.update("stays", 1000, now); got < 0.9 || got > 1.1 {
 		t.Errorf("the rate of the sweep that stays is %v, want 1", got)
 	}
 }

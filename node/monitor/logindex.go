@@ -19,22 +19,22 @@ const (
 	maxMarks    = 4096
 	logReaders  = 2   // requests that read output at one time, so that the others keep a core
 	logStreams  = 5   // streams are numbered from 1 to 4
-	leastGap    = 256 // messages of others that are worth a reader of their own behind them
+	minGap      = 256 // messages of others that are worth a reader of their own behind them
 )
 
 // logIndexes know where the bytes of attempts lie in the stream of output. Without one each window of an attempt would be read from the
 // first byte on.
 type logIndexes struct {
-	turns    turns
-	patience time.Duration // after which a search gives what it has found
-	last     keptLog
+	readers semaphore
+	timeout time.Duration // after which a search gives what it has found
+	cache   logCache
 
 	mu   sync.Mutex
 	kept []*logIndex // the one that was used last at the end
 }
 
 func newLogIndexes() *logIndexes {
-	return &logIndexes{turns: make(turns, logReaders), patience: searchTime}
+	return &logIndexes{readers: make(semaphore, logReaders), timeout: searchTime}
 }
 
 // logIndex is the index of one attempt: the position before some of its messages. It grows as the attempt prints.
@@ -66,9 +66,9 @@ type logMark struct {
 	position
 }
 
-// fresh gives the part of a chunk that lies behind the position, and moves the position behind it. A chunk may have been stored twice,
+// advance gives the part of a chunk that lies behind the position, and moves the position behind it. A chunk may have been stored twice,
 // and what was before it may have been removed.
-func (p *position) fresh(c *jetstream.Chunk) []byte {
+func (p *position) advance(c *jetstream.Chunk) []byte {
 	if int(c.Stream) >= logStreams || c.Offset < 0 || c.Offset > math.MaxInt64/2 {
 		return nil // of no node of this version
 	}
@@ -83,7 +83,7 @@ func (p *position) fresh(c *jetstream.Chunk) []byte {
 	return data
 }
 
-// of gives the offset in one stream, or in all for 0.
+// get gives the offset in one stream, or in all for 0.
 func (p *position) of(stream uint8) int64 {
 	if stream == 0 {
 		return p.all
@@ -113,8 +113,8 @@ func newTrialLog(id grid.TrialID, a *history.Attempt) *trialLog {
 	return t
 }
 
-// of gives the index of an attempt.
-func (x *logIndexes) of(t *trialLog) *logIndex {
+// get gives the index of an attempt.
+func (x *logIndexes) get(t *trialLog) *logIndex {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	i := slices.IndexFunc(x.kept, func(l *logIndex) bool { return l.sweep == t.sweep && l.run == t.run })
@@ -147,7 +147,7 @@ func (l *logIndex) extendLocked(ctx context.Context, logs *jetstream.Logs, t *tr
 	enough := false
 	err := t.read(ctx, logs, logMark{seq: l.next, position: l.end}, func(seq uint64, before position, c *jetstream.Chunk) error {
 		if seq != l.last {
-			if l.last > 0 && seq-l.last > leastGap && len(l.gaps) < maxMarks {
+			if l.last > 0 && seq-l.last > minGap && len(l.gaps) < maxMarks {
 				l.gaps = append(l.gaps, logGap{l.last, seq})
 			}
 			l.mark(seq, before)
@@ -166,7 +166,7 @@ func (l *logIndex) extendLocked(ctx context.Context, logs *jetstream.Logs, t *tr
 // walk calls piece as read does, from the last mark on that is not behind an offset. It jumps over what others printed as far as the index
 // knows of it, and extends the index by what it reads beyond: a walk that ctx has ended gets further the next time.
 func (l *logIndex) walk(ctx context.Context, logs *jetstream.Logs, t *trialLog, stream uint8, offset int64, piece pieceFunc) error {
-	from := l.before(stream, offset)
+	from := l.markBefore(stream, offset)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	enough := false
@@ -210,8 +210,8 @@ func (l *logIndex) mark(seq uint64, before position) {
 	l.marks = l.marks[:len(l.marks)/2]
 }
 
-// before gives the last mark that is not behind an offset.
-func (l *logIndex) before(stream uint8, offset int64) logMark {
+// markBefore gives the last mark that is not behind an offset.
+func (l *logIndex) markBefore(stream uint8, offset int64) logMark {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at, found := slices.BinarySearchFunc(l.marks, offset, func(m logMark, offset int64) int { return cmp.Compare(m.of(stream), offset) })
@@ -245,7 +245,7 @@ func (t *trialLog) read(ctx context.Context, logs *jetstream.Logs, from logMark,
 				continue
 			}
 			behind := p
-			data := behind.fresh(c)
+			data := behind.advance(c)
 			if data == nil {
 				continue
 			}

@@ -31,16 +31,16 @@ func (h *logHandlers) search(r *http.Request) (api.LogHits, error) {
 	if err != nil {
 		return out, err
 	}
-	offset, err := whole(r, "offset", 0, 0, maxOffset)
+	offset, err := intParam(r, "offset", 0, 0, maxOffset)
 	if err != nil {
 		return out, err
 	}
-	leave, err := h.indexes.turns.wait(r.Context())
+	leave, err := h.indexes.readers.acquire(r.Context())
 	if err != nil {
 		return out, err
 	}
 	defer leave()
-	ctx, stop := context.WithTimeout(r.Context(), h.indexes.patience)
+	ctx, stop := context.WithTimeout(r.Context(), h.indexes.timeout)
 	defer stop()
 	end, late := offset, false
 	search := func(p position, c *jetstream.Chunk) error {
@@ -83,7 +83,7 @@ func (h *logHandlers) search(r *http.Request) (api.LogHits, error) {
 // readLog calls piece as walk does, with what is kept of the attempt or what is read, and keeps
 // what is read if it is all of an attempt that ended.
 func (h *logHandlers) readLog(ctx context.Context, t *trialLog, stream uint8, offset int64, piece func(position, *jetstream.Chunk) error) error {
-	if kept := h.indexes.last.of(t); kept != nil {
+	if kept := h.indexes.cache.get(t); kept != nil {
 		for i := range kept {
 			if piece(kept[i].position, &kept[i].Chunk) != nil {
 				return nil
@@ -91,29 +91,29 @@ func (h *logHandlers) readLog(ctx context.Context, t *trialLog, stream uint8, of
 		}
 		return nil
 	}
-	r := recorder{off: offset > 0 || stream > 0 || !t.ended}
-	err := h.indexes.of(t).walk(ctx, h.store.Logs, t, stream, offset, func(_ uint64, p position, c *jetstream.Chunk) error {
+	r := recorder{incomplete: offset > 0 || stream > 0 || !t.ended}
+	err := h.indexes.get(t).walk(ctx, h.store.Logs, t, stream, offset, func(_ uint64, p position, c *jetstream.Chunk) error {
 		r.add(p, c)
 		err := piece(p, c)
-		r.off = r.off || err != nil
+		r.incomplete = r.incomplete || err != nil
 		return err
 	})
-	if err == nil && !r.off && len(r.pieces) > 0 {
-		h.indexes.last.keep(t, r.pieces)
+	if err == nil && !r.incomplete && len(r.pieces) > 0 {
+		h.indexes.cache.set(t, r.pieces)
 	}
 	return err
 }
 
 // search finds a text on the lines of streams whose pieces come in turns.
 type search struct {
-	*finder
+	*textFinder
 	limit int
 	hits  []api.LogHit
-	lines [logStreams]lineStart
+	lines [logStreams]pendingLine
 }
 
-// lineStart is what a stream has printed since the end of its last line.
-type lineStart struct {
+// pendingLine is what a stream has printed since the end of its last line.
+type pendingLine struct {
 	data  []byte
 	parts []linePart
 }
@@ -130,12 +130,12 @@ func searchOf(r *http.Request) (*search, error) {
 	if text == "" || len(text) > api.MaxLogQuery || strings.ContainsAny(text, "\n\r") {
 		return nil, badRequest(fmt.Sprintf("q is not a text of 1 to %d bytes on one line", api.MaxLogQuery), "")
 	}
-	limit, err := whole(r, "limit", api.DefaultHits, 1, api.MaxHits)
+	limit, err := intParam(r, "limit", api.DefaultHits, 1, api.MaxHits)
 	return newSearch(text, r.FormValue("case") == "true", int(limit)), err
 }
 
 func newSearch(text string, exact bool, limit int) *search {
-	return &search{finder: newFinder(text, exact), limit: limit}
+	return &search{textFinder: newTextFinder(text, exact), limit: limit}
 }
 
 func (s *search) full() bool { return len(s.hits) >= s.limit }
@@ -172,9 +172,9 @@ func (s *search) searchEnded(stream uint8, data []byte) {
 	s.lines[stream].drop(data, end)
 }
 
-// find adds the hits in some lines, until there are most.
+// lookUp adds the hits in some lines, until there are most.
 func (s *search) find(stream uint8, data []byte, most int) {
-	s.look(data)
+	s.reset(data)
 	for from := 0; len(s.hits) < most; {
 		at := s.next(from)
 		if at < 0 {
@@ -193,7 +193,7 @@ func (s *search) find(stream uint8, data []byte, most int) {
 	}
 }
 
-// finish searches what has no end yet, and gives all hits in order: some more than the limit where lines of several streams were not
+// cancel searches what has no end yet, and gives all hits in order: some more than the limit where lines of several streams were not
 // finished.
 func (s *search) finish() []api.LogHit {
 	full := s.full()
@@ -206,7 +206,7 @@ func (s *search) finish() []api.LogHit {
 	return s.hits
 }
 
-func (u *lineStart) offset(at int) int64 {
+func (u *pendingLine) offset(at int) int64 {
 	for i := len(u.parts) - 1; i >= 0; i-- {
 		if p := u.parts[i]; p.at <= at {
 			return p.offset + int64(at-p.at)
@@ -216,7 +216,7 @@ func (u *lineStart) offset(at int) int64 {
 }
 
 // drop keeps what is behind the first n bytes of what is there now.
-func (u *lineStart) drop(data []byte, n int) {
+func (u *pendingLine) drop(data []byte, n int) {
 	offset := u.offset(n)
 	kept := u.parts[:0]
 	for _, p := range u.parts {

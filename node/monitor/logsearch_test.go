@@ -24,7 +24,7 @@ func TestFinder(t *testing.T) {
 		exact := rapid.Bool().Draw(t, "exact")
 		data := rapid.StringMatching(`[aAbB1. \xe4\xc4]{0,60}`).Draw(t, "data")
 		if rapid.Bool().Draw(t, "behind other data") {
-			data = strings.Repeat("B1", finderSample/2) + data
+			data = strings.Repeat("B1", sampleBytes/2) + data
 		}
 		text := rapid.StringMatching(`[aAbB1. \xe4\xc4]{1,4}`).Draw(t, "text")
 		lower := func(s string) string {
@@ -33,8 +33,8 @@ func TestFinder(t *testing.T) {
 			}
 			return strings.NewReplacer("A", "a", "B", "b").Replace(s) // no others are letters here
 		}
-		f := newFinder(text, exact)
-		f.look([]byte(data))
+		f := newTextFinder(text, exact)
+		f.reset([]byte(data))
 		for from := 0; ; {
 			want := strings.Index(lower(data)[from:], lower(text))
 			if want >= 0 {
@@ -54,14 +54,14 @@ func TestFinder(t *testing.T) {
 		if 'A' <= c && c <= 'Z' {
 			want |= 0x20
 		}
-		if got := small(byte(c)); got != want {
+		if got := toLower(byte(c)); got != want {
 			t.Errorf("byte %d: got %d, want %d", c, got, want)
 		}
 	}
 }
 
 // TestSearchFindsAll cuts the output of two streams into pieces, some of which come twice: every hit on a
-// line is found, at its offset.
+// writeLine is found, at its offset.
 func TestSearchFindsAll(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		word := rapid.SampledFrom([]string{"ab", "a", "aab"}).Draw(t, "word")
@@ -80,7 +80,7 @@ func TestSearchFindsAll(t *testing.T) {
 		places := map[int64][2]int{} // of bytes by their offset in all
 		s := newSearch(word, false, 1000)
 		for _, c := range chunks {
-			data := p.fresh(&c)
+			data := p.advance(&c)
 			for i := range data {
 				places[p.all-int64(len(data)-i)] = [2]int{int(c.Stream), int(p.ends[c.Stream]) - len(data) + i}
 			}
@@ -123,7 +123,7 @@ func TestMarksOfLongOutput(t *testing.T) {
 		t.Errorf("%d marks are kept, one of %d messages", len(l.marks), l.every)
 	}
 	for _, offset := range []int64{0, 1, 5000, 10*messages - 1, 20 * messages} {
-		got := l.before(0, offset)
+		got := l.markBefore(0, offset)
 		if got.all > offset || got.seq != uint64(got.all/10+1) || min(offset, 10*messages)-got.all > 10*2*int64(l.every) {
 			t.Errorf("before %d: got %+v", offset, got)
 		}
@@ -145,7 +145,7 @@ func TestSearchPassesOverOthers(t *testing.T) {
 		return seq
 	}
 	others := func() {
-		for i := range int64(2 * leastGap) {
+		for i := range int64(2 * minGap) {
 			publish(1, i, "x")
 		}
 	}
@@ -158,7 +158,7 @@ func TestSearchPassesOverOthers(t *testing.T) {
 	publish(1, 0, "x")
 	at[2] = publish(0, int64(len(first+second)), third)
 	others()
-	b.handlers.logs.indexes.patience = 0
+	b.handlers.logs.indexes.timeout = 0
 	var got []int64
 	calls := 0
 	for query, more := "q=word", true; more; calls++ {
@@ -175,7 +175,7 @@ func TestSearchPassesOverOthers(t *testing.T) {
 		if more = out.Next != nil; more {
 			query = "q=word&offset=" + strconv.FormatInt(*out.Next, 10)
 		}
-		b.handlers.logs.indexes.patience = 2*b.handlers.logs.indexes.patience + time.Microsecond
+		b.handlers.logs.indexes.timeout = 2*b.handlers.logs.indexes.timeout + time.Microsecond
 	}
 	if want := []int64{2, int64(len(first+second)) + 2}; !slices.Equal(got, want) || calls < 2 {
 		t.Errorf("got hits at %v in %d calls, want %v in several", got, calls, want)
@@ -183,7 +183,7 @@ func TestSearchPassesOverOthers(t *testing.T) {
 	running := &trialLog{sweep: id, run: "n1.1.0", since: time.Now().Add(-time.Hour)}
 	ended := &trialLog{sweep: id, run: "n1.1.0", ended: true, ref: grid.LogRef{First: at[0], Last: at[2]}}
 	for _, log := range []*trialLog{running, ended, running} {
-		index := b.handlers.logs.indexes.of(log)
+		index := b.handlers.logs.indexes.get(log)
 		if log.ended {
 			index = &logIndex{sweep: id, run: log.run, every: 1}
 		}
@@ -261,14 +261,14 @@ func TestSearchKeepsOutput(t *testing.T) {
 	queries := []query{{"LINE 3", 0, 0}, {"line", 1, 0}, {"and line 2", 2, 0}, {"line 1", 0, 100}, {"nothing", 0, 0}}
 	var want [][]api.LogHit
 	for _, q := range queries {
-		b.handlers.logs.indexes.last.pieces = nil
+		b.handlers.logs.indexes.cache.pieces = nil
 		want = append(want, hits(q.text, q.stream, q.offset))
-		if kept := b.handlers.logs.indexes.last.of(log) != nil; kept != (q.stream == 0 && q.offset == 0) {
+		if kept := b.handlers.logs.indexes.cache.get(log) != nil; kept != (q.stream == 0 && q.offset == 0) {
 			t.Errorf("%+v: kept %t", q, kept)
 		}
 	}
 	hits("line", 0, 0)
-	kept := b.handlers.logs.indexes.last.of(log)
+	kept := b.handlers.logs.indexes.cache.get(log)
 	if kept == nil || len(want[0]) == 0 || len(want[1]) == 0 || len(want[2]) == 0 || len(want[3]) == 0 {
 		t.Fatalf("%d pieces are kept, and there are the hits %v", len(kept), want)
 	}
@@ -277,22 +277,22 @@ func TestSearchKeepsOutput(t *testing.T) {
 			t.Errorf("%+v: got %v, want %v", q, got, want[i])
 		}
 	}
-	if b.handlers.logs.indexes.last.of(&trialLog{sweep: id, run: "n1.1.1"}) != nil || b.handlers.logs.indexes.last.of(&trialLog{sweep: "p-9", run: log.run}) != nil {
+	if b.handlers.logs.indexes.cache.get(&trialLog{sweep: id, run: "n1.1.1"}) != nil || b.handlers.logs.indexes.cache.get(&trialLog{sweep: "p-9", run: log.run}) != nil {
 		t.Error("the output of another attempt is kept")
 	}
 	log.ended = false
-	b.handlers.logs.indexes.last.pieces = nil
-	if hits("line", 0, 0); b.handlers.logs.indexes.last.pieces != nil {
+	b.handlers.logs.indexes.cache.pieces = nil
+	if hits("line", 0, 0); b.handlers.logs.indexes.cache.pieces != nil {
 		t.Error("the output of a running attempt is kept")
 	}
 	for name, c := range map[string]struct{ pieces, bytes int }{
-		"large": {keptLogBytes/messageBytes + 1, largePart}, "tiny": {keptLogBytes / 64, 1}, "empty": {keptLogBytes / 64, 0},
+		"large": {logCacheBytes/messageBytes + 1, largePart}, "tiny": {logCacheBytes / 64, 1}, "empty": {logCacheBytes / 64, 0},
 	} {
 		var r recorder
 		for range c.pieces {
 			r.add(position{}, &jetstream.Chunk{Data: make([]byte, c.bytes)})
 		}
-		if !r.off || r.pieces != nil {
+		if !r.incomplete || r.pieces != nil {
 			t.Errorf("%d %s pieces of %d bytes would be kept", len(r.pieces), name, r.bytes)
 		}
 	}

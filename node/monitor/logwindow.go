@@ -36,8 +36,8 @@ func streamNumber(name string) (uint8, error) {
 	return 0, badRequest(fmt.Sprintf("%.60q is not a stream", name), "streams are stdout, stderr and setup; without one all are given")
 }
 
-// whole reads a number of at least least from the query.
-func whole(r *http.Request, name string, otherwise, least, most int64) (int64, error) {
+// intParam reads a number of at least least from the query.
+func intParam(r *http.Request, name string, otherwise, least, most int64) (int64, error) {
 	text := r.FormValue(name)
 	if text == "" {
 		return otherwise, nil
@@ -59,26 +59,26 @@ func (h *logHandlers) window(r *http.Request) (api.LogWindow, error) {
 	if err != nil {
 		return w, err
 	}
-	limit, err := whole(r, "limit", api.DefaultWindow, 1, api.MaxWindow)
+	limit, err := intParam(r, "limit", api.DefaultWindow, 1, api.MaxWindow)
 	if err != nil {
 		return w, err
 	}
-	offset, err := whole(r, "offset", 0, 0, maxOffset)
+	offset, err := intParam(r, "offset", 0, 0, maxOffset)
 	if err != nil {
 		return w, err
 	}
-	tail, err := whole(r, "tail", -1, 0, maxOffset)
+	tail, err := intParam(r, "tail", -1, 0, maxOffset)
 	if err != nil {
 		return w, err
 	}
-	leave, err := h.indexes.turns.wait(r.Context())
+	leave, err := h.indexes.readers.acquire(r.Context())
 	if err != nil {
 		return w, err
 	}
 	defer leave()
-	index := h.indexes.of(t)
+	index := h.indexes.get(t)
 	complete := false
-	end, err := limited(r.Context(), h.indexes.patience, func(ctx context.Context) (position, error) {
+	end, err := withPartialResult(r.Context(), h.indexes.timeout, func(ctx context.Context) (position, error) {
 		end, err := index.extend(ctx, h.store.Logs, t)
 		complete = err == nil
 		return end, err
@@ -92,7 +92,7 @@ func (h *logHandlers) window(r *http.Request) (api.LogWindow, error) {
 	}
 	if t.ended {
 		kept := keptOutput(r.Context(), h.store, h.log)
-		w.Gone = printed(t.ref, kept.First(t.node)).Gone
+		w.Gone = keptOutputOf(t.ref, kept.First(t.node)).Gone
 	}
 	if tail >= 0 {
 		offset = max(0, w.Total-tail)
@@ -102,10 +102,10 @@ func (h *logHandlers) window(r *http.Request) (api.LogWindow, error) {
 	if w.Offset == w.Total {
 		return w, nil
 	}
-	_, err = limited(r.Context(), h.indexes.patience, func(ctx context.Context) (struct{}, error) {
+	_, err = withPartialResult(r.Context(), h.indexes.timeout, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, index.walk(ctx, h.store.Logs, t, stream, w.Offset, func(_ uint64, p position, c *jetstream.Chunk) error {
 			if stream == 0 || c.Stream == stream {
-				return put(&w, p.of(stream), c, limit)
+				return appendChunk(&w, p.of(stream), c, limit)
 			}
 			return nil
 		})
@@ -113,8 +113,8 @@ func (h *logHandlers) window(r *http.Request) (api.LogWindow, error) {
 	return w, err
 }
 
-// limited calls fn with a context that ends after some time, which is not an error: fn then returns what it has.
-func limited[T any](ctx context.Context, most time.Duration, fn func(context.Context) (T, error)) (T, error) {
+// withPartialResult calls fn with a context that ends after some time, which is not an error: fn then returns what it has.
+func withPartialResult[T any](ctx context.Context, most time.Duration, fn func(context.Context) (T, error)) (T, error) {
 	short, stop := context.WithTimeout(ctx, most)
 	defer stop()
 	v, err := fn(short)
@@ -124,8 +124,8 @@ func limited[T any](ctx context.Context, most time.Duration, fn func(context.Con
 	return v, err
 }
 
-// put adds the part of a chunk that lies in the window, and returns errEnough behind its end.
-func put(w *api.LogWindow, at int64, c *jetstream.Chunk, limit int64) error {
+// write adds the part of a chunk that lies in the window, and returns errEnough behind its end.
+func appendChunk(w *api.LogWindow, at int64, c *jetstream.Chunk, limit int64) error {
 	data := c.Data
 	if before := w.Next - at; before > 0 {
 		if before >= int64(len(data)) {
@@ -155,7 +155,7 @@ func put(w *api.LogWindow, at int64, c *jetstream.Chunk, limit int64) error {
 func (h *logHandlers) text(w http.ResponseWriter, r *http.Request) {
 	t, stream, err := h.lookup.trialStream(r)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	download(w, fmt.Sprintf("%s-%d.log", t.sweep, t.index), mediaText)

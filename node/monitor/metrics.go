@@ -52,8 +52,8 @@ func newRequestMetrics() *requestMetrics {
 	}
 }
 
-// answered counts an answer.
-func (c *requestMetrics) answered(rt *route, status int, took time.Duration) {
+// observe counts an answer.
+func (c *requestMetrics) observe(rt *route, status int, took time.Duration) {
 	name := rt.method + " " + rt.prefix() + rt.pattern
 	c.requests.WithLabelValues(name, strconv.Itoa(status)).Inc()
 	if !rt.stream {
@@ -136,7 +136,7 @@ func (s *scrape) histogram(name, help string, d *master.Durations, labels ...lab
 }
 
 // recoverScrape logs the panic of a scrape, for a deferred call: Collect runs in a goroutine of Prometheus's registry, where a panic would
-// end the node.
+// close the node.
 func recoverScrape(log *slog.Logger) {
 	if r := recover(); r != nil {
 		log.Error("a scrape panicked", "panic", r, "stack", string(debug.Stack()))
@@ -174,7 +174,7 @@ func (s *scrape) Collect(ch chan<- prometheus.Metric) {
 			s.gauge("store_limit_bytes", "What a part of the store can hold.", float64(u.Limit), label{"store", u.Name})
 		}
 	}
-	s.gauge("event_streams", "Streams of events that browsers have open.", float64(s.hub.streams()))
+	s.gauge("event_streams", "Streams of events that browsers have open.", float64(s.hub.clientCount()))
 	if s.members != nil {
 		for _, member := range s.members() {
 			s.node(&member)
@@ -209,7 +209,7 @@ func (s *scrape) sweep(sweep *grid.Sweep) {
 		s.failed("counts", err)
 		return
 	}
-	id, v := label{"sweep", string(sweep.ID)}, counted(sweep, &c)
+	id, v := label{"sweep", string(sweep.ID)}, sweepWithCounts(sweep, &c)
 	for state, n := range map[string]int64{
 		string(grid.Pending): v.Pending, string(grid.Running): v.Running, string(grid.Succeeded): v.Succeeded, string(grid.Failed): v.Failed,
 		string(grid.Cancelled): v.OnlyCancelled(), string(grid.ClassStopped): v.Stopped,

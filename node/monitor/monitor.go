@@ -52,21 +52,21 @@ type Cluster struct {
 
 // Monitor serves the API. Make one with New.
 type Monitor struct {
-	log       *slog.Logger
-	master    bool // the node is a master
-	snapshots bool // it keeps snapshots of trials
-	guard     *guard
-	strangers *strangers
-	requests  *requestMetrics
-	handlers  *handlers
+	log             *slog.Logger
+	master          bool // the node is a master
+	snapshots       bool // it keeps snapshots of trials
+	guard           *guard
+	unauthenticated *unauthenticatedConns
+	requests        *requestMetrics
+	handlers        *handlers
 }
 
 // New makes a Monitor.
 func New(cfg Config) *Monitor {
 	log := cfg.Logger.With("component", "monitor")
 	m := &Monitor{
-		log: log, master: cfg.Master != nil, snapshots: cfg.Master != nil && cfg.Master.Snapshots() != nil, requests: newRequestMetrics(), strangers: newStrangers(maxStrangers),
-		guard: &guard{authority: cfg.Cluster.Authority, refusals: &knocks{}, log: log, strangerTime: strangerTime, recheckTime: recheckTime},
+		log: log, master: cfg.Master != nil, snapshots: cfg.Master != nil && cfg.Master.Snapshots() != nil, requests: newRequestMetrics(), unauthenticated: newUnauthenticatedConns(maxUnauthenticated),
+		guard: &guard{authority: cfg.Cluster.Authority, refusals: &refusalLog{}, log: log, requestTimeout: requestTimeout, recheckTime: recheckTime},
 	}
 	m.handlers = newHandlers(&cfg, m.guard.refusals, m.requests, log)
 	return m
@@ -90,14 +90,14 @@ func (m *Monitor) Serve(ctx context.Context, l net.Listener) error {
 
 // ServeOthers answers requests of anybody on l, which speaks TLS, as far as their tokens allow, until ctx ends.
 func (m *Monitor) ServeOthers(ctx context.Context, l net.Listener) error {
-	return m.serve(ctx, l, m.guard.wrap(m.newRouter()), m.strangers)
+	return m.serve(ctx, l, m.guard.wrap(m.newRouter()), m.unauthenticated)
 }
 
-func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, strangers *strangers) error {
+func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, strangers *unauthenticatedConns) error {
 	// Answers that are under way when ctx ends get a little more time: the requests have a context of their own.
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	base := context.WithValue(requests, leavingKey{}, ctx.Done())
+	base := context.WithValue(requests, serverStoppingKey{}, ctx.Done())
 	srv := &http.Server{
 		Handler:           h,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10},
@@ -106,7 +106,7 @@ func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, str
 		ErrorLog:    slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
 	}
 	if strangers != nil {
-		strangers.watch(srv)
+		strangers.track(srv)
 	}
 	return serveUntil(ctx, srv, l, func() {
 		last, cancel := context.WithTimeout(requests, shutdownTime)

@@ -107,10 +107,10 @@ func (ob *observer) sweepState(ctx context.Context, id grid.SweepID, rates *rate
 }
 
 func (ob *observer) stateOf(ctx context.Context, s *grid.Sweep, c *history.Counts, rates *rates) *api.SweepState {
-	v := counted(s, c)
+	v := sweepWithCounts(s, c)
 	state := &api.SweepState{SweepCounts: v.SweepCounts}
 	if s.Active() {
-		state.Rate = rates.of(s.ID, c.Done(), time.Now())
+		state.Rate = rates.update(s.ID, c.Done(), time.Now())
 		if rest := ob.eta.remaining(ctx, s, &v); rest != nil {
 			seconds := float64(int64(*rest))
 			state.ETA = &seconds
@@ -136,11 +136,11 @@ func (ob *observer) trialState(ctx context.Context, id grid.TrialID) (*api.Trial
 		return nil, fmt.Errorf("find %s: %w", id, err)
 	}
 	if !known {
-		t = grid.Trial{Index: id.Index, State: (&listing{sweep: rec.Sweep}).unknownState()}
+		t = grid.Trial{Index: id.Index, State: (&listing{sweep: rec.Sweep}).unrecordedState()}
 	}
-	v := wire(rec.Sweep, &t)
+	v := apiTrial(rec.Sweep, &t)
 	kept := keptOutput(ctx, ob.store, ob.log)
-	v.Output = printed(t.Result.Log, kept.First(t.Node))
+	v.Output = keptOutputOf(t.Result.Log, kept.First(t.Node))
 	if v.State == grid.Running {
 		v.Usage.Wall = 0 // it would be another state each moment
 	}

@@ -55,14 +55,14 @@ func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api
 		ErrorLog:       slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if large := tooLarge(err); large != nil {
-				refuse(w, large)
+				sendError(w, large)
 				return
 			}
 			if r.Context().Err() == nil {
 				p.log.Debug("the node can't be reached", "err", err)
 			}
 			w.Header().Set("Retry-After", "2")
-			refuse(w, &api.Error{Status: http.StatusBadGateway, Code: api.CodeUnreachable, Msg: "the node can't be reached", Hint: "it may be restarting; the page will try again"})
+			sendError(w, &api.Error{Status: http.StatusBadGateway, Code: api.CodeUnreachable, Msg: "the node can't be reached", Hint: "it may be restarting; the page will try again"})
 		},
 	}
 	return p, nil
@@ -86,7 +86,7 @@ func hintAtVersion(r *http.Response) error {
 
 // Link makes a link of one use, for a minute.
 func (p *Proxy) Link() string {
-	return p.origin() + "/#k=" + p.sessions.link()
+	return p.origin() + "/#k=" + p.sessions.newLink()
 }
 
 // Serve answers browsers until ctx ends.
@@ -107,15 +107,15 @@ func (p *Proxy) Serve(ctx context.Context, l net.Listener) error {
 // Handler answers browsers.
 func (p *Proxy) Handler() http.Handler {
 	cross := http.NewCrossOriginProtection()
-	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, errCrossSite) }))
+	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { sendError(w, errCrossSite) }))
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+api.Prefix+api.PathSession, p.show)
-	mux.HandleFunc("POST "+api.Prefix+api.PathSession, p.begin)
-	mux.HandleFunc("DELETE "+api.Prefix+api.PathSession, p.end)
-	mux.HandleFunc(api.Prefix+"/", p.pass)
+	mux.HandleFunc("GET "+api.Prefix+api.PathSession, p.showSession)
+	mux.HandleFunc("POST "+api.Prefix+api.PathSession, p.logIn)
+	mux.HandleFunc("DELETE "+api.Prefix+api.PathSession, p.logOut)
+	mux.HandleFunc(api.Prefix+"/", p.forward)
 	for pattern, rt := range p.table.byPattern {
 		if rt.root {
-			mux.HandleFunc(pattern, p.pass)
+			mux.HandleFunc(pattern, p.forward)
 		}
 	}
 	mux.HandleFunc("GET "+page.Assets, func(w http.ResponseWriter, r *http.Request) {
@@ -131,19 +131,19 @@ func (p *Proxy) Handler() http.Handler {
 	mux.HandleFunc("/", p.table.unknown)
 	inner := cross.Handler(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		protect(w.Header())
+		setSecurityHeaders(w.Header())
 		callsAPI := strings.HasPrefix(r.URL.Path, api.Prefix+"/") || p.table.find(r) != nil
 		switch site := r.Header.Get("Sec-Fetch-Site"); {
 		case r.Host == "localhost:"+p.port && r.Method == http.MethodGet && !callsAPI:
 			http.Redirect(w, r, p.origin()+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 		case r.Host != "127.0.0.1:"+p.port: // localhost may be [::1], where another user can listen; other names come of DNS that leads a page here
-			refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this server is not %.60q", r.Host), Hint: "open " + p.origin()})
+			sendError(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this server is not %.60q", r.Host), Hint: "open " + p.origin()})
 		case len(r.URL.RawQuery) > queryLimit:
-			refuse(w, errLongQuery)
+			sendError(w, errLongQuery)
 		case callsAPI && site != "" && site != "same-origin" && site != "none":
-			refuse(w, errCrossSite)
+			sendError(w, errCrossSite)
 		default:
-			servePatiently(w, r, writeTime, inner)
+			serveWithWriteTimeout(w, r, writeTime, inner)
 		}
 	})
 }
@@ -153,8 +153,8 @@ var errCrossSite = &api.Error{Status: http.StatusForbidden, Code: api.CodeCrossS
 // origin is where browsers are served.
 func (p *Proxy) origin() string { return "http://127.0.0.1:" + p.port }
 
-// protect sets what browsers are told about every answer. There are no headers of CORS: no other origin gets anything.
-func protect(h http.Header) {
+// setSecurityHeaders sets what browsers are told about every answer. There are no headers of CORS: no other origin gets anything.
+func setSecurityHeaders(h http.Header) {
 	for name, value := range map[string]string{
 		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; " +
 			"form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -168,9 +168,9 @@ func protect(h http.Header) {
 // cookieName names the cookie by the port: cookies of one host are for all its ports.
 func (p *Proxy) cookieName() string { return "mlf_" + p.port }
 
-// admitted gives the session that a request shows, nil for none. A program that some port of this machine belongs to may have been shown
+// sessionOf gives the session that a request shows, nil for none. A program that some port of this machine belongs to may have been shown
 // the cookie, but not the key.
-func (p *Proxy) admitted(r *http.Request) *session {
+func (p *Proxy) sessionOf(r *http.Request) *session {
 	c, err := r.Cookie(p.cookieName())
 	if err != nil {
 		return nil
@@ -184,41 +184,41 @@ func (p *Proxy) admitted(r *http.Request) *session {
 
 var errNoSession = &api.Error{Status: http.StatusUnauthorized, Msg: "this browser is not logged in", Hint: "press Enter where mlfnode monitor runs, and open the new link"}
 
-func (p *Proxy) show(w http.ResponseWriter, r *http.Request) {
-	if p.admitted(r) == nil {
-		refuse(w, errNoSession)
+func (p *Proxy) showSession(w http.ResponseWriter, r *http.Request) {
+	if p.sessionOf(r) == nil {
+		sendError(w, errNoSession)
 		return
 	}
-	send(w, r, api.Session{Role: p.role})
+	sendJSON(w, r, api.Session{Role: p.role})
 }
 
-// begin logs a browser in that shows a link.
-func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) {
+// logIn logs a browser in that shows a link.
+func (p *Proxy) logIn(w http.ResponseWriter, r *http.Request) {
 	var login api.Login
-	r.Body = http.MaxBytesReader(w, r.Body, strangerBytes)
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(strangerTime)) // anybody on this machine may ask
+	r.Body = http.MaxBytesReader(w, r.Body, unauthenticatedBytes)
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout)) // anybody on this machine may ask
 	if err := decode(r, &login); err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
-	cookie, key, ok, tired := p.sessions.begin(login.Link)
+	cookie, key, ok, tired := p.sessions.redeem(login.Link)
 	switch {
 	case tired:
 		w.Header().Set("Retry-After", "60")
-		refuse(w, &api.Error{Status: http.StatusTooManyRequests, Msg: "too many wrong links were tried", Hint: "wait a minute"})
+		sendError(w, &api.Error{Status: http.StatusTooManyRequests, Msg: "too many wrong links were tried", Hint: "wait a minute"})
 	case !ok:
-		refuse(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeLinkUsed, Msg: "the link has been used or has expired", Hint: errNoSession.Hint})
+		sendError(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeLinkUsed, Msg: "the link has been used or has expired", Hint: errNoSession.Hint})
 	default:
 		p.setCookie(w, cookie, int(sessionTime.Seconds()))
 		w.Header().Set("Cache-Control", "no-store")
-		send(w, r, api.Session{Role: p.role, Key: key})
+		sendJSON(w, r, api.Session{Role: p.role, Key: key})
 	}
 }
 
-// end logs a browser out, and ends its streams.
-func (p *Proxy) end(w http.ResponseWriter, r *http.Request) {
-	if c, err := r.Cookie(p.cookieName()); err == nil && p.admitted(r) != nil {
-		p.sessions.finish(c.Value)
+// close logs a browser out, and ends its streams.
+func (p *Proxy) logOut(w http.ResponseWriter, r *http.Request) {
+	if c, err := r.Cookie(p.cookieName()); err == nil && p.sessionOf(r) != nil {
+		p.sessions.end(c.Value)
 	}
 	p.setCookie(w, "", -1)
 	w.WriteHeader(http.StatusNoContent)
@@ -228,17 +228,17 @@ func (p *Proxy) setCookie(w http.ResponseWriter, value string, age int) {
 	http.SetCookie(w, &http.Cookie{Name: p.cookieName(), Value: value, Path: "/", MaxAge: age, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 }
 
-// pass hands a request on to the node. What is for the owner, for nodes or for machines that join is not for browsers.
-func (p *Proxy) pass(w http.ResponseWriter, r *http.Request) {
-	session := p.admitted(r)
+// forward hands a request on to the node. What is for the owner, for nodes or for machines that join is not for browsers.
+func (p *Proxy) forward(w http.ResponseWriter, r *http.Request) {
+	session := p.sessionOf(r)
 	if session == nil {
-		refuse(w, errNoSession)
+		sendError(w, errNoSession)
 		return
 	}
-	defer p.sessions.hold(session)()
+	defer p.sessions.requestStarted(session)()
 	ctx, stop := context.WithCancel(r.Context())
 	defer stop()
-	defer context.AfterFunc(session.over, stop)()
+	defer context.AfterFunc(session.ctx, stop)()
 	r = r.WithContext(ctx)
 	rt := p.table.find(r)
 	switch {
@@ -246,10 +246,10 @@ func (p *Proxy) pass(w http.ResponseWriter, r *http.Request) {
 		p.table.unknown(w, r)
 		return
 	case rt.access != mayRead && rt.access != mayAct:
-		refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "browsers may not do this", Hint: "use the command line"})
+		sendError(w, &api.Error{Status: http.StatusForbidden, Msg: "browsers may not do this", Hint: "use the command line"})
 		return
 	case rt.access == mayAct && p.role == api.RoleViewer:
-		refuse(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeViewer, Msg: "this session is read-only", Hint: "log in through an mlfnode monitor that was started without --role viewer"})
+		sendError(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeViewer, Msg: "this session is read-only", Hint: "log in through an mlfnode monitor that was started without --role viewer"})
 		return
 	}
 	if limit := rt.limit(); limit > 0 {

@@ -258,12 +258,12 @@ func TestOtherSitesGetNothing(t *testing.T) {
 func TestLinksAndSessionsEnd(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s := &sessions{clock: func() time.Time { return now }}
-	old := s.link()
+	old := s.newLink()
 	now = now.Add(linkTime)
-	if _, _, ok, _ := s.begin(old); ok {
+	if _, _, ok, _ := s.redeem(old); ok {
 		t.Error("a link of a minute ago is good")
 	}
-	secret, key, ok, _ := s.begin(s.link())
+	secret, key, ok, _ := s.redeem(s.newLink())
 	if !ok || s.use(secret, key) == nil || s.use("x", key) != nil || s.use(secret, "x") != nil || s.use(secret, "") != nil {
 		t.Fatal("a session does not begin")
 	}
@@ -275,26 +275,26 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 	if s.use(secret, key) != nil {
 		t.Error("a session is good after more than a week")
 	}
-	if secret, key, _, _ = s.begin(s.link()); s.use(secret, key) == nil {
+	if secret, key, _, _ = s.redeem(s.newLink()); s.use(secret, key) == nil {
 		t.Error("the next session does not begin")
 	}
 	if now = now.Add(sessionIdle + time.Second); s.use(secret, key) != nil {
 		t.Error("a session is good after a night")
 	}
 	for range maxTries {
-		if _, _, ok, tired := s.begin("guess"); ok || tired {
+		if _, _, ok, tired := s.redeem("guess"); ok || tired {
 			t.Error("a guess is good, or the first ones are too many")
 		}
 	}
-	if _, _, ok, tired := s.begin("guess"); ok || !tired {
+	if _, _, ok, tired := s.redeem("guess"); ok || !tired {
 		t.Error("guesses have no bound")
 	}
-	if _, _, ok, tired := s.begin(s.link()); !ok || tired {
+	if _, _, ok, tired := s.redeem(s.newLink()); !ok || tired {
 		t.Error("guesses of others lock out who has the link")
 	}
 	now = now.Add(time.Minute + time.Second)
 	for range 3 * maxSessions {
-		if _, _, ok, _ := s.begin(s.link()); !ok {
+		if _, _, ok, _ := s.redeem(s.newLink()); !ok {
 			t.Error("a link does not work")
 		}
 	}
@@ -307,9 +307,9 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 func TestStreamsHoldSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s sessions
-		secret, key, _, _ := s.begin(s.link())
+		secret, key, _, _ := s.redeem(s.newLink())
 		v := s.use(secret, key)
-		release := s.hold(v)
+		release := s.requestStarted(v)
 		time.Sleep(2 * sessionIdle)
 		if s.use(secret, key) != v {
 			t.Error("a session with an open request is idle")
@@ -317,11 +317,11 @@ func TestStreamsHoldSessions(t *testing.T) {
 		time.Sleep(2 * sessionIdle)
 		release()
 		time.Sleep(sessionIdle)
-		if s.use(secret, key) != v || v.over.Err() != nil {
+		if s.use(secret, key) != v || v.ctx.Err() != nil {
 			t.Error("a session is idle as soon as its stream has ended")
 		}
 		began := time.Now()
-		<-v.over.Done()
+		<-v.ctx.Done()
 		if got, want := time.Since(began), sessionTime-5*sessionIdle; got != want {
 			t.Errorf("streams end after %v, want %v", got, want)
 		}
@@ -357,7 +357,7 @@ func TestUnreachableNode(t *testing.T) {
 func TestOlderNode(t *testing.T) {
 	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, api.PathSweeps) {
-			refuse(w, &api.Error{Status: http.StatusNotFound, Msg: "there is no sweep"})
+			sendError(w, &api.Error{Status: http.StatusNotFound, Msg: "there is no sweep"})
 			return
 		}
 		http.NotFound(w, r)
@@ -422,7 +422,7 @@ func TestLogOutEndsStreams(t *testing.T) {
 		"the log-out": func() { b.do("DELETE", api.Prefix+api.PathSession, "") },
 		"too many sessions": func() {
 			for range maxSessions {
-				b.proxy.sessions.begin(b.proxy.sessions.link())
+				b.proxy.sessions.redeem(b.proxy.sessions.newLink())
 			}
 		},
 	} {

@@ -71,7 +71,7 @@ func (m *Monitor) newRouter() *router {
 		}
 	}
 	if worker {
-		t.mux.HandleFunc("/", elsewhere)
+		t.mux.HandleFunc("/", answerOnWorker)
 	} else {
 		t.mux.HandleFunc("/", t.unknown)
 	}
@@ -101,7 +101,7 @@ func (t *router) add(prefix string, rt *route, h http.Handler) {
 	t.mux.Handle(pattern, h)
 }
 
-// find gives the route of a request, nil where there is none.
+// lookUp gives the route of a request, nil where there is none.
 func (t *router) find(r *http.Request) *route {
 	_, pattern := t.mux.Handler(r)
 	return t.byPattern[pattern]
@@ -110,7 +110,7 @@ func (t *router) find(r *http.Request) *route {
 // ServeHTTP implements http.Handler.
 func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(r.URL.RawQuery) > queryLimit {
-		refuse(w, errLongQuery)
+		sendError(w, errLongQuery)
 		return
 	}
 	t.mux.ServeHTTP(w, r)
@@ -118,7 +118,7 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var errLongQuery = &api.Error{Status: http.StatusRequestURITooLong, Msg: fmt.Sprintf("the query is longer than %d bytes", queryLimit)}
 
-// unknown answers what no route is for.
+// listUnrecorded answers what no route is for.
 func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
@@ -130,15 +130,15 @@ func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(allowed) > 0 {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		refuse(w, &api.Error{Status: http.StatusMethodNotAllowed, Msg: fmt.Sprintf("%.80s does not accept %.10s", r.URL.Path, r.Method)})
+		sendError(w, &api.Error{Status: http.StatusMethodNotAllowed, Msg: fmt.Sprintf("%.80s does not accept %.10s", r.URL.Path, r.Method)})
 		return
 	}
-	refuse(w, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no %.80q", r.URL.Path), Hint: "the calls are listed in " + api.Prefix + api.PathDocument})
+	sendError(w, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no %.80q", r.URL.Path), Hint: "the calls are listed in " + api.Prefix + api.PathDocument})
 }
 
-// elsewhere is the answer of a worker to what only a master knows.
-func elsewhere(w http.ResponseWriter, _ *http.Request) {
-	refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: "this node is a worker, and sweeps are kept by the master"})
+// answerOnWorker is the answer of a worker to what only a master knows.
+func answerOnWorker(w http.ResponseWriter, _ *http.Request) {
+	sendError(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: "this node is a worker, and sweeps are kept by the master"})
 }
 
 // strict refuses queries with parameters that the call does not have: who mistypes one would take the answer for another one.
@@ -146,12 +146,12 @@ func (rt *route) strict(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
-			refuse(w, badRequest("the query can't be read: "+err.Error(), "percent-encode the values of parameters, as in %26 for &"))
+			sendError(w, badRequest("the query can't be read: "+err.Error(), "percent-encode the values of parameters, as in %26 for &"))
 			return
 		}
 		for _, key := range slices.Sorted(maps.Keys(q)) {
 			if !slices.ContainsFunc(rt.query, func(p parameter) bool { return p.is(key) }) {
-				refuse(w, badRequest(fmt.Sprintf("this call has no parameter %.60q", key), rt.parameters()))
+				sendError(w, badRequest(fmt.Sprintf("this call has no parameter %.60q", key), rt.parameters()))
 				return
 			}
 		}
@@ -180,77 +180,77 @@ func (m *Monitor) bounded(rt *route, next http.Handler) http.Handler {
 		if limit := rt.limit(); limit > 0 {
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
 		}
-		status := servePatiently(w, r, cmp.Or(rt.patience, writeTime), next)
-		m.requests.answered(rt, status, time.Since(began))
+		status := serveWithWriteTimeout(w, r, cmp.Or(rt.patience, writeTime), next)
+		m.requests.observe(rt, status, time.Since(began))
 	})
 }
 
-// servePatiently has each write of an answer take no longer than limit, and gives the status of the answer.
-func servePatiently(w http.ResponseWriter, r *http.Request, limit time.Duration, next http.Handler) int {
-	p := &patient{ResponseWriter: w, limit: limit}
-	p.rest()
+// serveWithWriteTimeout has each write of an answer take no longer than limit, and gives the status of the answer.
+func serveWithWriteTimeout(w http.ResponseWriter, r *http.Request, limit time.Duration, next http.Handler) int {
+	p := &deadlineWriter{ResponseWriter: w, limit: limit}
+	p.clearDeadline()
 	next.ServeHTTP(p, r)
 	p.extend() // for what is left in buffers
 	return cmp.Or(p.status, http.StatusOK)
 }
 
-// limit is how long the body of a request may be, in bytes; not positive where there is no bound.
+// timeout is how long the body of a request may be, in bytes; not positive where there is no bound.
 func (rt *route) limit() int64 { return cmp.Or(rt.bodyLimit, defaultBody) }
 
-// patient gives each write a deadline. Between writes there is none: over HTTP/2 a deadline that passes ends the stream, also while
+// deadlineWriter gives each write a deadline. Between writes there is none: over HTTP/2 a deadline that passes ends the stream, also while
 // nothing is being written.
-type patient struct {
+type deadlineWriter struct {
 	http.ResponseWriter
 	limit  time.Duration
 	status int // 0 before the header, and for one that a write sends
 }
 
 // WriteHeader implements http.ResponseWriter.
-func (p *patient) WriteHeader(status int) {
+func (p *deadlineWriter) WriteHeader(status int) {
 	p.status = status
 	p.ResponseWriter.WriteHeader(status)
 }
 
-func (p *patient) extend() {
+func (p *deadlineWriter) extend() {
 	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(p.limit)) // a recorder of a test has none
 }
 
-func (p *patient) rest() {
+func (p *deadlineWriter) clearDeadline() {
 	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Time{})
 }
 
 // Write implements http.ResponseWriter.
-func (p *patient) Write(b []byte) (int, error) {
+func (p *deadlineWriter) Write(b []byte) (int, error) {
 	p.extend()
-	defer p.rest()
+	defer p.clearDeadline()
 	return p.ResponseWriter.Write(b)
 }
 
 // FlushError is for http.ResponseController.
-func (p *patient) FlushError() error {
+func (p *deadlineWriter) FlushError() error {
 	p.extend()
-	defer p.rest()
+	defer p.clearDeadline()
 	return http.NewResponseController(p.ResponseWriter).Flush()
 }
 
 // Flush implements http.Flusher, which the compressor looks for.
-func (p *patient) Flush() { _ = p.FlushError() } // the next write tells that the client has gone
+func (p *deadlineWriter) Flush() { _ = p.FlushError() } // the next write tells that the client has gone
 
 // Unwrap is for http.ResponseController.
-func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+func (p *deadlineWriter) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
-// send answers with a value as JSON. The answer to a GET has a tag, and is left out when the client has it already.
-func send(w http.ResponseWriter, r *http.Request, v any) {
+// sendJSON answers with a value as JSON. The answer to a GET has a tag, and is left out when the client has it already.
+func sendJSON(w http.ResponseWriter, r *http.Request, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	sendBytes(w, r, append(b, '\n'))
 }
 
 func sendBytes(w http.ResponseWriter, r *http.Request, b []byte) {
-	if r.Method == http.MethodGet && known(w, r, digest(b)) {
+	if r.Method == http.MethodGet && notModified(w, r, digest(b)) {
 		return
 	}
 	w.Header().Set("Content-Type", mediaJSON)
@@ -263,8 +263,8 @@ func digest(b []byte) string {
 	return fmt.Sprintf("%x", sum.Sum(nil))
 }
 
-// known sets the tag of an answer, and answers that nothing has changed when the client has one with this tag.
-func known(w http.ResponseWriter, r *http.Request, version string) bool {
+// notModified sets the tag of an answer, and answers that nothing has changed when the client has one with this tag.
+func notModified(w http.ResponseWriter, r *http.Request, version string) bool {
 	tag := `W/"` + version + `"`
 	w.Header().Set("ETag", tag)
 	w.Header().Set("Cache-Control", "no-cache") // the client asks again each time
@@ -277,8 +277,8 @@ func known(w http.ResponseWriter, r *http.Request, version string) bool {
 	return false
 }
 
-// refuse answers with a problem. What is no *api.Error is the node's own trouble.
-func refuse(w http.ResponseWriter, err error) {
+// sendError answers with a problem. What is no *api.Error is the node's own trouble.
+func sendError(w http.ResponseWriter, err error) {
 	e := asError(err)
 	h := w.Header()
 	h.Set("Content-Type", api.MediaProblem)

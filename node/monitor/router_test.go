@@ -20,7 +20,7 @@ import (
 func TestSlowReadersAreCut(t *testing.T) {
 	ended := make(chan error, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		p := &patient{ResponseWriter: w, limit: 50 * time.Millisecond}
+		p := &deadlineWriter{ResponseWriter: w, limit: 50 * time.Millisecond}
 		for {
 			if _, err := p.Write(make([]byte, 64<<10)); err != nil {
 				ended <- err
@@ -43,7 +43,7 @@ func TestQuietStreams(t *testing.T) {
 	for _, two := range []bool{true, false} {
 		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			const limit = 100 * time.Millisecond
-			p := &patient{ResponseWriter: w, limit: limit}
+			p := &deadlineWriter{ResponseWriter: w, limit: limit}
 			for range 2 {
 				if _, err := io.WriteString(p, "x"); err != nil {
 					t.Error(err)

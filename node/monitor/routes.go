@@ -86,36 +86,36 @@ func (h *handlers) routes() []route {
 		{method: "GET", pattern: api.PathDocument, access: mayRead, topic: topicNodes, summary: "Describe the API", everywhere: true,
 			call: call{handler: document, gives: reflect.TypeFor[any]()}},
 		{method: "GET", pattern: api.PathNode, access: mayRead, topic: topicNodes, summary: "Describe the node that answers", everywhere: true,
-			call: gives(h.nodes.show)},
+			call: callFor(h.nodes.show)},
 		{method: "GET", pattern: api.PathMembers, access: mayRead, topic: topicNodes, summary: "List the nodes of the cluster", everywhere: true,
-			call: gives(h.nodes.list)},
-		{method: "GET", pattern: api.PathNodes, access: mayRead, topic: topicNodes, summary: "Show what all nodes were doing lately", call: gives(h.nodes.recent)},
+			call: callFor(h.nodes.list)},
+		{method: "GET", pattern: api.PathNodes, access: mayRead, topic: topicNodes, summary: "Show what all nodes were doing lately", call: callFor(h.nodes.recent)},
 		{method: "GET", pattern: api.PathSamples, access: mayRead, topic: topicNodes, summary: "Show what a node was doing",
-			query: []parameter{{"step", "string", "15s for the last hour, which is the default, 1m for a day, or 15m for 14 days"}}, call: gives(h.nodes.samples)},
+			query: []parameter{{"step", "string", "15s for the last hour, which is the default, 1m for a day, or 15m for 14 days"}}, call: callFor(h.nodes.samples)},
 		{method: "POST", pattern: api.PathMember + "/actions/drain", access: mayAct, topic: topicNodes, summary: "Keep new trials off a node",
-			call: takes(h.nodes.drainMember)},
+			call: callWithBody(h.nodes.drainMember)},
 		{method: "POST", pattern: api.PathMember + "/actions/undrain", access: mayAct, topic: topicNodes, summary: "Let a node take trials again",
-			call: gives(h.nodes.undrainMember)},
+			call: callFor(h.nodes.undrainMember)},
 		{method: "POST", pattern: api.PathMember + "/actions/forget", access: mayAdminister, topic: topicNodes, summary: "Take a node out of the cluster",
-			call: gives(h.nodes.forgetMember)},
+			call: callFor(h.nodes.forgetMember)},
 		{method: "POST", pattern: api.PathReach, access: mayAct, topic: topicNodes, summary: "Try to connect to a port of the machine that asks",
-			call: takes(h.nodes.connectBack)},
+			call: callWithBody(h.nodes.connectBack)},
 
 		{method: "GET", pattern: api.PathSession, access: mayRead, topic: topicAccess, summary: "Say what the one who asks may do", everywhere: true,
-			call: gives(whoami)},
+			call: callFor(whoami)},
 		{method: "POST", pattern: api.PathChallenge, access: mayNothing, topic: topicAccess, summary: "Refuse machines of older versions",
-			call: gives(h.access.olderJoin)},
-		{method: "POST", pattern: api.PathJoin, access: mayNothing, topic: topicAccess, summary: "Join the cluster with a token", call: takes(h.access.join)},
+			call: callFor(h.access.olderJoin)},
+		{method: "POST", pattern: api.PathJoin, access: mayNothing, topic: topicAccess, summary: "Join the cluster with a token", call: callWithBody(h.access.join)},
 		{method: "POST", pattern: api.PathCertificate, access: forNodes, topic: topicAccess, summary: "Renew the certificate of the node that asks",
-			call: takes(h.access.renew)},
-		{method: "GET", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "List the tokens", call: gives(h.access.tokens)},
-		{method: "POST", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "Make a token", call: takes(h.access.makeToken)},
-		{method: "DELETE", pattern: api.PathToken, access: mayAdminister, topic: topicAccess, summary: "Revoke a token", call: gives(h.access.revoke)},
-		{method: "POST", pattern: api.PathKeyring, access: mayAdminister, topic: topicAccess, summary: "Change the gossip key", call: gives(h.access.rotate)},
+			call: callWithBody(h.access.renew)},
+		{method: "GET", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "List the tokens", call: callFor(h.access.tokens)},
+		{method: "POST", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "Make a token", call: callWithBody(h.access.makeToken)},
+		{method: "DELETE", pattern: api.PathToken, access: mayAdminister, topic: topicAccess, summary: "Revoke a token", call: callFor(h.access.revoke)},
+		{method: "POST", pattern: api.PathKeyring, access: mayAdminister, topic: topicAccess, summary: "Change the gossip key", call: callFor(h.access.rotate)},
 		{method: "GET", pattern: api.PathBackup, access: mayOwn, topic: topicNodes, summary: "Back up the master",
 			call: call{handler: h.access.backup, media: []string{mediaBinary}, stream: true}},
-		{method: "GET", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Say how far a rotation of the CA has come", call: gives(h.access.ca)},
-		{method: "POST", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Take the next step of a rotation of the CA", call: takes(h.access.stepCA)},
+		{method: "GET", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Say how far a rotation of the CA has come", call: callFor(h.access.ca)},
+		{method: "POST", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Take the next step of a rotation of the CA", call: callWithBody(h.access.stepCA)},
 	}
 	all = append(all, route{method: "GET", pattern: api.PathEvents, access: mayRead, topic: topicSweeps, summary: "Stream states as they change",
 		query: []parameter{{"topics", "string", "overview, nodes, sweep:ID, trial:ID/INDEX, with commas between them"}},
@@ -135,25 +135,25 @@ func (h *handlers) sweepRoutes() []route {
 	index := parameter{"index", "integer", "of one trial; -1 or nothing is every trial"}
 	dry := parameter{"dry_run", "boolean", "check it and count the trials that it would change, and do nothing"}
 	all := []route{
-		{method: "GET", pattern: api.PathSweeps, access: mayRead, topic: topicSweeps, summary: "List the sweeps, the newest first", old: gives(h.sweeps.listOld).handler,
+		{method: "GET", pattern: api.PathSweeps, access: mayRead, topic: topicSweeps, summary: "List the sweeps, the newest first", old: callFor(h.sweeps.listOld).handler,
 			query: []parameter{
 				{"state", "string", "only sweeps in this state"}, {"project", "string", "only sweeps of this project"},
 				{"limit", "integer", "at most so many, up to 200; 100 without it"}, {"after", "string", "next of the page before"},
 			},
 			call: call{handler: h.sweeps.list, gives: reflect.TypeFor[api.SweepList](), lines: reflect.TypeFor[api.Sweep](), media: listMedia()}},
-		{method: "POST", pattern: api.PathSweeps, access: mayAct, topic: topicSweeps, summary: "Submit a sweep", bodyLimit: largeBody, call: takes(h.actions.submit)},
-		{method: "GET", pattern: api.PathSweep, access: mayRead, topic: topicSweeps, summary: "Show a sweep", call: gives(h.sweeps.show)},
-		{method: "GET", pattern: api.PathDescribe, access: mayAct, topic: topicSweeps, summary: "Say what a sweep runs, and where it came from", call: gives(h.sweeps.describe)},
+		{method: "POST", pattern: api.PathSweeps, access: mayAct, topic: topicSweeps, summary: "Submit a sweep", bodyLimit: largeBody, call: callWithBody(h.actions.submit)},
+		{method: "GET", pattern: api.PathSweep, access: mayRead, topic: topicSweeps, summary: "Show a sweep", call: callFor(h.sweeps.show)},
+		{method: "GET", pattern: api.PathDescribe, access: mayAct, topic: topicSweeps, summary: "Say what a sweep runs, and where it came from", call: callFor(h.sweeps.describe)},
 		{method: "GET", pattern: api.PathBundle, access: mayAct, topic: topicSweeps, summary: "Fetch the files that a sweep was submitted with",
 			call: call{handler: h.files.openSweepBundle, media: []string{mediaBinary}, stream: true}},
-		{method: "DELETE", pattern: api.PathSweep, access: mayAct, topic: topicSweeps, summary: "Remove a sweep that does not run", call: gives(h.actions.remove)},
+		{method: "DELETE", pattern: api.PathSweep, access: mayAct, topic: topicSweeps, summary: "Remove a sweep that does not run", call: callFor(h.actions.remove)},
 		{method: "POST", pattern: api.PathSweep + "/actions/retry", access: mayAct, topic: topicSweeps, summary: "Run trials again that did not succeed",
-			query: []parameter{dry}, call: takes(h.actions.retry)},
+			query: []parameter{dry}, call: callWithBody(h.actions.retry)},
 		{method: "POST", pattern: api.PathSweep + "/actions/extend", access: mayAct, topic: topicSweeps, summary: "Add values to axes", bodyLimit: largeBody,
-			query: []parameter{dry}, call: takes(h.actions.extend)},
+			query: []parameter{dry}, call: callWithBody(h.actions.extend)},
 		{method: "POST", pattern: api.PathSweep + "/actions/set", access: mayAct, topic: topicSweeps, summary: "Change the priority of a sweep, how many of its trials run at a time, or their time limit",
-			query: []parameter{dry}, call: takes(h.actions.set)},
-		{method: "GET", pattern: api.PathFailures, access: mayRead, topic: topicSweeps, summary: "Group the failed trials", call: gives(h.sweeps.failures)},
+			query: []parameter{dry}, call: callWithBody(h.actions.set)},
+		{method: "GET", pattern: api.PathFailures, access: mayRead, topic: topicSweeps, summary: "Group the failed trials", call: callFor(h.sweeps.failures)},
 		{method: "GET", pattern: api.PathWatch, access: mayRead, topic: topicSweeps, summary: "Stream the output and the counts of a sweep until nothing of it runs",
 			query: []parameter{{"after", "integer", "position in the log; only output behind it is sent"}},
 			call:  call{handler: h.output.watch, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
@@ -165,11 +165,11 @@ func (h *handlers) sweepRoutes() []route {
 				{"field", "string", "a column to give; may be repeated; all without it"},
 			}),
 			call: call{handler: h.trials.list, gives: reflect.TypeFor[api.TrialTable](), lines: reflect.TypeFor[api.Trial](), media: listMedia()}},
-		{method: "GET", pattern: api.PathAttempts, access: mayRead, topic: topicTrials, summary: "List the attempts of a trial", call: gives(h.trials.attempts)},
-		{method: "GET", pattern: api.PathCurves, access: mayRead, topic: topicTrials, summary: "Show how the metrics of a trial went", call: gives(h.trials.curves)},
+		{method: "GET", pattern: api.PathAttempts, access: mayRead, topic: topicTrials, summary: "List the attempts of a trial", call: callFor(h.trials.attempts)},
+		{method: "GET", pattern: api.PathCurves, access: mayRead, topic: topicTrials, summary: "Show how the metrics of a trial went", call: callFor(h.trials.curves)},
 		{method: "GET", pattern: api.PathByHand, access: mayAct, topic: topicTrials, summary: "Say how to run a trial by hand",
-			query: []parameter{{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}}, call: gives(h.trials.runScript)},
-		{method: "GET", pattern: api.PathExplain, access: mayRead, topic: topicTrials, summary: "Say why a trial waits", call: gives(h.trials.explain)},
+			query: []parameter{{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}}, call: callFor(h.trials.runScript)},
+		{method: "GET", pattern: api.PathExplain, access: mayRead, topic: topicTrials, summary: "Say why a trial waits", call: callFor(h.trials.explain)},
 		{method: "GET", pattern: api.PathLogs, access: mayRead, topic: topicTrials, summary: "Stream what trials have printed",
 			query: []parameter{
 				index, {"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"},
@@ -190,9 +190,9 @@ func (h *handlers) sweepRoutes() []route {
 		{"cancel", "End a sweep", h.actions.cancel, []parameter{{"save", "boolean", "let running trials save their state first"}}},
 	} {
 		all = append(all, route{method: "POST", pattern: api.PathSweep + "/actions/" + a.name, access: mayAct, topic: topicSweeps, summary: a.summary,
-			query: append([]parameter{dry}, a.query...), call: gives(a.do)})
+			query: append([]parameter{dry}, a.query...), call: callFor(a.do)})
 	}
-	return append(all, route{method: "POST", pattern: api.PathCancel, access: mayAct, topic: topicTrials, summary: "Cancel one trial", query: []parameter{dry}, call: gives(h.actions.cancelTrial)})
+	return append(all, route{method: "POST", pattern: api.PathCancel, access: mayAct, topic: topicTrials, summary: "Cancel one trial", query: []parameter{dry}, call: callFor(h.actions.cancelTrial)})
 }
 
 // outputRoutes are the calls about what one trial has printed and left.
@@ -206,30 +206,30 @@ func (h *handlers) outputRoutes() []route {
 				stream, {"from", "integer", "position of the first piece"}, {"before", "integer", "give what is before this position instead; without both the end"},
 				{"limit", "integer", fmt.Sprintf("about so many bytes, up to %d; %d without it", api.MaxWindow, api.DefaultWindow)},
 			}, whereQuery),
-			call: gives(h.logs.sweepWindow)},
+			call: callFor(h.logs.sweepWindow)},
 		{method: "GET", pattern: api.PathSweepLogSearch, access: mayRead, topic: topicSweeps, summary: "Search what trials have printed",
 			query: slices.Concat([]parameter{
 				stream, text, exact, {"from", "integer", "position of the first piece to search; next of the answer before"},
 				{"limit", "integer", fmt.Sprintf("about so many hits, up to %d; %d without it", api.MaxHits, api.DefaultHits)},
 			}, whereQuery),
-			call: gives(h.logs.searchSweep)},
+			call: callFor(h.logs.searchSweep)},
 		{method: "GET", pattern: api.PathLog, access: mayRead, topic: topicTrials, summary: "Show a part of what a trial has printed",
 			query: []parameter{
 				attempt, stream, {"offset", "integer", "of the first byte; 0 without it"}, {"tail", "integer", "begin so many bytes before the end instead"},
 				{"limit", "integer", fmt.Sprintf("at most so many bytes, up to %d; %d without it", api.MaxWindow, api.DefaultWindow)},
 			},
-			call: gives(h.logs.window)},
+			call: callFor(h.logs.window)},
 		{method: "GET", pattern: api.PathLogSearch, access: mayRead, topic: topicTrials, summary: "Search what a trial has printed",
 			query: []parameter{
 				attempt, stream, text, exact,
 				{"offset", "integer", "of the first byte to search; next of the answer before"},
 				{"limit", "integer", fmt.Sprintf("about so many hits, up to %d; %d without it", api.MaxHits, api.DefaultHits)},
 			},
-			call: gives(h.logs.search)},
+			call: callFor(h.logs.search)},
 		{method: "GET", pattern: api.PathLogText, access: mayRead, topic: topicTrials, summary: "Download what a trial has printed",
 			query: []parameter{attempt, stream}, call: call{handler: h.logs.text, media: []string{mediaText}, stream: true}},
 		{method: "GET", pattern: api.PathFiles, access: mayRead, topic: topicTrials, summary: "List the files that a trial left",
-			query: []parameter{attempt}, call: gives(h.files.list)},
+			query: []parameter{attempt}, call: callFor(h.files.list)},
 		{method: "GET", pattern: api.PathFile, access: mayRead, topic: topicTrials, summary: "Download one of the files that a trial left",
 			query: []parameter{attempt, {"name", "string", "of the file, as in the list"}}, call: call{handler: h.files.open, media: []string{mediaBinary}, stream: true}},
 	}
@@ -246,16 +246,16 @@ func (h *handlers) fileRoutes() []route {
 		{method: "GET", pattern: api.PathBundles + "{digest}", access: forNodes, topic: topicFiles, summary: "Fetch a bundle",
 			call: call{handler: h.files.openBundle, media: []string{mediaBinary}, stream: true}},
 		{method: "PUT", pattern: api.PathRunFiles, access: forNodes, topic: topicFiles, summary: "Store what a run of a node has left", bodyLimit: unlimited,
-			call: gives(h.files.putArtifacts)},
+			call: callFor(h.files.putArtifacts)},
 		{method: "POST", pattern: api.PathSnapshots, access: forNodes, topic: topicFiles, summary: "Offer a snapshot", bodyLimit: checkpoint.MaxManifest,
-			call: takes(h.snapshots.offer)},
-		{method: "GET", pattern: api.PathSnapshots + "/{number}", access: forNodes, topic: topicFiles, summary: "Load a snapshot", call: gives(h.snapshots.load)},
+			call: callWithBody(h.snapshots.offer)},
+		{method: "GET", pattern: api.PathSnapshots + "/{number}", access: forNodes, topic: topicFiles, summary: "Load a snapshot", call: callFor(h.snapshots.load)},
 		{method: "PUT", pattern: file, access: forNodes, topic: topicFiles, summary: "Store the content of a file", bodyLimit: unlimited,
 			query: []parameter{{"size", "integer", "of the file, in bytes"}, {"have", "integer", "how many bytes of it are stored already"}},
-			call:  gives(h.snapshots.putFile)},
+			call:  callFor(h.snapshots.putFile)},
 		{method: "GET", pattern: file, access: forNodes, topic: topicFiles, summary: "Fetch the content of a file",
 			call: call{handler: h.snapshots.openFile, media: []string{mediaBinary}, stream: true}},
-		{method: "POST", pattern: file, access: forNodes, topic: topicFiles, summary: "Check the stored content of a file", call: gives(h.snapshots.verifyFile)},
+		{method: "POST", pattern: file, access: forNodes, topic: topicFiles, summary: "Check the stored content of a file", call: callFor(h.snapshots.verifyFile)},
 	}
 }
 
@@ -263,29 +263,29 @@ func (h *handlers) fileRoutes() []route {
 func (h *handlers) rootRoutes() []route {
 	return []route{
 		{method: "GET", pattern: api.PathHealthy, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
-			summary: "Say whether the node works: if not for long, it has to be started again", call: call{handler: h.healthy.answer, media: []string{mediaText}}},
+			summary: "Say whether the node works: if not for long, it has to be started again", call: call{handler: h.healthy.serve, media: []string{mediaText}}},
 		{method: "GET", pattern: api.PathMetrics, root: true, access: mayRead, topic: topicOthers,
 			summary: "Give metrics to Prometheus", call: call{handler: h.metrics.scrape, media: []string{mediaText}}},
 		{method: "GET", pattern: api.PathReady, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
-			summary: "Say whether the node can store what it is sent, or take trials", call: call{handler: h.ready.answer, media: []string{mediaText}}},
+			summary: "Say whether the node can store what it is sent, or take trials", call: call{handler: h.ready.serve, media: []string{mediaText}}},
 	}
 }
 
-// gives turns a function that gives a value into a call.
-func gives[T any](fn func(*http.Request) (T, error)) call {
+// callFor turns a function that gives a value into a call.
+func callFor[T any](fn func(*http.Request) (T, error)) call {
 	return call{gives: reflect.TypeFor[T](), handler: func(w http.ResponseWriter, r *http.Request) {
 		v, err := fn(r)
 		if err != nil {
-			refuse(w, err)
+			sendError(w, err)
 			return
 		}
-		send(w, r, v)
+		sendJSON(w, r, v)
 	}}
 }
 
-// takes is gives for a function that needs the body of the request.
-func takes[B, T any](fn func(*http.Request, *B) (T, error)) call {
-	c := gives(func(r *http.Request) (T, error) {
+// callWithBody is gives for a function that needs the body of the request.
+func callWithBody[B, T any](fn func(*http.Request, *B) (T, error)) call {
+	c := callFor(func(r *http.Request) (T, error) {
 		var body B
 		if err := decode(r, &body); err != nil {
 			var none T

@@ -32,7 +32,7 @@ type sweepOutput struct {
 	stream uint8   // 0 is all
 	part   bool    // only the selected trials
 	trials []int64 // the selected ones, ascending
-	seen   api.Seen
+	seen   api.SeenOutput
 }
 
 // sweepOutput finds the output that a request asks for.
@@ -47,26 +47,26 @@ func (h *logHandlers) sweepOutput(r *http.Request) (*sweepOutput, error) {
 	}
 	where, err := chart.ParseWhere(r.URL.Query())
 	if err != nil {
-		return nil, chartRefusal(err)
+		return nil, chartError(err)
 	}
 	if o.part = len(where.Query()) > 0; !o.part {
 		return o, nil
 	}
-	leave, err := h.charts.cache.turn.wait(r.Context())
+	leave, err := h.charts.cache.compute.acquire(r.Context())
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
 	v, err := h.charts.view(r.Context(), s, "", "", where)
 	if err != nil {
-		return nil, chartRefusal(err)
+		return nil, chartError(err)
 	}
 	o.trials, _, _ = v.Trials(chart.Order{By: "index"})
 	return o, nil
 }
 
 // read calls piece for what was printed between two positions, each byte once, and gives the position behind what it has looked at. errEnough
-// of piece ends it before that piece. When ctx has ended it gives how far it got.
+// get piece ends it before that piece. When ctx has ended it gives how far it got.
 func (o *sweepOutput) read(ctx context.Context, from, to int64, piece func(*api.SweepPiece) error) (int64, error) {
 	if from >= to || o.part && len(o.trials) == 0 {
 		return to, nil
@@ -105,14 +105,14 @@ func (o *sweepOutput) read(ctx context.Context, from, to int64, piece func(*api.
 	return next, err
 }
 
-// before gives the last pieces before a position, for about limit bytes, and the position from which on nothing is missing. It reads
+// markBefore gives the last pieces before a position, for about limit bytes, and the position from which on nothing is missing. It reads
 // ranges that get longer and longer. With an error, such as that ctx has ended, it gives what it has.
 func (o *sweepOutput) before(ctx context.Context, first, to, limit int64) (pieces []api.SweepPiece, from int64, err error) {
 	from = to
 	for step := int64(backStep); from > first; step *= 4 {
 		lo := max(first, (from>>placeBits-step)<<placeBits)
 		var part lastPieces
-		o.seen = api.Seen{}
+		o.seen = api.SeenOutput{}
 		if _, err := o.read(ctx, lo, from, func(p *api.SweepPiece) error { part.add(p, limit); return nil }); err != nil {
 			return pieces, from, err
 		}
@@ -139,7 +139,7 @@ type lastPieces struct {
 func costOf(p *api.SweepPiece) int64 { return int64(len(p.Data)) + pieceCost }
 
 func (l *lastPieces) add(p *api.SweepPiece, limit int64) {
-	l.pieces = append(l.pieces, own(p, limit))
+	l.pieces = append(l.pieces, cloneTail(p, limit))
 	l.cost += costOf(&l.pieces[len(l.pieces)-1])
 	l.trim(limit)
 }
@@ -153,8 +153,8 @@ func (l *lastPieces) trim(limit int64) {
 	l.pieces = l.pieces[n:]
 }
 
-// own gives a copy of a piece, of a longer one its end.
-func own(p *api.SweepPiece, limit int64) api.SweepPiece {
+// cloneTail gives a copy of a piece, of a longer one its end.
+func cloneTail(p *api.SweepPiece, limit int64) api.SweepPiece {
 	c := *p
 	if over := int64(len(c.Data)) - limit; over > 0 {
 		c.Data, c.Offset = c.Data[over:], c.Offset+over
@@ -166,15 +166,15 @@ func own(p *api.SweepPiece, limit int64) api.SweepPiece {
 // sweepLog answers with a part of what the trials of a sweep have printed.
 func (h *logHandlers) sweepWindow(r *http.Request) (api.SweepLog, error) {
 	w := api.SweepLog{Pieces: []api.SweepPiece{}}
-	limit, err := whole(r, "limit", api.DefaultWindow, 1, api.MaxWindow)
+	limit, err := intParam(r, "limit", api.DefaultWindow, 1, api.MaxWindow)
 	if err != nil {
 		return w, err
 	}
-	from, err := whole(r, "from", -1, 0, maxOffset)
+	from, err := intParam(r, "from", -1, 0, maxOffset)
 	if err != nil {
 		return w, err
 	}
-	before, err := whole(r, "before", maxOffset, 0, maxOffset)
+	before, err := intParam(r, "before", maxOffset, 0, maxOffset)
 	if err != nil {
 		return w, err
 	}
@@ -182,7 +182,7 @@ func (h *logHandlers) sweepWindow(r *http.Request) (api.SweepLog, error) {
 	if err != nil {
 		return w, err
 	}
-	leave, err := h.indexes.turns.wait(r.Context())
+	leave, err := h.indexes.readers.acquire(r.Context())
 	if err != nil {
 		return w, err
 	}
@@ -193,7 +193,7 @@ func (h *logHandlers) sweepWindow(r *http.Request) (api.SweepLog, error) {
 	if w.First, w.Total, err = o.bounds(r.Context()); err != nil {
 		return w, err
 	}
-	_, err = limited(r.Context(), h.indexes.patience, func(ctx context.Context) (struct{}, error) {
+	_, err = withPartialResult(r.Context(), h.indexes.timeout, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, o.window(ctx, &w, from, min(max(before, w.First), w.Total), limit)
 	})
 	if err != nil {
@@ -215,7 +215,7 @@ func (o *sweepOutput) window(ctx context.Context, w *api.SweepLog, from, before,
 		if cost += costOf(p); cost > limit && len(w.Pieces) > 0 {
 			return errEnough
 		}
-		w.Pieces = append(w.Pieces, own(p, limit))
+		w.Pieces = append(w.Pieces, cloneTail(p, limit))
 		return nil
 	})
 	return err
@@ -238,7 +238,7 @@ func (h *logHandlers) searchSweep(r *http.Request) (api.SweepHits, error) {
 	if err != nil {
 		return out, err
 	}
-	from, err := whole(r, "from", 0, 0, maxOffset)
+	from, err := intParam(r, "from", 0, 0, maxOffset)
 	if err != nil {
 		return out, err
 	}
@@ -246,7 +246,7 @@ func (h *logHandlers) searchSweep(r *http.Request) (api.SweepHits, error) {
 	if err != nil {
 		return out, err
 	}
-	leave, err := h.indexes.turns.wait(r.Context())
+	leave, err := h.indexes.readers.acquire(r.Context())
 	if err != nil {
 		return out, err
 	}
@@ -256,7 +256,7 @@ func (h *logHandlers) searchSweep(r *http.Request) (api.SweepHits, error) {
 		return out, err
 	}
 	runs := map[string]*runSearch{}
-	next, err := limited(r.Context(), h.indexes.patience, func(ctx context.Context) (int64, error) {
+	next, err := withPartialResult(r.Context(), h.indexes.timeout, func(ctx context.Context) (int64, error) {
 		return o.read(ctx, max(from, first), end, func(p *api.SweepPiece) error { return of.addPiece(ctx, p, runs, &out) })
 	})
 	if err != nil {
@@ -279,14 +279,14 @@ func (s *search) addPiece(ctx context.Context, p *api.SweepPiece, runs map[strin
 		if len(runs) >= searchedRuns {
 			finishRuns(runs, out)
 		}
-		run = &runSearch{search: search{finder: &finder{text: s.text, exact: s.exact}, limit: api.MaxHits}, index: p.Index, run: p.Run}
+		run = &runSearch{search: search{textFinder: &textFinder{text: s.text, exact: s.exact}, limit: api.MaxHits}, index: p.Index, run: p.Run}
 		runs[p.Run] = run
 	}
 	out.Searched += int64(len(p.Data))
 	run.position = p.Position
 	stream, _ := streamNumber(p.Stream) // it comes from streamName
 	run.add(stream, p.Offset, p.Data)
-	run.pass(run.hits, out)
+	run.moveHits(run.hits, out)
 	return nil
 }
 
@@ -298,7 +298,7 @@ type runSearch struct {
 	position int64
 }
 
-func (s *runSearch) pass(hits []api.LogHit, out *api.SweepHits) {
+func (s *runSearch) moveHits(hits []api.LogHit, out *api.SweepHits) {
 	for _, h := range hits {
 		out.Hits = append(out.Hits, api.SweepHit{Position: s.position, Index: s.index, Run: s.run, LogHit: h})
 	}
@@ -309,7 +309,7 @@ func (s *runSearch) pass(hits []api.LogHit, out *api.SweepHits) {
 func finishRuns(runs map[string]*runSearch, out *api.SweepHits) {
 	last := len(out.Hits)
 	for _, s := range runs {
-		s.pass(s.finish(), out)
+		s.moveHits(s.finish(), out)
 	}
 	slices.SortStableFunc(out.Hits[last:], func(a, b api.SweepHit) int { return int(a.Position - b.Position) })
 	clear(runs)

@@ -52,7 +52,7 @@ func newPrintingSweep(t *testing.T, rounds int) *printingSweep {
 // window asks for a part, each time with more patience.
 func (p *printingSweep) window(t *testing.T, query string) api.SweepLog {
 	t.Helper()
-	p.handlers.logs.indexes.patience = min(time.Minute, 2*p.handlers.logs.indexes.patience+time.Microsecond)
+	p.handlers.logs.indexes.timeout = min(time.Minute, 2*p.handlers.logs.indexes.timeout+time.Microsecond)
 	r := httptest.NewRequestWithContext(t.Context(), "GET", "/?"+query, nil)
 	r.SetPathValue("sweep", p.id)
 	w, err := p.handlers.logs.sweepWindow(r)
@@ -103,7 +103,7 @@ func TestSweepLog(t *testing.T) {
 		{"limit=3000&d[i]=1..2&stream=stdout", time.Minute, func(s string) bool { return s[0] != '0' && strings.Contains(s, " stdout ") }},
 		{"limit=3000&state=failed", time.Minute, func(string) bool { return false }},
 	} {
-		p.handlers.logs.indexes.patience = c.patience
+		p.handlers.logs.indexes.timeout = c.patience
 		want := ""
 		for _, s := range p.all {
 			if c.keep(s) {
@@ -158,7 +158,7 @@ func TestSweepLogSearch(t *testing.T) {
 func TestWindowEndsInTime(t *testing.T) {
 	t.Parallel()
 	p := newPrintingSweep(t, 600)
-	p.handlers.logs.indexes.patience = 0
+	p.handlers.logs.indexes.timeout = 0
 	want := p.text[1]["stdout"] + p.text[1]["stderr"]
 	got, calls := "", 0
 	for offset := int64(0); len(got) < len(want) && calls < 10_000; calls++ {
@@ -176,7 +176,7 @@ func TestWindowEndsInTime(t *testing.T) {
 			got += string(piece.Data)
 		}
 		offset = w.Next
-		p.handlers.logs.indexes.patience = 2*p.handlers.logs.indexes.patience + time.Microsecond
+		p.handlers.logs.indexes.timeout = 2*p.handlers.logs.indexes.timeout + time.Microsecond
 	}
 	if len(got) != len(want) || calls < 2 {
 		t.Errorf("got %d bytes in %d calls, want %d in several", len(got), calls, len(want))

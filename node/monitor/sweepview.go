@@ -30,7 +30,7 @@ func (sv *sweepViews) of(ctx context.Context, s *grid.Sweep) (api.Sweep, error) 
 	if err != nil {
 		return api.Sweep{}, fmt.Errorf("list metrics of %s: %w", s.ID, err)
 	}
-	v := counted(s, &c)
+	v := sweepWithCounts(s, &c)
 	v.Metrics = nonNil(metrics)
 	if s.Task.Resources.Measured() {
 		rec, _ := sv.master.Sweep(s.ID)
@@ -47,8 +47,8 @@ func (sv *sweepViews) of(ctx context.Context, s *grid.Sweep) (api.Sweep, error) 
 	return v, nil
 }
 
-// counted joins a record with the counts of its trials.
-func counted(s *grid.Sweep, c *history.Counts) api.Sweep {
+// sweepWithCounts joins a record with the counts of its trials.
+func sweepWithCounts(s *grid.Sweep, c *history.Counts) api.Sweep {
 	v := api.Sweep{
 		SweepCounts: api.SweepCounts{
 			Sweep: s.ID, State: s.State, Count: s.Space.Count(), Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled, Stopped: c.Stopped,

@@ -4,10 +4,10 @@ import (
 	"bytes"
 )
 
-// finder finds a text in data, where the letters from A to Z are as good as small ones unless
+// textFinder finds a text in data, where the letters from A to Z are as good as small ones unless
 // exact. It looks for what is rarest of the text, which is a matter of vector instructions, and
 // compares the rest where that is.
-type finder struct {
+type textFinder struct {
 	text  []byte // in small letters unless exact
 	exact bool
 
@@ -18,41 +18,41 @@ type finder struct {
 	places [2]int // in data, of the next part and of the next other one; behind data for none
 }
 
-// finderSample is how many bytes of data tell what is rare in it.
-const finderSample = 4096
+// sampleBytes is how many bytes of data tell what is rare in it.
+const sampleBytes = 4096
 
-func newFinder(text string, exact bool) *finder {
-	f := &finder{text: []byte(text), exact: exact}
+func newTextFinder(text string, exact bool) *textFinder {
+	f := &textFinder{text: []byte(text), exact: exact}
 	if !exact {
 		for i, c := range f.text {
-			f.text[i] = small(c)
+			f.text[i] = toLower(c)
 		}
 	}
 	return f
 }
 
-// small gives the small letter for one from A to Z, so that places stay the same in any encoding of
+// toLower gives the small letter for one from A to Z, so that places stay the same in any encoding of
 // text.
-func small(c byte) byte {
+func toLower(c byte) byte {
 	if 'A' <= c && c <= 'Z' {
 		c += 'a' - 'A'
 	}
 	return c
 }
 
-func isLetter(c byte) bool { return 'a' <= small(c) && small(c) <= 'z' }
+func isLetter(c byte) bool { return 'a' <= toLower(c) && toLower(c) <= 'z' }
 
-// look has data searched from now on.
-func (f *finder) look(data []byte) {
+// reset has data searched from now on.
+func (f *textFinder) reset(data []byte) {
 	f.data, f.places = data, [2]int{-1, -1}
 	f.part, f.at, f.other = f.text, 0, 0
 	if f.exact {
 		return
 	}
-	sample := data[:min(len(data), finderSample)]
+	sample := data[:min(len(data), sampleBytes)]
 	var counts [256]int
 	for _, c := range sample {
-		counts[small(c)]++
+		counts[toLower(c)]++
 	}
 	least := len(sample) + 1
 	for lo := 0; lo < len(f.text); {
@@ -75,15 +75,15 @@ func (f *finder) look(data []byte) {
 
 // next gives the place of the first text from a place on, which is not before that of the call
 // before; -1 for none.
-func (f *finder) next(from int) int {
+func (f *textFinder) next(from int) int {
 	for from += f.at; ; from++ {
 		if f.places[0] < from {
-			f.places[0] = f.behind(from, bytes.Index(f.data[min(from, len(f.data)):], f.part))
+			f.places[0] = f.indexOrEnd(from, bytes.Index(f.data[min(from, len(f.data)):], f.part))
 		}
 		if f.places[1] < from {
 			f.places[1] = len(f.data)
 			if f.other != 0 {
-				f.places[1] = f.behind(from, bytes.IndexByte(f.data[min(from, len(f.data)):], f.other))
+				f.places[1] = f.indexOrEnd(from, bytes.IndexByte(f.data[min(from, len(f.data)):], f.other))
 			}
 		}
 		from = min(f.places[0], f.places[1])
@@ -91,25 +91,25 @@ func (f *finder) next(from int) int {
 		if begin+len(f.text) > len(f.data) {
 			return -1
 		}
-		if f.same(f.data[begin : begin+len(f.text)]) {
+		if f.matches(f.data[begin : begin+len(f.text)]) {
 			return begin
 		}
 	}
 }
 
-func (f *finder) behind(from, at int) int {
+func (f *textFinder) indexOrEnd(from, at int) int {
 	if at < 0 {
 		return len(f.data)
 	}
 	return from + at
 }
 
-func (f *finder) same(data []byte) bool {
+func (f *textFinder) matches(data []byte) bool {
 	if f.exact {
 		return true // the part is all of it
 	}
 	for i, c := range data {
-		if small(c) != f.text[i] {
+		if toLower(c) != f.text[i] {
 			return false
 		}
 	}

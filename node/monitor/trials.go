@@ -34,16 +34,16 @@ type trialHandlers struct {
 func (h *trialHandlers) listOld(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	l, err := h.newListing(r, s)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
-	out := newLines(w)
-	out.end(r.Context(), l.each(r.Context(), func(t *api.Trial) error { return out.put(t) }))
+	out := newLineWriter(w)
+	out.close(r.Context(), l.each(r.Context(), func(t *api.Trial) error { return out.write(t) }))
 }
 
 // newListing makes the listing that a request asks for; trials that have not run yet are made up from the space.
@@ -56,13 +56,13 @@ func (h *trialHandlers) newListing(r *http.Request, s *grid.Sweep) (*listing, er
 	if err != nil {
 		return nil, err
 	}
-	l := &listing{trials: h, sweep: s, q: q, parameter: parameter, sorted: q.Sort, madeUp: -1, left: q.Limit, skip: q.Offset}
+	l := &listing{trials: h, sweep: s, q: q, parameter: parameter, sorted: q.Sort, lastUnrecorded: -1, left: q.Limit, skip: q.Offset}
 	if l.left <= 0 {
 		l.left = s.Space.Count()
 	}
 	where, err := chart.ParseWhere(r.Form)
 	if err != nil {
-		return nil, chartRefusal(err)
+		return nil, chartError(err)
 	}
 	l.filtered = where.NeedsColumns()
 	if err := l.parseAfter(r); err != nil {
@@ -70,7 +70,7 @@ func (h *trialHandlers) newListing(r *http.Request, s *grid.Sweep) (*listing, er
 	}
 	if l.filtered {
 		if err := l.selectTrials(r.Context(), where); err != nil {
-			return nil, chartRefusal(err)
+			return nil, chartError(err)
 		}
 	}
 	return l, nil
@@ -81,8 +81,8 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 	kept := keptOutput(ctx, l.trials.store, l.trials.log)
 	l.emit = func(t *grid.Trial) error {
 		l.last = t
-		v := wire(l.sweep, t)
-		v.Output = printed(t.Result.Log, kept.First(t.Node))
+		v := apiTrial(l.sweep, t)
+		v.Output = keptOutputOf(t.Result.Log, kept.First(t.Node))
 		return put(v)
 	}
 	if l.q.Class != "" && !l.filtered {
@@ -93,7 +93,7 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 			}
 		}
 		if l.parameter == "" {
-			l.only(l.q.Class)
+			l.keepClass(l.q.Class)
 		}
 	}
 	if err := l.run(ctx); !errors.Is(err, errEnough) {
@@ -105,9 +105,9 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 // errEnough ends a listing that has given what it should.
 var errEnough = errors.New("enough is listed")
 
-// only leaves out trials whose last attempt did not fail in this class. History does not select by class, so rows are passed over
+// keepClass leaves out trials whose last attempt did not fail in this class. History does not select by class, so rows are passed over
 // and counted here.
-func (l *listing) only(class grid.Class) {
+func (l *listing) keepClass(class grid.Class) {
 	emit, skip, left := l.emit, l.skip, l.left
 	l.q.Limit, l.q.Offset, l.skip, l.left = 0, 0, 0, l.sweep.Space.Count()
 	l.emit = func(t *grid.Trial) error {
@@ -160,12 +160,12 @@ type listing struct {
 	skip   int64 // how many to pass over first
 	emit   func(*grid.Trial) error
 
-	parameter string // the key to sort by instead of q.Sort; empty for none
-	sorted    string // what was asked to sort by
-	order     string // names the order, in cursors
-	after     *trialCursor
-	last      *grid.Trial // that was emitted
-	madeUp    int64       // the index of the last trial without a row; -1 for none yet
+	parameter      string // the key to sort by instead of q.Sort; empty for none
+	sorted         string // what was asked to sort by
+	order          string // names the order, in cursors
+	after          *trialCursor
+	last           *grid.Trial // that was emitted
+	lastUnrecorded int64       // the index of the last trial without a row; -1 for none yet
 
 	filtered bool    // the trials are those in selected, in this order
 	selected []int64 // indexes
@@ -176,52 +176,52 @@ type listing struct {
 func (l *listing) run(ctx context.Context) error {
 	switch {
 	case l.filtered:
-		return l.these(ctx, l.selected)
+		return l.byIndexes(ctx, l.selected)
 	case l.parameter != "":
 		return l.byParameter(ctx, l.parameter)
 	case l.q.Sort == "index" && l.q.Desc:
-		return l.descending(ctx)
+		return l.byIndexDescending(ctx)
 	case l.q.Sort == string(history.SortState):
 		return l.byState(ctx)
 	case l.q.Sort == "index" && len(l.q.States) == 0:
-		return l.all(ctx)
+		return l.byIndex(ctx)
 	}
 	if wanted := l.known(); (len(wanted) > 0 || len(l.q.States) == 0) && (l.after == nil || !l.after.unknown) {
-		if l.q.Sort == "index" && !l.q.Desc && l.wantsUnknown() {
-			return l.merged(ctx)
+		if l.q.Sort == "index" && !l.q.Desc && l.wantsUnrecorded() {
+			return l.byIndexFiltered(ctx)
 		}
-		if err := l.rows(ctx, wanted); err != nil {
+		if err := l.recorded(ctx, wanted); err != nil {
 			return err
 		}
 	}
-	if !l.wantsUnknown() {
+	if !l.wantsUnrecorded() {
 		return nil
 	}
-	return l.unknown(ctx)
+	return l.listUnrecorded(ctx)
 }
 
-// unknownState is the state of trials without a row.
-func (l *listing) unknownState() grid.State {
+// unrecordedState is the state of trials without a row.
+func (l *listing) unrecordedState() grid.State {
 	if l.sweep.State == grid.SweepCancelled {
 		return grid.Cancelled
 	}
 	return grid.Pending
 }
 
-func (l *listing) wants(s grid.State) bool {
+func (l *listing) wantsState(s grid.State) bool {
 	return len(l.q.States) == 0 || slices.Contains(l.q.States, s)
 }
 
-func (l *listing) wantsUnknown() bool { return l.wants(l.unknownState()) }
+func (l *listing) wantsUnrecorded() bool { return l.wantsState(l.unrecordedState()) }
 
-// known lists the states to ask history for. Rows that wait for a retry are pending there.
+// notModified lists the states to ask history for. Rows that wait for a retry are pending there.
 func (l *listing) known() []grid.State {
 	return l.q.States
 }
 
-// all merges rows and gaps by index; the offset is an index then.
-func (l *listing) all(ctx context.Context) error {
-	next := l.skip + l.from()
+// byIndex merges rows and gaps by index; the offset is an index then.
+func (l *listing) byIndex(ctx context.Context) error {
+	next := l.skip + l.firstIndex()
 	l.skip = 0
 	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, history.Query{From: next, Limit: l.left}) {
 		if err != nil {
@@ -230,7 +230,7 @@ func (l *listing) all(ctx context.Context) error {
 		if err := l.fill(&next, t.Index); err != nil || l.left == 0 {
 			return err
 		}
-		if err := l.put(&t); err != nil || l.left == 0 {
+		if err := l.emitOrSkip(&t); err != nil || l.left == 0 {
 			return err
 		}
 		next = t.Index + 1
@@ -238,11 +238,11 @@ func (l *listing) all(ctx context.Context) error {
 	return l.fill(&next, l.sweep.Space.Count())
 }
 
-// merged is all with a filter.
-func (l *listing) merged(ctx context.Context) error {
-	rows, next := l.trials.history.Known(l.sweep.ID), l.from()
+// byIndexFiltered is all with a filter.
+func (l *listing) byIndexFiltered(ctx context.Context) error {
+	rows, next := l.trials.history.Known(l.sweep.ID), l.firstIndex()
 	if l.skip >= farSkip && rows.Count() <= chartTrials { // else their states take too much memory
-		if err := l.jump(ctx, rows, &next); err != nil {
+		if err := l.skipRecorded(ctx, rows, &next); err != nil {
 			return err
 		}
 	}
@@ -250,22 +250,22 @@ func (l *listing) merged(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := l.gaps(rows, next, t.Index); err != nil || l.left == 0 {
+		if err := l.fillGaps(rows, next, t.Index); err != nil || l.left == 0 {
 			return err
 		}
 		next = t.Index + 1
-		if err := l.put(&t); err != nil || l.left == 0 {
+		if err := l.emitOrSkip(&t); err != nil || l.left == 0 {
 			return err
 		}
 	}
-	return l.gaps(rows, next, l.sweep.Space.Count())
+	return l.fillGaps(rows, next, l.sweep.Space.Count())
 }
 
 // farSkip is how many trials are passed over by looking at their states alone.
 const farSkip = 500
 
-// jump passes over trials up to the first one without a row.
-func (l *listing) jump(ctx context.Context, rows *ranges.Set, next *int64) error {
+// skipRecorded passes over trials up to the first one without a row.
+func (l *listing) skipRecorded(ctx context.Context, rows *ranges.Set, next *int64) error {
 	end := l.sweep.Space.Count()
 	if gap, ok := rows.Gap(*next, end); ok {
 		end = gap.Lo
@@ -281,7 +281,7 @@ func (l *listing) jump(ctx context.Context, rows *ranges.Set, next *int64) error
 			case index >= end || known == 0 || l.skip == 0:
 				return nil
 			default:
-				if l.wants(grid.States[known-1]) {
+				if l.wantsState(grid.States[known-1]) {
 					l.skip--
 				}
 				*next = index + 1
@@ -291,8 +291,8 @@ func (l *listing) jump(ctx context.Context, rows *ranges.Set, next *int64) error
 	return nil
 }
 
-// gaps emits the trials of [from,end) without a row.
-func (l *listing) gaps(rows *ranges.Set, from, end int64) (err error) {
+// fillGaps emits the trials of [from,end) without a row.
+func (l *listing) fillGaps(rows *ranges.Set, from, end int64) (err error) {
 	for gap, ok := rows.Gap(from, end); ok && err == nil && l.left > 0; gap, ok = rows.Gap(gap.Hi, end) {
 		hi := gap.Hi
 		err = l.fill(&gap.Lo, hi)
@@ -308,22 +308,22 @@ func (l *listing) fill(next *int64, end int64) error {
 		l.skip -= jump
 	}
 	for ; *next < end && l.left > 0; *next++ {
-		if err := l.put(l.make(*next)); err != nil {
+		if err := l.emitOrSkip(l.unrecorded(*next)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// make makes up a trial that has no row.
-func (l *listing) make(index int64) *grid.Trial {
-	l.madeUp = index
-	return &grid.Trial{Index: index, State: l.unknownState()}
+// computeAndKeep makes up a trial that has no row.
+func (l *listing) unrecorded(index int64) *grid.Trial {
+	l.lastUnrecorded = index
+	return &grid.Trial{Index: index, State: l.unrecordedState()}
 }
 
-// rows emits trials with rows, in the order that was asked for.
-func (l *listing) rows(ctx context.Context, states []grid.State) error {
-	q := history.Query{States: states, Sort: history.Sort(l.q.Sort), Desc: l.q.Desc, Limit: l.left, Offset: l.skip, After: l.place()}
+// recorded emits trials with rows, in the order that was asked for.
+func (l *listing) recorded(ctx context.Context, states []grid.State) error {
+	q := history.Query{States: states, Sort: history.Sort(l.q.Sort), Desc: l.q.Desc, Limit: l.left, Offset: l.skip, After: l.historyCursor()}
 	emitted := int64(0)
 	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, q) {
 		if err != nil {
@@ -331,18 +331,18 @@ func (l *listing) rows(ctx context.Context, states []grid.State) error {
 		}
 		emitted++
 		l.skip = 0
-		if err := l.put(&t); err != nil || l.left == 0 {
+		if err := l.emitOrSkip(&t); err != nil || l.left == 0 {
 			return err
 		}
 	}
 	if emitted == 0 && l.skip > 0 {
-		return l.passOver(ctx, states)
+		return l.subtractSkipped(ctx, states)
 	}
 	return nil
 }
 
-// passOver subtracts the rows that the offset has skipped.
-func (l *listing) passOver(ctx context.Context, states []grid.State) error {
+// subtractSkipped subtracts the rows that the offset has skipped.
+func (l *listing) subtractSkipped(ctx context.Context, states []grid.State) error {
 	c, err := l.trials.history.Counts(ctx, l.sweep.ID)
 	if err != nil {
 		return err
@@ -358,16 +358,16 @@ func (l *listing) passOver(ctx context.Context, states []grid.State) error {
 	return nil
 }
 
-// unknown emits the trials without a row, by index: behind the rows, whatever the order.
-func (l *listing) unknown(context.Context) error {
+// listUnrecorded emits the trials without a row, by index: behind the rows, whatever the order.
+func (l *listing) listUnrecorded(context.Context) error {
 	from := int64(0)
 	if l.after != nil && (l.after.unknown || l.q.Sort == string(history.SortIndex)) {
-		from = l.from()
+		from = l.firstIndex()
 	}
-	return l.gaps(l.trials.history.Known(l.sweep.ID), from, l.sweep.Space.Count())
+	return l.fillGaps(l.trials.history.Known(l.sweep.ID), from, l.sweep.Space.Count())
 }
 
-func (l *listing) put(t *grid.Trial) error {
+func (l *listing) emitOrSkip(t *grid.Trial) error {
 	if t.Index >= l.sweep.Space.Count() {
 		return nil // an event that an earlier version has taken in, about no trial of this sweep
 	}
@@ -379,24 +379,24 @@ func (l *listing) put(t *grid.Trial) error {
 	return l.emit(t)
 }
 
-func state(t *grid.Trial) grid.State {
+func stateOf(t *grid.Trial) grid.State {
 	if t.State == "" {
 		return grid.Pending
 	}
 	return t.State
 }
 
-// wire turns a trial into its wire form.
-func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
+// apiTrial turns a trial into its wire form.
+func apiTrial(s *grid.Sweep, t *grid.Trial) *api.Trial {
 	params, err := s.Space.At(t.Index)
 	if err != nil {
 		params = space.Params{} // a trial is listed also where its sweep's record contradicts itself
 	}
 	v := &api.Trial{
-		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: state(t),
+		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: stateOf(t),
 		Attempt: t.Attempt, Attempts: t.Attempts, Node: t.Node, Class: t.Result.Class, Reason: t.Result.Reason,
 		Params: params, Metrics: t.Result.Metrics,
-		Started: micros(t.Result.Started), Ended: micros(t.Ended), Usage: usage(t.Result.Usage), Left: t.Result.Left, Devices: t.Result.Devices,
+		Started: micros(t.Result.Started), Ended: micros(t.Ended), Usage: apiUsage(t.Result.Usage), Left: t.Result.Left, Devices: t.Result.Devices,
 	}
 	if s.State == grid.SweepCancelled && !v.State.Terminal() {
 		v.State = grid.Cancelled
@@ -436,7 +436,7 @@ func exitCode(r *grid.Result) *int {
 	return &code
 }
 
-func usage(u grid.Usage) api.Usage {
+func apiUsage(u grid.Usage) api.Usage {
 	r := api.Usage{Wall: seconds(u.Wall), CPU: seconds(u.CPU), Memory: u.Memory}
 	for _, d := range u.GPU {
 		r.GPUs = append(r.GPUs, api.GPUUse{UUID: d.UUID, Memory: d.Peak, Busy: d.Busy})
@@ -464,11 +464,11 @@ func (h *trialHandlers) attempts(r *http.Request) ([]api.Attempt, error) {
 	all := make([]api.Attempt, 0, len(known))
 	kept := keptOutput(r.Context(), h.store, h.log)
 	for i := range known {
-		v := attempt(&known[i])
+		v := apiAttempt(&known[i])
 		if len(s.Updates) > 0 {
 			v.Bundle = shortDigest(s.BundleAt(index, known[i].Started))
 		}
-		v.Output = printed(known[i].Result.Log, kept.First(known[i].Node))
+		v.Output = keptOutputOf(known[i].Result.Log, kept.First(known[i].Node))
 		all = append(all, v)
 	}
 	return all, nil
@@ -494,11 +494,11 @@ func (h *trialHandlers) curves(r *http.Request) ([]api.Curve, error) {
 	return all, nil
 }
 
-func attempt(a *history.Attempt) api.Attempt {
+func apiAttempt(a *history.Attempt) api.Attempt {
 	v := api.Attempt{
 		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class, Rule: a.Result.Rule, Device: a.Result.Device,
 		Snapshot: a.Result.Snapshot, Resumed: a.Result.Resumed,
-		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Usage: usage(a.Result.Usage),
+		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Usage: apiUsage(a.Result.Usage),
 		Devices: a.Result.Devices,
 	}
 	running := a.Outcome == history.IsRunning

@@ -137,7 +137,7 @@ func (l *lookup) trialLog(r *http.Request) (*trialLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find attempts: %w", err)
 	}
-	a := pick(attempts, number)
+	a := pickAttempt(attempts, number)
 	if a == nil && number > 0 {
 		return nil, &api.Error{
 			Status: http.StatusNotFound, Msg: fmt.Sprintf("trial %d has no attempt %d", index, number),

@@ -39,14 +39,14 @@ type eventHandlers struct {
 func (h *eventHandlers) stream(w http.ResponseWriter, r *http.Request) {
 	topics, err := h.topics(r.FormValue("topics"))
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	last, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64) // absent is the beginning
 	c, err := h.hub.join(principalOf(r.Context()).name, topics, last)
 	if err != nil {
 		w.Header().Set("Retry-After", strconv.Itoa(int(eventsRetry.Seconds())))
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	defer h.hub.leave(c)
@@ -56,7 +56,7 @@ func (h *eventHandlers) stream(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "retry: %d\n\n", eventsRetry.Milliseconds())
 	beat := time.NewTicker(heartBeat)
 	defer beat.Stop()
-	leaving := leavingOf(r.Context())
+	leaving := serverStopping(r.Context())
 	for {
 		if err := out.Flush(); err != nil {
 			return
@@ -64,7 +64,7 @@ func (h *eventHandlers) stream(w http.ResponseWriter, r *http.Request) {
 		err := error(nil)
 		select {
 		case <-c.wake:
-			err = writeEvents(w, h.hub.take(c))
+			err = writeEvents(w, h.hub.drain(c))
 		case <-beat.C:
 			_, err = io.WriteString(w, ": hb\n\n")
 		case <-leaving:
@@ -137,15 +137,15 @@ func notTopic(name string) error {
 	return badRequest(fmt.Sprintf("%.60q is not a topic", name), "topics are overview, nodes, sweep:ID and trial:ID/INDEX, with commas between them")
 }
 
-// errCrowded is the answer to one stream too many.
-func errCrowded(what string) error {
+// tooManyStreams is the answer to one stream too many.
+func tooManyStreams(what string) error {
 	return &api.Error{Status: http.StatusServiceUnavailable, Msg: what, Hint: "close other pages, or try again later"}
 }
 
-// leavingOf gives what is closed when the server of a request ends.
-func leavingOf(ctx context.Context) <-chan struct{} {
-	leaving, _ := ctx.Value(leavingKey{}).(<-chan struct{})
+// serverStopping gives what is closed when the server of a request ends.
+func serverStopping(ctx context.Context) <-chan struct{} {
+	leaving, _ := ctx.Value(serverStoppingKey{}).(<-chan struct{})
 	return leaving
 }
 
-type leavingKey struct{}
+type serverStoppingKey struct{}

@@ -10,20 +10,20 @@ import (
 )
 
 const (
-	// keptLogBytes bounds the output that is kept, and keptLogFor says how long that is which
+	// logCacheBytes bounds the output that is kept, and logCacheTTL says how long that is which
 	// nobody searches.
-	keptLogBytes = 32 << 20
-	keptLogFor   = 5 * time.Second
+	logCacheBytes = 32 << 20
+	logCacheTTL   = 5 * time.Second
 )
 
-// keptLog keeps the output of the ended attempt that was searched last: somebody who types a text
+// logCache keeps the output of the ended attempt that was searched last: somebody who types a text
 // searches it once for each letter. The zero value keeps none yet.
-type keptLog struct {
+type logCache struct {
 	mu     sync.Mutex
 	sweep  grid.SweepID
 	run    string
 	pieces []logPiece
-	gone   *time.Timer
+	expiry *time.Timer
 }
 
 // logPiece is a chunk of an attempt with the position before it.
@@ -32,26 +32,26 @@ type logPiece struct {
 	jetstream.Chunk
 }
 
-// of gives all output of an attempt; nil when it is not kept.
-func (k *keptLog) of(t *trialLog) []logPiece {
+// get gives all output of an attempt; nil when it is not kept.
+func (k *logCache) get(t *trialLog) []logPiece {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.pieces == nil || k.sweep != t.sweep || k.run != t.run {
 		return nil
 	}
-	k.gone.Reset(keptLogFor)
+	k.expiry.Reset(logCacheTTL)
 	return k.pieces
 }
 
-// keep keeps all output of an attempt instead of that of another one.
-func (k *keptLog) keep(t *trialLog, pieces []logPiece) {
+// set keeps all output of an attempt instead of that of another one.
+func (k *logCache) set(t *trialLog, pieces []logPiece) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.gone != nil {
-		k.gone.Stop()
+	if k.expiry != nil {
+		k.expiry.Stop()
 	}
 	k.sweep, k.run, k.pieces = t.sweep, t.run, pieces
-	k.gone = time.AfterFunc(keptLogFor, func() {
+	k.expiry = time.AfterFunc(logCacheTTL, func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if len(k.pieces) > 0 && &k.pieces[0] == &pieces[0] {
@@ -62,9 +62,9 @@ func (k *keptLog) keep(t *trialLog, pieces []logPiece) {
 
 // recorder collects the output of an attempt that ended as it is read from its first byte on.
 type recorder struct {
-	pieces []logPiece
-	bytes  int
-	off    bool // it is not all, or too much
+	pieces     []logPiece
+	bytes      int
+	incomplete bool // it is not all, or too much
 }
 
 // messageBytes is about how large a message with output is, and largePart how large a part of one
@@ -77,7 +77,7 @@ const (
 )
 
 func (r *recorder) add(p position, c *jetstream.Chunk) {
-	if r.off {
+	if r.incomplete {
 		return
 	}
 	piece := logPiece{p, *c}
@@ -88,7 +88,7 @@ func (r *recorder) add(p position, c *jetstream.Chunk) {
 	} else {
 		r.bytes += max(len(c.Data), messageBytes)
 	}
-	if r.pieces = append(r.pieces, piece); r.bytes > keptLogBytes {
-		r.pieces, r.off = nil, true
+	if r.pieces = append(r.pieces, piece); r.bytes > logCacheBytes {
+		r.pieces, r.incomplete = nil, true
 	}
 }

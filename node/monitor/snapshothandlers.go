@@ -65,7 +65,7 @@ func (h *snapshotHandlers) offer(r *http.Request, snapshot *checkpoint.Snapshot)
 	}
 	snapshot.Node, _ = peer(r)
 	offered.Number, offered.Missing, err = h.master.Snapshots().Offer(r.Context(), id, snapshot)
-	return offered, refusedSnapshot(err)
+	return offered, snapshotError(err)
 }
 
 func (h *snapshotHandlers) load(r *http.Request) (*checkpoint.Snapshot, error) {
@@ -78,7 +78,7 @@ func (h *snapshotHandlers) load(r *http.Request) (*checkpoint.Snapshot, error) {
 		return nil, badRequest("a snapshot is named by its number", "")
 	}
 	snapshot, err := h.master.Snapshots().Load(r.Context(), id, number)
-	return snapshot, refusedSnapshot(err)
+	return snapshot, snapshotError(err)
 }
 
 func (h *snapshotHandlers) putFile(r *http.Request) (struct{}, error) {
@@ -93,18 +93,18 @@ func (h *snapshotHandlers) putFile(r *http.Request) (struct{}, error) {
 		return none, badRequest("size and have are numbers of bytes", "")
 	}
 	missing := checkpoint.Missing{Hash: r.PathValue("hash"), Size: size, Have: have}
-	return none, refusedSnapshot(h.master.Snapshots().Put(r.Context(), id, missing, r.Body))
+	return none, snapshotError(h.master.Snapshots().Put(r.Context(), id, missing, r.Body))
 }
 
 func (h *snapshotHandlers) openFile(w http.ResponseWriter, r *http.Request) {
 	id, err := h.leased(r)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	f, err := h.master.Snapshots().Open(r.Context(), id, r.PathValue("hash"))
 	if err != nil {
-		refuse(w, refusedSnapshot(err))
+		sendError(w, snapshotError(err))
 		return
 	}
 	defer f.Close()
@@ -116,11 +116,11 @@ func (h *snapshotHandlers) verifyFile(r *http.Request) (struct{}, error) {
 	if err != nil {
 		return struct{}{}, err
 	}
-	return struct{}{}, refusedSnapshot(h.master.Snapshots().Verify(r.Context(), id, r.PathValue("hash")))
+	return struct{}{}, snapshotError(h.master.Snapshots().Verify(r.Context(), id, r.PathValue("hash")))
 }
 
-// refusedSnapshot gives the answer that stands for an error of package checkpoint.
-func refusedSnapshot(err error) error {
+// snapshotError gives the answer that stands for an error of package checkpoint.
+func snapshotError(err error) error {
 	switch {
 	case errors.Is(err, checkpoint.ErrFull):
 		return &api.Error{Status: http.StatusInsufficientStorage, Code: api.CodeStoreFull, Msg: err.Error()}

@@ -15,7 +15,7 @@ import (
 // the CA.
 type accessHandlers struct {
 	cluster  *Cluster
-	refusals *knocks
+	refusals *refusalLog
 	log      *slog.Logger
 }
 
@@ -31,8 +31,8 @@ func (h *accessHandlers) join(r *http.Request, ask *trust.JoinRequest) (membersh
 	}
 	answer, err := h.cluster.Authority.Join(*ask)
 	if err != nil {
-		h.refusals.refused(h.log, "join refused", r, err)
-		return membership.JoinReply{}, refusal(err)
+		h.refusals.warn(h.log, "join refused", r, err)
+		return membership.JoinReply{}, joinError(err)
 	}
 	h.log.Info("node joined", "node", ask.Node, "from", r.RemoteAddr, "token", ask.TokenID())
 	reply := h.cluster.Meet()
@@ -54,8 +54,8 @@ func (h *accessHandlers) renew(r *http.Request, ask *trust.RenewalRequest) (trus
 	return answer, err
 }
 
-// refusal says why a machine may not join, and what to do.
-func refusal(err error) error {
+// joinError says why a machine may not join, and what to do.
+func joinError(err error) error {
 	hint := "make a new token on the master with: mlfnode token"
 	status := http.StatusForbidden
 	switch {
@@ -118,7 +118,7 @@ func (h *accessHandlers) rotate(r *http.Request) (struct{}, error) {
 
 func (h *accessHandlers) backup(w http.ResponseWriter, r *http.Request) {
 	if h.cluster.Backup == nil {
-		refuse(w, errAlone)
+		sendError(w, errAlone)
 		return
 	}
 	w.Header().Set("Content-Type", mediaBinary)

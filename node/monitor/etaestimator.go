@@ -19,7 +19,7 @@ import (
 type etaEstimator struct {
 	history *history.DB
 	charts  *chartViews
-	cache   *charts
+	cache   *chartCache
 	log     *slog.Logger
 }
 
@@ -73,8 +73,8 @@ func (ee *etaEstimator) remaining(ctx context.Context, s *grid.Sweep, v *api.Swe
 	if v.Running+v.Succeeded+v.Failed == 0 {
 		return nil
 	}
-	version, _ := ee.charts.version(ctx, s, etaAge)
-	a, err := ee.cache.recent(string(s.ID), version, etaAge, ee.fit(ctx, s))
+	version, _ := ee.charts.version(ctx, s, minETAAge)
+	a, err := ee.cache.recent(string(s.ID), version, minETAAge, ee.fit(ctx, s))
 	if err == nil && a != nil {
 		var e chart.ETA
 		if err = json.Unmarshal(a.body, &e); err == nil && !math.IsNaN(float64(e.Seconds)) {

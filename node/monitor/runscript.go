@@ -43,7 +43,7 @@ func (h *trialHandlers) runScript(r *http.Request) (api.ByHand, error) {
 		v.Image = s.Pinned
 	}
 	devices := []string(nil)
-	if a := pick(attempts, number); a != nil {
+	if a := pickAttempt(attempts, number); a != nil {
 		v.Attempt, v.Node, v.Bundle, devices = a.Number, a.Node, s.BundleAt(index, a.Started), a.Result.Devices
 	}
 	hidden := hiddenVariables(s)
@@ -62,10 +62,10 @@ func (h *trialHandlers) runScript(r *http.Request) (api.ByHand, error) {
 	set("MLF_TRIAL", id.String())
 	set("MLF_ATTEMPT", strconv.Itoa(max(1, v.Attempt)))
 	set("MLF_PARAMS", string(params.AppendJSON(nil)))
-	for _, f := range handFolders {
+	for _, f := range runFolders {
 		set(f.Name, f.Value)
 	}
-	v.Script = script(&v, devices)
+	v.Script = shellScript(&v, devices)
 	return v, nil
 }
 
@@ -78,28 +78,28 @@ func hiddenVariables(s *grid.Sweep) map[string]bool {
 	}
 	maps.DeleteFunc(hidden, func(_ string, valid bool) bool { return !valid })
 	for name, value := range s.Task.Env {
-		if maySecret(name, value) {
+		if maybeSecret(name, value) {
 			hidden[name] = true
 		}
 	}
 	return hidden
 }
 
-// handFolders are the variables that name places for what a program leaves.
-var handFolders = []api.Variable{{Name: "MLF_OUT", Value: "$d/out"}, {Name: "MLF_METRICS", Value: "$d/metrics.jsonl"}, {Name: "MLF_CACHE", Value: "$d/cache"}}
+// runFolders are the variables that name places for what a program leaves.
+var runFolders = []api.Variable{{Name: "MLF_OUT", Value: "$d/out"}, {Name: "MLF_METRICS", Value: "$d/metrics.jsonl"}, {Name: "MLF_CACHE", Value: "$d/cache"}}
 
 var (
 	secretName  = regexp.MustCompile(`(?i)key|token|secret|pass|pwd|credential|auth|cookie|private`)
 	secretValue = regexp.MustCompile(`://[^/\s]*@`)
 )
 
-// maySecret reports whether a variable of a task may hold a secret, or a value that comes from the environment of the submission.
-func maySecret(name, value string) bool {
+// maybeSecret reports whether a variable of a task may hold a secret, or a value that comes from the environment of the submission.
+func maybeSecret(name, value string) bool {
 	return secretName.MatchString(name) || secretValue.MatchString(value) || strings.Contains(strings.ReplaceAll(value, "$$", ""), "$")
 }
 
-// script gives all of it for a shell.
-func script(v *api.ByHand, devices []string) string {
+// shellScript gives all of it for a shell.
+func shellScript(v *api.ByHand, devices []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# in the folder of the project %s", v.Project)
 	if v.Bundle != "" {
@@ -122,7 +122,7 @@ func script(v *api.ByHand, devices []string) string {
 	}
 	for _, e := range v.Env {
 		word := e.Name + "=" + command.Quote(e.Value)
-		if slices.Contains(handFolders, e) {
+		if slices.Contains(runFolders, e) {
 			word = e.Name + `="` + e.Value + `"`
 		}
 		if v.Image != "" {

@@ -1,19 +1,19 @@
 package api
 
-// Seen drops output that has been delivered before: after a node died, the next one stores the whole output of the attempts
+// SeenOutput drops output that has been delivered before: after a node died, the next one stores the whole output of the attempts
 // that it lost once more, and a client that attaches again reads the last message twice. The zero value has seen nothing.
-type Seen struct {
-	next map[strand]int64
+type SeenOutput struct {
+	next map[streamKey]int64
 }
 
-type strand struct{ run, name string }
+type streamKey struct{ run, name string }
 
 // seenLimit bounds the memory of Seen. Forgetting shows output twice at worst.
 const seenLimit = 1 << 14
 
 // Fresh cuts off what was seen already and reports whether anything is left.
-func (s *Seen) Fresh(o *Output) bool {
-	key := strand{o.Run, o.Stream}
+func (s *SeenOutput) Fresh(o *Output) bool {
+	key := streamKey{o.Run, o.Stream}
 	next := s.next[key]
 	end := o.Offset + int64(len(o.Data))
 	if end <= next {
@@ -24,7 +24,7 @@ func (s *Seen) Fresh(o *Output) bool {
 		o.Offset = next
 	}
 	if s.next == nil || len(s.next) >= seenLimit {
-		s.next = map[strand]int64{}
+		s.next = map[streamKey]int64{}
 	}
 	s.next[key] = end
 	return true

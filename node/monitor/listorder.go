@@ -15,11 +15,11 @@ import (
 	"mlfnode/node/history"
 )
 
-// mostSorted bounds the trials of a listing by a parameter, which are sorted in memory.
-const mostSorted = 2 << 20
+// maxSorted bounds the trials of a listing by a parameter, which are sorted in memory.
+const maxSorted = 2 << 20
 
-// mostValues bounds the values of a parameter that are sorted for one page.
-const mostValues = 1 << 16
+// maxValues bounds the values of a parameter that are sorted for one page.
+const maxValues = 1 << 16
 
 // fixedSorts are the orders that every sweep has.
 var fixedSorts = []string{
@@ -63,13 +63,13 @@ func (h *trialHandlers) chooseSort(ctx context.Context, s *grid.Sweep, q *api.Tr
 	return "", badRequest(fmt.Sprintf("no trial of %s has a metric %q, and it is not a parameter either", s.ID, q.Sort), hint)
 }
 
-// descending merges rows and gaps from the last index to the first.
-func (l *listing) descending(ctx context.Context) error {
+// byIndexDescending merges rows and gaps from the last index to the first.
+func (l *listing) byIndexDescending(ctx context.Context) error {
 	next := l.sweep.Space.Count() // what is above has been emitted
 	if l.after != nil {
 		next = min(next, l.after.Index)
 	}
-	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, history.Query{Sort: history.SortIndex, Desc: true, After: l.place()}) {
+	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, history.Query{Sort: history.SortIndex, Desc: true, After: l.historyCursor()}) {
 		if err != nil {
 			return err
 		}
@@ -77,10 +77,10 @@ func (l *listing) descending(ctx context.Context) error {
 			return err
 		}
 		next = t.Index
-		if !l.wants(state(&t)) {
+		if !l.wantsState(stateOf(&t)) {
 			continue
 		}
-		if err := l.put(&t); err != nil || l.left == 0 {
+		if err := l.emitOrSkip(&t); err != nil || l.left == 0 {
 			return err
 		}
 	}
@@ -89,7 +89,7 @@ func (l *listing) descending(ctx context.Context) error {
 
 // fillDown emits trials without a row below next down to end.
 func (l *listing) fillDown(next *int64, end int64) error {
-	if !l.wantsUnknown() {
+	if !l.wantsUnrecorded() {
 		return nil
 	}
 	if jump := min(l.skip, max(0, *next-end)); jump > 0 {
@@ -97,7 +97,7 @@ func (l *listing) fillDown(next *int64, end int64) error {
 		l.skip -= jump
 	}
 	for ; *next > end && l.left > 0; *next-- {
-		if err := l.put(l.make(*next - 1)); err != nil {
+		if err := l.emitOrSkip(l.unrecorded(*next - 1)); err != nil {
 			return err
 		}
 	}
@@ -143,16 +143,16 @@ type ranked struct {
 func (l *listing) byParameter(ctx context.Context, key string) error {
 	points := l.sweep.Space
 	axis := slices.Index(points.Keys(), key)
-	if len(l.q.States) == 0 && l.q.Class == "" && points.Sizes()[axis] <= mostValues {
+	if len(l.q.States) == 0 && l.q.Class == "" && points.Sizes()[axis] <= maxValues {
 		if order, ok := newAxisOrder(points, axis, valuePlaces(points, axis, l.q.Desc)); ok {
-			return l.inOrder(ctx, order)
+			return l.byAxisOrder(ctx, order)
 		}
 	}
-	if n := points.Count(); n > mostSorted {
-		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be sorted by a parameter", l.sweep.ID, n, mostSorted),
+	if n := points.Count(); n > maxSorted {
+		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be sorted by a parameter", l.sweep.ID, n, maxSorted),
 			"write all of them with --csv, and sort that file")
 	}
-	wanted, err := l.wanted(ctx)
+	wanted, err := l.filter(ctx)
 	if err != nil {
 		return err
 	}
@@ -189,17 +189,17 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 		return err
 	}
 	if l.after != nil {
-		at, err := l.behind(indexes, axis, places)
+		at, err := l.firstAfterCursor(indexes, axis, places)
 		if err != nil {
 			return err
 		}
 		indexes = indexes[at:]
 	}
-	return l.these(ctx, indexes)
+	return l.byIndexes(ctx, indexes)
 }
 
-// inOrder emits trials in the order of an axis.
-func (l *listing) inOrder(ctx context.Context, order *axisOrder) error {
+// byAxisOrder emits trials in the order of an axis.
+func (l *listing) byAxisOrder(ctx context.Context, order *axisOrder) error {
 	from := l.skip
 	if l.after != nil {
 		value, known, err := l.valueOf(l.after.Index, order.axis)
@@ -214,7 +214,7 @@ func (l *listing) inOrder(ctx context.Context, order *axisOrder) error {
 		if len(page) == 0 {
 			return nil
 		}
-		if err := l.these(ctx, page); err != nil {
+		if err := l.byIndexes(ctx, page); err != nil {
 			return err
 		}
 		from += int64(len(page))
@@ -222,9 +222,9 @@ func (l *listing) inOrder(ctx context.Context, order *axisOrder) error {
 	return nil
 }
 
-// behind gives the place of the first trial behind the cursor, in the order of the places of an
+// indexOrEnd gives the place of the first trial behind the cursor, in the order of the places of an
 // axis.
-func (l *listing) behind(indexes []int64, axis int, places []int32) (int, error) {
+func (l *listing) firstAfterCursor(indexes []int64, axis int, places []int32) (int, error) {
 	value, known, err := l.valueOf(l.after.Index, axis)
 	if !known {
 		return len(indexes), err
@@ -251,8 +251,8 @@ func (l *listing) valueOf(index int64, axis int) (value int64, ok bool, err erro
 	return at[axis][0], err == nil, err
 }
 
-// wanted gives what tells whether a trial is in one of the states, and of the class, that were asked for.
-func (l *listing) wanted(ctx context.Context) (func(index int64) bool, error) {
+// topicsToRead gives what tells whether a trial is in one of the states, and of the class, that were asked for.
+func (l *listing) filter(ctx context.Context) (func(index int64) bool, error) {
 	if len(l.q.States) == 0 && l.q.Class == "" {
 		return func(int64) bool { return true }, nil
 	}
@@ -261,7 +261,7 @@ func (l *listing) wanted(ctx context.Context) (func(index int64) bool, error) {
 		return nil, err
 	}
 	return func(index int64) bool {
-		state, class := l.unknownState(), grid.ClassNone
+		state, class := l.unrecordedState(), grid.ClassNone
 		block, ok := slices.BinarySearch(c.Blocks, index&^(history.BlockTrials-1))
 		if ok {
 			row := int64(block)*history.BlockTrials + index%history.BlockTrials
@@ -270,7 +270,7 @@ func (l *listing) wanted(ctx context.Context) (func(index int64) bool, error) {
 			}
 			class = className(c, int(c.Class[row]))
 		}
-		return l.wants(state) && (l.q.Class == "" || class == l.q.Class)
+		return l.wantsState(state) && (l.q.Class == "" || class == l.q.Class)
 	}, nil
 }
 
@@ -278,7 +278,7 @@ func (l *listing) wanted(ctx context.Context) (func(index int64) bool, error) {
 func valuePlaces(s space.Space, axis int, desc bool) []int32 {
 	all := make([]ranked, s.Sizes()[axis])
 	for i := range all {
-		all[i] = rank(s.Value(axis, int64(i)), int64(i))
+		all[i] = newRanked(s.Value(axis, int64(i)), int64(i))
 	}
 	compare := func(a, b ranked) int {
 		c := cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.text, b.text))
@@ -299,8 +299,8 @@ func valuePlaces(s space.Space, axis int, desc bool) []int32 {
 	return places
 }
 
-// these emits trials in the order of their indexes here.
-func (l *listing) these(ctx context.Context, all []int64) error {
+// byIndexes emits trials in the order of their indexes here.
+func (l *listing) byIndexes(ctx context.Context, all []int64) error {
 	all = all[min(l.skip, int64(len(all))):]
 	l.skip = 0
 	for page := range slices.Chunk(all, history.BlockTrials) {
@@ -312,9 +312,9 @@ func (l *listing) these(ctx context.Context, all []int64) error {
 		for _, index := range page {
 			t := known[index]
 			if t == nil {
-				t = l.make(index)
+				t = l.unrecorded(index)
 			}
-			if err := l.put(t); err != nil {
+			if err := l.emitOrSkip(t); err != nil {
 				return err
 			}
 		}
@@ -325,7 +325,7 @@ func (l *listing) these(ctx context.Context, all []int64) error {
 	return nil
 }
 
-func rank(v space.Value, place int64) ranked {
+func newRanked(v space.Value, place int64) ranked {
 	r := ranked{place: place, class: 2}
 	switch v.Kind {
 	case space.Number:

@@ -31,11 +31,11 @@ type sessions struct {
 
 // session is one browser.
 type session struct {
-	begun, used time.Time
-	requests    int // that are open
-	key         [sha256.Size]byte
-	over        context.Context // ends with the session, and so do its streams
-	end         context.CancelFunc
+	started, used time.Time
+	requests      int // that are open
+	key           [sha256.Size]byte
+	ctx           context.Context // ends with the session, and so do its streams
+	cancel        context.CancelFunc
 }
 
 func (s *sessions) now() time.Time {
@@ -54,8 +54,8 @@ func newSecret() string {
 
 func hashOf(secret string) [sha256.Size]byte { return sha256.Sum256([]byte(secret)) }
 
-// link makes the secret of a link.
-func (s *sessions) link() string {
+// newLink makes the secret of a link.
+func (s *sessions) newLink() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -72,8 +72,8 @@ func (s *sessions) link() string {
 	return secret
 }
 
-// begin uses up a link and gives the cookie and the key of a session; tired means that there were too many wrong ones.
-func (s *sessions) begin(link string) (cookie, key string, ok, tired bool) {
+// logIn uses up a link and gives the cookie and the key of a session; tired means that there were too many wrong ones.
+func (s *sessions) redeem(link string) (cookie, key string, ok, tired bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -92,8 +92,8 @@ func (s *sessions) begin(link string) (cookie, key string, ok, tired bool) {
 	}
 	s.dropLocked(now)
 	cookie, key = newSecret(), newSecret()
-	v := &session{begun: now, used: now, key: hashOf(key)}
-	v.over, v.end = context.WithTimeout(context.Background(), sessionTime) // ends with the session
+	v := &session{started: now, used: now, key: hashOf(key)}
+	v.ctx, v.cancel = context.WithTimeout(context.Background(), sessionTime) // ends with the session
 	s.open[hashOf(cookie)] = v
 	return cookie, key, true, false
 }
@@ -118,13 +118,13 @@ func (s *sessions) dropLocked(now time.Time) {
 
 func (s *sessions) endLocked(hash [sha256.Size]byte) {
 	if v := s.open[hash]; v != nil {
-		v.end()
+		v.cancel()
 		delete(s.open, hash)
 	}
 }
 
 func (v *session) expired(now time.Time) bool {
-	return v.requests == 0 && now.Sub(v.used) > sessionIdle || now.Sub(v.begun) > sessionTime
+	return v.requests == 0 && now.Sub(v.used) > sessionIdle || now.Sub(v.started) > sessionTime
 }
 
 // use finds the session of a cookie and a key, nil where they are of none.
@@ -144,8 +144,8 @@ func (s *sessions) use(cookie, key string) *session {
 	return v
 }
 
-// hold keeps a session from becoming idle while a request is open, until release.
-func (s *sessions) hold(v *session) (release func()) {
+// requestStarted keeps a session from becoming idle while a request is open, until release.
+func (s *sessions) requestStarted(v *session) (release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v.requests++
@@ -157,8 +157,8 @@ func (s *sessions) hold(v *session) (release func()) {
 	}
 }
 
-// finish ends a session.
-func (s *sessions) finish(cookie string) {
+// cancel ends a session.
+func (s *sessions) end(cookie string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endLocked(hashOf(cookie))

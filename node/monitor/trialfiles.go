@@ -4,12 +4,9 @@ import (
 	"archive/tar"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"path"
 	"slices"
@@ -21,99 +18,56 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
-	"mlfnode/node/history"
-	"mlfnode/node/master"
 )
 
-// isDigest reports whether text is a SHA-256 in hex, as bundles are named.
-func isDigest(text string) bool {
-	sum, err := hex.DecodeString(text)
-	return err == nil && len(sum) == sha256.Size && strings.ToLower(text) == text
-}
+// maxRun bounds the name of a run: a node, the life of its agent, and a number.
+const maxRun = 256
 
-// fileHandlers answer calls about bundles and about the files that trials left.
-type fileHandlers struct {
-	lookup  *lookup
-	master  *master.Master
-	history *history.DB
-	store   *jetstream.Store
-	log     *slog.Logger
-}
-
-func (h *fileHandlers) hasBundle(w http.ResponseWriter, r *http.Request) {
-	digest := r.PathValue("digest")
-	if !isDigest(digest) {
-		w.WriteHeader(http.StatusNotFound)
-		return
+// putArtifacts stores what a run has left. A node may store those of its own runs of trials that there are.
+func (h *fileHandlers) putArtifacts(r *http.Request) (struct{}, error) {
+	var none struct{}
+	node, err := peer(r)
+	if err != nil {
+		return none, err
 	}
-	ok, err := h.store.Bundles.Has(r.Context(), digest)
+	run := r.PathValue("run")
+	index, err := strconv.ParseInt(r.PathValue("index"), 10, 64)
+	if err != nil || len(run) > maxRun || !strings.HasPrefix(run, string(node)+".") {
+		return none, &api.Error{Status: http.StatusForbidden, Msg: "a node stores what its own runs have left"}
+	}
+	id := grid.TrialID{Sweep: grid.SweepID(r.PathValue("sweep")), Index: index}
+	record, ok := h.master.Sweep(id.Sweep)
+	if !ok || index < 0 || index >= record.Sweep.Space.Count() {
+		return none, &api.Error{Status: http.StatusNotFound, Msg: "there is no trial " + id.String()}
+	}
+	return none, storeError(h.store.PutArtifactsOf(r.Context(), node, id, run, r.Body))
+}
+
+// storeError gives the answer that stands for an error of the store.
+func storeError(err error) error {
 	switch {
-	case err != nil:
-		w.WriteHeader(http.StatusInternalServerError)
-	case !ok:
-		w.WriteHeader(http.StatusNotFound)
+	case errors.Is(err, jetstream.ErrFull):
+		return &api.Error{Status: http.StatusInsufficientStorage, Code: api.CodeStoreFull, Msg: err.Error()}
+	case errors.Is(err, jetstream.ErrTooLarge):
+		return &api.Error{Status: http.StatusRequestEntityTooLarge, Code: api.CodeTooLarge, Msg: err.Error()}
+	case errors.Is(err, jetstream.ErrNotFound):
+		return &api.Error{Status: http.StatusNotFound, Msg: err.Error()}
+	case errors.Is(err, jetstream.ErrDisk):
+		return &api.Error{Status: http.StatusServiceUnavailable, Code: api.CodeStoreDisk, Msg: err.Error()}
 	}
-}
-
-// putBundle stores a bundle under its digest and keeps nothing if the content has another one. A bundle that is there already is
-// not read again: its name says what is in it.
-func (h *fileHandlers) putBundle(w http.ResponseWriter, r *http.Request) {
-	digest := r.PathValue("digest")
-	if !isDigest(digest) {
-		refuse(w, badRequest("a bundle is named by its SHA-256, 64 hex digits in lower case", ""))
-		return
-	}
-	if ok, err := h.store.Bundles.Has(r.Context(), digest); err != nil {
-		refuse(w, err)
-		return
-	} else if ok {
-		w.Header().Set("Connection", "close") // the content is not waited for
-		w.WriteHeader(http.StatusNoContent)
-		return
-	}
-	if err := h.master.FreeBundles(r.Context()); err != nil {
-		h.log.Warn("unused bundles could not be removed", "err", err)
-	}
-	sum := sha256.New()
-	body := &checked{r: io.TeeReader(r.Body, sum), want: digest, sum: func() string { return hex.EncodeToString(sum.Sum(nil)) }}
-	if err := h.store.Bundles.Put(r.Context(), digest, body, nil); err != nil {
-		if errors.Is(err, errDigest) {
-			err = badRequest("the bundle was damaged on its way", "submit again")
-		}
-		refuse(w, err)
-		return
-	}
-	w.WriteHeader(http.StatusNoContent)
-}
-
-// errDigest makes Put fail at the end of a bundle whose content is not what its name says.
-var errDigest = errors.New("content does not have the digest of its name")
-
-// checked gives errDigest instead of the end of the stream when the digest is another one.
-type checked struct {
-	r    io.Reader
-	want string
-	sum  func() string
-}
-
-func (c *checked) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	if err == io.EOF && c.sum() != c.want {
-		return n, errDigest
-	}
-	return n, err
+	return err
 }
 
 // artifacts streams a tar of the files that trials left. Only the run behind a trial's state counts.
 func (h *fileHandlers) artifacts(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	index, err := trialIndex(s, r.FormValue("index"))
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	prefix := string(s.ID) + "/"
@@ -122,7 +76,7 @@ func (h *fileHandlers) artifacts(w http.ResponseWriter, r *http.Request) {
 	}
 	page, place, err := h.store.Artifacts.Page(r.Context(), prefix, 0)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
@@ -251,7 +205,7 @@ func (h *fileHandlers) list(r *http.Request) (api.FileList, error) {
 func (h *fileHandlers) open(w http.ResponseWriter, r *http.Request) {
 	t, err := h.lookup.trialLog(r)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	name, sent := r.FormValue("name"), false
@@ -276,9 +230,9 @@ func (h *fileHandlers) open(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // the client sees a cut file
 	case sent:
 	case err == nil || errors.Is(err, jetstream.ErrNotFound):
-		refuse(w, errNoFile(t, name))
+		sendError(w, errNoFile(t, name))
 	default:
-		refuse(w, err)
+		sendError(w, err)
 	}
 }
 

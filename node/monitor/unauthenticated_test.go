@@ -96,7 +96,7 @@ func halves() map[string]string {
 
 // TestHalfSentRequestsEnd sends parts of requests and waits: each connection ends.
 func TestHalfSentRequestsEnd(t *testing.T) {
-	f := newFront(t, func(m *Monitor) { m.guard.strangerTime = 100 * time.Millisecond })
+	f := newFront(t, func(m *Monitor) { m.guard.requestTimeout = 100 * time.Millisecond })
 	for name, text := range halves() {
 		if name == "nothing at all" || name == "half a header" || name == "an answer that is not taken" {
 			continue // the server's own bounds, which tests of net/http hold; and the bound of connections, see below
@@ -128,7 +128,7 @@ func knock(t *testing.T, address, text string) net.Conn {
 // TestStrangersAreBounded opens many more connections without a token than may stay: the oldest end, whatever they have sent, and
 // an operator is served meanwhile.
 func TestStrangersAreBounded(t *testing.T) {
-	f := newFront(t, func(m *Monitor) { m.strangers = newStrangers(16) })
+	f := newFront(t, func(m *Monitor) { m.unauthenticated = newUnauthenticatedConns(16) })
 	known := knock(t, f.address, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.Prefix+api.PathSweeps, f.token))
 	if line, err := bufio.NewReader(known).ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
 		t.Fatalf("an operator got %q, %v", line, err)
@@ -192,12 +192,12 @@ func (c silent) Close() error      { select {} }
 // leaver is a connection that tells of its end before Close returns, as the server's do.
 type leaver struct {
 	net.Conn
-	s      *strangers
+	s      *unauthenticatedConns
 	closed chan struct{}
 }
 
 func (c leaver) Close() error {
-	c.s.leave(c)
+	c.s.connClosed(c)
 	close(c.closed)
 	return nil
 }
@@ -205,13 +205,13 @@ func (c leaver) Close() error {
 // TestCutIsNotWaitedFor ends connections that take their time for it, and ones that report their end at once: the next stranger
 // enters all the same, and the lock is free meanwhile.
 func TestCutIsNotWaitedFor(t *testing.T) {
-	s := newStrangers(1)
+	s := newUnauthenticatedConns(1)
 	first := leaver{s: s, closed: make(chan struct{})}
 	second := leaver{s: s, closed: make(chan struct{})}
-	s.enter(silent{raw: first})
-	s.enter(second)
+	s.connOpened(silent{raw: first})
+	s.connOpened(second)
 	<-first.closed
-	s.enter(silent{raw: leaver{s: s, closed: make(chan struct{})}})
+	s.connOpened(silent{raw: leaver{s: s, closed: make(chan struct{})}})
 	<-second.closed
 	if s.order.Len() != 1 || len(s.byConn) != 1 {
 		t.Errorf("%d connections in order and %d by name, want one", s.order.Len(), len(s.byConn))

@@ -67,7 +67,7 @@ func TestSortByParameter(t *testing.T) {
 					state = grid.Succeeded
 				}
 				if (len(states) == 0 || slices.Contains(states, state)) && (c.class == "" || class == c.class) {
-					want, keys[i] = append(want, i), rank(p[1].Value, 0)
+					want, keys[i] = append(want, i), newRanked(p[1].Value, 0)
 				}
 			}
 			slices.SortStableFunc(want, func(i, j int64) int {
@@ -158,7 +158,7 @@ func TestAxisOrderOfManyParts(t *testing.T) {
 		}
 	}
 	places := valuePlaces(s, 0, false)
-	if parts := len(s.Products()); parts*len(places) <= mostRuns {
+	if parts := len(s.Products()); parts*len(places) <= maxRuns {
 		t.Fatalf("the space has %d parts and %d values", parts, len(places))
 	}
 	if _, ok := newAxisOrder(s, 0, places); ok {

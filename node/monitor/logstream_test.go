@@ -25,11 +25,11 @@ func TestStreamsThatFailAtOnce(t *testing.T) {
 		}
 	}
 	w := httptest.NewRecorder()
-	out := newLines(w)
-	if err := out.put("first"); err != nil {
+	out := newLineWriter(w)
+	if err := out.write("first"); err != nil {
 		t.Fatal(err)
 	}
-	out.end(t.Context(), fmt.Errorf("boom"))
+	out.close(t.Context(), fmt.Errorf("boom"))
 	if got := w.Body.String(); w.Code != http.StatusOK || !strings.Contains(got, "first") || !strings.Contains(got, "boom") {
 		t.Errorf("a stream that fails later: got status %d and %q", w.Code, got)
 	}

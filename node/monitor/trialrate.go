@@ -25,7 +25,7 @@ const (
 func (h *chartHandlers) rate(w http.ResponseWriter, r *http.Request) {
 	version := fmt.Sprint(h.history.Applied(), time.Now().Unix()/int64(rateStep/time.Second))
 	a, err := h.charts.cache.get(r.Context(), "rate", version, rateAge, func() (any, error) { return h.countRate(r.Context(), time.Now()) })
-	sendAnswer(w, r, a, err)
+	sendChart(w, r, a, err)
 }
 
 func (h *chartHandlers) countRate(ctx context.Context, now time.Time) (*api.Rate, error) {

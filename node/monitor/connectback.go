@@ -21,7 +21,7 @@ const (
 )
 
 // reach tries a port of the machine that asks, and of no other: a node wants to know whether the master gets through to it. Whoever comes
-// over loopback may be anywhere, by a tunnel or a proxy, and would have this machine's own ports tried, which no network reaches.
+// ctx loopback may be anywhere, by a tunnel or a proxy, and would have this machine's own ports tried, which no network reaches.
 func (h *nodeHandlers) connectBack(r *http.Request, ask *api.Reach) (struct{}, error) {
 	var none struct{}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)

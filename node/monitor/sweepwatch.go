@@ -15,16 +15,16 @@ import (
 // progressInterval is the shortest time between two counts of a watch.
 const progressInterval = 100 * time.Millisecond
 
-// watch streams the output and the counts of a sweep until it is at rest.
+// track streams the output and the counts of a sweep until it is at rest.
 func (h *outputHandlers) watch(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	after, _ := strconv.ParseUint(r.FormValue("after"), 10, 64) // absent is the sweep's first output
-	v := &sweepWatch{outputHandlers: h, id: s.ID, out: newLines(w)}
-	v.out.end(r.Context(), v.run(r.Context(), after))
+	v := &sweepWatch{outputHandlers: h, id: s.ID, out: newLineWriter(w)}
+	v.out.close(r.Context(), v.run(r.Context(), after))
 }
 
 // sweepWatch is one client that watches a sweep. Output and counts come from two goroutines.
@@ -33,7 +33,7 @@ type sweepWatch struct {
 	id grid.SweepID
 
 	mu  sync.Mutex
-	out *lines
+	out *lineWriter
 }
 
 func (v *sweepWatch) run(ctx context.Context, after uint64) error {
@@ -63,7 +63,7 @@ func (v *sweepWatch) output(o *api.Output) error { return v.put(api.Update{Outpu
 func (v *sweepWatch) put(u api.Update) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := v.out.put(u); err != nil {
+	if err := v.out.write(u); err != nil {
 		return err
 	}
 	return v.out.flush()

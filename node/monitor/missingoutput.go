@@ -14,8 +14,8 @@ import (
 // Output can be missing in two ways: over the task's log_limit it was never stored, and beyond the size of the log stream the
 // oldest of all sweeps, or of a node that prints most, is removed. Neither is passed over in silence.
 
-// printed says what is kept of an attempt's output, where first is the first message that the log stream still has of its node.
-func printed(ref grid.LogRef, first uint64) api.Printed {
+// keptOutputOf says what is kept of an attempt's output, where first is the first message that the log stream still has of its node.
+func keptOutputOf(ref grid.LogRef, first uint64) api.Printed {
 	p := api.Printed{Bytes: ref.Bytes, Cut: ref.Cut}
 	switch {
 	case ref.First == 0 || first <= ref.First:
@@ -45,7 +45,7 @@ func (h *outputHandlers) reportMissing(ctx context.Context, rd *reader, number i
 		if err != nil {
 			return fmt.Errorf("find attempts: %w", err)
 		}
-		if a := pick(attempts, number); a != nil && a.Ended > 0 {
+		if a := pickAttempt(attempts, number); a != nil && a.Ended > 0 {
 			return h.reportMissingOf(ctx, rd, rd.index, a.Run, a.Result.Log, kept.First(a.Node))
 		}
 		return nil
@@ -66,7 +66,7 @@ func (h *outputHandlers) reportMissing(ctx context.Context, rd *reader, number i
 
 func (h *outputHandlers) reportMissingOf(ctx context.Context, rd *reader, index int64, run string, ref grid.LogRef, first uint64) error {
 	o := api.Output{Index: index, Run: run, Cut: ref.Cut}
-	switch printed(ref, first).Gone {
+	switch keptOutputOf(ref, first).Gone {
 	case api.AllGone:
 		o.Gone = ref.Bytes
 	case api.PartGone:
@@ -84,7 +84,7 @@ func (h *outputHandlers) reportMissingOf(ctx context.Context, rd *reader, index 
 
 // stored counts the bytes of a run that the log stream still has.
 func (h *outputHandlers) storedBytes(ctx context.Context, sweep grid.SweepID, run string, ref grid.LogRef) (n int64, err error) {
-	var seen api.Seen
+	var seen api.SeenOutput
 	err = h.store.Logs.Read(ctx, sweep, jetstream.LogRange{First: ref.First, Last: ref.Last}, func(_ uint64, chunks []jetstream.Chunk) error {
 		for i := range chunks {
 			if c := &chunks[i]; c.Run == run {

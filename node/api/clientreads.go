@@ -25,14 +25,14 @@ const (
 
 // SweepPage gives the newest sweeps, at most limit of them.
 func (c *Client) SweepPage(ctx context.Context, limit int) (SweepList, error) {
-	return ask[SweepList](ctx, c, PathSweeps, url.Values{"limit": {strconv.Itoa(limit)}})
+	return getJSON[SweepList](ctx, c, PathSweeps, url.Values{"limit": {strconv.Itoa(limit)}})
 }
 
 // TrialTable gives a page of the trials that the query selects, with these columns. Numbers are json.Number, with all of their digits.
 func (c *Client) TrialTable(ctx context.Context, id grid.SweepID, q TrialQuery, fields []string) (TrialTable, error) {
 	v := q.values()
 	v["field"] = fields
-	return ask[TrialTable](ctx, c, sweepPath(PathTrials, id), v)
+	return getJSON[TrialTable](ctx, c, sweepPath(PathTrials, id), v)
 }
 
 // WindowQuery selects a part of what an attempt has printed.
@@ -45,26 +45,26 @@ type WindowQuery struct {
 
 // LogWindow gives a part of what an attempt has printed.
 func (c *Client) LogWindow(ctx context.Context, id grid.TrialID, q WindowQuery) (LogWindow, error) {
-	v := attemptOf(q.Attempt)
+	v := attemptQuery(q.Attempt)
 	v.Set("limit", strconv.FormatInt(q.Limit, 10))
 	if q.Tail > 0 {
 		v.Set("tail", strconv.FormatInt(q.Tail, 10))
 	} else {
 		v.Set("offset", strconv.FormatInt(q.Offset, 10))
 	}
-	return ask[LogWindow](ctx, c, trialPath(PathLog, id), v)
+	return getJSON[LogWindow](ctx, c, trialPath(PathLog, id), v)
 }
 
 // SearchLog finds a text in what an attempt has printed, from an offset on.
 func (c *Client) SearchLog(ctx context.Context, id grid.TrialID, attempt int, text string, offset int64) (LogHits, error) {
-	v := attemptOf(attempt)
+	v := attemptQuery(attempt)
 	v.Set("q", text)
 	v.Set("offset", strconv.FormatInt(offset, 10))
 	v.Set("limit", strconv.Itoa(MaxHits))
-	return ask[LogHits](ctx, c, trialPath(PathLogSearch, id), v)
+	return getJSON[LogHits](ctx, c, trialPath(PathLogSearch, id), v)
 }
 
-func attemptOf(number int) url.Values {
+func attemptQuery(number int) url.Values {
 	v := url.Values{}
 	if number > 0 {
 		v.Set("attempt", strconv.Itoa(number))
@@ -125,8 +125,8 @@ func decodeEvent(name, data string) (e Events, err error) {
 	return e, nil
 }
 
-// ask is get under Prefix.
-func ask[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
+// getJSON is get under Prefix.
+func getJSON[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
 	resp, err := c.send(ctx, http.MethodGet, Prefix+path, q, nil)
 	return decode[T](ctx, resp, err)
 }

@@ -37,7 +37,7 @@ type reader struct {
 	sweep grid.SweepID
 	run   string // "" is every run
 	index int64  // -1 is every trial
-	seen  api.Seen
+	seen  api.SeenOutput
 	next  uint64 // the first message that has not been read
 	emit  func(*api.Output) error
 }
@@ -104,22 +104,22 @@ type outputHandlers struct {
 func (h *outputHandlers) stream(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	index, err := trialIndex(s, r.FormValue("index"))
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
 	number, err := attemptNumber(r.FormValue("attempt"))
 	if err != nil {
-		refuse(w, err)
+		sendError(w, err)
 		return
 	}
-	out := newLines(w)
+	out := newLineWriter(w)
 	rd := &reader{store: h.store, sweep: s.ID, index: index, emit: func(o *api.Output) error {
-		if err := out.put(o); err != nil {
+		if err := out.write(o); err != nil {
 			return err
 		}
 		return out.flushIf(r.FormValue("follow") == "true")
@@ -131,7 +131,7 @@ func (h *outputHandlers) stream(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = h.reportMissing(r.Context(), rd, number)
 	}
-	out.end(r.Context(), err)
+	out.close(r.Context(), err)
 }
 
 // attemptNumber reads the number of an attempt, from 1; without one it is 0, which stands for the latest.
@@ -148,7 +148,7 @@ func attemptNumber(text string) (int, error) {
 	return number, nil
 }
 
-func (l *lines) flushIf(now bool) error {
+func (l *lineWriter) flushIf(now bool) error {
 	if now {
 		return l.flush()
 	}
@@ -178,7 +178,7 @@ func (h *outputHandlers) logRange(ctx context.Context, rd *reader, number int) (
 	if err != nil {
 		return nil, fmt.Errorf("find attempts: %w", err)
 	}
-	a := pick(attempts, number)
+	a := pickAttempt(attempts, number)
 	if a == nil && number > 0 {
 		return nil, badRequest(fmt.Sprintf("trial %d has no attempt %d", rd.index, number), "see: mlfnode trials SWEEP/TRIAL")
 	}
@@ -197,8 +197,8 @@ func (h *outputHandlers) logRange(ctx context.Context, rd *reader, number int) (
 	return &jetstream.LogRange{Since: time.UnixMicro(a.Started).Add(-clockSlack)}, nil
 }
 
-// pick chooses an attempt by its number, or the one that the trial's state comes from, or the latest.
-func pick(attempts []history.Attempt, number int) *history.Attempt {
+// pickAttempt chooses an attempt by its number, or the one that the trial's state comes from, or the latest.
+func pickAttempt(attempts []history.Attempt, number int) *history.Attempt {
 	var latest *history.Attempt
 	for i := range attempts {
 		a := &attempts[i]

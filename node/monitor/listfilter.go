@@ -10,7 +10,7 @@ import (
 )
 
 // selectTrials has a listing give the trials that a filter of charts selects, of those with events. The same columns answer that are
-// behind the charts, so values are compared as 32-bit floats there; what is listed is exact.
+// indexOrEnd the charts, so values are compared as 32-bit floats there; what is listed is exact.
 func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
 	if n := l.sweep.Space.Count(); n > chartTrials {
 		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be filtered by parameters and values", l.sweep.ID, n, chartTrials),
@@ -24,7 +24,7 @@ func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
 			order.By, value = "value", l.q.Sort
 		}
 	}
-	leave, err := l.trials.charts.cache.turn.wait(ctx)
+	leave, err := l.trials.charts.cache.compute.acquire(ctx)
 	if err != nil {
 		return err
 	}

@@ -67,8 +67,8 @@ func (l *listing) cursorAt(t *grid.Trial, n int64) string {
 	case l.filtered:
 		text = l.places(int(n)).String()
 	case l.sorted == string(history.SortState):
-		text = history.Cursor{Index: t.Index, Value: int64(slices.Index(grid.States[:], state(t)))}.String()
-	case l.sorted != string(history.SortIndex) && l.madeUp == t.Index:
+		text = history.Cursor{Index: t.Index, Value: int64(slices.Index(grid.States[:], stateOf(t)))}.String()
+	case l.sorted != string(history.SortIndex) && l.lastUnrecorded == t.Index:
 		return l.order + ".u" + strconv.FormatInt(t.Index, 10)
 	default:
 		text = l.placeOf(t).String()
@@ -96,16 +96,16 @@ func (l *listing) wholePlace(ctx context.Context, p history.Cursor) (history.Cur
 	return l.placeOf(&t), nil
 }
 
-// place gives the cursor for history; nil for none.
-func (l *listing) place() *history.Cursor {
+// historyCursor gives the cursor for history; nil for none.
+func (l *listing) historyCursor() *history.Cursor {
 	if l.after == nil {
 		return nil
 	}
 	return &l.after.Cursor
 }
 
-// from is the least index behind the cursor, in the order of the index.
-func (l *listing) from() int64 {
+// firstIndex is the least index behind the cursor, in the order of the index.
+func (l *listing) firstIndex() int64 {
 	if l.after == nil {
 		return 0
 	}

@@ -1,0 +1,69 @@
+package monitor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"mlfnode/node/api"
+)
+
+// lineWriter writes a stream of JSON lines. The stream ends in good order with an empty line; a stream without one was cut.
+type lineWriter struct {
+	w       *bufio.Writer
+	h       http.ResponseWriter
+	started bool // a line was written
+}
+
+func newLineWriter(w http.ResponseWriter) *lineWriter {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	return &lineWriter{w: bufio.NewWriterSize(w, 64<<10), h: w}
+}
+
+// write writes one value. The error means that the client has gone.
+func (l *lineWriter) write(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return l.writeLine(api.Line{Value: b})
+}
+
+func (l *lineWriter) writeLine(v api.Line) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	l.started = true
+	if _, err := l.w.Write(b); err != nil {
+		return err
+	}
+	return l.w.WriteByte('\n')
+}
+
+// flush sends what has been written so far.
+func (l *lineWriter) flush() error {
+	if err := l.w.Flush(); err != nil {
+		return err
+	}
+	return http.NewResponseController(l.h).Flush()
+}
+
+// close closes the stream: in good order, or with the error that cut it. An error before the first line is a refusal with a status of its
+// own. When ctx has ended nothing is written, so that the client sees that the node went away.
+func (l *lineWriter) close(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if err != nil && !l.started {
+		sendError(l.h, err)
+		return
+	}
+	if err != nil {
+		_ = l.writeLine(api.Line{Error: asError(err)})
+	} else {
+		_ = l.w.WriteByte('\n')
+	}
+	_ = l.flush() // the client has gone if this fails
+}

@@ -1,0 +1,141 @@
+package monitor
+
+import (
+	"cmp"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mlfnode/node/api"
+)
+
+// A list is a bounded page as JSON, or all that the query selects as CSV or JSON lines: what the client accepts decides. CSV and lines
+// are sent as they are made; a client sees a list that could not be completed by the connection, which is cut.
+
+// preferredMedia chooses the media type of a list: the one that the client likes most, JSON where it does not say or where nothing else is left.
+func preferredMedia(r *http.Request) string {
+	best, most := mediaJSON, 0.0
+	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
+		media, params, _ := mime.ParseMediaType(part)
+		q, err := strconv.ParseFloat(cmp.Or(params["q"], "1"), 64)
+		if err != nil || !slices.Contains([]string{mediaCSV, mediaLines, mediaJSON, "*/*", "application/*", "text/*"}, media) {
+			continue
+		}
+		if strings.HasSuffix(media, "*") { // what is named goes before
+			q -= 1e-6
+			media = map[bool]string{true: mediaCSV, false: mediaJSON}[media == "text/*"]
+		}
+		if q > most {
+			best, most = media, q
+		}
+	}
+	return best
+}
+
+// column is one column of a list of Ts.
+type column[T any] struct {
+	name string
+	of   func(*T) any
+}
+
+// writeAll writes all rows as CSV, or as lines: whole, or of the columns alone where a client has named them. What goes wrong before
+// anything is sent is told as a problem.
+func writeAll[T any](w http.ResponseWriter, media string, columns []column[T], named bool, rows func(put func(*T) error) error) {
+	w.Header().Set("Content-Type", media)
+	w.Header().Set("Cache-Control", "no-store")
+	out := &counter{w: w}
+	var err error
+	if media == mediaCSV {
+		err = writeCSV(out, columns, rows)
+	} else {
+		lines := json.NewEncoder(out)
+		err = rows(func(v *T) error {
+			if !named {
+				return lines.Encode(v)
+			}
+			line := make(map[string]any, len(columns))
+			for _, c := range columns {
+				line[c.name] = c.of(v)
+			}
+			return lines.Encode(line)
+		})
+	}
+	switch {
+	case err == nil:
+	case out.n == 0:
+		sendError(w, err)
+	default:
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// counter counts the bytes that are written.
+type counter struct {
+	w io.Writer
+	n int
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += n
+	return n, err
+}
+
+func writeCSV[T any](w io.Writer, columns []column[T], rows func(put func(*T) error) error) error {
+	out := csv.NewWriter(w)
+	cells := make([]string, len(columns))
+	for i, c := range columns {
+		cells[i] = cell(c.name)
+	}
+	if err := out.Write(cells); err != nil {
+		return err
+	}
+	err := rows(func(v *T) error {
+		for i, c := range columns {
+			cells[i] = cell(c.of(v))
+		}
+		return out.Write(cells)
+	})
+	if err != nil {
+		return err // what is in its buffer goes, too: a list without its end is worth nothing
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// cell writes a value for a spreadsheet: texts that it would take for a formula get an apostrophe.
+func cell(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil || string(b) == "null" {
+		return ""
+	}
+	var text string
+	if json.Unmarshal(b, &text) != nil {
+		return string(b) // a number, a flag, or a structure
+	}
+	if _, err := strconv.ParseFloat(text, 64); err != nil && text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
+		return "'" + text
+	}
+	return text
+}
+
+// pageLimit reads the bounds of a page; 0 means no bound, which CSV and lines have without a limit.
+func pageLimit(r *http.Request, media string, most int64) (limit int64, err error) {
+	limit = api.DefaultPage
+	if media != mediaJSON {
+		limit, most = 0, math.MaxInt64
+	}
+	if text := r.FormValue("limit"); text != "" {
+		if limit, err = strconv.ParseInt(text, 10, 64); err != nil || limit < 1 || limit > most {
+			return 0, badRequest(fmt.Sprintf("limit %.20q is not a number from 1 to %d", text, most), "ask for the next page, or for text/csv or "+mediaLines+", which have no pages")
+		}
+	}
+	return limit, nil
+}

@@ -1,0 +1,18 @@
+package monitor
+
+import (
+	"context"
+)
+
+// semaphore bounds how many callers do something costly at one time: its capacity.
+type semaphore chan struct{}
+
+// acquire waits for a turn, and gives what ends it.
+func (t semaphore) acquire(ctx context.Context) (leave func(), err error) {
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
