@@ -4,9 +4,9 @@ import (
 	"mlfnode/grid/space"
 )
 
-// axisOrder is the trials of a space in the order of the values of one axis, those with the same
-// value by index. Which trial stands in a place, and in which place a trial stands, is arithmetic,
-// so a page takes the same time of a space of any size.
+// axisOrder orders the trials of a space by the values of one axis; trials with the same value are
+// ordered by index. Finding the trial at a position, and the position of a trial, is arithmetic, so
+// a page takes the same time in a space of any size.
 type axisOrder struct {
 	axis     int
 	products []space.Product
@@ -14,12 +14,13 @@ type axisOrder struct {
 	places   []int32 // of each value in that order
 }
 
-// maxRuns bounds the values of an axis times the parts of its space, which a page looks through.
+// maxRuns bounds the number of values of an axis times the number of products of its space: a page
+// iterates over all of these.
 const maxRuns = 1 << 20
 
-// newAxisOrder makes the order of an axis whose values have these places. It is not ok where some
-// combinations of values are left out, where values are equal, and where a page would take long, in a
-// space that was extended often.
+// newAxisOrder returns the order of an axis whose values have the given places. It is not ok if the
+// space excludes combinations of values, if two values are equal, or if a page would take long
+// because the space has been extended often.
 func newAxisOrder(s space.Space, axis int, places []int32) (o *axisOrder, ok bool) {
 	o = &axisOrder{axis: axis, products: s.Products(), values: make([]int64, len(places)), places: places}
 	if len(o.products)*len(places) > maxRuns {
@@ -40,8 +41,8 @@ func newAxisOrder(s space.Space, axis int, places []int32) (o *axisOrder, ok boo
 	return o, true
 }
 
-// run gives how many neighbouring trials of a product have the same value, and after how many
-// trials the values come round again.
+// run returns how many consecutive trials of a product have the same value, and the number of
+// trials after which the values repeat.
 func (o *axisOrder) run(p *space.Product) (tail, width int64) {
 	tail = 1
 	for k := o.axis + 1; k < len(p.Lo); k++ {
@@ -50,7 +51,7 @@ func (o *axisOrder) run(p *space.Product) (tail, width int64) {
 	return tail, tail * (p.Hi[o.axis] - p.Lo[o.axis])
 }
 
-// has gives how many trials of a product have a value.
+// has returns how many trials of a product have a value.
 func (o *axisOrder) has(p *space.Product, value int64) int64 {
 	if value < p.Lo[o.axis] || value >= p.Hi[o.axis] {
 		return 0
@@ -58,7 +59,7 @@ func (o *axisOrder) has(p *space.Product, value int64) int64 {
 	return p.Count / (p.Hi[o.axis] - p.Lo[o.axis])
 }
 
-// through counts the trials with a value up to an index.
+// through counts the trials with a value whose index is at most index.
 func (o *axisOrder) through(value, index int64) (n int64) {
 	for i := range o.products {
 		p := &o.products[i]
@@ -76,7 +77,7 @@ func (o *axisOrder) through(value, index int64) (n int64) {
 	return n
 }
 
-// firstIndex gives up to limit indexes, those in the order from place n on.
+// from returns up to limit indexes, starting at position n of the order.
 func (o *axisOrder) from(n, limit int64) (indexes []int64) {
 	for _, value := range o.values {
 		for i := range o.products {
@@ -95,7 +96,7 @@ func (o *axisOrder) from(n, limit int64) (indexes []int64) {
 	return indexes
 }
 
-// historyCursor gives the place of the first trial behind one with a value and an index.
+// place returns the position that follows the trial with a value and an index.
 func (o *axisOrder) place(value, index int64) (n int64) {
 	for _, before := range o.values[:o.places[value]] {
 		for i := range o.products {

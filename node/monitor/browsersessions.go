@@ -15,16 +15,18 @@ const (
 	sessionTime = 7 * 24 * time.Hour
 	maxSessions = 64
 	maxLinks    = 16
-	// maxTries bounds wrong links in a minute: nobody can guess one, and nobody should keep the machine busy trying.
+	// maxTries limits wrong links per minute. A link cannot be guessed, but trying must not keep the
+	// machine busy.
 	maxTries = 5
 )
 
-// sessions lets browsers in: a link of one use gives a browser a cookie and a key. Of all three only hashes are kept. The zero value is ready.
+// sessions keeps the browsers that are logged in. A link can be used once; it gives a browser a
+// cookie and a key. Only hashes of all three are kept. The zero value is ready to use.
 type sessions struct {
 	clock func() time.Time // nil is time.Now
 
 	mu    sync.Mutex
-	links map[[sha256.Size]byte]time.Time // until when each is good
+	links map[[sha256.Size]byte]time.Time // when each expires
 	open  map[[sha256.Size]byte]*session
 	tries []time.Time // of wrong links, in the last minute
 }
@@ -45,7 +47,7 @@ func (s *sessions) now() time.Time {
 	return time.Now()
 }
 
-// newSecret makes 256 random bits as text.
+// newSecret returns 256 random bits as text.
 func newSecret() string {
 	b := make([]byte, 32)
 	rand.Read(b) // never fails
@@ -54,7 +56,7 @@ func newSecret() string {
 
 func hashOf(secret string) [sha256.Size]byte { return sha256.Sum256([]byte(secret)) }
 
-// newLink makes the secret of a link.
+// newLink returns the secret of a new link.
 func (s *sessions) newLink() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +74,8 @@ func (s *sessions) newLink() string {
 	return secret
 }
 
-// logIn uses up a link and gives the cookie and the key of a session; tired means that there were too many wrong ones.
+// redeem uses up a link and returns the cookie and the key of a new session; tired means that too
+// many wrong links were tried.
 func (s *sessions) redeem(link string) (cookie, key string, ok, tired bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +87,7 @@ func (s *sessions) redeem(link string) (cookie, key string, ok, tired bool) {
 	until, known := s.links[hash]
 	delete(s.links, hash)
 	if !known || !now.Before(until) {
-		if len(s.tries) >= maxTries { // who has the link is let in, however many others guess
+		if len(s.tries) >= maxTries { // a valid link works however many others guess
 			return "", "", false, true
 		}
 		s.tries = append(s.tries, now)
@@ -98,7 +101,7 @@ func (s *sessions) redeem(link string) (cookie, key string, ok, tired bool) {
 	return cookie, key, true, false
 }
 
-// dropLocked removes sessions that are over, and the one that was used longest ago where there are too many.
+// dropLocked removes expired sessions and, if there are too many, the least recently used one.
 func (s *sessions) dropLocked(now time.Time) {
 	if s.open == nil {
 		s.open = map[[sha256.Size]byte]*session{}
@@ -127,7 +130,7 @@ func (v *session) expired(now time.Time) bool {
 	return v.requests == 0 && now.Sub(v.used) > sessionIdle || now.Sub(v.started) > sessionTime
 }
 
-// use finds the session of a cookie and a key, nil where they are of none.
+// use returns the session with a cookie and a key, or nil if there is none.
 func (s *sessions) use(cookie, key string) *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,7 +147,8 @@ func (s *sessions) use(cookie, key string) *session {
 	return v
 }
 
-// requestStarted keeps a session from becoming idle while a request is open, until release.
+// requestStarted keeps a session from becoming idle while a request is open, until release is
+// called.
 func (s *sessions) requestStarted(v *session) (release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +161,7 @@ func (s *sessions) requestStarted(v *session) (release func()) {
 	}
 }
 
-// cancel ends a session.
+// end ends a session.
 func (s *sessions) end(cookie string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -46,8 +46,8 @@ func (h *fileHandlers) hasBundle(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// putBundle stores a bundle under its digest and keeps nothing if the content has another one. A bundle that is there already is
-// not read again: its name says what is in it.
+// putBundle stores a bundle under its digest, and stores nothing if the content has a different
+// digest. A bundle that is already stored is not read again, since its name determines its content.
 func (h *fileHandlers) putBundle(w http.ResponseWriter, r *http.Request) {
 	digest := r.PathValue("digest")
 	if !isDigest(digest) {
@@ -80,7 +80,7 @@ func (h *fileHandlers) putBundle(w http.ResponseWriter, r *http.Request) {
 // errDigest makes Put fail at the end of a bundle whose content is not what its name says.
 var errDigest = errors.New("content does not have the digest of its name")
 
-// digestReader gives errDigest instead of the end of the stream when the digest is another one.
+// digestReader returns errDigest instead of io.EOF if the content has a different digest.
 type digestReader struct {
 	r    io.Reader
 	want string

@@ -37,8 +37,9 @@ const (
 	restFactor = 4
 )
 
-// chartCache computes charts one at a time, each on all cores, and keeps the last answers: however many
-// pages are open, a chart is computed once a second at most, and all of them take a small part of the time.
+// chartCache computes answers one at a time, each on all cores, and keeps the most recent ones:
+// however many pages are open, a chart is computed at most once a second, and all charts together
+// take a small part of the time.
 type chartCache struct {
 	compute semaphore
 	limit   int // answers that are kept
@@ -55,7 +56,8 @@ func newChartCache(most int) *chartCache {
 	return &chartCache{compute: make(semaphore, 1), limit: most}
 }
 
-// get gives an answer that is kept and good enough, or makes one. With least 0 only an answer of this very version is.
+// get returns a cached answer that is recent enough, or computes one. If least is 0, only an answer
+// of exactly this version is recent enough.
 func (c *chartCache) get(ctx context.Context, key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
 	if a := c.lookUp(key, version, least); a != nil {
 		return a, nil
@@ -71,8 +73,8 @@ func (c *chartCache) get(ctx context.Context, key, version string, least time.Du
 	return c.computeAndKeep(key, version, compute)
 }
 
-// recent is get for a caller that can't wait: while another answer is being computed, and for some time after it, recent gives the last
-// one, however old, or nil.
+// recent is get for a caller that can't wait: while another answer is being computed, and for some
+// time afterwards, recent returns the last answer, however old, or nil.
 func (c *chartCache) recent(key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
 	if a := c.lookUp(key, version, max(least, c.roundTime())); a != nil {
 		return a, nil
@@ -93,7 +95,8 @@ func (c *chartCache) recent(key, version string, least time.Duration, compute fu
 	return nil, nil
 }
 
-// roundTime is twice as long as it takes to compute all answers that are kept: one that is younger leaves its turn to the others.
+// roundTime is twice the time that it takes to compute all cached answers: an answer younger than
+// that leaves the turn to the others.
 func (c *chartCache) roundTime() (total time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,7 +112,7 @@ func (c *chartCache) rested() bool {
 	return !time.Now().Before(c.restUntil)
 }
 
-// computeAndKeep computes an answer and keeps it. The caller has the turn.
+// computeAndKeep computes an answer and caches it. The caller holds the semaphore.
 func (c *chartCache) computeAndKeep(key, version string, compute func() (any, error)) (*answer, error) {
 	a, err := newAnswer(key, version, compute)
 	if err != nil {
@@ -145,7 +148,7 @@ func (c *chartCache) lookUp(key, version string, least time.Duration) *answer {
 	return a
 }
 
-// sharedAgeLocked returns how long an answer is kept for the sake of the others that are in use.
+// sharedAgeLocked returns how long an answer is kept for the sake of the other answers in use.
 func (c *chartCache) sharedAgeLocked() time.Duration {
 	total, now := time.Duration(0), time.Now()
 	for _, a := range c.kept {
@@ -156,7 +159,7 @@ func (c *chartCache) sharedAgeLocked() time.Duration {
 	return min(usedFactor*total, usedAge)
 }
 
-// indexLocked gives the place of a kept answer, -1 for none.
+// indexLocked returns the index of a cached answer, or -1 if there is none.
 func (c *chartCache) indexLocked(key string) int {
 	return slices.IndexFunc(c.kept, func(k *answer) bool { return k.key == key })
 }
@@ -175,7 +178,8 @@ type keptView struct {
 	view         *chart.View
 }
 
-// lastView gives one of the last selections if it is this one, or was made less than least ago. The caller has the turn.
+// lastView returns a recent selection if it has this key, and this version or an age below least.
+// The caller holds the semaphore.
 func (c *chartCache) lastView(key, version string, least time.Duration) *chart.View {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -209,7 +213,7 @@ func (c *chartCache) keepView(key, version string, v *chart.View) {
 	})
 }
 
-// serve is a chart as it was at one moment.
+// answer is a chart as it was at one moment.
 type answer struct {
 	key     string
 	version string

@@ -44,7 +44,7 @@ type chartHandlers struct {
 	eta     *etaEstimator
 }
 
-// chartRoutes are the calls that answer with charts.
+// routes returns the routes of charts.
 func (h *chartHandlers) routes() []route {
 	about := func(more ...parameter) []parameter { return slices.Concat(more, valueQuery, whereQuery) }
 	return []route{
@@ -100,12 +100,13 @@ func (h *chartHandlers) routes() []route {
 	}
 }
 
-// chartRoute is the call of one chart.
+// chartRoute returns the route of one chart.
 func chartRoute[T any](h *chartHandlers, name, summary string, query []parameter, draw func(*chart.View, url.Values) (*T, error)) route {
 	return sweepChartRoute(h, name, summary, query, func(_ context.Context, _ *grid.Sweep, v *chart.View, q url.Values) (*T, error) { return draw(v, q) })
 }
 
-// sweepChartRoute is the call of a chart that needs more of the sweep than the view.
+// sweepChartRoute returns the route of a chart that needs the record of the sweep, not only the
+// view.
 func sweepChartRoute[T any](h *chartHandlers, name, summary string, query []parameter,
 	draw func(context.Context, *grid.Sweep, *chart.View, url.Values) (*T, error)) route {
 	return route{method: "GET", pattern: api.PathCharts + name, access: mayRead, topic: topicCharts, summary: summary, query: query,
@@ -117,7 +118,8 @@ func sweepChartRoute[T any](h *chartHandlers, name, summary string, query []para
 		}}}
 }
 
-// knownParameters gives the part of a query that a call knows: what else somebody sends must not make another answer to keep.
+// knownParameters returns the part of a query that a route documents: other parameters must not
+// make another cache entry.
 func knownParameters(known []parameter, q url.Values) url.Values {
 	out := url.Values{}
 	for key, values := range q {
@@ -140,7 +142,7 @@ func sendChart(w http.ResponseWriter, r *http.Request, a *answer, err error) {
 	}
 }
 
-// chartError is the answer to a request that a chart can't be made for.
+// chartError returns the response to a request for a chart that cannot be drawn.
 func chartError(err error) error {
 	var wrong *chart.Error
 	if errors.As(err, &wrong) {
@@ -149,7 +151,7 @@ func chartError(err error) error {
 	return err
 }
 
-// chart gives the answer of one chart of the sweep that a request names.
+// chart returns one chart of the sweep that a request names.
 func (h *chartHandlers) chart(r *http.Request, name string, q url.Values, draw func(*grid.Sweep, *chart.View, url.Values) (any, error)) (*answer, error) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
@@ -170,7 +172,7 @@ func (h *chartHandlers) chart(r *http.Request, name string, q url.Values, draw f
 	})
 }
 
-// drawCurves draws how a metric went in the trials of a sweep.
+// curves draws how a metric developed in the trials of a sweep.
 func (h *chartHandlers) curves(ctx context.Context, s *grid.Sweep, v *chart.View, q url.Values) (*chart.Curves, error) {
 	var chosen []int64
 	for _, text := range strings.FieldsFunc(q.Get("trials"), func(c rune) bool { return c == ',' }) {
@@ -191,7 +193,7 @@ func (h *chartHandlers) curves(ctx context.Context, s *grid.Sweep, v *chart.View
 	return v.Curves(picked, band, points), nil
 }
 
-// etaChart answers how long a sweep goes on.
+// timeLeft answers how long a sweep will still run.
 func (h *chartHandlers) timeLeft(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {

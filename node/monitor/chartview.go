@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// chartTrials is how many trials a chart looks at: of a larger sweep, blocks of them spread evenly.
+	// chartTrials is how many trials a chart reads: of a larger sweep, evenly spread blocks.
 	chartTrials = 2 << 20
 	// etaTrials is the same for the time that is left, which is asked for all the time.
 	etaTrials = 200_000
-	// recentTrials is how many trials tell how many run at a time.
+	// recentTrials is how many trials determine how many run at a time.
 	recentTrials = 2000
 	// columnMetrics is how many metrics of a sweep are kept by column.
 	columnMetrics = 32
@@ -30,9 +30,10 @@ type chartViews struct {
 	cache   *chartCache
 }
 
-// chartVersion names what is known of a sweep at this moment. Running trials change charts without an event, so it also changes with time
-// while there are any. The age is how long an answer of another version may still be given: least while the sweep is in motion, and 0
-// element rest, when nobody asks again later.
+// version names the state of a sweep at this moment. Running trials change charts without an event,
+// so the version also changes with time while there are any. age is how long an answer of an older
+// version may be served: least while the sweep is in progress, and 0 at rest, when nobody asks
+// again.
 func (cv *chartViews) version(ctx context.Context, s *grid.Sweep, least time.Duration) (version string, age time.Duration) {
 	version = fmt.Sprintf("%d/%d/%s", cv.history.Version(s.ID), s.Space.Count(), s.State)
 	if c, err := cv.history.Counts(ctx, s.ID); err == nil && c.Running > 0 {
@@ -44,8 +45,9 @@ func (cv *chartViews) version(ctx context.Context, s *grid.Sweep, least time.Dur
 	return version, least
 }
 
-// chartView selects trials. The last selections are kept: all trials for other filters, and those of a filter for the other charts that a
-// page asks for. The caller has the charts' turn.
+// view selects trials. Recent selections are cached: all trials, for other filters, and the trials
+// of a filter, for the other charts that a page asks for. The caller holds the semaphore of the
+// cache.
 func (cv *chartViews) view(ctx context.Context, s *grid.Sweep, value, goal string, where chart.Where) (*chart.View, error) {
 	version, least := cv.version(ctx, s, minAge)
 	key := fmt.Sprintf("%s %q %q %q", s.ID, value, goal, where.Metrics())
@@ -74,7 +76,7 @@ func (cv *chartViews) view(ctx context.Context, s *grid.Sweep, value, goal strin
 	return v, err
 }
 
-// chartData reads the columns that a chart needs.
+// data reads the columns that a chart needs.
 func (cv *chartViews) data(ctx context.Context, s *grid.Sweep, value, goal string, limit int64, metrics []string) (*chart.Data, error) {
 	names, err := cv.history.MetricNames(ctx, s.ID)
 	if err != nil {
@@ -130,7 +132,8 @@ func (cv *chartViews) data(ctx context.Context, s *grid.Sweep, value, goal strin
 	return d, nil
 }
 
-// chooseValue finds the column of a value, -1 for a sweep that has none yet, and sets its name and goal.
+// chooseValue returns the column of a value, or -1 for a sweep that has none yet, and sets its name
+// and goal.
 func chooseValue(s *grid.Sweep, names []string, value string, d *chart.Data) (history.Column, error) {
 	objective := s.Task.Objective
 	switch {

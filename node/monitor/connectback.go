@@ -20,8 +20,9 @@ const (
 	reachWord  = 64
 )
 
-// reach tries a port of the machine that asks, and of no other: a node wants to know whether the master gets through to it. Whoever comes
-// ctx loopback may be anywhere, by a tunnel or a proxy, and would have this machine's own ports tried, which no network reaches.
+// connectBack tries to connect to a port of the machine that asks, and of no other: a node wants to
+// know whether the master can reach it. A request over loopback may come from anywhere through a
+// tunnel or a proxy, and must not make this machine probe its own ports, which no network reaches.
 func (h *nodeHandlers) connectBack(r *http.Request, ask *api.Reach) (struct{}, error) {
 	var none struct{}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)

@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/monitor/chart"
 )
 
-// etaEstimator tells how long sweeps go on. Its cache has a turn of its own: a chart may take longer
-// than a caller that shows the time left can wait.
+// etaEstimator estimates how long sweeps will still run. Its cache has its own semaphore, because a
+// chart may take longer than a caller that shows the time left can wait.
 type etaEstimator struct {
 	history *history.DB
 	charts  *chartViews
@@ -23,7 +23,7 @@ type etaEstimator struct {
 	log     *slog.Logger
 }
 
-// fitETA fits the model of how long trials take.
+// fit returns a function that fits the model of trial durations.
 func (ee *etaEstimator) fit(ctx context.Context, s *grid.Sweep) func() (any, error) {
 	return func() (any, error) {
 		d, err := ee.charts.data(ctx, s, "wall", "", etaTrials, nil)
@@ -41,7 +41,7 @@ func (ee *etaEstimator) fit(ctx context.Context, s *grid.Sweep) func() (any, err
 	}
 }
 
-// addRecent adds the trials that run, and the newest that have ended, to a part of a sweep.
+// addRecent adds the running trials, and those that ended last, to a sample of a sweep.
 func (ee *etaEstimator) addRecent(ctx context.Context, s *grid.Sweep, d *chart.Data) error {
 	if d.Stride <= 1 {
 		return nil
@@ -68,7 +68,8 @@ func (ee *etaEstimator) addRecent(ctx context.Context, s *grid.Sweep, d *chart.D
 	return nil
 }
 
-// remaining is how many seconds a sweep goes on: by the model, or by the number of trials done while that does not tell.
+// remaining returns how many seconds a sweep will still run: by the model or, as long as the model
+// has no answer, by the number of completed trials.
 func (ee *etaEstimator) remaining(ctx context.Context, s *grid.Sweep, v *api.Sweep) *float64 {
 	if v.Running+v.Succeeded+v.Failed == 0 {
 		return nil

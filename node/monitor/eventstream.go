@@ -23,9 +23,9 @@ const (
 	maxTopics       = 32  // of one stream
 	maxAllTopics    = 256 // different ones, of all streams
 
-	eventsPatience = 10 * time.Second // for a client to take what is written
+	eventsPatience = 10 * time.Second // for a client to read what is written
 	heartBeat      = 15 * time.Second // of a stream on which nothing happens
-	eventsRetry    = 2 * time.Second  // after which a client comes back
+	eventsRetry    = 2 * time.Second  // after which a client reconnects
 )
 
 // eventHandlers stream the states of topics.
@@ -35,7 +35,7 @@ type eventHandlers struct {
 	hub     *hub                // nil on a worker
 }
 
-// events streams the states of topics.
+// stream sends the states of topics as they change.
 func (h *eventHandlers) stream(w http.ResponseWriter, r *http.Request) {
 	topics, err := h.topics(r.FormValue("topics"))
 	if err != nil {
@@ -95,7 +95,7 @@ func writeEvents(w io.Writer, all []*topicState) error {
 	return nil
 }
 
-// topics reads what a client asks for.
+// topics parses the topics of a request.
 func (h *eventHandlers) topics(text string) ([]topic, error) {
 	var all []topic
 	for name := range strings.SplitSeq(text, ",") {
@@ -137,12 +137,12 @@ func notTopic(name string) error {
 	return badRequest(fmt.Sprintf("%.60q is not a topic", name), "topics are overview, nodes, sweep:ID and trial:ID/INDEX, with commas between them")
 }
 
-// tooManyStreams is the answer to one stream too many.
+// tooManyStreams is the response to a stream that exceeds a limit.
 func tooManyStreams(what string) error {
 	return &api.Error{Status: http.StatusServiceUnavailable, Msg: what, Hint: "close other pages, or try again later"}
 }
 
-// serverStopping gives what is closed when the server of a request ends.
+// serverStopping returns a channel that is closed when the server of a request stops.
 func serverStopping(ctx context.Context) <-chan struct{} {
 	leaving, _ := ctx.Value(serverStoppingKey{}).(<-chan struct{})
 	return leaving

@@ -12,8 +12,8 @@ import (
 	"mlfnode/node/history"
 )
 
-// failures groups the failed trials of a sweep by class. The columns of history tell how many there are, so that one trial of each class is
-// read alone.
+// failures groups the failed trials of a sweep by class. The counts come from the columns of
+// history, so only one trial of each class is read.
 func (h *sweepHandlers) failures(r *http.Request) (api.Failures, error) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
@@ -57,7 +57,8 @@ func (h *sweepHandlers) failures(r *http.Request) (api.Failures, error) {
 	return out, nil
 }
 
-// className gives the class that a column has a number of, none for 0. One that a fold has just added may be newer than the names.
+// className returns the class with a number in a column, or none for 0. A class that a fold has
+// just added may be missing from the names.
 func className(c *history.Columns, number int) grid.Class {
 	if number == 0 || number > len(c.Classes) {
 		return grid.ClassNone
@@ -65,7 +66,7 @@ func className(c *history.Columns, number int) grid.Class {
 	return c.Classes[number-1]
 }
 
-// failureGroup begins the group of a trial's class, with the trial as the example.
+// failureGroup returns a group for the class of a trial, with the trial as its example.
 func failureGroup(id grid.SweepID, t *grid.Trial) *api.FailureGroup {
 	f := grid.FailureOf(t.Result.Class)
 	g := &api.FailureGroup{

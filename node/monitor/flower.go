@@ -38,7 +38,8 @@ type flowerHandlers struct {
 	workers *flowerWorkers
 }
 
-// flowerRoutes are the calls of Flower that read, and revoke, with its paths, parameters and answers.
+// routes returns the routes of Flower that read or revoke, with Flower's paths, parameters and
+// answers.
 func (h *flowerHandlers) routes() []route {
 	refresh := []parameter{{"workername", "string", "only this worker"}, {"status", "boolean", "only whether workers are there"}, {"refresh", "boolean", "answers are always fresh"}}
 	list := []parameter{
@@ -66,7 +67,8 @@ func (h *flowerHandlers) routes() []route {
 	return all
 }
 
-// flowerCall makes a call of a function that gives a value, which is shaped like a T. Refusals are plain text, as Flower's are.
+// flowerCall returns the call of a function whose result has the shape of a T. Errors are plain
+// text, as Flower's are.
 func flowerCall[T any](fn func(*http.Request) (any, error)) call {
 	c := callFor(func(*http.Request) (T, error) { panic("only the types are of interest") })
 	c.handler = func(w http.ResponseWriter, r *http.Request) {
@@ -86,7 +88,7 @@ func flowerCall[T any](fn func(*http.Request) (any, error)) call {
 	return c
 }
 
-// flowerError is a refusal in Flower's words.
+// flowerError is an error in Flower's words.
 type flowerError struct {
 	status int
 	text   string
@@ -168,14 +170,14 @@ func newFlowerTask(s *grid.Sweep, t *grid.Trial, clock uint64) api.FlowerTask {
 func flowerMetricsOf(t *grid.Trial) string {
 	text, err := json.Marshal(t.Result.Metrics)
 	if err != nil || t.Result.Metrics == nil {
-		return "None" // what a task gives that returns nothing
+		return "None" // the result of a task that returns nothing
 	}
 	return string(text)
 }
 
 func unixSeconds(us int64) float64 { return float64(us) / 1e6 }
 
-// pythonDict writes parameters as Python would.
+// pythonDict formats parameters as a Python dict.
 func pythonDict(params space.Params) string {
 	var b strings.Builder
 	for i, p := range params {
@@ -202,7 +204,7 @@ func pythonString(s string) string {
 	return "'" + strings.ReplaceAll(strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`), "'", `\'`) + "'"
 }
 
-// flowerFind finds the trial that a request names.
+// find returns the trial that a request names.
 func (h *flowerHandlers) find(r *http.Request) (*grid.Sweep, grid.Trial, error) {
 	id := r.PathValue("id")
 	unknown := flowerRefusal(http.StatusNotFound, "Unknown task '%.80s'", id)
@@ -233,7 +235,8 @@ func (h *flowerHandlers) info(r *http.Request) (any, error) {
 	return newFlowerTask(s, &t, h.history.Applied()), nil
 }
 
-// flowerResult gives the metrics. A trial that nobody knows is pending: Celery does not tell the two apart.
+// result answers with the metrics of a trial. An unknown trial is pending: Celery does not
+// distinguish the two.
 func (h *flowerHandlers) result(r *http.Request) (any, error) {
 	s, t, err := h.find(r)
 	var none *flowerError
@@ -283,9 +286,11 @@ func (h *flowerHandlers) queues(r *http.Request) (any, error) {
 	return all, nil
 }
 
-// flowerRevoke cancels the sweep that a request names, or the sweep of its trial where that has no other trials. Whatever the name is,
-// the answer is the same, as in Celery, also where there is nothing left to revoke. Without terminate what runs goes on: for one trial as in
-// Celery, where the call then does nothing; for a sweep of several the call is refused, because the sweep would end for what runs, too.
+// revoke cancels the sweep that a request names, or the sweep of the named trial if it has no other
+// trials. As in Celery, the answer is the same whatever the name is, and also if there is nothing
+// left to revoke. Without terminate, what runs continues: for a single trial the call then does
+// nothing, as in Celery; for a sweep of several the call is refused, because cancelling the sweep
+// would end its running trials as well.
 func (h *flowerHandlers) revoke(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	done := api.FlowerMessage{Message: fmt.Sprintf("Revoked '%.80s'", id)}
@@ -330,7 +335,7 @@ func (h *flowerHandlers) revoke(r *http.Request) (any, error) {
 	return done, err
 }
 
-// orderedTasks gives tasks by their names as JSON, which keeps their order.
+// orderedTasks returns tasks by name as JSON that keeps their order.
 func orderedTasks(all []api.FlowerTask) (json.RawMessage, error) {
 	var b bytes.Buffer
 	b.WriteByte('{')
@@ -447,7 +452,8 @@ func parseFlowerQuery(r *http.Request) (q flowerQuery, by string, err error) {
 	return q, by, nil
 }
 
-// flowerSelect gives the tasks that a query selects among the newest ones: of the newest sweeps, those that started last.
+// collect returns the tasks that match a query among the most recent ones: of the newest sweeps,
+// the trials that started last.
 func (h *flowerHandlers) collect(ctx context.Context, q flowerQuery) ([]api.FlowerTask, error) {
 	all := []api.FlowerTask{}
 	rest, size := int64(flowerTasks), 0
@@ -479,7 +485,7 @@ func (h *flowerHandlers) collect(ctx context.Context, q flowerQuery) ([]api.Flow
 	return all, nil
 }
 
-// textBytes is how long the texts of a task are that its user and its program choose.
+// textBytes returns the size of the texts of a task that its user and its program choose.
 func textBytes(f *api.FlowerTask) int {
 	n := len(f.Kwargs)
 	for _, text := range []*string{f.Result, f.Exception, f.Traceback} {

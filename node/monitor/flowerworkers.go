@@ -91,7 +91,7 @@ func (fw *flowerWorkers) worker(n *api.Member, types []string, running []api.Flo
 	return w
 }
 
-// flowerRunning lists trials that run by their nodes, some thousand at most.
+// running lists the running trials by node, at most some thousand.
 func (fw *flowerWorkers) running(ctx context.Context) (map[grid.NodeID][]api.FlowerActive, error) {
 	all := map[grid.NodeID][]api.FlowerActive{}
 	for _, s := range fw.lookup.list("", "") {
@@ -115,7 +115,7 @@ func (fw *flowerWorkers) running(ctx context.Context) (map[grid.NodeID][]api.Flo
 	return all, nil
 }
 
-// flowerMetrics gives the six metrics of Flower.
+// metrics answers with the six metrics of Flower.
 func (fw *flowerWorkers) metrics(w http.ResponseWriter, r *http.Request) {
 	sendMetrics(w, r, fw.log, prometheus.NewRegistry(), &flowerScrape{fw, r.Context()})
 }
@@ -166,7 +166,7 @@ func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// cumulative gives the buckets of a histogram, and how many durations there are.
+// cumulative returns the cumulative buckets of a histogram, and the number of durations.
 func cumulative(d *master.Durations) (buckets map[float64]uint64, count uint64) {
 	buckets = map[float64]uint64{}
 	for i, bound := range master.DurationBounds() {

@@ -13,7 +13,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// access is what a request may do.
+// access is what a request is allowed to do.
 type access uint8
 
 const (
@@ -25,7 +25,8 @@ const (
 	forNodes      // with a node's certificate, whatever tokens somebody has
 )
 
-// accessWithoutRoute says what a request without a route asks for: who may not read or act learns nothing about paths.
+// accessWithoutRoute returns the access that a request without a route needs: a client that may not
+// read or act learns nothing about paths.
 func accessWithoutRoute(r *http.Request) access {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return mayRead
@@ -36,7 +37,7 @@ func accessWithoutRoute(r *http.Request) access {
 // errNoToken is the answer to a request without a token.
 var errNoToken = errors.New("this needs a token")
 
-// guard lets through the requests that their token allows.
+// guard passes on the requests that their token allows.
 type guard struct {
 	authority *trust.Authority // nil on a node that stands alone
 	refusals  *refusalLog
@@ -46,7 +47,7 @@ type guard struct {
 	recheckTime    time.Duration // between two checks of a stream's token
 }
 
-// guarded lets through what the request's token allows.
+// wrap returns a handler that passes on to next what the token of a request allows.
 func (g *guard) wrap(next *router) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		need, stream := accessWithoutRoute(r), false
@@ -101,7 +102,7 @@ func (g *guard) wrap(next *router) http.Handler {
 	})
 }
 
-// Bounds of what somebody who has shown no token may have read and keep open.
+// Limits of clients that have not shown a token.
 const (
 	unauthenticatedBytes = 64 << 10
 	requestTimeout       = 10 * time.Second // for one request to be sent
@@ -111,8 +112,8 @@ const (
 // recheckTime is how often the token of an open stream is checked again.
 const recheckTime = 15 * time.Second
 
-// watchAccess gives a context for a stream that ends when its token is no longer good. The caller must call stop, which waits for the
-// watcher to end.
+// watchAccess returns a context for a stream that ends when the stream's token becomes invalid. The
+// caller must call stop, which waits for the watcher to end.
 func (g *guard) watchAccess(ctx context.Context, bearer string) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
@@ -138,7 +139,7 @@ func (g *guard) watchAccess(ctx context.Context, bearer string) (watched context
 	}
 }
 
-// bearerOf gives the token that a request shows, empty for none.
+// bearerOf returns the token of a request, or "" if it has none.
 func bearerOf(r *http.Request) string {
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok && strings.HasPrefix(r.URL.Path, api.PathFlower+"/") {
@@ -147,7 +148,7 @@ func bearerOf(r *http.Request) string {
 	return bearer
 }
 
-// granted says what a request may do, and whose it is.
+// rightsOf returns what a request is allowed to do, and whose it is.
 func (g *guard) rightsOf(r *http.Request) (access, string, error) {
 	bearer := bearerOf(r)
 	if bearer == "" {
@@ -161,7 +162,7 @@ func (g *guard) rightsOf(r *http.Request) (access, string, error) {
 	return rights(grant.Role), "token " + grant.ID, nil
 }
 
-// rights are what a role may do.
+// rights returns what a role is allowed to do.
 func rights(role trust.Role) access {
 	switch role {
 	case trust.RoleAdmin:
@@ -174,7 +175,7 @@ func rights(role trust.Role) access {
 	return mayNothing
 }
 
-// principal is whose request it is, and what they may do.
+// principal is the client that sent a request, and what it is allowed to do.
 type principal struct {
 	name   string // of the token; empty for the owner of the state folder
 	rights access
@@ -190,7 +191,7 @@ func principalOf(ctx context.Context) principal {
 	return p
 }
 
-// whoami says what the one who asks may do.
+// whoami answers what the client is allowed to do.
 func whoami(r *http.Request) (api.Session, error) {
 	switch principalOf(r.Context()).rights {
 	case mayOwn, mayAdminister:
@@ -201,7 +202,8 @@ func whoami(r *http.Request) (api.Session, error) {
 	return api.Session{Role: api.RoleViewer}, nil
 }
 
-// refusalLogInterval is how often refusals are logged: whoever knocks must not be able to fill the disk.
+// refusalLogInterval is the minimum time between two logged refusals: repeated attempts must not
+// fill the disk.
 const refusalLogInterval = 10 * time.Second
 
 // refusalLog counts refusals that are not logged. The zero value is ready.
@@ -222,7 +224,8 @@ func (k *refusalLog) warn(log *slog.Logger, what string, r *http.Request, err er
 	k.logged, k.suppressed = time.Now(), 0
 }
 
-// sessionOf says whether a node may still ask: it may have been forgotten since its connection began.
+// checkNode reports whether a node may still send requests: it may have been removed from the
+// cluster since its connection was made.
 func (g *guard) checkNode(r *http.Request) error {
 	node, err := peer(r)
 	if err != nil || g.authority == nil {

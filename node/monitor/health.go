@@ -20,7 +20,7 @@ const (
 	healthAge = time.Second
 )
 
-// health answers a question of strangers with yes or no. One round trip at a time finds the answer.
+// health answers a yes-or-no question of unauthenticated clients. At most one probe runs at a time.
 type health struct {
 	probe   func(context.Context) error
 	timeout time.Duration // for the round trip
@@ -31,14 +31,14 @@ type health struct {
 	err error
 }
 
-// check gives the answer, nil for yes.
+// check returns the answer, nil for yes.
 func (h *health) check() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.at.IsZero() && time.Since(h.at) < healthAge {
 		return h.err
 	}
-	ctx, stop := context.WithTimeout(context.Background(), h.timeout) // others than who asks are given the answer, too
+	ctx, stop := context.WithTimeout(context.Background(), h.timeout) // other clients get the answer, too
 	defer stop()
 	err := h.probe(ctx)
 	if (err == nil) != (h.err == nil) {
@@ -48,7 +48,7 @@ func (h *health) check() error {
 	return err
 }
 
-// serve tells nobody why.
+// serve answers without giving a reason.
 func (h *health) serve(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", mediaText)
 	w.Header().Set("Cache-Control", "no-store")

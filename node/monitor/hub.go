@@ -15,16 +15,17 @@ import (
 	"mlfnode/grid"
 )
 
-// topic is what a client of the event stream wants to know about.
+// topic is a subject that a client of the event stream subscribes to.
 type topic struct {
 	kind  string // overview, nodes, sweep or trial
 	sweep grid.SweepID
 	index int64
 }
 
-// hub tells the clients of the event stream what has changed. One goroutine looks at all topics that somebody has, at most four times
-// a second, whatever happens and however many clients there are; it runs while there are clients. For a client the hub keeps only
-// which states it lacks: a slow one gets the newest of each, and costs no more memory than a fast one.
+// hub sends the clients of the event stream what has changed. One goroutine reads all subscribed
+// topics at most four times a second, whatever happens and however many clients there are; it runs
+// while there are clients. For each client the hub keeps only the states that are still to be sent:
+// a slow client gets the newest state of each key, and costs no more memory than a fast one.
 type hub struct {
 	observe func(context.Context, topic, *rates) (map[string]observed, error)
 	applied func() uint64
@@ -38,13 +39,13 @@ type hub struct {
 	kick    chan struct{}
 }
 
-// topicClients is a topic that clients have.
+// topicClients holds the clients and the last states of a topic.
 type topicClients struct {
 	clients map[*eventClient]struct{}
-	states  map[string]*topicState // nil until it was looked at
+	states  map[string]*topicState // nil until the first read
 }
 
-// topicState is a state as it was sent last. It is never changed.
+// topicState is a state as it was last sent. It is immutable.
 type topicState struct {
 	key, name string
 	id        uint64 // the last event of the store that it knows of
@@ -61,18 +62,19 @@ type eventClient struct {
 }
 
 const (
-	hubInterval = 250 * time.Millisecond // between two looks
-	hubSlow     = time.Second            // between two looks while nothing moves: loads and rates do
+	hubInterval = 250 * time.Millisecond // between two rounds
+	hubSlow     = time.Second            // between two rounds while nothing else changes than loads and rates
 )
 
 func newHub(o *observer) *hub {
 	return &hub{
-		observe: o.observe, applied: o.history.Applied, changed: o.master.Changed, log: o.log,
+		observe: o.observe, applied: func() uint64 { return o.history.Applied() }, changed: o.master.Changed, log: o.log,
 		clients: map[*eventClient]struct{}{}, topics: map[topic]*topicClients{}, kick: make(chan struct{}, 1),
 	}
 }
 
-// join adds a client that has seen what the id last tells of. What may have changed since is sent at once.
+// join adds a client that has seen the states up to id last. What may have changed since is sent at
+// once.
 func (h *hub) join(principal string, topics []topic, last uint64) (*eventClient, error) {
 	if last > h.applied() {
 		last = 0 // it is of another store
@@ -105,7 +107,7 @@ func (h *hub) join(principal string, topics []topic, last uint64) (*eventClient,
 	return c, nil
 }
 
-// checkLimitsLocked says what is crowded.
+// checkLimitsLocked returns an error if the client would exceed a limit.
 func (h *hub) checkLimitsLocked(c *eventClient) error {
 	own, more := 0, 0
 	for other := range h.clients {
@@ -142,7 +144,7 @@ func (h *hub) startLocked() {
 	}
 }
 
-// connClosed removes a client. The last one ends the goroutine.
+// leave removes a client. The last one ends the goroutine.
 func (h *hub) leave(c *eventClient) {
 	h.mu.Lock()
 	delete(h.clients, c)
@@ -163,7 +165,8 @@ func (h *hub) leave(c *eventClient) {
 	}
 }
 
-// drain gives the states that a client lacks, in the order of their ids: one that is cut off in the middle has all before its last id.
+// drain returns the states that are still to be sent to a client, in the order of their ids: a
+// client that is cut off in the middle has everything before its last id.
 func (h *hub) drain(c *eventClient) []*topicState {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -176,7 +179,8 @@ func (h *hub) drain(c *eventClient) []*topicState {
 	return all
 }
 
-// enqueue notes that a client needs a state, unless it has seen a later one. The hub is locked.
+// enqueue marks a state as still to be sent, unless the client has seen a later one. The hub is
+// locked.
 func (c *eventClient) enqueue(s *topicState) {
 	if s.id < c.last {
 		return
@@ -197,7 +201,7 @@ func (h *hub) run(ctx context.Context) {
 		moved := h.changed()
 		rates.prune(time.Now())
 		h.refresh(ctx, h.topicsToRead(false), rates)
-		for waiting := true; waiting; { // clients that come are not kept waiting
+		for waiting := true; waiting; { // new clients are not kept waiting
 			select {
 			case <-tick.C:
 				waiting = false
@@ -222,7 +226,8 @@ func (h *hub) run(ctx context.Context) {
 	}
 }
 
-// topicsToRead lists the topics that somebody has, or those of them that nobody has looked at.
+// topicsToRead returns the topics that have clients or, if fresh, those of them that have not been
+// read yet.
 func (h *hub) topicsToRead(fresh bool) []topic {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -235,23 +240,23 @@ func (h *hub) topicsToRead(fresh bool) []topic {
 	return all
 }
 
-// refresh looks at topics and notes for their clients what has changed.
+// refresh reads topics and enqueues what has changed for their clients.
 func (h *hub) refresh(ctx context.Context, topics []topic, rates *rates) {
 	for _, t := range topics {
-		id := h.applied() // before the look: the state may know more than its id tells, never less
+		id := h.applied() // before the read: the state may be newer than its id, never older
 		now, err := h.observeSafely(ctx, t, rates)
 		if err != nil {
 			if ctx.Err() == nil {
 				h.log.Debug("the states of a topic can't be read", "topic", t.kind, "sweep", t.sweep, "err", err)
 			}
-			continue // the next look is soon
+			continue // the next round is soon
 		}
 		h.publish(t, id, now)
 	}
 }
 
-// observeSafely looks at a topic. Nobody but the server would catch a panic of a request, and nobody at all one of the hub's goroutine: it
-// must not end the node.
+// observeSafely reads a topic. The HTTP server recovers panics of requests only, so a panic in the
+// hub's goroutine would end the node.
 func (h *hub) observeSafely(ctx context.Context, t topic, rates *rates) (states map[string]observed, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -277,7 +282,7 @@ func (h *hub) publish(t topic, id uint64, now map[string]observed) {
 	for key, v := range now {
 		data, err := json.Marshal(v.value)
 		if err != nil {
-			continue // what can be read can be written
+			continue // these types always marshal
 		}
 		if old := w.states[key]; old != nil && bytes.Equal(old.data, data) {
 			continue
@@ -295,7 +300,7 @@ func (h *hub) publish(t topic, id uint64, now map[string]observed) {
 	}
 }
 
-// clientCount is how many clients there are.
+// clientCount returns the number of clients.
 func (h *hub) clientCount() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()

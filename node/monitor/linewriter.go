@@ -9,7 +9,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// lineWriter writes a stream of JSON lines. The stream ends in good order with an empty line; a stream without one was cut.
+// lineWriter writes a stream of JSON lines. A complete stream ends with an empty line; a stream
+// without one was cut.
 type lineWriter struct {
 	w       *bufio.Writer
 	h       http.ResponseWriter
@@ -21,7 +22,7 @@ func newLineWriter(w http.ResponseWriter) *lineWriter {
 	return &lineWriter{w: bufio.NewWriterSize(w, 64<<10), h: w}
 }
 
-// write writes one value. The error means that the client has gone.
+// write writes one value. An error means that the client has gone.
 func (l *lineWriter) write(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -50,8 +51,9 @@ func (l *lineWriter) flush() error {
 	return http.NewResponseController(l.h).Flush()
 }
 
-// close closes the stream: in good order, or with the error that cut it. An error before the first line is a refusal with a status of its
-// own. When ctx has ended nothing is written, so that the client sees that the node went away.
+// close ends the stream: as complete, or with the error that cut it. An error before the first line
+// is sent as a response with its own status. If ctx has ended, close writes nothing, so that the
+// client sees that the node went away.
 func (l *lineWriter) close(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		panic(http.ErrAbortHandler)

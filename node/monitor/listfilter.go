@@ -9,8 +9,9 @@ import (
 	"mlfnode/node/monitor/chart"
 )
 
-// selectTrials has a listing give the trials that a filter of charts selects, of those with events. The same columns answer that are
-// indexOrEnd the charts, so values are compared as 32-bit floats there; what is listed is exact.
+// selectTrials restricts a listing to the trials with events that a filter of charts selects. It
+// uses the same columns as the charts, so values are compared as 32-bit floats; the listed values
+// are exact.
 func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
 	if n := l.sweep.Space.Count(); n > chartTrials {
 		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be filtered by parameters and values", l.sweep.ID, n, chartTrials),

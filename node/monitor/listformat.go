@@ -19,7 +19,8 @@ import (
 // A list is a bounded page as JSON, or all that the query selects as CSV or JSON lines: what the client accepts decides. CSV and lines
 // are sent as they are made; a client sees a list that could not be completed by the connection, which is cut.
 
-// preferredMedia chooses the media type of a list: the one that the client likes most, JSON where it does not say or where nothing else is left.
+// preferredMedia returns the media type of a list: the one that the client prefers, or JSON if it
+// has no preference or no other type is possible.
 func preferredMedia(r *http.Request) string {
 	best, most := mediaJSON, 0.0
 	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
@@ -45,8 +46,8 @@ type column[T any] struct {
 	of   func(*T) any
 }
 
-// writeAll writes all rows as CSV, or as lines: whole, or of the columns alone where a client has named them. What goes wrong before
-// anything is sent is told as a problem.
+// writeAll writes all rows as CSV or as lines; lines hold the whole row, or only the columns if the
+// client has named them. An error before anything is sent is sent as a problem.
 func writeAll[T any](w http.ResponseWriter, media string, columns []column[T], named bool, rows func(put func(*T) error) error) {
 	w.Header().Set("Content-Type", media)
 	w.Header().Set("Cache-Control", "no-store")
@@ -110,7 +111,8 @@ func writeCSV[T any](w io.Writer, columns []column[T], rows func(put func(*T) er
 	return out.Error()
 }
 
-// cell writes a value for a spreadsheet: texts that it would take for a formula get an apostrophe.
+// cell formats a value for a spreadsheet: a text that it would take for a formula gets an
+// apostrophe.
 func cell(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil || string(b) == "null" {
@@ -126,7 +128,8 @@ func cell(v any) string {
 	return text
 }
 
-// pageLimit reads the bounds of a page; 0 means no bound, which CSV and lines have without a limit.
+// pageLimit returns the limit of a page; 0 means no limit, as for CSV and lines without the
+// parameter.
 func pageLimit(r *http.Request, media string, most int64) (limit int64, err error) {
 	limit = api.DefaultPage
 	if media != mediaJSON {

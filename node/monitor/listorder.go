@@ -27,8 +27,8 @@ var fixedSorts = []string{
 	string(history.SortObjective), string(history.SortState), string(history.SortAttempts),
 }
 
-// chooseSort finds out what a listing is sorted by: what every sweep has, a parameter, or a metric. Names are those of the
-// columns of results: a prefix tells apart what has one name.
+// chooseSort determines what a listing is sorted by: a field that every sweep has, a parameter, or
+// a metric. Names are those of the columns of results; a prefix resolves ambiguous names.
 func (h *trialHandlers) chooseSort(ctx context.Context, s *grid.Sweep, q *api.TrialQuery) (parameter string, err error) {
 	if q.Sort == string(history.SortObjective) && s.Task.Objective == nil {
 		return "", badRequest(fmt.Sprintf("task %s has no objective to sort by", s.Task.Name), "sort by a metric, or set objective in project.yaml")
@@ -104,7 +104,8 @@ func (l *listing) fillDown(next *int64, end int64) error {
 	return nil
 }
 
-// byState lists one state after the other, each by index, so that trials without a row stand among those of their state.
+// byState lists one state after the other, each by index, so that trials without a row appear among
+// those of their state.
 func (l *listing) byState(ctx context.Context) error {
 	states := slices.Clone(grid.States[:])
 	if l.q.Desc {
@@ -131,7 +132,7 @@ func (l *listing) byState(ctx context.Context) error {
 	return nil
 }
 
-// ranked is a value of a parameter with what it is sorted by.
+// ranked is a value of a parameter with its sort key.
 type ranked struct {
 	place  int64 // among the values of the axis
 	number float64
@@ -222,8 +223,8 @@ func (l *listing) byAxisOrder(ctx context.Context, order *axisOrder) error {
 	return nil
 }
 
-// indexOrEnd gives the place of the first trial behind the cursor, in the order of the places of an
-// axis.
+// firstAfterCursor returns the position of the first trial after the cursor, in the order of the
+// places of an axis.
 func (l *listing) firstAfterCursor(indexes []int64, axis int, places []int32) (int, error) {
 	value, known, err := l.valueOf(l.after.Index, axis)
 	if !known {
@@ -237,8 +238,8 @@ func (l *listing) firstAfterCursor(indexes []int64, axis int, places []int32) (i
 	return n, err
 }
 
-// valueOf gives the number of the value of an axis that a trial has; not ok for no trial of the
-// sweep.
+// valueOf returns the number of the value that a trial has on an axis; not ok if the sweep has no
+// such trial.
 func (l *listing) valueOf(index int64, axis int) (value int64, ok bool, err error) {
 	at := make([][]int64, len(l.sweep.Space.Sizes()))
 	for k := range at {
@@ -251,7 +252,8 @@ func (l *listing) valueOf(index int64, axis int) (value int64, ok bool, err erro
 	return at[axis][0], err == nil, err
 }
 
-// topicsToRead gives what tells whether a trial is in one of the states, and of the class, that were asked for.
+// filter returns a function that reports whether a trial has one of the requested states and the
+// requested class.
 func (l *listing) filter(ctx context.Context) (func(index int64) bool, error) {
 	if len(l.q.States) == 0 && l.q.Class == "" {
 		return func(int64) bool { return true }, nil
@@ -274,7 +276,8 @@ func (l *listing) filter(ctx context.Context) (func(index int64) bool, error) {
 	}, nil
 }
 
-// valuePlaces gives each value of an axis its place in their order: numbers, then texts, then flags. Values that are equal share one.
+// valuePlaces returns the rank of each value of an axis: numbers, then texts, then flags. Equal
+// values share a rank.
 func valuePlaces(s space.Space, axis int, desc bool) []int32 {
 	all := make([]ranked, s.Sizes()[axis])
 	for i := range all {
@@ -299,7 +302,7 @@ func valuePlaces(s space.Space, axis int, desc bool) []int32 {
 	return places
 }
 
-// byIndexes emits trials in the order of their indexes here.
+// byIndexes emits trials in the order of the given indexes.
 func (l *listing) byIndexes(ctx context.Context, all []int64) error {
 	all = all[min(l.skip, int64(len(all))):]
 	l.skip = 0

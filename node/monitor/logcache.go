@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// logCacheBytes bounds the output that is kept, and logCacheTTL says how long that is which
-	// nobody searches.
+	// logCacheBytes limits the size of the cached output, and logCacheTTL is how long output is
+	// cached after the last search.
 	logCacheBytes = 32 << 20
 	logCacheTTL   = 5 * time.Second
 )
 
-// logCache keeps the output of the ended attempt that was searched last: somebody who types a text
-// searches it once for each letter. The zero value keeps none yet.
+// logCache keeps the output of the ended attempt that was searched last: a search as the user types
+// reads it once for each letter. The zero value is an empty cache.
 type logCache struct {
 	mu     sync.Mutex
 	sweep  grid.SweepID
@@ -32,7 +32,7 @@ type logPiece struct {
 	jetstream.Chunk
 }
 
-// get gives all output of an attempt; nil when it is not kept.
+// get returns all output of an attempt, or nil if it is not cached.
 func (k *logCache) get(t *trialLog) []logPiece {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -43,7 +43,7 @@ func (k *logCache) get(t *trialLog) []logPiece {
 	return k.pieces
 }
 
-// set keeps all output of an attempt instead of that of another one.
+// set replaces the cached output by that of an attempt.
 func (k *logCache) set(t *trialLog, pieces []logPiece) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -60,7 +60,7 @@ func (k *logCache) set(t *trialLog, pieces []logPiece) {
 	})
 }
 
-// recorder collects the output of an attempt that ended as it is read from its first byte on.
+// recorder collects the output of an ended attempt while it is read from the first byte.
 type recorder struct {
 	pieces     []logPiece
 	bytes      int

@@ -17,16 +17,16 @@ import (
 const (
 	keptIndexes = 16
 	maxMarks    = 4096
-	logReaders  = 2   // requests that read output at one time, so that the others keep a core
+	logReaders  = 2   // requests that read output at a time, so that others have a core left
 	logStreams  = 5   // streams are numbered from 1 to 4
-	minGap      = 256 // messages of others that are worth a reader of their own behind them
+	minGap      = 256 // messages of others after which a new reader is cheaper than skipping
 )
 
-// logIndexes know where the bytes of attempts lie in the stream of output. Without one each window of an attempt would be read from the
-// first byte on.
+// logIndexes locate the bytes of attempts in the stream of output. Without an index, each window of
+// an attempt would be read from the first byte.
 type logIndexes struct {
 	readers semaphore
-	timeout time.Duration // after which a search gives what it has found
+	timeout time.Duration // after which a search returns what it has found
 	cache   logCache
 
 	mu   sync.Mutex
@@ -43,7 +43,7 @@ type logIndex struct {
 	run   string
 
 	mu    sync.Mutex
-	next  uint64 // the first message that was not looked at
+	next  uint64 // the first unread message
 	end   position
 	marks []logMark
 	every int    // of so many messages one has a mark
@@ -52,7 +52,7 @@ type logIndex struct {
 	gaps  []logGap
 }
 
-// logGap is a range of messages that have nothing of the attempt, between two that have.
+// logGap is a range of messages without output of the attempt, between two that have some.
 type logGap struct{ after, next uint64 }
 
 // position is a place in what an attempt has printed: how many bytes of each stream, and of all, are before it.
@@ -66,8 +66,8 @@ type logMark struct {
 	position
 }
 
-// advance gives the part of a chunk that lies behind the position, and moves the position behind it. A chunk may have been stored twice,
-// and what was before it may have been removed.
+// advance returns the part of a chunk that lies after the position, and moves the position to its
+// end. A chunk may be stored twice, and what preceded it may have been removed.
 func (p *position) advance(c *jetstream.Chunk) []byte {
 	if int(c.Stream) >= logStreams || c.Offset < 0 || c.Offset > math.MaxInt64/2 {
 		return nil // of no node of this version
@@ -83,7 +83,7 @@ func (p *position) advance(c *jetstream.Chunk) []byte {
 	return data
 }
 
-// get gives the offset in one stream, or in all for 0.
+// of returns the offset in one stream, or in all streams for 0.
 func (p *position) of(stream uint8) int64 {
 	if stream == 0 {
 		return p.all
@@ -113,7 +113,7 @@ func newTrialLog(id grid.TrialID, a *history.Attempt) *trialLog {
 	return t
 }
 
-// get gives the index of an attempt.
+// get returns the index of an attempt.
 func (x *logIndexes) get(t *trialLog) *logIndex {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -132,7 +132,7 @@ func (x *logIndexes) get(t *trialLog) *logIndex {
 	return l
 }
 
-// extend looks at what was stored since the last time, and gives the position behind it.
+// extend reads what has been stored since the last time, and returns the position at its end.
 func (l *logIndex) extend(ctx context.Context, logs *jetstream.Logs, t *trialLog) (position, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -163,8 +163,9 @@ func (l *logIndex) extendLocked(ctx context.Context, logs *jetstream.Logs, t *tr
 	return err
 }
 
-// walk calls piece as read does, from the last mark on that is not behind an offset. It jumps over what others printed as far as the index
-// knows of it, and extends the index by what it reads beyond: a walk that ctx has ended gets further the next time.
+// walk calls piece as read does, starting at the last mark that is not after an offset. It skips
+// the output of other attempts as far as the index knows it, and extends the index by what it reads
+// beyond: a walk that ctx has ended gets further the next time.
 func (l *logIndex) walk(ctx context.Context, logs *jetstream.Logs, t *trialLog, stream uint8, offset int64, piece pieceFunc) error {
 	from := l.markBefore(stream, offset)
 	l.mu.Lock()
@@ -210,7 +211,7 @@ func (l *logIndex) mark(seq uint64, before position) {
 	l.marks = l.marks[:len(l.marks)/2]
 }
 
-// markBefore gives the last mark that is not behind an offset.
+// markBefore returns the last mark that is not after an offset.
 func (l *logIndex) markBefore(stream uint8, offset int64) logMark {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -224,11 +225,13 @@ func (l *logIndex) markBefore(stream uint8, offset int64) logMark {
 	return l.marks[at-1]
 }
 
-// pieceFunc takes a chunk of an attempt, with its message and the position before it. errEnough ends the reading.
+// pieceFunc is called with a chunk of an attempt, its message and the position before it. errEnough
+// ends the reading.
 type pieceFunc func(seq uint64, before position, c *jetstream.Chunk) error
 
-// read calls piece for the chunks of the attempt in order, each without what came before, with the position before it. After each message
-// it calls done, when that is not nil, with the position behind it. errEnough of piece ends it.
+// read calls piece for the chunks of the attempt in order, each without the part that came before,
+// and with the position before it. After each message it calls done, if not nil, with the position
+// after it. errEnough from piece ends the reading.
 func (t *trialLog) read(ctx context.Context, logs *jetstream.Logs, from logMark, piece pieceFunc, done func(uint64, position)) error {
 	if t.empty() {
 		return nil

@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	searchTime = 2 * time.Second // after which a search gives what it has found
+	searchTime = 2 * time.Second // after which a search returns what it has found
 	hitContext = 120             // bytes of a line that are given before and after a hit
 	searchPart = 64 << 10        // a longer line is searched in parts of this size
 )
 
-// logSearch finds a text in an attempt's output.
+// search finds a text in the output of an attempt.
 func (h *logHandlers) search(r *http.Request) (api.LogHits, error) {
 	out := api.LogHits{Hits: []api.LogHit{}}
 	t, stream, err := h.lookup.trialStream(r)
@@ -58,13 +58,13 @@ func (h *logHandlers) search(r *http.Request) (api.LogHits, error) {
 		return nil
 	}
 	err = h.readLog(ctx, t, stream, offset, search)
-	if err != nil && ctx.Err() != nil && r.Context().Err() == nil { // while the output of others was being passed over
+	if err != nil && ctx.Err() != nil && r.Context().Err() == nil { // while skipping the output of others
 		late, err = true, nil
 	}
 	if err != nil {
 		return out, fmt.Errorf("search the output of trial %d: %w", t.index, err)
 	}
-	next := max(offset, end-int64(len(s.text)-1)) // a hit may begin before the end and go on behind it
+	next := max(offset, end-int64(len(s.text)-1)) // a hit may extend beyond the end
 	if s.full() {
 		next = s.hits[len(s.hits)-1].Offset + 1
 	}
@@ -80,8 +80,8 @@ func (h *logHandlers) search(r *http.Request) (api.LogHits, error) {
 	return out, nil
 }
 
-// readLog calls piece as walk does, with what is kept of the attempt or what is read, and keeps
-// what is read if it is all of an attempt that ended.
+// readLog calls piece as walk does, with the cached output of the attempt or with what it reads; it
+// caches what it reads if that is all output of an ended attempt.
 func (h *logHandlers) readLog(ctx context.Context, t *trialLog, stream uint8, offset int64, piece func(position, *jetstream.Chunk) error) error {
 	if kept := h.indexes.cache.get(t); kept != nil {
 		for i := range kept {
@@ -104,7 +104,7 @@ func (h *logHandlers) readLog(ctx context.Context, t *trialLog, stream uint8, of
 	return err
 }
 
-// search finds a text on the lines of streams whose pieces come in turns.
+// search finds a text in the lines of streams whose pieces are interleaved.
 type search struct {
 	*textFinder
 	limit int
@@ -124,7 +124,7 @@ type linePart struct {
 	offset int64
 }
 
-// searchOf makes the search that a request asks for.
+// searchOf returns the search that a request describes.
 func searchOf(r *http.Request) (*search, error) {
 	text := r.FormValue("q")
 	if text == "" || len(text) > api.MaxLogQuery || strings.ContainsAny(text, "\n\r") {
@@ -140,7 +140,7 @@ func newSearch(text string, exact bool, limit int) *search {
 
 func (s *search) full() bool { return len(s.hits) >= s.limit }
 
-// add searches the lines that a piece ends.
+// add searches the lines that a piece completes.
 func (s *search) add(stream uint8, offset int64, data []byte) {
 	u := &s.lines[stream]
 	if len(u.data) > 0 {
@@ -161,8 +161,8 @@ func (s *search) add(stream uint8, offset int64, data []byte) {
 	}
 }
 
-// searchEnded searches the lines that have an end in what a stream has printed since its last line,
-// and keeps the rest.
+// searchEnded searches the complete lines of what a stream has printed since its last line, and
+// keeps the rest.
 func (s *search) searchEnded(stream uint8, data []byte) {
 	end := bytes.LastIndexAny(data, "\n\r") + 1
 	if end == 0 && len(data) > searchPart {
@@ -172,7 +172,7 @@ func (s *search) searchEnded(stream uint8, data []byte) {
 	s.lines[stream].drop(data, end)
 }
 
-// lookUp adds the hits in some lines, until there are most.
+// find adds the hits in data until there are most.
 func (s *search) find(stream uint8, data []byte, most int) {
 	s.reset(data)
 	for from := 0; len(s.hits) < most; {
@@ -193,8 +193,8 @@ func (s *search) find(stream uint8, data []byte, most int) {
 	}
 }
 
-// cancel searches what has no end yet, and gives all hits in order: some more than the limit where lines of several streams were not
-// finished.
+// finish searches the incomplete lines and returns all hits in order; there may be more than the
+// limit if several streams had incomplete lines.
 func (s *search) finish() []api.LogHit {
 	full := s.full()
 	for stream := range s.lines {
@@ -215,7 +215,7 @@ func (u *pendingLine) offset(at int) int64 {
 	return 0
 }
 
-// drop keeps what is behind the first n bytes of what is there now.
+// drop removes the first n bytes of the data.
 func (u *pendingLine) drop(data []byte, n int) {
 	offset := u.offset(n)
 	kept := u.parts[:0]

@@ -42,7 +42,7 @@ type reader struct {
 	emit  func(*api.Output) error
 }
 
-// read passes on what is in the range; with follow it goes on until ctx ends.
+// read passes on the output in the range; with Follow it continues until ctx ends.
 func (r *reader) read(ctx context.Context, rng jetstream.LogRange) error {
 	rng.First = max(rng.First, r.next)
 	return r.store.Logs.Read(ctx, r.sweep, rng, func(seq uint64, chunks []jetstream.Chunk) error {
@@ -100,7 +100,8 @@ type outputHandlers struct {
 	log     *slog.Logger
 }
 
-// logs streams output: stored, and with follow until the sweep or the trial is at its end.
+// stream sends the stored output and, with follow, new output until the sweep or the trial is at
+// rest.
 func (h *outputHandlers) stream(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
@@ -169,7 +170,8 @@ func (h *outputHandlers) readLogs(ctx context.Context, rd *reader, rng *jetstrea
 	return rd.read(ctx, *rng)
 }
 
-// logRange finds where the output of the reader's trial lies; nil when there is none.
+// logRange returns the range of messages with the output of the reader's trial, or nil if there is
+// none.
 func (h *outputHandlers) logRange(ctx context.Context, rd *reader, number int) (*jetstream.LogRange, error) {
 	if rd.index < 0 {
 		return &jetstream.LogRange{}, nil
@@ -197,7 +199,8 @@ func (h *outputHandlers) logRange(ctx context.Context, rd *reader, number int) (
 	return &jetstream.LogRange{Since: time.UnixMicro(a.Started).Add(-clockSlack)}, nil
 }
 
-// pickAttempt chooses an attempt by its number, or the one that the trial's state comes from, or the latest.
+// pickAttempt returns the attempt with a number or, for 0, the one that determines the trial's
+// state, else the latest.
 func pickAttempt(attempts []history.Attempt, number int) *history.Attempt {
 	var latest *history.Attempt
 	for i := range attempts {

@@ -23,7 +23,7 @@ type logHandlers struct {
 	log     *slog.Logger
 }
 
-// streamNumber reads the name of a stream; 0 is all.
+// streamNumber returns the number of the stream with a name; 0 means all streams.
 func streamNumber(name string) (uint8, error) {
 	if name == "" || name == "all" {
 		return 0, nil
@@ -36,7 +36,7 @@ func streamNumber(name string) (uint8, error) {
 	return 0, badRequest(fmt.Sprintf("%.60q is not a stream", name), "streams are stdout, stderr and setup; without one all are given")
 }
 
-// intParam reads a number of at least least from the query.
+// intParam parses a number between least and most from the query.
 func intParam(r *http.Request, name string, otherwise, least, most int64) (int64, error) {
 	text := r.FormValue(name)
 	if text == "" {
@@ -52,7 +52,7 @@ func intParam(r *http.Request, name string, otherwise, least, most int64) (int64
 // maxOffset is more than any attempt prints.
 const maxOffset = 1 << 60
 
-// logWindow answers with a part of an attempt's output.
+// window answers with a part of an attempt's output.
 func (h *logHandlers) window(r *http.Request) (api.LogWindow, error) {
 	w := api.LogWindow{Pieces: []api.LogPiece{}}
 	t, stream, err := h.lookup.trialStream(r)
@@ -113,7 +113,8 @@ func (h *logHandlers) window(r *http.Request) (api.LogWindow, error) {
 	return w, err
 }
 
-// withPartialResult calls fn with a context that ends after some time, which is not an error: fn then returns what it has.
+// withPartialResult calls fn with a context that ends after a time limit. Reaching the limit is not
+// an error: fn then returns what it has.
 func withPartialResult[T any](ctx context.Context, most time.Duration, fn func(context.Context) (T, error)) (T, error) {
 	short, stop := context.WithTimeout(ctx, most)
 	defer stop()
@@ -124,7 +125,8 @@ func withPartialResult[T any](ctx context.Context, most time.Duration, fn func(c
 	return v, err
 }
 
-// write adds the part of a chunk that lies in the window, and returns errEnough behind its end.
+// appendChunk adds the part of a chunk that lies in the window, and returns errEnough after the end
+// of the window.
 func appendChunk(w *api.LogWindow, at int64, c *jetstream.Chunk, limit int64) error {
 	data := c.Data
 	if before := w.Next - at; before > 0 {
@@ -151,7 +153,7 @@ func appendChunk(w *api.LogWindow, at int64, c *jetstream.Chunk, limit int64) er
 	return nil
 }
 
-// logText sends all that an attempt has printed, as a file.
+// text sends the whole output of an attempt as a file.
 func (h *logHandlers) text(w http.ResponseWriter, r *http.Request) {
 	t, stream, err := h.lookup.trialStream(r)
 	if err != nil {
@@ -171,7 +173,7 @@ func (h *logHandlers) text(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// download says that what follows is a file to save, which no browser shows as a page of this node.
+// download sets the headers of a file to save, which no browser shows as a page of this node.
 func download(w http.ResponseWriter, name, media string) {
 	h := w.Header()
 	h.Set("Content-Type", media)

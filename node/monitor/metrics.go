@@ -30,8 +30,8 @@ const (
 	scrapedSweeps = 50
 )
 
-// requestMetrics is what is counted for Prometheus beside what records, history and the master hold. No label has text of users, a trial or a
-// path: those have no bound.
+// requestMetrics counts for Prometheus what records, history and the master do not hold. No label
+// contains user text, a trial or a path: those are unbounded.
 type requestMetrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
@@ -52,7 +52,7 @@ func newRequestMetrics() *requestMetrics {
 	}
 }
 
-// observe counts an answer.
+// observe counts a response.
 func (c *requestMetrics) observe(rt *route, status int, took time.Duration) {
 	name := rt.method + " " + rt.prefix() + rt.pattern
 	c.requests.WithLabelValues(name, strconv.Itoa(status)).Inc()
@@ -89,7 +89,8 @@ func (h *metricsHandlers) scrape(w http.ResponseWriter, r *http.Request) {
 	sendMetrics(w, r, h.log, h.requests.registry(), &scrape{metricsHandlers: h, ctx: ctx})
 }
 
-// sendMetrics answers with what all gatherers have. What can't be had is left out and logged.
+// sendMetrics answers with what all gatherers have. Metrics that can't be read are left out and
+// logged.
 func sendMetrics(w http.ResponseWriter, r *http.Request, log *slog.Logger, always prometheus.Gatherer, now prometheus.Collector) {
 	fresh := prometheus.NewRegistry()
 	fresh.MustRegister(now)
@@ -98,7 +99,7 @@ func sendMetrics(w http.ResponseWriter, r *http.Request, log *slog.Logger, alway
 	}).ServeHTTP(w, r)
 }
 
-// scrape collects what is known at one moment.
+// scrape collects the metrics of one moment.
 type scrape struct {
 	*metricsHandlers
 	ctx context.Context
@@ -135,15 +136,15 @@ func (s *scrape) histogram(name, help string, d *master.Durations, labels ...lab
 	s.ch <- prometheus.MustNewConstHistogram(desc, count, d.Sum, buckets, values...)
 }
 
-// recoverScrape logs the panic of a scrape, for a deferred call: Collect runs in a goroutine of Prometheus's registry, where a panic would
-// close the node.
+// recoverScrape logs the panic of a scrape; it must be deferred. Collect runs in a goroutine of
+// Prometheus's registry, where a panic would end the node.
 func recoverScrape(log *slog.Logger) {
 	if r := recover(); r != nil {
 		log.Error("a scrape panicked", "panic", r, "stack", string(debug.Stack()))
 	}
 }
 
-// failed has the scrape go on without what can't be had.
+// failed logs that a part of the metrics is left out.
 func (s *scrape) failed(what string, err error) {
 	s.log.Debug("a part of the metrics is left out", "part", what, "err", err)
 }
@@ -224,7 +225,7 @@ func (s *scrape) sweep(sweep *grid.Sweep) {
 	}
 }
 
-// best gives the best value of the objective.
+// best returns the best value of the objective.
 func (s *scrape) best(sweep *grid.Sweep) (value float64, ok bool) {
 	objective := sweep.Task.Objective
 	if objective == nil {

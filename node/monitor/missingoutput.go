@@ -14,7 +14,8 @@ import (
 // Output can be missing in two ways: over the task's log_limit it was never stored, and beyond the size of the log stream the
 // oldest of all sweeps, or of a node that prints most, is removed. Neither is passed over in silence.
 
-// keptOutputOf says what is kept of an attempt's output, where first is the first message that the log stream still has of its node.
+// keptOutputOf describes what is kept of an attempt's output; first is the first message of its
+// node that the log stream still has.
 func keptOutputOf(ref grid.LogRef, first uint64) api.Printed {
 	p := api.Printed{Bytes: ref.Bytes, Cut: ref.Cut}
 	switch {
@@ -27,7 +28,8 @@ func keptOutputOf(ref grid.LogRef, first uint64) api.Printed {
 	return p
 }
 
-// keptOutput says which output the log stream still has; all where that is unknown.
+// keptOutput returns the bounds of the output that the log stream still has, or no bounds if they
+// are unknown.
 func keptOutput(ctx context.Context, store *jetstream.Store, log *slog.Logger) jetstream.LogBounds {
 	kept, err := store.Logs.Bounds(ctx)
 	if err != nil {
@@ -36,8 +38,8 @@ func keptOutput(ctx context.Context, store *jetstream.Store, log *slog.Logger) j
 	return kept
 }
 
-// tellMissing passes on what is not there of the output that the reader has read: that of one attempt, or of every trial's
-// result.
+// reportMissing emits what is missing from the output that the reader has read: of one attempt, or
+// of the result of every trial.
 func (h *outputHandlers) reportMissing(ctx context.Context, rd *reader, number int) error {
 	kept := keptOutput(ctx, h.store, h.log)
 	if rd.index >= 0 {
@@ -82,7 +84,7 @@ func (h *outputHandlers) reportMissingOf(ctx context.Context, rd *reader, index 
 	return rd.emit(&o)
 }
 
-// stored counts the bytes of a run that the log stream still has.
+// storedBytes counts the bytes of a run that the log stream still has.
 func (h *outputHandlers) storedBytes(ctx context.Context, sweep grid.SweepID, run string, ref grid.LogRef) (n int64, err error) {
 	var seen api.SeenOutput
 	err = h.store.Logs.Read(ctx, sweep, jetstream.LogRange{First: ref.First, Last: ref.Last}, func(_ uint64, chunks []jetstream.Chunk) error {

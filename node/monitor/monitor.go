@@ -1,5 +1,5 @@
-// Package monitor is the HTTP server of a node: the API that the command line and the web page use. It shows what records,
-// history and the log stream hold, and passes on to the master what a user wants changed.
+// Package monitor is the HTTP server of a node: the API that the command line and the web page use.
+// It reads records, history and the log stream, and passes the actions of users on to the master.
 package monitor
 
 import (
@@ -72,7 +72,7 @@ func New(cfg Config) *Monitor {
 	return m
 }
 
-// Bounds of what a client may keep busy without saying anything.
+// Limits of idle clients.
 const (
 	headerTime  = 10 * time.Second
 	idleTime    = 2 * time.Minute
@@ -80,7 +80,8 @@ const (
 	maxStreams  = 100 // requests at one time over one HTTP/2 connection
 )
 
-// shutdownTime is how long answers may go on when the node stops. Streams that have no end of their own are cut then.
+// shutdownTime is how long responses may continue when the node stops. Streams, which have no end
+// of their own, are cut then.
 const shutdownTime = 500 * time.Millisecond
 
 // Serve answers the requests of this node's owner on l until ctx ends.
@@ -88,7 +89,8 @@ func (m *Monitor) Serve(ctx context.Context, l net.Listener) error {
 	return m.serve(ctx, l, m.newRouter(), nil)
 }
 
-// ServeOthers answers requests of anybody on l, which speaks TLS, as far as their tokens allow, until ctx ends.
+// ServeOthers answers the requests of other clients on l, which speaks TLS, as far as their tokens
+// allow, until ctx ends.
 func (m *Monitor) ServeOthers(ctx context.Context, l net.Listener) error {
 	return m.serve(ctx, l, m.guard.wrap(m.newRouter()), m.unauthenticated)
 }

@@ -38,7 +38,7 @@ func (h *nodeHandlers) show(r *http.Request) (api.Node, error) {
 	return n, err
 }
 
-// storeUsage returns what each part of the store holds.
+// storeUsage returns the usage of each part of the store.
 func storeUsage(ctx context.Context, store *jetstream.Store, master *master.Master) ([]api.Store, error) {
 	usage, err := store.Usage(ctx)
 	if err != nil {
@@ -62,12 +62,12 @@ func (h *nodeHandlers) list(*http.Request) ([]api.Member, error) {
 	return h.members(), nil
 }
 
-// errAlone is the answer of a node that is in no cluster.
+// errAlone is the response of a node that is in no cluster.
 var errAlone = &api.Error{
 	Status: http.StatusConflict, Msg: "this node is in no cluster", Hint: "start one with: mlfnode master, or join one with: mlfnode join --seed HOST",
 }
 
-// onMember does something to the node that a request names.
+// onMember applies an action to the node that a request names.
 func (h *nodeHandlers) onMember(r *http.Request, do func(context.Context, grid.NodeID) error) (struct{}, error) {
 	var none struct{}
 	if h.cluster.Authority == nil {
@@ -97,7 +97,7 @@ func (h *nodeHandlers) forgetMember(r *http.Request) (struct{}, error) {
 	return h.onMember(r, h.cluster.Forget)
 }
 
-// drain gives a node an order, and returns once it follows.
+// drain drains a node or undoes that, and returns once the node complies.
 func (h *nodeHandlers) drain(ctx context.Context, node grid.NodeID, d scheduling.Drain) error {
 	if err := h.cluster.Scheduling.SetDrain(node, d); err != nil {
 		return err
@@ -106,12 +106,13 @@ func (h *nodeHandlers) drain(ctx context.Context, node grid.NodeID, d scheduling
 	return nil
 }
 
-// nodes gives what all nodes were doing lately.
+// recent answers with the latest samples of all nodes.
 func (h *nodeHandlers) recent(*http.Request) ([]api.NodeSamples, error) {
 	return h.master.NodeSamples(), nil
 }
 
-// samples gives what a node was doing in the last hour, or in a longer time by longer samples.
+// samples answers with the samples of a node of the last hour, or with coarser samples of a longer
+// time.
 func (h *nodeHandlers) samples(r *http.Request) (api.NodeSamples, error) {
 	node, step := grid.NodeID(r.PathValue("node")), api.SampleSteps[0]
 	if text := r.FormValue("step"); text != "" {

@@ -25,7 +25,7 @@ type observer struct {
 	log     *slog.Logger
 }
 
-// observe gives the states of a topic as they are now, by key.
+// observe returns the current states of a topic, by key.
 func (ob *observer) observe(ctx context.Context, t topic, rates *rates) (map[string]observed, error) {
 	all := map[string]observed{}
 	switch t.kind {
@@ -61,8 +61,8 @@ type observed struct {
 	value any
 }
 
-// overview gives what the cluster does, and the state of each sweep of which something runs or will, and of one that has just come to
-// its end.
+// overview returns the totals of the cluster, the state of each sweep in progress, and once more
+// that of a sweep that has just ended.
 func (ob *observer) overview(ctx context.Context, rates *rates) (map[string]observed, error) {
 	o := &api.Overview{Problem: ob.master.Problem()}
 	all := map[string]observed{"overview": {"overview", o}}
@@ -89,7 +89,7 @@ func (ob *observer) overview(ctx context.Context, rates *rates) (map[string]obse
 			all["sweep:"+string(s.ID)] = observed{"sweep", ob.stateOf(ctx, s, &c, rates)}
 		}
 	}
-	rates.moving = nowMoving // not before: a look that fails must not lose the end of a sweep
+	rates.moving = nowMoving // only now: a failed read must not lose the end of a sweep
 	return all, nil
 }
 
@@ -125,7 +125,7 @@ const (
 	trialRemoved grid.State      = "removed"
 )
 
-// trialState gives a trial, also one whose sweep has been removed.
+// trialState returns the state of a trial, or of one whose sweep has been removed.
 func (ob *observer) trialState(ctx context.Context, id grid.TrialID) (*api.Trial, error) {
 	rec, ok := ob.master.Sweep(id.Sweep)
 	if !ok || rec.Sweep.Removing {

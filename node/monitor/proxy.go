@@ -19,8 +19,10 @@ import (
 	"mlfnode/node/monitor/page"
 )
 
-// Proxy gives browsers of this machine the page, and lets them use the API of a node. It listens on loopback, asks the node with what the command line has,
-// and answers only browsers that came with a link of one use: other users and pages of this machine reach the port, too.
+// Proxy serves the page to browsers on this machine and passes their API calls on to a node. It
+// listens on loopback, uses the access of the command line to the node, and answers only browsers
+// that logged in with a one-time link: other users and pages on this machine can reach the port,
+// too.
 type Proxy struct {
 	role     api.Role
 	port     string
@@ -31,8 +33,8 @@ type Proxy struct {
 	sessions sessions
 }
 
-// NewProxy makes a proxy for browsers that ask for l. Requests go through transport to the node at target. Nobody gets more rights
-// than role.
+// NewProxy returns a proxy for browsers that connect to l. Requests go through transport to the
+// node at target. No browser gets more rights than role.
 func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api.Role, log *slog.Logger) (*Proxy, error) {
 	address, ok := l.(*net.TCPAddr)
 	if !ok || !address.IP.IsLoopback() {
@@ -68,7 +70,7 @@ func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api
 	return p, nil
 }
 
-// hintAtVersion answers in the place of a node that does not have a call which this program has.
+// hintAtVersion replaces the response of a node that lacks a call that this program has.
 func hintAtVersion(r *http.Response) error {
 	if r.StatusCode != http.StatusNotFound || r.Request.Method == http.MethodHead || r.Header.Get("Content-Type") == api.MediaProblem {
 		return nil
@@ -84,7 +86,7 @@ func hintAtVersion(r *http.Response) error {
 	return nil
 }
 
-// Link makes a link of one use, for a minute.
+// Link returns a new link, which can be used once within a minute.
 func (p *Proxy) Link() string {
 	return p.origin() + "/#k=" + p.sessions.newLink()
 }
@@ -150,10 +152,11 @@ func (p *Proxy) Handler() http.Handler {
 
 var errCrossSite = &api.Error{Status: http.StatusForbidden, Code: api.CodeCrossSite, Msg: "the request comes from a page of another site"}
 
-// origin is where browsers are served.
+// origin is the origin that browsers use.
 func (p *Proxy) origin() string { return "http://127.0.0.1:" + p.port }
 
-// setSecurityHeaders sets what browsers are told about every answer. There are no headers of CORS: no other origin gets anything.
+// setSecurityHeaders sets the security headers of every response. There are no CORS headers: no
+// other origin gets access.
 func setSecurityHeaders(h http.Header) {
 	for name, value := range map[string]string{
 		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; " +
@@ -165,11 +168,11 @@ func setSecurityHeaders(h http.Header) {
 	}
 }
 
-// cookieName names the cookie by the port: cookies of one host are for all its ports.
+// cookieName includes the port, since browsers share the cookies of a host between its ports.
 func (p *Proxy) cookieName() string { return "mlf_" + p.port }
 
-// sessionOf gives the session that a request shows, nil for none. A program that some port of this machine belongs to may have been shown
-// the cookie, but not the key.
+// sessionOf returns the session of a request, or nil if it has none. A program on another port of
+// this machine may have been sent the cookie, but not the key.
 func (p *Proxy) sessionOf(r *http.Request) *session {
 	c, err := r.Cookie(p.cookieName())
 	if err != nil {
@@ -192,7 +195,7 @@ func (p *Proxy) showSession(w http.ResponseWriter, r *http.Request) {
 	sendJSON(w, r, api.Session{Role: p.role})
 }
 
-// logIn logs a browser in that shows a link.
+// logIn logs in a browser that presents a link.
 func (p *Proxy) logIn(w http.ResponseWriter, r *http.Request) {
 	var login api.Login
 	r.Body = http.MaxBytesReader(w, r.Body, unauthenticatedBytes)
@@ -215,7 +218,7 @@ func (p *Proxy) logIn(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// close logs a browser out, and ends its streams.
+// logOut logs out a browser and ends its streams.
 func (p *Proxy) logOut(w http.ResponseWriter, r *http.Request) {
 	if c, err := r.Cookie(p.cookieName()); err == nil && p.sessionOf(r) != nil {
 		p.sessions.end(c.Value)
@@ -228,7 +231,8 @@ func (p *Proxy) setCookie(w http.ResponseWriter, value string, age int) {
 	http.SetCookie(w, &http.Cookie{Name: p.cookieName(), Value: value, Path: "/", MaxAge: age, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 }
 
-// forward hands a request on to the node. What is for the owner, for nodes or for machines that join is not for browsers.
+// forward passes a request on to the node. Calls that are for the owner, for nodes or for joining
+// machines are refused.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request) {
 	session := p.sessionOf(r)
 	if session == nil {

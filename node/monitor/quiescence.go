@@ -9,16 +9,17 @@ import (
 	"mlfnode/node/master"
 )
 
-// restInterval is how often a sweep that nobody changes is looked at.
+// restInterval is how often a sweep without changes is checked.
 const restInterval = 250 * time.Millisecond
 
-// quiescence tells when nothing of a sweep or a trial runs or is going to run.
+// quiescence detects that nothing of a sweep or of a trial runs or is going to run.
 type quiescence struct {
 	master  *master.Master
 	history *history.DB
 }
 
-// resting returns a channel that is closed when the sweep (index -1) or the trial is at rest, or ctx ends.
+// wait returns a channel that is closed when the sweep (index -1) or the trial is at rest, or when
+// ctx ends.
 func (q *quiescence) wait(ctx context.Context, id grid.SweepID, index int64) <-chan struct{} {
 	rest := make(chan struct{})
 	go func() {
@@ -41,7 +42,7 @@ func (q *quiescence) wait(ctx context.Context, id grid.SweepID, index int64) <-c
 	return rest
 }
 
-// atRest reports whether nothing of the sweep, or of the trial, is running or going to run.
+// reached reports whether nothing of the sweep, or of the trial, runs or is going to run.
 func (q *quiescence) reached(ctx context.Context, id grid.SweepID, index int64) (bool, error) {
 	rec, ok := q.master.Sweep(id)
 	if !ok {

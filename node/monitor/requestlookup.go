@@ -19,7 +19,7 @@ type lookup struct {
 	history *history.DB
 }
 
-// record finds the sweep that a request names.
+// sweep returns the sweep that a request names.
 func (l *lookup) sweep(r *http.Request) (*grid.Sweep, error) {
 	return l.byID(grid.SweepID(r.PathValue("sweep")))
 }
@@ -38,7 +38,7 @@ func (l *lookup) byID(id grid.SweepID) (*grid.Sweep, error) {
 	return rec.Sweep, nil
 }
 
-// called finds the sweep that its user has given a name of their own; nil for none.
+// byName returns the sweep to which its user gave a name, or nil if there is none.
 func (l *lookup) byName(name string) (*grid.Sweep, error) {
 	var found []*grid.Sweep
 	for _, rec := range l.master.Sweeps() {
@@ -77,7 +77,7 @@ func (l *lookup) newest() (*grid.Sweep, error) {
 	return newest, nil
 }
 
-// trialIndex reads the index of a trial of s; "" and -1 are all trials, which is -1.
+// trialIndex parses the index of a trial of s; "" and -1 mean all trials and return -1.
 func trialIndex(s *grid.Sweep, text string) (int64, error) {
 	if text == "" || text == "-1" {
 		return -1, nil
@@ -96,7 +96,8 @@ func trialIndex(s *grid.Sweep, text string) (int64, error) {
 	}
 }
 
-// selectSweeps gives the sweeps in a state and of a project, the newest first; empty is any.
+// list returns the sweeps in a state and of a project, the newest first; an empty string matches
+// any.
 func (l *lookup) list(state, project string) []*grid.Sweep {
 	var all []*grid.Sweep
 	for _, rec := range l.master.Sweeps() {
@@ -109,7 +110,7 @@ func (l *lookup) list(state, project string) []*grid.Sweep {
 	return all
 }
 
-// trial gives the trial that a request names, and its sweep.
+// trial returns the trial that a request names, and its sweep.
 func (l *lookup) trial(r *http.Request) (*grid.Sweep, int64, error) {
 	s, err := l.sweep(r)
 	if err != nil {
@@ -122,7 +123,7 @@ func (l *lookup) trial(r *http.Request) (*grid.Sweep, int64, error) {
 	return s, index, err
 }
 
-// trialLog finds the attempt whose output or files a request asks for.
+// trialLog returns the attempt whose output or files a request asks for.
 func (l *lookup) trialLog(r *http.Request) (*trialLog, error) {
 	s, index, err := l.trial(r)
 	if err != nil {
@@ -147,7 +148,8 @@ func (l *lookup) trialLog(r *http.Request) (*trialLog, error) {
 	return newTrialLog(id, a), nil
 }
 
-// trialStream finds the attempt whose output a request asks for, and which stream of it; 0 is all.
+// trialStream returns the attempt whose output a request asks for, and the number of the stream; 0
+// means all.
 func (l *lookup) trialStream(r *http.Request) (*trialLog, uint8, error) {
 	t, err := l.trialLog(r)
 	if err != nil {

@@ -34,13 +34,13 @@ const (
 	writeTime = 30 * time.Second
 )
 
-// router passes requests on to the calls of the table.
+// router dispatches requests to the calls of the table.
 type router struct {
 	mux       *http.ServeMux
 	byPattern map[string]*route
 }
 
-// newRouter makes the router of a master's table, or of a worker's, which answers little.
+// newRouter returns the router of a master, or that of a worker, which has few calls.
 func (m *Monitor) newRouter() *router {
 	t := &router{mux: http.NewServeMux(), byPattern: map[string]*route{}}
 	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(compressFrom), gzhttp.CompressionLevel(gzip.BestSpeed), gzhttp.EnableZstd(false))
@@ -78,7 +78,8 @@ func (m *Monitor) newRouter() *router {
 	return t
 }
 
-// tableForProxy makes a router that answers nothing: a proxy asks it what a request is for.
+// tableForProxy returns a router without handlers: a proxy uses it to look up the route of a
+// request.
 func tableForProxy(h *handlers) *router {
 	t := &router{mux: http.NewServeMux(), byPattern: map[string]*route{}}
 	for _, rt := range h.routes() {
@@ -101,7 +102,7 @@ func (t *router) add(prefix string, rt *route, h http.Handler) {
 	t.mux.Handle(pattern, h)
 }
 
-// lookUp gives the route of a request, nil where there is none.
+// find returns the route of a request, or nil if there is none.
 func (t *router) find(r *http.Request) *route {
 	_, pattern := t.mux.Handler(r)
 	return t.byPattern[pattern]
@@ -118,7 +119,7 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var errLongQuery = &api.Error{Status: http.StatusRequestURITooLong, Msg: fmt.Sprintf("the query is longer than %d bytes", queryLimit)}
 
-// listUnrecorded answers what no route is for.
+// unknown answers requests that match no route.
 func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
@@ -136,12 +137,13 @@ func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
 	sendError(w, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no %.80q", r.URL.Path), Hint: "the calls are listed in " + api.Prefix + api.PathDocument})
 }
 
-// answerOnWorker is the answer of a worker to what only a master knows.
+// answerOnWorker is the response of a worker to calls that only a master answers.
 func answerOnWorker(w http.ResponseWriter, _ *http.Request) {
 	sendError(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: "this node is a worker, and sweeps are kept by the master"})
 }
 
-// strict refuses queries with parameters that the call does not have: who mistypes one would take the answer for another one.
+// strict refuses queries with unknown parameters, since a client that mistypes one would misread
+// the answer.
 func (rt *route) strict(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q, err := url.ParseQuery(r.URL.RawQuery)
@@ -159,7 +161,7 @@ func (rt *route) strict(next http.Handler) http.Handler {
 	})
 }
 
-// parameters lists what the query of a route may have.
+// parameters lists the parameters of a route for a hint.
 func (rt *route) parameters() string {
 	if len(rt.query) == 0 {
 		return "leave it out: the call has none"
@@ -173,7 +175,7 @@ func (rt *route) parameters() string {
 	return "it has " + strings.Join(names, ", ")
 }
 
-// bounded bounds the body of a request, and the time that its client may take for the answer.
+// bounded limits the body of a request, and the time that its client may take to read the response.
 func (m *Monitor) bounded(rt *route, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -185,7 +187,8 @@ func (m *Monitor) bounded(rt *route, next http.Handler) http.Handler {
 	})
 }
 
-// serveWithWriteTimeout has each write of an answer take no longer than limit, and gives the status of the answer.
+// serveWithWriteTimeout limits how long each write of a response may take, and returns the status
+// of the response.
 func serveWithWriteTimeout(w http.ResponseWriter, r *http.Request, limit time.Duration, next http.Handler) int {
 	p := &deadlineWriter{ResponseWriter: w, limit: limit}
 	p.clearDeadline()
@@ -194,11 +197,11 @@ func serveWithWriteTimeout(w http.ResponseWriter, r *http.Request, limit time.Du
 	return cmp.Or(p.status, http.StatusOK)
 }
 
-// timeout is how long the body of a request may be, in bytes; not positive where there is no bound.
+// limit is the maximum size of a request's body in bytes; zero or less means no limit.
 func (rt *route) limit() int64 { return cmp.Or(rt.bodyLimit, defaultBody) }
 
-// deadlineWriter gives each write a deadline. Between writes there is none: over HTTP/2 a deadline that passes ends the stream, also while
-// nothing is being written.
+// deadlineWriter sets a deadline for each write. Between writes there is none: over HTTP/2 an
+// expired deadline ends the stream even while nothing is being written.
 type deadlineWriter struct {
 	http.ResponseWriter
 	limit  time.Duration
@@ -239,7 +242,8 @@ func (p *deadlineWriter) Flush() { _ = p.FlushError() } // the next write tells 
 // Unwrap is for http.ResponseController.
 func (p *deadlineWriter) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
-// sendJSON answers with a value as JSON. The answer to a GET has a tag, and is left out when the client has it already.
+// sendJSON answers with a value as JSON. The response to a GET has an ETag and no body if the
+// client already has it.
 func sendJSON(w http.ResponseWriter, r *http.Request, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -263,7 +267,7 @@ func digest(b []byte) string {
 	return fmt.Sprintf("%x", sum.Sum(nil))
 }
 
-// notModified sets the tag of an answer, and answers that nothing has changed when the client has one with this tag.
+// notModified sets the ETag of a response, and answers 304 if the client already has this version.
 func notModified(w http.ResponseWriter, r *http.Request, version string) bool {
 	tag := `W/"` + version + `"`
 	w.Header().Set("ETag", tag)
@@ -277,7 +281,7 @@ func notModified(w http.ResponseWriter, r *http.Request, version string) bool {
 	return false
 }
 
-// sendError answers with a problem. What is no *api.Error is the node's own trouble.
+// sendError answers with a problem. An error that is not an *api.Error is an internal error.
 func sendError(w http.ResponseWriter, err error) {
 	e := asError(err)
 	h := w.Header()
@@ -303,7 +307,7 @@ func badRequest(msg, hint string) error {
 	return &api.Error{Status: http.StatusBadRequest, Msg: msg, Hint: hint}
 }
 
-// decode reads the body of a request, which its route has bounded.
+// decode reads the body of a request, whose size the route has limited.
 func decode(r *http.Request, v any) error {
 	err := json.NewDecoder(r.Body).Decode(v)
 	switch large := tooLarge(err); {
@@ -315,7 +319,7 @@ func decode(r *http.Request, v any) error {
 	return nil
 }
 
-// tooLarge gives the answer to a body over its bound; nil for other errors.
+// tooLarge returns the response to a body over its limit, or nil for any other error.
 func tooLarge(err error) error {
 	var large *http.MaxBytesError
 	if !errors.As(err, &large) {

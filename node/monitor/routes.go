@@ -28,7 +28,7 @@ type route struct {
 	bodyLimit  int64            // 0 is defaultBody
 }
 
-// call is what a route takes, gives and does.
+// call is the request, the response and the handler of a route.
 type call struct {
 	handler  http.HandlerFunc
 	takes    reflect.Type  // of the body; nil for none or for bytes
@@ -40,14 +40,14 @@ type call struct {
 	stream   bool          // the answer goes on as long as the client takes it, and is sent as it comes
 }
 
-// parameter is one of the query.
+// parameter is a query parameter.
 type parameter struct {
 	name  string
 	kind  string // of JSON
 	about string
 }
 
-// is reports whether a key of a query gives the parameter: p[KEY] does so for an object p.
+// is reports whether a key of a query sets the parameter; for an object p that is p[KEY].
 func (p *parameter) is(key string) bool {
 	if p.kind != "object" {
 		return key == p.name
@@ -80,7 +80,7 @@ const (
 // listMedia are the media types of lists.
 func listMedia() []string { return []string{mediaJSON, mediaLines, mediaCSV} }
 
-// routes is the API: what can be asked for, who may ask, and what answers.
+// routes is the API: which calls there are, who may use them, and what answers them.
 func (h *handlers) routes() []route {
 	all := []route{
 		{method: "GET", pattern: api.PathDocument, access: mayRead, topic: topicNodes, summary: "Describe the API", everywhere: true,
@@ -195,7 +195,7 @@ func (h *handlers) sweepRoutes() []route {
 	return append(all, route{method: "POST", pattern: api.PathCancel, access: mayAct, topic: topicTrials, summary: "Cancel one trial", query: []parameter{dry}, call: callFor(h.actions.cancelTrial)})
 }
 
-// outputRoutes are the calls about what one trial has printed and left.
+// outputRoutes are the calls about the output and the files of one trial.
 func (h *handlers) outputRoutes() []route {
 	attempt := parameter{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}
 	stream := parameter{"stream", "string", "stdout, stderr or setup; without it all"}
@@ -259,7 +259,7 @@ func (h *handlers) fileRoutes() []route {
 	}
 }
 
-// rootRoutes are what other programs than ours call, below no prefix.
+// rootRoutes are the calls of other programs, which have no prefix.
 func (h *handlers) rootRoutes() []route {
 	return []route{
 		{method: "GET", pattern: api.PathHealthy, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
@@ -271,7 +271,7 @@ func (h *handlers) rootRoutes() []route {
 	}
 }
 
-// callFor turns a function that gives a value into a call.
+// callFor returns the call of a function that returns a value.
 func callFor[T any](fn func(*http.Request) (T, error)) call {
 	return call{gives: reflect.TypeFor[T](), handler: func(w http.ResponseWriter, r *http.Request) {
 		v, err := fn(r)
@@ -283,7 +283,7 @@ func callFor[T any](fn func(*http.Request) (T, error)) call {
 	}}
 }
 
-// callWithBody is gives for a function that needs the body of the request.
+// callWithBody is callFor for a function that also takes the body of the request.
 func callWithBody[B, T any](fn func(*http.Request, *B) (T, error)) call {
 	c := callFor(func(r *http.Request) (T, error) {
 		var body B

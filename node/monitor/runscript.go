@@ -14,8 +14,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// byHand says how to run a trial without mlfnode. What the shell of the submission had in its environment, and what its user added, is shown to
-// nobody. Words of the command may be secrets, too, so viewers don't get any of it.
+// runScript answers with how to run a trial without mlfnode. It does not reveal the environment of
+// the submitting shell, or what its user added to it. Viewers may not call it, because words of the
+// command may be secrets, too.
 func (h *trialHandlers) runScript(r *http.Request) (api.ByHand, error) {
 	var none api.ByHand
 	s, index, err := h.lookup.trial(r)
@@ -69,7 +70,8 @@ func (h *trialHandlers) runScript(r *http.Request) (api.ByHand, error) {
 	return v, nil
 }
 
-// hiddenVariables are those that a sweep adds to the environment of its trials whose values are shown to nobody.
+// hiddenVariables returns the variables that a sweep adds to the environment of its trials and
+// whose values are not revealed.
 func hiddenVariables(s *grid.Sweep) map[string]bool {
 	hidden := map[string]bool{}
 	for _, kv := range s.EnvironAdded {
@@ -85,7 +87,7 @@ func hiddenVariables(s *grid.Sweep) map[string]bool {
 	return hidden
 }
 
-// runFolders are the variables that name places for what a program leaves.
+// runFolders are the variables with paths for what a program writes.
 var runFolders = []api.Variable{{Name: "MLF_OUT", Value: "$d/out"}, {Name: "MLF_METRICS", Value: "$d/metrics.jsonl"}, {Name: "MLF_CACHE", Value: "$d/cache"}}
 
 var (
@@ -93,12 +95,13 @@ var (
 	secretValue = regexp.MustCompile(`://[^/\s]*@`)
 )
 
-// maybeSecret reports whether a variable of a task may hold a secret, or a value that comes from the environment of the submission.
+// maybeSecret reports whether a variable of a task may hold a secret, or a value from the
+// environment of the submission.
 func maybeSecret(name, value string) bool {
 	return secretName.MatchString(name) || secretValue.MatchString(value) || strings.Contains(strings.ReplaceAll(value, "$$", ""), "$")
 }
 
-// shellScript gives all of it for a shell.
+// shellScript returns the same as a shell script.
 func shellScript(v *api.ByHand, devices []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# in the folder of the project %s", v.Project)

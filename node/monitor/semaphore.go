@@ -4,10 +4,10 @@ import (
 	"context"
 )
 
-// semaphore bounds how many callers do something costly at one time: its capacity.
+// semaphore bounds how many callers do something costly at a time: its capacity.
 type semaphore chan struct{}
 
-// acquire waits for a turn, and gives what ends it.
+// acquire waits for a slot and returns the function that frees it.
 func (t semaphore) acquire(ctx context.Context) (leave func(), err error) {
 	select {
 	case t <- struct{}{}:

@@ -14,10 +14,10 @@ import (
 	"mlfnode/node/master"
 )
 
-// errNotNode is the answer to somebody who shows no node's certificate.
+// errNotNode is the response to a client without a node's certificate.
 var errNotNode = &api.Error{Status: http.StatusForbidden, Msg: "this is for the cluster's nodes, which show their certificates"}
 
-// peer is the node that asks.
+// peer returns the node that sent a request.
 func peer(r *http.Request) (grid.NodeID, error) {
 	if r.TLS == nil {
 		return "", errNotNode
@@ -34,8 +34,8 @@ type snapshotHandlers struct {
 	master *master.Master
 }
 
-// leased gives the trial that a request is about, if the node that asks holds a lease with it: it may read and write the snapshots of
-// no other.
+// leased returns the trial that a request names if the requesting node holds a lease with it: a
+// node may read and write the snapshots of no other trial.
 func (h *snapshotHandlers) leased(r *http.Request) (grid.TrialID, error) {
 	var none grid.TrialID
 	node, err := peer(r)
@@ -119,7 +119,7 @@ func (h *snapshotHandlers) verifyFile(r *http.Request) (struct{}, error) {
 	return struct{}{}, snapshotError(h.master.Snapshots().Verify(r.Context(), id, r.PathValue("hash")))
 }
 
-// snapshotError gives the answer that stands for an error of package checkpoint.
+// snapshotError returns the response for an error of package checkpoint.
 func snapshotError(err error) error {
 	switch {
 	case errors.Is(err, checkpoint.ErrFull):

@@ -37,7 +37,8 @@ func (h *sweepActions) submit(r *http.Request, q *api.Submission) (api.Sweep, er
 	return h.views.of(r.Context(), rec.Sweep)
 }
 
-// remove takes a sweep that does not run out of the store. A sweep of which an interrupted removal has left something is found, too.
+// remove removes a sweep that does not run from the store, or what an interrupted removal has left
+// of one.
 func (h *sweepActions) remove(r *http.Request) (struct{}, error) {
 	id := grid.SweepID(r.PathValue("sweep"))
 	if rec, ok := h.master.Sweep(id); !ok || !rec.Sweep.Removing {
@@ -50,8 +51,8 @@ func (h *sweepActions) remove(r *http.Request) (struct{}, error) {
 	return struct{}{}, h.master.Remove(r.Context(), id)
 }
 
-// change has the master change a sweep, and gives the sweep as it is then. With dry_run nothing changes: touches says how many trials would,
-// where do does not.
+// change applies a change to a sweep and returns the sweep afterwards. With dry_run nothing
+// changes; touches then returns how many trials would change if do does not.
 func (h *sweepActions) change(r *http.Request, touches func(*api.Sweep) int64, do func(context.Context, *grid.Sweep) (changed int64, err error)) (api.Done, error) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {

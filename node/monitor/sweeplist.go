@@ -25,7 +25,7 @@ var sweepColumns = []column[api.Sweep]{
 	{"eta_seconds", func(s *api.Sweep) any { return s.ETA }},
 }
 
-// listSweeps answers with the sweeps that the query selects, the newest first.
+// list answers with the sweeps that the query selects, the newest first.
 func (h *sweepHandlers) list(w http.ResponseWriter, r *http.Request) {
 	media := preferredMedia(r)
 	w.Header().Add("Vary", "Accept")
@@ -79,7 +79,8 @@ func (h *sweepHandlers) each(ctx context.Context, all []*grid.Sweep, put func(*a
 	return nil
 }
 
-// cursor names the place of a sweep in the order of all, which it keeps also when the sweep has been removed.
+// cursor encodes the position of a sweep in the order of all sweeps, which stays valid when the
+// sweep is removed.
 func cursor(s *grid.Sweep) string {
 	return fmt.Sprintf("%d.%d.%s", s.Number, s.Submitted.UnixNano(), s.ID)
 }
@@ -96,7 +97,7 @@ func parseCursor(text string) (*grid.Sweep, error) {
 	return nil, badRequest(fmt.Sprintf("after %.60q is not a place in the list", text), "take it from next of the page before")
 }
 
-// sweepsFrom gives the place of the first sweep behind last.
+// sweepsFrom returns the index of the first sweep after last.
 func sweepsFrom(all []*grid.Sweep, last *grid.Sweep) int {
 	i := slices.IndexFunc(all, func(s *grid.Sweep) bool { return s.Compare(last) < 0 })
 	if i < 0 {

@@ -25,7 +25,7 @@ const (
 	searchedRuns = 4096
 )
 
-// sweepOutput is what the trials of a sweep have printed, or some of them.
+// sweepOutput is the output of a sweep, or of some of its trials.
 type sweepOutput struct {
 	logs   *jetstream.Logs
 	sweep  *grid.Sweep
@@ -35,7 +35,7 @@ type sweepOutput struct {
 	seen   api.SeenOutput
 }
 
-// sweepOutput finds the output that a request asks for.
+// sweepOutput returns the output that a request asks for.
 func (h *logHandlers) sweepOutput(r *http.Request) (*sweepOutput, error) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
@@ -65,8 +65,9 @@ func (h *logHandlers) sweepOutput(r *http.Request) (*sweepOutput, error) {
 	return o, nil
 }
 
-// read calls piece for what was printed between two positions, each byte once, and gives the position behind what it has looked at. errEnough
-// get piece ends it before that piece. When ctx has ended it gives how far it got.
+// read calls piece for the output between two positions, each byte once, and returns the position
+// after the last piece that it has read. errEnough from piece ends the reading before that piece.
+// If ctx ends, read returns how far it got.
 func (o *sweepOutput) read(ctx context.Context, from, to int64, piece func(*api.SweepPiece) error) (int64, error) {
 	if from >= to || o.part && len(o.trials) == 0 {
 		return to, nil
@@ -105,8 +106,9 @@ func (o *sweepOutput) read(ctx context.Context, from, to int64, piece func(*api.
 	return next, err
 }
 
-// markBefore gives the last pieces before a position, for about limit bytes, and the position from which on nothing is missing. It reads
-// ranges that get longer and longer. With an error, such as that ctx has ended, it gives what it has.
+// before returns the last pieces before a position, about limit bytes, and the position from which
+// on they are complete. It reads longer and longer ranges. With an error, such as the end of ctx,
+// it returns what it has.
 func (o *sweepOutput) before(ctx context.Context, first, to, limit int64) (pieces []api.SweepPiece, from int64, err error) {
 	from = to
 	for step := int64(backStep); from > first; step *= 4 {
@@ -129,7 +131,7 @@ func (o *sweepOutput) before(ctx context.Context, first, to, limit int64) (piece
 	return pieces, from, nil
 }
 
-// lastPieces keeps the last pieces of some bytes.
+// lastPieces keeps the last pieces up to a number of bytes.
 type lastPieces struct {
 	pieces []api.SweepPiece
 	cost   int64
@@ -153,7 +155,7 @@ func (l *lastPieces) trim(limit int64) {
 	l.pieces = l.pieces[n:]
 }
 
-// cloneTail gives a copy of a piece, of a longer one its end.
+// cloneTail returns a copy of a piece, or of its end if it is longer than limit.
 func cloneTail(p *api.SweepPiece, limit int64) api.SweepPiece {
 	c := *p
 	if over := int64(len(c.Data)) - limit; over > 0 {
@@ -163,7 +165,7 @@ func cloneTail(p *api.SweepPiece, limit int64) api.SweepPiece {
 	return c
 }
 
-// sweepLog answers with a part of what the trials of a sweep have printed.
+// sweepWindow answers with a part of the output of a sweep.
 func (h *logHandlers) sweepWindow(r *http.Request) (api.SweepLog, error) {
 	w := api.SweepLog{Pieces: []api.SweepPiece{}}
 	limit, err := intParam(r, "limit", api.DefaultWindow, 1, api.MaxWindow)
@@ -202,7 +204,7 @@ func (h *logHandlers) sweepWindow(r *http.Request) (api.SweepLog, error) {
 	return w, nil
 }
 
-// window fills a window that begins at a position, or ends before another one with from -1.
+// window fills a window that begins at a position or, if from is -1, ends before another one.
 func (o *sweepOutput) window(ctx context.Context, w *api.SweepLog, from, before, limit int64) error {
 	if from < 0 {
 		pieces, from, err := o.before(ctx, w.First, before, limit)
@@ -221,7 +223,7 @@ func (o *sweepOutput) window(ctx context.Context, w *api.SweepLog, from, before,
 	return err
 }
 
-// bounds gives the position of the oldest output that is stored, and the one behind the newest.
+// bounds returns the position of the oldest stored output, and the position after the newest.
 func (o *sweepOutput) bounds(ctx context.Context) (first, end int64, err error) {
 	oldest, err := o.logs.First(ctx)
 	if err != nil {
@@ -231,7 +233,7 @@ func (o *sweepOutput) bounds(ctx context.Context) (first, end int64, err error) 
 	return int64(min(oldest, next)) << placeBits, int64(next) << placeBits, err
 }
 
-// sweepLogSearch finds a text in what the trials of a sweep have printed.
+// searchSweep finds a text in the output of a sweep.
 func (h *logHandlers) searchSweep(r *http.Request) (api.SweepHits, error) {
 	out := api.SweepHits{Hits: []api.SweepHit{}}
 	of, err := searchOf(r)
@@ -269,7 +271,7 @@ func (h *logHandlers) searchSweep(r *http.Request) (api.SweepHits, error) {
 	return out, nil
 }
 
-// addPiece searches for the same in a piece of one of several runs.
+// addPiece searches a piece of one of several runs.
 func (s *search) addPiece(ctx context.Context, p *api.SweepPiece, runs map[string]*runSearch, out *api.SweepHits) error {
 	if ctx.Err() != nil || len(out.Hits) >= s.limit {
 		return errEnough
@@ -305,7 +307,7 @@ func (s *runSearch) moveHits(hits []api.LogHit, out *api.SweepHits) {
 	s.hits = s.hits[:0]
 }
 
-// finishRuns searches the lines that have no end yet, and forgets them.
+// finishRuns searches the incomplete lines of all runs and drops them.
 func finishRuns(runs map[string]*runSearch, out *api.SweepHits) {
 	last := len(out.Hits)
 	for _, s := range runs {

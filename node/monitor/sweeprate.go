@@ -7,7 +7,7 @@ import (
 	"mlfnode/grid"
 )
 
-// rates tell how fast sweeps go on. They belong to the hub's goroutine.
+// rates measure the throughput of sweeps. They belong to the hub's goroutine.
 type rates struct {
 	marks  map[grid.SweepID][2]sample
 	moving map[grid.SweepID]bool // sweeps that the overview had last; true for those of which something ran or would
@@ -22,7 +22,8 @@ type sample struct {
 // rateSpan is about how far back a rate looks.
 const rateSpan = 10 * time.Second
 
-// prune forgets the sweeps that have not been looked at for a while: they have come to their end, or nobody wants them.
+// prune removes the sweeps that have not been read for a while, because they ended or have no
+// subscribers.
 func (r *rates) prune(now time.Time) {
 	maps.DeleteFunc(r.marks, func(_ grid.SweepID, m [2]sample) bool { return now.Sub(m[1].at) > 3*rateSpan })
 }

@@ -13,14 +13,14 @@ import (
 	"mlfnode/node/master"
 )
 
-// sweepViews make the API's form of a sweep.
+// sweepViews make the API's representation of a sweep.
 type sweepViews struct {
 	master  *master.Master
 	history *history.DB
 	eta     *etaEstimator
 }
 
-// view joins a record with what history counts.
+// of joins a record with the counts of history.
 func (sv *sweepViews) of(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 	c, err := sv.history.Counts(ctx, s.ID)
 	if err != nil {
@@ -65,7 +65,7 @@ func sweepWithCounts(s *grid.Sweep, c *history.Counts) api.Sweep {
 	return v
 }
 
-// sharing says what trials get of each model of GPU.
+// sharing returns the shares that trials get on each model of GPU.
 func sharing(by string, all packing.Estimates) []api.Sharing {
 	var list []api.Sharing
 	for i := range all {
@@ -80,7 +80,7 @@ func sharing(by string, all packing.Estimates) []api.Sharing {
 	return list
 }
 
-// shortDigests names the files of a sweep for a person.
+// shortDigests returns the abbreviated digests of a sweep's bundles.
 func shortDigests(s *grid.Sweep) []string {
 	all := s.Bundles()
 	for i := range all {
@@ -91,8 +91,9 @@ func shortDigests(s *grid.Sweep) []string {
 
 func shortDigest(digest string) string { return digest[:min(len(digest), 12)] }
 
-// extrapolate tells how many seconds a sweep goes on if its other trials take as long as those that are done, as many at one time as now.
-// Time in which nothing ran, as while the sweep was paused, does not count.
+// extrapolate returns how many seconds a sweep will still run if its remaining trials take as long
+// as the completed ones, with as many at a time as now. Time in which nothing ran, for example
+// while the sweep was paused, does not count.
 func extrapolate(v *api.Sweep, c *history.Counts) *float64 {
 	done := v.Succeeded + v.Failed + v.Cancelled
 	if done == 0 || c.Wall == 0 {

@@ -12,10 +12,10 @@ import (
 	"mlfnode/node/api"
 )
 
-// progressInterval is the shortest time between two counts of a watch.
+// progressInterval is the minimum time between two counts of a watch.
 const progressInterval = 100 * time.Millisecond
 
-// track streams the output and the counts of a sweep until it is at rest.
+// watch streams the output and the counts of a sweep until it is at rest.
 func (h *outputHandlers) watch(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {

@@ -4,9 +4,9 @@ import (
 	"bytes"
 )
 
-// textFinder finds a text in data, where the letters from A to Z are as good as small ones unless
-// exact. It looks for what is rarest of the text, which is a matter of vector instructions, and
-// compares the rest where that is.
+// textFinder finds a text in data; unless exact, it ignores the case of ASCII letters. It searches
+// for the rarest part of the text, which is a matter of vector instructions, and compares the rest
+// where that part occurs.
 type textFinder struct {
 	text  []byte // in small letters unless exact
 	exact bool
@@ -18,7 +18,7 @@ type textFinder struct {
 	places [2]int // in data, of the next part and of the next other one; behind data for none
 }
 
-// sampleBytes is how many bytes of data tell what is rare in it.
+// sampleBytes is the size of the sample of the data that determines which part is rare.
 const sampleBytes = 4096
 
 func newTextFinder(text string, exact bool) *textFinder {
@@ -31,8 +31,7 @@ func newTextFinder(text string, exact bool) *textFinder {
 	return f
 }
 
-// toLower gives the small letter for one from A to Z, so that places stay the same in any encoding of
-// text.
+// toLower lowers the case of A to Z only, so that offsets stay the same in any encoding of text.
 func toLower(c byte) byte {
 	if 'A' <= c && c <= 'Z' {
 		c += 'a' - 'A'
@@ -42,7 +41,7 @@ func toLower(c byte) byte {
 
 func isLetter(c byte) bool { return 'a' <= toLower(c) && toLower(c) <= 'z' }
 
-// reset has data searched from now on.
+// reset starts a search in data.
 func (f *textFinder) reset(data []byte) {
 	f.data, f.places = data, [2]int{-1, -1}
 	f.part, f.at, f.other = f.text, 0, 0
@@ -73,8 +72,8 @@ func (f *textFinder) reset(data []byte) {
 	}
 }
 
-// next gives the place of the first text from a place on, which is not before that of the call
-// before; -1 for none.
+// next returns the offset of the first occurrence at or after from, which must not be less than in
+// the previous call, or -1 if there is none.
 func (f *textFinder) next(from int) int {
 	for from += f.at; ; from++ {
 		if f.places[0] < from {

@@ -13,13 +13,14 @@ import (
 	"mlfnode/node/history"
 )
 
-// trialCursor is a place in a listing of trials. In the order of a value, trials without a row stand behind all others, by index.
+// trialCursor is a position in a listing of trials. In the order of a value, trials without a row
+// follow all others, by index.
 type trialCursor struct {
 	history.Cursor
 	unknown bool
 }
 
-// parseAfter reads the cursor of a request.
+// parseAfter parses the cursor of a request.
 func (l *listing) parseAfter(r *http.Request) error {
 	sum := crc32.ChecksumIEEE(fmt.Append(nil, l.q.Sort, l.q.Desc, l.parameter, l.filtered))
 	l.order = strconv.FormatUint(uint64(sum), 36)
@@ -58,7 +59,8 @@ func (l *listing) parseAfter(r *http.Request) error {
 	return nil
 }
 
-// cursorAt gives the place of the trial that is being emitted; the nth of those that a filter selects.
+// cursorAt returns the cursor of the trial that is being emitted, which is the nth if a filter
+// selects trials.
 func (l *listing) cursorAt(t *grid.Trial, n int64) string {
 	text := ""
 	switch {
@@ -84,7 +86,7 @@ func (l *listing) placeOf(t *grid.Trial) history.Cursor {
 	return history.CursorOf(t, history.Sort(l.sorted), metric)
 }
 
-// wholePlace finds the text of a place that has only its digest.
+// wholePlace returns the full cursor for one that has only the digest of a text.
 func (l *listing) wholePlace(ctx context.Context, p history.Cursor) (history.Cursor, error) {
 	t, _, err := l.trials.history.Trial(ctx, grid.TrialID{Sweep: l.sweep.ID, Index: p.Index})
 	if err != nil {
@@ -96,7 +98,7 @@ func (l *listing) wholePlace(ctx context.Context, p history.Cursor) (history.Cur
 	return l.placeOf(&t), nil
 }
 
-// historyCursor gives the cursor for history; nil for none.
+// historyCursor returns the cursor for history, or nil if there is none.
 func (l *listing) historyCursor() *history.Cursor {
 	if l.after == nil {
 		return nil
@@ -104,7 +106,7 @@ func (l *listing) historyCursor() *history.Cursor {
 	return &l.after.Cursor
 }
 
-// firstIndex is the least index behind the cursor, in the order of the index.
+// firstIndex is the smallest index after the cursor, in the order of the index.
 func (l *listing) firstIndex() int64 {
 	if l.after == nil {
 		return 0

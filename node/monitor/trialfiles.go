@@ -23,7 +23,8 @@ import (
 // maxRun bounds the name of a run: a node, the life of its agent, and a number.
 const maxRun = 256
 
-// putArtifacts stores what a run has left. A node may store those of its own runs of trials that there are.
+// putArtifacts stores the artifacts of a run. A node may store only those of its own runs, for
+// trials that exist.
 func (h *fileHandlers) putArtifacts(r *http.Request) (struct{}, error) {
 	var none struct{}
 	node, err := peer(r)
@@ -43,7 +44,7 @@ func (h *fileHandlers) putArtifacts(r *http.Request) (struct{}, error) {
 	return none, storeError(h.store.PutArtifactsOf(r.Context(), node, id, run, r.Body))
 }
 
-// storeError gives the answer that stands for an error of the store.
+// storeError returns the response for an error of the store.
 func storeError(err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrFull):
@@ -58,7 +59,8 @@ func storeError(err error) error {
 	return err
 }
 
-// artifacts streams a tar of the files that trials left. Only the run behind a trial's state counts.
+// artifacts streams a tar of the files that trials left. Only the run that determines a trial's
+// state counts.
 func (h *fileHandlers) artifacts(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
@@ -96,7 +98,7 @@ func (h *fileHandlers) artifacts(w http.ResponseWriter, r *http.Request) {
 	_ = t.Close() // the client has gone if this fails
 }
 
-// copyArtifacts adds the files of a page of artifacts, by index.
+// copyArtifacts adds the files of a page of artifacts, in the order of the index.
 func (h *fileHandlers) copyArtifacts(ctx context.Context, t *tar.Writer, id grid.SweepID, page []jetstream.ObjectInfo) error {
 	slices.SortStableFunc(page, byIndex)
 	indexes := make([]int64, 0, len(page))
@@ -147,7 +149,7 @@ func byIndex(a, b jetstream.ObjectInfo) int {
 	return cmp.Compare(i, j)
 }
 
-// copyTar adds the files of one packed tar under a folder named by the trial's index.
+// copyTar adds the files of one packed tar under a folder named after the trial's index.
 func copyTar(t *tar.Writer, packed io.Reader, index int64) error {
 	return eachPacked(packed, func(header *tar.Header, content io.Reader) error {
 		header.Name = strconv.FormatInt(index, 10) + "/" + header.Name
@@ -180,7 +182,7 @@ func eachPacked(packed io.Reader, fn func(*tar.Header, io.Reader) error) error {
 	}
 }
 
-// files lists what an attempt left.
+// list answers with the files that an attempt left.
 func (h *fileHandlers) list(r *http.Request) (api.FileList, error) {
 	list := api.FileList{Files: []api.File{}}
 	t, err := h.lookup.trialLog(r)
@@ -201,7 +203,8 @@ func (h *fileHandlers) list(r *http.Request) (api.FileList, error) {
 	return list, err
 }
 
-// file sends one file of those that an attempt left. Its name is looked up among theirs, and leads nowhere else.
+// open sends one of the files that an attempt left. The name is matched against the names of these
+// files, so it leads nowhere else.
 func (h *fileHandlers) open(w http.ResponseWriter, r *http.Request) {
 	t, err := h.lookup.trialLog(r)
 	if err != nil {

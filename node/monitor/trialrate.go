@@ -63,7 +63,8 @@ func (h *chartHandlers) countRate(ctx context.Context, now time.Time) (*api.Rate
 	return v, nil
 }
 
-// countEnds adds the trials of a sweep that ended from a time on, in seconds since its first event.
+// countEnds adds the trials of a sweep that ended at or after a time, in seconds since its first
+// event.
 func countEnds(v *api.Rate, c *history.Columns, from float64) {
 	ends := c.Values[history.ColumnEnded]
 	for r, place := range c.State {

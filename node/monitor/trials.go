@@ -30,7 +30,7 @@ type trialHandlers struct {
 	log     *slog.Logger
 }
 
-// trials streams the trials that the query selects, as clients of older versions ask for them.
+// listOld streams the trials that the query selects, for clients of older versions.
 func (h *trialHandlers) listOld(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
@@ -46,7 +46,8 @@ func (h *trialHandlers) listOld(w http.ResponseWriter, r *http.Request) {
 	out.close(r.Context(), l.each(r.Context(), func(t *api.Trial) error { return out.write(t) }))
 }
 
-// newListing makes the listing that a request asks for; trials that have not run yet are made up from the space.
+// newListing returns the listing that a request asks for; trials that have not run yet are derived
+// from the space.
 func (h *trialHandlers) newListing(r *http.Request, s *grid.Sweep) (*listing, error) {
 	q, err := parseQuery(r)
 	if err != nil {
@@ -102,11 +103,11 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 	return nil
 }
 
-// errEnough ends a listing that has given what it should.
+// errEnough ends a listing that is complete.
 var errEnough = errors.New("enough is listed")
 
-// keepClass leaves out trials whose last attempt did not fail in this class. History does not select by class, so rows are passed over
-// and counted here.
+// keepClass leaves out trials whose last attempt did not fail in this class. History does not
+// select by class, so rows are skipped and counted here.
 func (l *listing) keepClass(class grid.Class) {
 	emit, skip, left := l.emit, l.skip, l.left
 	l.q.Limit, l.q.Offset, l.skip, l.left = 0, 0, 0, l.sweep.Space.Count()
@@ -214,7 +215,7 @@ func (l *listing) wantsState(s grid.State) bool {
 
 func (l *listing) wantsUnrecorded() bool { return l.wantsState(l.unrecordedState()) }
 
-// notModified lists the states to ask history for. Rows that wait for a retry are pending there.
+// known returns the states to request from history, where rows that wait for a retry are pending.
 func (l *listing) known() []grid.State {
 	return l.q.States
 }
@@ -238,7 +239,7 @@ func (l *listing) byIndex(ctx context.Context) error {
 	return l.fill(&next, l.sweep.Space.Count())
 }
 
-// byIndexFiltered is all with a filter.
+// byIndexFiltered is byIndex with a filter.
 func (l *listing) byIndexFiltered(ctx context.Context) error {
 	rows, next := l.trials.history.Known(l.sweep.ID), l.firstIndex()
 	if l.skip >= farSkip && rows.Count() <= chartTrials { // else their states take too much memory
@@ -261,10 +262,10 @@ func (l *listing) byIndexFiltered(ctx context.Context) error {
 	return l.fillGaps(rows, next, l.sweep.Space.Count())
 }
 
-// farSkip is how many trials are passed over by looking at their states alone.
+// farSkip is the offset from which on trials are skipped by reading only their states.
 const farSkip = 500
 
-// skipRecorded passes over trials up to the first one without a row.
+// skipRecorded skips trials up to the first one without a row.
 func (l *listing) skipRecorded(ctx context.Context, rows *ranges.Set, next *int64) error {
 	end := l.sweep.Space.Count()
 	if gap, ok := rows.Gap(*next, end); ok {
@@ -315,13 +316,13 @@ func (l *listing) fill(next *int64, end int64) error {
 	return nil
 }
 
-// computeAndKeep makes up a trial that has no row.
+// unrecorded returns a trial that has no row.
 func (l *listing) unrecorded(index int64) *grid.Trial {
 	l.lastUnrecorded = index
 	return &grid.Trial{Index: index, State: l.unrecordedState()}
 }
 
-// recorded emits trials with rows, in the order that was asked for.
+// recorded emits trials with rows, in the requested order.
 func (l *listing) recorded(ctx context.Context, states []grid.State) error {
 	q := history.Query{States: states, Sort: history.Sort(l.q.Sort), Desc: l.q.Desc, Limit: l.left, Offset: l.skip, After: l.historyCursor()}
 	emitted := int64(0)
@@ -358,7 +359,7 @@ func (l *listing) subtractSkipped(ctx context.Context, states []grid.State) erro
 	return nil
 }
 
-// listUnrecorded emits the trials without a row, by index: behind the rows, whatever the order.
+// listUnrecorded emits the trials without a row by index; they follow the rows in any order.
 func (l *listing) listUnrecorded(context.Context) error {
 	from := int64(0)
 	if l.after != nil && (l.after.unknown || l.q.Sort == string(history.SortIndex)) {
@@ -386,7 +387,7 @@ func stateOf(t *grid.Trial) grid.State {
 	return t.State
 }
 
-// apiTrial turns a trial into its wire form.
+// apiTrial returns the API's representation of a trial.
 func apiTrial(s *grid.Sweep, t *grid.Trial) *api.Trial {
 	params, err := s.Space.At(t.Index)
 	if err != nil {
@@ -416,7 +417,8 @@ func apiTrial(s *grid.Sweep, t *grid.Trial) *api.Trial {
 	return v
 }
 
-// elapsed is how long an attempt has run in seconds: also of one that is still running, and of one that nobody saw the end of.
+// elapsed returns how long an attempt has run in seconds, also if it is still running or if its end
+// was not observed.
 func elapsed(wall float64, started, ended int64, running bool) float64 {
 	if running {
 		ended = time.Now().UnixMicro()
@@ -427,7 +429,7 @@ func elapsed(wall float64, started, ended int64, running bool) float64 {
 	return seconds(ended - started)
 }
 
-// exitCode is nil where there is none.
+// exitCode returns nil if there is no exit code.
 func exitCode(r *grid.Result) *int {
 	if r.ExitCode == grid.NoExit {
 		return nil
@@ -474,7 +476,7 @@ func (h *trialHandlers) attempts(r *http.Request) ([]api.Attempt, error) {
 	return all, nil
 }
 
-// curves gives the curves of all attempts of a trial.
+// curves answers with the curves of all attempts of a trial.
 func (h *trialHandlers) curves(r *http.Request) ([]api.Curve, error) {
 	s, index, err := h.lookup.trial(r)
 	if err != nil {

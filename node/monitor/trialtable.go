@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// listTrials answers with the trials that the query selects.
+// list answers with the trials that the query selects.
 func (h *trialHandlers) list(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
@@ -41,7 +41,7 @@ func (h *trialHandlers) list(w http.ResponseWriter, r *http.Request) {
 	writeAll(w, media, columns, r.Form["field"] != nil, func(put func(*api.Trial) error) error { return l.each(r.Context(), put) })
 }
 
-// trialTable answers with a page of a listing, by columns.
+// table answers with a page of a listing, by columns.
 func (h *trialHandlers) table(w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64) {
 	var err error
 	table := api.TrialTable{Sweep: l.sweep.ID, Applied: h.history.Applied(), Offset: l.q.Offset, Columns: make([]api.Column, len(columns))}
@@ -79,7 +79,7 @@ func (h *trialHandlers) table(w http.ResponseWriter, r *http.Request, l *listing
 	sendJSON(w, r, table)
 }
 
-// countTrials counts what a query selects; nil where only a look at each trial would tell.
+// count counts the trials that a query selects; nil if that would require reading each trial.
 func (h *trialHandlers) count(ctx context.Context, s *grid.Sweep, q *api.TrialQuery) (*int64, error) {
 	if q.Class != "" {
 		return nil, nil
@@ -100,7 +100,7 @@ func (h *trialHandlers) count(ctx context.Context, s *grid.Sweep, q *api.TrialQu
 	return &total, nil
 }
 
-// trialColumns gives the columns that a request names, all of them where it names none.
+// columns returns the columns that a request names, or all columns if it names none.
 func (h *trialHandlers) columns(r *http.Request, s *grid.Sweep) ([]column[api.Trial], error) {
 	metrics, err := h.history.MetricNames(r.Context(), s.ID)
 	if err != nil {

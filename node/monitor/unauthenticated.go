@@ -8,28 +8,29 @@ import (
 	"sync"
 )
 
-// unauthenticatedConns are the connections on which no token has been shown yet. There are at most limit of them: when another one comes, the
-// oldest is closed. So clients without a token that hold connections open cannot keep out clients with one.
+// unauthenticatedConns are the connections on which no token has been shown yet. There are at most
+// limit of them: a new one beyond that closes the oldest. So clients without a token that hold
+// connections open cannot keep out clients with one.
 type unauthenticatedConns struct {
 	limit int
 
 	mu     sync.Mutex
-	order  list.List // of *stranger, the oldest first
+	order  list.List // of *unauthenticatedConn, the oldest first
 	byConn map[net.Conn]*unauthenticatedConn
 }
 
-// unauthenticatedConn is one connection.
+// unauthenticatedConn is one such connection.
 type unauthenticatedConn struct {
 	all     *unauthenticatedConns
 	conn    net.Conn
-	element *list.Element // nil once it is admitted or has ended; guarded by strangers.mu
+	element *list.Element // nil once it is authenticated or closed; guarded by all.mu
 }
 
 func newUnauthenticatedConns(limit int) *unauthenticatedConns {
 	return &unauthenticatedConns{limit: limit, byConn: map[net.Conn]*unauthenticatedConn{}}
 }
 
-// track has the server tell of its connections.
+// track registers for the connection events of the server.
 func (s *unauthenticatedConns) track(srv *http.Server) {
 	srv.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		return context.WithValue(ctx, connKey{}, s.connOpened(conn))
@@ -43,7 +44,7 @@ func (s *unauthenticatedConns) track(srv *http.Server) {
 
 type connKey struct{}
 
-// connOf gives the connection of a request, nil where connections are not watched.
+// connOf returns the connection of a request, or nil if connections are not tracked.
 func connOf(ctx context.Context) *unauthenticatedConn {
 	s, _ := ctx.Value(connKey{}).(*unauthenticatedConn)
 	return s
@@ -57,7 +58,8 @@ func (s *unauthenticatedConns) connOpened(conn net.Conn) *unauthenticatedConn {
 	return n
 }
 
-// add lists a connection, and takes the oldest off the list and returns it where the new one is one too many.
+// add lists a connection. If there is one too many, it removes the oldest from the list and returns
+// it.
 func (s *unauthenticatedConns) add(conn net.Conn) (n *unauthenticatedConn, oldest net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,8 +74,8 @@ func (s *unauthenticatedConns) add(conn net.Conn) (n *unauthenticatedConn, oldes
 	return n, oldest
 }
 
-// closeAbruptly closes a connection without a farewell: for TLS that is a write to a peer that may not read, and it takes seconds then, in
-// which the server would accept nobody.
+// closeAbruptly closes a connection without TLS's close_notify: writing that to a peer that does
+// not read takes seconds, during which the server would accept no connection.
 func closeAbruptly(conn net.Conn) {
 	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = c.NetConn()
@@ -98,7 +100,7 @@ func (s *unauthenticatedConns) removeLocked(n *unauthenticatedConn) {
 	n.element = nil
 }
 
-// authenticated says that a good token was shown on the connection.
+// authenticated reports that a valid token was shown on the connection.
 func (n *unauthenticatedConn) authenticated() {
 	if n == nil {
 		return
