@@ -129,7 +129,8 @@ type Sweep struct {
 	LogNext     uint64          `json:"log_next,omitempty"`    // position behind all output stored so far, for Watch; only for a single sweep
 }
 
-// Description says what a sweep runs, and where it came from. Values of variables that may be secrets are not in it.
+// Description is what a sweep runs, and where it came from. Values of variables that may be secrets
+// are left out.
 type Description struct {
 	Sweep  Sweep        `json:"sweep"`
 	Task   TaskSpec     `json:"task"`
@@ -293,7 +294,8 @@ type Output struct {
 	Gone int64 `json:"gone,omitempty"`
 }
 
-// LogQuery selects output. Index -1 is the whole sweep. A single trial gives the output of its latest attempt, or of Attempt.
+// LogQuery selects output. Index -1 is the whole sweep. For a single trial it is the output of its
+// latest attempt, or of Attempt.
 type LogQuery struct {
 	Index   int64
 	Attempt int
@@ -322,14 +324,14 @@ type Retry struct {
 	Bundle string `json:"bundle,omitempty"` // digest of the files to run instead of those of the submission; stored before
 }
 
-// Set asks for other values of what a sweep was submitted with; nil leaves one as it is.
+// Set changes settings that a sweep was submitted with; nil leaves a setting as it is.
 type Set struct {
 	Priority    *int      `json:"priority,omitempty"`
 	MaxParallel *int      `json:"max_parallel,omitempty"` // 0 means no limit
 	Timeout     *Duration `json:"timeout,omitempty"`      // of attempts that begin from now on; 0 means no limit
 }
 
-// Check says what is wrong with the values.
+// Check reports what is wrong with the values.
 func (s *Set) Check() error {
 	var priority, parallel int
 	if s.Priority != nil {
@@ -376,7 +378,7 @@ type Store struct {
 	Limit int64  `json:"limit"`
 }
 
-// Retention says what is kept.
+// Retention is what is kept, and for how long.
 type Retention struct {
 	Sweeps int           `json:"sweeps"`         // finished and cancelled sweeps kept, the newest
 	Age    time.Duration `json:"age,omitempty"`  // finished and cancelled sweeps older than this go; 0 keeps them
@@ -403,7 +405,7 @@ type Problem struct {
 	Error
 }
 
-// Problem gives the problem details of an error.
+// Problem returns the problem details of an error.
 func (e *Error) Problem() Problem {
 	p := Problem{Type: "about:blank", Title: http.StatusText(e.Status), Status: e.Status, Detail: e.Msg, Error: *e}
 	if p.Code == "" {
@@ -415,7 +417,7 @@ func (e *Error) Problem() Problem {
 // CodeNoBundle is the code of the refusal of a submission whose bundle is not stored: it has been removed meanwhile, or never was.
 const CodeNoBundle = "no_bundle"
 
-// Error gives the message with its hint.
+// Error returns the message with its hint.
 func (e *Error) Error() string {
 	if e.Hint == "" {
 		return e.Msg

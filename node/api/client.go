@@ -43,13 +43,14 @@ func NewClient(dial func(ctx context.Context) (net.Conn, error)) *Client {
 // dialTime bounds the connecting to one address of a master.
 const dialTime = 5 * time.Second
 
-// NewRemote makes a client of a master at one of the addresses, HOST:PORT, tried in turn. cfg makes sure that it is the right
-// one; bearer is shown to it, and may be empty.
+// NewRemote returns a client of a master at one of the addresses, HOST:PORT, which are tried in
+// turn. cfg ensures that it is the right master; bearer is sent to it, and may be empty.
 func NewRemote(addresses []string, cfg *tls.Config, bearer string) *Client {
 	return NewRemoteAt(func() []string { return addresses }, cfg, bearer)
 }
 
-// NewRemoteAt is NewRemote for a master whose addresses may change: they are asked for with each connection.
+// NewRemoteAt is NewRemote for a master whose addresses may change: each connection asks for them
+// again.
 func NewRemoteAt(addresses func() []string, cfg *tls.Config, bearer string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var refusals []error
@@ -112,12 +113,13 @@ func (c *Client) Sweeps(ctx context.Context) ([]Sweep, error) {
 	return get[[]Sweep](ctx, c, PathSweeps, nil)
 }
 
-// Sweep gives one sweep; id may be Last.
+// Sweep returns one sweep; id may be Last.
 func (c *Client) Sweep(ctx context.Context, id grid.SweepID) (Sweep, error) {
 	return get[Sweep](ctx, c, sweepPath(PathSweep, id), nil)
 }
 
-// Describe says what a sweep runs, and where it came from. It needs an operator's token: words of a command may be secrets.
+// Describe returns what a sweep runs, and where it came from. It needs an operator's token: words
+// of a command may be secrets.
 func (c *Client) Describe(ctx context.Context, id grid.SweepID) (Description, error) {
 	return get[Description](ctx, c, sweepPath(PathDescribe, id), nil)
 }
@@ -131,7 +133,7 @@ func (c *Client) SweepBundle(ctx context.Context, id grid.SweepID) (io.ReadClose
 	return resp.Body, nil
 }
 
-// Pause stops new trials; running ones go on to their end.
+// Pause starts no more trials of a sweep; running ones run to their end.
 func (c *Client) Pause(ctx context.Context, id grid.SweepID) (Done, error) {
 	return c.act(ctx, id, "pause", nil)
 }
@@ -141,7 +143,7 @@ func (c *Client) Kill(ctx context.Context, id grid.SweepID) (Done, error) {
 	return c.act(ctx, id, "kill", nil)
 }
 
-// Resume lets a paused sweep go on.
+// Resume continues a paused sweep.
 func (c *Client) Resume(ctx context.Context, id grid.SweepID) (Done, error) {
 	return c.act(ctx, id, "resume", nil)
 }
@@ -154,7 +156,7 @@ func (c *Client) Cancel(ctx context.Context, id grid.SweepID, save bool) (Done, 
 	return c.act(ctx, id, "cancel", nil)
 }
 
-// CancelTrial ends one trial: what runs of it is stopped, and it does not run again.
+// CancelTrial ends one trial: a running attempt is stopped, and the trial does not run again.
 func (c *Client) CancelTrial(ctx context.Context, id grid.TrialID) (Done, error) {
 	return post[Done](ctx, c, trialPath(PathCancel, id), nil)
 }
@@ -218,7 +220,7 @@ func (c *Client) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, erro
 	return get[[]Attempt](ctx, c, trialPath(PathAttempts, id), nil)
 }
 
-// Curves gives how the metrics of all attempts of a trial went.
+// Curves returns the curves of the metrics of all attempts of a trial.
 func (c *Client) Curves(ctx context.Context, id grid.TrialID) ([]Curve, error) {
 	return get[[]Curve](ctx, c, trialPath(PathCurves, id), nil)
 }
@@ -228,7 +230,7 @@ func (c *Client) Explain(ctx context.Context, id grid.TrialID) (Explanation, err
 	return get[Explanation](ctx, c, trialPath(PathExplain, id), nil)
 }
 
-// Chart gives a chart of a sweep, as JSON; the query may be nil.
+// Chart returns a chart of a sweep, as JSON; the query may be nil.
 func (c *Client) Chart(ctx context.Context, id grid.SweepID, name string, q url.Values) (json.RawMessage, error) {
 	return get[json.RawMessage](ctx, c, sweepPath(PathCharts, id)+name, q)
 }
@@ -245,9 +247,10 @@ func (c *Client) Logs(ctx context.Context, id grid.SweepID, q LogQuery) iter.Seq
 	return stream[Output](ctx, c, sweepPath(PathLogs, id), v)
 }
 
-// Watch streams what happens in a sweep until it is at rest: finished, cancelled, or paused with nothing running. Output
-// starts at log position after, 0 is the sweep's first: take Sweep.LogNext to see only what is new, and Output.Seq to go on
-// (through a Seen, since a position holds many pieces). Every piece of output comes before the last update.
+// Watch streams what happens in a sweep until it is at rest: finished, cancelled, or paused with
+// nothing running. Output starts at log position after; 0 is the sweep's first. Start at
+// Sweep.LogNext to see only what is new, and at Output.Seq to continue (through a SeenOutput, since
+// a position holds many pieces). All output is sent before the last update.
 func (c *Client) Watch(ctx context.Context, id grid.SweepID, after uint64) iter.Seq2[Update, error] {
 	v := url.Values{}
 	if after > 0 {
@@ -256,7 +259,7 @@ func (c *Client) Watch(ctx context.Context, id grid.SweepID, after uint64) iter.
 	return stream[Update](ctx, c, sweepPath(PathWatch, id), v)
 }
 
-// Artifacts gives a tar stream of the files that trials left, each under a folder named by its trial's index. Index -1 is all.
+// Artifacts returns a tar stream of the files that trials left, each under a folder named by its trial's index. Index -1 is all.
 func (c *Client) Artifacts(ctx context.Context, id grid.SweepID, index int64) (io.ReadCloser, error) {
 	v := url.Values{"index": {strconv.FormatInt(index, 10)}}
 	resp, err := c.do(ctx, http.MethodGet, sweepPath(PathArtifacts, id), v, nil)
@@ -285,7 +288,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	return c.send(ctx, method, OldPrefix+path, q, body)
 }
 
-// send sends one request and turns every answer that is not a success into an *Error.
+// send sends one request and returns every response that is not a success as an *Error.
 func (c *Client) send(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
 	u := c.base + path
 	if len(q) > 0 {

@@ -29,7 +29,8 @@ func (c *Client) Bundle(ctx context.Context, digest string) (io.ReadCloser, erro
 	return resp.Body, nil
 }
 
-// PutArtifacts stores what a run has left. The client must show the certificate of the run's node.
+// PutArtifacts stores the artifacts of a run. The client must present the certificate of the run's
+// node.
 func (c *Client) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
 	path := strings.NewReplacer(
 		"{sweep}", url.PathEscape(string(id.Sweep)), "{index}", strconv.FormatInt(id.Index, 10), "{run}", url.PathEscape(run),

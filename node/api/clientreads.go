@@ -23,12 +23,12 @@ const (
 	eventsMissing = "the stream of events was cut"
 )
 
-// SweepPage gives the newest sweeps, at most limit of them.
+// SweepPage returns the newest sweeps, at most limit of them.
 func (c *Client) SweepPage(ctx context.Context, limit int) (SweepList, error) {
 	return getJSON[SweepList](ctx, c, PathSweeps, url.Values{"limit": {strconv.Itoa(limit)}})
 }
 
-// TrialTable gives a page of the trials that the query selects, with these columns. Numbers are json.Number, with all of their digits.
+// TrialTable returns a page of the trials that the query selects, with these columns. Numbers are json.Number, with all of their digits.
 func (c *Client) TrialTable(ctx context.Context, id grid.SweepID, q TrialQuery, fields []string) (TrialTable, error) {
 	v := q.values()
 	v["field"] = fields
@@ -43,7 +43,7 @@ type WindowQuery struct {
 	Limit   int64 // bytes
 }
 
-// LogWindow gives a part of what an attempt has printed.
+// LogWindow returns a part of what an attempt has printed.
 func (c *Client) LogWindow(ctx context.Context, id grid.TrialID, q WindowQuery) (LogWindow, error) {
 	v := attemptQuery(q.Attempt)
 	v.Set("limit", strconv.FormatInt(q.Limit, 10))

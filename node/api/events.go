@@ -48,7 +48,8 @@ type Rate struct {
 	Sentence  string    `json:"sentence"`
 }
 
-// SweepState is how far a sweep is. A sweep that has been removed has the state removed and nothing else.
+// SweepState is the progress of a sweep. A sweep that has been removed has the state removed and no
+// other field.
 type SweepState struct {
 	SweepCounts
 

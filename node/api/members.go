@@ -78,7 +78,8 @@ type Drain struct {
 	Reason string `json:"reason"`
 }
 
-// Reach asks the master to try a port of the machine that the request comes from. Over UDP it sends the word, some times.
+// Reach asks the master to try a port of the machine that the request comes from. Over UDP it sends
+// the word several times.
 type Reach struct {
 	Network string `json:"network"` // tcp or udp
 	Port    int    `json:"port"`
@@ -94,7 +95,7 @@ type NewToken struct {
 	Note    string        `json:"note"`
 }
 
-// CA says how far a rotation of the cluster's CA has come.
+// CA is the progress of a rotation of the cluster's CA.
 type CA struct {
 	Stage string `json:"stage"`           // settled, announced or switched
 	Pin   string `json:"pin"`             // SHA-256 of the CA that issues certificates
@@ -136,7 +137,7 @@ func (c *Client) Members(ctx context.Context) ([]Member, error) {
 	return get[[]Member](ctx, c, PathMembers, nil)
 }
 
-// Drain lets running trials of a node end and gives it no more.
+// Drain lets the running trials of a node end, and keeps new ones off it.
 func (c *Client) Drain(ctx context.Context, node grid.NodeID, reason string) error {
 	return c.member(ctx, node, "drain", Drain{Reason: reason})
 }
@@ -176,16 +177,17 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return resp.Body.Close()
 }
 
-// RotateKeyring gives the cluster a new gossip key.
+// RotateKeyring returns the cluster a new gossip key.
 func (c *Client) RotateKeyring(ctx context.Context) error {
 	_, err := post[struct{}](ctx, c, PathKeyring, nil)
 	return err
 }
 
-// CA says how far a rotation of the cluster's CA has come.
+// CA returns the progress of a rotation of the cluster's CA.
 func (c *Client) CA(ctx context.Context) (CA, error) { return get[CA](ctx, c, PathCA, nil) }
 
-// StepCA takes the next step of a rotation of the CA, and gives the nodes that are there some seconds to follow.
+// StepCA takes the next step of a rotation of the CA, and waits some seconds for the nodes to
+// follow.
 func (c *Client) StepCA(ctx context.Context, s CAStep) (CA, error) {
 	return post[CA](ctx, c, PathCA, s)
 }
@@ -193,8 +195,8 @@ func (c *Client) StepCA(ctx context.Context, s CAStep) (CA, error) {
 // StatusSameHost is the status of a Reach over loopback, which the master does not try.
 const StatusSameHost = http.StatusConflict
 
-// Reach has the master try to reach this machine. An error says why it could not; over UDP there is none, and the word arrives or
-// not.
+// Reach asks the master to connect to this machine. The error says why it could not; over UDP there
+// is none, and the word arrives or does not.
 func (c *Client) Reach(ctx context.Context, r Reach) error {
 	_, err := post[struct{}](ctx, c, PathReach, r)
 	return err
@@ -208,7 +210,8 @@ func Post[T any](ctx context.Context, c *Client, path string, body any) (T, erro
 // WattsOfByte is what one step of GPUSamples.Power stands for.
 const WattsOfByte = 8
 
-// SampleSteps are the lengths of samples that are kept: of the last hour, of a day, and of 14 days.
+// SampleSteps are the intervals of the samples that are kept: of the last hour, of a day, and of 14
+// days.
 var SampleSteps = [...]time.Duration{15 * time.Second, time.Minute, 15 * time.Minute}
 
 // NodeSamples is what the machine of a node was doing lately. Each byte of a figure is a sample, the newest last: percent, at most 254, and 255

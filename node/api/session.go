@@ -10,7 +10,7 @@ import (
 // what the one who asks may do.
 const PathSession = "/session"
 
-// Role is what somebody may do.
+// Role is what a client is allowed to do.
 type Role string
 
 // The roles.
@@ -20,7 +20,7 @@ const (
 	RoleAdmin    Role = "admin"    // and manage tokens and keys
 )
 
-// Session says what the one who asks may do.
+// Session is what the client is allowed to do.
 type Session struct {
 	Role Role   `json:"role"`
 	Key  string `json:"key,omitempty"` // of a session that begins: each of its requests shows it
@@ -52,7 +52,8 @@ func (c *Client) Session(ctx context.Context) (Session, error) {
 	return get[Session](ctx, c, PathSession, nil)
 }
 
-// Target gives what a proxy needs to ask the node as this client does.
+// Target returns the address and the transport with which a proxy reaches the node as this client
+// does.
 func (c *Client) Target() (*url.URL, http.RoundTripper, error) {
 	base, err := url.Parse(c.base)
 	return base, bearerTransport{c}, err

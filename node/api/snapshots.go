@@ -37,7 +37,7 @@ type Snapshots struct{ client *Client }
 
 var _ checkpoint.Remote = Snapshots{}
 
-// Snapshots gives the master's store of snapshots. The client must show a node's certificate.
+// Snapshots returns the master's store of snapshots. The client must present a node's certificate.
 func (c *Client) Snapshots() Snapshots { return Snapshots{c} }
 
 func snapshotPath(id grid.TrialID) string {
@@ -84,7 +84,7 @@ func (s Snapshots) Verify(ctx context.Context, id grid.TrialID, hash string) err
 	return resp.Body.Close()
 }
 
-// snapshotError gives the error of package checkpoint that a refusal stands for.
+// snapshotError returns the error of package checkpoint for an error response.
 func snapshotError(err error) error {
 	e, ok := err.(*Error)
 	switch {

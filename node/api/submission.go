@@ -13,10 +13,10 @@ import (
 	"mlfnode/grid/space"
 )
 
-// Submission is the body of a request for a new sweep. It says what is wanted, in the words of project.yaml, and not how the store
-// keeps it: the master makes the space and the record. Client.Submit makes one of a Submit.
-//
-// The names are those that older versions sent, so that a client and a master of neighbouring versions understand each other.
+// Submission is the body of a request for a new sweep. It describes the sweep in the words of
+// project.yaml, not as the store keeps it: the master makes the space and the record. Client.Submit
+// makes one from a Submit. The names are those that older versions sent, so that a client and a
+// master of neighbouring versions understand each other.
 type Submission struct {
 	Token        string       `json:"token,omitempty"`
 	Project      string       `json:"project"`
@@ -38,7 +38,7 @@ type SpaceSpec struct {
 	Sample  *space.Sample `json:"sample,omitempty"`
 }
 
-// SpecOf gives the space as a request has it.
+// SpecOf returns a space in the form of a request.
 func SpecOf(s space.Space) SpaceSpec {
 	spec := SpaceSpec{Axes: s.Axes(), Exclude: s.Exclude()}
 	if sample, _, ok := s.Sample(); ok {
@@ -104,7 +104,7 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Spec gives the task as a request has it.
+// Spec returns a task in the form of a request.
 func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Inputs: t.Inputs, Venv: t.Venv, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
@@ -185,7 +185,7 @@ const (
 	maxPriority = 1_000_000
 )
 
-// Check gives what the request asks for, with its space made of the axes, or says what is wrong with it. It is what a client checks
+// Check returns what the request asks for, with its space made of the axes, or says what is wrong with it. It is what a client checks
 // before it asks, and what the master checks again.
 func (q *Submission) Check() (*Submit, error) {
 	s := &Submit{

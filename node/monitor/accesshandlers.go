@@ -123,7 +123,7 @@ func (h *accessHandlers) backup(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", mediaBinary)
 	if err := h.cluster.Backup(r.Context(), w); err != nil {
-		h.log.Warn("the backup ends early", "err", err)
+		h.log.Warn("the backup was cut off", "err", err)
 		panic(http.ErrAbortHandler) // the client sees a cut stream
 	}
 }

@@ -63,7 +63,7 @@ func (h *fileHandlers) putBundle(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := h.master.FreeBundles(r.Context()); err != nil {
-		h.log.Warn("unused bundles could not be removed", "err", err)
+		h.log.Warn("unused bundles can't be removed", "err", err)
 	}
 	sum := sha256.New()
 	body := &digestReader{r: io.TeeReader(r.Body, sum), want: digest, sum: func() string { return hex.EncodeToString(sum.Sum(nil)) }}

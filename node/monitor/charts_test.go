@@ -26,7 +26,7 @@ import (
 	"mlfnode/node/monitor/chart"
 )
 
-// folded gives a monitor of a history in which every point of a space has ended.
+// folded returns a monitor of a history in which every point of a space has ended.
 func folded(t testing.TB, s space.Space, result func(index int64) *grid.Result) (*Monitor, *grid.Sweep) {
 	t.Helper()
 	db, err := history.Open(filepath.Join(t.TempDir(), "history.db"), slog.New(slog.DiscardHandler))

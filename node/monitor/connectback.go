@@ -27,7 +27,7 @@ func (h *nodeHandlers) connectBack(r *http.Request, ask *api.Reach) (struct{}, e
 	var none struct{}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil || ask.Port < 1 || ask.Port > 65535 || len(ask.Word) > reachWord || (ask.Network != "tcp" && ask.Network != "udp") {
-		return none, badRequest("there is nothing to be reached like that", "")
+		return none, badRequest("the network, the port or the word of the request is invalid", "")
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || ip.Unmap().IsLoopback() {
 		return none, &api.Error{Status: api.StatusSameHost, Msg: "this request comes from the master's own machine, and no network is between it and that",

@@ -79,7 +79,7 @@ func tableOf(t *testing.T) *router {
 
 var placeholder = regexp.MustCompile(`\{(\w+)(?:\.\.\.)?\}`)
 
-// pathOf gives a pattern as OpenAPI writes it.
+// pathOf returns a pattern as OpenAPI writes it.
 func pathOf(pattern string) string { return strings.ReplaceAll(pattern, "...}", "}") }
 
 // describe makes the document.

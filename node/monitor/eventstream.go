@@ -128,7 +128,7 @@ func (h *eventHandlers) topics(text string) ([]topic, error) {
 		}
 	}
 	if len(all) > maxTopics {
-		return nil, badRequest(fmt.Sprintf("%d topics are asked for, and at most %d can be", len(all), maxTopics), "")
+		return nil, badRequest(fmt.Sprintf("%d topics are requested, but at most %d are allowed", len(all), maxTopics), "")
 	}
 	return all, nil
 }

@@ -94,7 +94,7 @@ type flowerError struct {
 	text   string
 }
 
-// Error gives the text.
+// Error returns the text.
 func (e *flowerError) Error() string { return e.text }
 
 func flowerRefusal(status int, format string, v ...any) error {

@@ -142,14 +142,14 @@ func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
 	}
 	running, err := s.running(ctx)
 	if err != nil {
-		s.log.Debug("a part of the metrics is left out", "part", "running trials", "err", err)
+		s.log.Debug("some metrics are left out", "part", "running trials", "err", err)
 	}
 	for _, n := range s.nodes() {
 		gauge("worker_number_of_currently_executing_tasks", "Number of tasks currently executing at a worker", float64(len(running[n.Node])), string(n.Node))
 	}
 	a, err := s.master.Activity(ctx)
 	if err != nil {
-		s.log.Debug("a part of the metrics is left out", "part", "activity", "err", err)
+		s.log.Debug("some metrics are left out", "part", "activity", "err", err)
 		return
 	}
 	events := prometheus.NewDesc("flower_events_total", "Number of events", []string{"worker", "type", "task"}, nil)

@@ -42,7 +42,7 @@ func (h *health) check() error {
 	defer stop()
 	err := h.probe(ctx)
 	if (err == nil) != (h.err == nil) {
-		h.log.Warn("the answer to whether the node works is another one", "yes", err == nil, "err", err)
+		h.log.Warn("health has changed", "yes", err == nil, "err", err)
 	}
 	h.at, h.err = time.Now(), err
 	return err

@@ -247,7 +247,7 @@ func (h *hub) refresh(ctx context.Context, topics []topic, rates *rates) {
 		now, err := h.observeSafely(ctx, t, rates)
 		if err != nil {
 			if ctx.Err() == nil {
-				h.log.Debug("the states of a topic can't be read", "topic", t.kind, "sweep", t.sweep, "err", err)
+				h.log.Debug("a topic can't be read", "topic", t.kind, "sweep", t.sweep, "err", err)
 			}
 			continue // the next round is soon
 		}
@@ -260,14 +260,14 @@ func (h *hub) refresh(ctx context.Context, topics []topic, rates *rates) {
 func (h *hub) observeSafely(ctx context.Context, t topic, rates *rates) (states map[string]observed, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			h.log.Error("a look at a topic panicked", "topic", t.kind, "sweep", t.sweep, "panic", r, "stack", string(debug.Stack()))
+			h.log.Error("panic while reading a topic", "topic", t.kind, "sweep", t.sweep, "panic", r, "stack", string(debug.Stack()))
 			err = errPanicked
 		}
 	}()
 	return h.observe(ctx, t, rates)
 }
 
-var errPanicked = errors.New("the look at a topic panicked")
+var errPanicked = errors.New("panic while reading a topic")
 
 func (h *hub) publish(t topic, id uint64, now map[string]observed) {
 	h.mu.Lock()

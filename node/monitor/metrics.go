@@ -144,9 +144,9 @@ func recoverScrape(log *slog.Logger) {
 	}
 }
 
-// failed logs that a part of the metrics is left out.
+// failed logs that some metrics are left out.
 func (s *scrape) failed(what string, err error) {
-	s.log.Debug("a part of the metrics is left out", "part", what, "err", err)
+	s.log.Debug("some metrics are left out", "part", what, "err", err)
 }
 
 // Collect implements prometheus.Collector.

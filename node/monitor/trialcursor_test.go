@@ -18,7 +18,7 @@ import (
 	"mlfnode/node/monitor/chart"
 )
 
-// pageOf gives the indexes of a page of a listing, and the cursor of its last trial.
+// pageOf returns the indexes of a page of a listing, and the cursor of its last trial.
 func pageOf(t testing.TB, m *Monitor, s *grid.Sweep, query url.Values, limit int64) (page []int64, last string) {
 	t.Helper()
 	r := httptest.NewRequest("GET", "/?"+query.Encode(), nil)

@@ -104,7 +104,7 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 }
 
 // errEnough ends a listing that is complete.
-var errEnough = errors.New("enough is listed")
+var errEnough = errors.New("the listing is complete")
 
 // keepClass leaves out trials whose last attempt did not fail in this class. History does not
 // select by class, so rows are skipped and counted here.

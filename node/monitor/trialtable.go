@@ -128,7 +128,7 @@ func (h *trialHandlers) columns(r *http.Request, s *grid.Sweep) ([]column[api.Tr
 		return all, nil
 	}
 	if len(names) > api.MaxFieldsQuery {
-		return nil, badRequest(fmt.Sprintf("%d columns are named, and at most %d can be", len(names), api.MaxFieldsQuery), "")
+		return nil, badRequest(fmt.Sprintf("%d columns are requested, but at most %d are allowed", len(names), api.MaxFieldsQuery), "")
 	}
 	chosen := make([]column[api.Trial], len(names))
 	for i, name := range names {

@@ -53,7 +53,7 @@ func newAxis(s space.Space, place int, key string, size int64) *axis {
 	return a
 }
 
-// firstOf gives the first position of a level of an axis with n levels: level·size/n, rounded up.
+// firstOf returns the first position of a level of an axis with n levels: level·size/n, rounded up.
 func firstOf(level, size, n int64) int64 {
 	hi, lo := bits.Mul64(uint64(level), uint64(size))
 	first, rest := bits.Div64(hi, lo, uint64(n))
@@ -63,7 +63,7 @@ func firstOf(level, size, n int64) int64 {
 	return int64(first)
 }
 
-// levelOf gives the level of a position.
+// levelOf returns the level of a position.
 func (a *axis) levelOf(position int64) uint8 {
 	if a.Size <= maxLevels {
 		return uint8(position)

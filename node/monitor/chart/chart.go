@@ -89,7 +89,7 @@ func (d *Data) row(index int64) (int32, bool) {
 	return row, ok && d.State[row] != 0
 }
 
-// results gives the values of trials that have ended: what others have reported so far is not their result. An infinite value is worse
+// results returns the values of trials that have ended: what others have reported so far is not their result. An infinite value is worse
 // than all finite ones, whichever end of the numbers it is at: one that would be the best stands for none.
 func (d *Data) results() []float32 {
 	values := make([]float32, len(d.Value))
@@ -214,7 +214,7 @@ func (d *Data) eachBlock(fn func(from int, at [][]int64)) error {
 	return cmp.Or(errs...)
 }
 
-// kept gives those of some rows that keep lets through, in their order, and holds no memory for others. Several goroutines call keep.
+// kept returns those of some rows that keep lets through, in their order, and holds no memory for others. Several goroutines call keep.
 func kept(rows []int32, keep func(row int32) bool) []int32 { return keptParts(rows, matching(keep)) }
 
 func keptParts(rows []int32, keep keeper) []int32 {
@@ -287,10 +287,11 @@ func (v *View) better(a, b float32) bool {
 	return a < b
 }
 
-// largePart is how large a part of a view a selection is from which its order is taken from that of the view, which is kept for others.
+// largePart is the share of a view from which on the order of a selection is derived from that of
+// the view, which is kept for other selections.
 const largePart = 8
 
-// order gives the selected rows that have a value, the best first, equal ones by index, and their
+// order returns the selected rows that have a value, the best first, equal ones by index, and their
 // values.
 func (v *View) order() ([]int32, []float32) {
 	v.sorting.Do(func() {
@@ -341,7 +342,8 @@ func sortRows(rows []int32, column []float32, desc bool) []int32 {
 	return parallel.Sort(keys, out, leastRows)
 }
 
-// ranks gives for each row of order its rank from 0, the best, to 1; equal values share theirs. Rows without a value have NaN.
+// ranks returns for each row of order its rank from 0, the best, to 1; equal values share a rank.
+// Rows without a value have NaN.
 func (v *View) ranks() []float32 {
 	v.ranking.Do(func() { v.ranked = v.rank() })
 	return v.ranked

@@ -130,7 +130,7 @@ func (c *Curves) addBand(curves [][]grid.Point) {
 	}
 }
 
-// stepsOf gives the steps of a band over curves.
+// stepsOf returns the steps of a band over curves.
 func stepsOf(curves [][]grid.Point) []float64 {
 	seen := map[float64]bool{}
 	lo, hi := math.Inf(1), math.Inf(-1)
@@ -172,7 +172,7 @@ func valueAt(points []grid.Point, i int, step float64) (float64, bool) {
 	return float64(a.Value)*(1-part) + float64(b.Value)*part, true
 }
 
-// quantile gives a quantile of sorted values.
+// quantile returns a quantile of sorted values.
 func quantile(sorted []float64, q float64) float64 {
 	return sorted[int(math.Round(q*float64(len(sorted)-1)))]
 }

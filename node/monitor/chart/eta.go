@@ -9,7 +9,8 @@ import (
 	"mlfnode/grid/moments"
 )
 
-// ETA says how long a sweep goes on, by how long trials took and what their parameters are.
+// ETA is how long a sweep will still run, estimated from the durations and the parameters of its
+// trials.
 type ETA struct {
 	Seconds Number   `json:"seconds"` // until the last trial ends; null while nothing tells
 	P90     Number   `json:"p90"`     // it takes longer than that once in ten times
@@ -262,7 +263,7 @@ func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct fl
 	return w
 }
 
-// recent gives what runs, and what ran in the last minutes.
+// recent returns what runs, and what ran in the last minutes.
 func (v *View) recent() []Run {
 	if v.d.Stride > 1 { // a sample of blocks has none of the trials that run, or far too many
 		return v.d.Recent
@@ -283,7 +284,7 @@ func (v *View) recent() []Run {
 	return all
 }
 
-// levelsAt gives the levels of a trial, which need not be among the rows.
+// levelsAt returns the levels of a trial, which need not be among the rows.
 func (v *View) levelsAt(index int64) []uint8 {
 	at := make([][]int64, len(v.d.Space.Sizes()))
 	for k := range at {

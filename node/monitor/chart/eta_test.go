@@ -69,7 +69,7 @@ func record(t tester, s space.Space, order grid.Order, slots int, seed uint64, w
 	return rec
 }
 
-// at gives what was known when a share of the trials had ended, and how long it went on then.
+// at returns what was known when a share of the trials had ended, and how long it went on then.
 func (r *recording) at(t tester, share float64) (d *Data, rest float64) {
 	t.Helper()
 	now := r.ends[int(math.Ceil(share*float64(len(r.ends))))-1]

@@ -43,7 +43,8 @@ type NodeN struct {
 	N    int64       `json:"n"`
 }
 
-// Lift is a level of a parameter, or a node, that trials of a group have more often than chance would give.
+// Lift is a level of a parameter, or a node, that is more frequent among the trials of a group than
+// chance would give.
 type Lift struct {
 	Key   string `json:"key"` // a parameter; "node" with Node for a node
 	Label string `json:"label"`
@@ -64,7 +65,7 @@ const (
 	shownLifts  = 5
 )
 
-// Failures looks for what predicts each cause.
+// Failures finds what predicts each cause.
 func (v *View) Failures() *Failures {
 	out := &Failures{Edges: []Number{}, Groups: []FailureGroup{}}
 	all, fails, last := v.ending()
@@ -110,7 +111,7 @@ func (v *View) end(r int32) float32 {
 	return v.d.Started[r]
 }
 
-// ending gives the selected trials that ended or failed, those of them that failed, also those that
+// ending returns the selected trials that ended or failed, those of them that failed, also those that
 // run again, and when the last of all that are selected ended.
 func (v *View) ending() (all, fails []int32, last float64) {
 	spans := parallel.Split(len(v.rows), leastRows)
@@ -230,7 +231,8 @@ func (v *View) failureGroup(id uint8, rows []int32, counts [][]int64, total int6
 	return g
 }
 
-// liftOf tells whether k of n failures with a level are more than chance gives when k of total trials have it.
+// liftOf reports whether k of n failures with a level are more than chance would give if k of total
+// trials have it.
 func liftOf(k, n, have, total int64, tests int) (Lift, bool) {
 	if k == 0 || n == 0 || have == total {
 		return Lift{}, false

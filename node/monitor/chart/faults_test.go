@@ -15,7 +15,7 @@ import (
 	"mlfnode/grid/space"
 )
 
-// TestOnlyResultsAreValues gives values to trials in every state, and infinite ones: what a trial that has not ended has reported is in no
+// TestOnlyResultsAreValues returns values to trials in every state, and infinite ones: what a trial that has not ended has reported is in no
 // chart, and an infinite value is never the best.
 func TestOnlyResultsAreValues(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "0 1 2 3 4 5 6 7"), numbers("b", "1 2"))

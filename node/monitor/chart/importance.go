@@ -111,7 +111,7 @@ func (v *View) tabulate(rows []int32, y []float32) *table {
 	return t
 }
 
-// fitted gives some of the rows that have a value, all unless they are very many, and their values
+// fitted returns some of the rows that have a value, all unless they are very many, and their values
 // or ranks: of neighbours in the order of values one, so that the part has values as all have them.
 func (v *View) fitted(raw bool) (rows []int32, y []float32, all int64) {
 	sorted, values := v.order()
@@ -136,7 +136,7 @@ func (v *View) fitted(raw bool) (rows []int32, y []float32, all int64) {
 	return rows, y, int64(len(sorted))
 }
 
-// rankOf gives the rank of the row in some place of the order, and the place behind all rows with
+// rankOf returns the rank of the row in some place of the order, and the place behind all rows with
 // its value.
 func (v *View) rankOf(place int) (rank float32, behind int) {
 	_, values := v.order()
@@ -325,7 +325,7 @@ func (v *View) pairShares(t *table, out *Importance, noise float64) (sum float64
 	return sum
 }
 
-// bestTrials gives each axis its share of what tells the best rows from all.
+// bestTrials returns each axis its share of what tells the best rows from all.
 func (v *View) bestTrials(all *table, best []int32) []Number {
 	shares := make([]Number, len(v.axes))
 	parallel.Each(len(v.axes), func(a int) {

@@ -87,10 +87,10 @@ func has(places []int, more, wanted int) bool {
 	return more == wanted
 }
 
-// chunk is how many rows are looked up at one time.
+// chunk is how many rows are looked up at a time.
 const chunk = 256
 
-// cells gives the combination of each of up to chunk rows.
+// cells returns the combination of each of up to chunk rows.
 func (j *joint) cells(rows []int32, dest *[chunk]int32) []int32 {
 	cells := dest[:len(rows)]
 	clear(cells)
@@ -107,7 +107,7 @@ func (j *joint) cells(rows []int32, dest *[chunk]int32) []int32 {
 	return cells
 }
 
-// level gives which level a combination has of a factor, by its place among those that the joint
+// level returns which level a combination has of a factor, by its place among those that the joint
 // was made of; -1 where it is none.
 func (j *joint) level(cell, place int) int {
 	for k, p := range j.places {

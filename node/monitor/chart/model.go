@@ -80,7 +80,7 @@ func (v *View) fit(rows []int32) *model {
 	return v.solve(rows, best)
 }
 
-// fitting is a least-squares fit that goes on.
+// fitting is an incremental least-squares fit.
 type fitting struct {
 	v      *View
 	m      *model

@@ -183,7 +183,7 @@ func (v *View) sums(rows []int32, size int, at func(int32) int, stat string) (n 
 	return n, sums
 }
 
-// placed gives the cell of each of some rows with these values, -1 for one that is not finite, and
+// placed returns the cell of each of some rows with these values, -1 for one that is not finite, and
 // how many rows each cell has.
 func placed(rows []int32, values []float32, size int, at func(int32) int) (places []int32, n []int64, sums []float64) {
 	places, n, sums = make([]int32, len(rows)), make([]int64, size), make([]float64, size)

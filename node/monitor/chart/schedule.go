@@ -32,8 +32,9 @@ func (s *slots) Pop() any {
 	return v
 }
 
-// schedule simulates the rest of a sweep: each slot takes the next trial when it is free. So it knows which trials come last, and which slots
-// have nothing to do then. It is not ok for a sweep of too many trials.
+// schedule simulates the rest of a sweep: each slot takes the next trial when it is free. So it
+// knows which trials come last, and which slots are idle then. It is not ok for a sweep with too
+// many trials.
 func (v *View) schedule(m *model, correct, busy float64) (seconds float64, ok bool) {
 	if v.d.Stride > 1 || v.d.Space.Count() > scheduledTrials {
 		return 0, false
@@ -85,7 +86,7 @@ func outlast(mean, sigma, ran float64) float64 {
 	return max(0, mean*over(z+sigma)/over(z)-ran)
 }
 
-// waiting gives what the trials take that have not begun, in the order in which they do.
+// waiting returns what the trials take that have not begun, in the order in which they do.
 func (v *View) waiting(m *model) []float64 {
 	count := v.d.Space.Count()
 	var means []float64

@@ -28,7 +28,7 @@ const maxPlaces = 2 << 20
 // Matched is how many trials the view selects.
 func (v *View) Matched() int { return len(v.rows) }
 
-// Trials gives the indexes of the selected trials in an order, equal ones by index and those without what it sorts by last, and the place of
+// Trials returns the indexes of the selected trials in an order, equal ones by index and those without what it sorts by last, and the place of
 // each of them. It reports whether that is known here.
 func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) {
 	column, desc, rows := []float32(nil), o.Desc, v.rows
@@ -106,7 +106,7 @@ func (v *View) column(of func(int32) float32) []float32 {
 	return c
 }
 
-// byColumn sorts the selected rows by a column, those without a value behind all others.
+// byColumn sorts the selected rows by a column, those without a value last.
 func (v *View) byColumn(column []float32, desc bool) []int32 {
 	rows := sortRows(v.rows, column, desc)
 	if len(rows) < len(v.rows) {
@@ -140,7 +140,8 @@ func (v *View) byParameter(at int, places []int64) ([]int32, []float32) {
 	return sortRows(v.rows, column, false), column
 }
 
-// valuePlace gives the place of the value that a trial has of an axis; NaN for no trial of the sweep.
+// valuePlace returns the rank of the value that a trial has on an axis, or NaN if the sweep has no
+// such trial.
 func (v *View) valuePlace(index int64, at int, places []int64) float64 {
 	position := make([][]int64, len(v.d.Space.Sizes()))
 	for k := range position {
@@ -152,7 +153,7 @@ func (v *View) valuePlace(index int64, at int, places []int64) float64 {
 	return float64(places[position[at][0]])
 }
 
-// placesOf gives the place of each value of an axis in the order of its values.
+// placesOf returns the place of each value of an axis in the order of its values.
 func placesOf(s space.Space, at int, desc bool) []int64 {
 	n := s.Sizes()[at]
 	order := make([]int64, n)

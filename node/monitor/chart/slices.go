@@ -78,7 +78,7 @@ func (v *View) Slices(trial int64) (*Slices, error) {
 	return s, nil
 }
 
-// lookUp gives the state and the value of a trial, whether it is selected or not.
+// lookUp returns the state and the value of a trial, whether it is selected or not.
 func (v *View) lookUp(index int64) (state string, value Number) {
 	row, ok := v.d.row(index)
 	if !ok {

@@ -13,7 +13,7 @@ import (
 	"mlfnode/node/parallel"
 )
 
-// Suggestions says where to look next.
+// Suggestions are where to look next.
 type Suggestions struct {
 	Head
 	List []Suggestion `json:"list"`
@@ -41,7 +41,8 @@ const (
 	suggestions = 8
 )
 
-// Suggestions looks at the ends of axes where the best trials lie, between their best values, and for parameters that do not matter.
+// Suggestions examines the ends of axes where the best trials lie, the gaps between their best
+// values, and parameters that do not matter.
 func (v *View) Suggestions() *Suggestions {
 	out := &Suggestions{List: []Suggestion{}}
 	sorted, _ := v.order()
@@ -116,7 +117,7 @@ func (v *View) suggest(a int, share *AxisShare, pairs []PairShare, top []int32) 
 	return []Suggestion{s}
 }
 
-// beyond gives two further values in the direction from a to b.
+// beyond returns two further values in the direction from a to b.
 func beyond(a, b float64, log bool) []float64 {
 	if log {
 		return []float64{b * b / a, b * b / a * b / a}

@@ -169,10 +169,10 @@ func (v *View) History() *History {
 	return h
 }
 
-// spells is how many spells of time improvements looks at.
+// spells is the number of time spans that improvements uses.
 const spells = 1 << 12
 
-// improvements gives rows that may be better than all that ended before them: those in spells of time that have a better one than all spells
+// improvements returns rows that may be better than all that ended before them: those in spells of time that have a better one than all spells
 // before. They are few, so that a History does not sort all rows.
 func (v *View) improvements(ends []float32) []int32 {
 	rows := kept(v.rows, func(r int32) bool { return finite(float64(v.value[r])) && finite(float64(ends[r])) })

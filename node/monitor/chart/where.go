@@ -79,7 +79,7 @@ func (w Where) NeedsColumns() bool {
 	return slices.ContainsFunc(w.parts, func(c condition) bool { return c.kind != "state" && c.kind != "class" })
 }
 
-// Metrics lists the metrics that the filter looks at.
+// Metrics lists the metrics that the filter uses.
 func (w Where) Metrics() []string {
 	var names []string
 	for _, c := range w.parts {
@@ -184,11 +184,11 @@ func (f filter) counts(rows []int32) []Part {
 	return parts
 }
 
-// keeper writes those rows to dest that a condition lets through, in their order, and gives how
-// many they are. dest may be rows; several goroutines call it.
+// keeper writes the rows that satisfy a condition to dest, in their order, and returns how many
+// there are. dest may be rows; several goroutines call it.
 type keeper func(dest, rows []int32) int
 
-// matching makes a keeper of what tells whether a row is let through.
+// matching returns a keeper for a predicate on rows.
 func matching(match func(row int32) bool) keeper {
 	return func(dest, rows []int32) (n int) {
 		for _, r := range rows {
@@ -201,7 +201,7 @@ func matching(match func(row int32) bool) keeper {
 	}
 }
 
-// lookup makes a keeper of a table of what is let through.
+// lookup returns a keeper for a table of the levels to keep.
 func lookup[T uint8 | uint16](column []T, table []bool) keeper {
 	return func(dest, rows []int32) (n int) {
 		for _, r := range rows {
@@ -262,7 +262,7 @@ func (c *condition) spans(column []float32) keeper {
 	return matching(func(row int32) bool { return contains(spans, float64(column[row])) })
 }
 
-// parse gives the ranges among the alternatives.
+// parse returns the ranges among the alternatives.
 func (c *condition) parse() []span {
 	var spans []span
 	for _, text := range c.texts {
@@ -282,7 +282,7 @@ func contains(spans []span, f float64) bool {
 	return false
 }
 
-// tableSize is how many values an axis may have to be looked up in a table.
+// tableSize is the maximum number of values of an axis that is looked up in a table.
 const tableSize = 1 << 16
 
 func (c *condition) parameter(v *View) (keeper, error) {
@@ -328,7 +328,7 @@ func (c *condition) parameter(v *View) (keeper, error) {
 	return matching(func(row int32) bool { return hits[row] }), err
 }
 
-// positions gives the values of an axis that match, by their places.
+// positions returns the values of an axis that match, by their places.
 func (c *condition) positions(s space.Space, axis int, spans []span) *ranges.Set {
 	all := &ranges.Set{}
 	for _, span := range spans {
