@@ -13,7 +13,7 @@ import (
 
 // dockerSettings returns the settings of the container engine as the executor takes them.
 func dockerSettings(c *config.Engine) docker.Settings {
-	return docker.Settings{Socket: c.Socket, Patience: c.Patience, Network: c.Network}
+	return docker.Settings{Socket: c.Socket, OutageTimeout: c.Patience, Network: c.Network}
 }
 
 // dockerOptions returns the options of the executor that runs attempts in containers.
@@ -37,7 +37,7 @@ func (n *Node) openImages() {
 
 // checkEngine returns why this machine runs no containers.
 func checkEngine(ctx context.Context, c *config.Engine) error {
-	if f := docker.Examine(ctx, dockerSettings(c), nil); f.Problem != "" {
+	if f := docker.Probe(ctx, dockerSettings(c), nil); f.Problem != "" {
 		return errors.New(f.Problem)
 	}
 	return nil
@@ -46,5 +46,5 @@ func checkEngine(ctx context.Context, c *config.Engine) error {
 // ContainerFacts asks the container engine of this machine for its version, and whether it can give
 // these GPUs to containers.
 func ContainerFacts(ctx context.Context, c config.Config, gpus []string) doctor.Containers {
-	return doctor.Containers(docker.Examine(ctx, dockerSettings(&c.Engine), gpus))
+	return doctor.Containers(docker.Probe(ctx, dockerSettings(&c.Engine), gpus))
 }

@@ -78,7 +78,7 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 					t.Fatal(err)
 				}
 				s.cfg.Snapshots = store
-				containers(s).set("a", docker.Status{Image: &docker.Image{Pin: pinA}})
+				containers(s).set("a", docker.ImageStatus{Image: &docker.Image{Pin: pinA}})
 				r := s.sweep("ends-1", 1, 1, func(r *grid.Sweep) {
 					d := grid.DefaultCheckpoint()
 					r.Task.Image, r.Task.Checkpoint = "a", &d

@@ -23,9 +23,9 @@ type Containers struct {
 
 // Images pulls images and knows which are present. Its methods return at once.
 type Images interface {
-	Look(docker.Want) docker.Status
-	Told(docker.Want)
-	Forget(docker.Want)
+	Status(docker.ImageRequest) docker.ImageStatus
+	MarkReported(docker.ImageRequest)
+	Invalidate(docker.ImageRequest)
 }
 
 // defaultPath is what engines set where an image sets no PATH.

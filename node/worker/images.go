@@ -9,8 +9,8 @@ import (
 )
 
 // wantedImage returns the image in which the trials of a sweep are to run.
-func wantedImage(r *grid.Sweep) docker.Want {
-	w := docker.Want{Reference: r.Task.Image, Pinned: r.Pinned, Policy: docker.PullMissing, Sweep: r.ID}
+func wantedImage(r *grid.Sweep) docker.ImageRequest {
+	w := docker.ImageRequest{Reference: r.Task.Image, Pinned: r.Pinned, Policy: docker.PullMissing, Sweep: r.ID}
 	if c := r.Task.Container; c != nil && c.Pull != "" {
 		w.Policy = docker.Policy(c.Pull)
 	}
@@ -28,7 +28,7 @@ func (ct *taskContainers) imageSlots(l lane) (int, grid.Refusal) {
 			return 0, grid.Refusal{Code: grid.RefusedEngine, By: "runs no containers: no engine is set up there"}
 		}
 		want := wantedImage(r)
-		s := ct.cfg.Containers.Images.Look(want)
+		s := ct.cfg.Containers.Images.Status(want)
 		if s.Image != nil {
 			continue
 		}
@@ -42,11 +42,11 @@ func (ct *taskContainers) imageSlots(l lane) (int, grid.Refusal) {
 }
 
 // isReportable reports whether a trial may end with the failure.
-func isReportable(r *grid.Sweep, s *docker.Status) bool {
-	return s.Err != nil && s.Fresh && s.Err.Class == grid.ClassImage && r.Pinned == ""
+func isReportable(r *grid.Sweep, s *docker.ImageStatus) bool {
+	return s.Err != nil && s.Unreported && s.Err.Class == grid.ClassImage && r.Pinned == ""
 }
 
-func imageRefusal(r *grid.Sweep, s *docker.Status) grid.Refusal {
+func imageRefusal(r *grid.Sweep, s *docker.ImageStatus) grid.Refusal {
 	switch {
 	case s.Pulling != nil:
 		return grid.Refusal{Code: grid.RefusedImage, By: fmt.Sprintf("pulls %s, %s", r.Task.Image, s.Pulling)}
@@ -75,12 +75,12 @@ func (ct *taskContainers) findImage(r *grid.Sweep) (imageLookup, bool) {
 		return imageLookup{}, false
 	}
 	want := wantedImage(r)
-	status := ct.cfg.Containers.Images.Look(want)
+	status := ct.cfg.Containers.Images.Status(want)
 	switch {
 	case status.Image != nil:
 		return imageLookup{image: status.Image}, true
 	case isReportable(r, &status):
-		ct.cfg.Containers.Images.Told(want)
+		ct.cfg.Containers.Images.MarkReported(want)
 		return imageLookup{failure: status.Err}, true
 	}
 	return imageLookup{}, false
@@ -90,7 +90,7 @@ func (ct *taskContainers) findImage(r *grid.Sweep) (imageLookup, bool) {
 // resumed the sweep.
 func (ct *taskContainers) recheckImage(r *grid.Sweep) {
 	if r.Task.Image != "" && ct.cfg.Containers != nil {
-		ct.cfg.Containers.Images.Forget(wantedImage(r))
+		ct.cfg.Containers.Images.Invalidate(wantedImage(r))
 	}
 }
 
@@ -103,7 +103,7 @@ func (ct *taskContainers) setupImage(r *grid.Sweep, img *docker.Image) string {
 	case r.Task.Image == "" || ct.cfg.Containers == nil:
 		return ""
 	}
-	if s := ct.cfg.Containers.Images.Look(wantedImage(r)); s.Image != nil {
+	if s := ct.cfg.Containers.Images.Status(wantedImage(r)); s.Image != nil {
 		return s.Image.Pin
 	}
 	return r.Task.Image

@@ -18,21 +18,21 @@ import (
 // fakeImages says of each image what the test has set.
 type fakeImages struct {
 	mu     sync.Mutex
-	status map[string]docker.Status // by reference, or pin
+	status map[string]docker.ImageStatus // by reference, or pin
 	looked int
 	told   int
 }
 
-func (f *fakeImages) set(target string, s docker.Status) {
+func (f *fakeImages) set(target string, s docker.ImageStatus) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.status == nil {
-		f.status = map[string]docker.Status{}
+		f.status = map[string]docker.ImageStatus{}
 	}
 	f.status[target] = s
 }
 
-func (f *fakeImages) Look(w docker.Want) docker.Status {
+func (f *fakeImages) Status(w docker.ImageRequest) docker.ImageStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.looked++
@@ -42,16 +42,16 @@ func (f *fakeImages) Look(w docker.Want) docker.Status {
 	return f.status[w.Reference]
 }
 
-func (f *fakeImages) Told(w docker.Want) {
+func (f *fakeImages) MarkReported(w docker.ImageRequest) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.told++
 	s := f.status[w.Reference]
-	s.Fresh = false
+	s.Unreported = false
 	f.status[w.Reference] = s
 }
 
-func (f *fakeImages) Forget(docker.Want) {}
+func (f *fakeImages) Invalidate(docker.ImageRequest) {}
 
 // containers makes the harness's worker run containers.
 func containers(s *harness) *fakeImages {
@@ -71,14 +71,14 @@ const pinA = "reg.lab/a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 func TestPullHoldsNothing(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	images := containers(s)
-	images.set("a", docker.Status{Pulling: &docker.Progress{Done: 1, Total: 2, Last: time.Now()}})
+	images.set("a", docker.ImageStatus{Pulling: &docker.Progress{Done: 1, Total: 2, Last: time.Now()}})
 	s.run()
 	waiting := s.sweep("a-1", 1, 4, inImage("a"))
 	s.lease(waiting, 0, 1)
 	other := s.sweep("b-1", 3, 4, nil)
 	s.lease(other, 0, 3)
 	s.finished("b-1", 3)
-	images.set("a", docker.Status{Image: &docker.Image{Pin: pinA}})
+	images.set("a", docker.ImageStatus{Image: &docker.Image{Pin: pinA}})
 	s.dispatcher.wake.set()
 	if e := s.finished("a-1", 1)[0]; e.Result.Class != grid.ClassNone || e.Image != pinA {
 		t.Errorf("got %+v, want success in %s", e, pinA)
@@ -92,7 +92,7 @@ func TestImageFailureIsToldOnce(t *testing.T) {
 		return succeeded()
 	})
 	images := containers(s)
-	failure := docker.Status{Err: &docker.ImageError{Class: grid.ClassImage, Reason: "no such image"}, Fresh: true}
+	failure := docker.ImageStatus{Err: &docker.ImageError{Class: grid.ClassImage, Reason: "no such image"}, Unreported: true}
 	images.set("a", failure)
 	s.run()
 	r := s.sweep("a-1", 20, 1, inImage("a"))
@@ -122,24 +122,24 @@ func TestImageRoom(t *testing.T) {
 	images := containers(s)
 	failed := func(c grid.Class) *docker.ImageError { return &docker.ImageError{Class: c, Reason: "because"} }
 	for _, tt := range []struct {
-		status docker.Status
+		status docker.ImageStatus
 		pinned string
 		want   int
 		code   grid.RefusalCode
 		text   string
 	}{
-		{docker.Status{}, "", 0, grid.RefusedImage, "looks for a"},
+		{docker.ImageStatus{}, "", 0, grid.RefusedImage, "looks for a"},
 		{
-			docker.Status{Pulling: &docker.Progress{Done: 43, Total: 100, Last: time.Now().Add(-2 * time.Second)}}, "",
+			docker.ImageStatus{Pulling: &docker.Progress{Done: 43, Total: 100, Last: time.Now().Add(-2 * time.Second)}}, "",
 			0, grid.RefusedImage, "pulls a, 43 % of 100 B, last progress 2 s ago",
 		},
-		{docker.Status{Err: failed(grid.ClassRegistry), Fresh: true}, "", 0, grid.RefusedImage, "because"},
-		{docker.Status{Err: failed(grid.ClassDisk), Fresh: true}, "", 0, grid.RefusedImage, "because"},
-		{docker.Status{Err: failed(grid.ClassEngine), Fresh: true}, "", 0, grid.RefusedEngine, "because"},
-		{docker.Status{Err: failed(grid.ClassImage), Fresh: true}, "", 1, "", ""},
-		{docker.Status{Err: failed(grid.ClassImage)}, "", 0, grid.RefusedImage, "because"},
+		{docker.ImageStatus{Err: failed(grid.ClassRegistry), Unreported: true}, "", 0, grid.RefusedImage, "because"},
+		{docker.ImageStatus{Err: failed(grid.ClassDisk), Unreported: true}, "", 0, grid.RefusedImage, "because"},
+		{docker.ImageStatus{Err: failed(grid.ClassEngine), Unreported: true}, "", 0, grid.RefusedEngine, "because"},
+		{docker.ImageStatus{Err: failed(grid.ClassImage), Unreported: true}, "", 1, "", ""},
+		{docker.ImageStatus{Err: failed(grid.ClassImage)}, "", 0, grid.RefusedImage, "because"},
 		// another node has it
-		{docker.Status{Err: failed(grid.ClassImage), Fresh: true}, pinA, 0, grid.RefusedImage, "because"},
+		{docker.ImageStatus{Err: failed(grid.ClassImage), Unreported: true}, pinA, 0, grid.RefusedImage, "because"},
 	} {
 		l.images[0].Pinned = tt.pinned
 		images.set("a", tt.status)
@@ -151,7 +151,7 @@ func TestImageRoom(t *testing.T) {
 			)
 		}
 	}
-	images.set("b", docker.Status{Image: &docker.Image{}})
+	images.set("b", docker.ImageStatus{Image: &docker.Image{}})
 	l.images = []*grid.Sweep{{Task: grid.Task{Image: "b"}}}
 	if n, _ := s.trials.containers.imageSlots(l); n < 1000 {
 		t.Errorf("got room for %d with the image here", n)
@@ -171,7 +171,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 	s.cfg.Containers.Mounts = []grid.Mount{{Source: data, ReadOnly: true}, {Source: scratch}}
 	images.set(
 		"a",
-		docker.Status{
+		docker.ImageStatus{
 			Image: &docker.Image{
 				Pin: pinA, Env: []string{"PATH=/image/bin", "LANG=C.UTF-8"}, Entrypoint: []string{"/entry"},
 				Engine: "unix:///e",

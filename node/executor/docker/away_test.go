@@ -56,7 +56,7 @@ func TestEngineStaysAway(t *testing.T) {
 	t.Parallel()
 	e := dockertest.New(t)
 	o := options(t, e)
-	o.Patience = 500 * time.Millisecond
+	o.OutageTimeout = 500 * time.Millisecond
 	x := docker.New(o, logTo(t))
 	defer x.Close()
 	a := tree(t, "echo >ready; sleep 1000 & sleep 1000")
@@ -82,7 +82,7 @@ func TestHungEngine(t *testing.T) {
 	t.Parallel()
 	e := dockertest.New(t)
 	o := options(t, e)
-	o.Patience = 5 * time.Second
+	o.OutageTimeout = 5 * time.Second
 	x := docker.New(o, logTo(t))
 	defer x.Close()
 	short, long := attempt(t, waiting+"exit 3"), attempt(t, waiting+"exit 4")
@@ -109,7 +109,7 @@ func TestEngineHangsAtOnce(t *testing.T) {
 	e := docker.Shared.Engine(t)
 	o := options(t, e)
 	f := &front{hangs: true, back: make(chan struct{})}
-	o.Socket, o.Patience = f.listen(t, e), 500*time.Millisecond
+	o.Socket, o.OutageTimeout = f.listen(t, e), 500*time.Millisecond
 	said := &hangs{}
 	x := docker.New(o, slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), said), nil)))
 	defer x.Close()
@@ -254,7 +254,7 @@ func TestEngineGoesWhileItStarts(t *testing.T) {
 			e := docker.Shared.Engine(t)
 			o := options(t, e)
 			f := &front{answers: answers}
-			o.Socket, o.Patience = f.listen(t, e), 500*time.Millisecond
+			o.Socket, o.OutageTimeout = f.listen(t, e), 500*time.Millisecond
 			x := docker.New(o, logTo(t))
 			defer x.Close()
 			a := tree(t, "echo >ready; sleep 1000 & sleep 1000")

@@ -37,7 +37,7 @@ func newExecutor(t testing.TB, e *dockertest.Engine) *docker.Executor {
 }
 
 func options(t testing.TB, e *dockertest.Engine) docker.Options {
-	return docker.Options{Settings: docker.Settings{Socket: e.Host(), Patience: 30 * time.Second}, Token: "test-" + filepath.Base(t.TempDir()), Dir: filepath.Join(t.TempDir(), "runs")}
+	return docker.Options{Settings: docker.Settings{Socket: e.Host(), OutageTimeout: 30 * time.Second}, Token: "test-" + filepath.Base(t.TempDir()), Dir: filepath.Join(t.TempDir(), "runs")}
 }
 
 // attempt is a shell script in busybox.

@@ -19,38 +19,38 @@ import (
 
 // Settings say which engine a node uses, and how.
 type Settings struct {
-	Socket   string        `json:"socket,omitempty"`   // unix:///…; empty or auto is the first that answers
-	Patience time.Duration `json:"patience,omitempty"` // how long an engine may be away before what ran in it is given up; 0 is DefaultPatience
-	Network  string        `json:"network,omitempty"`  // of containers that name none; empty is host
+	Socket        string        `json:"socket,omitempty"`   // unix:///…; empty or auto selects the first that answers
+	OutageTimeout time.Duration `json:"patience,omitempty"` // how long an engine may be unavailable before its containers are given up; 0 is DefaultOutageTimeout
+	Network       string        `json:"network,omitempty"`  // of containers that name none; empty means host
 }
 
-// DefaultPatience is how long an engine may be away: longer than the restart of one that runs many containers.
-const DefaultPatience = time.Minute
+// DefaultOutageTimeout is longer than the restart of an engine that runs many containers.
+const DefaultOutageTimeout = time.Minute
 
-// pingTime bounds the first answer of an engine, callTime that to any quick request: an engine may hang as a whole.
+// An engine may hang as a whole: pingTimeout bounds its first answer, callTimeout each quick request.
 const (
-	pingTime = 5 * time.Second
-	callTime = 2 * time.Minute
+	pingTimeout = 5 * time.Second
+	callTimeout = 2 * time.Minute
 )
 
-// Engine is a connection to a container engine and what that engine says of itself. Its client reconnects with each request.
+// Engine is a connection to a container engine. Its client reconnects with each request.
 type Engine struct {
 	client *client.Client
 	host   string
-	facts  atomic.Pointer[facts]
+	about  atomic.Pointer[engineInfo]
 }
 
-// facts are what an engine said of itself last.
-type facts struct {
+// engineInfo is an engine's latest description of itself.
+type engineInfo struct {
 	info   system.Info
 	podman string // its version; empty for Docker
 }
 
-func (e *Engine) info() *system.Info { return &e.facts.Load().info }
+func (e *Engine) info() *system.Info { return &e.about.Load().info }
 
-func (e *Engine) podman() string { return e.facts.Load().podman }
+func (e *Engine) podman() string { return e.about.Load().podman }
 
-// Connect finds the engine and asks what it is. The error is a *Fault.
+// Connect finds the engine. The error is an *EngineError.
 func Connect(ctx context.Context, s Settings) (*Engine, error) {
 	var refusals []string
 	for _, host := range s.hosts() {
@@ -58,12 +58,12 @@ func Connect(ctx context.Context, s Settings) (*Engine, error) {
 		if err == nil {
 			return e, nil
 		}
-		refusals = append(refusals, refusal(host, err))
+		refusals = append(refusals, describeConnectError(host, err))
 	}
-	return nil, &Fault{Class: grid.ClassEngine, Reason: "no container engine answers: " + strings.Join(refusals, "; ")}
+	return nil, &EngineError{Class: grid.ClassEngine, Reason: "no container engine answers: " + strings.Join(refusals, "; ")}
 }
 
-// hosts lists where an engine may listen.
+// hosts lists the addresses where an engine may listen.
 func (s Settings) hosts() []string {
 	if s.Socket != "" && s.Socket != "auto" {
 		return []string{s.Socket}
@@ -79,8 +79,8 @@ func (s Settings) hosts() []string {
 	return append(all, "unix:///run/podman/podman.sock")
 }
 
-// refusal says why there is no engine at a place.
-func refusal(host string, err error) string {
+// describeConnectError returns why there is no engine at an address.
+func describeConnectError(host string, err error) string {
 	switch {
 	case errors.Is(err, os.ErrPermission), strings.Contains(err.Error(), "permission denied"):
 		return host + ": permission denied (is the user in the group docker?)"
@@ -101,18 +101,18 @@ func connect(ctx context.Context, host string) (_ *Engine, err error) {
 			c.Close()
 		}
 	}()
-	answer, stop := context.WithTimeout(ctx, pingTime)
+	answer, stop := context.WithTimeout(ctx, pingTimeout)
 	defer stop()
 	if _, err := c.Ping(answer); err != nil {
 		return nil, err
 	}
-	bounded, stop := call(ctx) // Podman runs programs to find out
+	bounded, stop := withCallTimeout(ctx) // not by pingTimeout: Podman runs programs to answer
 	defer stop()
-	return e, e.learn(bounded)
+	return e, e.refresh(bounded)
 }
 
-// learn asks the engine what it is.
-func (e *Engine) learn(ctx context.Context) error {
+// refresh asks the engine to describe itself.
+func (e *Engine) refresh(ctx context.Context) error {
 	info, err := e.client.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("ask the engine what it is: %w", err)
@@ -121,13 +121,13 @@ func (e *Engine) learn(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask the engine for its version: %w", err)
 	}
-	f := &facts{info: info}
+	f := &engineInfo{info: info}
 	for _, c := range version.Components {
 		if c.Name == "Podman Engine" {
 			f.podman = c.Version
 		}
 	}
-	e.facts.Store(f)
+	e.about.Store(f)
 	return nil
 }
 
@@ -143,17 +143,15 @@ func (e *Engine) String() string {
 	if isRootless(e.info()) {
 		rights = ", rootless"
 	}
-	return fmt.Sprintf("Docker %s at %s (cgroup v%s, %s%s)", e.info().ServerVersion, e.host, cmp.Or(e.info().CgroupVersion, "1"), e.info().CgroupDriver, rights)
+	return fmt.Sprintf("Docker %s at %s (cgroup v%s, %s%s)",
+		e.info().ServerVersion, e.host, cmp.Or(e.info().CgroupVersion, "1"), e.info().CgroupDriver, rights)
 }
 
-// Limits reports whether the memory of containers is bounded: without root rights on cgroup v1 an engine drops limits and says
-// nothing.
+// Limits reports whether the engine enforces memory limits: a rootless engine on cgroup v1 silently
+// drops them.
 func (e *Engine) Limits() bool { return e.info().MemoryLimit }
 
-// shmSize is the default size of /dev/shm: half of the machine's memory, like that of the machine itself.
-func (e *Engine) shmSize() int64 { return e.info().MemTotal / 2 }
-
-// call bounds a quick request.
-func call(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, callTime)
+// withCallTimeout bounds a quick request.
+func withCallTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, callTimeout)
 }

@@ -20,58 +20,56 @@ import (
 // Options are the settings of an Executor.
 type Options struct {
 	Settings
-	Token string `json:"token"` // of the state folder, see process.Options
-	Dir   string `json:"dir"`   // folder of the runs, below the state folder; made when it is needed
+	Token string `json:"token"` // identifies the state folder, see process.Options
+	Dir   string `json:"dir"`   // folder of the runs, below the state folder; made on demand
 }
 
-// Executor runs attempts in containers. It does not look for an engine before the first attempt, so a node that runs no containers
-// pays nothing.
+// Executor runs attempts in containers. It does not look for an engine before the first attempt, so
+// a node that runs no containers pays nothing.
 //
-// Each run has a folder, which exists from before its container is created until after that is removed. So whatever moment this
-// process dies, the next one finds what there may be of containers: see Left.
+// Each run has a folder, which exists from before its container is created until after the container
+// is removed. So whenever this process dies, the next one finds all containers: see Orphans.
 type Executor struct {
 	o     Options
 	log   *slog.Logger
 	owner processid.ID
-	birth string // makes names of nameless runs unique over restarts
+	birth string // makes the names of unnamed runs unique across restarts
 	count atomic.Int64
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
 	work sync.WaitGroup // the event stream and removals
 
-	opening sync.Mutex // held while an engine is looked for
-	engine  atomic.Pointer[Engine]
-
-	mu     sync.Mutex
-	runs   map[string]*run // by the name of the container
-	breaks int             // of the event stream
+	connecting sync.Mutex // held while an engine is looked for
+	engine     atomic.Pointer[Engine]
+	events     eventWatcher
 }
 
 var _ executor.Executor = (*Executor)(nil)
 
-// New makes an executor. The caller closes it, after its slots.
+// New returns an executor. The caller closes its slots, then the executor.
 func New(o Options, log *slog.Logger) *Executor {
-	if o.Patience <= 0 {
-		o.Patience = DefaultPatience
+	if o.OutageTimeout <= 0 {
+		o.OutageTimeout = DefaultOutageTimeout
 	}
+	log = log.With("component", "containers")
 	ctx, stop := context.WithCancel(context.Background()) // ends in Close
 	return &Executor{
-		o: o, log: log.With("component", "containers"), owner: processid.Self(), ctx: ctx, stop: stop, runs: map[string]*run{},
-		birth: strconv.FormatInt(time.Now().UnixNano(), 36),
+		o: o, log: log, owner: processid.Self(), birth: strconv.FormatInt(time.Now().UnixNano(), 36), ctx: ctx, stop: stop,
+		events: eventWatcher{token: o.Token, log: log, containers: map[string]*containerEvents{}},
 	}
 }
 
-// Slot makes a slot. It holds nothing between attempts.
+// Slot returns a slot, which reserves nothing between attempts.
 func (x *Executor) Slot() (executor.Slot, error) { return &slot{executor: x}, nil }
 
-// Limits reports whether memory limits are enforced; true while no engine is known.
+// Limits reports whether memory limits are enforced. It is true until an engine is found.
 func (x *Executor) Limits() bool {
 	e := x.engine.Load()
 	return e == nil || e.Limits()
 }
 
-// Close ends what goes on in the background. What could not be removed yet is found by the next start.
+// Close stops all background work. The next start finds the containers that could not be removed.
 func (x *Executor) Close() error {
 	x.stop()
 	x.work.Wait()
@@ -81,13 +79,15 @@ func (x *Executor) Close() error {
 	return nil
 }
 
-// connected gives the engine, and looks for one when none is known. host is where it must be; "" leaves that to the settings.
-func (x *Executor) connected(ctx context.Context, host string) (*Engine, error) {
-	x.opening.Lock()
-	defer x.opening.Unlock()
+// connect returns the engine, and looks for one when none is known. host is the engine's required
+// address; "" leaves it to the settings.
+func (x *Executor) connect(ctx context.Context, host string) (*Engine, error) {
+	x.connecting.Lock()
+	defer x.connecting.Unlock()
 	if e := x.engine.Load(); e != nil {
 		if host != "" && host != e.host {
-			return nil, &Fault{Class: grid.ClassEngine, Reason: fmt.Sprintf("the image is with the engine at %s, and this node's containers are with %s", host, e.host)}
+			return nil, &EngineError{Class: grid.ClassEngine,
+				Reason: fmt.Sprintf("the image is with the engine at %s, and this node's containers are with %s", host, e.host)}
 		}
 		return e, nil
 	}
@@ -102,7 +102,7 @@ func (x *Executor) connected(ctx context.Context, host string) (*Engine, error) 
 		x.log.Warn("the engine does not enforce memory limits")
 	}
 	x.removeStrays(ctx, e)
-	x.work.Go(func() { x.followEvents(e) })
+	x.work.Go(func() { x.events.follow(x.ctx, e) })
 	x.engine.Store(e)
 	return e, nil
 }
@@ -110,16 +110,16 @@ func (x *Executor) connected(ctx context.Context, host string) (*Engine, error) 
 // slot runs one attempt at a time.
 type slot struct {
 	executor *Executor
-	run      sync.Mutex // held during Run and Close
-	shut     bool
+	mu       sync.Mutex // held during Run and Close
+	closed   bool
 }
 
 // Run implements executor.Slot.
 func (s *slot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
-	s.run.Lock()
-	defer s.run.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
-	case s.shut:
+	case s.closed:
 		return executor.Refused(grid.ClassStart, "the slot is closed")
 	case ctx.Err() != nil:
 		return executor.Unstarted(ctx)
@@ -134,7 +134,7 @@ func (s *slot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 		return o
 	}
 	x := s.executor
-	engine, err := x.connected(ctx, a.Container.Engine)
+	engine, err := x.connect(ctx, a.Container.Engine)
 	if err != nil {
 		return unstarted(ctx, err)
 	}
@@ -149,12 +149,12 @@ func (s *slot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	return r.follow(ctx, a.Kill)
 }
 
-// unstarted is the outcome of an attempt whose container did not come to run.
+// unstarted returns the outcome of an attempt whose container never ran.
 func unstarted(ctx context.Context, err error) executor.Outcome {
 	if ctx.Err() != nil {
 		return executor.Unstarted(ctx)
 	}
-	var f *Fault
+	var f *EngineError
 	if errors.As(err, &f) {
 		return executor.Refused(f.Class, f.Reason)
 	}
@@ -163,14 +163,14 @@ func unstarted(ctx context.Context, err error) executor.Outcome {
 
 // Close implements executor.Slot.
 func (s *slot) Close() error {
-	s.run.Lock()
-	defer s.run.Unlock()
-	s.shut = true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
 	return nil
 }
 
-// containerName names the container of a run. It is known before the container is made, so one is found whose creation was not
-// answered.
+// containerName returns the name of a run's container. It is fixed before the container is created,
+// so a container is found even if the engine did not answer its creation.
 func (o *Options) containerName(run string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '.' || r == '-' || r == '_' {
@@ -181,27 +181,28 @@ func (o *Options) containerName(run string) string {
 	return "mlfnode-" + o.Token + "-" + clean
 }
 
-// Retries of requests to an engine that is away: from the first pause to the longest, doubling.
+// Requests to an engine that is unavailable are retried after pauses that double.
 const (
-	firstPause   = 100 * time.Millisecond
-	longestPause = 5 * time.Second
+	minRetryPause = 100 * time.Millisecond
+	maxRetryPause = 5 * time.Second
 )
 
-// patiently makes a request again while the engine is away, for as long as the executor's patience.
-func (x *Executor) patiently(ctx context.Context, request func(context.Context) error) error {
+// retryWhileUnavailable repeats a request while the engine is unavailable, up to the OutageTimeout.
+func (x *Executor) retryWhileUnavailable(ctx context.Context, request func(context.Context) error) error {
 	var since time.Time
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		bounded, stop := call(context.WithoutCancel(ctx)) // one that was given up could still be done afterwards
+	for pause := minRetryPause; ; pause = min(2*pause, maxRetryPause) {
+		bounded, stop := withCallTimeout(context.WithoutCancel(ctx)) // an abandoned request could still take effect later
 		err := request(bounded)
 		stop()
-		if err == nil || !isAway(err) || ctx.Err() != nil {
+		if err == nil || !isUnavailable(err) || ctx.Err() != nil {
 			return err
 		}
 		if since.IsZero() {
 			since = time.Now()
 		}
-		if time.Since(since) > x.o.Patience {
-			return &Fault{Class: grid.ClassEngine, Reason: fmt.Sprintf("the container engine did not answer for %s: %v", x.o.Patience, err)}
+		if time.Since(since) > x.o.OutageTimeout {
+			return &EngineError{Class: grid.ClassEngine,
+				Reason: fmt.Sprintf("the container engine did not answer for %s: %v", x.o.OutageTimeout, err)}
 		}
 		if !sleep(ctx, pause) {
 			return context.Cause(ctx)
@@ -209,7 +210,7 @@ func (x *Executor) patiently(ctx context.Context, request func(context.Context) 
 	}
 }
 
-// sleep waits, and reports false when ctx ends before.
+// sleep waits for d, and reports false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

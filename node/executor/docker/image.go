@@ -1,5 +1,5 @@
-// Package docker runs attempts in containers of an engine that speaks Docker's API: Docker itself, with root rights or without, and
-// the service of Podman.
+// Package docker runs attempts in containers of an engine that speaks Docker's API: Docker itself,
+// rootful or rootless, and the service of Podman.
 package docker
 
 import (
@@ -23,41 +23,45 @@ import (
 )
 
 const (
-	// pullIdleLimit is how long a pull may make no progress. There is no limit of its whole time: large images on slow lines take hours.
+	// pullIdleLimit is how long a pull may make no progress. Its total time has no limit, since large
+	// images on slow lines take hours.
 	pullIdleLimit = 5 * time.Minute
-	// wantedLimit is how long a pull goes on while nobody asks for its image: its sweep has ended or is paused.
-	wantedLimit = time.Minute
-	// presentLimit is how long it is believed without another look that an image is there: users remove images.
-	presentLimit = 30 * time.Second
-	// pullBackoff is the wait before a pull that failed is tried again. It doubles each time, up to longestPullBackoff.
-	pullBackoff        = 10 * time.Second
-	longestPullBackoff = 5 * time.Minute
-	// keptImages bounds what is remembered about images that nobody asks for any more.
-	keptImages = 64
+	// requestTTL is how long a pull continues after the last request for its image, whose sweep has
+	// ended or is paused.
+	requestTTL = time.Minute
+	// presenceTTL is how long an image is assumed to exist without asking the engine: users remove
+	// images.
+	presenceTTL = 30 * time.Second
+	// pullBackoff is the pause after the first failed pull. It doubles up to maxPullBackoff.
+	pullBackoff    = 10 * time.Second
+	maxPullBackoff = 5 * time.Minute
+	// maxTracked is the number of tracked images from which those without requests are evicted.
+	maxTracked = 64
 )
 
 // Policy says when an image is pulled.
 type Policy string
 
-// The policies. With PullAlways the registry is asked once for each sweep and node, until the sweep's image is known.
+// The policies. With PullAlways each node asks the registry once per sweep, until the sweep's image
+// is pinned.
 const (
 	PullMissing Policy = "missing"
 	PullAlways  Policy = "always"
 	PullNever   Policy = "never"
 )
 
-// Want names the image that trials of a sweep are to run in.
-type Want struct {
+// ImageRequest names the image in which the trials of a sweep run.
+type ImageRequest struct {
 	Reference string // as the task names it
-	Pinned    string // what Image.Pin was where the sweep first ran; "" while nobody knows
+	Pinned    string // Image.Pin where the sweep first ran; "" until it has run
 	Policy    Policy
 	Sweep     grid.SweepID // with PullAlways
 }
 
-// key is equal for wants that one pull satisfies.
-func (w Want) key() Want {
+// key is equal for requests that one pull satisfies.
+func (w ImageRequest) key() ImageRequest {
 	if w.Pinned != "" {
-		return Want{Pinned: w.Pinned, Policy: w.Policy}
+		return ImageRequest{Pinned: w.Pinned, Policy: w.Policy}
 	}
 	if w.Policy != PullAlways {
 		w.Sweep = ""
@@ -65,8 +69,8 @@ func (w Want) key() Want {
 	return w
 }
 
-// target is what the engine is asked for.
-func (w Want) target() string {
+// target is the name by which the engine gets the image.
+func (w ImageRequest) target() string {
 	if w.Pinned != "" {
 		return w.Pinned
 	}
@@ -76,8 +80,8 @@ func (w Want) target() string {
 // Image is an image that this node has.
 type Image struct {
 	Engine string // address of the engine that has it
-	// Pin names exactly this image: NAME@sha256:DIGEST, which every node can pull, or the ID sha256:… of one that was built or imported
-	// here and that no registry knows.
+	// Pin names exactly this image: NAME@sha256:DIGEST, which every node can pull, or the ID
+	// sha256:… of an image that was built or imported here and that no registry has.
 	Pin        string
 	ID         string
 	Env        []string
@@ -85,34 +89,36 @@ type Image struct {
 	Command    []string
 }
 
-// ByRegistry reports whether other nodes can pull what pin names.
-func ByRegistry(pin string) bool { return strings.Contains(pin, "@") }
+// IsDigestPin reports whether a pin names an image by its digest, so that other nodes can pull it.
+func IsDigestPin(pin string) bool { return strings.Contains(pin, "@") }
 
-// Progress is how far a pull is. Total grows while the engine learns how large the image is.
+// Progress is how far a pull is. Total grows while the engine discovers the image's layers.
 type Progress struct {
 	Done, Total int64
-	Since, Last time.Time // when it began and when it last got further
+	Since, Last time.Time // when it began and when it last progressed
 }
 
-// Status is what is known of an image at one moment. One of Image, Pulling and Err is set, or none while the engine is asked.
-type Status struct {
+// ImageStatus is the state of an image on this node. At most one of Image, Pulling and Err is set;
+// none while the engine is being asked.
+type ImageStatus struct {
 	Image   *Image
 	Pulling *Progress
 	Err     *ImageError
-	// Fresh is set on a failure of which Told was not called: a trial may end with it, so that its user hears of it.
-	Fresh bool
+	// Unreported is set on a failure until MarkReported: a trial may fail with it, so that its user
+	// learns of it.
+	Unreported bool
 }
 
-// ImageError is why an image can't be had.
+// ImageError is why an image is not available.
 type ImageError struct {
 	Class  grid.Class
 	Reason string
-	Again  time.Time // when it is tried again
+	Again  time.Time // when the next attempt is due
 }
 
 func (e *ImageError) Error() string { return e.Reason }
 
-// imageAPI is the part of the engine's client that has to do with images.
+// imageAPI is the part of the engine's client that deals with images.
 type imageAPI interface {
 	ImageInspect(ctx context.Context, ref string, opts ...client.ImageInspectOption) (image.InspectResponse, error)
 	ImagePull(ctx context.Context, ref string, o image.PullOptions) (io.ReadCloser, error)
@@ -120,8 +126,8 @@ type imageAPI interface {
 	Close() error
 }
 
-// Images has the images of one engine pulled, each once at a time however many attempts want it. Its methods may be called from many
-// goroutines and do not block on the engine. Make one with NewImages.
+// Images pulls images into one engine, each once at a time however many attempts request it. Its
+// methods are safe for concurrent use and do not wait for the engine. Make one with NewImages.
 type Images struct {
 	connect func(context.Context) (imageAPI, error)
 	changed func()
@@ -131,106 +137,107 @@ type Images struct {
 	stop    context.CancelFunc
 	pulls   sync.WaitGroup
 
-	mu    sync.Mutex
-	known map[Want]*entry
+	mu      sync.Mutex
+	tracked map[ImageRequest]*trackedImage
 }
 
-// entry is what is known of one image. The goroutine of fetch changes it until busy is false again.
-type entry struct {
-	busy     bool
-	asked    time.Time
-	seen     time.Time // when image was last found
-	image    *Image
-	progress *Progress
-	err      *ImageError
-	fresh    bool
-	failures int
+// trackedImage is what is known about one image. While fetching is set, the goroutine of fetch owns
+// the other fields but requestedAt.
+type trackedImage struct {
+	fetching    bool
+	requestedAt time.Time
+	foundAt     time.Time // when image was last found
+	image       *Image
+	progress    *Progress
+	err         *ImageError
+	unreported  bool
+	failures    int
 }
 
 func newImages(connect func(context.Context) (imageAPI, error), changed func()) *Images {
 	ctx, stop := context.WithCancel(context.Background()) // ends in Close
-	return &Images{connect: connect, changed: changed, idle: pullIdleLimit, backoff: pullBackoff, ctx: ctx, stop: stop, known: map[Want]*entry{}}
+	return &Images{connect: connect, changed: changed, idle: pullIdleLimit, backoff: pullBackoff, ctx: ctx, stop: stop, tracked: map[ImageRequest]*trackedImage{}}
 }
 
-// Close ends pulls and waits for their end.
+// Close cancels all pulls and waits until they have ended.
 func (m *Images) Close() {
 	m.stop()
 	m.pulls.Wait()
 }
 
-// Look says at once what is known of an image, and starts to look for it or to pull it where that is due. Whoever wants it asks again: a pull
-// that nobody asks for ends.
-func (m *Images) Look(w Want) Status {
+// Status returns the state of an image, and starts to look for it or to pull it if that is due. The
+// caller repeats it for as long as it needs the image: a pull that nobody requests is cancelled.
+func (m *Images) Status(w ImageRequest) ImageStatus {
 	now := time.Now()
 	key := w.key()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.known[key]
+	e := m.tracked[key]
 	if e == nil {
-		m.tidyLocked(now)
-		e = &entry{}
-		m.known[key] = e
+		m.evictLocked(now)
+		e = &trackedImage{}
+		m.tracked[key] = e
 	}
-	e.asked = now
-	due := e.err == nil && now.Sub(e.seen) > presentLimit || e.err != nil && now.After(e.err.Again)
-	if !e.busy && due && m.ctx.Err() == nil {
-		e.busy = true
+	e.requestedAt = now
+	due := e.err == nil && now.Sub(e.foundAt) > presenceTTL || e.err != nil && now.After(e.err.Again)
+	if !e.fetching && due && m.ctx.Err() == nil {
+		e.fetching = true
 		m.pulls.Go(func() { m.fetch(key, w, e) })
 	}
-	s := Status{Image: e.image}
+	s := ImageStatus{Image: e.image}
 	if e.progress != nil {
 		p := *e.progress
 		s.Pulling = &p
 	} else if e.image == nil {
-		s.Err, s.Fresh = e.err, e.fresh
+		s.Err, s.Unreported = e.err, e.unreported
 	}
 	return s
 }
 
-// Told notes that a user has been told of the image's failure.
-func (m *Images) Told(w Want) {
+// MarkReported records that a user has been told about the image's failure.
+func (m *Images) MarkReported(w ImageRequest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.known[w.key()]; e != nil {
-		e.fresh = false
+	if e := m.tracked[w.key()]; e != nil {
+		e.unreported = false
 	}
 }
 
-// Forget has the engine asked again for an image that turned out not to be there.
-func (m *Images) Forget(w Want) {
+// Invalidate drops what is known about an image that turned out to be missing.
+func (m *Images) Invalidate(w ImageRequest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.known[w.key()]; e != nil && !e.busy {
-		delete(m.known, w.key())
+	if e := m.tracked[w.key()]; e != nil && !e.fetching {
+		delete(m.tracked, w.key())
 	}
 }
 
-// tidyLocked forgets what nobody has asked for lately.
-func (m *Images) tidyLocked(now time.Time) {
-	if len(m.known) < keptImages {
+// evictLocked drops images without a recent request.
+func (m *Images) evictLocked(now time.Time) {
+	if len(m.tracked) < maxTracked {
 		return
 	}
-	for key, e := range m.known {
-		if !e.busy && now.Sub(e.asked) > wantedLimit {
-			delete(m.known, key)
+	for key, e := range m.tracked {
+		if !e.fetching && now.Sub(e.requestedAt) > requestTTL {
+			delete(m.tracked, key)
 		}
 	}
 }
 
-// fetch looks for the image, pulls it where that is needed, and notes how that went.
-func (m *Images) fetch(key, w Want, e *entry) {
-	img, err := m.get(m.ctx, w, e)
+// fetch gets the image and records the result.
+func (m *Images) fetch(key, w ImageRequest, e *trackedImage) {
+	img, err := m.ensure(m.ctx, w, e)
 	m.mu.Lock()
-	e.busy, e.progress = false, nil
+	e.fetching, e.progress = false, nil
 	var failed *ImageError
 	switch {
 	case err == nil:
-		e.image, e.seen, e.err, e.failures = img, time.Now(), nil, 0
-	case errors.Is(err, errUnwanted) || m.ctx.Err() != nil:
-		delete(m.known, key)
+		e.image, e.foundAt, e.err, e.failures = img, time.Now(), nil, 0
+	case errors.Is(err, errNotRequested) || m.ctx.Err() != nil:
+		delete(m.tracked, key)
 	case errors.As(err, &failed):
-		failed.Again = time.Now().Add(min(m.backoff<<min(e.failures, 16), longestPullBackoff))
-		e.image, e.err, e.fresh = nil, failed, true
+		failed.Again = time.Now().Add(min(m.backoff<<min(e.failures, 16), maxPullBackoff))
+		e.image, e.err, e.unreported = nil, failed, true
 		e.failures++
 	}
 	m.mu.Unlock()
@@ -238,12 +245,12 @@ func (m *Images) fetch(key, w Want, e *entry) {
 }
 
 var (
-	errUnwanted = errors.New("nobody wants the image any more")
-	errIdle     = errors.New("the pull made no progress")
+	errNotRequested = errors.New("nobody wants the image any more")
+	errStalled      = errors.New("the pull made no progress")
 )
 
-// get gives the image. Its errors are ImageErrors, or errUnwanted.
-func (m *Images) get(ctx context.Context, w Want, e *entry) (*Image, error) {
+// ensure finds the image on the engine, or pulls it. Its errors are ImageErrors, or errNotRequested.
+func (m *Images) ensure(ctx context.Context, w ImageRequest, e *trackedImage) (*Image, error) {
 	api, err := m.connect(ctx)
 	if err != nil {
 		return nil, &ImageError{Class: grid.ClassEngine, Reason: err.Error()}
@@ -257,8 +264,9 @@ func (m *Images) get(ctx context.Context, w Want, e *entry) (*Image, error) {
 		case !errdefs.IsNotFound(err):
 			return nil, imageError(w, err)
 		case w.Policy == PullNever:
-			return nil, &ImageError{Class: grid.ClassImage, Reason: fmt.Sprintf("the image %s is not on this node, and pull: never forbids to pull it", w.target())}
-		case w.Pinned != "" && !ByRegistry(w.Pinned):
+			return nil, &ImageError{Class: grid.ClassImage,
+				Reason: fmt.Sprintf("the image %s is not on this node, and pull: never forbids to pull it", w.target())}
+		case w.Pinned != "" && !IsDigestPin(w.Pinned):
 			return nil, &ImageError{Class: grid.ClassImage, Reason: fmt.Sprintf(
 				"the image %s came from no registry and is not on this node; push it to a registry, or copy it with docker save and docker load", w.Reference)}
 		}
@@ -273,12 +281,12 @@ func (m *Images) get(ctx context.Context, w Want, e *entry) (*Image, error) {
 	return img, nil
 }
 
-func imageError(w Want, err error) *ImageError {
-	return &ImageError{Class: faultClass(err), Reason: fmt.Sprintf("the image %s can't be had: %s", w.target(), err)}
+func imageError(w ImageRequest, err error) *ImageError {
+	return &ImageError{Class: imageErrorClass(err), Reason: fmt.Sprintf("the image %s can't be had: %s", w.target(), err)}
 }
 
-// inspect finds the image on the engine.
-func inspect(ctx context.Context, api imageAPI, w Want) (*Image, error) {
+// inspect returns the image if the engine has it.
+func inspect(ctx context.Context, api imageAPI, w ImageRequest) (*Image, error) {
 	r, err := api.ImageInspect(ctx, w.target())
 	if err != nil {
 		return nil, err
@@ -288,13 +296,14 @@ func inspect(ctx context.Context, api imageAPI, w Want) (*Image, error) {
 		img.Env, img.Entrypoint, img.Command = r.Config.Env, r.Config.Entrypoint, r.Config.Cmd
 	}
 	if img.Pin == "" {
-		img.Pin = pinOf(w.Reference, r.ID, r.RepoDigests)
+		img.Pin = pinFor(w.Reference, r.ID, r.RepoDigests)
 	}
 	return img, nil
 }
 
-// pinOf chooses the name by which other nodes get the same image: the digest under the name that the task gives it, where there is one.
-func pinOf(ref, id string, digests []string) string {
+// pinFor returns the name by which other nodes get the same image: its digest under the task's name
+// for it, or else its ID.
+func pinFor(ref, id string, digests []string) string {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return id
@@ -307,8 +316,9 @@ func pinOf(ref, id string, digests []string) string {
 	return id
 }
 
-// pull has the engine pull the image, and reads its report to the end: what goes wrong after its beginning stands in there.
-func (m *Images) pull(ctx context.Context, api imageAPI, w Want, e *entry) error {
+// pull pulls the image and follows the engine's report to the end, because failures after the start
+// of a pull are reported only there.
+func (m *Images) pull(ctx context.Context, api imageAPI, w ImageRequest, e *trackedImage) error {
 	named, err := reference.ParseNormalizedNamed(w.target())
 	if err != nil {
 		return &ImageError{Class: grid.ClassImage, Reason: fmt.Sprintf("%q does not name an image: %s", w.target(), err)}
@@ -318,7 +328,7 @@ func (m *Images) pull(ctx context.Context, api imageAPI, w Want, e *entry) error
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		if errors.Is(err, errUnwanted) {
+		if errors.Is(err, errNotRequested) {
 			return err
 		}
 		failed := imageError(w, err)
@@ -334,20 +344,20 @@ func (m *Images) pull(ctx context.Context, api imageAPI, w Want, e *entry) error
 	e.progress = &Progress{Since: now, Last: now}
 	m.mu.Unlock()
 	m.changed()
-	m.pulls.Go(func() { m.watch(ctx, cancel, e) })
+	m.pulls.Go(func() { m.cancelStalled(ctx, cancel, e) })
 	report, err := api.ImagePull(ctx, reference.TagNameOnly(named).String(), image.PullOptions{RegistryAuth: auth})
 	if err != nil {
 		return explain(err)
 	}
 	defer report.Close()
-	if err := m.read(report, e); err != nil {
+	if err := m.followReport(report, e); err != nil {
 		return explain(err)
 	}
 	return nil
 }
 
-// watch ends a pull that makes no progress or that nobody wants any more.
-func (m *Images) watch(ctx context.Context, cancel context.CancelCauseFunc, e *entry) {
+// cancelStalled cancels a pull that makes no progress or that nobody requests any more.
+func (m *Images) cancelStalled(ctx context.Context, cancel context.CancelCauseFunc, e *trackedImage) {
 	tick := time.NewTicker(min(m.idle/4, time.Second))
 	defer tick.Stop()
 	for {
@@ -357,16 +367,16 @@ func (m *Images) watch(ctx context.Context, cancel context.CancelCauseFunc, e *e
 		case now := <-tick.C:
 			m.mu.Lock()
 			ended := e.progress == nil
-			idle, unwanted := !ended && now.Sub(e.progress.Last) > m.idle, now.Sub(e.asked) > wantedLimit
+			idle, unwanted := !ended && now.Sub(e.progress.Last) > m.idle, now.Sub(e.requestedAt) > requestTTL
 			m.mu.Unlock()
 			if ended {
 				return
 			}
 			switch {
 			case unwanted:
-				cancel(errUnwanted)
+				cancel(errNotRequested)
 			case idle:
-				cancel(fmt.Errorf("%w for %v", errIdle, m.idle))
+				cancel(fmt.Errorf("%w for %v", errStalled, m.idle))
 			}
 		}
 	}
@@ -383,14 +393,15 @@ type pullReport struct {
 	Error string `json:"error"`
 }
 
-// layer is one layer on its way: each byte is downloaded and then unpacked.
+// layer is the progress of one layer. Each byte is downloaded and then unpacked.
 type layer struct {
-	phase               string
-	down, unpacked, all int64
+	phase                      string
+	downloaded, unpacked, size int64
 }
 
-// read follows a report to its end. Waiting to try again is not progress; a byte and a new phase of a layer are.
-func (m *Images) read(report io.Reader, e *entry) error {
+// followReport reads a report to its end. A byte or a new phase of a layer counts as progress; a
+// wait before a retry does not.
+func (m *Images) followReport(report io.Reader, e *trackedImage) error {
 	layers := map[string]*layer{}
 	for dec := json.NewDecoder(report); ; {
 		var r pullReport
@@ -409,12 +420,12 @@ func (m *Images) read(report io.Reader, e *entry) error {
 			l = &layer{}
 			layers[r.ID] = l
 		}
-		if strings.HasPrefix(r.Status, "Retrying") || !l.advance(r) {
+		if strings.HasPrefix(r.Status, "Retrying") || !l.update(r) {
 			continue
 		}
 		var done, total int64
 		for _, l := range layers {
-			done, total = done+l.down+l.unpacked, total+2*l.all
+			done, total = done+l.downloaded+l.unpacked, total+2*l.size
 		}
 		m.mu.Lock()
 		e.progress.Done, e.progress.Total, e.progress.Last = done/2, total/2, time.Now()
@@ -422,24 +433,24 @@ func (m *Images) read(report io.Reader, e *entry) error {
 	}
 }
 
-// advance follows one line and reports whether the layer got further.
-func (l *layer) advance(r pullReport) bool {
+// update applies one line of the report and reports whether the layer progressed.
+func (l *layer) update(r pullReport) bool {
 	before := *l
 	l.phase = r.Status
 	switch r.Status {
 	case "Downloading":
-		l.down, l.all = r.Detail.Current, max(l.all, r.Detail.Total)
+		l.downloaded, l.size = r.Detail.Current, max(l.size, r.Detail.Total)
 	case "Extracting":
-		l.down, l.unpacked, l.all = l.all, r.Detail.Current, max(l.all, r.Detail.Total)
+		l.downloaded, l.unpacked, l.size = l.size, r.Detail.Current, max(l.size, r.Detail.Total)
 	case "Download complete":
-		l.down = l.all
+		l.downloaded = l.size
 	case "Pull complete":
-		l.down, l.unpacked = l.all, l.all
+		l.downloaded, l.unpacked = l.size, l.size
 	}
 	return *l != before
 }
 
-// String says in words how far the pull is: "43 % of 8.1 GiB, last progress 2 s ago".
+// String describes the progress: "43 % of 8.1 GiB, last progress 2 s ago".
 func (p *Progress) String() string {
 	var b bytes.Buffer
 	if p.Total > 0 {

@@ -56,30 +56,30 @@ func (e *testEngine) images(t *testing.T) *Images {
 }
 
 // await asks for the image until there is an answer.
-func await(t *testing.T, m *Images, w Want) Status {
+func await(t *testing.T, m *Images, w ImageRequest) ImageStatus {
 	t.Helper()
-	return poll(t, m, w, time.Minute, func(s Status) bool { return s.Image != nil || s.Err != nil })
+	return poll(t, m, w, time.Minute, func(s ImageStatus) bool { return s.Image != nil || s.Err != nil })
 }
 
 // poll looks for the image until what is known of it is enough, as long as the limit allows.
-func poll(t *testing.T, m *Images, w Want, limit time.Duration, enough func(Status) bool) Status {
+func poll(t *testing.T, m *Images, w ImageRequest, limit time.Duration, enough func(ImageStatus) bool) ImageStatus {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); <-tick.C {
-		if s := m.Look(w); enough(s) {
+		if s := m.Status(w); enough(s) {
 			return s
 		}
 	}
 	t.Fatalf("got no answer in %v", limit)
-	return Status{}
+	return ImageStatus{}
 }
 
 func TestPullIsSharedAndPinned(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	digest := r.PushText("lab/train", "1", "first", 1<<20)
 	m := e.images(t)
-	w := Want{Reference: r.Host() + "/lab/train:1"}
+	w := ImageRequest{Reference: r.Host() + "/lab/train:1"}
 	var all sync.WaitGroup
 	for range 16 {
 		all.Go(func() {
@@ -92,7 +92,7 @@ func TestPullIsSharedAndPinned(t *testing.T) {
 	if n := r.Count("/manifests/"); n > 2 { // HEAD and GET
 		t.Errorf("got %d requests for the manifest, want those of one pull", n)
 	}
-	img := m.Look(w).Image
+	img := m.Status(w).Image
 	if fmt.Sprint(img.Env, img.Entrypoint, img.Command) != "[FROM_IMAGE=first] [/entry] [/cmd]" {
 		t.Errorf("got %+v, want what the image says", img)
 	}
@@ -107,16 +107,16 @@ func TestPinnedImageSurvivesAMovedTag(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	first := r.PushText("lab/moved", "1", "old", 1000)
 	ref := r.Host() + "/lab/moved:1"
-	pin := await(t, e.images(t), Want{Reference: ref}).Image.Pin
+	pin := await(t, e.images(t), ImageRequest{Reference: ref}).Image.Pin
 	r.PushText("lab/moved", "1", "new", 1000)
 	removeImages(t, e, ref)
 
 	m := e.images(t)
-	s := await(t, m, Want{Reference: ref, Pinned: pin})
+	s := await(t, m, ImageRequest{Reference: ref, Pinned: pin})
 	if s.Err != nil || s.Image.Pin != r.Host()+"/lab/moved@"+first || s.Image.Env[0] != "FROM_IMAGE=old" {
 		t.Errorf("got %+v %v, want the image that was pinned", s.Image, s.Err)
 	}
-	if s := await(t, m, Want{Reference: ref}); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=new" {
+	if s := await(t, m, ImageRequest{Reference: ref}); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=new" {
 		t.Errorf("got %+v %v, want the new image where nothing is pinned", s.Image, s.Err)
 	}
 }
@@ -125,7 +125,7 @@ func TestAlwaysAsksTheRegistry(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/always", "1", "old", 1000)
 	m := e.images(t)
-	w := Want{Reference: r.Host() + "/lab/always:1", Policy: PullAlways, Sweep: "a-1"}
+	w := ImageRequest{Reference: r.Host() + "/lab/always:1", Policy: PullAlways, Sweep: "a-1"}
 	if s := await(t, m, w); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=old" {
 		t.Fatalf("got %+v %v, want the old image", s.Image, s.Err)
 	}
@@ -142,7 +142,7 @@ func TestAlwaysAsksTheRegistry(t *testing.T) {
 func TestNeverPulls(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/never", "1", "x", 1000)
-	s := await(t, e.images(t), Want{Reference: r.Host() + "/lab/never:1", Policy: PullNever})
+	s := await(t, e.images(t), ImageRequest{Reference: r.Host() + "/lab/never:1", Policy: PullNever})
 	if s.Err == nil || s.Err.Class != grid.ClassImage || r.Count("") != 0 {
 		t.Errorf("got %+v after %d requests, want class image after none", s, r.Count(""))
 	}
@@ -157,15 +157,15 @@ func TestImageWithoutRegistryIsPinnedByID(t *testing.T) {
 	}
 	importTar(t, e, from, "built-here:1")
 	m := e.images(t)
-	s := await(t, m, Want{Reference: "built-here:1"})
-	if s.Err != nil || !strings.HasPrefix(s.Image.Pin, "sha256:") || ByRegistry(s.Image.Pin) {
+	s := await(t, m, ImageRequest{Reference: "built-here:1"})
+	if s.Err != nil || !strings.HasPrefix(s.Image.Pin, "sha256:") || IsDigestPin(s.Image.Pin) {
 		t.Fatalf("got %+v, want it pinned by its ID", s)
 	}
-	if s := await(t, m, Want{Reference: "built-here:1", Pinned: s.Image.Pin}); s.Err != nil {
+	if s := await(t, m, ImageRequest{Reference: "built-here:1", Pinned: s.Image.Pin}); s.Err != nil {
 		t.Errorf("got %v, want it found by its ID", s.Err)
 	}
 	other := "sha256:" + strings.Repeat("0", 64)
-	if s := await(t, m, Want{Reference: "built-here:1", Pinned: other}); s.Err == nil || s.Err.Class != grid.ClassImage || !strings.Contains(s.Err.Reason, "docker save") {
+	if s := await(t, m, ImageRequest{Reference: "built-here:1", Pinned: other}); s.Err == nil || s.Err.Class != grid.ClassImage || !strings.Contains(s.Err.Reason, "docker save") {
 		t.Errorf("got %+v, want class image and how to copy it", s)
 	}
 }
@@ -193,11 +193,11 @@ func TestPullFailuresHaveTheirClass(t *testing.T) {
 			r := dockertest.NewRegistry(t)
 			r.PushText("lab/x", "1", name, 1<<20)
 			r.Set(func() { tt.damage(r) })
-			s := await(t, e.images(t), Want{Reference: r.Host() + "/" + tt.ref})
+			s := await(t, e.images(t), ImageRequest{Reference: r.Host() + "/" + tt.ref})
 			if s.Err == nil || s.Err.Class != tt.want || !strings.Contains(s.Err.Reason, tt.words) {
 				t.Errorf("got %+v, want class %s and %q", s.Err, tt.want, tt.words)
 			}
-			if !s.Fresh {
+			if !s.Unreported {
 				t.Error("got a failure that is not fresh, want the first to hear of it to be told so")
 			}
 		})
@@ -210,12 +210,12 @@ func TestPullIsTriedAgain(t *testing.T) {
 	r.PushText("lab/again", "1", "x", 1000)
 	r.Set(func() { r.Status = http.StatusServiceUnavailable })
 	m := e.images(t)
-	w := Want{Reference: r.Host() + "/lab/again:1"}
+	w := ImageRequest{Reference: r.Host() + "/lab/again:1"}
 	if s := await(t, m, w); s.Err == nil {
 		t.Fatalf("got %+v, want a failure", s)
 	}
 	r.Set(func() { r.Status = 0 })
-	poll(t, m, w, 30*time.Second, func(s Status) bool { return s.Image != nil })
+	poll(t, m, w, 30*time.Second, func(s ImageStatus) bool { return s.Image != nil })
 }
 
 // A slow pull that makes progress goes on longer than any pause may last.
@@ -224,9 +224,9 @@ func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
 	r.PushText("lab/slow", "1", "x", 4<<20)
 	r.Set(func() { r.Slow = 700 * time.Millisecond })
 	m := e.images(t)
-	w := Want{Reference: r.Host() + "/lab/slow:1"}
+	w := ImageRequest{Reference: r.Host() + "/lab/slow:1"}
 	var seen Progress
-	poll(t, m, w, time.Minute, func(s Status) bool {
+	poll(t, m, w, time.Minute, func(s ImageStatus) bool {
 		if s.Err != nil {
 			t.Fatalf("got %+v, want the image", s)
 		}
@@ -251,7 +251,7 @@ func TestCutPullFails(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/cut", "1", "x", 1<<20)
 	r.Set(func() { r.Cut = true })
-	s := await(t, e.images(t), Want{Reference: r.Host() + "/lab/cut:1"})
+	s := await(t, e.images(t), ImageRequest{Reference: r.Host() + "/lab/cut:1"})
 	if s.Err == nil || s.Err.Class != grid.ClassRegistry {
 		t.Errorf("got %+v, want class registry", s)
 	}
@@ -261,7 +261,7 @@ func TestCutPullFails(t *testing.T) {
 func TestBrokenReportIsAFailure(t *testing.T) {
 	m := newImages(nil, func() {})
 	for _, report := range []string{`{"status":"Pulling"}{"stat`, `{"error":"no space left on device"}`, `nonsense`} {
-		if err := m.read(strings.NewReader(report), &entry{progress: &Progress{}}); err == nil {
+		if err := m.followReport(strings.NewReader(report), &trackedImage{progress: &Progress{}}); err == nil {
 			t.Errorf("got no error for the report %q", report)
 		}
 	}
@@ -274,15 +274,15 @@ func TestCredentialsReachTheRegistry(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("DOCKER_CONFIG", home)
 	m := e.images(t)
-	w := Want{Reference: r.Host() + "/lab/private:1"}
+	w := ImageRequest{Reference: r.Host() + "/lab/private:1"}
 	if s := await(t, m, w); s.Err == nil || s.Err.Class != grid.ClassImage {
 		t.Fatalf("got %+v, want class image without credentials", s)
 	}
 	writeFile(t, filepath.Join(home, "config.json"),
 		fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, r.Host(), base64.StdEncoding.EncodeToString([]byte("ann:s3cret:with colon"))))
-	for deadline := time.Now().Add(30 * time.Second); m.Look(w).Image == nil; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); m.Status(w).Image == nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("got %+v in 30 s after the login", m.Look(w).Err)
+			t.Fatalf("got %+v in 30 s after the login", m.Status(w).Err)
 		}
 	}
 }

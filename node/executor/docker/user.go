@@ -10,15 +10,16 @@ import (
 	"github.com/docker/docker/api/types/system"
 )
 
-// hostUser maps the processes of a container to a user of this machine.
+// hostUser is the user of this machine as which a container's processes run.
 type hostUser struct {
 	User   string // uid:gid inside
 	Groups []string
 	Userns container.UsernsMode
 }
 
-// agentUser has what a container writes belong to the user of this agent, who can then read and remove it. In an engine without root
-// rights that user is the container's root. A rootful engine that remaps users does not for this container.
+// agentUser makes the files that a container writes belong to the agent's user, who can then read and
+// remove them. In a rootless engine that user is the container's root. A rootful engine that remaps
+// users does not for this container.
 func agentUser(info *system.Info) hostUser {
 	if isRootless(info) {
 		return hostUser{User: "0:0"}
@@ -36,10 +37,10 @@ func agentUser(info *system.Info) hostUser {
 	return u
 }
 
-// isRootless reports an engine that runs without root rights.
+// isRootless reports whether the engine runs without root rights.
 func isRootless(info *system.Info) bool { return hasSecurity(info, "rootless") }
 
-// hasSecurity looks for an entry like name=seccomp,profile=default.
+// hasSecurity reports whether there is an entry like name=seccomp,profile=default.
 func hasSecurity(info *system.Info, name string) bool {
 	return slices.ContainsFunc(info.SecurityOptions, func(o string) bool {
 		return slices.Contains(strings.Split(o, ","), "name="+name)

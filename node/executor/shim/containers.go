@@ -15,7 +15,7 @@ import (
 // this shim has begun itself, and the agent is told of them when it introduces itself. It asks no
 // engine unless there is a container to take over.
 func (srv *server) adoptContainers(x *docker.Executor) error {
-	left, err := x.Left()
+	left, err := x.Orphans()
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (c *Client) adoptContainers(ctx context.Context) error {
 	if c.o.Containers == nil {
 		return nil
 	}
-	left, err := docker.FindLeft(c.o.Containers.Dir)
+	left, err := docker.FindOrphans(c.o.Containers.Dir)
 	if err != nil || len(left) == 0 {
 		return err
 	}
@@ -66,7 +66,7 @@ func (c *Client) holdOutput(name string) (release func()) {
 	if c.o.Containers == nil {
 		return func() {}
 	}
-	return c.o.Containers.HoldOutput(name)
+	return c.o.Containers.HoldPipes(name)
 }
 
 // rejoinPause is the pause before another attempt to start the shim that takes a container over.

@@ -31,7 +31,7 @@ func (l *agents) killShim() {
 func (l *agents) noContainers(e *dockertest.Engine) {
 	l.Helper()
 	eventually(l.T, "containers to be removed", func() bool {
-		left, err := docker.FindLeft(l.o.Containers.Dir)
+		left, err := docker.FindOrphans(l.o.Containers.Dir)
 		return err == nil && len(left) == 0 && len(e.Containers()) == 0
 	})
 }

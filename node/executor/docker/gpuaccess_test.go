@@ -89,7 +89,7 @@ func TestCDINames(t *testing.T) {
 			}
 			writeFile(t, filepath.Join(etc, "vendor.json"), `{"cdiVersion": "0.5.0", "kind": "example.com/net", "devices": [{"name": "`+gpuA+`"}]}`)
 			writeFile(t, filepath.Join(etc, "README.txt"), "kind: [nonsense")
-			g := gpuAccess{cdi: true, oldCDI: tt.old, specDirs: []string{etc, run, filepath.Join(etc, "none")}, proc: machine(t)}
+			g := gpuAccess{cdi: true, beforeCDI07: tt.old, specDirs: []string{etc, run, filepath.Join(etc, "none")}, procDir: machine(t)}
 			for _, d := range tt.discovered {
 				g.discovered = append(g.discovered, cdiKind+d)
 			}
@@ -144,9 +144,9 @@ func TestWayOfGPUs(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			c, h := &container.Config{Env: []string{"NVIDIA_VISIBLE_DEVICES=all"}}, &container.HostConfig{}
-			err := newGPUAccess(tt.info, tt.podman).give(tt.mode, tt.uuids, c, h)
+			err := newGPUAccess(tt.info, tt.podman).attach(tt.mode, tt.uuids, c, h)
 			if tt.refused {
-				var f *Fault
+				var f *EngineError
 				if !errors.As(err, &f) || f.Class != grid.ClassEngine || !strings.Contains(f.Reason, "nvidia-ctk") {
 					t.Errorf("got %v, want class engine with the remedy", err)
 				}
@@ -172,8 +172,8 @@ func TestWayOfGPUs(t *testing.T) {
 }
 
 func TestMissingGPUs(t *testing.T) {
-	g := gpuAccess{proc: machine(t)}
-	dev := filepath.Join(g.proc, "77/root/dev")
+	g := gpuAccess{procDir: machine(t)}
+	dev := filepath.Join(g.procDir, "77/root/dev")
 	writeFile(t, filepath.Join(dev, "nvidia0"), "")
 	for _, tt := range []struct {
 		pid   int
@@ -186,7 +186,7 @@ func TestMissingGPUs(t *testing.T) {
 		{77, []string{"GPU-the-driver-does-not-list"}, ""},
 		{78, []string{gpuA}, ""}, // it has ended, or may not be looked into
 	} {
-		if got := strings.Join(g.missing(tt.pid, tt.uuids), " "); got != tt.want {
+		if got := strings.Join(g.missingFrom(tt.pid, tt.uuids), " "); got != tt.want {
 			t.Errorf("%d, %v: got %q missing, want %q", tt.pid, tt.uuids, got, tt.want)
 		}
 	}
@@ -231,7 +231,7 @@ func TestDeviceRequestReachesTheHook(t *testing.T) {
 	if want := "NVIDIA_VISIBLE_DEVICES=" + gpuA + "," + gpuB + "\n"; err != nil || string(asked) != want {
 		t.Errorf("got %q and %v from the hook, want %q", asked, err, want)
 	}
-	if err := startWithGPUs(t, shared, gpuA); err == nil || faultClass(err) != grid.ClassEngine || !strings.Contains(err.Error(), "could not select device driver") {
+	if err := startWithGPUs(t, shared, gpuA); err == nil || imageErrorClass(err) != grid.ClassEngine || !strings.Contains(err.Error(), "could not select device driver") {
 		t.Errorf("got %v from an engine without the hook, want class engine", err)
 	}
 	if info, err := shared.Info(context.Background()); err != nil || len(info.CDISpecDirs) == 0 {
@@ -256,7 +256,7 @@ func startWithGPUs(t *testing.T, e *testEngine, uuids ...string) error {
 		t.Fatal(err)
 	}
 	c, h := &container.Config{Image: "busy:1", Cmd: []string{"/bin/true"}}, &container.HostConfig{NetworkMode: "none"}
-	if err := newGPUAccess(&info, "").give(GPUsAuto, uuids, c, h); err != nil {
+	if err := newGPUAccess(&info, "").attach(GPUsAuto, uuids, c, h); err != nil {
 		return err
 	}
 	made, err := e.ContainerCreate(ctx, c, h, nil, nil, "")

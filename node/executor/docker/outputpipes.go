@@ -15,19 +15,21 @@ import (
 	"mlfnode/node/executor"
 )
 
-// output carries what a program prints out of the pipes of its run into the attempt's files. The program has each pipe open for
-// reading too, so that it neither dies nor loses anything while nobody reads: it waits once the pipe is full.
-type output struct {
+// outputPipes copies a program's output from the pipes of its run into the attempt's files. The
+// program has each pipe open for reading too, so while nobody else reads it neither dies nor loses
+// output: it blocks once the pipe is full.
+type outputPipes struct {
 	mu     sync.Mutex
-	sink   *executor.Sink // guarded by mu but for Seen
+	sink   *executor.Sink // guarded by mu, except Written
 	stored [2]bool        // the attempt has a file for the stream
 	pipes  [2]*os.File
 	work   sync.WaitGroup
 }
 
-// newOutput makes the pipes that are not there yet, and starts to carry. stored is what an earlier process has carried.
-func newOutput(dir string, a *executor.Attempt, stored [2]int64, log *slog.Logger) (*output, error) {
-	o := &output{sink: executor.NewSink(a, log, executor.StallTimeout), stored: [2]bool{a.Stdout != nil, a.Stderr != nil}}
+// newOutputPipes makes the pipes that do not exist yet, and starts to forward them. stored is how
+// much an earlier process has forwarded.
+func newOutputPipes(dir string, a *executor.Attempt, stored [2]int64, log *slog.Logger) (*outputPipes, error) {
+	o := &outputPipes{sink: executor.NewSink(a, log, executor.StallTimeout), stored: [2]bool{a.Stdout != nil, a.Stderr != nil}}
 	o.sink.Resume(stored)
 	for i, name := range []string{stdoutPipe, stderrPipe} {
 		if i == 1 && a.Stderr == a.Stdout && a.Stdout != nil {
@@ -50,13 +52,14 @@ func newOutput(dir string, a *executor.Attempt, stored [2]int64, log *slog.Logge
 	}
 	for i, f := range o.pipes {
 		if f != nil {
-			o.work.Go(func() { o.carry(i, f) })
+			o.work.Go(func() { o.forward(i, f) })
 		}
 	}
 	return o, nil
 }
 
-// openPipe opens a pipe of a run for reading and writing. The program may have put something else in its place.
+// openPipe opens a pipe of a run for reading and writing. The program may have replaced the pipe by
+// another file, which is refused.
 func openPipe(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -64,17 +67,19 @@ func openPipe(path string) (*os.File, error) {
 	}
 	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
 		f.Close()
-		return nil, fmt.Errorf("open the pipe of a container: %s is none any more", path)
+		return nil, fmt.Errorf("open the pipe of a container: %s is not a pipe any more", path)
 	}
 	return f, nil
 }
 
-// HoldOutput keeps what a run prints while nobody reads it, until the returned func is called: what is in a pipe is lost when the last
-// process closes it. So the output of a program that ends between the death of one reader and the start of the next is not lost.
-func (o *Options) HoldOutput(name string) (release func()) {
+// HoldPipes keeps the pipes of a run open until release is called. The content of a pipe is lost when
+// the last process closes it, so without HoldPipes the output of a program would be lost that ends
+// between the death of one reader and the start of the next.
+func (o *Options) HoldPipes(name string) (release func()) {
 	var held []*os.File
 	for _, pipe := range []string{stdoutPipe, stderrPipe} {
-		if f, err := openPipe(filepath.Join(o.Dir, o.containerName(name), pipesDir, pipe)); err == nil { // none for a stream that goes with the other
+		f, err := openPipe(filepath.Join(o.Dir, o.containerName(name), ioDir, pipe))
+		if err == nil { // else the stream shares the other's pipe
 			held = append(held, f)
 		}
 	}
@@ -86,26 +91,26 @@ func (o *Options) HoldOutput(name string) (release func()) {
 }
 
 const (
-	// pipeSize is how much a program may print while nobody reads, before it waits.
+	// pipeSize is how much a program can print before it blocks while nobody reads.
 	pipeSize = 256 << 10
-	// carrySize is how much is read at one time.
-	carrySize = 64 << 10
+	// readSize is the most that one read returns.
+	readSize = 64 << 10
 )
 
-// carry moves what comes through a pipe until drain ends it.
-func (o *output) carry(stream int, f *os.File) {
-	b := make([]byte, carrySize)
+// forward copies from a pipe until drain or close ends it.
+func (o *outputPipes) forward(stream int, f *os.File) {
+	b := make([]byte, readSize)
 	for {
 		n, err := f.Read(b)
-		o.store(stream, b[:n])
+		o.write(stream, b[:n])
 		if err != nil {
 			return
 		}
 	}
 }
 
-// store takes a piece of a stream. One that the attempt has no file for is dropped.
-func (o *output) store(stream int, b []byte) {
+// write appends to a stream's file. Without a file the bytes are dropped.
+func (o *outputPipes) write(stream int, b []byte) {
 	if len(b) == 0 || !o.stored[stream] {
 		return
 	}
@@ -114,14 +119,15 @@ func (o *output) store(stream int, b []byte) {
 	o.sink.Store(stream, b)
 }
 
-// drain moves what the pipes still hold once the container has ended. Nobody writes to them any more.
-func (o *output) drain() {
+// drain copies what remains in the pipes of a container that has ended, so that nobody writes to them
+// any more.
+func (o *outputPipes) drain() {
 	for _, f := range o.pipes {
 		if f != nil {
-			_ = f.SetReadDeadline(time.Unix(1, 0)) // ends carry
+			_ = f.SetReadDeadline(time.Unix(1, 0)) // ends forward
 		}
 	}
-	o.await()
+	o.work.Wait()
 	for i, f := range o.pipes {
 		if f == nil {
 			continue
@@ -130,7 +136,7 @@ func (o *output) drain() {
 		if err != nil {
 			continue
 		}
-		b := make([]byte, carrySize)
+		b := make([]byte, readSize)
 		_ = raw.Control(func(fd uintptr) {
 			for {
 				n, err := syscall.Read(int(fd), b)
@@ -140,17 +146,14 @@ func (o *output) drain() {
 				if n <= 0 {
 					return
 				}
-				o.store(i, b[:n])
+				o.write(i, b[:n])
 			}
 		})
 	}
 }
 
-// await waits for the goroutines that carry.
-func (o *output) await() { o.work.Wait() }
-
 // close closes the pipes.
-func (o *output) close() {
+func (o *outputPipes) close() {
 	if o == nil {
 		return
 	}
@@ -160,5 +163,5 @@ func (o *output) close() {
 			o.pipes[i] = nil
 		}
 	}
-	o.await()
+	o.work.Wait()
 }

@@ -15,33 +15,33 @@ import (
 	"mlfnode/grid"
 )
 
-// Fault is why the engine did not do what was asked of it.
-type Fault struct {
+// EngineError is why the engine did not serve a request.
+type EngineError struct {
 	Class  grid.Class
 	Reason string
 }
 
-func (f *Fault) Error() string { return f.Reason }
+func (f *EngineError) Error() string { return f.Reason }
 
-// faultRule is one kind of error of an engine.
-type faultRule struct {
+// errorRule assigns a class to the errors of an engine whose text matches.
+type errorRule struct {
 	class grid.Class
 	words *regexp.Regexp
 	hint  string // "" for none
 }
 
-// Words of the machine's own trouble, whatever the engine was asked for.
+// Errors of the machine itself, whatever the request.
 const (
 	diskWords    = `[Nn]o space left on device|[Dd]isk quota exceeded`
 	storageWords = `input/output error|stale (NFS )?file handle|read-only file system`
 	diskRemedy   = "the disk of the container engine is full: see docker system df"
 )
 
-// faultRules tell by an engine's words who is responsible for its refusal. The first that matches decides; what none matches is the
-// engine's own trouble. Engines give one HTTP status to many causes, so that the words are all there is to go by.
-// They are compiled when the first image fails.
-var faultRules = sync.OnceValue(func() []faultRule {
-	return []faultRule{
+// imageErrorRules classify an engine's refusal of an image by its text: engines use one HTTP status
+// for many causes. The first match decides; an error that matches none is the engine's own. The
+// rules are compiled when the first image fails.
+var imageErrorRules = sync.OnceValue(func() []errorRule {
+	return []errorRule{
 		{grid.ClassDisk, regexp.MustCompile(diskWords), ""},
 		{grid.ClassStorage, regexp.MustCompile(storageWords), ""},
 		{grid.ClassRegistry, regexp.MustCompile(`toomanyrequests|[Tt]oo [Mm]any [Rr]equests|rate limit|dial tcp|no such host|x509|Client\.Timeout|unexpected EOF|TLS handshake|i/o timeout|` +
@@ -51,12 +51,12 @@ var faultRules = sync.OnceValue(func() []faultRule {
 	}
 })
 
-// faultClass gives the failure class of an image that the engine could not get.
-func faultClass(err error) grid.Class {
-	if brokeOff(err) {
+// imageErrorClass returns the failure class of an image that the engine could not get.
+func imageErrorClass(err error) grid.Class {
+	if isConnectionError(err) {
 		return grid.ClassEngine
 	}
-	for _, r := range faultRules() {
+	for _, r := range imageErrorRules() {
 		if r.words.MatchString(err.Error()) {
 			return r.class
 		}
@@ -64,9 +64,10 @@ func faultClass(err error) grid.Class {
 	return grid.ClassEngine
 }
 
-// launchRules tell by an engine's words what kept it from making or starting a container; what none matches is its own trouble.
-var launchRules = sync.OnceValue(func() []faultRule {
-	return []faultRule{
+// launchErrorRules classify by its text why an engine could not create or start a container. An error
+// that matches none is the engine's own.
+var launchErrorRules = sync.OnceValue(func() []errorRule {
+	return []errorRule{
 		{grid.ClassDisk, regexp.MustCompile(diskWords), diskRemedy},
 		{grid.ClassStorage, regexp.MustCompile(storageWords), ""},
 		{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|image not known|invalid reference format`), ""},
@@ -82,31 +83,33 @@ var launchRules = sync.OnceValue(func() []faultRule {
 	}
 })
 
-// launchFault is why a container could not be made or started.
-func launchFault(what string, err error) error {
-	var known *Fault
+// launchError returns the EngineError for a container that could not be created or started. A
+// cancellation stays as it is.
+func launchError(what string, err error) error {
+	var known *EngineError
 	if errors.As(err, &known) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	reason := "the engine could not " + what + " the container: " + err.Error()
-	for _, r := range launchRules() {
+	for _, r := range launchErrorRules() {
 		if r.words.MatchString(err.Error()) {
 			if r.hint != "" {
 				reason += "; " + r.hint
 			}
-			return &Fault{Class: r.class, Reason: reason}
+			return &EngineError{Class: r.class, Reason: reason}
 		}
 	}
-	return &Fault{Class: grid.ClassEngine, Reason: reason}
+	return &EngineError{Class: grid.ClassEngine, Reason: reason}
 }
 
-// brokeOff reports whether the connection to the engine was refused or broke off. What an engine says of its own connections to others is
-// text alone.
-func brokeOff(err error) bool {
+// isConnectionError reports whether the connection to the engine was refused or lost. The engine's own
+// connection errors, such as those to a registry, arrive as text and do not count.
+func isConnectionError(err error) bool {
 	return client.IsErrConnectionFailed(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, new(*net.OpError))
 }
 
-// isAway reports whether a request failed because the engine was not there to answer it, as while it restarts.
-func isAway(err error) bool {
-	return err != nil && (brokeOff(err) || errors.Is(err, context.DeadlineExceeded) || strings.HasSuffix(err.Error(), "EOF") || errdefs.IsUnavailable(err))
+// isUnavailable reports whether a request failed because the engine could not answer, as while it
+// restarts.
+func isUnavailable(err error) bool {
+	return err != nil && (isConnectionError(err) || errors.Is(err, context.DeadlineExceeded) || strings.HasSuffix(err.Error(), "EOF") || errdefs.IsUnavailable(err))
 }

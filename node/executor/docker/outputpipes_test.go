@@ -12,7 +12,7 @@ import (
 // TestHeldOutputOutlivesItsReader has a program print and end between the death of one reader and the start of the next.
 func TestHeldOutputOutlivesItsReader(t *testing.T) {
 	o := Options{Token: "t", Dir: t.TempDir()}
-	pipes := filepath.Join(o.Dir, o.containerName("a"), pipesDir)
+	pipes := filepath.Join(o.Dir, o.containerName("a"), ioDir)
 	if err := os.MkdirAll(pipes, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -21,15 +21,15 @@ func TestHeldOutputOutlivesItsReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stored.Close()
-	carry := func() *output {
-		out, err := newOutput(pipes, &executor.Attempt{Stdout: stored, Stderr: stored}, [2]int64{}, slog.New(slog.DiscardHandler))
+	open := func() *outputPipes {
+		out, err := newOutputPipes(pipes, &executor.Attempt{Stdout: stored, Stderr: stored}, [2]int64{}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out
 	}
-	first := carry()
-	release := o.HoldOutput("a")
+	first := open()
+	release := o.HoldPipes("a")
 	defer release()
 	first.close()
 	program, err := os.OpenFile(filepath.Join(pipes, stdoutPipe), os.O_RDWR, 0)
@@ -41,7 +41,7 @@ func TestHeldOutputOutlivesItsReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	program.Close()
-	second := carry()
+	second := open()
 	second.drain()
 	second.close()
 	if got, err := os.ReadFile(stored.Name()); err != nil || string(got) != text {
@@ -59,7 +59,7 @@ func TestPipeThatIsNone(t *testing.T) {
 		if err := replace(filepath.Join(dir, stdoutPipe)); err != nil {
 			t.Fatal(err)
 		}
-		if o, err := newOutput(dir, &executor.Attempt{}, [2]int64{}, slog.New(slog.DiscardHandler)); err == nil {
+		if o, err := newOutputPipes(dir, &executor.Attempt{}, [2]int64{}, slog.New(slog.DiscardHandler)); err == nil {
 			o.close()
 			t.Errorf("%s: got it opened", name)
 		}

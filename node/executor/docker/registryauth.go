@@ -21,10 +21,11 @@ import (
 // hubKey is the name under which Docker keeps the credentials of docker.io.
 const hubKey = "https://index.docker.io/v1/"
 
-// credentialHelperTime bounds a credential helper, which may wait for a key store that nobody unlocks.
-const credentialHelperTime = 20 * time.Second
+// credentialHelperTimeout bounds a credential helper, which may wait for a key store that nobody unlocks.
+const credentialHelperTimeout = 20 * time.Second
 
-// authFile is what matters in Docker's config.json and in Podman's auth.json, which have one format.
+// authFile is the credentials part of Docker's config.json and of Podman's auth.json, which share a
+// format.
 type authFile struct {
 	Auths map[string]struct {
 		registry.AuthConfig
@@ -34,7 +35,7 @@ type authFile struct {
 	CredsStore  string            `json:"credsStore"`
 }
 
-// authFiles lists where the user's credentials are: those of Docker, then those of Podman.
+// authFiles lists the files with the user's credentials: Docker's, then Podman's.
 func authFiles() []string {
 	home, _ := os.UserHomeDir()
 	dir := os.Getenv("DOCKER_CONFIG")
@@ -57,13 +58,14 @@ func authFiles() []string {
 	return files
 }
 
-// credentialsFor looks up what the user has for the registry of an image, in the form that the engine's API wants; "" pulls without.
-// The files are read for each pull, so that a `docker login` takes effect at once. The error says what could not be read, and holds
-// no secret; the pull may well work without.
+// credentialsFor returns the user's credentials for the registry of an image, encoded for the
+// engine's API, or "" if there are none. It reads the files for each pull, so that a `docker login`
+// takes effect at once. The error names the unreadable file and contains no secret; the pull may
+// work without credentials.
 func credentialsFor(ctx context.Context, named reference.Named) (string, error) {
 	var problems []error
 	for _, name := range authFiles() {
-		auth, err := fromAuthFile(ctx, name, named)
+		auth, err := readAuthFile(ctx, name, named)
 		if err != nil {
 			problems = append(problems, err)
 			continue
@@ -76,8 +78,8 @@ func credentialsFor(ctx context.Context, named reference.Named) (string, error) 
 	return "", errors.Join(problems...)
 }
 
-// fromAuthFile gives what one file says about the registry, nil for nothing.
-func fromAuthFile(ctx context.Context, name string, named reference.Named) (*registry.AuthConfig, error) {
+// readAuthFile returns one file's credentials for the registry, or nil.
+func readAuthFile(ctx context.Context, name string, named reference.Named) (*registry.AuthConfig, error) {
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -103,20 +105,20 @@ func fromAuthFile(ctx context.Context, name string, named reference.Named) (*reg
 	}
 	var problem error
 	if helper != "" {
-		auth, err := fromHelper(ctx, helper, key)
+		auth, err := askCredentialHelper(ctx, helper, key)
 		if auth != nil {
 			return auth, nil
 		}
-		problem = err // what the file itself holds may still do
+		problem = err // the file may contain credentials itself
 	}
 	entries := make(map[string]string, len(f.Auths))
 	for k := range f.Auths {
-		entries[authKey(k)] = k
+		entries[normalizeRegistry(k)] = k
 	}
-	for at := named.Name(); at != ""; { // Podman keeps credentials of a part of a registry, too
+	for at := named.Name(); at != ""; { // Podman stores credentials for parts of a registry, too
 		if k, ok := entries[at]; ok {
 			auth := f.Auths[k].AuthConfig
-			if err := unpackAuth(f.Auths[k].Auth, &auth); err != nil {
+			if err := decodeAuth(f.Auths[k].Auth, &auth); err != nil {
 				return nil, fmt.Errorf("read credentials: %s: the entry of %s is damaged", name, k)
 			}
 			if auth.Username != "" || auth.IdentityToken != "" || auth.RegistryToken != "" {
@@ -129,8 +131,9 @@ func fromAuthFile(ctx context.Context, name string, named reference.Named) (*reg
 	return nil, problem
 }
 
-// authKey brings the spellings of a registry to one: "https://index.docker.io/v1/" is docker.io, "http://reg.lab/v2/" is reg.lab.
-func authKey(key string) string {
+// normalizeRegistry returns a registry's host and path: "https://index.docker.io/v1/" is docker.io,
+// "http://reg.lab/v2/" is reg.lab.
+func normalizeRegistry(key string) string {
 	key = strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
 	key = strings.TrimSuffix(key, "/")
 	key = strings.TrimSuffix(strings.TrimSuffix(key, "/v1"), "/v2")
@@ -140,8 +143,8 @@ func authKey(key string) string {
 	return key
 }
 
-// unpackAuth reads "user:password" in base64, as Docker writes it.
-func unpackAuth(text string, auth *registry.AuthConfig) error {
+// decodeAuth reads "user:password" in base64, as Docker writes it.
+func decodeAuth(text string, auth *registry.AuthConfig) error {
 	if text == "" {
 		return nil
 	}
@@ -157,18 +160,19 @@ func unpackAuth(text string, auth *registry.AuthConfig) error {
 	return nil
 }
 
-// fromHelper asks the program docker-credential-NAME. What it prints is never part of an error: it may be the secret.
-func fromHelper(ctx context.Context, name, server string) (*registry.AuthConfig, error) {
+// askCredentialHelper runs the program docker-credential-NAME. No error contains its output, which
+// may be the secret.
+func askCredentialHelper(ctx context.Context, name, server string) (*registry.AuthConfig, error) {
 	if strings.ContainsRune(name, filepath.Separator) {
 		return nil, fmt.Errorf("read credentials: %q is not the name of a credential helper", name)
 	}
-	ctx, stop := context.WithTimeout(ctx, credentialHelperTime)
+	ctx, stop := context.WithTimeout(ctx, credentialHelperTimeout)
 	defer stop()
 	cmd := exec.CommandContext(ctx, "docker-credential-"+name, "get")
 	cmd.Stdin = strings.NewReader(server)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
-	if err != nil && bytes.Contains(out, []byte("credentials not found")) { // the protocol's words for nothing
+	if err != nil && bytes.Contains(out, []byte("credentials not found")) { // defined by the protocol for none
 		return nil, nil
 	}
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// NewImages makes what pulls images for the engine of these settings. It looks for the engine each time that it needs it. changed is
-// called when something about an image is different from before; it must be quick.
+// NewImages returns the Images of the engine with these settings, which is looked for on each use.
+// changed is called when the status of an image changes; it must be quick.
 func NewImages(s Settings, changed func()) *Images {
 	return newImages(func(ctx context.Context) (imageAPI, error) {
 		e, err := Connect(ctx, s)
@@ -20,10 +20,10 @@ func NewImages(s Settings, changed func()) *Images {
 	}, changed)
 }
 
-// Facts is what an engine says of itself that decides how well containers work on a machine.
-type Facts struct {
+// EngineReport is what decides how well containers work on a machine.
+type EngineReport struct {
 	Engine  string // its name, version and socket
-	Problem string // why none answers; then nothing else is set
+	Problem string // why no engine answers; then nothing else is set
 
 	Podman       bool
 	Version      string // of Docker, or of Podman
@@ -33,23 +33,23 @@ type Facts struct {
 	CgroupDriver string // systemd or cgroupfs
 	Root         string // folder of images
 
-	GPUs       string // how a container would get GPUs: GPUsCDI, GPUsRequest, "runtime" or "" for not at all
+	GPUs       string // how a container would get GPUs: GPUsCDI, GPUsRequest, "runtime", or "" if it can't
 	SpecDirs   []string
-	SpecDriver string   // version of the driver that the CDI specification is of
+	SpecDriver string   // version of the driver for which the CDI specification was generated
 	Unnamed    []string // UUIDs that no specification names
 	Toolkit    bool     // the runtime nvidia is registered
 }
 
-// Examine asks the engine about itself, and whether it can give these GPUs to containers.
-func Examine(ctx context.Context, s Settings, gpus []string) Facts {
+// Probe reports on the engine, and on whether it can give these GPUs to containers.
+func Probe(ctx context.Context, s Settings, gpus []string) EngineReport {
 	e, err := Connect(ctx, s)
 	if err != nil {
-		return Facts{Problem: err.Error()}
+		return EngineReport{Problem: err.Error()}
 	}
 	defer e.Close()
 	info := e.info()
 	g := newGPUAccess(info, e.podman())
-	f := Facts{
+	f := EngineReport{
 		Engine: e.String(), Version: info.ServerVersion, Podman: e.podman() != "", Rootless: isRootless(info), Limits: e.Limits(),
 		Seccomp: hasSecurity(info, "seccomp"), CgroupDriver: info.CgroupDriver, Root: info.DockerRootDir,
 		Toolkit: g.runtime, SpecDirs: g.specDirs, SpecDriver: specDriver(g.specDirs),
@@ -73,10 +73,11 @@ func Examine(ctx context.Context, s Settings, gpus []string) Facts {
 	return f
 }
 
-// libcuda is the driver's library as a CDI specification names it, with the version of the driver.
+// libcuda matches the driver's library in a CDI specification, with the version of the driver.
 var libcuda = lazyregexp.New(`libcuda\.so\.([0-9]+(?:\.[0-9]+)+)`)
 
-// specDriver finds the version of the driver that a CDI specification was made for; "" where none says so.
+// specDriver returns the version of the driver for which a CDI specification was generated; "" if none
+// names it.
 func specDriver(dirs []string) string {
 	for _, dir := range dirs {
 		for _, pattern := range []string{"*.yaml", "*.json"} {

@@ -17,8 +17,8 @@ import (
 	"mlfnode/grid"
 )
 
-// How GPUs get into a container, as a task may ask for it. GPUsAuto, which is also "", takes the first of the others that the engine
-// has.
+// How a task may ask for GPUs in its container. GPUsAuto, which is also "", uses the first of the
+// others that the engine supports.
 const (
 	GPUsAuto    = "auto"
 	GPUsCDI     = "cdi"     // by the names of a CDI specification
@@ -29,26 +29,27 @@ const (
 // cdiKind is the vendor and class in the names of NVIDIA's CDI devices.
 const cdiKind = "nvidia.com/gpu="
 
-// gpuAccess knows in which ways an engine can give GPUs to a container.
+// gpuAccess is how an engine can give GPUs to a container.
 type gpuAccess struct {
-	docker     bool     // it takes device requests for the driver nvidia; Podman's service ignores them
-	runtime    bool     // the runtime nvidia is registered
-	cdi        bool     // it takes CDI devices
-	discovered []string // CDI names that the engine itself knows; empty if it does not say
-	specDirs   []string
-	oldCDI     bool   // it does not understand specifications of version 0.7.0 and newer
-	proc       string // /proc
+	docker      bool     // it accepts device requests for the driver nvidia; Podman's service ignores them
+	runtime     bool     // the runtime nvidia is registered
+	cdi         bool     // it accepts CDI devices
+	discovered  []string // CDI names that the engine reports; empty if it reports none
+	specDirs    []string
+	beforeCDI07 bool   // it does not understand specifications of version 0.7.0 and newer
+	procDir     string // /proc
 }
 
-// newGPUAccess reads what an engine says about itself; podman is the version of Podman, empty for Docker.
+// newGPUAccess reads an engine's description of itself. podman is the version of Podman, empty for
+// Docker.
 func newGPUAccess(info *system.Info, podman string) gpuAccess {
-	g := gpuAccess{docker: podman == "", specDirs: info.CDISpecDirs, proc: "/proc"}
+	g := gpuAccess{docker: podman == "", specDirs: info.CDISpecDirs, procDir: "/proc"}
 	_, g.runtime = info.Runtimes["nvidia"]
 	g.cdi = len(info.CDISpecDirs) > 0 || podman != "" && atLeast(podman, 5, 4)
 	if g.cdi && len(g.specDirs) == 0 {
 		g.specDirs = []string{"/etc/cdi", "/var/run/cdi"}
 	}
-	g.oldCDI = g.docker && !atLeast(info.ServerVersion, 26, 1)
+	g.beforeCDI07 = g.docker && !atLeast(info.ServerVersion, 26, 1)
 	for _, d := range info.DiscoveredDevices {
 		if d.Source == "cdi" && strings.HasPrefix(d.ID, cdiKind) {
 			g.discovered = append(g.discovered, d.ID)
@@ -57,7 +58,7 @@ func newGPUAccess(info *system.Info, podman string) gpuAccess {
 	return g
 }
 
-// atLeast compares the start of a version like 5.4.1-dev.
+// atLeast compares the first two numbers of a version like 5.4.1-dev.
 func atLeast(version string, major, minor int) bool {
 	var a, b int
 	if n, _ := fmt.Sscanf(version, "%d.%d", &a, &b); n < 2 {
@@ -66,9 +67,10 @@ func atLeast(version string, major, minor int) bool {
 	return a > major || a == major && b >= minor
 }
 
-// give has a container get the GPUs with these UUIDs. An engine that can't is an error of class engine, which says what to do.
-func (g gpuAccess) give(mode string, uuids []string, c *container.Config, h *container.HostConfig) error {
-	// Images of NVIDIA ask for all GPUs, which the runtime nvidia would give them, beside what is asked for here.
+// attach adds the GPUs with these UUIDs to a container's configuration. If the engine can't give
+// them, the error is of class engine and says what to do.
+func (g gpuAccess) attach(mode string, uuids []string, c *container.Config, h *container.HostConfig) error {
+	// NVIDIA's images request all GPUs, which the runtime nvidia would add to those requested here.
 	hide := func() { c.Env = grid.MergeEnviron(c.Env, []string{"NVIDIA_VISIBLE_DEVICES=void"}) }
 	if len(uuids) == 0 || mode == GPUsNone {
 		hide()
@@ -85,30 +87,33 @@ func (g gpuAccess) give(mode string, uuids []string, c *container.Config, h *con
 	}
 	switch {
 	case mode == GPUsCDI:
-		return &Fault{Class: grid.ClassEngine, Reason: fmt.Sprintf("the engine can't give GPUs by CDI: %v; try: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml", cdiErr)}
+		return &EngineError{Class: grid.ClassEngine, Reason: fmt.Sprintf(
+			"the engine can't give GPUs by CDI: %v; try: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml", cdiErr)}
 	case g.docker:
 		h.DeviceRequests = append(h.DeviceRequests, container.DeviceRequest{
 			Driver: "nvidia", DeviceIDs: uuids, Capabilities: [][]string{{"gpu", "compute", "utility"}},
 		})
 	case g.runtime:
 		h.Runtime = "nvidia"
-		c.Env = grid.MergeEnviron(c.Env, []string{"NVIDIA_VISIBLE_DEVICES=" + strings.Join(uuids, ","), "NVIDIA_DRIVER_CAPABILITIES=compute,utility"})
+		c.Env = grid.MergeEnviron(c.Env, []string{
+			"NVIDIA_VISIBLE_DEVICES=" + strings.Join(uuids, ","), "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+		})
 	default:
-		return &Fault{Class: grid.ClassEngine, Reason: fmt.Sprintf("the engine can't give GPUs (%v); %s", cdiErr, gpuRemedy)}
+		return &EngineError{Class: grid.ClassEngine, Reason: fmt.Sprintf("the engine can't give GPUs (%v); %s", cdiErr, gpuRemedy)}
 	}
 	return nil
 }
 
-// gpuRemedy is what makes an engine able to give GPUs.
+// gpuRemedy enables an engine to give GPUs.
 const gpuRemedy = "install nvidia-container-toolkit, then run nvidia-ctk runtime configure, or mlfnode gpu-setup for this machine"
 
-// cdiNames gives the full CDI names of devices. Specifications name devices by UUID or, when they are older, by index; the latter
-// are told by the device file that they hold.
+// cdiNames returns the full CDI names of devices. Specifications name devices by UUID or, if they are
+// older, by index; the latter are identified by their device file.
 func (g gpuAccess) cdiNames(uuids []string) ([]string, error) {
 	if !g.cdi {
 		return nil, errors.New("it does not take CDI devices")
 	}
-	devices, err := readCDI(g.specDirs, g.oldCDI)
+	devices, err := readCDI(g.specDirs, g.beforeCDI07)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +127,7 @@ func (g gpuAccess) cdiNames(uuids []string) ([]string, error) {
 		case devices[uuid] != nil && len(g.discovered) == 0:
 			name = uuid
 		case known:
-			name = deviceWith(devices, fmt.Sprintf("/dev/nvidia%d", minor))
+			name = deviceByNode(devices, fmt.Sprintf("/dev/nvidia%d", minor))
 		}
 		if name == "" || len(g.discovered) > 0 && !slices.Contains(g.discovered, cdiKind+name) {
 			return nil, fmt.Errorf("no CDI specification in %s names %s", strings.Join(g.specDirs, ", "), uuid)
@@ -132,8 +137,8 @@ func (g gpuAccess) cdiNames(uuids []string) ([]string, error) {
 	return names, nil
 }
 
-// deviceWith finds the device that holds this file and no other of a GPU.
-func deviceWith(devices map[string][]string, file string) string {
+// deviceByNode returns the device whose only GPU device file is this one.
+func deviceByNode(devices map[string][]string, file string) string {
 	var found []string
 	for name, nodes := range devices {
 		gpus := slices.DeleteFunc(slices.Clone(nodes), func(n string) bool {
@@ -150,9 +155,10 @@ func deviceWith(devices map[string][]string, file string) string {
 	return slices.Min(found)
 }
 
-// readCDI reads the device files of NVIDIA's CDI devices by name. Of two specifications the one in the later folder counts, as the
-// CDI has it. With old, those are left out that Docker before 26.1 does not understand.
-func readCDI(dirs []string, old bool) (map[string][]string, error) {
+// readCDI returns the device files of NVIDIA's CDI devices by name. A specification in a later folder
+// takes precedence, as the CDI defines it. before07 skips the specifications that Docker before 26.1
+// does not understand.
+func readCDI(dirs []string, before07 bool) (map[string][]string, error) {
 	devices := map[string][]string{}
 	var problems []error
 	for _, dir := range dirs {
@@ -184,7 +190,7 @@ func readCDI(dirs []string, old bool) (map[string][]string, error) {
 				problems = append(problems, fmt.Errorf("read the CDI specification %s: %w", f.Name(), err))
 				continue
 			}
-			if spec.Kind+"=" != cdiKind || old && atLeast(spec.Version, 0, 7) {
+			if spec.Kind+"=" != cdiKind || before07 && atLeast(spec.Version, 0, 7) {
 				continue
 			}
 			for _, d := range spec.Devices {
@@ -202,10 +208,11 @@ func readCDI(dirs []string, old bool) (map[string][]string, error) {
 	return devices, nil
 }
 
-// minors gives the minor number of each GPU's device file, as the driver lists it in /proc/driver/nvidia/gpus/*/information.
+// minors returns the minor number of each GPU's device file, as the driver lists it in
+// /proc/driver/nvidia/gpus/*/information.
 func (g gpuAccess) minors() map[string]int {
 	found := map[string]int{}
-	files, _ := filepath.Glob(filepath.Join(g.proc, "driver", "nvidia", "gpus", "*", "information"))
+	files, _ := filepath.Glob(filepath.Join(g.procDir, "driver", "nvidia", "gpus", "*", "information"))
 	for _, name := range files {
 		b, err := os.ReadFile(name)
 		if err != nil {
@@ -228,12 +235,13 @@ func (g gpuAccess) minors() map[string]int {
 	return found
 }
 
-// missing lists which of the GPUs that a container was to get are not in it. Some engines start a container without them and say
-// nothing. What this machine's driver does not list can't be checked, and neither can a container that may not be looked into.
-func (g gpuAccess) missing(pid int, uuids []string) []string {
+// missingFrom lists the GPUs that a container should have and does not: some engines silently start a
+// container without them. GPUs that this machine's driver does not list and containers whose /dev
+// can't be read are not checked.
+func (g gpuAccess) missingFrom(pid int, uuids []string) []string {
 	minors := g.minors()
-	dev := filepath.Join(g.proc, strconv.Itoa(pid), "root", "dev")
-	var lost []string
+	dev := filepath.Join(g.procDir, strconv.Itoa(pid), "root", "dev")
+	var missing []string
 	for _, uuid := range uuids {
 		file := "nvidia-caps"
 		if !strings.HasPrefix(uuid, "MIG-") {
@@ -245,9 +253,9 @@ func (g gpuAccess) missing(pid int, uuids []string) []string {
 		}
 		if _, err := os.Lstat(filepath.Join(dev, file)); errors.Is(err, fs.ErrNotExist) {
 			if _, err := os.Lstat(dev); err == nil {
-				lost = append(lost, uuid)
+				missing = append(missing, uuid)
 			}
 		}
 	}
-	return lost
+	return missing
 }

@@ -18,8 +18,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestErrorsOfEngines has what engines say when an image can't be pulled, or a container can't be launched: class, what was asked of the
-// engine, its words, and where they are from.
+// TestErrorsOfEngines lists errors of engines that can't pull an image or launch a container: class,
+// request, text, and the source of the text.
 func TestErrorsOfEngines(t *testing.T) {
 	text, err := os.ReadFile("testdata/errors.tsv")
 	if err != nil {
@@ -31,9 +31,9 @@ func TestErrorsOfEngines(t *testing.T) {
 			t.Fatalf("%q: got %d fields, want 4", line, len(f))
 		}
 		said := errors.New(f[2])
-		got := faultClass(said)
+		got := imageErrorClass(said)
 		if f[1] == "launch" {
-			got = launchFault("start", said).(*Fault).Class
+			got = launchError("start", said).(*EngineError).Class
 		}
 		if string(got) != f[0] {
 			t.Errorf("%s: %s: got %s, want %s", f[1], f[2], got, f[0])
@@ -41,50 +41,53 @@ func TestErrorsOfEngines(t *testing.T) {
 	}
 }
 
-// TestBrokenConnectionIsTheEngines: what an engine tells of a registry is text, and what happens to its own connection is not.
+// TestBrokenConnectionIsTheEngines checks that a lost connection to the engine is not taken for the
+// engine's report about a registry, which is text.
 func TestBrokenConnectionIsTheEngines(t *testing.T) {
 	for _, err := range []error{
 		fmt.Errorf("read the engine's report about the pull: %w", io.ErrUnexpectedEOF),
 		fmt.Errorf("error during connect: %w", &net.OpError{Op: "dial", Net: "unix", Err: errors.New("i/o timeout")}),
 	} {
-		if got := faultClass(err); got != grid.ClassEngine {
+		if got := imageErrorClass(err); got != grid.ClassEngine {
 			t.Errorf("%v: got %s, want %s", err, got, grid.ClassEngine)
 		}
 	}
 }
 
-// TestLabelsOfSELinux: an engine that enforces them is asked not to.
+// TestLabelsOfSELinux checks that an engine that enforces labels is asked not to.
 func TestLabelsOfSELinux(t *testing.T) {
 	for _, option := range []string{"name=selinux", "name=seccomp,profile=default"} {
 		e := &Engine{}
-		e.facts.Store(&facts{info: system.Info{SecurityOptions: []string{option}}})
+		e.about.Store(&engineInfo{info: system.Info{SecurityOptions: []string{option}}})
 		a := &executor.Attempt{Spec: executor.Spec{Container: &executor.Container{}}, Argv: []string{"true"}}
-		r := New(Options{}, slog.New(slog.DiscardHandler)).runOf(e, a, "x", order{})
-		_, host, err := r.describe()
+		r := New(Options{}, slog.New(slog.DiscardHandler)).openRun(e, a, "x", runRecord{})
+		_, host, err := r.containerConfig()
 		if got, want := slices.Contains(host.SecurityOpt, "label=disable"), option == "name=selinux"; err != nil || got != want {
 			t.Errorf("%s: got %v, %v", option, host.SecurityOpt, err)
 		}
 	}
 }
 
-// TestForeignProcesses: an engine elsewhere numbers its own processes.
+// TestForeignProcesses checks that a PID of another machine's engine is not taken for one of this
+// machine.
 func TestForeignProcesses(t *testing.T) {
-	r := New(Options{}, slog.New(slog.DiscardHandler)).runOf(&Engine{}, &executor.Attempt{}, "x", order{ID: strings.Repeat("a", 64)})
-	r.learn(&container.State{Pid: os.Getpid()})
-	if got := r.process(); got.PID != 0 {
+	r := New(Options{}, slog.New(slog.DiscardHandler)).openRun(&Engine{}, &executor.Attempt{}, "x", runRecord{ID: strings.Repeat("a", 64)})
+	r.processes.learn(&container.State{Pid: os.Getpid()})
+	if got := r.processes.first(); got.PID != 0 {
 		t.Errorf("got %+v, want no process of this machine", got)
 	}
 }
 
-// TestEndsThatNobodySaw: a container that ended while nobody heard the engine may have ended with that.
-func TestEndsThatNobodySaw(t *testing.T) {
-	r := New(Options{}, slog.New(slog.DiscardHandler)).runOf(&Engine{}, &executor.Attempt{}, "x", order{})
+// TestEndDuringEventBreak checks that a container that was killed while no events arrived counts as
+// ended by a restart of its engine.
+func TestEndDuringEventBreak(t *testing.T) {
+	r := New(Options{}, slog.New(slog.DiscardHandler)).openRun(&Engine{}, &executor.Attempt{}, "x", runRecord{})
 	for code, want := range map[int]bool{0: false, 1: false, 137: true, 143: true, 255: true} {
-		if got := r.restarted(&container.State{ExitCode: code}, evidence{breaks: -1}); got != want {
+		if got := r.x.events.sawRestart(&container.State{ExitCode: code}, containerEvents{breaks: -1}); got != want {
 			t.Errorf("exit code %d unseen: got %v, want %v", code, got, want)
 		}
-		if r.restarted(&container.State{ExitCode: code}, evidence{}) {
-			t.Errorf("exit code %d while the engine was heard is told as its restart", code)
+		if r.x.events.sawRestart(&container.State{ExitCode: code}, containerEvents{}) {
+			t.Errorf("exit code %d is taken for a restart of the engine although no event was missed", code)
 		}
 	}
 }
