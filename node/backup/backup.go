@@ -1,16 +1,17 @@
-// Package backup writes all that a master has to one file, and makes the state folder of a master of it.
+// Package backup writes the state of a master to one file, and restores a master's state folder from
+// it.
 //
-// The file is a tar in zstd, whose checksum covers all of it:
+// The file is a zstd-compressed tar, protected by zstd's checksum:
 //
 //	backup.json          About
-//	streams/NAME.json    what the stream is
-//	streams/NAME         its content, as nats-server writes it, in as many entries of this name as it takes
-//	snapshots/…          what trials have saved
-//	cluster.json         where the other nodes are
-//	trust/…              the cluster's authority, its tokens and nodes
-//	complete             the end
+//	streams/NAME.json    the configuration of the stream
+//	streams/NAME         its content as nats-server writes it, in one or more entries of this name
+//	snapshots/…          the checkpoints of trials
+//	cluster.json         the addresses of the other nodes
+//	trust/…              the cluster's CA, its tokens and nodes
+//	complete             the end marker
 //
-// History is not in it: the master folds it from the events again.
+// It does not contain the history, which the master folds from the events again.
 package backup
 
 import (
@@ -35,16 +36,16 @@ import (
 	"mlfnode/node/durable"
 )
 
-// version is that of the file.
-const version = 1
+// formatVersion is the version of the file format.
+const formatVersion = 1
 
-// About says what a backup is of.
+// About describes a backup.
 type About struct {
 	V       int         `json:"v"`
 	Made    time.Time   `json:"made"`
 	Node    grid.NodeID `json:"node"`
 	Version string      `json:"version"`         // of mlfnode
-	Final   bool        `json:"final,omitempty"` // the master has given nothing out since, and does not start again
+	Final   bool        `json:"final,omitempty"` // the master has leased nothing since, and does not start again
 }
 
 // The entries of a backup, which are also the names in the state folder.
@@ -58,45 +59,46 @@ const (
 	endEntry      = "complete"
 )
 
-// Source is what a backup is made of.
+// Source is what a backup contains.
 type Source struct {
 	Store     *jetstream.Store
 	Snapshots *checkpoint.Store
 	StateDir  string
 }
 
-// Write writes a backup. The master may be at work: what it has acknowledged before is in the backup, and what happens meanwhile is in it or
-// not, but nothing of it without what it depends on. A sweep that is removed meanwhile may be in it without its results.
+// Write writes a backup. The master may be running: the backup contains all that it has acknowledged
+// before. Of what happens meanwhile it contains some, but nothing without what it depends on. A sweep
+// that is removed meanwhile may be in it without its results.
 func Write(ctx context.Context, w io.Writer, from Source, about About) error {
 	z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
 	if err != nil {
 		return fmt.Errorf("compress the backup: %w", err)
 	}
-	b := &writer{tar: tar.NewWriter(z), at: about.Made}
-	if err := b.all(ctx, from, about); err != nil {
+	b := &writer{tar: tar.NewWriter(z), modTime: about.Made}
+	if err := b.writeAll(ctx, from, about); err != nil {
 		return errors.Join(err, z.Close())
 	}
 	return errors.Join(b.tar.Close(), z.Close())
 }
 
 type writer struct {
-	tar *tar.Writer
-	at  time.Time
+	tar     *tar.Writer
+	modTime time.Time
 }
 
-func (b *writer) all(ctx context.Context, from Source, about About) error {
-	about.V = version
+func (b *writer) writeAll(ctx context.Context, from Source, about About) error {
+	about.V = formatVersion
 	head, err := json.Marshal(about)
 	if err != nil {
 		return fmt.Errorf("describe the backup: %w", err)
 	}
-	if err := b.entry(aboutEntry, head); err != nil {
+	if err := b.writeEntry(aboutEntry, head); err != nil {
 		return err
 	}
 	for _, stream := range jetstream.BackupStreams() {
 		name := streamsEntry + stream
-		content := &entries{b: b, name: name}
-		err := from.Store.Backup(ctx, stream, func(about []byte) error { return b.entry(name+headSuffix, about) }, content)
+		content := &streamWriter{b: b, name: name}
+		err := from.Store.Backup(ctx, stream, func(about []byte) error { return b.writeEntry(name+headSuffix, about) }, content)
 		if err == nil {
 			err = content.flush()
 		}
@@ -104,15 +106,15 @@ func (b *writer) all(ctx context.Context, from Source, about About) error {
 			return err
 		}
 	}
-	err = from.Snapshots.Backup(func(path string, f *os.File) error { return b.file(filepath.Join(snapshotsName, path), f) })
+	err = from.Snapshots.Backup(func(path string, f *os.File) error { return b.writeFile(filepath.Join(snapshotsName, path), f) })
 	if err != nil {
 		return err
 	}
-	return errors.Join(b.files(from.StateDir), b.entry(endEntry, nil))
+	return errors.Join(b.writeStateFiles(from.StateDir), b.writeEntry(endEntry, nil))
 }
 
-// files writes the small files of the state folder. Each is replaced whole when it changes.
-func (b *writer) files(state string) error {
+// writeStateFiles writes the small files of the state folder. The master replaces each atomically.
+func (b *writer) writeStateFiles(state string) error {
 	names := []string{clusterName}
 	trust, err := os.ReadDir(filepath.Join(state, trustName))
 	if err != nil {
@@ -126,10 +128,10 @@ func (b *writer) files(state string) error {
 	for _, name := range names {
 		content, err := os.ReadFile(filepath.Join(state, name))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // a master that was always alone
+			continue // the master has never had another node
 		}
 		if err == nil {
-			err = b.entry(name, content)
+			err = b.writeEntry(name, content)
 		}
 		if err != nil {
 			return fmt.Errorf("back up %s: %w", name, err)
@@ -138,46 +140,47 @@ func (b *writer) files(state string) error {
 	return nil
 }
 
-func (b *writer) entry(name string, content []byte) error {
-	if err := b.header(name, int64(len(content))); err != nil {
+func (b *writer) writeEntry(name string, content []byte) error {
+	if err := b.writeHeader(name, int64(len(content))); err != nil {
 		return err
 	}
 	_, err := b.tar.Write(content)
 	return err
 }
 
-func (b *writer) file(name string, f *os.File) error {
+func (b *writer) writeFile(name string, f *os.File) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	if err := b.header(name, info.Size()); err != nil {
+	if err := b.writeHeader(name, info.Size()); err != nil {
 		return err
 	}
 	_, err = io.Copy(b.tar, io.LimitReader(f, info.Size()))
 	return err
 }
 
-func (b *writer) header(name string, size int64) error {
-	return b.tar.WriteHeader(&tar.Header{Name: filepath.ToSlash(name), Mode: 0o600, Size: size, ModTime: b.at, Format: tar.FormatPAX})
+func (b *writer) writeHeader(name string, size int64) error {
+	return b.tar.WriteHeader(&tar.Header{Name: filepath.ToSlash(name), Mode: 0o600, Size: size, ModTime: b.modTime, Format: tar.FormatPAX})
 }
 
-// entryBytes bounds an entry of a stream, whose length is not known before its end.
-const entryBytes = 1 << 20
+// maxStreamEntry bounds an entry of a stream, because the length of the whole stream is not known in
+// advance.
+const maxStreamEntry = 1 << 20
 
-// entries writes a stream as entries of one name.
-type entries struct {
+// streamWriter writes a stream as entries of one name.
+type streamWriter struct {
 	b    *writer
 	name string
 	part []byte
 }
 
 // Write implements io.Writer.
-func (e *entries) Write(p []byte) (int, error) {
+func (e *streamWriter) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
-		n := min(len(rest), entryBytes-len(e.part))
+		n := min(len(rest), maxStreamEntry-len(e.part))
 		e.part, rest = append(e.part, rest[:n]...), rest[n:]
-		if len(e.part) == entryBytes {
+		if len(e.part) == maxStreamEntry {
 			if err := e.flush(); err != nil {
 				return 0, err
 			}
@@ -186,14 +189,14 @@ func (e *entries) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (e *entries) flush() error {
-	err := e.b.entry(e.name, e.part)
+func (e *streamWriter) flush() error {
+	err := e.b.writeEntry(e.name, e.part)
 	e.part = e.part[:0]
 	return err
 }
 
-// isStream gives the name of the stream to which an entry belongs.
-func isStream(name string) (stream string, ok bool) {
+// streamOf returns the name of the stream to which an entry belongs.
+func streamOf(name string) (stream string, ok bool) {
 	stream, found := strings.CutPrefix(name, streamsEntry)
 	return stream, found && slices.Contains(jetstream.BackupStreams(), stream)
 }

@@ -20,24 +20,25 @@ import (
 )
 
 var (
-	// ErrNoBackup is returned by Restore for a file that Write has not written.
+	// ErrNoBackup is returned by Restore for a file that is not a backup.
 	ErrNoBackup = errors.New("it is not a backup of a master")
-	// ErrOccupied is returned by Restore for a state folder that holds anything of a node.
+	// ErrOccupied is returned by Restore for a state folder that contains a node's state.
 	ErrOccupied = errors.New("is not empty")
 )
 
 const (
 	// storeName is the folder of the store in the state folder.
 	storeName = "jetstream"
-	// partsName is where a restore puts everything until all is there.
-	partsName = "restore"
-	// installingName is a file that is in the state folder while a restore moves everything to its place.
+	// stagingName is the folder into which a restore unpacks the backup.
+	stagingName = "restore"
+	// installingName is a file that exists in the state folder while a restore moves everything out of
+	// the staging folder.
 	installingName = "restoring"
-	// skippedNumbers is how many numbers of sweeps are passed over in each project, for those that a master has given after its backup was
-	// made: nodes may still report on such sweeps, and no new one may be taken for them.
+	// skippedNumbers is how many sweep numbers are skipped in each project. The master may have assigned
+	// them after the backup, and nodes may still report on those sweeps, so no new sweep may have one.
 	skippedNumbers = 100
-	// largestEntry bounds the entries that are read into memory.
-	largestEntry = 64 << 20
+	// maxEntry bounds the entries that are read into memory.
+	maxEntry = 64 << 20
 )
 
 // Target is where a backup is restored.
@@ -47,13 +48,13 @@ type Target struct {
 	Check    func(trustDir string) error // may refuse the cluster's authority
 }
 
-// Restore makes a state folder what it was when the backup was made. Until it returns without an
-// error the folder holds nothing that a node could start with, or is Interrupted.
+// Restore restores a state folder from a backup. Until it returns without an error, the folder
+// contains nothing that a node could start with, or is Interrupted.
 func Restore(ctx context.Context, r io.Reader, to Target) (About, error) {
 	if err := clearInterrupted(to.StateDir); err != nil {
 		return About{}, fmt.Errorf("remove what an interrupted restore left: %w", err)
 	}
-	if err := vacant(to.StateDir); err != nil {
+	if err := checkEmpty(to.StateDir); err != nil {
 		return About{}, err
 	}
 	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
@@ -61,24 +62,25 @@ func Restore(ctx context.Context, r io.Reader, to Target) (About, error) {
 		return About{}, fmt.Errorf("read the backup: %w", err)
 	}
 	defer z.Close()
-	in := &reader{tar: tar.NewReader(z), to: to, dir: filepath.Join(to.StateDir, partsName)}
+	in := &reader{tar: tar.NewReader(z), to: to, dir: filepath.Join(to.StateDir, stagingName)}
 	if err := os.RemoveAll(in.dir); err != nil { // of a restore that was killed
 		return About{}, fmt.Errorf("clean up: %w", err)
 	}
 	defer os.RemoveAll(in.dir)
-	err = in.all(ctx)
+	err = in.readAll(ctx)
 	if err == nil {
 		_, err = io.Copy(io.Discard, z) // its checksum is at its end
 	}
 	if err != nil {
-		return in.about, explain(err)
+		return in.about, describeError(err)
 	}
 	return in.about, in.install()
 }
 
-// explain turns an error in the file's form into one that says that it is not a backup, or a damaged one.
-func explain(err error) error {
-	for _, form := range []error{zstd.ErrMagicMismatch, tar.ErrHeader, errFirst} {
+// describeError returns ErrNoBackup for an error in the format of the file, or says that the backup is
+// damaged.
+func describeError(err error) error {
+	for _, form := range []error{zstd.ErrMagicMismatch, tar.ErrHeader, errNoHeader} {
 		if errors.Is(err, form) {
 			return ErrNoBackup
 		}
@@ -92,18 +94,18 @@ func explain(err error) error {
 }
 
 var (
-	errFirst      = errors.New("unexpected first entry")
+	errNoHeader   = errors.New("unexpected first entry")
 	errIncomplete = errors.New("end marker missing")
 )
 
-// Interrupted reports whether a restore to the folder was killed while it moved everything to its
-// place. No node may start with the folder before a restore has completed.
+// Interrupted reports whether a restore to the folder was killed while it moved files into place. No
+// node may start with the folder before a restore has completed.
 func Interrupted(state string) bool {
 	_, err := os.Lstat(filepath.Join(state, installingName))
 	return !errors.Is(err, os.ErrNotExist)
 }
 
-// clearInterrupted removes what a restore has moved to its place before it was killed.
+// clearInterrupted removes what a restore has moved into place before it was killed.
 func clearInterrupted(state string) error {
 	if !Interrupted(state) {
 		return nil
@@ -119,9 +121,10 @@ func clearInterrupted(state string) error {
 	return durable.Remove(filepath.Join(state, installingName))
 }
 
-// vacant refuses a folder that holds more than a node leaves that has never done anything. What is
-// derived from the sweeps, such as history.db, would be taken for that of the restored ones.
-func vacant(state string) error {
+// checkEmpty returns ErrOccupied for a folder that contains more than the files of a node that has
+// never run anything. Files derived from its sweeps, such as history.db, would be mistaken for those
+// of the restored sweeps.
+func checkEmpty(state string) error {
 	entries, err := os.ReadDir(state)
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
@@ -129,7 +132,7 @@ func vacant(state string) error {
 	var there []string
 	for _, e := range entries {
 		switch name := e.Name(); {
-		case slices.Contains([]string{"lock", "token", "examples", "lost+found", partsName}, name), strings.HasPrefix(name, "."):
+		case slices.Contains([]string{"lock", "token", "examples", "lost+found", stagingName}, name), strings.HasPrefix(name, "."):
 		default:
 			there = append(there, name)
 		}
@@ -141,44 +144,44 @@ func vacant(state string) error {
 }
 
 type reader struct {
-	tar   *tar.Reader
-	to    Target
-	dir   string // everything is put here first
-	about About
-	ahead *tar.Header // was read to see whether it continues a stream
-	ended bool
+	tar      *tar.Reader
+	to       Target
+	dir      string // the staging folder
+	about    About
+	peeked   *tar.Header // was read to find out whether it continues a stream
+	complete bool
 }
 
-// next gives the next entry; its content is read from the tar.
+// next returns the header of the next entry, whose content can then be read from tar.
 func (in *reader) next() (*tar.Header, error) {
-	if h := in.ahead; h != nil {
-		in.ahead = nil
+	if h := in.peeked; h != nil {
+		in.peeked = nil
 		return h, nil
 	}
 	return in.tar.Next()
 }
 
-func (in *reader) all(ctx context.Context) error {
+func (in *reader) readAll(ctx context.Context) error {
 	h, err := in.next()
 	if errors.Is(err, io.EOF) || err == nil && h.Name != aboutEntry {
-		return errFirst
+		return errNoHeader
 	}
 	if err != nil {
 		return err
 	}
 	if err := json.NewDecoder(in.tar).Decode(&in.about); err != nil {
-		return errFirst
+		return errNoHeader
 	}
-	if in.about.V > version {
+	if in.about.V > formatVersion {
 		return fmt.Errorf("the backup was made by mlfnode %s, which is newer than this one; install that version", in.about.Version)
 	}
 	if err := os.MkdirAll(in.dir, 0o700); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	if err := in.streams(ctx); err != nil {
+	if err := in.restoreStreams(ctx); err != nil {
 		return err
 	}
-	for !in.ended {
+	for !in.complete {
 		h, err := in.next()
 		if errors.Is(err, io.EOF) {
 			return errIncomplete
@@ -186,15 +189,15 @@ func (in *reader) all(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := in.file(h); err != nil {
+		if err := in.restoreFile(h); err != nil {
 			return err
 		}
 	}
 	return in.to.Check(filepath.Join(in.dir, trustName))
 }
 
-// streams restores the store, which comes first.
-func (in *reader) streams(ctx context.Context) (err error) {
+// restoreStreams restores the store, which comes first in the backup.
+func (in *reader) restoreStreams(ctx context.Context) (err error) {
 	server, err := jetstream.Start(jetstream.Config{
 		Dir: filepath.Join(in.dir, storeName), Node: in.about.Node, Logger: in.to.Logger, Unsynced: true,
 	})
@@ -210,19 +213,19 @@ func (in *reader) streams(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		stream, ok := isStream(strings.TrimSuffix(head.Name, headSuffix))
+		stream, ok := streamOf(strings.TrimSuffix(head.Name, headSuffix))
 		if !ok {
 			return fmt.Errorf("the backup has %q where a stream is wanted", head.Name)
 		}
-		about, err := io.ReadAll(io.LimitReader(in.tar, largestEntry))
+		about, err := io.ReadAll(io.LimitReader(in.tar, maxEntry))
 		if err != nil {
 			return err
 		}
-		if err := server.Restore(ctx, stream, about, &streamContent{in: in, name: streamsEntry + stream}); err != nil {
+		if err := server.Restore(ctx, stream, about, &streamReader{in: in, name: streamsEntry + stream}); err != nil {
 			return err
 		}
 	}
-	store, err := server.OpenForBackup(ctx) // which finds out whether all is there
+	store, err := server.OpenForBackup(ctx) // which fails if anything is missing
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
@@ -233,15 +236,15 @@ func (in *reader) streams(ctx context.Context) (err error) {
 	return store.Records.SkipNumbers(ctx, skippedNumbers)
 }
 
-// streamContent is the content of the entries of one name that follow each other.
-type streamContent struct {
+// streamReader reads the content of consecutive entries of one name.
+type streamReader struct {
 	in   *reader
 	name string
 	open bool
 }
 
 // Read implements io.Reader.
-func (c *streamContent) Read(p []byte) (int, error) {
+func (c *streamReader) Read(p []byte) (int, error) {
 	for {
 		if c.open {
 			if n, err := c.in.tar.Read(p); n > 0 || err != nil && !errors.Is(err, io.EOF) {
@@ -260,20 +263,20 @@ func (c *streamContent) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		if h.Name != c.name {
-			c.in.ahead = h
+			c.in.peeked = h
 			return 0, io.EOF
 		}
 		c.open = true
 	}
 }
 
-// file restores an entry that is a file of the state folder.
-func (in *reader) file(h *tar.Header) error {
+// restoreFile restores an entry that is a file of the state folder.
+func (in *reader) restoreFile(h *tar.Header) error {
 	name := filepath.FromSlash(h.Name)
 	first, _, below := strings.Cut(h.Name, "/")
 	switch {
 	case h.Name == endEntry:
-		in.ended = true
+		in.complete = true
 		return nil
 	case !filepath.IsLocal(name) || h.Typeflag != tar.TypeReg,
 		h.Name != clusterName && !(below && (first == trustName || first == snapshotsName)):
@@ -291,10 +294,10 @@ func (in *reader) file(h *tar.Header) error {
 	return errors.Join(err, f.Close())
 }
 
-// installed are what a restore moves to its place, in this order.
+// installed lists what a restore moves into place, in this order.
 var installed = [...]string{storeName, snapshotsName, clusterName, trustName}
 
-// install moves what was restored to its places. Until all of it is there, the folder is Interrupted.
+// install moves the restored files into place. Until it is done, the folder is Interrupted.
 func (in *reader) install() error {
 	if err := durable.SyncFileSystem(in.dir); err != nil {
 		return fmt.Errorf("restore: %w", err)

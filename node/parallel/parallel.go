@@ -1,6 +1,7 @@
-// Package parallel divides loops over columns among goroutines. A node that runs trials at full rate has more goroutines that could run
-// than cores, and the scheduler gives each of them the same share of time, in slices of ten milliseconds. A loop in short pieces gets a
-// larger share, and its pieces end before they are preempted.
+// Package parallel divides loops over columns among goroutines. A node that runs trials at full rate
+// has more runnable goroutines than cores, and the scheduler gives each of them the same share of
+// time, in slices of ten milliseconds. A loop that is divided into short parts gets a larger share,
+// and each part ends before it is preempted.
 package parallel
 
 import "sync"
@@ -8,13 +9,13 @@ import "sync"
 // Span is the part [Lo,Hi) of a loop.
 type Span struct{ Lo, Hi int }
 
-// most bounds the parts of a loop.
-const most = 16
+// maxParts bounds the parts of a loop.
+const maxParts = 16
 
-// Split divides a loop of n rounds into parts of at least so many rounds, always in the same way for the same numbers: sums of floats do
-// not depend on the machine.
+// Split divides a loop of n iterations into parts of at least least iterations. The parts depend only on
+// the arguments, so that sums of floats do not depend on the machine.
 func Split(n, least int) []Span {
-	parts := min(max(1, n/max(1, least)), most)
+	parts := min(max(1, n/max(1, least)), maxParts)
 	spans := make([]Span, parts)
 	for i := range spans {
 		spans[i] = Span{n * i / parts, n * (i + 1) / parts}
@@ -22,7 +23,8 @@ func Split(n, least int) []Span {
 	return spans
 }
 
-// Each calls do for 0 to n-1, each in a goroutine of its own, and waits for all of them. If one panics, Each does, too.
+// Each calls do with 0 to n-1, each in a goroutine of its own, and waits for all calls. It panics if one
+// of them panics.
 func Each(n int, do func(i int)) {
 	if n == 1 {
 		do(0)

@@ -21,7 +21,7 @@ func TestSplit(t *testing.T) {
 			}
 			at = s.Hi
 		}
-		if at != n || len(spans) == 0 || len(spans) > most {
+		if at != n || len(spans) == 0 || len(spans) > maxParts {
 			t.Errorf("%d by %d: got %v", n, least, spans)
 		}
 	}

@@ -1,5 +1,4 @@
-// Package private keeps what belongs to one user from the others of a machine: folders with a
-// node's state, and unix sockets.
+// Package private protects the folders and unix sockets of a node from other users of the machine.
 package private
 
 import (
@@ -15,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrExposed is a folder that others may change or read, and that can't be made private without
-// taking it away from them.
+// ErrExposed means that other users may read or change a folder, and that making it private would take
+// it away from them.
 var ErrExposed = errors.New("is open to other users")
 
-// Folder makes a folder for this user alone, or makes the one that is there so, and reports whether
-// that changed it. A folder with rights for others that holds files, and none that fits one of the
-// patterns, is not touched, because it may be a home or a shared folder: then, and when it belongs
-// to another user, the error wraps ErrExposed.
+// Folder makes a folder that only this user can access, or restricts an existing one, and reports
+// whether it changed its mode. It does not change a folder that others can access and that contains
+// files of which none matches one of the patterns, because that may be a home or a shared folder. The
+// error then wraps ErrExposed, as for a folder of another user.
 func Folder(dir string, own ...string) (changed bool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return false, err
@@ -31,21 +30,21 @@ func Folder(dir string, own ...string) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if !ours(info) {
+	if !isOwnFile(info) {
 		return false, fmt.Errorf("the folder %s %w: it belongs to user %d, and this is user %d", dir, ErrExposed, owner(info), os.Geteuid())
 	}
 	if info.Mode().Perm()&0o077 == 0 {
 		return false, nil
 	}
-	if info.Mode()&fs.ModeSticky != 0 || !holdsOnly(dir, own) {
+	if info.Mode()&fs.ModeSticky != 0 || !isEmptyOrUsed(dir, own) {
 		return false, fmt.Errorf("the folder %s %w (mode %04o), and contains other files as well", dir, ErrExposed, info.Mode().Perm())
 	}
 	return true, os.Chmod(dir, 0o700)
 }
 
-// Unshared takes the right to write to a folder of this user away from others, and reports whether
-// that changed it: they could put another program in the place of one that is run from there. The
-// error wraps ErrExposed for a folder of somebody else.
+// Unshared removes other users' permission to write to a folder of this user, and reports whether it
+// changed the mode: they could replace a program that is run from there. The error wraps ErrExposed
+// for a folder of another user.
 func Unshared(dir string) (changed bool, err error) {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -54,7 +53,7 @@ func Unshared(dir string) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if !ours(info) {
+	if !isOwnFile(info) {
 		return false, fmt.Errorf("the folder %s %w: it belongs to user %d, and this is user %d", dir, ErrExposed, owner(info), os.Geteuid())
 	}
 	if info.Mode().Perm()&0o022 == 0 {
@@ -66,9 +65,9 @@ func Unshared(dir string) (changed bool, err error) {
 	return true, os.Chmod(dir, info.Mode().Perm()&^0o022)
 }
 
-// holdsOnly reports whether a folder is empty, or is one that a node has used: it has one of the
+// isEmptyOrUsed reports whether a folder is empty, or is one that a node has used: it has one of the
 // files.
-func holdsOnly(dir string, own []string) bool {
+func isEmptyOrUsed(dir string, own []string) bool {
 	entries, err := os.ReadDir(dir)
 	return err == nil && (len(entries) == 0 || slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
 		return slices.ContainsFunc(own, func(pattern string) bool {
@@ -85,9 +84,9 @@ func owner(info fs.FileInfo) int {
 	return -1
 }
 
-func ours(info fs.FileInfo) bool { return owner(info) == os.Geteuid() }
+func isOwnFile(info fs.FileInfo) bool { return owner(info) == os.Geteuid() }
 
-// Peer gives the user at the other end of a unix socket: who connected, or who began to listen.
+// Peer returns the user at the other end of a unix socket: the one who connected, or who listens.
 func Peer(c *net.UnixConn) (uid int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -116,9 +115,8 @@ func IsTrusted(c *net.UnixConn) bool {
 	return err == nil && (uid == os.Geteuid() || uid == 0)
 }
 
-// Listener lets nobody in but this user and root, whatever the rights of the socket's file: those
-// that a folder or an umask give count for nothing. Refused is told who was not let in; it may be
-// nil.
+// Listener accepts connections of this user and of root only, whatever the mode of the socket's file and
+// its folder. Refused is called with the user of each refused connection; it may be nil.
 type Listener struct {
 	*net.UnixListener
 	Refused func(uid int)
@@ -141,7 +139,6 @@ func (l Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Seal takes all rights to a socket's file away from others. Its mode at bind is what the umask
-// leaves, which belongs to the whole process and is not touched here: until then it is Listener
-// that keeps others out.
+// Seal removes other users' permissions on a socket's file. At bind its mode depends on the umask, which
+// belongs to the whole process and is not changed here; until Seal, Listener refuses other users.
 func Seal(dir, name string) error { return os.Chmod(filepath.Join(dir, name), 0o600) }
