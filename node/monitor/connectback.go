@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// reachTime bounds the try to connect back.
-	reachTime = 3 * time.Second
-	// reachWords is how often a word is sent, since packets get lost; reachWord bounds it.
-	reachWords = 3
-	reachWord  = 64
+	// connectTimeout bounds the try to connect back.
+	connectTimeout = 3 * time.Second
+	// datagrams is how often a word is sent, since packets get lost; maxWord bounds it.
+	datagrams = 3
+	maxWord   = 64
 )
 
 // connectBack tries to connect to a port of the machine that asks, and of no other: a node wants to
@@ -26,14 +26,14 @@ const (
 func (h *nodeHandlers) connectBack(r *http.Request, ask *api.Reach) (struct{}, error) {
 	var none struct{}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil || ask.Port < 1 || ask.Port > 65535 || len(ask.Word) > reachWord || (ask.Network != "tcp" && ask.Network != "udp") {
+	if err != nil || ask.Port < 1 || ask.Port > 65535 || len(ask.Word) > maxWord || (ask.Network != "tcp" && ask.Network != "udp") {
 		return none, badRequest("the network, the port or the word of the request is invalid", "")
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || ip.Unmap().IsLoopback() {
 		return none, &api.Error{Status: api.StatusSameHost, Msg: "this request comes from the master's own machine, and no network is between it and that",
 			Hint: "ask from the machine whose port is to be tried, by an address of the master that other machines have, too"}
 	}
-	ctx, stop := context.WithTimeout(r.Context(), reachTime)
+	ctx, stop := context.WithTimeout(r.Context(), connectTimeout)
 	defer stop()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, ask.Network, net.JoinHostPort(host, strconv.Itoa(ask.Port)))
@@ -46,7 +46,7 @@ func (h *nodeHandlers) connectBack(r *http.Request, ask *api.Reach) (struct{}, e
 	}
 	defer conn.Close()
 	if ask.Network == "udp" {
-		for range reachWords {
+		for range datagrams {
 			_, _ = conn.Write([]byte(ask.Word)) // what does not get through is for the other side to notice
 		}
 	}

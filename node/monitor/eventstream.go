@@ -23,9 +23,9 @@ const (
 	maxTopics       = 32  // of one stream
 	maxAllTopics    = 256 // different ones, of all streams
 
-	eventsPatience = 10 * time.Second // for a client to read what is written
-	heartBeat      = 15 * time.Second // of a stream on which nothing happens
-	eventsRetry    = 2 * time.Second  // after which a client reconnects
+	eventsWriteTimeout = 10 * time.Second // for a client to read what is written
+	heartBeat          = 15 * time.Second // of a stream on which nothing happens
+	eventsRetry        = 2 * time.Second  // after which a client reconnects
 )
 
 // eventHandlers stream the states of topics.

@@ -131,7 +131,7 @@ func (s *flowerScrape) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
 	defer recoverScrape(s.log)
-	ctx, stop := context.WithTimeout(s.ctx, scrapeTime)
+	ctx, stop := context.WithTimeout(s.ctx, scrapeTimeout)
 	defer stop()
 	gauge := func(name, help string, value float64, labels ...string) {
 		names := []string{"worker", "task"}[:len(labels)]

@@ -56,7 +56,7 @@ func (g *guard) wrap(next *router) http.Handler {
 		}
 		read := http.NewResponseController(w)
 		_ = read.SetReadDeadline(time.Now().Add(g.requestTimeout)) // the server's connections have deadlines
-		_ = read.SetWriteDeadline(time.Now().Add(writeTime))       // for refusals; routes set their own
+		_ = read.SetWriteDeadline(time.Now().Add(writeTimeout))    // for refusals; routes set their own
 		if need == mayNothing {
 			r.Body = http.MaxBytesReader(w, r.Body, unauthenticatedBytes)
 			next.ServeHTTP(w, r)

@@ -32,7 +32,7 @@ func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, lo
 	views := &sweepViews{cfg.Master, cfg.History, eta}
 	rest := &quiescence{cfg.Master, cfg.History}
 	parts := &nodeHealth{cfg.Master, cfg.Store, cfg.Working}
-	healthy := &health{probe: parts.check, timeout: healthTime, log: log.With("question", "healthy")}
+	healthy := &health{probe: parts.check, timeout: healthTimeout, log: log.With("question", "healthy")}
 	var events *hub
 	if cfg.Master != nil {
 		events = newHub(&observer{master: cfg.Master, history: cfg.History, store: cfg.Store, members: cfg.Members, eta: eta, log: log})
@@ -68,6 +68,6 @@ func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, lo
 			},
 		},
 		healthy: healthy,
-		ready:   &health{probe: parts.checkReady, timeout: healthTime, log: log.With("question", "ready")},
+		ready:   &health{probe: parts.checkReady, timeout: healthTimeout, log: log.With("question", "ready")},
 	}
 }

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// healthTime bounds the round trip behind an answer: a flush on a busy disk may take seconds.
-	healthTime = 5 * time.Second
+	// healthTimeout bounds the round trip behind an answer: a flush on a busy disk may take seconds.
+	healthTimeout = 5 * time.Second
 	// healthAge is how long an answer is given again: anybody may ask, and each round trip costs a flush.
 	healthAge = time.Second
 )

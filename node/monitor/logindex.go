@@ -34,7 +34,7 @@ type logIndexes struct {
 }
 
 func newLogIndexes() *logIndexes {
-	return &logIndexes{readers: make(semaphore, logReaders), timeout: searchTime}
+	return &logIndexes{readers: make(semaphore, logReaders), timeout: searchTimeout}
 }
 
 // logIndex is the index of one attempt: the position before some of its messages. It grows as the attempt prints.

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	searchTime = 2 * time.Second // after which a search returns what it has found
-	hitContext = 120             // bytes of a line that are given before and after a hit
-	searchPart = 64 << 10        // a longer line is searched in parts of this size
+	searchTimeout = 2 * time.Second // after which a search returns what it has found
+	hitContext    = 120             // bytes of a line that are given before and after a hit
+	searchPart    = 64 << 10        // a longer line is searched in parts of this size
 )
 
 // search finds a text in the output of an attempt.

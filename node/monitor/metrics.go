@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	scrapeTime = 10 * time.Second // Prometheus waits as long by default
+	scrapeTimeout = 10 * time.Second // Prometheus waits as long by default
 	// scrapedSweeps bounds the sweeps that have series of their own, the newest active ones.
 	scrapedSweeps = 50
 )
@@ -84,7 +84,7 @@ type metricsHandlers struct {
 
 // scrape answers Prometheus.
 func (h *metricsHandlers) scrape(w http.ResponseWriter, r *http.Request) {
-	ctx, stop := context.WithTimeout(r.Context(), scrapeTime)
+	ctx, stop := context.WithTimeout(r.Context(), scrapeTimeout)
 	defer stop()
 	sendMetrics(w, r, h.log, h.requests.registry(), &scrape{metricsHandlers: h, ctx: ctx})
 }

@@ -74,15 +74,15 @@ func New(cfg Config) *Monitor {
 
 // Limits of idle clients.
 const (
-	headerTime  = 10 * time.Second
-	idleTime    = 2 * time.Minute
-	headerBytes = 32 << 10
-	maxStreams  = 100 // requests at one time over one HTTP/2 connection
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	headerBytes   = 32 << 10
+	maxStreams    = 100 // requests at one time over one HTTP/2 connection
 )
 
-// shutdownTime is how long responses may continue when the node stops. Streams, which have no end
+// shutdownTimeout is how long responses may continue when the node stops. Streams, which have no end
 // of their own, are cut then.
-const shutdownTime = 500 * time.Millisecond
+const shutdownTimeout = 500 * time.Millisecond
 
 // Serve answers the requests of this node's owner on l until ctx ends.
 func (m *Monitor) Serve(ctx context.Context, l net.Listener) error {
@@ -103,7 +103,7 @@ func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, str
 	srv := &http.Server{
 		Handler:           h,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10},
-		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerBytes,
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes,
 		BaseContext: func(net.Listener) context.Context { return base },
 		ErrorLog:    slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
 	}
@@ -111,7 +111,7 @@ func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, str
 		strangers.track(srv)
 	}
 	return serveUntil(ctx, srv, l, func() {
-		last, cancel := context.WithTimeout(requests, shutdownTime)
+		last, cancel := context.WithTimeout(requests, shutdownTimeout)
 		defer cancel()
 		if srv.Shutdown(last) != nil {
 			cut()

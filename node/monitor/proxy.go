@@ -96,7 +96,7 @@ func (p *Proxy) Serve(ctx context.Context, l net.Listener) error {
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	srv := &http.Server{
-		Handler: p.Handler(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerBytes,
+		Handler: p.Handler(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ErrorLog:    slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
@@ -145,7 +145,7 @@ func (p *Proxy) Handler() http.Handler {
 		case callsAPI && site != "" && site != "same-origin" && site != "none":
 			sendError(w, errCrossSite)
 		default:
-			serveWithWriteTimeout(w, r, writeTime, inner)
+			serveWithWriteTimeout(w, r, writeTimeout, inner)
 		}
 	})
 }

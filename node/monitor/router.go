@@ -30,8 +30,8 @@ const (
 	unlimited    = -1
 	compressFrom = 1 << 10 // bytes of an answer
 
-	// writeTime is how long a client may take for a piece of an answer. Who reads nothing for as long is cut off.
-	writeTime = 30 * time.Second
+	// writeTimeout is how long a client may take for a piece of an answer. Who reads nothing for as long is cut off.
+	writeTimeout = 30 * time.Second
 )
 
 // router dispatches requests to the calls of the table.
@@ -182,7 +182,7 @@ func (m *Monitor) bounded(rt *route, next http.Handler) http.Handler {
 		if limit := rt.limit(); limit > 0 {
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
 		}
-		status := serveWithWriteTimeout(w, r, cmp.Or(rt.patience, writeTime), next)
+		status := serveWithWriteTimeout(w, r, cmp.Or(rt.writeTimeout, writeTimeout), next)
 		m.requests.observe(rt, status, time.Since(began))
 	})
 }

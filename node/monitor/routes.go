@@ -30,14 +30,14 @@ type route struct {
 
 // call is the request, the response and the handler of a route.
 type call struct {
-	handler  http.HandlerFunc
-	takes    reflect.Type  // of the body; nil for none or for bytes
-	gives    reflect.Type  // of the answer, of a line of a stream; nil for none
-	lines    reflect.Type  // of a line, where JSON has another shape
-	media    []string      // of the answer; empty for JSON
-	status   int           // of a success; 0 is 200
-	patience time.Duration // for a client to take a piece of the answer; 0 is writeTime
-	stream   bool          // the answer goes on as long as the client takes it, and is sent as it comes
+	handler      http.HandlerFunc
+	takes        reflect.Type  // of the body; nil for none or for bytes
+	gives        reflect.Type  // of the answer, of a line of a stream; nil for none
+	lines        reflect.Type  // of a line, where JSON has another shape
+	media        []string      // of the answer; empty for JSON
+	status       int           // of a success; 0 is 200
+	writeTimeout time.Duration // for a client to take a piece of the answer; 0 is writeTimeout
+	stream       bool          // the answer goes on as long as the client takes it, and is sent as it comes
 }
 
 // parameter is a query parameter.
@@ -119,7 +119,7 @@ func (h *handlers) routes() []route {
 	}
 	all = append(all, route{method: "GET", pattern: api.PathEvents, access: mayRead, topic: topicSweeps, summary: "Stream states as they change",
 		query: []parameter{{"topics", "string", "overview, nodes, sweep:ID, trial:ID/INDEX, with commas between them"}},
-		call:  call{handler: h.events.stream, gives: reflect.TypeFor[api.Events](), media: []string{mediaEvents}, stream: true, patience: eventsPatience}})
+		call:  call{handler: h.events.stream, gives: reflect.TypeFor[api.Events](), media: []string{mediaEvents}, stream: true, writeTimeout: eventsWriteTimeout}})
 	all = append(all, route{method: "GET", pattern: api.PathRate, access: mayRead, topic: topicSweeps, summary: "Count the trials that ended in each minute of the last hour",
 		call: call{handler: h.charts.rate, gives: reflect.TypeFor[api.Rate]()}})
 	all = append(all, h.sweepRoutes()...)
