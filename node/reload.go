@@ -53,7 +53,7 @@ func (n *Node) Reload(cfg config.Config) {
 		n.master.SetOutage(cfg.Cluster.Outage())
 		n.snapshots.SetLimit(cfg.Retention.Checkpoints)
 	}
-	n.log.Info("node.yaml was read again", "cpus", cfg.Machine.CPUs, "memory", cfg.Machine.Memory)
+	n.log.Info("node.yaml was reloaded", "cpus", cfg.Machine.CPUs, "memory", cfg.Machine.Memory)
 }
 
 // resize gives the worker, once there is one, the processors and the memory of the settings.

@@ -150,7 +150,7 @@ func (c *Cluster) Validate() error {
 		add("there are no hosts; name some with -a, or this machine with -m local or -w local")
 	}
 	if c.Root != "" && !isSubfolder(c.Root) {
-		add("the folder %q is not a folder below the home folder; write one as in -r mlfnode", c.Root)
+		add("the folder %q is not a folder below the home folder; write one such as -r mlfnode", c.Root)
 	}
 	masters, working := 0, 0
 	names, addresses := map[string]bool{}, map[string]bool{}

@@ -68,11 +68,11 @@ func explainYAML(file string, err error) error {
 
 // clusterHeading stands at the top of a file that up has written.
 const clusterHeading = `# The cluster of this folder, written by ` + "`mlfnode up`" + ` and read again by up -f, down, push, restart and status.
-# Edit it by hand as you like; comments of yours stay as long as up is given no other flags than -f. It holds no secrets.
+# Edit it by hand as you like; your comments stay as long as up is given no flags other than -f. It holds no secrets.
 #
 #   address: [USER@]HOST[:PORT], or local for the machine on which you type
 #   roles: master, worker, both, or none; one host is the master, unless attach names one that runs already
-#   settings: those of node.yaml, for all nodes or for one, but for what follows from the hosts and their roles
+#   settings: those of node.yaml, for all nodes or for one, except what follows from the hosts and their roles
 `
 
 // Save writes the file atomically.

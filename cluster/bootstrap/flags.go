@@ -59,7 +59,7 @@ func (c *Cluster) setHosts(list string) error {
 		address = strings.TrimSpace(address)
 		switch {
 		case address == "":
-			return fmt.Errorf("-a %s: there is an empty place in the list; write HOST,HOST", list)
+			return fmt.Errorf("-a %s: the list has an empty entry; write HOST,HOST", list)
 		case address == LocalAddress:
 			return fmt.Errorf("-a lists other machines; this one takes part with -m local or -w local")
 		}

@@ -40,7 +40,7 @@ func withTimeout[T any](ctx context.Context, limit time.Duration, who string, fn
 	defer stop()
 	v, err := fn(limited)
 	if err != nil && ctx.Err() == nil && errors.Is(limited.Err(), context.DeadlineExceeded) {
-		err = problem(fmt.Sprintf("%s gave no answer within %v", who, limit),
+		err = problem(fmt.Sprintf("%s did not answer within %v", who, limit),
 			"log in and find out what hangs there, such as a network disk or a driver: df; nvidia-smi -L; docker version")
 	}
 	return v, err

@@ -31,7 +31,7 @@ func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) e
 	master.setRole(Master, true)
 	old.setRole(Master, false)
 	if err := save(o.Cluster); err != nil {
-		return nil, problem(fmt.Sprintf("%s has what the master %s had, but cluster.yaml could not be changed: %s", master.Name, old.Name, err),
+		return nil, problem(fmt.Sprintf("%s has the state of the master %s, but cluster.yaml could not be changed: %s", master.Name, old.Name, err),
 			"fix that, and run this again: mlfnode move-master "+to)
 	}
 	up := Up(ctx, o)
@@ -79,7 +79,7 @@ func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
 	case nil:
 		return nil, problem("no host of the cluster is the master", "run it where the cluster.yaml of the master is")
 	case to:
-		return nil, problem(to.Name+" is the master already", "")
+		return nil, problem(to.Name+"is already the master", "")
 	}
 	r.machines = []*machine{old, to}
 	r.forEach(r.machines, func(m *machine) { r.inspect(ctx, m) })
@@ -88,7 +88,7 @@ func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
 		return r.results(), nil
 	}
 	if holdsCopy(old, to) {
-		r.step(to, Move, func() (string, error) { return "has what " + old.Name + " had", nil })
+		r.step(to, Move, func() (string, error) { return "has the state of " + old.Name, nil })
 		return r.results(), nil
 	}
 	if to.observed != nil && to.observed.Joined {
@@ -110,7 +110,7 @@ func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
 	})
 	r.forEach([]*machine{to}, func(m *machine) {
 		if r.ok(old) {
-			r.step(m, Move, func() (string, error) { return "moved what " + old.Name + " had", copyMaster(ctx, old, m) })
+			r.step(m, Move, func() (string, error) { return "moved the state of " + old.Name, copyMaster(ctx, old, m) })
 		}
 	})
 	return r.results(), nil
@@ -124,10 +124,10 @@ func (r *operation) checkMovable(old, to *machine) bool {
 		}
 	}
 	if old.observed == nil || old.observed.Role != string(Master) || !old.observed.Active && !old.observed.Moved {
-		refuse(old, problem("the master does not run there", "start the cluster first: mlfnode up -f"))
+		refuse(old, problem("the master is not running there", "start the cluster first: mlfnode up -f"))
 	}
 	if seen := to.observed; seen != nil && seen.Moved {
-		refuse(to, problem("this machine has the state of a master that was moved", "have it put aside: mlfnode up -f"))
+		refuse(to, problem("this machine has the state of a master that was moved", "move that state aside with: mlfnode up -f"))
 	} else if seen != nil && seen.Joined && old.observed != nil && !holdsCopy(old, to) {
 		switch {
 		case seen.Role == string(Worker) && old.observed.Moved:

@@ -48,7 +48,7 @@ func TestMoveMasterResumes(t *testing.T) {
 	f, o := cutOff(t)
 	full := errors.New("no space left on device")
 	_, err := MoveMaster(t.Context(), o, "b", func(*Cluster) error { return full })
-	if p := ProblemOf(err); !strings.Contains(p.Cause, "b has what the master a had, but cluster.yaml could not be changed: no space left") ||
+	if p := ProblemOf(err); !strings.Contains(p.Cause, "b has the state of the master a, but cluster.yaml could not be changed: no space left") ||
 		p.Cure != "fix that, and run this again: mlfnode move-master b" {
 		t.Errorf("got %+v", p)
 	}

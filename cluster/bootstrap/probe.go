@@ -121,7 +121,7 @@ func parseFacts(text string, now time.Time) *Facts {
 		Gzip: said["gzip"] != "", Boot: said["boot"], Disk: said["disk"], existingDir: said["there"],
 	}
 	if said["writable"] == "" {
-		f.Refused = cmp.Or(said["refused"], "no file can be made there")
+		f.Refused = cmp.Or(said["refused"], "files can't be created there")
 	}
 	f.GPUs, _ = strconv.Atoi(said["nvidia"])
 	if free, err := strconv.ParseInt(said["free"], 10, 64); err == nil {

@@ -130,7 +130,7 @@ func (r *rollout) makeToken(ctx context.Context, flags ...string) (string, error
 	var t createdToken
 	err := r.master.runJSON(ctx, &t, append([]string{"token", "--json"}, flags...)...)
 	if err != nil {
-		return "", &shell.Problem{Cause: "the master created no token: " + lastLine(err.Error()), Cure: "try on it: " + r.master.facts.Layout.Program() + " token --state-dir " + r.master.facts.Layout.State()}
+		return "", &shell.Problem{Cause: "the master did not create a token: " + lastLine(err.Error()), Cure: "try on it: " + r.master.facts.Layout.Program() + " token --state-dir " + r.master.facts.Layout.State()}
 	}
 	return t.Token, nil
 }

@@ -73,13 +73,13 @@ func (m *machine) statusProblem() error {
 	case len(m.Roles) == 0:
 		return nil
 	case m.observed == nil:
-		return problem("mlfnode is not there", CureStart)
+		return problem("mlfnode is not installed", CureStart)
 	case m.observed.Service == "":
-		return problem("the node does not run", CureStart)
+		return problem("the node is not running", CureStart)
 	case !m.observed.Active:
-		return problem("the node does not answer", "look at "+m.logLocation()+" there, or: mlfnode restart "+m.Name)
+		return problem("the node does not answer", "see "+m.logLocation()+" there, or: mlfnode restart "+m.Name)
 	case !m.observed.Working:
-		return problem("the node has no connection to its master", "look at "+m.logLocation()+" there, and at the master")
+		return problem("the node has no connection to its master", "see "+m.logLocation()+" there, and at the master")
 	case len(m.observed.Problems) > 0:
 		return &m.observed.Problems[0]
 	}

@@ -56,7 +56,7 @@ func (r *rollout) waitForNodes(ctx context.Context) {
 // waitUntilWorking waits until the machine's node works and the node of asked sees it alive.
 func (m *machine) waitUntilWorking(ctx context.Context, asked *machine) error {
 	if why := retry(ctx, func() error { return m.checkWorking(ctx, asked) }); why != nil {
-		return problem("the node was started but is not working: "+why.Error(), "look at "+m.logLocation()+" there")
+		return problem("the node was started but is not working: "+why.Error(), "see "+m.logLocation()+" there")
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func (m *machine) checkWorking(ctx context.Context, asked *machine) error {
 	case a.State != "alive":
 		return fmt.Errorf("%s sees it as %s", asked.Name, a.State)
 	case m.forceRestart && a.Since.Equal(m.previousSince):
-		return fmt.Errorf("%s sees the agent that ran before", asked.Name)
+		return fmt.Errorf("%s still sees the previous agent", asked.Name)
 	}
 	return nil
 }

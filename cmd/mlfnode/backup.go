@@ -74,10 +74,10 @@ func writeBackup(ctx context.Context, a *app, file string, final bool) error {
 	}
 	size := humanize.IBytes(uint64(out.bytes))
 	if file == "-" {
-		a.say("%s of backup written", size)
+		a.say("wrote a backup of %s", size)
 		return nil
 	}
-	a.say("%s of backup written; restore it on an empty machine with: mlfnode restore %s", size, file)
+	a.say("wrote a backup of %s; restore it on an empty machine with: mlfnode restore %s", size, file)
 	return nil
 }
 
@@ -97,10 +97,10 @@ func fetchBackup(ctx context.Context, s *node.Session, out io.Writer) error {
 
 func restoreCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "restore FILE", Short: "Make this machine the master of a backup", Args: oneArgument,
-		Long: `restore fills the empty state folder of this machine with the master in a backup (- for standard input). Then start the master, with
-mlfnode master or as a service; the old one must not run any more. Workers find the new machine through each other. What happened after
-the backup was made is lost: the trials of that time run again, and some numbers of sweeps are skipped.`,
+		Use: "restore FILE", Short: "Restore the master from a backup on this machine", Args: oneArgument,
+		Long: `restore puts the master in a backup (- for standard input) into the empty state folder of this machine. Then start the master, with
+mlfnode master or as a service; the old one must no longer run. Workers find the new machine through each other. What happened after
+the backup was made is lost: the trials of that time run again, and some sweep numbers are skipped.`,
 		Example: "  mlfnode restore /mnt/backup/cluster.mlf\n  mlfnode master",
 		RunE:    func(c *cobra.Command, args []string) error { return restoreBackup(c.Context(), a, args[0]) },
 	}
@@ -139,7 +139,7 @@ func restoreBackup(ctx context.Context, a *app, file string) error {
 	case err != nil:
 		return failed("nothing was restored: "+oneLine(err.Error()), "fix the cause and run it again")
 	}
-	a.say("restored what the master %s had on %s; start it with: mlfnode master, or: mlfnode service install --role master",
+	a.say("restored the master %s as of %s; start it with: mlfnode master, or: mlfnode service install --role master",
 		about.Node, about.Made.Local().Format("2 January 2006 15:04"))
 	return nil
 }

@@ -264,7 +264,7 @@ func TestBackupOfARunningMaster(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup: got %v, %v, want the mode 0600", info, err)
 	}
-	if said := c.mlfnode(0, "backup", "-", "--state-dir", old.StateDir); !strings.Contains(said, "of backup written\n") {
+	if said := c.mlfnode(0, "backup", "-", "--state-dir", old.StateDir); !strings.Contains(said, "wrote a backup of ") || strings.Contains(said, "; restore it") {
 		t.Errorf("to standard output: got %q in the end", said[max(0, len(said)-200):])
 	}
 	after := c.submit("true") // is not in the backup
@@ -386,7 +386,7 @@ func TestSecondMaster(t *testing.T) {
 				if n, err := node.OpenMaster(t.Context(), cfg); err == nil {
 					n.Close()
 					t.Fatalf("a second master starts beside the one at %s", by)
-				} else if want := fmt.Sprintf("another master of this cluster runs at %s:%d", by, old.Cluster.Ports.API); !strings.Contains(err.Error(), want) {
+				} else if want := fmt.Sprintf("another master of this cluster is running at %s:%d", by, old.Cluster.Ports.API); !strings.Contains(err.Error(), want) {
 					t.Errorf("got %v, want %q in it", err, want)
 				}
 			}

@@ -157,7 +157,7 @@ func badInputs() []badInput {
 			want: "mlfnode: the parameter file d can't be read: is a directory\n" +
 				"  try: a path from the folder you are in\n"},
 		{name: "negative parallel", args: "sweep --max-parallel -1 -- true",
-			want: "mlfnode: --max-parallel and --limit take numbers from 0\n" +
+			want: "mlfnode: --max-parallel and --limit must not be negative\n" +
 				"  try: leave it out for no limit\n"},
 		{name: "priority a word", args: "sweep --priority high -- true",
 			want: "mlfnode: --priority takes a whole number, not \"high\"\n" +
@@ -168,13 +168,13 @@ func badInputs() []badInput {
 			want: "mlfnode: \"done\" is not a state of a trial\n" +
 				"  try: pending, running, succeeded, failed or cancelled\n"},
 		{name: "best of none", args: "results x-1 --best 0",
-			want: "mlfnode: --best takes a number from 1\n" +
+			want: "mlfnode: --best must be at least 1\n" +
 				"  try: --best 5\n"},
 		{name: "extend without values", args: "extend x-1",
 			want: "mlfnode: extend needs values to add\n" +
 				"  try: mlfnode extend x-1 --set lr=0.3\n"},
 		{name: "pause a trial", args: "pause x-1/3",
-			want: "mlfnode: this acts on a whole sweep\n" +
+			want: "mlfnode: this command acts on a whole sweep\n" +
 				"  try: name it without the trial: x-1\n"},
 		{name: "bad settings", files: map[string]string{"node.yaml": "cpus: many\nmemry: 1GiB\n"}, args: "sweeps --config node.yaml",
 			want: "mlfnode: node.yaml:2: there is no setting memry\n" +
@@ -193,7 +193,7 @@ func badInputs() []badInput {
 		{name: "bad retention", files: map[string]string{"node.yaml": "node: a b\nretention:\n  sweeps: -1\n  age: old\n"}, args: "sweeps --config node.yaml",
 			want: "mlfnode: node.yaml, node: \"a b\" is not a valid node name; use letters, digits, - and _\n" +
 				"node.yaml, retention.sweeps: \"-1\" is not a whole number of at least 0\n" +
-				"node.yaml, retention.age: \"old\" is not a duration; write one as in 90d or 36h\n" +
+				"node.yaml, retention.age: \"old\" is not a duration; write one such as 90d or 36h\n" +
 				"  try: the node.yaml that comes with mlfnode explains every setting\n"},
 		{name: "flag without value", args: "sweep --priority",
 			want: "mlfnode: flag needs an argument: --priority\n" +
@@ -202,10 +202,10 @@ func badInputs() []badInput {
 			want: "mlfnode: sweeps takes no arguments, but was given \"chainer-1\"\n" +
 				"  try: mlfnode sweeps --help\n"},
 		{name: "attempt of a sweep", args: "logs x-1 --attempt 2",
-			want: "mlfnode: --attempt takes a number from 1, and needs one trial\n" +
+			want: "mlfnode: --attempt must be at least 1, and needs one trial\n" +
 				"  try: mlfnode logs chainer-1/17 --attempt 2\n"},
 		{name: "bad sort", args: "trials x-1 --offset -1",
-			want: "mlfnode: --limit and --offset take numbers from 0\n" +
+			want: "mlfnode: --limit and --offset must not be negative\n" +
 				"  try: --limit 0 shows all\n"},
 
 		// state folders that can't be

@@ -310,7 +310,7 @@ func TestRestartOfTheMasterEndsNoClient(t *testing.T) {
 	withContext.see("3 of 3 trials left")
 	for range 2 {
 		c.stop()
-		followers[0].see("waiting for it (trials go on)")
+		followers[0].see("waiting for it (trials continue)")
 		c.start()
 	}
 	c.end()
@@ -459,7 +459,7 @@ func TestSweepWithinATrial(t *testing.T) {
 	for key, value := range map[string]string{"MLF_TRIAL": "outer-1/0", "MLF_OUT": out, "MLF_TRIAL_CPUS": "0.5", "MLF_STATE": "", "XDG_STATE_HOME": filepath.Dir(c.state)} {
 		t.Setenv(key, value)
 	}
-	if said := open(t, "sweep", "--cpus", "0.5", "--set", "i=1,2", "--", "echo", "inner").exit(0); !strings.Contains(said, "what trial outer-1/0 has of this machine (cpus: 0.5)") {
+	if said := open(t, "sweep", "--cpus", "0.5", "--set", "i=1,2", "--", "echo", "inner").exit(0); !strings.Contains(said, "that trial outer-1/0 holds (cpus: 0.5)") {
 		t.Errorf("got\n%s", said)
 	}
 	if said := open(t, "--local", "results", "echo-1", "--csv").exit(0); strings.Count(said, "succeeded") != 2 {
@@ -555,16 +555,16 @@ func TestDrainSaysWhatRuns(t *testing.T) {
 	waits := c.open("drain", "m", "--wait")
 	waits.see("still running there: 3 trials")
 	c.stop()
-	waits.see("the master does not answer; waiting for it (trials go on)")
+	waits.see("the master does not answer; waiting for it (trials continue)")
 	c.start()
 	c.end()
-	if said := waits.exit(0); !strings.HasSuffix(said, "nothing runs on m any more\n") {
+	if said := waits.exit(0); !strings.HasSuffix(said, "nothing is running on m any more\n") {
 		t.Errorf("drain --wait: got %q", said)
 	}
 	if got := c.open("trials", "sh-1", "--state", "succeeded", "--json").exit(0); strings.Count(got, `"state":"succeeded"`) != 3 {
 		t.Errorf("drain --wait has ended before the trials: got %s", got)
 	}
-	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said, "m takes no more trials; no trial is known to run there"); {
+	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said, "m takes no more trials; no trial is known to be running there"); {
 		if said = c.open("drain", "m").exit(0); time.Now().After(limit) {
 			t.Fatalf("got %q, want none", said)
 		}

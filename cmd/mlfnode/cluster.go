@@ -170,9 +170,9 @@ func downCommand(ui *console) *cobra.Command {
 	c := &cobra.Command{
 		Use: "down [HOST…]", Short: "Stop everything that up has started", Args: cobra.ArbitraryArgs,
 		Long: `down stops the nodes on the machines of cluster.yaml, or on those that you name, and verifies that no process, unit or port is left.
-Running trials get the grace of their tasks to end, and what they saved is stored: down waits for that, at most 12 minutes. It says how
-many trials were running; they run again on the remaining nodes, or when the cluster is up again. A machine that can't be reached does
-not keep the others from stopping; run down again for that one.
+Running trials get the grace period of their tasks to end, and what they saved is stored: down waits for that, at most 12 minutes. It
+says how many trials were running; they run again on the remaining nodes, or when the cluster is up again. A machine that can't be
+reached does not keep the others from stopping; run down again for that one.
 
 Sweeps, results and all other files stay on the machines, and mlfnode up -f brings the cluster back with them. Until then your commands
 still go to this cluster, and report that it is down.
@@ -238,8 +238,9 @@ func moveMasterCommand(a *app) *cobra.Command {
 		Long: `move-master stops the nodes on the master's machine and on HOST, one of the machines in cluster.yaml, copies everything that the
 master has to HOST, writes the new roles to cluster.yaml, and brings the cluster up. HOST keeps its other role, and so does the machine
 that was the master, where a copy of the state stays until you remove it. Trials on other machines continue; those on the two machines
-get the grace of their tasks to end, and run again. If the copy fails, mlfnode up -f brings the cluster up as it was. If the command is
-interrupted, run it again: until the roles are written, up -f refuses to start half of a move; after that, up -f completes it.`,
+get the grace period of their tasks to end, and run again. If the copy fails, mlfnode up -f brings the cluster up as it was. If the
+command is interrupted, run it again: until the roles are written, up -f refuses to start half of a move; after that, up -f completes
+it.`,
 		Example: "  mlfnode move-master hostB",
 	}
 	r.add(a.console, c)
@@ -288,7 +289,7 @@ func markStopped(all []bootstrap.Outcome, file string) {
 	for j := range all {
 		if o := &all[j]; o.Problem != nil && o.Observed != nil && o.Problem.Cure == bootstrap.CureStart {
 			o.StoppedAt = &contexts[i].Down.At
-			o.Problem.Cause = "the node does not run, because the cluster was taken down on " + dayAndTime(*o.StoppedAt)
+			o.Problem.Cause = "the node is not running, because the cluster was taken down on " + dayAndTime(*o.StoppedAt)
 			if file != bootstrap.DefaultFile {
 				o.Problem.Cure += " " + command.Quote(file)
 			}
@@ -361,9 +362,9 @@ func printStatus(ui *console, all []bootstrap.Outcome) error {
 		case o.StoppedAt != nil:
 			state, start = "stopped since "+dayAndTime(*o.StoppedAt), o.Problem.Cure
 		case o.OK && seen.Stale:
-			state = "at work; the program or its settings have changed since its start"
+			state = "working; the program or its settings have changed since it started"
 		case o.OK && seen.Working:
-			state = "at work"
+			state = "working"
 		case o.OK:
 			state = "runs nothing"
 		}

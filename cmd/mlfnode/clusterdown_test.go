@@ -142,7 +142,7 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	idle := func(name string) bootstrap.Outcome {
-		return bootstrap.Outcome{Host: name, Observed: &protocol.Observed{}, Problem: &shell.Problem{Cause: "the node does not run", Cure: "mlfnode up -f"}}
+		return bootstrap.Outcome{Host: name, Observed: &protocol.Observed{}, Problem: &shell.Problem{Cause: "the node is not running", Cure: "mlfnode up -f"}}
 	}
 	busy := bootstrap.Outcome{Host: "a", OK: true, Observed: &protocol.Observed{Service: protocol.ServiceBackground, Active: true, Working: true}}
 	twin := bootstrap.Outcome{Host: "d", Observed: &protocol.Observed{}, Problem: &shell.Problem{Cause: "it is the same machine as a", Cure: "name it once"}}
@@ -154,12 +154,12 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 		stopped    int // machines
 		says, not  string
 	}{
-		{"all of it", "lab.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 2, "start it with: mlfnode up -f lab.yaml\n", "does not run"},
-		{"a machine is away", "lab.yaml", []bootstrap.Outcome{idle("a"), idle("b"), lost}, 2, "c: c refuses connections\n", "does not run"},
+		{"all of it", "lab.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 2, "start it with: mlfnode up -f lab.yaml\n", "is not running"},
+		{"a machine is away", "lab.yaml", []bootstrap.Outcome{idle("a"), idle("b"), lost}, 2, "c: c refuses connections\n", "is not running"},
 		{"a machine is there twice", "lab.yaml", []bootstrap.Outcome{idle("a"), twin}, 1, "d: it is the same machine as a\n  try: name it once\n", "name it once lab.yaml"},
-		{"a file with a blank", "my lab.yaml", []bootstrap.Outcome{idle("a")}, 1, "start it with: mlfnode up -f 'my lab.yaml'\n", "does not run"},
-		{"another file", "cluster.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 0, "b: the node does not run\n  try: mlfnode up -f\n", "taken down"},
-		{"brought up by somebody", "lab.yaml", []bootstrap.Outcome{busy, idle("b")}, 0, "b: the node does not run\n", "taken down"},
+		{"a file with a blank", "my lab.yaml", []bootstrap.Outcome{idle("a")}, 1, "start it with: mlfnode up -f 'my lab.yaml'\n", "is not running"},
+		{"another file", "cluster.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 0, "b: the node is not running\n  try: mlfnode up -f\n", "taken down"},
+		{"brought up by somebody", "lab.yaml", []bootstrap.Outcome{busy, idle("b")}, 0, "b: the node is not running\n", "taken down"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out, said bytes.Buffer

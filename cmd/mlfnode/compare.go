@@ -47,12 +47,12 @@ and over those that --over names.`,
 					return err
 				}
 				if id.Index >= 0 {
-					return usage("compare is about whole sweeps", fmt.Sprintf("name it without the trial: %s", id.Sweep))
+					return usage("compare works on whole sweeps", fmt.Sprintf("name it without the trial: %s", id.Sweep))
 				}
 				ids[i] = id.Sweep
 			}
 			if f.limit < 0 {
-				return usage("--limit takes a number from 0", "--limit 0 shows all points")
+				return usage("--limit must not be negative", "--limit 0 shows all points")
 			}
 			if a.json && !c.Flags().Changed("limit") {
 				f.limit = 0
@@ -64,8 +64,8 @@ and over those that --over names.`,
 	}
 	c.Flags().StringSliceVar(&f.over, "over", nil, "average over these `PARAMETERS`, such as a seed")
 	c.Flags().StringVar(&f.value, "value", "",
-		"what is compared: a metric, wall, cpu or memory (default the objective, or the first metric)")
-	c.Flags().Int64Var(&f.limit, "limit", tableRows, "most points to show; 0 is all, the default of --json")
+		"what to compare: a metric, wall, cpu or memory (default the objective, or the first metric)")
+	c.Flags().Int64Var(&f.limit, "limit", tableRows, "maximum number of points to show; 0 means all, the default of --json")
 	a.jsonFlag(c)
 	return c
 }

@@ -35,7 +35,7 @@ func (c *connector) withConsole(ui *console) *connector {
 }
 
 // errNoState is returned by withSession when nothing was ever stored: reading creates no state.
-var errNoState = failed("there is no sweep yet", "mlfnode sweep PROJECT")
+var errNoState = failed("there are no sweeps yet", "mlfnode sweep PROJECT")
 
 // maxReattachments bounds how often a command looks for another node after its node went away. A
 // node leaves in good order when its terminal's work is done, so meeting even several that leave is
@@ -56,7 +56,7 @@ func (c *connector) settings() (config.Config, error) {
 	if nested := trialNodeState(); c.local && c.state == "" && nested != "" {
 		cfg.StateDir = nested
 		if err := cfg.WithinTrial(); err != nil {
-			return cfg, usage(err.Error(), "leave these variables as the trial's node has set them")
+			return cfg, usage(err.Error(), "leave these variables as the trial's node set them")
 		}
 	} else if c.local && node.RoleOf(cfg.StateDir) != "" {
 		cfg.StateDir = filepath.Join(cfg.StateDir, "local") // the folder itself is the cluster's
@@ -167,7 +167,7 @@ func (c *connector) attach(ctx context.Context, host bool) (*node.Session, error
 			return nil, err
 		}
 		return node.Attach(ctx, cfg, host, func() {
-			c.say("another mlfnode uses the state folder %s; waiting for it", relativePath(cfg.StateDir))
+			c.say("another mlfnode is using the state folder %s; waiting for it", relativePath(cfg.StateDir))
 		})
 	}
 	return c.connectToCluster(ctx, &cfg, &d)
@@ -226,7 +226,7 @@ func (c *connector) nearestNode(ctx context.Context) (*node.Session, error) {
 	case err != nil:
 		return nil, err
 	case d.alone():
-		return nil, failed("no node of a cluster runs on this machine",
+		return nil, failed("no node of a cluster is running on this machine",
 			"start one with: mlfnode master, or join one with: mlfnode join --seed HOST")
 	}
 	return c.connectToCluster(ctx, &cfg, &d)
@@ -302,7 +302,7 @@ func (c *connector) withMaster(ctx context.Context, fn func(*node.Session) error
 		return err
 	}
 	if d.alone() {
-		return failed("no master runs on this machine, and you are in no cluster",
+		return failed("no master is running on this machine, and you have not joined a cluster",
 			"start one with: mlfnode master, or choose one with: mlfnode token use --master HOST")
 	}
 	s, err := c.connectToCluster(ctx, &cfg, &d)

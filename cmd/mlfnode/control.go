@@ -16,7 +16,7 @@ import (
 // actOnSweep acts on a sweep and prints its new state.
 func actOnSweep(ctx context.Context, a *app, id grid.TrialID, fn func(*api.Client, grid.SweepID) (api.Done, error)) error {
 	if id.Index >= 0 {
-		return usage("this acts on a whole sweep", fmt.Sprintf("name it without the trial: %s", id.Sweep))
+		return usage("this command acts on a whole sweep", fmt.Sprintf("name it without the trial: %s", id.Sweep))
 	}
 	return a.withSession(ctx, func(s *node.Session) error {
 		done, err := fn(s.Client(), id.Sweep)
@@ -57,7 +57,7 @@ A sweep that is running already is only watched: this brings back its output, pr
 
 func cancelCommand(a *app) *cobra.Command {
 	var save bool
-	c := onSweep("cancel SWEEP[/TRIAL]", "End a sweep, or one trial: stop what is running and start nothing more of it",
+	c := onSweep("cancel SWEEP[/TRIAL]", "Cancel a sweep or one trial: stop what is running, and start nothing more of it",
 		"  mlfnode cancel last\n  mlfnode cancel --save chainer-1\n  mlfnode cancel chainer-1/17",
 		func(ctx context.Context, id grid.TrialID) error {
 			if id.Index >= 0 {
@@ -122,7 +122,7 @@ func setCommand(a *app) *cobra.Command {
 
 Running trials are not affected; the new values apply to those that start next.`
 	c.Flags().IntVar(&priority, "priority", 0, "sweeps with a higher priority go first; from -1000000 to 1000000")
-	c.Flags().IntVar(&maxParallel, "max-parallel", 0, "most trials at a time; 0 is as many as fit")
+	c.Flags().IntVar(&maxParallel, "max-parallel", 0, "maximum number of trials at a time; 0 means as many as fit")
 	c.Flags().StringVar(&timeout, "timeout", "", "time limit of one trial, as in 2h or 90s; 0 means no limit")
 	return c
 }

@@ -251,7 +251,7 @@ func checkAlive(all []api.Member, node string) error {
 			continue
 		}
 		if all[i].State != "alive" {
-			return fmt.Errorf("its gossip has this node as %s", all[i].State)
+			return fmt.Errorf("its gossip lists this node as %s", all[i].State)
 		}
 		return nil
 	}

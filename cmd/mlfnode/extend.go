@@ -38,7 +38,7 @@ func extendCommand(a *app) *cobra.Command {
 			}))
 		})
 	c.Flags().StringArrayVar(&sets, "set", nil, "values to add: k=v, k=a,b,c or k=start:end:step (repeatable)")
-	c.Flags().StringVar(&sample, "sample", "", "`N` further points of a sample, or all that are left")
+	c.Flags().StringVar(&sample, "sample", "", "draw `N` more points of a sample, or all that are left")
 	f.add(c)
 	return c
 }
@@ -55,7 +55,7 @@ func parseSample(text string, axes bool) (int64, error) {
 	case text == "all":
 		return math.MaxInt64, nil
 	case err != nil || n < 1:
-		return 0, usage(fmt.Sprintf("--sample takes a number from 1, or all, not %q", text),
+		return 0, usage(fmt.Sprintf("--sample takes a positive number or all, not %q", text),
 			"mlfnode extend last --sample all")
 	}
 	return n, nil

@@ -134,7 +134,7 @@ func classifyOutput(a *app, name string, code int) error {
 		return a.printJSON(v)
 	}
 	if v.Rule == "" {
-		fmt.Fprintf(a.stdout, "class %s: no rule knows this output\n", v.Class)
+		fmt.Fprintf(a.stdout, "class %s: no rule matches this output\n", v.Class)
 		return nil
 	}
 	fmt.Fprintf(a.stdout, "class %s: %s (rule %s)\n", v.Class, v.Cause, v.Rule)

@@ -99,7 +99,7 @@ func (f *follower) reconnect(ctx context.Context) error {
 	default:
 	}
 	if s.InCluster() {
-		return s.Await(ctx, func() { f.progress.print(f.app.stderr, "the master does not answer; waiting for it (trials go on)") })
+		return s.Await(ctx, func() { f.progress.print(f.app.stderr, "the master does not answer; waiting for it (trials continue)") })
 	}
 	s.Close()
 	next, err := f.app.attach(ctx, true)

@@ -32,7 +32,7 @@ not restarted under running containers, and no machine is rebooted, unless a fla
 		RunE:    func(c *cobra.Command, args []string) error { return setUpGPUs(c.Context(), ui, r, o, args) },
 	}
 	f := c.Flags()
-	key := f.StringP("key", "i", "", "private key for ssh, a `FILE` (default as ssh finds it)")
+	key := f.StringP("key", "i", "", "private key for ssh, a `FILE` (default: the keys that ssh would use)")
 	c.PreRun = func(*cobra.Command, []string) { r.key = *key }
 	f.BoolVar(&r.acceptNew, "accept-new", false, "trust hosts that ~/.ssh/known_hosts does not know")
 	f.BoolVar(&o.DryRun, "dry-run", false, "only check, and print what would be run")

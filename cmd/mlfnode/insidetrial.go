@@ -38,7 +38,7 @@ func (c *connector) useTrialNode(quiet bool) {
 	}
 	c.local = true
 	if trial, _ := enclosingTrial(); !quiet {
-		c.say("the trials of this sweep share what trial %s has of this machine (cpus: %s)", trial,
+		c.say("the trials of this sweep share the part of this machine that trial %s holds (cpus: %s)", trial,
 			os.Getenv("MLF_TRIAL_CPUS"))
 	}
 }

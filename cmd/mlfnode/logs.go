@@ -26,7 +26,7 @@ func logsCommand(a *app) *cobra.Command {
 				return err
 			}
 			if attempt != 0 && (id.Index < 0 || attempt < 0) {
-				return usage("--attempt takes a number from 1, and needs one trial", "mlfnode logs chainer-1/17 --attempt 2")
+				return usage("--attempt must be at least 1, and needs one trial", "mlfnode logs chainer-1/17 --attempt 2")
 			}
 			if onlyFailed {
 				if id.Index >= 0 {
@@ -67,7 +67,7 @@ func logsCommand(a *app) *cobra.Command {
 						return err
 					}
 					// The output starts again; view skips what was shown already.
-					err = s.Await(c.Context(), func() { a.say("the master does not answer; waiting for it (trials go on)") })
+					err = s.Await(c.Context(), func() { a.say("the master does not answer; waiting for it (trials continue)") })
 					if err != nil {
 						return err
 					}

@@ -89,7 +89,7 @@ func drainCommand(a *app) *cobra.Command {
 	var reason string
 	wait := false
 	c := &cobra.Command{
-		Use: "drain NODE", Short: "Give a node no more trials; running ones finish, or move if they can (checkpoint)", Args: oneArgument,
+		Use: "drain NODE", Short: "Start no more trials on a node; running ones finish, or move if they can (checkpoint)", Args: oneArgument,
 		Example: "  mlfnode drain hostB --reason \"new disk\"\n  mlfnode drain hostB --wait && ssh hostB sudo reboot",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withMaster(c.Context(), func(s *node.Session) error {
@@ -101,7 +101,7 @@ func drainCommand(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&reason, "reason", "", "the reason, which others see in members")
+	c.Flags().StringVar(&reason, "reason", "", "the reason, which mlfnode members shows")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until nothing is running there")
 	return c
 }
@@ -123,14 +123,14 @@ func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.Node
 		rests, state, err := isIdle(ctx, s.Client(), node)
 		switch {
 		case errors.Is(err, api.ErrLost) && s.InCluster():
-			if err := s.Await(ctx, func() { ui.say("the master does not answer; waiting for it (trials go on)") }); err != nil {
+			if err := s.Await(ctx, func() { ui.say("the master does not answer; waiting for it (trials continue)") }); err != nil {
 				return err
 			}
 		case err != nil:
 			return err
 		case !rests && (state == "" || state == "dead") && !told:
 			told = true
-			ui.say("%s is not reachable for the cluster, so that what runs there is unknown; waiting for it", node)
+			ui.say("the cluster can't reach %s, so what runs there is unknown; waiting for it", node)
 		}
 		if idle++; !rests {
 			idle = 0
@@ -141,7 +141,7 @@ func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.Node
 		case <-tick.C:
 		}
 	}
-	ui.say("nothing runs on %s any more", node)
+	ui.say("nothing is running on %s any more", node)
 	return nil
 }
 
@@ -211,7 +211,7 @@ func printRunning(ctx context.Context, ui *console, client *api.Client, node gri
 	}
 	switch {
 	case count == 0:
-		ui.say("%s takes no more trials; no trial is known to run there", node)
+		ui.say("%s takes no more trials; no trial is known to be running there", node)
 		return nil
 	case count > mostNamed:
 		names = append(names, "…")

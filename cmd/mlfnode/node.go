@@ -66,7 +66,7 @@ type nodeFlags struct {
 
 func (f *nodeFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.advertise, "advertise", "",
-		"IP address at which others reach this node (default by the route to the seed)")
+		"IP address at which other nodes reach this one (default: chosen by the route to the seed)")
 }
 
 // nodeSettings loads the settings of a node that runs in the foreground and applies the flags.
@@ -100,7 +100,7 @@ func runJoin(ctx context.Context, a *app, f *nodeFlags) error {
 		return err
 	}
 	if joined && f.node != "" && string(name) != f.node {
-		return usage(fmt.Sprintf("this machine has joined as %q", name), "leave --node out, or use another --state-dir")
+		return usage(fmt.Sprintf("this machine joined as %q", name), "leave --node out, or use another --state-dir")
 	}
 	again := membership.Refused(cfg.StateDir) && (f.tokenFile != "" || os.Getenv(membership.TokenVariable) != "")
 	if !joined || again {
@@ -119,7 +119,7 @@ func runJoin(ctx context.Context, a *app, f *nodeFlags) error {
 // file that it returns.
 func joinCluster(ctx context.Context, ui *console, cfg config.Config, f *nodeFlags) (access string, err error) {
 	if cfg.Cluster.Seed == "" {
-		return "", usage("join needs the master", "mlfnode join --seed HOST")
+		return "", usage("join needs the address of the master", "mlfnode join --seed HOST")
 	}
 	if _, err := api.WithPort(cfg.Cluster.Seed, cfg.Cluster.Ports.API); err != nil {
 		return "", usage(err.Error(), "mlfnode join --seed HOST")
@@ -130,7 +130,7 @@ func joinCluster(ctx context.Context, ui *console, cfg config.Config, f *nodeFla
 	}
 	contact, err := node.Join(ctx, cfg, cfg.Cluster.Seed, token)
 	if errors.Is(err, node.ErrInUse) {
-		return "", failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir),
+		return "", failed(fmt.Sprintf("another mlfnode is running with the state folder %s", cfg.StateDir),
 			"stop it, or choose another folder with --state-dir")
 	}
 	if err != nil {
@@ -162,7 +162,7 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 	terminals := openTerminals()
 	n, err := open(ctx, cfg)
 	if errors.Is(err, node.ErrInUse) {
-		return failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir),
+		return failed(fmt.Sprintf("another mlfnode is running with the state folder %s", cfg.StateDir),
 			"stop it, or choose another folder with --state-dir")
 	}
 	if err != nil {
@@ -213,7 +213,7 @@ func rereadSettings(a *app, n *node.Node, f *nodeFlags) (status string) {
 		return "node.yaml has errors and was not applied; the log says why"
 	}
 	n.Reload(cfg)
-	return "node.yaml was read again"
+	return "node.yaml was reloaded"
 }
 
 // forceStop handles further signals while the node stops: the first one kills its programs, the

@@ -16,7 +16,7 @@ import (
 func TestOrderOfAnOlderMaster(t *testing.T) {
 	t.Parallel()
 	for answer, want := range map[string]string{
-		`{"version": "0.9"}`:                       "the master runs mlfnode 0.9, which does not know order spread\n  try: ",
+		`{"version": "0.9"}`:                       "the master runs mlfnode 0.9, which does not support order spread\n  try: ",
 		`{"version": "1.9", "orders": ["spread"]}`: "",
 	} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))
@@ -29,7 +29,7 @@ func TestOrderOfAnOlderMaster(t *testing.T) {
 			t.Errorf("of a master that says %s: got %v, want %q", answer, err, want)
 		}
 		for _, f := range grid.Features() { // which would run other points, or give them other arguments
-			if err := checkMaster(t.Context(), c, grid.OrderIndex, []grid.Feature{f}); err == nil || !strings.Contains(err.Error(), "does not know "+featureNames()[f]) {
+			if err := checkMaster(t.Context(), c, grid.OrderIndex, []grid.Feature{f}); err == nil || !strings.Contains(err.Error(), "does not support "+featureNames()[f]) {
 				t.Errorf("of a master that says %s: got %v, want it not to know %s", answer, err, f)
 			}
 		}

@@ -30,7 +30,7 @@ func newCommand(ui *console) *cobra.Command {
 
 func importCommand(ui *console) *cobra.Command {
 	return &cobra.Command{
-		Use: "import DIR", Short: "Create a project from an old folder (tasks.py, default.py, parameters.yml)", Args: oneArgument,
+		Use: "import DIR", Short: "Convert an old project folder (tasks.py, default.py, parameters.yml)", Args: oneArgument,
 		Long: `Read an old project folder without running anything in it, and write its project.yaml.
 What could not be translated is listed.`,
 		Example: "  mlfnode import ~/mlframework/chainer",

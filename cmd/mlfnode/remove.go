@@ -24,7 +24,7 @@ type removeFlags struct {
 func removeCommand(a *app) *cobra.Command {
 	var f removeFlags
 	c := &cobra.Command{
-		Use: "remove SWEEP... | remove --older AGE", Short: "Remove sweeps for good, and free what they keep",
+		Use: "remove SWEEP... | remove --older AGE", Short: "Remove sweeps for good, and free the space that they take",
 		Long: `Remove sweeps for good: their results, output, artifacts and events, and their project's files unless another sweep
 uses them. A running sweep is not removed; cancel it first. It asks on a terminal; in a script, --yes agrees.`,
 		Example: "  mlfnode remove chainer-1 chainer-2\n  mlfnode remove --older 30d\n  mlfnode remove last --yes",
@@ -56,7 +56,7 @@ func (f *removeFlags) check(args []string) (time.Duration, error) {
 	}
 	age, err := units.ParseDuration(f.older)
 	if err != nil || age <= 0 {
-		return 0, usage(fmt.Sprintf("--older %q is not an age", f.older), "write it as in 30d or 36h")
+		return 0, usage(fmt.Sprintf("--older %q is not an age", f.older), "write one such as 30d or 36h")
 	}
 	return age, nil
 }
@@ -81,7 +81,7 @@ func removeSweeps(ctx context.Context, ui *console, c *api.Client, args []string
 		if err := c.Remove(ctx, v.Sweep); err != nil {
 			return err
 		}
-		ui.say("%s is removed", v.Sweep)
+		ui.say("removed %s", v.Sweep)
 	}
 	return nil
 }

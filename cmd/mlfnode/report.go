@@ -32,7 +32,7 @@ nor mlfnode, and contains no script. The data of the charts is in the file as we
 				return err
 			}
 			if id.Index >= 0 {
-				return usage("a report is about a sweep", "mlfnode report "+string(id.Sweep))
+				return usage("a report covers a whole sweep", "mlfnode report "+string(id.Sweep))
 			}
 			var d *report.Data
 			err = a.withSession(c.Context(), func(s *node.Session) (err error) {

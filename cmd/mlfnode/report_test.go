@@ -75,7 +75,7 @@ func TestReportOfNothing(t *testing.T) {
 	if said := c.open("report", "last", "-o", missing).exit(1); !strings.Contains(said, "can't be written to") || !strings.Contains(said, "try: write it elsewhere") {
 		t.Errorf("got %q", said)
 	}
-	if said := c.open("report", "sh-1/0").exit(2); !strings.Contains(said, "a report is about a sweep") {
+	if said := c.open("report", "sh-1/0").exit(2); !strings.Contains(said, "a report covers a whole sweep") {
 		t.Errorf("got %q", said)
 	}
 	c.open("cancel", "last").exit(0)

@@ -30,12 +30,12 @@ func resultsCommand(a *app) *cobra.Command {
 				return oneArgument(c, names)
 			}
 			if f.csv == "" && !a.json {
-				return usage("several sweeps go into CSV or JSON", "mlfnode results "+strings.Join(args, " ")+
+				return usage("the results of several sweeps can only be written as CSV or JSON", "mlfnode results "+strings.Join(args, " ")+
 					" --csv all.csv; mlfnode compare puts two beside each other")
 			}
 			for _, other := range []string{"best", "limit", "offset", "group-by", "over"} {
 				if c.Flags().Changed(other) {
-					return usage("several sweeps give all their trials, which can't be combined with --"+other, "name one sweep")
+					return usage("for several sweeps all trials are written, which can't be combined with --"+other, "name one sweep")
 				}
 			}
 			return nil
@@ -54,7 +54,7 @@ func resultsCommand(a *app) *cobra.Command {
 				return usage("results prints CSV or JSON, not both", "mlfnode results "+string(id.Sweep)+" --json")
 			}
 			if f.parquet == "-" {
-				return usage("--parquet writes a file, not to the screen",
+				return usage("--parquet writes to a file, not to the screen",
 					"mlfnode results "+string(id.Sweep)+" --parquet results.parquet")
 			}
 			if f.parquet != "" && (a.json || f.csv != "" || f.groups.given()) {
@@ -63,7 +63,7 @@ func resultsCommand(a *app) *cobra.Command {
 			}
 			if c.Flags().Changed("best") {
 				if f.best < 1 {
-					return usage("--best takes a number from 1", "--best 5")
+					return usage("--best must be at least 1", "--best 5")
 				}
 				for _, other := range []string{"sort", "desc", "limit", "offset", "state", "group-by", "over"} {
 					if c.Flags().Changed(other) {
@@ -74,7 +74,7 @@ func resultsCommand(a *app) *cobra.Command {
 			}
 			for _, other := range []string{"state", "class", "where"} {
 				if f.groups.given() && c.Flags().Changed(other) {
-					return usage("groups hold all trials of their parameters and can't be combined with --"+other,
+					return usage("groups include all trials with their parameters and can't be combined with --"+other,
 						"the columns failed and n count them")
 				}
 			}
@@ -99,10 +99,10 @@ func resultsCommand(a *app) *cobra.Command {
 	c.Flags().StringSliceVar(&f.groups.by, "group-by", nil,
 		"mean, standard deviation and best of the trials with the same values of these `PARAMETERS`")
 	c.Flags().StringSliceVar(&f.groups.over, "over", nil,
-		"the same, with all parameters but these `PARAMETERS`, such as a seed or repeat")
+		"the same, grouped by all parameters except these `PARAMETERS`, such as a seed or repeat")
 	c.Flags().StringVar(&f.groups.value, "value", "",
 		"what groups summarise: a metric, wall, cpu or memory (default the objective, or the first metric)")
-	c.Flags().StringVar(&f.csv, "csv", "", "CSV, to a file or to the screen")
+	c.Flags().StringVar(&f.csv, "csv", "", "write CSV, to a file or to the screen")
 	c.Flags().Lookup("csv").NoOptDefVal = "-"
 	c.Flags().StringVar(&f.parquet, "parquet", "", "write a Parquet `FILE`, with typed columns")
 	a.jsonFlag(c)

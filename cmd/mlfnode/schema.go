@@ -14,15 +14,15 @@ func schemaCommand(ui *console) *cobra.Command {
 	}
 	return &cobra.Command{
 		Use: "schema project|node", Short: "Print the JSON Schema of project.yaml or node.yaml, for editors",
-		Long: `Print the JSON Schema of project.yaml or of node.yaml. An editor that knows the YAML language server completes and checks a file whose first
+		Long: `Print the JSON Schema of project.yaml or of node.yaml. An editor that uses the YAML language server completes and checks a file whose first
 line is, for example,
   # yaml-language-server: $schema=` + projects.SchemaFile + `
-"mlfnode new" makes this line and the file.`,
+"mlfnode new" writes this line and the file.`,
 		Example:   "  mlfnode schema project > " + projects.SchemaFile,
 		ValidArgs: []string{"node", "project"},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || schemas[args[0]] == nil {
-				return usage("schema prints that of project or of node", "mlfnode schema project")
+				return usage("schema takes project or node", "mlfnode schema project")
 			}
 			return nil
 		},

@@ -32,7 +32,7 @@ trials continue across a restart.`,
 }
 
 func userFlag(c *cobra.Command, h *service.Manager) {
-	c.Flags().BoolVar(&h.User, "user", false, "as a service of this user; needs no root")
+	c.Flags().BoolVar(&h.User, "user", false, "as a service of this user; does not need root")
 }
 
 func serviceInstallCommand(a *app) *cobra.Command {
@@ -69,7 +69,7 @@ that user instead, which starts with the machine as well.`,
 	c.Flags().StringVar(&o.Seed, "seed", "", "the master that a worker joins, as `HOST` or HOST:PORT")
 	c.Flags().StringVar(&tokenFile, "token-file", "",
 		"file with the token of a worker that has not joined yet; - is standard input")
-	c.Flags().BoolVar(&o.NoStart, "no-start", false, "install without starting; it starts with the machine")
+	c.Flags().BoolVar(&o.NoStart, "no-start", false, "install without starting it; it starts when the machine boots")
 	return c
 }
 
@@ -120,7 +120,7 @@ func explainService(err error, o service.Options) error {
 		return failed(start.Error(),
 			"fix the cause, and systemd will start it; or: mlfnode service uninstall"+userSuffix(o.User))
 	case errors.Is(err, fs.ErrPermission) && !o.User:
-		return failed(err.Error(), "the same command with sudo, or with --user for a service of yours")
+		return failed(err.Error(), "the same command with sudo, or with --user for a service of your own")
 	}
 	return err
 }
@@ -211,7 +211,7 @@ const runAs = "run-as"
 // withRunAs adds the flag --run-as USER to a command about a service: the command is run as that
 // user, for a service of theirs.
 func withRunAs(ui *console, c *cobra.Command) *cobra.Command {
-	c.Flags().String(runAs, "", "as a service of this `USER`, as whom its trials run; needs root")
+	c.Flags().String(runAs, "", "as a service of this `USER`, who also runs its trials; needs root")
 	own := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
 		name := c.Flag(runAs).Value.String()

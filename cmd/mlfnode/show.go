@@ -37,7 +37,7 @@ and the changed files there; and how many trials failed, by class. With -o, fetc
 				return err
 			}
 			if id.Index >= 0 {
-				return usage("show is about a sweep", fmt.Sprintf("mlfnode show %s, or: mlfnode trials %s", id.Sweep, id))
+				return usage("show takes a whole sweep", fmt.Sprintf("mlfnode show %s, or: mlfnode trials %s", id.Sweep, id))
 			}
 			if dir != "" && a.json {
 				return usage("-o fetches files, and --json prints what a sweep is", "one after the other")
@@ -63,7 +63,7 @@ func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepI
 		return err
 	}
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return failed(dir+" is there already", "name a folder that is not: -o DIR")
+		return failed(dir+" is there already", "name one that does not exist: -o DIR")
 	}
 	r, err := c.SweepBundle(ctx, v.Sweep)
 	if err != nil {

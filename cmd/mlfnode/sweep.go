@@ -67,7 +67,7 @@ stop it.`,
 			fl := c.Flags()
 			switch {
 			case a.json && !f.dryRun:
-				return usage("--json needs --dry-run", "mlfnode results last --json shows what came of a sweep")
+				return usage("--json needs --dry-run", "mlfnode results last --json shows the results of a sweep")
 			case fl.Changed("limit") && !f.dryRun:
 				return usage("--limit needs --dry-run", "--max-parallel bounds how many trials run at a time")
 			}
@@ -79,9 +79,9 @@ stop it.`,
 	fl.BoolVar(&f.dryRun, "dry-run", false, "show the number of trials and the first commands; run nothing")
 	fl.Int64Var(&f.limit, "limit", dryLimit, "how many commands --dry-run shows")
 	fl.StringVar(&f.save, "save", "", "write a project.yaml of this `NAME` that does the same; run nothing")
-	fl.StringVar(&f.name, "name", "", "a name of your own for the sweep")
+	fl.StringVar(&f.name, "name", "", "a name for the sweep")
 	fl.IntVar(&f.priority, "priority", 0, "sweeps with a higher priority go first; from -1000000 to 1000000")
-	fl.IntVar(&f.maxParallel, "max-parallel", 0, "most trials at a time; 0 is as many as fit")
+	fl.IntVar(&f.maxParallel, "max-parallel", 0, "maximum number of trials at a time; 0 means as many as fit")
 	fl.StringArrayVar(&f.env, "env", nil, "NAME or NAME=VALUE to add to the environment of trials (repeatable)")
 	f.followFlags.add(c)
 	a.jsonFlag(c)
@@ -165,7 +165,7 @@ func missingDashes(args []string) error {
 
 func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags) error {
 	if f.maxParallel < 0 || f.limit < 0 {
-		return usage("--max-parallel and --limit take numbers from 0", "leave it out for no limit")
+		return usage("--max-parallel and --limit must not be negative", "leave it out for no limit")
 	}
 	if err := f.followFlags.check(); err != nil {
 		return err
@@ -257,12 +257,12 @@ func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features 
 	}
 	for _, f := range features {
 		if !slices.Contains(n.Features, f) {
-			return failed(fmt.Sprintf("the master runs mlfnode %s, which does not know %s", n.Version, featureNames()[f]),
+			return failed(fmt.Sprintf("the master runs mlfnode %s, which does not support %s", n.Version, featureNames()[f]),
 				"upgrade the master")
 		}
 	}
 	if order != grid.OrderIndex && !slices.Contains(n.Orders, order) {
-		return fmt.Errorf("the master runs mlfnode %s, which does not know order %s\n"+
+		return fmt.Errorf("the master runs mlfnode %s, which does not support order %s\n"+
 			"  try: --order index, or upgrade the master", n.Version, order)
 	}
 	return nil

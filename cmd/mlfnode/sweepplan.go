@@ -46,14 +46,14 @@ func (f *planFlags) add(fl *pflag.FlagSet) {
 		{"repeat", "N", "run each point N times; {repeat} and $MLF_REPEAT are 0 to N-1"},
 		{"sample", "N[:SEED]", "run only N points, drawn at random; \"mlfnode extend\" draws more"},
 		{"exclude", "CONDITION", "combinations to leave out, as in 'lr > 0.1 and depth == 2' (repeatable)"},
-		{"setup", "LINE", "shell line that runs before the trials, once per node and content of the folder"},
-		{"venv", "FILE", "requirements.txt of a virtual environment that trials run in, made once per node and content of the file"},
+		{"setup", "LINE", "shell command that runs before the trials, once per node and version of the folder"},
+		{"venv", "FILE", "requirements.txt of a virtual environment that trials run in, made once per node and version of the file"},
 		{"share", "PATTERN", "read-only files that trials see in place instead of copying (repeatable)"},
-		{"artifact", "PATTERN", "files of trials to keep, as in 'result/**' (repeatable)"},
-		{"metric", "SOURCE", "where metrics are read: log:FILE, regex:EXPRESSION or json:stdout (repeatable)"},
+		{"artifact", "PATTERN", "files to keep from each trial, as in 'result/**' (repeatable)"},
+		{"metric", "SOURCE", "where to read metrics: log:FILE, regex:EXPRESSION or json:stdout (repeatable)"},
 		{"objective", "METRIC:GOAL", "what --best sorts by, as in loss:min or accuracy:max"},
 		{"timeout", "DURATION", "time limit of one trial, as in 2h or 90s; 0 means no limit"},
-		{"retries", "N", "how often a failed trial runs again (default as the task says)"},
+		{"retries", "N", "how many times a failed trial is retried (default as the task says)"},
 		{"stop", "RULE:STEP", "stop trials early whose objective is worse than that of others from this step on: median:5 or asha:5"},
 		{"stop-after", "N", "pause the sweep when N trials have failed; 0 means no limit"},
 		{"nodes", "NAME,…", "nodes that may run the trials: names, which may have *, and label=LABEL of node.yaml"},
@@ -229,7 +229,7 @@ func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
 	r := p.task.Resources
 	if !r.Nodes.Has(cfg.Node, cfg.Labels) {
 		return usage(fmt.Sprintf("this machine, %s, is not one of the nodes that the task names: %s", cfg.Node, r.Nodes),
-			"leave nodes out on a machine that is in no cluster")
+			"leave nodes out on a machine that is not in a cluster")
 	}
 	if r.CPUs > grid.MilliOf(cfg.Machine.CPUs) {
 		return usage(fmt.Sprintf("one trial needs %s processors, this machine has %g", r.CPUs, cfg.Machine.CPUs),
@@ -250,7 +250,7 @@ func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
 	case never.Code == "":
 		return nil
 	case problem != "":
-		return usage(fmt.Sprintf("this machine %s: %s", never, problem), "look at it with: mlfnode doctor")
+		return usage(fmt.Sprintf("this machine %s: %s", never, problem), "find out why with: mlfnode doctor")
 	}
 	return usage(fmt.Sprintf("this machine %s", never),
 		"lower resources in project.yaml, or ask for no GPU to use the processors alone")

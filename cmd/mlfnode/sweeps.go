@@ -92,7 +92,7 @@ func printSweeps(ui *console, all []api.Sweep) error {
 		return out.close()
 	}
 	if len(all) == 0 {
-		ui.say("there is no sweep yet; start one with: mlfnode sweep PROJECT")
+		ui.say("there are no sweeps yet; start one with: mlfnode sweep PROJECT")
 		return nil
 	}
 	head := []string{"sweep", "state", "trials", "pending", "running", "succeeded", "failed", "cancelled", "submitted"}

@@ -83,8 +83,8 @@ func noteDiscardedFiles(ctx context.Context, ui *console, c *api.Client, v *api.
 	if v.Count > tableRows {
 		text += fmt.Sprintf(" of the first %d trials", tableRows)
 	}
-	ui.say("note: %s that trials made in their folders went with them; "+
-		"to keep such: --artifact 'PATTERN', or write to $MLF_OUT", text)
+	ui.say("note: %s that trials made in their folders were deleted with them; "+
+		"to keep such files: --artifact 'PATTERN', or write to $MLF_OUT", text)
 	return nil
 }
 

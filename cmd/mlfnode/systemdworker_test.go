@@ -98,7 +98,7 @@ func members(t *testing.T, m *servicetest.Machine, want map[string]string) {
 func reloadAlone(t *testing.T, m, w *servicetest.Machine) {
 	m.Run("systemctl stop mlfnode")
 	w.Run("systemctl restart mlfnode && printf 'cpus: 1\n' >> /etc/mlfnode/node.yaml && systemctl reload mlfnode")
-	w.Until(soon, "the worker has read its settings", func() bool { return strings.Contains(w.Run("mlfnode service status"), "was read again") })
+	w.Until(soon, "the worker has read its settings", func() bool { return strings.Contains(w.Run("mlfnode service status"), "was reloaded") })
 	m.Run("systemctl start mlfnode")
 	w.Run("rm -rf /tmp/ran")
 	p := &post{Machine: m, t: t}
@@ -147,7 +147,7 @@ func userWorker(t *testing.T, m *servicetest.Machine, program string) {
 	m.Run("useradd -m -s /bin/sh ada && loginctl enable-linger ada && rm -rf /tmp/ran")
 	m.Copy(program, "/home/ada/bin/mlfnode")
 	const ada = "setpriv --reuid ada --regid ada --init-groups env -i HOME=/home/ada USER=ada PATH=/usr/bin:/bin XDG_RUNTIME_DIR=/run/user/$(id -u ada) "
-	if out, err := m.Try(ada + "/home/ada/bin/mlfnode sweeps"); err != nil || !strings.Contains(out, "there is no sweep yet") {
+	if out, err := m.Try(ada + "/home/ada/bin/mlfnode sweeps"); err != nil || !strings.Contains(out, "there are no sweeps yet") {
 		t.Errorf("somebody who may not read the settings of the system's node: got %v, %s", err, out)
 	}
 	m.Run("mkdir -p /home/ada/.config/mlfnode && printf 'node: ada\nports: {gossip: 7522}\n' > /home/ada/.config/mlfnode/node.yaml && chown -R ada: /home/ada")

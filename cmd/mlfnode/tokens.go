@@ -23,7 +23,8 @@ func tokenCommand(a *app) *cobra.Command {
 	var ask api.NewToken
 	c := &cobra.Command{
 		Use: "token", Short: "Create a token that lets a machine join or a person use the cluster", Args: noArgument,
-		Long: `Create a token and print what to type elsewhere. Run it on the master's machine, where you ran mlfnode up, or with an admin token.
+		Long: `Create a token and print the command to type on the other machine. Run it on the master's machine, where you ran mlfnode up, or with an
+admin token.
 
 A node token lets machines join, and gives the person who joins one the role --user. An operator token is for a person, for example on a
 laptop, who may do everything with sweeps; a viewer token only reads, and an admin token also manages tokens and nodes. The token names
@@ -40,8 +41,8 @@ the cluster's authority, so nobody can pose as the master.`,
 	f.StringVar(&ask.Role, "role", "node", "what the token is for: node, operator, viewer or admin")
 	ask.Expires = 24 * time.Hour
 	f.Var((*durationFlag)(&ask.Expires), "expires",
-		"how long it is valid, as in 1h; 0 is forever, the default of roles other than node")
-	f.IntVar(&ask.Uses, "uses", 0, "how many machines may join with it; 0 is any number")
+		"how long it is valid, as in 1h; 0 means forever, the default of roles other than node")
+	f.IntVar(&ask.Uses, "uses", 0, "how many machines may join with it; 0 means any number")
 	f.StringVar(&ask.User, "user", "",
 		"role of the person who joins with a node token: operator, viewer or none (default operator)")
 	f.StringVar(&ask.Note, "note", "", "a note for the list of tokens")
@@ -132,7 +133,7 @@ command stays on this machine. The token is read from MLF_CLUSTER_TOKEN or --tok
 		Example: "  mlfnode token use --master hostA",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if a.master == "" {
-				return usage("token use needs the master", "mlfnode token use --master HOST")
+				return usage("token use needs the address of the master", "mlfnode token use --master HOST")
 			}
 			token, err := readToken(c.Context(), a.console, file)
 			if err != nil {

@@ -44,7 +44,7 @@ func (f *listFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.sort, "sort", "index",
 		"order by a metric or parameter, or index, state, attempts, started, ended, wall, cpu, memory, objective")
 	c.Flags().BoolVar(&f.desc, "desc", false, "largest first")
-	c.Flags().Int64Var(&f.limit, "limit", -1, "most rows to print; 0 is all (default 50 in a table, else all)")
+	c.Flags().Int64Var(&f.limit, "limit", -1, "maximum number of rows to print; 0 means all (default 50 in a table, otherwise all)")
 	hideDefault(c.Flags(), "limit")
 	c.Flags().Int64Var(&f.offset, "offset", 0, "how many rows to skip")
 }
@@ -64,7 +64,7 @@ func (f *listFlags) query(table bool) (api.TrialQuery, error) {
 		q.States = append(q.States, grid.State(s))
 	}
 	if f.offset < 0 || f.limit < -1 {
-		return q, usage("--limit and --offset take numbers from 0", "--limit 0 shows all")
+		return q, usage("--limit and --offset must not be negative", "--limit 0 shows all")
 	}
 	if table && f.limit < 0 {
 		q.Limit = tableRows + 1

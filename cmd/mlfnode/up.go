@@ -35,7 +35,7 @@ can't make is refused before anything is changed; --dry-run shows what would be 
 	r.add(a.console, c)
 	for _, l := range []struct{ letter, name, text string }{
 		{"a", "hosts", "other machines, `[USER@]HOST[:PORT],…`; the first has number 1"},
-		{"i", "key", "private key for ssh, a `FILE` (default as ssh finds it)"},
+		{"i", "key", "private key for ssh, a `FILE` (default: the keys that ssh would use)"},
 		{"r", "root", "`FOLDER` on each machine, below the home folder (default mlfnode)"},
 		{"d", "project", "`PROJECT` whose files are copied to each machine, see push"},
 		{"m", "master-host", "the master: `N`, the number of a host of -a, or local for this machine"},
@@ -73,7 +73,7 @@ func (r *clusterFlags) desired(c *cobra.Command) (*bootstrap.Cluster, bool, erro
 			return nil, false, err
 		}
 	case !any:
-		return nil, false, usage("up needs to know the machines",
+		return nil, false, usage("up needs to know which machines to use",
 			"mlfnode up -a HOST,HOST -m 1 -w 2, or mlfnode up -f for the cluster in cluster.yaml")
 	default:
 		r.file = bootstrap.DefaultFile

@@ -79,7 +79,7 @@ func (c *Cluster) read(s *clusterSettings, set func(key, env, value string, appl
 	})
 	set("crash_limit", "MLF_CRASH_LIMIT", s.CrashLimit, func(v string) (err error) {
 		if c.CrashLimit, err = count(v); err == nil && c.CrashLimit == 0 {
-			err = fmt.Errorf("%q would let no trial survive the death of a node; write a number from 1", v)
+			err = fmt.Errorf("%q would let no trial survive the death of a node; write 1 or more", v)
 		}
 		return err
 	})
@@ -95,7 +95,7 @@ func (c *Cluster) read(s *clusterSettings, set func(key, env, value string, appl
 		case master.LongestRunning, master.KeepOriginal, master.KeepReplacement:
 			return nil
 		}
-		return fmt.Errorf("%q is not a way to reconcile; write %s, %s or %s", v, master.LongestRunning, master.KeepOriginal, master.KeepReplacement)
+		return fmt.Errorf("%q is not a value of reconcile; write %s, %s or %s", v, master.LongestRunning, master.KeepOriginal, master.KeepReplacement)
 	})
 }
 

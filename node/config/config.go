@@ -152,7 +152,7 @@ func Load(file string) (Config, error) {
 	set("gpus.reserve", "MLF_GPUS_RESERVE", s.GPUs.Reserve, size(&c.Devices.Reserve))
 	set("gpus.share", "MLF_GPUS_SHARE", s.GPUs.Share, func(v string) (err error) {
 		if c.Devices.Share, err = count(v); err == nil && c.Devices.Share == 0 {
-			err = fmt.Errorf("%q would let no trial on a GPU; write a number from 1", v)
+			err = fmt.Errorf("%q would keep every trial off the GPUs; write 1 or more", v)
 		}
 		return err
 	})

@@ -45,7 +45,7 @@ func (c *Engine) read(s *engineSettings, set func(key, env, value string, apply 
 		for text := range strings.SplitSeq(v, ",") {
 			m, err := grid.ParseMount(strings.TrimSpace(text))
 			if err == nil && m.Target != "" {
-				err = fmt.Errorf("%q says where the mount is to be seen; name the folder alone, since tasks say where they see it", text)
+				err = fmt.Errorf("%q also names a place in the container; name the folder alone, since each task chooses that place itself", text)
 			}
 			problems = append(problems, err)
 			c.Mounts = append(c.Mounts, m)

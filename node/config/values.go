@@ -16,7 +16,7 @@ import (
 func positive(v string) (float64, error) {
 	f, err := strconv.ParseFloat(v, 64)
 	if err != nil || !(f > 0) || f > 1e6 {
-		return 0, fmt.Errorf("%q is not a number of processors; write one above 0, as in 4", v)
+		return 0, fmt.Errorf("%q is not a number of processors; write one above 0, such as 4", v)
 	}
 	return f, nil
 }
@@ -32,7 +32,7 @@ func count(v string) (int, error) {
 func duration(v string) (time.Duration, error) {
 	d, err := units.ParseDuration(v)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a duration; write one as in 90d or 36h", v)
+		return 0, fmt.Errorf("%q is not a duration; write one such as 90d or 36h", v)
 	}
 	return d, nil
 }
@@ -41,7 +41,7 @@ func size(to *int64) func(string) error {
 	return func(v string) error {
 		n, err := units.ParseSize(v)
 		if err != nil || n == 0 || n > 1<<60 {
-			return fmt.Errorf("%q is not a size; write one as in 500MB or 10GiB", v)
+			return fmt.Errorf("%q is not a size; write one such as 500MB or 10GiB", v)
 		}
 		*to = n
 		return nil
@@ -60,7 +60,7 @@ func labels(to *[]string) func(string) error {
 			all = append(all, label)
 		}
 		if len(all) > grid.MaxLabels {
-			return fmt.Errorf("a node has at most %d labels, and these are %d", grid.MaxLabels, len(all))
+			return fmt.Errorf("a node can have at most %d labels, not %d", grid.MaxLabels, len(all))
 		}
 		*to = all
 		return nil
@@ -114,7 +114,7 @@ func checkName(name string) error {
 func address(to *string) func(string) error {
 	return func(v string) error {
 		if _, err := netip.ParseAddr(v); err != nil {
-			return fmt.Errorf("%q is not an IP address; write one as in 10.0.0.5", v)
+			return fmt.Errorf("%q is not an IP address; write one such as 10.0.0.5", v)
 		}
 		*to = v
 		return nil

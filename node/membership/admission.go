@@ -58,7 +58,7 @@ func (s *Membership) Admission(stop func(), leave context.CancelCauseFunc) *Admi
 // Connected is called when the connection to the master is there, or lost.
 func (a *Admission) Connected(up bool) {
 	if !up {
-		a.log.Warn("connection to the master is lost; trials go on")
+		a.log.Warn("lost the connection to the master; trials continue")
 		return
 	}
 	a.mu.Lock()

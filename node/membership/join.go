@@ -110,7 +110,7 @@ func ExplainReach(address string, err error) error {
 		return &api.Error{Msg: fmt.Sprintf("the CA of the cluster at %s was rotated since the token was made", address),
 			Hint: "make a new token on the master's machine with mlfnode token, as mlfnode token --help says"}
 	case errors.Is(err, trust.ErrWrongCA):
-		return &api.Error{Msg: fmt.Sprintf("the server at %s belongs to another cluster than the token", address),
+		return &api.Error{Msg: fmt.Sprintf("the server at %s belongs to a different cluster than the token", address),
 			Hint: "check the address; nothing secret was sent. If the cluster's CA was rotated, make a new token on the master's machine with: mlfnode token"}
 	case errors.As(err, &dns) && !dns.IsNotFound:
 		return &api.Error{Msg: fmt.Sprintf("the address of %q could not be looked up: %s", dns.Name, dns.Err), Hint: "try again, use its IP address, or add it to /etc/hosts"}

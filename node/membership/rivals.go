@@ -21,7 +21,7 @@ import (
 // that long.
 const rivalTimeout = 10 * time.Second
 
-// RefuseSecondMaster returns an error if another master of this cluster runs; they have the same
+// RefuseSecondMaster returns an error if another master of this cluster is running; they have the same
 // port of the API. It looks where the cluster was when this master ran last, or when its backup was
 // made, and asks the nodes there for others.
 func (s *Membership) RefuseSecondMaster(ctx context.Context, apiPort int) error {
@@ -45,7 +45,7 @@ func (s *Membership) RefuseSecondMaster(ctx context.Context, apiPort int) error 
 	for _, address := range addresses {
 		if address != own && answersAsMaster(ctx, s.id, address) {
 			return &api.Error{
-				Msg:  "another master of this cluster runs at " + address,
+				Msg:  "another master of this cluster is running at " + address,
 				Hint: "a cluster has one: stop that one first, or leave this one stopped",
 			}
 		}
@@ -69,7 +69,7 @@ func answersAsMaster(ctx context.Context, id *trust.Identity, address string) bo
 // WarnOfRival logs that another node that is alive claims to be the master.
 func (s *Membership) WarnOfRival(m cluster.Member) {
 	if m.State == cluster.Alive && m.Has(cluster.Master) && m.Node != s.id.Node {
-		s.log.Error("another master of this cluster runs; stop one of them", "node", m.Node, "address", hostPort(m.Address, m.APIPort))
+		s.log.Error("another master of this cluster is running; stop one of them", "node", m.Node, "address", hostPort(m.Address, m.APIPort))
 	}
 }
 

@@ -62,9 +62,9 @@ func (h *nodeHandlers) list(*http.Request) ([]api.Member, error) {
 	return h.members(), nil
 }
 
-// errAlone is the response of a node that is in no cluster.
+// errAlone is the response of a node that is not in a cluster.
 var errAlone = &api.Error{
-	Status: http.StatusConflict, Msg: "this node is in no cluster", Hint: "start one with: mlfnode master, or join one with: mlfnode join --seed HOST",
+	Status: http.StatusConflict, Msg: "this node is not in a cluster", Hint: "start one with: mlfnode master, or join one with: mlfnode join --seed HOST",
 }
 
 // onMember applies an action to the node that a request names.

@@ -72,7 +72,7 @@ func (l *lookup) newest() (*grid.Sweep, error) {
 		}
 	}
 	if newest == nil {
-		return nil, &api.Error{Status: http.StatusNotFound, Msg: "there is no sweep yet", Hint: "start one with: mlfnode sweep PROJECT"}
+		return nil, &api.Error{Status: http.StatusNotFound, Msg: "there are no sweeps yet", Hint: "start one with: mlfnode sweep PROJECT"}
 	}
 	return newest, nil
 }

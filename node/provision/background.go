@@ -186,7 +186,7 @@ func (o *operation) waitForAgent(ctx context.Context, old int, program os.FileIn
 		return nil
 	}
 	return &protocol.Problem{
-		Cause: fmt.Sprintf("the node does not start within %v; the last lines of its log:\n%s", startTimeout, lastLines(o.Log(), shownLines)),
+		Cause: fmt.Sprintf("the node did not start within %v; the last lines of its log:\n%s", startTimeout, lastLines(o.Log(), shownLines)),
 		Cure:  "fix what the log reports, then run this again; the whole log is " + o.Log(),
 	}
 }

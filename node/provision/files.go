@@ -32,7 +32,7 @@ func (o *operation) lock(ctx context.Context) (unlock func(), err error) {
 	}
 	if !pollUntil(ctx, lockTimeout, func() bool { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }) {
 		f.Close()
-		return nil, &protocol.Problem{Cause: "another mlfnode is at work in " + o.Root, Cure: "wait until it is done, then do it again"}
+		return nil, &protocol.Problem{Cause: "another mlfnode is working in " + o.Root, Cure: "wait until it is done, then run this again"}
 	}
 	return func() { f.Close() }, nil
 }

@@ -63,7 +63,7 @@ func matchFiles(pattern string) ([]string, error) {
 	dir, last := filepath.Split(pattern)
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("look for what the node has stored: %w", err)
+		return nil, fmt.Errorf("find what the node has stored: %w", err)
 	}
 	var found []string
 	for _, e := range entries {

@@ -79,7 +79,7 @@ func (o *operation) putMovedStateAside(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.response.Notes = append(o.response.Notes, "what the master had is kept there in "+aside)
+	o.response.Notes = append(o.response.Notes, "the state of the master is kept there in "+aside)
 	return nil
 }
 
@@ -92,7 +92,7 @@ func (o *operation) restrictFolders() error {
 			return &protocol.Problem{Cause: err.Error(), Cure: "choose another folder with -r"}
 		}
 		if err != nil {
-			return fmt.Errorf("look who may write to %s: %w", dir, err)
+			return fmt.Errorf("check who may write to %s: %w", dir, err)
 		}
 		if changed {
 			o.response.Notes = append(o.response.Notes, "other users could write to "+dir+"; they no longer can")

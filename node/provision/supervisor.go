@@ -188,7 +188,7 @@ func (s *supervisor) handleSignal(agent *os.Process, sig os.Signal, ended <-chan
 			return v
 		case <-tick.C:
 			if stopTimedOut(s.Layout, began, agentStopTimeout) {
-				s.log.Warn("the agent does not end and is killed")
+				s.log.Warn("the agent did not stop in time and is killed")
 				_ = agent.Kill()
 				tick.Stop()
 			}

@@ -41,7 +41,7 @@ func BenchmarkSweepBesidePages(b *testing.B) {
 	b.Cleanup(func() { _, _ = s.Client().Cancel(context.Background(), sweep.Sweep, false) }) // it goes with the folder
 	m := c.monitor()
 	own := newBrowser(b)
-	own.allowFailures(true) // it is in no cluster
+	own.allowFailures(true) // it is not in a cluster
 	own.login(m)
 	all := []*tab{own}
 	for len(all) < 10 {

@@ -18,7 +18,7 @@ func TestLiveUpdate(t *testing.T) {
 	m := c.monitor()
 	b := newBrowser(t)
 	b.login(m)
-	b.says("There is no sweep yet")
+	b.says("There are no sweeps yet")
 	eval[bool](b, "window.kept = true")
 	id := c.sweep(training, "lr=0.01,0.1", "steps=8")
 	b.says(id)
@@ -35,16 +35,16 @@ func TestLiveUpdate(t *testing.T) {
 	}
 }
 
-// TestAlone opens the page of a machine that is in no cluster: all but the nodes is there.
+// TestAlone opens the page of a machine that is not in a cluster: all but the nodes is there.
 func TestAlone(t *testing.T) {
 	c := newState(t)
 	b := newBrowser(t)
 	b.allowFailures(true) // it has no nodes to list
 	b.login(c.monitor())
-	b.says("There is no sweep yet")
+	b.says("There are no sweeps yet")
 	b.see(".line.live")
 	b.open("/nodes")
-	b.says("This node is in no cluster")
+	b.says("This node is not in a cluster")
 	b.see(".line.live")
 }
 

@@ -180,9 +180,9 @@ func (d *day) swappedRoles(t *testing.T) {
 // anotherMaster moves the master; the colleague follows.
 func (d *day) anotherMaster(t *testing.T) {
 	ada, bert := d.ada(t), d.bert(t)
-	wantLine(t, ada.does("move-master", "host2"), "host2", "moved what host1 had")
+	wantLine(t, ada.does("move-master", "host2"), "host2", "moved the state of host1")
 	wantLine(t, ada.does("results", "train-1", "--best", "1"), "3*")
-	wantLine(t, ada.does("status"), "host2", "master", "at work")
+	wantLine(t, ada.does("status"), "host2", "master", "working")
 	bert.does("context", "use", "host1", "--master", "host2")
 	wantAll(t, bert.does("sweeps", "--mine"), "his", "later")
 }
@@ -288,5 +288,5 @@ func (d *day) purged(t *testing.T) {
 	}
 	ada.does("down", "-f", "cluster.yaml.old", "--purge", "--yes")
 	d.nothingLeft("ML")
-	wantAll(t, ada.exits(1, "members"), "no node of a cluster runs on this machine")
+	wantAll(t, ada.exits(1, "members"), "no node of a cluster is running on this machine")
 }

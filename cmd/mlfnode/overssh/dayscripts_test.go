@@ -50,7 +50,7 @@ func (d *day) takenDown(t *testing.T) {
 		t.Errorf("a command for a cluster that is down has left %v in %s (%v)", entries, state, err)
 	}
 	status := ada.exits(1, "status")
-	wantNone(t, status, "FAILED", "does not run")
+	wantNone(t, status, "FAILED", "is not running")
 	wantAll(t, status, "start it with: mlfnode up -f\n")
 	if n := strings.Count(status, "stopped since "); n != 3 {
 		t.Errorf("%d machines are stopped, want 3", n)

@@ -86,7 +86,7 @@ func TestRestartOverSSH(t *testing.T) {
 		}
 	}
 	for _, h := range []string{"host1", "host2", "host3"} {
-		wantLine(t, l.laptop.Must("status"), h, "background", "alive", "at work")
+		wantLine(t, l.laptop.Must("status"), h, "background", "alive", "working")
 	}
 	r := l.laptop.Try("restart", "nosuch")
 	if want := "mlfnode: there is no host \"nosuch\" in the cluster\n  try: one of: host1, host2, host3\n"; r.Code != 1 || r.Stderr != want {

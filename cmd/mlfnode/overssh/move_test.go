@@ -26,11 +26,11 @@ func TestMoveMasterOverSSH(t *testing.T) {
 		return nil
 	})
 	r := l.laptop.Try("move-master", "host1")
-	if want := "mlfnode: host1 is the master already\n"; r.Code != 1 || !strings.HasPrefix(r.Stderr, want) {
+	if want := "mlfnode: host1 is already the master\n"; r.Code != 1 || !strings.HasPrefix(r.Stderr, want) {
 		t.Errorf("to the master itself: got %d, %q, want %q", r.Code, r.Stderr, want)
 	}
 	out := l.laptop.Must("move-master", "host2")
-	wantLine(t, out, "host2", "moved what host1 had")
+	wantLine(t, out, "host2", "moved the state of host1")
 	l.laptop.Must("undrain", "host1")
 	if r := l.Hosts[2].Run(l.Hosts[2].As(hosts.DefaultUser, l.Hosts[2].Program("/usr/bin/touch", gate))); r.Code != 0 {
 		t.Fatal(r.Stderr)

@@ -20,7 +20,7 @@ func TestMachinesAreStartedAnew(t *testing.T) {
 		wait(700 * time.Millisecond)
 		h.PowerCut()
 		h.Boot()
-		want := h.Name + ": the node does not run\n  try: mlfnode up -f\n"
+		want := h.Name + ": the node is not running\n  try: mlfnode up -f\n"
 		if r := l.laptop.Try("status"); r.Code != 1 || !strings.Contains(r.Stderr, want) {
 			t.Errorf("status: exit code %d, want 1 and %q:\n%s", r.Code, want, r.Stderr)
 		}

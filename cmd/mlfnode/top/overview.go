@@ -239,7 +239,7 @@ func (o *overview) sweepTable(m *Model, rows []api.Sweep, width, height int) []s
 	case !l.known:
 		return []string{title, m.paint.text(faint, m.waiting())}
 	case len(rows) == 0:
-		return []string{title, fit("There is no sweep yet. In another terminal:", width), fit("  mlfnode sweep PROJECT", width)}
+		return []string{title, fit("There are no sweeps yet. In another terminal:", width), fit("  mlfnode sweep PROJECT", width)}
 	}
 	problem := problemOf(m, o.list.err, width)
 	height -= len(problem)

@@ -314,11 +314,11 @@ func TestTopOfViewer(t *testing.T) {
 	m.mlfnode("cancel", id)
 }
 
-// TestTopAlone is the node itself, on a machine in no cluster: another terminal's sweep runs in it, and it asks before it leaves.
+// TestTopAlone is the node itself, on a machine outside a cluster: another terminal's sweep runs in it, and it asks before it leaves.
 func TestTopAlone(t *testing.T) {
 	m := newMachine(t)
 	x := onTerminal(t, m.command("top"), 100, 24)
-	x.sees("● live", "There is no sweep yet", "no: Nodes")
+	x.sees("● live", "There are no sweeps yet", "no: Nodes")
 	id := m.mlfnode("sweep", "--detach", "--set", "seed=4:9", "--", "sh", "-c", script, "run")
 	x.sees(id, "running 2")
 	x.press("q")
@@ -331,13 +331,13 @@ func TestTopAlone(t *testing.T) {
 	x.ends(130)
 }
 
-// TestTopTakesOver kills the process that is the node of a machine in no cluster: top on another terminal becomes the node, with its trials.
+// TestTopTakesOver kills the process that is the node of a machine outside a cluster: top on another terminal becomes the node, with its trials.
 func TestTopTakesOver(t *testing.T) {
 	m := newMachine(t)
 	host := onTerminal(t, m.command("top"), 100, 24)
-	host.sees("● live", "There is no sweep yet")
+	host.sees("● live", "There are no sweeps yet")
 	x := onTerminal(t, m.command("top"), 100, 24)
-	x.sees("● live", "There is no sweep yet")
+	x.sees("● live", "There are no sweeps yet")
 	id := m.mlfnode("sweep", "--detach", "--set", "seed=4:9", "--", "sh", "-c", script, "run")
 	x.sees(id, "running 2")
 	x.watch("● live")

@@ -36,7 +36,7 @@ export function GPUCells({ node: m }) {
 
 /** What is said where there is no cluster. */
 function Alone() {
-  return html`<${Empty} title="This node is in no cluster"><p>It runs sweeps by itself. To use more machines, start a master and join others to it:</p>
+  return html`<${Empty} title="This node is not in a cluster"><p>It runs sweeps by itself. To use more machines, start a master and join others to it:</p>
     <${Command} text="mlfnode master" /><${Command} text="mlfnode join --seed HOST" /><//>`;
 }
 

@@ -62,6 +62,6 @@ function Row({ sweep: s }) {
 
 /** What there is before the first sweep. */
 export function NoSweep() {
-  return html`<${Empty} title="There is no sweep yet"><p>Start one from a project folder, or run an example that comes with mlfnode:</p>
+  return html`<${Empty} title="There are no sweeps yet"><p>Start one from a project folder, or run an example that comes with mlfnode:</p>
     <${Command} text="mlfnode sweep PROJECT" /><${Command} text="mlfnode sweep chainer" /><//>`;
 }
