@@ -1,6 +1,6 @@
-// Package durable replaces and removes small files so that a kill or a power cut at any moment
-// leaves what was there or what is new, and after the return it is the new. A rename alone does not
-// do that: it is lost until its folder is synced.
+// Package durable replaces and removes small files atomically and durably: a kill or a power cut
+// leaves the old content or the new, and after the return always the new. A rename alone is not
+// durable until its folder is synced.
 package durable
 
 import (
@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PartPrefix begins the names of files that are being written, beside the file that they are to
-// replace. A kill leaves them.
+// PartPrefix begins the names of the temporary files beside the files that they replace. A kill
+// leaves them behind.
 const PartPrefix = ".part-"
 
-// WriteFile gives a file new content and these permissions, whatever the umask. A program that runs
-// can be replaced. The error names the file.
+// WriteFile replaces a file's content and permissions, regardless of the umask. It can replace the
+// file of a running program. The error names the file.
 func WriteFile(path string, content []byte, mode fs.FileMode) error {
 	dir, name := filepath.Split(path)
 	part, err := os.CreateTemp(filepath.Clean(dir), PartPrefix+name+"-*") // 0600
@@ -37,7 +37,7 @@ func WriteFile(path string, content []byte, mode fs.FileMode) error {
 	return SyncFolder(dir)
 }
 
-// Remove makes sure that a file is gone.
+// Remove removes a file if it exists.
 func Remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -45,8 +45,8 @@ func Remove(path string) error {
 	return SyncFolder(filepath.Dir(path))
 }
 
-// Clean removes what kills have left in a folder while WriteFile was at work. Nobody else may write
-// to it.
+// Clean removes the temporary files of interrupted calls of WriteFile from a folder. Nothing else may
+// write to the folder meanwhile.
 func Clean(dir string) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
@@ -57,8 +57,7 @@ func Clean(dir string) error {
 	return err
 }
 
-// SyncFolder brings what was made, renamed and removed in a folder onto the disk, but not the
-// content of its files.
+// SyncFolder syncs the entries of a folder to the disk, but not the content of its files.
 func SyncFolder(dir string) error {
 	f, err := os.Open(filepath.Clean(dir))
 	if err != nil {
@@ -84,8 +83,8 @@ func WithoutPath(err error) error {
 	return err
 }
 
-// SyncFileSystem brings all that was written to the file system of a folder onto the disk: one
-// call, however many files there are. The error is an *fs.PathError.
+// SyncFileSystem syncs the file system of a folder to the disk, in one call for any number of files.
+// The error is an *fs.PathError.
 func SyncFileSystem(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {

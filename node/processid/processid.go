@@ -1,6 +1,5 @@
-// Package processid names processes so that none is taken for another one: not for a later one with
-// the same number, and not for one of another machine that has written its number into a folder
-// that both see.
+// Package processid identifies processes beyond their PID, so that none is mistaken for a later one
+// with the same PID, or for a process of another machine that shares a folder with this one.
 package processid
 
 import (
@@ -19,26 +18,26 @@ type ID struct {
 	Boot  string `json:"boot"`  // of the machine, since its start
 }
 
-// Self is this process.
+// Self returns the ID of this process.
 func Self() ID {
 	id, _ := Of(os.Getpid()) // it lives
 	return id
 }
 
-// Of names the live process with a number; false is for none.
+// Of returns the ID of the live process with a PID, and false if there is none.
 func Of(pid int) (ID, bool) {
 	start, ok := startOf(pid)
 	return ID{PID: pid, Start: start, Boot: Boot()}, ok
 }
 
-// Alive reports whether it is this very process that runs under its number here.
+// Alive reports whether the process still runs on this machine.
 func (id ID) Alive() bool {
 	now, ok := Of(id.PID)
 	return ok && now == id
 }
 
-// Signal sends a signal to the process, and to no other that has got its number meanwhile. The
-// error is unix.ESRCH for one that is gone, or is not of this machine.
+// Signal sends a signal to the process, and never to another one that has its PID now. The error is
+// unix.ESRCH if the process has ended or belongs to another machine.
 func (id ID) Signal(signal unix.Signal) error {
 	fd, err := unix.PidfdOpen(id.PID, 0)
 	if err != nil {
@@ -51,10 +50,10 @@ func (id ID) Signal(signal unix.Signal) error {
 	return unix.PidfdSendSignal(fd, signal, nil, 0)
 }
 
-// String gives it as Parse reads it.
+// String returns the ID in the form that Parse reads.
 func (id ID) String() string { return fmt.Sprintf("%d %d %s", id.PID, id.Start, id.Boot) }
 
-// Parse reads what String gives.
+// Parse reads the result of String.
 func Parse(text string) (ID, error) {
 	f := strings.Fields(text)
 	if len(f) != 3 {
@@ -72,13 +71,13 @@ func Parse(text string) (ID, error) {
 	return id, nil
 }
 
-// Boot names this machine since its start.
+// Boot identifies this boot of this machine.
 func Boot() string {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without one, start times alone must do
 	return strings.TrimSpace(string(b))
 }
 
-// startOf gives the start time of a live process: field 22 of proc_pid_stat(5), counted from the
+// startOf returns the start time of a live process: field 22 of proc_pid_stat(5), counted from the
 // name in parentheses.
 func startOf(pid int) (start uint64, ok bool) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
