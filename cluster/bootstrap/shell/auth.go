@@ -27,19 +27,26 @@ type handshake struct {
 	conn   *trackedConn
 	timer  *handshakeTimer
 
-	certificates []userCertificate
-
-	keys             []keyOffer
-	keysListed       bool // keys is filled
-	tried            []string
+	keys             *keyOffers // nil until the first key is wanted
+	tried            []string   // names of the keys
+	answers          userAnswers
 	accepted         []string
 	hostKey          string // that the machine presented
-	userAsked        bool   // the user was asked, now or for an earlier connection
-	sentPassword     int    // the number of the password that was sent and not answered yet, 0 for none
-	tries            int    // how often the user's answers were sent
 	partialSuccesses int    // how many of several required methods have succeeded
 	callbackErr      error  // the first error of a callback
 	keyFileErr       error  // what is wrong with a file of the configuration
+}
+
+func newHandshake(ctx context.Context, d *Dialer, r route, conn *trackedConn, timer *handshakeTimer) *handshake {
+	h := &handshake{dialer: d, ctx: ctx, route: r, conn: conn, timer: timer}
+	h.answers.handshake = h
+	return h
+}
+
+// keyOffers is the keys to offer a machine, in their order.
+type keyOffers struct {
+	certificates []userCertificate
+	offers       []keyOffer
 }
 
 // keyOffer is a key to try.
@@ -68,9 +75,9 @@ func (h *handshake) nextMethod(c *ssh.ClientAuthContext) (ssh.AuthMethod, error)
 		return nil, io.ErrUnexpectedEOF // nothing was refused
 	}
 	if n := len(c.PartialSuccessMethods); n > h.partialSuccesses {
-		h.partialSuccesses, h.tries, h.sentPassword = n, 0, 0
+		h.partialSuccesses, h.answers.tries, h.answers.sentPassword = n, 0, 0
 	}
-	h.recordRefusal()
+	h.answers.recordRefusal()
 	h.accepted = c.AllowedMethods
 	for _, name := range h.route.methods {
 		if !slices.Contains(h.accepted, name) {
@@ -87,21 +94,21 @@ func (h *handshake) method(name string) ssh.AuthMethod {
 	if name == "publickey" {
 		return h.nextKey()
 	}
-	return h.interactiveMethod(name)
+	return h.answers.method(name)
 }
 
 // nextKey returns the next key, or nil after the last.
 func (h *handshake) nextKey() ssh.AuthMethod {
-	if !h.keysListed {
-		h.keysListed = true
-		h.listKeys()
+	if h.keys == nil {
+		h.keys = h.listKeys()
 	}
 	n := len(h.tried)
-	if n >= len(h.keys) || n >= maxKeys {
+	if n >= len(h.keys.offers) || n >= maxKeys {
 		return nil
 	}
-	h.tried = append(h.tried, h.keys[n].name)
-	return ssh.PublicKeys(h.keys[n].signer)
+	next := h.keys.offers[n]
+	h.tried = append(h.tried, next.name)
+	return ssh.PublicKeys(next.signer)
 }
 
 // withoutTimer calls f, which may wait for the user, and stops the handshake's timer meanwhile.
@@ -117,7 +124,7 @@ func (h *handshake) withoutTimer(f func() error) error {
 
 // listKeys collects the keys to offer: those that are named, those of the agent, those of the
 // default files.
-func (h *handshake) listKeys() {
+func (h *handshake) listKeys() *keyOffers {
 	named, defaults := h.dialer.keyFiles(h.route)
 	var held []ssh.Signer
 	if h.route.agent != "" {
@@ -126,33 +133,34 @@ func (h *handshake) listKeys() {
 	for i, s := range held {
 		held[i] = agentSigner{Signer: s, attempt: h}
 	}
-	h.findCertificates(slices.Concat(named, defaults))
+	keys := &keyOffers{certificates: findCertificates(h.route.certificates, slices.Concat(named, defaults))}
 	add := func(files []string) {
 		for _, path := range files {
 			if s := h.fileSigner(path, held); s != nil {
-				h.addKey(s, path)
+				keys.add(s, path)
 			}
 		}
 	}
 	add(named)
 	if !h.route.identitiesOnly {
 		for _, s := range held {
-			h.addKey(s, agentName(s.PublicKey()))
+			keys.add(s, agentName(s.PublicKey()))
 		}
 	}
 	add(defaults)
+	return keys
 }
 
-// addKey offers a key, after its certificates.
-func (h *handshake) addKey(s ssh.Signer, name string) {
-	h.addCertified(s)
-	h.addOffer(s, name)
+// add offers a key, after its certificates.
+func (k *keyOffers) add(s ssh.Signer, name string) {
+	k.addCertified(s)
+	k.addOffer(s, name)
 }
 
 // addOffer adds a key unless it is already there.
-func (h *handshake) addOffer(s ssh.Signer, name string) {
-	if !slices.ContainsFunc(h.keys, func(o keyOffer) bool { return sameKey(o.signer.PublicKey(), s.PublicKey()) }) {
-		h.keys = append(h.keys, keyOffer{signer: s, name: name})
+func (k *keyOffers) addOffer(s ssh.Signer, name string) {
+	if !slices.ContainsFunc(k.offers, func(o keyOffer) bool { return sameKey(o.signer.PublicKey(), s.PublicKey()) }) {
+		k.offers = append(k.offers, keyOffer{signer: s, name: name})
 	}
 }
 
@@ -198,7 +206,7 @@ func (h *handshake) fileSigner(path string, held []ssh.Signer) ssh.Signer {
 
 // explain returns why a handshake that the machine answered failed.
 func (h *handshake) explain(err error) error {
-	h.recordRefusal()
+	h.answers.recordRefusal()
 	if h.callbackErr != nil {
 		return h.callbackErr
 	}
@@ -208,13 +216,13 @@ func (h *handshake) explain(err error) error {
 // explainRefusal returns why the machine refused the user.
 func (h *handshake) explainRefusal(err error) error {
 	switch {
-	case !h.userAsked && strings.Contains(err.Error(), "Too many authentication failures"):
+	case !h.answers.userAsked && strings.Contains(err.Error(), "Too many authentication failures"):
 		return tooManyProblem(h.route, h.tried)
 	case len(h.accepted) > 0 && !slices.ContainsFunc(h.accepted, func(m string) bool { return slices.Contains(h.route.methods, m) }):
 		return methodsProblem(h.route, h.accepted)
 	case h.keyFileErr != nil:
 		return h.keyFileErr
-	case h.userAsked:
+	case h.answers.userAsked:
 		return wrongPasswordProblem(h.route)
 	case len(h.accepted) == 0:
 		return handshakeProblem(h.route, err)
@@ -222,5 +230,9 @@ func (h *handshake) explainRefusal(err error) error {
 		(slices.Contains(h.accepted, "password") || slices.Contains(h.accepted, "keyboard-interactive")):
 		return passwordProblem(h.route)
 	}
-	return keysProblem(h.route, h.tried, len(h.keys)-len(h.tried), h.accepted)
+	left := 0
+	if h.keys != nil {
+		left = len(h.keys.offers) - len(h.tried)
+	}
+	return keysProblem(h.route, h.tried, left, h.accepted)
 }

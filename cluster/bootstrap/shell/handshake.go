@@ -97,7 +97,7 @@ func (d *Dialer) dialOnce(ctx context.Context, r route, jump *Connection) (*Conn
 	clock := newHandshakeTimer(handshakeTimeout, func() { _ = conn.Close() })
 	release := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	counted := &trackedConn{Conn: conn}
-	a := &handshake{dialer: d, ctx: ctx, route: r, conn: counted, timer: clock}
+	a := newHandshake(ctx, d, r, counted, clock)
 	sc, channels, requests, err := ssh.NewClientConn(counted, r.address(), a.config(k))
 	clock.stop()
 	if err == nil && release() {

@@ -78,64 +78,73 @@ func (p *password) refuse(number int) {
 	p.refused = max(p.refused, number)
 }
 
+// userAnswers is the user's part of a handshake: the machine's questions, and what was answered.
+type userAnswers struct {
+	handshake    *handshake
+	userAsked    bool // now or for an earlier connection
+	sentPassword int  // the number of the password that was sent and not answered yet, 0 for none
+	tries        int  // how often answers were sent
+}
+
 // cachedPassword returns the password of the login that the handshake is for.
-func (h *handshake) cachedPassword() *password {
+func (a *userAnswers) cachedPassword() *password {
+	h := a.handshake
 	return h.dialer.passwords.get(login{user: h.route.user, machine: h.route.knownHostsName() + " " + h.route.address(), key: h.hostKey})
 }
 
 // promptPassword returns the user's password for the machine, and asks for it if necessary.
-func (h *handshake) promptPassword(question string) (answer string, err error) {
-	err = h.withoutTimer(func() error {
-		answer, h.sentPassword, err = h.cachedPassword().get(h.ctx, func(again bool) (string, error) {
+func (a *userAnswers) promptPassword(question string) (answer string, err error) {
+	err = a.handshake.withoutTimer(func() error {
+		answer, a.sentPassword, err = a.cachedPassword().get(a.handshake.ctx, func(again bool) (string, error) {
 			if again {
 				question = "that was refused, " + question
 			}
-			return h.prompt(question)
+			return a.prompt(question)
 		})
-		h.userAsked = true
+		a.userAsked = true
 		return err
 	})
 	return answer, err
 }
 
 // prompt asks the user.
-func (h *handshake) prompt(question string) (string, error) {
-	h.userAsked = true
-	answer, err := h.dialer.options.Prompt.Secret(h.ctx, question)
+func (a *userAnswers) prompt(question string) (string, error) {
+	a.userAsked = true
+	answer, err := a.handshake.dialer.options.Prompt.Secret(a.handshake.ctx, question)
 	if err != nil {
-		h.tries = passwordTries // a user who does not answer is not asked again
+		a.tries = passwordTries // a user who does not answer is not asked again
 	}
 	return string(answer), err
 }
 
 // recordRefusal records that the machine refused the last answer, if that was a password.
-func (h *handshake) recordRefusal() {
-	if h.sentPassword > 0 {
-		h.cachedPassword().refuse(h.sentPassword)
-		h.sentPassword = 0
+func (a *userAnswers) recordRefusal() {
+	if a.sentPassword > 0 {
+		a.cachedPassword().refuse(a.sentPassword)
+		a.sentPassword = 0
 	}
 }
 
 // password gives the password of the user.
-func (h *handshake) password() (string, error) {
-	return h.promptPassword("password of " + h.route.user + " on " + h.route.String())
+func (a *userAnswers) password() (string, error) {
+	return a.promptPassword("password of " + a.handshake.route.user + " on " + a.handshake.route.String())
 }
 
 // passwordQuestion is how PAM and sshd ask for what does not change from one login to the next.
 var passwordQuestion = lazyregexp.New(`(?i)^(\(\S+\) )?password( for \S+)?:\s*$`)
 
 // answerQuestions asks the user the machine's questions.
-func (h *handshake) answerQuestions(_, instruction string, questions []string, echos []bool) ([]string, error) {
+func (a *userAnswers) answerQuestions(_, instruction string, questions []string, echos []bool) ([]string, error) {
 	answers := make([]string, 0, len(questions))
 	for i, q := range questions {
-		question := h.route.user + " on " + h.route.String() + ", " + instruction + q
+		question := a.handshake.route.user + " on " + a.handshake.route.String() + ", " + instruction + q
 		var answer string
 		var err error
 		if len(questions) == 1 && !echos[i] && passwordQuestion.Get().MatchString(q) {
-			answer, err = h.promptPassword(question)
+			answer, err = a.promptPassword(question)
 		} else {
-			err = h.withoutTimer(func() (err error) {
-				answer, err = h.prompt(question)
+			err = a.handshake.withoutTimer(func() (err error) {
+				answer, err = a.prompt(question)
 				return err
 			})
 		}
@@ -147,14 +156,14 @@ func (h *handshake) answerQuestions(_, instruction string, questions []string, e
 	return answers, nil
 }
 
-// interactiveMethod returns a method that asks the user, or nil after too many tries.
-func (h *handshake) interactiveMethod(method string) ssh.AuthMethod {
-	if h.dialer.options.Prompt == nil || h.tries >= passwordTries {
+// method returns a method that asks the user, or nil after too many tries.
+func (a *userAnswers) method(name string) ssh.AuthMethod {
+	if a.handshake.dialer.options.Prompt == nil || a.tries >= passwordTries {
 		return nil
 	}
-	h.tries++
-	if method == "password" {
-		return ssh.PasswordCallback(h.password)
+	a.tries++
+	if name == "password" {
+		return ssh.PasswordCallback(a.password)
 	}
-	return ssh.KeyboardInteractive(h.answerQuestions)
+	return ssh.KeyboardInteractive(a.answerQuestions)
 }
