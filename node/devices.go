@@ -19,7 +19,7 @@ func (n *Node) machineChanged(m inventory.Machine) {
 		w.Devices.SetMachine(m)
 	}
 	n.publishDevices()
-	n.onceLooked.Do(func() { close(n.looked) })
+	n.looked.set()
 }
 
 // publishDevices publishes the devices of this node and their states by gossip. On a node that
@@ -52,7 +52,7 @@ func (n *Node) awaitDevices(ctx context.Context) {
 		return // no trial uses them
 	}
 	select {
-	case <-n.looked:
+	case <-n.looked.done():
 	case <-ctx.Done():
 	}
 }

@@ -1,15 +1,14 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -24,8 +23,6 @@ import (
 	"mlfnode/node/master"
 	"mlfnode/node/membership"
 	"mlfnode/node/monitor"
-	"mlfnode/node/worker"
-	"mlfnode/node/worker/allocator"
 )
 
 // OpenMaster starts the master of the cluster in the state folder, and founds the cluster if there
@@ -59,7 +56,7 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	if err := n.openServer(ctx, id); err != nil {
 		return nil, err
 	}
-	if err := n.removeEnvironments(ctx); err != nil {
+	if err := n.removeEnvironments(ctx, n.log); err != nil {
 		return nil, err
 	}
 	if n.history, err = history.Open(filepath.Join(cfg.StateDir, "history.db"), cfg.Logger); err != nil {
@@ -99,8 +96,10 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 			return nil, err
 		}
 	}
+	workers := capacity{n.membership.Gossip}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.slots, NeverFits: n.never, LeaseTrials: true, Nodes: n.nodes(), ClusterProblem: n.trouble,
+		Store: n.store, History: n.history, Logger: cfg.Logger, LeaseTrials: true, Nodes: n.nodes(),
+		Slots: workers.slots, NeverFits: workers.neverFits, ClusterProblem: workers.problem,
 		AwaitDevices: n.awaitDevices,
 		Retention:    master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
@@ -226,78 +225,6 @@ func (n *Node) linked() func() bool {
 	}
 }
 
-// slots returns how many attempts with these resources the nodes that take trials can run at a
-// time.
-func (n *Node) slots(r grid.Resources) int {
-	total := 0
-	for _, m := range n.membership.Gossip.Members() {
-		if m.There() && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined {
-			total += slotsOf(&m, r)
-		}
-	}
-	return total
-}
-
-// trouble returns why no node takes trials although there are nodes, "" if one does.
-func (n *Node) trouble() string {
-	var all []string
-	for _, m := range n.membership.Gossip.Members() {
-		if !m.There() || !m.Has(cluster.Worker) {
-			continue
-		}
-		if m.Reason == "" && !m.Drained && !m.Quarantined {
-			return ""
-		}
-		all = append(all, fmt.Sprintf("%s: %s", m.Node, cmp.Or(m.Reason, "drained")))
-	}
-	return strings.Join(all, "; ")
-}
-
-// capacityOf returns what a node has for trials with these resources.
-func capacityOf(m *cluster.Member, r grid.Resources) allocator.Node {
-	if !r.NeedsGPU() {
-		return allocator.Node{CPUs: grid.MilliOf(m.CPUs), Memory: m.Memory}
-	}
-	return worker.NodeOf(m.CPUs, m.Memory, m.Inventory)
-}
-
-// slotsOf returns how many attempts with these resources a node can run at a time.
-func slotsOf(m *cluster.Member, r grid.Resources) int {
-	if !r.Nodes.Has(m.Node, m.Labels) {
-		return 0
-	}
-	has := capacityOf(m, r)
-	return has.Slots(r)
-}
-
-// never returns why none of the known nodes, up or not, could ever run an attempt with these
-// resources: what the nearest one lacks. As long as no node is known, as in the first moments of a
-// master that runs no trials, nothing is too large.
-func (n *Node) never(r grid.Resources) string {
-	var best grid.Refusal
-	name := grid.NodeID("")
-	for _, m := range n.membership.Gossip.Members() {
-		if !m.Has(cluster.Worker) {
-			continue
-		}
-		has := capacityOf(&m, r)
-		refusal := has.NeverFits(r)
-		if !r.Nodes.Has(m.Node, m.Labels) {
-			refusal = grid.Refusal{Code: grid.RefusedNodes, What: string(r.Nodes)}
-		}
-		if refusal.Code == "" {
-			return ""
-		}
-		if name == "" || refusal.IsNearer(&best) {
-			best, name = refusal, m.Node
-		}
-	}
-	if name == "" {
-		return ""
-	}
-	return string(name) + " " + best.String()
-}
-
 // monitored returns what the API of a master shows and does.
 func (n *Node) monitored(ports config.Ports) monitor.Config {
 	info := describe(&n.cfg)
@@ -323,8 +250,8 @@ func (n *Node) monitored(ports config.Ports) monitor.Config {
 // submitted while this machine stood alone: from now on every worker reads the records, and an
 // environment may hold secrets. Trials of these sweeps get the environment of their node, as in
 // every cluster.
-func (n *Node) removeEnvironments(ctx context.Context) error {
-	records, err := n.store.Records.All(ctx)
+func (s *storage) removeEnvironments(ctx context.Context, log *slog.Logger) error {
+	records, err := s.store.Records.All(ctx)
 	if err != nil {
 		return fmt.Errorf("read the sweeps: %w", err)
 	}
@@ -335,10 +262,10 @@ func (n *Node) removeEnvironments(ctx context.Context) error {
 		sweep := *r.Sweep
 		sweep.Environ = nil
 		r.Sweep = &sweep
-		if _, err := n.store.Records.Update(ctx, &r); err != nil {
+		if _, err := s.store.Records.Update(ctx, &r); err != nil {
 			return fmt.Errorf("remove the environment of a shell: %w", err)
 		}
-		n.log.Info("the environment of the shell that submitted a sweep is removed, since workers can read it", "sweep", sweep.ID)
+		log.Info("the environment of the shell that submitted a sweep is removed, since workers can read it", "sweep", sweep.ID)
 	}
 	return nil
 }

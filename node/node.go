@@ -38,42 +38,56 @@ import (
 // Node is one node in this process. Make one with Open, OpenMaster or OpenWorker and end it with
 // Close.
 type Node struct {
-	cfg     config.Config
-	log     *slog.Logger
-	closers []func()
+	cfg config.Config
+	log *slog.Logger
+	lifecycle
+	host
+	execution
+	storage
+	registries
 
-	disk       stall
-	machine    *inventory.Watcher
-	sampled    atomic.Pointer[jetstream.Sample] // what the machine was doing when it was last looked at
-	executor   executor.Executor
-	containers *worker.Containers
-	adopter    worker.Adopter    // of a node in a cluster
-	server     *jetstream.Server // of a master
-	store      *jetstream.Store
-	history    *history.DB
-	master     *master.Master
+	membership *membership.Membership // of a node in a cluster
+	master     *master.Master         // of a node that keeps sweeps
 	worker     *worker.Worker
 	monitor    *monitor.Monitor
 
-	snapshots *checkpoint.Store // of a node that keeps sweeps
-	remote    checkpoint.Remote // the master's, of a worker; guarded by mu
+	remote checkpoint.Remote // where a worker stores checkpoints: on the master
 
-	authority  *trust.Authority       // of a master
-	scheduling *scheduling.Registry   // of a master
-	membership *membership.Membership // of a node in a cluster
+	stopping atomic.Bool // somebody asked for the end of this node: Close ends its programs, too
+	atWork   *latch      // set once a node of a cluster takes trials
 
-	stopping    atomic.Bool // somebody asked for the end of this node: Close ends its programs, too
-	onceWorking sync.Once
-	atWork      chan struct{} // closed once a node of a cluster takes trials
+	// mu guards remote and worker of a node that is still looking for its master, and what Reload
+	// changes in cfg.
+	mu sync.Mutex
+}
 
-	onceLooked sync.Once
-	looked     chan struct{} // closed once the machine's devices were looked at
+// host is the machine of a node as the node observes it.
+type host struct {
+	machine *inventory.Watcher
+	looked  *latch // set once the machine's devices were looked at
+	sampler sampler
+	disk    stall
+}
 
-	mu     sync.Mutex // guards remote and worker of a node that is still looking for its master, and what Reload changes in cfg
-	failed chan error // the first part that ended by itself
+// execution is what a node runs attempts with.
+type execution struct {
+	executor   executor.Executor
+	containers *worker.Containers
+	adopter    worker.Adopter // of a node in a cluster
+}
 
-	onceBroken sync.Once
-	broken     chan struct{} // closed when a part has ended by itself
+// storage is what a node that keeps sweeps stores them in.
+type storage struct {
+	server    *jetstream.Server // of a master
+	store     *jetstream.Store
+	history   *history.DB
+	snapshots *checkpoint.Store
+}
+
+// registries is what a master knows of the nodes, whether or not they run.
+type registries struct {
+	authority  *trust.Authority
+	scheduling *scheduling.Registry
 }
 
 // begin locks the state folder and ends what a dead agent left running, so that nothing writes to
@@ -85,8 +99,8 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor,
-		looked: make(chan struct{}), atWork: make(chan struct{}), broken: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger, lifecycle: newLifecycle(), atWork: newLatch(),
+		host: host{looked: newLatch()}, execution: execution{executor: cfg.Executor},
 	}
 	n.machine = inventory.NewWatcher(cfg.Machine, gpuSource(&cfg), n.machineChanged)
 	n.onClose(func() { lock.Close() })
@@ -180,7 +194,7 @@ func (n *Node) openMembership(m membership.Config) (err error) {
 	n.onClose(n.membership.Close)
 	n.start("inventory", n.machine.Run)
 	n.start("publish", n.membership.Publish)
-	n.start("sample", n.sample)
+	n.start("sample", func(ctx context.Context) error { return n.sampler.run(ctx, n.machine.Latest, cfg.StateDir) })
 	return nil
 }
 
@@ -281,22 +295,6 @@ func checkWritable(dir string) error {
 	return nil
 }
 
-// start runs a part of the node until Close.
-func (n *Node) start(name string, run func(context.Context) error) {
-	ctx, stop := context.WithCancel(context.Background()) // ends in Close, in its order
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := run(ctx); err != nil {
-			n.fail(fmt.Errorf("%s: %w", name, err))
-		}
-	}()
-	n.onClose(func() {
-		stop()
-		<-ended
-	})
-}
-
 // watchStore returns a part that fails when the connection to the store is closed for good: no
 // other part works from then on, and the node has to be started again.
 func watchStore(lost <-chan struct{}) func(context.Context) error {
@@ -313,24 +311,12 @@ func watchStore(lost <-chan struct{}) func(context.Context) error {
 // errStoreLost ends a node.
 var errStoreLost = errors.New("the connection to the store is closed; start the node again")
 
-// fail records that a part ended by itself. It closes the connections of clients, so that none
-// waits for a node that does nothing.
-func (n *Node) fail(err error) {
-	n.failed <- err
-	n.onceBroken.Do(func() { close(n.broken) })
-}
-
-func (n *Node) onClose(fn func()) { n.closers = append(n.closers, fn) }
-
 // Close stores reports and closes files. It stops the running attempts of a node that stands alone;
 // they run again later. Those of a node in a cluster continue and wait for its next agent, whatever
 // ended this one: an error at the start, a part that failed, a restart. Only after Stop does Close
 // stop them, too.
 func (n *Node) Close() {
-	for i := len(n.closers) - 1; i >= 0; i-- {
-		n.closers[i]()
-	}
-	n.closers = nil
+	n.end()
 }
 
 // Failed returns a channel with the error of a part that ended by itself.
@@ -374,7 +360,7 @@ func (n *Node) serve(l net.Listener) (stop func()) {
 	})
 	serving.Go(func() {
 		select {
-		case <-n.broken:
+		case <-n.broken.done():
 			cancel()
 		case <-ctx.Done():
 		}

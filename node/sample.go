@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/cluster/inventory"
@@ -11,9 +12,14 @@ import (
 // sampleEnd bounds how long the end of the node waits for a disk that does not answer.
 const sampleEnd = time.Second
 
-// sample measures what the machine is doing, until ctx ends. A disk that hangs delays only this:
-// heartbeats carry the last sample.
-func (n *Node) sample(ctx context.Context) error {
+// sampler measures what the machine is doing.
+type sampler struct {
+	last atomic.Pointer[jetstream.Sample]
+}
+
+// run measures until ctx ends; machine returns the machine as it is now. A disk that hangs delays
+// only this: heartbeats carry the last sample.
+func (s *sampler) run(ctx context.Context, machine func() inventory.Machine, stateDir string) error {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -21,8 +27,8 @@ func (n *Node) sample(ctx context.Context) error {
 		defer tick.Stop()
 		var meter inventory.Meter
 		for {
-			m := n.machine.Latest()
-			n.sampled.Store(sampleOf(meter.Read(n.cfg.StateDir, m.CPUs), &m))
+			m := machine()
+			s.last.Store(sampleOf(meter.Read(stateDir, m.CPUs), &m))
 			select {
 			case <-tick.C:
 			case <-ctx.Done():

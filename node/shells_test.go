@@ -32,9 +32,9 @@ func TestShellsOfALoneMachine(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n := &Node{store: store, log: log}
+	kept := storage{store: store}
 	for range 2 {
-		if err := n.removeEnvironments(t.Context()); err != nil {
+		if err := kept.removeEnvironments(t.Context(), log); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -124,20 +124,17 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, leave context.Can
 	following.Go(func() { n.membership.FollowKeyring(ctx, link) })
 	following.Go(func() { n.membership.RenewCertificate(ctx, n.membership.AskForCertificate) })
 	addProcessor()
-	n.announce()
+	n.atWork.set()
 	return n.worker.Run(ctx)
 }
 
-// announce marks this node as one that takes trials.
-func (n *Node) announce() { n.onceWorking.Do(func() { close(n.atWork) }) }
-
 // Working is closed once the node takes trials.
-func (n *Node) Working() <-chan struct{} { return n.atWork }
+func (n *Node) Working() <-chan struct{} { return n.atWork.done() }
 
 // takesTrials reports whether the node has come to take trials.
 func (n *Node) takesTrials() bool {
 	select {
-	case <-n.atWork:
+	case <-n.atWork.done():
 		return true
 	default:
 		return false
@@ -153,7 +150,7 @@ func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, fi
 	w, err := worker.New(n.devices(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Master: calls, Files: files, Executor: n.executor, Containers: n.containers, Machine: machine, Logger: cfg.Logger,
 		Adopt: n.adopter, Heartbeats: true, Outlive: n.outlive(), OnDirectives: n.membership.Apply, KeyringFingerprint: n.membership.KeysID,
-		Sample: n.sampled.Load, ProjectCacheLimit: cfg.Retention.Projects,
+		Sample: n.sampler.last.Load, ProjectCacheLimit: cfg.Retention.Projects,
 		Snapshots: n.checkpoints(), SnapshotRate: n.checkpointRate(),
 	}))
 	if err != nil {

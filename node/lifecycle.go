@@ -1,0 +1,67 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// lifecycle is the parts of a node that run, and how they end: in the reverse of the order in which
+// they were started.
+type lifecycle struct {
+	closers []func()
+	failed  chan error // the parts that ended by themselves
+	broken  *latch     // set when a part has ended by itself
+}
+
+func newLifecycle() lifecycle {
+	return lifecycle{failed: make(chan error, 8), broken: newLatch()}
+}
+
+// onClose has fn called by end, before what was registered earlier.
+func (l *lifecycle) onClose(fn func()) { l.closers = append(l.closers, fn) }
+
+// start runs a part until end.
+func (l *lifecycle) start(name string, run func(context.Context) error) {
+	ctx, stop := context.WithCancel(context.Background()) // ends in end, in its order
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := run(ctx); err != nil {
+			l.fail(fmt.Errorf("%s: %w", name, err))
+		}
+	}()
+	l.onClose(func() {
+		stop()
+		<-ended
+	})
+}
+
+// fail records that a part ended by itself. It closes the connections of clients, so that none
+// waits for a node that does nothing.
+func (l *lifecycle) fail(err error) {
+	l.failed <- err
+	l.broken.set()
+}
+
+// end ends the parts.
+func (l *lifecycle) end() {
+	for i := len(l.closers) - 1; i >= 0; i-- {
+		l.closers[i]()
+	}
+	l.closers = nil
+}
+
+// latch is an event that happens at most once.
+type latch struct {
+	once     sync.Once
+	happened chan struct{}
+}
+
+func newLatch() *latch { return &latch{happened: make(chan struct{})} }
+
+// set records that the event has happened.
+func (l *latch) set() { l.once.Do(func() { close(l.happened) }) }
+
+// done returns a channel that is closed once the event has happened.
+func (l *latch) done() <-chan struct{} { return l.happened }
