@@ -58,33 +58,33 @@ func (o *operation) launchService(ctx context.Context, r startRecord) error {
 }
 
 // launchBackground starts the supervisor, or makes the running one restart itself and the agent.
-func (o *operation) launchBackground(ctx context.Context, _ startRecord) error {
-	old := o.agentPID(ctx)
-	program, err := o.statProgram()
+func (i *installation) launchBackground(ctx context.Context, _ startRecord) error {
+	old := i.agentPID(ctx)
+	program, err := i.statProgram()
 	if err != nil {
 		return err
 	}
-	if own, _ := findSupervisor(o.Layout); own.PID > 0 {
+	if own, _ := findSupervisor(i.Layout); own.PID > 0 {
 		if err := own.Signal(unix.SIGUSR2); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("restart the node: %w", err)
 		}
-	} else if err := o.startSupervisor(); err != nil {
+	} else if err := i.startSupervisor(); err != nil {
 		return fmt.Errorf("start the node: %w", err)
 	}
-	return o.waitForAgent(ctx, old, program)
+	return i.waitForAgent(ctx, old, program)
 }
 
 // startSupervisor starts the supervisor in a session of its own, which inherits nothing from this
 // process's session.
-func (o *operation) startSupervisor() error {
-	log, err := openLog(o.Layout)
+func (i *installation) startSupervisor() error {
+	log, err := openLog(i.Layout)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	closeFilesOnExec()
-	c := exec.Command(o.Program(), protocol.Command, SuperviseAction, "--root", o.Root)
-	c.Dir, c.Stdout, c.Stderr, c.Env = o.Root, log, log, supervisorEnvironment()
+	c := exec.Command(i.Program(), protocol.Command, SuperviseAction, "--root", i.Root)
+	c.Dir, c.Stdout, c.Stderr, c.Env = i.Root, log, log, supervisorEnvironment()
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := c.Start(); err != nil {
 		return err
@@ -159,8 +159,8 @@ func openLog(p protocol.Layout) (*os.File, error) {
 }
 
 // statProgram returns the installed program's file.
-func (o *operation) statProgram() (os.FileInfo, error) {
-	info, err := os.Stat(o.Program())
+func (i *installation) statProgram() (os.FileInfo, error) {
+	info, err := os.Stat(i.Program())
 	if err != nil {
 		return nil, fmt.Errorf("look for the program: %w", err)
 	}
@@ -169,9 +169,9 @@ func (o *operation) statProgram() (os.FileInfo, error) {
 
 // waitForAgent waits until a new agent answers that runs the program installed before the start or
 // the one installed now: an up from elsewhere may have replaced the program meanwhile.
-func (o *operation) waitForAgent(ctx context.Context, old int, program os.FileInfo) error {
+func (i *installation) waitForAgent(ctx context.Context, old int, program os.FileInfo) error {
 	up := pollUntil(ctx, startTimeout, func() bool {
-		pid := o.agentPID(ctx)
+		pid := i.agentPID(ctx)
 		if pid == 0 || pid == old {
 			return false
 		}
@@ -179,15 +179,15 @@ func (o *operation) waitForAgent(ctx context.Context, old int, program os.FileIn
 		if err != nil {
 			return false
 		}
-		now, err := o.statProgram()
+		now, err := i.statProgram()
 		return os.SameFile(runs, program) || err == nil && os.SameFile(runs, now)
 	})
 	if up {
 		return nil
 	}
 	return &protocol.Problem{
-		Cause: fmt.Sprintf("the node did not start within %v; the last lines of its log:\n%s", startTimeout, lastLines(o.Log(), shownLines)),
-		Cure:  "fix what the log reports, then run this again; the whole log is " + o.Log(),
+		Cause: fmt.Sprintf("the node did not start within %v; the last lines of its log:\n%s", startTimeout, lastLines(i.Log(), shownLines)),
+		Cure:  "fix what the log reports, then run this again; the whole log is " + i.Log(),
 	}
 }
 
@@ -251,12 +251,12 @@ func supervisorWithPID(p protocol.Layout, pid int) processid.ID {
 }
 
 // refuseOtherMachine refuses a root folder whose node another machine runs.
-func (o *operation) refuseOtherMachine() error {
-	_, host := findSupervisor(o.Layout)
+func (i *installation) refuseOtherMachine() error {
+	_, host := findSupervisor(i.Layout)
 	if host == "" {
 		return nil
 	}
-	return &protocol.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine", o.Root, host),
+	return &protocol.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine", i.Root, host),
 		Cure: "do it there; or choose another folder for this machine with -r, on a disk of its own"}
 }
 

@@ -40,7 +40,7 @@ func TestNumbersOfOtherMachines(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			o := &operation{Layout: protocol.Layout{Root: t.TempDir()}}
+			o := &operation{installation: installation{Layout: protocol.Layout{Root: t.TempDir()}}}
 			f, err := os.Create(supervisorLock(o.Layout))
 			if err != nil {
 				t.Fatal(err)

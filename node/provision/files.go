@@ -22,17 +22,17 @@ func supervisorID(p protocol.Layout) string   { return filepath.Join(p.Root, "su
 func recordFile(p protocol.Layout) string     { return filepath.Join(p.Root, "up.json") }
 
 // lock creates the root folder if necessary, and locks it for this action.
-func (o *operation) lock(ctx context.Context) (unlock func(), err error) {
-	if err := os.MkdirAll(o.Root, 0o700); err != nil {
+func (i *installation) lock(ctx context.Context) (unlock func(), err error) {
+	if err := os.MkdirAll(i.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the node: %w", err)
 	}
-	f, err := os.OpenFile(lockFile(o.Layout), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(lockFile(i.Layout), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
 	if !pollUntil(ctx, lockTimeout, func() bool { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }) {
 		f.Close()
-		return nil, &protocol.Problem{Cause: "another mlfnode is working in " + o.Root, Cure: "wait until it is done, then run this again"}
+		return nil, &protocol.Problem{Cause: "another mlfnode is working in " + i.Root, Cure: "wait until it is done, then run this again"}
 	}
 	return func() { f.Close() }, nil
 }
@@ -64,15 +64,15 @@ type cachedDigest struct {
 
 // programDigest returns the digest of the program, or "" if there is none. The program has some 50
 // MB, so it is read again only when the file has changed.
-func (o *operation) programDigest() string {
-	info, err := os.Stat(o.Program())
+func (i *installation) programDigest() string {
+	info, err := os.Stat(i.Program())
 	if err != nil {
 		return ""
 	}
-	if last := o.cached.info; last == nil || !os.SameFile(last, info) || !last.ModTime().Equal(info.ModTime()) || last.Size() != info.Size() {
-		o.cached = cachedDigest{info, digestFile(o.Program())}
+	if last := i.cached.info; last == nil || !os.SameFile(last, info) || !last.ModTime().Equal(info.ModTime()) || last.Size() != info.Size() {
+		i.cached = cachedDigest{info, digestFile(i.Program())}
 	}
-	return o.cached.digest
+	return i.cached.digest
 }
 
 // startRecord records what start has started. The digests are added once it runs.
@@ -92,10 +92,10 @@ func readRecord(p protocol.Layout) startRecord {
 	return r
 }
 
-func (o *operation) writeRecord(r startRecord) error {
+func (i *installation) writeRecord(r startRecord) error {
 	b, err := json.Marshal(r)
 	if err == nil {
-		err = durable.WriteFile(recordFile(o.Layout), b, 0o600)
+		err = durable.WriteFile(recordFile(i.Layout), b, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("record what was started: %w", err)

@@ -26,14 +26,14 @@ func (o *operation) inspect(ctx context.Context) error {
 }
 
 // startProblems returns what keeps a node that does not answer from working.
-func (o *operation) startProblems() []protocol.Problem {
-	cfg, err := o.loadConfig(o.Config())
+func (i *installation) startProblems() []protocol.Problem {
+	cfg, err := i.loadConfig(i.Config())
 	if err != nil {
-		return []protocol.Problem{*problemOf(o.configProblem(err, o.Config()))}
+		return []protocol.Problem{*problemOf(i.configProblem(err, i.Config()))}
 	}
-	role := readRecord(o.Layout).Role
+	role := readRecord(i.Layout).Role
 	var found []protocol.Problem
-	for _, t := range o.takenPorts(cfg, role == string(trust.Master)) {
+	for _, t := range i.takenPorts(cfg, role == string(trust.Master)) {
 		found = append(found, *portProblem(t))
 	}
 	return found
@@ -43,32 +43,32 @@ func (o *operation) startProblems() []protocol.Problem {
 const agentTimeout = time.Second
 
 // observe returns the state of the machine.
-func (o *operation) observe(ctx context.Context) protocol.Observed {
-	s := protocol.Observed{Digest: o.programDigest(), BestService: protocol.ServiceBackground}
+func (i *installation) observe(ctx context.Context) protocol.Observed {
+	s := protocol.Observed{Digest: i.programDigest(), BestService: protocol.ServiceBackground}
 	if s.Digest != "" {
-		s.Release = o.release
+		s.Release = i.release
 	}
-	config, _ := os.ReadFile(o.Config())
+	config, _ := os.ReadFile(i.Config())
 	s.Config = string(config)
-	o.observeIdentity(&s)
-	o.observeService(ctx, &s)
-	o.observeAgent(ctx, &s)
-	r := readRecord(o.Layout)
+	i.observeIdentity(&s)
+	i.observeService(ctx, &s)
+	i.observeAgent(ctx, &s)
+	r := readRecord(i.Layout)
 	s.Stale = (s.Active || s.Service != "") && (r.Program != s.Digest || r.Config != digestOf(config))
 	return s
 }
 
-func (o *operation) observeIdentity(s *protocol.Observed) {
-	id, err := trust.LoadIdentity(filepath.Join(o.State(), "trust"))
-	if err == nil && node.CheckRestored(o.State()) == nil {
-		cfg := config.Config{StateDir: o.State()}
+func (i *installation) observeIdentity(s *protocol.Observed) {
+	id, err := trust.LoadIdentity(filepath.Join(i.State(), "trust"))
+	if err == nil && node.CheckRestored(i.State()) == nil {
+		cfg := config.Config{StateDir: i.State()}
 		s.Moved, s.Node, s.Role, s.Cluster = node.Moved(cfg), string(id.Node), string(id.Role), id.Cluster.String()
 		s.Joined = !s.Moved && !membership.Refused(cfg.StateDir)
 	}
 }
 
 // observeService finds out what keeps the node running, and what could do so best.
-func (o *operation) observeService(ctx context.Context, s *protocol.Observed) {
+func (i *installation) observeService(ctx context.Context, s *protocol.Observed) {
 	homes := []service.Manager{{}}
 	if os.Getuid() != 0 {
 		homes = []service.Manager{{User: true}}
@@ -81,20 +81,20 @@ func (o *operation) observeService(ctx context.Context, s *protocol.Observed) {
 		if s.BestService = protocol.ServiceSystem; h.User {
 			s.BestService = protocol.ServiceUser
 		}
-		if state.Installed && strings.HasPrefix(state.Program, o.Program()+" ") {
+		if state.Installed && strings.HasPrefix(state.Program, i.Program()+" ") {
 			s.Service, s.PID, s.Linger = s.BestService, state.PID, state.Linger
 		}
 	}
-	if own, _ := findSupervisor(o.Layout); own.PID > 0 {
+	if own, _ := findSupervisor(i.Layout); own.PID > 0 {
 		s.Service, s.PID = protocol.ServiceBackground, own.PID
 	}
 }
 
 // observeAgent asks the agent.
-func (o *operation) observeAgent(ctx context.Context, s *protocol.Observed) {
+func (i *installation) observeAgent(ctx context.Context, s *protocol.Observed) {
 	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
 	defer cancel()
-	session, about := node.At(ctx, config.Config{StateDir: o.State()})
+	session, about := node.At(ctx, config.Config{StateDir: i.State()})
 	if session == nil {
 		return
 	}
@@ -106,10 +106,10 @@ func (o *operation) observeAgent(ctx context.Context, s *protocol.Observed) {
 }
 
 // agentPID returns the process ID of the agent that answers, or 0 if none does.
-func (o *operation) agentPID(ctx context.Context) int {
+func (i *installation) agentPID(ctx context.Context) int {
 	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
 	defer cancel()
-	session, about := node.At(ctx, config.Config{StateDir: o.State()})
+	session, about := node.At(ctx, config.Config{StateDir: i.State()})
 	if session == nil {
 		return 0
 	}
@@ -118,10 +118,10 @@ func (o *operation) agentPID(ctx context.Context) int {
 }
 
 // refuseOtherInstallation refuses a machine on which a service of another installation runs.
-func (o *operation) refuseOtherInstallation(ctx context.Context) error {
+func (i *installation) refuseOtherInstallation(ctx context.Context) error {
 	h := service.Manager{User: os.Getuid() != 0}
 	state, err := service.Status(ctx, h)
-	if err != nil || !state.Installed || strings.HasPrefix(state.Program, o.Program()+" ") {
+	if err != nil || !state.Installed || strings.HasPrefix(state.Program, i.Program()+" ") {
 		return nil
 	}
 	cure := "mlfnode service uninstall"

@@ -31,18 +31,23 @@ const maxRequest = 256 << 20
 
 // operation is one request being carried out.
 type operation struct {
-	protocol.Layout
+	installation
 	request  protocol.Request
 	body     io.Reader // what follows the request
-	release  string
 	response protocol.Response
-	cached   cachedDigest // of Layout.Program
+}
+
+// installation is the node of a root folder: its files, its agent, and what keeps that running.
+type installation struct {
+	protocol.Layout
+	release string       // version of this program
+	cached  cachedDigest // of Layout.Program
 }
 
 // Serve reads one request, carries it out, and prints the response. It returns an error only if it
 // can't print one.
 func (p Provisioner) Serve(ctx context.Context, action string, in io.Reader, out io.Writer) error {
-	o := &operation{release: p.Release, response: protocol.Response{Version: protocol.Version}}
+	o := &operation{installation: installation{release: p.Release}, response: protocol.Response{Version: protocol.Version}}
 	if err := o.run(ctx, action, in); err != nil {
 		o.response.Problem = problemOf(err)
 	}
@@ -109,9 +114,9 @@ func (o *operation) readRequest(r *bufio.Reader) error {
 const lockTimeout = 30 * time.Second
 
 // withLock returns an action that runs under the lock of the root folder.
-func (o *operation) withLock(act func(context.Context) error) func(context.Context) error {
+func (i *installation) withLock(act func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		unlock, err := o.lock(ctx)
+		unlock, err := i.lock(ctx)
 		if err != nil {
 			return err
 		}
@@ -126,9 +131,9 @@ func (o *operation) recordChange(format string, v ...any) {
 }
 
 // loadConfig loads a node.yaml, with the state folder under the root.
-func (o *operation) loadConfig(file string) (config.Config, error) {
+func (i *installation) loadConfig(file string) (config.Config, error) {
 	cfg, err := config.Load(file)
-	cfg.StateDir, cfg.Version, cfg.Logger = o.State(), o.release, slog.New(slog.DiscardHandler)
+	cfg.StateDir, cfg.Version, cfg.Logger = i.State(), i.release, slog.New(slog.DiscardHandler)
 	return cfg, err
 }
 

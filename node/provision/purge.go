@@ -76,21 +76,21 @@ func matchFiles(pattern string) ([]string, error) {
 
 // purgeProjects removes the pushed files, which are listed beside each project. Files of trials and
 // of the user stay.
-func (o *operation) purgeProjects() error {
-	lists, err := matchFiles(filepath.Join(o.Projects(), ".*.pushed"))
+func (i *installation) purgeProjects() error {
+	lists, err := matchFiles(filepath.Join(i.Projects(), ".*.pushed"))
 	if err != nil {
 		return err
 	}
 	for _, list := range lists {
 		project := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(list), "."), ".pushed")
-		if err := purgeProject(filepath.Join(o.Projects(), project), readPushed(list)); err != nil {
+		if err := purgeProject(filepath.Join(i.Projects(), project), readPushed(list)); err != nil {
 			return fmt.Errorf("remove the project %s: %w", project, err)
 		}
 		if err := removeIfPresent(list); err != nil {
 			return fmt.Errorf("remove the project %s: %w", project, err)
 		}
 	}
-	drafts, err := matchFiles(filepath.Join(o.Projects(), durable.PartPrefix+"*"))
+	drafts, err := matchFiles(filepath.Join(i.Projects(), durable.PartPrefix+"*"))
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (o *operation) purgeProjects() error {
 			return err
 		}
 	}
-	_ = os.Remove(o.Projects()) // it stays if it contains projects of the user
+	_ = os.Remove(i.Projects()) // it stays if it contains projects of the user
 	return nil
 }
 

@@ -44,7 +44,7 @@ func TestPurgeLeavesWhatIsNotOurs(t *testing.T) {
 		"state/token", "state/trust/ca.key", "state/jetstream/x/y"} {
 		write(name)
 	}
-	o := &operation{Layout: place}
+	o := &operation{installation: installation{Layout: place}}
 	if err := o.purge(); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestPurgeRemovesAll(t *testing.T) {
 	p.add("sub/train.py", "2", true)
 	p.push(t, nil)
 	p.push(t, p.tar(t, "sub/train.py"))
-	o := &operation{Layout: protocol.Layout{Root: p.root}}
+	o := &operation{installation: installation{Layout: protocol.Layout{Root: p.root}}}
 	if err := os.MkdirAll(o.State(), 0o700); err != nil {
 		t.Fatal(err)
 	}

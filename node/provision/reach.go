@@ -47,11 +47,11 @@ func (o *operation) chooseSeed(ctx context.Context) (string, error) {
 	return "", failed[0]
 }
 
-func (o *operation) currentSeed() string {
+func (i *installation) currentSeed() string {
 	var c struct {
 		Seed string `yaml:"seed"`
 	}
-	if b, err := os.ReadFile(o.Config()); err == nil {
+	if b, err := os.ReadFile(i.Config()); err == nil {
 		_ = yaml.Unmarshal(b, &c) // an unreadable file has no seed
 	}
 	return c.Seed

@@ -180,7 +180,7 @@ func TestReceiveCutOff(t *testing.T) {
 
 func TestPurge(t *testing.T) {
 	order := func(root string) protocol.Response {
-		o := &operation{Layout: protocol.Layout{Root: root}, request: protocol.Request{Purge: true}}
+		o := &operation{installation: installation{Layout: protocol.Layout{Root: root}}, request: protocol.Request{Purge: true}}
 		if err := o.stop(context.Background()); err != nil {
 			o.response.Problem = problemOf(err)
 		}

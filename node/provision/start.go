@@ -103,18 +103,18 @@ func (o *operation) restrictFolders() error {
 
 // refuseForeignFiles refuses a root folder that contains files of somebody else under the names of
 // the node's own files: those would be replaced, and removed by a purge.
-func (o *operation) refuseForeignFiles() error {
+func (i *installation) refuseForeignFiles() error {
 	for _, file := range []string{"token", "trust", "lock"} {
-		if _, err := os.Lstat(filepath.Join(o.State(), file)); err == nil {
+		if _, err := os.Lstat(filepath.Join(i.State(), file)); err == nil {
 			return nil // the state folder is a node's
 		}
 	}
 	strange := ""
-	if entries, _ := os.ReadDir(o.State()); len(entries) > 0 {
-		strange = o.State()
+	if entries, _ := os.ReadDir(i.State()); len(entries) > 0 {
+		strange = i.State()
 	}
-	if b, err := os.ReadFile(o.Config()); err == nil && !strings.HasPrefix(string(b), protocol.NodeHeading) && readRecord(o.Layout) == (startRecord{}) {
-		strange = o.Config()
+	if b, err := os.ReadFile(i.Config()); err == nil && !strings.HasPrefix(string(b), protocol.NodeHeading) && readRecord(i.Layout) == (startRecord{}) {
+		strange = i.Config()
 	}
 	if strange == "" {
 		return nil
@@ -156,21 +156,21 @@ func (o *operation) desiredConfig(ctx context.Context) (string, error) {
 }
 
 // validateConfig loads new settings before they replace the current ones.
-func (o *operation) validateConfig(text string) (config.Config, error) {
-	file := filepath.Join(o.Root, ".wanted.yaml")
+func (i *installation) validateConfig(text string) (config.Config, error) {
+	file := filepath.Join(i.Root, ".wanted.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return config.Config{}, fmt.Errorf("write the settings: %w", err)
 	}
 	defer os.Remove(file)
-	cfg, err := o.loadConfig(file)
+	cfg, err := i.loadConfig(file)
 	if err != nil {
-		return cfg, o.configProblem(err, file)
+		return cfg, i.configProblem(err, file)
 	}
 	return cfg, nil
 }
 
-func (o *operation) configProblem(err error, file string) error {
-	return &protocol.Problem{Cause: strings.ReplaceAll(err.Error(), file, o.Config()), Cure: "correct the settings of this machine; the node.yaml that comes with mlfnode explains each"}
+func (i *installation) configProblem(err error, file string) error {
+	return &protocol.Problem{Cause: strings.ReplaceAll(err.Error(), file, i.Config()), Cure: "correct the settings of this machine; the node.yaml that comes with mlfnode explains each"}
 }
 
 // checkPorts reports the first of the node's ports that another process holds.
@@ -182,18 +182,18 @@ func (o *operation) checkPorts(cfg config.Config) error {
 }
 
 // takenPorts lists the node's ports that are neither free nor its own.
-func (o *operation) takenPorts(cfg config.Config, master bool) []doctor.TakenPort {
-	_, others := o.ports(cfg, master)
+func (i *installation) takenPorts(cfg config.Config, master bool) []doctor.TakenPort {
+	_, others := i.ports(cfg, master)
 	return others
 }
 
 // ports lists the node's ports that are in use, by its own processes and by others.
-func (o *operation) ports(cfg config.Config, master bool) (own, others []doctor.TakenPort) {
+func (i *installation) ports(cfg config.Config, master bool) (own, others []doctor.TakenPort) {
 	c := cfg.Cluster
 	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
-	mine := processes(o.Layout)
+	mine := processes(i.Layout)
 	taken := doctor.TakenPorts(doctor.Host{Ports: ports, Bind: c.Bind, Master: master})
-	mine = append(mine, processes(o.Layout)...) // an agent may have started or ended meanwhile
+	mine = append(mine, processes(i.Layout)...) // an agent may have started or ended meanwhile
 	for _, t := range taken {
 		if slices.ContainsFunc(mine, func(p process) bool { return p.PID == t.PID }) {
 			own = append(own, t)
@@ -270,7 +270,7 @@ func (o *operation) checkIdentity(ctx context.Context, cfg config.Config) error 
 
 // masterHasOtherCA reports whether the master is known to belong to another cluster than the
 // credentials.
-func (o *operation) masterHasOtherCA(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
+func (i *installation) masterHasOtherCA(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	d := tls.Dialer{Config: id.CAs.Client(nil)}
@@ -283,8 +283,8 @@ func (o *operation) masterHasOtherCA(ctx context.Context, cfg config.Config, id 
 
 // credentialsAccepted reports whether the credentials belong to the master's cluster and are not
 // refused there. A master that does not answer gets the benefit of the doubt.
-func (o *operation) credentialsAccepted(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
-	return !membership.Refused(cfg.StateDir) && !o.masterHasOtherCA(ctx, cfg, id) && !o.credentialsRefused(ctx, cfg, id)
+func (i *installation) credentialsAccepted(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
+	return !membership.Refused(cfg.StateDir) && !i.masterHasOtherCA(ctx, cfg, id) && !i.credentialsRefused(ctx, cfg, id)
 }
 
 const (
@@ -297,7 +297,7 @@ const (
 
 // credentialsRefused reports whether the master is known to refuse the credentials, in the TLS
 // handshake or afterwards. It requests a bundle, which only a node may do.
-func (o *operation) credentialsRefused(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
+func (i *installation) credentialsRefused(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	client := api.NewRemote([]string{cfg.Cluster.Seed}, id.Client(), "")

@@ -83,8 +83,8 @@ func (o *operation) stopAll(ctx context.Context) error {
 }
 
 // stopAgent stops the agent, and uninstalls the service that keeps it running.
-func (o *operation) stopAgent(ctx context.Context, how string) error {
-	o.stopBackground(ctx)
+func (i *installation) stopAgent(ctx context.Context, how string) error {
+	i.stopBackground(ctx)
 	if how != protocol.ServiceSystem && how != protocol.ServiceUser {
 		return nil
 	}
@@ -93,77 +93,77 @@ func (o *operation) stopAgent(ctx context.Context, how string) error {
 }
 
 // stopBackground stops the supervisor, which stops the agent.
-func (o *operation) stopBackground(ctx context.Context) {
-	own, _ := findSupervisor(o.Layout)
+func (i *installation) stopBackground(ctx context.Context) {
+	own, _ := findSupervisor(i.Layout)
 	if own.PID == 0 {
 		return
 	}
 	_ = own.Signal(unix.SIGTERM) // it may have exited
 	asked := time.Now()
-	pollUntil(ctx, node.StopLimit, func() bool { return !own.Alive() || stopTimedOut(o.Layout, asked, stopTimeout) })
+	pollUntil(ctx, node.StopLimit, func() bool { return !own.Alive() || stopTimedOut(i.Layout, asked, stopTimeout) })
 	if !own.Alive() {
 		return
 	}
 	_ = own.Signal(unix.SIGKILL)
 	pollUntil(ctx, killTimeout, func() bool { return !own.Alive() })
-	terminate(ctx, func() []process { return agentProcesses(o.Layout) }, unix.SIGKILL, killTimeout)
+	terminate(ctx, func() []process { return agentProcesses(i.Layout) }, unix.SIGKILL, killTimeout)
 }
 
 // stopManualAgent stops an agent that nothing keeps running, such as one that was started by hand.
-func (o *operation) stopManualAgent(ctx context.Context) {
-	own, ok := processid.Of(node.Holder(o.State()))
+func (i *installation) stopManualAgent(ctx context.Context) {
+	own, ok := processid.Of(node.Holder(i.State()))
 	if !ok || slices.Contains(selfAndAncestors(), own.PID) || own.Signal(unix.SIGTERM) != nil {
 		return
 	}
 	asked := time.Now()
-	pollUntil(ctx, node.StopLimit, func() bool { return !own.Alive() || stopTimedOut(o.Layout, asked, stopTimeout) })
+	pollUntil(ctx, node.StopLimit, func() bool { return !own.Alive() || stopTimedOut(i.Layout, asked, stopTimeout) })
 }
 
 // killOrphanedTrials kills trials that have lost their shims.
-func (o *operation) killOrphanedTrials(ctx context.Context) error {
-	b, err := os.ReadFile(filepath.Join(o.State(), "token"))
+func (i *installation) killOrphanedTrials(ctx context.Context) error {
+	b, err := os.ReadFile(filepath.Join(i.State(), "token"))
 	if err != nil {
 		return nil // no node has run here
 	}
-	if err := shim.Reap(ctx, node.ShimFolders(o.State()), strings.TrimSpace(string(b)), slog.New(slog.DiscardHandler)); err != nil {
+	if err := shim.Reap(ctx, node.ShimFolders(i.State()), strings.TrimSpace(string(b)), slog.New(slog.DiscardHandler)); err != nil {
 		return fmt.Errorf("end trials: %w", err)
 	}
 	return nil
 }
 
 // leftovers lists what is still there and should not be.
-func (o *operation) leftovers(seen protocol.Observed, held []doctor.TakenPort) []string {
+func (i *installation) leftovers(seen protocol.Observed, held []doctor.TakenPort) []string {
 	var left []string
-	for _, p := range nodeProcesses(o.Layout) {
+	for _, p := range nodeProcesses(i.Layout) {
 		left = append(left, fmt.Sprintf("process %d (%s)", p.PID, strings.TrimSpace(strings.Join(p.args, " "))))
 	}
 	if seen.Service != "" {
 		left = append(left, "the service "+service.Unit)
 	}
-	for _, t := range o.stillHeld(held) {
+	for _, t := range i.stillHeld(held) {
 		left = append(left, "port "+t.Port+", "+t.Cause)
 	}
 	return left
 }
 
 // heldPorts lists the ports that the node holds.
-func (o *operation) heldPorts() []doctor.TakenPort {
-	cfg, err := o.loadConfig(o.Config())
+func (i *installation) heldPorts() []doctor.TakenPort {
+	cfg, err := i.loadConfig(i.Config())
 	if err != nil {
 		return nil // no node runs with such settings
 	}
-	own, _ := o.ports(cfg, true)
+	own, _ := i.ports(cfg, true)
 	return own
 }
 
 // stillHeld lists the ports that the node held and that are still in use, except those that another
 // program is known to have taken.
-func (o *operation) stillHeld(held []doctor.TakenPort) []doctor.TakenPort {
-	cfg, err := o.loadConfig(o.Config())
+func (i *installation) stillHeld(held []doctor.TakenPort) []doctor.TakenPort {
+	cfg, err := i.loadConfig(i.Config())
 	if err != nil || len(held) == 0 {
 		return nil
 	}
-	own, others := o.ports(cfg, true)
+	own, others := i.ports(cfg, true)
 	unseen := slices.DeleteFunc(others, func(t doctor.TakenPort) bool { return t.PID > 0 })
 	return slices.DeleteFunc(append(own, unseen...), func(t doctor.TakenPort) bool {
 		return !slices.ContainsFunc(held, func(h doctor.TakenPort) bool { return h.Port == t.Port })
@@ -171,8 +171,8 @@ func (o *operation) stillHeld(held []doctor.TakenPort) []doctor.TakenPort {
 }
 
 // isNodeFolder reports whether the root folder belongs to a node.
-func (o *operation) isNodeFolder() bool {
-	for _, file := range []string{o.Program(), supervisorLock(o.Layout), filepath.Join(o.State(), "token")} {
+func (i *installation) isNodeFolder() bool {
+	for _, file := range []string{i.Program(), supervisorLock(i.Layout), filepath.Join(i.State(), "token")} {
 		if _, err := os.Stat(file); err == nil {
 			return true
 		}
