@@ -18,7 +18,7 @@ import (
 type DB struct {
 	*index
 	read      *sql.DB
-	sortSlots chan struct{} // held by a query that sorts all of a sweep; nil on the master's handle
+	sortLimit chan struct{} // held by a query that sorts all of a sweep; nil on the master's handle
 }
 
 // index is what all handles of one history share.
@@ -46,7 +46,7 @@ type index struct {
 // Listings returns a handle to read for people: over connections of its own, with few sorts at one
 // time, each of them bounded in time.
 func (d *DB) Listings() *DB {
-	return &DB{index: d.index, read: d.listings, sortSlots: d.sortSlots}
+	return &DB{index: d.index, read: d.listings, sortLimit: d.sortSlots}
 }
 
 // Close closes the files. It is called on the handle that Open returned.

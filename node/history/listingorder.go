@@ -29,7 +29,7 @@ func (l *listing) orderedIDs(ctx context.Context) ([]int64, error) {
 	if ok && (value < int64(len(boundedColumns)) && l.q.Limit+offset <= fastBlockPage || l.q.Sort == SortStarted || l.q.Sort == SortEnded) {
 		return l.firstByBlocks(ctx, value)
 	}
-	if l.d.sortSlots != nil && l.q.After == nil { // many rows may look alike in the column
+	if l.d.sortLimit != nil && l.q.After == nil { // many rows may look alike in the column
 		if ids, found := l.d.orders.find(l.orderKey(), l.sweep); found {
 			return l.pageOf(ids), nil
 		}

@@ -68,7 +68,7 @@ func TestListingsPage(t *testing.T) {
 			}
 		}
 	}
-	if n := len(l.orders.cached); n > maxCachedOrders || l.orders.idCount > maxCachedIDs {
+	if n := len(l.orders.cached); n == 0 || n > maxCachedOrders || l.orders.idCount > maxCachedIDs {
 		t.Errorf("%d orders of %d ids are kept", n, l.orders.idCount)
 	}
 }
@@ -85,8 +85,11 @@ func TestMasterDoesNotWaitForListings(t *testing.T) {
 		}
 		defer conn.Close()
 	}
-	for range cap(d.sortSlots) {
-		d.sortSlots <- struct{}{}
+	if d.sortLimit != nil || cap(l.sortLimit) == 0 {
+		t.Fatalf("got %d sorts at one time for the master and %d for listings, want no limit and some", cap(d.sortLimit), cap(l.sortLimit))
+	}
+	for range cap(l.sortLimit) {
+		l.sortLimit <- struct{}{}
 	}
 	var waiting sync.WaitGroup
 	gone, leave := context.WithCancel(t.Context())

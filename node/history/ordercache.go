@@ -104,7 +104,7 @@ func (l *listing) sortedIDs(ctx context.Context) ([]int64, error) {
 	expr, args := l.expression()
 	args = slices.Concat(args, args)
 	order := l.orderBy(expr) + ", id"
-	if l.d.sortSlots == nil {
+	if l.d.sortLimit == nil {
 		return l.ids(ctx, l.condition(l.idRange()), order, l.q.Limit, l.q.Offset, args...)
 	}
 	key := l.orderKey()
@@ -147,14 +147,14 @@ func (l *listing) pageOf(ids []int64) []int64 {
 // limitSort calls a function that reads all rows of a sweep. It bounds how many do so at one time,
 // and for how long.
 func (l *listing) limitSort(ctx context.Context, find func(context.Context) ([]int64, error)) ([]int64, error) {
-	if l.d.sortSlots == nil {
+	if l.d.sortLimit == nil {
 		return find(ctx)
 	}
 	ctx, stop := context.WithTimeoutCause(ctx, sortTimeout, ErrSlow)
 	defer stop()
 	select {
-	case l.d.sortSlots <- struct{}{}:
-		defer func() { <-l.d.sortSlots }()
+	case l.d.sortLimit <- struct{}{}:
+		defer func() { <-l.d.sortLimit }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
