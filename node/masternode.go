@@ -193,7 +193,7 @@ func (n *Node) nodes() *master.Nodes {
 		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return membership.KeysID(n.authority.Keyring().Keys()) },
 		CAs: func() uint64 { return n.authority.CAs().ID() },
 		Drain: func(node grid.NodeID) (bool, bool, string) {
-			d := n.scheduling.Drains()[node]
+			d := n.scheduling.Drain(node)
 			return d.On, d.By == scheduling.ByMaster, d.Reason
 		},
 		Quarantine: func(node grid.NodeID, reason string) {

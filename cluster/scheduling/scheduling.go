@@ -6,7 +6,6 @@ package scheduling
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"time"
 
@@ -38,8 +37,6 @@ type Withheld struct {
 type Store interface {
 	// NodeData returns the value of a node, nil if it has none.
 	NodeData(grid.NodeID) json.RawMessage
-	// AllNodeData returns the values of all nodes that have one.
-	AllNodeData() map[grid.NodeID]json.RawMessage
 	// EditNodeData replaces the value of a node durably; nil removes it. It returns
 	// trust.ErrUnknownNode for a node that is not in the cluster.
 	EditNodeData(node grid.NodeID, edit func(json.RawMessage) (json.RawMessage, error)) error
@@ -80,8 +77,7 @@ func (r *Registry) Withhold(node grid.NodeID, part grid.Scope, why Withheld) err
 // Withheld returns the parts of a node that get no trials now, with the reasons; nil for none.
 func (r *Registry) Withheld(node grid.NodeID) map[grid.Scope]string {
 	var all map[grid.Scope]string
-	d, _ := decode(r.store.NodeData(node)) // what is damaged withholds nothing
-	for part, why := range d.Withheld {
+	for part, why := range decode(r.store.NodeData(node)).Withheld {
 		if r.now().Before(why.Until) {
 			if all == nil {
 				all = map[grid.Scope]string{}
@@ -92,23 +88,12 @@ func (r *Registry) Withheld(node grid.NodeID) map[grid.Scope]string {
 	return all
 }
 
-// Drains returns the nodes that take no new trials.
-func (r *Registry) Drains() map[grid.NodeID]Drain {
-	drains := map[grid.NodeID]Drain{}
-	for node, data := range r.store.AllNodeData() {
-		if d, _ := decode(data); d.On {
-			drains[node] = d
-		}
-	}
-	return drains
-}
+// Drain returns what is recorded of a node. A node without a record takes trials.
+func (r *Registry) Drain(node grid.NodeID) Drain { return decode(r.store.NodeData(node)) }
 
 func (r *Registry) edit(node grid.NodeID, fn func(*Drain)) error {
 	return r.store.EditNodeData(node, func(data json.RawMessage) (json.RawMessage, error) {
-		d, err := decode(data)
-		if err != nil {
-			return nil, err
-		}
+		d := decode(data)
 		fn(&d)
 		if !d.On && d.Reason == "" && d.By == "" && len(d.Withheld) == 0 {
 			return nil, nil
@@ -117,13 +102,15 @@ func (r *Registry) edit(node grid.NodeID, fn func(*Drain)) error {
 	})
 }
 
-func decode(data json.RawMessage) (Drain, error) {
+// decode reads the record of a node. A node whose record is damaged takes no trials until somebody
+// drains or undrains it.
+func decode(data json.RawMessage) Drain {
 	var d Drain
 	if len(data) == 0 {
-		return d, nil
+		return d
 	}
 	if err := json.Unmarshal(data, &d); err != nil {
-		return Drain{}, fmt.Errorf("read the drain of a node: %w", err)
+		return Drain{On: true, By: ByOperator, Reason: "its record on the master is damaged; undrain it to let it take trials"}
 	}
-	return d, nil
+	return d
 }

@@ -1,6 +1,7 @@
 package scheduling_test
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -52,6 +53,17 @@ func wantErr(t *testing.T, what string, got, want error) {
 	}
 }
 
+// drains returns what a registry says of each node of newAuthority.
+func drains(r *scheduling.Registry) map[grid.NodeID]scheduling.Drain {
+	all := map[grid.NodeID]scheduling.Drain{}
+	for _, node := range []grid.NodeID{"master", "w1", "w2"} {
+		if d := r.Drain(node); d.On {
+			all[node] = d
+		}
+	}
+	return all
+}
+
 func TestDrains(t *testing.T) {
 	dir := t.TempDir()
 	r := scheduling.New(newAuthority(t, dir), nil)
@@ -60,7 +72,7 @@ func TestDrains(t *testing.T) {
 		wantErr(t, "drain", r.SetDrain(node, d), nil)
 	}
 	wantErr(t, "drain a node that is not there", r.SetDrain("w2", scheduling.Drain{On: true}), trust.ErrUnknownNode)
-	if d := cmp.Diff(want, scheduling.New(openAuthority(t, dir), nil).Drains()); d != "" {
+	if d := cmp.Diff(want, drains(scheduling.New(openAuthority(t, dir), nil))); d != "" {
 		t.Errorf("drains after a restart (-want +got):\n%s", d)
 	}
 	stored, err := os.ReadFile(filepath.Join(dir, "nodes.json"))
@@ -69,7 +81,7 @@ func TestDrains(t *testing.T) {
 	}
 	wantErr(t, "undrain", r.SetDrain("master", scheduling.Drain{}), nil)
 	delete(want, "master")
-	if d := cmp.Diff(want, r.Drains()); d != "" {
+	if d := cmp.Diff(want, drains(r)); d != "" {
 		t.Errorf("drains (-want +got):\n%s", d)
 	}
 }
@@ -85,8 +97,8 @@ func TestWithheld(t *testing.T) {
 	}
 	wantErr(t, "withhold from a node that is not there", r.Withhold("w2", grid.ScopeGPUs, scheduling.Withheld{}), trust.ErrUnknownNode)
 	again := scheduling.New(openAuthority(t, dir), clock)
-	if got := again.Withheld("w1"); len(got) != 2 || len(again.Withheld("w2")) != 0 || len(again.Drains()) != 0 {
-		t.Errorf("after a restart: got %v withheld, drains %v", got, again.Drains())
+	if got := again.Withheld("w1"); len(got) != 2 || len(again.Withheld("w2")) != 0 || len(drains(again)) != 0 {
+		t.Errorf("after a restart: got %v withheld, drains %v", got, drains(again))
 	}
 	now = now.Add(2 * time.Minute)
 	if d := cmp.Diff(map[grid.Scope]string{grid.ScopeGPUs: "broken"}, again.Withheld("w1")); d != "" {
@@ -95,5 +107,21 @@ func TestWithheld(t *testing.T) {
 	wantErr(t, "undrain", again.SetDrain("w1", scheduling.Drain{}), nil)
 	if got := again.Withheld("w1"); got != nil {
 		t.Errorf("a node that is to have all trials again: got %v withheld", got)
+	}
+}
+
+// TestDamagedDrain reads the record of a node that is not JSON of a drain: the node takes no trials, and says why, until it is
+// undrained.
+func TestDamagedDrain(t *testing.T) {
+	a := newAuthority(t, t.TempDir())
+	damage := func(json.RawMessage) (json.RawMessage, error) { return json.RawMessage(`"yes"`), nil }
+	wantErr(t, "damage", a.EditNodeData("w1", damage), nil)
+	r := scheduling.New(a, nil)
+	if d := r.Drain("w1"); !d.On || !strings.Contains(d.Reason, "damaged") {
+		t.Errorf("got %+v, want a node that takes no trials, with the reason", d)
+	}
+	wantErr(t, "undrain", r.SetDrain("w1", scheduling.Drain{}), nil)
+	if d := r.Drain("w1"); d.On {
+		t.Errorf("undrained: got %+v", d)
 	}
 }

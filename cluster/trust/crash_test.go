@@ -170,7 +170,7 @@ func TestRefusedWrite(t *testing.T) {
 		}
 	}
 	if _, err := a.CheckAccess(token.Bearer()); err != nil || a.Known("w1", id.Leaf()) != nil ||
-		len(a.AllNodeData()) != 0 ||
+		a.NodeData("w1") != nil ||
 		len(a.Keyring().Keys()) != keys {
 		t.Errorf("got a change that was not stored: %v", err)
 	}

@@ -164,17 +164,6 @@ func (reg *Registry) NodeData(node grid.NodeID) json.RawMessage {
 	return reg.nodes.all()[string(node)].Data
 }
 
-// AllNodeData returns the values that EditNodeData stored, by node.
-func (reg *Registry) AllNodeData() map[grid.NodeID]json.RawMessage {
-	all := map[grid.NodeID]json.RawMessage{}
-	for name, r := range reg.nodes.all() {
-		if len(r.Data) > 0 {
-			all[grid.NodeID(name)] = r.Data
-		}
-	}
-	return all
-}
-
 // EditNodeData durably replaces the JSON value that another package stores for a node; nil removes
 // it. The value is also removed with the node. EditNodeData returns ErrUnknownNode if there is no
 // such node.

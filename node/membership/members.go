@@ -36,7 +36,7 @@ func (s *Membership) correct(v *api.Member, m *cluster.Member) {
 	if s.authority == nil || !m.There() {
 		return
 	}
-	if d := s.scheduling.Drains()[m.Node]; d.On {
+	if d := s.scheduling.Drain(m.Node); d.On {
 		v.Quarantined = d.By == scheduling.ByMaster
 		v.Drained, v.Reason = !v.Quarantined, d.Reason
 	}
