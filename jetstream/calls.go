@@ -186,14 +186,14 @@ func (c *Calls) RefuseLeases(refuses func(grid.NodeID, grid.Lane) bool) (stop fu
 }
 
 // takeLeases grants leases of a lane to a node that may have them.
-func (c *Calls) takeLeases(node grid.NodeID, t *takeCall) []GrantedLease {
+func (c *Calls) takeLeases(node grid.NodeID, t *takeCall) ([]GrantedLease, error) {
 	c.mu.Lock()
 	refuses := c.refuses
 	c.mu.Unlock()
 	if refuses != nil && refuses(node, grid.Lane(t.Lane)) {
-		return []GrantedLease{}
+		return nil, errWithheld // no leases would mean that the lane is empty
 	}
-	return c.store.Queue.grant(node, t.Lane, min(t.N, maxTakenLeases), t.Level)
+	return c.store.Queue.grant(node, t.Lane, min(t.N, maxTakenLeases), t.Level), nil
 }
 
 // HandleKeyring answers requests for the gossip keys with fn, until stop is called.

@@ -56,6 +56,8 @@ const (
 var (
 	// errBusy is the answer to a node that makes too many calls at once.
 	errBusy = errors.New("the master is busy")
+	// errWithheld is the answer to a node that asks for leases that it must not have.
+	errWithheld = errors.New("the node gets no trials of this lane")
 	// errRefused is the answer to a call that a node of this version does not make.
 	errRefused = errors.New("the master refuses the call")
 )
@@ -67,7 +69,7 @@ var wireErrors = [...]struct {
 	err  error
 }{
 	{"full", ErrFull}, {"disk", ErrDisk}, {"too_large", ErrTooLarge}, {"not_found", ErrNotFound}, {"name", ErrName},
-	{"busy", errBusy}, {"starting", errStarting}, {"refused", errRefused}, {"not_held", errNotHeld},
+	{"busy", errBusy}, {"withheld", errWithheld}, {"starting", errStarting}, {"refused", errRefused}, {"not_held", errNotHeld},
 }
 
 // callServer receives the calls of nodes from their connections, and sends hints to nodes. It has a

@@ -42,9 +42,7 @@ func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb 
 	case callMetrics:
 		return handleJSON(m, func(b *grid.Batch) (any, error) { c.acceptMetrics(node, b); return nil, nil })
 	case callTake:
-		return handleJSON(m, func(t *takeCall) (any, error) {
-			return c.takeLeases(node, t), nil
-		})
+		return handleJSON(m, func(t *takeCall) (any, error) { return c.takeLeases(node, t) })
 	case callReturn:
 		return handleJSON(m, func(l *leaseCall) (any, error) { return nil, c.store.Queue.acknowledge(ctx, node, l.ID) })
 	case callPostpone:

@@ -7,48 +7,51 @@ import (
 )
 
 // inbox is the only door into the scheduler. It holds functions that the scheduler's goroutine
-// runs, one after the other and in order. A caller chooses what it waits for:
+// runs one after the other. A caller chooses what it waits for:
 //
 //	post  for nothing: it never blocks, as in the answer to a heartbeat
 //	send  for room: of what is sent, only maxSent functions may be waiting, so that whoever
 //	      produces records and folds faster than they are applied is slowed down
 //	call  until the function has run
+//
+// Functions of one kind run in order. Those that are posted or called run before those that are
+// sent: the death of a node and the question of a person do not wait for a series of folds.
 type inbox struct {
 	mu     sync.Mutex
-	queue  []letter
+	posted []func(*scheduler)
+	sent   []func(*scheduler)
 	wake   chan struct{} // holds a token when the scheduler has something to do
-	sent   chan struct{} // holds a token for each sent function that has not run
+	room   chan struct{} // holds a token for each sent function that has not run
 	closed chan struct{} // closed when the master is about to end
-}
-
-// letter is a function in an inbox.
-type letter struct {
-	run  func(*scheduler)
-	sent bool
 }
 
 // maxSent bounds the functions that are sent and have not run.
 const maxSent = 16
 
 func newInbox() *inbox {
-	return &inbox{wake: make(chan struct{}, 1), sent: make(chan struct{}, maxSent), closed: make(chan struct{})}
+	return &inbox{wake: make(chan struct{}, 1), room: make(chan struct{}, maxSent), closed: make(chan struct{})}
 }
 
 // post queues a function and returns at once.
-func (q *inbox) post(run func(*scheduler)) { q.add(letter{run: run}) }
+func (q *inbox) post(run func(*scheduler)) {
+	q.mu.Lock()
+	q.posted = append(q.posted, run)
+	q.mu.Unlock()
+	q.Kick()
+}
 
 // send queues a function once there is room. The queue of leases is topped up after each sent
 // function, and not only after a series of them.
 func (q *inbox) send(ctx context.Context, run func(*scheduler)) error {
 	select {
-	case q.sent <- struct{}{}:
+	case q.room <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	q.add(letter{sent: true, run: func(s *scheduler) {
-		<-q.sent
-		run(s)
-	}})
+	q.mu.Lock()
+	q.sent = append(q.sent, run)
+	q.mu.Unlock()
+	q.Kick()
 	return nil
 }
 
@@ -80,28 +83,22 @@ func (q *inbox) Kick() {
 	}
 }
 
-func (q *inbox) add(l letter) {
-	q.mu.Lock()
-	q.queue = append(q.queue, l)
-	q.mu.Unlock()
-	q.Kick()
-}
-
-// run runs the queued functions up to the first one that was sent.
+// run runs all posted functions, and then the next one that was sent.
 func (q *inbox) run(s *scheduler) {
 	q.mu.Lock()
-	n := 0
-	for n < len(q.queue) && (n == 0 || !q.queue[n-1].sent) {
-		n++
+	batch := q.posted
+	q.posted = nil
+	if len(q.sent) > 0 {
+		batch = append(batch, q.sent[0])
+		q.sent[0] = nil
+		q.sent = q.sent[1:]
+		<-q.room
 	}
-	batch := q.queue[:n:n]
-	if q.queue = q.queue[n:]; len(q.queue) == 0 {
-		q.queue = nil
-	} else {
+	if len(q.sent) > 0 {
 		q.Kick()
 	}
 	q.mu.Unlock()
-	for _, l := range batch {
-		l.run(s)
+	for _, run := range batch {
+		run(s)
 	}
 }

@@ -166,7 +166,7 @@ func (c *testMaster) waitForLease(id grid.SweepID) *jetstream.GrantedLease {
 
 // TestDrainedNodesGetNoLeases asks for leases in the name of nodes that have not seen their newest
 // directives: one that is quarantined, one from which the lane is withheld, and one that was taken
-// out of the cluster. They get none, and another node gets what there is.
+// out of the cluster. They are refused, and another node gets what there is.
 func TestDrainedNodesGetNoLeases(t *testing.T) {
 	w := newFakeCluster()
 	for _, node := range []grid.NodeID{"b", "c", "d", "e"} {
@@ -180,20 +180,16 @@ func TestDrainedNodesGetNoLeases(t *testing.T) {
 	w.nodes().Quarantine("b", "its disk is full")
 	w.nodes().Withhold("c", grid.ScopeOfLane(lane), "such trials failed there", time.Time{})
 	w.remove("d")
-	take := func(node grid.NodeID) []jetstream.GrantedLease {
-		held, err := c.store.Calls.LocalClient(node).TakeLeases(t.Context(), string(lane), 1)
-		if err != nil {
-			t.Fatalf("take by %s: %v", node, err)
-		}
-		return held
+	take := func(node grid.NodeID) ([]jetstream.GrantedLease, error) {
+		return c.store.Calls.LocalClient(node).TakeLeases(t.Context(), string(lane), 1)
 	}
 	for _, node := range []grid.NodeID{"b", "c", "d"} {
-		if held := take(node); len(held) != 0 {
-			t.Errorf("%s got %d leases, want none", node, len(held))
+		if held, err := take(node); len(held) != 0 || err == nil {
+			t.Errorf("%s got %d leases, %v, want none, and not the answer of an empty lane", node, len(held), err)
 		}
 	}
-	if held := take("e"); len(held) != 1 {
-		t.Errorf("e got %d leases, want 1", len(held))
+	if held, err := take("e"); len(held) != 1 || err != nil {
+		t.Errorf("e got %d leases, %v, want 1", len(held), err)
 	}
 }
 
