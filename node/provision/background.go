@@ -83,7 +83,7 @@ func (i *installation) startSupervisor() error {
 	}
 	defer log.Close()
 	closeFilesOnExec()
-	c := exec.Command(i.Program(), protocol.Command, SuperviseAction, "--root", i.Root)
+	c := exec.Command(i.Program(), superviseArgs(i.Root)...)
 	c.Dir, c.Stdout, c.Stderr, c.Env = i.Root, log, log, supervisorEnvironment()
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := c.Start(); err != nil {

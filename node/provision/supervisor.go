@@ -22,7 +22,7 @@ import (
 
 const (
 	// firstPause and longestPause bound the pause before an agent is restarted, which doubles each
-	// time. Running programs wait for the next agent for shim.DefaultPatience, which must be long
+	// time. Running programs wait for the next agent for shim.DefaultAgentTimeout, which must be long
 	// enough for several restarts.
 	firstPause   = 200 * time.Millisecond
 	longestPause = 2 * time.Second
@@ -109,9 +109,15 @@ func (s *supervisor) lock(ctx context.Context) (*os.File, error) {
 	return f, nil
 }
 
+// superviseArgs are the arguments of a supervisor. They name the command as versions before do: an
+// older `mlfnode up` may have installed its own program, which knows no other name.
+func superviseArgs(root string) []string {
+	return []string{protocol.FormerCommand, SuperviseAction, "--root", root}
+}
+
 // execProgram replaces this process with the installed program. It returns only if that fails.
 func (s *supervisor) execProgram() error {
-	args := []string{s.Program(), protocol.Command, SuperviseAction, "--root", s.Root}
+	args := append([]string{s.Program()}, superviseArgs(s.Root)...)
 	return fmt.Errorf("restart the program: %w", syscall.Exec(s.Program(), args, os.Environ()))
 }
 
