@@ -34,10 +34,10 @@ type heartbeatLoop struct {
 	devices   *DeviceTracker
 	wake      signal
 
-	soon     signal                                // there is something that the master does not know
-	draining atomic.Bool                           // there is something that the master does not know yet
-	handover atomic.Bool                           // no more leases are taken
-	mark     atomic.Uint64                         // this agent ends and another one takes over
+	soon     signal                                // there is something that the master does not know yet
+	draining atomic.Bool                           // no more leases are taken
+	handover atomic.Bool                           // this agent ends and another one takes over
+	mark     atomic.Uint64                         // of the newest directives
 	curves   atomic.Int64                          // the grid.CurveShare of the newest directives
 	withheld atomic.Pointer[map[grid.Scope]string] // parts of this node that get no trials, with the reasons
 }

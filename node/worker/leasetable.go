@@ -63,7 +63,7 @@ func (lt *leaseTable) forget(h *leaseHandle) {
 func (lt *leaseTable) all() []*leaseHandle {
 	lt.mu.Lock()
 	defer lt.mu.Unlock()
-	return slices.Collect(maps.Keys(lt.handles))
+	return slices.AppendSeq(make([]*leaseHandle, 0, len(lt.handles)), maps.Keys(lt.handles))
 }
 
 // restore holds the lease of an attempt that continues. Its other trials are not started here,

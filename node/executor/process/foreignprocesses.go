@@ -26,7 +26,7 @@ type foreignProcesses struct {
 }
 
 const (
-	// foreignTime is how long after its grace an attempt waits for processes of other users to end
+	// foreignTimeout is how long after its grace an attempt waits for processes of other users to end
 	// by themselves.
 	foreignTimeout = 10 * time.Second
 	// maxForeign limits the number of processes that an outcome names.

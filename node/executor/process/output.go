@@ -45,13 +45,13 @@ const (
 	// batchSize is how much must have arrived at once for the next read to happen without that
 	// delay.
 	batchSize = 16 << 10
-	// carrySize is the size of one read.
+	// readSize is the size of one read.
 	readSize = 64 << 10
-	// endLook and lastEndLook are the shortest and the longest pause between polls for the end of a
+	// firstEndPoll and maxEndPoll are the shortest and the longest pause between polls for the end of a
 	// program, where the kernel does not report it on a pidfd.
 	firstEndPoll = time.Millisecond
 	maxEndPoll   = 100 * time.Millisecond
-	// leaveLook is the longest pause between checks whether the program is still waited for.
+	// maxAbandonPoll is the longest pause between checks whether the program is still waited for.
 	maxAbandonPoll = 10 * time.Second
 )
 

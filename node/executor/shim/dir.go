@@ -116,6 +116,9 @@ func (d shimDir) strays() string { return filepath.Join(d.path, straysFile) }
 func Reap(ctx context.Context, folders []string, token string, log *slog.Logger) error {
 	var left []process.DeadAgent
 	for _, dir := range folders {
+		if info, err := os.Lstat(dir); err == nil && info.Mode()&os.ModeSymlink != 0 {
+			continue // the former name of another one of the folders
+		}
 		dirs, err := shimDirsIn(dir)
 		if err != nil {
 			return err
