@@ -39,7 +39,7 @@ func TestSettableClassesAreDocumented(t *testing.T) {
 		others = append(others, fmt.Sprintf("`%s`", c))
 	}
 	last := len(others) - 1
-	want := fmt.Sprintf("`retries` may name all but %s and %s.\n", strings.Join(others[:last], ", "), others[last])
+	want := fmt.Sprintf("`retries` may name all classes but %s and %s.\n", strings.Join(others[:last], ", "), others[last])
 	if !strings.Contains(string(text), want) {
 		t.Errorf("docs/failures.md lacks: %s", want)
 	}
