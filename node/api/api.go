@@ -1,8 +1,9 @@
-// Package api is what a node says over HTTP: the wire types and the client that the command line uses.
+// Package api is the HTTP API of a node: the wire types and the client that the command line uses.
 //
-// Reads answer JSON; lists that can be long and everything that goes on (trials, output, watching) are JSON lines, so neither
-// side ever holds a whole sweep in memory. Fields are only ever added, and unknown ones are skipped, so that a client and a
-// node of neighbouring versions understand each other.
+// Reads are answered with JSON. Lists that can be long and everything open-ended (trials, output,
+// watches) are JSON lines, so neither side ever holds a whole sweep in memory. Fields are only ever
+// added, and unknown ones are skipped, so that a client and a node of adjacent versions understand
+// each other.
 package api
 
 import (
@@ -17,17 +18,19 @@ import (
 	"mlfnode/grid/space"
 )
 
-// The prefixes of every path. A node answers under both. The client of this version asks under OldPrefix, so that a master of the
-// version before understands it; a node of the next version answers under Prefix alone.
+// The prefixes of every path. A node answers under both. This version's client uses OldPrefix, so
+// that a master of the previous version understands it; a node of the next version answers under
+// Prefix alone.
 const (
 	Prefix    = "/api/v1"
 	OldPrefix = "/v1"
 )
 
-// The paths of the API, below a prefix. {sweep} stands for a sweep's id, its name where one sweep alone has it, or `last`.
+// The paths of the API, below a prefix. {sweep} stands for a sweep's id, its name if no other sweep
+// has it, or `last`.
 const (
 	PathNode      = "/node"
-	PathBundles   = "/bundles/"       // + digest; HEAD asks, PUT stores
+	PathBundles   = "/bundles/"       // + digest; HEAD checks, PUT stores
 	PathSweeps    = "/sweeps"         // GET lists, POST submits
 	PathSweep     = "/sweeps/{sweep}" // DELETE removes it
 	PathDescribe  = "/sweeps/{sweep}/description"
@@ -36,14 +39,14 @@ const (
 	PathAttempts  = "/sweeps/{sweep}/trials/{index}/attempts"
 	PathCurves    = "/sweeps/{sweep}/trials/{index}/curves"
 	PathExplain   = "/sweeps/{sweep}/trials/{index}/explain"
-	PathCancel    = "/sweeps/{sweep}/trials/{index}/cancel" // a path of its own: a master that does not know it cancels nothing
+	PathCancel    = "/sweeps/{sweep}/trials/{index}/cancel" // a separate path, so that a master that does not know it cancels nothing
 	PathByHand    = "/sweeps/{sweep}/trials/{index}/command"
 	PathLogs      = "/sweeps/{sweep}/logs"
 	PathWatch     = "/sweeps/{sweep}/watch"
 	PathCharts    = "/sweeps/{sweep}/charts/" // + the name of a chart
 	PathDocument  = "/openapi.json"
 	PathArtifacts = "/sweeps/{sweep}/artifacts"
-	PathBundle    = "/sweeps/{sweep}/bundle" // that it was submitted with
+	PathBundle    = "/sweeps/{sweep}/bundle" // as submitted with the sweep
 
 	PathMembers      = "/members"
 	PathMember       = "/members/{node}"
@@ -52,16 +55,16 @@ const (
 	PathMemberAction = "/members/{node}/actions/{action}" // drain, undrain, forget
 	PathChallenge    = "/join/challenge"
 	PathJoin         = "/join"
-	PathCertificate  = "/certificate" // POST renews that of the node that asks
-	PathTokens       = "/tokens"      // GET lists, POST makes
+	PathCertificate  = "/certificate" // POST renews the requesting node's
+	PathTokens       = "/tokens"      // GET lists, POST creates
 	PathToken        = "/tokens/{id}"
 	PathKeyring      = "/keyring" // POST changes the gossip key
 	PathBackup       = "/backup"  // of the master, for its owner
-	PathCA           = "/ca"      // GET shows how far a rotation of the CA has come, POST takes its next step
-	PathReach        = "/reach"   // POST has the master try to reach who asks
+	PathCA           = "/ca"      // GET reports the progress of a rotation of the CA, POST takes the next step
+	PathReach        = "/reach"   // POST makes the master try to reach the client
 )
 
-// The paths below the root, for other programs than ours.
+// The paths below the root, for programs other than mlfnode.
 const (
 	PathHealthy = "/healthz"
 	PathReady   = "/readyz"
@@ -71,9 +74,9 @@ const (
 // Last is the sweep name that stands for the newest sweep.
 const Last = "last"
 
-// Submit is a new sweep. The bundle must have been stored before. Over the wire it is a Submission.
+// Submit is a new sweep. Its bundle must already be stored. On the wire it is a Submission.
 type Submit struct {
-	Token        string // names this submission: the same one again gives the same sweep
+	Token        string // identifies this submission: submitting it again returns the same sweep
 	Project      string
 	Name         string
 	Origin       *grid.Origin
@@ -82,8 +85,8 @@ type Submit struct {
 	Space        space.Space
 	Priority     int
 	MaxParallel  int
-	Environ      []string // of the submitting shell, KEY=value; empty: that of each node
-	EnvironAdded []string // overrides single variables of either, KEY=value
+	Environ      []string // of the submitting shell, KEY=value; empty: each node's own
+	EnvironAdded []string // overrides single variables of either environment, KEY=value
 }
 
 // SweepCounts counts the trials of a sweep by state. They add up to Count.
@@ -129,8 +132,8 @@ type Sweep struct {
 	LogNext     uint64          `json:"log_next,omitempty"`    // position behind all output stored so far, for Watch; only for a single sweep
 }
 
-// Description is what a sweep runs, and where it came from. Values of variables that may be secrets
-// are left out.
+// Description describes what a sweep runs and where it came from. Values of variables that may be
+// secrets are left out.
 type Description struct {
 	Sweep  Sweep        `json:"sweep"`
 	Task   TaskSpec     `json:"task"`
@@ -140,7 +143,7 @@ type Description struct {
 	Origin *grid.Origin `json:"origin,omitempty"` // null for a sweep of an older version
 }
 
-// Sharing is what trials get of one model of GPU.
+// Sharing is the share of a GPU that trials get, for one model of GPU.
 type Sharing struct {
 	Model  string `json:"model"`
 	Value  string `json:"value,omitempty"` // the parameter in measure_by and its value, like batchsize=64
@@ -171,17 +174,18 @@ type Trial struct {
 	Bundle   string       `json:"bundle,omitempty"`  // short digest of the files that it ran, where the sweep has more than one
 }
 
-// Printed says how much of an attempt's output is kept, once it has ended: Bytes and Cut together are what the program wrote.
+// Printed describes how much of an ended attempt's output is kept: Bytes and Cut together are what
+// the program wrote.
 type Printed struct {
 	Bytes int64 `json:"bytes"`          // stored when it ended
 	Cut   int64 `json:"cut"`            // bytes that were never stored: over log_limit, or the disk was full
 	Gone  Gone  `json:"gone,omitempty"` // removed since, because all output was over retention.logs
 }
 
-// Gone says how much of what was stored has been removed; empty is nothing.
+// Gone describes how much of the stored output has been removed; empty means none.
 type Gone string
 
-// The degrees of removal. The beginning goes first.
+// The degrees of removal. The beginning is removed first.
 const (
 	PartGone Gone = "part"
 	AllGone  Gone = "all"
@@ -202,7 +206,7 @@ type GPUUse struct {
 	Busy   int    `json:"busy_percent"`      // of the whole device, on average
 }
 
-// Curve is how a metric of one attempt went, in the order in which the program reported it.
+// Curve is the course of one metric of an attempt, in the order in which the program reported it.
 type Curve struct {
 	Run    string    `json:"run"` // see Attempt
 	Metric string    `json:"metric"`
@@ -231,8 +235,8 @@ type Attempt struct {
 	Bundle   string      `json:"bundle,omitempty"`  // as in Trial
 }
 
-// ByHand says how to run a trial without mlfnode: in the folder of the project, with the environment of the shell that submitted the sweep, of
-// which nothing is shown.
+// ByHand describes how to run a trial without mlfnode: in the project's folder, with the
+// environment of the shell that submitted the sweep, which is not shown.
 type ByHand struct {
 	Trial   string      `json:"trial"`
 	Attempt int         `json:"attempt"` // whose GPUs these are; 0 while there is none
@@ -247,13 +251,15 @@ type ByHand struct {
 	Script  string      `json:"script"` // all of it for a shell
 }
 
-// Variable is one of an environment. In Script, $d is a folder for what the program leaves.
+// Variable is an environment variable. In Script, $d is a folder for the files that the program
+// leaves.
 type Variable struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }
 
-// Explanation says how a trial stands, and for one that waits what keeps it from running.
+// Explanation describes the state of a trial and, if the trial is waiting, what keeps it from
+// running.
 type Explanation struct {
 	Trial string     `json:"trial"`
 	State grid.State `json:"state"`
@@ -261,25 +267,25 @@ type Explanation struct {
 	Nodes []Obstacle `json:"nodes,omitempty"` // what is in the way, on each node
 }
 
-// Obstacle is what keeps a trial from beginning on a node.
+// Obstacle is what keeps a trial from starting on a node.
 type Obstacle struct {
 	Node grid.NodeID `json:"node,omitempty"` // empty for a node that stands alone
 	Code string      `json:"code"`           // grid.RefusalCode, or away, quarantined, drained, trouble, avoid, quiet
 	Text string      `json:"text"`
 }
 
-// TrialQuery selects and orders trials. The zero query is every trial by index.
+// TrialQuery selects and orders trials. The zero query selects every trial, ordered by index.
 type TrialQuery struct {
 	States []grid.State
-	Class  grid.Class // of the last attempt; without States only trials that it ended
+	Class  grid.Class // of the last attempt; without States, only trials that it ended
 	Sort   string     // index, started, ended, wall, cpu, memory, state, attempts, objective, or a metric's name
 	Desc   bool
 	Limit  int64 // 0 means no limit
 	Offset int64
-	Where  url.Values // more conditions, as charts take them: p[KEY], m[NAME], node
+	Where  url.Values // more conditions, in the form that charts take: p[KEY], m[NAME], node
 }
 
-// Output is a piece of what an attempt printed. Pieces of one stream of one run come in order.
+// Output is a piece of an attempt's output. Pieces of one stream of one run come in order.
 type Output struct {
 	Index  int64     `json:"index"`
 	Run    string    `json:"run"`
@@ -289,33 +295,35 @@ type Output struct {
 	Time   time.Time `json:"time"`
 	Seq    uint64    `json:"seq"` // position in the log, to go on from
 
-	// A piece without data tells at the end of Logs what is missing of a run: Cut and Gone as in Printed, in bytes.
+	// A piece without data, at the end of Logs, reports what is missing from a run: Cut and Gone as
+	// in Printed, in bytes.
 	Cut  int64 `json:"cut,omitempty"`
 	Gone int64 `json:"gone,omitempty"`
 }
 
-// LogQuery selects output. Index -1 is the whole sweep. For a single trial it is the output of its
-// latest attempt, or of Attempt.
+// LogQuery selects output. Index -1 selects the whole sweep. For a single trial, the query selects
+// the output of its latest attempt, or of Attempt.
 type LogQuery struct {
 	Index   int64
 	Attempt int
-	Follow  bool // go on while the sweep (or the trial) is not at its end
+	Follow  bool // continue until the sweep (or the trial) has ended
 }
 
-// Update is one line of a watch: exactly one field is set. The last line is a Sweep at rest: nothing of it is running any more.
+// Update is one line of a watch: exactly one field is set. The last line is a Sweep at rest, of
+// which nothing runs any more.
 type Update struct {
 	Sweep  *Sweep  `json:"sweep,omitempty"`
 	Output *Output `json:"output,omitempty"`
 	Trial  *Trial  `json:"trial,omitempty"` // a trial that failed or is run again
 }
 
-// Extend asks for new values of axes, or for further points of a sample.
+// Extend requests new values of axes, or further points of a sample.
 type Extend struct {
 	Axes []space.Axis `json:"axes,omitempty"`
 	Draw int64        `json:"draw,omitempty"` // how many points to add to the sample, at most as many as are left; goes without axes
 }
 
-// Retry asks for trials to be run again.
+// Retry requests that trials be run again.
 type Retry struct {
 	Index      int64      `json:"index"`           // one trial, or -1 for all
 	FailedOnly bool       `json:"failed_only"`     // leave cancelled trials as they are
@@ -324,7 +332,7 @@ type Retry struct {
 	Bundle string `json:"bundle,omitempty"` // digest of the files to run instead of those of the submission; stored before
 }
 
-// Set changes settings that a sweep was submitted with; nil leaves a setting as it is.
+// Set changes settings that a sweep was submitted with; nil leaves a setting unchanged.
 type Set struct {
 	Priority    *int      `json:"priority,omitempty"`
 	MaxParallel *int      `json:"max_parallel,omitempty"` // 0 means no limit
@@ -346,7 +354,7 @@ func (s *Set) Check() error {
 	return checkPlace(priority, parallel)
 }
 
-// Done answers an action.
+// Done is the answer to an action.
 type Done struct {
 	Sweep   Sweep `json:"sweep"`
 	Changed int64 `json:"changed"` // trials reopened or added; with dry_run, trials that the action would change
@@ -371,21 +379,22 @@ type Node struct {
 	Retention Retention      `json:"retention"`
 }
 
-// Store is what one part of the store holds.
+// Store is the contents of one part of the store.
 type Store struct {
 	Name  string `json:"name"`
 	Bytes int64  `json:"bytes"`
 	Limit int64  `json:"limit"`
 }
 
-// Retention is what is kept, and for how long.
+// Retention describes what is kept, and for how long.
 type Retention struct {
 	Sweeps int           `json:"sweeps"`         // finished and cancelled sweeps kept, the newest
 	Age    time.Duration `json:"age,omitempty"`  // finished and cancelled sweeps older than this go; 0 keeps them
 	Logs   int64         `json:"logs,omitempty"` // bytes of output kept, the newest
 }
 
-// Error is the body of every answer that is not a success, as the client reads it. A node sends a Problem.
+// Error is the body of every response that is not a success, as the client reads it. A node sends a
+// Problem.
 type Error struct {
 	Status int    `json:"-"`
 	Code   string `json:"code,omitempty"` // what went wrong, for programs: one of the codes below, or of the status, like not_found
@@ -396,7 +405,8 @@ type Error struct {
 // MediaProblem is the media type of a Problem.
 const MediaProblem = "application/problem+json"
 
-// Problem is an Error as a node sends it: the problem details of RFC 9457, with the fields of Error beside them.
+// Problem is an Error as a node sends it: the problem details of RFC 9457, together with the fields
+// of Error.
 type Problem struct {
 	Type   string `json:"type"`   // about:blank: what the status means, Code says more closely
 	Title  string `json:"title"`  // the words of the status
@@ -414,7 +424,8 @@ func (e *Error) Problem() Problem {
 	return p
 }
 
-// CodeNoBundle is the code of the refusal of a submission whose bundle is not stored: it has been removed meanwhile, or never was.
+// CodeNoBundle is the code of the refusal of a submission whose bundle is not stored, because it
+// has been removed in the meantime or was never stored.
 const CodeNoBundle = "no_bundle"
 
 // Error returns the message with its hint.

@@ -21,14 +21,15 @@ import (
 	"mlfnode/grid"
 )
 
-// ErrLost is returned by Client methods when the connection to the node was lost: the caller may attach again and go on.
+// ErrLost is returned by Client methods when the connection to the node is lost: the caller may
+// reconnect and continue.
 var ErrLost = errors.New("the node went away")
 
 // Client talks to one node.
 type Client struct {
 	http   *http.Client
 	base   string
-	bearer string // shown with each request when set
+	bearer string // sent with each request when set
 }
 
 // NewClient makes a client that reaches the node through dial.
@@ -40,17 +41,17 @@ func NewClient(dial func(ctx context.Context) (net.Conn, error)) *Client {
 	return &Client{http: &http.Client{Transport: transport}, base: "http://node"}
 }
 
-// dialTime bounds the connecting to one address of a master.
+// dialTime bounds connecting to one address of a master.
 const dialTime = 5 * time.Second
 
 // NewRemote returns a client of a master at one of the addresses, HOST:PORT, which are tried in
-// turn. cfg ensures that it is the right master; bearer is sent to it, and may be empty.
+// turn. cfg ensures that the peer is the right master; bearer is sent to it, and may be empty.
 func NewRemote(addresses []string, cfg *tls.Config, bearer string) *Client {
 	return NewRemoteAt(func() []string { return addresses }, cfg, bearer)
 }
 
-// NewRemoteAt is NewRemote for a master whose addresses may change: each connection asks for them
-// again.
+// NewRemoteAt is like NewRemote, for a master whose addresses may change: each connection looks
+// them up again.
 func NewRemoteAt(addresses func() []string, cfg *tls.Config, bearer string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var refusals []error
@@ -77,7 +78,7 @@ func dialTLS(ctx context.Context, address string, cfg *tls.Config) (net.Conn, er
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Node describes the node.
+// Node returns the node's description of itself.
 func (c *Client) Node(ctx context.Context) (Node, error) {
 	return get[Node](ctx, c, PathNode, nil)
 }
@@ -94,7 +95,8 @@ func (c *Client) HasBundle(ctx context.Context, digest string) (bool, error) {
 	return true, resp.Body.Close()
 }
 
-// PutBundle stores a bundle; the node checks the digest. It leaves r open, so that it can be sent again.
+// PutBundle stores a bundle; the node checks the digest. It does not close r, so that the caller
+// can send it again.
 func (c *Client) PutBundle(ctx context.Context, digest string, r io.Reader) error {
 	resp, err := c.do(ctx, http.MethodPut, PathBundles+digest, nil, io.NopCloser(r))
 	if err != nil {
@@ -118,8 +120,8 @@ func (c *Client) Sweep(ctx context.Context, id grid.SweepID) (Sweep, error) {
 	return get[Sweep](ctx, c, sweepPath(PathSweep, id), nil)
 }
 
-// Describe returns what a sweep runs, and where it came from. It needs an operator's token: words
-// of a command may be secrets.
+// Describe returns what a sweep runs and where it came from. It needs an operator's token, because
+// the words of a command may be secrets.
 func (c *Client) Describe(ctx context.Context, id grid.SweepID) (Description, error) {
 	return get[Description](ctx, c, sweepPath(PathDescribe, id), nil)
 }
@@ -133,12 +135,12 @@ func (c *Client) SweepBundle(ctx context.Context, id grid.SweepID) (io.ReadClose
 	return resp.Body, nil
 }
 
-// Pause starts no more trials of a sweep; running ones run to their end.
+// Pause keeps further trials of a sweep from starting; running ones continue to their end.
 func (c *Client) Pause(ctx context.Context, id grid.SweepID) (Done, error) {
 	return c.act(ctx, id, "pause", nil)
 }
 
-// Kill pauses the sweep and kills its running trials; they count as not run.
+// Kill pauses the sweep and kills its running trials, which count as not run.
 func (c *Client) Kill(ctx context.Context, id grid.SweepID) (Done, error) {
 	return c.act(ctx, id, "kill", nil)
 }
@@ -148,7 +150,8 @@ func (c *Client) Resume(ctx context.Context, id grid.SweepID) (Done, error) {
 	return c.act(ctx, id, "resume", nil)
 }
 
-// Cancel ends a sweep: running trials are stopped, the others never run. With save they may save their state first.
+// Cancel ends a sweep: running trials are stopped, and the others never run. With save, running
+// trials may save their state first.
 func (c *Client) Cancel(ctx context.Context, id grid.SweepID, save bool) (Done, error) {
 	if save {
 		return c.act(ctx, id, "cancel?save=true", nil)
@@ -161,7 +164,8 @@ func (c *Client) CancelTrial(ctx context.Context, id grid.TrialID) (Done, error)
 	return post[Done](ctx, c, trialPath(PathCancel, id), nil)
 }
 
-// Remove takes a sweep that does not run out of the store, with its events, output, artifacts and results.
+// Remove deletes a sweep that does not run from the store, with its events, output, artifacts and
+// results.
 func (c *Client) Remove(ctx context.Context, id grid.SweepID) error {
 	resp, err := c.do(ctx, http.MethodDelete, sweepPath(PathSweep, id), nil, nil)
 	if err != nil {
@@ -190,7 +194,7 @@ func (c *Client) Trials(ctx context.Context, id grid.SweepID, q TrialQuery) iter
 	return stream[Trial](ctx, c, sweepPath(PathTrials, id), q.values())
 }
 
-// values is the query in the form of a URL.
+// values returns the query in the form of a URL query.
 func (q *TrialQuery) values() url.Values {
 	v := url.Values{}
 	maps.Copy(v, q.Where)
@@ -215,7 +219,7 @@ func (q *TrialQuery) values() url.Values {
 	return v
 }
 
-// Attempts lists every known attempt of a trial, the first one first.
+// Attempts lists every known attempt of a trial, in order, from the first.
 func (c *Client) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
 	return get[[]Attempt](ctx, c, trialPath(PathAttempts, id), nil)
 }
@@ -225,7 +229,7 @@ func (c *Client) Curves(ctx context.Context, id grid.TrialID) ([]Curve, error) {
 	return get[[]Curve](ctx, c, trialPath(PathCurves, id), nil)
 }
 
-// Explain says how a trial stands, and why one that waits does.
+// Explain returns the state of a trial and, if the trial is waiting, the reasons.
 func (c *Client) Explain(ctx context.Context, id grid.TrialID) (Explanation, error) {
 	return get[Explanation](ctx, c, trialPath(PathExplain, id), nil)
 }
@@ -248,9 +252,9 @@ func (c *Client) Logs(ctx context.Context, id grid.SweepID, q LogQuery) iter.Seq
 }
 
 // Watch streams what happens in a sweep until it is at rest: finished, cancelled, or paused with
-// nothing running. Output starts at log position after; 0 is the sweep's first. Start at
-// Sweep.LogNext to see only what is new, and at Output.Seq to continue (through a SeenOutput, since
-// a position holds many pieces). All output is sent before the last update.
+// nothing running. Output starts after the log position after; 0 starts at the beginning of the
+// sweep. Start at Sweep.LogNext to see only new output, and at Output.Seq to continue (through a
+// SeenOutput, since a position holds many pieces). All output is sent before the last update.
 func (c *Client) Watch(ctx context.Context, id grid.SweepID, after uint64) iter.Seq2[Update, error] {
 	v := url.Values{}
 	if after > 0 {
@@ -259,7 +263,8 @@ func (c *Client) Watch(ctx context.Context, id grid.SweepID, after uint64) iter.
 	return stream[Update](ctx, c, sweepPath(PathWatch, id), v)
 }
 
-// Artifacts returns a tar stream of the files that trials left, each under a folder named by its trial's index. Index -1 is all.
+// Artifacts returns a tar stream of the files that trials left, each in a folder named by its
+// trial's index. Index -1 selects all trials.
 func (c *Client) Artifacts(ctx context.Context, id grid.SweepID, index int64) (io.ReadCloser, error) {
 	v := url.Values{"index": {strconv.FormatInt(index, 10)}}
 	resp, err := c.do(ctx, http.MethodGet, sweepPath(PathArtifacts, id), v, nil)
@@ -269,7 +274,8 @@ func (c *Client) Artifacts(ctx context.Context, id grid.SweepID, index int64) (i
 	return resp.Body, nil
 }
 
-// Backup streams a backup of the master, to whom the state folder belongs.
+// Backup streams a backup of the master. Only the owner of the master's state folder may request
+// it.
 func (c *Client) Backup(ctx context.Context) (io.ReadCloser, error) {
 	resp, err := c.do(ctx, http.MethodGet, PathBackup, nil, nil)
 	if err != nil {
@@ -360,7 +366,7 @@ func decode[T any](ctx context.Context, resp *http.Response, err error) (T, erro
 	return v, nil
 }
 
-// stream reads JSON lines until the node closes the stream in good order with an empty line.
+// stream reads JSON lines until the node ends the stream properly, with an empty line.
 func stream[T any](ctx context.Context, c *Client, path string, q url.Values) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var zero T

@@ -11,16 +11,16 @@ import (
 	"mlfnode/grid"
 )
 
-// PathRunFiles is where a node puts what a run of its own has left.
+// PathRunFiles is where a node puts the files that one of its runs has left.
 const PathRunFiles = "/runs/{sweep}/{index}/{run}/artifacts"
 
-// The codes of refusals of bundles and artifacts, beside CodeStoreFull.
+// The codes of refusals of bundles and artifacts, besides CodeStoreFull.
 const (
-	CodeStoreDisk = "store_disk" // the disk of the store can't be written now
-	CodeTooLarge  = "too_large"  // for the store, whatever room it has
+	CodeStoreDisk = "store_disk" // the store's disk can't be written now
+	CodeTooLarge  = "too_large"  // for the store, even when it is empty
 )
 
-// Bundle fetches a bundle. The client must show a node's certificate.
+// Bundle fetches a bundle. The client must present a node's certificate.
 func (c *Client) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {
 	resp, err := c.do(ctx, http.MethodGet, PathBundles+digest, nil, nil)
 	if err != nil {

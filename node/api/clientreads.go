@@ -18,8 +18,8 @@ import (
 // Calls used by live views. All but Preview use Prefix.
 
 const (
-	eventsQuiet   = 45 * time.Second // without a word, a stream of events is dead: there is a beat every 15 s
-	longestEvent  = 16 << 20         // bytes of a line
+	eventsQuiet   = 45 * time.Second // an event stream that is silent for this long is dead: there is a beat every 15 s
+	longestEvent  = 16 << 20         // bytes in a line
 	eventsMissing = "the stream of events was cut"
 )
 
@@ -28,22 +28,23 @@ func (c *Client) SweepPage(ctx context.Context, limit int) (SweepList, error) {
 	return getJSON[SweepList](ctx, c, PathSweeps, url.Values{"limit": {strconv.Itoa(limit)}})
 }
 
-// TrialTable returns a page of the trials that the query selects, with these columns. Numbers are json.Number, with all of their digits.
+// TrialTable returns a page of the selected trials, with these columns. Numbers are json.Number,
+// with all of their digits.
 func (c *Client) TrialTable(ctx context.Context, id grid.SweepID, q TrialQuery, fields []string) (TrialTable, error) {
 	v := q.values()
 	v["field"] = fields
 	return getJSON[TrialTable](ctx, c, sweepPath(PathTrials, id), v)
 }
 
-// WindowQuery selects a part of what an attempt has printed.
+// WindowQuery selects a part of an attempt's output.
 type WindowQuery struct {
-	Attempt int   // 0 is the one that the trial's state comes from
+	Attempt int   // 0 is the attempt that determines the trial's state
 	Offset  int64 // of the first byte
-	Tail    int64 // begin so many bytes before the end instead, unless 0
+	Tail    int64 // unless 0, start this many bytes before the end instead
 	Limit   int64 // bytes
 }
 
-// LogWindow returns a part of what an attempt has printed.
+// LogWindow returns a part of an attempt's output.
 func (c *Client) LogWindow(ctx context.Context, id grid.TrialID, q WindowQuery) (LogWindow, error) {
 	v := attemptQuery(q.Attempt)
 	v.Set("limit", strconv.FormatInt(q.Limit, 10))
@@ -55,7 +56,7 @@ func (c *Client) LogWindow(ctx context.Context, id grid.TrialID, q WindowQuery) 
 	return getJSON[LogWindow](ctx, c, trialPath(PathLog, id), v)
 }
 
-// SearchLog finds a text in what an attempt has printed, from an offset on.
+// SearchLog searches an attempt's output for a text, starting at an offset.
 func (c *Client) SearchLog(ctx context.Context, id grid.TrialID, attempt int, text string, offset int64) (LogHits, error) {
 	v := attemptQuery(attempt)
 	v.Set("q", text)
@@ -72,12 +73,14 @@ func attemptQuery(number int) url.Values {
 	return v
 }
 
-// Preview says what an action on a sweep would change, and changes nothing. The body is that of the action.
+// Preview returns what an action on a sweep would change, and changes nothing. The body is the
+// action's.
 func (c *Client) Preview(ctx context.Context, id grid.SweepID, action string, body any) (Done, error) {
 	return c.act(ctx, id, action+"?dry_run=true", body)
 }
 
-// Events streams the states of topics: first as they are, then as they change, until the stream is cut, which is an ErrLost, or ctx ends.
+// Events streams the states of topics: first their current states, then each change, until the
+// stream is cut, which returns ErrLost, or ctx ends.
 func (c *Client) Events(ctx context.Context, topics []string) iter.Seq2[Events, error] {
 	return func(yield func(Events, error) bool) {
 		ctx, stop := context.WithCancelCause(ctx)
@@ -113,7 +116,7 @@ func (c *Client) Events(ctx context.Context, topics []string) iter.Seq2[Events, 
 	}
 }
 
-// decodeEvent reads an event, whose name is that of a field. Of a name that is not known no field is set.
+// decodeEvent decodes an event into the field with the event's name. An unknown name sets no field.
 func decodeEvent(name, data string) (e Events, err error) {
 	key, err := json.Marshal(name)
 	if err == nil {
@@ -125,7 +128,7 @@ func decodeEvent(name, data string) (e Events, err error) {
 	return e, nil
 }
 
-// getJSON is get under Prefix.
+// getJSON is like get, under Prefix.
 func getJSON[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
 	resp, err := c.send(ctx, http.MethodGet, Prefix+path, q, nil)
 	return decode[T](ctx, resp, err)

@@ -6,15 +6,17 @@ import (
 	"mlfnode/grid"
 )
 
-// PathEvents is a stream of server-sent events. An event is a state, not a change: the newest one of a thing replaces those before it,
-// so a client that misses some has lost nothing. The id of an event is the last event of the store that it knows of, which is also
-// the same after the master has started again: a client that shows it as Last-Event-ID is sent what may have changed since.
+// PathEvents is a stream of server-sent events. An event is a state, not a change: the newest event
+// replaces the earlier ones of the same thing, so a client that misses some has lost nothing. The
+// id of an event is that of the last event of the store that it includes, which stays the same when
+// the master restarts: a client that sends it as Last-Event-ID gets what may have changed since.
 //
-// Topics are overview (the cluster, and a state of each active sweep), nodes, sweep:ID and trial:ID/INDEX. The name of an event is that of
-// a field of Events, its data the value of that field.
+// Topics are overview (the cluster, and a state of each active sweep), nodes, sweep:ID and
+// trial:ID/INDEX. The name of an event is that of a field of Events, and its data is the value of
+// that field.
 const PathEvents = "/events"
 
-// Events are what the stream of events carries: one field an event.
+// Events are the events of the stream: each event has one field.
 type Events struct {
 	Overview *Overview     `json:"overview,omitempty"`
 	Sweep    *SweepState   `json:"sweep,omitempty"`
@@ -24,7 +26,7 @@ type Events struct {
 	Bye      *Bye          `json:"bye,omitempty"`     // the stream ends
 }
 
-// Overview is what the cluster does.
+// Overview summarizes what the cluster does.
 type Overview struct {
 	Active    int    `json:"active"`    // sweeps that are running
 	Sweeps    int    `json:"sweeps"`    // that are kept
@@ -35,10 +37,11 @@ type Overview struct {
 	Problem   string `json:"problem,omitempty"`
 }
 
-// PathRate answers with a Rate, below a prefix.
+// PathRate is the path of a Rate, below a prefix.
 const PathRate = "/rate"
 
-// Rate is how many trials ended in each step of the last hour, the newest last: those of the sweeps of which something ran then.
+// Rate is the number of trials that ended in each step of the last hour, the newest last, of the
+// sweeps that ran something in that hour.
 type Rate struct {
 	Step      float64   `json:"step_seconds"`
 	Until     time.Time `json:"until"` // when the newest step ends
@@ -48,8 +51,7 @@ type Rate struct {
 	Sentence  string    `json:"sentence"`
 }
 
-// SweepState is the progress of a sweep. A sweep that has been removed has the state removed and no
-// other field.
+// SweepState is the progress of a sweep. A removed sweep has the state removed and no other field.
 type SweepState struct {
 	SweepCounts
 
@@ -57,7 +59,7 @@ type SweepState struct {
 	ETA  *float64 `json:"eta_seconds"` // until the last trial ends, in whole seconds; null while unknown
 }
 
-// Bye says why a stream of events ends.
+// Bye states why a stream of events ends.
 type Bye struct {
 	Reason string `json:"reason"`
 }

@@ -9,14 +9,14 @@ import (
 // PathFailures groups the failed trials of a sweep.
 const PathFailures = "/sweeps/{sweep}/failures"
 
-// Failures are the failed trials of a sweep by class, the most frequent one first.
+// Failures groups the failed trials of a sweep by class, the most frequent one first.
 type Failures struct {
 	Groups  []FailureGroup `json:"groups"`
 	Counted int64          `json:"counted"` // trials that were looked at
 	More    bool           `json:"more"`    // there are more than those
 }
 
-// FailureGroup are the failed trials of one class.
+// FailureGroup is the group of failed trials of one class.
 type FailureGroup struct {
 	Class  grid.Class `json:"class"`
 	Count  int64      `json:"count"`
@@ -27,7 +27,7 @@ type FailureGroup struct {
 	Reason string     `json:"reason"` // of the example
 }
 
-// Failures groups the failed trials of a sweep by class.
+// Failures returns the failed trials of a sweep, grouped by class.
 func (c *Client) Failures(ctx context.Context, id grid.SweepID) (Failures, error) {
 	return get[Failures](ctx, c, sweepPath(PathFailures, id), nil)
 }

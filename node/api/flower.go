@@ -1,9 +1,10 @@
 package api
 
-// PathFlower is the root of the calls that Flower has, for scripts that were written for it.
+// PathFlower is the root of Flower's API, for scripts that were written for it.
 const PathFlower = "/flower"
 
-// FlowerTask is a trial as Flower shows a task. Times are seconds since 1970; null is not yet, or never.
+// FlowerTask is a trial as Flower shows a task. Times are in seconds since 1970; null means not
+// yet, or never.
 type FlowerTask struct {
 	UUID       string   `json:"uuid"` // SWEEP/INDEX
 	Name       string   `json:"name"` // PROJECT.TASK
@@ -38,7 +39,7 @@ type FlowerTask struct {
 	Worker     string   `json:"worker"` // the node
 }
 
-// FlowerResult is what a trial gave, as Flower shows the result of a task.
+// FlowerResult is the result of a trial, as Flower shows the result of a task.
 type FlowerResult struct {
 	Task      string  `json:"task-id"`
 	State     string  `json:"state"`
@@ -46,28 +47,29 @@ type FlowerResult struct {
 	Traceback *string `json:"traceback,omitempty"`
 }
 
-// FlowerTypes are the tasks of the sweeps that are kept.
+// FlowerTypes lists the tasks of the stored sweeps.
 type FlowerTypes struct {
 	Types []string `json:"task-types"`
 }
 
-// FlowerQueues are the active sweeps, as Flower shows queues.
+// FlowerQueues lists the active sweeps, as Flower shows queues.
 type FlowerQueues struct {
 	Queues []FlowerLength `json:"active_queues"`
 }
 
-// FlowerLength says how many trials of an active sweep are pending.
+// FlowerLength is the number of pending trials of an active sweep.
 type FlowerLength struct {
 	Name     string `json:"name"`
 	Messages int64  `json:"messages"`
 }
 
-// FlowerMessage answers an action.
+// FlowerMessage is the answer to an action.
 type FlowerMessage struct {
 	Message string `json:"message"`
 }
 
-// FlowerWorker is a node, as Flower shows a worker. The last four are there when one worker is asked for.
+// FlowerWorker is a node, as Flower shows a worker. The last four fields are present when one
+// worker is requested.
 type FlowerWorker struct {
 	Registered []string       `json:"registered"`
 	Timestamp  float64        `json:"timestamp"`
@@ -93,20 +95,20 @@ type FlowerStats struct {
 	Rusage   map[string]float64 `json:"rusage"`
 }
 
-// FlowerPool says how many trials a node runs at a time.
+// FlowerPool is the number of trials that a node runs at a time.
 type FlowerPool struct {
 	Implementation string `json:"implementation"`
 	Concurrency    int    `json:"max-concurrency"`
 	Processes      []int  `json:"processes"`
 }
 
-// FlowerQueue is the one queue of a node.
+// FlowerQueue is the only queue of a node.
 type FlowerQueue struct {
 	Name       string `json:"name"`
 	RoutingKey string `json:"routing_key"`
 }
 
-// FlowerActive is a trial that runs on a worker.
+// FlowerActive is a trial that is running on a worker.
 type FlowerActive struct {
 	ID        string   `json:"id"`
 	Name      string   `json:"name"`

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// WithPort returns the address of a node, HOST:PORT, from HOST, to which it adds the default port,
-// or from HOST:PORT.
+// WithPort returns the address of a node as HOST:PORT. It adds the default port to a bare HOST.
 func WithPort(text string, defaultPort int) (string, error) {
 	host, number, err := net.SplitHostPort(text)
 	if err != nil {
@@ -25,7 +24,7 @@ func WithPort(text string, defaultPort int) (string, error) {
 	return net.JoinHostPort(host, number), nil
 }
 
-// ParsePort returns the number of a port, from 1 to 65535.
+// ParsePort parses a port number, from 1 to 65535.
 func ParsePort(text string) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > 65535 {

@@ -2,8 +2,8 @@ package api
 
 import "time"
 
-// The paths of one trial's output and files, below a prefix. Each takes the number of an attempt in the query; without it the attempt
-// that the trial's state comes from is meant.
+// The paths of one trial's output and files, below a prefix. Each takes the number of an attempt in
+// the query; the default is the attempt that determines the trial's state.
 const (
 	PathLog       = "/sweeps/{sweep}/trials/{index}/log"
 	PathLogText   = "/sweeps/{sweep}/trials/{index}/log.txt"
@@ -12,24 +12,26 @@ const (
 	PathFile      = "/sweeps/{sweep}/trials/{index}/file"
 )
 
-// The paths of what all trials of a sweep have printed, below a prefix. Each takes a filter as charts do.
+// The paths of the output of all trials of a sweep, below a prefix. Each takes the same filter as
+// charts.
 const (
 	PathSweepLog       = "/sweeps/{sweep}/log"
 	PathSweepLogSearch = "/sweeps/{sweep}/log/search"
 )
 
-// Bounds of windows of output and of searches in it.
+// Bounds of windows of output and of searches in output.
 const (
 	DefaultWindow = 64 << 10  // bytes
 	MaxWindow     = 128 << 10 // bytes
 	DefaultHits   = 100
 	MaxHits       = 500
-	MaxLogQuery   = 256 // bytes to search for
+	MaxLogQuery   = 256 // bytes in the text to search for
 	MaxFileList   = 10_000
 )
 
-// LogWindow is a part of what an attempt has printed. Offsets count the bytes of one stream, or without a stream those of all streams in
-// the order in which they were stored. What was removed since counts, too, so an offset keeps its meaning.
+// LogWindow is a part of an attempt's output. Offsets count the bytes of one stream or, without a
+// stream, those of all streams in the order in which they were stored. Bytes that have been removed
+// still count, so an offset keeps its meaning.
 type LogWindow struct {
 	Attempt int        `json:"attempt"` // 0 while there is none
 	Stream  string     `json:"stream"`  // that was asked for; empty for all
@@ -50,8 +52,8 @@ type LogPiece struct {
 	Data   []byte    `json:"data"`
 }
 
-// SweepLog is a part of what the trials of a sweep have printed, in the order in which it was stored. Positions count its pieces, with gaps:
-// they only order them, and say where to go on.
+// SweepLog is a part of the output of a sweep's trials, in the order in which it was stored.
+// Positions number its pieces, with gaps: they only order the pieces and mark where to continue.
 type SweepLog struct {
 	From   int64        `json:"from"`   // position of the first piece of the part: ask for what is before it to go back
 	Next   int64        `json:"next"`   // position behind the part: ask from it to go on
@@ -61,16 +63,16 @@ type SweepLog struct {
 	Pieces []SweepPiece `json:"pieces"` // there may be none, although there is more before or behind: it took too long to find
 }
 
-// SweepPiece is a piece of what a trial has printed. Where its offset is not the end of the piece before it of the same run and stream, what is
-// between them is left out or has been removed.
+// SweepPiece is a piece of a trial's output. If its offset is not the end of the preceding piece of
+// the same run and stream, the bytes between them are left out or have been removed.
 type SweepPiece struct {
 	Position int64  `json:"position"`
 	Index    int64  `json:"index"` // of the trial
 	Run      string `json:"run"`   // unique to the attempt
-	LogPiece        // its offset counts the bytes of the stream of the run
+	LogPiece        // its offset counts the bytes of the run's stream
 }
 
-// SweepHits are places of a text in what the trials of a sweep have printed.
+// SweepHits lists the places where a text occurs in the output of a sweep's trials.
 type SweepHits struct {
 	Hits     []SweepHit `json:"hits"`
 	Searched int64      `json:"searched"`       // bytes that were looked at
@@ -82,10 +84,10 @@ type SweepHit struct {
 	Position int64  `json:"position"`
 	Index    int64  `json:"index"`
 	Run      string `json:"run"`
-	LogHit          // its offset counts the bytes of the stream of the run
+	LogHit          // its offset counts the bytes of the run's stream
 }
 
-// LogHits are places of a text in what an attempt has printed.
+// LogHits lists the places where a text occurs in an attempt's output.
 type LogHits struct {
 	Attempt  int      `json:"attempt"`
 	Hits     []LogHit `json:"hits"`
@@ -93,7 +95,8 @@ type LogHits struct {
 	Next     *int64   `json:"next,omitempty"` // offset to search on from: there were too many hits, or it took too long
 }
 
-// LogHit is one place. Before and After are what stands around it on its line, at most some hundred bytes.
+// LogHit is one place. Before and After are the surrounding text on its line, a few hundred bytes
+// at most.
 type LogHit struct {
 	Stream string `json:"stream"`
 	Offset int64  `json:"offset"` // of Match, counted as those of a window
@@ -102,14 +105,14 @@ type LogHit struct {
 	After  string `json:"after"`
 }
 
-// FileList are the files that an attempt left.
+// FileList lists the files that an attempt left.
 type FileList struct {
 	Attempt int    `json:"attempt"`
 	Files   []File `json:"files"`
 	More    bool   `json:"more,omitempty"` // there are more than are listed
 }
 
-// File is one of them.
+// File is one file of a FileList.
 type File struct {
 	Name  string    `json:"name"` // path with slashes
 	Bytes int64     `json:"bytes"`

@@ -36,7 +36,8 @@ type Member struct {
 	Problem     string      `json:"problem,omitempty"` // why its GPUs can't be used
 }
 
-// GPUGroup is how many devices of one kind a member has. A profile makes them MIG instances.
+// GPUGroup is the number of a member's devices of one kind. A profile means that they are MIG
+// instances.
 type GPUGroup struct {
 	Model      string `json:"model"`
 	Memory     int64  `json:"memory_bytes"`
@@ -46,7 +47,8 @@ type GPUGroup struct {
 	Ready      int    `json:"ready"` // of these, such as trials may use
 }
 
-// GPU is one device of a member, a GPU or a MIG instance, as `gpus --json` prints it. A figure that the driver does not report is -1.
+// GPU is one device of a member, a GPU or a MIG instance, as `gpus --json` prints it. A figure that
+// the driver does not report is -1.
 type GPU struct {
 	Node        grid.NodeID `json:"node"`
 	Index       int         `json:"index"`
@@ -73,20 +75,20 @@ type GPU struct {
 	Problem     string      `json:"problem,omitempty"`
 }
 
-// Drain asks a node to take no more trials.
+// Drain tells a node to take no more trials.
 type Drain struct {
 	Reason string `json:"reason"`
 }
 
-// Reach asks the master to try a port of the machine that the request comes from. Over UDP it sends
-// the word several times.
+// Reach requests that the master try a port of the client's machine. Over UDP the master sends the
+// word several times.
 type Reach struct {
 	Network string `json:"network"` // tcp or udp
 	Port    int    `json:"port"`
 	Word    string `json:"word,omitempty"`
 }
 
-// NewToken asks for a token.
+// NewToken requests a token.
 type NewToken struct {
 	Role    string        `json:"role"`
 	Expires time.Duration `json:"expires"` // from now; 0 is never
@@ -105,13 +107,13 @@ type CA struct {
 	Away   []grid.NodeID `json:"away"`   // nodes that are not up and have not
 }
 
-// CAStep asks for the next step of a rotation of the CA.
+// CAStep requests the next step of a rotation of the CA.
 type CAStep struct {
 	Step string `json:"step"` // rotate, switch or retire
 	Now  bool   `json:"now"`  // leave behind nodes that have not followed the step before: they need a token to join again
 }
 
-// TokenMade is a new token with what else is needed to use it.
+// TokenMade is a new token, with everything else that is needed to use it.
 type TokenMade struct {
 	ID      string    `json:"id"`
 	Token   string    `json:"token"`
@@ -137,17 +139,18 @@ func (c *Client) Members(ctx context.Context) ([]Member, error) {
 	return get[[]Member](ctx, c, PathMembers, nil)
 }
 
-// Drain lets the running trials of a node end, and keeps new ones off it.
+// Drain lets the running trials of a node finish and assigns it no new ones.
 func (c *Client) Drain(ctx context.Context, node grid.NodeID, reason string) error {
 	return c.member(ctx, node, "drain", Drain{Reason: reason})
 }
 
-// Undrain lets a node take trials again, also one that was quarantined, and on GPUs of it that were out of service.
+// Undrain lets a node take trials again, even after it was quarantined, and puts its GPUs back into
+// service.
 func (c *Client) Undrain(ctx context.Context, node grid.NodeID) error {
 	return c.member(ctx, node, "undrain", nil)
 }
 
-// Forget takes a node's certificate its worth and frees its name.
+// Forget invalidates a node's certificate and frees its name.
 func (c *Client) Forget(ctx context.Context, node grid.NodeID) error {
 	return c.member(ctx, node, "forget", nil)
 }
@@ -168,7 +171,7 @@ func (c *Client) Tokens(ctx context.Context) ([]TokenKnown, error) {
 	return get[[]TokenKnown](ctx, c, PathTokens, nil)
 }
 
-// RevokeToken ends a token and what was given out through it.
+// RevokeToken revokes a token and everything that was issued through it.
 func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	resp, err := c.do(ctx, http.MethodDelete, strings.Replace(PathToken, "{id}", url.PathEscape(id), 1), nil, nil)
 	if err != nil {
@@ -177,7 +180,7 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return resp.Body.Close()
 }
 
-// RotateKeyring returns the cluster a new gossip key.
+// RotateKeyring gives the cluster a new gossip key.
 func (c *Client) RotateKeyring(ctx context.Context) error {
 	_, err := post[struct{}](ctx, c, PathKeyring, nil)
 	return err
@@ -186,36 +189,36 @@ func (c *Client) RotateKeyring(ctx context.Context) error {
 // CA returns the progress of a rotation of the cluster's CA.
 func (c *Client) CA(ctx context.Context) (CA, error) { return get[CA](ctx, c, PathCA, nil) }
 
-// StepCA takes the next step of a rotation of the CA, and waits some seconds for the nodes to
+// StepCA takes the next step of a rotation of the CA, and waits a few seconds for the nodes to
 // follow.
 func (c *Client) StepCA(ctx context.Context, s CAStep) (CA, error) {
 	return post[CA](ctx, c, PathCA, s)
 }
 
-// StatusSameHost is the status of a Reach over loopback, which the master does not try.
+// StatusSameHost is the status of a Reach request over loopback, which the master does not try.
 const StatusSameHost = http.StatusConflict
 
-// Reach asks the master to connect to this machine. The error says why it could not; over UDP there
-// is none, and the word arrives or does not.
+// Reach asks the master to connect to this machine. The error states why it could not; over UDP
+// there is no such error: the word either arrives or does not.
 func (c *Client) Reach(ctx context.Context, r Reach) error {
 	_, err := post[struct{}](ctx, c, PathReach, r)
 	return err
 }
 
-// Post sends a request that this package has no method for; answer is decoded into a T.
+// Post sends a request for which this package has no method; the answer is decoded into a T.
 func Post[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
 	return post[T](ctx, c, path, body)
 }
 
-// WattsOfByte is what one step of GPUSamples.Power stands for.
+// WattsOfByte is the number of watts in one step of GPUSamples.Power.
 const WattsOfByte = 8
 
-// SampleSteps are the intervals of the samples that are kept: of the last hour, of a day, and of 14
-// days.
+// SampleSteps are the intervals of the samples that are kept: for the last hour, for a day, and for
+// 14 days.
 var SampleSteps = [...]time.Duration{15 * time.Second, time.Minute, 15 * time.Minute}
 
-// NodeSamples is what the machine of a node was doing lately. Each byte of a figure is a sample, the newest last: percent, at most 254, and 255
-// where there is none. In JSON they are base64.
+// NodeSamples is the recent load of a node's machine. Each byte of a figure is a sample, the newest
+// last: a percentage of at most 254, or 255 if there is no sample. In JSON they are base64.
 type NodeSamples struct {
 	Node   grid.NodeID  `json:"node"`
 	Step   float64      `json:"step_seconds"` // from one sample to the next
@@ -227,7 +230,7 @@ type NodeSamples struct {
 	GPUs   []GPUSamples `json:"gpus"`
 }
 
-// GPUSamples is what one GPU was doing lately.
+// GPUSamples is the recent load of one GPU.
 type GPUSamples struct {
 	UUID        string `json:"uuid"`
 	Utilization []byte `json:"utilization"` // percent of the time in which it computed

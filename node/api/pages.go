@@ -7,7 +7,7 @@ const (
 	DefaultPage    = 100
 	MaxSweepsPage  = 200
 	MaxTrialsPage  = 500
-	MaxFieldsQuery = 64 // columns that may be named
+	MaxFieldsQuery = 64 // columns in a query
 )
 
 // SweepList is a page of sweeps, the newest first.
@@ -17,7 +17,7 @@ type SweepList struct {
 	Next   string  `json:"next,omitempty"` // asks as after for the page behind this one; empty at the end
 }
 
-// TrialTable is a page of trials by column, which is a sixth of the same trials by row.
+// TrialTable is a page of trials by column, a sixth of the size of the same trials by row.
 type TrialTable struct {
 	Sweep   grid.SweepID `json:"sweep"`
 	Applied uint64       `json:"applied"`          // last event that the page knows of; ids of the event stream are of the same numbers
@@ -29,7 +29,7 @@ type TrialTable struct {
 	Columns []Column     `json:"columns"`
 }
 
-// Column is one column of a table: what each trial has under a name.
+// Column is one column of a table: each trial's value under a name.
 type Column struct {
 	Name   string `json:"name"`   // a field of Trial, p[KEY] for a parameter or m[NAME] for a metric
 	Values []any  `json:"values"` // null where a trial has none

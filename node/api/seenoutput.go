@@ -1,17 +1,19 @@
 package api
 
-// SeenOutput drops output that has been delivered before: after a node died, the next one stores the whole output of the attempts
-// that it lost once more, and a client that attaches again reads the last message twice. The zero value has seen nothing.
+// SeenOutput drops output that has been delivered before. Output repeats after a node dies, since
+// the next node stores the whole output of the lost attempts again, and after a client reconnects,
+// since it reads the last message twice. The zero value has seen nothing.
 type SeenOutput struct {
 	next map[streamKey]int64
 }
 
 type streamKey struct{ run, name string }
 
-// seenLimit bounds the memory of Seen. Forgetting shows output twice at worst.
+// seenLimit bounds the memory of SeenOutput. The worst effect of forgetting is that output is shown
+// twice.
 const seenLimit = 1 << 14
 
-// Fresh cuts off what was seen already and reports whether anything is left.
+// Fresh removes what has already been seen, and reports whether anything is left.
 func (s *SeenOutput) Fresh(o *Output) bool {
 	key := streamKey{o.Run, o.Stream}
 	next := s.next[key]

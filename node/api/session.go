@@ -6,8 +6,8 @@ import (
 	"net/url"
 )
 
-// PathSession is the session of a browser at mlfnode monitor: POST begins it with a Login, DELETE ends it, GET shows it. At a node GET says
-// what the one who asks may do.
+// PathSession is the session of a browser at mlfnode monitor: POST begins it with a Login, DELETE
+// ends it, GET shows it. At a node, GET returns what the client may do.
 const PathSession = "/session"
 
 // Role is what a client is allowed to do.
@@ -20,14 +20,15 @@ const (
 	RoleAdmin    Role = "admin"    // and manage tokens and keys
 )
 
-// Session is what the client is allowed to do.
+// Session describes what the client is allowed to do.
 type Session struct {
 	Role Role   `json:"role"`
 	Key  string `json:"key,omitempty"` // of a session that begins: each of its requests shows it
 }
 
-// A request of a session shows its key beside its cookie, in HeaderSession, or in a link in the parameter ParamSession. A browser shows a
-// cookie to every port of a machine, but keeps what a page stores for the pages of its own port.
+// A request in a session carries the session's key in addition to the cookie: in HeaderSession or,
+// in a link, in the parameter ParamSession. A browser sends a cookie to every port of a machine,
+// but keeps what a page stores for the pages of its own port.
 const (
 	HeaderSession = "Mlf-Session"
 	ParamSession  = "session"
@@ -41,25 +42,25 @@ type Login struct {
 // The codes of refusals by mlfnode monitor.
 const (
 	CodeUnreachable = "unreachable" // the node does not answer
-	CodeCrossSite   = "cross_site"  // a page of another site asks
+	CodeCrossSite   = "cross_site"  // a page of another site sent the request
 	CodeLinkUsed    = "link_used"   // the link was used or has expired
-	CodeViewer      = "viewer"      // the session is for reading
-	CodeOlderNode   = "older_node"  // the node is of a version that does not have the call
+	CodeViewer      = "viewer"      // the session is read-only
+	CodeOlderNode   = "older_node"  // the node's version does not have the call
 )
 
-// Session says what this client may do.
+// Session returns what this client may do.
 func (c *Client) Session(ctx context.Context) (Session, error) {
 	return get[Session](ctx, c, PathSession, nil)
 }
 
-// Target returns the address and the transport with which a proxy reaches the node as this client
-// does.
+// Target returns the address and the transport with which a proxy reaches the node in the same way
+// as this client.
 func (c *Client) Target() (*url.URL, http.RoundTripper, error) {
 	base, err := url.Parse(c.base)
 	return base, bearerTransport{c}, err
 }
 
-// bearerTransport shows the client's token with each request.
+// bearerTransport adds the client's token to each request.
 type bearerTransport struct{ client *Client }
 
 // RoundTrip implements http.RoundTripper.

@@ -14,9 +14,10 @@ import (
 	"mlfnode/node/checkpoint"
 )
 
-// PathSnapshots is where nodes store and load what trials have saved: only a node that holds a lease with the trial may, which its
-// certificate tells. POST offers a snapshot, GET /{number} loads one; PUT and GET /files/{hash} send and fetch contents, and POST has the
-// master check a stored one.
+// PathSnapshots is where nodes store and load what trials have saved. Only a node that holds a
+// lease with the trial may use it; the node's certificate identifies it. POST offers a snapshot,
+// and GET /{number} loads one; PUT and GET /files/{hash} send and fetch contents; POST to a stored
+// snapshot makes the master check it.
 const PathSnapshots = "/snapshots/{sweep}/{index}"
 
 // The codes of refusals of snapshots.
@@ -26,7 +27,8 @@ const (
 	CodeNotHeld   = "not_held"   // checkpoint.ErrNotHeld
 )
 
-// SnapshotOffered answers the offer of a snapshot: its number once it is stored, or what is missing.
+// SnapshotOffered is the answer to the offer of a snapshot: its number once it is stored, or what
+// is missing.
 type SnapshotOffered struct {
 	Number  int                  `json:"number,omitempty"`
 	Missing []checkpoint.Missing `json:"missing,omitempty"`
@@ -84,7 +86,7 @@ func (s Snapshots) Verify(ctx context.Context, id grid.TrialID, hash string) err
 	return resp.Body.Close()
 }
 
-// snapshotError returns the error of package checkpoint for an error response.
+// snapshotError returns the error of package checkpoint that corresponds to an error response.
 func snapshotError(err error) error {
 	e, ok := err.(*Error)
 	switch {

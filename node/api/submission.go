@@ -13,10 +13,10 @@ import (
 	"mlfnode/grid/space"
 )
 
-// Submission is the body of a request for a new sweep. It describes the sweep in the words of
-// project.yaml, not as the store keeps it: the master makes the space and the record. Client.Submit
+// Submission is the body of a request for a new sweep. It describes the sweep in the terms of
+// project.yaml, not in those of the store: the master makes the space and the record. Client.Submit
 // makes one from a Submit. The names are those that older versions sent, so that a client and a
-// master of neighbouring versions understand each other.
+// master of adjacent versions understand each other.
 type Submission struct {
 	Token        string       `json:"token,omitempty"`
 	Project      string       `json:"project"`
@@ -31,7 +31,8 @@ type Submission struct {
 	EnvironAdded []string     `json:"environ_added,omitempty"`
 }
 
-// SpaceSpec is the space of a new sweep: all combinations of the axes' values, less those that are excluded, or a sample of them.
+// SpaceSpec is the space of a new sweep: all combinations of the axes' values except the excluded
+// ones, or a sample of them.
 type SpaceSpec struct {
 	Axes    []space.Axis  `json:"axes,omitempty"`
 	Exclude []string      `json:"exclude,omitempty"`
@@ -82,7 +83,8 @@ type TaskSpec struct {
 	Objective   *grid.Objective        `json:"objective,omitempty"`
 }
 
-// Duration is a length of time. It is read as text, like "1h30m", or as nanoseconds, and written as nanoseconds.
+// Duration is a length of time. It is read from text such as "1h30m" or from a number of
+// nanoseconds, and written as nanoseconds.
 type Duration time.Duration
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -122,7 +124,8 @@ func (t *TaskSpec) Task() grid.Task {
 	}
 }
 
-// CheckpointSpec is grid.Checkpoint as a request has it. What is left out gets its default.
+// CheckpointSpec is grid.Checkpoint in the form of a request. Fields that are left out get their
+// defaults.
 type CheckpointSpec struct {
 	Signal    string   `json:"signal,omitempty"`
 	Grace     Duration `json:"grace,omitempty"`
@@ -159,7 +162,7 @@ func (s *CheckpointSpec) checkpoint() *grid.Checkpoint {
 	return c
 }
 
-// checkPlace says what is wrong with the place of a sweep among others.
+// checkPlace checks the priority of a sweep and its limit of parallel trials.
 func checkPlace(priority, maxParallel int) error {
 	switch {
 	case priority < -maxPriority || priority > maxPriority:
@@ -170,7 +173,7 @@ func checkPlace(priority, maxParallel int) error {
 	return nil
 }
 
-// submission is the request for s.
+// submission returns the request for s.
 func (s *Submit) submission() *Submission {
 	return &Submission{
 		Token: s.Token, Project: s.Project, Name: s.Name, Origin: s.Origin, Task: Spec(&s.Task), Bundle: s.Bundle,
@@ -179,14 +182,15 @@ func (s *Submit) submission() *Submission {
 	}
 }
 
-// Bounds of what a submission may hold beside its task and its space.
+// Bounds of the parts of a submission besides its task and its space.
 const (
 	maxToken    = 128
 	maxPriority = 1_000_000
 )
 
-// Check returns what the request asks for, with its space made of the axes, or says what is wrong with it. It is what a client checks
-// before it asks, and what the master checks again.
+// Check returns what the request asks for, with its space made from the axes, or an error that
+// describes what is wrong. A client calls it before it sends the request, and the master calls it
+// again.
 func (q *Submission) Check() (*Submit, error) {
 	s := &Submit{
 		Token: q.Token, Project: q.Project, Name: q.Name, Origin: q.Origin, Task: q.Task.Task(), Bundle: q.Bundle,

@@ -25,7 +25,7 @@ func check(text string) (*Submit, error) {
 	return q.Check()
 }
 
-// TestSubmissionRefuses sends what a client of this program would never send.
+// TestSubmissionRefuses sends requests that a client of this program would never send.
 func TestSubmissionRefuses(t *testing.T) {
 	task := func(fields string) string {
 		return `{"project":"p",` + goodSpace + `,"task":{"name":"t","resources":{"cpus":1},` + fields + `}}`
@@ -122,8 +122,8 @@ func TestSubmissionRefuses(t *testing.T) {
 	}
 }
 
-// TestSubmissionMakesItsOwnSpace sends the form in which older versions sent a space, with blocks that say what is not so: the space
-// is made of the axes and expressions alone.
+// TestSubmissionMakesItsOwnSpace sends a space in the form of older versions, with blocks that are
+// wrong: the space is made from the axes and expressions alone.
 func TestSubmissionMakesItsOwnSpace(t *testing.T) {
 	for name, blocks := range map[string]string{
 		"none": ``, "right": `,"blocks":[{"lo":[0],"hi":[4],"kept":2}]`, "too many": `,"blocks":[{"lo":[0],"hi":[4],"kept":3}]`,
@@ -146,7 +146,8 @@ func TestSubmissionMakesItsOwnSpace(t *testing.T) {
 	}
 }
 
-// TestSubmissionOfThisClient sends what the command line sends and gets it back, and older masters understand it.
+// TestSubmissionOfThisClient checks that what the command line sends arrives unchanged, and that
+// older masters understand it.
 func TestSubmissionOfThisClient(t *testing.T) {
 	var axes []space.Axis
 	for _, text := range []string{"lr=0.1,0.01", "epoch=5:20:5", "flag=true,false"} {
@@ -188,7 +189,7 @@ func TestSubmissionOfThisClient(t *testing.T) {
 	if got.Space.Count() != points.Count() {
 		t.Errorf("points: got %d, want %d", got.Space.Count(), points.Count())
 	}
-	// The form in which a master of the version before reads it.
+	// The form in which a master of the previous version reads it.
 	var old struct {
 		Project string      `json:"project"`
 		Task    grid.Task   `json:"task"`
@@ -202,7 +203,7 @@ func TestSubmissionOfThisClient(t *testing.T) {
 	}
 }
 
-// spaceless leaves out the space, which cmp can't look into.
+// spaceless leaves out the space, which cmp can't compare.
 func spaceless(s Submit) Submit {
 	s.Space = space.Space{}
 	return s
