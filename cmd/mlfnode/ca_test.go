@@ -223,8 +223,8 @@ func TestRotateCA(t *testing.T) {
 	if v.Succeeded != 60 {
 		t.Errorf("got %+v, want 60 trials that succeeded", v)
 	}
-	c.boss.Close() // the master starts again with the new CA, and the worker finds it
-	if c.boss, err = node.OpenMaster(ctx, c.master); err != nil {
+	c.masterNode.Close() // the master starts again with the new CA, and the worker finds it
+	if c.masterNode, err = node.OpenMaster(ctx, c.master); err != nil {
 		t.Fatal(err)
 	}
 	if v, err = c.client.Submit(ctx, sleepers(t, "3")); err != nil {

@@ -25,13 +25,13 @@ import (
 
 // shortCluster is a master and a worker in this process whose certificates are good for some seconds.
 type shortCluster struct {
-	client  *api.Client
-	address string // of the master's API
-	master  config.Config
-	worker  config.Config
-	boss    *node.Node // the master
-	node    *node.Node // the worker
-	done    <-chan error
+	client     *api.Client
+	address    string // of the master's API
+	master     config.Config
+	worker     config.Config
+	masterNode *node.Node // the master
+	node       *node.Node // the worker
+	done       <-chan error
 }
 
 func startShort(t *testing.T, ctx context.Context, life time.Duration) *shortCluster {
@@ -62,10 +62,10 @@ func startShort(t *testing.T, ctx context.Context, life time.Duration) *shortClu
 	c.address = l.Addr().String()
 	l.Close()
 	other.Close()
-	if c.boss, err = node.OpenMaster(ctx, c.master); err != nil {
+	if c.masterNode, err = node.OpenMaster(ctx, c.master); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.boss.Close() })
+	t.Cleanup(func() { c.masterNode.Close() })
 	s, _ := node.At(ctx, c.master)
 	if s == nil {
 		t.Fatal("the master does not answer")
@@ -226,10 +226,10 @@ func TestExpiresWhileItRuns(t *testing.T) {
 	defer stop()
 	c := startShort(t, ctx, 30*time.Second)
 	<-c.node.Working()
-	c.boss.Close()
+	c.masterNode.Close()
 	expired(t, ctx, c.worker)
 	var err error
-	if c.boss, err = node.OpenMaster(ctx, c.master); err != nil {
+	if c.masterNode, err = node.OpenMaster(ctx, c.master); err != nil {
 		t.Fatal(err)
 	}
 	select {

@@ -49,9 +49,9 @@ func TestChaos(t *testing.T) {
 		span := time.Duration(500+c.random.IntN(6000)) * time.Millisecond
 		rest := time.Duration(c.random.IntN(2000)) * time.Millisecond
 		t.Logf("%2d. %s, %s, %v, then %v of peace; %d trials have begun", i+1, f.name, h.Name, span, rest, c.startedTrials())
-		mend := f.strike(c, h)
+		repair := f.strike(c, h)
 		wait(span)
-		mend()
+		repair()
 		wait(rest)
 	}
 	c.allAlive()
@@ -62,7 +62,7 @@ func TestChaos(t *testing.T) {
 // disaster is a fault of a random kind that lasts for a random time.
 type disaster struct {
 	name   string
-	strike func(c *chaos, h *hosts.Host) (mend func())
+	strike func(c *chaos, h *hosts.Host) (repair func())
 }
 
 var disasters = []disaster{

@@ -17,13 +17,13 @@ import (
 // clusterSize is the number of hosts of the scenarios below.
 const clusterSize = 5
 
-// fault is one way to break a cluster while a sweep runs, and to mend it again.
+// fault is one way to break a cluster while a sweep runs, and to repair it again.
 type fault struct {
 	name   string
 	inject func(p *scenario)
 }
 
-// outage is how long something stays broken that does not mend itself: longer than it takes to be called dead.
+// outage is how long something stays broken that does not repair itself: longer than it takes to be called dead.
 func outage() time.Duration { return scale(6*time.Second, 30*time.Second) }
 
 var agentFaults = []fault{
