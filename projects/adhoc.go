@@ -12,10 +12,11 @@ import (
 	"mlfnode/grid"
 )
 
-// Adhoc makes a project of one command without a project.yaml. It is named after the first argument that is a file under cwd,
-// else after the program. Its metrics are the last JSON object on stdout, if there is one. The files of
-// cwd travel with it, unless the program is known to read none, or cwd is a folder that holds far more than a program's files and
-// no argument names one of them: Note says so then.
+// Adhoc makes a project of a single command without a project.yaml. The project is named after the
+// first argument that is a file under cwd, or else after the program. Its metrics are the last JSON
+// object on stdout, if there is one. The files of cwd travel with the project, unless the program
+// is known to read no files, or cwd is a folder that holds far more than a program's files and no
+// argument names one of them. In the latter case Note says so.
 func Adhoc(argv []string, cwd string) (*Project, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return nil, errors.New("there is no command. Write it behind two dashes, as in mlfnode sweep --set lr=0.1,0.01 -- python3 prog.py")
@@ -60,8 +61,8 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 	return p, nil
 }
 
-// readsNothing reports whether the command is one that never reads a file of its folder, so that copies of it would be made for
-// nothing.
+// readsNothing reports whether the command is one that never reads a file of its folder, so that
+// copying the folder would be pointless.
 func readsNothing(argv []string) bool {
 	program := argv[0]
 	if strings.ContainsRune(program, '/') {
@@ -76,7 +77,7 @@ func readsNothing(argv []string) bool {
 	return false
 }
 
-// above gives an argument, or the value behind its '=', that names something above cwd.
+// above returns an argument, or the value after its '=', that names something above cwd.
 func above(argv []string, cwd string) string {
 	for _, a := range argv {
 		path := a
@@ -93,13 +94,13 @@ func above(argv []string, cwd string) string {
 	return ""
 }
 
-// programName is the base name without its extension.
+// programName returns the base name of a file without its extension.
 func programName(file string) string {
 	base := filepath.Base(file)
 	return CleanName(strings.TrimSuffix(base, filepath.Ext(base)))
 }
 
-// firstFile gives the first argument that is a regular file under cwd.
+// firstFile returns the first argument that is a regular file under cwd.
 func firstFile(argv []string, cwd string) string {
 	for _, a := range argv {
 		if !filepath.IsLocal(a) {
@@ -112,7 +113,8 @@ func firstFile(argv []string, cwd string) string {
 	return ""
 }
 
-// NotAProject names a folder that does not belong to one program; empty for others.
+// NotAProject describes a folder that does not belong to one program; it returns "" for other
+// folders.
 func NotAProject(cwd string) string {
 	if sameFolder(cwd, string(filepath.Separator)) {
 		return "the root folder"

@@ -8,10 +8,11 @@ import (
 	"testing"
 )
 
-// badProject is a project.yaml of testdata/bad.txt and what is said about it.
+// badProject is a project.yaml of testdata/bad.txt and the message that it is refused with.
 type badProject struct{ name, yaml, want string }
 
-// badProjects reads testdata/bad.txt: behind `== name` stand the lines of a file, then `-> ` and each line of the message.
+// badProjects reads testdata/bad.txt: `== name` is followed by the lines of a file, then by `-> `
+// and each line of the message.
 func badProjects(t testing.TB) (all []badProject) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "bad.txt"))
@@ -28,7 +29,7 @@ func badProjects(t testing.TB) (all []badProject) {
 	return all
 }
 
-// loadText loads a project.yaml of this text. The error's message does not name the folder.
+// loadText loads a project.yaml with this text. The error's message does not name the folder.
 func loadText(t testing.TB, text string) (*Project, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -50,7 +51,7 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// bomb is a small file whose aliases stand for tasks × values texts.
+// bomb returns a small file whose aliases expand to tasks × values texts.
 func bomb(tasks, values int) string {
 	var b strings.Builder
 	b.WriteString("tasks:\n  t0: {command: [a], artifacts: &bomb [" + strings.Repeat("x,", values) + "x]}\n")

@@ -19,13 +19,14 @@ import (
 )
 
 const (
-	// DefaultBundleLimit bounds a project's files, before compression.
+	// DefaultBundleLimit bounds the size of a project's files, before compression.
 	DefaultBundleLimit = 512 << 20
-	// maxEntries bounds the files and folders of a bundle.
+	// maxEntries bounds the number of files and folders in a bundle.
 	maxEntries = 100_000
-	// maxBuffered is the size up to which a file is read before its header is written, so that it can be read again when it changes.
+	// maxBuffered is the size up to which a file is read before its header is written, so that it
+	// can be read again if it changes.
 	maxBuffered = 4 << 20
-	// maxReads is how often a file that changes is read in the hope that two readings agree.
+	// maxReads is how often a changing file is read in the hope that two readings agree.
 	maxReads = 5
 )
 
@@ -36,7 +37,7 @@ type item struct {
 	link string
 }
 
-// Pack writes what List finds in a folder, without the folders except, as a bundle.
+// Pack writes what List finds in a folder as a bundle, without the folders named by except.
 func Pack(dir string, w io.Writer, limit int64, except ...string) (digest string, err error) {
 	f, err := List(dir, ListOptions{Except: except})
 	if err != nil {
@@ -45,15 +46,16 @@ func Pack(dir string, w io.Writer, limit int64, except ...string) (digest string
 	return f.Pack(w, limit)
 }
 
-// Pack writes the files to w as a bundle: a tar, compressed with zstd, that is the same on every machine for files of the same
-// content, modes and times (sorted names, no owners). The digest is the SHA-256 of the packed bytes, in hex. A file that changes
-// meanwhile is packed as it was at one moment; Notes tells of it.
+// Pack writes the files to w as a bundle: a tar, compressed with zstd, that is the same on every
+// machine for files with the same content, modes and times (sorted names, no owners). The digest is
+// the SHA-256 of the packed bytes, in hex. A file that changes during packing is packed as it was
+// at one moment, and Notes mentions it.
 func (f *Files) Pack(w io.Writer, limit int64) (digest string, err error) {
 	if err := f.CheckSize(limit); err != nil {
 		return "", err
 	}
 	sum := sha256.New()
-	// One goroutine: the output must not depend on how many there are.
+	// Use one goroutine: the output must not depend on their number.
 	z, err := zstd.NewWriter(io.MultiWriter(w, sum), zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
 	if err != nil {
 		return "", fmt.Errorf("start compression: %w", err)
@@ -99,8 +101,8 @@ func (p *packer) header(h *tar.Header, it *item, info fs.FileInfo) error {
 	return nil
 }
 
-// file packs a regular file as it is now, whatever it was when it was listed. One that was removed or replaced by something else is
-// left out.
+// file packs a regular file as it is now, whatever it was when it was listed. A file that has been
+// removed or replaced by something else is left out.
 func (p *packer) file(it *item) error {
 	f, err := os.OpenFile(filepath.Join(p.files.dir, it.name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	switch {
@@ -129,7 +131,8 @@ func (p *packer) note(format string, args ...any) {
 	p.files.Notes = append(p.files.Notes, fmt.Sprintf(format, args...))
 }
 
-// small reads the file until nothing changed meanwhile, or two readings begin with the same bytes.
+// small reads the file until it does not change during a reading, or until two readings begin with
+// the same bytes.
 func (p *packer) small(f *os.File, it *item, info fs.FileInfo) error {
 	last, read := []byte(nil), false
 	for range maxReads {
@@ -163,7 +166,7 @@ func (p *packer) small(f *os.File, it *item, info fs.FileInfo) error {
 	return changing(it)
 }
 
-// large copies the file while it is read, and reads it once more if it changed meanwhile.
+// large copies the file as it is read, and reads it once more if it changed during that time.
 func (p *packer) large(f *os.File, it *item, info fs.FileInfo) error {
 	h := &tar.Header{Name: it.name, Typeflag: tar.TypeReg, Size: info.Size(), Format: tar.FormatPAX}
 	if err := p.header(h, it, info); err != nil {
@@ -190,10 +193,11 @@ func (p *packer) large(f *os.File, it *item, info fs.FileInfo) error {
 	return nil
 }
 
-// clockTick is more than the steps of the clock that stamps files: two changes within one step have the same time.
+// clockTick is longer than one step of the clock that stamps files: two changes within one step
+// have the same time.
 const clockTick = 20 * time.Millisecond
 
-// unchanged reports whether a file was surely not written between two looks at it.
+// unchanged reports whether a file was certainly not written between two looks at it.
 func unchanged(before, after fs.FileInfo) bool {
 	return after.Size() == before.Size() && after.ModTime().Equal(before.ModTime()) && time.Since(after.ModTime()).Abs() > clockTick
 }
@@ -213,7 +217,7 @@ func changing(it *item) error {
 		it.name, ignoreFile)
 }
 
-// bare leaves out the operation and the path of a file error, which the message names already.
+// bare strips the operation and the path from a file error, since the message already names them.
 func bare(err error) error {
 	var e *fs.PathError
 	if errors.As(err, &e) {

@@ -15,7 +15,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// pack gives the bundle of a folder and its digest.
+// pack returns the bundle of a folder and its digest.
 func pack(t reporter, dir string) ([]byte, string) {
 	t.Helper()
 	var b bytes.Buffer
@@ -24,7 +24,7 @@ func pack(t reporter, dir string) ([]byte, string) {
 	return b.Bytes(), digest
 }
 
-// packed is what comes out of a bundle of the folder.
+// packed returns the tree that unpacking the folder's bundle produces.
 func packed(t *testing.T, dir string) tree {
 	t.Helper()
 	bundle, _ := pack(t, dir)
@@ -33,14 +33,14 @@ func packed(t *testing.T, dir string) tree {
 	return readTree(t, out)
 }
 
-// aged sets the times of all that is in a folder.
+// aged sets the times of everything in a folder.
 func aged(t reporter, dir string, at time.Time) {
 	t.Helper()
 	check(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		at = at.Add(1234567891) // each its own
+		at = at.Add(1234567891) // each has its own
 		return SetTime(path, at)
 	}))
 }
@@ -53,8 +53,8 @@ func TestPackDeterministic(t *testing.T) {
 	first := content.folder(t)
 	aged(t, first, past)
 	one, digest := pack(t, first)
-	// The digest is written down so that a new version of a library that packs otherwise does not go unnoticed: then every
-	// project would be stored and unpacked again.
+	// The digest is a constant here so that a new version of a library that packs differently does
+	// not go unnoticed: every project would then be stored and unpacked again.
 	if want := "cdb896a3ccc3ff6642a2e8d6c769f45a019c8eb46ae1e2e4ff98968895217e24"; digest != want {
 		t.Errorf("got digest %s, want %s", digest, want)
 	}
@@ -66,7 +66,7 @@ func TestPackDeterministic(t *testing.T) {
 		t.Errorf("the same files, written in another order, gave %s, want %s", again, digest)
 	}
 
-	// Without the times, a new checkout is the same.
+	// Apart from the times, a new checkout is the same.
 	aged(t, dir, past.Add(time.Hour))
 	three, other := pack(t, dir)
 	if other == digest {
@@ -190,7 +190,8 @@ func TestPackIgnore(t *testing.T) {
 	}
 }
 
-// A project that is reached by a link was packed as an empty bundle once.
+// TestPackFolderBehindLink is a regression test: a project reached through a link was once packed
+// as an empty bundle.
 func TestPackFolderBehindLink(t *testing.T) {
 	dir := tree{"main.py": ":print(1)\n"}.folder(t)
 	link := filepath.Join(t.TempDir(), "link")

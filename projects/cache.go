@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// Cache keeps unpacked bundles, a folder for each digest, which nobody may change.
+// Cache keeps unpacked bundles, one folder for each digest. Nobody may change these folders.
 type Cache struct {
 	dir string
 
@@ -21,19 +21,21 @@ type Cache struct {
 	opening map[string]*turns
 }
 
-// turns has callers that open one bundle go one after the other.
+// turns makes callers that open the same bundle proceed one after the other.
 type turns struct {
 	sync.Mutex
-	callers int // guarded by the cache
+	callers int // guarded by the cache's mutex
 }
 
 // tempPrefix marks folders that are being filled.
 const tempPrefix = ".new-"
 
-// ContentsSuffix ends the name of the file beside an unpacked bundle that holds the digest of its contents.
+// ContentsSuffix ends the name of the file that lies beside an unpacked bundle and holds the digest
+// of its contents.
 const ContentsSuffix = ".contents"
 
-// NewCache opens the cache in dir and removes what a crash has left half unpacked. One process at a time uses it.
+// NewCache opens the cache in dir and removes what a crash has left half unpacked. Only one process
+// at a time may use the cache.
 func NewCache(dir string) (*Cache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make bundle cache: %w", err)
@@ -52,8 +54,9 @@ func NewCache(dir string) (*Cache, error) {
 	return &Cache{dir: dir, opening: map[string]*turns{}}, nil
 }
 
-// Open gives the unpacked folder of a digest, and the digest of its contents, which does not depend on times. When it is not there, fetch writes the packed bundle; what does not have the
-// digest is refused and leaves nothing. Concurrent callers share the work.
+// Open returns the unpacked folder of a digest, and the digest of its contents, which does not
+// depend on times. If the folder does not exist, fetch writes the packed bundle; a bundle that does
+// not have the digest is refused and leaves nothing behind. Concurrent callers share the work.
 func (c *Cache) Open(digest string, fetch func(io.Writer) error) (dir, contents string, err error) {
 	if b, err := hex.DecodeString(digest); err != nil || len(b) != sha256.Size {
 		return "", "", fmt.Errorf("%q is not the digest of a bundle", digest)
@@ -72,7 +75,8 @@ func (c *Cache) Open(digest string, fetch func(io.Writer) error) (dir, contents 
 	return dir, contents, err
 }
 
-// turn waits until nobody else opens this bundle, and gives what ends the caller's turn.
+// turn waits until nobody else opens this bundle, and returns a function that ends the caller's
+// turn.
 func (c *Cache) turn(digest string) (end func()) {
 	c.mu.Lock()
 	one := c.opening[digest]
@@ -93,7 +97,8 @@ func (c *Cache) turn(digest string) (end func()) {
 	}
 }
 
-// fill unpacks beside the folder's place and then renames, so that the folder is there whole or not at all.
+// fill unpacks next to the folder's final place and then renames, so that the folder is either
+// complete or absent.
 func (c *Cache) fill(dir, digest string, fetch func(io.Writer) error) (contents string, err error) {
 	tmp, err := os.MkdirTemp(c.dir, tempPrefix)
 	if errors.Is(err, fs.ErrNotExist) { // somebody has removed the cache

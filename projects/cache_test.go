@@ -164,8 +164,8 @@ func TestCacheOpenTogether(t *testing.T) {
 
 const killedIn = "PROJECTS_TEST_KILLED_IN"
 
-// TestCacheVictim is the process that TestCacheKilled kills. Its standard input gives a digest, a number of bytes and a bundle;
-// it writes a dot when it has so many bytes.
+// TestCacheVictim is the process that TestCacheKilled kills. It reads a digest, a number of bytes
+// and a bundle from its standard input, and writes a dot once it has read that many bytes.
 func TestCacheVictim(t *testing.T) {
 	dir := os.Getenv(killedIn)
 	if dir == "" {
@@ -213,7 +213,8 @@ func TestCacheKilled(t *testing.T) {
 	}
 }
 
-// killVictim runs TestCacheVictim and kills it when it has the data; when that is all, it goes on with unpacking meanwhile.
+// killVictim runs TestCacheVictim and kills it once it has the data. If all is set, the data is the
+// whole bundle, and the victim is already unpacking it.
 func killVictim(t *testing.T, dir, order string, data []byte, all bool) {
 	t.Helper()
 	self, err := os.Executable()

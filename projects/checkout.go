@@ -8,11 +8,13 @@ import (
 	"mlfnode/grid"
 )
 
-// checkoutTime bounds the questions about a checkout; a folder that takes longer is on a disk that does not answer, or very large.
+// checkoutTime bounds the queries about a checkout; a folder that takes longer is very large, or on
+// a disk that does not respond.
 const checkoutTime = 5 * time.Second
 
-// Checkout says which commit a folder is at, and which of its files differ from that. It is nil where git, which refuses repositories
-// of other users, knows nothing about the folder, or does not answer within checkoutTime.
+// Checkout reports the commit that a folder is at, and which of its files differ from it. It
+// returns nil where git, which refuses repositories of other users, knows nothing about the folder,
+// or does not answer within checkoutTime.
 func Checkout(ctx context.Context, dir string) *grid.Checkout {
 	ctx, stop := context.WithTimeout(ctx, checkoutTime)
 	defer stop()
@@ -38,7 +40,7 @@ func Checkout(ctx context.Context, dir string) *grid.Checkout {
 		what, file := entries[i][:2], entries[i][3:]
 		c.Changed = append(c.Changed, strings.ToValidUTF8(strings.TrimSpace(what)+" "+file, "\uFFFD"))
 		if strings.ContainsAny(what, "RC") {
-			i++ // the name that it had
+			i++ // skip the old name
 		}
 	}
 	return c

@@ -10,7 +10,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestCheckout looks at a folder before the first commit, after it, with changes of each kind, and on no branch.
+// TestCheckout inspects a folder before the first commit, after it, with changes of each kind, and
+// with no branch checked out.
 func TestCheckout(t *testing.T) {
 	top := t.TempDir()
 	dir := filepath.Join(top, "exp")
@@ -58,7 +59,7 @@ func TestCheckout(t *testing.T) {
 	check("on no branch", &grid.Checkout{Commit: commit, Changed: changed})
 }
 
-// TestCheckoutWithoutAnswer gives up on a git that does not answer.
+// TestCheckoutWithoutAnswer checks that Checkout gives up on a git that does not answer.
 func TestCheckoutWithoutAnswer(t *testing.T) {
 	dir := t.TempDir()
 	runGit(t, dir, "init", "-q")

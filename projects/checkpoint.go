@@ -10,7 +10,8 @@ import (
 	"mlfnode/grid/jsonschema"
 )
 
-// checkpoint reads how a task saves its state. An empty map declares it with the defaults.
+// checkpoint reads how a task saves its state. An empty map declares a checkpoint with the
+// defaults.
 func (s *schema) checkpoint(what string, n *yaml.Node, t *task) {
 	c := grid.DefaultCheckpoint()
 	t.Checkpoint = &c
@@ -18,7 +19,8 @@ func (s *schema) checkpoint(what string, n *yaml.Node, t *task) {
 }
 
 func (s *schema) checkpointFields(c *grid.Checkpoint) map[string]field {
-	// checked reports a value that a task may not have at its own place. The field keeps its default then.
+	// checked reports a value that a task may not have, at the place of that value. The field then
+	// keeps its default.
 	checked := func(read func(what string, n *yaml.Node)) func(what string, n *yaml.Node) {
 		return func(what string, n *yaml.Node) {
 			before, problems := *c, len(s.problems)

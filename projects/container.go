@@ -9,7 +9,7 @@ import (
 
 func (s *schema) image(what string, n *yaml.Node, t *task) {
 	ref, ok := s.text(what, n)
-	if !ok || ref == "" { // an empty one is none
+	if !ok || ref == "" { // an empty name means no container
 		return
 	}
 	if err := grid.CheckImage(ref); err != nil {

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// New makes a project from the template under parent and gives its folder. When it fails nothing is left behind.
+// New creates a project from the template under parent and returns its folder. If it fails, it
+// leaves nothing behind.
 func New(name, parent string) (string, error) {
 	if name == "" || name != CleanName(name) {
 		return "", fmt.Errorf("%q is not a valid project name; use lowercase letters, digits and dashes, as in %s", name, CleanName(name))

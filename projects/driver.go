@@ -32,7 +32,7 @@ type oldDriver struct {
 	reads      int // the line that names the parameter file
 }
 
-// readDrivers looks at every other Python file of the folder.
+// readDrivers reads every other Python file of the folder.
 func (im *importer) readDrivers(root *os.Root) error {
 	files, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
@@ -102,7 +102,8 @@ func (im *importer) readDriver(name, text string) {
 	}
 }
 
-// assignedText is the text of a variable that is assigned once, written down; empty for others.
+// assignedText returns the text of a variable that is assigned only once, from a literal; it
+// returns "" for other variables.
 func assignedText(lines []string, name string) (text string) {
 	line := regexp.MustCompile(`^\s*` + regexp.QuoteMeta(name) + `\s*[+]?=([^=].*)$`)
 	times := 0
@@ -121,7 +122,7 @@ func assignedText(lines []string, name string) (text string) {
 	return text
 }
 
-// parameters translates the path of a parameter file; it is empty when the line computes it.
+// parameters translates the path of a parameter file; it returns "" if the line computes the path.
 func (im *importer) parameters(file string, line int, path string) string {
 	name := path
 	if usable(path) {
@@ -179,7 +180,8 @@ func isConstant(p [2]any) bool {
 	return space.Axis{Key: key, Values: []space.Value{v}}.Check() == nil
 }
 
-// driver finds what is submitted for a task: the driver that calls it, else the one that is not tied to another.
+// driver finds what is submitted for a task: the driver that calls it, or else the driver that is
+// not tied to another task.
 func (im *importer) driver(task string) *oldDriver {
 	var loose *oldDriver
 	for i := range im.drivers {

@@ -19,10 +19,10 @@ var embedded embed.FS
 // template is the embedded folder that New copies.
 const template = "template"
 
-// examples are the embedded projects that can be swept.
+// examples returns the names of the embedded projects that can be swept.
 func examples() []string { return []string{"chainer", "bowcnn"} }
 
-// files lists the files of an embedded folder, without what running it in place leaves.
+// files lists the files of an embedded folder, without what a run in that folder leaves behind.
 func files(folder string) (names []string, err error) {
 	err = fs.WalkDir(embedded, folder, func(name string, d fs.DirEntry, err error) error {
 		switch {
@@ -38,7 +38,8 @@ func files(folder string) (names []string, err error) {
 	return names, err
 }
 
-// extract puts an example under the cache folder, once for each content, and gives the folder it made.
+// extract writes an example to a folder under cache, once for each content, and returns that
+// folder.
 func extract(name, cache string) (string, error) {
 	sum, err := contentHash(name)
 	if err != nil {
@@ -48,7 +49,7 @@ func extract(name, cache string) (string, error) {
 	if isFolder(dir) {
 		return dir, nil
 	}
-	if err := os.MkdirAll(cache, 0o700); err != nil { // the state folder may be made with it
+	if err := os.MkdirAll(cache, 0o700); err != nil { // this may create the state folder as well
 		return "", fmt.Errorf("make the cache folder: %w", err)
 	}
 	temp, err := os.MkdirTemp(cache, "."+name+"-")
@@ -65,7 +66,7 @@ func extract(name, cache string) (string, error) {
 	return dir, nil
 }
 
-// contentHash names the content of an embedded folder.
+// contentHash returns a name for the content of an embedded folder.
 func contentHash(folder string) (string, error) {
 	names, err := files(folder)
 	if err != nil {

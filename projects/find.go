@@ -8,8 +8,10 @@ import (
 	"strings"
 )
 
-// Find loads the project that a user names: a path, a folder under ./projects, the folder one is in by the name that its
-// project.yaml gives it, or an embedded example, which is extracted to a folder under cache once. A plain name whose folder has no project.yaml is looked for further.
+// Find loads the project that a user names: by a path, by the name of a folder under ./projects, by
+// the name that the project.yaml of the current folder declares, or by the name of an embedded
+// example, which is extracted to a folder under cache once. If the folder of a plain name has no
+// project.yaml, the search goes on.
 func Find(name, cache string) (*Project, error) {
 	if name == "" {
 		return nil, fmt.Errorf("no project is named. Give a folder, or one of the examples %s", strings.Join(examples(), ", "))

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// named is a project.yaml that only has a name.
+// named returns a project.yaml that only has a name.
 func named(name string) string { return ":name: " + name + "\n" }
 
 func TestFind(t *testing.T) {
@@ -45,7 +45,7 @@ func TestFind(t *testing.T) {
 	if got := readTree(t, cache); len(got) != 0 {
 		t.Errorf("nothing was needed from the examples, but the cache has %v", got)
 	}
-	p, err := Find("chainer", cache) // a folder of this name has no project
+	p, err := Find("chainer", cache) // a folder of this name that has no project
 	check(t, err)
 	if p.Name != "chainer" || filepath.Dir(p.Dir) != cache {
 		t.Errorf("got %s in %s, want the example under %s", p.Name, p.Dir, cache)
@@ -150,6 +150,6 @@ func TestNewUnwritable(t *testing.T) {
 	if _, err := os.Stat("/proc/self"); err != nil {
 		t.Skip(err)
 	}
-	_, err := New("a", "/proc/self") // where nothing can be made
+	_, err := New("a", "/proc/self") // nothing can be created there
 	wantError(t, err, "the folder /proc/self/a can't be made: no such file or directory")
 }

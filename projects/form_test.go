@@ -21,7 +21,8 @@ var (
 	link     = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
 )
 
-// manual gives what the tables of docs/projects.md say of the fields of a project and of its tasks.
+// manual returns a function that looks up what the tables of docs/projects.md say about the fields
+// of a project and of its tasks.
 func manual(t *testing.T) func(path string) string {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join("..", "docs", "projects.md"))
@@ -43,7 +44,8 @@ func manual(t *testing.T) func(path string) string {
 	}
 }
 
-// TestSchemaIsOfTheTables compares the schema that new projects get with the tables that read project.yaml, and with the manual.
+// TestSchemaIsOfTheTables compares the schema that new projects get with the tables that drive the
+// parser of project.yaml, and with the manual.
 func TestSchemaIsOfTheTables(t *testing.T) {
 	const name = "template/" + SchemaFile
 	got, err := JSONSchema(manual(t))
@@ -58,8 +60,9 @@ func TestSchemaIsOfTheTables(t *testing.T) {
 	}
 }
 
-// TestSchemaTakesWhatIsRead holds the schema against the reader: what it refuses, the reader refuses too. It takes the examples, those of
-// the manual among them, and refuses most of what is wrong in form.
+// TestSchemaTakesWhatIsRead compares the schema with the parser: the parser refuses everything that
+// the schema refuses. The schema accepts the examples, including those of the manual, and refuses
+// most files with errors of form.
 func TestSchemaTakesWhatIsRead(t *testing.T) {
 	text, err := JSONSchema(func(string) string { return "" })
 	check(t, err)
@@ -102,7 +105,7 @@ func TestSchemaTakesWhatIsRead(t *testing.T) {
 		if refusal(bad.yaml) != nil {
 			refused++
 		}
-		if strings.Contains(bad.want, "has the unknown field") && refusal(bad.yaml) == nil && !strings.Contains(bad.yaml, "*") { // the library that parses YAML here refuses loops of aliases
+		if strings.Contains(bad.want, "has the unknown field") && refusal(bad.yaml) == nil && !strings.Contains(bad.yaml, "*") { // the YAML library used here refuses alias loops
 			t.Errorf("the schema takes %s", bad.name)
 		}
 	}

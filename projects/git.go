@@ -11,21 +11,22 @@ import (
 	"time"
 )
 
-// git runs the git program in a folder, whoever owns the repository. It must be a command that runs no program, whatever the
-// repository's settings say.
+// git runs the git program in a folder, whoever owns the repository. The command must be one that
+// runs no program, whatever the repository's settings are.
 func git(dir string, args ...string) (string, error) {
 	return gitIn(context.Background(), dir, append([]string{"-c", "safe.directory=*"}, args...)...)
 }
 
-// gitIn runs git until ctx ends. It takes no locks that others would meet, and asks no user.
+// gitIn runs git until ctx ends. The command takes no locks that could block others, and never
+// prompts the user.
 func gitIn(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.fsmonitor=false"}, args...)...)
 	cmd.Dir, cmd.WaitDelay = dir, time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with what git starts, such as a filter
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // together with the processes that git starts, such as a filter
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	for _, kv := range os.Environ() {
 		switch name, _, _ := strings.Cut(kv, "="); name {
-		case "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX": // of a hook, for another repository
+		case "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX": // set by a hook, for another repository
 		default:
 			cmd.Env = append(cmd.Env, kv)
 		}
@@ -35,7 +36,8 @@ func gitIn(ctx context.Context, dir string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// globalIgnore is the file of patterns for all of a user's repositories: core.excludesFile, or its default.
+// globalIgnore returns the file of ignore patterns for all of a user's repositories:
+// core.excludesFile, or its default.
 func globalIgnore(top string) string {
 	if out, err := git(top, "config", "--type=path", "--get", "core.excludesFile"); err == nil {
 		file := strings.TrimSuffix(out, "\n")
@@ -55,7 +57,8 @@ func globalIgnore(top string) string {
 	return filepath.Join(config, "git", "ignore")
 }
 
-// tracks reports whether git tracks a file of the walk. The first call asks git, since most folders need no answer.
+// tracks reports whether git tracks a file of the walk. Git is asked on the first call only, since
+// most folders need no answer.
 func (r *repository) tracks(name string) bool {
 	return r != nil && r.ask() && r.tracked[r.name(name)]
 }

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The files whose patterns say what stays out of a bundle. Each counts for the folder that it lies in, and all below.
+// The files whose patterns keep files out of a bundle. Each file applies to the folder that
+// contains it and to everything below.
 const (
 	ignoreFile    = ".mlfignore"
 	gitIgnoreFile = ".gitignore"
@@ -21,18 +22,18 @@ const (
 // rules are the patterns of one ignore file.
 type rules struct {
 	file     string // as messages name it
-	base     string // the folder whose files the patterns are about
+	base     string // the folder to which the patterns are relative
 	patterns []pattern
 }
 
-// cause is the pattern that keeps a file out.
+// cause is the pattern that keeps a file out of the bundle.
 type cause struct {
 	*rules
 	pattern *pattern
-	own     bool // of .mlfignore, which counts for files that git tracks too
+	own     bool // from .mlfignore, which also applies to files that git tracks
 }
 
-// chain is a list of rules in order of their precedence, the strongest last.
+// chain is a list of rules in order of precedence, the strongest last.
 type chain []*rules
 
 // with adds the ignore file of a folder, if there is one. The slice that it extends may be shared.
@@ -43,7 +44,7 @@ func (c chain) with(r *rules) chain {
 	return append(c[:len(c):len(c)], r)
 }
 
-// decide gives the pattern that says whether a file or folder is ignored, nil when none does.
+// decide returns the pattern that decides whether a file or folder is ignored, or nil if none does.
 func (c chain) decide(name string, folder bool) (*rules, *pattern) {
 	for i := len(c) - 1; i >= 0; i-- {
 		r := c[i]
@@ -61,7 +62,8 @@ func (c chain) decide(name string, folder bool) (*rules, *pattern) {
 	return nil, nil
 }
 
-// readRules reads an ignore file; it returns nil without one. Like git, it follows no link in a folder that is packed.
+// readRules reads an ignore file; it returns nil if there is none. Like git, it follows no link in
+// a folder that is packed.
 func readRules(at, file, base string) (*rules, error) {
 	f, err := os.OpenFile(at, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
@@ -81,7 +83,8 @@ func readRules(at, file, base string) (*rules, error) {
 	return &rules{file: file, base: base, patterns: parseIgnore(text)}, nil
 }
 
-// always reports whether a file stays out unless it is named in include: git's own data, and what Python makes again.
+// always reports whether a file stays out unless include names it: git's own data, and files that
+// Python generates again.
 func always(name string) bool {
 	switch path.Base(name) {
 	case ".git", "__pycache__":
@@ -90,7 +93,8 @@ func always(name string) bool {
 	return strings.HasSuffix(name, ".pyc")
 }
 
-// nameSet is a list of patterns in the form of an ignore file that name files, as in include and share.
+// nameSet is a list of patterns, in the form of an ignore file, that select files, as in include
+// and share.
 type nameSet []pattern
 
 func newNameSet(texts []string) nameSet {
@@ -103,20 +107,20 @@ func newNameSet(texts []string) nameSet {
 	return all
 }
 
-// has reports whether a pattern names the file or folder.
+// has reports whether a pattern matches the file or folder.
 func (s nameSet) has(name string, folder bool) bool { return lastMatch(s, name, folder) != nil }
 
-// hasAll reports whether everything in a folder is named, as by data/**.
+// hasAll reports whether the patterns match everything in a folder, as data/** does.
 func (s nameSet) hasAll(name string) bool {
 	return s.has(name, true) || s.has(name+"/\x01", false) && s.has(name+"/\x01/\x01", false)
 }
 
-// reaches reports whether a pattern may name something in a folder.
+// reaches reports whether a pattern may match something in a folder.
 func (s nameSet) reaches(folder string) bool {
 	for i := range s {
 		p := &s[i]
 		if p.base && path.Base(folder) != ".git" {
-			return true // at any depth
+			return true // matches at any depth
 		}
 		if !p.base && (strings.HasPrefix(p.literal, folder+"/") || len(p.tokens) > 0 && strings.HasPrefix(folder+"/", p.literal)) {
 			return true
@@ -125,18 +129,18 @@ func (s nameSet) reaches(folder string) bool {
 	return false
 }
 
-// repository is what git knows of a folder.
+// repository is what git knows about a folder.
 type repository struct {
 	top     string // absolute
-	prefix  string // of names in the walk, seen from the top; empty when the walk starts there
-	at      string // the top as the walk names it, for one that lies in the walk
+	prefix  string // of names in the walk, relative to top; empty if the walk starts there
+	at      string // the top as the walk names it, for a repository inside the walk
 	tracked map[string]bool
-	folders map[string]bool // that hold tracked files
+	folders map[string]bool // folders that hold tracked files
 	asked   bool
 	problem error
 }
 
-// name is a name of the walk as the repository has it.
+// name converts a name of the walk to the repository's name for the same file.
 func (r *repository) name(name string) string {
 	switch {
 	case r == nil:
@@ -160,8 +164,9 @@ func isRepository(dir string) bool {
 	return err == nil
 }
 
-// findRepository gives the repository that a folder belongs to, with the rules that count there; nil when there is none. A folder
-// that its repository ignores belongs to none, unless git tracks something in it, which is then all that travels.
+// findRepository returns the repository that a folder belongs to, with the rules that apply there,
+// or nil if there is none. A folder that its repository ignores belongs to no repository, unless
+// git tracks something in it; then only the tracked files travel.
 func findRepository(dir string) (*repository, chain, *cause, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -209,7 +214,7 @@ func findRepository(dir string) (*repository, chain, *cause, error) {
 
 func up(n int) string { return strings.Repeat("../", n) }
 
-// rules reads the rules of the repository that lie outside of its files.
+// rules reads those rules of the repository that are not among its files.
 func (r *repository) rules() (c chain, err error) {
 	for _, file := range []string{globalIgnore(r.top), filepath.Join(commonFolder(r.top), "info", "exclude")} {
 		if file == "" {
@@ -231,12 +236,12 @@ func (r *repository) rules() (c chain, err error) {
 	return c, nil
 }
 
-// commonFolder is where git keeps what all work trees share.
+// commonFolder returns the folder where git keeps what all work trees share.
 func commonFolder(top string) string {
 	dir := filepath.Join(top, ".git")
 	text, err := os.ReadFile(dir)
 	if err != nil {
-		return dir // it is a folder
+		return dir // a folder, not a file that refers to one
 	}
 	beside := func(base, at string) string {
 		if filepath.IsAbs(at) {

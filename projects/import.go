@@ -18,11 +18,11 @@ import (
 	"mlfnode/grid/yamlfile"
 )
 
-// Report says what Import has made of an old project folder.
+// Report describes what Import has made of an old project folder.
 type Report struct {
 	File  string   // the project.yaml that was written
 	Tasks []string // in the order of tasks.py
-	Notes []string // what was not translated, with its place
+	Notes []string // what was not translated, and where it is
 }
 
 // The statements that matter in tasks.py.
@@ -36,7 +36,7 @@ var (
 type oldFunction struct {
 	name string
 	line int
-	task bool // by its decorator
+	task bool // by virtue of its decorator
 }
 
 // oldTask is a task found in tasks.py.
@@ -46,7 +46,8 @@ type oldTask struct {
 	shell   string
 }
 
-// importer collects what an old folder says. It reads the Python files as text and runs nothing.
+// importer collects the content of an old folder. It reads the Python files as text and runs
+// nothing.
 type importer struct {
 	dir     string
 	prefix  string // the folder's own name, with which the old paths begin
@@ -56,8 +57,8 @@ type importer struct {
 	seen    []string // parameter files whose values have been compared
 }
 
-// Import reads an old project folder (tasks.py, default.py and other drivers, parameters.yml) and writes its project.yaml,
-// which must not exist yet.
+// Import reads an old project folder (tasks.py, default.py and other drivers, parameters.yml) and
+// writes its project.yaml, which must not exist yet.
 func Import(dir string) (*Report, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -94,7 +95,7 @@ func (im *importer) note(file string, line int, format string, v ...any) {
 	im.report.Notes = append(im.report.Notes, fmt.Sprintf("%s:%d: %s", file, line, fmt.Sprintf(format, v...)))
 }
 
-// readPython gives a file with the line ends that Python gives it.
+// readPython returns the content of a file with the line ends as Python reads them.
 func readPython(root *os.Root, name string) (string, error) {
 	data, err := readFile(root, name)
 	if len(data) > yamlfile.MaxFile {
@@ -127,7 +128,8 @@ func (im *importer) readTasks(text string) {
 	end(len(lines))
 }
 
-// command translates a list or a string. The old paths began at the framework's folder, the new ones at the project's.
+// command translates a list or a string. The old paths start at the framework's folder, the new
+// ones at the project's.
 func (im *importer) command(t *oldTask, v any) error {
 	switch v := v.(type) {
 	case string:
@@ -155,7 +157,7 @@ func (im *importer) command(t *oldTask, v any) error {
 	return errors.New("neither list nor string")
 }
 
-// pathWord is a path in a shell command.
+// pathWord matches a path in a shell command.
 var pathWord = lazyregexp.New(`[\w.~+-]*(?:/[\w.~+-]+)+`)
 
 // usable reports whether YAML and a program's arguments can hold the text.
@@ -168,7 +170,7 @@ func modernPython(shell string) string {
 	return shell
 }
 
-// write makes project.yaml. It appears whole or not at all.
+// write writes project.yaml. The file appears complete or not at all.
 func (im *importer) write() error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Made by `mlfnode import` from tasks.py; look it over.\n")
@@ -254,8 +256,8 @@ func scalar(s string) *yaml.Node {
 	return n
 }
 
-// fitsBlock reports whether text can stand in YAML without escapes: what a block of lines begins with counts as its indentation,
-// and readers change some ends of lines.
+// fitsBlock reports whether text can appear in YAML without escapes: leading white space of a block
+// counts as its indentation, and readers change some line ends.
 func fitsBlock(s string) bool {
 	return strings.TrimLeftFunc(s, unicode.IsSpace) == s && !strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && !unicode.IsGraphic(r) })
 }

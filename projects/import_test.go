@@ -13,11 +13,12 @@ import (
 	"mlfnode/grid/space"
 )
 
-// runs is Python that leaves a file if anything runs it.
+// runs is Python code that leaves a file behind if anything runs it.
 const runs = "open('evil', 'w').close(); __import__('os').system('touch evil')\n"
 
-// oldFolder is a project as the old framework wanted it: tasks that append pairs of options to a command, a driver that queues
-// the combinations of a parameter file, another one that only echoes.
+// oldFolder is a project as the old framework required it: tasks that append pairs of options to a
+// command, a driver that queues the combinations of a parameter file, and another driver that only
+// echoes.
 var oldFolder = tree{
 	"__init__.py": ":", "celery.py": ":" + runs + "app = Celery(include=['digits.tasks'])\n",
 	"tasks.py": ":# -*- coding: utf-8 -*-\n" + runs + `from __future__ import absolute_import
@@ -211,7 +212,7 @@ func TestImportRefuses(t *testing.T) {
 	}
 }
 
-// Whatever stands in the old files, what Import writes can be loaded.
+// TestImportLoads checks that whatever the old files contain, the output of Import can be loaded.
 func TestImportLoads(t *testing.T) {
 	root := t.TempDir()
 	text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", " ", "~", "null", "true", "<<", "- a", "a: b", "#", "*x", "!x", "1e5", "a\nb\n", "\t", "\ta", "\ta\nb", " a\n b", "\n a", "a\r\nb", "a\tb\n", "\u0085", "a\u2028b\n", "\ufeffa\nb", "\x7f\n"}))
@@ -234,7 +235,8 @@ func TestImportLoads(t *testing.T) {
 	})
 }
 
-// PyYAML reads YAML 1.1: what it made of some values is told.
+// TestImportNotesYAML11 checks that Import reports values that PyYAML, which reads YAML 1.1,
+// interpreted differently.
 func TestImportNotesYAML11(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "digits")
 	files := tree{}

@@ -8,8 +8,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestImportOfTheOldTemplate: in the projects that were made from the old template, a task first reports the machine's name by
-// the same name that then holds the program, paths begin at the folder above, and the folder may have been renamed since.
+// TestImportOfTheOldTemplate imports a project made from the old template. There a task first
+// reports the machine's name through the same variable that later holds the program, paths start at
+// the folder above, and the folder may have been renamed since.
 func TestImportOfTheOldTemplate(t *testing.T) {
 	for _, folder := range []string{"mnist", "mnist-copy"} {
 		dir := filepath.Join(t.TempDir(), folder)
@@ -90,7 +91,8 @@ tasks:
 	}
 }
 
-// TestImportAppendedOptions: what a task appends to its command before the parameters belongs to the command.
+// TestImportAppendedOptions checks that what a task appends to its command before the parameters
+// belongs to the command.
 func TestImportAppendedOptions(t *testing.T) {
 	const adds = ": the task t adds to its command here, behind parameters or under a condition; look at `command`"
 	for _, c := range []struct {

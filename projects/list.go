@@ -18,47 +18,49 @@ import (
 	"mlfnode/grid"
 )
 
-// ListOptions say what belongs to a project's files besides what ignore files say.
+// ListOptions say what belongs to a project's files in addition to what ignore files say.
 type ListOptions struct {
-	Except  []string // folders that stay out, wherever they are
+	Except  []string // folders that stay out, at any depth
 	Include []string // patterns of files that travel although they are ignored
-	Share   []string // patterns of what trials see in place, and paths outside of the project
-	Lenient bool     // what can't be packed is left out instead of refused
-	Setup   bool     // a setup step may make what Share names
+	Share   []string // patterns of what trials see in place, and paths outside the project
+	Lenient bool     // leave out what can't be packed instead of refusing it
+	Setup   bool     // a setup step may create what Share names
 	Cluster bool     // trials run on other machines, which may have what this one lacks
 }
 
 // Files are the files of a project that travel, and what is left out.
 type Files struct {
 	Count int         // regular files
-	Bytes int64       // their size
+	Bytes int64       // the size of those files
 	Left  []Left      // what is left out, in order of names
-	Links []grid.Link // links to outside that trials see in place
+	Links []grid.Link // links that lead outside, which trials see in place
 	Notes []string    // what else is worth knowing, as whole sentences
-	dir   string      // where they lie
+	dir   string      // the folder of the files
 	items []item      // in order of names
 	kinds map[string]fs.FileMode
 }
 
-// ByDefault is why git's own data and what Python makes again are left out.
+// ByDefault is the reason given for leaving out git's own data and files that Python generates
+// again.
 const ByDefault = "by default"
 
 // Left is a file or folder that does not travel.
 type Left struct {
 	Name  string // a folder's ends with a slash
 	Bytes int64
-	More  bool   // it is larger than Bytes: not all of it was counted
-	Why   string // the ignore file that names it, or what it is
+	More  bool   // it is larger than Bytes, since not all of it was counted
+	Why   string // the ignore file that names it, or what kind of thing it is
 	Rule  string // the pattern and its line; empty when no ignore file names it
 }
 
-// List finds what of a folder travels to the workers. In a git repository that is what git would say: files that it tracks, and those
-// that no ignore file names. The patterns of .mlfignore come on top of those of git, options.Include on top of both.
+// List finds which files of a folder travel to the workers. In a git repository the answer is
+// git's: the files that it tracks, and those that no ignore file names. The patterns of .mlfignore
+// come on top of git's, and options.Include on top of both.
 func List(dir string, o ListOptions) (*Files, error) {
-	if real, err := filepath.EvalSymlinks(dir); err == nil { // a walk does not follow a link, not even its root
+	if real, err := filepath.EvalSymlinks(dir); err == nil { // a walk does not follow a link, not even at its root
 		dir = real
 	}
-	dir, err := filepath.Abs(dir) // links to outside are kept as absolute paths
+	dir, err := filepath.Abs(dir) // links that lead outside are kept as absolute paths
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", dir, err)
 	}
@@ -96,7 +98,7 @@ func List(dir string, o ListOptions) (*Files, error) {
 	return f, nil
 }
 
-// Has reports whether a file, folder or link of this name travels.
+// Has reports whether a file, folder or link with this name travels.
 func (f *Files) Has(name string) bool {
 	name = path.Clean(filepath.ToSlash(name))
 	if _, ok := f.kinds[name]; ok {
@@ -105,7 +107,8 @@ func (f *Files) Has(name string) bool {
 	return slices.ContainsFunc(f.Links, func(l grid.Link) bool { return l.Path == name || strings.HasPrefix(name, l.Path+"/") })
 }
 
-// LeftOut gives what is left out and holds the name, nil when it is not for that that the name does not travel.
+// LeftOut returns the entry that is left out and contains the name, or nil if the name does not
+// travel for another reason.
 func (f *Files) LeftOut(name string) *Left {
 	name = path.Clean(filepath.ToSlash(name))
 	for i := range f.Left {
@@ -124,11 +127,11 @@ type lister struct {
 	include nameSet
 	share   nameSet
 	roots   []string // absolute paths that share names
-	budget  int      // how many more files that stay out are counted
+	budget  int      // how many more of the files that stay out are counted
 	files   *Files
 }
 
-// maxCounted bounds the files that are looked at only to tell how much is left out.
+// maxCounted bounds the files that are examined only to report how much is left out.
 const maxCounted = 20_000
 
 func (l *lister) outside() error {
@@ -150,7 +153,7 @@ func (l *lister) outside() error {
 	return nil
 }
 
-// noteUnmatched tells of patterns that match no file, folder or link of the project.
+// noteUnmatched reports the patterns that match no file, folder or link of the project.
 func (l *lister) noteUnmatched(what string, patterns nameSet) {
 	f := l.files
 	for i := range patterns {
@@ -163,11 +166,12 @@ func (l *lister) noteUnmatched(what string, patterns nameSet) {
 	}
 }
 
-// folder lists a folder of the walk. r and c are the repository and the rules that count for it, own those of .mlfignore; out tells
-// why the folder itself is left out, and then only what git tracks and what is included travels.
+// folder lists a folder of the walk. r and c are the repository and the rules that apply to it, and
+// own are the rules of .mlfignore. A non-nil out is the reason why the folder itself is left out;
+// then only what git tracks and what is included travels.
 func (l *lister) folder(dir string, r *repository, c, own chain, out *cause) error {
 	at := filepath.Join(l.dir, dir)
-	if dir != "" && isRepository(at) { // its files are its own
+	if dir != "" && isRepository(at) { // a repository, whose files are its own
 		r = &repository{top: at, at: dir}
 		var err error
 		if c, err = r.rules(); err != nil {
@@ -206,7 +210,7 @@ func (l *lister) folder(dir string, r *repository, c, own chain, out *cause) err
 	return nil
 }
 
-// folder is a folder of the walk as the repository names it.
+// folder converts a folder of the walk to the repository's name for it.
 func (r *repository) folder(dir string) string {
 	if r != nil && r.at != "" && dir == r.at {
 		return ""
@@ -244,7 +248,7 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	if err := l.add(name, d); err != nil {
 		return err
 	}
-	if len(l.files.items) == items { // left out after all
+	if len(l.files.items) == items { // everything in it was left out
 		return nil
 	}
 	if err := l.folder(name, r, c, own, out); err != nil {
@@ -253,7 +257,8 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	if len(l.files.items) > items+1 || len(l.files.Left) == left {
 		return nil
 	}
-	// Nothing in it travels. A folder that hides itself, as virtual environments and caches do, is left out as a whole.
+	// Nothing in it travels. A folder that hides itself, as virtual environments and caches do, is
+	// left out as a whole.
 	hidden := l.files.Left[left].Why
 	if out != nil || slices.ContainsFunc(l.files.Left[left:], func(x Left) bool { return x.Name == name+"/"+gitIgnoreFile && x.Why == x.Name }) {
 		l.files.items = l.files.items[:items]
@@ -267,12 +272,13 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	return nil
 }
 
-// tracked reports whether git tracks what is in the folder, or the folder is a submodule.
+// tracked reports whether git tracks something in the folder, or the folder is a submodule.
 func (out *cause) tracked(r *repository, folder string) bool {
 	return !out.own && (r.tracks(folder) || r.tracksIn(folder))
 }
 
-// judge gives the reason why a file or folder stays out, nil when it travels; out is why its folder does.
+// judge returns the reason why a file or folder stays out, or nil if it travels; out is the reason
+// for its folder.
 func (l *lister) judge(name string, folder bool, r *repository, c, own chain, out *cause) *cause {
 	if l.include.has(name, folder) {
 		return nil
@@ -299,7 +305,7 @@ func (l *lister) judge(name string, folder bool, r *repository, c, own chain, ou
 	return out
 }
 
-// everything lists a folder that is included, with all that is in it.
+// everything lists an included folder with everything in it.
 func (l *lister) everything(name string, d fs.DirEntry) error {
 	items := len(l.files.items)
 	if err := l.add(name, d); err != nil || len(l.files.items) == items {
@@ -323,7 +329,7 @@ func (l *lister) everything(name string, d fs.DirEntry) error {
 	return nil
 }
 
-// add lists one file, folder or link, after a look at whether a bundle can hold it.
+// add lists one file, folder or link after checking that a bundle can hold it.
 func (l *lister) add(name string, d fs.DirEntry) error {
 	it, why, err := l.examine(name, d)
 	switch {
@@ -345,15 +351,15 @@ func (l *lister) add(name string, d fs.DirEntry) error {
 	return nil
 }
 
-// examine gives nothing for a link to outside that is shared, a reason for what is left out in any case, and an error with a short
-// reason for what a bundle can't hold.
+// examine returns nothing for a shared link that leads outside, a reason for what is left out in
+// any case, and an error with a short reason for what a bundle can't hold.
 func (l *lister) examine(name string, d fs.DirEntry) (*item, string, error) {
 	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsRune(name, '\\') {
 		return nil, "its name", fmt.Errorf("the file name %q has characters that not every machine supports; rename it, or name it in %s", name, ignoreFile)
 	}
 	info, err := d.Info()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", nil // gone since the folder was read
+		return nil, "", nil // removed since the folder was read
 	}
 	if err != nil {
 		return nil, "it can't be read", unreadable(name, true, err)
@@ -388,7 +394,8 @@ func oddKind(m fs.FileMode) string {
 	return "a device"
 }
 
-// shares reports whether a link leads outside to something that share names, and keeps it for the trials.
+// shares reports whether a link leads outside to something that share names, and if so records it
+// for the trials.
 func (l *lister) shares(it *item) bool {
 	if staysInside(it.name, it.link) {
 		return false
@@ -426,7 +433,7 @@ func checkLink(name, link string) error {
 	return nil
 }
 
-// staysInside reports whether a link leads to something in the project, if it does not turn back.
+// staysInside reports whether a link that does not turn back leads to something in the project.
 func staysInside(name, link string) bool {
 	if filepath.IsAbs(link) {
 		return false
@@ -434,8 +441,8 @@ func staysInside(name, link string) bool {
 	return filepath.IsLocal(filepath.Join(filepath.Dir(name), link))
 }
 
-// turnsBack reports whether a link goes up behind a name, as in a/../b. The text does not say where that leads, because
-// the name may be a link too.
+// turnsBack reports whether a link goes up after a name, as in a/../b. The text alone does not say
+// where that leads, because the name may be a link too.
 func turnsBack(link string) bool {
 	down := false
 	for part := range strings.SplitSeq(link, "/") {
@@ -455,7 +462,7 @@ func (l *lister) leaveFor(name string, d fs.DirEntry, out *cause) {
 	l.leave(name, d.IsDir(), out.file, fmt.Sprintf("%q in line %d", out.pattern.text, out.pattern.line))
 }
 
-// leave notes what stays out.
+// leave records what stays out.
 func (l *lister) leave(name string, folder bool, why, rule string) {
 	left := Left{Name: name, Why: why, Rule: rule}
 	if folder {
@@ -488,7 +495,7 @@ func (l *lister) tooMany() error {
 	return fmt.Errorf("the project %s has more than %d files, most of them in %s; name what is not needed in %s", l.dir, maxEntries, most, ignoreFile)
 }
 
-// CheckSize refuses more than a bundle may hold, and names what is large.
+// CheckSize refuses files that exceed what a bundle may hold, and names the largest.
 func (f *Files) CheckSize(limit int64) error {
 	if f.Bytes <= limit {
 		return nil

@@ -14,7 +14,7 @@ import (
 	"mlfnode/grid"
 )
 
-// runGit runs git in a folder, without the settings of this machine.
+// runGit runs git in a folder, without this machine's settings.
 func runGit(t reporter, dir string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("git", append([]string{"-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always"}, args...)...)
@@ -26,7 +26,8 @@ func runGit(t reporter, dir string, args ...string) string {
 	return string(out)
 }
 
-// listed gives the names of the files and links that travel, and what is left out with its reasons.
+// listed returns the names of the files and links that travel, and what is left out with the
+// reasons.
 func listed(t reporter, dir string, o ListOptions) (names []string, left map[string]string) {
 	t.Helper()
 	f, err := List(dir, o)
@@ -43,8 +44,8 @@ func listed(t reporter, dir string, o ListOptions) (names []string, left map[str
 	return names, left
 }
 
-// What travels is what git lists, whatever the rules: files that it tracks and those that no rule names, in the whole repository
-// and in each of its folders.
+// TestListAsGit checks that what travels is what git lists, whatever the rules: the files that it
+// tracks and those that no rule names, in the whole repository and in each of its folders.
 func TestListAsGit(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	t.Setenv("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -93,7 +94,7 @@ func TestListAsGit(t *testing.T) {
 			}
 			slices.Sort(want)
 			if len(want) == 0 && folder != "." {
-				continue // an ignored folder is looked at for itself
+				continue // an ignored folder is listed as a project of its own
 			}
 			got, _ := listed(t, at, ListOptions{})
 			slices.Sort(got)
@@ -114,7 +115,7 @@ func TestListInRepository(t *testing.T) {
 		files   tree
 		track   string // names that git tracks although they are ignored
 		git     bool
-		in      string // the project, when it is not the whole
+		in      string // the folder of the project, if it is not the whole
 		include []string
 		want    string
 		left    map[string]string
@@ -170,7 +171,8 @@ func TestListInRepository(t *testing.T) {
 	}
 }
 
-// A repository in a repository has rules and tracked files of its own.
+// TestListSubmodule checks that a repository inside a repository has its own rules and tracked
+// files.
 func TestListSubmodule(t *testing.T) {
 	t.Setenv("GIT_CONFIG_GLOBAL", "/dev/null")
 	module := tree{"m.py": ":", ".gitignore": ":*.o\n/kept\n", "kept": ":"}.folder(t)
@@ -195,7 +197,7 @@ func TestListSubmodule(t *testing.T) {
 	}
 }
 
-// Links to outside travel when share names them, or what they lead to.
+// TestListShare checks that links that lead outside travel if share names them or their targets.
 func TestListShare(t *testing.T) {
 	outside := tree{"store/a": ":"}.folder(t)
 	store := filepath.Join(outside, "store")
@@ -221,7 +223,7 @@ func TestListShare(t *testing.T) {
 	_, err = List(dir, ListOptions{Share: []string{"/no/such"}})
 	wantError(t, err, "share names /no/such, which can't be read: no such file or directory; correct the path")
 
-	f, err := List(dir, ListOptions{Share: []string{"/no/such", store}, Cluster: true}) // its nodes may well have it
+	f, err := List(dir, ListOptions{Share: []string{"/no/such", store}, Cluster: true}) // the cluster's nodes may have it
 	check(t, err)
 	if diff := cmp.Diff([]string{"share names /no/such, which this machine can't read (no such file or directory); trials run on nodes that can"}, f.Notes); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
@@ -237,7 +239,8 @@ func TestListShare(t *testing.T) {
 	}
 }
 
-// TestListUnmatched tells of patterns that match nothing, unless a setup step may still make it.
+// TestListUnmatched checks that patterns that match nothing are reported, unless a setup step may
+// still create a match.
 func TestListUnmatched(t *testing.T) {
 	dir := tree{".gitignore": ":gen/\nbig.bin\n", "main.py": ":", "data/a": ":", "gen/b": ":", "big.bin": ":", "link": "-> /mnt/store"}.folder(t)
 	for _, c := range []struct {

@@ -11,23 +11,24 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// The statements of a function that say which command it runs.
+// The statements of a function that determine which command it runs.
 var (
 	assignment = lazyregexp.New(`^(\s+)(\w+)\s*=\s*([^=].*)?$`)
 	growth     = lazyregexp.New(`^\s+(\w+)(?:\s*\+=|\.(?:append|extend|insert)\()`)
 	growthOf   = lazyregexp.New(`^\s+\w+\s*(\+=|\.append\(|\.extend\()`)
 )
 
-// candidate is an assignment of a name that may hold the command.
+// candidate is an assignment to a name that may hold the command.
 type candidate struct {
 	line   int // from 0
 	indent int
-	value  any // nil for one that is computed
+	value  any // nil if it is computed
 }
 
-// function finds the command of one function, whose lines go from begin up to end. A name may get several commands one after
-// the other, as in the old template, where the first one reports the machine's name. The one that counts is what the name holds
-// when the parameters are appended to it, else the last one. It gives false for a function without a command.
+// function finds the command of one function, whose lines are those from begin up to end. A name
+// may be assigned several commands one after the other, as in the old template, where the first one
+// reports the machine's name. The command is what the name holds when the parameters are appended
+// to it, or else the last assignment. It returns false for a function without a command.
 func (im *importer) function(f oldFunction, lines []string, begin, end int) bool {
 	name := commandName(lines[begin:end])
 	var all []candidate
@@ -37,7 +38,7 @@ func (im *importer) function(f oldFunction, lines []string, begin, end int) bool
 		m := assignment.Get().FindStringSubmatch(lines[i])
 		switch {
 		case m != nil && m[2] == name && regexp.MustCompile(`\b`+regexp.QuoteMeta(name)+`\b`).MatchString(code(m[3])):
-			grown = true // name = name + options
+			grown = true // matches name = name + options
 		case m != nil && m[2] == name:
 			c := candidate{line: i, indent: len(m[1])}
 			at := strings.Index(lines[i], "=") + 1
@@ -45,7 +46,7 @@ func (im *importer) function(f oldFunction, lines []string, begin, end int) bool
 				c.value = v
 			}
 			all = append(all, c)
-			// What stands under a condition does not take the place of what always happens.
+			// A conditional assignment does not replace an unconditional one.
 			if !grown && (chosen < 0 || c.indent <= all[chosen].indent) {
 				chosen = len(all) - 1
 			}
@@ -66,7 +67,8 @@ func (im *importer) function(f oldFunction, lines []string, begin, end int) bool
 	return true
 }
 
-// written reads what a line appends to the command, if that is written down: a list, or text for a command that is text.
+// written reads what a line appends to the command if that is a literal: a list, or text if the
+// command is text.
 func written(text string) (v any, ok bool) {
 	m := growthOf.Get().FindStringSubmatchIndex(text)
 	if m == nil {
@@ -87,7 +89,7 @@ func written(text string) (v any, ok bool) {
 	return v, true
 }
 
-// add puts it behind what the command has so far; false where the two are of different kinds.
+// add appends to what the command has so far; it returns false if the two are of different kinds.
 func (c *candidate) add(more any) bool {
 	switch v := c.value.(type) {
 	case []any:
@@ -101,12 +103,12 @@ func (c *candidate) add(more any) bool {
 			return true
 		}
 	case nil:
-		return true // its note says that it is to be filled in
+		return true // its note says that the user must fill it in
 	}
 	return false
 }
 
-// take keeps the chosen command of a task and notes the others.
+// take records the chosen command of a task and notes the others.
 func (im *importer) take(f oldFunction, all []candidate, chosen int) {
 	t := oldTask{name: f.name}
 	c := all[chosen]
@@ -129,7 +131,8 @@ func (im *importer) take(f oldFunction, all []candidate, chosen int) {
 	}
 }
 
-// commandName is the name that holds the command: cmd, unless another list or string is what the options are appended to.
+// commandName returns the name that holds the command: cmd, unless the options are appended to
+// another list or string.
 func commandName(lines []string) string {
 	grown := ""
 	for _, line := range lines {
@@ -153,15 +156,16 @@ func commandName(lines []string) string {
 	return "cmd"
 }
 
-// code is a line of Python without its strings and its comment.
+// code returns a line of Python without its strings and its comment.
 func code(line string) string {
 	line = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`).ReplaceAllString(line, `""`)
 	line, _, _ = strings.Cut(line, "#")
 	return line
 }
 
-// localPath gives a path of the old framework as the project has it. The old ones begin at the folder above the project, or
-// where that was mounted, and the project's folder may have another name by now.
+// localPath converts a path of the old framework to one of the project. The old paths start at the
+// folder above the project, or where that folder was mounted, and the project's folder may have
+// been renamed.
 func (im *importer) localPath(p string) string {
 	if rest, found := strings.CutPrefix(p, im.prefix); found {
 		return rest
@@ -172,7 +176,7 @@ func (im *importer) localPath(p string) string {
 	}
 	if filepath.IsAbs(p) {
 		if _, err := os.Stat(p); err == nil {
-			return p // of this machine
+			return p // a path of this machine
 		}
 	}
 	for rest := clean; ; {
@@ -203,11 +207,12 @@ var (
 	callWords = lazyregexp.New(`[A-Za-z_]\w*`)
 )
 
-// mostTurns bounds a loop that is followed.
+// mostTurns bounds the iterations of a loop that is followed.
 const mostTurns = 1000
 
-// arguments follows a loop over a range that computes what a task is called with, and gives "n = 5, 6, 8". It is empty where
-// the loop does anything else. Nothing runs: the loop's few statements are read.
+// arguments follows a loop over a range that computes the arguments of a task, and returns text
+// such as "n = 5, 6, 8". It returns "" if the loop does anything else. It runs nothing: it
+// interprets the loop's few statements.
 func arguments(lines []string, call int) string {
 	top := -1
 	var m []string
@@ -225,7 +230,7 @@ func arguments(lines []string, call int) string {
 	known := map[string]int64{}
 	for _, line := range lines[:top] {
 		if s := setNumber.Get().FindStringSubmatch(line); s != nil {
-			known[s[1]], _ = strconv.ParseInt(s[2], 10, 64) // digits
+			known[s[1]], _ = strconv.ParseInt(s[2], 10, 64) // only digits, so it can't fail
 		}
 	}
 	lo, hi, step := int64(0), number64(m[3]), int64(1)
@@ -265,7 +270,8 @@ func arguments(lines []string, call int) string {
 	return name + " = " + strings.Join(values, ", ")
 }
 
-// compute follows one statement; false for one that may change a name in a way that is not understood.
+// compute interprets one statement; it returns false for one that may change a name in an unknown
+// way.
 func compute(known map[string]int64, line string) bool {
 	value := func(w string) (int64, bool) {
 		if n, err := strconv.ParseInt(w, 10, 64); err == nil {
@@ -312,7 +318,7 @@ func compute(known map[string]int64, line string) bool {
 }
 
 func number64(s string) int64 {
-	n, _ := strconv.ParseInt(s, 10, 64) // digits
+	n, _ := strconv.ParseInt(s, 10, 64) // only digits, so it can't fail
 	return n
 }
 

@@ -7,23 +7,23 @@ import (
 	"strings"
 )
 
-// pattern is one line of an ignore file, with the meaning that git gives it (gitignore(5)). Its names are relative to the
-// folder of the file.
+// pattern is one line of an ignore file, interpreted as git does (gitignore(5)). Its names are
+// relative to the folder of the file.
 type pattern struct {
 	text     string // as written
 	line     int
 	negative bool   // with a leading '!': what matches is not ignored
 	folders  bool   // with a trailing '/': matches folders only
-	base     bool   // without a '/' elsewhere: matches the last part of a name, at any depth
+	base     bool   // has no other '/': matches the last part of a name, at any depth
 	literal  string // the text before the first special character
 	tokens   []token
-	never    bool // nothing matches: a bracket without its end, a backslash at the end
+	never    bool // nothing matches: an unterminated bracket, or a backslash at the end
 }
 
-// token is a part of a pattern behind its literal beginning.
+// token is a part of a pattern after its literal prefix.
 type token struct {
 	kind tokenKind
-	set  *[256]bool // of one
+	set  *[256]bool // for the kind one
 }
 
 type tokenKind int
@@ -31,7 +31,7 @@ type tokenKind int
 const (
 	one     tokenKind = iota // one byte of the set
 	star                     // "*": bytes other than '/', any number of them
-	deep                     // "**": any bytes, any number of them
+	deep                     // "**": any number of any bytes
 	folders                  // "**/": nothing, or any bytes and then a '/'
 )
 
@@ -50,7 +50,7 @@ func parseIgnore(data []byte) []pattern {
 	return all
 }
 
-// parsePattern gives false for an empty line and a comment.
+// parsePattern parses one line; it returns false for an empty line and for a comment.
 func parsePattern(text string) (pattern, bool) {
 	text, _, _ = strings.Cut(text, "\x00")
 	if text == "" || text[0] == '#' {
@@ -74,7 +74,7 @@ func parsePattern(text string) (pattern, bool) {
 	return p, true
 }
 
-// trimSpaces takes off trailing spaces, unless a backslash protects them.
+// trimSpaces removes trailing spaces that are not protected by a backslash.
 func trimSpaces(text string) string {
 	end := 0
 	for i := 0; i < len(text); i++ {
@@ -89,8 +89,8 @@ func trimSpaces(text string) string {
 	return text[:end]
 }
 
-// tokenize reads the special part of a pattern. Two asterisks are special where they fill the place between two slashes, and, as
-// in git, also where they begin the special part.
+// tokenize parses the special part of a pattern. Two asterisks are special if they fill the space
+// between two slashes and, as in git, also if they begin the special part.
 func tokenize(text string) (tokens []token, never bool) {
 	for i := 0; i < len(text); i++ {
 		switch text[i] {
@@ -142,8 +142,8 @@ func single(b byte) token {
 	return token{set: &set}
 }
 
-// parseClass reads a bracket expression at the beginning of text and gives its length. It gives nil for one that has no end or
-// names an unknown class. It never holds a '/'.
+// parseClass parses a bracket expression at the beginning of text and returns its length. It
+// returns nil for one that has no end or names an unknown class. The set never contains '/'.
 func parseClass(text string) (*[256]bool, int) {
 	set := &[256]bool{}
 	i := 1
@@ -151,7 +151,7 @@ func parseClass(text string) (*[256]bool, int) {
 	if negated {
 		i++
 	}
-	before := -1 // the byte that a range may begin with
+	before := -1 // the byte with which a range may begin
 	for first := true; ; first = false {
 		if i >= len(text) {
 			return nil, 0
@@ -184,7 +184,7 @@ func parseClass(text string) (*[256]bool, int) {
 				return nil, 0
 			}
 			name, ok := strings.CutSuffix(text[i+2:i+2+end], ":")
-			if !ok { // a plain bracket
+			if !ok { // an ordinary bracket
 				set['['] = true
 				before = '['
 				break
@@ -212,7 +212,7 @@ func parseClass(text string) (*[256]bool, int) {
 	}
 }
 
-// classes are those of POSIX, for ASCII.
+// classes are the POSIX character classes, for ASCII.
 var classes = map[string]func(byte) bool{
 	"alnum": func(b byte) bool { return isDigit(b) || isLetter(b) }, "alpha": isLetter, "digit": isDigit,
 	"blank": func(b byte) bool { return b == ' ' || b == '\t' },
@@ -231,7 +231,8 @@ var classes = map[string]func(byte) bool{
 func isDigit(b byte) bool  { return b >= '0' && b <= '9' }
 func isLetter(b byte) bool { return b|0x20 >= 'a' && b|0x20 <= 'z' }
 
-// matches reports whether the pattern matches a file or folder; name is relative to the folder of the ignore file.
+// matches reports whether the pattern matches a file or folder; name is relative to the folder of
+// the ignore file.
 func (p *pattern) matches(name string, folder bool) bool {
 	if p.never || p.folders && !folder {
 		return false
@@ -249,9 +250,11 @@ func (p *pattern) matches(name string, folder bool) bool {
 	return matchTokens(p.tokens, rest)
 }
 
-// matchTokens follows all ways through the tokens at once, so that its time is bounded by the product of both lengths.
+// matchTokens follows all paths through the tokens at once, so that its time is bounded by the
+// product of the two lengths.
 func matchTokens(tokens []token, text string) bool {
-	// at[i] tells that tokens[:i] match what was read; inside[i] that the "**/" at i has begun and waits for its '/'.
+	// at[i] is set if tokens[:i] match what has been read; inside[i] is set if the "**/" at i has
+	// begun and waits for its '/'.
 	n := len(tokens)
 	at, next := make([]bool, n+1), make([]bool, n+1)
 	inside, nextInside := make([]bool, n), make([]bool, n)
@@ -298,10 +301,10 @@ func matchTokens(tokens []token, text string) bool {
 	return at[n]
 }
 
-// String is the pattern as it is written, with its line.
+// String returns the pattern as it is written, with its line.
 func (p *pattern) String() string { return fmt.Sprintf("%s in line %d", p.text, p.line) }
 
-// lastMatch gives the last of the patterns that matches, which is the one that decides.
+// lastMatch returns the last of the patterns that matches, which is the one that decides.
 func lastMatch(rules []pattern, name string, folder bool) *pattern {
 	for i := len(rules) - 1; i >= 0; i-- {
 		if rules[i].matches(name, folder) {

@@ -11,8 +11,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// makeNames makes files and folders of these names, which end with a slash, and gives those that could be made: a name may need
-// a folder where there is a file already.
+// makeNames creates files and folders with these names; a folder's name ends with a slash. It
+// returns those that could be created: a name may need a folder where a file already exists.
 func makeNames(t reporter, dir string, names []string) (made []string) {
 	t.Helper()
 	old, err := os.ReadDir(dir)
@@ -59,7 +59,7 @@ func gitIgnores(t reporter, repository, rules string, names []string) map[string
 	return ignored
 }
 
-// ignores is what the matcher says of a name and the folders that it lies in.
+// ignores is the matcher's verdict on a name and the folders that contain it.
 func ignores(rules []pattern, name string) bool {
 	folder := strings.HasSuffix(name, "/")
 	name = strings.TrimSuffix(name, "/")
@@ -97,7 +97,7 @@ func sameAsGit(t reporter, repository, rules string, names []string) {
 	}
 }
 
-// Patterns as people write them.
+// TestPatternsAsGit tests patterns as people write them.
 func TestPatternsAsGit(t *testing.T) {
 	repository := newRepository(t)
 	names := strings.Fields(`a a/ a/b a/b/ a/b/c main.py src/ src/main.py src/lib/ src/lib/config/ src/lib/config/c.py lib/config/x lib/config/
@@ -120,7 +120,7 @@ func TestPatternsAsGit(t *testing.T) {
 	}
 }
 
-// Any patterns, any names.
+// TestPatternsAsGitRandom tests random patterns and names.
 func TestPatternsAsGitRandom(t *testing.T) {
 	repository := newRepository(t)
 	piece := rapid.SampledFrom([]string{"a", "b", "ab", "c.x", "*", "**", "?", "/", "/", "/", "[ab]", "[!a]", "[a-c]", "[[:alpha:]]", "[", "]", "\\", "\\*", "-", "!", "#", " ", ".", "x"})
@@ -144,7 +144,7 @@ func TestPatternsAsGitRandom(t *testing.T) {
 	})
 }
 
-// FuzzPattern holds that no pattern and no name takes long or panics.
+// FuzzPattern checks that no pattern and no name takes long or causes a panic.
 func FuzzPattern(f *testing.F) {
 	for _, seed := range []string{"*.py", "a/**/b", "[!a-z]*", "[[:alpha:]]?", "**/", "\\", "[", "*a*a*a*a*a*a*a*b"} {
 		f.Add(seed, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/b")

@@ -1,5 +1,5 @@
-// Package projects turns a folder into what a sweep needs: its tasks and their parameter spaces from project.yaml, and its
-// files as a bundle that is named by its content.
+// Package projects turns a folder into what a sweep needs: its tasks and their parameter spaces
+// from project.yaml, and its files as a bundle that is named by its content.
 package projects
 
 import (
@@ -33,28 +33,29 @@ const (
 type Project struct {
 	Name    string // as CleanName makes it; sweep ids are Name-1, Name-2, …
 	Dir     string // its folder; empty for an ad-hoc command without files
-	Default string // the task that runs when none is named; empty when there are several and none is chosen
+	Default string // the task that runs if none is named; empty if there are several and none is the default
 	Bundled bool   // the files of Dir travel to the workers
-	Lenient bool   // what can't be packed is left out: nobody said that the files of Dir are needed
-	Note    string // why the files of an ad-hoc command's folder do not travel; empty when they do or need not
+	Lenient bool   // leave out what can't be packed: nobody declared that the files of Dir are needed
+	Note    string // why the files of an ad-hoc command's folder do not travel; empty if they do or need not
 
 	tasks []*task // in the order of the file
-	file  string  // project.yaml as messages name it; empty without one
+	file  string  // project.yaml as messages name it; empty if there is none
 
-	document *yaml.Node // the task of an ad-hoc command, as project.yaml has it
+	document *yaml.Node // the task of an ad-hoc command, as project.yaml would hold it
 }
 
-// Definition is a task with the parameter space that its project gives it.
+// Definition is a task with the parameter space that its project defines.
 type Definition struct {
 	Task    grid.Task
 	Axes    []space.Axis
 	Exclude []string
-	Repeat  int64         // how often each point runs; 0 is once, without an axis for it
-	Sample  *space.Sample // the part of the points that runs; nil for all
+	Repeat  int64         // how often each point runs; 0 means once, without an axis for the repetition
+	Sample  *space.Sample // the subset of the points that runs; nil for all
 	Include []string      // patterns of files that travel although ignore files name them
 }
 
-// Load reads the project.yaml of a folder. An error about its content is of type problem.List and holds all that is wrong.
+// Load reads the project.yaml of a folder. An error about its content is of type problem.List and
+// lists all problems.
 func Load(dir string) (*Project, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -80,7 +81,7 @@ func Load(dir string) (*Project, error) {
 	return p, nil
 }
 
-// Tasks gives the names of the tasks in the order of the file.
+// Tasks returns the names of the tasks in the order of the file.
 func (p *Project) Tasks() []string {
 	names := make([]string, len(p.tasks))
 	for i, t := range p.tasks {
@@ -89,7 +90,7 @@ func (p *Project) Tasks() []string {
 	return names
 }
 
-// Task gives the named task, or the default one for an empty name, with its parameters file read.
+// Task returns the named task, or the default one for an empty name, with its parameters file read.
 func (p *Project) Task(name string) (*Definition, error) {
 	if len(p.tasks) == 0 {
 		return nil, fmt.Errorf("the project %s has no tasks. Add one to its %s:\n%s", p.Name, projectFile, smallest(p.Name))
@@ -146,7 +147,7 @@ func (p *Project) axes(t *task) ([]space.Axis, error) {
 	return space.ParseParameters(filepath.Join(p.Dir, name), data)
 }
 
-// parse reads a project.yaml that stands in messages as file.
+// parse parses a project.yaml that messages call file.
 func parse(file string, data []byte) (*Project, error) {
 	p := &Project{Bundled: true, file: file}
 	root, err := yamlfile.Parse(file, data)
@@ -165,7 +166,7 @@ func parse(file string, data []byte) (*Project, error) {
 	return p, s.problems.Err()
 }
 
-// projectFields reads a project into p; the node of its default task is stored in chosen.
+// projectFields reads a project into p; it stores the node of the default task in chosen.
 func (s *schema) projectFields(p *Project, chosen **yaml.Node) map[string]field {
 	return map[string]field{
 		"name":    {jsonschema.Text, func(what string, n *yaml.Node) { p.Name = s.name(what, n) }},
@@ -207,7 +208,8 @@ func (s *schema) name(what string, n *yaml.Node) string {
 	return name
 }
 
-// Space gives the space of a task over axes: its own, with those of the command line.
+// Space returns the parameter space of a task: its own axes with those of the command line laid
+// over them.
 func (d *Definition) Space(axes []space.Axis) (space.Space, error) {
 	if d.Repeat > 0 {
 		end := json.Number(strconv.FormatInt(d.Repeat, 10))
@@ -220,8 +222,8 @@ func (d *Definition) Space(axes []space.Axis) (space.Space, error) {
 	return s.Sampled(*d.Sample, d.Repeat > 0)
 }
 
-// readFile reads a regular file, so that a pipe or a device can't block. Of one that has more than yamlfile.MaxFile bytes, which is then
-// refused, it gives one byte more than that.
+// readFile reads a regular file, so that a pipe or a device can't block. Of a file with more than
+// yamlfile.MaxFile bytes, which is refused later, it returns only one byte more than that.
 func readFile(root *os.Root, name string) ([]byte, error) {
 	info, err := root.Stat(name)
 	if err != nil {
@@ -238,7 +240,7 @@ func readFile(root *os.Root, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, yamlfile.MaxFile+1))
 }
 
-// missing explains what to write when there is no project.yaml.
+// missing explains what to write if there is no project.yaml.
 func missing(root *os.Root, dir string) error {
 	old := ""
 	if _, err := root.Stat("tasks.py"); err == nil {
@@ -251,15 +253,15 @@ func missing(root *os.Root, dir string) error {
 	return fmt.Errorf("%s has no %s. %s\n%s", dir, projectFile, advice, smallest(folderName(dir)))
 }
 
-// smallest is a project.yaml that works.
+// smallest returns a minimal project.yaml that works.
 func smallest(name string) string {
 	return "name: " + name + "\ntasks:\n  train:\n    command: [\"python3\", \"-u\", \"main.py\"]"
 }
 
 const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
 
-// CleanName makes a project's name of any text: lowercase letters, digits and single dashes, at most 40 bytes. Text without a
-// usable letter gives "project".
+// CleanName derives a project's name from any text: lowercase letters, digits and single dashes, at
+// most 40 bytes. Text without a usable letter yields "project".
 func CleanName(s string) string {
 	var b strings.Builder
 	for _, r := range strings.ToLower(s) {

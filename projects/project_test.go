@@ -15,7 +15,7 @@ import (
 	"mlfnode/grid/space"
 )
 
-// loaded is all that a project says of itself.
+// loaded is everything that a project says about itself.
 type loaded struct {
 	Name, Default string
 	Bundled       bool
@@ -24,7 +24,7 @@ type loaded struct {
 
 func number(text string) space.Value { return space.Value{Text: text, Kind: space.Number} }
 
-// plain is a task with nothing but a command.
+// plain returns a task with nothing but a command.
 func plain(name string, command ...string) Definition {
 	return Definition{Task: grid.Task{Name: name, Command: command, Resources: grid.Resources{CPUs: grid.One},
 		Retries: grid.Retries{grid.ClassLost: 16, grid.ClassSetup: 2}}}
@@ -35,7 +35,7 @@ func with(d Definition, change func(*Definition)) Definition {
 	return d
 }
 
-// everything is a file with each field, which is also where fuzzing starts.
+// everything is a file with every field, which is also the seed for fuzzing.
 const everything = `name: all-fields
 default: train
 tasks:
@@ -177,7 +177,7 @@ func TestLoadNoFile(t *testing.T) {
 	}
 }
 
-// FuzzLoad looks for files that panic or take long, and for errors without a place.
+// FuzzLoad looks for files that cause a panic or take long, and for errors without a position.
 func FuzzLoad(f *testing.F) {
 	for _, c := range badProjects(f) {
 		f.Add(c.yaml)

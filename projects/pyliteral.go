@@ -9,15 +9,17 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// literal reads one Python literal (string, number, list, tuple, dict, True, False, None) off the front of text. Lists and
-// tuples become []any, dicts [][2]any in their order, strings string, everything else its source text as source.
+// literal parses one Python literal (string, number, list, tuple, dict, True, False, None) at the
+// front of text. Lists and tuples become []any, dicts become [][2]any in their order, strings
+// become string, and everything else becomes its source text as source.
 func literal(text string) (v any, rest string, err error) {
 	p := &pyReader{s: text}
 	v, err = p.value(0)
 	return v, p.s, err
 }
 
-// statement reads the literal that is the whole right side of an assignment, at the front of text.
+// statement parses the literal at the front of text, which must be the whole right side of an
+// assignment.
 func statement(text string) (any, error) {
 	v, rest, err := literal(text)
 	if err != nil {
@@ -33,7 +35,7 @@ func statement(text string) (any, error) {
 // source is the text of a number or a name.
 type source string
 
-// deepest bounds nesting.
+// deepest bounds the depth of nesting.
 const deepest = 50
 
 type pyReader struct{ s string }
@@ -72,7 +74,8 @@ func (p *pyReader) atString() bool {
 	return p.s != "" && (p.s[0] == '"' || p.s[0] == '\'' || isPrefixed(p.s))
 }
 
-// isPrefixed reports whether a string with a prefix such as u"" or r"" begins. Formatted strings are not literals.
+// isPrefixed reports whether a string with a prefix, such as u"" or r"", begins. Formatted strings
+// are not literals.
 func isPrefixed(s string) bool {
 	return len(s) > 1 && strings.ContainsRune("uUbBrR", rune(s[0])) && (s[1] == '"' || s[1] == '\'')
 }
@@ -153,7 +156,7 @@ func (p *pyReader) dict(depth int) (any, error) {
 	}
 }
 
-// strings reads adjacent string literals, which Python joins, also over lines when they lie in brackets.
+// strings reads adjacent string literals, which Python joins, even across lines inside brackets.
 func (p *pyReader) strings(depth int) (any, error) {
 	var b strings.Builder
 	for {
@@ -203,18 +206,19 @@ func (p *pyReader) one() (string, error) {
 	return "", errors.New("string without end")
 }
 
-// The letters behind a backslash that stand for one character, and these characters in the same order.
-// See "String and Bytes literals" in the Python Language Reference.
+// The letters that stand for one character after a backslash, and these characters in the same
+// order. See "String and Bytes literals" in the Python Language Reference.
 const (
 	escapes = `\'"abfnrtv`
 	escaped = "\\'\"\a\b\f\n\r\t\v"
 )
 
-// numbered are escapes by a number: an octal one, or one with so many hexadecimal digits.
+// numbered matches numeric escapes: octal ones, and those with a fixed number of hexadecimal
+// digits.
 var numbered = lazyregexp.New(`^\\(?:([0-7]{1,3})|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))`)
 
-// unescape reads escapes as Python does: an unknown one keeps its backslash. Bytes above 0x7f, which Python 2 and 3 read
-// differently, and characters by name are not understood.
+// unescape interprets escapes as Python does: an unknown one keeps its backslash. It refuses
+// characters by name, and bytes above 0x7f, which Python 2 and 3 read differently.
 func unescape(s string) (string, error) {
 	var b strings.Builder
 	for s != "" {
@@ -250,7 +254,7 @@ func unescape(s string) (string, error) {
 	return b.String(), nil
 }
 
-// character gives what a numbered escape stands for.
+// character returns the character that a numeric escape stands for.
 func character(m []string) (rune, bool) {
 	base, wide := 16, m[3]+m[4] != ""
 	if m[1] != "" {

@@ -13,7 +13,7 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// quoted writes a string as Python would.
+// quoted returns a string as a Python literal.
 func quoted(s string) string {
 	var b strings.Builder
 	b.WriteByte('\'')
@@ -79,7 +79,7 @@ func TestLiteralStrings(t *testing.T) {
 	})
 }
 
-// Python says whether a literal was read right.
+// TestLiteralAsPython compares literal with Python itself.
 func TestLiteralAsPython(t *testing.T) {
 	python := gridtest.Program(t, "python3")
 	const script = "import ast, sys\nfor line in sys.stdin.read().split('\\x1e')[:-1]:\n" +
@@ -109,7 +109,8 @@ b'`, `"" "x" 'y'`, `("a"
 	}
 }
 
-// FuzzLiteral looks for texts that panic, take long or come to no end, and for more being read than there is.
+// FuzzLiteral looks for texts that cause a panic, take long or never end, and for reads past the
+// end of the text.
 func FuzzLiteral(f *testing.F) {
 	for _, text := range []string{`['a', "b"]`, `{'a': 1, 2: (3,)}`, `'''a''' r"\d" u'\u00e9'`, `[[[[`, `('a'`, `'\N{x}\777'`, "# x\n1", `-1e5`, `{1:`, "'a' \\\n'b'", `''''`} {
 		f.Add(text)

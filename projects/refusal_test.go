@@ -87,7 +87,8 @@ func TestPackSizeLimit(t *testing.T) {
 	wantError(t, err, "the project's files are 2 B, the limit is 1 B; the largest are one (2 B); "+tooLarge)
 }
 
-// A file that does not stay as it was listed is packed as it is when its turn comes.
+// TestPackWhileFilesChange checks that a file that changes after it was listed is packed as it is
+// when its turn comes.
 func TestPackWhileFilesChange(t *testing.T) {
 	noise := make([]byte, 6<<20) // more than the packer buffers, so that the change comes between listing and reading
 	rng := rand.NewChaCha8([32]byte{1})
@@ -129,7 +130,8 @@ func TestPackWhileFilesChange(t *testing.T) {
 	}
 }
 
-// A log that another run writes all the time is packed up to some point.
+// TestPackWhileFilesGrow checks that a log to which another run keeps writing is packed up to some
+// point.
 func TestPackWhileFilesGrow(t *testing.T) {
 	for name, size := range map[string]int{"small log": 1000, "large log": 20 << 20} {
 		t.Run(name, func(t *testing.T) {
@@ -166,7 +168,8 @@ func TestPackWhileFilesGrow(t *testing.T) {
 	}
 }
 
-// A large file whose beginning is written while it is read would be torn.
+// TestPackRefusesFileThatChanges checks that a large file is refused if its beginning is written
+// while it is read, since the copy would be torn.
 func TestPackRefusesFileThatChanges(t *testing.T) {
 	noise := make([]byte, 20<<20)
 	rng := rand.NewChaCha8([32]byte{1})
@@ -179,7 +182,8 @@ func TestPackRefusesFileThatChanges(t *testing.T) {
 	wantError(t, err, "file keeps changing while the folder is packed; name it in .mlfignore if trials don't need it, or stop the program that writes it")
 }
 
-// What is not a file, folder or link stays where it is, and nothing is refused for it.
+// TestPackLeavesOddFiles checks that anything other than a file, folder or link is left out and is
+// no reason for a refusal.
 func TestPackLeavesOddFiles(t *testing.T) {
 	device := func(mode uint32, dev int) func(string) error {
 		return func(path string) error { return syscall.Mknod(path, mode|0o600, dev) }
@@ -210,7 +214,7 @@ func TestPackLeavesOddFiles(t *testing.T) {
 	}
 }
 
-// replace puts what was made at path+".new" in the place of path.
+// replace moves what was created at path+".new" to path.
 func replace(path string, err error) error {
 	if err != nil {
 		return err
@@ -221,7 +225,7 @@ func replace(path string, err error) error {
 	return os.Rename(path+".new", path)
 }
 
-// trigger does something at the first write.
+// trigger calls a function at the first write.
 type trigger struct {
 	w    io.Writer
 	do   func() error

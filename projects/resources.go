@@ -64,7 +64,7 @@ func (s *schema) nodes(what string, n *yaml.Node, t *task) {
 	}
 }
 
-// gpuIDs reads how a program wants its GPUs named.
+// gpuIDs reads the form in which a program expects the names of its GPUs.
 func (s *schema) gpuIDs(what string, n *yaml.Node, t *task) {
 	switch text, ok := s.filled(what, n); {
 	case !ok, text == "uuid":
@@ -127,8 +127,8 @@ func (s *schema) duration(what string, n *yaml.Node, to *time.Duration) {
 	*to = v
 }
 
-// parseSize reads `1GiB`, `500MB`, `1.5 GiB` or plain bytes. A prefix without B, as in 1G, is refused:
-// to some it is a power of 1000, to others of 1024.
+// parseSize parses `1GiB`, `500MB`, `1.5 GiB` or plain bytes. A prefix without B, as in 1G, is
+// refused: some read it as a power of 1000, others as a power of 1024.
 func parseSize(text string) (int64, error) {
 	if !regexp.MustCompile(`^([0-9]+(\.0+)?|[0-9]+(\.[0-9]+)? ?([kKMGTP]i?)?B)$`).MatchString(text) {
 		return 0, fmt.Errorf("%q is not a size", text)
@@ -136,7 +136,8 @@ func parseSize(text string) (int64, error) {
 	return units.ParseSize(text)
 }
 
-// ParseDuration reads `1d`, `1h30m`, `90s`, `500ms`, or a plain number of seconds, as project.yaml has them.
+// ParseDuration parses `1d`, `1h30m`, `90s`, `500ms`, or a plain number of seconds, as in
+// project.yaml.
 func ParseDuration(text string) (time.Duration, error) {
 	if regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`).MatchString(text) {
 		text += "s"
@@ -176,7 +177,7 @@ func (s *schema) retryFields(t *task) map[string]field {
 	return known
 }
 
-// escalation reads how often a trial runs again, and by which factor it then gets more memory.
+// escalation reads how often a trial runs again, and the factor by which its memory then grows.
 func (s *schema) escalation(what string, n *yaml.Node, t *task, c grid.Class) {
 	t.places["escalation"] = n
 	s.fields(what, n, "{times: 2, memory: 1.5}", s.escalationFields(t, c))

@@ -19,9 +19,10 @@ import (
 	"mlfnode/grid/space"
 )
 
-// Save writes the project.yaml of an ad-hoc command with its settings, and a parameters.yml of its axes: into the folder whose files
-// travel, else into a new one of the project's name. It gives the files. Nothing that is there is changed; of a parameters.yml that
-// says the same, nothing is written.
+// Save writes the project.yaml of an ad-hoc command with its settings, and a parameters.yml of its
+// axes, into the folder whose files travel, or else into a new folder with the project's name. It
+// returns the files. It changes no existing file; an existing parameters.yml that says the same is
+// left as it is.
 func (p *Project) Save(name string, axes []space.Axis, env map[string]string) (files []string, err error) {
 	if p.document == nil {
 		return nil, errors.New("there is already a project here: --save is for a command after --")
@@ -77,7 +78,7 @@ func (p *Project) Save(name string, axes []space.Axis, env map[string]string) (f
 	return writeProject(dir, !p.Bundled, text, parameters)
 }
 
-// checkSaved reads the text of a project back: it must have the task of the command.
+// checkSaved parses the text of a project again: it must yield the task of the command.
 func (p *Project) checkSaved(text []byte) error {
 	saved, err := parse(projectFile, text)
 	if err != nil {
@@ -85,7 +86,7 @@ func (p *Project) checkSaved(text []byte) error {
 	}
 	record := func(t *task) []byte {
 		asked := t.Task
-		asked.Env, asked.Inputs, asked.Repeat = nil, nil, false // which are read or saved apart
+		asked.Env, asked.Inputs, asked.Repeat = nil, nil, false // read or saved separately
 		b, _ := json.Marshal([]any{asked, t.exclude, t.repeat, t.sample})
 		return b
 	}
@@ -103,7 +104,7 @@ func encoded(heading string, n *yaml.Node) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// writeProject writes the files of a project. When it fails nothing is left behind.
+// writeProject writes the files of a project. If it fails, it leaves nothing behind.
 func writeProject(dir string, fresh bool, project, parameters []byte) (files []string, err error) {
 	if fresh {
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -145,13 +146,13 @@ func writeProject(dir string, fresh bool, project, parameters []byte) (files []s
 	return files, nil
 }
 
-// parametersText writes axes as a parameters.yml, nil for none.
+// parametersText returns axes as a parameters.yml, or nil for none.
 func parametersText(axes []space.Axis) ([]byte, error) {
 	if len(axes) == 0 {
 		return nil, nil
 	}
 	root := mapping()
-	var last *yaml.Node // the zip, while nothing stands behind it
+	var last *yaml.Node // the zip, as long as nothing follows it
 	for _, a := range axes {
 		if a.Zip == nil {
 			put(root, a.Key, axisNode(a))
@@ -214,7 +215,7 @@ func axisNode(a space.Axis) *yaml.Node {
 	return list
 }
 
-// safeText is text that YAML takes for nothing else, wherever it stands.
+// safeText matches text that YAML always reads as a plain string, wherever it appears.
 var safeText = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_./-]*$`)
 
 func valueNode(v space.Value) *yaml.Node {
@@ -224,7 +225,7 @@ func valueNode(v space.Value) *yaml.Node {
 	case space.List:
 		list := sequence()
 		var items []space.Value
-		if err := json.Unmarshal([]byte(v.Text), &items); err == nil { // else the axes differ when they are read back
+		if err := json.Unmarshal([]byte(v.Text), &items); err == nil { // otherwise the axes differ when they are read back
 			for _, item := range items {
 				list.Content = append(list.Content, valueNode(item))
 			}

@@ -56,7 +56,7 @@ func TestSave(t *testing.T) {
 		}
 		_, err = adhoc.Save("again", axes, nil)
 		wantError(t, err, filepath.Join(dir, "project.yaml")+" already exists; nothing was changed. Move it away, or add a task to it")
-		check(t, os.Remove(filepath.Join(dir, "project.yaml"))) // the same parameters.yml may stay
+		check(t, os.Remove(filepath.Join(dir, "project.yaml"))) // a parameters.yml with the same content may stay
 		files, err = adhoc.Save("again", axes, nil)
 		if check(t, err); len(files) != 1 {
 			t.Errorf("got the files %v beside a parameters.yml that says the same, want project.yaml alone", files)
@@ -66,7 +66,8 @@ func TestSave(t *testing.T) {
 	}
 }
 
-// TestSaveElsewhere makes a folder for a command whose folder does not travel, and leaves nothing behind when it fails.
+// TestSaveElsewhere creates a folder for a command whose folder does not travel, and leaves nothing
+// behind if it fails.
 func TestSaveElsewhere(t *testing.T) {
 	dir := tree{"parameters.yml": ":lr: 1\n", "train.py": ":"}.folder(t)
 	t.Chdir(dir)
@@ -101,7 +102,7 @@ func TestSaveElsewhere(t *testing.T) {
 	}
 }
 
-// TestSavedParameters reads back what is written of any values.
+// TestSavedParameters reads back the parameters written for arbitrary values.
 func TestSavedParameters(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var a space.Axis

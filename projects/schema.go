@@ -12,17 +12,19 @@ import (
 	"mlfnode/grid/yamlfile"
 )
 
-// maxAliased bounds the values that come through aliases, so that a small file can't stand for a huge one.
+// maxAliased bounds the values that are reached through aliases, so that a small file can't expand
+// to a huge one.
 const maxAliased = 100_000
 
-// schema reads the nodes of one strict YAML file and collects all that is wrong with them.
+// schema parses the nodes of one strict YAML file and collects all problems.
 type schema struct {
 	file     string
 	problems problem.List
 	aliased  int
 }
 
-// field is one known key of a map: the form of its value, for editors, and what reads the node behind it. What names it in messages.
+// field is one known key of a map: the form of its value, for editors, and the function that reads
+// its node. The argument what names the field in messages.
 type field struct {
 	form jsonschema.Form
 	read func(what string, n *yaml.Node)
@@ -32,7 +34,8 @@ func (s *schema) report(n *yaml.Node, hint, format string, args ...any) {
 	s.problems.Add(yamlfile.ProblemAt(s.file, n, fmt.Sprintf(format, args...), hint))
 }
 
-// target follows an alias and counts what comes through it. It gives nil when that is too much.
+// target follows an alias and counts the values reached through it. It returns nil if there are too
+// many.
 func (s *schema) target(n *yaml.Node) *yaml.Node {
 	t := n
 	for t.Kind == yaml.AliasNode {
@@ -44,7 +47,7 @@ func (s *schema) target(n *yaml.Node) *yaml.Node {
 	before := s.aliased
 	s.aliased += 1 + len(t.Content)
 	if before > maxAliased {
-		return nil // and that was said
+		return nil // already reported
 	}
 	if s.aliased > maxAliased {
 		s.report(n, "Write the values out where they are used.", "the file's aliases stand for more than %d values", maxAliased)
@@ -53,10 +56,10 @@ func (s *schema) target(n *yaml.Node) *yaml.Node {
 	return t
 }
 
-// full reports whether so much is wrong that reading on is pointless.
+// full reports whether there are so many problems that reading on is pointless.
 func (s *schema) full() bool { return len(s.problems) >= problem.MaxListed }
 
-// entries walks a map with text keys and reports keys that are none or that come twice.
+// entries walks a map with text keys and reports keys that are not text or that are duplicates.
 func (s *schema) entries(what string, n *yaml.Node, example string, each func(key, value *yaml.Node)) {
 	t := s.target(n)
 	if t == nil {
@@ -83,7 +86,7 @@ func (s *schema) entries(what string, n *yaml.Node, example string, each func(ke
 	}
 }
 
-// fields reads a map of which the keys are known.
+// fields reads a map whose keys are known.
 func (s *schema) fields(what string, n *yaml.Node, example string, known map[string]field) {
 	s.entries(what, n, example, func(key, value *yaml.Node) {
 		f, ok := known[key.Value]
@@ -99,7 +102,7 @@ func (s *schema) fields(what string, n *yaml.Node, example string, known map[str
 	})
 }
 
-// text gives a scalar as it is written.
+// text returns a scalar as it is written.
 func (s *schema) text(what string, n *yaml.Node) (string, bool) {
 	t := s.target(n)
 	switch {
@@ -117,7 +120,7 @@ func (s *schema) text(what string, n *yaml.Node) (string, bool) {
 	return "", false
 }
 
-// filled is text that is not empty.
+// filled returns text that must not be empty.
 func (s *schema) filled(what string, n *yaml.Node) (string, bool) {
 	v, ok := s.text(what, n)
 	if ok && strings.TrimSpace(v) == "" {
@@ -127,7 +130,7 @@ func (s *schema) filled(what string, n *yaml.Node) (string, bool) {
 	return v, ok
 }
 
-// texts gives a list of texts, with the node of each.
+// texts returns a list of texts, with the node of each.
 func (s *schema) texts(what string, n *yaml.Node, example string) (texts []string, nodes []*yaml.Node) {
 	t := s.target(n)
 	if t == nil {
@@ -157,7 +160,7 @@ func (s *schema) truth(what string, n *yaml.Node, otherwise bool) bool {
 	return v
 }
 
-// isText reports whether the node is a scalar, maybe through an alias.
+// isText reports whether the node is a scalar, possibly through an alias.
 
 func isText(n *yaml.Node) bool {
 	for n.Kind == yaml.AliasNode {
@@ -187,7 +190,7 @@ func names[V any](known map[string]V) []string {
 	return list
 }
 
-// nearest gives the hint for an unknown name: the one that was probably meant, or all of them.
+// nearest returns the hint for an unknown name: the name that was probably meant, or all of them.
 func nearest(name string, known []string) string {
 	best, least := "", max(1, len(name)/3)+1
 	for _, k := range known {
@@ -201,7 +204,7 @@ func nearest(name string, known []string) string {
 	return "Known here: " + strings.Join(known, ", ") + "."
 }
 
-// distance counts the letters to insert, delete or replace (Levenshtein), to at most 100 letters.
+// distance counts the letters to insert, delete or replace (Levenshtein), for at most 100 letters.
 func distance(a, b string) int {
 	if len(a) > 100 {
 		return len(a)

@@ -9,13 +9,14 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Setting is a field of a task as a flag of the command line gives it.
+// Setting is a field of a task as a flag of the command line sets it.
 type Setting struct {
 	Flag string // without its dashes
 	Text string
 }
 
-// settings are the flags that give fields of a task: the field of each, and its value as project.yaml has it.
+// settings returns the flags that set fields of a task: for each, the field and its value as in
+// project.yaml.
 func settings() map[string]func(text string) (field string, value *yaml.Node, err error) {
 	listed := func(field string) func(string) (string, *yaml.Node, error) {
 		return func(text string) (string, *yaml.Node, error) { return field, sequence(scalar(text)), nil }
@@ -38,7 +39,7 @@ func settings() map[string]func(text string) (field string, value *yaml.Node, er
 	}
 }
 
-// metricSetting reads log:FILE, regex:EXPRESSION or json:stdout.
+// metricSetting parses log:FILE, regex:EXPRESSION or json:stdout.
 func metricSetting(text string) (string, *yaml.Node, error) {
 	kind, rest, _ := strings.Cut(text, ":")
 	if !slices.Contains([]string{"log", "regex", "json"}, kind) {
@@ -49,7 +50,7 @@ func metricSetting(text string) (string, *yaml.Node, error) {
 	return "metrics", sequence(n), nil
 }
 
-// objectiveSetting reads METRIC:min or METRIC:max.
+// objectiveSetting parses METRIC:min or METRIC:max.
 func objectiveSetting(text string) (string, *yaml.Node, error) {
 	at := strings.LastIndexByte(text, ':')
 	goal := map[string]string{"min": "minimize", "minimize": "minimize", "max": "maximize", "maximize": "maximize"}[text[at+1:]]
@@ -62,7 +63,7 @@ func objectiveSetting(text string) (string, *yaml.Node, error) {
 	return "objective", n, nil
 }
 
-// stopSetting reads RULE:AFTER.
+// stopSetting parses RULE:AFTER.
 func stopSetting(text string) (string, *yaml.Node, error) {
 	rule, after, found := strings.Cut(text, ":")
 	if !found {
@@ -74,7 +75,7 @@ func stopSetting(text string) (string, *yaml.Node, error) {
 	return "stop", n, nil
 }
 
-// nodesSetting reads names and labels with commas between.
+// nodesSetting parses names and labels separated by commas.
 func nodesSetting(text string) (string, *yaml.Node, error) {
 	n := sequence()
 	for one := range strings.SplitSeq(text, ",") {
@@ -83,7 +84,7 @@ func nodesSetting(text string) (string, *yaml.Node, error) {
 	return "nodes", n, nil
 }
 
-// sampleSetting reads SIZE or SIZE:SEED.
+// sampleSetting parses SIZE or SIZE:SEED.
 func sampleSetting(text string) (string, *yaml.Node, error) {
 	size, seed, found := strings.Cut(text, ":")
 	if !found {
@@ -99,7 +100,7 @@ func sequence(items ...*yaml.Node) *yaml.Node {
 	return &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle, Content: items}
 }
 
-// unquoted is a scalar that is written without quotes where it can be.
+// unquoted returns a scalar that is written without quotes where possible.
 func unquoted(text string) *yaml.Node {
 	if n := scalar(text); n.Style != 0 {
 		return n
@@ -107,19 +108,19 @@ func unquoted(text string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Value: text}
 }
 
-// Apply sets fields of a task, the default one for an empty name. What stands in a list there is kept in artifacts, share and
-// exclude; any other field is replaced. The error names the flag.
+// Apply sets fields of a task, or of the default task if the name is empty. The lists of artifacts,
+// share and exclude are extended; any other field is replaced. The error names the flag.
 func (p *Project) Apply(name string, all []Setting) error {
 	at := slices.IndexFunc(p.tasks, func(t *task) bool { return t.Name == name || name == "" && t.Name == p.Default })
 	if at < 0 || len(all) == 0 {
-		return nil // Task says what is wrong with the name
+		return nil // Task reports what is wrong with the name
 	}
 	t := p.tasks[at]
 	replaced := map[string]bool{}
 	for _, one := range all {
 		read := settings()[one.Flag]
 		if read == nil {
-			panic("projects: no field for --" + one.Flag) // the flags are in the program
+			panic("projects: no field for --" + one.Flag) // the flags are compiled into the program
 		}
 		if strings.TrimSpace(one.Text) == "" {
 			return fmt.Errorf("--%s is empty. Give a value, or leave it out", one.Flag)
@@ -159,7 +160,8 @@ func (p *Project) Apply(name string, all []Setting) error {
 	return nil
 }
 
-// add puts a field into a map, into what it has there already where that is a list or a map.
+// add puts a field into a map. If the map already has the field as a list or a map, add extends it
+// unless replace is set.
 func add(m *yaml.Node, field string, value *yaml.Node, replace bool) {
 	for i := 0; i < len(m.Content); i += 2 {
 		if m.Content[i].Value != field {

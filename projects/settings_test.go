@@ -9,7 +9,7 @@ import (
 	"mlfnode/grid"
 )
 
-// Flags give a task the same as project.yaml does.
+// TestSettings checks that flags define a task just as project.yaml does.
 func TestSettings(t *testing.T) {
 	all := []Setting{
 		{"artifact", "result/**"}, {"artifact", "*.png"}, {"share", "data/**"}, {"exclude", "lr > 1"}, {"exclude", "k == 2"},
@@ -45,7 +45,8 @@ tasks:
 	}
 }
 
-// Beside a project, lists get longer and other fields are replaced.
+// TestSettingsOverProject checks that flags extend the lists of a project and replace its other
+// fields.
 func TestSettingsOverProject(t *testing.T) {
 	dir := tree{"project.yaml": `
 tasks:
@@ -91,7 +92,7 @@ func TestSettingsRefused(t *testing.T) {
 	}
 }
 
-// TestSettingsDuration keeps a duration of a fraction of a second.
+// TestSettingsDuration checks that a duration with a fraction of a second is kept.
 func TestSettingsDuration(t *testing.T) {
 	p, err := Adhoc([]string{"true"}, t.TempDir())
 	check(t, err)

@@ -9,8 +9,8 @@ import (
 	"mlfnode/grid"
 )
 
-// CheckShare says why the entries of a task's share can't name anything. A project's loader finds the same problems, with their line
-// numbers.
+// CheckShare explains why the entries of a task's share can't name anything. A project's loader
+// finds the same problems, and reports them with their line numbers.
 func CheckShare(share []string) error {
 	for _, text := range share {
 		if msg, hint := shareProblem("share", text); msg != "" {
@@ -20,8 +20,8 @@ func CheckShare(share []string) error {
 	return nil
 }
 
-// CheckInputs says why the patterns of files that a task's setup step reads can't name anything. A project's loader finds the same
-// problems, with their line numbers.
+// CheckInputs explains why the patterns for the input files of a task's setup step can't name
+// anything. A project's loader finds the same problems, and reports them with their line numbers.
 func CheckInputs(inputs []string) error {
 	for _, text := range inputs {
 		if msg, hint := patternProblem("setup.inputs", text); msg != "" {
@@ -31,7 +31,8 @@ func CheckInputs(inputs []string) error {
 	return nil
 }
 
-// shareProblem says what is wrong with an entry of share, and what to write instead; "" when nothing is.
+// shareProblem returns what is wrong with an entry of share, and what to write instead; "" if
+// nothing is.
 func shareProblem(what, text string) (msg, hint string) {
 	switch {
 	case strings.HasPrefix(text, "~"):
@@ -44,7 +45,8 @@ func shareProblem(what, text string) (msg, hint string) {
 	return "", ""
 }
 
-// patternProblem says what is wrong with a pattern that names files in a project, and what to write instead; "" when nothing is.
+// patternProblem returns what is wrong with a pattern that names files in a project, and what to
+// write instead; "" if nothing is.
 func patternProblem(what, text string) (msg, hint string) {
 	p, ok := parsePattern(text)
 	switch {
@@ -63,7 +65,7 @@ func patternProblem(what, text string) (msg, hint string) {
 	return "", ""
 }
 
-// SharePatterns gives the entries of share that name something in the project.
+// SharePatterns returns the entries of share that name something in the project.
 func SharePatterns(share []string) (patterns []string) {
 	for _, s := range share {
 		if !isOutside(s) {
@@ -73,15 +75,17 @@ func SharePatterns(share []string) (patterns []string) {
 	return patterns
 }
 
-// isOutside reports whether an entry of share is a path outside of the project: an absolute one, or one that goes up.
+// isOutside reports whether an entry of share is a path outside the project: an absolute one, or
+// one that goes up.
 func isOutside(share string) bool {
 	return filepath.IsAbs(share) || share == ".." || strings.HasPrefix(share, "../")
 }
 
-// Shared are the files in a project that trials see in place, or that a setup step reads. A nil one has none.
+// Shared are the files in a project that trials see in place, or that a setup step reads. A nil
+// Shared has none.
 type Shared struct{ names nameSet }
 
-// NewShared reads the patterns among the entries of share; nil when there are none.
+// NewShared parses the patterns among the entries of share; it returns nil if there are none.
 func NewShared(share []string) *Shared {
 	if names := newNameSet(SharePatterns(share)); len(names) > 0 {
 		return &Shared{names}
@@ -89,7 +93,7 @@ func NewShared(share []string) *Shared {
 	return nil
 }
 
-// NewInputs reads patterns of files in the project; nil when there are none.
+// NewInputs parses patterns of files in the project; it returns nil if there are none.
 func NewInputs(patterns []string) *Shared {
 	if names := newNameSet(patterns); len(names) > 0 {
 		return &Shared{names}
@@ -97,7 +101,8 @@ func NewInputs(patterns []string) *Shared {
 	return nil
 }
 
-// Has reports whether a file, or a folder with all that is in it, is shared. It is asked from the outermost folder inwards.
+// Has reports whether a file, or a folder with everything in it, is shared. Callers ask from the
+// outermost folder inwards.
 func (s *Shared) Has(name string, folder bool) bool {
 	return s != nil && (s.names.has(name, folder) || folder && s.names.hasAll(name))
 }

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestPatternsThatNameNothing refuses patterns of include and share that can't match any file, and says what to write.
+// TestPatternsThatNameNothing checks that patterns of include and share that can't match any file
+// are refused, with a hint on what to write.
 func TestPatternsThatNameNothing(t *testing.T) {
 	const file = "Write the name of a file or folder, or a pattern like data/** as in .gitignore."
 	for _, c := range []struct{ text, hint string }{
@@ -50,7 +51,8 @@ func TestPatternsThatNameNothing(t *testing.T) {
 	}
 }
 
-// TestCheckInputs refuses what names no file: the setup would be of no file, or of those of another project.
+// TestCheckInputs checks that patterns that name no file are refused: the setup would depend on no
+// file, or on files of another project.
 func TestCheckInputs(t *testing.T) {
 	for _, text := range []string{"", "#x", "!a", "[", "../a", "/", "a\nb"} {
 		if err := CheckInputs([]string{"ok", text}); err == nil {
@@ -62,7 +64,7 @@ func TestCheckInputs(t *testing.T) {
 	}
 }
 
-// load reads a project.yaml of this text and the task in it.
+// load reads a project.yaml with this text and the task in it.
 func load(t *testing.T, text string) (*Definition, error) {
 	t.Helper()
 	p, err := Load(tree{"project.yaml": ":" + text}.folder(t))

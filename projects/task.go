@@ -24,7 +24,7 @@ type task struct {
 	sample       *space.Sample
 	include      []string
 	parameters   string
-	place        *yaml.Node            // of parameters
+	place        *yaml.Node            // of the field parameters
 	places       map[string]*yaml.Node // of fields that are checked once all are known
 }
 
@@ -41,7 +41,7 @@ func (s *schema) task(key, n *yaml.Node) *task {
 		s.report(key, `Add a line like command: ["python3", "-u", "main.py"].`, "%s has no command", what)
 	}
 	if err := t.CheckEscalation(); err != nil {
-		s.report(t.places["escalation"], "", "%s", err) // it ends with a hint of its own
+		s.report(t.places["escalation"], "", "%s", err) // the error has its own hint
 	}
 	if n := t.places["venv"]; n != nil && t.Image != "" {
 		s.report(n, "Take an image that has the packages, or a setup step that installs them.", "%s has venv and an image", what)
@@ -96,7 +96,7 @@ func (s *schema) command(what string, n *yaml.Node, t *task) {
 	t.Command = s.program(what, n)
 }
 
-// program reads a list of program and arguments.
+// program reads a list of a program and its arguments.
 func (s *schema) program(what string, n *yaml.Node) []string {
 	before := len(s.problems)
 	argv, _ := s.texts(what, n, `["python3", "main.py"]`)
@@ -147,7 +147,8 @@ func (s *schema) setupStep(what string, n *yaml.Node, t *task) {
 	}
 }
 
-// twoSetups refuses a setup step beside a virtual environment, which is made by one.
+// twoSetups refuses a setup step next to a virtual environment, which is itself made by a setup
+// step.
 func (s *schema) twoSetups(n *yaml.Node, t *task) bool {
 	if t.places["setup"] != nil {
 		s.report(n, "Keep one of them; a setup step can make the environment too.", "the task has both setup and venv")
@@ -169,7 +170,7 @@ func (s *schema) constants(what string, n *yaml.Node, t *task) {
 			return
 		}
 		if err := (space.Axis{Key: key.Value, Values: []space.Value{v}}).Check(); err != nil {
-			s.report(key, "", "%s", err) // it ends with a hint of its own
+			s.report(key, "", "%s", err) // the error has its own hint
 			return
 		}
 		t.Constants = append(t.Constants, space.Param{Key: key.Value, Value: v})
@@ -180,7 +181,7 @@ func (s *schema) env(what string, n *yaml.Node, t *task) {
 	t.Env = map[string]string{}
 	s.entries(what, n, `{OMP_NUM_THREADS: "1"}`, func(key, value *yaml.Node) {
 		if err := grid.CheckVariable(key.Value); err != nil {
-			s.report(key, "", "%s", err) // it ends with a hint of its own
+			s.report(key, "", "%s", err) // the error has its own hint
 		} else if v, ok := s.text(key.Value, value); !ok {
 			return
 		} else if err := grid.CheckEnvValue(key.Value, v); err != nil {
@@ -206,7 +207,7 @@ func (s *schema) pattern(what, text string, n *yaml.Node) {
 	}
 }
 
-// sharing reads patterns of files in the project and paths outside of it.
+// sharing reads patterns of files in the project and paths outside it.
 func (s *schema) sharing(what string, n *yaml.Node) []string {
 	texts, nodes := s.texts(what, n, `["data/**", "/mnt/imagenet"]`)
 	for i, p := range texts {
@@ -230,7 +231,7 @@ func (s *schema) artifacts(what string, n *yaml.Node, t *task) {
 	t.Artifacts = patterns
 }
 
-// relative reports whether a slash path or pattern stays in the folder where it starts.
+// relative reports whether a slash-separated path or pattern stays in the folder where it starts.
 func relative(p string) bool { return grid.IsRelative(p) }
 
 // inside reads the path of a file in the project.
@@ -270,7 +271,7 @@ func (s *schema) source(what string, n *yaml.Node) (source grid.Source) {
 	return source
 }
 
-// sourceFields reads a source of metrics, and counts in given what names one.
+// sourceFields reads a source of metrics, and counts in given the fields that name one.
 func (s *schema) sourceFields(source *grid.Source, given *int) map[string]field {
 	return map[string]field{
 		"log":   {jsonschema.Text, func(what string, n *yaml.Node) { *given++; source.Log = s.inside("metrics.log", n) }},
@@ -315,7 +316,7 @@ func (s *schema) objectiveFields(o *grid.Objective) map[string]field {
 	}
 }
 
-// oneOf reads one of some texts.
+// oneOf reads one of several allowed texts.
 func (s *schema) oneOf(what string, n *yaml.Node, choices ...string) string {
 	text, ok := s.filled(what, n)
 	if ok && !slices.Contains(choices, text) {
@@ -337,7 +338,8 @@ func (s *schema) number(what string, n *yaml.Node, most int64) int64 {
 	return v
 }
 
-// earlyStop reads which trials are stopped early. What the objective says of the metric is filled in when the task is used.
+// earlyStop reads which trials are stopped early. What the objective says about the metric is
+// filled in when the task is used.
 func (s *schema) earlyStop(what string, n *yaml.Node, t *task) {
 	e := &grid.EarlyStop{Rule: grid.StopMedian}
 	before := len(s.problems)
@@ -365,7 +367,7 @@ func (s *schema) stopFields(e *grid.EarlyStop) map[string]field {
 	}
 }
 
-// failures reads a number of failures, with or without this word; 0 means no limit.
+// failures reads a number of failures, with or without the word "failures"; 0 means no limit.
 func (s *schema) failures(what string, n *yaml.Node) int64 {
 	text, ok := s.filled(what, n)
 	number, _, _ := strings.Cut(text, " failure")
@@ -376,7 +378,7 @@ func (s *schema) failures(what string, n *yaml.Node) int64 {
 	return v
 }
 
-// sample reads the number of points, or a map with the seed by which they are drawn.
+// sample reads the number of points, or a map that also has the seed for drawing them.
 func (s *schema) sample(what string, n *yaml.Node, t *task) {
 	t.sample = &space.Sample{}
 	if isText(n) {

@@ -89,7 +89,8 @@ func TestAdhoc(t *testing.T) {
 	}
 }
 
-// A folder that holds everything a user has does not travel because a command was typed there.
+// TestAdhocInFolderOfEverything checks that a folder that holds everything a user has does not
+// travel just because a command was typed there.
 func TestAdhocInFolderOfEverything(t *testing.T) {
 	home := tree{"train.py": ":"}.folder(t)
 	t.Setenv("HOME", home)
@@ -105,7 +106,8 @@ func TestAdhocInFolderOfEverything(t *testing.T) {
 	}
 }
 
-// What lies above the folder can't travel, and a trial would find something else there.
+// TestAdhocRefusesAbove checks that arguments above the folder are refused: they can't travel, and
+// a trial would find something else there.
 func TestAdhocRefusesAbove(t *testing.T) {
 	outer := tree{"train.py": ":", "in/x": ":"}.folder(t)
 	for _, argv := range [][]string{{"python3", "../train.py"}, {"../train.py"}, {"ls", ".."}, {"x", "--data=../in"}, {"x", "in/../../train.py"}} {
@@ -168,7 +170,7 @@ func TestCleanName(t *testing.T) {
 	})
 }
 
-// The problems of a file can be told from other errors.
+// TestProblemsType checks that the problems of a file can be told from other errors.
 func TestProblemsType(t *testing.T) {
 	_, err := parse("project.yaml", []byte("nmae: x\n"))
 	if problems, ok := err.(problem.List); !ok || len(problems) != 1 || problems[0].Line != 1 {

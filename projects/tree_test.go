@@ -14,10 +14,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// tree is a folder's content by name: "dir", "-> target" for a link, "x:content" for a program, ":content" for other files.
+// tree is a folder's content by name: "dir", "-> target" for a link, "x:content" for a program,
+// ":content" for other files.
 type tree map[string]string
 
-// reporter is what *testing.T and *rapid.T share.
+// reporter has the methods that *testing.T and *rapid.T share.
 type reporter interface {
 	Helper()
 	Fatal(args ...any)
@@ -41,7 +42,7 @@ func wantError(t *testing.T, err error, want string) {
 	}
 }
 
-// make writes the tree into dir, in the order of names or against it.
+// make writes the tree into dir, in the order of names or in reverse.
 func (tr tree) make(t reporter, dir string, backwards bool) {
 	t.Helper()
 	names := make([]string, 0, len(tr))
@@ -67,7 +68,7 @@ func (tr tree) make(t reporter, dir string, backwards bool) {
 	}
 }
 
-// folder makes a temporary folder with the tree.
+// folder creates a temporary folder with the tree.
 func (tr tree) folder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -21,15 +21,17 @@ import (
 )
 
 const (
-	// maxUnpacked bounds what a bundle may become, against one that was made to fill the disk.
+	// maxUnpacked bounds the unpacked size, as a defence against a bundle that was made to fill the
+	// disk.
 	maxUnpacked = 4 << 30
-	// maxName bounds a name: no program could open a longer one (PATH_MAX).
+	// maxName bounds the length of a name: no program could open a longer one (PATH_MAX).
 	maxName = 4096
 )
 
-// Unpack writes the files of a bundle into dir, an empty folder, with their modes and times. Names and links that leave dir,
-// devices, names that come twice, and names whose folder has not come before are refused. The digest is of all but the times, so
-// that it stays the same when a folder is checked out again.
+// Unpack writes the files of a bundle into dir, an empty folder, with their modes and times. It
+// refuses names and links that leave dir, devices, duplicate names, and names whose folder has not
+// come before. The digest covers everything but the times, so that it stays the same when a folder
+// is checked out again.
 func Unpack(r io.Reader, dir string) (contents string, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -61,7 +63,7 @@ type unpacker struct {
 	left int64
 	seen map[string]byte // the kind of each entry
 	sum  hash.Hash       // of the contents
-	late []*tar.Header   // folders and links, whose modes and times are set when all is there
+	late []*tar.Header   // folders and links, whose modes and times are set once everything exists
 }
 
 func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
@@ -101,7 +103,7 @@ func (u *unpacker) admit(name string, h *tar.Header) error {
 		return fmt.Errorf("the bundle has the name %q twice", h.Name)
 	case len(u.seen) >= maxEntries:
 		return fmt.Errorf("the bundle has more than %d files", maxEntries)
-	case parent != "." && u.seen[parent] != tar.TypeDir: // else a link could lead the name astray
+	case parent != "." && u.seen[parent] != tar.TypeDir: // otherwise a link could redirect the name
 		return fmt.Errorf("the bundle's entry %q lies in none of its folders", h.Name)
 	case h.Typeflag == tar.TypeSymlink && (!staysInside(name, h.Linkname) || turnsBack(h.Linkname)):
 		return fmt.Errorf("the bundle's link %q leaves its folder: %q", h.Name, h.Linkname)
@@ -125,7 +127,7 @@ func (u *unpacker) file(name string, h *tar.Header, r io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-// finish sets modes and times of folders, those that lie deeper first.
+// finish sets the modes and times of folders, the deepest first.
 func (u *unpacker) finish(dir string) error {
 	for _, h := range slices.Backward(u.late) {
 		name := strings.TrimSuffix(h.Name, "/")
@@ -140,7 +142,8 @@ func (u *unpacker) finish(dir string) error {
 	return nil
 }
 
-// SetTime sets the time of the last change of a file, folder or link, to the nanosecond. It does not follow a link.
+// SetTime sets the modification time of a file, folder or link, with nanosecond precision. It does
+// not follow a link.
 func SetTime(path string, t time.Time) error {
 	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(t.UnixNano())}
 	return unix.UtimesNanoAt(unix.AT_FDCWD, path, ts, unix.AT_SYMLINK_NOFOLLOW)

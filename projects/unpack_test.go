@@ -16,7 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// compressed gives the bytes as a bundle is compressed.
+// compressed returns the bytes compressed like a bundle.
 func compressed(t *testing.T, data []byte) []byte {
 	t.Helper()
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
@@ -24,7 +24,8 @@ func compressed(t *testing.T, data []byte) []byte {
 	return z.EncodeAll(data, nil)
 }
 
-// archive makes a bundle of hand-made headers. Regular files get as many bytes as their size says, unless that is absurd.
+// archive makes a bundle from hand-made headers. Regular files get as many bytes as their size
+// says, unless that is absurd.
 func archive(t *testing.T, headers ...tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -51,7 +52,7 @@ func sym(name, target string) tar.Header {
 	return tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target}
 }
 
-// hostile are bundles that would do harm, with the refusal of each.
+// hostile returns bundles that would do harm, each with the message that refuses it.
 func hostile(t *testing.T) map[string]struct {
 	bundle []byte
 	want   string
@@ -144,7 +145,8 @@ func TestUnpackBoundsEntries(t *testing.T) {
 	wantError(t, u.entry(&h, strings.NewReader("x")), "the bundle has more than 100000 files")
 }
 
-// However a bundle was cut, it is refused, or what was cut carried no file.
+// TestUnpackTruncated checks that a bundle is refused wherever it is cut, unless the missing part
+// contained no file.
 func TestUnpackTruncated(t *testing.T) {
 	content := tree{"a": ":one", "b": "x:two", "c/d": ":three", "c": "dir", "l": "-> a"}
 	bundle, _ := pack(t, content.folder(t))
@@ -159,7 +161,8 @@ func TestUnpackTruncated(t *testing.T) {
 	}
 }
 
-// A bundle carries modes and times, to the nanosecond; nobody but the owner of the files becomes more by it.
+// TestPackUnpackModesAndTimes checks that a bundle keeps modes and times, to the nanosecond, and
+// that it grants rights to nobody but the owner of the files.
 func TestPackUnpackModesAndTimes(t *testing.T) {
 	dir := tree{"plain": ":1", "secret": ":2", "tool": "x:3", "group": ":4", "locked/a": ":5", "none": ":6", "deep/er/b": ":7", "link": "-> plain", "empty": "dir"}.folder(t)
 	for name, mode := range map[string]os.FileMode{

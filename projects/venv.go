@@ -13,11 +13,11 @@ import (
 	"mlfnode/grid"
 )
 
-// venvFolder is where the virtual environment of a task is, in the folder of each trial.
+// venvFolder is the folder of a task's virtual environment within the folder of each trial.
 const venvFolder = ".venv"
 
-// venvScript makes a virtual environment of the requirements that it gets as $1. Files are copied from the cache of uv, not linked,
-// since what trials share is protected.
+// venvScript makes a virtual environment from the requirements file $1. Files are copied from uv's
+// cache, not linked, since what trials share is protected.
 const venvScript = `set -e
 if command -v uv >/dev/null 2>&1; then
 	echo "making .venv of $1 with uv"
@@ -30,7 +30,8 @@ else
 fi
 `
 
-// venv reads the file of requirements of a virtual environment, which is a setup step that reads this file alone.
+// venv reads the requirements file of a virtual environment, which is a setup step that reads only
+// this file.
 func (s *schema) venv(what string, n *yaml.Node, t *task) {
 	if s.twoSetups(n, t) {
 		return
@@ -50,7 +51,7 @@ func (s *schema) venv(what string, n *yaml.Node, t *task) {
 	t.Share = append(slices.Clip(t.Share), venvFolder)
 }
 
-// replaceSetup takes out what the task has of a setup step or a virtual environment.
+// replaceSetup removes the task's setup step or virtual environment.
 func (t *task) replaceSetup() {
 	delete(t.places, "setup")
 	if t.Venv != "" {
@@ -59,8 +60,10 @@ func (t *task) replaceSetup() {
 	t.Setup, t.Inputs, t.Venv, t.requirements = nil, nil, "", ""
 }
 
-// VenvInputs gives the inputs of a task's setup step for the files in a folder, as patterns; nil stands for all files. The record has those of
-// the files that were submitted, while a retry may run others, where the requirements of a virtual environment name other files.
+// VenvInputs returns the inputs of a task's setup step for the files in a folder, as patterns; nil
+// stands for all files. The record holds the inputs for the files that were submitted, whereas a
+// retry may run other files, in which the requirements of a virtual environment name different
+// files.
 func VenvInputs(dir string, t *grid.Task) ([]string, error) {
 	if t.Venv == "" || len(t.Setup) == 0 {
 		return t.Inputs, nil
@@ -72,13 +75,14 @@ func VenvInputs(dir string, t *grid.Task) ([]string, error) {
 	return venvInputs(dir, file)
 }
 
-// exactPattern is the pattern that names one file.
+// exactPattern returns the pattern that matches exactly one file.
 func exactPattern(name string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
 }
 
-// venvInputs gives the files that a virtual environment is made of, as patterns: the requirements, and the files that these name. It
-// is nil, for all files, where they name something else in the project: the project itself, a package or a folder of packages.
+// venvInputs returns, as patterns, the files that a virtual environment is made from: the
+// requirements, and the files that these name. It returns nil, for all files, if they name
+// something else in the project: the project itself, a package or a folder of packages.
 func venvInputs(dir, file string) ([]string, error) {
 	var names, files []string
 	continued := strings.NewReplacer("\\\r\n", " ", "\\\n", " ")
@@ -100,7 +104,7 @@ func venvInputs(dir, file string) ([]string, error) {
 			line, _, _ = strings.Cut(" "+strings.TrimSpace(line), " #")
 			option, value := requirement(strings.TrimSpace(line))
 			switch local := !strings.Contains(value, "://") || strings.Contains(value, "file:"); {
-			case value == "" || !local || option != "-r" && path.IsAbs(value): // nothing of the project
+			case value == "" || !local || option != "-r" && path.IsAbs(value): // nothing in the project
 			case strings.Contains(value, "file:"), option != "-r":
 				return nil, nil
 			default:
@@ -111,8 +115,9 @@ func venvInputs(dir, file string) ([]string, error) {
 	return files, nil
 }
 
-// requirement reads a line of requirements: what it names if that may be a path or a URL, and the option before it, -r for any that
-// names a further file of requirements.
+// requirement parses a line of requirements. It returns what the line names, if that may be a path
+// or a URL, and the option before it; the option is -r for any that names another requirements
+// file.
 func requirement(line string) (option, value string) {
 	if !strings.HasPrefix(line, "-") {
 		first, _, _ := strings.Cut(line, " ")

@@ -10,7 +10,7 @@ import (
 	"mlfnode/grid/problem"
 )
 
-// TestVenvInputs follows the files that requirements name.
+// TestVenvInputs checks that the files that requirements name are followed.
 func TestVenvInputs(t *testing.T) {
 	for _, c := range []struct {
 		text string
@@ -47,7 +47,7 @@ func TestVenvInputs(t *testing.T) {
 	}
 }
 
-// TestSetupForms reads setup and venv.
+// TestSetupForms tests the forms of setup and venv.
 func TestSetupForms(t *testing.T) {
 	for text, want := range map[string]string{
 		"setup: make deps":                               "[/bin/sh -c make deps] [] []",

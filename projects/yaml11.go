@@ -13,8 +13,9 @@ import (
 	"mlfnode/grid/yamlfile"
 )
 
-// oldValues notes the values of a parameter file that the old program got in another form: PyYAML reads YAML 1.1, where 0777 is
-// 511 and no is False. What is wrong with the file is said when the project is loaded.
+// oldValues notes the values of a parameter file that the old program read differently: PyYAML
+// reads YAML 1.1, where 0777 is 511 and no is False. Problems of the file are reported when the
+// project is loaded.
 func (im *importer) oldValues(name string, data []byte) {
 	root, err := yamlfile.Parse(name, data)
 	if err != nil || root == nil || slices.ContainsFunc(im.seen, func(s string) bool { return s == name }) {
@@ -42,7 +43,7 @@ func (im *importer) oldValues(name string, data []byte) {
 	walk(root)
 }
 
-// The forms of scalars in YAML 1.1, as PyYAML's resolver has them.
+// The forms of scalars in YAML 1.1, as in PyYAML's resolver.
 var (
 	oldTruth   = lazyregexp.New(`^(?:yes|Yes|YES|on|On|ON)$`)
 	oldFalse   = lazyregexp.New(`^(?:no|No|NO|off|Off|OFF)$`)
@@ -53,7 +54,7 @@ var (
 	oldMoment  = lazyregexp.New(`^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::?[0-9]{2})?))?$`)
 )
 
-// yaml11 gives what Python's str makes of a plain scalar, where that is another value than its text.
+// yaml11 returns Python's str of a plain scalar, if that differs from the scalar's text.
 func yaml11(text string) (old string, ok bool) {
 	digits := strings.ReplaceAll(text, "_", "")
 	switch {
@@ -62,7 +63,7 @@ func yaml11(text string) (old string, ok bool) {
 	case oldFalse.Get().MatchString(text):
 		return "False", true
 	case oldBased.Get().MatchString(text):
-		n, ok := new(big.Int).SetString(digits, 0) // 0777 is octal for it too
+		n, ok := new(big.Int).SetString(digits, 0) // 0777 is octal here too
 		return fmt.Sprint(n), ok && n.String() != strings.TrimPrefix(text, "+")
 	case oldDecimal.Get().MatchString(text):
 		return strings.TrimPrefix(digits, "+"), digits != text
@@ -76,7 +77,7 @@ func yaml11(text string) (old string, ok bool) {
 	return "", false
 }
 
-// sexagesimal gives the number that 1:30 and 1:30:20.5 are to base 60.
+// sexagesimal returns the number that text such as 1:30 or 1:30:20.5 denotes in base 60.
 func sexagesimal(text string) (string, bool) {
 	negative := strings.HasPrefix(text, "-")
 	total := 0.0

@@ -22,7 +22,7 @@ type Evidence struct {
 	ExitCode int
 	Device   DeviceFault
 
-	NoGPU     bool // the attempt was given no GPU
+	NoGPU     bool // the attempt had no GPU
 	GPUFull   bool // a GPU of the attempt was full at its end
 	Neighbour bool // other programs used memory of a GPU of the attempt
 	DiskFull  bool
@@ -151,7 +151,7 @@ func (r *Rules) collectCandidates(o *streamEnd, hits [][]lineRef) {
 	}
 }
 
-// isNoise reports whether a line is about something after which the program went on. The line of
+// isNoise reports whether a line is about something after which the program went on. The line with
 // the exception is not.
 func (r *Rules) isNoise(at lineRef) bool {
 	noisy, known := at.output.noise[at.i]

@@ -119,7 +119,8 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// TestWhatStands holds that evidence of the executor and of devices goes before output.
+// TestWhatStands checks that evidence from the executor and from devices takes precedence over
+// output.
 func TestWhatStands(t *testing.T) {
 	rules := builtinRules(t)
 	disk := []byte("OSError: [Errno 28] No space left on device")
@@ -274,8 +275,8 @@ func FuzzClassify(f *testing.F) {
 	})
 }
 
-// FuzzPattern holds that alternatives that are tried one by one match what the whole expression
-// does.
+// FuzzPattern checks that alternatives that are tried one by one match what the whole expression
+// matches.
 func FuzzPattern(f *testing.F) {
 	f.Add(`a|b(c|d)|[Ee]rror: (?i:x|Y)+$`, "error: xyx")
 	f.Add(`(?i)abc|abd|^$|\bq\B|(?m)^z`, "ABD\nz")
@@ -292,7 +293,7 @@ func FuzzPattern(f *testing.F) {
 	})
 }
 
-// logOf gives 64 KiB of a training's output.
+// logOf returns 64 KiB of training output.
 func logOf(line func(i int) string) []byte {
 	var b bytes.Buffer
 	for i := 0; b.Len() < MaxOutput; i++ {
@@ -353,13 +354,13 @@ func BenchmarkClassify(b *testing.B) {
 			for b.Loop() {
 				rules.Classify(e)
 			}
-			// tells more on a machine with other work
+			// more informative on a machine that has other work
 			b.ReportMetric(float64((processTime(b)-before).Microseconds())/1000/float64(b.N), "cpu-ms/op")
 		})
 	}
 }
 
-// processTime is how long this process has computed.
+// processTime returns the CPU time that this process has used.
 func processTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u unix.Rusage

@@ -12,8 +12,7 @@ import (
 	"mlfnode/grid"
 )
 
-// sample is one line of a corpus: the class that it has, the evidence, and where the text comes
-// from.
+// sample is one line of a corpus: its class, the evidence, and the source of the text.
 type sample struct {
 	class    grid.Class
 	evidence Evidence
@@ -22,8 +21,8 @@ type sample struct {
 }
 
 // readCorpus reads lines of class, exit code, circumstances, text and source, separated by tabs. In
-// the text \n is a line's end, \r the return of a progress bar, and \e what terminals take for the
-// start of a command.
+// the text \n is a line end, \r the return of a progress bar, and \e the start of a terminal escape
+// sequence.
 func readCorpus(t *testing.T, name string) (all []sample) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/" + name)
@@ -77,8 +76,8 @@ func circumstances(t *testing.T, e *Evidence, text string) {
 	}
 }
 
-// heldOut reports whether a sample belongs to the third on which rules are not written: all of a
-// repository, or none.
+// heldOut reports whether a sample belongs to the third from which no rules are derived. A
+// repository is held out as a whole or not at all.
 func (s *sample) heldOut() bool {
 	repository, _, _ := strings.Cut(s.source, "#")
 	h := fnv.New32a()
@@ -86,7 +85,7 @@ func (s *sample) heldOut() bool {
 	return h.Sum32()%3 == 0
 }
 
-// score counts what a classifier makes of samples of one class.
+// score counts a classifier's results for samples of one class.
 type score struct{ right, missed, wrong int }
 
 func (s *score) precision() float64 { return share(s.right, s.right+s.wrong) }
@@ -99,8 +98,8 @@ func share(part, all int) float64 {
 	return float64(part) / float64(all)
 }
 
-// measure classifies samples, prints each class's figures, and gives those of all classes that a
-// rule must find: what is left to exit and signal is nobody's find.
+// measure classifies samples, prints each class's figures, and returns the total of the classes
+// that a rule must find: exit and signal are what remains when no rule applies.
 func measure(t *testing.T, what string, samples []sample) (total score) {
 	t.Helper()
 	rules, err := NewRules()
@@ -163,8 +162,8 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// TestFurtherOutput takes shapes of output that the first rules were not written from: of
-// frameworks that we know, and of issues that were looked up after the rules were there.
+// TestFurtherOutput classifies output that was not used for writing the first rules: from
+// well-known frameworks, and from issues that were looked up after the rules existed.
 func TestFurtherOutput(t *testing.T) {
 	for _, name := range []string{"further.tsv", "issues.tsv", "fresh.tsv", "later.tsv"} {
 		if s := measure(t, name, readCorpus(t, name)); s.precision() < 0.97 || s.recall() < 0.85 {

@@ -38,20 +38,20 @@ type Rules struct {
 	matcher  *matcher
 }
 
-// pattern is an expression for one line of output, if possible without alternatives: those are
+// pattern is an expression for one line of output, if possible without alternatives: those become
 // separate patterns, so that the matcher finds which of them to try.
 type pattern struct {
 	re       func() *regexp.Regexp // compiled on first use: few are ever tried
 	literals []string              // see func literals
 }
 
-// rule gives a class to output with a line that matches one of the patterns.
+// rule assigns a class to output with a line that matches one of the patterns.
 type rule struct {
 	name     string
 	class    grid.Class
 	patterns []int // without any, the circumstances alone decide
 	unless   []*regexp.Regexp
-	after    []*regexp.Regexp // one of the lines before must match one of them
+	after    []*regexp.Regexp // one of the preceding lines must match one of them
 	when     []string
 	codes    []int
 	hint     string
@@ -80,8 +80,8 @@ func ReadFile(dir string) ([]Source, error) {
 	return []Source{{Name: file, Text: text}}, nil
 }
 
-// NewRules reads the rules of these files, which go first, and the built-in ones. It reports all
-// problems of a file.
+// NewRules reads the rules of these files, which take precedence, and the built-in ones. It reports
+// all problems of a file.
 func NewRules(files ...Source) (*Rules, error) {
 	r := &Rules{}
 	for i, file := range append(files, Source{"built-in rules", builtin}) {

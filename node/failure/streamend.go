@@ -22,8 +22,8 @@ var (
 	rankPrefix = lazyregexp.New(
 		`^(\[(default|rank|Rank ?)\d+\]:? ?|(default|[Rr]ank ?)\d+: ?|\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(out|err)>:? ?)`,
 	)
-	// taskPrefix matches what srun and mpirun put there on request. Other programs number their
-	// steps in this way, but not the lines of tracebacks.
+	// taskPrefix matches what srun and mpirun put before the lines on request. Other programs
+	// number their steps in this way, but not the lines of tracebacks.
 	taskPrefix   = lazyregexp.New(`^( *\d+: ?|\[\d+\] )`)
 	chainPhrases = lazyregexp.New(`During handling of the above|direct cause of the following`)
 	ansiEscapes  = lazyregexp.New(`\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]*\x07)`)
@@ -124,7 +124,7 @@ func (o *streamEnd) splitLines(stream []byte) {
 	}
 }
 
-// exceptionAfter returns the line behind the frames of a traceback, and marks their source code.
+// exceptionAfter returns the line after the frames of a traceback, and marks their source code.
 func (o *streamEnd) exceptionAfter(mark, end int) int {
 	for i := mark + 1; i < end; i++ {
 		line := o.lines[i]

@@ -1,7 +1,8 @@
-// Package parquet writes tables as Apache Parquet files, which pandas, Polars, DuckDB and R read with the types of their columns.
+// Package parquet writes tables as Apache Parquet files, which pandas, Polars, DuckDB and R read
+// with the types of their columns.
 //
-// A file has flat columns of four kinds, each of whose values may be missing. It is made of row groups of bounded size, so a table of any
-// length takes little memory.
+// A file has flat columns of four kinds, and any value may be missing. It consists of row groups of
+// bounded size, so writing a table of any length takes little memory.
 package parquet
 
 import (
@@ -13,10 +14,10 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// Kind is what the values of a column are.
+// Kind is the type of a column's values.
 type Kind int
 
-// The kinds of columns. What is an Int can be a Double, and both can be a Text.
+// The kinds of columns. An Int can be stored as a Double, and both can be stored as a Text.
 const (
 	Int    Kind = iota // 64-bit integers
 	Double             // 64-bit floats
@@ -30,10 +31,10 @@ type Column struct {
 	Kind Kind
 }
 
-// Value is a cell: the field that the kind of its column names. The zero value is a missing one.
+// Value is a cell: the field that the kind of its column names. The zero value is a missing cell.
 type Value struct {
 	Valid  bool
-	Int    int64 // of Int and Time
+	Int    int64 // for Int and Time
 	Double float64
 	Text   string
 }
@@ -44,12 +45,12 @@ const (
 	groupBytes = 16 << 20
 )
 
-// Writer writes rows to a file. Its methods are for one goroutine.
+// Writer writes rows to a file. Its methods are not safe for concurrent use.
 type Writer struct {
 	w       *parquet.Writer
 	columns []Column
-	rows    int // of the row group that is filled
-	bytes   int // of the texts in it
+	rows    int // in the current row group
+	bytes   int // of the texts in the current row group
 }
 
 // NewWriter begins a file.
@@ -71,7 +72,7 @@ func NewWriter(w io.Writer, columns []Column) *Writer {
 	return &Writer{w: parquet.NewWriter(w, schema, parquet.Compression(&parquet.Zstd), parquet.CreatedBy("mlfnode", "", "")), columns: columns}
 }
 
-// table is a group whose fields have the order of columns, not that of their names.
+// table is a group whose fields keep the order of the columns instead of being sorted by name.
 type table struct {
 	parquet.Group
 	columns []Column
@@ -88,7 +89,7 @@ func (t table) Fields() []parquet.Field {
 	return fields
 }
 
-// Write adds a row, which has a value for each column.
+// Write adds a row, which has one value for each column.
 func (p *Writer) Write(row []Value) error {
 	if len(row) != len(p.columns) {
 		return errors.New("write row: it has not as many values as there are columns")
@@ -120,5 +121,5 @@ func (p *Writer) Write(row []Value) error {
 	return nil
 }
 
-// Close ends the file. It leaves the writer below it open.
+// Close ends the file. It does not close the underlying writer.
 func (p *Writer) Close() error { return p.w.Close() }

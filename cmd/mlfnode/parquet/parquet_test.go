@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// read gives the columns and the rows of a file. Missing values are zero.
+// read returns the columns and the rows of a file. Missing values are zero.
 func read(t rapid.TB, file []byte) (columns []Column, rows [][]Value) {
 	t.Helper()
 	f, err := reader.OpenFile(bytes.NewReader(file), int64(len(file)))
@@ -80,7 +80,7 @@ func same(a, b Value) bool {
 	return a == b
 }
 
-// TestTables writes tables of any shape, which are read as they were.
+// TestTables writes tables of any shape and reads the same tables back.
 func TestTables(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		kinds := rapid.SliceOfN(rapid.IntRange(0, int(Time)), 1, 40).Draw(t, "kinds")
@@ -121,7 +121,8 @@ func TestTables(t *testing.T) {
 	})
 }
 
-// TestLongTables have several row groups: by their number of rows, and by bytes.
+// TestLongTables writes tables that need several row groups: because of their number of rows, and
+// because of their bytes.
 func TestLongTables(t *testing.T) {
 	for name, text := range map[string]string{"rows": "x", "bytes": strings.Repeat("long ", 2000)} {
 		t.Run(name, func(t *testing.T) {
@@ -148,7 +149,7 @@ func TestLongTables(t *testing.T) {
 	}
 }
 
-// full is a disk without room behind some bytes.
+// full is a disk that is full after this many bytes.
 type full int
 
 func (f *full) Write(p []byte) (int, error) {
@@ -158,7 +159,7 @@ func (f *full) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestFullDisk: an error of the file is that of the writer.
+// TestFullDisk checks that the writer returns the file's error.
 func TestFullDisk(t *testing.T) {
 	for room := range full(600) {
 		disk := room

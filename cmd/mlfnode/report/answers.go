@@ -5,9 +5,9 @@ import (
 	"math"
 )
 
-// The parts of the API's answers that drawings need.
+// The parts of the API's answers that the drawings need.
 
-// figure is a number of an answer; NaN where that has null.
+// figure is a number in an answer; NaN where the answer has null.
 type figure float64
 
 // UnmarshalJSON reads a number or null.
@@ -63,7 +63,7 @@ type curvesAnswer struct {
 	}
 }
 
-// axisShare is what a parameter explains.
+// axisShare is the share that a parameter explains.
 type axisShare struct {
 	Key   string
 	Share figure

@@ -10,16 +10,18 @@ import (
 	"strings"
 )
 
-// shades is how many colours values have, the worst first: viridis, which reads the same in grey and for the colour-blind.
+// shades is the number of colours for values, from the worst to the best: viridis, which also reads
+// well in grey and for the colour-blind.
 const shades = 10
 
-// shadesStyle has the colours of values, for lines and for areas, on light and on dark ground.
+// shadesStyle defines the colours of values, for lines and for areas, on light and on dark
+// backgrounds.
 const shadesStyle = `.r0{--r:#440154}.r1{--r:#482878}.r2{--r:#3e4a89}.r3{--r:#31688e}.r4{--r:#26828e}.r5{--r:#1f9e89}.r6{--r:#35b779}.r7{--r:#6ece58}.r8{--r:#b5de2b}.r9{--r:#fde725}
 .band,.trial{stroke:var(--r);fill:none}.band{opacity:.5}.trial{stroke-width:1}.cell{fill:var(--r)}.gap{fill:var(--ground);stroke:var(--border)}.range{fill:var(--mark);opacity:.2}
 svg text{paint-order:stroke;stroke:var(--panel);stroke-width:3px}svg text.on0{fill:#fff;stroke:none}svg text.on1{fill:#000;stroke:none}.k0{--k:#0072b2}.k1{--k:#e69f00}.k2{--k:#009e73}.k3{--k:#cc79a7}.k4{--k:#56b4e9}.curve{fill:none;stroke:var(--k);stroke-width:1.5}
 .curve.d1{stroke-dasharray:6 3}`
 
-// shade gives the colour of a rank from 0, the best, to 1.
+// shade returns the colour of a rank from 0, the best, to 1.
 func shade(rank float64) string {
 	if math.IsNaN(rank) {
 		rank = 1
@@ -27,10 +29,10 @@ func shade(rank float64) string {
 	return "r" + strconv.Itoa(min(shades-1, max(0, int((1-rank)*shades))))
 }
 
-// finite reports whether a number of a chart is there.
+// finite reports whether a chart has a value for a number.
 func finite(n figure) bool { return !math.IsNaN(float64(n)) && !math.IsInf(float64(n), 0) }
 
-// span is the smallest and the largest of the numbers that are there.
+// span returns the smallest and the largest of the finite numbers.
 func span(all ...[]figure) (low, high float64, ok bool) {
 	low, high = math.Inf(1), math.Inf(-1)
 	for _, numbers := range all {
@@ -43,7 +45,7 @@ func span(all ...[]figure) (low, high float64, ok bool) {
 	return low, high, low <= high
 }
 
-// bestDrawn is how many trials are drawn as lines over the bands.
+// bestDrawn is the number of trials drawn as lines over the bands.
 const bestDrawn = 30
 
 // parallel draws bands between neighbouring parameters, and the best trials as lines.
@@ -80,7 +82,7 @@ func parallel(p *page, body json.RawMessage) error {
 		}
 	}
 	value := scale{low, top, height - under, over}
-	for i := min(bestDrawn, len(c.Lines.Trial), len(c.Lines.Value), len(c.Lines.Rank)) - 1; i >= 0; i-- { // the best on top
+	for i := min(bestDrawn, len(c.Lines.Trial), len(c.Lines.Value), len(c.Lines.Rank)) - 1; i >= 0; i-- { // the best one last, so that it is on top
 		var path strings.Builder
 		for a, levels := range c.Lines.Levels {
 			if i < len(levels) {
@@ -110,7 +112,7 @@ func parallel(p *page, body json.RawMessage) error {
 	return nil
 }
 
-// titledCells bounds the cells that say what they are when they are pointed at, and that a table lists.
+// titledCells bounds the cells that show a title on hover, and that a table lists.
 const titledCells = 400
 
 // heat draws the cells of two parameters.
@@ -188,7 +190,7 @@ func cellText(c *heatAnswer, i, j int) string {
 	return text + "none has run"
 }
 
-// curves draws how a metric went in the best trials, over the range of many.
+// curves draws the course of a metric in the best trials, over the range of many trials.
 func curves(p *page, body json.RawMessage) error {
 	var c curvesAnswer
 	if err := json.Unmarshal(body, &c); err != nil {

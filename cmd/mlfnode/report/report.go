@@ -1,5 +1,5 @@
-// Package report writes a sweep as one HTML file that opens anywhere, without a network and without a script: the figures and the charts
-// that the API gives, drawn, and beside them the answers themselves as JSON.
+// Package report writes a sweep as one HTML file that opens anywhere, without a network and without
+// scripts: the figures and charts of the API as drawings, and the answers themselves as JSON.
 package report
 
 import (
@@ -19,7 +19,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// Charts are the names of the charts that a report has. Heat is after importance, which says what of.
+// Charts returns the names of the charts in a report. Heat comes after importance, which determines
+// its parameters.
 func Charts() []string {
 	return []string{
 		"history", "histogram", "importance", "marginals", "parallel", Heat, "curves", "timeline", "coverage", "failures", "suggestions",
@@ -29,7 +30,8 @@ func Charts() []string {
 // Heat is the chart of two parameters.
 const Heat = "heat"
 
-// Query gives what the API needs to know for a chart. It is not ok for a chart that the sweep can't have.
+// Query returns the parameters with which to request a chart from the API. ok is false for a chart
+// that the sweep can't have.
 func (d *Data) Query(name string) (q url.Values, ok bool) {
 	if name != Heat {
 		return nil, true
@@ -39,7 +41,7 @@ func (d *Data) Query(name string) (q url.Values, ok bool) {
 		d.Missing[name] = "A heat map needs two parameters with several values each."
 		return nil, false
 	}
-	share := func(a axisShare) float64 { // what is not known comes last
+	share := func(a axisShare) float64 { // unknown shares come last
 		if finite(a.Share) {
 			return -float64(a.Share)
 		}
@@ -49,12 +51,12 @@ func (d *Data) Query(name string) (q url.Values, ok bool) {
 	return url.Values{"x": {c.Axes[0].Key}, "y": {c.Axes[1].Key}}, true
 }
 
-// Data is what a report is made of. Sizes are bounded by those of the answers, some 100 kB each.
+// Data is the content of a report. The API's answers bound its size, at some 100 kB each.
 type Data struct {
 	Sweep   api.Sweep                  `json:"sweep"`
-	Best    []api.Trial                `json:"best"` // trials, the best first; the first ones where there is no objective
+	Best    []api.Trial                `json:"best"` // trials, the best first; the first ones if there is no objective
 	Charts  map[string]json.RawMessage `json:"charts"`
-	Missing map[string]string          `json:"missing,omitempty"` // why a chart is not there
+	Missing map[string]string          `json:"missing,omitempty"` // why a chart is missing
 	Made    time.Time                  `json:"made"`
 	Version string                     `json:"version"`
 }
@@ -83,7 +85,7 @@ func (d *Data) Write(w io.Writer) error {
 	p.chart(d, "failures", "Failures", failures)
 	p.chart(d, "suggestions", "Where to look next", suggestions)
 	p.printf("<footer>Made by mlfnode %s at %s from %s. The data is in this file, as JSON.</footer></main>\n", d.Version, d.Made.UTC().Format(time.RFC3339), string(s.Sweep))
-	all, err := json.Marshal(d) // with <, > and & as escapes, so that nothing ends the element
+	all, err := json.Marshal(d) // with <, > and & escaped, so that nothing ends the element
 	if err != nil {
 		return fmt.Errorf("encode the data of %s: %w", s.Sweep, err)
 	}
@@ -102,13 +104,13 @@ svg{display:block;max-width:100%;background:var(--panel);border:1px solid var(--
 .mark{fill:var(--mark)}.good{fill:var(--good)}.bad{fill:var(--bad)}.none{fill:var(--none)}.line{fill:none;stroke:var(--mark);stroke-width:2}.thin{stroke:var(--muted);stroke-width:1}
 .many{display:flex;flex-wrap:wrap;gap:12px}.many figure{margin:0}figcaption{color:var(--muted)}`
 
-// raw is text that is HTML already.
+// raw is text that is already HTML.
 type raw string
 
-// page is HTML that grows.
+// page is HTML under construction.
 type page struct{ strings.Builder }
 
-// printf adds HTML. Arguments are escaped, but for numbers and what is raw.
+// printf appends HTML. Arguments are escaped, except numbers and raw text.
 func (p *page) printf(format string, v ...any) {
 	for i := range v {
 		switch text := v[i].(type) {
@@ -146,7 +148,7 @@ func (p *page) head(d *Data) {
 	}
 }
 
-// best is the table of the best trials.
+// best adds the table of the best trials.
 func (p *page) best(d *Data) {
 	if len(d.Best) == 0 {
 		return
@@ -187,7 +189,7 @@ func param(params space.Params, key string) string {
 	return ""
 }
 
-// chart adds a chart, with its sentence, or why it is not there.
+// chart adds a chart with its sentence, or the reason why it is missing.
 func (p *page) chart(d *Data, name, title string, draw func(*page, json.RawMessage) error) {
 	p.printf("<section><h2>%s</h2>", title)
 	defer p.printf("</section>\n")
@@ -205,7 +207,7 @@ func (p *page) chart(d *Data, name, title string, draw func(*page, json.RawMessa
 	}
 }
 
-// failures is the table of the causes.
+// failures adds the table of the causes.
 func failures(p *page, body json.RawMessage) error {
 	var c struct {
 		Groups []struct {

@@ -21,7 +21,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// hand is a small sweep with values that are easy to check: loss = a + b/10, and one trial that failed.
+// hand returns a small sweep with values that are easy to check: loss = a + b/10, and one failed
+// trial.
 func hand(t *testing.T) *chart.Data {
 	t.Helper()
 	var axes []space.Axis
@@ -50,7 +51,7 @@ func hand(t *testing.T) *chart.Data {
 	return d
 }
 
-// handReport is a report of that sweep, with the charts that the API makes.
+// handReport returns a report of that sweep, with the charts as the API makes them.
 func handReport(t *testing.T) *Data {
 	t.Helper()
 	v, err := chart.New(hand(t), chart.Where{})
@@ -117,7 +118,7 @@ func handReport(t *testing.T) *Data {
 	return d
 }
 
-// TestReportIsGolden compares a whole report with one that was looked at.
+// TestReportIsGolden compares a whole report with one that was checked by eye.
 func TestReportIsGolden(t *testing.T) {
 	var got bytes.Buffer
 	if err := handReport(t).Write(&got); err != nil {
@@ -138,7 +139,8 @@ func TestReportIsGolden(t *testing.T) {
 	}
 }
 
-// TestReportParts: each chart has a title and a sentence, and nothing in a report is asked for elsewhere or runs.
+// TestReportParts checks that each chart has a title and a sentence, and that a report requests
+// nothing from elsewhere and runs no script.
 func TestReportParts(t *testing.T) {
 	var b bytes.Buffer
 	if err := handReport(t).Write(&b); err != nil {
@@ -167,7 +169,7 @@ func TestReportParts(t *testing.T) {
 	}
 }
 
-// TestReportOfOneParameter has no pair of parameters to draw.
+// TestReportOfOneParameter reports on a sweep with no pair of parameters to draw.
 func TestReportOfOneParameter(t *testing.T) {
 	d := &Data{Charts: map[string]json.RawMessage{"importance": json.RawMessage(`{"axes":[{"key":"a","share":1}]}`)}, Missing: map[string]string{}}
 	if _, ok := d.Query(Heat); ok || !strings.Contains(d.Missing[Heat], "two parameters") {
@@ -175,7 +177,7 @@ func TestReportOfOneParameter(t *testing.T) {
 	}
 }
 
-// FuzzDrawings: whatever an answer says, drawing it does not fail.
+// FuzzDrawings checks that drawing an answer never fails, whatever it contains.
 func FuzzDrawings(f *testing.F) {
 	f.Add(`{"axes":[{"levels":[{}]}],"edges":[1,2],"bands":[{"from":[99],"to":[-1],"n":[1],"rank":[null]}],"lines":{"trial":[1],"levels":[[7]],"value":[1],"rank":[0]}}`)
 	f.Add(`{"x":{"levels":[{}]},"y":{"levels":[{}]},"cells":[{"n":[[1]],"value":[[1e308]]}]}`)

@@ -13,7 +13,7 @@ import (
 // Sizes of drawings, in pixels.
 const (
 	wide, high = 1060, 220
-	left       = 70 // of the marks: room for labels
+	left       = 70 // space for labels to the left of the marks
 	under      = 24
 )
 
@@ -27,7 +27,7 @@ func (s scale) at(v float64) float64 {
 	return s.low + (v-s.from)/(s.to-s.from)*(s.high-s.low)
 }
 
-// extent is the smallest and the largest of the values that are there.
+// extent returns the smallest and the largest of the values that are present.
 func extent(all ...[]*float64) (low, high float64, ok bool) {
 	low, high = math.Inf(1), math.Inf(-1)
 	for _, values := range all {
@@ -40,10 +40,10 @@ func extent(all ...[]*float64) (low, high float64, ok bool) {
 	return low, high, low <= high
 }
 
-// number writes a value with five digits.
+// number formats a value with five digits.
 func number(v float64) string { return strconv.FormatFloat(v, 'g', 5, 64) }
 
-// begin opens a drawing. label is for those who do not see it.
+// begin opens a drawing. label describes it to screen readers.
 func (p *page) begin(width, height int, label string) {
 	p.printf(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s">`, width, height, width, height, label)
 }
@@ -52,12 +52,12 @@ func (p *page) text(x, y float64, anchor, text string) {
 	p.printf(`<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>`, x, y, anchor, text)
 }
 
-// bar draws a rectangle that says its title when it is pointed at.
+// bar draws a rectangle that shows its title on hover.
 func (p *page) bar(class string, x, y, width, height float64, title string) {
 	p.printf(`<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%s</title></rect>`, class, x, y, max(width, 0.5), max(height, 0), title)
 }
 
-// history draws how the best value went.
+// history draws the course of the best value.
 func history(p *page, body json.RawMessage) error {
 	var c struct {
 		Value      string
@@ -94,7 +94,7 @@ func history(p *page, body json.RawMessage) error {
 	return nil
 }
 
-// histogram draws how values are spread.
+// histogram draws the distribution of values.
 func histogram(p *page, body json.RawMessage) error {
 	var c struct {
 		Value  string
@@ -158,7 +158,7 @@ func importance(p *page, body json.RawMessage) error {
 	return nil
 }
 
-// marginals draws, for each parameter, the mean with its confidence interval at each of its values.
+// marginals draws, for each parameter, the mean and its confidence interval at each of its values.
 func marginals(p *page, body json.RawMessage) error {
 	type level struct{ Label string }
 	var c struct {
@@ -211,7 +211,7 @@ func marginals(p *page, body json.RawMessage) error {
 	return nil
 }
 
-// short cuts a label to what fits below a mark.
+// short cuts a label to the length that fits below a mark.
 func short(s string) string {
 	if r := []rune(s); len(r) > 9 {
 		return string(r[:8]) + "…"
@@ -219,7 +219,7 @@ func short(s string) string {
 	return s
 }
 
-// timeline draws trials as bars, or how many ended over time where they are too many.
+// timeline draws trials as bars, or, if there are too many, how many ended over time.
 func timeline(p *page, body json.RawMessage) error {
 	var c struct {
 		Base     int64
@@ -296,7 +296,7 @@ func classOf(state string) string {
 	return "none"
 }
 
-// coverage draws the share of the trials that is done, in the order of the index.
+// coverage draws the share of trials that are done, in the order of the index.
 func coverage(p *page, body json.RawMessage) error {
 	var c struct{ Strip []*float64 }
 	if err := json.Unmarshal(body, &c); err != nil || len(c.Strip) == 0 {
