@@ -10,20 +10,20 @@ import (
 )
 
 const (
-	linkTime    = time.Minute    // in which a link is to be used
-	sessionIdle = 12 * time.Hour // without a request or an open stream a session ends
+	linkTime    = time.Minute    // the time in which a link must be used
+	sessionIdle = 12 * time.Hour // a session without a request or an open stream ends after this time
 	sessionTime = 7 * 24 * time.Hour
 	maxSessions = 64
 	maxLinks    = 16
-	// maxTries limits wrong links per minute. A link cannot be guessed, but trying must not keep the
-	// machine busy.
+	// maxTries limits wrong links per minute. A link cannot be guessed, but attempts must not keep
+	// the machine busy.
 	maxTries = 5
 )
 
-// sessions keeps the browsers that are logged in. A link can be used once; it gives a browser a
+// sessions holds the browsers that are logged in. A link can be used once, and gets the browser a
 // cookie and a key. Only hashes of all three are kept. The zero value is ready to use.
 type sessions struct {
-	clock func() time.Time // nil is time.Now
+	clock func() time.Time // nil means time.Now
 
 	mu    sync.Mutex
 	links map[[sha256.Size]byte]time.Time // when each expires
@@ -34,9 +34,9 @@ type sessions struct {
 // session is one browser.
 type session struct {
 	started, used time.Time
-	requests      int // that are open
+	requests      int // the open ones
 	key           [sha256.Size]byte
-	ctx           context.Context // ends with the session, and so do its streams
+	ctx           context.Context // ends with the session, and ends its streams
 	cancel        context.CancelFunc
 }
 
@@ -87,7 +87,7 @@ func (s *sessions) redeem(link string) (cookie, key string, ok, tired bool) {
 	until, known := s.links[hash]
 	delete(s.links, hash)
 	if !known || !now.Before(until) {
-		if len(s.tries) >= maxTries { // a valid link works however many others guess
+		if len(s.tries) >= maxTries { // a valid link works however many guesses others make
 			return "", "", false, true
 		}
 		s.tries = append(s.tries, now)

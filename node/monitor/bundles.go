@@ -58,7 +58,7 @@ func (h *fileHandlers) putBundle(w http.ResponseWriter, r *http.Request) {
 		sendError(w, err)
 		return
 	} else if ok {
-		w.Header().Set("Connection", "close") // the content is not waited for
+		w.Header().Set("Connection", "close") // the server does not wait for the content
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -77,7 +77,7 @@ func (h *fileHandlers) putBundle(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// errDigest makes Put fail at the end of a bundle whose content is not what its name says.
+// errDigest makes Put fail at the end of a bundle whose content does not match its name.
 var errDigest = errors.New("content does not have the digest of its name")
 
 // digestReader returns errDigest instead of io.EOF if the content has a different digest.

@@ -14,26 +14,31 @@ import (
 const (
 	keptAnswers = 64
 	keptBytes   = 8 << 20
-	// keptETAs is how many sweeps in motion have their time left kept. It is some kB each.
+	// keptETAs is the number of sweeps in progress whose time left is kept, at a few kB each.
 	keptETAs = 1024
-	// largeAnswer is not kept: it would take the place of many.
+	// largeAnswer is the size from which an answer is not kept, because it would displace many
+	// others.
 	largeAnswer = keptBytes / 4
-	// viewTTL is how long the last selection of trials is kept, which takes some 30 bytes of each trial.
+	// viewTTL is how long the last selection of trials is kept, which takes about 30 bytes per
+	// trial.
 	viewTTL = 5 * time.Second
-	// keptViews are all trials of a sweep, and those that a filter selects of them.
+	// keptViews is the number of selections that are kept: all trials of a sweep, and those that a
+	// filter selects.
 	keptViews = 2
-	// minAge and minETAAge are the minimum age at which an answer about a running sweep is recomputed. An answer that took long to
-	// compute is kept for ageFactor times that long.
+	// minAge and minETAAge are the minimum age at which an answer about a running sweep is
+	// recomputed. An answer that took long to compute is kept for ageFactor times that long.
 	minAge    = time.Second
 	minETAAge = 2 * time.Second
 	ageFactor = 20
-	// All answers that somebody asked for within the last usedFor together take at most one part in usedFactor of the time, but none
-	// is kept longer than usedAge for that: pages on which many charts of a large sweep are open must not slow the sweep down.
+	// All answers that were requested within the last usedFor take at most one part in usedFactor
+	// of the time together, but none is kept longer than usedAge for that: pages with many open
+	// charts of a large sweep must not slow the sweep down.
 	usedFor    = 30 * time.Second
 	usedFactor = 40
 	usedAge    = 15 * time.Second
-	// restFactor is how many times as long as the last answer took nothing is computed for callers that can't wait: with many sweeps in
-	// motion each is looked at less often.
+	// restFactor determines for how long nothing is computed for callers that can't wait: this many
+	// times as long as the last answer took. With many sweeps in progress, each is recomputed less
+	// often.
 	restFactor = 4
 )
 
@@ -42,14 +47,14 @@ const (
 // take a small part of the time.
 type chartCache struct {
 	compute semaphore
-	limit   int // answers that are kept
+	limit   int // the number of answers that are kept
 
 	mu         sync.Mutex
-	kept       []*answer // the one that was used last at the end
+	kept       []*answer // the most recently used one last
 	bytes      int
-	views      []keptView // the one that was used last at the end
+	views      []keptView // the most recently used one last
 	viewExpiry *time.Timer
-	restUntil  time.Time // from then on callers that can't wait may have something computed
+	restUntil  time.Time // from then on, answers may be computed for callers that can't wait
 }
 
 func newChartCache(most int) *chartCache {
@@ -67,14 +72,14 @@ func (c *chartCache) get(ctx context.Context, key, version string, least time.Du
 		return nil, err
 	}
 	defer leave()
-	if a := c.lookUp(key, version, least); a != nil { // somebody before asked for the same
+	if a := c.lookUp(key, version, least); a != nil { // another caller has computed the same in the meantime
 		return a, nil
 	}
 	return c.computeAndKeep(key, version, compute)
 }
 
-// recent is get for a caller that can't wait: while another answer is being computed, and for some
-// time afterwards, recent returns the last answer, however old, or nil.
+// recent is like get, for a caller that can't wait: while another answer is being computed, and for
+// some time afterwards, recent returns the last answer, however old, or nil.
 func (c *chartCache) recent(key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
 	if a := c.lookUp(key, version, max(least, c.roundTime())); a != nil {
 		return a, nil
@@ -96,7 +101,7 @@ func (c *chartCache) recent(key, version string, least time.Duration, compute fu
 }
 
 // roundTime is twice the time that it takes to compute all cached answers: an answer younger than
-// that leaves the turn to the others.
+// that yields to the others.
 func (c *chartCache) roundTime() (total time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -220,7 +225,7 @@ type answer struct {
 	made    time.Time
 	took    time.Duration
 	body    []byte
-	used    time.Time // when it was last asked for; guarded by charts.mu
+	used    time.Time // when it was last requested; guarded by charts.mu
 }
 
 func newAnswer(key, version string, compute func() (any, error)) (*answer, error) {

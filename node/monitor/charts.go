@@ -119,7 +119,7 @@ func sweepChartRoute[T any](h *chartHandlers, name, summary string, query []para
 }
 
 // knownParameters returns the part of a query that a route documents: other parameters must not
-// make another cache entry.
+// create another cache entry.
 func knownParameters(known []parameter, q url.Values) url.Values {
 	out := url.Values{}
 	for key, values := range q {
@@ -172,7 +172,7 @@ func (h *chartHandlers) chart(r *http.Request, name string, q url.Values, draw f
 	})
 }
 
-// curves draws how a metric developed in the trials of a sweep.
+// curves answers with the course of a metric in the trials of a sweep.
 func (h *chartHandlers) curves(ctx context.Context, s *grid.Sweep, v *chart.View, q url.Values) (*chart.Curves, error) {
 	var chosen []int64
 	for _, text := range strings.FieldsFunc(q.Get("trials"), func(c rune) bool { return c == ',' }) {
@@ -193,7 +193,7 @@ func (h *chartHandlers) curves(ctx context.Context, s *grid.Sweep, v *chart.View
 	return v.Curves(picked, band, points), nil
 }
 
-// timeLeft answers how long a sweep will still run.
+// timeLeft answers with the time that a sweep will still run.
 func (h *chartHandlers) timeLeft(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {

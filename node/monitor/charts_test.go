@@ -26,7 +26,8 @@ import (
 	"mlfnode/node/monitor/chart"
 )
 
-// folded returns a monitor of a history in which every point of a space has ended.
+// folded returns a monitor whose history contains a sweep in which every point of a space has
+// ended.
 func folded(t testing.TB, s space.Space, result func(index int64) *grid.Result) (*Monitor, *grid.Sweep) {
 	t.Helper()
 	db, err := history.Open(filepath.Join(t.TempDir(), "history.db"), slog.New(slog.DiscardHandler))
@@ -72,7 +73,8 @@ func spaceOf(t testing.TB, sizes ...int) space.Space {
 	return s
 }
 
-// TestChartsOfHistory draws what was folded: values, times, causes and the filter by each of them.
+// TestChartsOfHistory draws charts of folded events: values, times and causes, and the filter by
+// each of them.
 func TestChartsOfHistory(t *testing.T) {
 	m, s := folded(t, spaceOf(t, 4, 300), func(i int64) *grid.Result {
 		r := &grid.Result{Started: 1e15 + i*1e6, Usage: grid.Usage{Wall: 2e6}, Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(i / 300))}}
@@ -114,7 +116,8 @@ func TestChartsOfHistory(t *testing.T) {
 	}
 }
 
-// TestCurvesOfHistory draws the curves that were folded, of the best trials by default, within the filter.
+// TestCurvesOfHistory draws the curves of folded events: by default those of the best trials,
+// within the filter.
 func TestCurvesOfHistory(t *testing.T) {
 	m, s := folded(t, spaceOf(t, 4, 1000), func(i int64) *grid.Result {
 		points := make([]grid.Point, grid.MaxPoints)
@@ -164,7 +167,8 @@ func whereOf(t testing.TB, query string) chart.Where {
 	return w
 }
 
-// TestChartsAreKept: one computation serves all who ask, a sweep in motion is looked at once a second, and little is kept.
+// TestChartsAreKept checks that one computation serves all clients, that a sweep in progress is
+// read once a second, and that little is kept.
 func TestChartsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newChartCache(keptAnswers)
@@ -216,8 +220,9 @@ func TestChartsAreKept(t *testing.T) {
 	})
 }
 
-// TestChartsInUseShareTheTime asks every second for ten charts of a sweep in motion, each of which takes a while. Together they take little
-// get the time, none is older than usedAge, and the one that is asked for alone afterwards is as fresh as any.
+// TestChartsInUseShareTheTime requests ten charts of a sweep in progress every second, each of
+// which takes a while to compute. Together they take a small part of the time, none is older than
+// usedAge, and a chart that is requested alone afterwards is as fresh as any.
 func TestChartsInUseShareTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newChartCache(keptAnswers)
@@ -238,7 +243,7 @@ func TestChartsInUseShareTheTime(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		first := 10 * took // nothing is known of what it takes yet
+		first := 10 * took // its cost is still unknown
 		if busy, most := time.Duration(made)*took, first+time.Since(began)/usedFactor; busy > most || oldest > usedAge {
 			t.Errorf("%d answers took %v, want at most %v; the oldest was %v, want at most %v", made, busy, most, oldest, usedAge)
 		}
@@ -254,7 +259,8 @@ func TestChartsInUseShareTheTime(t *testing.T) {
 	})
 }
 
-// TestNoOldChartsAtRest: of a sweep at rest an answer of an earlier version is not given, however long it took and young it is.
+// TestNoOldChartsAtRest checks that the answer of an earlier version is never served for a sweep at
+// rest, however costly and recent it is.
 func TestNoOldChartsAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newChartCache(keptAnswers)
@@ -272,8 +278,9 @@ func TestNoOldChartsAtRest(t *testing.T) {
 	})
 }
 
-// TestETAsOfManySweeps asks for the time left of more sweeps in motion than charts are kept, as the overview does all the time: none has
-// it computed again before its time, and what takes long leaves most of the time to others.
+// TestETAsOfManySweeps requests the time left of more sweeps in progress than are kept, as the
+// overview does all the time: none is recomputed too early, and slow computations leave most of the
+// time to others.
 func TestETAsOfManySweeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newChartCache(keptETAs)
@@ -303,7 +310,8 @@ func TestETAsOfManySweeps(t *testing.T) {
 	})
 }
 
-// TestJunkMakesNoAnswers: what a chart does not know is not part of the key that its answer is kept under.
+// TestJunkMakesNoAnswers checks that parameters that a chart does not know are not part of the key
+// of its answer.
 func TestJunkMakesNoAnswers(t *testing.T) {
 	h := &chartHandlers{}
 	for _, rt := range h.routes() {
@@ -320,7 +328,7 @@ func TestJunkMakesNoAnswers(t *testing.T) {
 	}
 }
 
-// BenchmarkCharts draws charts of a million trials, with the columns read each time.
+// BenchmarkCharts draws charts of a million trials, and reads the columns each time.
 func BenchmarkCharts(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
 	m, s := folded(b, spaceOf(b, 6, 8, 4, 10, 5, 104), func(i int64) *grid.Result {
@@ -380,7 +388,7 @@ func BenchmarkCharts(b *testing.B) {
 	})
 }
 
-// TestTrialsAreFiltered lists trials by the filter of charts, sorted by what columns know.
+// TestTrialsAreFiltered lists trials by the filter of charts, sorted by values from the columns.
 func TestTrialsAreFiltered(t *testing.T) {
 	m, s := folded(t, spaceOf(t, 4, 300), func(i int64) *grid.Result {
 		r := &grid.Result{Started: 1e15 + i*1e6, Usage: grid.Usage{Wall: 1e6 * (1 + i%7)}, Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(1200 - i))}}
@@ -393,7 +401,7 @@ func TestTrialsAreFiltered(t *testing.T) {
 		query string
 		want  []int64
 	}{
-		{"d[b]=6..8&d[a]=1..2&sort=loss", []int64{608, 606, 308, 306, 307, 607}}, // those without a value are last
+		{"d[b]=6..8&d[a]=1..2&sort=loss", []int64{608, 606, 308, 306, 307, 607}}, // those without a value come last
 		{"d[b]=6..8&d[a]=1..2&sort=loss&desc=true", []int64{306, 308, 606, 608, 307, 607}},
 		{"d[b]=6..8&d[a]=1..2&sort=b&desc=true&offset=1&limit=3", []int64{608, 307, 607}},
 		{"d[b]=6..8&d[a]=1..2&state=failed&sort=index&desc=true", []int64{607, 307}},

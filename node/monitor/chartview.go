@@ -13,13 +13,14 @@ import (
 )
 
 const (
-	// chartTrials is how many trials a chart reads: of a larger sweep, evenly spread blocks.
+	// chartTrials is the number of trials that a chart reads: from a larger sweep, evenly spread
+	// blocks.
 	chartTrials = 2 << 20
-	// etaTrials is the same for the time that is left, which is asked for all the time.
+	// etaTrials is the same for the time left, which is requested all the time.
 	etaTrials = 200_000
-	// recentTrials is how many trials determine how many run at a time.
+	// recentTrials is the number of trials that determine how many run at a time.
 	recentTrials = 2000
-	// columnMetrics is how many metrics of a sweep are kept by column.
+	// columnMetrics is the number of metrics of a sweep that are stored in columns.
 	columnMetrics = 32
 )
 
@@ -30,10 +31,10 @@ type chartViews struct {
 	cache   *chartCache
 }
 
-// version names the state of a sweep at this moment. Running trials change charts without an event,
-// so the version also changes with time while there are any. age is how long an answer of an older
-// version may be served: least while the sweep is in progress, and 0 at rest, when nobody asks
-// again.
+// version identifies the state of a sweep at this moment. Running trials change charts without an
+// event, so the version also changes with time while any are running. age is how long an answer of
+// an older version may be served: least while the sweep is in progress, and 0 at rest, when no
+// client asks again.
 func (cv *chartViews) version(ctx context.Context, s *grid.Sweep, least time.Duration) (version string, age time.Duration) {
 	version = fmt.Sprintf("%d/%d/%s", cv.history.Version(s.ID), s.Space.Count(), s.State)
 	if c, err := cv.history.Counts(ctx, s.ID); err == nil && c.Running > 0 {
@@ -46,7 +47,7 @@ func (cv *chartViews) version(ctx context.Context, s *grid.Sweep, least time.Dur
 }
 
 // view selects trials. Recent selections are cached: all trials, for other filters, and the trials
-// of a filter, for the other charts that a page asks for. The caller holds the semaphore of the
+// of a filter, for the other charts that a page requests. The caller holds the semaphore of the
 // cache.
 func (cv *chartViews) view(ctx context.Context, s *grid.Sweep, value, goal string, where chart.Where) (*chart.View, error) {
 	version, least := cv.version(ctx, s, minAge)
@@ -132,8 +133,8 @@ func (cv *chartViews) data(ctx context.Context, s *grid.Sweep, value, goal strin
 	return d, nil
 }
 
-// chooseValue returns the column of a value, or -1 for a sweep that has none yet, and sets its name
-// and goal.
+// chooseValue returns the column of a value and sets its name and goal. The column is -1 if the
+// sweep has no value yet.
 func chooseValue(s *grid.Sweep, names []string, value string, d *chart.Data) (history.Column, error) {
 	objective := s.Task.Objective
 	switch {

@@ -13,15 +13,16 @@ import (
 )
 
 const (
-	// connectTimeout bounds the try to connect back.
+	// connectTimeout bounds an attempt to connect back.
 	connectTimeout = 3 * time.Second
-	// datagrams is how often a word is sent, since packets get lost; maxWord bounds it.
+	// datagrams is the number of times that a word is sent, since packets get lost; maxWord bounds
+	// the word.
 	datagrams = 3
 	maxWord   = 64
 )
 
-// connectBack tries to connect to a port of the machine that asks, and of no other: a node wants to
-// know whether the master can reach it. A request over loopback may come from anywhere through a
+// connectBack tries to connect to a port of the requesting machine, and of no other: a node wants
+// to know whether the master can reach it. A request over loopback may come from anywhere through a
 // tunnel or a proxy, and must not make this machine probe its own ports, which no network reaches.
 func (h *nodeHandlers) connectBack(r *http.Request, ask *api.Reach) (struct{}, error) {
 	var none struct{}
@@ -47,7 +48,7 @@ func (h *nodeHandlers) connectBack(r *http.Request, ask *api.Reach) (struct{}, e
 	defer conn.Close()
 	if ask.Network == "udp" {
 		for range datagrams {
-			_, _ = conn.Write([]byte(ask.Word)) // what does not get through is for the other side to notice
+			_, _ = conn.Write([]byte(ask.Word)) // the other side notices what does not arrive
 		}
 	}
 	return none, nil

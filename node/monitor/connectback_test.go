@@ -10,7 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestReachSparesTheMastersOwnPorts has somebody at the end of a tunnel ask for ports that only this machine reaches.
+// TestReachSparesTheMastersOwnPorts lets a client at the end of a tunnel request ports that only
+// this machine reaches.
 func TestReachSparesTheMastersOwnPorts(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -30,7 +31,7 @@ func TestReachSparesTheMastersOwnPorts(t *testing.T) {
 	} {
 		for _, network := range []string{"tcp", "udp"} {
 			ctx := t.Context()
-			if c.want == http.StatusBadGateway { // it is tried, and that ends at once
+			if c.want == http.StatusBadGateway { // it is tried, and fails at once
 				ctx = cancelled
 			}
 			r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://master"+api.PathReach, nil)

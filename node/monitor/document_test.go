@@ -31,8 +31,8 @@ import (
 
 var update = flag.Bool("update", false, "write openapi.json")
 
-// TestDocument makes the OpenAPI document of the table of routes, and compares it with the one that nodes answer with. After a change
-// get the API run this test with -update.
+// TestDocument generates the OpenAPI document from the table of routes and compares it with the one
+// that nodes serve. After a change to the API, run this test with -update.
 func TestDocument(t *testing.T) {
 	got := render(t, describe(t))
 	if *update {
@@ -57,7 +57,7 @@ func TestDocument(t *testing.T) {
 	described := map[string]bool{}
 	for path, item := range doc.Paths.Map() {
 		for method, op := range item.Operations() {
-			if op.Description != "Needs a node's certificate." { // only of a master that has a store of snapshots
+			if op.Description != "Needs a node's certificate." { // only for a master that has a store of snapshots
 				described[method+" "+path] = true
 			}
 		}
@@ -79,13 +79,13 @@ func tableOf(t *testing.T) *router {
 
 var placeholder = regexp.MustCompile(`\{(\w+)(?:\.\.\.)?\}`)
 
-// pathOf returns a pattern as OpenAPI writes it.
+// pathOf returns a pattern in the form of OpenAPI.
 func pathOf(pattern string) string { return strings.ReplaceAll(pattern, "...}", "}") }
 
-// describe makes the document.
+// describe generates the document.
 func describe(t *testing.T) *huma.OpenAPI {
 	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
-	for from, to := range map[reflect.Type]reflect.Type{ // types that write themselves as JSON
+	for from, to := range map[reflect.Type]reflect.Type{ // types that marshal themselves
 		reflect.TypeFor[space.Params](): reflect.TypeFor[map[string]any](), reflect.TypeFor[space.Value](): reflect.TypeFor[any](),
 		reflect.TypeFor[grid.Milli](): reflect.TypeFor[float64](), reflect.TypeFor[api.Duration](): reflect.TypeFor[any](),
 		reflect.TypeFor[json.Number](): reflect.TypeFor[float64](), reflect.TypeFor[grid.Metric](): reflect.TypeFor[map[string]any](),
@@ -168,7 +168,7 @@ func operation(schemas huma.Registry, rt *route) *huma.Operation {
 	return op
 }
 
-// schemaName tells types of one name in different packages apart.
+// schemaName distinguishes types of the same name in different packages.
 func schemaName(t reflect.Type, hint string) string {
 	if t == reflect.TypeFor[struct{}]() {
 		return "Nothing"
@@ -184,7 +184,8 @@ func schemaName(t reflect.Type, hint string) string {
 	return name
 }
 
-// fieldComments reads what the source says about the fields of wire types, by schema and JSON name.
+// fieldComments returns the comments of the fields of wire types in the source, by schema and JSON
+// name.
 func fieldComments(t *testing.T) map[string]string {
 	all := map[string]string{}
 	for prefix, pattern := range map[string]string{"": "../api/*.go", "Chart": "chart/*.go"} {
@@ -217,7 +218,7 @@ func fieldComments(t *testing.T) map[string]string {
 	return all
 }
 
-// render writes the document with a line for each path and for each schema.
+// render formats the document with one line for each path and each schema.
 func render(t *testing.T, doc *huma.OpenAPI) []byte {
 	t.Helper()
 	var top map[string]json.RawMessage
@@ -246,7 +247,7 @@ func compose(all map[string]json.RawMessage) json.RawMessage {
 	return slices.Concat([]byte("{"), bytes.TrimPrefix(out, []byte(",")), []byte("\n}"))
 }
 
-// lineEach writes an object with a line for each key, and leaves the values as they are.
+// lineEach formats an object with one line for each key, and leaves the values unchanged.
 func lineEach(t *testing.T, b json.RawMessage) json.RawMessage {
 	t.Helper()
 	var all map[string]json.RawMessage

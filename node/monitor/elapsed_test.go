@@ -9,7 +9,8 @@ import (
 	"mlfnode/node/history"
 )
 
-// TestElapsed: how long an attempt has run is known while it runs, and when nobody saw its end.
+// TestElapsed checks the elapsed time of an attempt that is running, and of one whose end was not
+// observed.
 func TestElapsed(t *testing.T) {
 	begun := time.Now().Add(-time.Minute).UnixMicro()
 	ended := begun + 33e6
@@ -36,7 +37,8 @@ func TestElapsed(t *testing.T) {
 	}
 }
 
-// TestTimeLeftLeavesOutPauses: a sweep of which two trials have ended, of ten seconds each, before it was paused for an hour.
+// TestTimeLeftLeavesOutPauses estimates the time left of a sweep that was paused for an hour after
+// two of its trials had ended, of ten seconds each.
 func TestTimeLeftLeavesOutPauses(t *testing.T) {
 	begun := time.Now().Add(-time.Hour)
 	for running, want := range map[int64]float64{0: 40, 1: 40, 2: 20} {
@@ -50,7 +52,8 @@ func TestTimeLeftLeavesOutPauses(t *testing.T) {
 	}
 }
 
-// TestExitCodeOfTheRunning: what runs has no exit code, and 0 would say that it has succeeded.
+// TestExitCodeOfTheRunning checks that a running trial has no exit code: 0 would mean that it had
+// succeeded.
 func TestExitCodeOfTheRunning(t *testing.T) {
 	for outcome, want := range map[history.Outcome]bool{history.IsRunning: false, history.IsResult: true} {
 		if got := apiAttempt(&history.Attempt{Outcome: outcome}).ExitCode != nil; got != want {

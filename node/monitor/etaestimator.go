@@ -41,7 +41,7 @@ func (ee *etaEstimator) fit(ctx context.Context, s *grid.Sweep) func() (any, err
 	}
 }
 
-// addRecent adds the running trials, and those that ended last, to a sample of a sweep.
+// addRecent adds the running trials and the most recently ended ones to a sample of a sweep.
 func (ee *etaEstimator) addRecent(ctx context.Context, s *grid.Sweep, d *chart.Data) error {
 	if d.Stride <= 1 {
 		return nil
@@ -88,7 +88,7 @@ func (ee *etaEstimator) remaining(ctx context.Context, s *grid.Sweep, v *api.Swe
 	}
 	c, err := ee.history.Counts(ctx, s.ID)
 	if err != nil {
-		return nil // history says elsewhere what is wrong with it
+		return nil // history reports elsewhere what is wrong with it
 	}
 	return extrapolate(v, &c)
 }

@@ -42,7 +42,7 @@ func (h *eventHandlers) stream(w http.ResponseWriter, r *http.Request) {
 		sendError(w, err)
 		return
 	}
-	last, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64) // absent is the beginning
+	last, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64) // absent means from the beginning
 	c, err := h.hub.join(principalOf(r.Context()).name, topics, last)
 	if err != nil {
 		w.Header().Set("Retry-After", strconv.Itoa(int(eventsRetry.Seconds())))

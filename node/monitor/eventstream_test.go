@@ -2,7 +2,7 @@ package monitor
 
 import "testing"
 
-// TestTopicsOfTrials refuses topics of no one trial.
+// TestTopicsOfTrials refuses topics that do not name exactly one trial.
 func TestTopicsOfTrials(t *testing.T) {
 	t.Parallel()
 	b := newSweepBench(t)

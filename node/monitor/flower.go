@@ -22,13 +22,14 @@ import (
 )
 
 const (
-	// flowerTasks bounds the tasks that a list is made of, the newest ones: as many as Flower kept for long by default.
+	// flowerTasks bounds the number of tasks that a list is made from, the newest ones: as many as
+	// Flower kept by default for a long time.
 	flowerTasks = 10_000
 	// flowerBytes bounds the parameters, metrics and tracebacks of a list.
 	flowerBytes = 64 << 20
 )
 
-// flowerHandlers answer the calls of Flower.
+// flowerHandlers answer the calls of Flower's API.
 type flowerHandlers struct {
 	lookup  *lookup
 	master  *master.Master
@@ -38,8 +39,8 @@ type flowerHandlers struct {
 	workers *flowerWorkers
 }
 
-// routes returns the routes of Flower that read or revoke, with Flower's paths, parameters and
-// answers.
+// routes returns the routes of Flower's API that read or revoke, with Flower's paths, parameters
+// and answers.
 func (h *flowerHandlers) routes() []route {
 	refresh := []parameter{{"workername", "string", "only this worker"}, {"status", "boolean", "only whether workers are there"}, {"refresh", "boolean", "answers are always fresh"}}
 	list := []parameter{
@@ -110,7 +111,7 @@ func (h *flowerHandlers) health(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "OK") // the client has gone if this fails
 }
 
-// flowerState is the state of a trial among those of Celery.
+// flowerState returns the state in Celery's terms that corresponds to the state of a trial.
 func flowerState(state grid.State, attempts int) string {
 	switch {
 	case state == grid.Running:
@@ -287,14 +288,14 @@ func (h *flowerHandlers) queues(r *http.Request) (any, error) {
 }
 
 // revoke cancels the sweep that a request names, or the sweep of the named trial if it has no other
-// trials. As in Celery, the answer is the same whatever the name is, and also if there is nothing
-// left to revoke. Without terminate, what runs continues: for a single trial the call then does
+// trials. As in Celery, the answer is the same whatever the name is, even if there is nothing left
+// to revoke. Without terminate, running trials continue: for a single trial the call then does
 // nothing, as in Celery; for a sweep of several the call is refused, because cancelling the sweep
 // would end its running trials as well.
 func (h *flowerHandlers) revoke(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	done := api.FlowerMessage{Message: fmt.Sprintf("Revoked '%.80s'", id)}
-	terminate, _ := strconv.ParseBool(r.FormValue("terminate")) // absent is no
+	terminate, _ := strconv.ParseBool(r.FormValue("terminate")) // absent means no
 	name, trial, one := strings.Cut(id, "/")
 	rec, ok := h.master.Sweep(grid.SweepID(name))
 	if !ok {
@@ -356,7 +357,7 @@ func orderedTasks(all []api.FlowerTask) (json.RawMessage, error) {
 
 // flowerQuery selects tasks.
 type flowerQuery struct {
-	most                int // tasks that are selected before the search ends
+	most                int // the number of selected tasks after which the search ends
 	worker, name, state string
 	from, to            float64 // 0 means no bound
 	words               [][2]string
@@ -399,7 +400,7 @@ func (h *flowerHandlers) list(r *http.Request) (any, error) {
 			case "state":
 				return cmp.Compare(a.State, b.State)
 			}
-			return cmp.Compare(orZero(a.Started), orZero(b.Started)) // also of received
+			return cmp.Compare(orZero(a.Started), orZero(b.Started)) // received is sorted the same way
 		})
 	}
 	all = all[min(max(0, bounds[0]), len(all)):]
@@ -452,7 +453,7 @@ func parseFlowerQuery(r *http.Request) (q flowerQuery, by string, err error) {
 	return q, by, nil
 }
 
-// collect returns the tasks that match a query among the most recent ones: of the newest sweeps,
+// collect returns the tasks that match a query among the most recent ones: in the newest sweeps,
 // the trials that started last.
 func (h *flowerHandlers) collect(ctx context.Context, q flowerQuery) ([]api.FlowerTask, error) {
 	all := []api.FlowerTask{}
@@ -485,7 +486,7 @@ func (h *flowerHandlers) collect(ctx context.Context, q flowerQuery) ([]api.Flow
 	return all, nil
 }
 
-// textBytes returns the size of the texts of a task that its user and its program choose.
+// textBytes returns the size of the texts of a task that its user and its program determine.
 func textBytes(f *api.FlowerTask) int {
 	n := len(f.Kwargs)
 	for _, text := range []*string{f.Result, f.Exception, f.Traceback} {

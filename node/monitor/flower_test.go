@@ -17,7 +17,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// sweepBench is a master whose sweeps have trials that run, as far as history knows.
+// sweepBench is a master with sweeps whose trials are running according to the history.
 type sweepBench struct {
 	*live
 	store *jetstream.Store
@@ -30,7 +30,7 @@ func newSweepBench(t *testing.T) *sweepBench {
 	return b
 }
 
-// submit makes a sweep of count trials with a long parameter, of which the first run.
+// submit submits a sweep of count trials with a long parameter; the first trials are running.
 func (b *sweepBench) submit(t *testing.T, project, long string, count, running int) grid.SweepID {
 	t.Helper()
 	points, err := space.New([]space.Axis{
@@ -63,14 +63,14 @@ func (b *sweepBench) submit(t *testing.T, project, long string, count, running i
 		}
 		select {
 		case <-moved:
-		case <-time.After(100 * time.Millisecond): // the loop follows after history
+		case <-time.After(100 * time.Millisecond): // the loop lags behind history
 		case <-limit:
 			t.Fatal("the events are not seen")
 		}
 	}
 }
 
-// list asks for tasks.
+// list requests a list of tasks.
 func (b *sweepBench) list(t *testing.T, query string) (map[string]api.FlowerTask, int) {
 	t.Helper()
 	status, text := b.ask(t, api.PathFlower+"/api/tasks?"+query, b.token)
@@ -83,8 +83,8 @@ func (b *sweepBench) list(t *testing.T, query string) (map[string]api.FlowerTask
 	return all, status
 }
 
-// TestFlowerListsAreBounded lists tasks of a sweep whose parameters are longer than a list may be: only as many are read as are given,
-// and one list is made at a time.
+// TestFlowerListsAreBounded lists tasks of a sweep whose parameters exceed the size of a list: only
+// as many are read as are returned, and one list is made at a time.
 func TestFlowerListsAreBounded(t *testing.T) {
 	t.Parallel()
 	b := newSweepBench(t)
@@ -112,7 +112,8 @@ func TestFlowerListsAreBounded(t *testing.T) {
 	}
 }
 
-// revoke asks Flower's interface to revoke a task, which may have a query behind it, and gives the status of the answer.
+// revoke sends Flower's request to revoke a task, whose name may have a query appended, and returns
+// the status of the answer.
 func (b *sweepBench) revoke(t *testing.T, task string) int {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.address+api.PathFlower+"/api/task/revoke/"+task, nil)
@@ -128,8 +129,8 @@ func (b *sweepBench) revoke(t *testing.T, task string) int {
 	return resp.StatusCode
 }
 
-// TestFlowerRevokesWhatHasEnded revokes a trial of several that has ended, and one whose sweep has been cancelled: as in Celery, nothing is left
-// to do, and the answer is that of every revoke.
+// TestFlowerRevokesWhatHasEnded revokes an ended trial of a sweep with several, and a trial of a
+// cancelled sweep: as in Celery, nothing is left to do, and the answer is that of every revoke.
 func TestFlowerRevokesWhatHasEnded(t *testing.T) {
 	t.Parallel()
 	b := newSweepBench(t)
@@ -152,7 +153,7 @@ func TestFlowerRevokesWhatHasEnded(t *testing.T) {
 		}
 		select {
 		case <-moved:
-		case <-time.After(100 * time.Millisecond): // the loop follows after history
+		case <-time.After(100 * time.Millisecond): // the loop lags behind history
 		case <-limit:
 			t.Fatal("the end is not seen")
 		}
@@ -167,7 +168,8 @@ func TestFlowerRevokesWhatHasEnded(t *testing.T) {
 	}
 }
 
-// TestFlowerRevokes revokes sweeps and trials, by names that there are and others: without terminate what runs goes on.
+// TestFlowerRevokes revokes sweeps and trials by existing and unknown names: without terminate,
+// running trials continue.
 func TestFlowerRevokes(t *testing.T) {
 	t.Parallel()
 	b := newSweepBench(t)

@@ -19,7 +19,7 @@ import (
 	"mlfnode/node/master"
 )
 
-// flowerWorkers answer the calls of Flower about workers, which are nodes.
+// flowerWorkers answer Flower's calls about workers, which are nodes.
 type flowerWorkers struct {
 	lookup  *lookup
 	master  *master.Master
@@ -46,7 +46,7 @@ func (fw *flowerWorkers) nodes() []api.Member {
 
 func (fw *flowerWorkers) list(r *http.Request) (any, error) {
 	name := r.FormValue("workername")
-	status, _ := strconv.ParseBool(r.FormValue("status")) // absent is no
+	status, _ := strconv.ParseBool(r.FormValue("status")) // absent means no
 	there, workers := map[string]bool{}, map[string]api.FlowerWorker{}
 	types := taskNames(fw.lookup.list("", ""))
 	running, err := fw.running(r.Context())
@@ -91,7 +91,7 @@ func (fw *flowerWorkers) worker(n *api.Member, types []string, running []api.Flo
 	return w
 }
 
-// running lists the running trials by node, at most some thousand.
+// running lists the running trials by node, a few thousand at most.
 func (fw *flowerWorkers) running(ctx context.Context) (map[grid.NodeID][]api.FlowerActive, error) {
 	all := map[grid.NodeID][]api.FlowerActive{}
 	for _, s := range fw.lookup.list("", "") {
@@ -115,7 +115,7 @@ func (fw *flowerWorkers) running(ctx context.Context) (map[grid.NodeID][]api.Flo
 	return all, nil
 }
 
-// metrics answers with the six metrics of Flower.
+// metrics answers with Flower's six metrics.
 func (fw *flowerWorkers) metrics(w http.ResponseWriter, r *http.Request) {
 	sendMetrics(w, r, fw.log, prometheus.NewRegistry(), &flowerScrape{fw, r.Context()})
 }
@@ -125,7 +125,7 @@ type flowerScrape struct {
 	ctx context.Context
 }
 
-// Describe implements prometheus.Collector. What there is depends on the moment.
+// Describe implements prometheus.Collector. The set of metrics depends on the moment.
 func (s *flowerScrape) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.

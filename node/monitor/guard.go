@@ -13,7 +13,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// access is what a request is allowed to do.
+// access is the permission that a request has, or that a route requires.
 type access uint8
 
 const (
@@ -22,7 +22,7 @@ const (
 	mayAct
 	mayAdminister // through the socket in the master's state folder, or with an admin token
 	mayOwn        // through that socket only
-	forNodes      // with a node's certificate, whatever tokens somebody has
+	forNodes      // with a node's certificate; no token suffices
 )
 
 // accessWithoutRoute returns the access that a request without a route needs: a client that may not
@@ -37,17 +37,17 @@ func accessWithoutRoute(r *http.Request) access {
 // errNoToken is the answer to a request without a token.
 var errNoToken = errors.New("this needs a token")
 
-// guard passes on the requests that their token allows.
+// guard passes on the requests that their tokens allow.
 type guard struct {
 	authority *trust.Authority // nil on a node that stands alone
 	refusals  *refusalLog
 	log       *slog.Logger
 
-	requestTimeout time.Duration // in which a client without a token must send a request
+	requestTimeout time.Duration // the time in which a client without a token must send a request
 	recheckTime    time.Duration // between two checks of a stream's token
 }
 
-// wrap returns a handler that passes on to next what the token of a request allows.
+// wrap returns a handler that passes requests on to next if their tokens allow them.
 func (g *guard) wrap(next *router) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		need, stream := accessWithoutRoute(r), false
@@ -56,7 +56,7 @@ func (g *guard) wrap(next *router) http.Handler {
 		}
 		read := http.NewResponseController(w)
 		_ = read.SetReadDeadline(time.Now().Add(g.requestTimeout)) // the server's connections have deadlines
-		_ = read.SetWriteDeadline(time.Now().Add(writeTimeout))    // for refusals; routes set their own
+		_ = read.SetWriteDeadline(time.Now().Add(writeTimeout))    // for refusals; routes set their own deadlines
 		if need == mayNothing {
 			r.Body = http.MaxBytesReader(w, r.Body, unauthenticatedBytes)
 			next.ServeHTTP(w, r)
@@ -105,11 +105,11 @@ func (g *guard) wrap(next *router) http.Handler {
 // Limits of clients that have not shown a token.
 const (
 	unauthenticatedBytes = 64 << 10
-	requestTimeout       = 10 * time.Second // for one request to be sent
+	requestTimeout       = 10 * time.Second // to send one request
 	maxUnauthenticated   = 256              // connections
 )
 
-// recheckTime is how often the token of an open stream is checked again.
+// recheckTime is the interval at which the token of an open stream is checked again.
 const recheckTime = 15 * time.Second
 
 // watchAccess returns a context for a stream that ends when the stream's token becomes invalid. The
@@ -148,7 +148,7 @@ func bearerOf(r *http.Request) string {
 	return bearer
 }
 
-// rightsOf returns what a request is allowed to do, and whose it is.
+// rightsOf returns what a request is allowed to do, and who sent it.
 func (g *guard) rightsOf(r *http.Request) (access, string, error) {
 	bearer := bearerOf(r)
 	if bearer == "" {
@@ -186,12 +186,12 @@ type principalKey struct{}
 func principalOf(ctx context.Context) principal {
 	p, ok := ctx.Value(principalKey{}).(principal)
 	if !ok {
-		p.rights = mayOwn // of the owner, who asks through the socket
+		p.rights = mayOwn // of the owner, who connects through the socket
 	}
 	return p
 }
 
-// whoami answers what the client is allowed to do.
+// whoami answers with what the client is allowed to do.
 func whoami(r *http.Request) (api.Session, error) {
 	switch principalOf(r.Context()).rights {
 	case mayOwn, mayAdminister:

@@ -15,7 +15,8 @@ import (
 	"mlfnode/node/master"
 )
 
-// TestStreamsEndWithTheirTokens revokes the token of one of two streams: it ends, and the other one goes on.
+// TestStreamsEndWithTheirTokens revokes the token of one of two streams: that stream ends, and the
+// other one continues.
 func TestStreamsEndWithTheirTokens(t *testing.T) {
 	authority, err := trust.OpenAuthority(t.TempDir(), nil)
 	if err != nil {
@@ -78,7 +79,8 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 	}
 }
 
-// TestBrowserAtTheMaster opens the address of the master itself in a browser: the refusal says how browsers get in.
+// TestBrowserAtTheMaster opens the address of the master itself in a browser: the refusal explains
+// how a browser gets access.
 func TestBrowserAtTheMaster(t *testing.T) {
 	m := New(Config{Logger: testLog(t)})
 	h := m.guard.wrap(&router{mux: http.NewServeMux(), byPattern: map[string]*route{}})

@@ -4,8 +4,8 @@ import (
 	"log/slog"
 )
 
-// handlers answer the calls of the API, each type those about one subject. The table of routes says
-// which.
+// handlers answer the calls of the API; each type answers those about one subject, as listed in the
+// table of routes.
 type handlers struct {
 	sweeps    *sweepHandlers
 	actions   *sweepActions
@@ -24,7 +24,7 @@ type handlers struct {
 	healthy, ready *health
 }
 
-// newHandlers makes the handlers of a node, with what they share.
+// newHandlers makes the handlers of a node, with the parts that they share.
 func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, log *slog.Logger) *handlers {
 	lookup := &lookup{cfg.Master, cfg.History}
 	charts := &chartViews{cfg.History, newChartCache(keptAnswers)}

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// healthTimeout bounds the round trip behind an answer: a flush on a busy disk may take seconds.
+	// healthTimeout bounds the round trip for an answer: a flush on a busy disk may take seconds.
 	healthTimeout = 5 * time.Second
-	// healthAge is how long an answer is given again: anybody may ask, and each round trip costs a flush.
+	// healthAge is how long an answer is reused: anyone may ask, and each round trip costs a flush.
 	healthAge = time.Second
 )
 
@@ -26,12 +26,12 @@ type health struct {
 	timeout time.Duration // for the round trip
 	log     *slog.Logger
 
-	mu  sync.Mutex // held while it is asked
+	mu  sync.Mutex // held during a probe
 	at  time.Time  // of the answer; zero before the first
 	err error
 }
 
-// check returns the answer, nil for yes.
+// check returns the answer; nil means yes.
 func (h *health) check() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -48,7 +48,7 @@ func (h *health) check() error {
 	return err
 }
 
-// serve answers without giving a reason.
+// serve answers without a reason.
 func (h *health) serve(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", mediaText)
 	w.Header().Set("Cache-Control", "no-store")
@@ -67,8 +67,8 @@ type nodeHealth struct {
 	working func() bool // nil on a node that takes trials from the start
 }
 
-// check reports whether the parts of the node answer each other. A full disk is no reason to restart
-// it.
+// check reports whether the parts of the node respond. A full disk is no reason to restart the
+// node.
 func (n *nodeHealth) check(ctx context.Context) error {
 	if n.master == nil {
 		return nil
@@ -79,7 +79,7 @@ func (n *nodeHealth) check(ctx context.Context) error {
 	return n.store.Ping(ctx)
 }
 
-// checkReady reports whether the store can write, too.
+// checkReady reports whether the store can also write.
 func (n *nodeHealth) checkReady(ctx context.Context) error {
 	if n.working != nil && !n.working() {
 		return errors.New("the node has not met its master yet")

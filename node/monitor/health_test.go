@@ -18,14 +18,14 @@ import (
 	"mlfnode/node/master"
 )
 
-// live is a front whose master runs, over a store of its own.
+// live is a front whose master runs, on a store of its own.
 type live struct {
 	front
 	server *jetstream.Server
 	cfg    Config
 }
 
-// newLive starts a master without nodes that answers on a port.
+// newLive starts a master without nodes and serves its API on a port.
 func newLive(t *testing.T, edit func(*Config)) *live {
 	t.Helper()
 	log, dir := testLog(t), t.TempDir()
@@ -80,7 +80,7 @@ func newLive(t *testing.T, edit func(*Config)) *live {
 	return &live{front{m, l.Addr().String(), token.Bearer()}, server, cfg}
 }
 
-// probe sends a GET, with the token where there is one, and gives the status and the body.
+// ask sends a GET, with the token if there is one, and returns the status and the body.
 func (f *front) ask(t *testing.T, path, token string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.address+path, nil)
@@ -103,18 +103,19 @@ func (f *front) ask(t *testing.T, path, token string) (int, string) {
 	return resp.StatusCode, string(b)
 }
 
-// TestHealth asks a master without a token: while its store works, and after the store has ended. Strangers learn nothing but yes or no.
+// TestHealth asks a master without a token, while its store works and after the store has stopped.
+// Strangers learn nothing but yes or no.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	f := newLive(t, nil)
-	f.handlers.healthy.timeout, f.handlers.ready.timeout = time.Minute, time.Minute // of a busy machine
+	f.handlers.healthy.timeout, f.handlers.ready.timeout = time.Minute, time.Minute // allows for a busy machine
 	for _, path := range []string{api.PathHealthy, api.PathReady} {
 		if status, text := f.ask(t, path, ""); status != http.StatusOK || text != "ok\n" {
 			t.Errorf("%s: got %d %q, want ok", path, status, text)
 		}
 	}
 	f.server.Close()
-	f.handlers.healthy.at, f.handlers.ready.at = time.Time{}, time.Time{} // what was found is old
+	f.handlers.healthy.at, f.handlers.ready.at = time.Time{}, time.Time{} // expire the cached answers
 	f.handlers.healthy.timeout, f.handlers.ready.timeout = time.Second, time.Second
 	for _, path := range []string{api.PathHealthy, api.PathReady} {
 		if status, text := f.ask(t, path, ""); status != http.StatusServiceUnavailable || text != "not ok\n" {
@@ -123,7 +124,8 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// TestHealthOfWhatHangs asks a master that does not answer itself: there is an answer all the same.
+// TestHealthOfWhatHangs asks a master that does not respond to its own probes: there is an answer
+// all the same.
 func TestHealthOfWhatHangs(t *testing.T) {
 	t.Parallel()
 	f := newFront(t, func(m *Monitor) { m.handlers.healthy.timeout = 10 * time.Millisecond })
@@ -132,7 +134,7 @@ func TestHealthOfWhatHangs(t *testing.T) {
 	}
 }
 
-// TestHealthIsAskedOnce has many ask at one time: what costs a flush is done once.
+// TestHealthIsAskedOnce lets many clients ask at the same time: what costs a flush is done once.
 func TestHealthIsAskedOnce(t *testing.T) {
 	asked := 0
 	h := &health{log: testLog(t), timeout: time.Minute, probe: func(context.Context) error { asked++; return nil }}
@@ -145,7 +147,7 @@ func TestHealthIsAskedOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if asked > 2 { // a busy machine may take longer than an answer is good for
+	if asked > 2 { // on a busy machine it may take longer than an answer is valid
 		t.Errorf("asked %d times, want once", asked)
 	}
 }

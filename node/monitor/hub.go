@@ -22,10 +22,10 @@ type topic struct {
 	index int64
 }
 
-// hub sends the clients of the event stream what has changed. One goroutine reads all subscribed
-// topics at most four times a second, whatever happens and however many clients there are; it runs
-// while there are clients. For each client the hub keeps only the states that are still to be sent:
-// a slow client gets the newest state of each key, and costs no more memory than a fast one.
+// hub sends changes to the clients of the event stream. One goroutine reads all subscribed topics
+// at most four times a second, whatever happens and however many clients there are; it runs while
+// there are clients. For each client the hub keeps only the states that are still to be sent: a
+// slow client gets the newest state of each key, and costs no more memory than a fast one.
 type hub struct {
 	observe func(context.Context, topic, *rates) (map[string]observed, error)
 	applied func() uint64
@@ -48,7 +48,7 @@ type topicClients struct {
 // topicState is a state as it was last sent. It is immutable.
 type topicState struct {
 	key, name string
-	id        uint64 // the last event of the store that it knows of
+	id        uint64 // the last event of the store that it includes
 	data      []byte
 }
 
@@ -56,14 +56,14 @@ type topicState struct {
 type eventClient struct {
 	principal string
 	topics    []topic
-	last      uint64                 // id that it had seen when it came
+	last      uint64                 // the last id that it had seen when it joined
 	pending   map[string]*topicState // by key; guarded by hub.mu
 	wake      chan struct{}
 }
 
 const (
 	hubInterval = 250 * time.Millisecond // between two rounds
-	hubSlow     = time.Second            // between two rounds while nothing else changes than loads and rates
+	hubSlow     = time.Second            // between two rounds while only loads and rates change
 )
 
 func newHub(o *observer) *hub {
@@ -73,11 +73,11 @@ func newHub(o *observer) *hub {
 	}
 }
 
-// join adds a client that has seen the states up to id last. What may have changed since is sent at
-// once.
+// join adds a client that has seen the states up to id last. States that may have changed since are
+// sent at once.
 func (h *hub) join(principal string, topics []topic, last uint64) (*eventClient, error) {
 	if last > h.applied() {
-		last = 0 // it is of another store
+		last = 0 // the id is of another store
 	}
 	c := &eventClient{principal: principal, topics: topics, last: last, pending: map[string]*topicState{}, wake: make(chan struct{}, 1)}
 	h.mu.Lock()
@@ -179,8 +179,8 @@ func (h *hub) drain(c *eventClient) []*topicState {
 	return all
 }
 
-// enqueue marks a state as still to be sent, unless the client has seen a later one. The hub is
-// locked.
+// enqueue marks a state as still to be sent, unless the client has seen a later one. The caller
+// holds hub.mu.
 func (c *eventClient) enqueue(s *topicState) {
 	if s.id < c.last {
 		return
@@ -240,7 +240,7 @@ func (h *hub) topicsToRead(fresh bool) []topic {
 	return all
 }
 
-// refresh reads topics and enqueues what has changed for their clients.
+// refresh reads topics and enqueues changes for their clients.
 func (h *hub) refresh(ctx context.Context, topics []topic, rates *rates) {
 	for _, t := range topics {
 		id := h.applied() // before the read: the state may be newer than its id, never older
@@ -256,7 +256,7 @@ func (h *hub) refresh(ctx context.Context, topics []topic, rates *rates) {
 }
 
 // observeSafely reads a topic. The HTTP server recovers panics of requests only, so a panic in the
-// hub's goroutine would end the node.
+// hub's goroutine would terminate the node.
 func (h *hub) observeSafely(ctx context.Context, t topic, rates *rates) (states map[string]observed, err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -9,7 +9,7 @@ import (
 	"mlfnode/grid"
 )
 
-// TestHubOutlivesPanics has the look at one topic panic: the other topics go on.
+// TestHubOutlivesPanics makes reading one topic panic: the other topics continue.
 func TestHubOutlivesPanics(t *testing.T) {
 	looks := 0
 	h := &hub{
@@ -28,7 +28,7 @@ func TestHubOutlivesPanics(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.leave(c)
-	for range 2 { // and again at the next look
+	for range 2 { // and again in the next round
 		select {
 		case <-c.wake:
 		case <-time.After(time.Minute):
@@ -40,7 +40,7 @@ func TestHubOutlivesPanics(t *testing.T) {
 	}
 }
 
-// TestRatesAreForgotten looks at sweeps that come and go: of those that have gone nothing is kept.
+// TestRatesAreForgotten reads sweeps that come and go: nothing is kept of those that have gone.
 func TestRatesAreForgotten(t *testing.T) {
 	r := &rates{marks: map[grid.SweepID][2]sample{}}
 	now := time.Now()

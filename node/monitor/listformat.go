@@ -16,8 +16,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// A list is a bounded page as JSON, or all that the query selects as CSV or JSON lines: what the client accepts decides. CSV and lines
-// are sent as they are made; a client sees a list that could not be completed by the connection, which is cut.
+// A list is either a bounded page as JSON, or everything that the query selects as CSV or JSON
+// lines; the Accept header decides. CSV and lines are sent as they are produced; if a list cannot
+// be completed, the connection is cut, which tells the client.
 
 // preferredMedia returns the media type of a list: the one that the client prefers, or JSON if it
 // has no preference or no other type is possible.
@@ -29,7 +30,7 @@ func preferredMedia(r *http.Request) string {
 		if err != nil || !slices.Contains([]string{mediaCSV, mediaLines, mediaJSON, "*/*", "application/*", "text/*"}, media) {
 			continue
 		}
-		if strings.HasSuffix(media, "*") { // what is named goes before
+		if strings.HasSuffix(media, "*") { // types that are named take precedence
 			q -= 1e-6
 			media = map[bool]string{true: mediaCSV, false: mediaJSON}[media == "text/*"]
 		}
@@ -105,7 +106,7 @@ func writeCSV[T any](w io.Writer, columns []column[T], rows func(put func(*T) er
 		return out.Write(cells)
 	})
 	if err != nil {
-		return err // what is in its buffer goes, too: a list without its end is worth nothing
+		return err // the buffer is discarded, too: a list without its end is worthless
 	}
 	out.Flush()
 	return out.Error()
@@ -120,7 +121,7 @@ func cell(v any) string {
 	}
 	var text string
 	if json.Unmarshal(b, &text) != nil {
-		return string(b) // a number, a flag, or a structure
+		return string(b) // a number, a Boolean or a structure
 	}
 	if _, err := strconv.ParseFloat(text, 64); err != nil && text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
 		return "'" + text

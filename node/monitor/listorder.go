@@ -27,8 +27,8 @@ var fixedSorts = []string{
 	string(history.SortObjective), string(history.SortState), string(history.SortAttempts),
 }
 
-// chooseSort determines what a listing is sorted by: a field that every sweep has, a parameter, or
-// a metric. Names are those of the columns of results; a prefix resolves ambiguous names.
+// chooseSort determines the sort key of a listing: a field that every sweep has, a parameter, or a
+// metric. Names are those of the columns of results; a prefix resolves ambiguous names.
 func (h *trialHandlers) chooseSort(ctx context.Context, s *grid.Sweep, q *api.TrialQuery) (parameter string, err error) {
 	if q.Sort == string(history.SortObjective) && s.Task.Objective == nil {
 		return "", badRequest(fmt.Sprintf("task %s has no objective to sort by", s.Task.Name), "sort by a metric, or set objective in project.yaml")
@@ -50,7 +50,7 @@ func (h *trialHandlers) chooseSort(ctx context.Context, s *grid.Sweep, q *api.Tr
 	if name, found := strings.CutPrefix(q.Sort, "metric:"); found && !slices.Contains(names, q.Sort) {
 		q.Sort = name
 	}
-	if slices.Contains(names, q.Sort) || len(names) >= history.MaxNames { // others may be there, too
+	if slices.Contains(names, q.Sort) || len(names) >= history.MaxNames { // others may exist, too
 		return "", nil
 	}
 	hint := "it has no parameters, and no trial has reported a metric yet"
@@ -65,7 +65,7 @@ func (h *trialHandlers) chooseSort(ctx context.Context, s *grid.Sweep, q *api.Tr
 
 // byIndexDescending merges rows and gaps from the last index to the first.
 func (l *listing) byIndexDescending(ctx context.Context) error {
-	next := l.sweep.Space.Count() // what is above has been emitted
+	next := l.sweep.Space.Count() // everything above has been emitted
 	if l.after != nil {
 		next = min(next, l.after.Index)
 	}
@@ -119,7 +119,7 @@ func (l *listing) byState(ctx context.Context) error {
 	}
 	for i, s := range states {
 		if i > 0 {
-			l.after = nil // it is in the first one
+			l.after = nil // it is in the first list
 		}
 		if len(wanted) > 0 && !slices.Contains(wanted, s) {
 			continue
@@ -137,10 +137,10 @@ type ranked struct {
 	place  int64 // among the values of the axis
 	number float64
 	text   string
-	class  uint8 // numbers, then texts, then flags
+	class  uint8 // numbers, then texts, then Booleans
 }
 
-// byParameter sorts trials by the value of a parameter, equal ones by index.
+// byParameter sorts trials by the value of a parameter, and trials with equal values by index.
 func (l *listing) byParameter(ctx context.Context, key string) error {
 	points := l.sweep.Space
 	axis := slices.Index(points.Keys(), key)
@@ -175,7 +175,7 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 		}
 		return nil
 	}
-	begin := make([]int64, len(places)+1) // of the trials in each place, among all
+	begin := make([]int64, len(places)+1) // the first position of each place
 	if err := each(func(_ int64, place int32) { begin[place+1]++ }); err != nil {
 		return err
 	}
@@ -276,7 +276,7 @@ func (l *listing) filter(ctx context.Context) (func(index int64) bool, error) {
 	}, nil
 }
 
-// valuePlaces returns the rank of each value of an axis: numbers, then texts, then flags. Equal
+// valuePlaces returns the rank of each value of an axis: numbers, then texts, then Booleans. Equal
 // values share a rank.
 func valuePlaces(s space.Space, axis int, desc bool) []int32 {
 	all := make([]ranked, s.Sizes()[axis])
@@ -333,7 +333,7 @@ func newRanked(v space.Value, place int64) ranked {
 	switch v.Kind {
 	case space.Number:
 		r.class = 0
-		r.number, _ = strconv.ParseFloat(v.Text, 64) // a number too great is infinite
+		r.number, _ = strconv.ParseFloat(v.Text, 64) // a number out of range is infinite
 	case space.Text:
 		r.class, r.text = 1, v.Text
 	default:

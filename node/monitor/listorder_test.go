@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSortByParameter compares listings in the order of a parameter, with numbers, words and flags, of trials that have run and of ones
-// that have not, with a plain sort.
+// TestSortByParameter compares listings in the order of a parameter, with numbers, words and
+// Booleans, for trials that have run and trials that have not, with a plain sort.
 func TestSortByParameter(t *testing.T) {
 	number := func(text string) space.Value { return space.Value{Text: text, Kind: space.Number} }
 	points, err := space.New([]space.Axis{
@@ -102,8 +102,8 @@ func TestSortByParameter(t *testing.T) {
 	}
 }
 
-// TestAxisOrder holds the order of an axis, in spaces of several parts, against a plain sort: what
-// stands in each place, and behind which place each trial stands.
+// TestAxisOrder compares the order of an axis, in spaces of several parts, with a plain sort: which
+// trial is at each position, and which position follows each trial.
 func TestAxisOrder(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		sizes := rapid.SliceOfN(rapid.IntRange(1, 5), 1, 4).Draw(t, "sizes")
@@ -147,8 +147,8 @@ func TestAxisOrder(outer *testing.T) {
 	})
 }
 
-// TestAxisOrderOfManyParts extends a space so often that each page would look at its parts for every
-// value: then its trials are sorted.
+// TestAxisOrderOfManyParts extends a space so often that each page would have to examine all of its
+// parts for every value: then its trials are sorted.
 func TestAxisOrderOfManyParts(t *testing.T) {
 	s := spaceOf(t, 1)
 	for i := range 1 << 10 {

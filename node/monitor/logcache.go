@@ -17,7 +17,7 @@ const (
 )
 
 // logCache keeps the output of the ended attempt that was searched last: a search as the user types
-// reads it once for each letter. The zero value is an empty cache.
+// reads the output once for each letter. The zero value is an empty cache.
 type logCache struct {
 	mu     sync.Mutex
 	sweep  grid.SweepID
@@ -64,12 +64,12 @@ func (k *logCache) set(t *trialLog, pieces []logPiece) {
 type recorder struct {
 	pieces     []logPiece
 	bytes      int
-	incomplete bool // it is not all, or too much
+	incomplete bool // the output is not complete, or too large
 }
 
-// messageBytes is about how large a message with output is, and largePart how large a part of one
-// is that is kept in it instead of being copied. pieceBytes is about what a piece takes beside its
-// data.
+// messageBytes is the approximate size of a message with output, and largePart that of a part of a
+// message that is kept in the message instead of being copied. pieceBytes is the approximate
+// overhead of a piece.
 const (
 	messageBytes = 512 << 10
 	largePart    = messageBytes / 4

@@ -17,7 +17,7 @@ import (
 const (
 	keptIndexes = 16
 	maxMarks    = 4096
-	logReaders  = 2   // requests that read output at a time, so that others have a core left
+	logReaders  = 2   // concurrent requests that read output, so that a core is left for others
 	logStreams  = 5   // streams are numbered from 1 to 4
 	minGap      = 256 // messages of others after which a new reader is cheaper than skipping
 )
@@ -30,14 +30,15 @@ type logIndexes struct {
 	cache   logCache
 
 	mu   sync.Mutex
-	kept []*logIndex // the one that was used last at the end
+	kept []*logIndex // the most recently used one last
 }
 
 func newLogIndexes() *logIndexes {
 	return &logIndexes{readers: make(semaphore, logReaders), timeout: searchTimeout}
 }
 
-// logIndex is the index of one attempt: the position before some of its messages. It grows as the attempt prints.
+// logIndex is the index of one attempt: the position before some of its messages. It grows as the
+// attempt prints.
 type logIndex struct {
 	sweep grid.SweepID
 	run   string
@@ -46,16 +47,17 @@ type logIndex struct {
 	next  uint64 // the first unread message
 	end   position
 	marks []logMark
-	every int    // of so many messages one has a mark
+	every int    // one of this many messages has a mark
 	seen  int    // messages since the last mark
-	last  uint64 // the last message that has something of the attempt
+	last  uint64 // the last message that contains output of the attempt
 	gaps  []logGap
 }
 
 // logGap is a range of messages without output of the attempt, between two that have some.
 type logGap struct{ after, next uint64 }
 
-// position is a place in what an attempt has printed: how many bytes of each stream, and of all, are before it.
+// position is a place in the output of an attempt: the number of bytes before it, in each stream
+// and in all.
 type position struct {
 	all  int64
 	ends [logStreams]int64
@@ -70,7 +72,7 @@ type logMark struct {
 // end. A chunk may be stored twice, and what preceded it may have been removed.
 func (p *position) advance(c *jetstream.Chunk) []byte {
 	if int(c.Stream) >= logStreams || c.Offset < 0 || c.Offset > math.MaxInt64/2 {
-		return nil // of no node of this version
+		return nil // not from a node of this version
 	}
 	end := &p.ends[c.Stream]
 	have := max(0, *end-c.Offset)
@@ -91,12 +93,12 @@ func (p *position) of(stream uint8) int64 {
 	return p.ends[stream]
 }
 
-// trialLog is what one attempt has printed.
+// trialLog is the output of one attempt.
 type trialLog struct {
 	sweep  grid.SweepID
 	index  int64
 	number int
-	run    string // empty: there is no attempt
+	run    string // empty if there is no attempt
 	node   grid.NodeID
 	ended  bool
 	ref    grid.LogRef
@@ -132,7 +134,8 @@ func (x *logIndexes) get(t *trialLog) *logIndex {
 	return l
 }
 
-// extend reads what has been stored since the last time, and returns the position at its end.
+// extend reads the output that has been stored since the last call, and returns the position at its
+// end.
 func (l *logIndex) extend(ctx context.Context, logs *jetstream.Logs, t *trialLog) (position, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -164,8 +167,8 @@ func (l *logIndex) extendLocked(ctx context.Context, logs *jetstream.Logs, t *tr
 }
 
 // walk calls piece as read does, starting at the last mark that is not after an offset. It skips
-// the output of other attempts as far as the index knows it, and extends the index by what it reads
-// beyond: a walk that ctx has ended gets further the next time.
+// the output of other attempts where the index knows it, and extends the index by what it reads
+// beyond: the walk after one that ctx has ended gets further.
 func (l *logIndex) walk(ctx context.Context, logs *jetstream.Logs, t *trialLog, stream uint8, offset int64, piece pieceFunc) error {
 	from := l.markBefore(stream, offset)
 	l.mu.Lock()
@@ -229,9 +232,9 @@ func (l *logIndex) markBefore(stream uint8, offset int64) logMark {
 // ends the reading.
 type pieceFunc func(seq uint64, before position, c *jetstream.Chunk) error
 
-// read calls piece for the chunks of the attempt in order, each without the part that came before,
-// and with the position before it. After each message it calls done, if not nil, with the position
-// after it. errEnough from piece ends the reading.
+// read calls piece for the chunks of the attempt in order, each without the part that has already
+// been passed, and with the position before it. After each message it calls done, if not nil, with
+// the position after it. errEnough from piece ends the reading.
 func (t *trialLog) read(ctx context.Context, logs *jetstream.Logs, from logMark, piece pieceFunc, done func(uint64, position)) error {
 	if t.empty() {
 		return nil

@@ -16,7 +16,7 @@ import (
 
 const (
 	searchTimeout = 2 * time.Second // after which a search returns what it has found
-	hitContext    = 120             // bytes of a line that are given before and after a hit
+	hitContext    = 120             // bytes of a line that are included before and after a hit
 	searchPart    = 64 << 10        // a longer line is searched in parts of this size
 )
 
@@ -112,13 +112,14 @@ type search struct {
 	lines [logStreams]pendingLine
 }
 
-// pendingLine is what a stream has printed since the end of its last line.
+// pendingLine is what a stream has printed since the end of its last complete line.
 type pendingLine struct {
 	data  []byte
 	parts []linePart
 }
 
-// linePart says which offset a byte of an unfinished line has, and those behind it up to the next part.
+// linePart maps a byte of an unfinished line to its offset; the bytes after it follow, up to the
+// next part.
 type linePart struct {
 	at     int
 	offset int64
@@ -161,8 +162,7 @@ func (s *search) add(stream uint8, offset int64, data []byte) {
 	}
 }
 
-// searchEnded searches the complete lines of what a stream has printed since its last line, and
-// keeps the rest.
+// searchEnded searches the lines that have been completed since the last call, and keeps the rest.
 func (s *search) searchEnded(stream uint8, data []byte) {
 	end := bytes.LastIndexAny(data, "\n\r") + 1
 	if end == 0 && len(data) > searchPart {

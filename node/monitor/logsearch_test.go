@@ -17,8 +17,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestFinder compares with a look at each place, of texts with and without letters, in data in
-// which what a sample says is rare is not.
+// TestFinder compares the finder with a comparison at each offset, for texts with and without
+// letters, in data whose sample is misleading about what is rare.
 func TestFinder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		exact := rapid.Bool().Draw(t, "exact")
@@ -31,7 +31,7 @@ func TestFinder(t *testing.T) {
 			if exact {
 				return s
 			}
-			return strings.NewReplacer("A", "a", "B", "b").Replace(s) // no others are letters here
+			return strings.NewReplacer("A", "a", "B", "b").Replace(s) // there are no other letters here
 		}
 		f := newTextFinder(text, exact)
 		f.reset([]byte(data))
@@ -60,8 +60,8 @@ func TestFinder(t *testing.T) {
 	}
 }
 
-// TestSearchFindsAll cuts the output of two streams into pieces, some of which come twice: every hit on a
-// writeLine is found, at its offset.
+// TestSearchFindsAll cuts the output of two streams into pieces, some of which are duplicated:
+// every hit on a line is found, at its offset.
 func TestSearchFindsAll(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		word := rapid.SampledFrom([]string{"ab", "a", "aab"}).Draw(t, "word")
@@ -75,9 +75,9 @@ func TestSearchFindsAll(t *testing.T) {
 			chunks = append(chunks, jetstream.Chunk{Stream: stream, Offset: int64(from), Data: []byte(texts[stream][from:] + data)})
 			texts[stream] += data
 		}
-		var got [3][]int // places in the stream
+		var got [3][]int // offsets in the stream
 		var p position
-		places := map[int64][2]int{} // of bytes by their offset in all
+		places := map[int64][2]int{} // stream and offset of the bytes, by their offset in all streams
 		s := newSearch(word, false, 1000)
 		for _, c := range chunks {
 			data := p.advance(&c)
@@ -112,7 +112,8 @@ func TestSearchFindsAll(t *testing.T) {
 	})
 }
 
-// TestMarksOfLongOutput marks more messages than are kept: what is kept is spread over all, and leads to the last mark before an offset.
+// TestMarksOfLongOutput marks more messages than are kept: the kept marks are spread evenly, and
+// lead to the last mark before an offset.
 func TestMarksOfLongOutput(t *testing.T) {
 	l := &logIndex{every: 1}
 	const messages = 10 * maxMarks
@@ -130,8 +131,9 @@ func TestMarksOfLongOutput(t *testing.T) {
 	}
 }
 
-// TestSearchPassesOverOthers searches output that others have printed thousands of messages between, with any patience: a search ends
-// when it has to, goes on where it ended, finds everything once, and knows afterwards what there is to jump over.
+// TestSearchPassesOverOthers searches output among thousands of messages of others, under any time
+// limit: a search ends when it must, continues where it ended, finds everything once, and knows
+// afterwards what to skip.
 func TestSearchPassesOverOthers(t *testing.T) {
 	t.Parallel()
 	b := newSweepBench(t)
@@ -206,7 +208,7 @@ func TestSearchPassesOverOthers(t *testing.T) {
 		if want := []logGap{{at[0], at[1]}}; !slices.Equal(index.gaps, want) || index.last != at[2] {
 			t.Errorf("ended: %v: the index has the gaps %v, want %v", log.ended, index.gaps, want)
 		}
-		if log.ended { // the walk believes the index
+		if log.ended { // the walk trusts the index
 			index.gaps[0].next = at[2]
 			if got := walk(); got != first+third {
 				t.Errorf("a walk jumps over nothing: got %q", got)
@@ -215,9 +217,9 @@ func TestSearchPassesOverOthers(t *testing.T) {
 	}
 }
 
-// TestSearchKeepsOutput searches the output of an ended attempt again: what is kept gives the same
-// hits as what is read, of all and of one stream, from any offset, and nothing is kept of other
-// attempts, of parts and of too much.
+// TestSearchKeepsOutput searches the output of an ended attempt again: cached output has the same
+// hits as output that is read, in all streams and in one, from any offset. Nothing is cached for
+// other attempts, for parts of an output, or for output that is too large.
 func TestSearchKeepsOutput(t *testing.T) {
 	t.Parallel()
 	b := newSweepBench(t)

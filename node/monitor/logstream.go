@@ -18,7 +18,7 @@ import (
 // clockSlack is subtracted from times when output is searched by time.
 const clockSlack = 5 * time.Second
 
-// streamName names the streams of output in the API.
+// streamName returns the name of a stream of output in the API.
 func streamName(s uint8) string {
 	switch s {
 	case 1:
@@ -31,12 +31,12 @@ func streamName(s uint8) string {
 	return "stream" + strconv.Itoa(int(s))
 }
 
-// reader passes on the output of a sweep, or of one run in it, each byte once.
+// reader passes on the output of a sweep, or of one of its runs, each byte once.
 type reader struct {
 	store *jetstream.Store
 	sweep grid.SweepID
-	run   string // "" is every run
-	index int64  // -1 is every trial
+	run   string // "" means every run
+	index int64  // -1 means every trial
 	seen  api.SeenOutput
 	next  uint64 // the first message that has not been read
 	emit  func(*api.Output) error
@@ -135,7 +135,8 @@ func (h *outputHandlers) stream(w http.ResponseWriter, r *http.Request) {
 	out.close(r.Context(), err)
 }
 
-// attemptNumber reads the number of an attempt, from 1; without one it is 0, which stands for the latest.
+// attemptNumber reads the number of an attempt, from 1; without one it is 0, which stands for the
+// latest.
 func attemptNumber(text string) (int, error) {
 	if text == "" || text == "0" {
 		return 0, nil

@@ -10,8 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestStreamsThatFailAtOnce asks a stream for what there is not: it is refused with a status, as other calls are. One that has begun ends
-// with the error in a line.
+// TestStreamsThatFailAtOnce requests streams of things that do not exist: they are refused with a
+// status, as other calls are. A stream that has begun ends with the error in a line.
 func TestStreamsThatFailAtOnce(t *testing.T) {
 	p := newPrintingSweep(t, 9)
 	for query, want := range map[string]int{"index=0&attempt=1": http.StatusOK, "index=0&attempt=9": http.StatusBadRequest, "index=0&attempt=x": http.StatusBadRequest} {

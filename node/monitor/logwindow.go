@@ -17,13 +17,13 @@ import (
 type logHandlers struct {
 	lookup  *lookup
 	store   *jetstream.Store
-	charts  *chartViews // which trials a filter selects
+	charts  *chartViews // determine which trials a filter selects
 	rest    *quiescence
 	indexes *logIndexes
 	log     *slog.Logger
 }
 
-// streamNumber returns the number of the stream with a name; 0 means all streams.
+// streamNumber returns the number of the stream with a name; 0 stands for all streams.
 func streamNumber(name string) (uint8, error) {
 	if name == "" || name == "all" {
 		return 0, nil
@@ -135,7 +135,7 @@ func appendChunk(w *api.LogWindow, at int64, c *jetstream.Chunk, limit int64) er
 		}
 		data, at = data[before:], w.Next
 	}
-	if len(w.Pieces) == 0 && at > w.Offset { // what was there has been removed
+	if len(w.Pieces) == 0 && at > w.Offset { // the bytes before it have been removed
 		w.Offset = at
 	}
 	room := w.Offset + limit - at
@@ -173,7 +173,7 @@ func (h *logHandlers) text(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// download sets the headers of a file to save, which no browser shows as a page of this node.
+// download sets the headers of a file to save, so that no browser shows it as a page of this node.
 func download(w http.ResponseWriter, name, media string) {
 	h := w.Header()
 	h.Set("Content-Type", media)

@@ -25,19 +25,19 @@ import (
 )
 
 const (
-	scrapeTimeout = 10 * time.Second // Prometheus waits as long by default
+	scrapeTimeout = 10 * time.Second // Prometheus's own default
 	// scrapedSweeps bounds the sweeps that have series of their own, the newest active ones.
 	scrapedSweeps = 50
 )
 
-// requestMetrics counts for Prometheus what records, history and the master do not hold. No label
-// contains user text, a trial or a path: those are unbounded.
+// requestMetrics counts what records, history and the master do not record. No label contains user
+// text, a trial or a path, because those are unbounded.
 type requestMetrics struct {
 	requests  *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 
 	once   sync.Once
-	always *prometheus.Registry // of what is there between two scrapes; made by the first one
+	always *prometheus.Registry // of what persists between two scrapes; made by the first one
 }
 
 func newRequestMetrics() *requestMetrics {
@@ -89,8 +89,8 @@ func (h *metricsHandlers) scrape(w http.ResponseWriter, r *http.Request) {
 	sendMetrics(w, r, h.log, h.requests.registry(), &scrape{metricsHandlers: h, ctx: ctx})
 }
 
-// sendMetrics answers with what all gatherers have. Metrics that can't be read are left out and
-// logged.
+// sendMetrics answers with the metrics of all gatherers. Metrics that can't be read are left out
+// and logged.
 func sendMetrics(w http.ResponseWriter, r *http.Request, log *slog.Logger, always prometheus.Gatherer, now prometheus.Collector) {
 	fresh := prometheus.NewRegistry()
 	fresh.MustRegister(now)
@@ -99,17 +99,17 @@ func sendMetrics(w http.ResponseWriter, r *http.Request, log *slog.Logger, alway
 	}).ServeHTTP(w, r)
 }
 
-// scrape collects the metrics of one moment.
+// scrape collects the metrics at one moment.
 type scrape struct {
 	*metricsHandlers
 	ctx context.Context
 	ch  chan<- prometheus.Metric
 }
 
-// Describe implements prometheus.Collector. What there is depends on the moment.
+// Describe implements prometheus.Collector. The set of metrics depends on the moment.
 func (s *scrape) Describe(chan<- *prometheus.Desc) {}
 
-// label is a label with its value.
+// label is the name and the value of a label.
 type label struct{ name, value string }
 
 func (s *scrape) desc(name, help string, labels []label) (*prometheus.Desc, []string) {
@@ -298,7 +298,7 @@ func (s *scrape) gpu(node label, g *api.GPU) {
 		{"gpu_processes", "Processes on the GPU.", float64(g.Processes)},
 		{"gpu_trials", "Trials on the GPU.", float64(len(g.Trials))},
 	} {
-		if v.value >= 0 { // else the driver does not tell
+		if v.value >= 0 { // otherwise the driver does not report it
 			s.gauge(v.name, v.help, v.value, node, uuid)
 		}
 	}

@@ -21,7 +21,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestMetrics scrapes a master that has what there are metrics for: the rules of Prometheus hold, and docs/prometheus names each of them.
+// TestMetrics scrapes a master that has data for every metric: the result follows the rules of
+// Prometheus, and docs/prometheus.md names each metric.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	var store *jetstream.Store
@@ -76,12 +77,12 @@ func TestMetrics(t *testing.T) {
 		}
 		select {
 		case <-moved:
-		case <-time.After(100 * time.Millisecond): // the loop follows after history
+		case <-time.After(100 * time.Millisecond): // the loop lags behind history
 		case <-limit:
 			t.Fatalf("the events are not seen in\n%s", text)
 		}
 	}
-	_, text = f.ask(t, api.PathMetrics, f.token) // the loop has followed by now
+	_, text = f.ask(t, api.PathMetrics, f.token) // the loop has caught up by now
 	for _, want := range []string{
 		`mlfnode_build_info{go="go1`, `mlfnode_sweep_best_objective{sweep="p-1"} 0.25`, `mlfnode_sweeps{state="running"} 1`,
 		`mlfnode_sweep_trials{state="stopped",sweep="p-1"} 1`, `mlfnode_sweep_trials{state="cancelled",sweep="p-1"} 0`,
@@ -104,7 +105,8 @@ func TestMetrics(t *testing.T) {
 	documented(t, text)
 }
 
-// TestScrapesOutlivePanics has what is scraped panic: the node goes on, and answers with the rest.
+// TestScrapesOutlivePanics makes a collector panic: the node continues, and answers with the other
+// metrics.
 func TestScrapesOutlivePanics(t *testing.T) {
 	t.Parallel()
 	f := newLive(t, func(cfg *Config) { cfg.Members = func() []api.Member { panic("a bug") } })
@@ -117,7 +119,7 @@ func TestScrapesOutlivePanics(t *testing.T) {
 	}
 }
 
-// promtool has Debian's promtool look at a text.
+// promtool checks a text with Debian's promtool.
 func promtool(t *testing.T, text string, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath("promtool")
@@ -136,7 +138,8 @@ func promtool(t *testing.T, text string, args ...string) {
 
 var metricName = regexp.MustCompile(`\bmlfnode_[a-z0-9_]+`)
 
-// documented wants that docs/prometheus.md names the metrics that there are, and that rules and dashboard use no others.
+// documented checks that docs/prometheus.md names the existing metrics, and that rules and
+// dashboard use no others.
 func documented(t *testing.T, text string) {
 	t.Helper()
 	namesIn := func(text string) map[string]bool {

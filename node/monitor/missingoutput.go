@@ -11,11 +11,12 @@ import (
 	"mlfnode/node/history"
 )
 
-// Output can be missing in two ways: over the task's log_limit it was never stored, and beyond the size of the log stream the
-// oldest of all sweeps, or of a node that prints most, is removed. Neither is passed over in silence.
+// Output can be missing for two reasons: output over the task's log_limit is never stored, and when
+// the log stream exceeds its size, the oldest output is removed, of all sweeps or of a node that
+// prints most. Either is reported.
 
-// keptOutputOf describes what is kept of an attempt's output; first is the first message of its
-// node that the log stream still has.
+// keptOutputOf describes which output of an attempt is kept; first is the first message of its node
+// that the log stream still has.
 func keptOutputOf(ref grid.LogRef, first uint64) api.Printed {
 	p := api.Printed{Bytes: ref.Bytes, Cut: ref.Cut}
 	switch {
@@ -38,8 +39,8 @@ func keptOutput(ctx context.Context, store *jetstream.Store, log *slog.Logger) j
 	return kept
 }
 
-// reportMissing emits what is missing from the output that the reader has read: of one attempt, or
-// of the result of every trial.
+// reportMissing emits what is missing from the output that the reader has read: for one attempt, or
+// for the result of every trial.
 func (h *outputHandlers) reportMissing(ctx context.Context, rd *reader, number int) error {
 	kept := keptOutput(ctx, h.store, h.log)
 	if rd.index >= 0 {

@@ -26,7 +26,7 @@ type Config struct {
 	Master  *master.Master
 	History *history.DB
 	Store   *jetstream.Store
-	Node    api.Node // what does not change
+	Node    api.Node // the parts that do not change
 	Logger  *slog.Logger
 
 	// Members lists the nodes of the cluster; nil on a node that stands alone.
@@ -42,12 +42,12 @@ type Cluster struct {
 	Authority  *trust.Authority
 	Scheduling *scheduling.Registry
 	Address    string                                   // HOST:PORT of the API, for machines that join
-	Meet       func() membership.JoinReply              // tells a joining machine where the others are
+	Meet       func() membership.JoinReply              // tells a joining machine where the other nodes are
 	Forget     func(context.Context, grid.NodeID) error // removes a node from the cluster
 	Rotate     func(context.Context) error              // gives the cluster a new gossip key
 	Backup     func(context.Context, io.Writer) error   // writes the state of the master
 	CA         func() api.CA                            // returns the progress of a rotation of the CA
-	StepCA     func(context.Context, api.CAStep) error  // takes its next step
+	StepCA     func(context.Context, api.CAStep) error  // takes the next step of the rotation
 }
 
 // Monitor serves the API. Make one with New.
@@ -77,11 +77,11 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	headerBytes   = 32 << 10
-	maxStreams    = 100 // requests at one time over one HTTP/2 connection
+	maxStreams    = 100 // concurrent requests on one HTTP/2 connection
 )
 
-// shutdownTimeout is how long responses may continue when the node stops. Streams, which have no end
-// of their own, are cut then.
+// shutdownTimeout is how long responses may continue when the node stops. Streams, which do not end
+// without being cut, are cut then.
 const shutdownTimeout = 500 * time.Millisecond
 
 // Serve answers the requests of this node's owner on l until ctx ends.
@@ -89,14 +89,15 @@ func (m *Monitor) Serve(ctx context.Context, l net.Listener) error {
 	return m.serve(ctx, l, m.newRouter(), nil)
 }
 
-// ServeOthers answers the requests of other clients on l, which speaks TLS, as far as their tokens
-// allow, until ctx ends.
+// ServeOthers answers the requests of other clients on l, which speaks TLS, within the rights of
+// their tokens, until ctx ends.
 func (m *Monitor) ServeOthers(ctx context.Context, l net.Listener) error {
 	return m.serve(ctx, l, m.guard.wrap(m.newRouter()), m.unauthenticated)
 }
 
 func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, strangers *unauthenticatedConns) error {
-	// Answers that are under way when ctx ends get a little more time: the requests have a context of their own.
+	// Responses in progress when ctx ends get a little more time: the requests have a context of
+	// their own.
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	base := context.WithValue(requests, serverStoppingKey{}, ctx.Done())
@@ -120,7 +121,8 @@ func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, str
 	})
 }
 
-// serveUntil serves until ctx ends, and then until shutDown, which must close the server, has returned.
+// serveUntil serves until ctx ends, and then until shutDown, which must close the server, has
+// returned.
 func serveUntil(ctx context.Context, srv *http.Server, l net.Listener, shutDown func()) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

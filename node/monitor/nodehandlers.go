@@ -18,7 +18,7 @@ import (
 
 // nodeHandlers answer calls about nodes.
 type nodeHandlers struct {
-	self    api.Node // what does not change
+	self    api.Node // the parts that do not change
 	master  *master.Master
 	store   *jetstream.Store
 	members func() []api.Member // nil on a node that stands alone
@@ -97,7 +97,7 @@ func (h *nodeHandlers) forgetMember(r *http.Request) (struct{}, error) {
 	return h.onMember(r, h.cluster.Forget)
 }
 
-// drain drains a node or undoes that, and returns once the node complies.
+// drain drains or undrains a node, and returns once the node complies.
 func (h *nodeHandlers) drain(ctx context.Context, node grid.NodeID, d scheduling.Drain) error {
 	if err := h.cluster.Scheduling.SetDrain(node, d); err != nil {
 		return err
@@ -111,8 +111,8 @@ func (h *nodeHandlers) recent(*http.Request) ([]api.NodeSamples, error) {
 	return h.master.NodeSamples(), nil
 }
 
-// samples answers with the samples of a node of the last hour, or with coarser samples of a longer
-// time.
+// samples answers with the samples of a node from the last hour, or with coarser samples over a
+// longer time.
 func (h *nodeHandlers) samples(r *http.Request) (api.NodeSamples, error) {
 	node, step := grid.NodeID(r.PathValue("node")), api.SampleSteps[0]
 	if text := r.FormValue("step"); text != "" {

@@ -61,8 +61,8 @@ type observed struct {
 	value any
 }
 
-// overview returns the totals of the cluster, the state of each sweep in progress, and once more
-// that of a sweep that has just ended.
+// overview returns the totals of the cluster, the state of each sweep in progress, and one last
+// time the state of a sweep that has just ended.
 func (ob *observer) overview(ctx context.Context, rates *rates) (map[string]observed, error) {
 	o := &api.Overview{Problem: ob.master.Problem()}
 	all := map[string]observed{"overview": {"overview", o}}
@@ -119,7 +119,7 @@ func (ob *observer) stateOf(ctx context.Context, s *grid.Sweep, c *history.Count
 	return state
 }
 
-// What is not kept any more has a state of its own, in events alone.
+// The states of removed things, which exist in events only.
 const (
 	sweepRemoved grid.SweepState = "removed"
 	trialRemoved grid.State      = "removed"
@@ -142,7 +142,7 @@ func (ob *observer) trialState(ctx context.Context, id grid.TrialID) (*api.Trial
 	kept := keptOutput(ctx, ob.store, ob.log)
 	v.Output = keptOutputOf(t.Result.Log, kept.First(t.Node))
 	if v.State == grid.Running {
-		v.Usage.Wall = 0 // it would be another state each moment
+		v.Usage.Wall = 0 // otherwise it would change at every moment
 	}
 	return v, nil
 }

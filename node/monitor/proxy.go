@@ -28,7 +28,7 @@ type Proxy struct {
 	port     string
 	log      *slog.Logger
 	node     http.Handler
-	table    *router // of the node: says what a request is for
+	table    *router // of the node: determines the route of a request
 	page     *page.Page
 	sessions sessions
 }
@@ -45,7 +45,7 @@ func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			for _, name := range []string{"Cookie", api.HeaderSession, "Authorization", "Origin", "Referer"} { // they are between the browser and the proxy
+			for _, name := range []string{"Cookie", api.HeaderSession, "Authorization", "Origin", "Referer"} { // they concern only the browser and the proxy
 				r.Out.Header.Del(name)
 			}
 			if q := r.Out.URL.Query(); q.Has(api.ParamSession) {
@@ -86,7 +86,7 @@ func hintAtVersion(r *http.Response) error {
 	return nil
 }
 
-// Link returns a new link, which can be used once within a minute.
+// Link returns a new link, which can be used once, within a minute.
 func (p *Proxy) Link() string {
 	return p.origin() + "/#k=" + p.sessions.newLink()
 }
@@ -101,7 +101,7 @@ func (p *Proxy) Serve(ctx context.Context, l net.Listener) error {
 		ErrorLog:    slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
 	return serveUntil(ctx, srv, l, func() {
-		cut() // streams have no end of their own
+		cut() // streams do not end without being cut
 		srv.Close()
 	})
 }
@@ -126,7 +126,7 @@ func (p *Proxy) Handler() http.Handler {
 		}
 	})
 	mux.HandleFunc("GET /{$}", p.page.ServeDocument)
-	for _, place := range []string{"sweeps", "nodes", "settings"} { // of the page, which shows them itself
+	for _, place := range []string{"sweeps", "nodes", "settings"} { // of the page, which displays them itself
 		mux.HandleFunc("GET /"+place, p.page.ServeDocument)
 		mux.HandleFunc("GET /"+place+"/", p.page.ServeDocument)
 	}
@@ -138,7 +138,7 @@ func (p *Proxy) Handler() http.Handler {
 		switch site := r.Header.Get("Sec-Fetch-Site"); {
 		case r.Host == "localhost:"+p.port && r.Method == http.MethodGet && !callsAPI:
 			http.Redirect(w, r, p.origin()+r.URL.RequestURI(), http.StatusTemporaryRedirect)
-		case r.Host != "127.0.0.1:"+p.port: // localhost may be [::1], where another user can listen; other names come of DNS that leads a page here
+		case r.Host != "127.0.0.1:"+p.port: // localhost may be [::1], where another user can listen; other names are of a DNS entry that leads a page here
 			sendError(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this server is not %.60q", r.Host), Hint: "open " + p.origin()})
 		case len(r.URL.RawQuery) > queryLimit:
 			sendError(w, errLongQuery)
@@ -152,10 +152,10 @@ func (p *Proxy) Handler() http.Handler {
 
 var errCrossSite = &api.Error{Status: http.StatusForbidden, Code: api.CodeCrossSite, Msg: "the request comes from a page of another site"}
 
-// origin is the origin that browsers use.
+// origin returns the origin that browsers use.
 func (p *Proxy) origin() string { return "http://127.0.0.1:" + p.port }
 
-// setSecurityHeaders sets the security headers of every response. There are no CORS headers: no
+// setSecurityHeaders sets the security headers of every response. There are no CORS headers, so no
 // other origin gets access.
 func setSecurityHeaders(h http.Header) {
 	for name, value := range map[string]string{
@@ -199,7 +199,7 @@ func (p *Proxy) showSession(w http.ResponseWriter, r *http.Request) {
 func (p *Proxy) logIn(w http.ResponseWriter, r *http.Request) {
 	var login api.Login
 	r.Body = http.MaxBytesReader(w, r.Body, unauthenticatedBytes)
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout)) // anybody on this machine may ask
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout)) // anyone on this machine may send this request
 	if err := decode(r, &login); err != nil {
 		sendError(w, err)
 		return
@@ -231,8 +231,8 @@ func (p *Proxy) setCookie(w http.ResponseWriter, value string, age int) {
 	http.SetCookie(w, &http.Cookie{Name: p.cookieName(), Value: value, Path: "/", MaxAge: age, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 }
 
-// forward passes a request on to the node. Calls that are for the owner, for nodes or for joining
-// machines are refused.
+// forward passes a request on to the node. Calls for the owner, for nodes or for joining machines
+// are refused.
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request) {
 	session := p.sessionOf(r)
 	if session == nil {

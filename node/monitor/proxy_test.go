@@ -16,15 +16,15 @@ import (
 	"mlfnode/node/api"
 )
 
-// browser asks a proxy as a browser does that has it open.
+// browser sends requests to a proxy as a browser with the page open does.
 type browser struct {
 	t      *testing.T
 	proxy  *Proxy
 	server *httptest.Server
-	asked  atomic.Pointer[http.Request] // what reached the node last
+	asked  atomic.Pointer[http.Request] // the last request that reached the node
 	cookie string
 	key    string
-	last   api.Session // the answer, if it is one
+	last   api.Session // the answer, if it is a session
 }
 
 func newBrowser(t *testing.T, role api.Role) *browser {
@@ -44,7 +44,7 @@ func newBrowser(t *testing.T, role api.Role) *browser {
 	return b
 }
 
-// newBrowserOf makes a browser of a proxy to a node.
+// newBrowserOf makes a browser for a proxy to a node.
 func newBrowserOf(t *testing.T, role api.Role, target *url.URL) *browser {
 	t.Helper()
 	b := &browser{t: t}
@@ -64,7 +64,7 @@ func (b *browser) open(role api.Role, target *url.URL) {
 	b.t.Cleanup(b.server.Close)
 }
 
-// do asks; headers go in pairs.
+// do sends a request; headers are pairs of names and values.
 func (b *browser) do(method, path, body string, headers ...string) (*http.Response, api.Problem) {
 	b.t.Helper()
 	b.asked.Store(nil)
@@ -100,7 +100,7 @@ func (b *browser) do(method, path, body string, headers ...string) (*http.Respon
 	return resp, p
 }
 
-// login uses a link.
+// login logs in with a link.
 func (b *browser) login(link string) (*http.Response, api.Problem) {
 	_, secret, _ := strings.Cut(link, "#k=")
 	resp, p := b.do("POST", api.Prefix+api.PathSession, `{"link":"`+secret+`"}`)
@@ -116,13 +116,13 @@ func (b *browser) login(link string) (*http.Response, api.Problem) {
 	return resp, p
 }
 
-// TestPageIsServed asks for the page: it needs no session, and names its own origin alone.
+// TestPageIsServed requests the page: it needs no session, and names only its own origin.
 func TestPageIsServed(t *testing.T) {
 	b := newBrowser(t, api.RoleOperator)
 	for path, want := range map[string]int{
 		"/": 200, "/sweeps": 200, "/sweeps/a-1/trials/3": 200, "/nodes/x": 200, "/settings": 200, "/other": 404, "/assets/0/app.js": 404, "/index.html": 404,
 	} {
-		resp, _ := b.do("GET", path, "", "Sec-Fetch-Site", "cross-site") // a link somewhere may lead here
+		resp, _ := b.do("GET", path, "", "Sec-Fetch-Site", "cross-site") // a link on any site may lead here
 		if resp.StatusCode != want || b.asked.Load() != nil {
 			t.Errorf("%s: got %d, want %d", path, resp.StatusCode, want)
 		}
@@ -144,7 +144,8 @@ func TestPageIsServed(t *testing.T) {
 	}
 }
 
-// TestBrowsersLogIn goes through a session: a link works once, a cookie until the browser logs out, and the node is never shown it.
+// TestBrowsersLogIn follows a session: a link works once, a cookie works until the browser logs
+// out, and the node never sees it.
 func TestBrowsersLogIn(t *testing.T) {
 	b := newBrowser(t, api.RoleOperator)
 	sweeps := api.Prefix + api.PathSweeps
@@ -177,7 +178,7 @@ func TestBrowsersLogIn(t *testing.T) {
 	if !strings.Contains(resp.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
 		t.Errorf("the policy is %q", resp.Header.Get("Content-Security-Policy"))
 	}
-	for _, ask := range [][2]string{ // the owner's, and machines'
+	for _, ask := range [][2]string{ // calls for the owner and for machines
 		{"GET", api.PathTokens}, {"POST", api.PathTokens}, {"POST", api.PathKeyring}, {"POST", "/members/host1/actions/forget"}, {"POST", api.PathJoin},
 		{"GET", "/snapshots/a-1/0/1"},
 	} {
@@ -197,7 +198,7 @@ func TestBrowsersLogIn(t *testing.T) {
 	}
 }
 
-// TestViewersRead holds that a session for reading changes nothing.
+// TestViewersRead checks that a read-only session changes nothing.
 func TestViewersRead(t *testing.T) {
 	b := newBrowser(t, api.RoleViewer)
 	b.login(b.proxy.Link())
@@ -214,7 +215,8 @@ func TestViewersRead(t *testing.T) {
 	}
 }
 
-// TestOtherSitesGetNothing asks with a good cookie as pages of other sites can make a browser do.
+// TestOtherSitesGetNothing sends a valid cookie in the ways in which pages of other sites can make
+// a browser send it.
 func TestOtherSitesGetNothing(t *testing.T) {
 	b := newBrowser(t, api.RoleOperator)
 	b.login(b.proxy.Link())
@@ -236,7 +238,7 @@ func TestOtherSitesGetNothing(t *testing.T) {
 		{"GET", sweeps, []string{"Host", "127.0.0.1:1"}, 421},
 		{"GET", sweeps, []string{"Host", "127.0.0.1.attacker.example:" + port}, 421},
 		{"GET", sweeps, []string{"Sec-Fetch-Site", "cross-site"}, 403},
-		{"GET", sweeps, []string{"Sec-Fetch-Site", "same-site"}, 403}, // a page of another port of this machine
+		{"GET", sweeps, []string{"Sec-Fetch-Site", "same-site"}, 403}, // a page on another port of this machine
 		{"POST", sweeps, []string{"Sec-Fetch-Site", "cross-site"}, 403},
 		{"POST", sweeps, []string{"Sec-Fetch-Site", "same-site"}, 403},
 		{"POST", sweeps, []string{"Sec-Fetch-Site", "", "Origin", "https://attacker.example"}, 403},
@@ -254,7 +256,7 @@ func TestOtherSitesGetNothing(t *testing.T) {
 	}
 }
 
-// TestLinksAndSessionsEnd lets time pass, and guesses.
+// TestLinksAndSessionsEnd lets time pass, and tries to guess links.
 func TestLinksAndSessionsEnd(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s := &sessions{clock: func() time.Time { return now }}
@@ -267,7 +269,7 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 	if !ok || s.use(secret, key) == nil || s.use("x", key) != nil || s.use(secret, "x") != nil || s.use(secret, "") != nil {
 		t.Fatal("a session does not begin")
 	}
-	for range 20 { // it slides, up to a week
+	for range 20 { // the expiry slides, up to a week
 		if now = now.Add(sessionIdle - time.Minute); now.Sub(time.Date(2026, 1, 1, 0, 1, 0, 0, time.UTC)) < sessionTime && s.use(secret, key) == nil {
 			t.Errorf("the session ended at %v", now)
 		}
@@ -303,7 +305,8 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 	}
 }
 
-// TestStreamsHoldSessions lets a session be idle while a request of it is open, and lets a week pass.
+// TestStreamsHoldSessions keeps a session idle except for an open request, and then lets a week
+// pass.
 func TestStreamsHoldSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s sessions
@@ -331,14 +334,15 @@ func TestStreamsHoldSessions(t *testing.T) {
 	})
 }
 
-// TestProxyIsForLoopback refuses other addresses.
+// TestProxyIsForLoopback checks that addresses other than loopback are refused.
 func TestProxyIsForLoopback(t *testing.T) {
 	if _, err := NewProxy(&net.TCPAddr{IP: net.IPv4zero, Port: 5555}, &url.URL{}, nil, api.RoleViewer, testLog(t)); err == nil {
 		t.Error("a proxy serves every network")
 	}
 }
 
-// TestUnreachableNode says so in a problem, with a session that stays.
+// TestUnreachableNode checks that an unreachable node is reported as a problem, and that the
+// session remains.
 func TestUnreachableNode(t *testing.T) {
 	b := newBrowser(t, api.RoleOperator)
 	b.login(b.proxy.Link())
@@ -353,7 +357,8 @@ func TestUnreachableNode(t *testing.T) {
 	}
 }
 
-// TestOlderNode asks a node through a proxy that is newer: what the node does not have is told from what is not there.
+// TestOlderNode reaches an older node through a proxy: calls that the node does not have are
+// distinguished from things that do not exist.
 func TestOlderNode(t *testing.T) {
 	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, api.PathSweeps) {
@@ -379,7 +384,8 @@ func TestOlderNode(t *testing.T) {
 	}
 }
 
-// TestCookiesAreNotEnough shows the cookie without the key, as a page of any other port of this machine can, and gets nothing.
+// TestCookiesAreNotEnough sends the cookie without the key, as a page on any other port of this
+// machine can, and gets nothing.
 func TestCookiesAreNotEnough(t *testing.T) {
 	b := newBrowser(t, api.RoleOperator)
 	b.login(b.proxy.Link())
@@ -405,7 +411,8 @@ func TestCookiesAreNotEnough(t *testing.T) {
 	}
 }
 
-// TestLogOutEndsStreams logs out while a stream of the session is open, and begins more sessions than are kept while another one is.
+// TestLogOutEndsStreams logs out while a stream of the session is open, and starts more sessions
+// than are kept while a stream of another one is.
 func TestLogOutEndsStreams(t *testing.T) {
 	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "begun")

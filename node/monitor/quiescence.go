@@ -9,10 +9,10 @@ import (
 	"mlfnode/node/master"
 )
 
-// restInterval is how often a sweep without changes is checked.
+// restInterval is the interval at which a sweep without changes is checked.
 const restInterval = 250 * time.Millisecond
 
-// quiescence detects that nothing of a sweep or of a trial runs or is going to run.
+// quiescence detects that nothing of a sweep or a trial runs or is going to run.
 type quiescence struct {
 	master  *master.Master
 	history *history.DB
@@ -42,7 +42,7 @@ func (q *quiescence) wait(ctx context.Context, id grid.SweepID, index int64) <-c
 	return rest
 }
 
-// reached reports whether nothing of the sweep, or of the trial, runs or is going to run.
+// reached reports whether nothing of the sweep or of the trial runs or is going to run.
 func (q *quiescence) reached(ctx context.Context, id grid.SweepID, index int64) (bool, error) {
 	rec, ok := q.master.Sweep(id)
 	if !ok {

@@ -77,7 +77,7 @@ func (l *lookup) newest() (*grid.Sweep, error) {
 	return newest, nil
 }
 
-// trialIndex parses the index of a trial of s; "" and -1 mean all trials and return -1.
+// trialIndex parses the index of a trial of s; "" and -1 stand for all trials and return -1.
 func trialIndex(s *grid.Sweep, text string) (int64, error) {
 	if text == "" || text == "-1" {
 		return -1, nil

@@ -28,9 +28,10 @@ const (
 	defaultBody  = 1 << 20  // bytes of a body
 	largeBody    = 64 << 20 // of a submission, which may list values and an environment
 	unlimited    = -1
-	compressFrom = 1 << 10 // bytes of an answer
+	compressFrom = 1 << 10 // bytes in an answer
 
-	// writeTimeout is how long a client may take for a piece of an answer. Who reads nothing for as long is cut off.
+	// writeTimeout is how long a client may take for a piece of an answer. A client that reads
+	// nothing for that long is cut off.
 	writeTimeout = 30 * time.Second
 )
 
@@ -64,7 +65,7 @@ func (m *Monitor) newRouter() *router {
 			if !rt.stream {
 				h = compress(h)
 			}
-			if prefix == api.Prefix { // a client of another version may send what is known there
+			if prefix == api.Prefix { // a client of another version may send parameters that its own version knows
 				h = rt.strict(h)
 			}
 			t.add(prefix, &rt, m.bounded(&rt, h))
@@ -88,7 +89,7 @@ func tableForProxy(h *handlers) *router {
 	return t
 }
 
-// prefix is what stands before the pattern of a route.
+// prefix returns the path before the pattern of a route.
 func (rt *route) prefix() string {
 	if rt.root {
 		return ""
@@ -175,7 +176,7 @@ func (rt *route) parameters() string {
 	return "it has " + strings.Join(names, ", ")
 }
 
-// bounded limits the body of a request, and the time that its client may take to read the response.
+// bounded limits the body of a request, and the time in which its client must read the response.
 func (m *Monitor) bounded(rt *route, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -205,7 +206,7 @@ func (rt *route) limit() int64 { return cmp.Or(rt.bodyLimit, defaultBody) }
 type deadlineWriter struct {
 	http.ResponseWriter
 	limit  time.Duration
-	status int // 0 before the header, and for one that a write sends
+	status int // 0 before the header is written
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -237,7 +238,7 @@ func (p *deadlineWriter) FlushError() error {
 }
 
 // Flush implements http.Flusher, which the compressor looks for.
-func (p *deadlineWriter) Flush() { _ = p.FlushError() } // the next write tells that the client has gone
+func (p *deadlineWriter) Flush() { _ = p.FlushError() } // the next write reports that the client has gone
 
 // Unwrap is for http.ResponseController.
 func (p *deadlineWriter) Unwrap() http.ResponseWriter { return p.ResponseWriter }
@@ -271,7 +272,7 @@ func digest(b []byte) string {
 func notModified(w http.ResponseWriter, r *http.Request, version string) bool {
 	tag := `W/"` + version + `"`
 	w.Header().Set("ETag", tag)
-	w.Header().Set("Cache-Control", "no-cache") // the client asks again each time
+	w.Header().Set("Cache-Control", "no-cache") // the client revalidates each time
 	for had := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
 		if strings.TrimSpace(had) == tag {
 			w.WriteHeader(http.StatusNotModified)
@@ -328,7 +329,8 @@ func tooLarge(err error) error {
 	return &api.Error{Status: http.StatusRequestEntityTooLarge, Msg: fmt.Sprintf("the request is longer than %d bytes", large.Limit)}
 }
 
-// openAPI describes the API. A test makes it of the table of routes, so that no node spends time or memory on that.
+// openAPI describes the API. A test makes it of the table of routes, so that no node spends time or
+// memory on that.
 //
 //go:embed openapi.json
 var openAPI []byte

@@ -16,7 +16,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSlowReadersAreCut answers a client that reads nothing: the answer ends, however long it is.
+// TestSlowReadersAreCut answers a client that reads nothing: the response ends, however long it is.
 func TestSlowReadersAreCut(t *testing.T) {
 	ended := make(chan error, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -38,7 +38,7 @@ func TestSlowReadersAreCut(t *testing.T) {
 	}
 }
 
-// TestQuietStreams leaves a stream alone for longer than a write may take, in both versions of HTTP.
+// TestQuietStreams leaves a stream idle for longer than a write may take, in both versions of HTTP.
 func TestQuietStreams(t *testing.T) {
 	for _, two := range []bool{true, false} {
 		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +69,8 @@ func TestQuietStreams(t *testing.T) {
 	}
 }
 
-// TestHTTP2 asks over TLS in both versions of HTTP: the same is answered, and an answer may be as many as a browser wants.
+// TestHTTP2 sends requests over TLS in both versions of HTTP: the answers are the same, and as many
+// may be open as a browser wants.
 func TestHTTP2(t *testing.T) {
 	f := newFront(t, nil)
 	id, err := f.guard.authority.IssueSelf("host1")
@@ -112,7 +113,8 @@ func TestHTTP2(t *testing.T) {
 	}
 }
 
-// TestAccessOfRoutes holds that who may read can't change anything, and that the table says who may call what.
+// TestAccessOfRoutes checks that clients who may only read can't change anything, and that the
+// table states who may use which call.
 func TestAccessOfRoutes(t *testing.T) {
 	for pattern, rt := range tableOf(t).byPattern {
 		reads := rt.method == http.MethodGet || rt.method == http.MethodHead
@@ -127,7 +129,8 @@ func TestAccessOfRoutes(t *testing.T) {
 	}
 }
 
-// TestListsThatFail: an error before the first row is told as a problem, a later one by a connection that is cut.
+// TestListsThatFail checks that an error before the first row is reported as a problem, and a later
+// one by cutting the connection.
 func TestListsThatFail(t *testing.T) {
 	broken := errors.New("history is damaged")
 	for _, media := range []string{mediaCSV, mediaLines} {

@@ -12,7 +12,8 @@ import (
 	"mlfnode/node/checkpoint"
 )
 
-// route is one call of the API. The table of routes feeds the mux, the access check and the OpenAPI document.
+// route is one call of the API. The table of routes feeds the mux, the access check and the OpenAPI
+// document.
 type route struct {
 	method  string
 	pattern string // below a prefix, or below the root
@@ -22,8 +23,8 @@ type route struct {
 	query   []parameter
 	call
 
-	old        http.HandlerFunc // answers under api.OldPrefix where the shape has changed since; nil for the same
-	root       bool             // the pattern is below no prefix
+	old        http.HandlerFunc // answers under api.OldPrefix if the shape has changed since; nil if it is the same
+	root       bool             // the pattern has no prefix
 	everywhere bool             // workers answer, too
 	bodyLimit  int64            // 0 is defaultBody
 }
@@ -32,22 +33,22 @@ type route struct {
 type call struct {
 	handler      http.HandlerFunc
 	takes        reflect.Type  // of the body; nil for none or for bytes
-	gives        reflect.Type  // of the answer, of a line of a stream; nil for none
-	lines        reflect.Type  // of a line, where JSON has another shape
+	gives        reflect.Type  // of the answer, or of a line of a stream; nil for none
+	lines        reflect.Type  // of a line, if JSON has another shape
 	media        []string      // of the answer; empty for JSON
 	status       int           // of a success; 0 is 200
-	writeTimeout time.Duration // for a client to take a piece of the answer; 0 is writeTimeout
-	stream       bool          // the answer goes on as long as the client takes it, and is sent as it comes
+	writeTimeout time.Duration // for a client to read a piece of the answer; 0 is writeTimeout
+	stream       bool          // the answer continues as long as the client reads it, and is sent as it is produced
 }
 
 // parameter is a query parameter.
 type parameter struct {
 	name  string
-	kind  string // of JSON
+	kind  string // a JSON type
 	about string
 }
 
-// is reports whether a key of a query sets the parameter; for an object p that is p[KEY].
+// is reports whether a key of a query sets the parameter; an object p is set by p[KEY].
 func (p *parameter) is(key string) bool {
 	if p.kind != "object" {
 		return key == p.name
@@ -80,7 +81,7 @@ const (
 // listMedia are the media types of lists.
 func listMedia() []string { return []string{mediaJSON, mediaLines, mediaCSV} }
 
-// routes is the API: which calls there are, who may use them, and what answers them.
+// routes returns the API: its calls, who may use them, and their handlers.
 func (h *handlers) routes() []route {
 	all := []route{
 		{method: "GET", pattern: api.PathDocument, access: mayRead, topic: topicNodes, summary: "Describe the API", everywhere: true,
@@ -130,7 +131,7 @@ func (h *handlers) routes() []route {
 	return append(all, h.fileRoutes()...)
 }
 
-// sweepRoutes are the calls about sweeps and their trials.
+// sweepRoutes returns the calls about sweeps and their trials.
 func (h *handlers) sweepRoutes() []route {
 	index := parameter{"index", "integer", "of one trial; -1 or nothing is every trial"}
 	dry := parameter{"dry_run", "boolean", "check it and count the trials that it would change, and do nothing"}
@@ -195,7 +196,7 @@ func (h *handlers) sweepRoutes() []route {
 	return append(all, route{method: "POST", pattern: api.PathCancel, access: mayAct, topic: topicTrials, summary: "Cancel one trial", query: []parameter{dry}, call: callFor(h.actions.cancelTrial)})
 }
 
-// outputRoutes are the calls about the output and the files of one trial.
+// outputRoutes returns the calls about the output and the files of one trial.
 func (h *handlers) outputRoutes() []route {
 	attempt := parameter{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}
 	stream := parameter{"stream", "string", "stdout, stderr or setup; without it all"}
@@ -235,7 +236,7 @@ func (h *handlers) outputRoutes() []route {
 	}
 }
 
-// fileRoutes are the calls about bundles, and for nodes those about artifacts and snapshots.
+// fileRoutes returns the calls about bundles and, for nodes, those about artifacts and snapshots.
 func (h *handlers) fileRoutes() []route {
 	file := api.PathSnapshots + "/files/{hash}"
 	return []route{
@@ -259,7 +260,7 @@ func (h *handlers) fileRoutes() []route {
 	}
 }
 
-// rootRoutes are the calls of other programs, which have no prefix.
+// rootRoutes returns the calls for other programs, which have no prefix.
 func (h *handlers) rootRoutes() []route {
 	return []route{
 		{method: "GET", pattern: api.PathHealthy, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
@@ -283,7 +284,7 @@ func callFor[T any](fn func(*http.Request) (T, error)) call {
 	}}
 }
 
-// callWithBody is callFor for a function that also takes the body of the request.
+// callWithBody is like callFor, for a function that also takes the body of the request.
 func callWithBody[B, T any](fn func(*http.Request, *B) (T, error)) call {
 	c := callFor(func(r *http.Request) (T, error) {
 		var body B

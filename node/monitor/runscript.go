@@ -14,9 +14,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// runScript answers with how to run a trial without mlfnode. It does not reveal the environment of
-// the submitting shell, or what its user added to it. Viewers may not call it, because words of the
-// command may be secrets, too.
+// runScript answers with instructions to run a trial without mlfnode. They do not reveal the
+// environment of the submitting shell, or what its user added to it. Viewers may not call it,
+// because words of the command may be secrets, too.
 func (h *trialHandlers) runScript(r *http.Request) (api.ByHand, error) {
 	var none api.ByHand
 	s, index, err := h.lookup.trial(r)
@@ -76,7 +76,7 @@ func hiddenVariables(s *grid.Sweep) map[string]bool {
 	hidden := map[string]bool{}
 	for _, kv := range s.EnvironAdded {
 		name, _, _ := strings.Cut(kv, "=")
-		hidden[name] = grid.CheckVariable(name) == nil // earlier versions took any name, which is code in a script
+		hidden[name] = grid.CheckVariable(name) == nil // earlier versions accepted any name, which would be code in a script
 	}
 	maps.DeleteFunc(hidden, func(_ string, valid bool) bool { return !valid })
 	for name, value := range s.Task.Env {
@@ -95,13 +95,13 @@ var (
 	secretValue = regexp.MustCompile(`://[^/\s]*@`)
 )
 
-// maybeSecret reports whether a variable of a task may hold a secret, or a value from the
+// maybeSecret reports whether a variable of a task may contain a secret, or a value from the
 // environment of the submission.
 func maybeSecret(name, value string) bool {
 	return secretName.MatchString(name) || secretValue.MatchString(value) || strings.Contains(strings.ReplaceAll(value, "$$", ""), "$")
 }
 
-// shellScript returns the same as a shell script.
+// shellScript returns the same instructions as a shell script.
 func shellScript(v *api.ByHand, devices []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# in the folder of the project %s", v.Project)

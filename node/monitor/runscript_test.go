@@ -13,8 +13,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestByHand asks how to run a trial by hand, and does so: the program gets the same arguments and variables. Nothing that may be a secret is
-// shown, and a variable that is missing for that is asked for.
+// TestByHand requests the script of a trial and runs it: the program gets the same arguments and
+// variables. The script contains nothing that may be a secret, and requests the variables that it
+// lacks for that reason.
 func TestByHand(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2"

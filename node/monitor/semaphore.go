@@ -4,7 +4,7 @@ import (
 	"context"
 )
 
-// semaphore bounds how many callers do something costly at a time: its capacity.
+// semaphore bounds the number of callers that do something costly at a time by its capacity.
 type semaphore chan struct{}
 
 // acquire waits for a slot and returns the function that frees it.

@@ -37,8 +37,8 @@ func (h *sweepActions) submit(r *http.Request, q *api.Submission) (api.Sweep, er
 	return h.views.of(r.Context(), rec.Sweep)
 }
 
-// remove removes a sweep that does not run from the store, or what an interrupted removal has left
-// of one.
+// remove removes a sweep that does not run from the store, or the remains of an interrupted
+// removal.
 func (h *sweepActions) remove(r *http.Request) (struct{}, error) {
 	id := grid.SweepID(r.PathValue("sweep"))
 	if rec, ok := h.master.Sweep(id); !ok || !rec.Sweep.Removing {

@@ -15,13 +15,14 @@ import (
 )
 
 const (
-	// placeBits is how many bits of a position say which piece of a message it is; those above are the number of the message.
+	// placeBits is the number of low bits of a position that identify a piece in a message; the
+	// bits above are the number of the message.
 	placeBits = 16
-	// pieceCost is what a piece takes in an answer beside its data, in bytes.
+	// pieceCost is the overhead of a piece in an answer, in bytes.
 	pieceCost = 160
-	// backStep is how many messages are read at first on the way back.
+	// backStep is the number of messages that are read first when reading backwards.
 	backStep = 16
-	// searchedRuns is how many runs a search keeps unfinished lines of.
+	// searchedRuns is the number of runs whose unfinished lines a search keeps.
 	searchedRuns = 4096
 )
 
@@ -29,7 +30,7 @@ const (
 type sweepOutput struct {
 	logs   *jetstream.Logs
 	sweep  *grid.Sweep
-	stream uint8   // 0 is all
+	stream uint8   // 0 means all
 	part   bool    // only the selected trials
 	trials []int64 // the selected ones, ascending
 	seen   api.SeenOutput
@@ -107,7 +108,7 @@ func (o *sweepOutput) read(ctx context.Context, from, to int64, piece func(*api.
 }
 
 // before returns the last pieces before a position, about limit bytes, and the position from which
-// on they are complete. It reads longer and longer ranges. With an error, such as the end of ctx,
+// on they are complete. It reads increasingly long ranges. With an error, such as the end of ctx,
 // it returns what it has.
 func (o *sweepOutput) before(ctx context.Context, first, to, limit int64) (pieces []api.SweepPiece, from int64, err error) {
 	from = to
@@ -131,7 +132,7 @@ func (o *sweepOutput) before(ctx context.Context, first, to, limit int64) (piece
 	return pieces, from, nil
 }
 
-// lastPieces keeps the last pieces up to a number of bytes.
+// lastPieces keeps the last pieces, up to a number of bytes.
 type lastPieces struct {
 	pieces []api.SweepPiece
 	cost   int64
@@ -189,7 +190,7 @@ func (h *logHandlers) sweepWindow(r *http.Request) (api.SweepLog, error) {
 		return w, err
 	}
 	defer leave()
-	if w.Ended, err = h.rest.reached(r.Context(), o.sweep.ID, -1); err != nil { // before the end is looked for
+	if w.Ended, err = h.rest.reached(r.Context(), o.sweep.ID, -1); err != nil { // before the search for the end
 		return w, err
 	}
 	if w.First, w.Total, err = o.bounds(r.Context()); err != nil {

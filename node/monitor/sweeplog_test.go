@@ -12,7 +12,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// printingSweep is a sweep of three trials that print in turns, between what another sweep prints. Of each trial all lines are known.
+// printingSweep is a sweep of three trials that print in turn, interleaved with the output of
+// another sweep. All lines of each trial are known.
 type printingSweep struct {
 	*sweepBench
 	id   string
@@ -49,7 +50,7 @@ func newPrintingSweep(t *testing.T, rounds int) *printingSweep {
 	return p
 }
 
-// window asks for a part, each time with more patience.
+// window requests a part, with a longer time limit each time.
 func (p *printingSweep) window(t *testing.T, query string) api.SweepLog {
 	t.Helper()
 	p.handlers.logs.indexes.timeout = min(time.Minute, 2*p.handlers.logs.indexes.timeout+time.Microsecond)
@@ -85,8 +86,8 @@ func (p *printingSweep) walk(t *testing.T, query string) (back, forth string) {
 	}
 }
 
-// TestSweepLog reads what the trials of a sweep have printed from both ends, all of it or a part, with any patience: everything is there once, in
-// order.
+// TestSweepLog reads the output of a sweep's trials from both ends, all of it or a part, under any
+// time limit: everything appears once, in order.
 func TestSweepLog(t *testing.T) {
 	t.Parallel()
 	p := newPrintingSweep(t, 300)
@@ -123,7 +124,8 @@ func TestSweepLog(t *testing.T) {
 	}
 }
 
-// TestSweepLogSearch searches what all trials of a sweep have printed: each hit is found once, with its trial.
+// TestSweepLogSearch searches the output of all trials of a sweep: each hit is found once, with its
+// trial.
 func TestSweepLogSearch(t *testing.T) {
 	t.Parallel()
 	p := newPrintingSweep(t, 90)
@@ -153,8 +155,9 @@ func TestSweepLogSearch(t *testing.T) {
 	}
 }
 
-// TestWindowEndsInTime asks for the output of a trial among that of others, with any patience: a window gives what it has by then, and says that
-// there is more. Asked again, it gets to the end.
+// TestWindowEndsInTime requests the output of a trial among that of others, under any time limit: a
+// window contains what has been read by then, and reports that there is more. A repeated request
+// gets to the end.
 func TestWindowEndsInTime(t *testing.T) {
 	t.Parallel()
 	p := newPrintingSweep(t, 600)

@@ -10,16 +10,16 @@ import (
 // rates measure the throughput of sweeps. They belong to the hub's goroutine.
 type rates struct {
 	marks  map[grid.SweepID][2]sample
-	moving map[grid.SweepID]bool // sweeps that the overview had last; true for those of which something ran or would
+	moving map[grid.SweepID]bool // sweeps in the last overview; true for those with trials that were running or were going to run
 }
 
-// sample is how many trials had ended at a time.
+// sample is the number of trials that had ended at a time.
 type sample struct {
 	at   time.Time
 	done int64
 }
 
-// rateSpan is about how far back a rate looks.
+// rateSpan is approximately how far back a rate looks.
 const rateSpan = 10 * time.Second
 
 // prune removes the sweeps that have not been read for a while, because they ended or have no
@@ -30,7 +30,7 @@ func (r *rates) prune(now time.Time) {
 
 func (r *rates) update(id grid.SweepID, done int64, now time.Time) float64 {
 	marks, ok := r.marks[id]
-	if !ok || done < marks[0].done { // trials that are run again count as not ended
+	if !ok || done < marks[0].done { // trials that are run again no longer count as ended
 		marks = [2]sample{{now, done}, {now, done}}
 	}
 	if now.Sub(marks[1].at) > rateSpan {

@@ -50,7 +50,8 @@ func (h *sweepHandlers) show(r *http.Request) (api.Sweep, error) {
 	return v, err
 }
 
-// describe answers with what a sweep runs. Like the command of one trial it is for operators.
+// describe answers with the description of a sweep. Like the command of a trial, it is for
+// operators.
 func (h *sweepHandlers) describe(r *http.Request) (api.Description, error) {
 	v, err := h.show(r)
 	if err != nil {

@@ -13,14 +13,14 @@ import (
 	"mlfnode/node/master"
 )
 
-// sweepViews make the API's representation of a sweep.
+// sweepViews makes the API's representation of a sweep.
 type sweepViews struct {
 	master  *master.Master
 	history *history.DB
 	eta     *etaEstimator
 }
 
-// of joins a record with the counts of history.
+// of joins a record with its counts in history.
 func (sv *sweepViews) of(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 	c, err := sv.history.Counts(ctx, s.ID)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// progressInterval is the minimum time between two counts of a watch.
+// progressInterval is the minimum time between two counts in a watch.
 const progressInterval = 100 * time.Millisecond
 
 // watch streams the output and the counts of a sweep until it is at rest.
@@ -22,7 +22,7 @@ func (h *outputHandlers) watch(w http.ResponseWriter, r *http.Request) {
 		sendError(w, err)
 		return
 	}
-	after, _ := strconv.ParseUint(r.FormValue("after"), 10, 64) // absent is the sweep's first output
+	after, _ := strconv.ParseUint(r.FormValue("after"), 10, 64) // absent means from the sweep's first output
 	v := &sweepWatch{outputHandlers: h, id: s.ID, out: newLineWriter(w)}
 	v.out.close(r.Context(), v.run(r.Context(), after))
 }
@@ -69,7 +69,7 @@ func (v *sweepWatch) put(u api.Update) error {
 	return v.out.flush()
 }
 
-// count sends the sweep as it is now.
+// count sends the current state of the sweep.
 func (v *sweepWatch) count(ctx context.Context) error {
 	rec, ok := v.master.Sweep(v.id)
 	if !ok {
@@ -82,7 +82,7 @@ func (v *sweepWatch) count(ctx context.Context) error {
 	return v.put(api.Update{Sweep: &s})
 }
 
-// counts sends the sweep when something has moved, until it is at rest.
+// counts sends the sweep whenever something changes, until it is at rest.
 func (v *sweepWatch) counts(ctx context.Context, rest <-chan struct{}) error {
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()

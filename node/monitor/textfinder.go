@@ -5,17 +5,17 @@ import (
 )
 
 // textFinder finds a text in data; unless exact, it ignores the case of ASCII letters. It searches
-// for the rarest part of the text, which is a matter of vector instructions, and compares the rest
-// where that part occurs.
+// for the rarest part of the text, which vector instructions make fast, and compares the rest where
+// that part occurs.
 type textFinder struct {
-	text  []byte // in small letters unless exact
+	text  []byte // in lower case unless exact
 	exact bool
 
 	data   []byte
-	part   []byte // of the text, to look for: one letter, or bytes without letters
-	at     int    // its place in the text
-	other  byte   // the large letter, where it is a letter
-	places [2]int // in data, of the next part and of the next other one; behind data for none
+	part   []byte // of the text, to search for: one letter, or bytes without letters
+	at     int    // its offset in the text
+	other  byte   // the upper-case letter, if it is a letter
+	places [2]int // offsets in data of the next part and of the next other; after the end of data if there is none
 }
 
 // sampleBytes is the size of the sample of the data that determines which part is rare.
@@ -31,7 +31,7 @@ func newTextFinder(text string, exact bool) *textFinder {
 	return f
 }
 
-// toLower lowers the case of A to Z only, so that offsets stay the same in any encoding of text.
+// toLower lowers the case of A to Z only, so that offsets stay the same in any encoding.
 func toLower(c byte) byte {
 	if 'A' <= c && c <= 'Z' {
 		c += 'a' - 'A'
@@ -105,7 +105,7 @@ func (f *textFinder) indexOrEnd(from, at int) int {
 
 func (f *textFinder) matches(data []byte) bool {
 	if f.exact {
-		return true // the part is all of it
+		return true // the part is the whole text
 	}
 	for i, c := range data {
 		if toLower(c) != f.text[i] {

@@ -59,8 +59,8 @@ func (l *listing) parseAfter(r *http.Request) error {
 	return nil
 }
 
-// cursorAt returns the cursor of the trial that is being emitted, which is the nth if a filter
-// selects trials.
+// cursorAt returns the cursor of the trial that is being emitted, which is the nth trial if a
+// filter selects trials.
 func (l *listing) cursorAt(t *grid.Trial, n int64) string {
 	text := ""
 	switch {
@@ -86,7 +86,7 @@ func (l *listing) placeOf(t *grid.Trial) history.Cursor {
 	return history.CursorOf(t, history.Sort(l.sorted), metric)
 }
 
-// wholePlace returns the full cursor for one that has only the digest of a text.
+// wholePlace returns the full cursor for a cursor that contains only the digest of a text.
 func (l *listing) wholePlace(ctx context.Context, p history.Cursor) (history.Cursor, error) {
 	t, _, err := l.trials.history.Trial(ctx, grid.TrialID{Sweep: l.sweep.ID, Index: p.Index})
 	if err != nil {
@@ -106,7 +106,7 @@ func (l *listing) historyCursor() *history.Cursor {
 	return &l.after.Cursor
 }
 
-// firstIndex is the smallest index after the cursor, in the order of the index.
+// firstIndex returns the smallest index after the cursor, in the order of the index.
 func (l *listing) firstIndex() int64 {
 	if l.after == nil {
 		return 0

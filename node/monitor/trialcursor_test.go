@@ -43,7 +43,8 @@ func pageOf(t testing.TB, m *Monitor, s *grid.Sweep, query url.Values, limit int
 	return page, last
 }
 
-// cursorSweep is a sweep of which some trials have ended, with values of all kinds, some run, and some have no row.
+// cursorSweep is a sweep in which some trials have ended, with values of all kinds, some are
+// running, and some have no row.
 func cursorSweep(t testing.TB) (*Monitor, *grid.Sweep) {
 	m, s := folded(t, spaceOf(t, 4, 300), func(i int64) *grid.Result {
 		r := &grid.Result{Started: 1e15 + i/3*1e6, Usage: grid.Usage{Wall: 1 + i%5, CPU: i % 2, Memory: 4096 * (i % 4)}, Metrics: grid.Metric{}}
@@ -62,7 +63,8 @@ func cursorSweep(t testing.TB) (*Monitor, *grid.Sweep) {
 	return m, s
 }
 
-// TestCursorsWalk walks through lists page by page, in every order: the pages together are the whole list.
+// TestCursorsWalk walks through lists page by page, in every order: together the pages are the
+// whole list.
 func TestCursorsWalk(t *testing.T) {
 	m, s := cursorSweep(t)
 	for _, by := range append(slices.Clone(fixedSorts), "a", "b", "word", "metric:loss") {
@@ -75,7 +77,7 @@ func TestCursorsWalk(t *testing.T) {
 				q.Set("sort", by)
 				q.Set("desc", desc)
 				if where, err := chart.ParseWhere(q); err != nil || where.NeedsColumns() && slices.Contains([]string{"attempts"}, by) {
-					continue // filtered trials can't be sorted so
+					continue // filtered trials can't be sorted that way
 				}
 				want, _ := pageOf(t, m, s, q, 0)
 				var got []int64
@@ -95,7 +97,8 @@ func TestCursorsWalk(t *testing.T) {
 	}
 }
 
-// TestOffsets takes pages from anywhere in lists that join trials with and without a row: each is that part of the whole list.
+// TestOffsets requests pages from anywhere in lists that join trials with and without a row: each
+// page is that part of the whole list.
 func TestOffsets(t *testing.T) {
 	m, s := cursorSweep(t)
 	for _, states := range [][]string{{"pending"}, {"pending", "succeeded"}, {"pending", "failed"}, {"pending", "succeeded", "failed"}} {
@@ -112,8 +115,8 @@ func TestOffsets(t *testing.T) {
 	}
 }
 
-// TestCursorsKeepTheirPlace changes trials between two pages: of those that stay as they are none is left out and none comes twice, also where the
-// one that the cursor was made of has gone elsewhere.
+// TestCursorsKeepTheirPlace changes trials between two pages: of the unchanged ones, none is left
+// out and none appears twice, even if the trial from which the cursor was made has moved elsewhere.
 func TestCursorsKeepTheirPlace(t *testing.T) {
 	for _, by := range []string{"loss", "wall", "state", "word", "ended"} {
 		m, s := cursorSweep(t)
@@ -131,7 +134,7 @@ func TestCursorsKeepTheirPlace(t *testing.T) {
 			}
 			q.Set("after", last)
 			batch := &grid.Batch{Sweep: s.ID, Node: "n1"}
-			for _, index := range []int64{page[49], page[random.IntN(49)], before[random.IntN(len(before))]} { // the last one, one before, and any
+			for _, index := range []int64{page[49], page[random.IntN(49)], before[random.IntN(len(before))]} { // the last one, one before it, and any
 				changed[index] = true
 				batch.Events = append(batch.Events, grid.Event{
 					Kind: grid.Finished, Index: index, Attempt: 2, Run: fmt.Sprint("again", seq, index), Time: 2e15,
@@ -152,7 +155,8 @@ func TestCursorsKeepTheirPlace(t *testing.T) {
 	}
 }
 
-// TestCursorsOfLongTexts walks through a list in the order of texts that are too long for a cursor. One whose trial has another text by then is refused.
+// TestCursorsOfLongTexts walks through a list in the order of texts that are too long for a cursor.
+// A cursor whose trial has a different text by then is refused.
 func TestCursorsOfLongTexts(t *testing.T) {
 	long := strings.Repeat("x", 3000)
 	m, s := folded(t, spaceOf(t, 60), func(i int64) *grid.Result {
@@ -171,7 +175,7 @@ func TestCursorsOfLongTexts(t *testing.T) {
 		}
 	}
 	_, last := pageOf(t, m, s, url.Values{"sort": {"word"}}, 7)
-	last = last[:len(last)-8] + "01234567" // of another text
+	last = last[:len(last)-8] + "01234567" // of a different text
 	r := httptest.NewRequest("GET", "/?"+url.Values{"sort": {"word"}, "after": {last}}.Encode(), nil)
 	if err := r.ParseForm(); err != nil {
 		t.Fatal(err)
@@ -181,7 +185,8 @@ func TestCursorsOfLongTexts(t *testing.T) {
 	}
 }
 
-// TestCursorsAcrossExtensions extends the axis that a filtered list is sorted by between two pages: no trial is left out, and none comes twice.
+// TestCursorsAcrossExtensions extends the axis by which a filtered list is sorted, between two
+// pages: no trial is left out, and none appears twice.
 func TestCursorsAcrossExtensions(t *testing.T) {
 	for _, desc := range []string{"false", "true"} {
 		m, s := cursorSweep(t)
@@ -201,7 +206,7 @@ func TestCursorsAcrossExtensions(t *testing.T) {
 	}
 }
 
-// TestCursorsOfOthers: what is not a cursor, or one of another order, is refused.
+// TestCursorsOfOthers checks that invalid cursors and cursors of another order are refused.
 func TestCursorsOfOthers(t *testing.T) {
 	m, s := cursorSweep(t)
 	_, last := pageOf(t, m, s, url.Values{"sort": {"loss"}}, 10)
@@ -222,7 +227,8 @@ func TestCursorsOfOthers(t *testing.T) {
 	}
 }
 
-// TestCursorsOfTrialsWithoutRows walks through the lists of a sweep most of whose trials have had no event: each trial is listed once in every order.
+// TestCursorsOfTrialsWithoutRows walks through the lists of a sweep in which most trials have no
+// events: each trial is listed once in every order.
 func TestCursorsOfTrialsWithoutRows(t *testing.T) {
 	t.Parallel()
 	b := newSweepBench(t)

@@ -132,7 +132,7 @@ func (h *fileHandlers) copyArtifact(ctx context.Context, t *tar.Writer, name str
 	return copyTar(t, f, index)
 }
 
-// splitArtifact is the inverse of grid.TrialID.ArtifactName, less the sweep.
+// splitArtifact is the inverse of grid.TrialID.ArtifactName, without the sweep.
 func splitArtifact(name string) (index int64, run string, ok bool) {
 	parts := strings.SplitN(name, "/", 3)
 	if len(parts) != 3 {

@@ -23,7 +23,8 @@ import (
 	"mlfnode/node/master"
 )
 
-// TestRunFilesAreTheNodesOwn has a node put what runs have left: its own runs' of trials that there are, and no others.
+// TestRunFilesAreTheNodesOwn lets a node store the files that runs have left: those of its own runs
+// of existing trials are accepted, and no others.
 func TestRunFilesAreTheNodesOwn(t *testing.T) {
 	log := testLog(t)
 	server, err := jetstream.Start(jetstream.Config{Dir: t.TempDir(), Logger: log})
@@ -102,8 +103,8 @@ func TestRunFilesAreTheNodesOwn(t *testing.T) {
 	}
 }
 
-// TestArtifactsOfManyTrials fetches the files of more trials than are looked up together, stored in another order and beside those of
-// runs that do not count: each comes once.
+// TestArtifactsOfManyTrials fetches the files of more trials than are looked up together, stored in
+// another order and beside those of runs that do not count: each appears once.
 func TestArtifactsOfManyTrials(t *testing.T) {
 	b := newSweepBench(t)
 	count := jetstream.ObjectPage + 50

@@ -17,11 +17,11 @@ const (
 	rateSteps = 60
 	// rateSweeps bounds the sweeps that are counted, the newest first.
 	rateSweeps = 32
-	// rateAge is the minimum age at which the count is made again: it reads a column of each sweep.
+	// rateAge is the minimum age at which the count is repeated: it reads a column of each sweep.
 	rateAge = 10 * time.Second
 )
 
-// rate answers with how many trials ended in each minute of the last hour.
+// rate answers with the number of trials that ended in each minute of the last hour.
 func (h *chartHandlers) rate(w http.ResponseWriter, r *http.Request) {
 	version := fmt.Sprint(h.history.Applied(), time.Now().Unix()/int64(rateStep/time.Second))
 	a, err := h.charts.cache.get(r.Context(), "rate", version, rateAge, func() (any, error) { return h.countRate(r.Context(), time.Now()) })

@@ -7,12 +7,13 @@ import (
 	"mlfnode/grid"
 )
 
-// TestRate counts trials of two sweeps by the minute in which they ended: those of the last hour alone.
+// TestRate counts the trials of two sweeps by the minute in which they ended, those of the last
+// hour only.
 func TestRate(t *testing.T) {
 	t.Parallel()
 	b := newSweepBench(t)
 	now := time.Now().Truncate(time.Minute).Add(30 * time.Second)
-	const lost = 5 * time.Minute // nobody told how long it ran
+	const lost = 5 * time.Minute // its duration is unknown
 	ids := []grid.SweepID{b.submit(t, "p", "x", 10, 4), b.submit(t, "q", "x", 3, 1)}
 	seq := uint64(0)
 	for n, e := range []struct {
@@ -38,7 +39,7 @@ func TestRate(t *testing.T) {
 	limit := time.After(time.Minute)
 	for b.cfg.History.Applied() < seq {
 		select {
-		case <-time.After(10 * time.Millisecond): // the loop follows after the store
+		case <-time.After(10 * time.Millisecond): // the loop lags behind the store
 		case <-limit:
 			t.Fatal("the events are not seen")
 		}

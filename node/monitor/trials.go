@@ -161,9 +161,9 @@ type listing struct {
 	skip   int64 // how many to pass over first
 	emit   func(*grid.Trial) error
 
-	parameter      string // the key to sort by instead of q.Sort; empty for none
-	sorted         string // what was asked to sort by
-	order          string // names the order, in cursors
+	parameter      string // the parameter to sort by instead of q.Sort; empty for none
+	sorted         string // the requested sort key
+	order          string // identifies the order in cursors
 	after          *trialCursor
 	last           *grid.Trial // that was emitted
 	lastUnrecorded int64       // the index of the last trial without a row; -1 for none yet
@@ -171,7 +171,7 @@ type listing struct {
 	filtered bool    // the trials are those in selected, in this order
 	selected []int64 // indexes
 	places   func(n int) history.Cursor
-	matched  int64 // trials that the filter selects
+	matched  int64 // the number of trials that the filter selects
 }
 
 func (l *listing) run(ctx context.Context) error {
@@ -220,7 +220,7 @@ func (l *listing) known() []grid.State {
 	return l.q.States
 }
 
-// byIndex merges rows and gaps by index; the offset is an index then.
+// byIndex merges rows and gaps by index; in this order the offset is an index.
 func (l *listing) byIndex(ctx context.Context) error {
 	next := l.skip + l.firstIndex()
 	l.skip = 0
@@ -239,10 +239,10 @@ func (l *listing) byIndex(ctx context.Context) error {
 	return l.fill(&next, l.sweep.Space.Count())
 }
 
-// byIndexFiltered is byIndex with a filter.
+// byIndexFiltered is like byIndex, with a filter.
 func (l *listing) byIndexFiltered(ctx context.Context) error {
 	rows, next := l.trials.history.Known(l.sweep.ID), l.firstIndex()
-	if l.skip >= farSkip && rows.Count() <= chartTrials { // else their states take too much memory
+	if l.skip >= farSkip && rows.Count() <= chartTrials { // otherwise their states take too much memory
 		if err := l.skipRecorded(ctx, rows, &next); err != nil {
 			return err
 		}
@@ -370,7 +370,7 @@ func (l *listing) listUnrecorded(context.Context) error {
 
 func (l *listing) emitOrSkip(t *grid.Trial) error {
 	if t.Index >= l.sweep.Space.Count() {
-		return nil // an event that an earlier version has taken in, about no trial of this sweep
+		return nil // an event that an earlier version has accepted, for a trial that this sweep does not have
 	}
 	if l.skip > 0 {
 		l.skip--
@@ -391,7 +391,7 @@ func stateOf(t *grid.Trial) grid.State {
 func apiTrial(s *grid.Sweep, t *grid.Trial) *api.Trial {
 	params, err := s.Space.At(t.Index)
 	if err != nil {
-		params = space.Params{} // a trial is listed also where its sweep's record contradicts itself
+		params = space.Params{} // a trial is listed even if its sweep's record is inconsistent
 	}
 	v := &api.Trial{
 		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: stateOf(t),
@@ -410,14 +410,14 @@ func apiTrial(s *grid.Sweep, t *grid.Trial) *api.Trial {
 	}
 	v.Usage.Wall = elapsed(v.Usage.Wall, t.Result.Started, t.Ended, v.State == grid.Running)
 	if len(s.Updates) > 0 && t.Attempt > t.Floor {
-		v.Bundle = shortDigest(s.BundleAt(t.Index, t.Retried)) // both times are of the master's clock
+		v.Bundle = shortDigest(s.BundleAt(t.Index, t.Retried)) // both times are from the master's clock
 	} else if len(s.Updates) > 0 && t.Attempt > 0 {
 		v.Bundle = shortDigest(s.BundleAt(t.Index, t.Result.Started))
 	}
 	return v
 }
 
-// elapsed returns how long an attempt has run in seconds, also if it is still running or if its end
+// elapsed returns how long an attempt has run, in seconds, even if it is still running or its end
 // was not observed.
 func elapsed(wall float64, started, ended int64, running bool) float64 {
 	if running {

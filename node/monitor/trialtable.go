@@ -54,7 +54,7 @@ func (h *trialHandlers) table(w http.ResponseWriter, r *http.Request, l *listing
 	for i, c := range columns {
 		table.Columns[i] = api.Column{Name: c.name, Values: []any{}}
 	}
-	l.left = limit + 1 // one more tells whether there is another page
+	l.left = limit + 1 // one extra trial shows whether there is another page
 	last := ""         // the cursor of the last trial of the page
 	err = l.each(r.Context(), func(v *api.Trial) error {
 		if int64(table.Count) == limit {

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// unauthenticatedConns are the connections on which no token has been shown yet. There are at most
-// limit of them: a new one beyond that closes the oldest. So clients without a token that hold
+// unauthenticatedConns is the set of connections that have not yet presented a token. There are at
+// most limit of them: a new one beyond that closes the oldest. So clients without a token that hold
 // connections open cannot keep out clients with one.
 type unauthenticatedConns struct {
 	limit int
@@ -58,8 +58,8 @@ func (s *unauthenticatedConns) connOpened(conn net.Conn) *unauthenticatedConn {
 	return n
 }
 
-// add lists a connection. If there is one too many, it removes the oldest from the list and returns
-// it.
+// add lists a connection. If there is one too many, add removes the oldest from the list and
+// returns it.
 func (s *unauthenticatedConns) add(conn net.Conn) (n *unauthenticatedConn, oldest net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,7 +75,7 @@ func (s *unauthenticatedConns) add(conn net.Conn) (n *unauthenticatedConn, oldes
 }
 
 // closeAbruptly closes a connection without TLS's close_notify: writing that to a peer that does
-// not read takes seconds, during which the server would accept no connection.
+// not read takes seconds, during which the server would accept no connections.
 func closeAbruptly(conn net.Conn) {
 	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = c.NetConn()
@@ -100,7 +100,7 @@ func (s *unauthenticatedConns) removeLocked(n *unauthenticatedConn) {
 	n.element = nil
 }
 
-// authenticated reports that a valid token was shown on the connection.
+// authenticated records that a valid token was presented on the connection.
 func (n *unauthenticatedConn) authenticated() {
 	if n == nil {
 		return

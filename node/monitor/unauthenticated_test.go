@@ -19,7 +19,7 @@ import (
 	"mlfnode/node/master"
 )
 
-// front is a master's API on a port, with the token of an operator.
+// front is a master's API on a port, with an operator's token.
 type front struct {
 	*Monitor
 	address string
@@ -60,7 +60,7 @@ func newFront(t *testing.T, edit func(*Monitor)) *front {
 	return &front{Monitor: m, address: l.Addr().String(), token: token.Bearer()}
 }
 
-// get asks with the operator's token, on a connection of its own.
+// get sends a request with the operator's token, on a connection of its own.
 func (f *front) get(t *testing.T, path string) (int, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.address+api.Prefix+path, nil)
@@ -76,7 +76,7 @@ func (f *front) get(t *testing.T, path string) (int, error) {
 	return resp.StatusCode, resp.Body.Close()
 }
 
-// halves are requests of which the rest never comes, by what they are.
+// halves are requests that are never completed, by description.
 func halves() map[string]string {
 	part := func(line, headers string) string {
 		return line + " HTTP/1.1\r\nHost: x\r\n" + headers
@@ -94,12 +94,12 @@ func halves() map[string]string {
 	}
 }
 
-// TestHalfSentRequestsEnd sends parts of requests and waits: each connection ends.
+// TestHalfSentRequestsEnd sends incomplete requests and waits: each connection ends.
 func TestHalfSentRequestsEnd(t *testing.T) {
 	f := newFront(t, func(m *Monitor) { m.guard.requestTimeout = 100 * time.Millisecond })
 	for name, text := range halves() {
 		if name == "nothing at all" || name == "half a header" || name == "an answer that is not taken" {
-			continue // the server's own bounds, which tests of net/http hold; and the bound of connections, see below
+			continue // the server's own limits, which net/http tests, and the limit of connections, which is tested below
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -125,8 +125,8 @@ func knock(t *testing.T, address, text string) net.Conn {
 	return conn
 }
 
-// TestStrangersAreBounded opens many more connections without a token than may stay: the oldest end, whatever they have sent, and
-// an operator is served meanwhile.
+// TestStrangersAreBounded opens many more connections without a token than are allowed: the oldest
+// end, whatever they have sent, and an operator is served in the meantime.
 func TestStrangersAreBounded(t *testing.T) {
 	f := newFront(t, func(m *Monitor) { m.unauthenticated = newUnauthenticatedConns(16) })
 	known := knock(t, f.address, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.Prefix+api.PathSweeps, f.token))
@@ -148,7 +148,7 @@ func TestStrangersAreBounded(t *testing.T) {
 			t.Fatal("an old connection of a stranger is still open")
 		}
 	}
-	// One that has shown a token is not a stranger, however long it is silent.
+	// A connection that has presented a token is not limited, however long it is silent.
 	if _, err := fmt.Fprintf(known, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.Prefix+api.PathSweeps, f.token); err != nil {
 		t.Error(err)
 	}
@@ -158,9 +158,10 @@ func TestStrangersAreBounded(t *testing.T) {
 	}
 }
 
-// TestDigestsAreChecked asks for bundles by names that are not digests: nothing is looked up, and the store goes on.
+// TestDigestsAreChecked requests bundles by names that are not digests: nothing is looked up, and
+// the store continues.
 func TestDigestsAreChecked(t *testing.T) {
-	f := newFront(t, nil) // without a store: to look anything up would panic
+	f := newFront(t, nil) // there is no store: any lookup would panic
 	for _, name := range []string{"x", "%2e%2e%2fx", "ABCDEF", fmt.Sprintf("%064d", 0) + "0", fmt.Sprintf("%063dA", 0), fmt.Sprintf("%063dg", 0), fmt.Sprintf("%04080d", 0)} {
 		for method, want := range map[string]int{http.MethodHead: http.StatusNotFound, http.MethodPut: http.StatusBadRequest} {
 			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+f.address+api.Prefix+api.PathBundles+name, http.NoBody)
@@ -180,7 +181,8 @@ func TestDigestsAreChecked(t *testing.T) {
 	}
 }
 
-// silent is a TLS connection to a peer that reads nothing: its Close waits for the peer to take the farewell.
+// silent is a TLS connection to a peer that reads nothing: its Close waits for the peer to read the
+// close_notify.
 type silent struct {
 	net.Conn
 	raw net.Conn
@@ -189,7 +191,7 @@ type silent struct {
 func (c silent) NetConn() net.Conn { return c.raw }
 func (c silent) Close() error      { select {} }
 
-// leaver is a connection that tells of its end before Close returns, as the server's do.
+// leaver is a connection that reports its end before Close returns, as the server's connections do.
 type leaver struct {
 	net.Conn
 	s      *unauthenticatedConns
@@ -202,8 +204,8 @@ func (c leaver) Close() error {
 	return nil
 }
 
-// TestCutIsNotWaitedFor ends connections that take their time for it, and ones that report their end at once: the next stranger
-// enters all the same, and the lock is free meanwhile.
+// TestCutIsNotWaitedFor ends connections that take their time to close, and ones that report their
+// end at once: the next stranger enters all the same, and the lock is free in the meantime.
 func TestCutIsNotWaitedFor(t *testing.T) {
 	s := newUnauthenticatedConns(1)
 	first := leaver{s: s, closed: make(chan struct{})}
@@ -220,7 +222,8 @@ func TestCutIsNotWaitedFor(t *testing.T) {
 
 func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
-// TestRenewWithoutACertificate asks for a new certificate as nobody who has one, as through the owner's socket.
+// TestRenewWithoutACertificate requests a new certificate as a client that has none, as through the
+// owner's socket.
 func TestRenewWithoutACertificate(t *testing.T) {
 	f := newFront(t, nil)
 	var refusal *api.Error
