@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits returns the resource limits that a node on this host can enforce, for Host.Limits: those whose
-// cgroup controllers exist, in a cgroup where the node may create children. The node runs as the
-// service, if there is one, and otherwise in this process's cgroup.
+// Limits returns the resource limits that a node on this host can enforce, for Host.Limits: those
+// whose cgroup controllers exist, in a cgroup where the node may create children. The node runs as
+// the service, if there is one, and otherwise in this process's cgroup.
 func Limits(s *Service) string {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -58,8 +58,9 @@ func hasMemory(dir string) bool {
 	return slices.Contains(strings.Fields(string(b)), "memory")
 }
 
-// canLimitChildren reports whether the children of a v2 cgroup can have memory limits: the controller
-// is enabled for them, or the cgroup contains only this process, which can move, or it is the root.
+// canLimitChildren reports whether the children of a v2 cgroup can have memory limits: the
+// controller is enabled for them, or the cgroup contains only this process, which can move, or it
+// is the root.
 func canLimitChildren(dir string) bool {
 	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
 	if slices.Contains(strings.Fields(string(b)), "memory") {

@@ -11,12 +11,12 @@ import (
 // Containers describes this host's container engine. The zero value skips its checks.
 type Containers struct {
 	Engine  string // its name, version and socket
-	Problem string // why no engine answers, or none may be asked
+	Problem string // why no engine answers, or why none may be queried
 
 	Podman       bool
 	Version      string // of Docker, or of Podman
 	Rootless     bool
-	Limits       bool   // the memory of containers is bounded
+	Limits       bool   // the memory of containers can be limited
 	Seccomp      bool   // a filter of system calls is in force
 	CgroupDriver string // systemd or cgroupfs
 	Root         string // folder of images
@@ -28,7 +28,7 @@ type Containers struct {
 	Toolkit    bool     // the runtime of nvidia-container-toolkit is registered
 }
 
-// maxImageDiskUse is how much of the disk of the images may be in use, in percent.
+// maxImageDiskUse is the maximum use of the disk with the images, in percent.
 const maxImageDiskUse = 80
 
 // checkContainers checks whether tasks with an image can run here, and whether they can use GPUs.

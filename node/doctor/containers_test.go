@@ -15,7 +15,7 @@ func TestContainers(t *testing.T) {
 	tests := map[string]struct {
 		c     Containers
 		gpus  GPUs
-		name  string // of the finding; "" for the first
+		name  string // of the finding; "" means the first
 		state State
 		cause string
 		cure  string
@@ -45,7 +45,7 @@ func TestContainers(t *testing.T) {
 					continue
 				}
 				if tt.state == "" {
-					tt.state, tt.cure = f.State, f.Cure // it depends on this machine
+					tt.state, tt.cure = f.State, f.Cure // it depends on the machine
 				}
 				want(t, f, tt.state, tt.cause, tt.cure)
 				return

@@ -1,5 +1,5 @@
-// Package doctor checks whether a host is fit to be a node of a cluster. Each finding names what was
-// found and what to do about it.
+// Package doctor checks whether a host is fit to be a node of a cluster. Each finding names what
+// was found and what to do about it.
 //
 // The package checks the host itself and the master's ports directly, with real files and sockets.
 // What only other parts of mlfnode know, such as the enforced limits or the master's answers, its
@@ -56,8 +56,8 @@ type Service struct {
 	Linger    bool // the user's services run without a login
 }
 
-// Host describes the host to check. The checks that need a field which is zero are skipped, or use a
-// default.
+// Host describes the host to check. The checks that need a field which is zero are skipped, or use
+// a default.
 type Host struct {
 	StateDir  string
 	Node      grid.NodeID

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// want checks a finding; a bad one has a cure.
+// want checks a finding; a bad one must have a cure.
 func want(t *testing.T, got Finding, state State, cause, cure string) {
 	t.Helper()
 	if got.State != state || !strings.Contains(got.Cause, cause) || !strings.Contains(got.Cure, cure) {
@@ -113,8 +113,8 @@ func TestPorts(t *testing.T) {
 	want(t, h.checkPorts()[1], Bad, me, "ports.gossip")
 }
 
-// TestCheckLeavesPortsFree listens on ports while they are checked without a pause, like a node that
-// starts at that moment.
+// TestCheckLeavesPortsFree listens on ports, as a node does when it starts, while they are being
+// checked continuously.
 func TestCheckLeavesPortsFree(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -133,7 +133,7 @@ func TestCheckLeavesPortsFree(t *testing.T) {
 					case <-stop:
 						return
 					default:
-						_ = h.tryPort(port{network: network, number: number}) // what it says changes all the time
+						_ = h.tryPort(port{network: network, number: number}) // the result changes all the time
 					}
 				}
 			})
@@ -235,7 +235,8 @@ func TestLimitsUnder(t *testing.T) {
 	}
 }
 
-// TestCheck examines this host as the worker of a master that answers, and wants one finding of each kind.
+// TestCheck examines this host as the worker of a master that answers, and expects one finding of
+// each kind.
 func TestCheck(t *testing.T) {
 	h := serving(t)
 	h.StateDir, h.Version, h.Limits, h.Service = t.TempDir(), "v1.2.3", "memory", &Service{Systemd: true, Installed: true, Active: true}

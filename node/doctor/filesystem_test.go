@@ -17,7 +17,8 @@ const mounts = `22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 38 22 0:37 /
 `
 
-// TestFileSystem names what the state folder is on, and whether other machines see its locks.
+// TestFileSystem checks that the file system of the state folder is named, and whether other
+// machines see its locks.
 func TestFileSystem(t *testing.T) {
 	for _, c := range []struct {
 		dir   string

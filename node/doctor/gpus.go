@@ -110,8 +110,8 @@ func pciGPUs(root string) int {
 	return n
 }
 
-// isRunning reports whether a program runs whose name has this prefix. The kernel keeps the first 15
-// bytes of a name.
+// isRunning reports whether a program runs whose name has this prefix. The kernel keeps the first
+// 15 bytes of a name.
 func isRunning(root, prefix string) bool {
 	names, _ := filepath.Glob(filepath.Join(root, "proc/[0-9]*/comm")) // the pattern is well-formed
 	for _, path := range names {

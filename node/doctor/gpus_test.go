@@ -18,7 +18,7 @@ func TestGPUs(t *testing.T) {
 		gpus  GPUs
 		files map[string]string
 		state State
-		want  string // in the finding that is not OK, or in the last
+		want  string // in the finding that is not OK, or in the last one
 	}{
 		"no driver":       {GPUs{}, nil, OK, "no NVIDIA driver"},
 		"a GPU alone":     {GPUs{}, map[string]string{"sys/bus/pci/devices/a/vendor": "0x10de\n", "sys/bus/pci/devices/a/class": "0x030200\n"}, Warn, "1 of its GPUs"},

@@ -109,7 +109,7 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 // errSilent is the error of a port that accepts connections and sends nothing.
 var errSilent = errors.New("silent")
 
-// handshake makes a TLS connection. It sends nothing that is secret.
+// handshake makes a TLS connection. It sends nothing secret.
 func (h Host) handshake(ctx context.Context, address string) error {
 	raw, err := dial(ctx, "tcp", address)
 	if err != nil {
@@ -119,13 +119,13 @@ func (h Host) handshake(ctx context.Context, address string) error {
 	if err := raw.SetDeadline(time.Now().Add(checkTimeout)); err != nil {
 		return err
 	}
-	// Names are not verified, because certificates contain the names of nodes, not of hosts. The chain
-	// is verified if this host has the cluster's CA.
+	// Names are not verified, because certificates contain the names of nodes, not of hosts. The
+	// chain is verified if this host has the cluster's CA.
 	c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, VerifyConnection: h.verify})
 	err = c.HandshakeContext(ctx)
 	var alert *net.OpError
 	switch timeout := net.Error(nil); {
-	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls marks an alert of the other side in no better way
+	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls does not mark an alert from the peer in any better way
 		return nil // it speaks TLS and requires a client certificate
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return errSilent
@@ -181,8 +181,8 @@ func openPort(port, network string) string {
 // refusalTimeout is how long sendDatagram waits for a refusal.
 const refusalTimeout = 500 * time.Millisecond
 
-// sendDatagram sends a datagram that no node takes for gossip, and returns an error if it is refused.
-// No answer is the best possible result.
+// sendDatagram sends a datagram that no node mistakes for gossip, and returns an error if it is
+// refused. No answer is the best possible result.
 func sendDatagram(ctx context.Context, address string) error {
 	c, err := dial(ctx, "udp", address)
 	if err != nil {
@@ -210,7 +210,8 @@ func judgeDatagram(address string, err error) Finding {
 	return fine("master's gossip, udp", address+" does not refuse datagrams")
 }
 
-// ErrSameHost is what Host.DialBack returns if the master runs on this host, so that nothing is tried.
+// ErrSameHost is returned by Host.DialBack if the master runs on this host, so that nothing is
+// tried.
 var ErrSameHost = errors.New("the master is on this host")
 
 // checkDialBack makes the master connect to this host.

@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// serving gives a host whose master answers on all ports of this machine.
+// serving returns a host whose master answers on all ports of this machine.
 func serving(t *testing.T) Host {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -33,7 +33,7 @@ func serving(t *testing.T) Host {
 	return Host{Seed: "127.0.0.1", Ports: Ports{API: api, NATS: api, Gossip: gossip}, Roots: roots}
 }
 
-// listenPort serves connections with fn and gives the port.
+// listenPort serves connections with fn and returns the port.
 func listenPort(t *testing.T, fn func(net.Conn)) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -94,7 +94,8 @@ func TestReachNoTLS(t *testing.T) {
 	want(t, h.checkMasterPorts(t.Context())[0], Bad, "not with TLS", "ss -ltnp")
 }
 
-// TestReachWantsCertificate has a port that shows itself only to those with a certificate, as NATS does.
+// TestReachWantsCertificate connects to a port that responds only to clients with a certificate, as
+// NATS does.
 func TestReachWantsCertificate(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())
 	s.Config.ErrorLog = log.New(t.Output(), "", 0)
@@ -108,7 +109,8 @@ func TestReachWantsCertificate(t *testing.T) {
 
 const inside = "MLF_TEST_INSIDE_NAMESPACE"
 
-// TestReachSilence tries addresses that answer nothing, in a network namespace that has a way to nowhere.
+// TestReachSilence tries addresses that do not answer, in a network namespace whose route leads
+// nowhere.
 func TestReachSilence(t *testing.T) {
 	if os.Getenv(inside) == "" {
 		outside(t)

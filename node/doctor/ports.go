@@ -28,8 +28,8 @@ type TakenPort struct {
 	Finding
 }
 
-// TakenPorts lists the ports that a node with the settings of h could not listen on now. They include
-// those of a node that runs.
+// TakenPorts lists the ports that a node with the settings of h could not listen on now. They
+// include those of a running node.
 func TakenPorts(h Host) []TakenPort {
 	h.Running = false
 	var taken []TakenPort
@@ -60,8 +60,8 @@ func (h Host) checkPorts() []Finding {
 	return found
 }
 
-// tryPort returns the error of an attempt to listen on a port. It does not listen, because a node that
-// starts at this moment must find its ports free.
+// tryPort returns the error of an attempt to listen on a port. It does not listen, because a node
+// that starts at this moment must find its ports free.
 func (h Host) tryPort(p port) error {
 	if p.network == "udp" {
 		if _, taken := listeningSocket(p.network, h.Bind, p.number); taken {
@@ -84,8 +84,8 @@ func (h Host) tryPort(p port) error {
 	return err
 }
 
-// bindTCP binds a port as a listener would, without listening. With SO_REUSEADDR (socket(7)) the kernel
-// still lets a listener bind the port, and refuses bindTCP if there is a listener.
+// bindTCP binds a port as a listener would, without listening. With SO_REUSEADDR (socket(7)) the
+// kernel still lets a listener bind the port, and refuses bindTCP if there is a listener.
 func bindTCP(ip net.IP, port int) error {
 	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: [16]byte(ip.To16())})
 	if v4 := ip.To4(); v4 != nil {
@@ -172,9 +172,9 @@ func socketInode(table, network, bind string, number int) string {
 	return ""
 }
 
-// conflicts reports whether a socket on an address such as `0100007F:1CFE` keeps others from listening
-// on the address bind. Programs can share a port on different IPv4 addresses; every IPv6 socket counts
-// as a conflict.
+// conflicts reports whether a socket on an address such as `0100007F:1CFE` keeps others from
+// listening on the address bind. Programs can share a port on different IPv4 addresses; every IPv6
+// socket counts as a conflict.
 func conflicts(local, bind string) bool {
 	ip := net.ParseIP(bind).To4()
 	host, _, _ := strings.Cut(local, ":")

@@ -30,7 +30,7 @@ type Level struct {
 	Points int64  `json:"points"` // trials of the sweep that have it
 }
 
-// axis is an Axis with what computing needs.
+// axis is an Axis with the data that the computations need.
 type axis struct {
 	Axis
 	place int // in the space
@@ -85,13 +85,15 @@ func (a *axis) levelsOf(dest []uint8, positions []int64) {
 	}
 }
 
-// exactPoints is how many points of a space with exclude expressions are counted, and sampledPoints how many are looked at of a larger one.
+// exactPoints bounds the points that are counted in a space with exclude expressions; of a larger
+// space, sampledPoints are examined.
 const (
 	exactPoints   = 1 << 18
 	sampledPoints = 1 << 14
 )
 
-// points counts the trials that have each level; of a large space with points taken out it estimates.
+// points counts the trials that have each level; for a large space with excluded points it returns
+// an estimate.
 func (a *axis) points(s space.Space) {
 	for _, p := range s.Products() {
 		if !p.Whole {
@@ -117,8 +119,8 @@ func (a *axis) sample(s space.Space, p space.Product) {
 	}
 }
 
-// eachPoint calls fn for the points of a part of a space, or for blocks of them spread evenly when there are many, and returns how many
-// points each of those stands for.
+// eachPoint calls fn for the points of a part of a space or, if there are many, for evenly spread
+// blocks of them, and returns how many points each of those stands for.
 func eachPoint(s space.Space, p space.Product, fn func(at [][]int64, i int)) (weight float64) {
 	at := make([][]int64, len(p.Lo))
 	for k := range at {
@@ -129,11 +131,11 @@ func eachPoint(s space.Space, p space.Product, fn func(at [][]int64, i int)) (we
 		step = p.Count / (sampledPoints / BlockTrials)
 	}
 	seen := int64(0)
-	for from := int64(0); from >= 0 && from < p.Count; from += step { // it is negative where it overflows
+	for from := int64(0); from >= 0 && from < p.Count; from += step { // it is negative after an overflow
 		lo := p.Start + from
 		hi := lo + min(BlockTrials, p.Count-from)
 		if s.Positions(lo, hi, at) != nil {
-			return 0 // its record contradicts itself, which other readers report
+			return 0 // the record is inconsistent, which other readers report
 		}
 		for i := range int(hi - lo) {
 			fn(at, i)
@@ -164,7 +166,8 @@ func number(v space.Value) Number {
 	return Number(f)
 }
 
-// scale guesses how an axis is drawn: by the ratios of its values when they span more than a factor of 20 and lie more evenly so.
+// scale guesses how to draw an axis: on a logarithmic scale if its values span more than a factor
+// of 20 and are spread more evenly that way.
 func scale(levels []Level) string {
 	values := make([]float64, len(levels))
 	for l := range levels {
@@ -190,7 +193,7 @@ func scale(levels []Level) string {
 	return "linear"
 }
 
-// axisOf finds the axis of a key. It is an *Error when the view has none.
+// axisOf finds the axis of a key. It returns an *Error if the view has none.
 func (v *View) axisOf(key string) (int, error) {
 	if a := v.axis(key); a >= 0 {
 		return a, nil
@@ -215,7 +218,7 @@ func (v *View) keys() string {
 	return text
 }
 
-// Error says what is wrong with a request, and what to do.
+// Error describes what is wrong with a request, and what to do about it.
 type Error struct{ Msg, Hint string }
 
 func (e *Error) Error() string { return e.Msg }

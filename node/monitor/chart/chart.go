@@ -1,8 +1,10 @@
-// Package chart computes the answers behind the charts of a sweep. It is pure: it takes columns of values, one entry for each trial
-// in the order of index, and knows the parameters of a trial since they are arithmetic on its index. So every chart is one or a few
-// passes over columns of small numbers, and a page gets sums, histograms and the best trials, never all rows.
+// Package chart computes the answers behind the charts of a sweep. It is pure: it takes columns of
+// values, one entry for each trial in the order of index, and derives the parameters of a trial
+// arithmetically from its index. So every chart is one or a few passes over columns of small
+// numbers, and a page gets sums, histograms and the best trials, never all rows.
 //
-// Data is what is known of a sweep. New selects trials of it by a Where, which gives a View; the charts are methods of the View.
+// Data is what is known of a sweep. New selects trials of it by a Where and returns a View; the
+// charts are methods of the View.
 package chart
 
 import (
@@ -17,29 +19,30 @@ import (
 	"mlfnode/node/parallel"
 )
 
-// BlockTrials is how many neighbouring trials a block of Data has.
+// BlockTrials is the number of consecutive trials in a block of Data.
 const BlockTrials = 512
 
-// Data is what is known of the trials of a sweep, by column. Each column has BlockTrials entries for each block.
+// Data is what is known of the trials of a sweep, in columns. Each column has BlockTrials entries
+// for each block.
 type Data struct {
 	Space    space.Space
-	Order    grid.Order // in which trials begin
+	Order    grid.Order // in which trials start
 	Blocks   []int64    // the first index of each block, ascending
-	Stride   int        // of so many blocks one is here; 0 and 1 are all
+	Stride   int        // one block in this many is included; with 0 and 1, all are
 	Done     int64      // terminal trials of the whole sweep
-	State    []uint8    // a place in grid.States, from 1; 0 for a trial of which nothing is known
-	Class    []uint8    // a place in Classes, from 1; 0 for none
+	State    []uint8    // an index in grid.States, from 1; 0 for a trial of which nothing is known
+	Class    []uint8    // an index in Classes, from 1; 0 for none
 	Cause    []uint8    // the ID of one of Causes, or 0
 	Node     []uint16
 	Started  []float32 // seconds since Base; NaN for none
 	Ended    []float32 // seconds since Base; NaN while the trial has not ended
-	Wall     []float32 // seconds, as far as its node told; NaN while the trial has not ended
-	Value    []float32 // what the charts are about; NaN for none
+	Wall     []float32 // seconds, as reported by the node; NaN while the trial has not ended
+	Value    []float32 // that the charts show; NaN for none
 	Name     string    // of the value
 	Maximize bool      // greater values are better
 	Metrics  map[string][]float32
 
-	// With Stride over 1, the trials that run now, and all that have ended since RecentFrom.
+	// If Stride exceeds 1: the trials that are running, and all that have ended since RecentFrom.
 	Recent     []Run
 	RecentFrom float64 // seconds since Base
 
@@ -50,19 +53,19 @@ type Data struct {
 	Causes  []Cause
 }
 
-// Run is when a trial ran, in seconds since Data.Base.
+// Run is the time span in which a trial ran, in seconds since Data.Base.
 type Run struct {
 	Index      int64
 	Start, End float64
 	Running    bool // End is now
 }
 
-// Cause is a group of failures that are alike.
+// Cause is a group of similar failures.
 type Cause struct {
 	ID        uint8
 	Class     grid.Class
 	Signature string
-	Attempts  int64 // that failed so, also of trials that ran again
+	Attempts  int64 // that failed this way, including those of trials that ran again
 	Trial     int64 // an example
 }
 
@@ -82,15 +85,16 @@ func (d *Data) index(row int32) int64 {
 	return d.Blocks[row/BlockTrials] + int64(row%BlockTrials)
 }
 
-// row finds a trial; false when nothing of it is here.
+// row finds the row of a trial; false if the data does not include it.
 func (d *Data) row(index int64) (int32, bool) {
 	at, ok := slices.BinarySearch(d.Blocks, index&^(BlockTrials-1))
 	row := int32(at*BlockTrials) + int32(index&(BlockTrials-1))
 	return row, ok && d.State[row] != 0
 }
 
-// results returns the values of trials that have ended: what others have reported so far is not their result. An infinite value is worse
-// than all finite ones, whichever end of the numbers it is at: one that would be the best stands for none.
+// results returns the values of trials that have ended: what others have reported so far is not
+// their result. An infinite value ranks below all finite ones, whatever its sign: an infinite value
+// that would be the best is treated as missing.
 func (d *Data) results() []float32 {
 	values := make([]float32, len(d.Value))
 	for r, f := range d.Value {
@@ -102,7 +106,7 @@ func (d *Data) results() []float32 {
 	return values
 }
 
-// Head is what every answer about a selection says.
+// Head is the part that all answers about a selection share.
 type Head struct {
 	Value    string `json:"value"`            // what the chart is about
 	Goal     string `json:"goal"`             // maximize or minimize
@@ -114,7 +118,7 @@ type Head struct {
 	Sentence string `json:"sentence"`
 }
 
-// Part is one part of a filter, with the number of trials that it selects alone.
+// Part is one part of a filter, with the number of trials that it selects on its own.
 type Part struct {
 	Part  string `json:"part"`
 	Count int64  `json:"count"`
@@ -123,23 +127,23 @@ type Part struct {
 // View is a selection of trials.
 type View struct {
 	d      *Data
-	from   *View      // that it was selected from; nil for all trials
+	from   *View      // the view that it was selected from; nil for all trials
 	axes   []*axis    // those with more than one value
 	hidden []string   // the keys of the others
 	levels [][]uint8  // by axis, of every row
-	long   [][]uint16 // by axis, positions of every row; nil where a level is one, and where they are too many
+	long   [][]uint16 // by axis, the position of every row; nil if each level has one position, or if there are too many
 	rows   []int32    // that are selected
 	value  []float32  // of the trials that have ended, see results
 	known  int64
 	parts  []Part
 
-	sorting, ranking sync.Once // a view that is kept has several users
+	sorting, ranking sync.Once // a cached view has several users
 	sorted           []int32   // rows with a value, see order
 	values           []float32 // of these
 	ranked           []float32 // see ranks
 }
 
-// New selects the trials of d that w lets through.
+// New selects the trials of d that match w.
 func New(d *Data, w Where) (*View, error) {
 	v, err := all(d)
 	if err != nil {
@@ -181,7 +185,7 @@ func all(d *Data) (*View, error) {
 	v.rows = make([]int32, 0, n)
 	count := d.Space.Count()
 	for row, state := range d.State {
-		if state != 0 && d.index(int32(row)) < count { // the sweep may have been extended meanwhile
+		if state != 0 && d.index(int32(row)) < count { // the sweep may have been extended in the meantime
 			v.rows = append(v.rows, int32(row))
 		}
 	}
@@ -190,13 +194,14 @@ func all(d *Data) (*View, error) {
 }
 
 const (
-	// leastBlocks and leastRows are how many blocks and rows a part of a loop has at least that is divided.
+	// leastBlocks and leastRows are the minimum numbers of blocks and rows in each part when a loop
+	// is divided.
 	leastBlocks = 128
 	leastRows   = leastBlocks * BlockTrials
 )
 
-// eachBlock calls fn with the first row of each block, and with the positions of its trials on the axes of the space, for several blocks at
-// one time.
+// eachBlock calls fn with the first row of each block and with the positions of its trials on the
+// axes of the space. It processes several blocks concurrently.
 func (d *Data) eachBlock(fn func(from int, at [][]int64)) error {
 	parts := parallel.Split(len(d.Blocks), leastBlocks)
 	errs := make([]error, len(parts))
@@ -214,7 +219,8 @@ func (d *Data) eachBlock(fn func(from int, at [][]int64)) error {
 	return cmp.Or(errs...)
 }
 
-// kept returns those of some rows that keep lets through, in their order, and holds no memory for others. Several goroutines call keep.
+// kept returns those rows for which keep reports true, in their order, and retains no memory for
+// others. Several goroutines call keep.
 func kept(rows []int32, keep func(row int32) bool) []int32 { return keptParts(rows, matching(keep)) }
 
 func keptParts(rows []int32, keep keeper) []int32 {
@@ -226,8 +232,7 @@ func keptParts(rows []int32, keep keeper) []int32 {
 	return joined(out, spans, counts)
 }
 
-// joined moves what is at the start of each part of a list together, and holds no memory for the
-// rest.
+// joined joins the kept prefixes of the parts of a list, and retains no memory for the rest.
 func joined[T any](list []T, spans []parallel.Span, counts []int) []T {
 	n := 0
 	for i, span := range spans {
@@ -239,8 +244,8 @@ func joined[T any](list []T, spans []parallel.Span, counts []int) []T {
 	return list[:n]
 }
 
-// Select selects those of a view's trials that w lets through, too. The axes and their levels are those of the view: to select again takes a
-// fraction of the time of New.
+// Select selects those trials of the view that also match w. The axes and their levels are those of
+// the view: selecting again takes a fraction of the time of New.
 func (v *View) Select(w Where) (*View, error) {
 	if len(w.parts) == 0 {
 		return v, nil
@@ -287,12 +292,12 @@ func (v *View) better(a, b float32) bool {
 	return a < b
 }
 
-// largePart is the share of a view from which on the order of a selection is derived from that of
-// the view, which is kept for other selections.
+// largePart determines when the order of a selection is derived from that of its view, which is
+// kept for other selections: if the selection has at least one in largePart of the rows.
 const largePart = 8
 
-// order returns the selected rows that have a value, the best first, equal ones by index, and their
-// values.
+// order returns the selected rows that have a value, with their values, the best first and equal
+// ones by index.
 func (v *View) order() ([]int32, []float32) {
 	v.sorting.Do(func() {
 		if v.from == nil || len(v.rows) < len(v.from.rows)/largePart {
@@ -329,7 +334,7 @@ func (v *View) order() ([]int32, []float32) {
 	return v.sorted, v.values
 }
 
-// sortRows sorts rows by a column, in linear time, without those that have no value there.
+// sortRows sorts rows by a column, in linear time, and leaves out those that have no value in it.
 func sortRows(rows []int32, column []float32, desc bool) []int32 {
 	out := kept(rows, func(r int32) bool { return column[r] == column[r] })
 	keys := make([]uint32, len(out))
@@ -356,7 +361,7 @@ func (v *View) rank() []float32 {
 		ranks[i] = float32(math.NaN())
 	}
 	scale := 1 / float32(max(1, len(sorted)-1))
-	behind := func(lo int) int { // the rows with the value of the one before
+	behind := func(lo int) int { // the rows that share the value of the row before
 		for lo > 0 && lo < len(values) && values[lo] == values[lo-1] {
 			lo++
 		}
@@ -375,10 +380,10 @@ func (v *View) rank() []float32 {
 	return ranks
 }
 
-// Number is a number in JSON; null for what is not one.
+// Number is a number that is null in JSON if it is not finite.
 type Number float64
 
-// MarshalJSON writes five significant digits more than a page shows.
+// MarshalJSON writes five more significant digits than a page shows.
 func (n Number) MarshalJSON() ([]byte, error) {
 	f := float64(n)
 	if math.IsNaN(f) || math.IsInf(f, 0) {

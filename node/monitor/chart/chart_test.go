@@ -16,13 +16,13 @@ import (
 	"mlfnode/grid/space"
 )
 
-// tester is what a *testing.T and a *rapid.T share.
+// tester is the common interface of *testing.T and *rapid.T.
 type tester interface {
 	Helper()
 	Fatalf(format string, args ...any)
 }
 
-// numbers makes an axis of values with their source texts.
+// numbers makes an axis from values, with their source texts.
 func numbers(key, texts string) space.Axis {
 	a := space.Axis{Key: key}
 	for _, text := range strings.Fields(texts) {
@@ -53,7 +53,7 @@ type trial struct {
 	node        uint16
 }
 
-// dataOf makes columns of what fn gives for each point.
+// dataOf makes columns from the results of fn for each point.
 func dataOf(t tester, s space.Space, fn func(index int64, p map[string]string) trial) *Data {
 	t.Helper()
 	n := int((s.Count() + BlockTrials - 1) / BlockTrials)
@@ -106,7 +106,8 @@ func viewOf(t tester, d *Data, query string) *View {
 	return v
 }
 
-// hand is a grid of 3 × 2 × 1 trials, of which one failed and one has not run. Its losses are a + 10·b, with the seed 7 for all:
+// hand is a grid of 3 × 2 × 1 trials, of which one failed and one has not run. Its losses are a +
+// 10·b, with the seed 7 for all:
 //
 //	       a=1  a=2  a=3
 //	b=0      1    2    3
@@ -181,7 +182,8 @@ func TestHeatOfAHandMadeGrid(t *testing.T) {
 	}
 }
 
-// TestMedian: the middle one of an odd number, and the mean of the two of an even one.
+// TestMedian checks the median of an odd number of values, the middle one, and of an even number,
+// the mean of the two middle ones.
 func TestMedian(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "1 2"), numbers("b", "1 2"), numbers("seed", "1 2 3"))
 	d := dataOf(t, s, func(i int64, p map[string]string) trial {
@@ -234,7 +236,7 @@ func TestFilters(t *testing.T) {
 		"d[a]=0..0":                     {0, 1},
 		"d[a]=..1&d[b]=1":               {1},
 		"m[acc]=2..3":                   {2, 4},
-		"m[tenth]=0.9":                  {2}, // which is not a value of the column's type
+		"m[tenth]=0.9":                  {2}, // which the column's type cannot represent
 		"m[tenth]=0.9..":                {2},
 		"m[tenth]=0.05..0.1":            {0},
 		"state=failed":                  {5},
@@ -287,7 +289,8 @@ func TestSlicesOfAHandMadeGrid(t *testing.T) {
 	}
 }
 
-// TestImportanceOfAKnownFunction has the shares of y = 2·a + b + a·b on a whole grid of -1, 0 and 1 twice: variances of 8/3, 2/3 and 4/9.
+// TestImportanceOfAKnownFunction checks the shares of y = 2·a + b + a·b on a whole grid of -1, 0
+// and 1 twice: variances of 8/3, 2/3 and 4/9.
 func TestImportanceOfAKnownFunction(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "-1 0 1"), numbers("b", "-1 0 1"), numbers("none", "1 2"), numbers("rep", "1 2 3 4 5 6"))
 	d := dataOf(t, s, func(_ int64, p map[string]string) trial {
@@ -314,8 +317,8 @@ func TestImportanceOfAKnownFunction(t *testing.T) {
 	}
 }
 
-// TestSampledRows has some of very many rows taken, in whose order the last axis turns fastest: each of its values is among them as often as
-// among all.
+// TestSampledRows samples a very large number of rows, in whose order the last axis changes
+// fastest: each of its values is as frequent in the sample as in all rows.
 func TestSampledRows(t *testing.T) {
 	const rows = 100_001
 	for _, turn := range []int{2, 3, 4, 6} {
@@ -339,7 +342,7 @@ func TestSampledRows(t *testing.T) {
 	}
 }
 
-// TestConfounded: of two parameters that only ran together neither has a share.
+// TestConfounded checks that of two parameters that only varied together, neither has a share.
 func TestConfounded(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "1 2"), numbers("b", "1 2"), numbers("rep", "1 2 3 4 5 6 7 8 9"))
 	d := dataOf(t, s, func(i int64, p map[string]string) trial {
@@ -355,7 +358,8 @@ func TestConfounded(t *testing.T) {
 	}
 }
 
-// TestFailuresAreLifted: trials with bs=512 fail, some others do for another reason.
+// TestFailuresAreLifted checks the lift of bs=512 when trials with bs=512 fail, and some others
+// fail for another reason.
 func TestFailuresAreLifted(t *testing.T) {
 	s := spaceOf(t, nil, numbers("bs", "64 128 256 512"), numbers("opt", "adam sgd"), numbers("seed", "1 2 3 4 5 6 7 8 9 10"))
 	d := dataOf(t, s, func(i int64, p map[string]string) trial {
@@ -384,7 +388,8 @@ func TestFailuresAreLifted(t *testing.T) {
 	}
 }
 
-// TestFisher compares with the table of the lady tasting tea, and with a case that R's fisher.test(alternative = "greater") gives.
+// TestFisher compares fisher with the table of the lady tasting tea, and with a result of R's
+// fisher.test(alternative = "greater").
 func TestFisher(t *testing.T) {
 	for _, c := range []struct {
 		k, n, have, total int64
@@ -396,7 +401,7 @@ func TestFisher(t *testing.T) {
 	}
 }
 
-// TestGroupsOverSeeds: the group with the best single trial is not the best group.
+// TestGroupsOverSeeds checks that the group with the best single trial is not the best group.
 func TestGroupsOverSeeds(t *testing.T) {
 	s := spaceOf(t, nil, numbers("lr", "1 2"), numbers("seed", "1 2 3"))
 	values := []float64{3, 3.1, 2.9, 1, 9, 8}
@@ -437,8 +442,8 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
-// simulate runs a sweep whose trials take what wall says on some slots in the given order, and gives what was known when share of them had
-// ended, with the true rest.
+// simulate runs a sweep whose trials take as long as wall says, on a number of slots in the given
+// order. It returns what was known when a share of them had ended, and the true remaining time.
 func simulate(t tester, s space.Space, order []int64, slots int, share float64, wall func(map[string]string) float64) (*Data, float64) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(3, 4))
@@ -483,7 +488,8 @@ func simulate(t tester, s space.Space, order []int64, slots int, share float64, 
 	return d, ends[len(ends)-1] - now
 }
 
-// TestETAOfSimulatedSweeps: within 15 % of the truth from 25 % on. The old formula, by the number of trials alone, is printed beside it.
+// TestETAOfSimulatedSweeps checks that the estimate is within 15 % of the truth from 25 % on. The
+// old formula, which uses only the number of trials, is printed beside it.
 func TestETAOfSimulatedSweeps(t *testing.T) {
 	s := spaceOf(t, nil, numbers("epoch", "5 10 20 40 80"), numbers("batch", "32 64 128 256"), numbers("lr", "1e-4 3e-4 1e-3 3e-3 1e-2"),
 		numbers("opt", "adam sgd rms"), numbers("seed", "1 2 3 4 5"))
@@ -524,7 +530,8 @@ func TestETAOfSimulatedSweeps(t *testing.T) {
 	}
 }
 
-// TestPartsOfAFilter: what the levels of an axis select apart is all together, in every sum of the marginals and whatever is excluded.
+// TestPartsOfAFilter checks that the selections of the single levels of an axis add up to the
+// whole, in every sum of the marginals and whatever is excluded.
 func TestPartsOfAFilter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var exclude []string
@@ -568,7 +575,7 @@ func sum(n []int64) (total int64) {
 	return total
 }
 
-// TestSortRows: as a comparing sort does, whatever the values.
+// TestSortRows compares sortRows with a comparison sort, for any values.
 func TestSortRows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		column := rapid.SliceOf(rapid.OneOf(rapid.Float32(), rapid.SampledFrom([]float32{0, 1, float32(math.NaN()), float32(math.Inf(-1))}))).Draw(t, "values")
@@ -599,7 +606,8 @@ func TestSortRows(t *testing.T) {
 	})
 }
 
-// FuzzWhere reads filters that anybody may send: it does not fail, and a filter that is written and read again is the same.
+// FuzzWhere parses filters that any client may send: parsing does not panic, and a filter that is
+// formatted and parsed again is the same.
 func FuzzWhere(f *testing.F) {
 	for _, seed := range []string{"p[lr]=0.001..0.01", "d[lr]=3..7&state=failed", "m[acc]=0.9..", "class=oom&node=gpu-2&t=1..2", "p[]=..&p[=x", "m[acc]=NaN..Inf"} {
 		f.Add(seed)

@@ -9,7 +9,7 @@ import (
 	"mlfnode/grid"
 )
 
-// Curves are how a metric went in the selected trials, by step.
+// Curves shows the course of a metric in the selected trials, by step.
 type Curves struct {
 	Head
 	Sampled int64        `json:"sampled"` // curves that the band comes from, of trials spread evenly over those that match
@@ -21,7 +21,7 @@ type Curves struct {
 	Curves  []TrialCurve `json:"curves"`
 }
 
-// TrialCurve is the curve of one trial; its lists are empty for one without.
+// TrialCurve is the curve of one trial; its lists are empty for a trial without one.
 type TrialCurve struct {
 	Trial  int64    `json:"trial"`
 	State  string   `json:"state"`
@@ -30,16 +30,18 @@ type TrialCurve struct {
 }
 
 const (
-	// maxChosen bounds the curves that are drawn one by one, and bestChosen is how many are when nobody chooses.
+	// maxChosen bounds the curves that are drawn individually; bestChosen is their number if the
+	// request chooses none.
 	maxChosen  = 50
 	bestChosen = 10
-	// bandCurves is of how many curves a band is made.
+	// bandCurves is the number of curves from which a band is made.
 	bandCurves = 2000
-	// bandSteps is how many steps a band has at most.
+	// bandSteps is the maximum number of steps of a band.
 	bandSteps = 64
 )
 
-// CurveTrials says of which trials Curves needs the curves: the chosen ones, by default the best, and those that the band is made of.
+// CurveTrials returns the trials whose curves Curves needs: the chosen ones, by default the best,
+// and those from which the band is made.
 func (v *View) CurveTrials(chosen []int64) (picked, band []int64, err error) {
 	if len(chosen) > maxChosen {
 		return nil, nil, &Error{fmt.Sprintf("%d curves are too many for a chart", len(chosen)), fmt.Sprintf("choose at most %d trials", maxChosen)}
@@ -62,10 +64,11 @@ func (v *View) CurveTrials(chosen []int64) (picked, band []int64, err error) {
 	return picked, band, nil
 }
 
-// Value is the name of what the charts of the view are about.
+// Value returns the name of the value that the charts of the view show.
 func (v *View) Value() string { return v.d.Name }
 
-// Curves draws the curves of the picked trials over the band of many, both of them as CurveTrials has said.
+// Curves draws the curves of the picked trials over the band of many, both as returned by
+// CurveTrials.
 func (v *View) Curves(picked, band []int64, points map[int64][]grid.Point) *Curves {
 	c := &Curves{Steps: []Number{}, Low: []Number{}, Median: []Number{}, High: []Number{}, Counts: []int64{}, Curves: []TrialCurve{}}
 	var all [][]grid.Point
@@ -96,7 +99,8 @@ func (v *View) Curves(picked, band []int64, points map[int64][]grid.Point) *Curv
 	return c
 }
 
-// byStep sorts points by step. Of a program that went back to an earlier step and on from there both ways stay.
+// byStep sorts points by step. If a program went back to an earlier step and continued from there,
+// both branches remain.
 func byStep(points []grid.Point) []grid.Point {
 	byStep := func(p, q grid.Point) int { return cmp.Compare(p.Step, q.Step) }
 	if slices.IsSortedFunc(points, byStep) {
@@ -105,8 +109,8 @@ func byStep(points []grid.Point) []grid.Point {
 	return slices.SortedStableFunc(slices.Values(points), byStep)
 }
 
-// addBand sets the quantiles of curves at each step that they have, or at steps spread evenly. Between two points a curve is straight, and
-// before the first and after the last it is none.
+// addBand sets the quantiles of curves at each step that they have, or at evenly spread steps. A
+// curve is straight between two points, and has no value before the first and after the last.
 func (c *Curves) addBand(curves [][]grid.Point) {
 	at := make([]int, len(curves)) // the first point of each curve that is not before the step
 	values := make([]float64, 0, len(curves))
@@ -157,7 +161,8 @@ func stepsOf(curves [][]grid.Point) []float64 {
 	return steps
 }
 
-// valueAt is the value of a curve at a step, where i is the first point that is not before it.
+// valueAt returns the value of a curve at a step, where i is the first point that is not before the
+// step.
 func valueAt(points []grid.Point, i int, step float64) (float64, bool) {
 	switch {
 	case i == len(points):

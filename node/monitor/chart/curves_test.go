@@ -14,14 +14,15 @@ import (
 	"mlfnode/grid/space"
 )
 
-// TestCurveBand makes the band of four straight curves: between two points they are straight, and outside of their steps they are none.
+// TestCurveBand makes the band of four straight curves: they are straight between two points, and
+// have no value outside their steps.
 func TestCurveBand(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "0 1 2 3 4"))
 	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial { return trial{state: grid.Succeeded, value: float64(i)} }), "")
 	points := map[int64][]grid.Point{
 		0: {{Step: 0, Value: 0}, {Step: 10, Value: 10}},
 		1: {{Step: 0, Value: 1}, {Step: 5, Value: 6}, {Step: 10, Value: 11}},
-		2: {{Step: 10, Value: 12}, {Step: 0, Value: 2}}, // it went back
+		2: {{Step: 10, Value: 12}, {Step: 0, Value: 2}}, // the program went back
 		3: {{Step: 5, Value: 100}, {Step: 20, Value: 100}},
 	}
 	picked, band, err := v.CurveTrials(nil)
@@ -49,8 +50,9 @@ func TestCurveBand(t *testing.T) {
 	}
 }
 
-// TestCurveProperties draws any curves: the answer is bounded, its steps ascend within those of the curves, its quantiles are in order and
-// within the values, and the band of one curve is that curve.
+// TestCurveProperties draws arbitrary curves: the answer is bounded, its steps ascend within those
+// of the curves, its quantiles are in order and within the values, and the band of a single curve
+// is that curve.
 func TestCurveProperties(t *testing.T) {
 	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "3000"}})
 	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial { return trial{state: grid.Succeeded, value: float64(i)} }), "")
@@ -86,7 +88,8 @@ func TestCurveProperties(t *testing.T) {
 	})
 }
 
-// TestCurvesAreSmall answers with the most curves of the most points in less than 200 kB.
+// TestCurvesAreSmall answers with the maximum number of curves of the maximum number of points in
+// less than 200 kB.
 func TestCurvesAreSmall(t *testing.T) {
 	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "3000"}})
 	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial { return trial{state: grid.Succeeded, value: float64(i)} }), "")

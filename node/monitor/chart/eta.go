@@ -9,8 +9,8 @@ import (
 	"mlfnode/grid/moments"
 )
 
-// ETA is how long a sweep will still run, estimated from the durations and the parameters of its
-// trials.
+// ETA is the time that a sweep will still run, estimated from the durations and the parameters of
+// its trials.
 type ETA struct {
 	Seconds Number   `json:"seconds"` // until the last trial ends; null while nothing tells
 	P90     Number   `json:"p90"`     // it takes longer than that once in ten times
@@ -24,14 +24,15 @@ type ETA struct {
 	Sentence string `json:"sentence"`
 }
 
-// Unseen is a parameter of which values have not run yet.
+// Unseen is a parameter some values of which have not run yet.
 type Unseen struct {
 	Key    string   `json:"key"`
 	Labels []string `json:"labels"`
 	Line   bool     `json:"line"` // how long they take is from a line through those that have run
 }
 
-// Cost is how long trials of each level of a parameter have still to run, in seconds one after the other.
+// Cost is the remaining time of the trials of each level of a parameter, in seconds, as if they ran
+// one after another.
 type Cost struct {
 	Key    string   `json:"key"`
 	Spread Number   `json:"spread"` // the longest level takes so many times the shortest one
@@ -41,7 +42,7 @@ type Cost struct {
 
 const (
 	leastEnded = 3
-	window     = 300.0 // seconds in which trials that run at a time are counted
+	window     = 300.0 // seconds in which concurrent trials are counted
 	windowBins = 60
 	newest     = 0.1 // share of the ended trials that correct the model
 	shownCosts = 4
@@ -79,7 +80,7 @@ func (v *View) ETA() *ETA {
 	}
 	rest, ok := v.schedule(m, correct, float64(e.Busy))
 	if !ok {
-		idle := work.running / 2 * max(0, 1-1/float64(e.Busy)) // at the end slots wait for the last trial, for half of one on average
+		idle := work.running / 2 * max(0, 1-1/float64(e.Busy)) // at the end slots wait for the last trial, on average for half of one
 		rest = max(work.rest/float64(e.Busy)+min(idle, work.rest), work.longest)
 	}
 	e.Seconds = Number(rest)
@@ -98,7 +99,8 @@ func (v *View) ETA() *ETA {
 	return e
 }
 
-// correction compares the newest trials with the model: the ratio of what they took to what it says, and how much that ratio varies.
+// correction compares the newest trials with the model: it returns the ratio of actual to predicted
+// durations, and how much that ratio varies.
 func (v *View) correction(m *model, all []int32) (ratio, spread float64) {
 	sorted := sortRows(all, v.d.Ended, true)
 	n := max(leastEnded, int(math.Ceil(newest*float64(len(sorted)))))
@@ -120,12 +122,12 @@ func (v *View) correction(m *model, all []int32) (ratio, spread float64) {
 		for i := range ratios {
 			ratios[i] = math.Abs(ratios[i] - middle)
 		}
-		spread = 1.4826 * median(ratios) // for a normal distribution that is its deviation; few outliers do not matter
+		spread = 1.4826 * median(ratios) // for a normal distribution this is the standard deviation; a few outliers do not matter
 	}
 	if !finite(ratio) {
 		return 1, spread
 	}
-	chance := m.sigma2 / float64(n) // so much the ratio varies while nothing has changed
+	chance := m.sigma2 / float64(n) // the variance of the ratio while nothing has changed
 	drift := max(usualDrift*usualDrift, min(1, spread*spread)-chance)
 	return math.Exp(min(math.Ln2, max(-math.Ln2, ratio*drift/(drift+chance)))), spread
 }
@@ -136,14 +138,15 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-// work is what is left to run.
+// work is what remains to run.
 type work struct {
-	rest    float64 // seconds, one after the other
+	rest    float64 // seconds, one after another
 	longest float64 // of a single trial
-	running float64 // mean of what trials take that run now
+	running float64 // mean duration of the trials that are running
 }
 
-// work sums the model up over the sweep, less what has ended and run. The sum over a product of ranges of values is a product of sums.
+// work sums up the model over the sweep, minus what has ended and run. The sum over a product of
+// ranges of values is a product of sums.
 func (e *ETA) work(v *View, m *model, correct float64) work {
 	total := 0.0
 	byLevel := make([][]float64, len(v.axes))
@@ -178,7 +181,7 @@ func (e *ETA) work(v *View, m *model, correct float64) work {
 		}
 		product, each := m.smear*math.Exp(m.mu), m.smear*m.floor
 		sums := make([]float64, len(v.axes))
-		at := func(a, l int) float64 { // of the values of a level within the ranges
+		at := func(a, l int) float64 { // the values of a level that lie within the ranges
 			axis := v.axes[a]
 			n := min(p.Hi[axis.place], axis.Levels[l].Hi) - max(p.Lo[axis.place], axis.Levels[l].Lo)
 			return float64(max(0, n)) * math.Exp(m.effect[a][l])
@@ -211,9 +214,9 @@ func (e *ETA) work(v *View, m *model, correct float64) work {
 	return w
 }
 
-// subtract takes what has run out of the sums.
+// subtract subtracts what has run from the sums.
 func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct float64) work {
-	scale, seen := 1.0, int64(0) // what was not looked at is like the rest
+	scale, seen := 1.0, int64(0) // trials that were not examined are like the rest
 	for _, state := range v.d.State {
 		if ended(state) {
 			seen++
@@ -263,9 +266,9 @@ func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct fl
 	return w
 }
 
-// recent returns what runs, and what ran in the last minutes.
+// recent returns the trials that are running, and those that ran in the last minutes.
 func (v *View) recent() []Run {
-	if v.d.Stride > 1 { // a sample of blocks has none of the trials that run, or far too many
+	if v.d.Stride > 1 { // a sample of blocks has none of the running trials, or far too many
 		return v.d.Recent
 	}
 	var all []Run
@@ -290,7 +293,7 @@ func (v *View) levelsAt(index int64) []uint8 {
 	for k := range at {
 		at[k] = make([]int64, 1)
 	}
-	_ = v.d.Space.Positions(index, index+1, at) // it fails for a record that contradicts itself, which New has reported
+	_ = v.d.Space.Positions(index, index+1, at) // it fails only for an inconsistent record, which New has reported
 	levels := make([]uint8, len(v.axes))
 	for a, axis := range v.axes {
 		levels[a] = axis.levelOf(at[axis.place][0])
@@ -298,7 +301,8 @@ func (v *View) levelsAt(index int64) []uint8 {
 	return levels
 }
 
-// busy is how many trials ran at one time lately: the median of parts of the last minutes, without those in which nothing ran.
+// busy returns how many trials ran at the same time recently: the median over parts of the last
+// minutes, without the parts in which nothing ran.
 func (v *View) busy() float64 {
 	runs := v.recent()
 	from, to := math.Inf(1), v.d.Now
@@ -308,7 +312,7 @@ func (v *View) busy() float64 {
 		}
 	}
 	if from = max(from, to-window); v.d.Stride > 1 && v.d.RecentFrom > from {
-		from, to = v.d.RecentFrom, v.d.RecentFrom // of very short trials only the newest are there, and none of this moment
+		from, to = v.d.RecentFrom, v.d.RecentFrom // if trials are very short, only the newest are included, and none of this moment
 		for _, run := range runs {
 			if !run.Running {
 				to = max(to, run.End)

@@ -12,7 +12,8 @@ import (
 	"mlfnode/grid/space"
 )
 
-// recording is how a sweep went: when each of its trials began and how long it took, by index.
+// recording is the course of a sweep: when each of its trials started and how long it took, by
+// index.
 type recording struct {
 	space       space.Space
 	order       grid.Order
@@ -20,15 +21,16 @@ type recording struct {
 	ends        []float64 // ascending
 }
 
-// record plays a sweep on some slots, with noise as a shared machine has it: trials vary, the machine is faster and slower for a while, and
-// the first trial of each slot reads its program from the disk.
+// record simulates a sweep on a number of slots, with the noise of a shared machine: durations
+// vary, the machine is faster and slower for a while, and the first trial of each slot reads its
+// program from the disk.
 func record(t tester, s space.Space, order grid.Order, slots int, seed uint64, wall func(get func(key string) string) float64) *recording {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 4))
 	n := s.Count()
 	rec := &recording{space: s, order: order, start: make([]float64, n), wall: make([]float64, n)}
 	free, ran := make([]float64, slots), make([]int, slots)
-	load, at := 0.0, 0.0 // the logarithm of how much slower the machine is, and when it was
+	load, at := 0.0, 0.0 // the logarithm of the machine's slowdown, and the time at which it applied
 	run := func(i int64) {
 		p, err := s.At(i)
 		if err != nil {
@@ -49,7 +51,7 @@ func record(t tester, s space.Space, order grid.Order, slots int, seed uint64, w
 		if ran[k]++; ran[k] == 1 {
 			took += 0.5
 		}
-		rec.start[i], rec.wall[i] = free[k]+0.01, took // the next one begins a moment later
+		rec.start[i], rec.wall[i] = free[k]+0.01, took // the next one starts a moment later
 		free[k] += took + 0.01
 		rec.ends = append(rec.ends, free[k])
 	}
@@ -69,7 +71,8 @@ func record(t tester, s space.Space, order grid.Order, slots int, seed uint64, w
 	return rec
 }
 
-// at returns what was known when a share of the trials had ended, and how long it went on then.
+// at returns what was known when a share of the trials had ended, and how long the sweep ran after
+// that.
 func (r *recording) at(t tester, share float64) (d *Data, rest float64) {
 	t.Helper()
 	now := r.ends[int(math.Ceil(share*float64(len(r.ends))))-1]
@@ -86,7 +89,8 @@ func (r *recording) at(t tester, share float64) (d *Data, rest float64) {
 	return d, r.ends[len(r.ends)-1] - now
 }
 
-// TestETAOfRecordedSweeps: of sweeps like those of `make bench` the model is within 15 % of the truth from a quarter on.
+// TestETAOfRecordedSweeps checks that the model is within 15 % of the truth from a quarter on, for
+// sweeps like those of `make bench`.
 func TestETAOfRecordedSweeps(t *testing.T) {
 	num := func(get func(string) string, key string) float64 {
 		f, err := strconv.ParseFloat(get(key), 64)
@@ -128,7 +132,7 @@ func TestETAOfRecordedSweeps(t *testing.T) {
 		}
 		slices.Sort(model)
 		slices.Sort(simple)
-		// The last few trials may take longer or shorter than any model can know.
+		// The last few trials may take longer or shorter than any model can predict.
 		if got := model[len(model)*95/100]; got > 0.15 || model[len(model)-1] > 0.3 {
 			t.Errorf("%s: off by %.2f in 5 %% of the looks, and %.2f at worst; want at most 0.15 and 0.3", c.name, got, model[len(model)-1])
 		}

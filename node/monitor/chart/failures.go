@@ -44,7 +44,7 @@ type NodeN struct {
 }
 
 // Lift is a level of a parameter, or a node, that is more frequent among the trials of a group than
-// chance would give.
+// chance would explain.
 type Lift struct {
 	Key   string `json:"key"` // a parameter; "node" with Node for a node
 	Label string `json:"label"`
@@ -65,7 +65,7 @@ const (
 	shownLifts  = 5
 )
 
-// Failures finds what predicts each cause.
+// Failures determines what predicts each cause.
 func (v *View) Failures() *Failures {
 	out := &Failures{Edges: []Number{}, Groups: []FailureGroup{}}
 	all, fails, last := v.ending()
@@ -103,7 +103,7 @@ func (v *View) Failures() *Failures {
 	return out
 }
 
-// end is when a trial ended as far as its start and what its node measured tell.
+// end returns when a trial ended, according to its start and the duration that its node measured.
 func (v *View) end(r int32) float32 {
 	if wall := v.d.Wall[r]; wall == wall {
 		return v.d.Started[r] + wall
@@ -111,8 +111,8 @@ func (v *View) end(r int32) float32 {
 	return v.d.Started[r]
 }
 
-// ending returns the selected trials that ended or failed, those of them that failed, also those that
-// run again, and when the last of all that are selected ended.
+// ending returns the selected trials that ended or failed, those of them that failed, including
+// those that run again, and the time at which the last of all selected trials ended.
 func (v *View) ending() (all, fails []int32, last float64) {
 	spans := parallel.Split(len(v.rows), leastRows)
 	all = make([]int32, len(v.rows))
@@ -218,7 +218,7 @@ func (v *View) failureGroup(id uint8, rows []int32, counts [][]int64, total int6
 				} else if l > 0 {
 					lift.Label = string(v.d.Nodes[l-1])
 				} else {
-					continue // of no node
+					continue // without a node
 				}
 				g.Lifts = append(g.Lifts, lift)
 			}
@@ -231,8 +231,8 @@ func (v *View) failureGroup(id uint8, rows []int32, counts [][]int64, total int6
 	return g
 }
 
-// liftOf reports whether k of n failures with a level are more than chance would give if k of total
-// trials have it.
+// liftOf reports whether a level is more frequent than chance would explain: k of n failures have
+// it, and so do have of total trials.
 func liftOf(k, n, have, total int64, tests int) (Lift, bool) {
 	if k == 0 || n == 0 || have == total {
 		return Lift{}, false
@@ -245,8 +245,8 @@ func liftOf(k, n, have, total int64, tests int) (Lift, bool) {
 	return l, l.P < maxP
 }
 
-// fisher is the chance that of n trials drawn from total, of which have have something, k or more do: the upper tail of the
-// hypergeometric distribution.
+// fisher returns the probability that k or more of n trials drawn from total have a property that
+// have of them have: the upper tail of the hypergeometric distribution.
 func fisher(k, n, have, total int64) float64 {
 	choose := func(n, k int64) float64 {
 		a, _ := math.Lgamma(float64(n + 1))
@@ -261,7 +261,7 @@ func fisher(k, n, have, total int64) float64 {
 		}
 		p := math.Exp(choose(have, k) + choose(total-have, n-k) - all)
 		if sum += p; p <= sum*1e-12 {
-			break // each further one is smaller
+			break // each further term is smaller
 		}
 	}
 	return min(1, sum)

@@ -15,12 +15,12 @@ import (
 	"mlfnode/grid/space"
 )
 
-// TestOnlyResultsAreValues returns values to trials in every state, and infinite ones: what a trial that has not ended has reported is in no
-// chart, and an infinite value is never the best.
+// TestOnlyResultsAreValues assigns values, some of them infinite, to trials in every state: what a
+// trial has reported before its end is in no chart, and an infinite value is never the best.
 func TestOnlyResultsAreValues(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "0 1 2 3 4 5 6 7"), numbers("b", "1 2"))
 	for _, maximize := range []bool{false, true} {
-		sign := map[bool]float64{false: 1, true: -1}[maximize] // with it smaller is better
+		sign := map[bool]float64{false: 1, true: -1}[maximize] // with this sign, smaller is better
 		d := dataOf(t, s, func(i int64, _ map[string]string) trial {
 			return trial{state: grid.Succeeded, value: sign * float64(10+i), start: float64(i), wall: 1}
 		})
@@ -64,7 +64,8 @@ func TestOnlyResultsAreValues(t *testing.T) {
 	}
 }
 
-// TestBusyOfAPart looks at one of four blocks of a sweep whose running trials are all in blocks that are not looked at.
+// TestBusyOfAPart examines one of four blocks of a sweep whose running trials are all in the other
+// blocks.
 func TestBusyOfAPart(t *testing.T) {
 	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "64"}}, space.Axis{Key: "b", Interval: []json.Number{"0", "256"}})
 	index := make([]int64, s.Count())
@@ -94,14 +95,14 @@ func TestBusyOfAPart(t *testing.T) {
 	if ratio := float64(e.Seconds) / rest; math.Abs(float64(e.Busy)-slots) > 0.5 || ratio < 0.85 || ratio > 1.15 {
 		t.Errorf("got %v at a time and %.2f of the true rest, want %d and about 1", e.Busy, ratio, slots)
 	}
-	part.RecentFrom = part.Now - 20 // only what has ended in the last 20 s is there
+	part.RecentFrom = part.Now - 20 // only what has ended in the last 20 s is included
 	part.Recent = slices.DeleteFunc(part.Recent, func(r Run) bool { return !r.Running && r.End < part.RecentFrom })
 	if e := viewOf(t, part, "").ETA(); math.Abs(float64(e.Busy)-slots) > 0.5 {
 		t.Errorf("from the newest trials: got %v at a time, want %d", e.Busy, slots)
 	}
 }
 
-// TestAxesAreNamedOnce: nothing that somebody repeats makes a chart larger.
+// TestAxesAreNamedOnce checks that repeating a name does not make a chart larger.
 func TestAxesAreNamedOnce(t *testing.T) {
 	v := viewOf(t, hand(t), "")
 	if p, err := v.Parallel([]string{"a", "b", "a"}); err == nil {
@@ -128,7 +129,8 @@ func TestAxesAreNamedOnce(t *testing.T) {
 	}
 }
 
-// TestLevelsOfHugeAxes: the levels of an axis of any size follow each other and hold the positions that levelOf puts in them.
+// TestLevelsOfHugeAxes checks that the levels of an axis of any size are consecutive and contain
+// the positions that levelOf assigns to them.
 func TestLevelsOfHugeAxes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.OneOf(rapid.Int64Range(2, 1000), rapid.Int64Range(1<<50, math.MaxInt64)).Draw(t, "size")
@@ -147,7 +149,7 @@ func TestLevelsOfHugeAxes(t *testing.T) {
 		if at != size {
 			t.Fatalf("the levels end at %d, want %d", at, size)
 		}
-		if size > 1<<50 { // and of one with points taken out a sample is looked at, which ends
+		if size > 1<<50 { // in a space with excluded points, a sample is examined, which ends
 			large := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", json.Number(fmt.Sprint(size / 3))}}, numbers("b", "1 2 3"))
 			for _, p := range large.Products() {
 				if w := eachPoint(large, p, func([][]int64, int) {}); w < 1 {
@@ -158,7 +160,8 @@ func TestLevelsOfHugeAxes(t *testing.T) {
 	})
 }
 
-// TestFiltersOfLongAxes: an axis of more values than a table has is filtered as a short one is, also by words.
+// TestFiltersOfLongAxes checks that an axis with more values than a table is filtered in the same
+// way as a short one, and by words, too.
 func TestFiltersOfLongAxes(t *testing.T) {
 	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "70000"}})
 	s, err := s.Extend([]space.Axis{numbers("a", "low -5 high")})
@@ -176,8 +179,8 @@ func TestFiltersOfLongAxes(t *testing.T) {
 	}
 }
 
-// TestChanceIsNotConfounding draws random points of a large space: that long axes have few trials of each pair of values does not mean that
-// they have run together.
+// TestChanceIsNotConfounding draws random points of a large space: long axes have few trials for
+// each pair of values, which does not mean that they varied together.
 func TestChanceIsNotConfounding(t *testing.T) {
 	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "40"}}, space.Axis{Key: "b", Interval: []json.Number{"0", "40"}}, numbers("c", "1 2 3"))
 	r := rand.New(rand.NewPCG(1, 2))
@@ -194,8 +197,8 @@ func TestChanceIsNotConfounding(t *testing.T) {
 	}
 }
 
-// TestNoEffectNeedsPower: that a parameter does not matter is said when enough trials have shown it, and never of one that matters together
-// with another.
+// TestNoEffectNeedsPower checks that a parameter is said not to matter only when enough trials have
+// shown it, and never if it matters together with another.
 func TestNoEffectNeedsPower(t *testing.T) {
 	for _, c := range []struct {
 		reps  int
@@ -222,7 +225,8 @@ func TestNoEffectNeedsPower(t *testing.T) {
 	}
 }
 
-// TestSelectAgain: what a filter selects of all trials is the same each time, whatever was selected before, and leaves the others alone.
+// TestSelectAgain checks that a filter always selects the same of all trials, whatever was selected
+// before, and leaves other selections unchanged.
 func TestSelectAgain(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "1 2 3"), space.Axis{Key: "b", Interval: []json.Number{"0", "300"}})
 	d := dataOf(t, s, func(i int64, _ map[string]string) trial {

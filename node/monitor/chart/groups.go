@@ -10,7 +10,7 @@ import (
 	"mlfnode/grid/moments"
 )
 
-// Groups are the selected trials that differ in some parameters only, such as a seed.
+// Groups are sets of selected trials that differ only in some parameters, such as a seed.
 type Groups struct {
 	Head
 	Over   []string `json:"over"`
@@ -28,7 +28,7 @@ type Groups struct {
 	Equal int    `json:"equal"` // groups after the first one of those shown whose intervals reach its mean
 }
 
-// Lucky is the best single trial when its group is not the best one.
+// Lucky is the best single trial if its group is not the best one.
 type Lucky struct {
 	Trial int64  `json:"trial"`
 	Value Number `json:"value"`
@@ -48,14 +48,15 @@ type group struct {
 	trial int32
 }
 
-// maxCombinations bounds the combinations of levels that tell groups apart, and those of which a table says where the group is.
+// maxCombinations bounds the combinations of levels that distinguish groups, and those for which a
+// table locates the group.
 const (
 	maxCombinations   = 1 << 60
 	tableCombinations = 1 << 22
 )
 
-// Groups averages over parameters, and orders groups by the bound of the confidence interval of their mean that is the worse one, or by
-// the mean. Levels of long axes count as one value.
+// Groups averages over parameters. It orders groups by the worse bound of the confidence interval
+// of their mean, or by the mean. Levels of long axes count as one value.
 func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
 	g := &Groups{Over: over, Axes: []Axis{}, Levels: [][]int{}, N: []int64{}, Mean: []Number{}, SD: []Number{}, Half: []Number{}, Best: []Number{}, Trial: []int64{}}
 	for i, key := range over {
@@ -88,7 +89,7 @@ func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
 		if byMean || math.IsNaN(half) {
 			half = 0
 			if !byMean {
-				return math.Inf(1) // one trial says nothing of how sure its mean is
+				return math.Inf(1) // a single trial says nothing about the certainty of its mean
 			}
 		}
 		return sign*p.Mean() + half
@@ -125,7 +126,7 @@ func (v *View) group(kept []int) ([]*group, error) {
 		}
 	}
 	var all []*group
-	var table []int32 // places in all, from 1
+	var table []int32 // indexes in all, from 1
 	places := map[uint64]int32{}
 	if combinations <= tableCombinations {
 		table = make([]int32, combinations)

@@ -12,7 +12,7 @@ import (
 	"mlfnode/node/parallel"
 )
 
-// Importance is how much of the variance of a value each parameter explains.
+// Importance is the share of the variance of a value that each parameter explains.
 type Importance struct {
 	Head
 	Raw   bool            `json:"raw"` // of the values themselves, not of their ranks
@@ -39,7 +39,7 @@ type PairShare struct {
 	Share Number `json:"share"`
 }
 
-// BestImportance says which trials AxisShare.Best is about.
+// BestImportance states which trials AxisShare.Best is about.
 type BestImportance struct {
 	Share Number `json:"share"` // of the trials
 	N     int64  `json:"n"`
@@ -47,14 +47,14 @@ type BestImportance struct {
 
 const (
 	bestShare   = 0.1
-	leastValues = 5   // of a level, to count as seen
-	leastLevels = 2   // that are seen
+	leastValues = 5   // that a level needs to count as seen
+	leastLevels = 2   // that must be seen
 	confounded  = 0.3 // Cramér's V
 	shownPairs  = 10
-	fittedRows  = 4_000_000 // rows times pairs of axes that one pass takes
+	fittedRows  = 4_000_000 // rows times pairs of axes in one pass
 )
 
-// table sums a value up by the levels of axes and of pairs of them.
+// table sums up a value by the levels of axes and of pairs of axes.
 type table struct {
 	n     float64
 	mean  float64
@@ -79,7 +79,7 @@ func (v *View) tabulate(rows []int32, y []float32) *table {
 		}
 		t.two = append(t.two, two)
 	}
-	levels := make([][]uint8, len(v.axes)) // of the rows side by side: they lie anywhere
+	levels := make([][]uint8, len(v.axes)) // of rows from anywhere, gathered side by side
 	parallel.Each(len(levels), func(a int) {
 		levels[a] = make([]uint8, len(rows))
 		for i, r := range rows {
@@ -111,8 +111,9 @@ func (v *View) tabulate(rows []int32, y []float32) *table {
 	return t
 }
 
-// fitted returns some of the rows that have a value, all unless they are very many, and their values
-// or ranks: of neighbours in the order of values one, so that the part has values as all have them.
+// fitted returns the rows that have a value, or a part of them if there are very many, and their
+// values or ranks. Of consecutive rows in the order of values it picks one, so that the part has
+// the same distribution of values as all rows.
 func (v *View) fitted(raw bool) (rows []int32, y []float32, all int64) {
 	sorted, values := v.order()
 	if raw { // infinite ones are worse than all others
@@ -136,8 +137,8 @@ func (v *View) fitted(raw bool) (rows []int32, y []float32, all int64) {
 	return rows, y, int64(len(sorted))
 }
 
-// rankOf returns the rank of the row in some place of the order, and the place behind all rows with
-// its value.
+// rankOf returns the rank of the row at a position in the order, and the position after all rows
+// with the same value.
 func (v *View) rankOf(place int) (rank float32, behind int) {
 	_, values := v.order()
 	value := values[place]
@@ -151,8 +152,8 @@ func (v *View) rankOf(place int) (rank float32, behind int) {
 	return float32(lo+hi-1) / 2 / float32(max(1, len(values)-1)), hi
 }
 
-// oneOfEach takes one of each step neighbours among n, by chance and always the same: at even
-// distances rows would have the same few values of an axis whose turns are as long.
+// oneOfEach picks one of every step consecutive numbers below n, at random but reproducibly: at
+// even distances, rows could have the same few values of an axis with the same period.
 func oneOfEach(n, step int) []int {
 	random := rand.New(rand.NewPCG(uint64(n), uint64(step)))
 	some := make([]int, 0, n/step+1)
@@ -166,7 +167,7 @@ func oneOfEach(n, step int) []int {
 
 func (c *cell) mean() float64 { return c.sum / c.n }
 
-// main is the variance between the levels of an axis.
+// main returns the variance between the levels of an axis.
 func (t *table) main(a int) (variance float64) {
 	for l := range t.one[a] {
 		if c := &t.one[a][l]; c.n > 0 {
@@ -177,7 +178,7 @@ func (t *table) main(a int) (variance float64) {
 	return variance
 }
 
-// pair is the variance of the interaction of two axes, b < a.
+// pair returns the variance of the interaction of two axes, b < a.
 func (t *table) pair(a, b int) (variance float64) {
 	for i := range t.two[a][b] {
 		if c := &t.two[a][b][i]; c.n > 0 {
@@ -198,9 +199,10 @@ func (t *table) seen(a int, least float64) (levels int) {
 	return levels
 }
 
-// cramer is Cramér's V of the counts of two axes, b < a: 0 when the levels of one say nothing of the other's, up to 1. It is less what
-// chance gives, by Bergsma (2013), "A bias-correction for Cramér's V and Tschuprow's T": without that, levels that have few trials each
-// look as if they went together.
+// cramer returns Cramér's V of the counts of two axes, b < a: 0 if the levels of one say nothing
+// about those of the other, up to 1. It is corrected for chance, by Bergsma (2013), "A
+// bias-correction for Cramér's V and Tschuprow's T": otherwise, levels with few trials each look as
+// if they were related.
 func (t *table) cramer(a, b int) float64 {
 	chi := 0.0
 	for i := range t.two[a][b] {
@@ -218,9 +220,10 @@ func (t *table) cramer(a, b int) float64 {
 	return math.Sqrt(max(0, chi/t.n-(na-1)*(nb-1)/n) / least)
 }
 
-// Importance is the functional analysis of variance of Hutter, Hoos and Leyton-Brown (2014), of the true table of values in place of a
-// forest, less what noise would give (epsilon squared); of ranks, so that diverged trials do not rule, unless raw. What tells the best
-// tenth from the others is by the method of Watanabe et al. (2023), for levels.
+// Importance is the functional analysis of variance of Hutter, Hoos and Leyton-Brown (2014), on the
+// true table of values instead of a forest, minus what noise would explain (epsilon squared). It
+// uses ranks unless raw, so that diverged trials do not dominate. What distinguishes the best tenth
+// from the others is determined by the method of Watanabe et al. (2023), for levels.
 func (v *View) Importance(raw bool) *Importance {
 	out := &Importance{Raw: raw, Axes: []AxisShare{}, Pairs: []PairShare{}, Rest: Number(math.NaN())}
 	rows, y, all := v.fitted(raw)
@@ -267,8 +270,8 @@ func (v *View) Importance(raw bool) *Importance {
 	return out
 }
 
-// shareError is the standard error of the share of an axis, where the sum of squares of its levels has a noncentral chi-squared
-// distribution.
+// shareError returns the standard error of the share of an axis, where the sum of squares of its
+// levels has a noncentral chi-squared distribution.
 func shareError(share, noise, n, freedom float64) float64 {
 	return math.Sqrt(2*freedom*noise*noise+4*n*share*noise) / n
 }
@@ -280,7 +283,7 @@ func orLess(n Number) float64 {
 	return float64(n)
 }
 
-// untold says why the data can't tell the share of an axis, "" when it can.
+// untold returns the reason why the data can't determine the share of an axis, or "" if it can.
 func (v *View) untold(t *table, a int) string {
 	switch {
 	case t.n == 0:
@@ -325,7 +328,7 @@ func (v *View) pairShares(t *table, out *Importance, noise float64) (sum float64
 	return sum
 }
 
-// bestTrials returns each axis its share of what tells the best rows from all.
+// bestTrials sets the share of each axis in what distinguishes the best rows from all.
 func (v *View) bestTrials(all *table, best []int32) []Number {
 	shares := make([]Number, len(v.axes))
 	parallel.Each(len(v.axes), func(a int) {
@@ -346,7 +349,7 @@ func (v *View) bestTrials(all *table, best []int32) []Number {
 		sum += float64(share)
 	}
 	for a := range shares {
-		shares[a] /= Number(sum) // NaN when there is nothing to tell
+		shares[a] /= Number(sum) // NaN if nothing distinguishes them
 	}
 	return shares
 }

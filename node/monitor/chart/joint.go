@@ -2,14 +2,15 @@ package chart
 
 import "mlfnode/node/parallel"
 
-// factor is a column of levels, of which some neighbouring ones may count as one.
+// factor is a column of levels; consecutive levels may be merged.
 type factor struct {
 	levels []uint8
-	merged [maxLevels]int32 // what each level counts as
+	merged [maxLevels]int32 // the merged level of each level
 	size   int              // after merging
 }
 
-// newFactor merges the levels of a column, so many, to at most so many.
+// newFactor makes a factor of a column with a number of levels, and merges them to a maximum
+// number.
 func newFactor(levels []uint8, n, most int) factor {
 	f := factor{levels: levels, size: min(n, most)}
 	for l := range n {
@@ -18,7 +19,7 @@ func newFactor(levels []uint8, n, most int) factor {
 	return f
 }
 
-// factors are the axes, with their levels merged to at most so many.
+// factors returns the axes as factors, with their levels merged to a maximum number.
 func (v *View) factors(most int) []factor {
 	all := make([]factor, len(v.axes))
 	for a, axis := range v.axes {
@@ -28,10 +29,10 @@ func (v *View) factors(most int) []factor {
 }
 
 // joint numbers the combinations of the levels of some factors: one pass over rows that sums up by
-// combination sums up by each of the factors, and by each pair of them, too.
+// combination also sums up by each of the factors, and by each pair of them.
 type joint struct {
 	factors []factor
-	places  []int // among the factors that it was made of
+	places  []int // among the factors that it was made from
 	steps   []int // from one level of a factor to the next
 	size    int
 }
@@ -39,8 +40,8 @@ type joint struct {
 // maxJoint bounds the combinations, so that their sums stay in the fast memory of a core.
 const maxJoint = maxLevels * maxLevels
 
-// cover makes joints so that each of these pairs of factors is in one of them; a pair may be of one
-// factor with itself.
+// cover makes joints such that each of these pairs of factors is in one of them; a pair may consist
+// of the same factor twice.
 func cover(all []factor, pairs [][2]int) (joints []*joint) {
 	done := make([]bool, len(pairs))
 	covered := func(places []int, more int) (n int) {
@@ -87,7 +88,7 @@ func has(places []int, more, wanted int) bool {
 	return more == wanted
 }
 
-// chunk is how many rows are looked up at a time.
+// chunk is the number of rows that are looked up at a time.
 const chunk = 256
 
 // cells returns the combination of each of up to chunk rows.
@@ -107,8 +108,8 @@ func (j *joint) cells(rows []int32, dest *[chunk]int32) []int32 {
 	return cells
 }
 
-// level returns which level a combination has of a factor, by its place among those that the joint
-// was made of; -1 where it is none.
+// level returns the level of a factor in a combination. The factor is given by its position among
+// those that the joint was made from; the level is -1 if the joint does not contain it.
 func (j *joint) level(cell, place int) int {
 	for k, p := range j.places {
 		if p == place {
@@ -118,9 +119,9 @@ func (j *joint) level(cell, place int) int {
 	return -1
 }
 
-// eachCell calls fn with some neighbouring rows and the combinations of a joint that they have, for
-// each joint and all rows, in several goroutines. Calls for one part of the rows come one after the
-// other. Before that it calls begin for each joint, with the number of parts.
+// eachCell calls fn with consecutive rows and their combinations in a joint, for each joint and all
+// rows, in several goroutines. Calls for the same part of the rows are sequential. Before that, it
+// calls begin for each joint, with the number of parts.
 func eachCell(joints []*joint, rows []int32, begin func(joint, parts int), fn func(joint, part int, rows, cells []int32)) {
 	spans := parallel.Split(len(rows), leastRows)
 	for j := range joints {
@@ -142,7 +143,7 @@ type pairSums struct {
 	sum []float64
 }
 
-// sumPairs sums y up by pairs of factors, of the rows that have one.
+// sumPairs sums up y by pairs of factors, over the rows that have a value.
 func sumPairs(all []factor, pairs [][2]int, rows []int32, y []float32) []pairSums {
 	joints := cover(all, pairs)
 	parts := make([][][]cell, len(joints))

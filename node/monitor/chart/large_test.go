@@ -14,7 +14,8 @@ import (
 	"mlfnode/grid/space"
 )
 
-// TestLargeSelections compares charts of so many trials that their loops are divided with plain loops over the same trials.
+// TestLargeSelections compares charts of so many trials that their loops are divided with plain
+// loops over the same trials.
 func TestLargeSelections(t *testing.T) {
 	interval := func(key, n string) space.Axis {
 		return space.Axis{Key: key, Interval: []json.Number{"0", json.Number(n)}}
@@ -84,7 +85,7 @@ func TestLargeSelections(t *testing.T) {
 	}
 }
 
-// compareOrder holds the order and the ranks of a selection against a sort of its own.
+// compareOrder compares the order and the ranks of a selection with those of a plain sort.
 func compareOrder(t *testing.T, v *View) {
 	t.Helper()
 	var want []int32
@@ -123,7 +124,8 @@ func compareOrder(t *testing.T, v *View) {
 	}
 }
 
-// compareHistory holds the best values so far against a walk over all trials by their ends.
+// compareHistory compares the best values so far with a walk over all trials in the order of their
+// ends.
 func compareHistory(t *testing.T, v *View) {
 	t.Helper()
 	rows := slices.Clone(v.rows)
@@ -141,7 +143,7 @@ func compareHistory(t *testing.T, v *View) {
 	}
 }
 
-// compareMedians holds a heat map against sorted values of each cell.
+// compareMedians compares a heat map with the sorted values of each cell.
 func compareMedians(t *testing.T, v *View) {
 	t.Helper()
 	for _, stat := range []string{StatMedian, StatBest, StatMean, StatFailed} {
@@ -178,7 +180,7 @@ func compareMedians(t *testing.T, v *View) {
 	}
 }
 
-// compareMarginals holds what each level of each axis gives against plain sums.
+// compareMarginals compares the sums for each level of each axis with plain sums.
 func compareMarginals(t *testing.T, v *View) {
 	t.Helper()
 	m := v.Marginals()
@@ -220,7 +222,8 @@ func compareMarginals(t *testing.T, v *View) {
 	}
 }
 
-// compareTimeline holds how many trials ended and ran in each bin against sums over all of them.
+// compareTimeline compares the numbers of trials that ended and ran in each bin with sums over all
+// of them.
 func compareTimeline(t *testing.T, v *View) {
 	t.Helper()
 	line := v.Timeline()
@@ -243,8 +246,8 @@ func compareTimeline(t *testing.T, v *View) {
 	}
 }
 
-// TestJoints sums up by pairs of factors, of which one pass may sum up several, and holds the sums
-// against one pass for each pair.
+// TestJoints sums up by pairs of factors, several of which may share a pass, and compares the sums
+// with one pass for each pair.
 func TestJoints(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const rows = 700

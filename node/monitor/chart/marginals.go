@@ -8,7 +8,8 @@ import (
 	"mlfnode/node/parallel"
 )
 
-// Marginals is what each level of each parameter gives, averaged over all others, and how far it is done.
+// Marginals shows the value for each level of each parameter, averaged over all others, and how
+// much of it is done.
 type Marginals struct {
 	Head
 	Summary
@@ -70,7 +71,7 @@ type marginSum struct {
 	done, runs, failed int32
 }
 
-// marginSums sums the selected trials up by the combinations of some joints.
+// marginSums sums up the selected trials by the combinations of some joints.
 func (v *View) marginSums(joints []*joint) [][]marginSum {
 	ranks := v.ranks()
 	parts := make([][][]marginSum, len(joints))
@@ -120,7 +121,7 @@ func (v *View) merge(s, more *marginSum) {
 	s.done, s.runs, s.failed = s.done+more.done, s.runs+more.runs, s.failed+more.failed
 }
 
-// marginal takes one axis out of the sums of a joint.
+// marginal extracts one axis from the sums of a joint.
 func (v *View) marginal(a int, j *joint, sums []marginSum) Marginal {
 	n := len(v.axes[a].Levels)
 	m := Marginal{
@@ -163,8 +164,8 @@ func (v *View) states(a int) (done, runs, failures []int64) {
 	return done, runs, failures
 }
 
-// Coverage is how far the sweep is done, by the levels of each parameter and along the indexes. It takes no filter into account but
-// that of the view.
+// Coverage shows how much of the sweep is done, by the levels of each parameter and along the
+// indexes. The only filter that it applies is that of the view.
 type Coverage struct {
 	Head
 	Axes  []Covered `json:"axes"`
@@ -178,10 +179,10 @@ type Covered struct {
 	Running []int64 `json:"running"`
 }
 
-// strip is how many parts a strip has.
+// strip is the number of parts of a strip.
 const strip = 256
 
-// Coverage counts the selected trials that have ended or run.
+// Coverage counts the selected trials that have ended or are running.
 func (v *View) Coverage() *Coverage {
 	c := &Coverage{Axes: make([]Covered, len(v.axes))}
 	total := int64(0)

@@ -6,13 +6,14 @@ import (
 	"slices"
 )
 
-// model says how long trials take: what every trial takes, and on top of it a product of a factor for each axis. Values of long axes share a
-// level. Its mean is smear·(floor + exp(mu + the sum of an effect for each axis)).
+// model predicts how long trials take: a time that every trial takes, plus a product of one factor
+// for each axis. Values of long axes share a level. The mean duration is smear·(floor + exp(mu +
+// the sum of an effect for each axis)).
 type model struct {
-	floor  float64 // seconds, such as the start of a program
+	floor  float64 // seconds, such as the startup time of a program
 	mu     float64
 	effect [][]float64
-	smear  float64 // the mean of what trials take above what is in the middle
+	smear  float64 // the mean ratio of actual to predicted durations
 	sigma2 float64 // variance of the logarithm
 
 	ended [][]float64 // by axis and level: trials that the model was fitted to
@@ -20,21 +21,22 @@ type model struct {
 
 const (
 	fitRows   = 8_000 // trials that the model is fitted to, and
-	floorRows = 1_000 // to choose its floor
+	floorRows = 1_000 // to choose its floor from
 	fitRounds = 60
-	fitted    = 1e-3 // of the logarithm: less does not count as a change
-	// freedom is that of Student's distribution, and an outlier is so many standard deviations away.
+	fitted    = 1e-3 // of the logarithm: a smaller change does not count
+	// freedom is the number of degrees of freedom of Student's distribution; an outlier is this
+	// many standard deviations away.
 	freedom = 4
 	outlier = 3
-	// affinity is how far from a whole number the exponent of an axis usually is: less the floor, time mostly grows in proportion to a number
-	// of epochs, or to the square of a size.
+	// affinity is the usual distance of the exponent of an axis from a whole number: without the
+	// floor, time mostly grows in proportion to a number of epochs, or to the square of a size.
 	affinity = 0.15
 )
 
-// floors are the shares of the shortest trials that are tried as the floor.
+// floors are the fractions of the shortest duration that are tried as the floor.
 var floors = [...]float64{0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.88, 0.94}
 
-// thinned picks some rows evenly, by chance so that no axis keeps step with them.
+// thinned picks some rows evenly, at random so that no axis is in step with them.
 func thinned(rows []int32, most int) []int32 {
 	if len(rows) <= most {
 		return rows
@@ -48,7 +50,7 @@ func thinned(rows []int32, most int) []int32 {
 	return some
 }
 
-// fit fits the model to trials that have ended. The floor is the one with which it is closest to them.
+// fit fits the model to trials that have ended. It chooses the floor with the best fit.
 func (v *View) fit(rows []int32) *model {
 	rows = thinned(rows, fitRows)
 	few := thinned(rows, floorRows)
@@ -85,14 +87,15 @@ type fitting struct {
 	v      *View
 	m      *model
 	rows   []int32
-	y      []float64 // the logarithm of what each trial took
-	rest   []float64 // what of it is not explained, as a change of the sum of the effects
+	y      []float64 // the logarithm of each trial's duration
+	rest   []float64 // the residual, as a change of the sum of the effects
 	weight []float64 // of each row
-	ridge  []float64 // of each axis: the variance of a trial over that of an effect
+	ridge  []float64 // of each axis: the ratio of the variance of a trial to that of an effect
 }
 
-// solve fits the effects for a floor by Gauss and Newton's method, with the blocks of Gauss and Seidel's. How far the effects of an axis are
-// drawn towards none follows from how much they differ, as in empirical Bayes.
+// solve fits the effects for a floor by the Gauss-Newton method, with the blocks of the
+// Gauss-Seidel method. How strongly the effects of an axis are shrunk follows from how much they
+// differ, as in empirical Bayes.
 func (v *View) solve(rows []int32, floor float64) *model {
 	n := len(rows)
 	f := &fitting{
@@ -128,8 +131,9 @@ func (v *View) solve(rows []int32, floor float64) *model {
 	return m
 }
 
-// residuals looks at what is not explained. Near the floor a trial tells little of the effects, and one that is far from the others counts
-// little, as if their distances had Student's distribution: the first trials of a machine often take longer.
+// residuals computes the residuals and weights. Near the floor a trial reveals little of the
+// effects, and an outlier counts little, as if the distances had Student's distribution: the first
+// trials of a machine often take longer.
 func (f *fitting) residuals() {
 	for i, r := range f.rows {
 		above := math.Exp(f.m.mu + f.v.effects(f.m, r))
@@ -142,7 +146,7 @@ func (f *fitting) residuals() {
 	}
 }
 
-// improve fits mu and the effects of one axis after the other, and says how far they have moved.
+// improve fits mu and the effects of one axis after another, and returns how far they have moved.
 func (f *fitting) improve() (moved float64) {
 	f.residuals()
 	sum, all := 0.0, 0.0
@@ -163,7 +167,7 @@ func (f *fitting) improve() (moved float64) {
 			sums[l], weights[l] = sums[l]+f.weight[i]*f.rest[i], weights[l]+f.weight[i]
 		}
 		for l := range effect {
-			sums[l] = (sums[l] - f.ridge[a]*effect[l]) / (weights[l] + f.ridge[a]) // is now the change of the effect
+			sums[l] = (sums[l] - f.ridge[a]*effect[l]) / (weights[l] + f.ridge[a]) // now the change of the effect
 			sums[l] = max(-2, min(2, sums[l]))
 			effect[l] += sums[l]
 			moved = max(moved, math.Abs(sums[l]))
@@ -175,7 +179,7 @@ func (f *fitting) improve() (moved float64) {
 	return moved
 }
 
-// shrink finds the variance of trials, and of the effects of each axis.
+// shrink estimates the variance of trials, and that of the effects of each axis.
 func (f *fitting) shrink() {
 	squares, free := 0.0, float64(len(f.rows))-1
 	for i, w := range f.weight {
@@ -210,11 +214,12 @@ func (v *View) effects(m *model, r int32) (sum float64) {
 	return sum
 }
 
-// predict is the mean of what a trial with these effects takes, in seconds.
+// predict returns the mean duration of a trial with these effects, in seconds.
 func (m *model) predict(effects float64) float64 { return m.smear * (m.floor + math.Exp(m.mu+effects)) }
 
-// line draws a line through the effects of an axis over the logarithm of its values. Its slope is drawn towards a whole number, the more the
-// fewer levels have run. It is not ok for values that are not positive numbers, and where fewer than two have run.
+// line fits a line to the effects of an axis over the logarithm of its values. Its slope is drawn
+// towards a whole number, the more so the fewer levels have run. It is not ok for values that are
+// not positive numbers, and if fewer than two have run.
 func (v *View) line(m *model, a int) (slope, at float64, ok bool) {
 	var n, sx, sy, sxx, sxy float64
 	chance, levels := 0.0, 0.0
@@ -238,7 +243,7 @@ func (v *View) line(m *model, a int) (slope, at float64, ok bool) {
 	return slope, (sy - slope*sx) / n, levels > 1
 }
 
-// guess sets the effects of levels that have not run: by the line where there is one.
+// guess sets the effects of levels that have not run: by the line if there is one.
 func (v *View) guess(m *model) []Unseen {
 	all := []Unseen{}
 	for a, axis := range v.axes {

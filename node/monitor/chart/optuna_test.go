@@ -15,8 +15,9 @@ import (
 	"mlfnode/grid/space"
 )
 
-// TestAgreesWithOptuna compares importances and marginals of a grid with those that Optuna finds in the same trials. It needs a Python
-// that has optuna and scikit-learn: python3, or the one of MLF_OPTUNA_PYTHON.
+// TestAgreesWithOptuna compares importances and marginals of a grid with those that Optuna computes
+// from the same trials. It needs a Python that has optuna and scikit-learn: python3, or the one
+// named by MLF_OPTUNA_PYTHON.
 func TestAgreesWithOptuna(t *testing.T) {
 	python := cmp.Or(os.Getenv("MLF_OPTUNA_PYTHON"), "python3")
 	if err := exec.CommandContext(t.Context(), python, "-c", "import optuna, sklearn").Run(); err != nil {

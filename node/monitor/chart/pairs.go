@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/parallel"
 )
 
-// Heat is what each pair of levels of two parameters gives.
+// Heat shows a statistic for each pair of levels of two parameters.
 type Heat struct {
 	Head
 	X     Axis   `json:"x"`
@@ -20,7 +20,7 @@ type Heat struct {
 	Cells []Cell `json:"cells"` // one for each level of Z
 }
 
-// Cell is one map: rows of Y, in each the levels of X.
+// Cell is one map: a row for each level of Y, with an entry for each level of X.
 type Cell struct {
 	N     [][]int64  `json:"n"` // trials with a finite value; for failed and done, trials that ended
 	Value [][]Number `json:"value"`
@@ -103,7 +103,7 @@ func (v *View) heatSentence(h *Heat, n []int64, value []Number) string {
 		h.Y.Key, h.Y.Levels[best/nx%len(h.Y.Levels)].Label, show(float64(value[best])))
 }
 
-// cells sums the selected trials up by the cell that at gives.
+// cells sums up the selected trials by the cell that at returns.
 func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, value []Number) {
 	rows, values := v.rows, []float32(nil)
 	if stat == StatBest || stat == StatMedian {
@@ -158,7 +158,8 @@ func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, valu
 	return n, value
 }
 
-// sums is cells for some rows, without what is made of the sums. With StatBest they are the values of the first rows of each cell.
+// sums is like cells for some rows, without what is derived from the sums. With StatBest the sums
+// are the values of the first rows of each cell.
 func (v *View) sums(rows []int32, size int, at func(int32) int, stat string) (n []int64, sums []float64) {
 	n, sums = make([]int64, size), make([]float64, size)
 	for _, r := range rows {
@@ -183,8 +184,8 @@ func (v *View) sums(rows []int32, size int, at func(int32) int, stat string) (n 
 	return n, sums
 }
 
-// placed returns the cell of each of some rows with these values, -1 for one that is not finite, and
-// how many rows each cell has.
+// placed returns the cell of each of some rows with these values, -1 for a value that is not
+// finite, and the number of rows in each cell.
 func placed(rows []int32, values []float32, size int, at func(int32) int) (places []int32, n []int64, sums []float64) {
 	places, n, sums = make([]int32, len(rows)), make([]int64, size), make([]float64, size)
 	for i, r := range rows {
@@ -197,8 +198,9 @@ func placed(rows []int32, values []float32, size int, at func(int32) int) (place
 	return places, n, sums
 }
 
-// medians finds the middle value of each cell, or its halves, among some of the sorted values of
-// which n are in each cell, and so many before these.
+// medians finds the middle value of each cell, or half of each of two, in a part of the sorted
+// values. n is the number of values in each cell, and before is the number of those that precede
+// this part.
 func medians(n, before []int64, sorted []float32, places []int32) []float64 {
 	dest := make([]float64, len(n))
 	for k, f := range sorted {
@@ -217,7 +219,7 @@ func medians(n, before []int64, sorted []float32, places []int32) []float64 {
 	return dest
 }
 
-// Matrix is all pairs of parameters as small maps.
+// Matrix contains all pairs of parameters as small maps.
 type Matrix struct {
 	Head
 	Axes  []Axis `json:"axes"`
@@ -295,7 +297,8 @@ type Parallel struct {
 	Sample bool     `json:"sample"` // lines are the best and a sample, not all
 }
 
-// Band is what runs between two axes, as columns: level on the first, level on the second, trials, and their mean rank.
+// Band describes the trials between two axes, in columns: level on the first, level on the second,
+// number of trials, and their mean rank.
 type Band struct {
 	From []int    `json:"from"`
 	To   []int    `json:"to"`
@@ -303,7 +306,7 @@ type Band struct {
 	Rank []Number `json:"rank"`
 }
 
-// Lines are single trials as columns, the best first.
+// Lines are single trials in columns, the best first.
 type Lines struct {
 	Trial  []int64  `json:"trial"`
 	Levels [][]int  `json:"levels"` // by axis, without the value
@@ -319,8 +322,8 @@ const (
 	maxParallel = 32 // axes that are drawn
 )
 
-// Parallel draws the trials that have a value along the axes in the order of keys, or in that of the sweep when there are none. Of very
-// many axes the first ones are drawn.
+// Parallel draws the trials that have a value along the axes in the order of keys, or in that of
+// the sweep if there are no keys. If there are very many axes, the first ones are drawn.
 func (v *View) Parallel(keys []string) (*Parallel, error) {
 	order := make([]int, len(v.axes))
 	for a := range order {
@@ -351,7 +354,7 @@ func (v *View) Parallel(keys []string) (*Parallel, error) {
 		v.fillLevels(value, p.Edges)
 	}
 	factors := append(v.factors(maxLevels), newFactor(value, valueLevels, valueLevels))
-	var pairs [][2]int // each axis, and the one before
+	var pairs [][2]int // each axis, and the one before it
 	for i, a := range order {
 		next := len(v.axes)
 		if i+1 < len(order) {
@@ -378,12 +381,12 @@ func (v *View) Parallel(keys []string) (*Parallel, error) {
 	return p, nil
 }
 
-// fillLevels sets the level of the value of each row that has one: between which of some edges it
-// lies. Values outside are at the ends.
+// fillLevels sets the level of the value of each row that has one: the interval between edges that
+// contains it. Values outside are at the ends.
 func (v *View) fillLevels(levels []uint8, edges []Number) {
 	sorted, values := v.order()
 	last := len(edges) - 2
-	level := func(n int) int { // of the row in place n, in the order from the lowest value
+	level := func(n int) int { // of the row at position n, in the order from the lowest value
 		if v.d.Maximize {
 			n = len(sorted) - 1 - n
 		}

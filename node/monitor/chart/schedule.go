@@ -12,14 +12,16 @@ import (
 )
 
 const (
-	// scheduledTrials is how many trials a sweep has at most whose rest is played trial by trial.
+	// scheduledTrials is the maximum number of trials of a sweep whose rest is simulated trial by
+	// trial.
 	scheduledTrials = 1 << 17
-	// plays is how often it is played, and playedTrials bounds the trials of all plays together.
+	// plays is the number of simulations, and playedTrials bounds the trials of all of them
+	// together.
 	plays        = 16
 	playedTrials = 1 << 18
 )
 
-// slots are when each slot is free, the first one at the top.
+// slots are the times at which each slot becomes free, the first one at the top.
 type slots []float64
 
 func (s slots) Len() int           { return len(s) }
@@ -32,15 +34,15 @@ func (s *slots) Pop() any {
 	return v
 }
 
-// schedule simulates the rest of a sweep: each slot takes the next trial when it is free. So it
-// knows which trials come last, and which slots are idle then. It is not ok for a sweep with too
+// schedule simulates the rest of a sweep: each slot takes the next trial when it becomes free. This
+// shows which trials come last, and which slots are idle then. It is not ok for a sweep with too
 // many trials.
 func (v *View) schedule(m *model, correct, busy float64) (seconds float64, ok bool) {
 	if v.d.Stride > 1 || v.d.Space.Count() > scheduledTrials {
 		return 0, false
 	}
 	waiting := v.waiting(m)
-	var rest slots // of those that run
+	var rest slots // of the running ones
 	for _, run := range v.recent() {
 		if run.Running {
 			effects := 0.0
@@ -73,7 +75,8 @@ func (v *View) schedule(m *model, correct, busy float64) (seconds float64, ok bo
 	return seconds * max(1, float64(n)/busy), true // between two trials a slot is free for a moment
 }
 
-// outlast is how much longer a trial takes that has run for some time, of the trials whose logarithms vary by sigma around that mean.
+// outlast returns how much longer a trial takes that has already run for some time, if the
+// logarithms of durations vary by sigma around that mean.
 func outlast(mean, sigma, ran float64) float64 {
 	if sigma < 1e-3 || ran <= 0 {
 		return max(0, mean-ran)
@@ -81,12 +84,13 @@ func outlast(mean, sigma, ran float64) float64 {
 	over := func(x float64) float64 { return math.Erfc(-x / math.Sqrt2) }
 	z := (math.Log(mean/ran) - sigma*sigma/2) / sigma
 	if z < -3 {
-		return ran * sigma / 3 // far beyond what it should have taken
+		return ran * sigma / 3 // far beyond the expected duration
 	}
 	return max(0, mean*over(z+sigma)/over(z)-ran)
 }
 
-// waiting returns what the trials take that have not begun, in the order in which they do.
+// waiting returns the durations of the trials that have not started, in the order in which they
+// will.
 func (v *View) waiting(m *model) []float64 {
 	count := v.d.Space.Count()
 	var means []float64
@@ -98,7 +102,7 @@ func (v *View) waiting(m *model) []float64 {
 		for lo := r.Lo; lo < r.Hi; lo += BlockTrials {
 			hi := min(r.Hi, lo+BlockTrials)
 			if v.d.Space.Positions(lo, hi, at) != nil {
-				return // its record contradicts itself, which New has reported
+				return // the record is inconsistent, which New has reported
 			}
 			for i := range hi - lo {
 				if row, ok := v.d.row(lo + i); ok && v.d.State[row] >= running {

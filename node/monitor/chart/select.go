@@ -8,28 +8,29 @@ import (
 	"mlfnode/grid/space"
 )
 
-// Order is how Trials are sorted.
+// Order is the sort order of Trials.
 type Order struct {
-	By    string // value, started, wall, ended, state or index; with Key it is not looked at
+	By    string // value, started, wall, ended, state or index; ignored if Key is set
 	Key   string // of a parameter
 	Desc  bool
-	After *Place // only the trials behind it
+	After *Place // only the trials after it
 }
 
-// Place is a place in an order.
+// Place is a position in an order.
 type Place struct {
 	Index int64
-	Value float64 // what the order looks at, which the index tells of a parameter; NaN for none
+	Value float64 // the sort key, which for a parameter is derived from the index; NaN for none
 }
 
 // maxPlaces bounds the values of a parameter to sort by.
 const maxPlaces = 2 << 20
 
-// Matched is how many trials the view selects.
+// Matched returns the number of trials that the view selects.
 func (v *View) Matched() int { return len(v.rows) }
 
-// Trials returns the indexes of the selected trials in an order, equal ones by index and those without what it sorts by last, and the place of
-// each of them. It reports whether that is known here.
+// Trials returns the indexes of the selected trials in an order, and the position of each. Trials
+// with equal keys are ordered by index, and those without a key are last. It reports whether the
+// order is known here.
 func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) {
 	column, desc, rows := []float32(nil), o.Desc, v.rows
 	switch {
@@ -40,7 +41,7 @@ func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) 
 		}
 		places := placesOf(v.d.Space, at, o.Desc)
 		rows, column = v.byParameter(at, places)
-		desc = false // it is in the places of the values
+		desc = false // the ranks of the values include it
 		if o.After != nil {
 			o.After = &Place{o.After.Index, v.valuePlace(o.After.Index, at, places)} // the axis may have been extended since
 		}
@@ -119,8 +120,8 @@ func (v *View) byColumn(column []float32, desc bool) []int32 {
 	return rows
 }
 
-// byParameter sorts the selected rows by the values of a parameter, whose places it gets: numbers, then texts, then flags.
-// It gives the places of the values of all rows, too.
+// byParameter sorts the selected rows by the values of a parameter, whose ranks are passed in:
+// numbers, then texts, then Booleans. It also returns the ranks of the values of all rows.
 func (v *View) byParameter(at int, places []int64) ([]int32, []float32) {
 	s := v.d.Space
 	positions := make([]int64, len(v.d.State))
@@ -153,7 +154,7 @@ func (v *View) valuePlace(index int64, at int, places []int64) float64 {
 	return float64(places[position[at][0]])
 }
 
-// placesOf returns the place of each value of an axis in the order of its values.
+// placesOf returns the rank of each value of an axis in the order of its values.
 func placesOf(s space.Space, at int, desc bool) []int64 {
 	n := s.Sizes()[at]
 	order := make([]int64, n)

@@ -7,7 +7,7 @@ import (
 	"mlfnode/grid"
 )
 
-// Slices are the trials that differ from one in a single parameter.
+// Slices are the trials that differ from a given one in a single parameter.
 type Slices struct {
 	Head
 	Trial int64   `json:"trial"`
@@ -16,7 +16,8 @@ type Slices struct {
 	Axes  []Slice `json:"axes"`
 }
 
-// Slice is one parameter; its lists have an entry for each value, at most around that of the trial.
+// Slice is one parameter; its lists have an entry for each value, or only for the values around
+// that of the trial if there are many.
 type Slice struct {
 	Key   string   `json:"key"`
 	Scale string   `json:"scale"`

@@ -13,7 +13,7 @@ import (
 	"mlfnode/node/parallel"
 )
 
-// Suggestions are where to look next.
+// Suggestions lists where to look next.
 type Suggestions struct {
 	Head
 	List []Suggestion `json:"list"`
@@ -32,12 +32,12 @@ type Suggestion struct {
 }
 
 const (
-	topShare    = 0.01 // of the trials, to see where the best lie
+	topShare    = 0.01 // of the trials, to see where the best are
 	topLeast    = 10
 	edgeShare   = 0.5  // of these, at the end of an axis
-	weak        = 0.01 // share of the variance under which a parameter does not matter, alone or together with another one
-	sureShare   = 2    // standard errors by which the share has to be under that
-	strong      = 0.1  // and over which it is worth refining
+	weak        = 0.01 // share of the variance below which a parameter does not matter, alone or together with another
+	sureShare   = 2    // standard errors by which the share has to be below that
+	strong      = 0.1  // and above which it is worth refining
 	suggestions = 8
 )
 
@@ -123,7 +123,7 @@ func beyond(a, b float64, log bool) []float64 {
 		return []float64{b * b / a, b * b / a * b / a}
 	}
 	further := []float64{b + (b - a), b + 2*(b-a)}
-	if a > 0 && b > 0 { // values that were all positive stay so
+	if a > 0 && b > 0 { // values that were all positive stay positive
 		further = slices.DeleteFunc(further, func(f float64) bool { return f <= 0 })
 	}
 	return further
@@ -140,7 +140,7 @@ func (v *View) integers(axis *axis) bool {
 	return !slices.ContainsFunc(axis.Levels, func(l Level) bool { return strings.ContainsAny(l.Label, ".eE") })
 }
 
-// extension makes a suggestion out of values; false when they give no new trial.
+// extension makes a suggestion from values; it returns false if they add no trial.
 func (v *View) extension(kind string, axis *axis, values []float64, integers bool) (Suggestion, bool) {
 	s := Suggestion{Kind: kind, Key: axis.Key, Values: []json.Number{}, Work: Number(math.NaN())}
 	more := space.Axis{Key: axis.Key}
@@ -175,7 +175,7 @@ func (v *View) extension(kind string, axis *axis, values []float64, integers boo
 	return s, true
 }
 
-// meanWall is how long the selected trials took on average; NaN for none.
+// meanWall returns how long the selected trials took on average; NaN for none.
 func (v *View) meanWall() float64 {
 	spans := parallel.Split(len(v.rows), leastRows)
 	parts := make([]moments.Moments, len(spans))

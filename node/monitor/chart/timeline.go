@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/parallel"
 )
 
-// Timeline is what ran when: single trials when there are few, how busy each node was otherwise.
+// Timeline shows what ran when: single trials if there are few, otherwise how busy each node was.
 type Timeline struct {
 	Head
 	Base  int64    `json:"base"` // the first event, microseconds since 1970; times are seconds since
@@ -22,7 +22,7 @@ type Timeline struct {
 	Rate  Rate     `json:"rate"`
 }
 
-// Bars are trials as columns, each of its last attempt.
+// Bars are trials in columns, with the last attempt of each.
 type Bars struct {
 	Trial []int64       `json:"trial"`
 	Node  []grid.NodeID `json:"node"`
@@ -32,7 +32,7 @@ type Bars struct {
 	State []string      `json:"state"`
 }
 
-// Lane is how many trials ran on a node, on average in each bin.
+// Lane is the average number of trials that ran on a node in each bin.
 type Lane struct {
 	Node grid.NodeID `json:"node"`
 	Busy []Number    `json:"busy"`
@@ -49,10 +49,10 @@ const (
 	maxBars   = 2000
 	maxLanes  = 100
 	laneBins  = 200
-	shortLane = 1e-3 // seconds that a bar takes at least
+	shortLane = 1e-3 // minimum length of a bar, in seconds
 )
 
-// Timeline shows the selected trials that began.
+// Timeline shows the selected trials that have started.
 func (v *View) Timeline() *Timeline {
 	t := &Timeline{Base: v.d.Base, Edges: []Number{}}
 	rows := kept(v.rows, func(r int32) bool { return finite(float64(v.d.Started[r])) })
@@ -75,7 +75,7 @@ func (v *View) Timeline() *Timeline {
 	return t
 }
 
-// barEnd is when a trial that began ended, now for one that runs.
+// barEnd returns when a trial that has started ended; for a running one, that is now.
 func (v *View) barEnd(r int32) float32 {
 	end := v.d.Ended[r]
 	switch {
@@ -87,8 +87,8 @@ func (v *View) barEnd(r int32) float32 {
 	return end
 }
 
-// reach says from when to when trials that began ran, and on which nodes, in the order of their
-// first trials.
+// reach returns the time span in which the trials ran, and their nodes in the order of their first
+// trials.
 func (v *View) reach(rows []int32) (lo, hi float64, nodes []uint16) {
 	spans := parallel.Split(len(rows), leastRows)
 	type part struct {
@@ -133,9 +133,9 @@ func (t *Timeline) bin(f float64) int {
 	return min(laneBins-1, max(0, int((f-float64(t.From))/max(1e-9, float64(t.To-t.From))*laneBins)))
 }
 
-// sumUp counts the trials that ended, and on each of some nodes those that ran, in each bin.
+// sumUp counts, in each bin, the trials that ended, and those that ran on each of some nodes.
 func (t *Timeline) sumUp(v *View, rows []int32, nodes []uint16) {
-	var lanes [math.MaxUint16 + 1]int32 // of each node, from 1; 0 for one without
+	var lanes [math.MaxUint16 + 1]int32 // of each node, from 1; 0 for one without a lane
 	for i, n := range nodes {
 		lanes[n] = int32(i + 1)
 	}
@@ -156,7 +156,7 @@ func (t *Timeline) sumUp(v *View, rows []int32, nodes []uint16) {
 			}
 			start, bins := float64(v.d.Started[r]), &busy[i][lane-1]
 			first := t.bin(start)
-			if first == last { // as most trials do
+			if first == last { // as for most trials
 				bins[first] += max(0, end-start) * share
 				continue
 			}
@@ -189,7 +189,7 @@ func (t *Timeline) sumUp(v *View, rows []int32, nodes []uint16) {
 	slices.SortFunc(t.Lanes, func(a, b Lane) int { return cmp.Compare(a.Node, b.Node) })
 }
 
-// bars packs trials into as few lanes as there were at one time.
+// bars packs trials into as few lanes as ran at the same time.
 func (t *Timeline) bars(v *View, rows []int32) {
 	t.Bars = &Bars{}
 	free := map[uint16][]float64{} // when each lane of a node is free
@@ -210,7 +210,7 @@ func (t *Timeline) bars(v *View, rows []int32) {
 	}
 }
 
-// seconds writes a duration for a person.
+// seconds formats a duration for a person.
 func seconds(s float64) string {
 	n := int64(math.Round(s))
 	switch {

@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/parallel"
 )
 
-// Histogram is how the values of the selected trials are spread.
+// Histogram is the distribution of the values of the selected trials.
 type Histogram struct {
 	Head
 	Summary
@@ -22,7 +22,7 @@ type Histogram struct {
 	Quantiles []Number `json:"quantiles"` // 0, 1, 5, 10, 25, 50, 75, 90, 95, 99 and 100 %
 }
 
-// Summary sums values up.
+// Summary summarizes values.
 type Summary struct {
 	N       int64  `json:"n"`       // trials with a finite value
 	Missing int64  `json:"missing"` // ended trials without one
@@ -32,7 +32,7 @@ type Summary struct {
 	Trial   int64  `json:"trial"` // with the best value; -1 for none
 }
 
-// bins of a histogram.
+// bins is the number of bins of a histogram.
 const bins = 64
 
 var percents = [...]float64{0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1}
@@ -68,11 +68,12 @@ func (v *View) summary() Summary {
 
 func finite(f float64) bool { return f-f == 0 }
 
-// Histogram spreads the values between the 1 % and 99 % quantiles over bins, wider where nothing lies far outside.
+// Histogram divides the values between the 1 % and 99 % quantiles into bins, and widens the range
+// if nothing lies far outside.
 func (v *View) Histogram() *Histogram {
 	h := &Histogram{Summary: v.summary(), Edges: []Number{}, Counts: []int64{}, Quantiles: []Number{}}
 	_, all := v.order()
-	values := int(h.N) // the finite ones, which stand before those that are worse than all
+	values := int(h.N) // the finite ones, which precede those that are worse than all
 	if values == 0 {
 		h.Head = v.head("None of these trials has a value.")
 		return h
@@ -109,7 +110,7 @@ func (v *View) Histogram() *Histogram {
 		}
 		h.Edges = append(h.Edges, Number(edge))
 	}
-	bin := func(n int) int { // of the value in place n from the lowest one: -1 below the first edge, and bins above the last
+	bin := func(n int) int { // of the value at position n from the lowest one: -1 below the first edge, and bins above the last
 		switch f := from(n); {
 		case f < lo:
 			return -1
@@ -129,7 +130,7 @@ func (v *View) Histogram() *Histogram {
 	return h
 }
 
-// show writes a number for a person.
+// show formats a number for a person.
 func show(f float64) string { return strconv.FormatFloat(f, 'g', 5, 64) }
 
 // History is the best value so far over time.
@@ -172,8 +173,9 @@ func (v *View) History() *History {
 // spells is the number of time spans that improvements uses.
 const spells = 1 << 12
 
-// improvements returns rows that may be better than all that ended before them: those in spells of time that have a better one than all spells
-// before. They are few, so that a History does not sort all rows.
+// improvements returns rows that may be better than all that ended before them: those in time spans
+// that have a better one than all spans before. They are few, so that a History does not sort all
+// rows.
 func (v *View) improvements(ends []float32) []int32 {
 	rows := kept(v.rows, func(r int32) bool { return finite(float64(v.value[r])) && finite(float64(ends[r])) })
 	lo, hi := float32(math.Inf(1)), float32(math.Inf(-1))
@@ -200,7 +202,7 @@ func (v *View) improvements(ends []float32) []int32 {
 	return kept(rows, func(r int32) bool { return improved[spell(r)] })
 }
 
-// ends is when trials ended, seconds since the first event.
+// ends returns when trials ended, in seconds since the first event.
 func (v *View) ends() []float32 {
 	ends := make([]float32, len(v.d.State))
 	for _, r := range v.rows {

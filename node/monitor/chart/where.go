@@ -13,8 +13,8 @@ import (
 	"mlfnode/grid/space"
 )
 
-// Where is a filter of trials. A trial has to match one condition of every part; a part is a parameter, a metric, the states and so on.
-// The zero Where selects all.
+// Where is a filter of trials. A trial has to match one condition of every part; a part is a
+// parameter, a metric, the states and so on. The zero Where selects all.
 type Where struct {
 	parts []condition
 }
@@ -26,12 +26,13 @@ type condition struct {
 	texts []string
 }
 
-// maxConditions bounds the alternatives of a filter in all.
+// maxConditions bounds the total number of alternatives in a filter.
 const maxConditions = 1000
 
-// ParseWhere reads a filter from a query: p[KEY] a value of a parameter or a range LO..HI of numbers, d[KEY] positions of values, m[NAME]
-// a range of a metric, state, class, cause, node, and t a range of seconds since the first event. Ends are part of a range, and either may
-// be left out. Other keys are skipped.
+// ParseWhere parses a filter from a query: p[KEY] is a value of a parameter or a range LO..HI of
+// numbers, d[KEY] positions of values, m[NAME] a range of a metric, state, class, cause, node, and
+// t a range of seconds since the first event. Ends are part of a range, and either may be left out.
+// Other keys are skipped.
 func ParseWhere(q url.Values) (Where, error) {
 	var w Where
 	n := 0
@@ -98,7 +99,7 @@ func (c *condition) name() string {
 	return c.kind
 }
 
-// check refuses what can't be understood without knowing the sweep.
+// check refuses parts that can't be valid for any sweep.
 func (c *condition) check() error {
 	for _, text := range c.texts {
 		ok := true
@@ -147,7 +148,7 @@ func parseSpan(text string) (span, bool) {
 	return s, ok
 }
 
-// filter is a Where that knows the sweep.
+// filter is a Where that is bound to a sweep.
 type filter []test
 
 type test struct {
@@ -175,7 +176,7 @@ func (f filter) keep(dest, rows []int32) int {
 	return n
 }
 
-// counts says what each test lets through alone.
+// counts returns how many rows each test matches on its own.
 func (f filter) counts(rows []int32) []Part {
 	parts := make([]Part, len(f))
 	for k := range parts {
@@ -244,7 +245,7 @@ func (c *condition) compile(v *View) (keeper, error) {
 		case "node":
 			code = slices.Index(d.Nodes, grid.NodeID(text)) + 1
 		}
-		if code > 0 && code < len(codes) { // what nothing has matches nothing
+		if code > 0 && code < len(codes) { // a row without a value does not match
 			codes[code] = true
 		}
 	}
@@ -256,7 +257,7 @@ func (c *condition) compile(v *View) (keeper, error) {
 
 func (c *condition) spans(column []float32) keeper {
 	spans := c.parse()
-	for i, s := range spans { // as values are kept, so that a bound is among them
+	for i, s := range spans { // as values are stored, so that a bound is included
 		spans[i] = span{float64(float32(s.lo)), float64(float32(s.hi))}
 	}
 	return matching(func(row int32) bool { return contains(spans, float64(column[row])) })
@@ -306,7 +307,7 @@ func (c *condition) parameter(v *View) (keeper, error) {
 	case a < 0:
 		only := has(0)
 		return matching(func(int32) bool { return only }), nil
-	case v.axes[a].Size <= maxLevels: // a level is a position
+	case v.axes[a].Size <= maxLevels: // each level is one position
 		table := make([]bool, math.MaxUint8+1)
 		for l := range v.axes[a].Levels {
 			table[l] = has(int64(l))
