@@ -10,8 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// sweepActions are the keys that change a sweep. Class has failed trials of this class alone run
-// again.
+// sweepActions are the keys that change a sweep. If class is set, retrying only repeats the failed
+// trials of this class.
 func (m *Model) sweepActions(s *api.Sweep, class grid.Class) []binding {
 	id, state := s.Sweep, s.State
 	all := []binding{}
@@ -36,8 +36,8 @@ func (m *Model) sweepActions(s *api.Sweep, class grid.Class) []binding {
 	return all
 }
 
-// askSweep has the node count what an action would change, and asks the user, unless a key is
-// pressed in between.
+// askSweep asks the node how many trials an action would change, and then asks the user to confirm
+// it, unless a key has been pressed in between.
 func (m *Model) askSweep(id grid.SweepID, action string, retry *api.Retry) tea.Cmd {
 	if !m.mayAct() {
 		return nil
@@ -51,7 +51,7 @@ func (m *Model) askSweep(id grid.SweepID, action string, retry *api.Retry) tea.C
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
 		done, err := c.Preview(ctx, id, action, body)
 		return func() tea.Cmd {
-			if m.presses != asked { // the user has gone on, and the next key may be meant for something else
+			if m.presses != asked { // the user has moved on, and the next key may be meant for something else
 				return nil
 			}
 			m.notice = ""
@@ -65,7 +65,7 @@ func (m *Model) askSweep(id grid.SweepID, action string, retry *api.Retry) tea.C
 	})
 }
 
-// confirm makes the question before an action on a sweep.
+// confirm returns the question to ask before an action on a sweep.
 func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dialog {
 	s := &preview.Sweep
 	name := clean(string(s.Sweep))
@@ -120,7 +120,7 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 	return d
 }
 
-// act runs an action, shows what it says, and reloads what is shown.
+// act performs an action, shows its result, and reloads what is shown.
 func (m *Model) act(do func(context.Context, *api.Client) (string, error)) tea.Cmd {
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
 		said, err := do(ctx, c)

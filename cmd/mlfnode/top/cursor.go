@@ -6,7 +6,7 @@ import tea "charm.land/bubbletea/v2"
 type cursor struct {
 	at   int
 	top  int // of the window
-	page int // rows of the window when it was drawn last
+	page int // rows of the window when it was last drawn
 }
 
 // window moves the window so that the position is in it, and returns the visible rows.
@@ -26,7 +26,7 @@ func (c *cursor) window(n, height int) (from, to int) {
 
 func (c *cursor) move(by, n int) { c.at = max(0, min(c.at+by, n-1)) }
 
-// moves returns the keys that move in a list of n rows. then is called after a move.
+// moves returns the keys that move the cursor in a list of n rows. then is called after a move.
 func (c *cursor) moves(n int, then func()) []binding {
 	by := func(rows func() int) func() tea.Cmd {
 		return func() tea.Cmd {

@@ -11,17 +11,17 @@ import (
 // dialog asks for confirmation before an action.
 type dialog struct {
 	title   string
-	text    string // what it will do
+	text    string // what the action will do
 	verb    string
-	option  string // that Tab switches on; empty for none
+	option  string // switched on by Tab; empty for none
 	on      bool
-	leaving bool    // it asks before the program ends
-	input   *prompt // a text that goes with it; nil for none
+	leaving bool    // it asks before the program exits
+	input   *prompt // a text that goes with the action; nil for none
 	run     func(on bool, text string) tea.Cmd
 }
 
-// press handles a key: y confirms, n or Esc cancels. In a dialog with an input Enter confirms,
-// since y is text there.
+// press handles a key: y confirms, n or Esc cancels. In a dialog with an input only Enter confirms,
+// since y is part of the text.
 func (d *dialog) press(m *Model, k tea.Key) tea.Cmd {
 	key := k.String()
 	switch {
@@ -61,14 +61,14 @@ func (d *dialog) view(p paint, width int) []string {
 	return append(out, fit(keys, width))
 }
 
-// prompt is a line that the user types.
+// prompt is a line in which the user types.
 type prompt struct {
 	label string
 	text  string
 	done  func(text string) tea.Cmd
 }
 
-// longestInput bounds what can be typed.
+// longestInput bounds the length of the input.
 const longestInput = 400
 
 func (p *prompt) press(m *Model, k tea.Key) tea.Cmd {
@@ -101,7 +101,7 @@ func (p *prompt) edit(k tea.Key) {
 
 func (p *prompt) add(text string) { p.text = printable.Clip(p.text+clean(text), longestInput) }
 
-// view shows the end of what was typed.
+// view shows the end of the input.
 func (p *prompt) view(style paint, width int) string {
 	text := []rune(p.text)
 	room := max(1, width-len([]rune(p.label))-1)

@@ -22,7 +22,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// asking holds the questions of a model back until a test has a server answer them.
+// asking holds back a model's questions until a test lets a server answer them.
 type asking struct {
 	t      *testing.T
 	m      *Model
@@ -43,12 +43,12 @@ func holdQuestions(t *testing.T, m *Model, handle http.HandlerFunc) *asking {
 		a.waits, a.held = append(a.waits, wait), append(a.held, q)
 		return nil
 	}
-	send(m, states{}) // what the scene lacks
+	send(m, states{}) // events that the scene lacks
 	a.held = nil
 	return a
 }
 
-// answer answers the questions that are held.
+// answer answers the questions that are held back.
 func (a *asking) answer() {
 	a.t.Helper()
 	held := a.held
@@ -62,8 +62,8 @@ func (a *asking) answer() {
 
 func nothing(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }
 
-// TestStatesOfEndedSweeps forgets the states of sweeps whenever a stream opens, since it does not report
-// what ended before.
+// TestStatesOfEndedSweeps checks that the states of sweeps are forgotten whenever a stream opens,
+// since it does not report what ended before.
 func TestStatesOfEndedSweeps(t *testing.T) {
 	for name, reopen := range map[string]func(m *Model){
 		"stream": func(m *Model) { send(m, streamState{live: true}) },
@@ -77,7 +77,8 @@ func TestStatesOfEndedSweeps(t *testing.T) {
 	}
 }
 
-// TestLateConfirmation has a confirmation come after other keys: it does not open. Enter does not confirm.
+// TestLateConfirmation checks that a confirmation that arrives after other keys does not open, and
+// that Enter does not confirm.
 func TestLateConfirmation(t *testing.T) {
 	m := busy(100, 30)
 	a := holdQuestions(t, m, nothing)
@@ -104,7 +105,7 @@ func TestLateConfirmation(t *testing.T) {
 	}
 }
 
-// TestRowsMove has other rows come before the chosen ones: keys act on the chosen ones.
+// TestRowsMove inserts rows before the chosen ones: keys still act on the chosen ones.
 func TestRowsMove(t *testing.T) {
 	m := press(onSweep(100, 30), "tab", "j")
 	var asked api.Retry
@@ -126,7 +127,8 @@ func TestRowsMove(t *testing.T) {
 	}
 }
 
-// TestFaultsEndTop has the model and the feed panic: the program ends with the fault, not as interrupted.
+// TestFaultsEndTop makes the model and the feed panic: the program ends with the fault, not as
+// interrupted.
 func TestFaultsEndTop(t *testing.T) {
 	out, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -158,7 +160,8 @@ func TestFaultsEndTop(t *testing.T) {
 	}
 }
 
-// TestSearchInParts searches an output part by part, shows how far it is, and ends at a key.
+// TestSearchInParts searches an output part by part; the search shows its progress, and ends at a
+// key.
 func TestSearchInParts(t *testing.T) {
 	m := onTrial(100, 30, 40)
 	log := m.shown().(*trialScreen).log
@@ -192,7 +195,8 @@ func TestSearchInParts(t *testing.T) {
 	}
 }
 
-// TestHitsHaveABound steps through more hits than are kept: the first ones are let go, and each step goes to the next one.
+// TestHitsHaveABound steps through more hits than are kept: the first ones are dropped, and each
+// step goes to the next hit.
 func TestHitsHaveABound(t *testing.T) {
 	m := onTrial(100, 30, 40)
 	log := m.shown().(*trialScreen).log
@@ -224,7 +228,7 @@ func TestHitsHaveABound(t *testing.T) {
 	}
 }
 
-// TestAnswersToOldQueries has the answer about the old filter come under the new one.
+// TestAnswersToOldQueries delivers the answer for the old filter after the new filter is set.
 func TestAnswersToOldQueries(t *testing.T) {
 	m := onSweep(100, 30)
 	s := m.shown().(*sweepScreen)
@@ -233,7 +237,7 @@ func TestAnswersToOldQueries(t *testing.T) {
 	})
 	s.trials.page.busy = false
 	send(m, states{})
-	press(m, "R") // the first question about the new order
+	press(m, "R") // the first question with the new order
 	old := a.held
 	press(m, "R")
 	screens := len(m.screens)
@@ -256,7 +260,7 @@ func TestAnswersToOldQueries(t *testing.T) {
 	}
 }
 
-// TestLastIsPinned has last/17 be of one sweep, also after a newer one is submitted.
+// TestLastIsPinned checks that last/17 stays on one sweep even after a newer one is submitted.
 func TestLastIsPinned(t *testing.T) {
 	m := press(busy(100, 30), ":last/17", "enter")
 	s := m.shown().(*trialScreen)
@@ -268,7 +272,7 @@ func TestLastIsPinned(t *testing.T) {
 	}
 }
 
-// TestTwoDigits shows rates without exponents.
+// TestTwoDigits checks that rates are shown without exponents.
 func TestTwoDigits(t *testing.T) {
 	for v, want := range map[float64]string{
 		99.4: "99/s", 99.6: "100/s", 9.96: "10/s", 1234.4: "1,234/s", 0.005: "18/h", 1.25: "1.2/s",
@@ -289,7 +293,7 @@ func TestNumberedTabs(t *testing.T) {
 	}
 }
 
-// TestOpenedWhileFrozen opens a screen while updates are paused: it is asked for once.
+// TestOpenedWhileFrozen opens a screen while updates are paused: its data is requested once.
 func TestOpenedWhileFrozen(t *testing.T) {
 	m := press(busy(100, 30), " ")
 	a := holdQuestions(t, m, nothing)
@@ -305,7 +309,7 @@ func TestOpenedWhileFrozen(t *testing.T) {
 	}
 }
 
-// TestPaste pastes into the reason of a drain.
+// TestPaste pastes text into the reason for a drain.
 func TestPaste(t *testing.T) {
 	m := send(press(busy(100, 30), "tab", "d"), tea.PasteMsg{Content: "new disk"})
 	if m.dialog == nil || m.dialog.input.text != "new disk" {
@@ -313,7 +317,7 @@ func TestPaste(t *testing.T) {
 	}
 }
 
-// TestBounds holds few screens and few empty lines.
+// TestBounds checks that few screens and few empty lines are kept.
 func TestBounds(t *testing.T) {
 	m := busy(100, 30)
 	for i := range 3 * maxScreens {

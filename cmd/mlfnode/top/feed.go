@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	gathering   = 100 * time.Millisecond // in which events are gathered, so that a burst of events causes one redraw
+	gathering   = 100 * time.Millisecond // events are gathered this long, so that a burst of them causes one redraw
 	firstRetry  = 500 * time.Millisecond
-	longestWait = 10 * time.Second // between two tries to reach the node
+	longestWait = 10 * time.Second // between two attempts to reach the node
 )
 
 // states are events that have arrived, the oldest first.
@@ -27,14 +27,14 @@ type states []api.Events
 // streamState is the state of the event stream, sent when it changes.
 type streamState struct {
 	live bool
-	gone bool // what one of the topics is about is not kept
+	gone bool // the subject of one of the topics is no longer kept
 	why  string
 }
 
 // errTopics ends a stream because other topics are wanted.
 var errTopics = errors.New("other topics are wanted")
 
-// feed keeps the stream of events open for what is shown, through every outage.
+// feed keeps the event stream for what is shown open, through every outage.
 type feed struct {
 	client func() *api.Client
 	again  func(context.Context) error
@@ -42,7 +42,7 @@ type feed struct {
 
 	mu      sync.Mutex
 	topics  []string
-	changed chan struct{} // closed when the topics change, or the user does not want to wait
+	changed chan struct{} // closed when the topics change, or when the user does not want to wait
 }
 
 func newFeed(client func() *api.Client, again func(context.Context) error, send func(tea.Msg)) *feed {
@@ -95,7 +95,7 @@ func (f *feed) run(ctx context.Context) {
 		case status == http.StatusConflict && !alone: // it may be in a cluster later
 			alone = true
 			continue
-		case status == http.StatusNotFound, status == http.StatusBadRequest: // of a name that is none
+		case status == http.StatusNotFound, status == http.StatusBadRequest: // the name does not exist
 			f.send(streamState{live: true, gone: true, why: err.Error()})
 		case err != nil && ctx.Err() == nil:
 			alone = false
@@ -153,7 +153,7 @@ func (f *feed) listen(ctx context.Context, topics []string, changed <-chan struc
 	return lived, api.ErrLost
 }
 
-// gather sends events on; those that arrive together become one message.
+// gather sends events on; events that arrive together become one message.
 func (f *feed) gather(ctx context.Context, events <-chan api.Events, changed <-chan struct{}, stop context.CancelCauseFunc) {
 	var all states
 	t := time.NewTimer(gathering)
@@ -184,7 +184,7 @@ func statusOf(err error) int {
 	return 0
 }
 
-// reason says in one line why the node can't be reached.
+// reason describes in one line why the node can't be reached.
 func reason(err error) string {
 	var refusal *api.Error
 	var request *url.Error
@@ -192,7 +192,7 @@ func reason(err error) string {
 	case errors.As(err, &refusal):
 		return refusal.Msg
 	case errors.As(err, &request):
-		err = request.Err // without the address, which is not for people
+		err = request.Err // without the URL, which means nothing to users
 	}
 	text, _, _ := strings.Cut(err.Error(), "\n")
 	return strings.TrimPrefix(text, api.ErrLost.Error()+": ")

@@ -17,7 +17,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// waitLimit is how long something is waited for that is not the claim of a test.
+// waitLimit bounds waits whose duration is not what a test checks.
 const waitLimit = 3 * time.Minute
 
 // stream is one stream of events that a server holds open.
@@ -26,7 +26,8 @@ type stream struct {
 	write  chan string // "" ends it
 }
 
-// eventServer answers with streams that a test writes. refuse gives the status of the answer, 0 for a stream.
+// eventServer answers with streams that a test writes. refuse returns the status of the answer, 0
+// for a stream.
 func eventServer(t *testing.T, refuse func(topics string) int) (*api.Client, <-chan *stream) {
 	t.Helper()
 	streams := make(chan *stream, 100)
@@ -60,7 +61,7 @@ func eventServer(t *testing.T, refuse func(topics string) int) (*api.Client, <-c
 	return client, streams
 }
 
-// feeding is a feed at work.
+// feeding is a running feed.
 type feeding struct {
 	*feed
 	t    *testing.T
@@ -120,7 +121,8 @@ func isState(check func(streamState) bool) func(tea.Msg) bool {
 	}
 }
 
-// TestFeed follows a node that stands alone, goes away, comes back, is asked for something else, stops, and does not have what is wanted.
+// TestFeed follows a node that stands alone, goes away, comes back, gets another request, stops,
+// and does not have what is wanted.
 func TestFeed(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	t.Run("all", func(t *testing.T) {
@@ -149,7 +151,7 @@ func TestFeed(t *testing.T) {
 		if messages > 15 {
 			t.Errorf("20 events came as %d messages, want them gathered", messages)
 		}
-		s.write <- "event: news\ndata: 1\n\n" // of a later version
+		s.write <- "event: news\ndata: 1\n\n" // from a later version
 		s.write <- ""
 		r.await("it is away", isState(func(l streamState) bool { return !l.live }))
 		s = next(t, streams, "overview")

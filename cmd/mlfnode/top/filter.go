@@ -14,7 +14,7 @@ import (
 const filterHelp = "failed running … lr=0.01 acc>=0.9 class=cuda_oom node=gpu-1"
 
 // parseFilter parses a filter of trials: states, and conditions on parameters, metrics, class and
-// node. Several conditions of one name are alternatives.
+// node. Several conditions on the same name are alternatives.
 func parseFilter(text string, s *api.Sweep) (q api.TrialQuery, err error) {
 	q.Where = url.Values{}
 	for word := range strings.FieldsSeq(text) {

@@ -16,7 +16,7 @@ import (
 
 func count(n int64) string { return humanize.Comma(n) }
 
-// plural counts things.
+// plural formats a count with its noun.
 func plural(n int64, word string) string {
 	if n == 1 {
 		return "1 " + word
@@ -34,7 +34,7 @@ func bytesText(n int64) string {
 	return humanize.IBytes(uint64(n))
 }
 
-// percent returns how much of something is done.
+// percent formats a share in per cent.
 func percent(done, all int64) string {
 	if all == 0 {
 		return "–"
@@ -62,7 +62,7 @@ func rate(v float64) string {
 	return fmt.Sprintf("%.2g/s", v)
 }
 
-// left says how long a sweep will still run.
+// left describes how long a sweep will still run.
 func left(eta *float64) string {
 	if eta == nil {
 		return ""
@@ -108,7 +108,7 @@ func value(v any, whole bool) string {
 	return clean(fmt.Sprint(v))
 }
 
-// metric formats what a program reported.
+// metric formats a value that a program reported.
 func metric(raw json.RawMessage) string {
 	if text := string(raw); json.Valid(raw) && text != "" && (text[0] == '-' || text[0] >= '0' && text[0] <= '9') {
 		return value(json.Number(text), false)

@@ -23,10 +23,10 @@ import (
 
 var update = flag.Bool("update", false, "write the frames in testdata")
 
-// noon is when the frames are drawn.
+// noon is the time at which the frames are drawn.
 var noon = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 
-// fresh is a model that knows nothing, at noon.
+// fresh returns a model that knows nothing, at noon.
 func fresh(width, height int) *Model {
 	m := New(false, func() time.Time { return noon })
 	m.width, m.height = width, height
@@ -41,7 +41,7 @@ func send(m *Model, all ...tea.Msg) *Model {
 	return m
 }
 
-// press presses keys: each rune of a text, or a key by its name.
+// press presses keys: each rune of a text, or one key by its name.
 func press(m *Model, keys ...string) *Model {
 	named := map[string]rune{"enter": tea.KeyEnter, "esc": tea.KeyEscape, "tab": tea.KeyTab, "pgup": tea.KeyPgUp, "backspace": tea.KeyBackspace, "right": tea.KeyRight}
 	for _, k := range keys {
@@ -56,10 +56,10 @@ func press(m *Model, keys ...string) *Model {
 	return m
 }
 
-// answered is a loader that has its answer.
+// answered returns a loader that has its answer.
 func answered[T any](v T) loader[T] { return loader[T]{value: v, known: true, ended: noon} }
 
-// settle has all questions answered with what is there.
+// settle marks all questions as answered with the data that is there.
 func settle(m *Model) *Model {
 	m.cluster.role.busy = false
 	for _, s := range m.screens {
@@ -84,7 +84,7 @@ func sweepOf(id string, state grid.SweepState, succeeded, failed, running, pendi
 	}
 }
 
-// busy is a model of a cluster at work.
+// busy returns a model of a working cluster.
 func busy(width, height int) *Model {
 	m := fresh(width, height)
 	m.cluster.role = answered(api.RoleOperator)
@@ -111,7 +111,7 @@ func busy(width, height int) *Model {
 
 func columnOf(name string, values ...any) api.Column { return api.Column{Name: name, Values: values} }
 
-// onSweep is the model at the screen of a sweep.
+// onSweep returns the model on the screen of a sweep.
 func onSweep(width, height int) *Model {
 	m := busy(width, height)
 	s := newSweepScreen("chainer-3")
@@ -134,7 +134,7 @@ func onSweep(width, height int) *Model {
 	return settle(send(m, states{}))
 }
 
-// onTrial is the model at the screen of a trial that printed so many lines.
+// onTrial returns the model on the screen of a trial that printed this many lines.
 func onTrial(width, height, lines int) *Model {
 	m := onSweep(width, height)
 	id := grid.TrialID{Sweep: "chainer-3", Index: 1}
@@ -160,7 +160,7 @@ func onTrial(width, height, lines int) *Model {
 	return settle(send(m, states{}))
 }
 
-// scenes are what can be seen, at a size.
+// scenes returns every view of the program, at a given size.
 var scenes = map[string]func(width, height int) *Model{
 	"asking":         fresh,
 	"overview":       busy,
@@ -205,7 +205,8 @@ var scenes = map[string]func(width, height int) *Model{
 	},
 }
 
-// TestFrames draws every scene on a wide and on a narrow terminal. -update writes the frames.
+// TestFrames draws every scene on a wide and on a narrow terminal. With -update it writes the
+// frames.
 func TestFrames(t *testing.T) {
 	for name, scene := range scenes {
 		t.Run(name, func(t *testing.T) {
@@ -237,7 +238,8 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// TestEverySize draws every scene on terminals of every size, with and without colours: no line is wider, and none too many.
+// TestEverySize draws every scene on terminals of every size, with and without colours: no line is
+// wider than the terminal, and there are no more lines than fit.
 func TestEverySize(t *testing.T) {
 	for name, scene := range scenes {
 		for range 60 {
@@ -260,7 +262,8 @@ func TestEverySize(t *testing.T) {
 	}
 }
 
-// TestHostileText has everything that comes from programs, users and other machines try to write to the terminal.
+// TestHostileText makes everything that comes from programs, users and other machines try to
+// control the terminal.
 func TestHostileText(t *testing.T) {
 	const evil = "\x1b]0;owned\a\x1b[2J\x1b[31mred\u202e\u009b31m\ttab\r\nnext\x07"
 	hostile := func(m *Model) {
@@ -317,7 +320,7 @@ func TestHostileText(t *testing.T) {
 	}
 }
 
-// TestStoppedTrialsAreCountedApart has trials that were stopped early beside cancelled ones.
+// TestStoppedTrialsAreCountedApart shows trials that were stopped early next to cancelled ones.
 func TestStoppedTrialsAreCountedApart(t *testing.T) {
 	m := onSweep(110, 24)
 	counts := api.SweepCounts{Sweep: "chainer-3", State: grid.SweepRunning, Count: 1000, Succeeded: 100, Running: 100, Pending: 100, Cancelled: 700, Stopped: 300}

@@ -8,20 +8,20 @@ import (
 )
 
 const (
-	logWindow = api.MaxWindow // bytes that are asked for at once
+	logWindow = api.MaxWindow // bytes per request
 	logKept   = 2 << 20       // bytes that are kept
-	logBehind = 1 << 20       // bytes after which one who follows goes to the end
-	logLine   = 16 << 10      // bytes of a line; of a progress bar that is written over and over the end is kept
-	emptyKept = 1000          // empty lines in a row that are kept
+	logBehind = 1 << 20       // how many bytes a follower may lag before it skips to the end
+	logLine   = 16 << 10      // bytes per line; for a progress bar that overwrites itself, the end is kept
+	emptyKept = 1000          // consecutive empty lines that are kept
 )
 
 // output is what an attempt has printed, as lines: a range of its bytes that grows at both ends.
 type output struct {
 	pieces     []api.LogPiece
 	lines      []outputLine
-	open       map[string]int // place of the line of each stream that has not ended, -1 for none; a stream whose first line is cut has none
-	empty      int            // empty lines in a row at the end
-	first      int64          // before it everything has been removed
+	open       map[string]int // index of the unfinished line of each stream, -1 for none; a stream whose first line is cut has no entry
+	empty      int            // consecutive empty lines at the end
+	first      int64          // everything before it has been removed
 	from, next int64          // the range
 	total      int64
 	ended      bool
@@ -37,7 +37,7 @@ type outputLine struct {
 	text   []byte
 }
 
-// setTotals records what a window says about all of the output.
+// setTotals records what a window reports about the whole output.
 func (o *output) setTotals(w *api.LogWindow) {
 	o.total, o.ended, o.cut, o.gone, o.known = w.Total, w.Ended, w.Cut, w.Gone, true
 }
@@ -73,8 +73,8 @@ func (o *output) appendWindow(w *api.LogWindow) bool {
 	return true
 }
 
-// prependWindow puts a window before the range. If the beginning has been removed, the window
-// begins later than requested and may overlap the range.
+// prependWindow puts a window before the range. If the beginning of the output has been removed,
+// the window begins later than requested and may overlap the range.
 func (o *output) prependWindow(w *api.LogWindow) {
 	o.setTotals(w)
 	if w.Offset >= o.from {
@@ -103,8 +103,9 @@ func (o *output) rebuild() {
 	}
 }
 
-// addPiece splits a piece into lines. It keeps only some of many empty lines in a row. A range that
-// does not begin with the output begins within a line, whose rest is left out.
+// addPiece splits a piece into lines. Of many consecutive empty lines it keeps only some. If the
+// range does not begin with the output, it begins within a line, and the rest of that line is left
+// out.
 func (o *output) addPiece(p *api.LogPiece) {
 	if o.open == nil {
 		o.open = map[string]int{}
@@ -119,7 +120,7 @@ func (o *output) addPiece(p *api.LogPiece) {
 		text, rest, ended := bytes.Cut(data, []byte("\n"))
 		switch {
 		case skip && !ended:
-			return // the line goes on; the stream stays unseen
+			return // the line continues; the stream stays unseen
 		case skip:
 			skip = false
 		case at < 0 && ended && len(text) == 0 && o.empty >= emptyKept:
@@ -145,7 +146,8 @@ func (o *output) addPiece(p *api.LogPiece) {
 	o.open[p.Stream] = at
 }
 
-// lineAt returns the index of the line of a stream with an offset; an empty stream matches any.
+// lineAt returns the index of the stream's line that contains an offset; an empty stream matches
+// any.
 func (o *output) lineAt(offset int64, stream string) int {
 	for i := len(o.lines) - 1; i >= 0; i-- {
 		if l := &o.lines[i]; l.offset <= offset && (stream == "" || l.stream == stream) {
@@ -155,8 +157,8 @@ func (o *output) lineAt(offset int64, stream string) int {
 	return 0
 }
 
-// found splits a line at the occurrences of a text, ignoring case: the text between the hits, and
-// the hits, in turns.
+// found splits a line at the occurrences of a text, ignoring case: it returns the text between the
+// hits and the hits, alternately.
 func found(line, text string) []string {
 	if text == "" {
 		return []string{line}
@@ -173,7 +175,7 @@ func found(line, text string) []string {
 	}
 }
 
-// lower lowers A to Z only, so that offsets stay the same; the search of the master does the same.
+// lower converts only A to Z, so that offsets stay the same; the master's search does the same.
 func lower(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {

@@ -11,7 +11,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// printed is what a program printed: pieces of streams in the order in which they were stored.
+// printed is a program's output: pieces of streams in the order in which they were stored.
 type printed []api.LogPiece
 
 // window answers as the master does.
@@ -32,7 +32,7 @@ func (p printed) window(offset, limit, removed int64) *api.LogWindow {
 	return w
 }
 
-// lines are the lines of each stream.
+// lines returns the lines of each stream.
 func (p printed) lines() map[string][]string {
 	text := map[string]string{}
 	for _, piece := range p {
@@ -53,7 +53,8 @@ func linesOf(o *output) map[string][]string {
 	return all
 }
 
-// TestOutputIsWhole reads what streams printed in windows of any size, from the end backwards and on behind: each line is there once.
+// TestOutputIsWhole reads the streams in windows of any size, backwards from the end and then
+// forwards: each line appears once.
 func TestOutputIsWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var p printed
@@ -74,7 +75,7 @@ func TestOutputIsWhole(t *testing.T) {
 			} else {
 				o.appendWindow(p.window(o.next, size(), 0))
 			}
-			for i := range o.lines { // whatever the range, each line is one of the stream, or the begun last one
+			for i := range o.lines { // whatever the range, each line is one of the stream's, or its unfinished last one
 				l := &o.lines[i]
 				if want := p.lines()[l.stream]; !containsPrefix(want, string(l.text)) {
 					t.Fatalf("line %q of %s is none of %q", l.text, l.stream, want)
@@ -96,12 +97,12 @@ func containsPrefix(all []string, text string) bool {
 	return false
 }
 
-// TestOutputRemoved reads backwards into what has been removed.
+// TestOutputRemoved reads backwards into output that has been removed.
 func TestOutputRemoved(t *testing.T) {
 	p := printed{{Stream: "stdout", Data: []byte("one\ntwo\nthree\nfour\n")}}
 	var o output
 	o.replace(p.window(14, 100, 0))
-	o.prependWindow(p.window(2, 12, 6)) // the window begins behind what was asked for
+	o.prependWindow(p.window(2, 12, 6)) // the window begins later than requested
 	if got := linesOf(&o)["stdout"]; strings.Join(got, " ") != "three four" || o.from != 6 {
 		t.Errorf("got %q from %d", got, o.from)
 	}
@@ -111,7 +112,7 @@ func TestOutputRemoved(t *testing.T) {
 	}
 }
 
-// TestOutputHasABound adds more than is kept.
+// TestOutputHasABound adds more output than is kept.
 func TestOutputHasABound(t *testing.T) {
 	var o output
 	o.replace(&api.LogWindow{})

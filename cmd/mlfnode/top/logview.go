@@ -14,39 +14,39 @@ import (
 )
 
 const (
-	followSoon = 500 * time.Millisecond // after output, more is asked for
-	hitsKept   = 20 * api.MaxHits       // of a search
-	followLate = 3 * time.Second        // at most; while nothing comes, the time grows
+	followSoon = 500 * time.Millisecond // the interval between requests while output arrives
+	hitsKept   = 20 * api.MaxHits       // of one search
+	followLate = 3 * time.Second        // the longest interval; it grows while nothing arrives
 )
 
-// logView shows the output of an attempt: it follows the end, or stays where the user went.
+// logView shows the output of an attempt: it follows the end, or stays where the user scrolled.
 type logView struct {
 	id      grid.TrialID
-	attempt int // 0 is the one that the trial's state comes from
-	of      int // the attempt that the output is of
+	attempt int // 0 is the attempt that determines the trial's state
+	of      int // the attempt that printed the output
 	out     output
 	err     error
-	top     int // line at the top of the window, while it does not follow
-	shift   int // columns that are scrolled out
+	top     int // line at the top of the window, unless it follows the end
+	shift   int // columns that are scrolled out of view
 	follow  bool
 	height  int
 
 	busy   bool
-	wait   time.Duration // before the next question for what comes
-	epoch  int           // of the last question
-	goal   *api.LogHit   // where to go
-	text   string        // that is searched for
+	wait   time.Duration // before the next request for new output
+	epoch  int           // at the last request
+	goal   *api.LogHit   // where to scroll
+	text   string        // the text to search for
 	hits   []api.LogHit
-	more   *int64 // where to search on
-	hit    int    // the place of the chosen one
-	asking int    // the number of the search under way; 0 for none
+	more   *int64 // where to continue the search
+	hit    int    // the index of the chosen one
+	asking int    // the number of the search in progress; 0 for none
 	asked  int    // searches so far
 }
 
 func newLogView(id grid.TrialID) *logView { return &logView{id: id, follow: true} }
 
-// refresh asks for the end, for what comes before or behind, or for where the user wants to go. One
-// question is under way at a time.
+// refresh requests the end of the output, the output before or after the range, or the place where
+// the user wants to go. Only one request is in progress at a time.
 func (l *logView) refresh(m *Model) tea.Cmd {
 	o := &l.out
 	if l.busy || !m.cluster.lost.IsZero() || m.frozen && o.known && l.follow {
@@ -182,7 +182,7 @@ func (l *logView) keys(m *Model) []binding {
 	return all
 }
 
-// find searches for a text from the beginning on, and goes to the first hit behind the top of the
+// find searches for a text from the beginning, and goes to the first hit below the top of the
 // window.
 func (l *logView) find(m *Model, text string) tea.Cmd {
 	l.text, l.hits, l.more, l.hit, l.asking = text, nil, nil, 0, 0
@@ -192,7 +192,7 @@ func (l *logView) find(m *Model, text string) tea.Cmd {
 	return l.search(m, 0, l.anchor())
 }
 
-// search has the master search a part of the output from an offset on, then the next one, until
+// search makes the master search one part of the output after another, starting at an offset, until
 // there are hits. It goes to the first hit that is not before another offset.
 func (l *logView) search(m *Model, from, notBefore int64) tea.Cmd {
 	l.asked++
@@ -200,16 +200,16 @@ func (l *logView) search(m *Model, from, notBefore int64) tea.Cmd {
 	return l.searchOn(m, l.asked, notBefore)
 }
 
-// searchOn asks for the hits of one part, as a part of the search with a number.
+// searchOn requests the hits in one part, for the search with this number.
 func (l *logView) searchOn(m *Model, number int, notBefore int64) tea.Cmd {
 	text, id, attempt, from := l.text, l.id, l.attempt, *l.more
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
 		all, err := c.SearchLog(ctx, id, attempt, text, from)
 		return func() tea.Cmd {
-			if number != l.asking { // ended, or another one has begun
+			if number != l.asking { // it has ended, or another search has begun
 				return nil
 			}
-			if err != nil { // n goes on from here
+			if err != nil { // n continues from here
 				l.asking = 0
 				m.notice = clean(reason(err))
 				return nil
@@ -247,7 +247,7 @@ func (l *logView) step(m *Model, by int) tea.Cmd {
 	return nil
 }
 
-// status says which part of the output is visible.
+// status describes which part of the output is visible.
 func (l *logView) status(p paint) string {
 	o := &l.out
 	parts := []string{}
@@ -309,7 +309,7 @@ func (l *logView) view(m *Model, width, height int) []string {
 	return out
 }
 
-// line formats a line, with a mark unless it is standard output.
+// line formats a line, with a mark if it is not standard output.
 func (l *logView) line(p paint, line *outputLine, width int) string {
 	mark, t := "  ", plain
 	switch line.stream {

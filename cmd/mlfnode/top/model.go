@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// Model is what is shown. Its functions ask, want and retry reach the world; without them it is
-// pure.
+// Model is the state of what is shown. Its functions ask, want and retry access the outside world;
+// otherwise it is pure.
 type Model struct {
 	ask   func(wait time.Duration, q question) tea.Cmd
 	want  func(topics []string)
@@ -30,8 +30,8 @@ type Model struct {
 	prompt        *prompt
 	help          bool
 	frozen        bool   // updates are paused
-	presses       int    // counts the keys, so that a late answer is known to be late
-	notice        string // what was done last, or what went wrong
+	presses       int    // the number of keys pressed, by which a late answer is recognised
+	notice        string // the last action, or what went wrong
 	cluster       cluster
 }
 
@@ -39,29 +39,29 @@ type Model struct {
 type cluster struct {
 	role     loader[api.Role]
 	stream   streamState
-	lost     time.Time // since when the node is not reached; zero while it is
-	heard    time.Time // last
-	epoch    int       // counts the returns of the node, after which all is asked for again
+	lost     time.Time // since when the node has been unreachable; zero while it is reachable
+	heard    time.Time // time of the last event
+	epoch    int       // counts the node's returns, after each of which everything is requested again
 	overview *api.Overview
 	sweeps   map[grid.SweepID]*api.SweepState
 	nodes    map[grid.NodeID]*api.Member
 	names    []grid.NodeID // of the nodes
-	trial    *api.Trial    // of the screen of a trial
+	trial    *api.Trial    // on the screen of a trial
 }
 
-// screen is one of the things that can be shown.
+// screen is one of the views of the program.
 type screen interface {
-	name() string             // for the head
-	topics() []string         // of the stream of events
-	refresh(m *Model) tea.Cmd // asks for what is missing or has changed; called after each message
+	name() string             // for the header
+	topics() []string         // of the event stream
+	refresh(m *Model) tea.Cmd // requests what is missing or has changed; called after each message
 	keys(m *Model) []binding
 	view(m *Model, width, height int) []string
 }
 
-// binding is what a key does. Those without a text are not in the help, and those without a
-// function are there for it alone.
+// binding is the action of a key. Bindings without a text are not in the help, and those without a
+// function exist only for the help.
 type binding struct {
-	keys string // with blanks between them
+	keys string // separated by blanks
 	text string
 	do   func() tea.Cmd
 }
@@ -115,14 +115,14 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	return m, tea.Batch(cmd, m.refresh())
 }
 
-// refresh asks for what the screen lacks; while updates are paused, for what it never had.
+// refresh requests what the screen lacks; while updates are paused, only what it never had.
 func (m *Model) refresh() tea.Cmd {
 	cmd := tea.Batch(m.learnRole(), m.shown().refresh(m))
-	m.want(m.shown().topics()) // which a refresh may have made more precise
+	m.want(m.shown().topics()) // a refresh may have made them more precise
 	return cmd
 }
 
-// learnRole asks which role the user has.
+// learnRole asks the node for the user's role.
 func (m *Model) learnRole() tea.Cmd {
 	return m.cluster.role.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Role, error) {
 		s, err := c.Session(ctx)
@@ -130,8 +130,8 @@ func (m *Model) learnRole() tea.Cmd {
 	})
 }
 
-// applyStates records states of the stream. While updates are paused it records what was not known,
-// so that a screen that is opened meanwhile is not empty.
+// applyStates records states from the stream. While updates are paused it records only what was
+// unknown, so that a screen opened in the meantime is not empty.
 func (m *Model) applyStates(all states) {
 	c := &m.cluster
 	if !m.frozen {
@@ -162,7 +162,7 @@ func (m *Model) applyStates(all states) {
 	}
 }
 
-// knows reports whether a state of what the event is about has been recorded.
+// knows reports whether a state has been recorded for the subject of the event.
 func (c *cluster) knows(e *api.Events) bool {
 	switch {
 	case e.Overview != nil:
@@ -228,7 +228,7 @@ func (m *Model) press(k tea.Key) tea.Cmd {
 	return nil
 }
 
-// everywhere returns the keys of all screens.
+// everywhere returns the keys that work on all screens.
 func (m *Model) everywhere() []binding {
 	return []binding{
 		{": ctrl+k", "go to a sweep, a trial or a node, by its name", m.goTo},
@@ -268,7 +268,7 @@ func (m *Model) freeze() tea.Cmd {
 	return nil
 }
 
-// reload asks for everything again, the states of the stream too. It resumes updates.
+// reload requests everything again, including the states from the stream. It resumes updates.
 func (m *Model) reload() {
 	m.frozen = false
 	m.cluster.epoch++
@@ -290,8 +290,8 @@ func (m *Model) quit() tea.Cmd {
 	return nil
 }
 
-// goTo asks where to go: to a sweep, a trial by sweep and number or by its number in the sweep that
-// is shown, or a node.
+// goTo asks the user where to go: to a sweep, to a trial by its sweep and number or by its number
+// in the sweep that is shown, or to a node.
 func (m *Model) goTo() tea.Cmd {
 	m.prompt = &prompt{label: "go to ", done: func(text string) tea.Cmd {
 		text = strings.TrimSpace(text)
@@ -319,7 +319,7 @@ func (m *Model) goTo() tea.Cmd {
 	return nil
 }
 
-// sweepShown returns the sweep that the screen is about.
+// sweepShown returns the sweep that the screen shows or belongs to.
 func (m *Model) sweepShown() grid.SweepID {
 	switch s := m.shown().(type) {
 	case *sweepScreen:
@@ -339,28 +339,28 @@ func (m *Model) mayAct() bool {
 	return true
 }
 
-// maxScreens bounds how many screens are kept to go back to.
+// maxScreens bounds the number of screens kept for going back.
 const maxScreens = 50
 
-// spacing is the shortest time between two answers about the same thing.
+// spacing is the shortest time between two answers to the same question.
 const spacing = 2 * time.Second
 
-// loader has one thing asked for again when it has changed, one question at a time.
+// loader requests one thing again when it has changed, with one request at a time.
 type loader[T any] struct {
 	value T
 	known bool
-	err   error // of the last question
+	err   error // of the last request
 
-	asked    any // the version that was asked for last
+	asked    any // the version that was requested last
 	busy     bool
-	stale    bool // the answer to the question under way is not wanted any more
+	stale    bool // the answer to the current request is no longer wanted
 	ended    time.Time
-	failures int // of questions, one after the other
+	failures int // consecutive failed requests
 	next     func(context.Context, *api.Client) (T, error)
 }
 
-// want asks for what fn gives, unless the same version was asked for before, or any was and updates
-// are paused. Versions are comparable.
+// want requests what fn returns, unless the same version has been requested before, or updates are
+// paused and any version has been. Versions are comparable.
 func (l *loader[T]) want(m *Model, version any, fn func(context.Context, *api.Client) (T, error)) tea.Cmd {
 	if version == l.asked || m.frozen && l.asked != nil {
 		return nil
@@ -385,8 +385,8 @@ func (l *loader[T]) start(m *Model, fn func(context.Context, *api.Client) (T, er
 	})
 }
 
-// answered records the answer to fn. After a failure fn is asked again, with growing waits, unless
-// the node is unreachable: what is shown is asked for again when it is back.
+// answered records the answer to fn. After a failure fn is called again, with growing waits, unless
+// the node is unreachable: what is shown is requested again when the node is back.
 func (l *loader[T]) answered(m *Model, fn func(context.Context, *api.Client) (T, error), v T, err error) tea.Cmd {
 	l.busy = false
 	switch {
@@ -411,7 +411,7 @@ func (l *loader[T]) answered(m *Model, fn func(context.Context, *api.Client) (T,
 	return nil
 }
 
-// discard has the next question begin at once, and drops the answer to the one under way, because
+// discard lets the next request begin at once, and drops the answer to the current one, because
 // something else is wanted.
 func (l *loader[T]) discard() {
 	l.asked, l.stale, l.next, l.failures, l.ended = nil, l.busy, nil, 0, time.Time{}

@@ -16,7 +16,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestFilter reads filters as they are written.
+// TestFilter parses filters as users write them.
 func TestFilter(t *testing.T) {
 	s := sweepOf("chainer-3", grid.SweepRunning, 1, 0, 0, 0)
 	for _, tt := range []struct{ text, want string }{
@@ -53,7 +53,8 @@ func questions(m *Model) *[]time.Duration {
 	return &waits
 }
 
-// TestOneQuestionAtATime has a loader want newer versions all the time: one question is under way, and two answers are apart.
+// TestOneQuestionAtATime makes a loader want newer versions all the time: only one question is in
+// progress, and two answers are spaced apart.
 func TestOneQuestionAtATime(t *testing.T) {
 	m := fresh(80, 24)
 	waits := questions(m)
@@ -89,7 +90,8 @@ func TestOneQuestionAtATime(t *testing.T) {
 	}
 }
 
-// TestNothingIsAskedTwice has states come that change nothing: nothing is asked for, and with the output at its end neither.
+// TestNothingIsAskedTwice delivers states that change nothing: nothing is requested, not even with
+// the output at its end.
 func TestNothingIsAskedTwice(t *testing.T) {
 	for name, scene := range scenes {
 		m := scene(100, 30)
@@ -109,7 +111,8 @@ func TestNothingIsAskedTwice(t *testing.T) {
 	}
 }
 
-// TestReturnOfTheNode has the node go away and come back: what is shown stays, and then all is asked for again.
+// TestReturnOfTheNode makes the node go away and come back: what is shown stays, and is then
+// requested again.
 func TestReturnOfTheNode(t *testing.T) {
 	m := onSweep(100, 30)
 	send(m, streamState{why: "connection refused"})
@@ -146,7 +149,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestStatesOfAnotherTrial has the stream tell of the trial that was shown before.
+// TestStatesOfAnotherTrial delivers events about the trial that was shown before.
 func TestStatesOfAnotherTrial(t *testing.T) {
 	m := onTrial(100, 30, 1)
 	press(m, "]")
@@ -161,7 +164,7 @@ func TestStatesOfAnotherTrial(t *testing.T) {
 	}
 }
 
-// TestViewerMayNotAct presses the keys of actions as somebody who may only read.
+// TestViewerMayNotAct presses the keys of actions as a user who has only read access.
 func TestViewerMayNotAct(t *testing.T) {
 	m := busy(100, 30)
 	m.cluster.role.value = api.RoleViewer
@@ -178,7 +181,7 @@ func TestViewerMayNotAct(t *testing.T) {
 	}
 }
 
-// TestLeaving asks before trials that run in this process are stopped.
+// TestLeaving checks that the program asks before it stops trials that run in this process.
 func TestLeaving(t *testing.T) {
 	m := busy(100, 30)
 	if _, cmd := m.Update(tea.KeyPressMsg{Code: 'q', Text: "q"}); m.dialog != nil || cmd == nil {
@@ -200,7 +203,7 @@ func TestLeaving(t *testing.T) {
 	}
 }
 
-// TestKeysAreDocumented has every key of every screen in the manual.
+// TestKeysAreDocumented checks that the manual lists every key of every screen.
 func TestKeysAreDocumented(t *testing.T) {
 	manual, err := os.ReadFile("../../../docs/monitor.md")
 	if err != nil {
@@ -231,7 +234,7 @@ func TestKeysAreDocumented(t *testing.T) {
 	}
 }
 
-// TestFrozen stops what moves.
+// TestFrozen pauses everything that moves.
 func TestFrozen(t *testing.T) {
 	m := busy(100, 30)
 	retried := false

@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	// pausedTopics is how many paused sweeps have topics of their own: the overview tells of those
-	// that move alone.
+	// pausedTopics is how many paused sweeps have topics of their own: the overview's own topic
+	// reports only sweeps that are active.
 	pausedTopics = 20
-	gpusShown    = 16 // of a node
+	gpusShown    = 16 // per node
 )
 
-// overview is what the cluster does: its figures, its sweeps and its nodes.
+// overview shows what the cluster does: its figures, its sweeps and its nodes.
 type overview struct {
 	list    loader[api.SweepList]
 	sweeps  cursor
-	chosen  grid.SweepID // at the cursor, which goes with it when the list changes
+	chosen  grid.SweepID // at the cursor, which follows it when the list changes
 	nodes   cursor
-	node    grid.NodeID // at the cursor of the nodes
-	onNodes bool        // the keys are for the nodes
+	node    grid.NodeID // at the cursor in the list of nodes
+	onNodes bool        // keys apply to the nodes
 }
 
 func (o *overview) name() string { return "overview" }
@@ -52,7 +52,7 @@ func (o *overview) refresh(m *Model) tea.Cmd {
 	})
 }
 
-// rows returns the current sweeps: first those that run or may run trials.
+// rows returns the current sweeps, beginning with those that run or may run trials.
 func (o *overview) rows(m *Model) []api.Sweep {
 	var going, rest []api.Sweep
 	for _, s := range o.list.value.Sweeps {
@@ -71,7 +71,7 @@ func (o *overview) rows(m *Model) []api.Sweep {
 // sweepRemoved is the state of a sweep that has been removed.
 const sweepRemoved grid.SweepState = "removed"
 
-// at puts the cursor on the chosen sweep and returns it, nil if there is none.
+// at puts the cursor on the chosen sweep and returns that, or nil if there is none.
 func (o *overview) at(rows []api.Sweep) *api.Sweep {
 	if i := slices.IndexFunc(rows, func(s api.Sweep) bool { return s.Sweep == o.chosen }); i >= 0 {
 		o.sweeps.at = i
@@ -84,7 +84,7 @@ func (o *overview) at(rows []api.Sweep) *api.Sweep {
 	return &rows[o.sweeps.at]
 }
 
-// atNode puts the cursor on the chosen node and returns it.
+// atNode puts the cursor on the chosen node and returns that.
 func (o *overview) atNode(all []*api.Member) *api.Member {
 	if i := slices.IndexFunc(all, func(n *api.Member) bool { return n.Node == o.node }); i >= 0 {
 		o.nodes.at = i
@@ -191,7 +191,7 @@ func (o *overview) figures(m *Model, width int) []string {
 	return flow(parts, width)
 }
 
-// waiting says that something is not known yet.
+// waiting returns the text for data that has not arrived yet.
 func (m *Model) waiting() string {
 	if !m.cluster.lost.IsZero() {
 		return "nothing is known yet"
@@ -199,7 +199,7 @@ func (m *Model) waiting() string {
 	return "asking …"
 }
 
-// flow lays parts out in as many lines as they need.
+// flow lays out parts in as many lines as they need.
 func flow(parts []string, width int) []string {
 	var out []string
 	at := ""
@@ -268,7 +268,7 @@ func (o *overview) sweepTable(m *Model, rows []api.Sweep, width, height int) []s
 	return append(append([]string{fit(title, width)}, problem...), m.paint.table(width, columns, cells, at, func(row, w int) string { return m.paint.bar(&rows[from+row].SweepCounts, w) })...)
 }
 
-// some formats a number, "" for 0.
+// some formats a number; 0 becomes "".
 func some(n int64) string {
 	if n == 0 {
 		return ""
@@ -311,7 +311,7 @@ func (o *overview) nodeTable(m *Model, nodes []*api.Member, width, height int) [
 	return m.paint.table(width, columns, cells, at, nil)
 }
 
-// gpuCells shows how busy each GPU of a node is; one that trials can't have is crossed out.
+// gpuCells shows how busy each GPU of a node is; a GPU that trials can't have is crossed out.
 func gpuCells(p paint, n *api.Member) string {
 	var b strings.Builder
 	all, busy := gpuUse(n)
@@ -337,7 +337,7 @@ func gpuCells(p paint, n *api.Member) string {
 	return join(" ", b.String(), fmt.Sprintf("%d/%d", busy, all))
 }
 
-// problemOf says why what is shown could not be reloaded; it is empty if it was.
+// problemOf describes why what is shown could not be reloaded; it returns "" if it could.
 func problemOf(m *Model, err error, width int) []string {
 	if err == nil {
 		return nil
@@ -345,7 +345,7 @@ func problemOf(m *Model, err error, width int) []string {
 	return wrapped(m.paint, bad, reason(err), width, 2)
 }
 
-// wrapped is a text of several lines in a tone.
+// wrapped returns a text of several lines in a tone.
 func wrapped(p paint, t tone, text string, width, lines int) []string {
 	out := wrap(clean(text), width, lines)
 	for i := range out {

@@ -10,8 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// tone is what a piece of text is, which decides how it looks. Signs and words say the same, so
-// nothing depends on colours.
+// tone is the kind of a piece of text, which determines its look. Signs and words carry the same
+// information, so nothing depends on colours.
 type tone int
 
 const (
@@ -23,18 +23,17 @@ const (
 	bad
 	odd // cancelled
 	warn
-	chosen // the row that keys act on
-	hit    // what was searched for
+	chosen // the row that keys apply to
+	hit    // the text that was searched for
 )
 
 // paint makes text look like what it is.
 type paint struct{ colours bool }
 
-// sequences are the parameters of SGR: of the sixteen colours that every user has set as they like.
+// sequences are the SGR parameters, from the sixteen colours that every user can configure.
 var sequences = map[tone]string{strong: "1", faint: "2", running: "94", good: "32", bad: "31", odd: "35", warn: "33", chosen: "7", hit: "7"}
 
-// text returns text in a tone. Without colours only what is strong, chosen or found looks
-// different.
+// text returns text in a tone. Without colours only strong, chosen and found text looks different.
 func (p paint) text(t tone, s string) string {
 	if s == "" || t == plain || !p.colours && t != strong && t != chosen && t != hit {
 		return s
@@ -42,7 +41,7 @@ func (p paint) text(t tone, s string) string {
 	return "\x1b[" + sequences[t] + "m" + s + "\x1b[m"
 }
 
-// clean makes what a program, a user or another machine wrote safe to show, on one line.
+// clean makes text from a program, a user or another machine safe to show, on one line.
 func clean(s string) string {
 	return strings.ReplaceAll(printable.Line([]byte(strings.ReplaceAll(s, "\n", " "))), "\t", " ")
 }
@@ -59,8 +58,8 @@ func pad(s string, width int, right bool) string {
 	return s + space
 }
 
-// spread puts two texts at the ends of a line. Without room for both, the left one is truncated and
-// the right one stays.
+// spread puts two texts at the ends of a line. If there is not enough room for both, the left one
+// is truncated and the right one stays.
 func spread(left, right string, width int) string {
 	room := width - ansi.StringWidth(right) - 1
 	if room < width/2 && ansi.StringWidth(left) > room {
@@ -80,7 +79,7 @@ func join(gap string, parts ...string) string {
 	return strings.Join(kept, gap)
 }
 
-// wrap wraps a text to a width, in at most so many lines.
+// wrap wraps a text to a width, in at most this many lines.
 func wrap(s string, width, lines int) []string {
 	all := strings.Split(ansi.Wrap(s, max(width, 1), ""), "\n")
 	if len(all) > lines {
@@ -148,7 +147,7 @@ func nodeState(m *api.Member) string {
 	return m.State
 }
 
-// bar shows how far a sweep is: what succeeded, what failed, what was stopped early, what was
+// bar shows the progress of a sweep: what succeeded, what failed, what was stopped early, what was
 // cancelled, what runs.
 func (p paint) bar(s *api.SweepCounts, width int) string {
 	if s.Count == 0 || width < 3 {
@@ -168,7 +167,7 @@ func (p paint) bar(s *api.SweepCounts, width int) string {
 		p.text(running, strings.Repeat("▒", now)) + p.text(faint, strings.Repeat("░", left-now))
 }
 
-// gauge shows a share of 1 as one cell.
+// gauge shows a share of 1 as a single cell.
 func gauge(share float64) string {
 	levels := []rune("▁▂▃▄▅▆▇█")
 	return string(levels[max(0, min(len(levels)-1, int(share*float64(len(levels)))))])

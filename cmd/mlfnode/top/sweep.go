@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// sweepScreen is one sweep: its progress, its best trial, and its trials or why some failed.
+// sweepScreen shows one sweep: its progress, its best trial, and its trials or the causes of
+// failures.
 type sweepScreen struct {
 	id       grid.SweepID
 	sweep    loader[api.Sweep]
@@ -24,7 +25,7 @@ type sweepScreen struct {
 
 	onFailures bool
 	class      cursor     // of the failures
-	chosen     grid.Class // at the cursor, which goes with it when the classes change
+	chosen     grid.Class // at the cursor, which follows it when the classes change
 }
 
 func newSweepScreen(id grid.SweepID) *sweepScreen { return &sweepScreen{id: id} }
@@ -33,7 +34,7 @@ func (s *sweepScreen) name() string { return clean(string(s.id)) }
 
 func (s *sweepScreen) topics() []string { return []string{"overview", "sweep:" + string(s.id)} }
 
-// now is the sweep as it is now; nil where nothing is known of it.
+// now returns the sweep in its current state; nil if nothing is known about it.
 func (s *sweepScreen) now(m *Model) *api.Sweep {
 	if !s.sweep.known {
 		return nil
@@ -59,7 +60,7 @@ func (s *sweepScreen) refresh(m *Model) tea.Cmd {
 	if sweep == nil {
 		return tea.Batch(all...)
 	}
-	id, s.id = sweep.Sweep, sweep.Sweep // it may have been asked for as the last one
+	id, s.id = sweep.Sweep, sweep.Sweep // it may have been requested as the last one
 	if sweep.Succeeded > 0 && (sweep.Objective != nil || len(sweep.Metrics) > 0) {
 		all = append(all, s.best.want(m, version{epoch: v.epoch, succeeded: sweep.Succeeded}, func(ctx context.Context, c *api.Client) (string, error) {
 			return bestSoFar(ctx, c, id)
@@ -74,7 +75,7 @@ func (s *sweepScreen) refresh(m *Model) tea.Cmd {
 	return tea.Batch(all...)
 }
 
-// bestSoFar says which trial is the best, in the words of the master.
+// bestSoFar describes the best trial, in the words of the master.
 func bestSoFar(ctx context.Context, c *api.Client, id grid.SweepID) (string, error) {
 	body, err := c.Chart(ctx, id, "history", nil)
 	var chart struct{ Sentence string }
@@ -109,7 +110,7 @@ func (s *sweepScreen) keys(m *Model) []binding {
 	return slices.Concat(all, s.trials.keys(m, sweep), m.sweepActions(sweep, ""))
 }
 
-// group puts the cursor on the chosen class of failures and returns it, nil if there is none.
+// group puts the cursor on the chosen class of failures and returns that, or nil if there is none.
 func (s *sweepScreen) group() *api.FailureGroup {
 	groups := s.failures.value.Groups
 	if len(groups) == 0 {
@@ -152,7 +153,7 @@ func (s *sweepScreen) view(m *Model, width, height int) []string {
 	return append(out, s.trials.view(m, v, width, height-len(out))...)
 }
 
-// absent says why there is nothing to show.
+// absent explains why there is nothing to show.
 func absent(m *Model, err error, width int) []string {
 	if err != nil {
 		return wrapped(m.paint, bad, clean(reason(err)), width, 3)
@@ -201,7 +202,7 @@ func (s *sweepScreen) head(m *Model, v *api.Sweep, width int) []string {
 	return out
 }
 
-// endsAt says how long a sweep will still run, and until when.
+// endsAt describes how long a sweep will still run, and until when.
 func endsAt(m *Model, s *api.Sweep) string {
 	if ends(s) == "" {
 		return ""

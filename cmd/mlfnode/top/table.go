@@ -6,26 +6,26 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// column is one of a table. Where there is no room for all, those of the highest rank are left out
-// first; rank 0 stays.
+// column is a column of a table. If there is not enough room for all columns, those of the highest
+// rank are left out first; rank 0 always stays.
 type column struct {
 	head  string
 	right bool
 	rank  int
-	fill  bool // takes the room that is left
+	fill  bool // takes the remaining width
 }
 
 const (
 	columnGap   = 2
 	widestCell  = 28
-	narrowest   = 4 // of a column that takes what is left
+	narrowest   = 4 // of a column that takes the remaining width
 	chosenMark  = "> "
 	notChosen   = "  "
 	markedWidth = len(chosenMark)
 )
 
-// table lays rows out in columns. The chosen row, -1 for none, is marked. Cells may be painted; of
-// a column that fills, cells may be made by fill once its width is known.
+// table lays out rows in columns. The chosen row, -1 for none, is marked. Cells may be painted; the
+// cells of a column that fills may be made by fill, once its width is known.
 func (p paint) table(width int, columns []column, rows [][]string, at int, fill func(row, width int) string) []string {
 	widths := make([]int, len(columns))
 	for i, c := range columns {
@@ -75,7 +75,7 @@ func (p paint) table(width int, columns []column, rows [][]string, at int, fill 
 	return out
 }
 
-// choose gives the columns for which there is room, in their order.
+// choose returns the columns for which there is room, in their order.
 func choose(columns []column, widths []int, room int) []int {
 	rank := 0
 	for _, c := range columns {

@@ -22,10 +22,10 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// patience is how long something is waited for that is not the claim of a test.
+// patience bounds waits whose duration is not what a test checks.
 const patience = 3 * time.Minute
 
-// program is the built mlfnode.
+// program is the path of the built mlfnode.
 var program string
 
 func TestMain(m *testing.M) { os.Exit(gridtest.RunWithProgram(m, &program)) }
@@ -49,7 +49,7 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
-// command makes a command of this machine's owner.
+// command prepares a command of this machine's owner.
 func (m *machine) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(program, append([]string{"--config", filepath.Join(m.dir, "node.yaml"), "--state-dir", filepath.Join(m.dir, "state")}, args...)...)
 	cmd.Dir = m.dir
@@ -57,7 +57,7 @@ func (m *machine) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// mlfnode runs a command and gives what it prints.
+// mlfnode runs a command and returns its output.
 func (m *machine) mlfnode(args ...string) string {
 	m.t.Helper()
 	cmd := m.command(args...)
@@ -70,7 +70,8 @@ func (m *machine) mlfnode(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// master starts the master and waits until it is up. It is stopped after the test, unless that has killed it.
+// master starts the master and waits until it is up. The master is stopped after the test, unless
+// the test has killed it.
 func (m *machine) master() *exec.Cmd {
 	m.t.Helper()
 	log, err := os.Create(filepath.Join(m.dir, "master.log"))
@@ -94,7 +95,8 @@ func (m *machine) master() *exec.Cmd {
 	return cmd
 }
 
-// await waits until something is so. Where it never is, it says what there was.
+// await waits until a condition holds. If it never does, the test fails with what there was
+// instead.
 func await(t *testing.T, what string, so func() (bool, string)) {
 	t.Helper()
 	tick := time.NewTicker(30 * time.Millisecond)
@@ -112,7 +114,7 @@ func await(t *testing.T, what string, so func() (bool, string)) {
 	}
 }
 
-// terminal is mlfnode top on a terminal that somebody looks at and types on.
+// terminal is mlfnode top on a terminal, with a user who looks at it and types.
 type terminal struct {
 	t             *testing.T
 	cmd           *exec.Cmd
@@ -121,9 +123,9 @@ type terminal struct {
 
 	mu      sync.Mutex
 	screen  *vt.Emulator
-	hidden  bool // the cursor
+	hidden  bool // of the cursor
 	watched string
-	gone    bool // what is watched was not on the screen once
+	gone    bool // the watched text was missing from the screen at least once
 }
 
 func onTerminal(t *testing.T, cmd *exec.Cmd, columns, rows uint16) *terminal {
@@ -144,7 +146,7 @@ func onTerminal(t *testing.T, cmd *exec.Cmd, columns, rows uint16) *terminal {
 	}
 	var copies sync.WaitGroup
 	copies.Go(func() { _, _ = io.Copy(x, keyboard) })        // ends with the terminal
-	copies.Go(func() { _, _ = io.Copy(keyboard, x.screen) }) // what a terminal answers to questions
+	copies.Go(func() { _, _ = io.Copy(keyboard, x.screen) }) // a terminal's answers to queries
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it has ended unless the test failed
 		_ = cmd.Wait()
@@ -156,7 +158,7 @@ func onTerminal(t *testing.T, cmd *exec.Cmd, columns, rows uint16) *terminal {
 	return x
 }
 
-// Write shows what the program writes.
+// Write shows the program's output.
 func (x *terminal) Write(b []byte) (int, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -165,7 +167,7 @@ func (x *terminal) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// watch has gone tell whether a text leaves the screen, however short.
+// watch makes gone report whether a text leaves the screen, however briefly.
 func (x *terminal) watch(text string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -178,7 +180,8 @@ func (x *terminal) text() string {
 	return ansi.Strip(x.screen.Render())
 }
 
-// sees waits until all of these texts are on the screen, and what begins with "no: " is not.
+// sees waits until all of these texts are on the screen, except those that begin with "no: ", which
+// must be absent.
 func (x *terminal) sees(texts ...string) {
 	x.t.Helper()
 	await(x.t, fmt.Sprintf("%q on the screen", texts), func() (bool, string) {
@@ -210,7 +213,7 @@ func (x *terminal) resize(columns, rows int) {
 	}
 }
 
-// ends waits for the end of the program, which leaves the terminal as it was.
+// ends waits for the end of the program, which must leave the terminal as it was.
 func (x *terminal) ends(code int) {
 	x.t.Helper()
 	ended := make(chan error, 1)
@@ -237,7 +240,8 @@ func (x *terminal) ends(code int) {
 
 const script = `echo "begin $*"; echo oops >&2; case "$*" in *seed=3*) exit 3;; *seed=[012]*) echo '{"loss": 0.25}' >>"$MLF_METRICS"; exit;; esac; until [ -e gate ]; do sleep 0.1; done`
 
-// TestTop looks at a sweep, its failures and a trial, acts, and sees the master die and come back.
+// TestTop views a sweep, its failures and a trial, acts on them, and sees the master die and come
+// back.
 func TestTop(t *testing.T) {
 	m := newMachine(t)
 	master := m.master()
@@ -289,11 +293,11 @@ func TestTop(t *testing.T) {
 	x.sees(id+" is cancelled", "⊘ cancelled")
 	x.press("?")
 	x.sees("reload and redraw")
-	x.press("qq") // the first one leaves the keys
+	x.press("qq") // the first one leaves the list of keys
 	x.ends(0)
 }
 
-// TestTopOfViewer looks at the cluster over the network, with a token that reads.
+// TestTopOfViewer views the cluster over the network, with a read-only token.
 func TestTopOfViewer(t *testing.T) {
 	m := newMachine(t)
 	m.master()
@@ -314,7 +318,8 @@ func TestTopOfViewer(t *testing.T) {
 	m.mlfnode("cancel", id)
 }
 
-// TestTopAlone is the node itself, on a machine outside a cluster: another terminal's sweep runs in it, and it asks before it leaves.
+// TestTopAlone runs top as the node itself, on a machine outside a cluster: a sweep from another
+// terminal runs in it, and it asks before it exits.
 func TestTopAlone(t *testing.T) {
 	m := newMachine(t)
 	x := onTerminal(t, m.command("top"), 100, 24)
@@ -331,7 +336,8 @@ func TestTopAlone(t *testing.T) {
 	x.ends(130)
 }
 
-// TestTopTakesOver kills the process that is the node of a machine outside a cluster: top on another terminal becomes the node, with its trials.
+// TestTopTakesOver kills the process that is the node of a machine outside a cluster: top on
+// another terminal becomes the node, and takes over its trials.
 func TestTopTakesOver(t *testing.T) {
 	m := newMachine(t)
 	host := onTerminal(t, m.command("top"), 100, 24)
@@ -351,16 +357,16 @@ func TestTopTakesOver(t *testing.T) {
 		defer x.mu.Unlock()
 		return x.gone, text
 	})
-	for trial := range 2 { // what the killed process ran is lost, and runs again: for a moment nothing does
+	for trial := range 2 { // what the killed process ran is lost and runs again: for a moment nothing runs
 		await(t, "the trial runs again", func() (bool, string) {
 			attempts := m.mlfnode("trials", fmt.Sprintf("%s/%d", id, trial), "--json")
 			return strings.Contains(attempts, `"attempt": 2`), attempts
 		})
 	}
-	x.press("\x0c")             // all is asked for again, so that
-	time.Sleep(3 * time.Second) // what is on the screen is of now
+	x.press("\x0c")             // everything is requested again, so that
+	time.Sleep(3 * time.Second) // what is on the screen is current
 	x.sees("● live", "running 2")
-	x.press("q") // it would leave at once if the node were elsewhere
+	x.press("q") // it would exit at once if the node were elsewhere
 	x.sees("2 trials of this machine run in this process")
 	x.press("n")
 	x.sees("Sweeps", id)

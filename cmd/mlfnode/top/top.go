@@ -24,16 +24,16 @@ import (
 )
 
 const (
-	framesPerSecond = 10               // at most
-	answerTime      = 30 * time.Second // for one question
+	framesPerSecond = 10               // the maximum
+	answerTime      = 30 * time.Second // for one request
 )
 
-// Config is what a terminal shows a cluster with.
+// Config connects the program to a cluster and a terminal.
 type Config struct {
-	Client  func() *api.Client              // of the node
+	Client  func() *api.Client              // returns a client of the node
 	Again   func(ctx context.Context) error // finds the node again after it went away
-	Hosts   func() bool                     // whether trials of this machine run in this process
-	Failed  <-chan error                    // of a node in this process that ends by itself
+	Hosts   func() bool                     // reports whether trials of this machine run in this process
+	Failed  <-chan error                    // reports that a node in this process has ended unexpectedly
 	Colours bool
 	Input   *os.File // a terminal
 	Output  *os.File // a terminal
@@ -67,7 +67,7 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	})
 	_, err := p.Run()
-	ended := ctx.Err() != nil // before p did, which is killed by its own faults too
+	ended := ctx.Err() != nil // ctx ended before p did; p is also killed by its own faults
 	stop(nil)
 	if ended && errors.Is(err, tea.ErrProgramKilled) && !errors.Is(err, tea.ErrProgramPanic) {
 		err = context.Cause(ctx)
@@ -102,7 +102,7 @@ func (t *tasks) do(fn func()) {
 	fn()
 }
 
-// wait waits for all of them to end, and lets no other one start.
+// wait waits for all goroutines to end, and prevents new ones from starting.
 func (t *tasks) wait() {
 	t.mu.Lock()
 	t.over = true
@@ -110,11 +110,11 @@ func (t *tasks) wait() {
 	t.wg.Wait()
 }
 
-// question asks the node for something and returns what to do with the answer.
+// question asks the node for something and returns a function that handles the answer.
 type question func(ctx context.Context, c *api.Client) answer
 
-// answer takes what was answered into the model. It is called as a message, when nothing else
-// changes the model.
+// answer applies an answer to the model. It is called as a message, when nothing else changes the
+// model.
 type answer func() tea.Cmd
 
 // put puts a question after some time.

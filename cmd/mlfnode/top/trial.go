@@ -13,14 +13,14 @@ import (
 	"mlfnode/node/api"
 )
 
-// trialScreen is one trial with what it printed.
+// trialScreen shows one trial with its output.
 type trialScreen struct {
 	id       grid.TrialID
 	sweep    loader[api.Sweep]
 	attempts loader[[]api.Attempt]
 	explain  loader[api.Explanation]
 	log      *logView
-	whole    bool // the log has the whole screen
+	whole    bool // the log fills the whole screen
 }
 
 func newTrialScreen(id grid.TrialID) *trialScreen { return &trialScreen{id: id, log: newLogView(id)} }
@@ -36,7 +36,7 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 	}
 	id := t.id
 	all := []tea.Cmd{t.sweep.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Sweep, error) { return c.Sweep(ctx, id.Sweep) })}
-	if t.id.Sweep == api.Last { // which may be another one soon
+	if t.id.Sweep == api.Last { // this may soon be another one
 		if !t.sweep.known {
 			return tea.Batch(all...)
 		}
@@ -58,7 +58,7 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 		return tea.Batch(all...)
 	}
 	if len(t.attempts.value) > 0 {
-		if t.log.attempt == 0 && t.log.out.known && v.Attempt != t.shownAttempt() && v.Attempt > 0 { // another attempt gives the state now
+		if t.log.attempt == 0 && t.log.out.known && v.Attempt != t.shownAttempt() && v.Attempt > 0 { // the state now comes from another attempt
 			t.pick(0)
 		}
 		all = append(all, t.log.refresh(m))
@@ -66,8 +66,8 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 	return tea.Batch(all...)
 }
 
-// now is the trial as it is now; nil where nothing is known of it. What the stream told last may be
-// about the trial that was shown before.
+// now returns the trial in its current state; nil if nothing is known about it. The last event from
+// the stream may be about the trial that was shown before.
 func (t *trialScreen) now(m *Model) *api.Trial {
 	v := m.cluster.trial
 	if v == nil || v.Trial != t.id.String() && (t.id.Sweep != api.Last || v.Index != t.id.Index) {
@@ -76,7 +76,7 @@ func (t *trialScreen) now(m *Model) *api.Trial {
 	return v
 }
 
-// trialRemoved is the state of a trial whose sweep is not kept any more.
+// trialRemoved is the state of a trial whose sweep is no longer kept.
 const trialRemoved grid.State = "removed"
 
 // shownAttempt returns the attempt whose output is shown.
@@ -87,7 +87,7 @@ func (t *trialScreen) shownAttempt() int {
 	return t.log.of
 }
 
-// pick shows the output of an attempt; 0 is the one that the state comes from.
+// pick shows the output of an attempt; 0 is the one that determines the trial's state.
 func (t *trialScreen) pick(attempt int) {
 	text := t.log.text
 	t.log = newLogView(t.id)
@@ -149,7 +149,7 @@ func (t *trialScreen) view(m *Model, width, height int) []string {
 	return append(out, t.log.view(m, width, height-len(out))...)
 }
 
-// head returns what is known about the trial besides its output, in at most so many lines.
+// head returns what is known about the trial besides its output, in at most this many lines.
 func (t *trialScreen) head(m *Model, v *api.Trial, width, lines int) []string {
 	facts := []string{m.paint.state(string(v.State))}
 	add := func(name, value string) {

@@ -17,23 +17,23 @@ import (
 )
 
 const (
-	trialPage = 200 // trials that are asked for at once
-	trialLead = 60  // of them before the first one that is seen
+	trialPage = 200 // trials per request
+	trialLead = 60  // how many of them precede the first visible one
 )
 
-// trialList is a table of the trials of a sweep. It holds one page, since a sweep may have
-// millions.
+// trialList is a table of the trials of a sweep. It holds one page, since a sweep may have millions
+// of trials.
 type trialList struct {
 	page   loader[api.TrialTable]
 	query  api.TrialQuery // filter and order
-	filter string         // as it was written
+	filter string         // as the user wrote it
 	cursor cursor
-	shown  string   // the order, filter and page that were asked for last
-	left   int      // columns of parameters and metrics that are scrolled out
-	sorts  []string // that < and > go through; of the columns that were drawn last
+	shown  string   // the order, filter and page that were requested last
+	left   int      // columns of parameters and metrics that are scrolled out of view
+	sorts  []string // the orders that < and > step through; of the columns that were last drawn
 }
 
-// fields are the columns that are asked for: the number, the state, what the sweep is about,
+// fields returns the columns to request: the number, the state, the objective of the sweep,
 // parameters, other metrics, and the rest.
 func fields(s *api.Sweep) []string {
 	all := []string{"index", "state"}
@@ -54,7 +54,7 @@ func fields(s *api.Sweep) []string {
 	return append(all, "class", "wall_seconds", "node", "started")
 }
 
-// sortOf returns what a column is sorted by, "" if it can't be.
+// sortOf returns the sort key of a column, or "" if it can't be sorted.
 func sortOf(field string) string {
 	switch field {
 	case "index", "state", "started":
@@ -114,7 +114,7 @@ func (t *trialList) sortBy(name string, desc bool) {
 	t.set(t.filter, t.query)
 }
 
-// total returns how many trials are listed, if that is known.
+// total returns the number of listed trials, if it is known.
 func (t *trialList) total() int {
 	p := &t.page.value
 	n := p.Offset + int64(p.Count)
@@ -127,7 +127,7 @@ func (t *trialList) total() int {
 	return int(n)
 }
 
-// summary says what is listed.
+// summary describes what is listed.
 func (t *trialList) summary() string {
 	parts := []string{}
 	if t.filter != "" {
@@ -146,7 +146,7 @@ func (t *trialList) summary() string {
 	return strings.Join(parts, " · ")
 }
 
-// at returns the number of the trial at the cursor, false if there is none.
+// at returns the number of the trial at the cursor, or false if there is none.
 func (t *trialList) at() (int64, bool) {
 	row := int64(t.cursor.at) - t.page.value.Offset
 	if row < 0 || row >= int64(t.page.value.Count) {
@@ -235,7 +235,7 @@ func (t *trialList) view(m *Model, s *api.Sweep, width, height int) []string {
 		switch {
 		case i < 2:
 			columns[i].rank = 0
-		case i == 2: // the objective, or what has been scrolled to
+		case i == 2: // the objective, or a column that has been scrolled to
 			columns[i].rank = 1
 		case name == "wall_seconds":
 			columns[i].rank = 2
@@ -256,8 +256,8 @@ func (t *trialList) view(m *Model, s *api.Sweep, width, height int) []string {
 	return append(problem, m.paint.table(width, columns, cells, t.cursor.at-from, nil)...)
 }
 
-// row returns the cells of a row of the page; of a row that has not arrived yet only the first cell
-// is filled.
+// row returns the cells of a row of the page; for a row that has not arrived yet only the first
+// cell is filled.
 func (t *trialList) row(m *Model, names []string, row int64) []string {
 	cells := make([]string, len(names))
 	if row < 0 || row >= int64(t.page.value.Count) {

@@ -17,7 +17,7 @@ func (m *Model) View() tea.View {
 	return v
 }
 
-// frame returns the lines of the screen: no more than it has, and none wider than it is.
+// frame returns the lines of the screen: no more than fit on it, and none wider than it.
 func (m *Model) frame() []string {
 	width, height := max(m.width, 1), max(m.height, 1)
 	top := m.head(width)
@@ -48,7 +48,7 @@ func (m *Model) frame() []string {
 	return out
 }
 
-// head says where the user is and how the node is reached.
+// head describes where the user is and how the node is reached.
 func (m *Model) head(width int) []string {
 	p, c := m.paint, &m.cluster
 	path := p.text(strong, "mlfnode")
@@ -88,7 +88,7 @@ func (m *Model) head(width int) []string {
 	return append(out, "")
 }
 
-// foot returns what was done last, what is being typed, or the keys.
+// foot returns the last action, what is being typed, or the keys.
 func (m *Model) foot(width int) []string {
 	switch {
 	case m.prompt != nil && m.dialog == nil:
