@@ -16,9 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Go program asks for the time in the vDSO, a page of code that the kernel maps into every process (vdso(7)), without a system
-// call. So neither a preloaded library nor a time namespace, which has no wall clock, can show it another one. But each process
-// may have a changed copy of that page: its clock_gettime becomes this, which asks the kernel and adds a number of seconds.
+// clockCode replaces clock_gettime in a process's vDSO. A Go program asks for the time in the vDSO,
+// a page of code that the kernel maps into every process (vdso(7)), without a system call. Neither
+// a preloaded library nor a time namespace, which has no wall clock, can therefore change the time
+// that it sees. But each process may have a modified copy of that page: its clock_gettime becomes
+// the following code, which asks the kernel and adds a number of seconds.
 //
 //	mov  eax, 228          clock_gettime(edi, rsi)
 //	syscall
@@ -32,10 +34,10 @@ var clockCode = []byte{0xb8, 0xe4, 0, 0, 0, 0x0f, 0x05, 0x85, 0xc0, 0x75, 0x0b, 
 
 const skewOffset = 18
 
-// codeRange is a function in a process.
+// codeRange is the address range of a function in a process.
 type codeRange struct{ start, end uint64 }
 
-// setClock sets the wall clock of a running process ahead by whole seconds of d.
+// setClock sets the wall clock of a running process ahead by the whole seconds of d.
 func setClock(pid int, d time.Duration) error {
 	if runtime.GOARCH != "amd64" {
 		return fmt.Errorf("the clock of a process on %s can't be set", runtime.GOARCH)
@@ -57,7 +59,8 @@ func setClock(pid int, d time.Duration) error {
 	})
 }
 
-// whilePaused stops a process outside of a function, and lets it go on afterwards unless it was stopped before.
+// whilePaused stops a process outside a function, runs fn, and then lets the process continue
+// unless it was already stopped.
 func whilePaused(pid int, fn codeRange, change func() error) error {
 	paused := stopped(pid, codeRange{})
 	const tries = 1000
@@ -73,7 +76,7 @@ func whilePaused(pid int, fn codeRange, change func() error) error {
 			err = change()
 		}
 		if !paused {
-			_ = unix.Kill(pid, unix.SIGCONT) // it is still there, as it is stopped
+			_ = unix.Kill(pid, unix.SIGCONT) // it still exists, since it is stopped
 		}
 		if ok {
 			return err
@@ -82,9 +85,10 @@ func whilePaused(pid int, fn codeRange, change func() error) error {
 	return fmt.Errorf("process %d was never stopped outside of its clock", pid)
 }
 
-// stopped reports whether every thread of a process is stopped by a signal, and none in the function.
+// stopped reports whether every thread of a process is stopped by a signal, and none of them inside
+// the function.
 func stopped(pid int, fn codeRange) bool {
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid)) // the pattern is right
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid)) // the pattern is valid
 	for _, task := range tasks {
 		stat, _ := os.ReadFile(filepath.Join(task, "stat"))
 		if _, rest, ok := strings.Cut(string(stat), ") "); !ok || !strings.HasPrefix(rest, "T") {
@@ -98,7 +102,7 @@ func stopped(pid int, fn codeRange) bool {
 	return len(tasks) > 0
 }
 
-// programCounter is the last field of /proc/<pid>/task/<tid>/syscall, see proc(5).
+// programCounter parses the last field of /proc/<pid>/task/<tid>/syscall, see proc(5).
 func programCounter(task string) (uint64, error) {
 	text, err := os.ReadFile(filepath.Join(task, "syscall"))
 	if err != nil {
@@ -111,7 +115,8 @@ func programCounter(task string) (uint64, error) {
 	return strconv.ParseUint(strings.TrimPrefix(fields[len(fields)-1], "0x"), 16, 64)
 }
 
-// clockFunction finds clock_gettime of a process's vDSO. All processes have the same one, at addresses of their own.
+// clockFunction finds clock_gettime in a process's vDSO. All processes have the same function, each
+// at its own address.
 func clockFunction(pid int) (codeRange, error) {
 	from, to, err := vdso(os.Getpid())
 	if err != nil {
@@ -151,7 +156,7 @@ func symbol(image []byte, name string) (start, size uint64, err error) {
 	return 0, 0, fmt.Errorf("the vDSO has no %s of %d bytes", name, len(clockCode))
 }
 
-// vdso gives where a process has its vDSO.
+// vdso returns the address range of a process's vDSO.
 func vdso(pid int) (from, to uint64, err error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {

@@ -12,18 +12,20 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// Cluster is a harness on which every host runs a node: host1 is the master, the others have joined it.
+// Cluster is a harness on which every host runs a node: host1 is the master, and the others have
+// joined it.
 type Cluster struct {
 	*Harness
 	Master *Host
 	Token  string   // a token with which more nodes can join
-	Tokens []string // all that NewToken has made
+	Tokens []string // all tokens that NewToken has made
 }
 
-// tokenForm is what `mlfnode token` prints among the text that explains it.
+// tokenForm matches the token in the explanation that `mlfnode token` prints around it.
 var tokenForm = lazyregexp.New(`mlf1\.[0-9a-f]{64}\.[^\s'".]+\.[^\s'"]+`)
 
-// NewCluster makes n hosts and starts a cluster on them. It returns when every node calls every other one alive.
+// NewCluster makes n hosts and starts a cluster on them. It returns when every node reports every
+// other one as alive.
 func NewCluster(t testing.TB, n int, o Options) *Cluster {
 	t.Helper()
 	c := &Cluster{Harness: New(t, n, o)}
@@ -54,7 +56,7 @@ func (c *Cluster) NewToken(args ...string) string {
 	return token
 }
 
-// Join starts a node on a host, which joins the master.
+// Join starts a node on a host and makes it join the master.
 func (c *Cluster) Join(h *Host) *Proc {
 	c.t.Helper()
 	cmd := h.Command("join", "--seed", c.Master.Name)
@@ -63,14 +65,15 @@ func (c *Cluster) Join(h *Host) *Proc {
 	return h.Agent
 }
 
-// Launch starts the host's node agent, and remembers it.
+// Launch starts the host's node agent, and records it.
 func (h *Host) Launch(args ...string) *Proc {
 	h.harness.t.Helper()
 	h.Agent = h.Start(args...)
 	return h.Agent
 }
 
-// Relaunch starts the node agent of a host again, as the host's service would. No token is needed any more.
+// Relaunch starts the node agent of a host again, as the host's service would. It needs no token
+// any more.
 func (c *Cluster) Relaunch(h *Host) *Proc {
 	c.t.Helper()
 	if h == c.Master {
@@ -79,7 +82,7 @@ func (c *Cluster) Relaunch(h *Host) *Proc {
 	return h.Launch("join", "--seed", c.Master.Name)
 }
 
-// Member is what one node says of another, as `mlfnode members --json` prints it.
+// Member is what one node reports about another, in the form that `mlfnode members --json` prints.
 type Member struct {
 	Node        string   `json:"node"`
 	State       string   `json:"state"` // alive, suspect, dead or left
@@ -94,7 +97,7 @@ type Member struct {
 	Reason      string   `json:"reason"`
 }
 
-// Members asks the host's node who is there.
+// Members returns the members that the host's node reports.
 func (h *Host) Members() ([]Member, error) {
 	r := h.Try("members", "--json")
 	if r.Code != 0 {
@@ -107,7 +110,8 @@ func (h *Host) Members() ([]Member, error) {
 	return all, nil
 }
 
-// State is what the host's node says of the state of another one; empty if it does not know it.
+// State returns the state that the host's node reports for another one, or "" if it does not know
+// it.
 func (h *Host) State(of string) (string, error) {
 	all, err := h.Members()
 	if err != nil {
@@ -120,7 +124,7 @@ func (h *Host) State(of string) (string, error) {
 	return all[i].State, nil
 }
 
-// WaitForState waits until the host's node says that another one is in this state.
+// WaitForState waits until the host's node reports another one to be in this state.
 func (h *Host) WaitForState(of, want string, limit time.Duration) {
 	h.harness.t.Helper()
 	WaitFor(h.harness.t, limit, func() error {
@@ -132,7 +136,7 @@ func (h *Host) WaitForState(of, want string, limit time.Duration) {
 	})
 }
 
-// WaitForAlive waits until every node that has an agent calls every other such node alive.
+// WaitForAlive waits until every node that has an agent reports every other such node as alive.
 func (c *Cluster) WaitForAlive(limit time.Duration) {
 	c.t.Helper()
 	var up []string
@@ -151,7 +155,7 @@ func (c *Cluster) WaitForAlive(limit time.Duration) {
 	}
 }
 
-// waitForMembers waits until the host's node calls n nodes alive.
+// waitForMembers waits until the host's node reports n nodes as alive.
 func (h *Host) waitForMembers(n int) {
 	h.harness.t.Helper()
 	WaitFor(h.harness.t, Patience, func() error {

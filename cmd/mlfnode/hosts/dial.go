@@ -11,7 +11,7 @@ import (
 // dialLimit bounds a connection attempt of Dial.
 const dialLimit = 3 * time.Second
 
-// Dial connects from the host to an address, which must be numeric. The connection is the test's to use.
+// Dial connects from the host to an address, which must be numeric. The test owns the connection.
 func (h *Host) Dial(network, address string) (conn net.Conn, err error) {
 	inner := h.RunInside(func() error {
 		conn, err = net.DialTimeout(network, address, dialLimit)
@@ -20,7 +20,8 @@ func (h *Host) Dial(network, address string) (conn net.Conn, err error) {
 	return conn, errors.Join(inner, err)
 }
 
-// RunInside runs fn on a thread that sees the host's network. Sockets that it opens without starting goroutines are the host's.
+// RunInside runs fn on a thread in the host's network. Sockets that fn opens without starting
+// goroutines belong to the host.
 func (h *Host) RunInside(fn func() error) (err error) {
 	h.mu.Lock()
 	p := h.power

@@ -13,16 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskName begins the name of a small disk, or of the file that is one; the id of the test's process follows.
+// diskName begins the name of a small disk, or of the file that backs it; the PID of the test's
+// process follows.
 const diskName = "mlfnode-hosts-"
 
 // stateDisk is where a host's own disk is mounted.
 func (h *Host) stateDisk() string { return filepath.Join(h.Home, "state") }
 
-// image is the file that is the disk of a host with Options.Lossy.
+// image returns the file that backs the disk of a host with Options.Lossy.
 func (h *Host) image() string { return filepath.Join(h.Home, diskName+strconv.Itoa(os.Getpid())) }
 
-// makeDisk gives a host a disk that stays over reboots.
+// makeDisk gives a host a disk that survives reboots.
 func (h *Host) makeDisk() {
 	t, o := h.harness.t, h.harness.options
 	t.Helper()
@@ -40,8 +41,8 @@ func (h *Host) makeDisk() {
 	h.harness.disks = append(h.harness.disks, h.stateDisk())
 }
 
-// mountImage mounts the disk of a host with Options.Lossy. Its journal is written when a program syncs, and at no other time, so
-// that a copy of the image between two syncs is what a power cut leaves.
+// mountImage mounts the disk of a host with Options.Lossy. Its journal is written only when a
+// program syncs, so a copy of the image between two syncs is what a power cut leaves.
 func (h *Host) mountImage() {
 	h.harness.t.Helper()
 	if out, err := exec.Command("mount", "-o", "loop,commit=3600", h.image(), h.stateDisk()).CombinedOutput(); err != nil {
@@ -49,7 +50,8 @@ func (h *Host) mountImage() {
 	}
 }
 
-// snapshot copies the disk as it is without what the kernel has yet to write. Everything on the host is stopped.
+// snapshot copies the disk without what the kernel has yet to write. Everything on the host is
+// stopped.
 func (h *Host) snapshot() {
 	h.harness.t.Helper()
 	if out, err := exec.Command("cp", "--sparse=always", h.image(), h.image()+".cut").CombinedOutput(); err != nil {
@@ -57,7 +59,7 @@ func (h *Host) snapshot() {
 	}
 }
 
-// dropUnsynced puts the copy in the place of the disk. Everything on the host is dead.
+// dropUnsynced replaces the disk with the copy. Everything on the host is dead.
 func (h *Host) dropUnsynced() {
 	h.harness.t.Helper()
 	if err := unix.Unmount(h.stateDisk(), unix.MNT_DETACH); err != nil {
@@ -69,7 +71,7 @@ func (h *Host) dropUnsynced() {
 	h.mountImage()
 }
 
-// removeDeadDisks removes what tests that were killed have left.
+// removeDeadDisks removes what killed tests have left behind.
 func removeDeadDisks(t testing.TB) {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")
@@ -85,10 +87,10 @@ func removeDeadDisks(t testing.TB) {
 	}
 }
 
-// diskOwner gives the process that made a disk, by what is mounted.
+// diskOwner returns the process that made a disk, determined from what is mounted.
 func diskOwner(source string) (pid int, ok bool) {
 	if loop, is := strings.CutPrefix(source, "/dev/loop"); is {
-		file, _ := os.ReadFile("/sys/block/loop" + loop + "/loop/backing_file") // it may have gone
+		file, _ := os.ReadFile("/sys/block/loop" + loop + "/loop/backing_file") // it may be gone
 		source = filepath.Base(strings.TrimSuffix(strings.TrimSpace(string(file)), " (deleted)"))
 	}
 	text, is := strings.CutPrefix(source, diskName)
@@ -96,7 +98,7 @@ func diskOwner(source string) (pid int, ok bool) {
 	return pid, is && err == nil
 }
 
-// FillDisk leaves no room on the host's small disk.
+// FillDisk fills the host's small disk completely.
 func (h *Host) FillDisk() {
 	h.harness.t.Helper()
 	if h.harness.options.Disk == "" {
@@ -117,7 +119,7 @@ func (h *Host) FillDisk() {
 	}
 }
 
-// FreeDisk is the way back from FillDisk.
+// FreeDisk undoes FillDisk.
 func (h *Host) FreeDisk() {
 	h.harness.t.Helper()
 	if err := os.Remove(h.ballast()); err != nil {
@@ -127,7 +129,7 @@ func (h *Host) FreeDisk() {
 
 func (h *Host) ballast() string { return filepath.Join(h.stateDisk(), "ballast") }
 
-// DiskUsed tells how full the host's small disk is, for a report.
+// DiskUsed describes how full the host's small disk is, for a report.
 func (h *Host) DiskUsed() string {
 	var st unix.Statfs_t
 	if err := unix.Statfs(h.stateDisk(), &st); err != nil {

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetLinkConditions says what happens to frames that the host sends from now on.
+// SetLinkConditions determines what happens to frames that the host sends from now on.
 func (h *Host) SetLinkConditions(w LinkConditions) {
 	f := h.harness.network
 	f.mu.Lock()
@@ -14,17 +14,17 @@ func (h *Host) SetLinkConditions(w LinkConditions) {
 	f.conditions[h.number] = w
 }
 
-// SetLinkConditions says what happens to the frames of all hosts from now on.
+// SetLinkConditions determines what happens to the frames of all hosts from now on.
 func (hs *Harness) SetLinkConditions(w LinkConditions) {
 	for _, h := range hs.Hosts {
 		h.SetLinkConditions(w)
 	}
 }
 
-// LinkDown takes the host from the network. Its programs go on and are not told.
+// LinkDown disconnects the host from the network. Its programs keep running and are not notified.
 func (h *Host) LinkDown() { h.setDown(true) }
 
-// LinkUp is the way back from LinkDown.
+// LinkUp undoes LinkDown.
 func (h *Host) LinkUp() { h.setDown(false) }
 
 func (h *Host) setDown(down bool) {
@@ -34,16 +34,16 @@ func (h *Host) setDown(down bool) {
 	f.down[h.number] = down
 }
 
-// CutTo loses everything that the host sends to another one. The other direction stays as it is.
+// CutTo drops everything that the host sends to another one. The other direction is not affected.
 func (h *Host) CutTo(other *Host) { h.setCut(other, true) }
 
-// Partition loses everything between two hosts, both ways.
+// Partition drops everything between two hosts, in both directions.
 func (h *Host) Partition(other *Host) {
 	h.setCut(other, true)
 	other.setCut(h, true)
 }
 
-// Heal is the way back from CutTo and Partition, both ways.
+// Heal undoes CutTo and Partition, in both directions.
 func (h *Host) Heal(other *Host) {
 	h.setCut(other, false)
 	other.setCut(h, false)
@@ -56,10 +56,11 @@ func (h *Host) setCut(other *Host, cut bool) {
 	f.cut[[2]int{h.number, other.number}] = cut
 }
 
-// Suspend pauses all processes of the host, as a laptop's lid does, or a virtual machine that is moved. The network stays.
+// Suspend pauses all processes of the host, as happens when a laptop's lid is closed or a virtual
+// machine is moved. The network stays up.
 func (h *Host) Suspend() { h.signal(unix.SIGSTOP) }
 
-// Continue is the way back from Stop.
+// Continue undoes Suspend.
 func (h *Host) Continue() { h.signal(unix.SIGCONT) }
 
 func (h *Host) signal(sig unix.Signal) {
@@ -68,8 +69,9 @@ func (h *Host) signal(sig unix.Signal) {
 	}
 }
 
-// ClockJump sets the wall clock of the host's mlfnode processes, those that run and those to come, ahead by d, or back. The
-// monotonic clock goes on as it is, and so does the machine's own clock.
+// ClockJump sets the wall clock of the host's mlfnode processes, both current and future ones,
+// ahead by d, or back if d is negative. It changes neither the monotonic clock nor the machine's
+// own clock.
 func (h *Host) ClockJump(d time.Duration) {
 	h.harness.t.Helper()
 	h.mu.Lock()

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// rule is something that a firewall drops: what one host sends to a port of another.
+// rule describes what a firewall drops: what one host sends to a port of another.
 type rule struct {
 	from, to int // to is anyHost for all others
 	protocol byte
@@ -19,11 +19,11 @@ type rule struct {
 
 const anyHost = -1
 
-// Block loses, from now on, what the host sends to a port of another one, or of all others where that is nil. network is tcp or
-// udp. Nobody is told, as behind most firewalls.
+// Block drops, from now on, what the host sends to a port of another one, or of all others if that
+// is nil. network is tcp or udp. Nobody is notified, as with most firewalls.
 func (h *Host) Block(other *Host, network string, port int) { h.setBlock(other, network, port, true) }
 
-// Unblock is the way back from Block, with the same arguments.
+// Unblock undoes Block with the same arguments.
 func (h *Host) Unblock(other *Host, network string, port int) {
 	h.setBlock(other, network, port, false)
 }
@@ -44,7 +44,7 @@ func (h *Host) setBlock(other *Host, network string, port int, block bool) {
 	f.rules[r] = block
 }
 
-// dropsLocked reports whether a rule is against a frame from the one host to the other.
+// dropsLocked reports whether a rule drops a frame from one host to the other.
 func (s *virtualSwitch) dropsLocked(from, to int, frame []byte) bool {
 	protocol, port, ok := destination(frame)
 	if !ok {
@@ -61,7 +61,7 @@ type Port struct {
 
 func (p Port) String() string { return p.Network + " " + strconv.Itoa(p.Number) }
 
-// Listening gives the ports at which programs on the host listen, at whatever address, in order.
+// Listening returns, in order, the ports on which programs on the host listen, at any address.
 func (h *Host) Listening() []Port {
 	h.harness.t.Helper()
 	first := h.first()
@@ -79,7 +79,8 @@ func (h *Host) Listening() []Port {
 	return slices.Compact(ports)
 }
 
-// portsIn reads /proc/net/tcp and its like, see proc(5): number, local address, remote address, state.
+// portsIn parses /proc/net/tcp and similar files, see proc(5): number, local address, remote
+// address, state.
 func portsIn(text, state string) (ports []int) {
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
@@ -94,8 +95,9 @@ func portsIn(text, state string) (ports []int) {
 	return ports
 }
 
-// OccupyPort has a program on the host that listens at a TCP port, takes every connection and never says a word. It is both a port
-// that something else holds and, on port 22, a server that hangs.
+// OccupyPort starts a program on the host that listens on a TCP port, accepts every connection and
+// never sends anything. It serves as a port that something else holds and, on port 22, as a server
+// that hangs.
 func (h *Host) OccupyPort(port int) *Proc {
 	h.harness.t.Helper()
 	var held *os.File
@@ -112,12 +114,13 @@ func (h *Host) OccupyPort(port int) *Proc {
 		h.harness.t.Fatalf("%s: hold port %d: %v", h.Name, port, err)
 	}
 	defer held.Close()
-	cmd := h.Program("/bin/sleep", "infinity") // it inherits the socket; the kernel takes the connections
+	cmd := h.Program("/bin/sleep", "infinity") // it inherits the socket; the kernel accepts the connections
 	cmd.ExtraFiles = []*os.File{held}
 	return h.StartCommand(cmd)
 }
 
-// Leftovers lists what runs on the host beside OpenSSH's server and what Start and Hold have started: what others have left there.
+// Leftovers lists what runs on the host apart from OpenSSH's server and what StartCommand has
+// started: what other programs have left there.
 func (h *Host) Leftovers() []Process {
 	h.mu.Lock()
 	procs := slices.Clone(h.procs)

@@ -16,7 +16,7 @@ const (
 	protocolUDP    = 17
 )
 
-// isFor reports whether a frame is for a host: to its own address, or to all.
+// isFor reports whether a frame is addressed to a host or broadcast.
 func isFor(frame []byte, number int) bool {
 	return frame[0]&1 != 0 || [6]byte(frame[:6]) == [6]byte(macOf(number))
 }
@@ -25,7 +25,8 @@ func isUDP(frame []byte) bool {
 	return binary.BigEndian.Uint16(frame[typeOffset:]) == typeIPv4 && len(frame) > protocolOffset && frame[protocolOffset] == protocolUDP
 }
 
-// destination gives where in a host an IPv4 packet goes. Later fragments, which do not say, are for no port.
+// destination returns the port of a host to which an IPv4 packet goes. Later fragments, which do
+// not name a port, are for none.
 func destination(frame []byte) (protocol byte, port uint16, ok bool) {
 	if binary.BigEndian.Uint16(frame[typeOffset:]) != typeIPv4 || len(frame) <= protocolOffset {
 		return 0, 0, false

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is one host of a harness. Its methods end the test when the host itself does not do as it should.
+// Host is one host of a harness. Its methods end the test if the host itself does not work as it
+// should.
 type Host struct {
 	Name string // its host name, which all hosts resolve
 	Addr string // its address
@@ -26,19 +27,19 @@ type Host struct {
 	harness *Harness
 	number  int
 
-	// What SSH and Laptop have made of it.
+	// Set by SSH and Laptop.
 	machine *SSHD
 	sshd    *Proc
-	user    string            // who works at this laptop
-	files   map[string]string // as they were at the Snapshot
+	user    string            // the user of this laptop
+	files   map[string]string // as they were when Snapshot was called
 
 	mu    sync.Mutex
-	power *power  // nil while it is off
-	procs []*Proc // everything that Start has started
+	power *power  // nil while the host is off
+	procs []*Proc // everything that StartCommand has started
 	skew  time.Duration
 }
 
-// StateDir is the state folder of the host's node.
+// StateDir returns the state folder of the host's node.
 func (h *Host) StateDir() string { return filepath.Join(h.Home, "state", "mlfnode") }
 
 func (h *Host) etc() string  { return filepath.Join(h.Home, "etc") }
@@ -51,7 +52,7 @@ func (h *Host) write(name, content string) {
 	}
 }
 
-// Boot powers the host on. It has a new boot id and runs nothing.
+// Boot powers the host on, with a new boot ID and no processes.
 func (h *Host) Boot() {
 	h.harness.t.Helper()
 	h.write("boot_id", newBootID())
@@ -68,15 +69,15 @@ func (h *Host) Boot() {
 	h.reapplyMachineFiles()
 }
 
-// newBootID has the form of /proc/sys/kernel/random/boot_id.
+// newBootID returns an ID in the form of /proc/sys/kernel/random/boot_id.
 func newBootID() string {
 	var b [16]byte
 	rand.Read(b[:]) // it never fails, see crypto/rand
 	return fmt.Sprintf("%x-%x-%x-%x-%x\n", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// PowerCut takes the host from the network and kills everything on it at the same moment. Nobody is told. With Options.Lossy its
-// disk loses what was not synced.
+// PowerCut disconnects the host from the network and kills everything on it at the same moment.
+// Nobody is notified. With Options.Lossy its disk loses what was not synced.
 func (h *Host) PowerCut() {
 	h.harness.t.Helper()
 	h.mu.Lock()
@@ -105,10 +106,10 @@ func (h *Host) PowerCut() {
 	}
 }
 
-// Command prepares mlfnode with these arguments, for Go and Output.
+// Command prepares mlfnode with these arguments, for Go, Run and StartCommand.
 func (h *Host) Command(args ...string) *exec.Cmd { return h.Program(h.program(), args...) }
 
-// Program prepares any program of the machine, for Go and Output.
+// Program prepares any program of the machine, for Go, Run and StartCommand.
 func (h *Host) Program(path string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
 	if h.user != "" {
@@ -139,27 +140,27 @@ func (h *Host) Go(cmd *exec.Cmd) error {
 	return setClock(cmd.Process.Pid, skew)
 }
 
-// Result is how a command ended.
+// Result describes how a command ended.
 type Result struct {
 	Stdout, Stderr string
 	Code           int // exit code, -1 after a signal
 }
 
-// Try runs mlfnode to its end.
+// Try runs mlfnode to completion.
 func (h *Host) Try(args ...string) Result { return h.Run(h.Command(args...)) }
 
-// Run runs a command to its end.
+// Run runs a command to completion.
 func (h *Host) Run(cmd *exec.Cmd) Result {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := h.Go(cmd); err != nil {
 		return Result{Stderr: err.Error(), Code: -1}
 	}
-	_ = cmd.Wait() // the exit code says it all
+	_ = cmd.Wait() // the exit code tells everything
 	return Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()}
 }
 
-// Must runs mlfnode, which has to succeed, and gives what it prints.
+// Must runs mlfnode, which must succeed, and returns its output.
 func (h *Host) Must(args ...string) string {
 	h.harness.t.Helper()
 	r := h.Try(args...)

@@ -1,14 +1,17 @@
-// Package hosts gives tests a few hosts on one machine, to run the real program on and to break.
+// Package hosts provides tests with several hosts on one machine, on which to run, and break, the
+// real program.
 //
-// A Host is a set of kernel namespaces: it has its own processes, network interface, address, host name, /etc/hosts and home. It
-// shares the machine's files, so that a test reads what a host wrote, and a trial on any host can tell the test what it does
-// through a file. The hosts of a Harness are connected by a switch in the test's own process (see virtualSwitch), where frames
-// are lost, late, doubled or refused as the test says.
+// A Host is a set of kernel namespaces: it has its own processes, network interface, address, host
+// name, /etc/hosts and home. It shares the machine's files, so that a test can read what a host
+// wrote, and a trial on any host can report to the test through a file. The hosts of a Harness are
+// connected by a switch in the test's own process (see virtualSwitch), which loses, delays,
+// duplicates or refuses frames as the test demands.
 //
-// Nothing of a harness has a name outside of the test's process: no bridge, no named namespace, no firewall rule. When that
-// process ends in whatever way, the kernel kills the hosts with all their processes, and the rest goes with them. So harnesses
-// never meet each other, and a killed test leaves only files in the folder for temporary ones. The one exception are small
-// disks, see Options.
+// Nothing in a harness has a name outside the test's process: no bridge, no named namespace, no
+// firewall rule. When that process ends, for whatever reason, the kernel kills the hosts with all
+// their processes, and everything else disappears with them. Harnesses therefore never interfere
+// with each other, and a killed test leaves only files in the folder for temporary files. The only
+// exception is small disks, see Options.
 package hosts
 
 import (
@@ -23,12 +26,12 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// Options say what the hosts of a harness are like.
+// Options describe the hosts of a harness.
 type Options struct {
 	Program string   // the mlfnode binary under test
-	Env     []string // more of the environment of everything that runs on the hosts, KEY=value
-	Disk    string   // size of a disk of its own for each host's state, as in "64m"; empty takes the machine's disk
-	Lossy   bool     // that disk is a real one: a power cut loses what was not synced
+	Env     []string // additional environment variables of everything that runs on the hosts, KEY=value
+	Disk    string   // size of a separate disk for each host's state, as in "64m"; empty uses the machine's disk
+	Lossy   bool     // that disk behaves like a real one: a power cut loses what was not synced
 	Debian  bool     // the host's own name resolves to 127.0.1.1, as Debian's installer sets it up
 }
 
@@ -43,8 +46,8 @@ type Harness struct {
 	disks   []string
 }
 
-// New makes n hosts, host1 to hostN at 10.77.0.1 to 10.77.0.N, and removes them when the test ends. Without root the test is
-// left out, or fails where CI=true.
+// New makes n hosts, host1 to hostN at 10.77.0.1 to 10.77.0.N, and removes them when the test ends.
+// Without root the test is skipped, or fails if CI=true.
 func New(t testing.TB, n int, o Options) *Harness {
 	t.Helper()
 	require(t, o)
@@ -64,7 +67,8 @@ func New(t testing.TB, n int, o Options) *Harness {
 	return s
 }
 
-// makeDir makes the folder. It has a short name, whatever the test is called: there are sockets in it, whose paths are limited.
+// makeDir makes the folder. Its name is short, whatever the name of the test is: the folder
+// contains sockets, and the length of their paths is limited.
 func (hs *Harness) makeDir() {
 	hs.t.Helper()
 	dir, err := os.MkdirTemp("", "hosts-")
@@ -79,7 +83,7 @@ func (hs *Harness) makeDir() {
 	})
 }
 
-// require leaves the test out where the machine can't carry a harness.
+// require skips the test where the machine can't run a harness.
 func require(t testing.TB, o Options) {
 	t.Helper()
 	gridtest.Root(t, "test hosts in namespaces")
@@ -93,7 +97,7 @@ func require(t testing.TB, o Options) {
 	}
 }
 
-// prepareHost makes the files of a host that stay over its reboots.
+// prepareHost makes the files of a host that survive its reboots.
 func (hs *Harness) prepareHost(h *Host) {
 	hs.t.Helper()
 	for _, dir := range []string{h.Home, h.etc(), h.StateDir(), h.temp()} {
@@ -108,10 +112,10 @@ func (hs *Harness) prepareHost(h *Host) {
 		}
 	}
 	h.write("hosts", hs.names(h))
-	h.write("resolv.conf", "") // no name server: an unknown name is unknown at once
+	h.write("resolv.conf", "") // no name server: a look-up of an unknown name fails at once
 }
 
-// names is /etc/hosts as a host has it.
+// names returns the /etc/hosts of a host.
 func (hs *Harness) names(of *Host) string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
@@ -125,7 +129,8 @@ func (hs *Harness) names(of *Host) string {
 	return b.String()
 }
 
-// AddHost adds a host beyond those that New made: it knows all names and has an address of the same network.
+// AddHost adds a host to those that New made: it knows all names and has an address on the same
+// network.
 func (hs *Harness) AddHost(name string) *Host {
 	hs.t.Helper()
 	number := len(hs.Hosts)
@@ -136,7 +141,7 @@ func (hs *Harness) AddHost(name string) *Host {
 	return h
 }
 
-// Host gives the host of that name.
+// Host returns the host with this name.
 func (hs *Harness) Host(name string) *Host {
 	hs.t.Helper()
 	for _, h := range hs.Hosts {
@@ -148,7 +153,8 @@ func (hs *Harness) Host(name string) *Host {
 	return nil
 }
 
-// close powers all hosts off. Logs of programs are kept until here, so that a failed test can show them.
+// close powers all hosts off. The logs of programs are kept until then, so that a failed test can
+// show them.
 func (hs *Harness) close() {
 	for _, h := range hs.Hosts {
 		if hs.t.Failed() {

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// ssh runs OpenSSH's client on the laptop, without asking anybody.
+// ssh runs OpenSSH's client on the laptop, without prompting anybody.
 func ssh(from *Host, args ...string) Result { return sshWithin(from, Patience, args...) }
 
-// sshWithin is ssh to a host that may not answer.
+// sshWithin is like ssh for a host that may not answer.
 func sshWithin(from *Host, limit time.Duration, args ...string) Result {
 	connect := fmt.Sprintf("ConnectTimeout=%d", int(limit.Seconds()))
 	return from.Run(from.Program("ssh", append([]string{"-o", "BatchMode=yes", "-o", connect}, args...)...))
@@ -26,11 +26,11 @@ func TestLogins(t *testing.T) {
 	tests := []struct {
 		name    string
 		host    SSHD
-		to      []string // what ssh is told, after the host's name; USER@ comes before it
+		to      []string // arguments of ssh after the host's name; USER@ comes before it
 		user    string
 		code    int
 		said    string // the output
-		refused string // a part of what went to standard error
+		refused string // a part of what was written to standard error
 	}{
 		{name: "ordinary", to: []string{"id -un; uname -sm; echo $0 $HOME; pwd"}, said: "ada\nLinux x86_64\nbash HOME\nHOME\n"},
 		{name: "banner shell", host: SSHD{Users: []User{{ShellScript: "#!/bin/sh\necho Welcome!\nexec /bin/bash \"$@\"\n"}}},
@@ -113,7 +113,8 @@ func TestSudo(t *testing.T) {
 	}
 }
 
-// What ssh asks its user is answered on a terminal: whether this is the right machine, a passphrase, a password.
+// TestLoginsOnATerminal answers on a terminal what ssh asks its user: whether this is the right
+// machine, a passphrase, a password.
 func TestLoginsOnATerminal(t *testing.T) {
 	s := New(t, 2, Options{})
 	laptop := s.Laptop("laptop")
@@ -142,7 +143,8 @@ func TestLoginsOnATerminal(t *testing.T) {
 	}
 }
 
-// The user of the laptop has the program under test. The users of the hosts see nothing of it, nor of each other's machine.
+// TestProgramOnALaptop checks that the user of the laptop has the program under test, and that the
+// users of the hosts see neither that program nor each other's machines.
 func TestProgramOnALaptop(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "program")
 	if err := os.WriteFile(program, []byte("#!/bin/sh\necho $(id -un) in $PWD with ${SSH_AUTH_SOCK-nothing}: \"$@\"\n"), 0o755); err != nil {
@@ -180,7 +182,8 @@ func TestKeyAgent(t *testing.T) {
 	}
 }
 
-// A server takes so many logins at a time that are not done yet.
+// TestMaxStartups checks that a server accepts only a limited number of unfinished logins at a
+// time.
 func TestMaxStartups(t *testing.T) {
 	s := New(t, 1, Options{})
 	laptop, h := s.Laptop("laptop"), s.Hosts[0]

@@ -17,7 +17,7 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// hear has a host answer UDP and TCP at a port: it echoes what it gets.
+// hear makes a host answer UDP and TCP on a port: it echoes what it receives.
 func hear(t *testing.T, h *Host) (addr string) {
 	t.Helper()
 	err := h.RunInside(func() error {
@@ -71,7 +71,8 @@ func echoLines(l net.Listener) {
 	}
 }
 
-// ask sends count messages, one at a time, and gives how many answers came and how long the slowest took.
+// ask sends count messages, one at a time, and returns how many answers came and how long the
+// slowest took.
 func ask(t *testing.T, h *Host, network, addr string, count int, wait time.Duration) (answers int, slowest time.Duration) {
 	t.Helper()
 	c, err := h.Dial(network, addr)
@@ -87,12 +88,12 @@ func ask(t *testing.T, h *Host, network, addr string, count int, wait time.Durat
 			continue
 		}
 		for {
-			_ = c.SetReadDeadline(began.Add(wait)) // an open socket takes it
+			_ = c.SetReadDeadline(began.Add(wait)) // an open socket accepts it
 			n, err := c.Read(buf)
 			if err != nil {
 				break
 			}
-			if string(buf[:n]) == want { // and no second copy of one before
+			if string(buf[:n]) == want { // not a second copy of an earlier one
 				answers++
 				slowest = max(slowest, time.Since(began))
 				break
@@ -158,7 +159,7 @@ func TestPartition(t *testing.T) {
 	}
 }
 
-// One way: what a sends is lost, what b sends arrives.
+// TestPartitionOneWay cuts one direction: what a sends is lost, what b sends arrives.
 func TestPartitionOneWay(t *testing.T) {
 	s := New(t, 2, Options{})
 	a, b := s.Hosts[0], s.Hosts[1]
@@ -180,11 +181,11 @@ func TestPartitionOneWay(t *testing.T) {
 		if _, err := to.Write([]byte("x")); err != nil {
 			return err
 		}
-		_ = heard.SetReadDeadline(time.Now().Add(300 * time.Millisecond)) // an open socket takes it
+		_ = heard.SetReadDeadline(time.Now().Add(300 * time.Millisecond)) // an open socket accepts it
 		_, _, err := heard.ReadFrom(make([]byte, 8))
 		return err
 	}
-	if err := pass(); err != nil { // and the hosts learn each other's hardware address
+	if err := pass(); err != nil { // the hosts also learn each other's hardware addresses
 		t.Fatal(err)
 	}
 	a.CutTo(b)
@@ -219,8 +220,8 @@ func TestWeather(t *testing.T) {
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	_ = c.SetReadDeadline(time.Now().Add(time.Second)) // an open socket takes it
-	for i := range 4 {                                 // doubled there and back
+	_ = c.SetReadDeadline(time.Now().Add(time.Second)) // an open socket accepts it
+	for i := range 4 {                                 // duplicated in both directions
 		if _, err := c.Read(make([]byte, 8)); err != nil {
 			t.Fatalf("copy %d: %v", i, err)
 		}
@@ -228,7 +229,8 @@ func TestWeather(t *testing.T) {
 	s.SetLinkConditions(LinkConditions{})
 }
 
-// A power cut kills what got away from its session too, and leaves the others alone.
+// TestPowerCut checks that a power cut also kills what escaped from its session, and leaves the
+// other hosts alone.
 func TestPowerCut(t *testing.T) {
 	s := New(t, 2, Options{})
 	mark := fmt.Sprintf("power-cut-%d", time.Now().UnixNano())
@@ -270,7 +272,8 @@ func running(t *testing.T, mark string) int {
 	return n
 }
 
-// A test that is killed leaves no process, no interface and no disk behind. The test runs itself for that.
+// TestKilledTestLeavesNothing checks that a killed test leaves no process, no interface and no disk
+// behind. It runs itself for that.
 func TestKilledTestLeavesNothing(t *testing.T) {
 	if mark := os.Getenv("HOSTS_TEST_MARK"); mark != "" {
 		s := New(t, 2, Options{Disk: "1m"})
@@ -321,7 +324,8 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// leftovers lists what a harness could leave on the machine: interfaces, mounts, and children of this test.
+// leftovers lists what a harness could leave on the machine: interfaces, mounts, and children of
+// this test.
 func leftovers(t *testing.T) string {
 	t.Helper()
 	links, err := exec.Command("ip", "-o", "link").Output()
@@ -332,7 +336,7 @@ func leftovers(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, _ := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid()), "-x", "sleep|sh").Output() // it fails when there is none
+	own, _ := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid()), "-x", "sleep|sh").Output() // it fails if there is none
 	var lines []string
 	for line := range strings.Lines(string(mounts)) {
 		if strings.HasPrefix(line, fmt.Sprintf("%s%d ", diskName, os.Getpid())) {
@@ -342,7 +346,8 @@ func leftovers(t *testing.T) string {
 	return strings.Join(append(lines, string(links), string(own)), "")
 }
 
-// Two harnesses have the same names and addresses, and know nothing of each other.
+// TestTwoHarnesses checks that two harnesses with the same names and addresses are isolated from
+// each other.
 func TestTwoHarnesses(t *testing.T) {
 	a, b := New(t, 2, Options{}), New(t, 2, Options{})
 	addr := hear(t, a.Hosts[1])
@@ -354,7 +359,8 @@ func TestTwoHarnesses(t *testing.T) {
 	}
 }
 
-// The wall clock of one host's programs jumps, of those that run and of new ones; no other clock does.
+// TestClockJump checks that the wall clock jumps for the programs of one host, both current and new
+// ones, and that no other clock does.
 func TestClockJump(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "clock")
 	source := filepath.Join(t.TempDir(), "clock.go")
@@ -446,7 +452,8 @@ func TestFillDisk(t *testing.T) {
 	}
 }
 
-// A power cut of a real disk loses what no program has synced, and only that.
+// TestPowerCutLosesWhatWasNotSynced checks that a power cut of a real disk loses exactly what no
+// program has synced.
 func TestPowerCutLosesWhatWasNotSynced(t *testing.T) {
 	s := New(t, 2, Options{Disk: "16m", Lossy: true})
 	h := s.Hosts[0]

@@ -11,8 +11,9 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// Laptop adds a host outside of the cluster at which DefaultUser works: its commands run as that user, with a home that has the harness's key pair as
-// ~/.ssh/id_ed25519 and knows no hosts. mlfnode is on its PATH. There is no ssh agent.
+// Laptop adds a host outside the cluster on which DefaultUser works: its commands run as that user,
+// whose home has the harness's key pair as ~/.ssh/id_ed25519 and an empty list of known hosts.
+// mlfnode is in its PATH. There is no ssh agent.
 func (hs *Harness) Laptop(name string) *Host {
 	hs.t.Helper()
 	gridtest.Program(hs.t, "ssh")
@@ -21,7 +22,7 @@ func (hs *Harness) Laptop(name string) *Host {
 	if err := h.prepareMachine(SSHD{}.withDefaults(), key); err != nil {
 		hs.t.Fatal(err)
 	}
-	if err := os.Chmod(h.etc(), 0o711); err != nil { // the program under test is there
+	if err := os.Chmod(h.etc(), 0o711); err != nil { // it contains the program under test
 		hs.t.Fatal(err)
 	}
 	if err := h.applyMachineFiles(); err != nil {
@@ -41,7 +42,7 @@ func (hs *Harness) Laptop(name string) *Host {
 
 func (hs *Harness) keyFile() string { return filepath.Join(hs.Dir, "key") }
 
-// publicKey gives the public half of the harness's own key, and makes the key the first time.
+// publicKey returns the public half of the harness's own key, which it makes on the first call.
 func (hs *Harness) publicKey() string {
 	hs.t.Helper()
 	gridtest.Program(hs.t, "ssh-keygen")
@@ -57,14 +58,14 @@ func (hs *Harness) publicKey() string {
 	return keyText(text)
 }
 
-// makeKey writes a new key pair to a file and to that name with .pub, in the place of what is there.
+// makeKey writes a new key pair to a file and to that name with .pub, replacing existing files.
 func makeKey(file, kind, passphrase string) error {
 	for _, old := range []string{file, file + ".pub"} {
 		if err := os.RemoveAll(old); err != nil {
 			return err
 		}
 	}
-	// Few rounds, as the passphrase protects nothing here.
+	// Use few rounds, since the passphrase protects nothing here.
 	out, err := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-a", "1", "-C", "", "-f", file).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("make a key: %w\n%s", err, out)
@@ -72,13 +73,13 @@ func makeKey(file, kind, passphrase string) error {
 	return nil
 }
 
-// keyText gives kind and key of a line of a .pub file, without the comment.
+// keyText returns the type and the key from a line of a .pub file, without the comment.
 func keyText(line []byte) string {
 	fields := strings.Fields(string(line))
 	return strings.Join(fields[:min(2, len(fields))], " ")
 }
 
-// WriteFile writes a file in the home of the laptop's user, who alone may read it.
+// WriteFile writes a file in the home of the laptop's user, readable only by that user.
 func (h *Host) WriteFile(name, content string) {
 	h.harness.t.Helper()
 	path := filepath.Join(h.UserHome(h.user), name)
@@ -94,8 +95,8 @@ func (h *Host) WriteFile(name, content string) {
 	}
 }
 
-// NewKey makes a key pair of a kind as ~/.ssh/name on a laptop, locked with the passphrase if there is one, and gives its public
-// half.
+// NewKey makes a key pair of a type as ~/.ssh/name on a laptop, protected by the passphrase if
+// there is one, and returns its public half.
 func (h *Host) NewKey(name, kind, passphrase string) string {
 	h.harness.t.Helper()
 	path := filepath.Join(h.UserHome(h.user), ".ssh", name)
@@ -112,8 +113,8 @@ func (h *Host) NewKey(name, kind, passphrase string) string {
 	return keyText(text)
 }
 
-// KeyAgent starts an ssh agent on a laptop which knows the keys of these names in ~/.ssh, and gives the value of SSH_AUTH_SOCK for
-// commands that shall ask it.
+// KeyAgent starts an ssh agent on a laptop with the keys of these names in ~/.ssh, and returns the
+// value of SSH_AUTH_SOCK for commands that should use it.
 func (h *Host) KeyAgent(names ...string) (socket string) {
 	h.harness.t.Helper()
 	home := h.UserHome(h.user)
@@ -130,8 +131,8 @@ func (h *Host) KeyAgent(names ...string) (socket string) {
 	return socket
 }
 
-// Trust writes the true keys of the hosts, and of no others, to the laptop's ~/.ssh/known_hosts, by name and by address. Where none
-// are given, it takes all that have a server.
+// Trust writes the true keys of the hosts, and of no others, to the laptop's ~/.ssh/known_hosts, by
+// name and by address. Without hosts it writes the keys of all hosts that have a server.
 func (hs *Harness) Trust(laptop *Host, of ...*Host) {
 	hs.t.Helper()
 	if len(of) == 0 {
@@ -153,7 +154,8 @@ func (hs *Harness) Trust(laptop *Host, of ...*Host) {
 	laptop.WriteFile(".ssh/known_hosts", b.String())
 }
 
-// As makes a command run as a user of the host, in his home and with the environment of a login.
+// As makes a command run as a user of the host, in that user's home and with the environment of a
+// login.
 func (h *Host) As(user string, cmd *exec.Cmd) *exec.Cmd {
 	h.harness.t.Helper()
 	uid, err := h.uid(user)

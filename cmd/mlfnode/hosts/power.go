@@ -14,20 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// power is a host that is on: the first process of its namespaces, and a thread of ours inside them. What that thread starts
-// is born there, as a child of the test with an ordinary process id.
+// power is a host that is on: the first process of its namespaces, and a thread of ours inside
+// them. Whatever that thread starts runs inside the namespaces, as a child of the test with an
+// ordinary process ID.
 //
-// The first process dies when the thread ends (PR_SET_PDEATHSIG), and when it dies the kernel kills all other processes of the
-// host. So a host never outlives the test.
+// The first process dies when the thread ends (PR_SET_PDEATHSIG), and when it dies the kernel kills
+// all other processes of the host. A host therefore never outlives the test.
 type power struct {
 	init  *exec.Cmd
 	calls chan func()
-	gone  chan struct{} // the first process, and with it everything, is gone
+	gone  chan struct{} // closed when the first process, and with it everything else, is gone
 	once  sync.Once
 }
 
-// first is what the first process does: set the scene, then reap whatever is orphaned, for which the kernel needs no more than
-// that SIGCHLD is ignored.
+// first is the script of the first process: it prepares the environment and then reaps orphans. For
+// that the kernel only needs SIGCHLD to be ignored.
 const first = `set -e
 mount --make-rprivate /
 mount -t proc proc /proc
@@ -49,7 +50,7 @@ func powerOn(name, etc string) (*power, error) {
 	return p, nil
 }
 
-// run is the whole life of the thread inside.
+// run is the main function of the thread inside.
 func (p *power) run(name, etc string, began chan<- error) {
 	err := p.setUp(etc)
 	if err == nil {
@@ -95,7 +96,7 @@ func (p *power) setUp(etc string) error {
 
 // enterNamespaces moves the calling thread into the namespaces of a process.
 func enterNamespaces(pid int) error {
-	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its folder may not change its view of files
+	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its file system context may not change its mount namespace
 		return fmt.Errorf("unshare: %w", err)
 	}
 	for name, flag := range map[string]int{"net": unix.CLONE_NEWNET, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "pid": unix.CLONE_NEWPID} {
@@ -103,7 +104,7 @@ func enterNamespaces(pid int) error {
 			return err
 		}
 	}
-	return setns(pid, "mnt", unix.CLONE_NEWNS) // the last one: /proc is another one afterwards
+	return setns(pid, "mnt", unix.CLONE_NEWNS) // the last one, since /proc changes with it
 }
 
 func setns(pid int, name string, flag int) error {
@@ -118,7 +119,7 @@ func setns(pid int, name string, flag int) error {
 	return nil
 }
 
-// call has fn run on the thread inside. fn must not wait for anything that takes long.
+// call runs fn on the thread inside. fn must not wait for anything that takes long.
 func (p *power) call(fn func() error) (err error) {
 	done := make(chan struct{})
 	call := func() {
@@ -134,27 +135,27 @@ func (p *power) call(fn func() error) (err error) {
 	}
 }
 
-// off kills everything, and returns when all of it is gone.
+// off kills everything, and returns when everything is gone.
 func (p *power) off() {
 	p.once.Do(func() {
-		_ = p.init.Process.Kill() // it can't have ended by itself
+		_ = p.init.Process.Kill() // it can't have ended on its own
 		<-p.gone
 		close(p.calls)
 	})
 }
 
-// onOwnThread runs fn on a thread that ends with it, and waits. It is never the process's first thread, which can't end and whose
-// namespaces others look at.
+// onOwnThread runs fn on a thread that ends with it, and waits. The thread is never the first of
+// the process, which can't end and whose namespaces are visible to others.
 func onOwnThread(fn func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // and never unlocked, so that the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked, so that the thread ends with the goroutine
 		if unix.Gettid() != unix.Getpid() {
 			fn()
 			return
 		}
-		onOwnThread(fn) // this one holds the first thread meanwhile
+		onOwnThread(fn) // this goroutine holds the first thread in the meantime
 		runtime.UnlockOSThread()
 	}()
 	<-done

@@ -12,13 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Patience is how long the methods of this package wait for something that should happen soon, on a machine that may be busy.
+// Patience is how long the methods of this package wait for something that should happen soon, on a
+// machine that may be busy.
 const Patience = 60 * time.Second
 
-// Proc is mlfnode in the background on a host. What it prints goes to a file.
+// Proc is a program in the background on a host. Its output goes to a file.
 type Proc struct {
 	Args []string
-	File string // what it has printed
+	File string // its output
 
 	t     testing.TB
 	cmd   *exec.Cmd
@@ -48,7 +49,7 @@ func (h *Host) launch(cmd *exec.Cmd, output string) *Proc {
 	}
 	go func() {
 		defer close(p.ended)
-		_ = cmd.Wait() // the exit code says it all
+		_ = cmd.Wait() // the exit code tells everything
 	}()
 	h.mu.Lock()
 	h.procs = append(h.procs, p)
@@ -58,10 +59,10 @@ func (h *Host) launch(cmd *exec.Cmd, output string) *Proc {
 
 func (p *Proc) String() string { return filepath.Base(p.cmd.Path) + " " + strings.Join(p.Args, " ") }
 
-// PID is its process id, as the machine sees it.
+// PID returns its process ID, as the machine sees it.
 func (p *Proc) PID() int { return p.cmd.Process.Pid }
 
-// Output is what it has printed so far.
+// Output returns what it has printed so far.
 func (p *Proc) Output() string {
 	text, err := os.ReadFile(p.File)
 	if err != nil {
@@ -91,10 +92,10 @@ func (p *Proc) Kill() {
 	<-p.ended
 }
 
-// Ended is closed when it has ended.
+// Ended returns a channel that is closed when it has ended.
 func (p *Proc) Ended() <-chan struct{} { return p.ended }
 
-// Exit waits for its end and gives the exit code, -1 after a signal.
+// Exit waits for its end and returns the exit code, or -1 after a signal.
 func (p *Proc) Exit(limit time.Duration) int {
 	p.t.Helper()
 	select {
@@ -105,7 +106,8 @@ func (p *Proc) Exit(limit time.Duration) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// WaitFor asks again and again until ok gives nil, and ends the test with its last error when the time is over.
+// WaitFor calls ok repeatedly until it returns nil, and ends the test with the last error when the
+// time is over.
 func WaitFor(t testing.TB, limit time.Duration, ok func() error) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -124,9 +126,10 @@ func WaitFor(t testing.TB, limit time.Duration, ok func() error) {
 	}
 }
 
-// Logs is what each program has printed that Start has started on the host, also before a power cut.
+// Logs returns what each program that StartCommand has started on the host has printed, including
+// before a power cut.
 func (h *Host) Logs() []string {
-	files, _ := filepath.Glob(filepath.Join(h.temp(), "output-*")) // the pattern is right
+	files, _ := filepath.Glob(filepath.Join(h.temp(), "output-*")) // the pattern is valid
 	var logs []string
 	for _, file := range files {
 		if text, err := os.ReadFile(file); err == nil && len(text) > 0 {
@@ -136,7 +139,7 @@ func (h *Host) Logs() []string {
 	return logs
 }
 
-// showLogs shows what the host's programs have printed, for a failed test.
+// showLogs logs the output of the host's programs, for a failed test.
 func (h *Host) showLogs() {
 	for _, text := range h.Logs() {
 		h.harness.t.Logf("printed on %s:\n%s", h.Name, tail(text))

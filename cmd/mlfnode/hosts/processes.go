@@ -22,13 +22,13 @@ func (p Process) is(program string) bool {
 	return err == nil && path == program
 }
 
-// isShipped reports whether it is mlfnode from wherever it was put on the host.
+// isShipped reports whether it is mlfnode, wherever on the host the program was put.
 func (p Process) isShipped() bool {
 	path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID))
 	return err == nil && filepath.Base(path) == "mlfnode"
 }
 
-// first is the first process of the host, 0 while it is off.
+// first returns the first process of the host, or 0 while it is off.
 func (h *Host) first() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -38,8 +38,8 @@ func (h *Host) first() int {
 	return h.power.init.Process.Pid
 }
 
-// Processes lists what runs on the host, without the first process, which is a part of the harness, and without those that have
-// ended and were not waited for yet.
+// Processes lists what runs on the host, without the first process, which is part of the harness,
+// and without zombies.
 func (h *Host) Processes() []Process {
 	first := h.first()
 	if first == 0 {
@@ -54,7 +54,7 @@ func processesBeside(first int) []Process {
 	if err != nil {
 		return nil
 	}
-	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is valid
 	for _, dir := range dirs {
 		pid, err := strconv.Atoi(filepath.Base(dir))
 		if err != nil || pid == first {
@@ -75,12 +75,12 @@ func pidNamespace(pid int) (string, error) { return os.Readlink(fmt.Sprintf("/pr
 
 func alive(pid int) bool { return unix.Kill(pid, 0) == nil }
 
-// cgroupsOf gives the folders that agents on the host have made to hold their trials. They outlive a power cut, unlike on a real
-// machine.
+// cgroupsOf returns the cgroup folders that agents on the host have made for their trials. Unlike
+// on a real machine, they survive a power cut.
 func cgroupsOf(first int) []string {
 	var dirs []string
 	for _, p := range processesBeside(first) {
-		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/cgroup", p.PID)) // the pattern is right
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/cgroup", p.PID)) // the pattern is valid
 		for _, file := range files {
 			text, _ := os.ReadFile(file) // it may have ended
 			dirs = append(dirs, agentFolders(string(text))...)
@@ -89,7 +89,7 @@ func cgroupsOf(first int) []string {
 	return dirs
 }
 
-// agentFolders reads /proc/<pid>/cgroup, see cgroups(7).
+// agentFolders parses /proc/<pid>/cgroup, see cgroups(7).
 func agentFolders(text string) []string {
 	var dirs []string
 	for line := range strings.Lines(text) {
@@ -114,9 +114,9 @@ func agentFolders(text string) []string {
 
 func removeCgroups(dirs []string) {
 	for _, dir := range dirs {
-		slots, _ := filepath.Glob(filepath.Join(dir, "*/")) // the pattern is right
+		slots, _ := filepath.Glob(filepath.Join(dir, "*/")) // the pattern is valid
 		for _, slot := range append(slots, dir) {
-			_ = unix.Rmdir(slot) // most are not there in every hierarchy
+			_ = unix.Rmdir(slot) // most do not exist in every hierarchy
 		}
 	}
 }

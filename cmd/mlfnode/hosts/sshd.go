@@ -13,25 +13,27 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// DefaultUser has an account on every host whose SSHD names nobody, and is who works on a laptop.
+// DefaultUser has an account on every host whose SSHD lists no users, and is the user of a laptop.
 const DefaultUser = "ada"
 
-// SSHD says what a host is like for those who log in over ssh. The zero value is an ordinary machine: port 22, an Ed25519 host
-// key, the account of DefaultUser with bash, which takes the harness's key, and sudo, which that account may not use.
+// SSHD describes a host as seen by users who log in over ssh. The zero value is an ordinary
+// machine: port 22, an Ed25519 host key, an account for DefaultUser with bash that accepts the
+// harness's key, and sudo, which that account may not use.
 type SSHD struct {
-	Port     int               // 22 where it is 0
-	HostKeys []string          // of ed25519, rsa, ecdsa; ed25519 where it is nil
-	Config   string            // more lines of sshd_config, before all others, so that they win
-	Users    []User            // who has an account; root has one in any case
+	Port     int               // 22 if it is 0
+	HostKeys []string          // of ed25519, rsa, ecdsa; ed25519 if it is nil
+	Config   string            // additional lines of sshd_config, before all others, so that they take precedence
+	Users    []User            // the accounts; root always has one
 	NoSudo   bool              // sudo is not installed
-	Programs map[string]string // what programs of these names do instead: scripts, with their first line
+	Programs map[string]string // scripts, with their first line, that replace the programs of these names
 	Missing  []string          // names of programs that are not installed
-	Machine  string            // what `uname -m` says, as in "aarch64"; empty for the truth
-	Ahead    time.Duration     // how far the clock is ahead by what `date` says; Host.ClockJump sets that of mlfnode
-	System   string            // what `uname -s` says, as in "FreeBSD"; empty for the truth
+	Machine  string            // the output of `uname -m`, as in "aarch64"; empty for the true one
+	Ahead    time.Duration     // how far the clock is ahead according to `date`; Host.ClockJump sets mlfnode's clock
+	System   string            // the output of `uname -s`, as in "FreeBSD"; empty for the true one
 }
 
-// sshdPath gives OpenSSH's server, which must be started by its full path and is not on everybody's PATH.
+// sshdPath returns the path of OpenSSH's server, which must be started by its full path and is not
+// in every PATH.
 func sshdPath() (string, error) {
 	for _, name := range []string{"sshd", "/usr/sbin/sshd"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -41,10 +43,11 @@ func sshdPath() (string, error) {
 	return "", errors.New("sshd is not installed")
 }
 
-// SSH makes the host a machine of its own, see Host.settle, and starts OpenSSH's server there. Both are done again at each Boot.
+// SSH makes the host a machine of its own, see Host.applyMachineFiles, and starts OpenSSH's server
+// there. Each Boot repeats both.
 func (h *Host) SSH(o SSHD) { h.harness.SSH(o, h) }
 
-// SSH starts OpenSSH's server on all these hosts, side by side.
+// SSH starts OpenSSH's server on all these hosts, concurrently.
 func (hs *Harness) SSH(o SSHD, on ...*Host) {
 	hs.t.Helper()
 	if _, err := sshdPath(); err != nil {
@@ -99,7 +102,8 @@ func (o SSHD) withDefaults() SSHD {
 func (h *Host) sshdConfig() string             { return filepath.Join(h.etc(), "sshd_config") }
 func (h *Host) hostKeyFile(kind string) string { return filepath.Join(h.etc(), "host_key_"+kind) }
 
-// sshdText is sshd_config(5). Without PAM, sshd itself looks at the host's shadow file.
+// sshdText returns the host's sshd_config(5). Without PAM, sshd itself reads the host's shadow
+// file.
 func (h *Host) sshdText() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\nPort %d\n", h.machine.Config, h.machine.Port)
@@ -126,7 +130,7 @@ func (h *Host) makeHostKeys() error {
 	return nil
 }
 
-// startSSH starts the server. It serves once it says so.
+// startSSH starts the server. The server serves once it says so.
 func (h *Host) startSSH() error {
 	path, err := sshdPath()
 	if err != nil {
@@ -138,7 +142,7 @@ func (h *Host) startSSH() error {
 	return nil
 }
 
-// StartSSH is the way back from StopSSH.
+// StartSSH undoes StopSSH.
 func (h *Host) StartSSH() {
 	h.harness.t.Helper()
 	if err := h.startSSH(); err != nil {
@@ -147,13 +151,13 @@ func (h *Host) StartSSH() {
 	h.sshd.WaitForOutput("Server listening")
 }
 
-// StopSSH ends the server, so that the port is closed. Who has logged in stays.
+// StopSSH ends the server, so that the port is closed. Users who have logged in stay logged in.
 func (h *Host) StopSSH() { h.sshd.Kill() }
 
-// SSHLog is what the server has said, with the reasons that it does not tell its clients.
+// SSHLog returns the server's log, with the reasons that it does not tell its clients.
 func (h *Host) SSHLog() string { return h.sshd.Output() }
 
-// NewHostKey gives the host new host keys, as a reinstalled machine has.
+// NewHostKey gives the host new host keys, as if the machine had been reinstalled.
 func (h *Host) NewHostKey() {
 	h.harness.t.Helper()
 	h.StopSSH()
@@ -163,7 +167,7 @@ func (h *Host) NewHostKey() {
 	h.StartSSH()
 }
 
-// HostKeys gives the public halves of the host's keys, as in "ssh-ed25519 AAAA…".
+// HostKeys returns the public halves of the host's keys, as in "ssh-ed25519 AAAA…".
 func (h *Host) HostKeys() []string {
 	h.harness.t.Helper()
 	var keys []string
@@ -177,7 +181,7 @@ func (h *Host) HostKeys() []string {
 	return keys
 }
 
-// HostKeyPrint gives the fingerprint of the host's key of a kind, as ssh shows it: "SHA256:…".
+// HostKeyPrint returns the fingerprint of the host's key of a type, as ssh shows it: "SHA256:…".
 func (h *Host) HostKeyPrint(kind string) string {
 	h.harness.t.Helper()
 	out, err := exec.Command("ssh-keygen", "-l", "-f", h.hostKeyFile(kind)).Output()

@@ -16,14 +16,16 @@ import (
 // logs are files that OpenSSH and sudo write at each login.
 var logs = []string{"/run/sshd", "/run/sudo", "/run/utmp", "/var/lib/sudo", "/var/log"}
 
-// Snapshot remembers the host's files as they are, for FilesChanged. SSH does so, too.
+// Snapshot records the current state of the host's files, for FilesChanged. SSH also takes a
+// snapshot.
 func (h *Host) Snapshot() {
 	h.harness.t.Helper()
 	h.files = h.allFiles()
 }
 
-// FilesChanged lists what is not as it was at the Snapshot, a line each: "made PATH", "changed PATH" or "removed PATH". It looks
-// at the homes and all system folders, without the paths that are left out, each with what is under it.
+// FilesChanged lists what differs from the Snapshot, one line each: "made PATH", "changed PATH" or
+// "removed PATH". It looks at the homes and all system folders, without the paths in except and
+// everything below them.
 func (h *Host) FilesChanged(except ...string) []string {
 	h.harness.t.Helper()
 	now := h.allFiles()
@@ -61,7 +63,8 @@ func isUnder(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// allFiles gives, for each file that somebody on the host has or had in his hands, what it is like.
+// allFiles returns a fingerprint of each file that somebody on the host may have created, changed
+// or removed.
 func (h *Host) allFiles() map[string]string {
 	h.harness.t.Helper()
 	upper := filepath.Join(h.etc(), "upper")
@@ -73,14 +76,14 @@ func (h *Host) allFiles() map[string]string {
 	return found
 }
 
-// walkFiles adds what is in a folder of the host. Names are without the prefix.
+// walkFiles adds the content of a folder of the host. Names are without the prefix.
 func (h *Host) walkFiles(dir, prefix string, found map[string]string) {
 	h.harness.t.Helper()
 	root := fmt.Sprintf("/proc/%d/root", h.first())
 	err := filepath.WalkDir(root+dir, func(path string, d fs.DirEntry, err error) error {
 		name := strings.TrimPrefix(path, root+prefix)
 		switch {
-		case errors.Is(err, fs.ErrNotExist), path == root+dir: // it has just gone
+		case errors.Is(err, fs.ErrNotExist), path == root+dir: // it has just been removed
 			return nil
 		case err != nil:
 			return err
@@ -88,7 +91,7 @@ func (h *Host) walkFiles(dir, prefix string, found map[string]string) {
 			if d.IsDir() {
 				return fs.SkipDir
 			}
-		case prefix == "" || !d.IsDir() || !h.isSystemFile(name): // overlayfs has a folder of its own for each in which there is a change
+		case prefix == "" || !d.IsDir() || !h.isSystemFile(name): // overlayfs has its own copy of each folder that contains a change
 			found[name] = fingerprint(path, d)
 		}
 		return nil
@@ -101,22 +104,22 @@ func (h *Host) walkFiles(dir, prefix string, found map[string]string) {
 // gone is the fingerprint of a file of the machine that was removed on the host.
 const gone = "gone"
 
-// fingerprint is what two versions of a file differ in.
+// fingerprint is what distinguishes two versions of a file.
 func fingerprint(path string, d fs.DirEntry) string {
 	info, err := d.Info()
 	if err != nil {
 		return err.Error()
 	}
 	text := info.Mode().String()
-	stat, _ := info.Sys().(*syscall.Stat_t) // always, on Linux
+	stat, _ := info.Sys().(*syscall.Stat_t) // always succeeds on Linux
 	switch {
-	case info.Mode()&fs.ModeCharDevice != 0 && stat.Rdev == 0: // what overlayfs puts in its place
+	case info.Mode()&fs.ModeCharDevice != 0 && stat.Rdev == 0: // what overlayfs puts in the place of a removed file
 		return gone
 	case info.Mode()&fs.ModeSymlink != 0:
-		target, _ := os.Readlink(path) // it may have gone
+		target, _ := os.Readlink(path) // it may be gone
 		return text + target
 	case info.Mode().IsRegular():
-		content, _ := os.ReadFile(path) // it may have gone
+		content, _ := os.ReadFile(path) // it may be gone
 		return fmt.Sprintf("%s %x", text, sha256.Sum256(content))
 	}
 	return text

@@ -9,10 +9,12 @@ import (
 	"strings"
 )
 
-// machineFilesScript gives the host system folders, accounts and temporary folders of its own. What anybody changes there, the machine that
-// the test runs on does not see: the changes lie in a file system in memory over its own files (overlayfs), and go at a reboot.
+// machineFilesScript gives the host its own system folders, accounts and temporary folders. Changes
+// made there do not affect the machine that the test runs on: they are kept in a file system in
+// memory over that machine's files (overlayfs), and disappear at a reboot.
 //
-// The harness's folder, which may be under one of those, shows through. So does the program under test, for root.
+// The harness's folder, which may be below one of those folders, stays visible. So does the program
+// under test, for root.
 const machineFilesScript = `set -e
 shared=$1 etc=$2 program=$3
 cd "$shared"
@@ -40,7 +42,7 @@ rm -rf /etc/sudoers.d /etc/ssh /etc/profile.d /var/mail
 cp -p programs/* /usr/local/bin/ 2>/dev/null || :
 `
 
-// prepareMachine makes the files from which applyMachineFiles makes the machine.
+// prepareMachine makes the files that applyMachineFiles needs.
 func (h *Host) prepareMachine(o SSHD, key string) error {
 	h.machine = &o
 	for _, dir := range []string{filepath.Join(h.etc(), "upper"), filepath.Join(h.etc(), "programs"), filepath.Join(h.Home, "home")} {
@@ -48,7 +50,7 @@ func (h *Host) prepareMachine(o SSHD, key string) error {
 			return err
 		}
 	}
-	for _, dir := range []string{h.harness.Dir, h.Home} { // users go through these to their homes
+	for _, dir := range []string{h.harness.Dir, h.Home} { // users pass through these to their homes
 		if err := os.Chmod(dir, 0o711); err != nil {
 			return err
 		}
@@ -61,7 +63,7 @@ func (h *Host) prepareMachine(o SSHD, key string) error {
 	return errors.Join(h.writeAccounts(), h.writePrograms(), h.put("mlfnode", ""), h.put("settle", machineFilesScript+h.ownLines()))
 }
 
-// writePrograms writes what is found before the programs of the machine.
+// writePrograms writes the programs that take precedence over those of the machine.
 func (h *Host) writePrograms() error {
 	programs := map[string]string{}
 	for _, u := range h.accounts() {
@@ -94,7 +96,7 @@ func firstNonEmpty(s, other string) string {
 	return s
 }
 
-// ownLines are the lines of settle that are this host's own.
+// ownLines returns the lines of the script that are specific to this host.
 func (h *Host) ownLines() string {
 	var b strings.Builder
 	missing := h.machine.Missing
@@ -120,7 +122,7 @@ func (h *Host) ownLines() string {
 	return b.String()
 }
 
-// applyMachineFiles runs that on the host, which has just been booted.
+// applyMachineFiles runs the script on the host, which has just been booted.
 func (h *Host) applyMachineFiles() error {
 	program := h.harness.options.Program
 	r := h.Run(exec.Command("/bin/sh", filepath.Join(h.etc(), "settle"), h.harness.Dir, h.etc(), program))
@@ -130,7 +132,7 @@ func (h *Host) applyMachineFiles() error {
 	return nil
 }
 
-// reapplyMachineFiles does at a later boot what SSH and Laptop have done at the first.
+// reapplyMachineFiles repeats at a later boot what SSH and Laptop have done at the first.
 func (h *Host) reapplyMachineFiles() {
 	h.harness.t.Helper()
 	if h.machine == nil {
@@ -144,7 +146,7 @@ func (h *Host) reapplyMachineFiles() {
 	}
 }
 
-// program is where the host has the mlfnode under test.
+// program returns the path at which the host has the mlfnode under test.
 func (h *Host) program() string {
 	if h.machine == nil {
 		return h.harness.options.Program

@@ -11,19 +11,19 @@ import (
 
 // User is an account on a host.
 type User struct {
-	Name        string   // DefaultUser where it is empty
-	Shell       string   // the login shell, /bin/bash where it is empty
-	ShellScript string   // the login shell is this script instead
-	Password    string   // what sshd and sudo take; empty for none
+	Name        string   // DefaultUser if it is empty
+	Shell       string   // the login shell, /bin/bash if it is empty
+	ShellScript string   // a script that is the login shell instead
+	Password    string   // what sshd and sudo accept; empty for none
 	Keys        []string // public keys that may log in; nil for the harness's own, see Harness.Laptop
-	StartUp     string   // what ~/.bashrc and ~/.profile do
+	StartUp     string   // the content of ~/.bashrc and ~/.profile
 	Sudo        Sudo     // what sudo lets the user do
-	HomeSize    string   // the home is a small disk, as in "1m", which a reboot empties
-	HomeFull    bool     // with no room on it
+	HomeSize    string   // the home is a small disk, as in "1m", which is emptied by a reboot
+	HomeFull    bool     // that disk is full
 	HomeMount   string   // how the home is mounted, as in "ro" or "noexec"
 }
 
-// Sudo is what a user may do as root.
+// Sudo says what a user may do as root.
 type Sudo string
 
 // The kinds of Sudo.
@@ -50,17 +50,18 @@ func (u User) shell() string {
 	return "/bin/bash"
 }
 
-// Each host has user ids of its own, as the homes of all hosts are on one disk and nobody shall read another host's.
+// Each host has its own range of user IDs, since the homes of all hosts are on one disk and no user
+// may read another host's.
 const (
 	firstUser = 1000
-	mostUsers = 100 // of a host
+	mostUsers = 100 // per host
 )
 
-// UserHome is the home of an account. It is on the machine's disk, under the same path on all hosts of the harness, unless the
-// account has a small disk, which only the host itself sees.
+// UserHome returns the home of an account. It is on the machine's disk, under the same path on all
+// hosts of the harness, unless the account has a small disk, which only the host itself sees.
 func (h *Host) UserHome(name string) string { return filepath.Join(h.Home, "home", name) }
 
-// uid gives the user id of an account.
+// uid returns the user ID of an account.
 func (h *Host) uid(name string) (int, error) {
 	if name == "root" {
 		return 0, nil
@@ -73,7 +74,7 @@ func (h *Host) uid(name string) (int, error) {
 	return 0, fmt.Errorf("%s has no account on %s", name, h.Name)
 }
 
-// accounts are those of the machine, root's among them.
+// accounts returns the accounts of the machine, including root's.
 func (h *Host) accounts() []User {
 	for _, u := range h.machine.Users {
 		if u.name() == "root" {
@@ -121,7 +122,8 @@ func (u User) sudoLine() string {
 	return ""
 }
 
-// passwordHash is the second field of shadow(5). A star lets nobody in by password, and everybody by key.
+// passwordHash returns the second field of shadow(5). A star forbids logins by password and allows
+// those by key.
 func passwordHash(password string) (string, error) {
 	if password == "" {
 		return "*", nil
@@ -157,7 +159,7 @@ func (h *Host) makeHome(u User, key string) error {
 	return h.chown(u.name(), home)
 }
 
-// chown gives a folder with all that is in it to a user.
+// chown changes the owner of a folder and everything in it to a user.
 func (h *Host) chown(name, dir string) error {
 	uid, err := h.uid(name)
 	if err != nil {

@@ -8,47 +8,50 @@ import (
 	"time"
 )
 
-// LinkConditions is what happens to the frames that a host sends. The zero value is a perfect link.
+// LinkConditions determine what happens to the frames that a host sends. The zero value is a
+// perfect link.
 type LinkConditions struct {
-	Loss      float64       // share of frames that vanish
+	Loss      float64       // share of frames that are lost
 	Duplicate float64       // share of frames that arrive twice
 	Delay     time.Duration // how long each frame takes
-	NoUDP     bool          // UDP vanishes, as behind a strict firewall
+	NoUDP     bool          // UDP is dropped, as by a strict firewall
 }
 
-// virtualSwitch is the switch between the hosts. It knows each host's hardware address, so it has nothing to learn.
+// virtualSwitch is the switch between the hosts. It knows each host's hardware address, so it has
+// nothing to learn.
 type virtualSwitch struct {
 	mu    sync.Mutex
 	ports map[int]*port
-	// conditions and cut outlive a host's reboot, like everything that is not the host's.
+	// conditions and cut survive a host's reboot, like everything that is not part of the host.
 	conditions map[int]LinkConditions
-	cut        map[[2]int]bool // frames from the one to the other vanish
+	cut        map[[2]int]bool // frames from one to the other are lost
 	down       map[int]bool
 	rules      map[rule]bool // what a firewall drops
 }
 
-// port is where a host's cable ends.
+// port is the port of the switch that a host is connected to.
 type port struct {
 	tap  *os.File
 	late chan queuedFrame
 	done sync.WaitGroup
 }
 
-// queuedFrame is a frame under way.
+// queuedFrame is a frame in transit.
 type queuedFrame struct {
 	to    *port
 	frame []byte
 	due   time.Time
 }
 
-// mostLate bounds the frames of one host that are under way; more are lost, as on a line that is full.
+// mostLate bounds the frames of one host that are in transit; further ones are lost, as on a
+// congested line.
 const mostLate = 1 << 13
 
 func newVirtualSwitch() *virtualSwitch {
 	return &virtualSwitch{ports: map[int]*port{}, conditions: map[int]LinkConditions{}, cut: map[[2]int]bool{}, down: map[int]bool{}, rules: map[rule]bool{}}
 }
 
-// macOf is a locally administered address, see IEEE 802.
+// macOf returns a locally administered address, see IEEE 802.
 func macOf(number int) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0x77, 0, 0, byte(number >> 8), byte(number)}
 }
@@ -63,7 +66,7 @@ func (s *virtualSwitch) plug(number int, tap *os.File) {
 	go p.deliver()
 }
 
-// unplug returns when no frame of the host is on its way any more.
+// unplug returns when no frame of the host is in transit any more.
 func (s *virtualSwitch) unplug(number int) {
 	s.mu.Lock()
 	p := s.ports[number]
@@ -72,7 +75,7 @@ func (s *virtualSwitch) unplug(number int) {
 	if p == nil {
 		return
 	}
-	_ = p.tap.Close() // the interface goes with it
+	_ = p.tap.Close() // this also removes the interface
 	p.done.Wait()
 }
 
@@ -88,7 +91,7 @@ func (s *virtualSwitch) close() {
 	}
 }
 
-// forward passes on what one host sends until its cable is pulled.
+// forward passes on what one host sends until its cable is unplugged.
 func (s *virtualSwitch) forward(from int, p *port) {
 	defer p.done.Done()
 	defer close(p.late)
@@ -121,7 +124,7 @@ func (s *virtualSwitch) enqueue(from int, p *port, frame []byte) {
 	}
 }
 
-// route gives the ports that a frame is for, and the conditions of the link.
+// route returns the ports that a frame is for, and the conditions of the link.
 func (s *virtualSwitch) route(from int, frame []byte) (to []*port, w LinkConditions) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,7 +140,7 @@ func (s *virtualSwitch) route(from int, frame []byte) (to []*port, w LinkConditi
 	return to, w
 }
 
-// copies is how often a frame arrives.
+// copies returns how often a frame arrives.
 func copies(w LinkConditions) int {
 	switch {
 	case w.Loss > 0 && rand.Float64() < w.Loss:
@@ -148,7 +151,7 @@ func copies(w LinkConditions) int {
 	return 1
 }
 
-// deliver hands over what is late, in the order in which it was sent.
+// deliver delivers delayed frames, in the order in which they were sent.
 func (p *port) deliver() {
 	defer p.done.Done()
 	timer := time.NewTimer(0)
@@ -156,6 +159,6 @@ func (p *port) deliver() {
 	for queued := range p.late {
 		timer.Reset(time.Until(queued.due))
 		<-timer.C
-		_, _ = queued.to.tap.Write(queued.frame) // it may be unplugged by now
+		_, _ = queued.to.tap.Write(queued.frame) // it may have been unplugged
 	}
 }

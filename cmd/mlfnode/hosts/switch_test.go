@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// BenchmarkFabric sends over one connection between two hosts, to see that the switch is not what a cluster waits for.
+// BenchmarkFabric sends over one connection between two hosts, to verify that the switch is not the
+// bottleneck of a cluster.
 func BenchmarkFabric(b *testing.B) {
 	s := New(b, 2, Options{})
 	to := s.Hosts[1]

@@ -26,7 +26,7 @@ func (h *Host) connectTap(p *power) error {
 		{"link", "set", "eth0", "address", macOf(h.number).String()},
 		{"addr", "add", h.Addr + "/24", "dev", "eth0"},
 		{"link", "set", "eth0", "up"},
-		{"route", "add", "default", "dev", "eth0"}, // what is elsewhere is unreachable after a while, as on most machines
+		{"route", "add", "default", "dev", "eth0"}, // other networks are unreachable after a while, as on most machines
 	} {
 		if r := h.Run(exec.Command("ip", args...)); r.Code != 0 {
 			return fmt.Errorf("ip %v: %s", args, r.Stderr)
@@ -35,7 +35,8 @@ func (h *Host) connectTap(p *power) error {
 	return nil
 }
 
-// openTap makes an interface in the calling thread's network namespace. It goes when the file is closed.
+// openTap makes an interface in the calling thread's network namespace. It disappears when the file
+// is closed.
 func openTap(name string) (*os.File, error) {
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -16,15 +16,15 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// Terminal is a program that runs on a terminal of a host, and somebody who types there.
+// Terminal is a program that runs on a terminal of a host, with a simulated user who types.
 type Terminal struct {
 	*Proc
 	keyboard *os.File
 	read     sync.WaitGroup
-	seen     int // Expect has seen so much of the screen
+	seen     int // how much of the screen Expect has consumed
 }
 
-// OnTerminal starts a command on a terminal, which shows what it prints and echoes what is typed.
+// OnTerminal starts a command on a terminal, which shows its output and echoes what is typed.
 func (h *Host) OnTerminal(cmd *exec.Cmd) *Terminal {
 	h.harness.t.Helper()
 	if signal.Ignored(syscall.SIGHUP) { // as under nohup; the command would ignore it as well
@@ -57,14 +57,14 @@ func (h *Host) OnTerminal(cmd *exec.Cmd) *Terminal {
 }
 
 func (t *Terminal) close() {
-	_ = t.keyboard.Close() // what still runs there gets SIGHUP
+	_ = t.keyboard.Close() // programs that still run there get SIGHUP
 	t.read.Wait()
 }
 
-// Screen is all that was shown so far.
+// Screen returns everything that has been shown so far.
 func (t *Terminal) Screen() string { return strings.ReplaceAll(t.Output(), "\r\n", "\n") }
 
-// Expect waits until the text is shown, after what the last Expect has waited for.
+// Expect waits until the text is shown, after the text that the last Expect waited for.
 func (t *Terminal) Expect(text string) {
 	t.t.Helper()
 	WaitFor(t.t, Patience, func() error {
@@ -89,10 +89,11 @@ func (t *Terminal) Press(keys string) {
 	}
 }
 
-// HangUp closes the terminal, as somebody does who closes its window: what runs there gets SIGHUP.
+// HangUp closes the terminal, like a user who closes its window: programs that run there get
+// SIGHUP.
 func (t *Terminal) HangUp() { t.close() }
 
-// Close waits for the end of the program and gives its exit code and all that was shown.
+// Close waits for the end of the program and returns its exit code and everything that was shown.
 func (t *Terminal) Close(limit time.Duration) (code int, screen string) {
 	t.t.Helper()
 	code = t.Exit(limit)
@@ -100,8 +101,9 @@ func (t *Terminal) Close(limit time.Duration) (code int, screen string) {
 	return code, t.Screen()
 }
 
-// Lines is what the terminal has on its lines in the end, where programs write over what they have written: of all sequences it obeys
-// those that mlfnode prints, which go up (CSI A), erase to the end of the line (CSI K) and to the end of the screen (CSI J).
+// Lines returns the final content of the terminal's lines, where programs overwrite what they have
+// written. It interprets only the escape sequences that mlfnode prints, which move up (CSI A),
+// erase to the end of the line (CSI K) and to the end of the screen (CSI J).
 func (t *Terminal) Lines() []string {
 	lines, at := []string{""}, 0
 	for text := t.Screen(); text != ""; {
@@ -114,11 +116,11 @@ func (t *Terminal) Lines() []string {
 		case m == nil:
 			lines[at] += text[:1]
 		case m[2] == "A":
-			n, _ := strconv.Atoi(m[1]) // none is given where nothing is to go up
+			n, _ := strconv.Atoi(m[1]) // without a number there are no lines to go up
 			at = max(at-n, 0)
 		case m[2] == "J":
 			lines = append(lines[:at], "")
-		default: // a carriage return too: what it goes back for is written over
+		default: // including a carriage return: what follows it overwrites the line
 			lines[at] = ""
 		}
 		if m == nil {
