@@ -16,14 +16,14 @@ const (
 	startTimeout = 30 * time.Second
 	// maxStarts is the number of failed starts after which an installation gives up waiting.
 	maxStarts = 3
-	// pollInterval is the pause between checks of the service meanwhile.
+	// pollInterval is the pause between checks of the service during that time.
 	pollInterval = 100 * time.Millisecond
-	// journalLines is how many lines of its journal are shown of a service that does not start.
+	// journalLines is how many lines of the journal are shown for a service that does not start.
 	journalLines = 15
 )
 
-// Options describe an installation. Empty paths default to /etc/mlfnode and /var/lib/mlfnode for the
-// system, and to the XDG folders for a user.
+// Options describe an installation. Empty paths default to /etc/mlfnode and /var/lib/mlfnode for
+// the system, and to the XDG folders for a user.
 type Options struct {
 	Manager
 	Role       Role
@@ -33,11 +33,12 @@ type Options struct {
 	Seed       string   // the master that a worker joins, as HOST or HOST:PORT
 	Args       []string // more arguments of `mlfnode master` or `mlfnode join`
 	InPlace    bool     // the unit runs the program from its path, wherever that is
-	NoStart    bool     // install and enable, and leave the start to the next boot
+	NoStart    bool     // install and enable, but leave the start to the next boot
 
-	// Join makes this machine a node with the settings of the file and the state folder, and returns the
-	// file, if any, to which it has written the user's access to the cluster. It is called before the
-	// start of a worker that has not joined a cluster; nil leaves that to the user.
+	// Join makes this machine a node with the settings of the file and the state folder, and
+	// returns the file, if any, to which it has written the user's access to the cluster. It is
+	// called before the start of a worker that has not joined a cluster; nil leaves that to the
+	// user.
 	Join func(ctx context.Context, config, state string) (access string, err error)
 }
 
@@ -51,11 +52,11 @@ type Report struct {
 	Notes   []string // what the user should know or do, each a sentence or two
 }
 
-// Install writes the unit and the files that it needs, enables and starts it, and waits until the node
-// reports that it is ready. It updates and restarts an existing installation, whose trials keep
-// running. It returns ErrNoSystemd on a host without systemd, an error that is fs.ErrPermission
-// without the privileges, and a StartError if the service does not become active; it is installed
-// then, and systemd keeps restarting it.
+// Install writes the unit and the files that it needs, enables and starts it, and waits until the
+// node reports that it is ready. It updates and restarts an existing installation, whose trials
+// keep running. It returns ErrNoSystemd on a host without systemd, an error that is
+// fs.ErrPermission without the privileges, and a StartError if the service does not become active;
+// it is installed then, and systemd keeps restarting it.
 func Install(ctx context.Context, o Options) (Report, error) {
 	if err := o.checkPrivilege(); err != nil {
 		return Report{}, err
@@ -94,7 +95,7 @@ type installation struct {
 	report  Report
 }
 
-// newInstallation decides everything that depends only on files, and changes nothing.
+// newInstallation makes every decision that depends only on files, and changes nothing.
 func newInstallation(o Options) (*installation, error) {
 	l, err := o.layout()
 	if err != nil {
@@ -118,8 +119,8 @@ func newInstallation(o Options) (*installation, error) {
 	return i, i.chooseProgram()
 }
 
-// resolveSettings merges the options with the settings file: what the file contains is not repeated as
-// an argument.
+// resolveSettings merges the options with the settings file: what the file contains is not repeated
+// as an argument.
 func (i *installation) resolveSettings() error {
 	text, err := readIfExists(i.config)
 	if err != nil {
@@ -182,8 +183,8 @@ func (i *installation) chooseProgram() error {
 	return nil
 }
 
-// enableLinger lets the user's services run without a login. If that is not allowed, the installation
-// continues and reports it.
+// enableLinger enables lingering, so that the user's services run without a login. If that is not
+// allowed, the installation continues and reports it.
 func (i *installation) enableLinger(ctx context.Context) {
 	if out, err := run(ctx, "loginctl", "show-user", i.owner, "-p", "Linger", "--value"); err != nil || out != "yes" {
 		if err := setLinger(ctx, "enable-linger", i.owner); err != nil {
@@ -194,14 +195,14 @@ func (i *installation) enableLinger(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	_ = pollUntil(ctx, func() (bool, error) { // the user's systemd may only be starting; checkReachable reports an error
+	_ = pollUntil(ctx, func() (bool, error) { // the user's systemd may still be starting; checkReachable reports an error
 		_, err := i.systemctl(ctx, "show", "-p", "Version")
 		return err == nil, nil
 	})
 }
 
-// setLinger runs loginctl enable-linger or disable-linger for the calling user. What the user may not
-// do, passwordless sudo may. The error is that of loginctl without sudo.
+// setLinger runs loginctl enable-linger or disable-linger for the calling user, and falls back to
+// passwordless sudo if the user may not do that. The error is that of loginctl without sudo.
 func setLinger(ctx context.Context, command, owner string) error {
 	_, err := run(ctx, "loginctl", "--no-ask-password", command)
 	if err == nil {
@@ -258,8 +259,8 @@ func (i *installation) writeUnit(ctx context.Context) error {
 	return nil
 }
 
-// isNodeFolder reports whether a folder belongs to a node alone, so that a purge may remove it: it is
-// missing or empty, or a node has locked it before.
+// isNodeFolder reports whether a folder belongs only to a node, so that a purge may remove it: the
+// folder is missing or empty, or a node has locked it before.
 func (i *installation) isNodeFolder(dir string) bool {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) == 0 {
@@ -281,8 +282,8 @@ func (i *installation) writeProgram() error {
 	return writeFile(i.report.Program, b, 0o755)
 }
 
-// writeConfig writes the settings if there are none. Secrets may be added to them, so only their owner
-// can read them.
+// writeConfig writes the settings if there are none. Secrets may be added to them, so only their
+// owner can read them.
 func (i *installation) writeConfig() error {
 	if _, err := os.Stat(i.config); err == nil {
 		return nil

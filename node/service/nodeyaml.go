@@ -13,8 +13,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// setting returns the value of a top-level setting in a node.yaml. It reads only a plain `key: value`,
-// which is enough for an installation; the node validates the file when it starts.
+// setting returns the value of a top-level setting in a node.yaml. It reads only a plain `key:
+// value`, which is enough for an installation; the node validates the file when it starts.
 func setting(text, key string) string {
 	for line := range strings.Lines(text) {
 		value, ok := strings.CutPrefix(line, key+":")
@@ -45,7 +45,7 @@ func digest(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// readIfExists returns "" for a file that does not exist.
+// readIfExists returns the content of a file, or "" if it does not exist.
 func readIfExists(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {

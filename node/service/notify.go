@@ -28,16 +28,16 @@ func (Notifier) Reloading() error {
 // Stopping reports that the agent shuts down.
 func (Notifier) Stopping(status string) error { return notify("STOPPING=1", statusLine(status)) }
 
-// ExtendTimeout reports that the shutdown continues and that the agent notifies systemd again within
-// this time. Since version 236, systemd then waits beyond the unit's TimeoutStopSec.
+// ExtendTimeout reports that the shutdown continues and that the agent notifies systemd again
+// within this time. Since version 236, systemd then waits beyond the unit's TimeoutStopSec.
 func (Notifier) ExtendTimeout(within time.Duration) error {
 	return notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", within.Microseconds()))
 }
 
-// Run pings systemd's watchdog while healthy returns nil, three times per watchdog interval, until ctx
-// ends. If healthy returns an error or does not return, systemd kills the agent with SIGABRT, which
-// logs the stacks of all goroutines to the journal, and restarts it. Without a watchdog, Run waits for
-// ctx.
+// Run pings systemd's watchdog while healthy returns nil, three times per watchdog interval, until
+// ctx ends. If healthy returns an error or does not return, systemd kills the agent with SIGABRT,
+// which logs the stacks of all goroutines to the journal, and restarts it. Without a watchdog, Run
+// waits for ctx.
 func (n Notifier) Run(ctx context.Context, healthy func() error) error {
 	every, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/service"
 )
 
-// listenNotify stands in for systemd's end of the line.
+// listenNotify takes the place of systemd: it listens on a notification socket.
 func listenNotify(t *testing.T) func() string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "notify")
@@ -79,7 +79,8 @@ func TestNotifierWatchdog(t *testing.T) {
 	}
 }
 
-// TestNotifierAlone has no systemd: everything is silent, and the watchdog waits for its end.
+// TestNotifierAlone runs without systemd: every call does nothing, and the watchdog waits for the
+// end of its context.
 func TestNotifierAlone(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	t.Setenv("WATCHDOG_USEC", "")

@@ -15,10 +15,10 @@ import (
 // ErrNoService is returned by CommandAs for a user who has neither a service nor a running systemd.
 var ErrNoService = errors.New("no service is installed")
 
-// CommandAs returns a command with which root runs this program as another user, to manage the services
-// of that user. If install is set, it enables lingering for the user (loginctl enable-linger); it
-// changes nothing else, and without install it returns ErrNoService if there is no service. release
-// removes the command's temporary files; call it when the command has ended.
+// CommandAs returns a command with which root runs this program as another user, to manage the
+// services of that user. If install is set, it enables lingering for the user (loginctl
+// enable-linger); it changes nothing else, and without install it returns ErrNoService if there is
+// no service. release removes the command's temporary files; call it when the command has ended.
 func CommandAs(ctx context.Context, name string, install bool, args ...string) (c *exec.Cmd, release func(), err error) {
 	if err := (Manager{}).checkPrivilege(); err != nil {
 		return nil, nil, err
@@ -52,7 +52,7 @@ func CommandAs(ctx context.Context, name string, install bool, args ...string) (
 	return c, release, nil
 }
 
-// startUserManager makes sure that the user's systemd runs.
+// startUserManager makes sure that the user's systemd is running.
 func startUserManager(ctx context.Context, u *user.User, runtime string, install bool) error {
 	switch _, err := os.Stat(managerSocket(runtime)); {
 	case install:
@@ -79,7 +79,8 @@ func startUserManager(ctx context.Context, u *user.User, runtime string, install
 	return nil
 }
 
-// managerSocket returns the socket of a user's systemd, in the folder that logind makes for the user.
+// managerSocket returns the socket of a user's systemd, in the folder that logind makes for the
+// user.
 func managerSocket(runtime string) string { return filepath.Join(runtime, "systemd", "private") }
 
 // credentialOf returns the IDs of a process of the user.
@@ -99,7 +100,8 @@ func credentialOf(u *user.User) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}, nil
 }
 
-// sharedExecutable returns a path at which every user may run this program: its own, or that of a copy.
+// sharedExecutable returns a path at which every user may run this program: its own, or that of a
+// copy.
 func sharedExecutable() (program string, release func(), err error) {
 	self, err := os.Executable()
 	if err == nil {

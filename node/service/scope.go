@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// restartQueryTimeout bounds the query whether a restart is under way, which is made while the agent
-// is being stopped.
+// restartQueryTimeout bounds the query for a restart in progress, which is made while the agent is
+// being stopped.
 const restartQueryTimeout = 2 * time.Second
 
-// serviceOf returns the innermost systemd service that contains a process with this /proc/PID/cgroup.
-// A process in a scope, such as a login session or a container, is in none.
+// serviceOf returns the innermost systemd service that contains a process with this
+// /proc/PID/cgroup. A process in a scope, such as a login session or a container, is in none.
 func serviceOf(cgroups string) (unit string, user bool) {
 	for line := range strings.Lines(cgroups) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -44,13 +44,14 @@ func ownUnit() (unit string, user bool) {
 	return serviceOf(string(b))
 }
 
-// Restarting reports whether systemd is restarting the service of this process, rather than stopping
-// it. Call it when SIGTERM arrives. It returns false if systemd does not answer within two seconds.
+// Restarting reports whether systemd is restarting the service of this process, rather than
+// stopping it. Call it when SIGTERM arrives. It returns false if systemd does not answer within two
+// seconds.
 //
 // While systemd waits for a service to end, the job of `systemctl restart`, and of try-restart and
-// reload-or-restart, is of type restart and running; it becomes a start job only after the service has
-// ended. The job of `systemctl stop` and of a machine's shutdown is of type stop. A signal that a user
-// sent comes without a job.
+// reload-or-restart, is of type restart and running; it becomes a start job only after the service
+// has ended. The job of `systemctl stop` and of a machine's shutdown is of type stop. A signal that
+// a user sent comes without a job.
 func Restarting(ctx context.Context) bool {
 	unit, user := ownUnit()
 	if unit == "" {
@@ -62,7 +63,8 @@ func Restarting(ctx context.Context) bool {
 	return err == nil && hasRestartJob(out, unit)
 }
 
-// hasRestartJob reports whether there is a line like `138 mlfnode.service restart running` for the unit.
+// hasRestartJob reports whether there is a line like `138 mlfnode.service restart running` for the
+// unit.
 func hasRestartJob(jobs, unit string) bool {
 	for line := range strings.Lines(jobs) {
 		if f := strings.Fields(line); len(f) == 4 && f[1] == unit {
@@ -76,13 +78,13 @@ func hasRestartJob(jobs, unit string) bool {
 // agent: the protection from the OOM killer, which trials would share, and the notification socket.
 const resetInherited = `echo 0 2>/dev/null >/proc/self/oom_score_adj; unset NOTIFY_SOCKET WATCHDOG_PID WATCHDOG_USEC; exec "$@"`
 
-// Scope returns the command line to prepend to a shim's, so that the shim runs in a scope of its own
-// beside the agent's service and survives a restart and a stop of the agent. PID, output and
+// Scope returns the command line to prepend to a shim's, so that the shim runs in a scope of its
+// own beside the agent's service and survives a restart and a stop of the agent. PID, output and
 // environment stay the same. ok is false if this process is in no service or may not create scopes:
 // the shim then runs in a session of its own.
 //
-// A scope leaves the agent's cgroup, but trials inherit the resource limits, capabilities and system
-// call filter of the agent's unit. The unit is therefore no stricter than trials can bear.
+// A scope leaves the agent's cgroup, but trials inherit the resource limits, capabilities and
+// system call filter of the agent's unit. The unit is therefore no stricter than trials can bear.
 func Scope(name string) (wrap []string, ok bool) {
 	unit, user := ownUnit()
 	if unit == "" || (!user && os.Geteuid() != 0) {

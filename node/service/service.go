@@ -2,15 +2,15 @@
 // systemd unit mlfnode.service, and implements the node's side of systemd's protocols.
 //
 // There are two kinds of installation. The system service belongs to root, starts with the machine
-// and stores its state in /var/lib/mlfnode. The user service belongs to one user, for whom lingering
-// must be enabled, or it ends at logout. Both run the agent in the foreground with Type=notify: the
-// agent reports when it is ready (Notifier), pings a watchdog while it is healthy, and is restarted
-// however it ends.
+// and stores its state in /var/lib/mlfnode. The user service belongs to one user, for whom
+// lingering must be enabled, or it ends at logout. Both run the agent in the foreground with
+// Type=notify: the agent reports when it is ready (Notifier), pings a watchdog while it is healthy,
+// and is restarted however it ends.
 //
-// The programs of trials must outlive the agent. They run under shims in scopes of their own (Scope):
-// units beside mlfnode.service, which a restart of the agent does not affect. When the agent is asked
-// to stop, Restarting reports whether systemd is going to start it again. If so, the shims keep
-// running; if not, the agent stops them.
+// The programs of trials must outlive the agent. They run under shims in scopes of their own
+// (Scope): units beside mlfnode.service, which a restart of the agent does not affect. When the
+// agent is asked to stop, Restarting reports whether systemd is going to start it again. If so, the
+// shims keep running; if not, the agent stops them.
 package service
 
 import (
@@ -124,8 +124,8 @@ func (h Manager) isStable(program string, l layout) bool {
 	return false
 }
 
-// WithoutSystemd explains what to do on a host without systemd: the commands for a shell and for the
-// host's own supervisor.
+// WithoutSystemd explains what to do on a host without systemd: the commands for a shell and for
+// the host's own supervisor.
 func WithoutSystemd(role Role, args ...string) string {
 	line := strings.Join(append([]string{"mlfnode", role.command()}, args...), " ")
 	return fmt.Sprintf(`start it by hand, so that it outlives this terminal:

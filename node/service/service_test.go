@@ -143,7 +143,8 @@ func TestInPlace(t *testing.T) {
 	}
 }
 
-// TestDropInsAreTheUsers removes a service: what its user has set beside the unit goes with --purge alone.
+// TestDropInsAreTheUsers removes a service: settings that its user has added to the unit are
+// removed only with --purge.
 func TestDropInsAreTheUsers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "mlfnode.service.d")
 	if err := os.Mkdir(dir, 0o755); err != nil {

@@ -24,8 +24,8 @@ func (h Manager) systemctl(ctx context.Context, args ...string) (string, error) 
 	return run(ctx, "systemctl", append([]string{"--no-pager"}, args...)...)
 }
 
-// run runs a program of the host and returns its output. The error contains what the program printed
-// to stderr.
+// run runs a program of the host and returns its output. The error contains what the program
+// printed to stderr.
 func run(ctx context.Context, program string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, program, args...)
 	c.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
@@ -44,8 +44,8 @@ func run(ctx context.Context, program string, args ...string) (string, error) {
 	return strings.TrimSpace(out.String()), fmt.Errorf("%s: %w", program, err)
 }
 
-// runtimeDir returns the folder in which this user's systemd listens, which shells started by su do not
-// know; "" if there is none.
+// runtimeDir returns the folder in which this user's systemd listens, which shells started by su do
+// not know; it returns "" if there is none.
 func runtimeDir() string {
 	dir := filepath.Join("/run/user", strconv.Itoa(os.Getuid()))
 	if _, err := os.Stat(dir); err != nil {

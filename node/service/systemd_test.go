@@ -13,7 +13,7 @@ import (
 	"mlfnode/node/service/servicetest"
 )
 
-// soon bounds what takes milliseconds on a machine that is not busy.
+// soon bounds operations that take milliseconds on a machine that is not busy.
 const soon = 30 * time.Second
 
 // standin builds the stand-in and puts it where a person may have left it.
@@ -37,7 +37,8 @@ func note(m *servicetest.Machine, name string) string {
 	return out
 }
 
-// TestSystemService takes the service of a worker through its life on a machine with a real systemd.
+// TestSystemService takes the service of a worker through its life on a machine with a real
+// systemd.
 func TestSystemService(t *testing.T) {
 	m := servicetest.Boot(t)
 	standin(t, m)
@@ -83,7 +84,7 @@ func TestSystemService(t *testing.T) {
 	}
 }
 
-// listing shows everything that an installation may leave: files, units, and processes.
+// listing returns everything that an installation may leave: files, units, and processes.
 const listing = `find /etc /usr /var/lib /root /home /tmp /opt -xdev -not -path '/var/lib/systemd/*' -not -path '/tmp/systemd-private-*' -printf '%y %m %p\n'
 systemctl list-unit-files --no-legend --no-pager | awk '{print $1, $2}'
 systemctl list-units --all --no-legend --plain --no-pager 'mlf*'
@@ -114,7 +115,7 @@ func decode(t *testing.T, text string, to any) {
 	}
 }
 
-// verify asks systemd what it thinks of the unit.
+// verify runs systemd's own check of the unit.
 func verify(t *testing.T, m *servicetest.Machine) {
 	if got := m.Run("systemd-analyze verify mlfnode.service 2>&1"); got != "" {
 		t.Errorf("systemd-analyze verify says\n%s", got)
@@ -124,7 +125,7 @@ func verify(t *testing.T, m *servicetest.Machine) {
 	t.Log("systemd", m.Run("systemctl show --value -p Version"), "type", property(m, "Type"))
 }
 
-// shimStarts looks at what a shim inherits, which is what trials get.
+// shimStarts checks what a shim inherits, since trials inherit the same.
 func shimStarts(t *testing.T, m *servicetest.Machine) {
 	pid := note(m, "shim")
 	if note(m, "scope") != "true" || pid == "" {
@@ -172,7 +173,8 @@ func reload(t *testing.T, m *servicetest.Machine) {
 	}
 }
 
-// restarted runs a script that makes systemd restart the agent, and wants the shim to go on.
+// restarted runs a script that makes systemd restart the agent, and checks that the shim keeps
+// running.
 func restarted(t *testing.T, m *servicetest.Machine, script string) {
 	t.Helper()
 	agent, shim := property(m, "MainPID"), note(m, "shim")
@@ -199,7 +201,7 @@ func restart(t *testing.T, m *servicetest.Machine) {
 	}
 }
 
-// update installs over an installation: that restarts the agent.
+// update installs over an existing installation, which restarts the agent.
 func update(t *testing.T, m *servicetest.Machine) {
 	restarted(t, m, "/root/download/standin install --seed hostA")
 	if got := note(m, "ended"); got != "true" {
@@ -208,7 +210,7 @@ func update(t *testing.T, m *servicetest.Machine) {
 }
 
 func kill(t *testing.T, m *servicetest.Machine) {
-	for range 8 { // more often than systemd forgives a unit without settings of its own
+	for range 8 { // more often than systemd tolerates for a unit without settings of its own
 		restarted(t, m, "kill -9 AGENT")
 	}
 }
@@ -227,7 +229,8 @@ func watchdog(t *testing.T, m *servicetest.Machine) {
 	m.Run("rm -r /run/systemd/system/mlfnode.service.d && systemctl daemon-reload")
 }
 
-// signalByHand sends SIGTERM without asking systemd: nothing says that the agent will be back.
+// signalByHand sends SIGTERM without systemd's knowledge: nothing indicates that the agent will be
+// back.
 func signalByHand(t *testing.T, m *servicetest.Machine) {
 	restarted(t, m, "kill -TERM AGENT")
 	if got := note(m, "ended"); got != "false" {
@@ -247,7 +250,7 @@ func stop(t *testing.T, m *servicetest.Machine) {
 	m.Run("kill -0 " + shim) // a shim is ended by its agent, not by systemd
 }
 
-// TestFailures tries installations that can't work, and one that does what the host needs.
+// TestFailures tries installations that can't work, and one that works in the end.
 func TestFailures(t *testing.T) {
 	m := servicetest.Boot(t)
 	standin(t, m)
@@ -283,12 +286,12 @@ func TestFailures(t *testing.T) {
 	if out, err := m.Try("ls /var/lib/mlfnode"); err == nil {
 		t.Errorf("after a purge: got state %s", out)
 	}
-	decode(t, m.Run("/root/download/standin uninstall"), &gone) // nothing there is no error
+	decode(t, m.Run("/root/download/standin uninstall"), &gone) // it is not an error if nothing is installed
 	readyWaitedFor(t, m.For(t))
 	settingsThatAreThere(t, m.For(t))
 }
 
-// readyWaitedFor has an agent that is not ready until the test lets it be.
+// readyWaitedFor runs an agent that is not ready until the test lets it be.
 func readyWaitedFor(t *testing.T, m *servicetest.Machine) {
 	m.Run("touch /tmp/standin/slow; rm -f /tmp/standin/started")
 	m.Run("(/root/download/standin install --role master >/tmp/report 2>&1; echo ended >>/tmp/report) >/dev/null 2>&1 &")
@@ -305,7 +308,7 @@ func readyWaitedFor(t *testing.T, m *servicetest.Machine) {
 	m.Run("rm /tmp/standin/slow; /root/download/standin uninstall --purge")
 }
 
-// settingsThatAreThere installs over somebody's node.yaml, in a folder whose name needs quotes.
+// settingsThatAreThere installs over an existing node.yaml, in a folder whose name needs quotes.
 func settingsThatAreThere(t *testing.T, m *servicetest.Machine) {
 	m.Run(`mkdir -p '/srv/my $HOME 100%'; echo 'cpus: 2' > '/srv/my $HOME 100%/node.yaml'`)
 	var r service.Report
@@ -329,7 +332,7 @@ func settingsThatAreThere(t *testing.T, m *servicetest.Machine) {
 	}
 }
 
-// TestUserService installs for a person who has no rights.
+// TestUserService installs for a user without privileges.
 func TestUserService(t *testing.T) {
 	m := servicetest.Boot(t)
 	standin(t, m)

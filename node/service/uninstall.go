@@ -19,9 +19,9 @@ type Removal struct {
 	Kept    []string // what was kept, each with the reason
 }
 
-// Uninstall stops the service and its shims and removes what Install has made. Without purge it keeps
-// settings that have been changed since, and a state folder that is not empty. It is not an error if
-// nothing is installed.
+// Uninstall stops the service and its shims and removes what Install has made. Without purge it
+// keeps settings that have been changed since then, and a state folder that is not empty. It is not
+// an error if nothing is installed.
 func Uninstall(ctx context.Context, h Manager, purge bool) (Removal, error) {
 	if err := h.checkPrivilege(); err != nil {
 		return Removal{}, err
@@ -123,7 +123,7 @@ func (r *removal) removeConfig(m createdFiles) {
 	r.removeEmpty(filepath.Dir(m.Config))
 }
 
-// removeAccess removes the user's access to the cluster, which is useful without the service, too.
+// removeAccess removes the user's access to the cluster, which is also useful without the service.
 func (r *removal) removeAccess(file string) {
 	if _, err := os.Stat(file); err != nil {
 		return
@@ -157,8 +157,8 @@ func (r *removal) remove(path string) {
 	r.Removed = append(r.Removed, path)
 }
 
-// disableLinger disables lingering if the installation enabled it, unless another of the user's services
-// may need it.
+// disableLinger disables lingering if the installation enabled it, unless another of the user's
+// services may need it.
 func (r *removal) disableLinger(ctx context.Context, owner string) {
 	if owner == "" {
 		return

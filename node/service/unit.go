@@ -22,8 +22,8 @@ type unit struct {
 	created createdFiles
 }
 
-// text returns the unit's file, see systemd.service(5). Its comments give the reason for each line to
-// those who read it on a host.
+// text returns the unit's file, see systemd.service(5). Its comments explain each line to those who
+// read it on a host.
 func (u unit) text() string {
 	var b strings.Builder
 	b.WriteString("# Written by `mlfnode service install`, which overwrites it. Put settings of your own into a drop-in:\n")
@@ -51,7 +51,7 @@ func (u unit) startSettings() string {
 	words := make([]string, len(u.command))
 	for i, w := range u.command {
 		if words[i] = quote(w); i > 0 {
-			words[i] = strings.ReplaceAll(words[i], "$", "$$") // else the name of a variable
+			words[i] = strings.ReplaceAll(words[i], "$", "$$") // otherwise the name of a variable
 		}
 	}
 	start := "NotifyAccess=main\nExecStart=" + strings.Join(words, " ") + "\n"
@@ -91,9 +91,9 @@ Delegate=yes
 OOMPolicy=continue
 `
 
-// hardening restricts the system service. Shims, and so trials, inherit it, so it leaves what trials may
-// need: home folders, /tmp, /dev/nvidia*, loading the GPU's driver, rootless containers, sudo and
-// profilers.
+// hardening restricts the system service. Shims, and therefore trials, inherit the restrictions, so
+// they allow what trials may need: home folders, /tmp, /dev/nvidia*, loading the GPU's driver,
+// rootless containers, sudo and profilers.
 const hardening = `OOMScoreAdjust=-500
 # Trials inherit what follows. So it takes away only what no trial has business with: clocks, swap, rebooting, raw hardware,
 # the kernel's log, other processes' scheduling as real-time, foreign binaries, sniffing the network. Home folders, /tmp,
@@ -110,8 +110,8 @@ LockPersonality=yes
 KeyringMode=private
 `
 
-// createdFiles is what an installation has made besides the unit. The unit's file records it in a
-// section that systemd ignores, so that an uninstallation removes all of it and nothing else.
+// createdFiles lists what an installation has made besides the unit. The unit's file records it in
+// a section that systemd ignores, so that an uninstallation removes all of it and nothing else.
 type createdFiles struct {
 	Program string // the copy of the program
 	Config  string // node.yaml
@@ -151,7 +151,7 @@ func readCreatedFiles(text string) createdFiles {
 
 // quote quotes a word of a command line or a path, see systemd.syntax(7).
 func quote(word string) string {
-	word = strings.ReplaceAll(word, "%", "%%") // else a specifier
+	word = strings.ReplaceAll(word, "%", "%%") // otherwise a specifier
 	if word != "" && !strings.ContainsAny(word, " \t\n\"'\\;") {
 		return word
 	}

@@ -25,7 +25,7 @@ import (
 	"mlfnode/node/executor/docker/dockertest"
 )
 
-// tree is an attempt of a script whose processes can be seen from outside.
+// tree returns an attempt of a script whose processes can be seen from outside.
 func tree(t *testing.T, script string) *executor.Attempt {
 	t.Helper()
 	a := attempt(t, "exec 9>alive; "+script)
@@ -35,7 +35,8 @@ func tree(t *testing.T, script string) *executor.Attempt {
 	return a
 }
 
-// watchTree gives a function that fails the test when a process of the tree is alive at that moment: each holds a fifo open.
+// watchTree returns a function that fails the test if a process of the tree is alive when it is
+// called: each process holds a fifo open.
 func watchTree(t *testing.T, a *executor.Attempt) func() {
 	t.Helper()
 	fd, err := syscall.Open(filepath.Join(a.Dir, "alive"), syscall.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -51,7 +52,7 @@ func watchTree(t *testing.T, a *executor.Attempt) func() {
 	}
 }
 
-// TestEngineStaysAway has an engine that does not come back within the patience.
+// TestEngineStaysAway stops an engine that does not come back within the outage timeout.
 func TestEngineStaysAway(t *testing.T) {
 	t.Parallel()
 	e := dockertest.New(t)
@@ -62,10 +63,10 @@ func TestEngineStaysAway(t *testing.T) {
 	a := tree(t, "echo >ready; sleep 1000 & sleep 1000")
 	gone := watchTree(t, a)
 	ends := begin(t, x, a)
-	e.Signal(syscall.SIGKILL) // its containers live
+	e.Signal(syscall.SIGKILL) // its containers survive
 	out := end(t, ends)
 	gone()
-	if out.Class != grid.ClassEngine || !strings.Contains(out.Reason, "500ms") { // the code tells whether the engine had said that it started
+	if out.Class != grid.ClassEngine || !strings.Contains(out.Reason, "500ms") { // the code depends on whether the engine had reported the start
 		t.Errorf("got %+v, want class engine for want of patience", out)
 	}
 	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassEngine, 126, "did not answer")
@@ -76,8 +77,8 @@ func TestEngineStaysAway(t *testing.T) {
 	nothingLeft(t, e, o)
 }
 
-// TestHungEngine has an engine that takes requests and answers none: a program that ends meanwhile does not hold its attempt for ever,
-// and one that goes on is let alone.
+// TestHungEngine uses an engine that accepts requests and answers none: a program that ends during
+// that time does not block its attempt forever, and one that keeps running is left alone.
 func TestHungEngine(t *testing.T) {
 	t.Parallel()
 	e := dockertest.New(t)
@@ -102,8 +103,8 @@ func TestHungEngine(t *testing.T) {
 	nothingLeft(t, e, o)
 }
 
-// TestEngineHangsAtOnce has an engine that hangs before anybody waits in it for the end of the container that it has started: what runs
-// there is let alone for longer than the patience.
+// TestEngineHangsAtOnce uses an engine that hangs before anybody waits for the end of the container
+// that it has started: what runs in the container is left alone for longer than the outage timeout.
 func TestEngineHangsAtOnce(t *testing.T) {
 	t.Parallel()
 	e := docker.Shared.Engine(t)
@@ -125,7 +126,7 @@ func TestEngineHangsAtOnce(t *testing.T) {
 	nothingLeft(t, e, o)
 }
 
-// hangs counts the lines of a log that say that the engine hangs.
+// hangs counts the log lines that report that the engine hangs.
 type hangs struct{ n atomic.Int64 }
 
 func (h *hangs) Write(line []byte) (int, error) {
@@ -135,7 +136,8 @@ func (h *hangs) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// TestNoticeAndTerm has a program that may be noticed alone stopped for good: all of it hears of that.
+// TestNoticeAndTerm stops for good a program that is set to get a notice on its main process only:
+// all its processes receive the final signal.
 func TestNoticeAndTerm(t *testing.T) {
 	everyEngine(t, noticeAndTerm)
 }
@@ -161,7 +163,8 @@ trap 'wait; exit 9' TERM; while ! test -e begun; do sleep 0.01; done; echo >read
 	}
 }
 
-// TestProgramsCannotChangeTheirOrder has a program look for what its shim reads later.
+// TestProgramsCannotChangeTheirOrder runs a program that looks for, and tries to replace, what its
+// agent reads later.
 func TestProgramsCannotChangeTheirOrder(t *testing.T) {
 	everyEngine(t, programsCannotChangeTheirOrder)
 }
@@ -178,15 +181,16 @@ func programsCannotChangeTheirOrder(t *testing.T, e *dockertest.Engine) {
 	nothingLeft(t, e, o)
 }
 
-// front stands before an engine, and goes away while that starts a container, or hangs when it has told the state of one that it started.
+// front is a proxy in front of an engine. It goes away while the engine starts a container, or
+// hangs once it has reported the state of a container that it started.
 type front struct {
 	http.Handler
-	answers bool // it still answers that
+	answers bool // it still reports that state
 	hangs   bool
 	away    atomic.Bool
 	started atomic.Bool
 	hung    atomic.Int64  // requests that were given up
-	back    chan struct{} // closed when it hangs no more
+	back    chan struct{} // closed when it no longer hangs
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -204,7 +208,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.Handler.ServeHTTP(w, r)
 }
 
-// answered sees an answer of the engine.
+// answered inspects an answer of the engine.
 func (f *front) answered(r *http.Response) error {
 	if start := strings.HasSuffix(r.Request.URL.Path, "/start"); f.hangs {
 		if f.started.Load() && strings.HasSuffix(r.Request.URL.Path, "/json") {
@@ -220,7 +224,7 @@ func (f *front) answered(r *http.Response) error {
 	return nil
 }
 
-// listen gives the address of the front of an engine.
+// listen starts the proxy of an engine and returns its address.
 func (f *front) listen(t *testing.T, e *dockertest.Engine) string {
 	t.Helper()
 	f.Handler = &httputil.ReverseProxy{
@@ -231,7 +235,7 @@ func (f *front) listen(t *testing.T, e *dockertest.Engine) string {
 		FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0), ModifyResponse: f.answered,
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
-	dir, err := os.MkdirTemp("", "mlf-front-") // a short path: sockets have a limit
+	dir, err := os.MkdirTemp("", "mlf-front-") // a short path: the length of socket paths is limited
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,8 +250,8 @@ func (f *front) listen(t *testing.T, e *dockertest.Engine) string {
 	return "unix://" + l.Addr().String()
 }
 
-// TestEngineGoesWhileItStarts has an engine that goes for good when it has started a container, before and after it says so: nobody has
-// been told which process that is.
+// TestEngineGoesWhileItStarts uses an engine that goes away for good after starting a container,
+// before and after it reports the start: nobody has learned the PID of its process.
 func TestEngineGoesWhileItStarts(t *testing.T) {
 	for name, answers := range map[string]bool{"before its answer": false, "after its answer": true} {
 		t.Run(name, func(t *testing.T) {

@@ -13,7 +13,8 @@ import (
 	"mlfnode/node/executor/docker/dockertest"
 )
 
-// BenchmarkContainers runs /bin/true in containers, one and four at a time, without a network of their own and without any.
+// BenchmarkContainers runs /bin/true in containers, one and four at a time, without a network of
+// their own and without any network.
 func BenchmarkContainers(b *testing.B) {
 	e := dockertest.New(b)
 	for _, network := range []string{"host", "none"} {
@@ -44,7 +45,7 @@ func BenchmarkContainers(b *testing.B) {
 	}
 }
 
-// BenchmarkContainerOutput carries 200 MiB out of a container.
+// BenchmarkContainerOutput copies 200 MiB out of a container.
 func BenchmarkContainerOutput(b *testing.B) {
 	e := dockertest.New(b)
 	x := docker.New(options(b, e), slog.New(slog.DiscardHandler))

@@ -27,7 +27,7 @@ type containerProcesses struct {
 	init      atomic.Pointer[processid.ID] // see first
 }
 
-// first returns the container's first process: the zero ID while it is unknown, and for good if it
+// first returns the container's first process: the zero ID while it is unknown, and forever if it
 // ended before it became known.
 func (c *containerProcesses) first() processid.ID {
 	if p := c.init.Load(); p != nil {

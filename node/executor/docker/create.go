@@ -82,7 +82,8 @@ func (r *run) containerConfig() (*container.Config, *container.HostConfig, error
 	init := true // the first process of a PID namespace ignores most signals, even its own
 	host := &container.HostConfig{
 		NetworkMode: container.NetworkMode(cmp.Or(c.Network, r.x.o.Network, "host")), IpcMode: container.IPCModePrivate,
-		// The default size of /dev/shm is half of the machine's memory, like that of the machine itself.
+		// The default size of /dev/shm is half of the machine's memory, like that of the machine
+		// itself.
 		ShmSize: cmp.Or(c.Shm, a.Memory, info.MemTotal/2), Mounts: mounts, GroupAdd: user.Groups, UsernsMode: user.Userns,
 		Init: &init, SecurityOpt: []string{"no-new-privileges"}, LogConfig: container.LogConfig{Type: "none"},
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},

@@ -14,18 +14,19 @@ import (
 	"mlfnode/node/executor/executortest"
 )
 
-// hostImage is an image of links into the machine's own /usr, so that programs in it have the tools that processes have.
+// hostImage is an image of links into the machine's own /usr, so that programs in it have the tools
+// that ordinary processes have.
 const hostImage = "host:test"
 
-// hostLinks are what it holds beside folders to mount on.
+// hostLinks are the links that it holds in addition to folders to mount on.
 var hostLinks = map[string]string{"lib": "usr/lib", "lib64": "usr/lib64"}
 
-// logTo logs to the test.
+// logTo returns a logger that writes to the test's log.
 func logTo(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// newExecutor makes an executor for an engine.
+// newExecutor returns an executor for an engine.
 func newExecutor(t testing.TB, e *dockertest.Engine) *docker.Executor {
 	x := docker.New(options(t, e), logTo(t))
 	t.Cleanup(func() {
@@ -40,7 +41,7 @@ func options(t testing.TB, e *dockertest.Engine) docker.Options {
 	return docker.Options{Settings: docker.Settings{Socket: e.Host(), OutageTimeout: 30 * time.Second}, Token: "test-" + filepath.Base(t.TempDir()), Dir: filepath.Join(t.TempDir(), "runs")}
 }
 
-// attempt is a shell script in busybox.
+// attempt returns an attempt that runs a shell script in busybox.
 func attempt(t testing.TB, script string) *executor.Attempt {
 	dir := t.TempDir()
 	a := &executor.Attempt{
@@ -84,22 +85,23 @@ func output(t testing.TB, a *executor.Attempt) (stdout, stderr string) {
 	return texts[0], texts[1]
 }
 
-// podmanDiffers names what does not hold with Podman, each with the reason.
+// podmanDiffers names what does not hold for Podman, each with the reason.
 var podmanDiffers = map[string]string{
 	"signal dispositions":  "Podman's init, catatonit, blocks the stop signals of terminals for its program, too",
 	"stop":                 "Podman 4 has no event for a stop, nor another sign of it",
 	"stop of a polite one": "Podman 4 has no event for a stop, nor another sign of it",
 }
 
-// TestConformance has the engines keep what executors promise.
+// TestConformance checks with each engine what executors promise.
 func TestConformance(t *testing.T) {
 	everyEngine(t, conformance)
 }
 
-// engineVar names the socket of the engine that the tests of its user have.
+// engineVar names the environment variable with the socket of the engine for tests that run as its
+// user.
 const engineVar = "MLFNODE_TEST_ENGINE"
 
-// TestConformanceWithoutRoot runs the suite as the user of an engine without root rights.
+// TestConformanceWithoutRoot runs the suite as the user of a rootless engine.
 func TestConformanceWithoutRoot(t *testing.T) {
 	if dir := os.Getenv(engineVar); dir != "" {
 		conformance(t, dockertest.Of(dir))

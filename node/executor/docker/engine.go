@@ -27,7 +27,8 @@ type Settings struct {
 // DefaultOutageTimeout is longer than the restart of an engine that runs many containers.
 const DefaultOutageTimeout = time.Minute
 
-// An engine may hang as a whole: pingTimeout bounds its first answer, callTimeout each quick request.
+// An engine may hang as a whole: pingTimeout bounds its first answer, callTimeout each quick
+// request.
 const (
 	pingTimeout = 5 * time.Second
 	callTimeout = 2 * time.Minute

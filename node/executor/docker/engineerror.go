@@ -64,8 +64,8 @@ func imageErrorClass(err error) grid.Class {
 	return grid.ClassEngine
 }
 
-// launchErrorRules classify by its text why an engine could not create or start a container. An error
-// that matches none is the engine's own.
+// launchErrorRules classify by its text why an engine could not create or start a container. An
+// error that matches none is the engine's own.
 var launchErrorRules = sync.OnceValue(func() []errorRule {
 	return []errorRule{
 		{grid.ClassDisk, regexp.MustCompile(diskWords), diskRemedy},
@@ -102,8 +102,8 @@ func launchError(what string, err error) error {
 	return &EngineError{Class: grid.ClassEngine, Reason: reason}
 }
 
-// isConnectionError reports whether the connection to the engine was refused or lost. The engine's own
-// connection errors, such as those to a registry, arrive as text and do not count.
+// isConnectionError reports whether the connection to the engine was refused or lost. The engine's
+// own connection errors, such as those to a registry, arrive as text and do not count.
 func isConnectionError(err error) bool {
 	return client.IsErrConnectionFailed(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, new(*net.OpError))
 }

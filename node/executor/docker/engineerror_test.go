@@ -18,8 +18,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestErrorsOfEngines lists errors of engines that can't pull an image or launch a container: class,
-// request, text, and the source of the text.
+// TestErrorsOfEngines lists errors of engines that can't pull an image or launch a container:
+// class, request, text, and the source of the text.
 func TestErrorsOfEngines(t *testing.T) {
 	text, err := os.ReadFile("testdata/errors.tsv")
 	if err != nil {

@@ -27,8 +27,9 @@ type Options struct {
 // Executor runs attempts in containers. It does not look for an engine before the first attempt, so
 // a node that runs no containers pays nothing.
 //
-// Each run has a folder, which exists from before its container is created until after the container
-// is removed. So whenever this process dies, the next one finds all containers: see Orphans.
+// Each run has a folder, which exists from before its container is created until after the
+// container is removed. So whenever this process dies, the next one finds all containers: see
+// Orphans.
 type Executor struct {
 	o     Options
 	log   *slog.Logger

@@ -107,8 +107,8 @@ func (g gpuAccess) attach(mode string, uuids []string, c *container.Config, h *c
 // gpuRemedy enables an engine to give GPUs.
 const gpuRemedy = "install nvidia-container-toolkit, then run nvidia-ctk runtime configure, or mlfnode gpu-setup for this machine"
 
-// cdiNames returns the full CDI names of devices. Specifications name devices by UUID or, if they are
-// older, by index; the latter are identified by their device file.
+// cdiNames returns the full CDI names of devices. Specifications name devices by UUID or, if they
+// are older, by index; the latter are identified by their device file.
 func (g gpuAccess) cdiNames(uuids []string) ([]string, error) {
 	if !g.cdi {
 		return nil, errors.New("it does not take CDI devices")
@@ -155,9 +155,9 @@ func deviceByNode(devices map[string][]string, file string) string {
 	return slices.Min(found)
 }
 
-// readCDI returns the device files of NVIDIA's CDI devices by name. A specification in a later folder
-// takes precedence, as the CDI defines it. before07 skips the specifications that Docker before 26.1
-// does not understand.
+// readCDI returns the device files of NVIDIA's CDI devices by name. A specification in a later
+// folder takes precedence, as the CDI defines it. before07 skips the specifications that Docker
+// before 26.1 does not understand.
 func readCDI(dirs []string, before07 bool) (map[string][]string, error) {
 	devices := map[string][]string{}
 	var problems []error
@@ -235,8 +235,8 @@ func (g gpuAccess) minors() map[string]int {
 	return found
 }
 
-// missingFrom lists the GPUs that a container should have and does not: some engines silently start a
-// container without them. GPUs that this machine's driver does not list and containers whose /dev
+// missingFrom lists the GPUs that a container should have and does not: some engines silently start
+// a container without them. GPUs that this machine's driver does not list and containers whose /dev
 // can't be read are not checked.
 func (g gpuAccess) missingFrom(pid int, uuids []string) []string {
 	minors := g.minors()

@@ -26,7 +26,7 @@ const (
 	migA = "MIG-cccccccc-0000-0000-0000-000000000000"
 )
 
-// machine is a /proc with two GPUs, of which the one with the higher minor number comes first on the bus.
+// machine makes a /proc with two GPUs; the one with the higher minor number comes first on the bus.
 func machine(t *testing.T) string {
 	t.Helper()
 	proc := t.TempDir()
@@ -37,7 +37,8 @@ func machine(t *testing.T) string {
 	return proc
 }
 
-// spec writes a CDI specification with devices NAME=FILE,FILE. The first may be its version.
+// spec writes a CDI specification with devices NAME=FILE,FILE. The first argument may be its
+// version.
 func spec(t *testing.T, dir, file string, devices ...string) {
 	t.Helper()
 	version := "0.5.0"
@@ -62,7 +63,7 @@ func TestCDINames(t *testing.T) {
 		etc, run, discovered []string
 		old                  bool
 		uuids                []string
-		want                 string // names without their kind; empty: refused
+		want                 string // names without their kind; empty if refused
 	}{
 		"by UUID":               {etc: byUUID, uuids: []string{gpuB, gpuA}, want: gpuB + " " + gpuA},
 		"MIG by UUID":           {etc: byUUID, uuids: []string{migA}, want: migA},
@@ -162,7 +163,7 @@ func TestWayOfGPUs(t *testing.T) {
 			}
 			shown := tt.shown
 			if shown == "" {
-				shown = "all" // the driver sets it
+				shown = "all" // set by the driver
 			}
 			if err != nil || driver != tt.driver || id != tt.id || h.Runtime != tt.runtime || !slices.Contains(c.Env, "NVIDIA_VISIBLE_DEVICES="+shown) {
 				t.Errorf("got %v, %+v, %q, %v", err, h.DeviceRequests, h.Runtime, c.Env)
@@ -184,7 +185,7 @@ func TestMissingGPUs(t *testing.T) {
 		{77, []string{gpuA, gpuB}, gpuB},
 		{77, []string{migA}, migA},
 		{77, []string{"GPU-the-driver-does-not-list"}, ""},
-		{78, []string{gpuA}, ""}, // it has ended, or may not be looked into
+		{78, []string{gpuA}, ""}, // it has ended, or may not be inspected
 	} {
 		if got := strings.Join(g.missingFrom(tt.pid, tt.uuids), " "); got != tt.want {
 			t.Errorf("%d, %v: got %q missing, want %q", tt.pid, tt.uuids, got, tt.want)
@@ -210,7 +211,8 @@ func TestAgentUser(t *testing.T) {
 	}
 }
 
-// Docker 20.10 has a driver nvidia when nvidia-container-runtime-hook is in its PATH: ours writes down what it is asked for.
+// TestDeviceRequestReachesTheHook uses Docker 20.10, which has a driver nvidia if
+// nvidia-container-runtime-hook is in its PATH: the test's own hook records what it is asked for.
 func TestDeviceRequestReachesTheHook(t *testing.T) {
 	shared := engineOf(t) // or skip
 	dir := t.TempDir()
@@ -239,14 +241,15 @@ func TestDeviceRequestReachesTheHook(t *testing.T) {
 	}
 }
 
-// hookScript writes down the GPUs that the container of a hook was given, as the real hook reads them.
+// hookScript returns a hook that records the GPUs that its container was given, reading them as the
+// real hook does.
 func hookScript(file string) string {
 	return `#!/bin/sh
 bundle=$(sed 's/.*"bundle":"\([^"]*\)".*/\1/')
 grep -o 'NVIDIA_VISIBLE_DEVICES=[^"]*' "$bundle/config.json" >` + file + "\n"
 }
 
-// startWithGPUs starts a container that has these GPUs, and removes it.
+// startWithGPUs starts a container with these GPUs, and removes it.
 func startWithGPUs(t *testing.T, e *testEngine, uuids ...string) error {
 	t.Helper()
 	ctx := context.Background()
@@ -267,7 +270,7 @@ func startWithGPUs(t *testing.T, e *testEngine, uuids ...string) error {
 	return e.ContainerStart(ctx, made.ID, container.StartOptions{})
 }
 
-// importBusybox makes an image of busybox, under this name and with its shell.
+// importBusybox makes an image of busybox with its shell, under this name.
 func importBusybox(t *testing.T, e *testEngine, ref string) {
 	t.Helper()
 	root := t.TempDir()

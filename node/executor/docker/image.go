@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// pullIdleLimit is how long a pull may make no progress. Its total time has no limit, since large
-	// images on slow lines take hours.
+	// pullIdleLimit is how long a pull may make no progress. Its total time has no limit, since
+	// large images on slow lines take hours.
 	pullIdleLimit = 5 * time.Minute
 	// requestTTL is how long a pull continues after the last request for its image, whose sweep has
 	// ended or is paused.
@@ -249,7 +249,8 @@ var (
 	errStalled      = errors.New("the pull made no progress")
 )
 
-// ensure finds the image on the engine, or pulls it. Its errors are ImageErrors, or errNotRequested.
+// ensure finds the image on the engine, or pulls it. Its errors are ImageErrors, or
+// errNotRequested.
 func (m *Images) ensure(ctx context.Context, w ImageRequest, e *trackedImage) (*Image, error) {
 	api, err := m.connect(ctx)
 	if err != nil {

@@ -21,10 +21,10 @@ import (
 	"mlfnode/node/executor/docker/dockertest"
 )
 
-// testEngine is a client of an engine of the tests' own.
+// testEngine is a client of an engine that belongs to the tests.
 type testEngine struct{ *client.Client }
 
-// dial gives a client of the engine that listens there.
+// dial returns a client of the engine that listens there.
 func dial(host string) (*testEngine, error) {
 	c, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
 	return &testEngine{c}, err
@@ -47,7 +47,7 @@ func engineOf(t *testing.T) *testEngine {
 	return e
 }
 
-// images gives what pulls on the engine, with short waits.
+// images returns Images that pull into the engine, with short waits.
 func (e *testEngine) images(t *testing.T) *Images {
 	m := newImages(func(context.Context) (imageAPI, error) { return e.Client, nil }, func() {})
 	m.idle, m.backoff = 2*time.Second, 50*time.Millisecond
@@ -55,13 +55,13 @@ func (e *testEngine) images(t *testing.T) *Images {
 	return m
 }
 
-// await asks for the image until there is an answer.
+// await polls the status of the image until there is an answer.
 func await(t *testing.T, m *Images, w ImageRequest) ImageStatus {
 	t.Helper()
 	return poll(t, m, w, time.Minute, func(s ImageStatus) bool { return s.Image != nil || s.Err != nil })
 }
 
-// poll looks for the image until what is known of it is enough, as long as the limit allows.
+// poll polls the status of the image until it is enough, for at most the limit.
 func poll(t *testing.T, m *Images, w ImageRequest, limit time.Duration, enough func(ImageStatus) bool) ImageStatus {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -102,7 +102,8 @@ func TestPullIsSharedAndPinned(t *testing.T) {
 	}
 }
 
-// A tag that moves between two nodes of a sweep must not give them different images.
+// TestPinnedImageSurvivesAMovedTag checks that a tag that moves between two nodes of a sweep does
+// not give them different images.
 func TestPinnedImageSurvivesAMovedTag(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	first := r.PushText("lab/moved", "1", "old", 1000)
@@ -148,7 +149,8 @@ func TestNeverPulls(t *testing.T) {
 	}
 }
 
-// An image that was imported has no digest by which others could pull it.
+// TestImageWithoutRegistryIsPinnedByID imports an image, which has no digest by which other nodes
+// could pull it.
 func TestImageWithoutRegistryIsPinnedByID(t *testing.T) {
 	e := engineOf(t)
 	from := filepath.Join(t.TempDir(), "root.tar")
@@ -204,7 +206,7 @@ func TestPullFailuresHaveTheirClass(t *testing.T) {
 	}
 }
 
-// A registry that comes back is asked again.
+// TestPullIsTriedAgain checks that a registry that comes back is asked again.
 func TestPullIsTriedAgain(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/again", "1", "x", 1000)
@@ -218,7 +220,8 @@ func TestPullIsTriedAgain(t *testing.T) {
 	poll(t, m, w, 30*time.Second, func(s ImageStatus) bool { return s.Image != nil })
 }
 
-// A slow pull that makes progress goes on longer than any pause may last.
+// TestSlowPullGoesOnAndTellsItsProgress checks that a slow pull that makes progress continues for
+// longer than any pause may last.
 func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/slow", "1", "x", 4<<20)
@@ -246,7 +249,8 @@ func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
 	}
 }
 
-// The engine itself tries again what is cut off, with long pauses; its announcements of that are not progress.
+// TestCutPullFails cuts off a pull. The engine itself retries what was cut off, with long pauses;
+// its announcements of the retries are not progress.
 func TestCutPullFails(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/cut", "1", "x", 1<<20)
@@ -257,7 +261,8 @@ func TestCutPullFails(t *testing.T) {
 	}
 }
 
-// The engine's death in the middle of a pull must not look like its end.
+// TestBrokenReportIsAFailure checks that the engine's death in the middle of a pull is not mistaken
+// for the end of the pull.
 func TestBrokenReportIsAFailure(t *testing.T) {
 	m := newImages(nil, func() {})
 	for _, report := range []string{`{"status":"Pulling"}{"stat`, `{"error":"no space left on device"}`, `nonsense`} {

@@ -72,9 +72,9 @@ func openPipe(path string) (*os.File, error) {
 	return f, nil
 }
 
-// HoldPipes keeps the pipes of a run open until release is called. The content of a pipe is lost when
-// the last process closes it, so without HoldPipes the output of a program would be lost that ends
-// between the death of one reader and the start of the next.
+// HoldPipes keeps the pipes of a run open until release is called. The content of a pipe is lost
+// when the last process closes it, so without HoldPipes the output of a program would be lost that
+// ends between the death of one reader and the start of the next.
 func (o *Options) HoldPipes(name string) (release func()) {
 	var held []*os.File
 	for _, pipe := range []string{stdoutPipe, stderrPipe} {
@@ -119,8 +119,8 @@ func (o *outputPipes) write(stream int, b []byte) {
 	o.sink.Store(stream, b)
 }
 
-// drain copies what remains in the pipes of a container that has ended, so that nobody writes to them
-// any more.
+// drain copies what remains in the pipes of a container that has ended, so that nobody writes to
+// them any more.
 func (o *outputPipes) drain() {
 	for _, f := range o.pipes {
 		if f != nil {

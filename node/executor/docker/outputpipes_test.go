@@ -9,7 +9,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestHeldOutputOutlivesItsReader has a program print and end between the death of one reader and the start of the next.
+// TestHeldOutputOutlivesItsReader runs a program that prints and ends between the death of one
+// reader and the start of the next.
 func TestHeldOutputOutlivesItsReader(t *testing.T) {
 	o := Options{Token: "t", Dir: t.TempDir()}
 	pipes := filepath.Join(o.Dir, o.containerName("a"), ioDir)
@@ -49,7 +50,7 @@ func TestHeldOutputOutlivesItsReader(t *testing.T) {
 	}
 }
 
-// TestPipeThatIsNone: a program may put a link or a file where its pipe was.
+// TestPipeThatIsNone checks that a program may replace its pipe by a link or a file without harm.
 func TestPipeThatIsNone(t *testing.T) {
 	for name, replace := range map[string]func(path string) error{
 		"link": func(path string) error { return os.Symlink("/dev/null", path) },

@@ -8,7 +8,8 @@ import (
 	"mlfnode/node/executor/docker/dockertest"
 )
 
-// Podman tells all failures of a pull in its report, never by the status of the answer.
+// TestPodmanPulls checks that failures are found in Podman's report on a pull, since Podman never
+// reports them by the status of the answer.
 func TestPodmanPulls(t *testing.T) {
 	r := dockertest.NewRegistry(t)
 	e, err := dial(SharedPodman.Engine(t).Host())

@@ -76,8 +76,8 @@ func Probe(ctx context.Context, s Settings, gpus []string) EngineReport {
 // libcuda matches the driver's library in a CDI specification, with the version of the driver.
 var libcuda = lazyregexp.New(`libcuda\.so\.([0-9]+(?:\.[0-9]+)+)`)
 
-// specDriver returns the version of the driver for which a CDI specification was generated; "" if none
-// names it.
+// specDriver returns the version of the driver for which a CDI specification was generated; "" if
+// none names it.
 func specDriver(dirs []string) string {
 	for _, dir := range dirs {
 		for _, pattern := range []string{"*.yaml", "*.json"} {

@@ -21,7 +21,8 @@ import (
 // hubKey is the name under which Docker keeps the credentials of docker.io.
 const hubKey = "https://index.docker.io/v1/"
 
-// credentialHelperTimeout bounds a credential helper, which may wait for a key store that nobody unlocks.
+// credentialHelperTimeout bounds a credential helper, which may wait for a key store that nobody
+// unlocks.
 const credentialHelperTimeout = 20 * time.Second
 
 // authFile is the credentials part of Docker's config.json and of Podman's auth.json, which share a

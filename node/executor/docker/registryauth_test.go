@@ -17,7 +17,8 @@ func basic(user, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 }
 
-// lookUp gives "user/password" of what is found for the image; "token:…" for an identity token.
+// lookUp returns "user/password" of the credentials found for the image, or "token:…" for an
+// identity token.
 func lookUp(t *testing.T, image string) (string, error) {
 	t.Helper()
 	named, err := reference.ParseNormalizedNamed(image)

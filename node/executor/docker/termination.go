@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// stuckTimeout is how long a killed container may take to end before a log line says so: its
-	// processes hang in the kernel.
+	// stuckTimeout is how long a killed container may take to end before a log line reports that
+	// its processes hang in the kernel.
 	stuckTimeout = 10 * time.Second
 	// minSampleInterval and maxSampleInterval bound the pause between samples of the container's
 	// usage, which is lost with the container. The pause is a tenth of the time for which the
@@ -36,7 +36,7 @@ type termination struct {
 	class    grid.Class // "" while it is not being stopped
 	reason   string
 	since    time.Time
-	signal   unix.Signal   // the signal that the program has yet to get; 0 once it is sent
+	signal   unix.Signal   // the signal that has yet to be sent to the program; 0 once it is sent
 	mainOnly bool          // only the main program gets it
 	grace    time.Duration // from the signal to the kill
 	killed   time.Time
@@ -167,7 +167,7 @@ func (r *run) signalInit(s unix.Signal) {
 	if first.PID > 0 && !errors.Is(first.Signal(s), unix.EPERM) {
 		return
 	}
-	r.x.work.Go(func() { // follow goes on meanwhile
+	r.x.work.Go(func() { // follow continues in the meantime
 		ctx, stop := withCallTimeout(r.x.ctx)
 		defer stop()
 		if err := r.engine.client.ContainerKill(ctx, r.name, unix.SignalName(s)); err != nil {

@@ -89,8 +89,9 @@ func nothingLeft(t *testing.T, e *dockertest.Engine, o docker.Options) {
 
 const waiting = "echo one; echo >ready; while ! test -e go; do sleep 0.01; done; echo two; "
 
-// TestEngineEnds stops, kills and restarts the engine under programs, with and without live-restore: each attempt ends truly or by the
-// engine's fault, and none runs on.
+// TestEngineEnds stops, kills and restarts the engine while programs run, with and without
+// live-restore: each attempt ends with the program's own result or by the engine's fault, and none
+// keeps running.
 func TestEngineEnds(t *testing.T) {
 	t.Parallel()
 	for _, live := range []bool{false, true} {
@@ -110,7 +111,7 @@ func TestEngineEnds(t *testing.T) {
 				meanwhile := attempt(t, "echo >ready; while ! test -e go; do sleep 0.01; done; echo two; exit 5")
 				ends := []<-chan executor.Outcome{begin(t, x, long), begin(t, x, polite), begin(t, x, meanwhile)}
 				e.Signal(signal)
-				touch(t, meanwhile, "go") // with live-restore, and after KILL, it ends while no engine is there
+				touch(t, meanwhile, "go") // with live-restore, and after KILL, it ends while the engine is down
 				time.Sleep(300 * time.Millisecond)
 				if err := e.Start(); err != nil {
 					t.Fatal(err)
@@ -134,14 +135,15 @@ func TestEngineEnds(t *testing.T) {
 						t.Errorf("meanwhile: got class %q, exit code %d, %q; want its own end or class engine", got.Class, got.ExitCode, got.Reason)
 					}
 				}
-				expect(t, run(t, x, attempt(t, "exit 6")), grid.ClassExit, 6, "") // the engine is of use again
+				expect(t, run(t, x, attempt(t, "exit 6")), grid.ClassExit, 6, "") // the engine works again
 				nothingLeft(t, e, o)
 			})
 		}
 	}
 }
 
-// TestPodmanServiceEnds ends the service of Podman under programs, whose containers do not need it.
+// TestPodmanServiceEnds ends the service of Podman while programs run, whose containers do not need
+// it.
 func TestPodmanServiceEnds(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -168,7 +170,7 @@ func TestPodmanServiceEnds(t *testing.T) {
 	}
 }
 
-// TestByHand has somebody stop, kill and remove containers with the engine's own tools.
+// TestByHand stops, kills and removes containers with the engine's own tools.
 func TestByHand(t *testing.T) {
 	everyEngine(t, byHand)
 }
@@ -208,7 +210,7 @@ func byHand(t *testing.T, e *dockertest.Engine) {
 	nothingLeft(t, e, o)
 }
 
-// TestOutOfMemory tells the kernel's kill of the program from that of a child.
+// TestOutOfMemory distinguishes the kernel's kill of the program from that of a child.
 func TestOutOfMemory(t *testing.T) {
 	everyEngine(t, outOfMemory)
 }
@@ -236,7 +238,7 @@ func outOfMemory(t *testing.T, e *dockertest.Engine) {
 	}
 }
 
-// TestRefusals lists programs that an image does not have.
+// TestRefusals runs programs that an image does not have.
 func TestRefusals(t *testing.T) {
 	everyEngine(t, refusals)
 }
@@ -323,7 +325,7 @@ func nothingIsLeft(t *testing.T, e *dockertest.Engine) {
 			})
 		}
 	}
-	many(2) // connections that are kept are not leaks
+	many(2) // connections that are kept open are not leaks
 	before := counts(t)
 	many(50)
 	nothingLeft(t, e, o)
@@ -338,7 +340,7 @@ func nothingIsLeft(t *testing.T, e *dockertest.Engine) {
 	})
 }
 
-// counts counts what could leak. Files of the attempts are closed with the test.
+// counts counts everything that could leak. The files of the attempts are closed with the test.
 func counts(t *testing.T) map[string]int {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -358,7 +360,7 @@ func counts(t *testing.T) map[string]int {
 	return all
 }
 
-// TestCrashedCreation has a process that died at each step before its container ran.
+// TestCrashedCreation simulates a process that died at each step before its container ran.
 func TestCrashedCreation(t *testing.T) {
 	everyEngine(t, crashedCreation)
 }
@@ -395,11 +397,12 @@ func crashedCreation(t *testing.T, e *dockertest.Engine) {
 	x := docker.New(o, logTo(t))
 	defer x.Close()
 	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassNone, 0, "")
-	nothingLeft(t, e, o) // a container without a folder goes with the first look at the engine
+	nothingLeft(t, e, o) // a container without a folder is removed when the engine is first contacted
 }
 
-// TestEngineMoved has a dead process leave a container behind with an engine whose address is not the node's any more: it may be the same
-// engine elsewhere, or another one, and in both cases nothing runs on and no folder stays.
+// TestEngineMoved makes a dead process leave a container on an engine whose address is no longer
+// the node's: it may be the same engine at another address, or a different one. In both cases
+// nothing keeps running and no folder stays.
 func TestEngineMoved(t *testing.T) {
 	e := docker.Shared.Engine(t)
 	for name, now := range map[string]*dockertest.Shared{"the same": &docker.Shared, "another": &docker.SharedPodman} {
@@ -424,12 +427,13 @@ func TestEngineMoved(t *testing.T) {
 				var c struct{ State struct{ Running bool } }
 				return e.Do("GET", "/containers/"+run+"/json", nil, &c) != nil || !c.State.Running
 			})
-			_ = e.Do("DELETE", "/containers/"+run+"?force=1", nil, nil) // the same engine has none any more
+			_ = e.Do("DELETE", "/containers/"+run+"?force=1", nil, nil) // the same engine no longer has it
 		})
 	}
 }
 
-// TestEngineNobodyHas checks that no engine is looked for without need, and what is said of one that is not there.
+// TestEngineNobodyHas checks that no engine is looked for without need, and what is reported about
+// a missing one.
 func TestEngineNobodyHas(t *testing.T) {
 	o := docker.Options{Settings: docker.Settings{Socket: "unix:///nowhere/docker.sock"}, Token: "t", Dir: filepath.Join(t.TempDir(), "runs")}
 	x := docker.New(o, logTo(t))
@@ -440,7 +444,7 @@ func TestEngineNobodyHas(t *testing.T) {
 	}
 }
 
-// TestManyAtOnce has many slots begin and be stopped at all moments of a container's life.
+// TestManyAtOnce starts and stops many slots at all moments of a container's life.
 func TestManyAtOnce(t *testing.T) {
 	e := docker.Shared.Engine(t)
 	o := options(t, e)

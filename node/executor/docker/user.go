@@ -17,9 +17,9 @@ type hostUser struct {
 	Userns container.UsernsMode
 }
 
-// agentUser makes the files that a container writes belong to the agent's user, who can then read and
-// remove them. In a rootless engine that user is the container's root. A rootful engine that remaps
-// users does not for this container.
+// agentUser makes the files that a container writes belong to the agent's user, who can then read
+// and remove them. In a rootless engine that user is the container's root. A rootful engine that
+// remaps users does not for this container.
 func agentUser(info *system.Info) hostUser {
 	if isRootless(info) {
 		return hostUser{User: "0:0"}

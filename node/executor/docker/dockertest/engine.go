@@ -1,5 +1,5 @@
-// Package dockertest gives tests a container engine of their own: a dockerd, or the service of Podman, with all that it has in a folder,
-// without networks, that ends with the test.
+// Package dockertest provides tests with a container engine of their own: a dockerd or the service
+// of Podman, with all its data in one folder, without networks, that ends with the test.
 package dockertest
 
 import (
@@ -55,8 +55,8 @@ type Engine struct {
 	done chan struct{} // closed when cmd has ended
 }
 
-// New makes an engine with the image and starts it. It ends with the test, with all that runs in it. Where nothing could be installed
-// the test is skipped.
+// New makes an engine with the image and starts it. The engine ends with the test, along with
+// everything that runs in it. The test is skipped where the engine is not installed.
 func New(t testing.TB, args ...string) *Engine { return NewKind(t, Docker, args...) }
 
 // NewKind is New for an engine of any kind.
@@ -69,7 +69,7 @@ func NewKind(t testing.TB, kind Kind, args ...string) *Engine {
 	return e
 }
 
-// need skips the test where there can be no engine of the kind.
+// need skips the test where an engine of the kind can't run.
 func (k Kind) need(t testing.TB) {
 	t.Helper()
 	switch k {
@@ -82,7 +82,7 @@ func (k Kind) need(t testing.TB) {
 	}
 }
 
-// refused ends the test when its engine did not start.
+// refused ends the test if its engine did not start.
 func refused(t testing.TB, err error) {
 	t.Helper()
 	var forbidden *ForbiddenError
@@ -94,7 +94,7 @@ func refused(t testing.TB, err error) {
 	}
 }
 
-// Need skips the test where there can be no engine.
+// Need skips the test where no engine can run.
 func Need(t testing.TB) {
 	t.Helper()
 	for _, file := range []string{dockerd, busybox} {
@@ -104,12 +104,12 @@ func Need(t testing.TB) {
 	}
 }
 
-// Open is New for what outlives one test; the caller calls Close.
+// Open is like New for an engine that outlives a single test; the caller calls Close.
 func Open(args ...string) (*Engine, error) { return open(&Engine{Kind: Docker, Args: args}) }
 
 // open starts an engine of this kind.
 func open(e *Engine) (_ *Engine, err error) {
-	if e.Dir, err = os.MkdirTemp("", "mlf-engine-"); err != nil { // a short path: sockets have a limit
+	if e.Dir, err = os.MkdirTemp("", "mlf-engine-"); err != nil { // a short path: the length of socket paths is limited
 		return nil, err
 	}
 	e.dial()
@@ -139,7 +139,7 @@ func (e *Engine) dial() {
 }
 
 func (e *Engine) path(name string) string {
-	if e.Kind == Rootless { // all that is the engine's own is in the folder of its user
+	if e.Kind == Rootless { // all files of the engine are in its user's folder
 		switch name {
 		case "data", "exec", "docker.sock", "pid", "exec/containerd/containerd.pid":
 			return filepath.Join(e.Dir, "run", name)
@@ -148,10 +148,10 @@ func (e *Engine) path(name string) string {
 	return filepath.Join(e.Dir, name)
 }
 
-// Host is where the engine listens.
+// Host returns the address at which the engine listens.
 func (e *Engine) Host() string { return "unix://" + e.path("docker.sock") }
 
-// Allow has another user talk to the engine, until that is started again.
+// Allow lets another user talk to the engine until it is started again.
 func (e *Engine) Allow(t testing.TB, user int) {
 	t.Helper()
 	if err := errors.Join(os.Chmod(e.Dir, 0o711), os.Chown(e.path("docker.sock"), user, user)); err != nil {
@@ -159,7 +159,7 @@ func (e *Engine) Allow(t testing.TB, user int) {
 	}
 }
 
-// PID is the process of the engine.
+// PID returns the process ID of the engine.
 func (e *Engine) PID() int { return e.cmd.Process.Pid }
 
 // Start starts an engine that is not running, and waits until it answers.
@@ -211,7 +211,7 @@ func (e *Engine) Start() error {
 	}
 }
 
-// Signal sends the engine a signal and waits for its end.
+// Signal sends the engine a signal and waits for it to end.
 func (e *Engine) Signal(s syscall.Signal) {
 	_ = e.cmd.Process.Signal(s) // it may have ended
 	select {
@@ -221,8 +221,8 @@ func (e *Engine) Signal(s syscall.Signal) {
 		<-e.done
 	}
 	if s == syscall.SIGKILL {
-		_ = os.Remove(e.path("pid")) // it would keep the next one from starting, should its number be in use
-		e.endContainerd()            // dies with its parent, but the next engine may look before
+		_ = os.Remove(e.path("pid")) // it would keep the next engine from starting if its PID were in use
+		e.endContainerd()            // it dies with its parent, but the next engine may look before that
 	}
 }
 
@@ -245,14 +245,15 @@ func (e *Engine) Close() {
 	for _, pattern := range []string{"/sys/fs/cgroup/libpod_parent", "/sys/fs/cgroup/*/libpod_parent"} {
 		dirs, _ := filepath.Glob(pattern)
 		for _, dir := range dirs {
-			_ = os.Remove(filepath.Join(dir, "conmon")) // those of another Podman have something in them
+			_ = os.Remove(filepath.Join(dir, "conmon")) // those of another Podman are not empty
 			_ = os.Remove(dir)
 		}
 	}
 	_ = os.RemoveAll(e.Dir)
 }
 
-// endContainerd ends the containerd of an engine that was killed. Containers go on without it.
+// endContainerd ends the containerd of an engine that was killed. Containers keep running without
+// it.
 func (e *Engine) endContainerd() {
 	file := e.path("exec/containerd/containerd.pid")
 	b, err := os.ReadFile(file)
@@ -276,7 +277,8 @@ func (e *Engine) endContainerd() {
 	_ = os.Remove(file)
 }
 
-// killAll kills what names the engine's folder on its command line: shims that no engine knows any more.
+// killAll kills processes that have the engine's folder on their command line: shims that no engine
+// knows any more.
 func (e *Engine) killAll() {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
@@ -290,9 +292,10 @@ func (e *Engine) killAll() {
 	}
 }
 
-// Containers lists the IDs of all containers, running or not, that have these labels, each written as name=value.
+// Containers lists the IDs of all containers, running or not, with these labels, each written as
+// name=value.
 func (e *Engine) Containers(labels ...string) []string {
-	filter, _ := json.Marshal(map[string][]string{"label": labels}) // strings can be encoded
+	filter, _ := json.Marshal(map[string][]string{"label": labels}) // encoding strings can't fail
 	var all []struct{ ID string }
 	if e.Do(http.MethodGet, "/containers/json?all=1&filters="+url.QueryEscape(string(filter)), nil, &all) != nil {
 		return nil
@@ -304,7 +307,7 @@ func (e *Engine) Containers(labels ...string) []string {
 	return ids
 }
 
-// Running counts the containers that run.
+// Running counts the containers that are running.
 func (e *Engine) Running() int {
 	var all []struct{}
 	if e.Do(http.MethodGet, "/containers/json", nil, &all) != nil {
@@ -345,7 +348,7 @@ func (e *Engine) Import(ref string, links map[string]string) error {
 	return e.Do(http.MethodPost, "/images/create?"+q.Encode(), &b, nil)
 }
 
-// Do makes a request of the engine's API and decodes the answer into to, if it is not nil.
+// Do sends a request to the engine's API and decodes the answer into to, unless to is nil.
 func (e *Engine) Do(method, path string, body io.Reader, to any) error {
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
@@ -371,16 +374,16 @@ func (e *Engine) Do(method, path string, body io.Reader, to any) error {
 	return err
 }
 
-// Shared gives one engine to all tests of a package; End is called after them.
+// Shared provides one engine to all tests of a package; call End after them.
 type Shared struct {
-	Kind Kind // none is Docker
+	Kind Kind // the zero value means Docker
 
 	once   sync.Once
 	engine *Engine
 	err    error
 }
 
-// Engine starts the engine with its first call.
+// Engine returns the engine, which it starts on the first call.
 func (s *Shared) Engine(t testing.TB) *Engine {
 	t.Helper()
 	s.Kind.need(t)

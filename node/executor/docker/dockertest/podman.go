@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// ForbiddenError says why this machine lets an engine run no container at all.
+// ForbiddenError explains why this machine lets an engine run no container at all.
 type ForbiddenError struct{ Reason string }
 
 func (e *ForbiddenError) Error() string {
@@ -30,8 +30,9 @@ func NeedPodman(t testing.TB) {
 	t.Skip("no podman (apt-get install podman busybox-static), or no rights to start it")
 }
 
-// podmanConf has Podman keep everything in one folder, use no journal, and never ask for more open files and processes than this process
-// may have: its defaults are beyond what machines allow that take CAP_SYS_RESOURCE away.
+// podmanConf makes Podman keep everything in one folder, use no journal, and never ask for more
+// open files and processes than this process may have: its defaults exceed what machines that drop
+// CAP_SYS_RESOURCE allow.
 const podmanConf = `[containers]
 default_ulimits = ["nofile=%[1]d:%[1]d", "nproc=4096:4096"]
 [engine]
@@ -43,7 +44,8 @@ static_dir = "%[2]s/data/libpod"
 volume_path = "%[2]s/data/volumes"
 `
 
-// podmanService is the command of the service of Podman, which takes plain HTTP from registries of this machine.
+// podmanService returns the command of the service of Podman, which uses plain HTTP with registries
+// on this machine.
 func (e *Engine) podmanService() (*exec.Cmd, error) {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
@@ -59,12 +61,13 @@ func (e *Engine) podmanService() (*exec.Cmd, error) {
 	}
 	cmd := exec.Command("podman", append([]string{"--root", e.path("data"), "--runroot", e.path("exec"), "--storage-driver", "vfs",
 		"system", "service", "--time", "0", e.Host()}, e.Args...)...)
-	cmd.Dir = e.Dir // conmon leaves a file there when memory runs out
+	cmd.Dir = e.Dir // conmon leaves a file there if memory runs out
 	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+e.path("containers.conf"), "CONTAINERS_REGISTRIES_CONF="+e.path("registries.conf"))
 	return cmd, nil
 }
 
-// try runs a container by the engine's own means. Where not even that is possible, the error is a *ForbiddenError.
+// try runs a container by the engine's own means. If not even that is possible, the error is a
+// *ForbiddenError.
 func (e *Engine) try() error {
 	var made struct{ ID string }
 	body := strings.NewReader(fmt.Sprintf(`{"Image":%q,"Cmd":["true"],"HostConfig":{"NetworkMode":"none"}}`, Image))

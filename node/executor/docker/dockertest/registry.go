@@ -1,4 +1,4 @@
-// Package dockertest gives tests a registry of images of their own.
+// Package dockertest provides tests with an image registry of their own.
 package dockertest
 
 import (
@@ -23,7 +23,8 @@ import (
 	"time"
 )
 
-// Registry is a registry of images. It speaks as much of the registry's protocol as a pull needs, and misbehaves on demand.
+// Registry is a registry of images. It implements as much of the registry protocol as a pull needs,
+// and misbehaves on demand.
 type Registry struct {
 	*httptest.Server
 	t testing.TB
@@ -33,9 +34,9 @@ type Registry struct {
 	blobs     map[string][]byte
 	fetched   map[string]int // requests that were answered with a blob or a manifest, by path
 
-	User, Password string        // what it wants to be shown; "" wants nothing
-	Status         int           // what it answers to each request for a manifest; 0 is the truth
-	Stall          chan struct{} // not nil: large blobs stop in their middle until it is closed
+	User, Password string        // the credentials that it requires; none if empty
+	Status         int           // the status of each answer to a request for a manifest; 0 means the true one
+	Stall          chan struct{} // if not nil, large blobs stop in the middle until it is closed
 	Cut            bool          // connections end in the middle of large blobs
 	Slow           time.Duration // the pause after each quarter of a large blob
 }
@@ -63,7 +64,7 @@ func (r *Registry) Set(change func()) {
 	change()
 }
 
-// Host is the registry in a reference. Engines talk plain HTTP to what is on 127.0.0.1.
+// Host returns the registry's host for a reference. Engines use plain HTTP with hosts on 127.0.0.1.
 func (r *Registry) Host() string { return strings.TrimPrefix(r.URL, "http://") }
 
 func digestOf(b []byte) string {
@@ -71,14 +72,14 @@ func digestOf(b []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// busyboxPath is a static program with a shell.
+// busyboxPath is a static program that includes a shell.
 const busyboxPath = "/bin/busybox"
 
-// Content is what an image of one layer holds.
+// Content is the content of an image with one layer.
 type Content struct {
 	Files                map[string]string // by path, executable
 	Links                map[string]string // symbolic links
-	Noise                int               // incompressible bytes beside them
+	Noise                int               // incompressible bytes in addition
 	Env, Entrypoint, Cmd []string
 }
 
@@ -111,14 +112,14 @@ func (r *Registry) Push(name, tag string, c Content) string {
 	return digest
 }
 
-// PushText stores an image of so many bytes that can't be run. Its environment tells the text.
+// PushText stores an image of this size that can't be run. Its environment contains the text.
 func (r *Registry) PushText(name, tag, text string, size int) string {
 	return r.Push(name, tag, Content{
 		Files: map[string]string{"text": text}, Noise: size, Env: []string{"FROM_IMAGE=" + text}, Entrypoint: []string{"/entry"}, Cmd: []string{"/cmd"},
 	})
 }
 
-// PushBusybox stores an image with a shell, whose environment tells the text.
+// PushBusybox stores an image with a shell. Its environment contains the text.
 func (r *Registry) PushBusybox(name, tag, text string) string {
 	r.t.Helper()
 	program, err := os.ReadFile(busyboxPath)
@@ -132,7 +133,7 @@ func (r *Registry) PushBusybox(name, tag, text string) string {
 	return r.Push(name, tag, Content{Files: map[string]string{"bin/busybox": string(program), "etc/text": text}, Links: links, Env: []string{"FROM_IMAGE=" + text, "PATH=/bin"}})
 }
 
-// layer makes a layer, and packs it.
+// layer makes a layer, and returns it raw and packed.
 func (r *Registry) layer(seed string, c Content) (raw, packed []byte) {
 	r.t.Helper()
 	var layer, zipped bytes.Buffer
@@ -166,7 +167,8 @@ func (r *Registry) layer(seed string, c Content) (raw, packed []byte) {
 	return layer.Bytes(), zipped.Bytes()
 }
 
-// Count says how many requests for manifests and blobs with this in their path were answered.
+// Count returns how many requests for manifests and blobs with this part in their path were
+// answered.
 func (r *Registry) Count(part string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

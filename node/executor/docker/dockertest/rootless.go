@@ -8,11 +8,12 @@ import (
 	"testing"
 )
 
-// rootlessUser is the user that an engine without root rights belongs to. Nobody but the engine and the tests in it know of it.
+// rootlessUser is the user that a rootless engine belongs to. Only the engine and the tests in it
+// know of this user.
 const rootlessUser = 42420
 
-// rootlessScript starts a command as that user in a mount namespace where the user exists, has further IDs, and may make networks.
-// $1 is the folder of the engine.
+// rootlessScript starts a command as that user in a mount namespace where the user exists, has
+// further IDs, and may create networks. $1 is the folder of the engine.
 const rootlessScript = `set -e
 mount --make-rprivate /
 for f in passwd group subuid subgid; do cat /etc/$f >$1/$f 2>/dev/null || : >$1/$f; done
@@ -25,10 +26,10 @@ dir=$1; shift; cd $dir/home
 exec setpriv --reuid 42420 --regid 42420 --clear-groups env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 	HOME=$dir/home TMPDIR=$dir/home XDG_RUNTIME_DIR=$dir/run DOCKERD_ROOTLESS_ROOTLESSKIT_NET=slirp4netns "$@"`
 
-// dockerdRootless is Docker's own way to start an engine without root rights, as Debian installs it.
+// dockerdRootless is Docker's own script for starting a rootless engine, as Debian installs it.
 const dockerdRootless = "/usr/share/docker.io/contrib/dockerd-rootless.sh"
 
-// NeedRootless skips the test where there can be no Docker without root rights.
+// NeedRootless skips the test where there can be no rootless Docker.
 func NeedRootless(t testing.TB) {
 	t.Helper()
 	Need(t)
@@ -41,12 +42,12 @@ func NeedRootless(t testing.TB) {
 	}
 }
 
-// rootless is a command that the engine's user runs.
+// rootless returns a command that the engine's user runs.
 func (e *Engine) rootless(argv ...string) *exec.Cmd {
 	return exec.Command("unshare", append([]string{"--mount", "sh", "-c", rootlessScript, "sh", e.Dir}, argv...)...)
 }
 
-// rootlessService is the command of a Docker without root rights.
+// rootlessService returns the command of a rootless Docker.
 func (e *Engine) rootlessService(args []string) (*exec.Cmd, error) {
 	if err := os.Chmod(e.Dir, 0o755); err != nil {
 		return nil, err
@@ -65,7 +66,8 @@ func (e *Engine) rootlessService(args []string) (*exec.Cmd, error) {
 	return e.rootless(append([]string{dockerdRootless, "--storage-driver", "vfs"}, args...)...), nil
 }
 
-// RunAsUser runs a test of this program again, as the user of an engine without root rights, with these further variables.
+// RunAsUser runs a test of this program again as the user of a rootless engine, with these
+// additional environment variables.
 func (e *Engine) RunAsUser(t *testing.T, test string, env ...string) {
 	t.Helper()
 	self, err := os.ReadFile("/proc/self/exe")
@@ -84,7 +86,7 @@ func (e *Engine) RunAsUser(t *testing.T, test string, env ...string) {
 	}
 }
 
-// Of gives its user an engine without root rights that another process has started.
+// Of returns, to the engine's own user, a rootless engine that another process has started.
 func Of(dir string) *Engine {
 	e := &Engine{Dir: dir, Kind: Rootless}
 	e.dial()
