@@ -31,7 +31,7 @@ func (s *stallingWriter) Write(p []byte) (int, error) {
 	return s.Buffer.Write(p)
 }
 
-// TestBackup backs a store up to a disk that stalls while more is stored, and restores it. What was
+// TestBackup backs up a store to a disk that stalls while more is stored, and restores it. What was
 // stored before is there with its sequences, nothing else is, and sweep numbers that may have been
 // assigned since are skipped.
 func TestBackup(t *testing.T) {
@@ -190,7 +190,7 @@ func TestNodesFollowARestoredStore(t *testing.T) {
 	want("b-1", false)
 }
 
-// TestRestoreOfHalfAStream holds that half a stream is refused.
+// TestRestoreOfHalfAStream checks that half a stream is refused.
 func TestRestoreOfHalfAStream(t *testing.T) {
 	t.Parallel()
 	ctx, s := t.Context(), open(t, t.TempDir(), Limits{})

@@ -22,7 +22,7 @@ import (
 	"mlfnode/jetstream/natsd"
 )
 
-// createLease creates a record, and a lease that node a holds.
+// createLease creates a record, and a lease held by node a.
 func (l *testServer) createLease() GrantedLease {
 	l.t.Helper()
 	if _, err := l.store.Records.Create(l.t.Context(), sweep("a-1")); err != nil {
@@ -92,7 +92,7 @@ func TestCallsOfOtherNodesAreRefused(t *testing.T) {
 			t.Errorf("%s: got %q, want a refusal", name, answer.Data)
 		}
 	}
-	for i := range 100 { // no lane comes into being
+	for i := range 100 { // no lane is created
 		if _, err := nc.Request(callSubject("b", callTake), fmt.Appendf(nil, `{"lane":"x%d","n":%d}`, i, i-50), time.Minute); err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +132,7 @@ func TestAnswersGoToTheCaller(t *testing.T) {
 			}
 		}
 	}
-	if _, err := nc.Request(callSubject("b", callSweeps), []byte("{}"), time.Minute); err != nil { // behind the others
+	if _, err := nc.Request(callSubject("b", callSweeps), []byte("{}"), time.Minute); err != nil { // after the others
 		t.Fatal(err)
 	}
 	mu.Lock()
@@ -190,8 +190,8 @@ func FuzzPage(f *testing.F) {
 	})
 }
 
-// TestRecordsOnSeveralPages has more records than fit one answer, including large ones, one that is
-// removed, and one that changes later.
+// TestRecordsOnSeveralPages stores more records than fit one answer, including large ones, one that
+// is removed, and one that changes later.
 func TestRecordsOnSeveralPages(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
@@ -288,8 +288,9 @@ func heapSize() uint64 {
 	return m.HeapAlloc
 }
 
-// TestFloodOfLargeCalls lets a node send large calls without end and read no answer: another node's
-// heartbeats are answered, though perhaps not at the first attempt, and memory stays bounded.
+// TestFloodOfLargeCalls lets a node send large calls continuously without reading answers: another
+// node's heartbeats are answered, though perhaps not at the first attempt, and memory stays
+// bounded.
 func TestFloodOfLargeCalls(t *testing.T) {
 	l := newTestServer(t)
 	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{} })
@@ -325,7 +326,8 @@ func TestFloodOfLargeCalls(t *testing.T) {
 	}
 }
 
-// TestOldRatesAreDiscarded holds that the rates of nodes that are long gone take no memory.
+// TestOldRatesAreDiscarded checks that the rates of nodes that disconnected long ago take no
+// memory.
 func TestOldRatesAreDiscarded(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
@@ -350,7 +352,7 @@ func TestFloodOfSmallCalls(t *testing.T) {
 	l := newTestServer(t)
 	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{} })
 	w := l.connect("w")
-	l.store.callServer.ratesFor("b").calls.SetLimit(1000) // what a slow machine exceeds as well
+	l.store.callServer.ratesFor("b").calls.SetLimit(1000) // which even a slow machine exceeds
 	nc := l.natsClient("b")
 	limit := time.Now().Add(3 * time.Minute)
 	for subject := callSubject("b", "x"); !nc.IsClosed(); {
@@ -373,8 +375,8 @@ func TestFloodOfSmallCalls(t *testing.T) {
 	}
 }
 
-// TestLocalClientLogsErrors lets a client of the master's process fall behind: this is in the log,
-// not on standard error.
+// TestLocalClientLogsErrors lets a client in the master's process fall behind: the error goes to
+// the log, not to standard error.
 func TestLocalClientLogsErrors(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
@@ -399,8 +401,8 @@ func TestLocalClientLogsErrors(t *testing.T) {
 	}
 }
 
-// TestTooManyEventsAreRefused lets a node report more events in one message than a node does: they
-// are refused before they take memory. A decoded batch is not kept if the batch is not stored.
+// TestTooManyEventsAreRefused lets a node report more events in one message than a real node does:
+// they are refused before they take memory. A decoded batch is not kept if the batch is not stored.
 func TestTooManyEventsAreRefused(t *testing.T) {
 	l := newTestServer(t)
 	full := batch("a-1", 0, splitEvents)
@@ -465,8 +467,8 @@ func TestTooManySubscriptions(t *testing.T) {
 	}
 }
 
-// TestSilentClients opens many connections that never show a certificate: they are closed, and a
-// node is served meanwhile.
+// TestSilentClients opens many connections that never present a certificate: they are closed, and a
+// node is served in the meantime.
 func TestSilentClients(t *testing.T) {
 	l := newTestServer(t)
 	var silent []io.Closer
@@ -501,7 +503,7 @@ func TestSilentClients(t *testing.T) {
 	}
 }
 
-// TestOlderNodeIsReported connects a node as protocol version 1 did: it is recognized, and the log
+// TestOlderNodeIsReported connects a node with protocol version 1: it is recognized, and the log
 // says what to do.
 func TestOlderNodeIsReported(t *testing.T) {
 	t.Parallel()
@@ -522,15 +524,15 @@ func TestOlderNodeIsReported(t *testing.T) {
 	l.connect("new")
 }
 
-// olderDialer does not tell nats.go that it has done the handshake.
+// olderDialer does not report to nats.go that it has done the handshake.
 type olderDialer struct{ d *dialer }
 
 func (o olderDialer) Dial(network, address string) (net.Conn, error) {
 	return o.d.Dial(network, address)
 }
 
-// TestNodeRemovedDuringHandshake removes a node right after the server has asked whether it is
-// known, before Kick can find its connection: the node still gets none.
+// TestNodeRemovedDuringHandshake removes a node right after the server has asked whether the node
+// is known, before Kick can find its connection: the node is still refused a connection.
 func TestNodeRemovedDuringHandshake(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)

@@ -59,7 +59,8 @@ func TestMasterClient(t *testing.T) {
 	}
 }
 
-// TestHeartbeats holds that the master learns who calls, and the caller gets the directives.
+// TestHeartbeats checks that the master learns which node calls, and that the caller gets the
+// directives.
 func TestHeartbeats(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
@@ -132,7 +133,8 @@ func TestPermissionsOfNodes(t *testing.T) {
 	}
 }
 
-// TestForgedContentIsSkipped stores what a node may not have written, however it got there.
+// TestForgedContentIsSkipped stores content that no node may write, as if it had got past the
+// checks.
 func TestForgedContentIsSkipped(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
@@ -241,7 +243,7 @@ func TestClientReconnects(t *testing.T) {
 	stop()
 }
 
-// TestDisconnections holds that the master learns of a node whose connection ends.
+// TestDisconnections checks that the master learns of a node whose connection ends.
 func TestDisconnections(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
@@ -291,8 +293,8 @@ func TestLeaseFieldsReachTheNode(t *testing.T) {
 	}
 }
 
-// TestUnansweredCallsAreReportedOnce holds that a master that is only starting is not taken for one
-// of an older version.
+// TestUnansweredCallsAreReportedOnce checks that a master that is still starting is not taken for
+// an older version.
 func TestUnansweredCallsAreReportedOnce(t *testing.T) {
 	t.Parallel()
 	var s unansweredCalls

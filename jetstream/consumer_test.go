@@ -28,7 +28,7 @@ func publishEvents(t *testing.T, s *Store, first, n int) {
 	}
 }
 
-// expectBatch reads messages that must be there at once, up to the one with sequence last.
+// expectBatch reads messages that must be available at once, up to the one with sequence last.
 func expectBatch(t *testing.T, c *consumer, last uint64) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -44,8 +44,8 @@ func expectBatch(t *testing.T, c *consumer, last uint64) {
 	}
 }
 
-// TestReceivedMessagesDoNotWait leaves the server's report that a request is used up after the last
-// message.
+// TestReceivedMessagesDoNotWait leaves the server's report that a request is used up unread, after
+// the last message.
 func TestReceivedMessagesDoNotWait(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
@@ -69,8 +69,8 @@ func TestReceivedMessagesDoNotWait(t *testing.T) {
 	expectBatch(t, c, pullMessages+3)
 }
 
-// TestRequestsDoNotPileUp reads as much as many requests return, and counts the requests that wait
-// at the server.
+// TestRequestsDoNotPileUp reads as much as many requests return, and counts the requests that are
+// waiting at the server.
 func TestRequestsDoNotPileUp(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// writerEnv makes the test binary a process that writes to the folder that the variable names,
+// writerEnv turns the test binary into a process that writes to the folder named by the variable,
 // until it is killed.
 const writerEnv = "MLF_TEST_WRITER"
 
@@ -31,7 +31,7 @@ func TestWriterChild(t *testing.T) {
 	}
 }
 
-// openerEnv makes the test binary a process that opens the folder with different settings each
+// openerEnv turns the test binary into a process that opens the folder with different settings each
 // time, until it is killed.
 const openerEnv = "MLF_TEST_OPENER"
 
@@ -135,7 +135,7 @@ func TestKillLosesNothing(t *testing.T) {
 	t.Logf("%d acknowledgements, none lost", len(acked))
 }
 
-// killWriter lets a process write for a while, and adds what was acknowledged.
+// killWriter lets a process write for a while and then kills it; it collects what was acknowledged.
 func killWriter(t *testing.T, dir string, acked map[string]bool) {
 	t.Helper()
 	after := time.Duration(20+rand.IntN(400)) * time.Millisecond
@@ -156,7 +156,7 @@ func killChild(t *testing.T, test, env string, after time.Duration, said func(li
 		t.Fatal(err)
 	}
 	var timer *time.Timer
-	var other []string // by a child that fails
+	var other []string // from a child that fails
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if !strings.HasPrefix(lines.Text(), "+") {
@@ -173,7 +173,7 @@ func killChild(t *testing.T, test, env string, after time.Duration, said func(li
 	}
 }
 
-// openAndList opens the folder and lists its content as writeOneOfEach prints it.
+// openAndList opens the folder and lists its content in the format of writeOneOfEach.
 func openAndList(t *testing.T, dir string) map[string]bool {
 	t.Helper()
 	var warnings bytes.Buffer

@@ -32,7 +32,7 @@ func fillStore(t *testing.T, dir string, n int) {
 }
 
 // TestDamagedFolders truncates or garbles each file of a store in turn: the store must open with
-// what is left, or say what is wrong.
+// what is left, or report what is wrong.
 func TestDamagedFolders(t *testing.T) {
 	t.Parallel()
 	origin := filepath.Join(t.TempDir(), "store")
@@ -103,8 +103,8 @@ func openDamaged(t *testing.T, origin, file string, damage func([]byte) []byte) 
 	}
 }
 
-// TestHalfMadeStreams opens folders as a kill leaves them while a stream is created or its settings
-// change.
+// TestHalfMadeStreams opens folders in the state in which a kill leaves them while a stream is
+// created or its settings change.
 func TestHalfMadeStreams(t *testing.T) {
 	t.Parallel()
 	for name, kill := range map[string]func(t *testing.T, events string) (left int){

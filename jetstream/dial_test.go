@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestAddressesOfTheMaster gives a node addresses at which another service answers, or none: it
-// still reaches the master at once.
+// TestAddressesOfTheMaster gives a node some addresses at which another service answers, or none
+// does: it still reaches the master at once.
 func TestAddressesOfTheMaster(t *testing.T) {
 	l := newTestServer(t)
 	listen := func(answer func(net.Conn)) string {

@@ -57,7 +57,7 @@ func TestEvents(t *testing.T) {
 }
 
 // TestReadReturnsBatchesAsStored sends more batches than stay decoded, two of them twice, and reads
-// them twice: as they were sent, and from the stream.
+// them twice: once as they were sent, and once from the stream.
 func TestReadReturnsBatchesAsStored(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
@@ -101,7 +101,7 @@ func TestReadReturnsBatchesAsStored(t *testing.T) {
 }
 
 // TestPlainCopyEqualsDecoding compares copies of random batches with the results of decoding them.
-// A copy is the same, or there is none, and batches of trials that have just ended have one.
+// A copy is either identical or absent, and batches of trials that have just ended have one.
 func TestPlainCopyEqualsDecoding(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
@@ -167,7 +167,7 @@ func TestLargeBatchesAreSplit(t *testing.T) {
 	}
 }
 
-// TestReadersPassRemovedEvents holds that a reader reaches the stream's last sequence if sweeps
+// TestReadersPassRemovedEvents checks that a reader reaches the stream's last sequence if sweeps
 // were removed at its end, in its middle, or all; otherwise a rebuild of history would wait
 // forever.
 func TestReadersPassRemovedEvents(t *testing.T) {
@@ -207,7 +207,7 @@ func TestReadersPassRemovedEvents(t *testing.T) {
 	}
 }
 
-// TestGarbageIsSkipped stores what no version can read: it hides nothing else.
+// TestGarbageIsSkipped stores messages that no version can read: they hide nothing else.
 func TestGarbageIsSkipped(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
@@ -243,7 +243,7 @@ func TestFullEventsSayWhatToDo(t *testing.T) {
 }
 
 // TestReadDecodesAhead blocks a reader on its first messages: the next one, which can't be read, is
-// decoded meanwhile.
+// decoded in the meantime.
 func TestReadDecodesAhead(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
 	warned := make(chan struct{}, 1)

@@ -19,10 +19,10 @@ import (
 	"mlfnode/jetstream/natsd"
 )
 
-// fewFilesEnv makes the test binary a server that can open no file for a connection.
+// fewFilesEnv turns the test binary into a server that can open no file for a connection.
 const fewFilesEnv = "MLF_TEST_FEW_FILES"
 
-// lineCount counts the lines that are logged.
+// lineCount counts logged lines.
 type lineCount struct{ n atomic.Int64 }
 
 // Write implements io.Writer.

@@ -64,7 +64,7 @@ func TestFullDisk(t *testing.T) {
 	retryUntilOK(t, func() error { _, err := s.Events.Publish(ctx, batch("a-1", 0, 10)); return err })
 	retryUntilOK(t, func() error {
 		_, err := s.Records.Create(ctx, sweep("after-1"))
-		if errors.Is(err, ErrExists) { // an earlier try was stored although its answer was lost
+		if errors.Is(err, ErrExists) { // an earlier attempt was stored although its answer was lost
 			return nil
 		}
 		return err

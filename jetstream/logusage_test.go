@@ -42,7 +42,7 @@ func publishOutputOf(t *testing.T, s *Store, node grid.NodeID, bytes, each int) 
 	return seqs
 }
 
-// storedOutputOf returns the sequences of a node's output that is stored.
+// storedOutputOf returns the sequences of a node's stored output.
 func storedOutputOf(t *testing.T, s *Store, node grid.NodeID) (seqs []uint64) {
 	t.Helper()
 	err := s.Logs.Read(t.Context(), grid.SweepID("of-"+node), LogRange{}, func(seq uint64, _ []Chunk) error {
@@ -55,8 +55,9 @@ func storedOutputOf(t *testing.T, s *Store, node grid.NodeID) (seqs []uint64) {
 	return seqs
 }
 
-// TestLoudNodeKeepsOutputOfOthers lets one node print many times what fits: what another one has
-// printed before stays, most of the room is used, and what is gone is known, also after a restart.
+// TestLoudNodeKeepsOutputOfOthers lets one node print many times what fits: the earlier output of
+// another node stays, most of the room is used, and the amount that was removed is known, even
+// after a restart.
 func TestLoudNodeKeepsOutputOfOthers(t *testing.T) {
 	t.Parallel()
 	const limit = 4 << 20
@@ -94,8 +95,8 @@ func TestLoudNodeKeepsOutputOfOthers(t *testing.T) {
 	}
 }
 
-// TestSingleNodeUsesAllRoom holds that, on a single node, the oldest output is removed, and no more
-// than necessary.
+// TestSingleNodeUsesAllRoom checks that, on a single node, the oldest output is removed, and no
+// more than necessary.
 func TestSingleNodeUsesAllRoom(t *testing.T) {
 	t.Parallel()
 	const limit = 2 << 20

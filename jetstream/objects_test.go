@@ -54,8 +54,8 @@ func TestObjects(t *testing.T) {
 	}
 }
 
-// TestObjectsArePaged lists more objects than a page describes, between those of other prefixes:
-// each is listed once, and no page has more.
+// TestObjectsArePaged lists more objects than a page describes, between those with other prefixes:
+// each is listed once, and no page exceeds its size.
 func TestObjectsArePaged(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})

@@ -65,7 +65,7 @@ func TestReportsOnUnknownSweeps(t *testing.T) {
 	}
 }
 
-// TestOlderNodeIsNotRefused holds that reports on unknown sweeps are not refused: an older node
+// TestOlderNodeIsNotRefused checks that reports on unknown sweeps are not refused: an older node
 // sends a refused report again and again.
 func TestOlderNodeIsNotRefused(t *testing.T) {
 	t.Parallel()
@@ -88,8 +88,8 @@ func TestOlderNodeIsNotRefused(t *testing.T) {
 	}
 }
 
-// TestManySubjects has more subjects in a stream than are checked at once: everything that belongs
-// to no sweep is removed, in pages or at once.
+// TestManySubjects stores a stream with more subjects than are checked at once: everything that
+// belongs to no sweep is removed, in pages or at once.
 func TestManySubjects(t *testing.T) {
 	t.Parallel()
 	for _, whole := range []bool{true, false} {
@@ -128,7 +128,7 @@ func TestManySubjects(t *testing.T) {
 	}
 }
 
-// TestPurgeContinuesAfterAnError has one part of the store with too many subjects, and then one
+// TestPurgeContinuesAfterAnError tries one part of the store with too many subjects, and then one
 // that can't be listed: orphans are removed from the others.
 func TestPurgeContinuesAfterAnError(t *testing.T) {
 	t.Parallel()

@@ -29,7 +29,7 @@ func mustPublish(t testing.TB, q *Queue, l Lease) uint64 {
 	return seq
 }
 
-// testNode takes leases in tests.
+// testNode is the node that takes leases in tests.
 const testNode = grid.NodeID("n")
 
 func mustTake(t testing.TB, q *Queue, shape string, n, want int) []GrantedLease {
@@ -147,7 +147,7 @@ func TestLeasePostponedTwice(t *testing.T) {
 }
 
 // TestLeaseOfAnEarlierMasterIsPostponed starts a master while a node holds a lease, and then
-// postpones it: another node can take it, and no other node can return it.
+// postpones the lease: another node can take it, and no other node can return it.
 func TestLeaseOfAnEarlierMasterIsPostponed(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
@@ -299,7 +299,7 @@ func TestWorkersShareAQueue(t *testing.T) {
 	}
 }
 
-// takeAll takes leases until there are none; it postpones every seventh the first time.
+// takeAll takes leases until there are none; it postpones every seventh one the first time.
 func takeAll(t *testing.T, q *Queue, acked func(lo int64)) {
 	for {
 		held := q.grant(testNode, "s", 2, leaseVersion)
@@ -320,8 +320,8 @@ func takeAll(t *testing.T, q *Queue, acked func(lo int64)) {
 }
 
 // TestLeasesOfAnEarlierMaster starts a master with leases that its predecessor has stored, granted
-// or not: no node can take them, and the node that holds one returns it by its ID. What an earlier
-// version's queue needed is gone.
+// or not: no node can take them, and the node that holds one returns it by its ID. What only an
+// earlier version's queue needed is removed.
 func TestLeasesOfAnEarlierMaster(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
@@ -349,7 +349,7 @@ func TestLeasesOfAnEarlierMaster(t *testing.T) {
 	if left := listedSequences(t, q); len(left) != 1 || left[0] == first.Seq {
 		t.Errorf("leases: got %v, want the other one", left)
 	}
-	mustReturn(t, q, first) // it has gone
+	mustReturn(t, q, first) // it is no longer there
 }
 
 // TestWithdraw withdraws leases that no node holds, and no others.
@@ -392,7 +392,7 @@ func TestOnlyTheHolderReturnsALease(t *testing.T) {
 	}
 }
 
-// TestCompetingTakes lets many nodes ask for each lease. Those that get none must not delay the
+// TestCompetingTakes lets many nodes request each lease. Those that get none must not delay the
 // next one.
 func TestCompetingTakes(t *testing.T) {
 	t.Parallel()

@@ -13,7 +13,7 @@ import (
 	"mlfnode/grid"
 )
 
-// storeUntilRefused stores until it is refused, and returns how much was stored.
+// storeUntilRefused stores until a call is refused, and returns how much was stored.
 func storeUntilRefused(t *testing.T, store func(i int) (bytes int, err error)) int {
 	t.Helper()
 	all := 0
@@ -31,8 +31,8 @@ func storeUntilRefused(t *testing.T, store func(i int) (bytes int, err error)) i
 	return 0
 }
 
-// TestNodeCannotFillTheStore lets one node store all that it can, of events and of artifacts: the
-// other one has room for its share, and the first one continues once something was removed.
+// TestNodeCannotFillTheStore lets one node store as many events and artifacts as it can: the other
+// one has room for its share, and the first one continues once something has been removed.
 func TestNodeCannotFillTheStore(t *testing.T) {
 	t.Parallel()
 	const limit = 8 << 20
@@ -96,7 +96,7 @@ func TestIdleNodesReserveNoRoom(t *testing.T) {
 		l.connect(fmt.Sprint("idle", i))
 	}
 	s := l.store.artifactQuota
-	s.bytes, s.refreshed = limit-limit/reserveFraction, time.Now().Add(time.Hour) // nobody looks
+	s.bytes, s.refreshed = limit-limit/reserveFraction, time.Now().Add(time.Hour) // no node refreshes the count
 	fill := func(node grid.NodeID) int {
 		return storeUntilRefused(t, func(int) (int, error) { return piece, s.reserve(t.Context(), node, piece) })
 	}
@@ -108,7 +108,7 @@ func TestIdleNodesReserveNoRoom(t *testing.T) {
 			t.Errorf("node %d had room for %d bytes, want %d", i, got, want)
 		}
 	}
-	for range 100 { // old artifacts go
+	for range 100 { // old artifacts are removed
 		s.bytes -= limit / reserveFraction / 4
 		s.scaleUsed()
 		if got := fill("busy"); got < limit/reserveFraction/20 {
@@ -127,7 +127,7 @@ func TestSlowStoreBlocksOneCaller(t *testing.T) {
 		answers := make(chan error)
 		asks := 0
 		s.storedBytes = func(ctx context.Context) (int64, error) {
-			asks++ // by one at a time
+			asks++ // by one caller at a time
 			select {
 			case err := <-answers:
 				return 95 * limit / 100, err

@@ -71,8 +71,8 @@ func TestRecordTooLarge(t *testing.T) {
 	}
 }
 
-// longSweep returns a sweep with n values of 37 characters each, drawn from a small alphabet as
-// names of molecules are.
+// longSweep returns a sweep with n values of 37 characters each, drawn from a small alphabet like
+// that of the names of molecules.
 func longSweep(t *testing.T, id string, n int) *grid.Sweep {
 	t.Helper()
 	a := space.Axis{Key: "smiles", Values: make([]space.Value, n)}
@@ -96,9 +96,9 @@ func longSweep(t *testing.T, id string, n int) *grid.Sweep {
 	return s
 }
 
-// TestLongRecord stores a sweep whose axis has more text than fits a message. The master and nodes
-// can read it, also after an update; a record that is garbled, or too large when unpacked, is left
-// out.
+// TestLongRecord stores a sweep whose axis has more text than fits in a message. The master and
+// nodes can read it, even after an update; a record that is garbled, or too large when unpacked, is
+// left out.
 func TestLongRecord(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
@@ -242,8 +242,8 @@ func TestWatchEmptyStore(t *testing.T) {
 	}
 }
 
-// TestRecordLanes stores what trials need in further lanes, next to a sweep whose own fields older
-// programs read as before.
+// TestRecordLanes stores the requirements of trials in further lanes, next to a sweep whose own
+// fields older programs read as before.
 func TestRecordLanes(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})

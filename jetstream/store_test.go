@@ -145,8 +145,7 @@ func TestLimitsCanBeChanged(t *testing.T) {
 	}
 }
 
-// TestProbe writes through a store and reads back, again and again, and fails once the server has
-// ended.
+// TestProbe writes to a store and reads back repeatedly, and fails once the server has stopped.
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	server, err := Start(Config{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
@@ -177,7 +176,7 @@ func TestProbe(t *testing.T) {
 func TestLostIsClosed(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
-	_ = s.conn.Publish(strings.Repeat("a", 2*natsd.MaxControlLine), nil) // fails or not, as fast as the server is
+	_ = s.conn.Publish(strings.Repeat("a", 2*natsd.MaxControlLine), nil) // whether it fails depends on how fast the server is
 	select {
 	case <-s.Lost():
 	case <-time.After(time.Minute):

@@ -76,7 +76,7 @@ func (a *authority) tlsConfig(name string) *tls.Config {
 	}
 }
 
-// testServer is a server that listens, with its store.
+// testServer is a listening server with its store.
 type testServer struct {
 	*authority
 	dir       string

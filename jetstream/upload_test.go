@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestConcurrentUploads ends concurrent uploads of one object in each order: the object can be read
-// afterwards.
+// TestConcurrentUploads completes concurrent uploads of one object in each order: the object can be
+// read afterwards.
 func TestConcurrentUploads(t *testing.T) {
 	t.Parallel()
 	content := strings.Repeat("x", 2*splitBytes+7)
@@ -52,8 +52,8 @@ func TestConcurrentUploads(t *testing.T) {
 	}
 }
 
-// TestDeleteDuringUpload removes an object while it is uploaded once more: the new upload is there
-// in the end.
+// TestDeleteDuringUpload removes an object while it is being uploaded again: the new upload is
+// there in the end.
 func TestDeleteDuringUpload(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})

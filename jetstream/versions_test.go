@@ -15,7 +15,7 @@ import (
 	"mlfnode/grid"
 )
 
-// unknownFields adds fields to a message that only a newer program knows.
+// unknownFields are fields that only a newer program knows, to be added to a message.
 const unknownFields = `"unheard":{"of":[1,2]},"later":"field"`
 
 // recordHeartbeats answers heartbeats, and returns those that it has received.
@@ -107,7 +107,7 @@ func putRaw(t *testing.T, s *Store, subject, text string) {
 	}
 }
 
-// TestLeasesOfOtherVersions holds that unknown fields do no harm, and that a lease of a newer
+// TestLeasesOfOtherVersions checks that unknown fields do no harm, and that a lease of a newer
 // version is neither run nor lost.
 func TestLeasesOfOtherVersions(t *testing.T) {
 	t.Parallel()
@@ -144,8 +144,8 @@ func TestLeasesOfOtherVersions(t *testing.T) {
 	}
 }
 
-// TestEventsOfOtherVersions holds that fields that a newer node adds to its events are ignored, and
-// the rest counts.
+// TestEventsOfOtherVersions checks that fields that a newer node adds to its events are ignored,
+// and that the rest counts.
 func TestEventsOfOtherVersions(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
@@ -173,8 +173,8 @@ func TestEventsOfOtherVersions(t *testing.T) {
 }
 
 // TestEventsOfNewerVersions stores and reports events that only a newer program can read. The
-// reader gets what comes before them, and ends with an error that says what to do. The reported
-// ones are not stored, so that their node keeps them.
+// reader gets what precedes them, and ends with an error that says what to do. The reported ones
+// are not stored, so that their node keeps them.
 func TestEventsOfNewerVersions(t *testing.T) {
 	t.Parallel()
 	for name, newer := range map[string]string{
@@ -213,7 +213,7 @@ func TestEventsOfNewerVersions(t *testing.T) {
 }
 
 // TestForgedVersionsAreSkipped stores messages of a newer version that no program has stored under
-// its own name: they hide nothing, so that a master starts.
+// its own name: they hide nothing, so that a master can start.
 func TestForgedVersionsAreSkipped(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
@@ -242,7 +242,7 @@ func TestForgedVersionsAreSkipped(t *testing.T) {
 	}
 }
 
-// TestRecordsOfOtherVersions holds that a sweep of a newer version is left out, with the reason,
+// TestRecordsOfOtherVersions checks that a sweep of a newer version is left out, with the reason,
 // and hides no other.
 func TestRecordsOfOtherVersions(t *testing.T) {
 	t.Parallel()
@@ -259,7 +259,7 @@ func TestRecordsOfOtherVersions(t *testing.T) {
 	}
 }
 
-// TestOutputOfOtherVersionsIsSkipped holds that a message in another format hides no other.
+// TestOutputOfOtherVersionsIsSkipped checks that a message in another format hides no other.
 func TestOutputOfOtherVersionsIsSkipped(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})

@@ -9,8 +9,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestOldEntriesAreForgotten holds that handshakes and blocks of nodes that are long gone take no
-// memory.
+// TestOldEntriesAreForgotten checks that handshakes and blocks of nodes that disconnected long ago
+// take no memory.
 func TestOldEntriesAreForgotten(t *testing.T) {
 	t.Parallel()
 	a := newAuthenticator(nil, nil, slog.New(slog.DiscardHandler))

@@ -8,8 +8,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestNoCallAfterStop stops an observer while it runs: stop waits for it, so that what it uses may
-// end then.
+// TestNoCallAfterStop stops an observer while it runs: stop waits for it, so that the resources
+// that it uses may be released afterwards.
 func TestNoCallAfterStop(t *testing.T) {
 	t.Parallel()
 	c := newConnections()
@@ -36,5 +36,5 @@ func TestNoCallAfterStop(t *testing.T) {
 	<-stopped
 	reaping.Wait()
 	c.add(2, "a")
-	c.reap(func(uint64) bool { return false }, func(uint64) {}) // closes begun again, which panics, if the observer is called
+	c.reap(func(uint64) bool { return false }, func(uint64) {}) // closes began again, which panics, if the observer is called
 }

@@ -26,7 +26,7 @@ func TestClientsCanNotFillTheLog(t *testing.T) {
 	}
 }
 
-// TestIntendedSettingsAreNotLogged holds that a healthy start logs nothing, and that a real
+// TestIntendedSettingsAreNotLogged checks that a healthy start logs nothing, and that a real
 // complaint is passed on.
 func TestIntendedSettingsAreNotLogged(t *testing.T) {
 	t.Parallel()
@@ -44,7 +44,7 @@ func TestIntendedSettingsAreNotLogged(t *testing.T) {
 	}
 }
 
-// TestRepeatedMessages logs a message that repeats once, and reports an error each time.
+// TestRepeatedMessages logs the same message repeatedly, and reports an error each time.
 func TestRepeatedMessages(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
@@ -66,8 +66,8 @@ func TestRepeatedMessages(t *testing.T) {
 	}
 }
 
-// TestLevelsAfterAKill logs what nats-server rebuilds by itself at level Info, and what tells of a
-// loss at level Warn.
+// TestLevelsAfterAKill checks that messages about what nats-server rebuilds on its own have level
+// Info, and that those about a loss have level Warn.
 func TestLevelsAfterAKill(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

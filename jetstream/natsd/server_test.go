@@ -32,15 +32,15 @@ func TestSecondServerIsRefused(t *testing.T) {
 	second.Close()
 }
 
-// TestSlowIsNotDamaged lets nats-server report late that it has started, as on a busy machine: a
-// store that is whole is not called damaged, and one that is damaged is still found.
+// TestSlowIsNotDamaged lets nats-server report late that it has started, as on a busy machine: an
+// intact store is not reported as damaged, and a damaged one is still detected.
 func TestSlowIsNotDamaged(t *testing.T) {
 	t.Parallel()
 	slow := server.HealthzError{Type: server.HealthzErrorConn, Error: "startup did not complete"}
 	broken := server.HealthzError{Type: server.HealthzErrorStream, Error: "stream 'records' could not be recovered"}
 	for name, c := range map[string]struct {
 		answers []server.HealthzError // one for each question; then none
-		always  bool                  // the last one again and again
+		always  bool                  // the last one repeats
 		want    string
 	}{
 		"whole":            {},

@@ -12,13 +12,13 @@ import (
 	"mlfnode/grid"
 )
 
-// benchTrials is the size of the sweep, and benchBatch how many trials one batch tells of.
+// benchTrials is the number of trials in the sweep, and benchBatch the number of trials in a batch.
 const (
 	benchTrials = 1_000_000
 	benchBatch  = 500
 )
 
-// benchStream returns batches that end the trials from index on, with the figures of a small
+// benchStream returns batches that end the trials from index on, with figures typical of a small
 // training.
 func benchStream(r *rand.Rand, index int64) []Stored {
 	var part []Stored
@@ -74,7 +74,7 @@ func BenchmarkFold(b *testing.B) {
 	b.ReportMetric(float64(b.N)*benchTrials/b.Elapsed().Seconds(), "rows/s")
 }
 
-// BenchmarkFoldOne folds trials one at a time, as they come from a sweep of long trials.
+// BenchmarkFoldOne folds trials one at a time, as they arrive from a sweep of long trials.
 func BenchmarkFoldOne(b *testing.B) {
 	d := openAt(b, filepath.Join(b.TempDir(), "history.db"))
 	defer mustClose(b, d)
@@ -148,7 +148,7 @@ func BenchmarkList(b *testing.B) {
 }
 
 // BenchmarkRestart opens the history of ten million trials, half of a sweep of twenty million whose
-// trials begin in blocks from all over it, and reads what is left to do of it. That is what a
+// trials start in blocks scattered all over it, and reads what remains to be done. That is what a
 // master does with history when it starts.
 func BenchmarkRestart(b *testing.B) {
 	const trials = 10_000_000

@@ -9,7 +9,7 @@ import (
 	"mlfnode/grid"
 )
 
-// checkColumns wants the columns of a sweep to say what its rows say.
+// checkColumns checks that the columns of a sweep agree with its rows.
 func checkColumns(t tester, d *DB, id grid.SweepID, l testListing) {
 	t.Helper()
 	wanted := []Column{ColumnStarted, ColumnWall, ColumnCPU, ColumnMemory}
@@ -80,7 +80,7 @@ func TestColumnsOfSomeBlocks(t *testing.T) {
 		}
 	}
 	foldEvents(t, d, "s-1", events...)
-	var again []grid.Event // of blocks that have left memory
+	var again []grid.Event // from blocks that have been evicted from memory
 	for i := range int64(20) {
 		again = append(again, grid.Event{Kind: grid.Reopened, Index: i * BlockTrials, Attempt: 1})
 	}
@@ -100,7 +100,7 @@ func TestColumnsOfSomeBlocks(t *testing.T) {
 	if err != nil || some.Stride != 4 || len(some.Blocks) < 4 || len(some.Blocks) > 5 {
 		t.Fatalf("some: got %v, every %d., %v", some.Blocks, some.Stride, err)
 	}
-	for i, b := range some.Blocks { // one of each four
+	for i, b := range some.Blocks { // one of every four
 		if at := slices.Index(all.Blocks, b); at < 0 || at/4 != i {
 			t.Errorf("block %d is in place %d", b, at)
 		}
@@ -112,8 +112,8 @@ func TestColumnsOfSomeBlocks(t *testing.T) {
 	}
 }
 
-// TestPartsDoNotAlias reads one of four blocks of a sweep with an axis that turns every four
-// blocks: all of its values are among them.
+// TestPartsDoNotAlias reads one of four blocks of a sweep with an axis whose values repeat every
+// four blocks: all of its values are included.
 func TestPartsDoNotAlias(t *testing.T) {
 	d := open(t)
 	var events []grid.Event
@@ -141,8 +141,8 @@ func TestPartsDoNotAlias(t *testing.T) {
 	}
 }
 
-// TestLeavingBlocksAreSeen looks at a sweep while its blocks leave memory in a transaction that
-// goes on.
+// TestLeavingBlocksAreSeen reads a sweep while its blocks are evicted from memory in a transaction
+// that has not ended.
 func TestLeavingBlocksAreSeen(t *testing.T) {
 	d := open(t)
 	var events []grid.Event
@@ -183,8 +183,8 @@ func TestLeavingBlocksAreSeen(t *testing.T) {
 	}
 }
 
-// TestCauses groups failures that differ in their numbers only, also those that were tried again,
-// and keeps a bounded number.
+// TestCauses groups failures that differ only in their numbers, including those that were retried,
+// and keeps a bounded number of groups.
 func TestCauses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)

@@ -14,13 +14,13 @@ import (
 	"mlfnode/grid"
 )
 
-// folderEnv makes the test binary a process that folds into the file that it names until it is
-// killed.
+// folderEnv turns the test binary into a process that folds into the file named by the variable,
+// until it is killed.
 const folderEnv = "MLF_TEST_FOLDER"
 
-// streamBatch is the batch with that sequence of an endless stream: runs of trials around a moving
-// index, some of them started, some failed and some in another sweep. It is the same in every
-// process.
+// streamBatch returns the batch with a sequence in an endless stream: runs of trials around a
+// moving index, some of them started, some failed and some in another sweep. It is the same in
+// every process.
 func streamBatch(seq uint64) Stored {
 	r := rand.New(rand.NewPCG(seq, 1))
 	b := &grid.Batch{Sweep: grid.SweepID("a-" + strconv.Itoa(1+r.IntN(2))), Node: grid.NodeID("n" + strconv.Itoa(r.IntN(4)))}
@@ -45,7 +45,7 @@ func retryPolicy(grid.SweepID) (Policy, bool) {
 	return Policy{Retries: grid.Retries{grid.ClassExit: 1}, Metric: "loss"}, true
 }
 
-// foldTo continues the fold of the stream from where the history stands.
+// foldTo continues the fold of the stream from where the history ends.
 func foldTo(t tester, d *DB, last uint64) {
 	t.Helper()
 	var part []Stored
@@ -80,7 +80,7 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-// TestKillWhileFolding kills a folding process again and again. The next one goes on from the
+// TestKillWhileFolding kills a folding process again and again. The next one continues from the
 // sequence in the file, and in the end nothing is missing and nothing was applied twice.
 func TestKillWhileFolding(t *testing.T) {
 	rounds := 15
@@ -131,7 +131,7 @@ func killFolder(t *testing.T, path string) (told uint64) {
 		if told, err = strconv.ParseUint(seq, 10, 64); err != nil {
 			t.Errorf("the folding process says: %s", lines.Text())
 		}
-		if left--; left == 0 { // what it folds by now is cut off somewhere
+		if left--; left == 0 { // the kill interrupts whatever it is folding by then
 			_ = cmd.Process.Kill()
 		}
 	}

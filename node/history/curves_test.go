@@ -109,7 +109,8 @@ func TestCurves(t *testing.T) {
 	}
 }
 
-// TestStrangeCurves drops curves that no correct node sends, and keeps the rest.
+// TestStrangeCurves folds curves that no correct node sends: they are dropped, and the rest is
+// kept.
 func TestStrangeCurves(t *testing.T) {
 	d := open(t)
 	e := finished(1, `{"loss": 1, "acc": 2}`)
@@ -123,8 +124,8 @@ func TestStrangeCurves(t *testing.T) {
 	}
 }
 
-// TestCurvesAreBounded keeps all curves up to a limit, some of them up to twice as many bytes, and
-// no more.
+// TestCurvesAreBounded checks that all curves are kept up to a limit, some of them up to twice as
+// many bytes, and no more.
 func TestCurvesAreBounded(t *testing.T) {
 	d := open(t)
 	d.maxCurveBytes = 10_000
@@ -165,8 +166,8 @@ func TestCurvesAreBounded(t *testing.T) {
 	}
 }
 
-// TestHistoryOfEarlierVersions gives files that lack only tables these, and leaves all else as it
-// is.
+// TestHistoryOfEarlierVersions opens files that lack only some tables: these are added, and
+// everything else stays as it is.
 func TestHistoryOfEarlierVersions(t *testing.T) {
 	const stream = "ALTER TABLE meta DROP COLUMN stream; ALTER TABLE meta DROP COLUMN unread;"
 	known := stream + fmt.Sprintf("DROP TABLE known; UPDATE sweep SET summary = json_set(summary, '$.known', json('[[1, 2]]')) WHERE id = 's-1';"+
@@ -227,8 +228,8 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	}
 }
 
-// TestSamplesAreKept gives back what was kept last, from the file and after history was rebuilt
-// from the events. Between two nodes others write.
+// TestSamplesAreKept checks that the samples that were kept last are returned, from the file and
+// after history was rebuilt from the events. Other nodes write in between.
 func TestSamplesAreKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)

@@ -40,7 +40,7 @@ func exists(path string) bool {
 }
 
 // TestUnusableFileIsFoldedAnew opens files that can't be used: damaged ones are kept beside the new
-// one, others go.
+// one, others are removed.
 func TestUnusableFileIsFoldedAnew(t *testing.T) {
 	text := func(content string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
@@ -95,8 +95,8 @@ func TestUnusableFileIsFoldedAnew(t *testing.T) {
 	}
 }
 
-// TestDamageFoundLater damages rows, which only reading them shows: the reader is told, and the
-// next start folds again.
+// TestDamageFoundLater damages rows in a way that only reading them reveals: the reader gets an
+// error, and the next start folds again.
 func TestDamageFoundLater(t *testing.T) {
 	for _, c := range []struct{ name, spoil string }{
 		{"detail", "UPDATE trial SET detail = x'ff'"},
@@ -157,8 +157,8 @@ func TestDamagedPage(t *testing.T) {
 	}
 }
 
-// TestInterruptedSetAside: the log of the old file must not be played into a new one, so a mark
-// stays until it is gone.
+// TestInterruptedSetAside checks that the log of the old file is not replayed into a new one: a
+// mark stays until the log is gone.
 func TestInterruptedSetAside(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)
@@ -196,8 +196,8 @@ func TestInterruptedSetAside(t *testing.T) {
 	}
 }
 
-// TestFullDisk fills the disk while it folds: nothing of the failed fold is seen, and with room it
-// goes on.
+// TestFullDisk fills the disk while events are folded: nothing of the failed fold is visible, and
+// folding continues once there is room.
 func TestFullDisk(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "3m", 0)
 	d := openAt(t, filepath.Join(dir, "history.db"))
@@ -243,7 +243,7 @@ func TestFullDisk(t *testing.T) {
 	mustClose(t, d)
 }
 
-// TestRemovedSweepStaysAway skips events of a removed sweep that come later.
+// TestRemovedSweepStaysAway skips late events of a removed sweep.
 func TestRemovedSweepStaysAway(t *testing.T) {
 	d := open(t)
 	foldTo(t, d, 20)

@@ -71,7 +71,7 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 	m.changed = append(m.changed, c)
 }
 
-// listing returns the trials by index and counts them again.
+// listing returns the trials by index, and counts them again.
 func (m *model) listing(id grid.SweepID) (trials []grid.Trial, counts Counts) {
 	if c := m.counts[id]; c != nil {
 		counts = *c
@@ -86,7 +86,7 @@ func (m *model) listing(id grid.SweepID) (trials []grid.Trial, counts Counts) {
 
 func newModel(t *rapid.T) *model {
 	m := &model{policies: map[grid.SweepID]Policy{}, trials: map[grid.SweepID]map[int64]*grid.Trial{}, counts: map[grid.SweepID]*Counts{}}
-	for _, id := range []grid.SweepID{"a-1", "b-1"} { // gone-1 is known to nobody
+	for _, id := range []grid.SweepID{"a-1", "b-1"} { // gone-1 is unknown
 		m.policies[id] = Policy{Retries: rapid.MapOf(rapid.SampledFrom(classes()), rapid.IntRange(0, 2)).Draw(t, "policy"), Metric: "loss"}
 	}
 	return m
@@ -96,7 +96,7 @@ func classes() []grid.Class {
 	return []grid.Class{grid.ClassNone, grid.ClassExit, grid.ClassExit, grid.ClassMemory, grid.ClassLost, grid.ClassCancel, grid.ClassHalt}
 }
 
-// from is an event with its place.
+// from is an event with its place in the stream.
 type from struct {
 	sweep grid.SweepID
 	node  grid.NodeID
@@ -192,14 +192,13 @@ func anyStream(t *rapid.T) []Stored {
 			stored[n-1].Batch.Events = append(stored[n-1].Batch.Events, next.event)
 			continue
 		}
-		seq += rapid.Uint64Range(1, 3).Draw(t, "gap") // sequences of other messages lie between
+		seq += rapid.Uint64Range(1, 3).Draw(t, "gap") // other messages have sequences in between
 		stored = append(stored, Stored{seq, &grid.Batch{Sweep: next.sweep, Node: next.node, Events: []grid.Event{next.event}}})
 	}
 	return stored
 }
 
-// foldParts folds a stream in random parts, now and then some of it again, and reopens the file in
-// between.
+// foldParts folds a stream in random parts, some of it repeatedly, and reopens the file in between.
 func foldParts(t *rapid.T, d *DB, m *model, stored []Stored) (*DB, []Transition) {
 	var changed []Transition
 	for at := 0; at < len(stored); {
@@ -225,8 +224,8 @@ func foldParts(t *rapid.T, d *DB, m *model, stored []Stored) (*DB, []Transition)
 }
 
 // TestFoldIsApply folds random streams in random parts. The trials, counts and transitions are
-// those of the pure fold, a sequence that is applied again changes nothing, and a rebuild in one go
-// gives the same file.
+// those of the pure fold, a sequence that is applied again changes nothing, and a rebuild in one
+// pass produces the same file.
 func TestFoldIsApply(t *testing.T) {
 	dir := t.TempDir()
 	files := 0
@@ -248,7 +247,7 @@ func TestFoldIsApply(t *testing.T) {
 		if again, err := d.Fold(t.Context(), stored, m.policy); err != nil || len(again) > 0 {
 			t.Fatalf("fold again: got %v, %v, want no change", again, err)
 		}
-		d.blocks.limit = 0 // every change goes to the file at once
+		d.blocks.limit = 0 // every change is written to the file at once
 		rebuilt := openAt(t, filepath.Join(dir, fmt.Sprintf("%d.rebuilt.db", files)))
 		defer func() { mustClose(t, rebuilt) }()
 		if _, err := rebuilt.Fold(t.Context(), stored, m.policy); err != nil {
@@ -287,7 +286,8 @@ func checkSweep(t *rapid.T, m *model, got testListing, id grid.SweepID) {
 	}
 }
 
-// checkAttempts wants every finished run once, and one result for a trial that has ended.
+// checkAttempts checks that every finished run appears once, and that a trial that has ended has
+// one result.
 func checkAttempts(t *rapid.T, trial *grid.Trial, attempts []Attempt) {
 	t.Helper()
 	seen, outcomes := map[string]int{}, map[Outcome]int{}
@@ -315,8 +315,8 @@ func checkAttempts(t *rapid.T, trial *grid.Trial, attempts []Attempt) {
 	}
 }
 
-// TestTimesAreStored: a repeated reopening and repeated metrics were taken for new ones, because a
-// trial's row left their times out.
+// TestTimesAreStored repeats a reopening and metrics: they were once taken for new ones, because a
+// trial's row left out their times.
 func TestTimesAreStored(t *testing.T) {
 	d := open(t)
 	started := grid.Event{Kind: grid.Started, Index: 4, Attempt: 1, Run: "r", Time: 10}
@@ -349,7 +349,7 @@ func TestTimesAreStored(t *testing.T) {
 }
 
 // TestDeepMetrics reports, as a hostile or older node may, a metric that is nested deeper than
-// SQLite reads: listings that are sorted by a metric continue.
+// SQLite can read: listings that are sorted by a metric still work.
 func TestDeepMetrics(t *testing.T) {
 	d := open(t)
 	deep := strings.Repeat(`{"a":[`, 2000) + "1" + strings.Repeat("]}", 2000)
@@ -366,7 +366,8 @@ func TestDeepMetrics(t *testing.T) {
 	}
 }
 
-// TestImpossibleIndexIsSkipped lets events of other trials through.
+// TestImpossibleIndexIsSkipped checks that an event with an impossible index does not hold up those
+// of other trials.
 func TestImpossibleIndexIsSkipped(t *testing.T) {
 	d := open(t)
 	changed := foldEvents(t, d, "a-1", finished(-1, "{}"), finished(maxIndex+1, "{}"), finished(maxIndex, "{}"))

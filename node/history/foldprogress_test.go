@@ -9,8 +9,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestProgress keeps the newest metrics of a running trial, and leaves what has been folded as it
-// is.
+// TestProgress checks that the newest metrics of a running trial are kept, and that what has been
+// folded stays as it is.
 func TestProgress(t *testing.T) {
 	d, err := Open(filepath.Join(t.TempDir(), "h.db"), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -35,11 +35,11 @@ func TestProgress(t *testing.T) {
 	}{
 		{told("a-1", 1, "n.1.1", 10, "0.5"), "0.5"}, {told("a-1", 1, "n.1.1", 20, "0.25"), "0.25"},
 		{told("a-1", 1, "n.1.1", 15, "9"), "0.25"},  // older
-		{told("a-1", 1, "n.1.1", 20, "8"), "0.25"},  // said again
+		{told("a-1", 1, "n.1.1", 20, "8"), "0.25"},  // repeated
 		{told("a-1", 1, "n.1.9", 30, "7"), "0.25"},  // another run
 		{told("a-1", 2, "n.1.2", 30, "6"), "0.25"},  // of which nothing is known
-		{told("a-1", 99, "n.1.3", 30, "5"), "0.25"}, // no trial of the sweep
-		{told("b-1", 1, "n.1.1", 30, "4"), "0.25"},  // no sweep that history knows
+		{told("a-1", 99, "n.1.3", 30, "5"), "0.25"}, // not a trial of the sweep
+		{told("b-1", 1, "n.1.1", 30, "4"), "0.25"},  // a sweep that history does not know
 	} {
 		if err := d.FoldProgress(t.Context(), []*grid.Batch{c.batch}, policy); err != nil {
 			t.Fatal(err)

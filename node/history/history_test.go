@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreTopFunction("database/sql.(*DB).connectionCleaner")) // ends at its next tick
 }
 
-// tester is what a *testing.T, a *testing.B and a *rapid.T share.
+// tester is the common interface of *testing.T, *testing.B and *rapid.T.
 type tester interface {
 	Helper()
 	Fatalf(format string, args ...any)
@@ -69,7 +69,7 @@ func foldEvents(t tester, d *DB, id grid.SweepID, events ...grid.Event) []Transi
 	return changed
 }
 
-// finished is a first attempt that ended well, with metrics as JSON.
+// finished returns the event of a first attempt that succeeded, with metrics as JSON.
 func finished(index int64, metrics string) grid.Event {
 	e := grid.Event{Kind: grid.Finished, Index: index, Attempt: 1, Run: fmt.Sprintf("r%d", index), Time: 1000 + index}
 	e.Result = &grid.Result{Started: 1 + index, Usage: grid.Usage{Wall: 10, CPU: 5}}
@@ -129,7 +129,7 @@ func listSweep(t tester, d *DB, id grid.SweepID) testListing {
 	return l
 }
 
-// diff compares what a file can tell apart: no metrics and none at all are the same, and so are ""
+// diff compares what a file can distinguish: no metrics and empty ones are the same, and so are ""
 // and pending.
 func diff(want, got any) string {
 	return cmp.Diff(want, got, cmpopts.EquateEmpty(), cmp.Transformer("state", func(s grid.State) string {

@@ -12,8 +12,8 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// TestKnownIsWhatHasRows folds trials near the bounds of chunks, in any order, opens the file again
-// in between, and compares what is known with the rows.
+// TestKnownIsWhatHasRows folds trials near the bounds of chunks, in any order, reopens the file in
+// between, and compares what is known with the rows.
 func TestKnownIsWhatHasRows(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
@@ -49,8 +49,8 @@ func TestKnownIsWhatHasRows(t *testing.T) {
 }
 
 // TestFoldWritesWhatItTellsOf folds every second trial of a large sweep, so that what is known lies
-// in as many places as there are trials: a fold writes as many rows then as one that tells of the
-// same in a new sweep, and none of them grows.
+// in as many places as there are trials: a fold then writes as many rows as one with the same
+// events in a new sweep, and none of the rows grows.
 func TestFoldWritesWhatItTellsOf(t *testing.T) {
 	d := open(t)
 	written := func(id grid.SweepID, index int64) int64 {

@@ -11,8 +11,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestLargePages looks for pages in columns of so many rows that the loops over them are divided,
-// and compares them with a plain sort.
+// TestLargePages requests pages from columns with so many rows that the loops over them are
+// divided, and compares the pages with a plain sort.
 func TestLargePages(t *testing.T) {
 	const rows = 4*minPartRows + 3*blockTrials
 	random := rand.New(rand.NewPCG(1, 2))
@@ -63,7 +63,7 @@ func TestLargePages(t *testing.T) {
 			for range 8 {
 				at := random.IntN(len(want))
 				q.Offset, q.After = int64(at), nil
-				if random.IntN(2) == 0 && at > 0 { // behind the one before
+				if random.IntN(2) == 0 && at > 0 { // after the one before
 					r := want[at-1]
 					q.After = &Cursor{Index: c.index(int(r)), Value: value(r)}
 					if math.IsNaN(value(r)) {

@@ -42,8 +42,8 @@ func manyTrials(t testing.TB, n int) *DB {
 	return d
 }
 
-// TestListingsPage pages through sorted lists with both handles: the kept order gives what another
-// sort gives.
+// TestListingsPage pages through sorted lists with both handles: the cached order agrees with a new
+// sort.
 func TestListingsPage(t *testing.T) {
 	d := manyTrials(t, 12_000)
 	l := d.Listings()
@@ -74,7 +74,7 @@ func TestListingsPage(t *testing.T) {
 }
 
 // TestMasterDoesNotWaitForListings keeps every connection and every turn for listings busy: the
-// master reads all the same, and a listing that waits ends with its reader.
+// master can still read, and a listing that waits ends with its reader.
 func TestMasterDoesNotWaitForListings(t *testing.T) {
 	d := manyTrials(t, 3000)
 	l := d.Listings()
@@ -120,8 +120,8 @@ func TestMasterDoesNotWaitForListings(t *testing.T) {
 	waiting.Wait()
 }
 
-// TestOrderOfASweepThatGoesOn: a kept order of a sweep that has changed is good for a moment, and
-// not for longer.
+// TestOrderOfASweepThatGoesOn checks that the cached order of a sweep that has changed is valid for
+// a moment, and not for longer.
 func TestOrderOfASweepThatGoesOn(t *testing.T) {
 	var o orderCache
 	before, after := &sweepSummary{}, &sweepSummary{}
@@ -142,9 +142,9 @@ func TestOrderOfASweepThatGoesOn(t *testing.T) {
 	}
 }
 
-// TestNewestAreInFewBlocks lists the trials that ended last: all blocks whose bounds say that
-// nothing in them ended as late are left unread. Here these bounds are no longer true, so that it
-// shows.
+// TestNewestAreInFewBlocks lists the trials that ended last: blocks are not read if their bounds
+// show that nothing in them ended that late. Here these bounds are made wrong, so that reading such
+// a block would be noticeable.
 func TestNewestAreInFewBlocks(t *testing.T) {
 	const n, newest = 12_000, 1500
 	d := manyTrials(t, n)

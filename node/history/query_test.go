@@ -12,7 +12,7 @@ import (
 	"mlfnode/grid"
 )
 
-// indexes runs a query and gives the trials' indexes.
+// indexes runs a query and returns the trials' indexes.
 func indexes(t tester, d *DB, q Query) []int64 {
 	t.Helper()
 	var got []int64
@@ -56,8 +56,8 @@ func TestByIndex(t *testing.T) {
 	}
 }
 
-// TestNotANumberLast: NaN comes last in both directions however it is spelt, and infinities are
-// numbers.
+// TestNotANumberLast checks that NaN comes last in both directions, however it is spelled, and that
+// infinities are numbers.
 func TestNotANumberLast(t *testing.T) {
 	d := open(t)
 	var events []grid.Event
@@ -78,8 +78,8 @@ func TestNotANumberLast(t *testing.T) {
 	}
 }
 
-// TestMetricKinds sorts numbers before texts in both directions and leaves what is missing to the
-// end, with names that need care in SQL.
+// TestMetricKinds sorts numbers before texts in both directions and missing values last, with names
+// that need quoting in SQL.
 func TestMetricKinds(t *testing.T) {
 	for _, name := range []string{"loss", "validation/main/accuracy", "a.b", "a[0]", `q"uote`, `back\slash`, "ünï", "<html>", "it's", "$", "new\nline"} {
 		d := open(t)
@@ -111,7 +111,8 @@ func TestMetricKinds(t *testing.T) {
 	}
 }
 
-// TestRunAgainMovesInOrder checks that a trial's old value neither hides nor places it.
+// TestRunAgainMovesInOrder checks that a trial's old value neither hides it nor determines its
+// position.
 func TestRunAgainMovesInOrder(t *testing.T) {
 	d := open(t)
 	var events []grid.Event
@@ -134,8 +135,8 @@ func TestRunAgainMovesInOrder(t *testing.T) {
 	}
 }
 
-// TestMoreMetricsThanNames sorts by a metric that came after the names were full, which no block
-// tells of.
+// TestMoreMetricsThanNames sorts by a metric that appeared after the table of names was full, which
+// no block records.
 func TestMoreMetricsThanNames(t *testing.T) {
 	d := open(t)
 	metrics := grid.Metric{}
@@ -150,7 +151,7 @@ func TestMoreMetricsThanNames(t *testing.T) {
 	}
 }
 
-// TestStoppedListing stops in the middle, by the caller and by the context.
+// TestStoppedListing stops a listing in the middle, through the caller and through the context.
 func TestStoppedListing(t *testing.T) {
 	d := open(t)
 	foldEvents(t, d, "a-1", finished(0, "{}"), finished(1, "{}"))
@@ -176,8 +177,8 @@ func TestStoppedListing(t *testing.T) {
 	}
 }
 
-// TestReadersWhileFolding reads in several ways while another goroutine folds. What was counted is
-// in the listings that follow.
+// TestReadersWhileFolding reads in several ways while another goroutine folds. Trials that were
+// counted appear in later listings.
 func TestReadersWhileFolding(t *testing.T) {
 	d := open(t)
 	const batches, size = 150, 20
@@ -209,7 +210,7 @@ func TestReadersWhileFolding(t *testing.T) {
 			if !slices.IsSorted(got) {
 				t.Errorf("by start: got %v, want the order of indexes", got)
 			}
-			return maxIndex // limited: nothing to compare with
+			return maxIndex // limited: there is nothing to compare with
 		},
 	}
 	for _, read := range readers {

@@ -2,8 +2,8 @@ package history
 
 import "testing"
 
-// TestShape: lines that differ in what varies from attempt to attempt have one shape, and others
-// have not.
+// TestShape checks that lines that differ only in what varies from attempt to attempt have one
+// shape, and that others have different ones.
 func TestShape(t *testing.T) {
 	for _, same := range [][2]string{
 		{"KeyError: 'loss'", "KeyError: 'val_acc'"},

@@ -10,7 +10,7 @@ import (
 )
 
 // TestStrangeEventsAreSkippedAndLoggedOnce folds events about trials that a sweep does not have,
-// among others that it has.
+// among others about trials that it has.
 func TestStrangeEventsAreSkippedAndLoggedOnce(t *testing.T) {
 	var said strings.Builder
 	d, err := Open(filepath.Join(t.TempDir(), "h.db"), slog.New(slog.NewTextHandler(&said, nil)))
