@@ -9,8 +9,8 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// Link joins machines pairwise by a cable and gives the n-th one the address 10.88.0.n, so that each reaches every other.
-// The cables go with the machines.
+// Link connects machines pairwise by a cable and assigns the address 10.88.0.n to the n-th one, so
+// that each reaches every other. The cables disappear with the machines.
 func Link(t testing.TB, machines ...*Machine) {
 	t.Helper()
 	gridtest.Program(t, "ip")
@@ -25,17 +25,18 @@ func Link(t testing.TB, machines ...*Machine) {
 	}
 }
 
-// connect gives the machine its address at the end of a cable to another one.
+// connect assigns the machine its address at its end of a cable to another one.
 func (m *Machine) connect(device string, own, peer int) {
 	m.t.Helper()
 	m.network("addr", "add", Address(own), "peer", Address(peer), "dev", device)
 	m.network("link", "set", device, "up")
 }
 
-// Address is that of the n-th machine of a Link.
+// Address returns the address of the n-th machine of a Link.
 func Address(n int) string { return fmt.Sprintf("10.88.0.%d", n) }
 
-// network runs ip in the machine's network; the program is this machine's, for the small root has none.
+// network runs ip in the machine's network. The program is that of the test's own machine, since
+// the small root has none.
 func (m *Machine) network(args ...string) {
 	m.t.Helper()
 	host(m.t, "nsenter", append([]string{"--target", strconv.Itoa(m.leader), "--net", "ip"}, args...)...)

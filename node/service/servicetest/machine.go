@@ -19,23 +19,25 @@ const (
 	bootTime     = 60 * time.Second // a machine is up in one second; a busy one takes longer
 	commandTime  = 90 * time.Second
 	shutdownTime = 15 * time.Second
-	look         = 50 * time.Millisecond // how often something is waited for
+	look         = 50 * time.Millisecond // the interval at which conditions are checked
 )
 
-// Machine is a machine that was booted. Its methods end the test when something goes wrong that the test is not about.
+// Machine is a booted machine. Its methods end the test if something goes wrong that the test is
+// not about.
 type Machine struct {
 	t       testing.TB
 	nspawn  *exec.Cmd
 	console string
-	leader  int // the machine's init, as this machine knows it
+	leader  int // the machine's init, by its PID on the test's own machine
 	groups  []string
 	ended   chan struct{}
-	restore func() // undoes PassDown; nil where there is nothing to undo
+	restore func() // undoes PassDown; nil if there is nothing to undo
 }
 
 var machines atomic.Int64
 
-// Boot starts a machine and waits until its systemd has started everything. It is shut down with the test.
+// Boot starts a machine and waits until its systemd has started everything. It is shut down with
+// the test.
 func Boot(t testing.TB) *Machine {
 	t.Helper()
 	require(t)
@@ -55,7 +57,7 @@ func Boot(t testing.TB) *Machine {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = m.nspawn.Wait() // how it ended is seen on the console
+		_ = m.nspawn.Wait() // the console shows how it ended
 		close(m.ended)
 	}()
 	t.Cleanup(m.Shutdown)
@@ -63,8 +65,8 @@ func Boot(t testing.TB) *Machine {
 	return m
 }
 
-// command gives the command line that puts the container into cgroups of its own: as a scope where this machine runs
-// systemd, else by hand, in the two hierarchies that systemd uses.
+// command returns the command line that puts the container into cgroups of its own: in a scope if
+// this machine runs systemd, or else by hand, in the two hierarchies that systemd uses.
 func (m *Machine) command(name string, args ...string) *exec.Cmd {
 	if _, err := os.Stat("/run/systemd/system"); err == nil {
 		scope := []string{"--scope", "--quiet", "--collect", "--unit=" + name, "-p", "Delegate=yes", "--"}
@@ -79,7 +81,7 @@ func (m *Machine) command(name string, args ...string) *exec.Cmd {
 	return exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, args...)...)
 }
 
-// For gives the machine to a part of the test: what goes wrong ends that part.
+// For returns the machine for a part of the test: a fault ends only that part.
 func (m *Machine) For(t testing.TB) *Machine {
 	part := *m
 	part.t = t
@@ -116,7 +118,7 @@ func (m *Machine) findLeader() int {
 	return 0
 }
 
-// Run runs a shell script as root on the machine and gives its output, which must have ended well.
+// Run runs a shell script as root on the machine and returns its output. The script must succeed.
 func (m *Machine) Run(script string) string {
 	m.t.Helper()
 	out, err := m.Try(script)
@@ -126,22 +128,23 @@ func (m *Machine) Run(script string) string {
 	return out
 }
 
-// join puts a script into a cgroup of the machine, since some services of its want to know where who asks belongs.
+// join puts a script into a cgroup of the machine, since some of its services look up the cgroup of
+// their clients.
 const join = "echo $$ >/sys/fs/cgroup/init.scope/cgroup.procs 2>/dev/null; "
 
-// Try runs a shell script as root on the machine and gives its output and how it ended.
+// Try runs a shell script as root on the machine and returns its output and its error.
 func (m *Machine) Try(script string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime) // a test that has ended still shuts down
 	defer cancel()
 	c := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid",
 		"--root", "--wd", "--", "/bin/sh", "-c", join+script)
 	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "LANG=C.UTF-8"}
-	c.WaitDelay = time.Second // something that went on in the background may hold the output
+	c.WaitDelay = time.Second // a process that continues in the background may hold the output open
 	out, err := c.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 
-// Copy puts a file onto the machine, with its mode.
+// Copy copies a file to the machine, with its mode.
 func (m *Machine) Copy(from, to string) {
 	m.t.Helper()
 	info, err := os.Stat(from)
@@ -161,7 +164,8 @@ func (m *Machine) Copy(from, to string) {
 	}
 }
 
-// Until waits until ok, and ends the test with the machine's console when that takes longer than limit.
+// Until waits until ok returns true, and ends the test with the machine's console if that takes
+// longer than limit.
 func (m *Machine) Until(limit time.Duration, what string, ok func() bool) {
 	m.t.Helper()
 	deadline := time.After(limit)
@@ -183,14 +187,14 @@ func (m *Machine) lastWords() string {
 	return tail(b, 30)
 }
 
-// Shutdown ends the machine, in good order if it can be.
+// Shutdown shuts down the machine, cleanly if possible.
 func (m *Machine) Shutdown() {
 	_ = m.nspawn.Process.Signal(syscall.SIGTERM) // nspawn asks the machine's init to halt
 	select {
 	case <-m.ended:
 	case <-time.After(shutdownTime):
 		if m.leader != 0 {
-			_ = syscall.Kill(m.leader, syscall.SIGKILL) // everything in its namespace goes with it
+			_ = syscall.Kill(m.leader, syscall.SIGKILL) // this kills everything in its namespace
 		}
 		_ = m.nspawn.Process.Kill()
 		<-m.ended
@@ -203,7 +207,8 @@ func (m *Machine) Shutdown() {
 	}
 }
 
-// removeGroup removes a cgroup and those within. What is still busy stays; nothing runs there.
+// removeGroup removes a cgroup and those within it. A cgroup that is still busy stays; nothing runs
+// there.
 func removeGroup(dir string) {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
@@ -214,8 +219,9 @@ func removeGroup(dir string) {
 	_ = syscall.Rmdir(dir)
 }
 
-// PassDown has the kernel pass a controller of the v2 hierarchy down to the units of the system, as systemd does with those that
-// it knows. Not ok where this machine has no such controller to pass.
+// PassDown makes the kernel pass a controller of the v2 hierarchy down to the units of the system,
+// as systemd does with the controllers that it knows. ok is false if this machine has no such
+// controller to pass.
 func (m *Machine) PassDown(controller string) (ok bool) {
 	m.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", m.leader))

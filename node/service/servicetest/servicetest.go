@@ -1,6 +1,7 @@
-// Package servicetest boots a small Debian with a real systemd, so that what is installed as a service can be tried where it
-// will run. The root is made once by debootstrap and kept; each machine runs over it in a container of systemd-nspawn, with
-// whatever it writes in memory. A machine is up in less than a second and has no network but its loopback.
+// Package servicetest boots a small Debian with a real systemd, so that a service can be tested in
+// the environment in which it is installed. The root is made once by debootstrap and kept; each
+// machine runs on top of it in a container of systemd-nspawn, and keeps everything that it writes
+// in memory. A machine is up in less than a second and has no network but its loopback.
 package servicetest
 
 import (
@@ -14,13 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// formEdition counts the forms of the root: with a new one, roots that were kept are made again.
+// formEdition is the version of the root's form: if it changes, existing roots are made again.
 const formEdition = "1"
 
-// packages is what the root holds besides the smallest Debian: systemd as init, and sessions for user services.
+// packages is what the root contains in addition to the smallest Debian: systemd as init, and
+// sessions for user services.
 const packages = "systemd,systemd-sysv,dbus,libpam-systemd"
 
-// require skips the test where a machine can't be booted, and fails it where that must not go unseen.
+// require skips the test where a machine can't be booted, and fails it where a skipped test must
+// not go unnoticed.
 func require(t testing.TB) {
 	t.Helper()
 	missing := ""
@@ -46,7 +49,8 @@ func found(program string) bool {
 	return err == nil
 }
 
-// root gives the folder of the root, and makes it where it is missing. Test programs that run at once wait for each other.
+// root returns the folder of the root, which it makes if it is missing. Concurrent test programs
+// wait for each other.
 func root(t testing.TB) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -84,7 +88,7 @@ func lock(t testing.TB, file string) (unlock func()) {
 	return func() { f.Close() }
 }
 
-// build makes a root beside its place and moves it there when it is whole.
+// build makes a root next to its final place and moves it there once it is complete.
 func build(dir, suite, source string) error {
 	half := dir + ".half"
 	if err := os.RemoveAll(half); err != nil {
@@ -96,7 +100,7 @@ func build(dir, suite, source string) error {
 	}
 	archives, _ := filepath.Glob(filepath.Join(half, "var/cache/apt/archives/*.deb"))
 	for _, file := range archives {
-		_ = os.Remove(file) // it only takes room
+		_ = os.Remove(file) // it only takes up space
 	}
 	return os.Rename(half, dir)
 }
@@ -106,7 +110,8 @@ func tail(out []byte, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// mirror finds the release of this machine and where its apt gets packages. MLF_TEST_SUITE chooses another release.
+// mirror determines the release of this machine and the address from which its apt gets packages.
+// MLF_TEST_SUITE selects another release.
 func mirror() (suite, source string, err error) {
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {
@@ -133,7 +138,7 @@ func mirror() (suite, source string, err error) {
 	return suite, source, nil
 }
 
-// sourceIn finds the address for a suite in a file of either form of sources.list(5).
+// sourceIn returns the address for a suite from a file in either format of sources.list(5).
 func sourceIn(text, suite string) string {
 	for stanza := range strings.SplitSeq(text, "\n\n") {
 		fields := map[string][]string{}

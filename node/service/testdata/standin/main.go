@@ -1,5 +1,6 @@
-// Command standin takes the place of mlfnode in the tests of package service. As `master` or `join` it is an agent that keeps
-// the contract with systemd and notes what happens to it in its state folder; the other commands call the package.
+// Command standin takes the place of mlfnode in the tests of package service. As `master` or `join`
+// it is an agent that follows systemd's protocols and records what happens to it in its state
+// folder; the other commands call the package.
 package main
 
 import (
@@ -59,7 +60,8 @@ func show(v any, err error) error {
 	return err
 }
 
-// agent serves until SIGTERM. Files in /run/standin say how it shall behave, and it writes there what it sees.
+// agent serves until SIGTERM. Files in /run/standin determine how it behaves, and it records there
+// what it observes.
 func agent(command, config string, args []string) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
@@ -76,7 +78,7 @@ func agent(command, config string, args []string) error {
 	})
 	shim()
 	if _, err := os.Stat(note("slow")); err == nil {
-		for s := range signals { // the test says when it is ready
+		for s := range signals { // the test decides when it is ready
 			if s == syscall.SIGHUP {
 				break
 			}
@@ -97,7 +99,7 @@ func agent(command, config string, args []string) error {
 	return nil
 }
 
-// shim starts a process that outlives the agent, unless there is one already.
+// shim starts a process that outlives the agent, unless there already is one.
 func shim() {
 	if b, err := os.ReadFile(note("shim")); err == nil && syscall.Kill(number(b), 0) == nil {
 		return
