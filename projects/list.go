@@ -126,7 +126,7 @@ type lister struct {
 	o       ListOptions
 	include nameSet
 	share   nameSet
-	roots   []string // absolute paths that share names
+	roots   []string // absolute paths named by share
 	budget  int      // how many more of the files that stay out are counted
 	files   *Files
 }

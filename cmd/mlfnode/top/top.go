@@ -1,12 +1,12 @@
-// Package top shows a cluster in a terminal: what it does, one sweep with its trials, one trial
-// with its output. It is what the page of mlfnode monitor is in a browser, and it asks the same
-// calls of the HTTP API.
+// Package top shows a cluster in a terminal: what it is doing, one sweep with its trials, or one
+// trial with its output. It is the counterpart of the page that mlfnode monitor shows in a browser,
+// and it makes the same calls of the HTTP API.
 //
-// A Model is what is shown. It changes by messages alone: keys, sizes of the terminal, states of
-// the stream of events, and answers to questions. Its screens say which topics of the stream they
-// need, and ask for what the stream does not tell when a state says that it has changed. Apart from
-// the output of a running trial, which is polled, nothing is requested or redrawn unless something
-// changes.
+// A Model is the state of what is shown. It changes only through messages: keys, sizes of the
+// terminal, states from the event stream, and answers to requests. Its screens determine which
+// topics of the stream they need. When a state says that something has changed which the stream
+// does not report itself, they request it. Apart from the output of a running trial, which is
+// polled, nothing is requested or redrawn unless something changes.
 package top
 
 import (

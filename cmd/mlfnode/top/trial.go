@@ -36,7 +36,7 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 	}
 	id := t.id
 	all := []tea.Cmd{t.sweep.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Sweep, error) { return c.Sweep(ctx, id.Sweep) })}
-	if t.id.Sweep == api.Last { // this may soon be another one
+	if t.id.Sweep == api.Last { // api.Last may soon mean another sweep
 		if !t.sweep.known {
 			return tea.Batch(all...)
 		}

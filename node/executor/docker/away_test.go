@@ -136,8 +136,8 @@ func (h *hangs) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// TestNoticeAndTerm stops for good a program that is set to get a notice on its main process only:
-// all its processes receive the final signal.
+// TestNoticeAndTerm cancels an attempt with a Notice signal, which only the main process would get:
+// SIGTERM reaches all its processes.
 func TestNoticeAndTerm(t *testing.T) {
 	everyEngine(t, noticeAndTerm)
 }

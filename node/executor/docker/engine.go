@@ -80,7 +80,7 @@ func (s Settings) hosts() []string {
 	return append(all, "unix:///run/podman/podman.sock")
 }
 
-// describeConnectError returns why there is no engine at an address.
+// describeConnectError explains why there is no engine at an address.
 func describeConnectError(host string, err error) string {
 	switch {
 	case errors.Is(err, os.ErrPermission), strings.Contains(err.Error(), "permission denied"):

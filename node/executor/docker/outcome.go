@@ -20,7 +20,7 @@ const stopWindow = time.Minute
 // starts.
 const exitFoundDead = 255
 
-// outcome returns how the attempt ended. The exit code alone does not tell: an engine that shuts
+// outcome returns how the attempt ended. The exit code alone is not enough: an engine that shuts
 // down stops its containers, and a program that handles the signal exits with 0.
 func (r *run) outcome(e containerEnd, t termination) executor.Outcome {
 	var events containerEvents

@@ -36,7 +36,7 @@ const exitNotFound = 127
 
 // wrapper starts the program with our pipes as its output. The program can open them by name, and
 // they buffer what is not read yet. It makes a marker file when the program does not exist, which
-// the exit code alone would not tell. $1 is the ioFolder.
+// the exit code alone does not reveal. $1 is the ioFolder.
 const wrapper = `_mlf=$1; shift; : >"$_mlf/` + begunFile + `"
 case $1 in
 */*) [ -f "$1" ] && [ -x "$1" ] ;;
