@@ -18,13 +18,13 @@ import (
 	"mlfnode/node/worker/devices"
 )
 
-// agents is a sequence of workers over one store and one folder, each with the shims that the
+// agents is a sequence of workers over one store and one folder; each takes over the shims that the
 // previous one left.
 type agents struct {
 	*harness
 	options shim.Options
 	client  *shim.Client
-	gpus    *inventorytest.Fake // of the machine; nil when it has none
+	gpus    *inventorytest.Fake // of the machine; nil if it has none
 }
 
 func newAgents(t *testing.T) *agents {
@@ -36,7 +36,8 @@ func newAgents(t *testing.T) *agents {
 	}}
 }
 
-// startNext makes the next agent: it takes over shims and reports what ended, but does not run yet.
+// startNext makes the next agent: it takes over shims and reports what has ended, but does not run
+// yet.
 func (a *agents) startNext() {
 	a.t.Helper()
 	client, err := shim.Open(a.t.Context(), a.options)
@@ -93,7 +94,8 @@ func (a *agents) awaitFile(path string) {
 	})
 }
 
-// storedOutput joins the stored output of a run as readers do: what was stored twice counts once.
+// storedOutput joins the stored output of a run as readers do: output that was stored twice counts
+// once.
 func (a *agents) storedOutput(id grid.SweepID, r *grid.Result, run string) string {
 	a.t.Helper()
 	var text []byte
@@ -167,7 +169,7 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 }
 
 // TestAdoptedLeaseGivesItsRestBack replaces the agent while the second trial of a wide lease runs:
-// the trials behind it are given back while it continues.
+// the trials after it are returned while it continues.
 func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 	a := newAgents(t)
 	r, marks := a.scriptedSweep(5, `case $MLF_TRIAL in */1) echo x >$MARKS/began; while ! test -e $MARKS/go; do sleep 0.01; done;; esac`, func(r *grid.Sweep) {
@@ -190,8 +192,8 @@ func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 	a.stop()
 }
 
-// TestAdoptedAttemptKeepsItsDevice has a program that its environment does not tell apart from
-// others' go on under the next agent. It is not foreign there, and keeps its GPU.
+// TestAdoptedAttemptKeepsItsDevice adopts a program whose environment does not distinguish it from
+// other users' programs. The next agent does not treat it as foreign, and it keeps its GPU.
 func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	a := newAgents(t)
 	var err error
@@ -231,7 +233,7 @@ func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 }
 
 // TestAttemptThatEndedWhileNobodyWasThere checks that the attempt is reported with its true
-// outcome, by its shim or by the shim's record.
+// outcome, by its shim or from the shim's record.
 func TestAttemptThatEndedWhileNobodyWasThere(t *testing.T) {
 	for _, shimGone := range []bool{false, true} {
 		t.Run("shim gone "+strconv.FormatBool(shimGone), func(t *testing.T) {
@@ -260,7 +262,7 @@ func TestAttemptThatEndedWhileNobodyWasThere(t *testing.T) {
 }
 
 // TestAdoptedAttemptObeysItsSweep cancels the sweep of an adopted attempt, once while no agent is
-// there.
+// running.
 func TestAdoptedAttemptObeysItsSweep(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		t.Run("away "+strconv.FormatBool(away), func(t *testing.T) {
@@ -324,7 +326,7 @@ func TestOtherTrialsOfALeaseAreGivenBack(t *testing.T) {
 	}
 }
 
-// TestShimDiesUnderAnAdoptedAttempt kills the shim, which ends the attempt too.
+// TestShimDiesUnderAnAdoptedAttempt kills the shim, which also ends the attempt.
 func TestShimDiesUnderAnAdoptedAttempt(t *testing.T) {
 	a := newAgents(t)
 	r, marks := a.scriptedSweep(1, "echo $PPID >$MARKS/shim;"+untilGo, nil)
@@ -343,7 +345,7 @@ func TestShimDiesUnderAnAdoptedAttempt(t *testing.T) {
 	a.released(r.ID, 1)
 }
 
-// killFrom kills the process whose number is in a file.
+// killFrom kills the process whose PID is in a file.
 func killFrom(t *testing.T, file string) {
 	t.Helper()
 	b, err := os.ReadFile(file)

@@ -15,8 +15,8 @@ import (
 	"mlfnode/node/executor/shim"
 )
 
-// agentVar is the variable that makes the test binary a node agent that works until it is killed.
-// Its value is a folder.
+// agentVar is the variable that turns the test binary into a node agent that works until it is
+// killed. Its value is a folder.
 const agentVar = "WORKER_TEST_AGENT"
 
 func agent(dir string) int {
@@ -81,8 +81,8 @@ func lease(ctx context.Context, store *jetstream.Store) error {
 	return nil
 }
 
-// TestAttemptSurvivesAKilledAgent kills the whole node agent, its store too, three times under
-// running attempts.
+// TestAttemptSurvivesAKilledAgent kills the whole node agent, including its store, three times
+// while attempts are running.
 func TestAttemptSurvivesAKilledAgent(t *testing.T) {
 	a := newAgents(t)
 	a.dir = filepath.Join(t.TempDir(), a.options.Token)
@@ -119,8 +119,8 @@ func TestAttemptSurvivesAKilledAgent(t *testing.T) {
 	}
 }
 
-// reopen opens the store once the last agent has let go of it: a process that it was just starting
-// when it was killed has its files for a moment longer.
+// reopen opens the store once the last agent has released it: a process that the agent was just
+// starting when it was killed holds its files a moment longer.
 func (a *agents) reopen() {
 	a.t.Helper()
 	var server *jetstream.Server
@@ -138,8 +138,8 @@ func (a *agents) reopen() {
 	a.t.Cleanup(store.Close)
 }
 
-// prepare stores a sweep of n trials in the store of the agents to come. The trials tell again and
-// again that they run, until there is a file that lets them end.
+// prepare stores a sweep of n trials in the store of the agents to come. The trials report
+// repeatedly that they are running, until a file appears that lets them end.
 func (a *agents) prepare(n int) (*grid.Sweep, string) {
 	a.t.Helper()
 	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(a.dir, "jetstream"), Logger: logger(a.t)})
@@ -159,7 +159,7 @@ func (a *agents) prepare(n int) (*grid.Sweep, string) {
 	return r, marks
 }
 
-// killedAfter runs an agent as a process of its own until the func returns, and kills it.
+// killedAfter runs an agent as a separate process until the func returns, and then kills it.
 func (a *agents) killedAfter(until func()) {
 	a.t.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^$")

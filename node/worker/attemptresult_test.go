@@ -17,7 +17,7 @@ import (
 	"mlfnode/node/executor/docker"
 )
 
-// leftRunning is an Adopter with one run, which ends as soon as somebody waits for it.
+// leftRunning is an Adopter with one run, which ends as soon as it is waited for.
 type leftRunning struct {
 	run string
 	end func() executor.Outcome
@@ -35,7 +35,7 @@ func (l *leftRunning) Collected(string) {}
 func (l *leftRunning) Disown()          {}
 
 // TestOneEndGivesOneEvent ends an attempt in the same way under the agent that started it, under
-// the next one, and while none was there: all report the same.
+// the next one, and while no agent was running: all report the same.
 func TestOneEndGivesOneEvent(t *testing.T) {
 	const output, run = "epoch 1\nValueError: boom\n", "n.1.1"
 	for name, c := range map[string]struct {

@@ -43,7 +43,7 @@ func TestTroubleTriesOneAtATime(t *testing.T) {
 		if !tr.admit(now) || tr.admit(now) {
 			t.Errorf("after %v: want exactly one attempt to begin", pause)
 		}
-		tr.cancelProbe() // its lease was for nothing
+		tr.cancelProbe() // its lease was in vain
 		if !tr.admit(now) {
 			t.Error("a try that never began is not made good")
 		}
@@ -61,8 +61,8 @@ func TestTroubleTriesOneAtATime(t *testing.T) {
 	}
 }
 
-// TestSickNodeBurnsNoSweep gives a queue of trials to a node that can run nothing for a while. It
-// must not go through them.
+// TestSickNodeBurnsNoSweep offers a queue of trials to a node that can run nothing for a while. The
+// node must not use them up.
 func TestSickNodeBurnsNoSweep(t *testing.T) {
 	var sick atomic.Bool
 	var refusals atomic.Int32
@@ -115,8 +115,8 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 	}
 }
 
-// TestNoSlotIsTheNodesTrouble checks that leases are given back while there is no slot, and not in
-// a busy loop.
+// TestNoSlotIsTheNodesTrouble checks that leases are returned while there is no slot, and not in a
+// busy loop.
 func TestNoSlotIsTheNodesTrouble(t *testing.T) {
 	var asked atomic.Int32
 	s := newHarness(t, nil)
@@ -142,14 +142,14 @@ func (s slotless) Slot() (executor.Slot, error) {
 	return nil, syscall.EMFILE
 }
 
-// TestFullDiskIsTheNodes checks programs that fail while the disk is full.
+// TestFullDiskIsTheNodes checks which programs that fail while the disk is full are to blame.
 func TestFullDiskIsTheNodes(t *testing.T) {
 	const disk = 32 << 20
 	for _, c := range []struct {
 		how          string
 		class        grid.Class
 		own, foreign int64 // bytes on the disk
-		saved        int64 // of what the trial saved
+		saved        int64 // of the trial's checkpoint
 		want         grid.Class
 	}{
 		{"room", grid.ClassExit, 1 << 20, 1 << 20, 0, grid.ClassExit},

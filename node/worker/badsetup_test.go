@@ -10,9 +10,9 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestSetupFailsOnceForAll fails a setup step that many trials need. One of them at a time runs it,
-// with a pause in between, and no other trial fails because of it; when the sweep is paused, the
-// leases that the worker holds are given back, and when it is resumed the step runs at once.
+// TestSetupFailsOnceForAll fails a setup step that many trials need. They run it one at a time,
+// with a pause in between, and no other trial fails because of it. When the sweep is paused, the
+// worker returns the leases that it holds, and when the sweep is resumed the step runs at once.
 func TestSetupFailsOnceForAll(t *testing.T) {
 	var setups atomic.Int32
 	var broken atomic.Bool

@@ -88,8 +88,8 @@ func TestTidy(t *testing.T) {
 	}
 }
 
-// TestTidyLeavesOthersFiles holds that what the node writes at the same time, as where its cluster
-// is, is none of the worker's business.
+// TestTidyLeavesOthersFiles checks that the worker leaves alone what the node writes at the same
+// time, such as the location of its cluster.
 func TestTidyLeavesOthersFiles(t *testing.T) {
 	dir := t.TempDir()
 	part := filepath.Join(dir, durable.PartPrefix+"cluster.json-1")
@@ -112,7 +112,7 @@ func (s *harness) largeSweep(name string, size int, task grid.Task) *grid.Sweep 
 	return s.submitFolder(dir, task)
 }
 
-// countCached lists the bundles and setups that are there.
+// countCached counts the cached bundles and setups.
 func (s *harness) countCached() (n int) {
 	s.t.Helper()
 	for _, kind := range []string{"bundles", "setups"} {
@@ -130,7 +130,8 @@ func (s *harness) countCached() (n int) {
 }
 
 // TestProjectsKeepToTheirLimit prepares more projects than the node may keep: the least recently
-// used ones go, and what an attempt sees in place stays, including that of an earlier agent.
+// used ones are removed, and projects that an attempt sees in place stay, including an attempt of
+// an earlier agent.
 func TestProjectsKeepToTheirLimit(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
@@ -152,7 +153,7 @@ func TestProjectsKeepToTheirLimit(t *testing.T) {
 		touchFolders(p.folders, now.Add(time.Duration(i+1)*time.Second))
 	}
 	all := s.useAllFolders(t)
-	if got := s.countCached(); got != 10 { // the bundle of the shared one, too
+	if got := s.countCached(); got != 10 { // including the bundle of the shared one
 		t.Errorf("while an attempt of an earlier agent runs: got %d folders, want all 10", got)
 	}
 	s.trials.attempts.preparer.bundles.unpin(all)
@@ -191,8 +192,8 @@ func (s *harness) useAllFolders(t *testing.T) []string {
 	return all
 }
 
-// TestRemovedProjectIsUnpackedAgain removes unpacked projects and setups, whole and in part, under
-// a worker that lives: its next attempts find all files.
+// TestRemovedProjectIsUnpackedAgain removes unpacked projects and setups, whole and in part, while
+// a worker is running: its next attempts find all files.
 func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 	for name, task := range map[string]grid.Task{
 		"bundle": {}, "setup": {Setup: []string{"true"}}, "inputs": {Setup: []string{"true"}, Inputs: []string{"data"}},
@@ -236,7 +237,7 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 				defer s.trials.attempts.preparer.bundles.mu.Unlock()
 				return len(s.trials.attempts.preparer.bundles.useCounts) == 0
 			})
-			if name == "share" { // nobody reads for a trial what it sees in place
+			if name == "share" { // nothing reads, for a trial, what the trial sees in place
 				return
 			}
 			must(t, filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
@@ -256,8 +257,8 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 }
 
 // TestProjectsOfActiveSweepsStay prepares more than may be kept for a sweep whose trials may start:
-// each trial would prepare it again. On a disk that is nearly full, what others have used recently
-// goes.
+// each trial would have to prepare it again. On a disk that is nearly full, projects that other
+// sweeps have used recently are removed.
 func TestProjectsOfActiveSweepsStay(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "64m", unix.MNT_DETACH)
 	s := newHarness(t, nil)
@@ -321,13 +322,13 @@ func TestProjectsOfActiveSweepsStay(t *testing.T) {
 	}
 }
 
-// TestTidyGoesOn evicts folders among which some can't be moved or removed: the others go
-// nevertheless, and all errors are returned.
+// TestTidyGoesOn evicts folders, some of which can't be moved or removed: the others are removed
+// all the same, and all errors are returned.
 func TestTidyGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	b := newBundles(dir, nil, nil, 1<<40)
 	old := time.Now().Add(-2 * maxUnusedAge)
-	unmovable := strings.Repeat("a", 250) // with the prefix its name is too long
+	unmovable := strings.Repeat("a", 250) // with the prefix, its name is too long
 	for _, name := range []string{
 		"bundles/" + unmovable, "bundles/b", "setups/c", "setups/" + removedPrefix + "busy/mount",
 	} {
@@ -351,7 +352,7 @@ func TestTidyGoesOn(t *testing.T) {
 }
 
 // TestProjectInUseStays removes a file of a project that attempts see in place: as long as one of
-// them runs, the folder is not rebuilt under it.
+// them runs, the folder is not rebuilt.
 func TestProjectInUseStays(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })

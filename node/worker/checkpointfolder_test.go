@@ -70,7 +70,7 @@ func valueOf(env []string, name string) string {
 	return ""
 }
 
-// attempt leases trial 0 as the master would and gives the result of the attempt.
+// attempt leases trial 0 as the master would, and returns the result of the attempt.
 func (v *checkpointHarness) attempt(
 	number int, script func(ctx context.Context, dir, resume string) executor.Outcome,
 ) grid.Result {
@@ -106,7 +106,7 @@ func ended(class grid.Class, code int) executor.Outcome {
 	}
 }
 
-// incrementStep reads a counter out of the folder, adds one and writes it back, as a program does.
+// incrementStep reads a counter from the folder, adds one and writes it back, as a program does.
 func incrementStep(t *testing.T, dir string) int {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(dir, "step"))
@@ -125,8 +125,8 @@ func incrementStep(t *testing.T, dir string) int {
 }
 
 // TestCheckpointFolderOutlivesAttempts resumes a trial again and again: the folder is the same,
-// MLF_RESUME is set once it has content, each end but success stores a snapshot, and nothing is
-// left after success.
+// MLF_RESUME is set once the folder has content, each end except success stores a snapshot, and
+// nothing is left after success.
 func TestCheckpointFolderOutlivesAttempts(t *testing.T) {
 	v := newCheckpointHarness(t, "saves-1", nil)
 	where := ""
@@ -165,8 +165,8 @@ func TestCheckpointFolderOutlivesAttempts(t *testing.T) {
 	)
 }
 
-// TestExitCode85 holds what it means: not without something saved, and not for a task that declares
-// no checkpoint.
+// TestExitCode85 checks that exit code 85 has no effect if nothing was saved, or if the task
+// declares no checkpoint.
 func TestExitCode85(t *testing.T) {
 	v := newCheckpointHarness(t, "empty-1", nil)
 	r := v.attempt(1, func(context.Context, string, string) executor.Outcome { return ended(grid.ClassExit, 85) })
@@ -189,7 +189,8 @@ func TestExitCode85(t *testing.T) {
 	}
 }
 
-// TestEndsAfterANotice holds what an exit code after a stop means, and that a timeout can resume.
+// TestEndsAfterANotice checks what an exit code means after a stop, and that a trial can resume
+// after a timeout.
 func TestEndsAfterANotice(t *testing.T) {
 	for _, c := range []struct {
 		timeout string
@@ -214,8 +215,8 @@ func TestEndsAfterANotice(t *testing.T) {
 	}
 }
 
-// TestDrainMovesCheckpointedTrials drains the node: trials that can go on elsewhere get their
-// notice, others run to their end.
+// TestDrainMovesCheckpointedTrials drains the node: trials that can continue elsewhere get their
+// notice, and others run to their end.
 func TestDrainMovesCheckpointedTrials(t *testing.T) {
 	v := newCheckpointHarness(t, "moves-1", func(c *grid.Checkpoint) { c.Signal = "USR1" })
 	began := make(chan struct{})
@@ -278,7 +279,7 @@ func TestTrialMovesToAnotherNode(t *testing.T) {
 		}
 	}
 	// Attempt 6 left something that attempt 7, on the same node, can't read: 8 continues from the
-	// snapshot before.
+	// previous snapshot.
 	r := a.attempt(7, func(context.Context, string, string) executor.Outcome { return ended(grid.ClassCheckpoint, 1) })
 	if r.Snapshot != 0 || r.Resumed != 6 {
 		t.Errorf("got snapshot %d of a state that can't be read, resumed from %d", r.Snapshot, r.Resumed)
@@ -290,7 +291,7 @@ func TestTrialMovesToAnotherNode(t *testing.T) {
 	if r := run(a, 8); r.Resumed != 5 {
 		t.Errorf("got resumed from %d, want 5", r.Resumed)
 	}
-	// Attempt 8 could read 5, as it seems, but not what it made of it; and 5 is then damaged.
+	// Attempt 8 could apparently read 5, but not what it made from it; and 5 is then damaged.
 	for i, resumed := range []int{7, 5} {
 		if err := a.store.Reject(grid.TrialID{Sweep: "travels-1"}, 9+i, resumed); err != nil {
 			t.Fatal(err)
@@ -304,8 +305,8 @@ func TestTrialMovesToAnotherNode(t *testing.T) {
 	})
 }
 
-// TestCheckpointOverItsLimit checks that the checkpoint is not stored, which the result says; the
-// trial continues from it on its node only.
+// TestCheckpointOverItsLimit checks that the checkpoint is not stored, which the result reports;
+// the trial continues from it only on its own node.
 func TestCheckpointOverItsLimit(t *testing.T) {
 	v := newCheckpointHarness(t, "large-1", func(c *grid.Checkpoint) { c.MaxSize = 100 })
 	write := func(size int) func(context.Context, string, string) executor.Outcome {
@@ -332,8 +333,8 @@ func TestCheckpointOverItsLimit(t *testing.T) {
 	})
 }
 
-// TestRunningTrialIsStored takes snapshots of a running program, each of one whole state although
-// the program never stops writing for long.
+// TestRunningTrialIsStored takes snapshots of a running program; each contains one consistent
+// state, although the program never stops writing for long.
 func TestRunningTrialIsStored(t *testing.T) {
 	v := newCheckpointHarness(
 		t, "often-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 5*time.Millisecond },
@@ -393,9 +394,9 @@ func TestTwoAttemptsNeverShareAFolder(t *testing.T) {
 	receive(t, "the folder", second).release()
 }
 
-// TestFoldersGo holds which folders stay on a node: none of a removed sweep; of another one what is
-// nowhere else until a day after its end, and what is stored for an hour after its last attempt
-// here.
+// TestFoldersGo checks which folders stay on a node: none of a removed sweep; for other sweeps,
+// those with content that is stored nowhere else until a day after the sweep's end, and stored ones
+// for an hour after their last attempt here.
 func TestFoldersGo(t *testing.T) {
 	c := newCheckpoints(t.TempDir(), logger(t), newSweepSet(), nil)
 	now := time.Now()
@@ -449,8 +450,8 @@ func TestFoldersGo(t *testing.T) {
 	}
 }
 
-// TestFolderGoesWithItsRunningAttempt removes a sweep while an attempt has its folder, which goes
-// when that has ended.
+// TestFolderGoesWithItsRunningAttempt removes a sweep while an attempt uses its folder, which is
+// removed when the attempt ends.
 func TestFolderGoesWithItsRunningAttempt(t *testing.T) {
 	v := newCheckpointHarness(t, "removed-1", nil)
 	ended := make(chan string, 1)
@@ -474,7 +475,7 @@ func TestFolderGoesWithItsRunningAttempt(t *testing.T) {
 }
 
 // TestSecondStopEndsTheSaving pauses a sweep, which gives its trial time to save its state, and
-// kills it then: the time is over.
+// then kills it: the time is over.
 func TestSecondStopEndsTheSaving(t *testing.T) {
 	v := newCheckpointHarness(t, "twice-1", nil)
 	began := make(chan struct{})
@@ -512,8 +513,8 @@ func TestSecondStopEndsTheSaving(t *testing.T) {
 	}
 }
 
-// TestRecoveredAttemptIsStored ends an attempt while no agent is there: the next agent stores what
-// it saved, and treats its end as that of a program that saves.
+// TestRecoveredAttemptIsStored ends an attempt while no agent is running: the next agent stores
+// what the attempt saved, and treats its end as that of a program that saves.
 func TestRecoveredAttemptIsStored(t *testing.T) {
 	for _, code := range []int{85, 0} {
 		store, err := checkpoint.OpenStore(t.TempDir(), 1<<30, logger(t))

@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/failure"
 )
 
-// TestProgramsAreToldApart runs programs that print what frameworks print, and end.
+// TestProgramsAreToldApart runs programs that print what frameworks print, and then end.
 func TestProgramsAreToldApart(t *testing.T) {
 	const traceback = `printf 'Traceback (most recent call last):\n  File "t.py", line 1, in f\n    g()\n' >&2; `
 	tests := map[string]struct {
@@ -68,8 +68,8 @@ func TestProgramsAreToldApart(t *testing.T) {
 	}
 }
 
-// TestRulesOfNodeAndProject checks that a node's rules and a project's classify failures. The
-// project's go first.
+// TestRulesOfNodeAndProject checks that a node's rules and a project's rules classify failures. The
+// project's rules take precedence.
 func TestRulesOfNodeAndProject(t *testing.T) {
 	dir := t.TempDir()
 	write := func(text string) {
@@ -119,8 +119,8 @@ func spoolOf(t *testing.T, stderr, rules string) *spool {
 	return s
 }
 
-// TestRetryGetsAnotherDevice retries a trial that crashed on a GPU, as its output says: it gets the
-// other GPU, although the first would fit better.
+// TestRetryGetsAnotherDevice retries a trial that crashed on a GPU, according to its output: it
+// gets the other GPU, although the first would fit better.
 func TestRetryGetsAnotherDevice(t *testing.T) {
 	s, _ := newWatchedHarness(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		now := time.Now()

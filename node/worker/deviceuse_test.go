@@ -49,7 +49,7 @@ func holdMemory(t *testing.T, fake *inventorytest.Fake, a *executor.Attempt, siz
 	cmd := exec.Command("/bin/sleep", "1000")
 	trial, _ := lookup(a.Env, "MLF_TRIAL")
 	if cmd.Env = a.Env; strings.HasSuffix(trial, "1") {
-		cmd.Env = []string{"NOTHING=1"} // it can only be known by its number
+		cmd.Env = []string{"NOTHING=1"} // it can be identified only by its PID
 	}
 	if err := cmd.Start(); err != nil {
 		t.Error(err)
@@ -64,8 +64,8 @@ func holdMemory(t *testing.T, fake *inventorytest.Fake, a *executor.Attempt, siz
 	cmd.Wait()
 }
 
-// TestNoDeviceTwice runs more trials than there are GPUs. No GPU has two at one time, and results
-// say how much each had.
+// TestNoDeviceTwice runs more trials than there are GPUs. No GPU runs two at the same time, and
+// results report how much each had.
 func TestNoDeviceTwice(t *testing.T) {
 	var mu sync.Mutex
 	at := map[string]int{}
@@ -107,7 +107,7 @@ func TestNoDeviceTwice(t *testing.T) {
 	}
 }
 
-// finishedAll waits for the ends of so many trials.
+// finishedAll waits for n trials to end.
 func finishedAll(n int) func([]grid.Event) bool {
 	return func(all []grid.Event) bool {
 		ended := 0
@@ -212,8 +212,8 @@ func TestBrokenDeviceEndsALease(t *testing.T) {
 	}
 }
 
-// TestSettingsAsOthersSeeThem: what a node's settings leave of its GPUs is what others reckon with,
-// whether they know them one by one or by kinds alone.
+// TestSettingsAsOthersSeeThem checks that other nodes count only those GPUs that a node's settings
+// make available, whether they know the GPUs individually or only by kind.
 func TestSettingsAsOthersSeeThem(t *testing.T) {
 	s, fake := newWatchedHarness(t, "2xA100-40", nil)
 	s.Devices.SetPolicy(Policy{Reserve: 30 << 30})
@@ -223,7 +223,7 @@ func TestSettingsAsOthersSeeThem(t *testing.T) {
 	m = s.Devices.Annotate(m)
 	for _, more := range []bool{false, true} {
 		m.More = more
-		for i := range m.Groups { // they are not looked at yet
+		for i := range m.Groups { // they have not been examined yet
 			m.Groups[i].Ready = m.Groups[i].Total
 		}
 		n := NodeOf(4, 8<<30, &m)
@@ -243,7 +243,8 @@ func TestSettingsAsOthersSeeThem(t *testing.T) {
 	}
 }
 
-// TestNodeAsOthersSeeIt counts what a node has published: not what its settings keep from trials.
+// TestNodeAsOthersSeeIt counts what a node has published, without what its settings withhold from
+// trials.
 func TestNodeAsOthersSeeIt(t *testing.T) {
 	gpu := func(index int, state string) inventory.GPU {
 		return inventory.GPU{

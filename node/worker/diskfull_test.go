@@ -43,7 +43,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestUnreadableDisk keeps what was known when the disk says nothing, and says so once.
+// TestUnreadableDisk keeps the last known values when the disk can't be examined, and reports that
+// once.
 func TestUnreadableDisk(t *testing.T) {
 	for _, before := range []bool{false, true} {
 		var said bytes.Buffer

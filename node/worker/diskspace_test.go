@@ -15,7 +15,7 @@ import (
 	"mlfnode/node/executor"
 )
 
-// mountSmallDisk puts a small file system on a folder, for tests of a full disk.
+// mountSmallDisk mounts a small file system on a folder, for tests of a full disk.
 func mountSmallDisk(t *testing.T) string {
 	t.Helper()
 	if raceDetector {
@@ -26,7 +26,7 @@ func mountSmallDisk(t *testing.T) string {
 	return gridtest.SmallDisk(t, "96m", unix.MNT_DETACH)
 }
 
-// fillDisk writes until the disk is full, and gives a func that makes room again.
+// fillDisk writes until the disk is full, and returns a func that makes room again.
 func fillDisk(t *testing.T, dir string) (empty func()) {
 	t.Helper()
 	path := filepath.Join(dir, "ballast")
@@ -45,7 +45,7 @@ func fillDisk(t *testing.T, dir string) (empty func()) {
 	}
 }
 
-// awaitRefusal waits until the store can't be written.
+// awaitRefusal waits until the store can't be written to.
 func awaitRefusal(t *testing.T, store *jetstream.Store) {
 	t.Helper()
 	big := make([]byte, 200_000)
@@ -55,7 +55,7 @@ func awaitRefusal(t *testing.T, store *jetstream.Store) {
 	})
 }
 
-// awaitWritable waits until it can be written again.
+// awaitWritable waits until the store can be written to again.
 func awaitWritable(t *testing.T, store *jetstream.Store) {
 	t.Helper()
 	eventually(t, "the store can be written again", func() bool {
@@ -69,7 +69,7 @@ func awaitWritable(t *testing.T, store *jetstream.Store) {
 // there is room.
 func TestArtifactsWaitForTheDisk(t *testing.T) {
 	disk := mountSmallDisk(t)
-	// a full disk can lose the word that a lease has ended: it may come again
+	// A full disk can lose the report that a lease has ended, and the lease may then return.
 	began, end := make(chan struct{}, 4), make(chan struct{})
 	s := newHarnessOver(t, filepath.Join(disk, "store"), func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		write(t, filepath.Join(variable(a.Env, "MLF_OUT"), "model"), "weights")
@@ -93,7 +93,7 @@ func TestArtifactsWaitForTheDisk(t *testing.T) {
 }
 
 // TestStopOnAFullDisk stops a worker whose trials have more to report than it holds in memory. It
-// ends soon all the same, and the next start reports them.
+// stops soon all the same, and the next start reports the rest.
 func TestStopOnAFullDisk(t *testing.T) {
 	disk := mountSmallDisk(t)
 	began, end := make(chan struct{}, 4), make(chan struct{})
@@ -144,7 +144,7 @@ func TestStopOnAFullDisk(t *testing.T) {
 	}
 }
 
-// TestClosedOutboxTakesNothing keeps the order: nothing may be stored behind a report that was left
+// TestClosedOutboxTakesNothing checks the order: nothing may be stored after a report that was left
 // out.
 func TestClosedOutboxTakesNothing(t *testing.T) {
 	o := newOutbox("n", nil, logger(t))

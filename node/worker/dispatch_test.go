@@ -35,8 +35,8 @@ func (g *gate) run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	return o
 }
 
-// newGatedSweep runs a worker that has one lease of n trials, of so many processors each, and
-// returns when the first has begun.
+// newGatedSweep runs a worker that has one lease of n trials with cpus processors each, and returns
+// when the first has started.
 func newGatedSweep(t *testing.T, n int, cpus float64) (*gate, *harness, *grid.Sweep) {
 	t.Helper()
 	g := newGate()
@@ -70,14 +70,14 @@ func TestUrgentSweepsGoFirst(t *testing.T) {
 	for range 8 {
 		order = append(order, receive(t, "a start", g.began))
 	}
-	// Two run at a time, so the last urgent one and the first other may begin together.
+	// Two run at a time, so the last urgent one and the first of the others may start together.
 	if last := slices.Index(order, "low-1"); last < 3 {
 		t.Errorf("order of starts: got %v, want the urgent sweep first", order)
 	}
 }
 
-// TestPauseLetsTrialsEnd pauses a sweep in the middle of a lease: the running trial ends, the next
-// ones are not begun.
+// TestPauseLetsTrialsEnd pauses a sweep in the middle of a lease: the running trial ends, and the
+// next ones do not start.
 func TestPauseLetsTrialsEnd(t *testing.T) {
 	g, s, r := newGatedSweep(t, 10, 4)
 	s.setState(r, grid.SweepPaused)
@@ -113,7 +113,7 @@ func TestStopGivesLeasesBack(t *testing.T) {
 }
 
 // TestRestOfALongLeaseIsGivenBack runs a wide lease whose first trial takes long: the others are
-// given back while it runs, and do not start here any more.
+// returned while it runs, and no longer start here.
 func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 	g := newGate()
 	s := newHarness(t, g.run)
@@ -133,7 +133,7 @@ func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 }
 
 // TestDrainGivesTheRestBack drains a node while the first trial of a wide lease runs: the others
-// are given back at once, however new the lease.
+// are returned at once, however new the lease is.
 func TestDrainGivesTheRestBack(t *testing.T) {
 	s := newHarness(t, nil)
 	s.cfg.Heartbeats = true
@@ -151,8 +151,8 @@ func TestDrainGivesTheRestBack(t *testing.T) {
 	}
 }
 
-// TestIdleSlotsJoinALease runs one wide lease on four slots: all are used, each trial runs once,
-// unless the sweep has a limit.
+// TestIdleSlotsJoinALease runs one wide lease on four slots: all slots are used and each trial runs
+// once, unless the sweep has a limit.
 func TestIdleSlotsJoinALease(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -196,8 +196,8 @@ func TestIdleSlotsJoinALease(t *testing.T) {
 	}
 }
 
-// TestTrialIsLeftToOthersFirst takes a lease that this node is to avoid. There is no other node, so
-// after some time it runs here nevertheless, under the attempt number of the lease. A lease that
+// TestTrialIsLeftToOthersFirst takes a lease that this node should avoid. There is no other node,
+// so after some time it runs here nevertheless, under the attempt number of the lease. A lease that
 // names another node runs at once.
 func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	g := newGate()
@@ -227,8 +227,8 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	}
 }
 
-// TestTrialOfAnUnsureLeaseDoesNotRun postpones a lease without an answer from the master: it may be
-// in other hands.
+// TestTrialOfAnUnsureLeaseDoesNotRun postpones a lease without getting an answer from the master:
+// another node may hold it.
 func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
 	s := newHarness(t, newGate().run)
 	h := &jetstream.GrantedLease{
@@ -242,9 +242,9 @@ func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
 	}
 }
 
-// TestTrialGoesElsewhere takes leases that this node is to avoid while, according to the master,
-// another one could run them, and a trial that failed on a device: this node gives them back, and
-// runs them once the master says otherwise, or the device is another one.
+// TestTrialGoesElsewhere takes leases that this node should avoid while, according to the master,
+// another node could run them, and a trial that failed on a device: this node returns them, and
+// runs them once the master says otherwise, or the device is a different one.
 func TestTrialGoesElsewhere(t *testing.T) {
 	g := newGate()
 	close(g.open)
@@ -296,8 +296,8 @@ func TestTrialGoesElsewhere(t *testing.T) {
 	}
 }
 
-// TestOthersGoFirst declines several leases one after the other: others go first until some time
-// after the return of the last one.
+// TestOthersGoFirst declines several leases in a row: others go first until some time after the
+// return of the last one.
 func TestOthersGoFirst(t *testing.T) {
 	var d yieldedLanes
 	now := time.Now()
@@ -380,7 +380,7 @@ func (s *harness) awaitKnown(id grid.SweepID, state grid.SweepState) {
 	})
 }
 
-// TestHurry stops a worker whose program takes its whole grace: the program is killed.
+// TestHurry stops a worker whose program uses its whole grace period: the program is killed.
 func TestHurry(t *testing.T) {
 	began := make(chan struct{})
 	s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {

@@ -10,8 +10,8 @@ import (
 )
 
 // TestWorseAttemptIsStopped ends one of two running attempts that the record names, and lets the
-// other go on. What the first has reported is in its result. An attempt that ends by itself at that
-// moment ended as it did.
+// other continue. What the first has reported is in its result. An attempt that ends on its own at
+// that moment keeps its own outcome.
 func TestWorseAttemptIsStopped(t *testing.T) {
 	t.Parallel()
 	started, end := make(chan *executor.Attempt, 2), make(chan struct{})

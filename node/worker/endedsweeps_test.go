@@ -15,7 +15,7 @@ import (
 )
 
 // TestEndedSweepsCostNothing gives a worker thousands of sweeps that have ended: the dispatcher
-// looks at none of them, none has a goroutine, and what is kept of each does not depend on its
+// examines none of them, none has a goroutine, and the memory for each does not depend on its
 // record. A sweep that continues keeps its whole record.
 func TestEndedSweepsCostNothing(t *testing.T) {
 	const count = 5000
@@ -40,7 +40,7 @@ func TestEndedSweepsCostNothing(t *testing.T) {
 	if each := (heap() - before) / count; each > 3000 {
 		t.Errorf("%d bytes are kept of each sweep, and its record has over 10 kB", each)
 	}
-	if n := runtime.NumGoroutine(); n > goroutines+count/10 { // beside those of other tests
+	if n := runtime.NumGoroutine(); n > goroutines+count/10 { // besides those of other tests
 		t.Errorf("got %d goroutines, %d before", n, goroutines)
 	}
 	if lanes := s.lanes(); len(lanes) != 0 || len(s.startable) != 0 {
@@ -92,7 +92,7 @@ func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	}
 }
 
-// heap returns how much memory is in use.
+// heap returns the size of the heap in use.
 func heap() int64 {
 	var m runtime.MemStats
 	runtime.GC()

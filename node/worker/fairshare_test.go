@@ -20,21 +20,21 @@ func testLane(cpus float64, memory int64, priority int) lane {
 	return lane{name: s.Lane(), resources: s.Task.Resources, priority: priority}
 }
 
-// simulatedNode simulates a node: lanes with work without end, and trials that take as long as
-// their lane says.
+// simulatedNode simulates a node: lanes with endless work, and trials that take as long as their
+// lane specifies.
 type simulatedNode struct {
 	fairness *fairShare
 	books    *allocator.Allocator
 	now      time.Time
-	length   func(lane) time.Duration // of the next trial of a lane; 0 when it has nothing in the queue
+	length   func(lane) time.Duration // of the next trial of a lane; 0 if nothing is queued
 	work     map[grid.Lane]time.Duration
-	keeps    bool // lanes that wait keep room
+	keeps    bool // waiting lanes keep room
 	ends     []trialEnd
-	had      map[grid.Lane]time.Duration // time of the machine
+	had      map[grid.Lane]time.Duration // machine time used
 	begun    map[grid.Lane]int
-	last     map[grid.Lane]time.Time     // when a trial of the lane began last
-	longest  map[grid.Lane]time.Duration // between two begins
-	busy     time.Duration               // times devices
+	last     map[grid.Lane]time.Time     // when the last trial of the lane started
+	longest  map[grid.Lane]time.Duration // between two starts
+	busy     time.Duration               // device time
 }
 
 type trialEnd struct {
@@ -59,7 +59,7 @@ func newSimulatedNode(devices ...allocator.Device) *simulatedNode {
 	return n
 }
 
-// run serves the lanes for a time, as dispatch does.
+// run serves the lanes for some time, as dispatch does.
 func (n *simulatedNode) run(lanes []lane, d time.Duration) {
 	for end := n.now.Add(d); n.now.Before(end); {
 		n.books.BeginPass()
@@ -73,7 +73,7 @@ func (n *simulatedNode) run(lanes []lane, d time.Duration) {
 	}
 }
 
-// assess says of which lanes the node may run trials, as Worker.assess does.
+// assess determines the lanes whose trials the node may run, as Worker.assess does.
 func (n *simulatedNode) assess(lanes []lane) []lane {
 	lanes = slices.Clone(lanes)
 	for i := range lanes {
@@ -108,7 +108,7 @@ func (n *simulatedNode) fill(l lane) bool {
 	}
 }
 
-// advanceToNextEnd goes to the end of the trial that ends first.
+// advanceToNextEnd advances the time to the end of the trial that ends first.
 func (n *simulatedNode) advanceToNextEnd(end time.Time) {
 	if len(n.ends) == 0 {
 		n.now = end
@@ -208,8 +208,8 @@ func TestNothingIsSavedUp(t *testing.T) {
 	}
 }
 
-// TestUrgentLanesAreToldFirst has more waiting lanes than can be reported: the same ones are
-// reported each time.
+// TestUrgentLanesAreToldFirst lets more lanes wait than can be reported: the same ones are reported
+// each time.
 func TestUrgentLanesAreToldFirst(t *testing.T) {
 	f := newFairShare(machineSize{cpus: grid.One})
 	var lanes []lane
@@ -230,7 +230,7 @@ func TestUrgentLanesAreToldFirst(t *testing.T) {
 }
 
 // TestLanesOfOtherNodes adds lanes that this node can't serve: one for GPUs that it does not have.
-// They change neither the quantum, nor the share with which a later lane begins.
+// They change neither the quantum nor the share with which a later lane begins.
 func TestLanesOfOtherNodes(t *testing.T) {
 	busy, late, gpu := testLane(1, 0, 0), testLane(1, 1<<20, 0), gpuLane(grid.One)
 	lanes := []lane{busy, late, gpu}
@@ -249,8 +249,8 @@ func TestLanesOfOtherNodes(t *testing.T) {
 	}
 }
 
-// TestEveryLaneHasItsTurn tries any mixture of trials: all of the highest priority run, and use
-// nearly the same.
+// TestEveryLaneHasItsTurn tries arbitrary mixtures of trials: all lanes of the highest priority
+// run, and use nearly the same.
 func TestEveryLaneHasItsTurn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := newSimulatedNode()
@@ -274,8 +274,8 @@ func TestEveryLaneHasItsTurn(t *testing.T) {
 	})
 }
 
-// TestStreamOfSmallTrials runs a real worker: four small trials always run, and a thousand wait,
-// when a big one comes.
+// TestStreamOfSmallTrials runs a real worker on which four small trials always run, and a thousand
+// wait, when a big one arrives.
 func TestStreamOfSmallTrials(t *testing.T) {
 	running, big := make(chan struct{}), make(chan struct{})
 	s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
@@ -284,7 +284,7 @@ func TestStreamOfSmallTrials(t *testing.T) {
 			return succeeded()
 		}
 		select {
-		case running <- struct{}{}: // the test lets it end
+		case running <- struct{}{}: // until the test lets it end
 		case <-ctx.Done():
 		}
 		return succeeded()

@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// lookup returns a variable as a program sees it.
+// lookup returns the value of a variable as a program sees it.
 func lookup(env []string, name string) (value string, ok bool) {
 	for _, kv := range env {
 		if k, v, _ := strings.Cut(kv, "="); k == name {
@@ -24,7 +24,7 @@ func lookup(env []string, name string) (value string, ok bool) {
 	return value, ok
 }
 
-// withGPUs returns a machine with two GPUs, one of them divided.
+// withGPUs returns a machine with two GPUs, one of which is divided.
 func withGPUs() inventory.Machine {
 	return inventory.Machine{GPUs: []inventory.GPU{
 		{Index: 0, UUID: "GPU-a", Name: "NVIDIA A100-SXM4-40GB", Memory: 40 << 30},
@@ -36,7 +36,7 @@ func withGPUs() inventory.Machine {
 	}}
 }
 
-// twoGPUs are what trials may have of it.
+// twoGPUs are the devices of that machine that trials may have.
 func twoGPUs() []allocator.Device {
 	m := withGPUs()
 	return DevicesOf(&m, Policy{Reserve: 1 << 30})
@@ -50,7 +50,7 @@ func TestEnvironmentOfDevices(t *testing.T) {
 	for name, c := range map[string]struct {
 		machine inventory.Machine
 		edit    func(*grid.Sweep)
-		want    map[string]string // "-": not there
+		want    map[string]string // "-" means not set
 	}{
 		"no GPUs here":    {inventory.Machine{}, nil, none},
 		"none for trials": {withGPUs(), nil, map[string]string{"CUDA_VISIBLE_DEVICES": "", "MLF_GPUS": "-"}},
@@ -127,7 +127,7 @@ func TestEnvironmentOfDevices(t *testing.T) {
 	}
 }
 
-// TestDevicesOfEvents: events and results name the devices of an attempt.
+// TestDevicesOfEvents checks that events and results name the devices of an attempt.
 func TestDevicesOfEvents(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	s.Devices.SetDevices(twoGPUs())
@@ -152,8 +152,8 @@ func TestDevicesOfEvents(t *testing.T) {
 	}
 }
 
-// TestLanesOfTheRecord takes a lease in a lane that the master has added for a trial that needs
-// more: it gets what the lane says.
+// TestLanesOfTheRecord takes a lease in a lane that the master has added for a trial with greater
+// needs: the trial gets what the lane says.
 func TestLanesOfTheRecord(t *testing.T) {
 	memory := make(chan int64, 1)
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
@@ -229,7 +229,7 @@ func TestWholeDevicesOneAtATime(t *testing.T) {
 	close(end)
 }
 
-// TestDevicesOfPolicy reads which devices of a machine trials may have.
+// TestDevicesOfPolicy determines which devices of a machine trials may have.
 func TestDevicesOfPolicy(t *testing.T) {
 	m := &inventory.Machine{GPUs: []inventory.GPU{
 		{Index: 0, UUID: "GPU-a", Memory: 8 << 30},
@@ -268,7 +268,7 @@ func TestDevicesOfPolicy(t *testing.T) {
 }
 
 // TestTrialsForOtherNodes runs sweeps that name nodes: this node runs those that name it or one of
-// its labels, and gives the reason for the others.
+// its labels, and reports the reason for the others.
 func TestTrialsForOtherNodes(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	s.cfg.Labels = []string{"fast"}

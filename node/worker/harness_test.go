@@ -19,7 +19,7 @@ import (
 	"mlfnode/node/executor/shim"
 )
 
-// TestMain makes the test binary a shim, an agent, or the tests.
+// TestMain runs the test binary as a shim, as an agent, or as the tests.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == shim.Command {
 		os.Exit(shim.Main(os.Args[2:], nil, os.Stderr))
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// testTimeout is the longest that a test waits for one thing.
+// testTimeout is the longest time that a test waits for one thing.
 const testTimeout = 3 * time.Minute
 
 // program is an executor that runs a func for each attempt.
@@ -39,8 +39,8 @@ type program func(context.Context, *executor.Attempt) executor.Outcome
 func (p program) Slot() (executor.Slot, error) { return p, nil }
 func (p program) Close() error                 { return nil }
 
-// Run lets the attempt end as failed when the func ends its goroutine, as t.Fatal does: the worker
-// would wait for it forever.
+// Run ends the attempt as failed if the func ends its goroutine, as t.Fatal does: otherwise the
+// worker would wait for it forever.
 func (p program) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	ended := make(chan executor.Outcome, 1)
 	go func() {
@@ -91,7 +91,7 @@ func newHarness(t *testing.T, p program) *harness {
 	return newHarnessOver(t, filepath.Join(t.TempDir(), "jetstream"), p)
 }
 
-// newHarnessOver makes a worker whose store has this folder.
+// newHarnessOver makes a worker whose store is in this folder.
 func newHarnessOver(t *testing.T, store string, p program) *harness {
 	t.Helper()
 	s := &harness{t: t, store: openStore(t, store), dir: t.TempDir()}
@@ -114,7 +114,7 @@ func (s *harness) worker(p program) *Worker {
 	return w
 }
 
-// run lets the worker work until the test ends, or stop is called.
+// run runs the worker until the test ends, or stop is called.
 func (s *harness) run() {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background()) // ends with stop
@@ -134,8 +134,7 @@ func (s *harness) run() {
 	s.t.Cleanup(s.stop)
 }
 
-// sweep stores the record of a running sweep of n trials with so many CPUs each; edit may change
-// it.
+// sweep stores the record of a running sweep of n trials with cpus CPUs each; edit may change it.
 func (s *harness) sweep(id grid.SweepID, n int, cpus float64, edit func(*grid.Sweep)) *grid.Sweep {
 	s.t.Helper()
 	axis, err := space.ParseSet(fmt.Sprintf("i=0:%d", n))
@@ -163,7 +162,7 @@ func (s *harness) sweep(id grid.SweepID, n int, cpus float64, edit func(*grid.Sw
 	return r
 }
 
-// lease puts trials [lo,hi) into the queue.
+// lease adds trials [lo,hi) to the queue.
 func (s *harness) lease(r *grid.Sweep, lo, hi int64) uint64 {
 	s.t.Helper()
 	seq, err := s.store.Queue.Publish(
@@ -191,7 +190,7 @@ func (s *harness) setState(r *grid.Sweep, state grid.SweepState) {
 	}
 }
 
-// events returns the stored events of a sweep once ok says that they are enough.
+// events returns the stored events of a sweep once ok accepts them.
 func (s *harness) events(id grid.SweepID, ok func([]grid.Event) bool) []grid.Event {
 	s.t.Helper()
 	ctx, stop := context.WithTimeout(s.t.Context(), testTimeout)
@@ -283,7 +282,7 @@ func receive[T any](t *testing.T, what string, ch <-chan T) T {
 	}
 }
 
-// eventually looks again and again until ok says so, for what gives no sign of its own.
+// eventually polls until ok returns true, for conditions without an event to wait for.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

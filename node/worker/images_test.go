@@ -15,7 +15,7 @@ import (
 	"mlfnode/node/executor/docker"
 )
 
-// fakeImages says of each image what the test has set.
+// fakeImages reports the status that the test has set for each image.
 type fakeImages struct {
 	mu     sync.Mutex
 	status map[string]docker.ImageStatus // by reference, or pin
@@ -66,8 +66,8 @@ func inImage(ref string) func(*grid.Sweep) {
 
 const pinA = "reg.lab/a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
-// While an image is pulled, its trials wait in the queue and hold nothing: others have all of the
-// machine.
+// TestPullHoldsNothing checks that while an image is being pulled, its trials wait in the queue and
+// hold nothing: others have the whole machine.
 func TestPullHoldsNothing(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	images := containers(s)
@@ -85,7 +85,8 @@ func TestPullHoldsNothing(t *testing.T) {
 	}
 }
 
-// A failure ends one trial, and then the lease waits until the image was tried again.
+// TestImageFailureIsToldOnce checks that a failure ends one trial, and that then the lease waits
+// until the image has been tried again.
 func TestImageFailureIsToldOnce(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome {
 		t.Error("a trial without its image ran")
@@ -112,7 +113,8 @@ func TestImageFailureIsToldOnce(t *testing.T) {
 	}
 }
 
-// What is not the trial's to hear of keeps the lane waiting, with the reason.
+// TestImageRoom checks that a problem that is not the trial's keeps the lane waiting, with the
+// reason.
 func TestImageRoom(t *testing.T) {
 	s := newHarness(t, nil)
 	l := lane{images: []*grid.Sweep{{ID: "a-1", Task: grid.Task{Image: "a"}}}}
@@ -138,7 +140,7 @@ func TestImageRoom(t *testing.T) {
 		{docker.ImageStatus{Err: failed(grid.ClassEngine), Unreported: true}, "", 0, grid.RefusedEngine, "because"},
 		{docker.ImageStatus{Err: failed(grid.ClassImage), Unreported: true}, "", 1, "", ""},
 		{docker.ImageStatus{Err: failed(grid.ClassImage)}, "", 0, grid.RefusedImage, "because"},
-		// another node has it
+		// another node has the image
 		{docker.ImageStatus{Err: failed(grid.ClassImage), Unreported: true}, pinA, 0, grid.RefusedImage, "because"},
 	} {
 		l.images[0].Pinned = tt.pinned
@@ -158,8 +160,8 @@ func TestImageRoom(t *testing.T) {
 	}
 }
 
-// The container sees what a process would, at the same places, and has the environment of its
-// image.
+// TestContainerOfAnAttempt checks that the container sees what a process would, in the same places,
+// and has the environment of its image.
 func TestContainerOfAnAttempt(t *testing.T) {
 	got := make(chan *executor.Attempt, 4)
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
@@ -238,7 +240,8 @@ func TestContainerOfAnAttempt(t *testing.T) {
 	}
 }
 
-// A node mounts nothing that its settings do not allow, also through links.
+// TestMountsAreAllowed checks that a node mounts nothing that its settings do not allow, not even
+// through links.
 func TestMountsAreAllowed(t *testing.T) {
 	s := newHarness(t, nil)
 	containers(s)
@@ -279,7 +282,7 @@ func TestMountsAreAllowed(t *testing.T) {
 	}
 }
 
-// A setup step made in one image is not given to another one.
+// TestSetupKeyKnowsTheImage checks that a setup made in one image is not used in another one.
 func TestSetupKeyKnowsTheImage(t *testing.T) {
 	with := &grid.Task{Setup: []string{"true"}}
 	keys := []string{setupKey("c", with, ""), setupKey("c", with, pinA), setupKey("c", with, "b")}
@@ -292,8 +295,8 @@ func TestSetupKeyKnowsTheImage(t *testing.T) {
 	}
 }
 
-// TestMountsOncePerPlace: an engine refuses a container with two mounts at one place, and the
-// task's own may repeat those of the trial.
+// TestMountsOncePerPlace checks that each place has one mount: an engine refuses a container with
+// two mounts in one place, and the task's own mounts may repeat those of the trial.
 func TestMountsOncePerPlace(t *testing.T) {
 	all := []grid.Mount{{Source: "/spool"}, {Source: "/live"}, {Source: "/live/"}, {
 		Source: "/data", ReadOnly: true,

@@ -11,7 +11,7 @@ import (
 )
 
 // TestRecordsThatContradictThemselvesFailTheirTrials runs sweeps whose records were stored by a
-// program that checked nothing: their trials fail with the reason, the worker lives, and runs
+// program without checks: their trials fail with the reason, and the worker survives and runs
 // others.
 func TestRecordsThatContradictThemselvesFailTheirTrials(t *testing.T) {
 	bad := func(space string) func(*grid.Sweep) {
@@ -65,7 +65,8 @@ func TestRecordsThatContradictThemselvesFailTheirTrials(t *testing.T) {
 }
 
 // TestLeaseBehindTheSpace takes a lease of points that the known record does not have, as when a
-// sweep was extended a moment ago: it is given back, and trials that do not exist are not reported.
+// sweep has just been extended: the lease is returned, and trials that do not exist are not
+// reported.
 func TestLeaseBehindTheSpace(t *testing.T) {
 	s := newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
 	r := s.sweep("t-1", 2, 1, nil)

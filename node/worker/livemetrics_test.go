@@ -11,7 +11,7 @@ import (
 )
 
 // TestMetricsOfARunningTrial runs a trial for hours of fake time: its metrics are sent when they
-// change and from time to time, and the event stream does not grow.
+// change and periodically, and the event stream does not grow.
 func TestMetricsOfARunningTrial(t *testing.T) {
 	began, end := make(chan *executor.Attempt, 1), make(chan struct{})
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
@@ -55,7 +55,7 @@ func TestMetricsOfARunningTrial(t *testing.T) {
 		t.Fatalf("got %+v", first)
 	}
 	count := 0
-	for range 720 { // an hour of looks, nothing new
+	for range 720 { // an hour of checks with nothing new
 		clock = clock.Add(metricsInterval + time.Millisecond)
 		look(clock)
 	}

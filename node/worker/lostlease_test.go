@@ -9,8 +9,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestLostAttemptIsNotTold loses a lease as soon as its trial starts, or while it is prepared:
-// nobody has heard of the attempt, and it is not reported.
+// TestLostAttemptIsNotTold loses a lease as soon as its trial starts, or while the trial is being
+// prepared: the attempt has not been announced, and is not reported.
 func TestLostAttemptIsNotTold(t *testing.T) {
 	for name, lease := range map[string]jetstream.Lease{
 		"runs": {Hi: 1, Attempt: 1}, "is prepared": {Hi: 1, Attempt: 2, Snapshot: 1},
@@ -64,8 +64,7 @@ func TestLostAttemptIsNotTold(t *testing.T) {
 	}
 }
 
-// TestFurtherAttemptIsToldBeforeItRuns looks at the events while the second attempt of a trial
-// begins.
+// TestFurtherAttemptIsToldBeforeItRuns reads the events while the second attempt of a trial starts.
 func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
 	var s *harness
 	s = newHarness(t, func(context.Context, *executor.Attempt) executor.Outcome {
@@ -88,7 +87,7 @@ func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
 	}
 }
 
-// TestClosedLeaseIsNotLost reports a lease as lost that is already closed: the master knew that
+// TestClosedLeaseIsNotLost reports a lease as lost that is already closed: the master learned that
 // first.
 func TestClosedLeaseIsNotLost(t *testing.T) {
 	h := &leaseHandle{lease: &jetstream.GrantedLease{Lease: jetstream.Lease{Hi: 1}}, runners: 1}

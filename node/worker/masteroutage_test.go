@@ -26,12 +26,12 @@ import (
 	"mlfnode/node/executor"
 )
 
-// remoteHarness is a worker of node w over the network, whose master the test stops and starts.
+// remoteHarness is the worker of node w on the network; the test stops and starts its master.
 type remoteHarness struct {
 	*harness
 	server  *jetstream.Server
 	cfg     jetstream.Config
-	mu      sync.Mutex              // guards the store, which goes and comes
+	mu      sync.Mutex              // guards the store, which is replaced
 	remote  *jetstream.MasterClient // the worker's
 	program program
 }
@@ -79,7 +79,7 @@ func (s *remoteHarness) restartWorker() {
 	s.Worker = w
 }
 
-// Bundle and PutArtifacts stand for the master's API.
+// Bundle and PutArtifacts stand in for the master's API.
 func (s *remoteHarness) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {
 	return s.files().Bundle(ctx, digest)
 }
@@ -94,14 +94,14 @@ func (s *remoteHarness) files() *jetstream.Store {
 	return s.harness.store
 }
 
-// startMaster starts the master's store, away ends it.
+// startMaster starts the master's store; away stops it.
 func (s *remoteHarness) startMaster() {
 	s.t.Helper()
 	var err error
 	if s.server, err = jetstream.Start(s.cfg); err != nil {
 		s.t.Fatal(err)
 	}
-	if s.cfg.Listen.Port == 0 { // the worker reads it from now on
+	if s.cfg.Listen.Port == 0 { // the worker uses it from now on
 		s.cfg.Listen.Port = s.server.Addr().(*net.TCPAddr).Port
 	}
 	s.mu.Lock()
@@ -179,11 +179,11 @@ func selfSigned(t *testing.T) *tls.Config {
 }
 
 // TestArtifactsWaitForTheMaster ends trials with artifacts while the master is away, goes away
-// during the upload, or ends together with the agent: afterwards every file is there once, and the
+// during the upload, or ends together with the agent: afterwards every file exists once, and the
 // trials are reported with their outcomes.
 func TestArtifactsWaitForTheMaster(t *testing.T) {
 	const trials = 4
-	noise := make([]byte, 3<<20) // several chunks, which no compression makes smaller
+	noise := make([]byte, 3<<20) // several chunks, which can't be compressed
 	if _, err := rand.Read(noise); err != nil {
 		t.Fatal(err)
 	}
@@ -265,8 +265,8 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 }
 
 // TestArtifactsInAFullStore stores artifacts that do not fit. They wait; if there is room in time
-// they are stored, otherwise the result says so, later trials no longer wait, and what fits is
-// stored.
+// they are stored, otherwise the result says so, later trials no longer wait, and artifacts that
+// fit are stored.
 func TestArtifactsInAFullStore(t *testing.T) {
 	sizes := map[string]int{"big-1": 3 << 20, "small-1": 1 << 10}
 	set := func(t *testing.T, patience time.Duration) *harness {
@@ -332,7 +332,7 @@ func TestArtifactsInAFullStore(t *testing.T) {
 	})
 }
 
-// TestStopWithAllSpoolsOut stops a worker on a full disk when every spool waits for its report to
+// TestStopWithAllSpoolsOut stops a worker on a full disk while every spool waits for its report to
 // be stored.
 func TestStopWithAllSpoolsOut(t *testing.T) {
 	disk := mountSmallDisk(t)

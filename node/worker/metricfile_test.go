@@ -15,7 +15,7 @@ import (
 	"mlfnode/grid"
 )
 
-// curveTexts writes curves as text: of each the steps with their values.
+// curveTexts formats curves as text: for each curve, the steps with their values.
 func curveTexts(t *testing.T, curves grid.Curves) map[string]string {
 	t.Helper()
 	text := map[string]string{}
@@ -33,7 +33,7 @@ func curveTexts(t *testing.T, curves grid.Curves) map[string]string {
 	return text
 }
 
-// TestCurves reads curves of what programs leave, and where each point of them belongs.
+// TestCurves reads curves from the files that programs leave, and checks where each point belongs.
 func TestCurves(t *testing.T) {
 	log := []grid.Source{{Log: "result/log"}}
 	loss := []grid.Source{{Regex: `(epoch (?P<epoch>\d+) )?loss=(?P<loss>\S+)`}}
@@ -158,8 +158,8 @@ func TestCurves(t *testing.T) {
 	}
 }
 
-// TestCurvesAsTheyCome reads while the program writes, in pieces of any size: it gives the same as
-// one reading at the end.
+// TestCurvesAsTheyCome reads while the program writes, in pieces of any size: the result is the
+// same as that of a single reading at the end.
 func TestCurvesAsTheyCome(t *testing.T) {
 	number := 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -232,8 +232,8 @@ func TestCurvesAsTheyCome(t *testing.T) {
 	})
 }
 
-// TestCurvesAreBounded keeps 64 points of 32 metrics, whatever a program writes, and sees the peak
-// among many.
+// TestCurvesAreBounded keeps 64 points of 32 metrics, whatever a program writes, and keeps a peak
+// among many points.
 func TestCurvesAreBounded(t *testing.T) {
 	var text strings.Builder
 	for i := range 3000 {
@@ -261,7 +261,7 @@ func TestCurvesAreBounded(t *testing.T) {
 	}
 }
 
-// TestRewrittenCurves starts over with a file that has become shorter.
+// TestRewrittenCurves starts over if a file has become shorter.
 func TestRewrittenCurves(t *testing.T) {
 	a := attemptWithFiles(t, nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": 2}\n{\"a\": 3}\n"})
 	a.readMetrics(false)
@@ -273,8 +273,9 @@ func TestRewrittenCurves(t *testing.T) {
 	}
 }
 
-// TestMetricsAsTheyCome reads while the program writes, at any places, also below a prologue that
-// looks like a table: the values are those of the whole text, while it is written and at the end.
+// TestMetricsAsTheyCome reads while the program writes, at arbitrary places, and below a prologue
+// that looks like a table, too: the values are those of the whole text, both while it is written
+// and at the end.
 func TestMetricsAsTheyCome(t *testing.T) {
 	number := 0
 	lines := map[string][]string{
@@ -356,7 +357,7 @@ func TestMetricsAsTheyCome(t *testing.T) {
 			}
 			write(whole[:end])
 			read = end
-			if kind != "indented" { // which is whole at an end of a line only now and then
+			if kind != "indented" { // which only occasionally is complete at the end of a line
 				check(live, whole[:end], false)
 			}
 		}
@@ -366,8 +367,8 @@ func TestMetricsAsTheyCome(t *testing.T) {
 	})
 }
 
-// TestMetricsBelowAPrologue looks first when a program has written only words that look like the
-// header of a table.
+// TestMetricsBelowAPrologue reads for the first time when a program has written only words that
+// look like the header of a table.
 func TestMetricsBelowAPrologue(t *testing.T) {
 	objects := "{\"epoch\": 1, \"loss\": 0.5}\n{\"epoch\": 2, \"loss\": 0.25}\n"
 	for _, c := range []struct{ prologue, then, want string }{
@@ -396,7 +397,7 @@ func TestMetricsBelowAPrologue(t *testing.T) {
 	}
 }
 
-// TestMetricsHoldLittle writes large values under names that had small ones: of a running attempt
+// TestMetricsHoldLittle writes large values under names that had small ones: for a running attempt
 // the agent keeps no more than can be reported, and at its end the reason says how many metrics
 // were left out.
 func TestMetricsHoldLittle(t *testing.T) {
@@ -485,8 +486,8 @@ func TestMetricsHoldLittle(t *testing.T) {
 	}
 }
 
-// TestRewrittenMetrics rewrites a file of metrics each time: with other values of the same length,
-// with more, and with less.
+// TestRewrittenMetrics rewrites a file of metrics each time: with different values of the same
+// length, with more, and with fewer.
 func TestRewrittenMetrics(t *testing.T) {
 	pad := strings.Repeat("x", 1000)
 	for _, size := range []int{1, 200} { // in kilobytes

@@ -47,7 +47,7 @@ func TestMetrics(t *testing.T) {
 		name    string
 		sources []grid.Source
 		files   map[string]string
-		want    string // as a JSON object; "" is none
+		want    string // as a JSON object; "" means none
 	}{
 		{"nothing", nil, nil, ""},
 		{"lines", nil, map[string]string{"metrics": `{"a": 1}` + "\n" + `{"b": 2, "a": 3}` + "\n"}, `{"a": 3, "b": 2}`},
@@ -329,7 +329,7 @@ func TestHugeMetrics(t *testing.T) {
 	long := strings.Repeat("x", 2<<20)
 	for _, c := range []struct {
 		name, text string
-		keep       string // a metric that must be there
+		keep       string // a metric that must not be lost
 	}{
 		{"a huge value", `{"loss": 0.5, "weights": "` + long + `"}`, "loss"},
 		{"a huge name", `{"` + long + `": 1, "loss": 0.5}`, "loss"},
@@ -417,7 +417,7 @@ func variable(env []string, name string) string {
 	return value
 }
 
-// TestMetricsNotes: what a task names and its program did not leave is said.
+// TestMetricsNotes checks that the notes mention what a task names and its program did not leave.
 func TestMetricsNotes(t *testing.T) {
 	log := []grid.Source{{Log: "out/log.csv"}}
 	for _, c := range []struct {
@@ -495,8 +495,8 @@ func TestMetricsNotes(t *testing.T) {
 	}
 }
 
-// TestMetricsOfLongFiles: what never ends, and what is long, is read in time that grows with its
-// length alone.
+// TestMetricsOfLongFiles checks that files that never end, or that are long, are read in time
+// proportional to their length.
 func TestMetricsOfLongFiles(t *testing.T) {
 	row := strings.Repeat("x", 100)
 	table := "step,loss,pad\n" + strings.Repeat("1,0.5,"+row+"\n", metricsBytes/100) + "2,0.25,y\n"

@@ -52,8 +52,8 @@ func TestMissingShare(t *testing.T) {
 	}
 }
 
-// TestUnreadableSetup lists folders in which a setup step has left what the node's user must not
-// read.
+// TestUnreadableSetup lists folders in which a setup step has left files that the node's user must
+// not read.
 func TestUnreadableSetup(t *testing.T) {
 	asNobody(t)
 	for _, c := range []struct {
@@ -92,7 +92,7 @@ func TestUnreadableSetup(t *testing.T) {
 	}
 }
 
-// asNobody takes root's rights over files from the test.
+// asNobody drops root's rights over files in the test.
 func asNobody(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -105,7 +105,7 @@ func asNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	runtime.LockOSThread() // ends with the test's goroutine, and the thread with it
+	runtime.LockOSThread() // the thread ends together with the test's goroutine
 	if err := unix.Setfsuid(nobody); err != nil {
 		t.Fatal(err)
 	}

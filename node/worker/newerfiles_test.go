@@ -9,8 +9,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestLeaseOfNewerFiles: a worker that has not heard yet that trials got newer files gives their
-// leases back.
+// TestLeaseOfNewerFiles checks that a worker that has not yet learned of newer files for some
+// trials returns their leases.
 func TestLeaseOfNewerFiles(t *testing.T) {
 	var ran atomic.Int64
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {

@@ -45,7 +45,7 @@ func newOutboxHarness(t *testing.T, dir string) *outboxHarness {
 	return &outboxHarness{o, t, store}
 }
 
-// finish queues a result with some output before it. stored is called when the event is.
+// finish queues a result preceded by some output. stored is called when the event is stored.
 func (p *outboxHarness) finish(id grid.SweepID, index int64, output string, stored func()) {
 	p.t.Helper()
 	ref := &grid.LogRef{Bytes: int64(len(output))}
@@ -71,7 +71,7 @@ func (p *outboxHarness) logs(id grid.SweepID) (map[string]string, uint64) {
 	all, last := map[string]string{}, uint64(0)
 	err := p.store.Logs.Read(p.t.Context(), id, jetstream.LogRange{}, func(seq uint64, chunks []jetstream.Chunk) error {
 		for _, c := range chunks {
-			if c.Offset >= int64(len(all[c.Run])) { // what was stored twice counts once
+			if c.Offset >= int64(len(all[c.Run])) { // output that was stored twice counts once
 				all[c.Run] += string(c.Data)
 			}
 		}
@@ -122,8 +122,9 @@ func (p *outboxHarness) mustDrain() {
 	}
 }
 
-// TestOutputIsStoredBeforeItsEvent looks, when an event is said to be stored, for the output that
-// it points to; and, when a lease is gone from the queue, for the events of its trials.
+// TestOutputIsStoredBeforeItsEvent checks, when an event is said to be stored, that the output that
+// it points to is stored; and, when a lease is gone from the queue, that the events of its trials
+// are.
 func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 	p := newOutboxHarness(t, t.TempDir())
 	if _, err := p.store.Queue.Publish(
@@ -175,8 +176,8 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 	}
 }
 
-// TestReportsOnAnUnknownSweepAreDropped includes reports on a sweep that the master has no record
-// of: they hold nothing up, and their callbacks run.
+// TestReportsOnAnUnknownSweepAreDropped includes reports on a sweep of which the master has no
+// record: they hold nothing up, and their callbacks run.
 func TestReportsOnAnUnknownSweepAreDropped(t *testing.T) {
 	p := newOutboxHarness(t, t.TempDir())
 	told := make(chan int64, 10)
@@ -198,7 +199,7 @@ func TestReportsOnAnUnknownSweepAreDropped(t *testing.T) {
 	}
 }
 
-// TestReportsShareRounds queues many reports at once: they cost few messages.
+// TestReportsShareRounds queues many reports at once: they need few messages.
 func TestReportsShareRounds(t *testing.T) {
 	p := newOutboxHarness(t, t.TempDir())
 	const reports = 1000
@@ -214,8 +215,8 @@ func TestReportsShareRounds(t *testing.T) {
 	}
 }
 
-// TestOutboxIsBounded fills an outbox that is not drained: writers block, and one whose context
-// ends gives up.
+// TestOutboxIsBounded fills an outbox that is not drained: writers block, and a writer whose
+// context ends gives up.
 func TestOutboxIsBounded(t *testing.T) {
 	o := newOutbox("n", nil, logger(t))
 	full := outputPiece{chunk: jetstream.Chunk{Data: make([]byte, outboxBytes)}, ref: &grid.LogRef{}}
@@ -288,7 +289,7 @@ func TestFullDiskLosesNoReport(t *testing.T) {
 	}
 }
 
-// TestPace slows the reports down to the master's pace: the first goes out at once, and the next
+// TestPace slows the reports down to the master's pace: the first is sent at once, and the next
 // ones together.
 func TestPace(t *testing.T) {
 	p := newOutboxHarness(t, filepath.Join(t.TempDir(), "jetstream"))

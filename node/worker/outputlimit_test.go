@@ -38,9 +38,9 @@ func realPrograms(t *testing.T) program {
 	}
 }
 
-// TestFloodIsCutByTheExecutor runs programs that print far more than their limit. The disk takes no
-// more than that, each byte is stored or counted, the failure's reason has the program's last
-// lines, and the metrics are those of its end.
+// TestFloodIsCutByTheExecutor runs programs that print far more than their limit. The disk receives
+// no more than that, each byte is stored or counted, the failure's reason contains the program's
+// last lines, and the metrics are those from the end of the output.
 func TestFloodIsCutByTheExecutor(t *testing.T) {
 	const flood = `for i in 1 2 3 4 5 6 7 8 9 10; do head -c 1000000 /dev/zero | tr '\0' x; echo; done; `
 	for _, c := range []struct {

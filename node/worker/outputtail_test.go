@@ -16,7 +16,7 @@ import (
 )
 
 // runPrinting runs a program that writes both texts and ends; the sweep's record may be changed. It
-// gives the result.
+// returns the result.
 func runPrinting(t *testing.T, stdout, stderr string, edit func(*grid.Sweep)) (*harness, *grid.Sweep, grid.Event) {
 	t.Helper()
 	s := newHarness(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
@@ -90,7 +90,7 @@ func TestOutputAfterTheFileWasEmptied(t *testing.T) {
 	}
 }
 
-// TestPiecesEndBetweenCharacters looks at each stored piece of a long text whose characters have
+// TestPiecesEndBetweenCharacters examines each stored piece of a long text whose characters have
 // all widths.
 func TestPiecesEndBetweenCharacters(t *testing.T) {
 	for shift := range 4 {
@@ -113,7 +113,7 @@ func TestPiecesEndBetweenCharacters(t *testing.T) {
 }
 
 // TestOutputIsCutVisibly prints more than the limit: the result says what is stored and what is
-// not, and no character is torn.
+// not, and no character is split.
 func TestOutputIsCutVisibly(t *testing.T) {
 	for _, c := range []struct {
 		name, stdout, stderr string

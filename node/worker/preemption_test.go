@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestPreemption fills the node with trials of low priority and has an urgent one wait, where both
-// sides agree and where one does not.
+// TestPreemption fills the node with trials of low priority while an urgent one waits; in one case
+// both sides agree to preemption, in the others one does not.
 func TestPreemption(t *testing.T) {
 	for name, c := range map[string]struct {
 		preempt, saves bool
@@ -91,8 +91,8 @@ func TestPreemption(t *testing.T) {
 	}
 }
 
-// TestPreemptionSparesTheResumed leaves a trial alone that has just gone on from what it saved, and
-// takes the one that loses the least.
+// TestPreemptionSparesTheResumed spares a trial that has just resumed from its checkpoint, and
+// preempts the one that loses the least.
 func TestPreemptionSparesTheResumed(t *testing.T) {
 	now := time.Now()
 	s, held := newBusyHarness(t, now)
@@ -120,8 +120,8 @@ func TestPreemptionSparesTheResumed(t *testing.T) {
 	}
 }
 
-// newBusyHarness returns a worker on which four trials run that can save their state, the first of
-// which has just resumed; the others began an hour apart.
+// newBusyHarness returns a worker that runs four trials that can save their state. The first has
+// just resumed; the others started an hour apart.
 func newBusyHarness(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	t.Helper()
 	s := newHarness(t, nil)
@@ -151,8 +151,8 @@ func newBusyHarness(t *testing.T, now time.Time) (*harness, []*leaseHandle) {
 	return s, held
 }
 
-// TestTwoLanesPreempt adds a lane that preempts while victims are searched for a lane behind it:
-// the result is not lost, pass by pass.
+// TestTwoLanesPreempt adds a lane that preempts while the worker searches for victims for a lower
+// lane: the result is not lost, pass by pass.
 func TestTwoLanesPreempt(t *testing.T) {
 	now := time.Now()
 	s, held := newBusyHarness(t, now)

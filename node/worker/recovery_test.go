@@ -15,8 +15,8 @@ import (
 	"mlfnode/node/checkpoint"
 )
 
-// spool leaves a spool as an agent that died leaves it: with the manifest, if there is one, and
-// with output.
+// spool creates a spool as left by an agent that died: with the manifest, if there is one, and with
+// output.
 func (s *harness) spool(n int, m *manifest, stdout string) string {
 	s.t.Helper()
 	dir := filepath.Join(s.dir, "spool", strconv.Itoa(n))
@@ -111,7 +111,8 @@ func TestRecoverTellsOfALostAttempt(t *testing.T) {
 	assertRemoved(t, dir)
 }
 
-// TestRecoverAfterThePowerWent trusts no result that may have reached the disk without its output.
+// TestRecoverAfterThePowerWent checks that no result is trusted that may have reached the disk
+// without its output.
 func TestRecoverAfterThePowerWent(t *testing.T) {
 	boot, err := os.ReadFile(bootIDFile)
 	if err != nil {
@@ -148,14 +149,14 @@ func TestRecoverAfterThePowerWent(t *testing.T) {
 }
 
 // TestRecoverStoresWhatATrialSaved kills an agent between the end of a program and its report,
-// before and after what it saved was stored.
+// before and after the snapshot was stored.
 func TestRecoverStoresWhatATrialSaved(t *testing.T) {
 	boot, _ := os.ReadFile(bootIDFile)
 	for name, c := range map[string]struct {
 		class     grid.Class
 		cancelled bool // the sweep
 		save      bool // its trials had to save their state first
-		stored    bool // all was done but the report
+		stored    bool // everything was done except for the report
 		want      int
 	}{
 		"it failed": {class: grid.ClassExit, want: 1}, "cancelled": {class: grid.ClassCancel, cancelled: true},
@@ -208,7 +209,8 @@ func TestRecoverStoresWhatATrialSaved(t *testing.T) {
 	}
 }
 
-// TestLongAttemptsAreSynced notes so, of an attempt that left files of every kind.
+// TestLongAttemptsAreSynced checks that an attempt that left files of every kind is marked as
+// synced if it ran long enough.
 func TestLongAttemptsAreSynced(t *testing.T) {
 	for took, synced := range map[time.Duration]bool{time.Second: false, time.Minute: true} {
 		dir := filepath.Join(t.TempDir(), "1")
@@ -266,7 +268,7 @@ func TestRecoverOfASpoolThatSaysNothing(t *testing.T) {
 	}
 }
 
-// TestRunsAreNeverNamedTwice starts again and again, also with a damaged file.
+// TestRunsAreNeverNamedTwice restarts repeatedly, and also with a damaged file.
 func TestRunsAreNeverNamedTwice(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "incarnation")
 	seen := map[string]bool{}

@@ -60,10 +60,11 @@ func TestTornFolderNeverCostsTheSnapshot(t *testing.T) {
 	}
 }
 
-// TestEndsThatLeaveTheFolderClean holds after which ends what is in the folder counts as whole.
+// TestEndsThatLeaveTheFolderClean checks after which outcomes the content of the folder counts as
+// consistent.
 func TestEndsThatLeaveTheFolderClean(t *testing.T) {
 	later := ended(grid.ClassSignal, 137)
-	later.Usage.Wall = time.Hour.Microseconds() // it wrote at its beginning only
+	later.Usage.Wall = time.Hour.Microseconds() // it wrote only at its beginning
 	v := newCheckpointHarness(t, "clean-1", func(c *grid.Checkpoint) { c.OnTimeout = grid.TimeoutResumes })
 	for i, c := range []struct {
 		end  executor.Outcome
@@ -86,7 +87,7 @@ func TestEndsThatLeaveTheFolderClean(t *testing.T) {
 	}
 }
 
-// TestFetchThatFails holds whose fault it is that what a trial had saved can't be had.
+// TestFetchThatFails checks who is to blame when a trial's saved state can't be fetched.
 func TestFetchThatFails(t *testing.T) {
 	a := &attempt{attemptSpec: attemptSpec{resumePoint: resumePoint{snapshot: 4}}}
 	for _, c := range []struct {
@@ -130,8 +131,8 @@ func (c corrupting) Open(ctx context.Context, id grid.TrialID, hash string) (io.
 	return io.NopCloser(bytes.NewReader(b)), err
 }
 
-// TestNodeThatCorruptsWhatItFetches damages a good snapshot each time that one node fetches it: the
-// node is to blame, which its result says, and another node continues from the snapshot.
+// TestNodeThatCorruptsWhatItFetches damages an intact snapshot each time that one node fetches it:
+// the node is to blame, which its result says, and another node continues from the snapshot.
 func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
 	v, bad, other := newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil)
 	bad.store, bad.cfg.Snapshots = v.store, corrupting{v.store}
@@ -164,9 +165,9 @@ func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
 	}
 }
 
-// TestDamagedSnapshotFallsBack damages the newest snapshot where it is stored. An attempt that is
-// to fetch it says so, and the next ones go on from the one before, or from the beginning when that
-// is damaged as well.
+// TestDamagedSnapshotFallsBack damages the newest snapshot in the store. An attempt that is to
+// fetch it reports that, and the next ones continue from the previous snapshot, or from the
+// beginning if that is damaged as well.
 func TestDamagedSnapshotFallsBack(t *testing.T) {
 	v, other := newCheckpointHarness(t, "falls-1", nil), newCheckpointHarness(t, "falls-1", nil)
 	dir := t.TempDir()
@@ -255,8 +256,8 @@ func (unreachable) Offer(
 	return 0, nil, context.Cause(ctx)
 }
 
-// TestSnapshotsShareTheTimeOfAStop stops a node with more trials than snapshots may be on their way
-// at one time, and a master that answers nothing: they do not wait one after the other.
+// TestSnapshotsShareTheTimeOfAStop stops a node with more trials than there may be concurrent
+// uploads of snapshots, and a master that answers nothing: they do not wait one after another.
 func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 	v := newCheckpointHarness(t, "share-1", nil)
 	v.cfg.Snapshots, v.trials.attempts.programs.snapshots.shutdownTimeout = unreachable{}, 3*time.Second
@@ -294,7 +295,7 @@ func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 	}
 }
 
-// fullStore is a store in the same process whose disk is full a few times.
+// fullStore is a store in the same process that reports a full disk a few times.
 type fullStore struct {
 	checkpoint.Remote
 	refusals atomic.Int32
@@ -307,8 +308,8 @@ func (c *fullStore) Put(ctx context.Context, id grid.TrialID, m checkpoint.Missi
 	return c.Remote.Put(ctx, id, m, r)
 }
 
-// TestFullMasterIsWaitedFor stores what a trial on the master's own machine saved once that has
-// room again.
+// TestFullMasterIsWaitedFor stores the checkpoint of a trial on the master's own machine once there
+// is room again.
 func TestFullMasterIsWaitedFor(t *testing.T) {
 	v := newCheckpointHarness(t, "crammed-1", nil)
 	full := &fullStore{Remote: v.store}
@@ -323,8 +324,8 @@ func TestFullMasterIsWaitedFor(t *testing.T) {
 	}
 }
 
-// TestProgramThatNeverRests writes its state all the time: what it has is stored all the same, as
-// what may be torn, and the result says so.
+// TestProgramThatNeverRests runs a program that writes its state all the time: the state is stored
+// all the same, marked as possibly torn, and the result says so.
 func TestProgramThatNeverRests(t *testing.T) {
 	v := newCheckpointHarness(
 		t, "restless-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 20*time.Millisecond },
@@ -359,8 +360,8 @@ func TestProgramThatNeverRests(t *testing.T) {
 	}
 }
 
-// TestSlowRead stores the state of a program that pauses for long enough, but not for as long as
-// its state takes to be read.
+// TestSlowRead stores the state of a program whose pauses are long, but shorter than the time that
+// reading its state takes.
 func TestSlowRead(t *testing.T) {
 	v := newCheckpointHarness(
 		t, "slow-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, time.Millisecond },
@@ -394,7 +395,7 @@ func has(s *checkpoint.Snapshot, path string) bool {
 	return slices.ContainsFunc(s.Files, func(f checkpoint.File) bool { return f.Path == path })
 }
 
-// TestNoRoomToCopy holds that a checkpoint is not copied where that would fill the disk.
+// TestNoRoomToCopy checks that a checkpoint is not copied if that would fill the disk.
 func TestNoRoomToCopy(t *testing.T) {
 	dir := t.TempDir()
 	d, err := readDiskUsage(dir)

@@ -53,7 +53,7 @@ func TestManifestSurvives(t *testing.T) {
 		},
 	}
 	short := &manifest{Sweep: "a-1", Attempt: 1, Run: "n.1.1", Started: 1}
-	for _, m := range []*manifest{long, short, long} { // a shorter one leaves the end of the longer one behind it
+	for _, m := range []*manifest{long, short, long} { // a shorter one leaves the end of the longer one after it
 		if err := s.writeManifest(m); err != nil {
 			t.Fatal(err)
 		}
@@ -90,8 +90,8 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestTouchedSpools runs programs that leave something: each is detected, also by a spool that was
-// reset a moment ago.
+// TestTouchedSpools runs programs that leave something: each is detected, even by a spool that has
+// just been reset.
 func TestTouchedSpools(t *testing.T) {
 	for name, program := range map[string]func(t *testing.T, s *spool){
 		"stdout":  func(t *testing.T, s *spool) { s.stdout.WriteString("x") },
@@ -180,7 +180,8 @@ func TestSpoolOfLeftoversIsThrownAway(t *testing.T) {
 	}
 }
 
-// TestSpoolsAreBounded takes as many as there may be; the next one waits until one comes back.
+// TestSpoolsAreBounded takes the maximum number of spools; the next one waits until one is
+// returned.
 func TestSpoolsAreBounded(t *testing.T) {
 	p := newPool(t)
 	p.taken = make(chan struct{}, 2)
@@ -201,7 +202,7 @@ func TestSpoolsAreBounded(t *testing.T) {
 	}
 }
 
-// TestSpoolIsWaitedForUntilTheAttemptIsStopped waits while no spool comes back.
+// TestSpoolIsWaitedForUntilTheAttemptIsStopped waits while no spool is returned.
 func TestSpoolIsWaitedForUntilTheAttemptIsStopped(t *testing.T) {
 	p := newPool(t)
 	p.taken = make(chan struct{}, 1)
@@ -228,14 +229,15 @@ func TestSpoolsOnAFullDisk(t *testing.T) {
 	if err := os.Remove(p.dir); err != nil {
 		t.Fatal(err)
 	}
-	for range 3 { // what could not be made must not count as taken
+	for range 3 { // a spool that could not be made must not count as taken
 		if s, err := p.acquire(t.Context()); err == nil {
 			t.Fatalf("got spool %s in a folder that is gone", s.dir)
 		}
 	}
 }
 
-// TestManifestTemplate compares what a template writes with the same manifest written as a whole.
+// TestManifestTemplate compares a manifest written from a template with the same manifest written
+// as a whole.
 func TestManifestTemplate(t *testing.T) {
 	for name, shared := range map[string]manifest{
 		"nothing": {},

@@ -24,7 +24,7 @@ func eightGPUs() []allocator.Device {
 }
 
 // simulateStarvation simulates endless lanes that share eight GPUs, among them one that needs all,
-// and returns what is wrong with what they got.
+// and returns what is wrong with their shares.
 func simulateStarvation(t *testing.T, keeps bool, total time.Duration) []string {
 	rng := rand.New(rand.NewPCG(7, 7))
 	quarter, half, four, eight := gpuLane(250), gpuLane(500), gpuLane(4*grid.One), gpuLane(8*grid.One)
@@ -43,8 +43,8 @@ func simulateStarvation(t *testing.T, keeps bool, total time.Duration) []string 
 	for _, l := range lanes {
 		sum += n.had[l.name]
 	}
-	// A lane waits for those that have waited longer, itself included, each for the time until it
-	// comes first and the longest run.
+	// A lane waits for those that have waited longer, itself included. Each of them takes the time
+	// until it comes first, plus the longest run.
 	turn := maxQuantum
 	bound := time.Duration(len(lanes)) * (max(overdueTime, overdueQuanta*turn) + 120*time.Second)
 	var wrong []string
@@ -81,7 +81,7 @@ func TestNoLaneStarves(t *testing.T) {
 }
 
 // TestLanesStarveWithoutKeeping simulates the same lanes without held room. The starvation test
-// must notice that.
+// must notice the difference.
 func TestLanesStarveWithoutKeeping(t *testing.T) {
 	wrong := simulateStarvation(t, false, 100_000*time.Second)
 	if len(wrong) == 0 {

@@ -20,8 +20,8 @@ import (
 	"mlfnode/projects"
 )
 
-// describeTree describes what is in a folder: mode, time and content of each file, or the target of
-// a link.
+// describeTree describes the content of a folder: mode, time and content of each file, or the
+// target of a link.
 func describeTree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -113,7 +113,8 @@ func (s *harness) folder(r *grid.Sweep, setup func(dir string) error) string {
 	return dir
 }
 
-// modifyFiles changes everything that a program can change in its folder, and says how much it was.
+// modifyFiles changes everything that a program can change in its folder, and returns how much that
+// was.
 func modifyFiles(t *testing.T, dir string) (changed int) {
 	t.Helper()
 	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -139,8 +140,8 @@ func modifyFiles(t *testing.T, dir string) (changed int) {
 	return changed
 }
 
-// TestAttemptsGetCopies: whatever a program does to what is in its folder, no other attempt sees
-// it: large files, read-only ones, what a setup step made, and what lies deep in folders that it
+// TestAttemptsGetCopies checks that no attempt sees what another program does to its folder: to
+// large files, read-only ones, files that a setup step made, and files deep in folders that it
 // made.
 func TestAttemptsGetCopies(t *testing.T) {
 	s := newHarness(t, nil)
@@ -192,8 +193,8 @@ func TestAttemptsGetCopies(t *testing.T) {
 	}
 }
 
-// TestLinksOfSetupStayInside: absolute links that a setup step makes into its own folder lead each
-// attempt into a copy of its own.
+// TestLinksOfSetupStayInside checks that absolute links that a setup step makes into its own folder
+// lead each attempt to its own copy.
 func TestLinksOfSetupStayInside(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
@@ -240,8 +241,8 @@ func TestLinksOfSetupStayInside(t *testing.T) {
 	}
 }
 
-// TestShareInPlace: what the project shares is seen in place and has no write permission; all else
-// is copied.
+// TestShareInPlace checks that what the project shares is visible in place and has no write
+// permission, and that everything else is copied.
 func TestShareInPlace(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) }) // it holds read-only folders
@@ -285,7 +286,7 @@ func TestShareInPlace(t *testing.T) {
 			if got, want := describeTree(t, dir)["key"], describeTree(t, project)["key"]; got != want {
 				t.Errorf("what is not shared: got %s, want %s", got, want)
 			}
-			// A sweep of the same files that shares nothing gets its own.
+			// A sweep with the same files that shares nothing gets its own.
 			plain := s.folder(s.submitFolder(project, grid.Task{Setup: setUp}), setup)
 			if got, want := describeTree(t, plain)["data/x"], describeTree(t, project)["data/x"]; got != want {
 				t.Errorf("without sharing: got %s, want %s", got, want)
@@ -303,9 +304,9 @@ func TestShareInPlace(t *testing.T) {
 	}
 }
 
-// TestTouchedProjectKeepsSetup: a setup is not run again for a new checkout of the same files, and
-// what it built stays newer than what it was built from; without a setup an attempt sees the new
-// times.
+// TestTouchedProjectKeepsSetup checks that a setup is not repeated for a new checkout of the same
+// files, and that what it built stays newer than its sources; without a setup an attempt sees the
+// new times.
 func TestTouchedProjectKeepsSetup(t *testing.T) {
 	s := newHarness(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) }) // it holds read-only folders
@@ -360,8 +361,9 @@ func BenchmarkFillFolder(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/2000, "µs/file")
 }
 
-// TestPreparationOutlivesWhoBeganIt stops the attempt that prepares a project for several, while it
-// downloads or runs the setup step: another one continues at once, and none fails because of it.
+// TestPreparationOutlivesWhoBeganIt stops the attempt that prepares a project for several others,
+// while it downloads or runs the setup step: another one continues at once, and none fails because
+// of it.
 func TestPreparationOutlivesWhoBeganIt(t *testing.T) {
 	for name, failed := range map[string]error{
 		"while it downloads": fmt.Errorf("the project's bundle could not be unpacked: %w", executor.ErrLost),
@@ -392,7 +394,7 @@ func TestPreparationOutlivesWhoBeganIt(t *testing.T) {
 					others <- err
 				}()
 			}
-			<-time.After(100 * time.Millisecond) // most of them wait by then
+			<-time.After(100 * time.Millisecond) // most of them are waiting by then
 			stop(executor.ErrLost)
 			if err := receive(t, "the first attempt", first); err == nil {
 				t.Error("the stopped attempt goes on")
