@@ -208,8 +208,8 @@ func (s *schema) name(what string, n *yaml.Node) string {
 	return name
 }
 
-// Space returns the parameter space of a task: its own axes with those of the command line laid
-// over them.
+// Space returns the parameter space of a task over axes, which are the task's own combined with
+// those of the command line.
 func (d *Definition) Space(axes []space.Axis) (space.Space, error) {
 	if d.Repeat > 0 {
 		end := json.Number(strconv.FormatInt(d.Repeat, 10))

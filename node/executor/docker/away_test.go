@@ -185,7 +185,7 @@ func programsCannotChangeTheirOrder(t *testing.T, e *dockertest.Engine) {
 // hangs once it has reported the state of a container that it started.
 type front struct {
 	http.Handler
-	answers bool // it still reports that state
+	answers bool // it still answers the request to start
 	hangs   bool
 	away    atomic.Bool
 	started atomic.Bool
