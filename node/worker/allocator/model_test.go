@@ -12,8 +12,8 @@ import (
 	"mlfnode/grid"
 )
 
-// model keeps the same books as an Allocator in the plainest way: a list of what was given, added
-// up again for each question.
+// model keeps the same books as an Allocator in the plainest way: as a list of reservations, which
+// it adds up again for each question.
 type model struct {
 	cpus    grid.Milli
 	memory  int64
@@ -22,7 +22,7 @@ type model struct {
 	given   []*Allocation
 }
 
-// used adds up what is given of a device.
+// used adds up what is reserved of a device.
 func (m *model) used(uuid string) (milli grid.Milli, memory int64, n int) {
 	for _, al := range m.given {
 		for _, s := range al.Shares {
@@ -34,8 +34,8 @@ func (m *model) used(uuid string) (milli grid.Milli, memory int64, n int) {
 	return milli, memory, n
 }
 
-// divided reports whether a device is a GPU of which instances are there, or of which something is
-// in use in another division.
+// divided reports whether a device is a GPU with instances, or one that is in use in another
+// division.
 func (m *model) divided(d *Device) bool {
 	for _, o := range m.devices {
 		if o.Parent == d.UUID {
@@ -52,7 +52,7 @@ func (m *model) divided(d *Device) bool {
 	return false
 }
 
-// usableDevices lists the devices of which a request could get what it needs now.
+// usableDevices lists the devices on which a request could be satisfied now.
 func (m *model) usableDevices(r *grid.Resources) []string {
 	var all []string
 	for i := range m.devices {
@@ -92,7 +92,7 @@ func (m *model) usableDevices(r *grid.Resources) []string {
 	return all
 }
 
-// hasRoom reports whether processors and memory are there.
+// hasRoom reports whether there is room for the processors and the memory.
 func (m *model) hasRoom(r *grid.Resources) bool {
 	cpus, memory := r.CPUs, r.Memory
 	for _, al := range m.given {
@@ -101,7 +101,7 @@ func (m *model) hasRoom(r *grid.Resources) bool {
 	return cpus <= m.cpus && memory <= m.memory
 }
 
-// workload plays random steps against an Allocator and its model.
+// workload runs random steps against an Allocator and its model.
 type workload struct {
 	t   *testing.T
 	rng *rand.Rand
@@ -168,7 +168,7 @@ func randomRequest(rng *rand.Rand) grid.Resources {
 	return r
 }
 
-// reserve asks for something and compares the answer with the model's.
+// reserve makes a reservation and compares the answer with the model's.
 func (w *workload) reserve(lane grid.Lane, r grid.Resources) {
 	w.t.Helper()
 	could, room := w.m.usableDevices(&r), w.m.hasRoom(&r)
@@ -204,7 +204,7 @@ func (w *workload) reserve(lane grid.Lane, r grid.Resources) {
 	w.m.given = append(w.m.given, al)
 }
 
-// revived gives the devices as they are when nothing is wrong with them.
+// revived returns the devices in the state in which nothing is wrong with them.
 func revived(devices []Device) []Device {
 	all := slices.Clone(devices)
 	for i := range all {
@@ -213,7 +213,7 @@ func revived(devices []Device) []Device {
 	return all
 }
 
-// compare compares the books.
+// compare compares the books of the Allocator with those of the model.
 func (w *workload) compare() {
 	w.t.Helper()
 	b := w.a.Usage()
@@ -247,7 +247,7 @@ func (w *workload) compare() {
 	}
 }
 
-// step does something at random.
+// step does something random.
 func (w *workload) step() {
 	w.t.Helper()
 	lane := grid.Lane(pick(w.rng, "a", "b", "c"))
@@ -270,7 +270,7 @@ func (w *workload) step() {
 		d.State = pick(w.rng, Ready, Ready, Ready, Dirty, Foreign, Sick, Gone)
 		w.log = append(w.log, fmt.Sprintf("mark %s %q", d.UUID, d.State))
 		w.a.SetState(d.UUID, d.State, "why", time.Time{})
-	case op == 17: // a device comes, goes, or shrinks
+	case op == 17: // a device appears, disappears or shrinks
 		fresh := randomDevices(w.rng)
 		for i := range fresh {
 			if k := slices.IndexFunc(w.m.devices, func(o Device) bool { return o.UUID == fresh[i].UUID }); k >= 0 {
@@ -280,13 +280,13 @@ func (w *workload) step() {
 		w.m.devices, w.m.cpus, w.m.memory = fresh, pick[grid.Milli](w.rng, 4000, 16000), pick[int64](w.rng, 16<<30, 64<<30)
 		w.log = append(w.log, fmt.Sprintf("update %d devices, %s processors", len(fresh), w.m.cpus))
 		w.a.Update(w.m.cpus, w.m.memory, fresh)
-	case op == 18: // another agent takes over what some trials have
+	case op == 18: // another agent takes over what some trials hold
 		w.restart()
 	}
 	w.compare()
 }
 
-// restart makes new books out of a random part of what is given, and plays the same future on both.
+// restart makes new books from a random part of the reservations, and runs the same future on both.
 func (w *workload) restart() {
 	w.t.Helper()
 	keep := w.rng.IntN(len(w.m.given) + 1)
@@ -327,7 +327,7 @@ func (w *workload) restart() {
 	}
 }
 
-// TestBooksEqualTheModel plays 10,000 random workloads.
+// TestBooksEqualTheModel runs 10,000 random workloads.
 func TestBooksEqualTheModel(t *testing.T) {
 	for seed := range uint64(10_000) {
 		rng := rand.New(rand.NewPCG(seed, 10))

@@ -10,7 +10,7 @@ import (
 	"mlfnode/grid"
 )
 
-// gpus makes n equal GPUs of 80 GiB, in NVLink islands of so many.
+// gpus makes n equal GPUs of 80 GiB, in NVLink islands of the given size.
 func gpus(n, island int) []Device {
 	all := make([]Device, n)
 	for i := range all {
@@ -24,7 +24,7 @@ func gpus(n, island int) []Device {
 
 func node(devices []Device) *Allocator { return New(Options{}, 1000*grid.One, 1<<50, devices) }
 
-// get reserves and gives the indexes of the devices, nil when nothing was to be had.
+// get makes a reservation and returns the indexes of the devices, or nil if it was refused.
 func get(a *Allocator, r grid.Resources) (*Allocation, []int) {
 	r.CPUs = 1
 	al, _ := a.Reserve("x", r)
@@ -38,13 +38,13 @@ func get(a *Allocator, r grid.Resources) (*Allocation, []int) {
 	return al, all
 }
 
-// TestWholeDevicesLieTogether looks for the smallest island that holds a request.
+// TestWholeDevicesLieTogether finds the smallest island that can hold a request.
 func TestWholeDevicesLieTogether(t *testing.T) {
 	one := func(n int) grid.Resources { return grid.Resources{GPUs: grid.Milli(n) * grid.One} }
 	for _, c := range []struct {
 		name   string
 		island int
-		taken  []int // devices that are in use before
+		taken  []int // devices that are already in use
 		ask    int
 		want   []int
 	}{
@@ -66,7 +66,7 @@ func TestWholeDevicesLieTogether(t *testing.T) {
 	}
 }
 
-// TestSharesFillDevices puts shares where they leave the least.
+// TestSharesFillDevices checks that shares are placed where they leave the least.
 func TestSharesFillDevices(t *testing.T) {
 	a := node(gpus(3, 1))
 	for _, c := range []struct {
@@ -77,7 +77,7 @@ func TestSharesFillDevices(t *testing.T) {
 		{grid.Resources{GPUs: 700}, []int{1}},
 		{grid.Resources{GPUs: 300}, []int{1}},                      // fills it
 		{grid.Resources{GPUMemory: 20 << 30}, []int{0}},            // a quarter
-		{grid.Resources{GPUs: 100, GPUMemory: 30 << 30}, []int{2}}, // its memory does not fit beside the others
+		{grid.Resources{GPUs: 100, GPUMemory: 30 << 30}, []int{2}}, // its memory does not fit next to the others
 		{grid.Resources{GPUs: grid.One}, nil},
 		{grid.Resources{GPUs: 250}, []int{0}},
 		{grid.Resources{GPUs: 900}, nil},
@@ -90,7 +90,8 @@ func TestSharesFillDevices(t *testing.T) {
 	}
 }
 
-// TestEightSharesFillADevice: sums of fractions are exact, and no ninth gets in.
+// TestEightSharesFillADevice checks that sums of fractions are exact, and that a ninth share does
+// not fit.
 func TestEightSharesFillADevice(t *testing.T) {
 	for _, f := range []grid.Milli{125, 200, 250, 333, 500} {
 		a, n := node(gpus(1, 1)), 0
@@ -103,8 +104,8 @@ func TestEightSharesFillADevice(t *testing.T) {
 	}
 }
 
-// TestInstances gives MIG instances to trials that ask for their profile, or for so much memory
-// that an instance fits better than a GPU.
+// TestInstances assigns MIG instances to trials that request their profile, or so much memory that
+// an instance fits better than a GPU.
 func TestInstances(t *testing.T) {
 	devices := gpus(2, 1)
 	for i := range 3 {
@@ -137,7 +138,7 @@ func TestInstances(t *testing.T) {
 	}
 }
 
-// TestReasons has one request for each reason, with its numbers.
+// TestReasons makes one request for each reason, and checks its numbers.
 func TestReasons(t *testing.T) {
 	for want, c := range map[string]struct {
 		prepare func(*Allocator)
@@ -198,8 +199,8 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// TestPacking compares the devices that streams of shares need with the best that was found for
-// each by trying orders and rules.
+// TestPacking compares the number of devices that streams of shares need with the best result for
+// each, found by trying orders and rules.
 func TestPacking(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	kinds := map[string]func() grid.Resources{
@@ -235,8 +236,8 @@ func TestPacking(t *testing.T) {
 	}
 }
 
-// bestFound packs sizes by several rules in several orders and gives the least devices of 1000
-// thousandths and 80 GiB.
+// bestFound packs sizes by several rules in several orders, and returns the smallest number of
+// devices of 1000 thousandths and 80 GiB.
 func bestFound(rng *rand.Rand, all [][2]int64) int {
 	best := len(all)
 	for try := range 40 {
@@ -274,8 +275,8 @@ func bestFound(rng *rand.Rand, all [][2]int64) int {
 	return best
 }
 
-// TestKeptDevicesStay has a lane that waits for two of four devices keep the same two while others
-// come and go, and the lanes behind it get the rest.
+// TestKeptDevicesStay checks that a lane that waits for two of four devices keeps the same two
+// while others come and go, and that the lanes after it get the rest.
 func TestKeptDevicesStay(t *testing.T) {
 	a := node(gpus(4, 4))
 	big := WaitingLane{"big", grid.Resources{CPUs: 1, GPUs: 2 * grid.One}}
@@ -307,7 +308,7 @@ func TestKeptDevicesStay(t *testing.T) {
 		t.Errorf("a share of what is kept: got %+v, %+v", al, refusal)
 	}
 	a.Release(running[3])
-	a.Release(running[2]) // GPU 1 is free as a whole
+	a.Release(running[2]) // the whole of GPU 1 is free
 	if got := kept(); !slices.Equal(got, []int{0, 3}) {
 		t.Errorf("kept: got %v, want the same as before", got)
 	}
@@ -328,8 +329,8 @@ func TestKeptDevicesStay(t *testing.T) {
 	}
 }
 
-// TestReleaseOfWatchedDevices: a device is not given again before somebody has seen that it is
-// free.
+// TestReleaseOfWatchedDevices checks that a device is not assigned again before the watch has seen
+// that it is free.
 func TestReleaseOfWatchedDevices(t *testing.T) {
 	a := New(Options{Watched: true}, grid.One, 0, gpus(1, 1))
 	al, _ := get(a, grid.Resources{GPUs: grid.One})
@@ -366,8 +367,8 @@ func BenchmarkReserveRelease(b *testing.B) {
 	}
 }
 
-// TestExchangeAvoidsADevice gives a trial another device where there is one, and leaves the books
-// as they were where there is none.
+// TestExchangeAvoidsADevice assigns a trial another device if there is one, and leaves the books
+// unchanged if there is none.
 func TestExchangeAvoidsADevice(t *testing.T) {
 	for name, r := range map[string]grid.Resources{
 		"a device": {GPUs: grid.One}, "a share": {GPUs: grid.One / 4}, "two devices": {GPUs: 2 * grid.One},
@@ -407,8 +408,8 @@ func TestExchangeAvoidsADevice(t *testing.T) {
 	}
 }
 
-// TestSlots has trials come and go: no two of one time have one slot number, numbers stay below how
-// many there are at most, and what an earlier agent began keeps its own.
+// TestSlots lets trials come and go: no two concurrent trials have the same slot number, numbers
+// stay below the maximum number of trials, and trials of an earlier agent keep their own numbers.
 func TestSlots(t *testing.T) {
 	a := New(Options{}, 4*grid.One, 0, nil)
 	kept := &Allocation{CPUs: grid.One, Slot: 2}

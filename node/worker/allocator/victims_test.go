@@ -7,8 +7,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestToFit picks what must be given up for one more trial, in the given order, and nothing more;
-// the books stay as they are.
+// TestToFit selects what must be given up for one more trial, in the given order, and nothing more;
+// the books stay unchanged.
 func TestToFit(t *testing.T) {
 	devices := []Device{
 		{UUID: "GPU-0", Memory: 80 << 30, Group: -1, NUMA: -1},

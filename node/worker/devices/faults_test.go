@@ -12,14 +12,14 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// TestFaults has the driver report errors of every kind, and compares when a device goes out of
+// TestFaults makes the driver report errors of every kind, and checks when a device is taken out of
 // service.
 func TestFaults(t *testing.T) {
 	for _, tt := range []struct {
 		xid, times int
 		state      allocator.State
 	}{
-		{13, 5, allocator.Ready}, // one sweep
+		{13, 5, allocator.Ready}, // in one sweep
 		{63, 9, allocator.Ready}, {154, 9, allocator.Ready},
 		{94, 2, allocator.Ready}, {94, 3, allocator.Sick},
 		{48, 1, allocator.Sick}, {95, 1, allocator.Sick}, {119, 1, allocator.Sick}, {79, 1, allocator.Sick},
@@ -59,7 +59,7 @@ func TestFaults(t *testing.T) {
 }
 
 // TestFaultsOutliveTheAgent checks that the next agent knows which devices are out of service and
-// how often others have failed, until the machine reboots or somebody undrains the node.
+// how often others have failed, until the machine reboots or a user undrains the node.
 func TestFaultsOutliveTheAgent(t *testing.T) {
 	withWatch(t, "4xA100-40", Avoid, func(s *watchHarness) {
 		gpus := s.source.fake.GPUs()
@@ -113,9 +113,9 @@ func TestFaultsOutliveTheAgent(t *testing.T) {
 	})
 }
 
-// TestFaultsOfPrograms: the errors that programs cause are evidence for their attempts, and say
-// nothing of the device, however many sweeps they come from. Killing a CUDA program causes one as
-// well.
+// TestFaultsOfPrograms checks that errors that programs cause are evidence for their attempts, and
+// say nothing about the device, however many sweeps they come from. Killing a CUDA program causes
+// one as well.
 func TestFaultsOfPrograms(t *testing.T) {
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		uuid := s.source.fake.GPUs()[0].UUID
@@ -133,7 +133,7 @@ func TestFaultsOfPrograms(t *testing.T) {
 	})
 }
 
-// TestFaultAtTheEnd has the driver report an error after the program has ended of it.
+// TestFaultAtTheEnd makes the driver report an error after the error has ended the program.
 func TestFaultAtTheEnd(t *testing.T) {
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		uuid := s.source.fake.GPUs()[0].UUID
@@ -147,7 +147,8 @@ func TestFaultAtTheEnd(t *testing.T) {
 	})
 }
 
-// TestFaultWithoutDevice is evidence for attempts and takes no device out of service.
+// TestFaultWithoutDevice checks that such an error is evidence for attempts and takes no device out
+// of service.
 func TestFaultWithoutDevice(t *testing.T) {
 	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
 		gpus := s.source.fake.GPUs()
@@ -161,7 +162,7 @@ func TestFaultWithoutDevice(t *testing.T) {
 	})
 }
 
-// TestFaultOfAnInstance leaves the other instances of the GPU in service.
+// TestFaultOfAnInstance checks that the other instances of the GPU stay in service.
 func TestFaultOfAnInstance(t *testing.T) {
 	withWatch(t, "1xA100-40:1g.5gb*3", Avoid, func(s *watchHarness) {
 		s.advance(15*time.Second, "xid 0.1 95")
@@ -184,7 +185,8 @@ func TestFaultOfAnInstance(t *testing.T) {
 	})
 }
 
-// TestRecovery goes by what the driver says has to be done, and by that it is done.
+// TestRecovery checks that the recovery action reported by the driver determines what has to be
+// done, and when it has been done.
 func TestRecovery(t *testing.T) {
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		s.advance(15*time.Second, "xid 0 48", "recovery 0 1")

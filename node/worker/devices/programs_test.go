@@ -13,7 +13,7 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// TestForeign has somebody else's program compute on a device.
+// TestForeign runs another user's program on a device.
 func TestForeign(t *testing.T) {
 	pid, desktop, server := program(t), program(t), program(t) // the last one as that of MPS
 	lines := []string{
@@ -39,8 +39,8 @@ func TestForeign(t *testing.T) {
 	})
 }
 
-// TestDeviceOfAnother has a trial use a device that it was not given. That does not make it a
-// foreign program.
+// TestDeviceOfAnother lets a trial use a device that was not assigned to it. That does not make it
+// a foreign program.
 func TestDeviceOfAnother(t *testing.T) {
 	pid := program(t, attemptEnviron(7, 2)...)
 	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
@@ -55,8 +55,8 @@ func TestDeviceOfAnother(t *testing.T) {
 	})
 }
 
-// TestOwners finds attempts by their main programs where the environment says nothing, and by their
-// containers.
+// TestOwners identifies attempts by their main programs if the environment does not identify them,
+// and by their containers.
 func TestOwners(t *testing.T) {
 	bare, ours, other := program(t), program(t, "MLF_CACHE=/cache/of/this/node"), program(
 		t, "MLF_TRIAL=s-1/9", "MLF_ATTEMPT=1", "MLF_CACHE=/another",
@@ -102,8 +102,8 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// TestFirstLookAtWhatIsTakenOver looks at a device before it is known which program the attempt
-// there runs.
+// TestFirstLookAtWhatIsTakenOver examines a device before the main program of the attempt on it is
+// known.
 func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
 	pid := program(t)
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
@@ -131,9 +131,9 @@ func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
 	})
 }
 
-// TestProgramsOfNobody knows only that programs are there: those of an agent in a PID namespace of
-// its own, and those that are ending. They are nobody's for sure, so they keep a device that was
-// given back from the next trial for a moment, and count for the one that has it.
+// TestProgramsOfNobody checks programs of which only their presence is known: those of an agent in
+// its own PID namespace, and those that are exiting. Their owner is uncertain, so they keep a
+// released device from the next trial for a moment, and are attributed to the trial that holds it.
 func TestProgramsOfNobody(t *testing.T) {
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		const pid = 1 << 30

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// source is a Fake that may hang, too.
+// source is a Fake that can also hang.
 type source struct {
 	fake *inventorytest.Fake
 	mu   sync.Mutex
@@ -42,17 +42,17 @@ func (s *source) Sample(ctx context.Context) (inventory.Sample, error) {
 	return s.fake.Sample(ctx)
 }
 
-// watchHarness is a Watch over scripted devices, within fake time.
+// watchHarness is a Watch over scripted devices, in fake time.
 type watchHarness struct {
 	*Watch
 	t       *testing.T
 	source  *source
 	books   *allocator.Allocator
-	use     []string // UUIDs that trials may use; nil is all
+	use     []string // UUIDs that trials may use; nil means all
 	reserve int64
 }
 
-// list is what the node's settings make of a machine.
+// list returns the devices that the node's settings make of a machine.
 func (s *watchHarness) list(m *inventory.Machine) []allocator.Device {
 	var all []allocator.Device
 	for _, g := range m.GPUs {
@@ -83,7 +83,7 @@ func (s *watchHarness) machine() inventory.Machine {
 }
 
 // withWatch runs a test on a Watch over the devices of a description. The machine is read every ten
-// seconds, as an inventory.Watcher does.
+// seconds, as by an inventory.Watcher.
 func withWatch(t *testing.T, description string, foreign Foreign, test func(*watchHarness)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -129,7 +129,7 @@ func withWatch(t *testing.T, description string, foreign Foreign, test func(*wat
 	})
 }
 
-// advance has the script go on, and lets some time pass.
+// advance continues the script, and lets some time pass.
 func (s *watchHarness) advance(wait time.Duration, lines ...string) {
 	s.t.Helper()
 	for _, line := range lines {
@@ -141,7 +141,7 @@ func (s *watchHarness) advance(wait time.Duration, lines ...string) {
 	synctest.Wait()
 }
 
-// expectState compares the state of a device in the books, and what is in its reason.
+// expectState compares the state of a device in the books, and checks the text of its reason.
 func (s *watchHarness) expectState(index int, state allocator.State, why string) {
 	s.t.Helper()
 	for _, d := range s.books.Usage().Devices {
@@ -156,7 +156,7 @@ func (s *watchHarness) expectState(index int, state allocator.State, why string)
 	s.t.Errorf("the books have no GPU %d", index)
 }
 
-// take reserves devices from the books, as a worker does for a trial.
+// reserveDevices reserves devices from the books, as a worker does for a trial.
 func (s *watchHarness) reserveDevices(r grid.Resources) *allocator.Allocation {
 	s.t.Helper()
 	al, refusal := s.books.Reserve("lane", r)
@@ -173,7 +173,7 @@ func (s *watchHarness) release(al *allocator.Allocation) {
 
 func trial(index int64) grid.TrialID { return grid.TrialID{Sweep: "s-1", Index: index} }
 
-// program starts a real process as a trial has them, before time is faked.
+// program starts a real process like a trial's, before time is faked.
 func program(t *testing.T, env ...string) int {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
@@ -194,8 +194,8 @@ func attemptEnviron(index int64, number int) []string {
 	}
 }
 
-// TestDirty gives a device back that is not free at once: its program hangs on, then its memory
-// does.
+// TestDirty returns a device that is not free at once: first its program hangs, then its memory
+// stays in use.
 func TestDirty(t *testing.T) {
 	pid := program(t, attemptEnviron(1, 1)...)
 	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
@@ -236,7 +236,7 @@ func TestDirtyIsShort(t *testing.T) {
 	})
 }
 
-// TestDirtyShare ends one of two trials on a device while the other goes on with its memory.
+// TestDirtyShare ends one of two trials on a device while the other continues to use its memory.
 func TestDirtyShare(t *testing.T) {
 	first, second := program(t, attemptEnviron(1, 1)...), program(t, attemptEnviron(2, 1)...)
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
@@ -259,7 +259,7 @@ func TestDirtyShare(t *testing.T) {
 	})
 }
 
-// TestGone has a device fall off the bus under an attempt, and come back.
+// TestGone makes a device fall off the bus under an attempt, and come back.
 func TestGone(t *testing.T) {
 	for line, why := range map[string]string{"gone 0": "does not show it any more", "lost 0": "fell off the bus"} {
 		withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
@@ -284,7 +284,7 @@ func TestGone(t *testing.T) {
 	}
 }
 
-// TestUnknownHealth keeps all states when the driver has a problem of its own, and says so.
+// TestUnknownHealth keeps all states if the driver itself has a problem, and reports that.
 func TestUnknownHealth(t *testing.T) {
 	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
 		s.advance(time.Minute, "wait fail")
@@ -305,8 +305,8 @@ func TestUnknownHealth(t *testing.T) {
 	})
 }
 
-// TestOldSample has a driver stop answering: what was known of the devices then does not become
-// better with time, and no trial gets one.
+// TestOldSample makes the driver stop answering: the last known state of the devices does not
+// become better with time, and no trial gets one.
 func TestOldSample(t *testing.T) {
 	pid := program(t)
 	withWatch(t, "3xA100-40", Avoid, func(s *watchHarness) {
@@ -334,8 +334,9 @@ func TestOldSample(t *testing.T) {
 	})
 }
 
-// TestShortAbsence has the driver not show a device for a moment while it is looked at many times a
-// second. That is no reason to wait a minute for it; and an attempt that fails then is told so.
+// TestShortAbsence makes the driver omit a device for a moment while the devices are read many
+// times a second. That is no reason to wait a minute for it; and an attempt that fails then is told
+// so.
 func TestShortAbsence(t *testing.T) {
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		al := s.reserveDevices(grid.Resources{GPUs: grid.One})
@@ -353,7 +354,7 @@ func TestShortAbsence(t *testing.T) {
 	})
 }
 
-// TestHungDriver lets nobody wait for a driver that does not answer.
+// TestHungDriver checks that no caller waits for a driver that does not answer.
 func TestHungDriver(t *testing.T) {
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		al := s.reserveDevices(grid.Resources{GPUs: grid.One})
@@ -391,7 +392,7 @@ func TestAwaitFree(t *testing.T) {
 	})
 }
 
-// TestSettings obeys what node.yaml says.
+// TestSettings checks that the settings of node.yaml are obeyed.
 func TestSettings(t *testing.T) {
 	withWatch(t, "3xA100-40", Avoid, func(s *watchHarness) {
 		s.use = []string{s.source.fake.GPUs()[1].UUID}
@@ -413,7 +414,7 @@ func TestSettings(t *testing.T) {
 	})
 }
 
-// TestModes obeys what the driver lets programs do.
+// TestModes checks that the modes in which the driver restricts programs are obeyed.
 func TestModes(t *testing.T) {
 	withWatch(t, "3xA100-40", Avoid, func(s *watchHarness) {
 		s.advance(15*time.Second, "mode 0 exclusive", "lost 1")
@@ -448,8 +449,8 @@ func TestStrikes(t *testing.T) {
 	})
 }
 
-// TestRestoredDevices takes over what an earlier agent gave away, on a device that is not there any
-// more too.
+// TestRestoredDevices takes over what an earlier agent assigned, including a device that no longer
+// exists.
 func TestRestoredDevices(t *testing.T) {
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		old := &allocator.Allocation{Shares: []allocator.Share{{UUID: "GPU-of-yesterday", Index: 4, Milli: grid.One}}}
@@ -464,7 +465,7 @@ func TestRestoredDevices(t *testing.T) {
 	})
 }
 
-// TestWithoutGPUs asks seldom on a machine without any.
+// TestWithoutGPUs checks that a machine without GPUs is rarely queried.
 func TestWithoutGPUs(t *testing.T) {
 	if _, err := os.Stat("/proc/self/environ"); err != nil {
 		t.Fatal(err)
@@ -488,8 +489,8 @@ func (n noSample) Sample(context.Context) (inventory.Sample, error) {
 	return inventory.Sample{}, inventory.ErrSilent
 }
 
-// TestDevicesBeforeTheFirstLook gives no device away that nobody has looked at: another program may
-// be on it.
+// TestDevicesBeforeTheFirstLook checks that no device is assigned before it has been examined:
+// another program may be running on it.
 func TestDevicesBeforeTheFirstLook(t *testing.T) {
 	pid := program(t)
 	withWatch(t, "2xA100-40", Avoid, func(s *watchHarness) {
@@ -522,13 +523,13 @@ func TestDevicesBeforeTheFirstLook(t *testing.T) {
 	})
 }
 
-// repeatedSample is a source that gives one sample all the time, as nvidia-smi's reader does for
-// two seconds.
+// repeatedSample is a source that returns the same sample for some time, as nvidia-smi's reader
+// does for two seconds.
 type repeatedSample struct{ sample inventory.Sample }
 
 func (a *repeatedSample) Sample(context.Context) (inventory.Sample, error) { return a.sample, nil }
 
-// TestSlowSource judges by each sample once, however often it is given.
+// TestSlowSource judges each sample once, however often it is returned.
 func TestSlowSource(t *testing.T) {
 	fake, err := inventorytest.New("2xA100-40", "n", "")
 	if err != nil {
