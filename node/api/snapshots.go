@@ -16,8 +16,7 @@ import (
 
 // PathSnapshots is where nodes store and load what trials have saved. Only a node that holds a
 // lease with the trial may use it; the node's certificate identifies it. POST offers a snapshot,
-// and GET /{number} loads one; PUT and GET /files/{hash} send and fetch contents; POST to a stored
-// snapshot makes the master check it.
+// and GET /{number} loads one; PUT, GET and POST /files/{hash} send, fetch and check contents.
 const PathSnapshots = "/snapshots/{sweep}/{index}"
 
 // The codes of refusals of snapshots.

@@ -40,7 +40,7 @@ func TestHubOutlivesPanics(t *testing.T) {
 	}
 }
 
-// TestRatesAreForgotten reads sweeps that come and go: nothing is kept of those that have gone.
+// TestRatesAreForgotten reads sweeps that come and go: nothing is kept of those that are gone.
 func TestRatesAreForgotten(t *testing.T) {
 	r := &rates{marks: map[grid.SweepID][2]sample{}}
 	now := time.Now()

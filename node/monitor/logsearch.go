@@ -118,8 +118,8 @@ type pendingLine struct {
 	parts []linePart
 }
 
-// linePart maps a byte of an unfinished line to its offset; the bytes after it follow, up to the
-// next part.
+// linePart states the offset of one byte of an unfinished line; the bytes after it have consecutive
+// offsets, up to the next part.
 type linePart struct {
 	at     int
 	offset int64

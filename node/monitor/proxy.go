@@ -138,7 +138,7 @@ func (p *Proxy) Handler() http.Handler {
 		switch site := r.Header.Get("Sec-Fetch-Site"); {
 		case r.Host == "localhost:"+p.port && r.Method == http.MethodGet && !callsAPI:
 			http.Redirect(w, r, p.origin()+r.URL.RequestURI(), http.StatusTemporaryRedirect)
-		case r.Host != "127.0.0.1:"+p.port: // localhost may be [::1], where another user can listen; other names are of a DNS entry that leads a page here
+		case r.Host != "127.0.0.1:"+p.port: // localhost may be [::1], where another user can listen; other names result from DNS rebinding
 			sendError(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this server is not %.60q", r.Host), Hint: "open " + p.origin()})
 		case len(r.URL.RawQuery) > queryLimit:
 			sendError(w, errLongQuery)

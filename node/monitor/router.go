@@ -206,7 +206,7 @@ func (rt *route) limit() int64 { return cmp.Or(rt.bodyLimit, defaultBody) }
 type deadlineWriter struct {
 	http.ResponseWriter
 	limit  time.Duration
-	status int // 0 before the header is written
+	status int // 0 before the header is written, and if a write sends it implicitly
 }
 
 // WriteHeader implements http.ResponseWriter.

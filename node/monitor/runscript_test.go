@@ -14,7 +14,7 @@ import (
 )
 
 // TestByHand requests the script of a trial and runs it: the program gets the same arguments and
-// variables. The script contains nothing that may be a secret, and requests the variables that it
+// variables. The script contains nothing that may be a secret, and asks for the variables that it
 // lacks for that reason.
 func TestByHand(t *testing.T) {
 	t.Parallel()

@@ -190,7 +190,7 @@ func (h *logHandlers) sweepWindow(r *http.Request) (api.SweepLog, error) {
 		return w, err
 	}
 	defer leave()
-	if w.Ended, err = h.rest.reached(r.Context(), o.sweep.ID, -1); err != nil { // before the search for the end
+	if w.Ended, err = h.rest.reached(r.Context(), o.sweep.ID, -1); err != nil { // determined before the end of the output
 		return w, err
 	}
 	if w.First, w.Total, err = o.bounds(r.Context()); err != nil {

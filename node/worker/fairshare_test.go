@@ -250,7 +250,7 @@ func TestLanesOfOtherNodes(t *testing.T) {
 }
 
 // TestEveryLaneHasItsTurn tries arbitrary mixtures of trials: all lanes of the highest priority
-// run, and use nearly the same.
+// run, and use nearly the same amount.
 func TestEveryLaneHasItsTurn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := newSimulatedNode()
