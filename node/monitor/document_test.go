@@ -177,6 +177,14 @@ func schemaName(t reflect.Type, hint string) string {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
+	switch t { // names that the document had before these types moved
+	case reflect.TypeFor[space.Axis]():
+		return "GridAxis"
+	case reflect.TypeFor[space.Sample]():
+		return "GridSample"
+	case reflect.TypeFor[api.Usage]():
+		return "Resources"
+	}
 	if pkg := t.PkgPath(); pkg != "" && pkg != "mlfnode/node/api" && pkg != "mlfnode/node/monitor" && pkg != "mlfnode/node/membership" {
 		base := filepath.Base(pkg)
 		return strings.ToUpper(base[:1]) + base[1:] + name
