@@ -130,7 +130,7 @@ func (s *schema) duration(what string, n *yaml.Node, to *time.Duration) {
 // parseSize parses `1GiB`, `500MB`, `1.5 GiB` or plain bytes. A prefix without B, as in 1G, is
 // refused: some read it as a power of 1000, others as a power of 1024.
 func parseSize(text string) (int64, error) {
-	if !regexp.MustCompile(`^([0-9]+(\.0+)?|[0-9]+(\.[0-9]+)? ?([kKMGTP]i?)?B)$`).MatchString(text) {
+	if !regexp.MustCompile(`^([0-9]+(\.0+)?( ?B)?|[0-9]+(\.[0-9]+)? ?[kKMGTP]i?B)$`).MatchString(text) {
 		return 0, fmt.Errorf("%q is not a size", text)
 	}
 	return units.ParseSize(text)

@@ -39,10 +39,11 @@ func ParseDuration(text string) (time.Duration, error) {
 		total += value * float64(unit)
 		rest = afterUnit
 	}
-	if total >= math.MaxInt64 {
+	d := time.Duration(math.Round(min(total, math.MaxInt64)))
+	if total >= math.MaxInt64 || d == 0 && total > 0 { // 0 often means no limit
 		return 0, invalid
 	}
-	return time.Duration(math.Round(total)), nil
+	return d, nil
 }
 
 func unitOfTime(name string) (unit time.Duration, known bool) {
@@ -57,7 +58,7 @@ func unitOfTime(name string) (unit time.Duration, known bool) {
 		return time.Second, true
 	case "ms":
 		return time.Millisecond, true
-	case "us", "µs":
+	case "us", "µs", "μs": // the micro sign and the letter mu
 		return time.Microsecond, true
 	case "ns":
 		return time.Nanosecond, true
