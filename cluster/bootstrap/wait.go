@@ -43,14 +43,23 @@ func (r *rollout) waitForNodes(ctx context.Context) {
 			if asked == m || m.gossip == "" || ctx.Err() != nil {
 				return "", err
 			}
-			// A closed gossip port explains why a node is suspect. A node behind one may also be
-			// seen alive, because other nodes relay its messages, and would be lost with them.
-			if _, closed := asked.call(ctx, protocol.ActionReach, protocol.Request{Addresses: []string{m.gossip}}, nil); closed != nil {
-				return "", closed
+			// A node behind a closed gossip port may be seen alive, because other nodes relay its
+			// messages, and would be lost with them. The port also explains why a node is suspect,
+			// but not why one does not run: that is in its log.
+			if err == nil || m.stillWorks(ctx) {
+				if _, closed := asked.call(ctx, protocol.ActionReach, protocol.Request{Addresses: []string{m.gossip}}, nil); closed != nil {
+					return "", closed
+				}
 			}
 			return "", err
 		})
 	})
+}
+
+// stillWorks probes the machine once more and reports whether its node works.
+func (m *machine) stillWorks(ctx context.Context) bool {
+	_, err := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil)
+	return err == nil && m.observed.Working
 }
 
 // waitUntilWorking waits until the machine's node works and the node of asked sees it alive.
