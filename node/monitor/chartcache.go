@@ -29,7 +29,9 @@ const (
 	// recomputed. An answer that took long to compute is kept for ageFactor times that long.
 	minAge    = time.Second
 	minETAAge = 2 * time.Second
-	ageFactor = 20
+	// minETAChartAge is less: the answer says how long the sweep still runs from when it was made.
+	minETAChartAge = 250 * time.Millisecond
+	ageFactor      = 20
 	// All answers that were requested within the last usedFor take at most one part in usedFactor
 	// of the time together, but none is kept longer than usedAge for that: pages with many open
 	// charts of a large sweep must not slow the sweep down.

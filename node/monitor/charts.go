@@ -200,7 +200,7 @@ func (h *chartHandlers) timeLeft(w http.ResponseWriter, r *http.Request) {
 		sendError(w, err)
 		return
 	}
-	version, least := h.charts.version(r.Context(), s, minETAAge)
+	version, least := h.charts.version(r.Context(), s, minETAChartAge)
 	a, err := h.eta.cache.get(r.Context(), string(s.ID), version, least, h.eta.fit(r.Context(), s))
 	sendChart(w, r, a, err)
 }

@@ -68,6 +68,10 @@ func (ee *etaEstimator) addRecent(ctx context.Context, s *grid.Sweep, d *chart.D
 	return nil
 }
 
+// youngETAFactor limits the age of an estimate to one part in so many of the time since the sweep
+// started.
+const youngETAFactor = 10
+
 // remaining returns how many seconds a sweep will still run: by the model or, as long as the model
 // has no answer, by the number of completed trials.
 func (ee *etaEstimator) remaining(ctx context.Context, s *grid.Sweep, v *api.Sweep) *float64 {
@@ -75,7 +79,11 @@ func (ee *etaEstimator) remaining(ctx context.Context, s *grid.Sweep, v *api.Swe
 		return nil
 	}
 	version, _ := ee.charts.version(ctx, s, minETAAge)
-	a, err := ee.cache.recent(string(s.ID), version, minETAAge, ee.fit(ctx, s))
+	age := minETAAge
+	if v.Started != nil { // much may have ended since an answer of a young sweep
+		age = min(age, time.Since(*v.Started)/youngETAFactor)
+	}
+	a, err := ee.cache.recent(string(s.ID), version, age, ee.fit(ctx, s))
 	if err == nil && a != nil {
 		var e chart.ETA
 		if err = json.Unmarshal(a.body, &e); err == nil && !math.IsNaN(float64(e.Seconds)) {
