@@ -79,7 +79,7 @@ func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
 	case nil:
 		return nil, problem("no host of the cluster is the master", "run it where the cluster.yaml of the master is")
 	case to:
-		return nil, problem(to.Name+"is already the master", "")
+		return nil, problem(to.Name+" is already the master", "")
 	}
 	r.machines = []*machine{old, to}
 	r.forEach(r.machines, func(m *machine) { r.inspect(ctx, m) })

@@ -40,7 +40,7 @@ func openOutputFile(stdout io.Writer, path string) (*outputFile, error) {
 		if at, e := filepath.EvalSymlinks(path); e == nil {
 			o.path = at
 		} else if _, e := os.Lstat(path); e == nil {
-			return nil, usage(path+"is a link to a file that does not exist", "name that file")
+			return nil, usage(path+" is a link to a file that does not exist", "name that file")
 		}
 		o.part = true
 		o.file, err = createPart(o.path)
