@@ -66,6 +66,9 @@ func newChartCache(most int) *chartCache {
 // get returns a cached answer that is recent enough, or computes one. If least is 0, only an answer
 // of exactly this version is recent enough.
 func (c *chartCache) get(ctx context.Context, key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
+	if least > 0 {
+		least = max(least, c.sharedAge())
+	}
 	if a := c.lookUp(key, version, least); a != nil {
 		return a, nil
 	}
@@ -148,15 +151,17 @@ func (c *chartCache) lookUp(key, version string, least time.Duration) *answer {
 	}
 	a := c.kept[i]
 	a.used = time.Now()
-	if a.version != version && (least == 0 || time.Since(a.made) > max(least, ageFactor*a.took, c.sharedAgeLocked())) {
+	if a.version != version && (least == 0 || time.Since(a.made) > max(least, ageFactor*a.took)) {
 		return nil
 	}
 	c.kept = append(slices.Delete(c.kept, i, i+1), a)
 	return a
 }
 
-// sharedAgeLocked returns how long an answer is kept for the sake of the other answers in use.
-func (c *chartCache) sharedAgeLocked() time.Duration {
+// sharedAge is how long an answer is kept for the sake of the other answers in use.
+func (c *chartCache) sharedAge() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	total, now := time.Duration(0), time.Now()
 	for _, a := range c.kept {
 		if now.Sub(a.used) < usedFor {
