@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"errors"
-	"sync"
 	"time"
 
 	"mlfnode/grid"
@@ -15,10 +14,9 @@ type Calls struct {
 	store   *Store
 	metrics observers[*grid.Batch]
 
-	mu          sync.Mutex
-	onHeartbeat func(grid.NodeID, *Heartbeat) Directives
-	refuses     func(grid.NodeID, grid.Lane) bool
-	onKeyring   func(grid.NodeID) [][]byte
+	onHeartbeat installed[func(grid.NodeID, *Heartbeat) Directives]
+	refuses     installed[func(grid.NodeID, grid.Lane) bool]
+	onKeyring   installed[func(grid.NodeID) [][]byte]
 }
 
 // The verbs of calls.
@@ -161,36 +159,19 @@ const wireVersion = 2
 
 // HandleHeartbeats answers heartbeats with fn, until stop is called. fn must be quick.
 func (c *Calls) HandleHeartbeats(fn func(grid.NodeID, *Heartbeat) Directives) (stop func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.onHeartbeat = fn
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.onHeartbeat = nil
-	}
+	return c.onHeartbeat.set(fn)
 }
 
 // RefuseLeases grants a node no leases of a lane while refuses returns true for them, until stop is
 // called. A node stops asking for leases only after the answer to its next heartbeat; until then it
 // would take leases that it must not have. refuses must be quick.
 func (c *Calls) RefuseLeases(refuses func(grid.NodeID, grid.Lane) bool) (stop func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refuses = refuses
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.refuses = nil
-	}
+	return c.refuses.set(refuses)
 }
 
 // takeLeases grants leases of a lane to a node that may have them.
 func (c *Calls) takeLeases(node grid.NodeID, t *takeCall) ([]GrantedLease, error) {
-	c.mu.Lock()
-	refuses := c.refuses
-	c.mu.Unlock()
-	if refuses != nil && refuses(node, grid.Lane(t.Lane)) {
+	if refuses := c.refuses.get(); refuses != nil && refuses(node, grid.Lane(t.Lane)) {
 		return nil, errWithheld // no leases would mean that the lane is empty
 	}
 	return c.store.Queue.grant(node, t.Lane, min(t.N, maxTakenLeases), t.Level), nil
@@ -198,14 +179,7 @@ func (c *Calls) takeLeases(node grid.NodeID, t *takeCall) ([]GrantedLease, error
 
 // HandleKeyring answers requests for the gossip keys with fn, until stop is called.
 func (c *Calls) HandleKeyring(fn func(grid.NodeID) [][]byte) (stop func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.onKeyring = fn
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.onKeyring = nil
-	}
+	return c.onKeyring.set(fn)
 }
 
 // HandleMetrics calls fn with the metrics of running attempts that nodes send, until stop is
@@ -218,9 +192,7 @@ func (c *Calls) HandleMetrics(fn func(*grid.Batch)) (stop func()) { return c.met
 
 // heartbeat answers a heartbeat.
 func (c *Calls) heartbeat(node grid.NodeID, b *Heartbeat) (Directives, error) {
-	c.mu.Lock()
-	fn := c.onHeartbeat
-	c.mu.Unlock()
+	fn := c.onHeartbeat.get()
 	if fn == nil {
 		return Directives{}, errStarting
 	}
@@ -231,9 +203,7 @@ func (c *Calls) heartbeat(node grid.NodeID, b *Heartbeat) (Directives, error) {
 
 // keys answers a request for the gossip keys.
 func (c *Calls) keys(node grid.NodeID) ([][]byte, error) {
-	c.mu.Lock()
-	fn := c.onKeyring
-	c.mu.Unlock()
+	fn := c.onKeyring.get()
 	if fn == nil {
 		return nil, errStarting
 	}

@@ -32,3 +32,30 @@ func (l *observers[T]) notify(v T) {
 		fn(v)
 	}
 }
+
+// installed is a function that may be set and removed while others call it. The zero value holds
+// none.
+type installed[F any] struct {
+	mu sync.Mutex
+	fn F
+}
+
+// set installs a function until stop is called.
+func (i *installed[F]) set(fn F) (stop func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.fn = fn
+	return func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		var none F
+		i.fn = none
+	}
+}
+
+// get returns the function, nil for none.
+func (i *installed[F]) get() F {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.fn
+}
