@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 
-	"mlfnode/grid/lazyregexp"
-	"mlfnode/node/durable"
-
 	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid/yamlfile"
+	"mlfnode/node/durable"
 )
 
 // DefaultFile is where `up` writes the cluster, and where the other commands look for it.
@@ -32,38 +31,11 @@ func Load(file string) (*Cluster, error) {
 		return nil, fmt.Errorf("read the cluster: %w", err)
 	}
 	c := &Cluster{}
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	dec.KnownFields(true)
-	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
-		return nil, explainYAML(file, err)
+	const keys = "there is no key $2; there are root, project, key, attach, settings and hosts, and for a host address, name, roles and settings"
+	if err := yamlfile.DecodeStrict(file, b, c, keys, "the value does not fit the key"); err != nil {
+		return nil, err
 	}
 	return c, nil
-}
-
-// The forms of yaml.v3's errors for a file that it can't decode.
-var (
-	unknownField = lazyregexp.New(`^line (\d+): field (\S+) not found in type .*$`)
-	wrongKind    = lazyregexp.New(`^line (\d+): cannot unmarshal .*$`)
-	syntaxFault  = lazyregexp.New(`^yaml: line (\d+): (.*)$`)
-)
-
-// explainYAML returns an error for each problem, with the line of the file.
-func explainYAML(file string, err error) error {
-	lines := []string{err.Error()}
-	if e := (*yaml.TypeError)(nil); errors.As(err, &e) {
-		lines = e.Errors
-	}
-	var problems []error
-	for _, line := range lines {
-		text := unknownField.Get().ReplaceAllString(line, file+":$1: there is no key $2; there are root, project, key, attach, settings and hosts, and for a host address, name, roles and settings")
-		text = wrongKind.Get().ReplaceAllString(text, file+":$1: the value does not fit the key")
-		text = syntaxFault.Get().ReplaceAllString(text, file+":$1: this is not valid YAML: $2")
-		if text == line {
-			text = file + ": " + line
-		}
-		problems = append(problems, errors.New(text))
-	}
-	return errors.Join(problems...)
 }
 
 // clusterHeading stands at the top of a file that up has written.

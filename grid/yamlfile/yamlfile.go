@@ -1,5 +1,5 @@
-// Package yamlfile parses YAML files that users wrote into nodes, within limits that bound the time
-// that a hostile file can take, and reports errors with their line and column.
+// Package yamlfile reads YAML files that users wrote, and reports errors with their lines: into
+// nodes, within limits that bound the time that a hostile file can take, or strictly into a struct.
 package yamlfile
 
 import (
