@@ -38,6 +38,9 @@ func (r *run) outcome(e containerEnd, t termination) executor.Outcome {
 	}
 	if t.class != "" {
 		o.Class, o.Reason = t.class, t.reason
+		if o.End.Before(t.since) { // Podman reads the kernel's coarse clock, which is some milliseconds slow
+			o.End = t.since
+		}
 	} else {
 		o.Class, o.Reason = r.cause(e, events, o)
 	}
