@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"node/monitor", "node/master", "node/worker", "node/membership", "node/backup"},
 	{"node/api", "node/executor", "node/failure", "node/history", "node/service", "node/doctor", "cluster", "jetstream"},
 	{"node/checkpoint"},
-	{"projects", "node/durable", "node/private", "node/processid", "node/parallel"},
+	{"projects", "node/durable", "node/private", "node/processid", "node/parallel", "node/poll"},
 	{"grid"},
 	{"grid/command"},
 	{"grid/space"},

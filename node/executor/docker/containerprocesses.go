@@ -13,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"golang.org/x/sys/unix"
 
+	"mlfnode/node/poll"
 	"mlfnode/node/processid"
 )
 
@@ -57,10 +58,7 @@ func (c *containerProcesses) owns(pid int) bool {
 // killAll kills everything that runs in the container and returns when nothing does. The engine may
 // be unavailable for long.
 func (c *containerProcesses) killAll(ctx context.Context) {
-	for pause := minSampleInterval; c.kill(); pause = min(2*pause, maxSampleInterval) {
-		if !sleep(ctx, pause) {
-			return
-		}
+	for pause := (poll.Backoff{First: minSampleInterval, Longest: maxSampleInterval}); c.kill() && pause.Sleep(ctx); {
 	}
 }
 

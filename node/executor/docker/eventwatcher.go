@@ -53,7 +53,7 @@ func (w *eventWatcher) remove(name string) {
 // far back as the engine remembers.
 func (w *eventWatcher) follow(ctx context.Context, e *Engine) {
 	since := time.Now()
-	for pause := minRetryPause; ctx.Err() == nil; pause = min(2*pause, maxRetryPause) {
+	for pause := retryPauses(); ctx.Err() == nil; {
 		messages, errs := e.client.Events(ctx, events.ListOptions{
 			Since: strconv.FormatInt(since.Unix(), 10) + "." + strconv.FormatInt(int64(since.Nanosecond())+1e9, 10)[1:],
 			Filters: filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)),
@@ -76,10 +76,10 @@ func (w *eventWatcher) follow(ctx context.Context, e *Engine) {
 		w.breaks++
 		w.mu.Unlock()
 		if time.Since(began) > maxRetryPause {
-			pause = minRetryPause
+			pause.Reset()
 		}
 		w.log.Warn("the container engine's event stream broke off", "err", err)
-		if sleep(ctx, pause) {
+		if pause.Sleep(ctx) {
 			bounded, stop := withCallTimeout(ctx)
 			_ = e.refresh(bounded) // the engine may have been upgraded
 			stop()

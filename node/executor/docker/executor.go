@@ -14,6 +14,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/poll"
 	"mlfnode/node/processid"
 )
 
@@ -188,10 +189,12 @@ const (
 	maxRetryPause = 5 * time.Second
 )
 
+func retryPauses() poll.Backoff { return poll.Backoff{First: minRetryPause, Longest: maxRetryPause} }
+
 // retryWhileUnavailable repeats a request while the engine is unavailable, up to the OutageTimeout.
 func (x *Executor) retryWhileUnavailable(ctx context.Context, request func(context.Context) error) error {
 	var since time.Time
-	for pause := minRetryPause; ; pause = min(2*pause, maxRetryPause) {
+	for pause := retryPauses(); ; {
 		bounded, stop := withCallTimeout(context.WithoutCancel(ctx)) // an abandoned request could still take effect later
 		err := request(bounded)
 		stop()
@@ -205,20 +208,8 @@ func (x *Executor) retryWhileUnavailable(ctx context.Context, request func(conte
 			return &EngineError{Class: grid.ClassEngine,
 				Reason: fmt.Sprintf("the container engine did not answer for %s: %v", x.o.OutageTimeout, err)}
 		}
-		if !sleep(ctx, pause) {
+		if !pause.Sleep(ctx) {
 			return context.Cause(ctx)
 		}
-	}
-}
-
-// sleep waits for d, and reports false if ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

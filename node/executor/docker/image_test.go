@@ -58,11 +58,11 @@ func (e *testEngine) images(t *testing.T) *Images {
 // await polls the status of the image until there is an answer.
 func await(t *testing.T, m *Images, w ImageRequest) ImageStatus {
 	t.Helper()
-	return poll(t, m, w, time.Minute, func(s ImageStatus) bool { return s.Image != nil || s.Err != nil })
+	return awaitStatus(t, m, w, time.Minute, func(s ImageStatus) bool { return s.Image != nil || s.Err != nil })
 }
 
-// poll polls the status of the image until it is enough, for at most the limit.
-func poll(t *testing.T, m *Images, w ImageRequest, limit time.Duration, enough func(ImageStatus) bool) ImageStatus {
+// awaitStatus polls the status of the image until it is enough, for at most the limit.
+func awaitStatus(t *testing.T, m *Images, w ImageRequest, limit time.Duration, enough func(ImageStatus) bool) ImageStatus {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -217,7 +217,7 @@ func TestPullIsTriedAgain(t *testing.T) {
 		t.Fatalf("got %+v, want a failure", s)
 	}
 	r.Set(func() { r.Status = 0 })
-	poll(t, m, w, 30*time.Second, func(s ImageStatus) bool { return s.Image != nil })
+	awaitStatus(t, m, w, 30*time.Second, func(s ImageStatus) bool { return s.Image != nil })
 }
 
 // TestSlowPullGoesOnAndTellsItsProgress checks that a slow pull that makes progress continues for
@@ -229,7 +229,7 @@ func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
 	m := e.images(t)
 	w := ImageRequest{Reference: r.Host() + "/lab/slow:1"}
 	var seen Progress
-	poll(t, m, w, time.Minute, func(s ImageStatus) bool {
+	awaitStatus(t, m, w, time.Minute, func(s ImageStatus) bool {
 		if s.Err != nil {
 			t.Fatalf("got %+v, want the image", s)
 		}

@@ -138,9 +138,9 @@ func (ad *Adopted) Run(ctx context.Context, kill <-chan struct{}) executor.Outco
 // awaitEngine connects to the engine, and retries until the OutageTimeout.
 func (x *Executor) awaitEngine(ctx context.Context, host string) (e *Engine, err error) {
 	limit := time.Now().Add(x.o.OutageTimeout)
-	for pause := minRetryPause; ; pause = min(2*pause, maxRetryPause) {
+	for pause := retryPauses(); ; {
 		e, err = x.connect(context.WithoutCancel(ctx), host)
-		if err == nil || time.Now().After(limit) || !sleep(ctx, pause) {
+		if err == nil || time.Now().After(limit) || !pause.Sleep(ctx) {
 			return e, err
 		}
 	}

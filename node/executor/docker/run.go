@@ -151,7 +151,7 @@ type containerEnd struct {
 func (r *run) await(ctx context.Context) containerEnd {
 	var away time.Time
 	hanging := false
-	for pause := minRetryPause; ctx.Err() == nil; pause = min(2*pause, maxRetryPause) {
+	for pause := retryPauses(); ctx.Err() == nil; pause.Sleep(ctx) {
 		bounded, stop := context.WithTimeout(ctx, min(callTimeout, max(r.x.o.OutageTimeout, pingTimeout)))
 		state, err := r.inspect(bounded)
 		stop()
@@ -161,7 +161,8 @@ func (r *run) await(ctx context.Context) containerEnd {
 		case err == nil && hasEnded(state):
 			return containerEnd{state: state}
 		case err == nil:
-			away, hanging, pause = time.Time{}, false, minRetryPause
+			away, hanging = time.Time{}, false
+			pause.Reset()
 			r.processes.learn(state)
 			if err := r.wait(ctx, r.processes.first()); err != nil {
 				r.log.Debug("the wait for a container broke off", "err", err)
@@ -178,7 +179,6 @@ func (r *run) await(ctx context.Context) containerEnd {
 			r.processes.killAll(ctx)
 			return containerEnd{away: true}
 		}
-		sleep(ctx, pause)
 	}
 	return containerEnd{}
 }
@@ -212,7 +212,7 @@ func (r *run) removeFolder() {
 // removeLater retries until it succeeds or the executor is closed. The next start then finds the
 // folder.
 func (r *run) removeLater() {
-	for pause := minRetryPause; sleep(r.x.ctx, pause); pause = min(2*pause, maxRetryPause) {
+	for pause := retryPauses(); pause.Sleep(r.x.ctx); {
 		ctx, stop := withCallTimeout(r.x.ctx)
 		err := r.remove(ctx)
 		stop()
