@@ -75,8 +75,16 @@ func (a *Activity) record(f *feed, t *history.Transition) {
 	a.recordTask(f, t)
 	switch t.Change {
 	case grid.Began:
-		if since, ok := f.leasedSince(t.Index); ok {
-			a.Waits.add(max(0, time.UnixMicro(t.Started).Sub(since).Seconds()))
+		var leased time.Time // the oldest lease of the trial
+		if f != nil {
+			for _, id := range f.leasesOver(t.Index, "") {
+				if since := f.leases[id].since; leased.IsZero() || since.Before(leased) {
+					leased = since
+				}
+			}
+		}
+		if !leased.IsZero() {
+			a.Waits.add(max(0, time.UnixMicro(t.Started).Sub(leased).Seconds()))
 		}
 		return
 	case grid.Retry:
@@ -135,19 +143,6 @@ func (a *Activity) recordTask(f *feed, t *history.Transition) {
 }
 
 func seconds(us int64) float64 { return float64(max(0, us)) / 1e6 }
-
-// leasedSince returns when the oldest lease was made that holds trial i.
-func (f *feed) leasedSince(i int64) (since time.Time, ok bool) {
-	if f == nil {
-		return since, false
-	}
-	for _, l := range f.leases {
-		if l.lo <= i && i < l.hi && (!ok || l.since.Before(since)) {
-			since, ok = l.since, true
-		}
-	}
-	return since, ok
-}
 
 // Activity returns what the master has observed.
 func (m *Master) Activity(ctx context.Context) (*Activity, error) {

@@ -10,30 +10,11 @@ import (
 )
 
 const (
-	// maxFailedPlaces is how many of a trial's last attempts count for what the next one avoids.
-	maxFailedPlaces = 2
 	// maxAvoided bounds the nodes that a lease names.
 	maxAvoided = 16
 	// avoidFor is how long a trial avoids the place where it failed.
 	avoidFor = time.Hour
 )
-
-// failedPlace is where an attempt failed in a class whose retries avoid that place.
-type failedPlace struct {
-	node  grid.NodeID
-	scope grid.Scope
-	at    time.Time
-}
-
-// recordFailedOn records that an attempt of trial i failed in this class on a node.
-func (f *feed) recordFailedOn(i int64, node grid.NodeID, class grid.Class, now time.Time) {
-	scope := grid.FailureOf(class).Avoid
-	if node == "" || scope == grid.ScopeNone {
-		return
-	}
-	all := append(f.failedOn[i], failedPlace{node, scope, now})
-	f.failedOn[i] = all[max(0, len(all)-maxFailedPlaces):]
-}
 
 // hasSpareGPU reports whether a node has more than one GPU, or one that is partitioned.
 func hasSpareGPU(m *cluster.Member) bool {

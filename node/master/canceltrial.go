@@ -132,7 +132,7 @@ func (s *scheduler) isHeldByLiveNode(f *feed, index int64) bool {
 
 // isEnded reports whether a trial has ended and no lease is left under which a node could start it.
 func (f *feed) isEnded(i int64) bool {
-	return i < 0 || i >= f.count || f.done.Has(i) && !f.isLeased(i)
+	return i < 0 || i >= f.count || f.done.Has(i) && len(f.leasesOver(i, "")) == 0
 }
 
 // revokeCancelled ends the leases of a cancelled trial that hold no other trial and under which

@@ -1,9 +1,7 @@
 package master
 
 import (
-	"iter"
 	"math"
-	"slices"
 	"time"
 
 	"mlfnode/grid"
@@ -12,64 +10,34 @@ import (
 	"mlfnode/node/history"
 )
 
-// lease is what the master knows of a lease that it has published.
-type lease struct {
-	lo, hi  int64
-	attempt int       // of each trial
-	mode    leaseMode // of attempts above 1
-	lane    grid.Lane
-	since   time.Time
-	seq     uint64 // in the queue; 0 for a lease that is not there
-
-	// detached is true for a lease that the queue has lost or that was taken out of it, while a
-	// node works on it.
-	detached      bool
-	grantedUnheld time.Time // since when it is known to be granted without any node reporting to hold it
-
-	elsewhere bool // the nodes that avoid it give it back, so a grant says little
-}
-
 // feed is what is left to do of one sweep: wanted = [0,count), have = done + leased + waiting for a
 // retry, and nextLease proposes what is missing. It does no I/O. Forgetting a feed and loading it
 // again from history loses nothing.
 type feed struct {
-	sweep    *grid.Sweep
-	task     string // TaskName of the sweep
-	count    int64
-	done     ranges.Set  // terminal
-	assigned ranges.Set  // done, leased, or in retries
-	spread   grid.Spread // with grid.OrderSpread
-
-	longest   *longestFirst // with grid.OrderLongest; else nil
-	reordered bool          // leases in the previous order wait in the queue
-
-	firstBlock    int64 // the blocks before this one are assigned, see block
-	leases        map[grid.LeaseID]lease
-	newestSeq     uint64                  // sequence of the newest lease
-	loadedAt      uint64                  // the last event that was known when the feed was loaded
-	started       map[int64]int           // attempts of trials known to run
-	awayTrials    map[int64]bool          // trials with an attempt on a node that is not heard from
-	snapshotNodes map[int64]grid.NodeID   // nodes that alone have what trials saved last
-	failedOn      map[int64][]failedPlace // where attempts of trials failed that later ones avoid
-	retries       retryQueue
-	pace          trialPace
-
-	sharing      *gpuSharing                  // how trials share GPUs, with gpu_memory: auto; else nil
-	slots        func(grid.Resources) int     // how many attempts with these resources the cluster can run at a time
-	fits         func(grid.Resources) bool    // whether a node could run a trial with these; nil allows all
-	escalated    map[int64]grid.Resources     // of trials whose next attempt gets other resources than the task asks for
-	lanes        map[grid.Lane]grid.Resources // of the record, beside the sweep's own
-	leasesInLane map[grid.Lane]int            // number of leases in each lane
-
+	task string // TaskName of the sweep
+	trialNeeds
+	backlog
+	leaseSet
+	openTrials
+	retries   retryQueue
+	pace      trialPace
 	earlyStop *earlyStopping // with Task.Stop; else nil
+	loadedAt  uint64         // the last event that was known when the feed was loaded
 
 	drained []chan struct{} // closed when a cancelled sweep has no lease left
 }
 
 func newFeed(s *grid.Sweep) *feed {
 	f := &feed{
-		task: s.TaskName(), leases: map[grid.LeaseID]lease{}, started: map[int64]int{}, awayTrials: map[int64]bool{},
-		escalated: map[int64]grid.Resources{}, leasesInLane: map[grid.Lane]int{}, failedOn: map[int64][]failedPlace{}, snapshotNodes: map[int64]grid.NodeID{},
+		task: s.TaskName(),
+		trialNeeds: trialNeeds{
+			fits: func(grid.Resources) bool { return true }, escalated: map[int64]grid.Resources{},
+		},
+		leaseSet: leaseSet{leases: map[grid.LeaseID]lease{}, leasesInLane: map[grid.Lane]int{}},
+		openTrials: openTrials{
+			started: map[int64]int{}, awayTrials: map[int64]bool{},
+			snapshotNodes: map[int64]grid.NodeID{}, failedOn: map[int64][]failedPlace{},
+		},
 	}
 	f.setSweep(s)
 	return f
@@ -77,60 +45,8 @@ func newFeed(s *grid.Sweep) *feed {
 
 // setSweep applies the newest record of the sweep, which may have been extended.
 func (f *feed) setSweep(s *grid.Sweep) {
-	if count := s.Space.Count(); count != f.count {
-		f.count, f.firstBlock = count, 0
-		switch {
-		case s.Task.Order == grid.OrderSpread:
-			f.spread = grid.NewSpread(count)
-		case f.longest != nil:
-			f.longest.extend(s.Space)
-		case s.Task.Order == grid.OrderLongest:
-			f.longest = newLongestFirst(s.Space)
-		}
-	}
+	f.setSpace(s.Task.Order, s.Space)
 	f.sweep = s
-}
-
-// block returns the nth block of trials in the order in which they start; when ordered by index,
-// all trials are one block. It returns false past the last block.
-func (f *feed) block(n int64) (ranges.Range, bool) {
-	var order interface {
-		Blocks() int64
-		Block(n int64) ranges.Range
-	}
-	switch f.sweep.Task.Order {
-	case grid.OrderSpread:
-		order = f.spread
-	case grid.OrderLongest:
-		order = f.longest
-	default:
-		return ranges.Range{Lo: 0, Hi: f.count}, n == 0
-	}
-	if n >= order.Blocks() {
-		return ranges.Range{}, false
-	}
-	return order.Block(n), true
-}
-
-// missing yields the trials that nobody has, in the order in which they start.
-func (f *feed) missing() iter.Seq[ranges.Range] {
-	return func(yield func(ranges.Range) bool) {
-		for n := f.firstBlock; ; n++ {
-			b, ok := f.block(n)
-			if !ok {
-				return
-			}
-			gap, some := f.assigned.Gap(b.Lo, b.Hi)
-			if !some && n == f.firstBlock {
-				f.firstBlock++
-			}
-			for ; some; gap, some = f.assigned.Gap(gap.Hi, b.Hi) {
-				if !yield(gap) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // loadHistory takes over what history knows. Trials with attempts that have not ended, and that no
@@ -165,27 +81,16 @@ func (f *feed) loadHistory(known *history.Remaining, now time.Time) {
 		}
 		f.escalate(index, open[i].Failures)
 		if failed := &open[i].Result; open[i].State == grid.Pending && failed.Class != grid.ClassNone {
-			f.recordFailedOn(index, open[i].Node, failed.Class, now)
-			f.recordSnapshotNode(&history.Transition{Index: index, Node: open[i].Node, Class: failed.Class, Snapshot: failed.Snapshot})
+			f.recordFailure(&history.Transition{
+				Index: index, Node: open[i].Node, Class: failed.Class, Snapshot: failed.Snapshot,
+			}, f.sweep, now)
 		}
-		if f.isLeased(index) {
+		if len(f.leasesOver(index, "")) > 0 {
 			f.started[index] = open[i].Attempts
 			continue
 		}
 		f.queueRetry(index, open[i].Attempts+1, time.Time{}, leaseModeAfter(open[i].Failures))
 	}
-}
-
-// leasedAfter returns the trials that are leased for attempts after this one. What a lease of an
-// earlier attempt still reports about a trial that has failed since does not count.
-func (f *feed) leasedAfter(attempt int) *ranges.Set {
-	later := &ranges.Set{}
-	for _, l := range f.leases {
-		if l.attempt > attempt {
-			later.Add(l.lo, l.hi)
-		}
-	}
-	return later
 }
 
 // restoreLease takes over a lease that is in the queue.
@@ -197,66 +102,6 @@ func (f *feed) restoreLease(l *jetstream.QueuedLease, now time.Time) {
 	f.addLease(l.ID, lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, mode: m, lane: grid.Lane(l.Shape), since: now, seq: l.Seq})
 	f.assigned.Add(l.Lo, l.Hi)
 	f.newestSeq = max(f.newestSeq, l.Seq)
-}
-
-// addLease and removeLease keep the leases and their number in each lane.
-func (f *feed) addLease(id grid.LeaseID, l lease) {
-	f.removeLease(id)
-	f.leases[id] = l
-	f.leasesInLane[l.lane]++
-}
-
-func (f *feed) removeLease(id grid.LeaseID) {
-	l, ok := f.leases[id]
-	if !ok {
-		return
-	}
-	delete(f.leases, id)
-	if f.leasesInLane[l.lane]--; f.leasesInLane[l.lane] == 0 {
-		delete(f.leasesInLane, l.lane)
-	}
-}
-
-// baseNeed returns the resources of trials in the sweep's own lane.
-func (f *feed) baseNeed() grid.Resources { return f.sweep.Task.Resources.Initial() }
-
-// needs returns the resources of trials that may be leased now.
-func (f *feed) needs() []grid.Resources {
-	all := []grid.Resources{f.baseNeed()}
-	add := func(need grid.Resources) {
-		if need.CPUs > 0 && need != f.sweep.Task.Resources && !slices.Contains(all, need) {
-			all = append(all, need)
-		}
-	}
-	for need := range f.retries.byNeed {
-		add(need)
-	}
-	if f.sharing != nil {
-		for _, need := range f.sharing.parts {
-			add(need)
-		}
-	}
-	return all
-}
-
-// laneFor returns the lane of trials with these resources.
-func (f *feed) laneFor(need grid.Resources) grid.Lane {
-	return grid.LaneOf(f.sweep.Priority, need, f.sweep.Task.Image)
-}
-
-// escalate decides what the next attempt of a trial with these failures gets.
-func (f *feed) escalate(i int64, failed map[grid.Class]int) {
-	delete(f.escalated, i)
-	if len(failed) == 0 {
-		return
-	}
-	fits := f.fits
-	if fits == nil {
-		fits = func(grid.Resources) bool { return true }
-	}
-	if need := f.sweep.Task.Escalated(failed, fits); need != f.sweep.Task.Resources {
-		f.escalated[i] = need
-	}
 }
 
 // nextLease proposes a lease of trials with these resources: a retry that is due, else the next
@@ -383,59 +228,34 @@ func (f *feed) requeueTrials(trials ranges.Range, was lease) {
 	}
 }
 
-// adoptLease takes over a lease of trials [lo,hi) that a node works on although the queue does not
-// have it. Some of them may be leased once more by now.
-func (f *feed) adoptLease(id grid.LeaseID, lo, hi int64, attempt int, now time.Time) {
-	f.addLease(id, lease{lo: lo, hi: hi, attempt: attempt, lane: f.sweep.Lane(), since: now, detached: true})
-}
-
-// leasesOver returns the other leases that hold trial i.
-func (f *feed) leasesOver(i int64, but grid.LeaseID) []grid.LeaseID {
-	var all []grid.LeaseID
-	for id, l := range f.leases {
-		if id != but && l.lo <= i && i < l.hi {
-			all = append(all, id)
-		}
-	}
-	return all
-}
-
-// isLeased reports whether some lease holds trial i.
-func (f *feed) isLeased(i int64) bool {
-	for _, l := range f.leases {
-		if l.lo <= i && i < l.hi {
-			return true
-		}
-	}
-	return false
-}
-
 // apply applies a transition of one trial.
 func (f *feed) apply(t *history.Transition, now time.Time) {
 	if t.Index < 0 || t.Index >= f.count {
 		return
 	}
-	f.observeGPUUse(t)
+	if f.sharing != nil && t.Measured != nil {
+		f.sharing.observe(&f.sweep.Task, f.measureValue(t.Index), t.Measured)
+	}
 	switch t.Change {
 	case grid.Began:
 		f.started[t.Index] = t.Attempts
 	case grid.Done:
-		delete(f.started, t.Index)
-		delete(f.failedOn, t.Index)
-		delete(f.snapshotNodes, t.Index)
+		f.forget(t.Index)
 		f.retries.remove(t.Index, t.Index+1)
 		delete(f.escalated, t.Index)
 		f.done.Add(t.Index, t.Index+1)
 		f.assigned.Add(t.Index, t.Index+1)
+		ran := time.Duration(t.Ended-t.Started) * time.Microsecond
 		if t.Class != grid.ClassCancel { // it would have taken longer
-			f.pace.observe(time.Duration(t.Ended-t.Started) * time.Microsecond)
+			f.pace.observe(ran)
 		}
-		f.noteTime(t)
+		if t.State == grid.Succeeded {
+			f.addRunTime(t.Index, ran)
+		}
 	case grid.Retry:
 		delete(f.started, t.Index)
 		f.escalate(t.Index, t.Failures)
-		f.recordFailedOn(t.Index, t.Node, t.Class, now)
-		f.recordSnapshotNode(t)
+		f.recordFailure(t, f.sweep, now)
 		if !f.hasLaterLease(t.Index, t.Attempts) {
 			f.queueRetry(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)), leaseModeAfter(t.Failures))
 		}
@@ -458,16 +278,6 @@ func leaseModeAfter(failed map[grid.Class]int) leaseMode {
 	return modeRange
 }
 
-// hasLaterLease reports whether a lease for a later attempt than the failed one exists already.
-func (f *feed) hasLaterLease(i int64, attempts int) bool {
-	for _, l := range f.leases {
-		if l.lo <= i && i < l.hi && l.attempt > attempts {
-			return true
-		}
-	}
-	return false
-}
-
 // queueRetry queues a further attempt of trial i for when it is due; the zero time means now.
 func (f *feed) queueRetry(i int64, attempt int, due time.Time, m leaseMode) {
 	f.assigned.Add(i, i+1)
@@ -488,9 +298,6 @@ func (f *feed) signalDrained() {
 	}
 	f.drained = nil
 }
-
-// complete reports whether every trial of the sweep is terminal.
-func (f *feed) complete() bool { return f.done.Count() >= f.count }
 
 // trialPace measures how long trials take, to size leases.
 type trialPace struct {

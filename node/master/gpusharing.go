@@ -10,7 +10,6 @@ import (
 	"mlfnode/grid"
 	"mlfnode/grid/packing"
 	"mlfnode/jetstream"
-	"mlfnode/node/history"
 )
 
 // gpuSharing decides how trials of one sweep with gpu_memory: auto share GPUs. Leases for trials
@@ -141,46 +140,10 @@ func (m *gpuSharing) wholeDeviceLimit(task *grid.Task, value string, slots func(
 	return n, learning
 }
 
-// observeGPUUse updates the estimates by what an attempt that has ended used of its GPU.
-func (f *feed) observeGPUUse(t *history.Transition) {
-	if f.sharing != nil && t.Measured != nil {
-		f.sharing.observe(&f.sweep.Task, f.measureValue(t.Index), t.Measured)
-	}
-}
-
-// measureValue returns the value of the axis by which a trial's need is measured.
-func (f *feed) measureValue(i int64) string {
-	key := f.sweep.Task.MeasureBy
-	if key == "" {
-		return ""
-	}
-	params, err := f.sweep.Space.At(i)
-	if err != nil {
-		return ""
-	}
-	for _, p := range params {
-		if p.Key == key {
-			return p.Value.Text
-		}
-	}
-	return ""
-}
-
-// belongsInLane reports whether a new trial belongs in the lane of these resources now.
-func (f *feed) belongsInLane(i int64, need grid.Resources) (ok, learning bool) {
-	value := f.measureValue(i)
-	if need == f.baseNeed() {
-		n, learning := f.sharing.wholeDeviceLimit(&f.sweep.Task, value, f.slots)
-		return f.leasesInLane[f.sweep.Lane()] < n, learning
-	}
-	part, ok := f.sharing.partFor(need.GPUModel, value)
-	return ok && part == need, false
-}
-
 // nextSharedLease is nextLease for a sweep whose trials share GPUs as they are measured.
 func (f *feed) nextSharedLease(need grid.Resources, now time.Time, slots int) (lease, bool) {
 	if l, ok := f.nextRetry(f.sweep.Task.Resources, need, 1, now); ok {
-		if ok, _ := f.belongsInLane(l.lo, need); ok {
+		if ok, _ := f.belongsInLane(l.lo, need, f.leasesInLane); ok {
 			return l, true
 		}
 	}
@@ -188,7 +151,7 @@ func (f *feed) nextSharedLease(need grid.Resources, now time.Time, slots int) (l
 	looked := 0
 	for gap := range f.missing() {
 		for i := gap.Lo; i < gap.Hi; i++ {
-			ok, learning := f.belongsInLane(i, need)
+			ok, learning := f.belongsInLane(i, need, f.leasesInLane)
 			if ok {
 				size := int64(1)
 				if alike && !learning {

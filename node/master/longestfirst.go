@@ -65,9 +65,6 @@ func (l *longestFirst) addRunTime(index int64, took time.Duration) {
 	l.added++
 }
 
-// hasOrder reports whether the order follows run times.
-func (l *longestFirst) hasOrder() bool { return l.order != nil }
-
 // Blocks returns how many blocks there are.
 func (l *longestFirst) Blocks() int64 { return l.spread.Blocks() }
 

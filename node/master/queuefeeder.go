@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -65,7 +66,7 @@ func (q *queueFeeder) openLanes() map[grid.Lane]*laneFeeds {
 		if !f.sweep.Active() || f.sweep.Task.Resources.Check() != nil {
 			continue
 		}
-		for _, need := range f.needs() {
+		for _, need := range f.needs(&f.retries) {
 			name := f.laneFor(need)
 			if lanes[name] == nil {
 				lanes[name] = &laneFeeds{name: name, need: need}
@@ -100,27 +101,19 @@ func (q *queueFeeder) rebalance(ctx context.Context, l *laneFeeds, slots int) {
 	}
 	slices.SortFunc(l.feeds, func(a, b *feed) int { return cmp.Compare(b.leasesInLane[l.name], a.leasesInLane[l.name]) })
 	for _, f := range l.feeds {
-		for _, id := range f.newestLeases(l.name) {
+		if room <= 0 {
+			return
+		}
+		newestFirst := func(a, b grid.LeaseID) int { return cmp.Compare(f.leases[b].seq, f.leases[a].seq) }
+		for _, id := range slices.SortedFunc(maps.Keys(f.leases), newestFirst) {
 			if room <= 0 || f.leasesInLane[l.name] <= share {
 				break
 			}
-			if q.s.withdrawLease(ctx, f, id) {
+			if f.leases[id].lane == l.name && q.s.withdrawLease(ctx, f, id) {
 				room--
 			}
 		}
 	}
-}
-
-// newestLeases returns the leases in a lane, the newest first.
-func (f *feed) newestLeases(lane grid.Lane) []grid.LeaseID {
-	var all []grid.LeaseID
-	for id, l := range f.leases {
-		if l.lane == lane {
-			all = append(all, id)
-		}
-	}
-	slices.SortFunc(all, func(a, b grid.LeaseID) int { return cmp.Compare(f.leases[b].seq, f.leases[a].seq) })
-	return all
 }
 
 // leaseOne publishes one lease of the sweep with the smallest share; false when no sweep of the
@@ -158,7 +151,7 @@ func (q *queueFeeder) recordLane(ctx context.Context, f *feed, lane *laneFeeds) 
 	if _, known := f.lanes[lane.name]; known || lane.name == f.sweep.Lane() {
 		return true, nil
 	}
-	wanted := f.needs()
+	wanted := f.needs(&f.retries)
 	record, err := q.m.editRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
 		lanes := map[grid.Lane]grid.Resources{lane.name: lane.need}
 		for name, need := range r.Lanes {

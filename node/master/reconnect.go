@@ -181,7 +181,8 @@ func (b *reconnection) applyDecision(now time.Time) {
 		delete(b.f.awayTrials, run.Index)
 	}
 	delete(s.reconciler.missing, id)
-	b.f.adoptLease(id, lo, hi, attempt, now)
+	// the queue does not have it, and some of its trials may be leased once more by now
+	b.f.addLease(id, lease{lo: lo, hi: hi, attempt: attempt, lane: b.f.sweep.Lane(), since: now, detached: true})
 	s.m.leases.adopt(b.node, b.lease, now)
 	for _, rival := range b.rivals {
 		s.revokeLease(b.f, rival)

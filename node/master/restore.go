@@ -82,7 +82,9 @@ func (s *scheduler) expectAttempts(f *feed, open []grid.Trial) {
 		id := placeholderLease(t.Run) // until the node reports it
 		s.m.leases.add(id)
 		s.m.leases.assign(id, t.Node, now)
-		f.adoptLease(id, t.Index, t.Index+1, t.Attempt, now)
+		f.addLease(id, lease{
+			lo: t.Index, hi: t.Index + 1, attempt: t.Attempt, lane: f.sweep.Lane(), since: now, detached: true,
+		})
 		f.assigned.Add(t.Index, t.Index+1)
 	}
 }

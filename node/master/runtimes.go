@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"mlfnode/grid"
-	"mlfnode/node/history"
 )
 
 // loadedTimes bounds the run times that are loaded for a sweep with grid.OrderLongest.
@@ -34,21 +33,7 @@ func (s *scheduler) openTimes(ctx context.Context, f *feed) {
 	}
 }
 
-// noteTime records the run time of a trial that has ended. When the first order is known, leases
-// that wait in the queue are to be withdrawn.
-func (f *feed) noteTime(t *history.Transition) {
-	if f.longest == nil || t.State != grid.Succeeded {
-		return
-	}
-	f.longest.addRunTime(t.Index, time.Duration(t.Ended-t.Started)*time.Microsecond)
-	first := !f.longest.hasOrder()
-	if f.longest.reorder() {
-		f.firstBlock = 0
-		f.reordered = f.reordered || first
-	}
-}
-
-// followOrders withdraws leases that were made before run times were known.
+// withdrawReordered withdraws leases that were made before run times were known.
 func (s *scheduler) withdrawReordered(ctx context.Context) {
 	for _, f := range s.feeds {
 		if f.reordered {

@@ -22,20 +22,6 @@ func (m *Master) newestSnapshot(s *grid.Sweep, l *lease) (number, bad int) {
 	return m.cfg.Snapshots.Newest(grid.TrialID{Sweep: s.ID, Index: l.lo})
 }
 
-// recordSnapshotNode records which node alone has what a trial saved last, because it could not be
-// stored or the node's agent died.
-func (f *feed) recordSnapshotNode(t *history.Transition) {
-	if f.sweep.Task.Checkpoint == nil {
-		return
-	}
-	switch failure := grid.FailureOf(t.Class); {
-	case t.Snapshot > 0 || t.Class == grid.ClassCheckpoint:
-		delete(f.snapshotNodes, t.Index)
-	case failure.Owner != grid.OwnerNode && failure.Avoid == grid.ScopeNone:
-		f.snapshotNodes[t.Index] = t.Node
-	}
-}
-
 // rejectUnreadable removes the newest snapshot of trials whose programs could not read it, so that
 // they continue from the one before, or from their beginning. The store itself drops a snapshot
 // that is damaged where it is stored. rejectUnreadable is called before the events are folded:

@@ -283,7 +283,8 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 		"can't be read": {grid.ClassCheckpoint, 0, "[]"}, "its node died": {grid.ClassCrash, 0, "[]"}, "it is to go elsewhere": {grid.ClassDisk, 0, "[]"},
 	} {
 		delete(f.snapshotNodes, 1)
-		f.recordSnapshotNode(&history.Transition{Index: 1, Node: "b", Class: c.class, Snapshot: c.snapshot})
+		f.recordFailure(&history.Transition{Index: 1, Node: "b", Class: c.class, Snapshot: c.snapshot}, f.sweep, time.Now())
+		clear(f.failedOn) // only where the snapshot is counts here
 		nodes, _ := s.feeder.avoidedNodes(f, 1, &laneFeeds{})
 		if got := fmt.Sprint(nodes); got != c.want {
 			t.Errorf("%s: got %s to wait, want %s", name, got, c.want)
