@@ -17,12 +17,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -46,27 +48,21 @@ type Config struct {
 
 // Cluster is this node's part in the gossip. Its methods may be called from any goroutine.
 type Cluster struct {
+	*keyring
+
 	log     *slog.Logger
 	node    grid.NodeID
 	address string // host:port that others reach this node at
 	ml      *memberlist.Memberlist
-	ring    *keys
-	table   *table
-	port    int
 
+	table     *table
 	published *publishedState
-
-	route    atomic.Pointer[route] // nil for none
-	wake     chan struct{}         // holds a token while there may be news for the watchers
-	conflict nameConflict
+	route     atomic.Pointer[route] // nil for none
+	admission admission
 
 	life    context.Context // ends with Close
 	end     context.CancelFunc
 	running sync.WaitGroup
-
-	mu    sync.Mutex
-	seeds []string // addresses that once let this node in
-	gone  bool     // it left or closed
 }
 
 // Start listens and is a cluster of one until it joins others or they join it.
@@ -76,25 +72,26 @@ func Start(cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{
-		log: cfg.Logger.With("component", "cluster"), node: cfg.Node,
-		published: newPublishedState(cfg.Self), table: newTable(cfg.Node), wake: make(chan struct{}, 1),
+		log: cfg.Logger.With("component", "cluster"), node: cfg.Node, table: newTable(cfg.Node),
+		published: &publishedState{
+			started: time.Now().Truncate(time.Millisecond), self: cfg.Self, sent: cfg.Self, serial: 1, changed: make(chan struct{}, 1),
+		},
 	}
-	c.life, c.end = context.WithCancel(context.Background()) // ends with Close
-	if c.ring, err = newKeys(cfg.Keys); err != nil {
+	if c.keyring, err = newKeyring(cfg.Keys); err != nil {
 		return nil, err
 	}
 	if err := c.listen(cfg, advertise); err != nil {
-		c.end()
 		return nil, err
 	}
+	c.life, c.end = context.WithCancel(context.Background()) // ends with Close
 	c.table.receive([]*detail{c.published.detail(c.node)})
-	c.running.Go(c.deliver)
-	c.running.Go(c.publish)
+	c.running.Go(func() { c.table.run(c.life, c.log) })
+	c.running.Go(func() { c.published.run(c.life, c.ml, c.log) })
 	c.running.Go(c.reconnect)
 	return c, nil
 }
 
-// check refuses what can't work, and chooses the address that others are told.
+// check refuses what can't work, and returns the address that other nodes are to use.
 func (cfg *Config) check() (advertise string, err error) {
 	bind, err := netip.ParseAddr(cfg.Bind)
 	switch {
@@ -112,10 +109,6 @@ func (cfg *Config) check() (advertise string, err error) {
 			return "", fmt.Errorf("gossip key: %w", err)
 		}
 	}
-	return cfg.advertise(bind)
-}
-
-func (cfg *Config) advertise(bind netip.Addr) (string, error) {
 	switch {
 	case cfg.Advertise == "" && !bind.IsUnspecified():
 		return bind.String(), nil
@@ -136,27 +129,26 @@ func (cfg *Config) advertise(bind netip.Addr) (string, error) {
 // listen opens the port and starts memberlist on it.
 func (c *Cluster) listen(cfg Config, advertise string) error {
 	mc := settings()
-	mc.Name, mc.Label, mc.Keyring = string(cfg.Node), cfg.Label, c.ring.ring
-	mc.BindAddr, mc.BindPort, mc.AdvertiseAddr = cfg.Bind, cfg.Port, advertise
-	mc.Logger = memberlistLog(c.log)
-	port, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+	mc.Name, mc.Label, mc.Keyring = string(cfg.Node), cfg.Label, c.ring
+	mc.Logger = log.New(&memberlistLog{to: c.log}, "", 0)
+	udpTCP, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
 		BindAddrs: []string{cfg.Bind}, BindPort: cfg.Port, Logger: mc.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the gossip port: %w", err)
 	}
-	c.port = port.GetAutoBindPort()
-	mc.BindPort, mc.AdvertisePort = c.port, c.port
-	c.address = net.JoinHostPort(advertise, strconv.Itoa(c.port))
-	var network memberlist.NodeAwareTransport = port
+	port := udpTCP.GetAutoBindPort()
+	mc.BindAddr, mc.BindPort, mc.AdvertiseAddr, mc.AdvertisePort = cfg.Bind, port, advertise, port
+	c.address = net.JoinHostPort(advertise, strconv.Itoa(port))
+	var network memberlist.NodeAwareTransport = udpTCP
 	if cfg.wrap != nil {
-		network = cfg.wrap(port)
+		network = cfg.wrap(network)
 	}
 	mc.Transport = transport{network, c}
 	d := &delegate{c: c}
 	mc.Delegate, mc.Events, mc.Alive, mc.Conflict, mc.Merge, mc.Ping = d, d, d, d, d, d
 	if c.ml, err = memberlist.Create(mc); err != nil {
-		port.Shutdown()
+		udpTCP.Shutdown()
 		return fmt.Errorf("start the gossip: %w", err)
 	}
 	return nil
@@ -180,7 +172,7 @@ func settings() *memberlist.Config {
 }
 
 // Port is the port this node listens on.
-func (c *Cluster) Port() int { return c.port }
+func (c *Cluster) Port() int { return int(c.ml.LocalNode().Port) }
 
 // Node is this node's name.
 func (c *Cluster) Node() grid.NodeID { return c.node }
@@ -195,9 +187,7 @@ func (c *Cluster) Members() []Member { return c.table.members(time.Now()) }
 // member while a func runs is one change. The returned func ends it; one call may still be under
 // way then.
 func (c *Cluster) Watch(fn func(Member)) (stop func()) {
-	stop = c.table.watch(fn)
-	c.nudge()
-	return stop
+	return c.table.watch(fn)
 }
 
 // Refused reports whether a node's machine answers and its agent is gone: its gossip port refuses
@@ -208,7 +198,11 @@ func (c *Cluster) Refused(ctx context.Context, node grid.NodeID) bool {
 	if !ok || node == c.node {
 		return false
 	}
-	return refused(ctx, m.gossip())
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", m.gossip())
+	if err == nil {
+		conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // Update changes what this node tells. The func gets a copy to change and must not call the
@@ -223,11 +217,7 @@ func (c *Cluster) Update(change func(*Self)) {
 // Leave says goodbye, so that others know this node as left and not as dead. It returns when one of
 // them was told, or when the context ends. Close must still be called.
 func (c *Cluster) Leave(ctx context.Context) error {
-	c.mu.Lock()
-	gone := c.gone
-	c.gone = true
-	c.mu.Unlock()
-	if gone || c.conflict.err() != nil {
+	if c.published.departed.Swap(true) || c.admission.err() != nil {
 		return nil // a goodbye in a name that belongs to another node would take that one out
 	}
 	patience := leaveLimit
@@ -236,7 +226,9 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	}
 	left := make(chan error, 1)
 	c.running.Go(func() {
-		c.published.leave()
+		c.published.mu.Lock()
+		c.published.leaving = true
+		c.published.mu.Unlock()
 		begun := time.Now()
 		// A later message replaces one that is still queued, so the first is sent before the second
 		// is queued. A node that misses it learns it from the next state exchange.
@@ -261,9 +253,7 @@ const leaveLimit = 2 * time.Second
 
 // Close stops to take part, without a goodbye. It returns when every goroutine has ended.
 func (c *Cluster) Close() {
-	c.mu.Lock()
-	c.gone = true
-	c.mu.Unlock()
+	c.published.departed.Store(true)
 	c.end()
 	c.running.Wait()
 	if err := c.ml.Shutdown(); err != nil {

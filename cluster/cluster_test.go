@@ -151,7 +151,7 @@ func TestNameTaken(t *testing.T) {
 		t.Error(err)
 	}
 	second.Close()
-	if err := nodes[0].conflict.err(); err != nil {
+	if err := nodes[0].admission.err(); err != nil {
 		t.Errorf("the first node gives way: %v", err)
 	}
 	if m, _ := nodes[0].table.find("n01"); m.State != Alive || m.gossip() != nodes[1].address {

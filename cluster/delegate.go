@@ -24,7 +24,12 @@ var (
 )
 
 // NodeMeta returns what is sent with the news that this node is alive.
-func (d *delegate) NodeMeta(limit int) []byte { return d.c.published.meta(limit) }
+func (d *delegate) NodeMeta(limit int) []byte {
+	p := d.c.published
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return encodeMeta(p.self, p.started, p.leaving, limit)
+}
 
 // NotifyMsg is for messages that nobody sends in this version.
 func (d *delegate) NotifyMsg([]byte) {}
@@ -41,54 +46,39 @@ func (d *delegate) LocalState(bool) []byte {
 // about.
 func (d *delegate) MergeRemoteState(buf []byte, _ bool) {
 	d.c.table.receive(decodeDetails(buf))
-	d.c.nudge()
 }
 
 // NotifyJoin is called when a node is alive that was not, or is new.
-func (d *delegate) NotifyJoin(n *memberlist.Node) { d.note(n, Alive) }
+func (d *delegate) NotifyJoin(n *memberlist.Node) { d.c.table.update(n, Alive, time.Now()) }
 
 // NotifyUpdate is called when a node's metadata changes.
-func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.note(n, Alive) }
+func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.c.table.update(n, Alive, time.Now()) }
 
 // NotifyLeave is called both when a node has left and when it is dead; a node that leaves has said
 // so before.
-func (d *delegate) NotifyLeave(n *memberlist.Node) { d.note(n, Dead) }
-
-func (d *delegate) note(n *memberlist.Node, state State) {
-	d.c.table.update(n, state, time.Now())
-	d.c.nudge()
-}
+func (d *delegate) NotifyLeave(n *memberlist.Node) { d.c.table.update(n, Dead, time.Now()) }
 
 // NotifyPingComplete is called when a node has answered a probe.
 func (d *delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
-	d.c.probed(n.Name, true)
+	d.c.table.probed(grid.NodeID(n.Name), true, time.Now())
 }
 
 // AckPayload has nothing to add to an answer.
 func (d *delegate) AckPayload() []byte { return nil }
-
-// probed records whether a member could be reached. memberlist does not report whom it suspects, so
-// a member is shown as suspect when its probe goes unanswered over UDP and no connection to it can
-// be opened either.
-func (c *Cluster) probed(node string, reached bool) {
-	if c.table.probed(grid.NodeID(node), reached, time.Now()) {
-		c.nudge()
-	}
-}
 
 // NotifyAlive refuses nodes that nobody could list.
 func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 	if n.Name == "" || len(n.Name) > maxName || printable([]byte(n.Name), maxName) != n.Name {
 		return errors.New("a node name that is too long or has control characters")
 	}
-	d.c.probed(n.Name, true) // this may refute a suspicion
+	d.c.table.probed(grid.NodeID(n.Name), true, time.Now()) // this may refute a suspicion
 	return nil
 }
 
 // NotifyConflict is called when another node uses a name that is taken. The second node is not
 // admitted.
 func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
-	if d.c.conflict.worthLogging(other) {
+	if d.c.admission.worthLogging(other) {
 		d.c.log.Warn("two nodes use one name; the second is not admitted", "node", existing.Name,
 			"address", existing.Address(), "second", other.Address())
 	}
@@ -100,7 +90,7 @@ func (d *delegate) NotifyMerge(peers []*memberlist.Node) error {
 	for _, p := range peers {
 		there := p.State == memberlist.StateAlive || p.State == memberlist.StateSuspect
 		if grid.NodeID(p.Name) == d.c.node && there && p.Address() != d.c.address {
-			d.c.conflict.refuse(p.Address())
+			d.c.admission.refuse(p.Address())
 			return fmt.Errorf("the name %s is taken by %s", p.Name, p.Address())
 		}
 	}

@@ -47,7 +47,8 @@ type detail struct {
 
 func newDetail(node grid.NodeID, started time.Time, s Self, serial uint64) *detail {
 	d := &detail{
-		Node: node, Started: started.UnixMilli(), Serial: serial, Load: s.Load, Reason: cut(s.Reason, maxReason), Inventory: s.Inventory, Labels: s.Labels,
+		Node: node, Started: started.UnixMilli(), Serial: serial, Load: s.Load,
+		Reason: cut(s.Reason, maxReason), Inventory: s.Inventory, Labels: s.Labels,
 	}
 	if math.IsNaN(d.Load) || math.IsInf(d.Load, 0) {
 		d.Load = 0 // JSON has no such numbers

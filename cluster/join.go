@@ -32,18 +32,16 @@ const (
 // ErrNameTaken when the cluster does not admit this node; close it then. Later the node finds its
 // way back by itself, even after a long partition.
 func (c *Cluster) Join(ctx context.Context, seeds []string) error {
-	c.conflict.beginJoin()
-	defer c.conflict.endJoin()
+	defer c.admission.beginJoin()()
 	var refusals []error
 	for _, seed := range seeds {
 		err := c.joinSeed(ctx, seed)
 		if err == nil {
-			c.conflict.admitted()
-			c.remember(seed)
-			c.nudge()
+			c.admission.admitted(seed)
+			c.table.nudge()
 			return nil
 		}
-		if taken := c.conflict.err(); taken != nil {
+		if taken := c.admission.err(); taken != nil {
 			return taken
 		}
 		if refusals = append(refusals, fmt.Errorf("join by %s: %w", seed, err)); ctx.Err() != nil {
@@ -54,12 +52,6 @@ func (c *Cluster) Join(ctx context.Context, seeds []string) error {
 		return errors.New("join a cluster: no seed is given")
 	}
 	return errors.Join(refusals...)
-}
-
-func (c *Cluster) remember(seed string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.seeds = []string{seed}
 }
 
 // joinSeed tries every address of a seed.
@@ -85,7 +77,7 @@ func (c *Cluster) joinAddress(ctx context.Context, address string) error {
 	if address == c.address {
 		return errors.New("it is this node itself")
 	}
-	if err := reach(ctx, address); err != nil {
+	if err := checkListening(ctx, address); err != nil {
 		return err
 	}
 	result := make(chan error, 1)
@@ -103,8 +95,8 @@ func (c *Cluster) joinAddress(ctx context.Context, address string) error {
 	}
 }
 
-// reach returns an error early, and within the context, if nobody listens.
-func reach(ctx context.Context, address string) error {
+// checkListening returns an error early, and within the context, if nobody listens.
+func checkListening(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -133,21 +125,12 @@ func explain(err error) error {
 	return err
 }
 
-// refused reports whether an address actively refuses a connection.
-func refused(ctx context.Context, address string) bool {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-	if err == nil {
-		conn.Close()
-	}
-	return errors.Is(err, syscall.ECONNREFUSED)
-}
-
 // reconnect tries to reach lost members: after a partition nobody probes dead members, so both
 // halves would stay apart.
 func (c *Cluster) reconnect() {
 	for sleep(c.life, reconnectInterval/2+rand.N(reconnectInterval)) {
-		if lost := c.lost(); len(lost) > 0 && !c.departed() {
-			// An error is the normal case: what is dead stays so.
+		if lost := c.lost(); len(lost) > 0 && !c.published.departed.Load() {
+			// An error is the normal case: most dead members stay dead.
 			if err := c.joinAddress(c.life, lost[rand.IntN(len(lost))]); err != nil {
 				c.log.Debug("lost member not found", "err", err)
 			}
@@ -170,65 +153,67 @@ func (c *Cluster) lost() []string {
 	if others > 0 {
 		return dead
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return append(dead, c.seeds...)
+	c.admission.mu.Lock()
+	defer c.admission.mu.Unlock()
+	return append(dead, c.admission.seeds...)
 }
 
-// nameConflict is what this node knows about another node with its name.
-type nameConflict struct {
+// admission is what this node knows about being let into a cluster, and about other nodes that use
+// a name twice.
+type admission struct {
 	mu        sync.Mutex
-	trying    bool   // a Join is under way
-	holder    string // address of the node that had the name then
-	inside    bool   // some cluster took this node in
+	seeds     []string // the address that let this node in last
+	trying    bool     // a Join is under way
+	holder    string   // address of the node that had this node's name during the last Join
+	inside    bool     // some cluster took this node in
 	strangers map[string]time.Time
 }
 
-func (d *nameConflict) beginJoin() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.trying, d.holder = true, ""
+func (a *admission) beginJoin() (end func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.trying, a.holder = true, ""
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.trying = false
+	}
 }
 
-func (d *nameConflict) endJoin() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.trying = false
+func (a *admission) admitted(seed string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.holder, a.inside, a.seeds = "", true, []string{seed}
 }
 
-func (d *nameConflict) admitted() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.holder, d.inside = "", true
-}
-
-func (d *nameConflict) refuse(holder string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.trying { // a node that comes later and wants this one's name is the one to give way
-		d.holder = holder
+func (a *admission) refuse(holder string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.trying { // a node that comes later and wants this one's name is the one to give way
+		a.holder = holder
 	}
 }
 
 // err returns the error of a node that was never admitted because of its name.
-func (d *nameConflict) err() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.holder == "" || d.inside {
+func (a *admission) err() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.holder == "" || a.inside {
 		return nil
 	}
-	return fmt.Errorf("%w by the node at %s: give this one another name, or wait some seconds if that was this machine before", ErrNameTaken, d.holder)
+	return fmt.Errorf("%w by the node at %s: give this one another name, or wait some seconds if that was this machine before",
+		ErrNameTaken, a.holder)
 }
 
 // Namesake returns the gossip address of another node of the same name that has kept this one out
 // of the cluster, "" if there is none.
 func (c *Cluster) Namesake() string {
-	c.conflict.mu.Lock()
-	defer c.conflict.mu.Unlock()
-	if c.conflict.inside {
+	c.admission.mu.Lock()
+	defer c.admission.mu.Unlock()
+	if c.admission.inside {
 		return ""
 	}
-	return c.conflict.holder
+	return c.admission.holder
 }
 
 const (
@@ -239,16 +224,16 @@ const (
 )
 
 // worthLogging reports whether to log a node that uses a taken name.
-func (d *nameConflict) worthLogging(n *memberlist.Node) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (a *admission) worthLogging(n *memberlist.Node) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	now, key := time.Now(), n.Name+" "+n.Address()
-	if last, ok := d.strangers[key]; ok && now.Sub(last) < warnAgain {
+	if last, ok := a.strangers[key]; ok && now.Sub(last) < warnAgain {
 		return false
 	}
-	if d.strangers == nil || len(d.strangers) >= maxStrangers {
-		d.strangers = map[string]time.Time{}
+	if a.strangers == nil || len(a.strangers) >= maxStrangers {
+		a.strangers = map[string]time.Time{}
 	}
-	d.strangers[key] = now
+	a.strangers[key] = now
 	return true
 }

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"log"
 	"log/slog"
 	"strings"
 	"sync"
@@ -10,15 +9,10 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// memberlistLog sends memberlist's lines to debug. Its warnings are not news to an operator: what
-// they lead to is told by the states. One thing is: packets that no key opens, or of another
-// cluster.
-func memberlistLog(to *slog.Logger) *log.Logger {
-	return log.New(&lines{to: to}, "", 0)
-}
-
-// lines is a writer of whole lines.
-type lines struct {
+// memberlistLog is a writer of whole lines, which logs memberlist's lines as debug messages. Its
+// warnings are not news to an operator, who sees their effect in the states of members. One thing
+// is news: packets that no key opens, or that belong to another cluster.
+type memberlistLog struct {
 	to *slog.Logger
 
 	mu      sync.Mutex
@@ -32,7 +26,7 @@ var foreign = []string{"unacceptable label", "Decrypt packet failed", "decrypt",
 // content is what may have come from outside: quoted labels, and the bytes of metadata.
 var content = lazyregexp.New(`"(?:[^"\\]|\\.)*"|meta:\(.*\)`)
 
-func (l *lines) Write(p []byte) (int, error) {
+func (l *memberlistLog) Write(p []byte) (int, error) {
 	line := strings.TrimSpace(string(p))
 	// A connection without a word is a look whether the port is open; nodes do it themselves before
 	// they join.
@@ -41,7 +35,7 @@ func (l *lines) Write(p []byte) (int, error) {
 	}
 	for _, words := range foreign {
 		if strings.Contains(line, words) {
-			l.refuse()
+			l.countRefused()
 			break
 		}
 	}
@@ -50,8 +44,8 @@ func (l *lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// refuse warns once a minute.
-func (l *lines) refuse() {
+// countRefused warns once a minute.
+func (l *memberlistLog) countRefused() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refused++

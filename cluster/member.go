@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -74,12 +75,7 @@ type Member struct {
 
 // Has reports whether the member has a role.
 func (s Self) Has(role Role) bool {
-	for _, r := range s.Roles {
-		if r == role {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.Roles, role)
 }
 
 // There reports whether the member takes part: it is alive, or only suspect.
@@ -87,15 +83,3 @@ func (m Member) There() bool { return m.State == Alive || m.State == Suspect }
 
 // gossip returns the address of its gossip port.
 func (m Member) gossip() string { return net.JoinHostPort(m.Address, strconv.Itoa(m.Port)) }
-
-// later overlays what travels in the exchange of states: it may be older than the rest, or not
-// there yet.
-func (m *Member) later(d *detail) {
-	if d == nil {
-		return
-	}
-	m.Load, m.Inventory, m.Labels = d.Load, d.Inventory, d.Labels
-	if cut(d.Reason, len(m.Reason)) == m.Reason && m.Reason != "" {
-		m.Reason = d.Reason
-	}
-}

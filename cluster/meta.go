@@ -55,53 +55,39 @@ func encodeMeta(s Self, started time.Time, leaving bool, limit int) []byte {
 	w := metaWriter{buf: []byte{metaFormat}, limit: min(limit, memberlist.MetaMaxSize)}
 	w.text(tagVersion, cut(s.Version, maxVersion))
 	w.number(tagStarted, uint64(started.UnixMilli()))
-	w.number(tagFlags, flags(s, leaving))
-	w.text(tagRoles, joinRoles(s.Roles))
+	var flags uint64
+	if s.Drained {
+		flags |= flagDrained
+	}
+	if s.Quarantined {
+		flags |= flagQuarantined
+	}
+	if leaving {
+		flags |= flagLeaving
+	}
+	w.number(tagFlags, flags)
+	roles := ""
+	for _, r := range s.Roles { // those that fit
+		if len(roles)+1+len(r) <= maxRoles && r != "" && !strings.Contains(string(r), ",") {
+			roles += "," + string(r)
+		}
+	}
+	w.text(tagRoles, strings.TrimPrefix(roles, ","))
 	w.number(tagAPIPort, natural(s.APIPort))
 	w.number(tagNATSPort, natural(s.NATSPort))
 	w.number(tagProtocol, natural(s.Protocol))
 	w.number(tagSlots, natural(s.Slots))
 	w.number(tagRunning, natural(s.Running))
 	w.number(tagGPUs, natural(s.GPUs))
-	w.number(tagCPUs, thousandths(s.CPUs))
+	if s.CPUs > 0 && s.CPUs <= math.MaxInt32 {
+		w.number(tagCPUs, uint64(math.Round(s.CPUs*1000)))
+	}
 	w.number(tagMemory, natural(s.Memory))
 	w.text(tagReason, cut(s.Reason, w.limit-len(w.buf)-3))
 	return w.buf
 }
 
-func flags(s Self, leaving bool) (bits uint64) {
-	if s.Drained {
-		bits |= flagDrained
-	}
-	if s.Quarantined {
-		bits |= flagQuarantined
-	}
-	if leaving {
-		bits |= flagLeaving
-	}
-	return bits
-}
-
-// joinRoles keeps the roles that fit.
-func joinRoles(roles []Role) string {
-	text := ""
-	for _, r := range roles {
-		if len(text)+1+len(r) > maxRoles || r == "" || strings.Contains(string(r), ",") {
-			continue
-		}
-		text += "," + string(r)
-	}
-	return strings.TrimPrefix(text, ",")
-}
-
 func natural[N int | int64](n N) uint64 { return uint64(max(n, 0)) }
-
-func thousandths(f float64) uint64 {
-	if !(f > 0) || f > math.MaxInt32 {
-		return 0
-	}
-	return uint64(math.Round(f * 1000))
-}
 
 // cut shortens a text to at most n bytes without breaking a character.
 func cut(text string, n int) string {
@@ -157,56 +143,44 @@ func decodeMeta(buf []byte) (s Self, started time.Time, leaving bool) {
 		if format != metaFormat && tag != tagVersion {
 			continue
 		}
-		if tag == tagFlags {
-			bits, _ := binary.Uvarint(value)
-			leaving = bits&flagLeaving != 0
+		number, _ := binary.Uvarint(value)
+		small := int(min(number, math.MaxInt32))
+		switch tag {
+		case tagVersion:
+			s.Version = printable(value, maxVersion)
+		case tagStarted:
+			started = time.UnixMilli(int64(min(number, 1<<48)))
+		case tagFlags:
+			s.Drained, s.Quarantined = number&flagDrained != 0, number&flagQuarantined != 0
+			leaving = number&flagLeaving != 0
+		case tagRoles:
+			s.Roles = nil
+			for r := range strings.SplitSeq(printable(value, maxRoles), ",") {
+				if r != "" && !slices.Contains(s.Roles, Role(r)) {
+					s.Roles = append(s.Roles, Role(r))
+				}
+			}
+		case tagAPIPort:
+			s.APIPort = port(number)
+		case tagNATSPort:
+			s.NATSPort = port(number)
+		case tagProtocol:
+			s.Protocol = small
+		case tagSlots:
+			s.Slots = small
+		case tagRunning:
+			s.Running = small
+		case tagGPUs:
+			s.GPUs = small
+		case tagCPUs:
+			s.CPUs = float64(small) / 1000
+		case tagMemory:
+			s.Memory = int64(min(number, math.MaxInt64))
+		case tagReason:
+			s.Reason = printable(value, memberlist.MetaMaxSize)
 		}
-		field(&s, &started, tag, value)
 	}
 	return s, started, leaving
-}
-
-func field(s *Self, started *time.Time, tag byte, value []byte) {
-	number, _ := binary.Uvarint(value)
-	small := int(min(number, math.MaxInt32))
-	switch tag {
-	case tagVersion:
-		s.Version = printable(value, maxVersion)
-	case tagStarted:
-		*started = time.UnixMilli(int64(min(number, 1<<48)))
-	case tagFlags:
-		s.Drained, s.Quarantined = number&flagDrained != 0, number&flagQuarantined != 0
-	case tagRoles:
-		s.Roles = splitRoles(printable(value, maxRoles))
-	case tagAPIPort:
-		s.APIPort = port(number)
-	case tagNATSPort:
-		s.NATSPort = port(number)
-	case tagProtocol:
-		s.Protocol = small
-	case tagSlots:
-		s.Slots = small
-	case tagRunning:
-		s.Running = small
-	case tagGPUs:
-		s.GPUs = small
-	case tagCPUs:
-		s.CPUs = float64(small) / 1000
-	case tagMemory:
-		s.Memory = int64(min(number, math.MaxInt64))
-	case tagReason:
-		s.Reason = printable(value, memberlist.MetaMaxSize)
-	}
-}
-
-func splitRoles(text string) []Role {
-	var roles []Role
-	for _, r := range strings.Split(text, ",") {
-		if r != "" && !slices.Contains(roles, Role(r)) {
-			roles = append(roles, Role(r))
-		}
-	}
-	return roles
 }
 
 func port(n uint64) int {
@@ -216,7 +190,8 @@ func port(n uint64) int {
 	return int(n)
 }
 
-// printable is text for terminals: control characters of another node must not reach them.
+// printable returns at most n bytes of a text with its control characters replaced, so that those
+// of another node do not reach a terminal.
 func printable(value []byte, n int) string {
 	clean := strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r == utf8.RuneError {

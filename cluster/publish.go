@@ -3,7 +3,9 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -22,7 +24,8 @@ const (
 
 // publishedState is the state that this node announces.
 type publishedState struct {
-	started time.Time
+	started  time.Time
+	departed atomic.Bool // the node left or closed: it announces nothing more
 
 	mu      sync.Mutex
 	self    Self
@@ -30,10 +33,6 @@ type publishedState struct {
 	sent    Self          // what was announced last
 	leaving bool          // the node is about to leave
 	changed chan struct{} // one token while something is not announced
-}
-
-func newPublishedState(s Self) *publishedState {
-	return &publishedState{self: s, sent: s, serial: 1, started: time.Now().Truncate(time.Millisecond), changed: make(chan struct{}, 1)}
 }
 
 func (p *publishedState) change(fn func(*Self)) {
@@ -48,25 +47,11 @@ func (p *publishedState) change(fn func(*Self)) {
 	}
 }
 
-// leave makes the metadata of the node say that it is leaving.
-func (p *publishedState) leave() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.leaving = true
-}
-
 // detail returns the record of this node, for others to pass on.
 func (p *publishedState) detail(node grid.NodeID) *detail {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return newDetail(node, p.started, p.self, p.serial)
-}
-
-// meta returns the metadata that memberlist announces.
-func (p *publishedState) meta(limit int) []byte {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return encodeMeta(p.self, p.started, p.leaving, limit)
 }
 
 // unannounced reports whether a change is not announced yet, and whether others decide by it.
@@ -80,71 +65,57 @@ func (p *publishedState) unannounced() (any, urgent bool) {
 }
 
 func (p *publishedState) sameLocked(a, b Self) bool {
-	return bytes.Equal(encodeMeta(a, p.started, false, memberlist.MetaMaxSize), encodeMeta(b, p.started, false, memberlist.MetaMaxSize))
+	encode := func(s Self) []byte { return encodeMeta(s, p.started, false, memberlist.MetaMaxSize) }
+	return bytes.Equal(encode(a), encode(b))
 }
 
-func (p *publishedState) announced() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.sent = p.self
-}
-
-// publish announces changes: the first at once, those that follow within the pace together.
-func (c *Cluster) publish() {
+// run announces changes: the first at once, those that follow within the pace together.
+func (p *publishedState) run(ctx context.Context, ml *memberlist.Memberlist, log *slog.Logger) {
 	for last := (time.Time{}); ; {
 		select {
-		case <-c.life.Done():
+		case <-ctx.Done():
 			return
-		case <-c.published.changed:
+		case <-p.changed:
 		}
-		if !c.awaitTurn(last) {
+		if !p.awaitTurn(ctx, last, ml.NumMembers) {
 			return
 		}
 		last = time.Now()
-		c.announce()
+		if any, _ := p.unannounced(); !any || p.departed.Load() {
+			continue
+		}
+		p.mu.Lock()
+		p.sent = p.self
+		p.mu.Unlock()
+		// An error says that nobody was there to hear it in time. Those that come later ask.
+		if err := ml.UpdateNode(pace); err != nil {
+			log.Debug("announcement not passed on yet", "err", err)
+		}
 	}
 }
 
 // awaitTurn waits until this node may announce again. A change in the meantime may make that
 // urgent.
-func (c *Cluster) awaitTurn(last time.Time) bool {
+func (p *publishedState) awaitTurn(ctx context.Context, last time.Time, members func() int) bool {
 	for {
 		wait := pace
-		if any, urgent := c.published.unannounced(); !any {
-			return c.life.Err() == nil
+		if any, urgent := p.unannounced(); !any {
+			return ctx.Err() == nil
 		} else if !urgent {
-			wait = max(pace, time.Duration(c.ml.NumMembers())*share)
+			wait = max(pace, time.Duration(members())*share)
 		}
 		left := time.Until(last.Add(wait))
 		if left <= 0 {
 			return true
 		}
 		select {
-		case <-c.life.Done():
+		case <-ctx.Done():
 			return false
-		case <-c.published.changed:
+		case <-p.changed:
 		case <-time.After(left):
 			return true
 		}
 	}
-}
-
-func (c *Cluster) announce() {
-	any, _ := c.published.unannounced()
-	if !any || c.departed() {
-		return
-	}
-	c.published.announced()
-	// An error says that nobody was there to hear it in time. Those that come later ask.
-	if err := c.ml.UpdateNode(pace); err != nil {
-		c.log.Debug("announcement not passed on yet", "err", err)
-	}
-}
-
-func (c *Cluster) departed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.gone
 }
 
 // sleep waits, unless the context ends first.

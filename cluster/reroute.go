@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"mlfnode/grid"
 )
 
 // route redirects what is meant for one address to another one.
@@ -51,7 +53,7 @@ func (t transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, er
 func (t transport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	conn, err := t.NodeAwareTransport.DialAddressTimeout(t.address(a), timeout)
 	if 0 < timeout && timeout < longestProbe && !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) {
-		t.c.probed(a.Name, err == nil)
+		t.c.table.probed(grid.NodeID(a.Name), err == nil, time.Now())
 	}
 	return conn, err
 }

@@ -69,7 +69,7 @@ func TestOwnFailureIsNotTheMembers(t *testing.T) {
 	} {
 		tab := newTable("self")
 		tab.update(&memberlist.Node{Name: "a"}, Alive, time.Now())
-		network := transport{fails{err: &net.OpError{Op: "dial", Err: c.err}}, &Cluster{table: tab, wake: make(chan struct{}, 1)}}
+		network := transport{fails{err: &net.OpError{Op: "dial", Err: c.err}}, &Cluster{table: tab}}
 		_, _ = network.DialAddressTimeout(memberlist.Address{Name: "a"}, c.timeout) // it fails
 		if m, _ := tab.find("a"); m.State != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, m.State, c.want)

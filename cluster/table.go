@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"cmp"
+	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -25,6 +27,7 @@ const (
 // lock of memberlist held.
 type table struct {
 	self grid.NodeID
+	wake chan struct{} // holds a token while there may be news for the watchers
 
 	mu       sync.Mutex
 	records  map[grid.NodeID]*record
@@ -47,14 +50,27 @@ type watcher struct {
 }
 
 func newTable(self grid.NodeID) *table {
-	return &table{self: self, records: map[grid.NodeID]*record{}, watchers: map[int]*watcher{}}
+	return &table{self: self, wake: make(chan struct{}, 1), records: map[grid.NodeID]*record{}, watchers: map[int]*watcher{}}
+}
+
+// nudge requests a round of the watchers.
+func (t *table) nudge() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
 }
 
 // full returns the member with its details.
 func (r *record) full() Member {
 	m := r.Member
 	m.Roles = slices.Clone(m.Roles)
-	m.later(r.detail)
+	if d := r.detail; d != nil { // it may be older than the rest
+		m.Load, m.Inventory, m.Labels = d.Load, d.Inventory, d.Labels
+		if cut(d.Reason, len(m.Reason)) == m.Reason && m.Reason != "" {
+			m.Reason = d.Reason
+		}
+	}
 	return m
 }
 
@@ -104,17 +120,30 @@ func (t *table) details() []*detail {
 	return all
 }
 
-// receive merges the records that are newer than those in the table.
+// receive keeps the records that are newer than those of the same agents in the table.
 func (t *table) receive(all []*detail) {
+	defer t.nudge()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, d := range all {
-		t.mergeLocked(d)
+		r := t.records[d.Node]
+		switch {
+		case r == nil, !r.Started.IsZero() && r.Started.UnixMilli() != d.Started:
+		case d.Left:
+			if r.State == Dead {
+				r.State = Left
+			}
+		case r.detail != nil && r.detail.Started == d.Started && d.Serial <= r.detail.Serial:
+		case r.detail != nil && d.Started < r.detail.Started:
+		default:
+			r.detail = d
+		}
 	}
 }
 
 // update records what memberlist knows of a node, after an event.
 func (t *table) update(n *memberlist.Node, state State, now time.Time) {
+	defer t.nudge()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	name := grid.NodeID(n.Name)
@@ -143,20 +172,20 @@ func (t *table) update(n *memberlist.Node, state State, now time.Time) {
 	}
 }
 
-// probed records whether a member that is not known to have ended could be reached, and reports
-// whether that changes its state.
-func (t *table) probed(node grid.NodeID, reached bool, now time.Time) bool {
+// probed records whether a member that is not known to have ended could be reached. memberlist does
+// not report whom it suspects, so a member is shown as suspect when its probe goes unanswered over
+// UDP and no connection to it can be opened either.
+func (t *table) probed(node grid.NodeID, reached bool, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r, from, to := t.records[node], Alive, Suspect
 	if reached {
 		from, to = Suspect, Alive
 	}
-	if r == nil || r.State != from {
-		return false
+	if r != nil && r.State == from {
+		r.State, r.Since = to, now
+		t.nudge()
 	}
-	r.State, r.Since = to, now
-	return true
 }
 
 // changes returns the members whose state or agent has changed since the last call.
@@ -171,22 +200,6 @@ func (t *table) changes() (changed []Member) {
 	}
 	slices.SortFunc(changed, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
 	return changed
-}
-
-// mergeLocked keeps a record that is newer than the one of the same agent in the table.
-func (t *table) mergeLocked(d *detail) {
-	r := t.records[d.Node]
-	switch {
-	case r == nil, !r.Started.IsZero() && r.Started.UnixMilli() != d.Started:
-	case d.Left:
-		if r.State == Dead {
-			r.State = Left
-		}
-	case r.detail != nil && r.detail.Started == d.Started && d.Serial <= r.detail.Serial:
-	case r.detail != nil && d.Started < r.detail.Started:
-	default:
-		r.detail = d
-	}
 }
 
 // pruneLocked drops members that ended long ago, and the oldest when there are too many.
@@ -210,6 +223,7 @@ func (t *table) pruneLocked(now time.Time) {
 }
 
 func (t *table) watch(fn func(Member)) (stop func()) {
+	defer t.nudge()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	id := t.next
@@ -219,6 +233,29 @@ func (t *table) watch(fn func(Member)) (stop func()) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		delete(t.watchers, id)
+	}
+}
+
+// run passes changes of members to the watchers and to the log until the context ends.
+func (t *table) run(ctx context.Context, log *slog.Logger) {
+	for {
+		changed := t.changes()
+		for _, m := range changed {
+			level := slog.LevelInfo
+			switch m.State {
+			case Suspect:
+				level = slog.LevelDebug
+			case Dead:
+				level = slog.LevelWarn
+			}
+			log.Log(ctx, level, "member is "+string(m.State), "node", m.Node, "address", m.Address)
+		}
+		t.deliver(changed)
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.wake:
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,7 +43,8 @@ func NewBuilds(self string) *Builds { return &Builds{self: self, read: map[strin
 
 // fitting returns the program for a machine, or a problem if there is none.
 func (b *Builds) fitting(f *Facts) (*build, error) {
-	for _, path := range b.candidates(f.goArch()) {
+	name, dir := "mlfnode-linux-"+f.goArch(), filepath.Dir(b.self)
+	for _, path := range []string{b.self, filepath.Join(dir, name), filepath.Join(dir, "release", name)} { // the best first
 		p, err := b.open(path)
 		if os.IsNotExist(err) {
 			continue
@@ -62,12 +64,6 @@ func (b *Builds) fitting(f *Facts) (*build, error) {
 		Cure: fmt.Sprintf("put mlfnode-linux-%s beside %s; `make release` builds it", f.goArch(), b.self)}
 }
 
-// candidates lists the paths where a program for the architecture may be, the best first.
-func (b *Builds) candidates(arch string) []string {
-	name, dir := "mlfnode-linux-"+arch, filepath.Dir(b.self)
-	return []string{b.self, filepath.Join(dir, name), filepath.Join(dir, "release", name)}
-}
-
 // open reads a program, once.
 func (b *Builds) open(path string) (*build, error) {
 	b.mu.Lock()
@@ -79,49 +75,33 @@ func (b *Builds) open(path string) (*build, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &build{path: path, content: content, compressed: sync.OnceValues(func() ([]byte, error) { return compress(content) })}
-	sum := sha256.Sum256(content)
-	p.digest = hex.EncodeToString(sum[:])
-	if p.arch, p.glibc, err = requirements(content); err != nil {
+	f, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
 		return nil, fmt.Errorf("read the program %s: %w", path, err)
+	}
+	sum := sha256.Sum256(content)
+	p := &build{
+		path: path, content: content, digest: hex.EncodeToString(sum[:]),
+		arch: map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64"}[f.Machine],
+		compressed: sync.OnceValues(func() ([]byte, error) {
+			var packed bytes.Buffer
+			w, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
+			if err != nil {
+				return nil, err
+			}
+			_, err = w.Write(content)
+			err = errors.Join(err, w.Close())
+			return packed.Bytes(), err
+		}),
+	}
+	symbols, _ := f.ImportedSymbols() // a static program imports nothing, which is an error
+	for _, s := range symbols {
+		if v, ok := strings.CutPrefix(s.Version, "GLIBC_"); ok && !glibcSatisfies(v, p.glibc) {
+			p.glibc = v
+		}
 	}
 	b.read[path] = p
 	return p, nil
-}
-
-// compress compresses a program for sending.
-func compress(content []byte) ([]byte, error) {
-	var packed bytes.Buffer
-	w, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(content); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return packed.Bytes(), nil
-}
-
-// requirements returns the architecture and the glibc version that a program needs.
-func requirements(content []byte) (arch, glibc string, err error) {
-	f, err := elf.NewFile(bytes.NewReader(content))
-	if err != nil {
-		return "", "", err
-	}
-	arch = map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64"}[f.Machine]
-	symbols, err := f.ImportedSymbols()
-	if err != nil {
-		return arch, "", nil // a static program imports nothing
-	}
-	for _, s := range symbols {
-		if v, ok := strings.CutPrefix(s.Version, "GLIBC_"); ok && !glibcSatisfies(v, glibc) {
-			glibc = v
-		}
-	}
-	return arch, glibc, nil
 }
 
 // glibcSatisfies reports whether a program that needs one version of glibc runs with another; ""

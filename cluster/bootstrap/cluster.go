@@ -43,9 +43,9 @@ type Cluster struct {
 // Host is one machine.
 type Host struct {
 	Address  string    `yaml:"address"`            // [USER@]HOST[:PORT], or local
-	Name     string    `yaml:"name,omitempty"`     // what its node reports; the default comes from the address
+	Name     string    `yaml:"name,omitempty"`     // of its node; the default comes from the address
 	Roles    []Role    `yaml:"roles,flow"`         //
-	Settings yaml.Node `yaml:"settings,omitempty"` // what its node reports.yaml, which override those of all
+	Settings yaml.Node `yaml:"settings,omitempty"` // of its node.yaml, which override those of all nodes
 }
 
 // HasRole reports whether the machine has the role.
@@ -61,15 +61,6 @@ func (h *Host) setRole(r Role, on bool) {
 		h.Roles = append(h.Roles, r)
 	}
 	slices.Sort(h.Roles)
-}
-
-// hostname returns the address without user and port, or "" if the address is invalid.
-func (h *Host) hostname() string {
-	t, err := shell.ParseTarget(h.Address)
-	if err != nil {
-		return ""
-	}
-	return t.Host
 }
 
 // fillDefaults fills in the folder and the names of nodes where they are missing. self names this
@@ -114,9 +105,12 @@ func (c *Cluster) nodeNameAt(address string) string {
 // uniqueName makes a name that is not taken from the address: its first label, or all of an IP
 // address.
 func uniqueName(h *Host, self string, taken map[string]bool) string {
-	text := h.hostname()
-	if h.Local() {
-		text = self
+	text := self
+	if !h.Local() {
+		text = ""
+		if t, err := shell.ParseTarget(h.Address); err == nil { // Validate reports an invalid one
+			text = t.Host
+		}
 	}
 	if _, err := netip.ParseAddr(text); err != nil {
 		text, _, _ = strings.Cut(text, ".")
@@ -149,7 +143,7 @@ func (c *Cluster) Validate() error {
 	if len(c.Hosts) == 0 {
 		add("there are no hosts; name some with -a, or this machine with -m local or -w local")
 	}
-	if c.Root != "" && !isSubfolder(c.Root) {
+	if clean := path.Clean(c.Root); c.Root != "" && (path.IsAbs(c.Root) || clean == "." || path.Clean("/"+c.Root) != "/"+clean) {
 		add("the folder %q is not a folder below the home folder; write one such as -r mlfnode", c.Root)
 	}
 	masters, working := 0, 0
@@ -167,48 +161,28 @@ func (c *Cluster) Validate() error {
 			add("two hosts have the name %q", h.Name)
 		}
 		names[h.Name] = true
-		problems = append(problems, h.problems()...)
-	}
-	problems = append(problems, c.roleProblems(masters, working)...)
-	return errors.Join(problems...)
-}
-
-// isSubfolder reports whether a relative path leads into a subfolder.
-func isSubfolder(folder string) bool {
-	clean := path.Clean(folder)
-	return !path.IsAbs(folder) && clean != "." && path.Clean("/"+folder) == "/"+clean
-}
-
-// problems returns what is wrong with this host alone.
-func (h *Host) problems() []error {
-	var problems []error
-	add := func(format string, v ...any) { problems = append(problems, fmt.Errorf(format, v...)) }
-	if _, err := shell.ParseTarget(h.Address); err != nil {
-		problems = append(problems, err)
-	}
-	if h.Name != "" && h.Name != sanitizeName(h.Name) {
-		add("%q is not a valid node name; use letters, digits, - and _", h.Name)
-	}
-	for _, r := range h.Roles {
-		if r != Master && r != Worker {
-			add("host %s: there is no role %q; write master or worker", h.Address, r)
+		if _, err := shell.ParseTarget(h.Address); err != nil {
+			problems = append(problems, err)
+		}
+		if h.Name != "" && h.Name != sanitizeName(h.Name) {
+			add("%q is not a valid node name; use letters, digits, - and _", h.Name)
+		}
+		for _, r := range h.Roles {
+			if r != Master && r != Worker {
+				add("host %s: there is no role %q; write master or worker", h.Address, r)
+			}
 		}
 	}
-	return problems
-}
-
-func (c *Cluster) roleProblems(masters, working int) []error {
 	switch {
 	case len(c.Hosts) == 0:
-		return nil
 	case masters > 1:
-		return []error{fmt.Errorf("%d hosts are master; a cluster has one", masters)}
+		add("%d hosts are master; a cluster has one", masters)
 	case masters == 1 && c.Attach != "":
-		return []error{fmt.Errorf("there is a master among the hosts, and -b attaches to another one; choose one of them")}
+		add("there is a master among the hosts, and -b attaches to another one; choose one of them")
 	case masters == 0 && c.Attach == "":
-		return []error{fmt.Errorf("no host is the master; choose one with -m local or -m N, or attach to a running one with -b HOST")}
+		add("no host is the master; choose one with -m local or -m N, or attach to a running one with -b HOST")
 	case working == 0:
-		return []error{fmt.Errorf("no host runs anything; choose workers with -w")}
+		add("no host runs anything; choose workers with -w")
 	}
-	return nil
+	return errors.Join(problems...)
 }

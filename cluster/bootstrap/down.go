@@ -29,16 +29,8 @@ func Down(ctx context.Context, o Options, s DownOptions) ([]Outcome, error) {
 	if err := r.machines.checkNames(s.Hosts); err != nil {
 		return nil, err
 	}
-	all := r.machines
-	r.forEach(all, func(m *machine) {
-		if s.selects(m) {
-			_ = r.step(m, Connect, func() (string, error) { return "", r.connect(ctx, m) }) &&
-				r.step(m, Check, func() (string, error) { return "", r.locate(ctx, m) })
-		}
-	})
-	if len(s.Hosts) > 0 {
-		r.machines = slices.DeleteFunc(slices.Clone(all), func(m *machine) bool { return !s.selects(m) })
-	}
+	r.machines = slices.DeleteFunc(r.machines, func(m *machine) bool { return !m.isNamed(s.Hosts) })
+	r.forEach(r.machines, func(m *machine) { r.probe(ctx, m, nil) })
 	r.findSharedFolders(ctx)
 	losses := r.findLosses(ctx)
 	if s.Purge && !s.Yes && len(losses) > 0 {
@@ -55,24 +47,14 @@ func Down(ctx context.Context, o Options, s DownOptions) ([]Outcome, error) {
 	if master != nil {
 		r.forEach([]*machine{master}, func(m *machine) { r.stop(ctx, m, protocol.Request{Purge: s.Purge}) })
 	}
-	return r.results(), r.forgetApplied()
-}
-
-// forgetApplied removes the stopped machines from those of the last run of Up.
-func (r *operation) forgetApplied() error {
 	if r.Applied == nil || r.SaveApplied == nil {
-		return nil
+		return r.results(), nil
 	}
 	c := *r.Applied
 	c.Hosts = slices.DeleteFunc(slices.Clone(c.Hosts), func(h Host) bool {
 		return slices.ContainsFunc(r.machines, func(m *machine) bool { return m.Address == h.Address && r.ok(m) })
 	})
-	return r.SaveApplied(&c)
-}
-
-// selects reports whether the machine is to be stopped.
-func (s *DownOptions) selects(m *machine) bool {
-	return len(s.Hosts) == 0 || slices.Contains(s.Hosts, m.Name) || slices.Contains(s.Hosts, m.Address)
+	return r.results(), r.SaveApplied(&c)
 }
 
 // sweepSummary holds the fields of `mlfnode sweeps --json` that are needed here.
@@ -117,8 +99,8 @@ func (r *operation) findLosses(ctx context.Context) (losses []string) {
 // noteRunningTrials notes which trials end with the machine's node.
 func (r *operation) noteRunningTrials(ctx context.Context, m *machine) {
 	if a, err := m.memberNamed(ctx, m.Name); err == nil && a != nil && a.Running > 0 {
-		r.note(m, fmt.Sprintf("%s, which %s again when there is a node for %s", count(a.Running, "trial was running", "trials were running"),
-			plural(a.Running, "begins", "begin"), plural(a.Running, "it", "them")))
+		r.note(m, count(a.Running, "trial was running, which begins again when there is a node for it",
+			"trials were running, which begin again when there is a node for them"))
 	}
 }
 
@@ -146,23 +128,14 @@ func (m *machine) keptResults(ctx context.Context) string {
 	return text
 }
 
-func count(n int, one, many string) string { return fmt.Sprintf("%d %s", n, plural(n, one, many)) }
-
-func plural(n int, one, many string) string {
+func count(n int, one, many string) string {
 	if n == 1 {
-		return one
+		return "1 " + one
 	}
-	return many
+	return fmt.Sprintf("%d %s", n, many)
 }
 
-// locate finds the layout of a machine, whatever else is wrong with it.
-func (r *operation) locate(ctx context.Context, m *machine) (err error) {
-	m.facts, err = runProbe(ctx, m.shell, r.Cluster.Root)
-	r.update(m, func(o *Outcome) { o.Facts = m.facts })
-	return err
-}
-
-// cleanupScript removes what a run of up has left that was killed before the program was installed.
+// cleanupScript removes what a run of up has left that was killed before it installed the program.
 const cleanupScript = `rm -f ROOT/bin/.ship-* ROOT/bin/.digest; rmdir ROOT/bin ROOT 2>/dev/null; true`
 
 func (r *operation) stop(ctx context.Context, m *machine, o protocol.Request) {
@@ -179,7 +152,7 @@ func (r *operation) stop(ctx context.Context, m *machine, o protocol.Request) {
 			return "", err
 		}
 		if m.observed != nil && len(m.observed.Leftovers) > 0 {
-			return "", &shell.Problem{Cause: fmt.Sprintf("some of it is still there: %s", strings.Join(m.observed.Leftovers, ", ")), Cure: "run down again"}
+			return "", problem("some of it is still there: "+strings.Join(m.observed.Leftovers, ", "), "run down again")
 		}
 		r.note(m, reply.Notes...)
 		return changes(reply), nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"mlfnode/cluster/bootstrap/shell"
 )
@@ -35,6 +36,8 @@ func (r *operation) findSharedFolders(ctx context.Context) {
 	for i, m := range all {
 		marks[m] = fmt.Sprintf(".mlfnode-mark-%s-%d", nonce, i)
 	}
+	var mu sync.Mutex
+	found := map[*machine][]string{} // markers in the folder of each machine; guarded by mu
 	for _, program := range []string{createMarkerScript, listMarkersScript, removeMarkerScript} {
 		r.forEach(all, func(m *machine) {
 			var others []string
@@ -43,16 +46,21 @@ func (r *operation) findSharedFolders(ctx context.Context) {
 					others = append(others, marks[other])
 				}
 			}
-			text := strings.NewReplacer("FOLDER", shell.Quote(m.facts.existingDir), "OWN", marks[m], "OTHERS", strings.Join(others, " ")).Replace(program)
-			out, err := withTimeout(ctx, probeTimeout, "it", func(ctx context.Context) (string, error) { return shell.Output(ctx, m.shell, text, nil) })
+			text := strings.NewReplacer("FOLDER", shell.Quote(m.facts.existingDir), "OWN", marks[m],
+				"OTHERS", strings.Join(others, " ")).Replace(program)
+			out, err := withTimeout(ctx, probeTimeout, "it", func(ctx context.Context) (string, error) {
+				return shell.Output(ctx, m.shell, text, nil)
+			})
 			if err == nil && program == listMarkersScript { // a machine that fails here fails again in the next step
-				m.seenMarkers = strings.Fields(out)
+				mu.Lock()
+				found[m] = strings.Fields(out)
+				mu.Unlock()
 			}
 		})
 	}
 	for _, m := range all {
 		for _, other := range all {
-			if slices.Contains(m.seenMarkers, marks[other]) {
+			if slices.Contains(found[m], marks[other]) {
 				m.sharesWith = append(m.sharesWith, other)
 			}
 		}
@@ -66,7 +74,7 @@ func (r *operation) refuseDuplicates(ctx context.Context) {
 	r.findSharedFolders(ctx)
 	for _, m := range r.machines {
 		if first := r.machines.duplicateOf(m); first != nil && !m.removed && r.ok(m) {
-			r.step(m, Check, func() (string, error) { return "", m.duplicateProblem(first) })
+			r.fail(m, Check, m.duplicateProblem(first))
 		}
 	}
 }
@@ -78,5 +86,6 @@ func (m *machine) duplicateProblem(first *machine) error {
 	}
 	root := m.facts.Layout.Root
 	return problem(fmt.Sprintf("it shares the folder %s with %s, over the network", root, first.Name),
-		fmt.Sprintf("make that a link to a folder that each machine has on a disk of its own, as with: ln -s /scratch/%s %s", m.facts.User, root))
+		fmt.Sprintf("make that a link to a folder that each machine has on a disk of its own, as with: ln -s /scratch/%s %s",
+			m.facts.User, root))
 }

@@ -47,7 +47,8 @@ func (l *Flags) Apply(c *Cluster) error {
 			return err
 		}
 	}
-	c.dropIdleLocal()
+	// This machine is removed if it no longer has a role; others without a role are still checked.
+	c.Hosts = slices.DeleteFunc(c.Hosts, func(h Host) bool { return h.Local() && len(h.Roles) == 0 })
 	return nil
 }
 
@@ -63,12 +64,11 @@ func (c *Cluster) setHosts(list string) error {
 		case address == LocalAddress:
 			return fmt.Errorf("-a lists other machines; this one takes part with -m local or -w local")
 		}
-		i := slices.IndexFunc(c.Hosts, func(h Host) bool { return h.Address == address })
-		if i < 0 {
-			hosts = append(hosts, Host{Address: address})
-			continue
+		h := Host{Address: address}
+		if i := slices.IndexFunc(c.Hosts, func(h Host) bool { return h.Address == address }); i >= 0 {
+			h = c.Hosts[i]
 		}
-		hosts = append(hosts, c.Hosts[i])
+		hosts = append(hosts, h)
 	}
 	if i := slices.IndexFunc(c.Hosts, func(h Host) bool { return h.Local() }); i >= 0 {
 		hosts = append(hosts, c.Hosts[i])
@@ -83,52 +83,32 @@ func (c *Cluster) clearRole(r Role) {
 	}
 }
 
-// assignRole gives the role to the hosts with these numbers and takes it from all others.
+// assignRole gives the role to the hosts with these numbers in -a, from 1, and takes it from all
+// others. `local` is this machine, which is added if necessary.
 func (c *Cluster) assignRole(r Role, flag string, numbers []string) error {
 	c.clearRole(r)
 	for _, text := range numbers {
-		h, err := c.hostByNumber(flag, strings.TrimSpace(text))
-		if err != nil {
-			return err
+		var others []*Host
+		i := slices.IndexFunc(c.Hosts, func(h Host) bool { return h.Local() })
+		for k := range c.Hosts {
+			if k != i {
+				others = append(others, &c.Hosts[k])
+			}
 		}
-		h.setRole(r, true)
+		text = strings.TrimSpace(text)
+		n, err := strconv.Atoi(text)
+		switch {
+		case text == LocalAddress && i < 0:
+			c.Hosts = append(c.Hosts, Host{Address: LocalAddress, Roles: []Role{r}})
+		case text == LocalAddress:
+			c.Hosts[i].setRole(r, true)
+		case err != nil:
+			return fmt.Errorf("%s takes `local` or the number of a host in -a, not %q", flag, text)
+		case n < 1 || n > len(others):
+			return fmt.Errorf("%s %d: there is no host with that number; -a has %d, and the first is 1", flag, n, len(others))
+		default:
+			others[n-1].setRole(r, true)
+		}
 	}
 	return nil
-}
-
-// hostByNumber returns the host with a number in -a, from 1, or this machine for `local`.
-func (c *Cluster) hostByNumber(flag, text string) (*Host, error) {
-	if text == LocalAddress {
-		return c.localHost(), nil
-	}
-	var others []*Host
-	for i := range c.Hosts {
-		if h := &c.Hosts[i]; !h.Local() {
-			others = append(others, h)
-		}
-	}
-	n, err := strconv.Atoi(text)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("%s takes `local` or the number of a host in -a, not %q", flag, text)
-	case n < 1 || n > len(others):
-		return nil, fmt.Errorf("%s %d: there is no host with that number; -a has %d, and the first is 1", flag, n, len(others))
-	}
-	return others[n-1], nil
-}
-
-// localHost returns this machine, and adds it if necessary.
-func (c *Cluster) localHost() *Host {
-	i := slices.IndexFunc(c.Hosts, func(h Host) bool { return h.Local() })
-	if i < 0 {
-		i = len(c.Hosts)
-		c.Hosts = append(c.Hosts, Host{Address: LocalAddress})
-	}
-	return &c.Hosts[i]
-}
-
-// dropIdleLocal removes this machine if it no longer has a role; other machines without a role are
-// still checked.
-func (c *Cluster) dropIdleLocal() {
-	c.Hosts = slices.DeleteFunc(c.Hosts, func(h Host) bool { return h.Local() && len(h.Roles) == 0 })
 }

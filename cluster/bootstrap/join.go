@@ -27,8 +27,17 @@ func (r *rollout) join(ctx context.Context, m *machine, w *protocol.Desired) (*p
 	return reply, err
 }
 
+// joinOnce starts the machine's node with a new token of the master that lets one machine join, or
+// with the token for a master elsewhere.
 func (r *rollout) joinOnce(ctx context.Context, m *machine, w *protocol.Desired) (_ *protocol.Response, err error) {
-	if w.Token, err = r.joinToken(ctx); err != nil {
+	r.tokenMu.Lock()
+	if r.master == nil {
+		w.Token, err = r.Token(ctx)
+	} else {
+		w.Token, err = r.makeToken(ctx, "--uses", "1", "--expires", "15m", "--user", "none", "--note", "up")
+	}
+	r.tokenMu.Unlock()
+	if err != nil {
 		return nil, err
 	}
 	return m.call(ctx, protocol.ActionStart, protocol.Request{Desired: w}, nil)
@@ -39,26 +48,25 @@ func (m *machine) releaseName(ctx context.Context, master *machine) error {
 	limited, stop := context.WithTimeout(ctx, waitTimeout)
 	defer stop()
 	// A killed node is seen as alive for a while.
-	if err := retry(limited, func() error { return master.checkNameUnused(limited, m.Name) }); err != nil {
+	err := retry(limited, func() error {
+		a, err := master.memberNamed(limited, m.Name)
+		if err != nil || a == nil || a.State != "alive" && a.State != "suspect" {
+			return err
+		}
+		return problem(fmt.Sprintf("the name %s is that of another node, which is alive at %s", m.Name, a.Address),
+			"give one of them another name, with `name:` in cluster.yaml")
+	})
+	if err != nil {
 		return err
 	}
 	return master.forgetNode(ctx, m.Name)
 }
 
-// checkNameUnused returns nil if the machine's node knows of no living node of that name.
-func (m *machine) checkNameUnused(ctx context.Context, name string) error {
-	a, err := m.memberNamed(ctx, name)
-	if err != nil || a == nil || a.State != "alive" && a.State != "suspect" {
-		return err
-	}
-	return problem(fmt.Sprintf("the name %s is that of another node, which is alive at %s", name, a.Address),
-		"give one of them another name, with `name:` in cluster.yaml")
-}
-
 // forgetNode makes the machine, a master, release a node's name from its key.
 func (m *machine) forgetNode(ctx context.Context, name string) error {
 	if _, err := m.runCommand(ctx, "forget", "--", name); err != nil {
-		return problem(fmt.Sprintf("the name %s can't be freed: %s", name, lastLine(err.Error())), "try on "+m.Name+": mlfnode forget "+name)
+		return problem(fmt.Sprintf("the name %s can't be freed: %s", name, lastLine(err.Error())),
+			"try on "+m.Name+": mlfnode forget "+name)
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/grid"
 )
 
@@ -20,18 +19,7 @@ const (
 	stopTimeout = grid.MaxCheckpointGrace + 10*time.Minute
 )
 
-// timeoutOf returns how long a request may take, or 0 if that depends on the speed of the network.
-func timeoutOf(action string) time.Duration {
-	switch action {
-	case protocol.ActionReceive:
-		return 0
-	case protocol.ActionStop:
-		return stopTimeout
-	}
-	return requestTimeout
-}
-
-// withTimeout runs fn with a timeout, and reports who did not answer if that expires.
+// withTimeout runs fn with a timeout, unless that is 0, and reports who did not answer if it expires.
 func withTimeout[T any](ctx context.Context, limit time.Duration, who string, fn func(context.Context) (T, error)) (T, error) {
 	if limit == 0 {
 		return fn(ctx)

@@ -26,7 +26,6 @@ type machine struct {
 	removed       bool               // from the cluster, and to be stopped
 	stopped       bool               // because it was removed
 	forceRestart  bool               // restart it although nothing differs
-	seenMarkers   []string           // markers of other machines that were found in its folder
 	sharesWith    []*machine         // machines that share its folder
 	previousSince time.Time          // since when others had seen the node before it was restarted
 }
@@ -51,37 +50,34 @@ mv -f "$new" PROGRAM
 echo DIGEST "$(stat -Lc '%s %z %i' PROGRAM 2>/dev/null)" >"$dir"/.digest
 `
 
-// install installs the program on the machine, unless the same one is there.
-func (m *machine) install(ctx context.Context, b *build) (sent bool, err error) {
+// install installs the program on the machine, unless the same one is there, and returns what it
+// did.
+func (m *machine) install(ctx context.Context, b *build) (_ string, err error) {
 	if m.facts.Digest == b.digest {
-		return false, nil
+		return "", nil
 	}
 	unpack, content := "cat", b.content
 	if m.facts.Gzip {
 		unpack = "gzip -dc"
 		if content, err = b.compressed(); err != nil {
-			return false, fmt.Errorf("pack the program: %w", err)
+			return "", fmt.Errorf("pack the program: %w", err)
 		}
 	}
-	program := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Layout.Program()), "UNPACK", unpack).Replace(installScript)
-	err = m.shell.Run(ctx, program, bytes.NewReader(content), nil)
-	var exit *shell.ExitError
-	if errors.As(err, &exit) {
-		return false, m.installProblem(exit)
-	}
-	if err == nil {
-		m.facts.Digest = b.digest
-	}
-	return err == nil, err
-}
-
-// installProblem explains why the program could not be written.
-func (m *machine) installProblem(e *shell.ExitError) *shell.Problem {
+	script := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Layout.Program()), "UNPACK", unpack).Replace(installScript)
+	err = m.shell.Run(ctx, script, bytes.NewReader(content), nil)
 	root := m.facts.Layout.Root
-	if strings.Contains(e.Stderr, "No space left") {
-		return &shell.Problem{Cause: "the disk of " + root + " is full", Cure: "make room on it, or choose a folder on another one with -r"}
+	var exit *shell.ExitError
+	switch {
+	case errors.As(err, &exit) && strings.Contains(exit.Stderr, "No space left"):
+		return "", problem("the disk of "+root+" is full", "make room on it, or choose a folder on another one with -r")
+	case errors.As(err, &exit):
+		return "", problem(fmt.Sprintf("the program can't be put into %s: %s", root, lastLine(exit.Error())),
+			"look at the folder there, or choose another one with -r")
+	case err != nil:
+		return "", err
 	}
-	return &shell.Problem{Cause: fmt.Sprintf("the program can't be put into %s: %s", root, lastLine(e.Error())), Cure: "look at the folder there, or choose another one with -r"}
+	m.facts.Digest = b.digest
+	return fmt.Sprintf("installed mlfnode (%d MB)", len(b.content)/1_000_000), nil
 }
 
 func problem(cause, cure string) *shell.Problem { return &shell.Problem{Cause: cause, Cure: cure} }
@@ -105,8 +101,15 @@ func (m *machine) call(ctx context.Context, action string, o protocol.Request, m
 	if err != nil {
 		return nil, err
 	}
+	limit := requestTimeout
+	switch action {
+	case protocol.ActionReceive:
+		limit = 0 // it depends on the speed of the network
+	case protocol.ActionStop:
+		limit = stopTimeout
+	}
 	send := func(command string, stdin io.Reader) (string, error) {
-		return withTimeout(ctx, timeoutOf(action), "its mlfnode", func(ctx context.Context) (string, error) {
+		return withTimeout(ctx, limit, "its mlfnode", func(ctx context.Context) (string, error) {
 			return shell.Output(ctx, m.shell, unsetVariables+shell.Quote(m.facts.Layout.Program())+" "+command+" "+action, stdin)
 		})
 	}
@@ -122,11 +125,10 @@ func (m *machine) call(ctx context.Context, action string, o protocol.Request, m
 	}
 	if errors.As(err, &exit) {
 		if exit.Code == exitCannotExecute {
-			return nil, &shell.Problem{Cause: "nothing in " + m.facts.Layout.Root + " can be run, as if its disk were mounted with noexec",
-				Cure: "choose a folder on another disk with -r"}
+			return nil, problem("nothing in "+m.facts.Layout.Root+" can be run, as if its disk were mounted with noexec",
+				"choose a folder on another disk with -r")
 		}
-		return nil, &shell.Problem{Cause: "mlfnode does not run there: " + lastLine(exit.Error()),
-			Cure: "log in and try: " + m.facts.Layout.Program() + " version"}
+		return nil, problem("mlfnode does not run there: "+lastLine(exit.Error()), "log in and try: "+m.facts.Layout.Program()+" version")
 	}
 	if err != nil {
 		return nil, err

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"mlfnode/cluster/bootstrap/shell"
 )
 
 // machineList is the machines of an operation, in the order of the cluster's hosts.
@@ -37,29 +35,31 @@ func (l machineList) selectNodes(names []string) ([]*machine, error) {
 		workers = append(workers, master)
 	}
 	for _, m := range workers {
-		if len(names) == 0 || slices.Contains(names, m.Name) || slices.Contains(names, m.Address) {
+		if m.isNamed(names) {
 			chosen = append(chosen, m)
 		}
 	}
 	return chosen, nil
 }
 
+// isNamed reports whether the machine is one of those with these names or addresses; without names,
+// all are.
+func (h *Host) isNamed(names []string) bool {
+	return len(names) == 0 || slices.Contains(names, h.Name) || slices.Contains(names, h.Address)
+}
+
 // checkNames refuses names that no machine has.
 func (l machineList) checkNames(names []string) error {
 	for _, name := range names {
 		if !slices.ContainsFunc(l, func(m *machine) bool { return m.Name == name || m.Address == name }) {
-			return &shell.Problem{Cause: fmt.Sprintf("there is no host %q in the cluster", name), Cure: "one of: " + strings.Join(l.names(), ", ")}
+			var names []string
+			for _, m := range l {
+				names = append(names, m.Name)
+			}
+			return problem(fmt.Sprintf("there is no host %q in the cluster", name), "one of: "+strings.Join(names, ", "))
 		}
 	}
 	return nil
-}
-
-func (l machineList) names() []string {
-	var names []string
-	for _, m := range l {
-		names = append(names, m.Name)
-	}
-	return names
 }
 
 // duplicateOf returns the first earlier machine that shares its folder with m, or nil.

@@ -27,7 +27,8 @@ func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) e
 	if err != nil || slices.ContainsFunc(all, func(o Outcome) bool { return !o.OK }) {
 		return all, err
 	}
-	old, master := o.Cluster.masterHost(), o.Cluster.hostNamed(to)
+	old := o.Cluster.findHost(func(h *Host) bool { return h.HasRole(Master) })
+	master := o.Cluster.findHost(func(h *Host) bool { return h.isNamed([]string{to}) })
 	master.setRole(Master, true)
 	old.setRole(Master, false)
 	if err := save(o.Cluster); err != nil {
@@ -46,16 +47,7 @@ func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) e
 	return up, nil
 }
 
-// masterHost returns the master, or nil if there is none.
-func (c *Cluster) masterHost() *Host {
-	return c.findHost(func(h *Host) bool { return h.HasRole(Master) })
-}
-
-// hostNamed returns the host with that name or address, or nil if there is none.
-func (c *Cluster) hostNamed(name string) *Host {
-	return c.findHost(func(h *Host) bool { return h.Name == name || h.Address == name })
-}
-
+// findHost returns the first such host, or nil if there is none.
 func (c *Cluster) findHost(is func(*Host) bool) *Host {
 	for i := range c.Hosts {
 		if is(&c.Hosts[i]) {
@@ -73,8 +65,7 @@ func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
 		return nil, err
 	}
 	old, _ := r.machines.masterAndWorkers()
-	i := slices.IndexFunc(r.machines, func(m *machine) bool { return m.Name == name || m.Address == name })
-	to := r.machines[i]
+	to := r.machines[slices.IndexFunc(r.machines, func(m *machine) bool { return m.isNamed([]string{name}) })]
 	switch old {
 	case nil:
 		return nil, problem("no host of the cluster is the master", "run it where the cluster.yaml of the master is")
@@ -120,7 +111,7 @@ func moveState(ctx context.Context, o Options, name string) ([]Outcome, error) {
 func (r *operation) checkMovable(old, to *machine) bool {
 	refuse := func(m *machine, p *shell.Problem) {
 		if r.ok(m) {
-			r.step(m, Check, func() (string, error) { return "", p })
+			r.fail(m, Check, p)
 		}
 	}
 	if old.observed == nil || old.observed.Role != string(Master) || !old.observed.Active && !old.observed.Moved {
@@ -133,7 +124,8 @@ func (r *operation) checkMovable(old, to *machine) bool {
 		case seen.Role == string(Worker) && old.observed.Moved:
 			refuse(old, interruptedMove(old))
 		case seen.Role == string(Master):
-			refuse(to, problem("this machine is a master already, and its results would be lost", "choose another one, or: mlfnode down "+to.Name+" --purge"))
+			refuse(to, problem("this machine is a master already, and its results would be lost",
+				"choose another one, or: mlfnode down "+to.Name+" --purge"))
 		case seen.Cluster != old.observed.Cluster:
 			refuse(to, protocol.OtherCluster(seen.Node, seedOf(seen.Config)))
 		}
@@ -144,7 +136,8 @@ func (r *operation) checkMovable(old, to *machine) bool {
 // holdsCopy reports whether to has a complete copy of the old master's state, from an interrupted
 // move.
 func holdsCopy(old, to *machine) bool {
-	return old.observed != nil && old.observed.Moved && to.observed != nil && to.observed.Joined && to.observed.Role == string(Master) && to.observed.Cluster == old.observed.Cluster
+	return old.observed != nil && old.observed.Moved && to.observed != nil && to.observed.Joined &&
+		to.observed.Role == string(Master) && to.observed.Cluster == old.observed.Cluster
 }
 
 // interruptedMove reports that another machine may have a copy of the master's state.
@@ -177,19 +170,13 @@ func copyMaster(ctx context.Context, old, to *machine) error {
 	if err != nil {
 		again := strings.ReplaceAll(unretireScript, "STATE", shell.Quote(old.facts.Layout.State()))
 		_ = old.shell.Run(context.WithoutCancel(ctx), again, nil, nil) // the first error counts
-		return problem(fmt.Sprintf("could not copy the state of %s: %s", old.Name, failureMessage(err)), "the cluster comes up as it was with: mlfnode up -f")
+		message := lastLine(err.Error())
+		for line := range strings.Lines(err.Error()) { // mlfnode's message counts, not its hint and its log
+			if said, ok := strings.CutPrefix(line, "mlfnode: "); ok {
+				message = protocol.Line(said)
+			}
+		}
+		return problem(fmt.Sprintf("could not copy the state of %s: %s", old.Name, message), "the cluster comes up as it was with: mlfnode up -f")
 	}
 	return nil
-}
-
-// failureMessage returns what a command of mlfnode on a machine reports, without its hint and its
-// log.
-func failureMessage(err error) string {
-	last := lastLine(err.Error())
-	for line := range strings.Lines(err.Error()) {
-		if said, ok := strings.CutPrefix(line, "mlfnode: "); ok {
-			last = protocol.Line(said)
-		}
-	}
-	return last
 }

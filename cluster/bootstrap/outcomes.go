@@ -45,12 +45,9 @@ type Outcome struct {
 // methods may be called concurrently.
 type report struct {
 	announce func(Event)
+
 	mu       sync.Mutex
 	outcomes map[string]*Outcome // by name of the host
-}
-
-func newReport(announce func(Event)) report {
-	return report{announce: announce, outcomes: map[string]*Outcome{}}
 }
 
 // add adds a host on which nothing has been done yet.
@@ -88,6 +85,11 @@ func (r *report) step(m *machine, s Step, fn func() (detail string, err error)) 
 	})
 	r.announce(Event{Host: m.Name, Step: s, Done: true, Detail: detail, Took: time.Since(began), Err: err})
 	return err == nil
+}
+
+// fail records and announces a step that did not succeed.
+func (r *report) fail(m *machine, s Step, err error) {
+	r.step(m, s, func() (string, error) { return "", err })
 }
 
 // note adds notes to the outcome of a machine.

@@ -22,7 +22,7 @@ func (r *rollout) rolesAgree() bool {
 		}
 		if m.observed.Moved && r.master != nil && r.ok(r.master) && !holdsCopy(m, r.master) {
 			agreed = false
-			r.step(m, Check, func() (string, error) { return "", interruptedMove(m) })
+			r.fail(m, Check, interruptedMove(m))
 			continue
 		}
 		if len(m.Roles) == 0 || m.observed.Moved { // a moved state is put aside
@@ -35,11 +35,9 @@ func (r *rollout) rolesAgree() bool {
 		switch {
 		case m.observed.Role != string(wanted):
 			agreed = false
-			r.step(m, Check, func() (string, error) {
-				return "", protocol.OtherRole(m.observed.Node, m.observed.Role, string(wanted))
-			})
+			r.fail(m, Check, protocol.OtherRole(m.observed.Node, m.observed.Role, string(wanted)))
 		case wanted == Worker && r.master != nil && r.ofOtherCluster(m):
-			r.step(m, Check, func() (string, error) { return "", protocol.OtherCluster(m.observed.Node, seedOf(m.observed.Config)) })
+			r.fail(m, Check, protocol.OtherCluster(m.observed.Node, seedOf(m.observed.Config)))
 		}
 	}
 	if !agreed {
@@ -53,10 +51,13 @@ func (r *rollout) rolesAgree() bool {
 // ofOtherCluster reports whether a worker is known to belong to a different cluster than the
 // master's. A worker whose master was set up again at the same address may join it again.
 func (r *rollout) ofOtherCluster(m *machine) bool {
-	if r.TakeOver || !m.observed.Joined || m.observed.Cluster == "" || r.master.facts == nil || r.master.observed != nil && r.master.observed.Cluster == m.observed.Cluster {
+	master := r.master
+	switch {
+	case r.TakeOver, !m.observed.Joined, m.observed.Cluster == "", master.facts == nil:
 		return false
-	}
-	if r.master.observed == nil && r.master.facts.Digest != "" {
+	case master.observed != nil && master.observed.Cluster == m.observed.Cluster:
+		return false
+	case master.observed == nil && master.facts.Digest != "":
 		return false // the master did not answer; the worker itself checks again
 	}
 	w, err := r.desired(m)
@@ -71,22 +72,6 @@ func seedOf(config string) string {
 	_ = yaml.Unmarshal([]byte(config), &c) // an unreadable file has no seed
 	return c.Seed
 }
-
-// planAll reports for each machine what Up would do without a dry run.
-func (r *rollout) planAll() {
-	r.forEach(r.machines, func(m *machine) {
-		r.step(m, Plan, func() (string, error) {
-			would, err := r.planMachine(m)
-			if len(would) == 0 || err != nil {
-				return "", err
-			}
-			return "would " + strings.Join(would, ", "), nil
-		})
-	})
-}
-
-// Plan is the step of a dry run.
-const Plan Step = "plan"
 
 // planMachine lists what Up would do on a machine.
 func (r *rollout) planMachine(m *machine) (would []string, err error) {
@@ -112,8 +97,15 @@ func (r *rollout) planMachine(m *machine) (would []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ships, writes := m.facts.Digest != b.digest, !configMatches(w, seen.Config)
-	joins := m.HasRole(Worker) && !m.HasRole(Master) && (!seen.Joined || seen.Node != m.Name || r.master != nil && r.master.observed != nil && r.master.observed.Cluster != seen.Cluster)
+	ships, writes, joins := m.facts.Digest != b.digest, seen.Config != w.Config, false
+	if !m.HasRole(Master) {
+		seed := seedOf(seen.Config) // any of the seeds may have been chosen
+		text := strings.TrimRight(w.Config, "\n") + "\nseed: " + seed + "\n"
+		writes = seen.Config != text ||
+			!slices.Contains(w.Seeds, seed) && !(len(w.Seeds) == 1 && strings.HasPrefix(seed, w.Seeds[0]))
+		joins = m.HasRole(Worker) && (!seen.Joined || seen.Node != m.Name ||
+			r.master != nil && r.master.observed != nil && r.master.observed.Cluster != seen.Cluster)
+	}
 	if ships {
 		would = append(would, "install mlfnode")
 	}
@@ -132,24 +124,6 @@ func (r *rollout) planMachine(m *machine) (would []string, err error) {
 		would = append(would, "restart")
 	}
 	return would, nil
-}
-
-// configMatches reports whether a node.yaml is the desired one, whichever of the seeds was chosen.
-func configMatches(w *protocol.Desired, config string) bool {
-	if w.Role == string(Master) {
-		return config == w.Config
-	}
-	text := strings.TrimRight(w.Config, "\n") + "\n"
-	seed := seedOf(config)
-	return config == text+"seed: "+seed+"\n" && (slices.Contains(w.Seeds, seed) || len(w.Seeds) == 1 && strings.HasPrefix(seed, w.Seeds[0]))
-}
-
-// addRemoved adds the machines of the last run that are no longer in the cluster.
-func (r *operation) addRemoved() {
-	for _, h := range r.Cluster.Removed(r.Applied) {
-		r.machines = append(r.machines, &machine{Host: &h, removed: true})
-		r.add(&h)
-	}
 }
 
 // Removed lists the hosts of the last run, which may be nil, that the cluster no longer has,
@@ -225,9 +199,4 @@ func (r *rollout) stopRemoved(ctx context.Context) {
 	if err := r.saveApplied(); err != nil && r.master != nil {
 		r.note(r.master, ProblemOf(err).Cause)
 	}
-}
-
-// failAll records the same problem for all machines that have none yet.
-func (r *rollout) failAll(err error) {
-	r.forEach(r.nodes(), func(m *machine) { r.step(m, Start, func() (string, error) { return "", err }) })
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -32,9 +33,16 @@ func ReadFiles(project, dir string) (*Files, error) {
 			return err
 		}
 		rel, err := filepath.Rel(dir, path)
-		if err == nil {
-			f.files[filepath.ToSlash(rel)], err = describeFile(path, d)
+		if err != nil {
+			return err
 		}
+		var file protocol.File
+		if d.Type()&fs.ModeSymlink != 0 {
+			file.Link, err = os.Readlink(path)
+		} else {
+			file, err = describeFile(path)
+		}
+		f.files[filepath.ToSlash(rel)] = file
 		return err
 	})
 	if err != nil {
@@ -43,41 +51,49 @@ func ReadFiles(project, dir string) (*Files, error) {
 	return f, nil
 }
 
-func describeFile(path string, d fs.DirEntry) (protocol.File, error) {
-	if d.Type()&fs.ModeSymlink != 0 {
-		to, err := os.Readlink(path)
-		return protocol.File{Link: to}, err
-	}
-	info, err := d.Info()
-	if err != nil {
-		return protocol.File{}, err
-	}
+func describeFile(path string) (protocol.File, error) {
 	content, err := os.Open(path)
 	if err != nil {
 		return protocol.File{}, err
 	}
 	defer content.Close()
+	info, err := content.Stat()
+	if err != nil {
+		return protocol.File{}, err
+	}
 	sum := sha256.New()
 	_, err = io.Copy(sum, content)
 	return protocol.File{SHA256: hex.EncodeToString(sum.Sum(nil)), Exec: info.Mode()&0o100 != 0}, err
 }
 
-// tar packs the files of these names.
-func (f *Files) tar(names []string) (io.Reader, error) {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, name := range names {
-		if err := f.add(w, name); err != nil {
-			return nil, fmt.Errorf("pack %s: %w", name, err)
+// push sends the machine the files that are missing there or differ.
+func (f *Files) push(ctx context.Context, m *machine) (string, error) {
+	o := protocol.Request{Push: &protocol.Push{Project: f.Project, Files: f.files}}
+	reply, err := m.call(ctx, protocol.ActionReceive, o, nil)
+	if err != nil || len(reply.Missing) == 0 {
+		return changes(reply), err
+	}
+	slices.Sort(reply.Missing)
+	var packed bytes.Buffer
+	w := tar.NewWriter(&packed)
+	for _, name := range reply.Missing {
+		if err := f.pack(w, name); err != nil {
+			return "", fmt.Errorf("pack %s: %w", name, err)
 		}
 	}
-	return &b, w.Close()
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	o.Push.Tar = true
+	reply, err = m.call(ctx, protocol.ActionReceive, o, &packed)
+	return changes(reply), err
 }
 
-func (f *Files) add(w *tar.Writer, name string) error {
+// pack writes one of the files.
+func (f *Files) pack(w *tar.Writer, name string) error {
 	file, ok := f.files[name]
 	if !ok {
-		return fmt.Errorf("there is no such file in the project")
+		return errors.New("there is no such file in the project")
 	}
 	h := &tar.Header{Name: name, Mode: 0o644, Typeflag: tar.TypeReg}
 	if file.Link != "" {
@@ -97,23 +113,6 @@ func (f *Files) add(w *tar.Writer, name string) error {
 	}
 	_, err = w.Write(content)
 	return err
-}
-
-// push sends the machine the project's files that are missing there or differ.
-func (r *operation) push(ctx context.Context, m *machine) (string, error) {
-	o := protocol.Request{Push: &protocol.Push{Project: r.Files.Project, Files: r.Files.files}}
-	reply, err := m.call(ctx, protocol.ActionReceive, o, nil)
-	if err != nil || len(reply.Missing) == 0 {
-		return changes(reply), err
-	}
-	slices.Sort(reply.Missing)
-	content, err := r.Files.tar(reply.Missing)
-	if err != nil {
-		return "", err
-	}
-	o.Push.Tar = true
-	reply, err = m.call(ctx, protocol.ActionReceive, o, content)
-	return changes(reply), err
 }
 
 func changes(r *protocol.Response) string {

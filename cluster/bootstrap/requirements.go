@@ -19,26 +19,27 @@ const (
 
 // check returns why the machine can't take part, or nil if it can, and what a person should know
 // about it.
-func (f *Facts) check() (problem *shell.Problem, notes []string) {
-	for _, look := range []func() *shell.Problem{f.checkSystem, f.checkFolder, f.checkSpace, f.checkClock} {
-		if p := look(); p != nil {
-			return p, nil
-		}
-	}
-	if f.Ahead.Abs() > noticeableSkew {
+func (f *Facts) check() (_ *shell.Problem, notes []string) {
+	room := "make room on it (df -h " + f.existingDir + "), or choose a folder on another one with -r"
+	switch {
+	case f.OS != "Linux":
+		return problem(fmt.Sprintf("it runs %s, and nodes need Linux", f.OS), "leave it out of -a; commands work there with: mlfnode token use"), nil
+	case f.goArch() == "":
+		return problem(fmt.Sprintf("its processor is %s, and there are programs for x86_64 and aarch64 only", f.Arch), "leave it out of -a"), nil
+	case strings.Contains(f.Refused, "No space left"):
+		return problem(fmt.Sprintf("the disk of %s is full", f.existingDir), room), nil
+	case f.Refused != "":
+		return problem(fmt.Sprintf("%s can't write to %s: %s", f.User, f.existingDir, f.Refused),
+			"make the folder writable, or choose another one below the home folder with -r"), nil
+	case f.Free < minFree && f.Free != 0: // 0: unknown
+		return problem(fmt.Sprintf("only %s are free on the disk of %s, and a node needs %s",
+			humanize.IBytes(uint64(f.Free)), f.existingDir, humanize.IBytes(minFree)), room), nil
+	case f.Ahead.Abs() > harmfulSkew:
+		return problem("its clock is "+f.skew(), "set it, as with: sudo timedatectl set-ntp true"), nil
+	case f.Ahead.Abs() > noticeableSkew:
 		notes = append(notes, "its clock is "+f.skew())
 	}
 	return nil, notes
-}
-
-func (f *Facts) checkSystem() *shell.Problem {
-	if f.OS != "Linux" {
-		return &shell.Problem{Cause: fmt.Sprintf("it runs %s, and nodes need Linux", f.OS), Cure: "leave it out of -a; commands work there with: mlfnode token use"}
-	}
-	if f.goArch() == "" {
-		return &shell.Problem{Cause: fmt.Sprintf("its processor is %s, and there are programs for x86_64 and aarch64 only", f.Arch), Cure: "leave it out of -a"}
-	}
-	return nil
 }
 
 // goArch returns the processor's name in Go, or "" if there is no program for it.
@@ -50,32 +51,6 @@ func (f *Facts) goArch() string {
 		return "arm64"
 	}
 	return ""
-}
-
-func (f *Facts) checkFolder() *shell.Problem {
-	if f.Refused == "" {
-		return nil
-	}
-	if strings.Contains(f.Refused, "No space left") {
-		return &shell.Problem{Cause: fmt.Sprintf("the disk of %s is full", f.existingDir), Cure: "make room on it (df -h " + f.existingDir + "), or choose a folder on another one with -r"}
-	}
-	return &shell.Problem{Cause: fmt.Sprintf("%s can't write to %s: %s", f.User, f.existingDir, f.Refused),
-		Cure: "make the folder writable, or choose another one below the home folder with -r"}
-}
-
-func (f *Facts) checkSpace() *shell.Problem {
-	if f.Free >= minFree || f.Free == 0 { // 0: unknown; a full disk has already been noticed
-		return nil
-	}
-	return &shell.Problem{Cause: fmt.Sprintf("only %s are free on the disk of %s, and a node needs %s", humanize.IBytes(uint64(f.Free)), f.existingDir, humanize.IBytes(minFree)),
-		Cure: "make room on it (df -h " + f.existingDir + "), or choose a folder on another one with -r"}
-}
-
-func (f *Facts) checkClock() *shell.Problem {
-	if f.Ahead.Abs() <= harmfulSkew {
-		return nil
-	}
-	return &shell.Problem{Cause: "its clock is " + f.skew(), Cure: "set it, as with: sudo timedatectl set-ntp true"}
 }
 
 // skew describes how far the clock is off.

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path"
 	"slices"
-	"strconv"
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
@@ -27,17 +25,27 @@ const (
 	maxConfig = 256 << 10
 )
 
-// readResponse decodes the output of mlfnode on a machine. It validates names, digests and the
-// like, and makes text for people safe to show.
+// readResponse decodes the output of mlfnode on a machine. It refuses invalid names, digests and
+// kinds, and makes text for people safe to show.
 func readResponse(out string) (*protocol.Response, error) {
 	r := &protocol.Response{}
 	err := json.Unmarshal([]byte(lastLine(out)), r)
 	if err == nil {
-		err = checkResponse(r)
+		problems := []error{checkName(r.FormerName)}
+		if slices.ContainsFunc(r.Missing, func(name string) bool { return name == "" || !printable.Plain(name) }) {
+			problems = append(problems, errors.New("it lists a file without a valid name"))
+		}
+		if s := r.Observed; s != nil {
+			problems = append(problems, checkName(s.Node), checkDigest(s.Digest), checkDigest(s.Cluster),
+				checkWord("role", s.Role, string(Master), string(Worker)),
+				checkWord("service", s.Service, protocol.ServiceSystem, protocol.ServiceUser, protocol.ServiceBackground),
+				checkWord("service", s.BestService, protocol.ServiceSystem, protocol.ServiceUser, protocol.ServiceBackground))
+		}
+		err = errors.Join(problems...)
 	}
 	if err != nil {
-		return nil, &shell.Problem{Cause: fmt.Sprintf("mlfnode on that machine sent an answer that this one does not understand (%s): %s", clip(err.Error()), clip(out)),
-			Cure: "run up again, so that both have the same version"}
+		return nil, problem(fmt.Sprintf("mlfnode on that machine sent an answer that this one does not understand (%s): %s",
+			clip(err.Error()), clip(out)), "run up again, so that both have the same version")
 	}
 	sanitizeProblem(r.Problem)
 	sanitizeAll(&r.Notes)
@@ -54,24 +62,6 @@ func readResponse(out string) (*protocol.Response, error) {
 		}
 	}
 	return r, nil
-}
-
-// checkResponse refuses a response with invalid names, digests or kinds.
-func checkResponse(r *protocol.Response) error {
-	problems := []error{checkName(r.FormerName)}
-	for _, name := range r.Missing {
-		if name == "" || !printable.Plain(name) {
-			problems = append(problems, errors.New("it lists a file without a valid name"))
-			break
-		}
-	}
-	if s := r.Observed; s != nil {
-		problems = append(problems, checkName(s.Node), checkDigest(s.Digest), checkDigest(s.Cluster),
-			checkWord("role", s.Role, string(Master), string(Worker)),
-			checkWord("service", s.Service, protocol.ServiceSystem, protocol.ServiceUser, protocol.ServiceBackground),
-			checkWord("service", s.BestService, protocol.ServiceSystem, protocol.ServiceUser, protocol.ServiceBackground))
-	}
-	return errors.Join(problems...)
 }
 
 // checkName refuses text that is not a valid node name; an empty name is allowed.
@@ -92,18 +82,6 @@ func checkDigest(text string) error {
 func checkWord(what, word string, known ...string) error {
 	if word != "" && !slices.Contains(known, word) {
 		return fmt.Errorf("there is no %s %s", what, clip(word))
-	}
-	return nil
-}
-
-// checkEndpoint refuses text that is not IP:PORT.
-func checkEndpoint(text string) error {
-	host, port, err := net.SplitHostPort(text)
-	if err == nil {
-		_, err = netip.ParseAddr(host)
-	}
-	if n, e := strconv.Atoi(port); err != nil || e != nil || n < 1 || n > 65535 {
-		return fmt.Errorf("%s is not an address with a port", clip(text))
 	}
 	return nil
 }
@@ -130,7 +108,9 @@ func checkMembers(all []member) error {
 		a := &all[i]
 		err := trust.CheckNodeName(grid.NodeID(a.Node))
 		if err == nil && a.Address != "" {
-			err = checkEndpoint(a.Address)
+			if at, invalid := netip.ParseAddrPort(a.Address); invalid != nil || at.Port() == 0 {
+				err = fmt.Errorf("%s is not an address with a port", clip(a.Address))
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("read the members of its cluster: %w", err)

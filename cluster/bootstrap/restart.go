@@ -17,7 +17,7 @@ func Restart(ctx context.Context, o Options, names []string) ([]Outcome, error) 
 	if err != nil {
 		return nil, err
 	}
-	nodes := r.rollout()
+	nodes := newRollout(r)
 	master := nodes.master
 	needed := chosen
 	if master != nil && !slices.Contains(chosen, master) {
@@ -27,7 +27,7 @@ func Restart(ctx context.Context, o Options, names []string) ([]Outcome, error) 
 	r.machines = needed
 	r.refuseDuplicates(ctx)
 	for _, m := range chosen {
-		if ok := nodes.restart(ctx, m); !ok {
+		if !nodes.restart(ctx, m) {
 			break
 		}
 	}
@@ -47,7 +47,10 @@ func (r *rollout) restart(ctx context.Context, m *machine) bool {
 		r.failWithoutMaster(m)
 		return false
 	}
-	m.forceRestart, m.previousSince = true, m.memberSince(ctx, cmp.Or(master, m))
+	m.forceRestart = true
+	if a, err := cmp.Or(master, m).memberNamed(ctx, m.Name); err == nil && a != nil { // a stopped node sees nobody
+		m.previousSince = a.Since
+	}
 	r.start(ctx, m)
 	if master != nil {
 		return r.ok(m) && r.waitForReturn(ctx, m, master)

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"mlfnode/cluster/bootstrap/protocol"
-	"mlfnode/cluster/bootstrap/shell"
 )
 
 // rollout is an operation that starts nodes: the master first, then the workers, which join it.
@@ -20,7 +19,7 @@ type rollout struct {
 	tokenMu sync.Mutex // held while a token is created
 }
 
-func (r *operation) rollout() *rollout {
+func newRollout(r *operation) *rollout {
 	master, workers := r.machines.masterAndWorkers()
 	return &rollout{operation: r, master: master, workers: workers}
 }
@@ -77,60 +76,36 @@ func (r *rollout) desired(m *machine) (*protocol.Desired, error) {
 	if r.master.Local() && !m.Local() {
 		ways = []string{m.facts.Client} // this machine's address as m sees it
 	}
-	for _, host := range ways {
-		w.Seeds = append(w.Seeds, net.JoinHostPort(host, strconv.Itoa(p.API)))
-	}
+	w.Seeds = endpoints(ways, p.API)
 	return w, nil
+}
+
+func endpoints(hosts []string, port int) (all []string) {
+	for _, host := range hosts {
+		all = append(all, net.JoinHostPort(host, strconv.Itoa(port)))
+	}
+	return all
 }
 
 // failWithoutMaster fails workers that can't start without their master.
 func (r *rollout) failWithoutMaster(workers ...*machine) {
 	for _, m := range workers {
 		if r.ok(m) {
-			r.step(m, Start, func() (string, error) {
-				return "", &shell.Problem{Cause: "its master " + r.master.Name + " did not come up", Cure: "fix that first, and run up again"}
-			})
+			r.fail(m, Start, problem("its master "+r.master.Name+" did not come up", "fix that first, and run up again"))
 		}
 	}
 }
 
-// setUpAccess sets up the caller's access to the cluster, and notes the result with the master.
-func (r *rollout) setUpAccess(ctx context.Context) {
-	p, err := r.Cluster.ports(r.master.Host)
-	if err != nil {
-		return // desired has failed for the same reason
-	}
-	var addresses []string
-	for _, host := range r.master.addresses() {
-		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(p.API)))
-	}
-	said := r.SetUpAccess(ctx, addresses, func() (string, error) { return r.makeToken(ctx, "--role", "admin", "--note", "up") })
-	if said != "" {
-		r.noteCluster(r.master, said)
-	}
-}
-
-// createdToken holds the fields of `mlfnode token --json` that are needed here.
-type createdToken struct {
-	Token string `json:"token"`
-}
-
-// joinToken creates a token on the master that lets one machine join, or returns the one for a
-// master elsewhere.
-func (r *rollout) joinToken(ctx context.Context) (string, error) {
-	r.tokenMu.Lock()
-	defer r.tokenMu.Unlock()
-	if r.master == nil {
-		return r.Token(ctx)
-	}
-	return r.makeToken(ctx, "--uses", "1", "--expires", "15m", "--user", "none", "--note", "up")
-}
-
+// makeToken creates a token on the master.
 func (r *rollout) makeToken(ctx context.Context, flags ...string) (string, error) {
-	var t createdToken
+	var t struct {
+		Token string `json:"token"`
+	}
 	err := r.master.runJSON(ctx, &t, append([]string{"token", "--json"}, flags...)...)
 	if err != nil {
-		return "", &shell.Problem{Cause: "the master did not create a token: " + lastLine(err.Error()), Cure: "try on it: " + r.master.facts.Layout.Program() + " token --state-dir " + r.master.facts.Layout.State()}
+		at := r.master.facts.Layout
+		return "", problem("the master did not create a token: "+lastLine(err.Error()),
+			"try on it: "+at.Program()+" token --state-dir "+at.State())
 	}
 	return t.Token, nil
 }

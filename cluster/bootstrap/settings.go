@@ -2,7 +2,6 @@ package bootstrap
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 
 	"mlfnode/cluster/bootstrap/protocol"
@@ -22,7 +21,12 @@ func (c *Cluster) nodeConfig(h *Host, p protocol.Layout) (string, error) {
 		setKey(all, "worker", fmt.Sprint(h.HasRole(Worker)))
 	}
 	for _, from := range []*yaml.Node{&c.Settings, &h.Settings} {
-		if err := errors.Join(refuseReserved(from), merge(all, from)); err != nil {
+		for _, key := range reservedSettings {
+			if at := findKey(from, key); at != nil {
+				return "", fmt.Errorf("line %d: %s follows from the hosts and their roles and can't be set here", at.Line, key)
+			}
+		}
+		if err := merge(all, from); err != nil {
 			return "", err
 		}
 	}
@@ -34,16 +38,6 @@ func (c *Cluster) nodeConfig(h *Host, p protocol.Layout) (string, error) {
 		return "", fmt.Errorf("write node.yaml: %w", err)
 	}
 	return b.String(), enc.Close()
-}
-
-// refuseReserved refuses reserved settings.
-func refuseReserved(settings *yaml.Node) error {
-	for _, key := range reservedSettings {
-		if at := findKey(settings, key); at != nil {
-			return fmt.Errorf("line %d: %s follows from the hosts and their roles and can't be set here", at.Line, key)
-		}
-	}
-	return nil
 }
 
 // merge overrides settings with others; in maps, key by key.
@@ -59,7 +53,7 @@ func merge(into, from *yaml.Node) error {
 		at := findKey(into, key.Value)
 		switch {
 		case at == nil:
-			into.Content = append(into.Content, keyNode(key), cloneNode(value))
+			into.Content = append(into.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: key.Value}, cloneNode(value))
 		case at.Kind == yaml.MappingNode && value.Kind == yaml.MappingNode:
 			if err := merge(at, value); err != nil {
 				return err
@@ -81,21 +75,13 @@ func cloneNode(n *yaml.Node) *yaml.Node {
 	return &c
 }
 
-func keyNode(key *yaml.Node) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Value: key.Value} }
-
+// setKey adds a setting, which YAML reads as a bool if it is true or false, and as text otherwise.
 func setKey(into *yaml.Node, key, value string) {
-	into.Content = append(into.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, scalarNode(value))
-}
-
-// scalarNode returns a value that YAML reads as a bool if it is true or false, and as text
-// otherwise.
-func scalarNode(value string) *yaml.Node {
-	n := &yaml.Node{}
-	if value == "true" || value == "false" {
-		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: value}
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: value}
+	if value != "true" && value != "false" {
+		n.SetString(value)
 	}
-	n.SetString(value)
-	return n
+	into.Content = append(into.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, n)
 }
 
 func findKey(in *yaml.Node, key string) *yaml.Node {

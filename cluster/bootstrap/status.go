@@ -15,19 +15,23 @@ func Status(ctx context.Context, o Options) []Outcome {
 	r := newOperation(o)
 	defer r.close()
 	r.forEach(r.machines, func(m *machine) {
-		_ = r.step(m, Connect, func() (string, error) { return "", r.connect(ctx, m) }) &&
-			r.step(m, Check, func() (string, error) { return "", r.locate(ctx, m) }) &&
-			r.step(m, Inspect, func() (string, error) { return "", r.observe(ctx, m) })
+		_ = r.probe(ctx, m, nil) && r.step(m, Inspect, func() (string, error) {
+			if m.facts.Digest != "" {
+				if _, err := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil); err != nil {
+					return "", err
+				}
+				r.update(m, func(o *Outcome) { o.Observed, o.Service = m.observed, m.observed.Service })
+			}
+			return "", nil
+		})
 	})
 	r.refuseDuplicates(ctx)
-	r.forEach(r.machines, r.recordStatus)
-	r.askMembers(ctx)
-	return r.results()
-}
-
-// askMembers asks the first node that answers how it sees the others.
-func (r *operation) askMembers(ctx context.Context) {
-	for _, m := range r.machines {
+	r.forEach(r.machines, func(m *machine) {
+		if err := m.statusProblem(); err != nil { // not a step: the caller may know that nothing is wrong
+			r.update(m, func(o *Outcome) { o.OK, o.Problem = false, ProblemOf(err) })
+		}
+	})
+	for _, m := range r.machines { // the first node that answers says how it sees the others
 		if m.observed == nil || !m.observed.Active {
 			continue
 		}
@@ -42,26 +46,9 @@ func (r *operation) askMembers(ctx context.Context) {
 				r.noteCluster(m, a.Node+" is also a member of the cluster, but is not in the file")
 			}
 		}
-		return
+		break
 	}
-}
-
-func (r *operation) observe(ctx context.Context, m *machine) error {
-	if m.facts.Digest != "" {
-		if _, err := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil); err != nil {
-			return err
-		}
-		r.update(m, func(o *Outcome) { o.Observed, o.Service = m.observed, m.observed.Service })
-	}
-	return nil
-}
-
-// recordStatus records what is wrong with a machine. It reports no step: the caller may know that
-// nothing is wrong.
-func (r *operation) recordStatus(m *machine) {
-	if err := m.statusProblem(); err != nil {
-		r.update(m, func(o *Outcome) { o.OK, o.Problem = false, ProblemOf(err) })
-	}
+	return r.results()
 }
 
 // CureStart is the cure of a machine whose only problem is that its node does not run.

@@ -2,8 +2,8 @@ package bootstrap
 
 import (
 	"context"
-	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"mlfnode/cluster/bootstrap/protocol"
@@ -21,6 +21,7 @@ const (
 	Push    Step = "push"    // the project
 	Start   Step = "start"   // settings, joining, the service
 	Wait    Step = "wait"    // until the others see it alive, and it takes trials
+	Plan    Step = "plan"    // of a dry run: what would be done
 )
 
 // Options are the arguments of Up, Down and the like.
@@ -59,7 +60,7 @@ type operation struct {
 
 func newOperation(o Options) *operation {
 	o.Cluster.fillDefaults(o.LocalName, o.Applied)
-	r := &operation{Options: o, report: newReport(o.OnEvent)}
+	r := &operation{Options: o, report: report{announce: o.OnEvent, outcomes: map[string]*Outcome{}}}
 	for i := range o.Cluster.Hosts {
 		h := &o.Cluster.Hosts[i]
 		r.machines = append(r.machines, &machine{Host: h})
@@ -106,20 +107,31 @@ func (r *operation) forEach(all []*machine, fn func(*machine)) {
 func Up(ctx context.Context, o Options) []Outcome {
 	r := newOperation(o)
 	defer r.close()
-	r.addRemoved()
+	for _, h := range r.Cluster.Removed(r.Applied) {
+		r.machines = append(r.machines, &machine{Host: &h, removed: true})
+		r.add(&h)
+	}
 	r.forEach(r.machines, func(m *machine) { r.inspect(ctx, m) })
 	r.refuseDuplicates(ctx)
-	nodes := r.rollout()
+	nodes := newRollout(r)
 	master := nodes.master
 	if !nodes.rolesAgree() {
 		return r.results()
 	}
 	if o.DryRun {
-		nodes.planAll()
+		r.forEach(r.machines, func(m *machine) {
+			r.step(m, Plan, func() (string, error) {
+				would, err := nodes.planMachine(m)
+				if len(would) == 0 || err != nil {
+					return "", err
+				}
+				return "would " + strings.Join(would, ", "), nil
+			})
+		})
 		return r.results()
 	}
 	if err := r.saveApplied(); err != nil { // before anything is started, so that Down finds it
-		nodes.failAll(err)
+		r.forEach(nodes.nodes(), func(m *machine) { r.fail(m, Start, err) })
 		return r.results()
 	}
 	r.forEach(r.machines, func(m *machine) { r.prepare(ctx, m) })
@@ -139,7 +151,14 @@ func Up(ctx context.Context, o Options) []Outcome {
 	nodes.waitForNodes(ctx)
 	nodes.stopRemoved(ctx)
 	if master != nil && r.SetUpAccess != nil {
-		nodes.setUpAccess(ctx)
+		p, err := r.Cluster.ports(master.Host)
+		if err != nil {
+			return r.results() // desired has failed for the same reason
+		}
+		token := func() (string, error) { return nodes.makeToken(ctx, "--role", "admin", "--note", "up") }
+		if note := r.SetUpAccess(ctx, endpoints(master.addresses(), p.API), token); note != "" {
+			r.noteCluster(master, note)
+		}
 	}
 	return r.results()
 }
@@ -167,20 +186,34 @@ func (r *operation) inspectAndPrepare(ctx context.Context, m *machine) {
 
 // inspect finds out whether a machine can take part, and what is there. It changes nothing.
 func (r *operation) inspect(ctx context.Context, m *machine) {
-	check := r.checkMachine
-	if m.removed {
-		check = r.locate
-	}
-	_ = r.step(m, Connect, func() (string, error) { return "", r.connect(ctx, m) }) &&
-		r.step(m, Check, func() (string, error) {
-			if err := check(ctx, m); err != nil {
-				return "", err
+	r.probe(ctx, m, func() error {
+		if !m.removed {
+			problem, notes := m.facts.check()
+			if r.note(m, notes...); problem != nil {
+				return problem
 			}
-			if m.facts.Digest != "" { // a program that does not run is replaced
-				_, _ = m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil)
-			}
-			return "", nil
-		})
+		}
+		if m.facts.Digest != "" { // a program that does not run is replaced
+			_, _ = m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil)
+		}
+		return nil
+	})
+}
+
+// probe connects to a machine and finds out what it is and where its files are. check, unless it is
+// nil, looks at more of it in the same step.
+func (r *operation) probe(ctx context.Context, m *machine, check func() error) bool {
+	return r.step(m, Connect, func() (_ string, err error) {
+		m.shell, m.reachedAs, err = r.Dial(ctx, m.Address)
+		return "", err
+	}) && r.step(m, Check, func() (_ string, err error) {
+		m.facts, err = runProbe(ctx, m.shell, r.Cluster.Root)
+		r.update(m, func(o *Outcome) { o.Facts = m.facts })
+		if err == nil && check != nil {
+			err = check()
+		}
+		return "", err
+	})
 }
 
 // prepare copies the program and the project to a machine.
@@ -189,25 +222,7 @@ func (r *operation) prepare(ctx context.Context, m *machine) {
 		return
 	}
 	_ = r.step(m, Install, func() (string, error) { return r.install(ctx, m) }) &&
-		(r.Files == nil || r.step(m, Push, func() (string, error) { return r.push(ctx, m) }))
-}
-
-func (r *operation) connect(ctx context.Context, m *machine) (err error) {
-	m.shell, m.reachedAs, err = r.Dial(ctx, m.Address)
-	return err
-}
-
-func (r *operation) checkMachine(ctx context.Context, m *machine) (err error) {
-	if m.facts, err = runProbe(ctx, m.shell, r.Cluster.Root); err != nil {
-		return err
-	}
-	r.update(m, func(o *Outcome) { o.Facts = m.facts })
-	problem, notes := m.facts.check()
-	r.note(m, notes...)
-	if problem != nil {
-		return problem
-	}
-	return nil
+		(r.Files == nil || r.step(m, Push, func() (string, error) { return r.Files.push(ctx, m) }))
 }
 
 func (r *operation) install(ctx context.Context, m *machine) (string, error) {
@@ -215,9 +230,5 @@ func (r *operation) install(ctx context.Context, m *machine) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sent, err := m.install(ctx, b)
-	if !sent {
-		return "", err
-	}
-	return fmt.Sprintf("installed mlfnode (%d MB)", len(b.content)/1_000_000), nil
+	return m.install(ctx, b)
 }

@@ -46,7 +46,12 @@ func (r *rollout) waitForNodes(ctx context.Context) {
 			// A node behind a closed gossip port may be seen alive, because other nodes relay its
 			// messages, and would be lost with them. The port also explains why a node is suspect,
 			// but not why one does not run: that is in its log.
-			if err == nil || m.stillWorks(ctx) {
+			works := err == nil
+			if !works {
+				_, failed := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil)
+				works = failed == nil && m.observed.Working
+			}
+			if works {
 				if _, closed := asked.call(ctx, protocol.ActionReach, protocol.Request{Addresses: []string{m.gossip}}, nil); closed != nil {
 					return "", closed
 				}
@@ -56,15 +61,34 @@ func (r *rollout) waitForNodes(ctx context.Context) {
 	})
 }
 
-// stillWorks probes the machine once more and reports whether its node works.
-func (m *machine) stillWorks(ctx context.Context) bool {
-	_, err := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil)
-	return err == nil && m.observed.Working
-}
-
 // waitUntilWorking waits until the machine's node works and the node of asked sees it alive.
 func (m *machine) waitUntilWorking(ctx context.Context, asked *machine) error {
-	if why := retry(ctx, func() error { return m.checkWorking(ctx, asked) }); why != nil {
+	why := retry(ctx, func() error {
+		if !m.observed.Working {
+			if _, err := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil); err != nil {
+				return err
+			}
+			if !m.observed.Working {
+				return errors.New("it has no connection to the master yet")
+			}
+		}
+		a, err := asked.memberNamed(ctx, m.Name)
+		switch {
+		case err != nil:
+			return err
+		case a == nil:
+			return fmt.Errorf("%s does not see it", asked.Name)
+		}
+		m.gossip = a.Address
+		switch {
+		case a.State != "alive":
+			return fmt.Errorf("%s sees it as %s", asked.Name, a.State)
+		case m.forceRestart && a.Since.Equal(m.previousSince):
+			return fmt.Errorf("%s still sees the previous agent", asked.Name)
+		}
+		return nil
+	})
+	if why != nil {
 		return problem("the node was started but is not working: "+why.Error(), "see "+m.logLocation()+" there")
 	}
 	return nil
@@ -92,32 +116,6 @@ func retry(ctx context.Context, ok func() error) error {
 	}
 }
 
-func (m *machine) checkWorking(ctx context.Context, asked *machine) error {
-	if !m.observed.Working {
-		if _, err := m.call(ctx, protocol.ActionInspect, protocol.Request{}, nil); err != nil {
-			return err
-		}
-		if !m.observed.Working {
-			return fmt.Errorf("it has no connection to the master yet")
-		}
-	}
-	a, err := asked.memberNamed(ctx, m.Name)
-	switch {
-	case err != nil:
-		return err
-	case a == nil:
-		return fmt.Errorf("%s does not see it", asked.Name)
-	}
-	m.gossip = a.Address
-	switch {
-	case a.State != "alive":
-		return fmt.Errorf("%s sees it as %s", asked.Name, a.State)
-	case m.forceRestart && a.Since.Equal(m.previousSince):
-		return fmt.Errorf("%s still sees the previous agent", asked.Name)
-	}
-	return nil
-}
-
 // memberNamed returns the node with a name as the machine's node sees it, or nil if it knows none.
 func (m *machine) memberNamed(ctx context.Context, name string) (*member, error) {
 	all, err := m.members(ctx)
@@ -128,16 +126,6 @@ func (m *machine) memberNamed(ctx context.Context, name string) (*member, error)
 		return &all[i], nil
 	}
 	return nil, nil
-}
-
-// memberSince returns the time since which the node of asked sees this machine's node in its
-// present state, or the zero time if that is unknown.
-func (m *machine) memberSince(ctx context.Context, asked *machine) time.Time {
-	a, err := asked.memberNamed(ctx, m.Name)
-	if err != nil || a == nil { // a stopped node sees nobody
-		return time.Time{}
-	}
-	return a.Since
 }
 
 // memberCache caches how a node sees the others, for concurrent callers.
