@@ -36,29 +36,31 @@ func BenchmarkETA(b *testing.B) {
 	}
 	root := filepath.Join("..", "..", "..", "projects")
 	spread := grid.OrderSpread
-	for b.Loop() {
-		worst := 0.0
-		fmt.Fprintf(os.Stderr, "\n%-40s %6s %10s %10s %10s %12s %12s\n", "sweep", "done", "model s", "formula s", "true s", "model/true", "formula/true")
-		for _, c := range []struct {
-			name string
-			sub  api.Submit
-		}{
-			{"chainer, order spread", packed(b, s, filepath.Join(root, "chainer"), spread, "epoch=2:8:2", "seed=0:4")},
-			{"bowcnn, order spread", packed(b, s, filepath.Join(root, "bowcnn"), spread, "seed=0:4")},
-			{"slow axis first, by index", packed(b, s, small, grid.OrderIndex, "work=1:9", "way=plain,careful", "repeat=0:6")},
-		} {
-			for _, l := range looks(b, s.Client(), c.sub) {
-				fmt.Fprintf(os.Stderr, "%-40s %5.0f%% %10.1f %10.1f %10.1f %12.2f %12.2f\n",
-					c.name, 100*l.share, l.model, l.formula, l.truth, l.model/l.truth, l.formula/l.truth)
-				shown := l.model
-				if math.IsNaN(shown) { // people are shown the formula then
-					shown = l.formula
+	for _, c := range []struct {
+		name string
+		sub  api.Submit
+	}{
+		{"chainer, order spread", packed(b, s, filepath.Join(root, "chainer"), spread, "epoch=2:8:2", "seed=0:4")},
+		{"bowcnn, order spread", packed(b, s, filepath.Join(root, "bowcnn"), spread, "seed=0:4")},
+		{"slow axis first, by index", packed(b, s, small, grid.OrderIndex, "work=1:9", "way=plain,careful", "repeat=0:6")},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			worst := 0.0
+			for b.Loop() {
+				fmt.Fprintf(os.Stderr, "\n%6s %10s %10s %10s %12s %12s\n", "done", "model s", "formula s", "true s", "model/true", "formula/true")
+				for _, l := range looks(b, s.Client(), c.sub) {
+					fmt.Fprintf(os.Stderr, "%5.0f%% %10.1f %10.1f %10.1f %12.2f %12.2f\n",
+						100*l.share, l.model, l.formula, l.truth, l.model/l.truth, l.formula/l.truth)
+					shown := l.model
+					if math.IsNaN(shown) { // people are shown the formula then
+						shown = l.formula
+					}
+					worst = max(worst, math.Abs(shown/l.truth-1))
 				}
-				worst = max(worst, math.Abs(shown/l.truth-1))
 			}
-		}
-		b.ReportMetric(100*worst, "worst-off-%")
-		b.ReportMetric(0, "ns/op")
+			b.ReportMetric(100*worst, "worst-off-%")
+			b.ReportMetric(0, "ns/op")
+		})
 	}
 }
 
