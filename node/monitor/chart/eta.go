@@ -28,7 +28,7 @@ type ETA struct {
 type Unseen struct {
 	Key    string   `json:"key"`
 	Labels []string `json:"labels"`
-	Line   bool     `json:"line"` // how long they take is from a line through those that have run
+	Line   bool     `json:"line"` // how long they take follows from the trend of those that have run
 }
 
 // Cost is the remaining time of the trials of each level of a parameter, in seconds, as if they ran
@@ -85,7 +85,7 @@ func (v *View) ETA() *ETA {
 	}
 	e.Seconds = Number(rest)
 	left := max(1, float64(v.d.Space.Count()-v.d.Done))
-	e.P90 = e.Seconds * Number(1+1.28*math.Hypot(math.Sqrt(math.Expm1(m.sigma2)/left), spread))
+	e.P90 = e.Seconds * Number(1+1.28*math.Hypot(math.Sqrt(math.Expm1(m.sigma2)/left), math.Hypot(spread, work.doubt)))
 	least := ""
 	for _, u := range e.Unseen {
 		if !u.Line {
@@ -143,6 +143,7 @@ type work struct {
 	rest    float64 // seconds, one after another
 	longest float64 // of a single trial
 	running float64 // mean duration of the trials that are running
+	doubt   float64 // the standard deviation of rest, as a share of it, because of values that have not run
 }
 
 // work sums up the model over the sweep, minus what has ended and run. The sum over a product of
@@ -204,8 +205,14 @@ func (e *ETA) work(v *View, m *model, correct float64) work {
 	w := e.subtract(v, m, byLevel, total, correct)
 	for a, axis := range v.axes {
 		c := Cost{Key: axis.Key, Spread: Number(math.Exp(slices.Max(m.effect[a]) - slices.Min(m.effect[a])))}
+		doubt, sum := 0.0, 0.0
 		for l, f := range byLevel[a] {
-			c.Labels, c.Work = append(c.Labels, axis.Levels[l].Label), append(c.Work, Number(max(0, f)*correct))
+			f = max(0, f)
+			doubt, sum = doubt+f*m.doubt[a][l], sum+f
+			c.Labels, c.Work = append(c.Labels, axis.Levels[l].Label), append(c.Work, Number(f*correct))
+		}
+		if sum > 0 {
+			w.doubt = math.Hypot(w.doubt, doubt/sum)
 		}
 		e.Costs = append(e.Costs, c)
 	}

@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+
+	"mlfnode/grid/moments"
 )
 
 // model predicts how long trials take: a time that every trial takes, plus a product of one factor
@@ -16,7 +18,11 @@ type model struct {
 	smear  float64 // the mean ratio of actual to predicted durations
 	sigma2 float64 // variance of the logarithm
 
-	ended [][]float64 // by axis and level: trials that the model was fitted to
+	// By axis and level: the trials that the model was fitted to, the effect as it is without
+	// shrinkage, and its variance; 0, NaN and infinite for levels that have not run.
+	ended, raw, chance [][]float64
+	// doubt is the standard deviation of the effects of levels that have not run, see guess.
+	doubt [][]float64
 }
 
 const (
@@ -28,9 +34,6 @@ const (
 	// many standard deviations away.
 	freedom = 4
 	outlier = 3
-	// affinity is the usual distance of the exponent of an axis from a whole number: without the
-	// floor, time mostly grows in proportion to a number of epochs, or to the square of a size.
-	affinity = 0.15
 )
 
 // floors are the fractions of the shortest duration that are tried as the floor.
@@ -62,13 +65,7 @@ func (v *View) fit(rows []int32) *model {
 	low := walls[len(walls)/100]
 	score := func(floor float64) float64 {
 		m := v.solve(few, floor)
-		far := 0.0
-		for a := range v.axes {
-			if slope, _, line := v.line(m, a); line && slices.Contains(m.ended[a], 0) {
-				far += math.Pow((slope-math.Round(slope))/affinity, 2)
-			}
-		}
-		return float64(len(few))*math.Log(m.sigma2+1e-6) + far
+		return float64(len(few)) * math.Log(m.sigma2+1e-6)
 	}
 	best, least := 0.0, score(0)
 	worse := 0
@@ -123,6 +120,7 @@ func (v *View) solve(rows []int32, floor float64) *model {
 		}
 	}
 	f.residuals()
+	f.unshrunk()
 	far := outlier * math.Sqrt(m.sigma2)
 	for i, r := range rows {
 		rest := f.y[i] - math.Log(floor+math.Exp(m.mu+v.effects(m, r)))
@@ -207,6 +205,25 @@ func (f *fitting) shrink() {
 	}
 }
 
+// unshrunk computes what each level alone says of its effect. Its variance is that of the mean of
+// its trials, plus that of the machine in the meantime: the levels of a slow axis run one after
+// another.
+func (f *fitting) unshrunk() {
+	for a, effect := range f.m.effect {
+		raw, chance := make([]float64, len(effect)), make([]float64, len(effect))
+		weights := make([]float64, len(effect))
+		for i, r := range f.rows {
+			l := f.v.levels[a][r]
+			raw[l], weights[l] = raw[l]+f.weight[i]*f.rest[i], weights[l]+f.weight[i]
+		}
+		for l, w := range weights {
+			raw[l] = effect[l] + raw[l]/w
+			chance[l] = (f.m.sigma2 + usualDrift*usualDrift*f.m.ended[a][l]) / w
+		}
+		f.m.raw, f.m.chance = append(f.m.raw, raw), append(f.m.chance, chance)
+	}
+}
+
 func (v *View) effects(m *model, r int32) (sum float64) {
 	for a, levels := range v.levels {
 		sum += m.effect[a][levels[r]]
@@ -217,51 +234,39 @@ func (v *View) effects(m *model, r int32) (sum float64) {
 // predict returns the mean duration of a trial with these effects, in seconds.
 func (m *model) predict(effects float64) float64 { return m.smear * (m.floor + math.Exp(m.mu+effects)) }
 
-// line fits a line to the effects of an axis over the logarithm of its values. Its slope is drawn
-// towards a whole number, the more so the fewer levels have run. It is not ok for values that are
-// not positive numbers, and if fewer than two have run.
-func (v *View) line(m *model, a int) (slope, at float64, ok bool) {
-	var n, sx, sy, sxx, sxy float64
-	chance, levels := 0.0, 0.0
-	for l, ended := range m.ended[a] {
-		value := float64(v.axes[a].Levels[l].Number)
-		if !(value > 0) {
-			return 0, 0, false
-		}
-		if ended == 0 {
-			continue
-		}
-		x, y := math.Log(value), m.effect[a][l]
-		n, sx, sy, sxx, sxy = n+ended, sx+ended*x, sy+ended*y, sxx+ended*x*x, sxy+ended*x*y
-		chance, levels = chance+m.sigma2/ended+usualDrift*usualDrift, levels+1
-	}
-	if spread := sxx - sx*sx/n; levels > 1 && spread > 0 {
-		slope = (sxy - sx*sy/n) / spread
-		chance = chance / levels / (spread / n * levels) // the variance of the slope
-		slope += (math.Round(slope) - slope) * chance / (chance + affinity*affinity)
-	}
-	return slope, (sy - slope*sx) / n, levels > 1
-}
-
-// guess sets the effects of levels that have not run: by the line if there is one.
+// guess sets the effects of levels that have not run: by the trend of the axis if it has one, else
+// they are like those that have run on average. It returns these levels.
 func (v *View) guess(m *model) []Unseen {
 	all := []Unseen{}
 	for a, axis := range v.axes {
-		u := Unseen{Key: axis.Key}
-		slope, at, line := v.line(m, a)
-		u.Line = line
+		m.doubt = append(m.doubt, make([]float64, len(axis.Levels)))
+		if !slices.Contains(m.ended[a], 0) {
+			continue
+		}
+		values := make([]float64, len(axis.Levels))
+		var seen moments.Moments
+		for l, level := range axis.Levels {
+			values[l] = float64(level.Number)
+			if m.ended[a][l] > 0 {
+				seen.Add(m.raw[a][l])
+			}
+		}
+		differ := 1.0 // one value tells nothing of the others
+		if seen.N > 1 {
+			differ = max(usualDrift, seen.SD())
+		}
+		t := fitTrend(values, m.raw[a], m.chance[a])
+		u := Unseen{Key: axis.Key, Line: t != nil}
 		for l, ended := range m.ended[a] {
 			if ended > 0 {
 				continue
 			}
 			u.Labels = append(u.Labels, axis.Levels[l].Label)
-			if line {
-				m.effect[a][l] = at + slope*math.Log(float64(axis.Levels[l].Number))
+			if m.doubt[a][l] = differ; t != nil {
+				m.effect[a][l], m.doubt[a][l] = t.at(values[l])
 			}
 		}
-		if len(u.Labels) > 0 {
-			all = append(all, u)
-		}
+		all = append(all, u)
 	}
 	return all
 }
