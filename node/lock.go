@@ -7,9 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"mlfnode/node/durable"
+	"mlfnode/node/filelock"
 	"mlfnode/node/private"
 )
 
@@ -49,22 +48,17 @@ func lockFolder(dir string) (*os.File, error) {
 	if _, err := MakeState(dir); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		if host, err := os.Hostname(); err == nil && f.Truncate(0) == nil {
-			_, _ = f.WriteAt([]byte(host+"\n"), 0) // on a full disk the machine stays unknown
-		}
-		return f, nil
-	}
-	f.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	f, err := filelock.TryLock(filepath.Join(dir, lockName))
+	if errors.Is(err, filelock.ErrLocked) {
 		return nil, ErrInUse
 	}
-	return nil, fmt.Errorf("lock state folder: %w", err)
+	if err != nil {
+		return nil, fmt.Errorf("lock state folder: %w", err)
+	}
+	if host, err := os.Hostname(); err == nil && f.Truncate(0) == nil {
+		_, _ = f.WriteAt([]byte(host+"\n"), 0) // on a full disk the machine stays unknown
+	}
+	return f, nil
 }
 
 // lastHost returns the machine that locked the folder last, "" if it is this one or unknown.

@@ -21,6 +21,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/cgroups"
 	"mlfnode/node/checkpoint"
 	"mlfnode/node/config"
 	"mlfnode/node/durable"
@@ -157,12 +158,12 @@ func (n *Node) openProcess(ctx context.Context, token string) error {
 	if n.executor != nil {
 		return nil
 	}
-	cgroups := process.OwnCgroups() // before the executor moves this process
+	own := cgroups.Own() // before the executor moves this process
 	processes, err := process.New(process.Options{Token: token, DieWithAgent: true, Strays: straysFile(n.cfg.StateDir)}, n.log)
 	if err != nil {
 		return fmt.Errorf("open the process executor: %w", err)
 	}
-	guarded, dismiss := newGuarded(processes, &n.cfg, cgroups)
+	guarded, dismiss := newGuarded(processes, &n.cfg, own)
 	containers := docker.New(dockerOptions(&n.cfg, token), n.log)
 	n.onClose(func() {
 		processes.Close()

@@ -14,24 +14,6 @@ import (
 // socketName is the unix socket in the state folder through which other terminals reach the node.
 const socketName = "node.sock"
 
-// socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for
-// the final zero.
-const socketLimit = 107
-
-// withSocket calls fn with a path of the folder's socket that is short enough for a socket address.
-func withSocket(dir string, fn func(path string) error) error {
-	path := filepath.Join(dir, socketName)
-	if len(path) <= socketLimit {
-		return fn(path)
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketName))
-}
-
 // listen opens the socket for this user (and root) only. The caller holds the lock, so a socket
 // that is there is a dead one.
 func listen(dir string) (net.Listener, error) {
@@ -39,7 +21,7 @@ func listen(dir string) (net.Listener, error) {
 		return nil, fmt.Errorf("remove dead socket: %w", err)
 	}
 	var l *net.UnixListener
-	err := withSocket(dir, func(path string) error {
+	err := private.WithSocketPath(dir, socketName, func(path string) error {
 		var err error
 		l, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		return err
@@ -71,7 +53,7 @@ func (u unlinking) Close() error {
 // dial connects to the node of the state folder.
 func dial(ctx context.Context, dir string) (net.Conn, error) {
 	var c net.Conn
-	err := withSocket(dir, func(path string) error {
+	err := private.WithSocketPath(dir, socketName, func(path string) error {
 		var d net.Dialer
 		var err error
 		c, err = d.DialContext(ctx, "unix", path)

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"mlfnode/node/cgroups"
 )
 
 // limits holds the limits of this process's cgroup and its ancestors. Zero means no limit.
@@ -41,18 +43,13 @@ func containerLimits(root string) limits {
 	if err != nil {
 		return l
 	}
-	for line := range strings.Lines(string(text)) {
-		// The format is hierarchy:controllers:path; version 2 lists no controllers.
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 {
-			continue
+	for _, m := range cgroups.Parse(string(text)) {
+		if m.Unified() {
+			eachGroup(filepath.Join(root, "sys/fs/cgroup"), m.Path, l.version2)
 		}
-		if parts[1] == "" {
-			eachGroup(filepath.Join(root, "sys/fs/cgroup"), parts[2], l.version2)
-		}
-		for controller := range strings.SplitSeq(parts[1], ",") {
+		for _, controller := range m.Controllers {
 			if controller == "cpu" || controller == "memory" {
-				eachGroup(filepath.Join(root, "sys/fs/cgroup", controller), parts[2], l.version1)
+				eachGroup(filepath.Join(root, "sys/fs/cgroup", controller), m.Path, l.version1)
 			}
 		}
 	}

@@ -21,7 +21,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"golang.org/x/sys/unix"
+
+	"mlfnode/node/filelock"
 )
 
 // Config says where a Server keeps its folder, and who may connect.
@@ -137,15 +138,11 @@ func Start(cfg Config) (*Server, error) {
 // lockFolder keeps a second process out, which would corrupt the streams. The lock ends with the
 // process.
 func lockFolder(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the lock of the store: %w", err)
+	f, err := filelock.TryLock(filepath.Join(dir, "lock"))
+	if errors.Is(err, filelock.ErrLocked) {
+		return nil, ErrInUse
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, ErrInUse
-		}
+	if err != nil {
 		return nil, fmt.Errorf("lock the store: %w", err)
 	}
 	return f, nil

@@ -21,20 +21,33 @@ const PartPrefix = ".part-"
 // WriteFile replaces a file's content and permissions, regardless of the umask. It can replace the
 // file of a running program. The error names the file.
 func WriteFile(path string, content []byte, mode fs.FileMode) error {
+	if err := replace(path, content, mode, (*os.File).Sync); err != nil {
+		return err
+	}
+	return SyncFolder(filepath.Dir(path))
+}
+
+// ReplaceFile is WriteFile without the syncs: a kill leaves the old content or the new, a power cut
+// anything. It is for what is about processes, which a power cut ends.
+func ReplaceFile(path string, content []byte, mode fs.FileMode) error {
+	return replace(path, content, mode, func(*os.File) error { return nil })
+}
+
+func replace(path string, content []byte, mode fs.FileMode, sync func(*os.File) error) error {
 	dir, name := filepath.Split(path)
 	part, err := os.CreateTemp(filepath.Clean(dir), PartPrefix+name+"-*") // 0600
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, WithoutPath(err))
 	}
 	_, err = part.Write(content)
-	if err = errors.Join(err, part.Chmod(mode), part.Sync(), part.Close()); err == nil {
+	if err = errors.Join(err, part.Chmod(mode), sync(part), part.Close()); err == nil {
 		err = os.Rename(part.Name(), path)
 	}
 	if err != nil {
 		_ = os.Remove(part.Name()) // the first error counts
 		return fmt.Errorf("write %s: %w", path, WithoutPath(err))
 	}
-	return SyncFolder(dir)
+	return nil
 }
 
 // Remove removes a file if it exists.

@@ -11,12 +11,16 @@ import (
 	"mlfnode/node/durable"
 )
 
-func TestWriteFile(t *testing.T) {
+func TestWriteFile(t *testing.T) { testReplacement(t, durable.WriteFile) }
+
+func TestReplaceFile(t *testing.T) { testReplacement(t, durable.ReplaceFile) }
+
+func testReplacement(t *testing.T, write func(path string, content []byte, mode fs.FileMode) error) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")
 	defer syscall.Umask(syscall.Umask(0o077))
 	for content, mode := range map[string]fs.FileMode{"long content": 0o755, "": 0o600, "short": 0o644} {
-		if err := durable.WriteFile(path, []byte(content), mode); err != nil {
+		if err := write(path, []byte(content), mode); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)

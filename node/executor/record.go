@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/durable"
 )
 
 // recordVersion is the version of outcomes in files and on sockets. Readers skip unknown fields.
@@ -63,11 +64,7 @@ func WriteRecord(path, run string, o Outcome) error {
 	if err != nil {
 		return fmt.Errorf("encode outcome: %w", err)
 	}
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("record outcome: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := durable.ReplaceFile(path, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("record outcome: %w", err)
 	}
 	return nil

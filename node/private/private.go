@@ -86,6 +86,25 @@ func owner(info fs.FileInfo) int {
 
 func isOwnFile(info fs.FileInfo) bool { return owner(info) == os.Geteuid() }
 
+// socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for
+// the final zero.
+const socketLimit = 107
+
+// WithSocketPath calls fn with a path of the socket in a folder that fits into a socket address,
+// however long the folder's own path is. The path is valid until fn returns.
+func WithSocketPath(dir, name string, fn func(path string) error) error {
+	path := filepath.Join(dir, name)
+	if len(path) <= socketLimit {
+		return fn(path)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), name))
+}
+
 // Peer returns the user at the other end of a unix socket: the one who connected, or who listens.
 func Peer(c *net.UnixConn) (uid int, err error) {
 	raw, err := c.SyscallConn()

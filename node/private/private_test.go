@@ -150,3 +150,35 @@ func callAs(t *testing.T, path string, uid int) string {
 	}()
 	return <-said
 }
+
+func TestSocketPathIsShort(t *testing.T) {
+	for _, long := range []string{"short", strings.Repeat("long/", 40)} {
+		dir := filepath.Join(t.TempDir(), long)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		var l net.Listener
+		listen := func(path string) (err error) {
+			l, err = net.Listen("unix", path)
+			return err
+		}
+		if err := WithSocketPath(dir, "socket", listen); err != nil {
+			t.Errorf("listen in %q: %v", long, err)
+			continue
+		}
+		defer l.Close()
+		dial := func(path string) error {
+			c, err := net.Dial("unix", path)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		}
+		if err := WithSocketPath(dir, "socket", dial); err != nil {
+			t.Errorf("dial in %q: %v", long, err)
+		}
+	}
+	if err := WithSocketPath(filepath.Join(t.TempDir(), strings.Repeat("none/", 40)), "socket", nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v without a folder, want fs.ErrNotExist", err)
+	}
+}

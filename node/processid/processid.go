@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/node/procfs"
 )
 
 // ID is a process of this machine or of another one. The zero value means no process.
@@ -26,8 +28,8 @@ func Self() ID {
 
 // Of returns the ID of the live process with a PID, and false if there is none.
 func Of(pid int) (ID, bool) {
-	start, ok := startOf(pid)
-	return ID{PID: pid, Start: start, Boot: Boot()}, ok
+	s, ok := procfs.ReadStat(pid)
+	return ID{PID: pid, Start: s.Start, Boot: Boot()}, ok && !s.Dead
 }
 
 // Alive reports whether the process still runs on this machine.
@@ -75,20 +77,4 @@ func Parse(text string) (ID, error) {
 func Boot() string {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without one, start times alone must do
 	return strings.TrimSpace(string(b))
-}
-
-// startOf returns the start time of a live process: field 22 of proc_pid_stat(5), counted from the
-// name in parentheses.
-func startOf(pid int) (start uint64, ok bool) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, false
-	}
-	text := string(b)
-	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
-		return 0, false
-	}
-	start, err = strconv.ParseUint(f[19], 10, 64)
-	return start, err == nil
 }

@@ -20,8 +20,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/node/filelock"
 	"mlfnode/node/membership"
+	"mlfnode/node/poll"
 	"mlfnode/node/processid"
+	"mlfnode/node/procfs"
 	"mlfnode/node/service"
 )
 
@@ -170,12 +173,12 @@ func (i *installation) statProgram() (os.FileInfo, error) {
 // waitForAgent waits until a new agent answers that runs the program installed before the start or
 // the one installed now: an up from elsewhere may have replaced the program meanwhile.
 func (i *installation) waitForAgent(ctx context.Context, old int, program os.FileInfo) error {
-	up := pollUntil(ctx, startTimeout, func() bool {
+	up := poll.Within(ctx, startTimeout, pollInterval, func() bool {
 		pid := i.agentPID(ctx)
 		if pid == 0 || pid == old {
 			return false
 		}
-		runs, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/exe")
+		runs, err := os.Stat(procfs.Path(pid, "exe"))
 		if err != nil {
 			return false
 		}
@@ -219,7 +222,7 @@ func findSupervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 		return own, ""
 	}
 	defer f.Close()
-	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
+	if !filelock.IsLocked(f) {
 		return own, ""
 	}
 	b, _ := io.ReadAll(io.LimitReader(f, 32))
@@ -243,8 +246,7 @@ func findSupervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 // else the zero ID.
 func supervisorWithPID(p protocol.Layout, pid int) processid.ID {
 	id, _ := processid.Of(pid)
-	line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	if args := strings.Split(string(line), "\x00"); !slices.Contains(args, SuperviseAction) || !slices.Contains(args, p.Root) {
+	if args := procfs.Args(pid); !slices.Contains(args, SuperviseAction) || !slices.Contains(args, p.Root) {
 		return processid.ID{}
 	}
 	return id

@@ -5,15 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node/durable"
+	"mlfnode/node/filelock"
 )
 
 func lockFile(p protocol.Layout) string       { return filepath.Join(p.Root, ".lock") }
@@ -26,13 +26,12 @@ func (i *installation) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(i.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the node: %w", err)
 	}
-	f, err := os.OpenFile(lockFile(i.Layout), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w", err)
-	}
-	if !pollUntil(ctx, lockTimeout, func() bool { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }) {
-		f.Close()
+	f, err := filelock.Lock(ctx, lockFile(i.Layout), lockTimeout)
+	if errors.Is(err, filelock.ErrLocked) {
 		return nil, &protocol.Problem{Cause: "another mlfnode is working in " + i.Root, Cure: "wait until it is done, then run this again"}
+	}
+	if err != nil {
+		return nil, err
 	}
 	return func() { f.Close() }, nil
 }

@@ -5,16 +5,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node"
+	"mlfnode/node/poll"
 	"mlfnode/node/processid"
+	"mlfnode/node/procfs"
 )
 
 // process is a process of this machine.
@@ -52,21 +52,18 @@ func nodeProcesses(p protocol.Layout) []process {
 
 // userProcesses lists this user's processes that match, except this process and its ancestors.
 func userProcesses(kind func(process) bool) []process {
-	own := selfAndAncestors()
+	own := procfs.SelfAndAncestors()
 	var found []process
-	links, _ := filepath.Glob("/proc/[0-9]*/exe")
-	for _, link := range links {
-		exe, err := os.Readlink(link)
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link)))
-		if err != nil || slices.Contains(own, pid) {
+	for _, pid := range procfs.PIDs() {
+		exe, err := os.Readlink(procfs.Path(pid, "exe"))
+		if err != nil || own[pid] {
 			continue
 		}
-		if info, err := os.Stat(filepath.Dir(link)); err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Getuid() {
+		if uid, ok := procfs.Owner(pid); !ok || uid != os.Getuid() {
 			continue
 		}
-		line, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline"))
 		id, ok := processid.Of(pid)
-		if q := (process{id, strings.TrimSuffix(exe, " (deleted)"), strings.Split(string(line), "\x00")}); ok && kind(q) {
+		if q := (process{id, strings.TrimSuffix(exe, " (deleted)"), procfs.Args(pid)}); ok && kind(q) {
 			found = append(found, q)
 		}
 	}
@@ -80,31 +77,15 @@ func agentProcesses(p protocol.Layout) []process {
 	})
 }
 
-// selfAndAncestors returns the IDs of this process and its ancestors.
-func selfAndAncestors() []int {
-	var pids []int
-	for pid := os.Getpid(); pid > 1; {
-		pids = append(pids, pid)
-		stat, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		_, rest, _ := strings.Cut(string(stat), ") ") // a name may hold parentheses; ours does not
-		fields := strings.Fields(rest)
-		if len(fields) < 2 {
-			break
-		}
-		pid, _ = strconv.Atoi(fields[1])
-	}
-	return pids
-}
-
 // terminate signals the listed processes, and kills those that are still there after the timeout.
 func terminate(ctx context.Context, list func() []process, signal unix.Signal, patience time.Duration) {
 	for _, p := range list() {
 		_ = p.Signal(signal) // it may have exited
 	}
-	if pollUntil(ctx, patience, func() bool { return len(list()) == 0 }) {
+	if poll.Within(ctx, patience, pollInterval, func() bool { return len(list()) == 0 }) {
 		return
 	}
-	pollUntil(ctx, killTimeout, func() bool {
+	poll.Within(ctx, killTimeout, pollInterval, func() bool {
 		for _, p := range list() {
 			_ = p.Signal(unix.SIGKILL)
 		}

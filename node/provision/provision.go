@@ -146,23 +146,5 @@ func problemOf(err error) *protocol.Problem {
 	return protocol.ProblemOf(err)
 }
 
-// pollInterval is the pause between two checks of pollUntil.
+// pollInterval is how often a condition is checked that this package waits for.
 const pollInterval = 50 * time.Millisecond
-
-// pollUntil calls ok repeatedly until it returns true, and reports whether that happened in time.
-func pollUntil(ctx context.Context, limit time.Duration, ok func() bool) bool {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		if ok() {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-tick.C:
-		}
-	}
-}

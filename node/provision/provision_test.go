@@ -14,6 +14,7 @@ import (
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node/durable"
+	"mlfnode/node/poll"
 )
 
 // machine is one of a test: a root folder, and the real program in it.
@@ -119,7 +120,7 @@ func settings(address, name string, ports []int) string {
 // waitFor waits until ok.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	if !pollUntil(context.Background(), 30*time.Second, ok) {
+	if !poll.Within(context.Background(), 30*time.Second, pollInterval, ok) {
 		t.Fatalf("%s: it did not happen in 30 s", what)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"mlfnode/node/doctor"
 	"mlfnode/node/durable"
 	"mlfnode/node/membership"
+	"mlfnode/node/poll"
 	"mlfnode/node/private"
 )
 
@@ -329,7 +330,7 @@ func (o *operation) join(ctx context.Context, cfg config.Config, token trust.Tok
 	if err != nil {
 		return err
 	}
-	pollUntil(ctx, joinTimeout, func() bool {
+	poll.Within(ctx, joinTimeout, pollInterval, func() bool {
 		_, err = node.Join(ctx, cfg, cfg.Cluster.Seed, token)
 		return !errors.Is(err, node.ErrInUse)
 	})

@@ -19,7 +19,9 @@ import (
 	"mlfnode/node/doctor"
 	"mlfnode/node/executor/shim"
 	"mlfnode/node/membership"
+	"mlfnode/node/poll"
 	"mlfnode/node/processid"
+	"mlfnode/node/procfs"
 	"mlfnode/node/service"
 )
 
@@ -100,23 +102,23 @@ func (i *installation) stopBackground(ctx context.Context) {
 	}
 	_ = own.Signal(unix.SIGTERM) // it may have exited
 	asked := time.Now()
-	pollUntil(ctx, node.StopLimit, func() bool { return !own.Alive() || stopTimedOut(i.Layout, asked, stopTimeout) })
+	poll.Within(ctx, node.StopLimit, pollInterval, func() bool { return !own.Alive() || stopTimedOut(i.Layout, asked, stopTimeout) })
 	if !own.Alive() {
 		return
 	}
 	_ = own.Signal(unix.SIGKILL)
-	pollUntil(ctx, killTimeout, func() bool { return !own.Alive() })
+	poll.Within(ctx, killTimeout, pollInterval, func() bool { return !own.Alive() })
 	terminate(ctx, func() []process { return agentProcesses(i.Layout) }, unix.SIGKILL, killTimeout)
 }
 
 // stopManualAgent stops an agent that nothing keeps running, such as one that was started by hand.
 func (i *installation) stopManualAgent(ctx context.Context) {
 	own, ok := processid.Of(node.Holder(i.State()))
-	if !ok || slices.Contains(selfAndAncestors(), own.PID) || own.Signal(unix.SIGTERM) != nil {
+	if !ok || procfs.SelfAndAncestors()[own.PID] || own.Signal(unix.SIGTERM) != nil {
 		return
 	}
 	asked := time.Now()
-	pollUntil(ctx, node.StopLimit, func() bool { return !own.Alive() || stopTimedOut(i.Layout, asked, stopTimeout) })
+	poll.Within(ctx, node.StopLimit, pollInterval, func() bool { return !own.Alive() || stopTimedOut(i.Layout, asked, stopTimeout) })
 }
 
 // killOrphanedTrials kills trials that have lost their shims.

@@ -17,6 +17,7 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node"
 	"mlfnode/node/durable"
+	"mlfnode/node/filelock"
 	"mlfnode/node/processid"
 )
 
@@ -84,13 +85,12 @@ const lockRetryTimeout = 5 * time.Second
 
 // lock locks the root folder for this supervisor, and records which process it is.
 func (s *supervisor) lock(ctx context.Context) (*os.File, error) {
-	f, err := os.OpenFile(supervisorLock(s.Layout), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the supervisor's lock: %w", err)
-	}
-	if !pollUntil(ctx, lockRetryTimeout, func() bool { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }) {
-		f.Close()
+	f, err := filelock.Lock(ctx, supervisorLock(s.Layout), lockRetryTimeout)
+	if errors.Is(err, filelock.ErrLocked) {
 		return nil, errors.New("another supervisor keeps it running")
+	}
+	if err != nil {
+		return nil, err
 	}
 	host, err := os.Hostname()
 	if err == nil { // first, so that the process ID never stands alone

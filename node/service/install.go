@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"mlfnode/node/poll"
 )
 
 const (
@@ -195,7 +197,7 @@ func (i *installation) enableLinger(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	_ = pollUntil(ctx, func() (bool, error) { // the user's systemd may still be starting; checkReachable reports an error
+	_ = poll.Until(ctx, pollInterval, func() (bool, error) { // the user's systemd may still be starting; checkReachable reports an error
 		_, err := i.systemctl(ctx, "show", "-p", "Version")
 		return err == nil, nil
 	})
@@ -324,7 +326,7 @@ func (i *installation) waitActive(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("it is not ready after %v", startTimeout))
 	defer cancel()
 	var last map[string]string
-	err := pollUntil(ctx, func() (bool, error) {
+	err := poll.Until(ctx, pollInterval, func() (bool, error) {
 		p, err := i.properties(ctx, "ActiveState", "SubState", "Result", "NRestarts", "StatusText", "Job")
 		if err != nil {
 			return false, nil // systemd may be busy; the deadline bounds the retries
@@ -361,19 +363,3 @@ func (e *StartError) Error() string {
 
 // Unwrap returns the cause.
 func (e *StartError) Unwrap() error { return e.Cause }
-
-// pollUntil calls ok at each pollInterval until it returns true or an error, or ctx ends.
-func pollUntil(ctx context.Context, ok func() (bool, error)) error {
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		if done, err := ok(); done || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"mlfnode/node/poll"
 )
 
 // ErrNoService is returned by CommandAs for a user who has neither a service nor a running systemd.
@@ -69,7 +71,7 @@ func startUserManager(ctx context.Context, u *user.User, runtime string, install
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errors.New("it does not start"))
 	defer cancel()
-	err := pollUntil(ctx, func() (bool, error) {
+	err := poll.Until(ctx, pollInterval, func() (bool, error) {
 		_, err := os.Stat(managerSocket(runtime))
 		return err == nil, nil
 	})

@@ -5,8 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"slices"
 	"strings"
 	"time"
+
+	"mlfnode/node/cgroups"
 )
 
 // restartQueryTimeout bounds the query for a restart in progress, which is made while the agent is
@@ -15,13 +18,12 @@ const restartQueryTimeout = 2 * time.Second
 
 // serviceOf returns the innermost systemd service that contains a process with this
 // /proc/PID/cgroup. A process in a scope, such as a login session or a container, is in none.
-func serviceOf(cgroups string) (unit string, user bool) {
-	for line := range strings.Lines(cgroups) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 || (parts[1] != "" && parts[1] != "name=systemd") {
+func serviceOf(text string) (unit string, user bool) {
+	for _, m := range cgroups.Parse(text) {
+		if !m.Unified() && !slices.Contains(m.Controllers, "name=systemd") {
 			continue
 		}
-		for dir := parts[2]; dir != "/" && dir != "."; dir = path.Dir(dir) {
+		for dir := m.Path; dir != "/" && dir != "."; dir = path.Dir(dir) {
 			switch name := path.Base(dir); path.Ext(name) {
 			case ".service":
 				return name, strings.Contains(path.Dir(dir)+"/", "/user@")
@@ -37,11 +39,7 @@ func ownUnit() (unit string, user bool) {
 	if (Manager{}).checkSystemd() != nil {
 		return "", false
 	}
-	b, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", false
-	}
-	return serviceOf(string(b))
+	return serviceOf(cgroups.Own())
 }
 
 // Restarting reports whether systemd is restarting the service of this process, rather than

@@ -1,11 +1,8 @@
 package docker
 
 import (
-	"bytes"
 	"context"
-	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,6 +12,7 @@ import (
 
 	"mlfnode/node/poll"
 	"mlfnode/node/processid"
+	"mlfnode/node/procfs"
 )
 
 // runVar is the environment variable that identifies the processes of a container.
@@ -48,11 +46,8 @@ func (c *containerProcesses) learn(state *container.State) {
 // owns reports whether a process belongs to the container, by its cgroup or its environment. A
 // process that can't be read does not.
 func (c *containerProcesses) owns(pid int) bool {
-	dir := "/proc/" + strconv.Itoa(pid)
-	cgroups, _ := os.ReadFile(dir + "/cgroup")
-	environ, _ := os.ReadFile(dir + "/environ")
-	return c.id != "" && bytes.Contains(cgroups, []byte(c.id)) ||
-		slices.Contains(strings.Split(string(environ), "\x00"), runVar+c.container)
+	return c.id != "" && strings.Contains(procfs.Text(pid, "cgroup"), c.id) ||
+		procfs.MatchEnviron(pid, runVar+c.container) == procfs.EnvironWith
 }
 
 // killAll kills everything that runs in the container and returns when nothing does. The engine may
@@ -68,9 +63,7 @@ func (c *containerProcesses) kill() (found bool) {
 	first := c.first()
 	_ = first.Signal(unix.SIGKILL)
 	found = first.Alive() // even one that can't be killed
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
-		pid, _ := strconv.Atoi(filepath.Base(dir))
+	for _, pid := range procfs.PIDs() {
 		p, ok := processid.Of(pid)
 		if ok && c.owns(pid) && p.Signal(unix.SIGKILL) == nil { // a process that can't be killed is not ours
 			found = true
@@ -94,8 +87,8 @@ func (c *containerProcesses) receivesSignals() bool {
 // main returns the main program, or the zero ID before it has begun. known is false where the
 // kernel does not list children (CONFIG_PROC_CHILDREN).
 func (c *containerProcesses) main() (_ processid.ID, known bool) {
-	id := strconv.Itoa(c.first().PID)
-	children, err := os.ReadFile("/proc/" + id + "/task/" + id + "/children")
+	first := c.first().PID
+	children, known := procfs.Read(first, filepath.Join("task", strconv.Itoa(first), "children"), nil)
 	for child := range strings.FieldsSeq(string(children)) {
 		pid, _ := strconv.Atoi(child)
 		group, err := unix.Getpgid(pid)
@@ -103,5 +96,5 @@ func (c *containerProcesses) main() (_ processid.ID, known bool) {
 			return p, true
 		}
 	}
-	return processid.ID{}, err == nil
+	return processid.ID{}, known
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/node/processid"
 )
@@ -44,18 +45,16 @@ func readRecord(dir string) (runRecord, error) {
 	return r, nil
 }
 
-// write replaces the record in a folder. A kill leaves the old record or the new one. It is not
-// synced: no container survives a power cut.
+// write replaces the record in a folder. It is not synced: no container survives a power cut.
 func (r *runRecord) write(dir string) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode the record of a container: %w", err)
 	}
-	file := filepath.Join(dir, recordFile)
-	if err := os.WriteFile(file+".new", append(b, '\n'), 0o600); err != nil {
+	if err := durable.ReplaceFile(filepath.Join(dir, recordFile), append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write the record of a container: %w", err)
 	}
-	return os.Rename(file+".new", file)
+	return nil
 }
 
 func (r *runRecord) began() time.Time { return time.Unix(0, r.Began) }

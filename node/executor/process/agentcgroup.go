@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/node/cgroups"
 )
 
 // Cgroups selects how process trees are held together.
@@ -64,7 +66,7 @@ func folderName(token string) string { return "mlfnode-" + token }
 // openAgentCgroup creates the agent's folders. It returns nil if this machine allows none, which is
 // not an error.
 func openAgentCgroup(choice Cgroups, token string) *agentCgroup {
-	all := ownHierarchies()
+	all := cgroups.Hierarchies(cgroups.Own())
 	choice, controller := choice.parse()
 	v2, hasV2 := all[""]
 	if hasV2 && (choice == CgroupsV2 || choice == CgroupsV2Old || choice == CgroupsAuto) {
@@ -84,16 +86,16 @@ func openAgentCgroup(choice Cgroups, token string) *agentCgroup {
 	return nil
 }
 
-func newV1(all map[string]hierarchy, token string) *agentCgroup {
+func newV1(all map[string]cgroups.Hierarchy, token string) *agentCgroup {
 	g := &agentCgroup{dirs: map[string]string{}, parents: map[string]string{}}
 	for _, controller := range v1Controllers {
 		h, ok := all[controller]
-		if !ok || h.unified {
+		if !ok || h.Unified {
 			continue
 		}
-		dir := filepath.Join(h.own, folderName(token))
+		dir := filepath.Join(h.Dir, folderName(token))
 		if makeCgroup(dir) == nil && unix.Access(filepath.Join(dir, "tasks"), unix.W_OK) == nil {
-			g.dirs[controller], g.parents[controller] = dir, h.own
+			g.dirs[controller], g.parents[controller] = dir, h.Dir
 		}
 	}
 	if len(g.dirs) == 0 {
@@ -104,11 +106,11 @@ func newV1(all map[string]hierarchy, token string) *agentCgroup {
 
 // newUnified creates the folder in the v2 hierarchy. Without the controller the folder only holds
 // trees together, which is accepted if bare is set.
-func newUnified(h hierarchy, token, controller string, bare bool) *agentCgroup {
-	g := &agentCgroup{unified: true, dirs: map[string]string{"": filepath.Join(h.own, folderName(token))}, parents: map[string]string{"": h.own}}
-	err := enableController(h.own, controller)
+func newUnified(h cgroups.Hierarchy, token, controller string, bare bool) *agentCgroup {
+	g := &agentCgroup{unified: true, dirs: map[string]string{"": filepath.Join(h.Dir, folderName(token))}, parents: map[string]string{"": h.Dir}}
+	err := enableController(h.Dir, controller)
 	if errors.Is(err, unix.EBUSY) {
-		g.delegation, err = delegate(h.own, token, controller)
+		g.delegation, err = delegate(h.Dir, token, controller)
 	}
 	if (err == nil || bare) && g.prepare(err == nil, controller) {
 		return g

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/node/cgroups"
 )
 
 // delegation is this process's move out of its own v2 cgroup into a child of it. A cgroup that
@@ -30,7 +32,7 @@ var errShared = errors.New("the cgroup is not ours alone to divide")
 // delegate moves this process and enables the controller. It refuses if other processes live in the
 // cgroup, such as the shell in that of a terminal, and if the cgroup was not delegated to us.
 func delegate(own, token, controller string) (*delegation, error) {
-	if !isAlone(own) || !isDelegated(own) {
+	if !cgroups.HoldsOnlySelf(own) || !isDelegated(own) {
 		return nil, errShared
 	}
 	a := delegationOf(own, token, controller)
@@ -71,13 +73,6 @@ func (d *delegation) removeStale() {
 	}
 }
 
-// isAlone reports whether this process is the only one in the cgroup. A process in another PID
-// namespace shows as 0.
-func isAlone(dir string) bool {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	return err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(os.Getpid())
-}
-
 // isDelegated reports whether the manager of this machine's cgroups has delegated this one to us.
 // Systemd marks what it has delegated (https://systemd.io/CGROUP_DELEGATION), except that its older
 // releases don't mark a user's own, who can write to no other. The cgroup of a trial has no mark
@@ -97,26 +92,15 @@ func isDelegated(dir string) bool {
 // enableController enables a controller for the children of dir. The kernel refuses with EBUSY
 // while dir holds processes.
 func enableController(dir, controller string) error {
-	if hasController(dir, controller) {
+	if cgroups.Enables(dir, controller) {
 		return nil
 	}
 	return writeFile(filepath.Join(dir, "cgroup.subtree_control"), "+"+controller)
 }
 
 func disableController(dir, controller string) error {
-	if !hasController(dir, controller) {
+	if !cgroups.Enables(dir, controller) {
 		return nil
 	}
 	return writeFile(filepath.Join(dir, "cgroup.subtree_control"), "-"+controller)
-}
-
-// hasController reports whether dir enables the controller for its children.
-func hasController(dir, controller string) bool {
-	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
-	for name := range strings.FieldsSeq(string(b)) {
-		if name == controller {
-			return true
-		}
-	}
-	return false
 }

@@ -3,7 +3,6 @@ package process
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/node/processid"
+	"mlfnode/node/procfs"
 )
 
 // foreignProcesses are processes of other users that attempts have left behind, for example through
@@ -83,13 +83,12 @@ func (f *foreignProcesses) add(pids []int, program int) string {
 
 // describe describes a process for a person: "4711 (sleep, user root)".
 func describe(pid int) string {
-	name, _ := readProc(pid, "comm", nil)
 	owner := "unknown"
-	if info, err := os.Stat("/proc/" + strconv.Itoa(pid)); err == nil {
-		owner = strconv.Itoa(int(info.Sys().(*syscall.Stat_t).Uid))
+	if uid, ok := procfs.Owner(pid); ok {
+		owner = strconv.Itoa(uid)
 		if u, err := user.LookupId(owner); err == nil {
 			owner = u.Username
 		}
 	}
-	return fmt.Sprintf("%d (%s, user %s)", pid, strings.TrimSpace(string(name)), owner)
+	return fmt.Sprintf("%d (%s, user %s)", pid, strings.TrimSpace(procfs.Text(pid, "comm")), owner)
 }

@@ -8,18 +8,19 @@ import (
 	"testing"
 
 	"mlfnode/grid"
+	"mlfnode/node/cgroups"
 	"mlfnode/node/executor"
 )
 
 // TestOutOfMemoryWithoutCgroups lets the kernel kill a program for lack of memory under an executor
 // that does not use cgroups, and checks that this is told from a kill -9.
 func TestOutOfMemoryWithoutCgroups(t *testing.T) {
-	all := ownHierarchies()
+	all := cgroups.Hierarchies(cgroups.Own())
 	h, limit := all[memoryController], "memory.limit_in_bytes"
-	if h.own == "" || h.unified {
+	if h.Dir == "" || h.Unified {
 		h, limit = all[""], "memory.max"
 	}
-	tight := filepath.Join(h.own, "oom-test-"+strconv.Itoa(os.Getpid()))
+	tight := filepath.Join(h.Dir, "oom-test-"+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(tight, 0o755); err != nil {
 		t.Skipf("left out: a cgroup of one's own is needed: %v", err)
 	}

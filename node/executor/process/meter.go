@@ -2,12 +2,12 @@ package process
 
 import (
 	"bytes"
-	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
+	"mlfnode/node/cgroups"
+	"mlfnode/node/procfs"
 )
 
 // Meter reads the usage of the cgroup of a process that others have started. It must be read while
@@ -25,16 +25,15 @@ type Meter struct {
 // OpenMeter opens the usage files of the cgroup that a process is in.
 func OpenMeter(pid int) *Meter {
 	m := &Meter{cpu: absent, peak: absent, kills: absent}
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	if err != nil {
+	own, of := cgroups.Hierarchies(cgroups.Own()), cgroups.Hierarchies(procfs.Text(pid, "cgroup"))
+	if of == nil {
 		return m
 	}
-	own, of := ownHierarchies(), hierarchiesOf(string(text))
 	open := func(controller, name string) counter {
-		if of[controller].own == "" || of[controller].own == own[controller].own { // it is our own, or outside of what we can see
+		if of[controller].Dir == "" || of[controller].Dir == own[controller].Dir { // it is our own, or outside of what we can see
 			return absent
 		}
-		return openCounter(of[controller].own, name, unix.O_RDONLY)
+		return openCounter(of[controller].Dir, name, unix.O_RDONLY)
 	}
 	if _, v1 := of["memory"]; v1 {
 		m.cpu, m.peak, m.kills = open("cpuacct", "cpuacct.usage"), open("memory", "memory.max_usage_in_bytes"), open("memory", "memory.oom_control")

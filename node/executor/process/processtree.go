@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/node/procfs"
 )
 
 // processTree finds the processes that an attempt has started, where there are no cgroups. This
@@ -101,7 +103,7 @@ func (t *processTree) members(main int, run string, started time.Time) (found []
 func (t *processTree) candidates(main int, started time.Time) []int {
 	last := t.lastPid()
 	if last < main || last-main > fewPids || time.Since(started) > shortEnough {
-		return processes()
+		return procfs.PIDs()
 	}
 	pids := make([]int, 0, last-main)
 	for pid := main + 1; pid <= last; pid++ {
@@ -131,16 +133,16 @@ func (t *processTree) selectMembers(main int, run string, candidates []int) (fou
 		grew, doubt = false, false
 		left := rest[:0]
 		for _, s := range rest {
-			mark := environWithout
-			if s.session != main && !ours[s.ppid] {
-				mark = matchEnviron(s.pid, run)
+			mark := procfs.EnvironWithout
+			if s.Session != main && !ours[s.Parent] {
+				mark = procfs.MatchEnviron(s.PID, run)
 			}
 			switch {
-			case s.session == main || ours[s.ppid] || mark == environWith || t.isOrphanOfOnlyAttempt(s):
-				ours[s.pid], grew = true, true
-				found = append(found, s.pid)
+			case s.Session == main || ours[s.Parent] || mark == procfs.EnvironWith || t.isOrphanOfOnlyAttempt(s):
+				ours[s.PID], grew = true, true
+				found = append(found, s.PID)
 			default:
-				doubt = doubt || (mark == environUnknown && t.isOrphan(s) && !t.isNewProgram(s.pid))
+				doubt = doubt || (mark == procfs.EnvironUnknown && t.isOrphan(s) && !t.isNewProgram(s.PID))
 				left = append(left, s)
 			}
 		}
@@ -151,12 +153,12 @@ func (t *processTree) selectMembers(main int, run string, candidates []int) (fou
 
 // readOthers reads the live processes among pids that are not programs of attempts, and reaps the
 // dead ones.
-func (t *processTree) readOthers(pids []int) (rest []stat) {
+func (t *processTree) readOthers(pids []int) (rest []procfs.Stat) {
 	for _, pid := range pids {
 		if pid == t.self || t.isProgram(pid) {
 			continue
 		}
-		if s, ok := readStat(pid); ok && !t.reapOrphan(s) && !s.dead {
+		if s, ok := procfs.ReadStat(pid); ok && !t.reapOrphan(s) && !s.Dead {
 			rest = append(rest, s)
 		}
 	}
@@ -165,13 +167,15 @@ func (t *processTree) readOthers(pids []int) (rest []stat) {
 
 // isOrphan reports whether s became our child by losing its parent. Children that other parts of
 // this program started are in our own session.
-func (t *processTree) isOrphan(s stat) bool { return s.ppid == t.self && s.session != t.session }
+func (t *processTree) isOrphan(s procfs.Stat) bool {
+	return s.Parent == t.self && s.Session != t.session
+}
 
 // isOrphanOfOnlyAttempt reports whether s is an orphan and only one attempt is running. The cheap
 // count comes first: an unknown child is usually the program of another attempt that is just being
 // started.
-func (t *processTree) isOrphanOfOnlyAttempt(s stat) bool {
-	return t.isOrphan(s) && t.attempts.Load() == 1 && !t.isNewProgram(s.pid) && t.attempts.Load() == 1
+func (t *processTree) isOrphanOfOnlyAttempt(s procfs.Stat) bool {
+	return t.isOrphan(s) && t.attempts.Load() == 1 && !t.isNewProgram(s.PID) && t.attempts.Load() == 1
 }
 
 // isNewProgram waits for programs that are being started and reports whether pid is one of them.
@@ -182,18 +186,18 @@ func (t *processTree) isNewProgram(pid int) bool {
 }
 
 // reapOrphan reaps an orphan that has ended.
-func (t *processTree) reapOrphan(s stat) bool {
-	if !s.dead || !t.isOrphan(s) {
+func (t *processTree) reapOrphan(s procfs.Stat) bool {
+	if !s.Dead || !t.isOrphan(s) {
 		return false
 	}
 	t.startLock.Lock()
 	defer t.startLock.Unlock()
-	if t.isProgram(s.pid) {
+	if t.isProgram(s.PID) {
 		return false
 	}
 	var ws syscall.WaitStatus
-	pid, err := syscall.Wait4(s.pid, &ws, syscall.WNOHANG, nil)
-	return err == nil && pid == s.pid
+	pid, err := syscall.Wait4(s.PID, &ws, syscall.WNOHANG, nil)
+	return err == nil && pid == s.PID
 }
 
 // scan reaps every zombie that has become our child, since a long attempt may leave many before it
@@ -206,11 +210,11 @@ func (t *processTree) scan(since time.Time) {
 		return
 	}
 	t.strays.scanned = time.Now()
-	var live []stat
-	for _, pid := range processes() {
-		switch s, ok := readStat(pid); {
+	var live []procfs.Stat
+	for _, pid := range procfs.PIDs() {
+		switch s, ok := procfs.ReadStat(pid); {
 		case !ok || pid == t.self:
-		case !s.dead:
+		case !s.Dead:
 			live = append(live, s)
 		case !t.isProgram(pid):
 			t.reapOrphan(s)
@@ -223,21 +227,21 @@ func (t *processTree) scan(since time.Time) {
 
 // descendants returns the direct and indirect children of the programs of attempts, as far as they
 // are our children or have a parent that is known.
-func (t *processTree) descendants(live []stat) (found []stat) {
+func (t *processTree) descendants(live []procfs.Stat) (found []procfs.Stat) {
 	ours := map[int]bool{}
 	for grew := true; grew; {
 		grew = false
 		left := live[:0]
 		for _, s := range live {
-			main := t.isProgram(s.pid)
+			main := t.isProgram(s.PID)
 			switch {
-			case !main && !ours[s.ppid] && !t.isOrphan(s):
+			case !main && !ours[s.Parent] && !t.isOrphan(s):
 				left = append(left, s)
 				continue
 			case !main:
 				found = append(found, s)
 			}
-			ours[s.pid], grew = true, true
+			ours[s.PID], grew = true, true
 		}
 		live = left
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -14,13 +13,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mlfnode/node/cgroups"
 	"mlfnode/node/processid"
+	"mlfnode/node/procfs"
 )
 
 // DeadAgent identifies the processes of an agent that is gone.
 type DeadAgent struct {
 	Token   string
-	Cgroups string // what OwnCgroups returned there; empty means what it returns here
+	Cgroups string // what cgroups.Own returned there; empty means what it returns here
 	Strays  string // its Options.Strays
 }
 
@@ -29,9 +30,9 @@ type DeadAgent struct {
 // process and its ancestors, since a trial may itself run mlfnode, and, with a warning, processes
 // of other users that it may not kill.
 func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err error) {
-	all := hierarchiesOf(cmp.Or(dead.Cgroups, OwnCgroups()))
+	all := cgroups.Hierarchies(cmp.Or(dead.Cgroups, cgroups.Own()))
 	strays := readStrays(dead.Strays)
-	spared := ancestors()
+	spared := procfs.SelfAndAncestors()
 	seen := map[int]bool{}
 	foreign := false
 	look := time.NewTimer(0)
@@ -70,12 +71,12 @@ func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err err
 
 // killUnified makes the kernel kill the processes in the token's cgroup, whoever they belong to,
 // where it can (cgroups v2), and returns them.
-func killUnified(all map[string]hierarchy, token string, spared map[int]bool) map[int]bool {
+func killUnified(all map[string]cgroups.Hierarchy, token string, spared map[int]bool) map[int]bool {
 	killed := map[int]bool{}
 	for _, h := range all {
-		dir := filepath.Join(h.own, folderName(token))
+		dir := filepath.Join(h.Dir, folderName(token))
 		pids := treePids(dir)
-		if !h.unified || len(pids) == 0 || slices.ContainsFunc(pids, func(pid int) bool { return spared[pid] }) {
+		if !h.Unified || len(pids) == 0 || slices.ContainsFunc(pids, func(pid int) bool { return spared[pid] }) {
 			continue
 		}
 		if writeFile(filepath.Join(dir, "cgroup.kill"), "1") == nil {
@@ -91,32 +92,21 @@ func killUnified(all map[string]hierarchy, token string, spared map[int]bool) ma
 // shows no environment.
 const quietScans = 3
 
-// ancestors returns this process and its ancestors.
-func ancestors() map[int]bool {
-	pids := map[int]bool{}
-	for pid := os.Getpid(); pid > 0 && !pids[pid]; {
-		pids[pid] = true
-		s, _ := readStat(pid)
-		pid = s.ppid
-	}
-	return pids
-}
-
 // findLeftovers lists the live processes of the token: by their cgroup, their environment, the
 // agent's record and their parents.
-func findLeftovers(all map[string]hierarchy, token string, strays []processid.ID, spared map[int]bool) (found []int) {
+func findLeftovers(all map[string]cgroups.Hierarchy, token string, strays []processid.ID, spared map[int]bool) (found []int) {
 	ours := map[int]bool{}
 	for _, id := range strays {
 		ours[id.PID] = ours[id.PID] || id.Alive()
 	}
 	for _, h := range all {
-		for _, pid := range treePids(filepath.Join(h.own, folderName(token))) {
+		for _, pid := range treePids(filepath.Join(h.Dir, folderName(token))) {
 			ours[pid] = true
 		}
 	}
-	var rest []stat
-	for _, pid := range processes() {
-		if s, ok := readStat(pid); ok && !s.dead && !spared[pid] {
+	var rest []procfs.Stat
+	for _, pid := range procfs.PIDs() {
+		if s, ok := procfs.ReadStat(pid); ok && !s.Dead && !spared[pid] {
 			rest = append(rest, s)
 		}
 	}
@@ -124,9 +114,9 @@ func findLeftovers(all map[string]hierarchy, token string, strays []processid.ID
 		grew = false
 		left := rest[:0]
 		for _, s := range rest {
-			if ours[s.pid] || (ours[s.ppid] && !spared[s.ppid]) || matchEnviron(s.pid, tokenVar+token) == environWith {
-				ours[s.pid], grew = true, true
-				found = append(found, s.pid)
+			if ours[s.PID] || (ours[s.Parent] && !spared[s.Parent]) || procfs.MatchEnviron(s.PID, tokenVar+token) == procfs.EnvironWith {
+				ours[s.PID], grew = true, true
+				found = append(found, s.PID)
 				continue
 			}
 			left = append(left, s)
@@ -136,13 +126,13 @@ func findLeftovers(all map[string]hierarchy, token string, strays []processid.ID
 	return found
 }
 
-func removeFolders(all map[string]hierarchy, token string) error {
+func removeFolders(all map[string]cgroups.Hierarchy, token string) error {
 	for _, h := range all {
-		if err := removeCgroupTree(filepath.Join(h.own, folderName(token))); err != nil {
+		if err := removeCgroupTree(filepath.Join(h.Dir, folderName(token))); err != nil {
 			return err
 		}
-		if h.unified {
-			delegationOf(h.own, token, memoryController).removeStale()
+		if h.Unified {
+			delegationOf(h.Dir, token, memoryController).removeStale()
 		}
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/node/procfs"
 )
 
 // slotCgroup is the cgroup of one slot. A nil *slotCgroup stands for a machine without cgroups:
@@ -159,7 +161,10 @@ func (c *slotCgroup) members() (pids []int) {
 		pids = append(pids, treePids(dir)...)
 	}
 	slices.Sort(pids)
-	return alive(slices.Compact(pids))
+	return slices.DeleteFunc(slices.Compact(pids), func(pid int) bool {
+		s, ok := procfs.ReadStat(pid)
+		return !ok || s.Dead
+	})
 }
 
 // kill kills everything in the cgroup at once, where the kernel can do that.

@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mlfnode/node/durable"
 	"mlfnode/node/processid"
+	"mlfnode/node/procfs"
 )
 
 // strays records the live processes of attempts whose environment lacks the token: daemons that
@@ -29,16 +31,16 @@ type strays struct {
 
 // record writes the processes in live that do not show the token to the file, if they have changed.
 // It leaves out those of other users, which Reap could not kill.
-func (s *strays) record(live []stat) error {
+func (s *strays) record(live []procfs.Stat) error {
 	if s.file == "" {
 		return nil
 	}
 	var found []processid.ID
 	for _, p := range live {
-		if matchEnviron(p.pid, s.token) == environWith || unix.Kill(p.pid, 0) == unix.EPERM {
+		if procfs.MatchEnviron(p.PID, s.token) == procfs.EnvironWith || unix.Kill(p.PID, 0) == unix.EPERM {
 			continue
 		}
-		if id, ok := processid.Of(p.pid); ok && id.Start == p.start { // else it has ended and its id was reused
+		if id, ok := processid.Of(p.PID); ok && id.Start == p.Start { // else it has ended and its id was reused
 			found = append(found, id)
 		}
 	}
@@ -50,10 +52,7 @@ func (s *strays) record(live []stat) error {
 	if err != nil {
 		return fmt.Errorf("encode strays: %w", err)
 	}
-	if err := os.WriteFile(s.file+".new", b, 0o600); err != nil {
-		return fmt.Errorf("record strays: %w", err)
-	}
-	if err := os.Rename(s.file+".new", s.file); err != nil {
+	if err := durable.ReplaceFile(s.file, b, 0o600); err != nil {
 		return fmt.Errorf("record strays: %w", err)
 	}
 	s.known = found

@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"mlfnode/node/procfs"
 )
 
 // usageSampler samples, while an attempt runs, what cgroups would otherwise account for: the peak
@@ -52,7 +54,7 @@ func (u *usageSampler) sample() {
 	if u.stopped {
 		return
 	}
-	if status, ok := readProc(u.main, "status", make([]byte, 0, 4096)); ok {
+	if status, ok := procfs.Read(u.main, "status", make([]byte, 0, 4096)); ok {
 		if _, rest, found := bytes.Cut(status, []byte("VmHWM:")); found {
 			u.peak = max(u.peak, leadingNumber(bytes.TrimLeft(rest, " \t"))<<10)
 		}

@@ -75,7 +75,7 @@ func (c *Client) connectEarlier(ctx context.Context, p shimDir, log *slog.Logger
 	for {
 		l, err := c.connect(ctx, p, false)
 		var self processRecord
-		if err == nil || errors.Is(err, errRefuses) || ctx.Err() != nil || p.load(processFile, &self) != nil || !self.alive() {
+		if err == nil || errors.Is(err, errRefuses) || ctx.Err() != nil || p.load(processFile, &self) != nil || !self.Alive() {
 			return l, err
 		}
 		select {

@@ -288,7 +288,7 @@ func removeDead(ctx context.Context, p shimDir, self processRecord, token string
 	limit := time.Now().Add(endTimeout)
 	tick := time.NewTicker(endPoll)
 	defer tick.Stop()
-	for self.alive() {
+	for self.Alive() {
 		if time.Now().After(limit) {
 			log.Warn("the shim does not end; it is killed")
 			self.kill()

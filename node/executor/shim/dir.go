@@ -15,8 +15,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mlfnode/node/durable"
 	"mlfnode/node/executor/docker"
 	"mlfnode/node/executor/process"
+	"mlfnode/node/private"
 	"mlfnode/node/processid"
 )
 
@@ -71,23 +73,20 @@ type settings struct {
 // processRecord identifies the process of a shim, so that a later process with the same id can't be
 // mistaken for it.
 type processRecord struct {
-	V       int    `json:"v"`
-	PID     int    `json:"pid"`
-	Start   uint64 `json:"start"` // clock ticks since the start of the machine
-	Boot    string `json:"boot"`
-	Cgroups string `json:"cgroups"` // what process.OwnCgroups returned there
+	V int `json:"v"`
+	processid.ID
+	Cgroups string `json:"cgroups"` // what cgroups.Own returned there
 }
+
+// kill kills the process, and never another one that has its id by now.
+func (p processRecord) kill() { _ = p.Signal(unix.SIGKILL) } // it may be gone
 
 func (d shimDir) save(name string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode %s of shim %d: %w", name, d.id, err)
 	}
-	tmp := filepath.Join(d.path, name+".new")
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write %s of shim %d: %w", name, d.id, err)
-	}
-	return os.Rename(tmp, filepath.Join(d.path, name))
+	return durable.ReplaceFile(filepath.Join(d.path, name), append(b, '\n'), 0o600)
 }
 
 func (d shimDir) load(name string, v any) error {
@@ -135,40 +134,12 @@ func Reap(ctx context.Context, folders []string, token string, log *slog.Logger)
 	return nil
 }
 
-// alive reports whether this very process is running.
-func (p processRecord) alive() bool { return p.processID().Alive() }
-
-// kill kills the process, and never another one that has its id by now.
-func (p processRecord) kill() { _ = p.processID().Signal(unix.SIGKILL) } // it may be gone
-
-func (p processRecord) processID() processid.ID {
-	return processid.ID{PID: p.PID, Start: p.Start, Boot: p.Boot}
-}
-
-// socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for
-// the final zero.
-const socketLimit = 107
-
-// withSocket calls fn with a path of the shim's socket that fits into a socket address.
-func (d shimDir) withSocket(fn func(*net.UnixAddr) error) error {
-	path := filepath.Join(d.path, socketFile)
-	if len(path) > socketLimit {
-		f, err := os.Open(d.path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		path = fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketFile)
-	}
-	return fn(&net.UnixAddr{Name: path, Net: "unix"})
-}
-
 // listen opens the shim's socket, for this user only.
 func (d shimDir) listen() (l *net.UnixListener, err error) {
 	old := unix.Umask(0o177)
 	defer unix.Umask(old)
-	err = d.withSocket(func(a *net.UnixAddr) error {
-		l, err = net.ListenUnix("unix", a)
+	err = private.WithSocketPath(d.path, socketFile, func(path string) error {
+		l, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		return err
 	})
 	if err != nil {
@@ -180,8 +151,8 @@ func (d shimDir) listen() (l *net.UnixListener, err error) {
 
 // dial connects to the shim.
 func (d shimDir) dial() (c *net.UnixConn, err error) {
-	err = d.withSocket(func(a *net.UnixAddr) error {
-		c, err = net.DialUnix("unix", nil, a)
+	err = private.WithSocketPath(d.path, socketFile, func(path string) error {
+		c, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 		return err
 	})
 	return c, err

@@ -19,7 +19,6 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/process"
-	"mlfnode/node/processid"
 )
 
 // TestKilledShim kills a shim under a running attempt. The agent's slot goes on with another shim.
@@ -324,23 +323,6 @@ func TestVersions(t *testing.T) {
 	}
 	if m, err := readFrame(newer); err != nil || m.Kind != kindWelcome || m.V != version {
 		t.Errorf("a newer agent: got %+v, %v; want a welcome", m, err)
-	}
-}
-
-// TestIdentity checks that a process is not mistaken for a later one with its id.
-func TestIdentity(t *testing.T) {
-	own, ok := processid.Of(os.Getpid())
-	self := processRecord{PID: own.PID, Start: own.Start, Boot: own.Boot}
-	if !ok || !self.alive() {
-		t.Fatalf("this process: got start %d, %v; want it alive", own.Start, ok)
-	}
-	for _, other := range []processRecord{
-		{PID: self.PID, Start: own.Start + 1, Boot: self.Boot}, {PID: self.PID, Start: own.Start, Boot: "another"}, {},
-	} {
-		if other.alive() {
-			t.Errorf("process %+v is taken for this one", other)
-		}
-		other.kill() // must spare us
 	}
 }
 

@@ -34,6 +34,7 @@ import (
 	"syscall"
 	"time"
 
+	"mlfnode/node/cgroups"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
 	"mlfnode/node/executor/process"
@@ -99,8 +100,7 @@ func serve(ctx context.Context, p shimDir, log *slog.Logger) error {
 	if err := p.load(settingsFile, &set); err != nil {
 		return err
 	}
-	own := processid.Self()
-	self := processRecord{V: version, PID: own.PID, Start: own.Start, Boot: own.Boot, Cgroups: process.OwnCgroups()} // before the executor moves this process
+	self := processRecord{V: version, ID: processid.Self(), Cgroups: cgroups.Own()} // before the executor moves this process
 	if err := p.save(processFile, self); err != nil {
 		return err
 	}

@@ -11,8 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
-	"golang.org/x/sys/unix"
+	"mlfnode/node/filelock"
 )
 
 // formEdition is the version of the root's form: if it changes, existing roots are made again.
@@ -49,6 +50,9 @@ func found(program string) bool {
 	return err == nil
 }
 
+// buildTimeout bounds the wait for another test program that makes the root.
+const buildTimeout = 30 * time.Minute
+
 // root returns the folder of the root, which it makes if it is missing. Concurrent test programs
 // wait for each other.
 func root(t testing.TB) string {
@@ -65,8 +69,11 @@ func root(t testing.TB) string {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	unlock := lock(t, dir+".lock")
-	defer unlock()
+	lock, err := filelock.Lock(t.Context(), dir+".lock", buildTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
 	if _, err := os.Stat(dir); err == nil {
 		return dir
 	}
@@ -74,18 +81,6 @@ func root(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-func lock(t testing.TB, file string) (unlock func()) {
-	t.Helper()
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	return func() { f.Close() }
 }
 
 // build makes a root next to its final place and moves it there once it is complete.

@@ -2,17 +2,15 @@ package devices
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/grid/printable"
+	"mlfnode/node/procfs"
 )
 
 // owner says whose program uses a device.
@@ -69,19 +67,19 @@ func (w *Watch) indexAttempts() attemptIndex {
 // environment, descend from its main program, or are in its container's cgroup.
 func (w *Watch) ownerOf(pid int, by *attemptIndex) owner {
 	o := owner{}
-	group := readProc(pid, "cgroup")
+	group := procfs.Text(pid, "cgroup")
 	for id, k := range by.containers {
-		if bytes.Contains(group, []byte(id)) {
+		if strings.Contains(group, id) {
 			o.key, o.running, o.ours = k, true, true
 			return o
 		}
 	}
-	for at, n := pid, 0; at > 1 && n < maxAncestors; at, n = parentOf(at), n+1 {
+	for at, n := pid, 0; at > 1 && n < maxAncestors; n++ {
 		if k, ok := by.programs[at]; ok {
 			o.key, o.running, o.ours = k, true, true
 			return o
 		}
-		k, cache := parseEnviron(readProc(at, "environ"))
+		k, cache := parseEnviron([]byte(procfs.Text(at, "environ")))
 		if by.attempts[k] {
 			o.key, o.running, o.ours = k, true, true
 			return o
@@ -90,9 +88,11 @@ func (w *Watch) ownerOf(pid int, by *attemptIndex) owner {
 			o.key, o.ours, o.program = k, true, programText(pid)
 			return o
 		}
+		s, _ := procfs.ReadStat(at)
+		at = s.Parent
 	}
 	o.program = programText(pid)
-	o.unknown = len(readProc(pid, "cmdline")) == 0
+	o.unknown = procfs.Args(pid) == nil
 	return o
 }
 
@@ -118,15 +118,13 @@ const maxProgram = 32
 // programText describes a program for people. It may be anybody's, so its name is made safe to
 // print.
 func programText(pid int) string {
-	name := printable.Clip(printable.Line(bytes.TrimSpace(readProc(pid, "comm"))), maxProgram)
+	name := printable.Clip(printable.Line(bytes.TrimSpace([]byte(procfs.Text(pid, "comm")))), maxProgram)
 	if name == "" {
 		name = "a program"
 	}
 	text := fmt.Sprintf("%s (pid %d", name, pid)
-	if info, err := os.Stat(procPath(pid, "")); err == nil {
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			text += ", user " + userText("/etc/passwd", st.Uid)
-		}
+	if uid, ok := procfs.Owner(pid); ok {
+		text += ", user " + userText("/etc/passwd", uint32(uid))
 	}
 	return text + ")"
 }
@@ -145,28 +143,4 @@ func userText(file string, uid uint32) string {
 		}
 	}
 	return number
-}
-
-func procPath(pid int, file string) string {
-	return filepath.Join("/proc", strconv.Itoa(pid), file)
-}
-
-// readProc reads a file of a process; nothing when it has ended or belongs to another user.
-func readProc(pid int, file string) []byte {
-	text, err := os.ReadFile(procPath(pid, file))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return text
-}
-
-// parentOf reads the fourth field of stat (proc(5)), which follows the name in brackets. 0 is none.
-func parentOf(pid int) int {
-	text := readProc(pid, "stat")
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	if len(fields) < 2 {
-		return 0
-	}
-	n, _ := strconv.Atoi(string(fields[1])) // 0 if it can't be read
-	return n
 }

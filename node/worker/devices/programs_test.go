@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/procfs"
 	"mlfnode/node/worker/allocator"
 )
 
@@ -78,7 +79,7 @@ func TestOwners(t *testing.T) {
 	if o := w.ownerOf(bare, &by); !o.running || o.key.trial != trial(1) {
 		t.Errorf("by its main program: got %+v", o)
 	}
-	w.Started(trial(1), 1, 0, strings.TrimSpace(string(readProc(other, "cgroup"))))
+	w.Started(trial(1), 1, 0, strings.TrimSpace(procfs.Text(other, "cgroup")))
 	by = w.indexAttempts()
 	if o := w.ownerOf(other, &by); !o.running {
 		t.Errorf("by its container: got %+v", o)
