@@ -37,12 +37,6 @@ type leaseRecord struct {
 	Shape      string       `json:"shape"`
 }
 
-func leaseRecordOf(h *jetstream.GrantedLease) *leaseRecord {
-	return &leaseRecord{
-		ID: h.ID, Seq: h.Seq, Lo: h.Lo, Hi: h.Hi, Attempt: h.Attempt, Deliveries: h.Deliveries, Shape: h.Shape,
-	}
-}
-
 // adoption is an attempt of an earlier agent that continues under this one.
 type adoption struct {
 	attempt   *attempt
@@ -68,31 +62,25 @@ func (rc *recovery) adoptAttempt(a *attempt, m *manifest, r jetstream.Record) (r
 	}
 	if rc.cfg.Adopt != nil {
 		if resume, pid, ok := rc.cfg.Adopt.Adopted(m.Run); ok {
-			out := pollOutcome(resume)
-			if !out.Left {
+			ctx, leave := context.WithCancelCause(context.Background())
+			leave(executor.ErrLeave) // resume does not wait for the end of the run
+			if out := resume(ctx); !out.Left {
 				return rc.programs.result(r.Sweep, a, out), false
 			}
 			rc.adoptions = append(rc.adoptions, rc.restoreAttempt(a, m, r, resume))
 			rc.devices.begin(a) // before anybody looks at the devices
 			rc.devices.recordProgram(a, executor.Program{PID: pid})
-			rc.log.Info("attempt continues", "trial", a.id, "attempt", a.number)
+			rc.cfg.Logger.Info("attempt continues", "trial", a.id, "attempt", a.number)
 			return nil, true
 		}
 	}
 	switch out, ok, err := executor.ReadRecord(a.spool.record, m.Run); {
 	case err != nil:
-		rc.log.Warn("the outcome of an attempt can't be read", "trial", a.id, "err", err)
+		rc.cfg.Logger.Warn("the outcome of an attempt can't be read", "trial", a.id, "err", err)
 	case ok:
 		return rc.programs.result(r.Sweep, a, out), false
 	}
 	return nil, false
-}
-
-// pollOutcome returns the outcome of a run without waiting for its end.
-func pollOutcome(resume func(context.Context) executor.Outcome) executor.Outcome {
-	ctx, leave := context.WithCancelCause(context.Background())
-	leave(executor.ErrLeave)
-	return resume(ctx)
 }
 
 // restoreAttempt gives a running attempt its resources and its lease in this worker. The machine
@@ -100,15 +88,22 @@ func pollOutcome(resume func(context.Context) executor.Outcome) executor.Outcome
 func (rc *recovery) restoreAttempt(
 	a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome,
 ) *adoption {
-	s := rc.sweeps.addAdopted(r)
-	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease), startedAt: time.Now()}
+	ad := &adoption{
+		attempt: a, manifest: m, sweep: rc.sweeps.addAdopted(r), resume: resume, startedAt: time.Now(),
+		lane: lane{name: r.Sweep.Lane(), resources: r.Sweep.Task.Resources, priority: r.Sweep.Priority},
+	}
+	if m.Lease != nil {
+		if needs, ok := r.AllLanes()[grid.Lane(m.Lease.Shape)]; ok {
+			ad.lane.name, ad.lane.resources = grid.Lane(m.Lease.Shape), needs
+		}
+	}
 	if ad.allocation = m.Allocation; ad.allocation == nil { // from an earlier version
 		ad.allocation = &allocator.Allocation{
 			Lane: ad.lane.name, CPUs: ad.lane.resources.CPUs, Memory: ad.lane.resources.Memory,
 		}
 	}
 	if len(a.task.Share) > 0 {
-		a.project.folders = rc.bundles.pinAll()
+		a.project.folders = rc.finisher.bundles.pinAll()
 	}
 	rc.allocator.Restore(ad.allocation)
 	rc.fairShare.runStarted(ad.lane, ad.startedAt)
@@ -119,25 +114,13 @@ func (rc *recovery) restoreAttempt(
 	return ad
 }
 
-// laneOf returns the lane in which an attempt was leased.
-func laneOf(r *jetstream.Record, t *leaseRecord) lane {
-	l := lane{name: r.Sweep.Lane(), resources: r.Sweep.Task.Resources, priority: r.Sweep.Priority}
-	if t == nil {
-		return l
-	}
-	if needs, ok := r.AllLanes()[grid.Lane(t.Shape)]; ok {
-		l.name, l.resources = grid.Lane(t.Shape), needs
-	}
-	return l
-}
-
 // runAdopted waits for the attempts of earlier agents in the background, and finishes them.
 func (rc *recovery) runAdopted() {
 	for _, ad := range rc.adoptions {
 		rc.runners.running.Add(1)
 		go func() {
 			defer rc.runners.running.Done()
-			goesOn := rc.awaitAdopted(ad)
+			goesOn := rc.finishAdopted(ad)
 			rc.devices.release(ad.allocation)
 			rc.fairShare.runEnded(ad.lane, ad.startedAt, time.Now())
 			if h := ad.handle; h != nil {
@@ -154,10 +137,10 @@ func (rc *recovery) runAdopted() {
 	rc.adoptions = nil
 }
 
-// awaitAdopted waits for the end of an adopted attempt and reports it. Its output is stored once
+// finishAdopted waits for the end of an adopted attempt and reports it. Its output is stored once
 // more from the beginning, since it is not known how much of it was stored: readers drop what they
 // already have. It reports whether the attempt continues under the next agent.
-func (rc *recovery) awaitAdopted(ad *adoption) (goesOn bool) {
+func (rc *recovery) finishAdopted(ad *adoption) (goesOn bool) {
 	s := ad.sweep
 	if ad.handle != nil {
 		s, _ = ad.handle.scope(s)
@@ -166,9 +149,9 @@ func (rc *recovery) awaitAdopted(ad *adoption) (goesOn bool) {
 	if out.Left {
 		return true
 	}
-	end := finishOptions{
+	result := rc.programs.result(s.record, ad.attempt, out)
+	return !rc.finisher.finish(context.Background(), ad.attempt, result, finishOptions{
 		manifest: func() *manifest { return ad.manifest }, snapshotTimeout: snapshotTimeout,
 		saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving),
-	}
-	return !rc.finisher.finish(context.Background(), ad.attempt, rc.programs.result(s.record, ad.attempt, out), end)
+	})
 }

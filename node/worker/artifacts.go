@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,7 +44,6 @@ var errUploadDeferred = errors.New("the artifacts are left to the next start")
 // artifactUploads stores the artifacts of attempts, and remembers whether the store is full.
 type artifactUploads struct {
 	cfg *Config
-	log *slog.Logger
 
 	fullTimeout time.Duration
 	abandoned   chan struct{} // closed once no upload waits for the store any more
@@ -55,16 +53,12 @@ type artifactUploads struct {
 	fullSince time.Time // zero while the store is not full
 }
 
-func newArtifactUploads(cfg *Config, log *slog.Logger) *artifactUploads {
+func newArtifactUploads(cfg *Config) *artifactUploads {
 	left := make(chan struct{})
 	return &artifactUploads{
-		cfg: cfg, log: log, fullTimeout: storeFullTimeout, abandoned: left,
-		abandon: sync.OnceFunc(func() { close(left) }),
+		cfg: cfg, fullTimeout: storeFullTimeout, abandoned: left, abandon: sync.OnceFunc(func() { close(left) }),
 	}
 }
-
-// giveUp ends the waiting of uploads that the store does not accept.
-func (u *artifactUploads) giveUp() { u.abandon() }
 
 // fullTooLong reports whether the store has been full for longer than fullTimeout, as far as the
 // result of this attempt to store tells.
@@ -103,7 +97,7 @@ func (u *artifactUploads) store(ctx context.Context, a *attempt) (grid.FilesRef,
 			return ref, err
 		}
 		if !warned {
-			u.log.Warn("artifacts can't be stored yet; their trial waits", "trial", a.id, "err", err)
+			u.cfg.Logger.Warn("artifacts can't be stored yet; their trial waits", "trial", a.id, "err", err)
 		}
 		wait := time.NewTimer(retryInterval)
 		select {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -31,6 +32,40 @@ type attemptSpec struct {
 	environ     *leaseEnviron // nil for an attempt that an earlier agent started
 	adopted     bool          // an earlier agent started it
 	resumePoint resumePoint
+}
+
+// imagePin returns the pinned reference of the attempt's image; "" for a process.
+func (a *attemptSpec) imagePin() string {
+	if a.image == nil {
+		return ""
+	}
+	return a.image.Pin
+}
+
+// shares returns what the attempt holds of devices.
+func (a *attemptSpec) shares() []allocator.Share {
+	if a.allocation == nil {
+		return nil
+	}
+	return a.allocation.Shares
+}
+
+// logLimit returns how many bytes of output are stored.
+func (a *attemptSpec) logLimit() int64 {
+	return cmp.Or(a.task.LogLimit, grid.DefaultLogLimit)
+}
+
+// startedEvent returns the event that reports the attempt's start.
+func (a *attemptSpec) startedEvent() grid.Event {
+	return grid.Event{
+		Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(),
+		Devices: a.allocation.UUIDs(), Image: a.imagePin(),
+	}
+}
+
+// failedResult returns the result of an attempt whose program has not run.
+func (a *attemptSpec) failedResult(c grid.Class, reason string) *grid.Result {
+	return &grid.Result{Class: c, ExitCode: grid.NoExit, Reason: reason, Started: a.started.UnixMicro()}
 }
 
 // attempt is one run of a trial in this worker.
@@ -64,13 +99,11 @@ type attemptDevices struct {
 
 // attemptRunner runs attempts: it prepares their folders, starts their programs, and finishes them.
 type attemptRunner struct {
-	cfg         *Config
 	runNames    runNames
 	spools      *spoolPool
 	preparer    *preparer
 	checkpoints *checkpoints
 	snapshots   *snapshotUploads
-	containers  *taskContainers
 	environs    *environs
 	outbox      *outbox
 	programs    *programRunner
@@ -86,7 +119,7 @@ func (at *attemptRunner) run(
 ) (failed bool) {
 	h := t.handle
 	a := &attempt{attemptSpec: attemptSpec{
-		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: at.runNames.nextName(),
+		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: at.runNames.next(),
 		task: &s.record.Task, started: now, allocation: t.allocation, environ: t.environ, image: found.image,
 		resumePoint: resumePoint{h.lease.Snapshot, h.lease.Bad},
 	}}
@@ -142,9 +175,7 @@ func (at *attemptRunner) execute(
 		}
 		return a.prepareFailure(err)
 	}
-	a.output.sources = []*outputSource{
-		{file: a.spool.stdout, stream: streamOut}, {file: a.spool.stderr, stream: streamErr},
-	}
+	a.output.sources = spool.outputSources()
 	if a.number > 1 && !quiet {
 		at.announceStart(s.ctx, a)
 	}
@@ -157,8 +188,8 @@ func (at *attemptRunner) execute(
 	if out.Left {
 		return nil
 	}
-	end.manifest, end.reuseSpool = func() *manifest { return template.manifest(a) }, out.Leftovers == 0 &&
-		out.Foreign == ""
+	end.manifest = func() *manifest { return template.manifest(a) }
+	end.reuseSpool = out.Leftovers == 0 && out.Foreign == ""
 	return at.programs.result(s.record, a, out)
 }
 
@@ -182,33 +213,10 @@ func (at *attemptRunner) announceStart(ctx context.Context, a *attempt) {
 	}
 }
 
-// isAnnounced reports whether the attempt's start has been reported.
-func (a *attempt) isAnnounced() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.announced
-}
-
-// startedEvent returns the event that reports the attempt's start.
-func (a *attempt) startedEvent() grid.Event {
-	return grid.Event{
-		Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(),
-		Devices: a.allocation.UUIDs(), Image: a.imagePin(),
-	}
-}
-
-// imagePin returns the pinned reference of the attempt's image; "" for a process.
-func (a *attempt) imagePin() string {
-	if a.image == nil {
-		return ""
-	}
-	return a.image.Pin
-}
-
 // spec returns what the executor is to run.
 func (at *attemptRunner) spec(s *sweep, a *attempt) (*executor.Attempt, error) {
 	t := a.task
-	container, err := at.containers.spec(s, a, false, [2]string{a.spool.stdout.Name(), a.spool.stderr.Name()})
+	container, err := at.environs.containers.spec(s, a, false, [2]string{a.spool.stdout.Name(), a.spool.stderr.Name()})
 	e := &executor.Attempt{
 		Spec: executor.Spec{
 			Name: a.run, Record: a.spool.record, Dir: a.spool.work, OutputLimit: a.outputLimit(),
@@ -238,8 +246,4 @@ func stoppedResult(ctx context.Context, a *attempt) *grid.Result {
 	default:
 		return a.failedResult(grid.ClassHalt, "stopped, to run again later: "+cause.Error())
 	}
-}
-
-func (a *attempt) failedResult(c grid.Class, reason string) *grid.Result {
-	return &grid.Result{Class: c, ExitCode: grid.NoExit, Reason: reason, Started: a.started.UnixMicro()}
 }

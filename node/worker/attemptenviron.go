@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -34,7 +33,7 @@ type environs struct {
 func (en *environs) forLease(id grid.SweepID, al *allocator.Allocation) *leaseEnviron {
 	e := &leaseEnviron{
 		defaults: []string{"PYTHONUNBUFFERED=1"}, // output appears at once, and is not lost when the program is killed
-		own:      []string{"MLF_SWEEP=" + string(id), "MLF_CACHE=" + en.bundles.cacheDir()},
+		own:      []string{"MLF_SWEEP=" + string(id), "MLF_CACHE=" + en.bundles.cacheDir},
 	}
 	if al == nil {
 		return e
@@ -72,10 +71,13 @@ func (en *environs) forAttempt(s *sweep, a *attempt) []string {
 		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
 	)
 	if a.task.Venv != "" {
-		env = append(
-			env, "VIRTUAL_ENV="+a.spool.work+"/"+a.task.Venv,
-			"PATH="+a.spool.work+"/"+a.task.Venv+"/bin:"+lastValue(base, "PATH"),
-		)
+		path, venv := "", a.spool.work+"/"+a.task.Venv
+		for _, kv := range base { // the last one counts
+			if value, ok := strings.CutPrefix(kv, "PATH="); ok {
+				path = value
+			}
+		}
+		env = append(env, "VIRTUAL_ENV="+venv, "PATH="+venv+"/bin:"+path)
 	}
 	if a.task.Repeat {
 		for _, p := range a.params {
@@ -95,8 +97,10 @@ func (en *environs) forAttempt(s *sweep, a *attempt) []string {
 		return gpuEnviron(env, a)
 	case en.devices.present.Load():
 		env = append(env, "MLF_TRIAL_GPUS=none")
-		if !setByTask(s.record, visibleDevices) {
-			env = append(env, visibleDevices+"=") // the trial must not use the devices of others
+		// Unless the task or the person who submitted the sweep sets it, the trial must not use the devices
+		// of others.
+		if _, set := s.record.Task.Env[visibleDevices]; !set && !hasVariable(s.record.EnvironAdded, visibleDevices) {
+			env = append(env, visibleDevices+"=")
 		}
 	}
 	return env
@@ -159,21 +163,4 @@ func hasVariable(env []string, name string) bool {
 		}
 	}
 	return false
-}
-
-// lastValue returns the value of a variable; the last one counts.
-func lastValue(env []string, name string) string {
-	for _, kv := range slices.Backward(env) {
-		if value, ok := strings.CutPrefix(kv, name+"="); ok {
-			return value
-		}
-	}
-	return ""
-}
-
-// setByTask reports whether the task itself, or the person who submitted the sweep, sets a
-// variable, rather than only the shell of the submission.
-func setByTask(s *grid.Sweep, name string) bool {
-	_, ok := s.Task.Env[name]
-	return ok || hasVariable(s.EnvironAdded, name)
 }

@@ -3,8 +3,9 @@ package worker
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +23,6 @@ type finishOptions struct {
 // finisher gathers what attempts leave, and reports their results.
 type finisher struct {
 	cfg         *Config
-	log         *slog.Logger
 	sweeps      *sweepSet
 	tail        *outputTail
 	classifier  *classifier
@@ -53,7 +53,20 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 			a.addMetrics(r)
 		}
 	default:
-		fi.persistResult(a, end.manifest(), r)
+		if r.Class == grid.ClassLost {
+			r.Started = a.started.UnixMicro()
+		}
+		// The spool gets the result first: then the shim may forget it.
+		m := end.manifest()
+		var err error
+		if m.Result == nil {
+			err = a.writeResult(m, r)
+		}
+		if err != nil { // the adopter keeps it for the next start
+			fi.cfg.Logger.Warn("the result could not be recorded in the spool", "trial", a.id, "err", err)
+		} else if fi.cfg.Adopt != nil {
+			fi.cfg.Adopt.Collected(a.run)
+		}
 		if !fi.collectResults(ctx, a, r) {
 			a.spool.close()
 			return false
@@ -82,7 +95,10 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 	default:
 		free = func() { fi.spools.release(a.spool, end.reuseSpool) }
 	}
-	if r.Class == grid.ClassLost && !a.adopted && !a.isAnnounced() {
+	a.mu.Lock()
+	announced := a.announced
+	a.mu.Unlock()
+	if r.Class == grid.ClassLost && !a.adopted && !announced {
 		// nobody knows that it ran, and another node has the trial: reporting it now would make the
 		// trial run once more
 		free()
@@ -92,15 +108,27 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 	if r.Usage.Wall > 0 {
 		at = r.Started + r.Usage.Wall
 	}
-	if !fi.heartbeats.curveShare().Keeps(a.id.Index) {
-		r.Curves = comparedCurve(a.task, r.Curves)
+	curves := grid.CurveShare(fi.heartbeats.curves.Load())
+	if fi.cfg.Curves != nil {
+		curves = fi.cfg.Curves()
+	}
+	if stop := a.task.Stop; !curves.Keeps(a.id.Index) {
+		compared := r.Curves
+		if r.Curves = nil; stop != nil && len(compared[stop.Metric]) > 0 { // other attempts are compared by it
+			r.Curves = grid.Curves{stop.Metric: compared[stop.Metric]}
+		}
 	}
 	e := grid.Event{
 		Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: at, Result: r, Image: a.imagePin(),
 	}
 	fi.outbox.addEvent(a.id.Sweep, report{event: e, ref: &a.output.ref, stored: func() {
 		free()
-		fi.checkpoints.removeAfter(a, r)
+		if a.checkpoint == nil || r.Class != grid.ClassNone {
+			return
+		}
+		if err := fi.checkpoints.remove(a.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			fi.cfg.Logger.Warn("the checkpoint of a trial that has succeeded could not be removed", "trial", a.id, "err", err)
+		}
 	}})
 	return true
 }
@@ -111,31 +139,25 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 func (fi *finisher) collectResults(ctx context.Context, a *attempt, result *grid.Result) bool {
 	fi.tail.drain(a)
 	line := fi.classifier.classify(a, result)
-	result.Reason = a.explainFailure(result, line)
+	if !result.Class.EndsTrial() && result.Class != grid.ClassHalt && result.Class != grid.ClassPreempt {
+		result.Reason = joinReason(result.Reason, a.spool.explanation(line))
+	}
 	a.addMetrics(result)
 	files, err := fi.uploads.store(ctx, a)
 	if errors.Is(err, errUploadDeferred) {
-		fi.log.Warn("artifacts can't be stored while the node stops; the next start stores them", "trial", a.id)
+		fi.cfg.Logger.Warn("artifacts can't be stored while the node stops; the next start stores them", "trial", a.id)
 		return false
 	}
 	if err != nil {
-		fi.log.Warn("artifacts could not be stored", "trial", a.id, "err", err)
+		fi.cfg.Logger.Warn("artifacts could not be stored", "trial", a.id, "err", err)
 		result.Reason = joinReason(result.Reason, "artifacts could not be stored: "+err.Error())
 	}
 	result.Files, result.Left = files, a.unkeptFiles()
 	return true
 }
 
-// curveShare returns for which trials curves are reported.
-func (hl *heartbeatLoop) curveShare() grid.CurveShare {
-	if hl.cfg.Curves != nil {
-		return hl.cfg.Curves()
-	}
-	return grid.CurveShare(hl.curves.Load())
-}
-
-// addMetrics reads the metrics and their curves. A metric that a successful trial should have left
-// and did not is not a failure, but is mentioned in the reason.
+// addMetrics adds the metrics and their curves to a result. A metric that a successful trial should
+// have left and did not is not a failure, but is mentioned in the reason.
 func (a *attempt) addMetrics(r *grid.Result) {
 	m := a.readMetrics(true)
 	r.Metrics, r.Curves = m.values, m.curves
@@ -146,11 +168,9 @@ func (a *attempt) addMetrics(r *grid.Result) {
 	}
 }
 
-func joinReason(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a + "\n" + b
+// joinReason joins the parts of a reason that are not empty.
+func joinReason(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), "\n")
 }
 
 // reasonLines and reasonBytes bound the output that goes into the reason of a failure.
@@ -159,36 +179,16 @@ const (
 	reasonBytes = 2048
 )
 
-// explainFailure adds to the reason of a failure the line that identifies it, if any, and the last
-// lines of output.
-func (a *attempt) explainFailure(r *grid.Result, line string) string {
-	if r.Class.EndsTrial() || r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || a.spool == nil {
-		return r.Reason
-	}
-	for _, f := range []*os.File{a.spool.stderr, a.spool.stdout} {
+// explanation returns the last lines of the output, with the line that identifies the failure, if
+// any.
+func (s *spool) explanation(line string) string {
+	for _, f := range []*os.File{s.stderr, s.stdout} {
 		if lines := lastLines(f, reasonLines, reasonBytes); lines != "" {
 			if line != "" && !strings.Contains(lines, line) {
 				lines = line + "\n" + lines
 			}
-			return joinReason(r.Reason, lines)
+			return lines
 		}
 	}
-	return r.Reason
-}
-
-// persistResult writes a result into the spool, so that it is safe there and the shim may forget
-// it.
-func (fi *finisher) persistResult(a *attempt, m *manifest, result *grid.Result) {
-	if result.Class == grid.ClassLost {
-		result.Started = a.started.UnixMicro()
-	}
-	if m.Result == nil {
-		if err := a.writeResult(m, result); err != nil {
-			fi.log.Warn("the result could not be recorded in the spool", "trial", a.id, "err", err)
-			return // the adopter keeps it for the next start
-		}
-	}
-	if fi.cfg.Adopt != nil {
-		fi.cfg.Adopt.Collected(a.run)
-	}
+	return ""
 }

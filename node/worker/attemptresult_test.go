@@ -88,7 +88,7 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 					s.lease(r, 0, 1)
 				} else {
 					s.spool(1, &manifest{Sweep: r.ID, Attempt: 1, Run: run, Started: began, Image: pinA}, output)
-					had, err := newCheckpoints(s.dir, logger(t), newSweepSet(), nil).acquire(
+					had, err := newCheckpoints(&Config{Dir: s.dir, Logger: logger(t)}, newSweepSet(), nil).acquire(
 						t.Context(), grid.TrialID{Sweep: r.ID},
 					)
 					if err == nil {

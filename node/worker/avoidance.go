@@ -22,6 +22,12 @@ const (
 	maxPostponed = 3
 )
 
+// avoidance is what this node leaves to others, and which of its devices trials avoid.
+type avoidance struct {
+	yieldedLanes   yieldedLanes
+	avoidedDevices avoidedDevices
+}
+
 // yieldedLanes holds until when other nodes go first in a lane, after this worker has left a lease
 // of it to them. The zero value is ready to use.
 type yieldedLanes struct {
@@ -39,20 +45,30 @@ func (ds *dispatcher) postponeIfAvoided(held *jetstream.GrantedLease) bool {
 		return false
 	}
 	if often {
-		ds.outbox.addRelease(held, func() {})
+		ds.leases.outbox.addRelease(held, func() {})
 	} else if err := ds.cfg.Master.PostponeLease(context.Background(), held, postponeTime); err != nil {
 		// the call has its own timeout
-		ds.log.Debug("lease could not be postponed for another node", "sweep", held.Sweep, "err", err)
+		ds.cfg.Logger.Debug("lease could not be postponed for another node", "sweep", held.Sweep, "err", err)
 	}
-	ds.log.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
+	ds.cfg.Logger.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
 	ds.yieldLane(grid.Lane(held.Shape))
 	return true
 }
 
 // yieldLane lets other nodes go first in a lane for a while.
 func (ds *dispatcher) yieldLane(l grid.Lane) {
-	ds.yieldedLanes.yield(l, time.Now())
+	ds.yieldedLanes.add(l, time.Now())
 	time.AfterFunc(postponeTime+othersLead, ds.wake.set)
+}
+
+func (d *yieldedLanes) add(lane grid.Lane, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.lanes == nil {
+		d.lanes = map[grid.Lane]time.Time{}
+	}
+	maps.DeleteFunc(d.lanes, func(_ grid.Lane, until time.Time) bool { return now.After(until) })
+	d.lanes[lane] = now.Add(postponeTime + othersLead)
 }
 
 // redeliveries counts the deliveries of a lease after which its trials may have run.
@@ -67,31 +83,17 @@ func redeliveries(held *jetstream.GrantedLease) int {
 // here and not elsewhere; "" if it may take them.
 func (hl *heartbeatLoop) withheldReason(l lane) string {
 	without := hl.withheld.Load()
-	switch {
-	case without == nil || len(*without) == 0:
+	if without == nil || len(*without) == 0 {
 		return ""
-	case (*without)[grid.ScopeOfLane(l.name)] != "":
-		return (*without)[grid.ScopeOfLane(l.name)]
-	case l.resources.NeedsGPU():
-		if why := (*without)[grid.ScopeGPUs]; why != "" {
-			return why
-		}
 	}
-	if len(l.images) > 0 {
-		return (*without)[grid.ScopeContainers]
+	why := (*without)[grid.ScopeOfLane(l.name)]
+	if why == "" && l.resources.NeedsGPU() {
+		why = (*without)[grid.ScopeGPUs]
 	}
-	return ""
-}
-
-// yield lets other nodes go first in a lane for a while.
-func (d *yieldedLanes) yield(lane grid.Lane, now time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.lanes == nil {
-		d.lanes = map[grid.Lane]time.Time{}
+	if why == "" && len(l.images) > 0 {
+		why = (*without)[grid.ScopeContainers]
 	}
-	maps.DeleteFunc(d.lanes, func(_ grid.Lane, until time.Time) bool { return now.After(until) })
-	d.lanes[lane] = now.Add(postponeTime + othersLead)
+	return why
 }
 
 // isYielded reports whether other nodes go first in a lane now.

@@ -3,7 +3,6 @@ package worker
 import (
 	"errors"
 	"io/fs"
-	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -64,13 +63,6 @@ func (t *backoff) currentReason() string {
 	return t.reason
 }
 
-// remaining returns how long nothing starts from now on.
-func (t *backoff) remaining(now time.Time) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return max(t.until.Sub(now), 0)
-}
-
 // recordFailure records that the node could not run an attempt. A failure of something that was
 // under way before the last recorded failure is ignored. It reports whether this failure begins the
 // backoff.
@@ -102,7 +94,6 @@ func (t *backoff) recordSuccess(began time.Time) (ended bool) {
 type nodeBackoff struct {
 	backoff
 	cfg        *Config
-	log        *slog.Logger
 	heartbeats *heartbeatLoop
 	wake       signal
 	tail       *outputTail
@@ -120,7 +111,7 @@ func (nb *nodeBackoff) update(a *attempt, result *grid.Result) {
 		nb.nodeFailed(a.started, result.Reason)
 	case f.ProgramRan():
 		if nb.recordSuccess(a.started) {
-			nb.log.Info("this node can run trials again")
+			nb.cfg.Logger.Info("this node can run trials again")
 		}
 	default: // it is not known whether it would have run
 		nb.cancelProbe()
@@ -131,10 +122,13 @@ func (nb *nodeBackoff) update(a *attempt, result *grid.Result) {
 func (nb *nodeBackoff) nodeFailed(began time.Time, reason string) {
 	reason, _, _ = strings.Cut(reason, "\n")
 	if nb.recordFailure(began, time.Now(), reason) {
-		nb.log.Warn("this node can't run trials at the moment", "why", reason)
+		nb.cfg.Logger.Warn("this node can't run trials at the moment", "why", reason)
 		nb.heartbeats.soon.set()
 	}
-	time.AfterFunc(nb.remaining(time.Now()), nb.wake.set)
+	nb.mu.Lock()
+	pause := time.Until(nb.until)
+	nb.mu.Unlock()
+	time.AfterFunc(pause, nb.wake.set)
 }
 
 // startedCallback ends a backoff as soon as a program runs, since a trial may take days, and passes
@@ -146,7 +140,7 @@ func (nb *nodeBackoff) startedCallback(a *attempt) func(executor.Program) {
 	return func(b executor.Program) {
 		nb.devices.recordProgram(a, b)
 		if nb.recordSuccess(a.started) {
-			nb.log.Info("this node can run trials again")
+			nb.cfg.Logger.Info("this node can run trials again")
 			nb.wake.set()
 		}
 	}
@@ -155,7 +149,7 @@ func (nb *nodeBackoff) startedCallback(a *attempt) func(executor.Program) {
 // unavailableReason returns what keeps this node from running trials at the moment; "" when nothing
 // does.
 func (nb *nodeBackoff) unavailableReason() string {
-	if nb.disk.isFull() {
+	if nb.disk.full.Load() {
 		return "its disk is full: " + nb.cfg.Dir
 	}
 	why := nb.currentReason()

@@ -120,7 +120,7 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 func TestNoSlotIsTheNodesTrouble(t *testing.T) {
 	var asked atomic.Int32
 	s := newHarness(t, nil)
-	s.trials.executor = slotless{&asked}
+	s.cfg.Executor = slotless{&asked}
 	r := s.sweep("t-1", 1, 1, nil)
 	s.lease(r, 0, 1)
 	s.run()

@@ -18,34 +18,52 @@ import (
 	"mlfnode/projects"
 )
 
-func (b *bundles) build(
-	ctx context.Context, r *grid.Sweep, image string, setup func(string) error, uses *pinnedFolders,
-) ([]folderEntry, error) {
-	if err := os.MkdirAll(b.cacheDir(), 0o700); err != nil {
+// preparation is the preparation of a project for the trials of a sweep.
+type preparation struct {
+	*bundles
+	sweep   *grid.Sweep
+	image   string                 // on which its setup step depends
+	setup   func(dir string) error // runs the setup step
+	folders []string               // those that may not be removed meanwhile
+}
+
+// pin keeps a folder from being removed, whether it exists already or not.
+func (pr *preparation) pin(folder string) {
+	pr.mu.Lock()
+	defer pr.mu.Unlock()
+	pr.useCounts[folder]++
+	pr.folders = append(pr.folders, folder)
+}
+
+// build unpacks the project, runs its setup step if this node has not done so yet, and lists what
+// attempts get.
+func (pr *preparation) build(ctx context.Context) ([]folderEntry, error) {
+	if err := os.MkdirAll(pr.cacheDir, 0o700); err != nil {
 		return nil, fmt.Errorf("the cache folder could not be created: %w", err)
 	}
-	dir, contents, err := b.unpack(ctx, r, uses)
+	dir, contents, err := pr.unpack(ctx)
 	if err != nil {
 		return nil, err
 	}
-	links, err := linkEntries(r.Task.Links)
+	links, err := linkEntries(pr.sweep.Task.Links)
 	if err != nil {
 		return nil, err
 	}
-	t := r.Task
-	if t.Inputs, err = projects.VenvInputs(dir, &r.Task); err != nil {
+	t := pr.sweep.Task
+	if t.Inputs, err = projects.VenvInputs(dir, &t); err != nil {
 		return nil, &setupError{class: grid.ClassExit, reason: "the setup step failed: " + err.Error()}
 	}
 	if len(t.Setup) > 0 && len(t.Inputs) > 0 {
-		entries, err := b.buildFromInputs(ctx, &t, image, dir, contents, setup, uses)
+		entries, err := pr.buildFromInputs(ctx, &t, dir, contents)
 		return append(entries, links...), err
 	}
 	share := projects.NewShared(t.Share)
 	if len(t.Setup) > 0 || share != nil {
-		if dir, err = b.setUp(ctx, dir, setupKey(contents, &t, image), &t, nil, setup, uses); err != nil {
+		if dir, err = pr.setUp(ctx, dir, setupKey(contents, &t, pr.image), &t, nil); err != nil {
 			return nil, err
 		}
-		uses.unpinOthers(dir)
+		pr.unpin(slices.DeleteFunc(pr.folders, func(folder string) bool { return folder == dir }))
+		pr.folders = []string{dir}
 	}
 	entries, err := listFolder(dir, share)
 	return append(entries, links...), err
@@ -54,8 +72,9 @@ func (b *bundles) build(
 // buildFromInputs sets up a project whose setup step reads only some of its files: the step runs
 // again only when one of these has changed. Attempts get what it leaves, its inputs included, over
 // the other files of the project.
-func (b *bundles) buildFromInputs(ctx context.Context, t *grid.Task, image, dir, contents string, setup func(string) error,
-	uses *pinnedFolders) ([]folderEntry, error) {
+func (pr *preparation) buildFromInputs(
+	ctx context.Context, t *grid.Task, dir, contents string,
+) ([]folderEntry, error) {
 	inputs := projects.NewInputs(t.Inputs)
 	if inputs == nil {
 		return nil, &setupError{class: grid.ClassStart, reason: "the inputs of the setup step name no file"}
@@ -64,7 +83,7 @@ func (b *bundles) buildFromInputs(ctx context.Context, t *grid.Task, image, dir,
 	if err != nil {
 		return nil, fmt.Errorf("the files that the setup step reads can't be found: %w", err)
 	}
-	place, err := b.setUp(ctx, dir, setupKey(read, t, image), t, inputs, setup, uses)
+	place, err := pr.setUp(ctx, dir, setupKey(read, t, pr.image), t, inputs)
 	if err != nil {
 		return nil, err
 	}
@@ -74,13 +93,12 @@ func (b *bundles) buildFromInputs(ctx context.Context, t *grid.Task, image, dir,
 		return nil, err
 	}
 	if slices.ContainsFunc(files, folderEntry.isShared) {
-		files = nil
 		alone := *t
 		alone.Setup, alone.Inputs = nil, nil
-		if dir, err = b.setUp(ctx, dir, setupKey(contents, &alone, ""), &alone, nil, setup, uses); err == nil {
-			files, err = listFolder(dir, share)
+		if dir, err = pr.setUp(ctx, dir, setupKey(contents, &alone, ""), &alone, nil); err != nil {
+			return nil, err
 		}
-		if err != nil {
+		if files, err = listFolder(dir, share); err != nil {
 			return nil, err
 		}
 	}
@@ -96,7 +114,14 @@ func (b *bundles) buildFromInputs(ctx context.Context, t *grid.Task, image, dir,
 		made[results[i].path] = results[i].mode
 	}
 	for i := range files {
-		if e := &files[i]; !isCovered(made, e.path) && (e.mode.IsDir() || !matchesPath(inputs, e.path)) {
+		e := &files[i]
+		// The path may be taken, or a file or link may take the place of one of its parent folders.
+		_, covered := made[e.path]
+		for dir := filepath.Dir(e.path); dir != "." && !covered; dir = filepath.Dir(dir) {
+			mode, found := made[dir]
+			covered = found && !mode.IsDir()
+		}
+		if !covered && (e.mode.IsDir() || !matchesPath(inputs, e.path)) {
 			results = append(results, *e)
 		}
 	}
@@ -139,17 +164,6 @@ func splitSharedFolders(over, under []folderEntry) ([]folderEntry, []folderEntry
 	}
 }
 
-// isCovered reports whether the path is taken, or a file or link takes the place of one of its
-// parent folders.
-func isCovered(made map[string]fs.FileMode, name string) bool {
-	_, there := made[name]
-	for dir := filepath.Dir(name); dir != "." && !there; dir = filepath.Dir(dir) {
-		mode, found := made[dir]
-		there = found && !mode.IsDir()
-	}
-	return there
-}
-
 // matchesPath reports whether the patterns match a file, or a folder that it is in.
 func matchesPath(patterns *projects.Shared, name string) bool {
 	for i, c := range name {
@@ -190,60 +204,71 @@ func digestOf(dir string, some *projects.Shared) (string, error) {
 // setUp returns a copy of the project's folder, or of those files in it that are inputs, in which
 // the setup step has run and what attempts share is read-only. The files keep the times that they
 // had when the step ran, so that what it built stays newer than its sources.
-func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task, inputs *projects.Shared, setup func(string) error,
-	uses *pinnedFolders) (string, error) {
-	dir := filepath.Join(b.dir, "setups", key)
-	uses.pin(dir)
-	one := b.lock(key) // another bundle may have the same contents
+func (pr *preparation) setUp(
+	ctx context.Context, pristine, key string, t *grid.Task, inputs *projects.Shared,
+) (string, error) {
+	dir := filepath.Join(pr.dir, "setups", key)
+	pr.pin(dir)
+	pr.mu.Lock()
+	one := pr.locks[key] // another bundle may have the same contents
+	if one == nil {
+		one = make(chan struct{}, 1)
+		pr.locks[key] = one
+	}
+	pr.mu.Unlock()
 	select {
 	case one <- struct{}{}:
 		defer func() { <-one }()
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
-	if !exists(dir) || !exists(dir+setupDoneSuffix) {
-		if err := copyProject(pristine, dir, inputs); err != nil {
-			return "", fmt.Errorf("the setup folder could not be created: %w", err)
+	if exists(dir) && exists(dir+setupDoneSuffix) {
+		return dir, nil
+	}
+	entries, err := listFolder(pristine, nil)
+	if inputs != nil {
+		entries = matchingEntries(entries, inputs)
+	}
+	if err == nil {
+		err = projects.RemoveTree(dir)
+	}
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err == nil {
+		err = fillFolder(dir, entries)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the setup folder could not be created: %w", err)
+	}
+	if len(t.Setup) > 0 {
+		if err := pr.setup(dir); err != nil {
+			return "", err
 		}
-		if len(t.Setup) > 0 {
-			if err := setup(dir); err != nil {
-				return "", err
-			}
-		}
-		err := makeReadOnly(dir, projects.NewShared(t.Share))
-		if err == nil {
-			err = durable.SyncFileSystem(dir)
-		}
-		if err == nil {
-			err = durable.WriteFile(dir+setupDoneSuffix, []byte("set up\n"), 0o600)
-		}
-		if err != nil {
-			return "", fmt.Errorf("the setup could not be recorded: %w", err)
-		}
+	}
+	if err = makeReadOnly(dir, projects.NewShared(t.Share)); err == nil {
+		err = durable.SyncFileSystem(dir)
+	}
+	if err == nil {
+		err = durable.WriteFile(dir+setupDoneSuffix, []byte("set up\n"), 0o600)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the setup could not be recorded: %w", err)
 	}
 	return dir, nil
 }
 
-// lock returns the token that a goroutine must hold to create the folder of a setup.
-func (b *bundles) lock(key string) chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.locks[key] == nil {
-		b.locks[key] = make(chan struct{}, 1)
-	}
-	return b.locks[key]
-}
-
 // unpack returns the folder of the sweep's bundle, an empty one when it has none, and the digest of
 // its contents.
-func (b *bundles) unpack(ctx context.Context, r *grid.Sweep, uses *pinnedFolders) (dir, contents string, err error) {
-	if r.Bundle == "" {
-		dir := filepath.Join(b.dir, "empty")
+func (pr *preparation) unpack(ctx context.Context) (dir, contents string, err error) {
+	digest := pr.sweep.Bundle
+	if digest == "" {
+		dir := filepath.Join(pr.dir, "empty")
 		return dir, "", os.MkdirAll(dir, 0o700)
 	}
-	uses.pin(filepath.Join(b.dir, "bundles", r.Bundle))
-	dir, contents, err = b.cache.Open(r.Bundle, func(w io.Writer) error {
-		f, err := b.fetch(ctx, r.Bundle)
+	pr.pin(filepath.Join(pr.dir, "bundles", digest))
+	dir, contents, err = pr.cache.Open(digest, func(w io.Writer) error {
+		f, err := pr.fetch(ctx, digest)
 		if err != nil {
 			return err
 		}
@@ -255,25 +280,6 @@ func (b *bundles) unpack(ctx context.Context, r *grid.Sweep, uses *pinnedFolders
 		return "", "", fmt.Errorf("the project's bundle could not be unpacked: %w", err)
 	}
 	return dir, contents, nil
-}
-
-// copyProject recreates dir with the project's files, or with those that are inputs, for a setup
-// step to work in.
-func copyProject(pristine, dir string, inputs *projects.Shared) error {
-	if err := removeTree(dir); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	entries, err := listFolder(pristine, nil)
-	if err != nil {
-		return err
-	}
-	if inputs != nil {
-		entries = matchingEntries(entries, inputs)
-	}
-	return fillFolder(dir, entries)
 }
 
 // matchingEntries returns the entries that the patterns match, and the folders that they are in.

@@ -49,7 +49,7 @@ func removeUnsynced(dir, boot string) error {
 	if string(was) == boot {
 		return nil
 	}
-	if err := removeTree(filepath.Join(dir, "bundles")); err != nil {
+	if err := projects.RemoveTree(filepath.Join(dir, "bundles")); err != nil {
 		return err
 	}
 	return durable.WriteFile(filepath.Join(dir, "boot"), []byte(boot), 0o600)
@@ -59,9 +59,9 @@ func newBundles(
 	dir string, cache *projects.Cache, fetch func(context.Context, string) (io.ReadCloser, error), limit int64,
 ) *bundles {
 	return &bundles{
-		dir: dir, cache: cache, fetch: fetch, limit: limit, prepared: map[string]*preparedProject{},
-		locks:     map[string]chan struct{}{},
-		useCounts: map[string]int{}, sizes: map[string]int64{}, evictSoon: make(chan struct{}, 1),
+		dir: dir, cacheDir: dir + "/cache", cache: cache, fetch: fetch, limit: limit, evictSoon: newSignal(),
+		prepared: map[string]*preparedProject{}, locks: map[string]chan struct{}{}, useCounts: map[string]int{},
+		sizes: map[string]int64{},
 	}
 }
 
@@ -71,11 +71,10 @@ const allFolders = ""
 // pinAll keeps all folders until the caller unpins them, for an attempt of an earlier agent whose
 // folders are not known.
 func (b *bundles) pinAll() []string {
-	all := []string{allFolders}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.useCounts[allFolders]++
-	return all
+	return []string{allFolders}
 }
 
 // unpin ends the use of folders.
@@ -89,23 +88,13 @@ func (b *bundles) unpin(folders []string) {
 	}
 }
 
-// pinLocked makes the caller a user of the folders of a project that is ready.
-func (b *bundles) pinLocked(p *preparedProject, now time.Time) {
-	for _, f := range p.folders {
-		b.useCounts[f]++
-	}
-	if now.Sub(p.touchedAt) > touchInterval {
-		p.touchedAt = now
-		touchFolders(p.folders, now)
-	}
-}
-
 // invalidate makes a project that has lost files be prepared again, starting from its bundle. One
 // that attempts see in place stays as it is while others than the caller use it.
 func (b *bundles) invalidate(key, bundle string, p *preparedProject, inPlace bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if inPlace && (b.useCounts[allFolders] > 0 || slices.ContainsFunc(p.folders, func(f string) bool { return b.useCounts[f] > 1 })) {
+	shared := func(f string) bool { return b.useCounts[f] > 1 }
+	if inPlace && (b.useCounts[allFolders] > 0 || slices.ContainsFunc(p.folders, shared)) {
 		return
 	}
 	if b.prepared[key] == p {
@@ -115,26 +104,6 @@ func (b *bundles) invalidate(key, bundle string, p *preparedProject, inPlace boo
 		// without these files they don't count as complete
 		_ = errors.Join(os.RemoveAll(f+setupDoneSuffix), os.RemoveAll(f+projects.ContentsSuffix))
 	}
-}
-
-// pinnedFolders are the folders that a goroutine uses while it prepares a project.
-type pinnedFolders struct {
-	bundles *bundles
-	folders []string
-}
-
-// pin keeps a folder from being removed, whether it exists already or not.
-func (u *pinnedFolders) pin(folder string) {
-	u.bundles.mu.Lock()
-	defer u.bundles.mu.Unlock()
-	u.bundles.useCounts[folder]++
-	u.folders = append(u.folders, folder)
-}
-
-// unpinOthers unpins all but one of the folders.
-func (u *pinnedFolders) unpinOthers(folder string) {
-	u.bundles.unpin(slices.DeleteFunc(slices.Clone(u.folders), func(f string) bool { return f == folder }))
-	u.folders = []string{folder}
 }
 
 // isReady reports whether the project can be given to attempts.
@@ -152,7 +121,7 @@ func (p *preparedProject) isReady() bool {
 
 // foldersExist reports whether the project's folders are still there.
 func (p *preparedProject) foldersExist() bool {
-	return !slices.ContainsFunc(p.folders, func(f string) bool { return !exists(f) })
+	return !slices.ContainsFunc(p.folders, func(folder string) bool { return !exists(folder) })
 }
 
 func exists(path string) bool {
@@ -198,7 +167,6 @@ type cachedFolder struct {
 // recently, or that active sweeps have prepared, go for the sake of the limit only on a disk that
 // is nearly full, or not at all.
 func (b *bundles) evict(now time.Time) error {
-	b.dropStaleFailures(now)
 	folders, err := b.listCached()
 	d, diskErr := readDiskUsage(b.dir)
 	errs := []error{err, diskErr}
@@ -210,14 +178,14 @@ func (b *bundles) evict(now time.Time) error {
 	if float64(d.free) < float64(d.size)*nearlyFull {
 		recent = now
 	}
-	wanted := b.activeFolders()
+	wanted := b.activeFolders(now)
 	var sum int64
 	for _, f := range folders {
 		sum += f.size
 	}
-	slices.SortFunc(
-		folders, func(x, y cachedFolder) int { return cmp.Or(x.used.Compare(y.used), cmp.Compare(x.path, y.path)) },
-	)
+	slices.SortFunc(folders, func(x, y cachedFolder) int {
+		return cmp.Or(x.used.Compare(y.used), cmp.Compare(x.path, y.path))
+	})
 	for _, f := range folders {
 		if f.used.After(now.Add(-maxUnusedAge)) && (sum <= limit || f.used.After(recent) || wanted[f.path]) {
 			continue
@@ -240,15 +208,19 @@ func (d diskUsage) defaultCacheLimit() int64 {
 	return int64(float64(d.size) * defaultCacheShare)
 }
 
-// activeFolders returns the folders of sweeps whose trials may start.
-func (b *bundles) activeFolders() map[string]bool {
+// activeFolders returns the folders of sweeps whose trials may start. It forgets failed setup steps
+// that no sweep needs any more.
+func (b *bundles) activeFolders(now time.Time) map[string]bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	over := func(id grid.SweepID) bool { return b.isActive != nil && !b.isActive(id) }
 	folders := map[string]bool{}
-	for _, p := range b.prepared {
-		p.sweeps = slices.DeleteFunc(
-			p.sweeps, func(id grid.SweepID) bool { return b.isActive != nil && !b.isActive(id) },
-		)
+	for key, p := range b.prepared {
+		if !p.retryAt.IsZero() && now.Sub(p.retryAt) > evictInterval {
+			delete(b.prepared, key)
+			continue
+		}
+		p.sweeps = slices.DeleteFunc(p.sweeps, over)
 		if len(p.sweeps) > 0 && p.isReady() {
 			for _, f := range p.folders {
 				folders[f] = true
@@ -256,17 +228,6 @@ func (b *bundles) activeFolders() map[string]bool {
 		}
 	}
 	return folders
-}
-
-// dropStaleFailures forgets failed setup steps that no sweep needs any more.
-func (b *bundles) dropStaleFailures(now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for key, p := range b.prepared {
-		if !p.retryAt.IsZero() && now.Sub(p.retryAt) > evictInterval {
-			delete(b.prepared, key)
-		}
-	}
 }
 
 // listCached lists what is unpacked or set up, and finishes earlier removals.
@@ -282,7 +243,7 @@ func (b *bundles) listCached() (folders []cachedFolder, err error) {
 			path := filepath.Join(dir, e.Name())
 			switch {
 			case strings.HasPrefix(e.Name(), removedPrefix):
-				errs = append(errs, removeTree(path))
+				errs = append(errs, projects.RemoveTree(path))
 				continue
 			case !e.IsDir() || strings.HasPrefix(e.Name(), "."): // being unpacked
 				continue
@@ -323,7 +284,7 @@ func (b *bundles) remove(path string) (removed bool, err error) {
 	if removed, err = b.detach(path, gone); !removed {
 		return false, err
 	}
-	return true, removeTree(gone)
+	return true, projects.RemoveTree(gone)
 }
 
 // detach renames a folder that is not in use, so that it is gone in one step.

@@ -19,14 +19,15 @@ const setupDoneSuffix = ".ok"
 // bundles prepares projects on this node: each digest is unpacked once, and set up once for each
 // setup step.
 type bundles struct {
-	dir   string
-	cache *projects.Cache
-	fetch func(ctx context.Context, digest string) (io.ReadCloser, error)
+	dir      string
+	cacheDir string // $MLF_CACHE: setup steps and programs of all sweeps may keep files there
+	cache    *projects.Cache
+	fetch    func(ctx context.Context, digest string) (io.ReadCloser, error)
 
 	isActive func(grid.SweepID) bool // reports whether trials of a sweep may start; nil: they may
 
-	limit     int64         // bytes of bundles and setups that are kept; 0 is defaultCacheShare of the disk
-	evictSoon chan struct{} // holds a token when there is something new
+	limit     int64  // bytes of bundles and setups that are kept; 0 is defaultCacheShare of the disk
+	evictSoon signal // there is something new
 
 	mu        sync.Mutex
 	prepared  map[string]*preparedProject
@@ -51,20 +52,6 @@ type preparedProject struct {
 	stopped  bool      // the attempt that prepared it was stopped, which tells nothing about the project
 }
 
-// cacheDir is the folder in which setup steps and programs of all sweeps may keep files:
-// $MLF_CACHE.
-func (b *bundles) cacheDir() string { return b.dir + "/cache" }
-
-// topNames returns the names at the top level of the entries.
-func topNames(entries []folderEntry) map[string]bool {
-	names := map[string]bool{}
-	for i := range entries {
-		name, _, _ := strings.Cut(entries[i].path, "/")
-		names[name] = true
-	}
-	return names
-}
-
 // get returns the prepared project of a sweep, whose folders stay until the caller unpins them. The
 // first caller prepares it, and others wait. A setup step that fails is the failure of the attempt
 // that ran it, and of no other: the failure is remembered, and other callers wait until one of them
@@ -83,11 +70,15 @@ func (b *bundles) get(
 			return p, nil
 		}
 		if mine {
-			uses := &pinnedFolders{bundles: b}
-			p.entries, p.err = b.build(ctx, r, image, setup, uses)
-			p.names = topNames(p.entries)
+			pr := &preparation{bundles: b, sweep: r, image: image, setup: setup}
+			p.entries, p.err = pr.build(ctx)
+			p.names = map[string]bool{}
+			for i := range p.entries {
+				name, _, _ := strings.Cut(p.entries[i].path, "/")
+				p.names[name] = true
+			}
 			p.stopped = p.err != nil && ctx.Err() != nil
-			if p.folders = uses.folders; p.err != nil {
+			if p.folders = pr.folders; p.err != nil {
 				b.unpin(p.folders)
 			}
 			b.recordPreparation(key, p)
@@ -122,7 +113,13 @@ func (b *bundles) claimPreparation(key string, id grid.SweepID) (p *preparedProj
 	}
 	if old.isReady() {
 		if old.foldersExist() {
-			b.pinLocked(old, now)
+			for _, folder := range old.folders {
+				b.useCounts[folder]++
+			}
+			if now.Sub(old.touchedAt) > touchInterval {
+				old.touchedAt = now
+				touchFolders(old.folders, now)
+			}
 			return old, false, true
 		}
 	} else if old != nil && (old.retryAt.IsZero() || now.Before(old.retryAt)) {
@@ -154,10 +151,7 @@ func (b *bundles) recordPreparation(key string, p *preparedProject) {
 	case p.err == nil:
 		p.failures, p.touchedAt = 0, time.Now()
 		touchFolders(p.folders, p.touchedAt)
-		select {
-		case b.evictSoon <- struct{}{}:
-		default:
-		}
+		b.evictSoon.set()
 	case !p.stopped && errors.As(p.err, &failed) && failed.class != grid.ClassNode:
 		p.retryAt = time.Now().Add(min(setupRetryDelay<<min(p.failures, 16), maxSetupRetryDelay))
 		p.failures++

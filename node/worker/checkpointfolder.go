@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,6 +15,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/checkpoint"
 	"mlfnode/node/durable"
+	"mlfnode/projects"
 )
 
 // checkpoints are the folders on this node in which trials save their state, one for each trial
@@ -28,7 +27,7 @@ import (
 // They are not in the spools, which are cleaned after each attempt.
 type checkpoints struct {
 	dir       string
-	log       *slog.Logger
+	cfg       *Config
 	sweeps    *sweepSet
 	snapshots *snapshotUploads
 
@@ -39,9 +38,9 @@ type checkpoints struct {
 	used map[grid.TrialID]chan struct{} // folders that an attempt has; closed at its end
 }
 
-func newCheckpoints(dir string, log *slog.Logger, sweeps *sweepSet, snapshots *snapshotUploads) *checkpoints {
+func newCheckpoints(cfg *Config, sweeps *sweepSet, snapshots *snapshotUploads) *checkpoints {
 	return &checkpoints{
-		dir: filepath.Join(dir, "checkpoints"), log: log, sweeps: sweeps, snapshots: snapshots,
+		cfg: cfg, dir: filepath.Join(cfg.Dir, "checkpoints"), sweeps: sweeps, snapshots: snapshots,
 		cleanupSoon: newSignal(), used: map[grid.TrialID]chan struct{}{},
 	}
 }
@@ -153,7 +152,7 @@ func (s *checkpointFolder) prepare(attempt int, from resumePoint, fetch func() e
 		if from.snapshot > 0 {
 			err = fetch()
 		} else {
-			err = removeTree(s.liveDir())
+			err = projects.RemoveTree(s.liveDir())
 		}
 		if err != nil {
 			return err
@@ -166,9 +165,9 @@ func (s *checkpointFolder) prepare(attempt int, from resumePoint, fetch func() e
 	if err := os.MkdirAll(s.liveDir(), 0o700); err != nil {
 		return fmt.Errorf("the folder for checkpoints could not be created: %w", err)
 	}
-	return s.writeState(
-		folderState{Attempt: attempt, Base: state.Base, Resumed: resumed, Resume: !isEmpty(s.liveDir())},
-	)
+	return s.writeState(folderState{
+		Attempt: attempt, Base: state.Base, Resumed: resumed, Resume: !isEmpty(s.liveDir()),
+	})
 }
 
 // remove removes the folder of a trial that needs it no longer, unless an attempt has it.
@@ -182,7 +181,7 @@ func (c *checkpoints) remove(id grid.TrialID) error {
 	c.used[id] = make(chan struct{})
 	c.mu.Unlock()
 	defer s.release()
-	err := removeTree(s.dir)
+	err := projects.RemoveTree(s.dir)
 	_ = os.Remove(filepath.Dir(s.dir)) // fails while the sweep has other folders
 	return err
 }
@@ -209,24 +208,21 @@ func (c *checkpoints) removeUnneeded(now time.Time, record func(grid.SweepID) *g
 			continue
 		}
 		id := grid.TrialID{Sweep: grid.SweepID(filepath.Base(filepath.Dir(dir))), Index: index}
-		if isUnneeded(dir, record(id.Sweep), now) {
+		r, needed := record(id.Sweep), false
+		if r != nil {
+			over := r.State == grid.SweepFinished || r.State == grid.SweepCancelled
+			info, statErr := os.Stat(filepath.Join(dir, "state"))
+			if readState(dir).Stored {
+				needed = !over && (statErr != nil || now.Sub(info.ModTime()) <= storedRetention)
+			} else {
+				needed = !over || r.Save || now.Sub(r.Ended) <= endedRetention
+			}
+		}
+		if !needed {
 			err = errors.Join(err, c.remove(id))
 		}
 	}
 	return err
-}
-
-// isUnneeded reports whether a folder that no attempt has may be removed.
-func isUnneeded(dir string, r *grid.Sweep, now time.Time) bool {
-	if r == nil {
-		return true
-	}
-	over := r.State == grid.SweepFinished || r.State == grid.SweepCancelled
-	if readState(dir).Stored {
-		info, err := os.Stat(filepath.Join(dir, "state"))
-		return over || err == nil && now.Sub(info.ModTime()) > storedRetention
-	}
-	return over && !r.Save && now.Sub(r.Ended) > endedRetention
 }
 
 // run removes unneeded folders from time to time, and when some may go, until ctx ends.
@@ -243,7 +239,7 @@ func (c *checkpoints) run(ctx context.Context) {
 		case <-c.cleanupSoon:
 		}
 		if err := c.removeUnneeded(time.Now(), c.sweeps.recordOf); err != nil {
-			c.log.Warn("unneeded checkpoints could not be removed", "err", err)
+			c.cfg.Logger.Warn("unneeded checkpoints could not be removed", "err", err)
 		}
 	}
 }
@@ -251,10 +247,9 @@ func (c *checkpoints) run(ctx context.Context) {
 // requestCleanup makes run remove unneeded folders, unless sweeps may exist whose records are not
 // known yet.
 func (c *checkpoints) requestCleanup() {
-	if !c.synced.Load() {
-		return
+	if c.synced.Load() {
+		c.cleanupSoon.set()
 	}
-	c.cleanupSoon.set()
 }
 
 // acquireFor gives the attempt the folder of its trial, if its task declares a checkpoint.
@@ -288,42 +283,6 @@ func (c *checkpoints) adoptFor(a *attempt) *checkpointFolder {
 	if taken {
 		return nil
 	}
-	s, err := c.acquire(context.Background(), a.id)
-	if err != nil {
-		return nil
-	}
+	s, _ := c.acquire(context.Background(), a.id) // fails only when its context ends
 	return s
-}
-
-// hasSavedState reports whether the folder of the attempt's trial is not empty. A folder that is
-// not known counts as not empty.
-func (a *attempt) hasSavedState() bool {
-	return a.checkpoint == nil || !isEmpty(a.checkpoint.liveDir())
-}
-
-// applyCheckpointRules turns what the executor saw into what it means for a task that saves its
-// state.
-func (a *attempt) applyCheckpointRules(r *grid.Result) {
-	c := a.task.Checkpoint
-	if c == nil {
-		return
-	}
-	switch {
-	case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved && !a.hasSavedState():
-		r.Reason = joinReason(r.Reason, "exit code 85 means that the state is saved, but nothing is in $MLF_CHECKPOINT")
-	case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved:
-		r.Class, r.Reason = grid.ClassPreempt, "it saved its state and asked to be run again (exit code 85)"
-	case r.Class == grid.ClassTimeout && c.OnTimeout == grid.TimeoutResumes && a.hasSavedState():
-		r.Class, r.Reason = grid.ClassPreempt, r.Reason+"; it continues from its checkpoint"
-	}
-}
-
-// removeAfter removes what a trial has saved, once its success is stored.
-func (c *checkpoints) removeAfter(a *attempt, result *grid.Result) {
-	if a.checkpoint == nil || result.Class != grid.ClassNone {
-		return
-	}
-	if err := c.remove(a.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.log.Warn("the checkpoint of a trial that has succeeded could not be removed", "trial", a.id, "err", err)
-	}
 }

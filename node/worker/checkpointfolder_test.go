@@ -370,7 +370,7 @@ func TestRunningTrialIsStored(t *testing.T) {
 // TestTwoAttemptsNeverShareAFolder checks that a second attempt of a trial waits for the end of the
 // first one.
 func TestTwoAttemptsNeverShareAFolder(t *testing.T) {
-	c := newCheckpoints(t.TempDir(), logger(t), newSweepSet(), nil)
+	c := newCheckpoints(&Config{Dir: t.TempDir(), Logger: logger(t)}, newSweepSet(), nil)
 	id := grid.TrialID{Sweep: "s-1", Index: 1}
 	first, err := c.acquire(t.Context(), id)
 	if err != nil {
@@ -398,7 +398,7 @@ func TestTwoAttemptsNeverShareAFolder(t *testing.T) {
 // those with content that is stored nowhere else until a day after the sweep's end, and stored ones
 // for an hour after their last attempt here.
 func TestFoldersGo(t *testing.T) {
-	c := newCheckpoints(t.TempDir(), logger(t), newSweepSet(), nil)
+	c := newCheckpoints(&Config{Dir: t.TempDir(), Logger: logger(t)}, newSweepSet(), nil)
 	now := time.Now()
 	running := &grid.Sweep{State: grid.SweepRunning}
 	var want, got []int
@@ -524,7 +524,7 @@ func TestRecoveredAttemptIsStored(t *testing.T) {
 		s := newHarness(t, nil)
 		r := s.createCheckpointSweep(code)
 		id := grid.TrialID{Sweep: r.ID}
-		c := newCheckpoints(s.dir, logger(t), newSweepSet(), nil)
+		c := newCheckpoints(&Config{Dir: s.dir, Logger: logger(t)}, newSweepSet(), nil)
 		had, err := c.acquire(t.Context(), id)
 		if err == nil {
 			err = had.prepare(1, resumePoint{}, nil)

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,7 +68,7 @@ func (r *failureRules) forProject(project string) (*failure.Rules, error) {
 // classifier determines the failure classes of attempts.
 type classifier struct {
 	rules          *failureRules
-	log            *slog.Logger
+	cfg            *Config
 	devices        *DeviceTracker
 	avoidedDevices *avoidedDevices
 }
@@ -80,9 +79,9 @@ func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	if result.Rule != "" || a.spool == nil || result.Class != grid.ClassExit && result.Class != grid.ClassSignal {
 		return ""
 	}
-	rules, err := cl.rules.forProject(a.projectRules())
+	rules, err := cl.rules.forProject(readProjectRules(a.spool.work))
 	if err != nil {
-		cl.log.Warn("failure rules can't be used", "sweep", a.id.Sweep, "err", err)
+		cl.cfg.Logger.Warn("failure rules can't be used", "sweep", a.id.Sweep, "err", err)
 	}
 	if rules == nil {
 		return ""
@@ -104,16 +103,17 @@ func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	if v.Class == grid.ClassCUDAMemory && e.Neighbour {
 		v.Class = grid.ClassCUDAShared
 	}
+	known := grid.FailureOf(v.Class)
 	if v.Class == result.Class {
 		result.Reason = fmt.Sprintf("%s (rule %s)", result.Reason, v.Rule)
 	} else {
-		result.Reason = fmt.Sprintf(
-			"%s: %s (%s, rule %s)", result.Reason, grid.FailureOf(v.Class).Cause, v.Class, v.Rule,
-		)
+		result.Reason = fmt.Sprintf("%s: %s (%s, rule %s)", result.Reason, known.Cause, v.Class, v.Rule)
 	}
 	result.Class, result.Rule, result.Device = v.Class, v.Rule, v.Device
-	cl.devices.countFailure(a, result)
-	if grid.FailureOf(v.Class).Avoid == grid.ScopeDevice {
+	if watch := cl.devices.watch; watch != nil && v.Device != "" && known.Owner == grid.OwnerDevice {
+		watch.RecordFailure(v.Device, a.id, v.Class)
+	}
+	if known.Avoid == grid.ScopeDevice {
 		cl.avoidedDevices.add(a.id, result.Device, time.Now())
 	}
 	if v.Hint != "" {
@@ -123,10 +123,10 @@ func (cl *classifier) classify(a *attempt, result *grid.Result) (line string) {
 	return strings.ToValidUTF8(line[:min(len(line), reasonBytes/4)], "")
 }
 
-// projectRules returns the text of the project's own rules, "" for none.
-func (a *attempt) projectRules() string {
+// readProjectRules returns the text of the project's own rules, "" for none.
+func readProjectRules(dir string) string {
 	// The program may have replaced the file by a pipe, which must not block.
-	f, err := os.OpenFile(filepath.Join(a.spool.work, failure.FileName), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(filepath.Join(dir, failure.FileName), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return ""
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -43,10 +44,7 @@ type taskContainers struct {
 // environ returns the environment that all attempts of a sweep in this image share. Programs look
 // up the user's name and home, which an image knows only for its own users.
 func (ct *taskContainers) environ(s *grid.Sweep, img *docker.Image) []string {
-	user := os.Getenv("USER")
-	if user == "" {
-		user = "mlfnode"
-	}
+	user := cmp.Or(os.Getenv("USER"), "mlfnode")
 	own := []string{"HOME=" + ct.home(s), "USER=" + user, "LOGNAME=" + user, "TMPDIR=/tmp"}
 	return s.ContainerEnvironment(os.Environ(), append([]string{defaultPath}, img.Env...), own, keptVariable)
 }
@@ -54,7 +52,7 @@ func (ct *taskContainers) environ(s *grid.Sweep, img *docker.Image) []string {
 // home is the home directory of a project's containers on this node: what programs cache there,
 // later trials find.
 func (ct *taskContainers) home(s *grid.Sweep) string {
-	return filepath.Join(ct.bundles.cacheDir(), "home", s.Project)
+	return filepath.Join(ct.bundles.cacheDir, "home", s.Project)
 }
 
 // spec describes the container for a program of the attempt, nil for a process. A setup step may
@@ -70,12 +68,9 @@ func (ct *taskContainers) spec(s *sweep, a *attempt, setup bool, output [2]strin
 	}
 	c := &executor.Container{
 		Image: t.Image, Digest: a.image.Pin, Engine: a.image.Engine, Entrypoint: a.image.Entrypoint, Output: output,
-		Network: how.Network, Shm: how.Shm,
-		Shares: cpuShares(t.Resources.CPUs), Ulimits: how.Ulimits, GPUs: how.GPUs,
+		Network: cmp.Or(how.Network, ct.cfg.Containers.Network), Shm: how.Shm, Ulimits: how.Ulimits, GPUs: how.GPUs,
+		Shares: max(2, int64(t.Resources.CPUs)*1024/int64(grid.One)), // the engine's weight of a processor is 1024
 		Labels: map[string]string{"mlfnode.sweep": string(a.id.Sweep), "mlfnode.trial": a.id.String()},
-	}
-	if c.Network == "" {
-		c.Network = ct.cfg.Containers.Network
 	}
 	switch {
 	case setup:
@@ -88,16 +83,13 @@ func (ct *taskContainers) spec(s *sweep, a *attempt, setup bool, output [2]strin
 	return c, err
 }
 
-// cpuShares returns the engine's weight for a number of processors: 1024 for each.
-func cpuShares(cpus grid.Milli) int64 { return max(2, int64(cpus)*1024/int64(grid.One)) }
-
 // mounts lists what the container sees of this machine, at the same paths as outside, so that no
 // path that mlfnode passes to the program has to be translated.
 func (ct *taskContainers) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount, error) {
 	home := ct.home(s.record)
 	all := []grid.Mount{
 		{Source: a.spool.dir},
-		{Source: ct.bundles.cacheDir()},
+		{Source: ct.bundles.cacheDir},
 		{Source: filepath.Join(ct.bundles.dir, "bundles"), ReadOnly: true},
 		{Source: filepath.Join(ct.bundles.dir, "setups"), ReadOnly: !setup},
 	}
@@ -163,8 +155,10 @@ func (ct *taskContainers) allowMount(m *grid.Mount) error {
 	if !m.ReadOnly {
 		what += " for writing"
 	}
-	return &mountError{fmt.Sprintf("the container mounts %s, which engine.mounts in this node's settings does not allow; allowed are: %s",
-		what, strings.Join(append(known, "nothing else"), ", "))}
+	return &mountError{fmt.Sprintf(
+		"the container mounts %s, which engine.mounts in this node's settings does not allow; allowed are: %s",
+		what, strings.Join(append(known, "nothing else"), ", "),
+	)}
 }
 
 // containerFailure returns the result of an attempt whose container could not be described.

@@ -119,16 +119,3 @@ func publishedState(m *inventory.Machine, uuid string) allocator.State {
 	}
 	return allocator.Ready
 }
-
-// machineTotals returns what the allocator has of the machine.
-func machineTotals(resources *allocator.Allocator) machineSize {
-	b := resources.Usage()
-	s := machineSize{cpus: b.CPUs, memory: b.Memory}
-	for i := range b.Devices {
-		if d := &b.Devices[i]; !d.Absent && !d.Split {
-			s.devices++
-			s.bytes += d.Memory
-		}
-	}
-	return s
-}

@@ -3,7 +3,6 @@ package worker
 import (
 	"cmp"
 	"context"
-	"log/slog"
 	"path/filepath"
 	"sync/atomic"
 
@@ -16,29 +15,25 @@ import (
 
 // DeviceTracker knows the GPUs of the node: what trials may have of them, and what attempts use.
 type DeviceTracker struct {
-	cfg       *Config
-	allocator *allocator.Allocator
-	fairShare *fairShare
-	wake      signal
+	*capacity
+	cfg *Config
 
 	watch   *devices.Watch // nil when the devices are not watched
 	present atomic.Bool    // the machine has GPUs, whether trials may use them or not
 	policy  atomic.Pointer[Policy]
 }
 
-func newDeviceTracker(cfg *Config, log *slog.Logger, resources *allocator.Allocator, fairShare *fairShare,
-	cacheDir, boot string, wake signal) *DeviceTracker {
-	dt := &DeviceTracker{cfg: cfg, allocator: resources, fairShare: fairShare, wake: wake}
+func newDeviceTracker(cfg *Config, c *capacity, cacheDir, boot string) *DeviceTracker {
+	dt := &DeviceTracker{cfg: cfg, capacity: c}
 	if cfg.GPUs == nil {
 		return dt
 	}
 	dt.policy.Store(&cfg.Policy)
 	dt.watch = devices.New(devices.Config{
-		Source: cfg.GPUs, Allocator: resources, SetDevices: dt.SetDevices, Foreign: cfg.Policy.Foreign,
-		CacheDir: cacheDir,
-		Logger:   log, File: filepath.Join(cfg.Dir, "devices.json"), Boot: boot,
+		Source: cfg.GPUs, Allocator: c.allocator, SetDevices: dt.SetDevices, Foreign: cfg.Policy.Foreign,
 		ListDevices: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *dt.policy.Load()) },
-		OnFreed:     wake.set, OnChanged: cfg.OnDevicesChanged,
+		OnFreed:     c.wake.set, OnChanged: cfg.OnDevicesChanged,
+		CacheDir: cacheDir, File: filepath.Join(cfg.Dir, "devices.json"), Boot: boot, Logger: cfg.Logger,
 	})
 	return dt
 }
@@ -80,16 +75,14 @@ func (dt *DeviceTracker) Annotate(m inventory.Machine) inventory.Machine {
 // Resize changes what trials may use of the machine's processors and memory.
 func (dt *DeviceTracker) Resize(m inventory.Machine) {
 	dt.allocator.SetSize(grid.MilliOf(m.CPUs), m.Memory)
-	dt.fairShare.resize(machineTotals(dt.allocator))
-	dt.wake.set()
+	dt.resized()
 }
 
 // SetDevices sets the devices that trials may get. Running trials keep theirs, even those that are
 // no longer in the list.
 func (dt *DeviceTracker) SetDevices(devices []allocator.Device) {
 	dt.allocator.SetDevices(devices)
-	dt.fairShare.resize(machineTotals(dt.allocator))
-	dt.wake.set()
+	dt.resized()
 }
 
 // begin records that the attempt is about to start its program. On a node without devices that
@@ -111,13 +104,6 @@ func (dt *DeviceTracker) watches(a *attempt) bool {
 	return dt.watch != nil && (len(a.shares()) > 0 || dt.watch.HasDevices())
 }
 
-func (a *attempt) shares() []allocator.Share {
-	if a.allocation == nil {
-		return nil
-	}
-	return a.allocation.Shares
-}
-
 // recordProgram records which program an attempt has started.
 func (dt *DeviceTracker) recordProgram(a *attempt, b executor.Program) {
 	if a.devices.watched {
@@ -132,35 +118,24 @@ func (dt *DeviceTracker) end(a *attempt, result *grid.Result) {
 		return
 	}
 	a.devices.watched = false
-	// bounded
-	seen := dt.watch.End(
-		context.Background(), a.id, a.number, result.Class == grid.ClassExit || result.Class == grid.ClassSignal,
-	)
+	failed := result.Class == grid.ClassExit || result.Class == grid.ClassSignal
+	seen := dt.watch.End(context.Background(), a.id, a.number, failed) // bounded
 	result.Usage.GPU, a.devices.evidence = seen.Use, seen.Evidence
-	if a.task.Resources.Measured() {
-		dt.describe(a, result.Usage.GPU)
+	if !a.task.Resources.Measured() {
+		return
 	}
-}
-
-// describe adds to the use of each device what estimates of the trials' need are based on.
-func (dt *DeviceTracker) describe(a *attempt, use []grid.DeviceUse) {
-	shares, book := a.shares(), dt.allocator.Usage()
-	for i := range use {
-		for k := range book.Devices {
-			if d := &book.Devices[k]; d.UUID == use[i].UUID {
-				use[i].Model, use[i].Total = d.Name, d.Memory
+	// Estimates of the trials' need are based on what each device is.
+	shares, booked := a.shares(), dt.allocator.Usage().Devices
+	for i := range seen.Use {
+		use := &seen.Use[i]
+		for k := range booked {
+			if booked[k].UUID == use.UUID {
+				use.Model, use.Total = booked[k].Name, booked[k].Memory
 			}
 		}
 		if shares[i].Milli < grid.One {
-			use[i].Share = shares[i].Memory
+			use.Share = shares[i].Memory
 		}
-	}
-}
-
-// countFailure counts a failure against the device that is to blame for it.
-func (dt *DeviceTracker) countFailure(a *attempt, result *grid.Result) {
-	if dt.watch != nil && result.Device != "" && grid.FailureOf(result.Class).Owner == grid.OwnerDevice {
-		dt.watch.RecordFailure(result.Device, a.id, result.Class)
 	}
 }
 

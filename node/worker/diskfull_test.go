@@ -18,7 +18,7 @@ func TestFullDisk(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "8m", 0)
 	disk := &diskMonitor{dir: dir, log: logger(t)}
 	began := time.Now()
-	if disk.check(began) || disk.isFull() {
+	if disk.check(began) || disk.full.Load() {
 		t.Fatal("an empty disk is called full")
 	}
 	ballast := filepath.Join(dir, "ballast")
@@ -29,7 +29,7 @@ func TestFullDisk(t *testing.T) {
 		t.Error("the disk is looked at again at once")
 	}
 	disk.checkedAt.Store(time.Now().Add(-diskCheckInterval).UnixNano())
-	if !disk.check(time.Now()) || !disk.isFull() {
+	if !disk.check(time.Now()) || !disk.full.Load() {
 		t.Error("a disk without room is not called full")
 	}
 	if !disk.check(time.Now()) {

@@ -71,9 +71,6 @@ func (dm *diskMonitor) check(now time.Time) bool {
 	return full
 }
 
-// isFull reports whether the worker takes no trials because its disk is full.
-func (dm *diskMonitor) isFull() bool { return dm.full.Load() }
-
 // probeSize is how much a probe writes.
 const probeSize = 4 << 10
 
@@ -103,9 +100,7 @@ func (dm *diskMonitor) attribute(a *attempt, result *grid.Result) {
 		own += folderSize(a.checkpoint.dir)
 	}
 	if d, err := readDiskUsage(dm.dir); err == nil && own > d.size/2 {
-		result.Reason = joinReason(
-			result.Reason, "the disk is full, and this attempt's files fill more than half of it",
-		)
+		result.Reason = joinReason(result.Reason, "the disk is full, and this attempt's files fill more than half of it")
 		return
 	}
 	result.Class = grid.ClassNode

@@ -3,12 +3,10 @@ package worker
 import (
 	"cmp"
 	"context"
-	"log/slog"
 	"slices"
 	"time"
 
 	"mlfnode/grid"
-	"mlfnode/jetstream"
 	"mlfnode/node/worker/allocator"
 )
 
@@ -19,12 +17,10 @@ const dispatchInterval = time.Second
 // dispatcher fills the free capacity of the node with leases: it decides which lane is next,
 // reserves resources for a trial, takes a lease, and hands it to a runner.
 type dispatcher struct {
+	*capacity
+	avoidance
 	cfg        *Config
-	log        *slog.Logger
-	wake       signal // there may be something to do
 	sweeps     *sweepSet
-	fairShare  *fairShare
-	allocator  *allocator.Allocator
 	leases     *leaseTable
 	preemption *preemption
 	runners    *runnerPool
@@ -33,10 +29,6 @@ type dispatcher struct {
 	devices    *DeviceTracker
 	backoff    *nodeBackoff
 	heartbeats *heartbeatLoop
-	outbox     *outbox
-
-	yieldedLanes   yieldedLanes
-	avoidedDevices avoidedDevices
 }
 
 // run fills free capacity with leases until ctx ends.
@@ -51,7 +43,7 @@ func (ds *dispatcher) run(ctx context.Context) {
 		ds.serveLanes(ctx, lanes)
 		ds.returnUnstartedTrials(time.Now())
 		again := tick.C
-		if len(lanes) == 0 && !ds.disk.isFull() && !ds.leases.hasUnstartedTrials() {
+		if len(lanes) == 0 && !ds.disk.full.Load() && !ds.leases.hasUnstartedTrials() {
 			again = nil // nothing to poll for
 		}
 		select {
@@ -61,15 +53,6 @@ func (ds *dispatcher) run(ctx context.Context) {
 		case <-again:
 		}
 	}
-}
-
-// release returns the resources of an assignment that has ended, and makes its runner idle.
-func (ds *dispatcher) release(r *runner, t assignment) {
-	ds.devices.release(t.allocation)
-	ds.fairShare.runEnded(t.lane, t.startedAt, time.Now())
-	ds.runners.put(r)
-	ds.runners.running.Done()
-	ds.wake.set()
 }
 
 // assessLanes determines how many trials of each lane this node may run at a time, and why none.
@@ -104,14 +87,14 @@ func (ds *dispatcher) serveLanes(ctx context.Context, lanes []lane) {
 	ds.allocator.BeginPass()
 	ds.preemption.receiveVictims()
 	for _, l := range lanes {
-		switch {
-		case l.slots < 1: // its trials are for other nodes
+		if l.slots < 1 { // its trials are for other nodes
 			ds.allocator.DropHold(l.name)
 			continue
-		case ds.yieldedLanes.isYielded(l.name, time.Now()):
+		}
+		if ds.yieldedLanes.isYielded(l.name, time.Now()) {
 			continue
 		}
-		if ds.fillLane(ctx, l, l.slots) == 0 {
+		if ds.fillLane(ctx, l) == 0 {
 			ds.wake.set() // the lane may want more, and room may have become free meanwhile
 			return
 		}
@@ -129,8 +112,8 @@ func (ds *dispatcher) serveLanes(ctx context.Context, lanes []lane) {
 // fillLane hands leases of one lane to runners while there are resources and work. Room may become
 // free as fast as it is filled, so it takes at most one machine's worth per pass: then the order of
 // lanes is computed again. It returns how much of that was left.
-func (ds *dispatcher) fillLane(ctx context.Context, l lane, slots int) int {
-	for left := slots; left > 0; left-- {
+func (ds *dispatcher) fillLane(ctx context.Context, l lane) int {
+	for left := l.slots; left > 0; left-- {
 		if ctx.Err() != nil || ds.heartbeats.draining.Load() {
 			return left
 		}
@@ -168,40 +151,32 @@ func (ds *dispatcher) fillLane(ctx context.Context, l lane, slots int) int {
 	return 0
 }
 
-// acquireLease takes a lease of the lane, or shares one of this worker that has trials to spare.
+// acquireLease takes the next lease of a lane, or shares one of this worker that has trials to
+// spare. Leases that this node is to avoid are left to others, and come back after a while: there
+// may be so many of them that the first is back before the last is left.
 func (ds *dispatcher) acquireLease(ctx context.Context, l lane) *leaseHandle {
-	if granted := ds.takeLease(ctx, l); granted != nil {
-		h := ds.leases.add(granted)
-		ds.heartbeats.soon.set()
-		return h
-	}
-	return ds.leases.share(l.name, ds.sweeps)
-}
-
-// takeLease takes the next lease of a lane. Leases that this node is to avoid are left to others,
-// and come back after a while: there may be so many of them that the first is back before the last
-// is left.
-func (ds *dispatcher) takeLease(ctx context.Context, l lane) *jetstream.GrantedLease {
 	for began := time.Now(); ; {
 		asked := time.Now()
-		held, err := ds.cfg.Master.TakeLeases(ctx, string(l.name), 1)
+		granted, err := ds.cfg.Master.TakeLeases(ctx, string(l.name), 1)
 		switch {
-		case err != nil:
-			if ctx.Err() == nil {
-				ds.log.Debug("queue could not be polled", "lane", l.name, "err", err)
-			}
-			return nil
-		case len(held) == 0:
+		case err != nil && ctx.Err() == nil:
+			ds.cfg.Logger.Debug("queue could not be polled", "lane", l.name, "err", err)
+		case err == nil && len(granted) == 0:
 			ds.fairShare.queueEmpty(l, asked)
-			return nil
 		}
-		if !ds.postponeIfAvoided(&held[0]) {
-			return &held[0]
+		if err != nil || len(granted) == 0 {
+			break
+		}
+		if !ds.postponeIfAvoided(&granted[0]) {
+			h := ds.leases.add(&granted[0])
+			ds.heartbeats.soon.set()
+			return h
 		}
 		if time.Since(began) > postponeTime/2 || ds.heartbeats.draining.Load() {
-			return nil
+			break
 		}
 	}
+	return ds.leases.share(l.name, ds.sweeps)
 }
 
 // unstartedAge is how long a lease may take before its unstarted trials are given back. Leases
@@ -221,10 +196,8 @@ func (ds *dispatcher) returnUnstartedTrials(now time.Time) {
 	}
 	for _, h := range ds.leases.all() {
 		if n := h.returnUnstarted(now, age); n > 0 {
-			ds.log.Debug(
-				"unstarted trials of a lease are given back", "sweep", h.lease.Sweep, "lease", h.lease.ID,
-				"count", n,
-			)
+			ds.cfg.Logger.Debug("unstarted trials of a lease are given back",
+				"sweep", h.lease.Sweep, "lease", h.lease.ID, "count", n)
 			ds.heartbeats.soon.set()
 		}
 	}

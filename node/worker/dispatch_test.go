@@ -142,12 +142,12 @@ func TestDrainGivesTheRestBack(t *testing.T) {
 		nextIndex: 1, runners: 1,
 	}
 	s.dispatcher.leases.handles[h] = struct{}{}
-	if s.dispatcher.returnUnstartedTrials(h.takenAt); h.keptEnd() != 0 || !s.dispatcher.leases.hasUnstartedTrials() {
-		t.Fatalf("a new lease was given back from trial %d on", h.keptEnd())
+	if s.dispatcher.returnUnstartedTrials(h.takenAt); keptEnd(h) != 0 || !s.dispatcher.leases.hasUnstartedTrials() {
+		t.Fatalf("a new lease was given back from trial %d on", keptEnd(h))
 	}
 	s.heartbeats.draining.Store(true)
-	if s.dispatcher.returnUnstartedTrials(h.takenAt); h.keptEnd() != 1 || s.dispatcher.leases.hasUnstartedTrials() {
-		t.Errorf("a drained node keeps the trials up to %d, want the one that runs", h.keptEnd())
+	if s.dispatcher.returnUnstartedTrials(h.takenAt); keptEnd(h) != 1 || s.dispatcher.leases.hasUnstartedTrials() {
+		t.Errorf("a drained node keeps the trials up to %d, want the one that runs", keptEnd(h))
 	}
 }
 
@@ -302,7 +302,7 @@ func TestOthersGoFirst(t *testing.T) {
 	var d yieldedLanes
 	now := time.Now()
 	for i := range 3 {
-		d.yield("x", now.Add(time.Duration(i)*time.Millisecond))
+		d.add("x", now.Add(time.Duration(i)*time.Millisecond))
 	}
 	for after, want := range map[time.Duration]bool{
 		0: true, postponeTime: true, postponeTime + othersLead: true,
@@ -315,7 +315,7 @@ func TestOthersGoFirst(t *testing.T) {
 			t.Errorf("after %v: others go first in another lane", after)
 		}
 	}
-	if d.yield("y", now.Add(time.Hour)); len(d.lanes) != 1 {
+	if d.add("y", now.Add(time.Hour)); len(d.lanes) != 1 {
 		t.Errorf("%d lanes are remembered, want the last one", len(d.lanes))
 	}
 }
@@ -408,4 +408,10 @@ func TestHurry(t *testing.T) {
 	s.SkipGrace()
 	s.SkipGrace()
 	receive(t, "the worker to stop", stopped)
+}
+
+// keptEnd returns the index behind the last trial of a lease that is kept; 0 for all of them.
+func keptEnd(h *leaseHandle) int64 {
+	l, _ := h.held()
+	return l.Hi
 }

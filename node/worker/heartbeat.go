@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -23,22 +22,25 @@ const (
 
 // heartbeatLoop tells the master what this worker holds, and applies the directives in its answers.
 type heartbeatLoop struct {
-	cfg       *Config
-	log       *slog.Logger
-	runNames  runNames
-	leases    *leaseTable
-	outbox    *outbox
-	fairShare *fairShare
-	sweeps    *sweepSet
-	tail      *outputTail
-	devices   *DeviceTracker
-	wake      signal
+	*capacity
+	directives
+	cfg      *Config
+	runNames runNames
+	leases   *leaseTable
+	outbox   *outbox
+	sweeps   *sweepSet
+	tail     *outputTail
+	devices  *DeviceTracker
 
-	soon     signal                                // there is something that the master does not know yet
+	soon     signal      // there is something that the master does not know yet
+	handover atomic.Bool // this agent ends and another one takes over
+}
+
+// directives are what the master's last answer says for as long as no other one has come.
+type directives struct {
 	draining atomic.Bool                           // no more leases are taken
-	handover atomic.Bool                           // this agent ends and another one takes over
-	mark     atomic.Uint64                         // of the newest directives
-	curves   atomic.Int64                          // the grid.CurveShare of the newest directives
+	mark     atomic.Uint64                         // identifies the directives
+	curves   atomic.Int64                          // a grid.CurveShare
 	withheld atomic.Pointer[map[grid.Scope]string] // parts of this node that get no trials, with the reasons
 }
 
@@ -58,7 +60,14 @@ func (hl *heartbeatLoop) run(ctx context.Context) {
 		pause.Stop()
 		select {
 		case <-ctx.Done():
-			hl.leave()
+			ctx, stop := context.WithTimeout(context.Background(), leaveTimeout) // the worker's own context has ended
+			defer stop()
+			b := hl.message()
+			b.Restarting = hl.handover.Load()
+			b.Leaving = !b.Restarting
+			if _, err := hl.cfg.Master.SendHeartbeat(ctx, b); err != nil {
+				hl.cfg.Logger.Debug("the master could not be told that this node leaves", "err", err)
+			}
 			return
 		case <-tick.C:
 		case <-hl.soon:
@@ -80,7 +89,7 @@ func (hl *heartbeatLoop) send(ctx context.Context, latest *jetstream.Sample) *je
 	orders, err := hl.cfg.Master.SendHeartbeat(ctx, b)
 	if err != nil {
 		if ctx.Err() == nil {
-			hl.log.Debug("the master does not answer", "err", err)
+			hl.cfg.Logger.Debug("the master does not answer", "err", err)
 		}
 		return latest
 	}
@@ -88,55 +97,35 @@ func (hl *heartbeatLoop) send(ctx context.Context, latest *jetstream.Sample) *je
 	return now
 }
 
-// leave tells the master that this agent ends.
-func (hl *heartbeatLoop) leave() {
-	ctx, stop := context.WithTimeout(context.Background(), leaveTimeout) // the worker's own context has ended
-	defer stop()
-	b := hl.message()
-	b.Restarting = hl.handover.Load()
-	b.Leaving = !b.Restarting
-	if _, err := hl.cfg.Master.SendHeartbeat(ctx, b); err != nil {
-		hl.log.Debug("the master could not be told that this node leaves", "err", err)
-	}
-}
-
 // message returns the content of a heartbeat.
 func (hl *heartbeatLoop) message() jetstream.Heartbeat {
-	b := jetstream.Heartbeat{Start: hl.runNames.prefix, Running: hl.tail.count(), Draining: hl.draining.Load(), Outlive: hl.cfg.Outlive, Mark: hl.mark.Load(),
-		Refusals: hl.fairShare.refusals(jetstream.MaxRefusals)}
+	b := jetstream.Heartbeat{
+		Start: hl.runNames.prefix, Running: hl.tail.count(), Draining: hl.draining.Load(), Outlive: hl.cfg.Outlive,
+		Mark: hl.mark.Load(), Refusals: hl.fairShare.refusals(jetstream.MaxRefusals),
+	}
 	if hl.cfg.KeyringFingerprint != nil {
 		b.Keys = hl.cfg.KeyringFingerprint()
 	}
 	for _, h := range hl.leases.all() {
-		if l := h.lease; !h.isLost() {
-			b.Leases = append(b.Leases, jetstream.HeldLease{
-				Seq: l.Seq, Deliveries: l.Deliveries, ID: l.ID, Sweep: l.Sweep, Attempts: h.runningAttempts(),
-				Hi: h.keptEnd(),
-			})
+		if l, lost := h.held(); !lost {
+			b.Leases = append(b.Leases, l)
 		}
 	}
 	return b
-}
-
-// count returns how many attempts run now.
-func (ot *outputTail) count() int {
-	ot.mu.Lock()
-	defer ot.mu.Unlock()
-	return len(ot.attempts)
 }
 
 // apply follows the master's directives.
 func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	for _, h := range hl.leases.all() {
 		if slices.Contains(o.Stop, h.lease.ID) && h.markLost() {
-			hl.log.Warn("lease is lost; its attempts are stopped", "sweep", h.lease.Sweep, "lease", h.lease.ID)
+			hl.cfg.Logger.Warn("lease is lost; its attempts are stopped", "sweep", h.lease.Sweep, "lease", h.lease.ID)
 		}
 		if slices.Contains(o.Finish, h.lease.ID) {
 			h.stopStarting()
 		}
 	}
 	if old := hl.withheld.Swap(&o.Without); old != nil && len(*old) != len(o.Without) {
-		hl.log.Info("some trials are withheld from this node", "without", o.Without)
+		hl.cfg.Logger.Info("some trials are withheld from this node", "without", o.Without)
 		hl.wake.set()
 	}
 	hl.outbox.setPace(o.Pace)
@@ -147,7 +136,7 @@ func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	was := hl.draining.Swap(o.Drain)
 	if o.Drain {
 		for _, h := range hl.leases.all() {
-			if hl.sweeps.hasCheckpoint(h.lease.Sweep) { // its attempts can continue elsewhere from what they save
+			if _, saves := hl.sweeps.preemptible(h.lease.Sweep); saves { // its attempts can continue elsewhere from what they save
 				h.halt(errDrained)
 			}
 		}
@@ -156,7 +145,7 @@ func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 		hl.devices.watch.ReturnToService()
 	}
 	if was != o.Drain {
-		hl.log.Info("drain", "on", o.Drain, "reason", o.Reason)
+		hl.cfg.Logger.Info("drain", "on", o.Drain, "reason", o.Reason)
 		hl.wake.set()
 		hl.soon.set() // somebody waits for it
 	}

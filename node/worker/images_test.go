@@ -118,7 +118,7 @@ func TestImageFailureIsToldOnce(t *testing.T) {
 func TestImageRoom(t *testing.T) {
 	s := newHarness(t, nil)
 	l := lane{images: []*grid.Sweep{{ID: "a-1", Task: grid.Task{Image: "a"}}}}
-	if n, why := s.trials.containers.imageSlots(l); n != 0 || why.Code != grid.RefusedEngine {
+	if n, why := s.trials.environs.containers.imageSlots(l); n != 0 || why.Code != grid.RefusedEngine {
 		t.Errorf("got %d and %v without an engine", n, why)
 	}
 	images := containers(s)
@@ -146,7 +146,7 @@ func TestImageRoom(t *testing.T) {
 		l.images[0].Pinned = tt.pinned
 		images.set("a", tt.status)
 		images.set(pinA, tt.status)
-		n, why := s.trials.containers.imageSlots(l)
+		n, why := s.trials.environs.containers.imageSlots(l)
 		if n != tt.want || n == 0 && (why.Code != tt.code || why.String() != tt.text) {
 			t.Errorf(
 				"%+v: got %d and %q (%s), want %d and %q (%s)", tt.status, n, why, why.Code, tt.want, tt.text, tt.code,
@@ -155,7 +155,7 @@ func TestImageRoom(t *testing.T) {
 	}
 	images.set("b", docker.ImageStatus{Image: &docker.Image{}})
 	l.images = []*grid.Sweep{{Task: grid.Task{Image: "b"}}}
-	if n, _ := s.trials.containers.imageSlots(l); n < 1000 {
+	if n, _ := s.trials.environs.containers.imageSlots(l); n < 1000 {
 		t.Errorf("got room for %d with the image here", n)
 	}
 }
@@ -210,7 +210,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 		t.Errorf("got the output %v, want %v", c.Output, want)
 	}
 	want := []grid.Mount{
-		{Source: filepath.Dir(trial.Dir)}, {Source: s.trials.attempts.preparer.bundles.cacheDir()},
+		{Source: filepath.Dir(trial.Dir)}, {Source: s.trials.attempts.preparer.bundles.cacheDir},
 		{Source: filepath.Join(s.dir, "bundles"), ReadOnly: true},
 		{Source: filepath.Join(s.dir, "setups"), ReadOnly: true}, {Source: data, ReadOnly: true},
 		{Source: scratch, Target: "/in"},
@@ -228,7 +228,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 	}
 	for _, kv := range []string{
 		"PATH=/image/bin", "LANG=C.UTF-8", "https_proxy=p", "EXTRA=1",
-		"HOME=" + filepath.Join(s.trials.attempts.preparer.bundles.cacheDir(), "home", "t"), "PWD=" + trial.Dir,
+		"HOME=" + filepath.Join(s.trials.attempts.preparer.bundles.cacheDir, "home", "t"), "PWD=" + trial.Dir,
 		"MLF_TRIAL=a-1/0",
 	} {
 		if !slices.Contains(trial.Env, kv) {
@@ -268,7 +268,7 @@ func TestMountsAreAllowed(t *testing.T) {
 		{"none", true, "does not have"},
 	} {
 		m := grid.Mount{Source: filepath.Join(dir, tt.path), ReadOnly: tt.ro}
-		err := s.trials.containers.allowMount(&m)
+		err := s.trials.environs.containers.allowMount(&m)
 		if at, _ := filepath.EvalSymlinks(filepath.Join(dir, tt.path)); err == nil &&
 			(m.Source != at || m.Target != filepath.Join(dir, tt.path)) {
 			t.Errorf(

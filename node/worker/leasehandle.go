@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -45,18 +44,20 @@ func (h *leaseHandle) removeAttempt(a *attempt) {
 	delete(h.attempts, a)
 }
 
-// runningAttempts lists the attempts that run under the lease.
-func (h *leaseHandle) runningAttempts() []jetstream.RunningAttempt {
+// held describes the lease and the attempts that run under it, for a heartbeat. lost says that the
+// lease is no longer this worker's.
+func (h *leaseHandle) held() (l jetstream.HeldLease, lost bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var all []jetstream.RunningAttempt
+	l = jetstream.HeldLease{
+		Seq: h.lease.Seq, Deliveries: h.lease.Deliveries, ID: h.lease.ID, Sweep: h.lease.Sweep, Hi: h.keptHi,
+	}
 	for a := range h.attempts {
-		all = append(all, jetstream.RunningAttempt{
-			Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(),
-			Age: time.Since(a.started),
+		l.Attempts = append(l.Attempts, jetstream.RunningAttempt{
+			Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Age: time.Since(a.started),
 		})
 	}
-	return all
+	return l, h.lost
 }
 
 // stopStarting makes no further trial of the lease start.
@@ -85,12 +86,6 @@ func (h *leaseHandle) markHandedOver() {
 	h.handedOver = true
 }
 
-func (h *leaseHandle) isHandedOver() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.handedOver
-}
-
 // halt stops the attempts under the lease, to continue later.
 func (h *leaseHandle) halt(cause error) {
 	h.mu.Lock()
@@ -114,13 +109,6 @@ func (h *leaseHandle) markLost() (runs bool) {
 	return h.runners > 0
 }
 
-// isLost reports whether the lease is lost.
-func (h *leaseHandle) isLost() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.lost
-}
-
 // scope returns the sweep as the trials of this lease see it: its context also ends when the lease
 // is lost. It returns false when that has happened already.
 func (h *leaseHandle) scope(s *sweep) (*sweep, bool) {
@@ -137,24 +125,6 @@ func (h *leaseHandle) scope(s *sweep) (*sweep, bool) {
 		h.cancel(h.haltCause)
 	}
 	return h.scopedSweep, !h.lost
-}
-
-// close releases the contexts of a lease that has no runners any more.
-func (h *leaseHandle) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.cancel != nil {
-		h.cancel(nil)
-	}
-}
-func (h *leaseHandle) cancelTrials(indexes []int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for a := range h.attempts {
-		if slices.Contains(indexes, a.id.Index) {
-			a.cancel()
-		}
-	}
 }
 
 // isPreempted reports whether the attempts under the lease are being stopped for something more
@@ -181,13 +151,6 @@ func (h *leaseHandle) returnUnstarted(now time.Time, age time.Duration) int64 {
 	return n
 }
 
-// keptEnd returns the index behind the last trial that is kept, 0 if none is given back.
-func (h *leaseHandle) keptEnd() int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.keptHi
-}
-
 // addRunner adds a runner if there are unstarted trials to spare. A sweep with a limit on parallel
 // trials has one runner for each lease, since the limit counts leases.
 func (h *leaseHandle) addRunner(s *sweepSet) bool {
@@ -205,11 +168,16 @@ func (h *leaseHandle) addRunner(s *sweepSet) bool {
 	return true
 }
 
-// removeRunner removes a runner and reports whether it was the last.
-func (h *leaseHandle) removeRunner() bool {
+// removeRunner removes a runner. It reports whether that was the last one, whose end releases the
+// lease's context, and what has become of the lease.
+func (h *leaseHandle) removeRunner() (last, handedOver, lost bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.runners--
 	h.pendingRunners = min(h.pendingRunners, h.runners)
-	return h.runners == 0
+	last = h.runners == 0
+	if last && h.cancel != nil {
+		h.cancel(nil)
+	}
+	return last, h.handedOver, h.lost
 }

@@ -41,13 +41,11 @@ func (lt *leaseTable) share(name grid.Lane, sweeps *sweepSet) *leaseHandle {
 
 // leave takes a runner off a lease; the last one gives the lease back.
 func (lt *leaseTable) leave(h *leaseHandle) {
-	if !h.removeRunner() {
-		return
-	}
-	h.close()
+	last, handedOver, lost := h.removeRunner()
 	switch {
-	case h.isHandedOver(): // it stays known: the last heartbeat says that its attempts continue
-	case h.isLost():
+	case !last:
+	case handedOver: // it stays known: the last heartbeat says that its attempts continue
+	case lost:
 		lt.forget(h)
 	default:
 		lt.outbox.addRelease(h.lease, func() { lt.forget(h) })
@@ -94,9 +92,16 @@ func (lt *leaseTable) cancelTrials(s *grid.Sweep) {
 		return
 	}
 	for _, h := range lt.all() {
-		if h.lease.Sweep == s.ID {
-			h.cancelTrials(s.Cancelling)
+		if h.lease.Sweep != s.ID {
+			continue
 		}
+		h.mu.Lock()
+		for a := range h.attempts {
+			if slices.Contains(s.Cancelling, a.id.Index) {
+				a.cancel()
+			}
+		}
+		h.mu.Unlock()
 	}
 }
 

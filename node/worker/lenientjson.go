@@ -11,26 +11,17 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// parseLenientObject reads one object off the front of b as programs print them: JSON with nan and
-// inf in any spelling, numbers such as .5 and +1, and, with python, the text of a dict. Nested
-// objects become names with dots, and lists are left out. A value that can't be read is skipped. It
-// returns the length of the object; false where b does not start with one.
-func parseLenientObject(b []byte, python bool, put func(name string, v json.RawMessage)) (n int, ok bool) {
-	r := lenientParser{b: b, python: python, emit: put}
-	if !r.parseObject("", 0) {
-		return r.pos, false
-	}
-	return r.pos, true
-}
-
 // maxDepth bounds nesting.
 const maxDepth = 64
 
+// lenientParser reads an object as programs print it: JSON with nan and inf in any spelling, numbers
+// such as .5 and +1, and, with python, the text of a dict. Nested objects become names with dots,
+// and lists are left out. A value that can't be read is skipped.
 type lenientParser struct {
 	b      []byte
 	pos    int
 	python bool
-	emit   func(name string, v json.RawMessage)
+	values grid.Metric
 }
 
 func (r *lenientParser) skipSpace() {
@@ -86,7 +77,7 @@ func (r *lenientParser) parseValue(name string, depth int) bool {
 			return false // its end is not known
 		}
 		if r.atValueEnd() {
-			r.emit(name, parseText(s))
+			r.values[name] = parseText(s)
 			return true
 		}
 		return r.skipValue()
@@ -97,7 +88,7 @@ func (r *lenientParser) parseValue(name string, depth int) bool {
 	}
 	word := strings.TrimSpace(string(r.b[begin:r.pos]))
 	if v := parseBareWord(word, r.python); v != nil {
-		r.emit(name, v)
+		r.values[name] = v
 	}
 	return true
 }
@@ -124,28 +115,22 @@ func (r *lenientParser) parseString() (string, bool) {
 		case c == '\\':
 			i++
 		case c == quote:
-			raw := string(r.b[r.pos+1 : i])
+			text := strings.ToValidUTF8(string(r.b[r.pos+1:i]), "\uFFFD")
 			r.pos = i + 1
-			return unquoteText(raw, quote)
+			if strings.IndexByte(text, '\\') < 0 {
+				return text, true
+			}
+			if quote == '\'' {
+				text = strings.ReplaceAll(strings.ReplaceAll(text, `\'`, `'`), `"`, `\"`)
+			}
+			var s string
+			if json.Unmarshal([]byte(`"`+text+`"`), &s) == nil {
+				return s, true
+			}
+			return text, true // escapes of Python that JSON does not have stay as they are
 		}
 	}
 	return "", false
-}
-
-// unquoteText interprets escapes; those of Python that JSON does not have stay as they are.
-func unquoteText(raw string, quote byte) (string, bool) {
-	raw = strings.ToValidUTF8(raw, "\uFFFD")
-	if strings.IndexByte(raw, '\\') < 0 {
-		return raw, true
-	}
-	if quote == '\'' {
-		raw = strings.ReplaceAll(strings.ReplaceAll(raw, `\'`, `'`), `"`, `\"`)
-	}
-	var s string
-	if json.Unmarshal([]byte(`"`+raw+`"`), &s) != nil {
-		return raw, true
-	}
-	return s, true
 }
 
 // skipValue skips a value of any kind, with whole brackets and strings, up to the comma or brace

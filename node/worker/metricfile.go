@@ -76,7 +76,7 @@ func (f *metricFile) readNew(ended bool) (changed bool) {
 		return false
 	}
 	if err != nil {
-		f.problem = "it can't be read: " + pathErrorText(err)
+		f.problem = "it can't be read: " + pathErrorCause(err).Error()
 		return false
 	}
 	defer file.Close()
@@ -300,9 +300,20 @@ func (f *metricFile) objectsAtEnds(lines []byte) (rest []byte) {
 
 // matches reads what a regular expression matches in lines of output.
 func (f *metricFile) matches(re *regexp.Regexp, lines []byte) (rest []byte) {
-	for line := range outputLines(lines) {
-		m := grid.Metric{}
-		mergeMatches(m, re, line)
+	// A carriage return ends a line too, since progress bars write it.
+	ends := func(c rune) bool { return c == '\n' || c == '\r' }
+	for line := range bytes.FieldsFuncSeq(stripANSI(lines), ends) {
+		if len(line) > longestLine {
+			continue
+		}
+		m := grid.Metric{} // of the named groups; the last match of a name counts
+		for _, match := range re.FindAllSubmatch(line, -1) {
+			for i, name := range re.SubexpNames() {
+				if name != "" && match[i] != nil {
+					m[name] = parseScalar(match[i])
+				}
+			}
+		}
 		f.addLine(m)
 	}
 	return nil

@@ -30,7 +30,7 @@ func readMetricLog(path string) (text []byte, note string) {
 		return nil, "the program did not write it"
 	}
 	if err != nil {
-		return nil, "it can't be read: " + pathErrorText(err)
+		return nil, "it can't be read: " + pathErrorCause(err).Error()
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -41,30 +41,16 @@ func readMetricLog(path string) (text []byte, note string) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, "it is empty"
 	}
-	if info.Size() > metricsBytes {
-		text = prependHeader(f, text)
+	if info.Size() <= metricsBytes {
+		return text, ""
 	}
-	return text, ""
-}
-
-// prependHeader replaces the incomplete first line of the end of a file by the first line of the
-// file.
-func prependHeader(f *os.File, end []byte) []byte {
 	head := make([]byte, 64<<10)
 	n, _ := f.ReadAt(head, 0) // use what could be read
-	i, k := bytes.IndexByte(head[:n], '\n'), bytes.IndexByte(end, '\n')
-	if i < 0 || k < 0 {
-		return end
+	header, first := bytes.IndexByte(head[:n], '\n')+1, bytes.IndexByte(text, '\n')+1
+	if header == 0 || first == 0 {
+		return text, ""
 	}
-	return append(head[:i+1:i+1], end[k+1:]...)
-}
-
-func pathErrorText(err error) string {
-	var e *fs.PathError
-	if errors.As(err, &e) {
-		err = e.Err
-	}
-	return err.Error()
+	return append(head[:header:header], text[first:]...), "" // without the incomplete first line
 }
 
 // decodeText removes the byte order mark and the white space around the text, and decodes UTF-16,
@@ -147,10 +133,12 @@ func eachObject(b []byte, python bool, fn func(grid.Metric)) (unfinished []byte)
 	return unfinished
 }
 
-func parseOneObject(b []byte, python bool) (grid.Metric, int, bool) {
-	o := grid.Metric{}
-	n, ok := parseLenientObject(b, python, func(name string, v json.RawMessage) { o[name] = v })
-	return o, n, ok
+// parseOneObject reads one object off the front of b, and returns its length; ok is false where b
+// does not start with one.
+func parseOneObject(b []byte, python bool) (o grid.Metric, n int, ok bool) {
+	r := lenientParser{b: b, python: python, values: grid.Metric{}}
+	ok = r.parseObject("", 0)
+	return r.values, r.pos, ok
 }
 
 // eachListElement calls fn with every element of a list, nil for one that is not an object; it
@@ -267,7 +255,7 @@ var decimalComma = lazyregexp.New(`^[+-]?\d+,\d+([eE][+-]?\d+)?$`)
 func mergeTable(m grid.Metric, b []byte) bool {
 	for len(b) > 0 {
 		line, rest, _ := bytes.Cut(b, []byte("\n"))
-		if mergeTableAt(m, b, line) {
+		if t := parseHeader(line); t != nil && t.merge(m, rest) {
 			return true
 		}
 		if !isComment(line) {
@@ -278,19 +266,9 @@ func mergeTable(m grid.Metric, b []byte) bool {
 	return false
 }
 
-// isComment reports whether a line may stand above the header of a table: a comment, or an empty
-// line.
-func isComment(line []byte) bool {
-	line = bytes.TrimSpace(line)
-	return len(line) == 0 || line[0] == '#'
-}
-
-func mergeTableAt(m grid.Metric, b, line []byte) bool {
-	t := parseHeader(line)
-	if t == nil {
-		return false
-	}
-	rows := csv.NewReader(bytes.NewReader(b[min(len(line)+1, len(b)):]))
+// merge reads the rows of the table. It reports whether there was a value.
+func (t *table) merge(m grid.Metric, lines []byte) bool {
+	rows := csv.NewReader(bytes.NewReader(lines))
 	rows.Comma, rows.FieldsPerRecord, rows.LazyQuotes, rows.ReuseRecord = t.comma, -1, true, true
 	found := grid.Metric{}
 	words := false
@@ -311,21 +289,44 @@ func mergeTableAt(m grid.Metric, b, line []byte) bool {
 	return len(found) > 0
 }
 
+// isComment reports whether a line may stand above the header of a table: a comment, or an empty
+// line.
+func isComment(line []byte) bool {
+	line = bytes.TrimSpace(line)
+	return len(line) == 0 || line[0] == '#'
+}
+
 // table is the header of a CSV table.
 type table struct {
 	names []string
 	comma rune
 }
 
-// parseHeader reads a header; nil for a line that is not one.
+// parseHeader reads a header: names that are not numbers, each once. The first of several may be
+// empty. It returns nil for a line that is not a header.
 func parseHeader(line []byte) *table {
 	header := strings.TrimRight(strings.TrimLeft(string(line), "# "), "\r")
-	t := &table{comma: delimiter(header)}
-	var err error
-	if t.names, err = readRow(header, t.comma); err != nil || !isHeader(t.names) {
+	comma := ',' // or the delimiter that occurs more often
+	for _, c := range ";\t" {
+		if strings.Count(header, string(c)) > strings.Count(header, string(comma)) {
+			comma = c
+		}
+	}
+	names, err := readRow(header, comma)
+	if err != nil || len(names) == 0 {
 		return nil
 	}
-	return t
+	seen := map[string]bool{}
+	for i, n := range names {
+		if n == "" && i == 0 && len(names) > 1 {
+			continue
+		}
+		if _, err := strconv.ParseFloat(n, 64); err == nil || n == "" || seen[n] || len(n) > 200 {
+			return nil
+		}
+		seen[n] = true
+	}
+	return &table{names: names, comma: comma}
 }
 
 // values yields the values of a row by name; nothing for a row that is incomplete, or does not
@@ -346,17 +347,6 @@ func (t *table) values(row []string) iter.Seq2[string, json.RawMessage] {
 	}
 }
 
-// delimiter returns the delimiter that occurs most often in the header.
-func delimiter(header string) rune {
-	best := ','
-	for _, c := range ";\t" {
-		if strings.Count(header, string(c)) > strings.Count(header, string(best)) {
-			best = c
-		}
-	}
-	return best
-}
-
 func readRow(line string, comma rune) ([]string, error) {
 	r := csv.NewReader(strings.NewReader(line))
 	r.Comma, r.LazyQuotes = comma, true
@@ -365,22 +355,6 @@ func readRow(line string, comma rune) ([]string, error) {
 		names[i] = strings.TrimSpace(names[i])
 	}
 	return names, err
-}
-
-// isHeader reports whether a line may be a header: names that are not numbers, each once. The first
-// of several may be empty.
-func isHeader(names []string) bool {
-	seen := map[string]bool{}
-	for i, n := range names {
-		if n == "" && i == 0 && len(names) > 1 {
-			continue
-		}
-		if _, err := strconv.ParseFloat(n, 64); err == nil || n == "" || seen[n] || len(n) > 200 {
-			return false
-		}
-		seen[n] = true
-	}
-	return len(names) > 0
 }
 
 func parseField(text string, comma rune) json.RawMessage {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -45,11 +44,9 @@ func newMetricReader(a *attempt) *metricReader {
 		source := metricSource{Source: s}
 		switch {
 		case s.Log != "":
+			path := filepath.Join(a.spool.work, s.Log)
 			source.files = []*metricFile{
-				{
-					path: filepath.Join(a.spool.work, s.Log), points: (*metricFile).objectsOrTable, merge: mergeLog,
-					lastOnly: true,
-				},
+				{path: path, points: (*metricFile).objectsOrTable, merge: mergeLog, lastOnly: true},
 			}
 		case s.Regex != "":
 			re, err := regexp.Compile(s.Regex)
@@ -95,7 +92,8 @@ func (a *attempt) readMetrics(ended bool) metricReading {
 			m, note, _ = f.current(changed, ended)
 			maps.Copy(found, m)
 		}
-		if out.merge(found); len(found) > 0 {
+		if len(found) > 0 {
+			maps.Copy(out.values, found)
 			continue
 		}
 		switch {
@@ -113,7 +111,7 @@ func (a *attempt) readMetrics(ended bool) metricReading {
 	changed := r.own.readNew(ended)
 	if r.own.problem == "" && r.own.size > 0 && !r.own.blank {
 		m, note, understood := r.own.current(changed, ended)
-		out.merge(m)
+		maps.Copy(out.values, m)
 		switch {
 		case understood:
 		case r.own.size <= metricsBytes:
@@ -129,13 +127,10 @@ func (a *attempt) readMetrics(ended bool) metricReading {
 		}
 	}
 	if n := dropLargest(out.values); n > 0 {
-		out.notes = append(
-			out.notes,
-			fmt.Sprintf(
-				"%d of the metrics were left out, the largest first: one attempt has room for %s", n,
-				humanize.IBytes(maxMetrics),
-			),
-		)
+		out.notes = append(out.notes, fmt.Sprintf(
+			"%d of the metrics were left out, the largest first: one attempt has room for %s", n,
+			humanize.IBytes(maxMetrics),
+		))
 	}
 	out.curves = r.curves(out.values)
 	if len(out.values) == 0 {
@@ -143,8 +138,6 @@ func (a *attempt) readMetrics(ended bool) metricReading {
 	}
 	return out
 }
-
-func (m *metricReading) merge(found grid.Metric) { maps.Copy(m.values, found) }
 
 // curves returns the curves of metrics with more than one point, at most grid.MaxCurves of them.
 func (r *metricReader) curves(m grid.Metric) grid.Curves {
@@ -229,29 +222,6 @@ func stripANSI(b []byte) []byte {
 
 // longestLine bounds the lines that a regular expression is matched on; longer ones are skipped.
 const longestLine = 1 << 20
-
-// outputLines yields the lines of output that are not too long, without colours. A carriage return
-// ends a line too, since progress bars write it.
-func outputLines(text []byte) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for line := range bytes.FieldsFuncSeq(stripANSI(text), func(c rune) bool { return c == '\n' || c == '\r' }) {
-			if len(line) <= longestLine && !yield(line) {
-				return
-			}
-		}
-	}
-}
-
-// mergeMatches stores the named groups of a pattern in a line; the last match of a name counts.
-func mergeMatches(m grid.Metric, re *regexp.Regexp, line []byte) {
-	for _, match := range re.FindAllSubmatch(line, -1) {
-		for i, name := range re.SubexpNames() {
-			if name != "" && match[i] != nil {
-				m[name] = parseScalar(match[i])
-			}
-		}
-	}
-}
 
 // parseScalar returns a JSON number if the text is one, also with the punctuation behind it that
 // `\S+` matches, else a string.

@@ -1,9 +1,9 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,10 +36,8 @@ const (
 // acknowledgement of leases. A round that fails is retried until it is stored. Only reports on
 // sweeps that the master has no record of are dropped.
 type outbox struct {
-	node       grid.NodeID
-	master     *jetstream.MasterClient
-	log        *slog.Logger
-	wakeup     chan struct{}
+	cfg        *Config
+	wake       signal
 	masterPace atomic.Int64 // the pace that the master has set
 	dropLog    rate.Sometimes
 
@@ -91,10 +89,9 @@ type leaseReport struct {
 	stored func()
 }
 
-func newOutbox(node grid.NodeID, master *jetstream.MasterClient, log *slog.Logger) *outbox {
+func newOutbox(cfg *Config) *outbox {
 	return &outbox{
-		node: node, master: master, log: log, wakeup: make(chan struct{}, 1), pending: newRound(nil),
-		drained: make(chan struct{}), closed: make(chan struct{}),
+		cfg: cfg, wake: newSignal(), pending: newRound(nil), drained: make(chan struct{}), closed: make(chan struct{}),
 		dropLog: rate.Sometimes{First: 1, Interval: dropLogInterval},
 	}
 }
@@ -135,8 +132,6 @@ func (r *round) recycle() *reports {
 	return &reports{longest.events[:0], longest.refs[:0], longest.stored[:0]}
 }
 
-func (r *round) isEmpty() bool { return r.count == 0 }
-
 // addOutput queues a piece of output. It blocks while too much waits, until ctx ends.
 func (o *outbox) addOutput(ctx context.Context, id grid.SweepID, p outputPiece) error {
 	return o.enqueue(ctx, func(r *round) {
@@ -171,7 +166,7 @@ func (o *outbox) enqueue(ctx context.Context, put func(*round)) error {
 			put(&o.pending)
 			o.pending.count++
 			o.mu.Unlock()
-			o.wake()
+			o.wake.set()
 			return nil
 		}
 		drained := o.drained
@@ -193,7 +188,7 @@ func (o *outbox) closeIfRefused() {
 	if !o.refused || o.isClosed() {
 		return
 	}
-	o.log.Warn("reports can't be stored while the node stops; the next start makes up for them")
+	o.cfg.Logger.Warn("reports can't be stored while the node stops; the next start makes up for them")
 	close(o.closed)
 }
 
@@ -207,20 +202,13 @@ func (o *outbox) isClosed() bool {
 	}
 }
 
-func (o *outbox) wake() {
-	select {
-	case o.wakeup <- struct{}{}:
-	default:
-	}
-}
-
 // run stores rounds until ctx ends.
 func (o *outbox) run(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
 		select {
-		case <-o.wakeup:
+		case <-o.wake:
 		case <-ctx.Done():
 			return
 		}
@@ -230,7 +218,18 @@ func (o *outbox) run(ctx context.Context) {
 			return
 		}
 		pause.Reset(max(flushInterval, o.pace()))
-		o.flush(ctx)
+		o.mu.Lock()
+		r := o.pending
+		o.pending, o.spare = newRound(o.spare), nil
+		o.flushing = true
+		o.signalDrainedLocked()
+		o.mu.Unlock()
+		o.storeRound(ctx, &r)
+		spare := r.recycle()
+		o.mu.Lock()
+		o.flushing, o.spare = false, spare
+		o.signalDrainedLocked()
+		o.mu.Unlock()
 	}
 }
 
@@ -239,22 +238,6 @@ func (o *outbox) pace() time.Duration { return time.Duration(o.masterPace.Load()
 
 func (o *outbox) setPace(d time.Duration) { o.masterPace.Store(int64(min(max(d, 0), maxPace))) }
 
-// flush stores what has been queued.
-func (o *outbox) flush(ctx context.Context) {
-	o.mu.Lock()
-	r := o.pending
-	o.pending, o.spare = newRound(o.spare), nil
-	o.flushing = true
-	o.signalDrainedLocked()
-	o.mu.Unlock()
-	o.storeRound(ctx, &r)
-	spare := r.recycle()
-	o.mu.Lock()
-	o.flushing, o.spare = false, spare
-	o.signalDrainedLocked()
-	o.mu.Unlock()
-}
-
 func (o *outbox) signalDrainedLocked() {
 	close(o.drained)
 	o.drained = make(chan struct{})
@@ -262,16 +245,34 @@ func (o *outbox) signalDrainedLocked() {
 
 func (o *outbox) storeRound(ctx context.Context, r *round) {
 	for id, pieces := range r.output {
-		if !o.storeWithRetry(
-			ctx, "store output", id, len(pieces), func() error { return o.storeOutput(ctx, id, pieces) },
-		) {
+		chunks := make([]jetstream.Chunk, len(pieces))
+		for i := range pieces {
+			chunks[i] = pieces[i].chunk
+		}
+		if !o.storeWithRetry(ctx, "store output", id, len(pieces), func() error {
+			first, last, err := o.cfg.Master.PublishOutput(ctx, id, chunks)
+			if err != nil {
+				return err
+			}
+			for i := range pieces {
+				ref := pieces[i].ref
+				ref.First, ref.Last = cmp.Or(ref.First, first), last
+			}
+			return nil
+		}) {
 			return
 		}
 	}
 	for id, all := range r.events {
-		if !o.storeWithRetry(
-			ctx, "store events", id, len(all.events), func() error { return o.storeEvents(ctx, id, all) },
-		) {
+		for i, ref := range all.refs {
+			if ref != nil {
+				all.events[i].Result.Log = *ref
+			}
+		}
+		batch := &grid.Batch{V: grid.EventVersion, Sweep: id, Node: o.cfg.Node, Events: all.events}
+		if !o.storeWithRetry(ctx, "store events", id, len(all.events), func() error {
+			return o.cfg.Master.PublishEvents(ctx, batch)
+		}) {
 			return
 		}
 		for _, stored := range all.stored {
@@ -279,9 +280,9 @@ func (o *outbox) storeRound(ctx context.Context, r *round) {
 		}
 	}
 	for _, l := range r.leases {
-		if err := o.master.ReturnLease(ctx, l.held); err != nil {
+		if err := o.cfg.Master.ReturnLease(ctx, l.held); err != nil {
 			// The master takes it back by itself; its trials are known to be done by then.
-			o.log.Debug("lease could not be given back", "sweep", l.held.Sweep, "err", err)
+			o.cfg.Logger.Debug("lease could not be given back", "sweep", l.held.Sweep, "err", err)
 		}
 		l.stored()
 	}
@@ -294,7 +295,14 @@ func (o *outbox) storeWithRetry(ctx context.Context, what string, id grid.SweepI
 	for warned := false; ; warned = true {
 		err := try()
 		if errors.Is(err, jetstream.ErrUnknownSweep) {
-			o.recordDropped(id, reports)
+			o.mu.Lock()
+			o.dropped += int64(reports)
+			dropped := o.dropped
+			o.mu.Unlock()
+			o.dropLog.Do(func() {
+				o.cfg.Logger.Warn("reports on a sweep that the master has no record of are dropped",
+					"sweep", id, "reports", reports, "dropped", dropped)
+			})
 			err = nil
 		}
 		o.setRefused(err != nil)
@@ -305,7 +313,7 @@ func (o *outbox) storeWithRetry(ctx context.Context, what string, id grid.SweepI
 			return false
 		}
 		if !warned {
-			o.log.Warn("reports can't be stored; trials wait until they can", "step", what, "sweep", id, "err", err)
+			o.cfg.Logger.Warn("reports can't be stored; trials wait until they can", "step", what, "sweep", id, "err", err)
 		}
 		wait := time.NewTimer(retryInterval)
 		select {
@@ -317,65 +325,23 @@ func (o *outbox) storeWithRetry(ctx context.Context, what string, id grid.SweepI
 	}
 }
 
-// recordDropped counts reports on a sweep that the master has no record of.
-func (o *outbox) recordDropped(id grid.SweepID, reports int) {
-	o.mu.Lock()
-	o.dropped += int64(reports)
-	dropped := o.dropped
-	o.mu.Unlock()
-	o.dropLog.Do(func() {
-		o.log.Warn(
-			"reports on a sweep that the master has no record of are dropped", "sweep", id, "reports", reports,
-			"dropped", dropped,
-		)
-	})
-}
-
 func (o *outbox) setRefused(refused bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.refused = refused
 }
 
-func (o *outbox) storeOutput(ctx context.Context, id grid.SweepID, pieces []outputPiece) error {
-	chunks := make([]jetstream.Chunk, len(pieces))
-	for i := range pieces {
-		chunks[i] = pieces[i].chunk
-	}
-	first, last, err := o.master.PublishOutput(ctx, id, chunks)
-	if err != nil {
-		return err
-	}
-	for i := range pieces {
-		ref := pieces[i].ref
-		if ref.First == 0 {
-			ref.First = first
-		}
-		ref.Last = last
-	}
-	return nil
-}
-
-func (o *outbox) storeEvents(ctx context.Context, id grid.SweepID, all *reports) error {
-	for i, ref := range all.refs {
-		if ref != nil {
-			all.events[i].Result.Log = *ref
-		}
-	}
-	return o.master.PublishEvents(ctx, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: o.node, Events: all.events})
-}
-
 // drain waits until all that is queued is stored, or closeIfRefused has closed the outbox.
 func (o *outbox) drain(ctx context.Context) error {
 	for {
 		o.mu.Lock()
-		done := o.pending.isEmpty() && !o.flushing
+		done := o.pending.count == 0 && !o.flushing
 		drained := o.drained
 		o.mu.Unlock()
 		if done {
 			return nil
 		}
-		o.wake()
+		o.wake.set()
 		select {
 		case <-drained:
 		case <-o.closed:

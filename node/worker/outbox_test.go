@@ -31,7 +31,7 @@ func newOutboxHarness(t *testing.T, dir string) *outboxHarness {
 			t.Fatal(err)
 		}
 	}
-	o := newOutbox("n", store.Calls.LocalClient("n"), logger(t))
+	o := newOutbox(&Config{Node: "n", Master: store.Calls.LocalClient("n"), Logger: logger(t)})
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan struct{})
 	go func() {
@@ -218,7 +218,7 @@ func TestReportsShareRounds(t *testing.T) {
 // TestOutboxIsBounded fills an outbox that is not drained: writers block, and a writer whose
 // context ends gives up.
 func TestOutboxIsBounded(t *testing.T) {
-	o := newOutbox("n", nil, logger(t))
+	o := newOutbox(&Config{Node: "n", Logger: logger(t)})
 	full := outputPiece{chunk: jetstream.Chunk{Data: make([]byte, outboxBytes)}, ref: &grid.LogRef{}}
 	if err := o.addOutput(t.Context(), "a-1", full); err != nil {
 		t.Fatal(err)

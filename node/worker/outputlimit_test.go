@@ -67,8 +67,8 @@ func TestFloodIsCutByTheExecutor(t *testing.T) {
 				}, c.limit, []grid.Source{{JSON: "stdout"}}
 			})
 			var biggest int64
-			run := s.trials.executor.(program)
-			s.trials.executor = program(func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+			run := s.cfg.Executor.(program)
+			s.cfg.Executor = program(func(ctx context.Context, a *executor.Attempt) executor.Outcome {
 				o := run(ctx, a)
 				for _, f := range []*os.File{a.Stdout, a.Stderr} {
 					if info, err := f.Stat(); err == nil {

@@ -6,9 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -92,7 +92,6 @@ type metricReport struct {
 // outputTail sends the output of running attempts to the outbox, and their metrics to the master.
 type outputTail struct {
 	cfg    *Config
-	log    *slog.Logger
 	outbox *outbox
 	sweeps *sweepSet
 	wake   signal // wakes run from its idling
@@ -102,24 +101,14 @@ type outputTail struct {
 	idle     bool // run scans rarely or not at all, and must be woken for the next attempt
 }
 
-func newOutputTail(cfg *Config, log *slog.Logger, outbox *outbox, sweeps *sweepSet) *outputTail {
-	return &outputTail{
-		cfg: cfg, log: log, outbox: outbox, sweeps: sweeps, wake: newSignal(), attempts: map[*attempt]struct{}{},
-	}
-}
-
 // watch makes run send the attempt's output; unwatch ends that.
 func (ot *outputTail) watch(a *attempt) {
 	ot.mu.Lock()
 	defer ot.mu.Unlock()
 	ot.attempts[a] = struct{}{}
-	if !ot.idle {
-		return
-	}
-	ot.idle = false
-	select {
-	case ot.wake <- struct{}{}:
-	default:
+	if ot.idle {
+		ot.idle = false
+		ot.wake.set()
 	}
 }
 
@@ -145,14 +134,17 @@ func (ot *outputTail) nextInterval(quiet bool) time.Duration {
 	return idleTailInterval
 }
 
+// count returns how many attempts run now.
+func (ot *outputTail) count() int {
+	ot.mu.Lock()
+	defer ot.mu.Unlock()
+	return len(ot.attempts)
+}
+
 func (ot *outputTail) watched() []*attempt {
 	ot.mu.Lock()
 	defer ot.mu.Unlock()
-	all := make([]*attempt, 0, len(ot.attempts))
-	for a := range ot.attempts {
-		all = append(all, a)
-	}
-	return all
+	return slices.Collect(maps.Keys(ot.attempts))
 }
 
 // run scans running attempts until ctx ends. It sleeps while none runs.
@@ -201,13 +193,15 @@ func (ot *outputTail) scanAttempt(ctx context.Context, a *attempt, now time.Time
 	for _, s := range a.output.sources {
 		// One piece at a time: whatever is left comes with the next tick.
 		if _, err := ot.sendPiece(ctx, a, s, false); err != nil && ctx.Err() == nil {
-			ot.log.Warn("output can't be read", "trial", a.id, "err", err)
+			ot.cfg.Logger.Warn("output can't be read", "trial", a.id, "err", err)
 		}
 	}
 	interval := metricsInterval
 	if a.task.Stop != nil {
 		interval = earlyStopInterval
-		a.stopEarly(ot.sweeps.earlyStopReason(a.id.Sweep, a.run))
+		if why := ot.sweeps.earlyStopReason(a.id.Sweep, a.run); why != "" && a.cancelProgram != nil {
+			a.cancelProgram(earlyStop(why))
+		}
 	}
 	if a.announced && now.Sub(a.report.readAt) > interval {
 		a.report.readAt = now
@@ -230,12 +224,14 @@ func (ot *outputTail) publishMetrics(a *attempt, now time.Time) {
 		a.report.values, a.report.changedAt = m, now
 	}
 	a.report.sentAt = now
-	err := ot.cfg.Master.SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: ot.cfg.Node, Events: []grid.Event{{
+	e := grid.Event{
 		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.report.changedAt.UnixMicro(),
 		Metrics: m, Curves: read.curves,
-	}}})
-	if err != nil {
-		ot.log.Debug("metrics could not be sent", "trial", a.id, "err", err)
+	}
+	if err := ot.cfg.Master.SendMetrics(&grid.Batch{
+		V: grid.EventVersion, Sweep: a.id.Sweep, Node: ot.cfg.Node, Events: []grid.Event{e},
+	}); err != nil {
+		ot.cfg.Logger.Debug("metrics could not be sent", "trial", a.id, "err", err)
 	}
 }
 
@@ -256,7 +252,7 @@ func (ot *outputTail) sendOutput(a *attempt) {
 		for {
 			more, err := ot.sendPiece(context.Background(), a, s, true) // waits for the store, however long it takes
 			if err != nil && !errors.Is(err, errClosed) {
-				ot.log.Warn("output can't be read", "trial", a.id, "err", err)
+				ot.cfg.Logger.Warn("output can't be read", "trial", a.id, "err", err)
 			}
 			if !more || err != nil {
 				break
@@ -274,7 +270,10 @@ func (ot *outputTail) sendPiece(ctx context.Context, a *attempt, s *outputSource
 	if err != nil || size <= s.sent {
 		return false, err
 	}
-	room := a.remainingOutput(size - s.sent)
+	room := max(0, min(size-s.sent, a.logLimit()-a.output.ref.Bytes))
+	if a.output.ref.Cut > 0 { // nothing follows what was cut, so that what is stored has no gap
+		room = 0
+	}
 	data := make([]byte, min(room, maxPiece))
 	n, err := s.file.ReadAt(data, s.sent-s.truncated)
 	if n == 0 && room > 0 && err != io.EOF {
@@ -313,23 +312,6 @@ func completeRunes(b []byte) int {
 		break
 	}
 	return len(b)
-}
-
-// remainingOutput returns how much of n further bytes may be stored: none once something was cut,
-// so that what is stored has no gap.
-func (a *attempt) remainingOutput(n int64) int64 {
-	if a.output.ref.Cut > 0 {
-		return 0
-	}
-	return max(0, min(n, a.logLimit()-a.output.ref.Bytes))
-}
-
-// logLimit returns how many bytes of output are stored.
-func (a *attempt) logLimit() int64 {
-	if a.task.LogLimit == 0 {
-		return grid.DefaultLogLimit
-	}
-	return a.task.LogLimit
 }
 
 // lastLines returns the last lines of a file, for a person. Of a line that was overwritten, as by

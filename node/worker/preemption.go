@@ -3,7 +3,6 @@ package worker
 import (
 	"cmp"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -33,27 +32,16 @@ type preemptionVictim struct {
 
 // preemption makes room for lanes whose trials may stop others. The dispatcher owns its state.
 type preemption struct {
-	log       *slog.Logger
-	leases    *leaseTable
-	sweeps    *sweepSet
-	fairShare *fairShare
-	allocator *allocator.Allocator
-	runners   *runnerPool
-	wake      signal
+	*capacity
+	cfg     *Config
+	leases  *leaseTable
+	sweeps  *sweepSet
+	runners *runnerPool
 
 	after        time.Duration     // preemptAfter, except in tests
 	searching    bool              // a goroutine is looking for victims
 	victimsFound chan foundVictims // has room for one
 	found        *foundVictims     // not used by any lane yet
-}
-
-func newPreemption(log *slog.Logger, leases *leaseTable, sweeps *sweepSet, fairShare *fairShare,
-	resources *allocator.Allocator, runners *runnerPool, wake signal) *preemption {
-	return &preemption{
-		log: log, leases: leases, sweeps: sweeps, fairShare: fairShare, allocator: resources, runners: runners,
-		wake:  wake,
-		after: preemptAfter, victimsFound: make(chan foundVictims, 1),
-	}
 }
 
 // preemptFor stops as many attempts of lower priority as necessary for one trial of the lane to
@@ -65,13 +53,23 @@ func (pr *preemption) preemptFor(l lane, now time.Time) {
 	if !l.preempt || pr.fairShare.holdingFor(l, now) < pr.after {
 		return
 	}
-	switch {
-	case pr.found != nil && pr.found.lane == l.name:
-		pr.haltVictims(l, pr.found.victims)
+	if pr.searching || pr.found != nil && pr.found.lane != l.name {
+		return // for another lane
+	}
+	if pr.found != nil {
+		var allocations []*allocator.Allocation
+		for _, v := range pr.found.victims {
+			allocations = append(allocations, v.attempt.allocation)
+		}
+		needed := pr.allocator.Victims(l.name, l.resources, allocations)
+		for _, v := range pr.found.victims {
+			if slices.Contains(needed, v.attempt.allocation) {
+				pr.cfg.Logger.Info("trial saves its state for a more urgent one", "trial", v.attempt.id, "lane", l.name)
+				v.handle.halt(errPreempted)
+			}
+		}
 		pr.found = nil
 		return
-	case pr.found != nil || pr.searching:
-		return // for another lane
 	}
 	pr.searching = true
 	pr.runners.running.Add(1)
@@ -116,34 +114,16 @@ func (pr *preemption) findVictims(l lane, now time.Time) (all []preemptionVictim
 		h.mu.Unlock()
 	}
 	for i := range all {
-		all[i].lostWork = now.Sub(all[i].attempt.lastSave())
+		a := all[i].attempt
+		last := a.started
+		files, _ := checkpoint.Scan(a.checkpoint.liveDir()) // none if it can't be listed
+		if saved := checkpoint.LastChange(files); saved.After(last) {
+			last = saved
+		}
+		all[i].lostWork = now.Sub(last)
 	}
 	slices.SortFunc(all, func(a, b preemptionVictim) int { return cmp.Compare(a.lostWork, b.lostWork) })
 	return all
-}
-
-func (pr *preemption) haltVictims(l lane, all []preemptionVictim) {
-	var allocations []*allocator.Allocation
-	for _, v := range all {
-		allocations = append(allocations, v.attempt.allocation)
-	}
-	needed := pr.allocator.Victims(l.name, l.resources, allocations)
-	for _, v := range all {
-		if slices.Contains(needed, v.attempt.allocation) {
-			pr.log.Info("trial saves its state for a more urgent one", "trial", v.attempt.id, "lane", l.name)
-			v.handle.halt(errPreempted)
-		}
-	}
-}
-
-// lastSave returns when something in the attempt's folder was last written, or when the attempt
-// began.
-func (a *attempt) lastSave() time.Time {
-	files, _ := checkpoint.Scan(a.checkpoint.liveDir()) // none if it can't be listed
-	if last := checkpoint.LastChange(files); last.After(a.started) {
-		return last
-	}
-	return a.started
 }
 
 // hasCheckpointFolder reports whether the attempt has been given its folder yet.

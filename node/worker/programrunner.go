@@ -2,7 +2,7 @@ package worker
 
 import (
 	"context"
-	"log/slog"
+	"errors"
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
@@ -10,7 +10,7 @@ import (
 
 // programRunner runs the programs of attempts, and determines their outcomes.
 type programRunner struct {
-	log        *slog.Logger
+	cfg        *Config
 	sweeps     *sweepSet
 	tail       *outputTail
 	snapshots  *snapshotUploads
@@ -24,7 +24,11 @@ type programRunner struct {
 func (pg *programRunner) run(
 	ctx context.Context, a *attempt, run func(context.Context) executor.Outcome,
 ) executor.Outcome {
-	ctx = a.stopContext(ctx)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	a.mu.Lock()
+	a.cancelProgram = stop
+	a.mu.Unlock()
 	if pg.sweeps.isCancelled(a.id) {
 		a.cancel()
 	}
@@ -33,11 +37,16 @@ func (pg *programRunner) run(
 	out := run(ctx)
 	endStoring()
 	pg.tail.unwatch(a)
-	a.applyEarlyStop(ctx, &out)
+	a.mu.Lock()
+	a.cancelProgram = nil
+	a.mu.Unlock()
+	if why := earlyStop(""); errors.As(context.Cause(ctx), &why) && out.Class == grid.ClassCancel {
+		out.Class, out.Reason = grid.ClassStopped, why.Error()
+	}
 	if out.Left {
 		pg.tail.drain(a)
 		a.spool.close()
-		pg.log.Info("attempt is left to the next agent", "trial", a.id, "attempt", a.number)
+		pg.cfg.Logger.Info("attempt is left to the next agent", "trial", a.id, "attempt", a.number)
 	}
 	return out
 }
@@ -62,11 +71,21 @@ func (a *attempt) resultOf(out executor.Outcome) *grid.Result {
 	if out.Start.IsZero() {
 		r.Started = a.started.UnixMicro()
 	}
-	a.applyCheckpointRules(r)
+	if c := a.task.Checkpoint; c != nil {
+		// A folder that is not known counts as not empty.
+		saved := a.checkpoint == nil || !isEmpty(a.checkpoint.liveDir())
+		switch {
+		case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved && !saved:
+			r.Reason = joinReason(r.Reason, "exit code 85 means that the state is saved, but nothing is in $MLF_CHECKPOINT")
+		case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved:
+			r.Class, r.Reason = grid.ClassPreempt, "it saved its state and asked to be run again (exit code 85)"
+		case r.Class == grid.ClassTimeout && c.OnTimeout == grid.TimeoutResumes && saved:
+			r.Class, r.Reason = grid.ClassPreempt, r.Reason+"; it continues from its checkpoint"
+		}
+	}
 	if a.foreignProcesses = out.Foreign != ""; a.foreignProcesses {
-		r.Reason = joinReason(
-			r.Reason, "left running, as this node may not end the processes of other users: "+out.Foreign,
-		)
+		r.Reason = joinReason(r.Reason,
+			"left running, as this node may not end the processes of other users: "+out.Foreign)
 	}
 	return r
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,53 +16,47 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor/docker"
-	"mlfnode/node/worker/allocator"
+	"mlfnode/projects"
 )
 
 // recovery takes over from earlier agents: it reports attempts that have ended, and continues those
 // that run.
 type recovery struct {
-	cfg         *Config
-	log         *slog.Logger
-	boot        string
-	spools      *spoolPool
-	outbox      *outbox
-	sweeps      *sweepSet
-	programs    *programRunner
-	finisher    *finisher
-	leases      *leaseTable
-	bundles     *bundles
-	allocator   *allocator.Allocator
-	fairShare   *fairShare
-	devices     *DeviceTracker
-	checkpoints *checkpoints
-	runners     *runnerPool
-	wake        signal
+	*capacity
+	cfg      *Config
+	boot     string
+	sweeps   *sweepSet
+	leases   *leaseTable
+	devices  *DeviceTracker
+	runners  *runnerPool
+	programs *programRunner
+	finisher *finisher
 
 	adoptions []*adoption // found by run, for runAdopted
 }
 
 // run is Worker.Recover.
 func (rc *recovery) run(ctx context.Context) error {
-	dirs, err := os.ReadDir(rc.spools.dir)
+	spools := rc.finisher.spools
+	dirs, err := os.ReadDir(spools.dir)
 	if err != nil {
 		return fmt.Errorf("list spools: %w", err)
 	}
 	storeUntil := time.Now().Add(recoveryTimeout)
 	ctx, stop := context.WithCancel(ctx)
 	var reporting sync.WaitGroup
-	reporting.Go(func() { rc.outbox.run(ctx) })
+	reporting.Go(func() { rc.finisher.outbox.run(ctx) })
 	for _, d := range dirs {
 		n, _ := strconv.Atoi(d.Name())
-		rc.spools.next = max(rc.spools.next, n)
-		if err := rc.recoverSpool(ctx, filepath.Join(rc.spools.dir, d.Name()), storeUntil); err != nil {
-			rc.log.Warn("spool of a dead agent is given up", "dir", d.Name(), "err", err)
+		spools.next = max(spools.next, n)
+		if err := rc.recoverSpool(ctx, filepath.Join(spools.dir, d.Name()), storeUntil); err != nil {
+			rc.cfg.Logger.Warn("spool of a dead agent is given up", "dir", d.Name(), "err", err)
 		}
 	}
 	if rc.cfg.Adopt != nil {
 		rc.cfg.Adopt.Disown()
 	}
-	err = rc.outbox.drain(ctx)
+	err = rc.finisher.outbox.drain(ctx)
 	stop()
 	reporting.Wait()
 	if err != nil {
@@ -76,11 +69,11 @@ func (rc *recovery) run(ctx context.Context) error {
 func (rc *recovery) recoverSpool(ctx context.Context, dir string, storeUntil time.Time) error {
 	m, err := readManifest(filepath.Join(dir, "attempt.json"))
 	if err != nil || m == nil {
-		return errors.Join(err, removeTree(dir))
+		return errors.Join(err, projects.RemoveTree(dir))
 	}
 	record, err := rc.loadRecord(ctx, m.Sweep)
 	if errors.Is(err, jetstream.ErrNotFound) {
-		return removeTree(dir)
+		return projects.RemoveTree(dir)
 	}
 	if err != nil {
 		return err
@@ -89,27 +82,36 @@ func (rc *recovery) recoverSpool(ctx context.Context, dir string, storeUntil tim
 	if err != nil {
 		return err
 	}
-	a := m.attempt(record.Sweep, s)
-	a.checkpoint = rc.checkpoints.adoptFor(a)
+	// Its program has been started, or never will be: the parameters are no longer needed.
+	params, _ := record.Sweep.Space.At(m.Index)
+	a := &attempt{spool: s, attemptSpec: attemptSpec{
+		adopted: true, id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
+		task: &record.Sweep.Task, params: params, started: time.UnixMicro(m.Started), allocation: m.Allocation,
+	}}
+	a.output.sources = s.outputSources()
+	if m.Image != "" {
+		a.image = &docker.Image{Pin: m.Image}
+	}
+	a.limitSources(m.Cut)
+	a.checkpoint = rc.finisher.checkpoints.adoptFor(a)
 	result, goesOn := rc.adoptAttempt(a, m, record)
 	if goesOn {
 		return nil
 	}
-	saving := record.Sweep.State == grid.SweepCancelled && record.Sweep.Save
-	switch {
-	case result != nil:
-	case m.predatesBoot(rc.boot):
-		m.Result, result = nil, a.failedResult(grid.ClassLost, "the machine went down before its report was stored")
-	default:
-		m.Result, result = nil, a.failedResult(grid.ClassLost, "the node agent died while it ran")
+	if result == nil {
+		why := "the node agent died while it ran"
+		if m.predatesBoot(rc.boot) {
+			why = "the machine went down before its report was stored"
+		}
+		m.Result, result = nil, a.failedResult(grid.ClassLost, why)
 	}
-	if !rc.finisher.finish(
-		ctx, a, result,
-		finishOptions{manifest: func() *manifest { return m }, snapshotTimeout: time.Until(storeUntil), saving: saving},
-	) {
+	if !rc.finisher.finish(ctx, a, result, finishOptions{
+		manifest: func() *manifest { return m }, snapshotTimeout: time.Until(storeUntil),
+		saving: record.Sweep.State == grid.SweepCancelled && record.Sweep.Save,
+	}) {
 		return context.Cause(ctx)
 	}
-	rc.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)
+	rc.cfg.Logger.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)
 	return nil
 }
 
@@ -121,7 +123,7 @@ func (rc *recovery) loadRecord(ctx context.Context, id grid.SweepID) (record jet
 		if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrNotFound) || !jetstream.IsUnavailable(err) {
 			return record, err
 		}
-		rc.log.Debug("record can't be read yet", "sweep", id, "err", err)
+		rc.cfg.Logger.Debug("record can't be read yet", "sweep", id, "err", err)
 		wait := time.NewTimer(retryInterval)
 		select {
 		case <-wait.C:
@@ -147,19 +149,4 @@ func readManifest(path string) (*manifest, error) {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
 	return &m, nil
-}
-
-func (m *manifest) attempt(s *grid.Sweep, spool *spool) *attempt {
-	// its program has been started, or never will be: the parameters are no longer needed
-	params, _ := s.Space.At(m.Index)
-	a := &attempt{spool: spool, attemptSpec: attemptSpec{
-		adopted: true, id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
-		task: &s.Task, params: params, started: time.UnixMicro(m.Started), allocation: m.Allocation,
-	}}
-	a.output.sources = []*outputSource{{file: spool.stdout, stream: streamOut}, {file: spool.stderr, stream: streamErr}}
-	if m.Image != "" {
-		a.image = &docker.Image{Pin: m.Image}
-	}
-	a.limitSources(m.Cut)
-	return a
 }

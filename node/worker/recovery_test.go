@@ -281,7 +281,7 @@ func TestRunsAreNeverNamedTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 3 {
-			if name := r.nextName(); seen[name] {
+			if name := r.next(); seen[name] {
 				t.Fatalf("start %d: run %s was there before", i, name)
 			} else {
 				seen[name] = true

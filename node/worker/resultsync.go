@@ -16,7 +16,8 @@ import (
 // when the machine goes down before its report is stored.
 const syncAfter = 10 * time.Second
 
-// writeResult writes how the attempt ended into its spool.
+// writeResult writes how the attempt ended into its spool. After a long run it also syncs all that
+// the attempt has left to the disk, and records that in the manifest.
 func (a *attempt) writeResult(m *manifest, result *grid.Result) error {
 	m.Result, m.Cut = result, a.output.cut
 	if err := a.spool.writeManifest(m); err != nil {
@@ -25,11 +26,6 @@ func (a *attempt) writeResult(m *manifest, result *grid.Result) error {
 	if time.Duration(result.Usage.Wall)*time.Microsecond < syncAfter {
 		return nil
 	}
-	return a.syncResult(m)
-}
-
-// syncResult syncs all that the attempt has left to the disk, and records that in the manifest.
-func (a *attempt) syncResult(m *manifest) error {
 	files, err := a.listArtifacts()
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 // worker, number.
 type runNames struct {
 	prefix string
-	next   *atomic.Int64
+	count  *atomic.Int64
 }
 
 // newRunNames increments the incarnation in the file, which is synced before any run uses it.
@@ -35,7 +35,7 @@ func newRunNames(node grid.NodeID, file string) (runNames, error) {
 	if err := durable.WriteFile(file, []byte(incarnation), 0o600); err != nil {
 		return runNames{}, fmt.Errorf("write incarnation: %w", err)
 	}
-	return runNames{prefix: string(node) + "." + incarnation + ".", next: new(atomic.Int64)}, nil
+	return runNames{prefix: string(node) + "." + incarnation + ".", count: new(atomic.Int64)}, nil
 }
 
-func (r runNames) nextName() string { return r.prefix + strconv.FormatInt(r.next.Add(1), 36) }
+func (r runNames) next() string { return r.prefix + strconv.FormatInt(r.count.Add(1), 36) }

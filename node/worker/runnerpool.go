@@ -54,9 +54,6 @@ func (p *runnerPool) put(r *runner) {
 	p.idle = append(p.idle, r)
 }
 
-// prestart creates an idle runner, so that the first trial does not wait for a slot.
-func (p *runnerPool) prestart() { p.put(p.get()) }
-
 // close ends all runners, which must be idle.
 func (p *runnerPool) close() {
 	p.mu.Lock()

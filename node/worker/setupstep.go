@@ -100,7 +100,11 @@ func (pp *preparer) runSetup(s *sweep, slot executor.Slot, a *attempt, dir strin
 		}
 	}
 	pp.tail.unwatch(a)
-	pp.tail.flushSetupOutput(a, out.Cut)
+	a.mu.Lock()
+	pp.tail.sendOutput(a)
+	a.output.ref.Cut += out.Cut
+	a.output.sources = nil // the attempt continues with others
+	a.mu.Unlock()
 	if out.Class == grid.ClassNone {
 		return nil
 	}
@@ -140,14 +144,4 @@ func (a *attempt) prepareFailure(err error) *grid.Result {
 		return a.failedResult(grid.ClassNode, err.Error())
 	}
 	return a.failedResult(grid.ClassSetup, err.Error())
-}
-
-// flushSetupOutput sends what the sources hold and drops them, so that the attempt can continue
-// with others. cut is what the executor has cut.
-func (ot *outputTail) flushSetupOutput(a *attempt, cut int64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	ot.sendOutput(a)
-	a.output.ref.Cut += cut
-	a.output.sources = nil
 }

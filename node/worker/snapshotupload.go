@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -19,6 +18,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/checkpoint"
+	"mlfnode/projects"
 )
 
 const (
@@ -62,7 +62,6 @@ const maxDamagedTries = 3
 // snapshotUploads stores what trials save as snapshots on the master, and fetches them from there.
 type snapshotUploads struct {
 	cfg *Config
-	log *slog.Logger
 
 	transfers       chan struct{} // holds a token for each snapshot that is being sent or fetched
 	limiter         *rate.Limiter
@@ -72,11 +71,10 @@ type snapshotUploads struct {
 	endGrace        func()
 }
 
-func newSnapshotUploads(cfg *Config, log *slog.Logger) *snapshotUploads {
+func newSnapshotUploads(cfg *Config) *snapshotUploads {
 	graceEnded := make(chan struct{})
 	return &snapshotUploads{
-		cfg: cfg, log: log, transfers: make(chan struct{}, maxTransfers),
-		limiter:  checkpoint.NewLimiter(cfg.SnapshotRate),
+		cfg: cfg, transfers: make(chan struct{}, maxTransfers), limiter: checkpoint.NewLimiter(cfg.SnapshotRate),
 		stopping: make(chan struct{}), shutdownTimeout: shutdownSnapshotTimeout,
 		graceEnded: graceEnded, endGrace: sync.OnceFunc(func() { close(graceEnded) }),
 	}
@@ -115,7 +113,7 @@ func (su *snapshotUploads) transfer(ctx context.Context, limit time.Duration, tr
 			ctx.Err() != nil {
 			return err
 		}
-		su.log.Debug("a snapshot could not be transferred yet", "err", err)
+		su.cfg.Logger.Debug("a snapshot could not be transferred yet", "err", err)
 		wait := time.NewTimer(snapshotRetryInterval)
 		select {
 		case <-wait.C:
@@ -193,7 +191,7 @@ func (su *snapshotUploads) fetch(ctx context.Context, a *attempt, s *checkpointF
 	if err != nil {
 		return &fetchError{err}
 	}
-	su.log.Info("trial resumes from a snapshot", "trial", a.id, "attempt", a.number, "snapshot", a.resumePoint.snapshot)
+	su.cfg.Logger.Info("trial resumes from a snapshot", "trial", a.id, "attempt", a.number, "snapshot", a.resumePoint.snapshot)
 	return nil
 }
 
@@ -230,7 +228,7 @@ func (su *snapshotUploads) store(
 			dir, known := s.liveDir(), s.lastFiles
 			if !ended && (!snapshot.Clean || changed >= maxChangedTries) {
 				dir, known = s.copyDir(), nil
-				defer func() { _ = removeTree(dir) }() // otherwise the next copy removes it
+				defer func() { _ = projects.RemoveTree(dir) }() // otherwise the next copy removes it
 				if err := su.snapshotFromCopy(ctx, a, snapshot); err != nil {
 					return err
 				}
@@ -256,7 +254,7 @@ func (su *snapshotUploads) store(
 			return nil
 		}
 		if err := s.writeState(state); err != nil { // the next attempt fetches it although it is here
-			su.log.Warn("a snapshot could not be recorded", "trial", a.id, "err", err)
+			su.cfg.Logger.Warn("a snapshot could not be recorded", "trial", a.id, "err", err)
 			s.state = state
 		}
 		return nil
@@ -304,7 +302,7 @@ func checkCopyRoom(dir string, size int64) error {
 // it, and reports whether nothing has changed meanwhile. What a program renames during the copy is
 // looked up again under its new name.
 func (s *checkpointFolder) copyLive(ctx context.Context, files []checkpoint.File) (still bool, err error) {
-	if err := removeTree(s.copyDir()); err != nil {
+	if err := projects.RemoveTree(s.copyDir()); err != nil {
 		return false, err
 	}
 	if err := os.Mkdir(s.copyDir(), 0o700); err != nil {
@@ -347,16 +345,19 @@ func (s *checkpointFolder) copyLive(ctx context.Context, files []checkpoint.File
 	return still, setFolderModes(s.copyDir(), entries)
 }
 
-// endedCleanly reports whether the program of an attempt that has ended left its folder complete:
-// it says so (exit code 85), or it ended by itself after a notice of any kind, or it had not
-// written for a while.
-func (a *attempt) endedCleanly(r *grid.Result, files []checkpoint.File) bool {
-	noticed := r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || r.Class == grid.ClassCancel
-	if r.ExitCode == grid.ExitSaved || noticed && r.ExitCode >= 0 && r.ExitCode < 128 {
-		return true
+// startPeriodic stores what the attempt saves while it runs, if its task asks for that. The
+// returned func ends it.
+func (su *snapshotUploads) startPeriodic(ctx context.Context, a *attempt) (end func()) {
+	if a.checkpoint == nil || su.cfg.Snapshots == nil || a.task.Checkpoint.Every == 0 {
+		return func() {}
 	}
-	end := time.UnixMicro(r.Started + r.Usage.Wall)
-	return end.Sub(checkpoint.LastChange(files)) >= max(a.task.Checkpoint.Quiet, time.Second)
+	ctx, stop := context.WithCancel(ctx)
+	var storing sync.WaitGroup
+	storing.Go(func() { su.storePeriodically(ctx, a) })
+	return func() {
+		stop()
+		storing.Wait()
+	}
 }
 
 // storePeriodically stores what a running attempt has saved at the interval of its task, until ctx
@@ -373,14 +374,12 @@ func (su *snapshotUploads) storePeriodically(ctx context.Context, a *attempt) {
 		atRest := a.awaitQuiet(ctx)
 		if !atRest && !a.checkpoint.neverQuiet && ctx.Err() == nil {
 			a.checkpoint.neverQuiet = true // read once this func has returned
-			su.log.Warn(
-				"a trial never stops writing its state, and what is stored of it may be torn", "trial", a.id,
-				"quiet", a.task.Checkpoint.Quiet,
-			)
+			su.cfg.Logger.Warn("a trial never stops writing its state, and what is stored of it may be torn",
+				"trial", a.id, "quiet", a.task.Checkpoint.Quiet)
 		}
 		err := su.store(ctx, a, false, func([]checkpoint.File) bool { return atRest })
 		if err != nil && ctx.Err() == nil {
-			su.log.Warn("what a running trial has saved could not be stored", "trial", a.id, "err", err)
+			su.cfg.Logger.Warn("what a running trial has saved could not be stored", "trial", a.id, "err", err)
 		}
 	}
 }
@@ -413,24 +412,6 @@ func (a *attempt) awaitQuiet(ctx context.Context) bool {
 	}
 }
 
-// startPeriodic stores what the attempt saves while it runs, if its task asks for that. The
-// returned func ends it.
-func (su *snapshotUploads) startPeriodic(ctx context.Context, a *attempt) (end func()) {
-	if a.checkpoint == nil || su.cfg.Snapshots == nil || a.task.Checkpoint.Every == 0 {
-		return func() {}
-	}
-	ctx, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		su.storePeriodically(ctx, a)
-	}()
-	return func() {
-		stop()
-		<-ended
-	}
-}
-
 // storeFinal stores what an attempt has saved that did not succeed and may run again, and names the
 // snapshot in its result. The event and the lease wait for it, so that the next attempt, wherever
 // it runs, continues from there.
@@ -441,13 +422,14 @@ func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOpti
 	r.Resumed = a.checkpoint.state.Resumed
 	addFallbackReason(r)
 	if a.checkpoint.neverQuiet {
-		r.Reason = joinReason(r.Reason, fmt.Sprintf("it wrote to $MLF_CHECKPOINT without a pause of %s, so what was stored every %s may be torn: see checkpoint.quiet",
-			a.task.Checkpoint.Quiet, a.task.Checkpoint.Every))
+		r.Reason = joinReason(r.Reason, fmt.Sprintf(
+			"it wrote to $MLF_CHECKPOINT without a pause of %s, so what was stored every %s may be torn: see checkpoint.quiet",
+			a.task.Checkpoint.Quiet, a.task.Checkpoint.Every,
+		))
 	}
 	switch {
-	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel &&
-		!end.saving, r.Class == grid.ClassStopped, r.Class == grid.ClassLost,
-		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, su.cfg.Snapshots == nil:
+	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !end.saving, r.Class == grid.ClassStopped,
+		r.Class == grid.ClassLost, r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, su.cfg.Snapshots == nil:
 		return
 	case a.checkpoint.state.Stored && a.checkpoint.state.Attempt == a.number: // by an agent that died afterwards
 		r.Snapshot = a.checkpoint.state.Base
@@ -464,10 +446,15 @@ func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOpti
 		case <-ctx.Done():
 		}
 	}()
-	if err := su.store(
-		ctx, a, true, func(files []checkpoint.File) bool { return a.endedCleanly(r, files) },
-	); err != nil {
-		su.log.Warn("what a trial has saved could not be stored", "trial", a.id, "attempt", a.number, "err", err)
+	// The program left its folder complete if it says so (exit code 85), if it ended by itself after a
+	// notice of any kind, or if it had not written for a while.
+	noticed := r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || r.Class == grid.ClassCancel
+	clean := r.ExitCode == grid.ExitSaved || noticed && r.ExitCode >= 0 && r.ExitCode < 128
+	programEnd, quiet := time.UnixMicro(r.Started+r.Usage.Wall), max(a.task.Checkpoint.Quiet, time.Second)
+	if err := su.store(ctx, a, true, func(files []checkpoint.File) bool {
+		return clean || programEnd.Sub(checkpoint.LastChange(files)) >= quiet
+	}); err != nil {
+		su.cfg.Logger.Warn("what a trial has saved could not be stored", "trial", a.id, "attempt", a.number, "err", err)
 		from := "from its beginning"
 		if base := a.checkpoint.state.Base; base > 0 {
 			from = fmt.Sprintf("from snapshot %d", base)

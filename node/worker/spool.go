@@ -181,15 +181,12 @@ func (s *spool) isUntouched(began time.Time) bool {
 			return false
 		}
 	}
-	return began.Sub(s.cleanedAt) >= clockTick || s.hasNoFiles()
-}
-
-// hasNoFiles looks for files, for a spool whose times were recorded too recently to tell.
-func (s *spool) hasNoFiles() bool {
-	if _, err := os.Lstat(s.metrics); !errors.Is(err, fs.ErrNotExist) {
-		return false
+	if began.Sub(s.cleanedAt) >= clockTick {
+		return true
 	}
-	return isEmpty(s.work) && isEmpty(s.out)
+	// The times were recorded too recently to tell.
+	_, err := os.Lstat(s.metrics)
+	return errors.Is(err, fs.ErrNotExist) && isEmpty(s.work) && isEmpty(s.out)
 }
 
 func isEmpty(dir string) bool {
@@ -213,14 +210,23 @@ func (s *spool) reset() error {
 			return err
 		}
 	}
-	for i, d := range []string{s.work, s.out} {
-		if err := s.emptyFolder(i, d); err != nil {
+	for i, dir := range []string{s.work, s.out} {
+		if isEmpty(dir) {
+			continue
+		}
+		if err := errors.Join(projects.RemoveTree(dir), os.Mkdir(dir, 0o700)); err != nil {
 			return err
 		}
+		f, err := os.Open(dir)
+		if err != nil {
+			return err
+		}
+		s.folders[i].Close()
+		s.folders[i] = f
 	}
 	for _, made := range []string{s.metrics, s.dir + "/node"} {
 		if err := os.Remove(made); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			if err := removeTree(made); err != nil {
+			if err := projects.RemoveTree(made); err != nil {
 				return err
 			}
 		}
@@ -228,27 +234,10 @@ func (s *spool) reset() error {
 	return s.recordTimes()
 }
 
-// emptyFolder leaves an empty folder, and does not touch one that is empty already.
-func (s *spool) emptyFolder(i int, dir string) error {
-	if isEmpty(dir) {
-		return nil
-	}
-	if err := removeTree(dir); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	f, err := os.Open(dir)
-	if err == nil {
-		s.folders[i].Close()
-		s.folders[i] = f
-	}
-	return err
+// outputSources returns the files that programs write their output to.
+func (s *spool) outputSources() []*outputSource {
+	return []*outputSource{{file: s.stdout, stream: streamOut}, {file: s.stderr, stream: streamErr}}
 }
-
-// removeTree removes a folder even if the program removed the write permission from folders in it.
-func removeTree(dir string) error { return projects.RemoveTree(dir) }
 
 func (s *spool) close() {
 	for _, f := range []*os.File{s.manifest, s.stdout, s.stderr, s.folders[0], s.folders[1], s.folders[2]} {
@@ -256,6 +245,12 @@ func (s *spool) close() {
 			f.Close()
 		}
 	}
+}
+
+// remove removes a spool that nobody needs any more.
+func (s *spool) remove() {
+	s.close()
+	_ = projects.RemoveTree(s.dir) // the next start looks at what is left
 }
 
 // maxSpools bounds the spools, each of which holds six files open: attempts wait while so many have
@@ -321,8 +316,7 @@ func (p *spoolPool) release(s *spool, reuse bool) {
 		p.releaseUntouched(s)
 		return
 	}
-	s.close()
-	_ = removeTree(s.dir) // the next start removes what is left
+	s.remove()
 	<-p.taken
 }
 
@@ -339,14 +333,7 @@ func (p *spoolPool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.free {
-		s.close()
-		_ = removeTree(s.dir)
+		s.remove()
 	}
 	p.free = nil
-}
-
-// remove removes a spool whose report is stored.
-func (s *spool) remove() {
-	s.close()
-	_ = removeTree(s.dir) // the next start looks at what is left
 }

@@ -13,8 +13,9 @@ import (
 	"mlfnode/node/executor"
 )
 
-// The causes with which running attempts are stopped to run again later.
+// The causes with which running attempts are stopped to run again later, or left to the next agent.
 var (
+	errLeaving  = fmt.Errorf("the node agent is replaced: %w", executor.ErrLeave)
 	errStopping = fmt.Errorf("the node stops: %w", executor.ErrHalted)
 	// errDrained is for attempts that can continue elsewhere from what they save.
 	errDrained = fmt.Errorf("the node is drained: %w", executor.ErrHalted)
@@ -67,8 +68,13 @@ func (s *sweepSet) update(c jetstream.Change) {
 	}
 	n := updatedSweep(old, &c.Record)
 	if n.record.State == grid.SweepFinished || n.record.State == grid.SweepCancelled {
-		// running attempts have the whole record
-		n.record, n.environ = endedSummary(n.record), nil
+		// Running attempts have the whole record. Of a sweep that has ended little is kept: there may be
+		// thousands.
+		r := n.record
+		n.environ, n.record = nil, &grid.Sweep{
+			V: r.V, ID: r.ID, State: r.State, Save: r.Save, Ended: r.Ended, Priority: r.Priority,
+			Task: grid.Task{Checkpoint: r.Task.Checkpoint},
+		}
 	}
 	s.addLocked(n)
 }
@@ -81,15 +87,6 @@ func (s *sweepSet) addLocked(n *sweep) {
 		s.startable[id] = n
 	} else {
 		delete(s.startable, id)
-	}
-}
-
-// endedSummary returns what a worker keeps of the record of a sweep that has ended: there may be
-// thousands.
-func endedSummary(r *grid.Sweep) *grid.Sweep {
-	return &grid.Sweep{
-		V: r.V, ID: r.ID, State: r.State, Save: r.Save, Ended: r.Ended, Priority: r.Priority,
-		Task: grid.Task{Checkpoint: r.Task.Checkpoint},
 	}
 }
 
@@ -210,15 +207,11 @@ func (s *sweepSet) addAdopted(r jetstream.Record) *sweep {
 
 // earlyStopReason returns why a run is to be stopped early; "" lets it continue.
 func (s *sweepSet) earlyStopReason(id grid.SweepID, run string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.known[id]
-	if w == nil {
-		return ""
-	}
-	for i := range w.record.Stopping {
-		if w.record.Stopping[i].Run == run {
-			return w.record.Stopping[i].Reason
+	if r := s.recordOf(id); r != nil {
+		for i := range r.Stopping {
+			if r.Stopping[i].Run == run {
+				return r.Stopping[i].Reason
+			}
 		}
 	}
 	return ""
@@ -226,41 +219,25 @@ func (s *sweepSet) earlyStopReason(id grid.SweepID, run string) string {
 
 // isCancelled reports whether a person has cancelled the trial.
 func (s *sweepSet) isCancelled(id grid.TrialID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.known[id.Sweep]
-	return w != nil && slices.Contains(w.record.Cancelling, id.Index)
+	r := s.recordOf(id.Sweep)
+	return r != nil && slices.Contains(r.Cancelling, id.Index)
 }
 
 // preemptible returns the priority of a sweep, and whether its trials can save their state.
 func (s *sweepSet) preemptible(id grid.SweepID) (priority int, saves bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.known[id]
-	if w == nil {
+	r := s.recordOf(id)
+	if r == nil {
 		return 0, false
 	}
-	return w.record.Priority, w.record.Task.Checkpoint != nil
+	return r.Priority, r.Task.Checkpoint != nil
 }
 
-// recordOf returns the record of a known sweep, else nil.
+// recordOf returns the record of a known sweep, else nil. A record that is known does not change.
 func (s *sweepSet) recordOf(id grid.SweepID) *grid.Sweep {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.known[id]
-	if w == nil {
-		return nil
+	if w := s.known[id]; w != nil {
+		return w.record
 	}
-	return w.record
+	return nil
 }
-
-// hasCheckpoint reports whether trials of the sweep save their state.
-func (s *sweepSet) hasCheckpoint(id grid.SweepID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.known[id]
-	return w != nil && w.record.Task.Checkpoint != nil
-}
-
-// errLeaving is the cause with which running attempts are left to the next agent.
-var errLeaving = fmt.Errorf("the node agent is replaced: %w", executor.ErrLeave)

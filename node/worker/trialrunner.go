@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"log/slog"
 	"slices"
 	"time"
 
@@ -10,38 +9,36 @@ import (
 
 // trialRunner runs the trials of leases, one after the other on each runner.
 type trialRunner struct {
-	executor   executor.Executor
-	log        *slog.Logger
+	*capacity
+	cfg        *Config
 	boot       string
 	sweeps     *sweepSet
 	leases     *leaseTable
+	runners    *runnerPool
 	heartbeats *heartbeatLoop
 	devices    *DeviceTracker
 	disk       *diskMonitor
 	backoff    *nodeBackoff
-	containers *taskContainers
 	environs   *environs
 	attempts   *attemptRunner
-
-	release func(*runner, assignment) // takes a runner back from an assignment
 }
 
 // runRunner works on one lease after the other until the runner's assignments are closed. Without a
 // slot it gives leases back and tries again.
 func (tr *trialRunner) runRunner(r *runner) {
-	slot, err := tr.executor.Slot()
+	slot, err := tr.cfg.Executor.Slot()
 	defer func() {
 		if err != nil {
 			return
 		}
 		if err := slot.Close(); err != nil {
-			tr.log.Warn("slot could not be closed", "err", err)
+			tr.cfg.Logger.Warn("slot could not be closed", "err", err)
 		}
 	}()
 	for t := range r.assignments {
 		began := time.Now()
 		if err != nil {
-			slot, err = tr.executor.Slot()
+			slot, err = tr.cfg.Executor.Slot()
 		}
 		if err != nil {
 			tr.backoff.nodeFailed(began, "no slot for an attempt: "+err.Error())
@@ -49,7 +46,11 @@ func (tr *trialRunner) runRunner(r *runner) {
 		} else {
 			tr.runAssignment(t, slot)
 		}
-		tr.release(r, t)
+		tr.devices.release(t.allocation)
+		tr.fairShare.runEnded(t.lane, t.startedAt, time.Now())
+		tr.runners.put(r)
+		tr.runners.running.Done()
+		tr.wake.set()
 	}
 }
 
@@ -60,7 +61,10 @@ func (tr *trialRunner) runAssignment(t assignment, slot executor.Slot) {
 	h, tried, failed := t.handle, false, false
 	var err error
 	t.manifest, err = newManifestTemplate(
-		manifest{Sweep: h.lease.Sweep, Lease: leaseRecordOf(h.lease), Boot: tr.boot, Allocation: t.allocation},
+		manifest{Sweep: h.lease.Sweep, Lease: &leaseRecord{
+			ID: h.lease.ID, Seq: h.lease.Seq, Lo: h.lease.Lo, Hi: h.lease.Hi, Attempt: h.lease.Attempt,
+			Deliveries: h.lease.Deliveries, Shape: h.lease.Shape,
+		}, Boot: tr.boot, Allocation: t.allocation},
 	)
 	t.environ = tr.environs.forLease(h.lease.Sweep, t.allocation)
 	if err != nil {
@@ -70,23 +74,18 @@ func (tr *trialRunner) runAssignment(t assignment, slot executor.Slot) {
 	}
 	for !tr.heartbeats.draining.Load() && (!tried || tr.backoff.currentReason() == "") {
 		now := time.Now()
-		if tr.disk.check(now) {
-			break
-		}
 		s, ok := tr.sweeps.active(h.lease.Sweep)
-		if !ok {
+		if tr.disk.check(now) || !ok {
 			break
 		}
-		if s, ok = h.scope(s); !ok {
-			break
-		}
-		if len(s.record.Updates) < h.lease.Updates { // its files may be older too: the trial is leased again
+		// with fewer updates, its files may be older too: the trial is leased again
+		if s, ok = h.scope(s); !ok || len(s.record.Updates) < h.lease.Updates {
 			break
 		}
 		if tried && !tr.devices.usable(s.ctx, t.allocation, failed) {
 			break
 		}
-		found, ok := tr.containers.findImage(s.record)
+		found, ok := tr.environs.containers.findImage(s.record)
 		if !ok {
 			break
 		}

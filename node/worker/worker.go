@@ -99,7 +99,6 @@ type Worker struct {
 	Devices *DeviceTracker
 
 	cfg        Config
-	log        *slog.Logger
 	sweeps     *sweepSet
 	outbox     *outbox
 	tail       *outputTail
@@ -107,10 +106,7 @@ type Worker struct {
 	trials     *trialRunner
 	dispatcher *dispatcher
 	recovery   *recovery
-
-	bundles     *bundles
-	checkpoints *checkpoints
-	snapshots   *snapshotUploads
+	snapshots  *snapshotUploads
 
 	stopTimeout time.Duration // bounds the last reports
 }
@@ -118,7 +114,7 @@ type Worker struct {
 // New makes a Worker and gives it a new incarnation, so that its runs differ from those of any
 // worker before it.
 func New(cfg Config) (*Worker, error) {
-	log := cfg.Logger.With("component", "worker")
+	cfg.Logger = cfg.Logger.With("component", "worker")
 	runNames, err := newRunNames(cfg.Node, filepath.Join(cfg.Dir, "incarnation"))
 	if err != nil {
 		return nil, err
@@ -143,69 +139,64 @@ func New(cfg Config) (*Worker, error) {
 		return nil, fmt.Errorf("open bundle cache: %w", err)
 	}
 
-	w := &Worker{cfg: cfg, log: log, sweeps: newSweepSet(), stopTimeout: stopTimeout}
+	w := &Worker{cfg: cfg, sweeps: newSweepSet(), stopTimeout: stopTimeout}
 	c := &w.cfg
-	wake := newSignal()
-	fairShare := newFairShare(machineTotals(resources))
+	capacity := &capacity{allocator: resources, fairShare: newFairShare(machineTotals(resources)), wake: newSignal()}
 	bundles := newBundles(cfg.Dir, cache, cfg.Files.Bundle, cfg.ProjectCacheLimit)
 	bundles.isActive = func(id grid.SweepID) bool { _, ok := w.sweeps.active(id); return ok }
-	w.outbox = newOutbox(cfg.Node, cfg.Master, log)
-	w.tail = newOutputTail(c, log, w.outbox, w.sweeps)
-	w.Devices = newDeviceTracker(c, log, resources, fairShare, bundles.cacheDir(), boot, wake)
+	w.outbox = newOutbox(c)
+	w.tail = &outputTail{
+		cfg: c, outbox: w.outbox, sweeps: w.sweeps, wake: newSignal(), attempts: map[*attempt]struct{}{},
+	}
+	w.Devices = newDeviceTracker(c, capacity, bundles.cacheDir, boot)
 	leases := &leaseTable{outbox: w.outbox, handles: map[*leaseHandle]struct{}{}}
 	w.heartbeats = &heartbeatLoop{
-		cfg: c, log: log, runNames: runNames, leases: leases, outbox: w.outbox, fairShare: fairShare, sweeps: w.sweeps,
-		tail: w.tail, devices: w.Devices, wake: wake, soon: newSignal(),
+		capacity: capacity, cfg: c, runNames: runNames, leases: leases, outbox: w.outbox, sweeps: w.sweeps, tail: w.tail,
+		devices: w.Devices, soon: newSignal(),
 	}
-	disk := &diskMonitor{dir: cfg.Dir, log: log}
+	disk := &diskMonitor{dir: cfg.Dir, log: cfg.Logger}
 	containers := &taskContainers{cfg: c, bundles: bundles}
 	backoff := &nodeBackoff{
-		cfg: c, log: log, heartbeats: w.heartbeats, wake: wake, tail: w.tail, disk: disk, containers: containers,
+		cfg: c, heartbeats: w.heartbeats, wake: capacity.wake, tail: w.tail, disk: disk, containers: containers,
 		devices: w.Devices,
 	}
 	runners := &runnerPool{}
 	w.dispatcher = &dispatcher{
-		cfg: c, log: log, wake: wake, sweeps: w.sweeps, fairShare: fairShare, allocator: resources, leases: leases,
-		disk:       disk,
-		containers: containers, devices: w.Devices, runners: runners, backoff: backoff, heartbeats: w.heartbeats,
-		outbox:     w.outbox,
-		preemption: newPreemption(log, leases, w.sweeps, fairShare, resources, runners, wake),
+		capacity: capacity, cfg: c, sweeps: w.sweeps, leases: leases, disk: disk, containers: containers,
+		devices: w.Devices, runners: runners, backoff: backoff, heartbeats: w.heartbeats,
+		preemption: &preemption{
+			capacity: capacity, cfg: c, leases: leases, sweeps: w.sweeps, runners: runners, after: preemptAfter,
+			victimsFound: make(chan foundVictims, 1),
+		},
 	}
 	environs := &environs{containers: containers, bundles: bundles, devices: w.Devices}
-	snapshots := newSnapshotUploads(c, log)
-	checkpoints := newCheckpoints(cfg.Dir, log, w.sweeps, snapshots)
+	w.snapshots = newSnapshotUploads(c)
+	checkpoints := newCheckpoints(c, w.sweeps, w.snapshots)
 	programs := &programRunner{
-		log: log, sweeps: w.sweeps, tail: w.tail, snapshots: snapshots, devices: w.Devices, disk: disk,
+		cfg: c, sweeps: w.sweeps, tail: w.tail, snapshots: w.snapshots, devices: w.Devices, disk: disk,
 		containers: containers,
 	}
 	finisher := &finisher{
-		cfg: c, log: log, sweeps: w.sweeps, tail: w.tail, uploads: newArtifactUploads(c, log), checkpoints: checkpoints,
-		snapshots: snapshots, backoff: backoff, bundles: bundles, spools: spools, heartbeats: w.heartbeats,
+		cfg: c, sweeps: w.sweeps, tail: w.tail, uploads: newArtifactUploads(c), checkpoints: checkpoints,
+		snapshots: w.snapshots, backoff: backoff, bundles: bundles, spools: spools, heartbeats: w.heartbeats,
 		outbox: w.outbox,
 		classifier: &classifier{
-			rules: rules, log: log, devices: w.Devices, avoidedDevices: &w.dispatcher.avoidedDevices,
+			rules: rules, cfg: c, devices: w.Devices, avoidedDevices: &w.dispatcher.avoidedDevices,
 		},
 	}
-	attempts := &attemptRunner{
-		cfg: c, runNames: runNames, spools: spools, checkpoints: checkpoints, snapshots: snapshots,
-		containers: containers,
-		environs:   environs, outbox: w.outbox, programs: programs, devices: w.Devices, backoff: backoff,
-		finisher: finisher,
-		preparer: &preparer{bundles: bundles, containers: containers, environs: environs, tail: w.tail, disk: disk},
-	}
 	w.trials = &trialRunner{
-		executor: cfg.Executor, log: log, boot: boot, sweeps: w.sweeps, leases: leases, heartbeats: w.heartbeats,
-		devices: w.Devices, disk: disk, backoff: backoff, containers: containers, environs: environs,
-		attempts: attempts,
-		release:  w.dispatcher.release,
+		capacity: capacity, cfg: c, boot: boot, sweeps: w.sweeps, leases: leases, runners: runners,
+		heartbeats: w.heartbeats, devices: w.Devices, disk: disk, backoff: backoff, environs: environs,
+		attempts: &attemptRunner{
+			runNames: runNames, spools: spools, checkpoints: checkpoints, snapshots: w.snapshots, environs: environs,
+			outbox: w.outbox, programs: programs, devices: w.Devices, backoff: backoff, finisher: finisher,
+			preparer: &preparer{bundles: bundles, containers: containers, environs: environs, tail: w.tail, disk: disk},
+		},
 	}
 	runners.work = w.trials.runRunner
-	w.bundles, w.checkpoints, w.snapshots = bundles, checkpoints, snapshots
 	w.recovery = &recovery{
-		cfg: c, log: log, boot: boot, spools: spools, outbox: w.outbox, sweeps: w.sweeps, programs: programs,
-		finisher: finisher,
-		leases:   leases, bundles: bundles, allocator: resources, fairShare: fairShare, devices: w.Devices,
-		checkpoints: checkpoints, runners: runners, wake: wake,
+		capacity: capacity, cfg: c, boot: boot, sweeps: w.sweeps, leases: leases, devices: w.Devices, runners: runners,
+		programs: programs, finisher: finisher,
 	}
 	return w, nil
 }
@@ -219,9 +210,10 @@ func (w *Worker) SkipGrace() {
 
 // Busy reports whether an attempt runs, or its results are still being stored.
 func (w *Worker) Busy() bool {
-	return slices.ContainsFunc(
-		w.dispatcher.leases.all(), func(h *leaseHandle) bool { return len(h.runningAttempts()) > 0 },
-	)
+	return slices.ContainsFunc(w.dispatcher.leases.all(), func(h *leaseHandle) bool {
+		l, _ := h.held()
+		return len(l.Attempts) > 0
+	})
 }
 
 // Run works until ctx ends; then it stops running attempts, reports them and returns.
@@ -237,26 +229,28 @@ func (w *Worker) Run(ctx context.Context) error {
 	reporting.Go(func() { w.outbox.run(reports) })
 	var watchErr error
 	loops.Go(func() { watchErr = w.cfg.Master.WatchRecords(ctx, w.applyRecord) })
-	loops.Go(func() { w.checkpoints.run(ctx) })
+	loops.Go(func() { w.trials.attempts.checkpoints.run(ctx) })
 	loops.Go(func() { w.tail.run(reports) })
 	if w.Devices.watch != nil {
 		loops.Go(func() { w.Devices.watch.Run(reports) }) // returns nil
 	}
-	var beating sync.WaitGroup
 	if w.cfg.Heartbeats {
-		beating.Go(func() { w.heartbeats.run(reports) })
+		reporting.Go(func() { w.heartbeats.run(reports) })
 	}
-	w.dispatcher.runners.prestart()
+	w.dispatcher.runners.put(w.dispatcher.runners.get()) // so that the first trial does not wait for a slot
 	w.recovery.runAdopted()
-	loops.Go(func() { w.bundles.runEviction(ctx, w.log) })
+	loops.Go(func() { w.trials.environs.bundles.runEviction(ctx, w.cfg.Logger) })
 	w.dispatcher.run(ctx)
 	close(w.snapshots.stopping)
-	w.sweeps.stopAll(w.stopCause())
+	if w.heartbeats.handover.Load() {
+		w.sweeps.stopAll(errLeaving)
+	} else {
+		w.sweeps.stopAll(errStopping)
+	}
 	w.drainReports(reports)
 	stopReports()
 	loops.Wait()
 	reporting.Wait()
-	beating.Wait()
 	w.dispatcher.runners.close()
 	w.trials.attempts.spools.close()
 	if ctx.Err() == nil {
@@ -282,7 +276,7 @@ func (w *Worker) drainReports(ctx context.Context) {
 			waiting = false
 		case <-tick.C:
 			w.outbox.closeIfRefused()
-			w.trials.attempts.finisher.uploads.giveUp()
+			w.trials.attempts.finisher.uploads.abandon()
 		}
 	}
 	hurry := time.AfterFunc(min(w.stopTimeout, refusedTimeout), w.outbox.closeIfRefused)
@@ -290,25 +284,26 @@ func (w *Worker) drainReports(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, w.stopTimeout)
 	defer cancel()
 	if err := w.outbox.drain(ctx); err != nil && !errors.Is(err, errClosed) {
-		w.log.Warn("last reports could not be stored; the next start makes up for them", "err", err)
+		w.cfg.Logger.Warn("last reports could not be stored; the next start makes up for them", "err", err)
 	}
 }
 
 // applyRecord applies a change of the records: what is active, what is to be stopped.
 func (w *Worker) applyRecord(c jetstream.Change) {
 	w.sweeps.update(c)
+	checkpoints, containers := w.trials.attempts.checkpoints, w.dispatcher.containers
 	if c.Synced {
-		w.checkpoints.synced.Store(true)
+		checkpoints.synced.Store(true)
 	}
-	if c.Synced || c.Deleted || !c.Record.Sweep.Active() {
-		w.checkpoints.requestCleanup()
-	}
-	if !c.Synced && !c.Deleted && c.Record.Sweep.Active() {
-		w.bundles.allowRetry(c.Record.Sweep, w.trials.containers.setupImage(c.Record.Sweep, nil))
-		w.trials.containers.recheckImage(c.Record.Sweep)
+	s := c.Record.Sweep
+	if c.Synced || c.Deleted || !s.Active() {
+		checkpoints.requestCleanup()
+	} else {
+		containers.bundles.allowRetry(s, containers.setupImage(s, nil))
+		containers.recheckImage(s)
 	}
 	if !c.Synced && !c.Deleted {
-		w.dispatcher.leases.cancelTrials(c.Record.Sweep)
+		w.dispatcher.leases.cancelTrials(s)
 	}
 	w.dispatcher.wake.set()
 }
@@ -317,14 +312,6 @@ func (w *Worker) applyRecord(c jetstream.Change) {
 // left to the next agent, as far as the executor can do that: what they have printed so far is
 // stored, and their spools and leases stay. By default they are stopped.
 func (w *Worker) SetHandover(leave bool) { w.heartbeats.handover.Store(leave) }
-
-// stopCause is the cause with which Run stops attempts.
-func (w *Worker) stopCause() error {
-	if w.heartbeats.handover.Load() {
-		return errLeaving
-	}
-	return errStopping
-}
 
 // Slots returns how many attempts with these resources this worker can run at a time.
 func (w *Worker) Slots(r grid.Resources) int { return w.dispatcher.slots(r) }
@@ -339,7 +326,7 @@ func (w *Worker) NeverFits(r grid.Resources) grid.Refusal {
 func (w *Worker) Running() int { return w.tail.count() }
 
 // DiskFull reports whether the worker takes no trials because its disk is full.
-func (w *Worker) DiskFull() bool { return w.dispatcher.disk.isFull() }
+func (w *Worker) DiskFull() bool { return w.dispatcher.disk.full.Load() }
 
 // UnavailableReason returns what keeps this node from running trials at the moment; "" when nothing
 // does.

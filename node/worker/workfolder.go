@@ -55,13 +55,9 @@ func (e *folderEntry) expand() ([]folderEntry, error) {
 	all := []folderEntry{{path: e.path, mode: info.Mode(), time: info.ModTime(), source: e.source}}
 	for _, d := range names {
 		from := filepath.Join(e.source, d.Name())
-		all = append(
-			all,
-			folderEntry{
-				path: filepath.Join(e.path, d.Name()), mode: fs.ModeSymlink, time: info.ModTime(), source: from,
-				link: from,
-			},
-		)
+		all = append(all, folderEntry{
+			path: filepath.Join(e.path, d.Name()), mode: fs.ModeSymlink, time: info.ModTime(), source: from, link: from,
+		})
 	}
 	return all, nil
 }
@@ -298,11 +294,11 @@ func makeReadOnly(dir string, share *projects.Shared) error {
 	if err != nil {
 		return err
 	}
-	for i := range entries {
-		if !entries[i].isShared() {
+	for _, e := range entries {
+		if !e.isShared() {
 			continue
 		}
-		err := filepath.WalkDir(entries[i].source, func(path string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(e.source, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.Type() == fs.ModeSymlink {
 				return err
 			}
@@ -342,6 +338,6 @@ func copyAdvice(dir string, share []string) string {
 	if files < manyFiles && bytes < manyBytes {
 		return ""
 	}
-	return fmt.Sprintf("mlfnode: the setup step leaves %d files, %s, which each trial copies; "+
-		"name what trials only read under share in project.yaml, and they see it in place", files, humanize.IBytes(uint64(bytes)))
+	return fmt.Sprintf("mlfnode: the setup step leaves %d files, %s, which each trial copies; name what trials "+
+		"only read under share in project.yaml, and they see it in place", files, humanize.IBytes(uint64(bytes)))
 }
