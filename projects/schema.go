@@ -91,7 +91,11 @@ func (s *schema) fields(what string, n *yaml.Node, example string, known map[str
 	s.entries(what, n, example, func(key, value *yaml.Node) {
 		f, ok := known[key.Value]
 		if !ok {
-			s.report(key, nearest(key.Value, names(known)), "%s has the unknown field %q", what, key.Value)
+			hint := "Known here: " + strings.Join(names(known), ", ") + "."
+			if near := problem.Nearest(key.Value, names(known)); len(near) > 0 {
+				hint = "Did you mean " + near[0] + "?"
+			}
+			s.report(key, hint, "%s has the unknown field %q", what, key.Value)
 			return
 		}
 		if isNull(value) {
@@ -188,42 +192,4 @@ func names[V any](known map[string]V) []string {
 	}
 	slices.Sort(list)
 	return list
-}
-
-// nearest returns the hint for an unknown name: the name that was probably meant, or all of them.
-func nearest(name string, known []string) string {
-	best, least := "", max(1, len(name)/3)+1
-	for _, k := range known {
-		if d := distance(strings.ToLower(name), k); d < least {
-			best, least = k, d
-		}
-	}
-	if best != "" {
-		return "Did you mean " + best + "?"
-	}
-	return "Known here: " + strings.Join(known, ", ") + "."
-}
-
-// distance counts the letters to insert, delete or replace (Levenshtein), for at most 100 letters.
-func distance(a, b string) int {
-	if len(a) > 100 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := corner
-			if a[i] != b[j] {
-				cost++
-			}
-			corner = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

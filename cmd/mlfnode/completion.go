@@ -23,11 +23,8 @@ func completeSweeps(to *connector) cobra.CompletionFunc {
 		if len(args) > 0 && c.Args != nil && c.Args(c, append(args, api.Last)) != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		ctx, stop := context.WithTimeout(c.Context(), completionTimeout)
-		defer stop()
-		quiet := to.withConsole(newConsole(to.stdout, io.Discard))
 		var all []api.Sweep
-		err := quiet.withSession(ctx, func(s *node.Session) (err error) {
+		err := askForCompletion(c.Context(), to, func(ctx context.Context, s *node.Session) (err error) {
 			all, err = s.Client().Sweeps(ctx)
 			return err
 		})
@@ -47,4 +44,12 @@ func completeSweeps(to *connector) cobra.CompletionFunc {
 		}
 		return list, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 	}
+}
+
+// askForCompletion calls ask with a session, for a shell that waits: briefly, and without messages.
+func askForCompletion(ctx context.Context, to *connector, ask func(context.Context, *node.Session) error) error {
+	ctx, stop := context.WithTimeout(ctx, completionTimeout)
+	defer stop()
+	quiet := to.withConsole(newConsole(to.stdout, io.Discard))
+	return quiet.withSession(ctx, func(s *node.Session) error { return ask(ctx, s) })
 }

@@ -34,7 +34,7 @@ func TestParquetColumns(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			v := &api.Sweep{Keys: []string{"p", "absent"}, Metrics: []string{"m"}}
-			columns := parquetColumns(v)
+			columns := allColumns(v)
 			trials := make([]api.Trial, max(len(tt.params), len(tt.metrics)))
 			for i := range trials {
 				if i < len(tt.params) {
@@ -48,13 +48,13 @@ func TestParquetColumns(t *testing.T) {
 			for again := true; again; { // as the file is begun again
 				again, rows = false, rows[:0]
 				for i := range trials {
-					row, wider := parquetRow(v, &trials[i], columns)
+					row, wider := parquetRow(&trials[i], columns)
 					again, rows = again || wider, append(rows, row)
 				}
 			}
 			const param, metric = 8, 10
-			if columns[param].Kind != tt.param || columns[metric].Kind != tt.metric || len(columns) != len(rows[0]) {
-				t.Errorf("got the kinds %v and %v, want %v and %v", columns[param].Kind, columns[metric].Kind, tt.param, tt.metric)
+			if columns[param].kind != tt.param || columns[metric].kind != tt.metric || len(columns) != len(rows[0]) {
+				t.Errorf("got the kinds %v and %v, want %v and %v", columns[param].kind, columns[metric].kind, tt.param, tt.metric)
 			}
 			for i, row := range rows {
 				given := i < len(tt.metrics) && tt.metrics[i] != "null"
@@ -72,20 +72,20 @@ func TestParquetColumns(t *testing.T) {
 // TestTablesBegun leaves out what a trial that has not begun does not have.
 func TestTablesBegun(t *testing.T) {
 	v, now := &api.Sweep{}, time.Now()
-	columns := parquetColumns(v)
+	columns := allColumns(v)
 	pending, running := api.Trial{}, api.Trial{Attempt: 1, Attempts: 1, Started: &now}
 	for _, tt := range []struct {
 		trial *api.Trial
 		want  bool
 	}{{&pending, false}, {&running, true}} {
-		row, _ := parquetRow(v, tt.trial, columns)
-		cells := csvRow(v, tt.trial)
+		row, _ := parquetRow(tt.trial, columns)
 		for i, c := range columns {
-			if slices.Contains([]string{"attempt", "started", "wall_seconds", "cpu_seconds", "peak_memory_bytes"}, c.Name) && row[i].Valid != tt.want {
-				t.Errorf("begun %v: %s is there: %v", tt.want, c.Name, row[i].Valid)
+			cell := c.cell(tt.trial)
+			if slices.Contains([]string{"attempt", "started", "wall_seconds", "cpu_seconds", "peak_memory_bytes"}, c.head) && row[i].Valid != tt.want {
+				t.Errorf("begun %v: %s is there: %v", tt.want, c.head, row[i].Valid)
 			}
-			if given := cells[i] != ""; given != row[i].Valid && c.Kind != parquet.Text {
-				t.Errorf("begun %v: %s in CSV is %q, in Parquet it is there: %v", tt.want, c.Name, cells[i], row[i].Valid)
+			if given := cell != ""; given != row[i].Valid && c.kind != parquet.Text {
+				t.Errorf("begun %v: %s in CSV is %q, in Parquet it is there: %v", tt.want, c.head, cell, row[i].Valid)
 			}
 		}
 	}

@@ -40,7 +40,7 @@ func resultsCommand(a *app) *cobra.Command {
 			}
 			return nil
 		},
-		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --where opt=adam --where loss=..0.5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv\n  mlfnode results chainer-1 chainer-2 --csv both.csv\n  mlfnode results chainer-1 --parquet results.parquet",
+		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --where opt=adam --where loss=..0.5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv\n  mlfnode results chainer-1 chainer-2 --csv both.csv\n  mlfnode results chainer-1 --parquet results.parquet\n  mlfnode results chainer-1 --columns trial,lr,loss --csv loss.csv",
 		RunE: func(c *cobra.Command, args []string) error {
 			ids, err := parseTargets(f.sweepOf(args))
 			if err != nil {
@@ -78,6 +78,9 @@ func resultsCommand(a *app) *cobra.Command {
 						"the columns failed and n count them")
 				}
 			}
+			if f.groups.given() && len(f.columns) > 0 {
+				return usage("--columns chooses columns of trials and can't be combined with groups", "leave out one of them")
+			}
 			if f.groups.value != "" && !f.groups.given() {
 				return usage("--value chooses what groups summarise",
 					"use it with --group-by or --over, as in --group-by lr --value "+f.groups.value)
@@ -94,7 +97,7 @@ func resultsCommand(a *app) *cobra.Command {
 			})
 		},
 	}
-	f.add(c)
+	f.add(c, a.connector)
 	c.Flags().Int64Var(&f.best, "best", 0, "the N best trials by the task's objective")
 	c.Flags().StringSliceVar(&f.groups.by, "group-by", nil,
 		"mean, standard deviation and best of the trials with the same values of these `PARAMETERS`")
@@ -141,13 +144,19 @@ func listResults(ctx context.Context, ui *console, client *api.Client, id grid.S
 			return err
 		}
 	}
+	chosen, err := f.selections(selection{sweep: &v, query: q})
+	if err != nil {
+		return err
+	}
 	switch {
 	case ui.json:
-		return writeTrialsJSON(ctx, ui, client, selection{&v, q})
+		return writeTrialsJSON(ctx, ui, client, chosen...)
 	case f.csv != "":
-		return writeResultsCSV(ctx, ui, client, f.csv, selection{&v, q})
+		return writeResultsCSV(ctx, ui, client, f.csv, chosen...)
 	case f.parquet != "":
-		return writeParquetFile(ctx, client, &v, f.parquet, q)
+		return writeParquetFile(ctx, client, f.parquet, chosen[0])
+	case len(f.columns) > 0:
+		return printColumns(ctx, ui, client, chosen[0])
 	}
 	if err := printResults(ctx, ui, client, &v, q); err != nil {
 		return err
@@ -175,10 +184,14 @@ func listSeveralResults(ctx context.Context, ui *console, client *api.Client, id
 		if err != nil {
 			return err
 		}
-		all[i] = selection{&v, q}
+		all[i] = selection{sweep: &v, query: q}
 		if all[i].query.Where, err = f.conditions(&v); err != nil {
 			return err
 		}
+	}
+	all, err := f.selections(all...)
+	if err != nil {
+		return err
 	}
 	if ui.json {
 		return writeTrialsJSON(ctx, ui, client, all...)

@@ -32,10 +32,11 @@ type listFlags struct {
 	best    int64
 	csv     string
 	parquet string
+	columns []string
 	groups  groupFlags
 }
 
-func (f *listFlags) add(c *cobra.Command) {
+func (f *listFlags) add(c *cobra.Command, to *connector) {
 	c.Flags().StringSliceVar(&f.states, "state", nil,
 		"only trials in this state: pending, running, succeeded, failed, cancelled")
 	c.Flags().StringVar(&f.class, "class", "", "only trials that failed in this `CLASS`, such as port or cuda_oom")
@@ -47,6 +48,11 @@ func (f *listFlags) add(c *cobra.Command) {
 	c.Flags().Int64Var(&f.limit, "limit", -1, "maximum number of rows to print; 0 means all (default 50 in a table, otherwise all)")
 	hideDefault(c.Flags(), "limit")
 	c.Flags().Int64Var(&f.offset, "offset", 0, "how many rows to skip")
+	c.Flags().StringSliceVar(&f.columns, "columns", nil,
+		"only these `COLUMNS`, in this order: fields such as state or wall_seconds, parameters and metrics")
+	if err := c.RegisterFlagCompletionFunc("columns", completeColumns(to)); err != nil {
+		panic(err) // the flag is not there
+	}
 }
 
 // query returns the selection; table limits the rows by default.
@@ -113,7 +119,7 @@ func trialsCommand(a *app) *cobra.Command {
 	explain := false
 	c := &cobra.Command{
 		Use: "trials SWEEP[/TRIAL]", Short: "List the trials of a sweep, or the attempts of one", Args: oneArgument,
-		Example: "  mlfnode trials chainer-1 --state failed\n  mlfnode trials chainer-1 --class cuda_oom\n  mlfnode trials last --sort wall --desc --limit 10\n  mlfnode trials chainer-1/17\n  mlfnode trials --explain chainer-1/17",
+		Example: "  mlfnode trials chainer-1 --state failed\n  mlfnode trials chainer-1 --class cuda_oom\n  mlfnode trials last --sort wall --desc --limit 10\n  mlfnode trials chainer-1 --columns index,lr,wall_seconds\n  mlfnode trials chainer-1/17\n  mlfnode trials --explain chainer-1/17",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseTarget(args[0])
 			if err != nil {
@@ -126,6 +132,9 @@ func trialsCommand(a *app) *cobra.Command {
 			if explain && id.Index < 0 {
 				return usage("--explain takes one trial", fmt.Sprintf("name it as in: mlfnode trials --explain %s/0", id.Sweep))
 			}
+			if len(f.columns) > 0 && id.Index >= 0 {
+				return usage("--columns chooses columns of the trials of a sweep", "mlfnode trials "+string(id.Sweep)+" --columns "+strings.Join(f.columns, ","))
+			}
 			return a.withSession(c.Context(), func(s *node.Session) error {
 				if explain {
 					return printExplanation(c.Context(), a.console, s.Client(), id)
@@ -137,7 +146,7 @@ func trialsCommand(a *app) *cobra.Command {
 			})
 		},
 	}
-	f.add(c)
+	f.add(c, a.connector)
 	c.Flags().BoolVar(&explain, "explain", false, "say why the trial waits, node by node")
 	a.jsonFlag(c)
 	return c
@@ -167,8 +176,15 @@ func listTrials(ctx context.Context, ui *console, c *api.Client, id grid.SweepID
 	if q.Where, err = f.conditions(&v); err != nil {
 		return err
 	}
-	if ui.json {
-		return writeTrialsJSON(ctx, ui, c, selection{&v, q})
+	chosen, err := f.selections(selection{sweep: &v, query: q})
+	if err != nil {
+		return err
+	}
+	switch {
+	case ui.json:
+		return writeTrialsJSON(ctx, ui, c, chosen...)
+	case len(f.columns) > 0:
+		return printColumns(ctx, ui, c, chosen[0])
 	}
 	t := trialTable{stdout: ui.stdout, client: c, sweep: &v}
 	shown, lost := int64(0), lostOutput{}
@@ -265,19 +281,61 @@ const reasonWidth = 160
 
 // selection is trials of a sweep.
 type selection struct {
-	sweep *api.Sweep
-	query api.TrialQuery
+	sweep   *api.Sweep
+	query   api.TrialQuery
+	columns []trialColumn // nil for all
+}
+
+// selections gives the selected trials of sweeps, of which --columns may choose columns.
+func (f *listFlags) selections(all ...selection) ([]selection, error) {
+	if len(f.columns) == 0 {
+		return all, nil
+	}
+	columns, err := chooseColumns(unionOfSweeps(all), f.columns)
+	for i := range all {
+		all[i].columns = columns
+	}
+	return all, err
+}
+
+// printColumns prints a table of the chosen columns.
+func printColumns(ctx context.Context, ui *console, c *api.Client, s selection) error {
+	t := newTable(ui.stdout, heads(s.columns)...)
+	cells, shown := make([]string, len(s.columns)), int64(0)
+	for tr, err := range s.trials(ctx, c) {
+		if err != nil {
+			return err
+		}
+		if shown++; s.query.Limit == tableRows+1 && shown > tableRows {
+			break
+		}
+		for i, column := range s.columns {
+			cells[i] = oneLine(column.cell(&tr))
+		}
+		t.row(cells...)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if s.query.Limit == tableRows+1 && shown > tableRows {
+		ui.say("… more; all of them with --limit 0")
+	}
+	return nil
 }
 
 func writeTrialsJSON(ctx context.Context, ui *console, c *api.Client, all ...selection) error {
 	w := bufio.NewWriterSize(ui.stdout, 64<<10)
 	out := jsonArray{w: w}
 	for _, s := range all {
-		for t, err := range c.Trials(ctx, s.sweep.Sweep, s.query) {
+		for t, err := range s.trials(ctx, c) {
 			if err != nil {
 				return err
 			}
-			if err := out.add(&t); err != nil {
+			var v any = &t
+			if s.columns != nil {
+				v = columnValues{&t, s.columns}
+			}
+			if err := out.add(v); err != nil {
 				return err
 			}
 		}

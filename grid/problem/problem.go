@@ -77,3 +77,51 @@ func sentences(msg, hint string) string {
 func Errorf(hint, format string, args ...any) *Error {
 	return &Error{Msg: fmt.Sprintf(format, args...), Hint: hint}
 }
+
+// maxNearest bounds the names that Nearest returns.
+const maxNearest = 3
+
+// Nearest returns the known names that were probably meant by an unknown one: those that at most a
+// third of its letters separate from it, the most similar ones first.
+func Nearest(name string, known []string) []string {
+	type candidate struct {
+		name     string
+		distance int
+	}
+	var near []candidate
+	for _, k := range known {
+		if d := distance(strings.ToLower(name), strings.ToLower(k)); d <= max(1, len(name)/3) {
+			near = append(near, candidate{k, d})
+		}
+	}
+	slices.SortStableFunc(near, func(a, b candidate) int { return a.distance - b.distance })
+	var names []string
+	for _, c := range near[:min(len(near), maxNearest)] {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// distance counts the letters to insert, delete or replace (Levenshtein), for at most 100 letters.
+func distance(a, b string) int {
+	if len(a) > 100 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := corner
+			if a[i] != b[j] {
+				cost++
+			}
+			corner = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

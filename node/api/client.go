@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // ErrLost is returned by Client methods when the connection to the node is lost: the caller may
@@ -64,7 +65,7 @@ func NewRemoteAt(addresses func() []string, cfg *tls.Config, bearer string) *Cli
 		}
 		return nil, errors.Join(refusals...)
 	}
-	transport := &http.Transport{DialTLSContext: dial, DisableCompression: true}
+	transport := &http.Transport{DialTLSContext: dial} // over a network, lists are worth compressing
 	return &Client{http: &http.Client{Transport: transport}, base: "https://master", bearer: bearer}
 }
 
@@ -194,6 +195,102 @@ func (c *Client) Trials(ctx context.Context, id grid.SweepID, q TrialQuery) iter
 	return stream[Trial](ctx, c, sweepPath(PathTrials, id), q.values())
 }
 
+// TrialsWith is like Trials, for trials of which only these fields are set: fields of the API's
+// tables, p[KEY] for a parameter and m[NAME] for a metric, at most MaxFieldsQuery.
+func (c *Client) TrialsWith(ctx context.Context, id grid.SweepID, q TrialQuery, fields []string) iter.Seq2[Trial, error] {
+	return func(yield func(Trial, error) bool) {
+		v := q.values()
+		v["field"] = fields
+		u := Prefix + sweepPath(PathTrials, id)
+		resp, err := c.send(ctx, http.MethodGet, u, v, nil, "application/x-ndjson")
+		if err != nil {
+			yield(Trial{}, err)
+			return
+		}
+		defer resp.Body.Close()
+		r := bufio.NewReaderSize(resp.Body, 64<<10)
+		for {
+			raw, err := r.ReadBytes('\n')
+			if err == io.EOF && len(raw) == 0 {
+				return // a list that is cut ends with another error
+			}
+			if err != nil {
+				yield(Trial{}, lost(ctx, err))
+				return
+			}
+			t, err := decodeFields(raw, fields)
+			if !yield(t, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// decodeFields decodes an object with these fields of a trial.
+func decodeFields(raw []byte, fields []string) (t Trial, err error) {
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &values); err != nil {
+		return t, fmt.Errorf("decode line %.60q: %w", raw, err)
+	}
+	for _, name := range fields {
+		value := values[name]
+		if len(value) == 0 || string(value) == "null" {
+			continue
+		}
+		name = strings.TrimSuffix(name, "]")
+		if key, found := strings.CutPrefix(name, "m["); found {
+			if t.Metrics == nil {
+				t.Metrics = grid.Metric{}
+			}
+			t.Metrics[key] = value
+			continue
+		}
+		if key, found := strings.CutPrefix(name, "p["); found {
+			t.Params = append(t.Params, space.Param{Key: key})
+			err = t.Params[len(t.Params)-1].Value.UnmarshalJSON(value)
+		} else if to := t.field(name); to != nil {
+			err = json.Unmarshal(value, to)
+		}
+		if err != nil {
+			return t, fmt.Errorf("decode %s of line %.60q: %w", name, raw, err)
+		}
+	}
+	return t, nil
+}
+
+// field returns a pointer to what a column of the API's tables is about, nil for an unknown name.
+func (t *Trial) field(name string) any {
+	switch name {
+	case "index":
+		return &t.Index
+	case "state":
+		return &t.State
+	case "attempt":
+		return &t.Attempt
+	case "attempts":
+		return &t.Attempts
+	case "node":
+		return &t.Node
+	case "class":
+		return &t.Class
+	case "exit_code":
+		return &t.ExitCode
+	case "reason":
+		return &t.Reason
+	case "started":
+		return &t.Started
+	case "ended":
+		return &t.Ended
+	case "wall_seconds":
+		return &t.Usage.Wall
+	case "cpu_seconds":
+		return &t.Usage.CPU
+	case "peak_memory_bytes":
+		return &t.Usage.Memory
+	}
+	return nil
+}
+
 // values returns the query in the form of a URL query.
 func (q *TrialQuery) values() url.Values {
 	v := url.Values{}
@@ -291,11 +388,12 @@ func (c *Client) act(ctx context.Context, id grid.SweepID, action string, body a
 
 // do sends one request under OldPrefix.
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
-	return c.send(ctx, method, OldPrefix+path, q, body)
+	return c.send(ctx, method, OldPrefix+path, q, body, "")
 }
 
-// send sends one request and returns every response that is not a success as an *Error.
-func (c *Client) send(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
+// send sends one request, for an answer of the media type accept unless that is empty, and returns
+// every response that is not a success as an *Error.
+func (c *Client) send(ctx context.Context, method, path string, q url.Values, body io.Reader, accept string) (*http.Response, error) {
 	u := c.base + path
 	if len(q) > 0 {
 		u += "?" + q.Encode()
@@ -306,6 +404,9 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, bo
 	}
 	if c.bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+c.bearer)
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -395,16 +496,15 @@ func stream[T any](ctx context.Context, c *Client, path string, q url.Values) it
 }
 
 func decodeLine[T any](raw []byte) (T, error) {
-	var v T
-	var line Line
+	var line struct {
+		Value T      `json:"v"` // as in Line
+		Error *Error `json:"error"`
+	}
 	if err := json.Unmarshal(raw, &line); err != nil {
-		return v, fmt.Errorf("decode line %.60q: %w", raw, err)
+		return line.Value, fmt.Errorf("decode line %.60q: %w", raw, err)
 	}
 	if line.Error != nil {
-		return v, line.Error
+		return line.Value, line.Error
 	}
-	if err := json.Unmarshal(line.Value, &v); err != nil {
-		return v, fmt.Errorf("decode line %.60q: %w", raw, err)
-	}
-	return v, nil
+	return line.Value, nil
 }

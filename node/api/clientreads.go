@@ -87,7 +87,7 @@ func (c *Client) Events(ctx context.Context, topics []string) iter.Seq2[Events, 
 		defer stop(nil)
 		dead := time.AfterFunc(eventsQuiet, func() { stop(fmt.Errorf("%w: %s", ErrLost, eventsMissing)) })
 		defer dead.Stop()
-		resp, err := c.send(ctx, http.MethodGet, Prefix+PathEvents, url.Values{"topics": {strings.Join(topics, ",")}}, nil)
+		resp, err := c.send(ctx, http.MethodGet, Prefix+PathEvents, url.Values{"topics": {strings.Join(topics, ",")}}, nil, "")
 		if err != nil {
 			yield(Events{}, err)
 			return
@@ -130,6 +130,6 @@ func decodeEvent(name, data string) (e Events, err error) {
 
 // getJSON is like get, under Prefix.
 func getJSON[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
-	resp, err := c.send(ctx, http.MethodGet, Prefix+path, q, nil)
+	resp, err := c.send(ctx, http.MethodGet, Prefix+path, q, nil, "")
 	return decode[T](ctx, resp, err)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 
 	"mlfnode/node/api"
@@ -28,19 +29,9 @@ func (l *lineWriter) write(v any) error {
 	if err != nil {
 		return err
 	}
-	return l.writeLine(api.Line{Value: b})
-}
-
-func (l *lineWriter) writeLine(v api.Line) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
 	l.started = true
-	if _, err := l.w.Write(b); err != nil {
-		return err
-	}
-	return l.w.WriteByte('\n')
+	_, err = fmt.Fprintf(l.w, `{"v":%s}`+"\n", b) // an api.Line; not by its own encoder, which would check b again
+	return err
 }
 
 // flush sends what has been written so far.
@@ -63,9 +54,9 @@ func (l *lineWriter) close(ctx context.Context, err error) {
 		return
 	}
 	if err != nil {
-		_ = l.writeLine(api.Line{Error: asError(err)})
-	} else {
-		_ = l.w.WriteByte('\n')
+		b, _ := json.Marshal(api.Line{Error: asError(err)}) // texts and numbers
+		_, _ = l.w.Write(b)
 	}
+	_ = l.w.WriteByte('\n')
 	_ = l.flush() // the client has gone if this fails
 }

@@ -58,15 +58,25 @@ func writeAll[T any](w http.ResponseWriter, media string, columns []column[T], n
 		err = writeCSV(out, columns, rows)
 	} else {
 		lines := json.NewEncoder(out)
+		heads := make([][]byte, len(columns))
+		for i, c := range columns {
+			name, _ := json.Marshal(c.name) // a string can always be encoded
+			heads[i] = append(append([]byte(map[bool]string{true: "{", false: ","}[i == 0]), name...), ':')
+		}
 		err = rows(func(v *T) error {
 			if !named {
 				return lines.Encode(v)
 			}
-			line := make(map[string]any, len(columns))
-			for _, c := range columns {
-				line[c.name] = c.of(v)
+			var line []byte
+			for i, c := range columns {
+				value, err := json.Marshal(c.of(v))
+				if err != nil {
+					return err
+				}
+				line = append(append(line, heads[i]...), value...)
 			}
-			return lines.Encode(line)
+			_, err := out.Write(append(line, "}\n"...))
+			return err
 		})
 	}
 	switch {
