@@ -41,7 +41,9 @@ const maxTasks = 2000
 
 // Durations counts durations by length.
 type Durations struct {
-	Counts []int64 // no longer than the bound at the same place in DurationBounds and longer than the one before; the last are longer than all
+	// Counts are of the durations up to the bound at the same place in DurationBounds and above the
+	// one before. The last is of those above all bounds.
+	Counts []int64
 	Sum    float64 // seconds
 }
 
@@ -61,13 +63,6 @@ func (d *Durations) add(seconds float64) {
 }
 
 func (d *Durations) clone() *Durations { return &Durations{slices.Clone(d.Counts), d.Sum} }
-
-func newActivity() *Activity {
-	return &Activity{
-		Finished: map[grid.State]int64{}, Attempts: map[grid.Class]int64{}, Retries: map[grid.Class]int64{},
-		Durations: map[grid.State]*Durations{}, Waits: newDurations(), Tasks: map[TaskOf]*TaskActivity{},
-	}
-}
 
 // record counts a transition of a trial. f is nil for a sweep that is not active.
 func (a *Activity) record(f *feed, t *history.Transition) {
@@ -145,33 +140,27 @@ func (a *Activity) recordTask(f *feed, t *history.Transition) {
 func seconds(us int64) float64 { return float64(max(0, us)) / 1e6 }
 
 // Activity returns what the master has observed.
-func (m *Master) Activity(ctx context.Context) (*Activity, error) {
-	answer := make(chan *Activity, 1)
-	call := func(s *scheduler) { answer <- s.snapshotActivity(time.Now()) }
-	if err := m.call(ctx, call); err != nil {
-		return nil, err
-	}
-	return <-answer, nil
-}
-
-func (s *scheduler) snapshotActivity(now time.Time) *Activity {
-	a := &Activity{
-		Finished: maps.Clone(s.activity.Finished), Attempts: maps.Clone(s.activity.Attempts), Retries: maps.Clone(s.activity.Retries),
-		Durations: map[grid.State]*Durations{}, Waits: s.activity.Waits.clone(), Tasks: map[TaskOf]*TaskActivity{},
-	}
-	for state, d := range s.activity.Durations {
-		a.Durations[state] = d.clone()
-	}
-	for of, c := range s.activity.Tasks {
-		a.Tasks[of] = &TaskActivity{maps.Clone(c.Events), c.Runtime.clone()}
-	}
-	for _, f := range s.feeds {
-		a.Leases += len(f.leases)
-		for id, l := range f.leases {
-			if !s.m.cfg.Store.Queue.WasGranted(id) {
-				a.Oldest = max(a.Oldest, now.Sub(l.since))
+func (q *inspector) Activity(ctx context.Context) (*Activity, error) {
+	return ask(ctx, q.m.inbox, func(s *scheduler) *Activity {
+		a := &Activity{
+			Finished: maps.Clone(s.activity.Finished), Attempts: maps.Clone(s.activity.Attempts),
+			Retries: maps.Clone(s.activity.Retries), Durations: map[grid.State]*Durations{},
+			Waits: s.activity.Waits.clone(), Tasks: map[TaskOf]*TaskActivity{},
+		}
+		for state, d := range s.activity.Durations {
+			a.Durations[state] = d.clone()
+		}
+		for of, c := range s.activity.Tasks {
+			a.Tasks[of] = &TaskActivity{maps.Clone(c.Events), c.Runtime.clone()}
+		}
+		for _, f := range s.feeds {
+			a.Leases += len(f.leases)
+			for id, l := range f.leases {
+				if !q.m.cfg.Store.Queue.WasGranted(id) {
+					a.Oldest = max(a.Oldest, time.Since(l.since))
+				}
 			}
 		}
-	}
-	return a
+		return a
+	})
 }

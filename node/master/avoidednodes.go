@@ -16,9 +16,9 @@ const (
 	avoidFor = time.Hour
 )
 
-// hasSpareGPU reports whether a node has more than one GPU, or one that is partitioned.
-func hasSpareGPU(m *cluster.Member) bool {
-	return m != nil && m.Inventory != nil && (len(m.Inventory.GPUs) > 1 || slices.ContainsFunc(m.Inventory.GPUs, func(g inventory.GPU) bool { return g.MIG }))
+// takesLeases reports whether a node is up and runs trials.
+func takesLeases(m *cluster.Member) bool {
+	return m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined
 }
 
 func findMember(members []cluster.Member, node grid.NodeID) *cluster.Member {
@@ -45,42 +45,40 @@ func sameModel(a, b *cluster.Member) bool {
 
 // failedNodes returns the nodes that are to leave a trial of the lane to others; none when no other
 // node could run it.
-func (q *queueFeeder) failedNodes(shuns []failedPlace, lane *laneFeeds) []grid.NodeID {
-	if len(shuns) == 0 || q.m.cfg.Nodes == nil {
+func (q *queueFeeder) failedNodes(places []failedPlace, lane *laneFeeds) []grid.NodeID {
+	if len(places) == 0 || q.m.cfg.Nodes == nil {
 		return nil
 	}
 	members := q.m.cfg.Nodes.Members()
 	var all []grid.NodeID
 	now := time.Now()
-	for _, sh := range shuns {
-		where := findMember(members, sh.node)
-		if now.Sub(sh.at) > avoidFor || sh.scope == grid.ScopeDevice && hasSpareGPU(where) {
+	for _, failed := range places {
+		where := findMember(members, failed.node)
+		spareGPU := where != nil && where.Inventory != nil && (len(where.Inventory.GPUs) > 1 ||
+			slices.ContainsFunc(where.Inventory.GPUs, func(g inventory.GPU) bool { return g.MIG }))
+		if now.Sub(failed.at) > avoidFor || failed.scope == grid.ScopeDevice && spareGPU {
 			continue // the worker itself avoids devices
 		}
 		for i := range members {
-			same := sh.scope == grid.ScopeModel && sameModel(&members[i], where)
-			if (members[i].Node == sh.node || same) && !slices.Contains(all, members[i].Node) && len(all) < maxAvoided {
-				all = append(all, members[i].Node)
+			m := &members[i]
+			there := m.Node == failed.node || failed.scope == grid.ScopeModel && sameModel(m, where)
+			if there && !slices.Contains(all, m.Node) && len(all) < maxAvoided {
+				all = append(all, m.Node)
 			}
 		}
 	}
-	for i := range members {
+	for i := range members { // is there another one that could run it, were nothing else running there?
 		m := &members[i]
-		if m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined && !slices.Contains(all, m.Node) && q.couldRun(m, lane, now) {
+		fits := q.m.cfg.Nodes.Fits == nil || q.m.cfg.Nodes.Fits(m, lane.need)
+		if !takesLeases(m) || !fits || slices.Contains(all, m.Node) {
+			continue
+		}
+		refusal, _ := q.m.nodes.refusal(m.Node, lane.name, now) // none of a node that has reported nothing yet
+		if !refusal.Never() && refusal.Code != grid.RefusedEngine && refusal.Code != grid.RefusedWithheld {
 			return all
 		}
 	}
 	return nil
-}
-
-// couldRun reports whether trials of the lane could run on a node that takes trials, were nothing
-// else running there.
-func (q *queueFeeder) couldRun(m *cluster.Member, lane *laneFeeds, now time.Time) bool {
-	if q.m.cfg.Nodes.Fits != nil && !q.m.cfg.Nodes.Fits(m, lane.need) {
-		return false
-	}
-	refusal, _ := q.m.nodes.refusal(m.Node, lane.name, now) // none of a node that has reported nothing yet
-	return !refusal.Never() && refusal.Code != grid.RefusedEngine && refusal.Code != grid.RefusedWithheld
 }
 
 // avoidedNodes returns the nodes that are to leave a trial of the lane to others: all but the one

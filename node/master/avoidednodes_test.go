@@ -181,7 +181,7 @@ func TestSuspectNodeIsQuarantined(t *testing.T) {
 		"ports are nobody's fault":          {[]*history.Transition{see("b", 1, grid.Retry, grid.ClassPort), see("b", 2, grid.Retry, grid.ClassPort), see("b", 3, grid.Retry, grid.ClassPort), good("a", 1), good("a", 2), good("a", 3)}, false},
 		"only nodes that are gone are good": {[]*history.Transition{full(1), full(2), full(3), good("gone", 1), good("gone", 2), good("gone", 3)}, false},
 	} {
-		h := newNodeHealth()
+		h := newScheduler(&Master{}).health
 		h.takesTrials = func(node grid.NodeID) bool { return node != "gone" }
 		got := map[grid.NodeID]string{}
 		for _, seen := range c.seen {
@@ -220,7 +220,7 @@ func TestPartsOfANodeAreWithheld(t *testing.T) {
 			for i := range int64(3) {
 				s.health.record(&history.Transition{Sweep: id, Index: i, Node: "a", Change: grid.Done, Ended: 10 + i})
 			}
-			s.quarantine()
+			s.m.quarantine(s.health)
 		})
 		if o := c.heartbeat("b", "1"); o.Drain || !strings.Contains(o.Without[part], "did not on a") {
 			t.Errorf("%s: got orders %+v, want %s withheld", class, o, part)

@@ -2,13 +2,12 @@ package master
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	"mlfnode/grid"
-	"mlfnode/jetstream"
+	"mlfnode/grid/ranges"
 	"mlfnode/node/history"
 )
 
@@ -28,62 +27,40 @@ type earlyStopping struct {
 	changed    bool                      // since the record was written
 }
 
-// loadEarlyStopping loads what history knows of the trials of a sweep.
-func (s *scheduler) loadEarlyStopping(ctx context.Context, f *feed) error {
-	stop := f.sweep.Task.Stop
-	if stop == nil {
-		return nil
-	}
-	f.earlyStop = &earlyStopping{comparison: grid.NewComparison(*stop), stopping: map[int64]grid.StoppedRun{}}
-	for _, run := range f.sweep.Stopping {
-		if !f.done.Has(run.Index) {
-			f.earlyStop.stopping[run.Index] = run
+// loadEarlyStopping loads what history knows of the trials of a sweep, of which some have ended.
+func loadEarlyStopping(ctx context.Context, db *history.DB, s *grid.Sweep, done *ranges.Set) (*earlyStopping, error) {
+	e := &earlyStopping{comparison: grid.NewComparison(*s.Task.Stop), stopping: map[int64]grid.StoppedRun{}}
+	for _, run := range s.Stopping {
+		if !done.Has(run.Index) {
+			e.stopping[run.Index] = run
 		}
 	}
 	var ended []int64
-	for r := range f.done.All() {
+	for r := range done.All() {
 		for i := r.Lo; i < r.Hi && len(ended) < maxLoadedCurves; i++ {
 			ended = append(ended, i)
 		}
 	}
-	curves, err := s.m.cfg.History.Curves(ctx, f.sweep.ID, stop.Metric, ended)
+	curves, err := db.Curves(ctx, s.ID, s.Task.Stop.Metric, ended)
 	if err != nil {
-		return fmt.Errorf("load curves of %s: %w", f.sweep.ID, err)
+		return nil, fmt.Errorf("load curves of %s: %w", s.ID, err)
 	}
 	for _, i := range slices.Sorted(maps.Keys(curves)) {
-		f.earlyStop.comparison.Add(i, curves[i])
-		f.earlyStop.comparison.Remove(i)
+		e.comparison.Add(i, curves[i])
+		e.comparison.Remove(i)
 	}
-	return nil
+	return e, nil
 }
 
-// compareProgress makes the scheduler compare running trials by their newest metrics.
-func (m *Master) compareProgress(batches []*grid.Batch) {
-	var some []*grid.Batch
-	for _, b := range batches {
-		if r, ok := m.Sweep(b.Sweep); ok && r.Sweep.Task.Stop != nil {
-			some = append(some, b)
-		}
-	}
-	if len(some) == 0 {
-		return
-	}
-	m.post(func(s *scheduler) {
-		for _, b := range some {
-			if f := s.feeds[b.Sweep]; f != nil && f.earlyStop != nil {
-				for i := range b.Events {
-					f.observeProgress(&b.Events[i])
-				}
-			}
-		}
-	})
-}
-
-// observeProgress compares a running trial, and keeps the reason if it is to be stopped.
+// observeProgress compares a running trial by its newest metrics, and keeps the reason if it is to
+// be stopped.
 func (f *feed) observeProgress(e *grid.Event) {
 	c := f.earlyStop
 	points, err := e.Curves[f.sweep.Task.Stop.Metric].Points()
-	if _, known := c.stopping[e.Index]; err != nil || known || e.Index < 0 || e.Index >= f.count || f.done.Has(e.Index) || f.started[e.Index] != e.Attempt {
+	if _, known := c.stopping[e.Index]; err != nil || known || f.started[e.Index] != e.Attempt {
+		return
+	}
+	if e.Index < 0 || e.Index >= f.count || f.done.Has(e.Index) {
 		return
 	}
 	if why := c.comparison.Add(e.Index, points); why != "" {
@@ -102,38 +79,4 @@ func (f *feed) observeEnd(t *history.Transition) {
 	}
 	c.comparison.Remove(t.Index)
 	delete(c.stopping, t.Index)
-}
-
-// storeStoppedRuns writes into the records of sweeps which runs nodes are to stop.
-func (s *scheduler) storeStoppedRuns(ctx context.Context) (failed error) {
-	for id, f := range s.feeds {
-		c := f.earlyStop
-		if c == nil || !c.changed || !f.sweep.Active() {
-			continue
-		}
-		var all []grid.StoppedRun
-		for _, i := range slices.Sorted(maps.Keys(c.stopping)) {
-			if len(all) < maxStopping {
-				all = append(all, c.stopping[i])
-			}
-		}
-		differs := false
-		_, err := s.m.editRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
-			differs = !slices.Equal(r.Sweep.Stopping, all)
-			r.Sweep.Stopping = all
-			return differs, nil
-		})
-		c.changed = len(c.stopping) > len(all)
-		switch {
-		case errors.Is(err, jetstream.ErrTooLarge): // the next trial to stop retries it
-			c.changed = false
-			s.m.log.Warn("list of trials to stop is too large for the record", "sweep", id, "trials", len(all), "err", err)
-		case err != nil:
-			c.changed = true
-			failed = errors.Join(failed, fmt.Errorf("stop trials of %s: %w", id, err))
-		case differs:
-			s.m.log.Info("trials that do worse than others are stopped", "sweep", id, "trials", len(all))
-		}
-	}
-	return failed
 }

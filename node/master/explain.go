@@ -74,13 +74,13 @@ func (s *scheduler) pendingTrial(id grid.TrialID, now time.Time) (w pendingTrial
 }
 
 // Explain says what state a trial is in, and what keeps one that waits from running.
-func (m *Master) Explain(ctx context.Context, id grid.TrialID) (api.Explanation, error) {
+func (q *inspector) Explain(ctx context.Context, id grid.TrialID) (api.Explanation, error) {
 	e := api.Explanation{Trial: id.String(), State: grid.Pending}
-	r, ok := m.Sweep(id.Sweep)
+	r, ok := q.m.Sweep(id.Sweep)
 	if !ok {
 		return e, notFound(id.Sweep)
 	}
-	t, known, err := m.cfg.History.Trial(ctx, id)
+	t, known, err := q.m.cfg.History.Trial(ctx, id)
 	if err != nil {
 		return e, fmt.Errorf("find %s: %w", id, err)
 	}
@@ -99,25 +99,19 @@ func (m *Master) Explain(ctx context.Context, id grid.TrialID) (api.Explanation,
 		return e, nil
 	}
 	now := time.Now()
-	found := make(chan pendingTrial, 1)
-	if err := m.call(ctx, func(s *scheduler) { found <- s.pendingTrial(id, now) }); err != nil {
+	w, err := ask(ctx, q.m.inbox, func(s *scheduler) pendingTrial { return s.pendingTrial(id, now) })
+	if err != nil {
 		return e, err
-	}
-	var w pendingTrial
-	select {
-	case w = <-found:
-	case <-ctx.Done():
-		return e, context.Cause(ctx)
 	}
 	e.Text = strings.Join(append([]string{w.describe(now)}, w.sharing...), "; ")
 	if known && t.Result.Class != "" {
 		e.Text += fmt.Sprintf("; the last attempt failed: %s", t.Result.Class)
 	}
-	if problem := m.Problem(); problem != "" {
+	if problem := q.m.Problem(); problem != "" {
 		e.Text += "; " + problem
 	}
 	if w.hasFeed && w.holder == "" {
-		e.Nodes = m.obstacles(&w)
+		e.Nodes = q.m.obstacles(&w)
 	}
 	return e, nil
 }
@@ -152,45 +146,44 @@ func (w *pendingTrial) describe(now time.Time) string {
 }
 
 // obstacles says, for each node that runs trials, what keeps the trial from starting there.
-func (m *Master) obstacles(w *pendingTrial) []api.Obstacle {
-	if m.cfg.Nodes == nil {
-		if m.cfg.LocalRefusals == nil {
+func (w *nodeWatcher) obstacles(trial *pendingTrial) []api.Obstacle {
+	nodes := w.m.cfg.Nodes
+	if nodes == nil {
+		if w.m.cfg.LocalRefusals == nil {
 			return nil
 		}
-		return []api.Obstacle{obstacle("", m.cfg.LocalRefusals()[w.lane])}
+		return []api.Obstacle{obstacle("", w.m.cfg.LocalRefusals()[trial.lane])}
 	}
 	var all []api.Obstacle
-	for _, member := range m.cfg.Nodes.Members() {
-		if member.Has(cluster.Worker) {
-			all = append(all, m.obstacleOf(&member, w))
+	for _, member := range nodes.Members() {
+		if !member.Has(cluster.Worker) {
+			continue
 		}
+		o := api.Obstacle{Node: member.Node}
+		drain, broken, reason := nodes.Drain(member.Node)
+		refusal, there := w.nodes.refusal(member.Node, trial.lane, time.Now())
+		failedHere := slices.ContainsFunc(trial.failedOn, func(s failedPlace) bool { return s.node == member.Node })
+		switch {
+		case !member.There() || !there:
+			o.Code, o.Text = "away", "is not there"
+		case broken:
+			o.Code, o.Text = "quarantined", reason
+		case drain:
+			o.Code, o.Text = "drained", "is drained"
+			if reason != "" {
+				o.Text += ": " + reason
+			}
+		case member.Reason != "":
+			o.Code, o.Text = "trouble", member.Reason
+		case failedHere && refusal.Code == "":
+			o.Code, o.Text = "avoid", "an attempt of it failed here, so it is to run elsewhere"
+		default:
+			o = obstacle(member.Node, refusal)
+		}
+		all = append(all, o)
 	}
 	slices.SortFunc(all, func(a, b api.Obstacle) int { return strings.Compare(string(a.Node), string(b.Node)) })
 	return all
-}
-
-func (m *Master) obstacleOf(member *cluster.Member, w *pendingTrial) api.Obstacle {
-	o := api.Obstacle{Node: member.Node}
-	drain, broken, reason := m.cfg.Nodes.Drain(member.Node)
-	refusal, there := m.nodes.refusal(member.Node, w.lane, time.Now())
-	switch {
-	case !member.There() || !there:
-		o.Code, o.Text = "away", "is not there"
-	case broken:
-		o.Code, o.Text = "quarantined", reason
-	case drain:
-		o.Code, o.Text = "drained", "is drained"
-		if reason != "" {
-			o.Text += ": " + reason
-		}
-	case member.Reason != "":
-		o.Code, o.Text = "trouble", member.Reason
-	case slices.ContainsFunc(w.failedOn, func(s failedPlace) bool { return s.node == member.Node }) && refusal.Code == "":
-		o.Code, o.Text = "avoid", "an attempt of it failed here, so it is to run elsewhere"
-	default:
-		return obstacle(member.Node, refusal)
-	}
-	return o
 }
 
 func obstacle(node grid.NodeID, refusal grid.Refusal) api.Obstacle {
@@ -200,34 +193,22 @@ func obstacle(node grid.NodeID, refusal grid.Refusal) api.Obstacle {
 	return api.Obstacle{Node: node, Code: string(refusal.Code), Text: refusal.String()}
 }
 
-// refusal returns a node's reason for not running trials of a lane; there is false when the node is
-// not heard from.
-func (p *nodeTable) refusal(node grid.NodeID, lane grid.Lane, now time.Time) (refusal grid.Refusal, there bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	known := p.byID[node]
-	if known == nil || known.dead || known.isSilent(now) {
-		return refusal, false
-	}
-	return known.refusals[lane], true
-}
-
 // WaitingNodes lists, in one line, the nodes without room for the trials of a sweep and why, ""
 // when no node has reported that.
-func (m *Master) WaitingNodes(s *grid.Sweep) string {
-	var all []string
+func (w *nodeWatcher) WaitingNodes(s *grid.Sweep) string {
 	lane := s.Lane()
-	if m.cfg.Nodes == nil {
-		if m.cfg.LocalRefusals != nil {
-			if refusal := m.cfg.LocalRefusals()[lane]; refusal.Code != "" {
+	if w.m.cfg.Nodes == nil {
+		if w.m.cfg.LocalRefusals != nil {
+			if refusal := w.m.cfg.LocalRefusals()[lane]; refusal.Code != "" {
 				return refusal.String()
 			}
 		}
 		return ""
 	}
-	m.nodes.mu.Lock()
-	defer m.nodes.mu.Unlock()
-	for node, known := range m.nodes.byID {
+	var all []string
+	w.nodes.mu.Lock()
+	defer w.nodes.mu.Unlock()
+	for node, known := range w.nodes.byID {
 		if refusal := known.refusals[lane]; refusal.Code != "" && refusal.Code != grid.RefusedNodes && !known.dead {
 			all = append(all, string(node)+" "+string(refusal.Code))
 		}

@@ -99,7 +99,9 @@ func (f *feed) restoreLease(l *jetstream.QueuedLease, now time.Time) {
 	if l.Attempt > 1 && !l.Quiet {
 		m = modeAnnounced
 	}
-	f.addLease(l.ID, lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, mode: m, lane: grid.Lane(l.Shape), since: now, seq: l.Seq})
+	f.addLease(l.ID, lease{
+		lo: l.Lo, hi: l.Hi, attempt: l.Attempt, mode: m, lane: grid.Lane(l.Shape), since: now, seq: l.Seq,
+	})
 	f.assigned.Add(l.Lo, l.Hi)
 	f.newestSeq = max(f.newestSeq, l.Seq)
 }
@@ -120,7 +122,8 @@ func (f *feed) nextLease(need grid.Resources, now time.Time, slots int) (lease, 
 		return lease{}, false
 	}
 	for gap := range f.missing() {
-		return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+f.leaseSize(slots)), attempt: 1, lane: f.laneFor(need), since: now}, true
+		hi := min(gap.Hi, gap.Lo+f.leaseSize(slots))
+		return lease{lo: gap.Lo, hi: hi, attempt: 1, lane: f.laneFor(need), since: now}, true
 	}
 	return lease{}, false
 }
@@ -132,7 +135,8 @@ func (f *feed) nextRetry(need, lane grid.Resources, size int64, now time.Time) (
 	if !ok {
 		return lease{}, false
 	}
-	return lease{lo: trials.Lo, hi: min(trials.Hi, trials.Lo+size), attempt: attempt, mode: m, lane: f.laneFor(lane), since: now}, true
+	hi := min(trials.Hi, trials.Lo+size)
+	return lease{lo: trials.Lo, hi: hi, attempt: attempt, mode: m, lane: f.laneFor(lane), since: now}, true
 }
 
 // leaseSize returns how many trials the next lease may cover.
@@ -257,7 +261,8 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		f.escalate(t.Index, t.Failures)
 		f.recordFailure(t, f.sweep, now)
 		if !f.hasLaterLease(t.Index, t.Attempts) {
-			f.queueRetry(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)), leaseModeAfter(t.Failures))
+			due := now.Add(grid.FailureOf(t.Class).Wait(t.Attempts))
+			f.queueRetry(t.Index, t.Attempts+1, due, leaseModeAfter(t.Failures))
 		}
 	case grid.Reconnect:
 		f.started[t.Index] = t.Attempts

@@ -21,7 +21,7 @@ func TestFullDiskDoesNotEndTheMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	m := New(Config{History: db, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	m := New(Config{Store: &jetstream.Store{}, History: db, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	m.storeRecord(jetstream.Change{ID: "t-1", Record: jetstream.Record{Sweep: newSweep(t, "t-1", 1<<30), Rev: 1}})
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 2<<20), 0o600); err != nil {

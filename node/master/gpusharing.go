@@ -1,9 +1,6 @@
 package master
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -78,7 +75,8 @@ func (m *gpuSharing) observe(task *grid.Task, value string, r *grid.Result) {
 	before := *e
 	e.Learn(packing.Attempt{
 		Share: use.Share, Peak: use.Peak, Busy: use.Busy, Wall: time.Duration(r.Usage.Wall) * time.Microsecond,
-		Succeeded: r.Class == grid.ClassNone, OutOfMemory: r.Class == grid.ClassCUDAShared, Asked: packing.Asked(r.Reason),
+		Succeeded: r.Class == grid.ClassNone, OutOfMemory: r.Class == grid.ClassCUDAShared,
+		Asked: packing.Asked(r.Reason),
 	}, trialsNeeded(task))
 	if e.Differs(&before) {
 		m.changed = true
@@ -111,7 +109,9 @@ func (m *gpuSharing) partFor(model, value string) (need grid.Resources, ok bool)
 // wholeDeviceLimit returns how many trials with a value may be in the lane of whole devices at one
 // time, counted over the GPU models on which they do not share a device. While a model is being
 // measured it is one for each device, so that the trials after them are not leased whole, too.
-func (m *gpuSharing) wholeDeviceLimit(task *grid.Task, value string, slots func(grid.Resources) int) (n int, learning bool) {
+func (m *gpuSharing) wholeDeviceLimit(
+	task *grid.Task, value string, slots func(grid.Resources) int,
+) (n int, learning bool) {
 	base := task.Resources.Initial()
 	unknown := slots(base) // on models of which nothing is known
 	var models []string
@@ -165,26 +165,4 @@ func (f *feed) nextSharedLease(need grid.Resources, now time.Time, slots int) (l
 		}
 	}
 	return lease{}, false
-}
-
-// storeEstimates stores what was measured of the trials' need of GPUs.
-func (s *scheduler) storeEstimates(ctx context.Context) (failed error) {
-	for _, f := range s.feeds {
-		if f.sharing == nil || !f.sharing.changed || !f.sweep.Active() {
-			continue
-		}
-		_, err := s.m.editRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
-			r.Packing = slices.Clone(f.sharing.estimates)
-			return true, nil
-		})
-		f.sharing.changed = false
-		switch {
-		case errors.Is(err, jetstream.ErrTooLarge): // it would be too large next time as well; the sweep continues with what is in memory
-			s.m.log.Warn("measured use of GPUs is too large for the record", "sweep", f.sweep.ID, "err", err)
-		case err != nil:
-			f.sharing.changed = true
-			failed = errors.Join(failed, fmt.Errorf("store what trials of %s need of a GPU: %w", f.sweep.ID, err))
-		}
-	}
-	return failed
 }

@@ -124,7 +124,7 @@ func TestSweepsAtRestCostNothing(t *testing.T) {
 	idle := func() (goroutines int) {
 		t.Helper()
 		c.waitFor("the loop has nothing to look at", func(s *scheduler) bool {
-			return len(s.feeds) == 0 && !s.hasTimers() && len(s.reconciler.missing) == 0 && len(s.setups.bySweep) == 0
+			return len(s.feeds) == 0 && !s.hasTimers() && len(s.missing) == 0 && len(s.setups.bySweep) == 0
 		})
 		if busy, err := c.Busy(t.Context()); busy || err != nil {
 			t.Errorf("busy: got %t, %v", busy, err)

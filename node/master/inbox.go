@@ -28,10 +28,6 @@ type inbox struct {
 // maxSent bounds the functions that are sent and have not run.
 const maxSent = 16
 
-func newInbox() *inbox {
-	return &inbox{wake: make(chan struct{}, 1), room: make(chan struct{}, maxSent), closed: make(chan struct{})}
-}
-
 // post queues a function and returns at once.
 func (q *inbox) post(run func(*scheduler)) {
 	q.mu.Lock()
@@ -70,6 +66,16 @@ func (q *inbox) call(ctx context.Context, run func(*scheduler)) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// ask returns what fn returns in the scheduler's goroutine. It returns errEnded when the master ends
+// first.
+func ask[T any](ctx context.Context, q *inbox, fn func(*scheduler) T) (answer T, err error) {
+	answers := make(chan T, 1)
+	if err := q.call(ctx, func(s *scheduler) { answers <- fn(s) }); err != nil {
+		return answer, err
+	}
+	return <-answers, nil
 }
 
 // errEnded says that the master has ended and decides nothing more.

@@ -2,6 +2,7 @@ package master
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,7 +58,9 @@ func (l *leaseTable) assign(id grid.LeaseID, node grid.NodeID, now time.Time) {
 func (l *leaseTable) adopt(node grid.NodeID, h *jetstream.HeldLease, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.holders[h.ID] = holder{node: node, deliveries: h.Deliveries, lastHeartbeat: now, attempts: h.Attempts, startNoMore: true}
+	l.holders[h.ID] = holder{
+		node: node, deliveries: h.Deliveries, lastHeartbeat: now, attempts: h.Attempts, startNoMore: true,
+	}
 	delete(l.refused, h.ID)
 }
 
@@ -126,7 +129,9 @@ func idsOf(held []jetstream.HeldLease) map[grid.LeaseID]bool {
 // to its directives. It returns the leases that are not known, as after the node was away, for
 // which the caller decides whether the attempts under them go on (open), and those of which the
 // node gives back trials for the first time (shortened).
-func (l *leaseTable) recordHeld(node grid.NodeID, held []jetstream.HeldLease, o *jetstream.Directives, now time.Time) (open, shortened []jetstream.HeldLease) {
+func (l *leaseTable) recordHeld(
+	node grid.NodeID, held []jetstream.HeldLease, o *jetstream.Directives, now time.Time,
+) (open, shortened []jetstream.HeldLease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, h := range held {
@@ -175,15 +180,18 @@ func (l *leaseTable) heldBy(node grid.NodeID) []grid.LeaseID {
 // ended and the node has still to report that. What the node's reports do not resolve ends with
 // holderTimeout.
 func (l *leaseTable) staleLeases(node grid.NodeID, held []jetstream.HeldLease) []grid.LeaseID {
-	holds, unknown := idsOf(held), l.hasUnknown(held)
-	return slices.DeleteFunc(l.heldBy(node), func(id grid.LeaseID) bool { return holds[id] || isPlaceholder(id) && unknown })
-}
-
-// hasUnknown reports whether some of these leases are not known.
-func (l *leaseTable) hasUnknown(held []jetstream.HeldLease) bool {
+	holds := idsOf(held)
+	stale := l.heldBy(node)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { _, known := l.holders[h.ID]; return !known })
+	unknown := false
+	for i := range held {
+		_, known := l.holders[held[i].ID]
+		unknown = unknown || !known
+	}
+	return slices.DeleteFunc(stale, func(id grid.LeaseID) bool {
+		return holds[id] || unknown && strings.HasPrefix(string(id), placeholderPrefix)
+	})
 }
 
 // isDecided reports whether it is already known what becomes of a lease that a node holds.

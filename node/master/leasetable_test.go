@@ -87,8 +87,8 @@ func TestReleaseOfAnotherLease(t *testing.T) {
 func TestFirstWordOfAHolder(t *testing.T) {
 	l := newLeaseTable()
 	for _, run := range []string{"b.1.1", "b.1.2", "c.1.1"} {
-		l.add(placeholderLease(run))
-		l.assign(placeholderLease(run), grid.NodeID(run[:1]), time.Now())
+		l.add(grid.LeaseID(placeholderPrefix + run))
+		l.assign(grid.LeaseID(placeholderPrefix+run), grid.NodeID(run[:1]), time.Now())
 	}
 	l.markLoaded()
 	for name, held := range map[string]jetstream.HeldLease{
@@ -100,7 +100,7 @@ func TestFirstWordOfAHolder(t *testing.T) {
 		}
 	}
 	void := l.staleLeases("b", nil)
-	if slices.Sort(void); !slices.Equal(void, []grid.LeaseID{placeholderLease("b.1.1"), placeholderLease("b.1.2")}) {
+	if slices.Sort(void); !slices.Equal(void, []grid.LeaseID{grid.LeaseID(placeholderPrefix + "b.1.1"), grid.LeaseID(placeholderPrefix + "b.1.2")}) {
 		t.Errorf("a node that holds nothing: got %v void, want both", void)
 	}
 }
@@ -112,7 +112,7 @@ func TestFirstWordOfAHolder(t *testing.T) {
 func TestBeatThatClaimsTooMuch(t *testing.T) {
 	const said = 20_000
 	var lines bytes.Buffer
-	m := New(Config{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
+	m := New(Config{Store: &jetstream.Store{}, Logger: slog.New(slog.NewTextHandler(&lines, nil))})
 	m.leases.markLoaded()
 	s := newScheduler(m)
 	b := &jetstream.Heartbeat{}

@@ -3,6 +3,7 @@ package master
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"mlfnode/grid"
 	"mlfnode/node/history"
@@ -35,7 +36,21 @@ func (m *Master) foldProgress(ctx context.Context) error {
 		if err := m.cfg.History.FoldProgress(ctx, batches, m.policy); err != nil && !history.IsFull(err) {
 			return fmt.Errorf("store metrics of running trials: %w", err)
 		}
-		m.compareProgress(batches)
+		batches = slices.DeleteFunc(batches, func(b *grid.Batch) bool {
+			r, ok := m.Sweep(b.Sweep)
+			return !ok || r.Sweep.Task.Stop == nil
+		})
+		if len(batches) > 0 {
+			m.post(func(s *scheduler) {
+				for _, b := range batches {
+					if f := s.feeds[b.Sweep]; f != nil && f.earlyStop != nil {
+						for i := range b.Events {
+							f.observeProgress(&b.Events[i])
+						}
+					}
+				}
+			})
+		}
 		m.signalChange()
 	}
 }

@@ -2,6 +2,7 @@ package master
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"slices"
 	"time"
@@ -101,7 +102,8 @@ func (l *longestFirst) reorder() bool {
 			}
 			log := 0.0
 			for k := range effects {
-				log += effects[k].of(at[k][0])
+				level := effects[k].level
+				log += level[min(at[k][0]/effects[k].width, int64(len(level)-1))]
 			}
 			expected[n] = max(expected[n], math.Exp(log))
 		}
@@ -118,10 +120,6 @@ func (l *longestFirst) reorder() bool {
 type effect struct {
 	width int64     // values of a level
 	level []float64 // NaN where none has run
-}
-
-func (e *effect) of(position int64) float64 {
-	return e.level[min(position/e.width, int64(len(e.level)-1))]
 }
 
 // fit computes the effects of all axes: each in turn is the mean of what the others leave
@@ -199,5 +197,29 @@ func (e *effect) complete() {
 		if e.level[v] = e.level[a]; a != b {
 			e.level[v] += (e.level[b] - e.level[a]) * float64(v-a) / float64(b-a)
 		}
+	}
+}
+
+// maxLoadedTimes bounds the run times that are loaded for a sweep with grid.OrderLongest.
+const maxLoadedTimes = 512
+
+// loadRunTimes loads the run times of trials that have ended, evenly from all of them. It leaves out
+// what it can't read: the order is computed again as trials end.
+func (s *scheduler) loadRunTimes(ctx context.Context, f *feed) {
+	defer f.longest.reorder()
+	step, at := max(1, f.done.Count()/maxLoadedTimes), int64(0)
+	for r := range f.done.All() {
+		for ; at < r.Hi-r.Lo; at += step {
+			t, known, err := s.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: f.sweep.ID, Index: r.Lo + at})
+			if err != nil {
+				s.m.log.Warn("run times of trials could not be read; the longest may not run first",
+					"sweep", f.sweep.ID, "err", err)
+				return
+			}
+			if known && t.State == grid.Succeeded {
+				f.longest.addRunTime(t.Index, time.Duration(t.Result.Usage.Wall)*time.Microsecond)
+			}
+		}
+		at -= r.Hi - r.Lo
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"mlfnode/grid"
@@ -21,76 +19,81 @@ const (
 
 // scheduler decides what is leased. One goroutine owns it; others reach it through the inbox only.
 type scheduler struct {
-	m          *Master
-	feeds      map[grid.SweepID]*feed
+	m *Master
+	feedSet
 	feeder     *queueFeeder
 	fencer     *fencer
 	reconciler *reconciler
+	records    *recordWriter
 
-	health *nodeHealth
-	setups *setupMonitor
-
+	health   *nodeHealth
+	setups   *setupMonitor
 	activity *Activity
 
 	applied      uint64                // the last event that the feeds know of
 	lastDecision uint64                // the last event published here that decides about attempts
 	pendingOpens map[grid.SweepID]bool // sweeps that could not be opened yet
-	applyError   error                 // of the record or fold that was applied last; step reports it
+	applyError   error                 // of the record or fold that was applied last; run reports it
 }
 
 func newScheduler(m *Master) *scheduler {
 	s := &scheduler{
-		m: m, feeds: map[grid.SweepID]*feed{}, pendingOpens: map[grid.SweepID]bool{},
-		health: newNodeHealth(), activity: newActivity(), setups: &setupMonitor{m: m, bySweep: map[grid.SweepID]*setupFailures{}},
+		m: m, pendingOpens: map[grid.SweepID]bool{}, activity: &Activity{
+			Finished: map[grid.State]int64{}, Attempts: map[grid.Class]int64{}, Retries: map[grid.Class]int64{},
+			Durations: map[grid.State]*Durations{}, Waits: newDurations(), Tasks: map[TaskOf]*TaskActivity{},
+		},
+		health: &nodeHealth{streaks: map[streakKey]*failureStreak{}, trials: map[grid.SweepID]map[int64]*trialNodes{}},
+		setups: &setupMonitor{m: m, bySweep: map[grid.SweepID]*setupFailures{}},
+	}
+	s.feedSet = feedSet{
+		m: m, feeds: map[grid.SweepID]*feed{}, missing: map[grid.LeaseID]uint64{},
+		closed: func(id grid.SweepID) {
+			delete(s.health.trials, id)
+			delete(s.setups.bySweep, id)
+		},
 	}
 	s.feeder = &queueFeeder{m: m, s: s}
 	s.fencer = &fencer{m: m, s: s, pending: map[fenceKey]nodeLoss{}}
-	s.reconciler = &reconciler{m: m, s: s, missing: map[grid.LeaseID]uint64{}}
+	s.reconciler = &reconciler{m: m, s: s}
+	s.records = &recordWriter{m: m, s: s}
 	return s
 }
 
-// loop runs the scheduler until ctx ends. caughtUp is the last event that history holds.
-func (m *Master) loop(ctx context.Context, caughtUp uint64) error {
-	s := newScheduler(m)
+// run runs the scheduler until ctx ends. caughtUp is the last event that history holds.
+func (s *scheduler) run(ctx context.Context, caughtUp uint64) error {
 	s.applied = caughtUp
-	if m.cfg.Nodes != nil {
+	if s.m.cfg.Nodes != nil {
 		if err := s.restoreWithRetry(ctx); err != nil {
 			return err
 		}
 	}
 	feedTick := time.NewTicker(feedInterval)
 	defer feedTick.Stop()
-	reconcile := time.NewTicker(reconcileInterval)
-	defer reconcile.Stop()
+	reconcileTick := time.NewTicker(reconcileInterval)
+	defer reconcileTick.Stop()
 	for {
-		if err := s.step(ctx, feedTick.C, reconcile.C); err != nil {
-			return err
+		feed, reconcile := feedTick.C, reconcileTick.C
+		if len(s.feeds) == 0 && len(s.fencer.pending) == 0 && len(s.pendingOpens) == 0 {
+			reconcile = nil // nothing to wake up for
 		}
+		if !s.hasTimers() {
+			feed = nil
+		}
+		var err error
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.m.wake:
+			s.m.inbox.run(s)
+			err = errors.Join(s.applyError, s.finishComplete(ctx))
+			s.applyError = nil
+		case <-reconcile:
+			s.reportProblem(ctx, reconciling, s.reconciler.reconcile(ctx))
+			err = s.finishComplete(ctx)
+		case <-feed:
+		}
+		s.reportProblem(ctx, leasing, errors.Join(err, s.topUpQueue(ctx)))
 	}
-}
-
-func (s *scheduler) step(ctx context.Context, feedTick, reconcile <-chan time.Time) error {
-	if len(s.feeds) == 0 && len(s.fencer.pending) == 0 && len(s.pendingOpens) == 0 {
-		reconcile = nil // nothing to wake up for
-	}
-	if !s.hasTimers() {
-		feedTick = nil
-	}
-	var err error
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-s.m.wake:
-		s.m.inbox.run(s)
-		err = errors.Join(s.applyError, s.finishComplete(ctx))
-		s.applyError = nil
-	case <-reconcile:
-		s.reportProblem(ctx, reconciling, s.reconciler.reconcile(ctx))
-		err = s.finishComplete(ctx)
-	case <-feedTick:
-	}
-	s.reportProblem(ctx, leasing, errors.Join(err, s.topUpQueue(ctx)))
-	return nil
 }
 
 // hasTimers reports whether time alone can make something leasable: a retry that is due, or a store
@@ -127,8 +130,14 @@ func (s *scheduler) applyRecord(ctx context.Context, c jetstream.Change) error {
 	}
 	f := s.feeds[c.ID]
 	if c.Deleted {
-		if f != nil {
-			s.deleteLeases(ctx, f)
+		if f != nil { // nodes that hold leases of it learn it from their heartbeats
+			for id := range f.leases {
+				s.m.leases.remove(id)
+				if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil {
+					s.m.log.Debug("lease of a removed sweep could not be deleted",
+						"sweep", c.ID, "lease", id, "err", err)
+				}
+			}
 		}
 		s.closeFeed(c.ID)
 		return nil
@@ -142,25 +151,17 @@ func (s *scheduler) applyRecord(ctx context.Context, c jetstream.Change) error {
 	}
 	before := f.sweep
 	f.setSweep(sweep)
-	s.applySettings(ctx, f, before)
+	if r, ok := s.m.Sweep(c.ID); ok {
+		f.lanes = r.Lanes
+	}
+	if !sweep.Active() || before.Priority != sweep.Priority || before.MaxParallel != sweep.MaxParallel {
+		s.withdrawLeases(ctx, f)
+	}
 	if sweep.Active() {
 		f.signalDrained()
-	} else {
-		s.withdrawLeases(ctx, f)
 	}
 	s.closeFeedIfDone(f)
 	return nil
-}
-
-// retryOpens opens the active sweeps that could not be opened before.
-func (s *scheduler) retryOpens(ctx context.Context) (failed error) {
-	for _, id := range slices.Collect(maps.Keys(s.pendingOpens)) {
-		delete(s.pendingOpens, id)
-		if r, ok := s.m.Sweep(id); ok && r.Sweep.Active() && s.feeds[id] == nil {
-			failed = errors.Join(failed, s.openFeed(ctx, &r, nil))
-		}
-	}
-	return failed
 }
 
 // openFeed starts to feed a sweep whose leases, if any, are in the queue already.
@@ -172,7 +173,10 @@ func (s *scheduler) openFeed(ctx context.Context, record *jetstream.Record, leas
 		return fmt.Errorf("load trials of %s: %w", sweep.ID, err)
 	}
 	f := newFeed(sweep)
-	f.fits, f.slots, f.lanes = func(r grid.Resources) bool { return s.m.neverFits(r) == "" }, s.feeder.slots, record.Lanes
+	f.slots, f.lanes = s.feeder.slots, record.Lanes
+	if never := s.m.cfg.NeverFits; never != nil {
+		f.fits = func(r grid.Resources) bool { return never(r) == "" }
+	}
 	if sweep.Task.Resources.Measured() {
 		f.sharing = newGPUSharing(record.Packing, &sweep.Task)
 	}
@@ -184,71 +188,52 @@ func (s *scheduler) openFeed(ctx context.Context, record *jetstream.Record, leas
 		s.expectAttempts(f, left.Open)
 	}
 	f.loadHistory(left, time.Now())
-	if err := s.loadEarlyStopping(ctx, f); err != nil {
-		return err
+	if sweep.Task.Stop != nil {
+		if f.earlyStop, err = loadEarlyStopping(ctx, s.m.cfg.History, sweep, &f.done); err != nil {
+			return err
+		}
 	}
-	s.openTimes(ctx, f)
-	s.discardLeftoverSnapshots(ctx, f)
+	if f.longest != nil {
+		s.loadRunTimes(ctx, f)
+	}
+	s.m.snapshots.discardLeftover(ctx, f)
 	s.feeds[sweep.ID] = f
 	delete(s.pendingOpens, sweep.ID)
 	if err := sweep.Task.Resources.Check(); err != nil && sweep.Active() {
-		return s.m.failSweep(ctx, sweep.ID, "the sweep's record is not valid: "+err.Error())
+		why := "the sweep's record is not valid: " + err.Error()
+		s.m.log.Error("sweep is cancelled", "sweep", sweep.ID, "reason", why)
+		_, err := s.m.editSweep(ctx, sweep.ID, func(s *grid.Sweep) error {
+			if s.Active() {
+				s.State, s.Ended, s.Problem, s.Cancelling = grid.SweepCancelled, time.Now().UTC(), why, nil
+			}
+			return nil
+		})
+		return err
 	}
 	return s.finishComplete(ctx)
 }
 
-// closeFeedIfDone closes the feed of a sweep that is not active and has nothing outstanding.
-func (s *scheduler) closeFeedIfDone(f *feed) {
-	if !f.sweep.Active() && len(f.leases) == 0 {
-		s.closeFeed(f.sweep.ID)
-	}
-}
-
-func (s *scheduler) closeFeed(id grid.SweepID) {
-	if f := s.feeds[id]; f != nil {
-		f.signalDrained()
-		delete(s.feeds, id)
-		s.health.forgetSweep(id)
-		delete(s.setups.bySweep, id)
-	}
-}
-
-// shortenLeases requeues the trials of leases that a node gives back.
-func (s *scheduler) shortenLeases(node grid.NodeID, kept []jetstream.HeldLease) {
-	for i := range kept {
-		h := &kept[i]
-		if f := s.feeds[h.Sweep]; f != nil && s.m.leases.holderOf(h.ID) == node {
-			f.shortenLease(h.ID, h.Hi)
-		}
-	}
-}
-
-// dropLease forgets a lease: the trials that it did not finish are missing again.
-func (s *scheduler) dropLease(f *feed, id grid.LeaseID) {
-	s.m.leases.remove(id)
-	f.dropLease(id)
-	s.closeFeedIfDone(f)
-}
-
-// applyFold applies what a fold changed, then closes the leases that workers are done with.
-func (s *scheduler) applyFold(fd folded) {
+// applyFold applies what a fold changed, closes the leases that workers are done with, and pauses
+// the sweeps whose trials fail.
+func (s *scheduler) applyFold(ctx context.Context, fd folded) {
 	s.applied = fd.last
 	now := time.Now()
 	for i := range fd.changed {
-		s.activity.record(s.feeds[fd.changed[i].Sweep], &fd.changed[i])
-		if f := s.feeds[fd.changed[i].Sweep]; f != nil && fd.last > f.loadedAt { // else the feed was loaded with this change
-			f.apply(&fd.changed[i], now)
-			f.observeEnd(&fd.changed[i])
-			if t := &fd.changed[i]; t.Change == grid.Done {
-				s.revokeRivals(f, t.Index, t.Node)
-				s.revokeCancelled(f, t)
-				s.discardSnapshots(f, t)
-			}
-			if fd.changed[i].Change == grid.Began && len(f.sweep.Task.Setup) > 0 {
-				continue // what runs may be its setup step
-			}
-			s.health.record(&fd.changed[i])
-			s.setups.record(&fd.changed[i])
+		t := &fd.changed[i]
+		f := s.feeds[t.Sweep]
+		s.activity.record(f, t)
+		if f == nil || fd.last <= f.loadedAt { // in the latter case the feed was loaded with this change
+			continue
+		}
+		f.apply(t, now)
+		f.observeEnd(t)
+		if t.Change == grid.Done {
+			s.revokeLeases(f, t)
+			s.m.snapshots.discard(t, &f.sweep.Task)
+		}
+		if t.Change != grid.Began || len(f.sweep.Task.Setup) == 0 { // otherwise what runs may be its setup step
+			s.health.record(t)
+			s.setups.record(t)
 		}
 	}
 	for _, r := range fd.released {
@@ -260,16 +245,26 @@ func (s *scheduler) applyFold(fd folded) {
 			s.dropLease(f, r.lease)
 		}
 	}
-	s.quarantine()
+	s.m.quarantine(s.health)
+	s.applyError = errors.Join(
+		s.records.pinImages(ctx, fd.images), s.setups.pauseFailing(ctx, s.feeds), s.records.pauseFailing(ctx))
 }
 
-// finishComplete ends every active sweep whose trials are all terminal.
+// finishComplete finishes every active sweep whose trials are all terminal, if its record still has
+// the size that was found complete, and no trial of it was reopened after that.
 func (s *scheduler) finishComplete(ctx context.Context) error {
-	for _, f := range s.feeds {
+	for id, f := range s.feeds {
 		if !f.sweep.Active() || !f.complete() {
 			continue
 		}
-		if err := s.m.finish(ctx, f.sweep.ID, f.count, s.applied); err != nil {
+		_, err := s.m.editSweep(ctx, id, func(r *grid.Sweep) error {
+			same := r.Space.Count() == f.count && r.Reopened <= s.applied
+			if r.State == grid.SweepRunning && same && !s.m.isHeldOpen(id) {
+				r.State, r.Ended, r.Cancelling = grid.SweepFinished, time.Now().UTC(), nil
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -281,104 +276,22 @@ func (s *scheduler) topUpQueue(ctx context.Context) error {
 	if !s.m.cfg.LeaseTrials {
 		return nil
 	}
-	unsaved := errors.Join(s.storeEstimates(ctx), s.closeStaleLanes(ctx), s.storeStoppedRuns(ctx), s.endCancelledTrials(ctx)) // trials are leased all the same
-	s.withdrawReordered(ctx)
+	unsaved := s.records.write(ctx) // trials are leased all the same
+	for _, f := range s.feeds {
+		if f.reordered { // its leases were made before run times were known
+			f.reordered = false
+			s.withdrawLeases(ctx, f)
+		}
+	}
 	return errors.Join(unsaved, s.feeder.topUp(ctx))
 }
 
-// withdrawLeases withdraws all leases of a sweep that no node holds: they must not run any more, or
-// are to be leased again under new settings.
-func (s *scheduler) withdrawLeases(ctx context.Context, f *feed) {
-	for _, id := range slices.Collect(maps.Keys(f.leases)) {
-		s.withdrawLease(ctx, f, id)
+// publishDecision publishes events that decide about attempts. Until they are applied, history and
+// the feeds do not show what was decided.
+func (s *scheduler) publishDecision(ctx context.Context, b *grid.Batch) error {
+	seq, err := s.m.cfg.Store.Events.Publish(ctx, b)
+	if err == nil {
+		s.lastDecision = seq
 	}
-}
-
-// withdrawLease takes a lease out of the queue and forgets it, unless a node holds it. It reports
-// whether it did so. It does not matter if the message can't be deleted: no node gets that lease
-// any more.
-func (s *scheduler) withdrawLease(ctx context.Context, f *feed, id grid.LeaseID) bool {
-	ok, err := s.m.cfg.Store.Queue.Withdraw(ctx, id)
-	if err != nil {
-		s.m.log.Warn("lease that no node holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
-	}
-	if ok {
-		s.dropLease(f, id)
-	}
-	return ok
-}
-
-// deleteLeases takes all leases of a removed sweep out of the queue. Nodes that hold some learn it
-// from their heartbeats.
-func (s *scheduler) deleteLeases(ctx context.Context, f *feed) {
-	for id := range f.leases {
-		s.m.leases.remove(id)
-		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil {
-			s.m.log.Debug("lease of a removed sweep could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
-		}
-	}
-}
-
-// feedsByLease returns the feed of every lease that the master knows.
-func (s *scheduler) feedsByLease() map[grid.LeaseID]*feed {
-	all := map[grid.LeaseID]*feed{}
-	for _, f := range s.feeds {
-		for id := range f.leases {
-			all[id] = f
-		}
-	}
-	return all
-}
-
-// awaitDrained waits until workers have given back all leases of a cancelled sweep. Otherwise an
-// attempt that is still being stopped would end after a retry, and cancel the trial once more.
-func (m *Master) awaitDrained(ctx context.Context, id grid.SweepID) error {
-	settled := make(chan struct{})
-	call := func(s *scheduler) {
-		f := s.feeds[id]
-		if r, ok := m.Sweep(id); f == nil || !ok || r.Sweep.State != grid.SweepCancelled {
-			close(settled)
-			return
-		}
-		f.drained = append(f.drained, settled)
-	}
-	if err := m.call(ctx, call); err != nil {
-		return err
-	}
-	select {
-	case <-settled:
-		return nil
-	case <-m.closed:
-		return errEnded
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// Outstanding returns how many leases of the sweep are in the queue or at workers.
-func (m *Master) Outstanding(ctx context.Context, id grid.SweepID) (int, error) {
-	answer := make(chan int, 1)
-	call := func(s *scheduler) {
-		if f := s.feeds[id]; f != nil {
-			answer <- len(f.leases)
-			return
-		}
-		answer <- 0
-	}
-	if err := m.call(ctx, call); err != nil {
-		return 0, err
-	}
-	return <-answer, nil
-}
-
-// Busy reports whether a sweep is active, or leases of one are in the queue or at workers.
-func (m *Master) Busy(ctx context.Context) (bool, error) {
-	if m.anyActive() {
-		return true, nil
-	}
-	answer := make(chan bool, 1)
-	if err := m.call(ctx, func(s *scheduler) { answer <- len(s.feedsByLease()) > 0 }); err != nil {
-		return false, err
-	}
-	return <-answer, nil
+	return err
 }

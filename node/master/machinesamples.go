@@ -46,15 +46,8 @@ type resolution struct {
 }
 
 // resolutions are ordered from the finest to the coarsest.
-var resolutions = [...]resolution{{1, sampleSlots, 0}, {4, minuteSlots, sampleSlots}, {60, quarterSlots, sampleSlots + minuteSlots}}
-
-// resolutionOf returns the resolution with samples of a length.
-func resolutionOf(step time.Duration) (resolution, bool) {
-	i := slices.IndexFunc(resolutions[:], func(r resolution) bool { return r.step() == step })
-	if i < 0 {
-		return resolution{}, false
-	}
-	return resolutions[i], true
+var resolutions = [...]resolution{
+	{1, sampleSlots, 0}, {4, minuteSlots, sampleSlots}, {60, quarterSlots, sampleSlots + minuteSlots},
 }
 
 func (r resolution) step() time.Duration {
@@ -68,10 +61,6 @@ type sampleStore struct {
 
 	mu     sync.Mutex
 	byNode map[grid.NodeID]*nodeSamples
-}
-
-func newSampleStore(db *history.DB) *sampleStore {
-	return &sampleStore{db: db, byNode: map[grid.NodeID]*nodeSamples{}}
 }
 
 // nodeSamples are the samples of one node.
@@ -142,15 +131,21 @@ func (s *sampleStore) add(node grid.NodeID, said *jetstream.Sample, now time.Tim
 	case n == nil:
 		n = newNodeSamples(interval)
 		s.byNode[node] = n
-	case interval < n.newest-1:
-		n.rewind(interval)
+	case interval < n.newest-1: // the samples that those of later times had overwritten are lost, too
+		n.clearRange(interval, n.newest)
+		n.newest = interval
 	default:
 		interval = max(interval, n.newest)
-		n.advance(interval)
+		n.clearRange(n.newest, interval)
+		n.newest = interval
 	}
 	put := func(strips *[4]series, figures [4]int) {
 		for i, f := range figures {
-			strips[i].record(interval, sampleByte(f))
+			figure := byte(noSample) // of one that is not known
+			if f >= 0 {
+				figure = byte(min(f, noSample-1))
+			}
+			strips[i].record(interval, figure)
 		}
 	}
 	put(&n.host, [4]int{said.Load, said.CPU, said.Memory, said.Disk})
@@ -184,19 +179,6 @@ func newNodeSamples(interval int64) *nodeSamples {
 	return n
 }
 
-// advance marks the intervals up to and including the given one as without a sample.
-func (n *nodeSamples) advance(interval int64) {
-	n.clearRange(n.newest, interval)
-	n.newest = interval
-}
-
-// rewind marks the intervals after the given one as without a sample. The samples that they had
-// overwritten are lost, too.
-func (n *nodeSamples) rewind(interval int64) {
-	n.clearRange(interval, n.newest)
-	n.newest = interval
-}
-
 func (n *nodeSamples) clearRange(behind, to int64) {
 	for i := range n.host {
 		n.host[i].clearRange(behind, to)
@@ -218,13 +200,6 @@ func (n *nodeSamples) dropMissingGPUs(has []jetstream.GPUSample) {
 	})
 }
 
-func sampleByte(figure int) byte {
-	if figure < 0 {
-		return noSample
-	}
-	return byte(min(figure, noSample-1))
-}
-
 func (s *sampleStore) removeNode(node grid.NodeID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,8 +218,9 @@ func (s *sampleStore) latest(node grid.NodeID, r resolution, slots int64, now ti
 	slots = min(slots, r.slots, max(1, maxAnswerBytes/n.countSeries()))
 	last := func(s *series) []byte { return s.last(r, slots, interval, n.newest) }
 	v := api.NodeSamples{
-		Node: node, Step: r.step().Seconds(), Until: time.Unix(0, (interval/r.intervals+1)*int64(r.step())).UTC(), GPUs: []api.GPUSamples{},
-		Load: last(&n.host[0]), CPU: last(&n.host[1]), Memory: last(&n.host[2]), Disk: last(&n.host[3]),
+		Node: node, Step: r.step().Seconds(), GPUs: []api.GPUSamples{},
+		Until: time.Unix(0, (interval/r.intervals+1)*int64(r.step())).UTC(),
+		Load:  last(&n.host[0]), CPU: last(&n.host[1]), Memory: last(&n.host[2]), Disk: last(&n.host[3]),
 	}
 	for _, uuid := range slices.Sorted(maps.Keys(n.gpus)) {
 		g := n.gpus[uuid]
@@ -305,7 +281,10 @@ func (s *sampleStore) restore(all map[grid.NodeID][]byte) {
 	defer s.mu.Unlock()
 	for node, data := range all {
 		var k storedSamples
-		if s.byNode[node] != nil || json.Unmarshal(data, &k) != nil || k.Newest < -never || len(k.GPUs) > 2*jetstream.MaxSampledGPUs {
+		if s.byNode[node] != nil || json.Unmarshal(data, &k) != nil {
+			continue
+		}
+		if k.Newest < -never || len(k.GPUs) > 2*jetstream.MaxSampledGPUs {
 			continue
 		}
 		n, good := newNodeSamples(k.Newest), true
@@ -359,20 +338,21 @@ func (s *sampleStore) saveRegularly(ctx context.Context) error {
 
 func (s *sampleStore) save(ctx context.Context) error {
 	names, _ := s.list()
-	if err := s.db.StoreSamples(ctx, names, s.marshalNode); err != nil && !history.IsFull(err) { // the next save may succeed
-		return err
+	err := s.db.StoreSamples(ctx, names, s.marshalNode)
+	if history.IsFull(err) {
+		return nil // the next save may succeed
 	}
-	return nil
+	return err
 }
 
 // Samples returns how busy the machine of a node was, in samples of one of api.SampleSteps. It
 // returns false for another step, and for a node without samples.
 func (s *sampleStore) Samples(node grid.NodeID, step time.Duration) (api.NodeSamples, bool) {
-	r, ok := resolutionOf(step)
-	if !ok {
+	i := slices.IndexFunc(resolutions[:], func(r resolution) bool { return r.step() == step })
+	if i < 0 {
 		return api.NodeSamples{}, false
 	}
-	return s.latest(node, r, r.slots, time.Now())
+	return s.latest(node, resolutions[i], resolutions[i].slots, time.Now())
 }
 
 // NodeSamples returns the newest samples of all nodes, fewer of each the more nodes there are.

@@ -241,7 +241,7 @@ func TestSamplesOfTheNextMaster(t *testing.T) {
 // TestSamplesOfManyNodes returns those of all nodes in one answer that stays small.
 func TestSamplesOfManyNodes(t *testing.T) {
 	for _, c := range []struct{ nodes, gpus, slots int }{{1, 0, maxOverviewSlots}, {8, 8, maxOverviewSlots}, {100, 8, 11}, {2000, 8, 1}} {
-		m := &Master{sampleStore: newSampleStore(nil)}
+		m := &Master{sampleStore: &sampleStore{byNode: map[grid.NodeID]*nodeSamples{}}}
 		for i := range c.nodes {
 			said := &jetstream.Sample{Load: 5}
 			for k := range c.gpus {

@@ -20,6 +20,7 @@ import (
 	"mlfnode/jetstream"
 	"mlfnode/node/checkpoint"
 	"mlfnode/node/history"
+	"mlfnode/node/poll"
 )
 
 // Config holds the collaborators and settings of a Master.
@@ -69,33 +70,46 @@ type Master struct {
 
 	*inbox
 	*sweepTable
+	*sweepActions
+	*submissions
+	*inspector
 	*problems
 	*liveSettings
 	*sampleStore
 	*nodeWatcher
 	*collector
-	leases *leaseTable
-
-	submitLock chan struct{}           // held by a submission, and by the removal of a bundle
-	uncertain  map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitLock
+	leases    *leaseTable
+	snapshots *trialSnapshots
 }
 
 // New makes a Master; Run runs it.
 func New(cfg Config) *Master {
 	m := &Master{
-		cfg: cfg, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}), inbox: newInbox(),
-		liveSettings: &liveSettings{retention: cfg.Retention}, sampleStore: newSampleStore(cfg.History), leases: newLeaseTable(),
-		submitLock: make(chan struct{}, 1), uncertain: map[string]grid.SweepID{},
+		cfg: cfg, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}),
+		inbox: &inbox{
+			wake: make(chan struct{}, 1), room: make(chan struct{}, maxSent), closed: make(chan struct{}),
+		},
+		liveSettings: &liveSettings{values: settings{retention: cfg.Retention}}, leases: newLeaseTable(),
+		sampleStore: &sampleStore{db: cfg.History, byNode: map[grid.NodeID]*nodeSamples{}},
 	}
-	m.sweepTable = newSweepTable(m.Kick)
+	m.sweepTable = &sweepTable{
+		records: cfg.Store.Records, sweeps: map[grid.SweepID]jetstream.Record{}, reopens: map[grid.SweepID]int{},
+		changed: make(chan struct{}), released: m.Kick,
+	}
+	m.sweepActions = &sweepActions{table: m.sweepTable, history: cfg.History, events: cfg.Store.Events, inbox: m.inbox}
+	m.submissions = &submissions{m: m, lock: make(chan struct{}, 1), uncertain: map[string]grid.SweepID{}}
+	m.inspector = &inspector{m}
 	m.problems = &problems{log: m.log, changed: m.signalChange}
-	m.nodeWatcher = &nodeWatcher{m: m, nodes: newNodeTable()}
+	m.nodeWatcher = &nodeWatcher{m: m, nodes: &nodeTable{
+		byID: map[grid.NodeID]*nodeState{}, marks: uint64(time.Now().UnixNano()),
+	}}
 	m.collector = &collector{m: m, runNow: make(chan struct{}, 1)}
 	if cfg.Nodes != nil {
-		m.maxCrashes, m.outages = cfg.Nodes.CrashLimit, cfg.Nodes.Outage
+		m.values.crashLimit, m.values.outage = cfg.Nodes.CrashLimit, cfg.Nodes.Outage
 	}
+	m.snapshots = &trialSnapshots{store: cfg.Snapshots, sweeps: m.sweepTable, history: cfg.History, log: m.log}
 	if cfg.Snapshots != nil {
-		cfg.Snapshots.OnFull(m.freeSnapshots)
+		cfg.Snapshots.OnFull(func(need int64) { m.snapshots.clean(false, need) })
 	}
 	return m
 }
@@ -123,10 +137,19 @@ func (m *Master) Run(ctx context.Context) error {
 			}
 		})
 	}
-	start("watch sweep records", m.watchRecords)
-	start("fold events", m.foldStream)
+	start("watch sweep records", func(ctx context.Context) error {
+		return m.cfg.Store.Records.Watch(ctx, func(c jetstream.Change) {
+			m.storeRecord(c)
+			_ = m.send(ctx, func(s *scheduler) { s.applyError = s.applyRecord(ctx, c) }) // fails only when ctx ends
+		})
+	})
+	start("fold events", func(ctx context.Context) error {
+		return m.foldEvents(ctx, func(f folded) error {
+			return m.send(ctx, func(s *scheduler) { s.applyFold(ctx, f) })
+		})
+	})
 	start("fold live metrics", m.foldProgress)
-	start("top up the lease queue", func(ctx context.Context) error { return m.loop(ctx, caughtUp) })
+	start("top up the lease queue", func(ctx context.Context) error { return newScheduler(m).run(ctx, caughtUp) })
 	start("watch nodes", m.watch)
 	if m.cfg.Nodes != nil { // else no node reports samples
 		start("save samples", m.sampleStore.saveRegularly)
@@ -186,7 +209,8 @@ func (m *Master) checkHistory(ctx context.Context, first, last uint64, version i
 	newer := origin.Unread > 0 && origin.Unread < version
 	skipped := origin.Stream == "" && at > 0 && m.hasLong()
 	if another || newer || skipped || (first > 1 && at == 0) {
-		m.log.Warn("history does not match the event stream and is rebuilt", "applied", at, "first", first, "last", last, "another", another)
+		m.log.Warn("history does not match the event stream and is rebuilt",
+			"applied", at, "first", first, "last", last, "another", another)
 	}
 	if another || newer || skipped {
 		if err := db.Reset(ctx); err != nil {
@@ -212,13 +236,21 @@ func (m *Master) foldEvents(ctx context.Context, fn func(folded) error) error {
 		for i, s := range stored {
 			batches[i] = history.Stored{Seq: s.Seq, Batch: s.Batch}
 		}
-		m.rejectUnreadable(stored)
+		m.snapshots.rejectUnreadable(stored)
 		changed, err := m.foldWithRetry(ctx, batches)
 		if err != nil {
 			return err
 		}
 		m.setApplied(stored[len(stored)-1].Seq)
-		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releasedIn(stored), images: imagesUsed(stored)})
+		f := folded{last: stored[len(stored)-1].Seq, changed: changed, images: imagesUsed(stored)}
+		for _, s := range stored {
+			for i := range s.Batch.Events {
+				if e := &s.Batch.Events[i]; e.Kind == grid.Released {
+					f.released = append(f.released, releasedLease{s.Batch.Sweep, e.LeaseID, s.Batch.Node})
+				}
+			}
+		}
+		return fn(f)
 	})
 }
 
@@ -237,11 +269,7 @@ func (m *Master) foldWithRetry(ctx context.Context, batches []history.Stored) ([
 		if m.setProblem(folding, err.Error()) {
 			m.log.Warn("events can't be folded now; trying again", "err", err)
 		}
-		wait := time.NewTimer(foldRetry)
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
+		if !poll.Sleep(ctx, foldRetry) {
 			return nil, context.Cause(ctx)
 		}
 	}
@@ -262,39 +290,10 @@ type releasedLease struct {
 	node  grid.NodeID
 }
 
-func releasedIn(stored []jetstream.StoredBatch) []releasedLease {
-	var all []releasedLease
-	for _, s := range stored {
-		for i := range s.Batch.Events {
-			if e := &s.Batch.Events[i]; e.Kind == grid.Released {
-				all = append(all, releasedLease{sweep: s.Batch.Sweep, lease: e.LeaseID, node: s.Batch.Node})
-			}
-		}
-	}
-	return all
-}
-
-func (m *Master) foldStream(ctx context.Context) error {
-	return m.foldEvents(ctx, func(f folded) error {
-		return m.send(ctx, func(s *scheduler) {
-			s.applyFold(f)
-			s.applyError = errors.Join(s.pinImages(ctx, f.images), s.setups.pauseFailing(ctx, s.feeds), s.pauseFailing(ctx))
-		})
-	})
-}
-
-// watchRecords follows the records and passes changes on to the scheduler.
-func (m *Master) watchRecords(ctx context.Context) error {
-	return m.cfg.Store.Records.Watch(ctx, func(c jetstream.Change) {
-		m.storeRecord(c)
-		_ = m.send(ctx, func(s *scheduler) { s.applyError = s.applyRecord(ctx, c) }) // fails only when ctx ends
-	})
-}
-
 // Problem says what hinders the master at the moment, in words for the user; empty when nothing
 // does.
 func (m *Master) Problem() string {
-	problem := m.current()
+	problem := m.problems.current()
 	if problem == "" && m.cfg.ClusterProblem != nil {
 		problem = m.cfg.ClusterProblem()
 	}

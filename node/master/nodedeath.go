@@ -26,16 +26,29 @@ type fencer struct {
 func (d *fencer) handleNodeDeath(ctx context.Context, node grid.NodeID, l nodeLoss) {
 	held := d.m.leases.heldBy(node)
 	for _, f := range d.s.feeds {
-		if !l.left && f.neverReplaces() {
+		waits := f.sweep.Task.NoReplace && f.sweep.State != grid.SweepCancelled
+		if !l.left && waits {
 			held = slices.DeleteFunc(held, func(id grid.LeaseID) bool { _, ok := f.leases[id]; return ok })
 			continue
 		}
 		if err := d.fenceAttempts(ctx, f.sweep.ID, node, l); err != nil {
-			d.m.log.Warn("attempts of a lost node could not be fenced yet", "node", node, "sweep", f.sweep.ID, "err", err)
+			d.m.log.Warn("attempts of a lost node could not be fenced yet",
+				"node", node, "sweep", f.sweep.ID, "err", err)
 			d.pending[fenceKey{node, f.sweep.ID}] = l
 		}
 	}
-	d.s.requeueLeases(ctx, held)
+	feeds := d.s.feedsByLease()
+	for _, id := range held {
+		f := feeds[id]
+		if f == nil {
+			continue
+		}
+		if err := d.s.deleteLease(ctx, f, id); err != nil { // no node gets it any more, all the same
+			d.m.log.Warn("requeued lease could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
+		}
+		f.requeueOneByOne(id)
+		d.s.dropLease(f, id)
+	}
 }
 
 // fenceKey identifies attempts of a lost node that are still to be fenced.
@@ -48,7 +61,8 @@ type fenceKey struct {
 // reports itself what it runs.
 func (d *fencer) retryFences(ctx context.Context) (failed error) {
 	for of, l := range d.pending {
-		if _, ok := d.m.Sweep(of.sweep); ok && d.m.nodes.isGone(of.node) {
+		known, there := d.m.nodes.get(of.node)
+		if _, ok := d.m.Sweep(of.sweep); ok && (!there || known.dead) {
 			if err := d.fenceAttempts(ctx, of.sweep, of.node, l); err != nil {
 				failed = errors.Join(failed, err)
 				continue
@@ -78,7 +92,7 @@ func (d *fencer) fenceAttempts(ctx context.Context, id grid.SweepID, node grid.N
 			Kind: grid.Fenced, Index: t.Index, Attempt: t.Attempt, Run: t.Run, Time: now, Away: !l.left,
 			Result: &grid.Result{Class: class, ExitCode: grid.NoExit, Reason: l.reason},
 		}
-		if crashes := t.Failures[grid.ClassCrash] + 1; class == grid.ClassCrash && crashes >= d.m.crashLimit() {
+		if class == grid.ClassCrash && t.Failures[grid.ClassCrash]+1 >= d.m.settings().crashLimit {
 			e.Final, e.Result.Reason = true, d.crashLimitReason(ctx, id, &t, l.reason)
 		}
 		batch.Events = append(batch.Events, e)
@@ -86,11 +100,9 @@ func (d *fencer) fenceAttempts(ctx context.Context, id grid.SweepID, node grid.N
 	if len(batch.Events) == 0 {
 		return nil
 	}
-	seq, err := d.m.cfg.Store.Events.Publish(ctx, batch)
-	if err != nil {
+	if err := d.s.publishDecision(ctx, batch); err != nil {
 		return fmt.Errorf("fence attempts of %s on node %s: %w", id, node, err)
 	}
-	d.s.lastDecision = seq
 	if f := d.s.feeds[id]; f != nil {
 		for i := range batch.Events {
 			f.awayTrials[batch.Events[i].Index] = true
@@ -116,55 +128,6 @@ func (d *fencer) crashLimitReason(ctx context.Context, sweep grid.SweepID, t *gr
 	if len(before) > 0 {
 		how += ", as did " + strings.Join(before, " and ") + " before"
 	}
-	return fmt.Sprintf("%s; the trial will not be retried, because %d nodes died while they ran it. To run it again: mlfnode retry %s",
-		how, t.Failures[grid.ClassCrash]+1, sweep)
-}
-
-// neverReplaces reports whether trials of the sweep wait for their node, however long.
-func (f *feed) neverReplaces() bool {
-	return f.sweep.Task.NoReplace && f.sweep.State != grid.SweepCancelled
-}
-
-// requeueLeases deletes leases from the queue and makes what is missing leasable, even where the
-// message of a lease can't be deleted: no node gets it any more.
-func (s *scheduler) requeueLeases(ctx context.Context, held []grid.LeaseID) {
-	feeds := s.feedsByLease()
-	for _, id := range held {
-		f := feeds[id]
-		if f == nil {
-			continue
-		}
-		if err := s.deleteLease(ctx, f, id); err != nil {
-			s.m.log.Warn("requeued lease could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
-		}
-		f.requeueOneByOne(id)
-		s.dropLease(f, id)
-	}
-}
-
-// deleteLease deletes a lease from the queue, if it is there.
-func (s *scheduler) deleteLease(ctx context.Context, f *feed, id grid.LeaseID) error {
-	if f.leases[id].detached {
-		return nil
-	}
-	return s.m.cfg.Store.Queue.Delete(ctx, id)
-}
-
-// dropStaleLeases deletes leases from the queue that a node no longer knows, because its agent has
-// started a new life. The reconciler finds them missing and leases them again once the node's last
-// reports have been applied.
-func (s *scheduler) dropStaleLeases(node grid.NodeID, held []grid.LeaseID) {
-	ctx := context.Background() // calls of the store have their own timeout
-	feeds := s.feedsByLease()
-	for _, id := range held {
-		f := feeds[id]
-		if f == nil {
-			continue
-		}
-		s.m.leases.clearHolder(id)
-		if err := s.deleteLease(ctx, f, id); err != nil {
-			s.m.log.Warn("lease of an agent's last life could not be deleted", "node", node, "lease", id, "err", err)
-		}
-	}
-	s.reportProblem(ctx, reconciling, s.reconciler.reconcile(ctx))
+	return fmt.Sprintf("%s; the trial will not be retried, because %d nodes died while they ran it. "+
+		"To run it again: mlfnode retry %s", how, t.Failures[grid.ClassCrash]+1, sweep)
 }

@@ -61,10 +61,6 @@ type failureStreak struct {
 	last   int64 // microseconds since 1970
 }
 
-func newNodeHealth() *nodeHealth {
-	return &nodeHealth{streaks: map[streakKey]*failureStreak{}, trials: map[grid.SweepID]map[int64]*trialNodes{}}
-}
-
 // record records one transition of a trial.
 func (h *nodeHealth) record(t *history.Transition) {
 	if t.Node == "" || t.Change == grid.Reopen {
@@ -73,7 +69,8 @@ func (h *nodeHealth) record(t *history.Transition) {
 	f := grid.FailureOf(t.Class)
 	ran := t.Change == grid.Began || f.ProgramRan()
 	ended := t.Change != grid.Began && f.ProgramRan()
-	suspect := f.AtStart || f.Suspect == grid.ScopeNode || f.Suspect == grid.ScopeGPUs || f.Suspect == grid.ScopeLane || f.Suspect == grid.ScopeContainers
+	suspect := f.AtStart || f.Suspect == grid.ScopeNode || f.Suspect == grid.ScopeGPUs ||
+		f.Suspect == grid.ScopeLane || f.Suspect == grid.ScopeContainers
 	p := h.trials[t.Sweep][t.Index]
 	if p == nil {
 		if ran && t.Change == grid.Done { // like most trials: it has failed nowhere
@@ -197,63 +194,51 @@ func (s *failureStreak) diagnose(key streakKey, other grid.NodeID) brokenPart {
 	}
 	of := strings.Join(named, ", ")
 	if key.class == grid.ClassNone {
-		return brokenPart{grid.ScopeNode, fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), of, s.reason, other), sweeps}
+		reason := fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s",
+			len(s.trials), of, s.reason, other)
+		return brokenPart{grid.ScopeNode, reason, sweeps}
 	}
 	f := grid.FailureOf(s.reason)
-	return brokenPart{f.Suspect, fmt.Sprintf("%s (%s): %d attempts of %s in a row failed so here, and their trials did not on %s; %s",
-		f.Cause, s.reason, len(s.trials), of, other, f.Hint), sweeps}
+	reason := fmt.Sprintf("%s (%s): %d attempts of %s in a row failed so here, and their trials did not on %s; %s",
+		f.Cause, s.reason, len(s.trials), of, other, f.Hint)
+	return brokenPart{f.Suspect, reason, sweeps}
 }
-
-// forgetSweep forgets a sweep that has ended.
-func (h *nodeHealth) forgetSweep(id grid.SweepID) { delete(h.trials, id) }
 
 // quarantine stops leasing trials to nodes, or parts of nodes, that turned out to be broken.
-func (s *scheduler) quarantine() {
-	if s.m.cfg.Nodes == nil {
+func (w *nodeWatcher) quarantine(h *nodeHealth) {
+	if w.m.cfg.Nodes == nil {
 		return
 	}
-	s.health.takesTrials = s.m.takesTrials
-	for node, b := range s.health.takeBroken() {
-		if b.part != grid.ScopeNode {
-			s.m.log.Warn("trials are withheld from a part of a node", "node", node, "part", b.part, "reason", b.reason)
-			for _, part := range s.scopesToWithhold(b) {
-				s.m.cfg.Nodes.Withhold(node, part, b.reason, time.Now().Add(withholdFor))
+	h.takesTrials = w.takesTrials
+	for node, b := range h.takeBroken() {
+		if b.part == grid.ScopeNode {
+			w.m.log.Warn("node is quarantined", "node", node, "reason", b.reason)
+			w.m.cfg.Nodes.Quarantine(node, b.reason)
+			continue
+		}
+		w.m.log.Warn("trials are withheld from a part of a node", "node", node, "part", b.part, "reason", b.reason)
+		parts := []grid.Scope{b.part}
+		if b.part == grid.ScopeLane {
+			parts = nil // the lanes of the sweeps whose trials failed
+			for _, id := range b.sweeps {
+				if record, ok := w.m.Sweep(id); ok {
+					for lane := range record.AllLanes() {
+						parts = append(parts, grid.ScopeOfLane(lane))
+					}
+				}
 			}
-			continue
 		}
-		s.m.log.Warn("node is quarantined", "node", node, "reason", b.reason)
-		s.m.cfg.Nodes.Quarantine(node, b.reason)
-	}
-}
-
-// scopesToWithhold returns what to withhold of a broken node. If a single lane is broken, these are
-// the lanes of the sweeps whose trials failed.
-func (s *scheduler) scopesToWithhold(b brokenPart) []grid.Scope {
-	if b.part != grid.ScopeLane {
-		return []grid.Scope{b.part}
-	}
-	var all []grid.Scope
-	for _, id := range b.sweeps {
-		record, _ := s.m.Sweep(id)
-		if record.Sweep == nil {
-			continue
-		}
-		for lane := range record.AllLanes() {
-			all = append(all, grid.ScopeOfLane(lane))
+		for _, part := range parts {
+			w.m.cfg.Nodes.Withhold(node, part, b.reason, time.Now().Add(withholdFor))
 		}
 	}
-	return all
 }
 
 // takesTrials reports whether a node is up and may take trials, so that another one can be spared.
-func (m *Master) takesTrials(node grid.NodeID) bool {
-	if drained, _, _ := m.cfg.Nodes.Drain(node); drained {
+func (w *nodeWatcher) takesTrials(node grid.NodeID) bool {
+	if drained, _, _ := w.m.cfg.Nodes.Drain(node); drained {
 		return false
 	}
-	for _, member := range m.cfg.Nodes.Members() {
-		if member.Node == node {
-			return member.State == cluster.Alive
-		}
-	}
-	return true // gossip has not heard of it yet, but it has reported
+	member := findMember(w.m.cfg.Nodes.Members(), node) // nil: it has reported, and gossip has not heard of it yet
+	return member == nil || member.State == cluster.Alive
 }

@@ -12,28 +12,42 @@ import (
 
 // nodeState is one node as its heartbeats and its connection show it.
 type nodeState struct {
+	nodeReport
+	lostConnection
 	start         string    // life of its agent
 	born          time.Time // when that life was first heard from
-	keys          uint64    // the keyring that it has
 	lastHeartbeat time.Time
-	disconnected  time.Time // when its connection ended; zero while it has one, or has had none
-	refused       time.Time // when a probe last found its agent dead while its machine answered; zero if the last probe did not
-	returned      time.Time // when a probe found another agent in its place
 	restarting    time.Time // when it announced its restart
-	busy          bool      // it held leases
-	draining      bool
-	leaving       bool
-	outlive       time.Duration // how long its programs go on without an agent; 0 when it does not say so
-	mark          uint64        // what heartbeats carry that were sent since it was heard from again
-	refusals      map[grid.Lane]grid.Refusal
-	expected      bool // it has not been heard from in this life of the master
+	mark          uint64    // what heartbeats carry that were sent since it was heard from again
+	expected      bool      // it has not been heard from in this life of the master
 	dead          bool
+}
+
+// nodeReport is what the last heartbeat of a node says.
+type nodeReport struct {
+	keys     uint64 // the keyring that it has
+	busy     bool   // it holds leases
+	draining bool
+	leaving  bool
+	outlive  time.Duration // how long its programs go on without an agent; 0 when it does not say so
+	refusals map[grid.Lane]grid.Refusal
+}
+
+// lostConnection is what is known of a node since its connection ended. It is zero while the node has
+// a connection, or has had none.
+type lostConnection struct {
+	disconnected time.Time // when it ended
+	refused      time.Time // when the last probe found its agent dead while its machine answered; else zero
+	returned     time.Time // when a probe found another agent in its place
 }
 
 // isSilent reports whether the node's heartbeats or its connection say that it is dead.
 func (p *nodeState) isSilent(now time.Time) bool {
 	return !p.disconnected.IsZero() || now.Sub(p.lastHeartbeat) > jetstream.HeartbeatTimeout
 }
+
+// isThere reports whether the node is heard from.
+func (p *nodeState) isThere(now time.Time) bool { return !p.dead && !p.isSilent(now) }
 
 // nodeTable holds the nodes that have been heard from in this life of the master.
 type nodeTable struct {
@@ -42,14 +56,35 @@ type nodeTable struct {
 	marks uint64 // the newest mark; marks start at the time of this life's start
 }
 
-func newNodeTable() *nodeTable {
-	return &nodeTable{byID: map[grid.NodeID]*nodeState{}, marks: uint64(time.Now().UnixNano())}
+// get returns what is known of a node, false for one that has not been heard from.
+func (p *nodeTable) get(node grid.NodeID) (nodeState, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.byID[node]
+	if known == nil {
+		return nodeState{}, false
+	}
+	return *known, true
+}
+
+// count returns how many of the nodes that are heard from fulfil a condition.
+func (p *nodeTable) count(now time.Time, is func(*nodeState) bool) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, known := range p.byID {
+		if known.isThere(now) && is(known) {
+			n++
+		}
+	}
+	return n
 }
 
 // recordHeartbeat records a heartbeat. It reports whether the node's agent has started a new life,
 // and returns the mark that tells heartbeats from leftovers of a time in which the node was not
 // heard from.
-func (p *nodeTable) recordHeartbeat(node grid.NodeID, b *jetstream.Heartbeat, now time.Time) (reborn bool, mark uint64) {
+func (p *nodeTable) recordHeartbeat(
+	node grid.NodeID, b *jetstream.Heartbeat, now time.Time,
+) (reborn bool, mark uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byID[node]
@@ -66,11 +101,10 @@ func (p *nodeTable) recordHeartbeat(node grid.NodeID, b *jetstream.Heartbeat, no
 	if known.start != b.Start {
 		born = now
 	}
-	*known = nodeState{
-		mark: mark, born: born,
-		start: b.Start, keys: b.Keys, lastHeartbeat: now, busy: len(b.Leases) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
+	*known = nodeState{mark: mark, born: born, start: b.Start, lastHeartbeat: now, nodeReport: nodeReport{
+		keys: b.Keys, busy: len(b.Leases) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
 		refusals: boundedRefusals(b.Refusals),
-	}
+	}}
 	if b.Restarting {
 		known.restarting = now
 	}
@@ -150,23 +184,6 @@ func (p *nodeTable) gossipStates(members []cluster.Member) map[grid.NodeID]clust
 	return states
 }
 
-// isGone reports whether a node is lost, or was taken out of the cluster, and has not been heard
-// from since.
-func (p *nodeTable) isGone(node grid.NodeID) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	known := p.byID[node]
-	return known == nil || known.dead
-}
-
-// isLost reports whether a node of the cluster is lost and has not been heard from since.
-func (p *nodeTable) isLost(node grid.NodeID) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	known := p.byID[node]
-	return known != nil && known.dead
-}
-
 // nodeLoss says how a node was lost.
 type nodeLoss struct {
 	reason string
@@ -188,7 +205,9 @@ func (p *nodeTable) removeUnknown(known func(grid.NodeID) bool) (forgotten []gri
 
 // takeLost returns the nodes that have been lost since the last call. Silence counts from since at
 // the earliest; while this node itself is away, only nodes that announced that they leave are lost.
-func (p *nodeTable) takeLost(now, since time.Time, away bool, gossip map[grid.NodeID]cluster.State, o *Outage) map[grid.NodeID]nodeLoss {
+func (p *nodeTable) takeLost(
+	now, since time.Time, away bool, gossip map[grid.NodeID]cluster.State, o *Outage,
+) map[grid.NodeID]nodeLoss {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	lost := map[grid.NodeID]nodeLoss{}
@@ -206,39 +225,18 @@ func (p *nodeTable) takeLost(now, since time.Time, away bool, gossip map[grid.No
 	return lost
 }
 
-// reportIntervalFor returns the time between two reports of each of so many nodes at work.
-func reportIntervalFor(busy int) time.Duration {
-	return min(time.Duration(busy)*reportCost, slowestPace)
-}
-
-// countBusy returns how many responsive nodes hold leases.
-func (p *nodeTable) countBusy(now time.Time) (busy int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, known := range p.byID {
-		if known.busy && !known.dead && !known.isSilent(now) {
-			busy++
-		}
-	}
-	return busy
-}
-
-// keysBehind reports whether a responsive node has another keyring.
-func (p *nodeTable) keysBehind(keys uint64, now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, known := range p.byID {
-		if !known.dead && !known.isSilent(now) && known.keys != keys {
-			return true
-		}
-	}
-	return false
-}
-
 // drainApplied reports whether a node drains as it should, or is not heard from.
 func (p *nodeTable) drainApplied(node grid.NodeID, drain bool, now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	known := p.byID[node]
-	return known == nil || known.dead || known.isSilent(now) || known.draining == drain
+	known, _ := p.get(node)
+	return !known.isThere(now) || known.draining == drain
+}
+
+// refusal returns a node's reason for not running trials of a lane; there is false when the node is
+// not heard from.
+func (p *nodeTable) refusal(node grid.NodeID, lane grid.Lane, now time.Time) (refusal grid.Refusal, there bool) {
+	known, _ := p.get(node)
+	if !known.isThere(now) {
+		return refusal, false
+	}
+	return known.refusals[lane], true
 }

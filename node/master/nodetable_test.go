@@ -199,7 +199,7 @@ func TestPace(t *testing.T) {
 		p.recordHeartbeat(node, &jetstream.Heartbeat{Leases: held}, now)
 	}
 	p.recordDisconnect("silent", now)
-	if busy := p.countBusy(now); busy != 2 {
+	if busy := p.count(now, func(n *nodeState) bool { return n.busy }); busy != 2 {
 		t.Errorf("got %d at work; want 2", busy)
 	}
 	for busy, want := range map[int]time.Duration{0: 0, 1: reportCost, 10: 15 * time.Millisecond, 200: 300 * time.Millisecond, 4000: slowestPace} {

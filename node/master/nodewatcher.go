@@ -10,6 +10,7 @@ import (
 	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/poll"
 )
 
 // Nodes connects the master to the cluster's nodes.
@@ -72,7 +73,7 @@ const (
 type nodeWatcher struct {
 	m              *Master
 	nodes          *nodeTable
-	reportInterval atomic.Int64 // the time that nodes are to wait between reports
+	reportInterval atomic.Int64 // the time that nodes are to wait between reports; see reportCost
 	awayReason     string       // why this master considers itself disconnected; owned by watch
 }
 
@@ -81,30 +82,18 @@ const drainTimeout = 3 * time.Second
 
 // AwaitDrain waits until a node that is heard from takes no more leases, or takes them again.
 func (w *nodeWatcher) AwaitDrain(ctx context.Context, node grid.NodeID, drain bool) {
-	ctx, stop := context.WithTimeout(ctx, drainTimeout)
-	defer stop()
-	w.await(ctx, func() bool { return w.nodes.drainApplied(node, drain, time.Now()) })
+	poll.Within(ctx, drainTimeout, awaitInterval, func() bool { return w.nodes.drainApplied(node, drain, time.Now()) })
 }
 
 // AwaitKeys waits until all nodes that are heard from have the gossip keyring, or ctx ends.
 func (w *nodeWatcher) AwaitKeys(ctx context.Context, keys uint64) {
-	w.await(ctx, func() bool { return !w.nodes.keysBehind(keys, time.Now()) })
+	_ = poll.Until(ctx, awaitInterval, func() (bool, error) {
+		return w.nodes.count(time.Now(), func(n *nodeState) bool { return n.keys != keys }) == 0, nil
+	})
 }
 
 // awaitInterval is how often AwaitDrain and AwaitKeys check.
 const awaitInterval = 20 * time.Millisecond
-
-func (w *nodeWatcher) await(ctx context.Context, done func() bool) {
-	tick := time.NewTicker(awaitInterval)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
 
 // watch answers heartbeats and detects which nodes have died.
 func (w *nodeWatcher) watch(ctx context.Context) error {
@@ -126,18 +115,16 @@ func (w *nodeWatcher) watch(ctx context.Context) error {
 		return err
 	}
 	defer stopEnds()
-	tick := time.NewTicker(nodeCheckInterval)
-	defer tick.Stop()
 	var p selfCheck
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-			now := time.Now() // a tick may have waited while this process was stopped
-			w.checkNodes(ctx, &p, now)
-		}
-	}
+	return poll.Until(ctx, nodeCheckInterval, func() (bool, error) {
+		w.checkNodes(ctx, &p, time.Now())
+		return false, nil
+	})
+}
+
+// reportIntervalFor returns the time between two reports of each of so many nodes at work.
+func reportIntervalFor(busy int) time.Duration {
+	return min(time.Duration(busy)*reportCost, slowestPace)
 }
 
 // refusesLeases reports whether a node gets no leases of a lane: it is drained or was taken out of
@@ -161,19 +148,30 @@ func (w *nodeWatcher) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) 
 	reborn, mark := w.nodes.recordHeartbeat(node, b, now)
 	if reborn {
 		if void := w.m.leases.staleLeases(node, held); len(void) > 0 {
-			w.m.post(func(s *scheduler) { s.dropStaleLeases(node, void) })
+			w.m.post(func(s *scheduler) { s.reconciler.dropStaleLeases(node, void) })
 		}
 	}
 	if b.Sample != nil {
 		w.m.sampleStore.add(node, b.Sample, now)
 	}
-	o := jetstream.Directives{Keys: w.m.cfg.Nodes.Keys(), Pace: time.Duration(w.reportInterval.Load()), Mark: mark, Curves: w.m.cfg.History.CurveShare()}
+	o := jetstream.Directives{
+		Keys: w.m.cfg.Nodes.Keys(), Pace: time.Duration(w.reportInterval.Load()), Mark: mark,
+		Curves: w.m.cfg.History.CurveShare(),
+	}
 	open, shortened := w.m.leases.recordHeld(node, held, &o, now)
 	if len(shortened) > 0 {
-		w.m.post(func(s *scheduler) { s.shortenLeases(node, shortened) })
+		w.m.post(func(s *scheduler) { // the node gives back trials of these leases
+			for i := range shortened {
+				h := &shortened[i]
+				if f := s.feeds[h.Sweep]; f != nil && w.m.leases.holderOf(h.ID) == node {
+					f.shortenLease(h.ID, h.Hi)
+				}
+			}
+		})
 	}
 	if len(open) > 0 && b.Mark == mark && !b.Leaving && !b.Restarting {
-		w.m.post(func(s *scheduler) { s.decideReconnected(context.Background(), node, open) }) // calls of the store have their own timeout
+		// calls of the store have their own timeout
+		w.m.post(func(s *scheduler) { s.decideReconnected(context.Background(), node, open) })
 	}
 	if cas := w.m.cfg.Nodes.CAs; cas != nil {
 		o.CAs = cas()
@@ -186,21 +184,12 @@ func (w *nodeWatcher) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) 
 // probeAgent probes the gossip port of a node whose connection has ended, until the node is heard
 // from again or is lost.
 func (w *nodeWatcher) probeAgent(ctx context.Context, node grid.NodeID) {
-	tick := time.NewTicker(probeInterval)
-	defer tick.Stop()
-	for {
+	_ = poll.Until(ctx, probeInterval, func() (bool, error) {
 		try, stop := context.WithTimeout(ctx, probeTimeout)
+		defer stop()
 		refused := w.m.cfg.Nodes.Refused(try, node)
-		stop()
-		if !w.nodes.recordProbe(node, refused, time.Now()) {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+		return !w.nodes.recordProbe(node, refused, time.Now()), nil
+	})
 }
 
 // checkNodes makes the scheduler requeue what lost nodes held.
@@ -211,18 +200,26 @@ func (w *nodeWatcher) checkNodes(ctx context.Context, p *selfCheck, now time.Tim
 			w.m.sampleStore.removeNode(node)
 			w.m.log.Info("node was taken out of the cluster; its leases are requeued", "node", node)
 			w.m.post(func(s *scheduler) {
-				s.fencer.handleNodeDeath(ctx, node, nodeLoss{reason: fmt.Sprintf("the node %s was taken out of the cluster", node), left: true})
+				reason := fmt.Sprintf("the node %s was taken out of the cluster", node)
+				s.fencer.handleNodeDeath(ctx, node, nodeLoss{reason, true})
 				s.health.forgetNode(node)
 			})
 		}
 	}
-	busy := w.nodes.countBusy(now)
+	busy := w.nodes.count(now, func(n *nodeState) bool { return n.busy })
 	w.reportInterval.Store(int64(reportIntervalFor(busy)))
 	others, silent := w.nodes.countOthers(w.m.cfg.Nodes.Self, now)
 	linked := silent == 0 || w.m.cfg.Nodes.LinkUp == nil || w.m.cfg.Nodes.LinkUp()
 	why := p.update(now, linked, others, silent)
-	w.logAway(why)
-	o := w.m.outage()
+	switch {
+	case why == w.awayReason:
+	case why != "":
+		w.m.log.Warn("this master considers itself disconnected and requeues no trials of other nodes", "why", why)
+	default:
+		w.m.log.Info("this master hears from the other nodes again")
+	}
+	w.awayReason = why
+	o := w.m.settings().outage
 	for node, l := range w.nodes.takeLost(now, p.lastAway, why != "", gossip, &o) {
 		if node == w.m.cfg.Nodes.Self && !l.left {
 			continue
@@ -230,16 +227,4 @@ func (w *nodeWatcher) checkNodes(ctx context.Context, p *selfCheck, now time.Tim
 		w.m.log.Warn("node is lost; its leases are requeued", "node", node, "how", l.reason)
 		w.m.post(func(s *scheduler) { s.fencer.handleNodeDeath(ctx, node, l) })
 	}
-}
-
-// logAway logs when this master starts or stops considering itself disconnected.
-func (w *nodeWatcher) logAway(why string) {
-	if w.awayReason == why {
-		return
-	}
-	if w.awayReason = why; why != "" {
-		w.m.log.Warn("this master considers itself disconnected and requeues no trials of other nodes", "why", why)
-		return
-	}
-	w.m.log.Info("this master hears from the other nodes again")
 }

@@ -382,7 +382,7 @@ func TestQuarantine(t *testing.T) {
 		"failed for good, and retried by a user": {[]*history.Transition{lastAt("b", 3), lastAt("b", 4), lastAt("b", 5), begun("a", 3), begun("a", 4), begun("a", 5)}, []grid.NodeID{"b"}},
 		"other sweep ran":                        {[]*history.Transition{began("a", "r"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, nil},
 	} {
-		h := newNodeHealth()
+		h := newScheduler(&Master{}).health
 		got := map[grid.NodeID]string{}
 		for _, seen := range test.seen {
 			h.record(seen)
@@ -405,7 +405,7 @@ func TestQuarantine(t *testing.T) {
 // start or for lack of disk space, and end on another one.
 func TestQuarantineWithSweepsThatTakeTurns(t *testing.T) {
 	for class, want := range map[grid.Class]string{grid.ClassStart: "3 trials of r, s in a row", grid.ClassDisk: "3 attempts of r, s in a row"} {
-		h := newNodeHealth()
+		h := newScheduler(&Master{}).health
 		for i := range int64(3) {
 			sweep := []grid.SweepID{"r", "s"}[i%2]
 			h.record(&history.Transition{Sweep: sweep, Index: i, Node: "b", Change: grid.Retry, Class: class, Ended: i})
@@ -420,7 +420,7 @@ func TestQuarantineWithSweepsThatTakeTurns(t *testing.T) {
 // TestQuarantineLeavesANode lets each of two nodes fail at what the other one runs: one of them
 // must stay. A sweep over programs of which some do not exist quarantines no node.
 func TestQuarantineLeavesANode(t *testing.T) {
-	h := newNodeHealth()
+	h := newScheduler(&Master{}).health
 	gone := map[grid.NodeID]bool{"c": true}
 	h.takesTrials = func(node grid.NodeID) bool { return !gone[node] }
 	note := func(node grid.NodeID, index int64, change grid.Change, class grid.Class) {
@@ -441,7 +441,7 @@ func TestQuarantineLeavesANode(t *testing.T) {
 	if took != 0 {
 		t.Errorf("the last node that works was taken: %v", gone)
 	}
-	h = newNodeHealth()
+	h = newScheduler(&Master{}).health
 	h.takesTrials = func(node grid.NodeID) bool { return !gone[node] }
 	for i := range int64(3) {
 		note("a", i, grid.Retry, grid.ClassStart)
@@ -457,7 +457,7 @@ func TestQuarantineLeavesANode(t *testing.T) {
 	if took != 1 {
 		t.Errorf("got %v, want one of two nodes to go on", gone)
 	}
-	h = newNodeHealth()
+	h = newScheduler(&Master{}).health
 	for i, node := range []grid.NodeID{"a", "b", "c"} {
 		note(node, int64(i), grid.Done, grid.ClassNone)
 	}

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,8 +13,10 @@ import (
 
 // Outage configures how a master treats nodes that it does not hear from.
 type Outage struct {
-	LostAfter    time.Duration // silence of a node after which its trials also start elsewhere
-	AgentTimeout time.Duration // how long programs wait for an agent that has died, on a node that does not say so itself
+	LostAfter time.Duration // silence of a node after which its trials also start elsewhere
+	// AgentTimeout is how long programs wait for an agent that has died, on a node that does not say
+	// so itself.
+	AgentTimeout time.Duration
 	Reconcile    Reconcile
 }
 
@@ -46,7 +49,9 @@ type selfCheck struct {
 
 // update says why this node considers itself away, "" when it does not.
 func (p *selfCheck) update(now time.Time, linked bool, others, silent int) (why string) {
-	boot := bootTime()
+	var ts unix.Timespec                            // of the time since the start of the machine, sleep included
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // where the system does not provide it, it stays 0
+	boot := time.Duration(ts.Nano())
 	late := max(now.Sub(p.lastCheck), boot-p.lastBootTime)
 	first := p.lastCheck.IsZero()
 	p.lastCheck, p.lastBootTime = now, boot
@@ -69,16 +74,6 @@ func (p *selfCheck) update(now time.Time, linked bool, others, silent int) (why 
 		p.lastAway = now
 	}
 	return why
-}
-
-// bootTime returns the time since the start of the machine, sleep included; 0 where the system does
-// not provide it.
-func bootTime() time.Duration {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
-		return 0
-	}
-	return time.Duration(ts.Nano())
 }
 
 // countOthers counts the nodes that a master should hear from, itself excluded, and the silent ones
@@ -116,16 +111,16 @@ func (p *nodeTable) expect(node grid.NodeID, now time.Time) {
 
 // isResponsive reports whether a node has been heard from lately, and is not about to restart.
 func (p *nodeTable) isResponsive(node grid.NodeID, now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	known := p.byID[node]
-	return known != nil && !known.dead && !known.isSilent(now) && now.Sub(known.restarting) >= restartLimit
+	known, _ := p.get(node)
+	return known.isThere(now) && now.Sub(known.restarting) >= restartLimit
 }
 
 // lossReason says why a silent node is lost: it left, its agent died, it is silent as a whole, or
 // its connection is cut. It is "" for a node that may still come back in time. Silence counts from
 // since at the earliest.
-func (p *nodeState) lossReason(node grid.NodeID, now, since time.Time, gossip cluster.State, o *Outage) (how string, left bool) {
+func (p *nodeState) lossReason(
+	node grid.NodeID, now, since time.Time, gossip cluster.State, o *Outage,
+) (how string, left bool) {
 	quiet := now.Sub(later(p.lastHeartbeat, since))
 	lostAfter := max(o.LostAfter, jetstream.HeartbeatTimeout)
 	switch {
@@ -138,7 +133,8 @@ func (p *nodeState) lossReason(node grid.NodeID, now, since time.Time, gossip cl
 			outlive = o.AgentTimeout
 		}
 		if now.Sub(later(p.disconnected, since)) > outlive+restartGrace {
-			return "the agent of node " + string(node) + " died, and no other agent took over its programs within " + outlive.String(), false
+			return fmt.Sprintf("the agent of node %s died, and no other agent took over its programs within %s",
+				node, outlive), false
 		}
 	case p.expected:
 		if quiet > max(lostAfter, startupTimeout) {

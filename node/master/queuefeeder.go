@@ -99,7 +99,9 @@ func (q *queueFeeder) rebalance(ctx context.Context, l *laneFeeds, slots int) {
 			room += share
 		}
 	}
-	slices.SortFunc(l.feeds, func(a, b *feed) int { return cmp.Compare(b.leasesInLane[l.name], a.leasesInLane[l.name]) })
+	slices.SortFunc(l.feeds, func(a, b *feed) int {
+		return cmp.Compare(b.leasesInLane[l.name], a.leasesInLane[l.name])
+	})
 	for _, f := range l.feeds {
 		if room <= 0 {
 			return
@@ -121,7 +123,8 @@ func (q *queueFeeder) rebalance(ctx context.Context, l *laneFeeds, slots int) {
 // each has its turn when the queue is shorter than the list of sweeps.
 func (q *queueFeeder) leaseOne(ctx context.Context, lane *laneFeeds, slots int) (bool, error) {
 	slices.SortFunc(lane.feeds, func(a, b *feed) int {
-		return cmp.Or(cmp.Compare(a.leasesInLane[lane.name], b.leasesInLane[lane.name]), cmp.Compare(a.newestSeq, b.newestSeq), a.sweep.Submitted.Compare(b.sweep.Submitted))
+		return cmp.Or(cmp.Compare(a.leasesInLane[lane.name], b.leasesInLane[lane.name]),
+			cmp.Compare(a.newestSeq, b.newestSeq), a.sweep.Submitted.Compare(b.sweep.Submitted))
 	})
 	now := time.Now()
 	for _, f := range lane.feeds {
@@ -135,11 +138,10 @@ func (q *queueFeeder) leaseOne(ctx context.Context, lane *laneFeeds, slots int) 
 			continue
 		}
 		id, err := q.publishLease(ctx, lane, f, &l)
-		if err != nil {
-			return false, err
+		if err == nil {
+			f.addPublished(id, l)
 		}
-		f.addPublished(id, l)
-		return true, nil
+		return err == nil, err
 	}
 	return false, nil
 }
@@ -181,7 +183,10 @@ func (q *queueFeeder) publishLease(ctx context.Context, lane *laneFeeds, f *feed
 	if r, ok := q.m.Sweep(f.sweep.ID); ok {
 		updates = len(r.Sweep.Updates) // a retry may have stored one that is not applied here yet
 	}
-	snapshot, bad := q.m.newestSnapshot(f.sweep, l)
+	var snapshot, bad int
+	if snapshots := q.m.cfg.Snapshots; snapshots != nil && f.sweep.Task.Checkpoint != nil { // the lease has one trial
+		snapshot, bad = snapshots.Newest(grid.TrialID{Sweep: f.sweep.ID, Index: l.lo})
+	}
 	avoid, elsewhere := q.avoidedNodes(f, l.lo, lane)
 	seq, err := q.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
 		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane.name), ID: id, Updates: updates,

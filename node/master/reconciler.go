@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"mlfnode/grid"
-	"mlfnode/jetstream"
 )
 
 // A node reports what it holds at once, and again twice a second. So a lease that its holder no
@@ -21,22 +22,23 @@ const (
 
 // reconciler finds leases that nobody works on, and lets the scheduler make them again.
 type reconciler struct {
-	m       *Master
-	s       *scheduler
-	missing map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be applied to be sure
+	m *Master
+	s *scheduler
 }
 
 // reconcile drops leases that the queue no longer holds although no event has closed them. A worker
 // closes a lease before it acknowledges it, so a lease is lost once all events are applied that
 // were stored when it was first missed. It also retries what has failed before.
 func (r *reconciler) reconcile(ctx context.Context) error {
-	undone := errors.Join(r.s.retryOpens(ctx), r.s.fencer.retryFences(ctx))
-	known := r.s.feedsByLease()
-	for id := range r.missing {
-		if known[id] == nil {
-			delete(r.missing, id)
+	undone := r.s.fencer.retryFences(ctx)
+	for _, id := range slices.Collect(maps.Keys(r.s.pendingOpens)) {
+		delete(r.s.pendingOpens, id)
+		if record, ok := r.m.Sweep(id); ok && record.Sweep.Active() && r.s.feeds[id] == nil {
+			undone = errors.Join(undone, r.s.openFeed(ctx, &record, nil))
 		}
 	}
+	known := r.s.feedsByLease()
+	maps.DeleteFunc(r.s.missing, func(id grid.LeaseID, _ uint64) bool { return known[id] == nil })
 	for _, f := range r.s.feeds {
 		if !f.sweep.Active() {
 			r.s.withdrawLeases(ctx, f)
@@ -54,35 +56,39 @@ func (r *reconciler) reconcile(ctx context.Context) error {
 		return errors.Join(undone, fmt.Errorf("read the bounds of the event stream: %w", err))
 	}
 	for i := range present {
-		if id := present[i].ID; known[id] == nil {
-			err = errors.Join(err, r.deleteOrphan(ctx, &present[i]))
-		} else if !r.reclaimAbandoned(ctx, known[id], id, time.Now()) {
-			delete(known, id)
+		l := &present[i]
+		switch f := known[l.ID]; {
+		case f != nil:
+			if !r.reclaimAbandoned(ctx, f, l.ID, time.Now()) {
+				delete(known, l.ID)
+			}
+		case r.m.cfg.Nodes != nil && l.Sweep != "": // a node that takes it could not keep it; one of a newer version stays
+			err = errors.Join(err, r.m.cfg.Store.Queue.DeleteStored(ctx, l))
 		}
 	}
 	for id, f := range known {
-		if f.leases[id].detached && !r.reclaimAbandoned(ctx, f, id, time.Now()) {
-			continue
+		if !f.leases[id].detached || r.reclaimAbandoned(ctx, f, id, time.Now()) {
+			r.requeueMissing(ctx, id, f, last)
 		}
-		r.requeueMissing(ctx, id, f, last)
 	}
 	return errors.Join(undone, err)
 }
 
 // requeueMissing drops a lease that is missing in the queue once all events up to last are applied.
 func (r *reconciler) requeueMissing(ctx context.Context, id grid.LeaseID, f *feed, last uint64) {
-	until, ok := r.missing[id]
+	until, ok := r.s.missing[id]
 	if !ok {
-		until, r.missing[id] = last, last
+		until, r.s.missing[id] = last, last
 	}
-	if r.s.applied >= until {
-		r.m.log.Info("lease is missing in the queue; its trials are leased again", "sweep", f.sweep.ID, "lease", id)
-		delete(r.missing, id)
-		if err := r.m.cfg.Store.Queue.Delete(ctx, id); err != nil { // so that no node takes it
-			r.m.log.Debug("lease that is missing could not be deleted", "lease", id, "err", err)
-		}
-		r.s.dropLease(f, id)
+	if r.s.applied < until {
+		return
 	}
+	r.m.log.Info("lease is missing in the queue; its trials are leased again", "sweep", f.sweep.ID, "lease", id)
+	delete(r.s.missing, id)
+	if err := r.m.cfg.Store.Queue.Delete(ctx, id); err != nil { // so that no node takes it
+		r.m.log.Debug("lease that is missing could not be deleted", "lease", id, "err", err)
+	}
+	r.s.dropLease(f, id)
 }
 
 // reclaimAbandoned reports whether nobody works on a lease that was granted, because it was lost on
@@ -118,11 +124,21 @@ func (r *reconciler) reclaimAbandoned(ctx context.Context, f *feed, id grid.Leas
 	return true
 }
 
-// deleteOrphan deletes a lease that this master does not know: a node that takes it could not keep
-// it.
-func (r *reconciler) deleteOrphan(ctx context.Context, l *jetstream.QueuedLease) error {
-	if r.m.cfg.Nodes == nil || l.Sweep == "" {
-		return nil // from a newer version
+// dropStaleLeases deletes leases from the queue that a node no longer knows, because its agent has
+// started a new life. reconcile finds them missing, and leases them again once the node's last
+// reports have been applied.
+func (r *reconciler) dropStaleLeases(node grid.NodeID, held []grid.LeaseID) {
+	ctx := context.Background() // calls of the store have their own timeout
+	feeds := r.s.feedsByLease()
+	for _, id := range held {
+		f := feeds[id]
+		if f == nil {
+			continue
+		}
+		r.m.leases.clearHolder(id)
+		if err := r.s.deleteLease(ctx, f, id); err != nil {
+			r.m.log.Warn("lease of an agent's last life could not be deleted", "node", node, "lease", id, "err", err)
+		}
 	}
-	return r.m.cfg.Store.Queue.DeleteStored(ctx, l)
+	r.s.reportProblem(ctx, reconciling, r.reconcile(ctx))
 }

@@ -49,7 +49,8 @@ func (s *scheduler) decideReconnected(ctx context.Context, node grid.NodeID, ope
 	goOn, stopped := 0, 0
 	defer func() {
 		if goOn+stopped > 0 {
-			s.m.log.Info("node holds leases that were requeued or lost", "node", node, "continue", goOn, "stopped", stopped)
+			s.m.log.Info("node holds leases that were requeued or lost",
+				"node", node, "continue", goOn, "stopped", stopped)
 		}
 	}()
 	for i := range open {
@@ -99,11 +100,9 @@ func (b *reconnection) decideAttempts(ctx context.Context, now time.Time) error 
 	if len(b.batch.Events) == 0 {
 		return nil
 	}
-	seq, err := b.s.m.cfg.Store.Events.Publish(ctx, &b.batch)
-	if err != nil {
+	if err := b.s.publishDecision(ctx, &b.batch); err != nil {
 		return fmt.Errorf("store which attempts go on: %w", err)
 	}
-	b.s.lastDecision = seq
 	return nil
 }
 
@@ -132,8 +131,14 @@ func (b *reconnection) decideAttempt(ctx context.Context, run *jetstream.Running
 					rival.Age += now.Sub(c.lastHeartbeat)
 				}
 			}
-			if !b.s.m.reconcile().prefers(run, &rival) {
-				b.fenceAttempt(run, c.node, now)
+			if !b.s.m.settings().outage.Reconcile.prefers(run, &rival) {
+				b.batch.Events = append(b.batch.Events, grid.Event{
+					Kind: grid.Fenced, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(),
+					Result: &grid.Result{
+						Class: grid.ClassHalt, ExitCode: grid.NoExit,
+						Reason: "stopped: the trial continues on node " + string(c.node),
+					},
+				})
 				return nil
 			}
 			floor = max(floor, rival.Attempt)
@@ -147,77 +152,39 @@ func (b *reconnection) decideAttempt(ctx context.Context, run *jetstream.Running
 		return nil
 	}
 	b.batch.Events = append(b.batch.Events, grid.Event{
-		Kind: grid.Reconnected, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(), Floor: floor, Node: b.node,
+		Kind: grid.Reconnected, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(),
+		Floor: floor, Node: b.node,
 		Result: &grid.Result{ExitCode: grid.NoExit, Started: run.Started,
 			Reason: fmt.Sprintf("stopped: node %s is back, and attempt %d continues there", b.node, run.Attempt)},
 	})
 	return nil
 }
 
-// fenceAttempt excludes an attempt from giving the result, because the attempt of another node
-// continues.
-func (b *reconnection) fenceAttempt(run *jetstream.RunningAttempt, other grid.NodeID, now time.Time) {
-	b.batch.Events = append(b.batch.Events, grid.Event{
-		Kind: grid.Fenced, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(),
-		Result: &grid.Result{Class: grid.ClassHalt, ExitCode: grid.NoExit, Reason: "stopped: the trial continues on node " + string(other)},
-	})
-}
-
 // applyDecision records the lease as held, or refuses it.
 func (b *reconnection) applyDecision(now time.Time) {
 	s, id := b.s, b.lease.ID
 	if len(b.continuing) == 0 {
-		s.m.log.Debug("attempts under a lease of a node that was away are stopped", "node", b.node, "sweep", b.lease.Sweep, "lease", id)
+		s.m.log.Debug("attempts under a lease of a node that was away are stopped",
+			"node", b.node, "sweep", b.lease.Sweep, "lease", id)
 		s.m.leases.refuse(id, b.node)
 		return
 	}
 	lo, hi, attempt := b.continuing[0].Index, b.continuing[0].Index+1, b.continuing[0].Attempt
 	for _, run := range b.continuing {
-		s.m.log.Debug("attempt of a node that was away continues", "node", b.node, "sweep", b.lease.Sweep, "trial", run.Index, "attempt", run.Attempt)
+		s.m.log.Debug("attempt of a node that was away continues",
+			"node", b.node, "sweep", b.lease.Sweep, "trial", run.Index, "attempt", run.Attempt)
 		b.f.assigned.Add(run.Index, run.Index+1)
 		b.f.retries.remove(run.Index, run.Index+1)
 		b.f.started[run.Index] = max(b.f.started[run.Index], run.Attempt)
-		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, b.f.started[run.Index]) // as for rivals
+		lo, hi = min(lo, run.Index), max(hi, run.Index+1)
+		attempt = max(attempt, b.f.started[run.Index]) // as for rivals
 		delete(b.f.awayTrials, run.Index)
 	}
-	delete(s.reconciler.missing, id)
+	delete(s.missing, id)
 	// the queue does not have it, and some of its trials may be leased once more by now
 	b.f.addLease(id, lease{lo: lo, hi: hi, attempt: attempt, lane: b.f.sweep.Lane(), since: now, detached: true})
 	s.m.leases.adopt(b.node, b.lease, now)
 	for _, rival := range b.rivals {
 		s.revokeLease(b.f, rival)
-	}
-}
-
-// revokeLease ends a lease whose trial goes on, or has ended, elsewhere.
-func (s *scheduler) revokeLease(f *feed, id grid.LeaseID) {
-	l, ok := f.leases[id]
-	if !ok {
-		return
-	}
-	if holder := s.m.leases.holderOf(id); holder != "" {
-		s.m.leases.refuse(id, holder)
-	}
-	if l.seq > 0 {
-		ctx := context.Background() // calls of the store have their own timeout
-		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil {
-			s.m.log.Warn("lease could not be deleted; its trial may run once more", "sweep", f.sweep.ID, "lease", id, "err", err)
-		}
-	}
-	delete(s.reconciler.missing, id)
-	s.dropLease(f, id)
-}
-
-// revokeRivals ends what still runs, or waits to run, of a trial that got its result while a node
-// was away.
-func (s *scheduler) revokeRivals(f *feed, index int64, by grid.NodeID) {
-	if !f.awayTrials[index] {
-		return
-	}
-	delete(f.awayTrials, index)
-	for _, id := range f.leasesOver(index, "") {
-		if l := f.leases[id]; l.hi-l.lo == 1 && s.m.leases.holderOf(id) != by {
-			s.revokeLease(f, id)
-		}
 	}
 }

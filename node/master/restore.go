@@ -3,7 +3,6 @@ package master
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"mlfnode/grid"
@@ -79,7 +78,7 @@ func (s *scheduler) expectAttempts(f *feed, open []grid.Trial) {
 		if len(over) > 0 {
 			continue
 		}
-		id := placeholderLease(t.Run) // until the node reports it
+		id := grid.LeaseID(placeholderPrefix + t.Run) // until the node reports it
 		s.m.leases.add(id)
 		s.m.leases.assign(id, t.Node, now)
 		f.addLease(id, lease{
@@ -89,10 +88,6 @@ func (s *scheduler) expectAttempts(f *feed, open []grid.Trial) {
 	}
 }
 
-// placeholderLease names the lease of an attempt that goes on, while the ID of the lease is not
-// known.
-func placeholderLease(run string) grid.LeaseID { return grid.LeaseID(placeholderPrefix + run) }
-
+// placeholderPrefix begins the ID of the lease of an attempt that goes on, while the real ID is not
+// known; the name of the run follows.
 const placeholderPrefix = "run "
-
-func isPlaceholder(id grid.LeaseID) bool { return strings.HasPrefix(string(id), placeholderPrefix) }

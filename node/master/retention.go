@@ -35,7 +35,7 @@ func (c *collector) run(ctx context.Context, ready time.Time) error {
 	defer tick.Stop()
 	defer room.Stop()
 	c.removeOutdated(ctx)
-	c.m.cleanSnapshots(true, 0)
+	c.m.snapshots.clean(true, 0)
 	c.removeOrphans(ctx, false, ready) // a client that sent a bundle before this master started sends it again
 	for {
 		select {
@@ -46,10 +46,10 @@ func (c *collector) run(ctx context.Context, ready time.Time) error {
 		case <-tick.C:
 			c.removeOutdated(ctx)
 			c.removeOrphans(ctx, false, time.Now().Add(-orphanAge))
-			c.m.cleanSnapshots(true, 0)
+			c.m.snapshots.clean(true, 0)
 		case <-room.C:
 			c.freeSpace(ctx)
-			c.m.cleanSnapshots(false, 0)
+			c.m.snapshots.clean(false, 0)
 		}
 	}
 }
@@ -97,10 +97,11 @@ func (c *collector) suggestRemoval(ctx context.Context) string {
 		}
 	}
 	if largest == "" {
-		return "No sweep has ended yet: cancel one with `mlfnode cancel SWEEP` and remove it with `mlfnode remove SWEEP`"
+		return "No sweep has ended yet: cancel one with `mlfnode cancel SWEEP` " +
+			"and remove it with `mlfnode remove SWEEP`"
 	}
-	return fmt.Sprintf("Remove sweeps with `mlfnode remove SWEEP` (the largest that has ended is %s, with %d trials) or `mlfnode remove --older 30d`",
-		largest, trials)
+	return fmt.Sprintf("Remove sweeps with `mlfnode remove SWEEP` (the largest that has ended is %s, with %d trials) "+
+		"or `mlfnode remove --older 30d`", largest, trials)
 }
 
 // nearlyFull returns the parts of the store that are nearly full.
@@ -115,7 +116,7 @@ func (c *collector) nearlyFull(ctx context.Context) []jetstream.Usage {
 // outdated returns the sweeps beyond the retention: ended ones by number and age, paused ones by
 // age, and those whose removal was interrupted.
 func (c *collector) outdated(now time.Time) []jetstream.Record {
-	retention := c.m.retained()
+	retention := c.m.settings().retention
 	var ended, old []jetstream.Record
 	for _, r := range c.m.Sweeps() {
 		switch s := r.Sweep; {
@@ -123,8 +124,14 @@ func (c *collector) outdated(now time.Time) []jetstream.Record {
 			old = append(old, r)
 		case s.State == grid.SweepFinished || s.State == grid.SweepCancelled:
 			ended = append(ended, r)
-		case s.State == grid.SweepPaused && retention.Age > 0 && now.Sub(pausedSince(s)) > retention.Age:
-			old = append(old, r)
+		case s.State == grid.SweepPaused && retention.Age > 0:
+			since := s.Paused
+			if since.IsZero() { // older records do not say when they were paused
+				since = s.Submitted
+			}
+			if now.Sub(since) > retention.Age {
+				old = append(old, r)
+			}
 		}
 	}
 	slices.SortFunc(ended, func(a, b jetstream.Record) int { return b.Sweep.Ended.Compare(a.Sweep.Ended) })
@@ -140,14 +147,6 @@ func (c *collector) outdated(now time.Time) []jetstream.Record {
 	return append(old, ended[keep:]...)
 }
 
-// pausedSince returns when a sweep was paused. Older records do not say so.
-func pausedSince(s *grid.Sweep) time.Time {
-	if s.Paused.IsZero() {
-		return s.Submitted
-	}
-	return s.Paused
-}
-
 // Remove removes a sweep that does not run, with everything that belongs to it, from the store.
 // When it returns, all of it is gone. An interrupted removal is completed later.
 func (c *collector) Remove(ctx context.Context, id grid.SweepID) error {
@@ -157,12 +156,14 @@ func (c *collector) Remove(ctx context.Context, id grid.SweepID) error {
 	}
 	switch {
 	case r.Sweep.Active():
-		return conflict(fmt.Sprintf("%s is running; only sweeps that have ended or are paused can be removed", id), fmt.Sprintf("end it first with: mlfnode cancel %s", id))
+		return conflict(fmt.Sprintf("%s is running; only sweeps that have ended or are paused can be removed", id),
+			fmt.Sprintf("end it first with: mlfnode cancel %s", id))
 	case r.Sweep.State == grid.SweepPaused:
 		if out, err := c.m.Outstanding(ctx, id); err != nil {
 			return err
 		} else if out > 0 && c.m.cfg.LeaseTrials {
-			return conflict(fmt.Sprintf("trials of %s are still running although it is paused", id), fmt.Sprintf("wait for them, or stop them with: mlfnode cancel %s", id))
+			return conflict(fmt.Sprintf("trials of %s are still running although it is paused", id),
+				fmt.Sprintf("wait for them, or stop them with: mlfnode cancel %s", id))
 		}
 	case r.Sweep.State == grid.SweepCancelled && c.m.cfg.LeaseTrials && c.m.currentSpaceProblem() == "":
 		// With a full store, nodes may be unable to report the ends that this waits for; they drop
@@ -259,16 +260,6 @@ func (c *collector) removeBundle(ctx context.Context, s *grid.Sweep) error {
 		}
 	}
 	return nil
-}
-
-// lockSubmissions blocks submissions until unlock is called.
-func (m *Master) lockSubmissions(ctx context.Context) (unlock func(), err error) {
-	select {
-	case m.submitLock <- struct{}{}:
-		return func() { <-m.submitLock }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }
 
 // The age at which a bundle without a sweep is removed: its submission follows within moments, and

@@ -240,7 +240,7 @@ func TestFullStoreOfSweepsThatRun(t *testing.T) {
 
 func TestOutdated(t *testing.T) {
 	now := time.Now()
-	m := New(Config{Logger: slog.New(slog.DiscardHandler), Retention: Retention{Sweeps: 2, Age: time.Hour}})
+	m := New(Config{Store: &jetstream.Store{}, Logger: slog.New(slog.DiscardHandler), Retention: Retention{Sweeps: 2, Age: time.Hour}})
 	for id, s := range map[grid.SweepID]*grid.Sweep{
 		"running-1":   {State: grid.SweepRunning, Submitted: now.Add(-time.Hour * 9)},
 		"paused-1":    {State: grid.SweepPaused, Paused: now.Add(-2 * time.Hour)},

@@ -35,9 +35,11 @@ type readySet struct {
 type leaseMode uint8
 
 const (
-	modeRange     leaseMode = iota // together with its neighbours
-	modeSingle                     // in a lease of its own, since it avoids nodes
-	modeAnnounced                  // in a lease of its own, and its node announces it before it starts: nodes have died under the trial
+	modeRange  leaseMode = iota // together with its neighbours
+	modeSingle                  // in a lease of its own, since it avoids nodes
+	// modeAnnounced is modeSingle in a lease whose node announces the attempt before it starts: nodes
+	// have died under the trial.
+	modeAnnounced
 )
 
 // retry is one trial that waits.

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/node/history"
 )
@@ -64,7 +63,8 @@ func (s *setupMonitor) pauseFailing(ctx context.Context, feeds map[grid.SweepID]
 			continue
 		}
 		why := s.problem(ctx, b)
-		s.m.log.Warn("sweep is paused: its trials can't be prepared", "sweep", id, "class", b.class, "failures", b.count, "nodes", b.nodes)
+		s.m.log.Warn("sweep is paused: its trials can't be prepared",
+			"sweep", id, "class", b.class, "failures", b.count, "nodes", b.nodes)
 		_, err := s.m.editSweep(ctx, id, func(r *grid.Sweep) error {
 			if r.State == grid.SweepRunning {
 				r.State, r.Paused, r.Problem = grid.SweepPaused, time.Now().UTC(), why
@@ -85,7 +85,7 @@ func (s *setupMonitor) failsEverywhere(f *feed, b *setupFailures) bool {
 		return false
 	}
 	for _, m := range s.m.cfg.Nodes.Members() {
-		if m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined && !slices.Contains(b.nodes, m.Node) && f.baseNeed().Nodes.Has(m.Node, m.Labels) {
+		if takesLeases(&m) && !slices.Contains(b.nodes, m.Node) && f.baseNeed().Nodes.Has(m.Node, m.Labels) {
 			return false
 		}
 	}
@@ -109,8 +109,10 @@ func (s *setupMonitor) problem(ctx context.Context, b *setupFailures) string {
 		}
 	}
 	if b.class == grid.ClassImage {
-		return fmt.Sprintf("paused, because its image could not be had (on %s)%s\nto try again: mlfnode resume %s", strings.Join(names, ", "), reason, b.last.Sweep)
+		return fmt.Sprintf("paused, because its image could not be had (on %s)%s\n"+
+			"to try again: mlfnode resume %s", strings.Join(names, ", "), reason, b.last.Sweep)
 	}
-	return fmt.Sprintf("paused, because its setup failed %d times (on %s)%s\nits full output: mlfnode logs %s; to try again: mlfnode resume %s",
+	return fmt.Sprintf("paused, because its setup failed %d times (on %s)%s\n"+
+		"its full output: mlfnode logs %s; to try again: mlfnode resume %s",
 		b.count, strings.Join(names, ", "), reason, b.last, b.last.Sweep)
 }

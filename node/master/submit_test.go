@@ -75,9 +75,9 @@ func TestSubmissionAfterADoubt(t *testing.T) {
 	c.sweepTable.mu.Lock()
 	delete(c.sweeps, "t-7") // nobody has been told of it yet
 	c.sweepTable.mu.Unlock()
-	c.submitLock <- struct{}{}
+	c.submissions.lock <- struct{}{}
 	c.recordUncertain("doubtful", "t-7")
-	<-c.submitLock
+	<-c.submissions.lock
 	r, err := c.Submit(t.Context(), &api.Submit{Token: "doubtful", Project: "t", Space: spaceOf(t, 1), Task: s.Task})
 	if err != nil || r.Sweep.ID != "t-7" {
 		t.Errorf("got %v, %v; want the sweep that was stored", r.Sweep, err)

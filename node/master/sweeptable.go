@@ -2,6 +2,8 @@ package master
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -13,18 +15,14 @@ import (
 // sweepTable holds the newest record of each sweep and how far history has been folded, and
 // signals changes of both.
 type sweepTable struct {
+	records *jetstream.Records
+
 	mu       sync.Mutex
 	sweeps   map[grid.SweepID]jetstream.Record
 	reopens  map[grid.SweepID]int // retries that are still reopening trials
 	applied  uint64
 	changed  chan struct{} // closed and replaced when applied or sweeps change
 	released func()        // called when a sweep that was held open may be finished
-}
-
-func newSweepTable(released func()) *sweepTable {
-	return &sweepTable{
-		sweeps: map[grid.SweepID]jetstream.Record{}, reopens: map[grid.SweepID]int{}, changed: make(chan struct{}), released: released,
-	}
 }
 
 // signalChange wakes those who wait for a change.
@@ -137,15 +135,6 @@ func (t *sweepTable) hasLong() bool {
 	return slices.ContainsFunc(t.Sweeps(), func(r jetstream.Record) bool { return r.Sweep.Long })
 }
 
-// newestNumber returns the highest number of a sweep.
-func (t *sweepTable) newestNumber() int64 {
-	var newest int64
-	for _, r := range t.Sweeps() {
-		newest = max(newest, r.Sweep.Number)
-	}
-	return newest
-}
-
 // holdOpen keeps the sweep from being finished until free is called, because trials of it are still
 // to be reopened.
 func (t *sweepTable) holdOpen(id grid.SweepID) (free func()) {
@@ -168,13 +157,48 @@ func (t *sweepTable) isHeldOpen(id grid.SweepID) bool {
 	return t.reopens[id] > 0
 }
 
-func (t *sweepTable) anyActive() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, r := range t.sweeps {
-		if r.Sweep.Active() {
-			return true
+// editSweep updates a record by compare-and-swap: edit sees a fresh copy on each try until no other
+// writer was in between. When it returns, the new record is on disk.
+func (t *sweepTable) editSweep(
+	ctx context.Context, id grid.SweepID, edit func(*grid.Sweep) error,
+) (jetstream.Record, error) {
+	return t.editRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
+		before := *r.Sweep
+		err := edit(r.Sweep)
+		a, b := &before, r.Sweep // everything that an edit can change without an error
+		same := a.State == b.State && a.Pinned == b.Pinned && a.Halt == b.Halt && a.Priority == b.Priority &&
+			a.Reopened == b.Reopened && a.Removing == b.Removing && len(a.Updates) == len(b.Updates) &&
+			a.Space.Count() == b.Space.Count()
+		return !same, err
+	})
+}
+
+// editRecord is editSweep for the whole record; edit reports whether it has changed anything.
+func (t *sweepTable) editRecord(
+	ctx context.Context, id grid.SweepID, edit func(*jetstream.Record) (bool, error),
+) (jetstream.Record, error) {
+	for {
+		r, err := t.records.Load(ctx, id)
+		if errors.Is(err, jetstream.ErrNotFound) {
+			return r, notFound(id)
 		}
+		if err != nil {
+			return r, fmt.Errorf("load sweep %s: %w", id, err)
+		}
+		if r.Sweep.Removing {
+			return r, conflict(fmt.Sprintf("%s is being removed", id), "")
+		}
+		if changed, err := edit(&r); err != nil || !changed || isDryRun(ctx) {
+			return r, err
+		}
+		r.Rev, err = t.records.Update(ctx, &r)
+		if errors.Is(err, jetstream.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return r, fmt.Errorf("store sweep %s: %w", id, err)
+		}
+		t.storeRecord(jetstream.Change{ID: id, Record: r})
+		return r, nil
 	}
-	return false
 }

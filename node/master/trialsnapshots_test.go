@@ -242,7 +242,7 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 		}
 		return all
 	}
-	c.cleanSnapshots(true, 0)
+	c.snapshots.clean(true, 0)
 	got := left()
 	for _, id := range []grid.SweepID{"running-1", "paused-1", "finished-1", "fresh-1", "saved-1"} {
 		if !got[id] {
@@ -253,7 +253,7 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 		t.Errorf("got %v left", got)
 	}
 	store.SetLimit(1000)
-	store.OnFull(c.freeSnapshots)
+	store.OnFull(func(need int64) { c.snapshots.clean(false, need) })
 	big := &checkpoint.Snapshot{Files: []checkpoint.File{{Path: "a", Size: 2000, Hash: strings.Repeat("a", 64)}}}
 	if _, _, err := store.Offer(t.Context(), grid.TrialID{Sweep: "running-1", Index: 1}, big); !errors.Is(err, checkpoint.ErrFull) {
 		t.Errorf("got %v of a snapshot that never fits", err)
