@@ -29,8 +29,12 @@ func (m *Meter) Read(dir string, cpus float64) Host {
 }
 
 func (m *Meter) read(proc, dir string, cpus float64) Host {
-	h := Host{Load: Unknown, CPU: m.cpu(filepath.Join(proc, "stat")), Memory: memoryUse(filepath.Join(proc, "meminfo")),
-		Disk: diskUse(dir)}
+	h := Host{Load: Unknown, CPU: m.cpu(filepath.Join(proc, "stat")), Memory: memoryUse(filepath.Join(proc, "meminfo")), Disk: Unknown}
+	var s unix.Statfs_t
+	if unix.Statfs(dir, &s) == nil && s.Blocks > 0 { // as df shows it: without the space reserved for root
+		used := int64(s.Blocks - s.Bfree)
+		h.Disk = percent(used, used+int64(s.Bavail))
+	}
 	if text, err := os.ReadFile(filepath.Join(proc, "loadavg")); err == nil && cpus > 0 {
 		first, _, _ := strings.Cut(string(text), " ")
 		if load, err := strconv.ParseFloat(first, 64); err == nil {
@@ -91,16 +95,6 @@ func memoryUse(path string) int {
 		return Unknown
 	}
 	return percent(max(total-free, 0), total)
-}
-
-// diskUse returns the use that df shows: without the space reserved for root.
-func diskUse(dir string) int {
-	var s unix.Statfs_t
-	if unix.Statfs(dir, &s) != nil || s.Blocks == 0 {
-		return Unknown
-	}
-	used := int64(s.Blocks - s.Bfree)
-	return percent(used, used+int64(s.Bavail))
 }
 
 func percent(part, all int64) int {

@@ -59,7 +59,10 @@ func Size() (Machine, error) {
 	}
 	m := Machine{CPUs: float64(runtime.NumCPU()), Memory: memory, Arch: runtime.GOARCH}
 	containerLimits("/").apply(&m)
-	m.Hostname, m.Kernel = names()
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		m.Hostname, m.Kernel = unix.ByteSliceToString(u.Nodename[:]), unix.ByteSliceToString(u.Release[:])
+	}
 	m.OS = distribution("/etc/os-release")
 	return m, nil
 }
@@ -119,15 +122,6 @@ func totalMemory(path string) (int64, error) {
 		return kib << 10, nil
 	}
 	return 0, fmt.Errorf("%s has no line MemTotal", path)
-}
-
-// names returns the host name and the kernel's release, from uname(2).
-func names() (host, kernel string) {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return "", ""
-	}
-	return unix.ByteSliceToString(u.Nodename[:]), unix.ByteSliceToString(u.Release[:])
 }
 
 // distribution returns PRETTY_NAME from os-release(5), or else runtime.GOOS.

@@ -45,11 +45,17 @@ func containerLimits(root string) limits {
 	}
 	for _, m := range cgroups.Parse(string(text)) {
 		if m.Unified() {
-			eachGroup(filepath.Join(root, "sys/fs/cgroup"), m.Path, l.version2)
+			eachGroup(filepath.Join(root, "sys/fs/cgroup"), m.Path, func(dir string) {
+				quota, period, _ := strings.Cut(readLine(dir, "cpu.max"), " ")
+				l.narrow(quotient(quota, period), bytes(readLine(dir, "memory.max")))
+			})
 		}
 		for _, controller := range m.Controllers {
 			if controller == "cpu" || controller == "memory" {
-				eachGroup(filepath.Join(root, "sys/fs/cgroup", controller), m.Path, l.version1)
+				eachGroup(filepath.Join(root, "sys/fs/cgroup", controller), m.Path, func(dir string) {
+					l.narrow(quotient(readLine(dir, "cpu.cfs_quota_us"), readLine(dir, "cpu.cfs_period_us")),
+						bytes(readLine(dir, "memory.limit_in_bytes")))
+				})
 			}
 		}
 	}
@@ -65,16 +71,6 @@ func eachGroup(mount, group string, visit func(dir string)) {
 			return
 		}
 	}
-}
-
-func (l *limits) version2(dir string) {
-	quota, period, _ := strings.Cut(readLine(dir, "cpu.max"), " ")
-	l.narrow(quotient(quota, period), bytes(readLine(dir, "memory.max")))
-}
-
-func (l *limits) version1(dir string) {
-	l.narrow(quotient(readLine(dir, "cpu.cfs_quota_us"), readLine(dir, "cpu.cfs_period_us")),
-		bytes(readLine(dir, "memory.limit_in_bytes")))
 }
 
 // quotient returns cores from a quota and a period in microseconds, or 0 for no limit, which is

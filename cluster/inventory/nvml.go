@@ -95,11 +95,12 @@ func (d *devices) ask(m *Machine) error {
 	return nil
 }
 
-// gpu reads one GPU. A GPU that fell off the bus is included with the reason and has no handle.
+// gpu reads one GPU; a value that it lacks stays Unknown. A GPU that fell off the bus is included
+// with the reason and has no handle.
 func (d *devices) gpu(index int) (GPU, nvml.Device) {
 	g := GPU{
-		Index: index, Utilization: Unknown, Temperature: Unknown, Power: Unknown, Processes: Unknown, Group: Unknown, NUMA: Unknown,
-		Recovery: RecoveryUnknown,
+		Index: index, Utilization: Unknown, Temperature: Unknown, Power: Unknown, Processes: Unknown,
+		Group: Unknown, NUMA: Unknown, Recovery: RecoveryUnknown,
 	}
 	device, ret := d.lib.DeviceGetHandleByIndex(index)
 	if ret != nvml.SUCCESS {
@@ -117,7 +118,18 @@ func (d *devices) gpu(index int) (GPU, nvml.Device) {
 		return g, nil
 	}
 	describe(&g, device)
-	use(&g, device)
+	if rates, ret := device.GetUtilizationRates(); ret == nvml.SUCCESS {
+		g.Utilization = int(rates.Gpu)
+	}
+	if degrees, ret := device.GetTemperature(nvml.TEMPERATURE_GPU); ret == nvml.SUCCESS {
+		g.Temperature = int(degrees)
+	}
+	if milliwatts, ret := device.GetPowerUsage(); ret == nvml.SUCCESS {
+		g.Power = int(milliwatts / 1000)
+	}
+	if processes, ret := device.GetComputeRunningProcesses(); ret == nvml.SUCCESS {
+		g.Processes = len(processes)
+	}
 	return g, device
 }
 
@@ -149,22 +161,6 @@ func describe(g *GPU, device nvml.Device) {
 	values := []nvml.FieldValue{{FieldId: nvml.FI_DEV_GET_GPU_RECOVERY_ACTION}}
 	if ret := device.GetFieldValues(values); ret == nvml.SUCCESS && nvml.Return(values[0].NvmlReturn) == nvml.SUCCESS {
 		g.Recovery = Recovery(binary.NativeEndian.Uint32(values[0].Value[:]))
-	}
-}
-
-// use reads the values that change constantly. A value that the GPU lacks stays Unknown.
-func use(g *GPU, device nvml.Device) {
-	if rates, ret := device.GetUtilizationRates(); ret == nvml.SUCCESS {
-		g.Utilization = int(rates.Gpu)
-	}
-	if degrees, ret := device.GetTemperature(nvml.TEMPERATURE_GPU); ret == nvml.SUCCESS {
-		g.Temperature = int(degrees)
-	}
-	if milliwatts, ret := device.GetPowerUsage(); ret == nvml.SUCCESS {
-		g.Power = int(milliwatts / 1000)
-	}
-	if processes, ret := device.GetComputeRunningProcesses(); ret == nvml.SUCCESS {
-		g.Processes = len(processes)
 	}
 }
 

@@ -80,7 +80,8 @@ func process(p nvml.ProcessInfo, graphics bool) Process {
 
 const (
 	// wanted are the GPU events that are watched if the driver supports them.
-	wanted = nvml.EventTypeXidCriticalError | nvml.EventTypeDoubleBitEccError | nvml.EventTypeGpuUnavailableError | nvml.EventTypeGpuRecoveryAction
+	wanted = nvml.EventTypeXidCriticalError | nvml.EventTypeDoubleBitEccError | nvml.EventTypeGpuUnavailableError |
+		nvml.EventTypeGpuRecoveryAction
 	// doubleBit is the Xid for an uncorrected memory error that is reported by an event of its own.
 	doubleBit = 48
 	// lostGPU is the Xid for a GPU that is unavailable.

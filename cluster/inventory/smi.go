@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
 // mismatch describes a machine whose driver was updated under a running kernel module.
-const mismatch = "the NVIDIA driver and its library have different versions, as after an update of the driver; restart the machine or reload the module"
+const mismatch = "the NVIDIA driver and its library have different versions, as after an update of the driver; " +
+	"restart the machine or reload the module"
 
 const (
 	// smiLimit bounds one reading with nvidia-smi, which hangs on some broken GPUs. A driver
@@ -86,7 +88,7 @@ func (s *smi) report(ask func(args ...string) (string, error)) (*report, error) 
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of nvidia-smi: %w", err)
 	}
-	if r.hasInstances() { // many drivers report neither their UUIDs nor their profiles
+	if slices.ContainsFunc(r.GPUs, func(g reportGPU) bool { return len(g.Instances) > 0 }) { // many drivers report neither their UUIDs nor their profiles
 		if list, err := ask("-L"); err == nil {
 			r.nameInstances(list)
 		}
@@ -96,7 +98,12 @@ func (s *smi) report(ask func(args ...string) (string, error)) (*report, error) 
 			continue
 		}
 		if list, err := ask("--query-gpu=uuid,compute_cap", "--format=csv,noheader"); err == nil {
-			s.capabilities = parseCapabilities(list)
+			s.capabilities = map[string]string{}
+			for line := range strings.Lines(list) { // GPU-…, 8.0
+				if uuid, capability, ok := strings.Cut(line, ","); ok {
+					s.capabilities[strings.TrimSpace(uuid)] = known(strings.TrimSpace(capability))
+				}
+			}
 		}
 		break
 	}
@@ -116,38 +123,21 @@ func askSMI(ctx context.Context) (ask func(args ...string) (string, error), stop
 		cmd.WaitDelay = smiDelay
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that the children of a wrapper end with it
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-		out, err := cmd.Output()
-		if ctx.Err() != nil {
+		b, err := cmd.Output()
+		out := string(b)
+		switch {
+		case ctx.Err() != nil:
 			return "", errors.New(silence)
+		case err == nil, strings.Contains(out, reportStart): // a report with only some of the GPUs is not a failure
+			return out, nil
+		case strings.Contains(out, "version mismatch"):
+			return out, errors.New(mismatch)
+		case strings.TrimSpace(out) == "":
+			return out, fmt.Errorf("run nvidia-smi: %w", err)
 		}
-		return string(out), smiError(string(out), err)
+		first, _, _ := strings.Cut(strings.TrimSpace(out), "\n") // it writes its reasons to standard output
+		return out, fmt.Errorf("nvidia-smi says: %s", first)
 	}, stop
-}
-
-// smiError explains why nvidia-smi failed. The program writes its reasons to standard output. A
-// report with only some of the GPUs is not a failure.
-func smiError(out string, err error) error {
-	switch {
-	case err == nil, strings.Contains(out, reportStart):
-		return nil
-	case strings.Contains(out, "version mismatch"):
-		return errors.New(mismatch)
-	case strings.TrimSpace(out) == "":
-		return fmt.Errorf("run nvidia-smi: %w", err)
-	}
-	first, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
-	return fmt.Errorf("nvidia-smi says: %s", first)
-}
-
-// parseCapabilities parses lines of the form `GPU-…, 8.0`.
-func parseCapabilities(list string) map[string]string {
-	all := map[string]string{}
-	for line := range strings.Lines(list) {
-		if uuid, capability, ok := strings.Cut(line, ","); ok {
-			all[strings.TrimSpace(uuid)] = known(strings.TrimSpace(capability))
-		}
-	}
-	return all
 }
 
 // known returns a value of nvidia-smi, or "" if the value is missing: N/A, or another word in

@@ -88,9 +88,17 @@ func (r *report) gpus(capabilities map[string]string) []GPU {
 		s := &r.GPUs[i]
 		g := GPU{
 			Index: i, UUID: known(s.UUID), Name: known(s.Name), Memory: mebibytes(s.Total), MemoryUsed: mebibytes(s.Used),
-			Utilization: figure(s.Busy), Temperature: figure(s.Temperature), Power: s.watts(), MIG: s.MIG == "Enabled",
+			Utilization: figure(s.Busy), Temperature: figure(s.Temperature), Power: Unknown, MIG: s.MIG == "Enabled",
 			Capability: capabilities[s.UUID], Group: Unknown, NUMA: numaNode("/", s.Bus), Persistence: s.Persistence == "Enabled",
-			Recovery: recoveryOf(s.Recovery),
+			Recovery: RecoveryReboot, // for an action that this version does not know
+		}
+		for _, text := range []string{s.Power, s.PowerGPU, s.PowerInstant} { // the last of them that is known
+			if w := figure(text); w != Unknown {
+				g.Power = w
+			}
+		}
+		if action, ok := recoveries[s.Recovery]; ok {
+			g.Recovery = action
 		}
 		switch {
 		case strings.HasPrefix(s.Mode, "Exclusive"):
@@ -119,8 +127,8 @@ func (r *report) gpus(capabilities map[string]string) []GPU {
 	}
 	for _, line := range r.lost {
 		all = append(all, GPU{
-			Index: len(all), Utilization: Unknown, Temperature: Unknown, Power: Unknown, Processes: Unknown, Group: Unknown, NUMA: Unknown,
-			Recovery: RecoveryUnknown, Problem: "nvidia-smi says: " + line,
+			Index: len(all), Utilization: Unknown, Temperature: Unknown, Power: Unknown, Processes: Unknown,
+			Group: Unknown, NUMA: Unknown, Recovery: RecoveryUnknown, Problem: "nvidia-smi says: " + line,
 		})
 	}
 	return all
@@ -169,38 +177,9 @@ func (s *reportGPU) processes(on func(*reportProcess) bool) []Process {
 	return all
 }
 
-func (s *reportGPU) watts() int {
-	for _, text := range []string{s.PowerInstant, s.PowerGPU, s.Power} {
-		if w := figure(text); w != Unknown {
-			return w
-		}
-	}
-	return Unknown
-}
-
-func recoveryOf(text string) Recovery {
-	switch text {
-	case "", "N/A":
-		return RecoveryUnknown
-	case "None":
-		return RecoveryNone
-	case "Reset":
-		return RecoveryReset
-	case "Drain P2P":
-		return RecoveryDrainP2P
-	case "Drain and Reset":
-		return RecoveryDrainAndReset
-	}
-	return RecoveryReboot
-}
-
-func (r *report) hasInstances() bool {
-	for i := range r.GPUs {
-		if len(r.GPUs[i].Instances) > 0 {
-			return true
-		}
-	}
-	return false
+var recoveries = map[string]Recovery{
+	"": RecoveryUnknown, "N/A": RecoveryUnknown, "None": RecoveryNone, "Reset": RecoveryReset,
+	"Drain P2P": RecoveryDrainP2P, "Drain and Reset": RecoveryDrainAndReset,
 }
 
 // The lines of nvidia-smi -L.

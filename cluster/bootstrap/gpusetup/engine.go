@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// engine is what answers, or would answer, to the name of docker.
+// engine is what the command docker runs on a machine, or would run.
 type engine string
 
 const (
@@ -34,7 +34,7 @@ type info struct {
 	CDISpecDirs        []string
 	ServerErrors       []string
 	Runtimes           map[string]struct{ Path string }
-	Host               json.RawMessage // Podman's way to begin its answer
+	Host               json.RawMessage // only Podman has it
 }
 
 // docker is the container engine of the machine.
@@ -45,6 +45,7 @@ type docker struct {
 	complaint string // why its client has no answer of its server
 }
 
+// readDocker reads what docker is on this machine.
 func readDocker(a *answer) docker {
 	var d docker
 	known := json.Unmarshal([]byte(a.text("info")), &d.info) == nil
@@ -52,43 +53,35 @@ func readDocker(a *answer) docker {
 	if len(d.info.ServerErrors) > 0 { // older clients complain in their answer
 		d.complaint = d.info.ServerErrors[0]
 	}
-	d.engine = d.detectEngine(a, known)
 	d.daemon = parseDaemon(a.text("daemon"))
+	path, says, server := a.value("docker", "path"), strings.ToLower(a.value("docker", "says")), a.value("docker", "host")
+	switch {
+	case path == "":
+		d.engine = engineNone
+	case strings.Contains(says, "podman") || strings.HasSuffix(path, "/podman") || len(d.info.Host) > 0:
+		d.engine = enginePodman
+	case strings.Contains(path, "/snap/") || strings.HasPrefix(a.value("docker", "called"), "/snap/") || strings.HasSuffix(path, "/snap"):
+		d.engine = engineSnap
+	case d.info.OperatingSystem == "Docker Desktop":
+		d.engine = engineDesktop
+	case strings.Contains(strings.Join(d.info.SecurityOptions, " "), "rootless"):
+		d.engine = engineRootless
+	case server != "" && !strings.HasPrefix(server, "unix://"):
+		d.engine = engineRemote
+	case known && d.info.ServerVersion != "":
+		d.engine = engineDocker
+	case strings.Contains(d.complaint, "permission denied"):
+		d.engine = engineRefused
+	case a.value("docker", "server") == "yes":
+		d.engine = engineSilent
+	default:
+		d.engine = engineClient
+	}
 	return d
 }
 
-// detectEngine finds out what docker is on this machine.
-func (d *docker) detectEngine(a *answer, known bool) engine {
-	path, says := a.value("docker", "path"), strings.ToLower(a.value("docker", "says"))
-	server := d.info.ServerVersion != ""
-	switch {
-	case path == "":
-		return engineNone
-	case strings.Contains(says, "podman") || strings.HasSuffix(path, "/podman") || len(d.info.Host) > 0:
-		return enginePodman
-	case strings.Contains(path, "/snap/") || strings.HasPrefix(a.value("docker", "called"), "/snap/") || strings.HasSuffix(path, "/snap"):
-		return engineSnap
-	case d.info.OperatingSystem == "Docker Desktop":
-		return engineDesktop
-	case strings.Contains(strings.Join(d.info.SecurityOptions, " "), "rootless"):
-		return engineRootless
-	case isRemote(a.value("docker", "host")):
-		return engineRemote
-	case known && server:
-		return engineDocker
-	case strings.Contains(d.complaint, "permission denied"):
-		return engineRefused
-	case a.value("docker", "server") == "yes":
-		return engineSilent
-	}
-	return engineClient
-}
-
-func isRemote(address string) bool {
-	return address != "" && !strings.HasPrefix(address, "unix://")
-}
-
-// checkEngine says whether containers can be had, and what would keep the toolkit from them.
+// checkEngine checks whether there is a container engine, and whether the toolkit can serve it: some
+// kinds of Docker have a configuration that is not ours to write.
 func checkEngine(h host, _ Options) Finding {
 	plain := "; tasks run as plain processes"
 	switch h.engine {
@@ -97,58 +90,36 @@ func checkEngine(h host, _ Options) Finding {
 	case engineClient:
 		return Finding{Verdict: OK, Note: "Docker's client, but no server" + plain}
 	case engineRemote:
-		return Finding{Verdict: Warn, Note: "no Docker server of this machine is used" + plain, Cause: "DOCKER_HOST names a server elsewhere: " + h.value("docker", "host"),
-			Cure: "unset DOCKER_HOST in the start-up files of this user to use the Docker of this machine"}
+		return Finding{Verdict: Warn, Note: "no Docker server of this machine is used" + plain,
+			Cause: "DOCKER_HOST names a server elsewhere: " + h.value("docker", "host"),
+			Cure:  "unset DOCKER_HOST in the start-up files of this user to use the Docker of this machine"}
 	case enginePodman:
-		return Finding{Verdict: Warn, Note: "Podman", Cause: "docker is Podman here, which this command does not set up; from version 5.4 on its service gives GPUs to containers by CDI",
-			Cure: "nothing, if only processes use GPUs; else run nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, or install Docker in place of podman-docker"}
+		return Finding{Verdict: Warn, Note: "Podman",
+			Cause: "docker is Podman here, which this command does not set up; from version 5.4 on its service gives GPUs to containers by CDI",
+			Cure: "nothing, if only processes use GPUs; else run nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, " +
+				"or install Docker in place of podman-docker"}
+	case engineSnap:
+		return stop("Docker comes from the snap store, where it is shut off from the toolkit",
+			"remove the snap (snap remove docker) and install Docker from docker.com or the distribution")
+	case engineDesktop:
+		return stop("this is Docker Desktop, whose server runs in a virtual machine without the GPUs",
+			"install Docker Engine instead, or use Docker Desktop on Windows with WSL2")
+	case engineRootless:
+		return stop("Docker runs rootless, and its configuration belongs to its user",
+			`as that user, with the toolkit installed, run nvidia-ctk runtime configure --runtime=docker --config="$HOME/.config/docker/daemon.json" `+
+				`and systemctl --user restart docker; as root, nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place`)
+	case engineRefused:
+		return stop("the user "+h.user+" may not talk to Docker, and cannot become root without a password",
+			"add the user to the group docker, or log in as root for this once")
+	case engineSilent:
+		return stop("Docker is installed, but its server does not answer"+parenthesized(h.complaint),
+			"start it (systemctl start docker) and read its log (journalctl -u docker)")
 	}
-	if f, ok := h.engineProblem(); ok {
-		return f
-	}
-	f := Finding{Verdict: OK, Note: fmt.Sprintf("Docker %s, %s running", h.info.ServerVersion, count(h.info.ContainersRunning, "container"))}
-	if older(h.info.ServerVersion, "19.3") {
-		f.Verdict, f.Cause, f.Cure = Stop, "Docker "+h.info.ServerVersion+" is too old to give GPUs to containers", "update Docker to 19.03 or newer, better 28"
+	version := h.info.ServerVersion
+	f := Finding{Verdict: OK, Note: fmt.Sprintf("Docker %s, %s running", version, count(h.info.ContainersRunning, "container"))}
+	if older(version, "19.3") {
+		f.Verdict, f.Cause = Stop, "Docker "+version+" is too old to give GPUs to containers"
+		f.Cure = "update Docker to 19.03 or newer, better 28"
 	}
 	return f
 }
-
-// engineProblem names the kinds of Docker whose configuration is not ours to write.
-func (h *host) engineProblem() (Finding, bool) {
-	f := Finding{Verdict: Stop}
-	switch h.engine {
-	case engineSnap:
-		f.Cause = "Docker comes from the snap store, where it is shut off from the toolkit"
-		f.Cure = "remove the snap (snap remove docker) and install Docker from docker.com or the distribution"
-	case engineDesktop:
-		f.Cause = "this is Docker Desktop, whose server runs in a virtual machine without the GPUs"
-		f.Cure = "install Docker Engine instead, or use Docker Desktop on Windows with WSL2"
-	case engineRootless:
-		f.Cause = "Docker runs rootless, and its configuration belongs to its user"
-		f.Cure = `as that user, with the toolkit installed, run nvidia-ctk runtime configure --runtime=docker --config="$HOME/.config/docker/daemon.json" ` +
-			`and systemctl --user restart docker; as root, nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place`
-	case engineRefused:
-		f.Cause = "the user " + h.user + " may not talk to Docker, and cannot become root without a password"
-		f.Cure = "add the user to the group docker, or log in as root for this once"
-	case engineSilent:
-		f.Cause = "Docker is installed, but its server does not answer" + because(h.complaint)
-		f.Cure = "start it (systemctl start docker) and read its log (journalctl -u docker)"
-	default:
-		return Finding{}, false
-	}
-	return f, true
-}
-
-func because(complaint string) string {
-	if complaint == "" {
-		return ""
-	}
-	return " (" + complaint + ")"
-}
-
-// withDocker tells a machine where the toolkit has something to do.
-func (d *docker) withDocker() bool { return d.engine == engineDocker }
-
-// hasCDI reports an engine that takes CDI devices: since 28.2 always, and since 25 where it was
-// turned on. Only engines that have it on tell where they look for specifications.
-func (d *docker) hasCDI() bool { return d.engine == engineDocker && len(d.info.CDISpecDirs) > 0 }

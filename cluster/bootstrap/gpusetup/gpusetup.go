@@ -22,10 +22,10 @@ const DefaultImage = "debian:12-slim"
 // disturbing anybody.
 type Options struct {
 	DryRun        bool          // change nothing, and tell which programs would be run
-	Reboot        bool          // the machine may be rebooted where only that helps; only with a drained node
+	Reboot        bool          // the machine may be rebooted if nothing else helps; its node must be drained
 	RestartDocker bool          // Docker may be restarted although containers run and would end
 	Sudo          string        // what makes a program run as root for a user who is not; "" for "sudo -n"
-	Version       string        // toolkit to have, "1.19.1"; "" for DefaultVersion or anything newer than minVersion that is there
+	Version       string        // of the toolkit, "1.19.1"; "" for DefaultVersion, or for minVersion and newer if it is installed
 	Image         string        // image for the last check; "" for DefaultImage, "-" for no such check
 	Site          string        // where NVIDIA's packages are, or a mirror of them; "" for NVIDIA's own site
 	LockWait      time.Duration // how long to wait for another installation to end; 0 for five minutes
@@ -67,8 +67,7 @@ type Check struct {
 	Fixed   bool   `json:"fixed,omitempty"`
 }
 
-// Step tells what is being done to a machine, as it happens: a program before it runs, and each
-// verdict.
+// Step is progress on a machine: a program before it runs, or a verdict.
 type Step struct {
 	Check   string  `json:"check"`
 	Verdict Verdict `json:"verdict,omitempty"` // "" when something begins
@@ -79,8 +78,8 @@ type Step struct {
 // Outcome is the verdict on a whole machine.
 type Outcome string
 
-// The outcomes. Only Stopped asks something of the user before the machine's GPUs can be used at
-// all as they should.
+// The outcomes. Only with Stopped must the user act before the machine's GPUs can be used as they
+// should.
 const (
 	Ready     Outcome = "ready"
 	Plain     Outcome = "ready for plain processes"

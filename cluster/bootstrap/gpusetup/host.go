@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// host is what the probe found, read but not judged.
+// host is what the probe found, parsed but not evaluated.
 type host struct {
 	answer
 	access
@@ -63,13 +63,6 @@ type smiDevice struct {
 
 // parse reads the probe's text. Anything may be missing or mutilated.
 func parse(text string) host {
-	a := parseAnswer(text)
-	return host{
-		answer: a, access: readAccess(&a), platform: readPlatform(&a), driver: readDriver(&a), docker: readDocker(&a), packages: readPackages(&a), cdi: readCDI(&a),
-	}
-}
-
-func parseAnswer(text string) answer {
 	a := answer{sections: map[string][]string{}}
 	name := ""
 	for line := range strings.SplitSeq(text, "\n") {
@@ -83,10 +76,24 @@ func parseAnswer(text string) answer {
 			a.sections[name] = append(a.sections[name], strings.TrimRight(line[1:], "\r"))
 		}
 	}
-	return a
+	h := host{answer: a, platform: readPlatform(&a), driver: readDriver(&a), docker: readDocker(&a), cdi: readCDI(&a)}
+	h.uid, h.user, h.root = a.value("access", "uid"), a.value("access", "user"), a.value("access", "root")
+	if n, err := strconv.ParseInt(a.value("access", "clock"), 10, 64); err == nil {
+		h.clock = time.Unix(n, 0)
+	}
+	h.packages = map[string]string{}
+	for _, line := range a.sections["packages"] {
+		// "ii |nvidia-container-toolkit|1.17.8-1": desired and actual state, then an error flag or
+		// a space
+		f := strings.Split(line, "|")
+		if len(f) == 3 && len(f[0]) >= 2 && f[0][1] == 'i' {
+			h.packages[f[1]] = f[2]
+		}
+	}
+	return h
 }
 
-// value gives the rest of the line of a section that begins with a word.
+// value returns the rest of the line of a section that begins with a word.
 func (a *answer) value(section, word string) string {
 	for _, line := range a.sections[section] {
 		if first, rest, _ := strings.Cut(line, " "); first == word {
@@ -97,14 +104,6 @@ func (a *answer) value(section, word string) string {
 }
 
 func (a *answer) text(section string) string { return strings.Join(a.sections[section], "\n") }
-
-func readAccess(a *answer) access {
-	who := access{uid: a.value("access", "uid"), user: a.value("access", "user"), root: a.value("access", "root")}
-	if n, err := strconv.ParseInt(a.value("access", "clock"), 10, 64); err == nil {
-		who.clock = time.Unix(n, 0)
-	}
-	return who
-}
 
 func readPlatform(a *answer) platform {
 	has := func(word string) bool { return a.value("platform", word) == "yes" }
@@ -119,20 +118,6 @@ func readPlatform(a *answer) platform {
 		id: os["ID"], release: os["VERSION_ID"], name: os["PRETTY_NAME"],
 		wsl: has("wsl"), tegra: has("tegra"), container: has("container"), apt: has("apt"), systemd: has("systemd"),
 	}
-}
-
-// readPackages returns the installed packages, with their versions.
-func readPackages(a *answer) map[string]string {
-	packages := map[string]string{}
-	for _, line := range a.sections["packages"] {
-		// "ii |nvidia-container-toolkit|1.17.8-1": desired and actual state, then an error flag or
-		// a space
-		f := strings.Split(line, "|")
-		if len(f) == 3 && len(f[0]) >= 2 && f[0][1] == 'i' {
-			packages[f[1]] = f[2]
-		}
-	}
-	return packages
 }
 
 // hasNoGPU reports a machine without any GPU that its programs could use or come to use.

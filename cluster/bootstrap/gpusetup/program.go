@@ -27,10 +27,10 @@ var (
 	smokeProgram string
 )
 
-// rebootProgram lets the answer reach us before the machine goes down.
+// rebootProgram reboots the machine after its answer has been sent.
 const rebootProgram = "systemctl reboot --no-block || shutdown -r now\n"
 
-// program puts the variables that a program reads before it.
+// program returns a program with the variables that it reads set before it.
 func (o Options) program(body string, vars map[string]string) string {
 	var b strings.Builder
 	if o.hooks.prelude != "" {
@@ -44,7 +44,7 @@ func (o Options) program(body string, vars map[string]string) string {
 	return b.String() + body
 }
 
-// sudo is what makes a program run as root, "" for a user who is root.
+// sudo returns what makes a program run as root, "" for a user who is root.
 func (s *setup) sudo() string {
 	if s.h.uid == "0" {
 		return ""
@@ -52,7 +52,7 @@ func (s *setup) sudo() string {
 	return s.o.Sudo
 }
 
-// runAs gives a program that has another one run with the rights that as gives it.
+// runAs returns a program that runs another one by the command as, or that one itself if as is empty.
 func (s *setup) runAs(as, program string) string {
 	if as == "" {
 		return program
@@ -64,7 +64,7 @@ func (s *setup) runAs(as, program string) string {
 	return start
 }
 
-// exitError tells a program that ended badly from a machine that was lost.
+// exitError distinguishes a program that failed from a machine that was lost.
 func exitError(err error) (*shell.ExitError, bool) {
 	var exit *shell.ExitError
 	ok := errors.As(err, &exit)

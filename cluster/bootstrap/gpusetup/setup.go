@@ -10,8 +10,8 @@ import (
 )
 
 // Setup probes one machine, fixes what o allows, and reports. An error means that the machine could
-// not be asked; everything that is wrong with the machine itself is in the report. Each step is
-// told as it happens; tell may be nil.
+// not be asked; everything that is wrong with the machine itself is in the report. tell, unless it is
+// nil, gets each step as it happens.
 func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Report, error) {
 	if tell == nil {
 		tell = func(Step) {}
@@ -21,14 +21,39 @@ func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Re
 		return s.report, err
 	}
 	for _, c := range table() {
-		if err := s.check(ctx, c); err != nil {
+		line := Check{Name: c.name, Finding: c.evaluate(s.h, s.o)}
+		var err error
+		if line.Verdict == Fix {
+			line, err = s.fix(ctx, c, line)
+		}
+		if err == nil && line.Verdict != Stop && c.trial != nil && !s.fixesStopped {
+			line, err = s.runTrial(ctx, c, line)
+		}
+		s.fixesStopped = s.fixesStopped || line.Verdict == Stop
+		s.report.Checks = append(s.report.Checks, line)
+		tell(Step{Check: line.Name, Verdict: line.Verdict, Text: cmp.Or(line.Cause, line.Note), Program: line.Program})
+		if err != nil {
 			return s.report, err
 		}
-		if s.finished {
+		if s.reboot || c.isLast != nil && c.isLast(s.h, line.Finding) {
 			break
 		}
 	}
-	s.conclude()
+	s.report.Facts = s.h.facts(s.o.now())
+	switch {
+	case s.reboot:
+		s.report.Outcome = Rebooting
+	case s.h.hasNoGPU():
+		s.report.Outcome = NoGPU
+	case s.fixesStopped:
+		s.report.Outcome = Stopped
+	case s.fixPending:
+		s.report.Outcome = Fixable
+	case s.h.engine == engineDocker && s.report.Facts.Injection != "none":
+		s.report.Outcome = Ready
+	default:
+		s.report.Outcome = Plain
+	}
 	return s.report, nil
 }
 
@@ -54,7 +79,6 @@ type setup struct {
 	report       Report
 	fixesStopped bool // a check said Stop: no fix from here on
 	fixPending   bool // a dry run found something to fix
-	finished     bool // no further check makes sense
 	reboot       bool
 }
 
@@ -72,23 +96,6 @@ func (s *setup) probe(ctx context.Context) error {
 	return nil
 }
 
-// check evaluates one check, and fixes what is wrong if that is possible and allowed.
-func (s *setup) check(ctx context.Context, c check) error {
-	line := Check{Name: c.name, Finding: c.evaluate(s.h, s.o)}
-	var err error
-	if line.Verdict == Fix {
-		line, err = s.fix(ctx, c, line)
-	}
-	if err == nil && line.Verdict != Stop && c.trial != nil && !s.fixesStopped {
-		line, err = s.runTrial(ctx, c, line)
-	}
-	s.fixesStopped = s.fixesStopped || line.Verdict == Stop
-	s.finished = s.finished || (c.isLast != nil && c.isLast(s.h, line.Finding))
-	s.report.Checks = append(s.report.Checks, line)
-	s.tell(Step{Check: line.Name, Verdict: line.Verdict, Text: cmp.Or(line.Cause, line.Note), Program: line.Program})
-	return err
-}
-
 // fix runs the fix of a check and evaluates the check again.
 func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 	body, vars := c.fix(s.h, s.o)
@@ -98,32 +105,25 @@ func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 		return line, nil
 	}
 	if s.h.root == "no" {
-		line.Finding = Finding{Verdict: Stop, Cause: line.Cause + ", and only root could change that", Cure: "log in as root for this once (root@HOST), or have an administrator run it"}
+		line.Finding = stop(line.Cause+", and only root could change that",
+			"log in as root for this once (root@HOST), or have an administrator run it")
 		return line, nil
 	}
 	s.tell(Step{Check: c.name, Text: "fixing this: " + line.Cause, Program: line.Program})
 	s.report.Changed = append(s.report.Changed, c.name)
 	said, err := shell.Output(ctx, s.m, s.runAs(line.As, line.Program), nil)
 	if exit, ok := exitError(err); ok {
-		line.Finding = Finding{Verdict: Stop, Cause: line.Cause + ", and the fix did not work: " + exit.Error(), Cure: cmp.Or(c.cure, cureUnknown)}
+		line.Finding = stop(line.Cause+", and the fix did not work: "+exit.Error(), cmp.Or(c.cure, cureUnknown))
 		return line, s.probe(ctx)
 	}
 	if err != nil {
 		return line, fmt.Errorf("fix %s: %w", c.name, err)
 	}
 	if c.reboots {
-		s.reboot, s.finished = true, true
+		s.reboot = true
 		line.Finding, line.Fixed = Finding{Verdict: OK, Note: "the machine is rebooting"}, true
 		return line, nil
 	}
-	return s.verify(ctx, c, line, said)
-}
-
-// cureUnknown is what to do about a fix that failed, for want of something better.
-const cureUnknown = "run the program of this check by hand to see more, put right what it complains of, and run gpu-setup again"
-
-// verify probes and evaluates the check again after a fix.
-func (s *setup) verify(ctx context.Context, c check, line Check, said string) (Check, error) {
 	if said != "" {
 		s.tell(Step{Check: c.name, Text: said})
 	}
@@ -137,6 +137,9 @@ func (s *setup) verify(ctx context.Context, c check, line Check, said string) (C
 	line.Fixed = line.Verdict != Stop
 	return line, nil
 }
+
+// cureUnknown is what to do about a fix that failed, for want of something better.
+const cureUnknown = "run the program of this check by hand to see more, put right what it complains of, and run gpu-setup again"
 
 // runTrial runs the test of a check that needs one, and evaluates its output.
 func (s *setup) runTrial(ctx context.Context, c check, line Check) (Check, error) {
@@ -155,34 +158,12 @@ func (s *setup) runTrial(ctx context.Context, c check, line Check) (Check, error
 	s.tell(Step{Check: c.name, Text: "a trial container", Program: line.Program})
 	text, err := shell.Output(ctx, s.m, s.runAs(line.As, line.Program), nil)
 	if exit, ok := exitError(err); ok {
-		line.Finding, err = Finding{Verdict: Stop, Cause: "the trial broke off: " + exit.Error(), Cure: cureUnknown}, nil
-		return line, err
+		line.Finding = stop("the trial broke off: "+exit.Error(), cureUnknown)
+		return line, nil
 	}
 	if err != nil {
 		return line, fmt.Errorf("try %s: %w", c.name, err)
 	}
 	line.Finding = c.evaluateTrial(s.h, text)
 	return line, nil
-}
-
-// conclude completes the report on the machine.
-func (s *setup) conclude() {
-	s.report.Facts = s.h.facts(s.o.now())
-	s.report.Outcome = s.outcome()
-}
-
-func (s *setup) outcome() Outcome {
-	switch {
-	case s.reboot:
-		return Rebooting
-	case s.h.hasNoGPU():
-		return NoGPU
-	case s.fixesStopped:
-		return Stopped
-	case s.fixPending:
-		return Fixable
-	case s.h.engine == engineDocker && s.report.Facts.Injection != "none":
-		return Ready
-	}
-	return Plain
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// checkSmokeTest says whether a trial can be made at all.
+// checkSmokeTest checks whether a trial is possible at all.
 func checkSmokeTest(h host, o Options) Finding {
 	if f, ok := h.notNeeded(); ok {
 		return f
@@ -28,7 +28,8 @@ func smokeTest(h host, o Options) (string, map[string]string, bool) {
 	if checkSmokeTest(h, o).Verdict != OK {
 		return "", nil, false
 	}
-	vars := map[string]string{"IMAGE": o.Image, "UUIDS": strings.Join(h.testableGPUs(), " "), "INJECTION": h.injection(), "RELOAD": "0"}
+	uuids := strings.Join(h.testableGPUs(), " ")
+	vars := map[string]string{"IMAGE": o.Image, "UUIDS": uuids, "INJECTION": h.injection(), "RELOAD": "0"}
 	if h.root != "no" && h.info.ContainersRunning == 0 && h.systemd {
 		vars["RELOAD"] = "1"
 	}
@@ -47,8 +48,8 @@ func (h *host) testableGPUs() []string {
 }
 
 // evaluateSmokeTest reads what the trial saw: "inside UUID WHAT" and "reloaded UUID WHAT" for what
-// nvidia-smi showed in the container parenthesized a GPU, before and after systemd reloaded; "start
-// UUID COMPLAINT" for one that did not start.
+// nvidia-smi showed in the container with a GPU, before and after systemd was reloaded; "start UUID
+// COMPLAINT" for a container that did not start.
 func evaluateSmokeTest(h host, text string) Finding {
 	seen := map[string]string{}
 	for line := range strings.SplitSeq(text, "\n") {
@@ -61,22 +62,16 @@ func evaluateSmokeTest(h host, text string) Finding {
 	}
 	gpus := h.testableGPUs()
 	for _, uuid := range gpus {
-		if f, ok := evaluateContainer(uuid, seen["start "+uuid], seen["inside "+uuid], seen["reloaded "+uuid]); !ok {
-			return f
+		complaint, inside, reloaded := seen["start "+uuid], seen["inside "+uuid], seen["reloaded "+uuid]
+		switch {
+		case complaint != "":
+			return stop("a container with "+uuid+" did not start: "+complaint, cureUnknown)
+		case inside != uuid:
+			return stop("a container for "+uuid+" saw "+cmp.Or(inside, "no GPU"), cureUnknown)
+		case reloaded != "" && reloaded != uuid:
+			return Finding{Verdict: Warn, Cause: "a container lost " + uuid + " when systemd was reloaded: " + reloaded,
+				Cure: `update Docker to 28.2 or newer, or give it "exec-opts": ["native.cgroupdriver=cgroupfs"]`}
 		}
 	}
 	return Finding{Verdict: OK, Note: "nvidia-smi in a container saw each of " + count(len(gpus), "GPU")}
-}
-
-func evaluateContainer(uuid, complaint, inside, reloaded string) (Finding, bool) {
-	switch {
-	case complaint != "":
-		return Finding{Verdict: Stop, Cause: "a container with " + uuid + " did not start: " + complaint, Cure: cureUnknown}, false
-	case inside != uuid:
-		return Finding{Verdict: Stop, Cause: "a container for " + uuid + " saw " + cmp.Or(inside, "no GPU"), Cure: cureUnknown}, false
-	case reloaded != "" && reloaded != uuid:
-		return Finding{Verdict: Warn, Cause: "a container lost " + uuid + " when systemd was reloaded: " + reloaded,
-			Cure: `update Docker to 28.2 or newer, or give it "exec-opts": ["native.cgroupdriver=cgroupfs"]`}, false
-	}
-	return Finding{}, true
 }

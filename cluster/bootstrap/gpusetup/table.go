@@ -19,24 +19,25 @@ type check struct {
 
 // table lists the checks in their order: a fix may rely on every check before its own.
 func table() []check {
+	run := func(program string) func(host, Options) (string, map[string]string) {
+		return func(host, Options) (string, map[string]string) { return program, nil }
+	}
 	return []check{
 		{name: "hardware", evaluate: checkHardware, isLast: func(h host, _ Finding) bool { return h.hasNoGPU() }},
 		{name: "access", evaluate: checkAccess},
 		{name: "platform", evaluate: checkPlatform},
-		{name: "driver", evaluate: checkDriver, fix: fixReboot, reboots: true},
+		{name: "driver", evaluate: checkDriver, fix: run(rebootProgram), reboots: true},
 		{name: "engine", evaluate: checkEngine},
 		{name: "leftovers", evaluate: checkLeftovers, fix: fixLeftovers},
 		{name: "toolkit", evaluate: checkToolkit, fix: fixToolkit,
 			cure: "read what apt says above; an interrupted installation is ended by dpkg --configure -a as root"},
 		{name: "configuration", evaluate: checkConfiguration, fix: fixConfiguration, cure: "read Docker's log (journalctl -u docker)"},
-		{name: "cdi", evaluate: checkCDI, fix: fixCDI, cure: "run nvidia-ctk cdi generate as root and read what it says"},
+		{name: "cdi", evaluate: checkCDI, fix: run(cdiProgram), cure: "run nvidia-ctk cdi generate as root and read what it says"},
 		{name: "trial", evaluate: checkSmokeTest, trial: smokeTest, evaluateTrial: evaluateSmokeTest},
 	}
 }
 
-func fixReboot(host, Options) (string, map[string]string) { return rebootProgram, nil }
-
-// facts are what is worth keeping of a probe.
+// facts returns what is worth keeping of a probe.
 func (h *host) facts(now time.Time) Facts {
 	f := Facts{System: h.system(), Arch: h.arch, Kernel: h.kernel, GPUs: h.gpus, CUDA: h.cuda, Toolkit: h.toolkitVersion(),
 		Injection: h.injection(), Plain: h.driverWorks(), Checked: now.UTC()}

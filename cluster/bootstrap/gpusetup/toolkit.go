@@ -17,24 +17,18 @@ func toolkitPackages() []string {
 	return []string{"nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1"}
 }
 
-// retiredPackages are the packages that the toolkit has replaced. nvidia-container-runtime stays on
-// Tegra, which we leave alone anyway.
-func retiredPackages() []string {
-	return []string{"nvidia-docker2", "nvidia-docker", "nvidia-container-runtime"}
-}
-
 // backupDir is where leftovers are put.
 const backupDir = "/var/backups/mlfnode-gpu-setup"
 
 // aptSourceFile is the file of our own apt source.
 const aptSourceFile = "/etc/apt/sources.list.d/nvidia-container-toolkit.list"
 
-// notNeeded explains why the toolkit is not looked at, where it has nobody to serve.
+// notNeeded reports, with the reason, that the toolkit has nobody to serve and is not checked.
 func (h *host) notNeeded() (Finding, bool) {
 	switch {
 	case h.container:
 		return Finding{Verdict: Skip, Note: "the toolkit belongs to the host of this container"}, true
-	case !h.withDocker():
+	case h.engine != engineDocker:
 		return Finding{Verdict: Skip, Note: "no Docker server to serve"}, true
 	}
 	return Finding{}, false
@@ -42,15 +36,18 @@ func (h *host) notNeeded() (Finding, bool) {
 
 // leftovers are the packages and files of older installers that are in the way.
 func (h *host) leftovers() (packages, files []string) {
-	for _, p := range retiredPackages() {
+	// The toolkit has replaced these. nvidia-container-runtime remains in use on Tegra, which is left
+	// alone anyway.
+	for _, p := range []string{"nvidia-docker2", "nvidia-docker", "nvidia-container-runtime"} {
 		if _, ok := h.packages[p]; ok {
 			packages = append(packages, p)
 		}
 	}
 	for _, line := range h.sections["sources"] {
-		// /etc/apt/sources.list itself is its owner's; a source there is told, not taken
+		// /etc/apt/sources.list itself is its owner's: a source there is reported, not removed
 		path, _, _ := strings.Cut(line, ":")
-		if path != aptSourceFile && plainPath(path) && !slices.Contains(files, path) && strings.HasPrefix(path, "/etc/apt/sources.list.d/") {
+		if path != aptSourceFile && plainPath(path) && !slices.Contains(files, path) &&
+			strings.HasPrefix(path, "/etc/apt/sources.list.d/") {
 			files = append(files, path)
 		}
 	}
@@ -62,7 +59,7 @@ func (h *host) leftovers() (packages, files []string) {
 	return packages, files
 }
 
-// plainPath refuses names that a program of the shell would take apart.
+// plainPath reports whether a path has no characters that are special to the shell.
 func plainPath(path string) bool {
 	return strings.HasPrefix(path, "/") && !strings.ContainsFunc(path, func(r rune) bool {
 		return !strings.ContainsRune("/._+-", r) && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
@@ -80,35 +77,57 @@ func checkLeftovers(h host, _ Options) Finding {
 	}
 	for _, line := range h.sections["sources"] {
 		if strings.HasPrefix(line, "/etc/apt/sources.list:") {
-			return Finding{Verdict: Stop, Cause: "/etc/apt/sources.list names NVIDIA's repository, and a second entry with another key would conflict with it",
-				Cure: "take the lines with nvidia.github.io out of /etc/apt/sources.list"}
+			return stop("/etc/apt/sources.list names NVIDIA's repository, and a second entry with another key would conflict with it",
+				"take the lines with nvidia.github.io out of /etc/apt/sources.list")
 		}
 	}
 	if strings.Contains(h.text("keys"), "apt-key ") {
-		return Finding{Verdict: Warn, Cause: "apt-key still trusts a key of NVIDIA for every source", Cure: "remove it with apt-key del when no other source needs it"}
+		return Finding{Verdict: Warn, Cause: "apt-key still trusts a key of NVIDIA for every source",
+			Cure: "remove it with apt-key del when no other source needs it"}
 	}
 	return Finding{Verdict: OK, Note: "nothing left of older installers"}
 }
 
 func fixLeftovers(h host, o Options) (string, map[string]string) {
 	packages, files := h.leftovers()
-	return leftoversProgram, map[string]string{"PACKAGES": strings.Join(packages, " "), "FILES": strings.Join(files, " "), "KEEP": backupDir, "WAIT": lockWaitSeconds(o)}
+	return leftoversProgram, map[string]string{
+		"PACKAGES": strings.Join(packages, " "), "FILES": strings.Join(files, " "), "KEEP": backupDir, "WAIT": lockWaitSeconds(o),
+	}
 }
 
 func lockWaitSeconds(o Options) string { return strconv.Itoa(int(o.LockWait.Seconds())) }
 
-// checkToolkit says whether the toolkit is there, whole and new enough.
+// checkToolkit checks whether the toolkit is installed, complete and new enough.
 func checkToolkit(h host, o Options) Finding {
 	if f, ok := h.notNeeded(); ok {
 		return f
 	}
-	cause := h.toolkitProblem(o.Version)
-	if cause == "" {
-		return Finding{Verdict: OK, Note: "NVIDIA container toolkit " + h.toolkitVersion()}
+	var missing []string
+	mixed, have := false, h.toolkitVersion()
+	for _, p := range toolkitPackages() {
+		if h.packages[p] == "" {
+			missing = append(missing, p)
+		}
+		mixed = mixed || h.packages[p] != h.packages["nvidia-container-toolkit"]
+	}
+	cause := ""
+	switch {
+	case len(missing) == len(toolkitPackages()):
+		cause = "the NVIDIA container toolkit is not installed"
+	case len(missing) > 0:
+		cause = "packages of the NVIDIA container toolkit are missing: " + strings.Join(missing, ", ")
+	case o.Version != "" && have != o.Version:
+		cause = "the NVIDIA container toolkit is " + have + ", not " + o.Version
+	case older(have, minVersion):
+		cause = "the NVIDIA container toolkit " + have + " is older than " + minVersion
+	case mixed:
+		cause = "the packages of the NVIDIA container toolkit differ in version"
+	default:
+		return Finding{Verdict: OK, Note: "NVIDIA container toolkit " + have}
 	}
 	if said := h.sections["network"]; len(said) > 0 && said[len(said)-1] != "exit 0" {
-		return Finding{Verdict: Stop, Cause: fmt.Sprintf("%s, and %s cannot be reached from the machine (%s)", cause, o.Site, strings.Join(said, ", ")),
-			Cure: "let the machine reach it, set https_proxy for its user, or name a mirror"}
+		return stop(fmt.Sprintf("%s, and %s cannot be reached from the machine (%s)", cause, o.Site, strings.Join(said, ", ")),
+			"let the machine reach it, set https_proxy for its user, or name a mirror")
 	}
 	return Finding{Verdict: Fix, Cause: cause}
 }
@@ -120,38 +139,13 @@ func (h *host) toolkitVersion() string {
 	return version
 }
 
-// toolkitProblem says what is wrong with the installed packages, "" for nothing.
-func (h *host) toolkitProblem(wanted string) string {
-	var missing []string
-	for _, p := range toolkitPackages() {
-		if h.packages[p] == "" {
-			missing = append(missing, p)
-		}
-	}
-	have := h.toolkitVersion()
-	switch {
-	case len(missing) == len(toolkitPackages()):
-		return "the NVIDIA container toolkit is not installed"
-	case len(missing) > 0:
-		return "packages of the NVIDIA container toolkit are missing: " + strings.Join(missing, ", ")
-	case wanted != "" && have != wanted:
-		return "the NVIDIA container toolkit is " + have + ", not " + wanted
-	case older(have, minVersion):
-		return "the NVIDIA container toolkit " + have + " is older than " + minVersion
-	}
-	for _, p := range toolkitPackages() {
-		if h.packages[p] != h.packages["nvidia-container-toolkit"] {
-			return "the packages of the NVIDIA container toolkit differ in version"
-		}
-	}
-	return ""
-}
-
 // fixToolkit installs all packages at one version. NVIDIA numbers its packaging with "-1".
 func fixToolkit(_ host, o Options) (string, map[string]string) {
 	version := cmp.Or(o.Version, DefaultVersion)
 	if !strings.Contains(version, "-") {
 		version += "-1"
 	}
-	return installProgram, map[string]string{"PACKAGES": strings.Join(toolkitPackages(), " "), "VERSION": version, "WAIT": lockWaitSeconds(o)}
+	return installProgram, map[string]string{
+		"PACKAGES": strings.Join(toolkitPackages(), " "), "VERSION": version, "WAIT": lockWaitSeconds(o),
+	}
 }

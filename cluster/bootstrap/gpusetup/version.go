@@ -1,6 +1,7 @@
 package gpusetup
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -9,19 +10,13 @@ import (
 // a version.
 func older(a, b string) bool {
 	x, y := versionNumbers(a), versionNumbers(b)
-	for i := range max(len(x), len(y)) {
-		var p, q int
-		if i < len(x) {
-			p = x[i]
-		}
-		if i < len(y) {
-			q = y[i]
-		}
-		if p != q {
-			return p < q
-		}
+	for len(x) < len(y) {
+		x = append(x, 0)
 	}
-	return false
+	for len(y) < len(x) {
+		y = append(y, 0)
+	}
+	return slices.Compare(x, y) < 0
 }
 
 // versionNumbers reads the numbers of a version up to its "-", "~" or "+".

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 
@@ -12,11 +11,11 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// sshAgents are the agents that hold keys, each connected to once. One that is gone is as good as
+// sshAgents are the agents that hold keys, each with one connection. An agent that is gone counts as
 // none.
 type sshAgents struct {
 	mu       sync.Mutex
-	bySocket map[string]agentConnection // by socket
+	bySocket map[string]agentConnection
 }
 
 type agentConnection struct {
@@ -80,7 +79,8 @@ func (s agentSigner) sign(fn func() (*ssh.Signature, error)) (signature *ssh.Sig
 	return waitForAgent(s.attempt, func() (*ssh.Signature, error) {
 		signature, err := fn()
 		if err != nil {
-			err = agentProblem(agentName(s.PublicKey()), err)
+			err = problemf("confirm it when the agent asks, or touch the security key; ssh-add -l lists the agent's keys",
+				"the ssh agent did not sign with the key %s (%s)", agentName(s.PublicKey()), strings.TrimPrefix(err.Error(), "agent: "))
 		}
 		return signature, err
 	})
@@ -109,26 +109,11 @@ func waitForAgent[T any](a *handshake, request func() (T, error)) (answer T, err
 	return answer, err
 }
 
-// close gives up all of them.
+// close closes the connections to all agents.
 func (s *sshAgents) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, held := range s.bySocket {
 		_ = held.conn.Close() // nothing was written that could be lost
 	}
-}
-
-// agentSocket is where the agent for a machine listens, "" for none. See IdentityAgent in
-// ssh_config(5).
-func (d *Dialer) agentSocket(configured string, r route) string {
-	name, variable := strings.CutPrefix(configured, "$")
-	switch {
-	case configured == "", configured == "SSH_AUTH_SOCK":
-		return os.Getenv("SSH_AUTH_SOCK")
-	case strings.EqualFold(configured, "none"):
-		return ""
-	case variable:
-		return os.Getenv(strings.TrimSuffix(strings.TrimPrefix(name, "{"), "}"))
-	}
-	return d.expand(configured, r)
 }

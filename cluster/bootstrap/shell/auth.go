@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,7 +20,7 @@ import (
 // and one is left for a password.
 const maxKeys = 5
 
-// handshake is one handshake: what was tried to be let in, and what the machine would take.
+// handshake is one handshake: what was tried to authenticate the user, and what the machine accepts.
 type handshake struct {
 	dialer *Dialer
 	ctx    context.Context
@@ -28,7 +29,6 @@ type handshake struct {
 	timer  *handshakeTimer
 
 	keys             *keyOffers // nil until the first key is wanted
-	tried            []string   // names of the keys
 	answers          userAnswers
 	accepted         []string
 	hostKey          string // that the machine presented
@@ -37,16 +37,17 @@ type handshake struct {
 	keyFileErr       error  // what is wrong with a file of the configuration
 }
 
-func newHandshake(ctx context.Context, d *Dialer, r route, conn *trackedConn, timer *handshakeTimer) *handshake {
-	h := &handshake{dialer: d, ctx: ctx, route: r, conn: conn, timer: timer}
-	h.answers.handshake = h
-	return h
-}
-
 // keyOffers is the keys to offer a machine, in their order.
 type keyOffers struct {
 	certificates []userCertificate
 	offers       []keyOffer
+	tried        []string // names of the first of the offers
+}
+
+// userCertificate is what an authority has signed for a key of the user.
+type userCertificate struct {
+	*ssh.Certificate
+	path string
 }
 
 // keyOffer is a key to try.
@@ -83,18 +84,17 @@ func (h *handshake) nextMethod(c *ssh.ClientAuthContext) (ssh.AuthMethod, error)
 		if !slices.Contains(h.accepted, name) {
 			continue
 		}
-		if m := h.method(name); m != nil {
-			return m, nil
+		var next ssh.AuthMethod
+		if name == "publickey" {
+			next = h.nextKey()
+		} else {
+			next = h.answers.method(name)
+		}
+		if next != nil {
+			return next, nil
 		}
 	}
 	return nil, nil
-}
-
-func (h *handshake) method(name string) ssh.AuthMethod {
-	if name == "publickey" {
-		return h.nextKey()
-	}
-	return h.answers.method(name)
 }
 
 // nextKey returns the next key, or nil after the last.
@@ -102,12 +102,12 @@ func (h *handshake) nextKey() ssh.AuthMethod {
 	if h.keys == nil {
 		h.keys = h.listKeys()
 	}
-	n := len(h.tried)
+	n := len(h.keys.tried)
 	if n >= len(h.keys.offers) || n >= maxKeys {
 		return nil
 	}
 	next := h.keys.offers[n]
-	h.tried = append(h.tried, next.name)
+	h.keys.tried = append(h.keys.tried, next.name)
 	return ssh.PublicKeys(next.signer)
 }
 
@@ -125,15 +125,33 @@ func (h *handshake) withoutTimer(f func() error) error {
 // listKeys collects the keys to offer: those that are named, those of the agent, those of the
 // default files.
 func (h *handshake) listKeys() *keyOffers {
-	named, defaults := h.dialer.keyFiles(h.route)
+	var named, defaults []string
+	if key := h.dialer.options.Key; key != "" {
+		named = append(named, key)
+	}
+	if named = append(named, h.route.identities...); len(h.route.identities) == 0 {
+		for _, name := range defaultKeys {
+			defaults = append(defaults, filepath.Join(h.dialer.home, ".ssh", name))
+		}
+	}
 	var held []ssh.Signer
 	if h.route.agent != "" {
-		held, _ = waitForAgent(h, func() ([]ssh.Signer, error) { return h.dialer.agents.keys(h.route.agent), nil }) // withoutTimer records the error
+		list := func() ([]ssh.Signer, error) { return h.dialer.agents.keys(h.route.agent), nil }
+		held, _ = waitForAgent(h, list) // withoutTimer records the error
 	}
 	for i, s := range held {
 		held[i] = agentSigner{Signer: s, attempt: h}
 	}
-	keys := &keyOffers{certificates: findCertificates(h.route.certificates, slices.Concat(named, defaults))}
+	keys, paths := &keyOffers{}, slices.Clone(h.route.certificates)
+	for _, file := range slices.Concat(named, defaults) {
+		paths = append(paths, file+"-cert.pub")
+	}
+	for _, path := range paths { // as with OpenSSH, a file that is not a certificate is passed over
+		key, err := readPublic(path)
+		if cert, ok := key.(*ssh.Certificate); err == nil && ok {
+			keys.certificates = append(keys.certificates, userCertificate{cert, path})
+		}
+	}
 	add := func(files []string) {
 		for _, path := range files {
 			if s := h.fileSigner(path, held); s != nil {
@@ -153,7 +171,14 @@ func (h *handshake) listKeys() *keyOffers {
 
 // add offers a key, after its certificates.
 func (k *keyOffers) add(s ssh.Signer, name string) {
-	k.addCertified(s)
+	for _, c := range k.certificates {
+		if !sameKey(c.Key, s.PublicKey()) {
+			continue
+		}
+		if signer, err := ssh.NewCertSigner(c.Certificate, s); err == nil {
+			k.addOffer(signer, c.path)
+		}
+	}
 	k.addOffer(s, name)
 }
 
@@ -173,8 +198,8 @@ func agentName(key ssh.PublicKey) string {
 	return ssh.FingerprintSHA256(key) + " of the agent"
 }
 
-// fileSigner gives what signs for a file, nil when it holds no key: with OpenSSH a file that is
-// named in the configuration may be missing. A key that the agent has needs no passphrase.
+// fileSigner returns a signer for the key in a file, or nil if it holds none: as with OpenSSH, a file
+// that the configuration names may be missing. A key that the agent has needs no passphrase.
 func (h *handshake) fileSigner(path string, held []ssh.Signer) ssh.Signer {
 	key := h.dialer.keys.key(path)
 	open := func() (signer ssh.Signer, err error) {
@@ -210,29 +235,32 @@ func (h *handshake) explain(err error) error {
 	if h.callbackErr != nil {
 		return h.callbackErr
 	}
-	return h.route.unsupported.explain(h.explainRefusal(err), h.accepted)
-}
-
-// explainRefusal returns why the machine refused the user.
-func (h *handshake) explainRefusal(err error) error {
+	r, keys := h.route, h.keys
+	if keys == nil {
+		keys = &keyOffers{}
+	}
+	accepts := func(method string) bool { return slices.Contains(h.accepted, method) }
+	allows := func(method string) bool { return slices.Contains(r.methods, method) }
+	var reason error
 	switch {
 	case !h.answers.userAsked && strings.Contains(err.Error(), "Too many authentication failures"):
-		return tooManyProblem(h.route, h.tried)
-	case len(h.accepted) > 0 && !slices.ContainsFunc(h.accepted, func(m string) bool { return slices.Contains(h.route.methods, m) }):
-		return methodsProblem(h.route, h.accepted)
+		reason = problemf("name the right key with -i, or with IdentityFile and IdentitiesOnly yes in ~/.ssh/config",
+			"%s allows no more tries to let %s in, tried %s", r, r.user, strings.Join(keys.tried, ", "))
+	case len(h.accepted) > 0 && !slices.ContainsFunc(h.accepted, allows):
+		reason = methodsProblem(r, h.accepted)
 	case h.keyFileErr != nil:
-		return h.keyFileErr
+		reason = h.keyFileErr
 	case h.answers.userAsked:
-		return wrongPasswordProblem(h.route)
+		reason = problemf("try again", "%s did not take the password of %s", r, r.user)
 	case len(h.accepted) == 0:
-		return handshakeProblem(h.route, err)
-	case !(slices.Contains(h.accepted, "publickey") && slices.Contains(h.route.methods, "publickey")) && h.dialer.options.Prompt == nil &&
-		(slices.Contains(h.accepted, "password") || slices.Contains(h.accepted, "keyboard-interactive")):
-		return passwordProblem(h.route)
+		text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "ssh: handshake failed: "), "ssh: ")
+		reason = problemf("see what `"+r.command()+"` says", "there is no ssh connection to %s (%s)", r, text)
+	case !(accepts("publickey") && allows("publickey")) && h.dialer.options.Prompt == nil &&
+		(accepts("password") || accepts("keyboard-interactive")):
+		reason = problemf("run this in a terminal, or have the ssh server there take keys",
+			"%s lets %s in by password only, and there is no terminal to ask for it", r, r.user)
+	default:
+		reason = keysProblem(r, keys.tried, len(keys.offers)-len(keys.tried), h.accepted)
 	}
-	left := 0
-	if h.keys != nil {
-		left = len(h.keys.offers) - len(h.tried)
-	}
-	return keysProblem(h.route, h.tried, left, h.accepted)
+	return r.unsupported.explain(reason, h.accepted)
 }

@@ -3,6 +3,7 @@ package shell
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,9 +35,9 @@ type clientConfig struct {
 // askTimeout bounds a question: a Match may run a program.
 const askTimeout = 30 * time.Second
 
-// newClientConfig has the client read the file named, or else the user's and the machine's. The
-// client looks for the user's in the home folder that the system has for him: where HOME names
-// another one, it is told.
+// newClientConfig makes the client read the given file, or else those of the user and the machine.
+// The client looks for the user's file in the home folder of the system's user database. If HOME is
+// another folder, the client gets a file that includes the one there.
 func newClientConfig(program, file, home string) *clientConfig {
 	c := &clientConfig{program: program, file: file, answers: map[Target]func() (settings, error){}}
 	c.defaults = sync.OnceValues(func() (settings, error) { return c.run(Target{Host: "localhost"}, os.DevNull) })
@@ -53,9 +54,9 @@ func newClientConfig(program, file, home string) *clientConfig {
 	return c
 }
 
-// lookup implements config. What the client would do without any file is left out. A client that
-// can't say that (another program of this name, an old one, or OpenSSH's for a user whom the system
-// has no entry for) is not asked about machines.
+// lookup implements config. It leaves out what the client would do without any file. A client that
+// does not print that (another program of this name, an old one, or OpenSSH's for a user who is not
+// in the user database) is not asked about machines.
 func (c *clientConfig) lookup(t Target) (settings, error) {
 	defaults, err := c.defaults()
 	if err != nil {
@@ -85,10 +86,7 @@ func (c *clientConfig) withoutDefaults(t Target, defaults settings) (settings, e
 		}
 		defer os.Remove(f.Name())
 		_, err = f.WriteString(c.text)
-		if e := f.Close(); err == nil {
-			err = e
-		}
-		if err != nil {
+		if err = cmp.Or(err, f.Close()); err != nil {
 			return nil, configProblem(f.Name(), err)
 		}
 		file = f.Name()
@@ -126,8 +124,8 @@ func (c *clientConfig) run(t Target, file string) (settings, error) {
 		if ctx.Err() != nil {
 			said = fmt.Sprintf("no answer for %v", askTimeout)
 		}
-		return nil, &Problem{Cause: fmt.Sprintf("ssh does not take its configuration for %s: %s", t.Host, strings.ReplaceAll(said, "\n", "; ")),
-			Cure: "fix the file; `ssh -G " + t.Host + "` shows what ssh makes of it"}
+		return nil, problemf("fix the file; `ssh -G "+t.Host+"` shows what ssh makes of it",
+			"ssh does not take its configuration for %s: %s", t.Host, strings.ReplaceAll(said, "\n", "; "))
 	}
 	s := settings{}
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {

@@ -2,7 +2,6 @@ package shell
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -20,12 +19,12 @@ type config interface {
 	lookup(t Target) (settings, error)
 }
 
-// settings are the options for one machine, by their names in small letters. An option that is
-// given more than once has several values. Of ProxyJump and ProxyCommand, which shut out one
-// another, only the one that counts is there.
+// settings are the options for one machine, by their names in lower case. An option that is given
+// more than once has several values. Of ProxyJump and ProxyCommand, which exclude each other, only
+// the one that counts is there.
 type settings map[string][]string
 
-// first gives the first value of an option, "" for none.
+// first returns the first value of an option, "" for none.
 func (s settings) first(option string) string {
 	if values := s[strings.ToLower(option)]; len(values) > 0 {
 		return values[0]
@@ -33,12 +32,12 @@ func (s settings) first(option string) string {
 	return ""
 }
 
-// all gives all values of an option.
+// all returns all values of an option.
 func (s settings) all(option string) []string { return s[strings.ToLower(option)] }
 
-// loadConfig asks OpenSSH's client what it makes of the file named, or else of the user's and the
-// machine's, so that both agree in everything. Where there is no such client, or one that gives no
-// answers, the files are read here.
+// loadConfig asks OpenSSH's client what it makes of the given file, or else of those of the user and
+// the machine, so that both agree in everything. If there is no such client, or it does not answer,
+// the files are read here.
 func loadConfig(file, home string) (config, error) {
 	if file != "" {
 		if _, err := os.ReadFile(file); err != nil {
@@ -55,16 +54,23 @@ func loadConfig(file, home string) (config, error) {
 type fileConfig struct{ files []*ssh_config.Config }
 
 // readOptions are the options that a fileConfig looks for.
-var readOptions = [...]string{"User", "HostName", "Port", "HostKeyAlias", "IdentityFile", "CertificateFile", "IdentitiesOnly", "IdentityAgent",
+var readOptions = [...]string{
+	"User", "HostName", "Port", "HostKeyAlias", "IdentityFile", "CertificateFile", "IdentitiesOnly", "IdentityAgent",
 	"UserKnownHostsFile", "StrictHostKeyChecking", "ConnectTimeout", "PreferredAuthentications", "PubkeyAuthentication",
-	"PasswordAuthentication", "AddressFamily", "BindAddress", "GSSAPIAuthentication", "HostbasedAuthentication", "PKCS11Provider", "ControlPath"}
+	"PasswordAuthentication", "AddressFamily", "BindAddress", "GSSAPIAuthentication", "HostbasedAuthentication",
+	"PKCS11Provider", "ControlPath",
+}
 
 // lookup implements config.
 func (c *fileConfig) lookup(t Target) (settings, error) {
 	s := settings{}
 	for _, option := range readOptions {
-		if values := c.all(t.Host, option); len(values) > 0 {
-			s[strings.ToLower(option)] = values
+		name := strings.ToLower(option)
+		for _, f := range c.files {
+			values, _ := f.GetAll(t.Host, option)
+			for _, v := range values {
+				s[name] = append(s[name], strings.Trim(v, `"`))
+			}
 		}
 	}
 	if values := s["hostname"]; len(values) > 0 {
@@ -128,16 +134,15 @@ func decodeConfig(path, dir string) (*ssh_config.Config, error) {
 	}
 	c, err := ssh_config.DecodeBytes([]byte(text))
 	if err != nil {
-		return nil, &Problem{Cause: fmt.Sprintf("%s is not a configuration of ssh (%v)", path, err),
-			Cure: "fix the file; `ssh -G HOST` shows what ssh makes of it"}
+		return nil, problemf("fix the file; `ssh -G HOST` shows what ssh makes of it", "%s is not a configuration of ssh (%v)", path, err)
 	}
 	return c, nil
 }
 
 var directive = lazyregexp.New(`(?i)^\s*(host|match|include)(?:\s*=\s*|\s+)(.*?)\s*$`)
 
-// readConfig gives the text of a file with those it includes. It refuses Match lines: the library
-// cannot weigh them as OpenSSH does.
+// readConfig returns the text of a file with those that it includes. It refuses Match lines, which
+// the library can't evaluate as OpenSSH does.
 func readConfig(path, dir string, depth int) (string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -146,15 +151,18 @@ func readConfig(path, dir string, depth int) (string, error) {
 	var out strings.Builder
 	block := "Host *"
 	for line := range strings.Lines(string(data)) {
-		word, rest := splitDirective(line)
+		word, rest := "", ""
+		if m := directive.Get().FindStringSubmatch(line); m != nil {
+			word, rest = strings.ToLower(m[1]), m[2]
+		}
 		switch word {
 		case "host": // the library takes quotes for a part of the name
 			line = strings.ReplaceAll(line, `"`, "")
 			block = strings.TrimSpace(line)
 		case "match":
 			if block = strings.TrimSpace(line); !strings.EqualFold(rest, "all") {
-				return "", &Problem{Cause: fmt.Sprintf("%s has the line %q, which takes OpenSSH's client to weigh, and this machine has none", path, block),
-					Cure: "install it (the package openssh-client), or write the block with Host"}
+				return "", problemf("install it (the package openssh-client), or write the block with Host",
+					"%s has the line %q, which takes OpenSSH's client to weigh, and this machine has none", path, block)
 			}
 		case "include":
 			if depth < includeDepth {
@@ -172,15 +180,8 @@ func readConfig(path, dir string, depth int) (string, error) {
 	return out.String(), nil
 }
 
-func splitDirective(line string) (word, rest string) {
-	if m := directive.Get().FindStringSubmatch(line); m != nil {
-		return strings.ToLower(m[1]), m[2]
-	}
-	return "", ""
-}
-
-// readIncludes gives the texts of the files that an Include names; as with OpenSSH, one that cannot
-// be read is passed over.
+// readIncludes returns the texts of the files that an Include names; as with OpenSSH, one that can't
+// be read is skipped.
 func readIncludes(patterns, dir string, depth int) (string, error) {
 	var out strings.Builder
 	for _, p := range strings.Fields(patterns) {
@@ -204,8 +205,8 @@ func readIncludes(patterns, dir string, depth int) (string, error) {
 	return out.String(), nil
 }
 
-// firstOf gives the first of options that shut out one another, its name in small letters, with its
-// value as it stands there.
+// firstOf returns the first of options that exclude each other: its name in lower case, and its
+// value as written.
 func (c *fileConfig) firstOf(host string, options ...string) (option, value string) {
 	for _, f := range c.files {
 		for _, block := range f.Hosts {
@@ -221,19 +222,4 @@ func (c *fileConfig) firstOf(host string, options ...string) (option, value stri
 		}
 	}
 	return "", ""
-}
-
-// all gives all values of an option that may be given more than once.
-func (c *fileConfig) all(host, option string) []string {
-	var all []string
-	for _, f := range c.files {
-		values, err := f.GetAll(host, option)
-		if err != nil {
-			continue
-		}
-		for _, v := range values {
-			all = append(all, strings.Trim(v, `"`))
-		}
-	}
-	return all
 }

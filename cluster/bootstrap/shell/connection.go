@@ -1,10 +1,12 @@
 package shell
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,12 +36,6 @@ type Connection struct {
 
 var _ Machine = (*Connection)(nil)
 
-func newConnection(r route, client *ssh.Client, conn *trackedConn) *Connection {
-	c := &Connection{route: r, client: client, conn: conn, sessions: make(chan struct{}, maxSessions), done: make(chan struct{})}
-	c.keepAliveDone.Go(c.keepAlive)
-	return c
-}
-
 // Close ends the connection, and those to the jump hosts before it that no other goes through.
 // Programs that run get a *Problem.
 func (c *Connection) Close() error {
@@ -58,8 +54,8 @@ func (c *Connection) Close() error {
 	return err
 }
 
-// keepAlive asks the machine for a sign of life and ends the connection when there is none. All
-// that comes in is one: the answer may stand behind much else on a slow line.
+// keepAlive asks the machine for a sign of life and closes the connection when there is none. All
+// that comes in counts as one: on a slow line the answer may queue behind much else.
 func (c *Connection) keepAlive() {
 	tick := time.NewTicker(keepaliveInterval)
 	defer tick.Stop()
@@ -87,8 +83,8 @@ func (c *Connection) keepAlive() {
 	}
 }
 
-// Run implements Machine. It reads of stdin no more than the program takes, and what is on its way;
-// a program of more than some 20 KB may be too long for a command line.
+// Run implements Machine. It reads no more of stdin than the program consumes and what is in flight.
+// A program of more than some 20 KB may be too long for a command line.
 func (c *Connection) Run(ctx context.Context, program string, stdin io.Reader, stdout io.Writer) error {
 	select {
 	case c.sessions <- struct{}{}:
@@ -115,9 +111,9 @@ func (c *Connection) Run(ctx context.Context, program string, stdin io.Reader, s
 	}
 }
 
-// session runs a program in a session of its own, and gives what ssh.Session.Wait would. That one
-// waits for the output's end, which a program may leave behind in another's hands; this one waits
-// closeDelay after the last of it.
+// session runs a program in a session of its own, and returns what ssh.Session.Wait would. That one
+// waits for the end of the output, which a process that the program leaves behind may keep open;
+// session waits for closeDelay after the last of it.
 func (c *Connection) session(ctx context.Context, program string, stdin io.Reader, out, errs *markerFilter) error {
 	channel, requests, err := c.open(ctx)
 	if err != nil {
@@ -129,13 +125,27 @@ func (c *Connection) session(ctx context.Context, program string, stdin io.Reade
 	out.failed = end
 	ok, err := channel.SendRequest("exec", true, ssh.Marshal(struct{ Command string }{commandLine(program)}))
 	if err == nil && !ok {
-		err = errNoExec
+		err = errors.New("it runs no commands")
 	}
 	if err != nil {
 		return c.sessionError(err)
 	}
-	sendStdin(channel, stdin)
-	taken := copyOutput(channel, out, errs)
+	if stdin == nil {
+		_ = channel.CloseWrite() // the program sees the end at once
+	} else {
+		go func() { // ends with stdin, or at the next write after the session's end; nobody waits for it
+			_, _ = io.Copy(channel, stdin) // a program need not read all
+			_ = channel.CloseWrite()
+		}()
+	}
+	var both sync.WaitGroup
+	both.Go(func() { _, _ = io.Copy(out, channel) })
+	both.Go(func() { _, _ = io.Copy(errs, channel.Stderr()) })
+	taken := make(chan struct{}) // closed at the end of both outputs
+	go func() {
+		both.Wait()
+		close(taken)
+	}()
 	err = waitExit(requests)
 	for moved := uint64(0); !waitFor(closeDelay, taken); {
 		last := moved
@@ -172,34 +182,7 @@ func (c *Connection) open(ctx context.Context) (channel ssh.Channel, requests <-
 	return channel, requests, err
 }
 
-var errNoExec = errors.New("it runs no commands")
-
-// sendStdin sends stdin. Nobody waits for what stdin has no more use for.
-func sendStdin(channel ssh.Channel, stdin io.Reader) {
-	if stdin == nil {
-		_ = channel.CloseWrite() // the program sees the end at once
-		return
-	}
-	go func() { // ends with stdin, or at the next write after the session's end
-		_, _ = io.Copy(channel, stdin) // a program need not read all
-		_ = channel.CloseWrite()
-	}()
-}
-
-// copyOutput copies what the program prints; the channel is closed at the end of both outputs.
-func copyOutput(channel ssh.Channel, out, errs io.Writer) <-chan struct{} {
-	var both sync.WaitGroup
-	both.Go(func() { _, _ = io.Copy(out, channel) })
-	both.Go(func() { _, _ = io.Copy(errs, channel.Stderr()) })
-	taken := make(chan struct{})
-	go func() {
-		both.Wait()
-		close(taken)
-	}()
-	return taken
-}
-
-// waitFor waits for an end, and reports whether it came in time.
+// waitFor waits until end is closed, and reports whether that happened in time.
 func waitFor(limit time.Duration, end <-chan struct{}) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -211,7 +194,7 @@ func waitFor(limit time.Duration, end <-chan struct{}) bool {
 	}
 }
 
-// runError puts the end of a session into the words of Machine.
+// runError returns the error of Run for the end of a session.
 func (c *Connection) runError(err error, out, errs *markerFilter, stderr *tail) error {
 	var exit *ExitError
 	var problem *Problem
@@ -225,7 +208,9 @@ func (c *Connection) runError(err error, out, errs *markerFilter, stderr *tail) 
 		return lostProblem(c.route)
 	case !started:
 		_, saidToo := errs.started()
-		return muteShellProblem(c.route, said+saidToo)
+		return problemf("give the user a shell there, as with `chsh -s /bin/sh "+c.route.user+"`",
+			"the login shell of %s on %s runs no programs, it said %q", c.route.user, c.route,
+			cmp.Or(strings.TrimSpace(said+saidToo), "nothing"))
 	case exit != nil:
 		return &ExitError{Code: exit.Code, Stderr: stderr.String()}
 	}
@@ -241,10 +226,10 @@ func (c *Connection) sessionError(err error) error {
 	if c.lost() || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 		return lostProblem(c.route)
 	}
-	return sessionProblem(c.route, err)
+	return problemf("see the log of the ssh server there", "%s starts no program (%v)", c.route, err)
 }
 
-// trackedConn counts what comes in, and notes the end.
+// trackedConn counts the bytes received, and records the end of the stream.
 type trackedConn struct {
 	net.Conn
 	received atomic.Int64

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// Options is how a Dialer goes about it.
+// Options configure a Dialer.
 type Options struct {
 	Key        string   // a private key to try first, "" for none
 	AcceptNew  bool     // trust the host keys of machines that were never seen; a changed one is never trusted
@@ -51,7 +51,8 @@ func NewDialer(o Options) (*Dialer, error) {
 	if o.Prompt != nil {
 		o.Prompt = &serialPrompter{Prompter: o.Prompt, turn: make(chan struct{}, 1)}
 	}
-	d := &Dialer{options: o, home: home, config: c, limiter: newHandshakeLimiter(),
+	d := &Dialer{options: o, home: home, config: c,
+		limiter:   &handshakeLimiter{all: make(chan struct{}, maxHandshakes), perServer: map[string]chan struct{}{}},
 		keys:      &keyring{prompt: o.Prompt, keys: map[string]*fileKey{}},
 		passwords: &passwordCache{byLogin: map[login]*password{}},
 		agents:    &sshAgents{bySocket: map[string]agentConnection{}},
@@ -64,8 +65,8 @@ func NewDialer(o Options) (*Dialer, error) {
 	return d, nil
 }
 
-// Address is the name or address that a target stands for after ssh's configuration: where other
-// programs find the machine.
+// Address returns the name or address that ssh's configuration has for a target: where other programs
+// reach the machine.
 func (d *Dialer) Address(t Target) string {
 	r, err := d.route(t)
 	if err != nil {
@@ -74,7 +75,7 @@ func (d *Dialer) Address(t Target) string {
 	return r.host
 }
 
-// Close gives up the agents. Connections stay.
+// Close closes the connections to the agents. Those to machines stay open.
 func (d *Dialer) Close() { d.agents.close() }
 
 // serialPrompter lets one question at a time through to the user.

@@ -16,37 +16,34 @@ func waitExit(requests <-chan *ssh.Request) error {
 		if request.WantReply {
 			_ = request.Reply(false, nil) // a session that is gone shows at the next request
 		}
-		switch code, ok := exitCode(request); {
-		case ok && code == 0:
-			return nil
-		case ok:
-			return &ExitError{Code: code}
+		code := 0
+		switch request.Type {
+		case "exit-status":
+			var status struct{ Code uint32 }
+			if ssh.Unmarshal(request.Payload, &status) != nil {
+				continue
+			}
+			code = int(status.Code)
+		case "exit-signal":
+			var signal struct {
+				Name        string
+				Core        bool
+				Words, Lang string
+			}
+			if ssh.Unmarshal(request.Payload, &signal) != nil {
+				continue
+			}
+			code = 128 + max(0, slices.Index(signals, signal.Name))
+		default:
+			continue
 		}
+		if code == 0 {
+			return nil
+		}
+		return &ExitError{Code: code}
 	}
 	return errNoExit
 }
 
-// exitCode reads how a program ended, where a request says it.
-func exitCode(request *ssh.Request) (code int, ok bool) {
-	switch request.Type {
-	case "exit-status":
-		var status struct{ Code uint32 }
-		err := ssh.Unmarshal(request.Payload, &status)
-		return int(status.Code), err == nil
-	case "exit-signal":
-		var signal struct {
-			Name        string
-			Core        bool
-			Words, Lang string
-		}
-		err := ssh.Unmarshal(request.Payload, &signal)
-		return 128 + signalNumber(signal.Name), err == nil
-	}
-	return 0, false
-}
-
-// signalNumber gives the number that a signal has on Linux, 0 for one that RFC 4254 does not name.
-func signalNumber(name string) int {
-	names := []string{"", "HUP", "INT", "QUIT", "ILL", "", "ABRT", "", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM"}
-	return max(0, slices.Index(names, name))
-}
+// signals are the signals that RFC 4254 names, at their numbers on Linux.
+var signals = []string{"", "HUP", "INT", "QUIT", "ILL", "", "ABRT", "", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM"}

@@ -3,10 +3,12 @@ package shell
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,7 +27,7 @@ const (
 	firstPause   = 200 * time.Millisecond
 )
 
-// Dial connects to a machine and is let in. The error is a *Problem, or the cause of ctx's end.
+// Dial connects to a machine and authenticates. The error is a *Problem, or the cause of ctx's end.
 func (d *Dialer) Dial(ctx context.Context, t Target) (*Connection, error) {
 	r, err := d.route(t)
 	if err != nil {
@@ -33,7 +35,7 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (*Connection, error) {
 	}
 	way, err := d.jumpPath(r, maxJumps)
 	if errors.Is(err, errJumpLoop) {
-		return nil, jumpLoopProblem(t)
+		return nil, problemf("fix ProxyJump in ~/.ssh/config", "the jump hosts of %s form a loop", t.Host)
 	}
 	if err != nil {
 		return nil, err
@@ -41,42 +43,48 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (*Connection, error) {
 	return d.dialThrough(ctx, r, way)
 }
 
-// dialThrough reaches a machine by way of jump hosts.
+// dialThrough reaches a machine by way of jump hosts, and tries again while its server drops
+// connections.
 func (d *Dialer) dialThrough(ctx context.Context, r route, way []route) (*Connection, error) {
-	jump, leave, err := d.connectJumps(ctx, r, way)
-	if err != nil {
-		return nil, err
+	var jump *Connection
+	leave := func() error { return nil }
+	if n := len(way); n > 0 {
+		var path strings.Builder
+		for _, hop := range way {
+			fmt.Fprintf(&path, "%s %s %s,", hop.user, hop.name, hop.address())
+		}
+		var err error
+		jump, leave, err = d.jumps.acquire(ctx, path.String(), func(ctx context.Context) (*Connection, error) {
+			return d.dialThrough(ctx, way[n-1], way[:n-1])
+		})
+		if err != nil {
+			return nil, wrapJumpError(r, way[n-1], err)
+		}
 	}
-	c, err := d.dialRetrying(ctx, r, jump)
-	if err != nil {
-		_ = leave() // the machine's error matters
-		return nil, err
-	}
-	c.releaseJump = leave
-	return c, nil
-}
-
-// dialRetrying connects and shakes hands, and tries again while the server drops connections.
-func (d *Dialer) dialRetrying(ctx context.Context, r route, jump *Connection) (*Connection, error) {
 	paused := time.Duration(0)
 	for pause := firstPause; ; pause *= 2 {
 		c, err := d.dialOnce(ctx, r, jump)
-		if !errors.Is(err, errDropped) {
-			return c, err
+		if err == nil {
+			c.releaseJump = leave
+			return c, nil
 		}
 		wait := pause/2 + rand.N(pause)
-		if paused += wait; paused > retryTimeout {
-			return nil, droppedProblem(r)
+		if errors.Is(err, errDropped) {
+			if paused += wait; paused > retryTimeout {
+				err = problemf("see the log of the ssh server there; MaxStartups may be low, or this address blocked",
+					"%s closes connections before the ssh handshake's end, for %v", r, retryTimeout)
+			} else if !waitFor(wait, ctx.Done()) {
+				continue
+			} else {
+				err = context.Cause(ctx)
+			}
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+		_ = leave() // the machine's error matters
+		return nil, err
 	}
 }
 
-// errDropped is given by once for a connection that ended before the handshake did.
+// errDropped is returned by dialOnce for a connection that ended before the handshake did.
 var errDropped = errors.New("shake hands: connection dropped")
 
 // dialOnce makes one attempt.
@@ -94,20 +102,25 @@ func (d *Dialer) dialOnce(ctx context.Context, r route, jump *Connection) (*Conn
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	clock := newHandshakeTimer(handshakeTimeout, func() { _ = conn.Close() })
 	release := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	counted := &trackedConn{Conn: conn}
-	a := newHandshake(ctx, d, r, counted, clock)
-	sc, channels, requests, err := ssh.NewClientConn(counted, r.address(), a.config(k))
-	clock.stop()
+	h := &handshake{dialer: d, ctx: ctx, route: r, conn: &trackedConn{Conn: conn}}
+	h.timer = newHandshakeTimer(handshakeTimeout, func() { _ = conn.Close() })
+	h.answers.handshake = h
+	sc, channels, requests, err := ssh.NewClientConn(h.conn, r.address(), h.config(k))
+	h.timer.stop()
 	if err == nil && release() {
-		return newConnection(r, ssh.NewClient(sc, channels, requests), counted), nil
+		c := &Connection{
+			route: r, client: ssh.NewClient(sc, channels, requests), conn: h.conn,
+			sessions: make(chan struct{}, maxSessions), done: make(chan struct{}),
+		}
+		c.keepAliveDone.Go(c.keepAlive)
+		return c, nil
 	}
 	_ = conn.Close() // the handshake's error matters
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return nil, a.failureReason(err)
+	return nil, h.failureReason(err)
 }
 
 // failureReason returns why a handshake failed. Its connection is closed.
@@ -115,27 +128,26 @@ func (h *handshake) failureReason(err error) error {
 	late, silent := h.timer.ended.Load(), h.conn.received.Load() == 0
 	if p, ok := h.conn.Conn.(*proxyConn); ok && silent {
 		if late {
-			return silentProxyProblem(h.route, handshakeTimeout)
+			return problemf("see whether `"+h.route.command()+"` gets there",
+				"the ProxyCommand of %s said nothing for %v: %s", h.route.name, handshakeTimeout, h.route.proxy)
 		}
 		if said, failed := p.failure(); failed {
 			return proxyProblem(h.route, said)
 		}
 	}
+	dropped := func(by error) bool { return errors.Is(err, by) }
 	switch {
 	case late:
-		return silentProblem(h.route, handshakeTimeout)
-	case h.callbackErr == nil && isDropped(err):
+		return problemf(fmt.Sprintf("check that port %d is an ssh server and that the machine is not overloaded", h.route.port),
+			"%s took the connection and then said nothing for %v", h.route, handshakeTimeout)
+	case h.callbackErr == nil && slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE}, dropped):
 		return errDropped
 	}
 	return h.explain(err)
 }
 
-func isDropped(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-}
-
-// dialTransport opens the way to a machine, through the jump host when there is one, or by the
-// command that the configuration has for it.
+// dialTransport opens the connection to a machine: through the jump host, if there is one, or by the
+// ProxyCommand that the configuration has for it.
 func dialTransport(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
 	if jump == nil && r.proxy != "" {
 		p, err := startProxy(r)
@@ -149,7 +161,11 @@ func dialTransport(ctx context.Context, r route, jump *Connection) (net.Conn, er
 	var conn net.Conn
 	var err error
 	if jump == nil {
-		conn, err = r.dialer().DialContext(limited, r.family, r.address())
+		var d net.Dialer
+		if r.bindAddress != nil {
+			d.LocalAddr = &net.TCPAddr{IP: r.bindAddress}
+		}
+		conn, err = d.DialContext(limited, r.family, r.address())
 	} else {
 		conn, err = jump.client.DialContext(limited, "tcp", r.address())
 	}
@@ -159,27 +175,24 @@ func dialTransport(ctx context.Context, r route, jump *Connection) (net.Conn, er
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case jump != nil && limited.Err() != nil:
-		return nil, silentJumpProblem(r, jump.route)
+		name := jump.route.name
+		return nil, problemf(fmt.Sprintf("check that %s is on and reached from %s, and that %s itself still answers", r.host, name, name),
+			"the jump host %s did not get through to %s within %v", name, r.address(), r.connectTimeout)
 	case jump != nil && jump.lost():
 		return nil, jumpProblem(r, jump.route, lostProblem(jump.route))
 	case limited.Err() != nil:
 		return nil, networkProblem(r, limited.Err())
 	case jump != nil:
-		return nil, jumpProblem(r, jump.route, jumpReason(err))
+		var refused *ssh.OpenChannelError
+		if errors.As(err, &refused) { // in the words of the jump host
+			err = errors.New(refused.Message)
+			if refused.Reason == ssh.Prohibited {
+				err = errors.New("it passes no connections on, see AllowTcpForwarding of its ssh server")
+			}
+		}
+		return nil, jumpProblem(r, jump.route, err)
 	}
 	return nil, networkProblem(r, err)
-}
-
-// jumpReason takes the words of the jump host out of a refusal.
-func jumpReason(err error) error {
-	var refused *ssh.OpenChannelError
-	switch {
-	case !errors.As(err, &refused):
-		return err
-	case refused.Reason == ssh.Prohibited:
-		return errors.New("it passes no connections on, see AllowTcpForwarding of its ssh server")
-	}
-	return errors.New(refused.Message)
 }
 
 // handshakeTimer aborts a handshake that takes too long.
@@ -189,6 +202,7 @@ type handshakeTimer struct {
 	ended atomic.Bool
 }
 
+// newHandshakeTimer calls end once the time has run out.
 func newHandshakeTimer(limit time.Duration, end func()) *handshakeTimer {
 	p := &handshakeTimer{limit: limit}
 	p.timer = time.AfterFunc(limit, func() {
@@ -201,7 +215,7 @@ func newHandshakeTimer(limit time.Duration, end func()) *handshakeTimer {
 func (t *handshakeTimer) stop()  { t.timer.Stop() }
 func (t *handshakeTimer) start() { t.timer.Reset(t.limit) }
 
-// handshakeLimiter bound how many handshakes go on at once, together and with each server: sshd
+// handshakeLimiter bounds how many handshakes go on at once, together and with each server: sshd
 // drops connections beyond a few (MaxStartups 10:30:100), and others use it too.
 type handshakeLimiter struct {
 	all chan struct{}
@@ -214,10 +228,6 @@ const (
 	maxHandshakes          = 8
 	maxHandshakesPerServer = 2
 )
-
-func newHandshakeLimiter() *handshakeLimiter {
-	return &handshakeLimiter{all: make(chan struct{}, maxHandshakes), perServer: map[string]chan struct{}{}}
-}
 
 // acquire waits for a slot at a server. The server's own slot comes first, so that a slow server
 // does not hold up others.

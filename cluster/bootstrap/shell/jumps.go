@@ -3,18 +3,16 @@ package shell
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"sync"
 )
 
 // maxJumps is how many jump hosts may stand before a machine.
 const maxJumps = 8
 
-// errJumpLoop is given for jump hosts that need one another.
+// errJumpLoop is returned for jump hosts that need each other.
 var errJumpLoop = errors.New("pass jump hosts: too many")
 
-// errUnused ends the dial of a jump host that nobody waits for any more.
+// errUnused cancels the dial of a jump host that nobody waits for any more.
 var errUnused = errors.New("dial jump host: nobody needs it")
 
 // jumpPath returns the jump hosts before a machine, in order. The first one that the configuration
@@ -40,30 +38,6 @@ func (d *Dialer) jumpPath(r route, depth int) ([]route, error) {
 		way = append(way, jump)
 	}
 	return way, nil
-}
-
-// connectJumps returns a connection to the last jump host of a path, nil for an empty path. The
-// caller calls leave when it no longer needs it.
-func (d *Dialer) connectJumps(ctx context.Context, r route, way []route) (jump *Connection, leave func() error, err error) {
-	if len(way) == 0 {
-		return nil, func() error { return nil }, nil
-	}
-	last, before := way[len(way)-1], way[:len(way)-1]
-	jump, leave, err = d.jumps.acquire(ctx, pathKey(way), func(ctx context.Context) (*Connection, error) {
-		return d.dialThrough(ctx, last, before)
-	})
-	if err != nil {
-		return nil, nil, wrapJumpError(r, last, err)
-	}
-	return jump, leave, nil
-}
-
-func pathKey(way []route) string {
-	var name strings.Builder
-	for _, r := range way {
-		fmt.Fprintf(&name, "%s %s %s,", r.user, r.name, r.address())
-	}
-	return name.String()
 }
 
 func wrapJumpError(r, jump route, err error) error {
@@ -92,9 +66,10 @@ type jumpConnection struct {
 
 // acquire returns the connection of that name. The first caller dials it, and others wait for the
 // same dial.
-func (j *jumpConnections) acquire(ctx context.Context, name string, dial func(context.Context) (*Connection, error)) (*Connection, func() error, error) {
+func (j *jumpConnections) acquire(ctx context.Context, name string,
+	dial func(context.Context) (*Connection, error)) (c *Connection, leave func() error, err error) {
 	p := j.join(ctx, name, dial)
-	leave := sync.OnceValue(func() error { return j.release(name, p) })
+	leave = sync.OnceValue(func() error { return j.release(name, p) })
 	select {
 	case <-p.done:
 	case <-ctx.Done():
@@ -115,8 +90,8 @@ func (j *jumpConnections) join(ctx context.Context, name string, dial func(conte
 	p := j.byPath[name]
 	if p == nil || p.unusable() {
 		p = &jumpConnection{done: make(chan struct{})}
-		// The dial outlives the one that began it while others wait, and ends with the last of
-		// them: see leave.
+		// The dial outlives the caller that began it while others wait, and ends with the last of
+		// them: see release.
 		ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		p.cancel = func() { cancel(errUnused) }
 		j.byPath[name] = p

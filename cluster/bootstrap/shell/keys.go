@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
@@ -25,8 +24,8 @@ type keyring struct {
 	keys map[string]*fileKey
 }
 
-// fileKey is a private key in a file. What is encrypted is opened when a machine has said that it
-// would take the key.
+// fileKey is a private key in a file. An encrypted one is opened once a machine has said that it
+// would accept the key.
 type fileKey struct {
 	path   string
 	prompt Prompter
@@ -92,7 +91,8 @@ func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
 		return k.signer, k.openErr
 	}
 	if k.prompt == nil {
-		return nil, encryptedProblem(k.path)
+		return nil, problemf("run `ssh-add "+Quote(k.path)+"` first",
+			"the key %s is encrypted, and there is no terminal to ask for its passphrase", k.path)
 	}
 	for range passphraseTries {
 		phrase, err := k.prompt.Secret(ctx, "passphrase of the key "+k.path)
@@ -109,7 +109,7 @@ func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
 		}
 		k.signer = nil
 	}
-	k.openErr = passphraseProblem(k.path)
+	k.openErr = problemf("try again, or run `ssh-add "+Quote(k.path)+"` first", "the passphrase does not open the key %s", k.path)
 	return nil, k.openErr
 }
 
@@ -149,19 +149,4 @@ func (l lazySigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm str
 		return s.SignWithAlgorithm(rand, data, algorithm)
 	}
 	return signer.Sign(rand, data)
-}
-
-// keyFiles lists the files to try for a machine, in order; named are those that its user spoke of.
-func (d *Dialer) keyFiles(r route) (named, defaults []string) {
-	if d.options.Key != "" {
-		named = append(named, d.options.Key)
-	}
-	named = append(named, r.identities...)
-	if len(r.identities) > 0 {
-		return named, nil
-	}
-	for _, name := range defaultKeys {
-		defaults = append(defaults, filepath.Join(d.home, ".ssh", name))
-	}
-	return named, defaults
 }

@@ -1,9 +1,11 @@
 package shell
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,7 +16,9 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
-// knownHosts is what the files of known hosts say about one machine.
+// knownHosts is what the files of known hosts say about one machine, see sshd(8), SSH_KNOWN_HOSTS
+// FILE FORMAT. The package knownhosts does not read them: it refuses a file for one line that it
+// can't read, and takes the key of an authority for a host's.
 type knownHosts struct {
 	keys        []knownhosts.KnownKey // its own
 	otherPorts  []knownhosts.KnownKey // of the same host, without a port
@@ -22,23 +26,34 @@ type knownHosts struct {
 	revoked     []knownhosts.KnownKey // of any machine
 }
 
-// loadKnownHosts reads the files that are there.
+// loadKnownHosts reads the files that are there. As with OpenSSH, lines that can't be read are
+// skipped.
 func loadKnownHosts(r route) (*knownHosts, error) {
-	lines, err := readLines(r.knownHostsFiles)
-	if err != nil {
-		return nil, unreadableProblem(err)
-	}
 	k, name := &knownHosts{}, knownhosts.Normalize(r.knownHostsName())
-	for _, l := range lines {
-		switch {
-		case l.marker == "revoked":
-			k.revoked = append(k.revoked, l.KnownKey)
-		case l.marker == "" && l.appliesTo(name):
-			k.keys = append(k.keys, l.KnownKey)
-		case l.marker == "cert-authority" && (l.appliesTo(name) || r.alias == "" && l.appliesTo(r.host)):
-			k.authorities = append(k.authorities, l.KnownKey)
-		case l.marker == "" && r.alias == "" && l.appliesTo(r.host):
-			k.otherPorts = append(k.otherPorts, l.KnownKey)
+	for _, file := range r.knownHostsFiles {
+		data, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, problemf("make the file readable", "the known hosts cannot be read, %v", err)
+		}
+		for i, text := range bytes.Split(data, []byte("\n")) {
+			marker, patterns, key, _, _, err := ssh.ParseKnownHosts(text)
+			if err != nil {
+				continue
+			}
+			line := knownhosts.KnownKey{Key: key, Filename: file, Line: i + 1}
+			switch {
+			case marker == "revoked":
+				k.revoked = append(k.revoked, line)
+			case marker == "" && matchesAny(patterns, name):
+				k.keys = append(k.keys, line)
+			case marker == "cert-authority" && (matchesAny(patterns, name) || r.alias == "" && matchesAny(patterns, r.host)):
+				k.authorities = append(k.authorities, line)
+			case marker == "" && r.alias == "" && matchesAny(patterns, r.host):
+				k.otherPorts = append(k.otherPorts, line)
+			}
 		}
 	}
 	return k, nil
@@ -58,7 +73,8 @@ func find(lines []knownhosts.KnownKey, key ssh.PublicKey) (knownhosts.KnownKey, 
 func (k *knownHosts) algorithms() []string {
 	var first []string
 	if len(k.authorities) > 0 {
-		first = certificateAlgorithms()
+		isPlain := func(a string) bool { return !strings.Contains(a, "-cert-") }
+		first = slices.DeleteFunc(ssh.SupportedAlgorithms().HostKeys, isPlain)
 	}
 	for _, line := range slices.Concat(k.keys, k.otherPorts) {
 		if t := line.Key.Type(); t == ssh.KeyAlgoRSA {
@@ -76,13 +92,8 @@ func (k *knownHosts) algorithms() []string {
 	return first
 }
 
-func certificateAlgorithms() []string {
-	all := ssh.SupportedAlgorithms().HostKeys
-	return slices.DeleteFunc(all, func(a string) bool { return !strings.Contains(a, "-cert-") })
-}
-
-// checkHostKey is asked for each machine whether its key is the right one. One at a time, so that a
-// machine that is reached twice dialTransport once is asked about once.
+// checkHostKey checks whether a key is that of the machine. It runs for one machine at a time, so that
+// the user is asked once about a machine that is dialed twice at the same time.
 func (d *Dialer) checkHostKey(ctx context.Context, r route, key ssh.PublicKey) error {
 	d.hostKeyMu.Lock()
 	defer d.hostKeyMu.Unlock()
@@ -108,8 +119,21 @@ func (d *Dialer) checkHostKey(ctx context.Context, r route, key ssh.PublicKey) e
 	if _, ok := find(k.otherPorts, key); ok {
 		return nil // as with OpenSSH; another key at another port is not a changed key
 	}
-	if err := d.acceptHostKey(ctx, r, key); err != nil {
+	if r.acceptNew {
+		return addKnownHost(r, key)
+	}
+	if d.options.Prompt == nil {
+		return problemf("run `"+r.command()+"` once and compare the fingerprint, or add --accept-new to trust machines that are new",
+			"the host key of %s is not known, and there is no terminal to ask whether %s is right", r, fingerprint(key))
+	}
+	yes, err := d.options.Prompt.Confirm(ctx, fmt.Sprintf("%s was never seen before. Its host key is %s. Connect and remember it?",
+		r, fingerprint(key)))
+	if err != nil {
 		return err
+	}
+	if !yes {
+		return problemf("compare it with what `ssh-keygen -l -f` says of the file in /etc/ssh there",
+			"the host key of %s was not accepted, %s", r, fingerprint(key))
 	}
 	return addKnownHost(r, key)
 }
@@ -126,25 +150,10 @@ func (k *knownHosts) checkCertificate(r route, cert *ssh.Certificate) error {
 		return ok
 	}}
 	if err := checker.CheckHostKey(r.knownHostsName(), noAddr{}, cert); err != nil {
-		return certificateProblem(r, err)
+		return problemf("have the host key signed again for that name, or correct the @cert-authority line of the known hosts",
+			"the host certificate of %s does not hold (%s)", r, strings.TrimPrefix(err.Error(), "ssh: "))
 	}
 	return nil
-}
-
-// acceptHostKey decides about a machine that was never seen.
-func (d *Dialer) acceptHostKey(ctx context.Context, r route, key ssh.PublicKey) error {
-	if r.acceptNew {
-		return nil
-	}
-	if d.options.Prompt == nil {
-		return unknownProblem(r, key)
-	}
-	yes, err := d.options.Prompt.Confirm(ctx, fmt.Sprintf("%s was never seen before. Its host key is %s. Connect and remember it?",
-		r, fingerprint(key)))
-	if err == nil && !yes {
-		err = refusedProblem(r, key)
-	}
-	return err
 }
 
 // addKnownHost appends a key to the first file of known hosts.
@@ -158,25 +167,17 @@ func addKnownHost(r route, key ssh.PublicKey) error {
 		return rememberProblem(file, err)
 	}
 	line := knownhosts.Line([]string{knownhosts.Normalize(r.knownHostsName())}, key) + "\n"
-	if !endsInNewline(f) {
-		line = "\n" + line
+	if info, err := f.Stat(); err == nil && info.Size() > 0 {
+		last := make([]byte, 1)
+		if _, err := f.ReadAt(last, info.Size()-1); err == nil && last[0] != '\n' {
+			line = "\n" + line
+		}
 	}
 	_, err = f.WriteString(line)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return rememberProblem(file, err)
 	}
 	return nil
-}
-
-// endsInNewline reports whether what is appended to a file starts a line of its own.
-func endsInNewline(f *os.File) bool {
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
-		return true
-	}
-	last := make([]byte, 1)
-	_, err = f.ReadAt(last, info.Size()-1)
-	return err != nil || last[0] == '\n'
 }
 
 // fingerprint shows a key as OpenSSH does.

@@ -53,7 +53,10 @@ func (p *password) get(ctx context.Context, ask func(again bool) (string, error)
 	case <-ctx.Done():
 		return "", 0, context.Cause(ctx)
 	}
-	answer, number, usable := p.current()
+	p.mu.Lock()
+	answer, number = p.answer, p.number
+	usable := number > p.refused
+	p.mu.Unlock()
 	if usable {
 		return answer, number, nil
 	}
@@ -64,18 +67,6 @@ func (p *password) get(ctx context.Context, ask func(again bool) (string, error)
 	defer p.mu.Unlock()
 	p.answer, p.number = answer, number+1
 	return p.answer, p.number, nil
-}
-
-func (p *password) current() (answer string, number int, usable bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.answer, p.number, p.number > p.refused
-}
-
-func (p *password) refuse(number int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.refused = max(p.refused, number)
 }
 
 // userAnswers is the user's part of a handshake: the machine's questions, and what was answered.
@@ -89,7 +80,8 @@ type userAnswers struct {
 // cachedPassword returns the password of the login that the handshake is for.
 func (a *userAnswers) cachedPassword() *password {
 	h := a.handshake
-	return h.dialer.passwords.get(login{user: h.route.user, machine: h.route.knownHostsName() + " " + h.route.address(), key: h.hostKey})
+	machine := h.route.knownHostsName() + " " + h.route.address()
+	return h.dialer.passwords.get(login{user: h.route.user, machine: machine, key: h.hostKey})
 }
 
 // promptPassword returns the user's password for the machine, and asks for it if necessary.
@@ -120,14 +112,12 @@ func (a *userAnswers) prompt(question string) (string, error) {
 // recordRefusal records that the machine refused the last answer, if that was a password.
 func (a *userAnswers) recordRefusal() {
 	if a.sentPassword > 0 {
-		a.cachedPassword().refuse(a.sentPassword)
+		p := a.cachedPassword()
+		p.mu.Lock()
+		p.refused = max(p.refused, a.sentPassword)
+		p.mu.Unlock()
 		a.sentPassword = 0
 	}
-}
-
-// password gives the password of the user.
-func (a *userAnswers) password() (string, error) {
-	return a.promptPassword("password of " + a.handshake.route.user + " on " + a.handshake.route.String())
 }
 
 // passwordQuestion is how PAM and sshd ask for what does not change from one login to the next.
@@ -163,7 +153,8 @@ func (a *userAnswers) method(name string) ssh.AuthMethod {
 	}
 	a.tries++
 	if name == "password" {
-		return ssh.PasswordCallback(a.password)
+		r := a.handshake.route
+		return ssh.PasswordCallback(func() (string, error) { return a.promptPassword("password of " + r.user + " on " + r.String()) })
 	}
 	return ssh.KeyboardInteractive(a.answerQuestions)
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
@@ -28,28 +27,14 @@ func changedProblem(r route, key ssh.PublicKey, want []knownhosts.KnownKey) *Pro
 	}
 }
 
+// problemf returns a problem with a formatted cause.
+func problemf(cure, cause string, args ...any) *Problem {
+	return &Problem{Cause: fmt.Sprintf(cause, args...), Cure: cure}
+}
+
 func revokedProblem(r route, key ssh.PublicKey, line knownhosts.KnownKey) *Problem {
 	return &Problem{Cause: fmt.Sprintf("the host key of %s is revoked by %s:%d, %s", r, line.Filename, line.Line, fingerprint(key)),
 		Cure: "give the machine a new host key; do not use it before"}
-}
-
-func unknownProblem(r route, key ssh.PublicKey) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the host key of %s is not known, and there is no terminal to ask whether %s is right", r, fingerprint(key)),
-		Cure: fmt.Sprintf("run `%s` once and compare the fingerprint, or add --accept-new to trust machines that are new", r.command())}
-}
-
-func refusedProblem(r route, key ssh.PublicKey) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the host key of %s was not accepted, %s", r, fingerprint(key)),
-		Cure: "compare it with what `ssh-keygen -l -f` says of the file in /etc/ssh there"}
-}
-
-func certificateProblem(r route, err error) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the host certificate of %s does not hold (%s)", r, strings.TrimPrefix(err.Error(), "ssh: ")),
-		Cure: "have the host key signed again for that name, or correct the @cert-authority line of the known hosts"}
-}
-
-func unreadableProblem(err error) *Problem {
-	return &Problem{Cause: "the known hosts cannot be read, " + err.Error(), Cure: "make the file readable"}
 }
 
 func rememberProblem(file string, err error) *Problem {
@@ -57,15 +42,10 @@ func rememberProblem(file string, err error) *Problem {
 		Cure: "make the file writable"}
 }
 
-// agentProblem says that an agent has a key and does not use it.
-func agentProblem(key string, err error) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the ssh agent did not sign with the key %s (%s)", key, strings.TrimPrefix(err.Error(), "agent: ")),
-		Cure: "confirm it when the agent asks, or touch the security key; ssh-add -l lists the agent's keys"}
-}
-
 // networkProblem says why a machine could not be connected to.
 func networkProblem(r route, err error) *Problem {
 	var dns *net.DNSError
+	var network net.Error
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return &Problem{Cause: fmt.Sprintf("there is no machine %s, the name %s was not found", r.name, r.host),
@@ -77,16 +57,11 @@ func networkProblem(r route, err error) *Problem {
 			Cure: "start the ssh server there, or give the right port"}
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return &Problem{Cause: fmt.Sprintf("there is no route to %s", r), Cure: "check the network and whether the machine is on"}
-	case isTimeout(err):
+	case errors.As(err, &network) && network.Timeout():
 		return &Problem{Cause: fmt.Sprintf("%s did not answer on port %d within %v", r.host, r.port, r.connectTimeout),
 			Cure: "check that the machine is on and that no firewall drops the port"}
 	}
 	return &Problem{Cause: fmt.Sprintf("%s cannot be connected to (%v)", r, unwrapErrno(err)), Cure: "check the network"}
-}
-
-func isTimeout(err error) bool {
-	var n net.Error
-	return errors.As(err, &n) && n.Timeout()
 }
 
 // unwrapErrno takes the repeated frames off an error of the system: `open /a: permission denied`
@@ -97,27 +72,6 @@ func unwrapErrno(err error) error {
 		return errno
 	}
 	return err
-}
-
-func silentProblem(r route, limit time.Duration) *Problem {
-	return &Problem{Cause: fmt.Sprintf("%s took the connection and then said nothing for %v", r, limit),
-		Cure: fmt.Sprintf("check that port %d is an ssh server and that the machine is not overloaded", r.port)}
-}
-
-func droppedProblem(r route) *Problem {
-	return &Problem{Cause: fmt.Sprintf("%s closes connections before the ssh handshake's end, for %v", r, retryTimeout),
-		Cure: "see the log of the ssh server there; MaxStartups may be low, or this address blocked"}
-}
-
-func handshakeProblem(r route, err error) *Problem {
-	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "ssh: handshake failed: "), "ssh: ")
-	return &Problem{Cause: fmt.Sprintf("there is no ssh connection to %s (%s)", r, text),
-		Cure: fmt.Sprintf("see what `%s` says", r.command())}
-}
-
-func tooManyProblem(r route, tried []string) *Problem {
-	return &Problem{Cause: fmt.Sprintf("%s allows no more tries to let %s in, tried %s", r, r.user, strings.Join(tried, ", ")),
-		Cure: "name the right key with -i, or with IdentityFile and IdentitiesOnly yes in ~/.ssh/config"}
 }
 
 func keysProblem(r route, tried []string, left int, taken []string) *Problem {
@@ -141,15 +95,6 @@ func methodsProblem(r route, taken []string) *Problem {
 		Cure: "fix PreferredAuthentications, or the Authentication option that says no, in ~/.ssh/config"}
 }
 
-func passwordProblem(r route) *Problem {
-	return &Problem{Cause: fmt.Sprintf("%s lets %s in by password only, and there is no terminal to ask for it", r, r.user),
-		Cure: "run this in a terminal, or have the ssh server there take keys"}
-}
-
-func wrongPasswordProblem(r route) *Problem {
-	return &Problem{Cause: fmt.Sprintf("%s did not take the password of %s", r, r.user), Cure: "try again"}
-}
-
 // keyFileProblem says what is wrong with a file that should hold a private key.
 func keyFileProblem(file string, err error) *Problem {
 	switch {
@@ -161,15 +106,6 @@ func keyFileProblem(file string, err error) *Problem {
 	return &Problem{Cause: file + " contains no private key that ssh knows", Cure: "name the private half of a key, as ssh-keygen makes it"}
 }
 
-func encryptedProblem(file string) *Problem {
-	return &Problem{Cause: "the key " + file + " is encrypted, and there is no terminal to ask for its passphrase",
-		Cure: "run `ssh-add " + Quote(file) + "` first"}
-}
-
-func passphraseProblem(file string) *Problem {
-	return &Problem{Cause: "the passphrase does not open the key " + file, Cure: "try again, or run `ssh-add " + Quote(file) + "` first"}
-}
-
 func jumpProblem(r, jump route, err error) *Problem {
 	var p *Problem
 	if errors.As(err, &p) {
@@ -179,40 +115,13 @@ func jumpProblem(r, jump route, err error) *Problem {
 		Cure: fmt.Sprintf("see what `%s` says", r.command())}
 }
 
-func silentJumpProblem(r, jump route) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the jump host %s did not get through to %s within %v", jump.name, r.address(), r.connectTimeout),
-		Cure: fmt.Sprintf("check that %s is on and reached from %s, and that %s itself still answers", r.host, jump.name, jump.name)}
-}
-
 func proxyProblem(r route, said string) *Problem {
 	return &Problem{Cause: fmt.Sprintf("the ProxyCommand of %s gives no connection, it said %q: %s", r.name, said, r.proxy),
 		Cure: fmt.Sprintf("fix it in ~/.ssh/config; see what `%s` says", r.command())}
 }
 
-func silentProxyProblem(r route, limit time.Duration) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the ProxyCommand of %s said nothing for %v: %s", r.name, limit, r.proxy),
-		Cure: fmt.Sprintf("see whether `%s` gets there", r.command())}
-}
-
-func jumpLoopProblem(t Target) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the jump hosts of %s form a loop", t.Host), Cure: "fix ProxyJump in ~/.ssh/config"}
-}
-
 func lostProblem(r route) *Problem {
 	return &Problem{Cause: fmt.Sprintf("the connection to %s was lost", r), Cure: "check the machine and the network, then try again"}
-}
-
-func muteShellProblem(r route, said string) *Problem {
-	said = strings.TrimSpace(said)
-	if said == "" {
-		said = "nothing"
-	}
-	return &Problem{Cause: fmt.Sprintf("the login shell of %s on %s runs no programs, it said %q", r.user, r, said),
-		Cure: fmt.Sprintf("give the user a shell there, as with `chsh -s /bin/sh %s`", r.user)}
-}
-
-func sessionProblem(r route, err error) *Problem {
-	return &Problem{Cause: fmt.Sprintf("%s starts no program (%v)", r, err), Cure: "see the log of the ssh server there"}
 }
 
 func configProblem(file string, err error) *Problem {

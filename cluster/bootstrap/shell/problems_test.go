@@ -117,7 +117,7 @@ func TestProblems(t *testing.T) {
 
 // What the network says, where this machine cannot have it happen.
 func TestNetworkProblems(t *testing.T) {
-	r := route{name: "gpu1", host: "10.0.0.1", port: 22, connectTimeout: connectTimeout}
+	r := route{name: "gpu1", host: "10.0.0.1", port: 22, transportOptions: transportOptions{connectTimeout: connectTimeout}}
 	for want, err := range map[string]error{
 		"10.0.0.1 did not answer on port 22 within 10s":                       context.DeadlineExceeded,
 		"there is no route to gpu1 (10.0.0.1:22)":                             syscall.EHOSTUNREACH,

@@ -19,20 +19,30 @@ type route struct {
 	user            string
 	host            string
 	port            int
-	alias           string // what known_hosts calls it, "" for its address
-	identities      []string
-	certificates    []string    // files that are named
-	agent           string      // socket, "" for none
-	identitiesOnly  bool        // offer no other keys than those named
-	methods         []string    // authentication methods, in the order in which they are tried
-	unsupported     unsupported // options that only OpenSSH's client supports
-	jumps           []Target
-	proxy           string   // the command that gives the connection, "" for none
+	alias           string   // what known_hosts calls it, "" for its address
 	knownHostsFiles []string // files of known hosts; new ones go to the first
 	acceptNew       bool     // trust host keys that were never seen
-	connectTimeout  time.Duration
-	family          string // of addresses: tcp, tcp4 or tcp6
-	bindAddress     net.IP // the address of this machine to connect from, nil for any
+	transportOptions
+	loginOptions
+}
+
+// transportOptions say how to open the connection to a machine.
+type transportOptions struct {
+	jumps          []Target
+	proxy          string // the command that gives the connection, "" for none
+	connectTimeout time.Duration
+	family         string // of addresses: tcp, tcp4 or tcp6
+	bindAddress    net.IP // the address of this machine to connect from, nil for any
+}
+
+// loginOptions say how to authenticate the user.
+type loginOptions struct {
+	identities     []string    // files of keys that are named
+	certificates   []string    // files that are named
+	agent          string      // socket, "" for none
+	identitiesOnly bool        // offer no other keys than those named
+	methods        []string    // authentication methods, in the order in which they are tried
+	unsupported    unsupported // options that only OpenSSH's client supports
 }
 
 // connectTimeout bounds a connection; a machine that is up answers in milliseconds, one lost packet
@@ -46,10 +56,12 @@ func (d *Dialer) route(t Target) (route, error) {
 		return route{}, err
 	}
 	get := options.first
-	r := route{name: t.Host, user: cmp.Or(t.User, get("User"), userName()), port: t.Port, connectTimeout: connectTimeout,
-		host:           strings.ToLower(cmp.Or(get("HostName"), t.Host)),
-		identitiesOnly: strings.EqualFold(get("IdentitiesOnly"), "yes"), alias: strings.ToLower(get("HostKeyAlias")),
-		family: "tcp", bindAddress: net.ParseIP(get("BindAddress"))}
+	r := route{
+		name: t.Host, user: cmp.Or(t.User, get("User"), userName()), port: t.Port,
+		host: strings.ToLower(cmp.Or(get("HostName"), t.Host)), alias: strings.ToLower(get("HostKeyAlias")),
+	}
+	r.connectTimeout, r.family, r.bindAddress = connectTimeout, "tcp", net.ParseIP(get("BindAddress"))
+	r.identitiesOnly = strings.EqualFold(get("IdentitiesOnly"), "yes")
 	switch strings.ToLower(get("AddressFamily")) {
 	case "inet":
 		r.family = "tcp4"
@@ -63,9 +75,18 @@ func (d *Dialer) route(t Target) (route, error) {
 	if s, err := strconv.Atoi(get("ConnectTimeout")); err == nil && s > 0 {
 		r.connectTimeout = time.Duration(s) * time.Second
 	}
-	r.identities, r.certificates = d.expandFiles(options.all("IdentityFile"), r), d.expandFiles(options.all("CertificateFile"), r)
+	r.identities = d.expandFiles(options.all("IdentityFile"), r)
+	r.certificates = d.expandFiles(options.all("CertificateFile"), r)
 	r.methods, r.unsupported = methods(options), unsupportedOptions(options)
-	r.agent = d.agentSocket(get("IdentityAgent"), r)
+	switch agent := get("IdentityAgent"); { // see ssh_config(5)
+	case agent == "", agent == "SSH_AUTH_SOCK":
+		r.agent = os.Getenv("SSH_AUTH_SOCK")
+	case strings.EqualFold(agent, "none"):
+	case strings.HasPrefix(agent, "$"):
+		r.agent = os.Getenv(strings.TrimSuffix(strings.TrimPrefix(agent[1:], "{"), "}"))
+	default:
+		r.agent = d.expand(agent, r)
+	}
 	r.knownHostsFiles = d.knownFiles(get("UserKnownHostsFile"), r)
 	switch strings.ToLower(get("StrictHostKeyChecking")) {
 	case "accept-new", "no", "off", "false": // all but the first trust changed keys as well, which goes too far
@@ -85,30 +106,22 @@ func (d *Dialer) expandFiles(names []string, r route) (files []string) {
 	return files
 }
 
-// resolveProxy finds out by way of what a machine is reached.
-func (r *route) resolveProxy(options settings, t Target) (err error) {
+// resolveProxy determines the jump hosts, or the command, by which a machine is reached.
+func (r *route) resolveProxy(options settings, t Target) error {
 	jumps, command := options.first("ProxyJump"), options.first("ProxyCommand")
 	switch {
 	case jumps != "" && !strings.EqualFold(jumps, "none"):
-		r.jumps, err = parseJumps(jumps, t)
+		for text := range strings.SplitSeq(jumps, ",") {
+			jump, err := ParseTarget(strings.TrimSpace(text))
+			if err != nil {
+				return problemf("fix it in ~/.ssh/config", "the ProxyJump of %s cannot be read, %v", t.Host, err)
+			}
+			r.jumps = append(r.jumps, jump)
+		}
 	case !strings.EqualFold(command, "none"):
 		r.proxy = strings.NewReplacer("%%", "%", "%h", r.host, "%n", r.name, "%p", strconv.Itoa(r.port), "%r", r.user).Replace(command)
 	}
-	return err
-}
-
-// parseJumps reads a list of jump hosts.
-func parseJumps(list string, t Target) ([]Target, error) {
-	var jumps []Target
-	for _, text := range strings.Split(list, ",") {
-		jump, err := ParseTarget(strings.TrimSpace(text))
-		if err != nil {
-			return nil, &Problem{Cause: "the ProxyJump of " + t.Host + " cannot be read, " + err.Error(),
-				Cure: "fix it in ~/.ssh/config"}
-		}
-		jumps = append(jumps, jump)
-	}
-	return jumps, nil
+	return nil
 }
 
 // knownFiles are the files of known hosts for a machine; the first is the one that is added to.
@@ -139,7 +152,8 @@ func (d *Dialer) expand(file string, r route) string {
 	self, _ := os.Hostname()
 	short, _, _ := strings.Cut(self, ".")
 	return strings.NewReplacer("%%", "%", "%d", d.home, "%h", r.host, "%r", r.user, "%n", r.name, "%u", userName(),
-		"%p", strconv.Itoa(r.port), "%k", cmp.Or(r.alias, r.host), "%l", self, "%L", short, "%i", strconv.Itoa(os.Getuid())).Replace(file)
+		"%p", strconv.Itoa(r.port), "%k", cmp.Or(r.alias, r.host), "%l", self, "%L", short,
+		"%i", strconv.Itoa(os.Getuid())).Replace(file)
 }
 
 // variable is one of the environment, as OpenSSH has them in names of files.
@@ -154,14 +168,6 @@ func userName() string {
 
 // address is where to connect.
 func (r route) address() string { return net.JoinHostPort(r.host, strconv.Itoa(r.port)) }
-
-// dialer connects from the address that is configured.
-func (r route) dialer() *net.Dialer {
-	if r.bindAddress == nil {
-		return &net.Dialer{}
-	}
-	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: r.bindAddress}}
-}
 
 // knownHostsName is the address that known_hosts is asked about: an alias stands there without a
 // port.

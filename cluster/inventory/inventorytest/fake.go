@@ -96,13 +96,19 @@ func (f *Fake) add(kind, seed string) error {
 			return fmt.Errorf("%q is not the size of an island", island)
 		}
 	}
-	first := len(f.gpus)
+	first, capability := len(f.gpus), "8.0"
+	switch strings.ToUpper(name) {
+	case "H100", "H200":
+		capability = "9.0"
+	case "T4":
+		capability = "7.5"
+	}
 	for i := range count {
 		index := first + i
 		g := inventory.GPU{
-			Index: index, UUID: fmt.Sprintf("GPU-%x", sha256.Sum256(fmt.Appendf(nil, "%s/%d", seed, index)))[:40], Name: "NVIDIA " + name + "-" + gib + "GB",
-			Memory: int64(size) << 30, Temperature: 40, Power: 60, Capability: capability(name), Group: first + i/width*width, NUMA: 0, MIG: mig,
-			Persistence: true,
+			Index: index, Name: "NVIDIA " + name + "-" + gib + "GB", Capability: capability,
+			UUID:   fmt.Sprintf("GPU-%x", sha256.Sum256(fmt.Appendf(nil, "%s/%d", seed, index)))[:40],
+			Memory: int64(size) << 30, Temperature: 40, Power: 60, Group: first + i/width*width, MIG: mig, Persistence: true,
 		}
 		if mig {
 			g.Utilization, g.Group = inventory.Unknown, index
@@ -132,16 +138,6 @@ func addInstances(g *inventory.GPU, text string) error {
 		}
 	}
 	return nil
-}
-
-func capability(name string) string {
-	switch strings.ToUpper(name) {
-	case "H100", "H200":
-		return "9.0"
-	case "T4":
-		return "7.5"
-	}
-	return "8.0"
 }
 
 // GPUs returns the GPUs as they were created.
