@@ -1,12 +1,10 @@
 package trust
 
 import (
-	"crypto/x509"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"mlfnode/grid"
@@ -17,19 +15,12 @@ import (
 // one. It is safe for concurrent use. A change is on disk when the call returns; if the call fails,
 // nothing has changed.
 type Authority struct {
-	dir     string
 	clock   func() time.Time
-	cluster Pin // of the first CA
 	keyring *Keyring
 
-	issuers atomic.Pointer[issuers]
-
-	lifetime time.Duration // of node certificates
-
+	*Issuer
 	*TokenStore
 	*Registry
-
-	joining sync.Mutex // serializes joins and steps of a rotation, from their checks to their records
 
 	selfMu sync.Mutex
 	self   grid.NodeID // this master, once it has a certificate
@@ -51,7 +42,31 @@ func OpenAuthority(dir string, clock func() time.Time) (*Authority, error) {
 			return nil, err
 		}
 	}
-	return loadAuthority(dir, clock)
+	by, err := loadIssuers(dir)
+	if err != nil {
+		return nil, err
+	}
+	i := &Issuer{dir: dir, clock: clock, lifetime: nodeLifetime}
+	i.issuers.Store(by)
+	if i.cluster, err = loadCluster(dir, by.cas); err != nil {
+		return nil, err
+	}
+	keyring, err := LoadKeyring(dir)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := openTable[tokenRecord](filepath.Join(dir, tokensFile))
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := openTable[nodeRecord](filepath.Join(dir, nodesFile))
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{
+		clock: clock, keyring: keyring, Issuer: i,
+		TokenStore: &TokenStore{tokens: tokens, clock: clock, pin: i.Pin}, Registry: &Registry{nodes: nodes, clock: clock},
+	}, nil
 }
 
 // makeAuthority writes all files of an authority. It writes the CA's certificate last: nothing can
@@ -108,38 +123,6 @@ func issued(dir string) string {
 	}
 	return ""
 }
-
-func loadAuthority(dir string, clock func() time.Time) (a *Authority, err error) {
-	a = &Authority{dir: dir, clock: clock, lifetime: nodeLifetime}
-	by, err := loadIssuers(dir)
-	if err != nil {
-		return nil, err
-	}
-	a.issuers.Store(by)
-	if a.cluster, err = loadCluster(dir, by.cas); err != nil {
-		return nil, err
-	}
-	if a.keyring, err = LoadKeyring(dir); err != nil {
-		return nil, err
-	}
-	tokens, err := openTable[tokenRecord](filepath.Join(dir, tokensFile))
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := openTable[nodeRecord](filepath.Join(dir, nodesFile))
-	if err != nil {
-		return nil, err
-	}
-	a.TokenStore = &TokenStore{tokens: tokens, clock: clock, pin: a.Pin}
-	a.Registry = &Registry{nodes: nodes, clock: clock}
-	return a, nil
-}
-
-// CA returns the certificate of the CA that issues certificates.
-func (a *Authority) CA() *x509.Certificate { return a.CAs()[0] }
-
-// Pin returns the hash by which others identify this CA.
-func (a *Authority) Pin() Pin { return PinOf(a.CA()) }
 
 // Keyring returns the gossip keys, which a join hands out.
 func (a *Authority) Keyring() *Keyring { return a.keyring }

@@ -182,26 +182,24 @@ func parsePin(text string) (Pin, error) {
 	return Pin(b), nil
 }
 
-// parseKeys parses private keys that this package wrote as PEM.
-func parseKeys(text []byte) ([]*ecdsa.PrivateKey, error) {
-	var keys []*ecdsa.PrivateKey
-	for len(text) > 0 || len(keys) == 0 {
-		block, rest := pem.Decode(text)
-		if block == nil {
-			return nil, errors.New("it is not private keys in PEM form")
-		}
-		key, err := parseKey(pem.EncodeToMemory(block))
-		if err != nil {
-			return nil, err
-		}
-		keys, text = append(keys, key), rest
-	}
-	return keys, nil
-}
-
+// readKeys reads private keys that writeKeys wrote.
 func readKeys(path string) ([]*ecdsa.PrivateKey, error) {
 	b, err := readPrivate(path)
-	return decoded(path, b, err, parseKeys)
+	return decoded(path, b, err, func(text []byte) ([]*ecdsa.PrivateKey, error) {
+		var keys []*ecdsa.PrivateKey
+		for len(text) > 0 || len(keys) == 0 {
+			block, rest := pem.Decode(text)
+			if block == nil {
+				return nil, errors.New("it is not private keys in PEM form")
+			}
+			key, err := parseKey(pem.EncodeToMemory(block))
+			if err != nil {
+				return nil, err
+			}
+			keys, text = append(keys, key), rest
+		}
+		return keys, nil
+	})
 }
 
 func writeKeys(path string, keys []*ecdsa.PrivateKey) error {

@@ -78,13 +78,13 @@ func signCA(key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
 const ServerName = "mlfnode"
 
 // signNode returns a certificate for a node. Only a master's certificate is valid for servers.
-func (a *Authority) signNode(by *issuers, node grid.NodeID, role NodeRole, key *ecdsa.PublicKey) ([]byte, error) {
+func (i *Issuer) signNode(by *issuers, node grid.NodeID, role NodeRole, key *ecdsa.PublicKey) ([]byte, error) {
 	usage, names := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, []string(nil)
 	if role == Master {
 		usage, names = append(usage, x509.ExtKeyUsageServerAuth), []string{ServerName}
 	}
-	now := a.clock()
-	end := now.Add(a.lifetime)
+	now := i.clock()
+	end := now.Add(i.lifetime)
 	ca := by.cas[0]
 	if end.After(ca.NotAfter) {
 		end = ca.NotAfter
@@ -148,15 +148,6 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), nil
 }
 
-// parseCert parses a single certificate in PEM form.
-func parseCert(text []byte) (*x509.Certificate, error) {
-	block, rest := pem.Decode(text)
-	if block == nil || block.Type != pemCertificate || len(rest) > 0 {
-		return nil, errors.New("it is not one certificate in PEM form")
-	}
-	return x509.ParseCertificate(block.Bytes)
-}
-
 // parseKey parses a single private key that this package wrote as PEM.
 func parseKey(text []byte) (*ecdsa.PrivateKey, error) {
 	block, rest := pem.Decode(text)
@@ -177,7 +168,13 @@ func parseKey(text []byte) (*ecdsa.PrivateKey, error) {
 // readCert reads a certificate, which is public.
 func readCert(path string) (*x509.Certificate, error) {
 	b, _, err := readRegular(path)
-	return decoded(path, b, err, parseCert)
+	return decoded(path, b, err, func(text []byte) (*x509.Certificate, error) {
+		block, rest := pem.Decode(text)
+		if block == nil || block.Type != pemCertificate || len(rest) > 0 {
+			return nil, errors.New("it is not one certificate in PEM form")
+		}
+		return x509.ParseCertificate(block.Bytes)
+	})
 }
 
 // readKey reads a key from a file that only its owner can read.
@@ -186,6 +183,7 @@ func readKey(path string) (*ecdsa.PrivateKey, error) {
 	return decoded(path, b, err, parseKey)
 }
 
+// decoded parses what was read from a file, and returns errors that say how to restore it.
 func decoded[T any](path string, text []byte, err error, parse func([]byte) (T, error)) (v T, _ error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return v, fmt.Errorf("%s is missing; restore it from a backup: %w", path, fs.ErrNotExist)

@@ -44,9 +44,21 @@ const largestCSR = 4 << 10
 // then nothing has changed. The same key can join again under the same name, which does not count
 // as another use of the token and ends the access token that it got before.
 func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
-	token, err := a.checkRequest(r)
+	// What can be checked without a change comes first, beginning with the cheapest. Only a caller with
+	// the token's secret learns anything about the token.
+	if err := CheckNodeName(r.Node); err != nil {
+		return JoinAnswer{}, fmt.Errorf("the %w: %w", ErrBadRequest, err)
+	}
+	if len(r.CSR) > largestCSR {
+		return JoinAnswer{}, fmt.Errorf("the %w: its signing request has %d bytes", ErrBadRequest, len(r.CSR))
+	}
+	token, record, err := a.known(r.Token)
 	if err != nil {
 		return JoinAnswer{}, err
+	}
+	if record.Role != RoleNode {
+		return JoinAnswer{}, fmt.Errorf("the %w: it has the role %s, and machines join with a node token (%s)",
+			ErrWrongRole, record.Role, token.ID)
 	}
 	key, err := requestedKey(r.CSR)
 	if err != nil {
@@ -74,23 +86,6 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 		return JoinAnswer{}, err
 	}
 	return answer, nil
-}
-
-// checkRequest checks everything that can be checked without a change, beginning with the cheapest.
-// Only a caller with the token's secret learns anything about the token.
-func (a *Authority) checkRequest(r JoinRequest) (Token, error) {
-	if err := CheckNodeName(r.Node); err != nil {
-		return Token{}, fmt.Errorf("the %w: %w", ErrBadRequest, err)
-	}
-	if len(r.CSR) > largestCSR {
-		return Token{}, fmt.Errorf("the %w: its signing request has %d bytes", ErrBadRequest, len(r.CSR))
-	}
-	t, record, err := a.known(r.Token)
-	if err == nil && record.Role != RoleNode {
-		err = fmt.Errorf("the %w: it has the role %s, and machines join with a node token (%s)", ErrWrongRole,
-			record.Role, t.ID)
-	}
-	return t, err
 }
 
 // requestedKey returns the key of a signing request that was signed with that key. Names and

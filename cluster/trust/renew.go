@@ -46,9 +46,6 @@ func (id *Identity) RenewalRequest() RenewalRequest {
 	return RenewalRequest{Trusts: newIssuers(id.Trusted(), nil).pins}
 }
 
-// SetLifetime changes the validity of new certificates, which is a year by default.
-func (a *Authority) SetLifetime(d time.Duration) { a.lifetime = d }
-
 // Renew issues a new certificate for the key of the given one, if that is due for renewal or
 // another CA issues by now, and returns the trusted CAs. If the answer is lost, the node asks
 // again. Renew returns ErrUnknownNode for a node that was forgotten.

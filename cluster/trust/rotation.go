@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/grid"
@@ -61,6 +63,26 @@ func (i *issuers) stage() Stage {
 	return Announced
 }
 
+// Issuer issues the certificates of a cluster's nodes, and rotates its CA. Callers reach it through
+// the Authority.
+type Issuer struct {
+	dir      string
+	clock    func() time.Time
+	cluster  Pin           // of the first CA
+	lifetime time.Duration // of node certificates
+	issuers  atomic.Pointer[issuers]
+	joining  sync.Mutex // serializes joins and steps of a rotation, from their checks to their records
+}
+
+// SetLifetime changes the validity of new certificates, which is a year by default.
+func (i *Issuer) SetLifetime(d time.Duration) { i.lifetime = d }
+
+// CA returns the certificate of the CA that issues certificates.
+func (i *Issuer) CA() *x509.Certificate { return i.CAs()[0] }
+
+// Pin returns the hash by which others identify this CA.
+func (i *Issuer) Pin() Pin { return PinOf(i.CA()) }
+
 // loadIssuers reads the CAs and their keys, and removes keys that a kill has left behind.
 func loadIssuers(dir string) (*issuers, error) {
 	cas, err := readCAs(filepath.Join(dir, caCertFile))
@@ -99,20 +121,20 @@ func (i *issuers) prune(dir string) (*issuers, error) {
 }
 
 // Stage returns the stage of the CA's rotation.
-func (a *Authority) Stage() Stage { return a.issuers.Load().stage() }
+func (i *Issuer) Stage() Stage { return i.issuers.Load().stage() }
 
 // CAs returns the trusted CAs; the first one issues certificates.
-func (a *Authority) CAs() CAs { return a.issuers.Load().cas }
+func (i *Issuer) CAs() CAs { return i.issuers.Load().cas }
 
 // Rotate creates a new CA and announces it to nodes and people. The old CA issues until Switch.
-func (a *Authority) Rotate() error {
-	return a.step(Settled, func(now *issuers) (CAs, error) {
+func (i *Issuer) Rotate() error {
+	return i.step(Settled, func(now *issuers) (CAs, error) {
 		key, err := newKey()
 		if err != nil {
 			return nil, err
 		}
 		old := now.cas[0]
-		date := a.clock()
+		date := i.clock()
 		if least := old.NotBefore.Add(clockSlack + time.Second); date.Before(least) {
 			date = least // the dates determine which CA is the new one
 		}
@@ -124,28 +146,28 @@ func (a *Authority) Rotate() error {
 		if err != nil {
 			return nil, fmt.Errorf("read the cluster's new CA: %w", err)
 		}
-		if err := saveCluster(a.dir, a.cluster); err != nil {
+		if err := saveCluster(i.dir, i.cluster); err != nil {
 			return nil, err
 		}
 		now.keys = append(slices.Clone(now.keys), key)
-		return CAs{old, ca}, writeKeys(filepath.Join(a.dir, caKeyFile), now.keys)
+		return CAs{old, ca}, writeKeys(filepath.Join(i.dir, caKeyFile), now.keys)
 	})
 }
 
 // Switch makes the new CA issue certificates. Join tokens of the old CA become invalid.
-func (a *Authority) Switch() error {
-	return a.step(Announced, func(now *issuers) (CAs, error) { return CAs{now.cas[1], now.cas[0]}, nil })
+func (i *Issuer) Switch() error {
+	return i.step(Announced, func(now *issuers) (CAs, error) { return CAs{now.cas[1], now.cas[0]}, nil })
 }
 
 // Retire stops trusting the old CA.
-func (a *Authority) Retire() error {
-	return a.step(Switched, func(now *issuers) (CAs, error) { return CAs{now.cas[0]}, nil })
+func (i *Issuer) Retire() error {
+	return i.step(Switched, func(now *issuers) (CAs, error) { return CAs{now.cas[0]}, nil })
 }
 
-func (a *Authority) step(from Stage, next func(*issuers) (CAs, error)) error {
-	a.joining.Lock()
-	defer a.joining.Unlock()
-	now := *a.issuers.Load()
+func (i *Issuer) step(from Stage, next func(*issuers) (CAs, error)) error {
+	i.joining.Lock()
+	defer i.joining.Unlock()
+	now := *i.issuers.Load()
 	if now.stage() != from {
 		return fmt.Errorf("this %w: the CA is %s", ErrStage, now.stage())
 	}
@@ -153,13 +175,13 @@ func (a *Authority) step(from Stage, next func(*issuers) (CAs, error)) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(a.dir, caCertFile), cas.pem(), 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(i.dir, caCertFile), cas.pem(), 0o600); err != nil {
 		return err
 	}
 	then := newIssuers(cas, now.keys)
-	a.issuers.Store(then) // it is on disk, whatever follows
-	pruned, err := then.prune(a.dir)
-	a.issuers.Store(pruned)
+	i.issuers.Store(then) // it is on disk, whatever follows
+	pruned, err := then.prune(i.dir)
+	i.issuers.Store(pruned)
 	return err
 }
 
@@ -184,9 +206,9 @@ func (a *Authority) Behind() []grid.NodeID {
 }
 
 // named returns the pin that a record stands for: records from before the first rotation have none.
-func (a *Authority) named(pin string) string {
+func (i *Issuer) named(pin string) string {
 	if pin == "" {
-		return a.cluster.String()
+		return i.cluster.String()
 	}
 	return pin
 }

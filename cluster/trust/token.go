@@ -79,23 +79,16 @@ func ParseToken(text string) (Token, error) {
 	case len(parts) != 4:
 		return t, errDamagedToken
 	}
-	return t, t.decode(parts[1], parts[2], parts[3])
+	pin, id := parts[1], parts[2]
+	b, err := hex.DecodeString(pin)
+	secret, ok := decodeSecret(parts[3])
+	if err != nil || len(b) != len(t.Pin) || pin != strings.ToLower(pin) || !tokenID.Get().MatchString(id) || !ok {
+		return t, errDamagedToken
+	}
+	return Token{Pin: Pin(b), ID: id, secret: secret}, nil
 }
 
 var errDamagedToken = errors.New("the token is damaged; copy it again, or make a new one with mlfnode token on the master")
-
-func (t *Token) decode(pin, id, secret string) error {
-	b, err := hex.DecodeString(pin)
-	if err != nil || len(b) != len(t.Pin) || pin != strings.ToLower(pin) || !tokenID.Get().MatchString(id) {
-		return errDamagedToken
-	}
-	s, ok := decodeSecret(secret)
-	if !ok {
-		return errDamagedToken
-	}
-	t.Pin, t.ID, t.secret = Pin(b), id, s
-	return nil
-}
 
 func decodeSecret(text string) (secret [secretBytes]byte, ok bool) {
 	if len(text) != secretLen || strings.ContainsAny(text, "\r\n") { // base64 skips these

@@ -151,28 +151,24 @@ type TokenInfo struct {
 	Node    grid.NodeID `json:"node,omitempty"`
 }
 
-func (r tokenRecord) info(id string, now time.Time) TokenInfo {
-	i := TokenInfo{
-		ID: id, Role: r.Role, User: r.User, Note: r.Note, State: "good", Created: r.Created, Expires: r.Expires,
-		Revoked: r.Revoked, Uses: r.Uses, Used: len(r.Keys), Parent: r.Parent, Node: r.Node,
-	}
-	switch {
-	case !r.Revoked.IsZero():
-		i.State = "revoked"
-	case r.check(id, now) != nil:
-		i.State = "expired"
-	case r.Uses > 0 && len(r.Keys) >= r.Uses:
-		i.State = "used up"
-	}
-	return i
-}
-
 // Tokens returns the tokens, newest first. Invalid ones are included for at least 30 days.
 func (s *TokenStore) Tokens() []TokenInfo {
 	var list []TokenInfo
 	now := s.clock()
 	for id, r := range s.tokens.all() {
-		list = append(list, r.info(id, now))
+		i := TokenInfo{
+			ID: id, Role: r.Role, User: r.User, Note: r.Note, State: "good", Created: r.Created, Expires: r.Expires,
+			Revoked: r.Revoked, Uses: r.Uses, Used: len(r.Keys), Parent: r.Parent, Node: r.Node,
+		}
+		switch {
+		case !r.Revoked.IsZero():
+			i.State = "revoked"
+		case r.check(id, now) != nil:
+			i.State = "expired"
+		case r.Uses > 0 && len(r.Keys) >= r.Uses:
+			i.State = "used up"
+		}
+		list = append(list, i)
 	}
 	slices.SortFunc(list, func(x, y TokenInfo) int {
 		return cmp.Or(y.Created.Compare(x.Created), cmp.Compare(x.ID, y.ID))
