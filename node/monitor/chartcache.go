@@ -25,24 +25,35 @@ const (
 	// keptViews is the number of selections that are kept: all trials of a sweep, and those that a
 	// filter selects.
 	keptViews = 2
-	// minAge and minETAAge are the minimum age at which an answer about a running sweep is
-	// recomputed. An answer that took long to compute is kept for ageFactor times that long.
+	// minAge is the minimum age at which an answer about a running sweep is recomputed. An answer
+	// that took long to compute is kept for ageFactor times that long.
 	minAge    = time.Second
-	minETAAge = 2 * time.Second
-	// minETAChartAge is less: the answer says how long the sweep still runs from when it was made.
-	minETAChartAge = 250 * time.Millisecond
-	ageFactor      = 20
+	ageFactor = 20
 	// All answers that were requested within the last usedFor take at most one part in usedFactor
 	// of the time together, but none is kept longer than usedAge for that: pages with many open
 	// charts of a large sweep must not slow the sweep down.
 	usedFor    = 30 * time.Second
-	usedFactor = 40
+	usedFactor = 60
 	usedAge    = 15 * time.Second
+	// viewFactor determines for how long a selection is shared: one part in so many of the age that
+	// answers may have. So the charts of a page are recomputed together, from one selection.
+	viewFactor = 4
 	// restFactor determines for how long nothing is computed for callers that can't wait: this many
 	// times as long as the last answer took. With many sweeps in progress, each is recomputed less
 	// often.
 	restFactor = 4
 )
+
+// computation computes an answer. from is zero if the answer is not computed from a selection that
+// others share.
+type computation func() (v any, from selection, err error)
+
+// selection describes a selection of trials.
+type selection struct {
+	key, version string
+	made         time.Time // when it was begun
+	took         time.Duration
+}
 
 // chartCache computes answers one at a time, each on all cores, and keeps the most recent ones:
 // however many pages are open, a chart is computed at most once a second, and all charts together
@@ -54,7 +65,7 @@ type chartCache struct {
 	mu         sync.Mutex
 	kept       []*answer // the most recently used one last
 	bytes      int
-	views      []keptView // the most recently used one last
+	views      []*keptView // the most recently used one last
 	viewExpiry *time.Timer
 	restUntil  time.Time // from then on, answers may be computed for callers that can't wait
 }
@@ -65,7 +76,7 @@ func newChartCache(most int) *chartCache {
 
 // get returns a cached answer that is recent enough, or computes one. If least is 0, only an answer
 // of exactly this version is recent enough.
-func (c *chartCache) get(ctx context.Context, key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
+func (c *chartCache) get(ctx context.Context, key, version string, least time.Duration, compute computation) (*answer, error) {
 	if least > 0 {
 		least = max(least, c.sharedAge())
 	}
@@ -85,7 +96,7 @@ func (c *chartCache) get(ctx context.Context, key, version string, least time.Du
 
 // recent is like get, for a caller that can't wait: while another answer is being computed, and for
 // some time afterwards, recent returns the last answer, however old, or nil.
-func (c *chartCache) recent(key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
+func (c *chartCache) recent(key, version string, least time.Duration, compute computation) (*answer, error) {
 	if a := c.lookUp(key, version, max(least, c.roundTime())); a != nil {
 		return a, nil
 	}
@@ -123,7 +134,7 @@ func (c *chartCache) rested() bool {
 }
 
 // computeAndKeep computes an answer and caches it. The caller holds the semaphore.
-func (c *chartCache) computeAndKeep(key, version string, compute func() (any, error)) (*answer, error) {
+func (c *chartCache) computeAndKeep(key, version string, compute computation) (*answer, error) {
 	a, err := newAnswer(key, version, compute)
 	if err != nil {
 		return nil, err
@@ -162,11 +173,15 @@ func (c *chartCache) lookUp(key, version string, least time.Duration) *answer {
 func (c *chartCache) sharedAge() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	total, now := time.Duration(0), time.Now()
+	total, now, selections := time.Duration(0), time.Now(), map[string]time.Duration{}
 	for _, a := range c.kept {
 		if now.Sub(a.used) < usedFor {
 			total += a.took
+			selections[a.from.key] = max(selections[a.from.key], a.from.took)
 		}
+	}
+	for _, took := range selections {
+		total += took
 	}
 	return min(usedFactor*total, usedAge)
 }
@@ -185,17 +200,22 @@ func (c *chartCache) dropLocked(i int) {
 
 // keptView is a selection of trials.
 type keptView struct {
-	key, version string
-	made         time.Time
-	view         *chart.View
+	selection
+
+	view *chart.View
 }
+
+// viewAge is how long a selection of a sweep in progress is shared. It is less than the age at
+// which an answer is recomputed: otherwise an answer would be recomputed from the selection that it
+// is of.
+func (c *chartCache) viewAge() time.Duration { return max(minAge, c.sharedAge()/viewFactor) }
 
 // lastView returns a recent selection if it has this key, and this version or an age below least.
 // The caller holds the semaphore.
-func (c *chartCache) lastView(key, version string, least time.Duration) *chart.View {
+func (c *chartCache) lastView(key, version string, least time.Duration) *keptView {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i := slices.IndexFunc(c.views, func(k keptView) bool {
+	i := slices.IndexFunc(c.views, func(k *keptView) bool {
 		return k.key == key && (k.version == version || time.Since(k.made) < least)
 	})
 	if i < 0 {
@@ -204,17 +224,16 @@ func (c *chartCache) lastView(key, version string, least time.Duration) *chart.V
 	k := c.views[i]
 	c.viewExpiry.Reset(viewTTL)
 	c.views = append(slices.Delete(c.views, i, i+1), k)
-	return k.view
+	return k
 }
 
-func (c *chartCache) keepView(key, version string, v *chart.View) {
+func (c *chartCache) keepView(v *keptView) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.viewExpiry != nil {
 		c.viewExpiry.Stop()
 	}
-	c.views = slices.DeleteFunc(c.views, func(k keptView) bool { return k.key == key })
-	c.views = append(c.views, keptView{key, version, time.Now(), v})
+	c.views = append(slices.DeleteFunc(c.views, func(k *keptView) bool { return k.key == v.key }), v)
 	if len(c.views) > keptViews {
 		c.views = slices.Delete(c.views, 0, 1)
 	}
@@ -229,21 +248,30 @@ func (c *chartCache) keepView(key, version string, v *chart.View) {
 type answer struct {
 	key     string
 	version string
-	made    time.Time
-	took    time.Duration
+	made    time.Time     // when it was begun, or the selection that it is computed from
+	took    time.Duration // without the selection
+	from    selection
 	body    []byte
-	used    time.Time // when it was last requested; guarded by charts.mu
+	used    time.Time // when it was last requested; guarded by chartCache.mu
 }
 
-func newAnswer(key, version string, compute func() (any, error)) (*answer, error) {
+func newAnswer(key, version string, compute computation) (*answer, error) {
 	began := time.Now()
-	v, err := compute()
+	v, from, err := compute()
 	if err != nil {
 		return nil, err
+	}
+	a := &answer{key: key, version: version, made: began, from: from}
+	if from.key != "" {
+		a.version, a.made = from.version, from.made
 	}
 	body, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("encode chart: %w", err)
 	}
-	return &answer{key: key, version: version, made: began, took: time.Since(began), body: append(body, '\n'), used: time.Now()}, nil
+	a.body, a.used, a.took = append(body, '\n'), time.Now(), time.Since(began)
+	if !from.made.Before(began) { // the selection was made for this answer, and serves others as well
+		a.took -= from.took
+	}
+	return a, nil
 }

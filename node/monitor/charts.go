@@ -163,12 +163,13 @@ func (h *chartHandlers) chart(r *http.Request, name string, q url.Values, draw f
 	}
 	key := fmt.Sprintf("%s %s?%s", s.ID, name, q.Encode())
 	version, least := h.charts.version(r.Context(), s, minAge)
-	return h.charts.cache.get(r.Context(), key, version, least, func() (any, error) {
+	return h.charts.cache.get(r.Context(), key, version, least, func() (any, selection, error) {
 		v, err := h.charts.view(r.Context(), s, q.Get("value"), q.Get("goal"), where)
 		if err != nil {
-			return nil, err
+			return nil, selection{}, err
 		}
-		return draw(s, v, q)
+		drawn, err := draw(s, v.view, q)
+		return drawn, v.selection, err
 	})
 }
 
@@ -200,7 +201,12 @@ func (h *chartHandlers) timeLeft(w http.ResponseWriter, r *http.Request) {
 		sendError(w, err)
 		return
 	}
-	version, least := h.charts.version(r.Context(), s, minETAChartAge)
+	c, err := h.history.Counts(r.Context(), s.ID)
+	if err != nil {
+		sendError(w, err)
+		return
+	}
+	version, least := h.charts.version(r.Context(), s, estimateAge(c.Started))
 	a, err := h.eta.cache.get(r.Context(), string(s.ID), version, least, h.eta.fit(r.Context(), s))
 	sendChart(w, r, a, err)
 }

@@ -89,7 +89,7 @@ func TestChartsOfHistory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return v
+		return v.view
 	}
 	marginals := view("").Marginals()
 	if marginals.N != 1196 || marginals.Axes[0].Mean[3] != 3 || marginals.Axes[1].Failed[1] != 4 {
@@ -134,7 +134,7 @@ func TestCurvesOfHistory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := m.handlers.charts.curves(t.Context(), s, v, map[string][]string{"trials": {trials}})
+		c, err := m.handlers.charts.curves(t.Context(), s, v.view, map[string][]string{"trials": {trials}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +175,7 @@ func TestChartsAreKept(t *testing.T) {
 		made := 0
 		get := func(key, version string) {
 			t.Helper()
-			if _, err := c.get(t.Context(), key, version, minAge, func() (any, error) { made++; return strings.Repeat("x", keptBytes/4-100), nil }); err != nil {
+			if _, err := c.get(t.Context(), key, version, minAge, func() (any, selection, error) { made++; return strings.Repeat("x", keptBytes/4-100), selection{}, nil }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -198,7 +198,7 @@ func TestChartsAreKept(t *testing.T) {
 		if c.bytes > keptBytes || len(c.kept) != 4 {
 			t.Errorf("kept %d answers of %d bytes, want 4 in %d", len(c.kept), c.bytes, keptBytes)
 		}
-		large, err := c.get(t.Context(), "large", "1", minAge, func() (any, error) { return strings.Repeat("x", largeAnswer), nil })
+		large, err := c.get(t.Context(), "large", "1", minAge, func() (any, selection, error) { return strings.Repeat("x", largeAnswer), selection{}, nil })
 		if err != nil || len(large.body) < largeAnswer || len(c.kept) != 4 {
 			t.Errorf("a large answer of %d bytes, %v, takes the place of others: %d are kept", len(large.body), err, len(c.kept))
 		}
@@ -208,8 +208,8 @@ func TestChartsAreKept(t *testing.T) {
 		if _, err := c.get(ctx, "z", "1", minAge, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("a client that has gone: got %v", err)
 		}
-		v := &chart.View{}
-		c.keepView("k", "1", v)
+		v := &keptView{selection{"k", "1", time.Now(), 0}, &chart.View{}}
+		c.keepView(v)
 		if c.lastView("k", "1", 0) != v || c.lastView("k", "2", minAge) != v || c.lastView("l", "1", minAge) != nil {
 			t.Error("the last selection is not kept")
 		}
@@ -230,7 +230,7 @@ func TestChartsInUseShareTheTime(t *testing.T) {
 		made, oldest := 0, time.Duration(0)
 		ask := func(key string) {
 			t.Helper()
-			a, err := c.get(t.Context(), key, time.Now().String(), minAge, func() (any, error) { made++; time.Sleep(took); return key, nil })
+			a, err := c.get(t.Context(), key, time.Now().String(), minAge, func() (any, selection, error) { made++; time.Sleep(took); return key, selection{}, nil })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -259,6 +259,48 @@ func TestChartsInUseShareTheTime(t *testing.T) {
 	})
 }
 
+// TestChartsShareSelections requests ten charts of a sweep in progress every second. They are
+// recomputed together, from one selection, and none twice from the same one.
+func TestChartsShareSelections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newChartCache(keptAnswers)
+		selections, drawn := 0, map[string]int{}
+		ask := func(key string) {
+			version := time.Now().String()
+			_, err := c.get(t.Context(), key, version, minAge, func() (any, selection, error) {
+				v := c.lastView("all", version, c.viewAge())
+				if v == nil {
+					const took = 60 * time.Millisecond
+					v = &keptView{selection{"all", version, time.Now(), took}, nil}
+					selections++
+					time.Sleep(took)
+					c.keepView(v)
+				}
+				time.Sleep(5 * time.Millisecond)
+				drawn[key+" of "+v.version]++
+				return key, v.selection, nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 300 {
+			for i := range 10 {
+				ask(strconv.Itoa(i))
+				time.Sleep(90 * time.Millisecond)
+			}
+		}
+		if len(drawn) < 8*selections {
+			t.Errorf("got %d charts from %d selections, want about ten from each", len(drawn), selections)
+		}
+		for key, n := range drawn {
+			if n != 1 {
+				t.Errorf("drew %s %d times", key, n)
+			}
+		}
+	})
+}
+
 // TestNoOldChartsAtRest checks that the answer of an earlier version is never served for a sweep at
 // rest, however costly and recent it is.
 func TestNoOldChartsAtRest(t *testing.T) {
@@ -266,12 +308,12 @@ func TestNoOldChartsAtRest(t *testing.T) {
 		c := newChartCache(keptAnswers)
 		for i, version := range []string{"1", "2", "2", "3"} {
 			made := false
-			a, err := c.get(t.Context(), "a", version, 0, func() (any, error) { made = true; time.Sleep(minAge); return version, nil })
+			a, err := c.get(t.Context(), "a", version, 0, func() (any, selection, error) { made = true; time.Sleep(minAge); return version, selection{}, nil })
 			if err != nil || a.version != version || made == (i == 2) {
 				t.Errorf("question %d: got version %s, %v, made %v; want %s", i, a.version, err, made, version)
 			}
 		}
-		c.keepView("k", "1", &chart.View{})
+		c.keepView(&keptView{selection{"k", "1", time.Now(), 0}, &chart.View{}})
 		if c.lastView("k", "2", 0) != nil {
 			t.Error("a selection of another version is given")
 		}
@@ -290,7 +332,7 @@ func TestETAsOfManySweeps(t *testing.T) {
 		for range 4 * 60 {
 			for i := range 3 * keptAnswers {
 				key := strconv.Itoa(i)
-				_, err := c.recent(key, time.Now().String(), minETAAge, func() (any, error) { made[key]++; time.Sleep(took); return key, nil })
+				_, err := c.recent(key, time.Now().String(), etaAge, func() (any, selection, error) { made[key]++; time.Sleep(took); return key, selection{}, nil })
 				if err != nil {
 					t.Fatal(err)
 				}

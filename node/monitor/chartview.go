@@ -49,19 +49,22 @@ func (cv *chartViews) version(ctx context.Context, s *grid.Sweep, least time.Dur
 // view selects trials. Recent selections are cached: all trials, for other filters, and the trials
 // of a filter, for the other charts that a page requests. The caller holds the semaphore of the
 // cache.
-func (cv *chartViews) view(ctx context.Context, s *grid.Sweep, value, goal string, where chart.Where) (*chart.View, error) {
-	version, least := cv.version(ctx, s, minAge)
+func (cv *chartViews) view(ctx context.Context, s *grid.Sweep, value, goal string, where chart.Where) (*keptView, error) {
+	version, least := cv.version(ctx, s, cv.cache.viewAge())
 	key := fmt.Sprintf("%s %q %q %q", s.ID, value, goal, where.Metrics())
 	all := cv.cache.lastView(key, version, least)
 	if all == nil {
+		began := time.Now()
 		d, err := cv.data(ctx, s, value, goal, chartTrials, where.Metrics())
 		if err != nil {
 			return nil, err
 		}
-		if all, err = chart.New(d, chart.Where{}); err != nil {
+		v, err := chart.New(d, chart.Where{})
+		if err != nil {
 			return nil, err
 		}
-		cv.cache.keepView(key, version, all)
+		all = &keptView{selection{key, version, began, time.Since(began)}, v}
+		cv.cache.keepView(all)
 	}
 	filter := where.Query().Encode()
 	if filter == "" {
@@ -70,11 +73,14 @@ func (cv *chartViews) view(ctx context.Context, s *grid.Sweep, value, goal strin
 	if v := cv.cache.lastView(key+filter, version, least); v != nil {
 		return v, nil
 	}
-	v, err := all.Select(where)
-	if err == nil {
-		cv.cache.keepView(key+filter, version, v)
+	began := time.Now()
+	v, err := all.view.Select(where)
+	if err != nil {
+		return nil, err
 	}
-	return v, err
+	selected := &keptView{selection{key + filter, all.version, all.made, all.took + time.Since(began)}, v}
+	cv.cache.keepView(selected)
+	return selected, nil
 }
 
 // data reads the columns that a chart needs.

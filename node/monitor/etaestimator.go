@@ -24,20 +24,20 @@ type etaEstimator struct {
 }
 
 // fit returns a function that fits the model of trial durations.
-func (ee *etaEstimator) fit(ctx context.Context, s *grid.Sweep) func() (any, error) {
-	return func() (any, error) {
+func (ee *etaEstimator) fit(ctx context.Context, s *grid.Sweep) computation {
+	return func() (any, selection, error) {
 		d, err := ee.charts.data(ctx, s, "wall", "", etaTrials, nil)
 		if err != nil {
-			return nil, err
+			return nil, selection{}, err
 		}
 		if err := ee.addRecent(ctx, s, d); err != nil {
-			return nil, err
+			return nil, selection{}, err
 		}
 		v, err := chart.New(d, chart.Where{})
 		if err != nil {
-			return nil, err
+			return nil, selection{}, err
 		}
-		return v.ETA(), nil
+		return v.ETA(), selection{}, nil
 	}
 }
 
@@ -68,9 +68,20 @@ func (ee *etaEstimator) addRecent(ctx context.Context, s *grid.Sweep, d *chart.D
 	return nil
 }
 
-// youngETAFactor limits the age of an estimate to one part in so many of the time since the sweep
-// started.
-const youngETAFactor = 10
+const (
+	// etaAge is the minimum age at which an estimate is recomputed: it says how long the sweep still
+	// runs from when it was made.
+	etaAge = 5 * time.Second
+	// youngETAFactor limits that age to one part in so many of the time since the sweep started:
+	// much may have ended since an estimate of a young sweep.
+	youngETAFactor = 10
+)
+
+// estimateAge returns the minimum age at which an estimate is recomputed of a sweep whose first
+// trial started at a time, in microseconds; 0 if none has.
+func estimateAge(started int64) time.Duration {
+	return min(etaAge, time.Since(time.UnixMicro(started))/youngETAFactor)
+}
 
 // remaining returns how many seconds a sweep will still run: by the model or, as long as the model
 // has no answer, by the number of completed trials.
@@ -78,12 +89,12 @@ func (ee *etaEstimator) remaining(ctx context.Context, s *grid.Sweep, v *api.Swe
 	if v.Running+v.Succeeded+v.Failed == 0 {
 		return nil
 	}
-	version, _ := ee.charts.version(ctx, s, minETAAge)
-	age := minETAAge
-	if v.Started != nil { // much may have ended since an answer of a young sweep
-		age = min(age, time.Since(*v.Started)/youngETAFactor)
+	c, err := ee.history.Counts(ctx, s.ID)
+	if err != nil {
+		return nil // history reports elsewhere what is wrong with it
 	}
-	a, err := ee.cache.recent(string(s.ID), version, age, ee.fit(ctx, s))
+	version, _ := ee.charts.version(ctx, s, etaAge)
+	a, err := ee.cache.recent(string(s.ID), version, estimateAge(c.Started), ee.fit(ctx, s))
 	if err == nil && a != nil {
 		var e chart.ETA
 		if err = json.Unmarshal(a.body, &e); err == nil && !math.IsNaN(float64(e.Seconds)) {
@@ -93,10 +104,6 @@ func (ee *etaEstimator) remaining(ctx context.Context, s *grid.Sweep, v *api.Swe
 	}
 	if err != nil {
 		ee.log.Debug("estimate the time left", "sweep", s.ID, "err", err)
-	}
-	c, err := ee.history.Counts(ctx, s.ID)
-	if err != nil {
-		return nil // history reports elsewhere what is wrong with it
 	}
 	return extrapolate(v, &c)
 }

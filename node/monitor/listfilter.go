@@ -40,7 +40,7 @@ func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
 			order.After.Value = f
 		}
 	}
-	all, places, known := v.Trials(order)
+	all, places, known := v.view.Trials(order)
 	if !known {
 		return badRequest(fmt.Sprintf("filtered trials can't be sorted by %.60q", l.q.Sort), "sort by another column")
 	}
@@ -51,6 +51,6 @@ func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
 		}
 		return history.Cursor{Index: p.Index, Value: p.Value}
 	}
-	l.matched = int64(v.Matched())
+	l.matched = int64(v.view.Matched())
 	return nil
 }

@@ -62,7 +62,7 @@ func (h *logHandlers) sweepOutput(r *http.Request) (*sweepOutput, error) {
 	if err != nil {
 		return nil, chartError(err)
 	}
-	o.trials, _, _ = v.Trials(chart.Order{By: "index"})
+	o.trials, _, _ = v.view.Trials(chart.Order{By: "index"})
 	return o, nil
 }
 

@@ -24,7 +24,10 @@ const (
 // rate answers with the number of trials that ended in each minute of the last hour.
 func (h *chartHandlers) rate(w http.ResponseWriter, r *http.Request) {
 	version := fmt.Sprint(h.history.Applied(), time.Now().Unix()/int64(rateStep/time.Second))
-	a, err := h.charts.cache.get(r.Context(), "rate", version, rateAge, func() (any, error) { return h.countRate(r.Context(), time.Now()) })
+	a, err := h.charts.cache.get(r.Context(), "rate", version, rateAge, func() (any, selection, error) {
+		v, err := h.countRate(r.Context(), time.Now())
+		return v, selection{}, err
+	})
 	sendChart(w, r, a, err)
 }
 
