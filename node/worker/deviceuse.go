@@ -144,7 +144,7 @@ func (dt *DeviceTracker) release(al *allocator.Allocation) {
 	if dt.watch != nil {
 		dt.watch.MarkDirty(al)
 	}
-	dt.allocator.Release(al)
+	dt.allocator.Release(al, true)
 }
 
 // usable reports whether the devices of an allocation can take the next attempt of its lease: none

@@ -3,7 +3,6 @@ package worker
 import (
 	"cmp"
 	"context"
-	"slices"
 	"time"
 
 	"mlfnode/grid"
@@ -123,22 +122,22 @@ func (ds *dispatcher) fillLane(ctx context.Context, l lane) int {
 			return left
 		}
 		if !ds.backoff.admit(time.Now()) {
-			ds.allocator.ReturnUnused(al)
+			ds.allocator.Release(al, false)
 			return left
 		}
 		h := ds.acquireLease(ctx, l)
 		if h == nil {
 			ds.backoff.cancelProbe()
-			ds.allocator.ReturnUnused(al)
+			ds.allocator.Release(al, false)
 			return left
 		}
 		now := time.Now()
 		if device := ds.avoidedDevices.deviceFor(h, now); device != "" {
-			if al = ds.allocator.ReplaceDevice(al, l.resources, device); slices.Contains(al.UUIDs(), device) &&
-				ds.allocator.SlotsWithout(l.resources, device) > 0 {
+			var wait bool
+			if al, wait = ds.allocator.ReplaceDevice(al, l.resources, device); wait {
 				// Another device will be free. Until then the master keeps the trial.
 				ds.backoff.cancelProbe()
-				ds.allocator.ReturnUnused(al)
+				ds.allocator.Release(al, false)
 				ds.yieldLane(l.name)
 				ds.leases.leave(h)
 				return left

@@ -277,19 +277,18 @@ func TestTrialGoesElsewhere(t *testing.T) {
 		if refusal.Code != "" {
 			return false
 		}
-		if other = s.dispatcher.allocator.ReplaceDevice(
-			got, onGPU.Task.Resources, "GPU-a",
-		); slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
+		other, _ = s.dispatcher.allocator.ReplaceDevice(got, onGPU.Task.Resources, "GPU-a")
+		if slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
 			return true
 		}
-		s.dispatcher.allocator.ReturnUnused(other)
+		s.dispatcher.allocator.Release(other, false)
 		return false
 	})
 	publish(onGPU)
 	if all := s.released(onGPU.ID, 1); len(all) != 1 {
 		t.Errorf("got %v of a trial whose other device is in use, want its lease given back", kinds(all))
 	}
-	s.dispatcher.allocator.ReturnUnused(other)
+	s.dispatcher.allocator.Release(other, false)
 	publish(onGPU)
 	if all := s.finished(onGPU.ID, 1); !slices.Equal(all[0].Result.Devices, []string{"GPU-d"}) || all[0].Attempt != 2 {
 		t.Errorf("got attempt %d on %v, want 2 on the other device", all[0].Attempt, all[0].Result.Devices)

@@ -90,7 +90,7 @@ func (n *simulatedNode) fill(l lane) bool {
 		}
 		took := n.length(l)
 		if took == 0 {
-			n.books.ReturnUnused(al)
+			n.books.Release(al, false)
 			n.fairness.queueEmpty(l, n.now)
 			return false
 		}
@@ -118,7 +118,7 @@ func (n *simulatedNode) advanceToNextEnd(end time.Time) {
 	e := n.ends[0]
 	n.ends = n.ends[1:]
 	n.now = e.at
-	n.books.Release(e.allocation)
+	n.books.Release(e.allocation, true)
 	n.fairness.runEnded(e.lane, e.began, n.now)
 }
 

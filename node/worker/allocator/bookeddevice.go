@@ -3,6 +3,7 @@ package allocator
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,7 +44,7 @@ type Device struct {
 // needs returns what one trial takes of a device; ok is false when it can't use the device, however
 // free it is.
 func (d *Device) needs(r *grid.Resources) (milli grid.Milli, memory int64, ok bool) {
-	if r.GPUMemory > d.total(r) || r.GPUModel != "" &&
+	if r.GPUMemory > d.size(r) || r.GPUModel != "" &&
 		!strings.Contains(strings.ToLower(d.Name), strings.ToLower(r.GPUModel)) {
 		return 0, 0, false
 	}
@@ -65,8 +66,8 @@ func (d *Device) needs(r *grid.Resources) (milli grid.Milli, memory int64, ok bo
 	return milliOf(r.GPUMemory, d.Memory), r.GPUMemory, true
 }
 
-// total is the memory that a request is compared with.
-func (d *Device) total(r *grid.Resources) int64 {
+// size is the memory that a request is compared with.
+func (d *Device) size(r *grid.Resources) int64 {
 	if r.WholeGPUs() > 0 {
 		return max(d.Total, d.Memory)
 	}
@@ -117,32 +118,11 @@ type portion struct {
 	memory int64
 }
 
-func (p *bookedDevice) book(h portion) {
-	p.milli += h.milli
-	p.memory += h.memory
-	p.shares = append(p.shares, h)
-}
-
-// unbook removes a portion.
-func (p *bookedDevice) unbook(h portion) {
-	for i := range p.shares {
-		if p.shares[i] == h {
-			p.shares[i] = p.shares[len(p.shares)-1]
-			p.shares = p.shares[:len(p.shares)-1]
-			p.milli -= h.milli
-			p.memory -= h.memory
-			return
-		}
+// remove removes a portion.
+func (p *bookedDevice) remove(h portion) {
+	if i := slices.Index(p.shares, h); i >= 0 {
+		p.shares[i] = p.shares[len(p.shares)-1]
+		p.shares = p.shares[:len(p.shares)-1]
+		p.milli, p.memory = p.milli-h.milli, p.memory-h.memory
 	}
-}
-
-// usedByOthers returns what trials of other lanes use of the device.
-func (p *bookedDevice) usedByOthers(lane grid.Lane) (milli grid.Milli, memory int64, n int) {
-	milli, memory, n = p.milli, p.memory, len(p.shares)
-	for i := range p.shares {
-		if h := &p.shares[i]; h.lane == lane {
-			milli, memory, n = milli-h.milli, memory-h.memory, n-1
-		}
-	}
-	return milli, memory, n
 }

@@ -18,7 +18,7 @@ func (a *Allocator) BeginPass() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waiting = a.waiting[:0]
-	for _, p := range a.devices {
+	for _, p := range a.devices.all {
 		p.heldFor = ""
 	}
 }
@@ -33,7 +33,7 @@ func (a *Allocator) BeginPass() {
 func (a *Allocator) HoldFor(c WaitingLane) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if c.Resources.NeedsGPU() && !a.holdDevicesLocked(&c) {
+	if c.Resources.NeedsGPU() && !a.holdDevices(&c) {
 		return
 	}
 	a.waiting = append(a.waiting, c)
@@ -46,24 +46,21 @@ func (a *Allocator) DropHold(lane grid.Lane) {
 	delete(a.heldSets, lane)
 }
 
-// holdDevicesLocked holds devices for one trial: the same as last time, and in place of those that
-// are gone the ones with the most free.
-func (a *Allocator) holdDevicesLocked(c *WaitingLane) bool {
+// holdDevices holds devices for one trial: the same as last time, and in place of those that are
+// gone the ones with the most free.
+func (b *books) holdDevices(w *WaitingLane) bool {
 	var all []candidate
-	for _, p := range a.devices {
-		milli, memory, ok := p.needs(&c.Resources)
-		if !ok || p.absent || p.split || p.heldFor != "" || p.State != Ready && p.State != Dirty ||
-			p.Exclusive && milli < grid.One {
-			continue
+	for c := range b.devices.suiting(&w.Resources) {
+		if c.heldFor == "" && (c.State == Ready || c.State == Dirty) && (!c.Exclusive || c.milli == grid.One) {
+			all = append(all, c)
 		}
-		all = append(all, candidate{p, milli, memory})
 	}
-	n := max(c.Resources.WholeGPUs(), 1)
+	n := max(w.Resources.WholeGPUs(), 1)
 	if len(all) < n {
-		delete(a.heldSets, c.Lane)
+		delete(b.heldSets, w.Lane)
 		return false
 	}
-	before := a.heldSets[c.Lane]
+	before := b.heldSets[w.Lane]
 	slices.SortStableFunc(all, func(x, y candidate) int {
 		return cmp.Or(
 			falseFirst(slices.Contains(before, y.UUID), slices.Contains(before, x.UUID)),
@@ -71,11 +68,11 @@ func (a *Allocator) holdDevicesLocked(c *WaitingLane) bool {
 		)
 	})
 	set := make([]string, n)
-	for i, k := range all[:n] {
-		k.heldFor, k.heldMilli, k.heldMemory = c.Lane, k.milli, k.memory
-		set[i] = k.UUID
+	for i, c := range all[:n] {
+		c.heldFor, c.heldMilli, c.heldMemory = w.Lane, c.milli, c.memory
+		set[i] = c.UUID
 	}
-	a.heldSets[c.Lane] = set
+	b.heldSets[w.Lane] = set
 	return true
 }
 
@@ -90,27 +87,27 @@ func falseFirst(x, y bool) int {
 	return -1
 }
 
-// hasRoomLocked reports whether processors and memory for one more trial of the lane are free and,
-// with obey, not held by other lanes.
-func (a *Allocator) hasRoomLocked(lane grid.Lane, need amount, obey bool) bool {
-	if !a.used.add(need).within(a.cpus, a.memory) {
+// hasRoom reports whether processors and memory for one more trial of the lane are free and, with
+// obey, not held by other lanes.
+func (b *books) hasRoom(lane grid.Lane, need amount, obey bool) bool {
+	if !b.used.add(need).within(b.cpus, b.memory) {
 		return false
 	}
-	if !obey || len(a.waiting) == 0 {
+	if !obey || len(b.waiting) == 0 {
 		return true
 	}
 	total := need
-	for name, u := range a.lanes {
-		if !slices.ContainsFunc(a.waiting, func(c WaitingLane) bool { return c.Lane == name && name != lane }) {
+	for name, u := range b.lanes {
+		if !slices.ContainsFunc(b.waiting, func(c WaitingLane) bool { return c.Lane == name && name != lane }) {
 			total = total.add(u)
 		}
 	}
-	for i := range a.waiting {
-		if c := &a.waiting[i]; c.Lane != lane {
+	for _, c := range b.waiting {
+		if c.Lane != lane {
 			total = total.add(amount{c.Resources.CPUs, c.Resources.Memory})
 		}
 	}
-	return total.within(a.cpus, a.memory)
+	return total.within(b.cpus, b.memory)
 }
 
 // within reports whether the amount fits into the resources. A resource of which nothing is

@@ -259,10 +259,10 @@ func (w *workload) step() {
 		al := w.m.given[i]
 		w.m.given = slices.Delete(w.m.given, i, i+1)
 		w.log = append(w.log, fmt.Sprintf("release %+v", al))
-		if !w.a.Release(al) {
+		if !w.a.Release(al, true) {
 			w.failf("what was given could not be released")
 		}
-		if w.a.Release(al) {
+		if w.a.Release(al, true) {
 			w.failf("released twice")
 		}
 	case op < 17 && len(w.m.devices) > 0:
@@ -279,7 +279,8 @@ func (w *workload) step() {
 		}
 		w.m.devices, w.m.cpus, w.m.memory = fresh, pick[grid.Milli](w.rng, 4000, 16000), pick[int64](w.rng, 16<<30, 64<<30)
 		w.log = append(w.log, fmt.Sprintf("update %d devices, %s processors", len(fresh), w.m.cpus))
-		w.a.Update(w.m.cpus, w.m.memory, fresh)
+		w.a.SetSize(w.m.cpus, w.m.memory)
+		w.a.SetDevices(fresh)
 	case op == 18: // another agent takes over what some trials hold
 		w.restart()
 	}
@@ -291,7 +292,7 @@ func (w *workload) restart() {
 	w.t.Helper()
 	keep := w.rng.IntN(len(w.m.given) + 1)
 	for _, al := range w.m.given[keep:] {
-		w.a.Release(al)
+		w.a.Release(al, true)
 	}
 	w.m.given = w.m.given[:keep]
 	b := New(Options{Share: w.m.share}, w.m.cpus, w.m.memory, w.m.devices)
@@ -315,11 +316,11 @@ func (w *workload) restart() {
 		}
 	}
 	for _, al := range got {
-		w.a.Release(al)
+		w.a.Release(al, true)
 	}
 	if w.rng.IntN(2) == 0 {
 		for _, al := range restored {
-			b.Release(al)
+			b.Release(al, true)
 		}
 		if book := b.Usage(); book.FreeCPUs-w.m.cpus > 0 {
 			w.failf("more is free than there is: %+v", book)
@@ -343,7 +344,7 @@ func TestBooksEqualTheModel(t *testing.T) {
 			w.step()
 		}
 		for _, al := range m.given {
-			w.a.Release(al)
+			w.a.Release(al, true)
 		}
 		m.given = nil
 		w.compare()

@@ -285,8 +285,8 @@ func TestKeptDevicesStay(t *testing.T) {
 		al, _ := get(a, grid.Resources{GPUs: 500})
 		running = append(running, al)
 	}
-	a.Release(running[7]) // half of GPU 3 is free
-	a.Release(running[0]) // half of GPU 0
+	a.Release(running[7], true) // half of GPU 3 is free
+	a.Release(running[0], true) // half of GPU 0
 	kept := func() (all []int) {
 		a.BeginPass()
 		if al, _ := a.Reserve("big", big.Resources); al != nil {
@@ -307,8 +307,8 @@ func TestKeptDevicesStay(t *testing.T) {
 		refusal.Code != grid.RefusedBehind {
 		t.Errorf("a share of what is kept: got %+v, %+v", al, refusal)
 	}
-	a.Release(running[3])
-	a.Release(running[2]) // the whole of GPU 1 is free
+	a.Release(running[3], true)
+	a.Release(running[2], true) // the whole of GPU 1 is free
 	if got := kept(); !slices.Equal(got, []int{0, 3}) {
 		t.Errorf("kept: got %v, want the same as before", got)
 	}
@@ -334,7 +334,7 @@ func TestKeptDevicesStay(t *testing.T) {
 func TestReleaseOfWatchedDevices(t *testing.T) {
 	a := New(Options{Watched: true}, grid.One, 0, gpus(1, 1))
 	al, _ := get(a, grid.Resources{GPUs: grid.One})
-	a.Release(al)
+	a.Release(al, true)
 	if al, refusal := a.Reserve("x", grid.Resources{CPUs: 1, GPUs: 100}); al != nil ||
 		refusal.Code != grid.RefusedDirty {
 		t.Errorf("got %+v, %+v; want dirty", al, refusal)
@@ -361,7 +361,7 @@ func BenchmarkReserveRelease(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				al, _ := a.Reserve("x", r)
-				a.Release(al)
+				a.Release(al, true)
 			}
 		})
 	}
@@ -376,14 +376,14 @@ func TestExchangeAvoidsADevice(t *testing.T) {
 		a := node(gpus(3, 3))
 		al, _ := a.Reserve("x", r)
 		bad := al.Shares[0].UUID
-		other := a.ReplaceDevice(al, r, bad)
+		other, _ := a.ReplaceDevice(al, r, bad)
 		if other == al || slices.Contains(other.UUIDs(), bad) {
 			t.Errorf("%s: got %v without %s", name, other.UUIDs(), bad)
 		}
-		if a.Release(al) {
+		if a.Release(al, true) {
 			t.Errorf("%s: the exchanged allocation is still out", name)
 		}
-		if same := a.ReplaceDevice(other, r, bad); same != other {
+		if same, _ := a.ReplaceDevice(other, r, bad); same != other {
 			t.Errorf("%s: exchanged though it does not have the device", name)
 		}
 		rest := []*Allocation{other}
@@ -394,11 +394,11 @@ func TestExchangeAvoidsADevice(t *testing.T) {
 			}
 			rest = append(rest, more)
 		}
-		if kept := a.ReplaceDevice(other, r, other.Shares[0].UUID); kept != other {
+		if kept, _ := a.ReplaceDevice(other, r, other.Shares[0].UUID); kept != other {
 			t.Errorf("%s: got %v although nothing else is free", name, kept.UUIDs())
 		}
 		for _, al := range rest {
-			if !a.Release(al) {
+			if !a.Release(al, true) {
 				t.Errorf("%s: an allocation was not out", name)
 			}
 		}
@@ -416,7 +416,7 @@ func TestSlots(t *testing.T) {
 	a.Restore(kept)
 	hostile := &Allocation{Slot: 1 << 40}
 	a.Restore(hostile)
-	a.Release(hostile)
+	a.Release(hostile, true)
 	var live []*Allocation
 	for i := range 100 {
 		for {
@@ -434,7 +434,7 @@ func TestSlots(t *testing.T) {
 			seen[al.Slot] = true
 		}
 		n := i % len(live)
-		a.Release(live[n])
+		a.Release(live[n], true)
 		live = append(live[:n], live[n+1:]...)
 	}
 }

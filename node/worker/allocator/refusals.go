@@ -11,24 +11,22 @@ import (
 func (a *Allocator) NeverFits(r grid.Resources) grid.Refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.neverFitsLocked(&r)
+	return a.neverFits(&r)
 }
 
-func (a *Allocator) neverFitsLocked(r *grid.Resources) grid.Refusal {
-	if r.CPUs > a.cpus {
-		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountCPUs, Want: int64(r.CPUs), Have: int64(a.cpus)}
+func (b *books) neverFits(r *grid.Resources) grid.Refusal {
+	if r.CPUs > b.cpus {
+		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountCPUs, Want: int64(r.CPUs), Have: int64(b.cpus)}
 	}
-	if r.Memory > a.memory {
-		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountMemory, Want: r.Memory, Have: a.memory}
+	if r.Memory > b.memory {
+		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountMemory, Want: r.Memory, Have: b.memory}
 	}
-	if !r.NeedsGPU() || a.slotsLocked(r, func(*bookedDevice) bool { return true }) > 0 {
+	if !r.NeedsGPU() || b.slots(r, func(*bookedDevice) bool { return true }) > 0 {
 		return grid.Refusal{}
 	}
 	count := func(r grid.Resources) (n int64, largest int64) {
-		for _, p := range a.devices {
-			if _, _, ok := p.needs(&r); ok && !p.absent && !p.split {
-				n, largest = n+1, max(largest, p.total(&r))
-			}
+		for c := range b.devices.suiting(&r) {
+			n, largest = n+1, max(largest, c.size(&r))
 		}
 		return n, largest
 	}
@@ -62,83 +60,74 @@ func (a *Allocator) neverFitsLocked(r *grid.Resources) grid.Refusal {
 			Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(grid.One) * n, Have: have * int64(grid.One),
 		}
 	}
-	return a.refusedByDeviceLocked(grid.RefusedExclusive, r, func(p *bookedDevice) bool { return p.Exclusive })
+	return b.devices.refusal(grid.RefusedExclusive, r, func(p *bookedDevice) bool { return p.Exclusive })
 }
 
 // Explain returns what keeps a trial of the lane from starting now, as Reserve would.
 func (a *Allocator) Explain(lane grid.Lane, r grid.Resources) grid.Refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.explainLocked(lane, &r)
+	return a.explain(lane, &r)
 }
 
-// refusedByDeviceLocked returns a refusal that names the first device of the right kind for which
-// the condition holds.
-func (a *Allocator) refusedByDeviceLocked(
-	code grid.RefusalCode, r *grid.Resources, so func(*bookedDevice) bool,
-) grid.Refusal {
-	refusal := grid.Refusal{Code: code}
-	for _, p := range a.devices {
-		if _, _, ok := p.needs(r); ok && !p.absent && !p.split && so(p) {
-			refusal.Device, refusal.By = strconv.Itoa(p.Index), p.Why
-			break
+// refusal returns a refusal that names the first device of the right kind for which the condition
+// holds.
+func (l *deviceList) refusal(code grid.RefusalCode, r *grid.Resources, so func(*bookedDevice) bool) grid.Refusal {
+	for c := range l.suiting(r) {
+		if so(c.bookedDevice) {
+			return grid.Refusal{Code: code, Device: strconv.Itoa(c.Index), By: c.Why}
 		}
 	}
-	return refusal
+	return grid.Refusal{Code: code}
 }
 
-// explainLocked returns what keeps a trial of the lane from starting now: of several reasons the
+// explain returns what keeps a trial of the lane from starting now: of several reasons the
 // one that lasts longest.
-func (a *Allocator) explainLocked(lane grid.Lane, r *grid.Resources) grid.Refusal {
-	if never := a.neverFitsLocked(r); never.Code != "" {
+func (b *books) explain(lane grid.Lane, r *grid.Resources) grid.Refusal {
+	if never := b.neverFits(r); never.Code != "" {
 		return never
 	}
 	need := amount{r.CPUs, r.Memory}
-	if !a.hasRoomLocked(lane, need, false) {
-		if free := a.cpus - a.used.cpus; r.CPUs > free {
+	if !b.hasRoom(lane, need, false) {
+		if free := b.cpus - b.used.cpus; r.CPUs > free {
 			return grid.Refusal{
 				Code: grid.RefusedBusy, Of: grid.AmountCPUs, Want: int64(r.CPUs), Have: int64(max(free, 0)),
 			}
 		}
 		return grid.Refusal{
-			Code: grid.RefusedBusy, Of: grid.AmountMemory, Want: r.Memory, Have: max(a.memory-a.used.memory, 0),
+			Code: grid.RefusedBusy, Of: grid.AmountMemory, Want: r.Memory, Have: max(b.memory-b.used.memory, 0),
 		}
 	}
+	behind := grid.Refusal{Code: grid.RefusedBehind}
+	if len(b.waiting) > 0 {
+		behind.By = string(b.waiting[0].Lane)
+	}
 	if !r.NeedsGPU() {
-		return a.refusedBehindLocked()
+		return behind
 	}
 	n := max(r.WholeGPUs(), 1)
-	enough := func(without relaxation) bool { return len(a.candidatesLocked(lane, r, without)) >= n }
+	enough := func(without relaxation) bool { return len(b.devices.candidates(lane, r, without)) >= n }
 	switch {
 	case enough(0), enough(ignoreHolds):
-		return a.refusedBehindLocked()
+		return behind
 	case enough(ignoreState | ignoreHolds):
 		states := map[State]grid.RefusalCode{
 			Sick: grid.RefusedSick, Gone: grid.RefusedGone, Dirty: grid.RefusedDirty, Foreign: grid.RefusedForeign,
 		}
 		for _, s := range []State{Foreign, Sick, Gone, Dirty} {
-			if f := a.refusedByDeviceLocked(
-				states[s], r, func(p *bookedDevice) bool { return p.State == s },
-			); f.Device != "" {
-				return f
+			refusal := b.devices.refusal(states[s], r, func(p *bookedDevice) bool { return p.State == s })
+			if refusal.Device != "" {
+				return refusal
 			}
 		}
 	}
-	return a.refusedBusyLocked(lane, r)
+	return b.refusedBusy(lane, r)
 }
 
-func (a *Allocator) refusedBehindLocked() grid.Refusal {
-	refusal := grid.Refusal{Code: grid.RefusedBehind}
-	if len(a.waiting) > 0 {
-		refusal.By = string(a.waiting[0].Lane)
-	}
-	return refusal
-}
-
-// refusedBusyLocked returns how much is free of what a trial needs.
-func (a *Allocator) refusedBusyLocked(lane grid.Lane, r *grid.Resources) grid.Refusal {
+// refusedBusy returns how much is free of what a trial needs.
+func (b *books) refusedBusy(lane grid.Lane, r *grid.Resources) grid.Refusal {
 	if n := r.WholeGPUs(); n > 0 {
-		free := len(a.candidatesLocked(lane, r, ignoreHolds))
+		free := len(b.devices.candidates(lane, r, ignoreHolds))
 		return grid.Refusal{
 			Code: grid.RefusedBusy, Of: grid.AmountGPUs, Want: int64(n) * int64(grid.One),
 			Have: int64(free) * int64(grid.One),
@@ -150,13 +139,13 @@ func (a *Allocator) refusedBusyLocked(lane grid.Lane, r *grid.Resources) grid.Re
 		refusal.Of, refusal.Want = grid.AmountGPUMemory, r.GPUMemory
 	}
 	total := int64(0)
-	for _, p := range a.devices {
-		if _, _, ok := p.needs(r); !ok || p.absent || p.split || p.State != Ready {
+	for c := range b.devices.suiting(r) {
+		if c.State != Ready {
 			continue
 		}
-		free := int64(max(grid.One-p.milli, 0))
+		free := int64(max(grid.One-c.bookedDevice.milli, 0))
 		if byMemory {
-			free = max(p.Memory-p.memory, 0)
+			free = max(c.Memory-c.bookedDevice.memory, 0)
 		}
 		total += free
 		refusal.Have = max(refusal.Have, free)

@@ -13,28 +13,28 @@ func (a *Allocator) Victims(lane grid.Lane, r grid.Resources, some []*Allocation
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	fits := func() bool {
-		return a.hasRoomLocked(lane, amount{r.CPUs, r.Memory}, true) &&
-			(!r.NeedsGPU() || a.chooseDevicesLocked(lane, &r) != nil)
+		return a.hasRoom(lane, amount{r.CPUs, r.Memory}, true) &&
+			(!r.NeedsGPU() || a.devices.choose(lane, &r) != nil)
 	}
 	var gone []*Allocation
 	for _, al := range some {
 		if _, ok := a.allocations[al]; ok && !fits() {
-			a.unbookLocked(al)
+			a.unbook(al)
 			gone = append(gone, al)
 		}
 	}
 	var needed []*Allocation
 	if fits() {
 		for i := range slices.Backward(gone) { // an early one may turn out to be unnecessary
-			if a.bookLocked(gone[i]); !fits() {
-				a.unbookLocked(gone[i])
+			if a.book(gone[i]); !fits() {
+				a.unbook(gone[i])
 				needed = append(needed, gone[i])
 			}
 		}
 	}
 	for _, al := range gone {
 		if _, ok := a.allocations[al]; !ok {
-			a.bookLocked(al)
+			a.book(al)
 		}
 	}
 	return needed

@@ -72,7 +72,7 @@ func TestToFit(t *testing.T) {
 			t.Errorf("%s: the books have changed", name)
 		}
 		for _, i := range got {
-			a.ReturnUnused(all[i])
+			a.Release(all[i], false)
 		}
 		if al, why := a.Reserve("urgent", c.need); len(got) > 0 && al == nil {
 			t.Errorf("%s: it does not fit after that: %v", name, why)

@@ -1,27 +1,18 @@
 package devices
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"time"
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
-	"mlfnode/node/failure"
 )
 
 // attemptKey identifies an attempt. The zero key stands for programs that belong to none.
 type attemptKey struct {
 	trial  grid.TrialID
 	number int
-}
-
-func (k attemptKey) compare(l attemptKey) int {
-	return cmp.Or(
-		cmp.Compare(k.trial.Sweep, l.trial.Sweep), cmp.Compare(k.trial.Index, l.trial.Index),
-		cmp.Compare(k.number, l.number),
-	)
 }
 
 // Attempt is an attempt that runs. One without devices is passed too, because it may use some
@@ -83,7 +74,7 @@ func (w *Watch) Begin(a Attempt) {
 	}
 	w.attempts[a.key()] = n
 	if len(a.Devices) > 0 {
-		w.wake() // from now on the devices are sampled more often
+		wake(w.wakeup) // from now on the devices are sampled more often
 	}
 }
 
@@ -114,7 +105,12 @@ func (w *Watch) End(ctx context.Context, trial grid.TrialID, number int, failed 
 	a.ended = true
 	for uuid, s := range a.observed {
 		if d := w.devices[uuid]; d != nil {
-			d.addLeftovers(s.pids, trial)
+			if d.leftovers == nil {
+				d.leftovers = map[int]string{}
+			}
+			for _, pid := range s.pids {
+				d.leftovers[pid] = trial.String()
+			}
 		}
 	}
 	w.mu.Unlock()
@@ -130,10 +126,6 @@ func (w *Watch) End(ctx context.Context, trial grid.TrialID, number int, failed 
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.attempts, a.key())
-	return w.reportLocked(a)
-}
-
-func (w *Watch) reportLocked(a *attempt) Report {
 	r := Report{Evidence: Evidence{Xid: a.xid, Device: a.faultyDevice, Several: len(a.Devices) > 1}}
 	for i, uuid := range a.Devices {
 		s := a.observed[uuid]
@@ -149,31 +141,25 @@ func (w *Watch) reportLocked(a *attempt) Report {
 	return r
 }
 
-// recordAttemptFaultLocked records an error of a device for the attempts that have it. The first
-// one that explains failures is the cause of those that follow.
-func (w *Watch) recordAttemptFaultLocked(uuid string, xid int) {
-	for _, a := range w.attempts {
-		if a.observed[uuid] != nil && a.xid == 0 && failure.XidOf(xid).Class != grid.ClassNone {
-			a.xid, a.faultyDevice = xid, uuid
-		}
-	}
-}
-
-// recordUsesLocked records what the devices hold, and whose it is.
-func (w *Watch) recordUsesLocked(s *inventory.Sample, owners map[int]owner, by *attemptIndex) {
+// recordUses records what the devices hold, and whose it is.
+func (f *findings) recordUses(s *inventory.Sample, owners map[int]owner, by *attemptIndex) {
 	for pid, o := range owners {
-		if a := w.attempts[o.key]; o.running && (a == nil || a.ended) {
+		if a := f.attempts[o.key]; o.running && (a == nil || a.ended) {
 			o.running = false // it has ended since
 			owners[pid] = o
 		}
 	}
 	for i := range s.Uses {
 		u := &s.Uses[i]
-		d := w.devices[u.UUID]
+		d := f.devices[u.UUID]
 		if d == nil {
 			continue
 		}
-		d.recordUse(u, s.Time, owners, w.allStartedLocked(u.UUID, by))
+		settled := true // the main programs of all attempts on the device were known
+		for k, a := range f.attempts {
+			settled = settled && (a.observed[u.UUID] == nil || by.started[k])
+		}
+		d.recordUse(u, s.Time, owners, settled)
 		held, pids := map[attemptKey]int64{}, map[attemptKey][]int{}
 		for _, p := range u.Processes {
 			if o := owners[p.PID]; o.running {
@@ -181,22 +167,12 @@ func (w *Watch) recordUsesLocked(s *inventory.Sample, owners map[int]owner, by *
 				pids[o.key] = append(pids[o.key], p.PID)
 			}
 		}
-		for k, a := range w.attempts {
+		for k, a := range f.attempts {
 			if see := a.observed[u.UUID]; see != nil && !a.ended {
 				see.add(u, d, k, held[k], pids[k], a.Whole)
 			}
 		}
 	}
-}
-
-// allStartedLocked reports whether the main programs of all attempts on a device were known.
-func (w *Watch) allStartedLocked(uuid string, by *attemptIndex) bool {
-	for k, a := range w.attempts {
-		if a.observed[uuid] != nil && !by.started[k] {
-			return false
-		}
-	}
-	return true
 }
 
 // add adds one sample of the device.

@@ -22,27 +22,36 @@ type device struct {
 	gpu              inventory.GPU       // the whole GPU, as of the last reading
 	instance         *inventory.Instance // nil for a whole GPU
 
+	presence
+	memoryUse
+	*record
+	recoveredSince time.Time // since when the driver has not asked for a recovery
+}
+
+// presence is whether samples show a device. The driver may lose one without notice.
+type presence struct {
 	misses       int       // samples in a row in which it was missing
 	missingSince time.Time // since when it has been missing
 	gone         bool      // it has been missing for so long that it counts as gone
 	backSince    time.Time // since when it has been shown again after that
+}
+
+// memoryUse is who has memory of a device, and whether that keeps trials from it.
+type memoryUse struct {
+	unsampled bool // it has not been sampled yet
+	full      bool // at least 95 % of the memory was in use in the last sample
+	// attempts and, with the zero key, other programs that used its memory in the last sample
+	users map[attemptKey]bool
 
 	dirtySince        time.Time      // when a trial ended whose memory has not been seen free since; zero otherwise
 	heldBy            string         // what holds the memory then
 	leftovers         map[int]string // programs of attempts that have ended, with their trials
 	driverMemory      int64          // memory that the driver itself needs: the least that belonged to no program
 	driverMemoryKnown bool           // driverMemory is known
-	unsampled         bool           // it has not been sampled yet
 
 	suspects       map[int]bool // programs without an owner, seen once
 	foreignProgram string       // the program of somebody else
 	foreignSeen    time.Time    // when it was last seen
-	full           bool         // at least 95 % of the memory was in use in the last sample
-	// attempts and, with the zero key, other programs that used its memory in the last sample
-	users map[attemptKey]bool
-
-	*record
-	recoveredSince time.Time // since when the driver has not asked for a recovery
 }
 
 // blamedFailure is a failure that was blamed on a device.
@@ -54,27 +63,11 @@ type blamedFailure struct {
 // failuresUntilSick is how many of them within a day take a device out of service.
 const failuresUntilSick = 3
 
-// readMachine takes the figures of the device's GPU from a reading.
-func (d *device) readMachine(m *inventory.Machine) {
-	for i := range m.GPUs {
-		g := &m.GPUs[i]
-		if g.UUID != d.UUID && g.UUID != d.Parent {
-			continue
-		}
-		d.gpu = *g
-		for k := range g.Instances {
-			if g.Instances[k].UUID == d.UUID {
-				d.instance = &g.Instances[k]
-			}
-		}
-	}
-}
-
 // label names the device for people: 1, or 1.0 for an instance.
 func (d *device) label() string {
 	text := strconv.Itoa(d.Index)
-	for k := range d.gpu.Instances {
-		if d.Parent != "" && d.gpu.Instances[k].UUID == d.UUID {
+	for k, in := range d.gpu.Instances {
+		if d.Parent != "" && in.UUID == d.UUID {
 			text += "." + strconv.Itoa(k)
 		}
 	}
@@ -89,15 +82,20 @@ func (d *device) assess(now time.Time, foreign Foreign) (allocator.State, string
 	case d.gone && !d.backSince.IsZero():
 		return allocator.Gone, "the driver shows it again; it is used once that lasts a minute"
 	case d.gone:
-		return allocator.Gone, "the driver does not show it any more; restart the machine, and look at its power and its slot"
+		return allocator.Gone,
+			"the driver does not show it any more; restart the machine, and look at its power and its slot"
 	case d.driverProblem != "":
 		return allocator.Sick, d.driverProblem
 	case d.isRecovering(now):
 		return allocator.Sick, "the driver says that it " + d.gpu.Recovery.String()
 	case d.Sick != "":
 		return allocator.Sick, d.Sick
+	case !d.dirtySince.IsZero() && d.unsampled:
+		return allocator.Dirty, "it has not been checked yet"
+	case !d.dirtySince.IsZero() && (d.heldBy == "" || now.Sub(d.dirtySince) < maxDirtyTime):
+		return allocator.Dirty, "its last trial has ended, and its memory is not free yet"
 	case !d.dirtySince.IsZero():
-		return allocator.Dirty, d.dirtyReason(now)
+		return allocator.Dirty, d.heldBy + " since " + d.dirtySince.UTC().Format("15:04 MST")
 	case foreign == Avoid && d.foreignProgram != "" && now.Sub(d.foreignSeen) < foreignGoneTime:
 		return allocator.Foreign, d.foreignProgram + "; gpus.foreign: ignore in node.yaml would share it"
 	}
@@ -123,39 +121,18 @@ func (d *device) isRecovering(now time.Time) bool {
 	return false
 }
 
-// dirtyReason returns what keeps the device from being free.
-func (d *device) dirtyReason(now time.Time) string {
-	if d.unsampled {
-		return "it has not been checked yet"
-	}
-	if d.heldBy == "" || now.Sub(d.dirtySince) < maxDirtyTime {
-		return "its last trial has ended, and its memory is not free yet"
-	}
-	return d.heldBy + " since " + d.dirtySince.UTC().Format("15:04 MST")
-}
-
-// recordShown records whether a sample shows the device. The driver may lose one without notice.
-func (d *device) recordShown(shown bool, at time.Time) {
+// recordShown records whether a sample shows the device.
+func (p *presence) recordShown(shown bool, at time.Time) {
 	switch {
 	case !shown:
-		if d.misses++; d.misses == 1 {
-			d.missingSince = at
+		if p.misses++; p.misses == 1 {
+			p.missingSince = at
 		}
-		d.gone, d.backSince = d.gone || d.misses >= minMisses && at.Sub(d.missingSince) >= goneAfter, time.Time{}
-	case d.gone && d.backSince.IsZero():
-		d.backSince = at
-	case !d.gone || at.Sub(d.backSince) >= stableTime:
-		d.misses, d.gone, d.backSince = 0, false, time.Time{}
-	}
-}
-
-// addLeftovers records programs of an attempt that has ended.
-func (d *device) addLeftovers(pids []int, trial grid.TrialID) {
-	for _, pid := range pids {
-		if d.leftovers == nil {
-			d.leftovers = map[int]string{}
-		}
-		d.leftovers[pid] = trial.String()
+		p.gone, p.backSince = p.gone || p.misses >= minMisses && at.Sub(p.missingSince) >= goneAfter, time.Time{}
+	case p.gone && p.backSince.IsZero():
+		p.backSince = at
+	case !p.gone || at.Sub(p.backSince) >= stableTime:
+		*p = presence{missingSince: p.missingSince}
 	}
 }
 
@@ -191,14 +168,12 @@ func (d *device) recordUse(u *inventory.Use, at time.Time, owners map[int]owner,
 			if trial == "" {
 				trial = o.key.trial.String()
 			}
-			leftovers = append(
-				leftovers, fmt.Sprintf("%s, left by trial %s, is on it with %s", o.program, trial, bytesText(p.Memory)),
-			)
+			leftovers = append(leftovers,
+				fmt.Sprintf("%s, left by trial %s, is on it with %s", o.program, trial, bytesText(p.Memory)))
 		case o.unknown:
 			if at.Sub(d.dirtySince) < maxDirtyTime { // usually a program of the last attempt that is exiting
-				leftovers = append(
-					leftovers, fmt.Sprintf("a program (pid %d) is on it with %s", p.PID, bytesText(p.Memory)),
-				)
+				leftovers = append(leftovers,
+					fmt.Sprintf("a program (pid %d) is on it with %s", p.PID, bytesText(p.Memory)))
 			}
 		case p.Memory <= negligibleMemory && (p.Graphics || p.Memory >= 0):
 		default:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 
 	"mlfnode/node/durable"
@@ -25,10 +26,19 @@ type recordsFile struct {
 	Devices map[string]*record `json:"devices"` // by UUID
 }
 
-// readRecords reads what an earlier agent knew of the devices since this start of the machine.
-func (w *Watch) readRecords() error {
-	b, err := os.ReadFile(w.cfg.File)
-	if errors.Is(err, fs.ErrNotExist) || w.cfg.File == "" {
+// recordStore keeps the records of devices in a file.
+type recordStore struct {
+	file    string // "" for nowhere
+	boot    string // identifies this start of the machine: earlier records no longer count
+	log     *slog.Logger
+	devices map[string]*record // by UUID; guarded by Watch.mu
+	stored  []byte             // the content of the file; owned by Watch.Run
+}
+
+// read reads what an earlier agent knew of the devices since this start of the machine.
+func (s *recordStore) read() error {
+	b, err := os.ReadFile(s.file)
+	if errors.Is(err, fs.ErrNotExist) || s.file == "" {
 		return nil
 	}
 	var f recordsFile
@@ -39,44 +49,44 @@ func (w *Watch) readRecords() error {
 		return fmt.Errorf("read the faults of the GPUs: %w", err)
 	}
 	for uuid, r := range f.Devices {
-		if f.Boot == w.cfg.Boot && r != nil {
-			w.records[uuid] = r
+		if f.Boot == s.boot && r != nil {
+			s.devices[uuid] = r
 		}
 	}
-	w.storedRecords = b
+	s.stored = b
 	return nil
 }
 
-// recordOf returns the record of a device.
-func (w *Watch) recordOf(uuid string) *record {
-	if w.records[uuid] == nil {
-		w.records[uuid] = &record{}
+// of returns the record of a device.
+func (s *recordStore) of(uuid string) *record {
+	if s.devices[uuid] == nil {
+		s.devices[uuid] = &record{}
 	}
-	return w.records[uuid]
+	return s.devices[uuid]
 }
 
-// recordsLocked returns the content of the file, nil for a Watch without one.
-func (w *Watch) recordsLocked() []byte {
-	f := recordsFile{Boot: w.cfg.Boot, Devices: map[string]*record{}}
-	for uuid, r := range w.records {
+// encode returns the content of the file, nil for a store without one.
+func (s *recordStore) encode() []byte {
+	f := recordsFile{Boot: s.boot, Devices: map[string]*record{}}
+	for uuid, r := range s.devices {
 		if r.Sick != "" || len(r.Faults) > 0 || len(r.Strikes) > 0 || r.Risen {
 			f.Devices[uuid] = r
 		}
 	}
 	b, err := json.Marshal(&f)
-	if err != nil || w.cfg.File == "" || len(f.Devices) == 0 && w.storedRecords == nil {
+	if err != nil || s.file == "" || len(f.Devices) == 0 && s.stored == nil {
 		return nil
 	}
 	return b
 }
 
-// storeRecords writes the records if they have changed.
-func (w *Watch) storeRecords(records []byte) {
-	if records == nil || bytes.Equal(records, w.storedRecords) {
+// store writes the records if they have changed.
+func (s *recordStore) store(records []byte) {
+	if records == nil || bytes.Equal(records, s.stored) {
 		return
 	}
-	if err := durable.WriteFile(w.cfg.File, records, 0o600); err != nil {
-		w.log.Warn("the faults of the GPUs could not be stored; the next agent will not know them", "err", err)
+	if err := durable.WriteFile(s.file, records, 0o600); err != nil {
+		s.log.Warn("the faults of the GPUs could not be stored; the next agent will not know them", "err", err)
 	}
-	w.storedRecords = records // otherwise each sample would try again
+	s.stored = records // otherwise each sample would try again
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
 	"mlfnode/node/failure"
 )
 
@@ -25,22 +26,27 @@ type fault struct {
 	Xid int       `json:"xid"`
 }
 
-// recordFaultsLocked records what the driver reported. An error without a device concerns all of
+// recordFaults records what the driver reported. An error without a device concerns all of
 // them, as evidence for attempts; it takes none out of service.
-func (w *Watch) recordFaultsLocked(faults []inventory.Fault) {
+func (fs *findings) recordFaults(faults []inventory.Fault) {
 	for _, f := range faults {
 		if f.Xid == 0 {
 			continue // the recovery action has changed, which the next full reading shows
 		}
-		if last := w.faultLoggedAt[f.Xid]; f.Time.Sub(last) > faultLogInterval {
-			w.log.Warn("the GPU driver reports an error", "gpu", f.UUID, "xid", f.Xid)
-			w.faultLoggedAt[f.Xid] = f.Time
+		if last := fs.faultLoggedAt[f.Xid]; f.Time.Sub(last) > faultLogInterval {
+			fs.log.Warn("the GPU driver reports an error", "gpu", f.UUID, "xid", f.Xid)
+			fs.faultLoggedAt[f.Xid] = f.Time
 		}
-		for _, d := range w.devices {
+		for _, d := range fs.devices {
 			if f.UUID != "" && !d.isAffectedBy(&f) {
 				continue
 			}
-			w.recordAttemptFaultLocked(d.UUID, f.Xid)
+			for _, a := range fs.attempts {
+				// The first error that explains failures is the cause of those that follow.
+				if a.observed[d.UUID] != nil && a.xid == 0 && failure.XidOf(f.Xid).Class != grid.ClassNone {
+					a.xid, a.faultyDevice = f.Xid, d.UUID
+				}
+			}
 			if f.UUID != "" {
 				d.addFault(fault{f.Time, f.Xid})
 			}
@@ -58,8 +64,11 @@ func (d *device) isAffectedBy(f *inventory.Fault) bool {
 		return false
 	}
 	in := d.instance
-	return f.GPUInstance == inventory.Unknown || in == nil || in.GPUInstance == inventory.Unknown ||
-		in.GPUInstance == f.GPUInstance && (f.ComputeInstance == inventory.Unknown || in.ComputeInstance == f.ComputeInstance)
+	if f.GPUInstance == inventory.Unknown || in == nil || in.GPUInstance == inventory.Unknown {
+		return true
+	}
+	return in.GPUInstance == f.GPUInstance &&
+		(f.ComputeInstance == inventory.Unknown || in.ComputeInstance == f.ComputeInstance)
 }
 
 // addFault records an error and takes the device out of service when there were enough of its kind.
@@ -68,20 +77,13 @@ func (d *device) addFault(f fault) {
 	if d.Faults = append(d.Faults, f); len(d.Faults) > maxFaults {
 		d.Faults = slices.Delete(d.Faults, 0, len(d.Faults)-maxFaults)
 	}
-	kind := failure.XidOf(f.Xid)
-	if kind.FaultsUntilSick == 0 || d.Sick != "" || d.countFaults(kind) < kind.FaultsUntilSick {
-		return
-	}
-	d.Sick = fmt.Sprintf("Xid %d: %s", f.Xid, kind.Reason)
-}
-
-// countFaults returns how many errors of a kind the device had.
-func (d *device) countFaults(kind *failure.Xid) int {
-	n := 0
+	kind, n := failure.XidOf(f.Xid), 0
 	for _, f := range d.Faults {
 		if failure.XidOf(f.Xid) == kind {
 			n++
 		}
 	}
-	return n
+	if kind.FaultsUntilSick > 0 && d.Sick == "" && n >= kind.FaultsUntilSick {
+		d.Sick = fmt.Sprintf("Xid %d: %s", f.Xid, kind.Reason)
+	}
 }

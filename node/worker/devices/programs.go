@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/grid/printable"
 	"mlfnode/node/procfs"
@@ -25,19 +24,6 @@ type owner struct {
 // maxAncestors bounds how far up the process tree an owner is searched for.
 const maxAncestors = 64
 
-// owners determines whose programs use the devices.
-func (w *Watch) owners(s *inventory.Sample) (map[int]owner, *attemptIndex) {
-	all, by := map[int]owner{}, w.indexAttempts()
-	for i := range s.Uses {
-		for _, p := range s.Uses[i].Processes {
-			if _, ok := all[p.PID]; !ok {
-				all[p.PID] = w.ownerOf(p.PID, &by)
-			}
-		}
-	}
-	return all, &by
-}
-
 // attemptIndex is what programs are recognised by.
 type attemptIndex struct {
 	attempts   map[attemptKey]bool
@@ -46,11 +32,10 @@ type attemptIndex struct {
 	containers map[string]attemptKey
 }
 
-func (w *Watch) indexAttempts() attemptIndex {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	k := attemptIndex{map[attemptKey]bool{}, map[attemptKey]bool{}, map[int]attemptKey{}, map[string]attemptKey{}}
-	for id, a := range w.attempts {
+// index returns what the programs of the attempts are recognised by.
+func (f *findings) index() *attemptIndex {
+	k := &attemptIndex{map[attemptKey]bool{}, map[attemptKey]bool{}, map[int]attemptKey{}, map[string]attemptKey{}}
+	for id, a := range f.attempts {
 		k.attempts[id] = true
 		k.started[id] = a.pid > 0 || a.container != ""
 		if a.pid > 0 {
@@ -64,8 +49,9 @@ func (w *Watch) indexAttempts() attemptIndex {
 }
 
 // ownerOf examines a program and its ancestors: the programs of an attempt have its trial in their
-// environment, descend from its main program, or are in its container's cgroup.
-func (w *Watch) ownerOf(pid int, by *attemptIndex) owner {
+// environment, descend from its main program, or are in its container's cgroup. cacheDir is what
+// programs of this node have as MLF_CACHE.
+func (by *attemptIndex) ownerOf(pid int, cacheDir string) owner {
 	o := owner{}
 	group := procfs.Text(pid, "cgroup")
 	for id, k := range by.containers {
@@ -84,7 +70,7 @@ func (w *Watch) ownerOf(pid int, by *attemptIndex) owner {
 			o.key, o.running, o.ours = k, true, true
 			return o
 		}
-		if cache != "" && cache == w.cfg.CacheDir {
+		if cache != "" && cache == cacheDir {
 			o.key, o.ours, o.program = k, true, programText(pid)
 			return o
 		}

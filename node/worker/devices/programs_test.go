@@ -64,27 +64,27 @@ func TestOwners(t *testing.T) {
 	)
 	w := New(Config{CacheDir: "/cache/of/this/node", Logger: slog.New(slog.DiscardHandler)})
 	w.Begin(Attempt{Trial: trial(1), Number: 1})
-	by := w.indexAttempts()
-	if o := w.ownerOf(bare, &by); o.ours || o.running || !strings.HasPrefix(o.program, "sleep (pid ") {
+	by := w.index()
+	if o := by.ownerOf(bare, w.cfg.CacheDir); o.ours || o.running || !strings.HasPrefix(o.program, "sleep (pid ") {
 		t.Errorf("got %+v", o)
 	}
-	if o := w.ownerOf(ours, &by); !o.ours || o.running {
+	if o := by.ownerOf(ours, w.cfg.CacheDir); !o.ours || o.running {
 		t.Errorf("got %+v", o)
 	}
-	if o := w.ownerOf(other, &by); o.ours || o.running {
+	if o := by.ownerOf(other, w.cfg.CacheDir); o.ours || o.running {
 		t.Errorf("got %+v", o)
 	}
 	w.Started(trial(1), 1, bare, "")
-	by = w.indexAttempts()
-	if o := w.ownerOf(bare, &by); !o.running || o.key.trial != trial(1) {
+	by = w.index()
+	if o := by.ownerOf(bare, w.cfg.CacheDir); !o.running || o.key.trial != trial(1) {
 		t.Errorf("by its main program: got %+v", o)
 	}
 	w.Started(trial(1), 1, 0, strings.TrimSpace(procfs.Text(other, "cgroup")))
-	by = w.indexAttempts()
-	if o := w.ownerOf(other, &by); !o.running {
+	by = w.index()
+	if o := by.ownerOf(other, w.cfg.CacheDir); !o.running {
 		t.Errorf("by its container: got %+v", o)
 	}
-	if o := w.ownerOf(1<<30, &by); o.running || o.program == "" || !o.unknown {
+	if o := by.ownerOf(1<<30, w.cfg.CacheDir); o.running || o.program == "" || !o.unknown {
 		t.Errorf("of nobody: got %+v", o)
 	}
 	passwd := filepath.Join(t.TempDir(), "passwd")

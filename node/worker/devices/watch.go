@@ -15,6 +15,7 @@
 package devices
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -87,32 +88,38 @@ const (
 // Watch watches the devices of one node. Make one with New.
 type Watch struct {
 	cfg        Config
-	log        *slog.Logger
 	wakeup     chan struct{}
 	hasDevices atomic.Bool // there are devices
 
-	mu            sync.Mutex
+	mu         sync.Mutex
+	sampledAt  time.Time     // the time of the last sample, successful or not
+	sampleDone chan struct{} // closed and replaced after each sample
+	records    recordStore
+	findings
+}
+
+// findings are what a Watch has found out, and what it is told of attempts. Watch.mu guards them.
+type findings struct {
+	log           *slog.Logger
 	foreign       Foreign
 	devices       map[string]*device // that trials may have, by UUID; includes those that are gone
 	attempts      map[attemptKey]*attempt
 	health        string            // why faults can't be watched; "" when they are
-	sampledAt     time.Time         // the time of the last sample, successful or not
 	lastSample    time.Time         // the time of the last successful sample; zero before the first
-	sampleDone    chan struct{}     // closed and replaced after each sample
 	faultLoggedAt map[int]time.Time // when an Xid was last logged
-	records       map[string]*record
-	storedRecords []byte // what Config.File has; owned by Run
 }
 
 // New makes a Watch that knows no devices yet.
 func New(cfg Config) *Watch {
 	w := &Watch{
-		cfg: cfg, log: cfg.Logger, foreign: cfg.Foreign, wakeup: make(chan struct{}, 1),
-		sampleDone: make(chan struct{}),
-		devices:    map[string]*device{}, attempts: map[attemptKey]*attempt{}, faultLoggedAt: map[int]time.Time{},
-		records: map[string]*record{},
+		cfg: cfg, wakeup: make(chan struct{}, 1), sampleDone: make(chan struct{}),
+		records: recordStore{file: cfg.File, boot: cfg.Boot, log: cfg.Logger, devices: map[string]*record{}},
+		findings: findings{
+			log: cfg.Logger, foreign: cfg.Foreign, devices: map[string]*device{}, attempts: map[attemptKey]*attempt{},
+			faultLoggedAt: map[int]time.Time{},
+		},
 	}
-	if err := w.readRecords(); err != nil {
+	if err := w.records.read(); err != nil {
 		w.log.Warn("GPUs that were out of service may come back", "err", err)
 	}
 	return w
@@ -122,7 +129,9 @@ func New(cfg Config) *Watch {
 func (w *Watch) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		w.sample(ctx)
+		w.mu.Lock()
 		pause := time.NewTimer(w.nextInterval())
+		w.mu.Unlock()
 		select {
 		case <-ctx.Done():
 		case <-w.wakeup:
@@ -134,11 +143,9 @@ func (w *Watch) Run(ctx context.Context) error {
 }
 
 // nextInterval returns the time until the next sample.
-func (w *Watch) nextInterval() time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (f *findings) nextInterval() time.Duration {
 	shortest := idleInterval
-	for _, d := range w.devices {
+	for _, d := range f.devices {
 		switch {
 		case d.gone:
 		case !d.dirtySince.IsZero() && time.Since(d.dirtySince) < maxDirtyTime:
@@ -147,7 +154,7 @@ func (w *Watch) nextInterval() time.Duration {
 			shortest = busyInterval
 		}
 	}
-	for _, a := range w.attempts {
+	for _, a := range f.attempts {
 		if len(a.Devices) > 0 {
 			shortest = busyInterval
 		}
@@ -156,9 +163,9 @@ func (w *Watch) nextInterval() time.Duration {
 }
 
 // wake makes Run take a sample now.
-func (w *Watch) wake() {
+func wake(wakeup chan struct{}) {
 	select {
-	case w.wakeup <- struct{}{}:
+	case wakeup <- struct{}{}:
 	default:
 	}
 }
@@ -171,7 +178,7 @@ func (w *Watch) SetForeign(f Foreign) {
 	w.mu.Lock()
 	w.foreign = f
 	w.mu.Unlock()
-	w.wake()
+	wake(w.wakeup)
 }
 
 // sample takes a sample and updates the devices.
@@ -183,54 +190,64 @@ func (w *Watch) sample(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	owners, by := w.owners(&s)
+	w.mu.Lock()
+	by := w.index()
+	w.mu.Unlock()
+	owners := map[int]owner{}
+	for i := range s.Uses {
+		for _, p := range s.Uses[i].Processes {
+			if _, ok := owners[p.PID]; !ok {
+				owners[p.PID] = by.ownerOf(p.PID, w.cfg.CacheDir)
+			}
+		}
+	}
 	w.mu.Lock()
 	switch {
 	case err != nil && len(w.devices) > 0:
-		w.setHealthLocked(err)
+		w.setHealth(err)
 	case err == nil:
-		w.setHealthLocked(s.Health)
-		w.recordFaultsLocked(s.Faults)
+		w.setHealth(s.Health)
+		w.recordFaults(s.Faults)
 		if s.Time.After(w.sampledAt) { // a slow source returns the same figures several times
 			for uuid, d := range w.devices {
 				_, shown := s.Find(uuid)
 				d.recordShown(shown, s.Time)
 			}
-			w.recordUsesLocked(&s, owners, by)
+			w.recordUses(&s, owners, by)
 			w.lastSample = s.Time
 		}
 		asked = s.Time
 	}
 	w.sampledAt = asked
-	freed, changed := w.updateStatesLocked(time.Now())
+	freed, changed := w.updateStates(w.cfg.Allocator, time.Now())
 	close(w.sampleDone)
 	w.sampleDone = make(chan struct{})
-	records := w.recordsLocked()
+	records := w.records.encode()
 	w.mu.Unlock()
-	w.storeRecords(records)
-	w.notify(freed, changed)
+	w.records.store(records)
+	w.cfg.notify(freed, changed)
 }
 
-// notify calls the funcs of Config, without the lock.
-func (w *Watch) notify(freed, changed bool) {
-	if freed && w.cfg.OnFreed != nil {
-		w.cfg.OnFreed()
+// notify calls the funcs of Config. The Watch must not be locked.
+func (c *Config) notify(freed, changed bool) {
+	if freed && c.OnFreed != nil {
+		c.OnFreed()
 	}
-	if changed && w.cfg.OnChanged != nil {
-		w.cfg.OnChanged()
+	if changed && c.OnChanged != nil {
+		c.OnChanged()
 	}
 }
 
-// setHealthLocked records whether faults can be watched, and logs a change.
-func (w *Watch) setHealthLocked(err error) {
+// setHealth records whether faults can be watched, and logs a change.
+func (f *findings) setHealth(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
-	if text != "" && w.health == "" {
-		w.log.Warn("the health of the GPUs is unknown", "err", err)
+	if text != "" && f.health == "" {
+		f.log.Warn("the health of the GPUs is unknown", "err", err)
 	}
-	w.health = text
+	f.health = text
 }
 
 // SetMachine updates what the machine has, from its latest reading. A device that is no longer
@@ -243,10 +260,11 @@ func (w *Watch) SetMachine(m inventory.Machine) {
 		listed[found.UUID] = true
 		d := w.devices[found.UUID]
 		if d == nil {
-			d = &device{record: w.recordOf(found.UUID), dirtySince: time.Now(), unsampled: true} // somebody may use it
+			d = &device{record: w.records.of(found.UUID)}
+			d.dirtySince, d.unsampled = time.Now(), true // somebody may use it
 			d.State, d.Why, d.Since = allocator.Dirty, "waiting for a first look at its memory", d.dirtySince
 			w.devices[found.UUID], met = d, true
-			defer w.wake()
+			defer wake(w.wakeup)
 		}
 		d.driverProblem = ""
 		if found.State != allocator.Ready {
@@ -256,7 +274,17 @@ func (w *Watch) SetMachine(m inventory.Machine) {
 		if d.Device != found {
 			d.Device, met = found, true
 		}
-		d.readMachine(&m)
+		for _, g := range m.GPUs {
+			if g.UUID != d.UUID && g.UUID != d.Parent {
+				continue
+			}
+			d.gpu = g
+			for k := range g.Instances {
+				if g.Instances[k].UUID == d.UUID {
+					d.instance = &g.Instances[k]
+				}
+			}
+		}
 	}
 	shown := shownDevices(&m)
 	for uuid, d := range w.devices {
@@ -276,32 +304,33 @@ func (w *Watch) SetMachine(m inventory.Machine) {
 		slices.SortStableFunc(all, func(a, b allocator.Device) int { return a.Index - b.Index })
 		w.cfg.SetDevices(all)
 	}
-	freed, changed := w.updateStatesLocked(time.Now())
+	freed, changed := w.updateStates(w.cfg.Allocator, time.Now())
 	w.mu.Unlock()
-	w.notify(freed, changed)
+	w.cfg.notify(freed, changed)
 }
 
 // shownDevices returns the UUIDs of all devices of a machine.
 func shownDevices(m *inventory.Machine) map[string]bool {
 	all := map[string]bool{}
-	for i := range m.GPUs {
-		all[m.GPUs[i].UUID] = true
-		for k := range m.GPUs[i].Instances {
-			all[m.GPUs[i].Instances[k].UUID] = true
+	for _, g := range m.GPUs {
+		all[g.UUID] = true
+		for _, in := range g.Instances {
+			all[in.UUID] = true
 		}
 	}
 	return all
 }
 
-// updateStatesLocked sets the states. It reports whether a device has become ready, and whether a
-// state has changed that lasts: after each trial its devices are dirty for a moment.
-func (w *Watch) updateStatesLocked(now time.Time) (freed, changed bool) {
-	at, stale := w.lastSample, now.Sub(w.lastSample) > staleAfter
+// updateStates sets the states, also in the allocator. It reports whether a device has become
+// ready, and whether a state has changed that lasts: after each trial its devices are dirty for a
+// moment.
+func (f *findings) updateStates(to *allocator.Allocator, now time.Time) (freed, changed bool) {
+	at, stale := f.lastSample, now.Sub(f.lastSample) > staleAfter
 	if at.IsZero() {
 		at, stale = now, false // they are dirty
 	}
-	for _, d := range w.devices {
-		state, why := d.assess(at, w.foreign)
+	for _, d := range f.devices {
+		state, why := d.assess(at, f.foreign)
 		if stale && state != allocator.Gone && state != allocator.Sick {
 			state, why = allocator.Sick, "the driver has not answered since "+at.UTC().Format("15:04:05 MST")
 		}
@@ -310,12 +339,12 @@ func (w *Watch) updateStatesLocked(now time.Time) (freed, changed bool) {
 			freed = freed || state == allocator.Ready
 		}
 		d.State, d.Why = state, why
-		w.cfg.Allocator.SetState(d.UUID, d.State, d.Why, d.Since)
+		to.SetState(d.UUID, d.State, d.Why, d.Since)
 		if state == allocator.Dirty && now.Sub(d.dirtySince) < maxDirtyTime {
 			continue
 		}
 		if state != d.loggedState {
-			w.log.Info("state of a GPU", "gpu", d.label(), "state", stateName(state), "reason", why)
+			f.log.Info("state of a GPU", "gpu", d.label(), "state", stateName(state), "reason", why)
 			d.loggedState, changed = state, true
 		}
 	}
@@ -323,12 +352,7 @@ func (w *Watch) updateStatesLocked(now time.Time) (freed, changed bool) {
 }
 
 // stateName is the word for a state: the allocator has none for Ready.
-func stateName(s allocator.State) string {
-	if s == allocator.Ready {
-		return "ready"
-	}
-	return string(s)
-}
+func stateName(s allocator.State) string { return cmp.Or(string(s), "ready") }
 
 // maxTrials bounds how many trials of a device are named.
 const maxTrials = 4
@@ -342,7 +366,13 @@ func (w *Watch) Annotate(m inventory.Machine) inventory.Machine {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	trials := map[string][]string{}
-	for _, k := range slices.SortedFunc(maps.Keys(w.attempts), attemptKey.compare) {
+	byTrial := func(k, l attemptKey) int {
+		return cmp.Or(
+			cmp.Compare(k.trial.Sweep, l.trial.Sweep), cmp.Compare(k.trial.Index, l.trial.Index),
+			cmp.Compare(k.number, l.number),
+		)
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(w.attempts), byTrial) {
 		for _, uuid := range w.attempts[k].Devices {
 			if len(trials[uuid]) < maxTrials {
 				trials[uuid] = append(trials[uuid], k.trial.String())
@@ -357,18 +387,18 @@ func (w *Watch) Annotate(m inventory.Machine) inventory.Machine {
 		for k := range g.Instances {
 			in := &g.Instances[k]
 			in.Trials = trials[in.UUID]
-			in.State, in.Why, _ = w.describeLocked(in.UUID)
+			in.State, in.Why, _ = w.describe(in.UUID)
 		}
 		g.Trials = trials[g.UUID]
 		if !g.MIG {
-			g.State, g.Why, g.Since = w.describeLocked(g.UUID)
+			g.State, g.Why, g.Since = w.describe(g.UUID)
 		}
 	}
 	for _, d := range w.devices {
 		if d.Parent == "" && !shown[d.UUID] && m.GPUProblem == "" {
 			g := d.gpu
 			g.Instances, g.Trials = nil, trials[d.UUID]
-			g.State, g.Why, g.Since = w.describeLocked(d.UUID)
+			g.State, g.Why, g.Since = w.describe(d.UUID)
 			m.GPUs = append(m.GPUs, g)
 		}
 	}
@@ -377,14 +407,14 @@ func (w *Watch) Annotate(m inventory.Machine) inventory.Machine {
 	return m
 }
 
-// describeLocked returns the state of a device for people.
-func (w *Watch) describeLocked(uuid string) (state, why string, since time.Time) {
-	d := w.devices[uuid]
+// describe returns the state of a device for people.
+func (f *findings) describe(uuid string) (state, why string, since time.Time) {
+	d := f.devices[uuid]
 	switch {
 	case d == nil:
 		return Unused, "gpus.use in node.yaml leaves it out", time.Time{}
-	case d.Why == "" && w.health != "":
-		return stateName(d.State), "health unknown: " + w.health, d.Since
+	case d.Why == "" && f.health != "":
+		return stateName(d.State), "health unknown: " + f.health, d.Since
 	}
 	return stateName(d.State), d.Why, d.Since
 }
@@ -402,7 +432,7 @@ func (w *Watch) MarkDirty(al *allocator.Allocation) {
 			d.dirtySince = time.Now()
 		}
 	}
-	w.wake()
+	wake(w.wakeup)
 }
 
 // AwaitFree waits until no ended attempt holds memory of an allocation's devices, for at most ten
@@ -439,7 +469,7 @@ func (w *Watch) InService(al *allocator.Allocation) bool {
 func (w *Watch) waitUntil(ctx context.Context, limit time.Duration, done func() bool) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	for w.wake(); ; {
+	for wake(w.wakeup); ; {
 		w.mu.Lock()
 		ready, looked := done(), w.sampleDone
 		w.mu.Unlock()
@@ -461,10 +491,10 @@ func (w *Watch) waitUntil(ctx context.Context, limit time.Duration, done func() 
 func (w *Watch) ReturnToService() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, r := range w.records {
+	for _, r := range w.records.devices {
 		*r = record{}
 	}
-	w.wake()
+	wake(w.wakeup)
 }
 
 // RecordFailure records a failure that is blamed on a device. Three of them within a day, with
@@ -477,13 +507,12 @@ func (w *Watch) RecordFailure(uuid string, trial grid.TrialID, class grid.Class)
 		return
 	}
 	now := time.Now()
-	d.Strikes = slices.DeleteFunc(
-		d.Strikes, func(s blamedFailure) bool { return now.Sub(s.At) > faultRetention || s.Trial == trial },
-	)
+	d.Strikes = slices.DeleteFunc(d.Strikes, func(s blamedFailure) bool {
+		return now.Sub(s.At) > faultRetention || s.Trial == trial
+	})
 	if d.Strikes = append(d.Strikes, blamedFailure{now, trial}); len(d.Strikes) >= failuresUntilSick && d.Sick == "" {
-		d.Sick = fmt.Sprintf(
-			"%d trials failed on it with class %s within a day, the last one %s", len(d.Strikes), class, trial,
-		)
-		w.wake()
+		d.Sick = fmt.Sprintf("%d trials failed on it with class %s within a day, the last one %s",
+			len(d.Strikes), class, trial)
+		wake(w.wakeup)
 	}
 }

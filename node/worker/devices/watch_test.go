@@ -168,7 +168,7 @@ func (s *watchHarness) reserveDevices(r grid.Resources) *allocator.Allocation {
 
 func (s *watchHarness) release(al *allocator.Allocation) {
 	s.MarkDirty(al)
-	s.books.Release(al)
+	s.books.Release(al, true)
 }
 
 func trial(index int64) grid.TrialID { return grid.TrialID{Sweep: "s-1", Index: index} }
