@@ -127,7 +127,8 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 			return
 		}
 		if err := fi.checkpoints.remove(a.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			fi.cfg.Logger.Warn("the checkpoint of a trial that has succeeded could not be removed", "trial", a.id, "err", err)
+			fi.cfg.Logger.Warn("the checkpoint of a trial that has succeeded could not be removed",
+				"trial", a.id, "err", err)
 		}
 	}})
 	return true

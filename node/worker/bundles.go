@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/poll"
 	"mlfnode/projects"
 )
 
@@ -166,24 +167,14 @@ var errInactive = errors.New("the sweep was stopped before the trial began")
 
 // awaitRetry waits until a setup step that failed may run again.
 func (b *bundles) awaitRetry(ctx context.Context, id grid.SweepID, p *preparedProject) error {
-	tick := time.NewTicker(setupRetryPoll)
-	defer tick.Stop()
-	for {
+	return poll.Until(ctx, setupRetryPoll, func() (bool, error) {
 		if b.isActive != nil && !b.isActive(id) {
-			return errInactive
+			return false, errInactive
 		}
 		b.mu.Lock()
-		over := time.Now().After(p.retryAt)
-		b.mu.Unlock()
-		if over {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+		defer b.mu.Unlock()
+		return time.Now().After(p.retryAt), nil
+	})
 }
 
 // allowRetry lets the failed setup of a sweep run again at once: its user has changed or resumed

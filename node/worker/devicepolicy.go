@@ -53,7 +53,8 @@ func DevicesOf(m *inventory.Machine, p Policy) []allocator.Device {
 		for _, in := range g.Instances {
 			if in.UUID != "" && uses(g.UUID, strconv.Itoa(g.Index), in.UUID) {
 				part := d
-				part.UUID, part.Parent, part.Profile, part.Total, part.Memory = in.UUID, g.UUID, in.Profile, in.Memory, in.Memory
+				part.UUID, part.Parent, part.Profile = in.UUID, g.UUID, in.Profile
+				part.Total, part.Memory = in.Memory, in.Memory
 				all = append(all, part)
 			}
 		}
@@ -113,7 +114,9 @@ func publishedState(m *inventory.Machine, uuid string) allocator.State {
 		switch s := allocator.State(state); {
 		case g.Problem != "":
 			return allocator.Sick
-		case s == allocator.Sick, s == allocator.Gone, s == allocator.Dirty, s == allocator.Foreign, s == devices.Unused:
+		case slices.Contains([]allocator.State{
+			allocator.Sick, allocator.Gone, allocator.Dirty, allocator.Foreign, devices.Unused,
+		}, s):
 			return s
 		}
 	}

@@ -100,7 +100,8 @@ func (dm *diskMonitor) attribute(a *attempt, result *grid.Result) {
 		own += folderSize(a.checkpoint.dir)
 	}
 	if d, err := readDiskUsage(dm.dir); err == nil && own > d.size/2 {
-		result.Reason = joinReason(result.Reason, "the disk is full, and this attempt's files fill more than half of it")
+		result.Reason = joinReason(result.Reason,
+			"the disk is full, and this attempt's files fill more than half of it")
 		return
 	}
 	result.Class = grid.ClassNode

@@ -97,12 +97,14 @@ func (ds *dispatcher) serveLanes(ctx context.Context, lanes []lane) {
 			ds.wake.set() // the lane may want more, and room may have become free meanwhile
 			return
 		}
-		if ds.fairShare.isWaiting(l) {
-			ds.allocator.HoldFor(allocator.WaitingLane{Lane: l.name, Resources: l.resources})
-			ds.fairShare.startHolding(l, time.Now())
-			ds.preemption.preemptFor(l, time.Now())
-		} else {
+		waiting, held := ds.fairShare.hold(l, time.Now())
+		if !waiting {
 			ds.allocator.DropHold(l.name)
+			continue
+		}
+		ds.allocator.HoldFor(allocator.WaitingLane{Lane: l.name, Resources: l.resources})
+		if l.preempt && held >= ds.preemption.after {
+			ds.preemption.preemptFor(l, time.Now())
 		}
 	}
 	ds.preemption.found = nil // the lane that has not come up no longer waits

@@ -214,31 +214,19 @@ func (f *fairShare) queueEmpty(l lane, asked time.Time) {
 	}
 }
 
-// isWaiting reports whether the lane wants room.
-func (f *fairShare) isWaiting(l lane) bool {
+// hold records that the lane holds room from now on if it wants any, and returns whether it does
+// and for how long it has.
+func (f *fairShare) hold(l lane, now time.Time) (waiting bool, held time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h := f.lanes[l.name]
-	return h != nil && h.waiting
-}
-
-// startHolding records that the lane holds room from now on, if it did not before.
-func (f *fairShare) startHolding(l lane, now time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if h := f.lanes[l.name]; h != nil && h.holdingSince.IsZero() {
+	if h == nil || !h.waiting {
+		return false, 0
+	}
+	if h.holdingSince.IsZero() {
 		h.holdingSince = now
 	}
-}
-
-// holdingFor returns how long the lane has held room.
-func (f *fairShare) holdingFor(l lane, now time.Time) time.Duration {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if h := f.lanes[l.name]; h != nil && !h.holdingSince.IsZero() {
-		return now.Sub(h.holdingSince)
-	}
-	return 0
+	return true, now.Sub(h.holdingSince)
 }
 
 // setRefusal records why a trial of the lane got nothing.

@@ -66,7 +66,7 @@ func (n *simulatedNode) run(lanes []lane, d time.Duration) {
 		for _, l := range n.fairness.order(n.assess(lanes), n.now) {
 			if l.slots > 0 && n.fill(l) && n.keeps {
 				n.books.HoldFor(allocator.WaitingLane{Lane: l.name, Resources: l.resources})
-				n.fairness.startHolding(l, n.now)
+				n.fairness.hold(l, n.now)
 			}
 		}
 		n.advanceToNextEnd(end)
@@ -86,7 +86,7 @@ func (n *simulatedNode) fill(l lane) bool {
 	for {
 		al, _ := n.books.Reserve(l.name, l.resources)
 		if al == nil {
-			return n.fairness.isWaiting(l)
+			return n.fairness.lanes[l.name] != nil && n.fairness.lanes[l.name].waiting
 		}
 		took := n.length(l)
 		if took == 0 {

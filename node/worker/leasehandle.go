@@ -54,7 +54,8 @@ func (h *leaseHandle) held() (l jetstream.HeldLease, lost bool) {
 	}
 	for a := range h.attempts {
 		l.Attempts = append(l.Attempts, jetstream.RunningAttempt{
-			Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Age: time.Since(a.started),
+			Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(),
+			Age: time.Since(a.started),
 		})
 	}
 	return l, h.lost

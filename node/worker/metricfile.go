@@ -2,18 +2,14 @@ package worker
 
 import (
 	"bytes"
-	"errors"
 	"hash/fnv"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
 )
@@ -70,22 +66,12 @@ const (
 // new. A file that has become shorter, or whose content has changed where it was read already, is
 // read again from its start.
 func (f *metricFile) readNew(ended bool) (changed bool) {
-	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0) // opening a fifo would block
-	if errors.Is(err, fs.ErrNotExist) {
-		f.problem = "the program did not write it"
-		return false
-	}
-	if err != nil {
-		f.problem = "it can't be read: " + pathErrorCause(err).Error()
+	file, info, problem := openMetrics(f.path)
+	f.problem = problem
+	if file == nil {
 		return false
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		f.problem = "it is not a regular file"
-		return false
-	}
-	f.problem = ""
 	size := info.Size()
 	changed = size != f.size || !info.ModTime().Equal(f.modTime)
 	if !changed && !ended {
@@ -433,37 +419,26 @@ const endBytes = 64 << 10
 // lastObject returns the last object that ends a line. It reads no more than the end of the file if
 // the last line that ends like an object has one.
 func (f *metricFile) lastObject() grid.Metric {
-	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
+	file, _, _ := openMetrics(f.path)
+	if file == nil {
 		return nil
 	}
 	defer file.Close()
 	for length := int64(endBytes); length < min(f.size, metricsBytes); length *= 8 {
 		b := make([]byte, length)
 		n, _ := file.ReadAt(b, f.size-length) // use what could be read
-		if o, ok := parseLastObject(stripANSI(b[:n]), f.kind == textDicts); ok {
-			return o
+		text := stripANSI(b[:n])
+		for line, begin := range linesLikeObjects(text) {
+			budget := 4*len(text) + longestObject
+			if o := objectBefore(line, begin, f.kind == textDicts, &budget); o != nil {
+				return o
+			}
+			break // more of the file shows whether there is an object
 		}
 	}
 	m := grid.Metric{}
 	mergeLastObject(m, stripANSI(readTail(file)))
 	return m
-}
-
-// parseLastObject returns the object at the end of the last line that ends like one; ok is false if
-// that is not an object.
-func parseLastObject(b []byte, python bool) (o grid.Metric, ok bool) {
-	for end := len(b); end > 0; {
-		begin := bytes.LastIndexByte(b[:end], '\n') + 1
-		line := bytes.TrimRight(b[begin:end], " \t\r\n,")
-		if len(line) > 0 && line[len(line)-1] == '}' {
-			budget := 4*len(b) + longestObject
-			o = objectBefore(b[:begin+len(line)], begin, python, &budget)
-			return o, o != nil
-		}
-		end = max(begin-1, 0)
-	}
-	return nil, false
 }
 
 func parseNumber(v []byte) (float64, bool) {

@@ -25,18 +25,11 @@ const longestObject = 1 << 20
 // readMetricLog reads the end of a file that a project names, and also its first line, for the
 // header of a table. The note says why there is nothing.
 func readMetricLog(path string) (text []byte, note string) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // opening a fifo would block
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "the program did not write it"
-	}
-	if err != nil {
-		return nil, "it can't be read: " + pathErrorCause(err).Error()
+	f, info, problem := openMetrics(path)
+	if f == nil {
+		return nil, problem
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return nil, "it is not a regular file"
-	}
 	text = readTail(f)
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, "it is empty"
@@ -51,6 +44,22 @@ func readMetricLog(path string) (text []byte, note string) {
 		return text, ""
 	}
 	return append(head[:header:header], text[first:]...), "" // without the incomplete first line
+}
+
+// openMetrics opens a file of metrics. Without one it says why.
+func openMetrics(path string) (f *os.File, info fs.FileInfo, problem string) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // opening a fifo would block
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, "the program did not write it"
+	}
+	if err != nil {
+		return nil, nil, "it can't be read: " + pathErrorCause(err).Error()
+	}
+	if info, err = f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, nil, "it is not a regular file"
+	}
+	return f, info, ""
 }
 
 // decodeText removes the byte order mark and the white space around the text, and decodes UTF-16,
@@ -178,19 +187,32 @@ func mergeLastObject(m grid.Metric, b []byte) bool {
 	b = decodeText(b)
 	for _, python := range []bool{false, true} {
 		budget := 4*len(b) + longestObject
-		for end := len(b); end > 0 && budget > 0; {
+		for line, begin := range linesLikeObjects(b) {
+			if o := objectBefore(line, begin, python, &budget); o != nil {
+				maps.Copy(m, o)
+				return true
+			}
+			if budget <= 0 {
+				break
+			}
+		}
+	}
+	return false
+}
+
+// linesLikeObjects yields the text up to the end of each line that ends like an object, the last
+// one first, and where the line begins.
+func linesLikeObjects(b []byte) iter.Seq2[[]byte, int] {
+	return func(yield func([]byte, int) bool) {
+		for end := len(b); end > 0; {
 			begin := bytes.LastIndexByte(b[:end], '\n') + 1
 			line := bytes.TrimRight(b[begin:end], " \t\r\n,")
-			if len(line) > 0 && line[len(line)-1] == '}' {
-				if o := objectBefore(b[:begin+len(line)], begin, python, &budget); o != nil {
-					maps.Copy(m, o)
-					return true
-				}
+			if len(line) > 0 && line[len(line)-1] == '}' && !yield(b[:begin+len(line)], begin) {
+				return
 			}
 			end = max(begin-1, 0)
 		}
 	}
-	return false
 }
 
 // Bounds on the search for the start of an object.

@@ -12,6 +12,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/poll"
 )
 
 const (
@@ -313,13 +314,10 @@ func (o *outbox) storeWithRetry(ctx context.Context, what string, id grid.SweepI
 			return false
 		}
 		if !warned {
-			o.cfg.Logger.Warn("reports can't be stored; trials wait until they can", "step", what, "sweep", id, "err", err)
+			o.cfg.Logger.Warn("reports can't be stored; trials wait until they can",
+				"step", what, "sweep", id, "err", err)
 		}
-		wait := time.NewTimer(retryInterval)
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
+		if !poll.Sleep(ctx, retryInterval) {
 			return false
 		}
 	}

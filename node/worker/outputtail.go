@@ -318,14 +318,8 @@ func completeRunes(b []byte) int {
 // progress bars, the last state counts: the earlier ones would push out the lines that say what
 // happened.
 func lastLines(f *os.File, lines int, bytes int64) string {
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
-		return ""
-	}
-	from := max(0, info.Size()-overwriteFactor*bytes)
-	b := make([]byte, info.Size()-from)
-	n, _ := f.ReadAt(b, from) // a file that shrinks gives what is left
-	all := strings.Split(strings.ToValidUTF8(strings.TrimSpace(string(b[:n])), "�"), "\n")
+	end := string(readEnd(f, overwriteFactor*bytes))
+	all := strings.Split(strings.ToValidUTF8(strings.TrimSpace(end), "�"), "\n")
 	all = all[max(0, len(all)-lines):]
 	for i, line := range all {
 		line = strings.TrimRight(line, "\r")

@@ -67,7 +67,11 @@ func TestPreemption(t *testing.T) {
 			s.lease(high, 0, 1)
 			if c.want == 0 {
 				eventually(t, "the urgent trial waits", func() bool {
-					return s.dispatcher.fairShare.holdingFor(lane{name: high.Lane()}, time.Now()) > 0
+					f := s.dispatcher.fairShare
+					f.mu.Lock()
+					defer f.mu.Unlock()
+					h := f.lanes[high.Lane()]
+					return h != nil && !h.holdingSince.IsZero()
 				})
 				wait := time.NewTimer(3 * dispatchInterval / 2)
 				<-wait.C

@@ -76,7 +76,8 @@ func (a *attempt) resultOf(out executor.Outcome) *grid.Result {
 		saved := a.checkpoint == nil || !isEmpty(a.checkpoint.liveDir())
 		switch {
 		case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved && !saved:
-			r.Reason = joinReason(r.Reason, "exit code 85 means that the state is saved, but nothing is in $MLF_CHECKPOINT")
+			r.Reason = joinReason(r.Reason,
+				"exit code 85 means that the state is saved, but nothing is in $MLF_CHECKPOINT")
 		case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved:
 			r.Class, r.Reason = grid.ClassPreempt, "it saved its state and asked to be run again (exit code 85)"
 		case r.Class == grid.ClassTimeout && c.OnTimeout == grid.TimeoutResumes && saved:

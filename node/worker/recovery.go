@@ -16,6 +16,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor/docker"
+	"mlfnode/node/poll"
 	"mlfnode/projects"
 )
 
@@ -124,12 +125,7 @@ func (rc *recovery) loadRecord(ctx context.Context, id grid.SweepID) (record jet
 			return record, err
 		}
 		rc.cfg.Logger.Debug("record can't be read yet", "sweep", id, "err", err)
-		wait := time.NewTimer(retryInterval)
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
-		}
+		poll.Sleep(ctx, retryInterval)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/checkpoint"
+	"mlfnode/node/poll"
 	"mlfnode/projects"
 )
 
@@ -114,11 +115,7 @@ func (su *snapshotUploads) transfer(ctx context.Context, limit time.Duration, tr
 			return err
 		}
 		su.cfg.Logger.Debug("a snapshot could not be transferred yet", "err", err)
-		wait := time.NewTimer(snapshotRetryInterval)
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
+		if !poll.Sleep(ctx, snapshotRetryInterval) {
 			return err
 		}
 	}
@@ -191,7 +188,8 @@ func (su *snapshotUploads) fetch(ctx context.Context, a *attempt, s *checkpointF
 	if err != nil {
 		return &fetchError{err}
 	}
-	su.cfg.Logger.Info("trial resumes from a snapshot", "trial", a.id, "attempt", a.number, "snapshot", a.resumePoint.snapshot)
+	su.cfg.Logger.Info("trial resumes from a snapshot",
+		"trial", a.id, "attempt", a.number, "snapshot", a.resumePoint.snapshot)
 	return nil
 }
 
@@ -395,11 +393,7 @@ func (a *attempt) awaitQuiet(ctx context.Context) bool {
 	limit := time.Now().Add(max(a.task.Checkpoint.Every, quietPeriods*quiet))
 	for {
 		before, err := checkpoint.Scan(a.checkpoint.liveDir())
-		wait := time.NewTimer(quiet)
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
+		if !poll.Sleep(ctx, quiet) {
 			return false
 		}
 		after, again := checkpoint.Scan(a.checkpoint.liveDir())
@@ -423,8 +417,8 @@ func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOpti
 	addFallbackReason(r)
 	if a.checkpoint.neverQuiet {
 		r.Reason = joinReason(r.Reason, fmt.Sprintf(
-			"it wrote to $MLF_CHECKPOINT without a pause of %s, so what was stored every %s may be torn: see checkpoint.quiet",
-			a.task.Checkpoint.Quiet, a.task.Checkpoint.Every,
+			"it wrote to $MLF_CHECKPOINT without a pause of %s, so what was stored every %s may be torn: "+
+				"see checkpoint.quiet", a.task.Checkpoint.Quiet, a.task.Checkpoint.Every,
 		))
 	}
 	switch {
