@@ -4,9 +4,13 @@ import (
 	"encoding/json"
 )
 
-// EventVersion is the version of the batches that this program writes. Readers skip unknown fields
-// and kinds.
-const EventVersion = 1
+// The versions of batches. Readers skip unknown fields and kinds, and refuse batches of a version
+// above the newest that they know: those contain something that must not be skipped.
+const (
+	EventVersion       = 1 // of most batches
+	RangeVersion       = 2 // of batches with a ReopenedRange
+	NewestEventVersion = RangeVersion
+)
 
 // EventKind is the kind of fact that an event states.
 type EventKind string
@@ -17,6 +21,9 @@ const (
 	Finished EventKind = "finished" // the attempt ended; always sent
 	Metrics  EventKind = "metrics"  // the latest metrics of a running attempt
 	Reopened EventKind = "reopened" // the user asked for a retry of the trial; written by the master
+	// ReopenedRange is Reopened for all trials from Index up to End.
+	ReopenedRange EventKind = "reopened-range"
+
 	Released EventKind = "released" // the worker has finished with the lease named by Lease
 	Fenced   EventKind = "fenced"   // the attempt has lost its lease, for the reason in Result; written by the master
 
@@ -49,6 +56,7 @@ type Event struct {
 	// With Fenced: the node is unreachable; the attempt may still be alive, and its result counts.
 	Away  bool   `json:"w,omitempty"`
 	Floor int    `json:"f,omitempty"` // with Reconnected: the highest attempt number given to another run
+	End   int64  `json:"e,omitempty"` // with ReopenedRange: the index after the last trial
 	Node  NodeID `json:"n,omitempty"` // with Reconnected
 
 	Devices []string `json:"g,omitempty"` // with Started: UUIDs of the attempt's GPUs

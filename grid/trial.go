@@ -48,7 +48,7 @@ const (
 	Dropped                  // an attempt that was considered lost is lost, and can no longer determine the result
 )
 
-// Apply folds one event into the trial and reports what changed. It is deterministic: the same
+// Apply folds one event about the trial into it and reports what changed. It is deterministic: the same
 // events in the same order produce the same trial whatever the clock says, and a repeated event
 // changes nothing. The first terminal event wins.
 func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
@@ -59,7 +59,7 @@ func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
 		return t.applyMetrics(e)
 	case Finished:
 		return t.applyFinished(policy, node, e)
-	case Reopened:
+	case Reopened, ReopenedRange:
 		return t.applyReopened(e)
 	case Fenced:
 		return t.applyFenced(e)

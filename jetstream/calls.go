@@ -215,7 +215,7 @@ var errStarting = errors.New("the master is starting")
 
 // acceptMetrics accepts metrics of running attempts. It drops what a node may not report.
 func (c *Calls) acceptMetrics(node grid.NodeID, b *grid.Batch) {
-	if b.Node != node || b.V > grid.EventVersion {
+	if b.Node != node || b.V > grid.NewestEventVersion {
 		return
 	}
 	kept := b.Events[:0]

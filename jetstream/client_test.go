@@ -143,9 +143,12 @@ func TestForgedContentIsSkipped(t *testing.T) {
 	if _, err := l.store.Events.Publish(t.Context(), forged); err != nil {
 		t.Fatal(err)
 	}
-	fence := batch("a-1", 1, 1)
-	fence.Node, fence.Events[0] = "a", grid.Event{Kind: grid.Fenced, Run: "a.1.1"}
-	if _, err := l.store.Events.Publish(t.Context(), fence); err != nil {
+	decided := batch("a-1", 1, 3) // what only the master decides
+	decided.Node, decided.V = "a", grid.RangeVersion
+	decided.Events[0] = grid.Event{Kind: grid.Fenced, Run: "a.1.1"}
+	decided.Events[1] = grid.Event{Kind: grid.Reopened, Index: 1, Run: "a.1.1", Time: 1}
+	decided.Events[2] = grid.Event{Kind: grid.ReopenedRange, End: 5, Run: "a.1.1", Time: 1}
+	if _, err := l.store.Events.Publish(t.Context(), decided); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.store.js.Publish(t.Context(), eventSubject("b", "a-1"), []byte(`{"v":1,"s":"a-1","n":"a","e":[{"k":"started","r":"a.1.1"}]}`)); err != nil {

@@ -54,7 +54,7 @@ func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb 
 			return nil, fmt.Errorf("%w: too many events", errRefused)
 		}
 		b, err := decodeBatch(m.Data)
-		if b.V > grid.EventVersion { // the node keeps them until the master can read them
+		if b.V > grid.NewestEventVersion { // the node keeps them until the master can read them
 			return nil, fmt.Errorf("%w: %w", errRefused, tooNew(b))
 		}
 		if err != nil {

@@ -233,7 +233,7 @@ func (e *Events) decode(m *message) (*grid.Batch, error) {
 		b, err = decodeBatch(m.Data)
 	}
 	node := nodeOf(m.Subject)
-	if b.V > grid.EventVersion && node == b.Node {
+	if b.V > grid.NewestEventVersion && node == b.Node {
 		return nil, fmt.Errorf("message %d of the event stream: %w", m.seq, tooNew(b))
 	}
 	if err == nil && node != b.Node {
@@ -250,7 +250,7 @@ func (e *Events) decode(m *message) (*grid.Batch, error) {
 // tooNew returns the error for events of a version that this program does not know.
 func tooNew(b *grid.Batch) error {
 	return fmt.Errorf("events of %.100q are of version %d, and this mlfnode knows versions up to %d; "+
-		"update mlfnode on the master", b.Sweep, b.V, grid.EventVersion)
+		"update mlfnode on the master", b.Sweep, b.V, grid.NewestEventVersion)
 }
 
 func decodeBatch(data []byte) (*grid.Batch, error) {
@@ -289,7 +289,7 @@ func countElements(data []byte) int {
 func (e *Events) dropForeign(b *grid.Batch, seq uint64) {
 	all := len(b.Events)
 	b.Events = slices.DeleteFunc(b.Events, func(v grid.Event) bool {
-		decided := v.Kind == grid.Reopened || v.Kind == grid.Fenced ||
+		decided := v.Kind == grid.Reopened || v.Kind == grid.ReopenedRange || v.Kind == grid.Fenced ||
 			v.Kind == grid.Reconnected || v.Kind == grid.Withdrawn
 		foreign := !mayWrite(b.Node, v.Run) && v.Kind != grid.Released // which is about a lease, not a run
 		return foreign || (decided && b.Node != "")

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"mlfnode/grid"
 )
@@ -196,5 +197,53 @@ func BenchmarkRestart(b *testing.B) {
 		b.StartTimer()
 	}
 	b.ReportMetric(b.Elapsed().Seconds()*1000/float64(b.N), "ms-restart")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkFoldRetry folds a million trials that have failed, the retry of all of them, and their new
+// results.
+func BenchmarkFoldRetry(b *testing.B) {
+	d := openAt(b, filepath.Join(b.TempDir(), "history.db"))
+	defer mustClose(b, d)
+	seq := uint64(0)
+	fold := func(what string, batch func(lo int64) *grid.Batch, size int64) {
+		took := time.Duration(0)
+		for lo := int64(0); lo < benchTrials; {
+			var part []Stored
+			for range 4 {
+				seq++
+				part = append(part, Stored{Seq: seq, Batch: batch(lo)})
+				lo += size
+			}
+			begin := time.Now()
+			if _, err := d.Fold(b.Context(), part, objectivePolicy); err != nil {
+				b.Fatal(err)
+			}
+			took += time.Since(begin)
+		}
+		b.ReportMetric(took.Seconds()*1e9/benchTrials, what+"-ns/trial")
+	}
+	ended := func(attempt int, class grid.Class) func(int64) *grid.Batch {
+		return func(lo int64) *grid.Batch {
+			all := &grid.Batch{Sweep: "s-1", Node: "node-1"}
+			for i := lo; i < lo+benchBatch; i++ {
+				at := 2e15 + i*100 + int64(attempt)*1e10
+				e := grid.Event{Kind: grid.Finished, Index: i, Attempt: attempt, Run: fmt.Sprintf("node-1.%d.%d", attempt, i), Time: at}
+				e.Result = &grid.Result{Class: class, Started: at - 1000, Usage: grid.Usage{Wall: 1000, CPU: 900, Memory: 1 << 20}}
+				if class != grid.ClassNone {
+					e.Result.ExitCode, e.Result.Reason = 1, "exit code 1"
+				}
+				all.Events = append(all.Events, e)
+			}
+			return all
+		}
+	}
+	for range b.N {
+		fold("first", ended(1, grid.ClassExit), benchBatch)
+		fold("reopened", func(lo int64) *grid.Batch {
+			return &grid.Batch{Sweep: "s-1", Events: []grid.Event{{Kind: grid.ReopenedRange, Index: lo, End: min(lo+20_000, benchTrials), Time: 3e15}}}
+		}, 20_000)
+		fold("second", ended(2, grid.ClassNone), benchBatch)
+	}
 	b.ReportMetric(0, "ns/op")
 }

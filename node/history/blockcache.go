@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"database/sql/driver"
 	"encoding/binary"
 	"errors"
@@ -163,6 +164,36 @@ func (c *blockCache) blockToChange(id int64) (*trialBlock, error) {
 	c.cached[id] = b
 	c.bytes += b.size()
 	return b, nil
+}
+
+// setPending sets the state of n trials of a block, which all have rows, from place i on.
+func (c *blockCache) setPending(id, i, n int64) error {
+	b := c.cached[id]
+	if b == nil {
+		b = &trialBlock{id: id}
+		rows, err := c.w.query(readChunk, chunkID(columnSmall, id))
+		if err != nil {
+			return err
+		}
+		found := false
+		err = eachRow(rows, func(v []driver.Value) error {
+			data, _ := v[0].([]byte)
+			found = len(data) == copy(b.small[:], data) && len(data) == smallBytes
+			return nil
+		})
+		if err != nil || !found {
+			return cmp.Or(err, fmt.Errorf("piece of block %d: %w", id, errDamaged))
+		}
+	}
+	c.mu.Lock()
+	for ; n > 0; i, n = i+1, n-1 {
+		*b.small.state(i) = byte(stateCode(grid.Pending) + 1)
+	}
+	c.mu.Unlock()
+	if c.cached[id] != nil {
+		return nil
+	}
+	return c.w.run(putChunk, chunkID(columnSmall, id), b.small[:])
 }
 
 // readBlock reads a block's chunks from the file.

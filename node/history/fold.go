@@ -61,6 +61,7 @@ type sweepFold struct {
 	policy       Policy
 	trials       map[int64]*trialInFold
 	dirty        []*trialInFold
+	changed      bool // something was stored
 	spare        []trialInFold
 	dirtyBitmaps []int64 // of trials that are new
 }
@@ -110,13 +111,28 @@ func (f *fold) foldBatch(b *grid.Batch) error {
 	if err := f.d.numberNode(b.Node); err != nil {
 		return fmt.Errorf("store node %s: %w", b.Node, err)
 	}
-	if err := f.readKnownTrials(g, b); err != nil {
-		return err
-	}
-	for i := range b.Events {
-		if err := f.foldEvent(g, b.Node, &b.Events[i]); err != nil {
+	isRange := func(e grid.Event) bool { return e.Kind == grid.ReopenedRange }
+	for events := b.Events; len(events) > 0; {
+		if isRange(events[0]) {
+			if err := f.reopenRange(g, &events[0]); err != nil {
+				return err
+			}
+			events = events[1:]
+			continue
+		}
+		n := slices.IndexFunc(events, isRange)
+		if n < 0 {
+			n = len(events)
+		}
+		if err := f.readKnownTrials(g, events[:n]); err != nil {
 			return err
 		}
+		for i := range events[:n] {
+			if err := f.foldEvent(g, b.Node, &events[i]); err != nil {
+				return err
+			}
+		}
+		events = events[n:]
 	}
 	return nil
 }
@@ -217,6 +233,8 @@ func (f *fold) recordTransition(g *sweepFold, t *grid.Trial, change grid.Change)
 		}
 		g.sweep.addNames(t.Result.Metrics)
 	case grid.Reopen:
+		f.changed = addReopened(f.changed, g.sweep.ID, t)
+		return
 	default:
 		return
 	}
@@ -292,12 +310,12 @@ func (f *fold) readTrials(g *sweepFold, trials ranges.Range) error {
 // costs less than another query.
 const maxReadGap = 3
 
-// readKnownTrials reads the rows of all trials in a batch, neighbours together: all trials of a
+// readKnownTrials reads the rows of all trials that events are about, neighbours together: all trials of a
 // retry have a row.
-func (f *fold) readKnownTrials(g *sweepFold, b *grid.Batch) error {
+func (f *fold) readKnownTrials(g *sweepFold, events []grid.Event) error {
 	var known []int64
-	for i := range b.Events {
-		if e := &b.Events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.trials[e.Index] == nil {
+	for i := range events {
+		if e := &events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.trials[e.Index] == nil {
 			known = append(known, e.Index)
 		}
 	}
@@ -315,12 +333,27 @@ func (f *fold) readKnownTrials(g *sweepFold, b *grid.Batch) error {
 	return nil
 }
 
-// storeSweep writes the trials that have changed, in order of index, and the summary of their
-// sweep.
+// storeSweep writes the trials that have changed, and the summary of their sweep.
 func (f *fold) storeSweep(g *sweepFold) error {
+	if err := f.storeTrials(g); err != nil || !g.changed {
+		return err
+	}
+	if err := g.sweep.causes.store(f.d.w, g.sweep.Number); err != nil {
+		return err
+	}
+	if err := f.d.w.storeKnown(g.sweep, g.dirtyBitmaps); err != nil {
+		return err
+	}
+	g.sweep.Version++
+	return f.d.w.storeSummary(g.sweep)
+}
+
+// storeTrials writes the trials that have changed, in order of index.
+func (f *fold) storeTrials(g *sweepFold) error {
 	if len(g.dirty) == 0 {
 		return nil
 	}
+	g.changed = true
 	slices.SortFunc(g.dirty, func(a, b *trialInFold) int { return int(a.trial.Index - b.trial.Index) })
 	if err := f.updateBlocks(g); err != nil {
 		return err
@@ -339,14 +372,8 @@ func (f *fold) storeSweep(g *sweepFold) error {
 			return err
 		}
 	}
-	if err := g.sweep.causes.store(f.d.w, g.sweep.Number); err != nil {
-		return err
-	}
-	if err := f.d.w.storeKnown(g.sweep, g.dirtyBitmaps); err != nil {
-		return err
-	}
-	g.sweep.Version++
-	return f.d.w.storeSummary(g.sweep)
+	g.dirty = g.dirty[:0]
+	return nil
 }
 
 func (f *fold) insert(g *sweepFold, stmt driver.Stmt, rows []*trialInFold) (err error) {

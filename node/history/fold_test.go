@@ -39,15 +39,22 @@ func (m *model) apply(b *grid.Batch) {
 	}
 	for i := range b.Events {
 		e := &b.Events[i]
-		t := m.trials[b.Sweep][e.Index]
-		if t == nil {
-			t = &grid.Trial{Index: e.Index}
+		concerned := []int64{e.Index}
+		if e.Kind == grid.ReopenedRange {
+			concerned = slices.Sorted(maps.Keys(m.trials[b.Sweep]))
+			concerned = slices.DeleteFunc(concerned, func(i int64) bool { return i < e.Index || i >= e.End })
 		}
-		change := t.Apply(policy.Retries, b.Node, e)
-		if change != grid.Ignored {
-			m.trials[b.Sweep][e.Index] = t
+		for _, index := range concerned {
+			t := m.trials[b.Sweep][index]
+			if t == nil {
+				t = &grid.Trial{Index: index}
+			}
+			change := t.Apply(policy.Retries, b.Node, e)
+			if change != grid.Ignored {
+				m.trials[b.Sweep][index] = t
+			}
+			m.note(b.Sweep, t, change)
 		}
-		m.note(b.Sweep, t, change)
 	}
 }
 
@@ -60,6 +67,8 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 		}
 		c.Ended = max(c.Ended, t.Ended)
 	case grid.Reopen:
+		m.changed = append(m.changed, Transition{Sweep: id, Index: t.Index, End: t.Index + 1, Change: change, State: grid.Pending, Attempts: t.Attempts})
+		return
 	default:
 		return
 	}
@@ -173,6 +182,9 @@ func anyStream(t *rapid.T) []Stored {
 		if rapid.IntRange(0, 2).Draw(t, "reopen") == 0 {
 			again := run[0]
 			again.event = grid.Event{Kind: grid.Reopened, Index: run[0].event.Index, Time: rapid.Int64Range(60, 63).Draw(t, "reopened")}
+			if rapid.Bool().Draw(t, "neighbours") {
+				again.event.Kind, again.event.End = grid.ReopenedRange, again.event.Index+rapid.Int64Range(0, 70).Draw(t, "range")
+			}
 			lists = append(lists, []from{again})
 		}
 	}
@@ -211,7 +223,16 @@ func foldParts(t *rapid.T, d *DB, m *model, stored []Stored) (*DB, []Transition)
 		if err != nil {
 			t.Fatalf("fold: %v", err)
 		}
-		changed = append(changed, part...)
+		for _, c := range part {
+			if c.Change == grid.Reopen {
+				for one := c; one.Index < c.End; one.Index++ {
+					one.End = one.Index + 1
+					changed = append(changed, one)
+				}
+				continue
+			}
+			changed = append(changed, c)
+		}
 		if got, want := d.Applied(), stored[at-1].Seq; got != want {
 			t.Fatalf("applied: got %d, want %d", got, want)
 		}

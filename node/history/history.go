@@ -80,10 +80,11 @@ type Stored struct {
 type Transition struct {
 	Sweep          grid.SweepID
 	Index          int64
+	End            int64       // with Reopen: the transition is that of all trials from Index up to End
 	Change         grid.Change // Began, Done, Retry or Reopen
 	State          grid.State
 	Attempts       int
-	Node           grid.NodeID
+	Node           grid.NodeID        // this and what follows are not set with Reopen
 	Class          grid.Class         // of the attempt behind the state
 	Started, Ended int64              // microseconds since 1970
 	Failures       map[grid.Class]int // of the trial so far, with Retry

@@ -18,16 +18,17 @@ import (
 
 // schemaVersion changes with schema or with the meaning of the columns; a file of another version
 // is folded again.
-const schemaVersion = 11
+const schemaVersion = 12
 
 // Files of these versions lack only tables for what no event reported then, or for what can be made
 // from their rows. They are migrated.
 const (
-	withoutCurves  = 6
-	withoutSamples = 7
-	withoutEnded   = 8
-	withoutKnown   = 9
-	withoutStream  = 10
+	withoutCurves   = 6
+	withoutSamples  = 7
+	withoutEnded    = 8
+	withoutKnown    = 9
+	withoutStream   = 10
+	withoutReopened = 11
 )
 
 const schema = `
@@ -46,7 +47,7 @@ CREATE TABLE cause (id INTEGER PRIMARY KEY, class TEXT NOT NULL, signature TEXT 
 	first INTEGER NOT NULL, last INTEGER NOT NULL, trial INTEGER NOT NULL);
 CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER NOT NULL, node INTEGER NOT NULL,
 	outcome TEXT NOT NULL, ended INTEGER NOT NULL, result TEXT NOT NULL, PRIMARY KEY (trial, run)) WITHOUT ROWID;
-` + curveTable + sampleTable + knownTable + streamColumns
+` + curveTable + sampleTable + knownTable + streamColumns + reopenedColumn
 
 // Pragmas of every connection. A commit is not synced: a power cut may take the newest ones,
 // together with their applied sequence, and the stream still has them. Caches are kept small (in
@@ -139,13 +140,15 @@ func (d *DB) prepare() error {
 	case version == 0 && tables == 0:
 		missing = schema
 	case version == withoutCurves:
-		missing = curveTable + sampleTable + knownTable + streamColumns
+		missing = curveTable + sampleTable + knownTable + streamColumns + reopenedColumn
 	case version == withoutSamples:
-		missing = sampleTable + knownTable + streamColumns
+		missing = sampleTable + knownTable + streamColumns + reopenedColumn
 	case older:
-		missing = knownTable + streamColumns
+		missing = knownTable + streamColumns + reopenedColumn
 	case version == withoutStream:
-		missing = streamColumns
+		missing = streamColumns + reopenedColumn
+	case version == withoutReopened:
+		missing = reopenedColumn
 	case version != schemaVersion:
 		return errVersion
 	}

@@ -131,6 +131,9 @@ func reopenedAttempts(v []driver.Value) (attempts int, ok bool) {
 	if _, err := unpackDetail(detail, &t); err != nil {
 		return 0, false
 	}
+	if reopened, _ := v[11].(int64); reopened != 0 && reopened != t.Retried {
+		return int(n), true
+	}
 	return int(n), t.Retried != 0 && int(n) == t.Floor && len(t.Failures) == 0 && len(t.Away) == 0
 }
 

@@ -33,7 +33,7 @@ func (d *DB) rowValues(dest []driver.Value, sweep int64, t *grid.Trial, metric s
 	u := &t.Result.Usage
 	return append(dest, rowID(sweep, t.Index), stateCode(t.State), int64(t.Attempts),
 		t.Result.Started, t.Ended, u.Wall, u.CPU, u.Memory,
-		objective(t.Result.Metrics, metric), metrics, packDetail(nil, t, d.numbers[t.Node])), nil
+		objective(t.Result.Metrics, metric), metrics, packDetail(nil, t, d.numbers[t.Node]), t.Retried), nil
 }
 
 // decodeTrial is the inverse of rowValues.
@@ -62,6 +62,13 @@ func (d *DB) decodeTrial(v []driver.Value) (grid.Trial, error) {
 		return t, fmt.Errorf("trial %d: %w", t.Index, err)
 	}
 	t.Node = d.node(node)
+	reopened, ok := v[11].(int64)
+	if !ok {
+		return t, fmt.Errorf("trial %d: %w", t.Index, errDamaged)
+	}
+	if reopened != 0 && reopened != t.Retried { // by reopenTrials, which leaves the other columns as they were
+		t.Floor, t.Failures, t.Away, t.Retried = t.Attempts, nil, nil, reopened
+	}
 	return t, nil
 }
 

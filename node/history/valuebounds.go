@@ -24,6 +24,9 @@ const blockBits = 9
 // metrics follow, in the order of sweepSummary.Names.
 var boundedColumns = [...]Sort{SortStarted, SortEnded, SortWall, SortCPU, SortMemory, SortObjective, SortState, SortAttempts}
 
+// stateBounds is the place of SortState.
+const stateBounds = 6
+
 // boundsNumber returns the number of what a listing sorts by; false when the blocks have no bounds
 // for it. A metric that no trial has gets -1, which is in no block.
 func (s *sweepSummary) boundsNumber(by Sort) (int64, bool) {
@@ -146,7 +149,7 @@ func (g *sweepFold) includeTrial(bounds []valueBounds, piece *trialBlock, t *gri
 		bounds[5].include(v)
 		piece.setValue(ColumnObjective, at, v)
 	}
-	bounds[6].include(float64(stateCode(t.State)))
+	bounds[stateBounds].include(float64(stateCode(t.State)))
 	bounds[7].include(float64(t.Attempts))
 	for name, raw := range t.Result.Metrics {
 		n, ok := g.sweep.nameIndex[name]

@@ -49,6 +49,8 @@ const (
 	deleteSample
 	addNode
 	findTrials
+	findReopenable
+	reopenTrials
 	statementCount
 )
 
@@ -74,14 +76,17 @@ var statements = [statementCount]string{
 	deleteSample: "DELETE FROM sample WHERE node = ?",
 	addNode:      "INSERT INTO node (number, name) VALUES (?, ?)",
 	findTrials:   "SELECT " + trialColumns + " FROM trial WHERE id BETWEEN ? AND ?",
+	findReopenable: fmt.Sprintf("SELECT id, state, attempts, cpu, wall, CASE state WHEN %d THEN detail END FROM trial WHERE "+reopenable,
+		stateCode(grid.Cancelled)),
+	reopenTrials: fmt.Sprintf("UPDATE trial SET state = %d, reopened = ? WHERE "+reopenable, stateCode(grid.Pending)),
 }
 
 // insertRows are how many trials one statement stores, widest first.
 var insertRows = [...]int{64, 8, 1}
 
-const trialColumns = "id, state, attempts, started, ended, wall, cpu, memory, objective, metrics, detail"
+const trialColumns = "id, state, attempts, started, ended, wall, cpu, memory, objective, metrics, detail, reopened"
 
-const trialColumnCount = 11
+const trialColumnCount = 12
 
 func openWriter(dsn string) (*writer, error) {
 	conn, err := (&sqlite.Driver{}).Open(dsn)

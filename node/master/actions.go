@@ -3,7 +3,6 @@ package master
 import (
 	"context"
 	"fmt"
-	"iter"
 	"slices"
 	"time"
 
@@ -31,22 +30,17 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 			return r, 0, err
 		}
 	}
-	trials := m.toReopen(ctx, id, q)
+	trials, err := m.toReopen(ctx, id, q)
+	if err != nil {
+		return r, 0, err
+	}
 	if isDryRun(ctx) {
-		n := int64(0)
-		for _, err := range trials {
-			if err != nil {
-				return r, 0, err
-			}
-			n++
-		}
-		rest, err := m.countRevived(ctx, r.Sweep, q, n)
-		return r, n + rest, err
+		rest, err := m.countRevived(ctx, r.Sweep, q, trials.Count())
+		return r, trials.Count() + rest, err
 	}
 	now := time.Now()
-	if q.Bundle != "" {
-		var err error
-		if trials, err = m.updateFiles(ctx, id, q.Bundle, trials, now); err != nil {
+	if q.Bundle != "" && trials.Count() > 0 { // stored before they are reopened, so that no later attempt runs the older files
+		if err := m.storeUpdate(ctx, id, grid.NewUpdate(q.Bundle, now, trials)); err != nil {
 			return r, 0, err
 		}
 	}
@@ -57,14 +51,13 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 	}
 	reopened := o.count
 	if !revives(r.Sweep, q, reopened) {
-		var err error
 		if reopened, err = m.countUnfinished(ctx, r.Sweep); reopened == 0 || err != nil {
 			return r, 0, err
 		}
 	}
 	// The record is written in any case: the scheduler may be about to finish the sweep, since it
 	// has not applied the events yet.
-	r, err := o.resumeSweep(ctx)
+	r, err = o.resumeSweep(ctx)
 	return r, reopened, err
 }
 
@@ -99,31 +92,7 @@ func (m *Master) countUnfinished(ctx context.Context, s *grid.Sweep) (int64, err
 	return max(0, s.Space.Count()-c.Done()), nil
 }
 
-// updateFiles gives trials newer files, and returns the trials. The update is stored before they
-// are reopened, so that no later attempt runs the older files.
-func (m *Master) updateFiles(ctx context.Context, id grid.SweepID, bundle string, trials iter.Seq2[int64, error], now time.Time) (iter.Seq2[int64, error], error) {
-	var all ranges.Set
-	for i, err := range trials {
-		if err != nil {
-			return nil, err
-		}
-		all.Add(i, i+1)
-	}
-	same := func(yield func(int64, error) bool) {
-		for r := range all.All() {
-			for i := r.Lo; i < r.Hi; i++ {
-				if !yield(i, nil) {
-					return
-				}
-			}
-		}
-	}
-	if all.Count() == 0 {
-		return same, nil
-	}
-	return same, m.storeUpdate(ctx, id, grid.NewUpdate(bundle, now, &all))
-}
-
+// storeUpdate records that trials get newer files.
 func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update) error {
 	if len(u.Trials) > grid.MaxUpdateRanges {
 		return conflict(fmt.Sprintf("the trials to update lie in %d places of %s, and %d is the most", len(u.Trials), id, grid.MaxUpdateRanges),
@@ -147,37 +116,46 @@ func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update
 	return err
 }
 
-// toReopen yields the trials that a retry applies to: those that have ended, by what history says
-// now. It leaves out trials that fail while they are read, which happens when others of them run
-// again already; it recognises them by the nodes' clocks alone.
-func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) iter.Seq2[int64, error] {
-	wanted := history.Query{States: []grid.State{grid.Failed, grid.Cancelled}}
-	if q.FailedOnly {
-		wanted.States = wanted.States[:1]
+// toReopen returns the trials that a retry applies to: those that have ended, by what history says
+// now. It reads two bytes of each trial.
+func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) (*ranges.Set, error) {
+	isWanted := func(state grid.State, class grid.Class) bool {
+		if q.Index < 0 && q.Class == "" && class == grid.ClassStopped {
+			return false // it would do no better now
+		}
+		return (state == grid.Failed || state == grid.Cancelled && !q.FailedOnly) && (q.Class == "" || q.Class == class)
 	}
+	all := &ranges.Set{}
 	if q.Index >= 0 {
-		wanted.From, wanted.Limit = q.Index, 1
-	}
-	before, err := m.cfg.History.Counts(ctx, id)
-	return func(yield func(int64, error) bool) {
-		if err != nil {
-			yield(0, fmt.Errorf("count trials of %s: %w", id, err))
-			return
+		t, _, err := m.cfg.History.Trial(ctx, grid.TrialID{Sweep: id, Index: q.Index})
+		if err == nil && isWanted(t.State, t.Result.Class) {
+			all.Add(q.Index, q.Index+1)
 		}
-		for t, err := range m.cfg.History.Trials(ctx, id, wanted) {
-			if err != nil {
-				yield(0, fmt.Errorf("find trials of %s to run again: %w", id, err))
-				return
-			}
-			if q.Index < 0 && q.Class == "" && t.Result.Class == grid.ClassStopped {
-				continue // it would do no better now
-			}
-			if t.Ended > before.Ended {
-				continue
-			}
-			if (q.Index < 0 || q.Index == t.Index) && (q.Class == "" || q.Class == t.Result.Class) && !yield(t.Index, nil) {
-				return
-			}
-		}
+		return all, err
 	}
+	c, err := m.cfg.History.Columns(ctx, id, 0)
+	if err != nil {
+		return nil, fmt.Errorf("find trials of %s to run again: %w", id, err)
+	}
+	var open ranges.Range // found last, and not in all yet
+	for row, code := range c.State {
+		if code == 0 {
+			continue // it has no row
+		}
+		class := grid.ClassNone
+		if n := c.Class[row]; n > 0 {
+			class = c.Classes[n-1]
+		}
+		if !isWanted(grid.States[code-1], class) {
+			continue
+		}
+		i := c.Blocks[row/history.BlockTrials] + int64(row%history.BlockTrials)
+		if i != open.Hi {
+			all.Add(open.Lo, open.Hi)
+			open.Lo = i
+		}
+		open.Hi = i + 1
+	}
+	all.Add(open.Lo, open.Hi)
+	return all, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 	"mlfnode/jetstream"
 )
 
@@ -61,15 +62,13 @@ func withdrawnEvent(index int64, now time.Time) grid.Event {
 
 // uncancelReopened removes trials that are about to run again from the list of those that are being
 // cancelled.
-func (a *sweepActions) uncancelReopened(ctx context.Context, id grid.SweepID, events []grid.Event) error {
+func (a *sweepActions) uncancelReopened(ctx context.Context, id grid.SweepID, trials []ranges.Range) error {
 	if r, ok := a.table.Sweep(id); !ok || len(r.Sweep.Cancelling) == 0 {
 		return nil
 	}
-	again := make(map[int64]bool, len(events))
-	for i := range events {
-		again[events[i].Index] = true
-	}
-	return a.uncancel(ctx, id, func(i int64) bool { return again[i] })
+	return a.uncancel(ctx, id, func(i int64) bool {
+		return slices.ContainsFunc(trials, func(r ranges.Range) bool { return r.Lo <= i && i < r.Hi })
+	})
 }
 
 // uncancel removes trials from the list of those that are being cancelled.

@@ -74,6 +74,10 @@ func (f *feed) observeEnd(t *history.Transition) {
 	if c == nil || t.Change == grid.Began || t.Change == grid.Reconnect {
 		return
 	}
+	for i := t.Index; i < t.End; i++ { // with grid.Reopen
+		c.comparison.Remove(i)
+		delete(c.stopping, i)
+	}
 	if points, err := t.Curve.Points(); err == nil && t.State == grid.Succeeded {
 		c.comparison.Add(t.Index, points)
 	}

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"maps"
 	"math"
 	"time"
 
@@ -269,10 +270,16 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		f.assigned.Add(t.Index, t.Index+1)
 		f.retries.remove(t.Index, t.Index+1)
 	case grid.Reopen:
-		delete(f.escalated, t.Index)
-		f.done.Remove(t.Index, t.Index+1)
-		f.queueRetry(t.Index, t.Attempts+1, time.Time{}, modeRange)
+		f.reopen(ranges.Range{Lo: t.Index, Hi: min(t.End, f.count)}, t.Attempts)
 	}
+}
+
+// reopen queues further attempts of trials that have ended, so that none is in the queue.
+func (f *feed) reopen(trials ranges.Range, attempts int) {
+	maps.DeleteFunc(f.escalated, func(i int64, _ grid.Resources) bool { return trials.Lo <= i && i < trials.Hi })
+	f.done.Remove(trials.Lo, trials.Hi)
+	f.assigned.Add(trials.Lo, trials.Hi)
+	f.retries.addRange(trials, max(attempts+1, 2), f.sweep.Task.Resources)
 }
 
 // leaseModeAfter returns how the next attempt of a trial with these failures is leased.

@@ -4,19 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 	"mlfnode/jetstream"
 )
 
-// The number of events in the first batch of a retry, which is small so that the sweep continues
+// The number of trials in the first batch of a retry, which is small so that the sweep continues
 // soon, and the maximum for later ones, each of which is twice as long as the one before.
 const (
 	firstReopened = 500
-	maxReopened   = 4000
+	maxReopened   = 16_000
 )
+
+// minReopenedRange is the number of neighbours that are reopened by a grid.ReopenedRange. Fewer are
+// reopened one by one, which masters of earlier versions understand as well.
+const minReopenedRange = 16
 
 // reopening is a retry that publishes its events batch by batch. The sweep continues as soon as
 // history holds the first one, unless whole is set.
@@ -28,14 +32,15 @@ type reopening struct {
 	revive bool // the sweep was cancelled when the retry started
 	whole  bool // the sweep continues only when all are reopened: the others would count as failures for its StopAfter
 
-	batch   grid.Batch
-	count   int64  // of trials
-	last    uint64 // sequence of the last event
+	batch   []ranges.Range // of trials, not published yet
+	size    int64          // of batch, in trials
+	count   int64          // of trials
+	last    uint64         // sequence of the last event
 	resumed bool
 }
 
 // reopen returns when history holds all events. A cancel in the meantime ends it.
-func (o *reopening) reopen(ctx context.Context, trials iter.Seq2[int64, error]) error {
+func (o *reopening) reopen(ctx context.Context, trials *ranges.Set) error {
 	err := o.publishAll(ctx, trials)
 	if err != nil && o.last > 0 { // what is reopened runs, even if the client is gone
 		_, failed := o.resumeSweep(context.WithoutCancel(ctx))
@@ -44,22 +49,22 @@ func (o *reopening) reopen(ctx context.Context, trials iter.Seq2[int64, error]) 
 	return err
 }
 
-func (o *reopening) publishAll(ctx context.Context, trials iter.Seq2[int64, error]) error {
-	o.batch = grid.Batch{V: grid.EventVersion, Sweep: o.sweep}
-	size := firstReopened
-	for i, err := range trials {
-		if err != nil {
-			return err
-		}
-		o.batch.Events = append(o.batch.Events, grid.Event{Kind: grid.Reopened, Index: i, Time: o.at})
-		if len(o.batch.Events) == size {
+func (o *reopening) publishAll(ctx context.Context, trials *ranges.Set) error {
+	limit := int64(firstReopened)
+	for r := range trials.All() {
+		for r.Lo < r.Hi {
+			part := ranges.Range{Lo: r.Lo, Hi: min(r.Hi, r.Lo+limit-o.size)}
+			o.batch, o.size, r.Lo = append(o.batch, part), o.size+part.Hi-part.Lo, part.Hi
+			if o.size < limit {
+				continue
+			}
 			if err := o.publishBatch(ctx); err != nil {
 				return err
 			}
-			size = min(2*size, maxReopened)
+			limit = min(2*limit, maxReopened)
 		}
 	}
-	if len(o.batch.Events) > 0 {
+	if o.size > 0 {
 		if err := o.publishBatch(ctx); err != nil {
 			return err
 		}
@@ -73,15 +78,15 @@ func (o *reopening) publishBatch(ctx context.Context) error {
 	if r, ok := o.m.Sweep(o.sweep); ok && r.Sweep.State == grid.SweepCancelled && (o.resumed || !o.revive) {
 		return conflict(fmt.Sprintf("%s was cancelled while its trials were reopened", o.sweep), fmt.Sprintf("run them with: mlfnode retry %s", o.sweep))
 	}
-	if err := o.m.uncancelReopened(ctx, o.sweep, o.batch.Events); err != nil {
+	if err := o.m.uncancelReopened(ctx, o.sweep, o.batch); err != nil {
 		return err
 	}
-	seq, err := o.m.cfg.Store.Events.Publish(ctx, &o.batch)
+	seq, err := o.m.cfg.Store.Events.Publish(ctx, o.events())
 	if err != nil {
 		return fmt.Errorf("reopen trials of %s: %w", o.sweep, err)
 	}
 	before := o.last
-	o.count, o.last, o.batch.Events = o.count+int64(len(o.batch.Events)), seq, o.batch.Events[:0]
+	o.count, o.last, o.batch, o.size = o.count+o.size, seq, o.batch[:0], 0
 	if o.resumed || o.whole {
 		return o.m.waitApplied(ctx, before)
 	}
@@ -90,6 +95,23 @@ func (o *reopening) publishBatch(ctx context.Context) error {
 	}
 	_, err = o.resumeSweep(ctx)
 	return err
+}
+
+// events returns the events of the batch, first the ranges, which the fold takes apart.
+func (o *reopening) events() *grid.Batch {
+	b := &grid.Batch{V: grid.EventVersion, Sweep: o.sweep}
+	for _, r := range o.batch {
+		if r.Hi-r.Lo >= minReopenedRange {
+			b.V = grid.RangeVersion
+			b.Events = append(b.Events, grid.Event{Kind: grid.ReopenedRange, Index: r.Lo, End: r.Hi, Time: o.at})
+		}
+	}
+	for _, r := range o.batch {
+		for i := r.Lo; i < r.Hi && r.Hi-r.Lo < minReopenedRange; i++ {
+			b.Events = append(b.Events, grid.Event{Kind: grid.Reopened, Index: i, Time: o.at})
+		}
+	}
+	return b
 }
 
 // resumeSweep makes the sweep run again unless its user has paused it, or has cancelled it in the

@@ -188,26 +188,23 @@ func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
 	}
 }
 
-// TestRetryLeavesWhatFailsMeanwhile lets trials fail while a retry reads those that it applies to:
-// they have failed since, and stay.
+// TestRetryLeavesWhatFailsMeanwhile lets trials fail after a retry has read which ones it applies
+// to: they stay as they are.
 func TestRetryLeavesWhatFailsMeanwhile(t *testing.T) {
 	const before, count = 1500, 3000
 	c := startMaster(t, 4)
 	id := c.submit(count, nil)
 	c.failTrials(id, 0, before)
-	n := int64(0)
-	for i, err := range c.toReopen(t.Context(), id, api.Retry{Index: -1, FailedOnly: true}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n == 0 {
-			c.failTrials(id, before, count)
-		}
-		if n++; i >= before {
-			t.Fatalf("trial %d is run again", i)
-		}
+	trials, err := c.toReopen(t.Context(), id, api.Retry{Index: -1, FailedOnly: true})
+	if err != nil || trials.Count() != before {
+		t.Fatalf("%d trials are run again, %v; want %d", trials.Count(), err, before)
 	}
-	if n != before {
-		t.Errorf("%d trials are run again, want %d", n, before)
+	c.failTrials(id, before, count)
+	o := &reopening{m: c.Master, sweep: id, at: time.Now().UnixMicro()}
+	if err := o.reopen(t.Context(), trials); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.counts(id); n.Retrying != before || n.Failed != count-before || o.count != before {
+		t.Errorf("got %+v after %d were reopened, want %d of both", n, o.count, before)
 	}
 }

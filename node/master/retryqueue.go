@@ -109,10 +109,15 @@ func (q *retryGroup) trialsFor(attempt int, m leaseMode) *ranges.Set {
 	return &set.trials
 }
 
-// addRange queues the same attempt of trials, of which none is queued, to start at once.
+// addRange queues the same attempt of trials to start at once, in place of what is queued of them.
 func (r *retryQueue) addRange(trials ranges.Range, attempt int, need grid.Resources) {
-	first := retry{index: trials.Lo, attempt: attempt, need: need}
-	r.add(first)
+	r.remove(trials.Lo, trials.Hi)
+	for i := range r.delayed {
+		if trials.Lo <= i && i < trials.Hi {
+			r.remove(i, i+1)
+		}
+	}
+	r.add(retry{index: trials.Lo, attempt: attempt, need: need})
 	set := r.byNeed[need].trialsFor(attempt, modeRange)
 	set.Add(trials.Lo, trials.Hi)
 	r.count += int(trials.Hi - trials.Lo - 1)

@@ -264,16 +264,19 @@ func checkDue(t *rapid.T, r *retryQueue, model map[int64]retry, need grid.Resour
 // as many trials. A restart makes no difference.
 func TestReopenedTrialsAreLeasedInRanges(t *testing.T) {
 	const count = 100_000
-	for _, restarted := range []bool{false, true} {
-		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {
+	for _, how := range []string{"one by one", "as a range", "restarted"} {
+		t.Run(how, func(t *testing.T) {
 			f, now := newFeed(newSweep(t, "t-1", count)), time.Now()
-			if restarted {
+			f.done.Add(0, count)
+			f.assigned.Add(0, count)
+			switch how {
+			case "restarted":
 				f.loadHistory(&history.Remaining{Reopened: []history.Reopened{{Range: ranges.Range{Hi: count}, Attempts: 1}}}, now)
-			} else {
-				f.done.Add(0, count)
-				f.assigned.Add(0, count)
+			case "as a range":
+				f.apply(&history.Transition{End: count, Change: grid.Reopen, Attempts: 1}, now)
+			default:
 				for i := range int64(count) {
-					f.apply(&history.Transition{Index: i, Change: grid.Reopen, Attempts: 1}, now)
+					f.apply(&history.Transition{Index: i, End: i + 1, Change: grid.Reopen, Attempts: 1}, now)
 				}
 			}
 			if sets := f.retries.byNeed[f.baseNeed()].ready; len(sets) != 1 || sets[0].trials.Len() != 1 || len(f.retries.delayed) != 0 {
@@ -321,14 +324,14 @@ func TestMillionReopenedTrialsWeighNothing(t *testing.T) {
 	}
 	before := heap()
 	for i := range int64(count) {
-		f.apply(&history.Transition{Index: i, Change: grid.Reopen, Attempts: 1}, now)
+		f.apply(&history.Transition{Index: i, End: i + 1, Change: grid.Reopen, Attempts: 1}, now)
 	}
 	if f.retries.len() != count || f.done.Count() != 0 {
 		t.Fatalf("%d trials wait and %d are done, want all to wait", f.retries.len(), f.done.Count())
 	}
 	for i := int64(0); i < count; i += count / places {
 		f.apply(&history.Transition{Index: i, Change: grid.Done, State: grid.Failed, Attempts: 2, Class: grid.ClassExit, Started: 1, Ended: 2}, now)
-		f.apply(&history.Transition{Index: i, Change: grid.Reopen, Attempts: 2}, now)
+		f.apply(&history.Transition{Index: i, End: i + 1, Change: grid.Reopen, Attempts: 2}, now)
 	}
 	if grown := heap() - before; grown > count {
 		t.Errorf("%d bytes more than before, which is over one for each trial", grown)
@@ -411,7 +414,7 @@ func TestOlderLeaseCoversNoRetry(t *testing.T) {
 		f.apply(&history.Transition{Index: slow, Change: grid.Began, Attempts: 1}, now)
 		for i := range int64(slow) {
 			f.apply(&history.Transition{Index: i, Change: grid.Done, State: grid.Failed, Attempts: 1}, now)
-			f.apply(&history.Transition{Index: i, Change: grid.Reopen, Attempts: 1}, now)
+			f.apply(&history.Transition{Index: i, End: i + 1, Change: grid.Reopen, Attempts: 1}, now)
 		}
 		l, ok := f.nextLease(f.baseNeed(), now, 1)
 		if !ok {
