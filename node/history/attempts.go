@@ -50,7 +50,7 @@ func (f *fold) recordAttempt(g *sweepFold, before *grid.Trial, r *trialInFold, c
 		if err := f.storeCurves(g, before.Index, e.Run, e.Result.Curves, true); err != nil {
 			return err
 		}
-		return f.d.storeAttempt(id, &a)
+		return f.storeAttempt(id, &a)
 	}
 	if before.Attempt == 0 && before.Run == "" || before.Run == r.trial.Run {
 		return nil
@@ -73,7 +73,7 @@ func (f *fold) recordAttempt(g *sweepFold, before *grid.Trial, r *trialInFold, c
 			return err
 		}
 	}
-	return f.d.storeAttempt(id, &a)
+	return f.storeAttempt(id, &a)
 }
 
 // fenceReason returns why a run lost its lease, "" for one that did not. What it reports later of
@@ -81,6 +81,9 @@ func (f *fold) recordAttempt(g *sweepFold, before *grid.Trial, r *trialInFold, c
 func (f *fold) fenceReason(trial int64, t *grid.Trial, run string) (why string, err error) {
 	if t.Run == run {
 		return t.Result.Reason, nil
+	}
+	if err := f.flushAttempts(); err != nil {
+		return "", err
 	}
 	err = f.d.w.each("SELECT result FROM attempt WHERE trial = ? AND run = ?", func(v []driver.Value) error {
 		var known grid.Result
@@ -94,14 +97,32 @@ func (f *fold) fenceReason(trial int64, t *grid.Trial, run string) (why string, 
 	return why, err
 }
 
-func (d *DB) storeAttempt(trial int64, a *Attempt) error {
+// storeAttempt stores an attempt, together with others where the fold has many.
+func (f *fold) storeAttempt(trial int64, a *Attempt) error {
 	kept := a.Result
 	kept.Curves = nil // they have a table of their own
 	result, err := json.Marshal(&kept)
 	if err != nil {
 		return fmt.Errorf("pack attempt %d: %w", a.Number, err)
 	}
-	return d.w.run(putAttempt, trial, a.Run, int64(a.Number), d.numbers[a.Node], string(a.Outcome), a.Ended, string(result))
+	f.attempts = append(f.attempts, trial, a.Run, int64(a.Number), f.d.numbers[a.Node], string(a.Outcome), a.Ended, string(result))
+	if len(f.attempts) < attemptRows*attemptColumns {
+		return nil
+	}
+	err = f.d.w.run(putAttempts, f.attempts...)
+	f.attempts = f.attempts[:0]
+	return err
+}
+
+// flushAttempts stores the attempts that wait for others.
+func (f *fold) flushAttempts() error {
+	for rest := f.attempts; len(rest) > 0; rest = rest[attemptColumns:] {
+		if err := f.d.w.run(putAttempt, rest[:attemptColumns]...); err != nil {
+			return err
+		}
+	}
+	f.attempts = f.attempts[:0]
+	return nil
 }
 
 // currentAttempt returns the attempt that a trial's row describes.

@@ -52,7 +52,9 @@ type fold struct {
 	applied uint64
 	sweeps  map[grid.SweepID]*sweepFold
 	changed []Transition
-	values  []driver.Value
+
+	values   []driver.Value
+	attempts []driver.Value // of attempts that are not stored yet
 }
 
 // sweepFold is one sweep in a fold. A nil sweep is skipped.
@@ -99,6 +101,9 @@ func (f *fold) flush() error {
 		if err := f.storeSweep(g); err != nil {
 			return fmt.Errorf("store trials of %s: %w", id, err)
 		}
+	}
+	if err := f.flushAttempts(); err != nil {
+		return fmt.Errorf("store attempts: %w", err)
 	}
 	return f.d.w.run(setApplied, int64(f.applied))
 }

@@ -37,6 +37,7 @@ const (
 	putSummary
 	putKnown
 	putAttempt
+	putAttempts
 	putBounds
 	readChunk
 	putChunk
@@ -56,13 +57,14 @@ const (
 
 // statements are the texts of the prepared statements.
 var statements = [statementCount]string{
-	beginTx:    "BEGIN IMMEDIATE",
-	commitTx:   "COMMIT",
-	rollbackTx: "ROLLBACK",
-	setApplied: "UPDATE meta SET applied = ?",
-	putSummary: "INSERT OR REPLACE INTO sweep (number, id, summary) VALUES (?, ?, ?)",
-	putKnown:   "INSERT OR REPLACE INTO known (id, bits) VALUES (?, ?)",
-	putAttempt: "INSERT OR REPLACE INTO attempt (trial, run, number, node, outcome, ended, result) VALUES (?, ?, ?, ?, ?, ?, ?)",
+	beginTx:     "BEGIN IMMEDIATE",
+	commitTx:    "COMMIT",
+	rollbackTx:  "ROLLBACK",
+	setApplied:  "UPDATE meta SET applied = ?",
+	putSummary:  "INSERT OR REPLACE INTO sweep (number, id, summary) VALUES (?, ?, ?)",
+	putKnown:    "INSERT OR REPLACE INTO known (id, bits) VALUES (?, ?)",
+	putAttempt:  insertAttempt + attemptRow,
+	putAttempts: insertAttempt + strings.Repeat(attemptRow+", ", attemptRows-1) + attemptRow,
 	putBounds: "INSERT INTO block (id, value, lo, hi) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE" +
 		" SET lo = min(lo, excluded.lo), hi = max(hi, excluded.hi) WHERE excluded.lo < lo OR excluded.hi > hi",
 	readChunk:    "SELECT data FROM piece WHERE id = ?",
@@ -80,6 +82,14 @@ var statements = [statementCount]string{
 		stateCode(grid.Cancelled)),
 	reopenTrials: fmt.Sprintf("UPDATE trial SET state = %d, reopened = ? WHERE "+reopenable, stateCode(grid.Pending)),
 }
+
+// attemptRows is how many attempts one statement stores.
+const (
+	attemptRows    = 32
+	attemptColumns = 7
+	attemptRow     = "(?, ?, ?, ?, ?, ?, ?)"
+	insertAttempt  = "INSERT OR REPLACE INTO attempt (trial, run, number, node, outcome, ended, result) VALUES "
+)
 
 // insertRows are how many trials one statement stores, widest first.
 var insertRows = [...]int{64, 8, 1}
