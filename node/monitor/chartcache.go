@@ -19,7 +19,7 @@ const (
 	// largeAnswer is the size from which an answer is not kept, because it would displace many
 	// others.
 	largeAnswer = keptBytes / 4
-	// viewTTL is how long the last selection of trials is kept, which takes about 30 bytes per
+	// viewTTL is how long the last selection of trials is kept, which takes about 35 bytes per
 	// trial.
 	viewTTL = 5 * time.Second
 	// keptViews is the number of selections that are kept: all trials of a sweep, and those that a

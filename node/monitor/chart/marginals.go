@@ -3,6 +3,7 @@ package chart
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"mlfnode/grid/moments"
 	"mlfnode/node/parallel"
@@ -34,17 +35,12 @@ type Marginal struct {
 // Marginals sums up the selected trials by the levels of each parameter.
 func (v *View) Marginals() *Marginals {
 	m := &Marginals{Axes: make([]Marginal, len(v.axes)), Hidden: append([]string{}, v.hidden...)}
-	m.Summary = v.summary()
-	factors := v.factors(maxLevels)
-	joints := cover(factors, alone(len(factors)))
-	sums := v.marginSums(joints)
+	g := v.margins()
+	sums := v.marginSums(g)
+	m.Summary = v.summaryOf(sums[0])
 	for a := range v.axes {
-		for j := range joints {
-			if has(joints[j].places, -1, a) {
-				m.Axes[a] = v.marginal(a, joints[j], sums[j])
-				break
-			}
-		}
+		j := slices.IndexFunc(g.joints, func(j *joint) bool { return has(j.places, -1, a) })
+		m.Axes[a] = v.marginal(a, g.joints[j], sums[j])
 	}
 	sentence := "No trial has a value yet."
 	if m.N > 0 {
@@ -53,6 +49,30 @@ func (v *View) Marginals() *Marginals {
 	}
 	m.Head = v.head(sentence)
 	return m
+}
+
+// margins are joints that together contain each axis, with the combination of each row in them.
+// All selections from a view share them.
+type margins struct {
+	joints []*joint
+	cells  [][]uint16 // by joint
+}
+
+func (v *View) newMargins() *margins {
+	factors := v.factors(maxLevels)
+	g := &margins{joints: cover(factors, alone(len(factors)))}
+	if len(g.joints) == 0 { // no axis has more than one value
+		g.joints = []*joint{{size: 1}}
+	}
+	for range g.joints {
+		g.cells = append(g.cells, make([]uint16, len(v.d.State)))
+	}
+	eachCell(g.joints, v.rows, func(int, int) {}, func(j, _ int, rows, cells []int32) {
+		for i, r := range rows {
+			g.cells[j][r] = uint16(cells[i])
+		}
+	})
+	return g
 }
 
 // alone pairs each of some factors with itself.
@@ -68,57 +88,73 @@ type marginSum struct {
 	moments.Moments
 	rank               float64
 	best               float32
+	first              int32 // row with the best value
 	done, runs, failed int32
 }
 
-// marginSums sums up the selected trials by the combinations of some joints.
-func (v *View) marginSums(joints []*joint) [][]marginSum {
+// marginSums sums up the selected trials by the combinations of each joint.
+func (v *View) marginSums(g *margins) [][]marginSum {
 	ranks := v.ranks()
-	parts := make([][][]marginSum, len(joints))
-	eachCell(joints, v.rows, func(j, n int) {
-		for range n {
-			parts[j] = append(parts[j], make([]marginSum, joints[j].size))
+	spans := parallel.Split(len(v.rows), leastRows)
+	parts := make([][][]marginSum, len(spans))
+	parallel.Each(len(spans), func(i int) {
+		sums := make([][]marginSum, len(g.joints))
+		for j := range sums {
+			sums[j] = make([]marginSum, g.joints[j].size)
 		}
-	}, func(j, part int, rows, cells []int32) {
-		sums := parts[j][part]
-		for i, r := range rows {
-			s := &sums[cells[i]]
-			switch state := v.d.State[r]; {
-			case ended(state):
-				if s.done++; state == failed {
-					s.failed++
+		for _, r := range v.rows[spans[i].Lo:spans[i].Hi] {
+			state, f, rank := v.d.State[r], v.value[r], float64(ranks[r])
+			for j, cells := range g.cells {
+				s := &sums[j][cells[r]]
+				switch {
+				case ended(state):
+					if s.done++; state == failed {
+						s.failed++
+					}
+				case state == running:
+					s.runs++
 				}
-			case state == running:
-				s.runs++
-			}
-			if f := v.value[r]; finite(float64(f)) {
-				if s.N == 0 || v.better(f, s.best) {
-					s.best = f
+				if finite(float64(f)) {
+					if s.N == 0 || v.better(f, s.best) {
+						s.best, s.first = f, r
+					}
+					s.Add(float64(f))
+					s.rank += rank
 				}
-				s.Add(float64(f))
-				s.rank += float64(ranks[r])
 			}
 		}
+		parts[i] = sums
 	})
-	all := make([][]marginSum, len(joints))
-	for j := range joints {
-		all[j] = parts[j][0]
-		for _, sums := range parts[j][1:] {
-			for i := range sums {
-				v.merge(&all[j][i], &sums[i])
+	for _, sums := range parts[1:] {
+		for j := range sums {
+			for i := range sums[j] {
+				v.merge(&parts[0][j][i], &sums[j][i])
 			}
 		}
 	}
-	return all
+	return parts[0]
 }
 
 func (v *View) merge(s, more *marginSum) {
-	if more.N > 0 && (s.N == 0 || v.better(more.best, s.best)) {
-		s.best = more.best
+	if more.N > 0 && (s.N == 0 || v.better(more.best, s.best) || more.best == s.best && more.first < s.first) {
+		s.best, s.first = more.best, more.first
 	}
 	s.Merge(&more.Moments)
 	s.rank += more.rank
 	s.done, s.runs, s.failed = s.done+more.done, s.runs+more.runs, s.failed+more.failed
+}
+
+// summaryOf is the summary of the trials of all sums.
+func (v *View) summaryOf(sums []marginSum) Summary {
+	var all marginSum
+	for i := range sums {
+		v.merge(&all, &sums[i])
+	}
+	s := Summary{N: all.N, Missing: int64(all.done) - all.N, Mean: Number(all.Mean()), SD: Number(all.SD()), Best: Number(math.NaN()), Trial: -1}
+	if s.N > 0 {
+		s.Best, s.Trial = Number(all.best), v.d.index(all.first)
+	}
+	return s
 }
 
 // marginal extracts one axis from the sums of a joint.
