@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"slices"
 	"strconv"
+	"strings"
 
 	"mlfnode/grid/space"
 )
@@ -194,28 +195,22 @@ func scale(levels []Level) string {
 }
 
 // axisOf finds the axis of a key. It returns an *Error if the view has none.
-func (v *View) axisOf(key string) (int, error) {
-	if a := v.axis(key); a >= 0 {
-		return a, nil
-	}
-	if slices.Contains(v.hidden, key) {
-		return 0, &Error{fmt.Sprintf("the parameter %s has one value only", key), "choose one of " + v.keys()}
-	}
-	return 0, &Error{fmt.Sprintf("the sweep has no parameter %q", key), "choose one of " + v.keys()}
-}
-
-func (v *View) keys() string {
-	if len(v.axes) == 0 {
-		return "none: every parameter of the sweep has one value"
-	}
-	text := ""
-	for i, a := range v.axes {
-		if i > 0 {
-			text += ", "
+func (t *trials) axisOf(key string) (int, error) {
+	var keys []string
+	for a := range t.axes {
+		if t.axes[a].Key == key {
+			return a, nil
 		}
-		text += a.Key
+		keys = append(keys, t.axes[a].Key)
 	}
-	return text
+	hint := "choose one of " + strings.Join(keys, ", ")
+	if len(keys) == 0 {
+		hint = "choose one of none: every parameter of the sweep has one value"
+	}
+	if slices.Contains(t.hidden, key) {
+		return 0, &Error{fmt.Sprintf("the parameter %s has one value only", key), hint}
+	}
+	return 0, &Error{fmt.Sprintf("the sweep has no parameter %q", key), hint}
 }
 
 // Error describes what is wrong with a request, and what to do about it.

@@ -92,20 +92,6 @@ func (d *Data) row(index int64) (int32, bool) {
 	return row, ok && d.State[row] != 0
 }
 
-// results returns the values of trials that have ended: what others have reported so far is not
-// their result. An infinite value ranks below all finite ones, whatever its sign: an infinite value
-// that would be the best is treated as missing.
-func (d *Data) results() []float32 {
-	values := make([]float32, len(d.Value))
-	for r, f := range d.Value {
-		if !ended(d.State[r]) || math.IsInf(float64(f), 1) && d.Maximize || math.IsInf(float64(f), -1) && !d.Maximize {
-			f = float32(math.NaN())
-		}
-		values[r] = f
-	}
-	return values
-}
-
 // Head is the part that all answers about a selection share.
 type Head struct {
 	Value    string `json:"value"`            // what the chart is about
@@ -124,25 +110,39 @@ type Part struct {
 	Count int64  `json:"count"`
 }
 
-// View is a selection of trials.
-type View struct {
+// trials are all trials of the data, with what charts derive from it. Views share them.
+type trials struct {
 	d      *Data
-	from   *View      // the view that it was selected from; nil for all trials
 	axes   []*axis    // those with more than one value
 	hidden []string   // the keys of the others
 	levels [][]uint8  // by axis, of every row
 	long   [][]uint16 // by axis, the position of every row; nil if each level has one position, or if there are too many
-	rows   []int32    // that are selected
-	value  []float32  // of the trials that have ended, see results
-	known  int64
-	parts  []Part
+	// value is that of trials that have ended: what others have reported so far is not their result.
+	// An infinite value ranks below all finite ones, whatever its sign: an infinite value that would be
+	// the best is treated as missing, NaN.
+	value   []float32
+	known   int64           // trials with events
+	margins func() *margins // computed once
+}
 
-	margins func() *margins // of the view of all trials
+// View is a selection of trials.
+type View struct {
+	*trials
+	from  *View   // the view that it was selected from; nil for all trials
+	rows  []int32 // that are selected
+	parts []Part
 
-	sorting, ranking sync.Once // a cached view has several users
-	sorted           []int32   // rows with a value, see order
-	values           []float32 // of these
-	ranked           []float32 // see ranks
+	// Computed once, as a cached view has several users: the selected rows that have a value, with
+	// their values, the best first and equal ones by index; and for each row of these its rank, see
+	// rank.
+	order func() ([]int32, []float32)
+	ranks func() []float32
+}
+
+func newView(t *trials, from *View, rows []int32) *View {
+	v := &View{trials: t, from: from, rows: rows}
+	v.order, v.ranks = sync.OnceValues(v.sort), sync.OnceValue(v.rank)
+	return v
 }
 
 // New selects the trials of d that match w.
@@ -156,43 +156,50 @@ func New(d *Data, w Where) (*View, error) {
 
 // all selects all trials.
 func all(d *Data) (*View, error) {
-	v := &View{d: d, value: d.results()}
+	t := &trials{d: d, value: make([]float32, len(d.Value))}
+	for r, f := range d.Value {
+		if !ended(d.State[r]) || math.IsInf(float64(f), 1) && d.Maximize || math.IsInf(float64(f), -1) && !d.Maximize {
+			f = float32(math.NaN())
+		}
+		t.value[r] = f
+	}
 	sizes, keys := d.Space.Sizes(), d.Space.Keys()
 	for k, n := range sizes {
 		if n == 1 {
-			v.hidden = append(v.hidden, keys[k])
+			t.hidden = append(t.hidden, keys[k])
 			continue
 		}
-		v.axes = append(v.axes, newAxis(d.Space, k, keys[k], n))
+		t.axes = append(t.axes, newAxis(d.Space, k, keys[k], n))
 	}
 	n := len(d.State)
-	v.levels = make([][]uint8, len(v.axes))
-	v.long = make([][]uint16, len(v.axes))
-	for a, axis := range v.axes {
-		v.levels[a] = make([]uint8, n)
+	t.levels = make([][]uint8, len(t.axes))
+	t.long = make([][]uint16, len(t.axes))
+	for a, axis := range t.axes {
+		t.levels[a] = make([]uint8, n)
 		if axis.Size > maxLevels && axis.Size <= tableSize {
-			v.long[a] = make([]uint16, n)
+			t.long[a] = make([]uint16, n)
 		}
 	}
 	err := d.eachBlock(func(from int, at [][]int64) {
-		for a, axis := range v.axes {
-			axis.levelsOf(v.levels[a][from:from+BlockTrials], at[axis.place])
-			if long := v.long[a]; long != nil {
+		for a, axis := range t.axes {
+			axis.levelsOf(t.levels[a][from:from+BlockTrials], at[axis.place])
+			if long := t.long[a]; long != nil {
 				for i, position := range at[axis.place] {
 					long[from+i] = uint16(position)
 				}
 			}
 		}
 	})
-	v.rows = make([]int32, 0, n)
+	rows := make([]int32, 0, n)
 	count := d.Space.Count()
 	for row, state := range d.State {
 		if state != 0 && d.index(int32(row)) < count { // the sweep may have been extended in the meantime
-			v.rows = append(v.rows, int32(row))
+			rows = append(rows, int32(row))
 		}
 	}
-	v.known = int64(len(v.rows))
-	v.margins = sync.OnceValue(v.newMargins)
+	t.known = int64(len(rows))
+	v := newView(t, nil, rows)
+	t.margins = sync.OnceValue(func() *margins { return newMargins(v) })
 	return v, err
 }
 
@@ -257,7 +264,7 @@ func (v *View) Select(w Where) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	some := &View{d: v.d, from: v, value: v.value, axes: v.axes, hidden: v.hidden, levels: v.levels, long: v.long, known: v.known, margins: v.margins, rows: keptParts(v.rows, f.keep)}
+	some := newView(v.trials, v, keptParts(v.rows, f.keep))
 	if len(some.rows) == 0 {
 		some.parts = f.counts(v.rows)
 	}
@@ -283,13 +290,13 @@ func (v *View) head(sentence string) Head {
 	return h
 }
 
-func (v *View) axis(key string) int {
-	return slices.IndexFunc(v.axes, func(a *axis) bool { return a.Key == key })
+func (t *trials) axis(key string) int {
+	return slices.IndexFunc(t.axes, func(a *axis) bool { return a.Key == key })
 }
 
 // better reports whether a is a better value than b.
-func (v *View) better(a, b float32) bool {
-	if v.d.Maximize {
+func (t *trials) better(a, b float32) bool {
+	if t.d.Maximize {
 		return a > b
 	}
 	return a < b
@@ -299,40 +306,36 @@ func (v *View) better(a, b float32) bool {
 // kept for other selections: if the selection has at least one in largePart of the rows.
 const largePart = 8
 
-// order returns the selected rows that have a value, with their values, the best first and equal
-// ones by index.
-func (v *View) order() ([]int32, []float32) {
-	v.sorting.Do(func() {
-		if v.from == nil || len(v.rows) < len(v.from.rows)/largePart {
-			v.sorted = sortRows(v.rows, v.value, v.d.Maximize)
-			v.values = make([]float32, len(v.sorted))
-			spans := parallel.Split(len(v.sorted), leastRows)
-			parallel.Each(len(spans), func(i int) {
-				for n := spans[i].Lo; n < spans[i].Hi; n++ {
-					v.values[n] = v.value[v.sorted[n]]
-				}
-			})
-			return
-		}
-		selected := make([]uint8, len(v.d.State)) // 1 or 0: adding it is faster than a branch
-		for _, r := range v.rows {
-			selected[r] = 1
-		}
-		rows, values := v.from.order()
-		v.sorted, v.values = make([]int32, len(rows)), make([]float32, len(rows))
-		spans := parallel.Split(len(rows), leastRows)
-		counts := make([]int, len(spans))
+// sort computes the order of the view.
+func (v *View) sort() ([]int32, []float32) {
+	if v.from == nil || len(v.rows) < len(v.from.rows)/largePart {
+		sorted := sortRows(v.rows, v.value, v.d.Maximize)
+		values := make([]float32, len(sorted))
+		spans := parallel.Split(len(sorted), leastRows)
 		parallel.Each(len(spans), func(i int) {
-			n := spans[i].Lo
-			for at := n; at < spans[i].Hi; at++ {
-				v.sorted[n], v.values[n] = rows[at], values[at]
-				n += int(selected[rows[at]])
+			for n := spans[i].Lo; n < spans[i].Hi; n++ {
+				values[n] = v.value[sorted[n]]
 			}
-			counts[i] = n - spans[i].Lo
 		})
-		v.sorted, v.values = joined(v.sorted, spans, counts), joined(v.values, spans, counts)
+		return sorted, values
+	}
+	selected := make([]uint8, len(v.d.State)) // 1 or 0: adding it is faster than a branch
+	for _, r := range v.rows {
+		selected[r] = 1
+	}
+	rows, all := v.from.order()
+	sorted, values := make([]int32, len(rows)), make([]float32, len(rows))
+	spans := parallel.Split(len(rows), leastRows)
+	counts := make([]int, len(spans))
+	parallel.Each(len(spans), func(i int) {
+		n := spans[i].Lo
+		for at := n; at < spans[i].Hi; at++ {
+			sorted[n], values[n] = rows[at], all[at]
+			n += int(selected[rows[at]])
+		}
+		counts[i] = n - spans[i].Lo
 	})
-	return v.sorted, v.values
+	return joined(sorted, spans, counts), joined(values, spans, counts)
 }
 
 // sortRows sorts rows by a column, in linear time, and leaves out those that have no value in it.
@@ -348,13 +351,8 @@ func sortRows(rows []int32, column []float32, desc bool) []int32 {
 	return parallel.Sort(keys, out, leastRows)
 }
 
-// ranks returns for each row of order its rank from 0, the best, to 1; equal values share a rank.
+// rank returns for each row of order its rank from 0, the best, to 1; equal values share a rank.
 // Rows without a value have NaN.
-func (v *View) ranks() []float32 {
-	v.ranking.Do(func() { v.ranked = v.rank() })
-	return v.ranked
-}
-
 func (v *View) rank() []float32 {
 	sorted, values := v.order()
 	ranks := make([]float32, len(v.d.State))

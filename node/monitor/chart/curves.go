@@ -65,7 +65,7 @@ func (v *View) CurveTrials(chosen []int64) (picked, band []int64, err error) {
 }
 
 // Value returns the name of the value that the charts of the view show.
-func (v *View) Value() string { return v.d.Name }
+func (t *trials) Value() string { return t.d.Name }
 
 // Curves draws the curves of the picked trials over the band of many, both as returned by
 // CurveTrials.

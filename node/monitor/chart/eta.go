@@ -50,11 +50,11 @@ const (
 )
 
 // ETA fits the model to all ended trials, whatever the view selects.
-func (v *View) ETA() *ETA {
+func (t *trials) ETA() *ETA {
 	e := &ETA{Seconds: Number(math.NaN()), P90: Number(math.NaN()), Work: Number(math.NaN()), Unseen: []Unseen{}, Costs: []Cost{}}
 	var rows, all []int32
-	for r, state := range v.d.State {
-		if wall := float64(v.d.Wall[r]); ended(state) && finite(wall) && wall > 0 {
+	for r, state := range t.d.State {
+		if wall := float64(t.d.Wall[r]); ended(state) && finite(wall) && wall > 0 {
 			all = append(all, int32(r))
 			if state == succeeded {
 				rows = append(rows, int32(r))
@@ -68,23 +68,23 @@ func (v *View) ETA() *ETA {
 		e.Sentence = "Too few trials have ended to tell how long the others take."
 		return e
 	}
-	m := v.fit(rows)
-	e.Unseen = v.guess(m)
-	correct, spread := v.correction(m, all)
-	work := e.work(v, m, correct)
-	e.Busy = Number(v.busy())
+	m := t.fit(rows)
+	e.Unseen = m.guess()
+	correct, spread := m.correction(all)
+	work := m.work(e, correct)
+	e.Busy = Number(t.d.busy())
 	e.Work = Number(work.rest)
 	if e.Busy <= 0 {
 		e.Sentence = fmt.Sprintf("%s of work are left, and nothing runs.", seconds(work.rest))
 		return e
 	}
-	rest, ok := v.schedule(m, correct, float64(e.Busy))
+	rest, ok := m.schedule(correct, float64(e.Busy))
 	if !ok {
 		idle := work.running / 2 * max(0, 1-1/float64(e.Busy)) // at the end slots wait for the last trial, on average for half of one
 		rest = max(work.rest/float64(e.Busy)+min(idle, work.rest), work.longest)
 	}
 	e.Seconds = Number(rest)
-	left := max(1, float64(v.d.Space.Count()-v.d.Done))
+	left := max(1, float64(t.d.Space.Count()-t.d.Done))
 	e.P90 = e.Seconds * Number(1+1.28*math.Hypot(math.Sqrt(math.Expm1(m.sigma2)/left), math.Hypot(spread, work.doubt)))
 	least := ""
 	for _, u := range e.Unseen {
@@ -101,14 +101,14 @@ func (v *View) ETA() *ETA {
 
 // correction compares the newest trials with the model: it returns the ratio of actual to predicted
 // durations, and how much that ratio varies.
-func (v *View) correction(m *model, all []int32) (ratio, spread float64) {
-	sorted := sortRows(all, v.d.Ended, true)
+func (m *model) correction(all []int32) (ratio, spread float64) {
+	sorted := sortRows(all, m.d.Ended, true)
 	n := max(leastEnded, int(math.Ceil(newest*float64(len(sorted)))))
 	part := func(rows []int32) float64 {
 		took, said := 0.0, 0.0
 		for _, r := range rows {
-			took += float64(v.d.Wall[r])
-			said += m.predict(v.effects(m, r))
+			took += float64(m.d.Wall[r])
+			said += m.predict(m.effects(r))
 		}
 		return took / said
 	}
@@ -148,27 +148,27 @@ type work struct {
 
 // work sums up the model over the sweep, minus what has ended and run. The sum over a product of
 // ranges of values is a product of sums.
-func (e *ETA) work(v *View, m *model, correct float64) work {
+func (m *model) work(e *ETA, correct float64) work {
 	total := 0.0
-	byLevel := make([][]float64, len(v.axes))
+	byLevel := make([][]float64, len(m.axes))
 	for a := range byLevel {
-		byLevel[a] = make([]float64, len(v.axes[a].Levels))
+		byLevel[a] = make([]float64, len(m.axes[a].Levels))
 	}
-	for _, p := range v.d.Space.Products() {
+	for _, p := range m.d.Space.Products() {
 		if !p.Whole {
-			part := make([][]float64, len(v.axes))
+			part := make([][]float64, len(m.axes))
 			for a := range part {
 				part[a] = make([]float64, len(byLevel[a]))
 			}
 			sum := 0.0
-			weight := eachPoint(v.d.Space, p, func(at [][]int64, i int) {
+			weight := eachPoint(m.d.Space, p, func(at [][]int64, i int) {
 				effects := 0.0
-				for a, axis := range v.axes {
+				for a, axis := range m.axes {
 					effects += m.effect[a][axis.levelOf(at[axis.place][i])]
 				}
 				f := m.predict(effects)
 				sum += f
-				for a, axis := range v.axes {
+				for a, axis := range m.axes {
 					part[a][axis.levelOf(at[axis.place][i])] += f
 				}
 			})
@@ -181,20 +181,20 @@ func (e *ETA) work(v *View, m *model, correct float64) work {
 			continue
 		}
 		product, each := m.smear*math.Exp(m.mu), m.smear*m.floor
-		sums := make([]float64, len(v.axes))
+		sums := make([]float64, len(m.axes))
 		at := func(a, l int) float64 { // the values of a level that lie within the ranges
-			axis := v.axes[a]
+			axis := m.axes[a]
 			n := min(p.Hi[axis.place], axis.Levels[l].Hi) - max(p.Lo[axis.place], axis.Levels[l].Lo)
 			return float64(max(0, n)) * math.Exp(m.effect[a][l])
 		}
-		for a := range v.axes {
+		for a := range m.axes {
 			for l := range byLevel[a] {
 				sums[a] += at(a, l)
 			}
 			product *= sums[a]
 		}
 		total += product + each*float64(p.Count)
-		for a, axis := range v.axes {
+		for a, axis := range m.axes {
 			for l, level := range axis.Levels {
 				n := min(p.Hi[axis.place], level.Hi) - max(p.Lo[axis.place], level.Lo)
 				share := float64(max(0, n)) / float64(p.Hi[axis.place]-p.Lo[axis.place])
@@ -202,8 +202,8 @@ func (e *ETA) work(v *View, m *model, correct float64) work {
 			}
 		}
 	}
-	w := e.subtract(v, m, byLevel, total, correct)
-	for a, axis := range v.axes {
+	w := m.subtract(byLevel, total, correct)
+	for a, axis := range m.axes {
 		c := Cost{Key: axis.Key, Spread: Number(math.Exp(slices.Max(m.effect[a]) - slices.Min(m.effect[a])))}
 		doubt, sum := 0.0, 0.0
 		for l, f := range byLevel[a] {
@@ -222,34 +222,34 @@ func (e *ETA) work(v *View, m *model, correct float64) work {
 }
 
 // subtract subtracts what has run from the sums.
-func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct float64) work {
+func (m *model) subtract(byLevel [][]float64, total, correct float64) work {
 	scale, seen := 1.0, int64(0) // trials that were not examined are like the rest
-	for _, state := range v.d.State {
+	for _, state := range m.d.State {
 		if ended(state) {
 			seen++
 		}
 	}
-	if v.d.Stride > 1 && seen > 0 {
-		scale = float64(v.d.Done) / float64(seen)
+	if m.d.Stride > 1 && seen > 0 {
+		scale = float64(m.d.Done) / float64(seen)
 	}
 	gone := 0.0
-	for r, state := range v.d.State {
+	for r, state := range m.d.State {
 		if !ended(state) {
 			continue
 		}
-		said := m.predict(v.effects(m, int32(r))) * scale
+		said := m.predict(m.effects(int32(r))) * scale
 		gone += said
-		for a, levels := range v.levels {
+		for a, levels := range m.levels {
 			byLevel[a][levels[r]] -= said
 		}
 	}
 	var w work
 	var lengths moments.Moments
-	for _, run := range v.recent() {
+	for _, run := range m.d.recent() {
 		if !run.Running {
 			continue
 		}
-		levels := v.levelsAt(run.Index)
+		levels := m.levelsAt(run.Index)
 		effects := 0.0
 		for a, l := range levels {
 			effects += m.effect[a][l]
@@ -267,27 +267,27 @@ func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct fl
 	if lengths.N > 0 {
 		w.running = lengths.Mean()
 	}
-	if v.d.Done >= v.d.Space.Count() {
+	if m.d.Done >= m.d.Space.Count() {
 		w.rest = 0
 	}
 	return w
 }
 
 // recent returns the trials that are running, and those that ran in the last minutes.
-func (v *View) recent() []Run {
-	if v.d.Stride > 1 { // a sample of blocks has none of the running trials, or far too many
-		return v.d.Recent
+func (d *Data) recent() []Run {
+	if d.Stride > 1 { // a sample of blocks has none of the running trials, or far too many
+		return d.Recent
 	}
 	var all []Run
-	for r, state := range v.d.State {
-		run := Run{Index: v.d.index(int32(r)), Start: float64(v.d.Started[r]), End: v.d.Now, Running: state == running}
+	for r, state := range d.State {
+		run := Run{Index: d.index(int32(r)), Start: float64(d.Started[r]), End: d.Now, Running: state == running}
 		if !finite(run.Start) {
-			run.Start = v.d.Now
+			run.Start = d.Now
 		}
 		if !run.Running {
-			run.End = float64(v.d.Ended[r])
+			run.End = float64(d.Ended[r])
 		}
-		if state != 0 && run.End > v.d.Now-window {
+		if state != 0 && run.End > d.Now-window {
 			all = append(all, run)
 		}
 	}
@@ -295,14 +295,14 @@ func (v *View) recent() []Run {
 }
 
 // levelsAt returns the levels of a trial, which need not be among the rows.
-func (v *View) levelsAt(index int64) []uint8 {
-	at := make([][]int64, len(v.d.Space.Sizes()))
+func (t *trials) levelsAt(index int64) []uint8 {
+	at := make([][]int64, len(t.d.Space.Sizes()))
 	for k := range at {
 		at[k] = make([]int64, 1)
 	}
-	_ = v.d.Space.Positions(index, index+1, at) // it fails only for an inconsistent record, which New has reported
-	levels := make([]uint8, len(v.axes))
-	for a, axis := range v.axes {
+	_ = t.d.Space.Positions(index, index+1, at) // it fails only for an inconsistent record, which New has reported
+	levels := make([]uint8, len(t.axes))
+	for a, axis := range t.axes {
 		levels[a] = axis.levelOf(at[axis.place][0])
 	}
 	return levels
@@ -310,16 +310,16 @@ func (v *View) levelsAt(index int64) []uint8 {
 
 // busy returns how many trials ran at the same time recently: the median over parts of the last
 // minutes, without the parts in which nothing ran.
-func (v *View) busy() float64 {
-	runs := v.recent()
-	from, to := math.Inf(1), v.d.Now
-	for r, state := range v.d.State {
-		if start := float64(v.d.Started[r]); state != 0 && finite(start) {
+func (d *Data) busy() float64 {
+	runs := d.recent()
+	from, to := math.Inf(1), d.Now
+	for r, state := range d.State {
+		if start := float64(d.Started[r]); state != 0 && finite(start) {
 			from = min(from, start)
 		}
 	}
-	if from = max(from, to-window); v.d.Stride > 1 && v.d.RecentFrom > from {
-		from, to = v.d.RecentFrom, v.d.RecentFrom // if trials are very short, only the newest are included, and none of this moment
+	if from = max(from, to-window); d.Stride > 1 && d.RecentFrom > from {
+		from, to = d.RecentFrom, d.RecentFrom // if trials are very short, only the newest are included, and none of this moment
 		for _, run := range runs {
 			if !run.Running {
 				to = max(to, run.End)

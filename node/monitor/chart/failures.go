@@ -68,7 +68,7 @@ const (
 // Failures determines what predicts each cause.
 func (v *View) Failures() *Failures {
 	out := &Failures{Edges: []Number{}, Groups: []FailureGroup{}}
-	all, fails, last := v.ending()
+	all, fails, last := endedAndFailed(v)
 	out.Ended, out.Failed = int64(len(all)), int64(len(fails))
 	byCause := map[uint8][]int32{}
 	for _, r := range fails {
@@ -77,9 +77,9 @@ func (v *View) Failures() *Failures {
 	for i := range timeBins + 1 {
 		out.Edges = append(out.Edges, Number(last*float64(i)/timeBins))
 	}
-	counts := v.attributes(all)
+	counts := attributes(v, all)
 	for id, rows := range byCause {
-		out.Groups = append(out.Groups, v.failureGroup(id, rows, counts, int64(len(all)), last))
+		out.Groups = append(out.Groups, newFailureGroup(v, id, rows, counts, int64(len(all)), last))
 	}
 	slices.SortFunc(out.Groups, func(a, b FailureGroup) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Cause, b.Cause))
@@ -104,16 +104,16 @@ func (v *View) Failures() *Failures {
 }
 
 // end returns when a trial ended, according to its start and the duration that its node measured.
-func (v *View) end(r int32) float32 {
-	if wall := v.d.Wall[r]; wall == wall {
-		return v.d.Started[r] + wall
+func (t *trials) end(r int32) float32 {
+	if wall := t.d.Wall[r]; wall == wall {
+		return t.d.Started[r] + wall
 	}
-	return v.d.Started[r]
+	return t.d.Started[r]
 }
 
-// ending returns the selected trials that ended or failed, those of them that failed, including
-// those that run again, and the time at which the last of all selected trials ended.
-func (v *View) ending() (all, fails []int32, last float64) {
+// endedAndFailed returns the selected trials that ended or failed, those of them that failed,
+// including those that run again, and the time at which the last of all selected trials ended.
+func endedAndFailed(v *View) (all, fails []int32, last float64) {
 	spans := parallel.Split(len(v.rows), leastRows)
 	all = make([]int32, len(v.rows))
 	counts, failing, latest := make([]int, len(spans)), make([][]int32, len(spans)), make([]float32, len(spans))
@@ -138,7 +138,7 @@ func (v *View) ending() (all, fails []int32, last float64) {
 }
 
 // attributes counts rows by axis and level, and by node as the last axis.
-func (v *View) attributes(rows []int32) [][]int64 {
+func attributes(v *View, rows []int32) [][]int64 {
 	counts := make([][]int64, len(v.axes)+1)
 	nodes := make([]int64, len(v.d.Nodes)+1)
 	for _, r := range rows {
@@ -174,7 +174,7 @@ func (v *View) attributes(rows []int32) [][]int64 {
 	return counts
 }
 
-func (v *View) failureGroup(id uint8, rows []int32, counts [][]int64, total int64, last float64) FailureGroup {
+func newFailureGroup(v *View, id uint8, rows []int32, counts [][]int64, total int64, last float64) FailureGroup {
 	g := FailureGroup{Cause: id, Count: int64(len(rows)), Over: make([]int64, timeBins), Nodes: []NodeN{}, Lifts: []Lift{}, First: Number(math.NaN())}
 	if i := slices.IndexFunc(v.d.Causes, func(c Cause) bool { return c.ID == id }); i >= 0 {
 		c := &v.d.Causes[i]
@@ -197,7 +197,7 @@ func (v *View) failureGroup(id uint8, rows []int32, counts [][]int64, total int6
 			g.Last, g.Trial = Number(e), v.d.index(r)
 		}
 	}
-	own := v.attributes(rows)
+	own := attributes(v, rows)
 	for n, k := range own[len(v.axes)] {
 		if k > 0 && n > 0 {
 			g.Nodes = append(g.Nodes, NodeN{v.d.Nodes[n-1], k})

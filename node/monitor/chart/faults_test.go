@@ -90,7 +90,7 @@ func TestBusyOfAPart(t *testing.T) {
 	if ran {
 		t.Fatal("trials run in blocks that are looked at")
 	}
-	part.Recent = viewOf(t, whole, "").recent()
+	part.Recent = viewOf(t, whole, "").d.recent()
 	e := viewOf(t, part, "").ETA()
 	if ratio := float64(e.Seconds) / rest; math.Abs(float64(e.Busy)-slots) > 0.5 || ratio < 0.85 || ratio > 1.15 {
 		t.Errorf("got %v at a time and %.2f of the true rest, want %d and about 1", e.Busy, ratio, slots)

@@ -76,7 +76,7 @@ func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
 			kept = append(kept, a)
 		}
 	}
-	all, err := v.group(kept)
+	all, err := groupBy(v, kept)
 	if err != nil {
 		return nil, err
 	}
@@ -112,13 +112,13 @@ func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
 			g.Equal++
 		}
 	}
-	g.Lucky = v.lucky(all)
+	g.Lucky = luckiest(v, all)
 	g.Head = v.head(g.sentence(v))
 	return g, nil
 }
 
-// group sums up the trials that have a value by the levels of the kept axes.
-func (v *View) group(kept []int) ([]*group, error) {
+// groupBy sums up the trials that have a value by the levels of the kept axes.
+func groupBy(v *View, kept []int) ([]*group, error) {
 	combinations := uint64(1)
 	for _, a := range kept {
 		if combinations *= uint64(len(v.axes[a].Levels)); combinations > maxCombinations/maxLevels {
@@ -163,7 +163,7 @@ func (v *View) group(kept []int) ([]*group, error) {
 	return all, nil
 }
 
-func (v *View) lucky(all []*group) *Lucky {
+func luckiest(v *View, all []*group) *Lucky {
 	place := 0
 	for i, p := range all {
 		if best := all[place]; v.better(p.best, best.best) || p.best == best.best && p.trial < best.trial {

@@ -67,7 +67,7 @@ type table struct {
 type cell struct{ n, sum float64 }
 
 // tabulate sums up rows with their values y.
-func (v *View) tabulate(rows []int32, y []float32) *table {
+func tabulate(v *View, rows []int32, y []float32) *table {
 	t := &table{}
 	for a := range v.axes {
 		n := len(v.axes[a].Levels)
@@ -111,10 +111,10 @@ func (v *View) tabulate(rows []int32, y []float32) *table {
 	return t
 }
 
-// fitted returns the rows that have a value, or a part of them if there are very many, and their
-// values or ranks. Of consecutive rows in the order of values it picks one, so that the part has
+// fittedSample returns the rows that have a value, or a part of them if there are very many, and
+// their values or ranks. Of consecutive rows in the order of values it picks one, so that the part has
 // the same distribution of values as all rows.
-func (v *View) fitted(raw bool) (rows []int32, y []float32, all int64) {
+func fittedSample(v *View, raw bool) (rows []int32, y []float32, all int64) {
 	sorted, values := v.order()
 	if raw { // infinite ones are worse than all others
 		sorted = sorted[:sort.Search(len(sorted), func(n int) bool { return !finite(float64(values[n])) })]
@@ -130,7 +130,7 @@ func (v *View) fitted(raw bool) (rows []int32, y []float32, all int64) {
 			y[i] = values[place]
 			continue
 		case place >= behind:
-			rank, behind = v.rankOf(place)
+			rank, behind = rankOf(v, place)
 		}
 		y[i] = rank
 	}
@@ -139,7 +139,7 @@ func (v *View) fitted(raw bool) (rows []int32, y []float32, all int64) {
 
 // rankOf returns the rank of the row at a position in the order, and the position after all rows
 // with the same value.
-func (v *View) rankOf(place int) (rank float32, behind int) {
+func rankOf(v *View, place int) (rank float32, behind int) {
 	_, values := v.order()
 	value := values[place]
 	lo, hi := place, place+1
@@ -226,12 +226,12 @@ func (t *table) cramer(a, b int) float64 {
 // from the others is determined by the method of Watanabe et al. (2023), for levels.
 func (v *View) Importance(raw bool) *Importance {
 	out := &Importance{Raw: raw, Axes: []AxisShare{}, Pairs: []PairShare{}, Rest: Number(math.NaN())}
-	rows, y, all := v.fitted(raw)
+	rows, y, all := fittedSample(v, raw)
 	out.N = all
-	t := v.tabulate(rows, y)
+	t := tabulate(v, rows, y)
 	sorted, _ := v.order()
 	top := int(math.Ceil(bestShare * float64(len(sorted))))
-	best := v.bestTrials(t, sorted[:top])
+	best := bestShares(v, t, sorted[:top])
 	mains := make([]float64, len(v.axes))
 	noise := t.v
 	for a := range v.axes {
@@ -241,16 +241,18 @@ func (v *View) Importance(raw bool) *Importance {
 	noise = max(0, noise)
 	explained := 0.0
 	for a, axis := range v.axes {
-		s := AxisShare{Key: axis.Key, Share: Number(math.NaN()), SE: Number(math.NaN()), Best: best[a], Why: v.untold(t, a)}
+		s := AxisShare{Key: axis.Key, Share: Number(math.NaN()), SE: Number(math.NaN()), Best: best[a], Why: untold(v, t, a)}
 		if s.Why == "" {
 			freedom := float64(t.seen(a, 1) - 1)
 			f := max(0, mains[a]-freedom*noise/t.n) / t.v
-			s.Share, s.SE = Number(f), Number(shareError(f, noise/t.v, t.n, freedom))
+			// The sum of squares of the levels has a noncentral chi-squared distribution.
+			rest := noise / t.v
+			s.Share, s.SE = Number(f), Number(math.Sqrt(2*freedom*rest*rest+4*t.n*f*rest)/t.n)
 			explained += f
 		}
 		out.Axes = append(out.Axes, s)
 	}
-	explained += v.pairShares(t, out, noise)
+	explained += addPairShares(v, t, out, noise)
 	if t.v > 0 {
 		out.Rest = Number(max(0, 1-explained))
 	}
@@ -270,12 +272,6 @@ func (v *View) Importance(raw bool) *Importance {
 	return out
 }
 
-// shareError returns the standard error of the share of an axis, where the sum of squares of its
-// levels has a noncentral chi-squared distribution.
-func shareError(share, noise, n, freedom float64) float64 {
-	return math.Sqrt(2*freedom*noise*noise+4*n*share*noise) / n
-}
-
 func orLess(n Number) float64 {
 	if math.IsNaN(float64(n)) {
 		return -1
@@ -284,7 +280,7 @@ func orLess(n Number) float64 {
 }
 
 // untold returns the reason why the data can't determine the share of an axis, or "" if it can.
-func (v *View) untold(t *table, a int) string {
+func untold(v *View, t *table, a int) string {
 	switch {
 	case t.n == 0:
 		return "no trial has a value"
@@ -303,8 +299,8 @@ func (v *View) untold(t *table, a int) string {
 	return ""
 }
 
-// pairShares lists the strongest interactions and returns the share of all.
-func (v *View) pairShares(t *table, out *Importance, noise float64) (sum float64) {
+// addPairShares lists the strongest interactions and returns the share of all.
+func addPairShares(v *View, t *table, out *Importance, noise float64) (sum float64) {
 	for a := range v.axes {
 		for b := range a {
 			if out.Axes[a].Why != "" || out.Axes[b].Why != "" {
@@ -328,8 +324,8 @@ func (v *View) pairShares(t *table, out *Importance, noise float64) (sum float64
 	return sum
 }
 
-// bestTrials sets the share of each axis in what distinguishes the best rows from all.
-func (v *View) bestTrials(all *table, best []int32) []Number {
+// bestShares sets the share of each axis in what distinguishes the best rows from all.
+func bestShares(v *View, all *table, best []int32) []Number {
 	shares := make([]Number, len(v.axes))
 	parallel.Each(len(v.axes), func(a int) {
 		levels := v.levels[a]

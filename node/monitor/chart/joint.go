@@ -20,10 +20,10 @@ func newFactor(levels []uint8, n, most int) factor {
 }
 
 // factors returns the axes as factors, with their levels merged to a maximum number.
-func (v *View) factors(most int) []factor {
-	all := make([]factor, len(v.axes))
-	for a, axis := range v.axes {
-		all[a] = newFactor(v.levels[a], len(axis.Levels), most)
+func (t *trials) factors(most int) []factor {
+	all := make([]factor, len(t.axes))
+	for a, axis := range t.axes {
+		all[a] = newFactor(t.levels[a], len(axis.Levels), most)
 	}
 	return all
 }

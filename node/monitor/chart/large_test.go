@@ -61,7 +61,7 @@ func TestLargeSelections(t *testing.T) {
 		if total := sum(h.Counts) + h.Below + h.Above; total != int64(len(sorted)) || h.N != total {
 			t.Errorf("histogram: %d values in bins, %d counted, want %d", total, h.N, len(sorted))
 		}
-		done, runs, failures := v.states(1)
+		done, runs, failures := countStates(v, 1)
 		for l := range done {
 			var want [3]int64
 			for _, r := range v.rows {

@@ -36,11 +36,11 @@ type Marginal struct {
 func (v *View) Marginals() *Marginals {
 	m := &Marginals{Axes: make([]Marginal, len(v.axes)), Hidden: append([]string{}, v.hidden...)}
 	g := v.margins()
-	sums := v.marginSums(g)
-	m.Summary = v.summaryOf(sums[0])
+	sums := sumMargins(v, g)
+	m.Summary = summaryOf(v, sums[0])
 	for a := range v.axes {
 		j := slices.IndexFunc(g.joints, func(j *joint) bool { return has(j.places, -1, a) })
-		m.Axes[a] = v.marginal(a, g.joints[j], sums[j])
+		m.Axes[a] = newMarginal(v, a, g.joints[j], sums[j])
 	}
 	sentence := "No trial has a value yet."
 	if m.N > 0 {
@@ -58,7 +58,7 @@ type margins struct {
 	cells  [][]uint16 // by joint
 }
 
-func (v *View) newMargins() *margins {
+func newMargins(v *View) *margins {
 	factors := v.factors(maxLevels)
 	g := &margins{joints: cover(factors, alone(len(factors)))}
 	if len(g.joints) == 0 { // no axis has more than one value
@@ -92,8 +92,8 @@ type marginSum struct {
 	done, runs, failed int32
 }
 
-// marginSums sums up the selected trials by the combinations of each joint.
-func (v *View) marginSums(g *margins) [][]marginSum {
+// sumMargins sums up the selected trials by the combinations of each joint.
+func sumMargins(v *View, g *margins) [][]marginSum {
 	ranks := v.ranks()
 	spans := parallel.Split(len(v.rows), leastRows)
 	parts := make([][][]marginSum, len(spans))
@@ -135,8 +135,8 @@ func (v *View) marginSums(g *margins) [][]marginSum {
 	return parts[0]
 }
 
-func (v *View) merge(s, more *marginSum) {
-	if more.N > 0 && (s.N == 0 || v.better(more.best, s.best) || more.best == s.best && more.first < s.first) {
+func (t *trials) merge(s, more *marginSum) {
+	if more.N > 0 && (s.N == 0 || t.better(more.best, s.best) || more.best == s.best && more.first < s.first) {
 		s.best, s.first = more.best, more.first
 	}
 	s.Merge(&more.Moments)
@@ -145,7 +145,7 @@ func (v *View) merge(s, more *marginSum) {
 }
 
 // summaryOf is the summary of the trials of all sums.
-func (v *View) summaryOf(sums []marginSum) Summary {
+func summaryOf(v *View, sums []marginSum) Summary {
 	var all marginSum
 	for i := range sums {
 		v.merge(&all, &sums[i])
@@ -157,8 +157,8 @@ func (v *View) summaryOf(sums []marginSum) Summary {
 	return s
 }
 
-// marginal extracts one axis from the sums of a joint.
-func (v *View) marginal(a int, j *joint, sums []marginSum) Marginal {
+// newMarginal extracts one axis from the sums of a joint.
+func newMarginal(v *View, a int, j *joint, sums []marginSum) Marginal {
 	n := len(v.axes[a].Levels)
 	m := Marginal{
 		Axis: v.axes[a].Axis, N: make([]int64, n), Mean: make([]Number, n), SD: make([]Number, n), Half: make([]Number, n), Best: make([]Number, n),
@@ -180,8 +180,8 @@ func (v *View) marginal(a int, j *joint, sums []marginSum) Marginal {
 	return m
 }
 
-// states counts the selected trials by the levels of an axis.
-func (v *View) states(a int) (done, runs, failures []int64) {
+// countStates counts the selected trials by the levels of an axis.
+func countStates(v *View, a int) (done, runs, failures []int64) {
 	n := len(v.axes[a].Levels)
 	var counts [maxLevels][8]int64
 	levels := v.levels[a]
@@ -223,7 +223,7 @@ func (v *View) Coverage() *Coverage {
 	c := &Coverage{Axes: make([]Covered, len(v.axes))}
 	total := int64(0)
 	parallel.Each(len(v.axes), func(a int) {
-		done, runs, _ := v.states(a)
+		done, runs, _ := countStates(v, a)
 		c.Axes[a] = Covered{Axis: v.axes[a].Axis, Done: done, Running: runs}
 	})
 	count := v.d.Space.Count()

@@ -12,6 +12,7 @@ import (
 // for each axis. Values of long axes share a level. The mean duration is smear·(floor + exp(mu +
 // the sum of an effect for each axis)).
 type model struct {
+	*trials
 	floor  float64 // seconds, such as the startup time of a program
 	mu     float64
 	effect [][]float64
@@ -54,17 +55,17 @@ func thinned(rows []int32, most int) []int32 {
 }
 
 // fit fits the model to trials that have ended. It chooses the floor with the best fit.
-func (v *View) fit(rows []int32) *model {
+func (t *trials) fit(rows []int32) *model {
 	rows = thinned(rows, fitRows)
 	few := thinned(rows, floorRows)
 	walls := make([]float64, len(few))
 	for i, r := range few {
-		walls[i] = float64(v.d.Wall[r])
+		walls[i] = float64(t.d.Wall[r])
 	}
 	slices.Sort(walls)
 	low := walls[len(walls)/100]
 	score := func(floor float64) float64 {
-		m := v.solve(few, floor)
+		m := t.solve(few, floor)
 		return float64(len(few)) * math.Log(m.sigma2+1e-6)
 	}
 	best, least := 0.0, score(0)
@@ -76,12 +77,11 @@ func (v *View) fit(rows []int32) *model {
 			break
 		}
 	}
-	return v.solve(rows, best)
+	return t.solve(rows, best)
 }
 
 // fitting is an incremental least-squares fit.
 type fitting struct {
-	v      *View
 	m      *model
 	rows   []int32
 	y      []float64 // the logarithm of each trial's duration
@@ -93,22 +93,19 @@ type fitting struct {
 // solve fits the effects for a floor by the Gauss-Newton method, with the blocks of the
 // Gauss-Seidel method. How strongly the effects of an axis are shrunk follows from how much they
 // differ, as in empirical Bayes.
-func (v *View) solve(rows []int32, floor float64) *model {
+func (t *trials) solve(rows []int32, floor float64) *model {
 	n := len(rows)
-	f := &fitting{
-		v: v, rows: rows, y: make([]float64, n), rest: make([]float64, n), weight: make([]float64, n), ridge: make([]float64, len(v.axes)),
-		m: &model{floor: floor},
-	}
-	m := f.m
-	for a, axis := range v.axes {
+	m := &model{trials: t, floor: floor}
+	f := &fitting{m: m, rows: rows, y: make([]float64, n), rest: make([]float64, n), weight: make([]float64, n), ridge: make([]float64, len(t.axes))}
+	for a, axis := range t.axes {
 		f.ridge[a] = 0.1
 		m.effect, m.ended = append(m.effect, make([]float64, len(axis.Levels))), append(m.ended, make([]float64, len(axis.Levels)))
 		for _, r := range rows {
-			m.ended[a][v.levels[a][r]]++
+			m.ended[a][t.levels[a][r]]++
 		}
 	}
 	for i, r := range rows {
-		wall := float64(v.d.Wall[r])
+		wall := float64(t.d.Wall[r])
 		f.y[i] = math.Log(wall)
 		m.mu += math.Log(max(wall-floor, wall/20)) / float64(n)
 	}
@@ -123,7 +120,7 @@ func (v *View) solve(rows []int32, floor float64) *model {
 	f.unshrunk()
 	far := outlier * math.Sqrt(m.sigma2)
 	for i, r := range rows {
-		rest := f.y[i] - math.Log(floor+math.Exp(m.mu+v.effects(m, r)))
+		rest := f.y[i] - math.Log(floor+math.Exp(m.mu+m.effects(r)))
 		m.smear += math.Exp(min(far, max(-far, rest))) / float64(n)
 	}
 	return m
@@ -134,7 +131,7 @@ func (v *View) solve(rows []int32, floor float64) *model {
 // trials of a machine often take longer.
 func (f *fitting) residuals() {
 	for i, r := range f.rows {
-		above := math.Exp(f.m.mu + f.v.effects(f.m, r))
+		above := math.Exp(f.m.mu + f.m.effects(r))
 		part := max(above/(f.m.floor+above), 0.03)
 		rest := f.y[i] - math.Log(f.m.floor+above)
 		f.rest[i], f.weight[i] = rest/part, part*part
@@ -158,7 +155,7 @@ func (f *fitting) improve() (moved float64) {
 	}
 	moved = math.Abs(shift)
 	for a, effect := range f.m.effect {
-		levels := f.v.levels[a]
+		levels := f.m.levels[a]
 		sums, weights := make([]float64, len(effect)), make([]float64, len(effect))
 		for i, r := range f.rows {
 			l := levels[r]
@@ -187,7 +184,7 @@ func (f *fitting) shrink() {
 	for a, effect := range f.m.effect {
 		weights[a] = make([]float64, len(effect))
 		for i, r := range f.rows {
-			weights[a][f.v.levels[a][r]] += f.weight[i]
+			weights[a][f.m.levels[a][r]] += f.weight[i]
 		}
 		for _, w := range weights[a] {
 			free -= w / (w + f.ridge[a])
@@ -213,7 +210,7 @@ func (f *fitting) unshrunk() {
 		raw, chance := make([]float64, len(effect)), make([]float64, len(effect))
 		weights := make([]float64, len(effect))
 		for i, r := range f.rows {
-			l := f.v.levels[a][r]
+			l := f.m.levels[a][r]
 			raw[l], weights[l] = raw[l]+f.weight[i]*f.rest[i], weights[l]+f.weight[i]
 		}
 		for l, w := range weights {
@@ -224,8 +221,8 @@ func (f *fitting) unshrunk() {
 	}
 }
 
-func (v *View) effects(m *model, r int32) (sum float64) {
-	for a, levels := range v.levels {
+func (m *model) effects(r int32) (sum float64) {
+	for a, levels := range m.levels {
 		sum += m.effect[a][levels[r]]
 	}
 	return sum
@@ -236,9 +233,9 @@ func (m *model) predict(effects float64) float64 { return m.smear * (m.floor + m
 
 // guess sets the effects of levels that have not run: by the trend of the axis if it has one, else
 // they are like those that have run on average. It returns these levels.
-func (v *View) guess(m *model) []Unseen {
+func (m *model) guess() []Unseen {
 	all := []Unseen{}
-	for a, axis := range v.axes {
+	for a, axis := range m.axes {
 		m.doubt = append(m.doubt, make([]float64, len(axis.Levels)))
 		if !slices.Contains(m.ended[a], 0) {
 			continue

@@ -75,7 +75,7 @@ func (v *View) Heat(x, y, z, stat string) (*Heat, error) {
 		}
 		return i
 	}
-	n, value := v.cells(nx*ny*nz, at, stat)
+	n, value := cellStats(v, nx*ny*nz, at, stat)
 	for k := range nz {
 		var c Cell
 		for row := range ny {
@@ -84,11 +84,11 @@ func (v *View) Heat(x, y, z, stat string) (*Heat, error) {
 		}
 		h.Cells = append(h.Cells, c)
 	}
-	h.Head = v.head(v.heatSentence(h, n, value))
+	h.Head = v.head(heatSentence(v, h, n, value))
 	return h, nil
 }
 
-func (v *View) heatSentence(h *Heat, n []int64, value []Number) string {
+func heatSentence(v *View, h *Heat, n []int64, value []Number) string {
 	best := -1
 	for i := range value {
 		if n[i] > 0 && (best < 0 || v.better(float32(value[i]), float32(value[best]))) {
@@ -103,8 +103,8 @@ func (v *View) heatSentence(h *Heat, n []int64, value []Number) string {
 		h.Y.Key, h.Y.Levels[best/nx%len(h.Y.Levels)].Label, show(float64(value[best])))
 }
 
-// cells sums up the selected trials by the cell that at returns.
-func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, value []Number) {
+// cellStats sums up the selected trials by the cell that at returns.
+func cellStats(v *View, size int, at func(int32) int, stat string) (n []int64, value []Number) {
 	rows, values := v.rows, []float32(nil)
 	if stat == StatBest || stat == StatMedian {
 		rows, values = v.order()
@@ -117,7 +117,7 @@ func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, valu
 			places[p], counts[p], parts[p] = placed(rows[lo:hi], values[lo:hi], size, at)
 			return
 		}
-		counts[p], parts[p] = v.sums(rows[lo:hi], size, at, stat)
+		counts[p], parts[p] = partSums(v, rows[lo:hi], size, at, stat)
 	})
 	n = make([]int64, size)
 	sums := make([]float64, size)
@@ -158,9 +158,9 @@ func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, valu
 	return n, value
 }
 
-// sums is like cells for some rows, without what is derived from the sums. With StatBest the sums
+// partSums is like cells for some rows, without what is derived from the sums. With StatBest the sums
 // are the values of the first rows of each cell.
-func (v *View) sums(rows []int32, size int, at func(int32) int, stat string) (n []int64, sums []float64) {
+func partSums(v *View, rows []int32, size int, at func(int32) int, stat string) (n []int64, sums []float64) {
 	n, sums = make([]int64, size), make([]float64, size)
 	for _, r := range rows {
 		i := at(r)
@@ -351,7 +351,7 @@ func (v *View) Parallel(keys []string) (*Parallel, error) {
 		for i := 0; i <= bins; i += bins / valueLevels {
 			p.Edges = append(p.Edges, h.Edges[i])
 		}
-		v.fillLevels(value, p.Edges)
+		fillLevels(v, value, p.Edges)
 	}
 	factors := append(v.factors(maxLevels), newFactor(value, valueLevels, valueLevels))
 	var pairs [][2]int // each axis, and the one before it
@@ -383,7 +383,7 @@ func (v *View) Parallel(keys []string) (*Parallel, error) {
 
 // fillLevels sets the level of the value of each row that has one: the interval between edges that
 // contains it. Values outside are at the ends.
-func (v *View) fillLevels(levels []uint8, edges []Number) {
+func fillLevels(v *View, levels []uint8, edges []Number) {
 	sorted, values := v.order()
 	last := len(edges) - 2
 	level := func(n int) int { // of the row at position n, in the order from the lowest value

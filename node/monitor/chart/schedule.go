@@ -37,16 +37,16 @@ func (s *slots) Pop() any {
 // schedule simulates the rest of a sweep: each slot takes the next trial when it becomes free. This
 // shows which trials come last, and which slots are idle then. It is not ok for a sweep with too
 // many trials.
-func (v *View) schedule(m *model, correct, busy float64) (seconds float64, ok bool) {
-	if v.d.Stride > 1 || v.d.Space.Count() > scheduledTrials {
+func (m *model) schedule(correct, busy float64) (seconds float64, ok bool) {
+	if m.d.Stride > 1 || m.d.Space.Count() > scheduledTrials {
 		return 0, false
 	}
-	waiting := v.waiting(m)
+	waiting := m.waiting()
 	var rest slots // of the running ones
-	for _, run := range v.recent() {
+	for _, run := range m.d.recent() {
 		if run.Running {
 			effects := 0.0
-			for a, l := range v.levelsAt(run.Index) {
+			for a, l := range m.levelsAt(run.Index) {
 				effects += m.effect[a][l]
 			}
 			rest = append(rest, outlast(m.predict(effects)*correct, math.Sqrt(m.sigma2), run.End-run.Start))
@@ -91,34 +91,34 @@ func outlast(mean, sigma, ran float64) float64 {
 
 // waiting returns the durations of the trials that have not started, in the order in which they
 // will.
-func (v *View) waiting(m *model) []float64 {
-	count := v.d.Space.Count()
+func (m *model) waiting() []float64 {
+	count := m.d.Space.Count()
 	var means []float64
-	at := make([][]int64, len(v.d.Space.Sizes()))
+	at := make([][]int64, len(m.d.Space.Sizes()))
 	for k := range at {
 		at[k] = make([]int64, BlockTrials)
 	}
 	add := func(r ranges.Range) {
 		for lo := r.Lo; lo < r.Hi; lo += BlockTrials {
 			hi := min(r.Hi, lo+BlockTrials)
-			if v.d.Space.Positions(lo, hi, at) != nil {
+			if m.d.Space.Positions(lo, hi, at) != nil {
 				return // the record is inconsistent, which New has reported
 			}
 			for i := range hi - lo {
-				if row, ok := v.d.row(lo + i); ok && v.d.State[row] >= running {
+				if row, ok := m.d.row(lo + i); ok && m.d.State[row] >= running {
 					continue
 				}
 				effects := 0.0
-				for a, axis := range v.axes {
+				for a, axis := range m.axes {
 					effects += m.effect[a][axis.levelOf(at[axis.place][i])]
 				}
 				means = append(means, m.predict(effects))
 			}
 		}
 	}
-	if v.d.Order != grid.OrderSpread {
+	if m.d.Order != grid.OrderSpread {
 		add(ranges.Range{Hi: count})
-		if v.d.Order == grid.OrderLongest {
+		if m.d.Order == grid.OrderLongest {
 			slices.SortFunc(means, func(a, b float64) int { return cmp.Compare(b, a) })
 		}
 		return means

@@ -40,10 +40,10 @@ func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) 
 			return nil, nil, false
 		}
 		places := placesOf(v.d.Space, at, o.Desc)
-		rows, column = v.byParameter(at, places)
+		rows, column = sortByParameter(v, at, places)
 		desc = false // the ranks of the values include it
 		if o.After != nil {
-			o.After = &Place{o.After.Index, v.valuePlace(o.After.Index, at, places)} // the axis may have been extended since
+			o.After = &Place{o.After.Index, valuePlace(v, o.After.Index, at, places)} // the axis may have been extended since
 		}
 	case o.By == "index":
 		if o.Desc {
@@ -51,7 +51,10 @@ func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) 
 			slices.Reverse(rows)
 		}
 	case o.By == "state":
-		column = v.column(func(r int32) float32 { return float32(v.d.State[r]) })
+		column = make([]float32, len(v.d.State))
+		for r, state := range v.d.State {
+			column[r] = float32(state)
+		}
 	case o.By == "value":
 		column = v.d.Value
 	case o.By == "started":
@@ -64,7 +67,14 @@ func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) 
 		return nil, nil, false
 	}
 	if column != nil && o.Key == "" {
-		rows = v.byColumn(column, desc)
+		rows = sortRows(v.rows, column, desc)
+		if len(rows) < len(v.rows) {
+			for _, r := range v.rows { // those without a value are last
+				if column[r] != column[r] {
+					rows = append(rows, r)
+				}
+			}
+		}
 	}
 	place := func(r int32) Place {
 		p := Place{Index: v.d.index(r), Value: math.NaN()}
@@ -98,31 +108,9 @@ func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) 
 	return all, func(n int) Place { return place(rows[n]) }, true
 }
 
-// column computes a column for the selected rows.
-func (v *View) column(of func(int32) float32) []float32 {
-	c := make([]float32, len(v.d.State))
-	for _, r := range v.rows {
-		c[r] = of(r)
-	}
-	return c
-}
-
-// byColumn sorts the selected rows by a column, those without a value last.
-func (v *View) byColumn(column []float32, desc bool) []int32 {
-	rows := sortRows(v.rows, column, desc)
-	if len(rows) < len(v.rows) {
-		for _, r := range v.rows {
-			if column[r] != column[r] {
-				rows = append(rows, r)
-			}
-		}
-	}
-	return rows
-}
-
-// byParameter sorts the selected rows by the values of a parameter, whose ranks are passed in:
+// sortByParameter sorts the selected rows by the values of a parameter, whose ranks are passed in:
 // numbers, then texts, then Booleans. It also returns the ranks of the values of all rows.
-func (v *View) byParameter(at int, places []int64) ([]int32, []float32) {
+func sortByParameter(v *View, at int, places []int64) ([]int32, []float32) {
 	s := v.d.Space
 	positions := make([]int64, len(v.d.State))
 	block := make([][]int64, len(s.Sizes()))
@@ -143,7 +131,7 @@ func (v *View) byParameter(at int, places []int64) ([]int32, []float32) {
 
 // valuePlace returns the rank of the value that a trial has on an axis, or NaN if the sweep has no
 // such trial.
-func (v *View) valuePlace(index int64, at int, places []int64) float64 {
+func valuePlace(v *View, index int64, at int, places []int64) float64 {
 	position := make([][]int64, len(v.d.Space.Sizes()))
 	for k := range position {
 		position[k] = make([]int64, 1)

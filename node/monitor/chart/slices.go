@@ -80,10 +80,10 @@ func (v *View) Slices(trial int64) (*Slices, error) {
 }
 
 // lookUp returns the state and the value of a trial, whether it is selected or not.
-func (v *View) lookUp(index int64) (state string, value Number) {
-	row, ok := v.d.row(index)
+func (t *trials) lookUp(index int64) (state string, value Number) {
+	row, ok := t.d.row(index)
 	if !ok {
 		return string(grid.Pending), Number(math.NaN())
 	}
-	return string(grid.States[v.d.State[row]-1]), Number(v.value[row])
+	return string(grid.States[t.d.State[row]-1]), Number(t.value[row])
 }

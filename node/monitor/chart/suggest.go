@@ -51,7 +51,7 @@ func (v *View) Suggestions() *Suggestions {
 	if len(sorted) >= 2*topLeast {
 		for _, share := range importance.Axes {
 			if a := v.axis(share.Key); share.Why == "" {
-				out.List = append(out.List, v.suggest(a, &share, importance.Pairs, top)...)
+				out.List = append(out.List, suggestFor(v, a, &share, importance.Pairs, top)...)
 			}
 		}
 	}
@@ -64,7 +64,7 @@ func (v *View) Suggestions() *Suggestions {
 	return out
 }
 
-func (v *View) suggest(a int, share *AxisShare, pairs []PairShare, top []int32) []Suggestion {
+func suggestFor(v *View, a int, share *AxisShare, pairs []PairShare, top []int32) []Suggestion {
 	axis := v.axes[a]
 	counts := make([]int, len(axis.Levels))
 	for _, r := range top {
@@ -110,7 +110,7 @@ func (v *View) suggest(a int, share *AxisShare, pairs []PairShare, top []int32) 
 	case at > 0 && at < len(order)-1:
 		values = []float64{between(x(at-1), x(at), log), between(x(at), x(at+1), log)}
 	}
-	s, ok := v.extension(kind, axis, values, v.integers(axis))
+	s, ok := suggestValues(v, kind, axis, values)
 	if !ok {
 		return nil
 	}
@@ -136,12 +136,9 @@ func between(a, b float64, log bool) float64 {
 	return (a + b) / 2
 }
 
-func (v *View) integers(axis *axis) bool {
-	return !slices.ContainsFunc(axis.Levels, func(l Level) bool { return strings.ContainsAny(l.Label, ".eE") })
-}
-
-// extension makes a suggestion from values; it returns false if they add no trial.
-func (v *View) extension(kind string, axis *axis, values []float64, integers bool) (Suggestion, bool) {
+// suggestValues makes a suggestion from values; it returns false if they add no trial.
+func suggestValues(v *View, kind string, axis *axis, values []float64) (Suggestion, bool) {
+	integers := !slices.ContainsFunc(axis.Levels, func(l Level) bool { return strings.ContainsAny(l.Label, ".eE") })
 	s := Suggestion{Kind: kind, Key: axis.Key, Values: []json.Number{}, Work: Number(math.NaN())}
 	more := space.Axis{Key: axis.Key}
 	var texts []string
@@ -166,7 +163,7 @@ func (v *View) extension(kind string, axis *axis, values []float64, integers boo
 	}
 	s.Trials = extended.Count() - v.d.Space.Count()
 	s.Args = []string{"--set", axis.Key + "=" + strings.Join(texts, ",")}
-	s.Work = Number(v.meanWall() * float64(s.Trials))
+	s.Work = Number(meanWall(v) * float64(s.Trials))
 	where := "at the end of"
 	if kind == "refine" {
 		where = "inside of"
@@ -176,7 +173,7 @@ func (v *View) extension(kind string, axis *axis, values []float64, integers boo
 }
 
 // meanWall returns how long the selected trials took on average; NaN for none.
-func (v *View) meanWall() float64 {
+func meanWall(v *View) float64 {
 	spans := parallel.Split(len(v.rows), leastRows)
 	parts := make([]moments.Moments, len(spans))
 	parallel.Each(len(spans), func(i int) {

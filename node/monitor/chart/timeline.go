@@ -60,7 +60,7 @@ func (v *View) Timeline() *Timeline {
 		t.Head = v.head("None of these trials has begun.")
 		return t
 	}
-	lo, hi, nodes := v.reach(rows)
+	lo, hi, nodes := timeSpan(v, rows)
 	t.From, t.To = Number(lo), Number(hi)
 	for i := range laneBins + 1 {
 		t.Edges = append(t.Edges, Number(lo+(hi-lo)*float64(i)/laneBins))
@@ -76,20 +76,20 @@ func (v *View) Timeline() *Timeline {
 }
 
 // barEnd returns when a trial that has started ended; for a running one, that is now.
-func (v *View) barEnd(r int32) float32 {
-	end := v.d.Ended[r]
+func (t *trials) barEnd(r int32) float32 {
+	end := t.d.Ended[r]
 	switch {
-	case v.d.State[r] == running:
-		return float32(v.d.Now)
+	case t.d.State[r] == running:
+		return float32(t.d.Now)
 	case !finite(float64(end)):
-		return v.d.Started[r]
+		return t.d.Started[r]
 	}
 	return end
 }
 
-// reach returns the time span in which the trials ran, and their nodes in the order of their first
+// timeSpan returns the time span in which the trials ran, and their nodes in the order of their first
 // trials.
-func (v *View) reach(rows []int32) (lo, hi float64, nodes []uint16) {
+func timeSpan(v *View, rows []int32) (lo, hi float64, nodes []uint16) {
 	spans := parallel.Split(len(rows), leastRows)
 	type part struct {
 		lo, hi float32
@@ -120,13 +120,6 @@ func (v *View) reach(rows []int32) (lo, hi float64, nodes []uint16) {
 		}
 	}
 	return lo, hi, nodes
-}
-
-func (v *View) node(r int32) grid.NodeID {
-	if n := int(v.d.Node[r]); n > 0 && n <= len(v.d.Nodes) {
-		return v.d.Nodes[n-1]
-	}
-	return ""
 }
 
 func (t *Timeline) bin(f float64) int {
@@ -203,8 +196,12 @@ func (t *Timeline) bars(v *View, rows []int32) {
 		}
 		lanes[lane] = end
 		free[v.d.Node[r]] = lanes
+		node := grid.NodeID("")
+		if n := int(v.d.Node[r]); n > 0 && n <= len(v.d.Nodes) {
+			node = v.d.Nodes[n-1]
+		}
 		b := t.Bars
-		b.Trial, b.Node, b.Lane = append(b.Trial, v.d.index(r)), append(b.Node, v.node(r)), append(b.Lane, lane)
+		b.Trial, b.Node, b.Lane = append(b.Trial, v.d.index(r)), append(b.Node, node), append(b.Lane, lane)
 		b.Start, b.End = append(b.Start, Number(start)), append(b.End, Number(end))
 		b.State = append(b.State, string(grid.States[v.d.State[r]-1]))
 	}

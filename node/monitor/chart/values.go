@@ -37,7 +37,7 @@ const bins = 64
 
 var percents = [...]float64{0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1}
 
-func (v *View) summary() Summary {
+func summarize(v *View) Summary {
 	s := Summary{Trial: -1, Best: Number(math.NaN())}
 	spans := parallel.Split(len(v.rows), leastRows)
 	parts, missing, best := make([]moments.Moments, len(spans)), make([]int64, len(spans)), make([]int32, len(spans))
@@ -71,7 +71,7 @@ func finite(f float64) bool { return f-f == 0 }
 // Histogram divides the values between the 1 % and 99 % quantiles into bins, and widens the range
 // if nothing lies far outside.
 func (v *View) Histogram() *Histogram {
-	h := &Histogram{Summary: v.summary(), Edges: []Number{}, Counts: []int64{}, Quantiles: []Number{}}
+	h := &Histogram{Summary: summarize(v), Edges: []Number{}, Counts: []int64{}, Quantiles: []Number{}}
 	_, all := v.order()
 	values := int(h.N) // the finite ones, which precede those that are worse than all
 	if values == 0 {
@@ -149,9 +149,14 @@ const maxSteps = 1000
 // History lists each trial that was better than all selected ones that ended before it.
 func (v *View) History() *History {
 	h := &History{Time: []Number{}, Best: []Number{}, Trial: []int64{}, Base: v.d.Base, Now: Number(v.d.Now)}
-	ends := v.ends()
+	ends := make([]float32, len(v.d.State)) // seconds since the first event
+	for _, r := range v.rows {
+		if ends[r] = v.d.Ended[r]; !ended(v.d.State[r]) {
+			ends[r] = float32(math.NaN())
+		}
+	}
 	best := float32(math.NaN())
-	for _, r := range sortRows(v.improvements(ends), ends, false) {
+	for _, r := range sortRows(improvements(v, ends), ends, false) {
 		f := v.value[r]
 		if !finite(float64(f)) || best == best && !v.better(f, best) {
 			continue
@@ -176,7 +181,7 @@ const spells = 1 << 12
 // improvements returns rows that may be better than all that ended before them: those in time spans
 // that have a better one than all spans before. They are few, so that a History does not sort all
 // rows.
-func (v *View) improvements(ends []float32) []int32 {
+func improvements(v *View, ends []float32) []int32 {
 	rows := kept(v.rows, func(r int32) bool { return finite(float64(v.value[r])) && finite(float64(ends[r])) })
 	lo, hi := float32(math.Inf(1)), float32(math.Inf(-1))
 	for _, r := range rows {
@@ -200,16 +205,4 @@ func (v *View) improvements(ends []float32) []int32 {
 		}
 	}
 	return kept(rows, func(r int32) bool { return improved[spell(r)] })
-}
-
-// ends returns when trials ended, in seconds since the first event.
-func (v *View) ends() []float32 {
-	ends := make([]float32, len(v.d.State))
-	for _, r := range v.rows {
-		ends[r] = float32(math.NaN())
-		if ended(v.d.State[r]) {
-			ends[r] = v.d.Ended[r]
-		}
-	}
-	return ends
 }
