@@ -98,7 +98,11 @@ const (
 func (a *axis) points(s space.Space) {
 	for _, p := range s.Products() {
 		if !p.Whole {
-			a.sample(s, p)
+			counts := make([]float64, len(a.Levels))
+			weight := eachPoint(s, p, func(at [][]int64, i int) { counts[a.levelOf(at[a.place][i])]++ })
+			for l := range counts {
+				a.Levels[l].Points += int64(math.Round(counts[l] * weight))
+			}
 			continue
 		}
 		lo, hi := p.Lo[a.place], p.Hi[a.place]
@@ -109,14 +113,6 @@ func (a *axis) points(s space.Space) {
 				level.Points += n * each
 			}
 		}
-	}
-}
-
-func (a *axis) sample(s space.Space, p space.Product) {
-	counts := make([]float64, len(a.Levels))
-	weight := eachPoint(s, p, func(at [][]int64, i int) { counts[a.levelOf(at[a.place][i])]++ })
-	for l := range counts {
-		a.Levels[l].Points += int64(math.Round(counts[l] * weight))
 	}
 }
 

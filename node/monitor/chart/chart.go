@@ -118,8 +118,8 @@ type trials struct {
 	levels [][]uint8  // by axis, of every row
 	long   [][]uint16 // by axis, the position of every row; nil if each level has one position, or if there are too many
 	// value is that of trials that have ended: what others have reported so far is not their result.
-	// An infinite value ranks below all finite ones, whatever its sign: an infinite value that would be
-	// the best is treated as missing, NaN.
+	// An infinite value ranks below all finite ones, whatever its sign: an infinite value that would
+	// be the best is treated as missing, NaN.
 	value   []float32
 	known   int64           // trials with events
 	margins func() *margins // computed once
@@ -266,7 +266,9 @@ func (v *View) Select(w Where) (*View, error) {
 	}
 	some := newView(v.trials, v, keptParts(v.rows, f.keep))
 	if len(some.rows) == 0 {
-		some.parts = f.counts(v.rows)
+		for _, test := range f {
+			some.parts = append(some.parts, Part{test.name, int64(len(keptParts(v.rows, test.keep)))})
+		}
 	}
 	return some, nil
 }

@@ -112,8 +112,8 @@ func tabulate(v *View, rows []int32, y []float32) *table {
 }
 
 // fittedSample returns the rows that have a value, or a part of them if there are very many, and
-// their values or ranks. Of consecutive rows in the order of values it picks one, so that the part has
-// the same distribution of values as all rows.
+// their values or ranks. Of consecutive rows in the order of values it picks one, so that the part
+// has the same distribution of values as all rows.
 func fittedSample(v *View, raw bool) (rows []int32, y []float32, all int64) {
 	sorted, values := v.order()
 	if raw { // infinite ones are worse than all others

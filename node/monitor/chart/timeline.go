@@ -87,8 +87,8 @@ func (t *trials) barEnd(r int32) float32 {
 	return end
 }
 
-// timeSpan returns the time span in which the trials ran, and their nodes in the order of their first
-// trials.
+// timeSpan returns the time span in which the trials ran, and their nodes in the order of their
+// first trials.
 func timeSpan(v *View, rows []int32) (lo, hi float64, nodes []uint16) {
 	spans := parallel.Split(len(rows), leastRows)
 	type part struct {

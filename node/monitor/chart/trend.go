@@ -58,8 +58,8 @@ func (t *trend) at(x float64) (log, deviation float64) {
 }
 
 // fitTrend fits a trend to the logarithms of the factors of some of the values; those of the others
-// are NaN. chance is the variance of each. It returns nil if fewer than two are known, or if a value
-// is not a finite number.
+// are NaN. chance is the variance of each. It returns nil if fewer than two are known, or if a
+// value is not a finite number.
 func fitTrend(values, logs, chance []float64) *trend {
 	lo, hi := slices.Min(values), slices.Max(values)
 	if lo == hi || !finite(hi-lo) {

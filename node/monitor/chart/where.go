@@ -101,6 +101,10 @@ func (c *condition) name() string {
 
 // check refuses parts that can't be valid for any sweep.
 func (c *condition) check() error {
+	var states []string
+	for _, s := range grid.States {
+		states = append(states, string(s))
+	}
 	for _, text := range c.texts {
 		ok := true
 		switch c.kind {
@@ -110,21 +114,13 @@ func (c *condition) check() error {
 			_, err := strconv.ParseUint(text, 10, 8)
 			ok = err == nil
 		case "state":
-			ok = slices.Contains(grid.States[:], grid.State(text))
+			ok = slices.Contains(states, text)
 		}
 		if !ok {
-			return &Error{fmt.Sprintf("%s=%.60s can't be understood", c.name(), text), "give d, m and t as LO..HI, cause as a number, and state as one of " + states()}
+			return &Error{fmt.Sprintf("%s=%.60s can't be understood", c.name(), text), "give d, m and t as LO..HI, cause as a number, and state as one of " + strings.Join(states, ", ")}
 		}
 	}
 	return nil
-}
-
-func states() string {
-	all := make([]string, len(grid.States))
-	for i, s := range grid.States {
-		all[i] = string(s)
-	}
-	return strings.Join(all, ", ")
 }
 
 // span is a range of numbers with both ends.
@@ -174,15 +170,6 @@ func (f filter) keep(dest, rows []int32) int {
 		n = f[k].keep(dest, dest[:n])
 	}
 	return n
-}
-
-// counts returns how many rows each test matches on its own.
-func (f filter) counts(rows []int32) []Part {
-	parts := make([]Part, len(f))
-	for k := range parts {
-		parts[k] = Part{f[k].name, int64(len(keptParts(rows, f[k].keep)))}
-	}
-	return parts
 }
 
 // keeper writes the rows that satisfy a condition to dest, in their order, and returns how many
