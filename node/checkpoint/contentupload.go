@@ -24,13 +24,13 @@ func (s *Store) Put(ctx context.Context, id grid.TrialID, m Missing, r io.Reader
 	if err != nil || k == nil {
 		return err
 	}
-	part := filepath.Join(s.folder(id), "parts", m.Hash)
-	there, err := s.writePart(ctx, id, k, m, part, r)
+	u := &upload{k, m, filepath.Join(k.dir, "parts", m.Hash)}
+	there, err := u.write(ctx, r)
 	if err == nil {
 		return nil
 	}
 	if there == 0 {
-		err = errors.Join(err, s.moveToRemoved(part))
+		err = errors.Join(err, s.removed.take(u.part))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,85 +74,83 @@ func (s *Store) beginUpload(id grid.TrialID, m Missing) (k *storedTrial, err err
 	return k, errors.Join(err, full)
 }
 
-// writePart writes a content and returns how many bytes of it are usable: all of one that is now
+// upload is a content that is being sent.
+type upload struct {
+	*storedTrial
+	content Missing
+	part    string // the file that it is written to
+}
+
+// write writes the content and returns how many bytes of it are usable: all of one that is now
 // stored, else those from which the upload can continue.
-func (s *Store) writePart(
-	ctx context.Context, id grid.TrialID, k *storedTrial, m Missing, part string, r io.Reader,
-) (there int64, err error) {
-	f, err := s.openPart(id, k, part)
+func (u *upload) write(ctx context.Context, r io.Reader) (there int64, err error) {
+	f, err := u.open()
 	if err != nil {
 		return 0, fmt.Errorf("store a checkpoint's file: %w", err)
 	}
 	defer f.Close()
+	m := u.content
 	if info, err := f.Stat(); err != nil || info.Size() < m.Have {
 		return 0, errors.Join(err, errors.New("the upload does not begin where the last one was cut off"))
 	}
-	if err := errors.Join(f.Truncate(m.Have), seek(f, m.Have)); err != nil {
+	if err := f.Truncate(m.Have); err != nil {
 		return 0, fmt.Errorf("store a checkpoint's file: %w", err)
 	}
-	n, err := io.Copy(f, io.LimitReader(&contextReader{ctx, r}, m.Size-m.Have+1))
+	n, err := io.Copy(io.NewOffsetWriter(f, m.Have), io.LimitReader(&contextReader{ctx, r}, m.Size-m.Have+1))
 	switch err = errors.Join(err, f.Sync()); {
 	case m.Have+n > m.Size, err == nil && m.Have+n < m.Size:
 		return 0, ErrChanged
 	case err != nil:
 		return m.Have + n, fmt.Errorf("store a checkpoint's file: %w", err)
 	}
-	if err := s.commitPart(id, k, m, f, part); err != nil {
+	if err := u.commit(f); err != nil {
 		return 0, err
 	}
 	return m.Size, nil
 }
 
-// openPart opens the part of a content that is being uploaded.
-func (s *Store) openPart(id grid.TrialID, k *storedTrial, part string) (*os.File, error) {
-	k.diskMu.Lock()
-	defer k.diskMu.Unlock()
-	if k.discarded {
+// open opens the part of the content that is there.
+func (u *upload) open() (*os.File, error) {
+	u.diskMu.Lock()
+	defer u.diskMu.Unlock()
+	if u.discarded {
 		return nil, errRemoved
 	}
-	if err := errors.Join(
-		os.MkdirAll(filepath.Dir(part), 0o700), os.MkdirAll(filepath.Join(s.folder(id), "files"), 0o700),
-	); err != nil {
-		return nil, err
+	for _, dir := range []string{"parts", "files"} {
+		if err := os.MkdirAll(filepath.Join(u.dir, dir), 0o700); err != nil {
+			return nil, err
+		}
 	}
-	return os.OpenFile(part, os.O_CREATE|os.O_RDWR, 0o600)
+	return os.OpenFile(u.part, os.O_CREATE|os.O_RDWR, 0o600)
 }
 
 var errRemoved = errors.New("the trial's snapshots were removed meanwhile")
 
-func seek(f *os.File, at int64) error {
-	_, err := f.Seek(at, io.SeekStart)
-	return err
-}
-
-// commitPart turns a part into the content, if its hash is right.
-func (s *Store) commitPart(id grid.TrialID, k *storedTrial, m Missing, f *os.File, part string) error {
-	sum := sha256.New()
-	if err := seek(f, 0); err != nil {
-		return err
-	}
-	if _, err := io.Copy(sum, f); err != nil {
+// commit turns the part into the content, if its hash is right.
+func (u *upload) commit(f *os.File) error {
+	m, sum := u.content, sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, m.Size)); err != nil {
 		return fmt.Errorf("check a checkpoint's file: %w", err)
 	}
 	if hex.EncodeToString(sum.Sum(nil)) != m.Hash {
 		return ErrChanged
 	}
-	name := filepath.Join(s.folder(id), "files", m.Hash)
-	k.diskMu.Lock()
-	defer k.diskMu.Unlock()
-	if k.discarded {
+	name := filepath.Join(u.dir, "files", m.Hash)
+	u.diskMu.Lock()
+	defer u.diskMu.Unlock()
+	if u.discarded {
 		return errRemoved
 	}
-	if err := os.Rename(part, name); err != nil {
+	if err := os.Rename(u.part, name); err != nil {
 		return fmt.Errorf("store a checkpoint's file: %w", err)
 	}
 	if err := durable.SyncFolder(filepath.Dir(name)); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k.files[m.Hash] = m.Size
-	delete(k.parts, m.Hash)
-	delete(k.writing, m.Hash)
+	u.table.mu.Lock()
+	defer u.table.mu.Unlock()
+	u.files[m.Hash] = m.Size
+	delete(u.parts, m.Hash)
+	delete(u.writing, m.Hash)
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -17,24 +16,6 @@ import (
 	"mlfnode/node/durable"
 )
 
-// lockTrial returns what is stored of a trial, with its diskMu locked.
-func (s *Store) lockTrial(id grid.TrialID) *storedTrial {
-	for {
-		s.mu.Lock()
-		k := s.trials[id]
-		if k == nil {
-			k = newStoredTrial()
-			s.trials[id] = k
-		}
-		s.mu.Unlock()
-		k.diskMu.Lock()
-		if !k.discarded { // only changed under k.diskMu
-			return k
-		}
-		k.diskMu.Unlock()
-	}
-}
-
 // Offer implements Remote. A new snapshot replaces one that it supersedes. For a snapshot that
 // equals the newest, Offer returns the number of that one.
 func (s *Store) Offer(
@@ -43,29 +24,34 @@ func (s *Store) Offer(
 	if err := offered.Check(); err != nil {
 		return 0, nil, err
 	}
-	if err := s.reserveRoom(func() int64 { return missingBytes(s.missingLocked(id, offered)) }, func() {}); err != nil {
+	if err := s.reserveRoom(func() (total int64) {
+		k := s.trials[id]
+		if k == nil {
+			k = &storedTrial{}
+		}
+		for _, m := range k.missing(offered) {
+			total += m.Size - m.Have
+		}
+		return total
+	}, func() {}); err != nil {
 		return 0, nil, err
 	}
-	k := s.lockTrial(id)
+	k := s.lock(id)
 	defer k.diskMu.Unlock()
 	s.mu.Lock()
-	if missing = s.missingLocked(id, offered); len(missing) == 0 {
+	if missing = k.missing(offered); len(missing) == 0 {
 		number = k.equalsNewest(offered)
 	}
 	s.mu.Unlock()
 	if len(missing) > 0 || number > 0 {
 		return number, missing, nil
 	}
-	number, err = s.commit(id, k, offered)
+	number, err = k.commit(offered)
 	return number, nil, err
 }
 
-// missingLocked lists the contents that a snapshot lacks.
-func (s *Store) missingLocked(id grid.TrialID, offered *Snapshot) (missing []Missing) {
-	k := s.trials[id]
-	if k == nil {
-		k = &storedTrial{}
-	}
+// missing lists the contents that a snapshot lacks.
+func (k *storedTrial) missing(offered *Snapshot) (missing []Missing) {
 	seen := map[string]bool{}
 	for i := range offered.Files {
 		f := &offered.Files[i]
@@ -82,42 +68,30 @@ func (s *Store) missingLocked(id grid.TrialID, offered *Snapshot) (missing []Mis
 	return missing
 }
 
-func missingBytes(missing []Missing) (total int64) {
-	for i := range missing {
-		total += missing[i].Size - missing[i].Have
-	}
-	return total
-}
-
 // reserveRoom calls take, under the lock, once there is room for what need returns. Before it
 // returns ErrFull it removes what may go: what belongs to ended sweeps, then the generations before
 // the newest.
 func (s *Store) reserveRoom(need func() int64, take func()) error {
-	for _, free := range []func(need int64){s.requestRoom, s.removeOlder, nil} {
+	for try := 0; ; try++ {
 		s.mu.Lock()
-		n := need()
+		n, onFull := need(), s.onFull
 		if n == 0 || s.bytes+n <= s.limit {
 			take()
 			s.mu.Unlock()
 			return nil
 		}
 		s.mu.Unlock()
-		if free != nil {
-			free(n)
-			if err := s.PurgeRemoved(); err != nil {
-				s.log.Warn("snapshots could not be removed", "err", err)
-			}
+		switch {
+		case try == 2:
+			return ErrFull
+		case try == 1:
+			s.removeOlder(n)
+		case onFull != nil:
+			onFull(n)
 		}
-	}
-	return ErrFull
-}
-
-func (s *Store) requestRoom(need int64) {
-	s.mu.Lock()
-	room := s.onFull
-	s.mu.Unlock()
-	if room != nil {
-		room(need)
+		if err := s.PurgeRemoved(); err != nil {
+			s.log.Warn("snapshots could not be removed", "err", err)
+		}
 	}
 }
 
@@ -132,17 +106,16 @@ func (s *Store) removeOlder(need int64) {
 		}
 	}
 	s.mu.Unlock()
-	for _, id := range slices.SortedFunc(
-		maps.Keys(oldest), func(a, b grid.TrialID) int { return cmp.Compare(oldest[a], oldest[b]) },
-	) {
+	byTime := func(a, b grid.TrialID) int { return cmp.Compare(oldest[a], oldest[b]) }
+	for _, id := range slices.SortedFunc(maps.Keys(oldest), byTime) {
 		if bytes, limit := s.Usage(); bytes+need <= limit {
 			return
 		}
-		k := s.lockTrial(id)
+		k := s.lock(id)
 		s.mu.Lock()
 		spare := k.removable() // a snapshot may have been stored meanwhile
 		s.mu.Unlock()
-		s.removeSnapshots(id, k, spare)
+		k.removeSnapshots(spare)
 		k.diskMu.Unlock()
 	}
 }
@@ -173,8 +146,8 @@ func (k *storedTrial) equalsNewest(offered *Snapshot) int {
 }
 
 // commit stores a snapshot whose contents are all there: its number first, so that none is used
-// twice. The caller holds k.diskMu.
-func (s *Store) commit(id grid.TrialID, k *storedTrial, offered *Snapshot) (int, error) {
+// twice. k.diskMu is held.
+func (k *storedTrial) commit(offered *Snapshot) (int, error) {
 	snapshot := *offered
 	meta := k.trialFile
 	meta.Last++
@@ -183,40 +156,39 @@ func (s *Store) commit(id grid.TrialID, k *storedTrial, offered *Snapshot) (int,
 	if err != nil {
 		return 0, fmt.Errorf("store a snapshot: %w", err)
 	}
-	dir := s.folder(id)
-	if err := os.MkdirAll(dir, 0o700); err != nil { // a snapshot of an empty folder
+	if err := os.MkdirAll(k.dir, 0o700); err != nil { // a snapshot of an empty folder
 		return 0, fmt.Errorf("store a snapshot: %w", err)
 	}
 	if meta.Last == 1 {
-		if err := errors.Join(durable.SyncFolder(filepath.Dir(dir)), durable.SyncFolder(s.dir)); err != nil {
+		if err := errors.Join(durable.SyncFolder(filepath.Dir(k.dir)), durable.SyncFolder(k.table.dir)); err != nil {
 			return 0, fmt.Errorf("store a snapshot: %w", err)
 		}
 	}
-	if err := s.writeTrialFile(dir, k, meta); err != nil {
+	if err := k.writeTrialFile(meta); err != nil {
 		return 0, err
 	}
-	if err := durable.WriteFile(filepath.Join(dir, strconv.Itoa(snapshot.Number)+".json"), b, 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(k.dir, strconv.Itoa(snapshot.Number)+".json"), b, 0o600); err != nil {
 		return 0, fmt.Errorf("store a snapshot: %w", err)
 	}
-	s.mu.Lock()
+	k.table.mu.Lock()
 	k.snapshots = append(k.snapshots, &snapshot)
 	gone := k.superseded()
-	s.mu.Unlock()
-	s.removeSnapshots(id, k, gone)
+	k.table.mu.Unlock()
+	k.removeSnapshots(gone)
 	return snapshot.Number, nil
 }
 
 // writeTrialFile writes trial.json.
-func (s *Store) writeTrialFile(dir string, k *storedTrial, meta trialFile) error {
+func (k *storedTrial) writeTrialFile(meta trialFile) error {
 	b, err := json.Marshal(meta)
 	if err == nil {
-		err = durable.WriteFile(filepath.Join(dir, "trial.json"), b, 0o600)
+		err = durable.WriteFile(filepath.Join(k.dir, "trial.json"), b, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("store a snapshot: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	k.table.mu.Lock()
+	defer k.table.mu.Unlock()
 	k.trialFile = meta
 	return nil
 }
@@ -248,13 +220,12 @@ func (k *storedTrial) superseded() (gone []int) {
 }
 
 // removeSnapshots removes snapshots, the contents that no other one has, and what was left of
-// abandoned uploads. The caller holds k.diskMu.
-func (s *Store) removeSnapshots(id grid.TrialID, k *storedTrial, numbers []int) {
-	dir := s.folder(id)
-	s.mu.Lock()
-	k.snapshots = slices.DeleteFunc(
-		slices.Clone(k.snapshots), func(snapshot *Snapshot) bool { return slices.Contains(numbers, snapshot.Number) },
-	)
+// abandoned uploads. k.diskMu is held.
+func (k *storedTrial) removeSnapshots(numbers []int) {
+	k.table.mu.Lock()
+	k.snapshots = slices.DeleteFunc(slices.Clone(k.snapshots), func(snapshot *Snapshot) bool {
+		return slices.Contains(numbers, snapshot.Number)
+	})
 	used := map[string]bool{}
 	for _, snapshot := range k.snapshots {
 		for i := range snapshot.Files {
@@ -272,57 +243,49 @@ func (s *Store) removeSnapshots(id grid.TrialID, k *storedTrial, numbers []int) 
 		if !k.writing[hash] {
 			parts = append(parts, hash)
 			delete(k.parts, hash)
-			s.bytes -= size
+			k.table.bytes -= size
 		}
 	}
-	s.mu.Unlock()
+	k.table.mu.Unlock()
 	var errs []error
 	for _, n := range numbers { // first, so that no snapshot is left without its contents
-		errs = append(errs, durable.Remove(filepath.Join(dir, strconv.Itoa(n)+".json")))
+		errs = append(errs, durable.Remove(filepath.Join(k.dir, strconv.Itoa(n)+".json")))
 	}
 	for _, hash := range parts {
-		errs = append(errs, s.moveToRemoved(filepath.Join(dir, "parts", hash)))
+		errs = append(errs, k.table.removed.take(filepath.Join(k.dir, "parts", hash)))
 	}
 	for _, hash := range unused {
-		if err := s.moveToRemoved(filepath.Join(dir, "files", hash)); err != nil {
+		if err := k.table.removed.take(filepath.Join(k.dir, "files", hash)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		s.mu.Lock()
-		s.bytes -= k.files[hash]
+		k.table.mu.Lock()
+		k.table.bytes -= k.files[hash]
 		delete(k.files, hash)
-		s.mu.Unlock()
+		k.table.mu.Unlock()
 	}
 	if err := errors.Join(errs...); err != nil {
-		s.log.Warn("an old snapshot could not be removed", "trial", id, "err", err)
+		k.table.log.Warn("an old snapshot could not be removed", "trial", k.id, "err", err)
 	}
-}
-
-// moveToRemoved moves a file to where PurgeRemoved removes it.
-func (s *Store) moveToRemoved(path string) error {
-	if err := os.Rename(path, s.removedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // Reject records that an attempt could not read the state from which it resumed. If that was a
 // snapshot, it is removed, and folders on nodes that this or an earlier attempt had no longer
 // count. Any other snapshot is judged by an attempt of its own. Reject is idempotent.
 func (s *Store) Reject(id grid.TrialID, attempt, resumed int) error {
-	k := s.lockTrial(id)
+	k := s.lock(id)
 	defer k.diskMu.Unlock()
 	meta := k.trialFile
 	if attempt <= meta.Bad {
 		return nil
 	}
 	meta.Bad = attempt
-	if err := os.MkdirAll(s.folder(id), 0o700); err != nil {
+	if err := os.MkdirAll(k.dir, 0o700); err != nil {
 		return fmt.Errorf("reject a snapshot: %w", err)
 	}
-	if err := s.writeTrialFile(s.folder(id), k, meta); err != nil {
+	if err := k.writeTrialFile(meta); err != nil {
 		return err
 	}
-	s.removeSnapshots(id, k, []int{resumed})
+	k.removeSnapshots([]int{resumed})
 	return nil
 }

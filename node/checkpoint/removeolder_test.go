@@ -16,7 +16,7 @@ func TestRoomIsMadeOfWhatIsSpareThen(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := grid.TrialID{Sweep: "s-1"}
-	k := s.lockTrial(id)
+	k := s.lock(id)
 	k.snapshots = []*Snapshot{{Number: 1, Clean: true}, {Number: 2, Clean: true}}
 	made := make(chan struct{})
 	go func() {
@@ -24,7 +24,7 @@ func TestRoomIsMadeOfWhatIsSpareThen(t *testing.T) {
 		s.removeOlder(2)
 	}()
 	<-time.After(100 * time.Millisecond) // it waits for the trial
-	s.removeSnapshots(id, k, []int{2})
+	k.removeSnapshots([]int{2})
 	k.diskMu.Unlock()
 	<-made
 	if _, err := s.Load(t.Context(), id, 1); err != nil {

@@ -12,33 +12,33 @@ import (
 // While it is at a trial, the snapshots of that trial do not change. Uploads under way are left
 // out.
 func (s *Store) Backup(fn func(path string, f *os.File) error) error {
-	for _, id := range s.trialIDs() {
+	for _, id := range s.ids() {
 		s.mu.Lock()
 		k := s.trials[id]
 		s.mu.Unlock()
 		if k == nil {
 			continue // it was discarded meanwhile
 		}
-		if err := s.backupTrial(s.folder(id), k, fn); err != nil {
+		if err := k.backup(fn); err != nil {
 			return fmt.Errorf("back up the snapshots of %s: %w", id, err)
 		}
 	}
 	return nil
 }
 
-func (s *Store) backupTrial(dir string, k *storedTrial, fn func(path string, f *os.File) error) error {
+func (k *storedTrial) backup(fn func(path string, f *os.File) error) error {
 	k.diskMu.Lock()
 	defer k.diskMu.Unlock()
 	var files []string
 	for _, pattern := range []string{"files/*", "*.json"} { // a snapshot's contents first
-		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		found, err := filepath.Glob(filepath.Join(k.dir, pattern))
 		if err != nil {
 			return err
 		}
 		files = append(files, found...)
 	}
 	for _, name := range files {
-		path, err := filepath.Rel(s.dir, name)
+		path, err := filepath.Rel(k.table.dir, name)
 		if err != nil {
 			return err
 		}

@@ -31,10 +31,13 @@ import (
 //	.removed/                what is being removed
 //
 // Its methods may be called concurrently. Those that only read never wait for the disk.
-type Store struct {
-	dir          string
-	log          *slog.Logger
-	removedCount atomic.Int64 // counts what was moved to .removed
+type Store struct{ trialTable }
+
+// trialTable knows what a Store has.
+type trialTable struct {
+	dir     string
+	log     *slog.Logger
+	removed removedFolder
 
 	mu     sync.Mutex // never held over I/O
 	limit  int64
@@ -43,10 +46,14 @@ type Store struct {
 	onFull func(need int64)
 }
 
-// storedTrial is what is stored of a trial. The fields are guarded by Store.mu.
+// storedTrial is what is stored of a trial. The fields are guarded by trialTable.mu.
 type storedTrial struct {
+	table *trialTable
+	id    grid.TrialID
+	dir   string
+
 	// held while the trial's files are changed, except that uploads write their parts without it;
-	// taken before Store.mu
+	// taken before trialTable.mu
 	diskMu sync.Mutex
 
 	trialFile
@@ -65,14 +72,13 @@ type trialFile struct {
 
 var _ Remote = (*Store)(nil)
 
-const removedFolder = ".removed"
-
 // OpenStore opens the store in dir, and creates it if there is none. It keeps at most limit bytes.
 func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
-	s := &Store{
+	s := &Store{trialTable{
 		dir: dir, limit: limit, log: log.With("component", "checkpoints"), trials: map[grid.TrialID]*storedTrial{},
-	}
-	if err := os.MkdirAll(filepath.Join(dir, removedFolder), 0o700); err != nil {
+		removed: removedFolder{dir: filepath.Join(dir, ".removed")},
+	}}
+	if err := os.MkdirAll(s.removed.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the checkpoints: %w", err)
 	}
 	found, err := filepath.Glob(filepath.Join(dir, "*", "*"))
@@ -82,18 +88,15 @@ func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
 	for _, name := range found {
 		sweep := filepath.Base(filepath.Dir(name))
 		index, err := strconv.ParseInt(filepath.Base(name), 10, 64)
-		if err != nil || sweep == removedFolder {
+		if err != nil || filepath.Dir(name) == s.removed.dir {
 			continue
 		}
-		k, err := s.readTrial(name)
-		if err != nil {
-			s.log.Warn(
-				"a trial's snapshots can't be read and are left alone", "trial", sweep+"/"+filepath.Base(name),
-				"err", err,
-			)
+		k := s.newTrial(grid.TrialID{Sweep: grid.SweepID(sweep), Index: index})
+		if err := k.read(); err != nil {
+			s.log.Warn("a trial's snapshots can't be read and are left alone", "trial", k.id, "err", err)
 			continue
 		}
-		s.trials[grid.TrialID{Sweep: grid.SweepID(sweep), Index: index}] = k
+		s.trials[k.id] = k
 	}
 	return s, nil
 }
@@ -102,27 +105,59 @@ func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
 // used twice.
 const skippedNumbers = 1000
 
-// readTrial loads the snapshots of a trial. Damaged ones are left out individually. Parts that a
-// crash has left stay, so that the upload can continue.
-func (s *Store) readTrial(dir string) (*storedTrial, error) {
-	k := newStoredTrial()
+// newTrial returns a trial of which nothing is stored.
+func (t *trialTable) newTrial(id grid.TrialID) *storedTrial {
+	return &storedTrial{
+		table: t, id: id, dir: filepath.Join(t.dir, string(id.Sweep), strconv.FormatInt(id.Index, 10)),
+		files: map[string]int64{}, parts: map[string]int64{}, writing: map[string]bool{},
+	}
+}
+
+// lock returns what is stored of a trial, with its diskMu locked.
+func (t *trialTable) lock(id grid.TrialID) *storedTrial {
+	for {
+		t.mu.Lock()
+		k := t.trials[id]
+		if k == nil {
+			k = t.newTrial(id)
+			t.trials[id] = k
+		}
+		t.mu.Unlock()
+		k.diskMu.Lock()
+		if !k.discarded { // only changed under k.diskMu
+			return k
+		}
+		k.diskMu.Unlock()
+	}
+}
+
+// ids lists the trials of which something is stored.
+func (t *trialTable) ids() []grid.TrialID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Keys(t.trials))
+}
+
+// read loads the snapshots of the trial. Damaged ones are left out individually. Parts that a crash
+// has left stay, so that the upload can continue.
+func (k *storedTrial) read() error {
 	for part, sizes := range map[string]map[string]int64{"files": k.files, "parts": k.parts} {
-		contents, err := os.ReadDir(filepath.Join(dir, part))
+		contents, err := os.ReadDir(filepath.Join(k.dir, part))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			return err
 		}
 		for _, e := range contents {
 			info, err := e.Info()
 			if err != nil {
-				return nil, err
+				return err
 			}
 			sizes[e.Name()] = info.Size()
-			s.bytes += info.Size()
+			k.table.bytes += info.Size()
 		}
 	}
-	entries, err := os.ReadDir(dir)
+	entries, err := os.ReadDir(k.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	last := 0
 	for _, e := range entries {
@@ -131,22 +166,22 @@ func (s *Store) readTrial(dir string) (*storedTrial, error) {
 			continue
 		}
 		last = max(last, n)
-		snapshot := &Snapshot{}
-		if err := errors.Join(
-			readJSON(filepath.Join(dir, e.Name()), snapshot), snapshot.Check(), k.checkContents(snapshot),
-		); err != nil || snapshot.Number != n {
-			s.log.Warn("a snapshot can't be read and is left out", "path", filepath.Join(dir, e.Name()), "err", err)
+		snapshot, path := &Snapshot{}, filepath.Join(k.dir, e.Name())
+		err = errors.Join(readJSON(path, snapshot), snapshot.Check(), k.checkContents(snapshot))
+		if err != nil || snapshot.Number != n {
+			k.table.log.Warn("a snapshot can't be read and is left out", "path", path, "err", err)
 			continue
 		}
 		k.snapshots = append(k.snapshots, snapshot)
 	}
 	slices.SortFunc(k.snapshots, func(a, b *Snapshot) int { return a.Number - b.Number })
-	if err := readJSON(filepath.Join(dir, "trial.json"), &k.trialFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("the number of a trial's last snapshot can't be read", "path", dir, "err", err)
+	err = readJSON(filepath.Join(k.dir, "trial.json"), &k.trialFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		k.table.log.Warn("the number of a trial's last snapshot can't be read", "path", k.dir, "err", err)
 		k.trialFile = trialFile{Last: last + skippedNumbers}
 	}
 	k.Last = max(k.Last, last)
-	return k, nil
+	return nil
 }
 
 func readJSON(path string, to any) error {
@@ -168,42 +203,34 @@ func (k *storedTrial) checkContents(s *Snapshot) error {
 	return nil
 }
 
-func newStoredTrial() *storedTrial {
-	return &storedTrial{files: map[string]int64{}, parts: map[string]int64{}, writing: map[string]bool{}}
-}
-
-func (s *Store) folder(id grid.TrialID) string {
-	return filepath.Join(s.dir, string(id.Sweep), strconv.FormatInt(id.Index, 10))
-}
-
 // OnFull sets a func that is called before a snapshot is refused for lack of room, to discard what
 // may go.
-func (s *Store) OnFull(room func(need int64)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onFull = room
+func (t *trialTable) OnFull(room func(need int64)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.onFull = room
 }
 
 // SetLimit changes how many bytes are kept.
-func (s *Store) SetLimit(bytes int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.limit = bytes
+func (t *trialTable) SetLimit(bytes int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.limit = bytes
 }
 
 // Usage returns the bytes that are kept and their limit.
-func (s *Store) Usage() (bytes, limit int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.bytes, s.limit
+func (t *trialTable) Usage() (bytes, limit int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bytes, t.limit
 }
 
 // Newest returns the number of the newest snapshot of a trial, 0 for none, and the attempt up to
 // which the folders on nodes are known to be bad.
-func (s *Store) Newest(id grid.TrialID) (number, bad int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k := s.trials[id]
+func (t *trialTable) Newest(id grid.TrialID) (number, bad int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k := t.trials[id]
 	if k == nil {
 		return 0, 0
 	}
@@ -232,7 +259,7 @@ func (s *Store) Open(_ context.Context, id grid.TrialID, hash string) (io.ReadCl
 	if !IsHash(hash) {
 		return nil, fs.ErrNotExist
 	}
-	f, err := os.Open(filepath.Join(s.folder(id), "files", hash))
+	f, err := os.Open(filepath.Join(s.newTrial(id).dir, "files", hash))
 	if err != nil {
 		return nil, fmt.Errorf("read a checkpoint's file: %w", err)
 	}
@@ -247,7 +274,7 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 	if k == nil || !IsHash(hash) {
 		return fs.ErrNotExist
 	}
-	name := filepath.Join(s.folder(id), "files", hash)
+	name := filepath.Join(k.dir, "files", hash)
 	whole := func() bool {
 		found, _, err := hashFile(ctx, name)
 		return err == nil && found == hash
@@ -255,7 +282,7 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 	if whole() {
 		return nil
 	}
-	k = s.lockTrial(id)
+	k = s.lock(id)
 	defer k.diskMu.Unlock()
 	if whole() { // it was sent again meanwhile
 		return nil
@@ -263,7 +290,7 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := s.moveToRemoved(name); err != nil {
+	if err := s.removed.take(name); err != nil {
 		return fmt.Errorf("remove a damaged file of a checkpoint: %w", err)
 	}
 	var lacking []int
@@ -276,11 +303,9 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 		}
 	}
 	s.mu.Unlock()
-	s.log.Warn(
-		"a stored file is damaged; the snapshots that need it are given up", "trial", id, "path", name,
-		"snapshots", lacking,
-	)
-	s.removeSnapshots(id, k, lacking)
+	s.log.Warn("a stored file is damaged; the snapshots that need it are given up",
+		"trial", id, "path", name, "snapshots", lacking)
+	k.removeSnapshots(lacking)
 	return fmt.Errorf("the stored file is damaged: %w", fs.ErrNotExist)
 }
 
@@ -298,10 +323,10 @@ func (s *Store) Discard(id grid.TrialID) error {
 	if k.discarded { // only changed under k.diskMu
 		return nil
 	}
-	if err := os.Rename(s.folder(id), s.removedPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.removed.take(k.dir); err != nil {
 		return fmt.Errorf("remove the snapshots of %s: %w", id, err)
 	}
-	_ = os.Remove(filepath.Dir(s.folder(id))) // fails while the sweep has other folders
+	_ = os.Remove(filepath.Dir(k.dir)) // fails while the sweep has other folders
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sizes := range []map[string]int64{k.files, k.parts} {
@@ -314,16 +339,10 @@ func (s *Store) Discard(id grid.TrialID) error {
 	return nil
 }
 
-// removedPath returns a path for something that is to be removed: removing large files takes long,
-// and others wait.
-func (s *Store) removedPath() string {
-	return filepath.Join(s.dir, removedFolder, fmt.Sprintf("%d-%d", time.Now().UnixNano(), s.removedCount.Add(1)))
-}
-
 // Sweeps lists the sweeps of which something is stored.
-func (s *Store) Sweeps() []grid.SweepID {
+func (t *trialTable) Sweeps() []grid.SweepID {
 	var all []grid.SweepID
-	for _, id := range s.trialIDs() {
+	for _, id := range t.ids() {
 		all = append(all, id.Sweep)
 	}
 	slices.Sort(all)
@@ -331,9 +350,9 @@ func (s *Store) Sweeps() []grid.SweepID {
 }
 
 // Trials lists the indexes of the trials of a sweep of which something is stored.
-func (s *Store) Trials(sweep grid.SweepID) []int64 {
+func (t *trialTable) Trials(sweep grid.SweepID) []int64 {
 	var all []int64
-	for _, id := range s.trialIDs() {
+	for _, id := range t.ids() {
 		if id.Sweep == sweep {
 			all = append(all, id.Index)
 		}
@@ -350,19 +369,26 @@ func (s *Store) DiscardSweep(sweep grid.SweepID) error {
 	return errors.Join(errs...)
 }
 
-// ids lists the trials of which something is stored.
-func (s *Store) trialIDs() []grid.TrialID {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.trials))
+// removedFolder has what is to be removed: removing large files takes long, and others wait.
+type removedFolder struct {
+	dir   string
+	count atomic.Int64 // of what was moved there
+}
+
+// take moves a file or folder there, if it exists.
+func (f *removedFolder) take(path string) error {
+	to := filepath.Join(f.dir, fmt.Sprintf("%d-%d", time.Now().UnixNano(), f.count.Add(1)))
+	if err := os.Rename(path, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // PurgeRemoved frees the room of what was discarded.
-func (s *Store) PurgeRemoved() error {
-	dir := filepath.Join(s.dir, removedFolder)
-	entries, err := os.ReadDir(dir)
+func (t *trialTable) PurgeRemoved() error {
+	entries, err := os.ReadDir(t.removed.dir)
 	for _, e := range entries {
-		err = errors.Join(err, projects.RemoveTree(filepath.Join(dir, e.Name())))
+		err = errors.Join(err, projects.RemoveTree(filepath.Join(t.removed.dir, e.Name())))
 	}
 	return err
 }
