@@ -103,7 +103,10 @@ func (c *chartCache) recent(key, version string, least time.Duration, compute co
 	select {
 	case c.compute <- struct{}{}:
 		defer func() { <-c.compute }()
-		if c.rested() {
+		c.mu.Lock()
+		rested := !time.Now().Before(c.restUntil)
+		c.mu.Unlock()
+		if rested {
 			return c.computeAndKeep(key, version, compute)
 		}
 	default:
@@ -125,12 +128,6 @@ func (c *chartCache) roundTime() (total time.Duration) {
 		total += 2 * (1 + restFactor) * a.took
 	}
 	return total
-}
-
-func (c *chartCache) rested() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !time.Now().Before(c.restUntil)
 }
 
 // computeAndKeep computes an answer and caches it. The caller holds the semaphore.

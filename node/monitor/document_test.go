@@ -24,6 +24,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/space"
+	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/master"
 	"mlfnode/node/monitor/chart"
@@ -74,7 +75,7 @@ func TestDocument(t *testing.T) {
 }
 
 func tableOf(t *testing.T) *router {
-	return New(Config{Logger: testLog(t), Master: master.New(master.Config{Logger: testLog(t), Slots: func(grid.Resources) int { return 1 }})}).newRouter()
+	return New(Config{Logger: testLog(t), Master: master.New(master.Config{Logger: testLog(t), Store: &jetstream.Store{}, Slots: func(grid.Resources) int { return 1 }})}).newRouter()
 }
 
 var placeholder = regexp.MustCompile(`\{(\w+)(?:\.\.\.)?\}`)

@@ -48,7 +48,8 @@ func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, lo
 			lookup: lookup, master: cfg.Master, history: cfg.History, store: cfg.Store, views: views, rest: rest, log: log,
 		},
 		logs: &logHandlers{
-			lookup: lookup, store: cfg.Store, charts: charts, rest: rest, indexes: newLogIndexes(), log: log,
+			lookup: lookup, store: cfg.Store, charts: charts, rest: rest, log: log,
+			indexes: &logIndexes{readers: make(semaphore, logReaders), timeout: searchTimeout},
 		},
 		files:     &fileHandlers{lookup, cfg.Master, cfg.History, cfg.Store, log},
 		snapshots: &snapshotHandlers{cfg.Master},

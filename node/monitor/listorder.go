@@ -65,6 +65,7 @@ func (h *trialHandlers) chooseSort(ctx context.Context, s *grid.Sweep, q *api.Tr
 
 // byIndexDescending merges rows and gaps from the last index to the first.
 func (l *listing) byIndexDescending(ctx context.Context) error {
+	unrecorded := l.wantsUnrecorded()
 	next := l.sweep.Space.Count() // everything above has been emitted
 	if l.after != nil {
 		next = min(next, l.after.Index)
@@ -73,8 +74,10 @@ func (l *listing) byIndexDescending(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := l.fillDown(&next, t.Index+1); err != nil || l.left == 0 {
-			return err
+		if unrecorded {
+			if err := l.fillDown(&next, t.Index+1); err != nil || l.left == 0 {
+				return err
+			}
 		}
 		next = t.Index
 		if !l.wantsState(stateOf(&t)) {
@@ -84,24 +87,10 @@ func (l *listing) byIndexDescending(ctx context.Context) error {
 			return err
 		}
 	}
-	return l.fillDown(&next, 0)
-}
-
-// fillDown emits trials without a row below next down to end.
-func (l *listing) fillDown(next *int64, end int64) error {
-	if !l.wantsUnrecorded() {
+	if !unrecorded {
 		return nil
 	}
-	if jump := min(l.skip, max(0, *next-end)); jump > 0 {
-		*next -= jump
-		l.skip -= jump
-	}
-	for ; *next > end && l.left > 0; *next-- {
-		if err := l.emitOrSkip(l.unrecorded(*next - 1)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.fillDown(&next, 0)
 }
 
 // byState lists one state after the other, each by index, so that trials without a row appear among
@@ -203,7 +192,7 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 func (l *listing) byAxisOrder(ctx context.Context, order *axisOrder) error {
 	from := l.skip
 	if l.after != nil {
-		value, known, err := l.valueOf(l.after.Index, order.axis)
+		value, known, err := valueOf(l.sweep.Space, l.after.Index, order.axis)
 		if !known {
 			return err
 		}
@@ -226,29 +215,29 @@ func (l *listing) byAxisOrder(ctx context.Context, order *axisOrder) error {
 // firstAfterCursor returns the position of the first trial after the cursor, in the order of the
 // places of an axis.
 func (l *listing) firstAfterCursor(indexes []int64, axis int, places []int32) (int, error) {
-	value, known, err := l.valueOf(l.after.Index, axis)
+	value, known, err := valueOf(l.sweep.Space, l.after.Index, axis)
 	if !known {
 		return len(indexes), err
 	}
 	n, _ := slices.BinarySearchFunc(indexes, l.after.Index, func(index, last int64) int {
-		other, _, err2 := l.valueOf(index, axis)
+		other, _, err2 := valueOf(l.sweep.Space, index, axis)
 		err = cmp.Or(err, err2)
 		return cmp.Or(cmp.Compare(places[other], places[value]), cmp.Compare(index, last+1))
 	})
 	return n, err
 }
 
-// valueOf returns the number of the value that a trial has on an axis; not ok if the sweep has no
+// valueOf returns the number of the value that a trial has on an axis; not ok if the space has no
 // such trial.
-func (l *listing) valueOf(index int64, axis int) (value int64, ok bool, err error) {
-	at := make([][]int64, len(l.sweep.Space.Sizes()))
+func valueOf(s space.Space, index int64, axis int) (value int64, ok bool, err error) {
+	at := make([][]int64, len(s.Sizes()))
 	for k := range at {
 		at[k] = make([]int64, 1)
 	}
-	if index >= l.sweep.Space.Count() {
+	if index >= s.Count() {
 		return 0, false, nil
 	}
-	err = l.sweep.Space.Positions(index, index+1, at)
+	err = s.Positions(index, index+1, at)
 	return at[axis][0], err == nil, err
 }
 
@@ -263,7 +252,7 @@ func (l *listing) filter(ctx context.Context) (func(index int64) bool, error) {
 		return nil, err
 	}
 	return func(index int64) bool {
-		state, class := l.unrecordedState(), grid.ClassNone
+		state, class := unrecordedState(l.sweep), grid.ClassNone
 		block, ok := slices.BinarySearch(c.Blocks, index&^(history.BlockTrials-1))
 		if ok {
 			row := int64(block)*history.BlockTrials + index%history.BlockTrials

@@ -84,8 +84,11 @@ func TestSortByParameter(t *testing.T) {
 			})
 			for _, skip := range []int64{0, 500, 1200} {
 				var got []int64
-				l := &listing{trials: m.handlers.trials, sweep: s, q: api.TrialQuery{States: states, Class: c.class, Sort: "a", Desc: desc}, parameter: "a", left: 60, skip: skip,
-					emit: func(t *grid.Trial) error { got = append(got, t.Index); return nil }}
+				l := &listing{
+					listingPage:   listingPage{sweep: s, left: 60, skip: skip, emit: func(t *grid.Trial) error { got = append(got, t.Index); return nil }},
+					listingPlaces: listingPlaces{parameter: "a"}, trials: m.handlers.trials,
+					q: api.TrialQuery{States: states, Class: c.class, Sort: "a", Desc: desc},
+				}
 				if err := l.byParameter(t.Context(), "a"); err != nil {
 					t.Fatal(err)
 				}
@@ -96,7 +99,10 @@ func TestSortByParameter(t *testing.T) {
 			}
 		}
 	}
-	l := &listing{trials: m.handlers.trials, sweep: &grid.Sweep{ID: "s-1", Space: spaceOf(t, math.MaxInt32)}, parameter: "a", left: 1}
+	l := &listing{
+		listingPage:   listingPage{sweep: &grid.Sweep{ID: "s-1", Space: spaceOf(t, math.MaxInt32)}, left: 1},
+		listingPlaces: listingPlaces{parameter: "a"}, trials: m.handlers.trials,
+	}
 	if err := l.byParameter(t.Context(), "a"); err == nil {
 		t.Error("a sweep of " + strconv.Itoa(math.MaxInt32) + " trials is sorted by a parameter")
 	}

@@ -33,10 +33,6 @@ type logIndexes struct {
 	kept []*logIndex // the most recently used one last
 }
 
-func newLogIndexes() *logIndexes {
-	return &logIndexes{readers: make(semaphore, logReaders), timeout: searchTimeout}
-}
-
 // logIndex is the index of one attempt: the position before some of its messages. It grows as the
 // attempt prints.
 type logIndex struct {

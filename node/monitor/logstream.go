@@ -123,7 +123,10 @@ func (h *outputHandlers) stream(w http.ResponseWriter, r *http.Request) {
 		if err := out.write(o); err != nil {
 			return err
 		}
-		return out.flushIf(r.FormValue("follow") == "true")
+		if r.FormValue("follow") != "true" {
+			return nil
+		}
+		return out.flush()
 	}}
 	rng, err := h.logRange(r.Context(), rd, number)
 	if err == nil {
@@ -148,13 +151,6 @@ func attemptNumber(text string) (int, error) {
 		}
 	}
 	return number, nil
-}
-
-func (l *lineWriter) flushIf(now bool) error {
-	if now {
-		return l.flush()
-	}
-	return nil
 }
 
 func (h *outputHandlers) readLogs(ctx context.Context, rd *reader, rng *jetstream.LogRange, follow bool) error {

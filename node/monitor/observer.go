@@ -136,7 +136,7 @@ func (ob *observer) trialState(ctx context.Context, id grid.TrialID) (*api.Trial
 		return nil, fmt.Errorf("find %s: %w", id, err)
 	}
 	if !known {
-		t = grid.Trial{Index: id.Index, State: (&listing{sweep: rec.Sweep}).unrecordedState()}
+		t = grid.Trial{Index: id.Index, State: unrecordedState(rec.Sweep)}
 	}
 	v := apiTrial(rec.Sweep, &t)
 	kept := keptOutput(ctx, ob.store, ob.log)

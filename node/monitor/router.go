@@ -255,17 +255,15 @@ func sendJSON(w http.ResponseWriter, r *http.Request, v any) {
 }
 
 func sendBytes(w http.ResponseWriter, r *http.Request, b []byte) {
-	if r.Method == http.MethodGet && notModified(w, r, digest(b)) {
-		return
+	if r.Method == http.MethodGet {
+		sum := fnv.New64a()
+		sum.Write(b)
+		if notModified(w, r, fmt.Sprintf("%x", sum.Sum(nil))) {
+			return
+		}
 	}
 	w.Header().Set("Content-Type", mediaJSON)
 	_, _ = w.Write(b) // the client has gone if this fails
-}
-
-func digest(b []byte) string {
-	sum := fnv.New64a()
-	sum.Write(b)
-	return fmt.Sprintf("%x", sum.Sum(nil))
 }
 
 // notModified sets the ETag of a response, and answers 304 if the client already has this version.

@@ -80,7 +80,8 @@ func hiddenVariables(s *grid.Sweep) map[string]bool {
 	}
 	maps.DeleteFunc(hidden, func(_ string, valid bool) bool { return !valid })
 	for name, value := range s.Task.Env {
-		if maybeSecret(name, value) {
+		// secrets, as far as can be told, and values from the environment of the submission
+		if secretName.MatchString(name) || secretValue.MatchString(value) || strings.Contains(strings.ReplaceAll(value, "$$", ""), "$") {
 			hidden[name] = true
 		}
 	}
@@ -94,12 +95,6 @@ var (
 	secretName  = regexp.MustCompile(`(?i)key|token|secret|pass|pwd|credential|auth|cookie|private`)
 	secretValue = regexp.MustCompile(`://[^/\s]*@`)
 )
-
-// maybeSecret reports whether a variable of a task may contain a secret, or a value from the
-// environment of the submission.
-func maybeSecret(name, value string) bool {
-	return secretName.MatchString(name) || secretValue.MatchString(value) || strings.Contains(strings.ReplaceAll(value, "$$", ""), "$")
-}
 
 // shellScript returns the same instructions as a shell script.
 func shellScript(v *api.ByHand, devices []string) string {

@@ -42,7 +42,11 @@ func (h *sweepHandlers) list(w http.ResponseWriter, r *http.Request) {
 			sendError(w, err)
 			return
 		}
-		all = all[sweepsFrom(all, last):]
+		from := slices.IndexFunc(all, func(s *grid.Sweep) bool { return s.Compare(last) < 0 })
+		if from < 0 {
+			from = len(all)
+		}
+		all = all[from:]
 	}
 	if media != mediaJSON {
 		if limit > 0 {
@@ -95,13 +99,4 @@ func parseCursor(text string) (*grid.Sweep, error) {
 		}
 	}
 	return nil, badRequest(fmt.Sprintf("after %.60q is not a place in the list", text), "take it from next of the page before")
-}
-
-// sweepsFrom returns the index of the first sweep after last.
-func sweepsFrom(all []*grid.Sweep, last *grid.Sweep) int {
-	i := slices.IndexFunc(all, func(s *grid.Sweep) bool { return s.Compare(last) < 0 })
-	if i < 0 {
-		return len(all)
-	}
-	return i
 }

@@ -55,8 +55,11 @@ func sweepWithCounts(s *grid.Sweep, c *history.Counts) api.Sweep {
 		},
 		Project: s.Project, Task: s.Task.Name, Name: s.Name, Owner: s.Owner(), Priority: s.Priority, MaxParallel: s.MaxParallel,
 		Submitted: s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
-		Keys: s.Space.Keys(), Objective: s.Task.Objective, Bundles: shortDigests(s),
+		Keys: s.Space.Keys(), Objective: s.Task.Objective, Bundles: s.Bundles(),
 		Image: cmp.Or(s.Pinned, s.Task.Image),
+	}
+	for i, digest := range v.Bundles {
+		v.Bundles[i] = shortDigest(digest)
 	}
 	v.Pending = max(0, v.Count-v.Running-v.Succeeded-v.Failed-v.Cancelled)
 	if s.State == grid.SweepCancelled {
@@ -78,15 +81,6 @@ func sharing(by string, all packing.Estimates) []api.Sharing {
 		list = append(list, api.Sharing{Model: e.Model, Value: value, Trials: n, Memory: memory, Text: e.String()})
 	}
 	return list
-}
-
-// shortDigests returns the abbreviated digests of a sweep's bundles.
-func shortDigests(s *grid.Sweep) []string {
-	all := s.Bundles()
-	for i := range all {
-		all[i] = shortDigest(all[i])
-	}
-	return all
 }
 
 func shortDigest(digest string) string { return digest[:min(len(digest), 12)] }

@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"context"
 	"fmt"
 	"hash/crc32"
 	"net/http"
@@ -20,6 +19,16 @@ type trialCursor struct {
 	unknown bool
 }
 
+// listingPlaces are the order of a listing and the cursors in it.
+type listingPlaces struct {
+	parameter string                     // to sort by instead of the sort key; empty for none
+	sorted    string                     // the requested sort key
+	order     string                     // identifies the order in cursors
+	after     *trialCursor               // that the page begins behind; nil for none
+	filtered  bool                       // a filter selects the trials and their order
+	places    func(n int) history.Cursor // of the selected trials
+}
+
 // parseAfter parses the cursor of a request.
 func (l *listing) parseAfter(r *http.Request) error {
 	sum := crc32.ChecksumIEEE(fmt.Append(nil, l.q.Sort, l.q.Desc, l.parameter, l.filtered))
@@ -29,7 +38,7 @@ func (l *listing) parseAfter(r *http.Request) error {
 		return nil
 	}
 	order, place, _ := strings.Cut(text, ".")
-	c, err := &trialCursor{}, error(nil)
+	c := &trialCursor{}
 	if index, unknown := strings.CutPrefix(place, "u"); unknown {
 		n, err := strconv.ParseInt(index, 10, 64)
 		if err == nil && n >= 0 && n < l.sweep.Space.Count() {
@@ -39,9 +48,14 @@ func (l *listing) parseAfter(r *http.Request) error {
 		}
 	} else if p, ok := history.ParseCursor(place); ok {
 		c.Cursor = p
-		if p.IsDigest() {
-			if c.Cursor, err = l.wholePlace(r.Context(), p); err != nil {
+		if p.IsDigest() { // of a text: the cursor that has the text is that of its trial
+			t, _, err := l.trials.history.Trial(r.Context(), grid.TrialID{Sweep: l.sweep.ID, Index: p.Index})
+			if err != nil {
 				return err
+			}
+			t.Index = p.Index
+			if c.Cursor = l.placeOf(&t, l.sweep); c.String() != p.String() {
+				return badRequest(fmt.Sprintf("trial %d, which the page before ended with, has another value now", p.Index), "begin with the first page again")
 			}
 		}
 	} else {
@@ -73,33 +87,21 @@ func (l *listing) cursorAt(t *grid.Trial, n int64) string {
 	case l.sorted != string(history.SortIndex) && l.lastUnrecorded == t.Index:
 		return l.order + ".u" + strconv.FormatInt(t.Index, 10)
 	default:
-		text = l.placeOf(t).String()
+		text = l.placeOf(t, l.sweep).String()
 	}
 	return l.order + "." + text
 }
 
-func (l *listing) placeOf(t *grid.Trial) history.Cursor {
+func (l *listingPlaces) placeOf(t *grid.Trial, s *grid.Sweep) history.Cursor {
 	metric := ""
-	if o := l.sweep.Task.Objective; o != nil {
+	if o := s.Task.Objective; o != nil {
 		metric = o.Metric
 	}
 	return history.CursorOf(t, history.Sort(l.sorted), metric)
 }
 
-// wholePlace returns the full cursor for a cursor that contains only the digest of a text.
-func (l *listing) wholePlace(ctx context.Context, p history.Cursor) (history.Cursor, error) {
-	t, _, err := l.trials.history.Trial(ctx, grid.TrialID{Sweep: l.sweep.ID, Index: p.Index})
-	if err != nil {
-		return p, err
-	}
-	if t.Index = p.Index; l.placeOf(&t).String() != p.String() {
-		return p, badRequest(fmt.Sprintf("trial %d, which the page before ended with, has another value now", p.Index), "begin with the first page again")
-	}
-	return l.placeOf(&t), nil
-}
-
 // historyCursor returns the cursor for history, or nil if there is none.
-func (l *listing) historyCursor() *history.Cursor {
+func (l *listingPlaces) historyCursor() *history.Cursor {
 	if l.after == nil {
 		return nil
 	}
@@ -107,7 +109,7 @@ func (l *listing) historyCursor() *history.Cursor {
 }
 
 // firstIndex returns the smallest index after the cursor, in the order of the index.
-func (l *listing) firstIndex() int64 {
+func (l *listingPlaces) firstIndex() int64 {
 	if l.after == nil {
 		return 0
 	}

@@ -100,7 +100,11 @@ func (h *fileHandlers) artifacts(w http.ResponseWriter, r *http.Request) {
 
 // copyArtifacts adds the files of a page of artifacts, in the order of the index.
 func (h *fileHandlers) copyArtifacts(ctx context.Context, t *tar.Writer, id grid.SweepID, page []jetstream.ObjectInfo) error {
-	slices.SortStableFunc(page, byIndex)
+	slices.SortStableFunc(page, func(a, b jetstream.ObjectInfo) int {
+		i, _, _ := splitArtifact(a.Name)
+		j, _, _ := splitArtifact(b.Name)
+		return cmp.Compare(i, j)
+	})
 	indexes := make([]int64, 0, len(page))
 	for _, o := range page {
 		if index, _, ok := splitArtifact(o.Name); ok {
@@ -123,13 +127,21 @@ func (h *fileHandlers) copyArtifacts(ctx context.Context, t *tar.Writer, id grid
 	return nil
 }
 
+// copyArtifact adds the files of an artifact, in a folder named after the trial's index.
 func (h *fileHandlers) copyArtifact(ctx context.Context, t *tar.Writer, name string, index int64) error {
 	f, err := h.store.Artifacts.Open(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return copyTar(t, f, index)
+	return eachPacked(f, func(header *tar.Header, content io.Reader) error {
+		header.Name = strconv.FormatInt(index, 10) + "/" + header.Name
+		if err := t.WriteHeader(header); err != nil {
+			return err
+		}
+		_, err := io.Copy(t, content)
+		return err
+	})
 }
 
 // splitArtifact is the inverse of grid.TrialID.ArtifactName, without the sweep.
@@ -140,25 +152,6 @@ func splitArtifact(name string) (index int64, run string, ok bool) {
 	}
 	index, err := strconv.ParseInt(parts[1], 10, 64)
 	return index, parts[2], err == nil
-}
-
-// byIndex orders artifacts by the index of their trial.
-func byIndex(a, b jetstream.ObjectInfo) int {
-	i, _, _ := splitArtifact(a.Name)
-	j, _, _ := splitArtifact(b.Name)
-	return cmp.Compare(i, j)
-}
-
-// copyTar adds the files of one packed tar under a folder named after the trial's index.
-func copyTar(t *tar.Writer, packed io.Reader, index int64) error {
-	return eachPacked(packed, func(header *tar.Header, content io.Reader) error {
-		header.Name = strconv.FormatInt(index, 10) + "/" + header.Name
-		if err := t.WriteHeader(header); err != nil {
-			return err
-		}
-		_, err := io.Copy(t, content)
-		return err
-	})
 }
 
 // eachPacked calls fn for each file of a packed tar.

@@ -57,7 +57,10 @@ func (h *trialHandlers) newListing(r *http.Request, s *grid.Sweep) (*listing, er
 	if err != nil {
 		return nil, err
 	}
-	l := &listing{trials: h, sweep: s, q: q, parameter: parameter, sorted: q.Sort, lastUnrecorded: -1, left: q.Limit, skip: q.Offset}
+	l := &listing{
+		listingPage: listingPage{sweep: s, left: q.Limit, skip: q.Offset, lastUnrecorded: -1}, listingPlaces: listingPlaces{parameter: parameter, sorted: q.Sort},
+		trials: h, q: q,
+	}
 	if l.left <= 0 {
 		l.left = s.Space.Count()
 	}
@@ -94,6 +97,7 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 			}
 		}
 		if l.parameter == "" {
+			l.q.Limit, l.q.Offset = 0, 0 // history does not select by class
 			l.keepClass(l.q.Class)
 		}
 	}
@@ -105,26 +109,6 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 
 // errEnough ends a listing that is complete.
 var errEnough = errors.New("the listing is complete")
-
-// keepClass leaves out trials whose last attempt did not fail in this class. History does not
-// select by class, so rows are skipped and counted here.
-func (l *listing) keepClass(class grid.Class) {
-	emit, skip, left := l.emit, l.skip, l.left
-	l.q.Limit, l.q.Offset, l.skip, l.left = 0, 0, 0, l.sweep.Space.Count()
-	l.emit = func(t *grid.Trial) error {
-		switch {
-		case t.Result.Class != class:
-			return nil
-		case skip > 0:
-			skip--
-			return nil
-		}
-		if left--; left < 0 {
-			return errEnough
-		}
-		return emit(t)
-	}
-}
 
 func parseQuery(r *http.Request) (api.TrialQuery, error) {
 	q := api.TrialQuery{Sort: r.FormValue("sort"), Desc: r.FormValue("desc") == "true"}
@@ -154,24 +138,13 @@ func parseQuery(r *http.Request) (api.TrialQuery, error) {
 
 // listing joins the rows of history with the trials that have none.
 type listing struct {
-	trials *trialHandlers
-	sweep  *grid.Sweep
-	q      api.TrialQuery
-	left   int64 // how many more to emit
-	skip   int64 // how many to pass over first
-	emit   func(*grid.Trial) error
+	listingPage
+	listingPlaces
 
-	parameter      string // the parameter to sort by instead of q.Sort; empty for none
-	sorted         string // the requested sort key
-	order          string // identifies the order in cursors
-	after          *trialCursor
-	last           *grid.Trial // that was emitted
-	lastUnrecorded int64       // the index of the last trial without a row; -1 for none yet
-
-	filtered bool    // the trials are those in selected, in this order
-	selected []int64 // indexes
-	places   func(n int) history.Cursor
-	matched  int64 // the number of trials that the filter selects
+	trials   *trialHandlers
+	q        api.TrialQuery
+	selected []int64 // indexes, if a filter selects trials
+	matched  int64   // the number of trials that the filter selects
 }
 
 func (l *listing) run(ctx context.Context) error {
@@ -187,38 +160,29 @@ func (l *listing) run(ctx context.Context) error {
 	case l.q.Sort == "index" && len(l.q.States) == 0:
 		return l.byIndex(ctx)
 	}
-	if wanted := l.known(); (len(wanted) > 0 || len(l.q.States) == 0) && (l.after == nil || !l.after.unknown) {
+	if l.after == nil || !l.after.unknown {
 		if l.q.Sort == "index" && !l.q.Desc && l.wantsUnrecorded() {
 			return l.byIndexFiltered(ctx)
 		}
-		if err := l.recorded(ctx, wanted); err != nil {
+		if err := l.recorded(ctx); err != nil {
 			return err
 		}
 	}
 	if !l.wantsUnrecorded() {
 		return nil
 	}
-	return l.listUnrecorded(ctx)
-}
-
-// unrecordedState is the state of trials without a row.
-func (l *listing) unrecordedState() grid.State {
-	if l.sweep.State == grid.SweepCancelled {
-		return grid.Cancelled
+	from := int64(0) // trials without a row follow the others by index, in any order
+	if l.after != nil && (l.after.unknown || l.q.Sort == string(history.SortIndex)) {
+		from = l.firstIndex()
 	}
-	return grid.Pending
+	return l.fillGaps(l.trials.history.Known(l.sweep.ID), from, l.sweep.Space.Count())
 }
 
 func (l *listing) wantsState(s grid.State) bool {
 	return len(l.q.States) == 0 || slices.Contains(l.q.States, s)
 }
 
-func (l *listing) wantsUnrecorded() bool { return l.wantsState(l.unrecordedState()) }
-
-// known returns the states to request from history, where rows that wait for a retry are pending.
-func (l *listing) known() []grid.State {
-	return l.q.States
-}
+func (l *listing) wantsUnrecorded() bool { return l.wantsState(unrecordedState(l.sweep)) }
 
 // byIndex merges rows and gaps by index; in this order the offset is an index.
 func (l *listing) byIndex(ctx context.Context) error {
@@ -247,7 +211,7 @@ func (l *listing) byIndexFiltered(ctx context.Context) error {
 			return err
 		}
 	}
-	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, history.Query{States: l.known(), From: next}) {
+	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, history.Query{States: l.q.States, From: next}) {
 		if err != nil {
 			return err
 		}
@@ -292,38 +256,9 @@ func (l *listing) skipRecorded(ctx context.Context, rows *ranges.Set, next *int6
 	return nil
 }
 
-// fillGaps emits the trials of [from,end) without a row.
-func (l *listing) fillGaps(rows *ranges.Set, from, end int64) (err error) {
-	for gap, ok := rows.Gap(from, end); ok && err == nil && l.left > 0; gap, ok = rows.Gap(gap.Hi, end) {
-		hi := gap.Hi
-		err = l.fill(&gap.Lo, hi)
-		gap.Hi = hi
-	}
-	return err
-}
-
-// fill emits trials without a row from next up to end.
-func (l *listing) fill(next *int64, end int64) error {
-	if jump := min(l.skip, max(0, end-*next)); jump > 0 {
-		*next += jump
-		l.skip -= jump
-	}
-	for ; *next < end && l.left > 0; *next++ {
-		if err := l.emitOrSkip(l.unrecorded(*next)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// unrecorded returns a trial that has no row.
-func (l *listing) unrecorded(index int64) *grid.Trial {
-	l.lastUnrecorded = index
-	return &grid.Trial{Index: index, State: l.unrecordedState()}
-}
-
 // recorded emits trials with rows, in the requested order.
-func (l *listing) recorded(ctx context.Context, states []grid.State) error {
+func (l *listing) recorded(ctx context.Context) error {
+	states := l.q.States
 	q := history.Query{States: states, Sort: history.Sort(l.q.Sort), Desc: l.q.Desc, Limit: l.left, Offset: l.skip, After: l.historyCursor()}
 	emitted := int64(0)
 	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, q) {
@@ -336,15 +271,10 @@ func (l *listing) recorded(ctx context.Context, states []grid.State) error {
 			return err
 		}
 	}
-	if emitted == 0 && l.skip > 0 {
-		return l.subtractSkipped(ctx, states)
+	if emitted > 0 || l.skip == 0 {
+		return nil
 	}
-	return nil
-}
-
-// subtractSkipped subtracts the rows that the offset has skipped.
-func (l *listing) subtractSkipped(ctx context.Context, states []grid.State) error {
-	c, err := l.trials.history.Counts(ctx, l.sweep.ID)
+	c, err := l.trials.history.Counts(ctx, l.sweep.ID) // the offset has skipped all rows
 	if err != nil {
 		return err
 	}
@@ -357,27 +287,6 @@ func (l *listing) subtractSkipped(ctx context.Context, states []grid.State) erro
 		}
 	}
 	return nil
-}
-
-// listUnrecorded emits the trials without a row by index; they follow the rows in any order.
-func (l *listing) listUnrecorded(context.Context) error {
-	from := int64(0)
-	if l.after != nil && (l.after.unknown || l.q.Sort == string(history.SortIndex)) {
-		from = l.firstIndex()
-	}
-	return l.fillGaps(l.trials.history.Known(l.sweep.ID), from, l.sweep.Space.Count())
-}
-
-func (l *listing) emitOrSkip(t *grid.Trial) error {
-	if t.Index >= l.sweep.Space.Count() {
-		return nil // an event that an earlier version has accepted, for a trial that this sweep does not have
-	}
-	if l.skip > 0 {
-		l.skip--
-		return nil
-	}
-	l.left--
-	return l.emit(t)
 }
 
 func stateOf(t *grid.Trial) grid.State {
