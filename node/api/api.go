@@ -99,7 +99,7 @@ type SweepCounts struct {
 	Succeeded int64           `json:"succeeded"`
 	Failed    int64           `json:"failed"`
 	Cancelled int64           `json:"cancelled"`
-	Stopped   int64           `json:"stopped,omitempty"` // of the cancelled ones, those that were stopped early
+	Stopped   int64           `json:"stopped,omitempty"` // the part of cancelled that was stopped early
 }
 
 // OnlyCancelled counts the cancelled trials that were not stopped early.
@@ -112,23 +112,23 @@ type Sweep struct {
 	Project     string          `json:"project"`
 	Task        string          `json:"task"`
 	Name        string          `json:"name,omitempty"`
-	Owner       string          `json:"owner,omitempty"` // the user who submitted it, as the program that did so said
+	Owner       string          `json:"owner,omitempty"` // the submitting user, as reported by the submitting program
 	Priority    int             `json:"priority"`
 	MaxParallel int             `json:"max_parallel"`
 	Submitted   time.Time       `json:"submitted"`
 	Started     *time.Time      `json:"started"` // first attempt
 	Ended       *time.Time      `json:"ended"`
-	Paused      *time.Time      `json:"paused,omitempty"` // since when
-	CPU         float64         `json:"cpu_seconds"`      // of all results
-	ETA         *float64        `json:"eta_seconds"`      // until the last trial ends; null while unknown
+	Paused      *time.Time      `json:"paused,omitempty"` // when it was paused
+	CPU         float64         `json:"cpu_seconds"`      // CPU time of all results
+	ETA         *float64        `json:"eta_seconds"`      // time until the last trial ends; null while unknown
 	Keys        []string        `json:"keys"`             // axes
 	Metrics     []string        `json:"metrics"`          // metric names seen, in order of first appearance
 	Objective   *grid.Objective `json:"objective,omitempty"`
-	Image       string          `json:"image,omitempty"`       // that its trials run in, by its digest once one has run
-	Bundles     []string        `json:"bundles,omitempty"`     // short digests of the files that its trials run, those of the submission first
-	Problem     string          `json:"problem,omitempty"`     // why nothing runs although something is pending
-	Waits       string          `json:"waits,omitempty"`       // nodes that have no room for its trials, while none of them runs
-	Sharing     []Sharing       `json:"gpu_sharing,omitempty"` // what its trials get of GPUs by what was measured, with gpu_memory: auto
+	Image       string          `json:"image,omitempty"`       // the container image; pinned to a digest once a trial has run
+	Bundles     []string        `json:"bundles,omitempty"`     // abbreviated digests of the file versions that its trials run, the submitted version first
+	Problem     string          `json:"problem,omitempty"`     // why no trial is running although some are pending
+	Waits       string          `json:"waits,omitempty"`       // nodes without room for its trials, while none is running
+	Sharing     []Sharing       `json:"gpu_sharing,omitempty"` // the measured GPU shares of its trials, with gpu_memory: auto
 	LogNext     uint64          `json:"log_next,omitempty"`    // position behind all output stored so far, for Watch; only for a single sweep
 }
 
@@ -139,7 +139,7 @@ type Description struct {
 	Task   TaskSpec     `json:"task"`
 	Space  SpaceSpec    `json:"space"`
 	Bundle string       `json:"bundle,omitempty"` // SHA-256 of the files of the project, in hex
-	Hidden []string     `json:"hidden"`           // names of variables whose values are left out, and of those of --env
+	Hidden []string     `json:"hidden"`           // names of variables whose values are left out, including those set with --env
 	Origin *grid.Origin `json:"origin,omitempty"` // null for a sweep of an older version
 }
 
@@ -147,9 +147,9 @@ type Description struct {
 type Sharing struct {
 	Model  string `json:"model"`
 	Value  string `json:"value,omitempty"` // the parameter in measure_by and its value, like batchsize=64
-	Trials int    `json:"trials"`          // that share a GPU
-	Memory int64  `json:"memory"`          // bytes of it that each gets
-	Text   string `json:"text"`            // what trials get and why, for a person
+	Trials int    `json:"trials"`          // how many share a GPU
+	Memory int64  `json:"memory"`          // bytes of GPU memory for each
+	Text   string `json:"text"`            // human-readable explanation of the share
 }
 
 // Trial is one trial, as `trials --json` and `results --json` print it.
@@ -157,29 +157,29 @@ type Trial struct {
 	Trial    string       `json:"trial"`
 	Index    int64        `json:"index"`
 	State    grid.State   `json:"state"`
-	Attempt  int          `json:"attempt"`  // the attempt that gives the state; 0 before the first
-	Attempts int          `json:"attempts"` // how many are known
+	Attempt  int          `json:"attempt"`  // the attempt that determines the state; 0 before the first
+	Attempts int          `json:"attempts"` // number of attempts so far
 	Node     grid.NodeID  `json:"node"`
-	ExitCode *int         `json:"exit_code"`       // 128 + signal after a signal; null until an attempt has ended, and where no program did
-	Class    grid.Class   `json:"class,omitempty"` // how its last attempt failed
-	Reason   string       `json:"reason"`          // what went wrong, for a person; empty after a success
+	ExitCode *int         `json:"exit_code"`       // 128 + the signal number if a signal ended the program; null until an attempt has ended, and if no program ran
+	Class    grid.Class   `json:"class,omitempty"` // failure class of its last attempt
+	Reason   string       `json:"reason"`          // human-readable cause of the failure; empty after a success
 	Params   space.Params `json:"params"`
 	Metrics  grid.Metric  `json:"metrics"`
 	Started  *time.Time   `json:"started"`
 	Ended    *time.Time   `json:"ended"`
 	Usage    Usage        `json:"resources"`
 	Output   Printed      `json:"output"`
-	Left     int          `json:"left,omitempty"`    // files and folders that it made in its folder, of a task that keeps none of those
-	Devices  []string     `json:"devices,omitempty"` // UUIDs of the GPUs that the attempt has or had
-	Bundle   string       `json:"bundle,omitempty"`  // short digest of the files that it ran, where the sweep has more than one
+	Left     int          `json:"left,omitempty"`    // number of files and folders that it created in its work folder and that the task does not keep
+	Devices  []string     `json:"devices,omitempty"` // UUIDs of the GPUs assigned to the attempt
+	Bundle   string       `json:"bundle,omitempty"`  // abbreviated digest of the file version that it ran, if the sweep has several
 }
 
 // Printed describes how much of an ended attempt's output is kept: Bytes and Cut together are what
 // the program wrote.
 type Printed struct {
-	Bytes int64 `json:"bytes"`          // stored when it ended
-	Cut   int64 `json:"cut"`            // bytes that were never stored: over log_limit, or the disk was full
-	Gone  Gone  `json:"gone,omitempty"` // removed since, because all output was over retention.logs
+	Bytes int64 `json:"bytes"`          // bytes stored when it ended
+	Cut   int64 `json:"cut"`            // bytes that were never stored, because they exceeded log_limit or the disk was full
+	Gone  Gone  `json:"gone,omitempty"` // how much has been removed since, because the output of all sweeps exceeded retention.logs
 }
 
 // Gone describes how much of the stored output has been removed; empty means none.
@@ -191,19 +191,19 @@ const (
 	AllGone  Gone = "all"
 )
 
-// Resources are what the attempt used.
+// Usage is what the attempt used.
 type Usage struct {
 	Wall   float64  `json:"wall_seconds"`
 	CPU    float64  `json:"cpu_seconds"`
 	Memory int64    `json:"peak_memory_bytes"`
-	GPUs   []GPUUse `json:"gpus,omitempty"` // of each of the attempt's devices
+	GPUs   []GPUUse `json:"gpus,omitempty"` // one entry for each of the attempt's devices
 }
 
 // GPUUse is what an attempt used of a GPU or a MIG instance.
 type GPUUse struct {
 	UUID   string `json:"uuid"`
-	Memory int64  `json:"peak_memory_bytes"` // as far as it was seen: once in a second
-	Busy   int    `json:"busy_percent"`      // of the whole device, on average
+	Memory int64  `json:"peak_memory_bytes"` // sampled once a second
+	Busy   int    `json:"busy_percent"`      // average utilization of the whole device
 }
 
 // Curve is the course of one metric of an attempt, in the order in which the program reported it.
@@ -221,10 +221,10 @@ type Attempt struct {
 	Node     grid.NodeID `json:"node"`
 	Outcome  string      `json:"outcome"` // running, result, retried or superseded
 	Class    grid.Class  `json:"class,omitempty"`
-	Snapshot int         `json:"snapshot,omitempty"` // number of the one that was stored of what it saved
-	Resumed  int         `json:"resumed,omitempty"`  // number of the snapshot that it continued from
-	Rule     string      `json:"rule,omitempty"`     // which rule told the class
-	Device   string      `json:"device,omitempty"`   // UUID of the GPU that is to blame
+	Snapshot int         `json:"snapshot,omitempty"` // number of the snapshot stored from its checkpoint
+	Resumed  int         `json:"resumed,omitempty"`  // number of the snapshot that it resumed from
+	Rule     string      `json:"rule,omitempty"`     // the rule that determined the class
+	Device   string      `json:"device,omitempty"`   // UUID of the GPU that caused the failure
 	ExitCode *int        `json:"exit_code"`          // as in Trial
 	Reason   string      `json:"reason"`
 	Started  *time.Time  `json:"started"`
@@ -239,16 +239,16 @@ type Attempt struct {
 // environment of the shell that submitted the sweep, which is not shown.
 type ByHand struct {
 	Trial   string      `json:"trial"`
-	Attempt int         `json:"attempt"` // whose GPUs these are; 0 while there is none
+	Attempt int         `json:"attempt"` // the attempt whose GPUs are used; 0 before the first
 	Node    grid.NodeID `json:"node"`
 	Project string      `json:"project"`
-	Bundle  string      `json:"bundle"` // SHA-256 of the files of the project that it ran with, in hex; empty for none
-	Image   string      `json:"image"`  // of the container; empty for none
+	Bundle  string      `json:"bundle"` // SHA-256 of the project files that it ran with, in hex; empty if there are none
+	Image   string      `json:"image"`  // the container image; empty without a container
 	Command []string    `json:"command"`
 	Setup   []string    `json:"setup"`
-	Env     []Variable  `json:"env"`    // that the task and mlfnode add
-	Hidden  []string    `json:"hidden"` // names of variables that are added, too, and may hold secrets
-	Script  string      `json:"script"` // all of it for a shell
+	Env     []Variable  `json:"env"`    // variables set by the task and by mlfnode
+	Hidden  []string    `json:"hidden"` // names of further variables, whose values may be secrets
+	Script  string      `json:"script"` // the same as a shell script
 }
 
 // Variable is an environment variable. In Script, $d is a folder for the files that the program
@@ -263,13 +263,13 @@ type Variable struct {
 type Explanation struct {
 	Trial string     `json:"trial"`
 	State grid.State `json:"state"`
-	Text  string     `json:"text"`            // how it stands in its sweep, for people
-	Nodes []Obstacle `json:"nodes,omitempty"` // what is in the way, on each node
+	Text  string     `json:"text"`            // human-readable description of its state
+	Nodes []Obstacle `json:"nodes,omitempty"` // what prevents it from starting, for each node
 }
 
 // Obstacle is what keeps a trial from starting on a node.
 type Obstacle struct {
-	Node grid.NodeID `json:"node,omitempty"` // empty for a node that stands alone
+	Node grid.NodeID `json:"node,omitempty"` // empty for a standalone node
 	Code string      `json:"code"`           // grid.RefusalCode, or away, quarantined, drained, trouble, avoid, quiet
 	Text string      `json:"text"`
 }
@@ -289,11 +289,11 @@ type TrialQuery struct {
 type Output struct {
 	Index  int64     `json:"index"`
 	Run    string    `json:"run"`
-	Stream string    `json:"stream"` // stdout, stderr, or setup for the setup step that ran for it
-	Offset int64     `json:"offset"` // of Data in the stream of this run
+	Stream string    `json:"stream"` // stdout, stderr or setup (the setup step that ran for it)
+	Offset int64     `json:"offset"` // offset of Data in this stream of the run
 	Data   []byte    `json:"data"`
 	Time   time.Time `json:"time"`
-	Seq    uint64    `json:"seq"` // position in the log, to go on from
+	Seq    uint64    `json:"seq"` // position in the log, from which to continue
 
 	// A piece without data, at the end of Logs, reports what is missing from a run: Cut and Gone as
 	// in Printed, in bytes.
@@ -306,7 +306,7 @@ type Output struct {
 type LogQuery struct {
 	Index   int64
 	Attempt int
-	Follow  bool // continue until the sweep (or the trial) has ended
+	Follow  bool // continue until the sweep or the trial has ended
 }
 
 // Update is one line of a watch: exactly one field is set. The last line is a Sweep at rest, of
@@ -314,29 +314,29 @@ type LogQuery struct {
 type Update struct {
 	Sweep  *Sweep  `json:"sweep,omitempty"`
 	Output *Output `json:"output,omitempty"`
-	Trial  *Trial  `json:"trial,omitempty"` // a trial that failed or is run again
+	Trial  *Trial  `json:"trial,omitempty"` // a trial that failed or is being rerun
 }
 
 // Extend requests new values of axes, or further points of a sample.
 type Extend struct {
 	Axes []space.Axis `json:"axes,omitempty"`
-	Draw int64        `json:"draw,omitempty"` // how many points to add to the sample, at most as many as are left; goes without axes
+	Draw int64        `json:"draw,omitempty"` // number of points to add to the sample, at most as many as remain; cannot be combined with axes
 }
 
 // Retry requests that trials be run again.
 type Retry struct {
 	Index      int64      `json:"index"`           // one trial, or -1 for all
-	FailedOnly bool       `json:"failed_only"`     // leave cancelled trials as they are
+	FailedOnly bool       `json:"failed_only"`     // do not rerun cancelled trials
 	Class      grid.Class `json:"class,omitempty"` // only trials that failed in this class
 
-	Bundle string `json:"bundle,omitempty"` // digest of the files to run instead of those of the submission; stored before
+	Bundle string `json:"bundle,omitempty"` // digest of a stored bundle to run instead of the submitted one
 }
 
 // Set changes settings that a sweep was submitted with; nil leaves a setting unchanged.
 type Set struct {
 	Priority    *int      `json:"priority,omitempty"`
 	MaxParallel *int      `json:"max_parallel,omitempty"` // 0 means no limit
-	Timeout     *Duration `json:"timeout,omitempty"`      // of attempts that begin from now on; 0 means no limit
+	Timeout     *Duration `json:"timeout,omitempty"`      // for attempts that start from now on; 0 means no limit
 }
 
 // Check reports what is wrong with the values.
@@ -357,7 +357,7 @@ func (s *Set) Check() error {
 // Done is the answer to an action.
 type Done struct {
 	Sweep   Sweep `json:"sweep"`
-	Changed int64 `json:"changed"` // trials reopened or added; with dry_run, trials that the action would change
+	Changed int64 `json:"changed"` // number of trials reopened or added; with dry_run, of trials that the action would change
 	DryRun  bool  `json:"dry_run,omitempty"`
 }
 
@@ -365,15 +365,15 @@ type Done struct {
 type Node struct {
 	Version   string         `json:"version"`
 	Node      grid.NodeID    `json:"node"`
-	Role      string         `json:"role,omitempty"`   // master or worker; empty for one that stands alone
+	Role      string         `json:"role,omitempty"`   // master or worker; empty for a standalone node
 	Master    string         `json:"master,omitempty"` // HOST:PORT of the API of a worker's master
 	State     string         `json:"state_folder"`
 	PID       int            `json:"pid"`
-	Time      time.Time      `json:"time"`    // by its clock, when it answered
-	Working   bool           `json:"working"` // it takes trials, or needs nothing more to be a master that runs none
+	Time      time.Time      `json:"time"`    // the node's clock at the time of the answer
+	Working   bool           `json:"working"` // it takes trials; or, for a master that runs none, it is ready
 	CPUs      float64        `json:"cpus"`
 	Memory    int64          `json:"memory"`
-	Orders    []grid.Order   `json:"orders"`   // in which it can run the trials of a sweep, beside that by index
+	Orders    []grid.Order   `json:"orders"`   // supported orders of trials, besides index order
 	Features  []grid.Feature `json:"features"` // optional features of sweeps that this node supports
 	Store     []Store        `json:"store"`
 	Retention Retention      `json:"retention"`
@@ -388,16 +388,16 @@ type Store struct {
 
 // Retention describes what is kept, and for how long.
 type Retention struct {
-	Sweeps int           `json:"sweeps"`         // finished and cancelled sweeps kept, the newest
-	Age    time.Duration `json:"age,omitempty"`  // finished and cancelled sweeps older than this go; 0 keeps them
-	Logs   int64         `json:"logs,omitempty"` // bytes of output kept, the newest
+	Sweeps int           `json:"sweeps"`         // number of finished and cancelled sweeps kept, the newest ones
+	Age    time.Duration `json:"age,omitempty"`  // finished and cancelled sweeps older than this are removed; 0 keeps them
+	Logs   int64         `json:"logs,omitempty"` // bytes of output kept, the newest output
 }
 
 // Error is the body of every response that is not a success, as the client reads it. A node sends a
 // Problem.
 type Error struct {
 	Status int    `json:"-"`
-	Code   string `json:"code,omitempty"` // what went wrong, for programs: one of the codes below, or of the status, like not_found
+	Code   string `json:"code,omitempty"` // machine-readable: one of the codes below, or the name of the status, such as not_found
 	Msg    string `json:"error"`
 	Hint   string `json:"hint,omitempty"`
 }
@@ -408,9 +408,9 @@ const MediaProblem = "application/problem+json"
 // Problem is an Error as a node sends it: the problem details of RFC 9457, together with the fields
 // of Error.
 type Problem struct {
-	Type   string `json:"type"`   // about:blank: what the status means, Code says more closely
-	Title  string `json:"title"`  // the words of the status
-	Status int    `json:"status"` // as in the answer's first line
+	Type   string `json:"type"`   // always about:blank; Code is more specific than the status
+	Title  string `json:"title"`  // the name of the status
+	Status int    `json:"status"` // the HTTP status
 	Detail string `json:"detail"` // the same as Msg
 	Error
 }

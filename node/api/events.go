@@ -21,19 +21,19 @@ type Events struct {
 	Overview *Overview     `json:"overview,omitempty"`
 	Sweep    *SweepState   `json:"sweep,omitempty"`
 	Node     *Member       `json:"node,omitempty"`
-	Members  []grid.NodeID `json:"members,omitempty"` // names of all nodes; of others there is no state any more
-	Trial    *Trial        `json:"trial,omitempty"`   // without wall_seconds while it runs; in the state removed when its sweep has been
-	Bye      *Bye          `json:"bye,omitempty"`     // the stream ends
+	Members  []grid.NodeID `json:"members,omitempty"` // names of all nodes; states of other nodes are obsolete
+	Trial    *Trial        `json:"trial,omitempty"`   // without wall_seconds while it runs; its state is removed once its sweep has been removed
+	Bye      *Bye          `json:"bye,omitempty"`     // sent before the stream ends
 }
 
-// Overview summarizes what the cluster does.
+// Overview summarizes the activity of the cluster.
 type Overview struct {
-	Active    int    `json:"active"`    // sweeps that are running
-	Sweeps    int    `json:"sweeps"`    // that are kept
-	Pending   int64  `json:"pending"`   // trials of active sweeps
-	Running   int64  `json:"running"`   // trials
-	Succeeded int64  `json:"succeeded"` // trials of the sweeps that are kept
-	Failed    int64  `json:"failed"`    // trials of the sweeps that are kept
+	Active    int    `json:"active"`    // number of running sweeps
+	Sweeps    int    `json:"sweeps"`    // number of sweeps kept
+	Pending   int64  `json:"pending"`   // trials of active sweeps that are waiting
+	Running   int64  `json:"running"`   // trials of all sweeps kept
+	Succeeded int64  `json:"succeeded"` // trials of all sweeps kept
+	Failed    int64  `json:"failed"`    // trials of all sweeps kept
 	Problem   string `json:"problem,omitempty"`
 }
 
@@ -44,7 +44,7 @@ const PathRate = "/rate"
 // sweeps that ran something in that hour.
 type Rate struct {
 	Step      float64   `json:"step_seconds"`
-	Until     time.Time `json:"until"` // when the newest step ends
+	Until     time.Time `json:"until"` // end of the newest step
 	Succeeded []int64   `json:"succeeded"`
 	Failed    []int64   `json:"failed"`
 	Cancelled []int64   `json:"cancelled"`
@@ -55,8 +55,8 @@ type Rate struct {
 type SweepState struct {
 	SweepCounts
 
-	Rate float64  `json:"rate"`        // trials that ended in a second, over some seconds
-	ETA  *float64 `json:"eta_seconds"` // until the last trial ends, in whole seconds; null while unknown
+	Rate float64  `json:"rate"`        // trials that ended per second, averaged over several seconds
+	ETA  *float64 `json:"eta_seconds"` // time until the last trial ends, in whole seconds; null while unknown
 }
 
 // Bye states why a stream of events ends.

@@ -9,7 +9,7 @@ type FlowerTask struct {
 	UUID       string   `json:"uuid"` // SWEEP/INDEX
 	Name       string   `json:"name"` // PROJECT.TASK
 	State      string   `json:"state"`
-	Received   *float64 `json:"received"` // when the attempt started: trials are leased at most a moment before
+	Received   *float64 `json:"received"` // when the attempt started, at most a moment after the trial was leased
 	Sent       *float64 `json:"sent"`     // when the sweep was submitted
 	Started    *float64 `json:"started"`
 	Rejected   *float64 `json:"rejected"`
@@ -24,7 +24,7 @@ type FlowerTask struct {
 	Retries    int      `json:"retries"`
 	Result     *string  `json:"result"`    // the metrics, as JSON
 	Exception  *string  `json:"exception"` // the first line of the reason
-	Timestamp  float64  `json:"timestamp"` // of the last change
+	Timestamp  float64  `json:"timestamp"` // time of the last change
 	Runtime    *float64 `json:"runtime"`   // seconds
 	Traceback  *string  `json:"traceback"` // the whole reason
 	Exchange   string   `json:"exchange"`
@@ -85,8 +85,8 @@ type FlowerWorker struct {
 
 // FlowerStats are the figures of a worker.
 type FlowerStats struct {
-	Total    map[string]int64   `json:"total"` // attempts that run, by task
-	PID      int                `json:"pid"`   // of the node that answers; 0 for others
+	Total    map[string]int64   `json:"total"` // running attempts by task
+	PID      int                `json:"pid"`   // process id of the node that answers; 0 for other nodes
 	Clock    string             `json:"clock"`
 	Uptime   int64              `json:"uptime"` // seconds, as far as is known
 	Pool     FlowerPool         `json:"pool"`

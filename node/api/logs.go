@@ -33,12 +33,12 @@ const (
 // stream, those of all streams in the order in which they were stored. Bytes that have been removed
 // still count, so an offset keeps its meaning.
 type LogWindow struct {
-	Attempt int        `json:"attempt"` // 0 while there is none
-	Stream  string     `json:"stream"`  // that was asked for; empty for all
-	Offset  int64      `json:"offset"`  // of the first byte of the window
-	Next    int64      `json:"next"`    // offset behind the window: ask for it to go on
-	Total   int64      `json:"total"`   // offset behind all that is stored so far
-	Ended   bool       `json:"ended"`   // the attempt prints no more, and all that it printed is stored
+	Attempt int        `json:"attempt"` // 0 before the first
+	Stream  string     `json:"stream"`  // the requested stream; empty for all
+	Offset  int64      `json:"offset"`  // offset of the first byte of the window
+	Next    int64      `json:"next"`    // offset after the window: request it to continue
+	Total   int64      `json:"total"`   // offset after everything stored so far
+	Ended   bool       `json:"ended"`   // the attempt has ended, and all of its output is stored
 	Pieces  []LogPiece `json:"pieces"`
 	Cut     int64      `json:"cut"`            // as in Printed
 	Gone    Gone       `json:"gone,omitempty"` // as in Printed
@@ -47,7 +47,7 @@ type LogWindow struct {
 // LogPiece is a piece of a window, of one stream.
 type LogPiece struct {
 	Stream string    `json:"stream"` // stdout, stderr or setup
-	Offset int64     `json:"offset"` // of its first byte, counted as those of the window
+	Offset int64     `json:"offset"` // offset of its first byte, counted like those of the window
 	Time   time.Time `json:"time"`   // when the node read it
 	Data   []byte    `json:"data"`
 }
@@ -55,19 +55,19 @@ type LogPiece struct {
 // SweepLog is a part of the output of a sweep's trials, in the order in which it was stored.
 // Positions number its pieces, with gaps: they only order the pieces and mark where to continue.
 type SweepLog struct {
-	From   int64        `json:"from"`   // position of the first piece of the part: ask for what is before it to go back
-	Next   int64        `json:"next"`   // position behind the part: ask from it to go on
+	From   int64        `json:"from"`   // position of the first piece: request the output before it to go back
+	Next   int64        `json:"next"`   // position after the last piece: request the output from it to continue
 	First  int64        `json:"first"`  // position of the oldest output of any sweep that is still stored
-	Total  int64        `json:"total"`  // position behind all that is stored so far
-	Ended  bool         `json:"ended"`  // nothing of the sweep runs or will run, and all that it printed is stored
-	Pieces []SweepPiece `json:"pieces"` // there may be none, although there is more before or behind: it took too long to find
+	Total  int64        `json:"total"`  // position after everything stored so far
+	Ended  bool         `json:"ended"`  // no trial of the sweep is running or will run, and all output is stored
+	Pieces []SweepPiece `json:"pieces"` // may be empty although there is more before or after, if finding it took too long
 }
 
 // SweepPiece is a piece of a trial's output. If its offset is not the end of the preceding piece of
 // the same run and stream, the bytes between them are left out or have been removed.
 type SweepPiece struct {
 	Position int64  `json:"position"`
-	Index    int64  `json:"index"` // of the trial
+	Index    int64  `json:"index"` // index of the trial
 	Run      string `json:"run"`   // unique to the attempt
 	LogPiece        // its offset counts the bytes of the run's stream
 }
@@ -75,8 +75,8 @@ type SweepPiece struct {
 // SweepHits lists the places where a text occurs in the output of a sweep's trials.
 type SweepHits struct {
 	Hits     []SweepHit `json:"hits"`
-	Searched int64      `json:"searched"`       // bytes that were looked at
-	Next     *int64     `json:"next,omitempty"` // position to search on from: there were too many hits, or it took too long
+	Searched int64      `json:"searched"`       // number of bytes searched
+	Next     *int64     `json:"next,omitempty"` // position at which to continue the search; set if there were too many hits or it took too long
 }
 
 // SweepHit is one place, in the piece at a position.
@@ -91,15 +91,15 @@ type SweepHit struct {
 type LogHits struct {
 	Attempt  int      `json:"attempt"`
 	Hits     []LogHit `json:"hits"`
-	Searched int64    `json:"searched"`       // bytes that were looked at
-	Next     *int64   `json:"next,omitempty"` // offset to search on from: there were too many hits, or it took too long
+	Searched int64    `json:"searched"`       // number of bytes searched
+	Next     *int64   `json:"next,omitempty"` // offset at which to continue the search; set if there were too many hits or it took too long
 }
 
 // LogHit is one place. Before and After are the surrounding text on its line, a few hundred bytes
 // at most.
 type LogHit struct {
 	Stream string `json:"stream"`
-	Offset int64  `json:"offset"` // of Match, counted as those of a window
+	Offset int64  `json:"offset"` // offset of Match, counted like those of a window
 	Before string `json:"before"`
 	Match  string `json:"match"`
 	After  string `json:"after"`
@@ -109,12 +109,12 @@ type LogHit struct {
 type FileList struct {
 	Attempt int    `json:"attempt"`
 	Files   []File `json:"files"`
-	More    bool   `json:"more,omitempty"` // there are more than are listed
+	More    bool   `json:"more,omitempty"` // not all files are listed
 }
 
 // File is one file of a FileList.
 type File struct {
 	Name  string    `json:"name"` // path with slashes
 	Bytes int64     `json:"bytes"`
-	Time  time.Time `json:"time"` // when it was changed last
+	Time  time.Time `json:"time"` // time of the last modification
 }

@@ -15,7 +15,7 @@ type Member struct {
 	Node        grid.NodeID `json:"node"`
 	State       string      `json:"state"` // alive, suspect, dead or left
 	Since       time.Time   `json:"since"`
-	Address     string      `json:"address"` // of its gossip port
+	Address     string      `json:"address"` // address of its gossip port
 	Version     string      `json:"version"`
 	Roles       []string    `json:"roles"`
 	Local       bool        `json:"local"` // the node that answers
@@ -29,7 +29,7 @@ type Member struct {
 	Reason      string      `json:"reason"` // why it is drained
 	Labels      []string    `json:"labels,omitempty"`
 	Devices     []GPU       `json:"devices"`
-	Groups      []GPUGroup  `json:"gpu_groups,omitempty"` // complete, also where devices are left out
+	Groups      []GPUGroup  `json:"gpu_groups,omitempty"` // complete even if devices are left out
 	MoreDevices bool        `json:"more_devices,omitempty"`
 	Driver      string      `json:"driver,omitempty"`
 	CUDA        string      `json:"cuda,omitempty"`
@@ -44,7 +44,7 @@ type GPUGroup struct {
 	Capability string `json:"capability,omitempty"`
 	Profile    string `json:"profile,omitempty"`
 	Total      int    `json:"total"`
-	Ready      int    `json:"ready"` // of these, such as trials may use
+	Ready      int    `json:"ready"` // how many of these are available to trials
 }
 
 // GPU is one device of a member, a GPU or a MIG instance, as `gpus --json` prints it. A figure that
@@ -52,14 +52,14 @@ type GPUGroup struct {
 type GPU struct {
 	Node        grid.NodeID `json:"node"`
 	Index       int         `json:"index"`
-	Instance    int         `json:"instance"` // -1 for a whole GPU, else the place of a MIG instance on it
+	Instance    int         `json:"instance"` // -1 for a whole GPU, otherwise the position of a MIG instance on it
 	UUID        string      `json:"uuid"`
-	Parent      string      `json:"parent,omitempty"` // UUID of the GPU of an instance
+	Parent      string      `json:"parent,omitempty"` // UUID of the GPU that a MIG instance is on
 	Name        string      `json:"name"`
-	Profile     string      `json:"profile,omitempty"` // of an instance, as in 1g.10gb
-	MIG         bool        `json:"mig,omitempty"`     // a GPU that is divided into instances
+	Profile     string      `json:"profile,omitempty"` // profile of a MIG instance, such as 1g.10gb
+	MIG         bool        `json:"mig,omitempty"`     // the GPU is divided into MIG instances
 	Capability  string      `json:"capability,omitempty"`
-	Group       int         `json:"group"` // GPUs of one group reach each other directly, by NVLink or one bridge
+	Group       int         `json:"group"` // GPUs of one group are connected directly, by NVLink or a single PCIe bridge
 	NUMA        int         `json:"numa"`
 	Mode        string      `json:"mode,omitempty"` // exclusive or prohibited
 	Memory      int64       `json:"memory_bytes"`
@@ -69,13 +69,13 @@ type GPU struct {
 	Power       int         `json:"power_watts"`
 	Processes   int         `json:"processes"`
 	State       string      `json:"state,omitempty"` // ready, foreign, dirty, sick, gone or unused
-	Why         string      `json:"why,omitempty"`   // the reason of the state
+	Why         string      `json:"why,omitempty"`   // the reason for the state
 	Since       time.Time   `json:"since,omitzero"`
-	Trials      []string    `json:"trials,omitempty"` // what runs there, at most a few
+	Trials      []string    `json:"trials,omitempty"` // some of the trials that are running on it
 	Problem     string      `json:"problem,omitempty"`
 }
 
-// Drain tells a node to take no more trials.
+// Drain keeps new trials off a node.
 type Drain struct {
 	Reason string `json:"reason"`
 }
@@ -91,9 +91,9 @@ type Reach struct {
 // NewToken requests a token.
 type NewToken struct {
 	Role    string        `json:"role"`
-	Expires time.Duration `json:"expires"` // from now; 0 is never
-	Uses    int           `json:"uses"`    // joins; 0 is any number
-	User    string        `json:"user"`    // role of the person who joins with it
+	Expires time.Duration `json:"expires"` // lifetime; 0 means that it never expires
+	Uses    int           `json:"uses"`    // number of machines that may join with it; 0 means no limit
+	User    string        `json:"user"`    // role of the access token that the joining person receives
 	Note    string        `json:"note"`
 }
 
@@ -101,16 +101,16 @@ type NewToken struct {
 type CA struct {
 	Stage string `json:"stage"`           // settled, announced or switched
 	Pin   string `json:"pin"`             // SHA-256 of the CA that issues certificates
-	Other string `json:"other,omitempty"` // likewise, of the new one while it is announced, and then of the old one
+	Other string `json:"other,omitempty"` // SHA-256 of the other CA: the new one while it is announced, the old one after the switch
 
-	Behind []grid.NodeID `json:"behind"` // nodes that are up and have not followed the last step
-	Away   []grid.NodeID `json:"away"`   // nodes that are not up and have not
+	Behind []grid.NodeID `json:"behind"` // reachable nodes that have not followed the last step
+	Away   []grid.NodeID `json:"away"`   // unreachable nodes that have not followed the last step
 }
 
 // CAStep requests the next step of a rotation of the CA.
 type CAStep struct {
 	Step string `json:"step"` // rotate, switch or retire
-	Now  bool   `json:"now"`  // leave behind nodes that have not followed the step before: they need a token to join again
+	Now  bool   `json:"now"`  // do not wait for nodes that have not followed the previous step: they need a token to join again
 }
 
 // TokenMade is a new token, with everything else that is needed to use it.
@@ -221,19 +221,19 @@ var SampleSteps = [...]time.Duration{15 * time.Second, time.Minute, 15 * time.Mi
 // last: a percentage of at most 254, or 255 if there is no sample. In JSON they are base64.
 type NodeSamples struct {
 	Node   grid.NodeID  `json:"node"`
-	Step   float64      `json:"step_seconds"` // from one sample to the next
-	Until  time.Time    `json:"until"`        // when the interval of the newest ends
-	Load   []byte       `json:"load"`         // over one minute, of the processors
+	Step   float64      `json:"step_seconds"` // interval between samples
+	Until  time.Time    `json:"until"`        // end of the interval of the newest sample
+	Load   []byte       `json:"load"`         // load average over one minute, relative to the number of processors
 	CPU    []byte       `json:"cpu"`
 	Memory []byte       `json:"memory"`
-	Disk   []byte       `json:"disk"` // that the node's state is on
+	Disk   []byte       `json:"disk"` // the disk of the state folder
 	GPUs   []GPUSamples `json:"gpus"`
 }
 
 // GPUSamples is the recent load of one GPU.
 type GPUSamples struct {
 	UUID        string `json:"uuid"`
-	Utilization []byte `json:"utilization"` // percent of the time in which it computed
+	Utilization []byte `json:"utilization"` // percentage of time in which it was computing
 	Memory      []byte `json:"memory"`      // percent
 	Temperature []byte `json:"temperature"` // degrees Celsius
 	Power       []byte `json:"power"`       // in steps of 8 watts

@@ -23,7 +23,7 @@ const (
 // Session describes what the client is allowed to do.
 type Session struct {
 	Role Role   `json:"role"`
-	Key  string `json:"key,omitempty"` // of a session that begins: each of its requests shows it
+	Key  string `json:"key,omitempty"` // key of a new session, which each of its requests must carry
 }
 
 // A request in a session carries the session's key in addition to the cookie: in HeaderSession or,
@@ -36,7 +36,7 @@ const (
 
 // Login begins a session of a browser.
 type Login struct {
-	Link string `json:"link"` // what stands behind #k= in the link that mlfnode monitor prints; good once, for a minute
+	Link string `json:"link"` // the part after #k= of the link that mlfnode monitor prints; valid once, for one minute
 }
 
 // The codes of refusals by mlfnode monitor.

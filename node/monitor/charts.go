@@ -22,16 +22,16 @@ import (
 // Query parameters of charts.
 var (
 	whereQuery = []parameter{
-		{"p", "object", "p[KEY]=: only trials with this value of a parameter, or in a range LO..HI; may be repeated, as all of these"},
-		{"d", "object", "d[KEY]=: only trials with a value in these positions of an axis, LO..HI"},
+		{"p", "object", "p[KEY]=: only trials with this value of a parameter, or with one in a range LO..HI; these conditions may be repeated"},
+		{"d", "object", "d[KEY]=: only trials whose value is at these positions of an axis, LO..HI"},
 		{"m", "object", "m[NAME]=: only trials with a metric in a range LO..HI"},
 		{"state", "string", "only trials in this state"}, {"class", "string", "only trials that failed in this class"},
-		{"cause", "integer", "only trials that failed for this cause, see the chart failures"}, {"node", "string", "only trials of this node"},
+		{"cause", "integer", "only trials that failed for this cause, numbered as in the chart failures"}, {"node", "string", "only trials that ran on this node"},
 		{"t", "string", "only trials that began in a range LO..HI of seconds since the first event"},
 	}
 	valueQuery = []parameter{
-		{"value", "string", "what the chart is about: objective, wall, cpu, memory or a metric; without it the objective, or the first metric"},
-		{"goal", "string", "maximize or minimize; without it the task's for its objective, else minimize"},
+		{"value", "string", "the value to chart: objective, wall, cpu, memory or a metric; default: the objective, or the first metric"},
+		{"goal", "string", "maximize or minimize; default: the task's goal for its objective, minimize for other values"},
 	}
 )
 
@@ -48,13 +48,13 @@ type chartHandlers struct {
 func (h *chartHandlers) routes() []route {
 	about := func(more ...parameter) []parameter { return slices.Concat(more, valueQuery, whereQuery) }
 	return []route{
-		chartRoute(h, "marginals", "Sum up trials by the values of each parameter", about(),
+		chartRoute(h, "marginals", "Summarize trials by the values of each parameter", about(),
 			func(v *chart.View, _ url.Values) (*chart.Marginals, error) { return v.Marginals(), nil }),
-		chartRoute(h, "parallel", "Draw trials along all parameters", about(parameter{"axis", "string", "a parameter; repeated, the axes in this order"}),
+		chartRoute(h, "parallel", "Show trials in parallel coordinates", about(parameter{"axis", "string", "a parameter; may be repeated to choose the axes and their order"}),
 			func(v *chart.View, q url.Values) (*chart.Parallel, error) { return v.Parallel(q["axis"]) }),
-		chartRoute(h, "heat", "Combine two parameters", about(parameter{"x", "string", "a parameter"}, parameter{"y", "string", "a parameter"},
-			parameter{"z", "string", "a parameter with few values, each of which gets a map of its own"},
-			parameter{"stat", "string", "mean, best, median, count, failed or done; without it mean"}),
+		chartRoute(h, "heat", "Show a heat map of two parameters", about(parameter{"x", "string", "a parameter"}, parameter{"y", "string", "a parameter"},
+			parameter{"z", "string", "a parameter with few values, for a separate map of each"},
+			parameter{"stat", "string", "mean, best, median, count, failed or done; default mean"}),
 			func(v *chart.View, q url.Values) (*chart.Heat, error) {
 				stat := q.Get("stat")
 				if stat == "" {
@@ -62,9 +62,9 @@ func (h *chartHandlers) routes() []route {
 				}
 				return v.Heat(q.Get("x"), q.Get("y"), q.Get("z"), stat)
 			}),
-		chartRoute(h, "matrix", "Combine all pairs of parameters", about(),
+		chartRoute(h, "matrix", "Show heat maps of all pairs of parameters", about(),
 			func(v *chart.View, _ url.Values) (*chart.Matrix, error) { return v.Matrix(), nil }),
-		chartRoute(h, "slices", "Walk from a trial along each parameter", about(parameter{"trial", "integer", "the index of a trial"}),
+		chartRoute(h, "slices", "Show how the value changes from a trial along each parameter", about(parameter{"trial", "integer", "the index of a trial"}),
 			func(v *chart.View, q url.Values) (*chart.Slices, error) {
 				trial, err := strconv.ParseInt(q.Get("trial"), 10, 64)
 				if err != nil {
@@ -72,30 +72,30 @@ func (h *chartHandlers) routes() []route {
 				}
 				return v.Slices(trial)
 			}),
-		chartRoute(h, "histogram", "Show how values are spread", about(),
+		chartRoute(h, "histogram", "Show the distribution of values", about(),
 			func(v *chart.View, _ url.Values) (*chart.Histogram, error) { return v.Histogram(), nil }),
 		chartRoute(h, "history", "Show the best value so far over time", about(),
 			func(v *chart.View, _ url.Values) (*chart.History, error) { return v.History(), nil }),
-		chartRoute(h, "importance", "Tell which parameters matter", about(parameter{"raw", "boolean", "of values themselves instead of their ranks"}),
+		chartRoute(h, "importance", "Show which parameters matter", about(parameter{"raw", "boolean", "use the values themselves instead of their ranks"}),
 			func(v *chart.View, q url.Values) (*chart.Importance, error) {
 				return v.Importance(q.Get("raw") == "true"), nil
 			}),
 		chartRoute(h, "groups", "Average over parameters such as a seed", about(parameter{"over", "string", "a parameter to average over; may be repeated"},
-			parameter{"sort", "string", "mean, or bound for the worse end of the confidence interval of the mean, which is the default"}),
+			parameter{"sort", "string", "mean, or bound (the default), the worse end of the mean's confidence interval"}),
 			func(v *chart.View, q url.Values) (*chart.Groups, error) {
 				return v.Groups(q["over"], q.Get("sort") == "mean")
 			}),
-		chartRoute(h, "failures", "Group failed trials by cause, with what predicts each", about(),
+		chartRoute(h, "failures", "Group failed trials by cause, with the parameters that predict each", about(),
 			func(v *chart.View, _ url.Values) (*chart.Failures, error) { return v.Failures(), nil }),
-		chartRoute(h, "timeline", "Show what ran when, and the rate", about(),
+		chartRoute(h, "timeline", "Show when trials ran, and the rate", about(),
 			func(v *chart.View, _ url.Values) (*chart.Timeline, error) { return v.Timeline(), nil }),
 		chartRoute(h, "coverage", "Show what has not run yet", about(),
 			func(v *chart.View, _ url.Values) (*chart.Coverage, error) { return v.Coverage(), nil }),
-		chartRoute(h, "suggestions", "Say where to look next", about(),
+		chartRoute(h, "suggestions", "Suggest where to look next", about(),
 			func(v *chart.View, _ url.Values) (*chart.Suggestions, error) { return v.Suggestions(), nil }),
-		sweepChartRoute(h, "curves", "Show how a metric went",
-			about(parameter{"trials", "string", "the indexes of up to 50 trials, with commas between them; without it the best ones"}), h.curves),
-		{method: "GET", pattern: api.PathCharts + "eta", access: mayRead, topic: topicCharts, summary: "Say how long a sweep goes on",
+		sweepChartRoute(h, "curves", "Show a metric over the steps of trials",
+			about(parameter{"trials", "string", "comma-separated indexes of up to 50 trials; default: the best ones"}), h.curves),
+		{method: "GET", pattern: api.PathCharts + "eta", access: mayRead, topic: topicCharts, summary: "Estimate how long a sweep will still run",
 			call: call{gives: reflect.TypeFor[chart.ETA](), handler: h.timeLeft}},
 	}
 }

@@ -54,13 +54,13 @@ func (h *flowerHandlers) routes() []route {
 		{method: "GET", pattern: "/api/tasks", access: mayRead, summary: "List trials as tasks, the newest first", query: list, call: flowerCall[map[string]api.FlowerTask](h.list)},
 		{method: "GET", pattern: "/api/task/types", access: mayRead, summary: "List the names of tasks", call: flowerCall[api.FlowerTypes](h.types)},
 		{method: "GET", pattern: "/api/task/info/{id...}", access: mayRead, summary: "Show a trial as a task", call: flowerCall[api.FlowerTask](h.info)},
-		{method: "GET", pattern: "/api/task/result/{id...}", access: mayRead, summary: "Show what a trial gave", query: []parameter{{"timeout", "number", "is not waited for"}},
+		{method: "GET", pattern: "/api/task/result/{id...}", access: mayRead, summary: "Show the result of a trial", query: []parameter{{"timeout", "number", "accepted and ignored"}},
 			call: flowerCall[api.FlowerResult](h.result)},
 		{method: "GET", pattern: "/api/queues/length", access: mayRead, summary: "List active sweeps as queues", call: flowerCall[api.FlowerQueues](h.queues)},
 		{method: "POST", pattern: "/api/task/revoke/{id...}", access: mayAct, summary: "Cancel a sweep, or the one trial of a sweep",
 			query: []parameter{{"terminate", "boolean", "also what runs"}, {"signal", "string", "is the one of the task's settings"}}, call: flowerCall[api.FlowerMessage](h.revoke)},
-		{method: "GET", pattern: "/metrics", access: mayRead, summary: "Give Flower's metrics to Prometheus", call: call{handler: h.workers.metrics, media: []string{mediaText}}},
-		{method: "GET", pattern: "/healthcheck", access: mayNothing, summary: "Say OK when the node works", call: call{handler: h.health, media: []string{mediaText}}},
+		{method: "GET", pattern: "/metrics", access: mayRead, summary: "Export Flower's metrics for Prometheus", call: call{handler: h.workers.metrics, media: []string{mediaText}}},
+		{method: "GET", pattern: "/healthcheck", access: mayNothing, summary: "Answer OK if the node is healthy", call: call{handler: h.health, media: []string{mediaText}}},
 	}
 	for i := range all {
 		all[i].pattern, all[i].root, all[i].topic = api.PathFlower+all[i].pattern, true, topicOthers
@@ -152,7 +152,10 @@ func newFlowerTask(s *grid.Sweep, t *grid.Trial, clock uint64) api.FlowerTask {
 	f.Started, f.Received, f.Timestamp = &started, &started, ended
 	switch f.State {
 	case "SUCCESS":
-		text := flowerMetricsOf(t)
+		text := "None" // the result of a task that returns nothing
+		if metrics, err := json.Marshal(t.Result.Metrics); err == nil && t.Result.Metrics != nil {
+			text = string(metrics)
+		}
 		f.Succeeded, f.Runtime, f.Result = &ended, &wall, &text
 		return f
 	case "FAILURE":
@@ -166,14 +169,6 @@ func newFlowerTask(s *grid.Sweep, t *grid.Trial, clock uint64) api.FlowerTask {
 	first, _, _ := strings.Cut(v.Reason, "\n")
 	f.Exception, f.Traceback = &first, &v.Reason
 	return f
-}
-
-func flowerMetricsOf(t *grid.Trial) string {
-	text, err := json.Marshal(t.Result.Metrics)
-	if err != nil || t.Result.Metrics == nil {
-		return "None" // the result of a task that returns nothing
-	}
-	return string(text)
 }
 
 func unixSeconds(us int64) float64 { return float64(us) / 1e6 }

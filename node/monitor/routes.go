@@ -90,36 +90,36 @@ func (h *handlers) routes() []route {
 			call: callFor(h.nodes.show)},
 		{method: "GET", pattern: api.PathMembers, access: mayRead, topic: topicNodes, summary: "List the nodes of the cluster", everywhere: true,
 			call: callFor(h.nodes.list)},
-		{method: "GET", pattern: api.PathNodes, access: mayRead, topic: topicNodes, summary: "Show what all nodes were doing lately", call: callFor(h.nodes.recent)},
-		{method: "GET", pattern: api.PathSamples, access: mayRead, topic: topicNodes, summary: "Show what a node was doing",
-			query: []parameter{{"step", "string", "15s for the last hour, which is the default, 1m for a day, or 15m for 14 days"}}, call: callFor(h.nodes.samples)},
+		{method: "GET", pattern: api.PathNodes, access: mayRead, topic: topicNodes, summary: "Show the recent load of all nodes", call: callFor(h.nodes.recent)},
+		{method: "GET", pattern: api.PathSamples, access: mayRead, topic: topicNodes, summary: "Show the recent load of a node",
+			query: []parameter{{"step", "string", "15s for the last hour (the default), 1m for a day, or 15m for 14 days"}}, call: callFor(h.nodes.samples)},
 		{method: "POST", pattern: api.PathMember + "/actions/drain", access: mayAct, topic: topicNodes, summary: "Keep new trials off a node",
 			call: callWithBody(h.nodes.drainMember)},
-		{method: "POST", pattern: api.PathMember + "/actions/undrain", access: mayAct, topic: topicNodes, summary: "Let a node take trials again",
+		{method: "POST", pattern: api.PathMember + "/actions/undrain", access: mayAct, topic: topicNodes, summary: "Allow a node to take trials again",
 			call: callFor(h.nodes.undrainMember)},
-		{method: "POST", pattern: api.PathMember + "/actions/forget", access: mayAdminister, topic: topicNodes, summary: "Take a node out of the cluster",
+		{method: "POST", pattern: api.PathMember + "/actions/forget", access: mayAdminister, topic: topicNodes, summary: "Remove a node from the cluster",
 			call: callFor(h.nodes.forgetMember)},
-		{method: "POST", pattern: api.PathReach, access: mayAct, topic: topicNodes, summary: "Try to connect to a port of the machine that asks",
+		{method: "POST", pattern: api.PathReach, access: mayAct, topic: topicNodes, summary: "Try to connect to a port of the requesting machine",
 			call: callWithBody(h.nodes.connectBack)},
 
-		{method: "GET", pattern: api.PathSession, access: mayRead, topic: topicAccess, summary: "Say what the one who asks may do", everywhere: true,
+		{method: "GET", pattern: api.PathSession, access: mayRead, topic: topicAccess, summary: "Show what the client is allowed to do", everywhere: true,
 			call: callFor(whoami)},
 		{method: "POST", pattern: api.PathChallenge, access: mayNothing, topic: topicAccess, summary: "Refuse machines of older versions",
 			call: callFor(h.access.olderJoin)},
 		{method: "POST", pattern: api.PathJoin, access: mayNothing, topic: topicAccess, summary: "Join the cluster with a token", call: callWithBody(h.access.join)},
-		{method: "POST", pattern: api.PathCertificate, access: forNodes, topic: topicAccess, summary: "Renew the certificate of the node that asks",
+		{method: "POST", pattern: api.PathCertificate, access: forNodes, topic: topicAccess, summary: "Renew the certificate of the requesting node",
 			call: callWithBody(h.access.renew)},
 		{method: "GET", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "List the tokens", call: callFor(h.access.tokens)},
-		{method: "POST", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "Make a token", call: callWithBody(h.access.makeToken)},
+		{method: "POST", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "Create a token", call: callWithBody(h.access.makeToken)},
 		{method: "DELETE", pattern: api.PathToken, access: mayAdminister, topic: topicAccess, summary: "Revoke a token", call: callFor(h.access.revoke)},
 		{method: "POST", pattern: api.PathKeyring, access: mayAdminister, topic: topicAccess, summary: "Change the gossip key", call: callFor(h.access.rotate)},
 		{method: "GET", pattern: api.PathBackup, access: mayOwn, topic: topicNodes, summary: "Back up the master",
 			call: call{handler: h.access.backup, media: []string{mediaBinary}, stream: true}},
-		{method: "GET", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Say how far a rotation of the CA has come", call: callFor(h.access.ca)},
-		{method: "POST", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Take the next step of a rotation of the CA", call: callWithBody(h.access.stepCA)},
+		{method: "GET", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Show the progress of a CA rotation", call: callFor(h.access.ca)},
+		{method: "POST", pattern: api.PathCA, access: mayAdminister, topic: topicAccess, summary: "Take the next step of a CA rotation", call: callWithBody(h.access.stepCA)},
 	}
 	all = append(all, route{method: "GET", pattern: api.PathEvents, access: mayRead, topic: topicSweeps, summary: "Stream states as they change",
-		query: []parameter{{"topics", "string", "overview, nodes, sweep:ID, trial:ID/INDEX, with commas between them"}},
+		query: []parameter{{"topics", "string", "a comma-separated list of overview, nodes, sweep:ID and trial:ID/INDEX"}},
 		call:  call{handler: h.events.stream, gives: reflect.TypeFor[api.Events](), media: []string{mediaEvents}, stream: true, writeTimeout: eventsWriteTimeout}})
 	all = append(all, route{method: "GET", pattern: api.PathRate, access: mayRead, topic: topicSweeps, summary: "Count the trials that ended in each minute of the last hour",
 		call: call{handler: h.charts.rate, gives: reflect.TypeFor[api.Rate]()}})
@@ -133,51 +133,51 @@ func (h *handlers) routes() []route {
 
 // sweepRoutes returns the calls about sweeps and their trials.
 func (h *handlers) sweepRoutes() []route {
-	index := parameter{"index", "integer", "of one trial; -1 or nothing is every trial"}
-	dry := parameter{"dry_run", "boolean", "check it and count the trials that it would change, and do nothing"}
+	index := parameter{"index", "integer", "the index of a trial; by default, or if it is -1, all trials"}
+	dry := parameter{"dry_run", "boolean", "only validate the request and count the trials that it would change"}
 	all := []route{
 		{method: "GET", pattern: api.PathSweeps, access: mayRead, topic: topicSweeps, summary: "List the sweeps, the newest first", old: callFor(h.sweeps.listOld).handler,
 			query: []parameter{
 				{"state", "string", "only sweeps in this state"}, {"project", "string", "only sweeps of this project"},
-				{"limit", "integer", "at most so many, up to 200; 100 without it"}, {"after", "string", "next of the page before"},
+				{"limit", "integer", "maximum number of sweeps, at most 200; default 100"}, {"after", "string", "next of the previous page"},
 			},
 			call: call{handler: h.sweeps.list, gives: reflect.TypeFor[api.SweepList](), lines: reflect.TypeFor[api.Sweep](), media: listMedia()}},
 		{method: "POST", pattern: api.PathSweeps, access: mayAct, topic: topicSweeps, summary: "Submit a sweep", bodyLimit: largeBody, call: callWithBody(h.actions.submit)},
 		{method: "GET", pattern: api.PathSweep, access: mayRead, topic: topicSweeps, summary: "Show a sweep", call: callFor(h.sweeps.show)},
-		{method: "GET", pattern: api.PathDescribe, access: mayAct, topic: topicSweeps, summary: "Say what a sweep runs, and where it came from", call: callFor(h.sweeps.describe)},
-		{method: "GET", pattern: api.PathBundle, access: mayAct, topic: topicSweeps, summary: "Fetch the files that a sweep was submitted with",
+		{method: "GET", pattern: api.PathDescribe, access: mayAct, topic: topicSweeps, summary: "Show what a sweep runs and where it came from", call: callFor(h.sweeps.describe)},
+		{method: "GET", pattern: api.PathBundle, access: mayAct, topic: topicSweeps, summary: "Download the files that a sweep was submitted with",
 			call: call{handler: h.files.openSweepBundle, media: []string{mediaBinary}, stream: true}},
-		{method: "DELETE", pattern: api.PathSweep, access: mayAct, topic: topicSweeps, summary: "Remove a sweep that does not run", call: callFor(h.actions.remove)},
-		{method: "POST", pattern: api.PathSweep + "/actions/retry", access: mayAct, topic: topicSweeps, summary: "Run trials again that did not succeed",
+		{method: "DELETE", pattern: api.PathSweep, access: mayAct, topic: topicSweeps, summary: "Remove a sweep that is not running", call: callFor(h.actions.remove)},
+		{method: "POST", pattern: api.PathSweep + "/actions/retry", access: mayAct, topic: topicSweeps, summary: "Rerun trials that did not succeed",
 			query: []parameter{dry}, call: callWithBody(h.actions.retry)},
 		{method: "POST", pattern: api.PathSweep + "/actions/extend", access: mayAct, topic: topicSweeps, summary: "Add values to axes", bodyLimit: largeBody,
 			query: []parameter{dry}, call: callWithBody(h.actions.extend)},
-		{method: "POST", pattern: api.PathSweep + "/actions/set", access: mayAct, topic: topicSweeps, summary: "Change the priority of a sweep, how many of its trials run at a time, or their time limit",
+		{method: "POST", pattern: api.PathSweep + "/actions/set", access: mayAct, topic: topicSweeps, summary: "Change the priority of a sweep, the number of trials it runs at a time, or their time limit",
 			query: []parameter{dry}, call: callWithBody(h.actions.set)},
 		{method: "GET", pattern: api.PathFailures, access: mayRead, topic: topicSweeps, summary: "Group the failed trials", call: callFor(h.sweeps.failures)},
-		{method: "GET", pattern: api.PathWatch, access: mayRead, topic: topicSweeps, summary: "Stream the output and the counts of a sweep until nothing of it runs",
-			query: []parameter{{"after", "integer", "position in the log; only output behind it is sent"}},
+		{method: "GET", pattern: api.PathWatch, access: mayRead, topic: topicSweeps, summary: "Stream the output and the counts of a sweep until none of its trials is running",
+			query: []parameter{{"after", "integer", "position in the log; only output after it is sent"}},
 			call:  call{handler: h.output.watch, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
 		{method: "GET", pattern: api.PathTrials, access: mayRead, topic: topicTrials, summary: "List trials", old: h.trials.listOld,
 			query: slices.Concat(whereQuery, []parameter{
 				{"sort", "string", "index, state, attempts, started, ended, wall, cpu, memory, objective, a parameter or a metric"},
-				{"desc", "boolean", "in descending order"}, {"limit", "integer", "at most so many, up to 500; 100 without it"}, {"offset", "integer", "pass over so many trials first: next of the page before"},
-				{"after", "string", "begin behind this place: cursor of the page before"},
-				{"field", "string", "a column to give; may be repeated; all without it"},
+				{"desc", "boolean", "in descending order"}, {"limit", "integer", "maximum number of trials, at most 500; default 100"}, {"offset", "integer", "number of trials to skip: next of the previous page"},
+				{"after", "string", "start after this position: cursor of the previous page"},
+				{"field", "string", "a column to return; may be repeated; default: all columns"},
 			}),
 			call: call{handler: h.trials.list, gives: reflect.TypeFor[api.TrialTable](), lines: reflect.TypeFor[api.Trial](), media: listMedia()}},
 		{method: "GET", pattern: api.PathAttempts, access: mayRead, topic: topicTrials, summary: "List the attempts of a trial", call: callFor(h.trials.attempts)},
-		{method: "GET", pattern: api.PathCurves, access: mayRead, topic: topicTrials, summary: "Show how the metrics of a trial went", call: callFor(h.trials.curves)},
-		{method: "GET", pattern: api.PathByHand, access: mayAct, topic: topicTrials, summary: "Say how to run a trial by hand",
-			query: []parameter{{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}}, call: callFor(h.trials.runScript)},
-		{method: "GET", pattern: api.PathExplain, access: mayRead, topic: topicTrials, summary: "Say why a trial waits", call: callFor(h.trials.explain)},
-		{method: "GET", pattern: api.PathLogs, access: mayRead, topic: topicTrials, summary: "Stream what trials have printed",
+		{method: "GET", pattern: api.PathCurves, access: mayRead, topic: topicTrials, summary: "Show the metrics of a trial over its steps", call: callFor(h.trials.curves)},
+		{method: "GET", pattern: api.PathByHand, access: mayAct, topic: topicTrials, summary: "Show how to run a trial by hand",
+			query: []parameter{{"attempt", "integer", "numbered from 1; by default the attempt that determines the trial's state"}}, call: callFor(h.trials.runScript)},
+		{method: "GET", pattern: api.PathExplain, access: mayRead, topic: topicTrials, summary: "Explain why a trial is waiting", call: callFor(h.trials.explain)},
+		{method: "GET", pattern: api.PathLogs, access: mayRead, topic: topicTrials, summary: "Stream the output of trials",
 			query: []parameter{
-				index, {"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"},
-				{"follow", "boolean", "go on until the trial or the sweep is at rest"},
+				index, {"attempt", "integer", "numbered from 1; by default the attempt that determines the trial's state"},
+				{"follow", "boolean", "continue until the trial or the sweep is at rest"},
 			},
 			call: call{handler: h.output.stream, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
-		{method: "GET", pattern: api.PathArtifacts, access: mayRead, topic: topicTrials, summary: "Fetch the files that trials left", query: []parameter{index},
+		{method: "GET", pattern: api.PathArtifacts, access: mayRead, topic: topicTrials, summary: "Download the files that trials left", query: []parameter{index},
 			call: call{handler: h.files.artifacts, media: []string{mediaTar}, stream: true}},
 	}
 	for _, a := range []struct {
@@ -185,9 +185,9 @@ func (h *handlers) sweepRoutes() []route {
 		do            func(*http.Request) (api.Done, error)
 		query         []parameter
 	}{
-		{"pause", "Start no more trials of a sweep", h.actions.pause, nil},
+		{"pause", "Start no further trials of a sweep", h.actions.pause, nil},
 		{"kill", "Pause a sweep and stop its running trials", h.actions.kill, nil},
-		{"resume", "Let a paused sweep go on", h.actions.resume, nil},
+		{"resume", "Resume a paused sweep", h.actions.resume, nil},
 		{"cancel", "End a sweep", h.actions.cancel, []parameter{{"save", "boolean", "let running trials save their state first"}}},
 	} {
 		all = append(all, route{method: "POST", pattern: api.PathSweep + "/actions/" + a.name, access: mayAct, topic: topicSweeps, summary: a.summary,
@@ -198,41 +198,41 @@ func (h *handlers) sweepRoutes() []route {
 
 // outputRoutes returns the calls about the output and the files of one trial.
 func (h *handlers) outputRoutes() []route {
-	attempt := parameter{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}
-	stream := parameter{"stream", "string", "stdout, stderr or setup; without it all"}
-	text, exact := parameter{"q", "string", "the text, on one line"}, parameter{"case", "boolean", "tell capital letters from small ones"}
+	attempt := parameter{"attempt", "integer", "numbered from 1; by default the attempt that determines the trial's state"}
+	stream := parameter{"stream", "string", "stdout, stderr or setup; default: all of them"}
+	text, exact := parameter{"q", "string", "the text to search for, within one line"}, parameter{"case", "boolean", "match case"}
 	return []route{
-		{method: "GET", pattern: api.PathSweepLog, access: mayRead, topic: topicSweeps, summary: "Show a part of what trials have printed, in the order in which it was stored",
+		{method: "GET", pattern: api.PathSweepLog, access: mayRead, topic: topicSweeps, summary: "Show a part of the output of a sweep's trials, in the order in which it was stored",
 			query: slices.Concat([]parameter{
-				stream, {"from", "integer", "position of the first piece"}, {"before", "integer", "give what is before this position instead; without both the end"},
-				{"limit", "integer", fmt.Sprintf("about so many bytes, up to %d; %d without it", api.MaxWindow, api.DefaultWindow)},
+				stream, {"from", "integer", "position of the first piece"}, {"before", "integer", "return the output before this position instead; without from and before, the end"},
+				{"limit", "integer", fmt.Sprintf("approximate number of bytes, at most %d; default %d", api.MaxWindow, api.DefaultWindow)},
 			}, whereQuery),
 			call: callFor(h.logs.sweepWindow)},
-		{method: "GET", pattern: api.PathSweepLogSearch, access: mayRead, topic: topicSweeps, summary: "Search what trials have printed",
+		{method: "GET", pattern: api.PathSweepLogSearch, access: mayRead, topic: topicSweeps, summary: "Search the output of a sweep's trials",
 			query: slices.Concat([]parameter{
-				stream, text, exact, {"from", "integer", "position of the first piece to search; next of the answer before"},
-				{"limit", "integer", fmt.Sprintf("about so many hits, up to %d; %d without it", api.MaxHits, api.DefaultHits)},
+				stream, text, exact, {"from", "integer", "position of the first piece to search: next of the previous answer"},
+				{"limit", "integer", fmt.Sprintf("approximate number of hits, at most %d; default %d", api.MaxHits, api.DefaultHits)},
 			}, whereQuery),
 			call: callFor(h.logs.searchSweep)},
-		{method: "GET", pattern: api.PathLog, access: mayRead, topic: topicTrials, summary: "Show a part of what a trial has printed",
+		{method: "GET", pattern: api.PathLog, access: mayRead, topic: topicTrials, summary: "Show a part of the output of a trial",
 			query: []parameter{
-				attempt, stream, {"offset", "integer", "of the first byte; 0 without it"}, {"tail", "integer", "begin so many bytes before the end instead"},
-				{"limit", "integer", fmt.Sprintf("at most so many bytes, up to %d; %d without it", api.MaxWindow, api.DefaultWindow)},
+				attempt, stream, {"offset", "integer", "offset of the first byte; default 0"}, {"tail", "integer", "start this many bytes before the end instead"},
+				{"limit", "integer", fmt.Sprintf("maximum number of bytes, at most %d; default %d", api.MaxWindow, api.DefaultWindow)},
 			},
 			call: callFor(h.logs.window)},
-		{method: "GET", pattern: api.PathLogSearch, access: mayRead, topic: topicTrials, summary: "Search what a trial has printed",
+		{method: "GET", pattern: api.PathLogSearch, access: mayRead, topic: topicTrials, summary: "Search the output of a trial",
 			query: []parameter{
 				attempt, stream, text, exact,
-				{"offset", "integer", "of the first byte to search; next of the answer before"},
-				{"limit", "integer", fmt.Sprintf("about so many hits, up to %d; %d without it", api.MaxHits, api.DefaultHits)},
+				{"offset", "integer", "offset of the first byte to search: next of the previous answer"},
+				{"limit", "integer", fmt.Sprintf("approximate number of hits, at most %d; default %d", api.MaxHits, api.DefaultHits)},
 			},
 			call: callFor(h.logs.search)},
-		{method: "GET", pattern: api.PathLogText, access: mayRead, topic: topicTrials, summary: "Download what a trial has printed",
+		{method: "GET", pattern: api.PathLogText, access: mayRead, topic: topicTrials, summary: "Download the output of a trial",
 			query: []parameter{attempt, stream}, call: call{handler: h.logs.text, media: []string{mediaText}, stream: true}},
 		{method: "GET", pattern: api.PathFiles, access: mayRead, topic: topicTrials, summary: "List the files that a trial left",
 			query: []parameter{attempt}, call: callFor(h.files.list)},
 		{method: "GET", pattern: api.PathFile, access: mayRead, topic: topicTrials, summary: "Download one of the files that a trial left",
-			query: []parameter{attempt, {"name", "string", "of the file, as in the list"}}, call: call{handler: h.files.open, media: []string{mediaBinary}, stream: true}},
+			query: []parameter{attempt, {"name", "string", "name of the file, as in the list"}}, call: call{handler: h.files.open, media: []string{mediaBinary}, stream: true}},
 	}
 }
 
@@ -240,21 +240,21 @@ func (h *handlers) outputRoutes() []route {
 func (h *handlers) fileRoutes() []route {
 	file := api.PathSnapshots + "/files/{hash}"
 	return []route{
-		{method: "HEAD", pattern: api.PathBundles + "{digest}", access: mayRead, topic: topicFiles, summary: "Ask whether a bundle is stored",
+		{method: "HEAD", pattern: api.PathBundles + "{digest}", access: mayRead, topic: topicFiles, summary: "Check whether a bundle is stored",
 			call: call{handler: h.files.hasBundle}},
 		{method: "PUT", pattern: api.PathBundles + "{digest}", access: mayAct, topic: topicFiles, summary: "Store a bundle", bodyLimit: unlimited,
 			call: call{handler: h.files.putBundle, status: http.StatusNoContent}},
-		{method: "GET", pattern: api.PathBundles + "{digest}", access: forNodes, topic: topicFiles, summary: "Fetch a bundle",
+		{method: "GET", pattern: api.PathBundles + "{digest}", access: forNodes, topic: topicFiles, summary: "Download a bundle",
 			call: call{handler: h.files.openBundle, media: []string{mediaBinary}, stream: true}},
-		{method: "PUT", pattern: api.PathRunFiles, access: forNodes, topic: topicFiles, summary: "Store what a run of a node has left", bodyLimit: unlimited,
+		{method: "PUT", pattern: api.PathRunFiles, access: forNodes, topic: topicFiles, summary: "Store the artifacts of a run", bodyLimit: unlimited,
 			call: callFor(h.files.putArtifacts)},
 		{method: "POST", pattern: api.PathSnapshots, access: forNodes, topic: topicFiles, summary: "Offer a snapshot", bodyLimit: checkpoint.MaxManifest,
 			call: callWithBody(h.snapshots.offer)},
 		{method: "GET", pattern: api.PathSnapshots + "/{number}", access: forNodes, topic: topicFiles, summary: "Load a snapshot", call: callFor(h.snapshots.load)},
 		{method: "PUT", pattern: file, access: forNodes, topic: topicFiles, summary: "Store the content of a file", bodyLimit: unlimited,
-			query: []parameter{{"size", "integer", "of the file, in bytes"}, {"have", "integer", "how many bytes of it are stored already"}},
+			query: []parameter{{"size", "integer", "size of the file in bytes"}, {"have", "integer", "number of bytes that are stored already"}},
 			call:  callFor(h.snapshots.putFile)},
-		{method: "GET", pattern: file, access: forNodes, topic: topicFiles, summary: "Fetch the content of a file",
+		{method: "GET", pattern: file, access: forNodes, topic: topicFiles, summary: "Download the content of a file",
 			call: call{handler: h.snapshots.openFile, media: []string{mediaBinary}, stream: true}},
 		{method: "POST", pattern: file, access: forNodes, topic: topicFiles, summary: "Check the stored content of a file", call: callFor(h.snapshots.verifyFile)},
 	}
@@ -264,11 +264,11 @@ func (h *handlers) fileRoutes() []route {
 func (h *handlers) rootRoutes() []route {
 	return []route{
 		{method: "GET", pattern: api.PathHealthy, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
-			summary: "Say whether the node works: if not for long, it has to be started again", call: call{handler: h.healthy.serve, media: []string{mediaText}}},
+			summary: "Report whether the node is healthy: if it stays unhealthy, restart it", call: call{handler: h.healthy.serve, media: []string{mediaText}}},
 		{method: "GET", pattern: api.PathMetrics, root: true, access: mayRead, topic: topicOthers,
-			summary: "Give metrics to Prometheus", call: call{handler: h.metrics.scrape, media: []string{mediaText}}},
+			summary: "Export metrics for Prometheus", call: call{handler: h.metrics.scrape, media: []string{mediaText}}},
 		{method: "GET", pattern: api.PathReady, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
-			summary: "Say whether the node can store what it is sent, or take trials", call: call{handler: h.ready.serve, media: []string{mediaText}}},
+			summary: "Report whether the node is ready to store data or take trials", call: call{handler: h.ready.serve, media: []string{mediaText}}},
 	}
 }
 
