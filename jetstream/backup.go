@@ -45,20 +45,12 @@ func BackupStreams() []string {
 // that it has. OpenStore would shorten a stream that holds more than this process's limits allow.
 // Of the Store's parts only Records is set.
 func (s *Server) OpenForBackup(ctx context.Context) (*Store, error) {
-	st := &Store{
-		node: s.node, streams: map[string]js.Stream{}, log: s.log, available: s.Available,
-		closed: make(chan struct{}), lost: make(chan struct{}),
-	}
-	st.Records = &Records{store: st}
-	conn, err := s.connect(nats.ClosedHandler(func(*nats.Conn) { st.connectionClosed() }))
+	c, err := s.open()
 	if err != nil {
 		return nil, err
 	}
-	st.conn = conn
-	if st.js, err = js.New(conn, js.WithDefaultTimeout(callLimit)); err != nil {
-		st.Close()
-		return nil, fmt.Errorf("use JetStream: %w", err)
-	}
+	st := &Store{connection: c}
+	st.Records = &Records{store: st}
 	for _, name := range BackupStreams() {
 		if st.streams[name], err = st.js.Stream(ctx, name); err != nil {
 			st.Close()
@@ -119,7 +111,7 @@ func (s *Store) Backup(ctx context.Context, stream string, head func(about []byt
 			}
 			return nil
 		}
-		pace.received(msg)
+		pace.more.Store(&msg.Reply)
 		if _, err := w.Write(msg.Data); err != nil {
 			return err
 		}
@@ -166,8 +158,6 @@ type snapshotPace struct {
 	idle  atomic.Bool            // nothing has been written since the last tick
 	ahead atomic.Int64
 }
-
-func (p *snapshotPace) received(msg *nats.Msg) { p.more.Store(&msg.Reply) }
 
 func (p *snapshotPace) written(msg *nats.Msg) error {
 	p.idle.Store(false)

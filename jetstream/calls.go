@@ -169,14 +169,6 @@ func (c *Calls) RefuseLeases(refuses func(grid.NodeID, grid.Lane) bool) (stop fu
 	return c.refuses.set(refuses)
 }
 
-// takeLeases grants leases of a lane to a node that may have them.
-func (c *Calls) takeLeases(node grid.NodeID, t *takeCall) ([]GrantedLease, error) {
-	if refuses := c.refuses.get(); refuses != nil && refuses(node, grid.Lane(t.Lane)) {
-		return nil, errWithheld // no leases would mean that the lane is empty
-	}
-	return c.store.Queue.grant(node, t.Lane, min(t.N, maxTakenLeases), t.Level), nil
-}
-
 // HandleKeyring answers requests for the gossip keys with fn, until stop is called.
 func (c *Calls) HandleKeyring(fn func(grid.NodeID) [][]byte) (stop func()) {
 	return c.onKeyring.set(fn)
@@ -189,26 +181,6 @@ func (c *Calls) HandleKeyring(fn func(grid.NodeID) [][]byte) (stop func()) {
 // they are not stored in a stream, however long an attempt runs. A node sends them again from time
 // to time, which makes up for a lost message.
 func (c *Calls) HandleMetrics(fn func(*grid.Batch)) (stop func()) { return c.metrics.add(fn) }
-
-// heartbeat answers a heartbeat.
-func (c *Calls) heartbeat(node grid.NodeID, b *Heartbeat) (Directives, error) {
-	fn := c.onHeartbeat.get()
-	if fn == nil {
-		return Directives{}, errStarting
-	}
-	directives := fn(node, b)
-	directives.V = wireVersion
-	return directives, nil
-}
-
-// keys answers a request for the gossip keys.
-func (c *Calls) keys(node grid.NodeID) ([][]byte, error) {
-	fn := c.onKeyring.get()
-	if fn == nil {
-		return nil, errStarting
-	}
-	return fn(node), nil
-}
 
 // errStarting is the answer of a master that is not ready yet.
 var errStarting = errors.New("the master is starting")

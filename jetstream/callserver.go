@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"mlfnode/grid"
+	"mlfnode/node/poll"
 )
 
 const (
@@ -64,34 +65,34 @@ var (
 
 // wireErrors are the errors that keep their identity on their way to a node, by their names on the
 // wire.
-var wireErrors = [...]struct {
+var wireErrors = [...]wireError{
+	{"full", ErrFull}, {"disk", ErrDisk}, {"too_large", ErrTooLarge}, {"not_found", ErrNotFound}, {"name", ErrName},
+	{"busy", errBusy}, {"withheld", errWithheld}, {"starting", errStarting}, {"refused", errRefused},
+	{"not_held", errNotHeld},
+}
+
+type wireError struct {
 	name string
 	err  error
-}{
-	{"full", ErrFull}, {"disk", ErrDisk}, {"too_large", ErrTooLarge}, {"not_found", ErrNotFound}, {"name", ErrName},
-	{"busy", errBusy}, {"withheld", errWithheld}, {"starting", errStarting}, {"refused", errRefused}, {"not_held", errNotHeld},
 }
 
 // callServer receives the calls of nodes from their connections, and sends hints to nodes. It has a
 // connection of its own, so that no node can end the store's.
 type callServer struct {
-	calls        *Calls
-	server       *Server
-	conn         *nats.Conn
-	ctx          context.Context // of the calls in progress; ends with close
-	stop         context.CancelFunc
-	background   sync.WaitGroup
-	unsubscribe  []func()
-	hintsPending chan struct{} // holds a token if there are hints to send
+	calls       *Calls
+	server      *Server
+	conn        *nats.Conn
+	ctx         context.Context // of the calls in progress; ends with close
+	stop        context.CancelFunc
+	background  sync.WaitGroup
+	unsubscribe []func()
+	hints       hintQueue
 
 	mu            sync.Mutex
 	inProgress    map[grid.NodeID]int        // calls in progress
 	rates         map[grid.NodeID]*callRates // of nodes that have called recently
 	allInProgress int
-	hintLanes     map[string]bool // with new leases
-	hintRecords   bool            // whether records have changed
-
-	closed bool // no further call is admitted
+	closed        bool // no further call is admitted
 }
 
 // callRates limit what one node sends.
@@ -110,7 +111,7 @@ const rateAge = 2 * blockLogInterval
 func openCallServer(st *Store, s *Server) (*callServer, error) {
 	c := &callServer{
 		calls: st.Calls, server: s, inProgress: map[grid.NodeID]int{}, rates: map[grid.NodeID]*callRates{},
-		hintLanes: map[string]bool{}, hintsPending: make(chan struct{}, 1),
+		hints: hintQueue{pending: make(chan struct{}, 1), lanes: map[string]bool{}},
 	}
 	var err error
 	if c.conn, err = s.connect(); err != nil {
@@ -130,8 +131,8 @@ func openCallServer(st *Store, s *Server) (*callServer, error) {
 		return nil, fmt.Errorf("listen for calls: %w", err)
 	}
 	c.unsubscribe = append(c.unsubscribe,
-		st.Queue.NotifyReady(func(lane string) { c.queueHint(func() { c.hintLanes[lane] = true }) }),
-		st.Records.changed.add(func(struct{}) { c.queueHint(func() { c.hintRecords = true }) }))
+		st.Queue.NotifyReady(func(lane string) { c.hints.add(func(h *hintQueue) { h.lanes[lane] = true }) }),
+		st.Records.changed.add(func(struct{}) { c.hints.add(func(h *hintQueue) { h.records = true }) }))
 	c.background.Go(c.sendHints)
 	return c, nil
 }
@@ -154,7 +155,12 @@ func (c *callServer) receive(m *nats.Msg) {
 	node := nodeOf(m.Subject)
 	rates := c.ratesFor(node)
 	if !rates.calls.Allow() {
-		rates.block.Do(func() { c.blockNode(node, rates) })
+		rates.block.Do(func() {
+			rates.blockLog.Do(func() {
+				c.calls.store.log.Warn("node sends too many calls; it is blocked for a while", "node", node)
+			})
+			c.server.Block(node)
+		})
 		return
 	}
 	verb := lastToken(m.Subject)
@@ -198,14 +204,6 @@ func (c *callServer) ratesFor(node grid.NodeID) *callRates {
 	return r
 }
 
-// blockNode blocks a node that sends more than callRate.
-func (c *callServer) blockNode(node grid.NodeID, r *callRates) {
-	r.blockLog.Do(func() {
-		c.calls.store.log.Warn("node sends too many calls; it is blocked for a while", "node", node)
-	})
-	c.server.Block(node)
-}
-
 // admit reports whether one more call of a node may be handled. If so, release must follow.
 func (c *callServer) admit(node grid.NodeID) bool {
 	c.mu.Lock()
@@ -241,34 +239,47 @@ func (c *callServer) answer(m *nats.Msg, data []byte, err error) {
 	}
 	a := &nats.Msg{Subject: m.Reply, Data: data}
 	if err != nil {
-		a.Data, a.Header = []byte(err.Error()), nats.Header{errorHeader: {errorName(err)}}
+		name := "other"
+		if i := slices.IndexFunc(wireErrors[:], func(w wireError) bool { return errors.Is(err, w.err) }); i >= 0 {
+			name = wireErrors[i].name
+		} else if IsUnavailable(err) {
+			name = "busy"
+		}
+		a.Data, a.Header = []byte(err.Error()), nats.Header{errorHeader: {name}}
 	}
 	if err := c.conn.PublishMsg(a); err != nil {
 		c.calls.store.log.Debug("call could not be answered", "subject", m.Subject, "err", err)
 	}
 }
 
-func errorName(err error) string {
-	for _, p := range wireErrors {
-		if errors.Is(err, p.err) {
-			return p.name
-		}
-	}
-	if IsUnavailable(err) {
-		return "busy"
-	}
-	return "other"
+// hintQueue holds the hints that are to be sent.
+type hintQueue struct {
+	pending chan struct{} // holds a token if there are some
+
+	mu      sync.Mutex
+	lanes   map[string]bool // with new leases
+	records bool            // whether records have changed
 }
 
-// queueHint changes the pending hints by change, and has them sent soon.
-func (c *callServer) queueHint(change func()) {
-	c.mu.Lock()
-	change()
-	c.mu.Unlock()
+// add changes what is to be sent soon.
+func (h *hintQueue) add(change func(*hintQueue)) {
+	h.mu.Lock()
+	change(h)
+	h.mu.Unlock()
 	select {
-	case c.hintsPending <- struct{}{}:
+	case h.pending <- struct{}{}:
 	default:
 	}
+}
+
+// take returns what is to be sent now.
+func (h *hintQueue) take() wireHints {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hints := wireHints{Lanes: slices.Collect(maps.Keys(h.lanes)), Records: h.records}
+	clear(h.lanes)
+	h.records = false
+	return hints
 }
 
 // wireHints is what nodes are told without asking: the lanes with new leases, and whether records
@@ -283,20 +294,12 @@ type wireHints struct {
 func (c *callServer) sendHints() {
 	for {
 		select {
-		case <-c.hintsPending:
+		case <-c.hints.pending:
 		case <-c.ctx.Done():
 			return
 		}
 		nodes := slices.Sorted(maps.Keys(c.server.Connections()))
-		c.mu.Lock()
-		h := wireHints{Records: c.hintRecords}
-		for lane := range c.hintLanes {
-			h.Lanes = append(h.Lanes, lane)
-		}
-		clear(c.hintLanes)
-		c.hintRecords = false
-		c.mu.Unlock()
-		data, err := json.Marshal(h)
+		data, err := json.Marshal(c.hints.take())
 		for _, node := range nodes {
 			if err == nil {
 				err = c.conn.Publish(inbox(node)+"."+hintToken, data)
@@ -305,11 +308,7 @@ func (c *callServer) sendHints() {
 		if err != nil {
 			c.calls.store.log.Debug("hints could not be sent", "err", err)
 		}
-		pause := time.NewTimer(max(hintPause, time.Duration(len(nodes))*hintNodePause))
-		select {
-		case <-pause.C:
-		case <-c.ctx.Done():
-			pause.Stop()
+		if !poll.Sleep(c.ctx, max(hintPause, time.Duration(len(nodes))*hintNodePause)) {
 			return
 		}
 	}

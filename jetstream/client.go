@@ -45,15 +45,11 @@ const (
 // MasterClient is how a node calls its master, over the network or in the master's own process. Its
 // methods may be called by several goroutines at once.
 type MasterClient struct {
-	node           grid.NodeID
-	calls          *Calls // of a master in this process; nil for one that is reached by conn
-	log            *slog.Logger
-	conn           *nats.Conn
-	available      func() context.Context
-	closed         chan struct{} // closed when the connection has ended for good
-	closeRequested atomic.Bool   // Close was called
-	lost           chan struct{} // closed when the connection has ended for good, but not by Close
-	unanswered     unansweredCalls
+	*link
+	node       grid.NodeID
+	calls      *Calls // of a master in this process; nil for one that is reached by the link
+	log        *slog.Logger
+	unanswered unansweredCalls
 
 	readyLanes    *observers[string]
 	recordChanges *observers[struct{}]
@@ -63,7 +59,7 @@ type MasterClient struct {
 func (c *Calls) LocalClient(node grid.NodeID) *MasterClient {
 	s := c.store
 	return &MasterClient{
-		node: node, calls: c, log: s.log, closed: s.closed, lost: s.lost,
+		node: node, calls: c, log: s.log, link: s.link,
 		readyLanes: &s.Queue.ready, recordChanges: &s.Records.changed,
 	}
 }
@@ -72,10 +68,11 @@ func (c *Calls) LocalClient(node grid.NodeID) *MasterClient {
 // it reconnects by itself whenever the connection is lost; calls in between fail, and WatchRecords
 // continues where it stopped.
 func Connect(ctx context.Context, r ConnectConfig) (*MasterClient, error) {
-	state := newConnectionState()
+	state := &connectionState{}
+	state.closing, state.end = context.WithCancelCause(context.Background()) // ends with Close
+	state.connected()
 	c := &MasterClient{
-		node: r.Node, log: r.Logger.With("component", "jetstream"), available: state.available,
-		closed: make(chan struct{}), lost: make(chan struct{}),
+		link: newLink(state.available), node: r.Node, log: r.Logger.With("component", "jetstream"),
 		readyLanes: &observers[string]{}, recordChanges: &observers[struct{}]{},
 	}
 	connected := r.Connected
@@ -104,63 +101,34 @@ func Connect(ctx context.Context, r ConnectConfig) (*MasterClient, error) {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.log.Debug("nats client", "err", err)
 		}),
-		nats.ClosedHandler(func(*nats.Conn) { state.close(); c.connectionClosed() }))
+		nats.ClosedHandler(func(*nats.Conn) { state.end(ErrClosed); c.ended() }))
 	if err != nil {
-		state.close()
+		state.end(ErrClosed)
 		return nil, fmt.Errorf("connect to the master: %w", err)
 	}
 	c.conn = conn
-	if err := c.open(ctx, reached); err != nil {
+	if _, err := conn.Subscribe(inbox(c.node)+"."+hintToken, func(m *nats.Msg) {
+		var h wireHints
+		if err := json.Unmarshal(m.Data, &h); err != nil {
+			return // from another version
+		}
+		for _, lane := range h.Lanes {
+			c.readyLanes.notify(lane)
+		}
+		if h.Records {
+			c.recordChanges.notify(struct{}{})
+		}
+	}); err != nil {
 		c.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
-func (c *MasterClient) open(ctx context.Context, reached <-chan struct{}) error {
-	if _, err := c.conn.Subscribe(inbox(c.node)+"."+hintToken, c.receiveHints); err != nil {
-		return fmt.Errorf("listen to the master: %w", err)
+		return nil, fmt.Errorf("listen to the master: %w", err)
 	}
 	select {
 	case <-reached:
-		return nil
+		return c, nil
 	case <-ctx.Done():
-		return fmt.Errorf("reach the master: %w", context.Cause(ctx))
+		c.Close()
+		return nil, fmt.Errorf("reach the master: %w", context.Cause(ctx))
 	}
-}
-
-// receiveHints passes on hints of the master.
-func (c *MasterClient) receiveHints(m *nats.Msg) {
-	var h wireHints
-	if err := json.Unmarshal(m.Data, &h); err != nil {
-		return // from another version
-	}
-	for _, lane := range h.Lanes {
-		c.readyLanes.notify(lane)
-	}
-	if h.Records {
-		c.recordChanges.notify(struct{}{})
-	}
-}
-
-// connectionClosed is called when the connection has ended for good.
-func (c *MasterClient) connectionClosed() {
-	if !c.closeRequested.Load() {
-		close(c.lost)
-	}
-	close(c.closed)
-}
-
-// Lost returns a channel that is closed when the connection has ended for good although Close was
-// not called. It can't be recovered.
-func (c *MasterClient) Lost() <-chan struct{} { return c.lost }
-
-// Close ends the connection. It sends pending messages first.
-func (c *MasterClient) Close() {
-	c.closeRequested.Store(true)
-	_ = c.conn.FlushTimeout(closeLimit) // fails if the master has already gone
-	c.conn.Close()
-	<-c.closed
 }
 
 // request makes a call. It returns at once when the connection is lost.
@@ -175,34 +143,20 @@ func (c *MasterClient) request(ctx context.Context, verb string, m *nats.Msg) ([
 		}
 		return data, nil
 	}
-	connection := c.available()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(connection, func() { cancel(context.Cause(connection)) })()
-	if _, ok := ctx.Deadline(); !ok {
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, callLimit)
-		defer stop()
-	}
+	ctx, stop := c.withTimeout(ctx)
+	defer stop()
 	m.Subject = callSubject(c.node, verb)
 	answer, err := c.conn.RequestMsgWithContext(ctx, m)
-	switch {
-	case errors.Is(err, nats.ErrConnectionClosed):
-		err = ErrClosed
-	case errors.Is(err, nats.ErrNoResponders):
-		if c.unanswered.add(time.Now()) {
-			c.log.Warn("master does not answer calls of this version; update its mlfnode: mlfnode up, or mlfnode restart on it")
-		}
-	case err != nil && context.Cause(ctx) != nil &&
-		(errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
-		err = context.Cause(ctx)
+	if errors.Is(err, nats.ErrNoResponders) && c.unanswered.add(time.Now()) {
+		c.log.Warn("master does not answer calls of this version; " +
+			"update its mlfnode: mlfnode up, or mlfnode restart on it")
 	}
 	if err == nil {
 		c.unanswered.reset()
 		err = errorOf(answer)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask the master for %s: %w", verb, err)
+		return nil, c.explain(ctx, "ask the master for "+verb, err)
 	}
 	return answer.Data, nil
 }
@@ -278,25 +232,6 @@ func requestJSON[T any](ctx context.Context, c *MasterClient, verb string, conte
 	return answer, nil
 }
 
-// send makes a call that has no answer.
-func (c *MasterClient) send(verb string, content any) error {
-	data, err := json.Marshal(content)
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", verb, err)
-	}
-	if c.calls != nil {
-		_, err := c.calls.handle(context.Background(), &nats.Msg{Data: data}, c.node, verb) // the call does not block
-		return err
-	}
-	if len(data) > maxPayload {
-		return ErrTooLarge
-	}
-	if err := c.conn.Publish(callSubject(c.node, verb), data); err != nil {
-		return fmt.Errorf("send %s: %w", verb, err)
-	}
-	return nil
-}
-
 // WatchRecords calls fn with every existing record, then with Synced, then with every change, until
 // ctx ends. fn must be quick.
 func (c *MasterClient) WatchRecords(ctx context.Context, fn func(Change)) error {
@@ -309,7 +244,7 @@ func (c *MasterClient) WatchRecords(ctx context.Context, fn func(Change)) error 
 	})()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	seen := &watchState{known: map[grid.SweepID]bool{}}
+	seen := &watchState{client: c, known: map[grid.SweepID]bool{}}
 	for synced := false; ; {
 		select {
 		case <-ctx.Done():
@@ -320,7 +255,7 @@ func (c *MasterClient) WatchRecords(ctx context.Context, fn func(Change)) error 
 		case <-timer.C:
 		}
 		pause := watchInterval
-		switch err := c.fetchChanges(ctx, seen, fn); {
+		switch err := seen.fetchChanges(ctx, fn); {
 		case err != nil:
 			c.log.Debug("records can't be read yet", "err", err)
 			pause = readRetry
@@ -337,8 +272,9 @@ const watchInterval = 10 * time.Second
 
 // watchState is the progress of WatchRecords.
 type watchState struct {
-	epoch string // of the records; "" before the first page
-	after uint64 // the last sequence seen
+	client *MasterClient
+	epoch  string // of the records; "" before the first page
+	after  uint64 // the last sequence seen
 	// known are the sweeps that were reported. The value is false if a new epoch of the records has
 	// not named the sweep yet.
 	known map[grid.SweepID]bool
@@ -347,38 +283,38 @@ type watchState struct {
 // fetchChanges reports the records that have changed since the last call. If the master has
 // restored its store, whose sequences go back then, it reports all records, and the removal of
 // those that are gone.
-func (c *MasterClient) fetchChanges(ctx context.Context, seen *watchState, fn func(Change)) error {
+func (w *watchState) fetchChanges(ctx context.Context, fn func(Change)) error {
 	for {
-		data, err := c.request(ctx, callSweeps, &nats.Msg{Data: binary.AppendUvarint(nil, seen.after)})
+		data, err := w.client.request(ctx, callSweeps, &nats.Msg{Data: binary.AppendUvarint(nil, w.after)})
 		if err != nil {
 			return err
 		}
-		page, err := decodePage(data, c.log)
+		page, err := decodePage(data, w.client.log)
 		if err != nil {
 			return err
 		}
-		if begun := seen.epoch != ""; page.epoch != seen.epoch {
-			seen.epoch, seen.after = page.epoch, 0
-			for id := range seen.known {
-				seen.known[id] = false
+		if begun := w.epoch != ""; page.epoch != w.epoch {
+			w.epoch, w.after = page.epoch, 0
+			for id := range w.known {
+				w.known[id] = false
 			}
 			if begun { // the page does not begin at the start of the new epoch
 				continue
 			}
 		}
 		for _, change := range page.changes {
-			if seen.known[change.ID] = true; change.Deleted {
-				delete(seen.known, change.ID)
+			if w.known[change.ID] = true; change.Deleted {
+				delete(w.known, change.ID)
 			}
 			fn(change)
 		}
-		if page.more && page.last > seen.after {
-			seen.after = page.last
+		if page.more && page.last > w.after {
+			w.after = page.last
 			continue
 		}
-		for id, named := range seen.known {
+		for id, named := range w.known {
 			if !named {
-				delete(seen.known, id)
+				delete(w.known, id)
 				fn(Change{ID: id, Deleted: true})
 			}
 		}
@@ -477,7 +413,24 @@ func (c *MasterClient) report(ctx context.Context, verb string, m *nats.Msg) (ui
 }
 
 // SendMetrics sends the metrics of running attempts of one sweep, without waiting for the master.
-func (c *MasterClient) SendMetrics(b *grid.Batch) error { return c.send(callMetrics, b) }
+func (c *MasterClient) SendMetrics(b *grid.Batch) error {
+	data, err := json.Marshal(b)
+	if err != nil {
+		return fmt.Errorf("encode metrics: %w", err)
+	}
+	if c.calls != nil {
+		// the call does not block
+		_, err := c.calls.handle(context.Background(), &nats.Msg{Data: data}, c.node, callMetrics)
+		return err
+	}
+	if len(data) > maxPayload {
+		return ErrTooLarge
+	}
+	if err := c.conn.Publish(callSubject(c.node, callMetrics), data); err != nil {
+		return fmt.Errorf("send metrics: %w", err)
+	}
+	return nil
+}
 
 // SendHeartbeat sends a heartbeat and returns the master's directives.
 func (c *MasterClient) SendHeartbeat(ctx context.Context, b Heartbeat) (Directives, error) {
@@ -504,13 +457,6 @@ type connectionState struct {
 	endCurrent context.CancelCauseFunc
 }
 
-func newConnectionState() *connectionState {
-	s := &connectionState{}
-	s.closing, s.end = context.WithCancelCause(context.Background()) // ends with Close
-	s.connected()
-	return s
-}
-
 func (s *connectionState) connected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -525,8 +471,6 @@ func (s *connectionState) disconnected(cause error) {
 	defer s.mu.Unlock()
 	s.endCurrent(cause)
 }
-
-func (s *connectionState) close() { s.end(ErrClosed) }
 
 func (s *connectionState) available() context.Context {
 	s.mu.Lock()

@@ -66,7 +66,12 @@ func (c *consumer) close() {
 // both messages and an error, which then came after them.
 func (c *consumer) nextBatch(ctx context.Context) ([]message, error) {
 	var batch []message
-	for len(batch) == 0 || len(batch) < pullMessages && c.hasPending() {
+	for len(batch) < pullMessages {
+		if len(batch) > 0 {
+			if n, _, err := c.inbox.Pending(); err != nil || n == 0 {
+				break // nothing has arrived, not even a status message
+			}
+		}
 		e, ok, err := c.receive(ctx)
 		if err != nil {
 			return batch, err
@@ -76,21 +81,6 @@ func (c *consumer) nextBatch(ctx context.Context) ([]message, error) {
 		}
 	}
 	return batch, nil
-}
-
-// next waits for one message.
-func (c *consumer) next(ctx context.Context) (message, error) {
-	for {
-		if e, ok, err := c.receive(ctx); ok || err != nil {
-			return e, err
-		}
-	}
-}
-
-// hasPending reports whether a message has arrived, which may be a status message.
-func (c *consumer) hasPending() bool {
-	n, _, err := c.inbox.Pending()
-	return err == nil && n > 0
 }
 
 // receive waits for the next message, sending a request if none is in flight. ok is false for a

@@ -36,13 +36,32 @@ type (
 func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb string) ([]byte, error) {
 	switch verb {
 	case callHeartbeat:
-		return handleJSON(m, func(b *Heartbeat) (any, error) { return c.heartbeat(node, b) })
+		return handleJSON(m, func(b *Heartbeat) (any, error) {
+			fn := c.onHeartbeat.get()
+			if fn == nil {
+				return nil, errStarting
+			}
+			directives := fn(node, b)
+			directives.V = wireVersion
+			return directives, nil
+		})
 	case callKeyring:
-		return handleJSON(m, func(*struct{}) (any, error) { return c.keys(node) })
+		return handleJSON(m, func(*struct{}) (any, error) {
+			fn := c.onKeyring.get()
+			if fn == nil {
+				return nil, errStarting
+			}
+			return fn(node), nil
+		})
 	case callMetrics:
 		return handleJSON(m, func(b *grid.Batch) (any, error) { c.acceptMetrics(node, b); return nil, nil })
 	case callTake:
-		return handleJSON(m, func(t *takeCall) (any, error) { return c.takeLeases(node, t) })
+		return handleJSON(m, func(t *takeCall) (any, error) {
+			if refuses := c.refuses.get(); refuses != nil && refuses(node, grid.Lane(t.Lane)) {
+				return nil, errWithheld // no leases would mean that the lane is empty
+			}
+			return c.store.Queue.grant(node, t.Lane, min(t.N, maxTakenLeases), t.Level), nil
+		})
 	case callReturn:
 		return handleJSON(m, func(l *leaseCall) (any, error) { return nil, c.store.Queue.acknowledge(ctx, node, l.ID) })
 	case callPostpone:
@@ -72,9 +91,17 @@ func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb 
 		if n <= 0 {
 			return nil, fmt.Errorf("%w: %w", errRefused, errCorrupt)
 		}
-		return c.store.Records.encodePage(ctx, after)
+		return c.encodePage(ctx, after)
 	case callSweep:
-		return c.store.Records.raw(ctx, grid.SweepID(m.Data))
+		id := grid.SweepID(m.Data)
+		record, err := c.store.lastMessage(ctx, recordStream, recordSubject(id))
+		if err == nil && record.Header.Get(removedHeader) != "" {
+			err = ErrNotFound
+		}
+		if err != nil {
+			return nil, fmt.Errorf("sweep %s: %w", id, err)
+		}
+		return append(binary.AppendUvarint(nil, record.Sequence), record.Data...), nil // as it is stored
 	}
 	return nil, fmt.Errorf("%w: unknown call %.100q; update the master's mlfnode", errRefused, verb)
 }

@@ -81,7 +81,8 @@ func splitBatch(b *grid.Batch, publish func(part *grid.Batch, data []byte) (uint
 func (e *Events) publishEncoded(
 	ctx context.Context, decoded *grid.Batch, node grid.NodeID, sweep grid.SweepID, data []byte,
 ) (uint64, error) {
-	id := messageID(data)
+	sum := sha256.Sum256(data)
+	id := hex.EncodeToString(sum[:12]) // runs are unique, so messages of equal content are the same message
 	if decoded != nil {
 		e.cacheDecoded(id, decoded)
 	}
@@ -145,13 +146,6 @@ func (e *Events) takeDecoded(id string) *grid.Batch {
 	b := e.decoded[id]
 	delete(e.decoded, id)
 	return b
-}
-
-// messageID returns an ID that depends on the content alone: runs are unique, so equal messages are
-// the same message.
-func messageID(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:12])
 }
 
 // Epoch identifies the period in which a sequence means one message: it changes when the stream is
@@ -314,7 +308,7 @@ func (e *Events) PurgeSweep(ctx context.Context, id grid.SweepID) error {
 	return e.store.purge(ctx, eventStream, eventsOf(id))
 }
 
-func (s *Store) purge(ctx context.Context, stream, subject string) error {
+func (s *connection) purge(ctx context.Context, stream, subject string) error {
 	if err := checkSubject(subject); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -41,16 +42,11 @@ func DefaultLimits() Limits {
 
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits()
-	orDefault := func(v, def int64) int64 {
-		if v > 0 {
-			return v
-		}
-		return def
-	}
 	return Limits{
-		LogBytes: orDefault(l.LogBytes, d.LogBytes), EventBytes: orDefault(l.EventBytes, d.EventBytes),
-		ArtifactBytes: orDefault(l.ArtifactBytes, d.ArtifactBytes),
-		BundleBytes:   orDefault(l.BundleBytes, d.BundleBytes),
+		LogBytes:      cmp.Or(max(l.LogBytes, 0), d.LogBytes),
+		EventBytes:    cmp.Or(max(l.EventBytes, 0), d.EventBytes),
+		ArtifactBytes: cmp.Or(max(l.ArtifactBytes, 0), d.ArtifactBytes),
+		BundleBytes:   cmp.Or(max(l.BundleBytes, 0), d.BundleBytes),
 	}
 }
 
@@ -83,7 +79,8 @@ type fullError struct {
 
 func (e *fullError) Error() string {
 	return fmt.Sprintf("the store for %s is full (%s). Remove sweeps with `mlfnode remove SWEEP` or "+
-		"`mlfnode remove --older 30d`, or raise retention.%s in node.yaml", e.what, humanize.IBytes(uint64(e.limit)), e.setting)
+		"`mlfnode remove --older 30d`, or raise retention.%s in node.yaml",
+		e.what, humanize.IBytes(uint64(e.limit)), e.setting)
 }
 
 func (e *fullError) Is(target error) bool { return target == ErrFull }

@@ -4,50 +4,62 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"mlfnode/grid"
 )
 
+// knownSweeps are sweeps that have a record. The zero value is empty.
+type knownSweeps struct {
+	mu       sync.Mutex
+	ids      map[grid.SweepID]bool
+	removals int // number of removals
+}
+
+// has reports whether a sweep is in the set, and how many sweeps were removed from it so far.
+func (k *knownSweeps) has(id grid.SweepID) (known bool, removals int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ids[id], k.removals
+}
+
+// add adds a sweep, unless one may have been removed since has has returned removals.
+func (k *knownSweeps) add(id grid.SweepID, removals int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.removals != removals {
+		return
+	}
+	if k.ids == nil {
+		k.ids = map[grid.SweepID]bool{}
+	}
+	k.ids[id] = true
+}
+
+func (k *knownSweeps) remove(id grid.SweepID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.ids, id)
+	k.removals++
+}
+
 // known reports whether there is a record with this ID. It costs nothing for one that was seen
 // before.
 func (r *Records) known(ctx context.Context, id grid.SweepID) (bool, error) {
-	r.mu.Lock()
-	there := r.exist[id]
-	r.mu.Unlock()
+	there, removals := r.seen.has(id)
 	if there {
 		return true, nil
 	}
-	removals := r.removals()
 	there, err := r.exists(ctx, id)
 	if there {
-		r.markKnown(id, removals)
+		r.seen.add(id, removals)
 	}
 	return there, err
 }
 
-// markKnown records that there is a record, unless one may have been removed since removals was
-// read.
-func (r *Records) markKnown(id grid.SweepID, removals int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.removed != removals {
-		return
-	}
-	if r.exist == nil {
-		r.exist = map[grid.SweepID]bool{}
-	}
-	r.exist[id] = true
-}
-
-func (r *Records) removals() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.removed
-}
-
 // exists reports whether there is a record with this ID, even one that this program can't read.
 func (r *Records) exists(ctx context.Context, id grid.SweepID) (bool, error) {
-	msg, err := r.lastMessage(ctx, recordSubject(id))
+	msg, err := r.store.lastMessage(ctx, recordStream, recordSubject(id))
 	switch {
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrName):
 		return false, nil

@@ -115,8 +115,15 @@ func (l *Logs) Read(
 			if r.Last > 0 && batch[i].seq > r.Last {
 				return errNoMore
 			}
-			if err := l.deliver(&batch[i], fn); err != nil {
-				return err
+			chunks, err := decodeChunks(batch[i].Data)
+			if err == nil {
+				node := nodeOf(batch[i].Subject)
+				chunks = slices.DeleteFunc(chunks, func(c Chunk) bool { return !mayWrite(node, c.Run) })
+				if err := fn(batch[i].seq, chunks); err != nil {
+					return err
+				}
+			} else {
+				l.store.log.Warn("output can't be read and is skipped", "seq", batch[i].seq, "err", err)
 			}
 			if batch[i].seq == r.Last {
 				return errNoMore
@@ -124,17 +131,6 @@ func (l *Logs) Read(
 		}
 		return nil
 	}, nil)
-}
-
-func (l *Logs) deliver(e *message, fn func(uint64, []Chunk) error) error {
-	chunks, err := decodeChunks(e.Data)
-	if err != nil {
-		l.store.log.Warn("output can't be read and is skipped", "seq", e.seq, "err", err)
-		return nil
-	}
-	node := nodeOf(e.Subject)
-	chunks = slices.DeleteFunc(chunks, func(c Chunk) bool { return !mayWrite(node, c.Run) })
-	return fn(e.seq, chunks)
 }
 
 // First returns the sequence of the oldest message that is still stored.

@@ -54,34 +54,27 @@ type objectReader struct {
 func (r *objectReader) Read(p []byte) (int, error) {
 	for len(r.rest) == 0 {
 		if r.chunks == nil || r.end {
-			return 0, r.check()
+			want, err := hex.DecodeString(r.want)
+			if err != nil || !bytes.Equal(want, r.sum.Sum(nil)) {
+				return 0, errDigest
+			}
+			return 0, io.EOF
 		}
-		e, err := r.chunks.next(r.ctx)
+		e, ok, err := r.chunks.receive(r.ctx)
+		if errors.Is(err, errNoMore) {
+			err = io.ErrUnexpectedEOF // a missing chunk does not look like the end of the object
+		}
 		if err != nil {
-			return 0, r.chunks.store.explain(r.ctx, "read an object", unexpectedEnd(err))
+			return 0, r.chunks.store.explain(r.ctx, "read an object", err)
 		}
-		r.rest, r.end = e.Data, e.pending == 0
+		if ok { // not a status message
+			r.rest, r.end = e.Data, e.pending == 0
+		}
 	}
 	n := copy(p, r.rest)
 	r.sum.Write(r.rest[:n])
 	r.rest = r.rest[n:]
 	return n, nil
-}
-
-// unexpectedEnd keeps a missing chunk from looking like the end of the object.
-func unexpectedEnd(err error) error {
-	if errors.Is(err, errNoMore) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-func (r *objectReader) check() error {
-	want, err := hex.DecodeString(r.want)
-	if err != nil || !bytes.Equal(want, r.sum.Sum(nil)) {
-		return errDigest
-	}
-	return io.EOF
 }
 
 // Close implements io.Closer.

@@ -100,7 +100,8 @@ func (o *Objects) list(
 	ctx context.Context, prefix string, after uint64, most int,
 ) (all []ObjectInfo, place uint64, err error) {
 	t := &streamReader{
-		store: o.store, stream: o.bucket, subject: objectFilter(metaOf, o.bucket, prefix), next: after + 1, headers: true,
+		store: o.store, stream: o.bucket, subject: objectFilter(metaOf, o.bucket, prefix),
+		next: after + 1, headers: true,
 	}
 	err = t.read(ctx, func(batch []message) error {
 		for _, e := range batch {
@@ -115,7 +116,10 @@ func (o *Objects) list(
 				o.store.log.Warn("description of an object can't be read", "seq", e.seq, "err", err)
 				continue
 			}
-			all = append(all, desc.info(objectName(o.bucket, e.Subject)))
+			all = append(all, ObjectInfo{
+				Name: objectName(o.bucket, e.Subject), Size: desc.Size, SHA256: desc.SHA256,
+				Stored: desc.Stored, Meta: desc.Meta,
+			})
 		}
 		return nil
 	}, nil)
@@ -132,8 +136,4 @@ func decodeObject(h nats.Header) (wireObject, error) {
 			d.V, objectVersion)
 	}
 	return d, nil
-}
-
-func (d *wireObject) info(name string) ObjectInfo {
-	return ObjectInfo{Name: name, Size: d.Size, SHA256: d.SHA256, Stored: d.Stored, Meta: d.Meta}
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	js "github.com/nats-io/nats.go/jetstream"
 
@@ -15,15 +16,28 @@ import (
 	"mlfnode/jetstream/natsd"
 )
 
+// orphanPurger removes what is stored for sweeps that have no record.
+type orphanPurger struct {
+	store *Store
+
+	mu          sync.Mutex      // held while something is purged
+	offset      map[string]int  // where the next PurgeOrphans begins, by filter
+	batch       int             // how many subjects are checked at once
+	maxSubjects uint64          // a stream with more is skipped
+	crowded     map[string]bool // streams that were skipped last
+}
+
 // PurgeOrphans removes events, output and artifacts of sweeps that have no record: late reports on
 // a removed sweep, and what nodes of earlier versions have stored under other names. It calls known
 // for each sweep that it finds; if known returns false, it checks the records as well. Of a part
 // with more than a page of subjects it checks one page, and the next one on the next call, unless
 // whole is set. It skips a part with more than maxSubjects, and continues with the next part after
 // an error. It returns the sweeps of which it has removed something, even with an error.
-func (s *Store) PurgeOrphans(ctx context.Context, whole bool, known func(grid.SweepID) bool) ([]grid.SweepID, error) {
-	s.purging.Lock()
-	defer s.purging.Unlock()
+func (p *orphanPurger) PurgeOrphans(
+	ctx context.Context, whole bool, known func(grid.SweepID) bool,
+) ([]grid.SweepID, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	removed := map[grid.SweepID]bool{}
 	var failed error
 	for _, part := range []orphanPart{
@@ -31,7 +45,7 @@ func (s *Store) PurgeOrphans(ctx context.Context, whole bool, known func(grid.Sw
 		{artifactBucket, metaOf(artifactBucket, anyNode) + ">", sweepOfArtifact},
 		{artifactBucket, dataOf(artifactBucket, anyNode) + ">", sweepOfArtifact},
 	} {
-		failed = errors.Join(failed, s.purgePart(ctx, part, whole, known, removed))
+		failed = errors.Join(failed, p.purgePart(ctx, part, whole, known, removed))
 		if ctx.Err() != nil {
 			break
 		}
@@ -46,23 +60,23 @@ type orphanPart struct {
 }
 
 // purgePart is PurgeOrphans for one part. It adds to removed.
-func (s *Store) purgePart(
+func (p *orphanPurger) purgePart(
 	ctx context.Context, part orphanPart, whole bool, known func(grid.SweepID) bool, removed map[grid.SweepID]bool,
 ) error {
-	info, err := s.streamInfo(ctx, part.stream)
+	info, err := p.store.streamInfo(ctx, part.stream)
 	if err != nil {
 		return err
 	}
-	crowded := info.State.NumSubjects > s.maxPurgeSubjects
-	if crowded && !s.crowded[part.stream] {
-		s.log.Warn("too many subjects to look for data that belongs to no sweep",
-			"stream", part.stream, "subjects", info.State.NumSubjects, "limit", s.maxPurgeSubjects)
+	crowded := info.State.NumSubjects > p.maxSubjects
+	if crowded && !p.crowded[part.stream] {
+		p.store.log.Warn("too many subjects to look for data that belongs to no sweep",
+			"stream", part.stream, "subjects", info.State.NumSubjects, "limit", p.maxSubjects)
 	}
-	if s.crowded[part.stream] = crowded; crowded {
+	if p.crowded[part.stream] = crowded; crowded {
 		return nil
 	}
 	for more := true; more; more = whole {
-		page, total, err := s.subjects(ctx, part.stream, part.filter, s.purgeOffset[part.filter])
+		page, total, err := p.subjects(ctx, part.stream, part.filter, p.offset[part.filter])
 		if err != nil {
 			return err
 		}
@@ -73,7 +87,7 @@ func (s *Store) purgePart(
 			there, asked := verdicts[id]
 			if !asked {
 				if there = known(id); !there {
-					if there, err = s.Records.exists(ctx, id); err != nil {
+					if there, err = p.store.Records.exists(ctx, id); err != nil {
 						return err
 					}
 				}
@@ -83,17 +97,17 @@ func (s *Store) purgePart(
 				stay++
 				continue
 			}
-			if err := s.purge(ctx, part.stream, subject); err != nil {
+			if err := p.store.purge(ctx, part.stream, subject); err != nil {
 				return err
 			}
 			removed[id] = true
 		}
-		at := s.purgeOffset[part.filter]
+		at := p.offset[part.filter]
 		if at+len(page) >= total {
-			s.purgeOffset[part.filter] = 0
+			p.offset[part.filter] = 0
 			return nil
 		}
-		s.purgeOffset[part.filter] = at + stay
+		p.offset[part.filter] = at + stay
 	}
 	return nil
 }
@@ -108,16 +122,18 @@ const subjectPage = natsd.MaxSubjectDetails
 
 // subjects returns a page of the subjects of a stream, in order, from offset on, and the total
 // number.
-func (s *Store) subjects(ctx context.Context, stream, filter string, offset int) (page []string, total int, err error) {
-	ctx, stop := s.withTimeout(ctx)
+func (p *orphanPurger) subjects(
+	ctx context.Context, stream, filter string, offset int,
+) (page []string, total int, err error) {
+	ctx, stop := p.store.withTimeout(ctx)
 	defer stop()
 	ask, err := json.Marshal(map[string]any{"subjects_filter": filter, "offset": offset})
 	if err != nil {
 		return nil, 0, err
 	}
-	msg, err := s.conn.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, ask)
+	msg, err := p.store.conn.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, ask)
 	if err != nil {
-		return nil, 0, s.explain(ctx, "list the subjects of "+stream, err)
+		return nil, 0, p.store.explain(ctx, "list the subjects of "+stream, err)
 	}
 	var info struct {
 		Error *js.APIError `json:"error"`
@@ -130,10 +146,10 @@ func (s *Store) subjects(ctx context.Context, stream, filter string, offset int)
 		return nil, 0, fmt.Errorf("list the subjects of %s: %w", stream, err)
 	}
 	if info.Error != nil {
-		return nil, 0, s.explain(ctx, "list the subjects of "+stream, info.Error)
+		return nil, 0, p.store.explain(ctx, "list the subjects of "+stream, info.Error)
 	}
 	page = slices.Sorted(maps.Keys(info.State.Subjects))
-	return page[:min(len(page), s.purgePage)], info.Total, nil
+	return page[:min(len(page), p.batch)], info.Total, nil
 }
 
 func sweepOf(subject string) grid.SweepID { return grid.SweepID(lastToken(subject)) }

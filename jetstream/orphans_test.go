@@ -95,7 +95,7 @@ func TestManySubjects(t *testing.T) {
 	for _, whole := range []bool{true, false} {
 		t.Run(fmt.Sprint(whole), func(t *testing.T) {
 			s := open(t, t.TempDir(), Limits{})
-			s.purgePage = 7
+			s.orphanPurger.batch = 7
 			for i := range 50 {
 				id := fmt.Sprintf("ghost-%d", i)
 				if i%3 == 0 {
@@ -133,7 +133,7 @@ func TestManySubjects(t *testing.T) {
 func TestPurgeContinuesAfterAnError(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
-	s.maxPurgeSubjects = 3
+	s.orphanPurger.maxSubjects = 3
 	purge := func() ([]grid.SweepID, error) {
 		return s.PurgeOrphans(t.Context(), true, func(grid.SweepID) bool { return false })
 	}

@@ -77,7 +77,7 @@ type Queue struct {
 
 	mu     sync.Mutex
 	leases map[grid.LeaseID]*queueEntry
-	lanes  map[string]*laneQueue // by shape; those of which a lease is ready or taken
+	lanes  laneTable
 }
 
 // GrantedLease is a lease that has been granted to a node.
@@ -93,13 +93,6 @@ type queueEntry struct {
 	node      grid.NodeID // the holder; "" if there is none, or it is unknown
 	granted   bool        // a node holds it
 	postponed bool        // it is granted, and returns to the queue after a delay
-}
-
-func newQueue(s *Store) *Queue {
-	return &Queue{
-		store: s, prefix: strings.ToLower(rand.Text()[:prefixLength]),
-		leases: map[grid.LeaseID]*queueEntry{}, lanes: map[string]*laneQueue{},
-	}
 }
 
 // load reads the leases that an earlier process has stored, and deletes the consumers of an earlier
@@ -121,7 +114,7 @@ func (q *Queue) load(ctx context.Context) error {
 	for _, l := range stored {
 		held := &queueEntry{GrantedLease: GrantedLease{Lease: l.Lease, Seq: l.Seq, Deliveries: 1}}
 		q.leases[l.ID] = held
-		q.markGranted(held, "")
+		q.lanes.markGranted(held, "")
 	}
 	return nil
 }
@@ -138,15 +131,6 @@ const (
 func (q *Queue) NewID() grid.LeaseID {
 	number, secret := strconv.FormatUint(q.count.Add(1), 36), strings.ToLower(rand.Text()[:secretLength])
 	return grid.LeaseID(q.prefix + "." + number + "." + secret)
-}
-
-// idOf returns the ID of a lease that was read. A lease of an older master has none, and is named
-// by its sequence.
-func idOf(id grid.LeaseID, seq uint64) grid.LeaseID {
-	if id == "" {
-		return grid.LeaseID("#" + strconv.FormatUint(seq, 10))
-	}
-	return id
 }
 
 // Publish adds a lease to its queue, under a new ID if it has none, and notifies workers.
@@ -166,7 +150,8 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	added := &queueEntry{GrantedLease: GrantedLease{Lease: l, Seq: seq}}
 	q.mu.Lock()
 	q.leases[l.ID] = added
-	q.lane(l.Shape).pushBack(added)
+	lane := q.lanes.of(l.Shape)
+	lane.ready[l.Sweep] = append(lane.ready[l.Sweep], added)
 	q.mu.Unlock()
 	q.ready.notify(l.Shape)
 	return seq, nil
@@ -183,7 +168,7 @@ func (q *Queue) grant(node grid.NodeID, shape string, n, level int) []GrantedLea
 			break
 		}
 		l.Deliveries++
-		q.markGranted(l, node)
+		q.lanes.markGranted(l, node)
 		held = append(held, l.GrantedLease)
 	}
 	return held
@@ -237,9 +222,10 @@ func (q *Queue) postpone(node grid.NodeID, id grid.LeaseID, d time.Duration) err
 		l.postponed = false
 		again := q.leases[id] == l && l.granted && l.node == node
 		if again {
-			q.unmarkGranted(l)
+			q.lanes.unmarkGranted(l)
 			l.node = ""
-			q.lane(l.Shape).pushFront(l)
+			lane := q.lanes.of(l.Shape)
+			lane.ready[l.Sweep] = slices.Insert(lane.ready[l.Sweep], 0, l)
 		}
 		q.mu.Unlock()
 		if again {
@@ -261,7 +247,7 @@ func (q *Queue) WasGranted(id grid.LeaseID) bool {
 func (q *Queue) Withdraw(ctx context.Context, id grid.LeaseID) (bool, error) {
 	q.mu.Lock()
 	l := q.leases[id]
-	waits := l != nil && q.removeReady(l)
+	waits := l != nil && q.lanes.removeReady(l)
 	q.mu.Unlock()
 	if !waits {
 		return false, nil
@@ -278,8 +264,8 @@ func (q *Queue) Delete(ctx context.Context, id grid.LeaseID) error {
 		q.mu.Unlock()
 		return nil
 	}
-	q.removeReady(l)
-	q.unmarkGranted(l)
+	q.lanes.removeReady(l)
+	q.lanes.unmarkGranted(l)
 	q.mu.Unlock()
 	if err := q.deleteMessage(ctx, l.Seq); err != nil {
 		return err
@@ -310,49 +296,51 @@ func (q *Queue) deleteMessage(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// removeReady keeps a lease from being granted. It reports whether it could have been. q.mu must be
-// held.
-func (q *Queue) removeReady(l *queueEntry) bool {
-	lane := q.lanes[l.Shape]
+// laneTable holds the lanes of which a lease is ready or granted, by their shapes. The Queue's lock
+// guards it.
+type laneTable map[string]*laneQueue
+
+// removeReady keeps a lease from being granted. It reports whether it could have been.
+func (t laneTable) removeReady(l *queueEntry) bool {
+	lane := t[l.Shape]
 	if lane == nil || !lane.remove(l) {
 		return false
 	}
 	l.Deliveries = max(l.Deliveries, 1)
-	q.removeIfEmpty(l.Shape)
+	t.removeIfEmpty(l.Shape)
 	return true
 }
 
-// lane returns the leases of a shape. q.mu must be held.
-func (q *Queue) lane(shape string) *laneQueue {
-	if q.lanes[shape] == nil {
-		q.lanes[shape] = &laneQueue{ready: map[grid.SweepID][]*queueEntry{}, granted: map[grid.SweepID]int{}}
+// of returns the lane of a shape.
+func (t laneTable) of(shape string) *laneQueue {
+	if t[shape] == nil {
+		t[shape] = &laneQueue{ready: map[grid.SweepID][]*queueEntry{}, granted: map[grid.SweepID]int{}}
 	}
-	return q.lanes[shape]
+	return t[shape]
 }
 
-func (q *Queue) removeIfEmpty(shape string) {
-	if l := q.lanes[shape]; len(l.ready) == 0 && len(l.granted) == 0 {
-		delete(q.lanes, shape)
+func (t laneTable) removeIfEmpty(shape string) {
+	if l := t[shape]; len(l.ready) == 0 && len(l.granted) == 0 {
+		delete(t, shape)
 	}
 }
 
-// markGranted records that a node holds a lease, and unmarkGranted that none does. q.mu must be
-// held.
-func (q *Queue) markGranted(l *queueEntry, node grid.NodeID) {
+// markGranted records that a node holds a lease, and unmarkGranted that none does.
+func (t laneTable) markGranted(l *queueEntry, node grid.NodeID) {
 	l.node, l.granted = node, true
-	q.lane(l.Shape).granted[l.Sweep]++
+	t.of(l.Shape).granted[l.Sweep]++
 }
 
-func (q *Queue) unmarkGranted(l *queueEntry) {
+func (t laneTable) unmarkGranted(l *queueEntry) {
 	if !l.granted {
 		return
 	}
 	l.granted = false
-	lane := q.lanes[l.Shape]
+	lane := t[l.Shape]
 	if lane.granted[l.Sweep]--; lane.granted[l.Sweep] == 0 {
 		delete(lane.granted, l.Sweep)
 	}
-	q.removeIfEmpty(l.Shape)
+	t.removeIfEmpty(l.Shape)
 }
 
 // laneQueue holds the leases of one shape. The sweep with the fewest granted leases goes first:
@@ -360,11 +348,6 @@ func (q *Queue) unmarkGranted(l *queueEntry) {
 type laneQueue struct {
 	ready   map[grid.SweepID][]*queueEntry // in the order in which they are granted; no list is empty
 	granted map[grid.SweepID]int           // numbers of granted leases
-}
-
-func (l *laneQueue) pushBack(q *queueEntry) { l.ready[q.Sweep] = append(l.ready[q.Sweep], q) }
-func (l *laneQueue) pushFront(q *queueEntry) {
-	l.ready[q.Sweep] = slices.Insert(l.ready[q.Sweep], 0, q)
 }
 
 // pop removes and returns the lease that a node of the level gets first, nil if there is none. Of

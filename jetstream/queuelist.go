@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
+
+	"mlfnode/grid"
 )
 
 // QueuedLease is a lease in the queue, held or not.
@@ -18,31 +20,33 @@ type QueuedLease struct {
 }
 
 // List returns all leases that are not acknowledged, including those that are held. One that can't
-// be read has an ID alone.
+// be read has an ID alone. A lease without an ID is named by its sequence.
 func (q *Queue) List(ctx context.Context) ([]QueuedLease, error) {
 	ctx, stop := q.store.withTimeout(ctx)
 	defer stop()
 	var all []QueuedLease
 	for next := uint64(1); ; next = all[len(all)-1].Seq + 1 {
 		n := len(all)
-		var err error
-		if all, err = q.page(ctx, all, next); err != nil {
+		request := pageRequest{Seq: next, Batch: listPage, Subjects: leaseSubjects}
+		err := q.store.page(ctx, leaseStream, request, func(m *nats.Msg, seq uint64) {
+			var l Lease
+			if err := json.Unmarshal(m.Data, &l); err != nil || l.Level > leaseVersion {
+				l = Lease{}
+			} else {
+				l.Shape = lastToken(m.Header.Get("Nats-Subject"))
+			}
+			if l.ID == "" { // as of a lease of an older master
+				l.ID = grid.LeaseID("#" + strconv.FormatUint(seq, 10))
+			}
+			all = append(all, QueuedLease{Seq: seq, Lease: l})
+		})
+		if err != nil {
 			return nil, q.store.explain(ctx, "list leases", err)
 		}
 		if len(all) == n {
 			return all, nil
 		}
 	}
-}
-
-// page appends up to listPage leases from sequence next on.
-func (q *Queue) page(ctx context.Context, all []QueuedLease, next uint64) ([]QueuedLease, error) {
-	request := pageRequest{Seq: next, Batch: listPage, Subjects: leaseSubjects}
-	err := q.store.page(ctx, leaseStream, request, func(m *nats.Msg, seq uint64) {
-		shape := lastToken(m.Header.Get("Nats-Subject"))
-		all = append(all, QueuedLease{Seq: seq, Lease: decodeLease(m.Data, shape, seq)})
-	})
-	return all, err
 }
 
 // pageRequest requests messages of a stream from a sequence on. nats-server keeps no state for it.
@@ -54,7 +58,7 @@ type pageRequest struct {
 }
 
 // page calls fn with messages of a stream, using one batched direct request.
-func (s *Store) page(ctx context.Context, stream string, r pageRequest, fn func(m *nats.Msg, seq uint64)) error {
+func (s *connection) page(ctx context.Context, stream string, r pageRequest, fn func(m *nats.Msg, seq uint64)) error {
 	inbox, err := s.conn.SubscribeSync(s.conn.NewInbox())
 	if err != nil {
 		return err
@@ -85,16 +89,6 @@ func (s *Store) page(ctx context.Context, stream string, r pageRequest, fn func(
 			return fmt.Errorf("%w (status %s)", errConsumerLost, status)
 		}
 	}
-}
-
-// decodeLease returns a lease with an ID alone for a message that can't be read.
-func decodeLease(data []byte, shape string, seq uint64) Lease {
-	var l Lease
-	if err := json.Unmarshal(data, &l); err != nil || l.Level > leaseVersion {
-		return Lease{ID: idOf("", seq)}
-	}
-	l.Shape, l.ID = shape, idOf(l.ID, seq)
-	return l
 }
 
 // Purge empties the queue. Sequences continue from the clock (microseconds since 1970), so that

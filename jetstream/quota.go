@@ -74,8 +74,12 @@ func (s *quota) reserve(ctx context.Context, node grid.NodeID, bytes int64) erro
 		clear(s.refused)
 		return nil
 	}
+	nodes := 1 // that of this process, and the connected ones
+	if calls := s.store.callServer; calls != nil {
+		nodes += len(calls.server.Connections())
+	}
 	left := s.limit - s.bytes - s.limit/reserveFraction/16
-	share := max(maxShareOfRest*left, s.limit/reserveFraction/int64(s.store.nodeCount()))
+	share := max(maxShareOfRest*left, s.limit/reserveFraction/int64(nodes))
 	if left < 0 || s.used[node]+bytes > share {
 		s.bytes -= bytes
 		s.added -= bytes
@@ -173,15 +177,6 @@ func (s *quota) refusedNodes() []grid.NodeID {
 	}
 	slices.Sort(nodes)
 	return nodes
-}
-
-// nodeCount returns the number of nodes that report to this store: the connected ones, and that of
-// this process.
-func (s *Store) nodeCount() int {
-	if s.callServer == nil {
-		return 1
-	}
-	return 1 + len(s.callServer.server.Connections())
 }
 
 // quotaError says that a node has used its share of the remaining room.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
+
+	"mlfnode/node/poll"
 )
 
 const (
@@ -73,12 +75,8 @@ func (t *streamReader) read(ctx context.Context, fn func([]message) error, empty
 			return err
 		}
 		t.store.log.Debug("reader restarts", "stream", t.stream, "next", t.next, "err", err)
-		wait := time.NewTimer(readRetry)
-		select {
-		case <-ctx.Done():
-			wait.Stop()
+		if !poll.Sleep(ctx, readRetry) {
 			return context.Cause(ctx)
-		case <-wait.C:
 		}
 	}
 }
@@ -94,8 +92,9 @@ func (t *streamReader) transient(err error) bool {
 		return false
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errConsumerLost) || errors.Is(err, ErrDisk) ||
-		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, js.ErrNoStreamResponse) ||
-		errors.Is(err, js.ErrStreamNotFound) || errors.Is(err, js.ErrJetStreamNotEnabled)
+		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) ||
+		errors.Is(err, js.ErrNoStreamResponse) || errors.Is(err, js.ErrStreamNotFound) ||
+		errors.Is(err, js.ErrJetStreamNotEnabled)
 }
 
 // readOnce reads through one consumer.

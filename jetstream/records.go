@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"sync"
 	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
@@ -25,12 +24,8 @@ type Records struct {
 	store   *Store
 	epoch   string              // of the stream
 	changed observers[struct{}] // called after each change
-
-	skipped atomic.Bool // a record could not be read
-
-	mu      sync.Mutex
-	exist   map[grid.SweepID]bool // sweeps that are known to have a record
-	removed int                   // number of removals
+	skipped atomic.Bool         // a record could not be read
+	seen    knownSweeps
 }
 
 // Record is a sweep, what the master keeps with it, and the revision that an Update must name.
@@ -83,19 +78,19 @@ const removedHeader = "Mlf-Removed"
 
 // Create stores the record of a new sweep. It returns ErrExists if there is one with this ID.
 func (r *Records) Create(ctx context.Context, sweep *grid.Sweep) (uint64, error) {
-	rev, err := r.write(ctx, &Record{Sweep: sweep})
+	rev, err := r.Update(ctx, &Record{Sweep: sweep})
 	if !errors.Is(err, ErrConflict) {
 		return rev, err
 	}
 	// A removed record leaves a marker for a while.
-	old, lerr := r.lastMessage(ctx, recordSubject(sweep.ID))
+	old, lerr := r.store.lastMessage(ctx, recordStream, recordSubject(sweep.ID))
 	if lerr != nil {
 		return 0, fmt.Errorf("create sweep %s: %w", sweep.ID, lerr)
 	}
 	if old.Header.Get(removedHeader) == "" {
 		return 0, ErrExists
 	}
-	if rev, err = r.write(ctx, &Record{Sweep: sweep, Rev: old.Sequence}); errors.Is(err, ErrConflict) {
+	if rev, err = r.Update(ctx, &Record{Sweep: sweep, Rev: old.Sequence}); errors.Is(err, ErrConflict) {
 		return 0, ErrExists
 	}
 	return rev, err
@@ -103,11 +98,7 @@ func (r *Records) Create(ctx context.Context, sweep *grid.Sweep) (uint64, error)
 
 // Update replaces the record of the given revision and returns the new revision. It returns
 // ErrConflict if the record has another one.
-func (r *Records) Update(ctx context.Context, record *Record) (uint64, error) {
-	return r.write(ctx, record)
-}
-
-func (r *Records) write(ctx context.Context, record *Record) (rev uint64, err error) {
+func (r *Records) Update(ctx context.Context, record *Record) (rev uint64, err error) {
 	sweep := record.Sweep
 	if len(record.Lanes) > MaxLanes {
 		return 0, fmt.Errorf("sweep %s: its trials are in %d lanes, and the maximum is %d",
@@ -117,19 +108,19 @@ func (r *Records) write(ctx context.Context, record *Record) (rev uint64, err er
 	if err != nil {
 		return 0, fmt.Errorf("encode sweep %s: %w", sweep.ID, err)
 	}
-	removals := r.removals()
+	_, removals := r.seen.has(sweep.ID)
 	rev, err = r.compareAndSwap(ctx, recordSubject(sweep.ID), data, record.Rev)
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		return 0, fmt.Errorf("the record of sweep %s is %d kB, more than the %d kB that fit: %w. "+
-			"Use intervals in place of long lists; or keep the values in a file of the project and sweep over its lines, "+
-			"with $(sed -n {line}p FILE) in a command of sh -c",
+			"Use intervals in place of long lists; or keep the values in a file of the project "+
+			"and sweep over its lines, with $(sed -n {line}p FILE) in a command of sh -c",
 			sweep.ID, len(data)>>10, maxPayload>>10, err)
 	case err != nil && !errors.Is(err, ErrConflict):
 		return 0, fmt.Errorf("sweep %s: %w", sweep.ID, err)
 	}
 	if err == nil {
-		r.markKnown(sweep.ID, removals)
+		r.seen.add(sweep.ID, removals)
 	}
 	r.changed.notify(struct{}{})
 	return rev, err
@@ -148,12 +139,7 @@ func (r *Records) compareAndSwap(ctx context.Context, subject string, data []byt
 }
 
 // lastMessage loads the last message of a subject, or returns ErrNotFound.
-func (r *Records) lastMessage(ctx context.Context, subject string) (*js.RawStreamMsg, error) {
-	return r.store.lastMessage(ctx, recordStream, subject)
-}
-
-// lastMessage loads the last message of a subject, or returns ErrNotFound.
-func (s *Store) lastMessage(ctx context.Context, stream, subject string) (*js.RawStreamMsg, error) {
+func (s *connection) lastMessage(ctx context.Context, stream, subject string) (*js.RawStreamMsg, error) {
 	if err := checkSubject(subject); err != nil {
 		return nil, err
 	}
@@ -171,7 +157,7 @@ func (s *Store) lastMessage(ctx context.Context, stream, subject string) (*js.Ra
 
 // Load returns the record of a sweep, or ErrNotFound.
 func (r *Records) Load(ctx context.Context, id grid.SweepID) (Record, error) {
-	msg, err := r.lastMessage(ctx, recordSubject(id))
+	msg, err := r.store.lastMessage(ctx, recordStream, recordSubject(id))
 	if errors.Is(err, ErrNotFound) || (err == nil && msg.Header.Get(removedHeader) != "") {
 		return Record{}, fmt.Errorf("sweep %s: %w", id, ErrNotFound)
 	}
@@ -179,18 +165,6 @@ func (r *Records) Load(ctx context.Context, id grid.SweepID) (Record, error) {
 		return Record{}, fmt.Errorf("load sweep %s: %w", id, err)
 	}
 	return decodeRecord(msg.Data, msg.Sequence)
-}
-
-// raw returns a record as it is stored, after its revision.
-func (r *Records) raw(ctx context.Context, id grid.SweepID) ([]byte, error) {
-	msg, err := r.lastMessage(ctx, recordSubject(id))
-	if err == nil && msg.Header.Get(removedHeader) != "" {
-		err = ErrNotFound
-	}
-	if err != nil {
-		return nil, fmt.Errorf("sweep %s: %w", id, err)
-	}
-	return append(binary.AppendUvarint(nil, msg.Sequence), msg.Data...), nil
 }
 
 // pageRecords and pageRoom bound the records in one answer. A single one always fits.
@@ -210,12 +184,13 @@ const (
 //	record    uvarint length, bytes
 //
 // and so on from sequence.
-func (r *Records) encodePage(ctx context.Context, after uint64) ([]byte, error) {
-	ctx, stop := r.store.withTimeout(ctx)
+func (c *Calls) encodePage(ctx context.Context, after uint64) ([]byte, error) {
+	ctx, stop := c.store.withTimeout(ctx)
 	defer stop()
-	b, count, more := append(binary.AppendUvarint([]byte{0}, uint64(len(r.epoch))), r.epoch...), 0, false
+	epoch := c.store.Records.epoch
+	b, count, more := append(binary.AppendUvarint([]byte{0}, uint64(len(epoch))), epoch...), 0, false
 	ask := pageRequest{Seq: after + 1, Batch: pageRecords, MaxBytes: maxPayload / 2, Subjects: recordSubjects}
-	err := r.store.page(ctx, recordStream, ask, func(m *nats.Msg, seq uint64) {
+	err := c.store.page(ctx, recordStream, ask, func(m *nats.Msg, seq uint64) {
 		id := m.Header.Get("Nats-Subject")
 		if count++; more || len(b)+len(id)+len(m.Data)+32 > pageRoom && count > 1 {
 			more = true
@@ -230,7 +205,7 @@ func (r *Records) encodePage(ctx context.Context, after uint64) ([]byte, error) 
 		b = append(binary.AppendUvarint(append(b, removed), uint64(len(m.Data))), m.Data...)
 	})
 	if err != nil {
-		return nil, r.store.explain(ctx, "list sweep records", err)
+		return nil, c.store.explain(ctx, "list sweep records", err)
 	}
 	if count > 0 {
 		b[0] = 1 // nothing follows when the next page is empty
@@ -317,8 +292,8 @@ func decodeRecord(data []byte, rev uint64) (Record, error) {
 		return Record{}, fmt.Errorf("read a sweep record: %w", err)
 	}
 	if s.V > grid.RecordVersion {
-		return Record{}, fmt.Errorf("the record of sweep %s is of version %d, and this program knows %d; update mlfnode",
-			s.ID, s.V, grid.RecordVersion)
+		return Record{}, fmt.Errorf("the record of sweep %s is of version %d, and this program knows %d; "+
+			"update mlfnode", s.ID, s.V, grid.RecordVersion)
 	}
 	return Record{Sweep: &s, Rev: rev, Lanes: w.Lanes, Packing: w.Packing}, nil
 }
@@ -332,10 +307,7 @@ func (r *Records) Delete(ctx context.Context, id grid.SweepID) error {
 	if _, err := r.store.publish(ctx, marker, js.WithMsgTTL(markerAge)); err != nil {
 		return fmt.Errorf("remove sweep %s: %w", id, err)
 	}
-	r.mu.Lock()
-	delete(r.exist, id)
-	r.removed++
-	r.mu.Unlock()
+	r.seen.remove(id)
 	r.changed.notify(struct{}{})
 	return nil
 }
@@ -440,30 +412,22 @@ func changeOf(e message, log *slog.Logger) (Change, bool) {
 // once, whatever happens to its sweep.
 func (r *Records) NextNumber(ctx context.Context, project string) (int, error) {
 	for {
-		n, last, err := r.number(ctx, project)
-		if err != nil {
-			return 0, err
-		}
-		_, err = r.compareAndSwap(ctx, numberSubject(project), []byte(strconv.Itoa(n+1)), last)
+		n, last := 0, uint64(0)
+		msg, err := r.store.lastMessage(ctx, recordStream, numberSubject(project))
 		if err == nil {
-			return n + 1, nil
+			last = msg.Sequence
+			if n, err = strconv.Atoi(string(msg.Data)); err != nil {
+				return 0, fmt.Errorf("read the sweep number of %s: %w", project, err)
+			}
 		}
-		if !errors.Is(err, ErrConflict) {
+		if err == nil || errors.Is(err, ErrNotFound) {
+			_, err = r.compareAndSwap(ctx, numberSubject(project), []byte(strconv.Itoa(n+1)), last)
+		}
+		switch {
+		case err == nil:
+			return n + 1, nil
+		case !errors.Is(err, ErrConflict):
 			return 0, fmt.Errorf("number a sweep of %s: %w", project, err)
 		}
 	}
-}
-
-func (r *Records) number(ctx context.Context, project string) (n int, seq uint64, err error) {
-	msg, err := r.lastMessage(ctx, numberSubject(project))
-	if errors.Is(err, ErrNotFound) {
-		return 0, 0, nil
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("number a sweep of %s: %w", project, err)
-	}
-	if n, err = strconv.Atoi(string(msg.Data)); err != nil {
-		return 0, 0, fmt.Errorf("read the sweep number of %s: %w", project, err)
-	}
-	return n, msg.Sequence, nil
 }

@@ -37,7 +37,10 @@ func Start(cfg Config) (*Server, error) {
 	s := &Server{log: cfg.Logger.With("component", "jetstream"), node: cfg.Node, limits: cfg.Limits.withDefaults()}
 	var err error
 	s.Server, err = natsd.Start(natsd.Config{
-		Dir: cfg.Dir, Logger: s.log, Listen: cfg.Listen, Permissions: permissions,
+		Dir: cfg.Dir, Logger: s.log, Listen: cfg.Listen,
+		Permissions: func(node grid.NodeID) (publish, subscribe []string) {
+			return []string{callSubject(node, anyVerb)}, []string{inbox(node) + ".>"}
+		},
 		Disposable: []string{leaseStream}, // the master leases again what is missing
 		Unsynced:   cfg.Unsynced,
 	})
@@ -47,15 +50,11 @@ func Start(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// permissions are the subjects that a node may use: it calls the master, and receives the answers.
-func permissions(node grid.NodeID) (publish, subscribe []string) {
-	return []string{callSubject(node, anyVerb)}, []string{inbox(node) + ".>"}
-}
-
 // connect connects a client of this process.
 func (s *Server) connect(opts ...nats.Option) (*nats.Conn, error) {
 	opts = append(opts, nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1),
-		nats.PingInterval(natsd.LocalPingInterval), nats.CustomInboxPrefix(inbox(s.node)), nats.SyncQueueLen(inboxMessages),
+		nats.PingInterval(natsd.LocalPingInterval), nats.CustomInboxPrefix(inbox(s.node)),
+		nats.SyncQueueLen(inboxMessages),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			s.log.Debug("nats client of the master", "err", err)
 		}))

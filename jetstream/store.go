@@ -2,11 +2,12 @@ package jetstream
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"sync"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -34,54 +35,98 @@ type Store struct {
 	Artifacts *Objects
 	Calls     *Calls
 
-	node           grid.NodeID // the writer of what this store publishes
-	conn           *nats.Conn
-	js             js.JetStream
-	streams        map[string]js.Stream // by name; filled by open
-	log            *slog.Logger
-	limits         Limits
-	available      func() context.Context
-	closed         chan struct{} // closed when the connection has ended for good
-	closeRequested atomic.Bool   // Close was called
-	lost           chan struct{} // closed when the connection has ended for good, but not by Close
-	callServer     *callServer   // nil unless the Server listens
-
-	eventQuota, artifactQuota *quota // bound what each node stores
-
-	purging          sync.Mutex
-	purgeOffset      map[string]int  // where the next PurgeOrphans begins, by filter
-	purgePage        int             // how many subjects PurgeOrphans checks at once
-	maxPurgeSubjects uint64          // PurgeOrphans skips a stream with more
-	crowded          map[string]bool // streams that were skipped last
+	*connection
+	*orphanPurger
+	limits                    Limits
+	callServer                *callServer // nil unless the Server listens
+	eventQuota, artifactQuota *quota      // bound what each node stores
 }
 
-// connectionClosed is called when the connection has ended for good.
-func (s *Store) connectionClosed() {
-	if !s.closeRequested.Load() {
-		close(s.lost)
+// connection is the connection of a Store to its server, and the streams there.
+type connection struct {
+	*link
+	node    grid.NodeID // the writer of what is published
+	js      js.JetStream
+	streams map[string]js.Stream // by name
+	log     *slog.Logger
+}
+
+// link is a connection to a server, which may be unavailable for a while and ends at some time.
+type link struct {
+	conn           *nats.Conn
+	available      func() context.Context // ends when the server becomes unavailable
+	closed         chan struct{}          // closed when the connection has ended for good
+	lost           chan struct{}          // closed when it has ended for good, but not by Close
+	closeRequested atomic.Bool
+}
+
+func newLink(available func() context.Context) *link {
+	return &link{available: available, closed: make(chan struct{}), lost: make(chan struct{})}
+}
+
+// ended is called when the connection has ended for good.
+func (l *link) ended() {
+	if !l.closeRequested.Load() {
+		close(l.lost)
 	}
-	close(s.closed)
+	close(l.closed)
 }
 
 // Lost returns a channel that is closed when the connection has ended for good although Close was
 // not called, for example because the server refused a message. Then nothing works any more, and
-// the Store can't recover.
-func (s *Store) Lost() <-chan struct{} { return s.lost }
+// the connection can't be recovered.
+func (l *link) Lost() <-chan struct{} { return l.lost }
+
+// Close ends the connection. It sends pending messages first.
+func (l *link) Close() {
+	l.closeRequested.Store(true)
+	_ = l.conn.FlushTimeout(closeLimit) // fails if the server has already gone
+	l.conn.Close()
+	<-l.closed
+}
+
+// open connects to the server.
+func (s *Server) open() (*connection, error) {
+	c := &connection{link: newLink(s.Available), node: s.node, streams: map[string]js.Stream{}, log: s.log}
+	var err error
+	if c.conn, err = s.connect(nats.ClosedHandler(func(*nats.Conn) { c.ended() })); err != nil {
+		return nil, err
+	}
+	if c.js, err = js.New(c.conn, js.WithDefaultTimeout(callLimit)); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	return c, nil
+}
 
 // OpenStore connects to the server, and creates or updates the streams. Close the Store before the
 // server.
 func (s *Server) OpenStore(ctx context.Context) (*Store, error) {
-	st := &Store{
-		node: s.node, streams: map[string]js.Stream{}, log: s.log, limits: s.limits, available: s.Available,
-		closed: make(chan struct{}), lost: make(chan struct{}),
-		purgeOffset: map[string]int{}, purgePage: subjectPage, maxPurgeSubjects: maxSubjects, crowded: map[string]bool{},
-	}
-	conn, err := s.connect(nats.ClosedHandler(func(*nats.Conn) { st.connectionClosed() }))
+	c, err := s.open()
 	if err != nil {
 		return nil, err
 	}
-	st.conn = conn
-	if err := st.open(ctx); err != nil {
+	st := &Store{connection: c, limits: s.limits}
+	if err := st.makeStreams(ctx); err != nil {
+		st.Close()
+		return nil, s.Diagnose(err)
+	}
+	st.Records = &Records{store: st, epoch: epochOf(st.streams[recordStream].CachedInfo())}
+	st.Queue = &Queue{
+		store: st, prefix: strings.ToLower(rand.Text()[:prefixLength]),
+		leases: map[grid.LeaseID]*queueEntry{}, lanes: laneTable{},
+	}
+	st.Events = &Events{store: st, epoch: epochOf(st.streams[eventStream].CachedInfo())}
+	st.Logs = &Logs{store: st}
+	st.Bundles = &Objects{store: st, bucket: bundleBucket, setting: bundleBucket}
+	st.Artifacts = &Objects{store: st, bucket: artifactBucket, setting: artifactBucket}
+	st.Calls = &Calls{store: st}
+	st.orphanPurger = &orphanPurger{
+		store: st, offset: map[string]int{}, batch: subjectPage, maxSubjects: maxSubjects, crowded: map[string]bool{},
+	}
+	st.eventQuota = newQuota(st, eventStream, "events", "events", s.limits.EventBytes)
+	st.artifactQuota = newQuota(st, artifactBucket, artifactBucket, artifactBucket, s.limits.ArtifactBytes)
+	if err := st.Queue.load(ctx); err != nil {
 		st.Close()
 		return nil, s.Diagnose(err)
 	}
@@ -92,31 +137,6 @@ func (s *Server) OpenStore(ctx context.Context) (*Store, error) {
 		}
 	}
 	return st, nil
-}
-
-func (s *Store) open(ctx context.Context) error {
-	var err error
-	if s.js, err = js.New(s.conn, js.WithDefaultTimeout(callLimit)); err != nil {
-		return fmt.Errorf("use JetStream: %w", err)
-	}
-	if err := s.makeStreams(ctx); err != nil {
-		return err
-	}
-	s.openParts()
-	return s.Queue.load(ctx)
-}
-
-// openParts gives each kind of content its type.
-func (s *Store) openParts() {
-	s.Records = &Records{store: s, epoch: epochOf(s.streams[recordStream].CachedInfo())}
-	s.Queue = newQueue(s)
-	s.Events = &Events{store: s, epoch: epochOf(s.streams[eventStream].CachedInfo())}
-	s.Logs = &Logs{store: s}
-	s.Bundles = &Objects{store: s, bucket: bundleBucket, setting: bundleBucket}
-	s.Artifacts = &Objects{store: s, bucket: artifactBucket, setting: artifactBucket}
-	s.Calls = &Calls{store: s}
-	s.eventQuota = newQuota(s, eventStream, "events", "events", s.limits.EventBytes)
-	s.artifactQuota = newQuota(s, artifactBucket, artifactBucket, artifactBucket, s.limits.ArtifactBytes)
 }
 
 // Bundle opens the content of a bundle. It returns ErrNotFound if there is none.
@@ -131,19 +151,16 @@ func (s *Store) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r
 
 // Close ends the connection.
 func (s *Store) Close() {
-	s.closeRequested.Store(true)
 	if s.callServer != nil {
 		s.callServer.close()
 	}
-	_ = s.conn.FlushTimeout(closeLimit) // fails if the server has already gone
-	s.conn.Close()
-	<-s.closed
+	s.connection.Close()
 }
 
 // whileAvailable returns a context that also ends, with the cause, when the server can't be written
 // or closes.
-func (s *Store) whileAvailable(ctx context.Context) (context.Context, func()) {
-	available := s.available()
+func (l *link) whileAvailable(ctx context.Context) (context.Context, func()) {
+	available := l.available()
 	guarded, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(available, func() { cancel(context.Cause(available)) })
 	return guarded, func() {
@@ -154,8 +171,8 @@ func (s *Store) whileAvailable(ctx context.Context) (context.Context, func()) {
 
 // withTimeout is whileAvailable for one call: the context also ends after callLimit if the caller
 // has set no deadline.
-func (s *Store) withTimeout(ctx context.Context) (context.Context, func()) {
-	guarded, stop := s.whileAvailable(ctx)
+func (l *link) withTimeout(ctx context.Context) (context.Context, func()) {
+	guarded, stop := l.whileAvailable(ctx)
 	if _, ok := ctx.Deadline(); ok {
 		return guarded, stop
 	}
@@ -167,7 +184,7 @@ func (s *Store) withTimeout(ctx context.Context) (context.Context, func()) {
 }
 
 // explain adds a verb phrase to an error, and replaces a bare cancellation by its cause.
-func (s *Store) explain(ctx context.Context, verb string, err error) error {
+func (l *link) explain(ctx context.Context, verb string, err error) error {
 	if errors.Is(err, nats.ErrConnectionClosed) {
 		err = ErrClosed
 	}
@@ -180,7 +197,7 @@ func (s *Store) explain(ctx context.Context, verb string, err error) error {
 
 // publish stores one message, and returns its sequence once it is on disk. opts may carry a message
 // ID or an expected sequence.
-func (s *Store) publish(ctx context.Context, msg *nats.Msg, opts ...js.PublishOpt) (uint64, error) {
+func (s *connection) publish(ctx context.Context, msg *nats.Msg, opts ...js.PublishOpt) (uint64, error) {
 	ctx, stop := s.withTimeout(ctx)
 	defer stop()
 	if err := checkSubject(msg.Subject); err != nil {

@@ -57,7 +57,8 @@ func streams(l Limits) []js.StreamConfig {
 		{
 			// Not synced: a lost lease is leased again. Work queue: a lease leaves when it is
 			// acknowledged, so the stream is the list of what is leased.
-			Name: leaseStream, Subjects: []string{leaseSubjects}, Retention: js.WorkQueuePolicy, PersistMode: js.AsyncPersistMode,
+			Name: leaseStream, Subjects: []string{leaseSubjects},
+			Retention: js.WorkQueuePolicy, PersistMode: js.AsyncPersistMode,
 			MaxBytes: queueBytes, Discard: js.DiscardNew, Duplicates: shortWindow, AllowDirect: true,
 		},
 		{
@@ -69,7 +70,8 @@ func streams(l Limits) []js.StreamConfig {
 		{
 			// Synced: the worker gives up its spool file once output is acknowledged. The oldest
 			// output is removed first.
-			Name: logStream, Subjects: []string{logSubjects}, MaxBytes: l.LogBytes, Discard: js.DiscardOld, Duplicates: shortWindow,
+			Name: logStream, Subjects: []string{logSubjects},
+			MaxBytes: l.LogBytes, Discard: js.DiscardOld, Duplicates: shortWindow,
 			AllowDirect: true,
 		},
 		objectStream(bundleBucket, l.BundleBytes),
@@ -99,43 +101,36 @@ func epochOf(info *js.StreamInfo) string {
 	return strconv.FormatInt(info.Created.UnixNano(), 36) + "." + info.Config.Metadata[restoredKey]
 }
 
-// makeStreams creates missing streams and updates the settings of the others.
+// makeStreams creates missing streams and updates the settings of the others. It leaves a stream
+// alone that already has the settings: an update costs a flush.
 func (s *Store) makeStreams(ctx context.Context) error {
 	for _, want := range streams(s.limits) {
 		want.Storage, want.Replicas, want.MaxMsgSize = js.FileStorage, 1, maxPayload
-		str, err := s.makeStream(ctx, want)
+		b, err := json.Marshal(want)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(b)
+		settings := hex.EncodeToString(sum[:8])
+		want.Metadata = map[string]string{settingsKey: settings}
+		str, err := s.js.Stream(ctx, want.Name)
+		if errors.Is(err, js.ErrStreamNotFound) {
+			str, err = s.js.CreateStream(ctx, want)
+		} else if err == nil {
+			have := str.CachedInfo().Config.Metadata
+			if restored := have[restoredKey]; restored != "" {
+				want.Metadata[restoredKey] = restored
+			}
+			if have[settingsKey] != settings {
+				str, err = s.js.UpdateStream(ctx, want)
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("open stream %s: %w", want.Name, err)
 		}
 		s.streams[want.Name] = str
 	}
 	return nil
-}
-
-// makeStream leaves a stream alone that already has the settings: an update costs a flush.
-func (s *Store) makeStream(ctx context.Context, want js.StreamConfig) (js.Stream, error) {
-	b, err := json.Marshal(want)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(b)
-	settings := hex.EncodeToString(sum[:8])
-	want.Metadata = map[string]string{settingsKey: settings}
-	str, err := s.js.Stream(ctx, want.Name)
-	switch {
-	case errors.Is(err, js.ErrStreamNotFound):
-		return s.js.CreateStream(ctx, want)
-	case err != nil:
-		return nil, err
-	}
-	have := str.CachedInfo().Config.Metadata
-	if have[settingsKey] == settings {
-		return str, nil
-	}
-	if restored := have[restoredKey]; restored != "" {
-		want.Metadata[restoredKey] = restored
-	}
-	return s.js.UpdateStream(ctx, want)
 }
 
 // BundlePart is the name of the bundles in Usage.
@@ -181,7 +176,7 @@ func (u Usage) NearlyFull() bool {
 	return u.Name != logStream && u.Limit > 0 && (len(u.OverShare) > 0 || room < low)
 }
 
-func (s *Store) streamInfo(ctx context.Context, stream string) (*js.StreamInfo, error) {
+func (s *connection) streamInfo(ctx context.Context, stream string) (*js.StreamInfo, error) {
 	ctx, stop := s.withTimeout(ctx)
 	defer stop()
 	info, err := s.streams[stream].Info(ctx)

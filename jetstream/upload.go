@@ -37,7 +37,11 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[st
 		err = o.publishMeta(ctx, name, desc, tail)
 	}
 	if err != nil {
-		o.discard(ctx, &u)
+		if u.chunks > 0 { // remove them, even after ctx has ended
+			if err := o.store.purge(context.WithoutCancel(ctx), o.bucket, u.subject); err != nil {
+				o.store.log.Warn("chunks of a failed upload could not be removed", "bucket", o.bucket, "err", err)
+			}
+		}
 		return fmt.Errorf("store %s in %s: %w", name, o.bucket, o.explainRefusal(err))
 	}
 	if !old && !beside() {
@@ -62,16 +66,6 @@ func (o *Objects) explainRefusal(err error) error {
 		limit = o.store.limits.BundleBytes
 	}
 	return &fullError{what: o.bucket, setting: o.setting, limit: limit}
-}
-
-// discard removes the chunks of a failed upload, even after ctx has ended.
-func (o *Objects) discard(ctx context.Context, u *upload) {
-	if u.chunks == 0 {
-		return
-	}
-	if err := o.store.purge(context.WithoutCancel(ctx), o.bucket, u.subject); err != nil {
-		o.store.log.Warn("chunks of a failed upload could not be removed", "bucket", o.bucket, "err", err)
-	}
 }
 
 // upload is one Put.

@@ -87,8 +87,15 @@ func (s *Server) Addr() net.Addr {
 	return s.nats.Addr()
 }
 
-// watchConnections maintains the table of nodes' connections until ctx ends.
-func (s *Server) watchConnections(ctx context.Context) {
+// nodeConnections are the connections of nodes to a server.
+type nodeConnections struct {
+	auth *authenticator // nil if the server does not listen
+	nats *server.Server
+}
+
+// watch maintains the table of connections until ctx ends, and closes connections of nodes with more
+// than MaxNodeSubscriptions.
+func (c *nodeConnections) watch(ctx context.Context) {
 	reap := time.NewTicker(reapInterval)
 	defer reap.Stop()
 	count := time.NewTicker(subscriptionInterval)
@@ -98,40 +105,40 @@ func (s *Server) watchConnections(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-count.C:
-			s.closeOversubscribed()
-		case <-s.auth.conns.superseded:
+			c.closeOversubscribed()
+		case <-c.auth.conns.superseded:
 		case <-reap.C:
 		}
-		s.auth.conns.reap(func(id uint64) bool { return s.nats.GetClient(id) != nil }, s.closeConnection)
+		c.auth.conns.reap(func(id uint64) bool { return c.nats.GetClient(id) != nil }, c.closeConnection)
 	}
 }
 
-// closeOversubscribed closes connections of nodes with more than MaxNodeSubscriptions.
-func (s *Server) closeOversubscribed() {
-	open, err := s.nats.Connz(&server.ConnzOptions{Limit: maxClients})
+func (c *nodeConnections) closeOversubscribed() {
+	open, err := c.nats.Connz(&server.ConnzOptions{Limit: maxClients})
 	if err != nil {
-		s.log.Debug("connections could not be listed", "err", err)
+		c.auth.log.Debug("connections could not be listed", "err", err)
 		return
 	}
-	nodes := s.auth.conns.byID()
-	for _, c := range open.Conns {
-		if node := nodes[c.Cid]; node != "" && c.NumSubs > MaxNodeSubscriptions {
-			s.log.Warn("node has too many subscriptions; its connection is closed", "node", node, "subscriptions", c.NumSubs)
-			s.closeConnection(c.Cid)
+	nodes := c.auth.conns.byID()
+	for _, conn := range open.Conns {
+		if node := nodes[conn.Cid]; node != "" && conn.NumSubs > MaxNodeSubscriptions {
+			c.auth.log.Warn("node has too many subscriptions; its connection is closed",
+				"node", node, "subscriptions", conn.NumSubs)
+			c.closeConnection(conn.Cid)
 		}
 	}
 }
 
-func (s *Server) closeConnection(id uint64) {
-	_ = s.nats.DisconnectClientByID(id) // fails if the connection has ended by itself
+func (c *nodeConnections) closeConnection(id uint64) {
+	_ = c.nats.DisconnectClientByID(id) // fails if the connection has ended by itself
 }
 
 // Connections returns how many connections each node has. A node that has just reconnected may have
 // two.
-func (s *Server) Connections() map[grid.NodeID]int {
+func (c *nodeConnections) Connections() map[grid.NodeID]int {
 	count := map[grid.NodeID]int{}
-	if s.auth != nil {
-		for _, node := range s.auth.conns.byID() {
+	if c.auth != nil {
+		for _, node := range c.auth.conns.byID() {
 			count[node]++
 		}
 	}
@@ -141,21 +148,21 @@ func (s *Server) Connections() map[grid.NodeID]int {
 // Disconnections calls fn with each node whose last connection ends, until stop is called: shortly
 // after the other side has closed it, and within some seconds if it does not answer. fn must be
 // quick and must not call stop; it does not run after stop has returned. The Server must listen.
-func (s *Server) Disconnections(fn func(grid.NodeID)) (stop func(), err error) {
-	return s.auth.conns.onDisconnect(fn), nil
+func (c *nodeConnections) Disconnections(fn func(grid.NodeID)) (stop func(), err error) {
+	return c.auth.conns.onDisconnect(fn), nil
 }
 
 // Kick closes the connections of a node that may no longer connect.
-func (s *Server) Kick(node grid.NodeID) {
-	for id, of := range s.auth.conns.byID() {
+func (c *nodeConnections) Kick(node grid.NodeID) {
+	for id, of := range c.auth.conns.byID() {
 		if of == node {
-			s.closeConnection(id)
+			c.closeConnection(id)
 		}
 	}
 }
 
 // Block closes the connections of a node, and refuses new ones for a while.
-func (s *Server) Block(node grid.NodeID) {
-	s.auth.block(node)
-	s.Kick(node)
+func (c *nodeConnections) Block(node grid.NodeID) {
+	c.auth.block(node)
+	c.Kick(node)
 }

@@ -78,7 +78,9 @@ func (l *serverLog) Tracef(string, ...any)  {}
 // intended are the beginnings of complaints about settings that are intended: clients that do not
 // begin with TLS are refused, and no address of this machine is found to tell clients, which are
 // told none anyway.
-var intended = [...]string{`Clients that are not using "TLS Handshake First" option`, `Address %q can not be resolved properly`}
+var intended = [...]string{
+	`Clients that are not using "TLS Handshake First" option`, `Address %q can not be resolved properly`,
+}
 
 func isIntended(format string) bool {
 	return slices.ContainsFunc(intended[:], func(text string) bool { return strings.HasPrefix(format, text) })
@@ -90,7 +92,8 @@ func isIntended(format string) bool {
 // Messages that report missing or wrong data are not among these.
 var rebuilt = [...]string{
 	"Stream state outdated, ", "Stream state too short ", "Stream state checksum did not match",
-	"Recovering stream state from index errored: prior state file", "Recovering stream state from index errored: corrupt state file",
+	"Recovering stream state from index errored: prior state file",
+	"Recovering stream state from index errored: corrupt state file",
 	"TTL state is outdated; attempting to recover ",
 }
 

@@ -31,22 +31,10 @@ func (s *Server) watchHealth(ctx context.Context) {
 		case <-s.errorReported:
 		}
 		if h := s.nats.Healthz(nil); h.Error != "" {
-			s.markUnavailable(h.Error)
+			s.fail(DiskError(h.Error))
 			s.recoverStore(ctx)
 		}
 	}
-}
-
-// markUnavailable fails everything that waits for the server, at once.
-func (s *Server) markUnavailable(msg string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.end(DiskError(msg))
-}
-
-// systemError returns the operating system's part of a message of nats-server, which comes last.
-func systemError(msg string) string {
-	return strings.TrimSpace(msg[strings.LastIndexByte(msg, ':')+1:])
 }
 
 // recoverStore reopens JetStream once the folder can be written, or returns when ctx ends.
@@ -59,7 +47,7 @@ func (s *Server) recoverStore(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := probe(s.dir); err != nil {
+		if probe(s.dir) != nil {
 			continue
 		}
 		if err := s.reopen(); err != nil {
@@ -113,9 +101,7 @@ func (s *Server) reopen() error {
 	if err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.available, s.end = context.WithCancelCause(context.Background()) // ends with Close
+	s.begin()
 	return nil
 }
 
@@ -126,8 +112,10 @@ func StreamFull(description string) bool {
 }
 
 // DiskError returns ErrDisk with the operating system's part of nats-server's description of a
-// failed write.
-func DiskError(description string) error { return &diskError{reason: systemError(description)} }
+// failed write, which comes last.
+func DiskError(description string) error {
+	return &diskError{strings.TrimSpace(description[strings.LastIndexByte(description, ':')+1:])}
+}
 
 // diskError is ErrDisk with the system's reason.
 type diskError struct{ reason string }

@@ -92,11 +92,39 @@ type Server struct {
 	errorReported chan struct{} // holds a token after nats-server has logged an error
 	stop          context.CancelFunc
 	background    sync.WaitGroup
-	auth          *authenticator // nil if the server does not listen
 
-	mu        sync.Mutex
-	available context.Context
-	end       context.CancelCauseFunc // of available
+	nodeConnections
+	availability
+}
+
+// availability is the time in which the folder can be written.
+type availability struct {
+	mu      sync.Mutex
+	current context.Context
+	end     context.CancelCauseFunc // of current
+}
+
+// begin begins a new time, which ends with Close at the latest.
+func (a *availability) begin() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.current, a.end = context.WithCancelCause(context.Background())
+}
+
+// fail fails everything that waits for the server, at once.
+func (a *availability) fail(cause error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.end(cause)
+}
+
+// Available returns a context that ends when the folder can't be written (with ErrDisk as the
+// cause) or the Server is closed (with ErrClosed). After recovery from a write error, Available
+// returns a new context.
+func (a *availability) Available() context.Context {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.current
 }
 
 // Start opens the folder and recovers what it holds, also after a kill. It returns ErrInUse if
@@ -111,11 +139,16 @@ func Start(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		log: cfg.Logger, dir: cfg.Dir, disposable: cfg.Disposable, lock: lock,
-		opts: options(cfg.Dir), errorReported: make(chan struct{}, 1),
+		log: cfg.Logger, dir: cfg.Dir, disposable: cfg.Disposable, lock: lock, errorReported: make(chan struct{}, 1),
+		opts: &server.Options{
+			ServerName: "mlfnode", DontListen: true, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
+			JetStream: true, StoreDir: cfg.Dir, SyncAlways: !cfg.Unsynced,
+			JetStreamMaxMemory: maxMemory, JetStreamMaxStore: maxStore,
+			MaxPayload: MaxPayload, MaxControlLine: MaxControlLine, PingInterval: LocalPingInterval,
+			MaxClosedClients: 1, MaxTracedMsgLen: 64,
+		},
 	}
-	s.opts.SyncAlways = !cfg.Unsynced
-	s.available, s.end = context.WithCancelCause(context.Background()) // ends with Close
+	s.begin()
 	if cfg.Listen != nil {
 		if err := s.listen(cfg.Listen, cfg.Permissions); err != nil {
 			s.shutdown()
@@ -130,7 +163,7 @@ func Start(cfg Config) (*Server, error) {
 	s.stop = stop
 	s.background.Go(func() { s.watchHealth(ctx) })
 	if s.auth != nil {
-		s.background.Go(func() { s.watchConnections(ctx) })
+		s.background.Go(func() { s.watch(ctx) })
 	}
 	return s, nil
 }
@@ -148,15 +181,6 @@ func lockFolder(dir string) (*os.File, error) {
 	return f, nil
 }
 
-func options(dir string) *server.Options {
-	return &server.Options{
-		ServerName: "mlfnode", DontListen: true, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
-		JetStream: true, StoreDir: dir, SyncAlways: true, JetStreamMaxMemory: maxMemory, JetStreamMaxStore: maxStore,
-		MaxPayload: MaxPayload, MaxControlLine: MaxControlLine, PingInterval: LocalPingInterval,
-		MaxClosedClients: 1, MaxTracedMsgLen: 64,
-	}
-}
-
 // start runs nats-server up to the point where it serves.
 func (s *Server) start() error {
 	if err := repair(s.opts.StoreDir, s.disposable); err != nil {
@@ -166,7 +190,7 @@ func (s *Server) start() error {
 	if err != nil {
 		return fmt.Errorf("set up the NATS server: %w", err)
 	}
-	s.nats = ns
+	s.nats, s.nodeConnections.nats = ns, ns
 	l := &serverLog{log: s.log, disposable: s.disposable, errorReported: s.errorReported}
 	ns.SetLoggerV2(l, false, false, false)
 	ns.Start() // returns once it serves
@@ -200,8 +224,8 @@ func streamErrors(dir string, health func() []server.HealthzError) error {
 			return nil
 		}
 		if errs[0].Type != server.HealthzErrorConn {
-			return fmt.Errorf("the store in %s is damaged: %s. Restore the folder, or move it away to start with an empty one",
-				dir, errs[0].Error)
+			return fmt.Errorf("the store in %s is damaged: %s. "+
+				"Restore the folder, or move it away to start with an empty one", dir, errs[0].Error)
 		}
 	}
 	return fmt.Errorf("the NATS server does not become ready: %s", errs[0].Error)
@@ -219,15 +243,6 @@ func (s *Server) Credentials() (user, password string) {
 	return localUser, s.auth.password
 }
 
-// Available returns a context that ends when the folder can't be written (with ErrDisk as the
-// cause) or the Server is closed (with ErrClosed). After recovery from a write error, Available
-// returns a new context.
-func (s *Server) Available() context.Context {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.available
-}
-
 // Close ends the server. It returns when everything is flushed and every goroutine has ended.
 func (s *Server) Close() {
 	s.stop()
@@ -236,7 +251,7 @@ func (s *Server) Close() {
 }
 
 func (s *Server) shutdown() {
-	s.end(ErrClosed)
+	s.fail(ErrClosed)
 	if s.nats != nil {
 		s.nats.Shutdown()
 		s.nats.WaitForShutdown()
