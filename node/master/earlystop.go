@@ -54,8 +54,7 @@ func loadEarlyStopping(ctx context.Context, db *history.DB, s *grid.Sweep, done 
 
 // observeProgress compares a running trial by its newest metrics, and keeps the reason if it is to
 // be stopped.
-func (f *feed) observeProgress(e *grid.Event) {
-	c := f.earlyStop
+func (c *earlyStopping) observeProgress(f *feed, e *grid.Event) {
 	points, err := e.Curves[f.sweep.Task.Stop.Metric].Points()
 	if _, known := c.stopping[e.Index]; err != nil || known || f.started[e.Index] != e.Attempt {
 		return

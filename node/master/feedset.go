@@ -15,6 +15,8 @@ type feedSet struct {
 	feeds  map[grid.SweepID]*feed
 	closed func(grid.SweepID) // called when a feed was closed
 
+	pendingOpens map[grid.SweepID]bool // sweeps whose feeds could not be opened yet
+
 	// missing are the leases that the queue no longer holds, with the event that must be applied to
 	// be sure.
 	missing map[grid.LeaseID]uint64

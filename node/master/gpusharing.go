@@ -26,18 +26,18 @@ const maxPartSizes = jetstream.MaxLanes - 3
 const maxScanned = 1000
 
 func newGPUSharing(estimates packing.Estimates, task *grid.Task) *gpuSharing {
-	m := &gpuSharing{estimates: slices.Clone(estimates)}
-	m.computeParts(task)
-	return m
+	g := &gpuSharing{estimates: slices.Clone(estimates)}
+	g.computeParts(task)
+	return g
 }
 
 // computeParts computes what trials get by the estimates. It rounds up until there are few sizes.
-func (m *gpuSharing) computeParts(task *grid.Task) {
+func (g *gpuSharing) computeParts(task *grid.Task) {
 	for step := int64(packing.Step); ; step *= 2 {
 		sizes := map[grid.Resources]bool{}
-		m.parts = make([]grid.Resources, len(m.estimates))
-		for i := range m.estimates {
-			e := &m.estimates[i]
+		g.parts = make([]grid.Resources, len(g.estimates))
+		for i := range g.estimates {
+			e := &g.estimates[i]
 			n, memory, share := e.Fit(step)
 			if n <= 1 || e.Learning(trialsNeeded(task)) {
 				continue
@@ -45,7 +45,7 @@ func (m *gpuSharing) computeParts(task *grid.Task) {
 			need := task.Resources
 			need.GPUs, need.GPUMemory, need.GPUModel = share, memory, e.Model
 			if need.Check() == nil {
-				m.parts[i], sizes[need] = need, true
+				g.parts[i], sizes[need] = need, true
 			}
 		}
 		if len(sizes) <= maxPartSizes {
@@ -63,12 +63,12 @@ func trialsNeeded(task *grid.Task) int {
 }
 
 // observe updates the estimates by what an attempt has used of its GPU.
-func (m *gpuSharing) observe(task *grid.Task, value string, r *grid.Result) {
+func (g *gpuSharing) observe(task *grid.Task, value string, r *grid.Result) {
 	use := &r.Usage.GPU[0]
 	if use.Model == "" || grid.CheckLabel("model", use.Model) != nil {
 		return
 	}
-	e := m.estimates.For(use.Model, value, use.Total)
+	e := g.estimates.For(use.Model, value, use.Total)
 	if e == nil {
 		return
 	}
@@ -79,16 +79,16 @@ func (m *gpuSharing) observe(task *grid.Task, value string, r *grid.Result) {
 		Asked: packing.Asked(r.Reason),
 	}, trialsNeeded(task))
 	if e.Differs(&before) {
-		m.changed = true
-		m.computeParts(task)
+		g.changed = true
+		g.computeParts(task)
 	}
 }
 
 // estimatesFor returns the estimates that apply to a value, one for each model of GPU.
-func (m *gpuSharing) estimatesFor(value string) []*packing.Estimate {
+func (g *gpuSharing) estimatesFor(value string) []*packing.Estimate {
 	var all []*packing.Estimate
-	for i := range m.estimates {
-		if e := m.estimates.Find(m.estimates[i].Model, value); e != nil && !slices.Contains(all, e) {
+	for i := range g.estimates {
+		if e := g.estimates.Find(g.estimates[i].Model, value); e != nil && !slices.Contains(all, e) {
 			all = append(all, e)
 		}
 	}
@@ -97,10 +97,10 @@ func (m *gpuSharing) estimatesFor(value string) []*packing.Estimate {
 
 // partFor returns what trials with a value get on GPUs of a model; ok is false when they get a
 // whole one.
-func (m *gpuSharing) partFor(model, value string) (need grid.Resources, ok bool) {
-	for i := range m.estimates {
-		if m.parts[i].GPUs > 0 && &m.estimates[i] == m.estimates.Find(model, value) {
-			return m.parts[i], true
+func (g *gpuSharing) partFor(model, value string) (need grid.Resources, ok bool) {
+	for i := range g.estimates {
+		if g.parts[i].GPUs > 0 && &g.estimates[i] == g.estimates.Find(model, value) {
+			return g.parts[i], true
 		}
 	}
 	return grid.Resources{}, false
@@ -109,14 +109,14 @@ func (m *gpuSharing) partFor(model, value string) (need grid.Resources, ok bool)
 // wholeDeviceLimit returns how many trials with a value may be in the lane of whole devices at one
 // time, counted over the GPU models on which they do not share a device. While a model is being
 // measured it is one for each device, so that the trials after them are not leased whole, too.
-func (m *gpuSharing) wholeDeviceLimit(
+func (g *gpuSharing) wholeDeviceLimit(
 	task *grid.Task, value string, slots func(grid.Resources) int,
 ) (n int, learning bool) {
 	base := task.Resources.Initial()
 	unknown := slots(base) // on models of which nothing is known
 	var models []string
-	for i := range m.estimates {
-		model := m.estimates[i].Model
+	for i := range g.estimates {
+		model := g.estimates[i].Model
 		if slices.Contains(models, model) {
 			continue
 		}
@@ -125,9 +125,9 @@ func (m *gpuSharing) wholeDeviceLimit(
 		part.GPUModel = model
 		on := slots(part)
 		unknown -= on
-		if _, shared := m.partFor(model, value); !shared {
+		if _, shared := g.partFor(model, value); !shared {
 			n += on
-			e := m.estimates.Find(model, value)
+			e := g.estimates.Find(model, value)
 			learning = learning || e == nil || e.Learning(trialsNeeded(task))
 		}
 	}

@@ -45,7 +45,7 @@ func (m *Master) foldProgress(ctx context.Context) error {
 				for _, b := range batches {
 					if f := s.feeds[b.Sweep]; f != nil && f.earlyStop != nil {
 						for i := range b.Events {
-							f.observeProgress(&b.Events[i])
+							f.earlyStop.observeProgress(f, &b.Events[i])
 						}
 					}
 				}

@@ -30,15 +30,14 @@ type scheduler struct {
 	setups   *setupMonitor
 	activity *Activity
 
-	applied      uint64                // the last event that the feeds know of
-	lastDecision uint64                // the last event published here that decides about attempts
-	pendingOpens map[grid.SweepID]bool // sweeps that could not be opened yet
-	applyError   error                 // of the record or fold that was applied last; run reports it
+	applied      uint64 // the last event that the feeds know of
+	lastDecision uint64 // the last event published here that decides about attempts
+	applyError   error  // of the record or fold that was applied last; run reports it
 }
 
 func newScheduler(m *Master) *scheduler {
 	s := &scheduler{
-		m: m, pendingOpens: map[grid.SweepID]bool{}, activity: &Activity{
+		m: m, activity: &Activity{
 			Finished: map[grid.State]int64{}, Attempts: map[grid.Class]int64{}, Retries: map[grid.Class]int64{},
 			Durations: map[grid.State]*Durations{}, Waits: newDurations(), Tasks: map[TaskOf]*TaskActivity{},
 		},
@@ -46,7 +45,7 @@ func newScheduler(m *Master) *scheduler {
 		setups: &setupMonitor{m: m, bySweep: map[grid.SweepID]*setupFailures{}},
 	}
 	s.feedSet = feedSet{
-		m: m, feeds: map[grid.SweepID]*feed{}, missing: map[grid.LeaseID]uint64{},
+		m: m, feeds: map[grid.SweepID]*feed{}, pendingOpens: map[grid.SweepID]bool{}, missing: map[grid.LeaseID]uint64{},
 		closed: func(id grid.SweepID) {
 			delete(s.health.trials, id)
 			delete(s.setups.bySweep, id)

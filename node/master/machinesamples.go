@@ -306,16 +306,6 @@ func (s *sampleStore) restore(all map[grid.NodeID][]byte) {
 	}
 }
 
-// load loads what an earlier life of the master has saved. It is called before nodes are
-// heard.
-func (s *sampleStore) load() error {
-	all, err := s.db.Samples()
-	if err == nil {
-		s.restore(all)
-	}
-	return err
-}
-
 // saveRegularly saves the samples in history, so that a restart loses few of them.
 func (s *sampleStore) saveRegularly(ctx context.Context) error {
 	tick := time.NewTicker(saveInterval)

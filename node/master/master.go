@@ -123,10 +123,12 @@ func (m *Master) Run(ctx context.Context) error {
 	if err := m.catchUp(ctx); err != nil {
 		return err
 	}
-	if err := m.sampleStore.load(); err != nil {
+	samples, err := m.cfg.History.Samples()
+	if err != nil {
 		return err
 	}
-	caughtUp := m.Applied() // before more is folded
+	m.sampleStore.restore(samples) // before nodes report
+	caughtUp := m.Applied()        // before more is folded
 	ready := time.Now()
 	close(m.ready)
 	var wg sync.WaitGroup
