@@ -86,7 +86,6 @@ type Server struct {
 	dir        string
 	disposable []string
 	lock       *os.File
-	nats       *server.Server
 	opts       *server.Options
 
 	errorReported chan struct{} // holds a token after nats-server has logged an error
@@ -190,7 +189,7 @@ func (s *Server) start() error {
 	if err != nil {
 		return fmt.Errorf("set up the NATS server: %w", err)
 	}
-	s.nats, s.nodeConnections.nats = ns, ns
+	s.nats = ns
 	l := &serverLog{log: s.log, disposable: s.disposable, errorReported: s.errorReported}
 	ns.SetLoggerV2(l, false, false, false)
 	ns.Start() // returns once it serves

@@ -30,13 +30,14 @@ type reconciler struct {
 // closes a lease before it acknowledges it, so a lease is lost once all events are applied that
 // were stored when it was first missed. It also retries what has failed before.
 func (r *reconciler) reconcile(ctx context.Context) error {
-	undone := r.s.fencer.retryFences(ctx)
+	var undone error
 	for _, id := range slices.Collect(maps.Keys(r.s.pendingOpens)) {
 		delete(r.s.pendingOpens, id)
 		if record, ok := r.m.Sweep(id); ok && record.Sweep.Active() && r.s.feeds[id] == nil {
 			undone = errors.Join(undone, r.s.openFeed(ctx, &record, nil))
 		}
 	}
+	undone = errors.Join(undone, r.s.fencer.retryFences(ctx))
 	known := r.s.feedsByLease()
 	maps.DeleteFunc(r.s.missing, func(id grid.LeaseID, _ uint64) bool { return known[id] == nil })
 	for _, f := range r.s.feeds {
