@@ -93,8 +93,8 @@ type nodeConnections struct {
 	nats *server.Server
 }
 
-// watch maintains the table of connections until ctx ends, and closes connections of nodes with more
-// than MaxNodeSubscriptions.
+// watch maintains the table of connections until ctx ends, and closes connections of nodes with
+// more than MaxNodeSubscriptions.
 func (c *nodeConnections) watch(ctx context.Context) {
 	reap := time.NewTicker(reapInterval)
 	defer reap.Stop()

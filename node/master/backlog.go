@@ -9,8 +9,8 @@ import (
 	"mlfnode/grid/space"
 )
 
-// backlog says which trials of a sweep have ended, which somebody has, and in which order the others
-// start.
+// backlog says which trials of a sweep have ended, which somebody has, and in which order the
+// others start.
 type backlog struct {
 	count    int64
 	done     ranges.Set // terminal

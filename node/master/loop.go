@@ -45,7 +45,8 @@ func newScheduler(m *Master) *scheduler {
 		setups: &setupMonitor{m: m, bySweep: map[grid.SweepID]*setupFailures{}},
 	}
 	s.feedSet = feedSet{
-		m: m, feeds: map[grid.SweepID]*feed{}, pendingOpens: map[grid.SweepID]bool{}, missing: map[grid.LeaseID]uint64{},
+		m: m, feeds: map[grid.SweepID]*feed{}, pendingOpens: map[grid.SweepID]bool{},
+		missing: map[grid.LeaseID]uint64{},
 		closed: func(id grid.SweepID) {
 			delete(s.health.trials, id)
 			delete(s.setups.bySweep, id)

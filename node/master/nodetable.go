@@ -33,8 +33,8 @@ type nodeReport struct {
 	refusals map[grid.Lane]grid.Refusal
 }
 
-// lostConnection is what is known of a node since its connection ended. It is zero while the node has
-// a connection, or has had none.
+// lostConnection is what is known of a node since its connection ended. It is zero while the node
+// has a connection, or has had none.
 type lostConnection struct {
 	disconnected time.Time // when it ended
 	refused      time.Time // when the last probe found its agent dead while its machine answered; else zero

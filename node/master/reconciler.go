@@ -63,7 +63,7 @@ func (r *reconciler) reconcile(ctx context.Context) error {
 			if !r.reclaimAbandoned(ctx, f, l.ID, time.Now()) {
 				delete(known, l.ID)
 			}
-		case r.m.cfg.Nodes != nil && l.Sweep != "": // a node that takes it could not keep it; one of a newer version stays
+		case r.m.cfg.Nodes != nil && l.Sweep != "": // no node could keep it; one of a newer version stays
 			err = errors.Join(err, r.m.cfg.Store.Queue.DeleteStored(ctx, l))
 		}
 	}
