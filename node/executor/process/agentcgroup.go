@@ -51,13 +51,22 @@ type agentCgroup struct {
 // memoryController is the controller that enforces limits.
 const memoryController = "memory"
 
-// parse returns the choice and the v2 controller that goes with it.
-func (c Cgroups) parse() (choice Cgroups, controller string) {
-	name, controller, found := strings.Cut(string(c), ":")
-	if !found {
-		controller = memoryController
+// memoryKey returns the key in dirs of the hierarchy with the memory controller.
+func (g *agentCgroup) memoryKey() string {
+	if g.unified {
+		return ""
 	}
-	return Cgroups(name), controller
+	return memoryController
+}
+
+// limits reports whether memory limits are enforced in the group's folders.
+func (g *agentCgroup) limits() bool {
+	file := "memory.limit_in_bytes"
+	if g.unified {
+		file = "memory.max"
+	}
+	dir := g.dirs[g.memoryKey()]
+	return dir != "" && unix.Access(filepath.Join(dir, file), unix.W_OK) == nil
 }
 
 // folderName returns the name of the agent's folder.
@@ -67,7 +76,10 @@ func folderName(token string) string { return "mlfnode-" + token }
 // not an error.
 func openAgentCgroup(choice Cgroups, token string) *agentCgroup {
 	all := cgroups.Hierarchies(cgroups.Own())
-	choice, controller := choice.parse()
+	name, controller, found := strings.Cut(string(choice), ":")
+	if choice = Cgroups(name); !found {
+		controller = memoryController
+	}
 	v2, hasV2 := all[""]
 	if hasV2 && (choice == CgroupsV2 || choice == CgroupsV2Old || choice == CgroupsAuto) {
 		if g := newUnified(v2, token, controller, choice != CgroupsAuto); g != nil {

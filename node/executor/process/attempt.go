@@ -31,18 +31,20 @@ func (s *slot) runAttempt(ctx context.Context, a *executor.Attempt) executor.Out
 		return refused(grid.ClassStart, "the command is empty; name a program", executor.ExitNotFound)
 	}
 	run := runVar + s.executor.startID + "-" + strconv.FormatInt(s.executor.attemptCount.Add(1), 36)
-	env := s.environ(a.Env, run)
+	env := grid.MergeEnviron(a.Env, []string{tokenVar + s.executor.options.Token, run})
 	file, err := s.programs.lookup(a, env)
 	if err != nil {
 		return refusal(a, "", err)
 	}
-	if err := s.cgroup.replaceKilled(); err != nil {
-		return refused(grid.ClassNode, "its cgroup can't be made: "+err.Error(), executor.ExitNotRunnable)
+	if s.cgroup != nil {
+		if err := s.cgroup.replaceKilled(); err != nil {
+			return refused(grid.ClassNode, "its cgroup can't be made: "+err.Error(), executor.ExitNotRunnable)
+		}
 	}
-	if err := s.cgroup.setMemoryLimit(a.Memory); err != nil {
+	if err := s.memory.setLimit(a.Memory); err != nil {
 		s.executor.log.Warn("memory limit not set", "limit", a.Memory, "err", err)
 	}
-	base := s.cgroup.resetPeak()
+	base := s.memory.resetPeak()
 	out, err := s.executor.newOutput(a)
 	if err != nil {
 		return refusal(a, file, err)
@@ -56,12 +58,6 @@ func (s *slot) runAttempt(ctx context.Context, a *executor.Attempt) executor.Out
 		return refusal(a, file, err)
 	}
 	return s.follow(ctx, a, &attemptTree{slot: s, program: pid, mark: run, started: started, out: out}, base)
-}
-
-// environ returns the program's environment: the attempt's, each name once, and the variables by
-// which its processes are found.
-func (s *slot) environ(env []string, run string) []string {
-	return grid.MergeEnviron(env, []string{tokenVar + s.executor.options.Token, run})
 }
 
 // follow follows a started program to its end and removes what is left of its tree.
@@ -80,7 +76,11 @@ func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, 
 	sampler.stop()
 	left := 0
 	if err == nil && !t.isEmpty() {
-		left = t.killLeftovers(w.leftoverGrace(), a.Kill)
+		grace := a.GracePeriod()
+		if w.hard {
+			grace = 0
+		}
+		left = t.killLeftovers(grace, a.Kill)
 	}
 	t.out.drain()
 	var status syscall.WaitStatus
@@ -92,21 +92,23 @@ func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, 
 	if ended && err != nil {
 		return refused(grid.ClassLost, "its process was awaited by another part of this program", grid.NoExit)
 	}
-	if err := s.cgroup.removeNested(); err != nil {
-		s.executor.log.Warn("cgroups that a program created could not be removed", "err", err)
+	if s.cgroup != nil {
+		if err := s.cgroup.removeNested(); err != nil {
+			s.executor.log.Warn("cgroups that a program created could not be removed", "err", err)
+		}
 	}
 	o := executor.Outcome{Start: t.started, End: end, ExitCode: grid.NoExit, Leftovers: left, Foreign: t.foreign}
-	o.Usage = s.usage(&usage, end.Sub(t.started), max(s.cgroup.peakMemory()-base, sampler.peak))
+	o.Usage = s.usage(&usage, end.Sub(t.started), max(s.memory.peakUse()-base, sampler.peak))
 	if ended {
 		o.ExitCode, o.Class, o.Reason = ending(status)
 	}
-	oom := s.cgroup.oomKilled()
+	oom := s.memory.oomKilled()
 	switch {
 	case w.class != "":
 		o.Class, o.Reason = w.class, w.reason
 	case oom && o.Class != grid.ClassNone:
 		o.Class, o.Reason = grid.ClassMemory, executor.OutOfMemory(a.Memory, o.Usage.Memory)
-	case !s.cgroup.countsOOMKills() && status.Signaled() && status.Signal() == unix.SIGKILL && sampler.recentOOMKill(machineKills()):
+	case !s.memory.countsOOMKills() && status.Signaled() && status.Signal() == unix.SIGKILL && sampler.recentOOMKill(machineKills()):
 		o.Class, o.Reason = grid.ClassMemory, "probably ran out of memory: it was killed by SIGKILL while the kernel was killing processes for lack of memory on this machine"
 	}
 	t.out.Conclude(&o)
@@ -142,19 +144,12 @@ func wait(pid int, status *syscall.WaitStatus, usage *syscall.Rusage) (int, erro
 // it until the program is loaded (exec_mmap in fs/exec.c); up to our own size it says nothing. So
 // without cgroups the memory of a small, short program stays unknown, which is 0.
 func (s *slot) usage(r *syscall.Rusage, wall time.Duration, peak int64) grid.Usage {
-	if own := r.Maxrss << 10; own > peak && own > ownPeak() {
-		peak = own
+	var self unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &self) // it can't fail: the arguments are valid
+	if r.Maxrss > self.Maxrss {
+		peak = max(peak, r.Maxrss<<10)
 	}
 	return grid.Usage{Wall: wall.Microseconds(), CPU: micros(r.Utime) + micros(r.Stime), Memory: max(peak, 0)}
 }
 
 func micros(t syscall.Timeval) int64 { return int64(t.Sec)*1_000_000 + int64(t.Usec) }
-
-// ownPeak returns the peak resident memory of this process.
-func ownPeak() int64 {
-	var r unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &r) != nil {
-		return 0
-	}
-	return r.Maxrss << 10
-}

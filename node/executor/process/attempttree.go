@@ -23,7 +23,11 @@ func (t *attemptTree) others() (pids []int, doubt bool) {
 	if t.slot.cgroup != nil {
 		pids = slices.DeleteFunc(t.slot.cgroup.members(), func(pid int) bool { return pid == t.program })
 		listed := len(pids)
-		return t.slot.executor.foreign.exclude(pids), listed == 0 && !t.slot.cgroup.confirmEmpty()
+		// A process can move between nested cgroups while they are read. v1 has no count of its own to
+		// check an empty list against.
+		c := t.slot.cgroup
+		doubt = listed == 0 && c.group.unified && c.population != absent && !c.isEmpty()
+		return t.slot.executor.foreign.exclude(pids), doubt
 	}
 	return t.slot.tree.members(t.program, t.mark, t.started)
 }
@@ -58,8 +62,8 @@ func (t *attemptTree) kill(pids []int) {
 
 // abandonForeign gives up processes that all belong to other users, and reports whether they do.
 func (t *attemptTree) abandonForeign(pids []int) bool {
-	if !areForeign(pids) {
-		return false
+	if len(pids) == 0 || slices.ContainsFunc(pids, func(pid int) bool { return unix.Kill(pid, 0) != unix.EPERM }) {
+		return false // one of them can be signalled
 	}
 	program := t.program
 	if t.slot.tree != nil {
@@ -76,17 +80,8 @@ const (
 	maxScanInterval = 50 * time.Millisecond
 	maxOrphan       = 2 * time.Second // the longest grace of processes that outlived their program
 	maxForking      = 100 * time.Millisecond
-	maxDoubt        = 50 * time.Millisecond // loading a program takes less
+	maxDoubt        = 50 * time.Millisecond // how long to look for a process that can't be seen; loading a program takes less
 )
-
-// maxDoubt returns how long to look for a process that can't be seen. One that moves between
-// cgroups is killed with the cgroup.
-func (t *attemptTree) maxDoubt() time.Duration {
-	if t.slot.cgroup != nil {
-		return maxOrphan + time.Second
-	}
-	return maxDoubt
-}
 
 // killLeftovers ends the processes that outlived the program and returns their number once they are
 // gone.
@@ -95,6 +90,10 @@ func (t *attemptTree) killLeftovers(grace time.Duration, hard <-chan struct{}) (
 	begun := time.Now()
 	deadline := begun.Add(min(grace, maxOrphan))
 	foreign := deadline.Add(foreignTimeout)
+	patience := maxDoubt
+	if t.slot.cgroup != nil {
+		patience = maxOrphan + time.Second // a process that moves between cgroups is killed with the cgroup
+	}
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for pause := firstScanPause; ; pause = min(2*pause, maxScanInterval) {
@@ -105,7 +104,7 @@ func (t *attemptTree) killLeftovers(grace time.Duration, hard <-chan struct{}) (
 		}
 		t.out.drainSome() // a process that waits for room in its pipe could not end
 		pids, doubt := t.others()
-		if len(pids) == 0 && (!doubt || time.Since(begun) > t.maxDoubt()) {
+		if len(pids) == 0 && (!doubt || time.Since(begun) > patience) {
 			return len(seen)
 		}
 		var fresh []int

@@ -45,13 +45,6 @@ type Options struct {
 	Strays string
 }
 
-func (o Options) validate() error {
-	if o.Token == "" || strings.Trim(strings.ToLower(o.Token), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-		return fmt.Errorf("token %q must be letters, digits, - and _", o.Token)
-	}
-	return nil
-}
-
 // Executor runs attempts as plain processes of this machine. Each gets its own session and, where
 // cgroups can be written, sits in its slot's cgroup. Without cgroups this process becomes a
 // subreaper, see prctl(2); then only one Executor may be in use at a time, and no other part of the
@@ -80,8 +73,8 @@ var _ executor.Executor = (*Executor)(nil)
 // New creates an executor. Reap must be called before, once for each start of the agent. The caller
 // closes the executor after its slots.
 func New(o Options, log *slog.Logger) (*Executor, error) {
-	if err := o.validate(); err != nil {
-		return nil, err
+	if o.Token == "" || strings.Trim(strings.ToLower(o.Token), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		return nil, fmt.Errorf("token %q must be letters, digits, - and _", o.Token)
 	}
 	// Programs must not inherit files that this process inherited without close-on-exec. Old kernels
 	// lack the call.
@@ -172,7 +165,8 @@ func (e *Executor) Close() error {
 	e.closed = true
 	err := e.null.Close()
 	if e.tree != nil {
-		err = errors.Join(err, e.tree.close())
+		e.tree.loadavg.close()
+		err = errors.Join(err, removeStrays(e.options.Strays))
 	}
 	if e.cgroup != nil {
 		err = errors.Join(err, e.cgroup.close())

@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"mlfnode/node/processid"
 	"mlfnode/node/procfs"
 )
@@ -36,11 +34,6 @@ const (
 // errForeign means that a stopped attempt has left its program behind because it belongs to another
 // user.
 var errForeign = errors.New("the program runs as another user")
-
-// areForeign reports whether this process is not permitted to signal any of the processes.
-func areForeign(pids []int) bool {
-	return len(pids) > 0 && !slices.ContainsFunc(pids, func(pid int) bool { return unix.Kill(pid, 0) != unix.EPERM })
-}
 
 // exclude removes the known processes from pids.
 func (f *foreignProcesses) exclude(pids []int) []int {

@@ -46,13 +46,13 @@ func OpenMeter(pid int) *Meter {
 
 // Look reads the values. Those that can no longer be read keep their last value.
 func (m *Meter) Look() {
-	if b := m.read(m.cpu); m.unified {
+	if b := m.cpu.read(make([]byte, 1024)); m.unified {
 		m.CPU = max(m.CPU, field(b, "usage_usec "))
 	} else {
 		m.CPU = max(m.CPU, leadingNumber(b)/1000)
 	}
-	m.Peak = max(m.Peak, leadingNumber(m.read(m.peak)))
-	m.Kills = max(m.Kills, field(m.read(m.kills), "oom_kill "))
+	m.Peak = max(m.Peak, leadingNumber(m.peak.read(make([]byte, 1024))))
+	m.Kills = max(m.Kills, field(m.kills.read(make([]byte, 1024)), "oom_kill "))
 }
 
 // Usage returns what was read, with the given wall time.
@@ -65,18 +65,6 @@ func (m *Meter) Close() {
 	for _, f := range []*counter{&m.cpu, &m.peak, &m.kills} {
 		f.close()
 	}
-}
-
-func (m *Meter) read(f counter) []byte {
-	if f == absent {
-		return nil
-	}
-	b := make([]byte, 1024)
-	n, err := unix.Pread(int(f), b, 0)
-	if err != nil {
-		return nil
-	}
-	return b[:n]
 }
 
 // field returns the number that follows a name at the start of a line.

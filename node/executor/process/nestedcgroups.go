@@ -55,9 +55,6 @@ func hasChildren(fd counter) bool {
 // attempt finds none. On v2 the slot's cgroup itself is created again: the program may have enabled
 // controllers for its children, after which nothing can be started in it.
 func (c *slotCgroup) removeNested() error {
-	if c == nil {
-		return nil
-	}
 	if !slices.ContainsFunc(c.folders, hasChildren) {
 		return nil
 	}

@@ -119,7 +119,13 @@ func (o *output) await(pid int) error {
 			batch = 0
 			continue
 		}
-		if n := o.copyReadable(fds[1:]); n > 0 && n < batchSize {
+		n := 0 // a bounded piece of each pipe
+		for i := range o.streams {
+			if fds[1+i].Revents != 0 {
+				n += o.copyPiece(i)
+			}
+		}
+		if n > 0 && n < batchSize {
 			batch = batchTime
 		}
 	}
@@ -144,17 +150,6 @@ func hasEnded(pid int) bool {
 	return err != nil && err != unix.EINTR || err == nil && info.Signo != 0
 }
 
-// carry copies what the pipes hold that were found readable, a bounded piece of each, and returns
-// how much that was.
-func (o *output) copyReadable(polled []unix.PollFd) (n int) {
-	for i := range o.streams {
-		if polled[i].Revents != 0 {
-			n += o.copyPiece(i)
-		}
-	}
-	return n
-}
-
 // drainSome copies a piece of what the pipes hold, if they hold anything.
 func (o *output) drainSome() {
 	for i := range o.streams {
@@ -164,7 +159,7 @@ func (o *output) drainSome() {
 	}
 }
 
-// move copies one piece of a stream that is readable.
+// copyPiece copies one piece of a stream that is readable.
 func (o *output) copyPiece(i int) int {
 	buf := readBuffers.Get().(*[readSize]byte)
 	defer readBuffers.Put(buf)
@@ -191,26 +186,21 @@ func (o *output) drain() {
 		return // the usual case after short programs
 	}
 	for i := range o.streams {
-		if o.streams[i].used {
-			o.drainPipe(i)
+		s := &o.streams[i]
+		if !s.used {
+			continue
 		}
-	}
-}
-
-// drainPipe copies what a pipe holds now, at most its capacity, since another process may go on
-// writing.
-func (o *output) drainPipe(i int) {
-	s := &o.streams[i]
-	left, err := unix.FcntlInt(uintptr(s.r), unix.F_GETPIPE_SZ, 0)
-	if err != nil {
-		left = readSize
-	}
-	for left > 0 && s.readable() {
-		n := o.copyPiece(i)
-		if n == 0 {
-			return
+		left, err := unix.FcntlInt(uintptr(s.r), unix.F_GETPIPE_SZ, 0) // no more: another process may go on writing
+		if err != nil {
+			left = readSize
 		}
-		left -= n
+		for left > 0 && s.readable() {
+			n := o.copyPiece(i)
+			if n == 0 {
+				break
+			}
+			left -= n
+		}
 	}
 }
 

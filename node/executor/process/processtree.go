@@ -92,44 +92,17 @@ func (t *processTree) isProgram(pid int) bool {
 // those that have ended. doubt means that some process can't be assigned yet because it is just
 // loading another program.
 func (t *processTree) members(main int, run string, started time.Time) (found []int, doubt bool) {
-	candidates := t.foreign.exclude(t.candidates(main, started))
-	if len(candidates) == 0 {
-		return nil, false
-	}
-	return t.selectMembers(main, run, candidates)
-}
-
-// candidates returns the processes that may belong to the attempt, judging by their ids.
-func (t *processTree) candidates(main int, started time.Time) []int {
-	last := t.lastPid()
-	if last < main || last-main > fewPids || time.Since(started) > shortEnough {
-		return procfs.PIDs()
-	}
-	pids := make([]int, 0, last-main)
-	for pid := main + 1; pid <= last; pid++ {
-		if _, err := unix.Getpgid(pid); err == nil {
-			pids = append(pids, pid)
+	var rest []procfs.Stat
+	for _, pid := range t.foreign.exclude(t.candidates(main, started)) {
+		if pid == t.self || t.isProgram(pid) {
+			continue
+		}
+		if s, ok := procfs.ReadStat(pid); ok && !t.reapOrphan(s) && !s.Dead {
+			rest = append(rest, s)
 		}
 	}
-	return pids
-}
-
-func (t *processTree) lastPid() int {
-	var buf [128]byte
-	n, err := unix.Pread(int(t.loadavg), buf[:], 0)
-	if err != nil {
-		return 0
-	}
-	b := bytes.TrimSpace(buf[:n])
-	return int(leadingNumber(b[bytes.LastIndexByte(b, ' ')+1:]))
-}
-
-// selectMembers selects the processes that belong to the attempt. A parent may be listed after its
-// children, so the scan repeats until nothing changes.
-func (t *processTree) selectMembers(main int, run string, candidates []int) (found []int, doubt bool) {
-	rest := t.readOthers(candidates)
 	ours := map[int]bool{main: true}
-	for grew := true; grew; {
+	for grew := true; grew; { // a parent may be listed after its children
 		grew, doubt = false, false
 		left := rest[:0]
 		for _, s := range rest {
@@ -151,18 +124,20 @@ func (t *processTree) selectMembers(main int, run string, candidates []int) (fou
 	return found, doubt
 }
 
-// readOthers reads the live processes among pids that are not programs of attempts, and reaps the
-// dead ones.
-func (t *processTree) readOthers(pids []int) (rest []procfs.Stat) {
-	for _, pid := range pids {
-		if pid == t.self || t.isProgram(pid) {
-			continue
-		}
-		if s, ok := procfs.ReadStat(pid); ok && !t.reapOrphan(s) && !s.Dead {
-			rest = append(rest, s)
+// candidates returns the processes that may belong to the attempt, judging by their ids.
+func (t *processTree) candidates(main int, started time.Time) []int {
+	loadavg := bytes.TrimSpace(t.loadavg.read(make([]byte, 128)))
+	last := int(leadingNumber(loadavg[bytes.LastIndexByte(loadavg, ' ')+1:]))
+	if last < main || last-main > fewPids || time.Since(started) > shortEnough {
+		return procfs.PIDs()
+	}
+	pids := make([]int, 0, last-main)
+	for pid := main + 1; pid <= last; pid++ {
+		if _, err := unix.Getpgid(pid); err == nil {
+			pids = append(pids, pid)
 		}
 	}
-	return rest
+	return pids
 }
 
 // isOrphan reports whether s became our child by losing its parent. Children that other parts of
@@ -246,10 +221,4 @@ func (t *processTree) descendants(live []procfs.Stat) (found []procfs.Stat) {
 		live = left
 	}
 	return found
-}
-
-// close removes the record of strays. No attempt is running any more.
-func (t *processTree) close() error {
-	t.loadavg.close()
-	return removeStrays(t.strays.file)
 }

@@ -62,7 +62,15 @@ func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err err
 		}
 		look.Reset(pause)
 	}
-	if err = removeFolders(all, dead.Token); err != nil && foreign {
+	for _, h := range all {
+		if err = removeCgroupTree(filepath.Join(h.Dir, folderName(dead.Token))); err != nil {
+			break
+		}
+		if h.Unified {
+			delegationOf(h.Dir, dead.Token, memoryController).removeStale()
+		}
+	}
+	if err != nil && foreign {
 		log.Warn("cgroups with processes of other users are left behind", "err", err)
 		err = nil
 	}
@@ -124,16 +132,4 @@ func findLeftovers(all map[string]cgroups.Hierarchy, token string, strays []proc
 		rest = left
 	}
 	return found
-}
-
-func removeFolders(all map[string]cgroups.Hierarchy, token string) error {
-	for _, h := range all {
-		if err := removeCgroupTree(filepath.Join(h.Dir, folderName(token))); err != nil {
-			return err
-		}
-		if h.Unified {
-			delegationOf(h.Dir, token, memoryController).removeStale()
-		}
-	}
-	return nil
 }

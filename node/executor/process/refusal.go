@@ -26,7 +26,26 @@ func refusal(a *executor.Attempt, file string, err error) executor.Outcome {
 	if st, err := os.Stat(a.Dir); err != nil || !st.IsDir() {
 		return refused(grid.ClassStart, fmt.Sprintf("its working directory %s does not exist", a.Dir), executor.ExitNotRunnable)
 	}
-	reason, code := startFailure(a, file, err)
+	name := a.Argv[0]
+	reason, code := fmt.Sprintf("%q could not be started: %v", name, err), executor.ExitNotRunnable
+	switch {
+	case file == "" && name == "":
+		reason, code = "the command is empty; name a program", executor.ExitNotFound
+	case file == "" && errno == unix.EACCES:
+		reason = fmt.Sprintf("%q is in PATH but is not executable; chmod +x it, or run it with its interpreter", name)
+	case file == "":
+		reason, code = fmt.Sprintf("%q is not found in PATH", name), executor.ExitNotFound
+	case errno == unix.ENOENT, errno == unix.ENOTDIR:
+		reason, code = missing(name, file)
+	case errno == unix.EACCES, errno == unix.EPERM:
+		reason = forbidden(name, file)
+	case errno == unix.ENOEXEC:
+		reason = fmt.Sprintf("%q is not a program for this machine and has no #! line; run it with its interpreter, as in: sh %s", name, name)
+	case errno == unix.E2BIG:
+		reason = executor.ArgumentsTooLong(a)
+	case errno == unix.ETXTBSY:
+		reason = fmt.Sprintf("%q is open for writing in another process; finish writing it first", name)
+	}
 	return refused(grid.ClassStart, reason, code)
 }
 
@@ -47,39 +66,6 @@ func shortage(errno unix.Errno) string {
 		return "the disk is full, or the user's quota of it"
 	}
 	return fmt.Sprintf("this machine could not start it: %v", errno)
-}
-
-// startFailure says in words what is wrong with the program.
-func startFailure(a *executor.Attempt, file string, err error) (reason string, code int) {
-	name := a.Argv[0]
-	if file == "" {
-		return notFound(name, err)
-	}
-	var errno unix.Errno
-	errors.As(err, &errno)
-	switch errno {
-	case unix.ENOENT, unix.ENOTDIR:
-		return missing(name, file)
-	case unix.EACCES, unix.EPERM:
-		return forbidden(name, file), executor.ExitNotRunnable
-	case unix.ENOEXEC:
-		return fmt.Sprintf("%q is not a program for this machine and has no #! line; run it with its interpreter, as in: sh %s", name, name), executor.ExitNotRunnable
-	case unix.E2BIG:
-		return executor.ArgumentsTooLong(a), executor.ExitNotRunnable
-	case unix.ETXTBSY:
-		return fmt.Sprintf("%q is open for writing in another process; finish writing it first", name), executor.ExitNotRunnable
-	}
-	return fmt.Sprintf("%q could not be started: %v", name, err), executor.ExitNotRunnable
-}
-
-func notFound(name string, err error) (string, int) {
-	switch {
-	case name == "":
-		return "the command is empty; name a program", executor.ExitNotFound
-	case errors.Is(err, unix.EACCES):
-		return fmt.Sprintf("%q is in PATH but is not executable; chmod +x it, or run it with its interpreter", name), executor.ExitNotRunnable
-	}
-	return fmt.Sprintf("%q is not found in PATH", name), executor.ExitNotFound
 }
 
 // missing tells a missing program from a missing interpreter.

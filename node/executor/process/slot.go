@@ -23,6 +23,7 @@ type slot struct {
 	executor   *Executor
 	tree       *processTree
 	cgroup     *slotCgroup // nil without cgroups
+	memory     *slotMemory // of the cgroup
 	homeThread int         // v1: the maker's thread while it sits in the cgroup, else 0
 	programs   lookupCache
 
@@ -41,6 +42,7 @@ func (s *slot) enterCgroup(n int) (err error) {
 	if s.cgroup, err = s.executor.cgroup.newSlot(n); err != nil {
 		return err
 	}
+	s.memory = &s.cgroup.memory
 	if s.cgroup.group.unified {
 		return nil
 	}

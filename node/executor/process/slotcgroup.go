@@ -13,26 +13,22 @@ import (
 	"mlfnode/node/procfs"
 )
 
-// slotCgroup is the cgroup of one slot. A nil *slotCgroup stands for a machine without cgroups:
-// every method then answers "unknown".
+// slotCgroup is the cgroup of one slot.
 type slotCgroup struct {
 	group   *agentCgroup
 	dirs    map[string]string
 	thread  int       // v1: the only thread of this process inside; 0 if none
 	folders []counter // the dirs; on v2 the one that children are cloned into
 
+	memory      slotMemory
 	population  counter // v1: pids.current; v2: cgroup.events
-	peak        counter // peak memory since the last reset
-	oomKills    counter // out-of-memory kills
-	killsSeen   int64   // the value of oomKills when it was last read
-	limit       int64   // the memory limit in force
 	killedWhole bool    // cgroup.kill was used
 	scratch     [1024]byte
 }
 
 // newSlot creates the cgroup of slot n.
 func (g *agentCgroup) newSlot(n int) (c *slotCgroup, err error) {
-	c = &slotCgroup{group: g, dirs: map[string]string{}, population: absent, peak: absent, oomKills: absent}
+	c = &slotCgroup{group: g, dirs: map[string]string{}, population: absent, memory: slotMemory{unified: g.unified, peak: absent, oomKills: absent}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -41,6 +37,7 @@ func (g *agentCgroup) newSlot(n int) (c *slotCgroup, err error) {
 	for controller, dir := range g.dirs {
 		c.dirs[controller] = filepath.Join(dir, "slot-"+strconv.Itoa(n))
 	}
+	c.memory.dir = c.dirs[g.memoryKey()]
 	return c, c.create()
 }
 
@@ -51,22 +48,18 @@ func (c *slotCgroup) create() error {
 			return err
 		}
 	}
-	c.killsSeen, c.limit = 0, 0
-	if err := c.openFolders(); err != nil {
-		return err
-	}
-	c.openFiles()
-	return nil
-}
-
-// openFolders opens the folders themselves.
-func (c *slotCgroup) openFolders() error {
 	for _, dir := range c.dirs {
 		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("open cgroup: %w", err)
 		}
 		c.folders = append(c.folders, counter(fd))
+	}
+	c.memory.open()
+	if c.group.unified {
+		c.population = openCounter(c.dirs[""], "cgroup.events", unix.O_RDONLY)
+	} else if dir, ok := c.dirs["pids"]; ok {
+		c.population = openCounter(dir, "pids.current", unix.O_RDONLY)
 	}
 	return nil
 }
@@ -87,72 +80,17 @@ func (c *slotCgroup) addThread(tid int) error {
 	return nil
 }
 
-// openFiles opens the files that are read after each attempt. A file that this machine lacks stays
-// absent.
-func (c *slotCgroup) openFiles() {
-	if c.group.unified {
-		dir := c.dirs[""]
-		c.population = openCounter(dir, "cgroup.events", unix.O_RDONLY)
-		c.peak = openCounter(dir, "memory.peak", unix.O_RDWR)
-		c.oomKills = openCounter(dir, "memory.events", unix.O_RDONLY)
-		return
-	}
-	if dir, ok := c.dirs["pids"]; ok {
-		c.population = openCounter(dir, "pids.current", unix.O_RDONLY)
-	}
-	if dir, ok := c.dirs["memory"]; ok {
-		c.peak = openCounter(dir, "memory.max_usage_in_bytes", unix.O_RDWR)
-		c.oomKills = openCounter(dir, "memory.oom_control", unix.O_RDONLY)
-	}
-}
-
-// counter is an open kernel file that is read repeatedly.
-type counter int
-
-const absent counter = -1
-
-func openCounter(dir, name string, flag int) counter {
-	path := filepath.Join(dir, name)
-	fd, err := unix.Open(path, flag|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return absent
-	}
-	return counter(fd)
-}
-
-func (f *counter) close() {
-	if *f != absent {
-		unix.Close(int(*f))
-		*f = absent
-	}
-}
-
-// cloneFD returns the descriptor of the cgroup that children are cloned into, or -1 where the
-// thread itself sits inside.
-func (c *slotCgroup) cloneFD() int {
-	if c == nil || !c.group.unified {
-		return int(absent)
-	}
-	return int(c.folders[0])
-}
-
 // isEmpty reports whether the cgroup holds nothing but the program, which has ended and is not
 // reaped yet. False may also mean that a closer look is needed.
 func (c *slotCgroup) isEmpty() bool {
 	if c.population == absent {
 		return false
 	}
-	b := c.read(c.population)
+	b := c.population.read(c.scratch[:])
 	if c.group.unified {
 		return bytes.Contains(b, []byte("populated 0"))
 	}
 	return c.thread != 0 && leadingNumber(b) == 2 // our thread and the ended program
-}
-
-// confirmEmpty reports whether the cgroup is really empty after a scan has listed no process: a
-// process can move between nested cgroups while they are read. v1 has no such count.
-func (c *slotCgroup) confirmEmpty() bool {
-	return !c.group.unified || c.population == absent || c.isEmpty()
 }
 
 // members lists the live processes in the cgroup and in those below it.
@@ -180,7 +118,7 @@ func (c *slotCgroup) kill() bool {
 // kills whatever is cloned into such a cgroup later: cgroup_css_set_fork compares its kill count
 // with that of the parent's cgroup.
 func (c *slotCgroup) replaceKilled() error {
-	if c == nil || !c.killedWhole {
+	if !c.killedWhole {
 		return nil
 	}
 	c.closeFiles()
@@ -191,14 +129,6 @@ func (c *slotCgroup) replaceKilled() error {
 	}
 	c.killedWhole = false
 	return c.create()
-}
-
-func (c *slotCgroup) read(f counter) []byte {
-	n, err := unix.Pread(int(f), c.scratch[:], 0)
-	if err != nil {
-		return nil
-	}
-	return c.scratch[:n]
 }
 
 // removeThread moves our thread out again.
@@ -219,9 +149,8 @@ func (c *slotCgroup) removeThread() error {
 
 // closeFiles closes all files.
 func (c *slotCgroup) closeFiles() {
-	for _, f := range []*counter{&c.population, &c.peak, &c.oomKills} {
-		f.close()
-	}
+	c.memory.close()
+	c.population.close()
 	for _, f := range c.folders {
 		f.close()
 	}

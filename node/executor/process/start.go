@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mlfnode/node/executor"
+	"mlfnode/node/poll"
 )
 
 // busyWait limits how long to wait for a program that is open for writing. The process that has
@@ -14,29 +15,25 @@ import (
 // has a copy of each open file until it executes its own program.
 const busyWait = time.Second
 
-// start starts the program and returns when that was.
+// start starts the program and returns when that was. It must be called on the slot's thread, so
+// that the child is born in the slot's v1 cgroup and dies with that thread if the options say so.
 func (s *slot) start(ctx context.Context, a *executor.Attempt, file string, env []string, out *output) (pid int, started time.Time, err error) {
+	fork := func() (int, error) { return s.forkExec(a, file, env, out) }
 	deadline := time.Now().Add(busyWait)
 	for pause := time.Millisecond; ; pause *= 2 {
 		started = time.Now()
-		if pid, err = s.spawn(a, file, env, out); !errors.Is(err, syscall.ETXTBSY) || started.After(deadline) {
+		if s.tree != nil {
+			pid, err = s.tree.start(fork)
+		} else {
+			pid, err = fork()
+		}
+		if !errors.Is(err, syscall.ETXTBSY) || started.After(deadline) {
 			return pid, started, err
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if !poll.Sleep(ctx, pause) {
 			return 0, started, context.Cause(ctx)
 		}
 	}
-}
-
-// spawn starts the program. It must be called on the slot's thread, so that the child is born in
-// the slot's v1 cgroup and dies with that thread if the options say so.
-func (s *slot) spawn(a *executor.Attempt, file string, env []string, out *output) (pid int, err error) {
-	if s.tree != nil {
-		return s.tree.start(func() (int, error) { return s.forkExec(a, file, env, out) })
-	}
-	return s.forkExec(a, file, env, out)
 }
 
 // forkExec starts the program.
@@ -48,8 +45,8 @@ func (s *slot) forkExec(a *executor.Attempt, file string, env []string, out *out
 	if s.executor.options.DieWithAgent {
 		sys.Pdeathsig = syscall.SIGKILL
 	}
-	if fd := s.cgroup.cloneFD(); fd >= 0 {
-		sys.UseCgroupFD, sys.CgroupFD = true, fd
+	if s.cgroup != nil && s.cgroup.group.unified {
+		sys.UseCgroupFD, sys.CgroupFD = true, int(s.cgroup.folders[0])
 	}
 	return syscall.ForkExec(file, a.Argv, &syscall.ProcAttr{
 		Dir: a.Dir, Env: env, Sys: sys,

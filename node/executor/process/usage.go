@@ -39,7 +39,7 @@ const (
 
 func (s *slot) sampleUsage(main int) *usageSampler {
 	c := &usageSampler{slot: s, main: main, pause: firstSamplePause}
-	if s.tree == nil && s.cgroup.measuresPeak() {
+	if s.tree == nil && s.memory.measuresPeak() {
 		return c
 	}
 	c.mu.Lock()

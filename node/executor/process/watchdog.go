@@ -26,7 +26,7 @@ type watchdog struct {
 	hard      bool // no more grace
 	abandoned bool // only processes of other users are left, and the attempt ends without them
 
-	saving bool // cancelled, and may save its state first; owned by cancel
+	saving bool // cancelled, and may save its state first; set by the one that cancels
 
 	done    chan struct{} // closed when the program has ended
 	cutoff  chan struct{} // closed when hard is set
@@ -41,7 +41,12 @@ func newWatchdog(ctx context.Context, t *attemptTree, a *executor.Attempt) *watc
 	}
 	w.done, w.cutoff = make(chan struct{}), make(chan struct{})
 	if ctx.Done() != nil {
-		w.onEnd(context.AfterFunc(ctx, func() { w.cancel(context.Cause(ctx)) }))
+		w.onEnd(context.AfterFunc(ctx, func() {
+			cause := context.Cause(ctx)
+			class, reason := executor.StopVerdict(cause)
+			w.saving = errors.Is(cause, executor.ErrCancelledSaving)
+			w.stop(class, reason, errors.Is(cause, executor.ErrKill))
+		}))
 	}
 	if a.Timeout > 0 {
 		limit := time.AfterFunc(a.Timeout, func() {
@@ -56,13 +61,6 @@ func newWatchdog(ctx context.Context, t *attemptTree, a *executor.Attempt) *watc
 }
 
 func (w *watchdog) onEnd(stop func() bool) { w.stops = append(w.stops, stop) }
-
-// cancel stops the attempt for the reason that the cause gives.
-func (w *watchdog) cancel(cause error) {
-	class, reason := executor.StopVerdict(cause)
-	w.saving = errors.Is(cause, executor.ErrCancelledSaving)
-	w.stop(class, reason, errors.Is(cause, executor.ErrKill))
-}
 
 // idle stops the attempt when it prints nothing for too long. It checks eight times per limit.
 func (w *watchdog) idle() {
@@ -95,7 +93,10 @@ func (w *watchdog) stop(class grid.Class, reason string, hard bool) {
 	if !hard {
 		noticed, grace := w.attempt.NoticePeriod(class, w.saving)
 		if noticed {
-			w.signal(w.notify)
+			w.signal(func([]int) { // the program alone
+				unix.Kill(w.tree.program, w.attempt.Notice)
+				unix.Kill(w.tree.program, unix.SIGCONT) // a stopped program must be continued to receive it
+			})
 		} else {
 			w.signal(w.tree.terminate)
 		}
@@ -117,12 +118,6 @@ func (w *watchdog) stop(class grid.Class, reason string, hard bool) {
 		case <-tick.C:
 		}
 	}
-}
-
-// notify sends the notice to the program alone.
-func (w *watchdog) notify([]int) {
-	unix.Kill(w.tree.program, w.attempt.Notice)
-	unix.Kill(w.tree.program, unix.SIGCONT) // a stopped program must be continued to receive it
 }
 
 // claimStop records why the attempt is stopped, unless it has ended or is already being stopped.
@@ -184,12 +179,4 @@ func (w *watchdog) programEnded() {
 		close(w.done)
 	}
 	w.stopper.Wait()
-}
-
-// leftoverGrace returns how long processes that outlived the program may take to end.
-func (w *watchdog) leftoverGrace() time.Duration {
-	if w.hard {
-		return 0
-	}
-	return w.attempt.GracePeriod()
 }
