@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mlfnode/node/executor"
+	"mlfnode/node/poll"
 )
 
 // adoptedRun is a run that an earlier agent has begun.
@@ -21,7 +22,7 @@ type adoptedRun struct {
 
 	once      sync.Once
 	outcome   executor.Outcome
-	claimed   bool // guarded by client.mu
+	claimed   bool // guarded by adoptedRuns.mu
 	collected bool // guarded by control.mu
 }
 
@@ -48,11 +49,9 @@ func (c *Client) takeOver(ctx context.Context, p shimDir) error {
 		return removeDead(ctx, p, self, c.o.Token, log)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.earlier = append(c.earlier, l)
-	for _, k := range l.adopted {
-		c.adopted[k.info.Name] = k
-	}
+	c.mu.Unlock()
+	c.adoptedRuns.add(l)
 	log.Info("shim taken over", "pid", l.process.PID, "runs", len(l.adopted))
 	return nil
 }
@@ -70,19 +69,38 @@ func (c *Client) connectEarlier(ctx context.Context, p shimDir, log *slog.Logger
 	defer stop()
 	slow := time.AfterFunc(helloTimeout, func() { log.Warn("waiting for a shim that does not answer", "limit", takeOverTimeout) })
 	defer slow.Stop()
-	tick := time.NewTicker(endPoll)
-	defer tick.Stop()
-	for {
-		l, err := c.connect(ctx, p, false)
+	var l *controlConn
+	var last error
+	err := poll.Until(ctx, endPoll, func() (bool, error) {
 		var self processRecord
-		if err == nil || errors.Is(err, errRefuses) || ctx.Err() != nil || p.load(processFile, &self) != nil || !self.Alive() {
-			return l, err
+		if l, last = connect(ctx, c, p, false); last == nil {
+			return true, nil
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil, err
+		if errors.Is(last, errRefuses) || ctx.Err() != nil || p.load(processFile, &self) != nil || !self.Alive() {
+			return false, last
 		}
+		return false, nil
+	})
+	if err != nil {
+		return nil, last
+	}
+	return l, nil
+}
+
+// adoptedRuns are the runs of earlier agents, by name.
+type adoptedRuns struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	byName map[string]*adoptedRun
+}
+
+// add adds the runs of a shim that an earlier agent has used.
+func (a *adoptedRuns) add(l *controlConn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, k := range l.adopted {
+		a.byName[k.info.Name] = k
 	}
 }
 
@@ -90,42 +108,42 @@ func (c *Client) connectEarlier(ctx context.Context, p shimDir, log *slog.Logger
 // resume blocks until the run has ended and returns its true outcome; ending its ctx stops the run
 // as in Slot.Run. pid is the id of its program, 0 before the program was started. ok is false if no
 // shim has the run, which means that it is not running.
-func (c *Client) Adopted(name string) (resume func(context.Context) executor.Outcome, pid int, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	k := c.adopted[name]
+func (a *adoptedRuns) Adopted(name string) (resume func(context.Context) executor.Outcome, pid int, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k := a.byName[name]
 	if k == nil {
 		return nil, 0, false
 	}
 	k.claimed = true
-	return k.resume, k.info.PID, true
+	return func(ctx context.Context) executor.Outcome { return k.resume(ctx, nil) }, k.info.PID, true
 }
 
 // Collected says that the outcome of an adopted run is safe. The shim forgets the run, and ends
 // after its last one.
-func (c *Client) Collected(name string) {
-	c.mu.Lock()
-	k := c.adopted[name]
-	delete(c.adopted, name)
-	c.mu.Unlock()
+func (a *adoptedRuns) Collected(name string) {
+	a.mu.Lock()
+	k := a.byName[name]
+	delete(a.byName, name)
+	a.mu.Unlock()
 	if k != nil {
 		k.collect()
 	}
 }
 
 // Disown stops and forgets the runs of earlier agents that Adopted was not asked for.
-func (c *Client) Disown() {
-	c.mu.Lock()
+func (a *adoptedRuns) Disown() {
+	a.mu.Lock()
 	var unknown []*adoptedRun
-	for name, k := range c.adopted {
+	for name, k := range a.byName {
 		if !k.claimed {
 			unknown = append(unknown, k)
-			delete(c.adopted, name)
+			delete(a.byName, name)
 		}
 	}
-	c.mu.Unlock()
+	a.mu.Unlock()
 	for _, k := range unknown {
-		c.log.Info("stopping an unknown run", "shim", k.control.dir.id, "run", k.info.Name)
+		a.log.Info("stopping an unknown run", "shim", k.control.dir.id, "run", k.info.Name)
 		_ = k.control.send(&message{Kind: kindStop, ID: k.info.ID, Cause: causeLost, Kill: true})
 		k.collect()
 	}
@@ -139,16 +157,14 @@ func (r *adoptedRun) collect() {
 	_ = r.control.send(&message{Kind: kindCollect, ID: r.info.ID})
 }
 
-// resume waits for the run's end. A run that has ended is not left, whatever ctx says.
-func (r *adoptedRun) resume(ctx context.Context) executor.Outcome { return r.resumeKilled(ctx, nil) }
-
-// resumeKilled is resume with a channel that cuts the grace of a stop short.
-func (r *adoptedRun) resumeKilled(ctx context.Context, kill <-chan struct{}) executor.Outcome {
+// resume waits for the run's end. A run that has ended is not left, whatever ctx says. kill cuts the
+// grace of a stop short.
+func (r *adoptedRun) resume(ctx context.Context, kill <-chan struct{}) executor.Outcome {
 	if r.isDone() {
 		return r.outcome
 	}
 	if r.info.Container {
-		defer r.client.holdOutput(r.info.Name)()
+		defer r.client.o.holdOutput(r.info.Name)()
 	}
 	left := make(chan struct{})
 	stopping := newStopForwarder(ctx, r.control, r.info.ID, kill, func() { close(left) })

@@ -42,7 +42,14 @@ func (a *agentConn) sendLocked(m *message) {
 // serveAgent serves an agent until its connection ends.
 func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
 	s := &agentConn{conn: c, number: nth}
-	if why := srv.refusal(hello); why != "" {
+	why := ""
+	switch {
+	case hello.Token != srv.settings.Token:
+		why = "this shim belongs to another state folder"
+	case hello.V < oldest || hello.Oldest > version:
+		why = fmt.Sprintf("the agent speaks versions %d to %d of the shims' protocol, this shim %d to %d", hello.Oldest, hello.V, oldest, version)
+	}
+	if why != "" {
 		s.send(&message{Kind: kindRefused, V: version, Oldest: oldest, Reason: why})
 		return
 	}
@@ -55,19 +62,22 @@ func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
 		old.send(&message{Kind: kindTaken})
 		old.conn.Close()
 	}
-	srv.readLoop(s)
-	srv.detachAgent(s)
-}
-
-// refusal says why an agent can't be served.
-func (srv *server) refusal(hello *message) string {
-	switch {
-	case hello.Token != srv.settings.Token:
-		return "this shim belongs to another state folder"
-	case hello.V < oldest || hello.Oldest > version:
-		return fmt.Sprintf("the agent speaks versions %d to %d of the shims' protocol, this shim %d to %d", hello.Oldest, hello.V, oldest, version)
+	defer srv.detachAgent(s)
+	r := bufio.NewReader(c)
+	for {
+		m, err := readFrame(r)
+		if err != nil {
+			return
+		}
+		switch m.Kind {
+		case kindStop:
+			srv.stopRun(m)
+		case kindCollect:
+			srv.collectRun(m.ID)
+		case kindQuit:
+			srv.stop(fmt.Errorf("its agent told it to end: %w", executor.ErrHalted))
+		}
 	}
-	return ""
 }
 
 // attachAgent makes s the current agent, sends it the list of runs, and returns the agent that it
@@ -107,25 +117,6 @@ func (srv *server) attachAgent(s *agentConn, own bool) (old *agentConn, ok bool)
 	srv.mu.Unlock()
 	s.sendLocked(&message{Kind: kindWelcome, V: version, Oldest: oldest, Info: &hold})
 	return old, true
-}
-
-// readLoop executes the agent's messages until the connection ends.
-func (srv *server) readLoop(s *agentConn) {
-	r := bufio.NewReader(s.conn)
-	for {
-		m, err := readFrame(r)
-		if err != nil {
-			return
-		}
-		switch m.Kind {
-		case kindStop:
-			srv.stopRun(m)
-		case kindCollect:
-			srv.collectRun(m.ID)
-		case kindQuit:
-			srv.stop(fmt.Errorf("its agent told it to end: %w", executor.ErrHalted))
-		}
-	}
 }
 
 // stopRun stops a run. If the message has overtaken the run, it is kept until the run arrives.

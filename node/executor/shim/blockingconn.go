@@ -134,5 +134,3 @@ func (c *blockingConn) send(m *message) error {
 
 // shutdownRead makes receive end, also on another thread. What is sent still arrives.
 func (c *blockingConn) shutdownRead() { _ = unix.Shutdown(c.fd, unix.SHUT_RD) }
-
-func (c *blockingConn) close() { c.file.Close() }

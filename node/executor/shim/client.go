@@ -110,13 +110,13 @@ func (o *Options) linkFormerDir() error {
 type Client struct {
 	o   Options
 	log *slog.Logger
+	adoptedRuns
 
 	starting sync.Mutex // held while a shim is being started
 
 	mu      sync.Mutex
-	current *controlConn           // the shim that takes new attempts; nil before the first
-	earlier []*controlConn         // shims of earlier agents
-	adopted map[string]*adoptedRun // their runs, by name
+	current *controlConn   // the shim that takes new attempts; nil before the first
+	earlier []*controlConn // shims of earlier agents
 	closed  bool
 }
 
@@ -130,7 +130,8 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	c := &Client{o: o, log: o.Logger.With("component", "shim"), adopted: map[string]*adoptedRun{}}
+	log := o.Logger.With("component", "shim")
+	c := &Client{o: o, log: log, adoptedRuns: adoptedRuns{log: log, byName: map[string]*adoptedRun{}}}
 	dirs, err := shimDirsIn(o.Dir)
 	if err != nil {
 		return nil, err

@@ -143,7 +143,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 		held, started, release := *a, a.Started, func() {}
 		defer func() { release() }()
 		held.Started = func(b executor.Program) {
-			release = s.client.holdOutput(held.Name)
+			release = s.client.o.holdOutput(held.Name)
 			if started != nil {
 				started(b)
 			}

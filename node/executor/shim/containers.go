@@ -9,6 +9,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
+	"mlfnode/node/poll"
 )
 
 // adoptContainers takes over the containers of shims that died. They become runs like those that
@@ -53,20 +54,16 @@ func (c *Client) adoptContainers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, k := range l.adopted {
-		c.adopted[k.info.Name] = k
-	}
+	c.adoptedRuns.add(l)
 	return nil
 }
 
 // holdOutput keeps what a container prints while it has no shim, until the returned func is called.
-func (c *Client) holdOutput(name string) (release func()) {
-	if c.o.Containers == nil {
+func (o *Options) holdOutput(name string) (release func()) {
+	if o.Containers == nil {
 		return func() {}
 	}
-	return c.o.Containers.HoldPipes(name)
+	return o.Containers.HoldPipes(name)
 }
 
 // rejoinPause is the pause before another attempt to start the shim that takes a container over.
@@ -79,13 +76,7 @@ func (c *Client) rejoin(ctx context.Context, name string, kill <-chan struct{}) 
 	l, err := c.ensureShim(context.Background()) // limited by launchTimeout
 	for err != nil {
 		c.log.Warn("no shim could take over a container", "run", name, "err", err)
-		pause := time.NewTimer(rejoinPause)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-		}
-		pause.Stop()
-		if ctx.Err() != nil || errors.Is(err, errClosed) {
+		if !poll.Sleep(ctx, rejoinPause) || errors.Is(err, errClosed) {
 			return executor.Outcome{Left: true}
 		}
 		l, err = c.ensureShim(context.Background())
@@ -94,7 +85,7 @@ func (c *Client) rejoin(ctx context.Context, name string, kill <-chan struct{}) 
 	if k == nil {
 		return lostOutcome(grid.ClassNode, "its shim died before its container was made", time.Now())
 	}
-	o := k.resumeKilled(ctx, kill)
+	o := k.resume(ctx, kill)
 	if !o.Left {
 		k.collect()
 	}

@@ -14,6 +14,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/process"
+	"mlfnode/node/poll"
 	"mlfnode/node/private"
 )
 
@@ -52,7 +53,7 @@ var errRefuses = errors.New("it refused")
 
 // connect introduces this agent to a shim, its own or that of an earlier agent, and waits for the
 // answer until ctx ends.
-func (client *Client) connect(ctx context.Context, p shimDir, own bool) (*controlConn, error) {
+func connect(ctx context.Context, client *Client, p shimDir, own bool) (*controlConn, error) {
 	token, log := client.o.Token, client.log
 	conn, err := p.dial()
 	if err != nil {
@@ -286,18 +287,16 @@ const (
 // it with everything that it ran.
 func removeDead(ctx context.Context, p shimDir, self processRecord, token string, log *slog.Logger) error {
 	limit := time.Now().Add(endTimeout)
-	tick := time.NewTicker(endPoll)
-	defer tick.Stop()
-	for self.Alive() {
-		if time.Now().After(limit) {
+	err := poll.Until(ctx, endPoll, func() (bool, error) {
+		alive := self.Alive()
+		if alive && time.Now().After(limit) {
 			log.Warn("the shim does not end; it is killed")
 			self.kill()
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+		return !alive, nil
+	})
+	if err != nil {
+		return err
 	}
 	dead := process.DeadAgent{Token: p.token(token), Cgroups: self.Cgroups, Strays: p.strays()}
 	if _, err := process.Reap(ctx, dead, log); err != nil {

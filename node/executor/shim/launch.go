@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"mlfnode/node/poll"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 
 // launch starts a shim and introduces this agent to it.
 func (c *Client) launch(ctx context.Context) (*controlConn, error) {
-	p, err := c.createDir()
+	p, err := c.o.createDir()
 	if err != nil {
 		return nil, err
 	}
@@ -37,25 +39,25 @@ func (c *Client) launch(ctx context.Context) (*controlConn, error) {
 
 // createDir creates the folder of the next shim. Numbers are not reused: an old shim that is late
 // to end must not mistake a new shim's folder for its own.
-func (c *Client) createDir() (shimDir, error) {
-	all, err := shimDirsIn(c.o.Dir)
+func (o *Options) createDir() (shimDir, error) {
+	all, err := shimDirsIn(o.Dir)
 	if err != nil {
 		return shimDir{}, err
 	}
-	file := filepath.Join(c.o.Dir, "last")
+	file := filepath.Join(o.Dir, "last")
 	text, _ := os.ReadFile(file)
 	last, _ := strconv.Atoi(strings.TrimSpace(string(text))) // 0 without the file
 	if n := len(all); n > 0 {
 		last = max(last, all[n-1].id)
 	}
-	p := newShimDir(c.o.Dir, last+1)
+	p := newShimDir(o.Dir, last+1)
 	if err := os.WriteFile(file, strconv.AppendInt(nil, int64(p.id), 10), 0o600); err != nil {
 		return shimDir{}, fmt.Errorf("number the shim: %w", err)
 	}
 	if err := os.Mkdir(p.path, 0o700); err != nil {
 		return shimDir{}, fmt.Errorf("make the shim's folder: %w", err)
 	}
-	set := settings{V: version, Token: c.o.Token, AgentTimeout: c.o.AgentTimeout, Cgroups: string(c.o.Cgroups), Containers: c.o.Containers}
+	set := settings{V: version, Token: o.Token, AgentTimeout: o.AgentTimeout, Cgroups: string(o.Cgroups), Containers: o.Containers}
 	return p, p.save(settingsFile, set)
 }
 
@@ -71,7 +73,7 @@ func (c *Client) launchIn(ctx context.Context, p shimDir) (*controlConn, error) 
 	if c.o.Wrap != nil {
 		argv = c.o.Wrap()
 	}
-	argv = append(append(argv, c.o.program()), p.arguments(c.o.Dir)...)
+	argv = append(argv, c.o.program(), Command, "--dir", c.o.Dir, "--id", strconv.Itoa(p.id))
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, c.o.Env
 	cmd.Dir = "/" // so that no folder is kept from being unmounted
@@ -84,7 +86,19 @@ func (c *Client) launchIn(ctx context.Context, p shimDir) (*controlConn, error) 
 		defer close(exited)
 		_ = cmd.Wait()
 	}()
-	l, err := c.await(ctx, p, exited)
+	var l *controlConn
+	err = poll.Until(ctx, launchPoll, func() (bool, error) { // until it answers
+		var err error
+		if l, err = connect(ctx, c, p, true); err == nil || errors.Is(err, errRefuses) || ctx.Err() != nil {
+			return true, err
+		}
+		select {
+		case <-exited:
+			return false, errors.New(lastWords(p))
+		default:
+			return false, nil
+		}
+	})
 	if err != nil {
 		_ = cmd.Process.Kill()
 		<-exited
@@ -92,31 +106,9 @@ func (c *Client) launchIn(ctx context.Context, p shimDir) (*controlConn, error) 
 	return l, err
 }
 
-// await waits until the shim answers.
-func (c *Client) await(ctx context.Context, p shimDir, exited <-chan struct{}) (*controlConn, error) {
-	tick := time.NewTicker(launchPoll)
-	defer tick.Stop()
-	for {
-		l, err := c.connect(ctx, p, true)
-		if err == nil {
-			return l, nil
-		}
-		if errors.Is(err, errRefuses) || ctx.Err() != nil {
-			return nil, err
-		}
-		select {
-		case <-tick.C:
-		case <-exited:
-			return nil, errors.New(c.lastWords(p))
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
 // lastWords says why a shim ended at once: the error that it has logged, or the last lines of its
 // log.
-func (c *Client) lastWords(p shimDir) string {
+func lastWords(p shimDir) string {
 	b, _ := os.ReadFile(filepath.Join(p.path, logFile))
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	for _, line := range slices.Backward(lines) {

@@ -41,7 +41,13 @@ func newServer(set settings, exec executor.Executor, trees shimInfo, log *slog.L
 	k := &server{
 		settings: set, exec: exec, info: trees, log: log, done: make(chan struct{}), slots: map[uint64]*serverSlot{}, runs: map[uint64]*run{},
 	}
-	k.orphanTimer = &countdown{over: k.orphanTimeout}
+	k.orphanTimer = &countdown{over: func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.agent == nil { // none has come in time
+			k.stopLocked(errOrphaned)
+		}
+	}}
 	k.orphanTimer.Reset(set.AgentTimeout)
 	return k
 }
@@ -142,25 +148,11 @@ func (srv *server) stopLocked(why error) {
 	}
 }
 
-// orphanTimeout ends the shim if no agent has come in time.
-func (srv *server) orphanTimeout() {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.agent == nil {
-		srv.stopLocked(errOrphaned)
-	}
-}
-
 // stopIfDoneLocked ends the shim of an earlier agent once no run is left.
 func (srv *server) stopIfDoneLocked() {
 	if srv.owner != nil && srv.agent != srv.owner && len(srv.runs) == 0 {
 		srv.stopLocked(errDone)
 	}
-}
-
-// orphanReason is the reason of runs that were stopped because no agent came.
-func (srv *server) orphanReason() string {
-	return fmt.Sprintf("its node agent ended, and no other took it over within %s", srv.settings.AgentTimeout)
 }
 
 // run is an attempt that an agent has requested and whose outcome is not yet known to be safe.
@@ -190,27 +182,6 @@ func (r *run) info() runInfo {
 	return h
 }
 
-// beginRun registers a run. A message that stops it may have arrived before.
-func (srv *server) beginRun(s *serverSlot, m *message) (*run, context.Context) {
-	ctx, stop := context.WithCancelCause(context.Background()) // ends with the run, by stop
-	r := &run{
-		id: m.ID, name: m.Run.Name, record: m.Run.Record, agent: s.agent, stop: stop, kill: make(chan struct{}), container: m.Run.Container != nil,
-	}
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	srv.runs[r.id], s.lastRun = r, r.id
-	switch {
-	case srv.endReason != nil:
-		stop(srv.endReason)
-	case srv.agent != s.agent:
-		stop(executor.ErrLost)
-	case s.earlyStop != nil && s.earlyStop.ID == r.id:
-		r.stopLocked(s.earlyStop)
-		s.earlyStop = nil
-	}
-	return r, ctx
-}
-
 // stopLocked executes a stop message. A run that is already being stopped can only have its grace
 // ended.
 func (r *run) stopLocked(m *message) {
@@ -225,7 +196,7 @@ func (r *run) stopLocked(m *message) {
 func (srv *server) endRun(s *serverSlot, r *run, o executor.Outcome) {
 	srv.mu.Lock()
 	if errors.Is(srv.endReason, errOrphaned) && o.Class == grid.ClassLost {
-		o.Reason = srv.orphanReason()
+		o.Reason = fmt.Sprintf("its node agent ended, and no other took it over within %s", srv.settings.AgentTimeout)
 	}
 	r.outcome = &o
 	to := srv.agent

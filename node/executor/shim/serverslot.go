@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"net"
 	"os"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 // serverSlot is a slot of the executor and the connection over which the agent uses it.
 type serverSlot struct {
+	server *server
 	number uint64
 	agent  *agentConn
 	conn   *blockingConn
@@ -29,26 +31,27 @@ func (srv *server) openSlot(c *net.UnixConn, m *message) {
 		srv.log.Warn("slot not opened", "err", err)
 		return
 	}
-	defer l.close()
+	defer l.file.Close()
 	exec, err := srv.exec.Slot()
 	if err != nil {
 		_ = l.send(&message{Kind: kindRefused, Reason: err.Error()})
 		return
 	}
 	defer exec.Close()
-	s := &serverSlot{number: m.Slot, conn: l, exec: exec}
-	if !srv.register(s) {
+	s := &serverSlot{server: srv, number: m.Slot, conn: l, exec: exec}
+	if !s.register() {
 		_ = l.send(&message{Kind: kindRefused, Reason: "this shim takes no new attempts"})
 		return
 	}
-	defer srv.unregister(s)
+	defer s.unregister()
 	if l.send(&message{Kind: kindReady}) == nil {
-		srv.serveSlot(s)
+		s.serve()
 	}
 }
 
 // register registers a slot. Only the agent that started the shim may have slots.
-func (srv *server) register(s *serverSlot) bool {
+func (s *serverSlot) register() bool {
+	srv := s.server
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	if srv.endReason != nil || srv.owner == nil || srv.agent != srv.owner || srv.slots[s.number] != nil {
@@ -62,7 +65,8 @@ func (srv *server) register(s *serverSlot) bool {
 
 // unregister removes a slot. A connected agent that has not closed the slot is told over its
 // control connection how the slot's last run ended.
-func (srv *server) unregister(s *serverSlot) {
+func (s *serverSlot) unregister() {
+	srv := s.server
 	defer srv.working.Done()
 	m := &message{Kind: kindGone, Slot: s.number}
 	srv.mu.Lock()
@@ -77,9 +81,10 @@ func (srv *server) unregister(s *serverSlot) {
 	}
 }
 
-// serveSlot runs one attempt after another. The next run collects the previous one: the agent only
+// serve runs one attempt after another. The next run collects the previous one: the agent only
 // requests it after it has recorded the previous outcome.
-func (srv *server) serveSlot(s *serverSlot) {
+func (s *serverSlot) serve() {
+	srv := s.server
 	for {
 		m, body, files, err := s.conn.receive()
 		if err != nil {
@@ -93,7 +98,7 @@ func (srv *server) serveSlot(s *serverSlot) {
 			return
 		case m.Kind == kindRun && m.Run != nil:
 			srv.collectRun(s.lastRun)
-			srv.performRun(s, m, body, files)
+			s.performRun(m, body, files)
 		default:
 			closeAll(files)
 		}
@@ -101,7 +106,8 @@ func (srv *server) serveSlot(s *serverSlot) {
 }
 
 // performRun runs an attempt to its end.
-func (srv *server) performRun(s *serverSlot, m *message, body []byte, files []*os.File) {
+func (s *serverSlot) performRun(m *message, body []byte, files []*os.File) {
+	srv := s.server
 	defer closeAll(files)
 	o := m.Run
 	row, err := decodeStrings(body)
@@ -110,7 +116,7 @@ func (srv *server) performRun(s *serverSlot, m *message, body []byte, files []*o
 		s.conn.shutdownRead()
 		return
 	}
-	r, ctx := srv.beginRun(s, m)
+	r, ctx := s.beginRun(m)
 	defer r.stop(nil)
 	a := &executor.Attempt{
 		Spec: o.Spec, Argv: row[:o.Argc], Env: row[o.Argc:], Stdout: file(files, o.Stdout), Stderr: file(files, o.Stderr), Kill: r.kill,
@@ -128,6 +134,28 @@ func (srv *server) performRun(s *serverSlot, m *message, body []byte, files []*o
 		return
 	}
 	srv.endRun(s, r, s.exec.Run(ctx, a))
+}
+
+// beginRun registers a run. A message that stops it may have arrived before.
+func (s *serverSlot) beginRun(m *message) (*run, context.Context) {
+	srv := s.server
+	ctx, stop := context.WithCancelCause(context.Background()) // ends with the run, by stop
+	r := &run{
+		id: m.ID, name: m.Run.Name, record: m.Run.Record, agent: s.agent, stop: stop, kill: make(chan struct{}), container: m.Run.Container != nil,
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.runs[r.id], s.lastRun = r, r.id
+	switch {
+	case srv.endReason != nil:
+		stop(srv.endReason)
+	case srv.agent != s.agent:
+		stop(executor.ErrLost)
+	case s.earlyStop != nil && s.earlyStop.ID == r.id:
+		r.stopLocked(s.earlyStop)
+		s.earlyStop = nil
+	}
+	return r, ctx
 }
 
 func file(files []*os.File, n int) *os.File {

@@ -30,7 +30,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -133,9 +132,4 @@ func serve(ctx context.Context, p shimDir, log *slog.Logger) error {
 		log.Warn("cgroups left", "err", err)
 	}
 	return os.RemoveAll(p.path)
-}
-
-// arguments returns the arguments of the hidden command.
-func (d shimDir) arguments(dir string) []string {
-	return []string{Command, "--dir", dir, "--id", strconv.Itoa(d.id)}
 }

@@ -119,7 +119,6 @@ func TestShimShortOfFiles(t *testing.T) {
 
 // TestWhyAShimDidNotStart extracts the cause from what a shim and its wrapper have printed.
 func TestWhyAShimDidNotStart(t *testing.T) {
-	c := &Client{}
 	for text, want := range map[string]string{
 		"": "it ended at once",
 		"time=1 level=ERROR msg=\"shim ended\" shim=1 err=\"listen on the shim's socket: no space left on device\"\nmlfnode: the shim ended with status 1\n": "it ended at once: listen on the shim's socket: no space left on device",
@@ -134,7 +133,7 @@ func TestWhyAShimDidNotStart(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(p.path, logFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := c.lastWords(p); got != want {
+		if got := lastWords(p); got != want {
 			t.Errorf("got  %q\nwant %q", got, want)
 		}
 	}

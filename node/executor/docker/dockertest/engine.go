@@ -1,18 +1,13 @@
-// Package dockertest provides tests with a container engine of their own: a dockerd or the service
-// of Podman, with all its data in one folder, without networks, that ends with the test.
+// Package dockertest provides tests with a container engine and an image registry of their own. The
+// engine is a dockerd or the service of Podman, without networks and with all its data in one folder.
+// Both end with the test.
 package dockertest
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +16,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"mlfnode/node/poll"
+	"mlfnode/node/procfs"
 )
 
 // Image is the image that every engine has: a shell and the small tools of busybox.
@@ -46,11 +44,12 @@ const (
 
 // Engine is a running engine.
 type Engine struct {
+	*Client
+
 	Dir  string
 	Args []string // for the next Start, after our own
 	Kind Kind
 
-	http *http.Client
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
 }
@@ -112,7 +111,7 @@ func open(e *Engine) (_ *Engine, err error) {
 	if e.Dir, err = os.MkdirTemp("", "mlf-engine-"); err != nil { // a short path: the length of socket paths is limited
 		return nil, err
 	}
-	e.dial()
+	e.Client = newClient(e.path("docker.sock"))
 	defer func() {
 		if err != nil {
 			e.Close()
@@ -129,13 +128,7 @@ func open(e *Engine) (_ *Engine, err error) {
 	if err := e.Import(Image, tools); err != nil {
 		return nil, err
 	}
-	return e, e.try()
-}
-
-func (e *Engine) dial() {
-	e.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", e.path("docker.sock"))
-	}, DisableKeepAlives: true}}
+	return e, e.tryContainer()
 }
 
 func (e *Engine) path(name string) string {
@@ -234,7 +227,11 @@ func (e *Engine) Close() {
 		}
 		e.Signal(syscall.SIGTERM)
 		e.endContainerd()
-		e.killAll()
+		for _, pid := range procfs.PIDs() { // shims that no engine knows any more have its folder on their command line
+			if pid != os.Getpid() && strings.Contains(procfs.Text(pid, "cmdline"), e.Dir+"/") {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
 	}
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(mounts)) {
@@ -264,114 +261,14 @@ func (e *Engine) endContainerd() {
 	if _, err := fmt.Sscan(string(b), &pid); err != nil || pid <= 1 {
 		return
 	}
-	look := time.NewTicker(10 * time.Millisecond)
-	defer look.Stop()
-	for range 500 {
-		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if !bytes.Contains(line, []byte(e.Dir)) { // it has ended
-			break
+	poll.Within(context.Background(), 5*time.Second, 10*time.Millisecond, func() bool {
+		if !strings.Contains(procfs.Text(pid, "cmdline"), e.Dir) {
+			return true
 		}
 		_ = syscall.Kill(pid, syscall.SIGTERM)
-		<-look.C
-	}
+		return false
+	})
 	_ = os.Remove(file)
-}
-
-// killAll kills processes that have the engine's folder on their command line: shims that no engine
-// knows any more.
-func (e *Engine) killAll() {
-	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range files {
-		var pid int
-		if line, err := os.ReadFile(file); err != nil || !bytes.Contains(line, []byte(e.Dir+"/")) {
-			continue
-		}
-		if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err == nil && pid != os.Getpid() {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}
-}
-
-// Containers lists the IDs of all containers, running or not, with these labels, each written as
-// name=value.
-func (e *Engine) Containers(labels ...string) []string {
-	filter, _ := json.Marshal(map[string][]string{"label": labels}) // encoding strings can't fail
-	var all []struct{ ID string }
-	if e.Do(http.MethodGet, "/containers/json?all=1&filters="+url.QueryEscape(string(filter)), nil, &all) != nil {
-		return nil
-	}
-	ids := make([]string, len(all))
-	for i, c := range all {
-		ids[i] = c.ID
-	}
-	return ids
-}
-
-// Running counts the containers that are running.
-func (e *Engine) Running() int {
-	var all []struct{}
-	if e.Do(http.MethodGet, "/containers/json", nil, &all) != nil {
-		return -1
-	}
-	return len(all)
-}
-
-// Import makes an image of busybox and links.
-func (e *Engine) Import(ref string, links map[string]string) error {
-	program, err := os.ReadFile(busybox)
-	if err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, dir := range []string{"bin/", "tmp/", "proc/", "dev/", "sys/"} {
-		err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o777})
-	}
-	if err == nil {
-		err = w.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))})
-	}
-	if err == nil {
-		_, err = w.Write(program)
-	}
-	for name, to := range links {
-		if err == nil {
-			err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to, Mode: 0o777})
-		}
-	}
-	if err == nil {
-		err = w.Close()
-	}
-	if err != nil {
-		return err
-	}
-	q := url.Values{"fromSrc": {"-"}, "repo": {ref}} // Podman ignores a tag
-	return e.Do(http.MethodPost, "/images/create?"+q.Encode(), &b, nil)
-}
-
-// Do sends a request to the engine's API and decodes the answer into to, unless to is nil.
-func (e *Engine) Do(method, path string, body io.Reader, to any) error {
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
-	defer stop()
-	r, err := http.NewRequestWithContext(ctx, method, "http://engine"+path, body)
-	if err != nil {
-		return err
-	}
-	if _, tar := body.(*bytes.Buffer); body != nil && !tar {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	answer, err := e.http.Do(r)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	b, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode >= 400 {
-		err = fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, b)
-	}
-	if err == nil && to != nil {
-		err = json.Unmarshal(b, to)
-	}
-	return err
 }
 
 // Shared provides one engine to all tests of a package; call End after them.

@@ -2,20 +2,11 @@ package dockertest
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 )
-
-// ForbiddenError explains why this machine lets an engine run no container at all.
-type ForbiddenError struct{ Reason string }
-
-func (e *ForbiddenError) Error() string {
-	return "this machine lets the engine run no container: " + e.Reason
-}
 
 // NeedPodman skips the test where there is no Podman.
 func NeedPodman(t testing.TB) {
@@ -64,24 +55,4 @@ func (e *Engine) podmanService() (*exec.Cmd, error) {
 	cmd.Dir = e.Dir // conmon leaves a file there if memory runs out
 	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+e.path("containers.conf"), "CONTAINERS_REGISTRIES_CONF="+e.path("registries.conf"))
 	return cmd, nil
-}
-
-// try runs a container by the engine's own means. If not even that is possible, the error is a
-// *ForbiddenError.
-func (e *Engine) try() error {
-	var made struct{ ID string }
-	body := strings.NewReader(fmt.Sprintf(`{"Image":%q,"Cmd":["true"],"HostConfig":{"NetworkMode":"none"}}`, Image))
-	if err := e.Do(http.MethodPost, "/containers/create", body, &made); err != nil {
-		return err
-	}
-	defer e.Do(http.MethodDelete, "/containers/"+made.ID+"?force=1&v=1", nil, nil)
-	if err := e.Do(http.MethodPost, "/containers/"+made.ID+"/start", nil, nil); err != nil {
-		return &ForbiddenError{err.Error()}
-	}
-	var end struct{ StatusCode int }
-	err := e.Do(http.MethodPost, "/containers/"+made.ID+"/wait", nil, &end)
-	if err == nil && end.StatusCode != 0 {
-		err = &ForbiddenError{fmt.Sprintf("true ends with %d", end.StatusCode)}
-	}
-	return err
 }

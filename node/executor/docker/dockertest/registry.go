@@ -1,4 +1,3 @@
-// Package dockertest provides tests with an image registry of their own.
 package dockertest
 
 import (

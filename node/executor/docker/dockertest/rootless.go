@@ -89,6 +89,6 @@ func (e *Engine) RunAsUser(t *testing.T, test string, env ...string) {
 // Of returns, to the engine's own user, a rootless engine that another process has started.
 func Of(dir string) *Engine {
 	e := &Engine{Dir: dir, Kind: Rootless}
-	e.dial()
+	e.Client = newClient(e.path("docker.sock"))
 	return e
 }
