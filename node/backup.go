@@ -20,11 +20,6 @@ import (
 	"mlfnode/node/durable"
 )
 
-// backup writes a backup of a running master.
-func (n *Node) backup(ctx context.Context, w io.Writer) error {
-	return backup.Write(ctx, w, backup.Source{Store: n.store, Snapshots: n.snapshots, StateDir: n.cfg.StateDir}, aboutBackup(&n.cfg))
-}
-
 // aboutBackup describes a backup that is made now.
 func aboutBackup(c *config.Config) backup.About {
 	return backup.About{Made: time.Now().UTC(), Node: c.Node, Version: c.Version}

@@ -8,7 +8,6 @@ import (
 	"mlfnode/node/config"
 	"mlfnode/node/doctor"
 	"mlfnode/node/executor/docker"
-	"mlfnode/node/worker"
 )
 
 // dockerSettings returns the settings of the container engine as the executor takes them.
@@ -22,18 +21,6 @@ func dockerOptions(c *config.Config, token string) docker.Options {
 }
 
 func containersDir(state string) string { return filepath.Join(state, "containers") }
-
-// openImages gives the worker what it needs for tasks with an image. No engine is asked before
-// there is such a task.
-func (n *Node) openImages() {
-	images := docker.NewImages(dockerSettings(&n.cfg.Engine), func() {
-		if w := n.working(); w != nil {
-			w.ImagesChanged()
-		}
-	})
-	n.onClose(images.Close)
-	n.containers = &worker.Containers{Images: images, Network: n.cfg.Engine.Network, Mounts: n.cfg.Engine.Mounts}
-}
 
 // checkEngine returns why this machine runs no containers.
 func checkEngine(ctx context.Context, c *config.Engine) error {

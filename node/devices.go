@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
@@ -40,21 +39,9 @@ func (n *Node) publishDevices() {
 func (n *Node) devices(c worker.Config) worker.Config {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	c.Devices, c.Policy = allocator.Options{Share: n.cfg.Devices.Share}, n.cfg.Devices
+	c.Devices, c.Policy, c.Machine = allocator.Options{Share: n.cfg.Devices.Share}, n.policy, n.limits
 	c.GPUs, c.OnDevicesChanged, c.Labels = n.machine, n.publishDevices, n.cfg.Labels
 	return c
-}
-
-// awaitDevices waits until the devices of this machine are known, which takes seconds if a driver
-// has to wake up.
-func (n *Node) awaitDevices(ctx context.Context) {
-	if !n.cfg.Cluster.Worker && n.membership != nil {
-		return // no trial uses them
-	}
-	select {
-	case <-n.looked.done():
-	case <-ctx.Done():
-	}
 }
 
 // Never returns why a node with these settings, which does not run yet, could never run an attempt
@@ -75,12 +62,4 @@ func Never(ctx context.Context, c *config.Config, r grid.Resources) (refusal gri
 	}
 	has := allocator.Node{CPUs: grid.MilliOf(m.CPUs), Memory: m.Memory, Devices: worker.DevicesOf(&m, c.Devices), Options: allocator.Options{Share: c.Devices.Share}}
 	return has.NeverFits(r), m.GPUProblem
-}
-
-// workerNever returns why a node that stands alone could never run an attempt with these resources.
-func (n *Node) workerNever(r grid.Resources) string {
-	if never := n.worker.NeverFits(r); never.Code != "" {
-		return fmt.Sprintf("this machine %s", never)
-	}
-	return ""
 }

@@ -197,9 +197,9 @@ func TestAnswersConform(t *testing.T) {
 	}
 }
 
-// TestProblems asks for what is not there, in wrong ways and in too many words: each answer is a
+// TestErrorsAreProblemDocuments asks for what is not there, in wrong ways and in too many words: each answer is a
 // problem that old clients can read, under both prefixes.
-func TestProblems(t *testing.T) {
+func TestErrorsAreProblemDocuments(t *testing.T) {
 	cfg := testConfig(t)
 	attach(t, cfg)
 	h := newHTTP(t, cfg.StateDir)
@@ -229,9 +229,9 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// TestAnswersAreSmall asks again for what the client has, and for long answers: the first are left
+// TestAnswersAreCachedAndCompressed asks again for what the client has, and for long answers: the first are left
 // out, the second compressed.
-func TestAnswersAreSmall(t *testing.T) {
+func TestAnswersAreCachedAndCompressed(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
 	submit(t, s.Client(), script(t, "exit 0"))
@@ -258,9 +258,9 @@ func TestAnswersAreSmall(t *testing.T) {
 	}
 }
 
-// TestStreamsAreSentAsTheyCome follows the output of a sweep that waits, with an offer to take
+// TestStreamsAreNotBuffered follows the output of a sweep that waits, with an offer to take
 // compressed answers.
-func TestStreamsAreSentAsTheyCome(t *testing.T) {
+func TestStreamsAreNotBuffered(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, "echo here; exec sleep 60"))

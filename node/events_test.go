@@ -186,8 +186,8 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 }
 
-// TestRemovedTrialsAreTold watches a trial whose sweep is removed: the last event of it says so.
-func TestRemovedTrialsAreTold(t *testing.T) {
+// TestRemovedTrialsAreAnnounced watches a trial whose sweep is removed: the last event of it says so.
+func TestRemovedTrialsAreAnnounced(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, "exit 0"))

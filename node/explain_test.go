@@ -10,8 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestExplain asks why trials wait on a node with two GPUs of which one trial has both.
-func TestExplain(t *testing.T) {
+// TestExplainSaysWhyTrialsWait asks why trials wait on a node with two GPUs of which one trial has both.
+func TestExplainSaysWhyTrialsWait(t *testing.T) {
 	fake, err := inventorytest.New("2xA100-40", "test", "")
 	if err != nil {
 		t.Fatal(err)

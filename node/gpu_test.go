@@ -12,9 +12,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestGPUsOfANodeThatStandsAlone submits at once after the start, when the driver may not have been
+// TestStandaloneNodeWaitsForItsGPUs submits at once after the start, when the driver may not have been
 // looked at yet.
-func TestGPUsOfANodeThatStandsAlone(t *testing.T) {
+func TestStandaloneNodeWaitsForItsGPUs(t *testing.T) {
 	fake, err := inventorytest.New("2xA100-40", "test", "")
 	if err != nil {
 		t.Fatal(err)

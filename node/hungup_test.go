@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestMasterThatHangsUp has a machine that ends each connection, as while a master is killed: it is
+// TestMasterThatHangsUpIsAskedAgain has a machine that ends each connection, as while a master is killed: it is
 // asked again until it should be back.
-func TestMasterThatHangsUp(t *testing.T) {
+func TestMasterThatHangsUpIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name   string

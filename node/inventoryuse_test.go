@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// TestSettingsKnowNoDriver holds which parts of the inventory each file of this package and of the
+// TestSettingsImportNoDriver holds which parts of the inventory each file of this package and of the
 // settings may use: only the node itself looks at GPUs.
-func TestSettingsKnowNoDriver(t *testing.T) {
+func TestSettingsImportNoDriver(t *testing.T) {
 	allowed := map[string][]string{
 		"config/config.go": {"Machine", "Size", "Source"}, "gpusource.go": {"Source"}, "fakegpus.go": {"Source", "Machine", "Sample"},
-		"reload.go": {"Machine"}, "node.go": {"NewWatcher", "Watcher"}, "devices.go": {"Machine", "Read"},
+		"workerpart.go": {"Machine"}, "node.go": {"NewWatcher", "Watcher"}, "devices.go": {"Machine", "Read"},
 		"membership/members.go": {"Unknown"}, "membership/membership.go": {"Machine"}, "sample.go": {"Machine", "Host", "Meter", "Unknown"},
 	}
 	var files []string

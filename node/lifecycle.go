@@ -3,7 +3,10 @@ package node
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
+
+	"mlfnode/node/monitor"
 )
 
 // lifecycle is the parts of a node that run, and how they end: in the reverse of the order in which
@@ -18,12 +21,12 @@ func newLifecycle() lifecycle {
 	return lifecycle{failed: make(chan error, 8), broken: newLatch()}
 }
 
-// onClose has fn called by end, before what was registered earlier.
+// onClose registers fn, which Close calls before what was registered earlier.
 func (l *lifecycle) onClose(fn func()) { l.closers = append(l.closers, fn) }
 
-// start runs a part until end.
+// start runs a part until Close.
 func (l *lifecycle) start(name string, run func(context.Context) error) {
-	ctx, stop := context.WithCancel(context.Background()) // ends in end, in its order
+	ctx, stop := context.WithCancel(context.Background()) // ends in Close, in its order
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -44,8 +47,37 @@ func (l *lifecycle) fail(err error) {
 	l.broken.set()
 }
 
-// end ends the parts.
-func (l *lifecycle) end() {
+// serve answers requests on a listener. The returned func stops that and waits for the requests in
+// progress.
+func (l *lifecycle) serve(m *monitor.Monitor, on net.Listener) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background()) // ends with the returned func
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := m.Serve(ctx, on); err != nil {
+			l.fail(fmt.Errorf("monitor: %w", err))
+		}
+	})
+	serving.Go(func() {
+		select {
+		case <-l.broken.done():
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return func() {
+		cancel()
+		serving.Wait()
+	}
+}
+
+// Failed returns a channel with the error of a part that ended by itself.
+func (l *lifecycle) Failed() <-chan error { return l.failed }
+
+// Close stores reports and closes files. It stops the running attempts of a node that stands alone;
+// they run again later. Those of a node in a cluster continue and wait for its next agent, whatever
+// ended this one: an error at the start, a part that failed, a restart. Only after Stop does Close
+// stop them, too.
+func (l *lifecycle) Close() {
 	for i := len(l.closers) - 1; i >= 0; i-- {
 		l.closers[i]()
 	}

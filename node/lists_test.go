@@ -73,9 +73,9 @@ func TestSweepsArePaged(t *testing.T) {
 	}
 }
 
-// TestTrialsAreTables reads trials by columns page by page, in several orders, and all of them as
+// TestTrialsArePagedByColumns reads trials by columns page by page, in several orders, and all of them as
 // CSV, where no text is a formula.
-func TestTrialsAreTables(t *testing.T) {
+func TestTrialsArePagedByColumns(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, `echo '{"accuracy": 0.5}' >>"$MLF_METRICS"; test "$1" != --x=2`, "x=1,2,3,4,5,6,-7", "f==1+1"))

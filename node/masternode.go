@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/jetstream/natsd"
+	"mlfnode/node/backup"
 	"mlfnode/node/config"
 	"mlfnode/node/history"
 	"mlfnode/node/master"
@@ -88,19 +90,23 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 		}
 		return n.authority.Keyring().Keys()
 	}))
-	if err := n.openSnapshots(); err != nil {
+	if n.snapshots, err = openSnapshots(&cfg); err != nil {
 		return nil, err
 	}
 	if cfg.Cluster.Worker {
-		if err := n.openWorker(ctx, n.store.Calls.LocalClient(cfg.Node), n.store); err != nil {
+		if err := n.openWorker(ctx, n.store.Calls.LocalClient(cfg.Node), n.store, n.snapshots, 0); err != nil {
 			return nil, err
 		}
 	}
 	workers := capacity{n.membership.Gossip}
+	awaitDevices := n.host.awaitDevices
+	if !cfg.Cluster.Worker { // no trial uses them
+		awaitDevices = func(context.Context) {}
+	}
 	n.master = master.New(master.Config{
 		Store: n.store, History: n.history, Logger: cfg.Logger, LeaseTrials: true, Nodes: n.nodes(),
 		Slots: workers.slots, NeverFits: workers.neverFits, ClusterProblem: workers.problem,
-		AwaitDevices: n.awaitDevices,
+		AwaitDevices: awaitDevices,
 		Retention:    master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)
@@ -124,7 +130,14 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 		return nil
 	})
 	n.monitor = monitor.New(n.monitored(ports))
-	return n, n.open(tls.NewListener(apiListener, id.APIServer(n.authority.Known)))
+	l, err := listen(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	n.onClose(n.serve(n.monitor, l)) // for the owner
+	others := tls.NewListener(apiListener, id.APIServer(n.authority.Known))
+	n.start("API", func(ctx context.Context) error { return n.monitor.ServeOthers(ctx, others) })
+	return n, nil
 }
 
 // openServer starts the store, for this process and for the nodes.
@@ -173,22 +186,11 @@ func explainPort(err error, port int) error {
 	return err
 }
 
-// open serves the owner on the socket and everybody else on the listener.
-func (n *Node) open(apiListener net.Listener) error {
-	l, err := listen(n.cfg.StateDir)
-	if err != nil {
-		return err
-	}
-	n.onClose(n.serve(l))
-	n.start("API", func(ctx context.Context) error { return n.monitor.ServeOthers(ctx, apiListener) })
-	return nil
-}
-
 // nodes returns how the master sees and commands the nodes of the cluster.
 func (n *Node) nodes() *master.Nodes {
 	return &master.Nodes{
 		Members: n.membership.Gossip.Members, Refused: n.membership.Gossip.Refused, Disconnections: n.server.Disconnections,
-		Self: n.cfg.Node, Outage: n.cfg.Cluster.Outage(), LinkUp: n.linked(),
+		Self: n.cfg.Node, Outage: n.cfg.Cluster.Outage(), LinkUp: linked(n.membership),
 		Known:      func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
 		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return membership.KeysID(n.authority.Keyring().Keys()) },
 		CAs: func() uint64 { return n.authority.CAs().ID() },
@@ -212,12 +214,12 @@ func (n *Node) nodes() *master.Nodes {
 }
 
 // linked returns a func that reports whether the network link of this machine is up.
-func (n *Node) linked() func() bool {
-	link := cluster.NewLink(n.membership.Local().Address)
+func linked(own *membership.Membership) func() bool {
+	link := cluster.NewLink(own.Local().Address)
 	return func() bool {
 		var others []string
-		for _, m := range n.membership.Gossip.Members() {
-			if m.Node != n.cfg.Node {
+		for _, m := range own.Gossip.Members() {
+			if m.Node != own.Gossip.Node() {
 				others = append(others, m.Address)
 			}
 		}
@@ -229,13 +231,16 @@ func (n *Node) linked() func() bool {
 func (n *Node) monitored(ports config.Ports) monitor.Config {
 	info := describe(&n.cfg)
 	info.Role = string(trust.Master)
+	writeBackup := func(ctx context.Context, w io.Writer) error {
+		return backup.Write(ctx, w, backup.Source{Store: n.store, Snapshots: n.snapshots, StateDir: n.cfg.StateDir}, aboutBackup(&n.cfg))
+	}
 	rotation := &membership.Rotation{Membership: n.membership, Kick: n.server.Kick, Followed: n.master.AwaitKeys}
 	return monitor.Config{
 		Master: n.master, History: n.history.Listings(), Store: n.store, Node: info, Logger: n.cfg.Logger,
 		Members: n.membership.Members,
 		Cluster: monitor.Cluster{
 			Authority: n.authority, Scheduling: n.scheduling,
-			Forget: rotation.Forget, Rotate: rotation.RotateKey, Backup: n.backup, CA: rotation.CA, StepCA: rotation.StepCA,
+			Forget: rotation.Forget, Rotate: rotation.RotateKey, Backup: writeBackup, CA: rotation.CA, StepCA: rotation.StepCA,
 			Address: net.JoinHostPort(n.membership.Local().Address, strconv.Itoa(ports.API)),
 			Meet: func() membership.JoinReply {
 				return membership.JoinReply{

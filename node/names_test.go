@@ -10,10 +10,10 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestNamesInTheAPI asks for sweeps by the names that their users gave them: a name of one sweep is
+// TestSweepsAreFoundByName asks for sweeps by the names that their users gave them: a name of one sweep is
 // as good as its id, that of two is refused with both ids, and the origin is that of the
 // submission.
-func TestNamesInTheAPI(t *testing.T) {
+func TestSweepsAreFoundByName(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
 	submitted := func(name string) grid.SweepID {

@@ -7,18 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/cgroups"
@@ -46,20 +43,11 @@ type Node struct {
 	execution
 	storage
 	registries
+	workerPart
 
 	membership *membership.Membership // of a node in a cluster
 	master     *master.Master         // of a node that keeps sweeps
-	worker     *worker.Worker
 	monitor    *monitor.Monitor
-
-	remote checkpoint.Remote // where a worker stores checkpoints: on the master
-
-	stopping atomic.Bool // somebody asked for the end of this node: Close ends its programs, too
-	atWork   *latch      // set once a node of a cluster takes trials
-
-	// mu guards remote and worker of a node that is still looking for its master, and what Reload
-	// changes in cfg.
-	mu sync.Mutex
 }
 
 // host is the machine of a node as the node observes it.
@@ -68,6 +56,15 @@ type host struct {
 	looked  *latch // set once the machine's devices were looked at
 	sampler sampler
 	disk    stall
+}
+
+// awaitDevices waits until the devices of this machine are known, which takes seconds if a driver
+// has to wake up.
+func (h *host) awaitDevices(ctx context.Context) {
+	select {
+	case <-h.looked.done():
+	case <-ctx.Done():
+	}
 }
 
 // execution is what a node runs attempts with.
@@ -85,6 +82,11 @@ type storage struct {
 	snapshots *checkpoint.Store
 }
 
+// openSnapshots opens the store of checkpoints of a node that keeps sweeps.
+func openSnapshots(cfg *config.Config) (*checkpoint.Store, error) {
+	return checkpoint.OpenStore(filepath.Join(cfg.StateDir, "snapshots"), cfg.Retention.Checkpoints, cfg.Logger)
+}
+
 // registries is what a master knows of the nodes, whether or not they run.
 type registries struct {
 	authority  *trust.Authority
@@ -100,8 +102,9 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, lifecycle: newLifecycle(), atWork: newLatch(),
-		host: host{looked: newLatch()}, execution: execution{executor: cfg.Executor},
+		cfg: cfg, log: cfg.Logger, lifecycle: newLifecycle(), execution: execution{executor: cfg.Executor},
+		host:       host{looked: newLatch()},
+		workerPart: workerPart{atWork: newLatch(), limits: cfg.Machine, policy: cfg.Devices},
 	}
 	n.machine = inventory.NewWatcher(cfg.Machine, gpuSource(&cfg), n.machineChanged)
 	n.onClose(func() { lock.Close() })
@@ -115,11 +118,17 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 		return nil, err
 	}
 	if lasting { // before anything that may go wrong: programs must not wait in vain for an agent whose disk is full
-		if err := n.openShim(ctx, token); err != nil {
+		if err := n.openShim(ctx, &n.cfg, &n.lifecycle, n.stopping.Load, token); err != nil {
 			return nil, err
 		}
 	}
-	n.openImages()
+	images := docker.NewImages(dockerSettings(&cfg.Engine), func() { // no engine is asked before there is a task with an image
+		if w := n.working(); w != nil {
+			w.ImagesChanged()
+		}
+	})
+	n.onClose(images.Close)
+	n.containers = &worker.Containers{Images: images, Network: cfg.Engine.Network, Mounts: cfg.Engine.Mounts}
 	if err := checkWritable(cfg.StateDir); err != nil {
 		return nil, err
 	}
@@ -140,14 +149,14 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 	} else if killed > 0 {
 		cfg.Logger.Info("containers of a dead node removed", "count", killed)
 	}
-	return n, n.openProcess(ctx, token)
+	return n, n.openProcess(ctx, &n.cfg, &n.lifecycle, token)
 }
 
 // openProcess opens an executor whose programs die with this process. It stops what the shims of a
 // node that was in a cluster still run.
-func (n *Node) openProcess(ctx context.Context, token string) error {
-	if slices.ContainsFunc(ShimFolders(n.cfg.StateDir), isThere) {
-		left, err := shim.Open(ctx, n.shimOptions(token))
+func (e *execution) openProcess(ctx context.Context, cfg *config.Config, l *lifecycle, token string) error {
+	if slices.ContainsFunc(ShimFolders(cfg.StateDir), isThere) {
+		left, err := shim.Open(ctx, shimOptions(cfg, token))
 		if err == nil {
 			err = left.Close()
 		}
@@ -155,24 +164,24 @@ func (n *Node) openProcess(ctx context.Context, token string) error {
 			return fmt.Errorf("stop what an earlier node left running: %w", err)
 		}
 	}
-	if n.executor != nil {
+	if e.executor != nil {
 		return nil
 	}
 	own := cgroups.Own() // before the executor moves this process
-	processes, err := process.New(process.Options{Token: token, DieWithAgent: true, Strays: straysFile(n.cfg.StateDir)}, n.log)
+	processes, err := process.New(process.Options{Token: token, DieWithAgent: true, Strays: straysFile(cfg.StateDir)}, cfg.Logger)
 	if err != nil {
 		return fmt.Errorf("open the process executor: %w", err)
 	}
-	guarded, dismiss := newGuarded(processes, &n.cfg, own)
-	containers := docker.New(dockerOptions(&n.cfg, token), n.log)
-	n.onClose(func() {
+	guarded, dismiss := newGuarded(processes, cfg, own)
+	containers := docker.New(dockerOptions(cfg, token), cfg.Logger)
+	l.onClose(func() {
 		processes.Close()
 		if err := containers.Close(); err != nil {
-			n.log.Warn("the connection to the container engine could not be closed", "err", err)
+			cfg.Logger.Warn("the connection to the container engine could not be closed", "err", err)
 		}
 		dismiss()
 	})
-	n.executor = &executor.Mux{Process: guarded, Containers: containers}
+	e.executor = &executor.Mux{Process: guarded, Containers: containers}
 	return nil
 }
 
@@ -239,11 +248,11 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 		return nil, fmt.Errorf("open history: %w", err)
 	}
 	n.onClose(func() { n.history.Close() })
-	if err := n.openSnapshots(); err != nil {
+	if n.snapshots, err = openSnapshots(&cfg); err != nil {
 		return nil, err
 	}
 	n.worker, err = worker.New(n.devices(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Master: n.store.Calls.LocalClient(cfg.Node), Files: n.store, Executor: n.executor, Containers: n.containers, Machine: cfg.Machine, Logger: cfg.Logger,
+		Node: cfg.Node, Dir: cfg.StateDir, Master: n.store.Calls.LocalClient(cfg.Node), Files: n.store, Executor: n.executor, Containers: n.containers, Logger: cfg.Logger,
 		ProjectCacheLimit: cfg.Retention.Projects, Snapshots: n.snapshots, Curves: n.history.CurveShare,
 	}))
 	if err != nil {
@@ -252,9 +261,15 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 	if err := n.worker.Recover(ctx); err != nil {
 		return nil, err
 	}
+	workerNever := func(r grid.Resources) string {
+		if never := n.worker.NeverFits(r); never.Code != "" {
+			return fmt.Sprintf("this machine %s", never)
+		}
+		return ""
+	}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, NeverFits: n.workerNever, LeaseTrials: !quiet, ClusterProblem: n.worker.UnavailableReason,
-		AwaitDevices: n.awaitDevices, LocalRefusals: n.worker.WaitingLanes, CheckContainers: func(ctx context.Context) error { return checkEngine(ctx, &cfg.Engine) },
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, NeverFits: workerNever, LeaseTrials: !quiet, ClusterProblem: n.worker.UnavailableReason,
+		AwaitDevices: n.host.awaitDevices, LocalRefusals: n.worker.WaitingLanes, CheckContainers: func(ctx context.Context) error { return checkEngine(ctx, &cfg.Engine) },
 		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)
@@ -311,66 +326,6 @@ func watchStore(lost <-chan struct{}) func(context.Context) error {
 
 // errStoreLost ends a node.
 var errStoreLost = errors.New("the connection to the store is closed; start the node again")
-
-// Close stores reports and closes files. It stops the running attempts of a node that stands alone;
-// they run again later. Those of a node in a cluster continue and wait for its next agent, whatever
-// ended this one: an error at the start, a part that failed, a restart. Only after Stop does Close
-// stop them, too.
-func (n *Node) Close() {
-	n.end()
-}
-
-// Failed returns a channel with the error of a part that ended by itself.
-func (n *Node) Failed() <-chan error { return n.failed }
-
-// busyInterval is how often a node that hosts sweeps of other terminals checks whether it may end.
-const busyInterval = 100 * time.Millisecond
-
-// Busy reports whether a sweep is active, or leases are still out.
-func (n *Node) Busy(ctx context.Context) (bool, error) {
-	return n.master.Busy(ctx)
-}
-
-// Idle blocks until the node is not busy.
-func (n *Node) Idle(ctx context.Context) error {
-	tick := time.NewTicker(busyInterval)
-	defer tick.Stop()
-	for {
-		busy, err := n.Busy(ctx)
-		if err != nil || !busy {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case err := <-n.failed:
-			return err
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// serve answers requests on l. The returned func stops that and waits for the requests in progress.
-func (n *Node) serve(l net.Listener) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background()) // ends with the returned func
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := n.monitor.Serve(ctx, l); err != nil {
-			n.fail(fmt.Errorf("monitor: %w", err))
-		}
-	})
-	serving.Go(func() {
-		select {
-		case <-n.broken.done():
-			cancel()
-		case <-ctx.Done():
-		}
-	})
-	return func() {
-		cancel()
-		serving.Wait()
-	}
-}
 
 // describe returns what the API says of a node with these settings.
 func describe(c *config.Config) api.Node {

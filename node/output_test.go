@@ -10,9 +10,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestWindowsOfOutput reads what a trial has printed in parts, searches it, and downloads it and
+// TestOutputIsReadInParts reads what a trial has printed in parts, searches it, and downloads it and
 // the files that it left.
-func TestWindowsOfOutput(t *testing.T) {
+func TestOutputIsReadInParts(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
 	sub := script(t, `i=0

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"mlfnode/cluster"
-	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/node/config"
 	"mlfnode/node/master"
@@ -37,13 +36,9 @@ func (n *Node) Reload(cfg config.Config) {
 		old.Devices.Share != cfg.Devices.Share || !reflect.DeepEqual(old.Engine, cfg.Engine) {
 		n.log.Warn("state, bind, ports, engine and gpus.share are taken over at the next start only")
 	}
-	n.mu.Lock()
-	n.cfg.Machine.CPUs, n.cfg.Machine.Memory = cfg.Machine.CPUs, cfg.Machine.Memory // for a worker that is yet to be made
-	n.cfg.Devices = cfg.Devices
-	n.mu.Unlock()
-	n.resize()
+	old.Devices = cfg.Devices
+	n.configure(cfg.Machine.CPUs, cfg.Machine.Memory, cfg.Devices)
 	if w := n.working(); w != nil {
-		w.Devices.SetPolicy(cfg.Devices)
 		w.Devices.SetMachine(n.machine.Latest())
 	}
 	n.publishDevices()
@@ -54,15 +49,6 @@ func (n *Node) Reload(cfg config.Config) {
 		n.snapshots.SetLimit(cfg.Retention.Checkpoints)
 	}
 	n.log.Info("node.yaml was reloaded", "cpus", cfg.Machine.CPUs, "memory", cfg.Machine.Memory)
-}
-
-// resize gives the worker, once there is one, the processors and the memory of the settings.
-func (n *Node) resize() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.worker != nil {
-		n.worker.Devices.Resize(inventory.Machine{CPUs: n.cfg.Machine.CPUs, Memory: n.cfg.Machine.Memory})
-	}
 }
 
 // healthTimeout bounds how long the parts of a healthy node take to answer.
@@ -83,13 +69,6 @@ func (n *Node) Healthy() error {
 		return fmt.Errorf("the master does not answer itself: %w", err)
 	}
 	return nil
-}
-
-// Hurry kills the programs that Close waits for.
-func (n *Node) Hurry() {
-	if w := n.working(); w != nil {
-		w.SkipGrace()
-	}
 }
 
 const (
@@ -135,15 +114,4 @@ func StopSign(stateDir string) time.Time {
 		return time.Time{}
 	}
 	return info.ModTime()
-}
-
-// Stop records that somebody asked this node to end, so that Close ends its programs. Without it
-// they wait for the next agent.
-func (n *Node) Stop() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.stopping.Store(true)
-	if n.worker != nil {
-		n.worker.SetHandover(false)
-	}
 }

@@ -82,9 +82,9 @@ func TestHostileRequests(t *testing.T) {
 	}
 }
 
-// TestLastGoesByNumber submits sweeps of several projects: the last one is the one that was
+// TestLastIsTheNewestSweep submits sweeps of several projects: the last one is the one that was
 // submitted last.
-func TestLastGoesByNumber(t *testing.T) {
+func TestLastIsTheNewestSweep(t *testing.T) {
 	s := attach(t, testConfig(t))
 	c := s.Client()
 	for _, project := range []string{"b", "a", "c", "a"} {

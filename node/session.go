@@ -9,6 +9,7 @@ import (
 
 	"mlfnode/node/api"
 	"mlfnode/node/config"
+	"mlfnode/node/poll"
 )
 
 // Session is a connection to the node of a state folder, which runs in another process or in this
@@ -30,6 +31,8 @@ const (
 	attachTime = 30 * time.Second
 	// attachInterval is how often the session is tried meanwhile.
 	attachInterval = 20 * time.Millisecond
+	// busyInterval is how often a node that hosts sweeps of other terminals checks whether it may end.
+	busyInterval = 100 * time.Millisecond
 )
 
 // Attach finds the node of the state folder, or makes one in this process: with host true a working
@@ -109,7 +112,7 @@ func become(ctx context.Context, cfg config.Config, host bool) (*Session, error)
 		// A quiet node answers this process alone: others wait for the folder, which takes
 		// milliseconds.
 		p := newPipe()
-		s.stop = n.serve(p)
+		s.stop = n.serve(n.monitor, p)
 		s.client = api.NewClient(p.dial)
 		return s, nil
 	}
@@ -128,7 +131,7 @@ func (s *Session) listen() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stop = s.node.serve(l)
+	s.stop = s.node.serve(s.node.monitor, l)
 	return nil
 }
 
@@ -164,11 +167,20 @@ func (s *Session) Idle(ctx context.Context) error {
 		return nil
 	}
 	for {
-		if err := s.node.Idle(ctx); err != nil {
+		err := poll.Until(ctx, busyInterval, func() (bool, error) {
+			select {
+			case err := <-s.node.Failed():
+				return false, err
+			default:
+			}
+			busy, err := s.node.master.Busy(ctx)
+			return !busy, err
+		})
+		if err != nil {
 			return err
 		}
 		s.unlisten()
-		busy, err := s.node.Busy(ctx)
+		busy, err := s.node.master.Busy(ctx)
 		if err != nil || !busy {
 			return err
 		}

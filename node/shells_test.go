@@ -9,9 +9,9 @@ import (
 	"mlfnode/jetstream"
 )
 
-// TestShellsOfALoneMachine makes a machine that has run sweeps alone the master of a cluster: no
+// TestFoundingAClusterRemovesShellEnvironments makes a machine that has run sweeps alone the master of a cluster: no
 // worker may read what was in the environment of the shell that submitted them.
-func TestShellsOfALoneMachine(t *testing.T) {
+func TestFoundingAClusterRemovesShellEnvironments(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	server, err := jetstream.Start(jetstream.Config{Dir: t.TempDir(), Logger: log})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"mlfnode/node/config"
 	"mlfnode/node/executor/shim"
 	"mlfnode/node/service"
 )
@@ -32,30 +33,31 @@ func ShimFolders(state string) []string {
 	return []string{filepath.Join(state, "shims"), filepath.Join(state, "keepers")}
 }
 
-func (n *Node) shimOptions(token string) shim.Options {
-	folders := ShimFolders(n.cfg.StateDir)
-	return shim.Options{Dir: folders[0], FormerDir: folders[1], Token: token, Logger: n.log}
+func shimOptions(cfg *config.Config, token string) shim.Options {
+	folders := ShimFolders(cfg.StateDir)
+	return shim.Options{Dir: folders[0], FormerDir: folders[1], Token: token, Logger: cfg.Logger}
 }
 
-// openShim makes programs outlive this process, and takes over those of the last agent.
-func (n *Node) openShim(ctx context.Context, token string) error {
-	if n.executor != nil {
+// openShim makes programs outlive this process, and takes over those of the last agent. stopping
+// says, when the node ends, whether its programs are to end, too.
+func (e *execution) openShim(ctx context.Context, cfg *config.Config, l *lifecycle, stopping func() bool, token string) error {
+	if e.executor != nil {
 		return nil
 	}
-	o, containers := n.shimOptions(token), dockerOptions(&n.cfg, token)
-	o.Wrap, o.AgentTimeout, o.Containers = func() []string { return scopeOf(token) }, n.cfg.Cluster.Patience, &containers
+	o, containers := shimOptions(cfg, token), dockerOptions(cfg, token)
+	o.Wrap, o.AgentTimeout, o.Containers = func() []string { return scopeOf(token) }, cfg.Cluster.Patience, &containers
 	client, err := shim.Open(ctx, o)
 	if err != nil {
 		return fmt.Errorf("take over what the last agent left running: %w", err)
 	}
-	n.executor, n.adopter = client, client
-	n.onClose(func() {
-		if !n.stopping.Load() {
+	e.executor, e.adopter = client, client
+	l.onClose(func() {
+		if !stopping() {
 			client.Leave()
 			return
 		}
 		if err := client.Close(); err != nil {
-			n.log.Warn("shims could not be stopped", "err", err)
+			cfg.Logger.Warn("shims could not be stopped", "err", err)
 		}
 	})
 	return nil

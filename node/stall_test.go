@@ -6,9 +6,9 @@ import (
 	"mlfnode/node/config"
 )
 
-// TestStalledDisk takes a disk that answers, were it with an error, for one that does not stand
+// TestStalledDiskIsDetected takes a disk that answers, were it with an error, for one that does not stand
 // still.
-func TestStalledDisk(t *testing.T) {
+func TestStalledDiskIsDetected(t *testing.T) {
 	var s stall
 	cfg := config.Config{StateDir: t.TempDir()}
 	for _, dir := range []string{cfg.StateDir, cfg.StateDir + "/missing"} {

@@ -32,9 +32,9 @@ func TestQueriesAreStrict(t *testing.T) {
 	}
 }
 
-// TestAcceptedMedia asks for lists in the ways that clients do: the most wanted form is given, and
+// TestListsComeInTheAcceptedForm asks for lists in the ways that clients do: the most wanted form is given, and
 // limit and field mean the same in all.
-func TestAcceptedMedia(t *testing.T) {
+func TestListsComeInTheAcceptedForm(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, "exit 0", "x=1,2,3,4"))
@@ -69,8 +69,8 @@ func TestAcceptedMedia(t *testing.T) {
 	}
 }
 
-// TestDryRuns counts what actions would change and finds everything as it was.
-func TestDryRuns(t *testing.T) {
+// TestDryRunsChangeNothing counts what actions would change and finds everything as it was.
+func TestDryRunsChangeNothing(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
 	c := s.Client()

@@ -11,6 +11,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/checkpoint"
 	"mlfnode/node/config"
 	"mlfnode/node/membership"
 	"mlfnode/node/monitor"
@@ -70,7 +71,7 @@ func OpenWorker(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.onClose(n.serve(l))
+	n.onClose(n.serve(n.monitor, l))
 	return n, nil
 }
 
@@ -112,10 +113,7 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, leave context.Can
 	})
 	client := api.NewRemoteAt(n.membership.MasterAddresses, id.Client(), "")
 	defer client.Close()
-	n.mu.Lock()
-	n.remote = client.Snapshots()
-	n.mu.Unlock()
-	if err := n.openWorker(ctx, link, remoteFiles{client}); err != nil {
+	if err := n.openWorker(ctx, link, remoteFiles{client}, client.Snapshots(), n.cfg.CheckpointRate); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -128,54 +126,24 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, leave context.Can
 	return n.worker.Run(ctx)
 }
 
-// Working is closed once the node takes trials.
-func (n *Node) Working() <-chan struct{} { return n.atWork.done() }
-
-// takesTrials reports whether the node has come to take trials.
-func (n *Node) takesTrials() bool {
-	select {
-	case <-n.atWork.done():
-		return true
-	default:
-		return false
-	}
-}
-
-// openWorker creates the worker, which reports what the last agent left.
-func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, files worker.FileStore) error {
+// openWorker creates the worker, which reports what the last agent left. rate limits how fast
+// checkpoints travel; 0 means no limit.
+func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, files worker.FileStore, snapshots checkpoint.Remote, rate int64) error {
 	cfg := &n.cfg
-	n.mu.Lock()
-	machine := cfg.Machine
-	n.mu.Unlock()
+	outlive := time.Duration(0) // how long programs continue without an agent
+	if n.adopter != nil {
+		outlive = cfg.Cluster.Patience
+	}
 	w, err := worker.New(n.devices(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Master: calls, Files: files, Executor: n.executor, Containers: n.containers, Machine: machine, Logger: cfg.Logger,
-		Adopt: n.adopter, Heartbeats: true, Outlive: n.outlive(), OnDirectives: n.membership.Apply, KeyringFingerprint: n.membership.KeysID,
+		Node: cfg.Node, Dir: cfg.StateDir, Master: calls, Files: files, Executor: n.executor, Containers: n.containers, Logger: cfg.Logger,
+		Adopt: n.adopter, Heartbeats: true, Outlive: outlive, OnDirectives: n.membership.Apply, KeyringFingerprint: n.membership.KeysID,
 		Sample: n.sampler.last.Load, ProjectCacheLimit: cfg.Retention.Projects,
-		Snapshots: n.checkpoints(), SnapshotRate: n.checkpointRate(),
+		Snapshots: snapshots, SnapshotRate: rate,
 	}))
 	if err != nil {
 		return fmt.Errorf("make the worker: %w", err)
 	}
-	n.mu.Lock()
-	n.worker = w
-	w.SetHandover(!n.stopping.Load())
-	n.mu.Unlock()
-	n.resize() // the settings may have been read again since
+	n.setWorker(w)
 	w.Devices.SetMachine(n.machine.Latest())
 	return w.Recover(ctx)
-}
-
-// outlive returns how long programs continue without an agent.
-func (n *Node) outlive() time.Duration {
-	if n.adopter == nil {
-		return 0
-	}
-	return n.cfg.Cluster.Patience
-}
-
-// working returns the worker, nil as long as there is none.
-func (n *Node) working() *worker.Worker {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.worker
 }

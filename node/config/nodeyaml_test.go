@@ -60,8 +60,8 @@ func TestNodeYAML(t *testing.T) {
 	}
 }
 
-// TestNoHome starts from a settings file alone, as a service of the system may.
-func TestNoHome(t *testing.T) {
+// TestSettingsWithoutAHome starts from a settings file alone, as a service of the system may.
+func TestSettingsWithoutAHome(t *testing.T) {
 	for _, name := range []string{"HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "MLF_STATE"} {
 		t.Setenv(name, "")
 	}

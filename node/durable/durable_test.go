@@ -34,8 +34,8 @@ func testReplacement(t *testing.T, write func(path string, content []byte, mode 
 	}
 }
 
-// TestNothingIsLeft has the last step fail: the part is gone, and what was there is as it was.
-func TestNothingIsLeft(t *testing.T) {
+// TestFailedWriteLeavesNothing has the last step fail: the part is gone, and what was there is as it was.
+func TestFailedWriteLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "folder")
 	if err := os.Mkdir(path, 0o700); err != nil {

@@ -8,20 +8,16 @@ import (
 	"mlfnode/grid"
 )
 
-// size returns the size of arguments and environment as the kernel counts them.
-func size(a *Attempt) (n uint64) {
+// ArgumentsTooLong is the reason of an attempt whose arguments and environment exceed the kernel's
+// limit.
+func ArgumentsTooLong(a *Attempt) string {
+	var n uint64 // as the kernel counts them
 	for _, list := range [][]string{a.Argv, a.Env} {
 		for _, s := range list {
 			n += uint64(len(s)) + 1
 		}
 	}
-	return n
-}
-
-// ArgumentsTooLong is the reason of an attempt whose arguments and environment exceed the kernel's
-// limit.
-func ArgumentsTooLong(a *Attempt) string {
-	return fmt.Sprintf("the argument list is too long: arguments and environment take %s; pass large values in a file", humanize.IBytes(size(a)))
+	return fmt.Sprintf("the argument list is too long: arguments and environment take %s; pass large values in a file", humanize.IBytes(n))
 }
 
 // maxString is the longest argument or variable that the kernel accepts, with its final zero

@@ -81,9 +81,9 @@ func TestUnshared(t *testing.T) {
 	}
 }
 
-// TestListenerLetsNobodyElseIn has a socket with all rights for all, and a program of another user
+// TestListenerRefusesOtherUsers has a socket with all rights for all, and a program of another user
 // that calls.
-func TestListenerLetsNobodyElseIn(t *testing.T) {
+func TestListenerRefusesOtherUsers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("it takes root to be another user")
 	}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSignalsNobodyElse has the number of a live process in IDs that are not its own.
-func TestSignalsNobodyElse(t *testing.T) {
+// TestSignalReachesNoOtherProcess has the number of a live process in IDs that are not its own.
+func TestSignalReachesNoOtherProcess(t *testing.T) {
 	c := exec.Command("sleep", "1000")
 	if err := c.Start(); err != nil {
 		t.Fatal(err)

@@ -52,8 +52,8 @@ func watchTree(t *testing.T, a *executor.Attempt) func() {
 	}
 }
 
-// TestEngineStaysAway stops an engine that does not come back within the outage timeout.
-func TestEngineStaysAway(t *testing.T) {
+// TestAttemptEndsWhenTheEngineStaysAway stops an engine that does not come back within the outage timeout.
+func TestAttemptEndsWhenTheEngineStaysAway(t *testing.T) {
 	t.Parallel()
 	e := dockertest.New(t)
 	o := options(t, e)
@@ -77,9 +77,9 @@ func TestEngineStaysAway(t *testing.T) {
 	nothingLeft(t, e, o)
 }
 
-// TestHungEngine uses an engine that accepts requests and answers none: a program that ends during
+// TestHungEngineBlocksNoAttempt uses an engine that accepts requests and answers none: a program that ends during
 // that time does not block its attempt forever, and one that keeps running is left alone.
-func TestHungEngine(t *testing.T) {
+func TestHungEngineBlocksNoAttempt(t *testing.T) {
 	t.Parallel()
 	e := dockertest.New(t)
 	o := options(t, e)
@@ -103,9 +103,9 @@ func TestHungEngine(t *testing.T) {
 	nothingLeft(t, e, o)
 }
 
-// TestEngineHangsAtOnce uses an engine that hangs before anybody waits for the end of the container
+// TestContainerOutlivesAnEngineThatHangs uses an engine that hangs before anybody waits for the end of the container
 // that it has started: what runs in the container is left alone for longer than the outage timeout.
-func TestEngineHangsAtOnce(t *testing.T) {
+func TestContainerOutlivesAnEngineThatHangs(t *testing.T) {
 	t.Parallel()
 	e := docker.Shared.Engine(t)
 	o := options(t, e)
@@ -136,9 +136,9 @@ func (h *hangs) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// TestNoticeAndTerm cancels an attempt with a Notice signal, which only the main process would get:
+// TestTermReachesAllProcessesDespiteANotice cancels an attempt with a Notice signal, which only the main process would get:
 // SIGTERM reaches all its processes.
-func TestNoticeAndTerm(t *testing.T) {
+func TestTermReachesAllProcessesDespiteANotice(t *testing.T) {
 	everyEngine(t, noticeAndTerm)
 }
 
@@ -163,9 +163,9 @@ trap 'wait; exit 9' TERM; while ! test -e begun; do sleep 0.01; done; echo >read
 	}
 }
 
-// TestProgramsCannotChangeTheirOrder runs a program that looks for, and tries to replace, what its
+// TestProgramsCannotChangeTheirRecord runs a program that looks for, and tries to replace, what its
 // agent reads later.
-func TestProgramsCannotChangeTheirOrder(t *testing.T) {
+func TestProgramsCannotChangeTheirRecord(t *testing.T) {
 	everyEngine(t, programsCannotChangeTheirOrder)
 }
 
@@ -250,9 +250,9 @@ func (f *front) listen(t *testing.T, e *dockertest.Engine) string {
 	return "unix://" + l.Addr().String()
 }
 
-// TestEngineGoesWhileItStarts uses an engine that goes away for good after starting a container,
+// TestEngineDisappearsDuringAStart uses an engine that goes away for good after starting a container,
 // before and after it reports the start: nobody has learned the PID of its process.
-func TestEngineGoesWhileItStarts(t *testing.T) {
+func TestEngineDisappearsDuringAStart(t *testing.T) {
 	for name, answers := range map[string]bool{"before its answer": false, "after its answer": true} {
 		t.Run(name, func(t *testing.T) {
 			e := docker.Shared.Engine(t)

@@ -123,9 +123,9 @@ func conformance(t *testing.T, e *dockertest.Engine) {
 		t.Fatal(err)
 	}
 	differs := map[string]string{
-		"refusals":                "the image decides what there is to run, and its shell says what it can't run; see TestRefusals",
+		"refusals":                "the image decides what there is to run, and its shell says what it can't run; see TestMissingProgramsAreRefused",
 		"open for writing":        "the shell of the image starts the program, and does not wait for those who write it",
-		"lookup":                  "names are looked up by the shell of the image; see TestRefusals",
+		"lookup":                  "names are looked up by the shell of the image; see TestMissingProgramsAreRefused",
 		"nested cgroups":          "a container's cgroups are the engine's",
 		"output that others hold": "process ids of a container are its own",
 	}

@@ -59,7 +59,14 @@ func Connect(ctx context.Context, s Settings) (*Engine, error) {
 		if err == nil {
 			return e, nil
 		}
-		refusals = append(refusals, describeConnectError(host, err))
+		why := err.Error()
+		switch {
+		case errors.Is(err, os.ErrPermission), strings.Contains(why, "permission denied"):
+			why = "permission denied (is the user in the group docker?)"
+		case errors.Is(err, os.ErrNotExist), client.IsErrConnectionFailed(err):
+			why = "nothing listens there"
+		}
+		refusals = append(refusals, host+": "+why)
 	}
 	return nil, &EngineError{Class: grid.ClassEngine, Reason: "no container engine answers: " + strings.Join(refusals, "; ")}
 }
@@ -78,17 +85,6 @@ func (s Settings) hosts() []string {
 		all = append(all, "unix://"+filepath.Join(run, "docker.sock"), "unix://"+filepath.Join(run, "podman", "podman.sock"))
 	}
 	return append(all, "unix:///run/podman/podman.sock")
-}
-
-// describeConnectError explains why there is no engine at an address.
-func describeConnectError(host string, err error) string {
-	switch {
-	case errors.Is(err, os.ErrPermission), strings.Contains(err.Error(), "permission denied"):
-		return host + ": permission denied (is the user in the group docker?)"
-	case errors.Is(err, os.ErrNotExist), client.IsErrConnectionFailed(err):
-		return host + ": nothing listens there"
-	}
-	return host + ": " + err.Error()
 }
 
 func connect(ctx context.Context, host string) (_ *Engine, err error) {

@@ -18,9 +18,9 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestErrorsOfEngines lists errors of engines that can't pull an image or launch a container:
+// TestEngineErrorsAreClassified lists errors of engines that can't pull an image or launch a container:
 // class, request, text, and the source of the text.
-func TestErrorsOfEngines(t *testing.T) {
+func TestEngineErrorsAreClassified(t *testing.T) {
 	text, err := os.ReadFile("testdata/errors.tsv")
 	if err != nil {
 		t.Fatal(err)
@@ -41,9 +41,9 @@ func TestErrorsOfEngines(t *testing.T) {
 	}
 }
 
-// TestBrokenConnectionIsTheEngines checks that a lost connection to the engine is not taken for the
+// TestLostConnectionIsAnEngineError checks that a lost connection to the engine is not taken for the
 // engine's report about a registry, which is text.
-func TestBrokenConnectionIsTheEngines(t *testing.T) {
+func TestLostConnectionIsAnEngineError(t *testing.T) {
 	for _, err := range []error{
 		fmt.Errorf("read the engine's report about the pull: %w", io.ErrUnexpectedEOF),
 		fmt.Errorf("error during connect: %w", &net.OpError{Op: "dial", Net: "unix", Err: errors.New("i/o timeout")}),
@@ -54,8 +54,8 @@ func TestBrokenConnectionIsTheEngines(t *testing.T) {
 	}
 }
 
-// TestLabelsOfSELinux checks that an engine that enforces labels is asked not to.
-func TestLabelsOfSELinux(t *testing.T) {
+// TestSELinuxLabelsAreDisabled checks that an engine that enforces labels is asked not to.
+func TestSELinuxLabelsAreDisabled(t *testing.T) {
 	for _, option := range []string{"name=selinux", "name=seccomp,profile=default"} {
 		e := &Engine{}
 		e.about.Store(&engineInfo{info: system.Info{SecurityOptions: []string{option}}})
@@ -68,9 +68,9 @@ func TestLabelsOfSELinux(t *testing.T) {
 	}
 }
 
-// TestForeignProcesses checks that a PID of another machine's engine is not taken for one of this
+// TestPIDsOfAnotherMachineAreIgnored checks that a PID of another machine's engine is not taken for one of this
 // machine.
-func TestForeignProcesses(t *testing.T) {
+func TestPIDsOfAnotherMachineAreIgnored(t *testing.T) {
 	r := New(Options{}, slog.New(slog.DiscardHandler)).openRun(&Engine{}, &executor.Attempt{}, "x", runRecord{ID: strings.Repeat("a", 64)})
 	r.processes.learn(&container.State{Pid: os.Getpid()})
 	if got := r.processes.first(); got.PID != 0 {
@@ -78,9 +78,9 @@ func TestForeignProcesses(t *testing.T) {
 	}
 }
 
-// TestEndDuringEventBreak checks that a container that was killed while no events arrived counts as
+// TestKillWithoutEventsCountsAsEngineRestart checks that a container that was killed while no events arrived counts as
 // ended by a restart of its engine.
-func TestEndDuringEventBreak(t *testing.T) {
+func TestKillWithoutEventsCountsAsEngineRestart(t *testing.T) {
 	r := New(Options{}, slog.New(slog.DiscardHandler)).openRun(&Engine{}, &executor.Attempt{}, "x", runRecord{})
 	for code, want := range map[int]bool{0: false, 1: false, 137: true, 143: true, 255: true} {
 		if got := r.x.events.sawRestart(&container.State{ExitCode: code}, containerEvents{breaks: -1}); got != want {

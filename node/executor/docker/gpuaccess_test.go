@@ -110,7 +110,7 @@ func TestDamagedSpecificationIsExplained(t *testing.T) {
 	}
 }
 
-func TestWayOfGPUs(t *testing.T) {
+func TestGPURequestFitsTheEngine(t *testing.T) {
 	dir := t.TempDir()
 	spec(t, dir, "nvidia.json", gpuA+"=/dev/nvidia0")
 	with := func(runtimes ...string) *system.Info {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -174,7 +175,9 @@ func (m *Images) Status(w ImageRequest) ImageStatus {
 	defer m.mu.Unlock()
 	e := m.tracked[key]
 	if e == nil {
-		m.evictLocked(now)
+		if len(m.tracked) >= maxTracked {
+			maps.DeleteFunc(m.tracked, func(_ ImageRequest, e *trackedImage) bool { return !e.fetching && now.Sub(e.requestedAt) > requestTTL })
+		}
 		e = &trackedImage{}
 		m.tracked[key] = e
 	}
@@ -209,18 +212,6 @@ func (m *Images) Invalidate(w ImageRequest) {
 	defer m.mu.Unlock()
 	if e := m.tracked[w.key()]; e != nil && !e.fetching {
 		delete(m.tracked, w.key())
-	}
-}
-
-// evictLocked drops images without a recent request.
-func (m *Images) evictLocked(now time.Time) {
-	if len(m.tracked) < maxTracked {
-		return
-	}
-	for key, e := range m.tracked {
-		if !e.fetching && now.Sub(e.requestedAt) > requestTTL {
-			delete(m.tracked, key)
-		}
 	}
 }
 

@@ -206,8 +206,8 @@ func TestPullFailuresHaveTheirClass(t *testing.T) {
 	}
 }
 
-// TestPullIsTriedAgain checks that a registry that comes back is asked again.
-func TestPullIsTriedAgain(t *testing.T) {
+// TestFailedPullIsRetried checks that a registry that comes back is asked again.
+func TestFailedPullIsRetried(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/again", "1", "x", 1000)
 	r.Set(func() { r.Status = http.StatusServiceUnavailable })
@@ -220,9 +220,9 @@ func TestPullIsTriedAgain(t *testing.T) {
 	awaitStatus(t, m, w, 30*time.Second, func(s ImageStatus) bool { return s.Image != nil })
 }
 
-// TestSlowPullGoesOnAndTellsItsProgress checks that a slow pull that makes progress continues for
+// TestSlowPullContinuesAndReportsProgress checks that a slow pull that makes progress continues for
 // longer than any pause may last.
-func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
+func TestSlowPullContinuesAndReportsProgress(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/slow", "1", "x", 4<<20)
 	r.Set(func() { r.Slow = 700 * time.Millisecond })
@@ -249,9 +249,9 @@ func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
 	}
 }
 
-// TestCutPullFails cuts off a pull. The engine itself retries what was cut off, with long pauses;
+// TestStalledPullFails cuts off a pull. The engine itself retries what was cut off, with long pauses;
 // its announcements of the retries are not progress.
-func TestCutPullFails(t *testing.T) {
+func TestStalledPullFails(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/cut", "1", "x", 1<<20)
 	r.Set(func() { r.Cut = true })

@@ -50,8 +50,8 @@ func TestHeldOutputOutlivesItsReader(t *testing.T) {
 	}
 }
 
-// TestPipeThatIsNone checks that a program may replace its pipe by a link or a file without harm.
-func TestPipeThatIsNone(t *testing.T) {
+// TestReplacedPipeIsHarmless checks that a program may replace its pipe by a link or a file without harm.
+func TestReplacedPipeIsHarmless(t *testing.T) {
 	for name, replace := range map[string]func(path string) error{
 		"link": func(path string) error { return os.Symlink("/dev/null", path) },
 		"file": func(path string) error { return os.WriteFile(path, nil, 0o600) },

@@ -8,9 +8,9 @@ import (
 	"mlfnode/node/executor/docker/dockertest"
 )
 
-// TestPodmanPulls checks that failures are found in Podman's report on a pull, since Podman never
+// TestPullErrorsOfPodmanAreFound checks that failures are found in Podman's report on a pull, since Podman never
 // reports them by the status of the answer.
-func TestPodmanPulls(t *testing.T) {
+func TestPullErrorsOfPodmanAreFound(t *testing.T) {
 	r := dockertest.NewRegistry(t)
 	e, err := dial(SharedPodman.Engine(t).Host())
 	if err != nil {

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"mlfnode/grid"
+	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/process"
 )
@@ -79,10 +81,17 @@ func (x *Executor) openRun(e *Engine, a *executor.Attempt, name string, record r
 	return r
 }
 
-// save writes the run's record.
+// save writes the run's record. It is not synced: no container survives a power cut.
 func (r *run) save() error {
 	r.record.Process = r.processes.first()
-	return r.record.write(r.dir)
+	b, err := json.Marshal(&r.record)
+	if err != nil {
+		return fmt.Errorf("encode the record of a container: %w", err)
+	}
+	if err := durable.ReplaceFile(filepath.Join(r.dir, recordFile), append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write the record of a container: %w", err)
+	}
+	return nil
 }
 
 // launch creates the container and starts it. Its errors are EngineErrors, or the cause of ctx's
@@ -200,25 +209,21 @@ func (r *run) finish() {
 		}
 		r.log.Warn("the container could not be removed yet", "err", err)
 	}
-	r.x.work.Go(r.removeLater)
+	r.x.work.Go(func() { // if the executor is closed before this succeeds, the next start finds the folder
+		for pause := retryPauses(); pause.Sleep(r.x.ctx); {
+			ctx, stop := withCallTimeout(r.x.ctx)
+			err := r.remove(ctx)
+			stop()
+			if err == nil {
+				r.removeFolder()
+				return
+			}
+		}
+	})
 }
 
 func (r *run) removeFolder() {
 	if err := os.RemoveAll(r.dir); err != nil {
 		r.log.Warn("the folder of a container could not be removed", "err", err)
-	}
-}
-
-// removeLater retries until it succeeds or the executor is closed. The next start then finds the
-// folder.
-func (r *run) removeLater() {
-	for pause := retryPauses(); pause.Sleep(r.x.ctx); {
-		ctx, stop := withCallTimeout(r.x.ctx)
-		err := r.remove(ctx)
-		stop()
-		if err == nil {
-			r.removeFolder()
-			return
-		}
 	}
 }

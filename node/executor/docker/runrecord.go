@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"mlfnode/grid"
-	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/node/processid"
 )
@@ -43,18 +42,6 @@ func readRecord(dir string) (runRecord, error) {
 		return r, fmt.Errorf("read the record of a container: %w", err)
 	}
 	return r, nil
-}
-
-// write replaces the record in a folder. It is not synced: no container survives a power cut.
-func (r *runRecord) write(dir string) error {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode the record of a container: %w", err)
-	}
-	if err := durable.ReplaceFile(filepath.Join(dir, recordFile), append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write the record of a container: %w", err)
-	}
-	return nil
 }
 
 func (r *runRecord) began() time.Time { return time.Unix(0, r.Began) }

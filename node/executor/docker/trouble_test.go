@@ -89,10 +89,10 @@ func nothingLeft(t *testing.T, e *dockertest.Engine, o docker.Options) {
 
 const waiting = "echo one; echo >ready; while ! test -e go; do sleep 0.01; done; echo two; "
 
-// TestEngineEnds stops, kills and restarts the engine while programs run, with and without
+// TestOutcomesAcrossEngineRestarts stops, kills and restarts the engine while programs run, with and without
 // live-restore: each attempt ends with the program's own result or by the engine's fault, and none
 // keeps running.
-func TestEngineEnds(t *testing.T) {
+func TestOutcomesAcrossEngineRestarts(t *testing.T) {
 	t.Parallel()
 	for _, live := range []bool{false, true} {
 		for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
@@ -142,9 +142,9 @@ func TestEngineEnds(t *testing.T) {
 	}
 }
 
-// TestPodmanServiceEnds ends the service of Podman while programs run, whose containers do not need
+// TestContainersOutliveThePodmanService ends the service of Podman while programs run, whose containers do not need
 // it.
-func TestPodmanServiceEnds(t *testing.T) {
+func TestContainersOutliveThePodmanService(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
 			e := dockertest.NewKind(t, dockertest.Podman)
@@ -170,8 +170,8 @@ func TestPodmanServiceEnds(t *testing.T) {
 	}
 }
 
-// TestByHand stops, kills and removes containers with the engine's own tools.
-func TestByHand(t *testing.T) {
+// TestContainersStoppedByHand stops, kills and removes containers with the engine's own tools.
+func TestContainersStoppedByHand(t *testing.T) {
 	everyEngine(t, byHand)
 }
 
@@ -238,8 +238,8 @@ func outOfMemory(t *testing.T, e *dockertest.Engine) {
 	}
 }
 
-// TestRefusals runs programs that an image does not have.
-func TestRefusals(t *testing.T) {
+// TestMissingProgramsAreRefused runs programs that an image does not have.
+func TestMissingProgramsAreRefused(t *testing.T) {
 	everyEngine(t, refusals)
 }
 
@@ -284,8 +284,8 @@ func refusals(t *testing.T, e *dockertest.Engine) {
 	nothingLeft(t, e, o)
 }
 
-// TestOutputIsWhole prints 200 MiB of noise on both streams together and compares them.
-func TestOutputIsWhole(t *testing.T) {
+// TestOutputIsComplete prints 200 MiB of noise on both streams together and compares them.
+func TestOutputIsComplete(t *testing.T) {
 	everyEngine(t, outputIsWhole)
 }
 
@@ -302,8 +302,8 @@ func outputIsWhole(t *testing.T, e *dockertest.Engine) {
 	}
 }
 
-// TestNothingIsLeft runs 200 containers, a few at a time.
-func TestNothingIsLeft(t *testing.T) {
+// TestNoContainerOrFolderIsLeft runs 200 containers, a few at a time.
+func TestNoContainerOrFolderIsLeft(t *testing.T) {
 	everyEngine(t, nothingIsLeft)
 }
 
@@ -360,8 +360,8 @@ func counts(t *testing.T) map[string]int {
 	return all
 }
 
-// TestCrashedCreation simulates a process that died at each step before its container ran.
-func TestCrashedCreation(t *testing.T) {
+// TestCrashBeforeTheContainerRuns simulates a process that died at each step before its container ran.
+func TestCrashBeforeTheContainerRuns(t *testing.T) {
 	everyEngine(t, crashedCreation)
 }
 
@@ -400,10 +400,10 @@ func crashedCreation(t *testing.T, e *dockertest.Engine) {
 	nothingLeft(t, e, o) // a container without a folder is removed when the engine is first contacted
 }
 
-// TestEngineMoved makes a dead process leave a container on an engine whose address is no longer
+// TestOrphansOnAnotherEngine makes a dead process leave a container on an engine whose address is no longer
 // the node's: it may be the same engine at another address, or a different one. In both cases
 // nothing keeps running and no folder stays.
-func TestEngineMoved(t *testing.T) {
+func TestOrphansOnAnotherEngine(t *testing.T) {
 	e := docker.Shared.Engine(t)
 	for name, now := range map[string]*dockertest.Shared{"the same": &docker.Shared, "another": &docker.SharedPodman} {
 		t.Run(name, func(t *testing.T) {
@@ -432,9 +432,9 @@ func TestEngineMoved(t *testing.T) {
 	}
 }
 
-// TestEngineNobodyHas checks that no engine is looked for without need, and what is reported about
+// TestMissingEngineIsReported checks that no engine is looked for without need, and what is reported about
 // a missing one.
-func TestEngineNobodyHas(t *testing.T) {
+func TestMissingEngineIsReported(t *testing.T) {
 	o := docker.Options{Settings: docker.Settings{Socket: "unix:///nowhere/docker.sock"}, Token: "t", Dir: filepath.Join(t.TempDir(), "runs")}
 	x := docker.New(o, logTo(t))
 	defer x.Close()
@@ -444,8 +444,8 @@ func TestEngineNobodyHas(t *testing.T) {
 	}
 }
 
-// TestManyAtOnce starts and stops many slots at all moments of a container's life.
-func TestManyAtOnce(t *testing.T) {
+// TestConcurrentStartsAndStops starts and stops many slots at all moments of a container's life.
+func TestConcurrentStartsAndStops(t *testing.T) {
 	e := docker.Shared.Engine(t)
 	o := options(t, e)
 	x := docker.New(o, logTo(t))

@@ -176,10 +176,10 @@ func foreignReap(dead process.DeadAgent) error {
 	return nil
 }
 
-// TestForeignUser runs attempts that leave processes of root, as sudo does, under an agent of
+// TestProcessesOfOtherUsersBlockNoSlot runs attempts that leave processes of root, as sudo does, under an agent of
 // another user without cgroups: their slots become free, the outcomes name what is left, and later
 // attempts are not blocked.
-func TestForeignUser(t *testing.T) {
+func TestProcessesOfOtherUsersBlockNoSlot(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("left out: only root can give a program to root")

@@ -191,9 +191,9 @@ const (
 	tree = "echo one; (setsid sh -c 'sleep 1000 & (sleep 1000; :)' &); sleep 1000 & "
 )
 
-// TestKilledAgent kills an agent with kill -9 under running programs, and checks that the next
+// TestRunsOutliveAKilledAgent kills an agent with kill -9 under running programs, and checks that the next
 // agent takes them over.
-func TestKilledAgent(t *testing.T) {
+func TestRunsOutliveAKilledAgent(t *testing.T) {
 	l := killedAgent(t, 0, map[string]string{
 		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "memory": wait + "exec tail /dev/zero",
 		"leftover": wait + tree + "exit 3", "early": wait + "exit 5", "stopped": wait, "unnamed": wait,
@@ -245,8 +245,8 @@ func (l *agents) stopped(c *Client) {
 	expect(l.T, resume(ctx), grid.ClassCancel, 143, "cancelled")
 }
 
-// TestNobodyComes kills an agent that has no successor.
-func TestNobodyComes(t *testing.T) {
+// TestOrphanedShimEnds kills an agent that has no successor.
+func TestOrphanedShimEnds(t *testing.T) {
 	l := killedAgent(t, 300*time.Millisecond, map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait, "unnamed": tree + "wait"})
 	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })
 	nothingLeft(t, l.o)

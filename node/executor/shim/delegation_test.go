@@ -95,8 +95,8 @@ func unified(cgroups string) string {
 	return strings.TrimSpace(path)
 }
 
-// TestDelegation runs a shim that divides the scope in which it lives alone.
-func TestDelegation(t *testing.T) {
+// TestShimDividesItsCgroup runs a shim that divides the scope in which it lives alone.
+func TestShimDividesItsCgroup(t *testing.T) {
 	s := newScope(t)
 	o := s.options()
 	c := open(t, o)

@@ -21,8 +21,8 @@ import (
 	"mlfnode/node/executor/process"
 )
 
-// TestKilledShim kills a shim under a running attempt. The agent's slot goes on with another shim.
-func TestKilledShim(t *testing.T) {
+// TestSlotContinuesAfterAKilledShim kills a shim under a running attempt. The agent's slot goes on with another shim.
+func TestSlotContinuesAfterAKilledShim(t *testing.T) {
 	o := options(t)
 	c := started(t, o)
 	s, dir := slotOf(t, c), t.TempDir()
@@ -72,8 +72,8 @@ func TestAttemptThatCannotBeSent(t *testing.T) {
 	}
 }
 
-// TestSlotOfASilentShim requests a slot from a shim that does not answer: the wait is limited.
-func TestSlotOfASilentShim(t *testing.T) {
+// TestSlotRequestToASilentShimEnds requests a slot from a shim that does not answer: the wait is limited.
+func TestSlotRequestToASilentShimEnds(t *testing.T) {
 	conn := pipe(t, 1).conn
 	line := &slotConn{conn: conn, in: bufio.NewReader(conn), slot: 1}
 	done := make(chan error, 1)
@@ -88,9 +88,9 @@ func TestSlotOfASilentShim(t *testing.T) {
 	}
 }
 
-// TestLostConnectionOfASlot ends the connection of a slot whose shim is alive: a run goes on, can
+// TestRunSurvivesALostSlotConnection ends the connection of a slot whose shim is alive: a run goes on, can
 // be stopped, and its outcome is known.
-func TestLostConnectionOfASlot(t *testing.T) {
+func TestRunSurvivesALostSlotConnection(t *testing.T) {
 	c := started(t, options(t))
 	const waits = "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"
 	begin := func(t *testing.T, ctx context.Context) (s executor.Slot, dir string, done <-chan executor.Outcome) {
@@ -150,8 +150,8 @@ func TestLostConnectionOfASlot(t *testing.T) {
 	})
 }
 
-// TestSignals sends a shim the signals that terminals and systems send.
-func TestSignals(t *testing.T) {
+// TestOnlySIGTERMEndsAShim sends a shim the signals that terminals and systems send.
+func TestOnlySIGTERMEndsAShim(t *testing.T) {
 	c := started(t, options(t))
 	s, dir := slotOf(t, c), t.TempDir()
 	done := background(s, t.Context(), script(t, dir, "a", "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"))
@@ -198,8 +198,8 @@ func TestNewerAgentTakesOver(t *testing.T) {
 	newer.Collected("a")
 }
 
-// TestLeave leaves a run by the end of its context.
-func TestLeave(t *testing.T) {
+// TestRunIsLeftByEndingItsContext leaves a run by the end of its context.
+func TestRunIsLeftByEndingItsContext(t *testing.T) {
 	o := options(t)
 	first := open(t, o)
 	s, err := first.Slot()
@@ -233,8 +233,8 @@ func TestLeave(t *testing.T) {
 	next.Collected("a")
 }
 
-// TestManySlots runs many attempts concurrently and sequentially.
-func TestManySlots(t *testing.T) {
+// TestManySlotsRunConcurrently runs many attempts concurrently and sequentially.
+func TestManySlotsRunConcurrently(t *testing.T) {
 	c := started(t, options(t))
 	const slots, runs = 200, 3
 	var running sync.WaitGroup
@@ -257,8 +257,8 @@ func TestManySlots(t *testing.T) {
 	t.Logf("the shim has %d KiB resident", resident(t, c.current.process.PID))
 }
 
-// TestGarbage sends many invalid messages to a shim that is working.
-func TestGarbage(t *testing.T) {
+// TestInvalidMessagesAreIgnored sends many invalid messages to a shim that is working.
+func TestInvalidMessagesAreIgnored(t *testing.T) {
 	c := started(t, options(t))
 	s, dir := slotOf(t, c), t.TempDir()
 	huge := binary.BigEndian.AppendUint32(nil, 1<<31)
@@ -300,8 +300,8 @@ func frame(t *testing.T, m *message, body ...[]string) string {
 	return string(b)
 }
 
-// TestVersions connects agents of other versions to this shim.
-func TestVersions(t *testing.T) {
+// TestAgentsOfOtherVersions connects agents of other versions to this shim.
+func TestAgentsOfOtherVersions(t *testing.T) {
 	c := started(t, options(t))
 	old := dial(t, c)
 	defer old.Close()
@@ -326,8 +326,8 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestLongPath uses a state folder whose path is too long for a socket address.
-func TestLongPath(t *testing.T) {
+// TestLongStateFolderPath uses a state folder whose path is too long for a socket address.
+func TestLongStateFolderPath(t *testing.T) {
 	o := options(t)
 	o.Dir = filepath.Join(o.Dir, strings.Repeat("long/", 40))
 	c := started(t, o)
@@ -373,8 +373,8 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
-// TestWrap starts the shim through another program, as systemd-run does.
-func TestWrap(t *testing.T) {
+// TestShimStartsThroughAWrapper starts the shim through another program, as systemd-run does.
+func TestShimStartsThroughAWrapper(t *testing.T) {
 	o := options(t)
 	o.Wrap = func() []string { return []string{"nice", "-n", "3"} }
 	c := started(t, o)
@@ -385,9 +385,9 @@ func TestWrap(t *testing.T) {
 	}
 }
 
-// TestLateCallOfAKilledAgent serves the connection of an agent that was killed after that of its
+// TestLateConnectionOfAKilledAgentIsRefused serves the connection of an agent that was killed after that of its
 // successor.
-func TestLateCallOfAKilledAgent(t *testing.T) {
+func TestLateConnectionOfAKilledAgentIsRefused(t *testing.T) {
 	set := settings{Token: "t", AgentTimeout: time.Minute}
 	p, err := process.New(process.Options{Token: token(t), Cgroups: process.CgroupsV1}, logTo(t))
 	if err != nil {

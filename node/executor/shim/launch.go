@@ -94,7 +94,7 @@ func (c *Client) launchIn(ctx context.Context, p shimDir) (*controlConn, error) 
 		}
 		select {
 		case <-exited:
-			return false, errors.New(lastWords(p))
+			return false, errors.New(exitReason(p))
 		default:
 			return false, nil
 		}
@@ -106,9 +106,9 @@ func (c *Client) launchIn(ctx context.Context, p shimDir) (*controlConn, error) 
 	return l, err
 }
 
-// lastWords says why a shim ended at once: the error that it has logged, or the last lines of its
+// exitReason says why a shim ended at once: the error that it has logged, or the last lines of its
 // log.
-func lastWords(p shimDir) string {
+func exitReason(p shimDir) string {
 	b, _ := os.ReadFile(filepath.Join(p.path, logFile))
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	for _, line := range slices.Backward(lines) {

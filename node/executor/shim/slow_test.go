@@ -49,7 +49,7 @@ func TestSlowShimIsTakenBack(t *testing.T) {
 	expect(t, l.resumed(c, "b"), grid.ClassNone, 0, "")
 }
 
-func TestCountdownCountsOnlyWhatRan(t *testing.T) {
+func TestCountdownCountsOnlyRunningTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		over := make(chan time.Time, 4)
 		c := &countdown{over: func() { over <- time.Now() }}
@@ -84,9 +84,9 @@ func TestCountdownCountsOnlyWhatRan(t *testing.T) {
 	})
 }
 
-// TestShimShortOfFiles leaves a shim without descriptors: no attempt may begin without its output,
+// TestShimOutOfFileDescriptors leaves a shim without descriptors: no attempt may begin without its output,
 // and no failure is the trial's.
-func TestShimShortOfFiles(t *testing.T) {
+func TestShimOutOfFileDescriptors(t *testing.T) {
 	o := options(t)
 	c := started(t, o)
 	dir := t.TempDir()
@@ -117,8 +117,8 @@ func TestShimShortOfFiles(t *testing.T) {
 	expect(t, s.Run(t.Context(), script(t, dir, "again", "exit 5")), grid.ClassExit, 5, "exit code 5")
 }
 
-// TestWhyAShimDidNotStart extracts the cause from what a shim and its wrapper have printed.
-func TestWhyAShimDidNotStart(t *testing.T) {
+// TestExitReasonOfAShim extracts the cause from what a shim and its wrapper have printed.
+func TestExitReasonOfAShim(t *testing.T) {
 	for text, want := range map[string]string{
 		"": "it ended at once",
 		"time=1 level=ERROR msg=\"shim ended\" shim=1 err=\"listen on the shim's socket: no space left on device\"\nmlfnode: the shim ended with status 1\n": "it ended at once: listen on the shim's socket: no space left on device",
@@ -133,15 +133,15 @@ func TestWhyAShimDidNotStart(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(p.path, logFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := lastWords(p); got != want {
+		if got := exitReason(p); got != want {
 			t.Errorf("got  %q\nwant %q", got, want)
 		}
 	}
 }
 
-// TestShimStartsWhileTheProgramIsReplaced removes the program's file, as an upgrade may do for a
+// TestShimStartsWhileItsProgramIsReplaced removes the program's file, as an upgrade may do for a
 // moment.
-func TestShimStartsWhileTheProgramIsReplaced(t *testing.T) {
+func TestShimStartsWhileItsProgramIsReplaced(t *testing.T) {
 	o := options(t)
 	o.Program = ""
 	c := open(t, o)
