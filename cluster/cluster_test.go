@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/cluster/inventory"
+	"mlfnode/node/poll"
 )
 
 func TestMembersKnowEachOther(t *testing.T) {
@@ -244,7 +245,7 @@ func TestFortyMembers(t *testing.T) {
 
 func wait(t *testing.T, d time.Duration) {
 	t.Helper()
-	if !sleep(t.Context(), d) {
+	if !poll.Sleep(t.Context(), d) {
 		t.Fatal("the test ended")
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"mlfnode/node/poll"
 )
 
 // ether is a network in memory. Packets get lost when their receiver is gone or has too many;
@@ -186,7 +188,7 @@ func TestFiveHundredMembers(t *testing.T) {
 }
 
 func measure(t *testing.T, n int) {
-	t.Cleanup(func() { sleep(context.Background(), time.Minute) }) // the last probes end
+	t.Cleanup(func() { poll.Sleep(context.Background(), time.Minute) }) // the last probes end
 	e := &ether{ports: map[string]*etherPort{}}
 	used := processorTime(t)
 	all := simulate(t, e, n)

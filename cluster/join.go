@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"mlfnode/node/poll"
 )
 
 // ErrNameTaken is returned by Join when another node of the cluster has the name of this node. If
@@ -128,7 +130,7 @@ func explain(err error) error {
 // reconnect tries to reach lost members: after a partition nobody probes dead members, so both
 // halves would stay apart.
 func (c *Cluster) reconnect() {
-	for sleep(c.life, reconnectInterval/2+rand.N(reconnectInterval)) {
+	for poll.Sleep(c.life, poll.Jitter(reconnectInterval)) {
 		if lost := c.lost(); len(lost) > 0 && !c.published.departed.Load() {
 			// An error is the normal case: most dead members stay dead.
 			if err := c.joinAddress(c.life, lost[rand.IntN(len(lost))]); err != nil {

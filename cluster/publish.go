@@ -117,13 +117,3 @@ func (p *publishedState) awaitTurn(ctx context.Context, last time.Time, members 
 		}
 	}
 }
-
-// sleep waits, unless the context ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
-}

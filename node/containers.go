@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 
 	"mlfnode/node/config"
@@ -21,14 +20,6 @@ func dockerOptions(c *config.Config, token string) docker.Options {
 }
 
 func containersDir(state string) string { return filepath.Join(state, "containers") }
-
-// checkEngine returns why this machine runs no containers.
-func checkEngine(ctx context.Context, c *config.Engine) error {
-	if f := docker.Probe(ctx, dockerSettings(c), nil); f.Problem != "" {
-		return errors.New(f.Problem)
-	}
-	return nil
-}
 
 // ContainerFacts asks the container engine of this machine for its version, and whether it can give
 // these GPUs to containers.

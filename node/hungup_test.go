@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestMasterThatHangsUpIsAskedAgain has a machine that ends each connection, as while a master is killed: it is
-// asked again until it should be back.
+// TestMasterThatHangsUpIsAskedAgain contacts a machine that ends each connection, as while a master
+// is killed: it is asked again until it should be back.
 func TestMasterThatHangsUpIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

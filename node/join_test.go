@@ -12,8 +12,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestTokenGoesToItsMasterOnly has a machine join by servers that are not masters of the token's
-// cluster, and listens to what it tells them.
+// TestTokenGoesToItsMasterOnly makes a machine join through servers that are not masters of the
+// token's cluster, and records what it tells them.
 func TestTokenGoesToItsMasterOnly(t *testing.T) {
 	authority := func() (*trust.Authority, *trust.Identity) {
 		a, err := trust.OpenAuthority(t.TempDir(), nil)

@@ -17,10 +17,6 @@ type lifecycle struct {
 	broken  *latch     // set when a part has ended by itself
 }
 
-func newLifecycle() lifecycle {
-	return lifecycle{failed: make(chan error, 8), broken: newLatch()}
-}
-
 // onClose registers fn, which Close calls before what was registered earlier.
 func (l *lifecycle) onClose(fn func()) { l.closers = append(l.closers, fn) }
 

@@ -102,7 +102,7 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, lifecycle: newLifecycle(), execution: execution{executor: cfg.Executor},
+		cfg: cfg, log: cfg.Logger, lifecycle: lifecycle{failed: make(chan error, 8), broken: newLatch()}, execution: execution{executor: cfg.Executor},
 		host:       host{looked: newLatch()},
 		workerPart: workerPart{atWork: newLatch(), limits: cfg.Machine, policy: cfg.Devices},
 	}
@@ -155,7 +155,10 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 // openProcess opens an executor whose programs die with this process. It stops what the shims of a
 // node that was in a cluster still run.
 func (e *execution) openProcess(ctx context.Context, cfg *config.Config, l *lifecycle, token string) error {
-	if slices.ContainsFunc(ShimFolders(cfg.StateDir), isThere) {
+	if slices.ContainsFunc(ShimFolders(cfg.StateDir), func(dir string) bool {
+		_, err := os.Stat(dir)
+		return err == nil
+	}) {
 		left, err := shim.Open(ctx, shimOptions(cfg, token))
 		if err == nil {
 			err = left.Close()
@@ -269,7 +272,12 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 	}
 	n.master = master.New(master.Config{
 		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, NeverFits: workerNever, LeaseTrials: !quiet, ClusterProblem: n.worker.UnavailableReason,
-		AwaitDevices: n.host.awaitDevices, LocalRefusals: n.worker.WaitingLanes, CheckContainers: func(ctx context.Context) error { return checkEngine(ctx, &cfg.Engine) },
+		AwaitDevices: n.host.awaitDevices, LocalRefusals: n.worker.WaitingLanes, CheckContainers: func(ctx context.Context) error {
+			if f := docker.Probe(ctx, dockerSettings(&cfg.Engine), nil); f.Problem != "" {
+				return errors.New(f.Problem)
+			}
+			return nil
+		},
 		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)

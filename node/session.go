@@ -111,7 +111,7 @@ func become(ctx context.Context, cfg config.Config, host bool) (*Session, error)
 	if !host {
 		// A quiet node answers this process alone: others wait for the folder, which takes
 		// milliseconds.
-		p := newPipe()
+		p := &pipe{conns: make(chan net.Conn), closed: make(chan struct{})}
 		s.stop = n.serve(n.monitor, p)
 		s.client = api.NewClient(p.dial)
 		return s, nil
@@ -206,8 +206,6 @@ type pipe struct {
 	closed chan struct{}
 	once   sync.Once
 }
-
-func newPipe() *pipe { return &pipe{conns: make(chan net.Conn), closed: make(chan struct{})} }
 
 func (p *pipe) dial(ctx context.Context) (net.Conn, error) {
 	mine, theirs := net.Pipe()

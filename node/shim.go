@@ -45,7 +45,13 @@ func (e *execution) openShim(ctx context.Context, cfg *config.Config, l *lifecyc
 		return nil
 	}
 	o, containers := shimOptions(cfg, token), dockerOptions(cfg, token)
-	o.Wrap, o.AgentTimeout, o.Containers = func() []string { return scopeOf(token) }, cfg.Cluster.Patience, &containers
+	o.AgentTimeout, o.Containers = cfg.Cluster.Patience, &containers
+	o.Wrap = func() []string {
+		// Each scope has a new name, since systemd may not have collected the last one yet. Without
+		// systemd a shim has a session of its own.
+		wrap, _ := service.Scope(token + "-" + strings.ToLower(rand.Text()[:6]))
+		return wrap
+	}
 	client, err := shim.Open(ctx, o)
 	if err != nil {
 		return fmt.Errorf("take over what the last agent left running: %w", err)
@@ -61,16 +67,4 @@ func (e *execution) openShim(ctx context.Context, cfg *config.Config, l *lifecyc
 		}
 	})
 	return nil
-}
-
-// scopeOf returns the prefix that puts a shim into a scope. Each scope has a new name, since
-// systemd may not have collected the last one yet. Without systemd a shim has a session of its own.
-func scopeOf(token string) []string {
-	wrap, _ := service.Scope(token + "-" + strings.ToLower(rand.Text()[:6]))
-	return wrap
-}
-
-func isThere(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }

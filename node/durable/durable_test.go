@@ -34,7 +34,8 @@ func testReplacement(t *testing.T, write func(path string, content []byte, mode 
 	}
 }
 
-// TestFailedWriteLeavesNothing has the last step fail: the part is gone, and what was there is as it was.
+// TestFailedWriteLeavesNothing makes the last step fail: the temporary file is gone, and what was
+// there is unchanged.
 func TestFailedWriteLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "folder")

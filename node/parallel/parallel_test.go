@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestSplit divides loops: the parts are all of it, in order, and none is shorter than it should be.
+// TestSplit divides loops: the parts cover the whole loop, in order, and none is too short.
 func TestSplit(t *testing.T) {
 	for _, c := range [][2]int{{0, 1}, {1, 1}, {5, 0}, {15, 1}, {1000, 7}, {1 << 20, 1 << 16}, {100, 101}} {
 		n, least := c[0], c[1]
@@ -27,7 +27,7 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// TestEach has every round called once, and a panic reach the caller.
+// TestEach checks that every round is called once, and that a panic reaches the caller.
 func TestEach(t *testing.T) {
 	var seen [100]atomic.Int32
 	for n := range len(seen) {
@@ -50,8 +50,8 @@ func TestEach(t *testing.T) {
 	})
 }
 
-// TestSort holds rows in the order of their keys against a stable sort, of few and of many rows,
-// with keys of all sizes.
+// TestSort compares the order of few and of many rows, with keys of all sizes, with that of a stable
+// sort.
 func TestSort(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, n := range []int{0, 1, 7, 1000, 50_000} {

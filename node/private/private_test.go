@@ -81,8 +81,7 @@ func TestUnshared(t *testing.T) {
 	}
 }
 
-// TestListenerRefusesOtherUsers has a socket with all rights for all, and a program of another user
-// that calls.
+// TestListenerRefusesOtherUsers connects as another user to a socket that everybody may write to.
 func TestListenerRefusesOtherUsers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("it takes root to be another user")

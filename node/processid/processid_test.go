@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSignalReachesNoOtherProcess has the number of a live process in IDs that are not its own.
+// TestSignalReachesNoOtherProcess uses the PID of a live process in IDs that are not its own.
 func TestSignalReachesNoOtherProcess(t *testing.T) {
 	c := exec.Command("sleep", "1000")
 	if err := c.Start(); err != nil {

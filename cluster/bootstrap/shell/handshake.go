@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"mlfnode/node/poll"
 )
 
 const (
@@ -68,7 +69,7 @@ func (d *Dialer) dialThrough(ctx context.Context, r route, way []route) (*Connec
 			c.releaseJump = leave
 			return c, nil
 		}
-		wait := pause/2 + rand.N(pause)
+		wait := poll.Jitter(pause)
 		if errors.Is(err, errDropped) {
 			if paused += wait; paused > retryTimeout {
 				err = problemf("see the log of the ssh server there; MaxStartups may be low, or this address blocked",

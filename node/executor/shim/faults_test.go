@@ -36,7 +36,7 @@ func TestSlotContinuesAfterAKilledShim(t *testing.T) {
 	}
 }
 
-// TestKilledShimWithManySlots has all slots request another shim at the same time.
+// TestKilledShimWithManySlots makes all slots request another shim at the same time.
 func TestKilledShimWithManySlots(t *testing.T) {
 	c := started(t, options(t))
 	victim := c.current.process
