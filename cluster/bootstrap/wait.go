@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/node/poll"
 )
 
 const (
@@ -97,23 +98,18 @@ func (m *machine) waitUntilWorking(ctx context.Context, asked *machine) error {
 // retry calls ok repeatedly until it returns nil. When ctx ends, it returns the last error before
 // that.
 func retry(ctx context.Context, ok func() error) error {
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
 	why := errors.New("it was not asked in time")
-	for {
+	err := poll.Until(ctx, pollInterval, func() (bool, error) {
 		err := ok()
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			why = err
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return why
-		}
+		return err == nil, nil
+	})
+	if err != nil {
+		return why
 	}
+	return nil
 }
 
 // memberNamed returns the node with a name as the machine's node sees it, or nil if it knows none.

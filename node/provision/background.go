@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +37,7 @@ const startTimeout = 20 * time.Second
 // launchService makes systemd run the node. An existing installation is restarted; its trials
 // continue.
 func (o *operation) launchService(ctx context.Context, r startRecord) error {
-	program, err := o.statProgram()
+	program, err := statProgram(o.Layout)
 	if err != nil {
 		return err
 	}
@@ -57,65 +56,50 @@ func (o *operation) launchService(ctx context.Context, r startRecord) error {
 	if err != nil {
 		return err
 	}
-	return o.waitForAgent(ctx, 0, program)
+	return waitForAgent(ctx, o.Layout, 0, program)
 }
 
 // launchBackground starts the supervisor, or makes the running one restart itself and the agent.
-func (i *installation) launchBackground(ctx context.Context, _ startRecord) error {
-	old := i.agentPID(ctx)
-	program, err := i.statProgram()
+func launchBackground(ctx context.Context, p protocol.Layout) error {
+	old := agentPID(ctx, p)
+	program, err := statProgram(p)
 	if err != nil {
 		return err
 	}
-	if own, _ := findSupervisor(i.Layout); own.PID > 0 {
+	if own, _ := findSupervisor(p); own.PID > 0 {
 		if err := own.Signal(unix.SIGUSR2); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("restart the node: %w", err)
 		}
-	} else if err := i.startSupervisor(); err != nil {
+	} else if err := startSupervisor(p); err != nil {
 		return fmt.Errorf("start the node: %w", err)
 	}
-	return i.waitForAgent(ctx, old, program)
+	return waitForAgent(ctx, p, old, program)
 }
 
 // startSupervisor starts the supervisor in a session of its own, which inherits nothing from this
-// process's session.
-func (i *installation) startSupervisor() error {
-	log, err := openLog(i.Layout)
+// process's session: no open files, no variables of ssh, and no secrets.
+func startSupervisor(p protocol.Layout) error {
+	log, err := openLog(p)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	closeFilesOnExec()
-	c := exec.Command(i.Program(), superviseArgs(i.Root)...)
-	c.Dir, c.Stdout, c.Stderr, c.Env = i.Root, log, log, supervisorEnvironment()
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries { // those that this process inherited itself, too
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	c := exec.Command(p.Program(), superviseArgs(p.Root)...)
+	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "SSH_") || strings.HasPrefix(v, membership.TokenVariable+"=")
+	})
+	c.Dir, c.Stdout, c.Stderr = p.Root, log, log
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := c.Start(); err != nil {
 		return err
 	}
 	return c.Process.Release()
-}
-
-// closeFilesOnExec keeps programs that this process starts from inheriting its open files,
-// including those that it inherited itself.
-func closeFilesOnExec() {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range entries {
-		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
-			unix.CloseOnExec(fd)
-		}
-	}
-}
-
-// supervisorEnvironment returns this process's environment without secrets and without the
-// variables of its ssh session.
-func supervisorEnvironment() []string {
-	var kept []string
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "SSH_") && !strings.HasPrefix(v, membership.TokenVariable+"=") {
-			kept = append(kept, v)
-		}
-	}
-	return kept
 }
 
 const (
@@ -126,7 +110,8 @@ const (
 )
 
 // noRestartNote is the note for a machine without systemd.
-const noRestartNote = "it does not start again by itself after a reboot, because there is no systemd for it here; then run mlfnode up again"
+const noRestartNote = "it does not start again by itself after a reboot, because there is no systemd for it here; " +
+	"then run mlfnode up again"
 
 // truncateFullLog empties a full log that a running agent appends to, after copying it to another
 // file. Lines written between the two steps are lost.
@@ -162,8 +147,8 @@ func openLog(p protocol.Layout) (*os.File, error) {
 }
 
 // statProgram returns the installed program's file.
-func (i *installation) statProgram() (os.FileInfo, error) {
-	info, err := os.Stat(i.Program())
+func statProgram(p protocol.Layout) (os.FileInfo, error) {
+	info, err := os.Stat(p.Program())
 	if err != nil {
 		return nil, fmt.Errorf("look for the program: %w", err)
 	}
@@ -172,9 +157,9 @@ func (i *installation) statProgram() (os.FileInfo, error) {
 
 // waitForAgent waits until a new agent answers that runs the program installed before the start or
 // the one installed now: an up from elsewhere may have replaced the program meanwhile.
-func (i *installation) waitForAgent(ctx context.Context, old int, program os.FileInfo) error {
+func waitForAgent(ctx context.Context, p protocol.Layout, old int, program os.FileInfo) error {
 	up := poll.Within(ctx, startTimeout, pollInterval, func() bool {
-		pid := i.agentPID(ctx)
+		pid := agentPID(ctx, p)
 		if pid == 0 || pid == old {
 			return false
 		}
@@ -182,15 +167,15 @@ func (i *installation) waitForAgent(ctx context.Context, old int, program os.Fil
 		if err != nil {
 			return false
 		}
-		now, err := i.statProgram()
+		now, err := statProgram(p)
 		return os.SameFile(runs, program) || err == nil && os.SameFile(runs, now)
 	})
 	if up {
 		return nil
 	}
 	return &protocol.Problem{
-		Cause: fmt.Sprintf("the node did not start within %v; the last lines of its log:\n%s", startTimeout, lastLines(i.Log(), shownLines)),
-		Cure:  "fix what the log reports, then run this again; the whole log is " + i.Log(),
+		Cause: fmt.Sprintf("the node did not start within %v; the last lines of its log:\n%s", startTimeout, lastLines(p.Log(), shownLines)),
+		Cure:  "fix what the log reports, then run this again; the whole log is " + p.Log(),
 	}
 }
 
@@ -234,7 +219,12 @@ func findSupervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 	line, host, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
 	id, err := processid.Parse(line)
 	if err != nil || id.PID != number { // the supervisor's version records nothing but its process ID
-		return supervisorWithPID(p, number), ""
+		id, _ = processid.Of(number)
+		args := procfs.Args(number)
+		if !slices.Contains(args, SuperviseAction) || !slices.Contains(args, p.Root) {
+			return own, ""
+		}
+		return id, ""
 	}
 	if !id.Alive() {
 		return own, cmp.Or(host, "another machine")
@@ -242,23 +232,13 @@ func findSupervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 	return id, ""
 }
 
-// supervisorWithPID returns the process with this ID if it is a supervisor of the root folder, or
-// else the zero ID.
-func supervisorWithPID(p protocol.Layout, pid int) processid.ID {
-	id, _ := processid.Of(pid)
-	if args := procfs.Args(pid); !slices.Contains(args, SuperviseAction) || !slices.Contains(args, p.Root) {
-		return processid.ID{}
-	}
-	return id
-}
-
 // refuseOtherMachine refuses a root folder whose node another machine runs.
-func (i *installation) refuseOtherMachine() error {
-	_, host := findSupervisor(i.Layout)
+func refuseOtherMachine(p protocol.Layout) error {
+	_, host := findSupervisor(p)
 	if host == "" {
 		return nil
 	}
-	return &protocol.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine", i.Root, host),
+	return &protocol.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine", p.Root, host),
 		Cure: "do it there; or choose another folder for this machine with -r, on a disk of its own"}
 }
 
@@ -268,10 +248,4 @@ func removeIfPresent(file string) error {
 		return err
 	}
 	return nil
-}
-
-// isInside reports whether a path is inside a folder.
-func isInside(folder, file string) bool {
-	rel, err := filepath.Rel(folder, file)
-	return err == nil && filepath.IsLocal(rel)
 }

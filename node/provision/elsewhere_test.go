@@ -59,7 +59,7 @@ func TestNumbersOfOtherMachines(t *testing.T) {
 				t.Fatal(err)
 			}
 			o.request.Purge = true
-			err = o.stopAll(t.Context())
+			err = o.stop(t.Context())
 			if (err != nil) != (tt.host != "") || err != nil && !strings.Contains(err.Error(), "runs on "+tt.host+", which shares the folder") {
 				t.Errorf("got %v, want a refusal that names %q", err, tt.host)
 			}

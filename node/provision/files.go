@@ -22,23 +22,18 @@ func supervisorID(p protocol.Layout) string   { return filepath.Join(p.Root, "su
 func recordFile(p protocol.Layout) string     { return filepath.Join(p.Root, "up.json") }
 
 // lock creates the root folder if necessary, and locks it for this action.
-func (i *installation) lock(ctx context.Context) (unlock func(), err error) {
-	if err := os.MkdirAll(i.Root, 0o700); err != nil {
+func lock(ctx context.Context, p protocol.Layout) (unlock func(), err error) {
+	if err := os.MkdirAll(p.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the node: %w", err)
 	}
-	f, err := filelock.Lock(ctx, lockFile(i.Layout), lockTimeout)
+	f, err := filelock.Lock(ctx, lockFile(p), lockTimeout)
 	if errors.Is(err, filelock.ErrLocked) {
-		return nil, &protocol.Problem{Cause: "another mlfnode is working in " + i.Root, Cure: "wait until it is done, then run this again"}
+		return nil, &protocol.Problem{Cause: "another mlfnode is working in " + p.Root, Cure: "wait until it is done, then run this again"}
 	}
 	if err != nil {
 		return nil, err
 	}
 	return func() { f.Close() }, nil
-}
-
-func digestOf(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
 }
 
 // digestFile returns the digest of a file, or "" if it can't be read.
@@ -68,7 +63,8 @@ func (i *installation) programDigest() string {
 	if err != nil {
 		return ""
 	}
-	if last := i.cached.info; last == nil || !os.SameFile(last, info) || !last.ModTime().Equal(info.ModTime()) || last.Size() != info.Size() {
+	last := i.cached.info
+	if last == nil || !os.SameFile(last, info) || !last.ModTime().Equal(info.ModTime()) || last.Size() != info.Size() {
 		i.cached = cachedDigest{info, digestFile(i.Program())}
 	}
 	return i.cached.digest
@@ -91,10 +87,10 @@ func readRecord(p protocol.Layout) startRecord {
 	return r
 }
 
-func (i *installation) writeRecord(r startRecord) error {
+func writeRecord(p protocol.Layout, r startRecord) error {
 	b, err := json.Marshal(r)
 	if err == nil {
-		err = durable.WriteFile(recordFile(i.Layout), b, 0o600)
+		err = durable.WriteFile(recordFile(p), b, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("record what was started: %w", err)

@@ -1,7 +1,10 @@
 package provision
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +13,7 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
+	"mlfnode/node/api"
 	"mlfnode/node/config"
 	"mlfnode/node/membership"
 	"mlfnode/node/service"
@@ -18,25 +22,19 @@ import (
 // inspect reports what is on the machine.
 func (o *operation) inspect(ctx context.Context) error {
 	seen := o.observe(ctx)
-	if !seen.Active && seen.Config != "" {
-		seen.Problems = o.startProblems()
+	if !seen.Active && seen.Config != "" { // what keeps the node from starting
+		cfg, err := o.loadConfig(o.Config())
+		if err != nil {
+			seen.Problems = []protocol.Problem{*problemOf(configProblem(o.Layout, err, o.Config()))}
+		} else {
+			_, taken := ports(o.Layout, cfg, readRecord(o.Layout).Role == string(trust.Master))
+			for _, t := range taken {
+				seen.Problems = append(seen.Problems, *portProblem(t))
+			}
+		}
 	}
 	o.response.Observed = &seen
 	return nil
-}
-
-// startProblems returns what keeps a node that does not answer from working.
-func (i *installation) startProblems() []protocol.Problem {
-	cfg, err := i.loadConfig(i.Config())
-	if err != nil {
-		return []protocol.Problem{*problemOf(i.configProblem(err, i.Config()))}
-	}
-	role := readRecord(i.Layout).Role
-	var found []protocol.Problem
-	for _, t := range i.takenPorts(cfg, role == string(trust.Master)) {
-		found = append(found, *portProblem(t))
-	}
-	return found
 }
 
 // agentTimeout bounds a request to the agent, which may hang.
@@ -50,83 +48,57 @@ func (i *installation) observe(ctx context.Context) protocol.Observed {
 	}
 	config, _ := os.ReadFile(i.Config())
 	s.Config = string(config)
-	i.observeIdentity(&s)
-	i.observeService(ctx, &s)
-	i.observeAgent(ctx, &s)
-	r := readRecord(i.Layout)
-	s.Stale = (s.Active || s.Service != "") && (r.Program != s.Digest || r.Config != digestOf(config))
-	return s
-}
-
-func (i *installation) observeIdentity(s *protocol.Observed) {
 	id, err := trust.LoadIdentity(filepath.Join(i.State(), "trust"))
 	if err == nil && node.CheckRestored(i.State()) == nil {
-		cfg := config.Config{StateDir: i.State()}
+		cfg := stateOf(i.Layout)
 		s.Moved, s.Node, s.Role, s.Cluster = node.Moved(cfg), string(id.Node), string(id.Role), id.Cluster.String()
 		s.Joined = !s.Moved && !membership.Refused(cfg.StateDir)
 	}
+	observeService(ctx, i.Layout, &s)
+	if about := askAgent(ctx, i.Layout); about != nil {
+		s.Active, s.Working, s.Running, s.PID = true, about.Working, about.Version, cmp.Or(s.PID, about.PID)
+	}
+	r, sum := readRecord(i.Layout), sha256.Sum256(config)
+	s.Stale = (s.Active || s.Service != "") && (r.Program != s.Digest || r.Config != hex.EncodeToString(sum[:]))
+	return s
 }
 
 // observeService finds out what keeps the node running, and what could do so best.
-func (i *installation) observeService(ctx context.Context, s *protocol.Observed) {
-	homes := []service.Manager{{}}
-	if os.Getuid() != 0 {
-		homes = []service.Manager{{User: true}}
-	}
-	for _, h := range homes {
-		state, err := service.Status(ctx, h)
-		if err != nil {
-			continue
-		}
+func observeService(ctx context.Context, p protocol.Layout, s *protocol.Observed) {
+	h := service.Manager{User: os.Getuid() != 0}
+	if state, err := service.Status(ctx, h); err == nil {
 		if s.BestService = protocol.ServiceSystem; h.User {
 			s.BestService = protocol.ServiceUser
 		}
-		if state.Installed && strings.HasPrefix(state.Program, i.Program()+" ") {
+		if state.Installed && strings.HasPrefix(state.Program, p.Program()+" ") {
 			s.Service, s.PID, s.Linger = s.BestService, state.PID, state.Linger
 		}
 	}
-	if own, _ := findSupervisor(i.Layout); own.PID > 0 {
+	if own, _ := findSupervisor(p); own.PID > 0 {
 		s.Service, s.PID = protocol.ServiceBackground, own.PID
 	}
 }
 
-// observeAgent asks the agent.
-func (i *installation) observeAgent(ctx context.Context, s *protocol.Observed) {
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
-	defer cancel()
-	session, about := node.At(ctx, config.Config{StateDir: i.State()})
-	if session == nil {
-		return
-	}
-	defer session.Close()
-	s.Active, s.Working, s.Running = true, about.Working, about.Version
-	if s.PID == 0 {
-		s.PID = about.PID
-	}
-}
-
 // agentPID returns the process ID of the agent that answers, or 0 if none does.
-func (i *installation) agentPID(ctx context.Context) int {
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
-	defer cancel()
-	session, about := node.At(ctx, config.Config{StateDir: i.State()})
-	if session == nil {
+func agentPID(ctx context.Context, p protocol.Layout) int {
+	about := askAgent(ctx, p)
+	if about == nil {
 		return 0
 	}
-	defer session.Close()
 	return about.PID
 }
 
-// refuseOtherInstallation refuses a machine on which a service of another installation runs.
-func (i *installation) refuseOtherInstallation(ctx context.Context) error {
-	h := service.Manager{User: os.Getuid() != 0}
-	state, err := service.Status(ctx, h)
-	if err != nil || !state.Installed || strings.HasPrefix(state.Program, i.Program()+" ") {
+// askAgent returns what the agent says about itself, or nil if none answers.
+func askAgent(ctx context.Context, p protocol.Layout) *api.Node {
+	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	defer cancel()
+	session, about := node.At(ctx, stateOf(p))
+	if session == nil {
 		return nil
 	}
-	cure := "mlfnode service uninstall"
-	if h.User {
-		cure += " --user"
-	}
-	return &protocol.Problem{Cause: "another mlfnode is a service of this machine: " + state.Program, Cure: "on this machine: " + cure}
+	_ = session.Close() // nothing is under way
+	return &about
 }
+
+// stateOf returns settings with nothing but the state folder.
+func stateOf(p protocol.Layout) config.Config { return config.Config{StateDir: p.State()} }

@@ -45,7 +45,8 @@ func nodeProcesses(p protocol.Layout) []process {
 	found := processes(p)
 	holder, folders := node.Holder(p.State()), node.ShimFolders(p.State())
 	return append(found, userProcesses(func(q process) bool {
-		shim := q.runsCommand(node.ShimCommand, node.FormerShimCommand) && slices.ContainsFunc(folders, func(dir string) bool { return slices.Contains(q.args, dir) })
+		shim := q.runsCommand(node.ShimCommand, node.FormerShimCommand) &&
+			slices.ContainsFunc(folders, func(dir string) bool { return slices.Contains(q.args, dir) })
 		return (shim || q.PID == holder) && !slices.ContainsFunc(found, func(f process) bool { return f.PID == q.PID })
 	})...)
 }
@@ -78,11 +79,11 @@ func agentProcesses(p protocol.Layout) []process {
 }
 
 // terminate signals the listed processes, and kills those that are still there after the timeout.
-func terminate(ctx context.Context, list func() []process, signal unix.Signal, patience time.Duration) {
+func terminate(ctx context.Context, list func() []process, signal unix.Signal, limit time.Duration) {
 	for _, p := range list() {
 		_ = p.Signal(signal) // it may have exited
 	}
-	if poll.Within(ctx, patience, pollInterval, func() bool { return len(list()) == 0 }) {
+	if poll.Within(ctx, limit, pollInterval, func() bool { return len(list()) == 0 }) {
 		return
 	}
 	poll.Within(ctx, killTimeout, pollInterval, func() bool {

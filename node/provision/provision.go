@@ -64,66 +64,61 @@ func (p Provisioner) Serve(ctx context.Context, action string, in io.Reader, out
 // run reads the request and carries it out.
 func (o *operation) run(ctx context.Context, action string, in io.Reader) error {
 	r := bufio.NewReaderSize(in, 64<<10)
-	if err := o.readRequest(r); err != nil {
-		return err
+	line, err := readLine(r)
+	if err == nil {
+		err = json.Unmarshal(line, &o.request)
 	}
-	o.body = r
+	if err != nil {
+		return fmt.Errorf("read the request: %w", err)
+	}
+	if v := o.request.Version; v > protocol.Version {
+		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine is older than the one that sent the request "+
+			"(it speaks version %d, not %d)", protocol.Version, v), Cure: cureVersions}
+	}
+	if root := o.request.Root; !path.IsAbs(root) || path.Clean(root) != root || root == "/" {
+		return fmt.Errorf("the root folder %q is not an absolute path", root)
+	}
+	o.Root, o.body = o.request.Root, r
 	acts := map[string]func(context.Context) error{
-		protocol.ActionInspect: o.inspect, protocol.ActionStart: o.withLock(o.start),
-		protocol.ActionReach: o.reachNodes, protocol.ActionStop: o.stop, protocol.ActionReceive: o.withLock(o.receive),
+		protocol.ActionInspect: o.inspect, protocol.ActionStart: o.start, protocol.ActionStop: o.stop,
+		protocol.ActionReceive: o.receive,
+		protocol.ActionReach:   func(ctx context.Context) error { return reachNodes(ctx, o.request.Addresses) },
 	}
 	act := acts[action]
 	if act == nil {
 		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine knows no action %q", action), Cure: cureVersions}
 	}
-	return act(ctx)
-}
-
-const cureVersions = "use the same version of mlfnode on every machine"
-
-// readRequest reads the request from the first line.
-func (o *operation) readRequest(r *bufio.Reader) error {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		if line = append(line, part...); len(line) > maxRequest {
-			return errors.New("the request is too long")
-		}
-		if err == nil || errors.Is(err, io.EOF) && len(line) > 0 {
-			break
-		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return fmt.Errorf("read the request: %w", err)
-		}
-	}
-	if err := json.Unmarshal(line, &o.request); err != nil {
-		return fmt.Errorf("read the request: %w", err)
-	}
-	if v := o.request.Version; v > protocol.Version {
-		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine is older than the one that sent the request (it speaks version %d, not %d)",
-			protocol.Version, v), Cure: cureVersions}
-	}
-	if !path.IsAbs(o.request.Root) || path.Clean(o.request.Root) != o.request.Root || o.request.Root == "/" {
-		return fmt.Errorf("the root folder %q is not an absolute path", o.request.Root)
-	}
-	o.Root = o.request.Root
-	return nil
-}
-
-// lockTimeout bounds the wait for another action on the same machine.
-const lockTimeout = 30 * time.Second
-
-// withLock returns an action that runs under the lock of the root folder.
-func (i *installation) withLock(act func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		unlock, err := i.lock(ctx)
+	changes := action == protocol.ActionStart || action == protocol.ActionReceive
+	if changes || action == protocol.ActionStop && isNodeFolder(o.Layout) { // otherwise no lock file is left behind
+		unlock, err := lock(ctx, o.Layout)
 		if err != nil {
 			return err
 		}
 		defer unlock()
-		return act(ctx)
+	}
+	return act(ctx)
+}
+
+// readLine reads the line of a request.
+func readLine(r *bufio.Reader) (line []byte, err error) {
+	for {
+		part, err := r.ReadSlice('\n')
+		if line = append(line, part...); len(line) > maxRequest {
+			return nil, errors.New("it is too long")
+		}
+		if err == nil || errors.Is(err, io.EOF) && len(line) > 0 {
+			return line, nil
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return nil, err
+		}
 	}
 }
+
+const cureVersions = "use the same version of mlfnode on every machine"
+
+// lockTimeout bounds the wait for another action on the same machine.
+const lockTimeout = 30 * time.Second
 
 // recordChange adds a change to the response.
 func (o *operation) recordChange(format string, v ...any) {

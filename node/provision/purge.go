@@ -13,30 +13,26 @@ import (
 	"mlfnode/projects"
 )
 
-// nodeFiles returns patterns of the node's own files and folders in a root folder. The folders bin
-// and projects are not among them: they may contain files of others.
-func nodeFiles(p protocol.Layout) []string {
-	bin := filepath.Dir(p.Program())
-	return []string{
-		p.Program(), filepath.Join(bin, ".digest"), filepath.Join(bin, ".ship-*"), filepath.Join(bin, durable.PartPrefix+"*"),
-		p.Config(), p.State(), p.Log(), p.Log() + ".1", recordFile(p), supervisorLock(p), supervisorID(p), lockFile(p),
-		filepath.Join(p.Root, ".wanted.yaml"), filepath.Join(p.Root, durable.PartPrefix+"*"),
-	}
-}
-
 // purge removes what mlfnode has put into the root folder, and nothing else; then the folders that
 // have become empty.
 func (o *operation) purge() error {
-	if home, err := os.UserHomeDir(); err == nil && isInside(o.Root, home) {
-		return fmt.Errorf("the folder %s contains the home folder and is not removed", o.Root)
+	if home, err := os.UserHomeDir(); err == nil {
+		if rel, err := filepath.Rel(o.Root, home); err == nil && filepath.IsLocal(rel) {
+			return fmt.Errorf("the folder %s contains the home folder and is not removed", o.Root)
+		}
 	}
-	if _, err := os.Stat(o.Root); err != nil || !o.isNodeFolder() {
+	if _, err := os.Stat(o.Root); err != nil || !isNodeFolder(o.Layout) {
 		return nil
 	}
-	if err := o.purgeProjects(); err != nil {
+	if err := purgeProjects(o.Layout); err != nil {
 		return err
 	}
-	for _, pattern := range nodeFiles(o.Layout) {
+	bin := filepath.Dir(o.Program())
+	for _, pattern := range []string{ // not the folders bin and projects, which may contain files of others
+		o.Program(), filepath.Join(bin, ".digest"), filepath.Join(bin, ".ship-*"), filepath.Join(bin, durable.PartPrefix+"*"),
+		o.Config(), o.State(), o.Log(), o.Log() + ".1", recordFile(o.Layout), supervisorLock(o.Layout), supervisorID(o.Layout),
+		lockFile(o.Layout), filepath.Join(o.Root, ".wanted.yaml"), filepath.Join(o.Root, durable.PartPrefix+"*"),
+	} {
 		paths, err := matchFiles(pattern)
 		if err != nil {
 			return err
@@ -47,7 +43,7 @@ func (o *operation) purge() error {
 			}
 		}
 	}
-	_ = os.Remove(filepath.Dir(o.Program())) // it stays if it contains programs of the user
+	_ = os.Remove(bin) // it stays if it contains programs of the user
 	if err := os.Remove(o.Root); err != nil {
 		o.response.Notes = append(o.response.Notes, o.Root+" was kept, because it contains other files as well")
 		o.recordChange("removed the node from %s", o.Root)
@@ -76,21 +72,18 @@ func matchFiles(pattern string) ([]string, error) {
 
 // purgeProjects removes the pushed files, which are listed beside each project. Files of trials and
 // of the user stay.
-func (i *installation) purgeProjects() error {
-	lists, err := matchFiles(filepath.Join(i.Projects(), ".*.pushed"))
+func purgeProjects(p protocol.Layout) error {
+	lists, err := matchFiles(filepath.Join(p.Projects(), ".*.pushed"))
 	if err != nil {
 		return err
 	}
 	for _, list := range lists {
 		project := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(list), "."), ".pushed")
-		if err := purgeProject(filepath.Join(i.Projects(), project), readPushed(list)); err != nil {
-			return fmt.Errorf("remove the project %s: %w", project, err)
-		}
-		if err := removeIfPresent(list); err != nil {
+		if err := purgeProject(filepath.Join(p.Projects(), project), list); err != nil {
 			return fmt.Errorf("remove the project %s: %w", project, err)
 		}
 	}
-	drafts, err := matchFiles(filepath.Join(i.Projects(), durable.PartPrefix+"*"))
+	drafts, err := matchFiles(filepath.Join(p.Projects(), durable.PartPrefix+"*"))
 	if err != nil {
 		return err
 	}
@@ -99,24 +92,25 @@ func (i *installation) purgeProjects() error {
 			return err
 		}
 	}
-	_ = os.Remove(i.Projects()) // it stays if it contains projects of the user
+	_ = os.Remove(p.Projects()) // it stays if it contains projects of the user
 	return nil
 }
 
-func purgeProject(dir string, names []string) error {
+// purgeProject removes the files of a project that are in its list, and the list.
+func purgeProject(dir, list string) error {
 	root, err := os.OpenRoot(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return removeIfPresent(list)
+	case err != nil:
 		return err
 	}
 	defer root.Close()
-	for _, name := range names {
+	for _, name := range readPushed(list) {
 		if _, err := removePushed(root, name); err != nil {
 			return err
 		}
 	}
 	_ = os.Remove(dir) // it stays if it contains results
-	return nil
+	return removeIfPresent(list)
 }

@@ -29,7 +29,7 @@ func (o *operation) chooseSeed(ctx context.Context) (string, error) {
 	if len(seeds) == 0 {
 		return "", errors.New("the request names no address of the master")
 	}
-	if old := o.currentSeed(); slices.Contains(seeds, old) {
+	if old := currentSeed(o.Layout); slices.Contains(seeds, old) {
 		seeds = slices.Insert(slices.DeleteFunc(seeds, func(s string) bool { return s == old }), 0, old)
 	}
 	failed := make([]error, 0, len(seeds))
@@ -42,43 +42,39 @@ func (o *operation) chooseSeed(ctx context.Context) (string, error) {
 			failed = append(failed, unreachableProblem(address, err))
 			continue
 		}
-		return address, o.checkOtherPorts(ctx, address)
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return "", err
+		}
+		for _, port := range []int{o.request.Desired.NATS, o.request.Desired.Gossip} {
+			if port == 0 {
+				continue
+			}
+			at := net.JoinHostPort(host, strconv.Itoa(port))
+			if err := tryDial(ctx, at); err != nil {
+				return "", unreachableProblem(at, err)
+			}
+		}
+		return address, nil
 	}
 	return "", failed[0]
 }
 
-func (i *installation) currentSeed() string {
+// currentSeed returns the seed in node.yaml.
+func currentSeed(p protocol.Layout) string {
 	var c struct {
 		Seed string `yaml:"seed"`
 	}
-	if b, err := os.ReadFile(i.Config()); err == nil {
+	if b, err := os.ReadFile(p.Config()); err == nil {
 		_ = yaml.Unmarshal(b, &c) // an unreadable file has no seed
 	}
 	return c.Seed
 }
 
-// checkOtherPorts dials the ports of the master that a worker needs besides the API.
-func (o *operation) checkOtherPorts(ctx context.Context, address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return err
-	}
-	for _, port := range []int{o.request.Desired.NATS, o.request.Desired.Gossip} {
-		if port == 0 {
-			continue
-		}
-		at := net.JoinHostPort(host, strconv.Itoa(port))
-		if err := tryDial(ctx, at); err != nil {
-			return unreachableProblem(at, err)
-		}
-	}
-	return nil
-}
-
 // reachNodes dials the gossip ports of other nodes over TCP. UDP has no answer to wait for, and
 // gossip works without it.
-func (o *operation) reachNodes(ctx context.Context) error {
-	for _, address := range o.request.Addresses {
+func reachNodes(ctx context.Context, addresses []string) error {
+	for _, address := range addresses {
 		if err := tryDial(ctx, address); err != nil {
 			host, port, _ := net.SplitHostPort(address)
 			why := err.Error()
@@ -109,12 +105,15 @@ func unreachableProblem(address string, err error) *protocol.Problem {
 	var timeout net.Error
 	switch {
 	case errors.As(err, &dns) && !dns.IsNotFound:
-		why, cure = "the name could not be looked up: "+dns.Err, "try again, or give the master's address instead of its name; see this machine's name server (/etc/resolv.conf)"
+		why = "the name could not be looked up: " + dns.Err
+		cure = "try again, or give the master's address instead of its name; see this machine's name server (/etc/resolv.conf)"
 	case errors.As(err, &dns):
-		why, cure = "the name has no address", "give the master's address instead of its name, or add the name to /etc/hosts on this machine"
+		why = "the name has no address"
+		cure = "give the master's address instead of its name, or add the name to /etc/hosts on this machine"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		why = "timed out"
-		cure = fmt.Sprintf("open the port in the master's firewall, as with: sudo ufw allow %s/tcp; or check that %s is an address that this machine reaches", port, host)
+		cure = fmt.Sprintf("open the port in the master's firewall, as with: sudo ufw allow %s/tcp; "+
+			"or check that %s is an address that this machine reaches", port, host)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		why = "refused"
 		cure = fmt.Sprintf("see on the master whether its node runs and listens there (ss -ltn), or whether a firewall rejects port %s", port)

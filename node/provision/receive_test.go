@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -222,4 +224,9 @@ func TestPurge(t *testing.T) {
 	if left, _ := os.ReadDir(mixed); len(left) != 1 {
 		t.Errorf("got %v, want what is not the node's alone", left)
 	}
+}
+
+func digestOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }

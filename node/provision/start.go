@@ -23,6 +23,7 @@ import (
 	"mlfnode/node/membership"
 	"mlfnode/node/poll"
 	"mlfnode/node/private"
+	"mlfnode/node/service"
 )
 
 // start brings the machine to the desired state.
@@ -31,27 +32,42 @@ func (o *operation) start(ctx context.Context) error {
 	if want == nil || want.Role != string(trust.Master) && want.Role != string(trust.Worker) {
 		return errors.New("the request names no role for this machine")
 	}
-	if err := o.refuseOtherInstallation(ctx); err != nil {
+	h := service.Manager{User: os.Getuid() != 0}
+	state, err := service.Status(ctx, h)
+	if err == nil && state.Installed && !strings.HasPrefix(state.Program, o.Program()+" ") {
+		cure := "on this machine: mlfnode service uninstall"
+		if h.User {
+			cure += " --user"
+		}
+		return &protocol.Problem{Cause: "another mlfnode is a service of this machine: " + state.Program, Cure: cure}
+	}
+	if err := errors.Join(refuseOtherMachine(o.Layout), refuseForeignFiles(o.Layout), o.restrictFolders()); err != nil {
 		return err
 	}
-	if err := errors.Join(o.refuseOtherMachine(), o.refuseForeignFiles(), o.restrictFolders()); err != nil {
-		return err
-	}
+	text := want.Config
 	if want.Role == string(trust.Worker) {
 		if err := o.putMovedStateAside(ctx); err != nil {
 			return err
 		}
-	}
-	text, err := o.desiredConfig(ctx)
-	if err != nil {
-		return err
+		seed, err := o.chooseSeed(ctx)
+		if err != nil {
+			return err
+		}
+		if text = strings.TrimRight(text, "\n"); text != "" {
+			text += "\n"
+		}
+		text += "seed: " + seed + "\n"
 	}
 	cfg, err := o.validateConfig(text)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(o.checkIdentity(ctx, cfg), o.checkPorts(cfg)); err != nil {
-		return err
+	refusal := o.checkIdentity(ctx, cfg)
+	if _, taken := ports(o.Layout, cfg, want.Role == string(trust.Master)); len(taken) > 0 {
+		refusal = errors.Join(refusal, portProblem(taken[0]))
+	}
+	if refusal != nil {
+		return refusal
 	}
 	if err := o.writeConfig(text); err != nil {
 		return err
@@ -69,11 +85,11 @@ func (o *operation) start(ctx context.Context) error {
 // putMovedStateAside renames the state folder if it is that of a master that was moved to another
 // machine.
 func (o *operation) putMovedStateAside(ctx context.Context) error {
-	cfg := config.Config{StateDir: o.State()}
+	cfg := stateOf(o.Layout)
 	if !node.Moved(cfg) {
 		return nil
 	}
-	if err := o.stopAgent(ctx, o.observe(ctx).Service); err != nil {
+	if err := stopAgent(ctx, o.Layout, o.observe(ctx).Service); err != nil {
 		return err
 	}
 	aside, err := node.PutAside(cfg)
@@ -104,23 +120,25 @@ func (o *operation) restrictFolders() error {
 
 // refuseForeignFiles refuses a root folder that contains files of somebody else under the names of
 // the node's own files: those would be replaced, and removed by a purge.
-func (i *installation) refuseForeignFiles() error {
+func refuseForeignFiles(p protocol.Layout) error {
 	for _, file := range []string{"token", "trust", "lock"} {
-		if _, err := os.Lstat(filepath.Join(i.State(), file)); err == nil {
+		if _, err := os.Lstat(filepath.Join(p.State(), file)); err == nil {
 			return nil // the state folder is a node's
 		}
 	}
 	strange := ""
-	if entries, _ := os.ReadDir(i.State()); len(entries) > 0 {
-		strange = i.State()
+	if entries, _ := os.ReadDir(p.State()); len(entries) > 0 {
+		strange = p.State()
 	}
-	if b, err := os.ReadFile(i.Config()); err == nil && !strings.HasPrefix(string(b), protocol.NodeHeading) && readRecord(i.Layout) == (startRecord{}) {
-		strange = i.Config()
+	b, err := os.ReadFile(p.Config())
+	if err == nil && !strings.HasPrefix(string(b), protocol.NodeHeading) && readRecord(p) == (startRecord{}) {
+		strange = p.Config()
 	}
 	if strange == "" {
 		return nil
 	}
-	return &protocol.Problem{Cause: strange + " is already there, and mlfnode did not create it", Cure: "move it elsewhere, or choose another folder with -r"}
+	return &protocol.Problem{Cause: strange + " is already there, and mlfnode did not create it",
+		Cure: "move it elsewhere, or choose another folder with -r"}
 }
 
 // writeConfig writes node.yaml if it differs from the desired text.
@@ -139,23 +157,6 @@ func (o *operation) writeConfig(text string) error {
 	return nil
 }
 
-// desiredConfig returns the text of node.yaml, for a worker with its seed.
-func (o *operation) desiredConfig(ctx context.Context) (string, error) {
-	want := o.request.Desired
-	if want.Role != string(trust.Worker) {
-		return want.Config, nil
-	}
-	seed, err := o.chooseSeed(ctx)
-	if err != nil {
-		return "", err
-	}
-	text := strings.TrimRight(want.Config, "\n")
-	if text != "" {
-		text += "\n"
-	}
-	return text + "seed: " + seed + "\n", nil
-}
-
 // validateConfig loads new settings before they replace the current ones.
 func (i *installation) validateConfig(text string) (config.Config, error) {
 	file := filepath.Join(i.Root, ".wanted.yaml")
@@ -165,38 +166,26 @@ func (i *installation) validateConfig(text string) (config.Config, error) {
 	defer os.Remove(file)
 	cfg, err := i.loadConfig(file)
 	if err != nil {
-		return cfg, i.configProblem(err, file)
+		return cfg, configProblem(i.Layout, err, file)
 	}
 	return cfg, nil
 }
 
-func (i *installation) configProblem(err error, file string) error {
-	return &protocol.Problem{Cause: strings.ReplaceAll(err.Error(), file, i.Config()), Cure: "correct the settings of this machine; the node.yaml that comes with mlfnode explains each"}
-}
-
-// checkPorts reports the first of the node's ports that another process holds.
-func (o *operation) checkPorts(cfg config.Config) error {
-	for _, t := range o.takenPorts(cfg, o.request.Desired.Role == string(trust.Master)) {
-		return portProblem(t)
-	}
-	return nil
-}
-
-// takenPorts lists the node's ports that are neither free nor its own.
-func (i *installation) takenPorts(cfg config.Config, master bool) []doctor.TakenPort {
-	_, others := i.ports(cfg, master)
-	return others
+// configProblem reports an error of the settings in a file as one of node.yaml.
+func configProblem(p protocol.Layout, err error, file string) error {
+	return &protocol.Problem{Cause: strings.ReplaceAll(err.Error(), file, p.Config()),
+		Cure: "correct the settings of this machine; the node.yaml that comes with mlfnode explains each"}
 }
 
 // ports lists the node's ports that are in use, by its own processes and by others.
-func (i *installation) ports(cfg config.Config, master bool) (own, others []doctor.TakenPort) {
+func ports(p protocol.Layout, cfg config.Config, master bool) (own, others []doctor.TakenPort) {
 	c := cfg.Cluster
-	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
-	mine := processes(i.Layout)
-	taken := doctor.TakenPorts(doctor.Host{Ports: ports, Bind: c.Bind, Master: master})
-	mine = append(mine, processes(i.Layout)...) // an agent may have started or ended meanwhile
+	wanted := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
+	mine := processes(p)
+	taken := doctor.TakenPorts(doctor.Host{Ports: wanted, Bind: c.Bind, Master: master})
+	mine = append(mine, processes(p)...) // an agent may have started or ended meanwhile
 	for _, t := range taken {
-		if slices.ContainsFunc(mine, func(p process) bool { return p.PID == t.PID }) {
+		if slices.ContainsFunc(mine, func(q process) bool { return q.PID == t.PID }) {
 			own = append(own, t)
 		} else {
 			others = append(others, t)
@@ -213,6 +202,9 @@ func portProblem(t doctor.TakenPort) *protocol.Problem {
 	return &protocol.Problem{Cause: "port " + t.Port + " can't be listened on: " + t.Cause, Cure: t.Cure}
 }
 
+// joinTimeout bounds the wait for an agent that the master has refused to release the state folder.
+const joinTimeout = 15 * time.Second
+
 // ensureJoined makes a worker join the cluster unless it already has. It returns false if that
 // takes a token.
 func (o *operation) ensureJoined(ctx context.Context, cfg config.Config) (ready bool, err error) {
@@ -225,7 +217,8 @@ func (o *operation) ensureJoined(ctx context.Context, cfg config.Config) (ready 
 	case want.Role == string(trust.Master):
 		return true, nil
 	}
-	accepted := joined && o.credentialsAccepted(ctx, cfg, id)
+	// A master that does not answer counts as one that accepts the credentials.
+	accepted := joined && !membership.Refused(cfg.StateDir) && !masterHasOtherCA(ctx, cfg, id) && !credentialsRefused(ctx, cfg, id)
 	switch {
 	case accepted && id.Node == cfg.Node:
 		return true, nil
@@ -236,9 +229,25 @@ func (o *operation) ensureJoined(ctx context.Context, cfg config.Config) (ready 
 	if err != nil {
 		return false, err
 	}
-	if err := o.join(ctx, cfg, token); err != nil {
+	if err := stopAgent(ctx, o.Layout, o.observe(ctx).Service); err != nil { // it may have old credentials
 		return true, err
 	}
+	poll.Within(ctx, joinTimeout, pollInterval, func() bool {
+		_, err = node.Join(ctx, cfg, cfg.Cluster.Seed, token)
+		return !errors.Is(err, node.ErrInUse)
+	})
+	var refusal *api.Error
+	if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
+		o.response.NameTaken = true
+		cause, _, _ := strings.Cut(refusal.Msg, ";") // what follows is for people who join by hand
+		return true, &protocol.Problem{Cause: cause, Cure: "give this one another name, with `name:` in cluster.yaml; " +
+			"or, if that machine is gone, free it on the master: mlfnode forget " + string(cfg.Node)}
+	}
+	if err != nil {
+		return true, err
+	}
+	o.recordChange("joined")
+	want.Restart = true
 	if accepted {
 		o.response.FormerName = string(id.Node)
 	}
@@ -257,10 +266,11 @@ func (o *operation) checkIdentity(ctx context.Context, cfg config.Config) error 
 		return err
 	case string(id.Role) != want.Role:
 		return protocol.OtherRole(string(id.Node), string(id.Role), want.Role)
-	case want.Role == string(trust.Master), want.TakeOver, membership.Refused(cfg.StateDir), !o.masterHasOtherCA(ctx, cfg, id):
+	case want.Role == string(trust.Master), want.TakeOver, membership.Refused(cfg.StateDir),
+		!masterHasOtherCA(ctx, cfg, id):
 		return nil
 	}
-	old := o.currentSeed()
+	old := currentSeed(o.Layout)
 	for _, seed := range want.Seeds { // this machine's master was set up again
 		if address, err := api.WithPort(seed, config.DefaultAPIPort); err == nil && address == old {
 			return nil
@@ -271,7 +281,7 @@ func (o *operation) checkIdentity(ctx context.Context, cfg config.Config) error 
 
 // masterHasOtherCA reports whether the master is known to belong to another cluster than the
 // credentials.
-func (i *installation) masterHasOtherCA(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
+func masterHasOtherCA(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	d := tls.Dialer{Config: id.CAs.Client(nil)}
@@ -280,12 +290,6 @@ func (i *installation) masterHasOtherCA(ctx context.Context, cfg config.Config, 
 		_ = c.Close() // nothing was sent
 	}
 	return errors.Is(err, trust.ErrWrongCA)
-}
-
-// credentialsAccepted reports whether the credentials belong to the master's cluster and are not
-// refused there. A master that does not answer gets the benefit of the doubt.
-func (i *installation) credentialsAccepted(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
-	return !membership.Refused(cfg.StateDir) && !i.masterHasOtherCA(ctx, cfg, id) && !i.credentialsRefused(ctx, cfg, id)
 }
 
 const (
@@ -298,7 +302,7 @@ const (
 
 // credentialsRefused reports whether the master is known to refuse the credentials, in the TLS
 // handshake or afterwards. It requests a bundle, which only a node may do.
-func (i *installation) credentialsRefused(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
+func credentialsRefused(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	client := api.NewRemote([]string{cfg.Cluster.Seed}, id.Client(), "")
@@ -321,34 +325,6 @@ func (i *installation) credentialsRefused(ctx context.Context, cfg config.Config
 	return false
 }
 
-// joinTimeout bounds the wait for an agent that the master has refused to release the state folder.
-const joinTimeout = 15 * time.Second
-
-// join gets credentials. An agent with old credentials is stopped first.
-func (o *operation) join(ctx context.Context, cfg config.Config, token trust.Token) error {
-	err := o.stopAgent(ctx, o.observe(ctx).Service)
-	if err != nil {
-		return err
-	}
-	poll.Within(ctx, joinTimeout, pollInterval, func() bool {
-		_, err = node.Join(ctx, cfg, cfg.Cluster.Seed, token)
-		return !errors.Is(err, node.ErrInUse)
-	})
-	var refusal *api.Error
-	if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
-		o.response.NameTaken = true
-		cause, _, _ := strings.Cut(refusal.Msg, ";") // what follows is for people who join by hand
-		return &protocol.Problem{Cause: cause,
-			Cure: fmt.Sprintf("give this one another name, with `name:` in cluster.yaml; or, if that machine is gone, free it on the master: mlfnode forget %s", cfg.Node)}
-	}
-	if err != nil {
-		return err
-	}
-	o.recordChange("joined")
-	o.request.Desired.Restart = true
-	return nil
-}
-
 // ensureRunning starts the node, or restarts it if it runs something other than what is installed.
 func (o *operation) ensureRunning(ctx context.Context) error {
 	seen := o.observe(ctx)
@@ -359,18 +335,20 @@ func (o *operation) ensureRunning(ctx context.Context) error {
 	if r.Service == "" {
 		r.Service = seen.BestService
 	}
-	if err := o.writeRecord(r); err != nil {
+	err := writeRecord(o.Layout, r)
+	if err != nil {
 		return err
 	}
-	launch := o.launchService
 	if r.Service == protocol.ServiceBackground {
-		launch = o.launchBackground
+		err = launchBackground(ctx, o.Layout)
+	} else {
+		err = o.launchService(ctx, r)
 	}
-	if err := launch(ctx, r); err != nil {
+	if err != nil {
 		return err
 	}
 	r.Program, r.Config = o.programDigest(), digestFile(o.Config())
-	if err := o.writeRecord(r); err != nil {
+	if err := writeRecord(o.Layout, r); err != nil {
 		return err
 	}
 	if seen.Active {

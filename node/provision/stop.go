@@ -28,31 +28,38 @@ import (
 // stopTimeout bounds a stop while the node does not signal that it is finishing trials.
 const stopTimeout = 5 * time.Second
 
-// stopTimedOut reports whether a node that was asked to stop is overdue: it has the time patience,
+// stopTimedOut reports whether a node that was asked to stop is overdue: it has the time limit,
 // or longer while it signals that it is finishing trials.
-func stopTimedOut(p protocol.Layout, asked time.Time, patience time.Duration) bool {
+func stopTimedOut(p protocol.Layout, asked time.Time, limit time.Duration) bool {
 	took, sign := time.Since(asked), node.StopSign(p.State())
-	return took > node.StopLimit || took > patience && time.Since(sign) > node.SignPatience
+	return took > node.StopLimit || took > limit && time.Since(sign) > node.SignPatience
 }
 
 // stop stops everything that start has started.
 func (o *operation) stop(ctx context.Context) error {
-	if !o.isNodeFolder() { // no lock file is left behind then
-		return o.stopAll(ctx)
-	}
-	return o.withLock(o.stopAll)(ctx)
-}
-
-func (o *operation) stopAll(ctx context.Context) error {
-	if err := o.refuseOtherMachine(); err != nil {
+	if err := refuseOtherMachine(o.Layout); err != nil {
 		return err
 	}
-	was, held := o.observe(ctx), o.heldPorts()
+	was := o.observe(ctx)
+	var held []doctor.TakenPort
+	if cfg, err := o.loadConfig(o.Config()); err == nil { // no node runs with settings that can't be loaded
+		held, _ = ports(o.Layout, cfg, true)
+	}
 	left := len(nodeProcesses(o.Layout)) > 0
-	failed := []error{o.stopAgent(ctx, was.Service)}
-	o.stopManualAgent(ctx)
+	failed := []error{stopAgent(ctx, o.Layout, was.Service)}
+	own, ok := processid.Of(node.Holder(o.State())) // an agent that nothing keeps running, such as one started by hand
+	if ok && !procfs.SelfAndAncestors()[own.PID] && own.Signal(unix.SIGTERM) == nil {
+		awaitStop(ctx, o.Layout, own)
+	}
 	terminate(ctx, func() []process { return nodeProcesses(o.Layout) }, unix.SIGTERM, time.Second)
-	failed = append(failed, o.killOrphanedTrials(ctx), removeIfPresent(recordFile(o.Layout)))
+	if token, err := os.ReadFile(filepath.Join(o.State(), "token")); err == nil { // a node has run here
+		// Trials may have lost their shims.
+		err := shim.Reap(ctx, node.ShimFolders(o.State()), strings.TrimSpace(string(token)), slog.New(slog.DiscardHandler))
+		if err != nil {
+			failed = append(failed, fmt.Errorf("end trials: %w", err))
+		}
+	}
+	failed = append(failed, removeIfPresent(recordFile(o.Layout)))
 	if was.Service != "" || was.Active || left {
 		o.recordChange("stopped")
 	}
@@ -85,8 +92,16 @@ func (o *operation) stopAll(ctx context.Context) error {
 }
 
 // stopAgent stops the agent, and uninstalls the service that keeps it running.
-func (i *installation) stopAgent(ctx context.Context, how string) error {
-	i.stopBackground(ctx)
+func stopAgent(ctx context.Context, p protocol.Layout, how string) error {
+	if own, _ := findSupervisor(p); own.PID > 0 {
+		_ = own.Signal(unix.SIGTERM) // it may have exited
+		awaitStop(ctx, p, own)
+		if own.Alive() {
+			_ = own.Signal(unix.SIGKILL)
+			poll.Within(ctx, killTimeout, pollInterval, func() bool { return !own.Alive() })
+			terminate(ctx, func() []process { return agentProcesses(p) }, unix.SIGKILL, killTimeout)
+		}
+	}
 	if how != protocol.ServiceSystem && how != protocol.ServiceUser {
 		return nil
 	}
@@ -94,46 +109,14 @@ func (i *installation) stopAgent(ctx context.Context, how string) error {
 	return err
 }
 
-// stopBackground stops the supervisor, which stops the agent.
-func (i *installation) stopBackground(ctx context.Context) {
-	own, _ := findSupervisor(i.Layout)
-	if own.PID == 0 {
-		return
-	}
-	_ = own.Signal(unix.SIGTERM) // it may have exited
+// awaitStop waits until a process that was asked to stop has ended or is overdue.
+func awaitStop(ctx context.Context, p protocol.Layout, own processid.ID) {
 	asked := time.Now()
-	poll.Within(ctx, node.StopLimit, pollInterval, func() bool { return !own.Alive() || stopTimedOut(i.Layout, asked, stopTimeout) })
-	if !own.Alive() {
-		return
-	}
-	_ = own.Signal(unix.SIGKILL)
-	poll.Within(ctx, killTimeout, pollInterval, func() bool { return !own.Alive() })
-	terminate(ctx, func() []process { return agentProcesses(i.Layout) }, unix.SIGKILL, killTimeout)
+	poll.Within(ctx, node.StopLimit, pollInterval, func() bool { return !own.Alive() || stopTimedOut(p, asked, stopTimeout) })
 }
 
-// stopManualAgent stops an agent that nothing keeps running, such as one that was started by hand.
-func (i *installation) stopManualAgent(ctx context.Context) {
-	own, ok := processid.Of(node.Holder(i.State()))
-	if !ok || procfs.SelfAndAncestors()[own.PID] || own.Signal(unix.SIGTERM) != nil {
-		return
-	}
-	asked := time.Now()
-	poll.Within(ctx, node.StopLimit, pollInterval, func() bool { return !own.Alive() || stopTimedOut(i.Layout, asked, stopTimeout) })
-}
-
-// killOrphanedTrials kills trials that have lost their shims.
-func (i *installation) killOrphanedTrials(ctx context.Context) error {
-	b, err := os.ReadFile(filepath.Join(i.State(), "token"))
-	if err != nil {
-		return nil // no node has run here
-	}
-	if err := shim.Reap(ctx, node.ShimFolders(i.State()), strings.TrimSpace(string(b)), slog.New(slog.DiscardHandler)); err != nil {
-		return fmt.Errorf("end trials: %w", err)
-	}
-	return nil
-}
-
-// leftovers lists what is still there and should not be.
+// leftovers lists what is still there after a stop and should not be. held are the ports that the
+// node held before.
 func (i *installation) leftovers(seen protocol.Observed, held []doctor.TakenPort) []string {
 	var left []string
 	for _, p := range nodeProcesses(i.Layout) {
@@ -142,39 +125,23 @@ func (i *installation) leftovers(seen protocol.Observed, held []doctor.TakenPort
 	if seen.Service != "" {
 		left = append(left, "the service "+service.Unit)
 	}
-	for _, t := range i.stillHeld(held) {
-		left = append(left, "port "+t.Port+", "+t.Cause)
+	cfg, err := i.loadConfig(i.Config())
+	if err != nil || len(held) == 0 {
+		return left
+	}
+	own, others := ports(i.Layout, cfg, true)
+	unknown := slices.DeleteFunc(others, func(t doctor.TakenPort) bool { return t.PID > 0 }) // not taken by another program
+	for _, t := range append(own, unknown...) {
+		if slices.ContainsFunc(held, func(h doctor.TakenPort) bool { return h.Port == t.Port }) {
+			left = append(left, "port "+t.Port+", "+t.Cause)
+		}
 	}
 	return left
 }
 
-// heldPorts lists the ports that the node holds.
-func (i *installation) heldPorts() []doctor.TakenPort {
-	cfg, err := i.loadConfig(i.Config())
-	if err != nil {
-		return nil // no node runs with such settings
-	}
-	own, _ := i.ports(cfg, true)
-	return own
-}
-
-// stillHeld lists the ports that the node held and that are still in use, except those that another
-// program is known to have taken.
-func (i *installation) stillHeld(held []doctor.TakenPort) []doctor.TakenPort {
-	cfg, err := i.loadConfig(i.Config())
-	if err != nil || len(held) == 0 {
-		return nil
-	}
-	own, others := i.ports(cfg, true)
-	unseen := slices.DeleteFunc(others, func(t doctor.TakenPort) bool { return t.PID > 0 })
-	return slices.DeleteFunc(append(own, unseen...), func(t doctor.TakenPort) bool {
-		return !slices.ContainsFunc(held, func(h doctor.TakenPort) bool { return h.Port == t.Port })
-	})
-}
-
 // isNodeFolder reports whether the root folder belongs to a node.
-func (i *installation) isNodeFolder() bool {
-	for _, file := range []string{i.Program(), supervisorLock(i.Layout), filepath.Join(i.State(), "token")} {
+func isNodeFolder(p protocol.Layout) bool {
+	for _, file := range []string{p.Program(), supervisorLock(p), filepath.Join(p.State(), "token")} {
 		if _, err := os.Stat(file); err == nil {
 			return true
 		}

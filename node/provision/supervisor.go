@@ -18,6 +18,7 @@ import (
 	"mlfnode/node"
 	"mlfnode/node/durable"
 	"mlfnode/node/filelock"
+	"mlfnode/node/poll"
 	"mlfnode/node/processid"
 )
 
@@ -39,7 +40,7 @@ type supervisor struct {
 	protocol.Layout
 	signals <-chan os.Signal
 	log     *slog.Logger
-	pause   time.Duration
+	pause   poll.Backoff // before the next restart
 }
 
 // decision is what a supervisor does next.
@@ -56,7 +57,10 @@ const (
 // exits. SIGTERM stops both, SIGHUP is forwarded to the agent, and SIGUSR2 restarts both from the
 // installed program, while trials continue.
 func Supervise(ctx context.Context, root string, signals <-chan os.Signal, stderr io.Writer) error {
-	s := &supervisor{Layout: protocol.Layout{Root: root}, signals: signals, log: slog.New(slog.NewTextHandler(stderr, nil)), pause: firstPause}
+	s := &supervisor{
+		Layout: protocol.Layout{Root: root}, signals: signals, log: slog.New(slog.NewTextHandler(stderr, nil)),
+		pause: poll.Backoff{First: firstPause, Longest: longestPause},
+	}
 	lock, err := s.lock(ctx)
 	if err != nil {
 		return err
@@ -65,13 +69,11 @@ func Supervise(ctx context.Context, root string, signals <-chan os.Signal, stder
 	// Agents of a killed supervisor keep running without one.
 	terminate(ctx, func() []process { return agentProcesses(s.Layout) }, unix.SIGUSR2, agentStopTimeout)
 	for {
-		switch v := s.runAgent(ctx); v {
-		case exit:
-			return nil
-		case restartSelf:
-			return s.execProgram()
+		next := s.runAgent(ctx)
+		if next == restartAgent {
+			next = s.waitBeforeRestart(ctx)
 		}
-		switch s.waitBeforeRestart(ctx) {
+		switch next {
 		case exit:
 			return nil
 		case restartSelf:
@@ -141,7 +143,7 @@ func (s *supervisor) runAgent(ctx context.Context) decision {
 			}
 		case err := <-ended:
 			if s.log.Warn("the agent has exited", "err", err); time.Since(began) > stableAfter {
-				s.pause = firstPause
+				s.pause.Reset()
 			}
 			return restartAgent
 		case sig := <-s.signals:
@@ -209,9 +211,8 @@ func (s *supervisor) handleSignal(agent *os.Process, sig os.Signal, ended <-chan
 
 // waitBeforeRestart waits for the pause before the agent is restarted.
 func (s *supervisor) waitBeforeRestart(ctx context.Context) decision {
-	over := time.NewTimer(s.pause)
+	over := time.NewTimer(s.pause.Next())
 	defer over.Stop()
-	s.pause = min(2*s.pause, longestPause)
 	for {
 		select {
 		case <-over.C:
