@@ -77,7 +77,8 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	}
 	n.onClose(func() { apiListener.Close() })
 	if err := n.openMembership(membership.Config{
-		Identity: id, Keyring: n.authority.Keyring(), Authority: n.authority, Scheduling: n.scheduling, Roles: roles, Ports: membership.Ports{API: ports.API, NATS: ports.NATS},
+		Identity: id, Keyring: n.authority.Keyring(), Authority: n.authority, Scheduling: n.scheduling,
+		Gossip: cluster.Config{Self: cluster.Self{Roles: roles, APIPort: ports.API, NATSPort: ports.NATS}},
 	}); err != nil {
 		return nil, err
 	}

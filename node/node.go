@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
@@ -192,8 +191,11 @@ func (e *execution) openProcess(ctx context.Context, cfg *config.Config, l *life
 // master and a worker.
 func (n *Node) openMembership(m membership.Config) (err error) {
 	cfg := &n.cfg
-	m.StateDir, m.Version, m.Labels, m.Machine, m.Logger = cfg.StateDir, cfg.Version, cfg.Labels, cfg.Machine, cfg.Logger
-	m.Gossip = cluster.Config{Bind: cfg.Cluster.ListenAddress(), Port: cfg.Cluster.Ports.Gossip, Advertise: cfg.Cluster.Advertise}
+	m.StateDir, m.Logger = cfg.StateDir, cfg.Logger
+	machine, g := cfg.Machine, &m.Gossip
+	g.Bind, g.Port, g.Advertise = cfg.Cluster.ListenAddress(), cfg.Cluster.Ports.Gossip, cfg.Cluster.Advertise
+	g.Self.Version, g.Self.Labels = cfg.Version, cfg.Labels
+	g.Self.CPUs, g.Self.Memory, g.Self.Inventory = machine.CPUs, machine.Memory, &machine
 	m.Stays = func() bool { return !n.stopping.Load() }
 	m.Worker = func() membership.Worker {
 		if w := n.working(); w != nil {

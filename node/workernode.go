@@ -59,7 +59,10 @@ func OpenWorker(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 		}
 		n.cfg.Cluster.Advertise = address.String()
 	}
-	if err := n.openMembership(membership.Config{Identity: id, Keyring: keyring, Peers: peers, Roles: []cluster.Role{cluster.Worker}}); err != nil {
+	if err := n.openMembership(membership.Config{
+		Identity: id, Keyring: keyring, Peers: peers,
+		Gossip: cluster.Config{Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}}},
+	}); err != nil {
 		return nil, err
 	}
 	n.start("seeds", n.membership.Rejoin)

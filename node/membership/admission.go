@@ -21,15 +21,17 @@ const TokenVariable = "MLF_CLUSTER_TOKEN"
 
 // errForgotten ends an agent whose certificate the master no longer accepts.
 var errForgotten = &api.Error{
-	Msg: "the master does not know this node any more: it was forgotten, or the cluster's CA was rotated while it was away", Hint: "join again with a token, made on the master with: mlfnode token",
+	Msg:  "the master does not know this node any more: it was forgotten, or the cluster's CA was rotated while it was away",
+	Hint: "join again with a token, made on the master with: mlfnode token",
 }
 
 // ErrExpired returns the error of a node that was off, or without its master, when its certificate
 // should have been renewed.
 func ErrExpired(id *trust.Identity) error {
 	return &api.Error{
-		Msg:  fmt.Sprintf("this node's certificate expired on %s while it was offline", id.Expires().Local().Format("2 January 2006 15:04")),
-		Hint: "make a token on the master with mlfnode token, and join again with the line that it prints: " + TokenVariable + "=… mlfnode join --seed HOST",
+		Msg: fmt.Sprintf("this node's certificate expired on %s while it was offline", id.Expires().Local().Format("2 January 2006 15:04")),
+		Hint: "make a token on the master with mlfnode token, and join again with the line that it prints: " +
+			TokenVariable + "=… mlfnode join --seed HOST",
 	}
 }
 
@@ -66,7 +68,7 @@ func (a *Admission) Connected(up bool) {
 	a.mu.Unlock()
 	a.log.Info("connected to the master")
 	nudge(a.membership.masterBack) // a master that was restarted may not have heard of this node
-	a.membership.recordRefused(false)
+	a.recordRefused(false)
 }
 
 // TLS returns how this node dials the master. A machine at the address of the master that it cannot
@@ -79,9 +81,9 @@ func (a *Admission) TLS() *tls.Config {
 		err := verify(s)
 		if errors.Is(err, trust.ErrWrongCA) {
 			once.Do(func() {
-				a.membership.recordRefused(true) // until it is connected again
-				a.log.Warn("the machine at the master's address shows a certificate of another CA; if the cluster's CA was rotated while this node "+
-					"was away, join again with a token, made on the master with: mlfnode token", "err", err)
+				a.recordRefused(true) // until it is connected again
+				a.log.Warn("the machine at the master's address shows a certificate of another CA; if the cluster's CA was "+
+					"rotated while this node was away, join again with a token, made on the master with: mlfnode token", "err", err)
 			})
 		}
 		return err
@@ -103,10 +105,11 @@ func (a *Admission) Refused(expired bool) {
 	case a.id.Expired():
 		cause = ErrExpired(a.id)
 	case expired:
-		a.log.Warn("this node's certificate has expired by the master's clock; check the clocks of both machines", "expires", a.id.Expires())
+		a.log.Warn("this node's certificate has expired by the master's clock; check the clocks of both machines",
+			"expires", a.id.Expires())
 		return
 	default:
-		a.membership.recordRefused(true)
+		a.recordRefused(true)
 	}
 	a.stop() // no agent comes after this one
 	a.leave(cause)
@@ -116,8 +119,8 @@ func (a *Admission) Refused(expired bool) {
 // again if it has a token.
 const refusedFile = "refused"
 
-func (s *Membership) recordRefused(refused bool) {
-	path := filepath.Join(TrustDir(s.stateDir), refusedFile)
+func (a *Admission) recordRefused(refused bool) {
+	path := filepath.Join(TrustDir(a.membership.stateDir), refusedFile)
 	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
@@ -126,7 +129,7 @@ func (s *Membership) recordRefused(refused bool) {
 		err = os.WriteFile(path, nil, 0o600)
 	}
 	if err != nil {
-		s.log.Warn("whether the master accepts this node could not be recorded", "err", err)
+		a.log.Warn("whether the master accepts this node could not be recorded", "err", err)
 	}
 }
 

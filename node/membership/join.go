@@ -111,24 +111,20 @@ func ExplainReach(address string, err error) error {
 			Hint: "make a new token on the master's machine with mlfnode token, as mlfnode token --help says"}
 	case errors.Is(err, trust.ErrWrongCA):
 		return &api.Error{Msg: fmt.Sprintf("the server at %s belongs to a different cluster than the token", address),
-			Hint: "check the address; nothing secret was sent. If the cluster's CA was rotated, make a new token on the master's machine with: mlfnode token"}
+			Hint: "check the address; nothing secret was sent. If the cluster's CA was rotated, " +
+				"make a new token on the master's machine with: mlfnode token"}
 	case errors.As(err, &dns) && !dns.IsNotFound:
-		return &api.Error{Msg: fmt.Sprintf("the address of %q could not be looked up: %s", dns.Name, dns.Err), Hint: "try again, use its IP address, or add it to /etc/hosts"}
+		return &api.Error{Msg: fmt.Sprintf("the address of %q could not be looked up: %s", dns.Name, dns.Err),
+			Hint: "try again, use its IP address, or add it to /etc/hosts"}
 	case errors.As(err, &dns):
 		return &api.Error{Msg: fmt.Sprintf("there is no host %q", dns.Name), Hint: "use its IP address, or add it to /etc/hosts"}
 	case os.IsTimeout(err):
-		return &api.Error{Msg: fmt.Sprintf("the master at %s does not answer", address), Hint: "is the port open in its firewall? mlfnode doctor --seed " + address + " looks closer"}
+		return &api.Error{Msg: fmt.Sprintf("the master at %s does not answer", address),
+			Hint: "is the port open in its firewall? mlfnode doctor --seed " + address + " looks closer"}
 	}
-	return &api.Error{Msg: fmt.Sprintf("the master at %s can't be reached: %v", address, root(err)), Hint: "is `mlfnode master` running there? mlfnode doctor --seed " + address + " looks closer"}
-}
-
-// root returns the innermost error, which is in the words of the system.
-func root(err error) error {
-	for {
-		next := errors.Unwrap(err)
-		if next == nil {
-			return err
-		}
-		err = next
+	for next := err; next != nil; next = errors.Unwrap(err) {
+		err = next // the innermost error is in the words of the system
 	}
+	return &api.Error{Msg: fmt.Sprintf("the master at %s can't be reached: %v", address, err),
+		Hint: "is `mlfnode master` running there? mlfnode doctor --seed " + address + " looks closer"}
 }

@@ -6,13 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"slices"
 
+	"mlfnode/cluster"
+	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
 )
-
-// KeysID identifies the gossip keyring of this node without revealing a key.
-func (s *Membership) KeysID() uint64 { return KeysID(s.keyring.Keys()) }
 
 // KeysID identifies a gossip keyring without revealing a key.
 func KeysID(keys [][]byte) uint64 {
@@ -20,20 +20,30 @@ func KeysID(keys [][]byte) uint64 {
 	return max(binary.BigEndian.Uint64(sum[:]), 1)
 }
 
-// applyKeys makes gossip use the keys, the first of them to encrypt.
-func (s *Membership) applyKeys(keys [][]byte) error {
-	c := s.Gossip
+// gossipKeys are the gossip keys of this node: on its disk, and in use.
+type gossipKeys struct {
+	log     *slog.Logger
+	gossip  *cluster.Cluster
+	keyring *trust.Keyring
+	stale   chan struct{} // holds a token when the master has another keyring
+}
+
+// KeysID identifies the gossip keyring of this node without revealing a key.
+func (g *gossipKeys) KeysID() uint64 { return KeysID(g.keyring.Keys()) }
+
+// apply makes gossip use the keys, the first of them to encrypt.
+func (g *gossipKeys) apply(keys [][]byte) error {
 	for _, k := range keys {
-		if err := c.InstallKey(k); err != nil {
+		if err := g.gossip.InstallKey(k); err != nil {
 			return err
 		}
 	}
-	if err := c.UseKey(keys[0]); err != nil {
+	if err := g.gossip.UseKey(keys[0]); err != nil {
 		return err
 	}
-	for _, k := range c.Keys() {
+	for _, k := range g.gossip.Keys() {
 		if !slices.ContainsFunc(keys, func(kept []byte) bool { return bytes.Equal(k, kept) }) {
-			if err := c.RemoveKey(k); err != nil {
+			if err := g.gossip.RemoveKey(k); err != nil {
 				return err
 			}
 		}
@@ -43,29 +53,25 @@ func (s *Membership) applyKeys(keys [][]byte) error {
 
 // FollowKeyring fetches the gossip keyring of the master whenever it has another one, until ctx
 // ends.
-func (s *Membership) FollowKeyring(ctx context.Context, link *jetstream.MasterClient) {
+func (g *gossipKeys) FollowKeyring(ctx context.Context, link *jetstream.MasterClient) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.staleKeyring:
+		case <-g.stale:
 		}
-		if err := s.fetchKeyring(ctx, link); err != nil && ctx.Err() == nil {
-			s.log.Warn("gossip keyring could not be brought up to date", "err", err)
+		keys, err := link.Keyring(ctx)
+		if err == nil && len(keys) == 0 {
+			err = errors.New("the master sent no key")
+		}
+		if err == nil {
+			err = g.keyring.Save(keys)
+		}
+		if err == nil {
+			err = g.apply(keys)
+		}
+		if err != nil && ctx.Err() == nil {
+			g.log.Warn("gossip keyring could not be brought up to date", "err", err)
 		}
 	}
-}
-
-func (s *Membership) fetchKeyring(ctx context.Context, link *jetstream.MasterClient) error {
-	keys, err := link.Keyring(ctx)
-	if err != nil {
-		return err
-	}
-	if len(keys) == 0 {
-		return errors.New("the master sent no key")
-	}
-	if err := s.keyring.Save(keys); err != nil {
-		return err
-	}
-	return s.applyKeys(keys)
 }

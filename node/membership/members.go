@@ -1,9 +1,6 @@
 package membership
 
 import (
-	"net"
-	"strconv"
-
 	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/scheduling"
@@ -14,52 +11,41 @@ import (
 // Members returns what gossip knows of the members, in the form of the API. A master leaves out the
 // nodes that it was told to forget: gossip remembers them as dead.
 func (s *Membership) Members() []api.Member {
-	all, forgotten := []api.Member{}, s.forgotten()
+	all, forgotten := []api.Member{}, map[grid.NodeID]bool{}
+	if s.authority != nil {
+		for _, known := range s.authority.Nodes() {
+			forgotten[known.Node] = !known.Forgotten.IsZero()
+		}
+	}
 	for _, m := range s.Gossip.Members() {
 		if forgotten[m.Node] && !m.There() {
 			continue
 		}
 		v := member(&m, m.Node == s.Gossip.Node())
-		s.correct(&v, &m)
+		// This node knows first-hand what it runs and, on a master, which nodes it has told to take no
+		// trials. Gossip learns it in a moment.
+		if w := s.worker(); v.Local && w != nil {
+			v.Running = w.Running()
+		}
+		if s.authority != nil && m.There() {
+			if d := s.scheduling.Drain(m.Node); d.On {
+				v.Quarantined = d.By == scheduling.ByMaster
+				v.Drained, v.Reason = !v.Quarantined, d.Reason
+			}
+		}
 		all = append(all, v)
 	}
 	markRivals(all)
 	return all
 }
 
-// correct replaces what gossip will learn in a moment by what this node knows at first hand: what
-// it runs itself and, on a master, which nodes it has told to take no trials.
-func (s *Membership) correct(v *api.Member, m *cluster.Member) {
-	if w := s.worker(); v.Local && w != nil {
-		v.Running = w.Running()
-	}
-	if s.authority == nil || !m.There() {
-		return
-	}
-	if d := s.scheduling.Drain(m.Node); d.On {
-		v.Quarantined = d.By == scheduling.ByMaster
-		v.Drained, v.Reason = !v.Quarantined, d.Reason
-	}
-}
-
-// forgotten returns the nodes whose certificates the master has invalidated.
-func (s *Membership) forgotten() map[grid.NodeID]bool {
-	names := map[grid.NodeID]bool{}
-	if s.authority == nil {
-		return names
-	}
-	for _, known := range s.authority.Nodes() {
-		names[known.Node] = !known.Forgotten.IsZero()
-	}
-	return names
-}
-
 // member returns a member in the form of the API.
 func member(m *cluster.Member, local bool) api.Member {
 	v := api.Member{
-		Node: m.Node, State: string(m.State), Since: m.Since.UTC(), Address: net.JoinHostPort(m.Address, strconv.Itoa(m.Port)),
+		Node: m.Node, State: string(m.State), Since: m.Since.UTC(), Address: hostPort(m.Address, m.Port),
 		Version: m.Version, Roles: []string{}, Local: local, CPUs: m.CPUs, Memory: m.Memory, GPUs: m.GPUs, Load: m.Load,
-		Running: m.Running, Drained: m.Drained, Quarantined: m.Quarantined, Reason: m.Reason, Labels: m.Labels, Devices: []api.GPU{},
+		Running: m.Running, Drained: m.Drained, Quarantined: m.Quarantined, Reason: m.Reason, Labels: m.Labels,
+		Devices: []api.GPU{},
 	}
 	if !m.There() {
 		v.Load, v.Running = 0, 0 // its last words no longer hold
@@ -77,8 +63,8 @@ func member(m *cluster.Member, local bool) api.Member {
 	for i := range m.Inventory.GPUs {
 		g := &m.Inventory.GPUs[i]
 		v.Devices = append(v.Devices, api.GPU{
-			Node: m.Node, Index: g.Index, Instance: inventory.Unknown, UUID: g.UUID, Name: g.Name, MIG: g.MIG, Capability: g.Capability,
-			Group: g.Group, NUMA: g.NUMA, Mode: g.Mode, Memory: g.Memory, Used: g.MemoryUsed, Utilization: g.Utilization,
+			Node: m.Node, Index: g.Index, Instance: inventory.Unknown, UUID: g.UUID, Name: g.Name, MIG: g.MIG,
+			Capability: g.Capability, Group: g.Group, NUMA: g.NUMA, Mode: g.Mode, Memory: g.Memory, Used: g.MemoryUsed, Utilization: g.Utilization,
 			Temperature: g.Temperature, Power: g.Power, Processes: g.Processes, State: g.State, Why: g.Why, Since: g.Since,
 			Trials: g.Trials, Problem: g.Problem,
 		})
@@ -86,8 +72,8 @@ func member(m *cluster.Member, local bool) api.Member {
 			v.Devices = append(v.Devices, api.GPU{
 				Node: m.Node, Index: g.Index, Instance: k, UUID: in.UUID, Parent: g.UUID, Name: g.Name, Profile: in.Profile,
 				Capability: g.Capability, Group: inventory.Unknown, NUMA: g.NUMA, Memory: in.Memory, Used: in.MemoryUsed,
-				Utilization: inventory.Unknown, Temperature: inventory.Unknown, Power: inventory.Unknown, Processes: inventory.Unknown,
-				State: in.State, Why: in.Why, Trials: in.Trials,
+				Utilization: inventory.Unknown, Temperature: inventory.Unknown, Power: inventory.Unknown,
+				Processes: inventory.Unknown, State: in.State, Why: in.Why, Trials: in.Trials,
 			})
 		}
 	}

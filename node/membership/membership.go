@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"mlfnode/cluster"
-	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
@@ -32,7 +31,7 @@ const protocol = 1
 // publishInterval is how often a node looks for changes of the state that it publishes.
 const publishInterval = 2 * time.Second
 
-// leaveTimeout bounds how long a node that ends tells the others so.
+// leaveTimeout bounds how long a node that ends takes to tell the others.
 const leaveTimeout = time.Second
 
 // Worker is what runs the trials of this node.
@@ -51,36 +50,27 @@ type Config struct {
 	Scheduling *scheduling.Registry // likewise
 	Peers      *Peers               // where a worker finds its cluster; a master reads them from the state folder
 
-	Gossip  cluster.Config // Bind, Port and Advertise; the rest follows from the other fields
-	Ports   Ports          // of a master
-	Roles   []cluster.Role
-	Version string
-	Labels  []string
-	Machine inventory.Machine
+	Gossip cluster.Config // Bind, Port, Advertise and Self; the rest follows from the other fields
 
 	Worker func() Worker // nil as long as the node runs no trials
 	Stays  func() bool   // the node is to be back in a moment: the others are not told that it leaves
 	Logger *slog.Logger
 }
 
-// Ports holds the ports of a master that others reach.
-type Ports struct{ API, NATS int }
-
 // Membership is this node as a member of its cluster. Its methods may be called from any goroutine.
 type Membership struct {
 	Gossip *cluster.Cluster
+	*gossipKeys
 
 	log        *slog.Logger
 	stateDir   string
 	id         *trust.Identity
-	keyring    *trust.Keyring
 	authority  *trust.Authority     // of the master
 	scheduling *scheduling.Registry // likewise
 	peers      *Peers               // of a worker
 	worker     func() Worker
 	stays      func() bool
 
-	staleKeyring     chan struct{} // holds a token when the master has another gossip keyring
 	staleCertificate chan struct{} // holds a token when the master has other CAs
 	masterBack       chan struct{} // holds a token when this worker is connected to its master again
 }
@@ -91,20 +81,19 @@ func TrustDir(stateDir string) string { return filepath.Join(stateDir, "trust") 
 // Start makes this node gossip. End it with Close.
 func Start(cfg Config) (*Membership, error) {
 	s := &Membership{
-		log: cfg.Logger, stateDir: cfg.StateDir, id: cfg.Identity, keyring: cfg.Keyring, authority: cfg.Authority, scheduling: cfg.Scheduling, peers: cfg.Peers,
-		worker: cfg.Worker, stays: cfg.Stays,
-		staleKeyring: make(chan struct{}, 1), staleCertificate: make(chan struct{}, 1), masterBack: make(chan struct{}, 1),
+		log: cfg.Logger, stateDir: cfg.StateDir, id: cfg.Identity, authority: cfg.Authority, scheduling: cfg.Scheduling,
+		peers: cfg.Peers, worker: cfg.Worker, stays: cfg.Stays,
+		staleCertificate: make(chan struct{}, 1), masterBack: make(chan struct{}, 1),
 	}
 	g := cfg.Gossip
-	g.Node, g.Keys, g.Label, g.Logger = cfg.Identity.Node, cfg.Keyring.Keys(), hex.EncodeToString(cfg.Identity.Cluster[:8]), cfg.Logger
-	g.Self = cluster.Self{
-		Version: cfg.Version, Protocol: protocol, Roles: cfg.Roles, APIPort: cfg.Ports.API, NATSPort: cfg.Ports.NATS,
-		CPUs: cfg.Machine.CPUs, Memory: cfg.Machine.Memory, Load: loadAverage(), Inventory: &cfg.Machine, Labels: cfg.Labels,
-	}
+	g.Node, g.Keys, g.Logger = cfg.Identity.Node, cfg.Keyring.Keys(), cfg.Logger
+	g.Label = hex.EncodeToString(cfg.Identity.Cluster[:8])
+	g.Self.Protocol, g.Self.Load = protocol, loadAverage()
 	var err error
 	if s.Gossip, err = cluster.Start(g); err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
+	s.gossipKeys = &gossipKeys{log: cfg.Logger, gossip: s.Gossip, keyring: cfg.Keyring, stale: make(chan struct{}, 1)}
 	return s, nil
 }
 
@@ -164,7 +153,7 @@ func (s *Membership) Apply(o *jetstream.Directives) {
 		}
 	})
 	if o.Keys != 0 && o.Keys != s.KeysID() {
-		nudge(s.staleKeyring)
+		nudge(s.gossipKeys.stale)
 	}
 	if o.CAs != 0 && o.CAs != s.id.Trusted().ID() {
 		nudge(s.staleCertificate)

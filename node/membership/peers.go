@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"mlfnode/cluster"
 	"mlfnode/node/api"
 	"mlfnode/node/durable"
 )
@@ -67,6 +68,21 @@ func (p *Peers) AddSeed(seed string, apiPort, natsPort, gossipPort int) error {
 	add(&p.NATS, maxMasterAddresses, hostPort(host, natsPort))
 	add(&p.Gossip, maxGossipPeers, hostPort(host, gossipPort))
 	return nil
+}
+
+// update replaces the members by those that are there, without this node, and reports whether they
+// differ. If none is there, those known last stay.
+func (p *Peers) update(own cluster.Member, there []string) (changed bool) {
+	there = slices.DeleteFunc(there, func(a string) bool { return a == hostPort(own.Address, own.Port) })
+	there = there[:min(len(there), maxGossipPeers)]
+	if len(there) == 0 || slices.Equal(there, p.Gossip) {
+		return false
+	}
+	p.Gossip = there
+	if len(p.API) == 0 { // of a master itself
+		p.API, p.NATS = []string{hostPort(own.Address, own.APIPort)}, []string{hostPort(own.Address, own.NATSPort)}
+	}
+	return true
 }
 
 func (p *Peers) save(stateDir string) error {

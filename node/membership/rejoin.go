@@ -2,7 +2,7 @@ package membership
 
 import (
 	"context"
-	"slices"
+	"log/slog"
 	"time"
 
 	"mlfnode/cluster"
@@ -27,19 +27,28 @@ func (s *Membership) Rejoin(ctx context.Context) error {
 	back := false
 	var route gossipRoute
 	for {
-		master := s.masterGossip()
-		if len(master) == 0 {
-			route.look(ctx, s, p.Reached)
+		var master []string // where the masters gossip that this node sees
+		for _, m := range s.Gossip.Members() {
+			if m.There() && m.Has(cluster.Master) && m.Node != s.Gossip.Node() {
+				master = append(master, hostPort(m.Address, m.Port))
+			}
+		}
+		if len(master) == 0 && s.authority == nil {
+			route.look(ctx, s.Gossip, s.log, p.Reached)
 		}
 		if back = back && len(master) > 0; back {
-			back = !s.join(ctx, master) // its gossip may start last
+			back = !join(ctx, s.Gossip, s.log, master) // its gossip may start last
 		}
 		there := s.GossipAddresses()
 		if len(there) <= 1 && len(p.Gossip) > 0 {
-			s.join(ctx, p.Gossip)
+			join(ctx, s.Gossip, s.log, p.Gossip)
 			there = s.GossipAddresses()
 		}
-		s.remember(&p, there)
+		if p.update(s.Local(), there) {
+			if err := p.save(s.stateDir); err != nil {
+				s.log.Warn("members could not be remembered", "err", err)
+			}
+		}
 		select {
 		case <-tick.C:
 		case <-changed:
@@ -52,38 +61,10 @@ func (s *Membership) Rejoin(ctx context.Context) error {
 }
 
 // join reports whether one of the others answers.
-func (s *Membership) join(ctx context.Context, others []string) bool {
-	err := s.Gossip.Join(ctx, others)
+func join(ctx context.Context, gossip *cluster.Cluster, log *slog.Logger, others []string) bool {
+	err := gossip.Join(ctx, others)
 	if err != nil {
-		s.log.Debug("no other node answers", "err", err)
+		log.Debug("no other node answers", "err", err)
 	}
 	return err == nil
-}
-
-// masterGossip returns where the masters gossip that this node sees.
-func (s *Membership) masterGossip() []string {
-	var all []string
-	for _, m := range s.Gossip.Members() {
-		if m.There() && m.Has(cluster.Master) && m.Node != s.Gossip.Node() {
-			all = append(all, hostPort(m.Address, m.Port))
-		}
-	}
-	return all
-}
-
-// remember saves the members that are there when they have changed.
-func (s *Membership) remember(p *Peers, there []string) {
-	own := s.Local()
-	there = slices.DeleteFunc(there, func(a string) bool { return a == hostPort(own.Address, own.Port) })
-	there = there[:min(len(there), maxGossipPeers)]
-	if len(there) == 0 || slices.Equal(there, p.Gossip) {
-		return
-	}
-	p.Gossip = there
-	if len(p.API) == 0 { // of a master itself
-		p.API, p.NATS = []string{hostPort(own.Address, own.APIPort)}, []string{hostPort(own.Address, own.NATSPort)}
-	}
-	if err := p.save(s.stateDir); err != nil {
-		s.log.Warn("members could not be remembered", "err", err)
-	}
 }

@@ -51,21 +51,16 @@ func (s *Membership) RenewCertificate(ctx context.Context, ask func(context.Cont
 func (s *Membership) AskForCertificate(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, renewalTimeout)
 	defer stop()
-	for range 2 {
-		if renewed, err := s.askOnce(ctx); err != nil || !renewed {
+	for range 2 { // each over a connection of its own, which presents the newest certificate
+		client := api.NewRemoteAt(s.MasterAddresses, s.id.Client(), "")
+		answer, err := api.Post[trust.Renewal](ctx, client, api.PathCertificate, s.id.RenewalRequest())
+		client.Close()
+		if err != nil {
+			return err
+		}
+		if renewed, err := s.id.Renew(TrustDir(s.stateDir), answer); err != nil || !renewed {
 			return err
 		}
 	}
 	return nil
-}
-
-// askOnce asks over a connection of its own, which presents the newest certificate.
-func (s *Membership) askOnce(ctx context.Context) (renewed bool, err error) {
-	client := api.NewRemoteAt(s.MasterAddresses, s.id.Client(), "")
-	defer client.Close()
-	answer, err := api.Post[trust.Renewal](ctx, client, api.PathCertificate, s.id.RenewalRequest())
-	if err != nil {
-		return false, err
-	}
-	return s.id.Renew(TrustDir(s.stateDir), answer)
 }

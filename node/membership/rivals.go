@@ -3,13 +3,12 @@ package membership
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"time"
 
 	"mlfnode/cluster"
-	"mlfnode/cluster/trust"
 	"mlfnode/node/api"
 )
 
@@ -31,7 +30,7 @@ func (s *Membership) RefuseSecondMaster(ctx context.Context, apiPort int) error 
 	}
 	joining, stop := context.WithTimeout(ctx, rivalTimeout)
 	defer stop()
-	s.join(joining, p.Gossip)
+	join(joining, s.Gossip, s.log, p.Gossip)
 	addresses := slices.Clone(p.API)
 	for _, m := range s.Gossip.Members() {
 		if m.There() && m.Has(cluster.Master) && m.Node != s.id.Node {
@@ -43,7 +42,14 @@ func (s *Membership) RefuseSecondMaster(ctx context.Context, apiPort int) error 
 	}
 	own := hostPort(s.Local().Address, apiPort)
 	for _, address := range addresses {
-		if address != own && answersAsMaster(ctx, s.id, address) {
+		if address == own {
+			continue
+		}
+		dialing, stop := context.WithTimeout(ctx, rivalTimeout)
+		conn, err := (&tls.Dialer{Config: s.id.Client()}).DialContext(dialing, "tcp", address)
+		stop()
+		if err == nil { // it has shown the certificate of a master
+			_ = conn.Close() // nothing was sent
 			return &api.Error{
 				Msg:  "another master of this cluster is running at " + address,
 				Hint: "a cluster has one: stop that one first, or leave this one stopped",
@@ -53,23 +59,11 @@ func (s *Membership) RefuseSecondMaster(ctx context.Context, apiPort int) error 
 	return nil
 }
 
-// answersAsMaster reports whether a master of the node's cluster serves the API at the address.
-func answersAsMaster(ctx context.Context, id *trust.Identity, address string) bool {
-	ctx, stop := context.WithTimeout(ctx, rivalTimeout)
-	defer stop()
-	d := tls.Dialer{Config: id.Client()}
-	conn, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return false
-	}
-	_ = conn.Close() // nothing was sent
-	return true
-}
-
 // WarnOfRival logs that another node that is alive claims to be the master.
 func (s *Membership) WarnOfRival(m cluster.Member) {
 	if m.State == cluster.Alive && m.Has(cluster.Master) && m.Node != s.id.Node {
-		s.log.Error("another master of this cluster is running; stop one of them", "node", m.Node, "address", hostPort(m.Address, m.APIPort))
+		s.log.Error("another master of this cluster is running; stop one of them",
+			"node", m.Node, "address", hostPort(m.Address, m.APIPort))
 	}
 }
 
@@ -84,7 +78,7 @@ func markRivals(all []api.Member) {
 	for k, i := range masters {
 		if len(masters) > 1 {
 			other := masters[(k+1)%len(masters)]
-			all[i].Reason = "the cluster has " + strconv.Itoa(len(masters)) + " masters, also " + string(all[other].Node) + ": stop one of them"
+			all[i].Reason = fmt.Sprintf("the cluster has %d masters, also %s: stop one of them", len(masters), all[other].Node)
 		}
 	}
 }

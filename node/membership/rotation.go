@@ -13,6 +13,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/node/api"
+	"mlfnode/node/poll"
 )
 
 // Rotation replaces the gossip key and the CA of a cluster, on its master. One of them changes at a
@@ -63,7 +64,7 @@ func (r *Rotation) stepKeyring(ctx context.Context, change func() error) error {
 	if err := change(); err != nil {
 		return err
 	}
-	if err := r.Membership.applyKeys(r.authority().Keyring().Keys()); err != nil {
+	if err := r.Membership.apply(r.authority().Keyring().Keys()); err != nil {
 		return err
 	}
 	ctx, stop := context.WithTimeout(ctx, rotateTimeout)
@@ -75,7 +76,9 @@ func (r *Rotation) stepKeyring(ctx context.Context, change func() error) error {
 // CA returns how far a rotation of the CA has come.
 func (r *Rotation) CA() api.CA {
 	cas := r.authority().CAs()
-	s := api.CA{Stage: string(r.authority().Stage()), Pin: trust.PinOf(cas[0]).String(), Behind: []grid.NodeID{}, Away: []grid.NodeID{}}
+	s := api.CA{
+		Stage: string(r.authority().Stage()), Pin: trust.PinOf(cas[0]).String(), Behind: []grid.NodeID{}, Away: []grid.NodeID{},
+	}
 	if len(cas) > 1 {
 		s.Other = trust.PinOf(cas[1]).String()
 	}
@@ -99,7 +102,8 @@ func (r *Rotation) CA() api.CA {
 func (r *Rotation) StepCA(ctx context.Context, s api.CAStep) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.authority().RenewSelf(r.Membership.id); err != nil { // the master itself has to have followed the step before
+	// The master itself must have followed the step before.
+	if err := r.authority().RenewSelf(r.Membership.id); err != nil {
 		return fmt.Errorf("issue this node's certificate: %w", err)
 	}
 	before := r.CA()
@@ -113,15 +117,18 @@ func (r *Rotation) StepCA(ctx context.Context, s api.CAStep) error {
 	case "retire":
 		step, missing = r.authority().Retire, slices.Concat(before.Behind, before.Away)
 	default:
-		return &api.Error{Status: http.StatusBadRequest, Msg: fmt.Sprintf("%.40q is not a step of a rotation", s.Step), Hint: "use rotate, switch or retire"}
+		return &api.Error{Status: http.StatusBadRequest, Msg: fmt.Sprintf("%.40q is not a step of a rotation", s.Step),
+			Hint: "use rotate, switch or retire"}
 	}
 	if next := nextStep(before.Stage); s.Step == next && len(missing) > 0 && !s.Now {
 		return &api.Error{Status: http.StatusConflict, Msg: "nodes have not followed the last step yet: " + names(missing),
-			Hint: fmt.Sprintf("start or update them; or forget them; or leave them behind, so that they need a token to join again: mlfnode ca %s --now", s.Step)}
+			Hint: "start or update them; or forget them; or leave them behind, so that they need a token to join again: mlfnode ca " +
+				s.Step + " --now"}
 	}
 	err := step()
 	if errors.Is(err, trust.ErrStage) {
-		return &api.Error{Status: http.StatusConflict, Msg: err.Error(), Hint: "take the next step with: mlfnode ca " + nextStep(before.Stage)}
+		return &api.Error{Status: http.StatusConflict, Msg: err.Error(),
+			Hint: "take the next step with: mlfnode ca " + nextStep(before.Stage)}
 	}
 	if renewed := r.authority().RenewSelf(r.Membership.id); renewed != nil {
 		err = errors.Join(err, fmt.Errorf("issue this node's certificate: %w", renewed))
@@ -141,16 +148,8 @@ func (r *Rotation) StepCA(ctx context.Context, s api.CAStep) error {
 	}
 	ctx, stop := context.WithTimeout(ctx, rotateTimeout)
 	defer stop()
-	tick := time.NewTicker(stepInterval)
-	defer tick.Stop()
-	for len(r.CA().Behind) > 0 {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	return nil
+	_ = poll.Until(ctx, stepInterval, func() (bool, error) { return len(r.CA().Behind) == 0, nil })
+	return nil // the others follow when they are back
 }
 
 // stepInterval is how often the master checks whether the nodes have followed a step.

@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"time"
@@ -22,39 +23,31 @@ type gossipRoute struct {
 
 // look tries both routes to a master that gossip does not see, and reports whether one of them
 // works.
-func (r *gossipRoute) look(ctx context.Context, s *Membership, reached []string) bool {
-	if s.authority != nil { // it is the master
-		return false
-	}
+func (r *gossipRoute) look(ctx context.Context, gossip *cluster.Cluster, log *slog.Logger, reached []string) bool {
 	advertised := ""
-	for _, m := range s.Gossip.Members() {
-		if m.Has(cluster.Master) && m.Node != s.Gossip.Node() {
+	for _, m := range gossip.Members() {
+		if m.Has(cluster.Master) && m.Node != gossip.Node() {
 			advertised = hostPort(m.Address, m.Port)
 		}
 	}
 	if advertised != "" && reaches(ctx, advertised) {
-		s.Gossip.Reroute("", "")
-		return s.join(ctx, []string{advertised})
+		gossip.Reroute("", "")
+		return join(ctx, gossip, log, []string{advertised})
 	}
 	i := slices.IndexFunc(reached, func(a string) bool { return a != advertised && reaches(ctx, a) })
 	if i < 0 {
 		return false
 	}
-	if advertised == "" { // it says itself what it advertises
-		return s.join(ctx, reached[i:i+1])
+	if advertised != "" { // otherwise the master itself says what it advertises
+		gossip.Reroute(advertised, reached[i])
+		text := fmt.Sprintf("the master advertises %s, which this machine cannot reach; gossip goes to %s, the address that it joined by "+
+			"(`advertise` in the master's node.yaml chooses the address)", advertised, reached[i])
+		if text != r.logged {
+			r.logged = text
+			log.Warn(text)
+		}
 	}
-	s.Gossip.Reroute(advertised, reached[i])
-	r.warn(s, fmt.Sprintf("the master advertises %s, which this machine cannot reach; gossip goes to %s, the address that it joined by "+
-		"(`advertise` in the master's node.yaml chooses the address)", advertised, reached[i]))
-	return s.join(ctx, reached[i:i+1])
-}
-
-// warn logs a message, unless it was the last one, too.
-func (r *gossipRoute) warn(s *Membership, text string) {
-	if text != r.logged {
-		r.logged = text
-		s.log.Warn(text)
-	}
+	return join(ctx, gossip, log, reached[i:i+1])
 }
 
 // reaches reports whether something listens at the address.
