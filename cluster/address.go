@@ -47,7 +47,17 @@ func (s surroundings) choose(seed string) (netip.Addr, error) {
 			return from, nil
 		}
 	}
-	return s.first()
+	list, err := s.own()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list this machine's addresses: %w", err)
+	}
+	best := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	for _, a := range list { // the first one that others may reach, version 4 before version 6
+		if a.IsGlobalUnicast() && (best.IsLoopback() || best.Is6() && a.Is4()) {
+			best = a
+		}
+	}
+	return best, nil
 }
 
 // targets are the addresses of a seed, none if it says nothing about where the others are.
@@ -71,22 +81,6 @@ func (s surroundings) targets(seed string) ([]netip.Addr, error) {
 		return found, nil
 	}
 	return slices.DeleteFunc(found, netip.Addr.IsLoopback), nil
-}
-
-// first is the first address of an interface that others may reach, with version 4 before version
-// 6.
-func (s surroundings) first() (netip.Addr, error) {
-	list, err := s.own()
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("list this machine's addresses: %w", err)
-	}
-	best := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	for _, a := range list {
-		if a.IsGlobalUnicast() && (best.IsLoopback() || best.Is6() && a.Is4()) {
-			best = a
-		}
-	}
-	return best, nil
 }
 
 func lookup(host string) ([]netip.Addr, error) {

@@ -210,7 +210,16 @@ func (c *Cluster) Refused(ctx context.Context, node grid.NodeID) bool {
 // the last is always told. In a big cluster the number of running attempts alone is told more
 // rarely, so that the news of a death is not held up.
 func (c *Cluster) Update(change func(*Self)) {
-	c.published.change(change)
+	p := c.published
+	p.mu.Lock()
+	change(&p.self)
+	p.self.Reason = cut(p.self.Reason, maxReason)
+	p.serial++
+	p.mu.Unlock()
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
 	c.table.receive([]*detail{c.published.detail(c.node)})
 }
 

@@ -89,7 +89,17 @@ func (c *Cluster) joinAddress(ctx context.Context, address string) error {
 	})
 	select {
 	case err := <-result:
-		return explain(err)
+		if err == nil {
+			return nil
+		}
+		says := func(words string) bool { return strings.Contains(err.Error(), words) } // memberlist gives its reasons as text
+		switch {
+		case says("installed keys could decrypt"), says("encrypt"):
+			return errors.New("it has another gossip key: was this node taken out of the cluster, or the key changed while it was away?")
+		case says(io.EOF.Error()), says("connection reset"):
+			return errors.New("it closed the connection: it belongs to another cluster, or the port is not that of the gossip")
+		}
+		return err
 	case <-ctx.Done():
 		return fmt.Errorf("it does not answer: %w", context.Cause(ctx))
 	case <-c.life.Done():
@@ -109,20 +119,6 @@ func checkListening(ctx context.Context, address string) error {
 		return errors.New("the machine answers, but nothing listens on that port: is mlfnode running there?")
 	case errors.Is(err, context.DeadlineExceeded):
 		return errors.New("no answer: is the machine up, and does its firewall let the port through, for TCP and UDP?")
-	}
-	return err
-}
-
-// explain turns the error of a failed exchange into one for people. memberlist gives its reasons as
-// text.
-func explain(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case strings.Contains(err.Error(), "installed keys could decrypt"), strings.Contains(err.Error(), "encrypt"):
-		return errors.New("it has another gossip key: was this node taken out of the cluster, or the key changed while it was away?")
-	case strings.Contains(err.Error(), io.EOF.Error()), strings.Contains(err.Error(), "connection reset"):
-		return errors.New("it closed the connection: it belongs to another cluster, or the port is not that of the gossip")
 	}
 	return err
 }

@@ -35,18 +35,6 @@ type publishedState struct {
 	changed chan struct{} // one token while something is not announced
 }
 
-func (p *publishedState) change(fn func(*Self)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	fn(&p.self)
-	p.self.Reason = cut(p.self.Reason, maxReason)
-	p.serial++
-	select {
-	case p.changed <- struct{}{}:
-	default:
-	}
-}
-
 // detail returns the record of this node, for others to pass on.
 func (p *publishedState) detail(node grid.NodeID) *detail {
 	p.mu.Lock()

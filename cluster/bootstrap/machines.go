@@ -23,25 +23,6 @@ func (l machineList) masterAndWorkers() (master *machine, workers []*machine) {
 	return master, workers
 }
 
-// selectNodes returns the machines with these names or addresses, workers first. Machines
-// without a role have nothing to restart.
-func (l machineList) selectNodes(names []string) ([]*machine, error) {
-	var chosen []*machine
-	if err := l.checkNames(names); err != nil {
-		return nil, err
-	}
-	master, workers := l.masterAndWorkers()
-	if master != nil {
-		workers = append(workers, master)
-	}
-	for _, m := range workers {
-		if m.isNamed(names) {
-			chosen = append(chosen, m)
-		}
-	}
-	return chosen, nil
-}
-
 // isNamed reports whether the machine is one of those with these names or addresses; without names,
 // all are.
 func (h *Host) isNamed(names []string) bool {

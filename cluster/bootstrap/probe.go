@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"path"
 	"strconv"
 	"strings"
@@ -102,7 +103,8 @@ func clip(text string) string {
 	return fmt.Sprintf("%q", printable.Clip(strings.Join(strings.Fields(printable.Clip(text, maxCause)), " "), most))
 }
 
-// parseFacts parses the output of the probe, and returns nil if it is incomplete. now is this
+// parseFacts parses the output of the probe and makes it safe to show and to use. It returns nil if
+// that is incomplete, or can't be that of a machine. now is this
 // machine's time at the probe's.
 func parseFacts(text string, now time.Time) *Facts {
 	said := map[string]string{}
@@ -133,7 +135,18 @@ func parseFacts(text string, now time.Time) *Facts {
 	if way := strings.Fields(said["ssh"]); len(way) == 4 { // client address, its port, server address, its port: ssh(1)
 		f.Client, f.Server = way[0], way[2]
 	}
-	if !f.sanitize() {
+	for _, text := range []*string{&f.OS, &f.Arch, &f.User, &f.Host, &f.Glibc, &f.Refused, &f.existingDir} {
+		*text = protocol.Line(*text)
+	}
+	for _, address := range []*string{&f.Client, &f.Server} {
+		if _, err := netip.ParseAddr(*address); err != nil {
+			*address = "" // treated as unknown
+		}
+	}
+	if checkDigest(f.Digest) != nil {
+		f.Digest = "" // then the program is installed
+	}
+	if !path.IsAbs(f.Home) || !printable.Plain(f.Home) || len(f.Home) > maxHome {
 		return nil
 	}
 	return f

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path"
 	"slices"
 
 	"mlfnode/cluster/bootstrap/protocol"
@@ -118,21 +117,4 @@ func checkMembers(all []member) error {
 		a.State = protocol.Line(a.State)
 	}
 	return nil
-}
-
-// sanitize makes the facts safe to show and to use. It returns false if they can't be those of a
-// machine.
-func (f *Facts) sanitize() bool {
-	for _, text := range []*string{&f.OS, &f.Arch, &f.User, &f.Host, &f.Glibc, &f.Refused, &f.existingDir} {
-		*text = protocol.Line(*text)
-	}
-	for _, address := range []*string{&f.Client, &f.Server} {
-		if _, err := netip.ParseAddr(*address); err != nil {
-			*address = "" // treated as unknown
-		}
-	}
-	if checkDigest(f.Digest) != nil {
-		f.Digest = "" // then the program is installed
-	}
-	return path.IsAbs(f.Home) && printable.Plain(f.Home) && len(f.Home) <= maxHome
 }

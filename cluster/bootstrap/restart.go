@@ -13,12 +13,16 @@ import (
 func Restart(ctx context.Context, o Options, names []string) ([]Outcome, error) {
 	r := newOperation(o)
 	defer r.close()
-	chosen, err := r.machines.selectNodes(names)
-	if err != nil {
+	if err := r.machines.checkNames(names); err != nil {
 		return nil, err
 	}
 	nodes := newRollout(r)
 	master := nodes.master
+	chosen := slices.Clone(nodes.workers)
+	if master != nil {
+		chosen = append(chosen, master)
+	}
+	chosen = slices.DeleteFunc(chosen, func(m *machine) bool { return !m.isNamed(names) })
 	needed := chosen
 	if master != nil && !slices.Contains(chosen, master) {
 		needed = append([]*machine{master}, chosen...)

@@ -29,7 +29,13 @@ func (m *Meter) Read(dir string, cpus float64) Host {
 }
 
 func (m *Meter) read(proc, dir string, cpus float64) Host {
-	h := Host{Load: Unknown, CPU: m.cpu(filepath.Join(proc, "stat")), Memory: memoryUse(filepath.Join(proc, "meminfo")), Disk: Unknown}
+	h := Host{Load: Unknown, CPU: m.cpu(filepath.Join(proc, "stat")), Memory: Unknown, Disk: Unknown}
+	if sizes, err := meminfo(filepath.Join(proc, "meminfo")); err == nil {
+		free, known := sizes["MemAvailable"]
+		if total := sizes["MemTotal"]; known && free >= 0 {
+			h.Memory = percent(max(total-free, 0), total)
+		}
+	}
 	var s unix.Statfs_t
 	if unix.Statfs(dir, &s) == nil && s.Blocks > 0 { // as df shows it: without the space reserved for root
 		used := int64(s.Blocks - s.Bfree)
@@ -71,32 +77,21 @@ func (m *Meter) cpu(path string) int {
 	return percent(max(busy-before.busy, 0), all-before.all)
 }
 
-// memoryUse parses meminfo, `MemTotal:  1234 kB` (proc_meminfo(5)).
-func memoryUse(path string) int {
+// meminfo returns the sizes in a file like /proc/meminfo, in bytes: `MemTotal:  1234 kB`
+// (proc_meminfo(5)). It leaves out what is not a size.
+func meminfo(path string) (map[string]int64, error) {
 	text, err := os.ReadFile(path)
-	if err != nil {
-		return Unknown
-	}
-	total, free := int64(0), int64(-1)
+	sizes := map[string]int64{}
 	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 {
-			continue
-		}
-		n, _ := strconv.ParseInt(fields[1], 10, 64) // 0 where it is not a size
-		switch fields[0] {
-		case "MemTotal:":
-			total = n
-		case "MemAvailable:":
-			free = n
+		name, value, _ := strings.Cut(line, ":")
+		if kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64); err == nil {
+			sizes[name] = kib << 10
 		}
 	}
-	if total <= 0 || free < 0 {
-		return Unknown
-	}
-	return percent(max(total-free, 0), total)
+	return sizes, err
 }
 
+// percent returns Unknown for a part of nothing.
 func percent(part, all int64) int {
 	if all <= 0 {
 		return Unknown

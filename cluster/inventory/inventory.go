@@ -13,7 +13,6 @@
 package inventory
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -104,24 +103,17 @@ func read(ctx context.Context, g Source) (Machine, error) {
 	return m, err
 }
 
-// totalMemory parses the line `MemTotal:  1234 kB` (proc_meminfo(5)).
+// totalMemory returns the size of the memory, from a file like /proc/meminfo.
 func totalMemory(path string) (int64, error) {
-	f, err := os.Open(path)
+	sizes, err := meminfo(path)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if !strings.HasPrefix(lines.Text(), "MemTotal:") {
-			continue
-		}
-		var kib int64
-		if _, err := fmt.Sscanf(lines.Text(), "MemTotal: %d kB", &kib); err != nil {
-			return 0, fmt.Errorf("line %q: %w", lines.Text(), err)
-		}
-		return kib << 10, nil
+	total, ok := sizes["MemTotal"]
+	if !ok {
+		return 0, fmt.Errorf("%s has no line MemTotal", path)
 	}
-	return 0, fmt.Errorf("%s has no line MemTotal", path)
+	return total, nil
 }
 
 // distribution returns PRETTY_NAME from os-release(5), or else runtime.GOOS.

@@ -145,17 +145,3 @@ func (s *TokenStore) useToken(id string, node grid.NodeID, digest string) (acces
 // useOf returns the record of a token's use by a key for a name, so that one key cannot take many
 // names. Older records hold only the key.
 func useOf(digest string, node grid.NodeID) string { return digest + " " + string(node) }
-
-// spendUses keeps counting a node's uses of tokens, but no longer lets the same key join again.
-func spendUses(all map[string]tokenRecord, node grid.NodeID, digest string) {
-	for id, r := range all {
-		keys := slices.Clone(r.Keys)
-		for i, use := range keys {
-			if use == digest || use == useOf(digest, node) {
-				keys[i] = "forgotten " + useOf(digest, node)
-			}
-		}
-		r.Keys = keys
-		all[id] = r
-	}
-}

@@ -132,7 +132,16 @@ func (a *Authority) Forget(node grid.NodeID) error {
 	// disk interrupts this.
 	err := a.tokens.change(func(all map[string]tokenRecord) error {
 		revoke(all, now, func(_ string, t tokenRecord) bool { return t.Node == node })
-		spendUses(all, node, r.Key)
+		for id, t := range all { // its uses still count, but the same key can't join again
+			keys := slices.Clone(t.Keys)
+			for i, use := range keys {
+				if use == r.Key || use == useOf(r.Key, node) {
+					keys[i] = "forgotten " + useOf(r.Key, node)
+				}
+			}
+			t.Keys = keys
+			all[id] = t
+		}
 		return nil
 	})
 	if err != nil || !r.Forgotten.IsZero() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"mlfnode/node/durable"
@@ -58,8 +59,19 @@ func (a *Authority) Renew(shown *x509.Certificate, ask RenewalRequest) (Renewal,
 		return Renewal{}, err
 	}
 	by := a.issuers.Load()
-	if err := a.noteCAs(node, shown, ask.Trusts, by); err != nil {
-		return Renewal{}, err
+	// The registry has the CA that issued the node's certificate, and the newest one that the node trusts.
+	record := a.nodes.all()[string(node)]
+	ca, newest := record.CA, record.Trusts
+	if issuer := by.cas.issuer(shown); issuer != nil {
+		ca = PinOf(issuer).String()
+	}
+	if pin := PinOf(by.cas.newest()).String(); slices.Contains(ask.Trusts, pin) {
+		newest = pin
+	}
+	if a.named(ca) != a.named(record.CA) || a.named(newest) != a.named(record.Trusts) {
+		if err := a.edit(node, func(r *nodeRecord) { r.CA, r.Trusts = ca, newest }); err != nil {
+			return Renewal{}, err
+		}
 	}
 	r := Renewal{CAs: by.cas.raw()}
 	if renewable(shown, a.clock()) || shown.CheckSignatureFrom(by.cas[0]) != nil {

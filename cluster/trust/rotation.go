@@ -212,19 +212,3 @@ func (i *Issuer) named(pin string) string {
 	}
 	return pin
 }
-
-// noteCAs records which CA issued the node's certificate, and the newest CA that the node trusts.
-func (a *Authority) noteCAs(node grid.NodeID, shown *x509.Certificate, trusts []string, by *issuers) error {
-	r := a.nodes.all()[string(node)]
-	ca, newest := r.CA, r.Trusts
-	if issuer := by.cas.issuer(shown); issuer != nil {
-		ca = PinOf(issuer).String()
-	}
-	if pin := PinOf(by.cas.newest()).String(); slices.Contains(trusts, pin) {
-		newest = pin
-	}
-	if a.named(ca) == a.named(r.CA) && a.named(newest) == a.named(r.Trusts) {
-		return nil
-	}
-	return a.edit(node, func(r *nodeRecord) { r.CA, r.Trusts = ca, newest })
-}

@@ -61,33 +61,26 @@ type TokenSpec struct {
 // longestNote bounds the note of a token.
 const longestNote = 200
 
-func (s *TokenSpec) validate() error {
-	if _, err := ParseRole(string(s.Role)); err != nil {
-		return err
-	}
-	if s.Role == RoleNode && s.User == "" {
-		s.User = RoleOperator
-	}
-	switch {
-	case s.Expires < 0 || s.Uses < 0:
-		return errors.New("a token can't expire in the past or be used less than once")
-	case s.Role != RoleNode && (s.Uses != 0 || s.User != ""):
-		return errors.New("only node tokens are for a number of uses, and give who joins a role")
-	case s.Role == RoleNode && s.User != RoleOperator && s.User != RoleViewer && s.User != RoleNone:
-		return fmt.Errorf("%q is not a role for a person who joins; use operator, viewer or none", s.User)
-	case len(s.Note) > longestNote:
-		return fmt.Errorf("the note of a token has at most %d bytes", longestNote)
-	}
-	return nil
-}
-
 // purgeAfter is how long invalid tokens stay in the list.
 const purgeAfter = 30 * 24 * time.Hour
 
 // MakeToken makes a token. It stores the token, without its secret, before it returns.
 func (s *TokenStore) MakeToken(spec TokenSpec) (Token, error) {
-	if err := spec.validate(); err != nil {
+	if _, err := ParseRole(string(spec.Role)); err != nil {
 		return Token{}, err
+	}
+	if spec.Role == RoleNode && spec.User == "" {
+		spec.User = RoleOperator
+	}
+	switch {
+	case spec.Expires < 0 || spec.Uses < 0:
+		return Token{}, errors.New("a token can't expire in the past or be used less than once")
+	case spec.Role != RoleNode && (spec.Uses != 0 || spec.User != ""):
+		return Token{}, errors.New("only node tokens are for a number of uses, and give who joins a role")
+	case spec.Role == RoleNode && spec.User != RoleOperator && spec.User != RoleViewer && spec.User != RoleNone:
+		return Token{}, fmt.Errorf("%q is not a role for a person who joins; use operator, viewer or none", spec.User)
+	case len(spec.Note) > longestNote:
+		return Token{}, fmt.Errorf("the note of a token has at most %d bytes", longestNote)
 	}
 	now := s.clock()
 	r := tokenRecord{Role: spec.Role, User: spec.User, Note: spec.Note, Created: now.UTC(), Uses: spec.Uses}

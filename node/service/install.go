@@ -79,8 +79,15 @@ func Install(ctx context.Context, o Options) (Report, error) {
 	if err := i.write(ctx); err != nil {
 		return Report{}, err
 	}
-	if err := i.join(ctx); err != nil {
-		return i.report, err
+	if i.Role == Worker && i.Join != nil && !hasJoined(i.state) {
+		access, err := i.Join(ctx, i.config, i.state)
+		if err == nil && access != "" {
+			i.created.Access = access
+			err = i.writeUnit(ctx)
+		}
+		if err != nil {
+			return i.report, err
+		}
 	}
 	if err := i.activate(ctx); err != nil {
 		return i.report, err
@@ -190,14 +197,16 @@ func (i *installation) chooseProgram() error {
 func (i *installation) enableLinger(ctx context.Context) {
 	if out, err := run(ctx, "loginctl", "show-user", i.owner, "-p", "Linger", "--value"); err != nil || out != "yes" {
 		if err := setLinger(ctx, "enable-linger", i.owner); err != nil {
-			i.addNote("the service ends when %s logs out, because lingering could not be enabled (%v). Have an administrator run: loginctl enable-linger %[1]s", i.owner, err)
+			i.addNote("the service ends when %s logs out, because lingering could not be enabled (%v). "+
+				"Have an administrator run: loginctl enable-linger %[1]s", i.owner, err)
 			return
 		}
 		i.created.Linger = i.owner
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	_ = poll.Until(ctx, pollInterval, func() (bool, error) { // the user's systemd may still be starting; checkReachable reports an error
+	// The user's systemd may still be starting; checkReachable reports an error.
+	_ = poll.Until(ctx, pollInterval, func() (bool, error) {
 		_, err := i.systemctl(ctx, "show", "-p", "Version")
 		return err == nil, nil
 	})
@@ -222,31 +231,37 @@ func (i *installation) addNote(format string, v ...any) {
 
 // write writes the files. The unit comes last, because it names the others.
 func (i *installation) write(ctx context.Context) error {
-	if err := i.writeProgram(); err != nil {
-		return fmt.Errorf("copy the program: %w", err)
+	if i.report.Program != i.Program {
+		i.created.Program = i.report.Program
+		b, err := os.ReadFile(i.Program)
+		if err == nil {
+			err = writeFile(i.report.Program, b, 0o755)
+		}
+		if err != nil {
+			return fmt.Errorf("copy the program: %w", err)
+		}
 	}
-	if err := i.writeConfig(); err != nil {
-		return fmt.Errorf("write the settings: %w", err)
+	if _, err := os.Stat(i.config); err != nil {
+		text := fmt.Sprintf("# Settings of this host's mlfnode; `systemctl reload mlfnode` has them read again.\n"+
+			"# The node.yaml that comes with mlfnode explains every setting.\n\n# Folder for everything the node keeps.\nstate: %q\n", i.state)
+		if i.Role == Worker && i.Seed != "" {
+			text += fmt.Sprintf("\n# The master, as HOST or HOST:PORT.\nseed: %q\n", i.Seed)
+		}
+		i.created.Config, i.created.Digest = i.config, digest([]byte(text))
+		if err := writeFile(i.config, []byte(text), 0o600); err != nil { // secrets may be added to it
+			return fmt.Errorf("write the settings: %w", err)
+		}
 	}
-	if i.isNodeFolder(i.state) {
+	// A purge may remove the folder if it belongs to a node alone: it is missing or empty, or a node has
+	// locked it before.
+	entries, err := os.ReadDir(i.state)
+	_, lockErr := os.Stat(filepath.Join(i.state, "lock"))
+	if err != nil || len(entries) == 0 || lockErr == nil && i.state != i.home {
 		i.created.State = i.state
 	}
 	if err := os.MkdirAll(i.state, 0o700); err != nil {
 		return fmt.Errorf("make the state folder: %w", err)
 	}
-	return i.writeUnit(ctx)
-}
-
-// join makes the machine a node if it is not one yet.
-func (i *installation) join(ctx context.Context) error {
-	if i.Role != Worker || i.Join == nil || hasJoined(i.state) {
-		return nil
-	}
-	access, err := i.Join(ctx, i.config, i.state)
-	if err != nil || access == "" {
-		return err
-	}
-	i.created.Access = access
 	return i.writeUnit(ctx)
 }
 
@@ -259,44 +274,6 @@ func (i *installation) writeUnit(ctx context.Context) error {
 		return fmt.Errorf("write the unit: %w", err)
 	}
 	return nil
-}
-
-// isNodeFolder reports whether a folder belongs only to a node, so that a purge may remove it: the
-// folder is missing or empty, or a node has locked it before.
-func (i *installation) isNodeFolder(dir string) bool {
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) == 0 {
-		return true
-	}
-	_, err = os.Stat(filepath.Join(dir, "lock"))
-	return err == nil && dir != i.home
-}
-
-func (i *installation) writeProgram() error {
-	if i.report.Program == i.Program {
-		return nil
-	}
-	b, err := os.ReadFile(i.Program)
-	if err != nil {
-		return err
-	}
-	i.created.Program = i.report.Program
-	return writeFile(i.report.Program, b, 0o755)
-}
-
-// writeConfig writes the settings if there are none. Secrets may be added to them, so only their
-// owner can read them.
-func (i *installation) writeConfig() error {
-	if _, err := os.Stat(i.config); err == nil {
-		return nil
-	}
-	seed := i.Seed
-	if i.Role != Worker {
-		seed = ""
-	}
-	text := []byte(newConfig(i.state, seed))
-	i.created.Config, i.created.Digest = i.config, digest(text)
-	return writeFile(i.config, text, 0o600)
 }
 
 // activate makes systemd read the unit, enables it and starts it.

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,16 +26,6 @@ func setting(text, key string) string {
 		return strings.Trim(strings.TrimSpace(value), `"'`)
 	}
 	return ""
-}
-
-// newConfig returns the node.yaml of a new installation.
-func newConfig(state, seed string) string {
-	text := fmt.Sprintf("# Settings of this host's mlfnode; `systemctl reload mlfnode` has them read again.\n"+
-		"# The node.yaml that comes with mlfnode explains every setting.\n\n# Folder for everything the node keeps.\nstate: %q\n", state)
-	if seed != "" {
-		text += fmt.Sprintf("\n# The master, as HOST or HOST:PORT.\nseed: %q\n", seed)
-	}
-	return text
 }
 
 // digest identifies the content of a file.

@@ -150,16 +150,13 @@ func (h Manager) checkReachable(ctx context.Context) error {
 	}
 	if _, err := h.systemctl(ctx, "show", "-p", "Version", "--value"); err != nil {
 		if h.User {
-			return fmt.Errorf("reach the systemd of this user: %w; log in again, or have root run: loginctl enable-linger %s", err, userName())
+			name := "$USER"
+			if u, err := user.Current(); err == nil {
+				name = u.Username
+			}
+			return fmt.Errorf("reach the systemd of this user: %w; log in again, or have root run: loginctl enable-linger %s", err, name)
 		}
 		return fmt.Errorf("reach systemd: %w", err)
 	}
 	return nil
-}
-
-func userName() string {
-	if u, err := user.Current(); err == nil {
-		return u.Username
-	}
-	return "$USER"
 }

@@ -29,8 +29,11 @@ func (h Manager) systemctl(ctx context.Context, args ...string) (string, error) 
 func run(ctx context.Context, program string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, program, args...)
 	c.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
-	if dir := runtimeDir(); os.Getenv("XDG_RUNTIME_DIR") == "" && dir != "" {
-		c.Env = append(c.Env, "XDG_RUNTIME_DIR="+dir)
+	if os.Getenv("XDG_RUNTIME_DIR") == "" { // shells started by su do not know where this user's systemd listens
+		dir := filepath.Join("/run/user", strconv.Itoa(os.Getuid()))
+		if _, err := os.Stat(dir); err == nil {
+			c.Env = append(c.Env, "XDG_RUNTIME_DIR="+dir)
+		}
 	}
 	var out, stderr bytes.Buffer
 	c.Stdout, c.Stderr, c.WaitDelay = &out, &stderr, time.Second
@@ -42,16 +45,6 @@ func run(ctx context.Context, program string, args ...string) (string, error) {
 		err = errors.New(strings.ReplaceAll(text, "\n", "; "))
 	}
 	return strings.TrimSpace(out.String()), fmt.Errorf("%s: %w", program, err)
-}
-
-// runtimeDir returns the folder in which this user's systemd listens, which shells started by su do
-// not know; it returns "" if there is none.
-func runtimeDir() string {
-	dir := filepath.Join("/run/user", strconv.Itoa(os.Getuid()))
-	if _, err := os.Stat(dir); err != nil {
-		return ""
-	}
-	return dir
 }
 
 // properties returns properties of the unit.

@@ -45,8 +45,15 @@ func Uninstall(ctx context.Context, h Manager, purge bool) (Removal, error) {
 	if _, err := h.systemctl(ctx, "daemon-reload"); err != nil {
 		r.failed = append(r.failed, fmt.Errorf("make systemd forget the unit: %w", err))
 	}
-	_, _ = h.systemctl(ctx, "reset-failed", Unit) // there may be nothing to reset
-	r.disableLinger(ctx, readCreatedFiles(text).Linger)
+	_, _ = h.systemctl(ctx, "reset-failed", Unit)            // there may be nothing to reset
+	if owner := readCreatedFiles(text).Linger; owner != "" { // the installation has enabled it
+		others, err := filepath.Glob(filepath.Join(filepath.Dir(l.unit), "*.wants", "*"))
+		if err == nil && len(others) > 0 {
+			r.Kept = append(r.Kept, "lingering of "+owner+": other services of this user are enabled")
+		} else if err := setLinger(ctx, "disable-linger", owner); err != nil {
+			r.failed = append(r.failed, fmt.Errorf("disable lingering: %w", err))
+		}
+	}
 	return r.Removal, errors.Join(r.failed...)
 }
 
@@ -84,8 +91,18 @@ func (r *removal) removeCreated(m createdFiles) {
 	r.remove(r.unit)
 	r.removeDropIns(r.unit + ".d")
 	r.remove(m.Program)
-	r.removeAccess(m.Access)
-	r.removeConfig(m)
+	if _, err := os.Stat(m.Access); err == nil && !r.purge { // it is also useful without the service
+		r.Kept = append(r.Kept, m.Access+": it is your access to the cluster, which --purge removes")
+	} else if err == nil {
+		r.remove(m.Access)
+		r.removeEmpty(filepath.Dir(m.Access))
+	}
+	if b, err := os.ReadFile(m.Config); err == nil && digest(b) != m.Digest && !r.purge {
+		r.Kept = append(r.Kept, m.Config+": it was changed after the installation; --purge removes it")
+	} else if err == nil {
+		r.remove(m.Config)
+		r.removeEmpty(filepath.Dir(m.Config))
+	}
 	if r.purge {
 		r.remove(m.State)
 		return
@@ -110,32 +127,6 @@ func (r *removal) removeDropIns(dir string) {
 	r.remove(dir)
 }
 
-func (r *removal) removeConfig(m createdFiles) {
-	b, err := os.ReadFile(m.Config)
-	if err != nil {
-		return
-	}
-	if digest(b) != m.Digest && !r.purge {
-		r.Kept = append(r.Kept, m.Config+": it was changed after the installation; --purge removes it")
-		return
-	}
-	r.remove(m.Config)
-	r.removeEmpty(filepath.Dir(m.Config))
-}
-
-// removeAccess removes the user's access to the cluster, which is also useful without the service.
-func (r *removal) removeAccess(file string) {
-	if _, err := os.Stat(file); err != nil {
-		return
-	}
-	if !r.purge {
-		r.Kept = append(r.Kept, file+": it is your access to the cluster, which --purge removes")
-		return
-	}
-	r.remove(file)
-	r.removeEmpty(filepath.Dir(file))
-}
-
 func (r *removal) removeEmpty(dir string) {
 	if os.Remove(dir) == nil {
 		r.Removed = append(r.Removed, dir)
@@ -155,20 +146,4 @@ func (r *removal) remove(path string) {
 		return
 	}
 	r.Removed = append(r.Removed, path)
-}
-
-// disableLinger disables lingering if the installation enabled it, unless another of the user's
-// services may need it.
-func (r *removal) disableLinger(ctx context.Context, owner string) {
-	if owner == "" {
-		return
-	}
-	others, err := filepath.Glob(filepath.Join(filepath.Dir(r.unit), "*.wants", "*"))
-	if err == nil && len(others) > 0 {
-		r.Kept = append(r.Kept, "lingering of "+owner+": other services of this user are enabled")
-		return
-	}
-	if err := setLinger(ctx, "disable-linger", owner); err != nil {
-		r.failed = append(r.failed, fmt.Errorf("disable lingering: %w", err))
-	}
 }

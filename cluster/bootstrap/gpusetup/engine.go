@@ -29,8 +29,6 @@ type info struct {
 	SecurityOptions    []string
 	ContainersRunning  int
 	LiveRestoreEnabled bool
-	CgroupDriver       string
-	DefaultRuntime     string
 	CDISpecDirs        []string
 	ServerErrors       []string
 	Runtimes           map[string]struct{ Path string }

@@ -198,16 +198,16 @@ func waitFor(limit time.Duration, end <-chan struct{}) bool {
 func (c *Connection) runError(err error, out, errs *markerFilter, stderr *tail) error {
 	var exit *ExitError
 	var problem *Problem
-	started, said := out.started()
+	started, said, writeErr := out.result()
 	switch {
 	case errors.As(err, &problem):
 		return problem
-	case out.writeErr() != nil:
-		return out.writeErr()
+	case writeErr != nil:
+		return writeErr
 	case err != nil && !errors.As(err, &exit):
 		return lostProblem(c.route)
 	case !started:
-		_, saidToo := errs.started()
+		_, saidToo, _ := errs.result()
 		return problemf("give the user a shell there, as with `chsh -s /bin/sh "+c.route.user+"`",
 			"the login shell of %s on %s runs no programs, it said %q", c.route.user, c.route,
 			cmp.Or(strings.TrimSpace(said+saidToo), "nothing"))

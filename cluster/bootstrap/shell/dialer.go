@@ -86,22 +86,21 @@ type serialPrompter struct {
 
 // Confirm implements Prompter.
 func (p *serialPrompter) Confirm(ctx context.Context, question string) (bool, error) {
-	select {
-	case p.turn <- struct{}{}:
-		defer func() { <-p.turn }()
-		return p.Prompter.Confirm(ctx, question)
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
-	}
+	return serially(ctx, p.turn, func() (bool, error) { return p.Prompter.Confirm(ctx, question) })
 }
 
 // Secret implements Prompter.
 func (p *serialPrompter) Secret(ctx context.Context, question string) ([]byte, error) {
+	return serially(ctx, p.turn, func() ([]byte, error) { return p.Prompter.Secret(ctx, question) })
+}
+
+// serially calls fn once it is its turn, unless ctx ends before.
+func serially[T any](ctx context.Context, turn chan struct{}, fn func() (T, error)) (answer T, err error) {
 	select {
-	case p.turn <- struct{}{}:
-		defer func() { <-p.turn }()
-		return p.Prompter.Secret(ctx, question)
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+		return fn()
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return answer, context.Cause(ctx)
 	}
 }

@@ -33,13 +33,12 @@ func problemf(cure, cause string, args ...any) *Problem {
 }
 
 func revokedProblem(r route, key ssh.PublicKey, line knownhosts.KnownKey) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the host key of %s is revoked by %s:%d, %s", r, line.Filename, line.Line, fingerprint(key)),
-		Cure: "give the machine a new host key; do not use it before"}
+	return problemf("give the machine a new host key; do not use it before",
+		"the host key of %s is revoked by %s:%d, %s", r, line.Filename, line.Line, fingerprint(key))
 }
 
 func rememberProblem(file string, err error) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the host key could not be added to %s (%v)", file, unwrapErrno(err)),
-		Cure: "make the file writable"}
+	return problemf("make the file writable", "the host key could not be added to %s (%v)", file, unwrapErrno(err))
 }
 
 // networkProblem says why a machine could not be connected to.
@@ -48,20 +47,21 @@ func networkProblem(r route, err error) *Problem {
 	var network net.Error
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return &Problem{Cause: fmt.Sprintf("there is no machine %s, the name %s was not found", r.name, r.host),
-			Cure: "correct the name, or add it to ~/.ssh/config with a HostName"}
+		return problemf("correct the name, or add it to ~/.ssh/config with a HostName",
+			"there is no machine %s, the name %s was not found", r.name, r.host)
 	case errors.As(err, &dns):
-		return &Problem{Cause: fmt.Sprintf("the name %s could not be looked up (%s)", r.host, dns.Err), Cure: "check the network and its name server"}
+		return problemf("check the network and its name server",
+			"the name %s could not be looked up (%s)", r.host, dns.Err)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return &Problem{Cause: fmt.Sprintf("%s refuses connections on port %d", r.host, r.port),
-			Cure: "start the ssh server there, or give the right port"}
+		return problemf("start the ssh server there, or give the right port",
+			"%s refuses connections on port %d", r.host, r.port)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return &Problem{Cause: fmt.Sprintf("there is no route to %s", r), Cure: "check the network and whether the machine is on"}
+		return problemf("check the network and whether the machine is on", "there is no route to %s", r)
 	case errors.As(err, &network) && network.Timeout():
-		return &Problem{Cause: fmt.Sprintf("%s did not answer on port %d within %v", r.host, r.port, r.connectTimeout),
-			Cure: "check that the machine is on and that no firewall drops the port"}
+		return problemf("check that the machine is on and that no firewall drops the port",
+			"%s did not answer on port %d within %v", r.host, r.port, r.connectTimeout)
 	}
-	return &Problem{Cause: fmt.Sprintf("%s cannot be connected to (%v)", r, unwrapErrno(err)), Cure: "check the network"}
+	return problemf("check the network", "%s cannot be connected to (%v)", r, unwrapErrno(err))
 }
 
 // unwrapErrno takes the repeated frames off an error of the system: `open /a: permission denied`
@@ -82,8 +82,8 @@ func keysProblem(r route, tried []string, left int, taken []string) *Problem {
 	if left > 0 {
 		what += fmt.Sprintf(" and left out %d more", left)
 	}
-	return &Problem{Cause: fmt.Sprintf("%s lets %s in with none of the keys here, %s; it takes %s", r, r.user, what, strings.Join(taken, ", ")),
-		Cure: fmt.Sprintf("run `ssh-copy-id%s` once, or name the key with -i or an IdentityFile in ~/.ssh/config", strings.TrimPrefix(r.command(), "ssh"))}
+	return problemf(fmt.Sprintf("run `ssh-copy-id%s` once, or name the key with -i or an IdentityFile in ~/.ssh/config", strings.TrimPrefix(r.command(), "ssh")),
+		"%s lets %s in with none of the keys here, %s; it takes %s", r, r.user, what, strings.Join(taken, ", "))
 }
 
 func methodsProblem(r route, taken []string) *Problem {
@@ -91,8 +91,8 @@ func methodsProblem(r route, taken []string) *Problem {
 	if len(r.methods) > 0 {
 		ours = strings.Join(r.methods, ", ")
 	}
-	return &Problem{Cause: fmt.Sprintf("%s takes %s, and of the ways to be let in ssh's configuration allows %s", r, strings.Join(taken, ", "), ours),
-		Cure: "fix PreferredAuthentications, or the Authentication option that says no, in ~/.ssh/config"}
+	return problemf("fix PreferredAuthentications, or the Authentication option that says no, in ~/.ssh/config",
+		"%s takes %s, and of the ways to be let in ssh's configuration allows %s", r, strings.Join(taken, ", "), ours)
 }
 
 // keyFileProblem says what is wrong with a file that should hold a private key.
@@ -101,7 +101,8 @@ func keyFileProblem(file string, err error) *Problem {
 	case errors.Is(err, os.ErrNotExist):
 		return &Problem{Cause: "there is no key file " + file, Cure: "correct the name, or make a key with `ssh-keygen -f " + Quote(file) + "`"}
 	case errors.As(err, new(syscall.Errno)):
-		return &Problem{Cause: fmt.Sprintf("the key file %s cannot be read (%v)", file, unwrapErrno(err)), Cure: "let yourself read it with `chmod u+r " + Quote(file) + "`"}
+		return problemf("let yourself read it with `chmod u+r "+Quote(file)+"`",
+			"the key file %s cannot be read (%v)", file, unwrapErrno(err))
 	}
 	return &Problem{Cause: file + " contains no private key that ssh knows", Cure: "name the private half of a key, as ssh-keygen makes it"}
 }
@@ -109,19 +110,19 @@ func keyFileProblem(file string, err error) *Problem {
 func jumpProblem(r, jump route, err error) *Problem {
 	var p *Problem
 	if errors.As(err, &p) {
-		return &Problem{Cause: fmt.Sprintf("the jump host %s of %s cannot be passed, %s", jump.name, r.name, p.Cause), Cure: p.Cure}
+		return problemf(p.Cure, "the jump host %s of %s cannot be passed, %s", jump.name, r.name, p.Cause)
 	}
-	return &Problem{Cause: fmt.Sprintf("the jump host %s cannot reach %s (%v)", jump.name, r.address(), err),
-		Cure: fmt.Sprintf("see what `%s` says", r.command())}
+	return problemf(fmt.Sprintf("see what `%s` says", r.command()),
+		"the jump host %s cannot reach %s (%v)", jump.name, r.address(), err)
 }
 
 func proxyProblem(r route, said string) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the ProxyCommand of %s gives no connection, it said %q: %s", r.name, said, r.proxy),
-		Cure: fmt.Sprintf("fix it in ~/.ssh/config; see what `%s` says", r.command())}
+	return problemf(fmt.Sprintf("fix it in ~/.ssh/config; see what `%s` says", r.command()),
+		"the ProxyCommand of %s gives no connection, it said %q: %s", r.name, said, r.proxy)
 }
 
 func lostProblem(r route) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the connection to %s was lost", r), Cure: "check the machine and the network, then try again"}
+	return problemf("check the machine and the network, then try again", "the connection to %s was lost", r)
 }
 
 func configProblem(file string, err error) *Problem {
@@ -135,5 +136,5 @@ func configProblem(file string, err error) *Problem {
 	case errors.As(err, &path):
 		file = path.Path // the user's own, when none was named
 	}
-	return &Problem{Cause: fmt.Sprintf("the configuration of ssh %s cannot be read (%v)", file, unwrapErrno(err)), Cure: "make it readable"}
+	return problemf("make it readable", "the configuration of ssh %s cannot be read (%v)", file, unwrapErrno(err))
 }

@@ -95,16 +95,10 @@ func (f *markerFilter) discard() {
 	f.dst = nil
 }
 
-// writeErr is why what was written could not be passed on.
-func (f *markerFilter) writeErr() error {
+// result returns whether the mark came, what came before it, and why what was written could not be
+// passed on.
+func (f *markerFilter) result() (started bool, before string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.err
-}
-
-// started reports whether the mark came, and what came before it.
-func (f *markerFilter) started() (bool, string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.markerSeen, string(f.before)
+	return f.markerSeen, string(f.before), f.err
 }

@@ -41,7 +41,7 @@ func TestAfterMark(t *testing.T) {
 		for chunk := range slices.Chunk([]byte(strings.Repeat("hello ", 5000)+line+"rest of it"), size) {
 			_, _ = a.Write(chunk) // its error is always nil
 		}
-		started, before := a.started()
+		started, before, _ := a.result()
 		if got.String() != "rest of it" || !started || len(before) > tailSize {
 			t.Errorf("in writes of %d: %q, started %v, %d bytes kept before it; want %q and at most %d", size, got.String(), started, len(before), "rest of it", tailSize)
 		}
