@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"mlfnode/grid"
 	"mlfnode/node/poll"
 )
 
@@ -127,7 +128,7 @@ func checkListening(ctx context.Context, address string) error {
 // halves would stay apart.
 func (c *Cluster) reconnect() {
 	for poll.Sleep(c.life, poll.Jitter(reconnectInterval)) {
-		if lost := c.lost(); len(lost) > 0 && !c.published.departed.Load() {
+		if lost := c.admission.lost(c.Members(), c.node); len(lost) > 0 && !c.published.departed.Load() {
 			// An error is the normal case: most dead members stay dead.
 			if err := c.joinAddress(c.life, lost[rand.IntN(len(lost))]); err != nil {
 				c.log.Debug("lost member not found", "err", err)
@@ -137,23 +138,23 @@ func (c *Cluster) reconnect() {
 }
 
 // lost returns the addresses of dead members, and the seeds if no other member is there.
-func (c *Cluster) lost() []string {
+func (a *admission) lost(members []Member, self grid.NodeID) []string {
 	var dead []string
 	others := 0
-	for _, m := range c.Members() {
+	for _, m := range members {
 		switch {
 		case m.State == Dead:
 			dead = append(dead, m.gossip())
-		case m.State == Alive && m.Node != c.node:
+		case m.State == Alive && m.Node != self:
 			others++
 		}
 	}
 	if others > 0 {
 		return dead
 	}
-	c.admission.mu.Lock()
-	defer c.admission.mu.Unlock()
-	return append(dead, c.admission.seeds...)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append(dead, a.seeds...)
 }
 
 // admission is what this node knows about being let into a cluster, and about other nodes that use

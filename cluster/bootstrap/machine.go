@@ -137,7 +137,7 @@ func (m *machine) call(ctx context.Context, action string, o protocol.Request, m
 	if err != nil {
 		return nil, err
 	}
-	if r.Observed != nil {
+	if r.Observed != nil && action != protocol.ActionReach { // which runs for several machines at a time, and reports no state
 		m.observed = r.Observed
 	}
 	switch {

@@ -104,8 +104,7 @@ func clip(text string) string {
 }
 
 // parseFacts parses the output of the probe and makes it safe to show and to use. It returns nil if
-// that is incomplete, or can't be that of a machine. now is this
-// machine's time at the probe's.
+// that is incomplete, or can't be that of a machine. now is this machine's time at the probe's.
 func parseFacts(text string, now time.Time) *Facts {
 	said := map[string]string{}
 	lines := bufio.NewScanner(strings.NewReader(text))
