@@ -39,8 +39,8 @@ func (n *Node) publishDevices() {
 func (n *Node) devices(c worker.Config) worker.Config {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	c.Devices, c.Policy, c.Machine = allocator.Options{Share: n.cfg.Devices.Share}, n.policy, n.limits
-	c.GPUs, c.OnDevicesChanged, c.Labels = n.machine, n.publishDevices, n.cfg.Labels
+	c.GPUs = worker.GPUs{Usage: n.machine, Policy: n.policy, OnChanged: n.publishDevices}
+	c.Machine, c.Labels = n.limits, n.cfg.Labels
 	return c
 }
 

@@ -257,8 +257,11 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 		return nil, err
 	}
 	n.worker, err = worker.New(n.devices(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Master: n.store.Calls.LocalClient(cfg.Node), Files: n.store, Executor: n.executor, Containers: n.containers, Logger: cfg.Logger,
-		ProjectCacheLimit: cfg.Retention.Projects, Snapshots: n.snapshots, Curves: n.history.CurveShare,
+		Node: cfg.Node, Dir: cfg.StateDir, Master: n.store.Calls.LocalClient(cfg.Node), Files: n.store,
+		ProjectCacheLimit: cfg.Retention.Projects, Logger: cfg.Logger,
+		Programs:  worker.Programs{Executor: n.executor, Containers: n.containers},
+		Snapshots: worker.Snapshots{Remote: n.snapshots},
+		Reports:   worker.Reports{Curves: n.history.CurveShare},
 	}))
 	if err != nil {
 		return nil, fmt.Errorf("make the worker: %w", err)

@@ -138,10 +138,16 @@ func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, fi
 		outlive = cfg.Cluster.Patience
 	}
 	w, err := worker.New(n.devices(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Master: calls, Files: files, Executor: n.executor, Containers: n.containers, Logger: cfg.Logger,
-		Adopt: n.adopter, Heartbeats: true, Outlive: outlive, OnDirectives: n.membership.Apply, KeyringFingerprint: n.membership.KeysID,
-		Sample: n.sampler.last.Load, ProjectCacheLimit: cfg.Retention.Projects,
-		Snapshots: snapshots, SnapshotRate: rate,
+		Node: cfg.Node, Dir: cfg.StateDir, Master: calls, Files: files,
+		ProjectCacheLimit: cfg.Retention.Projects, Logger: cfg.Logger,
+		Programs: worker.Programs{
+			Executor: n.executor, Adopt: n.adopter, Outlive: outlive, Containers: n.containers,
+		},
+		Snapshots: worker.Snapshots{Remote: snapshots, Rate: rate},
+		Reports: worker.Reports{
+			Heartbeats: true, KeyringFingerprint: n.membership.KeysID, Sample: n.sampler.last.Load,
+			OnDirectives: n.membership.Apply,
+		},
 	}))
 	if err != nil {
 		return fmt.Errorf("make the worker: %w", err)

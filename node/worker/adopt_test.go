@@ -47,12 +47,12 @@ func (a *agents) startNext() {
 	a.client = client
 	a.t.Cleanup(func() { client.Close() })
 	c := Config{
-		Node: "n", Dir: a.dir, Master: a.store.Calls.LocalClient("n"), Files: a.store, Executor: client, Adopt: client,
+		Node: "n", Dir: a.dir, Master: a.store.Calls.LocalClient("n"), Files: a.store, Programs: Programs{Executor: client, Adopt: client},
 		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(a.t),
 	}
 	var m inventory.Machine
 	if a.gpus != nil {
-		c.GPUs, c.Policy = a.gpus, Policy{Reserve: DefaultReserve, Foreign: devices.Avoid}
+		c.GPUs = GPUs{Usage: a.gpus, Policy: Policy{Reserve: DefaultReserve, Foreign: devices.Avoid}}
 		a.gpus.Read(a.t.Context(), &m)
 	}
 	if a.Worker, err = New(c); err != nil {

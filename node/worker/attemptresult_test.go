@@ -77,7 +77,7 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.cfg.Snapshots = store
+				s.cfg.Snapshots.Remote = store
 				containers(s).set("a", docker.ImageStatus{Image: &docker.Image{Pin: pinA}})
 				r := s.sweep("ends-1", 1, 1, func(r *grid.Sweep) {
 					d := grid.DefaultCheckpoint()

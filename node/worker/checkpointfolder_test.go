@@ -40,7 +40,7 @@ func newCheckpointHarness(t *testing.T, id grid.SweepID, edit func(*grid.Checkpo
 	}
 	v := &checkpointHarness{store: store}
 	v.harness = newHarness(t, v.runScript)
-	v.cfg.Snapshots = store
+	v.cfg.Snapshots.Remote = store
 	v.sweep = v.harness.sweep(id, 9, 1, func(s *grid.Sweep) {
 		c := grid.DefaultCheckpoint()
 		c.Grace = time.Minute
@@ -272,7 +272,7 @@ func TestTrialMovesToAnotherNode(t *testing.T) {
 		})
 	}
 	b := newCheckpointHarness(t, "travels-1", nil)
-	b.cfg.Snapshots, b.store = a.store, a.store
+	b.cfg.Snapshots.Remote, b.store = a.store, a.store
 	for i, v := range []*checkpointHarness{a, b, b, a, b, a} {
 		if r := run(v, i+1); r.Snapshot != i+1 || r.Resumed != i {
 			t.Errorf("attempt %d: got snapshot %d of one resumed from %d (%s)", i+1, r.Snapshot, r.Resumed, r.Reason)
@@ -543,7 +543,7 @@ func TestRecoveredAttemptIsStored(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := s.worker(nil)
-		w.cfg.Snapshots = store
+		w.cfg.Snapshots.Remote = store
 		if err := w.recovery.run(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -25,14 +25,14 @@ type DeviceTracker struct {
 
 func newDeviceTracker(cfg *Config, c *capacity, cacheDir, boot string) *DeviceTracker {
 	dt := &DeviceTracker{cfg: cfg, capacity: c}
-	if cfg.GPUs == nil {
+	if cfg.GPUs.Usage == nil {
 		return dt
 	}
 	dt.policy.Store(&cfg.Policy)
 	dt.watch = devices.New(devices.Config{
-		Source: cfg.GPUs, Allocator: c.allocator, SetDevices: dt.SetDevices, Foreign: cfg.Policy.Foreign,
+		Source: cfg.GPUs.Usage, Allocator: c.allocator, SetDevices: dt.SetDevices, Foreign: cfg.Policy.Foreign,
 		ListDevices: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *dt.policy.Load()) },
-		OnFreed:     c.wake.set, OnChanged: cfg.OnDevicesChanged,
+		OnFreed:     c.wake.set, OnChanged: cfg.GPUs.OnChanged,
 		CacheDir: cacheDir, File: filepath.Join(cfg.Dir, "devices.json"), Boot: boot, Logger: cfg.Logger,
 	})
 	return dt
@@ -67,7 +67,7 @@ func (dt *DeviceTracker) Annotate(m inventory.Machine) inventory.Machine {
 		return m
 	}
 	m.GPUPolicy = &inventory.GPUPolicy{
-		Reserve: dt.policy.Load().Reserve, Share: cmp.Or(dt.cfg.Devices.Share, allocator.DefaultShare),
+		Reserve: dt.policy.Load().Reserve, Share: cmp.Or(dt.cfg.Policy.Share, allocator.DefaultShare),
 	}
 	return m
 }

@@ -28,9 +28,9 @@ func newWatchedHarness(t *testing.T, description string, p program) (*harness, *
 	s := newHarness(t, p)
 	s.trials.attempts.spools.close()
 	s.Worker, err = New(Config{
-		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Executor: p,
+		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Programs: Programs{Executor: p},
 		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(t),
-		GPUs: fake, Policy: Policy{Reserve: DefaultReserve, Foreign: devices.Avoid},
+		GPUs: GPUs{Usage: fake, Policy: Policy{Reserve: DefaultReserve, Foreign: devices.Avoid}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func TestBrokenDeviceEndsALease(t *testing.T) {
 func TestSettingsAsOthersSeeThem(t *testing.T) {
 	s, fake := newWatchedHarness(t, "2xA100-40", nil)
 	s.Devices.SetPolicy(Policy{Reserve: 30 << 30})
-	s.cfg.Devices.Share = 2
+	s.cfg.Policy.Share = 2
 	var m inventory.Machine
 	fake.Read(t.Context(), &m)
 	m = s.Devices.Annotate(m)

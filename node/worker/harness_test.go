@@ -103,7 +103,7 @@ func newHarnessOver(t *testing.T, store string, p program) *harness {
 func (s *harness) worker(p program) *Worker {
 	s.t.Helper()
 	w, err := New(Config{
-		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Executor: p,
+		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Programs: Programs{Executor: p},
 		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
 	})
 	if err != nil {

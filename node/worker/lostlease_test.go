@@ -27,7 +27,7 @@ func TestLostAttemptIsNotTold(t *testing.T) {
 				o.Class = grid.ClassLost
 				return o
 			})
-			s.cfg.Snapshots = unreachable{began: began}
+			s.cfg.Snapshots.Remote = unreachable{began: began}
 			r := s.sweep("lost-1", 1, 1, func(r *grid.Sweep) { c := grid.DefaultCheckpoint(); r.Task.Checkpoint = &c })
 			lease.Sweep, lease.Shape = r.ID, string(r.Lane())
 			lease.ID = s.store.Queue.NewID()

@@ -68,7 +68,7 @@ func portText(port int) string { return big.NewInt(int64(port)).String() }
 func (s *remoteHarness) restartWorker() {
 	s.t.Helper()
 	w, err := New(Config{
-		Node: "w", Dir: s.dir, Master: s.remote, Files: s, Executor: s.program,
+		Node: "w", Dir: s.dir, Master: s.remote, Files: s, Programs: Programs{Executor: s.program},
 		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
 	})
 	if err != nil {

@@ -194,7 +194,7 @@ func TestRecoverStoresWhatATrialSaved(t *testing.T) {
 				t.Fatal(err)
 			}
 			w := s.worker(nil)
-			w.cfg.Snapshots = store
+			w.cfg.Snapshots.Remote = store
 			if err := w.recovery.run(t.Context()); err != nil {
 				t.Fatal(err)
 			}

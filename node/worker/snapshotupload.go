@@ -75,7 +75,7 @@ type snapshotUploads struct {
 func newSnapshotUploads(cfg *Config) *snapshotUploads {
 	graceEnded := make(chan struct{})
 	return &snapshotUploads{
-		cfg: cfg, transfers: make(chan struct{}, maxTransfers), limiter: checkpoint.NewLimiter(cfg.SnapshotRate),
+		cfg: cfg, transfers: make(chan struct{}, maxTransfers), limiter: checkpoint.NewLimiter(cfg.Snapshots.Rate),
 		stopping: make(chan struct{}), shutdownTimeout: shutdownSnapshotTimeout,
 		graceEnded: graceEnded, endGrace: sync.OnceFunc(func() { close(graceEnded) }),
 	}
@@ -179,11 +179,11 @@ func addFallbackReason(r *grid.Result) {
 
 // fetch replaces the folder of a trial by the snapshot from which its attempt continues.
 func (su *snapshotUploads) fetch(ctx context.Context, a *attempt, s *checkpointFolder) error {
-	if su.cfg.Snapshots == nil {
+	if su.cfg.Snapshots.Remote == nil {
 		return &fetchError{errors.New("this node can't reach the master's snapshots")}
 	}
 	err := su.transfer(ctx, fetchTimeout, func(ctx context.Context) error {
-		return checkpoint.Restore(ctx, su.cfg.Snapshots, a.id, a.resumePoint.snapshot, s.liveDir(), su.limiter)
+		return checkpoint.Restore(ctx, su.cfg.Snapshots.Remote, a.id, a.resumePoint.snapshot, s.liveDir(), su.limiter)
 	})
 	if err != nil {
 		return &fetchError{err}
@@ -237,7 +237,7 @@ func (su *snapshotUploads) store(
 				}
 				return err
 			}
-			if state.Base, err = checkpoint.Send(ctx, su.cfg.Snapshots, a.id, snapshot, dir, su.limiter); err != nil {
+			if state.Base, err = checkpoint.Send(ctx, su.cfg.Snapshots.Remote, a.id, snapshot, dir, su.limiter); err != nil {
 				if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 					// from a store on this machine: sending writes nothing here
 					err = fmt.Errorf("the master has no room on its disk: %v", err)
@@ -346,7 +346,7 @@ func (s *checkpointFolder) copyLive(ctx context.Context, files []checkpoint.File
 // startPeriodic stores what the attempt saves while it runs, if its task asks for that. The
 // returned func ends it.
 func (su *snapshotUploads) startPeriodic(ctx context.Context, a *attempt) (end func()) {
-	if a.checkpoint == nil || su.cfg.Snapshots == nil || a.task.Checkpoint.Every == 0 {
+	if a.checkpoint == nil || su.cfg.Snapshots.Remote == nil || a.task.Checkpoint.Every == 0 {
 		return func() {}
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -423,7 +423,7 @@ func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOpti
 	}
 	switch {
 	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !end.saving, r.Class == grid.ClassStopped,
-		r.Class == grid.ClassLost, r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, su.cfg.Snapshots == nil:
+		r.Class == grid.ClassLost, r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, su.cfg.Snapshots.Remote == nil:
 		return
 	case a.checkpoint.state.Stored && a.checkpoint.state.Attempt == a.number: // by an agent that died afterwards
 		r.Snapshot = a.checkpoint.state.Base

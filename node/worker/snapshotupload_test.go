@@ -135,8 +135,8 @@ func (c corrupting) Open(ctx context.Context, id grid.TrialID, hash string) (io.
 // the node is to blame, which its result says, and another node continues from the snapshot.
 func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
 	v, bad, other := newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil)
-	bad.store, bad.cfg.Snapshots = v.store, corrupting{v.store}
-	other.store, other.cfg.Snapshots = v.store, v.store
+	bad.store, bad.cfg.Snapshots.Remote = v.store, corrupting{v.store}
+	other.store, other.cfg.Snapshots.Remote = v.store, v.store
 	v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
 		incrementStep(t, dir)
 		return ended(grid.ClassExit, 85)
@@ -176,7 +176,7 @@ func TestDamagedSnapshotFallsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range []*checkpointHarness{v, other} {
-		n.cfg.Snapshots, n.store = store, store
+		n.cfg.Snapshots.Remote, n.store = store, store
 	}
 	for i := range 2 {
 		v.attempt(i+1, func(_ context.Context, dir, _ string) executor.Outcome {
@@ -260,7 +260,7 @@ func (unreachable) Offer(
 // uploads of snapshots, and a master that answers nothing: they do not wait one after another.
 func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 	v := newCheckpointHarness(t, "share-1", nil)
-	v.cfg.Snapshots, v.trials.attempts.programs.snapshots.shutdownTimeout = unreachable{}, 3*time.Second
+	v.cfg.Snapshots.Remote, v.trials.attempts.programs.snapshots.shutdownTimeout = unreachable{}, 3*time.Second
 	const trials = 4 * maxTransfers
 	v.cfg.Machine.CPUs = trials
 	v.Devices.Resize(v.cfg.Machine)
@@ -314,7 +314,7 @@ func TestFullMasterIsWaitedFor(t *testing.T) {
 	v := newCheckpointHarness(t, "crammed-1", nil)
 	full := &fullStore{Remote: v.store}
 	full.refusals.Store(2)
-	v.cfg.Snapshots = full
+	v.cfg.Snapshots.Remote = full
 	r := v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
 		incrementStep(t, dir)
 		return ended(grid.ClassExit, 85)

@@ -43,42 +43,56 @@ import (
 // Config holds the collaborators and settings of a Worker.
 type Config struct {
 	Node              grid.NodeID
-	Dir               string // the worker's part of the state folder: spools, bundles, caches
+	Labels            []string // by which tasks may name this node
+	Dir               string   // the worker's part of the state folder: spools, bundles, caches
 	Master            *jetstream.MasterClient
 	Files             FileStore
-	Executor          executor.Executor
 	Machine           inventory.Machine // what trials may use
-	Devices           allocator.Options // how trials share its devices; SetMachine lists them
-	GPUs              devices.Source    // reports the use of the devices; nil when they are not watched
-	Policy            Policy            // what trials may have of the devices
-	Containers        *Containers       // for tasks with an image; nil when the node has none
-	Adopt             Adopter           // what outlived the last agent; nil when nothing can
+	ProjectCacheLimit int64             // bytes of unpacked projects and setups that are kept; 0 is a tenth of the disk
 	Logger            *slog.Logger
-	ProjectCacheLimit int64 // bytes of unpacked projects and setups that are kept; 0 is a tenth of the disk
 
-	Snapshots    checkpoint.Remote // where snapshots are stored; nil keeps what trials save on this node
-	SnapshotRate int64             // bytes of snapshots that are sent and fetched per second; 0 means no limit
+	Programs
+	GPUs
+	Snapshots
+	Reports
+}
 
+// Programs says how the programs of trials run.
+type Programs struct {
+	Executor   executor.Executor
+	Adopt      Adopter       // what outlived the last agent; nil when nothing can
+	Outlive    time.Duration // how long attempts run on without an agent; 0 when they end with it
+	Containers *Containers   // for tasks with an image; nil when the node has none
+}
+
+// GPUs says what trials may have of the node's devices.
+type GPUs struct {
+	Usage     devices.Source // reports the use of the devices; nil when they are not watched
+	Policy    Policy
+	OnChanged func() // called when the state of a device has changed; must not block; may be nil
+}
+
+// Snapshots says where snapshots of checkpoints are stored.
+type Snapshots struct {
+	Remote checkpoint.Remote // nil keeps what trials save on this node
+	Rate   int64             // bytes of snapshots that are sent and fetched per second; 0 means no limit
+}
+
+// Reports says what the master and the worker tell each other beside the results. Its funcs must
+// not block, and may be nil.
+type Reports struct {
 	// Heartbeats is set on a node of a cluster: the master is told what this worker holds, and may
 	// take it back.
 	Heartbeats bool
-	// Outlive is how long attempts run on without an agent; 0 when they end with it.
-	Outlive time.Duration
-	// Labels are the labels by which tasks may name this node.
-	Labels []string
-	// KeyringFingerprint identifies the gossip keyring that this node has; may be nil.
+	// KeyringFingerprint identifies the gossip keyring that this node has.
 	KeyringFingerprint func() uint64
-	// OnDevicesChanged is called when the state of a device has changed; may be nil. It must not
-	// block.
-	OnDevicesChanged func()
 	// Sample returns what the machine is doing, a new pointer for each new sample; nil while that
-	// is not known. It must not block, and may be nil itself.
+	// is not known.
 	Sample func() *jetstream.Sample
-	// Curves returns for which trials curves are reported, on a node that sends no heartbeats; may
-	// be nil.
-	Curves func() grid.CurveShare
-	// OnDirectives receives the master's answer to each heartbeat; may be nil. It must not block.
+	// OnDirectives receives the master's answer to each heartbeat.
 	OnDirectives func(*jetstream.Directives)
+	// Curves returns for which trials curves are reported, on a node that sends no heartbeats.
+	Curves func() grid.CurveShare
 }
 
 const (
@@ -119,8 +133,8 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Devices.Watched = cfg.GPUs != nil
-	resources := allocator.New(cfg.Devices, grid.MilliOf(cfg.Machine.CPUs), cfg.Machine.Memory, nil)
+	options := allocator.Options{Share: cfg.Policy.Share, Watched: cfg.GPUs.Usage != nil}
+	resources := allocator.New(options, grid.MilliOf(cfg.Machine.CPUs), cfg.Machine.Memory, nil)
 	spools, err := newSpoolPool(filepath.Join(cfg.Dir, "spool"), resources.Slots(grid.Resources{CPUs: grid.One}))
 	if err != nil {
 		return nil, err
