@@ -18,8 +18,12 @@ type Xid struct {
 
 // xids are the rows; the last one is for all numbers that are in no other.
 var xids = [...]Xid{
-	{Class: grid.ClassCUDAError, Reason: "a program failed on it", // or was killed: it says nothing about the device
-		numbers: []int{11, 13, 25, 31, 32, 39, 40, 41, 43, 45, 60, 68, 69, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86}},
+	{
+		Class: grid.ClassCUDAError, Reason: "a program failed on it", // or was killed: it says nothing about the device
+		numbers: []int{
+			11, 13, 25, 31, 32, 39, 40, 41, 43, 45, 60, 68, 69, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86,
+		},
+	},
 	{numbers: []int{63, 78, 92, 154}},
 	{
 		numbers: []int{94}, Class: grid.ClassGPUFault, FaultsUntilSick: 3,

@@ -136,8 +136,8 @@ func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	was := hl.draining.Swap(o.Drain)
 	if o.Drain {
 		for _, h := range hl.leases.all() {
-			if _, saves := hl.sweeps.preemptible(h.lease.Sweep); saves { // its attempts can continue elsewhere from what they save
-				h.halt(errDrained)
+			if _, saves := hl.sweeps.preemptible(h.lease.Sweep); saves {
+				h.halt(errDrained) // its attempts can continue elsewhere from what they save
 			}
 		}
 	}

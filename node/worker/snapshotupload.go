@@ -237,7 +237,8 @@ func (su *snapshotUploads) store(
 				}
 				return err
 			}
-			if state.Base, err = checkpoint.Send(ctx, su.cfg.Snapshots.Remote, a.id, snapshot, dir, su.limiter); err != nil {
+			state.Base, err = checkpoint.Send(ctx, su.cfg.Snapshots.Remote, a.id, snapshot, dir, su.limiter)
+			if err != nil {
 				if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 					// from a store on this machine: sending writes nothing here
 					err = fmt.Errorf("the master has no room on its disk: %v", err)

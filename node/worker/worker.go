@@ -165,8 +165,8 @@ func New(cfg Config) (*Worker, error) {
 	w.Devices = newDeviceTracker(c, capacity, bundles.cacheDir, boot)
 	leases := &leaseTable{outbox: w.outbox, handles: map[*leaseHandle]struct{}{}}
 	w.heartbeats = &heartbeatLoop{
-		capacity: capacity, cfg: c, runNames: runNames, leases: leases, outbox: w.outbox, sweeps: w.sweeps, tail: w.tail,
-		devices: w.Devices, soon: newSignal(),
+		capacity: capacity, cfg: c, runNames: runNames, leases: leases, outbox: w.outbox, sweeps: w.sweeps,
+		tail: w.tail, devices: w.Devices, soon: newSignal(),
 	}
 	disk := &diskMonitor{dir: cfg.Dir, log: cfg.Logger}
 	containers := &taskContainers{cfg: c, bundles: bundles}

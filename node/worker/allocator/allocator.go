@@ -187,7 +187,9 @@ func (a *Allocator) Release(al *Allocation, used bool) bool {
 			p.State, p.Why = Dirty, "its memory has not been checked yet"
 		}
 	}
-	a.devices.all = slices.DeleteFunc(a.devices.all, func(p *bookedDevice) bool { return p.absent && len(p.shares) == 0 })
+	a.devices.all = slices.DeleteFunc(a.devices.all, func(p *bookedDevice) bool {
+		return p.absent && len(p.shares) == 0
+	})
 	return true
 }
 

@@ -49,8 +49,8 @@ func (f *findings) index() *attemptIndex {
 }
 
 // ownerOf examines a program and its ancestors: the programs of an attempt have its trial in their
-// environment, descend from its main program, or are in its container's cgroup. cacheDir is what
-// programs of this node have as MLF_CACHE.
+// environment, descend from its main program, or are in its container's cgroup. Programs of this
+// node have cacheDir as MLF_CACHE.
 func (by *attemptIndex) ownerOf(pid int, cacheDir string) owner {
 	o := owner{}
 	group := procfs.Text(pid, "cgroup")
