@@ -292,8 +292,11 @@ func crowdWorker(ctx context.Context, dir, address string) (*worker.Worker, func
 		return nil, nil, err
 	}
 	w, err := worker.New(worker.Config{
-		Node: id.Node, Dir: dir, Master: store, Files: noFiles{}, Executor: executortest.Instant{}, Machine: inventory.Machine{CPUs: slots, Memory: crowdMemory},
-		Logger: crowdLog(), Heartbeats: true,
+		Node: id.Node, Dir: dir, Master: store, Files: noFiles{},
+		Machine:  inventory.Machine{CPUs: slots, Memory: crowdMemory},
+		Programs: worker.Programs{Executor: executortest.Instant{}},
+		Reports:  worker.Reports{Heartbeats: true},
+		Logger:   crowdLog(),
 	})
 	if err == nil {
 		err = w.Recover(ctx)
