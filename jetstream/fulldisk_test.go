@@ -32,7 +32,7 @@ func TestFullDisk(t *testing.T) {
 	defer stopWatching()
 	changes := make(chan Change, 16)
 	watched := make(chan error, 1)
-	go func() { watched <- s.Records.Watch(watching, func(c Change) { changes <- c }) }()
+	go func() { watched <- s.Records.Watch(watching, 0, func(c Change) { changes <- c }) }()
 	<-changes
 	<-changes
 	ballast := filepath.Join(dir, "ballast")

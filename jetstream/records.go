@@ -316,7 +316,7 @@ func (r *Records) Delete(ctx context.Context, id grid.SweepID) error {
 // logged and left out.
 func (r *Records) All(ctx context.Context) ([]Record, error) {
 	var all []Record
-	err := r.watch(ctx, false, func(c Change) {
+	err := r.watch(ctx, 0, false, func(c Change) {
 		if !c.Deleted && !c.Synced {
 			all = append(all, c.Record)
 		}
@@ -361,13 +361,13 @@ func (r *Records) Bundles(ctx context.Context) (map[string]bool, error) {
 	return named, err
 }
 
-// Watch calls fn with every existing record, then with Synced, then with every change, until ctx
-// ends. fn must be quick.
-func (r *Records) Watch(ctx context.Context, fn func(Change)) error {
-	return r.watch(ctx, true, fn)
+// Watch calls fn with every existing record that has changed after a revision, 0 for all of them,
+// then with Synced, then with every change, until ctx ends. fn must be quick.
+func (r *Records) Watch(ctx context.Context, after uint64, fn func(Change)) error {
+	return r.watch(ctx, after, true, fn)
 }
 
-func (r *Records) watch(ctx context.Context, follow bool, fn func(Change)) error {
+func (r *Records) watch(ctx context.Context, after uint64, follow bool, fn func(Change)) error {
 	synced := false
 	sync := func() error {
 		if !synced {
@@ -376,7 +376,7 @@ func (r *Records) watch(ctx context.Context, follow bool, fn func(Change)) error
 		}
 		return nil
 	}
-	t := &streamReader{store: r.store, stream: recordStream, subject: recordSubjects, follow: follow}
+	t := &streamReader{store: r.store, stream: recordStream, subject: recordSubjects, next: after + 1, follow: follow}
 	return t.read(ctx, func(batch []message) error {
 		for _, e := range batch {
 			if c, ok := changeOf(e, r.store.log); ok {

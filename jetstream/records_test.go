@@ -199,7 +199,7 @@ func TestWatch(t *testing.T) {
 	changes := make(chan string, 16)
 	done := make(chan error, 1)
 	go func() {
-		done <- s.Records.Watch(ctx, func(c Change) {
+		done <- s.Records.Watch(ctx, 0, func(c Change) {
 			changes <- fmt.Sprintf("%s %v %v", c.ID, c.Deleted, c.Synced)
 		})
 	}()
@@ -227,11 +227,42 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestWatchAfter reports only the records that have changed after a revision.
+func TestWatchAfter(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), Limits{})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var revs []uint64
+	for _, id := range []string{"a-1", "a-2", "a-3"} {
+		rev, err := s.Records.Create(ctx, sweep(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		revs = append(revs, rev)
+	}
+	for after, want := range map[uint64]string{revs[2]: "[]", revs[1]: "[a-3]", 0: "[a-1 a-2 a-3]"} {
+		var got []string
+		watching, stop := context.WithCancel(ctx)
+		err := s.Records.Watch(watching, after, func(c Change) {
+			if c.Synced {
+				stop()
+				return
+			}
+			got = append(got, string(c.ID))
+		})
+		if !errors.Is(err, context.Canceled) || fmt.Sprint(got) != want {
+			t.Errorf("after %d: got %v, %v, want %s", after, got, err, want)
+		}
+		stop()
+	}
+}
+
 func TestWatchEmptyStore(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx, stop := context.WithCancel(t.Context())
-	err := s.Records.Watch(ctx, func(c Change) {
+	err := s.Records.Watch(ctx, 0, func(c Change) {
 		if !c.Synced {
 			t.Errorf("got %+v, want Synced", c)
 		}

@@ -114,7 +114,7 @@ func TestCallsEndWithTheServer(t *testing.T) {
 	done := make(chan error, 1)
 	reading := make(chan struct{})
 	go func() {
-		done <- s.Records.Watch(t.Context(), func(Change) { close(reading) })
+		done <- s.Records.Watch(t.Context(), 0, func(Change) { close(reading) })
 	}()
 	<-reading
 	server.Close()

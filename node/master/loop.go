@@ -67,6 +67,10 @@ func (s *scheduler) run(ctx context.Context, caughtUp uint64) error {
 			return err
 		}
 	}
+	for _, r := range s.m.Sweeps() { // loaded before; only later changes are reported
+		s.applyError = errors.Join(s.applyError, s.applyRecord(ctx, jetstream.Change{ID: r.Sweep.ID, Record: r}))
+	}
+	s.m.Kick()
 	feedTick := time.NewTicker(feedInterval)
 	defer feedTick.Stop()
 	reconcileTick := time.NewTicker(reconcileInterval)

@@ -80,6 +80,7 @@ type Master struct {
 	*collector
 	leases    *leaseTable
 	snapshots *trialSnapshots
+	loaded    uint64 // the newest revision of the records that catchUp has loaded
 }
 
 // New makes a Master; Run runs it.
@@ -140,7 +141,8 @@ func (m *Master) Run(ctx context.Context) error {
 		})
 	}
 	start("watch sweep records", func(ctx context.Context) error {
-		return m.cfg.Store.Records.Watch(ctx, func(c jetstream.Change) {
+		// From where catchUp has loaded them: nobody changes records in between.
+		return m.cfg.Store.Records.Watch(ctx, m.loaded, func(c jetstream.Change) {
 			m.storeRecord(c)
 			_ = m.send(ctx, func(s *scheduler) { s.applyError = s.applyRecord(ctx, c) }) // fails only when ctx ends
 		})
@@ -175,6 +177,7 @@ func (m *Master) catchUp(ctx context.Context) error {
 	}
 	for _, r := range records {
 		m.sweeps[r.Sweep.ID] = r
+		m.loaded = max(m.loaded, r.Rev)
 	}
 	first, last, err := m.cfg.Store.Events.Bounds(ctx)
 	if err != nil {
