@@ -15,6 +15,7 @@ import (
 	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/cgroups"
@@ -312,13 +313,13 @@ func storeLimits(r *config.Retention) jetstream.Limits {
 func checkWritable(dir string) error {
 	f, err := os.CreateTemp(dir, ".probe-*")
 	if err != nil {
-		return fmt.Errorf("the state folder %s can't be written: %w", dir, durable.WithoutPath(err))
+		return fmt.Errorf("the state folder %s can't be written: %w", dir, problem.WithoutPath(err))
 	}
 	_, err = f.Write(make([]byte, 4096))
 	closed, removed := f.Close(), os.Remove(f.Name())
 	for _, err := range []error{err, closed, removed} {
 		if err != nil {
-			return fmt.Errorf("the state folder %s can't be written: %w", dir, durable.WithoutPath(err))
+			return fmt.Errorf("the state folder %s can't be written: %w", dir, problem.WithoutPath(err))
 		}
 	}
 	return nil

@@ -216,12 +216,3 @@ func changing(it *item) error {
 	return fmt.Errorf("%s keeps changing while the folder is packed; name it in %s if trials don't need it, or stop the program that writes it",
 		it.name, ignoreFile)
 }
-
-// bare strips the operation and the path from a file error, since the message already names them.
-func bare(err error) error {
-	var e *fs.PathError
-	if errors.As(err, &e) {
-		return e.Err
-	}
-	return err
-}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"mlfnode/grid/problem"
 )
 
 // New creates a project from the template under parent and returns its folder. If it fails, it
@@ -23,7 +25,7 @@ func New(name, parent string) (string, error) {
 	}
 	temp, err := os.MkdirTemp(parent, "."+name+"-")
 	if err != nil {
-		return "", fmt.Errorf("the folder %s can't be made: %w", dir, bare(err))
+		return "", fmt.Errorf("the folder %s can't be made: %w", dir, problem.WithoutPath(err))
 	}
 	err = copyEmbedded(template, temp, func(file, text string) string {
 		if file == "main.py" || file == SchemaFile || strings.HasPrefix(file, "test_") {
@@ -35,7 +37,7 @@ func New(name, parent string) (string, error) {
 		err = os.Rename(temp, dir)
 	}
 	if err != nil {
-		return "", errors.Join(fmt.Errorf("the project %s can't be made: %w", dir, bare(err)), os.RemoveAll(temp))
+		return "", errors.Join(fmt.Errorf("the project %s can't be made: %w", dir, problem.WithoutPath(err)), os.RemoveAll(temp))
 	}
 	return dir, nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/problem"
 	"mlfnode/grid/space"
 )
 
@@ -36,7 +37,7 @@ type oldDriver struct {
 func (im *importer) readDrivers(root *os.Root) error {
 	files, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return fmt.Errorf("list %s: %w", im.dir, bare(err))
+		return fmt.Errorf("list %s: %w", im.dir, problem.WithoutPath(err))
 	}
 	for _, file := range files {
 		name := file.Name()
@@ -45,7 +46,7 @@ func (im *importer) readDrivers(root *os.Root) error {
 		}
 		text, err := readPython(root, name)
 		if err != nil {
-			return fmt.Errorf("%s can't be read: %w", name, bare(err))
+			return fmt.Errorf("%s can't be read: %w", name, problem.WithoutPath(err))
 		}
 		im.readDriver(name, text)
 	}

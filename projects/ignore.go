@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/grid/problem"
 )
 
 // The files whose patterns keep files out of a bundle. Each file applies to the folder that
@@ -70,7 +72,7 @@ func readRules(at, file, base string) (*rules, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w", file, bare(err))
+		return nil, fmt.Errorf("%s can't be read: %w", file, problem.WithoutPath(err))
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
@@ -78,7 +80,7 @@ func readRules(at, file, base string) (*rules, error) {
 	}
 	text, err := os.ReadFile(at)
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w", file, bare(err))
+		return nil, fmt.Errorf("%s can't be read: %w", file, problem.WithoutPath(err))
 	}
 	return &rules{file: file, base: base, patterns: parseIgnore(text)}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/problem"
 	"mlfnode/grid/yamlfile"
 )
 
@@ -71,7 +72,7 @@ func Import(dir string) (*Report, error) {
 	}
 	root, err := os.OpenRoot(abs)
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w", dir, bare(err))
+		return nil, fmt.Errorf("%s can't be read: %w", dir, problem.WithoutPath(err))
 	}
 	defer root.Close()
 	text, err := readPython(root, "tasks.py")
@@ -79,7 +80,7 @@ func Import(dir string) (*Report, error) {
 		return nil, fmt.Errorf("%s has no tasks.py, so it is not an old project; to make a new one: mlfnode new NAME", dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("tasks.py can't be read: %w", bare(err))
+		return nil, fmt.Errorf("tasks.py can't be read: %w", problem.WithoutPath(err))
 	}
 	im.readTasks(text)
 	if err := im.readDrivers(root); err != nil {
@@ -181,12 +182,12 @@ func (im *importer) write() error {
 	}
 	f, err := os.OpenFile(filepath.Join(im.dir, projectFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
-		return fmt.Errorf("%s can't be written: %w", im.report.File, bare(err))
+		return fmt.Errorf("%s can't be written: %w", im.report.File, problem.WithoutPath(err))
 	}
 	_, err = f.Write(b.Bytes())
 	if err = errors.Join(err, f.Close()); err != nil {
 		os.Remove(f.Name())
-		return fmt.Errorf("%s can't be written: %w", im.report.File, bare(err))
+		return fmt.Errorf("%s can't be written: %w", im.report.File, problem.WithoutPath(err))
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 )
 
 // ListOptions say what belongs to a project's files in addition to what ignore files say.
@@ -143,9 +144,9 @@ func (l *lister) outside() error {
 			s = filepath.Join(l.dir, s)
 		}
 		if _, err := os.Stat(s); err != nil && !l.o.Cluster {
-			return fmt.Errorf("share names %s, which can't be read: %w; correct the path", s, bare(err))
+			return fmt.Errorf("share names %s, which can't be read: %w; correct the path", s, problem.WithoutPath(err))
 		} else if err != nil {
-			l.files.Notes = append(l.files.Notes, fmt.Sprintf("share names %s, which this machine can't read (%v); trials run on nodes that can", s, bare(err)))
+			l.files.Notes = append(l.files.Notes, fmt.Sprintf("share names %s, which this machine can't read (%v); trials run on nodes that can", s, problem.WithoutPath(err)))
 		}
 		l.roots = append(l.roots, filepath.Clean(s))
 		l.files.Links = append(l.files.Links, grid.Link{To: filepath.Clean(s)})
@@ -220,9 +221,9 @@ func (r *repository) folder(dir string) string {
 
 func unreadable(name string, named bool, err error) error {
 	if !named || errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s can't be read: %w", name, bare(err))
+		return fmt.Errorf("%s can't be read: %w", name, problem.WithoutPath(err))
 	}
-	return fmt.Errorf("%s can't be read: %w; name it in %s if trials don't need it", name, bare(err), ignoreFile)
+	return fmt.Errorf("%s can't be read: %w; name it in %s if trials don't need it", name, problem.WithoutPath(err), ignoreFile)
 }
 
 func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, out *cause) error {

@@ -68,7 +68,7 @@ func Load(dir string) (*Project, error) {
 		return nil, missing(root, dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, bare(err))
+		return nil, fmt.Errorf("read %s: %w", file, problem.WithoutPath(err))
 	}
 	p, err := parse(file, data)
 	if err != nil {
@@ -139,10 +139,10 @@ func (p *Project) axes(t *task) ([]space.Axis, error) {
 	case errors.Is(err, fs.ErrNotExist) && t.parameters == "":
 		return nil, nil
 	case err != nil && t.place != nil:
-		return nil, problem.List{yamlfile.ProblemAt(p.file, t.place, fmt.Sprintf("the parameters file %s can't be read: %v", name, bare(err)),
+		return nil, problem.List{yamlfile.ProblemAt(p.file, t.place, fmt.Sprintf("the parameters file %s can't be read: %v", name, problem.WithoutPath(err)),
 			"Give the path of a file in the project's folder, or leave the field out.")}
 	case err != nil:
-		return nil, fmt.Errorf("read %s: %w", name, bare(err))
+		return nil, fmt.Errorf("read %s: %w", name, problem.WithoutPath(err))
 	}
 	return space.ParseParameters(filepath.Join(p.Dir, name), data)
 }

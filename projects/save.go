@@ -16,6 +16,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 	"mlfnode/grid/space"
 )
 
@@ -108,7 +109,7 @@ func encoded(heading string, n *yaml.Node) ([]byte, error) {
 func writeProject(dir string, fresh bool, project, parameters []byte) (files []string, err error) {
 	if fresh {
 		if err := os.Mkdir(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("the folder %s can't be made: %w. Choose another name", dir, bare(err))
+			return nil, fmt.Errorf("the folder %s can't be made: %w. Choose another name", dir, problem.WithoutPath(err))
 		}
 	}
 	defer func() {
@@ -135,12 +136,12 @@ func writeProject(dir string, fresh bool, project, parameters []byte) (files []s
 			return files, fmt.Errorf("%s already exists; nothing was changed. Move it away, or add a task to it", path)
 		}
 		if err != nil {
-			return files, fmt.Errorf("%s can't be written: %w", path, bare(err))
+			return files, fmt.Errorf("%s can't be written: %w", path, problem.WithoutPath(err))
 		}
 		files = append(files, path)
 		_, err = file.Write(f.text)
 		if err = errors.Join(err, file.Close()); err != nil {
-			return files, fmt.Errorf("%s can't be written: %w", path, bare(err))
+			return files, fmt.Errorf("%s can't be written: %w", path, problem.WithoutPath(err))
 		}
 	}
 	return files, nil

@@ -18,6 +18,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"mlfnode/grid/problem"
 )
 
 const (
@@ -85,7 +87,7 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 		err = u.file(name, h, r)
 	}
 	if err != nil {
-		return fmt.Errorf("unpack %s: %w", name, bare(err))
+		return fmt.Errorf("unpack %s: %w", name, problem.WithoutPath(err))
 	}
 	return nil
 }
@@ -136,7 +138,7 @@ func (u *unpacker) finish(dir string) error {
 			err = errors.Join(u.root.Chmod(name, os.FileMode(h.Mode).Perm()), err)
 		}
 		if err != nil {
-			return fmt.Errorf("unpack %s: %w", name, bare(err))
+			return fmt.Errorf("unpack %s: %w", name, problem.WithoutPath(err))
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 )
 
 // venvFolder is the folder of a task's virtual environment within the folder of each trial.
@@ -97,7 +98,7 @@ func venvInputs(dir, file string) ([]string, error) {
 		}
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
-			return nil, fmt.Errorf("the requirements %s can't be read: %w. Name a file in the project's folder", name, bare(err))
+			return nil, fmt.Errorf("the requirements %s can't be read: %w. Name a file in the project's folder", name, problem.WithoutPath(err))
 		}
 		names, files = append(names, name), append(files, "/"+exactPattern(name))
 		for line := range strings.Lines(continued.Replace(string(text))) {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 	"mlfnode/node"
 )
 
@@ -93,7 +94,7 @@ func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
 // fetchArtifacts writes the files to dir. It never overwrites a file: one that exists is an error.
 func fetchArtifacts(ui *console, r io.Reader, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)),
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, problem.WithoutPath(err)),
 			"choose another folder with -o")
 	}
 	root, err := os.OpenRoot(dir)
@@ -136,6 +137,6 @@ func fetchFile(root *os.Root, dir string, h *tar.Header, in io.Reader) error {
 }
 
 func notWritten(dir, name string, err error) error {
-	return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, name), withoutPath(err)),
+	return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, name), problem.WithoutPath(err)),
 		"choose a folder on another disk with -o")
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 	"mlfnode/node"
 )
 
@@ -67,7 +68,7 @@ func (c *connector) ensureBackgroundNode(ctx context.Context) error {
 	}
 	log, err := os.OpenFile(filepath.Join(cfg.StateDir, "node.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return failed(fmt.Sprintf("the node's log can't be written: %v", withoutPath(err)), "")
+		return failed(fmt.Sprintf("the node's log can't be written: %v", problem.WithoutPath(err)), "")
 	}
 	defer log.Close()
 	self, err := os.Executable()

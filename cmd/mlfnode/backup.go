@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/cluster/trust"
+	"mlfnode/grid/problem"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/backup"
@@ -114,7 +115,7 @@ func restoreBackup(ctx context.Context, a *app, file string) error {
 	in := os.Stdin
 	if file != "-" {
 		if in, err = os.Open(file); err != nil {
-			return usage(fmt.Sprintf("the backup %s can't be read: %v", file, withoutPath(err)), "")
+			return usage(fmt.Sprintf("the backup %s can't be read: %v", file, problem.WithoutPath(err)), "")
 		}
 		defer in.Close()
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 	"mlfnode/node/api"
 	"mlfnode/projects"
 )
@@ -49,7 +50,7 @@ func (b *bundle) remove() {
 
 // packFailed reports an error of the temporary file, not of the project.
 func packFailed(err error) error {
-	return failed(fmt.Sprintf("the project can't be packed: %v", withoutPath(err)),
+	return failed(fmt.Sprintf("the project can't be packed: %v", problem.WithoutPath(err)),
 		fmt.Sprintf("make room in %s, or set TMPDIR to another folder", os.TempDir()))
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/grid/printable"
+	"mlfnode/grid/problem"
 )
 
 // console is where a command prints its results and messages, and how.
@@ -50,7 +51,7 @@ func (s *screen) complete(err error) error {
 	if s.err == nil || errors.Is(s.err, syscall.EPIPE) || err != nil && !errors.Is(err, s.err) {
 		return err
 	}
-	return failed(fmt.Sprintf("the output can't be written: %v", withoutPath(s.err)),
+	return failed(fmt.Sprintf("the output can't be written: %v", problem.WithoutPath(s.err)),
 		"make room where it goes, or send it elsewhere")
 }
 

@@ -64,15 +64,6 @@ func asFailure(err error) *failure {
 	return &failure{exitFailed, err.Error(), ""}
 }
 
-// withoutPath strips the operation and the path from a file error, for a message that names them
-// already.
-func withoutPath(err error) error {
-	if e, ok := err.(*fs.PathError); ok {
-		return e.Err
-	}
-	return err
-}
-
 // asUsage turns an error about the user's input into a usage error.
 func asUsage(err error) error {
 	msg, hint, found := strings.Cut(err.Error(), "\n  try: ")

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"mlfnode/cmd/mlfnode/parquet"
+	"mlfnode/grid/problem"
 	"mlfnode/node/api"
 )
 
@@ -140,7 +141,7 @@ func writeCSVFile(ctx context.Context, c *api.Client, path string, all ...select
 func writeTableFile(v *api.Sweep, path, flag string, write func(io.Writer) error) error {
 	err := writeWhole(path, write)
 	if err != nil {
-		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, withoutPath(err)),
+		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, problem.WithoutPath(err)),
 			fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s %s=FILE", v.State, v.Sweep, flag))
 	}
 	return nil

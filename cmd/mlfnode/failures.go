@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 	"mlfnode/node/api"
 	classifier "mlfnode/node/failure"
 )
@@ -71,7 +72,7 @@ func checkClass(name string) error {
 func readRules(dir string) ([]classifier.Source, error) {
 	files, err := classifier.ReadFile(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w", filepath.Join(dir, classifier.FileName), withoutPath(err))
+		return nil, fmt.Errorf("%s can't be read: %w", filepath.Join(dir, classifier.FileName), problem.WithoutPath(err))
 	}
 	return files, nil
 }
@@ -157,7 +158,7 @@ func lastOutput(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("%s can't be read: %w\n  try: the path of a file with a program's output", name,
-			withoutPath(err))
+			problem.WithoutPath(err))
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() > classifier.MaxOutput {
@@ -167,7 +168,7 @@ func lastOutput(name string) ([]byte, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxPipe))
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w", name, withoutPath(err))
+		return nil, fmt.Errorf("%s can't be read: %w", name, problem.WithoutPath(err))
 	}
 	return text, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mlfnode/grid/problem"
 	"mlfnode/node/durable"
 )
 
@@ -92,7 +93,7 @@ func removeUnlocked(path string) {
 
 // writeError says that the file can't be written.
 func (o *outputFile) writeError(err error) error {
-	return failed(fmt.Sprintf("%s can't be written: %v", o.path, withoutPath(err)),
+	return failed(fmt.Sprintf("%s can't be written: %v", o.path, problem.WithoutPath(err)),
 		"name another file, on a disk with room that you may write to")
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"mlfnode/cmd/mlfnode/report"
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 	"mlfnode/node"
 	"mlfnode/node/api"
 )
@@ -49,7 +50,7 @@ nor mlfnode, and contains no script. The data of the charts is in the file as we
 				output = string(d.Sweep.Sweep) + ".html"
 			}
 			if err := writeWhole(output, d.Write); err != nil {
-				return failed(fmt.Sprintf("the report can't be written to %s: %v", output, withoutPath(err)),
+				return failed(fmt.Sprintf("the report can't be written to %s: %v", output, problem.WithoutPath(err)),
 					"write it elsewhere with: -o FILE")
 			}
 			a.say("%s is in %s", d.Sweep.Sweep, output)

@@ -18,6 +18,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/command"
+	"mlfnode/grid/problem"
 	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/api"
@@ -72,13 +73,13 @@ func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepI
 	defer r.Close()
 	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".mlfnode-*")
 	if err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)),
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, problem.WithoutPath(err)),
 			"choose another folder with -o")
 	}
 	defer func() { _ = projects.RemoveTree(tmp) }() // a leftover is a hidden folder
 	files := filepath.Join(tmp, "files")
 	if err := os.Mkdir(files, 0o755); err != nil { // with the mode of the user's umask
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)),
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, problem.WithoutPath(err)),
 			"choose another folder with -o")
 	}
 	if _, err := projects.Unpack(r, files); err != nil {
@@ -90,7 +91,7 @@ func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepI
 		return failed(fmt.Sprintf("the download is incomplete: %v", err), "run the command again")
 	}
 	if err := os.Rename(files, dir); err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)),
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, problem.WithoutPath(err)),
 			"choose another folder with -o")
 	}
 	ui.say("the files of %s are in %s", v.Sweep, dir)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"mlfnode/grid/problem"
 	"mlfnode/node"
 	"mlfnode/node/private"
 )
@@ -26,7 +27,7 @@ func makeStateFolder(ui *console, dir string) error {
 			"choose a folder of your own with --state-dir, or, if this one should be yours: chown and chmod 700 "+relativePath(dir))
 	case err != nil:
 		return failed(fmt.Sprintf("the state folder %s can't be created: %v", relativePath(dir),
-			withoutPath(errors.Unwrap(err))), "choose another one with --state-dir")
+			problem.WithoutPath(errors.Unwrap(err))), "choose another one with --state-dir")
 	case changed:
 		ui.say("mlfnode: other users had access to the state folder %s; now only you do", relativePath(dir))
 	}

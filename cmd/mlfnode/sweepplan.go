@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/config"
@@ -151,7 +152,7 @@ func (f *planFlags) axes(axes []space.Axis) ([]space.Axis, error) {
 		data, err := os.ReadFile(f.parameters)
 		if err != nil {
 			return nil, fmt.Errorf("the parameter file %s can't be read: %w\n  try: a path from the folder you are in",
-				f.parameters, withoutPath(err))
+				f.parameters, problem.WithoutPath(err))
 		}
 		if axes, err = space.ParseParameters(f.parameters, data); err != nil {
 			return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/cluster/trust"
+	"mlfnode/grid/problem"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/membership"
@@ -192,7 +193,7 @@ func readTokenText(ctx context.Context, ui *console, file string) (string, error
 	case file != "":
 		b, err := os.ReadFile(file)
 		if err != nil {
-			return "", usage(fmt.Sprintf("the token file %s can't be read: %v", file, withoutPath(err)), "")
+			return "", usage(fmt.Sprintf("the token file %s can't be read: %v", file, problem.WithoutPath(err)), "")
 		}
 		return string(b), nil
 	case text != "":

@@ -2,7 +2,10 @@
 package problem
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 )
@@ -124,4 +127,18 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// WithoutPath returns the cause of a file's error without its operation and its path, for a message
+// that names the file already.
+func WithoutPath(err error) error {
+	var atPath *fs.PathError
+	var atLink *os.LinkError
+	switch {
+	case errors.As(err, &atPath):
+		return atPath.Err
+	case errors.As(err, &atLink):
+		return atLink.Err
+	}
+	return err
 }

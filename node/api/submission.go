@@ -11,6 +11,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/space"
+	"mlfnode/grid/units"
 )
 
 // Submission is the body of a request for a new sweep. It describes the sweep in the terms of
@@ -83,7 +84,7 @@ type TaskSpec struct {
 	Objective   *grid.Objective        `json:"objective,omitempty"`
 }
 
-// Duration is a length of time. It is read from text such as "1h30m" or from a number of
+// Duration is a length of time. It is read from text such as "1d12h" or from a number of
 // nanoseconds, and written as nanoseconds.
 type Duration time.Duration
 
@@ -93,14 +94,14 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	if json.Unmarshal(b, &text) != nil {
 		var n int64
 		if err := json.Unmarshal(b, &n); err != nil {
-			return fmt.Errorf("%.60s is not a duration: write it like \"1h30m\"", b)
+			return fmt.Errorf("%.60s is not a duration: write it like \"1d12h\"", b)
 		}
 		*d = Duration(n)
 		return nil
 	}
-	v, err := time.ParseDuration(text)
+	v, err := units.ParseDuration(text)
 	if err != nil {
-		return fmt.Errorf("%.60q is not a duration: write it like \"1h30m\"", text)
+		return fmt.Errorf("%.60q is not a duration: write it like \"1d12h\"", text)
 	}
 	*d = Duration(v)
 	return nil

@@ -215,3 +215,20 @@ func TestDurationsAsText(t *testing.T) {
 		t.Errorf("got %+v, %v", s, err)
 	}
 }
+
+// TestDuration reads the durations of project.yaml, and numbers of nanoseconds.
+func TestDuration(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{`"1d12h"`: 36 * time.Hour, `"90s"`: 90 * time.Second, `5`: 5, `"0"`: 0} {
+		var d Duration
+		if err := json.Unmarshal([]byte(text), &d); err != nil || time.Duration(d) != want {
+			t.Errorf("%s: got %v, %v, want %v", text, time.Duration(d), err, want)
+		}
+	}
+	for _, text := range []string{`"soon"`, `"-1h"`, `"5"`, `true`} {
+		var d Duration
+		if err := json.Unmarshal([]byte(text), &d); err == nil || !strings.Contains(err.Error(), "is not a duration: write it like") {
+			t.Errorf("%s: got %v, %v", text, time.Duration(d), err)
+		}
+	}
+}

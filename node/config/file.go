@@ -7,8 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"mlfnode/grid/problem"
 	"mlfnode/grid/yamlfile"
-	"mlfnode/node/durable"
 )
 
 // readSettings reads node.yaml; the name is for messages.
@@ -31,7 +31,7 @@ func readSettings(file string) (fileSettings, string, error) {
 			continue // root alone may read the settings of the system's node; a user's own node is another one
 		}
 		if err != nil {
-			return s, name, fmt.Errorf("the settings file %s can't be read: %w", name, durable.WithoutPath(err))
+			return s, name, fmt.Errorf("the settings file %s can't be read: %w", name, problem.WithoutPath(err))
 		}
 		err = yamlfile.DecodeStrict(name, b, &s, "there is no setting $2", "the value does not fit the setting")
 		return s, name, err

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/grid/problem"
 )
 
 // PartPrefix begins the names of the temporary files beside the files that they replace. A kill
@@ -37,7 +39,7 @@ func replace(path string, content []byte, mode fs.FileMode, sync func(*os.File) 
 	dir, name := filepath.Split(path)
 	part, err := os.CreateTemp(filepath.Clean(dir), PartPrefix+name+"-*") // 0600
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, WithoutPath(err))
+		return fmt.Errorf("write %s: %w", path, problem.WithoutPath(err))
 	}
 	_, err = part.Write(content)
 	if err = errors.Join(err, part.Chmod(mode), sync(part), part.Close()); err == nil {
@@ -45,7 +47,7 @@ func replace(path string, content []byte, mode fs.FileMode, sync func(*os.File) 
 	}
 	if err != nil {
 		_ = os.Remove(part.Name()) // the first error counts
-		return fmt.Errorf("write %s: %w", path, WithoutPath(err))
+		return fmt.Errorf("write %s: %w", path, problem.WithoutPath(err))
 	}
 	return nil
 }
@@ -80,20 +82,6 @@ func SyncFolder(dir string) error {
 		return fmt.Errorf("sync the folder %s: %w", dir, err)
 	}
 	return nil
-}
-
-// WithoutPath returns the cause of a file's error without its operation and its path, for a message
-// that names the file already.
-func WithoutPath(err error) error {
-	var atPath *fs.PathError
-	var atLink *os.LinkError
-	switch {
-	case errors.As(err, &atPath):
-		return atPath.Err
-	case errors.As(err, &atLink):
-		return atLink.Err
-	}
-	return err
 }
 
 // SyncFileSystem syncs the file system of a folder to the disk, in one call for any number of files.

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"mlfnode/cluster"
+	"mlfnode/grid/problem"
 	"mlfnode/node/api"
 	"mlfnode/node/durable"
 )
@@ -91,7 +92,7 @@ func (p *Peers) save(stateDir string) error {
 		return fmt.Errorf("encode where the cluster is: %w", err)
 	}
 	if err := durable.WriteFile(filepath.Join(stateDir, peersFile), append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("remember where the cluster is: %w", durable.WithoutPath(err))
+		return fmt.Errorf("remember where the cluster is: %w", problem.WithoutPath(err))
 	}
 	return nil
 }
