@@ -53,6 +53,7 @@ type Cluster struct {
 	log     *slog.Logger
 	node    grid.NodeID
 	address string // host:port that others reach this node at
+	port    int    // that this node listens on
 	ml      *memberlist.Memberlist
 
 	table     *table
@@ -137,9 +138,9 @@ func (c *Cluster) listen(cfg Config, advertise string) error {
 	if err != nil {
 		return fmt.Errorf("open the gossip port: %w", err)
 	}
-	port := udpTCP.GetAutoBindPort()
-	mc.BindAddr, mc.BindPort, mc.AdvertiseAddr, mc.AdvertisePort = cfg.Bind, port, advertise, port
-	c.address = net.JoinHostPort(advertise, strconv.Itoa(port))
+	c.port = udpTCP.GetAutoBindPort()
+	mc.BindAddr, mc.BindPort, mc.AdvertiseAddr, mc.AdvertisePort = cfg.Bind, c.port, advertise, c.port
+	c.address = net.JoinHostPort(advertise, strconv.Itoa(c.port))
 	var network memberlist.NodeAwareTransport = udpTCP
 	if cfg.wrap != nil {
 		network = cfg.wrap(network)
@@ -172,7 +173,7 @@ func settings() *memberlist.Config {
 }
 
 // Port is the port this node listens on.
-func (c *Cluster) Port() int { return int(c.ml.LocalNode().Port) }
+func (c *Cluster) Port() int { return c.port }
 
 // Node is this node's name.
 func (c *Cluster) Node() grid.NodeID { return c.node }

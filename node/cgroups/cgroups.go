@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"mlfnode/node/procfs"
 )
 
 // Membership is the place of a process in one hierarchy: a line of /proc/<pid>/cgroup.
@@ -37,8 +35,15 @@ type Hierarchy struct {
 	Dir     string // the folder of the process's cgroup
 }
 
-// Own returns the content of this process's /proc/<pid>/cgroup, or "" if the kernel has none.
-func Own() string { return procfs.Text(os.Getpid(), "cgroup") }
+// Own returns the content of this process's /proc/self/cgroup, or "" if the kernel has none. Unlike
+// /proc/<pid>, it is right in a PID namespace that sees the /proc of another.
+func Own() string {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
 
 // Hierarchies returns the hierarchies of a process of this machine by controller, from the content
 // of its /proc/<pid>/cgroup; v2 is under "". Hybrid machines have both versions.

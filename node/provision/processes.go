@@ -51,9 +51,19 @@ func nodeProcesses(p protocol.Layout) []process {
 	})...)
 }
 
+// selfAndAncestors returns the IDs of this process and of the ancestors that cannot be the node: in
+// a container it may be process 1, from which the shell that runs this descends.
+func selfAndAncestors() map[int]bool {
+	own := procfs.SelfAndAncestors()
+	if os.Getpid() != 1 {
+		delete(own, 1)
+	}
+	return own
+}
+
 // userProcesses lists this user's processes that match, except this process and its ancestors.
 func userProcesses(kind func(process) bool) []process {
-	own := procfs.SelfAndAncestors()
+	own := selfAndAncestors()
 	var found []process
 	for _, pid := range procfs.PIDs() {
 		exe, err := os.Readlink(procfs.Path(pid, "exe"))

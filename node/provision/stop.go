@@ -21,7 +21,6 @@ import (
 	"mlfnode/node/membership"
 	"mlfnode/node/poll"
 	"mlfnode/node/processid"
-	"mlfnode/node/procfs"
 	"mlfnode/node/service"
 )
 
@@ -48,7 +47,7 @@ func (o *operation) stop(ctx context.Context) error {
 	left := len(nodeProcesses(o.Layout)) > 0
 	failed := []error{stopAgent(ctx, o.Layout, was.Service)}
 	own, ok := processid.Of(node.Holder(o.State())) // an agent that nothing keeps running, such as one started by hand
-	if ok && !procfs.SelfAndAncestors()[own.PID] && own.Signal(unix.SIGTERM) == nil {
+	if ok && !selfAndAncestors()[own.PID] && own.Signal(unix.SIGTERM) == nil {
 		awaitStop(ctx, o.Layout, own)
 	}
 	terminate(ctx, func() []process { return nodeProcesses(o.Layout) }, unix.SIGTERM, time.Second)
