@@ -143,7 +143,9 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) (*r
 			continue // it has no row
 		}
 		class := grid.ClassNone
-		if n := c.Class[row]; n > 0 {
+		if n := int(c.Class[row]); n > len(c.Classes) {
+			continue // history is just adding a class: the trial fails meanwhile
+		} else if n > 0 {
 			class = c.Classes[n-1]
 		}
 		if !isWanted(grid.States[code-1], class) {
