@@ -151,6 +151,7 @@ func (s *Store) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r
 
 // Close ends the connection.
 func (s *Store) Close() {
+	s.closeRequested.Store(true) // what is lost from here on is not reported
 	if s.callServer != nil {
 		s.callServer.close()
 	}
