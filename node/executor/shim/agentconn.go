@@ -2,12 +2,20 @@ package shim
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"sync"
 	"time"
 
 	"mlfnode/node/executor"
+	"mlfnode/node/poll"
+)
+
+// An agent that connects while programs are being started waits for them, for at most startTimeout.
+const (
+	startTimeout      = time.Second
+	startPollInterval = time.Millisecond
 )
 
 // agentConn is an agent's control connection, on the shim's side.
@@ -53,6 +61,9 @@ func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
 		s.send(&message{Kind: kindRefused, V: version, Oldest: oldest, Reason: why})
 		return
 	}
+	// The agent learns the process IDs of runs only once, and a program may be at work before its ID
+	// is known here.
+	_ = poll.Within(context.Background(), startTimeout, startPollInterval, srv.knowsPrograms)
 	old, ok := srv.attachAgent(s, hello.Own)
 	if !ok {
 		return
@@ -78,6 +89,18 @@ func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
 			srv.stop(fmt.Errorf("its agent told it to end: %w", executor.ErrHalted))
 		}
 	}
+}
+
+// knowsPrograms reports whether the process IDs of all running programs are known.
+func (srv *server) knowsPrograms() bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for _, r := range srv.runs {
+		if r.pid == 0 && r.outcome == nil && r.outlivesAgent() && !r.container {
+			return false
+		}
+	}
+	return true
 }
 
 // attachAgent makes s the current agent, sends it the list of runs, and returns the agent that it
