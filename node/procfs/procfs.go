@@ -44,7 +44,7 @@ func Read(pid int, name string, buf []byte) (content []byte, ok bool) {
 
 // Text returns the content of /proc/<pid>/<name>, or "" if it can't be read.
 func Text(pid int, name string) string {
-	b, _ := Read(pid, name, nil)
+	b, _ := Read(pid, name, make([]byte, 0, 4096)) // in one read: the file may change between two
 	return string(b)
 }
 

@@ -88,7 +88,7 @@ func (c *containerProcesses) receivesSignals() bool {
 // kernel does not list children (CONFIG_PROC_CHILDREN).
 func (c *containerProcesses) main() (_ processid.ID, known bool) {
 	first := c.first().PID
-	children, known := procfs.Read(first, filepath.Join("task", strconv.Itoa(first), "children"), nil)
+	children, known := procfs.Read(first, filepath.Join("task", strconv.Itoa(first), "children"), make([]byte, 0, 4096))
 	for child := range strings.FieldsSeq(string(children)) {
 		pid, _ := strconv.Atoi(child)
 		group, err := unix.Getpgid(pid)

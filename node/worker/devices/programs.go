@@ -78,7 +78,7 @@ func (by *attemptIndex) ownerOf(pid int, cacheDir string) owner {
 		at = s.Parent
 	}
 	o.program = programText(pid)
-	o.unknown = procfs.Args(pid) == nil
+	o.unknown = procfs.Text(pid, "cmdline") == ""
 	return o
 }
 
