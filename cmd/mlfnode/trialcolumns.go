@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -261,7 +262,7 @@ func (s *selection) trials(ctx context.Context, c *api.Client) iter.Seq2[api.Tri
 			lacks := isKey && !slices.Contains(s.sweep.Keys, strings.TrimSuffix(key, "]")) ||
 				isMetric && !slices.Contains(s.sweep.Metrics, strings.TrimSuffix(metric, "]"))
 			if !lacks && !slices.Contains(fields, name) {
-				fields, length = append(fields, name), length+len(name)
+				fields, length = append(fields, name), length+len("&field=")+len(url.QueryEscape(name))
 			}
 		}
 	}
