@@ -201,12 +201,7 @@ func (h *chartHandlers) timeLeft(w http.ResponseWriter, r *http.Request) {
 		sendError(w, err)
 		return
 	}
-	c, err := h.history.Counts(r.Context(), s.ID)
-	if err != nil {
-		sendError(w, err)
-		return
-	}
-	version, least := h.charts.version(r.Context(), s, estimateAge(c.Started))
+	version, least := h.charts.version(r.Context(), s, etaChartAge)
 	a, err := h.eta.cache.get(r.Context(), string(s.ID), version, least, h.eta.fit(r.Context(), s))
 	sendChart(w, r, a, err)
 }

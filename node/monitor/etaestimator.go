@@ -72,6 +72,9 @@ const (
 	// etaAge is the minimum age at which an estimate is recomputed: it says how long the sweep still
 	// runs from when it was made.
 	etaAge = 5 * time.Second
+	// etaChartAge is the same for the chart, which says how long the sweep still runs from when it
+	// was made.
+	etaChartAge = 250 * time.Millisecond
 	// youngETAFactor limits that age to one part in so many of the time since the sweep started:
 	// much may have ended since an estimate of a young sweep.
 	youngETAFactor = 10
