@@ -15,10 +15,12 @@ import (
 	"mlfnode/grid/gridtest"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	logs "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // tab is one tab of a browser. It collects what must never happen on any page.
@@ -197,6 +199,15 @@ func (b *tab) click(text string) {
 	eval[bool](b, "("+find+".click(), true)")
 }
 
+// confirm confirms what a dialog asks, and waits until it is closed: while a dialog is open, no key
+// works, and the page may show what was done before the dialog is closed.
+func (b *tab) confirm() {
+	b.t.Helper()
+	b.see("dialog .primary")
+	eval[bool](b, "(document.querySelector('dialog .primary').click(), true)")
+	b.wait("!document.querySelector('dialog .primary')")
+}
+
 // fill types into the field that a selector finds.
 func (b *tab) fill(selector, text string) {
 	b.t.Helper()
@@ -206,11 +217,22 @@ func (b *tab) fill(selector, text string) {
 	}
 }
 
-// press presses keys, one after another.
+// press presses keys, one after another. The text of a key goes with its keydown event, as that of a
+// keyboard does: a page that handles the event does not get the text as well. chromedp.KeyEvent sends
+// the text separately, to whatever has the focus by then.
 func (b *tab) press(keys string) {
 	b.t.Helper()
-	if err := chromedp.Do(b.ctx, chromedp.KeyEvent(keys)); err != nil {
-		b.t.Fatalf("press %q: %v", keys, err)
+	for _, r := range keys {
+		events := kb.Encode(r)
+		down, up := *events[0], *events[len(events)-1]
+		if len(events) == 3 {
+			down.Text, down.UnmodifiedText = events[1].Text, events[1].UnmodifiedText
+		}
+		for _, e := range []input.DispatchKeyEventParams{down, up} {
+			if _, err := chromedp.Call(b.ctx, input.DispatchKeyEvent, e); err != nil {
+				b.t.Fatalf("press %q: %v", r, err)
+			}
+		}
 	}
 }
 
