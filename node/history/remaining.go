@@ -124,16 +124,15 @@ func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *DB, number int
 func reopenedAttempts(v []driver.Value) (attempts int, ok bool) {
 	detail, isDetail := v[10].([]byte)
 	n, isNumber := v[2].(int64)
-	var t grid.Trial
+	t := grid.Trial{Attempts: int(n)}
 	if !isDetail || !isNumber || v[1] != stateCode(grid.Pending) {
 		return 0, false
 	}
 	if _, err := unpackDetail(detail, &t); err != nil {
 		return 0, false
 	}
-	if reopened, _ := v[11].(int64); reopened != 0 && reopened != t.Retried {
-		return int(n), true
-	}
+	reopened, _ := v[11].(int64)
+	setReopened(&t, reopened)
 	return int(n), t.Retried != 0 && int(n) == t.Floor && len(t.Failures) == 0 && len(t.Away) == 0
 }
 

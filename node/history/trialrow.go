@@ -66,10 +66,16 @@ func (d *DB) decodeTrial(v []driver.Value) (grid.Trial, error) {
 	if !ok {
 		return t, fmt.Errorf("trial %d: %w", t.Index, errDamaged)
 	}
-	if reopened != 0 && reopened != t.Retried { // by reopenTrials, which leaves the other columns as they were
+	setReopened(&t, reopened)
+	return t, nil
+}
+
+// setReopened applies the column reopened to a trial: reopenTrials leaves the other columns as they
+// were.
+func setReopened(t *grid.Trial, reopened int64) {
+	if reopened != 0 && reopened != t.Retried {
 		t.Floor, t.Failures, t.Away, t.Retried = t.Attempts, nil, nil, reopened
 	}
-	return t, nil
 }
 
 // objective returns the metric as a number, or nil when it is missing or not a number.

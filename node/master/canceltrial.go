@@ -62,13 +62,11 @@ func withdrawnEvent(index int64, now time.Time) grid.Event {
 
 // uncancelReopened removes trials that are about to run again from the list of those that are being
 // cancelled.
-func (a *sweepActions) uncancelReopened(ctx context.Context, id grid.SweepID, trials []ranges.Range) error {
+func (a *sweepActions) uncancelReopened(ctx context.Context, id grid.SweepID, trials *ranges.Set) error {
 	if r, ok := a.table.Sweep(id); !ok || len(r.Sweep.Cancelling) == 0 {
 		return nil
 	}
-	return a.uncancel(ctx, id, func(i int64) bool {
-		return slices.ContainsFunc(trials, func(r ranges.Range) bool { return r.Lo <= i && i < r.Hi })
-	})
+	return a.uncancel(ctx, id, trials.Has)
 }
 
 // uncancel removes trials from the list of those that are being cancelled.

@@ -73,13 +73,11 @@ func (f *feed) observeEnd(t *history.Transition) {
 	if c == nil || t.Change == grid.Began || t.Change == grid.Reconnect {
 		return
 	}
-	for i := t.Index; i < t.End; i++ { // with grid.Reopen
-		c.comparison.Remove(i)
-		delete(c.stopping, i)
-	}
 	if points, err := t.Curve.Points(); err == nil && t.State == grid.Succeeded {
 		c.comparison.Add(t.Index, points)
 	}
-	c.comparison.Remove(t.Index)
-	delete(c.stopping, t.Index)
+	for i := t.Index; i < max(t.End, t.Index+1); i++ { // End is set with grid.Reopen
+		c.comparison.Remove(i)
+		delete(c.stopping, i)
+	}
 }

@@ -66,10 +66,7 @@ func (f *feed) loadHistory(known *history.Remaining, now time.Time) {
 		if later[w.Attempts] == nil {
 			later[w.Attempts] = f.leasedAfter(w.Attempts)
 		}
-		later[w.Attempts].Gaps(w.Lo, min(w.Hi, f.count), func(g ranges.Range) {
-			f.assigned.Add(g.Lo, g.Hi)
-			f.retries.addRange(g, max(w.Attempts+1, 2), f.sweep.Task.Resources) // as in queueRetry
-		})
+		later[w.Attempts].Gaps(w.Lo, min(w.Hi, f.count), func(g ranges.Range) { f.reopen(g, w.Attempts) })
 	}
 	open := known.Open
 	for i := range open {

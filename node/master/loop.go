@@ -19,7 +19,6 @@ const (
 
 // scheduler decides what is leased. One goroutine owns it; others reach it through the inbox only.
 type scheduler struct {
-	m *Master
 	feedSet
 	feeder     *queueFeeder
 	fencer     *fencer
@@ -37,7 +36,7 @@ type scheduler struct {
 
 func newScheduler(m *Master) *scheduler {
 	s := &scheduler{
-		m: m, activity: &Activity{
+		activity: &Activity{
 			Finished: map[grid.State]int64{}, Attempts: map[grid.Class]int64{}, Retries: map[grid.Class]int64{},
 			Durations: map[grid.State]*Durations{}, Waits: newDurations(), Tasks: map[TaskOf]*TaskActivity{},
 		},

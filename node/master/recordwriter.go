@@ -122,7 +122,7 @@ func (w *recordWriter) endCancelledTrials(ctx context.Context, id grid.SweepID, 
 	}
 	// isHeld: a node that is not lost has the trial, so it stops the trial or gives its lease back.
 	isHeld := func(lease grid.LeaseID) bool {
-		holder, _ := w.m.nodes.get(w.m.leases.get(lease).node)
+		holder, _ := w.m.nodes.get(w.m.leases.holderOf(lease))
 		return w.m.cfg.Store.Queue.WasGranted(lease) && !holder.dead
 	}
 	now := time.Now()

@@ -32,10 +32,9 @@ type reopening struct {
 	revive bool // the sweep was cancelled when the retry started
 	whole  bool // the sweep continues only when all are reopened: the others would count as failures for its StopAfter
 
-	batch   []ranges.Range // of trials, not published yet
-	size    int64          // of batch, in trials
-	count   int64          // of trials
-	last    uint64         // sequence of the last event
+	batch   ranges.Set // trials that are not published yet
+	count   int64      // of trials
+	last    uint64     // sequence of the last event
 	resumed bool
 }
 
@@ -53,9 +52,10 @@ func (o *reopening) publishAll(ctx context.Context, trials *ranges.Set) error {
 	limit := int64(firstReopened)
 	for r := range trials.All() {
 		for r.Lo < r.Hi {
-			part := ranges.Range{Lo: r.Lo, Hi: min(r.Hi, r.Lo+limit-o.size)}
-			o.batch, o.size, r.Lo = append(o.batch, part), o.size+part.Hi-part.Lo, part.Hi
-			if o.size < limit {
+			hi := min(r.Hi, r.Lo+limit-o.batch.Count())
+			o.batch.Add(r.Lo, hi)
+			r.Lo = hi
+			if o.batch.Count() < limit {
 				continue
 			}
 			if err := o.publishBatch(ctx); err != nil {
@@ -64,7 +64,7 @@ func (o *reopening) publishAll(ctx context.Context, trials *ranges.Set) error {
 			limit = min(2*limit, maxReopened)
 		}
 	}
-	if o.size > 0 {
+	if o.batch.Count() > 0 {
 		if err := o.publishBatch(ctx); err != nil {
 			return err
 		}
@@ -78,7 +78,7 @@ func (o *reopening) publishBatch(ctx context.Context) error {
 	if r, ok := o.m.Sweep(o.sweep); ok && r.Sweep.State == grid.SweepCancelled && (o.resumed || !o.revive) {
 		return conflict(fmt.Sprintf("%s was cancelled while its trials were reopened", o.sweep), fmt.Sprintf("run them with: mlfnode retry %s", o.sweep))
 	}
-	if err := o.m.uncancelReopened(ctx, o.sweep, o.batch); err != nil {
+	if err := o.m.uncancelReopened(ctx, o.sweep, &o.batch); err != nil {
 		return err
 	}
 	seq, err := o.m.cfg.Store.Events.Publish(ctx, o.events())
@@ -86,7 +86,7 @@ func (o *reopening) publishBatch(ctx context.Context) error {
 		return fmt.Errorf("reopen trials of %s: %w", o.sweep, err)
 	}
 	before := o.last
-	o.count, o.last, o.batch, o.size = o.count+o.size, seq, o.batch[:0], 0
+	o.count, o.last, o.batch = o.count+o.batch.Count(), seq, ranges.Set{}
 	if o.resumed || o.whole {
 		return o.m.waitApplied(ctx, before)
 	}
@@ -100,13 +100,13 @@ func (o *reopening) publishBatch(ctx context.Context) error {
 // events returns the events of the batch, first the ranges, which the fold takes apart.
 func (o *reopening) events() *grid.Batch {
 	b := &grid.Batch{V: grid.EventVersion, Sweep: o.sweep}
-	for _, r := range o.batch {
+	for r := range o.batch.All() {
 		if r.Hi-r.Lo >= minReopenedRange {
 			b.V = grid.RangeVersion
 			b.Events = append(b.Events, grid.Event{Kind: grid.ReopenedRange, Index: r.Lo, End: r.Hi, Time: o.at})
 		}
 	}
-	for _, r := range o.batch {
+	for r := range o.batch.All() {
 		for i := r.Lo; i < r.Hi && r.Hi-r.Lo < minReopenedRange; i++ {
 			b.Events = append(b.Events, grid.Event{Kind: grid.Reopened, Index: i, Time: o.at})
 		}

@@ -8,25 +8,20 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/history"
+	"mlfnode/node/poll"
 )
 
 // restoreWithRetry calls restoreLeases until it succeeds: nothing can be decided before. It gives
 // up where only a new start helps.
 func (s *scheduler) restoreWithRetry(ctx context.Context) error {
-	again := time.NewTicker(reconcileInterval)
-	defer again.Stop()
-	for {
+	return poll.Until(ctx, reconcileInterval, func() (bool, error) {
 		err := s.restoreLeases(ctx)
 		if err == nil || history.IsDamage(err) {
-			return err
+			return true, err
 		}
 		s.reportProblem(ctx, reconciling, err)
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+		return false, nil
+	})
 }
 
 // restoreLeases takes over the leases that are in the queue when the master starts: other nodes may
