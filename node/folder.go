@@ -17,6 +17,7 @@ import (
 	"mlfnode/node/api"
 	"mlfnode/node/config"
 	"mlfnode/node/membership"
+	"mlfnode/node/poll"
 )
 
 // A state folder belongs to a cluster from the moment that it holds credentials: the authority of a
@@ -58,24 +59,21 @@ func Await(ctx context.Context, cfg config.Config, notice func()) (*Session, err
 	defer cancel()
 	say := time.AfterFunc(noticeTime, notice)
 	defer say.Stop()
-	tick := time.NewTicker(attachInterval)
-	defer tick.Stop()
-	for vacant := time.Now(); ; {
-		if s := reach(ctx, cfg.StateDir); s != nil {
+	var s *Session
+	vacant := time.Now()
+	err := poll.Until(ctx, attachInterval, func() (bool, error) {
+		if s = reach(ctx, cfg.StateDir); s != nil {
 			s.cluster = true
-			return s, nil
+			return true, nil
 		}
 		if Holder(cfg.StateDir) != 0 {
 			vacant = time.Now()
 		} else if time.Since(vacant) > downTime {
-			return nil, ErrDown
+			return false, ErrDown
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
+		return false, nil
+	})
+	return s, err
 }
 
 // unseen is the holder of a folder that is not a visible process of this machine.

@@ -10,6 +10,7 @@ import (
 
 	"mlfnode/node/api"
 	"mlfnode/node/membership"
+	"mlfnode/node/poll"
 )
 
 // reachTime bounds the first call to a master. A machine that refuses the connection is asked again
@@ -82,24 +83,15 @@ func (s *Session) Await(ctx context.Context, notice func()) error {
 	defer stop()
 	say := time.AfterFunc(patientNotice, notice)
 	defer say.Stop()
-	tick := time.NewTicker(patientTry)
-	defer tick.Stop()
-	for {
+	return poll.Until(ctx, patientTry, func() (bool, error) {
 		s.client.Close() // connections to a master that is gone
 		_, err := s.client.Node(ctx)
 		var refusal *api.Error
-		switch {
-		case err == nil:
-			return nil
-		case errors.As(err, &refusal) && refusal.Status != 0 && refusal.Status < http.StatusInternalServerError:
-			return err
+		if errors.As(err, &refusal) && refusal.Status != 0 && refusal.Status < http.StatusInternalServerError {
+			return false, err
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+		return err == nil, nil
+	})
 }
 
 // InCluster reports whether the session is with a node of a cluster: this process only watches what

@@ -105,10 +105,15 @@ func OpenStore(dir string, limit int64, log *slog.Logger) (*Store, error) {
 // used twice.
 const skippedNumbers = 1000
 
+// folder returns the folder of a trial.
+func (t *trialTable) folder(id grid.TrialID) string {
+	return filepath.Join(t.dir, string(id.Sweep), strconv.FormatInt(id.Index, 10))
+}
+
 // newTrial returns a trial of which nothing is stored.
 func (t *trialTable) newTrial(id grid.TrialID) *storedTrial {
 	return &storedTrial{
-		table: t, id: id, dir: filepath.Join(t.dir, string(id.Sweep), strconv.FormatInt(id.Index, 10)),
+		table: t, id: id, dir: t.folder(id),
 		files: map[string]int64{}, parts: map[string]int64{}, writing: map[string]bool{},
 	}
 }
@@ -259,7 +264,7 @@ func (s *Store) Open(_ context.Context, id grid.TrialID, hash string) (io.ReadCl
 	if !IsHash(hash) {
 		return nil, fs.ErrNotExist
 	}
-	f, err := os.Open(filepath.Join(s.newTrial(id).dir, "files", hash))
+	f, err := os.Open(filepath.Join(s.folder(id), "files", hash))
 	if err != nil {
 		return nil, fmt.Errorf("read a checkpoint's file: %w", err)
 	}

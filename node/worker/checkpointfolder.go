@@ -208,14 +208,13 @@ func (c *checkpoints) removeUnneeded(now time.Time, record func(grid.SweepID) *g
 			continue
 		}
 		id := grid.TrialID{Sweep: grid.SweepID(filepath.Base(filepath.Dir(dir))), Index: index}
-		r, needed := record(id.Sweep), false
-		if r != nil {
-			over := r.State == grid.SweepFinished || r.State == grid.SweepCancelled
-			info, statErr := os.Stat(filepath.Join(dir, "state"))
-			if readState(dir).Stored {
-				needed = !over && (statErr != nil || now.Sub(info.ModTime()) <= storedRetention)
-			} else {
-				needed = !over || r.Save || now.Sub(r.Ended) <= endedRetention
+		needed := false
+		if r := record(id.Sweep); r != nil {
+			needed = r.State != grid.SweepFinished && r.State != grid.SweepCancelled
+			if !readState(dir).Stored {
+				needed = needed || r.Save || now.Sub(r.Ended) <= endedRetention
+			} else if info, statErr := os.Stat(filepath.Join(dir, "state")); statErr == nil {
+				needed = needed && now.Sub(info.ModTime()) <= storedRetention
 			}
 		}
 		if !needed {

@@ -17,6 +17,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/problem"
 )
 
 // longestObject bounds an object that spans several lines.
@@ -47,13 +48,13 @@ func readMetricLog(path string) (text []byte, note string) {
 }
 
 // openMetrics opens a file of metrics. Without one it says why.
-func openMetrics(path string) (f *os.File, info fs.FileInfo, problem string) {
+func openMetrics(path string) (f *os.File, info fs.FileInfo, why string) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // opening a fifo would block
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, "the program did not write it"
 	}
 	if err != nil {
-		return nil, nil, "it can't be read: " + pathErrorCause(err).Error()
+		return nil, nil, "it can't be read: " + problem.WithoutPath(err).Error()
 	}
 	if info, err = f.Stat(); err != nil || !info.Mode().IsRegular() {
 		f.Close()

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 	"mlfnode/projects"
 )
 
@@ -121,17 +122,8 @@ func listFolder(dir string, share *projects.Shared) ([]folderEntry, error) {
 func unreadableError(name string, err error) error {
 	return &setupError{
 		class:  grid.ClassStart,
-		reason: fmt.Sprintf("the setup step leaves %s, which trials can't get: %v", name, pathErrorCause(err)),
+		reason: fmt.Sprintf("the setup step leaves %s, which trials can't get: %v", name, problem.WithoutPath(err)),
 	}
-}
-
-// pathErrorCause drops the operation and the path of an error, which the message names already.
-func pathErrorCause(err error) error {
-	var e *fs.PathError
-	if errors.As(err, &e) {
-		return e.Err
-	}
-	return err
 }
 
 // rebaseLink makes an absolute link of a setup step into its own folder lead into the folder that
@@ -166,7 +158,7 @@ func linkEntries(links []grid.Link) ([]folderEntry, error) {
 		if err != nil {
 			return nil, &setupError{
 				class:  grid.ClassStart,
-				reason: fmt.Sprintf("the project shares %s, which this node can't read: %v", l.To, pathErrorCause(err)),
+				reason: fmt.Sprintf("the project shares %s, which this node can't read: %v", l.To, problem.WithoutPath(err)),
 			}
 		}
 		if l.Path == "" {

@@ -71,7 +71,7 @@ func (c *Client) connectEarlier(ctx context.Context, p shimDir, log *slog.Logger
 	defer slow.Stop()
 	var l *controlConn
 	var last error
-	err := poll.Until(ctx, endPoll, func() (bool, error) {
+	_ = poll.Until(ctx, endPoll, func() (bool, error) {
 		var self processRecord
 		if l, last = connect(ctx, c, p, false); last == nil {
 			return true, nil
@@ -81,10 +81,7 @@ func (c *Client) connectEarlier(ctx context.Context, p shimDir, log *slog.Logger
 		}
 		return false, nil
 	})
-	if err != nil {
-		return nil, last
-	}
-	return l, nil
+	return l, last
 }
 
 // adoptedRuns are the runs of earlier agents, by name.

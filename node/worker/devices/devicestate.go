@@ -132,7 +132,7 @@ func (p *presence) recordShown(shown bool, at time.Time) {
 	case p.gone && p.backSince.IsZero():
 		p.backSince = at
 	case !p.gone || at.Sub(p.backSince) >= stableTime:
-		*p = presence{missingSince: p.missingSince}
+		*p = presence{}
 	}
 }
 
