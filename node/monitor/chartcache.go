@@ -159,7 +159,7 @@ func (c *chartCache) lookUp(key, version string, least time.Duration) *answer {
 	}
 	a := c.kept[i]
 	a.used = time.Now()
-	if a.version != version && (least == 0 || time.Since(a.made) > max(least, ageFactor*a.took)) {
+	if a.version != version && (least == 0 || time.Since(a.made) > max(least, ageFactor*max(a.took, a.from.took))) {
 		return nil
 	}
 	c.kept = append(slices.Delete(c.kept, i, i+1), a)

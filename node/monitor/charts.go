@@ -164,7 +164,7 @@ func (h *chartHandlers) chart(r *http.Request, name string, q url.Values, draw f
 	key := fmt.Sprintf("%s %s?%s", s.ID, name, q.Encode())
 	version, least := h.charts.version(r.Context(), s, minAge)
 	return h.charts.cache.get(r.Context(), key, version, least, func() (any, selection, error) {
-		v, err := h.charts.view(r.Context(), s, q.Get("value"), q.Get("goal"), where)
+		v, err := h.charts.view(r.Context(), s, q.Get("value"), q.Get("goal"), where, h.charts.cache.viewAge())
 		if err != nil {
 			return nil, selection{}, err
 		}

@@ -85,7 +85,7 @@ func TestChartsOfHistory(t *testing.T) {
 	})
 	view := func(query string) *chart.View {
 		t.Helper()
-		v, err := m.handlers.charts.charts.view(t.Context(), s, "", "", whereOf(t, query))
+		v, err := m.handlers.charts.charts.view(t.Context(), s, "", "", whereOf(t, query), minAge)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestChartsOfHistory(t *testing.T) {
 	if len(bars.Trial) != 16 || bars.Start[1]-bars.Start[0] != 1 || bars.End[0]-bars.Start[0] != 2 {
 		t.Errorf("bars: got %+v", bars)
 	}
-	_, err := m.handlers.charts.charts.view(t.Context(), s, "", "", whereOf(t, "m[other]=1"))
+	_, err := m.handlers.charts.charts.view(t.Context(), s, "", "", whereOf(t, "m[other]=1"), minAge)
 	var wrong *chart.Error
 	if !errors.As(err, &wrong) {
 		t.Errorf("a metric that is not there: got %v", err)
@@ -130,7 +130,7 @@ func TestCurvesOfHistory(t *testing.T) {
 	})
 	draw := func(query, trials string) *chart.Curves {
 		t.Helper()
-		v, err := m.handlers.charts.charts.view(t.Context(), s, "", "", whereOf(t, query))
+		v, err := m.handlers.charts.charts.view(t.Context(), s, "", "", whereOf(t, query), minAge)
 		if err != nil {
 			t.Fatal(err)
 		}

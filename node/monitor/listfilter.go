@@ -30,7 +30,7 @@ func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
 		return err
 	}
 	defer leave()
-	v, err := l.trials.charts.view(ctx, l.sweep, value, "", where)
+	v, err := l.trials.charts.view(ctx, l.sweep, value, "", where, minAge)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (h *logHandlers) sweepOutput(r *http.Request) (*sweepOutput, error) {
 		return nil, err
 	}
 	defer leave()
-	v, err := h.charts.view(r.Context(), s, "", "", where)
+	v, err := h.charts.view(r.Context(), s, "", "", where, minAge)
 	if err != nil {
 		return nil, chartError(err)
 	}

@@ -130,13 +130,16 @@ func (h *trialHandlers) columns(r *http.Request, s *grid.Sweep) ([]column[api.Tr
 	if len(names) > api.MaxFieldsQuery {
 		return nil, badRequest(fmt.Sprintf("%d columns are requested, but at most %d are allowed", len(names), api.MaxFieldsQuery), "")
 	}
-	chosen := make([]column[api.Trial], len(names))
+	var chosen []column[api.Trial]
 	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			continue // a JSON object has each key once
+		}
 		at := slices.IndexFunc(all, func(c column[api.Trial]) bool { return c.name == name })
 		if at < 0 {
 			return nil, badRequest(fmt.Sprintf("trials of %s have no column %.60q", s.ID, name), "columns are fields of a trial, p[KEY] for parameters and m[NAME] for metrics")
 		}
-		chosen[i] = all[at]
+		chosen = append(chosen, all[at])
 	}
 	return chosen, nil
 }
