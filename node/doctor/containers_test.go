@@ -29,7 +29,7 @@ func TestContainers(t *testing.T) {
 		"old seccomp":   {with(func(c *Containers) { c.Version = "20.10.5+dfsg1" }), gpu, "container seccomp", Warn, "clone3", "20.10.10"},
 		"no GPU way":    {with(func(c *Containers) { c.GPUs = "" }), gpu, "container gpus", Warn, "can't give", "gpu-setup"},
 		"no toolkit":    {with(func(c *Containers) { c.GPUs = "request" }), gpu, "container gpus", Warn, "can't give", "nvidia-container-toolkit"},
-		"old podman":    {with(func(c *Containers) { c.Podman, c.GPUs, c.Version = true, "", "4.3.1" }), gpu, "container gpus", Warn, "Podman 4.3.1", "5.4"[:0]},
+		"old podman":    {with(func(c *Containers) { c.Podman, c.GPUs, c.Version = true, "", "4.3.1" }), gpu, "container gpus", Warn, "Podman 4.3.1", "update Podman"},
 		"stale":         {with(func(c *Containers) { c.SpecDriver = "535.1" }), gpu, "container gpus", Warn, "of the driver 535.1", "cdi generate"},
 		"unnamed":       {with(func(c *Containers) { c.Unnamed = []string{"GPU-1"} }), gpu, "container gpus", Warn, "does not name GPU-1", "cdi generate"},
 		"reload":        {with(func(c *Containers) { c.GPUs, c.Toolkit, c.SpecDirs = "request", true, nil }), gpu, "container gpus", Warn, "reloaded", "cgroupfs"},
