@@ -4,26 +4,16 @@ import (
 	"bytes"
 	"hash/fnv"
 	"io"
-	"maps"
 	"os"
-	"regexp"
-	"slices"
-	"strconv"
 	"time"
 
 	"mlfnode/grid"
 )
 
-// metricFile reads a file of metric lines as it grows: the values of each metric, of which the last
-// one counts, and its curve.
+// metricFile reads a file of metrics as it grows.
 type metricFile struct {
 	path string
-	// points extracts the points from whole lines, and returns the start of an object that may
-	// continue.
-	points func(f *metricFile, lines []byte) (rest []byte)
-	// extracts the values from the whole text; nil for output of a program
-	merge    func(m grid.Metric, text []byte) bool
-	lastOnly bool // only the last object counts
+	text metricText // what was read before offset
 
 	problem string // why it can't be read
 	size    int64  // when it was last read
@@ -31,36 +21,19 @@ type metricFile struct {
 	blank   bool // nothing is in it
 
 	offset     int64
-	prefixHash uint64 // a hash of what lies before offset
-	incomplete []byte // read before offset, but not complete
-	midLine    bool   // offset is within a line whose start was skipped
-	skipped    bool   // something was skipped that may have been an object
-	ambiguous  bool   // a line may be more than a row of a table: only the whole text shows what a table holds
-
-	kind       textKind
-	table      *table
-	lines      int64 // with numbers
-	builders   map[string]*grid.CurveBuilder
-	values     grid.Metric // of all lines; with lastOnly only of a table
-	bytes      int         // of values
+	prefixHash uint64      // a hash of what lies before offset
+	incomplete []byte      // read before offset, but not complete
+	midLine    bool        // offset is within a line whose start was skipped
 	lastValues grid.Metric // with lastOnly: the last object, as of the last read, shortened
+}
+
+func newMetricFile(path string, format metricFormat) *metricFile {
+	return &metricFile{path: path, text: metricText{metricFormat: format}}
 }
 
 // readChunk is how much of a file is read at a time, and the size up to which a whole file is read
 // again while its program runs.
 const readChunk = 1 << 20
-
-// textKind is what a file of metrics holds.
-type textKind uint8
-
-const (
-	textUnknown textKind = iota
-	textObjects          // of JSON
-	textDicts            // of Python
-	textTable            // CSV
-	textWhole            // a list, which is rewritten as a whole, or UTF-16
-	textOther            // none of these at its start, though objects may follow
-)
 
 // readNew reads what has been written since the last time, and reports whether there is anything
 // new. A file that has become shorter, or whose content has changed where it was read already, is
@@ -78,13 +51,13 @@ func (f *metricFile) readNew(ended bool) (changed bool) {
 		return false
 	}
 	if changed && (size < f.offset || f.offset > 0 && hashPrefix(file, f.offset) != f.prefixHash) {
-		*f = metricFile{path: f.path, points: f.points, merge: f.merge, lastOnly: f.lastOnly}
+		*f = *newMetricFile(f.path, f.text.metricFormat)
 	}
 	f.detectFormat(file, size)
-	if f.kind == textWhole {
+	if f.text.kind == textWhole {
 		if changed && (ended || size <= readChunk) {
 			f.size, f.modTime = size, info.ModTime()
-			f.readWhole(readTail(file))
+			f.text.readWhole(readTail(file))
 		}
 		return changed
 	}
@@ -110,14 +83,14 @@ func (f *metricFile) readNew(ended bool) (changed bool) {
 // detectFormat determines what the file holds, and skips what is too much of it. The first line of
 // a table names its columns.
 func (f *metricFile) detectFormat(file *os.File, size int64) {
-	if f.offset == 0 && f.kind == textUnknown {
+	if f.offset == 0 && f.text.kind == textUnknown {
 		f.blank = true
 	}
-	if f.merge != nil && f.blank && f.kind == textUnknown {
+	if f.text.merge != nil && f.blank && f.text.kind == textUnknown {
 		head := make([]byte, 64)
 		n, _ := file.ReadAt(head, 0) // use what could be read
 		if head = bytes.TrimSpace(head[:n]); len(head) > 0 && (head[0] == '[' || head[0] >= 0xfe) {
-			f.kind, f.blank = textWhole, false
+			f.text.kind, f.blank = textWhole, false
 			return
 		}
 	}
@@ -125,14 +98,14 @@ func (f *metricFile) detectFormat(file *os.File, size int64) {
 	if skip <= f.offset {
 		return
 	}
-	if f.merge != nil && f.kind == textUnknown {
+	if f.text.merge != nil && f.text.kind == textUnknown {
 		head := make([]byte, 64<<10)
 		n, _ := file.ReadAt(head, 0)
 		if line, _, ok := bytes.Cut(head[:n], []byte("\n")); ok {
-			f.readHeader(line)
+			f.text.readHeader(line)
 		}
 	}
-	f.offset, f.incomplete, f.midLine, f.skipped = skip, nil, true, true
+	f.offset, f.incomplete, f.midLine, f.text.skipped = skip, nil, true, true
 }
 
 // checkedHead and checkedEnd are how much is hashed at the start and at the end of what was read,
@@ -166,204 +139,11 @@ func (f *metricFile) consume(text []byte, ended bool) {
 	if !ended {
 		end = bytes.LastIndexAny(text, "\n\r") + 1
 	}
-	rest := append(bytes.Clone(f.points(f, text[:end])), text[end:]...)
+	rest := append(bytes.Clone(f.text.points(&f.text, text[:end])), text[end:]...)
 	if len(rest) > longestObject {
-		rest, f.skipped, f.ambiguous = nil, true, true
+		rest, f.text.skipped, f.text.ambiguous = nil, true, true
 	}
 	f.incomplete = rest
-}
-
-// readWhole rebuilds the curves from the whole text. A list without an end is still being written.
-func (f *metricFile) readWhole(text []byte) {
-	fresh := &metricFile{}
-	if text = decodeText(text); len(text) == 0 || text[0] != '[' || !eachListElement(text, fresh.addLine) {
-		*fresh = metricFile{}
-		f.points(fresh, text)
-	}
-	if fresh.lines > 0 {
-		f.lines, f.builders = fresh.lines, fresh.builders
-	}
-	if found := (grid.Metric{}); f.merge(found, text) {
-		f.values, f.bytes = nil, 0
-		f.setValues(found)
-	}
-}
-
-// objectsOrTable reads objects that start a line, or rows of a table. Where objects follow what
-// looked like a table, that was a prologue, and where JSON follows Python's dicts, only JSON
-// counts, as in the whole text.
-func (f *metricFile) objectsOrTable(lines []byte) (rest []byte) {
-	if f.kind == textUnknown {
-		lines = bytes.TrimPrefix(lines, []byte("\xef\xbb\xbf"))
-	}
-	f.ambiguous = f.ambiguous || bytes.ContainsAny(lines, "{\"") || bytes.HasSuffix(lines, []byte("\r"))
-	for _, kind := range []textKind{textObjects, textDicts} {
-		if f.kind == textObjects && kind == textDicts {
-			break
-		}
-		found := false
-		unfinished := eachObject(lines, kind == textDicts, func(o grid.Metric) {
-			if found = true; f.kind != kind {
-				f.switchKind(kind)
-			}
-			f.addLine(o)
-		})
-		if found {
-			return unfinished
-		}
-		if len(unfinished) > len(rest) {
-			rest = unfinished
-		}
-	}
-	lines = lines[:len(lines)-len(rest)]
-	for f.kind == textUnknown && len(lines) > 0 {
-		line, after, _ := bytes.Cut(lines, []byte("\n"))
-		if !f.readHeader(line) && !isComment(line) {
-			f.kind = textOther
-		}
-		lines = after
-	}
-	if f.kind == textTable {
-		f.readRows(lines)
-	}
-	return rest
-}
-
-// switchKind drops what was found before, which does not count beside text of this kind.
-func (f *metricFile) switchKind(kind textKind) {
-	f.kind, f.table, f.values, f.bytes, f.builders, f.lines = kind, nil, nil, 0, nil, 0
-}
-
-// readHeader reports whether a line is the header of a table. The lines that follow are then read
-// as its rows.
-func (f *metricFile) readHeader(line []byte) bool {
-	t := parseHeader(line)
-	if t == nil || len(t.names) == 1 && !columnName.Get().MatchString(t.names[0]) {
-		return false
-	}
-	f.table, f.kind = t, textTable
-	return true
-}
-
-func (f *metricFile) readRows(lines []byte) {
-	for line := range bytes.Lines(lines) {
-		row, err := readRow(string(line), f.table.comma)
-		if err != nil {
-			continue
-		}
-		m := maps.Collect(f.table.values(row))
-		for _, v := range m {
-			if len(f.table.names) == 1 && !isNumberMetric(v) {
-				f.switchKind(textOther) // any text has one column
-				return
-			}
-		}
-		f.addLine(m)
-	}
-}
-
-// objectsAtEnds reads objects that end a line of output.
-func (f *metricFile) objectsAtEnds(lines []byte) (rest []byte) {
-	for line := range bytes.Lines(stripANSI(lines)) {
-		line = bytes.TrimRight(line, " \t\r\n,")
-		if len(line) == 0 || line[len(line)-1] != '}' || len(line) > longestLine {
-			continue
-		}
-		for _, python := range []bool{false, true} {
-			budget := 4*len(line) + longestObject
-			if o := objectBefore(line, 0, python, &budget); o != nil {
-				if f.addLine(o); !python {
-					f.kind = textObjects
-				} else if f.kind == textUnknown {
-					f.kind = textDicts
-				}
-				break
-			}
-		}
-	}
-	return nil
-}
-
-// matches reads what a regular expression matches in lines of output.
-func (f *metricFile) matches(re *regexp.Regexp, lines []byte) (rest []byte) {
-	// A carriage return ends a line too, since progress bars write it.
-	ends := func(c rune) bool { return c == '\n' || c == '\r' }
-	for line := range bytes.FieldsFuncSeq(stripANSI(lines), ends) {
-		if len(line) > longestLine {
-			continue
-		}
-		m := grid.Metric{} // of the named groups; the last match of a name counts
-		for _, match := range re.FindAllSubmatch(line, -1) {
-			for i, name := range re.SubexpNames() {
-				if name != "" && match[i] != nil {
-					m[name] = parseScalar(match[i])
-				}
-			}
-		}
-		f.addLine(m)
-	}
-	return nil
-}
-
-// addLine adds the numbers of one line, at the step that it names, else at its number among the
-// lines with numbers.
-func (f *metricFile) addLine(m grid.Metric) {
-	if !f.lastOnly || f.kind == textTable {
-		f.setValues(m)
-	}
-	step, counted := float64(f.lines+1), false
-	steps := grid.StepNames()
-	for _, name := range steps {
-		if v, ok := parseNumber(m[name]); ok {
-			step = v
-			break
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(m)) {
-		v, ok := parseNumber(m[name])
-		if !ok || slices.Contains(steps[:], name) || len(name) > maxMetrics {
-			continue
-		}
-		counted = true
-		b := f.builders[name]
-		if b == nil {
-			if len(f.builders) >= grid.MaxCurves {
-				continue
-			}
-			if f.builders == nil {
-				f.builders = map[string]*grid.CurveBuilder{}
-			}
-			b = &grid.CurveBuilder{}
-			f.builders[name] = b
-		}
-		b.Add(step, v)
-	}
-	if counted {
-		f.lines++
-	}
-}
-
-// setValues takes the values of one line; of a long value only that it was there. What is far more
-// than can be reported is shortened at once; the whole text, at the attempt's end, shows how much
-// that was. Output has only the names of its pattern.
-func (f *metricFile) setValues(m grid.Metric) {
-	if f.values == nil {
-		f.values = grid.Metric{}
-	}
-	for name, v := range m {
-		if len(v) > maxMetrics {
-			v = nil
-		}
-		if old, known := f.values[name]; known {
-			f.bytes -= len(name) + len(old)
-		}
-		f.bytes += len(name) + len(v)
-		f.values[name] = v
-	}
-	if f.bytes > 2*maxMetrics && f.merge != nil {
-		dropLargest(f.values)
-		f.bytes, f.skipped, f.ambiguous = metricBytes(f.values), true, true
-	}
 }
 
 // current returns the values that count, or why there are none, and whether the text could be
@@ -375,7 +155,7 @@ func (f *metricFile) current(changed, ended bool) (m grid.Metric, note string, u
 		return nil, f.problem, false
 	case f.blank:
 		return nil, "it is empty", false
-	case f.lastOnly && f.kind != textWhole && (f.kind != textTable || f.ambiguous):
+	case f.text.lastOnly && f.text.kind != textWhole && (f.text.kind != textTable || f.text.ambiguous):
 		if m = f.lastValues; changed || ended || m == nil {
 			m = f.lastObject()
 		}
@@ -385,27 +165,27 @@ func (f *metricFile) current(changed, ended bool) (m grid.Metric, note string, u
 		}
 	}
 	if len(m) == 0 {
-		m = f.values
+		m = f.text.values
 	}
 	there := len(m) > 0
-	switch f.kind {
+	switch f.text.kind {
 	case textTable:
-		there = there && !f.ambiguous
+		there = there && !f.text.ambiguous
 	case textDicts: // JSON may end a line
-		there = there && !f.skipped && !f.lastOnly
+		there = there && !f.text.skipped && !f.text.lastOnly
 	default:
-		there = there && !f.skipped
+		there = there && !f.text.skipped
 	}
-	if f.merge == nil || there || !ended && f.size > readChunk {
+	if f.text.merge == nil || there || !ended && f.size > readChunk {
 		return m, "", true
 	}
 	text, note := readMetricLog(f.path)
 	all := grid.Metric{}
-	understood = note == "" && f.merge(all, text)
+	understood = note == "" && f.text.merge(all, text)
 	switch {
 	case len(all) > 0:
 		return all, "", true
-	case note != "" || len(m) > 0 && f.skipped:
+	case note != "" || len(m) > 0 && f.text.skipped:
 		return m, note, understood
 	case understood:
 		return nil, "it contains no number or text under a name (lists are left out)", true
@@ -430,7 +210,7 @@ func (f *metricFile) lastObject() grid.Metric {
 		text := stripANSI(b[:n])
 		for line, begin := range linesLikeObjects(text) {
 			budget := 4*len(text) + longestObject
-			if o := objectBefore(line, begin, f.kind == textDicts, &budget); o != nil {
+			if o := objectBefore(line, begin, f.text.kind == textDicts, &budget); o != nil {
 				return o
 			}
 			break // more of the file shows whether there is an object
@@ -439,12 +219,4 @@ func (f *metricFile) lastObject() grid.Metric {
 	m := grid.Metric{}
 	mergeLastObject(m, stripANSI(readTail(file)))
 	return m
-}
-
-func parseNumber(v []byte) (float64, bool) {
-	if !isNumberMetric(v) {
-		return 0, false
-	}
-	f, err := strconv.ParseFloat(string(v), 64)
-	return f, err == nil
 }

@@ -465,7 +465,7 @@ func TestMetricsHoldLittle(t *testing.T) {
 					files = append(files, s.files...)
 				}
 				for _, f := range files {
-					if held := metricBytes(f.values) + metricBytes(f.lastValues); held > 2*maxMetrics {
+					if held := metricBytes(f.text.values) + metricBytes(f.lastValues); held > 2*maxMetrics {
 						t.Errorf("%s: %d bytes are held, want at most %d", filepath.Base(f.path), held, 2*maxMetrics)
 					}
 				}

@@ -39,27 +39,27 @@ type metricSource struct {
 }
 
 func newMetricReader(a *attempt) *metricReader {
-	r := &metricReader{own: &metricFile{path: a.spool.metrics, points: (*metricFile).objectsOrTable, merge: mergeAll}}
+	r := &metricReader{own: newMetricFile(a.spool.metrics, metricFormat{points: (*metricText).objectsOrTable, merge: mergeAll})}
 	for _, s := range a.task.Metrics {
 		source := metricSource{Source: s}
 		switch {
 		case s.Log != "":
 			path := filepath.Join(a.spool.work, s.Log)
 			source.files = []*metricFile{
-				{path: path, points: (*metricFile).objectsOrTable, merge: mergeLog, lastOnly: true},
+				newMetricFile(path, metricFormat{points: (*metricText).objectsOrTable, merge: mergeLog, lastOnly: true}),
 			}
 		case s.Regex != "":
 			re, err := regexp.Compile(s.Regex)
 			if err != nil {
 				continue // checked when the project is loaded
 			}
-			match := func(f *metricFile, text []byte) []byte { return f.matches(re, text) }
+			matches := metricFormat{points: func(t *metricText, lines []byte) []byte { return t.matches(re, lines) }}
 			source.files = []*metricFile{
-				{path: a.spool.stdout.Name(), points: match}, {path: a.spool.stderr.Name(), points: match},
+				newMetricFile(a.spool.stdout.Name(), matches), newMetricFile(a.spool.stderr.Name(), matches),
 			}
 		case s.JSON != "":
 			source.files = []*metricFile{
-				{path: a.spool.stdout.Name(), points: (*metricFile).objectsAtEnds, lastOnly: true},
+				newMetricFile(a.spool.stdout.Name(), metricFormat{points: (*metricText).objectsAtEnds, lastOnly: true}),
 			}
 		}
 		r.sources = append(r.sources, source)
@@ -150,7 +150,7 @@ func (r *metricReader) curves(m grid.Metric) grid.Curves {
 	for _, name := range slices.Sorted(maps.Keys(m)) {
 		var points []grid.Point
 		for _, f := range files {
-			if b := f.builders[name]; b != nil {
+			if b := f.text.builders[name]; b != nil {
 				points = b.Points()
 			}
 		}
