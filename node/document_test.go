@@ -118,7 +118,7 @@ func TestAnswersConform(t *testing.T) {
 	sub := script(t, `echo out; echo '{"accuracy": 0.5}' >>"$MLF_METRICS"; test "$1" != --x=2`, "x=1,2,3")
 	sub.Task.Objective = &grid.Objective{Metric: "accuracy", Goal: "maximize"}
 	v := submit(t, s.Client(), sub)
-	for _, err := range s.Client().Watch(t.Context(), v.Sweep, 0) {
+	for _, err := range s.Client().Sweeps().Watch(t.Context(), v.Sweep, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -281,7 +281,7 @@ func TestStreamsAreNotBuffered(t *testing.T) {
 	if _, err := io.ReadFull(resp.Body, line); err != nil || !strings.HasPrefix(string(line), `{"v":`) {
 		t.Errorf("got %q, %v", line, err)
 	}
-	if _, err := s.Client().Cancel(t.Context(), v.Sweep, false); err != nil {
+	if _, err := s.Client().Sweeps().Cancel(t.Context(), v.Sweep, false); err != nil {
 		t.Error(err)
 	}
 }

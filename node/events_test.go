@@ -108,7 +108,7 @@ func TestEventsFollowSweeps(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
 	early := submit(t, s.Client(), script(t, "exit 0", "x=1,2"))
-	for _, err := range s.Client().Watch(t.Context(), early.Sweep, 0) {
+	for _, err := range s.Client().Sweeps().Watch(t.Context(), early.Sweep, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestRemovedTrialsAreAnnounced(t *testing.T) {
 	events, stop := h.listen(fmt.Sprintf("trial:%s/0", v.Sweep), 0)
 	defer stop()
 	next(t, events, func(e event) bool { return strings.Contains(e.data, `"state":"succeeded"`) })
-	if err := s.Client().Remove(t.Context(), v.Sweep); err != nil {
+	if err := s.Client().Sweeps().Remove(t.Context(), v.Sweep); err != nil {
 		t.Fatal(err)
 	}
 	all := next(t, events, func(e event) bool { return strings.Contains(e.data, `"state":"removed"`) })

@@ -31,7 +31,7 @@ func TestExplainSaysWhyTrialsWait(t *testing.T) {
 		t.Helper()
 		var e api.Explanation
 		for end := time.Now().Add(20 * time.Second); ; <-time.After(20 * time.Millisecond) {
-			if e, err = c.Explain(t.Context(), grid.TrialID{Sweep: id, Index: index}); err != nil {
+			if e, err = c.Trials().Explain(t.Context(), grid.TrialID{Sweep: id, Index: index}); err != nil {
 				t.Fatal(err)
 			}
 			found := strings.Contains(e.Text, text) && (code == "" && len(e.Nodes) == 0 || len(e.Nodes) == 1 && e.Nodes[0].Code == code && strings.Contains(e.Nodes[0].Text, why))
@@ -48,14 +48,14 @@ func TestExplainSaysWhyTrialsWait(t *testing.T) {
 	explained(big, 1, "in the queue since", "busy", "0 GPUs free, and a trial needs 2 GPUs")
 	// What is free as the big one ends is kept for its next trial, which comes first.
 	explained(share, 0, "in the queue since", "busy", "0 GPUs free, and a trial needs 0.25 GPUs")
-	if _, err := c.Pause(t.Context(), share); err != nil {
+	if _, err := c.Sweeps().Pause(t.Context(), share); err != nil {
 		t.Fatal(err)
 	}
 	explained(share, 0, "its sweep is paused", "", "")
-	if _, err := c.Explain(t.Context(), grid.TrialID{Sweep: share, Index: 2}); err == nil || !strings.Contains(err.Error(), "no trial 2") {
+	if _, err := c.Trials().Explain(t.Context(), grid.TrialID{Sweep: share, Index: 2}); err == nil || !strings.Contains(err.Error(), "no trial 2") {
 		t.Errorf("a trial that is not there: got %v", err)
 	}
-	if _, err := c.Cancel(t.Context(), big, false); err != nil {
+	if _, err := c.Sweeps().Cancel(t.Context(), big, false); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, c, big)

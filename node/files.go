@@ -20,7 +20,7 @@ var _ worker.FileStore = remoteFiles{}
 
 // Bundle implements worker.Files.
 func (f remoteFiles) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {
-	r, err := f.client.Bundle(ctx, digest)
+	r, err := f.client.Bundles().Get(ctx, digest)
 	if err != nil {
 		return nil, storeError(err)
 	}
@@ -29,7 +29,7 @@ func (f remoteFiles) Bundle(ctx context.Context, digest string) (io.ReadCloser, 
 
 // PutArtifacts implements worker.Files.
 func (f remoteFiles) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
-	return storeError(f.client.PutArtifacts(ctx, id, run, r))
+	return storeError(f.client.Trials().PutArtifacts(ctx, id, run, r))
 }
 
 // storeRefusal is an error of the master's store that wraps one of the errors of package jetstream.

@@ -50,7 +50,7 @@ func TestStandaloneNodeWaitsForItsGPUs(t *testing.T) {
 		"this machine has 4 processors, and a trial needs 5 processors":                    {CPUs: 5 * grid.One},
 	} {
 		s.Task.Resources = r
-		if _, err := c.Submit(t.Context(), s); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := c.Sweeps().Submit(t.Context(), s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: got %v, want %q", r, err, want)
 		}
 	}
@@ -105,7 +105,7 @@ sleep 11`, file, oom), "n=0:12")
 	if most < 2 || most > 3 {
 		t.Errorf("%d trials shared a GPU at most, want 3, or 2 after the lack of memory", most)
 	}
-	got, err := c.Sweep(t.Context(), v.Sweep)
+	got, err := c.Sweeps().Get(t.Context(), v.Sweep)
 	if err != nil {
 		t.Fatal(err)
 	}

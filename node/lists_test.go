@@ -24,7 +24,7 @@ func TestSweepsArePaged(t *testing.T) {
 		want = append(want, v.Sweep)
 	}
 	for _, id := range want {
-		for _, err := range s.Client().Watch(t.Context(), id, 0) {
+		for _, err := range s.Client().Sweeps().Watch(t.Context(), id, 0) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -48,7 +48,7 @@ func TestSweepsArePaged(t *testing.T) {
 			break
 		}
 		if len(got) == 2 { // the place of the cursor is gone
-			if err := s.Client().Remove(t.Context(), got[1]); err != nil {
+			if err := s.Client().Sweeps().Remove(t.Context(), got[1]); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -79,7 +79,7 @@ func TestTrialsArePagedByColumns(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, `echo '{"accuracy": 0.5}' >>"$MLF_METRICS"; test "$1" != --x=2`, "x=1,2,3,4,5,6,-7", "f==1+1"))
-	for _, err := range s.Client().Watch(t.Context(), v.Sweep, 0) {
+	for _, err := range s.Client().Sweeps().Watch(t.Context(), v.Sweep, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,7 +35,7 @@ func TestSweepsAreFoundByName(t *testing.T) {
 			}
 		}
 	}
-	d, err := s.Client().Describe(t.Context(), "lr search")
+	d, err := s.Client().Sweeps().Describe(t.Context(), "lr search")
 	if err != nil || d.Sweep.Sweep != first || d.Sweep.Owner != "anna" || d.Origin == nil || d.Origin.Host != "lab" {
 		t.Errorf("got %+v, %v; want the first sweep and where it came from", d, err)
 	}
@@ -47,7 +47,7 @@ func TestSweepsAreFoundByName(t *testing.T) {
 		}
 	}
 	for _, id := range []grid.SweepID{first, second} {
-		if v, err := s.Client().Sweep(t.Context(), id); err != nil || v.Sweep != id {
+		if v, err := s.Client().Sweeps().Get(t.Context(), id); err != nil || v.Sweep != id {
 			t.Errorf("by its id %s: got %v, %v", id, v.Sweep, err)
 		}
 	}

@@ -67,7 +67,7 @@ func script(t *testing.T, text string, sets ...string) api.Submit {
 
 func submit(t *testing.T, c *api.Client, s api.Submit) api.Sweep {
 	t.Helper()
-	v, err := c.Submit(t.Context(), s)
+	v, err := c.Sweeps().Submit(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func until(t *testing.T, c *api.Client, id grid.SweepID, fn func(api.Sweep) bool
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var last api.Sweep
-	for u, err := range c.Watch(ctx, id, 0) {
+	for u, err := range c.Sweeps().Watch(ctx, id, 0) {
 		if err != nil {
 			t.Fatalf("watch %s: %v (last %+v)", id, err, last)
 		}
@@ -103,7 +103,7 @@ func until(t *testing.T, c *api.Client, id grid.SweepID, fn func(api.Sweep) bool
 func list(t *testing.T, c *api.Client, id grid.SweepID, q api.TrialQuery) []api.Trial {
 	t.Helper()
 	var all []api.Trial
-	for tr, err := range c.Trials(t.Context(), id, q) {
+	for tr, err := range c.Trials().List(t.Context(), id, q) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func list(t *testing.T, c *api.Client, id grid.SweepID, q api.TrialQuery) []api.
 func text(t *testing.T, c *api.Client, id grid.SweepID, q api.LogQuery) string {
 	t.Helper()
 	var b strings.Builder
-	for o, err := range c.Logs(t.Context(), id, q) {
+	for o, err := range c.Logs().Stream(t.Context(), id, q) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +152,7 @@ func TestRetriesByFailureClass(t *testing.T) {
 	if tr.State != grid.Succeeded || tr.Attempts != 3 {
 		t.Errorf("trial: got %s after %d attempts, want succeeded after 3", tr.State, tr.Attempts)
 	}
-	attempts, err := c.Attempts(t.Context(), grid.TrialID{Sweep: s.Sweep})
+	attempts, err := c.Trials().Attempts(t.Context(), grid.TrialID{Sweep: s.Sweep})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestPauseResumeCancelRetry(t *testing.T) {
 	gate := filepath.Join(t.TempDir(), "gate")
 	s := submit(t, c, script(t, `while [ ! -e `+gate+` ]; do sleep 0.02; done`, "i=0:12"))
 	until(t, c, s.Sweep, func(v api.Sweep) bool { return v.Running == 4 })
-	if _, err := c.Pause(t.Context(), s.Sweep); err != nil {
+	if _, err := c.Sweeps().Pause(t.Context(), s.Sweep); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Second) // until the worker knows
@@ -187,18 +187,18 @@ func TestPauseResumeCancelRetry(t *testing.T) {
 	if got.State != grid.SweepPaused || got.Succeeded != 4 || got.Pending != 8 {
 		t.Fatalf("after pause: got %+v, want 4 succeeded and 8 pending", got)
 	}
-	if _, err := c.Cancel(t.Context(), s.Sweep, false); err != nil {
+	if _, err := c.Sweeps().Cancel(t.Context(), s.Sweep, false); err != nil {
 		t.Fatal(err)
 	}
 	if got = wait(t, c, s.Sweep); got.Cancelled != 8 || got.Pending != 0 {
 		t.Fatalf("after cancel: got %+v, want 8 cancelled", got)
 	}
-	_, err := c.Resume(t.Context(), s.Sweep)
+	_, err := c.Sweeps().Resume(t.Context(), s.Sweep)
 	var refusal *api.Error
 	if !errors.As(err, &refusal) || !strings.Contains(refusal.Hint, "mlfnode retry") {
 		t.Errorf("resume of a cancelled sweep: got %v, want a hint to retry", err)
 	}
-	if _, err := c.Retry(t.Context(), s.Sweep, api.Retry{Index: -1}); err != nil {
+	if _, err := c.Sweeps().Retry(t.Context(), s.Sweep, api.Retry{Index: -1}); err != nil {
 		t.Fatal(err)
 	}
 	if got = wait(t, c, s.Sweep); got.State != grid.SweepFinished || got.Succeeded != 12 {
@@ -210,7 +210,7 @@ func TestCancelKillsRunningTrials(t *testing.T) {
 	c := attach(t, testConfig(t)).Client()
 	s := submit(t, c, script(t, `sleep 100`, "i=0:8"))
 	until(t, c, s.Sweep, func(v api.Sweep) bool { return v.Running == 4 })
-	if _, err := c.Cancel(t.Context(), s.Sweep, false); err != nil {
+	if _, err := c.Sweeps().Cancel(t.Context(), s.Sweep, false); err != nil {
 		t.Fatal(err)
 	}
 	got := wait(t, c, s.Sweep)
@@ -224,7 +224,7 @@ func TestKillCountsAsNotRun(t *testing.T) {
 	gate := filepath.Join(t.TempDir(), "gate")
 	s := submit(t, c, script(t, `[ -e `+gate+` ] || sleep 100`, "i=0:6"))
 	until(t, c, s.Sweep, func(v api.Sweep) bool { return v.Running == 4 })
-	if _, err := c.Kill(t.Context(), s.Sweep); err != nil {
+	if _, err := c.Sweeps().Kill(t.Context(), s.Sweep); err != nil {
 		t.Fatal(err)
 	}
 	if got := wait(t, c, s.Sweep); got.State != grid.SweepPaused || got.Pending != 6 {
@@ -233,7 +233,7 @@ func TestKillCountsAsNotRun(t *testing.T) {
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Resume(t.Context(), s.Sweep); err != nil {
+	if _, err := c.Sweeps().Resume(t.Context(), s.Sweep); err != nil {
 		t.Fatal(err)
 	}
 	if got := wait(t, c, s.Sweep); got.Succeeded != 6 {
@@ -250,7 +250,7 @@ func TestExtendRunsOnlyNewPoints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done, err := c.Extend(t.Context(), s.Sweep, api.Extend{Axes: []space.Axis{axis}})
+	done, err := c.Sweeps().Extend(t.Context(), s.Sweep, api.Extend{Axes: []space.Axis{axis}})
 	if err != nil || done.Changed != 1 {
 		t.Fatalf("extend: got %+v, %v, want one new point", done, err)
 	}
@@ -281,7 +281,7 @@ func TestMaxParallelAndPriority(t *testing.T) {
 	if got := wait(t, c, h.Sweep); got.Succeeded != 10 {
 		t.Fatalf("urgent sweep: got %+v", got)
 	}
-	v, err := c.Sweep(t.Context(), s.Sweep)
+	v, err := c.Sweeps().Get(t.Context(), s.Sweep)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,7 +321,7 @@ echo kept > $MLF_OUT/kept.txt; echo no > other; echo "$MLF_TRIAL $MLF_PARAMS $FR
 	if out := text(t, c, s.Sweep, api.LogQuery{Index: 0}); !strings.Contains(out, string(s.Sweep)+`/0 {"a":1e-3} task-shell`) {
 		t.Errorf("environment: got %q", out)
 	}
-	r, err := c.Artifacts(t.Context(), s.Sweep, -1)
+	r, err := c.Trials().Artifacts(t.Context(), s.Sweep, -1)
 	if err != nil {
 		t.Fatal(err)
 	}

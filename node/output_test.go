@@ -19,7 +19,7 @@ func TestOutputIsReadInParts(t *testing.T) {
 while [ $i -lt 3000 ]; do echo "line $i of out"; [ $((i % 1000)) -ne 500 ] || echo "Warning $i" >&2; i=$((i+1)); done
 echo kept >"$MLF_OUT/a file.txt"; mkdir "$MLF_OUT/sub"; echo '<script>' >"$MLF_OUT/sub/b.html"`, "x=1,2")
 	v := submit(t, s.Client(), sub)
-	for _, err := range s.Client().Watch(t.Context(), v.Sweep, 0) {
+	for _, err := range s.Client().Sweeps().Watch(t.Context(), v.Sweep, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}

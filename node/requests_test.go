@@ -37,22 +37,22 @@ func TestHostileRequests(t *testing.T) {
 		}
 	}
 	for _, digest := range []string{long, "x", strings.Repeat("g", 64), strings.Repeat("A", 64)} {
-		if ok, err := c.HasBundle(t.Context(), digest); ok || err != nil {
+		if ok, err := c.Bundles().Has(t.Context(), digest); ok || err != nil {
 			t.Errorf("bundle %.20s: got %v, %v", digest, ok, err)
 		}
-		if err := c.PutBundle(t.Context(), digest, strings.NewReader("x")); err == nil {
+		if err := c.Bundles().Put(t.Context(), digest, strings.NewReader("x")); err == nil {
 			t.Errorf("bundle %.20s was stored", digest)
 		}
 	}
 	for _, id := range []grid.SweepID{grid.SweepID(long), "..", "a/b", "\x00", "p-1\x1b"} {
-		if _, err := c.Sweep(t.Context(), id); err == nil {
+		if _, err := c.Sweeps().Get(t.Context(), id); err == nil {
 			t.Errorf("there is a sweep %.20q", id)
 		}
-		if _, err := c.Cancel(t.Context(), id, false); err == nil {
+		if _, err := c.Sweeps().Cancel(t.Context(), id, false); err == nil {
 			t.Errorf("the sweep %.20q was cancelled", id)
 		}
 	}
-	if all, err := c.Sweeps(t.Context()); err != nil || len(all) != 0 {
+	if all, err := c.Sweeps().List(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("sweeps: got %v, %v; want none", all, err)
 	}
 	// A record that contradicts itself comes from elsewhere; what older clients send is taken for
@@ -62,7 +62,7 @@ func TestHostileRequests(t *testing.T) {
 	if err != nil || v.Count != 2 {
 		t.Fatalf("an older client's submission: got %d points, %v; want 2", v.Count, err)
 	}
-	for u, err := range c.Watch(t.Context(), v.Sweep, 0) {
+	for u, err := range c.Sweeps().Watch(t.Context(), v.Sweep, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +74,7 @@ func TestHostileRequests(t *testing.T) {
 		t.Errorf("it ended as %+v", v)
 	}
 	for _, index := range []int64{-1, 2, 1 << 40} {
-		_, err := c.Attempts(t.Context(), grid.TrialID{Sweep: v.Sweep, Index: index})
+		_, err := c.Trials().Attempts(t.Context(), grid.TrialID{Sweep: v.Sweep, Index: index})
 		var refusal *api.Error
 		if !errors.As(err, &refusal) || refusal.Status != http.StatusNotFound {
 			t.Errorf("attempts of trial %d: got %v, want that there is none", index, err)
@@ -90,15 +90,15 @@ func TestLastIsTheNewestSweep(t *testing.T) {
 	for _, project := range []string{"b", "a", "c", "a"} {
 		sub := script(t, "exit 0")
 		sub.Project = project
-		v, err := c.Submit(t.Context(), sub)
+		v, err := c.Sweeps().Submit(t.Context(), sub)
 		if err != nil {
 			t.Fatal(err)
 		}
-		last, err := c.Sweep(t.Context(), api.Last)
+		last, err := c.Sweeps().Get(t.Context(), api.Last)
 		if err != nil || last.Sweep != v.Sweep {
 			t.Errorf("last is %s, %v; want %s", last.Sweep, err, v.Sweep)
 		}
-		all, err := c.Sweeps(t.Context())
+		all, err := c.Sweeps().List(t.Context())
 		if err != nil || all[len(all)-1].Sweep != v.Sweep {
 			t.Errorf("the list ends with %s, %v; want %s", all[len(all)-1].Sweep, err, v.Sweep)
 		}

@@ -98,10 +98,10 @@ func TestDryRunsChangeNothing(t *testing.T) {
 	dry("retry", `{"index":0}`, 200, 0)
 	dry("extend", `{"axes":[{"key":"x","values":[7,8]}]}`, 200, 2)
 	dry("extend", `{"axes":[{"key":"x","values":[]}]}`, 409, 0)
-	if now, err := c.Sweep(t.Context(), v.Sweep); err != nil || now.State != grid.SweepRunning || now.Count != 6 || now.Failed != 1 || now.Running != 1 {
+	if now, err := c.Sweeps().Get(t.Context(), v.Sweep); err != nil || now.State != grid.SweepRunning || now.Count != 6 || now.Failed != 1 || now.Running != 1 {
 		t.Errorf("afterwards: got %+v, %v", now, err)
 	}
-	if _, err := c.Cancel(t.Context(), v.Sweep, false); err != nil {
+	if _, err := c.Sweeps().Cancel(t.Context(), v.Sweep, false); err != nil {
 		t.Fatal(err)
 	}
 	until(t, c, v.Sweep, func(v api.Sweep) bool { return v.Running == 0 })
@@ -109,7 +109,7 @@ func TestDryRunsChangeNothing(t *testing.T) {
 	dry("retry", `{"index":-1,"failed_only":true}`, 200, 4) // the sweep goes on, and with it the three trials that have not run
 	dry("cancel", "", 200, 0)
 	dry("pause", "", 409, 0)
-	if now, err := c.Sweep(t.Context(), v.Sweep); err != nil || now.State != grid.SweepCancelled || now.Cancelled != 4 {
+	if now, err := c.Sweeps().Get(t.Context(), v.Sweep); err != nil || now.State != grid.SweepCancelled || now.Cancelled != 4 {
 		t.Errorf("at the end: got %+v, %v", now, err)
 	}
 }

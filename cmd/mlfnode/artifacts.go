@@ -24,7 +24,7 @@ func artifactsCommand(a *app) *cobra.Command {
 		"  mlfnode artifacts chainer-1\n  mlfnode artifacts chainer-1/17 -o out",
 		func(ctx context.Context, id grid.TrialID) error {
 			return a.withSession(ctx, func(s *node.Session) error {
-				r, err := s.Client().Artifacts(ctx, id.Sweep, id.Index)
+				r, err := s.Client().Trials().Artifacts(ctx, id.Sweep, id.Index)
 				if err != nil {
 					return err
 				}

@@ -38,7 +38,7 @@ func hostUntilIdle(ctx context.Context, s *node.Session) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(firstSweepTimeout); time.Now().Before(deadline); {
-		all, err := s.Client().Sweeps(ctx)
+		all, err := s.Client().Sweeps().List(ctx)
 		if err != nil {
 			return err
 		}

@@ -107,7 +107,7 @@ func (c *movingCluster) submit(text string) grid.SweepID {
 	c.t.Helper()
 	s := sleepers(c.t, "3")
 	s.Task.Command[2], s.Task.Artifacts = text, []string{"kept"}
-	v, err := c.client.Submit(c.t.Context(), s)
+	v, err := c.client.Sweeps().Submit(c.t.Context(), s)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func (c *movingCluster) await(id grid.SweepID, ok func(api.Sweep) bool) {
 	ctx, stop := context.WithTimeout(c.t.Context(), backupPatience)
 	defer stop()
 	var last api.Sweep
-	for u, err := range c.client.Watch(ctx, id, 0) {
+	for u, err := range c.client.Sweeps().Watch(ctx, id, 0) {
 		if err != nil {
 			c.t.Fatalf("watch %s: %v (last %+v)", id, err, last)
 		}
@@ -141,19 +141,19 @@ func finished(s api.Sweep) bool { return s.State == grid.SweepFinished && s.Succ
 func (c *movingCluster) found(id grid.SweepID) string {
 	c.t.Helper()
 	var b strings.Builder
-	for trial, err := range c.client.Trials(c.t.Context(), id, api.TrialQuery{}) {
+	for trial, err := range c.client.Trials().List(c.t.Context(), id, api.TrialQuery{}) {
 		if err != nil {
 			c.t.Fatal(err)
 		}
 		fmt.Fprintf(&b, "%d %s %d %s %v\n", trial.Index, trial.State, trial.Attempts, trial.Node, trial.Ended)
-		for o, err := range c.client.Logs(c.t.Context(), id, api.LogQuery{Index: trial.Index}) {
+		for o, err := range c.client.Logs().Stream(c.t.Context(), id, api.LogQuery{Index: trial.Index}) {
 			if err != nil {
 				c.t.Fatal(err)
 			}
 			b.Write(o.Data)
 		}
 	}
-	files, err := c.client.Artifacts(c.t.Context(), id, -1)
+	files, err := c.client.Trials().Artifacts(c.t.Context(), id, -1)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func newMovingCluster(t *testing.T) (c *movingCluster, old config.Config, done, 
 	old = c.settings("old")
 	c.startMaster(old)
 	t.Cleanup(func() { c.stopMaster() })
-	made, err := c.client.MakeToken(t.Context(), api.NewToken{Role: "node", User: "none"})
+	made, err := c.client.Access().MakeToken(t.Context(), api.NewToken{Role: "node", User: "none"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func (c *movingCluster) checkRestored(old, now config.Config, done, running grid
 // TestBackupOfARunningMaster restores a backup that was made while trials ran, on ports where no worker expects the master.
 func TestBackupOfARunningMaster(t *testing.T) {
 	c, old, done, running := newMovingCluster(t)
-	operator, err := c.client.MakeToken(t.Context(), api.NewToken{Role: "operator"})
+	operator, err := c.client.Access().MakeToken(t.Context(), api.NewToken{Role: "operator"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func TestBackupOfARunningMaster(t *testing.T) {
 // TestMoveTheMaster does what the manual says of moving a master.
 func TestMoveTheMaster(t *testing.T) {
 	c, old, done, running := newMovingCluster(t)
-	operator, err := c.client.MakeToken(t.Context(), api.NewToken{Role: "operator"})
+	operator, err := c.client.Access().MakeToken(t.Context(), api.NewToken{Role: "operator"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,7 +394,7 @@ func TestSecondMaster(t *testing.T) {
 			c.stopMaster()
 			c.startMaster(now)
 			until(t, "the worker has followed", func() bool {
-				all, err := c.client.Members(t.Context())
+				all, err := c.client.Members().List(t.Context())
 				return err == nil && slices.ContainsFunc(all, func(m api.Member) bool { return m.Node == "w" && m.State == "alive" })
 			})
 			until(t, "the worker sees the new master", func() bool {
@@ -445,7 +445,7 @@ func TestBackupOfAnOlderGossipKey(t *testing.T) {
 	}
 	c.await(running, finished)
 	until(t, "the worker is a member", func() bool {
-		all, err := c.client.Members(t.Context())
+		all, err := c.client.Members().List(t.Context())
 		return err == nil && slices.ContainsFunc(all, func(m api.Member) bool { return m.Node == "w" && m.State == "alive" })
 	})
 }

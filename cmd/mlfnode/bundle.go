@@ -38,7 +38,7 @@ func (b *bundle) upload(ctx context.Context, c *api.Client) error {
 	}
 	s := &uploadProgress{r: b.file, w: b.progress, terminal: isTerminal(b.progress), total: total, now: time.Now}
 	defer s.clear()
-	return c.PutBundle(ctx, b.digest, s)
+	return c.Bundles().Put(ctx, b.digest, s)
 }
 
 func (b *bundle) remove() {
@@ -60,7 +60,7 @@ func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request fu
 	if b.digest == "" {
 		return uninterrupted(ctx, request)
 	}
-	known, err := c.HasBundle(ctx, b.digest)
+	known, err := c.Bundles().Has(ctx, b.digest)
 	if err == nil && !known {
 		err = b.upload(ctx, c)
 	}
@@ -252,7 +252,7 @@ func noteLeftOut(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, 
 	if f == nil || len(f.Left) == 0 {
 		return nil
 	}
-	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{States: []grid.State{grid.Failed}, Limit: reasonsShown}) {
+	for t, err := range c.Trials().List(ctx, v.Sweep, api.TrialQuery{States: []grid.State{grid.Failed}, Limit: reasonsShown}) {
 		if err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ an admin token.`,
 		Example: "  mlfnode ca\n  mlfnode ca rotate\n  mlfnode ca switch\n  mlfnode ca retire",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.callMaster(c.Context(), func(client *api.Client) error {
-				s, err := client.CA(c.Context())
+				s, err := client.Access().CA(c.Context())
 				if err != nil {
 					return err
 				}
@@ -42,7 +42,7 @@ func caStepCommand(a *app, step, short string, hasten bool) *cobra.Command {
 		Use: step, Short: short, Args: noArgument, Example: "  mlfnode ca " + step,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.callMaster(c.Context(), func(client *api.Client) error {
-				s, err := client.StepCA(c.Context(), ask)
+				s, err := client.Access().StepCA(c.Context(), ask)
 				if err != nil {
 					return err
 				}

@@ -59,7 +59,7 @@ func TestRotateCA(t *testing.T) {
 	}
 	away := other("away")
 	early := c.token(t, ctx)
-	made, err := c.client.MakeToken(ctx, api.NewToken{Role: "admin"})
+	made, err := c.client.Access().MakeToken(ctx, api.NewToken{Role: "admin"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestRotateCA(t *testing.T) {
 		}
 		for _, contact := range []*node.Contact{lasting, fresh} {
 			client := contact.Client()
-			_, err := client.CA(ctx)
+			_, err := client.Access().CA(ctx)
 			client.Close()
 			if err != nil {
 				t.Errorf("%s: a person gets %v", what, err)
@@ -114,7 +114,7 @@ func TestRotateCA(t *testing.T) {
 			t.Fatalf("ca %s: %s", name, said)
 		}
 		until(name, func() bool {
-			s, err := c.client.CA(ctx)
+			s, err := c.client.Access().CA(ctx)
 			return err == nil && (len(s.Behind) == 0 || name == "retire")
 		})
 	}
@@ -126,7 +126,7 @@ func TestRotateCA(t *testing.T) {
 		return len(id.CAs)
 	}
 
-	v, err := c.client.Submit(ctx, sleepers(t, "60"))
+	v, err := c.client.Sweeps().Submit(ctx, sleepers(t, "60"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestRotateCA(t *testing.T) {
 		n.Close()
 	}
 	until("the sweep", func() bool {
-		v, err = c.client.Sweep(ctx, v.Sweep)
+		v, err = c.client.Sweeps().Get(ctx, v.Sweep)
 		return err == nil && v.State == grid.SweepFinished
 	})
 	if v.Succeeded != 60 {
@@ -227,11 +227,11 @@ func TestRotateCA(t *testing.T) {
 	if c.masterNode, err = node.OpenMaster(ctx, c.master); err != nil {
 		t.Fatal(err)
 	}
-	if v, err = c.client.Submit(ctx, sleepers(t, "3")); err != nil {
+	if v, err = c.client.Sweeps().Submit(ctx, sleepers(t, "3")); err != nil {
 		t.Fatal(err)
 	}
 	until("a sweep after a restart", func() bool {
-		v, err = c.client.Sweep(ctx, v.Sweep)
+		v, err = c.client.Sweeps().Get(ctx, v.Sweep)
 		return err == nil && v.State == grid.SweepFinished
 	})
 }

@@ -25,7 +25,7 @@ func completeSweeps(to *connector) cobra.CompletionFunc {
 		}
 		var all []api.Sweep
 		err := askForCompletion(c.Context(), to, func(ctx context.Context, s *node.Session) (err error) {
-			all, err = s.Client().Sweeps(ctx)
+			all, err = s.Client().Sweeps().List(ctx)
 			return err
 		})
 		if err != nil || len(all) == 0 {

@@ -32,7 +32,7 @@ func pauseCommand(a *app) *cobra.Command {
 	return onSweep("pause SWEEP", "Start no new trials; running ones finish, or save their state and stop (checkpoint)",
 		"  mlfnode pause chainer-1",
 		func(ctx context.Context, id grid.TrialID) error {
-			return actOnSweep(ctx, a, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Pause(ctx, id) })
+			return actOnSweep(ctx, a, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Sweeps().Pause(ctx, id) })
 		})
 }
 
@@ -45,7 +45,7 @@ func resumeCommand(a *app) *cobra.Command {
 				return usage("resume acts on a whole sweep", fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
 			}
 			return runAndFollow(ctx, a, id.Sweep, f, func(c *api.Client, v api.Sweep) (api.Done, error) {
-				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) { return c.Resume(ctx, v.Sweep) })
+				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) { return c.Sweeps().Resume(ctx, v.Sweep) })
 			})
 		})
 	c.Long = `Continue a sweep that was paused or interrupted, and watch it as sweep does.
@@ -64,7 +64,7 @@ func cancelCommand(a *app) *cobra.Command {
 				return cancelTrial(ctx, a, id, save)
 			}
 			return actOnSweep(ctx, a, id, func(c *api.Client, id grid.SweepID) (api.Done, error) {
-				return c.Cancel(ctx, id, save)
+				return c.Sweeps().Cancel(ctx, id, save)
 			})
 		})
 	c.Flags().BoolVar(&save, "save", false,
@@ -80,7 +80,7 @@ func cancelTrial(ctx context.Context, a *app, id grid.TrialID, save bool) error 
 		if err := checkMaster(ctx, s.Client(), grid.OrderIndex, []grid.Feature{grid.FeatureCancel}); err != nil {
 			return err
 		}
-		done, err := s.Client().CancelTrial(ctx, id)
+		done, err := s.Client().Trials().Cancel(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -142,7 +142,7 @@ func setOnSweep(ctx context.Context, a *app, id grid.TrialID, q api.Set) error {
 		if err := checkMaster(ctx, s.Client(), grid.OrderIndex, features); err != nil {
 			return err
 		}
-		done, err := s.Client().Set(ctx, id.Sweep, q)
+		done, err := s.Client().Sweeps().Set(ctx, id.Sweep, q)
 		if err != nil {
 			return err
 		}

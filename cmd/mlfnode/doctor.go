@@ -198,7 +198,7 @@ func (m *masterProbe) reachPort(ctx context.Context, network, port string) error
 
 // tryPort has the master connect to a port.
 func (m *masterProbe) tryPort(ctx context.Context, r api.Reach) error {
-	err := m.client.Reach(ctx, r)
+	err := m.client.Members().Reach(ctx, r)
 	var refusal *api.Error
 	if errors.As(err, &refusal) && refusal.Status == api.StatusSameHost {
 		return doctor.ErrSameHost
@@ -208,7 +208,7 @@ func (m *masterProbe) tryPort(ctx context.Context, r api.Reach) error {
 
 // seenByGossip checks that the master's gossip, which uses UDP, sees this host's node as alive.
 func (m *masterProbe) seenByGossip(ctx context.Context) error {
-	all, err := m.client.Members(ctx)
+	all, err := m.client.Members().List(ctx)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func extendCommand(a *app) *cobra.Command {
 			}
 			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "to run changed files, start a new sweep", func(c *api.Client, id grid.SweepID) (api.Done, error) {
 				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) {
-					return c.Extend(ctx, id, api.Extend{Axes: axes, Draw: draw})
+					return c.Sweeps().Extend(ctx, id, api.Extend{Axes: axes, Draw: draw})
 				})
 			}))
 		})

@@ -47,7 +47,7 @@ func printFailureGroups(ctx context.Context, ui *console, c *api.Client, v *api.
 // failureGroupsOf asks for the failures of a sweep. It returns none if the node is of an older
 // version, or if the sweep was just removed.
 func failureGroupsOf(ctx context.Context, c *api.Client, id grid.SweepID) (api.Failures, error) {
-	all, err := c.Failures(ctx, id)
+	all, err := c.Trials().Failures(ctx, id)
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
 		return api.Failures{}, nil

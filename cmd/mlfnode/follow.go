@@ -60,7 +60,7 @@ func runAndFollow(ctx context.Context, a *app, id grid.SweepID, f followFlags, f
 	var v api.Sweep
 	var done api.Done
 	s, err := a.openSession(ctx, f.detach, func(c *api.Client) (err error) {
-		if v, err = c.Sweep(ctx, id); err == nil {
+		if v, err = c.Sweeps().Get(ctx, id); err == nil {
 			done, err = fn(c, v)
 		}
 		return err

@@ -114,7 +114,7 @@ func (f *follower) reconnect(ctx context.Context) error {
 
 func (f *follower) watch(ctx context.Context) (*api.Sweep, error) {
 	var last *api.Sweep
-	for u, err := range f.currentSession().Client().Watch(ctx, f.id, f.after) {
+	for u, err := range f.currentSession().Client().Sweeps().Watch(ctx, f.id, f.after) {
 		if err != nil {
 			return last, err
 		}

@@ -65,7 +65,7 @@ func (f *follower) handleSignals(ctx context.Context, stop context.CancelCauseFu
 				go f.pauseSweep(ctx)
 			default:
 				killing, rest = true, time.After(killTimeout)
-				go func() { answers <- f.request(ctx, f.currentSession().Client().Kill) }()
+				go func() { answers <- f.request(ctx, f.currentSession().Client().Sweeps().Kill) }()
 			}
 		case err := <-answers:
 			if err == nil {
@@ -108,7 +108,7 @@ func uninterrupted[T any](ctx context.Context, request func(context.Context) (T,
 // pauseSweep stops new trials from starting.
 func (f *follower) pauseSweep(ctx context.Context) {
 	text := "%s is paused; running trials finish or save their state; press Ctrl-C again to kill them"
-	if err := f.request(ctx, f.currentSession().Client().Pause); err != nil {
+	if err := f.request(ctx, f.currentSession().Client().Sweeps().Pause); err != nil {
 		text = "%s can't be paused: " + oneLine(err.Error()) + "; press Ctrl-C again to stop it"
 	}
 	f.progress.print(f.app.stderr, fmt.Sprintf(text, f.id))

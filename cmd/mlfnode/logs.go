@@ -105,12 +105,12 @@ func (l *logView) wants(stream string) bool {
 
 // printFailedLogs prints the output of a sweep's failed trials.
 func printFailedLogs(ctx context.Context, ui *console, c *api.Client, id grid.SweepID, view *logView) error {
-	v, err := c.Sweep(ctx, id)
+	v, err := c.Sweeps().Get(ctx, id)
 	if err != nil {
 		return err
 	}
 	var indexes []int64 // collected first, so that the node does not wait while output is read
-	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{States: []grid.State{grid.Failed}}) {
+	for t, err := range c.Trials().List(ctx, v.Sweep, api.TrialQuery{States: []grid.State{grid.Failed}}) {
 		if err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func printFailedLogs(ctx context.Context, ui *console, c *api.Client, id grid.Sw
 
 func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID, view *logView, q api.LogQuery) error {
 	raw := id.Index >= 0 && (view.raw || !isTerminal(ui.stdout))
-	v, err := c.Sweep(ctx, id.Sweep)
+	v, err := c.Sweeps().Get(ctx, id.Sweep)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID,
 		view.lines = newLineWriter(v.Sweep, ui.colours(ui.stdout), writeLines(ui.stdout))
 	}
 	shown := view.lines
-	for o, err := range c.Logs(ctx, v.Sweep, q) {
+	for o, err := range c.Logs().Stream(ctx, v.Sweep, q) {
 		if err != nil {
 			return err
 		}

@@ -114,7 +114,7 @@ func manualCluster(t *testing.T) {
 	master.Cluster.Worker = true
 	c.startMaster(master)
 	t.Cleanup(c.stopMaster)
-	made, err := c.client.MakeToken(t.Context(), api.NewToken{Role: "node", User: "none"})
+	made, err := c.client.Access().MakeToken(t.Context(), api.NewToken{Role: "node", User: "none"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func clusterMembers(ctx context.Context, a *app) ([]api.Member, error) {
 		return nil, err
 	}
 	defer s.Close()
-	return s.Client().Members(ctx)
+	return s.Client().Members().List(ctx)
 }
 
 func printMembers(ui *console, all []api.Member) error {
@@ -153,7 +153,7 @@ func isIdle(ctx context.Context, client *api.Client, node grid.NodeID) (rests bo
 	if err != nil {
 		return false, "", err
 	}
-	all, err := client.Members(ctx)
+	all, err := client.Members().List(ctx)
 	if err != nil {
 		return false, "", err
 	}
@@ -166,7 +166,7 @@ func isIdle(ctx context.Context, client *api.Client, node grid.NodeID) (rests bo
 }
 
 func drainNode(ctx context.Context, ui *console, client *api.Client, node grid.NodeID, reason string) error {
-	if err := client.Drain(ctx, node, reason); err != nil {
+	if err := client.Members().Drain(ctx, node, reason); err != nil {
 		return err
 	}
 	if err := printRunning(ctx, ui, client, node); err != nil && ctx.Err() == nil { // the node is drained anyway
@@ -180,7 +180,7 @@ const mostNamed = 10
 
 // runningOn counts the trials that run on a node and names the first ones.
 func runningOn(ctx context.Context, client *api.Client, node grid.NodeID) (count int, names []string, err error) {
-	sweeps, err := client.Sweeps(ctx)
+	sweeps, err := client.Sweeps().List(ctx)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -188,7 +188,7 @@ func runningOn(ctx context.Context, client *api.Client, node grid.NodeID) (count
 		if sweeps[i].Running == 0 {
 			continue
 		}
-		for t, err := range client.Trials(ctx, sweeps[i].Sweep, api.TrialQuery{States: []grid.State{grid.Running}}) {
+		for t, err := range client.Trials().List(ctx, sweeps[i].Sweep, api.TrialQuery{States: []grid.State{grid.Running}}) {
 			if err != nil {
 				return 0, nil, err
 			}
@@ -227,7 +227,7 @@ func undrainCommand(a *app) *cobra.Command {
 		Example: "  mlfnode undrain hostB",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.callMaster(c.Context(), func(client *api.Client) error {
-				return client.Undrain(c.Context(), grid.NodeID(args[0]))
+				return client.Members().Undrain(c.Context(), grid.NodeID(args[0]))
 			})
 		},
 	}
@@ -239,7 +239,7 @@ func forgetCommand(a *app) *cobra.Command {
 		Example: "  mlfnode forget hostB",
 		RunE: func(c *cobra.Command, args []string) error {
 			err := a.callMaster(c.Context(), func(client *api.Client) error {
-				return client.Forget(c.Context(), grid.NodeID(args[0]))
+				return client.Members().Forget(c.Context(), grid.NodeID(args[0]))
 			})
 			return noteNewKey(a.console, err)
 		},

@@ -78,7 +78,7 @@ func removeSweeps(ctx context.Context, ui *console, c *api.Client, args []string
 		}
 	}
 	for _, v := range chosen {
-		if err := c.Remove(ctx, v.Sweep); err != nil {
+		if err := c.Sweeps().Remove(ctx, v.Sweep); err != nil {
 			return err
 		}
 		ui.say("removed %s", v.Sweep)
@@ -100,7 +100,7 @@ func sweepsToRemove(ctx context.Context, c *api.Client, args []string, age time.
 		if id.Index >= 0 {
 			return nil, usage("remove acts on a whole sweep", fmt.Sprintf("name it without the trial: %s", id.Sweep))
 		}
-		v, err := c.Sweep(ctx, id.Sweep)
+		v, err := c.Sweeps().Get(ctx, id.Sweep)
 		if err != nil {
 			return nil, err
 		}
@@ -119,7 +119,7 @@ func sweepsToRemove(ctx context.Context, c *api.Client, args []string, age time.
 // sweepsOlderThan lists the sweeps that ended or were paused longer ago than age, by the node's
 // clock.
 func sweepsOlderThan(ctx context.Context, c *api.Client, age time.Duration) ([]api.Sweep, error) {
-	all, err := c.Sweeps(ctx)
+	all, err := c.Sweeps().List(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -88,7 +88,7 @@ func startShort(t *testing.T, ctx context.Context, life time.Duration) *shortClu
 
 func (c *shortCluster) token(t *testing.T, ctx context.Context) trust.Token {
 	t.Helper()
-	made, err := c.client.MakeToken(ctx, api.NewToken{Role: "node", Uses: 1, User: "none"})
+	made, err := c.client.Access().MakeToken(ctx, api.NewToken{Role: "node", Uses: 1, User: "none"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestSweepAcrossRenewals(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer stop()
 	c := startShort(t, ctx, 45*time.Second) // a machine that does much else may stand still for seconds
-	v, err := c.client.Submit(ctx, sleepers(t, "600"))
+	v, err := c.client.Sweeps().Submit(ctx, sleepers(t, "600"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestSweepAcrossRenewals(t *testing.T) {
 		case <-ctx.Done():
 			t.Fatalf("got sweep %+v and certificates %v", v, seen)
 		}
-		if v, err = c.client.Sweep(ctx, v.Sweep); err != nil {
+		if v, err = c.client.Sweeps().Get(ctx, v.Sweep); err != nil {
 			t.Fatal(err)
 		}
 		seen["m"][leaf(t, c.master)], seen["w"][leaf(t, c.worker)] = true, true
@@ -157,7 +157,7 @@ func TestSweepAcrossRenewals(t *testing.T) {
 	if v.Succeeded != 600 {
 		t.Errorf("got %+v, want 600 trials that succeeded", v)
 	}
-	after, err := c.client.Submit(ctx, sleepers(t, "3")) // with connections that are new or old
+	after, err := c.client.Sweeps().Submit(ctx, sleepers(t, "3")) // with connections that are new or old
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestSweepAcrossRenewals(t *testing.T) {
 		case <-ctx.Done():
 			t.Fatal("the node takes no trials any more")
 		}
-		if after, err = c.client.Sweep(ctx, after.Sweep); err != nil {
+		if after, err = c.client.Sweeps().Get(ctx, after.Sweep); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -181,7 +181,7 @@ func TestOffForTooLong(t *testing.T) {
 	job := sleepers(t, "1")
 	wrote := filepath.Join(t.TempDir(), "pid")
 	job.Task.Command = []string{"/bin/sh", "-c", "echo $$ >" + wrote + ".part; mv " + wrote + ".part " + wrote + "; exec sleep 600"}
-	v, err := c.client.Submit(ctx, job)
+	v, err := c.client.Sweeps().Submit(ctx, job)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestOffForTooLong(t *testing.T) {
 		t.Fatal("the program did not outlive its agent")
 	}
 	expired(t, ctx, c.worker)
-	if _, err := c.client.Cancel(ctx, v.Sweep, false); err != nil {
+	if _, err := c.client.Sweeps().Cancel(ctx, v.Sweep, false); err != nil {
 		t.Fatal(err)
 	}
 	_, err = node.OpenWorker(ctx, c.worker)
@@ -310,7 +310,7 @@ func TestForgottenNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-c.node.Working()
-	if err := c.client.Forget(ctx, "w"); err != nil {
+	if err := c.client.Members().Forget(ctx, "w"); err != nil {
 		t.Fatal(err)
 	}
 	if err := ask(); err == nil || !strings.Contains(err.Error(), "forgotten") {

@@ -63,7 +63,7 @@ nor mlfnode, and contains no script. The data of the charts is in the file as we
 
 // reportData fetches what a report contains.
 func reportData(ctx context.Context, client *api.Client, id grid.SweepID) (*report.Data, error) {
-	v, err := client.Sweep(ctx, id)
+	v, err := client.Sweeps().Get(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func reportData(ctx context.Context, client *api.Client, id grid.SweepID) (*repo
 	if v.Objective != nil {
 		q = bestQuery(v.Objective, reportBest)
 	}
-	for t, err := range client.Trials(ctx, v.Sweep, q) {
+	for t, err := range client.Trials().List(ctx, v.Sweep, q) {
 		if err != nil {
 			return nil, err
 		}
@@ -84,7 +84,7 @@ func reportData(ctx context.Context, client *api.Client, id grid.SweepID) (*repo
 		if !ok {
 			continue
 		}
-		body, err := client.Chart(ctx, v.Sweep, name, q)
+		body, err := client.Trials().Chart(ctx, v.Sweep, name, q)
 		var refusal *api.Error
 		switch {
 		case errors.As(err, &refusal) && refusal.Status < http.StatusInternalServerError:

@@ -120,7 +120,7 @@ func looksLikeSweep(word string) bool {
 }
 
 func listResults(ctx context.Context, ui *console, client *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
-	v, err := client.Sweep(ctx, id)
+	v, err := client.Sweeps().Get(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func writeResultsCSV(ctx context.Context, ui *console, client *api.Client, file 
 func listSeveralResults(ctx context.Context, ui *console, client *api.Client, ids []grid.TrialID, q api.TrialQuery, f *listFlags) error {
 	all := make([]selection, len(ids))
 	for i, id := range ids {
-		v, err := client.Sweep(ctx, id.Sweep)
+		v, err := client.Sweeps().Get(ctx, id.Sweep)
 		if err != nil {
 			return err
 		}
@@ -211,7 +211,7 @@ func printResults(ctx context.Context, ui *console, c *api.Client, v *api.Sweep,
 	t := newTable(ui.stdout, append(head, tail...)...)
 	shown, lost := int64(0), lostOutput{}
 	var without incompleteTrials
-	for tr, err := range c.Trials(ctx, v.Sweep, q) {
+	for tr, err := range c.Trials().List(ctx, v.Sweep, q) {
 		if err != nil {
 			return err
 		}
@@ -266,7 +266,7 @@ func bestIndex(ctx context.Context, c *api.Client, v *api.Sweep) (int64, error) 
 	if v.Objective == nil {
 		return -1, nil
 	}
-	for t, err := range c.Trials(ctx, v.Sweep, bestQuery(v.Objective, 1)) {
+	for t, err := range c.Trials().List(ctx, v.Sweep, bestQuery(v.Objective, 1)) {
 		f, e := strconv.ParseFloat(string(t.Metrics[v.Objective.Metric]), 64)
 		if err == nil && (e != nil || math.IsInf(f, 0) || math.IsNaN(f)) {
 			return -1, nil

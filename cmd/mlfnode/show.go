@@ -59,14 +59,14 @@ and the changed files there; and how many trials failed, by class. With -o, fetc
 // fetchBundle writes the files that a sweep was submitted with to a new folder, completely or not
 // at all.
 func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepID, dir string) error {
-	v, err := c.Sweep(ctx, id)
+	v, err := c.Sweeps().Get(ctx, id)
 	if err != nil {
 		return err
 	}
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return failed(dir+" is there already", "name one that does not exist: -o DIR")
 	}
-	r, err := c.SweepBundle(ctx, v.Sweep)
+	r, err := c.Bundles().OfSweep(ctx, v.Sweep)
 	if err != nil {
 		return err
 	}
@@ -137,11 +137,11 @@ func showSweep(ctx context.Context, ui *console, c *api.Client, id grid.SweepID)
 // describeSweep asks for the description of a sweep. If the node can't or may not give it, the
 // description has only the sweep, and why says the reason.
 func describeSweep(ctx context.Context, c *api.Client, id grid.SweepID) (d api.Description, why string, err error) {
-	v, err := c.Sweep(ctx, id)
+	v, err := c.Sweeps().Get(ctx, id)
 	if err != nil {
 		return d, "", err
 	}
-	d, err = c.Describe(ctx, v.Sweep)
+	d, err = c.Sweeps().Describe(ctx, v.Sweep)
 	var refusal *api.Error
 	switch {
 	case errors.As(err, &refusal) && refusal.Status == http.StatusNotFound:

@@ -227,7 +227,7 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 			return err
 		}
 		// The token tells the node whether it has this sweep already.
-		v, err = withBundle(ctx, c, bundle, func(ctx context.Context) (api.Sweep, error) { return c.Submit(ctx, sub) })
+		v, err = withBundle(ctx, c, bundle, func(ctx context.Context) (api.Sweep, error) { return c.Sweeps().Submit(ctx, sub) })
 		return err
 	})
 	if err != nil {
@@ -303,7 +303,7 @@ func noteSameName(ctx context.Context, ui *console, c *api.Client, v *api.Sweep)
 	if v.Name == "" {
 		return
 	}
-	_, err := c.Sweep(ctx, grid.SweepID(v.Name))
+	_, err := c.Sweeps().Get(ctx, grid.SweepID(v.Name))
 	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
 		ui.say("note: %s; commands refuse the name, so name this one by its id: %s", refusal.Msg, v.Sweep)
 	}

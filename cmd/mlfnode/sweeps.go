@@ -48,7 +48,7 @@ var sweepStates = [...]grid.SweepState{grid.SweepRunning, grid.SweepPaused, grid
 
 // listSweeps prints the sweeps in these states; without states, all of them.
 func listSweeps(ctx context.Context, ui *console, c *api.Client, mine bool, states []string) error {
-	all, err := c.Sweeps(ctx)
+	all, err := c.Sweeps().List(ctx)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func printSummary(ctx context.Context, ui *console, f *follower, v *api.Sweep, f
 // now.
 func noteDiscardedFiles(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	var count int64
-	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{Limit: tableRows}) {
+	for t, err := range c.Trials().List(ctx, v.Sweep, api.TrialQuery{Limit: tableRows}) {
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func printStoppedEarly(ctx context.Context, ui *console, c *api.Client, v *api.S
 // trials` show the others.
 func printSomeTrials(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, q api.TrialQuery, all int64, flags string, about func(*api.Trial) string) error {
 	q.Limit = reasonsShown
-	for t, err := range c.Trials(ctx, v.Sweep, q) {
+	for t, err := range c.Trials().List(ctx, v.Sweep, q) {
 		if err != nil {
 			return err
 		}
@@ -122,7 +122,7 @@ func printSomeTrials(ctx context.Context, ui *console, c *api.Client, v *api.Swe
 
 // printBest prints the best trial.
 func printBest(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
-	for t, err := range c.Trials(ctx, v.Sweep, bestQuery(v.Objective, 1)) {
+	for t, err := range c.Trials().List(ctx, v.Sweep, bestQuery(v.Objective, 1)) {
 		if err != nil {
 			return err
 		}

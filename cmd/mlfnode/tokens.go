@@ -55,7 +55,7 @@ the cluster's authority, so nobody can pose as the master.`,
 func createToken(a *app, c *cobra.Command, ask api.NewToken) error {
 	var t api.TokenMade
 	err := a.callMaster(c.Context(), func(client *api.Client) (err error) {
-		t, err = client.MakeToken(c.Context(), ask)
+		t, err = client.Access().MakeToken(c.Context(), ask)
 		return err
 	})
 	if err != nil {
@@ -83,7 +83,7 @@ func tokenListCommand(a *app) *cobra.Command {
 		Use: "list", Short: "List tokens, without their secrets", Args: noArgument, Example: "  mlfnode token list",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.callMaster(c.Context(), func(client *api.Client) error {
-				all, err := client.Tokens(c.Context())
+				all, err := client.Access().Tokens(c.Context())
 				if err != nil {
 					return err
 				}
@@ -120,7 +120,7 @@ func tokenRevokeCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "Revoke a token, and the access of people who joined with it", Args: oneArgument, Example: "  mlfnode token revoke 1a2b3c4d",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.callMaster(c.Context(), func(client *api.Client) error { return client.RevokeToken(c.Context(), args[0]) })
+			return a.callMaster(c.Context(), func(client *api.Client) error { return client.Access().RevokeToken(c.Context(), args[0]) })
 		},
 	}
 }
@@ -162,7 +162,7 @@ func tokenRotateCommand(a *app) *cobra.Command {
 		Use: "rotate", Short: "Give the cluster a new gossip key, without a pause", Args: noArgument, Example: "  mlfnode token rotate",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return noteNewKey(a.console, a.callMaster(c.Context(), func(client *api.Client) error {
-				return client.RotateKeyring(c.Context())
+				return client.Access().RotateKeyring(c.Context())
 			}))
 		},
 	}

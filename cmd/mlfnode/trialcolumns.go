@@ -267,10 +267,10 @@ func (s *selection) trials(ctx context.Context, c *api.Client) iter.Seq2[api.Tri
 		}
 	}
 	if s.columns == nil || len(fields) > api.MaxFieldsQuery || length > maxFieldsText {
-		return c.Trials(ctx, s.sweep.Sweep, s.query)
+		return c.Trials().List(ctx, s.sweep.Sweep, s.query)
 	}
 	return func(yield func(api.Trial, error) bool) {
-		for t, err := range c.TrialsWith(ctx, s.sweep.Sweep, s.query, fields) {
+		for t, err := range c.Trials().ListFields(ctx, s.sweep.Sweep, s.query, fields) {
 			t.Trial = fmt.Sprintf("%s/%d", s.sweep.Sweep, t.Index)
 			if !yield(t, err) {
 				return
@@ -288,7 +288,7 @@ func completeColumns(to *connector) cobra.CompletionFunc {
 			_ = askForCompletion(c.Context(), to, func(ctx context.Context, s *node.Session) (err error) {
 				id, err := parseTarget(args[0])
 				if err == nil {
-					v, err = s.Client().Sweep(ctx, id.Sweep)
+					v, err = s.Client().Sweeps().Get(ctx, id.Sweep)
 				}
 				return err
 			}) // without an answer, the fixed ones are offered

@@ -32,11 +32,11 @@ func mainMetric(v *api.Sweep) string {
 
 // printCurves prints the metrics of a trial, a row for each step.
 func printCurves(ctx context.Context, ui *console, c *api.Client, id grid.TrialID, attempt int) error {
-	attempts, err := c.Attempts(ctx, id)
+	attempts, err := c.Trials().Attempts(ctx, id)
 	if err != nil {
 		return err
 	}
-	curves, err := c.Curves(ctx, id)
+	curves, err := c.Trials().Curves(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func sparklines(ctx context.Context, c *api.Client, id grid.SweepID, metric stri
 	for i := range trials {
 		indexes = append(indexes, strconv.FormatInt(trials[i].Index, 10))
 	}
-	body, err := c.Chart(ctx, id, "curves", url.Values{"value": {metric}, "trials": {strings.Join(indexes, ",")}})
+	body, err := c.Trials().Chart(ctx, id, "curves", url.Values{"value": {metric}, "trials": {strings.Join(indexes, ",")}})
 	if refusal := (*api.Error)(nil); errors.As(err, &refusal) {
 		return nil, nil // an older version, or no such metric
 	}

@@ -154,7 +154,7 @@ func trialsCommand(a *app) *cobra.Command {
 
 // printExplanation prints the state of a trial, and why it waits.
 func printExplanation(ctx context.Context, ui *console, c *api.Client, id grid.TrialID) error {
-	e, err := c.Explain(ctx, id)
+	e, err := c.Trials().Explain(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func printExplanation(ctx context.Context, ui *console, c *api.Client, id grid.T
 }
 
 func listTrials(ctx context.Context, ui *console, c *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
-	v, err := c.Sweep(ctx, id)
+	v, err := c.Sweeps().Get(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func listTrials(ctx context.Context, ui *console, c *api.Client, id grid.SweepID
 	}
 	t := trialTable{stdout: ui.stdout, client: c, sweep: &v}
 	shown, lost := int64(0), lostOutput{}
-	for tr, err := range c.Trials(ctx, v.Sweep, q) {
+	for tr, err := range c.Trials().List(ctx, v.Sweep, q) {
 		if err != nil {
 			return err
 		}
@@ -347,7 +347,7 @@ func writeTrialsJSON(ctx context.Context, ui *console, c *api.Client, all ...sel
 }
 
 func printAttempts(ctx context.Context, ui *console, c *api.Client, id grid.TrialID) error {
-	all, err := c.Attempts(ctx, id)
+	all, err := c.Trials().Attempts(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func TestMasterOnTwoNetworks(t *testing.T) {
 		t.Fatal("the master does not answer")
 	}
 	defer s.Close()
-	made, err := s.Client().MakeToken(ctx, api.NewToken{Role: "node", Uses: 1, User: "none"})
+	made, err := s.Client().Access().MakeToken(ctx, api.NewToken{Role: "node", Uses: 1, User: "none"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestMasterOnTwoNetworks(t *testing.T) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	sees := func(c *api.Client, name string) bool {
-		all, err := c.Members(ctx)
+		all, err := c.Members().List(ctx)
 		return err == nil && checkAlive(all, name) == nil
 	}
 	for !sees(s.Client(), "w") || !sees(at.Client(), "m") {

@@ -48,7 +48,7 @@ func TestTrialsWith(t *testing.T) {
 	for _, c := range []*Client{local, remote} {
 		defer c.Close()
 		n := 0
-		for tr, err := range c.TrialsWith(t.Context(), "s-1", TrialQuery{}, fields) {
+		for tr, err := range c.Trials().ListFields(t.Context(), "s-1", TrialQuery{}, fields) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,7 +83,7 @@ func TestTrialsWithCut(t *testing.T) {
 		})
 		var last error
 		n := 0
-		for _, err := range c.TrialsWith(t.Context(), "s-1", TrialQuery{}, []string{"index"}) {
+		for _, err := range c.Trials().ListFields(t.Context(), "s-1", TrialQuery{}, []string{"index"}) {
 			if last = err; err == nil {
 				n++
 			}

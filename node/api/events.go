@@ -1,6 +1,14 @@
 package api
 
 import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"mlfnode/grid"
@@ -62,4 +70,59 @@ type SweepState struct {
 // Bye states why a stream of events ends.
 type Bye struct {
 	Reason string `json:"reason"`
+}
+
+const (
+	eventsQuiet   = 45 * time.Second // an event stream that is silent for this long is dead: there is a beat every 15 s
+	longestEvent  = 16 << 20         // bytes in a line
+	eventsMissing = "the stream of events was cut"
+)
+
+// Events streams the states of topics: first their current states, then each change, until the
+// stream is cut, which returns ErrLost, or ctx ends.
+func (c *Client) Events(ctx context.Context, topics []string) iter.Seq2[Events, error] {
+	return func(yield func(Events, error) bool) {
+		ctx, stop := context.WithCancelCause(ctx)
+		defer stop(nil)
+		dead := time.AfterFunc(eventsQuiet, func() { stop(fmt.Errorf("%w: %s", ErrLost, eventsMissing)) })
+		defer dead.Stop()
+		resp, err := c.send(ctx, http.MethodGet, Prefix+PathEvents, url.Values{"topics": {strings.Join(topics, ",")}}, nil, "")
+		if err != nil {
+			yield(Events{}, err)
+			return
+		}
+		defer resp.Body.Close()
+		lines := bufio.NewScanner(resp.Body)
+		lines.Buffer(nil, longestEvent)
+		for name := ""; lines.Scan(); {
+			dead.Reset(eventsQuiet)
+			field, value, _ := strings.Cut(lines.Text(), ": ")
+			switch field {
+			case "event":
+				name = value
+			case "data":
+				e, err := decodeEvent(name, value)
+				if !yield(e, err) || err != nil {
+					return
+				}
+			}
+		}
+		err = fmt.Errorf("%w: %s", ErrLost, eventsMissing)
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		yield(Events{}, err)
+	}
+}
+
+// decodeEvent decodes an event into the field with the event's name. An unknown name sets no field.
+func decodeEvent(name, data string) (e Events, err error) {
+	key, err := json.Marshal(name)
+	if err == nil {
+		err = json.Unmarshal(fmt.Appendf(nil, "{%s:%s}", key, data), &e)
+	}
+	if err != nil {
+		return e, fmt.Errorf("decode event %.20q: %w", name, err)
+	}
+	return e, nil
 }

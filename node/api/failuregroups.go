@@ -1,8 +1,6 @@
 package api
 
 import (
-	"context"
-
 	"mlfnode/grid"
 )
 
@@ -25,9 +23,4 @@ type FailureGroup struct {
 	Hint   string     `json:"hint"`   // what to do about it; may be empty
 	Trial  string     `json:"trial"`  // an example of such a trial
 	Reason string     `json:"reason"` // reason of the example
-}
-
-// Failures returns the failed trials of a sweep, grouped by class.
-func (c *Client) Failures(ctx context.Context, id grid.SweepID) (Failures, error) {
-	return get[Failures](ctx, c, sweepPath(PathFailures, id), nil)
 }

@@ -1,6 +1,14 @@
 package api
 
-import "time"
+import (
+	"context"
+	"iter"
+	"net/url"
+	"strconv"
+	"time"
+
+	"mlfnode/grid"
+)
 
 // The paths of one trial's output and files, below a prefix. Each takes the number of an attempt in
 // the query; the default is the attempt that determines the trial's state.
@@ -117,4 +125,59 @@ type File struct {
 	Name  string    `json:"name"` // path with slashes
 	Bytes int64     `json:"bytes"`
 	Time  time.Time `json:"time"` // time of the last modification
+}
+
+// WindowQuery selects a part of an attempt's output.
+type WindowQuery struct {
+	Attempt int   // 0 is the attempt that determines the trial's state
+	Offset  int64 // of the first byte
+	Tail    int64 // unless 0, start this many bytes before the end instead
+	Limit   int64 // bytes
+}
+
+// Logs reads the output of trials.
+type Logs struct{ client *Client }
+
+// Logs returns the calls about output.
+func (c *Client) Logs() Logs { return Logs{c} }
+
+// Stream streams stored and, with Follow, live output.
+func (l Logs) Stream(ctx context.Context, id grid.SweepID, q LogQuery) iter.Seq2[Output, error] {
+	v := url.Values{"index": {strconv.FormatInt(q.Index, 10)}}
+	if q.Attempt > 0 {
+		v.Set("attempt", strconv.Itoa(q.Attempt))
+	}
+	if q.Follow {
+		v.Set("follow", "true")
+	}
+	return stream[Output](ctx, l.client, sweepPath(PathLogs, id), v)
+}
+
+// Window returns a part of an attempt's output.
+func (l Logs) Window(ctx context.Context, id grid.TrialID, q WindowQuery) (LogWindow, error) {
+	v := attemptQuery(q.Attempt)
+	v.Set("limit", strconv.FormatInt(q.Limit, 10))
+	if q.Tail > 0 {
+		v.Set("tail", strconv.FormatInt(q.Tail, 10))
+	} else {
+		v.Set("offset", strconv.FormatInt(q.Offset, 10))
+	}
+	return getJSON[LogWindow](ctx, l.client, trialPath(PathLog, id), v)
+}
+
+// Search searches an attempt's output for a text, starting at an offset.
+func (l Logs) Search(ctx context.Context, id grid.TrialID, attempt int, text string, offset int64) (LogHits, error) {
+	v := attemptQuery(attempt)
+	v.Set("q", text)
+	v.Set("offset", strconv.FormatInt(offset, 10))
+	v.Set("limit", strconv.Itoa(MaxHits))
+	return getJSON[LogHits](ctx, l.client, trialPath(PathLogSearch, id), v)
+}
+
+func attemptQuery(number int) url.Values {
+	v := url.Values{}
+	if number > 0 {
+		v.Set("attempt", strconv.Itoa(number))
+	}
+	return v
 }

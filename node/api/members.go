@@ -88,128 +88,6 @@ type Reach struct {
 	Word    string `json:"word,omitempty"`
 }
 
-// NewToken requests a token.
-type NewToken struct {
-	Role    string        `json:"role"`
-	Expires time.Duration `json:"expires"` // lifetime; 0 means that it never expires
-	Uses    int           `json:"uses"`    // number of machines that may join with it; 0 means no limit
-	User    string        `json:"user"`    // role of the access token that the joining person receives
-	Note    string        `json:"note"`
-}
-
-// CA is the progress of a rotation of the cluster's CA.
-type CA struct {
-	Stage string `json:"stage"`           // settled, announced or switched
-	Pin   string `json:"pin"`             // SHA-256 of the CA that issues certificates
-	Other string `json:"other,omitempty"` // SHA-256 of the other CA: the new one while it is announced, the old one after the switch
-
-	Behind []grid.NodeID `json:"behind"` // reachable nodes that have not followed the last step
-	Away   []grid.NodeID `json:"away"`   // unreachable nodes that have not followed the last step
-}
-
-// CAStep requests the next step of a rotation of the CA.
-type CAStep struct {
-	Step string `json:"step"` // rotate, switch or retire
-	Now  bool   `json:"now"`  // do not wait for nodes that have not followed the previous step: they need a token to join again
-}
-
-// TokenMade is a new token, with everything else that is needed to use it.
-type TokenMade struct {
-	ID      string    `json:"id"`
-	Token   string    `json:"token"`
-	Role    string    `json:"role"`
-	Expires time.Time `json:"expires,omitzero"`
-	Master  string    `json:"master"` // HOST:PORT of the API
-}
-
-// TokenKnown is a token in a list, without its secret.
-type TokenKnown struct {
-	ID      string    `json:"id"`
-	Role    string    `json:"role"`
-	State   string    `json:"state"` // good, expired, revoked or used up
-	Note    string    `json:"note,omitempty"`
-	Made    time.Time `json:"made"`
-	Expires time.Time `json:"expires,omitzero"`
-	Used    int       `json:"used"`
-	Uses    int       `json:"uses,omitempty"`
-}
-
-// Members lists the nodes by name.
-func (c *Client) Members(ctx context.Context) ([]Member, error) {
-	return get[[]Member](ctx, c, PathMembers, nil)
-}
-
-// Drain lets the running trials of a node finish and assigns it no new ones.
-func (c *Client) Drain(ctx context.Context, node grid.NodeID, reason string) error {
-	return c.member(ctx, node, "drain", Drain{Reason: reason})
-}
-
-// Undrain lets a node take trials again, even after it was quarantined, and puts its GPUs back into
-// service.
-func (c *Client) Undrain(ctx context.Context, node grid.NodeID) error {
-	return c.member(ctx, node, "undrain", nil)
-}
-
-// Forget invalidates a node's certificate and frees its name.
-func (c *Client) Forget(ctx context.Context, node grid.NodeID) error {
-	return c.member(ctx, node, "forget", nil)
-}
-
-func (c *Client) member(ctx context.Context, node grid.NodeID, action string, body any) error {
-	path := strings.Replace(PathMemberAction, "{node}", url.PathEscape(string(node)), 1)
-	_, err := post[struct{}](ctx, c, strings.Replace(path, "{action}", action, 1), body)
-	return err
-}
-
-// MakeToken makes a token.
-func (c *Client) MakeToken(ctx context.Context, t NewToken) (TokenMade, error) {
-	return post[TokenMade](ctx, c, PathTokens, t)
-}
-
-// Tokens lists the tokens, the newest first.
-func (c *Client) Tokens(ctx context.Context) ([]TokenKnown, error) {
-	return get[[]TokenKnown](ctx, c, PathTokens, nil)
-}
-
-// RevokeToken revokes a token and everything that was issued through it.
-func (c *Client) RevokeToken(ctx context.Context, id string) error {
-	resp, err := c.do(ctx, http.MethodDelete, strings.Replace(PathToken, "{id}", url.PathEscape(id), 1), nil, nil)
-	if err != nil {
-		return err
-	}
-	return resp.Body.Close()
-}
-
-// RotateKeyring gives the cluster a new gossip key.
-func (c *Client) RotateKeyring(ctx context.Context) error {
-	_, err := post[struct{}](ctx, c, PathKeyring, nil)
-	return err
-}
-
-// CA returns the progress of a rotation of the cluster's CA.
-func (c *Client) CA(ctx context.Context) (CA, error) { return get[CA](ctx, c, PathCA, nil) }
-
-// StepCA takes the next step of a rotation of the CA, and waits a few seconds for the nodes to
-// follow.
-func (c *Client) StepCA(ctx context.Context, s CAStep) (CA, error) {
-	return post[CA](ctx, c, PathCA, s)
-}
-
-// StatusSameHost is the status of a Reach request over loopback, which the master does not try.
-const StatusSameHost = http.StatusConflict
-
-// Reach asks the master to connect to this machine. The error states why it could not; over UDP
-// there is no such error: the word either arrives or does not.
-func (c *Client) Reach(ctx context.Context, r Reach) error {
-	_, err := post[struct{}](ctx, c, PathReach, r)
-	return err
-}
-
-// Post sends a request for which this package has no method; the answer is decoded into a T.
-func Post[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
-	return post[T](ctx, c, path, body)
-}
-
 // WattsOfByte is the number of watts in one step of GPUSamples.Power.
 const WattsOfByte = 8
 
@@ -237,4 +115,47 @@ type GPUSamples struct {
 	Memory      []byte `json:"memory"`      // percent
 	Temperature []byte `json:"temperature"` // degrees Celsius
 	Power       []byte `json:"power"`       // in steps of 8 watts
+}
+
+// Members reads the nodes of the cluster and acts on them.
+type Members struct{ client *Client }
+
+// Members returns the calls about nodes.
+func (c *Client) Members() Members { return Members{c} }
+
+// List lists the nodes by name.
+func (m Members) List(ctx context.Context) ([]Member, error) {
+	return get[[]Member](ctx, m.client, PathMembers, nil)
+}
+
+// Drain lets the running trials of a node finish and assigns it no new ones.
+func (m Members) Drain(ctx context.Context, node grid.NodeID, reason string) error {
+	return m.act(ctx, node, "drain", Drain{Reason: reason})
+}
+
+// Undrain lets a node take trials again, even after it was quarantined, and puts its GPUs back into
+// service.
+func (m Members) Undrain(ctx context.Context, node grid.NodeID) error {
+	return m.act(ctx, node, "undrain", nil)
+}
+
+// Forget invalidates a node's certificate and frees its name.
+func (m Members) Forget(ctx context.Context, node grid.NodeID) error {
+	return m.act(ctx, node, "forget", nil)
+}
+
+func (m Members) act(ctx context.Context, node grid.NodeID, action string, body any) error {
+	path := strings.Replace(PathMemberAction, "{node}", url.PathEscape(string(node)), 1)
+	_, err := post[struct{}](ctx, m.client, strings.Replace(path, "{action}", action, 1), body)
+	return err
+}
+
+// StatusSameHost is the status of a Reach request over loopback, which the master does not try.
+const StatusSameHost = http.StatusConflict
+
+// Reach asks the master to connect to this machine. The error states why it could not; over UDP
+// there is no such error: the word either arrives or does not.
+func (m Members) Reach(ctx context.Context, r Reach) error {
+	_, err := post[struct{}](ctx, m.client, PathReach, r)
+	return err
 }

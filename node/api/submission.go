@@ -15,7 +15,7 @@ import (
 )
 
 // Submission is the body of a request for a new sweep. It describes the sweep in the terms of
-// project.yaml, not in those of the store: the master makes the space and the record. Client.Submit
+// project.yaml, not in those of the store: the master makes the space and the record. Sweeps.Submit
 // makes one from a Submit. The names are those that older versions sent, so that a client and a
 // master of adjacent versions understand each other.
 type Submission struct {

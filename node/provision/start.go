@@ -308,7 +308,7 @@ func credentialsRefused(ctx context.Context, cfg config.Config, id *trust.Identi
 	client := api.NewRemote([]string{cfg.Cluster.Seed}, id.Client(), "")
 	defer client.Close()
 	for range refusedTries {
-		content, err := client.Bundle(ctx, noBundle)
+		content, err := client.Bundles().Get(ctx, noBundle)
 		if err == nil {
 			_ = content.Close() // the content is not needed
 			return false

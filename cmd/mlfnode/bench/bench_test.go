@@ -69,12 +69,12 @@ func submission(b *testing.B, n int64, command ...string) api.Submit {
 // sweep runs a sweep to its end and returns how long it took.
 func sweep(b *testing.B, c *api.Client, sub api.Submit) time.Duration {
 	begin := time.Now()
-	s, err := c.Submit(b.Context(), sub)
+	s, err := c.Sweeps().Submit(b.Context(), sub)
 	if err != nil {
 		b.Fatal(err)
 	}
 	var last *api.Sweep
-	for u, err := range c.Watch(b.Context(), s.Sweep, 0) {
+	for u, err := range c.Sweeps().Watch(b.Context(), s.Sweep, 0) {
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -205,7 +205,7 @@ func BenchmarkNoExec(b *testing.B) {
 		for b.Loop() {
 			begin := time.Now()
 			n := 0
-			for _, err := range s.Client().Trials(b.Context(), api.Last, api.TrialQuery{Sort: "wall", Desc: true, Limit: 50}) {
+			for _, err := range s.Client().Trials().List(b.Context(), api.Last, api.TrialQuery{Sort: "wall", Desc: true, Limit: 50}) {
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -216,7 +216,7 @@ func BenchmarkNoExec(b *testing.B) {
 			}
 			b.ReportMetric(time.Since(begin).Seconds()*1000, "ms-sorted-by-wall")
 			begin = time.Now()
-			for _, err := range s.Client().Trials(b.Context(), api.Last, api.TrialQuery{Limit: 50, Offset: points / 2}) {
+			for _, err := range s.Client().Trials().List(b.Context(), api.Last, api.TrialQuery{Limit: 50, Offset: points / 2}) {
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -235,13 +235,13 @@ func BenchmarkSubmit(b *testing.B) {
 	for b.Loop() {
 		runtime.ReadMemStats(&before)
 		begin := time.Now()
-		sw, err := s.Client().Submit(b.Context(), sub)
+		sw, err := s.Client().Sweeps().Submit(b.Context(), sub)
 		took := time.Since(begin)
 		runtime.ReadMemStats(&after)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := s.Client().Cancel(b.Context(), sw.Sweep, false); err != nil {
+		if _, err := s.Client().Sweeps().Cancel(b.Context(), sw.Sweep, false); err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(took.Seconds()*1000, "ms")

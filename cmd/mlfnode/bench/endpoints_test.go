@@ -144,7 +144,7 @@ func BenchmarkEndpoints(b *testing.B) {
 		}
 		fmt.Fprintf(os.Stderr, "\n%-70s %10s %10s %10s %10s %10s %10s\n", "call, alone", "cpu ms", "first ms", "median ms", "p99 ms", "longest ms", "bytes")
 		measure(big, few)
-		running, err := s.Client().Submit(b.Context(), submission(b, 1<<40, "/bin/true"))
+		running, err := s.Client().Sweeps().Submit(b.Context(), submission(b, 1<<40, "/bin/true"))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -164,7 +164,7 @@ func BenchmarkEndpoints(b *testing.B) {
 		b.ReportMetric(float64(slow), "calls-over-100-ms")
 		b.ReportMetric(float64(large), "largest-bytes")
 		b.ReportMetric(0, "ns/op")
-		if _, err := s.Client().Cancel(context.WithoutCancel(b.Context()), running.Sweep, false); err != nil {
+		if _, err := s.Client().Sweeps().Cancel(context.WithoutCancel(b.Context()), running.Sweep, false); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -94,7 +94,7 @@ func packed(b *testing.B, s *node.Session, dir string, order grid.Order, sets ..
 	var bundle bytes.Buffer
 	sub.Bundle, err = files.Pack(&bundle, projects.DefaultBundleLimit)
 	check(err)
-	check(s.Client().PutBundle(b.Context(), sub.Bundle, &bundle))
+	check(s.Client().Bundles().Put(b.Context(), sub.Bundle, &bundle))
 	sub.Task.Order, sub.Environ = order, os.Environ()
 	return sub
 }
@@ -104,7 +104,7 @@ type look struct{ share, model, formula, truth float64 }
 
 // looks runs a sweep to its end.
 func looks(b *testing.B, c *api.Client, sub api.Submit) []look {
-	s, err := c.Submit(b.Context(), sub)
+	s, err := c.Sweeps().Submit(b.Context(), sub)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -114,13 +114,13 @@ func looks(b *testing.B, c *api.Client, sub api.Submit) []look {
 	defer tick.Stop()
 	shares := []float64{0.25, 0.5, 0.75}
 	for range tick.C {
-		v, err := c.Sweep(b.Context(), s.Sweep)
+		v, err := c.Sweeps().Get(b.Context(), s.Sweep)
 		if err != nil {
 			b.Fatal(err)
 		}
 		done := float64(v.Succeeded + v.Failed)
 		if len(all) < len(shares) && done >= shares[len(all)]*float64(v.Count) {
-			body, err := c.Chart(b.Context(), s.Sweep, "eta", nil)
+			body, err := c.Trials().Chart(b.Context(), s.Sweep, "eta", nil)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -61,7 +61,7 @@ func BenchmarkStartBesideReaders(b *testing.B) {
 				sorts := []string{"accuracy", "wall", "accuracy", "loss"}
 				for n := 0; ctx.Err() == nil; n++ {
 					q := api.TrialQuery{Sort: sorts[(i+n)%len(sorts)], Desc: n%2 == 0, Limit: 10, Offset: int64(500_000 + (i*37_123+n*911)%400_000)}
-					for range s.Client().Trials(ctx, "big-1", q) {
+					for range s.Client().Trials().List(ctx, "big-1", q) {
 					}
 				}
 			})

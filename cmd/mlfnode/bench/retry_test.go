@@ -48,7 +48,7 @@ func BenchmarkRetry(b *testing.B) {
 	c := s.Client()
 	fresh := float64(ran) / sweep(b, c, submission(b, ran, "/bin/true")).Seconds()
 	succeeded := func() int64 {
-		v, err := c.Sweep(b.Context(), "big-1")
+		v, err := c.Sweeps().Get(b.Context(), "big-1")
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -61,7 +61,7 @@ func BenchmarkRetry(b *testing.B) {
 		answered := make(chan error, 1)
 		begin := time.Now()
 		go func() {
-			_, err := c.Retry(b.Context(), "big-1", api.Retry{Index: -1, FailedOnly: true})
+			_, err := c.Sweeps().Retry(b.Context(), "big-1", api.Retry{Index: -1, FailedOnly: true})
 			b.Logf("the answer took %v", time.Since(begin))
 			answered <- err
 		}()

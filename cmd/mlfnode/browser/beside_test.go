@@ -34,11 +34,11 @@ func BenchmarkSweepBesidePages(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { s.Close() })
-	sweep, err := s.Client().Submit(b.Context(), endless(b))
+	sweep, err := s.Client().Sweeps().Submit(b.Context(), endless(b))
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _, _ = s.Client().Cancel(context.Background(), sweep.Sweep, false) }) // it goes with the folder
+	b.Cleanup(func() { _, _ = s.Client().Sweeps().Cancel(context.Background(), sweep.Sweep, false) }) // it goes with the folder
 	m := c.monitor()
 	own := newBrowser(b)
 	own.allowFailures(true) // it is not in a cluster
@@ -111,7 +111,7 @@ func endless(b *testing.B) api.Submit {
 }
 
 func ended(b *testing.B, s *node.Session, id grid.SweepID) int64 {
-	v, err := s.Client().Sweep(b.Context(), id)
+	v, err := s.Client().Sweeps().Get(b.Context(), id)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -122,7 +122,7 @@ func submit(t *testing.T, c *api.Client, task, script string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := c.Submit(t.Context(), api.Submit{Project: "proj", Space: points, Environ: os.Environ(), Task: grid.Task{
+	v, err := c.Sweeps().Submit(t.Context(), api.Submit{Project: "proj", Space: points, Environ: os.Environ(), Task: grid.Task{
 		Name: task, Command: []string{"/bin/sh", "-c", script, "sh"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.Retries{}, Grace: time.Second,
 	}})
 	if err != nil {

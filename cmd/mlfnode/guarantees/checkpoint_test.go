@@ -92,7 +92,7 @@ func (sc *scenario) tell() {
 	}
 	c := sc.client(sc.Master)
 	for i := range int64(sc.count) {
-		attempts, err := c.Attempts(context.Background(), grid.TrialID{Sweep: sc.sweep, Index: i})
+		attempts, err := c.Trials().Attempts(context.Background(), grid.TrialID{Sweep: sc.sweep, Index: i})
 		for _, a := range attempts {
 			sc.t.Logf("trial %d, attempt %d on %s: %s %s %s", i, a.Attempt, a.Node, a.Outcome, a.Class, a.Reason)
 		}
@@ -313,7 +313,7 @@ func (sc *scenario) atRest() {
 	sc.t.Helper()
 	c := sc.client(sc.Master)
 	hosts.WaitFor(sc.t, hosts.Patience, func() error {
-		v, err := c.Sweep(sc.t.Context(), sc.sweep)
+		v, err := c.Sweeps().Get(sc.t.Context(), sc.sweep)
 		if err == nil && (v.Running > 0 || v.State == grid.SweepRunning) {
 			err = fmt.Errorf("%s is %s, and %d trials run", sc.sweep, v.State, v.Running)
 		}
@@ -491,7 +491,7 @@ func (sc *scenario) checkAttempts(name string) {
 	sc.t.Helper()
 	c := sc.client(sc.Master)
 	for i := range int64(sc.count) {
-		attempts, err := c.Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: i})
+		attempts, err := c.Trials().Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: i})
 		if err != nil {
 			sc.t.Fatal(err)
 		}
@@ -546,7 +546,7 @@ func TestCheckpointChainer(t *testing.T) {
 		for _, entry := range log {
 			all = append(all, string(entry["epoch"])+" "+string(entry["main/loss"])+" "+string(entry["validation/main/loss"]))
 		}
-		attempts, err := c.Attempts(t.Context(), grid.TrialID{Sweep: p.sweep, Index: 0})
+		attempts, err := c.Trials().Attempts(t.Context(), grid.TrialID{Sweep: p.sweep, Index: 0})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -659,7 +659,7 @@ train_mnist.main()
 func (sc *scenario) epochs(c *api.Client, attempt int) (n int) {
 	sc.t.Helper()
 	text := ""
-	for o, err := range c.Logs(sc.t.Context(), sc.sweep, api.LogQuery{Index: 0, Attempt: attempt}) {
+	for o, err := range c.Logs().Stream(sc.t.Context(), sc.sweep, api.LogQuery{Index: 0, Attempt: attempt}) {
 		if err != nil {
 			sc.t.Fatal(err)
 		}
@@ -680,7 +680,7 @@ func (sc *scenario) trains(n int) (on *hosts.Host) {
 	sc.t.Helper()
 	c := sc.client(sc.Master)
 	hosts.WaitFor(sc.t, hosts.Patience, func() error {
-		attempts, err := c.Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: 0})
+		attempts, err := c.Trials().Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: 0})
 		if err != nil || len(attempts) == 0 {
 			return errors.Join(err, errors.New("the training has not begun"))
 		}
@@ -697,7 +697,7 @@ func (sc *scenario) trains(n int) (on *hosts.Host) {
 // artifact gives a file that the trial has left.
 func (sc *scenario) artifact(c *api.Client, name string) []byte {
 	sc.t.Helper()
-	r, err := c.Artifacts(sc.t.Context(), sc.sweep, 0)
+	r, err := c.Trials().Artifacts(sc.t.Context(), sc.sweep, 0)
 	if err != nil {
 		sc.t.Fatal(err)
 	}

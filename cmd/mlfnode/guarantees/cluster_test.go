@@ -144,7 +144,7 @@ func (h *home) read(fn func(c *api.Client)) {
 func trials(t *testing.T, c *api.Client) []api.Trial {
 	t.Helper()
 	var all []api.Trial
-	for tr, err := range c.Trials(t.Context(), api.Last, api.TrialQuery{}) {
+	for tr, err := range c.Trials().List(t.Context(), api.Last, api.TrialQuery{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +157,7 @@ func trials(t *testing.T, c *api.Client) []api.Trial {
 func output(t *testing.T, c *api.Client, index int64) map[string]string {
 	t.Helper()
 	text := map[string]string{}
-	for o, err := range c.Logs(t.Context(), api.Last, api.LogQuery{Index: index}) {
+	for o, err := range c.Logs().Stream(t.Context(), api.Last, api.LogQuery{Index: index}) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -158,7 +158,7 @@ func TestOneResult(t *testing.T) {
 	h.read(func(c *api.Client) {
 		checkResults(t, trials(t, c), 40, grid.Succeeded)
 		for i := range int64(40) {
-			attempts, err := c.Attempts(t.Context(), grid.TrialID{Sweep: api.Last, Index: i})
+			attempts, err := c.Trials().Attempts(t.Context(), grid.TrialID{Sweep: api.Last, Index: i})
 			if err != nil {
 				t.Fatal(err)
 			}

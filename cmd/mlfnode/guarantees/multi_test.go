@@ -212,7 +212,7 @@ func TestClusterOneResult(t *testing.T) {
 	p.checkAll()
 	c := p.client(p.Master)
 	for _, index := range lost {
-		attempts, err := c.Attempts(t.Context(), grid.TrialID{Sweep: p.sweep, Index: index})
+		attempts, err := c.Trials().Attempts(t.Context(), grid.TrialID{Sweep: p.sweep, Index: index})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -72,7 +72,7 @@ func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
 func (p *troubled) awaitAtWork() {
 	p.t.Helper()
 	hosts.WaitFor(p.t, hosts.Patience, func() error {
-		for tr, err := range p.client(p.Master).Trials(p.t.Context(), p.sweep, api.TrialQuery{}) {
+		for tr, err := range p.client(p.Master).Trials().List(p.t.Context(), p.sweep, api.TrialQuery{}) {
 			if err != nil {
 				return err
 			}

@@ -65,7 +65,7 @@ func reunite(p *scenario, w *hosts.Host) {
 	for _, word := range []string{"drain", "undrain"} {
 		p.Master.Must(word, w.Name)
 		hosts.WaitFor(p.t, hosts.Patience, func() error {
-			all, err := c.Members(p.t.Context())
+			all, err := c.Members().List(p.t.Context())
 			if err != nil {
 				return err
 			}

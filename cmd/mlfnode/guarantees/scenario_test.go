@@ -180,7 +180,7 @@ func (sc *scenario) waitForReported(n int64) {
 	sc.t.Helper()
 	c := sc.client(sc.Master)
 	hosts.WaitFor(sc.t, hosts.Patience, func() error {
-		v, err := c.Sweep(sc.t.Context(), sc.sweep)
+		v, err := c.Sweeps().Get(sc.t.Context(), sc.sweep)
 		if err == nil && v.Running < n {
 			err = fmt.Errorf("the master knows of %d running trials, want %d", v.Running, n)
 		}
@@ -237,7 +237,7 @@ func (sc *scenario) finish(limit time.Duration) {
 	sc.t.Helper()
 	c := sc.client(sc.Master)
 	hosts.WaitFor(sc.t, limit, func() error {
-		v, err := c.Sweep(sc.t.Context(), sc.sweep)
+		v, err := c.Sweeps().Get(sc.t.Context(), sc.sweep)
 		if err == nil && v.State != grid.SweepFinished {
 			err = fmt.Errorf("%s is %s: %d pending, %d running, %d succeeded, %d failed; %s", sc.sweep, v.State, v.Pending, v.Running, v.Succeeded, v.Failed, v.Problem)
 		}
@@ -258,7 +258,7 @@ func (sc *scenario) checkAll() {
 func (sc *scenario) trials(c *api.Client) []api.Trial {
 	sc.t.Helper()
 	var all []api.Trial
-	for tr, err := range c.Trials(sc.t.Context(), sc.sweep, api.TrialQuery{}) {
+	for tr, err := range c.Trials().List(sc.t.Context(), sc.sweep, api.TrialQuery{}) {
 		if err != nil {
 			sc.t.Fatal(err)
 		}
@@ -273,7 +273,7 @@ func (sc *scenario) checkOneResult(c *api.Client) map[int64]string {
 	runs := map[int64]string{}
 	again := 0
 	for i := range int64(sc.count) {
-		attempts, err := c.Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: i})
+		attempts, err := c.Trials().Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: i})
 		if err != nil {
 			sc.t.Fatal(err)
 		}
@@ -303,7 +303,7 @@ func (sc *scenario) checkOutput(c *api.Client, runs map[int64]string) {
 		stream string
 	}
 	got := map[key]*bytes.Buffer{}
-	for o, err := range c.Logs(sc.t.Context(), sc.sweep, api.LogQuery{Index: -1}) {
+	for o, err := range c.Logs().Stream(sc.t.Context(), sc.sweep, api.LogQuery{Index: -1}) {
 		if err != nil {
 			sc.t.Fatal(err)
 		}
@@ -326,7 +326,7 @@ func (sc *scenario) checkOutput(c *api.Client, runs map[int64]string) {
 		for stream, want := range sc.outputOf(i) {
 			b := got[key{i, stream}]
 			if b == nil || b.String() != want {
-				attempts, err := c.Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: i})
+				attempts, err := c.Trials().Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: i})
 				sc.t.Errorf("trial %d, %s: got %q, want %q of the run %s; its attempts are %+v, %v", i, stream, b, want, runs[i], attempts, err)
 			}
 		}

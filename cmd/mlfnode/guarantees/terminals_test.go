@@ -170,7 +170,7 @@ func TestTakeover(t *testing.T) {
 	}
 	h.read(func(c *api.Client) {
 		for _, id := range []grid.SweepID{"sh-1", "sh-2"} {
-			if v, err := c.Sweep(t.Context(), id); err != nil || v.Succeeded != 1 || v.State != grid.SweepFinished {
+			if v, err := c.Sweeps().Get(t.Context(), id); err != nil || v.Succeeded != 1 || v.State != grid.SweepFinished {
 				t.Errorf("%s: got %+v, %v, want it finished", id, v, err)
 			}
 		}
@@ -222,7 +222,7 @@ func TestInterruptOnce(t *testing.T) {
 		t.Errorf("got\n%s", shown)
 	}
 	h.read(func(c *api.Client) {
-		if v, err := c.Sweep(t.Context(), "sh-1"); err != nil || v.Succeeded != 1 || v.Pending != 1 || v.State != grid.SweepPaused {
+		if v, err := c.Sweeps().Get(t.Context(), "sh-1"); err != nil || v.Succeeded != 1 || v.Pending != 1 || v.State != grid.SweepPaused {
 			t.Errorf("got %+v, %v, want one trial succeeded and one pending", v, err)
 		}
 	})

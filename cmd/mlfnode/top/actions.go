@@ -49,7 +49,7 @@ func (m *Model) askSweep(id grid.SweepID, action string, retry *api.Retry) tea.C
 	m.notice = "counting …"
 	asked := m.presses
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
-		done, err := c.Preview(ctx, id, action, body)
+		done, err := c.Sweeps().Preview(ctx, id, action, body)
 		return func() tea.Cmd {
 			if m.presses != asked { // the user has moved on, and the next key may be meant for something else
 				return nil
@@ -81,19 +81,23 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 		}
 		act = func(ctx context.Context, c *api.Client, on bool) (api.Done, error) {
 			if on {
-				return c.Kill(ctx, s.Sweep)
+				return c.Sweeps().Kill(ctx, s.Sweep)
 			}
-			return c.Pause(ctx, s.Sweep)
+			return c.Sweeps().Pause(ctx, s.Sweep)
 		}
 	case "resume":
 		d.text = plural(s.Pending, "pending trial") + " may start."
-		act = func(ctx context.Context, c *api.Client, _ bool) (api.Done, error) { return c.Resume(ctx, s.Sweep) }
+		act = func(ctx context.Context, c *api.Client, _ bool) (api.Done, error) {
+			return c.Sweeps().Resume(ctx, s.Sweep)
+		}
 	case "cancel":
 		d.text = fmt.Sprintf("Running trials (%s) will be stopped, and %s will not run. Results stay.", count(s.Running), plural(s.Pending, "pending trial"))
 		if s.Running > 0 {
 			d.option = "let running trials save their state first"
 		}
-		act = func(ctx context.Context, c *api.Client, on bool) (api.Done, error) { return c.Cancel(ctx, s.Sweep, on) }
+		act = func(ctx context.Context, c *api.Client, on bool) (api.Done, error) {
+			return c.Sweeps().Cancel(ctx, s.Sweep, on)
+		}
 	case "retry":
 		if retry.Index >= 0 {
 			name = fmt.Sprintf("%s/%d", name, retry.Index)
@@ -105,7 +109,7 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 		d.title = fmt.Sprintf("Run %s of %s again?", trials, name)
 		d.text = "They get a new attempt; the old ones stay in the history."
 		act = func(ctx context.Context, c *api.Client, _ bool) (api.Done, error) {
-			return c.Retry(ctx, s.Sweep, *retry)
+			return c.Sweeps().Retry(ctx, s.Sweep, *retry)
 		}
 		said = func(after *api.Done) string {
 			return plural(after.Changed, "trial") + " of " + name + " will run again"
@@ -144,7 +148,7 @@ func (m *Model) nodeActions(n *api.Member) []binding {
 			}
 			m.dialog = &dialog{title: "Let " + clean(string(node)) + " take trials again?", text: clean(n.Reason), verb: "undrain", run: func(bool, string) tea.Cmd {
 				return m.act(func(ctx context.Context, c *api.Client) (string, error) {
-					return clean(string(node)) + " takes trials again", c.Undrain(ctx, node)
+					return clean(string(node)) + " takes trials again", c.Members().Undrain(ctx, node)
 				})
 			}}
 			return nil
@@ -159,7 +163,7 @@ func (m *Model) nodeActions(n *api.Member) []binding {
 			text: fmt.Sprintf("It takes no more trials. Running trials (%d) go on to the end.", n.Running),
 			run: func(_ bool, why string) tea.Cmd {
 				return m.act(func(ctx context.Context, c *api.Client) (string, error) {
-					return clean(string(node)) + " takes no more trials", c.Drain(ctx, node, why)
+					return clean(string(node)) + " takes no more trials", c.Members().Drain(ctx, node, why)
 				})
 			},
 		}

@@ -86,7 +86,7 @@ func (l *logView) refresh(m *Model) tea.Cmd {
 	}
 	id := l.id
 	return m.ask(wait, func(ctx context.Context, c *api.Client) answer {
-		w, err := c.LogWindow(ctx, id, q)
+		w, err := c.Logs().Window(ctx, id, q)
 		return func() tea.Cmd {
 			l.busy = false
 			if l.err = err; err == nil {
@@ -204,7 +204,7 @@ func (l *logView) search(m *Model, from, notBefore int64) tea.Cmd {
 func (l *logView) searchOn(m *Model, number int, notBefore int64) tea.Cmd {
 	text, id, attempt, from := l.text, l.id, l.attempt, *l.more
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
-		all, err := c.SearchLog(ctx, id, attempt, text, from)
+		all, err := c.Logs().Search(ctx, id, attempt, text, from)
 		return func() tea.Cmd {
 			if number != l.asking { // it has ended, or another search has begun
 				return nil

@@ -48,7 +48,7 @@ func (o *overview) refresh(m *Model) tea.Cmd {
 		v.sweeps, v.active = c.Sweeps, c.Active
 	}
 	return o.list.want(m, v, func(ctx context.Context, c *api.Client) (api.SweepList, error) {
-		return c.SweepPage(ctx, api.MaxSweepsPage)
+		return c.Sweeps().Newest(ctx, api.MaxSweepsPage)
 	})
 }
 

@@ -55,7 +55,7 @@ func (s *sweepScreen) refresh(m *Model) tea.Cmd {
 		v.state, v.succeeded, v.ended, v.running = state.State, state.Succeeded, done(&state.SweepCounts), state.Running
 	}
 	id := s.id
-	all := []tea.Cmd{s.sweep.want(m, v, func(ctx context.Context, c *api.Client) (api.Sweep, error) { return c.Sweep(ctx, id) })}
+	all := []tea.Cmd{s.sweep.want(m, v, func(ctx context.Context, c *api.Client) (api.Sweep, error) { return c.Sweeps().Get(ctx, id) })}
 	sweep := s.now(m)
 	if sweep == nil {
 		return tea.Batch(all...)
@@ -68,7 +68,7 @@ func (s *sweepScreen) refresh(m *Model) tea.Cmd {
 	}
 	if sweep.Failed > 0 {
 		all = append(all, s.failures.want(m, version{epoch: v.epoch, ended: sweep.Failed}, func(ctx context.Context, c *api.Client) (api.Failures, error) {
-			return c.Failures(ctx, id)
+			return c.Trials().Failures(ctx, id)
 		}))
 	}
 	all = append(all, s.trials.refresh(m, sweep, v))
@@ -77,7 +77,7 @@ func (s *sweepScreen) refresh(m *Model) tea.Cmd {
 
 // bestSoFar describes the best trial, in the words of the master.
 func bestSoFar(ctx context.Context, c *api.Client, id grid.SweepID) (string, error) {
-	body, err := c.Chart(ctx, id, "history", nil)
+	body, err := c.Trials().Chart(ctx, id, "history", nil)
 	var chart struct{ Sentence string }
 	if err == nil {
 		err = json.Unmarshal(body, &chart)

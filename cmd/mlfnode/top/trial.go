@@ -35,7 +35,7 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 		state                    grid.State
 	}
 	id := t.id
-	all := []tea.Cmd{t.sweep.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Sweep, error) { return c.Sweep(ctx, id.Sweep) })}
+	all := []tea.Cmd{t.sweep.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Sweep, error) { return c.Sweeps().Get(ctx, id.Sweep) })}
 	if t.id.Sweep == api.Last { // api.Last may soon mean another sweep
 		if !t.sweep.known {
 			return tea.Batch(all...)
@@ -49,11 +49,11 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 	}
 	now := version{m.cluster.epoch, v.Attempt, v.Attempts, v.State}
 	if v.Attempts > 0 || v.State == grid.Running {
-		all = append(all, t.attempts.want(m, now, func(ctx context.Context, c *api.Client) ([]api.Attempt, error) { return c.Attempts(ctx, id) }))
+		all = append(all, t.attempts.want(m, now, func(ctx context.Context, c *api.Client) ([]api.Attempt, error) { return c.Trials().Attempts(ctx, id) }))
 	}
 	switch v.State {
 	case grid.Pending:
-		all = append(all, t.explain.want(m, now, func(ctx context.Context, c *api.Client) (api.Explanation, error) { return c.Explain(ctx, id) }))
+		all = append(all, t.explain.want(m, now, func(ctx context.Context, c *api.Client) (api.Explanation, error) { return c.Trials().Explain(ctx, id) }))
 	case trialRemoved:
 		return tea.Batch(all...)
 	}

@@ -97,7 +97,7 @@ func (t *trialList) refresh(m *Model, s *api.Sweep, version any) tea.Cmd {
 	}
 	columns, id := fields(s), s.Sweep
 	return t.page.want(m, asked{version, t.shown, strings.Join(columns, " ")}, func(ctx context.Context, c *api.Client) (api.TrialTable, error) {
-		return c.TrialTable(ctx, id, q, columns)
+		return c.Trials().Table(ctx, id, q, columns)
 	})
 }
 
