@@ -27,7 +27,16 @@ const patience = 4 * time.Minute
 // program is the built mlfnode.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(gridtest.RunWithProgram(m, &program)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(replaySocket) != "" {
+		if err := replayPages(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(gridtest.RunWithProgram(m, &program))
+}
 
 // cluster is a master with its state, which may be killed and started again.
 type cluster struct {
