@@ -3,6 +3,7 @@ package top
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	tea "charm.land/bubbletea/v2"
 
@@ -12,14 +13,14 @@ import (
 
 // sweepActions are the keys that change a sweep. If class is set, retrying only repeats the failed
 // trials of this class.
-func (m *Model) sweepActions(s *api.Sweep, class grid.Class) []binding {
+func sweepActions(m *Model, s *api.Sweep, class grid.Class) []binding {
 	id, state := s.Sweep, s.State
 	all := []binding{}
 	if state == grid.SweepRunning {
-		all = append(all, binding{"p", "pause the sweep", func() tea.Cmd { return m.askSweep(id, "pause", nil) }})
+		all = append(all, binding{"p", "pause the sweep", func() tea.Cmd { return askSweep(m, id, "pause", nil) }})
 	}
 	if state == grid.SweepPaused {
-		all = append(all, binding{"p", "resume the sweep", func() tea.Cmd { return m.askSweep(id, "resume", nil) }})
+		all = append(all, binding{"p", "resume the sweep", func() tea.Cmd { return askSweep(m, id, "resume", nil) }})
 	}
 	if s.Failed > 0 {
 		text := "run the failed trials again"
@@ -27,19 +28,19 @@ func (m *Model) sweepActions(s *api.Sweep, class grid.Class) []binding {
 			text = "run the failed trials of the class again"
 		}
 		all = append(all, binding{"r", text, func() tea.Cmd {
-			return m.askSweep(id, "retry", &api.Retry{Index: -1, FailedOnly: true, Class: class})
+			return askSweep(m, id, "retry", &api.Retry{Index: -1, FailedOnly: true, Class: class})
 		}})
 	}
 	if state == grid.SweepRunning || state == grid.SweepPaused {
-		all = append(all, binding{"X", "cancel the sweep", func() tea.Cmd { return m.askSweep(id, "cancel", nil) }})
+		all = append(all, binding{"X", "cancel the sweep", func() tea.Cmd { return askSweep(m, id, "cancel", nil) }})
 	}
 	return all
 }
 
 // askSweep asks the node how many trials an action would change, and then asks the user to confirm
 // it, unless a key has been pressed in between.
-func (m *Model) askSweep(id grid.SweepID, action string, retry *api.Retry) tea.Cmd {
-	if !m.mayAct() {
+func askSweep(m *Model, id grid.SweepID, action string, retry *api.Retry) tea.Cmd {
+	if !mayAct(m) {
 		return nil
 	}
 	var body any
@@ -59,18 +60,18 @@ func (m *Model) askSweep(id grid.SweepID, action string, retry *api.Retry) tea.C
 				m.notice = clean(reason(err))
 				return nil
 			}
-			m.dialog = m.confirm(&done, action, retry)
+			m.dialog = confirm(m, &done, action, retry)
 			return nil
 		}
 	})
 }
 
 // confirm returns the question to ask before an action on a sweep.
-func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dialog {
+func confirm(m *Model, preview *api.Done, action string, retry *api.Retry) *dialog {
 	s := &preview.Sweep
 	name := clean(string(s.Sweep))
-	d := &dialog{title: fmt.Sprintf("%s %s?", capital(action), name), verb: action}
-	var act func(ctx context.Context, c *api.Client, on bool) (api.Done, error)
+	d := &dialog{title: strings.ToUpper(action[:1]) + action[1:] + " " + name + "?", verb: action}
+	var request func(ctx context.Context, c *api.Client, on bool) (api.Done, error)
 	said := func(after *api.Done) string { return fmt.Sprintf("%s is %s", name, after.Sweep.State) }
 	switch action {
 	case "pause":
@@ -79,7 +80,7 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 			d.text += fmt.Sprintf(" Running trials (%s) go on to the end.", count(s.Running))
 			d.option = "also stop running trials; they run again later"
 		}
-		act = func(ctx context.Context, c *api.Client, on bool) (api.Done, error) {
+		request = func(ctx context.Context, c *api.Client, on bool) (api.Done, error) {
 			if on {
 				return c.Sweeps().Kill(ctx, s.Sweep)
 			}
@@ -87,7 +88,7 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 		}
 	case "resume":
 		d.text = plural(s.Pending, "pending trial") + " may start."
-		act = func(ctx context.Context, c *api.Client, _ bool) (api.Done, error) {
+		request = func(ctx context.Context, c *api.Client, _ bool) (api.Done, error) {
 			return c.Sweeps().Resume(ctx, s.Sweep)
 		}
 	case "cancel":
@@ -95,7 +96,7 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 		if s.Running > 0 {
 			d.option = "let running trials save their state first"
 		}
-		act = func(ctx context.Context, c *api.Client, on bool) (api.Done, error) {
+		request = func(ctx context.Context, c *api.Client, on bool) (api.Done, error) {
 			return c.Sweeps().Cancel(ctx, s.Sweep, on)
 		}
 	case "retry":
@@ -108,7 +109,7 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 		}
 		d.title = fmt.Sprintf("Run %s of %s again?", trials, name)
 		d.text = "They get a new attempt; the old ones stay in the history."
-		act = func(ctx context.Context, c *api.Client, _ bool) (api.Done, error) {
+		request = func(ctx context.Context, c *api.Client, _ bool) (api.Done, error) {
 			return c.Sweeps().Retry(ctx, s.Sweep, *retry)
 		}
 		said = func(after *api.Done) string {
@@ -116,8 +117,8 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 		}
 	}
 	d.run = func(on bool, _ string) tea.Cmd {
-		return m.act(func(ctx context.Context, c *api.Client) (string, error) {
-			after, err := act(ctx, c, on)
+		return act(m, func(ctx context.Context, c *api.Client) (string, error) {
+			after, err := request(ctx, c, on)
 			return said(&after), err
 		})
 	}
@@ -125,7 +126,7 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 }
 
 // act performs an action, shows its result, and reloads what is shown.
-func (m *Model) act(do func(context.Context, *api.Client) (string, error)) tea.Cmd {
+func act(m *Model, do func(context.Context, *api.Client) (string, error)) tea.Cmd {
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
 		said, err := do(ctx, c)
 		return func() tea.Cmd {
@@ -139,15 +140,15 @@ func (m *Model) act(do func(context.Context, *api.Client) (string, error)) tea.C
 }
 
 // nodeActions are the keys that change a node.
-func (m *Model) nodeActions(n *api.Member) []binding {
+func nodeActions(m *Model, n *api.Member) []binding {
 	node := n.Node
 	if n.Drained || n.Quarantined {
 		return []binding{{"d", "let the node take trials again", func() tea.Cmd {
-			if !m.mayAct() {
+			if !mayAct(m) {
 				return nil
 			}
 			m.dialog = &dialog{title: "Let " + clean(string(node)) + " take trials again?", text: clean(n.Reason), verb: "undrain", run: func(bool, string) tea.Cmd {
-				return m.act(func(ctx context.Context, c *api.Client) (string, error) {
+				return act(m, func(ctx context.Context, c *api.Client) (string, error) {
 					return clean(string(node)) + " takes trials again", c.Members().Undrain(ctx, node)
 				})
 			}}
@@ -155,14 +156,14 @@ func (m *Model) nodeActions(n *api.Member) []binding {
 		}}}
 	}
 	return []binding{{"d", "give the node no more trials (drain)", func() tea.Cmd {
-		if !m.mayAct() {
+		if !mayAct(m) {
 			return nil
 		}
 		m.dialog = &dialog{
 			title: "Drain " + clean(string(node)) + "?", verb: "drain", input: &prompt{label: "reason: "},
 			text: fmt.Sprintf("It takes no more trials. Running trials (%d) go on to the end.", n.Running),
 			run: func(_ bool, why string) tea.Cmd {
-				return m.act(func(ctx context.Context, c *api.Client) (string, error) {
+				return act(m, func(ctx context.Context, c *api.Client) (string, error) {
 					return clean(string(node)) + " takes no more trials", c.Members().Drain(ctx, node, why)
 				})
 			},
@@ -171,4 +172,11 @@ func (m *Model) nodeActions(n *api.Member) []binding {
 	}}}
 }
 
-func capital(word string) string { return string(word[0]-'a'+'A') + word[1:] }
+// mayAct reports whether the user may act, and shows a message if not.
+func mayAct(m *Model) bool {
+	if r := &m.cluster.role; r.known && r.value == api.RoleViewer {
+		m.notice = "a viewer's token is read-only; to act, get one with: mlfnode token --role operator"
+		return false
+	}
+	return true
+}

@@ -190,8 +190,8 @@ func TestSearchInParts(t *testing.T) {
 	}
 	press(m, "n")
 	a.answer()
-	if a.answer(); len(log.hits) != 1 || strings.Join(from, " ") != "0 262144 262144 524288" {
-		t.Errorf("got %d hits from searches at %v", len(log.hits), from)
+	if a.answer(); len(log.search.hits) != 1 || strings.Join(from, " ") != "0 262144 262144 524288" {
+		t.Errorf("got %d hits from searches at %v", len(log.search.hits), from)
 	}
 }
 
@@ -215,15 +215,15 @@ func TestHitsHaveABound(t *testing.T) {
 	press(m, "/epoch", "enter")
 	a.answer()
 	for part := int64(2); part <= 2*hitsKept/api.MaxHits; part++ {
-		log.hit = len(log.hits) - 1
+		log.search.hit = len(log.search.hits) - 1
 		press(m, "n")
 		a.answer()
 		first := (part - 1) * api.MaxHits
-		if len(log.hits) > hitsKept || log.goal == nil || log.goal.Offset != first || log.hits[log.hit].Offset != first {
-			t.Fatalf("after part %d: %d hits, at %+v, want at most %d, and to be at %d", part, len(log.hits), log.goal, hitsKept, first)
+		if len(log.search.hits) > hitsKept || log.goal == nil || log.goal.Offset != first || log.search.hits[log.search.hit].Offset != first {
+			t.Fatalf("after part %d: %d hits, at %+v, want at most %d, and to be at %d", part, len(log.search.hits), log.goal, hitsKept, first)
 		}
 	}
-	if n := len(log.hits); n != hitsKept {
+	if n := len(log.search.hits); n != hitsKept {
 		t.Errorf("got %d hits, want %d", n, hitsKept)
 	}
 }

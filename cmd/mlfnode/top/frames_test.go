@@ -186,7 +186,7 @@ var scenes = map[string]func(width, height int) *Model{
 	"trial-search": func(w, h int) *Model {
 		m := onTrial(w, h, 40)
 		log := m.shown().(*trialScreen).log
-		log.text, log.hits = "EPOCH 2", []api.LogHit{{Stream: "stdout", Offset: 140}, {Stream: "stdout", Offset: 1400}}
+		log.search.text, log.search.hits = "EPOCH 2", []api.LogHit{{Stream: "stdout", Offset: 140}, {Stream: "stdout", Offset: 1400}}
 		return press(m, "n", "o")
 	},
 	"help":   func(w, h int) *Model { return press(onSweep(w, h), "?") },
@@ -194,7 +194,7 @@ var scenes = map[string]func(width, height int) *Model{
 	"dialog": func(w, h int) *Model {
 		m := onSweep(w, h)
 		s := m.screens[1].(*sweepScreen).now(m)
-		m.dialog = m.confirm(&api.Done{Sweep: *s}, "pause", nil)
+		m.dialog = confirm(m, &api.Done{Sweep: *s}, "pause", nil)
 		return m
 	},
 	"drain": func(w, h int) *Model { return press(busy(w, h), "tab", "d", "new disk") },
@@ -297,7 +297,7 @@ func TestHostileText(t *testing.T) {
 			v.Params = space.Params{{Key: evil, Value: space.Value{Text: evil}}}
 			v.Metrics = grid.Metric{evil: json.RawMessage(`"` + "\x1b[2J" + `"`)}
 			log := m.shown().(*trialScreen).log
-			log.text = evil
+			log.search.text = evil
 			log.out.replace(&api.LogWindow{Next: 100, Total: 100, Pieces: []api.LogPiece{{Stream: "stdout", Data: []byte(evil)}}})
 		}
 	}

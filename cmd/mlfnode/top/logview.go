@@ -26,24 +26,37 @@ type logView struct {
 	of      int // the attempt that printed the output
 	out     output
 	err     error
-	top     int // line at the top of the window, unless it follows the end
-	shift   int // columns that are scrolled out of view
-	follow  bool
-	height  int
+	scroll
+	search logSearch
+	goal   *api.LogHit // where to scroll
 
-	busy   bool
-	wait   time.Duration // before the next request for new output
-	epoch  int           // at the last request
-	goal   *api.LogHit   // where to scroll
-	text   string        // the text to search for
-	hits   []api.LogHit
-	more   *int64 // where to continue the search
-	hit    int    // the index of the chosen one
-	asking int    // the number of the search in progress; 0 for none
-	asked  int    // searches so far
+	busy  bool
+	wait  time.Duration // before the next request for new output
+	epoch int           // at the last request
 }
 
-func newLogView(id grid.TrialID) *logView { return &logView{id: id, follow: true} }
+func newLogView(id grid.TrialID) *logView { return &logView{id: id, scroll: scroll{follow: true}} }
+
+// scroll is the part of the lines that is visible.
+type scroll struct {
+	top    int // line at the top of the window, unless it follows the end
+	shift  int // columns that are scrolled out of view
+	height int
+	follow bool
+}
+
+// clamp moves the window to where there are lines.
+func (s *scroll) clamp(lines int) { s.top = max(0, min(s.top, lines-s.height)) }
+
+// logSearch is a search in the output.
+type logSearch struct {
+	text   string
+	hits   []api.LogHit
+	hit    int    // the index of the chosen one
+	more   *int64 // where to continue; nil after everything has been searched
+	asking int    // the number of the request in progress; 0 for none
+	asked  int    // requests so far
+}
 
 // refresh requests the end of the output, the output before or after the range, or the place where
 // the user wants to go. Only one request is in progress at a time.
@@ -71,7 +84,11 @@ func (l *logView) refresh(m *Model) tea.Cmd {
 	case !l.follow && l.top < l.height && o.from > o.first:
 		q.Offset = max(0, o.from-logWindow)
 		q.Limit = o.from - q.Offset
-		take = l.earlier
+		take = func(w *api.LogWindow) {
+			at := l.anchor()
+			o.prependWindow(w)
+			l.top = o.lineAt(at, "")
+		}
 	case o.next < o.total && (l.follow || l.top+2*l.height >= len(o.lines)):
 		q.Offset = o.next
 		take = l.later
@@ -108,12 +125,6 @@ func (l *logView) later(w *api.LogWindow) {
 	l.top = l.out.lineAt(at, "")
 }
 
-func (l *logView) earlier(w *api.LogWindow) {
-	at := l.anchor()
-	l.out.prependWindow(w)
-	l.top = l.out.lineAt(at, "")
-}
-
 // anchor returns the offset of the line at the top.
 func (l *logView) anchor() int64 {
 	if l.top < len(l.out.lines) {
@@ -126,107 +137,104 @@ func (l *logView) anchor() int64 {
 func (l *logView) show(h *api.LogHit) {
 	l.follow = false
 	l.top = max(0, l.out.lineAt(h.Offset, h.Stream)-l.height/2)
-	l.clamp()
+	l.clamp(len(l.out.lines))
 }
 
-func (l *logView) clamp() { l.top = max(0, min(l.top, len(l.out.lines)-l.height)) }
-
-// scroll scrolls by some lines. At the end it follows the output again.
-func (l *logView) scroll(by int) {
+// scrollBy scrolls by some lines. At the end it follows the output again.
+func (l *logView) scrollBy(by int) {
+	lines := len(l.out.lines)
 	if l.follow {
-		l.top = len(l.out.lines) - l.height
+		l.top = lines - l.height
 	}
 	l.top += by
-	l.clamp()
-	l.follow = by > 0 && l.top >= len(l.out.lines)-l.height && l.out.next >= l.out.total
-}
-
-// toStart scrolls to the beginning of the output.
-func (l *logView) toStart() {
-	l.follow, l.top = false, 0
-	l.goal = &api.LogHit{}
+	l.clamp(lines)
+	l.follow = by > 0 && l.top >= lines-l.height && l.out.next >= l.out.total
 }
 
 func (l *logView) keys(m *Model) []binding {
 	by := func(lines func() int) func() tea.Cmd {
-		return func() tea.Cmd { l.scroll(lines()); return nil }
+		return func() tea.Cmd { l.scrollBy(lines()); return nil }
 	}
+	search := &l.search
 	all := []binding{
 		{movesHelp, "scroll", nil},
 		{"f", "follow the end, or stop", func() tea.Cmd {
 			if l.follow = !l.follow; !l.follow {
 				l.top = len(l.out.lines) - l.height
-				l.clamp()
+				l.clamp(len(l.out.lines))
 			}
 			return nil
 		}},
 		{"/", "search all that was printed", func() tea.Cmd {
-			m.prompt = &prompt{label: "find ", text: l.text, done: func(text string) tea.Cmd { return l.find(m, text) }}
+			m.prompt = &prompt{label: "find ", text: search.text, done: func(text string) tea.Cmd {
+				*search = logSearch{text: text, asked: search.asked}
+				if text == "" {
+					return nil
+				}
+				return l.find(m, 0, l.anchor())
+			}}
 			return nil
 		}},
 		{"left right", "scroll long lines", nil},
 		{"left h", "", func() tea.Cmd { l.shift = max(0, l.shift-m.width/2); return nil }},
 		{"right l", "", func() tea.Cmd { l.shift = min(l.shift+m.width/2, logLine); return nil }},
 		{"j down enter", "", by(func() int { return 1 })}, {"k up", "", by(func() int { return -1 })},
-		{"pgdown ctrl+f", "", by(func() int { return max(1, l.height-1) })}, {"pgup ctrl+b", "", by(func() int { return -max(1, l.height-1) })},
-		{"g home", "", func() tea.Cmd { l.toStart(); return nil }},
+		{"pgdown ctrl+f", "", by(func() int { return max(1, l.height-1) })},
+		{"pgup ctrl+b", "", by(func() int { return -max(1, l.height-1) })},
+		{"g home", "", func() tea.Cmd {
+			l.follow, l.top = false, 0
+			l.goal = &api.LogHit{}
+			return nil
+		}},
 		{"G end", "", func() tea.Cmd { l.follow = true; return nil }},
 	}
-	if l.asking > 0 {
-		all = append(all, binding{"esc", "end the search", func() tea.Cmd { l.asking = 0; return nil }})
+	if search.asking > 0 {
+		all = append(all, binding{"esc", "end the search", func() tea.Cmd { search.asking = 0; return nil }})
 	}
-	if len(l.hits) > 0 || l.more != nil {
+	if len(search.hits) > 0 || search.more != nil {
 		all = append(all, binding{"n N", "next hit, hit before", nil},
-			binding{"n", "", func() tea.Cmd { return l.step(m, 1) }}, binding{"N", "", func() tea.Cmd { return l.step(m, -1) }})
+			binding{"n", "", func() tea.Cmd { return l.step(m, 1) }},
+			binding{"N", "", func() tea.Cmd { return l.step(m, -1) }})
 	}
 	return all
 }
 
-// find searches for a text from the beginning, and goes to the first hit below the top of the
-// window.
-func (l *logView) find(m *Model, text string) tea.Cmd {
-	l.text, l.hits, l.more, l.hit, l.asking = text, nil, nil, 0, 0
-	if text == "" {
-		return nil
-	}
-	return l.search(m, 0, l.anchor())
-}
-
-// search makes the master search one part of the output after another, starting at an offset, until
+// find makes the master search one part of the output after another, starting at an offset, until
 // there are hits. It goes to the first hit that is not before another offset.
-func (l *logView) search(m *Model, from, notBefore int64) tea.Cmd {
-	l.asked++
-	l.asking, l.more = l.asked, &from
-	return l.searchOn(m, l.asked, notBefore)
+func (l *logView) find(m *Model, from, notBefore int64) tea.Cmd {
+	l.search.asked++
+	l.search.asking, l.search.more = l.search.asked, &from
+	return l.findInPart(m, l.search.asked, notBefore)
 }
 
-// searchOn requests the hits in one part, for the search with this number.
-func (l *logView) searchOn(m *Model, number int, notBefore int64) tea.Cmd {
-	text, id, attempt, from := l.text, l.id, l.attempt, *l.more
+// findInPart requests the hits in one part, for the search with this number.
+func (l *logView) findInPart(m *Model, number int, notBefore int64) tea.Cmd {
+	s, id, attempt := &l.search, l.id, l.attempt
+	text, from := s.text, *s.more
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
-		all, err := c.Logs().Search(ctx, id, attempt, text, from)
+		found, err := c.Logs().Search(ctx, id, attempt, text, from)
 		return func() tea.Cmd {
-			if number != l.asking { // it has ended, or another search has begun
+			if number != s.asking { // it has ended, or another search has begun
 				return nil
 			}
 			if err != nil { // n continues from here
-				l.asking = 0
+				s.asking = 0
 				m.notice = clean(reason(err))
 				return nil
 			}
-			l.more = all.Next
-			if len(all.Hits) == 0 && all.Next != nil && *all.Next > from {
-				return l.searchOn(m, number, notBefore)
+			s.more = found.Next
+			if len(found.Hits) == 0 && found.Next != nil && *found.Next > from {
+				return l.findInPart(m, number, notBefore)
 			}
-			l.asking = 0
-			l.hits = append(l.hits, all.Hits...)
-			l.hits = l.hits[max(0, len(l.hits)-hitsKept):]
-			if i := slices.IndexFunc(l.hits, func(h api.LogHit) bool { return h.Offset >= notBefore }); i >= 0 {
-				l.hit = i
+			s.asking = 0
+			s.hits = append(s.hits, found.Hits...)
+			s.hits = s.hits[max(0, len(s.hits)-hitsKept):]
+			if i := slices.IndexFunc(s.hits, func(h api.LogHit) bool { return h.Offset >= notBefore }); i >= 0 {
+				s.hit = i
 			}
-			l.hit = max(0, min(l.hit, len(l.hits)-1))
-			if len(l.hits) > 0 {
-				l.goal = &l.hits[l.hit]
+			s.hit = max(0, min(s.hit, len(s.hits)-1))
+			if len(s.hits) > 0 {
+				l.goal = &s.hits[s.hit]
 			}
 			return nil
 		}
@@ -235,35 +243,36 @@ func (l *logView) searchOn(m *Model, number int, notBefore int64) tea.Cmd {
 
 // step scrolls to the next or previous hit, and continues the search after the last one.
 func (l *logView) step(m *Model, by int) tea.Cmd {
+	s := &l.search
 	switch {
-	case l.more != nil && l.asking == 0 && len(l.hits) == 0:
-		return l.search(m, *l.more, l.anchor())
-	case l.more != nil && l.asking == 0 && l.hit+by >= len(l.hits):
-		return l.search(m, *l.more, l.hits[l.hit].Offset+1)
-	case len(l.hits) > 0:
-		l.hit = (l.hit + by + len(l.hits)) % len(l.hits)
-		l.goal = &l.hits[l.hit]
+	case s.more != nil && s.asking == 0 && len(s.hits) == 0:
+		return l.find(m, *s.more, l.anchor())
+	case s.more != nil && s.asking == 0 && s.hit+by >= len(s.hits):
+		return l.find(m, *s.more, s.hits[s.hit].Offset+1)
+	case len(s.hits) > 0:
+		s.hit = (s.hit + by + len(s.hits)) % len(s.hits)
+		l.goal = &s.hits[s.hit]
 	}
 	return nil
 }
 
 // status describes which part of the output is visible.
 func (l *logView) status(p paint) string {
-	o := &l.out
+	o, s := &l.out, &l.search
 	parts := []string{}
 	switch {
-	case l.asking > 0:
-		parts = append(parts, "searching … "+percent(*l.more, o.total))
-	case l.text != "" && len(l.hits) == 0 && l.more != nil:
-		parts = append(parts, "searched "+percent(*l.more, o.total))
-	case l.text != "" && len(l.hits) == 0:
-		parts = append(parts, "no "+clean(l.text))
-	case l.text != "":
+	case s.asking > 0:
+		parts = append(parts, "searching … "+percent(*s.more, o.total))
+	case s.text != "" && len(s.hits) == 0 && s.more != nil:
+		parts = append(parts, "searched "+percent(*s.more, o.total))
+	case s.text != "" && len(s.hits) == 0:
+		parts = append(parts, "no "+clean(s.text))
+	case s.text != "":
 		more := ""
-		if l.more != nil {
+		if s.more != nil {
 			more = "+"
 		}
-		parts = append(parts, fmt.Sprintf("hit %d of %d%s", l.hit+1, len(l.hits), more))
+		parts = append(parts, fmt.Sprintf("hit %d of %d%s", s.hit+1, len(s.hits), more))
 	}
 	if o.cut > 0 {
 		parts = append(parts, bytesText(o.cut)+" cut")
@@ -293,7 +302,8 @@ func (l *logView) view(m *Model, width, height int) []string {
 	case !o.known:
 		return absent(m, l.err, width)
 	case len(o.lines) == 0 && o.gone == api.AllGone:
-		return []string{m.paint.text(faint, fit("The output has been removed, because all output was over retention.logs.", width))}
+		const text = "The output has been removed, because all output was over retention.logs."
+		return []string{m.paint.text(faint, fit(text, width))}
 	case len(o.lines) == 0:
 		return []string{m.paint.text(faint, "Nothing has been printed.")}
 	}
@@ -320,7 +330,7 @@ func (l *logView) line(p paint, line *outputLine, width int) string {
 	}
 	text := ansi.Cut(clean(string(line.text)), l.shift, l.shift+width-len(mark))
 	out := p.text(t, mark)
-	for i, part := range found(text, l.text) {
+	for i, part := range found(text, l.search.text) {
 		if i%2 == 1 {
 			out += p.text(hit, part)
 		} else {

@@ -14,14 +14,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// Model is the state of what is shown. Its functions ask, want and retry access the outside world;
-// otherwise it is pure.
+// Model is the state of what is shown. Apart from its environment it is pure.
 type Model struct {
-	ask   func(wait time.Duration, q question) tea.Cmd
-	want  func(topics []string)
-	retry func()
-	hosts func() bool
-	now   func() time.Time
+	environment
 
 	paint         paint
 	width, height int
@@ -33,6 +28,15 @@ type Model struct {
 	presses       int    // the number of keys pressed, by which a late answer is recognised
 	notice        string // the last action, or what went wrong
 	cluster       cluster
+}
+
+// environment is how a model accesses the outside world.
+type environment struct {
+	ask   func(wait time.Duration, q question) tea.Cmd // asks the node, after some time
+	want  func(topics []string)                        // chooses the topics of the event stream
+	retry func()                                       // reopens the event stream at once
+	hosts func() bool                                  // reports whether trials of this machine run in this process
+	now   func() time.Time
 }
 
 // cluster is what the event stream has reported.
@@ -68,16 +72,18 @@ type binding struct {
 
 // New returns a model that shows the overview.
 func New(colours bool, now func() time.Time) *Model {
-	m := &Model{
-		paint: paint{colours}, now: now, width: 80, height: 24,
-		ask:   func(time.Duration, question) tea.Cmd { return nil },
-		want:  func([]string) {},
-		retry: func() {},
-		hosts: func() bool { return false },
+	return &Model{
+		environment: environment{
+			ask:   func(time.Duration, question) tea.Cmd { return nil },
+			want:  func([]string) {},
+			retry: func() {},
+			hosts: func() bool { return false },
+			now:   now,
+		},
+		paint: paint{colours}, width: 80, height: 24,
+		screens: []screen{&overview{}},
+		cluster: cluster{sweeps: map[grid.SweepID]*api.SweepState{}, nodes: map[grid.NodeID]*api.Member{}},
 	}
-	m.cluster.sweeps, m.cluster.nodes = map[grid.SweepID]*api.SweepState{}, map[grid.NodeID]*api.Member{}
-	m.screens = []screen{&overview{}}
-	return m
 }
 
 // Init implements tea.Model.
@@ -102,9 +108,12 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.prompt.add(msg.Content)
 		}
 	case states:
-		m.applyStates(msg)
+		if !m.frozen {
+			m.cluster.heard = m.now()
+		}
+		m.cluster.applyStates(msg, m.frozen)
 	case streamState:
-		m.applyStreamState(msg)
+		m.cluster.applyStreamState(msg, m.frozen, m.now())
 	case answer:
 		if msg != nil {
 			cmd = msg()
@@ -117,29 +126,21 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 
 // refresh requests what the screen lacks; while updates are paused, only what it never had.
 func (m *Model) refresh() tea.Cmd {
-	cmd := tea.Batch(m.learnRole(), m.shown().refresh(m))
+	role := m.cluster.role.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Role, error) {
+		s, err := c.Session(ctx)
+		return s.Role, err
+	})
+	cmd := tea.Batch(role, m.shown().refresh(m))
 	m.want(m.shown().topics()) // a refresh may have made them more precise
 	return cmd
 }
 
-// learnRole asks the node for the user's role.
-func (m *Model) learnRole() tea.Cmd {
-	return m.cluster.role.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Role, error) {
-		s, err := c.Session(ctx)
-		return s.Role, err
-	})
-}
-
 // applyStates records states from the stream. While updates are paused it records only what was
 // unknown, so that a screen opened in the meantime is not empty.
-func (m *Model) applyStates(all states) {
-	c := &m.cluster
-	if !m.frozen {
-		c.heard = m.now()
-	}
+func (c *cluster) applyStates(all states, frozen bool) {
 	for i := range all {
 		e := &all[i]
-		if m.frozen && c.knows(e) {
+		if frozen && c.knows(e) {
 			continue
 		}
 		switch {
@@ -179,6 +180,25 @@ func (c *cluster) knows(e *api.Events) bool {
 	return false
 }
 
+// members returns the nodes of the cluster by name.
+func (c *cluster) members() []*api.Member {
+	all := []*api.Member{}
+	for _, name := range c.names {
+		if n := c.nodes[name]; n != nil {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// waiting returns the text for data that has not arrived yet.
+func (c *cluster) waiting() string {
+	if !c.lost.IsZero() {
+		return "nothing is known yet"
+	}
+	return "asking …"
+}
+
 // forget drops the states that a stream repeats only for what still runs.
 func (c *cluster) forget() {
 	clear(c.sweeps)
@@ -187,16 +207,15 @@ func (c *cluster) forget() {
 
 // applyStreamState records the state of the stream. A stream that opens does not report what ended
 // before, so the states of sweeps and of the trial are forgotten.
-func (m *Model) applyStreamState(s streamState) {
-	c := &m.cluster
+func (c *cluster) applyStreamState(s streamState, frozen bool, now time.Time) {
 	switch {
 	case !s.live && c.lost.IsZero():
-		c.lost = m.now()
+		c.lost = now
 	case s.live && !c.lost.IsZero():
 		c.lost = time.Time{}
 		c.epoch++
 	}
-	if s.live && !m.frozen {
+	if s.live && !frozen {
 		c.forget()
 	}
 	c.stream = s
@@ -220,7 +239,7 @@ func (m *Model) press(k tea.Key) tea.Cmd {
 		return nil
 	}
 	m.notice = ""
-	for _, b := range append(m.shown().keys(m), m.everywhere()...) {
+	for _, b := range m.bindings() {
 		if b.do != nil && slices.Contains(strings.Fields(b.keys), key) {
 			return b.do()
 		}
@@ -228,17 +247,25 @@ func (m *Model) press(k tea.Key) tea.Cmd {
 	return nil
 }
 
-// everywhere returns the keys that work on all screens.
-func (m *Model) everywhere() []binding {
-	return []binding{
-		{": ctrl+k", "go to a sweep, a trial or a node, by its name", m.goTo},
+// bindings returns the keys that work now: those of the screen, and those of all screens.
+func (m *Model) bindings() []binding {
+	return append(m.shown().keys(m), []binding{
+		{": ctrl+k", "go to a sweep, a trial or a node, by its name", func() tea.Cmd {
+			m.prompt = &prompt{label: "go to ", done: m.goTo}
+			return nil
+		}},
 		{"esc backspace", "go back", m.back},
-		{"space", "pause or resume updates", m.freeze},
+		{"space", "pause or resume updates", func() tea.Cmd {
+			if m.frozen = !m.frozen; !m.frozen {
+				m.reload()
+			}
+			return nil
+		}},
 		{"?", "show these keys", func() tea.Cmd { m.help = true; return nil }},
 		{"ctrl+l", "reload and redraw", func() tea.Cmd { m.reload(); return tea.ClearScreen }},
 		{"ctrl+z", "", func() tea.Cmd { return tea.Suspend }},
 		{"q ctrl+c", "quit", m.quit},
-	}
+	}...)
 }
 
 func (m *Model) open(s screen) tea.Cmd {
@@ -256,14 +283,6 @@ func (m *Model) back() tea.Cmd {
 		m.screens = m.screens[:len(m.screens)-1]
 		m.cluster.trial = nil
 		m.cluster.stream.gone = false
-	}
-	return nil
-}
-
-// freeze pauses updates, or resumes them and reloads.
-func (m *Model) freeze() tea.Cmd {
-	if m.frozen = !m.frozen; !m.frozen {
-		m.reload()
 	}
 	return nil
 }
@@ -290,53 +309,37 @@ func (m *Model) quit() tea.Cmd {
 	return nil
 }
 
-// goTo asks the user where to go: to a sweep, to a trial by its sweep and number or by its number
-// in the sweep that is shown, or to a node.
-func (m *Model) goTo() tea.Cmd {
-	m.prompt = &prompt{label: "go to ", done: func(text string) tea.Cmd {
-		text = strings.TrimSpace(text)
-		if _, ok := m.cluster.nodes[grid.NodeID(text)]; ok {
-			return m.open(&nodeScreen{node: grid.NodeID(text)})
-		}
-		sweep, index, found := strings.Cut(text, "/")
-		n, err := strconv.ParseInt(index, 10, 64)
-		if s := m.sweepShown(); !found && s != "" {
-			if number, e := strconv.ParseInt(text, 10, 64); e == nil {
-				sweep, n, err, found = string(s), number, nil, true
-			}
-		}
-		switch {
-		case text == "":
-			return nil
-		case !found:
-			return m.open(newSweepScreen(grid.SweepID(sweep)))
-		case err != nil || n < 0:
-			m.notice = clean(text) + " is not a trial: they are named as in chainer-3/17"
-			return nil
-		}
-		return m.open(newTrialScreen(grid.TrialID{Sweep: grid.SweepID(sweep), Index: n}))
-	}}
-	return nil
-}
-
-// sweepShown returns the sweep that the screen shows or belongs to.
-func (m *Model) sweepShown() grid.SweepID {
+// goTo shows the node, the sweep or the trial with this name. In a sweep, a number alone means a
+// trial of it.
+func (m *Model) goTo(name string) tea.Cmd {
+	name = strings.TrimSpace(name)
+	if _, ok := m.cluster.nodes[grid.NodeID(name)]; ok {
+		return m.open(&nodeScreen{node: grid.NodeID(name)})
+	}
+	var shown grid.SweepID
 	switch s := m.shown().(type) {
 	case *sweepScreen:
-		return s.id
+		shown = s.id
 	case *trialScreen:
-		return s.id.Sweep
+		shown = s.id.Sweep
 	}
-	return ""
-}
-
-// mayAct reports whether the user may act, and shows a message if not.
-func (m *Model) mayAct() bool {
-	if r := &m.cluster.role; r.known && r.value == api.RoleViewer {
-		m.notice = "a viewer's token is read-only; to act, get one with: mlfnode token --role operator"
-		return false
+	sweep, index, found := strings.Cut(name, "/")
+	n, err := strconv.ParseInt(index, 10, 64)
+	if !found && shown != "" {
+		if number, e := strconv.ParseInt(name, 10, 64); e == nil {
+			sweep, n, err, found = string(shown), number, nil, true
+		}
 	}
-	return true
+	switch {
+	case name == "":
+		return nil
+	case !found:
+		return m.open(newSweepScreen(grid.SweepID(sweep)))
+	case err != nil || n < 0:
+		m.notice = clean(name) + " is not a trial: they are named as in chainer-3/17"
+		return nil
+	}
+	return m.open(newTrialScreen(grid.TrialID{Sweep: grid.SweepID(sweep), Index: n}))
 }
 
 // maxScreens bounds the number of screens kept for going back.

@@ -217,7 +217,7 @@ func TestKeysAreDocumented(t *testing.T) {
 	}
 	for name, scene := range scenes {
 		m := scene(100, 30)
-		for _, b := range append(m.shown().keys(m), m.everywhere()...) {
+		for _, b := range m.bindings() {
 			if b.keys == movesHelp {
 				continue
 			}

@@ -27,14 +27,14 @@ func (n *nodeScreen) keys(m *Model) []binding {
 	if node == nil {
 		return nil
 	}
-	return slices.Concat([]binding{{movesHelp, "move", nil}}, m.nodeActions(node), n.gpus.moves(len(node.Devices), func() {}))
+	return slices.Concat([]binding{{movesHelp, "move", nil}}, nodeActions(m, node), n.gpus.moves(len(node.Devices), func() {}))
 }
 
 func (n *nodeScreen) view(m *Model, width, height int) []string {
 	node := m.cluster.nodes[n.node]
 	switch {
 	case node == nil && m.cluster.names == nil:
-		return []string{m.paint.text(faint, m.waiting())}
+		return []string{m.paint.text(faint, m.cluster.waiting())}
 	case node == nil:
 		return []string{fit("There is no node "+clean(string(n.node))+" any more.", width)}
 	}

@@ -97,11 +97,11 @@ func (o *overview) atNode(all []*api.Member) *api.Member {
 func (o *overview) keys(m *Model) []binding {
 	rows := o.rows(m)
 	tab := binding{"tab", "sweeps or nodes", func() tea.Cmd {
-		o.onNodes = !o.onNodes && len(m.members()) > 0
+		o.onNodes = !o.onNodes && len(m.cluster.members()) > 0
 		return nil
 	}}
 	if o.onNodes {
-		all := m.members()
+		all := m.cluster.members()
 		if len(all) == 0 {
 			o.onNodes = false
 			return []binding{tab}
@@ -109,7 +109,7 @@ func (o *overview) keys(m *Model) []binding {
 		n := o.atNode(all)
 		return slices.Concat([]binding{{movesHelp, "move", nil},
 			{"enter l right", "show the node", func() tea.Cmd { return m.open(&nodeScreen{node: n.Node}) }}, tab},
-			m.nodeActions(n), o.nodes.moves(len(all), func() { o.node = all[o.nodes.at].Node }))
+			nodeActions(m, n), o.nodes.moves(len(all), func() { o.node = all[o.nodes.at].Node }))
 	}
 	s := o.at(rows)
 	if s == nil {
@@ -117,18 +117,7 @@ func (o *overview) keys(m *Model) []binding {
 	}
 	moves := o.sweeps.moves(len(rows), func() { o.chosen = rows[o.sweeps.at].Sweep })
 	return slices.Concat([]binding{{movesHelp, "move", nil},
-		{"enter l right", "show the sweep", func() tea.Cmd { return m.open(newSweepScreen(s.Sweep)) }}, tab}, m.sweepActions(s, ""), moves)
-}
-
-// members returns the nodes of the cluster by name.
-func (m *Model) members() []*api.Member {
-	all := []*api.Member{}
-	for _, name := range m.cluster.names {
-		if n := m.cluster.nodes[name]; n != nil {
-			all = append(all, n)
-		}
-	}
-	return all
+		{"enter l right", "show the sweep", func() tea.Cmd { return m.open(newSweepScreen(s.Sweep)) }}, tab}, sweepActions(m, s, ""), moves)
 }
 
 func (o *overview) view(m *Model, width, height int) []string {
@@ -136,7 +125,7 @@ func (o *overview) view(m *Model, width, height int) []string {
 	if c := m.cluster.overview; c != nil && c.Problem != "" {
 		out = append(out, wrapped(m.paint, warn, "Nothing runs: "+c.Problem, width, 2)...)
 	}
-	rows, nodes := o.rows(m), m.members()
+	rows, nodes := o.rows(m), m.cluster.members()
 	o.at(rows)
 	forNodes := 0
 	if len(nodes) > 0 {
@@ -156,7 +145,7 @@ func (o *overview) view(m *Model, width, height int) []string {
 func (o *overview) figures(m *Model, width int) []string {
 	c := m.cluster.overview
 	if c == nil {
-		return []string{m.paint.text(faint, m.waiting())}
+		return []string{m.paint.text(faint, m.cluster.waiting())}
 	}
 	speed := 0.0
 	for _, s := range m.cluster.sweeps {
@@ -174,7 +163,7 @@ func (o *overview) figures(m *Model, width int) []string {
 		join(" ", figure("running", running, c.Running), rate(speed)), figure("waiting", strong, c.Pending),
 		figure("succeeded", good, c.Succeeded), figure("failed", failed, c.Failed),
 	}
-	if nodes := m.members(); len(nodes) > 0 {
+	if nodes := m.cluster.members(); len(nodes) > 0 {
 		alive, gpus, busy := 0, 0, 0
 		for _, n := range nodes {
 			if n.State == "alive" {
@@ -189,14 +178,6 @@ func (o *overview) figures(m *Model, width int) []string {
 		}
 	}
 	return flow(parts, width)
-}
-
-// waiting returns the text for data that has not arrived yet.
-func (m *Model) waiting() string {
-	if !m.cluster.lost.IsZero() {
-		return "nothing is known yet"
-	}
-	return "asking …"
 }
 
 // flow lays out parts in as many lines as they need.
@@ -237,7 +218,7 @@ func (o *overview) sweepTable(m *Model, rows []api.Sweep, width, height int) []s
 	case !l.known && l.err != nil:
 		return append([]string{title}, wrapped(m.paint, bad, clean(reason(l.err)), width, 3)...)
 	case !l.known:
-		return []string{title, m.paint.text(faint, m.waiting())}
+		return []string{title, m.paint.text(faint, m.cluster.waiting())}
 	case len(rows) == 0:
 		return []string{title, fit("There are no sweeps yet. In another terminal:", width), fit("  mlfnode sweep PROJECT", width)}
 	}

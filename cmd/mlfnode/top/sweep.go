@@ -97,7 +97,7 @@ func (s *sweepScreen) keys(m *Model) []binding {
 	groups := s.failures.value.Groups
 	if s.onFailures {
 		if sweep.Failed == 0 || len(groups) == 0 {
-			return slices.Concat(all, m.sweepActions(sweep, ""))
+			return slices.Concat(all, sweepActions(m, sweep, ""))
 		}
 		class := s.group().Class
 		all = append(all, binding{"enter l right", "list the trials of the class", func() tea.Cmd {
@@ -105,9 +105,9 @@ func (s *sweepScreen) keys(m *Model) []binding {
 			s.trials.set("class="+string(class), api.TrialQuery{Class: class})
 			return nil
 		}})
-		return slices.Concat(all, m.sweepActions(sweep, class), s.class.moves(len(groups), func() { s.chosen = groups[s.class.at].Class }))
+		return slices.Concat(all, sweepActions(m, sweep, class), s.class.moves(len(groups), func() { s.chosen = groups[s.class.at].Class }))
 	}
-	return slices.Concat(all, s.trials.keys(m, sweep), m.sweepActions(sweep, ""))
+	return slices.Concat(all, s.trials.keys(m, sweep), sweepActions(m, sweep, ""))
 }
 
 // group puts the cursor on the chosen class of failures and returns that, or nil if there is none.
@@ -158,7 +158,7 @@ func absent(m *Model, err error, width int) []string {
 	if err != nil {
 		return wrapped(m.paint, bad, clean(reason(err)), width, 3)
 	}
-	return []string{m.paint.text(faint, m.waiting())}
+	return []string{m.paint.text(faint, m.cluster.waiting())}
 }
 
 func (s *sweepScreen) head(m *Model, v *api.Sweep, width int) []string {

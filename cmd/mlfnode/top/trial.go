@@ -89,9 +89,9 @@ func (t *trialScreen) shownAttempt() int {
 
 // pick shows the output of an attempt; 0 is the one that determines the trial's state.
 func (t *trialScreen) pick(attempt int) {
-	text := t.log.text
+	text := t.log.search.text
 	t.log = newLogView(t.id)
-	t.log.attempt, t.log.text = attempt, text
+	t.log.attempt, t.log.search.text = attempt, text
 }
 
 func (t *trialScreen) keys(m *Model) []binding {
@@ -117,7 +117,7 @@ func (t *trialScreen) keys(m *Model) []binding {
 	}
 	if v := t.now(m); v != nil && (v.State == grid.Failed || v.State == grid.Cancelled) {
 		all = append(all, binding{"r", "run the trial again", func() tea.Cmd {
-			return m.askSweep(t.id.Sweep, "retry", &api.Retry{Index: t.id.Index})
+			return askSweep(m, t.id.Sweep, "retry", &api.Retry{Index: t.id.Index})
 		}})
 	}
 	return all

@@ -28,7 +28,7 @@ func (m *Model) frame() []string {
 	case m.dialog != nil:
 		body = m.dialog.view(m.paint, width)
 	case m.help:
-		body = m.helpView(width, room)
+		body = helpView(m.paint, m.bindings(), width, room)
 	default:
 		body = m.shown().view(m, width, room)
 	}
@@ -123,12 +123,12 @@ func (m *Model) foot(width int) []string {
 	return []string{m.paint.text(faint, fit(join("  ", line, last), width))}
 }
 
-// helpView lists the keys that work now.
-func (m *Model) helpView(width, height int) []string {
+// helpView lists keys with what they do.
+func helpView(p paint, bindings []binding, width, height int) []string {
 	type entry struct{ keys, text string }
 	var all []entry
 	widest := 0
-	for _, b := range append(m.shown().keys(m), m.everywhere()...) {
+	for _, b := range bindings {
 		if b.text == "" {
 			continue
 		}
@@ -146,7 +146,7 @@ func (m *Model) helpView(width, height int) []string {
 			if i == 0 {
 				key = fit(e.keys, widest)
 			}
-			out = append(out, m.paint.text(strong, pad(key, widest, false))+"  "+line)
+			out = append(out, p.text(strong, pad(key, widest, false))+"  "+line)
 		}
 	}
 	return out[:min(len(out), height)]
