@@ -10,6 +10,8 @@ WAITING := -parallel 3
 # On a busy machine, tests that wait can fail: failed tests run once more, alone, and both results are printed.
 TESTS   := $(GO) tool gotestsum --format standard-quiet --hide-summary skipped --rerun-fails=1 --rerun-fails-max-failures 6 \
 	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race
+# Benchmarks print a table; BENCH_VERBOSE=1 also shows what they log, which is otherwise shown only for those that fail.
+BENCH   := $(GO) run ./cmd/mlfnode/bench/benchtable $(GO) test -v -run '^$$'
 # How long the benchmark of the page's memory keeps pages open.
 PAGE_TIME ?= 2m
 # Packages that the race detector runs on: everything with goroutines.
@@ -72,10 +74,10 @@ lint: ## gofmt and vet
 	$(GO) vet ./...
 
 bench: build ## measure rates, latencies and memory, side by side with bare loops; PAGE_TIME=1h keeps pages open for so long
-	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd/mlfnode/bench
-	PAGE_TIME=$(PAGE_TIME) $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 3h ./cmd/mlfnode/browser
-	$(GO) test -run '^$$' -bench Container -benchtime 20x ./node/executor/docker
-	$(GO) test -run '^$$' -bench Restart -benchtime 5x ./node/history
+	$(BENCH) -bench . -benchtime 1x -timeout 30m ./cmd/mlfnode/bench
+	PAGE_TIME=$(PAGE_TIME) $(BENCH) -bench . -benchtime 1x -timeout 3h ./cmd/mlfnode/browser
+	$(BENCH) -bench Container -benchtime 20x ./node/executor/docker
+	$(BENCH) -bench Restart -benchtime 5x ./node/history
 
 dev: build ## run a cluster of three nodes on this machine, in a temporary folder
 	@sh .ci/dev
