@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-
-	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
 )
@@ -30,7 +29,10 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 		return nil, fmt.Errorf("%s lies outside of the folder you are in, which is all that trials get. Go to the folder that contains both, or give the absolute path", a)
 	}
 	p := &Project{Name: programName(argv[0])}
-	file := firstFile(argv, cwd)
+	file := "" // the first argument that is a regular file under cwd
+	if i := slices.IndexFunc(argv, func(a string) bool { return isRegular(cwd, a) }); i >= 0 {
+		file = argv[i]
+	}
 	what := NotAProject(cwd)
 	switch {
 	case file != "":
@@ -45,18 +47,11 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 		p.Dir, p.Bundled, p.Lenient = cwd, true, true
 	}
 	t := newTask(p.Name)
-	t.Command = append([]string(nil), argv...)
+	t.Command = slices.Clone(argv)
 	t.Metrics = []grid.Source{{JSON: "stdout", Optional: true}}
 	p.document = mapping()
-	command := sequence()
-	for _, arg := range argv {
-		command.Content = append(command.Content, scalar(arg))
-	}
-	put(p.document, "command", command)
-	stdout := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
-	put(stdout, "json", scalar("stdout"))
-	put(stdout, "optional", unquoted("true"))
-	put(p.document, "metrics", sequence(stdout))
+	put(p.document, "command", sequenceOf(argv))
+	put(p.document, "metrics", sequence(flowMap(scalar("json"), scalar("stdout"), scalar("optional"), unquoted("true"))))
 	p.Default, p.tasks = t.Name, []*task{t}
 	return p, nil
 }
@@ -64,17 +59,9 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 // readsNothing reports whether the command is one that never reads a file of its folder, so that
 // copying the folder would be pointless.
 func readsNothing(argv []string) bool {
-	program := argv[0]
-	if strings.ContainsRune(program, '/') {
-		if dir := filepath.Dir(program); dir != "/bin" && dir != "/usr/bin" && dir != "/usr/local/bin" {
-			return false
-		}
-	}
-	switch filepath.Base(program) {
-	case "true", "false", "echo", "printf", "sleep", "seq", "nproc", "uname", "whoami":
-		return true
-	}
-	return false
+	dir, program := filepath.Split(argv[0])
+	return slices.Contains([]string{"", "/bin/", "/usr/bin/", "/usr/local/bin/"}, dir) &&
+		slices.Contains([]string{"true", "false", "echo", "printf", "sleep", "seq", "nproc", "uname", "whoami"}, program)
 }
 
 // above returns an argument, or the value after its '=', that names something above cwd.
@@ -100,17 +87,13 @@ func programName(file string) string {
 	return CleanName(strings.TrimSuffix(base, filepath.Ext(base)))
 }
 
-// firstFile returns the first argument that is a regular file under cwd.
-func firstFile(argv []string, cwd string) string {
-	for _, a := range argv {
-		if !filepath.IsLocal(a) {
-			continue
-		}
-		if info, err := os.Stat(filepath.Join(cwd, a)); err == nil && info.Mode().IsRegular() {
-			return a
-		}
+// isRegular reports whether a name is that of a regular file under dir.
+func isRegular(dir, name string) bool {
+	if !filepath.IsLocal(name) {
+		return false
 	}
-	return ""
+	info, err := os.Stat(filepath.Join(dir, name))
+	return err == nil && info.Mode().IsRegular()
 }
 
 // NotAProject describes a folder that does not belong to one program; it returns "" for other

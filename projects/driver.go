@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"mlfnode/grid"
 	"mlfnode/grid/lazyregexp"
 	"mlfnode/grid/problem"
 	"mlfnode/grid/space"
@@ -133,7 +134,7 @@ func (im *importer) parameters(file string, line int, path string) string {
 	case name == "":
 		im.note(file, line, "the parameter file is computed, not written down; fill in `parameters`")
 		return ""
-	case !relative(name) || !usable(name) || strings.TrimSpace(name) == "":
+	case !grid.IsRelative(name) || !usable(name) || strings.TrimSpace(name) == "":
 		im.note(file, line, "the parameter file %s is outside the project; copy it and fill in `parameters`", name)
 		return ""
 	}

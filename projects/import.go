@@ -1,7 +1,6 @@
 package projects
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -47,11 +45,16 @@ type oldTask struct {
 	shell   string
 }
 
+// oldPaths translates what the old framework found in its folders.
+type oldPaths struct {
+	dir    string // the project's, absolute
+	prefix string // the folder's own name, with which the old paths begin
+}
+
 // importer collects the content of an old folder. It reads the Python files as text and runs
 // nothing.
 type importer struct {
-	dir     string
-	prefix  string // the folder's own name, with which the old paths begin
+	oldPaths
 	report  Report
 	tasks   []oldTask
 	drivers []oldDriver
@@ -65,7 +68,7 @@ func Import(dir string) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", dir, err)
 	}
-	im := &importer{dir: abs, prefix: filepath.Base(abs) + "/"}
+	im := &importer{oldPaths: oldPaths{dir: abs, prefix: filepath.Base(abs) + "/"}}
 	im.report.File = filepath.Join(dir, projectFile)
 	if _, err := os.Lstat(filepath.Join(abs, projectFile)); err == nil {
 		return nil, fmt.Errorf("%s already exists; nothing was changed", im.report.File)
@@ -89,7 +92,12 @@ func Import(dir string) (*Report, error) {
 	if len(im.tasks) == 0 {
 		return nil, fmt.Errorf("tasks.py in %s has no function with a line cmd = [...]; write project.yaml by hand", dir)
 	}
-	return &im.report, im.write()
+	project, err := encoded("# Made by `mlfnode import` from tasks.py; look it over.\n", im.project())
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", im.report.File, err)
+	}
+	_, err = writeProject(dir, false, project, nil)
+	return &im.report, err
 }
 
 func (im *importer) note(file string, line int, format string, v ...any) {
@@ -111,7 +119,7 @@ func (im *importer) readTasks(text string) {
 	begin := 0
 	marked := false // by a decorator
 	end := func(at int) {
-		if function.name != "" && !im.function(function, lines, begin, at) && function.task {
+		if function.name != "" && !im.findCommand(function, lines, begin, at) && function.task {
 			im.note("tasks.py", function.line, "the task %s has no line cmd = [...] and was left out; put what it does into a program of its own", function.name)
 		}
 	}
@@ -131,31 +139,34 @@ func (im *importer) readTasks(text string) {
 
 // command translates a list or a string. The old paths start at the framework's folder, the new
 // ones at the project's.
-func (im *importer) command(t *oldTask, v any) error {
+func (o oldPaths) command(v any) (argv []string, shell string, err error) {
 	switch v := v.(type) {
 	case string:
 		if !usable(v) || strings.TrimSpace(v) == "" {
-			return errors.New("no command")
+			return nil, "", errors.New("no command")
 		}
-		t.shell = pathWord.Get().ReplaceAllStringFunc(strings.ReplaceAll(modernPython(v), " "+im.prefix, " "), im.localPath)
-		return nil
+		if rest, ok := strings.CutPrefix(v, "python "); ok {
+			v = "python3 " + rest
+		}
+		v = strings.ReplaceAll(v, " "+o.prefix, " ")
+		return nil, pathWord.Get().ReplaceAllStringFunc(v, o.localPath), nil
 	case []any:
 		for _, e := range v {
 			s, ok := e.(string)
 			if !ok || !usable(s) {
-				return errors.New("not a string")
+				return nil, "", errors.New("not a string")
 			}
-			t.command = append(t.command, im.localPath(s))
+			argv = append(argv, o.localPath(s))
 		}
-		if len(t.command) == 0 || strings.TrimSpace(t.command[0]) == "" {
-			return errors.New("no program")
+		if len(argv) == 0 || strings.TrimSpace(argv[0]) == "" {
+			return nil, "", errors.New("no program")
 		}
-		if t.command[0] == "python" {
-			t.command[0] = "python3"
+		if argv[0] == "python" {
+			argv[0] = "python3"
 		}
-		return nil
+		return argv, "", nil
 	}
-	return errors.New("neither list nor string")
+	return nil, "", errors.New("neither list nor string")
 }
 
 // pathWord matches a path in a shell command.
@@ -164,35 +175,35 @@ var pathWord = lazyregexp.New(`[\w.~+-]*(?:/[\w.~+-]+)+`)
 // usable reports whether YAML and a program's arguments can hold the text.
 func usable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
-func modernPython(shell string) string {
-	if rest, ok := strings.CutPrefix(shell, "python "); ok {
-		return "python3 " + rest
+// localPath converts a path of the old framework to one of the project. The old paths start at the
+// folder above the project, or where that folder was mounted, and the project's folder may have
+// been renamed.
+func (o oldPaths) localPath(p string) string {
+	if rest, found := strings.CutPrefix(p, o.prefix); found {
+		return rest
 	}
-	return shell
+	clean := filepath.ToSlash(filepath.Clean(p))
+	if !strings.Contains(p, "/") || isRegular(o.dir, clean) {
+		return p
+	}
+	if filepath.IsAbs(p) {
+		if _, err := os.Stat(p); err == nil {
+			return p // a path of this machine
+		}
+	}
+	for rest := clean; ; {
+		_, after, found := strings.Cut(rest, "/")
+		if !found {
+			return p
+		}
+		if rest = after; isRegular(o.dir, rest) {
+			return rest
+		}
+	}
 }
 
-// write writes project.yaml. The file appears complete or not at all.
-func (im *importer) write() error {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Made by `mlfnode import` from tasks.py; look it over.\n")
-	enc := yaml.NewEncoder(&b)
-	enc.SetIndent(2)
-	if err := enc.Encode(im.document()); err != nil {
-		return fmt.Errorf("write %s: %w", im.report.File, err)
-	}
-	f, err := os.OpenFile(filepath.Join(im.dir, projectFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return fmt.Errorf("%s can't be written: %w", im.report.File, problem.WithoutPath(err))
-	}
-	_, err = f.Write(b.Bytes())
-	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("%s can't be written: %w", im.report.File, problem.WithoutPath(err))
-	}
-	return nil
-}
-
-func (im *importer) document() *yaml.Node {
+// project returns the project.yaml.
+func (im *importer) project() *yaml.Node {
 	tasks := mapping()
 	chosen := im.tasks[0].name
 	for _, t := range im.tasks {
@@ -200,7 +211,30 @@ func (im *importer) document() *yaml.Node {
 		if d != nil && d.file == "default.py" && slices.Contains(d.calls, t.name) {
 			chosen = t.name
 		}
-		put(tasks, t.name, im.task(&t, d))
+		n := mapping()
+		if t.shell != "" {
+			put(n, "command", scalar(t.shell))
+		} else {
+			put(n, "command", sequenceOf(t.command))
+		}
+		if d != nil && d.parameters != "" {
+			put(n, "parameters", scalar(d.parameters))
+		}
+		if d != nil && len(d.base) > 0 {
+			constants := mapping()
+			for _, p := range d.base {
+				value := scalar("")
+				switch v := p[1].(type) {
+				case source:
+					value = &yaml.Node{Kind: yaml.ScalarNode, Value: strings.ToLower(string(v))}
+				case string:
+					value = scalar(v)
+				}
+				put(constants, p[0].(string), value)
+			}
+			put(n, "constants", constants)
+		}
+		put(tasks, t.name, n)
 	}
 	root := mapping()
 	put(root, "name", scalar(CleanName(filepath.Base(im.dir))))
@@ -208,59 +242,3 @@ func (im *importer) document() *yaml.Node {
 	put(root, "tasks", tasks)
 	return root
 }
-
-func (im *importer) task(t *oldTask, d *oldDriver) *yaml.Node {
-	n := mapping()
-	if t.shell != "" {
-		put(n, "command", scalar(t.shell))
-	} else {
-		list := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
-		for _, arg := range t.command {
-			list.Content = append(list.Content, scalar(arg))
-		}
-		put(n, "command", list)
-	}
-	if d == nil {
-		return n
-	}
-	if d.parameters != "" {
-		put(n, "parameters", scalar(d.parameters))
-	}
-	if len(d.base) > 0 {
-		constants := mapping()
-		for _, p := range d.base {
-			put(constants, p[0].(string), constant(p[1]))
-		}
-		put(n, "constants", constants)
-	}
-	return n
-}
-
-func constant(v any) *yaml.Node {
-	switch v := v.(type) {
-	case source:
-		return &yaml.Node{Kind: yaml.ScalarNode, Value: strings.ToLower(string(v))}
-	case string:
-		return scalar(v)
-	}
-	return scalar("")
-}
-
-func mapping() *yaml.Node { return &yaml.Node{Kind: yaml.MappingNode} }
-
-func scalar(s string) *yaml.Node {
-	n := &yaml.Node{}
-	n.SetString(s)
-	if n.Tag == "!!str" && !fitsBlock(s) {
-		n.Style = yaml.DoubleQuotedStyle
-	}
-	return n
-}
-
-// fitsBlock reports whether text can appear in YAML without escapes: leading white space of a block
-// counts as its indentation, and readers change some line ends.
-func fitsBlock(s string) bool {
-	return strings.TrimLeftFunc(s, unicode.IsSpace) == s && !strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && !unicode.IsGraphic(r) })
-}
-
-func put(m *yaml.Node, key string, v *yaml.Node) { m.Content = append(m.Content, scalar(key), v) }

@@ -1,7 +1,9 @@
 package projects
 
 import (
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,8 +14,7 @@ func TestFieldsAreInTheManual(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &schema{}
-	for _, name := range append(names(s.taskFields(newTask("train"))), "name", "default", "tasks") {
+	for _, name := range append(slices.Collect(maps.Keys(taskFields(newTask("train")))), "name", "default", "tasks") {
 		if !strings.Contains(string(page), "\n| `"+name+"` |") {
 			t.Errorf("docs/projects.md does not explain %s", name)
 		}

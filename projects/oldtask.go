@@ -1,8 +1,6 @@
 package projects
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -25,11 +23,11 @@ type candidate struct {
 	value  any // nil if it is computed
 }
 
-// function finds the command of one function, whose lines are those from begin up to end. A name
+// findCommand finds the command of one function, whose lines are those from begin up to end. A name
 // may be assigned several commands one after the other, as in the old template, where the first one
 // reports the machine's name. The command is what the name holds when the parameters are appended
 // to it, or else the last assignment. It returns false for a function without a command.
-func (im *importer) function(f oldFunction, lines []string, begin, end int) bool {
+func (im *importer) findCommand(f oldFunction, lines []string, begin, end int) bool {
 	name := commandName(lines[begin:end])
 	var all []candidate
 	chosen := -1
@@ -63,7 +61,7 @@ func (im *importer) function(f oldFunction, lines []string, begin, end int) bool
 	if chosen < 0 {
 		return false
 	}
-	im.take(f, all, chosen)
+	im.addTask(f, all, chosen)
 	return true
 }
 
@@ -108,13 +106,14 @@ func (c *candidate) add(more any) bool {
 	return false
 }
 
-// take records the chosen command of a task and notes the others.
-func (im *importer) take(f oldFunction, all []candidate, chosen int) {
+// addTask adds a task with the chosen command, and notes the others.
+func (im *importer) addTask(f oldFunction, all []candidate, chosen int) {
 	t := oldTask{name: f.name}
 	c := all[chosen]
-	if c.value == nil || im.command(&t, c.value) != nil {
+	var err error
+	if t.command, t.shell, err = im.command(c.value); err != nil {
 		im.note("tasks.py", c.line+1, "the command of task %s is computed, not written down; fill in `command`", t.name)
-		t.command, t.shell = []string{"echo", "fill in the command of " + t.name}, ""
+		t.command = []string{"echo", "fill in the command of " + t.name}
 	}
 	for i, o := range all {
 		switch {
@@ -161,41 +160,6 @@ func code(line string) string {
 	line = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`).ReplaceAllString(line, `""`)
 	line, _, _ = strings.Cut(line, "#")
 	return line
-}
-
-// localPath converts a path of the old framework to one of the project. The old paths start at the
-// folder above the project, or where that folder was mounted, and the project's folder may have
-// been renamed.
-func (im *importer) localPath(p string) string {
-	if rest, found := strings.CutPrefix(p, im.prefix); found {
-		return rest
-	}
-	clean := filepath.ToSlash(filepath.Clean(p))
-	if !strings.Contains(p, "/") || im.isFile(clean) {
-		return p
-	}
-	if filepath.IsAbs(p) {
-		if _, err := os.Stat(p); err == nil {
-			return p // a path of this machine
-		}
-	}
-	for rest := clean; ; {
-		_, after, found := strings.Cut(rest, "/")
-		if !found {
-			return p
-		}
-		if rest = after; im.isFile(rest) {
-			return rest
-		}
-	}
-}
-
-func (im *importer) isFile(name string) bool {
-	if !filepath.IsLocal(name) {
-		return false
-	}
-	info, err := os.Stat(filepath.Join(im.dir, name))
-	return err == nil && info.Mode().IsRegular()
 }
 
 // The statements of a loop that counts.

@@ -154,58 +154,46 @@ func parse(file string, data []byte) (*Project, error) {
 	if err != nil || root == nil {
 		return p, err
 	}
-	s := &schema{file: file}
-	var chosen *yaml.Node
-	s.fields("the project", root, `{name: example, tasks: {train: {command: ["python3", "main.py"]}}}`, s.projectFields(p, &chosen))
-	if chosen == nil && len(p.tasks) == 1 {
+	f := &strictFile{name: file}
+	var chosen yamlValue
+	yamlValue{f, "the project", root}.fields("", `{name: example, tasks: {train: {command: ["python3", "main.py"]}}}`, projectFields(p, &chosen))
+	switch {
+	case chosen.node == nil && len(p.tasks) == 1:
 		p.Default = p.tasks[0].Name
+	case chosen.node != nil && p.Default != "" && !f.full() && !slices.Contains(p.Tasks(), p.Default):
+		hint := "Add a task, or leave the field out."
+		if len(p.tasks) > 0 {
+			hint = "The tasks are " + strings.Join(p.Tasks(), ", ") + "."
+		}
+		chosen.report(hint, "default is %q, which is not a task", p.Default)
 	}
-	if chosen != nil && p.Default != "" && !s.full() {
-		s.checkDefault(chosen, p)
-	}
-	return p, s.problems.Err()
+	return p, f.problems.Err()
 }
 
-// projectFields reads a project into p; it stores the node of the default task in chosen.
-func (s *schema) projectFields(p *Project, chosen **yaml.Node) map[string]field {
+// projectFields reads a project into p, and stores the value that names the default task in chosen.
+func projectFields(p *Project, chosen *yamlValue) map[string]field {
 	return map[string]field{
-		"name":    {jsonschema.Text, func(what string, n *yaml.Node) { p.Name = s.name(what, n) }},
-		"default": {jsonschema.Text, func(what string, n *yaml.Node) { p.Default, _ = s.filled(what, n); *chosen = n }},
-		"tasks":   {jsonschema.Map(objectOf(s.taskFields(newTask("")))), func(what string, n *yaml.Node) { p.tasks = s.tasks(n) }},
+		"name": {jsonschema.Text, func(v yamlValue) {
+			name, ok := v.filled()
+			if ok && name != CleanName(name) {
+				v.report("Use lowercase letters, digits and dashes, like "+CleanName(name)+".", "the name %q is not usable", name)
+			}
+			p.Name = name
+		}},
+		"default": {jsonschema.Text, func(v yamlValue) {
+			p.Default, _ = v.filled()
+			*chosen = v
+		}},
+		"tasks": {jsonschema.Map(objectOf(taskFields(newTask("")))), func(v yamlValue) {
+			v.entries(`{train: {command: ["python3", "main.py"]}}`, func(key, value yamlValue) {
+				if key.what == "" || strings.Trim(key.what, letters+"_.") != "" {
+					key.report("Use letters, digits, '-', '_' and '.'.", "the task name %q is not usable", key.what)
+					return
+				}
+				p.tasks = append(p.tasks, readTask(key, value))
+			})
+		}},
 	}
-}
-
-func (s *schema) tasks(n *yaml.Node) (tasks []*task) {
-	s.entries("tasks", n, `{train: {command: ["python3", "main.py"]}}`, func(key, value *yaml.Node) {
-		if key.Value == "" || strings.Trim(key.Value, letters+"_.") != "" || strings.ContainsAny(key.Value, " /") {
-			s.report(key, "Use letters, digits, '-', '_' and '.'.", "the task name %q is not usable", key.Value)
-			return
-		}
-		tasks = append(tasks, s.task(key, value))
-	})
-	return tasks
-}
-
-func (s *schema) checkDefault(n *yaml.Node, p *Project) {
-	names := p.Tasks()
-	for _, name := range names {
-		if name == p.Default {
-			return
-		}
-	}
-	hint := "Add a task, or leave the field out."
-	if len(names) > 0 {
-		hint = "The tasks are " + strings.Join(names, ", ") + "."
-	}
-	s.report(n, hint, "default is %q, which is not a task", p.Default)
-}
-
-func (s *schema) name(what string, n *yaml.Node) string {
-	name, ok := s.filled(what, n)
-	if ok && name != CleanName(name) {
-		s.report(n, "Use lowercase letters, digits and dashes, like "+CleanName(name)+".", "the name %q is not usable", name)
-	}
-	return name
 }
 
 // Space returns the parameter space of a task over axes, which are the task's own combined with

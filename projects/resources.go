@@ -1,7 +1,7 @@
 package projects
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -15,126 +15,70 @@ import (
 	"mlfnode/grid/units"
 )
 
-func (s *schema) resources(what string, n *yaml.Node, t *task) {
-	r := &t.Resources
-	before := len(s.problems)
-	s.fields(what, n, "{cpus: 1, memory: 1GiB}", s.resourceFields(t))
-	if err := cmp.Or(r.Check(), t.CheckMeasureBy()); err != nil && len(s.problems) == before {
-		s.report(n, "", "%s", err)
-	}
-}
-
-func (s *schema) resourceFields(t *task) map[string]field {
+// resourceFields reads the resources of a trial into t.
+func resourceFields(t *task) map[string]field {
 	r := &t.Resources
 	return map[string]field{
-		"cpus": {jsonschema.Above(0), func(what string, n *yaml.Node) {
-			s.amount(what, n, &r.CPUs)
+		"cpus": {jsonschema.Above(0), func(v yamlValue) {
+			into(&r.CPUs, amount)(v)
 			if r.CPUs == 0 {
-				s.report(n, "Give the cores that one trial uses, like 1 or 0.5.", "cpus is 0")
+				v.report("Give the cores that one trial uses, like 1 or 0.5.", "cpus is 0")
 			}
 		}},
-		"memory": {jsonschema.Size, func(what string, n *yaml.Node) { s.size(what, n, &r.Memory) }},
-		"gpus":   {jsonschema.Amount, func(what string, n *yaml.Node) { s.amount(what, n, &r.GPUs) }},
-		"gpu_memory": {jsonschema.Any(jsonschema.Choice("auto"), jsonschema.Size), func(what string, n *yaml.Node) {
-			if m := s.target(n); m != nil && m.Value == "auto" {
+		"memory": sizeField(&r.Memory),
+		"gpus":   {jsonschema.Amount, into(&r.GPUs, amount)},
+		"gpu_memory": {jsonschema.Any(jsonschema.Choice("auto"), jsonschema.Size), func(v yamlValue) {
+			if m := v.target(); m != nil && m.Value == "auto" {
 				r.GPUMemory = grid.GPUMemoryAuto
 				return
 			}
-			s.size(what, n, &r.GPUMemory)
+			into(&r.GPUMemory, size)(v)
 		}},
-		"measure_by":  {jsonschema.Text, func(what string, n *yaml.Node) { t.MeasureBy, _ = s.filled(what, n) }},
-		"gpu_profile": {jsonschema.Text, func(what string, n *yaml.Node) { r.GPUProfile, _ = s.filled(what, n) }},
-		"gpu_model":   {jsonschema.Text, func(what string, n *yaml.Node) { r.GPUModel, _ = s.filled(what, n) }},
+		"measure_by":  textField(&t.MeasureBy),
+		"gpu_profile": textField(&r.GPUProfile),
+		"gpu_model":   textField(&r.GPUModel),
 	}
 }
 
-// nodes reads which nodes may run trials.
-func (s *schema) nodes(what string, n *yaml.Node, t *task) {
+// readNodes reads which nodes may run trials.
+func readNodes(v yamlValue, t *task) {
 	var all []string
-	if m := s.target(n); m != nil && m.Kind == yaml.ScalarNode {
-		if text, ok := s.filled(what, n); ok {
+	if m := v.target(); m != nil && m.Kind == yaml.ScalarNode {
+		if text, ok := v.filled(); ok {
 			all = []string{text}
 		}
-	} else if all, _ = s.texts(what, n, "[gpu1, label=a100]"); len(all) == 0 {
-		s.report(n, "Name nodes, or leave nodes out: then all may run trials.", "%s is empty", what)
+	} else if all, _ = v.texts("[gpu1, label=a100]"); len(all) == 0 {
+		v.report("Name nodes, or leave nodes out: then all may run trials.", "%s is empty", v.what)
 	}
 	t.Resources.Nodes = grid.NodeSetOf(all)
-	if err := t.Resources.Nodes.Check(); err != nil {
-		s.report(n, "", "%s", err)
-	}
+	v.reportError(t.Resources.Nodes.Check())
 }
 
-// gpuIDs reads the form in which a program expects the names of its GPUs.
-func (s *schema) gpuIDs(what string, n *yaml.Node, t *task) {
-	switch text, ok := s.filled(what, n); {
-	case !ok, text == "uuid":
-	case text == grid.GPUIDsIndex:
-		t.GPUIDs = text
-	default:
-		s.report(n, "Write uuid or index.", "%s is %q", what, text)
-	}
-}
+// The readers of numbers that may have a unit.
+var (
+	// amount reads a count that may be a fraction.
+	amount = parsed(func(text string) (grid.Milli, error) {
+		n, err := grid.ParseMilli(text)
+		if err == nil && (n < 0 || n > grid.MaxMilli) {
+			err = errors.New("out of range")
+		}
+		return n, err
+	}, ", which is not a valid number", "Give a number like 1 or 0.5.")
 
-func (s *schema) order(what string, n *yaml.Node, t *task) {
-	switch text, ok := s.filled(what, n); {
-	case !ok:
-	case text == "index":
-		t.Order = grid.OrderIndex
-	case slices.Contains(grid.Orders(), grid.Order(text)):
-		t.Order = grid.Order(text)
-	default:
-		s.report(n, "Write index, spread or longest_first.", "%s is %q", what, text)
-	}
-}
+	// size reads `1GiB`, `500MB`, `1.5 GiB` or plain bytes. A prefix without B, as in 1G, is refused:
+	// some read it as a power of 1000, others as a power of 1024.
+	size = parsed(func(text string) (int64, error) {
+		if !regexp.MustCompile(`^([0-9]+(\.0+)?( ?B)?|[0-9]+(\.[0-9]+)? ?[kKMGTP]i?B)$`).MatchString(text) {
+			return 0, errors.New("not a size")
+		}
+		return units.ParseSize(text)
+	}, ", which is not a size", "Write it like 1GiB, 500MB or as bytes.")
 
-// amount reads a count that may be a fraction.
-func (s *schema) amount(what string, n *yaml.Node, to *grid.Milli) {
-	text, ok := s.filled(what, n)
-	if !ok {
-		return
-	}
-	v, err := grid.ParseMilli(text)
-	if err != nil || v < 0 || v > grid.MaxMilli {
-		s.report(n, "Give a number like 1 or 0.5.", "%s is %q, which is not a valid number", what, text)
-		return
-	}
-	*to = v
-}
+	duration = parsed(ParseDuration, ", which is not a duration",
+		"Write it like 2h, 1h30m, 90s or 1d; a plain number is in seconds.")
 
-func (s *schema) size(what string, n *yaml.Node, to *int64) {
-	text, ok := s.filled(what, n)
-	if !ok {
-		return
-	}
-	v, err := parseSize(text)
-	if err != nil {
-		s.report(n, "Write it like 1GiB, 500MB or as bytes.", "%s is %q, which is not a size", what, text)
-		return
-	}
-	*to = v
-}
-
-func (s *schema) duration(what string, n *yaml.Node, to *time.Duration) {
-	text, ok := s.filled(what, n)
-	if !ok {
-		return
-	}
-	v, err := ParseDuration(text)
-	if err != nil {
-		s.report(n, "Write it like 2h, 1h30m, 90s or 1d; a plain number is in seconds.", "%s is %q, which is not a duration", what, text)
-		return
-	}
-	*to = v
-}
-
-// parseSize parses `1GiB`, `500MB`, `1.5 GiB` or plain bytes. A prefix without B, as in 1G, is
-// refused: some read it as a power of 1000, others as a power of 1024.
-func parseSize(text string) (int64, error) {
-	if !regexp.MustCompile(`^([0-9]+(\.0+)?( ?B)?|[0-9]+(\.[0-9]+)? ?[kKMGTP]i?B)$`).MatchString(text) {
-		return 0, fmt.Errorf("%q is not a size", text)
-	}
-	return units.ParseSize(text)
-}
+	retryCount = wholeNumber(0, grid.MaxRetries, ", which is not a number of retries")
+)
 
 // ParseDuration parses `1d`, `1h30m`, `90s`, `500ms`, or a plain number of seconds, as in
 // project.yaml.
@@ -145,74 +89,67 @@ func ParseDuration(text string) (time.Duration, error) {
 	return units.ParseDuration(text)
 }
 
-// retries reads one number for all counted classes, or a map by class.
-func (s *schema) retries(what string, n *yaml.Node, t *task) {
-	to := t.Retries
-	if isText(n) {
-		if v, ok := s.count(what, n); ok {
-			for _, c := range grid.CountedClasses() {
-				to[c] = v
-			}
+// wholeNumber returns a reader of numbers from least to most.
+func wholeNumber(least, most int64, fault string) func(yamlValue) (int64, bool) {
+	return parsed(func(text string) (int64, error) {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err == nil && (n < least || n > most) {
+			err = errors.New("out of range")
 		}
-		return
-	}
-	s.fields(what, n, "2 or {exit: 2, oom: 0}", s.retryFields(t))
+		return n, err
+	}, fault, fmt.Sprintf("Give a whole number from %d to %d.", least, most))
 }
 
-func (s *schema) retryFields(t *task) map[string]field {
+// readRetries reads one number for all counted classes, or a map by class.
+func readRetries(v yamlValue, t *task) {
+	if !v.isText() {
+		v.fields("", "2 or {exit: 2, oom: 0}", retryFields(t))
+	} else if n, ok := retryCount(v); ok {
+		for _, c := range grid.CountedClasses() {
+			t.Retries[c] = int(n)
+		}
+	}
+}
+
+func retryFields(t *task) map[string]field {
 	known := map[string]field{}
 	for _, c := range grid.SettableClasses() {
-		escalates, form := slices.Contains(grid.EscalatedClasses(), c), jsonschema.Count
-		if escalates {
-			form = jsonschema.Any(jsonschema.Count, objectOf(s.escalationFields(t, c)))
-		}
-		known[string(c)] = field{form, func(what string, n *yaml.Node) {
-			if m := s.target(n); m != nil && m.Kind == yaml.MappingNode && escalates {
-				s.escalation(what, n, t, c)
-			} else if v, ok := s.count(what, n); ok {
-				t.Retries[c] = v
+		readCount := func(v yamlValue) {
+			if n, ok := retryCount(v); ok {
+				t.Retries[c] = int(n)
 			}
+		}
+		if !slices.Contains(grid.EscalatedClasses(), c) {
+			known[string(c)] = field{jsonschema.Count, readCount}
+			continue
+		}
+		// A map says how often a trial runs again, and the factor by which its memory then grows.
+		escalation := map[string]field{
+			"times": {jsonschema.Count, readCount},
+			"memory": {jsonschema.Above(1), func(v yamlValue) {
+				factor := parsed(func(text string) (float64, error) {
+					f, err := strconv.ParseFloat(text, 64)
+					if err == nil && !(f > 1 && f <= grid.MaxEscalation) {
+						err = errors.New("out of range")
+					}
+					return f, err
+				}, ", which is not a factor", fmt.Sprintf("Give a factor above 1, at most %d.", grid.MaxEscalation))
+				if f, ok := factor(v); ok {
+					if t.Escalate == nil {
+						t.Escalate = map[grid.Class]float64{}
+					}
+					t.Escalate[c] = f
+				}
+			}},
+		}
+		known[string(c)] = field{jsonschema.Any(jsonschema.Count, objectOf(escalation)), func(v yamlValue) {
+			if m := v.target(); m != nil && m.Kind == yaml.MappingNode {
+				t.places["escalation"] = v
+				v.fields("", "{times: 2, memory: 1.5}", escalation)
+				return
+			}
+			readCount(v)
 		}}
 	}
 	return known
-}
-
-// escalation reads how often a trial runs again, and the factor by which its memory then grows.
-func (s *schema) escalation(what string, n *yaml.Node, t *task, c grid.Class) {
-	t.places["escalation"] = n
-	s.fields(what, n, "{times: 2, memory: 1.5}", s.escalationFields(t, c))
-}
-
-func (s *schema) escalationFields(t *task, c grid.Class) map[string]field {
-	return map[string]field{
-		"times": {jsonschema.Count, func(what string, n *yaml.Node) {
-			if v, ok := s.count(what, n); ok {
-				t.Retries[c] = v
-			}
-		}},
-		"memory": {jsonschema.Above(1), func(what string, n *yaml.Node) {
-			text, ok := s.filled(what, n)
-			if v, err := strconv.ParseFloat(text, 64); err == nil && v > 1 && v <= grid.MaxEscalation {
-				if t.Escalate == nil {
-					t.Escalate = map[grid.Class]float64{}
-				}
-				t.Escalate[c] = v
-			} else if ok {
-				s.report(n, fmt.Sprintf("Give a factor above 1, at most %d.", grid.MaxEscalation), "%s is %q, which is not a factor", what, text)
-			}
-		}},
-	}
-}
-
-func (s *schema) count(what string, n *yaml.Node) (int, bool) {
-	text, ok := s.filled(what, n)
-	if !ok {
-		return 0, false
-	}
-	v, err := strconv.Atoi(text)
-	if err != nil || v < 0 || v > grid.MaxRetries {
-		s.report(n, fmt.Sprintf("Give a whole number from 0 to %d.", grid.MaxRetries), "%s is %q, which is not a number of retries", what, text)
-		return 0, false
-	}
-	return v, true
 }

@@ -97,14 +97,6 @@ func (p *Project) checkSaved(text []byte) error {
 	return nil
 }
 
-func encoded(heading string, n *yaml.Node) ([]byte, error) {
-	b := bytes.NewBufferString(heading)
-	enc := yaml.NewEncoder(b)
-	enc.SetIndent(2)
-	err := enc.Encode(n)
-	return b.Bytes(), err
-}
-
 // writeProject writes the files of a project. If it fails, it leaves nothing behind.
 func writeProject(dir string, fresh bool, project, parameters []byte) (files []string, err error) {
 	if fresh {
@@ -189,17 +181,15 @@ func sameAxes(a, b []space.Axis) bool {
 
 func axisNode(a space.Axis) *yaml.Node {
 	formula := func(key string, numbers []json.Number) *yaml.Node {
-		n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
 		list := sequence()
 		for _, v := range numbers {
 			list.Content = append(list.Content, unquoted(string(v)))
 		}
-		put(n, key, list)
-		return n
+		return flowMap(scalar(key), list)
 	}
 	switch {
 	case a.Interval != nil:
-		n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+		n := flowMap()
 		for i, key := range []string{"start", "end", "step"}[:min(len(a.Interval), 3)] {
 			put(n, key, unquoted(string(a.Interval[i])))
 		}

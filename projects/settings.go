@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid/problem"
 )
 
 // Setting is a field of a task as a flag of the command line sets it.
@@ -26,16 +28,22 @@ func settings() map[string]func(text string) (field string, value *yaml.Node, er
 	}
 	resource := func(field string) func(string) (string, *yaml.Node, error) {
 		return func(text string) (string, *yaml.Node, error) {
-			n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
-			put(n, field, unquoted(text))
-			return "resources", n, nil
+			return "resources", flowMap(scalar(field), unquoted(text)), nil
 		}
 	}
 	return map[string]func(string) (string, *yaml.Node, error){
 		"artifact": listed("artifacts"), "share": listed("share"), "exclude": listed("exclude"),
-		"metric": metricSetting, "objective": objectiveSetting,
-		"repeat": single("repeat"), "sample": sampleSetting, "setup": single("setup"), "venv": single("venv"), "timeout": single("timeout"), "retries": single("retries"), "stop-after": single("stop_after"), "stop": stopSetting, "order": single("order"), "nodes": nodesSetting,
+		"metric": metricSetting, "objective": objectiveSetting, "stop": stopSetting, "sample": sampleSetting,
+		"repeat": single("repeat"), "setup": single("setup"), "venv": single("venv"), "order": single("order"),
+		"timeout": single("timeout"), "retries": single("retries"), "stop-after": single("stop_after"),
 		"cpus": resource("cpus"), "memory": resource("memory"), "gpus": resource("gpus"),
+		"nodes": func(text string) (string, *yaml.Node, error) { // names and labels separated by commas
+			n := sequence()
+			for one := range strings.SplitSeq(text, ",") {
+				n.Content = append(n.Content, scalar(strings.TrimSpace(one)))
+			}
+			return "nodes", n, nil
+		},
 	}
 }
 
@@ -45,9 +53,7 @@ func metricSetting(text string) (string, *yaml.Node, error) {
 	if !slices.Contains([]string{"log", "regex", "json"}, kind) {
 		return "", nil, fmt.Errorf("it does not begin with log:, regex: or json:. Write log:result/log, json:stdout or 'regex:loss=(?P<loss>[0-9.]+)'")
 	}
-	n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
-	put(n, kind, scalar(rest))
-	return "metrics", sequence(n), nil
+	return "metrics", sequence(flowMap(scalar(kind), scalar(rest))), nil
 }
 
 // objectiveSetting parses METRIC:min or METRIC:max.
@@ -57,10 +63,7 @@ func objectiveSetting(text string) (string, *yaml.Node, error) {
 	if at < 1 || goal == "" {
 		return "", nil, fmt.Errorf("it names no metric with a goal. Write loss:min or accuracy:max")
 	}
-	n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
-	put(n, "metric", scalar(text[:at]))
-	put(n, "goal", scalar(goal))
-	return "objective", n, nil
+	return "objective", flowMap(scalar("metric"), scalar(text[:at]), scalar("goal"), scalar(goal)), nil
 }
 
 // stopSetting parses RULE:AFTER.
@@ -69,19 +72,7 @@ func stopSetting(text string) (string, *yaml.Node, error) {
 	if !found {
 		return "", nil, fmt.Errorf("it is not a rule with a step. Write median:5 or asha:5")
 	}
-	n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
-	put(n, "rule", unquoted(rule))
-	put(n, "after", unquoted(after))
-	return "stop", n, nil
-}
-
-// nodesSetting parses names and labels separated by commas.
-func nodesSetting(text string) (string, *yaml.Node, error) {
-	n := sequence()
-	for one := range strings.SplitSeq(text, ",") {
-		n.Content = append(n.Content, scalar(strings.TrimSpace(one)))
-	}
-	return "nodes", n, nil
+	return "stop", flowMap(scalar("rule"), unquoted(rule), scalar("after"), unquoted(after)), nil
 }
 
 // sampleSetting parses SIZE or SIZE:SEED.
@@ -90,22 +81,7 @@ func sampleSetting(text string) (string, *yaml.Node, error) {
 	if !found {
 		return "sample", unquoted(text), nil
 	}
-	n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
-	put(n, "size", unquoted(size))
-	put(n, "seed", unquoted(seed))
-	return "sample", n, nil
-}
-
-func sequence(items ...*yaml.Node) *yaml.Node {
-	return &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle, Content: items}
-}
-
-// unquoted returns a scalar that is written without quotes where possible.
-func unquoted(text string) *yaml.Node {
-	if n := scalar(text); n.Style != 0 {
-		return n
-	}
-	return &yaml.Node{Kind: yaml.ScalarNode, Value: text}
+	return "sample", flowMap(scalar("size"), unquoted(size), scalar("seed"), unquoted(seed)), nil
 }
 
 // Apply sets fields of a task, or of the default task if the name is empty. The lists of artifacts,
@@ -139,10 +115,11 @@ func (p *Project) Apply(name string, all []Setting) error {
 			t.replaceSetup()
 		}
 		artifacts, share, exclude := t.Artifacts, t.Share, t.exclude
-		s := &schema{}
-		s.taskFields(t)[field].read(field, value)
-		if len(s.problems) > 0 {
-			return fmt.Errorf("--%s %q does not work: %s", one.Flag, one.Text, joined(s.problems[0].Msg, s.problems[0].Hint))
+		file := &strictFile{}
+		taskFields(t)[field].read(yamlValue{file, field, value})
+		if len(file.problems) > 0 {
+			first := file.problems[0]
+			return fmt.Errorf("--%s %q does not work: %s", one.Flag, one.Text, problem.Errorf(first.Hint, "%s", first.Msg))
 		}
 		switch field {
 		case "artifacts":
@@ -179,11 +156,4 @@ func add(m *yaml.Node, field string, value *yaml.Node, replace bool) {
 		return
 	}
 	put(m, field, value)
-}
-
-func joined(msg, hint string) string {
-	if hint == "" {
-		return msg
-	}
-	return msg + ". " + hint
 }

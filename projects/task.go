@@ -1,9 +1,9 @@
 package projects
 
 import (
-	"fmt"
+	"cmp"
+	"errors"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -24,195 +24,252 @@ type task struct {
 	sample       *space.Sample
 	include      []string
 	parameters   string
-	place        *yaml.Node            // of the field parameters
-	places       map[string]*yaml.Node // of fields that are checked once all are known
+	place        *yaml.Node           // of the field parameters
+	places       map[string]yamlValue // fields that are checked once all are known
 }
 
 func newTask(name string) *task {
-	return &task{places: map[string]*yaml.Node{}, Task: grid.Task{Name: name, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}}
+	return &task{places: map[string]yamlValue{},
+		Task: grid.Task{Name: name, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}}
 }
 
-func (s *schema) task(key, n *yaml.Node) *task {
-	t := newTask(key.Value)
-	what := "the task " + t.Name
-	before := len(s.problems)
-	s.fields(what, n, `{command: ["python3", "main.py"]}`, s.taskFields(t))
-	if len(t.Command) == 0 && t.Shell == "" && len(s.problems) == before {
-		s.report(key, `Add a line like command: ["python3", "-u", "main.py"].`, "%s has no command", what)
+// readTask reads the task that key names.
+func readTask(key, v yamlValue) *task {
+	t := newTask(key.what)
+	v.what = "the task " + t.Name
+	before := len(v.file.problems)
+	v.fields("", `{command: ["python3", "main.py"]}`, taskFields(t))
+	if len(t.Command) == 0 && t.Shell == "" && len(v.file.problems) == before {
+		key.report(`Add a line like command: ["python3", "-u", "main.py"].`, "%s has no command", v.what)
 	}
 	if err := t.CheckEscalation(); err != nil {
-		s.report(t.places["escalation"], "", "%s", err) // the error has its own hint
+		t.places["escalation"].reportError(err)
 	}
-	if n := t.places["venv"]; n != nil && t.Image != "" {
-		s.report(n, "Take an image that has the packages, or a setup step that installs them.", "%s has venv and an image", what)
+	if venv, ok := t.places["venv"]; ok && t.Image != "" {
+		venv.report("Take an image that has the packages, or a setup step that installs them.",
+			"%s has venv and an image", v.what)
 	}
-	if n := t.places["container"]; n != nil && t.Image == "" {
-		s.report(n, "Name the image, or leave container out.", "%s has container, but no image", what)
+	if container, ok := t.places["container"]; ok && t.Image == "" {
+		container.report("Name the image, or leave container out.", "%s has container, but no image", v.what)
 	}
 	return t
 }
 
 // taskFields reads the fields of a task into t.
-func (s *schema) taskFields(t *task) map[string]field {
+func taskFields(t *task) map[string]field {
+	textOrList := jsonschema.Any(jsonschema.Text, jsonschema.Texts)
+	source := objectOf(sourceFields(&grid.Source{}, new(int)))
+	c := grid.DefaultCheckpoint()
+	checkpoint := checkpointFields(&c)
+	gpuIDs := choiceField(&t.GPUIDs, "uuid", grid.GPUIDsIndex)
+	order := choiceField(&t.Order, append([]grid.Order{"index"}, grid.Orders()...)...)
 	return map[string]field{
-		"command":      {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(what string, n *yaml.Node) { s.command(what, n, t) }},
-		"parameters":   {jsonschema.Text, func(what string, n *yaml.Node) { t.parameters, t.place = s.inside(what, n), n }},
-		"constants":    {jsonschema.Map(jsonschema.Text), func(what string, n *yaml.Node) { s.constants(what, n, t) }},
-		"setup":        {jsonschema.Any(jsonschema.Text, jsonschema.Texts, objectOf(s.setupFields(t))), func(what string, n *yaml.Node) { s.setup(what, n, t) }},
-		"venv":         {jsonschema.Text, func(what string, n *yaml.Node) { s.venv(what, n, t) }},
-		"share":        {jsonschema.Texts, func(what string, n *yaml.Node) { t.Share = s.sharing(what, n) }},
-		"include":      {jsonschema.Texts, func(what string, n *yaml.Node) { t.include = s.patterns(what, n) }},
-		"image":        {jsonschema.Text, func(what string, n *yaml.Node) { s.image(what, n, t) }},
-		"container":    {objectOf(s.containerFields(&grid.Container{})), func(what string, n *yaml.Node) { s.container(what, n, t) }},
-		"env":          {jsonschema.Map(jsonschema.Text), func(what string, n *yaml.Node) { s.env(what, n, t) }},
-		"resources":    {objectOf(s.resourceFields(t)), func(what string, n *yaml.Node) { s.resources(what, n, t) }},
-		"gpu_ids":      {jsonschema.Choice("uuid", grid.GPUIDsIndex), func(what string, n *yaml.Node) { s.gpuIDs(what, n, t) }},
-		"timeout":      {jsonschema.Duration, func(what string, n *yaml.Node) { s.duration(what, n, &t.Timeout) }},
-		"idle_timeout": {jsonschema.Duration, func(what string, n *yaml.Node) { s.duration(what, n, &t.IdleTimeout) }},
-		"grace":        {jsonschema.Duration, func(what string, n *yaml.Node) { s.duration(what, n, &t.Grace) }},
-		"log_limit":    {jsonschema.Size, func(what string, n *yaml.Node) { s.size(what, n, &t.LogLimit) }},
-		"retries":      {jsonschema.Any(jsonschema.Count, objectOf(s.retryFields(t))), func(what string, n *yaml.Node) { s.retries(what, n, t) }},
-		"checkpoint":   {objectOf(s.checkpointFields(&grid.Checkpoint{})), func(what string, n *yaml.Node) { s.checkpoint(what, n, t) }},
-		"nodes":        {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(what string, n *yaml.Node) { s.nodes(what, n, t) }},
-		"order":        {jsonschema.Choice(append([]grid.Order{"index"}, grid.Orders()...)...), func(what string, n *yaml.Node) { s.order(what, n, t) }},
-		"stop_after":   {jsonschema.Any(jsonschema.Count, jsonschema.Pattern(`^[0-9]+( failures?)?$`)), func(what string, n *yaml.Node) { t.StopAfter = s.failures(what, n) }},
-		"stop":         {objectOf(s.stopFields(&grid.EarlyStop{})), func(what string, n *yaml.Node) { s.earlyStop(what, n, t) }},
-		"preempt":      {jsonschema.Bool, func(what string, n *yaml.Node) { t.Preempt = s.truth(what, n, false) }},
-		"replace":      {jsonschema.Bool, func(what string, n *yaml.Node) { t.NoReplace = !s.truth(what, n, true) }},
-		"artifacts":    {jsonschema.Texts, func(what string, n *yaml.Node) { s.artifacts(what, n, t) }},
-		"metrics":      {jsonschema.Any(objectOf(s.sourceFields(&grid.Source{}, new(int))), jsonschema.List(objectOf(s.sourceFields(&grid.Source{}, new(int))))), func(what string, n *yaml.Node) { s.metrics(what, n, t) }},
-		"objective":    {objectOf(s.objectiveFields(&grid.Objective{})), func(what string, n *yaml.Node) { s.objective(what, n, t) }},
-		"exclude":      {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(what string, n *yaml.Node) { s.exclude(what, n, t) }},
-		"repeat":       {jsonschema.Positive, func(what string, n *yaml.Node) { t.repeat = s.number(what, n, maxRepeats) }},
-		"sample":       {jsonschema.Any(jsonschema.Positive, objectOf(s.sampleFields(&space.Sample{}))), func(what string, n *yaml.Node) { s.sample(what, n, t) }},
+		"command": {textOrList, func(v yamlValue) {
+			if v.isText() {
+				t.Shell, _ = v.filled()
+			} else {
+				t.Command = program(v)
+			}
+		}},
+		"parameters": {jsonschema.Text, func(v yamlValue) { t.parameters, t.place = inside(v), v.node }},
+		"constants":  {jsonschema.Map(jsonschema.Text), func(v yamlValue) { readConstants(v, t) }},
+		"setup": {
+			jsonschema.Any(jsonschema.Text, jsonschema.Texts, objectOf(setupFields(t))),
+			func(v yamlValue) { readSetup(v, t) },
+		},
+		"venv":    {jsonschema.Text, func(v yamlValue) { readVenv(v, t) }},
+		"share":   {jsonschema.Texts, func(v yamlValue) { t.Share = readShare(v) }},
+		"include": {jsonschema.Texts, func(v yamlValue) { t.include = patterns(v) }},
+		"image": {jsonschema.Text, func(v yamlValue) {
+			if ref, ok := v.text(); ok && ref != "" { // an empty name means no container
+				v.reportError(grid.CheckImage(ref))
+				t.Image = ref
+			}
+		}},
+		"container": {objectOf(containerFields(&grid.Container{})), func(v yamlValue) {
+			t.Container, t.places["container"] = &grid.Container{}, v
+			v.fields("", "{shm: 8GiB}", containerFields(t.Container))
+		}},
+		"env": {jsonschema.Map(jsonschema.Text), func(v yamlValue) { readEnv(v, t) }},
+		"resources": {objectOf(resourceFields(t)), func(v yamlValue) {
+			before := len(v.file.problems)
+			v.fields("", "{cpus: 1, memory: 1GiB}", resourceFields(t))
+			if len(v.file.problems) == before {
+				v.reportError(cmp.Or(t.Resources.Check(), t.CheckMeasureBy()))
+			}
+		}},
+		"gpu_ids": {gpuIDs.form, func(v yamlValue) {
+			gpuIDs.read(v)
+			if t.GPUIDs == "uuid" {
+				t.GPUIDs = ""
+			}
+		}},
+		"timeout":      durationField(&t.Timeout),
+		"idle_timeout": durationField(&t.IdleTimeout),
+		"grace":        durationField(&t.Grace),
+		"log_limit":    sizeField(&t.LogLimit),
+		"retries": {
+			jsonschema.Any(jsonschema.Count, objectOf(retryFields(t))),
+			func(v yamlValue) { readRetries(v, t) },
+		},
+		"checkpoint": {objectOf(checkpoint), func(v yamlValue) {
+			t.Checkpoint = &c // an empty map declares a checkpoint with the defaults
+			v.fields("", "{grace: 2m, every: 30m}", checkpoint)
+		}},
+		"nodes": {textOrList, func(v yamlValue) { readNodes(v, t) }},
+		"order": {order.form, func(v yamlValue) {
+			order.read(v)
+			if t.Order == "index" {
+				t.Order = grid.OrderIndex
+			}
+		}},
+		"stop_after": {
+			jsonschema.Any(jsonschema.Count, jsonschema.Pattern(`^[0-9]+( failures?)?$`)),
+			into(&t.StopAfter, failures),
+		},
+		"stop":    {objectOf(stopFields(&grid.EarlyStop{})), func(v yamlValue) { readStop(v, t) }},
+		"preempt": boolField(&t.Preempt),
+		"replace": {jsonschema.Bool, func(v yamlValue) {
+			replace, ok := v.truth()
+			t.NoReplace = ok && !replace
+		}},
+		"artifacts": {jsonschema.Texts, func(v yamlValue) {
+			texts, values := v.texts(`["result/**"]`)
+			for i, p := range texts {
+				values[i].reportError(grid.CheckPattern(p))
+			}
+			t.Artifacts = texts
+		}},
+		"metrics":   {jsonschema.Any(source, jsonschema.List(source)), func(v yamlValue) { readMetrics(v, t) }},
+		"objective": {objectOf(objectiveFields(&grid.Objective{})), func(v yamlValue) { readObjective(v, t) }},
+		"exclude":   {textOrList, func(v yamlValue) { readExclude(v, t) }},
+		"repeat":    {jsonschema.Positive, into(&t.repeat, wholeNumber(1, maxRepeats, ""))},
+		"sample": {
+			jsonschema.Any(jsonschema.Positive, objectOf(sampleFields(&space.Sample{}))),
+			func(v yamlValue) { readSample(v, t) },
+		},
 	}
-}
-
-func (s *schema) command(what string, n *yaml.Node, t *task) {
-	if isText(n) {
-		t.Shell, _ = s.filled(what, n)
-		return
-	}
-	t.Command = s.program(what, n)
 }
 
 // program reads a list of a program and its arguments.
-func (s *schema) program(what string, n *yaml.Node) []string {
-	before := len(s.problems)
-	argv, _ := s.texts(what, n, `["python3", "main.py"]`)
-	if len(s.problems) == before && (len(argv) == 0 || strings.TrimSpace(argv[0]) == "") {
-		s.report(n, `Give the program and its arguments, like ["python3", "main.py"].`, "%s names no program", what)
+func program(v yamlValue) []string {
+	before := len(v.file.problems)
+	argv, _ := v.texts(`["python3", "main.py"]`)
+	if len(v.file.problems) == before && (len(argv) == 0 || strings.TrimSpace(argv[0]) == "") {
+		v.report(`Give the program and its arguments, like ["python3", "main.py"].`, "%s names no program", v.what)
 	}
 	return argv
 }
 
-func (s *schema) setup(what string, n *yaml.Node, t *task) {
-	if s.twoSetups(n, t) {
+func readSetup(v yamlValue, t *task) {
+	if twoSetups(v, t) {
 		return
 	}
 	t.Inputs = nil
-	if target := s.target(n); target == nil || target.Kind != yaml.MappingNode {
-		s.setupStep(what, n, t)
+	if target := v.target(); target == nil || target.Kind != yaml.MappingNode {
+		readSetupStep(v, t)
 		return
 	}
 	t.Setup = nil
-	before := len(s.problems)
-	s.fields(what, n, "{run: make deps, inputs: [requirements.txt]}", s.setupFields(t))
-	if len(t.Setup) == 0 && len(s.problems) == before {
-		s.report(n, "Write it like {run: make deps, inputs: [requirements.txt]}.", "setup has no run")
+	before := len(v.file.problems)
+	v.fields("setup.", "{run: make deps, inputs: [requirements.txt]}", setupFields(t))
+	if len(t.Setup) == 0 && len(v.file.problems) == before {
+		v.report("Write it like {run: make deps, inputs: [requirements.txt]}.", "setup has no run")
 	}
 }
 
-func (s *schema) setupFields(t *task) map[string]field {
+func setupFields(t *task) map[string]field {
+	textOrList := jsonschema.Any(jsonschema.Text, jsonschema.Texts)
 	return map[string]field{
-		"run": {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(_ string, n *yaml.Node) { s.setupStep("setup.run", n, t) }},
-		"inputs": {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(_ string, n *yaml.Node) {
-			if isText(n) {
-				text, _ := s.filled("setup.inputs", n)
+		"run": {textOrList, func(v yamlValue) { readSetupStep(v, t) }},
+		"inputs": {textOrList, func(v yamlValue) {
+			if v.isText() {
+				text, _ := v.filled()
 				t.Inputs = []string{text}
-				s.pattern("setup.inputs", text, n)
-			} else if t.Inputs = s.patterns("setup.inputs", n); len(t.Inputs) == 0 {
-				s.report(n, "Name the files, or leave inputs out: then the step reads all files.", "setup.inputs is empty")
+				reportPattern(v, v.what, text)
+			} else if t.Inputs = patterns(v); len(t.Inputs) == 0 {
+				v.report("Name the files, or leave inputs out: then the step reads all files.", "setup.inputs is empty")
 			}
 		}},
 	}
 }
 
-// setupStep reads a program with its arguments, or a line for the shell.
-func (s *schema) setupStep(what string, n *yaml.Node, t *task) {
-	if !isText(n) {
-		t.Setup = s.program(what, n)
-	} else if line, ok := s.filled(what, n); ok {
+// readSetupStep reads a program with its arguments, or a line for the shell.
+func readSetupStep(v yamlValue, t *task) {
+	if !v.isText() {
+		t.Setup = program(v)
+	} else if line, ok := v.filled(); ok {
 		t.Setup = []string{"/bin/sh", "-c", line}
 	}
 }
 
 // twoSetups refuses a setup step next to a virtual environment, which is itself made by a setup
 // step.
-func (s *schema) twoSetups(n *yaml.Node, t *task) bool {
-	if t.places["setup"] != nil {
-		s.report(n, "Keep one of them; a setup step can make the environment too.", "the task has both setup and venv")
+func twoSetups(v yamlValue, t *task) bool {
+	_, twice := t.places["setup"]
+	if twice {
+		v.report("Keep one of them; a setup step can make the environment too.", "the task has both setup and venv")
 	}
-	twice := t.places["setup"] != nil
-	t.places["setup"] = n
+	t.places["setup"] = v
 	return twice
 }
 
-func (s *schema) constants(what string, n *yaml.Node, t *task) {
-	s.entries(what, n, "{out: result}", func(key, value *yaml.Node) {
-		if !isText(value) {
-			s.report(value, "Give one value; put several into the file that parameters names.", "the constant %s has more than one value", key.Value)
+func readConstants(v yamlValue, t *task) {
+	v.entries("{out: result}", func(key, value yamlValue) {
+		if !value.isText() {
+			value.report("Give one value; put several into the file that parameters names.",
+				"the constant %s has more than one value", key.what)
 			return
 		}
-		v, problem := space.ScalarValue(s.file, key.Value, value)
+		scalar, problem := space.ScalarValue(v.file.name, key.what, value.node)
 		if problem != nil {
-			s.problems.Add(*problem)
+			v.file.problems.Add(*problem)
 			return
 		}
-		if err := (space.Axis{Key: key.Value, Values: []space.Value{v}}).Check(); err != nil {
-			s.report(key, "", "%s", err) // the error has its own hint
+		if err := (space.Axis{Key: key.what, Values: []space.Value{scalar}}).Check(); err != nil {
+			key.reportError(err)
 			return
 		}
-		t.Constants = append(t.Constants, space.Param{Key: key.Value, Value: v})
+		t.Constants = append(t.Constants, space.Param{Key: key.what, Value: scalar})
 	})
 }
 
-func (s *schema) env(what string, n *yaml.Node, t *task) {
+func readEnv(v yamlValue, t *task) {
 	t.Env = map[string]string{}
-	s.entries(what, n, `{OMP_NUM_THREADS: "1"}`, func(key, value *yaml.Node) {
-		if err := grid.CheckVariable(key.Value); err != nil {
-			s.report(key, "", "%s", err) // the error has its own hint
-		} else if v, ok := s.text(key.Value, value); !ok {
+	v.entries(`{OMP_NUM_THREADS: "1"}`, func(key, value yamlValue) {
+		if err := grid.CheckVariable(key.what); err != nil {
+			key.reportError(err)
+		} else if text, ok := value.text(); !ok {
 			return
-		} else if err := grid.CheckEnvValue(key.Value, v); err != nil {
-			s.report(value, "", "%s", err)
+		} else if err := grid.CheckEnvValue(key.what, text); err != nil {
+			value.reportError(err)
 		} else {
-			t.Env[key.Value] = v
+			t.Env[key.what] = text
 		}
 	})
 }
 
 // patterns reads patterns of files in the form of an ignore file.
-func (s *schema) patterns(what string, n *yaml.Node) []string {
-	texts, nodes := s.texts(what, n, `[".git", "gen/**"]`)
+func patterns(v yamlValue) []string {
+	texts, values := v.texts(`[".git", "gen/**"]`)
 	for i, p := range texts {
-		s.pattern(what, p, nodes[i])
+		reportPattern(values[i], v.what, p)
 	}
 	return texts
 }
 
-func (s *schema) pattern(what, text string, n *yaml.Node) {
-	if msg, hint := patternProblem(what, text); msg != "" {
-		s.report(n, hint, "%s", msg)
+func reportPattern(v yamlValue, field, text string) {
+	if msg, hint := patternProblem(field, text); msg != "" {
+		v.report(hint, "%s", msg)
 	}
 }
 
-// sharing reads patterns of files in the project and paths outside it.
-func (s *schema) sharing(what string, n *yaml.Node) []string {
-	texts, nodes := s.texts(what, n, `["data/**", "/mnt/imagenet"]`)
+// readShare reads patterns of files in the project and paths outside it.
+func readShare(v yamlValue) []string {
+	texts, values := v.texts(`["data/**", "/mnt/imagenet"]`)
 	for i, p := range texts {
-		if msg, hint := shareProblem(what, p); msg != "" {
-			s.report(nodes[i], hint, "%s", msg)
+		if msg, hint := shareProblem(v.what, p); msg != "" {
+			values[i].report(hint, "%s", msg)
 		}
 		if isOutside(p) {
 			texts[i] = strings.TrimSuffix(p, "/**")
@@ -221,201 +278,155 @@ func (s *schema) sharing(what string, n *yaml.Node) []string {
 	return texts
 }
 
-func (s *schema) artifacts(what string, n *yaml.Node, t *task) {
-	patterns, nodes := s.texts(what, n, `["result/**"]`)
-	for i, p := range patterns {
-		if err := grid.CheckPattern(p); err != nil {
-			s.report(nodes[i], "", "%s", err)
-		}
-	}
-	t.Artifacts = patterns
-}
-
-// relative reports whether a slash-separated path or pattern stays in the folder where it starts.
-func relative(p string) bool { return grid.IsRelative(p) }
-
 // inside reads the path of a file in the project.
-func (s *schema) inside(what string, n *yaml.Node) string {
-	p, ok := s.filled(what, n)
-	if ok && !relative(p) {
-		s.report(n, "Give the path from the folder itself, without leading '/' and without '..'.", "%s is %q, which leaves the folder", what, p)
+func inside(v yamlValue) string {
+	p, ok := v.filled()
+	if ok && !grid.IsRelative(p) {
+		v.report("Give the path from the folder itself, without leading '/' and without '..'.",
+			"%s is %q, which leaves the folder", v.what, p)
 		return ""
 	}
 	return p
 }
 
-// metrics reads one source or a list of them.
-func (s *schema) metrics(what string, n *yaml.Node, t *task) {
-	list := s.target(n)
+// readMetrics reads one source or a list of them.
+func readMetrics(v yamlValue, t *task) {
+	list := v.target()
 	if list == nil {
 		return
 	}
-	nodes := []*yaml.Node{n}
+	nodes := []*yaml.Node{v.node}
 	if list.Kind == yaml.SequenceNode {
 		nodes = list.Content
 	}
 	for _, n := range nodes {
-		if s.full() {
+		if v.file.full() {
 			return
 		}
-		t.Metrics = append(t.Metrics, s.source(what, n))
+		source, given, before := grid.Source{}, 0, len(v.file.problems)
+		v.node = n
+		v.fields("metrics.", "{log: result/log}", sourceFields(&source, &given))
+		if given != 1 && len(v.file.problems) == before {
+			v.report("Give one of log, regex and json; several sources stand in a list.",
+				"a source of metrics has %d fields", given)
+		}
+		t.Metrics = append(t.Metrics, source)
 	}
-}
-
-func (s *schema) source(what string, n *yaml.Node) (source grid.Source) {
-	before, given := len(s.problems), 0
-	s.fields(what, n, "{log: result/log}", s.sourceFields(&source, &given))
-	if given != 1 && len(s.problems) == before {
-		s.report(n, "Give one of log, regex and json; several sources stand in a list.", "a source of metrics has %d fields", given)
-	}
-	return source
 }
 
 // sourceFields reads a source of metrics, and counts in given the fields that name one.
-func (s *schema) sourceFields(source *grid.Source, given *int) map[string]field {
+func sourceFields(source *grid.Source, given *int) map[string]field {
 	return map[string]field{
-		"log":   {jsonschema.Text, func(what string, n *yaml.Node) { *given++; source.Log = s.inside("metrics.log", n) }},
-		"regex": {jsonschema.Text, func(what string, n *yaml.Node) { *given++; source.Regex = s.regex(n) }},
-		"json": {jsonschema.Choice("stdout"), func(what string, n *yaml.Node) {
+		"log": {jsonschema.Text, func(v yamlValue) { *given++; source.Log = inside(v) }},
+		"regex": {jsonschema.Text, func(v yamlValue) {
 			*given++
-			var ok bool
-			if source.JSON, ok = s.text("metrics.json", n); ok && source.JSON != "stdout" {
-				s.report(n, "Write json: stdout.", "metrics.json is %q", source.JSON)
+			if text, ok := v.filled(); ok {
+				source.Regex = text
+				v.reportError(grid.CheckRegex(text))
 			}
 		}},
-		"optional": {jsonschema.Bool, func(what string, n *yaml.Node) { source.Optional = s.truth("metrics.optional", n, false) }},
+		"json": {jsonschema.Choice("stdout"), func(v yamlValue) {
+			*given++
+			if text, ok := v.text(); ok && text != "stdout" {
+				v.report("Write json: stdout.", "metrics.json is %q", text)
+			} else {
+				source.JSON = text
+			}
+		}},
+		"optional": boolField(&source.Optional),
 	}
 }
 
-func (s *schema) regex(n *yaml.Node) string {
-	text, ok := s.filled("metrics.regex", n)
-	if !ok {
-		return ""
-	}
-	if err := grid.CheckRegex(text); err != nil {
-		s.report(n, "", "%s", err)
-		return ""
-	}
-	return text
-}
-
-func (s *schema) objective(what string, n *yaml.Node, t *task) {
-	o := &grid.Objective{}
-	before := len(s.problems)
-	s.fields(what, n, "{metric: loss, goal: minimize}", s.objectiveFields(o))
-	if (o.Metric == "" || o.Goal == "") && len(s.problems) == before {
-		s.report(n, "Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
-	}
-	t.Objective = o
-}
-
-func (s *schema) objectiveFields(o *grid.Objective) map[string]field {
-	return map[string]field{
-		"metric": {jsonschema.Text, func(what string, n *yaml.Node) { o.Metric, _ = s.filled("objective.metric", n) }},
-		"goal":   {jsonschema.Choice("maximize", "minimize"), func(what string, n *yaml.Node) { o.Goal = s.oneOf("objective.goal", n, "maximize", "minimize") }},
+func readObjective(v yamlValue, t *task) {
+	t.Objective = &grid.Objective{}
+	before := len(v.file.problems)
+	v.fields("objective.", "{metric: loss, goal: minimize}", objectiveFields(t.Objective))
+	if (t.Objective.Metric == "" || t.Objective.Goal == "") && len(v.file.problems) == before {
+		v.report("Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
 	}
 }
 
-// oneOf reads one of several allowed texts.
-func (s *schema) oneOf(what string, n *yaml.Node, choices ...string) string {
-	text, ok := s.filled(what, n)
-	if ok && !slices.Contains(choices, text) {
-		s.report(n, "Write "+strings.Join(choices, " or ")+".", "%s is %q", what, text)
-	}
-	return text
+func objectiveFields(o *grid.Objective) map[string]field {
+	return map[string]field{"metric": textField(&o.Metric), "goal": choiceField(&o.Goal, "maximize", "minimize")}
 }
 
 // maxRepeats bounds how often one point is repeated.
 const maxRepeats = 1_000_000
 
-// number reads a whole number from 1 to most.
-func (s *schema) number(what string, n *yaml.Node, most int64) int64 {
-	text, ok := s.filled(what, n)
-	v, err := strconv.ParseInt(text, 10, 64)
-	if ok && (err != nil || v < 1 || v > most) {
-		s.report(n, fmt.Sprintf("Give a whole number from 1 to %d.", most), "%s is %q", what, text)
+// readStop reads which trials are stopped early. What the objective says about the metric is filled
+// in when the task is used.
+func readStop(v yamlValue, t *task) {
+	t.Stop = &grid.EarlyStop{Rule: grid.StopMedian}
+	before := len(v.file.problems)
+	v.fields("stop.", "{metric: loss, rule: median, after: 5}", stopFields(t.Stop))
+	if t.Stop.After == 0 && len(v.file.problems) == before {
+		v.report("Write it like {metric: loss, rule: median, after: 5}.",
+			"stop has no after, the step from which trials may be stopped")
 	}
-	return v
 }
 
-// earlyStop reads which trials are stopped early. What the objective says about the metric is
-// filled in when the task is used.
-func (s *schema) earlyStop(what string, n *yaml.Node, t *task) {
-	e := &grid.EarlyStop{Rule: grid.StopMedian}
-	before := len(s.problems)
-	s.fields(what, n, "{metric: loss, rule: median, after: 5}", s.stopFields(e))
-	if e.After == 0 && len(s.problems) == before {
-		s.report(n, "Write it like {metric: loss, rule: median, after: 5}.", "stop has no after, the step from which trials may be stopped")
-	}
-	t.Stop = e
-}
-
-func (s *schema) stopFields(e *grid.EarlyStop) map[string]field {
+func stopFields(e *grid.EarlyStop) map[string]field {
+	step := parsed(func(text string) (float64, error) {
+		f, err := strconv.ParseFloat(text, 64)
+		if err == nil && (!(f > 0) || math.IsInf(f, 0)) {
+			err = errors.New("out of range")
+		}
+		return f, err
+	}, "", "Give a step from which trials may be stopped, like 5.")
 	return map[string]field{
-		"metric": {jsonschema.Text, func(_ string, n *yaml.Node) { e.Metric, _ = s.filled("stop.metric", n) }},
-		"goal":   {jsonschema.Choice("minimize", "maximize"), func(_ string, n *yaml.Node) { e.Goal = s.oneOf("stop.goal", n, "minimize", "maximize") }},
-		"rule": {jsonschema.Choice(string(grid.StopMedian), string(grid.StopHalving)), func(_ string, n *yaml.Node) {
-			e.Rule = grid.StopRule(s.oneOf("stop.rule", n, string(grid.StopMedian), string(grid.StopHalving)))
-		}},
-		"after": {jsonschema.Above(0), func(_ string, n *yaml.Node) {
-			text, ok := s.filled("stop.after", n)
-			var err error
-			if e.After, err = strconv.ParseFloat(text, 64); ok && (err != nil || !(e.After > 0) || math.IsInf(e.After, 0)) {
-				s.report(n, "Give a step from which trials may be stopped, like 5.", "stop.after is %q", text)
-			}
-		}},
+		"metric": textField(&e.Metric),
+		"goal":   choiceField(&e.Goal, "minimize", "maximize"),
+		"rule":   choiceField(&e.Rule, grid.StopMedian, grid.StopHalving),
+		"after":  {jsonschema.Above(0), into(&e.After, step)},
 	}
 }
 
 // failures reads a number of failures, with or without the word "failures"; 0 means no limit.
-func (s *schema) failures(what string, n *yaml.Node) int64 {
-	text, ok := s.filled(what, n)
-	number, _, _ := strings.Cut(text, " failure")
-	v, err := strconv.ParseInt(number, 10, 64)
-	if ok && (err != nil || v < 0 || text != number && text != number+" failure" && text != number+" failures") {
-		s.report(n, "Write it like 5 failures, or 0 for no limit.", "%s is %q", what, text)
-	}
-	return v
+func failures(v yamlValue) (int64, bool) {
+	return parsed(func(text string) (int64, error) {
+		number, word, _ := strings.Cut(text, " ")
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err == nil && (n < 0 || text != number && word != "failure" && word != "failures") {
+			err = errors.New("not a number of failures")
+		}
+		return n, err
+	}, "", "Write it like 5 failures, or 0 for no limit.")(v)
 }
 
-// sample reads the number of points, or a map that also has the seed for drawing them.
-func (s *schema) sample(what string, n *yaml.Node, t *task) {
+// readSample reads the number of points, or a map that also has the seed for drawing them.
+func readSample(v yamlValue, t *task) {
 	t.sample = &space.Sample{}
-	if isText(n) {
-		t.sample.Size = s.number(what, n, math.MaxInt64)
+	fields := sampleFields(t.sample)
+	if v.isText() {
+		fields["size"].read(v)
 		return
 	}
-	before := len(s.problems)
-	s.fields(what, n, "{size: 100, seed: 1}", s.sampleFields(t.sample))
-	if t.sample.Size == 0 && len(s.problems) == before {
-		s.report(n, "Write it like {size: 100, seed: 1}.", "%s has no size", what)
+	before := len(v.file.problems)
+	v.fields("sample.", "{size: 100, seed: 1}", fields)
+	if t.sample.Size == 0 && len(v.file.problems) == before {
+		v.report("Write it like {size: 100, seed: 1}.", "%s has no size", v.what)
 	}
 }
 
-func (s *schema) sampleFields(sample *space.Sample) map[string]field {
+func sampleFields(sample *space.Sample) map[string]field {
+	seed := func(text string) (uint64, error) { return strconv.ParseUint(text, 10, 64) }
 	return map[string]field{
-		"size": {jsonschema.Positive, func(_ string, n *yaml.Node) { sample.Size = s.number("sample.size", n, math.MaxInt64) }},
-		"seed": {jsonschema.Count, func(_ string, n *yaml.Node) {
-			text, ok := s.filled("sample.seed", n)
-			var err error
-			if sample.Seed, err = strconv.ParseUint(text, 10, 64); ok && err != nil {
-				s.report(n, "Give a whole number from 0.", "sample.seed is %q", text)
-			}
-		}},
+		"size": {jsonschema.Positive, into(&sample.Size, wholeNumber(1, math.MaxInt64, ""))},
+		"seed": {jsonschema.Count, into(&sample.Seed, parsed(seed, "", "Give a whole number from 0."))},
 	}
 }
 
-func (s *schema) exclude(what string, n *yaml.Node, t *task) {
-	if isText(n) {
-		if v, ok := s.filled(what, n); ok {
-			t.exclude = []string{v}
+func readExclude(v yamlValue, t *task) {
+	if v.isText() {
+		if text, ok := v.filled(); ok {
+			t.exclude = []string{text}
 		}
 		return
 	}
-	texts, nodes := s.texts(what, n, `["batchsize == 500 and unit > 100"]`)
-	for i, v := range texts {
-		if strings.TrimSpace(v) == "" {
-			s.report(nodes[i], "Write a condition on the axes, or leave it out.", "an exclude expression is empty")
+	texts, values := v.texts(`["batchsize == 500 and unit > 100"]`)
+	for i, text := range texts {
+		if strings.TrimSpace(text) == "" {
+			values[i].report("Write a condition on the axes, or leave it out.", "an exclude expression is empty")
 		}
 	}
 	t.exclude = texts

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"gopkg.in/yaml.v3"
-
 	"mlfnode/grid"
 	"mlfnode/grid/problem"
 )
@@ -31,19 +29,19 @@ else
 fi
 `
 
-// venv reads the requirements file of a virtual environment, which is a setup step that reads only
-// this file.
-func (s *schema) venv(what string, n *yaml.Node, t *task) {
-	if s.twoSetups(n, t) {
+// readVenv reads the requirements file of a virtual environment, which is a setup step that reads
+// only this file.
+func readVenv(v yamlValue, t *task) {
+	if twoSetups(v, t) {
 		return
 	}
-	t.places["venv"] = n
-	file := s.inside(what, n)
+	t.places["venv"] = v
+	file := inside(v)
 	if file == "" {
 		return
 	}
 	if plain := path.Clean(file); plain != file || strings.HasPrefix(file, "-") || strings.ContainsAny(file, "*?[\\!#") {
-		s.report(n, "Write it like requirements.txt.", "%s is %q, which is not the plain name of a file", what, file)
+		v.report("Write it like requirements.txt.", "%s is %q, which is not the plain name of a file", v.what, file)
 		return
 	}
 	t.requirements = file
@@ -93,7 +91,7 @@ func venvInputs(dir, file string) ([]string, error) {
 		if slices.Contains(names, name) {
 			continue
 		}
-		if !relative(name) {
+		if !grid.IsRelative(name) {
 			return nil, fmt.Errorf("the requirements name %s, which lies outside of the project's folder. Copy it into the folder", name)
 		}
 		text, err := os.ReadFile(filepath.Join(dir, name))

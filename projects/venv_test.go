@@ -73,7 +73,7 @@ func TestSetupForms(t *testing.T) {
 		} else {
 			var problems problem.List
 			if errors.As(err, &problems) {
-				got = joined(problems[0].Msg, problems[0].Hint)
+				got = problem.Errorf(problems[0].Hint, "%s", problems[0].Msg).Error()
 			}
 		}
 		if got != want {
