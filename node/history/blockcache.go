@@ -112,6 +112,7 @@ type blockCache struct {
 	flushedBytes int                   // of flushed blocks
 	limit        int                   // of cached and of flushed blocks each
 	useCount     uint64
+	changes      blockChanges
 }
 
 // setTrial enters a trial's row, without its metrics.
@@ -148,6 +149,7 @@ func (b *trialBlock) setTrial(s *sweepSummary, t *grid.Trial, node int64, cause 
 // blockToChange returns a block to change.
 func (c *blockCache) blockToChange(id int64) (*trialBlock, error) {
 	c.useCount++
+	c.changes.add(id)
 	if b := c.cached[id]; b != nil {
 		b.lastUsed = c.useCount
 		return b, nil
@@ -168,6 +170,7 @@ func (c *blockCache) blockToChange(id int64) (*trialBlock, error) {
 
 // setPending sets the state of n trials of a block, which all have rows, from place i on.
 func (c *blockCache) setPending(id, i, n int64) error {
+	c.changes.add(id)
 	b := c.cached[id]
 	if b == nil {
 		b = &trialBlock{id: id}
@@ -272,11 +275,12 @@ func (c *blockCache) evict(b *trialBlock) {
 	}
 }
 
-// dropFlushed forgets the flushed blocks. It is called when the transaction has ended.
-func (b *blockCache) dropFlushed() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.flushed, b.flushedBytes = nil, 0
+// transactionEnded forgets the flushed blocks, and tells readers what has changed.
+func (c *blockCache) transactionEnded() {
+	c.mu.Lock()
+	c.flushed, c.flushedBytes = nil, 0
+	c.mu.Unlock()
+	c.changes.publish()
 }
 
 func (c *blockCache) writeBlock(b *trialBlock) error {
@@ -352,6 +356,7 @@ func (d *DB) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
 	d.blocks.mu.Lock()
 	defer d.blocks.mu.Unlock()
 	d.blocks.cached, d.blocks.bytes = hot, size
+	d.blocks.changes.forget()
 	return nil
 }
 

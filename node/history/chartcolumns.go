@@ -59,38 +59,98 @@ func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted .
 	c.Nodes = slices.Clone(d.nodes)
 	d.mu.Unlock()
 	c.chooseBlocks(s, limit)
-	missing := d.columns.fill(s, c, wanted)
+	missing, earlier := d.columns.fill(s, c, wanted)
 	if len(missing) == 0 {
 		return c, nil
 	}
-	if err := d.readColumns(ctx, c, s, missing); err != nil {
+	mark := d.blocks.changes.mark()
+	if err := d.readColumns(ctx, c, s, missing, earlier); err != nil {
 		return nil, fmt.Errorf("read columns of %s: %w", id, d.markDamage(err))
 	}
-	if d.sweep(id) == s { // else they may be from different moments
-		d.columns.add(s, c)
-	}
+	d.columns.add(s, c, mark, d.sweep(id) != s)
 	return c, nil
 }
 
-// readColumns reads some columns, which c does not have yet.
-func (d *DB) readColumns(ctx context.Context, c *Columns, s *sweepSummary, missing []Column) error {
+// readColumns reads some columns, which c does not have yet. From columns of an earlier moment, if
+// there are any, it copies the blocks that have not changed.
+func (d *DB) readColumns(ctx context.Context, c *Columns, s *sweepSummary, missing []Column, earlier *columnSet) error {
 	n := len(c.Blocks) * blockTrials
 	for _, w := range missing {
 		if w == columnSmall {
 			c.State, c.Attempts, c.Class, c.Cause, c.Node = make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint16, n)
 			continue
 		}
-		f := make([]float32, n)
-		for i := range f {
-			f[i] = float32(math.NaN())
-		}
-		c.Values[w], c.exact[w] = f, make([]bool, len(c.Blocks))
+		c.Values[w], c.exact[w] = make([]float32, n), make([]bool, len(c.Blocks))
 	}
+	kept := d.unchangedBlocks(c, s, earlier)
 	// What is in memory is newer than what is in the file, so it is copied first and kept.
 	hot := d.copyCached(c, s, missing)
 	errs := make([]error, len(missing))
-	parallel.Each(len(missing), func(i int) { errs[i] = d.readChunks(ctx, c, s, missing[i], hot) })
+	parallel.Each(len(missing), func(i int) {
+		w, places := missing[i], []int{} // of the blocks to read
+		for at := range c.Blocks {
+			switch {
+			case hot[at]:
+			case kept != nil && kept[at] >= 0 && c.copyBlock(at, earlier.all, kept[at], w):
+			default:
+				places = append(places, at)
+				if w != columnSmall {
+					clearValues(c.Values[w][at*blockTrials : (at+1)*blockTrials])
+				}
+			}
+		}
+		errs[i] = d.readChunks(ctx, c, s, w, places)
+	})
 	return cmp.Or(errs...)
+}
+
+// clearValues sets values to NaN, which is none.
+func clearValues(values []float32) {
+	for i := range values {
+		values[i] = float32(math.NaN())
+	}
+}
+
+// unchangedBlocks returns the place of each block in earlier columns, or -1 if it is not there or
+// has changed since.
+func (d *DB) unchangedBlocks(c *Columns, s *sweepSummary, earlier *columnSet) []int {
+	if earlier == nil {
+		return nil
+	}
+	ids := make([]int64, len(c.Blocks))
+	for at, first := range c.Blocks {
+		ids[at] = rowID(s.Number, first) >> blockBits
+	}
+	changed := d.blocks.changes.changedSince(earlier.mark, ids)
+	places, next := make([]int, len(c.Blocks)), 0 // both ascend
+	for at, first := range c.Blocks {
+		for next < len(earlier.all.Blocks) && earlier.all.Blocks[next] < first {
+			next++
+		}
+		if places[at] = -1; next < len(earlier.all.Blocks) && earlier.all.Blocks[next] == first && !changed[at] {
+			places[at] = next
+		}
+	}
+	return places
+}
+
+// copyBlock copies a column of a block from other columns, and reports whether they have it.
+func (c *Columns) copyBlock(at int, other *Columns, place int, w Column) bool {
+	to, from := at*blockTrials, place*blockTrials
+	if w == columnSmall {
+		copy(c.State[to:], other.State[from:from+blockTrials])
+		copy(c.Attempts[to:], other.Attempts[from:from+blockTrials])
+		copy(c.Class[to:], other.Class[from:from+blockTrials])
+		copy(c.Cause[to:], other.Cause[from:from+blockTrials])
+		copy(c.Node[to:], other.Node[from:from+blockTrials])
+		return true
+	}
+	values, ok := other.Values[w]
+	if ok {
+		copy(c.Values[w][to:], values[from:from+blockTrials])
+		c.exact[w][at] = other.exact[w][place]
+	}
+	return ok
 }
 
 // chooseBlocks sets the blocks that are read.
@@ -147,6 +207,8 @@ func (d *DB) copyCached(c *Columns, s *sweepSummary, wanted []Column) map[int]bo
 			} else if known := b.floats[w-ColumnStarted]; known != nil {
 				copy(c.Values[w][at*blockTrials:], known)
 				c.exact[w][at] = !b.lossy[w-ColumnStarted]
+			} else {
+				clearValues(c.Values[w][at*blockTrials : (at+1)*blockTrials])
 			}
 		}
 	}
@@ -164,17 +226,18 @@ func (c *Columns) setSmall(at int, data []byte) {
 	}
 }
 
-// readChunks reads the chunks of one column except those that came from memory.
-func (d *DB) readChunks(ctx context.Context, c *Columns, s *sweepSummary, w Column, hot map[int]bool) error {
-	if len(c.Blocks) == 0 {
+// readChunks reads the chunks of one column of the blocks at some places.
+func (d *DB) readChunks(ctx context.Context, c *Columns, s *sweepSummary, w Column, places []int) error {
+	if len(places) == 0 {
 		return nil
 	}
-	first := func(at int) int64 { return chunkID(w, rowID(s.Number, c.Blocks[at])>>blockBits) }
-	text, args := fmt.Sprintf("SELECT id, data FROM piece WHERE id BETWEEN %d AND %d", first(0), first(len(c.Blocks)-1)), []any(nil)
-	if c.Stride > 1 {
-		ids := make([]int64, len(c.Blocks))
-		for i := range ids {
-			ids[i] = first(i)
+	id := func(at int) int64 { return chunkID(w, rowID(s.Number, c.Blocks[at])>>blockBits) }
+	first, last := id(places[0]), id(places[len(places)-1])
+	text, args := fmt.Sprintf("SELECT id, data FROM piece WHERE id BETWEEN %d AND %d", first, last), []any(nil)
+	if last-first >= int64(2*len(places)) {
+		ids := make([]int64, len(places))
+		for i, at := range places {
+			ids[i] = id(at)
 		}
 		list, err := json.Marshal(ids)
 		if err != nil {
@@ -187,14 +250,14 @@ func (d *DB) readChunks(ctx context.Context, c *Columns, s *sweepSummary, w Colu
 		return err
 	}
 	defer rows.Close()
-	var id int64
+	var found int64
 	var data sql.RawBytes
 	for rows.Next() {
-		if err := rows.Scan(&id, &data); err != nil {
+		if err := rows.Scan(&found, &data); err != nil {
 			return err
 		}
-		at, ok := slices.BinarySearch(c.Blocks, id<<blockBits&maxIndex)
-		if !ok || hot[at] {
+		at, ok := slices.BinarySearch(c.Blocks, found<<blockBits&maxIndex)
+		if _, wanted := slices.BinarySearch(places, at); !ok || !wanted {
 			continue
 		}
 		whole, fits := floatChunk(data)
@@ -206,7 +269,7 @@ func (d *DB) readChunks(ctx context.Context, c *Columns, s *sweepSummary, w Colu
 			unpackFloats(c.Values[w][from:from:from+blockTrials], data)
 			c.exact[w][at] = whole
 		default:
-			return fmt.Errorf("piece %d: %w", id, errDamaged)
+			return fmt.Errorf("piece %d: %w", found, errDamaged)
 		}
 	}
 	return rows.Err()

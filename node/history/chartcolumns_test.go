@@ -177,7 +177,7 @@ func TestLeavingBlocksAreSeen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.blocks.dropFlushed()
+	d.blocks.transactionEnded()
 	if seen := states(); seen != 3 || len(d.blocks.flushed) > 0 || d.blocks.flushedBytes != 0 {
 		t.Errorf("%d trials are seen afterwards, want 3", seen)
 	}

@@ -13,18 +13,28 @@ const (
 	// ones stay.
 	maxColumnCacheBytes = 64 << 20
 	columnCacheTTL      = 5 * time.Second
+	// maxColumnSets is the number of cached sets: of a sweep, charts read all blocks, and its
+	// estimate of the time left reads some.
+	maxColumnSets = 4
 )
 
-// columnCache caches the columns of a sweep that were read last, and orders of its rows by them:
-// the next chart or page of a list mostly needs the same ones. They are valid as long as the sweep
-// has no event. The zero value is empty.
+// columnCache caches the columns that were read last, and orders of their rows: the next chart or
+// page of a list mostly needs the same ones. As long as the sweep has no event they are valid as
+// they are; later, only blocks that have changed are read again. The zero value is empty.
 type columnCache struct {
 	mu     sync.Mutex
-	sweep  *sweepSummary // the version that the columns are of
-	all    *Columns
-	orders []cachedColumnOrder // the most recently used is last
+	sets   []*columnSet // the most recently used is last
 	expiry *time.Timer
 	ttl    time.Duration // 0 is columnCacheTTL
+}
+
+// columnSet holds columns of the same blocks of a sweep. Only orders changes.
+type columnSet struct {
+	sweep  *sweepSummary // the version at which they were read
+	mixed  bool          // rows are from different moments, the version's and later ones
+	mark   uint64        // blocks that have changed after this mark may be out of date
+	all    *Columns
+	orders []cachedColumnOrder // the most recently used is last
 }
 
 type cachedColumnOrder struct {
@@ -32,76 +42,97 @@ type cachedColumnOrder struct {
 	order *columnOrder
 }
 
-func (k *columnCache) timeToLive() time.Duration { return cmp.Or(k.ttl, columnCacheTTL) }
+// isOf reports whether the columns are of a sweep, whatever its version, with a stride.
+func (s *columnSet) isOf(sweep *sweepSummary, stride int) bool {
+	return s.sweep.ID == sweep.ID && s.sweep.Number == sweep.Number && s.all.Stride == stride
+}
+
+func (s *columnSet) bytes() int {
+	n := len(s.all.State) * (smallBytes/blockTrials + 4*len(s.all.Values))
+	for _, o := range s.orders {
+		n += 4 * (len(o.order.rows) + len(o.order.missing))
+	}
+	return n
+}
 
 // fill adds cached columns of a sweep to columns of the same blocks, and returns which of the
-// wanted ones are missing.
-func (k *columnCache) fill(s *sweepSummary, c *Columns, wanted []Column) (missing []Column) {
+// wanted ones are missing, and a set of an earlier moment that may have most of their values; nil
+// for none.
+func (k *columnCache) fill(s *sweepSummary, c *Columns, wanted []Column) (missing []Column, earlier *columnSet) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.sweep != s || k.all.Stride != c.Stride {
+	set := k.useLocked(func(set *columnSet) bool { return set.isOf(s, c.Stride) })
+	if set == nil || set.sweep != s || set.mixed {
 		missing = []Column{columnSmall}
 		for _, w := range wanted { // without duplicates: a goroutine reads each column
 			if !slices.Contains(missing, w) {
 				missing = append(missing, w)
 			}
 		}
-		return missing
+		return missing, set
 	}
-	k.expiry.Reset(k.timeToLive())
-	c.State, c.Attempts, c.Class, c.Cause, c.Node = k.all.State, k.all.Attempts, k.all.Class, k.all.Cause, k.all.Node
+	c.State, c.Attempts, c.Class, c.Cause, c.Node = set.all.State, set.all.Attempts, set.all.Class, set.all.Cause, set.all.Node
 	for _, w := range wanted {
-		if values, ok := k.all.Values[w]; ok {
-			c.Values[w], c.exact[w] = values, k.all.exact[w]
+		if values, ok := set.all.Values[w]; ok {
+			c.Values[w], c.exact[w] = values, set.all.exact[w]
 		} else if !slices.Contains(missing, w) {
 			missing = append(missing, w)
 		}
 	}
-	return missing
+	return missing, nil
 }
 
-// add caches columns of a sweep beside those of it that are cached.
-func (k *columnCache) add(s *sweepSummary, c *Columns) {
+// useLocked returns the cached set that is meant, nil for none.
+func (k *columnCache) useLocked(meant func(*columnSet) bool) *columnSet {
+	i := slices.IndexFunc(k.sets, meant)
+	if i < 0 {
+		return nil
+	}
+	set := k.sets[i]
+	k.sets = append(slices.Delete(k.sets, i, i+1), set)
+	k.expiry.Reset(cmp.Or(k.ttl, columnCacheTTL))
+	return set
+}
+
+// add caches columns of a sweep beside those of the same version that are cached.
+func (k *columnCache) add(s *sweepSummary, c *Columns, mark uint64, mixed bool) {
+	set := &columnSet{sweep: s, mixed: mixed, mark: mark, all: &Columns{
+		Blocks: c.Blocks, Stride: c.Stride, State: c.State, Attempts: c.Attempts, Class: c.Class, Cause: c.Cause, Node: c.Node,
+		Values: maps.Clone(c.Values), exact: maps.Clone(c.exact),
+	}}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	all := &Columns{
-		Stride: c.Stride, State: c.State, Attempts: c.Attempts, Class: c.Class, Cause: c.Cause, Node: c.Node,
-		Values: maps.Clone(c.Values), exact: maps.Clone(c.exact),
-	}
-	if k.sweep == s && k.all.Stride == c.Stride {
-		for w, values := range k.all.Values {
-			all.Values[w], all.exact[w] = values, k.all.exact[w]
+	i := slices.IndexFunc(k.sets, func(old *columnSet) bool { return old.isOf(s, c.Stride) })
+	if i >= 0 {
+		if old := k.sets[i]; old.sweep == s && !old.mixed && !mixed {
+			maps.Copy(set.all.Values, old.all.Values)
+			maps.Copy(set.all.exact, old.all.exact)
+			set.mark, set.orders = min(mark, old.mark), old.orders
 		}
+		k.sets = slices.Delete(k.sets, i, i+1)
 	}
-	if len(all.State)*(smallBytes/blockTrials+4*len(all.Values)) > maxColumnCacheBytes {
-		return
+	k.sets = append(k.sets, set)
+	k.evictLocked()
+	if k.expiry != nil {
+		k.expiry.Stop()
 	}
-	var orders []cachedColumnOrder
-	if k.sweep == s && k.all.Stride == c.Stride {
-		orders = k.orders
-	}
-	k.clearLocked()
-	k.sweep, k.all, k.orders = s, all, orders
-	k.evictOrdersLocked()
-	k.expiry = time.AfterFunc(k.timeToLive(), func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if k.all == all {
-			k.clearLocked()
-		}
-	})
+	k.expiry = time.AfterFunc(cmp.Or(k.ttl, columnCacheTTL), k.clear)
 }
 
 // order returns the order with a key of the rows of some columns; nil when it is not cached.
 func (k *columnCache) order(c *Columns, key string) *columnOrder {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	i := slices.IndexFunc(k.orders, func(o cachedColumnOrder) bool { return o.key == key })
-	if i < 0 || !k.containsLocked(c) {
+	set := k.useLocked(func(set *columnSet) bool { return set.holds(c) })
+	if set == nil {
 		return nil
 	}
-	o := k.orders[i]
-	k.orders = append(slices.Delete(k.orders, i, i+1), o)
+	i := slices.IndexFunc(set.orders, func(o cachedColumnOrder) bool { return o.key == key })
+	if i < 0 {
+		return nil
+	}
+	o := set.orders[i]
+	set.orders = append(slices.Delete(set.orders, i, i+1), o)
 	return o.order
 }
 
@@ -109,24 +140,30 @@ func (k *columnCache) order(c *Columns, key string) *columnOrder {
 func (k *columnCache) addOrder(c *Columns, key string, o *columnOrder) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.containsLocked(c) {
-		k.orders = append(slices.DeleteFunc(k.orders, func(o cachedColumnOrder) bool { return o.key == key }), cachedColumnOrder{key, o})
-		k.evictOrdersLocked()
+	set := k.useLocked(func(set *columnSet) bool { return set.holds(c) })
+	if set == nil {
+		return
 	}
+	set.orders = append(slices.DeleteFunc(set.orders, func(o cachedColumnOrder) bool { return o.key == key }), cachedColumnOrder{key, o})
+	k.evictLocked()
 }
 
-// containsLocked reports whether the columns are the cached ones.
-func (k *columnCache) containsLocked(c *Columns) bool {
-	return k.sweep != nil && len(c.State) > 0 && len(k.all.State) > 0 && &c.State[0] == &k.all.State[0]
+// holds reports whether the columns are the set's.
+func (s *columnSet) holds(c *Columns) bool {
+	return len(c.State) > 0 && len(s.all.State) > 0 && &c.State[0] == &s.all.State[0]
 }
 
-// evictOrdersLocked drops the least recently used orders when the cache is too large.
-func (k *columnCache) evictOrdersLocked() {
-	bytes := len(k.all.State) * (smallBytes/blockTrials + 4*len(k.all.Values))
-	for i := len(k.orders) - 1; i >= 0; i-- {
-		o := k.orders[i].order
-		if bytes += 4 * (len(o.rows) + len(o.missing)); bytes > maxColumnCacheBytes {
-			k.orders = slices.Delete(k.orders, 0, i+1)
+// evictLocked drops the least recently used sets, and orders of the last one, while the cache is
+// too large.
+func (k *columnCache) evictLocked() {
+	total := 0
+	for i := len(k.sets) - 1; i >= 0; i-- {
+		set := k.sets[i]
+		for total+set.bytes() > maxColumnCacheBytes && len(set.orders) > 0 {
+			set.orders = set.orders[1:]
+		}
+		if total += set.bytes(); total > maxColumnCacheBytes || len(k.sets)-i > maxColumnSets {
+			k.sets = slices.Delete(k.sets, 0, i+1)
 			return
 		}
 	}
@@ -136,12 +173,8 @@ func (k *columnCache) evictOrdersLocked() {
 func (k *columnCache) clear() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.clearLocked()
-}
-
-func (k *columnCache) clearLocked() {
 	if k.expiry != nil {
 		k.expiry.Stop()
 	}
-	k.sweep, k.all, k.orders, k.expiry = nil, nil, nil, nil
+	k.sets = nil
 }

@@ -35,7 +35,7 @@ func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID
 	}
 	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*sweepFold{}, changed: make([]Transition, 0, events)}
 	err := d.w.transaction(func() error { return f.foldAll(stored) })
-	d.blocks.dropFlushed()
+	d.blocks.transactionEnded()
 	if err != nil {
 		d.reload()
 		return nil, fmt.Errorf("fold events: %w", d.markDamage(err))

@@ -236,6 +236,9 @@ func foldParts(t *rapid.T, d *DB, m *model, stored []Stored) (*DB, []Transition)
 		if got, want := d.Applied(), stored[at-1].Seq; got != want {
 			t.Fatalf("applied: got %d, want %d", got, want)
 		}
+		for id := range m.policies {
+			listSweep(t, d, id) // compares the columns, of which only the blocks that have changed are read again
+		}
 		if rapid.IntRange(0, 7).Draw(t, "reopen") == 0 {
 			mustClose(t, d)
 			d = openAt(t, d.path)

@@ -33,6 +33,7 @@ func (d *DB) FoldProgress(ctx context.Context, batches []*grid.Batch, policy fun
 		}
 		return f.flush()
 	})
+	d.blocks.transactionEnded()
 	if err != nil {
 		d.reload()
 		return fmt.Errorf("store metrics: %w", d.markDamage(err))

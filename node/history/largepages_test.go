@@ -128,7 +128,7 @@ func TestKeptColumns(t *testing.T) {
 		t.Errorf("an order of columns that have not changed: got %v", o)
 	}
 	d.columns.addOrder(now, "large", &columnOrder{rows: make([]int32, maxColumnCacheBytes/4)})
-	if n := len(d.columns.orders); n > 0 {
+	if n := len(d.columns.sets[len(d.columns.sets)-1].orders); n > 0 {
 		t.Errorf("beyond the bound: %d orders are kept", n)
 	}
 	if err := d.Remove(t.Context(), "a-1"); err != nil {

@@ -54,6 +54,7 @@ func (d *DB) hideSweep(id grid.SweepID) error {
 	}
 	d.orders.clear() // another sweep may get the number
 	d.columns.clear()
+	d.blocks.changes.forget()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.sweeps, id)
