@@ -146,3 +146,45 @@ func TestTrialsArePagedByColumns(t *testing.T) {
 		t.Errorf("an unknown column: got %d %s, want 400", resp.StatusCode, b)
 	}
 }
+
+// TestTablePagesFollowChanges asks for a page of a table again and again: it is what it was before
+// as long as its trials do not change, and shows what a retry does to one of them.
+func TestTablePagesFollowChanges(t *testing.T) {
+	cfg := testConfig(t)
+	s := attach(t, cfg)
+	c := s.Client().Sweeps()
+	v := submit(t, s.Client(), script(t, `test "$1" != --x=2`, "x=1,2,3"))
+	wait := func() {
+		t.Helper()
+		for _, err := range c.Watch(t.Context(), v.Sweep, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	h := newHTTP(t, cfg.StateDir)
+	page := func() (attempts []any) {
+		t.Helper()
+		for limit := 2; limit < 4; limit++ {
+			var table api.TrialTable
+			_, b := h.do("GET", fmt.Sprintf("%s/sweeps/%s/trials?limit=%d&field=attempts", api.Prefix, v.Sweep, limit), "")
+			if err := json.Unmarshal(b, &table); err != nil || len(table.Columns) != 1 || table.Count != limit {
+				t.Fatalf("page of %d trials: got %s, %v", limit, b, err)
+			}
+			attempts = table.Columns[0].Values
+		}
+		return attempts
+	}
+	wait()
+	for retries := range 3 {
+		for range 2 {
+			if got, want := fmt.Sprint(page()), fmt.Sprint([]any{1, 1 + retries, 1}); got != want {
+				t.Errorf("attempts after %d retries: got %v, want %v", retries, got, want)
+			}
+		}
+		if _, err := c.Retry(t.Context(), v.Sweep, api.Retry{Index: -1}); err != nil {
+			t.Fatal(err)
+		}
+		wait()
+	}
+}

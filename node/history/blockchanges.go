@@ -1,6 +1,11 @@
 package history
 
-import "sync"
+import (
+	"slices"
+	"sync"
+
+	"mlfnode/grid"
+)
 
 // maxKnownChanges bounds the blocks whose last change is known. While a sweep runs at full rate,
 // they last for some ten seconds.
@@ -67,4 +72,21 @@ func (c *blockChanges) changedSince(mark uint64, blocks []int64) []bool {
 		changed[i] = mark < c.since || c.changes[block] > mark
 	}
 	return changed
+}
+
+// Mark returns a mark for Unchanged: what is read after it holds all changes up to it.
+func (x *index) Mark() uint64 { return x.blocks.changes.mark() }
+
+// Unchanged reports whether the trials [lo,hi) of a sweep are those of a mark. It may report false
+// although they are.
+func (x *index) Unchanged(id grid.SweepID, lo, hi int64, mark uint64) bool {
+	s := x.sweep(id)
+	if s == nil || lo < 0 || hi > maxIndex || lo >= hi {
+		return false
+	}
+	var blocks []int64
+	for b := rowID(s.Number, lo) >> blockBits; b <= rowID(s.Number, hi-1)>>blockBits; b++ {
+		blocks = append(blocks, b)
+	}
+	return !slices.Contains(x.blocks.changes.changedSince(mark, blocks), true)
 }

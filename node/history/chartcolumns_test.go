@@ -214,3 +214,48 @@ func TestCauses(t *testing.T) {
 	}
 	mustClose(t, d)
 }
+
+// TestUnchanged checks that trials count as unchanged until one of their block changes, and that
+// nothing does once too many changes were not seen.
+func TestUnchanged(t *testing.T) {
+	d := open(t)
+	far := int64(5 * BlockTrials)
+	failed := func(index int64) grid.Event {
+		e := finished(index, "{}")
+		e.Result.Class = grid.ClassExit
+		return e
+	}
+	foldEvents(t, d, "s-1", failed(0), failed(far))
+	check := func(when string, mark uint64, near, farther bool) {
+		t.Helper()
+		if got := d.Unchanged("s-1", 0, 100, mark); got != near {
+			t.Errorf("%s, trials 0 to 99 are unchanged: got %t, want %t", when, got, near)
+		}
+		if got := d.Unchanged("s-1", far, far+100, mark); got != farther {
+			t.Errorf("%s, trials %d to %d are unchanged: got %t, want %t", when, far, far+99, got, farther)
+		}
+	}
+	mark := d.Mark()
+	check("at once", mark, true, true)
+	foldEvents(t, d, "s-1", finished(far+1, "{}"))
+	check("after another trial", mark, true, false)
+	foldEvents(t, d, "s-1", grid.Event{Kind: grid.Reopened, Index: 0, Time: 1})
+	check("after a retry", mark, false, false)
+	mark = d.Mark()
+	foldEvents(t, d, "s-1", grid.Event{Kind: grid.ReopenedRange, Index: far, End: far + 2, Time: 2})
+	check("after a retry of a range", mark, true, false)
+	mark = d.Mark()
+	for i := range int64(maxKnownChanges) {
+		d.blocks.changes.add(1000 + i)
+	}
+	d.blocks.changes.publish()
+	check("after many changes", mark, false, false)
+	mark = d.Mark()
+	if err := d.load(); err != nil {
+		t.Fatal(err)
+	}
+	check("after what is in memory was loaded again", mark, false, false)
+	if d.Unchanged("s-2", 0, 1, d.Mark()) {
+		t.Error("trials of an unknown sweep are unchanged")
+	}
+}

@@ -43,20 +43,41 @@ func (h *trialHandlers) list(w http.ResponseWriter, r *http.Request) {
 
 // table answers with a page of a listing, by columns.
 func (h *trialHandlers) table(w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64) {
-	var err error
-	table := api.TrialTable{Sweep: l.sweep.ID, Applied: h.history.Applied(), Offset: l.q.Offset, Columns: make([]api.Column, len(columns))}
+	applied, key := h.history.Applied(), l.pageKey(columns, limit)
+	table, err := api.TrialTable{}, error(nil)
+	found := false
+	if key != "" {
+		table, found = h.pages.find(key, l.sweep, h.history)
+	}
+	if !found {
+		if table, err = h.readPage(r.Context(), l, columns, limit, key); err != nil {
+			sendError(w, err)
+			return
+		}
+	}
+	table.Applied = applied
 	if total := l.matched; l.filtered {
 		table.Total = &total
 	} else if table.Total, err = h.count(r.Context(), l.sweep, &l.q); err != nil {
 		sendError(w, err)
 		return
 	}
+	sendJSON(w, r, table)
+}
+
+// readPage reads a page of a listing, and keeps it under a key if it has one.
+func (h *trialHandlers) readPage(
+	ctx context.Context, l *listing, columns []column[api.Trial], limit int64, key string,
+) (api.TrialTable, error) {
+	mark, offset := h.history.Mark(), l.q.Offset
+	table := api.TrialTable{Sweep: l.sweep.ID, Offset: offset, Columns: make([]api.Column, len(columns))}
 	for i, c := range columns {
 		table.Columns[i] = api.Column{Name: c.name, Values: []any{}}
 	}
 	l.left = limit + 1 // one extra trial shows whether there is another page
 	last := ""         // the cursor of the last trial of the page
-	err = l.each(r.Context(), func(v *api.Trial) error {
+	running := false
+	err := l.each(ctx, func(v *api.Trial) error {
 		if int64(table.Count) == limit {
 			table.Cursor = last
 			if next := table.Offset + limit; l.after == nil {
@@ -67,16 +88,16 @@ func (h *trialHandlers) table(w http.ResponseWriter, r *http.Request, l *listing
 		if table.Count++; int64(table.Count) == limit {
 			last = l.cursorAt(l.last, table.Offset+limit-1)
 		}
+		running = running || v.State == grid.Running
 		for i, c := range columns {
 			table.Columns[i].Values = append(table.Columns[i].Values, c.of(v))
 		}
 		return nil
 	})
-	if err != nil {
-		sendError(w, err)
-		return
+	if err == nil && key != "" && !running { // a running trial is different at every moment
+		h.pages.add(&trialPage{key: key, sweep: l.sweep, lo: offset, hi: offset + limit + 1, mark: mark, table: table})
 	}
-	sendJSON(w, r, table)
+	return table, err
 }
 
 // count counts the trials that a query selects; nil if that would require reading each trial.

@@ -1,0 +1,84 @@
+package monitor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+)
+
+const (
+	// keptTrialPages bounds the pages that are kept, and trialPagesTTL how long unused ones stay.
+	keptTrialPages = 16
+	trialPagesTTL  = 5 * time.Second
+)
+
+// trialPages keeps pages of tables by index. While a sweep runs at full rate, most pages that people
+// look at stay the same: one whose trials have not changed is not read again. The zero value is
+// empty.
+type trialPages struct {
+	mu     sync.Mutex
+	kept   []*trialPage // the most recently used one last
+	expiry *time.Timer
+}
+
+// trialPage is the part of a table that only its trials determine.
+type trialPage struct {
+	key    string
+	sweep  *grid.Sweep // another record may have other trials
+	lo, hi int64       // the trials that the page depends on
+	mark   uint64      // of history, before the page was read
+	table  api.TrialTable
+}
+
+// pageKey identifies the page of a listing; it is empty if other trials than those of the page, or
+// the time, determine what is on it.
+func (l *listing) pageKey(columns []column[api.Trial], limit int64) string {
+	if l.filtered || l.parameter != "" || l.after != nil || l.q.Sort != "index" || l.q.Desc || len(l.q.States) > 0 || l.q.Class != "" {
+		return ""
+	}
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.name
+	}
+	return fmt.Sprintf("%s %d %d %q", l.sweep.ID, l.q.Offset, limit, strings.Join(names, "\x00"))
+}
+
+// find returns a page if its trials have not changed since it was read.
+func (p *trialPages) find(key string, s *grid.Sweep, h *history.DB) (table api.TrialTable, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.IndexFunc(p.kept, func(k *trialPage) bool { return k.key == key && k.sweep == s })
+	if i < 0 {
+		return table, false
+	}
+	k := p.kept[i]
+	if !h.Unchanged(s.ID, k.lo, k.hi, k.mark) {
+		return table, false
+	}
+	p.kept = append(slices.Delete(p.kept, i, i+1), k)
+	p.expiry.Reset(trialPagesTTL)
+	return k.table, true
+}
+
+func (p *trialPages) add(page *trialPage) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept = append(slices.DeleteFunc(p.kept, func(k *trialPage) bool { return k.key == page.key }), page)
+	if len(p.kept) > keptTrialPages {
+		p.kept = slices.Delete(p.kept, 0, 1)
+	}
+	if p.expiry != nil {
+		p.expiry.Stop()
+	}
+	p.expiry = time.AfterFunc(trialPagesTTL, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.kept = nil
+	})
+}
