@@ -34,10 +34,11 @@ func Features() []Feature {
 
 // FeaturesOf returns the features that a task over a space uses.
 func FeaturesOf(t *Task, s space.Space) (all []Feature) {
-	if s.HasLists() {
+	if slices.ContainsFunc(s.Values(), (*space.Values).HasLists) {
 		all = append(all, FeatureLists)
 	}
-	if s.HasZip() {
+	axes, _ := s.Definition()
+	if slices.ContainsFunc(axes, func(a space.Axis) bool { return a.Zip != nil }) {
 		all = append(all, FeatureZip)
 	}
 	if _, _, ok := s.Sample(); ok {

@@ -38,7 +38,10 @@ func TestSpreadIsComplete(t *testing.T) {
 // number of blocks that the trials of a value fill.
 func shares(s space.Space, blocks func(Spread) int64) (shares [][]float64, fill []float64) {
 	order := NewSpread(s.Count())
-	sizes := s.Sizes()
+	var sizes []int64
+	for _, values := range s.Values() {
+		sizes = append(sizes, values.Count())
+	}
 	at := make([][]int64, len(sizes))
 	done, all := make([][]float64, len(sizes)), make([][]float64, len(sizes))
 	for k, n := range sizes {

@@ -216,17 +216,17 @@ func parametersOf(spec *api.SpaceSpec) []factLine {
 		return nil // a space of a newer version
 	}
 	var all []factLine
-	sizes := points.Sizes()
-	for k, key := range points.Keys() {
-		var values []string
-		for i := range min(sizes[k], valuesShown) {
-			values = append(values, points.Value(k, i).Text)
+	keys := points.Keys()
+	for k, values := range points.Values() {
+		var texts []string
+		for i := range min(values.Count(), valuesShown) {
+			texts = append(texts, values.At(i).Text)
 		}
-		text := strings.Join(values, ", ")
-		if sizes[k] > valuesShown {
-			text += fmt.Sprintf(", … (%d)", sizes[k])
+		text := strings.Join(texts, ", ")
+		if values.Count() > valuesShown {
+			text += fmt.Sprintf(", … (%d)", values.Count())
 		}
-		all = append(all, factLine{"parameter " + key, text})
+		all = append(all, factLine{"parameter " + keys[k], text})
 	}
 	for _, condition := range spec.Exclude {
 		all = append(all, factLine{"without", condition})

@@ -49,16 +49,11 @@ func (a Axis) check() *problem.Error {
 	return f
 }
 
-// finder finds the position of a value.
-type finder interface {
-	find(v Value) (int64, bool)
-}
-
 // series computes the values of an axis from their positions.
 type series interface {
-	finder
 	count() int64
 	at(i int64) Value
+	find(v Value) (int64, bool)
 }
 
 func newSeries(a Axis) (series, *problem.Error) {
@@ -149,7 +144,7 @@ func newList(key string, values []Value) (series, *problem.Error) {
 		if f := checkValue(key, v); f != nil {
 			return nil, f
 		}
-		if contains(l, v) {
+		if contains(l.find, v) {
 			return nil, problem.Errorf("Keep it once: it would run the same point again.", "%s has the value %s twice",
 				key, abbreviate(v))
 		}
@@ -158,10 +153,10 @@ func newList(key string, values []Value) (series, *problem.Error) {
 	return l, nil
 }
 
-// contains reports whether an axis has the value. It treats a number and a text as equal if they
-// result in the same argument.
-func contains(in finder, v Value) bool {
-	if _, ok := in.find(v); ok {
+// contains reports whether an axis has the value, which find looks up. It treats a number and a
+// text as equal if they result in the same argument.
+func contains(find func(Value) (int64, bool), v Value) bool {
+	if _, ok := find(v); ok {
 		return true
 	}
 	switch v.Kind {
@@ -170,7 +165,7 @@ func contains(in finder, v Value) bool {
 	case Number:
 		v.Kind = Text
 	}
-	_, ok := in.find(v)
+	_, ok := find(v)
 	return ok
 }
 

@@ -61,3 +61,17 @@ func (b *bitmap) nth(k int64) int64 {
 		return int64(i)*64 + int64(bits.TrailingZeros64(w))
 	}
 }
+
+// next returns the member after i, which must exist.
+func (b *bitmap) next(i int64) int64 {
+	i++
+	for w := i / 64; ; w++ {
+		word := b.words[w]
+		if w == i/64 {
+			word &= ^uint64(0) << (i % 64)
+		}
+		if word != 0 {
+			return w*64 + int64(bits.TrailingZeros64(word))
+		}
+	}
+}

@@ -81,7 +81,11 @@ func formatDecimal(negative bool, digits string, scale int) string {
 	whole := len(digits) - scale
 	switch {
 	case whole > maxWhole || whole < -maxZeros:
-		digits = scientific(digits, whole-1)
+		digits = strings.TrimRight(digits, "0")
+		if len(digits) > 1 {
+			digits = digits[:1] + "." + digits[1:]
+		}
+		digits += "e" + strconv.Itoa(whole-1)
 	case scale > 0 && whole > 0:
 		digits = digits[:whole] + "." + digits[whole:]
 	case scale > 0:
@@ -91,14 +95,6 @@ func formatDecimal(negative bool, digits string, scale int) string {
 		return "-" + digits
 	}
 	return digits
-}
-
-func scientific(digits string, exp int) string {
-	digits = strings.TrimRight(digits, "0")
-	if len(digits) > 1 {
-		digits = digits[:1] + "." + digits[1:]
-	}
-	return digits + "e" + strconv.Itoa(exp)
 }
 
 // formatFloat returns the shortest decimal that parses to f.

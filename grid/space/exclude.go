@@ -25,15 +25,15 @@ type excludeRules struct {
 }
 
 // compileExclude type-checks the expressions against the axes.
-func compileExclude(exclude []string, dims []*dimension) (*excludeRules, error) {
+func compileExclude(exclude []string, axes []*Values) (*excludeRules, error) {
 	if len(exclude) > maxExcludes {
 		return nil, problem.Errorf("Join some with 'or'.", "there are %d exclude expressions; at most %d are allowed",
 			len(exclude), maxExcludes)
 	}
-	r := &excludeRules{sources: exclude, names: axisNames(dims), last: -1}
-	axes := make([]condition.Variable, len(dims))
-	for k, d := range dims {
-		axes[k] = condition.Variable{Name: r.names[k], Kind: kindOf(d)}
+	r := &excludeRules{sources: exclude, names: axisNames(axes), last: -1}
+	variables := make([]condition.Variable, len(axes))
+	for k, d := range axes {
+		variables[k] = condition.Variable{Name: r.names[k], Kind: kindOf(d)}
 	}
 	for _, source := range exclude {
 		if len(source) > 10_000 {
@@ -44,31 +44,23 @@ func compileExclude(exclude []string, dims []*dimension) (*excludeRules, error) 
 		if err != nil {
 			return nil, badExpression(source, err)
 		}
-		if err := r.addMentioned(source, c.Names()); err != nil {
-			return nil, err
+		for _, name := range c.Names() {
+			k := slices.Index(r.names, name)
+			if k < 0 {
+				hint := "The space has no axes."
+				if len(r.names) > 0 {
+					hint = "The axes are " + strings.Join(r.names, ", ") + "."
+				}
+				return nil, problem.Errorf(hint, "exclude %q names %s, which is not an axis", source, name)
+			}
+			r.last = max(r.last, k)
 		}
-		if err := c.Bind(axes); err != nil {
+		if err := c.Bind(variables); err != nil {
 			return nil, badExpression(source, err)
 		}
 		r.conditions = append(r.conditions, c)
 	}
 	return r, nil
-}
-
-// addMentioned checks the names in an expression and sets last to the last axis among them.
-func (r *excludeRules) addMentioned(source string, used []string) error {
-	for _, name := range used {
-		k := slices.Index(r.names, name)
-		if k < 0 {
-			hint := "The space has no axes."
-			if len(r.names) > 0 {
-				hint = "The axes are " + strings.Join(r.names, ", ") + "."
-			}
-			return problem.Errorf(hint, "exclude %q names %s, which is not an axis", source, name)
-		}
-		r.last = max(r.last, k)
-	}
-	return nil
 }
 
 func badExpression(source string, err error) error {
@@ -78,14 +70,19 @@ func badExpression(source string, err error) error {
 
 // axisNames returns the names of the axes in expressions: characters other than letters and digits
 // become underscores, unless the result is the name of another axis.
-func axisNames(dims []*dimension) []string {
-	out := make([]string, len(dims))
+func axisNames(axes []*Values) []string {
+	out := make([]string, len(axes))
 	taken := map[string]bool{}
-	for _, d := range dims {
+	for _, d := range axes {
 		taken[d.key] = true
 	}
-	for k, d := range dims {
-		out[k] = identifier(d.key)
+	for k, d := range axes {
+		out[k] = strings.Map(func(r rune) rune {
+			if r < 0x80 && r != '_' && !isDigit(byte(r)) && (r|0x20 < 'a' || r|0x20 > 'z') {
+				return '_'
+			}
+			return r
+		}, d.key)
 		if out[k] != d.key && taken[out[k]] {
 			out[k] = d.key
 		}
@@ -94,17 +91,8 @@ func axisNames(dims []*dimension) []string {
 	return out
 }
 
-func identifier(key string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x80 && r != '_' && !isDigit(byte(r)) && (r|0x20 < 'a' || r|0x20 > 'z') {
-			return '_'
-		}
-		return r
-	}, key)
-}
-
 // kindOf returns the common kind of all values of an axis.
-func kindOf(d *dimension) condition.Kind {
+func kindOf(d *Values) condition.Kind {
 	kind := condition.Nil // no value yet
 	for _, p := range d.pieces {
 		switch p := p.(type) {

@@ -2,6 +2,7 @@ package space
 
 import (
 	"slices"
+	"strings"
 
 	"mlfnode/grid/problem"
 )
@@ -11,30 +12,36 @@ import (
 // an axis is unknown. Each extended axis adds one product: the old values of the axes before it,
 // its new values, and all values of the axes after it.
 func (s Space) Extend(axes []Axis) (Space, error) {
-	more := Space{dims: slices.Clone(s.dims), factors: slices.Clone(s.factors), products: slices.Clone(s.products)}
-	if s.incomplete() {
-		sample, of, _ := s.Sample()
+	if sample, of, ok := s.Sample(); ok && sample.Size < of {
 		return Space{}, problem.Errorf("Run the rest of the grid first.",
 			"the sweep is a sample of %d of %d points, so values can't be added to its axes", sample.Size, of)
 	}
+	more := Space{products: slices.Clone(s.products)}
+	more.axes.values, more.axes.factors = slices.Clone(s.axes.values), slices.Clone(s.axes.factors)
 	if len(more.products) == 0 {
-		more.products = []*product{{kept: 1, tail: 1}}
+		more.products = products{{kept: 1, tail: 1}}
 	}
-	if err := more.extend(axes); err != nil {
+	if err := more.axes.extend(axes); err != nil {
 		return Space{}, err
 	}
-	if s.rules != nil {
-		r, err := compileExclude(s.rules.sources, more.dims)
+	if s.axes.rules != nil {
+		r, err := compileExclude(s.axes.rules.sources, more.axes.values)
 		if err != nil {
 			return Space{}, err
 		}
-		more.rules = r
+		more.axes.rules = r
 	}
-	for k := range s.factors {
-		if more.factors[k].count(more.dims) == s.factors[k].count(s.dims) {
+	for k, w := range s.axes.factors {
+		before, after := w.count(s.axes.values), more.axes.factors[k].count(more.axes.values)
+		if before == after {
 			continue
 		}
-		if err := more.appendFiltered(addedProduct(&s, &more, k)); err != nil {
+		b := more.axes.whole()
+		b.lo[k] = before
+		for j, w := range s.axes.factors[:k] {
+			b.hi[j] = w.count(s.axes.values)
+		}
+		if err := more.products.add(b, &more.axes); err != nil {
 			return Space{}, err
 		}
 	}
@@ -46,86 +53,59 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 }
 
 // extend appends the new values to each axis.
-func (s *Space) extend(axes []Axis) error {
+func (x *axisSet) extend(axes []Axis) error {
 	seen := map[string]bool{}
 	for _, a := range axes {
 		a = a.unzipped()
 		for _, key := range a.keys() {
 			switch {
-			case s.dim(key) < 0:
-				return problem.Errorf(s.axesHint(), "the sweep has no axis %s", key)
+			case x.find(key) < 0:
+				hint := "It has no axes at all, so start a new sweep."
+				if len(x.values) > 0 {
+					hint = "Its axes are " + strings.Join(x.keys(), ", ") + ". For another one start a new sweep."
+				}
+				return problem.Errorf(hint, "the sweep has no axis %s", key)
 			case seen[key]:
 				return problem.Errorf("Put all its values in one place.", "the axis %s is given twice", key)
 			}
 			seen[key] = true
 		}
-		if f := s.extendAxis(a); f != nil {
+		if f := x.extendAxis(a); f != nil {
 			return f
 		}
 	}
 	return nil
 }
 
-func (s *Space) extendAxis(a Axis) *problem.Error {
+func (x *axisSet) extendAxis(a Axis) *problem.Error {
 	if len(a.keys()) == 0 {
 		return a.check()
 	}
-	at := s.dim(a.keys()[0])
-	k := slices.IndexFunc(s.factors, func(w *factor) bool { return at < w.at+w.n })
-	w := s.factors[k]
+	at := x.find(a.keys()[0])
+	k := slices.IndexFunc(x.factors, func(w *factor) bool { return at < w.at+w.n })
+	w := x.factors[k]
 	switch {
-	case w.isZip() && !slices.Equal(a.keys(), s.Keys()[w.at:w.at+w.n]):
+	case w.isZip() && !slices.Equal(a.keys(), w.axes[0].keys()):
 		return problem.Errorf("Add values of all of them, in this order: zip={…: […], …: […]}.",
 			"%s go together in this sweep", namesOf(w.axes[0]))
 	case !w.isZip() && a.Zip != nil:
 		return problem.Errorf("Add values to each on its own.", "%s don't go together in this sweep", namesOf(a))
 	case !w.isZip():
-		fresh, f := s.dims[at].missing(a)
+		fresh, f := x.values[at].missing(a)
 		if f == nil && fresh != nil {
-			s.dims[at], f = s.dims[at].append(fresh)
+			x.values[at], f = x.values[at].append(fresh)
 		}
 		return f
 	}
-	e, dims, f := newFactor(a, 0)
+	e, values, f := newFactor(a, 0)
 	if f != nil {
 		return f
 	}
-	sum, all, more, f := w.append(s.dims, e, dims, false)
+	sum, all, more, f := w.append(x.values, e, values, false)
 	if f != nil || more == 0 {
 		return f
 	}
-	s.factors[k] = sum
-	copy(s.dims[w.at:], all)
-	return s.checkCells()
-}
-
-func (s *Space) axesHint() string {
-	if len(s.dims) == 0 {
-		return "It has no axes at all, so start a new sweep."
-	}
-	hint := "Its axes are "
-	for k, d := range s.dims {
-		if k > 0 {
-			hint += ", "
-		}
-		hint += d.key
-	}
-	return hint + ". For another one start a new sweep."
-}
-
-// addedProduct returns the product of the new values of factor k.
-func addedProduct(old, all *Space, k int) *product {
-	b := &product{}
-	for j := range all.factors {
-		before, after := old.factors[j].count(old.dims), all.factors[j].count(all.dims)
-		lo, hi := int64(0), after
-		switch {
-		case j < k:
-			hi = before
-		case j == k:
-			lo = before
-		}
-		b.lo, b.hi = append(b.lo, lo), append(b.hi, hi)
-	}
-	return b
+	x.factors[k] = sum
+	copy(x.values[w.at:], all)
+	return x.checkCells()
 }

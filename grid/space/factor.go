@@ -17,7 +17,7 @@ const maxCells = 1_000_000
 
 // factor is one factor of a product: a single axis, or several zipped axes, row by row.
 type factor struct {
-	at, n int     // its axes are dims[at:at+n]
+	at, n int     // it consists of this axis and the n-1 next ones
 	axes  []Axis  // the zipped axes as they were given; nil for a single axis
 	rows  []int64 // the digits of its n axes, row by row; nil for a single axis
 
@@ -29,9 +29,9 @@ type factor struct {
 func (w *factor) isZip() bool { return w.axes != nil }
 
 // count returns the number of positions of the factor.
-func (w *factor) count(dims []*dimension) int64 {
+func (w *factor) count(axes []*Values) int64 {
 	if !w.isZip() {
-		return dims[w.at].count()
+		return axes[w.at].Count()
 	}
 	return int64(len(w.rows) / w.n)
 }
@@ -89,17 +89,17 @@ func (a Axis) unzipped() Axis {
 
 // newFactor returns the factor for an axis or for zipped axes, which begin at index at of the
 // space. A zip of one axis is the same as that axis.
-func newFactor(a Axis, at int) (*factor, []*dimension, *problem.Error) {
+func newFactor(a Axis, at int) (*factor, []*Values, *problem.Error) {
 	if a = a.unzipped(); a.Zip == nil {
-		d, f := newDimension(a)
-		return &factor{at: at, n: 1}, []*dimension{d}, f
+		d, f := newValues(a)
+		return &factor{at: at, n: 1}, []*Values{d}, f
 	}
 	w := &factor{at: at, n: len(a.Zip), axes: []Axis{a}}
 	columns, f := columnsOf(a)
 	if f != nil {
 		return nil, nil, f
 	}
-	dims := make([]*dimension, w.n)
+	axes := make([]*Values, w.n)
 	w.rows = make([]int64, w.n*len(columns[0]))
 	for c, values := range columns {
 		l := &list{index: map[Value]int64{}}
@@ -115,10 +115,10 @@ func newFactor(a Axis, at int) (*factor, []*dimension, *problem.Error) {
 			}
 			w.rows[r*w.n+c] = i
 		}
-		dims[c] = &dimension{key: a.Zip[c].Key, pieces: []series{l}, ends: []int64{l.count()}}
+		axes[c] = &Values{key: a.Zip[c].Key, pieces: []series{l}, ends: []int64{l.count()}}
 	}
 	if len(columns[0]) == 1 {
-		return w, dims, nil
+		return w, axes, nil
 	}
 	seen := make(map[string]int, len(columns[0]))
 	for r := range columns[0] {
@@ -128,7 +128,7 @@ func newFactor(a Axis, at int) (*factor, []*dimension, *problem.Error) {
 		}
 		seen[key] = r
 	}
-	return w, dims, nil
+	return w, axes, nil
 }
 
 // checkZip returns a problem if a zip has other fields set, or has no axes or too many.
@@ -213,25 +213,25 @@ func namesOf(a Axis) string {
 
 // append returns a factor with the rows of e appended, and its axes with the new values fresh. It
 // skips rows that the factor already has, unless known is set; more is the number of rows added.
-func (w *factor) append(dims []*dimension, e *factor, fresh []*dimension, known bool) (sum *factor, all []*dimension,
+func (w *factor) append(axes []*Values, e *factor, fresh []*Values, known bool) (sum *factor, all []*Values,
 	more int, f *problem.Error) {
-	all = make([]*dimension, w.n)
+	all = make([]*Values, w.n)
 	digits := make([][]int64, w.n)
 	for c := range w.n {
-		d := dims[w.at+c]
+		d := axes[w.at+c]
 		var added []Value
-		for i := range fresh[c].count() {
-			v := fresh[c].at(i)
-			at, ok := d.find(v)
+		for i := range fresh[c].Count() {
+			v := fresh[c].At(i)
+			at, ok := d.Find(v)
 			if !ok {
-				at = d.count() + int64(len(added))
+				at = d.Count() + int64(len(added))
 				added = append(added, v)
 			}
 			digits[c] = append(digits[c], at)
 		}
 		all[c] = d
 		if len(added) > 0 {
-			e, f := newDimension(Axis{Key: d.key, Values: added})
+			e, f := newValues(Axis{Key: d.key, Values: added})
 			if f != nil {
 				return nil, nil, 0, f
 			}
@@ -264,12 +264,12 @@ func (w *factor) append(dims []*dimension, e *factor, fresh []*dimension, known 
 }
 
 // rowsOf returns some rows as zipped axes.
-func (w *factor) rowsOf(dims []*dimension, rows []int64) Axis {
+func (w *factor) rowsOf(axes []*Values, rows []int64) Axis {
 	a := Axis{Zip: make([]Axis, w.n)}
 	for c := range w.n {
-		a.Zip[c].Key = dims[c].key
+		a.Zip[c].Key = axes[c].key
 		for _, r := range rows {
-			a.Zip[c].Values = append(a.Zip[c].Values, dims[c].at(w.rows[r*int64(w.n)+int64(c)]))
+			a.Zip[c].Values = append(a.Zip[c].Values, axes[c].At(w.rows[r*int64(w.n)+int64(c)]))
 		}
 	}
 	return a

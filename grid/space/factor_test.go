@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,7 +99,7 @@ func TestFactorsAgree(t *testing.T) {
 			digits := make([]int64, len(dest))
 			for k := range dest {
 				digits[k] = dest[k][i]
-				if v := read.Value(k, dest[k][i]); v != p[k].Value {
+				if v := read.Values()[k].At(dest[k][i]); v != p[k].Value {
 					rt.Fatalf("%s: point %d is %s, but position %d has %s", record, i, text, k, v.Text)
 				}
 			}
@@ -447,8 +448,8 @@ func TestZipOfOne(t *testing.T) {
 	for _, axes := range [][]Axis{read, {set}, file} {
 		s, err := New(axes, nil)
 		check(t, err)
-		if s.HasZip() || s.HasLists() {
-			t.Errorf("%v goes together", s.Axes())
+		if slices.ContainsFunc(s.axes.factors, (*factor).isZip) || slices.ContainsFunc(s.Values(), (*Values).HasLists) {
+			t.Errorf("%v goes together", axes)
 		}
 		for _, more := range []Axis{{Key: "a", Interval: []json.Number{"0", "1000000000000"}}, {Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "1000000000000"}}}}} {
 			long, err := s.Extend([]Axis{more})

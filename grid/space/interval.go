@@ -37,11 +37,14 @@ func newInterval(key string, numbers []json.Number) (series, *problem.Error) {
 	if f := v.countValues(key, part[1].at(scale), numbers); f != nil {
 		return nil, f
 	}
-	if v.scale > maxDigits || len(v.start.String()) > maxDigits || len(v.big(v.n-1).String()) > maxDigits {
+	last := v.big(v.n - 1)
+	if v.scale > maxDigits || len(v.start.String()) > maxDigits || len(last.String()) > maxDigits {
 		return nil, problem.Errorf("Use numbers that are closer together.", "%s has values of more than %d digits", key,
 			maxDigits)
 	}
-	v.shrink()
+	if v.start.IsInt64() && v.step.IsInt64() && last.IsInt64() {
+		v.small, v.first, v.by = true, v.start.Int64(), v.step.Int64()
+	}
 	return v, nil
 }
 
@@ -73,13 +76,6 @@ func (v *interval) countValues(key string, end *big.Int, numbers []json.Number) 
 	return nil
 }
 
-func (v *interval) shrink() {
-	last := v.big(v.n - 1)
-	if v.start.IsInt64() && v.step.IsInt64() && last.IsInt64() {
-		v.small, v.first, v.by = true, v.start.Int64(), v.step.Int64()
-	}
-}
-
 func (v *interval) big(i int64) *big.Int {
 	x := new(big.Int).Mul(v.step, big.NewInt(i))
 	return x.Add(x, v.start)
@@ -109,16 +105,10 @@ func (v *interval) find(w Value) (int64, bool) {
 	if !ok || w.Kind != Number || d.scale > v.scale {
 		return 0, false
 	}
-	i, ok := v.position(d.at(v.scale))
-	return i, ok && v.at(i) == w
-}
-
-// position returns the index of a coefficient at the interval's scale.
-func (v *interval) position(x *big.Int) (int64, bool) {
-	x = new(big.Int).Sub(x, v.start)
-	i, rest := x.QuoRem(x, v.step, new(big.Int))
-	ok := rest.Sign() == 0 && i.Sign() >= 0 && i.IsInt64() && i.Int64() < v.n
-	return i.Int64(), ok
+	x := d.at(v.scale)
+	i, rest := x.QuoRem(x.Sub(x, v.start), v.step, new(big.Int))
+	ok = rest.Sign() == 0 && i.Sign() >= 0 && i.IsInt64() && i.Int64() < v.n
+	return i.Int64(), ok && v.at(i.Int64()) == w
 }
 
 // slice returns the values from lo up to hi as an interval.

@@ -215,7 +215,7 @@ func (p *parameters) list(a *Axis, n *yaml.Node) {
 			}
 			continue
 		}
-		if !p.repeats && contains(known, v) {
+		if !p.repeats && contains(known.find, v) {
 			p.report(c, problem.Errorf("Keep it once: it would run the same point again.", "%s has the value %s twice",
 				a.Key, abbreviate(v)))
 			continue
@@ -308,21 +308,14 @@ func (p *parameters) formula(a *Axis, n *yaml.Node) {
 	case line != nil || log != nil || parts["start"] == nil || parts["end"] == nil:
 		p.report(n, problem.Errorf(hint, "%s is a map, but not a formula", a.Key))
 	default:
-		a.Interval = p.interval(a.Key, parts)
-	}
-}
-
-func (p *parameters) interval(key string, parts map[string]*yaml.Node) []json.Number {
-	var numbers []json.Number
-	for _, part := range []string{"start", "end", "step"} {
-		if parts[part] == nil {
-			continue
-		}
-		if v, ok := p.scalar(key+"."+part, parts[part]); ok {
-			numbers = append(numbers, json.Number(v.Text))
+		for _, name := range []string{"start", "end", "step"} {
+			if part := parts[name]; part != nil {
+				if v, ok := p.scalar(a.Key+"."+name, part); ok {
+					a.Interval = append(a.Interval, json.Number(v.Text))
+				}
+			}
 		}
 	}
-	return numbers
 }
 
 func (p *parameters) spaced(key, form string, n *yaml.Node) []json.Number {

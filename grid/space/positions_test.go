@@ -50,7 +50,7 @@ func TestPositions(t *testing.T) {
 			}
 			for k := range at {
 				at[k] = dest[k][i-lo]
-				if got := s.Value(k, at[k]); got != p[k].Value {
+				if got := s.Values()[k].At(at[k]); got != p[k].Value {
 					t.Fatalf("point %d, axis %d: got %v, want %v", i, k, got, p[k].Value)
 				}
 			}
@@ -95,9 +95,9 @@ func TestWithin(t *testing.T) {
 		lo := rapid.SampledFrom([]float64{-9, -2, -0.5, 0, 1, 3, 11}).Draw(t, "lo")
 		hi := lo + rapid.SampledFrom([]float64{0, 1, 2.5, 30}).Draw(t, "reach")
 		var got ranges.Set
-		s.Within(0, lo, hi, &got)
+		s.Values()[0].Within(lo, hi, &got)
 		for i := range s.Count() {
-			v := s.Value(0, i)
+			v := s.Values()[0].At(i)
 			f, err := strconv.ParseFloat(v.Text, 64)
 			if want := v.Kind == Number && err == nil && f >= lo && f <= hi; got.Has(i) != want {
 				t.Fatalf("%v from %v to %v: value %d is in %v, want %v", v, lo, hi, i, got.Has(i), want)

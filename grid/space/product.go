@@ -26,6 +26,52 @@ type product struct {
 	broken error   // the record contradicts the expressions
 }
 
+// products are the parts of a space in the order of their points.
+type products []*product
+
+// end returns the index after the last point.
+func (p products) end() int64 {
+	if len(p) == 0 {
+		return 0
+	}
+	last := p[len(p)-1]
+	return last.start + last.count()
+}
+
+// of returns the product that has point i.
+func (p products) of(i int64) *product {
+	k := len(p) - 1
+	for p[k].start > i {
+		k--
+	}
+	return p[k]
+}
+
+// add appends a product of which only the ranges are known, without its excluded points.
+func (p *products) add(b *product, x *axisSet) error {
+	if f := b.countPoints(x.split()); f != nil {
+		return f
+	}
+	if x.rules != nil {
+		left, kept, err := b.filter(x)
+		if err != nil {
+			return err
+		}
+		b.bits, b.kept = left, kept
+	}
+	return p.append(b)
+}
+
+// append appends a product whose size is known.
+func (p *products) append(b *product) error {
+	b.start = p.end()
+	if b.count() > math.MaxInt64-b.start {
+		return tooMany()
+	}
+	*p = append(*p, b)
+	return nil
+}
+
 func (b *product) count() int64 {
 	if b.drawn != nil {
 		return (b.drawn.hi - b.drawn.lo) * b.drawn.each
@@ -43,14 +89,38 @@ func (b *product) combination(i int64) int64 {
 	return d.shuffle.at(d.lo+i/d.each)*d.each + i%d.each
 }
 
-// index is the inverse of combination.
-func (b *product) index(combination int64) (i int64, ok bool) {
-	if b.drawn == nil {
-		return combination, true
+// indexOf returns the index of the point with these positions of the factors, if the product
+// contains it.
+func (b *product) indexOf(x *axisSet, at []int64) (int64, bool) {
+	for k := range at {
+		if at[k] < b.lo[k] || at[k] >= b.hi[k] {
+			return 0, false
+		}
 	}
+	head, tail := int64(0), int64(0)
+	split := x.split()
+	for k := range at {
+		n := b.hi[k] - b.lo[k]
+		if k < split {
+			head = head*n + at[k] - b.lo[k]
+		} else {
+			tail = tail*n + at[k] - b.lo[k]
+		}
+	}
+	if x.rules != nil {
+		left, err := b.remaining(x)
+		if err != nil || !left.has(head) {
+			return 0, false
+		}
+		head = left.rank(head)
+	}
+	i := head*b.tail + tail
 	d := b.drawn
-	i = d.shuffle.inverse(combination / d.each)
-	return (i-d.lo)*d.each + combination%d.each, i >= d.lo && i < d.hi
+	if d == nil {
+		return b.start + i, true
+	}
+	drawn := d.shuffle.inverse(i / d.each)
+	return b.start + (drawn-d.lo)*d.each + i%d.each, drawn >= d.lo && drawn < d.hi
 }
 
 // countPoints sets kept and tail of a product without exclusions, with the first split factors in
@@ -87,54 +157,41 @@ func multiply(a, b int64) (int64, bool) {
 
 // filter evaluates the expressions on every combination of the axes up to the last one that they
 // mention.
-func (b *product) filter(s *Space) (*bitmap, int64, error) {
-	split := s.split()
+func (b *product) filter(x *axisSet) (*bitmap, int64, error) {
+	split := x.split()
 	n := int64(1)
 	for k := range split {
 		var ok bool
 		if n, ok = multiply(n, b.hi[k]-b.lo[k]); !ok || n > maxFiltered {
 			return nil, 0, problem.Errorf("Move the axes that exclude names to the top of the file, or give them fewer values.",
-				"the exclude expressions would have to look at more than %d combinations, those of all axes down to %s", maxFiltered, s.dims[s.rules.last].key)
+				"the exclude expressions would have to look at more than %d combinations, those of all axes down to %s", maxFiltered, x.values[x.rules.last].key)
 		}
 	}
 	left := newBitmap(n)
-	values := make([]condition.Value, len(s.dims))
+	values := make([]condition.Value, len(x.values))
 	digits := append([]int64(nil), b.lo[:split]...)
 	for k := range split {
-		s.operands(values, k, digits[k])
+		x.operands(values, k, digits[k])
 	}
 	for i := range n {
-		out, err := s.rules.exclude(values)
+		out, err := x.rules.exclude(values)
 		if err != nil {
 			return nil, 0, err
 		}
 		if !out {
 			left.set(i)
 		}
-		b.step(s, digits, values)
+		for k := split - 1; k >= 0; k-- { // the last factor varies fastest
+			if digits[k]++; digits[k] == b.hi[k] {
+				digits[k] = b.lo[k]
+			}
+			x.operands(values, k, digits[k])
+			if digits[k] != b.lo[k] {
+				break
+			}
+		}
 	}
 	return left, left.buildRanks(), nil
-}
-
-// step advances to the next combination; the last factor varies fastest.
-func (b *product) step(s *Space, digits []int64, values []condition.Value) {
-	for k := len(digits) - 1; k >= 0; k-- {
-		if digits[k]++; digits[k] == b.hi[k] {
-			digits[k] = b.lo[k]
-		}
-		s.operands(values, k, digits[k])
-		if digits[k] != b.lo[k] {
-			return
-		}
-	}
-}
-
-// operands sets the values of a factor's axes at a position.
-func (s *Space) operands(values []condition.Value, k int, position int64) {
-	w := s.factors[k]
-	for c, d := range s.dims[w.at : w.at+w.n] {
-		values[w.at+c] = operand(d.at(w.digit(position, c)))
-	}
 }
 
 // exclude reports whether one of the expressions is true at a point.
@@ -152,12 +209,12 @@ func (r *excludeRules) exclude(values []condition.Value) (bool, error) {
 // remaining returns the bitmap, which a space decoded from its record builds on first use. It
 // returns an error if the record contradicts the expressions: someone has modified it, or a program
 // of another version interprets expressions differently.
-func (b *product) remaining(s *Space) (*bitmap, error) {
+func (b *product) remaining(x *axisSet) (*bitmap, error) {
 	b.once.Do(func() {
 		if b.bits != nil {
 			return
 		}
-		left, kept, err := b.filter(s)
+		left, kept, err := b.filter(x)
 		if err == nil && kept != b.kept {
 			err = problem.Errorf("Submit the sweep again.",
 				"the sweep's record says that exclude leaves %d combinations, but it leaves %d", b.kept, kept)
@@ -165,4 +222,63 @@ func (b *product) remaining(s *Space) (*bitmap, error) {
 		b.bits, b.broken = left, err
 	})
 	return b.bits, b.broken
+}
+
+// positions stores the points from lo up to hi at index to, as Space.Positions does.
+func (b *product) positions(x *axisSet, lo, hi, to int64, dest [][]int64) error {
+	n := len(x.factors)
+	split := x.split()
+	var left *bitmap
+	if x.rules != nil {
+		var err error
+		if left, err = b.remaining(x); err != nil {
+			return err
+		}
+	}
+	digits := make([]int64, n)
+	var head int64
+	seek := func(i int64) {
+		i = b.combination(i)
+		if head = i / b.tail; left != nil {
+			head = left.nth(head)
+		}
+		b.digits(digits, 0, split, head)
+		b.digits(digits, split, n, i%b.tail)
+	}
+	seek(lo)
+	for at := lo; at < hi; at++ {
+		for k, w := range x.factors {
+			for c := range w.n {
+				dest[w.at+c][to] = w.digit(digits[k], c)
+			}
+		}
+		to++
+		if b.drawn != nil {
+			if at+1 < hi {
+				seek(at + 1)
+			}
+			continue
+		}
+		k := n - 1
+		for ; k >= split; k-- {
+			if digits[k]++; digits[k] < b.hi[k] {
+				break
+			}
+			digits[k] = b.lo[k]
+		}
+		if k < split && left != nil && at+1 < hi {
+			head = left.next(head)
+			b.digits(digits, 0, split, head)
+		}
+	}
+	return nil
+}
+
+// digits sets the factors from up to to according to the number of their combination.
+func (b *product) digits(dest []int64, from, to int, i int64) {
+	for k := to - 1; k >= from; k-- {
+		n := b.hi[k] - b.lo[k]
+		dest[k] = b.lo[k] + i%n
+		i /= n
+	}
 }

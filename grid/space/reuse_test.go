@@ -42,7 +42,7 @@ func TestReuse(t *testing.T) {
 		"nothing":                        {Space{}, false},
 	} {
 		again := readAgain(t, c.other)
-		again.Reuse(known)
+		again = Reuse(again, known)
 		if same := len(again.products) > 0 && again.products[0] == known.products[0]; same != c.same {
 			t.Errorf("%s: shared %v, want %v", name, same, c.same)
 		}
@@ -59,6 +59,6 @@ func TestReuse(t *testing.T) {
 				t.Fatalf("%s: point %d: got %v, %v; want %v, %v", name, i, p, err, q, err2)
 			}
 		}
-		again.Reuse(again) // with itself
+		again = Reuse(again, again) // with itself
 	}
 }

@@ -1,8 +1,8 @@
 package space
 
 import (
-	"fmt"
 	"math/bits"
+	"slices"
 
 	"mlfnode/grid/problem"
 )
@@ -22,15 +22,15 @@ const RepeatKey = "repeat"
 // each of them takes all of its values.
 func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
 	each := int64(1)
-	if last := len(s.factors) - 1; repeated {
+	if last := len(s.axes.factors) - 1; repeated {
 		switch {
-		case last < 0 || s.dims[len(s.dims)-1].key != RepeatKey || s.factors[last].isZip():
+		case last < 0 || s.axes.values[len(s.axes.values)-1].key != RepeatKey || s.axes.factors[last].isZip():
 			return Space{}, problem.Errorf("Put it last.", "the axis %s is not the last one", RepeatKey)
-		case s.split() > last:
+		case s.axes.split() > last:
 			return Space{}, problem.Errorf("Leave it out of exclude, or run all points.",
 				"exclude names %s, but each point of a sample runs as often", RepeatKey)
 		}
-		each = s.factors[last].count(s.dims)
+		each = s.axes.factors[last].count(s.axes.values)
 	}
 	switch {
 	case sample.Size < 1:
@@ -44,7 +44,7 @@ func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
 	b := s.products[0]
 	part := &product{lo: b.lo, hi: b.hi, kept: b.kept, tail: b.tail, bits: b.bits}
 	part.drawn = &sampleRange{shuffle: newShuffle(b.count()/each, sample.Seed), hi: sample.Size, each: each}
-	s.products = []*product{part}
+	s.products = products{part}
 	return s, nil
 }
 
@@ -76,13 +76,8 @@ func (s Space) Draw(more int64) (Space, error) {
 	b := &product{lo: first.lo, hi: first.hi, kept: first.kept, tail: first.tail, bits: first.bits}
 	b.drawn = &sampleRange{shuffle: first.drawn.shuffle, lo: sample.Size, hi: sample.Size + min(more, of-sample.Size),
 		each: first.drawn.each}
-	return s, s.appendProduct(b)
-}
-
-// incomplete reports whether the grid has points that are not in the sample.
-func (s Space) incomplete() bool {
-	sample, of, ok := s.Sample()
-	return ok && sample.Size < of
+	s.products = slices.Clip(s.products)
+	return s, s.products.append(b)
 }
 
 // sampleRange is the sampled part of a product: the points from lo up to hi of the shuffled order.
@@ -144,12 +139,4 @@ func (s shuffle) scramble(round, half uint64) uint64 {
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return (z ^ z>>31) & s.mask()
-}
-
-// check returns an error if the recorded part of a product is invalid.
-func (d *sampleRange) check(of int64) error {
-	if d.lo < 0 || d.lo >= d.hi || d.hi > of {
-		return fmt.Errorf("a block has points %d to %d of a sample of %d", d.lo, d.hi, of)
-	}
-	return nil
 }

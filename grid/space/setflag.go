@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"gopkg.in/yaml.v3"
+
 	"mlfnode/grid/problem"
 )
 
@@ -35,10 +37,21 @@ func parseSet(s string) (Axis, *problem.Error) {
 		return Axis{}, problem.Errorf(`For an empty text write `+key+`='""' in the shell.`, "there is no value after '='")
 	}
 	if key == "zip" && strings.HasPrefix(rest, "{") && !formula.Get().MatchString(rest) {
-		return flowZip(rest)
+		var zips []Axis
+		const hint = "Write zip={lr: [0.1, 0.01], batch: [32, 64]}, with a space behind each colon."
+		f := flowValue(rest, hint, func(p *parameters, n *yaml.Node) { zips = p.zips([]*yaml.Node{n}) })
+		if f != nil {
+			return Axis{}, f
+		}
+		return zips[0], nil
 	}
+	quoted := `If it is text, put it in quotes: ` + key + `='"` + rest + `"'.`
 	if isFlow(rest) {
-		return flowAxis(key, rest)
+		a := Axis{Key: key}
+		if f := flowValue(rest, quoted, func(p *parameters, n *yaml.Node) { p.values(&a, n) }); f != nil {
+			return Axis{}, f
+		}
+		return a, a.check()
 	}
 	words, f := splitWords(key, rest)
 	if f != nil {
@@ -59,13 +72,15 @@ func parseSet(s string) (Axis, *problem.Error) {
 		case w.unfinished():
 			return Axis{}, problem.Errorf(`Write start:end or start:end:step, like `+key+`=5:20:5. If it is text, put it in quotes: `+key+`='"`+w.text+`"'.`,
 				"the interval %s lacks a number", w.text)
+		case w.literal:
+			a.Values = append(a.Values, Value{Text: w.text})
 		default:
-			a.Values = append(a.Values, w.value())
+			a.Values = append(a.Values, plainValue(w.text))
 		}
 	}
 	f = a.check()
 	if f != nil && len(a.Interval) == 2 {
-		f.Hint += ` If it is text, put it in quotes: ` + key + `='"` + rest + `"'.`
+		f.Hint += " " + quoted
 	}
 	return a, f
 }
@@ -84,13 +99,6 @@ func LooksLikeTime(set string) bool {
 type word struct {
 	text    string
 	literal bool // it was quoted or has an escape, so it is text in any case
-}
-
-func (w word) value() Value {
-	if w.literal {
-		return Value{Text: w.text}
-	}
-	return plainValue(w.text)
 }
 
 // interval returns the numbers of `1:2:3`, or nil if the word is not an interval.

@@ -62,26 +62,6 @@ func (w word) isList() bool {
 	return closed && n == len(w.text) && (strings.Contains(inner, ",") || isNumber(strings.Trim(inner, " []")))
 }
 
-// flowAxis parses the value of a key in the syntax of a parameters file.
-func flowAxis(key, text string) (Axis, *problem.Error) {
-	quoted := `If it is text, put it in quotes: ` + key + `='"` + text + `"'.`
-	a := Axis{Key: key}
-	if f := flowValue(text, quoted, func(p *parameters, n *yaml.Node) { p.values(&a, n) }); f != nil {
-		return Axis{}, f
-	}
-	return a, a.check()
-}
-
-// flowZip parses zipped axes.
-func flowZip(text string) (Axis, *problem.Error) {
-	const hint = "Write zip={lr: [0.1, 0.01], batch: [32, 64]}, with a space behind each colon."
-	var zips []Axis
-	if f := flowValue(text, hint, func(p *parameters, n *yaml.Node) { zips = p.zips([]*yaml.Node{n}) }); f != nil {
-		return Axis{}, f
-	}
-	return zips[0], nil
-}
-
 // flowValue parses a YAML value with read. The hint is added to the first problem.
 func flowValue(text, hint string, read func(p *parameters, n *yaml.Node)) *problem.Error {
 	if wrong := yamlfile.Check("", []byte(text)); wrong != nil {

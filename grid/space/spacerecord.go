@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+
+	"mlfnode/grid/problem"
 )
 
 // record is the JSON form of a Space. Consecutive axes with the same key are one axis that was
@@ -35,8 +37,9 @@ type sampleRecord struct {
 
 // MarshalJSON encodes the axes as they were given, never their points.
 func (s Space) MarshalJSON() ([]byte, error) {
-	r := record{Axes: s.Axes(), Exclude: s.Exclude()}
-	if s.rules != nil || len(s.products) > 1 || len(s.products) == 1 && s.products[0].drawn != nil {
+	var r record
+	r.Axes, r.Exclude = s.Definition()
+	if s.axes.rules != nil || len(s.products) > 1 || len(s.products) == 1 && s.products[0].drawn != nil {
 		for _, b := range s.products {
 			record := productRecord{Lo: b.lo, Hi: b.hi, Kept: b.kept}
 			if d := b.drawn; d != nil {
@@ -70,103 +73,100 @@ func (r *record) space() (Space, error) {
 	var s Space
 	var err error
 	for _, a := range r.Axes {
-		if err := s.appendRecorded(a); err != nil {
-			return Space{}, err
+		if f := s.axes.addRecorded(a); f != nil {
+			return Space{}, f
 		}
 	}
 	if len(r.Exclude) > 0 {
-		if s.rules, err = compileExclude(r.Exclude, s.dims); err != nil {
+		if s.axes.rules, err = compileExclude(r.Exclude, s.axes.values); err != nil {
 			return Space{}, err
 		}
 	}
 	if len(r.Blocks) == 0 {
-		return s, s.appendFiltered(s.whole())
+		return s, s.products.add(s.axes.whole(), &s.axes)
 	}
-	for _, b := range r.Blocks {
-		if err := s.appendProductRecord(b); err != nil {
+	for _, recorded := range r.Blocks {
+		b, err := recorded.product(&s.axes)
+		if err == nil {
+			err = s.products.append(b)
+		}
+		if err != nil {
 			return Space{}, err
 		}
 	}
 	return s, nil
 }
 
-// Reuse shares the results of old's exclude expressions if both spaces are the same. Otherwise, a
-// space that is decoded again with each revision of its record would evaluate them on all
-// combinations each time.
-func (s *Space) Reuse(old Space) {
-	if s.rules == nil || old.rules == nil || len(s.products) == 0 || len(s.products) != len(old.products) ||
+// Reuse returns old if s is the same space, and s otherwise. Its exclude expressions would be
+// evaluated on all combinations again if a space were decoded with each revision of its record.
+func Reuse(s, old Space) Space {
+	if s.axes.rules == nil || old.axes.rules == nil || len(s.products) == 0 || len(s.products) != len(old.products) ||
 		s.Count() != old.Count() || s.products[0] == old.products[0] {
-		return
+		return s
 	}
-	a, err := json.Marshal(*s)
+	a, err := json.Marshal(s)
 	b, err2 := json.Marshal(old)
-	if err == nil && err2 == nil && bytes.Equal(a, b) {
-		*s = old
+	if err != nil || err2 != nil || !bytes.Equal(a, b) {
+		return s
 	}
+	return old
 }
 
-// appendRecorded adds an axis, or further values of the axis before it.
-func (s *Space) appendRecorded(a Axis) error {
+// addRecorded adds an axis, or further values of the axis before it.
+func (x *axisSet) addRecorded(a Axis) *problem.Error {
 	a = a.unzipped()
-	at := len(s.factors) - 1
-	if at < 0 || !slices.Equal(a.keys(), s.Keys()[s.factors[at].at:]) {
-		if f := s.append(a); f != nil {
-			return f
-		}
-		return nil
+	at := len(x.factors) - 1
+	if at < 0 || !slices.Equal(a.keys(), x.keys()[x.factors[at].at:]) {
+		return x.add(a)
 	}
-	w := s.factors[at]
-	e, dims, f := newFactor(a, 0)
+	w := x.factors[at]
+	e, values, f := newFactor(a, 0)
 	if f != nil {
 		return f
 	}
 	if w.isZip() {
-		s.factors[at], dims, _, f = w.append(s.dims, e, dims, true)
+		x.factors[at], values, _, f = w.append(x.values, e, values, true)
 	} else {
-		dims[0], f = s.dims[w.at].append(dims[0])
-	}
-	if f == nil {
-		f = s.checkCells()
+		values[0], f = x.values[w.at].append(values[0])
 	}
 	if f != nil {
 		return f
 	}
-	copy(s.dims[w.at:], dims)
-	return nil
+	copy(x.values[w.at:], values)
+	return x.checkCells()
 }
 
-// appendProductRecord appends a recorded product.
-func (s *Space) appendProductRecord(r productRecord) error {
+// product returns the recorded product of the axes.
+func (r productRecord) product(x *axisSet) (*product, error) {
 	b := &product{lo: r.Lo, hi: r.Hi}
-	if len(b.lo) != len(s.factors) || len(b.hi) != len(s.factors) {
-		return fmt.Errorf("a block has %d axes of %d", len(b.lo), len(s.factors))
+	if len(b.lo) != len(x.factors) || len(b.hi) != len(x.factors) {
+		return nil, fmt.Errorf("a block has %d axes of %d", len(b.lo), len(x.factors))
 	}
-	for k, w := range s.factors {
-		if n := w.count(s.dims); b.lo[k] < 0 || b.lo[k] >= b.hi[k] || b.hi[k] > n {
-			return fmt.Errorf("a block has values %d to %d of %s, which has %d", b.lo[k], b.hi[k], s.dims[w.at].key, n)
+	for k, w := range x.factors {
+		if n := w.count(x.values); b.lo[k] < 0 || b.lo[k] >= b.hi[k] || b.hi[k] > n {
+			return nil, fmt.Errorf("a block has values %d to %d of %s, which has %d", b.lo[k], b.hi[k], x.values[w.at].key, n)
 		}
 	}
-	if f := b.countPoints(s.split()); f != nil {
-		return f
+	if f := b.countPoints(x.split()); f != nil {
+		return nil, f
 	}
 	if r.Drawn != nil {
 		r.Kept = -1 - r.Kept
 	}
-	if r.Kept < 0 || r.Kept > b.kept || (s.rules == nil && r.Kept != b.kept) {
-		return fmt.Errorf("a block keeps %d of %d combinations", r.Kept, b.kept)
+	if r.Kept < 0 || r.Kept > b.kept || (x.rules == nil && r.Kept != b.kept) {
+		return nil, fmt.Errorf("a block keeps %d of %d combinations", r.Kept, b.kept)
 	}
 	b.kept = r.Kept
 	if r.Drawn != nil {
-		each, last := max(r.Drawn.Each, 1), len(s.factors)-1
-		if each > 1 && (last < s.split() || b.hi[last]-b.lo[last] != each) {
-			return fmt.Errorf("a block of a sample has each point %d times, but the last axis does not", each)
+		each, last := max(r.Drawn.Each, 1), len(x.factors)-1
+		if each > 1 && (last < x.split() || b.hi[last]-b.lo[last] != each) {
+			return nil, fmt.Errorf("a block of a sample has each point %d times, but the last axis does not", each)
 		}
-		of := b.kept * b.tail / each
-		d := &sampleRange{shuffle: newShuffle(of, r.Drawn.Seed), lo: r.Drawn.Lo, hi: r.Drawn.Hi, each: each}
-		if err := d.check(of); err != nil {
-			return err
+		of, lo, hi := b.kept*b.tail/each, r.Drawn.Lo, r.Drawn.Hi
+		if lo < 0 || lo >= hi || hi > of {
+			return nil, fmt.Errorf("a block has points %d to %d of a sample of %d", lo, hi, of)
 		}
-		b.drawn = d
+		b.drawn = &sampleRange{shuffle: newShuffle(of, r.Drawn.Seed), lo: lo, hi: hi, each: each}
 	}
-	return s.appendProduct(b)
+	return b, nil
 }

@@ -99,12 +99,6 @@ func (t *table) filled(c, n int) []Value {
 	return t.columns[c]
 }
 
-func (t *table) fillAll() {
-	for c := range t.columns {
-		t.filled(c, t.rows)
-	}
-}
-
 // next begins a row.
 func (t *table) next() *problem.Error {
 	if t.rows++; t.rows > MaxRows {
@@ -176,7 +170,9 @@ func (t *table) readLines(data []byte) (int, *problem.Error) {
 			return line, f
 		}
 	}
-	t.fillAll()
+	for c := range t.columns {
+		t.columns[c] = t.filled(c, t.rows)
+	}
 	return 0, nil
 }
 

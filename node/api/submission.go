@@ -42,7 +42,8 @@ type SpaceSpec struct {
 
 // SpecOf returns a space in the form of a request.
 func SpecOf(s space.Space) SpaceSpec {
-	spec := SpaceSpec{Axes: s.Axes(), Exclude: s.Exclude()}
+	var spec SpaceSpec
+	spec.Axes, spec.Exclude = s.Definition()
 	if sample, _, ok := s.Sample(); ok {
 		spec.Sample = &sample
 	}

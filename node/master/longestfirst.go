@@ -125,9 +125,10 @@ type effect struct {
 // fit computes the effects of all axes: each in turn is the mean of what the others leave
 // unexplained.
 func (l *longestFirst) fit() ([]effect, bool) {
-	sizes := l.space.Sizes()
-	effects, at := make([]effect, len(sizes)), make([][]int64, len(sizes))
-	for k, n := range sizes {
+	axes := l.space.Values()
+	effects, at := make([]effect, len(axes)), make([][]int64, len(axes))
+	for k, values := range axes {
+		n := values.Count()
 		width := (n + timeLevels - 1) / timeLevels
 		effects[k] = effect{width: width, level: make([]float64, (n+width-1)/width)}
 		at[k] = make([]int64, 1)
@@ -136,13 +137,13 @@ func (l *longestFirst) fit() ([]effect, bool) {
 	for i := range l.times {
 		mean += l.times[i].log / float64(len(l.times))
 	}
-	levels := make([]int64, 0, len(l.times)*len(sizes)) // of each run time
-	rest := make([]float64, len(l.times))               // what is not explained
+	levels := make([]int64, 0, len(l.times)*len(axes)) // of each run time
+	rest := make([]float64, len(l.times))              // what is not explained
 	for i, t := range l.times {
 		if l.space.Positions(t.index, t.index+1, at) != nil {
 			return nil, false
 		}
-		for k := range sizes {
+		for k := range axes {
 			levels = append(levels, min(at[k][0]/effects[k].width, int64(len(effects[k].level)-1)))
 		}
 		rest[i] = t.log - mean
@@ -152,7 +153,7 @@ func (l *longestFirst) fit() ([]effect, bool) {
 			e := effects[k].level
 			sums, counts := make([]float64, len(e)), make([]float64, len(e))
 			for i := range rest {
-				v := levels[i*len(sizes)+k]
+				v := levels[i*len(axes)+k]
 				sums[v] += rest[i]
 				counts[v]++
 			}
@@ -165,7 +166,7 @@ func (l *longestFirst) fit() ([]effect, bool) {
 				}
 			}
 			for i := range rest {
-				rest[i] -= sums[levels[i*len(sizes)+k]]
+				rest[i] -= sums[levels[i*len(axes)+k]]
 			}
 		}
 	}

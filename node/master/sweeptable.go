@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/history"
 )
@@ -43,7 +44,7 @@ func (t *sweepTable) setApplied(seq uint64) {
 // storeRecord keeps the newest revision of each record.
 func (t *sweepTable) storeRecord(c jetstream.Change) {
 	if old, ok := t.Sweep(c.ID); ok && c.Record.Sweep != nil && c.Record.Sweep != old.Sweep {
-		c.Record.Sweep.Space.Reuse(old.Sweep.Space) // nobody else has the new record yet
+		c.Record.Sweep.Space = space.Reuse(c.Record.Sweep.Space, old.Sweep.Space) // nobody else has the new record yet
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

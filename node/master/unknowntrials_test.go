@@ -82,7 +82,8 @@ func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(10, func(s *api.Submit) {
 		var err error
-		if s.Space, err = space.New(s.Space.Axes(), []string{"i > 4"}); err != nil {
+		axes, _ := s.Space.Definition()
+		if s.Space, err = space.New(axes, []string{"i > 4"}); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -133,7 +133,7 @@ type ranked struct {
 func (l *listing) byParameter(ctx context.Context, key string) error {
 	points := l.sweep.Space
 	axis := slices.Index(points.Keys(), key)
-	if len(l.q.States) == 0 && l.q.Class == "" && points.Sizes()[axis] <= maxValues {
+	if len(l.q.States) == 0 && l.q.Class == "" && points.Values()[axis].Count() <= maxValues {
 		if order, ok := newAxisOrder(points, axis, valuePlaces(points, axis, l.q.Desc)); ok {
 			return l.byAxisOrder(ctx, order)
 		}
@@ -147,7 +147,7 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 		return err
 	}
 	places := valuePlaces(points, axis, l.q.Desc)
-	at := make([][]int64, len(points.Sizes()))
+	at := make([][]int64, len(points.Values()))
 	for k := range at {
 		at[k] = make([]int64, history.BlockTrials)
 	}
@@ -230,7 +230,7 @@ func (l *listing) firstAfterCursor(indexes []int64, axis int, places []int32) (i
 // valueOf returns the number of the value that a trial has on an axis; not ok if the space has no
 // such trial.
 func valueOf(s space.Space, index int64, axis int) (value int64, ok bool, err error) {
-	at := make([][]int64, len(s.Sizes()))
+	at := make([][]int64, len(s.Values()))
 	for k := range at {
 		at[k] = make([]int64, 1)
 	}
@@ -268,9 +268,10 @@ func (l *listing) filter(ctx context.Context) (func(index int64) bool, error) {
 // valuePlaces returns the rank of each value of an axis: numbers, then texts, then Booleans. Equal
 // values share a rank.
 func valuePlaces(s space.Space, axis int, desc bool) []int32 {
-	all := make([]ranked, s.Sizes()[axis])
+	values := s.Values()[axis]
+	all := make([]ranked, values.Count())
 	for i := range all {
-		all[i] = newRanked(s.Value(axis, int64(i)), int64(i))
+		all[i] = newRanked(values.At(int64(i)), int64(i))
 	}
 	compare := func(a, b ranked) int {
 		c := cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.text, b.text))

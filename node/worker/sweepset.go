@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
 )
@@ -95,7 +96,7 @@ func updatedSweep(old *sweep, record *jetstream.Record) *sweep {
 	r := record.Sweep
 	n := &sweep{record: r, lanes: record.AllLanes()}
 	if old != nil {
-		r.Space.Reuse(old.record.Space)
+		r.Space = space.Reuse(r.Space, old.record.Space)
 	}
 	if old != nil && old.ctx.Err() == nil {
 		n.ctx, n.stop, n.environ, n.kill, n.endGrace = old.ctx, old.stop, old.environ, old.kill, old.endGrace

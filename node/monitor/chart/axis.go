@@ -37,15 +37,17 @@ type axis struct {
 	place int // in the space
 }
 
-func newAxis(s space.Space, place int, key string, size int64) *axis {
+func newAxis(s space.Space, place int, key string) *axis {
+	values := s.Values()[place]
+	size := values.Count()
 	a := &axis{place: place, Axis: Axis{Key: key, Size: size}}
 	n := min(size, maxLevels)
 	a.Levels = make([]Level, n)
 	for l := range a.Levels {
 		lo, hi := firstOf(int64(l), size, n), firstOf(int64(l)+1, size, n)
-		level := Level{Lo: lo, Hi: hi, Number: number(s.Value(place, lo+(hi-1-lo)/2)), Label: label(s.Value(place, lo))}
+		level := Level{Lo: lo, Hi: hi, Number: number(values.At(lo + (hi-1-lo)/2)), Label: label(values.At(lo))}
 		if hi > lo+1 {
-			level.Label += ".." + label(s.Value(place, hi-1))
+			level.Label += ".." + label(values.At(hi-1))
 		}
 		a.Levels[l] = level
 	}

@@ -163,13 +163,13 @@ func all(d *Data) (*View, error) {
 		}
 		t.value[r] = f
 	}
-	sizes, keys := d.Space.Sizes(), d.Space.Keys()
-	for k, n := range sizes {
-		if n == 1 {
+	keys := d.Space.Keys()
+	for k, values := range d.Space.Values() {
+		if values.Count() == 1 {
 			t.hidden = append(t.hidden, keys[k])
 			continue
 		}
-		t.axes = append(t.axes, newAxis(d.Space, k, keys[k], n))
+		t.axes = append(t.axes, newAxis(d.Space, k, keys[k]))
 	}
 	n := len(d.State)
 	t.levels = make([][]uint8, len(t.axes))
@@ -216,7 +216,7 @@ func (d *Data) eachBlock(fn func(from int, at [][]int64)) error {
 	parts := parallel.Split(len(d.Blocks), leastBlocks)
 	errs := make([]error, len(parts))
 	parallel.Each(len(parts), func(i int) {
-		at := make([][]int64, len(d.Space.Sizes()))
+		at := make([][]int64, len(d.Space.Values()))
 		for k := range at {
 			at[k] = make([]int64, BlockTrials)
 		}

@@ -296,7 +296,7 @@ func (d *Data) recent() []Run {
 
 // levelsAt returns the levels of a trial, which need not be among the rows.
 func (t *trials) levelsAt(index int64) []uint8 {
-	at := make([][]int64, len(t.d.Space.Sizes()))
+	at := make([][]int64, len(t.d.Space.Values()))
 	for k := range at {
 		at[k] = make([]int64, 1)
 	}

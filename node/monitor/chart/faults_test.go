@@ -135,7 +135,7 @@ func TestLevelsOfHugeAxes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.OneOf(rapid.Int64Range(2, 1000), rapid.Int64Range(1<<50, math.MaxInt64)).Draw(t, "size")
 		s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", json.Number(fmt.Sprint(size))}})
-		a := newAxis(s, 0, "a", size)
+		a := newAxis(s, 0, "a")
 		at := int64(0)
 		for l, level := range a.Levels {
 			if level.Lo != at || level.Hi <= level.Lo || a.levelOf(level.Lo) != uint8(l) || a.levelOf(level.Hi-1) != uint8(l) {

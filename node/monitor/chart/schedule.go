@@ -94,7 +94,7 @@ func outlast(mean, sigma, ran float64) float64 {
 func (m *model) waiting() []float64 {
 	count := m.d.Space.Count()
 	var means []float64
-	at := make([][]int64, len(m.d.Space.Sizes()))
+	at := make([][]int64, len(m.d.Space.Values()))
 	for k := range at {
 		at[k] = make([]int64, BlockTrials)
 	}

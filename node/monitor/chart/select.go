@@ -36,7 +36,7 @@ func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) 
 	switch {
 	case o.Key != "":
 		at := slices.Index(v.d.Space.Keys(), o.Key)
-		if at < 0 || v.d.Space.Sizes()[at] > maxPlaces {
+		if at < 0 || v.d.Space.Values()[at].Count() > maxPlaces {
 			return nil, nil, false
 		}
 		places := placesOf(v.d.Space, at, o.Desc)
@@ -113,7 +113,7 @@ func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) 
 func sortByParameter(v *View, at int, places []int64) ([]int32, []float32) {
 	s := v.d.Space
 	positions := make([]int64, len(v.d.State))
-	block := make([][]int64, len(s.Sizes()))
+	block := make([][]int64, len(s.Values()))
 	for k := range block {
 		block[k] = make([]int64, BlockTrials)
 	}
@@ -132,7 +132,7 @@ func sortByParameter(v *View, at int, places []int64) ([]int32, []float32) {
 // valuePlace returns the rank of the value that a trial has on an axis, or NaN if the sweep has no
 // such trial.
 func valuePlace(v *View, index int64, at int, places []int64) float64 {
-	position := make([][]int64, len(v.d.Space.Sizes()))
+	position := make([][]int64, len(v.d.Space.Values()))
 	for k := range position {
 		position[k] = make([]int64, 1)
 	}
@@ -144,7 +144,8 @@ func valuePlace(v *View, index int64, at int, places []int64) float64 {
 
 // placesOf returns the rank of each value of an axis in the order of its values.
 func placesOf(s space.Space, at int, desc bool) []int64 {
-	n := s.Sizes()[at]
+	values := s.Values()[at]
+	n := values.Count()
 	order := make([]int64, n)
 	for i := range order {
 		order[i] = int64(i)
@@ -159,7 +160,7 @@ func placesOf(s space.Space, at int, desc bool) []int64 {
 		return 2
 	}
 	slices.SortStableFunc(order, func(a, b int64) int {
-		x, y := s.Value(at, a), s.Value(at, b)
+		x, y := values.At(a), values.At(b)
 		c := cmp.Compare(number(x), number(y))
 		if kind(x) != 0 {
 			c = cmp.Compare(label(x), label(y))

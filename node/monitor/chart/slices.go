@@ -31,8 +31,8 @@ type Slice struct {
 
 // Slices walks from a trial along each axis.
 func (v *View) Slices(trial int64) (*Slices, error) {
-	sizes := v.d.Space.Sizes()
-	at := make([][]int64, len(sizes))
+	values := v.d.Space.Values()
+	at := make([][]int64, len(values))
 	for k := range at {
 		at[k] = make([]int64, 1)
 	}
@@ -56,7 +56,7 @@ func (v *View) Slices(trial int64) (*Slices, error) {
 		slice := Slice{Key: a.Key, Scale: a.Scale, At: int(here - lo)}
 		for p := lo; p < hi; p++ {
 			point[a.place] = p
-			value := v.d.Space.Value(a.place, p)
+			value := values[a.place].At(p)
 			index, ok := v.d.Space.IndexAt(point)
 			state, f := "", Number(math.NaN())
 			if !ok {

@@ -279,16 +279,16 @@ func (c *condition) parameter(v *View) (keeper, error) {
 	if k < 0 {
 		return nil, &Error{fmt.Sprintf("the sweep has no parameter %q", c.key), "its parameters are " + strings.Join(d.Space.Keys(), ", ")}
 	}
-	spans := c.parse()
+	values, spans := d.Space.Values()[k], c.parse()
 	has := func(position int64) bool {
-		v := d.Space.Value(k, position)
+		v := values.At(position)
 		return slices.Contains(c.texts, label(v)) || contains(spans, float64(number(v)))
 	}
 	if c.kind == "d" {
 		has = func(position int64) bool { return contains(spans, float64(position)) }
 	}
-	if d.Space.Sizes()[k] > tableSize && c.kind == "p" {
-		has = c.positions(d.Space, k, spans).Has
+	if values.Count() > tableSize && c.kind == "p" {
+		has = c.positions(values, spans).Has
 	}
 	switch a := v.axis(c.key); {
 	case a < 0:
@@ -317,14 +317,14 @@ func (c *condition) parameter(v *View) (keeper, error) {
 }
 
 // positions returns the values of an axis that match, by their places.
-func (c *condition) positions(s space.Space, axis int, spans []span) *ranges.Set {
+func (c *condition) positions(values *space.Values, spans []span) *ranges.Set {
 	all := &ranges.Set{}
 	for _, span := range spans {
-		s.Within(axis, span.lo, span.hi, all)
+		values.Within(span.lo, span.hi, all)
 	}
 	for _, text := range c.texts {
 		for _, v := range []space.Value{{Text: text, Kind: space.Number}, {Text: text, Kind: space.Text}, {Kind: space.True}, {Kind: space.False}, {Text: text, Kind: space.List}} {
-			if p, ok := s.Find(axis, v); ok && label(v) == text {
+			if p, ok := values.Find(v); ok && label(v) == text {
 				all.Add(p, p+1)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/big"
+	"slices"
 	"sort"
 	"strconv"
 
@@ -11,15 +12,16 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// dimension is an axis of a space including all extensions: the values of its pieces in sequence.
-type dimension struct {
+// Values are the values of an axis of a space including all extensions: those of its pieces in
+// sequence. They are numbered from 0.
+type Values struct {
 	key    string
 	axes   []Axis
 	pieces []series
 	ends   []int64 // ends[k] is the number of values in the pieces up to k
 }
 
-func newDimension(a Axis) (*dimension, *problem.Error) {
+func newValues(a Axis) (*Values, *problem.Error) {
 	if f := checkKey(a.Key); f != nil {
 		return nil, f
 	}
@@ -27,12 +29,14 @@ func newDimension(a Axis) (*dimension, *problem.Error) {
 	if f != nil {
 		return nil, f
 	}
-	return &dimension{key: a.Key, axes: []Axis{a}, pieces: []series{s}, ends: []int64{s.count()}}, nil
+	return &Values{key: a.Key, axes: []Axis{a}, pieces: []series{s}, ends: []int64{s.count()}}, nil
 }
 
-func (d *dimension) count() int64 { return d.ends[len(d.ends)-1] }
+// Count returns the number of values.
+func (d *Values) Count() int64 { return d.ends[len(d.ends)-1] }
 
-func (d *dimension) at(i int64) Value {
+// At returns value number i, from 0 up to Count.
+func (d *Values) At(i int64) Value {
 	k := 0
 	if len(d.ends) > 1 {
 		k = sort.Search(len(d.ends), func(k int) bool { return i < d.ends[k] })
@@ -43,7 +47,8 @@ func (d *dimension) at(i int64) Value {
 	return d.pieces[k].at(i)
 }
 
-func (d *dimension) find(v Value) (int64, bool) {
+// Find returns the number of a value; ok is false if the axis does not have it.
+func (d *Values) Find(v Value) (int64, bool) {
 	for k, p := range d.pieces {
 		if i, ok := p.find(v); ok {
 			if k > 0 {
@@ -55,8 +60,8 @@ func (d *dimension) find(v Value) (int64, bool) {
 	return 0, false
 }
 
-// within adds the positions of the numbers from lo to hi, inclusive, to into.
-func (d *dimension) within(lo, hi float64, into *ranges.Set) {
+// Within adds to into the numbers of the numeric values from lo to hi, inclusive.
+func (d *Values) Within(lo, hi float64, into *ranges.Set) {
 	base := int64(0)
 	for k, p := range d.pieces {
 		number := func(i int) float64 {
@@ -84,17 +89,17 @@ func (d *dimension) within(lo, hi float64, into *ranges.Set) {
 	}
 }
 
-// append returns the dimension followed by the values of e. The two must not share a value.
-func (d *dimension) append(e *dimension) (*dimension, *problem.Error) {
-	sum := &dimension{key: d.key}
+// append returns the values followed by those of e. The two must not share a value.
+func (d *Values) append(e *Values) (*Values, *problem.Error) {
+	sum := &Values{key: d.key}
 	sum.axes = append(append(sum.axes, d.axes...), e.axes...)
 	sum.pieces = append(append(sum.pieces, d.pieces...), e.pieces...)
 	sum.ends = append(sum.ends, d.ends...)
 	for _, end := range e.ends {
-		if end > math.MaxInt64-d.count() {
+		if end > math.MaxInt64-d.Count() {
 			return nil, problem.Errorf("Use a larger step.", "%s has more values than 64 bits can count", d.key)
 		}
-		sum.ends = append(sum.ends, d.count()+end)
+		sum.ends = append(sum.ends, d.Count()+end)
 	}
 	return sum, nil
 }
@@ -107,12 +112,12 @@ const (
 )
 
 // missing returns the part of the axis that d lacks, or nil if d has all of it.
-func (d *dimension) missing(a Axis) (*dimension, *problem.Error) {
-	e, f := newDimension(a)
+func (d *Values) missing(a Axis) (*Values, *problem.Error) {
+	e, f := newValues(a)
 	if f != nil {
 		return nil, f
 	}
-	if e.count() <= maxCompared || a.Values != nil {
+	if e.Count() <= maxCompared || a.Values != nil {
 		return d.missingValues(e)
 	}
 	known, f := d.overlap(a.Key, e.pieces[0])
@@ -125,25 +130,25 @@ func (d *dimension) missing(a Axis) (*dimension, *problem.Error) {
 	return missingSlices(e, known)
 }
 
-func (d *dimension) missingValues(e *dimension) (*dimension, *problem.Error) {
+func (d *Values) missingValues(e *Values) (*Values, *problem.Error) {
 	var values []Value
-	for i := range e.count() {
-		v := e.at(i)
-		if !contains(d, v) {
+	for i := range e.Count() {
+		v := e.At(i)
+		if !contains(d.Find, v) {
 			values = append(values, v)
 		}
 	}
-	if int64(len(values)) == e.count() {
+	if int64(len(values)) == e.Count() {
 		return e, nil
 	}
 	if len(values) == 0 {
 		return nil, nil
 	}
-	return newDimension(Axis{Key: e.key, Values: values})
+	return newValues(Axis{Key: e.key, Values: values})
 }
 
 // overlap returns the positions of the values of a long series that d already has.
-func (d *dimension) overlap(key string, s series) (*ranges.Set, *problem.Error) {
+func (d *Values) overlap(key string, s series) (*ranges.Set, *problem.Error) {
 	var known ranges.Set
 	for _, p := range d.pieces {
 		if p.count() <= maxCompared {
@@ -215,23 +220,31 @@ func clampDiv(x, step *big.Int, n int64, up bool) int64 {
 }
 
 // missingSlices removes the known values from a long interval.
-func missingSlices(e *dimension, known *ranges.Set) (*dimension, *problem.Error) {
+func missingSlices(e *Values, known *ranges.Set) (*Values, *problem.Error) {
 	long, ok := e.pieces[0].(*interval)
 	if !ok || known.Len() > maxPieces {
 		return nil, problem.Errorf("Add values that start behind the old ones, or an interval with the same step.",
 			"%s has too many values to take out those that are there already", e.key)
 	}
-	var rest *dimension
+	var rest *Values
 	var failed *problem.Error
 	known.Gaps(0, long.n, func(g ranges.Range) {
 		if failed != nil {
 			return
 		}
-		piece, f := newDimension(Axis{Key: e.key, Interval: long.slice(g.Lo, g.Hi)})
+		piece, f := newValues(Axis{Key: e.key, Interval: long.slice(g.Lo, g.Hi)})
 		if f == nil && rest != nil {
 			piece, f = rest.append(piece)
 		}
 		rest, failed = piece, f
 	})
 	return rest, failed
+}
+
+// HasLists reports whether a value is a list of arguments.
+func (d *Values) HasLists() bool {
+	return slices.ContainsFunc(d.pieces, func(p series) bool {
+		l, ok := p.(*list)
+		return ok && l.lists
+	})
 }
