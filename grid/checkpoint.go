@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -87,9 +88,7 @@ func (t *Task) Policy() Retries {
 		return t.Retries
 	}
 	all := Retries{ClassPreempt: t.Checkpoint.Repeats}
-	for c, n := range t.Retries {
-		all[c] = n
-	}
+	maps.Copy(all, t.Retries)
 	return all
 }
 

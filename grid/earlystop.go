@@ -41,9 +41,9 @@ type StoppedRun struct {
 }
 
 const (
-	leastOthers = 3    // minimum number of trials that StopMedian compares with
-	reduction   = 3    // StopHalving lets one trial in this many continue
-	maxRungs    = 100  // for StopMedian
+	leastOthers = 3 // minimum number of trials that StopMedian compares with
+	reduction   = 3 // StopHalving lets one trial in this many continue
+	maxRungs    = 100
 	rungValues  = 1000 // values kept for each rung; later ones replace the earliest
 )
 
@@ -85,11 +85,11 @@ func (s *EarlyStop) Complete(o *Objective) {
 // rung returns the nth step at which trials are compared, counting from 0. It returns false past
 // the last one.
 func (s *EarlyStop) rung(n int) (float64, bool) {
-	step, most := s.After*float64(n+1), maxRungs
+	step := s.After * float64(n+1)
 	if s.Rule == StopHalving {
-		step, most = s.After*math.Pow(reduction, float64(n)), maxRungs
+		step = s.After * math.Pow(reduction, float64(n))
 	}
-	return step, n < most && !math.IsInf(step, 0)
+	return step, n < maxRungs && !math.IsInf(step, 0)
 }
 
 // Comparison decides which trials of a sweep are stopped early, from the curves of their metric as
@@ -123,11 +123,16 @@ func (c *Comparison) Add(index int64, points []Point) (why string) {
 		if n == len(c.rungs) {
 			c.rungs = append(c.rungs, nil)
 		}
-		if s := (standing{index, best}); why == "" && c.stop.Rule == StopHalving {
+		s := standing{index, best}
+		if why == "" && c.stop.Rule == StopHalving {
 			why = c.checkHalving(n, step, s)
 		}
 		c.reached[index] = n + 1
-		c.addStanding(n, standing{index, best})
+		c.rungs[n] = slices.DeleteFunc(c.rungs[n], func(o standing) bool { return o.index == index })
+		if len(c.rungs[n]) == rungValues {
+			c.rungs[n] = slices.Delete(c.rungs[n], 0, 1)
+		}
+		c.rungs[n] = append(c.rungs[n], s)
 	}
 	if c.stop.Rule == StopMedian {
 		why = c.checkMedian(index)
@@ -156,14 +161,6 @@ func (c *Comparison) best(points []Point, step float64) (best float32, reached b
 		reached = reached || p.Step >= step
 	}
 	return best, found && reached
-}
-
-func (c *Comparison) addStanding(n int, s standing) {
-	all := slices.DeleteFunc(c.rungs[n], func(o standing) bool { return o.index == s.index })
-	if len(all) == rungValues {
-		all = slices.Delete(all, 0, 1)
-	}
-	c.rungs[n] = append(all, s)
 }
 
 // standingsOfOthers returns the values of the other trials that have reached a rung, best first.

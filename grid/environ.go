@@ -25,7 +25,7 @@ func MergeEnviron(lists ...[]string) []string {
 	clear(places)
 	for _, list := range lists {
 		for _, kv := range list {
-			name := environName(kv)
+			name, _, _ := strings.Cut(kv, "=") // an entry without an equals sign is all name
 			if at, ok := places[name]; ok {
 				merged[at] = kv
 				continue
@@ -39,12 +39,6 @@ func MergeEnviron(lists ...[]string) []string {
 
 // environPlaces pools the maps of MergeEnviron, which runs for each attempt.
 var environPlaces = sync.Pool{New: func() any { return map[string]int{} }}
-
-// environName returns the name of a KEY=value entry; an entry without an equals sign is all name.
-func environName(kv string) string {
-	name, _, _ := strings.Cut(kv, "=")
-	return name
-}
 
 // Environment returns the environment shared by all trials of the sweep, with each name once. From
 // weakest to strongest, it consists of the environment of the submitting shell, or else that of the

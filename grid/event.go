@@ -98,9 +98,6 @@ type Result struct {
 	Resumed int `json:"p,omitempty"`
 }
 
-// bySignal reports whether the exit code is that of a program that was ended by a signal.
-func (r *Result) bySignal() bool { return r.ExitCode > 128 && r.ExitCode <= 128+64 }
-
 // Usage is the resource usage of one attempt.
 type Usage struct {
 	Wall   int64 `json:"w"`           // microseconds

@@ -1,6 +1,8 @@
 package grid
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -214,7 +216,7 @@ func FailureOf(c Class) Failure {
 }
 
 // Failures returns a copy of the table.
-func Failures() []Failure { return append([]Failure(nil), failures[:]...) }
+func Failures() []Failure { return slices.Clone(failures[:]) }
 
 // EndsTrial reports whether the class ends the trial without a failure: it succeeded or was ended
 // on purpose.
@@ -263,9 +265,7 @@ func (r Retries) InCluster() Retries {
 			all[f.Class] = f.Elsewhere
 		}
 	}
-	for c, n := range r {
-		all[c] = n
-	}
+	maps.Copy(all, r)
 	return all
 }
 
@@ -279,41 +279,32 @@ func (r Retries) allow(f *Failure, last *Result, failed map[Class]int) bool {
 	}
 	if f.Parent != "" && last.Rule != "" {
 		parent := f.Parent
-		if _, ok := r[ClassSignal]; ok && last.bySignal() {
+		if _, ok := r[ClassSignal]; ok && last.ExitCode > 128 && last.ExitCode <= 128+64 { // a signal ended it
 			parent = ClassSignal
 		}
 		if limit, ok := r[parent]; ok {
-			return r.family(parent, failed) <= limit
+			total := failed[parent]
+			for i := range failures { // those that count with the parent
+				if _, own := r[failures[i].Class]; failures[i].Parent != "" && !own {
+					total += failed[failures[i].Class]
+				}
+			}
+			return total <= limit
 		}
 	}
 	switch {
 	case f.Limited:
-		return count <= f.Retries && limited(failed) <= infrastructureRetries
+		total := 0
+		for i := range failures {
+			if failures[i].Limited {
+				total += failed[failures[i].Class]
+			}
+		}
+		return count <= f.Retries && total <= infrastructureRetries
 	case f.Settable && f.Parent == "":
 		return false // a complete policy names every class that it allows
 	}
 	return count <= f.Retries
-}
-
-// family returns the number of failures of a parent and of the classes that count with it.
-func (r Retries) family(parent Class, failed map[Class]int) int {
-	total := failed[parent]
-	for i := range failures {
-		f := &failures[i]
-		if _, own := r[f.Class]; f.Parent != "" && !own {
-			total += failed[f.Class]
-		}
-	}
-	return total
-}
-
-func limited(failed map[Class]int) (total int) {
-	for i := range failures {
-		if failures[i].Limited {
-			total += failed[failures[i].Class]
-		}
-	}
-	return total
 }
 
 // Wait returns the delay after the given number of attempts.

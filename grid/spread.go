@@ -59,18 +59,17 @@ func NewSpread(count int64) Spread {
 	}
 	s.groups = (count + groupSize*s.blockSize - 1) / (groupSize * s.blockSize)
 	s.step = max(1, int64(float64(s.groups)*0.6180339887498949+0.5))
-	for divisor(s.step, s.groups) > 1 {
+	for !coprime(s.step, s.groups) {
 		s.step--
 	}
 	return s
 }
 
-// divisor returns the greatest common divisor.
-func divisor(a, b int64) int64 {
+func coprime(a, b int64) bool {
 	for b != 0 {
 		a, b = b, a%b
 	}
-	return a
+	return a <= 1
 }
 
 // Blocks returns the number of blocks; the last ones of the sweep can be empty.

@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"cmp"
 	"path"
 	"regexp"
 	"slices"
@@ -92,10 +93,14 @@ func IsRelative(p string) bool {
 
 // CheckPattern returns an error if p is not a valid pattern of files below a trial's folder.
 func CheckPattern(p string) error {
+	choices := 1 // approximately how many patterns p expands to, counted only a little past the limit
+	for _, group := range strings.Split(p, "{")[1:] {
+		choices = min(choices*(1+strings.Count(group, ",")), maxChoices+1)
+	}
 	switch {
 	case p == "" || !doublestar.ValidatePattern(p):
 		return problem.Errorf("Write it like result/** or *.json.", "%q is not a valid pattern", p)
-	case len(p) > maxPattern || choices(p) > maxChoices || strings.Count(p, "**") > maxStars:
+	case len(p) > maxPattern || choices > maxChoices || strings.Count(p, "**") > maxStars:
 		return problem.Errorf("Give several shorter ones.", "the pattern %.60q stands for too many", p)
 	case !IsRelative(p):
 		return problem.Errorf("Patterns start at the trial's folder: no leading '/' and no '..'.",
@@ -111,16 +116,6 @@ const (
 	maxChoices = 1000
 	maxStars   = 8
 )
-
-// choices returns approximately how many patterns p expands to, counting only a little past the
-// limit.
-func choices(p string) int {
-	all := 1
-	for _, group := range strings.Split(p, "{")[1:] {
-		all = min(all*(1+strings.Count(group, ",")), maxChoices+1)
-	}
-	return all
-}
 
 // CheckRegex returns an error if text is not a regular expression that yields metrics.
 func CheckRegex(text string) error {
@@ -144,18 +139,12 @@ func (t *Task) Check() error {
 	}
 	for _, check := range []func() error{
 		func() error { return CheckLabel("the task's name", t.Name) },
-		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkGPUIDs, t.checkOrder, t.checkTimes, t.checkStopAfter, t.Stop.Check, t.Checkpoint.Check, t.Retries.Check, t.CheckEscalation, t.CheckMeasureBy, t.checkResults, t.checkShare, t.checkContainer,
+		t.checkCommand, t.checkOptions, t.Resources.Check, t.checkScheduling, t.Stop.Check, t.Checkpoint.Check,
+		t.Retries.Check, t.CheckEscalation, t.CheckMeasureBy, t.checkResults, t.checkShare, t.checkContainer,
 	} {
 		if err := check(); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func (t *Task) checkStopAfter() error {
-	if t.StopAfter < 0 {
-		return problem.Errorf("Write it like 5, or leave it out.", "stop_after is %d", t.StopAfter)
 	}
 	return nil
 }
@@ -197,7 +186,8 @@ func (t *Task) checkCommand() error {
 	return nil
 }
 
-func (t *Task) checkConstants() error {
+// checkOptions checks the constants and the environment.
+func (t *Task) checkOptions() error {
 	if len(t.Constants) > maxOptions {
 		return problem.Errorf("Put them into a file of the project.", "the task has %d constants, more than %d",
 			len(t.Constants), maxOptions)
@@ -212,44 +202,31 @@ func (t *Task) checkConstants() error {
 		}
 		seen[c.Key] = true
 	}
-	return nil
-}
-
-func (t *Task) checkEnv() error {
 	for name, value := range t.Env {
-		if err := CheckVariable(name); err != nil {
-			return err
-		}
-		if err := CheckEnvValue(name, value); err != nil {
+		if err := cmp.Or(CheckVariable(name), CheckEnvValue(name, value)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *Task) checkGPUIDs() error {
-	if t.GPUIDs != "" && t.GPUIDs != GPUIDsIndex {
-		return problem.Errorf("Leave it out, or write index.", "gpu_ids is %.40q", t.GPUIDs)
-	}
-	return nil
-}
-
-func (t *Task) checkOrder() error {
-	if t.Order != OrderIndex && !slices.Contains(Orders(), t.Order) {
-		return problem.Errorf("Leave it out, or write spread or longest_first.", "order is %.40q", string(t.Order))
-	}
-	return nil
-}
-
-func (t *Task) checkTimes() error {
+// checkScheduling checks when trials run, for how long, and what they get from their node.
+func (t *Task) checkScheduling() error {
 	for what, d := range map[string]time.Duration{"timeout": t.Timeout, "idle_timeout": t.IdleTimeout, "grace": t.Grace} {
 		if d < 0 {
 			return problem.Errorf("Write it like 2h, 1h30m, 90s or 1d.", "%s is %s, which is not a duration", what, d)
 		}
 	}
-	if t.LogLimit < 0 {
+	switch {
+	case t.GPUIDs != "" && t.GPUIDs != GPUIDsIndex:
+		return problem.Errorf("Leave it out, or write index.", "gpu_ids is %.40q", t.GPUIDs)
+	case t.Order != OrderIndex && !slices.Contains(Orders(), t.Order):
+		return problem.Errorf("Leave it out, or write spread or longest_first.", "order is %.40q", string(t.Order))
+	case t.LogLimit < 0:
 		return problem.Errorf("Write it like 1GiB, 500MB or as bytes.", "log_limit is %d, which is not a size",
 			t.LogLimit)
+	case t.StopAfter < 0:
+		return problem.Errorf("Write it like 5, or leave it out.", "stop_after is %d", t.StopAfter)
 	}
 	return nil
 }
@@ -279,16 +256,15 @@ func (t *Task) checkResults() error {
 			return err
 		}
 	}
-	if o := t.Objective; o != nil {
-		if err := CheckLabel("the metric of the objective", o.Metric); err != nil {
-			return err
-		}
+	o := t.Objective
+	if o == nil {
+		return nil
 	}
-	if o := t.Objective; o != nil && (o.Metric == "" || (o.Goal != "maximize" && o.Goal != "minimize")) {
+	if o.Metric == "" || (o.Goal != "maximize" && o.Goal != "minimize") {
 		return problem.Errorf("Write it like {metric: loss, goal: minimize}.",
 			"the objective needs a metric and a goal")
 	}
-	return nil
+	return CheckLabel("the metric of the objective", o.Metric)
 }
 
 func (s *Source) check() error {

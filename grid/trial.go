@@ -207,12 +207,7 @@ func (t *Trial) IsAway(run string) bool { return t.awayIndex(run) >= 0 }
 
 // awayIndex returns the index of a run in Away, or -1.
 func (t *Trial) awayIndex(run string) int {
-	for i := range t.Away {
-		if t.Away[i].Run == run {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(t.Away, func(a AwayRun) bool { return a.Run == run })
 }
 
 // restoreAway removes a run from Away and no longer counts it as a failure.
@@ -268,11 +263,4 @@ func (t *Trial) isOlder(e *Event, started int64) bool {
 	return e.Attempt < t.Attempt || (e.Attempt == t.Attempt && t.Run != "" && started <= t.Result.Started)
 }
 
-func (t *Trial) hasFinished(run string) bool {
-	for _, r := range t.Runs {
-		if r == run {
-			return true
-		}
-	}
-	return false
-}
+func (t *Trial) hasFinished(run string) bool { return slices.Contains(t.Runs, run) }

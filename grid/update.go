@@ -32,11 +32,6 @@ func NewUpdate(bundle string, at time.Time, trials *ranges.Set) Update {
 	return u
 }
 
-func (u *Update) has(index int64) bool {
-	k := sort.Search(len(u.Trials), func(k int) bool { return u.Trials[k][1] > index })
-	return k < len(u.Trials) && u.Trials[k][0] <= index
-}
-
 // BundleOf returns the bundle for the trial's next attempt: that of its last update, or else that
 // of the submission.
 func (s *Sweep) BundleOf(index int64) string {
@@ -51,7 +46,9 @@ func (s *Sweep) BundleAt(index, began int64) string {
 
 func (s *Sweep) bundle(index int64, counts func(*Update) bool) string {
 	for k := len(s.Updates) - 1; k >= 0; k-- {
-		if u := &s.Updates[k]; counts(u) && u.has(index) {
+		u := &s.Updates[k]
+		at := sort.Search(len(u.Trials), func(i int) bool { return u.Trials[i][1] > index })
+		if at < len(u.Trials) && u.Trials[at][0] <= index && counts(u) {
 			return u.Bundle
 		}
 	}
