@@ -64,22 +64,25 @@ func (c *expansion) argv(t *Template) ([]string, error) {
 		script = scriptArgument(t.Args)
 	}
 	for i, element := range t.Args {
-		if k := c.listPlaceholder(element); i != script && k >= 0 && interpretationOf(t.Args, i) == asText {
-			c.used[k] = true
-			argv = append(argv, c.params[k].Value.Words()...)
-			continue
-		}
-		if i != script {
-			filled := c.expand(element)
-			if err := c.checkElement(t.Args, i, element, filled); err != nil {
+		if i == script {
+			filled, err := c.fillScript(element, false, syntax.LangBash, syntax.LangPOSIX)
+			if err != nil {
 				return nil, err
 			}
 			argv = append(argv, filled)
 			continue
 		}
-		filled, err := c.fillScript(element, false, syntax.LangBash, syntax.LangPOSIX)
-		if err != nil {
-			return nil, err
+		if k, length := c.placeholder(element); k >= 0 && length == len(element) &&
+			c.params[k].Value.Kind == space.List && interpretationOf(t.Args, i) == asText {
+			c.used[k] = true
+			argv = append(argv, c.params[k].Value.Words()...)
+			continue
+		}
+		filled, values := c.replace(element)
+		if filled != element {
+			if err := checkValues(t.Args, i, values); err != nil {
+				return nil, err
+			}
 		}
 		argv = append(argv, filled)
 	}
@@ -91,18 +94,15 @@ func (c *expansion) argv(t *Template) ([]string, error) {
 	return argv, nil
 }
 
-// checkElement returns an error for a value in an argument that the program passes to a shell.
-func (c *expansion) checkElement(words []string, at int, element, filled string) error {
-	if element == filled {
-		return nil
-	}
+// checkValues returns an error for values in an argument that the program passes to a shell.
+func checkValues(words []string, at int, values []string) error {
 	switch interpretationOf(words, at) {
 	case asCode:
 		return problem.Errorf("Give the value to a program as an argument, or run the script with sh -c.",
 			"the command has a parameter in the arguments of %s, which would read its value as code",
 			words[commandIndex(words)])
 	case asWords:
-		return checkPlain(c.valuesIn(element)...)
+		return checkPlain(values...)
 	}
 	return nil
 }
@@ -167,19 +167,6 @@ func (c *expansion) fillScript(text string, append bool, dialects ...syntax.Lang
 // text returns a parameter as one string: the arguments of a list are separated by spaces.
 func (c *expansion) text(k int) string { return strings.Join(c.params[k].Value.Words(), " ") }
 
-// listPlaceholder returns the index of the list parameter whose placeholder makes up the whole
-// element, or -1.
-func (c *expansion) listPlaceholder(element string) int {
-	k := -1
-	if strings.HasPrefix(element, "{") {
-		if at, length := c.placeholder(element); at >= 0 && length == len(element) &&
-			c.params[at].Value.Kind == space.List {
-			k = at
-		}
-	}
-	return k
-}
-
 // paramIndex returns the index of a parameter, or -1.
 func (c *expansion) paramIndex(key string) int {
 	return slices.IndexFunc(c.params, func(p space.Param) bool { return p.Key == key })
@@ -233,27 +220,13 @@ func (c *expansion) placeholder(s string) (place, length int) {
 	if end < 0 || s[0] != '{' {
 		return -1, 0
 	}
-	for k := range c.params {
-		if c.params[k].Key == s[1:end] {
-			return k, end + 1
-		}
-	}
-	return -1, 0
+	return c.paramIndex(s[1:end]), end + 1
 }
 
-func (c *expansion) expand(element string) string {
-	return c.replace(element, func(string) {})
-}
-
-// valuesIn returns the values that replace placeholders in an argument.
-func (c *expansion) valuesIn(element string) (values []string) {
-	c.replace(element, func(v string) { values = append(values, v) })
-	return values
-}
-
-func (c *expansion) replace(element string, each func(value string)) string {
+// replace replaces the placeholders in an argument, and also returns the values that it put there.
+func (c *expansion) replace(element string) (filled string, values []string) {
 	if strings.IndexByte(element, '{') < 0 {
-		return element
+		return element, nil
 	}
 	var b strings.Builder
 	for len(element) > 0 {
@@ -263,7 +236,7 @@ func (c *expansion) replace(element string, each func(value string)) string {
 		} else if k, length := c.placeholder(element); k >= 0 {
 			c.used[k] = true
 			value := c.text(k)
-			each(value)
+			values = append(values, value)
 			b.WriteString(value)
 			element = element[length:]
 			continue
@@ -271,7 +244,7 @@ func (c *expansion) replace(element string, each func(value string)) string {
 		b.WriteString(element[:n])
 		element = element[n:]
 	}
-	return b.String()
+	return b.String(), values
 }
 
 // options returns the parameters that do not occur in the command itself.

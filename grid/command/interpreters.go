@@ -2,6 +2,7 @@ package command
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -65,7 +66,8 @@ func interpretationOf(words []string, at int) interpretation {
 			return asCode
 		}
 	case isOneOf(resplitters, name):
-		if name == "parallel" && at < len(words) && containsBehind(words[:at], c, ":::") {
+		isList := func(w string) bool { return strings.HasPrefix(w, ":::") }
+		if name == "parallel" && at < len(words) && slices.ContainsFunc(words[c:at], isList) {
 			return asText // it quotes them itself
 		}
 		return asWords
@@ -102,15 +104,6 @@ func xargsRuns(words []string) bool {
 			if found && mark != "" && strings.Contains(words[k], mark) {
 				return true
 			}
-		}
-	}
-	return false
-}
-
-func containsBehind(words []string, c int, prefix string) bool {
-	for _, w := range words[c:] {
-		if strings.HasPrefix(w, prefix) {
-			return true
 		}
 	}
 	return false
@@ -189,13 +182,6 @@ func runsInputIn(n syntax.Node) bool {
 	return found
 }
 
-// runsFile reports whether a command runs the files in its arguments, as in `source <(…)`.
-func runsFile(words []string) bool {
-	c := commandIndex(words)
-	return c < len(words) &&
-		(isOneOf(shells, words[c]) || isOneOf(foreignShells, words[c]) || words[c] == "source" || words[c] == ".")
-}
-
 // literals returns the words of a command without their quotes. Words with an expansion are empty,
 // except for one that names a shell, like "$SHELL".
 func literals(args []*syntax.Word) []string {
@@ -265,23 +251,23 @@ func (s *script) checkVariables(file *syntax.File) {
 			words := literals(n.Args)
 			k := scriptArgument(words)
 			for i, w := range n.Args {
-				if i > 0 && (i == k || interpretationOf(words, i) == asCode && !isOneOf(" unset read ", words[commandIndex(words)])) && !allQuoted(w) {
-					use(w, func(h *placeholder, name string) {
-						if h.refusal == nil {
-							h.refusal = h.refuse("in the variable "+name+", of which a command runs the value as code", `Give it to that script as an argument, like sh -c '... "$1"' sh {`+h.key+"}.")
-						}
-					})
+				if i == 0 || i != k && (interpretationOf(words, i) != asCode ||
+					isOneOf(" unset read ", words[commandIndex(words)])) {
+					continue
 				}
+				if _, ok := literal(w.Parts); ok { // without expansions, like '...$x...'
+					continue
+				}
+				use(w, func(h *placeholder, name string) {
+					if h.refusal == nil {
+						h.refusal = h.refuse("in the variable "+name+", of which a command runs the value as code",
+							`Give it to that script as an argument, like sh -c '... "$1"' sh {`+h.key+"}.")
+					}
+				})
 			}
 		}
 		return true
 	})
-}
-
-// allQuoted reports whether a word has no expansions, like '...$x...'.
-func allQuoted(w *syntax.Word) bool {
-	_, ok := literal(w.Parts)
-	return ok
 }
 
 // placeholdersIn returns the placeholders in part of the script.

@@ -295,7 +295,9 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 		case *syntax.CallExpr:
 			h.call(n, next, deny)
 		case *syntax.Word:
-			h.followName(n.Parts, next, before)
+			if before == "" && shortBefore(n.Parts, next) {
+				h.bare = true // its value must not extend the name
+			}
 		}
 	}
 	if d, ok := stack[len(stack)-2].(*syntax.DblQuoted); ok && before == "" &&
@@ -364,14 +366,13 @@ func (h *placeholder) call(c *syntax.CallExpr, next syntax.Node, deny func(where
 	case asWords:
 		h.plain = true
 	}
-	switch command := words[0]; {
-	case at == 0:
-	case (command == "test" || command == "[" || command == "printf") && strings.HasPrefix(words[at-1], "-") && strings.ContainsAny(words[at-1], "vR") &&
-		len(words[at-1]) == 2:
+	if command := words[0]; at > 0 && (command == "test" || command == "[" || command == "printf") &&
+		(words[at-1] == "-v" || words[at-1] == "-R") {
 		deny("in the name of a variable", "Names can't be values of a sweep.")
 	}
-	if runsFile(words) && isSubstitution(c.Args[at]) {
-		h.denyInput(deny)
+	if k := commandIndex(words); k < len(words) && isSubstitution(c.Args[at]) && (isOneOf(shells, words[k]) ||
+		isOneOf(foreignShells, words[k]) || words[k] == "source" || words[k] == ".") {
+		h.denyInput(deny) // as in `source <(…)`
 	}
 }
 
@@ -389,14 +390,7 @@ func isSubstitution(w *syntax.Word) bool {
 	return false
 }
 
-// followName records that a placeholder follows an unquoted $name or $1: its value must not extend
-// the name.
-func (h *placeholder) followName(parts []syntax.WordPart, next syntax.Node, before string) {
-	if before == "" && shortBefore(parts, next) {
-		h.bare = true
-	}
-}
-
+// shortBefore reports whether a part of a word follows $name or $1.
 func shortBefore(parts []syntax.WordPart, n syntax.Node) bool {
 	for i, p := range parts {
 		if syntax.Node(p) == n && i > 0 {
@@ -497,13 +491,8 @@ func (h *placeholder) embed(value, variable string) string {
 		return strings.ReplaceAll(value, "'", `'\''`)
 	case h.place == inDouble:
 		return strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`, "`", "\\`").Replace(value)
-	case !h.bare && isPlainWord(value):
-		return value
+	case !h.bare && isSafe(value) && !strings.ContainsAny(value, ",=") && !strings.Contains(value, ".."):
+		return value // a shell reads it literally at any position in a word
 	}
 	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
-}
-
-// isPlainWord reports whether a shell reads the value literally at any position in a word.
-func isPlainWord(s string) bool {
-	return isSafe(s) && !strings.ContainsAny(s, ",=") && !strings.Contains(s, "..")
 }

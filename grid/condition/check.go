@@ -3,6 +3,7 @@ package condition
 import (
 	"fmt"
 	"regexp"
+	"slices"
 )
 
 // check sets the kinds of the node and its children.
@@ -137,18 +138,10 @@ func comparable(a, b Kind) bool {
 
 // fits reports whether a node can have one of the kinds.
 func fits(n *node, kinds ...Kind) bool {
-	if n.kind == Any {
-		return true
-	}
-	for _, k := range kinds {
-		if n.kind == k {
-			return true
-		}
-	}
-	return false
+	return n.kind == Any || slices.Contains(kinds, n.kind)
 }
 
-// sign returns the operator as written.
+// symbol returns the operator as written.
 func (n *node) symbol() string {
 	if n.op == opNegate {
 		return "-"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -107,8 +108,12 @@ func (n *node) binary(a, b Value) (Value, error) {
 		return compared(less(a, b))
 	case ">":
 		return compared(less(b, a))
-	case "<=", ">=":
-		return notLess(n.op, a, b)
+	case ">=":
+		yes, err := less(b, a)
+		return OfBool(yes || equal(a, b)), err // false for NaN
+	case "<=":
+		yes, err := less(a, b)
+		return OfBool(yes || equal(a, b)), err
 	case "in":
 		return within(a, b)
 	case "..":
@@ -121,15 +126,6 @@ func (n *node) binary(a, b Value) (Value, error) {
 
 func compared(yes bool, err error) (Value, error) { return OfBool(yes), err }
 
-// notLess evaluates <= and >=, which are both false for NaN.
-func notLess(op string, a, b Value) (Value, error) {
-	if op == ">=" {
-		a, b = b, a
-	}
-	yes, err := less(a, b)
-	return OfBool(yes || equal(a, b)), err
-}
-
 func within(a, b Value) (Value, error) {
 	switch b.kind {
 	case List:
@@ -138,12 +134,7 @@ func within(a, b Value) (Value, error) {
 	default:
 		return Value{}, mismatch("in", a, b)
 	}
-	for _, v := range b.list {
-		if equal(v, a) {
-			return OfBool(true), nil
-		}
-	}
-	return OfBool(false), nil
+	return OfBool(slices.ContainsFunc(b.list, func(v Value) bool { return equal(v, a) })), nil
 }
 
 func between(a, b Value) (Value, error) {

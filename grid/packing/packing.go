@@ -97,13 +97,11 @@ func (e *Estimate) raise(to int64) {
 	e.Memory = max(e.Memory, min(roundUp(to, Step), e.Device))
 }
 
-// Learning reports whether trials get a whole device because too little is known.
+// Learning reports whether trials get a whole device because too little is known, unless they keep
+// ending without contributing to the estimate.
 func (e *Estimate) Learning(needed int) bool {
-	return e.Learned < needed && !e.hopeless() && e.Memory == 0
+	return e.Learned < needed && e.Memory == 0 && e.Short < Trials && e.Idle < Trials
 }
-
-// hopeless reports whether trials keep ending without contributing to the estimate.
-func (e *Estimate) hopeless() bool { return e.Short >= Trials || e.Idle >= Trials }
 
 // Fit returns how many trials share a device, and each one's part of the device in bytes, a
 // multiple of step, and in thousandths. For trials that do not share, these are 1, the whole device

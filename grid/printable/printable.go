@@ -17,7 +17,14 @@ func Line(line []byte) string {
 	if i := strings.LastIndexByte(text, '\r'); i >= 0 {
 		text = text[i+1:]
 	}
-	return strings.Map(visible, text)
+	return strings.Map(func(r rune) rune {
+		hidden := unicode.IsControl(r) && r != '\t' || unicode.Is(unicode.Bidi_Control, r) ||
+			r == '\u2028' || r == '\u2029' || r == '\ufeff'
+		if hidden {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 // Text makes a text of several lines safe to show, as Line does for one, and cuts it to at most
@@ -48,16 +55,6 @@ func Clip(text string, limit int) string {
 // Plain reports whether Line would not change the text and the text has no tabs.
 func Plain(text string) bool {
 	return Line([]byte(text)) == text && !strings.Contains(text, "\t")
-}
-
-func visible(r rune) rune {
-	switch {
-	case r == '\t':
-		return r
-	case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029', r == '\ufeff':
-		return -1
-	}
-	return r
 }
 
 const escape = 0x1b
