@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -151,7 +150,7 @@ func (p *packer) small(f *os.File, it *item, info fs.FileInfo) error {
 				content = last
 			}
 			if n := int64(len(content)); now.Size() != n {
-				p.growing(it, n)
+				p.noteGrowth(it, n)
 			}
 			h := &tar.Header{Name: it.name, Typeflag: tar.TypeReg, Size: int64(len(content)), Format: tar.FormatPAX}
 			if err := p.header(h, it, info); err != nil {
@@ -163,7 +162,7 @@ func (p *packer) small(f *os.File, it *item, info fs.FileInfo) error {
 		last, read = bytes.Clone(content), true
 		info = now
 	}
-	return changing(it)
+	return errChanging(it)
 }
 
 // large copies the file as it is read, and reads it once more if it changed during that time.
@@ -179,16 +178,18 @@ func (p *packer) large(f *os.File, it *item, info fs.FileInfo) error {
 	}
 	now, err := f.Stat()
 	if err != nil || n != info.Size() {
-		return changing(it)
+		return errChanging(it)
 	}
 	if unchanged(info, now) {
 		return nil
 	}
-	if same, err := sameBytes(f, n, sum); err != nil || !same {
-		return changing(it)
+	again := sha256.New()
+	m, err := io.Copy(again, io.NewSectionReader(f, 0, n))
+	if err != nil || m != n || !bytes.Equal(again.Sum(nil), sum.Sum(nil)) {
+		return errChanging(it)
 	}
 	if now.Size() != n {
-		p.growing(it, n)
+		p.noteGrowth(it, n)
 	}
 	return nil
 }
@@ -202,17 +203,11 @@ func unchanged(before, after fs.FileInfo) bool {
 	return after.Size() == before.Size() && after.ModTime().Equal(before.ModTime()) && time.Since(after.ModTime()).Abs() > clockTick
 }
 
-func sameBytes(f *os.File, n int64, want hash.Hash) (bool, error) {
-	again := sha256.New()
-	m, err := io.Copy(again, io.NewSectionReader(f, 0, n))
-	return m == n && bytes.Equal(again.Sum(nil), want.Sum(nil)), err
-}
-
-func (p *packer) growing(it *item, n int64) {
+func (p *packer) noteGrowth(it *item, n int64) {
 	p.note("%s was being written while the folder was packed; its first %d bytes travel", it.name, n)
 }
 
-func changing(it *item) error {
+func errChanging(it *item) error {
 	return fmt.Errorf("%s keeps changing while the folder is packed; name it in %s if trials don't need it, or stop the program that writes it",
 		it.name, ignoreFile)
 }

@@ -46,14 +46,10 @@ func Find(name, cache string) (*Project, error) {
 	case fallback != "":
 		return Load(fallback)
 	}
-	return nil, unknown(name, tried)
-}
-
-func unknown(name string, tried []string) error {
 	if info, err := os.Stat(name); err == nil && !info.IsDir() {
-		return fmt.Errorf("%s is a file, not a project's folder. To run one command write mlfnode sweep -- python3 %s", name, name)
+		return nil, fmt.Errorf("%s is a file, not a project's folder. To run one command write mlfnode sweep -- python3 %s", name, name)
 	}
-	return fmt.Errorf("there is no project %s: no folder %s, and no example of this name. The examples are %s; mlfnode new %s makes a project",
+	return nil, fmt.Errorf("there is no project %s: no folder %s, and no example of this name. The examples are %s; mlfnode new %s makes a project",
 		name, strings.Join(tried, " or "), strings.Join(examples(), " and "), CleanName(filepath.Base(name)))
 }
 

@@ -85,16 +85,6 @@ func readRules(at, file, base string) (*rules, error) {
 	return &rules{file: file, base: base, patterns: parseIgnore(text)}, nil
 }
 
-// always reports whether a file stays out unless include names it: git's own data, and files that
-// Python generates again.
-func always(name string) bool {
-	switch path.Base(name) {
-	case ".git", "__pycache__":
-		return true
-	}
-	return strings.HasSuffix(name, ".pyc")
-}
-
 // nameSet is a list of patterns, in the form of an ignore file, that select files, as in include
 // and share.
 type nameSet []pattern
@@ -111,11 +101,6 @@ func newNameSet(texts []string) nameSet {
 
 // has reports whether a pattern matches the file or folder.
 func (s nameSet) has(name string, folder bool) bool { return lastMatch(s, name, folder) != nil }
-
-// hasAll reports whether the patterns match everything in a folder, as data/** does.
-func (s nameSet) hasAll(name string) bool {
-	return s.has(name, true) || s.has(name+"/\x01", false) && s.has(name+"/\x01/\x01", false)
-}
 
 // reaches reports whether a pattern may match something in a folder.
 func (s nameSet) reaches(folder string) bool {
@@ -197,7 +182,7 @@ func findRepository(dir string) (*repository, chain, *cause, error) {
 	parts := strings.Split(r.prefix, "/")
 	for i := range parts {
 		base := strings.Join(parts[:i], "/")
-		own, err := readRules(filepath.Join(top, base, gitIgnoreFile), up(len(parts)-i)+gitIgnoreFile, base)
+		own, err := readRules(filepath.Join(top, base, gitIgnoreFile), strings.Repeat("../", len(parts)-i)+gitIgnoreFile, base)
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -213,8 +198,6 @@ func findRepository(dir string) (*repository, chain, *cause, error) {
 	}
 	return r, c, nil, nil
 }
-
-func up(n int) string { return strings.Repeat("../", n) }
 
 // rules reads those rules of the repository that are not among its files.
 func (r *repository) rules() (c chain, err error) {

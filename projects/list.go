@@ -182,8 +182,10 @@ func (l *lister) folder(dir string, r *repository, c, own chain, out *cause) err
 	for _, file := range []string{gitIgnoreFile, ignoreFile} {
 		name := path.Join(dir, file)
 		base := dir
-		if file == gitIgnoreFile {
-			base = r.folder(dir)
+		if file == gitIgnoreFile && r != nil && r.at != "" && dir == r.at {
+			base = "" // the top of a repository inside the walk
+		} else if file == gitIgnoreFile {
+			base = r.name(dir)
 		}
 		read, err := readRules(filepath.Join(at, file), name, base)
 		switch {
@@ -211,14 +213,6 @@ func (l *lister) folder(dir string, r *repository, c, own chain, out *cause) err
 	return nil
 }
 
-// folder converts a folder of the walk to the repository's name for it.
-func (r *repository) folder(dir string) string {
-	if r != nil && r.at != "" && dir == r.at {
-		return ""
-	}
-	return r.name(dir)
-}
-
 func unreadable(name string, named bool, err error) error {
 	if !named || errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s can't be read: %w", name, problem.WithoutPath(err))
@@ -241,7 +235,9 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	if l.include.has(name, true) {
 		return l.everything(name, d)
 	}
-	if out != nil && !(l.include.reaches(name) || out.tracked(r, name)) {
+	// Something in it may be included or, unless .mlfignore names the folder, be tracked by git. What
+	// git tracks under the name of a folder is a submodule.
+	if out != nil && !l.include.reaches(name) && (out.own || !r.tracks(name) && !r.tracksIn(name)) {
 		l.leaveFor(name, d, out)
 		return nil
 	}
@@ -273,11 +269,6 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	return nil
 }
 
-// tracked reports whether git tracks something in the folder, or the folder is a submodule.
-func (out *cause) tracked(r *repository, folder string) bool {
-	return !out.own && (r.tracks(folder) || r.tracksIn(folder))
-}
-
 // judge returns the reason why a file or folder stays out, or nil if it travels; out is the reason
 // for its folder.
 func (l *lister) judge(name string, folder bool, r *repository, c, own chain, out *cause) *cause {
@@ -296,8 +287,8 @@ func (l *lister) judge(name string, folder bool, r *repository, c, own chain, ou
 	if out == nil {
 		if rules, p := c.decide(r.name(name), folder); p != nil && !p.negative {
 			out = &cause{rules: rules, pattern: p}
-		} else if always(name) {
-			out = &cause{}
+		} else if base := path.Base(name); base == ".git" || base == "__pycache__" || strings.HasSuffix(name, ".pyc") {
+			out = &cause{} // by default
 		}
 	}
 	if out != nil && !out.own && !folder && r.tracks(name) {
@@ -369,8 +360,14 @@ func (l *lister) examine(name string, d fs.DirEntry) (*item, string, error) {
 	if info.IsDir() || info.Mode().IsRegular() {
 		return it, "", nil
 	}
-	if info.Mode().Type() != fs.ModeSymlink {
-		return nil, oddKind(info.Mode()), nil
+	switch info.Mode().Type() {
+	case fs.ModeSymlink:
+	case fs.ModeSocket:
+		return nil, "a socket", nil
+	case fs.ModeNamedPipe:
+		return nil, "a pipe", nil
+	default:
+		return nil, "a device", nil
 	}
 	it.link, err = os.Readlink(filepath.Join(l.dir, name))
 	if err != nil {
@@ -379,20 +376,16 @@ func (l *lister) examine(name string, d fs.DirEntry) (*item, string, error) {
 	if l.shares(it) {
 		return nil, "", nil
 	}
-	if err := checkLink(name, it.link); err != nil {
-		return nil, "a link to outside", err
+	const outside = "a link to outside"
+	switch {
+	case !staysInside(name, it.link):
+		return nil, outside, fmt.Errorf("the link %s points to %s, outside the project; copy what it points to, "+
+			"name the link in share if every node has what it points to, or name it in %s", name, it.link, ignoreFile)
+	case turnsBack(it.link):
+		return nil, outside, fmt.Errorf("the link %s points to %s, and what '..' means there depends on the links "+
+			"before it; write it without '..', or name it in %s", name, it.link, ignoreFile)
 	}
 	return it, "", nil
-}
-
-func oddKind(m fs.FileMode) string {
-	switch m.Type() {
-	case fs.ModeSocket:
-		return "a socket"
-	case fs.ModeNamedPipe:
-		return "a pipe"
-	}
-	return "a device"
 }
 
 // shares reports whether a link leads outside to something that share names, and if so records it
@@ -420,18 +413,6 @@ func (l *lister) shares(it *item) bool {
 		l.files.Links = append(l.files.Links, grid.Link{Path: it.name, To: to})
 	}
 	return named
-}
-
-func checkLink(name, link string) error {
-	switch {
-	case !staysInside(name, link):
-		return fmt.Errorf("the link %s points to %s, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in %s",
-			name, link, ignoreFile)
-	case turnsBack(link):
-		return fmt.Errorf("the link %s points to %s, and what '..' means there depends on the links before it; write it without '..', or name it in %s",
-			name, link, ignoreFile)
-	}
-	return nil
 }
 
 // staysInside reports whether a link that does not turn back leads to something in the project.

@@ -49,7 +49,7 @@ func (im *importer) findCommand(f oldFunction, lines []string, begin, end int) b
 				chosen = len(all) - 1
 			}
 		case growth.Get().FindStringSubmatch(lines[i]) != nil && growth.Get().FindStringSubmatch(lines[i])[1] == name:
-			more, ok := written(strings.Join(lines[i:end], "\n"))
+			more, ok := appended(strings.Join(lines[i:end], "\n"))
 			switch {
 			case !ok || len(all) == 0:
 				grown = true
@@ -65,9 +65,9 @@ func (im *importer) findCommand(f oldFunction, lines []string, begin, end int) b
 	return true
 }
 
-// written reads what a line appends to the command if that is a literal: a list, or text if the
+// appended reads what a line appends to the command if that is a literal: a list, or text if the
 // command is text.
-func written(text string) (v any, ok bool) {
+func appended(text string) (v any, ok bool) {
 	m := growthOf.Get().FindStringSubmatchIndex(text)
 	if m == nil {
 		return nil, false

@@ -160,7 +160,7 @@ func (p *pyReader) dict(depth int) (any, error) {
 func (p *pyReader) strings(depth int) (any, error) {
 	var b strings.Builder
 	for {
-		part, err := p.one()
+		part, err := p.oneString()
 		if err != nil {
 			return nil, err
 		}
@@ -178,7 +178,7 @@ func (p *pyReader) strings(depth int) (any, error) {
 	}
 }
 
-func (p *pyReader) one() (string, error) {
+func (p *pyReader) oneString() (string, error) {
 	raw := false
 	if isPrefixed(p.s) {
 		raw = p.s[0] == 'r' || p.s[0] == 'R'

@@ -104,5 +104,10 @@ func NewInputs(patterns []string) *Shared {
 // Has reports whether a file, or a folder with everything in it, is shared. Callers ask from the
 // outermost folder inwards.
 func (s *Shared) Has(name string, folder bool) bool {
-	return s != nil && (s.names.has(name, folder) || folder && s.names.hasAll(name))
+	if s == nil {
+		return false
+	}
+	// A pattern like data/** matches everything in a folder.
+	return s.names.has(name, folder) ||
+		folder && s.names.has(name+"/\x01", false) && s.names.has(name+"/\x01/\x01", false)
 }
