@@ -113,7 +113,9 @@ func ParseMount(text string) (Mount, error) {
 func (m *Mount) check(text string) error {
 	for _, p := range []string{m.Source, m.Target} {
 		if (p != "" || p == m.Source) && (!path.IsAbs(p) || path.Clean(p) != p || strings.ContainsAny(p, ":\x00\n")) {
-			return problem.Errorf("Write /FOLDER, /FOLDER:/INSIDE or either with :ro at its end, with plain absolute paths.", "the mount %.80q is not valid", text)
+			return problem.Errorf(
+				"Write /FOLDER, /FOLDER:/INSIDE or either with :ro at its end, with plain absolute paths.",
+				"the mount %.80q is not valid", text)
 		}
 	}
 	if m.Target == "/" || m.Target == "" && m.Source == "/" {

@@ -210,7 +210,8 @@ func (c *Comparison) checkMedian(index int64) string {
 			return ""
 		}
 		step, _ := c.stop.rung(n)
-		return fmt.Sprintf("stopped early at step %s: %s has come to %s, and the median of %d other trials is %s (median)",
+		return fmt.Sprintf("stopped early at step %s: %s has come to %s, and the median of %d "+
+			"other trials is %s (median)",
 			numberText(step), c.stop.Metric, numberText(float64(value)), len(others), numberText(float64(median)))
 	}
 	return ""

@@ -70,7 +70,9 @@ func (t *Task) CheckEscalation() error {
 			return problem.Errorf("Only oom and cuda_oom can.", "retries of %.60q can't get more memory", string(class))
 		}
 		if !(factor > 1 && factor <= MaxEscalation) {
-			return problem.Errorf("Give a factor like 1.5.", "memory of the retries of %s is %g, which is not a number above 1 and up to %d", class, factor, MaxEscalation)
+			return problem.Errorf("Give a factor like 1.5.",
+				"memory of the retries of %s is %g, which is not a number above 1 and up to %d",
+				class, factor, MaxEscalation)
 		}
 		if amount <= 0 {
 			return problem.Errorf("Give resources."+what+" a size, like 4GiB.",

@@ -94,7 +94,8 @@ type Result struct {
 	Left int `json:"d,omitempty"`
 
 	Snapshot int `json:"n,omitempty"` // number of the stored snapshot of its saved state; 0 if there is none
-	// Number of the snapshot that it resumed from; 0 for none, and for a folder that was not stored.
+	// Number of the snapshot that it resumed from; 0 for none, and for a folder that was not
+	// stored.
 	Resumed int `json:"p,omitempty"`
 }
 

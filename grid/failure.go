@@ -119,7 +119,8 @@ var failures = [...]Failure{
 		Cause:   "the program could not be started"},
 	{Class: ClassSetup, Owner: OwnerTrial, Retries: 2, Backoff: 2 * time.Second, Settable: true, AtStart: true,
 		Cause: "the task's setup step failed",
-		Hint:  "if a node or the network was at fault: mlfnode retry --failed; if the project was, correct it and submit the sweep again"},
+		Hint: "if a node or the network was at fault: mlfnode retry --failed; if the project was, correct it and " +
+			"submit the sweep again"},
 	{Class: ClassLost, Owner: OwnerInfrastructure, Retries: 16, Settable: true,
 		Cause: "its node's agent died, or the trial may run on another node now"},
 	{Class: ClassNode, Owner: OwnerNode, Retries: nodeRetries, Backoff: 500 * time.Millisecond, Unstarted: true,
@@ -170,7 +171,8 @@ var failures = [...]Failure{
 	{Class: ClassLimits, Owner: OwnerNode, Retries: 2, Backoff: 5 * time.Second, Settable: true, Limited: true,
 		Suspect: ScopeNode,
 		Cause:   "threads, processes or open files are used up",
-		Hint:    "raise the limits of the node's user (ulimit -u, ulimit -n), or set OMP_NUM_THREADS and OPENBLAS_NUM_THREADS in the task's env"},
+		Hint: "raise the limits of the node's user (ulimit -u, ulimit -n), or set OMP_NUM_THREADS and " +
+			"OPENBLAS_NUM_THREADS in the task's env"},
 	{Class: ClassDriver, Owner: OwnerNode, Retries: 4, Backoff: 10 * time.Second, Settable: true, Limited: true,
 		Avoid: ScopeNode, Suspect: ScopeLane,
 		Cause: "the GPU driver does not work with this program",

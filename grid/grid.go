@@ -46,7 +46,8 @@ func ParseTarget(s string) (TrialID, error) {
 	}
 	n, err := strconv.ParseInt(index, 10, 64)
 	if err != nil || n < 0 {
-		return TrialID{}, fmt.Errorf("%q is not a trial: the part after the slash is the trial's index from 0, as in %s/17", s, sweep)
+		return TrialID{}, fmt.Errorf("%q is not a trial: the part after the slash is the trial's index from 0, as "+
+			"in %s/17", s, sweep)
 	}
 	return TrialID{Sweep: SweepID(sweep), Index: n}, nil
 }

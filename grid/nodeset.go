@@ -62,7 +62,9 @@ func (s NodeSet) Check() error {
 		label, isLabel := strings.CutPrefix(one, labelMark)
 		if pattern := nodePattern; isLabel && CheckNodeLabel(label) != nil || !isLabel &&
 			!pattern.Get().MatchString(one) {
-			return problem.Errorf("Write names as members lists them, which may have * and ?, and labels like label=a100.", "nodes has %.80q", one)
+			return problem.Errorf(
+				"Write names as members lists them, which may have * and ?, and labels like label=a100.",
+				"nodes has %.80q", one)
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package grid
 
 import (
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"mlfnode/grid/problem"
@@ -57,7 +56,7 @@ func (o *Origin) Check() error {
 	if bytes > MaxOriginBytes {
 		return problem.Errorf("Use at most 32768.", "the origin of the sweep has %d bytes", bytes)
 	}
-	if strings.ContainsFunc(o.User, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }) || len(o.User) > maxLabel {
+	if len(o.User) > maxLabel || strings.ContainsFunc(o.User, isInvisible) {
 		return problem.Errorf("Use at most 200 visible characters.", "origin.user %.60q is not a user's name", o.User)
 	}
 	return nil

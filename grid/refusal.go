@@ -72,7 +72,8 @@ func (r *Refusal) IsNearer(other *Refusal) bool {
 		}
 		return 0
 	}
-	return cmp.Or(cmp.Compare(slices.Index(rank, r.Code), slices.Index(rank, other.Code)), cmp.Compare(gpus(r), gpus(other)), cmp.Compare(r.Have, other.Have)) > 0
+	return cmp.Or(cmp.Compare(slices.Index(rank, r.Code), slices.Index(rank, other.Code)),
+		cmp.Compare(gpus(r), gpus(other)), cmp.Compare(r.Have, other.Have)) > 0
 }
 
 // String describes the refusal by one node, for example "needs 4 GPUs and has 2".

@@ -17,7 +17,8 @@ func Special(word string) (v float64, ok bool) {
 		w = strings.TrimPrefix(w, "+")
 	}
 	switch {
-	case w == "nan", strings.HasPrefix(w, "nan(") && strings.IndexByte(w, ')') == len(w)-1, w == "1.#ind", w == "1.#qnan", w == "1.#snan":
+	case w == "nan", w == "1.#ind", w == "1.#qnan", w == "1.#snan",
+		strings.HasPrefix(w, "nan(") && strings.IndexByte(w, ')') == len(w)-1:
 		return math.NaN(), true
 	case w == "inf", w == "infinity", w == "1.#inf":
 		return math.Inf(sign), true

@@ -50,11 +50,14 @@ func CheckLabel(what, text string) error {
 		return problem.Errorf("Write it as UTF-8.", "%s is not valid UTF-8", what)
 	case utf8.RuneCountInString(text) > maxLabel:
 		return problem.Errorf("Use at most 200.", "%s has %d characters", what, utf8.RuneCountInString(text))
-	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }):
+	case strings.ContainsFunc(text, isInvisible):
 		return problem.Errorf("Take them out.", "%s %.60q contains control characters", what, text)
 	}
 	return nil
 }
+
+// isInvisible reports whether a character controls a terminal or the direction of text.
+func isInvisible(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
 
 // CheckSweepName returns an error if text cannot be a user's name for a sweep of the project.
 // Commands accept the name in place of the sweep's ID, so it must not denote another sweep. An
@@ -178,7 +181,8 @@ func (t *Task) checkCommand() error {
 	case t.Venv != "" && (!IsRelative(t.Venv) || strings.ContainsAny(t.Venv, ":\x00") || len(t.Setup) == 0):
 		return problem.Errorf("Name the folder that the setup step makes, like .venv.", "venv is %.60q", t.Venv)
 	}
-	for what, texts := range map[string][]string{"command": append(slices.Clone(t.Command), t.Shell), "setup": t.Setup, "image": {t.Image}} {
+	command := append(slices.Clone(t.Command), t.Shell)
+	for what, texts := range map[string][]string{"command": command, "setup": t.Setup, "image": {t.Image}} {
 		if slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsRune(s, 0) }) {
 			return problem.Errorf("Take it out.", "%s contains a zero byte", what)
 		}
@@ -212,7 +216,8 @@ func (t *Task) checkOptions() error {
 
 // checkScheduling checks when trials run, for how long, and what they get from their node.
 func (t *Task) checkScheduling() error {
-	for what, d := range map[string]time.Duration{"timeout": t.Timeout, "idle_timeout": t.IdleTimeout, "grace": t.Grace} {
+	times := map[string]time.Duration{"timeout": t.Timeout, "idle_timeout": t.IdleTimeout, "grace": t.Grace}
+	for what, d := range times {
 		if d < 0 {
 			return problem.Errorf("Write it like 2h, 1h30m, 90s or 1d.", "%s is %s, which is not a duration", what, d)
 		}

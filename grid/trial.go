@@ -48,9 +48,9 @@ const (
 	Dropped                  // an attempt that was considered lost is lost, and can no longer determine the result
 )
 
-// Apply folds one event about the trial into it and reports what changed. It is deterministic: the same
-// events in the same order produce the same trial whatever the clock says, and a repeated event
-// changes nothing. The first terminal event wins.
+// Apply folds one event about the trial into it and reports what changed. It is deterministic: the
+// same events in the same order produce the same trial whatever the clock says, and a repeated
+// event changes nothing. The first terminal event wins.
 func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
 	switch e.Kind {
 	case Started:

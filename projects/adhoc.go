@@ -18,15 +18,18 @@ import (
 // argument names one of them. In the latter case Note says so.
 func Adhoc(argv []string, cwd string) (*Project, error) {
 	if len(argv) == 0 || argv[0] == "" {
-		return nil, errors.New("there is no command. Write it behind two dashes, as in mlfnode sweep --set lr=0.1,0.01 -- python3 prog.py")
+		return nil, errors.New("there is no command. Write it behind two dashes, as in mlfnode sweep --set " +
+			"lr=0.1,0.01 -- python3 prog.py")
 	}
 	for _, a := range argv {
 		if strings.ContainsRune(a, 0) {
-			return nil, fmt.Errorf("the argument %q contains a zero byte, which a program's argument can't contain. Take it out", a)
+			return nil, fmt.Errorf("the argument %q contains a zero byte, which a program's argument can't contain. "+
+				"Take it out", a)
 		}
 	}
 	if a := above(argv, cwd); a != "" {
-		return nil, fmt.Errorf("%s lies outside of the folder you are in, which is all that trials get. Go to the folder that contains both, or give the absolute path", a)
+		return nil, fmt.Errorf("%s lies outside of the folder you are in, which is all that trials get. Go to the "+
+			"folder that contains both, or give the absolute path", a)
 	}
 	p := &Project{Name: programName(argv[0])}
 	file := "" // the first argument that is a regular file under cwd
@@ -37,12 +40,14 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 	switch {
 	case file != "":
 		if what == "your home folder" || what == "the root folder" {
-			return nil, fmt.Errorf("all files of %s would travel to the workers, because %s lies in it. Move %s to a folder of its own and run the command there", what, file, file)
+			return nil, fmt.Errorf("all files of %s would travel to the workers, because %s lies in it. Move %s to "+
+				"a folder of its own and run the command there", what, file, file)
 		}
 		p.Name, p.Dir, p.Bundled = programName(file), cwd, true
 	case readsNothing(argv):
 	case what != "":
-		p.Note = "trials start in an empty folder, because " + what + " does not travel to them; to give a command files, run it in a folder of its own"
+		p.Note = "trials start in an empty folder, because " + what + " does not travel to them; to give a command " +
+			"files, run it in a folder of its own"
 	default:
 		p.Dir, p.Bundled, p.Lenient = cwd, true, true
 	}
@@ -51,7 +56,8 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 	t.Metrics = []grid.Source{{JSON: "stdout", Optional: true}}
 	p.document = mapping()
 	put(p.document, "command", sequenceOf(argv))
-	put(p.document, "metrics", sequence(flowMap(scalar("json"), scalar("stdout"), scalar("optional"), unquoted("true"))))
+	stdout := flowMap(scalar("json"), scalar("stdout"), scalar("optional"), unquoted("true"))
+	put(p.document, "metrics", sequence(stdout))
 	p.Default, p.tasks = t.Name, []*task{t}
 	return p, nil
 }
@@ -60,8 +66,9 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 // copying the folder would be pointless.
 func readsNothing(argv []string) bool {
 	dir, program := filepath.Split(argv[0])
-	return slices.Contains([]string{"", "/bin/", "/usr/bin/", "/usr/local/bin/"}, dir) &&
-		slices.Contains([]string{"true", "false", "echo", "printf", "sleep", "seq", "nproc", "uname", "whoami"}, program)
+	known := []string{"true", "false", "echo", "printf", "sleep", "seq", "nproc", "uname", "whoami"}
+	folders := []string{"", "/bin/", "/usr/bin/", "/usr/local/bin/"}
+	return slices.Contains(folders, dir) && slices.Contains(known, program)
 }
 
 // above returns an argument, or the value after its '=', that names something above cwd.
@@ -105,7 +112,8 @@ func NotAProject(cwd string) string {
 	if home, err := os.UserHomeDir(); err == nil && sameFolder(cwd, home) {
 		return "your home folder"
 	}
-	for _, dir := range []string{"/tmp", "/var/tmp", "/dev/shm", "/home", "/usr", "/etc", "/var", "/opt", "/mnt", "/media", "/srv", "/run", "/bin", "/usr/bin"} {
+	for _, dir := range []string{"/tmp", "/var/tmp", "/dev/shm", "/home", "/usr", "/etc", "/var", "/opt", "/mnt",
+		"/media", "/srv", "/run", "/bin", "/usr/bin"} {
 		if sameFolder(cwd, dir) {
 			return "the folder " + dir
 		}

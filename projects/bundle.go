@@ -55,7 +55,8 @@ func (f *Files) Pack(w io.Writer, limit int64) (digest string, err error) {
 	}
 	sum := sha256.New()
 	// Use one goroutine: the output must not depend on their number.
-	z, err := zstd.NewWriter(io.MultiWriter(w, sum), zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
+	z, err := zstd.NewWriter(io.MultiWriter(w, sum), zstd.WithEncoderConcurrency(1),
+		zstd.WithEncoderLevel(zstd.SpeedDefault))
 	if err != nil {
 		return "", fmt.Errorf("start compression: %w", err)
 	}
@@ -105,7 +106,8 @@ func (p *packer) header(h *tar.Header, it *item, info fs.FileInfo) error {
 func (p *packer) file(it *item) error {
 	f, err := os.OpenFile(filepath.Join(p.files.dir, it.name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENOTDIR):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO),
+		errors.Is(err, unix.ENOTDIR):
 		p.note("%s was removed while the folder was packed and is left out", it.name)
 		return nil
 	case err != nil:
@@ -200,7 +202,8 @@ const clockTick = 20 * time.Millisecond
 
 // unchanged reports whether a file was certainly not written between two looks at it.
 func unchanged(before, after fs.FileInfo) bool {
-	return after.Size() == before.Size() && after.ModTime().Equal(before.ModTime()) && time.Since(after.ModTime()).Abs() > clockTick
+	return after.Size() == before.Size() && after.ModTime().Equal(before.ModTime()) &&
+		time.Since(after.ModTime()).Abs() > clockTick
 }
 
 func (p *packer) noteGrowth(it *item, n int64) {
@@ -208,6 +211,7 @@ func (p *packer) noteGrowth(it *item, n int64) {
 }
 
 func errChanging(it *item) error {
-	return fmt.Errorf("%s keeps changing while the folder is packed; name it in %s if trials don't need it, or stop the program that writes it",
+	return fmt.Errorf("%s keeps changing while the folder is packed; name it in %s if trials don't need it, or stop "+
+		"the program that writes it",
 		it.name, ignoreFile)
 }

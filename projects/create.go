@@ -14,7 +14,8 @@ import (
 // leaves nothing behind.
 func New(name, parent string) (string, error) {
 	if name == "" || name != CleanName(name) {
-		return "", fmt.Errorf("%q is not a valid project name; use lowercase letters, digits and dashes, as in %s", name, CleanName(name))
+		return "", fmt.Errorf("%q is not a valid project name; use lowercase letters, digits and dashes, as in %s",
+			name, CleanName(name))
 	}
 	dir := filepath.Join(parent, name)
 	if _, err := os.Lstat(dir); err == nil {
@@ -37,7 +38,8 @@ func New(name, parent string) (string, error) {
 		err = os.Rename(temp, dir)
 	}
 	if err != nil {
-		return "", errors.Join(fmt.Errorf("the project %s can't be made: %w", dir, problem.WithoutPath(err)), os.RemoveAll(temp))
+		return "", errors.Join(fmt.Errorf("the project %s can't be made: %w", dir, problem.WithoutPath(err)),
+			os.RemoveAll(temp))
 	}
 	return dir, nil
 }

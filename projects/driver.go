@@ -86,7 +86,8 @@ func (im *importer) readDriver(name, text string) {
 		if m := baseItem.Get().FindStringSubmatchIndex(line); m != nil {
 			v, err := statement(line[m[1]:])
 			if err != nil {
-				im.note(name, i+1, "the constant %s is computed, not written down; fill it in under `constants`", line[m[2]:m[3]])
+				im.note(name, i+1, "the constant %s is computed, not written down; fill it in under `constants`",
+					line[m[2]:m[3]])
 				continue
 			}
 			d.base = im.constants(name, i+1, append(d.base, [2]any{line[m[2]:m[3]], v}))
@@ -94,9 +95,11 @@ func (im *importer) readDriver(name, text string) {
 	}
 	if d.submits > 0 && d.reads == 0 {
 		if values := arguments(lines, d.submits-1); values != "" {
-			im.note(name, d.submits, "tasks are submitted with computed arguments, %s; put these values into a parameter file", values)
+			im.note(name, d.submits,
+				"tasks are submitted with computed arguments, %s; put these values into a parameter file", values)
 		} else {
-			im.note(name, d.submits, "tasks are submitted with computed arguments; put their values into a parameter file")
+			im.note(name, d.submits,
+				"tasks are submitted with computed arguments; put their values into a parameter file")
 		}
 	}
 	if d.parameters != "" || d.base != nil || d.submits > 0 {

@@ -14,7 +14,8 @@ import (
 // project.yaml, the search goes on.
 func Find(name, cache string) (*Project, error) {
 	if name == "" {
-		return nil, fmt.Errorf("no project is named. Give a folder, or one of the examples %s", strings.Join(examples(), ", "))
+		return nil, fmt.Errorf("no project is named. Give a folder, or one of the examples %s",
+			strings.Join(examples(), ", "))
 	}
 	tried := []string{name}
 	plain := name != "." && name != ".." && !strings.ContainsRune(name, filepath.Separator)
@@ -47,9 +48,11 @@ func Find(name, cache string) (*Project, error) {
 		return Load(fallback)
 	}
 	if info, err := os.Stat(name); err == nil && !info.IsDir() {
-		return nil, fmt.Errorf("%s is a file, not a project's folder. To run one command write mlfnode sweep -- python3 %s", name, name)
+		return nil, fmt.Errorf("%s is a file, not a project's folder. To run one command write mlfnode sweep -- "+
+			"python3 %s", name, name)
 	}
-	return nil, fmt.Errorf("there is no project %s: no folder %s, and no example of this name. The examples are %s; mlfnode new %s makes a project",
+	return nil, fmt.Errorf("there is no project %s: no folder %s, and no example of this name. The examples are %s; "+
+		"mlfnode new %s makes a project",
 		name, strings.Join(tried, " or "), strings.Join(examples(), " and "), CleanName(filepath.Base(name)))
 }
 

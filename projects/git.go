@@ -22,7 +22,8 @@ func git(dir string, args ...string) (string, error) {
 func gitIn(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.fsmonitor=false"}, args...)...)
 	cmd.Dir, cmd.WaitDelay = dir, time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // together with the processes that git starts, such as a filter
+	// The processes that git starts, such as a filter, end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	for _, kv := range os.Environ() {
 		switch name, _, _ := strings.Cut(kv, "="); name {

@@ -109,7 +109,8 @@ func (s nameSet) reaches(folder string) bool {
 		if p.base && path.Base(folder) != ".git" {
 			return true // matches at any depth
 		}
-		if !p.base && (strings.HasPrefix(p.literal, folder+"/") || len(p.tokens) > 0 && strings.HasPrefix(folder+"/", p.literal)) {
+		if !p.base && (strings.HasPrefix(p.literal, folder+"/") ||
+			len(p.tokens) > 0 && strings.HasPrefix(folder+"/", p.literal)) {
 			return true
 		}
 	}
@@ -182,7 +183,8 @@ func findRepository(dir string) (*repository, chain, *cause, error) {
 	parts := strings.Split(r.prefix, "/")
 	for i := range parts {
 		base := strings.Join(parts[:i], "/")
-		own, err := readRules(filepath.Join(top, base, gitIgnoreFile), strings.Repeat("../", len(parts)-i)+gitIgnoreFile, base)
+		own, err := readRules(filepath.Join(top, base, gitIgnoreFile),
+			strings.Repeat("../", len(parts)-i)+gitIgnoreFile, base)
 		if err != nil {
 			return nil, nil, nil, err
 		}

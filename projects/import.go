@@ -80,7 +80,8 @@ func Import(dir string) (*Report, error) {
 	defer root.Close()
 	text, err := readPython(root, "tasks.py")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s has no tasks.py, so it is not an old project; to make a new one: mlfnode new NAME", dir)
+		return nil, fmt.Errorf("%s has no tasks.py, so it is not an old project; to make a new one: mlfnode new NAME",
+			dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("tasks.py can't be read: %w", problem.WithoutPath(err))
@@ -90,7 +91,8 @@ func Import(dir string) (*Report, error) {
 		return nil, err
 	}
 	if len(im.tasks) == 0 {
-		return nil, fmt.Errorf("tasks.py in %s has no function with a line cmd = [...]; write project.yaml by hand", dir)
+		return nil, fmt.Errorf("tasks.py in %s has no function with a line cmd = [...]; write project.yaml by hand",
+			dir)
 	}
 	project, err := encoded("# Made by `mlfnode import` from tasks.py; look it over.\n", im.project())
 	if err != nil {
@@ -120,7 +122,9 @@ func (im *importer) readTasks(text string) {
 	marked := false // by a decorator
 	end := func(at int) {
 		if function.name != "" && !im.findCommand(function, lines, begin, at) && function.task {
-			im.note("tasks.py", function.line, "the task %s has no line cmd = [...] and was left out; put what it does into a program of its own", function.name)
+			im.note("tasks.py", function.line,
+				"the task %s has no line cmd = [...] and was left out; put what it does into a program of its own",
+				function.name)
 		}
 	}
 	for i, line := range lines {

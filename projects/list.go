@@ -94,7 +94,8 @@ func List(dir string, o ListOptions) (*Files, error) {
 		l.noteUnmatched("share", l.share)
 	}
 	if r != nil && r.problem != nil {
-		f.Notes = append(f.Notes, "git could not list the files that it tracks, so tracked files that are ignored are left out: "+r.problem.Error())
+		l.note("git could not list the files that it tracks, so tracked files that are ignored are left out: %v",
+			r.problem)
 	}
 	return f, nil
 }
@@ -105,7 +106,8 @@ func (f *Files) Has(name string) bool {
 	if _, ok := f.kinds[name]; ok {
 		return true
 	}
-	return slices.ContainsFunc(f.Links, func(l grid.Link) bool { return l.Path == name || strings.HasPrefix(name, l.Path+"/") })
+	return slices.ContainsFunc(f.Links,
+		func(l grid.Link) bool { return l.Path == name || strings.HasPrefix(name, l.Path+"/") })
 }
 
 // LeftOut returns the entry that is left out and contains the name, or nil if the name does not
@@ -114,7 +116,8 @@ func (f *Files) LeftOut(name string) *Left {
 	name = path.Clean(filepath.ToSlash(name))
 	for i := range f.Left {
 		l := &f.Left[i]
-		if name == strings.TrimSuffix(l.Name, "/") || strings.HasSuffix(l.Name, "/") && strings.HasPrefix(name, l.Name) {
+		if name == strings.TrimSuffix(l.Name, "/") ||
+			strings.HasSuffix(l.Name, "/") && strings.HasPrefix(name, l.Name) {
 			return l
 		}
 	}
@@ -146,12 +149,17 @@ func (l *lister) outside() error {
 		if _, err := os.Stat(s); err != nil && !l.o.Cluster {
 			return fmt.Errorf("share names %s, which can't be read: %w; correct the path", s, problem.WithoutPath(err))
 		} else if err != nil {
-			l.files.Notes = append(l.files.Notes, fmt.Sprintf("share names %s, which this machine can't read (%v); trials run on nodes that can", s, problem.WithoutPath(err)))
+			l.note("share names %s, which this machine can't read (%v); trials run on nodes that can", s,
+				problem.WithoutPath(err))
 		}
 		l.roots = append(l.roots, filepath.Clean(s))
 		l.files.Links = append(l.files.Links, grid.Link{To: filepath.Clean(s)})
 	}
 	return nil
+}
+
+func (l *lister) note(format string, args ...any) {
+	l.files.Notes = append(l.files.Notes, fmt.Sprintf(format, args...))
 }
 
 // noteUnmatched reports the patterns that match no file, folder or link of the project.
@@ -161,8 +169,11 @@ func (l *lister) noteUnmatched(what string, patterns nameSet) {
 		p := &patterns[i]
 		if !slices.ContainsFunc(f.items, func(it item) bool { return p.matches(it.name, it.info.IsDir()) }) &&
 			!slices.ContainsFunc(f.Links, func(k grid.Link) bool { return p.matches(k.Path, true) }) &&
-			!slices.ContainsFunc(f.Left, func(x Left) bool { return p.matches(strings.TrimSuffix(x.Name, "/"), strings.HasSuffix(x.Name, "/")) }) {
-			f.Notes = append(f.Notes, fmt.Sprintf("%s has %q, which matches no file of the project", what, p.text))
+			!slices.ContainsFunc(f.Left, func(x Left) bool {
+				name, folder := strings.CutSuffix(x.Name, "/")
+				return p.matches(name, folder)
+			}) {
+			l.note("%s has %q, which matches no file of the project", what, p.text)
 		}
 	}
 }
@@ -217,11 +228,13 @@ func unreadable(name string, named bool, err error) error {
 	if !named || errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s can't be read: %w", name, problem.WithoutPath(err))
 	}
-	return fmt.Errorf("%s can't be read: %w; name it in %s if trials don't need it", name, problem.WithoutPath(err), ignoreFile)
+	return fmt.Errorf("%s can't be read: %w; name it in %s if trials don't need it", name, problem.WithoutPath(err),
+		ignoreFile)
 }
 
 func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, out *cause) error {
-	if d.IsDir() && slices.ContainsFunc(l.o.Except, func(e string) bool { return sameFolder(filepath.Join(l.dir, name), e) }) {
+	if d.IsDir() && slices.ContainsFunc(l.o.Except,
+		func(e string) bool { return sameFolder(filepath.Join(l.dir, name), e) }) {
 		return nil
 	}
 	out = l.judge(name, d.IsDir(), r, c, own, out)
@@ -235,8 +248,8 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	if l.include.has(name, true) {
 		return l.everything(name, d)
 	}
-	// Something in it may be included or, unless .mlfignore names the folder, be tracked by git. What
-	// git tracks under the name of a folder is a submodule.
+	// Something in it may be included or, unless .mlfignore names the folder, be tracked by git. A
+	// folder that git tracks itself is a submodule.
 	if out != nil && !l.include.reaches(name) && (out.own || !r.tracks(name) && !r.tracksIn(name)) {
 		l.leaveFor(name, d, out)
 		return nil
@@ -257,7 +270,8 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	// Nothing in it travels. A folder that hides itself, as virtual environments and caches do, is
 	// left out as a whole.
 	hidden := l.files.Left[left].Why
-	if out != nil || slices.ContainsFunc(l.files.Left[left:], func(x Left) bool { return x.Name == name+"/"+gitIgnoreFile && x.Why == x.Name }) {
+	if out != nil || slices.ContainsFunc(l.files.Left[left:],
+		func(x Left) bool { return x.Name == name+"/"+gitIgnoreFile && x.Why == x.Name }) {
 		l.files.items = l.files.items[:items]
 		one := Left{Name: name + "/", Why: hidden, Rule: l.files.Left[left].Rule}
 		for _, x := range l.files.Left[left:] {
@@ -347,7 +361,8 @@ func (l *lister) add(name string, d fs.DirEntry) error {
 // any case, and an error with a short reason for what a bundle can't hold.
 func (l *lister) examine(name string, d fs.DirEntry) (*item, string, error) {
 	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsRune(name, '\\') {
-		return nil, "its name", fmt.Errorf("the file name %q has characters that not every machine supports; rename it, or name it in %s", name, ignoreFile)
+		return nil, "its name", fmt.Errorf("the file name %q has characters that not every machine supports; rename "+
+			"it, or name it in %s", name, ignoreFile)
 	}
 	info, err := d.Info()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -474,7 +489,8 @@ func (l *lister) tooMany() error {
 			most = first
 		}
 	}
-	return fmt.Errorf("the project %s has more than %d files, most of them in %s; name what is not needed in %s", l.dir, maxEntries, most, ignoreFile)
+	return fmt.Errorf("the project %s has more than %d files, most of them in %s; name what is not needed in %s",
+		l.dir, maxEntries, most, ignoreFile)
 }
 
 // CheckSize refuses files that exceed what a bundle may hold, and names the largest.
@@ -492,8 +508,9 @@ func (f *Files) CheckSize(limit int64) error {
 	if size == most {
 		size, most = fmt.Sprint(f.Bytes, " bytes"), fmt.Sprint(limit, " bytes")
 	}
-	return fmt.Errorf("the project's files are %s, the limit is %s; the largest are %s; name what trials don't need in %s, "+
-		"or keep large data outside of the folder and name its path under share in project.yaml", size, most, strings.Join(largest, ", "), ignoreFile)
+	return fmt.Errorf("the project's files are %s, the limit is %s; the largest are %s; name what trials don't need "+
+		"in %s, or keep large data outside of the folder and name its path under share in project.yaml",
+		size, most, strings.Join(largest, ", "), ignoreFile)
 }
 
 // Empty reports whether nothing travels.

@@ -54,7 +54,9 @@ func (im *importer) findCommand(f oldFunction, lines []string, begin, end int) b
 			case !ok || len(all) == 0:
 				grown = true
 			case grown || indentOf(lines[i]) != all[len(all)-1].indent || !all[len(all)-1].add(more):
-				im.note("tasks.py", i+1, "the task %s adds to its command here, behind parameters or under a condition; look at `command`", f.name)
+				im.note("tasks.py", i+1,
+					"the task %s adds to its command here, behind parameters or under a condition; look at `command`",
+					f.name)
 			}
 		}
 	}
@@ -119,9 +121,13 @@ func (im *importer) addTask(f oldFunction, all []candidate, chosen int) {
 		switch {
 		case i == chosen:
 		case o.indent > c.indent:
-			im.note("tasks.py", o.line+1, "the task %s has another command here, under a condition; the one of line %d was taken", t.name, c.line+1)
+			im.note("tasks.py", o.line+1,
+				"the task %s has another command here, under a condition; the one of line %d was taken",
+				t.name, c.line+1)
 		default:
-			im.note("tasks.py", o.line+1, "the task %s has another command here, which gets no parameters; the one of line %d was taken", t.name, c.line+1)
+			im.note("tasks.py", o.line+1,
+				"the task %s has another command here, which gets no parameters; the one of line %d was taken",
+				t.name, c.line+1)
 		}
 	}
 	if !slices.Contains(im.report.Tasks, t.name) {

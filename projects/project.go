@@ -93,13 +93,15 @@ func (p *Project) Tasks() []string {
 // Task returns the named task, or the default one for an empty name, with its parameters file read.
 func (p *Project) Task(name string) (*Definition, error) {
 	if len(p.tasks) == 0 {
-		return nil, fmt.Errorf("the project %s has no tasks. Add one to its %s:\n%s", p.Name, projectFile, smallest(p.Name))
+		return nil, fmt.Errorf("the project %s has no tasks. Add one to its %s:\n%s", p.Name, projectFile,
+			smallest(p.Name))
 	}
 	if name == "" {
 		name = p.Default
 	}
 	if name == "" {
-		return nil, fmt.Errorf("the project %s has several tasks and no default. Name one of %s", p.Name, strings.Join(p.Tasks(), ", "))
+		return nil, fmt.Errorf("the project %s has several tasks and no default. Name one of %s", p.Name,
+			strings.Join(p.Tasks(), ", "))
 	}
 	for _, t := range p.tasks {
 		if t.Name == name {
@@ -108,7 +110,8 @@ func (p *Project) Task(name string) (*Definition, error) {
 			if t.requirements != "" && err == nil {
 				t.Inputs, err = venvInputs(p.Dir, t.requirements)
 			}
-			def := &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude, Repeat: t.repeat, Sample: t.sample, Include: t.include}
+			def := &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude, Repeat: t.repeat, Sample: t.sample,
+				Include: t.include}
 			if t.Stop != nil {
 				stop := *t.Stop
 				stop.Complete(t.Objective)
@@ -117,7 +120,8 @@ func (p *Project) Task(name string) (*Definition, error) {
 			return def, err
 		}
 	}
-	return nil, fmt.Errorf("the project %s has no task %s. Its tasks are %s", p.Name, name, strings.Join(p.Tasks(), ", "))
+	return nil, fmt.Errorf("the project %s has no task %s. Its tasks are %s", p.Name, name,
+		strings.Join(p.Tasks(), ", "))
 }
 
 // axes reads the parameters file of a task.
@@ -139,7 +143,8 @@ func (p *Project) axes(t *task) ([]space.Axis, error) {
 	case errors.Is(err, fs.ErrNotExist) && t.parameters == "":
 		return nil, nil
 	case err != nil && t.place != nil:
-		return nil, problem.List{yamlfile.ProblemAt(p.file, t.place, fmt.Sprintf("the parameters file %s can't be read: %v", name, problem.WithoutPath(err)),
+		return nil, problem.List{yamlfile.ProblemAt(p.file, t.place,
+			fmt.Sprintf("the parameters file %s can't be read: %v", name, problem.WithoutPath(err)),
 			"Give the path of a file in the project's folder, or leave the field out.")}
 	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", name, problem.WithoutPath(err))
@@ -156,7 +161,8 @@ func parse(file string, data []byte) (*Project, error) {
 	}
 	f := &strictFile{name: file}
 	var chosen yamlValue
-	yamlValue{f, "the project", root}.fields("", `{name: example, tasks: {train: {command: ["python3", "main.py"]}}}`, projectFields(p, &chosen))
+	yamlValue{f, "the project", root}.fields("", `{name: example, tasks: {train: {command: ["python3", "main.py"]}}}`,
+		projectFields(p, &chosen))
 	switch {
 	case chosen.node == nil && len(p.tasks) == 1:
 		p.Default = p.tasks[0].Name
@@ -176,7 +182,8 @@ func projectFields(p *Project, chosen *yamlValue) map[string]field {
 		"name": {jsonschema.Text, func(v yamlValue) {
 			name, ok := v.filled()
 			if ok && name != CleanName(name) {
-				v.report("Use lowercase letters, digits and dashes, like "+CleanName(name)+".", "the name %q is not usable", name)
+				v.report("Use lowercase letters, digits and dashes, like "+CleanName(name)+".",
+					"the name %q is not usable", name)
 			}
 			p.Name = name
 		}},

@@ -270,14 +270,16 @@ func character(m []string) (rune, bool) {
 // word reads a number or one of the names that are literals.
 func (p *pyReader) word() (any, error) {
 	n := strings.IndexFunc(p.s, func(r rune) bool {
-		return !(r == '_' || r == '.' || r == '+' || r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
+		return !(r == '_' || r == '.' || r == '+' || r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' ||
+			r >= 'A' && r <= 'Z')
 	})
 	if n < 0 {
 		n = len(p.s)
 	}
 	w := p.s[:n]
 	_, err := strconv.ParseFloat(w, 64)
-	if number := err == nil && strings.ContainsAny(w, "0123456789"); !number && w != "True" && w != "False" && w != "None" {
+	number := err == nil && strings.ContainsAny(w, "0123456789")
+	if !number && w != "True" && w != "False" && w != "None" {
 		return nil, errors.New("expression")
 	}
 	p.s = p.s[n:]

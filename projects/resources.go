@@ -65,8 +65,8 @@ var (
 		return n, err
 	}, ", which is not a valid number", "Give a number like 1 or 0.5.")
 
-	// size reads `1GiB`, `500MB`, `1.5 GiB` or plain bytes. A prefix without B, as in 1G, is refused:
-	// some read it as a power of 1000, others as a power of 1024.
+	// size reads `1GiB`, `500MB`, `1.5 GiB` or plain bytes. A prefix without B, as in 1G, is
+	// refused: some read it as a power of 1000, others as a power of 1024.
 	size = parsed(func(text string) (int64, error) {
 		if !regexp.MustCompile(`^([0-9]+(\.0+)?( ?B)?|[0-9]+(\.[0-9]+)? ?[kKMGTP]i?B)$`).MatchString(text) {
 			return 0, errors.New("not a size")

@@ -29,7 +29,8 @@ func (p *Project) Save(name string, axes []space.Axis, env map[string]string) (f
 		return nil, errors.New("there is already a project here: --save is for a command after --")
 	}
 	if name == "" || name != CleanName(name) {
-		return nil, fmt.Errorf("%q is not a valid project name; use lowercase letters, digits and dashes, as in %s", name, CleanName(name))
+		return nil, fmt.Errorf("%q is not a valid project name; use lowercase letters, digits and dashes, as in %s",
+			name, CleanName(name))
 	}
 	parameters, err := parametersText(axes)
 	if err != nil {
@@ -61,7 +62,8 @@ func (p *Project) Save(name string, axes []space.Axis, env map[string]string) (f
 	}
 	if file := filepath.Join(dir, parametersFile); len(axes) == 0 && p.Bundled {
 		if _, err := os.Lstat(file); err == nil {
-			return nil, fmt.Errorf("the project would run the parameters of %s, which the command does not. Move that file away, or give it with --parameters", file)
+			return nil, fmt.Errorf("the project would run the parameters of %s, which the command does not. Move "+
+				"that file away, or give it with --parameters", file)
 		}
 	}
 	tasks := mapping()
@@ -101,7 +103,8 @@ func (p *Project) checkSaved(text []byte) error {
 func writeProject(dir string, fresh bool, project, parameters []byte) (files []string, err error) {
 	if fresh {
 		if err := os.Mkdir(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("the folder %s can't be made: %w. Choose another name", dir, problem.WithoutPath(err))
+			return nil, fmt.Errorf("the folder %s can't be made: %w. Choose another name", dir,
+				problem.WithoutPath(err))
 		}
 	}
 	defer func() {
@@ -168,7 +171,8 @@ func parametersText(axes []space.Axis) ([]byte, error) {
 		return nil, err
 	}
 	if read, err := space.ParseParameters(parametersFile, text); err != nil || !sameAxes(read, axes) {
-		return nil, fmt.Errorf("a %s can't say the same as these parameters. Give them as a file, with --parameters, and write the project.yaml by hand", parametersFile)
+		return nil, fmt.Errorf("a %s can't say the same as these parameters. Give them as a file, with "+
+			"--parameters, and write the project.yaml by hand", parametersFile)
 	}
 	return text, nil
 }
@@ -216,7 +220,8 @@ func valueNode(v space.Value) *yaml.Node {
 	case space.List:
 		list := sequence()
 		var items []space.Value
-		if err := json.Unmarshal([]byte(v.Text), &items); err == nil { // otherwise the axes differ when they are read back
+		// After an error, the axes differ when they are read back.
+		if err := json.Unmarshal([]byte(v.Text), &items); err == nil {
 			for _, item := range items {
 				list.Content = append(list.Content, valueNode(item))
 			}

@@ -51,7 +51,8 @@ func settings() map[string]func(text string) (field string, value *yaml.Node, er
 func metricSetting(text string) (string, *yaml.Node, error) {
 	kind, rest, _ := strings.Cut(text, ":")
 	if !slices.Contains([]string{"log", "regex", "json"}, kind) {
-		return "", nil, fmt.Errorf("it does not begin with log:, regex: or json:. Write log:result/log, json:stdout or 'regex:loss=(?P<loss>[0-9.]+)'")
+		return "", nil, fmt.Errorf("it does not begin with log:, regex: or json:. Write log:result/log, json:stdout " +
+			"or 'regex:loss=(?P<loss>[0-9.]+)'")
 	}
 	return "metrics", sequence(flowMap(scalar(kind), scalar(rest))), nil
 }
@@ -59,7 +60,8 @@ func metricSetting(text string) (string, *yaml.Node, error) {
 // objectiveSetting parses METRIC:min or METRIC:max.
 func objectiveSetting(text string) (string, *yaml.Node, error) {
 	at := strings.LastIndexByte(text, ':')
-	goal := map[string]string{"min": "minimize", "minimize": "minimize", "max": "maximize", "maximize": "maximize"}[text[at+1:]]
+	goals := map[string]string{"min": "minimize", "minimize": "minimize", "max": "maximize", "maximize": "maximize"}
+	goal := goals[text[at+1:]]
 	if at < 1 || goal == "" {
 		return "", nil, fmt.Errorf("it names no metric with a goal. Write loss:min or accuracy:max")
 	}
@@ -110,7 +112,8 @@ func (p *Project) Apply(name string, all []Setting) error {
 		}
 		if field == "setup" || field == "venv" {
 			if other := map[string]string{"setup": "venv", "venv": "setup"}[field]; replaced[other] {
-				return errors.New("--setup and --venv don't go together. Keep one of them; a setup step can make the environment too")
+				return errors.New("--setup and --venv don't go together. Keep one of them; a setup step can make " +
+					"the environment too")
 			}
 			t.replaceSetup()
 		}
@@ -119,7 +122,8 @@ func (p *Project) Apply(name string, all []Setting) error {
 		taskFields(t)[field].read(yamlValue{file, field, value})
 		if len(file.problems) > 0 {
 			first := file.problems[0]
-			return fmt.Errorf("--%s %q does not work: %s", one.Flag, one.Text, problem.Errorf(first.Hint, "%s", first.Msg))
+			return fmt.Errorf("--%s %q does not work: %s", one.Flag, one.Text,
+				problem.Errorf(first.Hint, "%s", first.Msg))
 		}
 		switch field {
 		case "artifacts":

@@ -36,11 +36,13 @@ func CheckInputs(inputs []string) error {
 func shareProblem(what, text string) (msg, hint string) {
 	switch {
 	case strings.HasPrefix(text, "~"):
-		return fmt.Sprintf("%s has %q, and '~' means another folder on each machine", what, text), "Write the absolute path."
+		return fmt.Sprintf("%s has %q, and '~' means another folder on each machine", what, text),
+			"Write the absolute path."
 	case !isOutside(text):
 		return patternProblem(what, text)
 	case strings.ContainsAny(strings.TrimSuffix(text, "/**"), "*?[\\\n"):
-		return fmt.Sprintf("%s has the pattern %q, and patterns name files in the project only", what, text), "Name the folder."
+		return fmt.Sprintf("%s has the pattern %q, and patterns name files in the project only", what, text),
+			"Name the folder."
 	}
 	return "", ""
 }
@@ -51,11 +53,13 @@ func patternProblem(what, text string) (msg, hint string) {
 	p, ok := parsePattern(text)
 	switch {
 	case !ok, p.never, p.negative:
-		return fmt.Sprintf("%s has %q, which names no file", what, text), "Write the name of a file or folder, or a pattern like data/** as in .gitignore."
+		return fmt.Sprintf("%s has %q, which names no file", what, text),
+			"Write the name of a file or folder, or a pattern like data/** as in .gitignore."
 	case strings.ContainsAny(text, "\n\r"):
 		return fmt.Sprintf("%s has a line end in %q", what, text), "Give each pattern in an entry of its own."
 	case !grid.IsRelative(strings.TrimPrefix(text, "/")):
-		return fmt.Sprintf("the pattern %q of %s leaves the project", text, what), "Patterns start at the project's folder: no '..'."
+		return fmt.Sprintf("the pattern %q of %s leaves the project", text, what),
+			"Patterns start at the project's folder: no '..'."
 	}
 	if plain := path.Clean("/" + text); plain == "/" {
 		return fmt.Sprintf("%s has %q, the whole project", what, text), "Write ** for all that is in it."

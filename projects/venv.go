@@ -40,7 +40,8 @@ func readVenv(v yamlValue, t *task) {
 	if file == "" {
 		return
 	}
-	if plain := path.Clean(file); plain != file || strings.HasPrefix(file, "-") || strings.ContainsAny(file, "*?[\\!#") {
+	if plain := path.Clean(file); plain != file || strings.HasPrefix(file, "-") ||
+		strings.ContainsAny(file, "*?[\\!#") {
 		v.report("Write it like requirements.txt.", "%s is %q, which is not the plain name of a file", v.what, file)
 		return
 	}
@@ -92,11 +93,13 @@ func venvInputs(dir, file string) ([]string, error) {
 			continue
 		}
 		if !grid.IsRelative(name) {
-			return nil, fmt.Errorf("the requirements name %s, which lies outside of the project's folder. Copy it into the folder", name)
+			return nil, fmt.Errorf("the requirements name %s, which lies outside of the project's folder. Copy it "+
+				"into the folder", name)
 		}
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
-			return nil, fmt.Errorf("the requirements %s can't be read: %w. Name a file in the project's folder", name, problem.WithoutPath(err))
+			return nil, fmt.Errorf("the requirements %s can't be read: %w. Name a file in the project's folder", name,
+				problem.WithoutPath(err))
 		}
 		names, files = append(names, name), append(files, "/"+exactPattern(name))
 		for line := range strings.Lines(continued.Replace(string(text))) {
@@ -121,16 +124,18 @@ func requirement(line string) (option, value string) {
 	if !strings.HasPrefix(line, "-") {
 		first, _, _ := strings.Cut(line, " ")
 		_, url, found := strings.Cut(line, "@")
-		switch path := strings.ContainsAny(first, "/\\") || strings.HasPrefix(first, ".") || strings.Contains(line, "file:"); {
+		isPath := strings.ContainsAny(first, "/\\") || strings.HasPrefix(first, ".") || strings.Contains(line, "file:")
+		switch {
 		case found && strings.Contains(url, ":"):
 			return "", strings.TrimSpace(url)
-		case path || slices.Contains([]string{".whl", ".zip", ".gz", ".tgz", ".bz2", ".xz"}, filepath.Ext(first)):
+		case isPath || slices.Contains([]string{".whl", ".zip", ".gz", ".tgz", ".bz2", ".xz"}, filepath.Ext(first)):
 			return "", line
 		}
 		return "", ""
 	}
 	for _, o := range []struct{ text, means string }{
-		{"--requirement", "-r"}, {"--constraint", "-r"}, {"--editable", "-e"}, {"--find-links", "-f"}, {"-r", "-r"}, {"-c", "-r"}, {"-e", "-e"}, {"-f", "-f"},
+		{"--requirement", "-r"}, {"--constraint", "-r"}, {"--editable", "-e"}, {"--find-links", "-f"},
+		{"-r", "-r"}, {"-c", "-r"}, {"-e", "-e"}, {"-f", "-f"},
 	} {
 		if value, found := strings.CutPrefix(line, o.text); found {
 			return o.means, strings.Trim(value, " \t=\"'")

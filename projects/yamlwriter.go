@@ -12,8 +12,8 @@ import (
 func scalar(s string) *yaml.Node {
 	n := &yaml.Node{}
 	n.SetString(s)
-	// A block can't hold text that needs escapes: leading white space counts as its indentation, and
-	// readers change some line ends.
+	// A block can't hold text that needs escapes: leading white space counts as its indentation,
+	// and readers change some line ends.
 	needsEscapes := strings.TrimLeftFunc(s, unicode.IsSpace) != s ||
 		strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && !unicode.IsGraphic(r) })
 	if n.Tag == "!!str" && needsEscapes {

@@ -112,7 +112,9 @@ func checkValues(words []string, at int, values []string) error {
 func checkPlain(values ...string) error {
 	for _, v := range values {
 		if !isSafe(v) {
-			return problem.Errorf("Use values of letters, digits and any of _@%+:,./-= there.", "another shell reads the command's arguments again, and would read %s as more than text", quoteForDisplay(v))
+			return problem.Errorf("Use values of letters, digits and any of _@%+:,./-= there.",
+				"another shell reads the command's arguments again, and would read %s as more than text",
+				quoteForDisplay(v))
 		}
 	}
 	return nil

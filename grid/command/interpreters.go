@@ -22,13 +22,15 @@ const (
 // Commands that read their words or their input as code. The callers run the command that follows
 // their options.
 const (
-	wrappers      = " command builtin exec env sudo doas nice nohup timeout time stdbuf setsid ionice chrt taskset srun mpirun xargs setpriv unshare nsenter chroot numactl fakeroot systemd-run "
+	wrappers = " command builtin exec env sudo doas nice nohup timeout time stdbuf setsid ionice chrt " +
+		"taskset srun mpirun xargs setpriv unshare nsenter chroot numactl fakeroot systemd-run "
 	launchers     = " docker podman kubectl ssh apptainer singularity chroot nsenter unshare busybox "
 	evaluators    = " eval let trap alias unset read mapfile readarray complete compgen bind "
 	optionRunners = " su runuser sg flock script "
 	foreignShells = " csh tcsh fish nu elvish xonsh pwsh rc es "
-	resplitters   = " ssh rsh mosh pdsh clush dsh vagrant parallel watch sbatch bsub tmux screen hyperfine nix-shell make gmake "
-	inputRunners  = " at batch sbatch qsub bsub rsh ssh su runuser parallel source . "
+	resplitters   = " ssh rsh mosh pdsh clush dsh vagrant parallel watch sbatch bsub tmux " +
+		"screen hyperfine nix-shell make gmake "
+	inputRunners = " at batch sbatch qsub bsub rsh ssh su runuser parallel source . "
 )
 
 func isOneOf(set, word string) bool {
@@ -39,7 +41,8 @@ func isOneOf(set, word string) bool {
 func commandIndex(words []string) int {
 	i := 0
 	for i < len(words) && isOneOf(wrappers, words[i]) {
-		for i++; i < len(words) && (strings.HasPrefix(words[i], "-") || strings.Contains(words[i], "=") || words[i] != "" && words[i][0] >= '0' && words[i][0] <= '9'); i++ {
+		for i++; i < len(words) && (strings.HasPrefix(words[i], "-") || strings.Contains(words[i], "=") ||
+			words[i] != "" && words[i][0] >= '0' && words[i][0] <= '9'); i++ {
 		}
 	}
 	return i
@@ -152,7 +155,8 @@ func runsInput(words []string) bool {
 			return true
 		case !strings.HasPrefix(w, "-") || w == "-":
 			operands = append(operands, w)
-		case strings.HasPrefix(w, "-") && !strings.HasPrefix(w, "--") && strings.Contains(w, "c") && (isOneOf(shells, name) || isOneOf(foreignShells, name) || isOneOf(optionRunners, name)):
+		case strings.HasPrefix(w, "-") && !strings.HasPrefix(w, "--") && strings.Contains(w, "c") &&
+			(isOneOf(shells, name) || isOneOf(foreignShells, name) || isOneOf(optionRunners, name)):
 			return false
 		}
 	}

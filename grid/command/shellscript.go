@@ -319,7 +319,8 @@ func (h *placeholder) redirect(r *syntax.Redirect, next syntax.Node, deny func(w
 		for _, part := range r.Word.Parts {
 			if l, ok := part.(*syntax.Lit); !ok || strings.Contains(l.Value, `\`) {
 				deny("in a here-document with a quoted delimiter, where the shell replaces nothing",
-					"Take the quotes off the delimiter (and write \\$ for a dollar sign of the text), or read the value from $MLF_PARAMS.")
+					"Take the quotes off the delimiter (and write \\$ for a dollar sign of the text), or read the "+
+						"value from $MLF_PARAMS.")
 			}
 		}
 	}
@@ -378,7 +379,8 @@ func (h *placeholder) call(c *syntax.CallExpr, next syntax.Node, deny func(where
 
 // denyInput rejects a placeholder in text that a shell reads and runs.
 func (h *placeholder) denyInput(deny func(where, hint string)) {
-	deny("in text that another command runs as a script", `Give the value to that script as an argument, like sh -s -- {`+h.key+`} and "$1" in it.`)
+	deny("in text that another command runs as a script",
+		`Give the value to that script as an argument, like sh -s -- {`+h.key+`} and "$1" in it.`)
 }
 
 func isSubstitution(w *syntax.Word) bool {

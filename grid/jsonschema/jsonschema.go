@@ -21,8 +21,9 @@ var (
 	Count    = Any(Form{"type": "integer", "minimum": 0}, Pattern(`^[0-9]+$`))
 	Positive = Any(Form{"type": "integer", "minimum": 1}, Pattern(`^0*[1-9][0-9]*$`))
 	Amount   = Any(Form{"type": "number", "minimum": 0}, Pattern(`^[0-9]+(\.[0-9]+)?$`))
-	Duration = Any(Form{"type": "number", "minimum": 0}, Pattern(`^([0-9]+(\.[0-9]+)?|\+?([0-9.]+(ns|us|µs|ms|s|m|h|d))+)?$`))
-	Size     = Any(Form{"type": "integer", "minimum": 0}, Pattern(`^[0-9]+(\.[0-9]+)? ?([kKMGTP]i?)?B?$`))
+	Duration = Any(Form{"type": "number", "minimum": 0},
+		Pattern(`^([0-9]+(\.[0-9]+)?|\+?([0-9.]+(ns|us|µs|ms|s|m|h|d))+)?$`))
+	Size = Any(Form{"type": "integer", "minimum": 0}, Pattern(`^[0-9]+(\.[0-9]+)? ?([kKMGTP]i?)?B?$`))
 )
 
 // Above returns the form of a number that is larger than the bound.

@@ -192,7 +192,8 @@ func (v *interval) shared(old *interval) (ranges.Range, bool) {
 		lo, hi = hi, lo
 	}
 	r := ranges.Range{
-		Lo: clampDiv(new(big.Int).Sub(lo, start), step, v.n, true), Hi: clampDiv(new(big.Int).Sub(hi, start), step, v.n, false),
+		Lo: clampDiv(new(big.Int).Sub(lo, start), step, v.n, true),
+		Hi: clampDiv(new(big.Int).Sub(hi, start), step, v.n, false),
 	}
 	if r.Lo >= r.Hi {
 		return ranges.Range{}, true

@@ -64,7 +64,8 @@ func compileExclude(exclude []string, axes []*Values) (*excludeRules, error) {
 }
 
 func badExpression(source string, err error) error {
-	return problem.Errorf(`Write a condition on the axes, like batchsize == 500 and unit > 100; put text values in quotes.`,
+	return problem.Errorf(
+		"Write a condition on the axes, like batchsize == 500 and unit > 100; put text values in quotes.",
 		"exclude %q does not work: %s", source, err)
 }
 

@@ -124,7 +124,9 @@ func newFactor(a Axis, at int) (*factor, []*Values, *problem.Error) {
 	for r := range columns[0] {
 		key := rowKey(w.rows[r*w.n : (r+1)*w.n])
 		if first, twice := seen[key]; twice {
-			return nil, nil, problem.Errorf("Keep one of them: it would run the same point again. To repeat points, use repeat.", "the points %d and %d of %s are the same", first+1, r+1, namesOf(a))
+			return nil, nil, problem.Errorf(
+				"Keep one of them: it would run the same point again. To repeat points, use repeat.",
+				"the points %d and %d of %s are the same", first+1, r+1, namesOf(a))
 		}
 		seen[key] = r
 	}
@@ -173,7 +175,9 @@ func columnsOf(a Axis) ([][]Value, *problem.Error) {
 		case n > MaxRows:
 			return nil, tooManyRows(z.Key, n)
 		case n != rows:
-			return nil, problem.Errorf("Give each as many values: the first ones are one point, the second ones the next.", "%s has %s and %s has %s, but they go together",
+			return nil, problem.Errorf(
+				"Give each as many values: the first ones are one point, the second ones the next.",
+				"%s has %s and %s has %s, but they go together",
 				a.Zip[0].Key, quantity(int(rows), "value"), z.Key, quantity(int(n), "value"))
 		}
 	}

@@ -281,7 +281,8 @@ func (p *parameters) numbers(key string, n *yaml.Node) []json.Number {
 
 // formula parses {start: , end: , step: }, {linspace: [a, b, n]} or {logspace: [a, b, n]}.
 func (p *parameters) formula(a *Axis, n *yaml.Node) {
-	const hint = "A map can be {start: 0, end: 10, step: 2}, {linspace: [0, 1, 11]} or {logspace: [-4, -1, 4]}; give nested parameters their own keys."
+	const hint = "A map can be {start: 0, end: 10, step: 2}, {linspace: [0, 1, 11]} or {logspace: [-4, -1, 4]}; " +
+		"give nested parameters their own keys."
 	if n.Style&yaml.TaggedStyle != 0 && n.Tag != "!!map" {
 		p.report(n, unknownTag(a.Key, n))
 		return

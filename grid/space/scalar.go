@@ -61,7 +61,8 @@ func scalarText(what string, n *yaml.Node) (Value, *problem.Error) {
 	}
 	switch strings.ToLower(n.Value) {
 	case "", "~", "null":
-		return Value{}, problem.Errorf(`Give a value, write "" for empty text, or false to leave the option out.`, "%s has no value (null)", what)
+		return Value{}, problem.Errorf(`Give a value, write "" for empty text, or false to leave the option out.`,
+			"%s has no value (null)", what)
 	case ".nan", ".inf", "-.inf", "+.inf":
 		return Value{}, problem.Errorf("Put it in quotes if the program should see this text.",
 			"%s has the value %s, which is not a finite number", what, n.Value)

@@ -34,7 +34,8 @@ func parseSet(s string) (Axis, *problem.Error) {
 		return Axis{}, f
 	}
 	if rest == "" {
-		return Axis{}, problem.Errorf(`For an empty text write `+key+`='""' in the shell.`, "there is no value after '='")
+		return Axis{}, problem.Errorf(`For an empty text write `+key+`='""' in the shell.`,
+			"there is no value after '='")
 	}
 	if key == "zip" && strings.HasPrefix(rest, "{") && !formula.Get().MatchString(rest) {
 		var zips []Axis
@@ -62,15 +63,19 @@ func parseSet(s string) (Axis, *problem.Error) {
 		parts := w.interval()
 		switch {
 		case len(parts) > 3:
-			return Axis{}, problem.Errorf(`If it is text, put it in quotes: `+key+`='"`+w.text+`"'.`, "%s has %d numbers, and an interval has two or three", w.text, len(parts))
+			return Axis{}, problem.Errorf(`If it is text, put it in quotes: `+key+`='"`+w.text+`"'.`,
+				"%s has %d numbers, and an interval has two or three", w.text, len(parts))
 		case parts != nil && len(words) > 1:
-			return Axis{}, problem.Errorf(`Give the interval alone, or put texts in quotes: `+key+`='"1:2","3:4"'.`, "the interval %s is inside a list", w.text)
+			return Axis{}, problem.Errorf(`Give the interval alone, or put texts in quotes: `+key+`='"1:2","3:4"'.`,
+				"the interval %s is inside a list", w.text)
 		case parts != nil:
 			a.Interval = parts
 		case len(words) > 1 && w.isList():
-			return Axis{}, problem.Errorf(`For texts write `+key+`='"`+w.text+`","[…]"', for single values leave the brackets out.`, "the list %s is inside a list", w.text)
+			return Axis{}, problem.Errorf(`For texts write `+key+`='"`+w.text+`","[…]"', for single values leave `+
+				`the brackets out.`, "the list %s is inside a list", w.text)
 		case w.unfinished():
-			return Axis{}, problem.Errorf(`Write start:end or start:end:step, like `+key+`=5:20:5. If it is text, put it in quotes: `+key+`='"`+w.text+`"'.`,
+			return Axis{}, problem.Errorf(`Write start:end or start:end:step, like `+key+`=5:20:5. `+
+				`If it is text, put it in quotes: `+key+`='"`+w.text+`"'.`,
 				"the interval %s lacks a number", w.text)
 		case w.literal:
 			a.Values = append(a.Values, Value{Text: w.text})
@@ -141,7 +146,8 @@ func splitWords(key, s string) ([]word, *problem.Error) {
 			return nil, f
 		}
 		if w.text == "" && !w.literal {
-			return nil, problem.Errorf(`Remove one comma, or write "" for empty text, like `+key+`='a,""'.`, "a value in the list is empty")
+			return nil, problem.Errorf(`Remove one comma, or write "" for empty text, like `+key+`='a,""'.`,
+				"a value in the list is empty")
 		}
 		words = append(words, w)
 		if rest == "" {
@@ -201,7 +207,8 @@ func quotedWord(s string) (word, string, *problem.Error) {
 			text.WriteByte(c)
 		}
 	}
-	return word{}, "", problem.Errorf(`Close it, or write \`+s[:1]+` if the value starts with a quote.`, "the quote %s is not closed", s[:1])
+	return word{}, "", problem.Errorf(`Close it, or write \`+s[:1]+` if the value starts with a quote.`,
+		"the quote %s is not closed", s[:1])
 }
 
 // MergeSets overrides the axes of a file with those of --set: the values of a known key are

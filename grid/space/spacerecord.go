@@ -144,7 +144,8 @@ func (r productRecord) product(x *axisSet) (*product, error) {
 	}
 	for k, w := range x.factors {
 		if n := w.count(x.values); b.lo[k] < 0 || b.lo[k] >= b.hi[k] || b.hi[k] > n {
-			return nil, fmt.Errorf("a block has values %d to %d of %s, which has %d", b.lo[k], b.hi[k], x.values[w.at].key, n)
+			return nil, fmt.Errorf("a block has values %d to %d of %s, which has %d",
+				b.lo[k], b.hi[k], x.values[w.at].key, n)
 		}
 	}
 	if f := b.countPoints(x.split()); f != nil {

@@ -57,7 +57,8 @@ func parseTable(name string, data []byte, read func(t *table, data []byte) (int,
 		return nil, inFile(line, f)
 	}
 	if t.rows == 0 {
-		return nil, inFile(1, problem.Errorf("Write a point on each line, in CSV below a line with the names of the parameters.", "the file has no points"))
+		const hint = "Write a point on each line, in CSV below a line with the names of the parameters."
+		return nil, inFile(1, problem.Errorf(hint, "the file has no points"))
 	}
 	a := Axis{Zip: make([]Axis, len(t.keys))}
 	for c, key := range t.keys {
@@ -125,7 +126,9 @@ func (t *table) readCSV(data []byte, comma rune) (int, *problem.Error) {
 		case errors.Is(err, io.EOF):
 			return 0, nil
 		case errors.As(err, &syntax) && errors.Is(err, csv.ErrFieldCount):
-			return syntax.Line, problem.Errorf("Give each line as many cells as the first one, which names the parameters.", "the line has %d cells, and there are %d parameters", len(record), len(t.keys))
+			return syntax.Line, problem.Errorf(
+				"Give each line as many cells as the first one, which names the parameters.",
+				"the line has %d cells, and there are %d parameters", len(record), len(t.keys))
 		case errors.As(err, &syntax):
 			return syntax.Line, problem.Errorf("Put quotes around the whole cell, and double those in it.",
 				"invalid CSV: %v", syntax.Err)

@@ -90,7 +90,8 @@ func Check(name string, data []byte) *problem.InFile {
 }
 
 // byLine is the advice for more values than a file can hold.
-const byLine = "Or keep the values in a file of the project and sweep over its lines: line=1:40001 for 40,000 of them, with $(sed -n {line}p FILE) in a command of sh -c."
+const byLine = "Or keep the values in a file of the project and sweep over its lines: line=1:40001 for 40,000 of " +
+	"them, with $(sed -n {line}p FILE) in a command of sh -c."
 
 // TooLong returns the problem of a file larger than MaxFile.
 func TooLong(advice string) *problem.Error {
@@ -188,7 +189,8 @@ func tabAt(lines [][]byte) (line, col int, ok bool) {
 
 // IsPlain reports whether a scalar was written without quotes, block indicators and tags.
 func IsPlain(n *yaml.Node) bool {
-	const marked = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle | yaml.TaggedStyle
+	const marked = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle |
+		yaml.TaggedStyle
 	return n.Style&marked == 0
 }
 
