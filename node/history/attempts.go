@@ -141,7 +141,7 @@ func currentAttempt(t *grid.Trial) Attempt {
 
 // Attempts returns every known attempt of a trial by number, then by start; none for a trial
 // without events.
-func (d *DB) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
+func (d *reader) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
 	t, known, err := d.Trial(ctx, id)
 	if err != nil || !known {
 		return nil, err
@@ -161,7 +161,7 @@ func (d *DB) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
 	return all, nil
 }
 
-func (d *DB) storedAttempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
+func (d *reader) storedAttempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
 	s := d.sweep(id.Sweep)
 	if s == nil {
 		return nil, nil

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -305,14 +306,45 @@ func (c *blockCache) writeBlock(b *trialBlock) error {
 	return c.w.run(markFresh, b.id)
 }
 
+// copyTo copies columns of the blocks that are in memory, and returns their places.
+func (k *blockCache) copyTo(c *Columns, s *sweepSummary, wanted []Column) map[int]bool {
+	hot := map[int]bool{}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	newest := maps.Clone(k.flushed)
+	if newest == nil {
+		newest = k.cached
+	} else {
+		maps.Copy(newest, k.cached)
+	}
+	for id, b := range newest {
+		at, ok := slices.BinarySearch(c.Blocks, id<<blockBits&maxIndex)
+		if !ok || id>>(indexBits-blockBits) != s.Number {
+			continue
+		}
+		hot[at] = true
+		for _, w := range wanted {
+			if w == columnSmall {
+				c.setSmall(at, b.small[:])
+			} else if known := b.floats[w-ColumnStarted]; known != nil {
+				copy(c.Values[w][at*blockTrials:], known)
+				c.exact[w][at] = !b.lossy[w-ColumnStarted]
+			} else {
+				clearValues(c.Values[w][at*blockTrials : (at+1)*blockTrials])
+			}
+		}
+	}
+	return hot
+}
+
 // rebuildBlocks builds the blocks whose chunks are out of date from the rows of their trials.
-func (d *DB) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
+func (x *index) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
 	byNumber := make(map[int64]*sweepSummary, len(sweeps))
 	for _, s := range sweeps {
 		byNumber[s.Number] = s
 	}
 	var ids []int64
-	err := d.w.each("SELECT block FROM stale", func(v []driver.Value) error {
+	err := x.w.each("SELECT block FROM stale", func(v []driver.Value) error {
 		id, ok := v[0].(int64)
 		if !ok {
 			return errDamaged
@@ -331,12 +363,12 @@ func (d *DB) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
 		}
 		b := &trialBlock{id: id}
 		text := fmt.Sprintf("SELECT %s FROM trial WHERE id BETWEEN %d AND %d", trialColumns, id<<blockBits, id<<blockBits+blockTrials-1)
-		err := d.w.each(text, func(v []driver.Value) error {
-			t, err := d.decodeTrial(v)
+		err := x.w.each(text, func(v []driver.Value) error {
+			t, err := x.decodeTrial(v)
 			if err != nil {
 				return err
 			}
-			b.setTrial(s, &t, d.numbers[t.Node], s.causes.idFor(&t))
+			b.setTrial(s, &t, x.numbers[t.Node], s.causes.idFor(&t))
 			for name, raw := range t.Result.Metrics {
 				if n, ok := s.nameIndex[name]; ok && n < maxMetricColumns {
 					v, _ := metricNumber(raw)
@@ -353,10 +385,10 @@ func (d *DB) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
 		}
 		hot[id], size = b, size+b.size()
 	}
-	d.blocks.mu.Lock()
-	defer d.blocks.mu.Unlock()
-	d.blocks.cached, d.blocks.bytes = hot, size
-	d.blocks.changes.forget()
+	x.blocks.mu.Lock()
+	defer x.blocks.mu.Unlock()
+	x.blocks.cached, x.blocks.bytes = hot, size
+	x.blocks.changes.forget()
 	return nil
 }
 

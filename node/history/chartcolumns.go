@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -46,7 +45,7 @@ const BlockTrials = blockTrials
 // Columns returns the columns of a sweep, which must not be changed; those of some blocks, spread
 // evenly, when the sweep has more than limit trials. Values of blocks that change in the meantime
 // may come from different moments. A sweep without events has none.
-func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted ...Column) (*Columns, error) {
+func (d *reader) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted ...Column) (*Columns, error) {
 	s := d.sweep(id)
 	if s == nil {
 		return &Columns{Stride: 1, Values: map[Column][]float32{}}, nil
@@ -73,7 +72,7 @@ func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted .
 
 // readColumns reads some columns, which c does not have yet. From columns of an earlier moment, if
 // there are any, it copies the blocks that have not changed.
-func (d *DB) readColumns(ctx context.Context, c *Columns, s *sweepSummary, missing []Column, earlier *columnSet) error {
+func (d *reader) readColumns(ctx context.Context, c *Columns, s *sweepSummary, missing []Column, earlier *columnSet) error {
 	n := len(c.Blocks) * blockTrials
 	for _, w := range missing {
 		if w == columnSmall {
@@ -82,9 +81,9 @@ func (d *DB) readColumns(ctx context.Context, c *Columns, s *sweepSummary, missi
 		}
 		c.Values[w], c.exact[w] = make([]float32, n), make([]bool, len(c.Blocks))
 	}
-	kept := d.unchangedBlocks(c, s, earlier)
+	kept := earlier.unchanged(c.Blocks, &d.blocks.changes)
 	// What is in memory is newer than what is in the file, so it is copied first and kept.
-	hot := d.copyCached(c, s, missing)
+	hot := d.blocks.copyTo(c, s, missing)
 	errs := make([]error, len(missing))
 	parallel.Each(len(missing), func(i int) {
 		w, places := missing[i], []int{} // of the blocks to read
@@ -109,29 +108,6 @@ func clearValues(values []float32) {
 	for i := range values {
 		values[i] = float32(math.NaN())
 	}
-}
-
-// unchangedBlocks returns the place of each block in earlier columns, or -1 if it is not there or
-// has changed since.
-func (d *DB) unchangedBlocks(c *Columns, s *sweepSummary, earlier *columnSet) []int {
-	if earlier == nil {
-		return nil
-	}
-	ids := make([]int64, len(c.Blocks))
-	for at, first := range c.Blocks {
-		ids[at] = rowID(s.Number, first) >> blockBits
-	}
-	changed := d.blocks.changes.changedSince(earlier.mark, ids)
-	places, next := make([]int, len(c.Blocks)), 0 // both ascend
-	for at, first := range c.Blocks {
-		for next < len(earlier.all.Blocks) && earlier.all.Blocks[next] < first {
-			next++
-		}
-		if places[at] = -1; next < len(earlier.all.Blocks) && earlier.all.Blocks[next] == first && !changed[at] {
-			places[at] = next
-		}
-	}
-	return places
 }
 
 // copyBlock copies a column of a block from other columns, and reports whether they have it.
@@ -184,37 +160,6 @@ func (c *Columns) sampleBlocks(id grid.SweepID) {
 	c.Blocks = kept
 }
 
-// copyCached copies columns of the blocks that are in memory, and returns their places.
-func (d *DB) copyCached(c *Columns, s *sweepSummary, wanted []Column) map[int]bool {
-	hot := map[int]bool{}
-	d.blocks.mu.Lock()
-	defer d.blocks.mu.Unlock()
-	newest := maps.Clone(d.blocks.flushed)
-	if newest == nil {
-		newest = d.blocks.cached
-	} else {
-		maps.Copy(newest, d.blocks.cached)
-	}
-	for id, b := range newest {
-		at, ok := slices.BinarySearch(c.Blocks, id<<blockBits&maxIndex)
-		if !ok || id>>(indexBits-blockBits) != s.Number {
-			continue
-		}
-		hot[at] = true
-		for _, w := range wanted {
-			if w == columnSmall {
-				c.setSmall(at, b.small[:])
-			} else if known := b.floats[w-ColumnStarted]; known != nil {
-				copy(c.Values[w][at*blockTrials:], known)
-				c.exact[w][at] = !b.lossy[w-ColumnStarted]
-			} else {
-				clearValues(c.Values[w][at*blockTrials : (at+1)*blockTrials])
-			}
-		}
-	}
-	return hot
-}
-
 func (c *Columns) setSmall(at int, data []byte) {
 	from := at * blockTrials
 	copy(c.State[from:], data[:blockTrials])
@@ -227,7 +172,7 @@ func (c *Columns) setSmall(at int, data []byte) {
 }
 
 // readChunks reads the chunks of one column of the blocks at some places.
-func (d *DB) readChunks(ctx context.Context, c *Columns, s *sweepSummary, w Column, places []int) error {
+func (d *reader) readChunks(ctx context.Context, c *Columns, s *sweepSummary, w Column, places []int) error {
 	if len(places) == 0 {
 		return nil
 	}

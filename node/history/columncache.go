@@ -47,6 +47,29 @@ func (s *columnSet) isOf(sweep *sweepSummary, stride int) bool {
 	return s.sweep.ID == sweep.ID && s.sweep.Number == sweep.Number && s.all.Stride == stride
 }
 
+// unchanged returns the place in the set of each of some blocks, or -1 if it is not there or has
+// changed since. It returns nil for no set.
+func (s *columnSet) unchanged(blocks []int64, changes *blockChanges) []int {
+	if s == nil {
+		return nil
+	}
+	ids := make([]int64, len(blocks))
+	for i, first := range blocks {
+		ids[i] = rowID(s.sweep.Number, first) >> blockBits
+	}
+	changed := changes.changedSince(s.mark, ids)
+	places, next := make([]int, len(blocks)), 0 // both lists ascend
+	for i, first := range blocks {
+		for next < len(s.all.Blocks) && s.all.Blocks[next] < first {
+			next++
+		}
+		if places[i] = -1; next < len(s.all.Blocks) && s.all.Blocks[next] == first && !changed[i] {
+			places[i] = next
+		}
+	}
+	return places
+}
+
 func (s *columnSet) bytes() int {
 	n := len(s.all.State) * (smallBytes/blockTrials + 4*len(s.all.Values))
 	for _, o := range s.orders {

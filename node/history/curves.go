@@ -26,21 +26,21 @@ const maxCurveBytes = 256 << 20
 
 // CurveShare says for which trials curves are to be reported, so that the event stream does not
 // keep what history has no room for.
-func (d *DB) CurveShare() grid.CurveShare {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (x *index) CurveShare() grid.CurveShare {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	total := int64(0)
-	for _, s := range d.sweeps {
+	for _, s := range x.sweeps {
 		total += s.CurveBytes
 	}
-	return d.curveShare(total)
+	return x.curveShare(total)
 }
 
-func (d *DB) curveShare(total int64) grid.CurveShare {
+func (x *index) curveShare(total int64) grid.CurveShare {
 	switch {
-	case total < d.maxCurveBytes:
+	case total < x.maxCurveBytes:
 		return grid.AllCurves
-	case total < 2*d.maxCurveBytes:
+	case total < 2*x.maxCurveBytes:
 		return grid.SomeCurves
 	}
 	return grid.NoCurves
@@ -100,7 +100,7 @@ type Curve struct {
 }
 
 // TrialCurves returns the curves of a trial, by run and metric.
-func (d *DB) TrialCurves(ctx context.Context, id grid.TrialID) ([]Curve, error) {
+func (d *reader) TrialCurves(ctx context.Context, id grid.TrialID) ([]Curve, error) {
 	t, known, err := d.Trial(ctx, id)
 	if err != nil || !known {
 		return nil, err
@@ -127,7 +127,7 @@ func (d *DB) TrialCurves(ctx context.Context, id grid.TrialID) ([]Curve, error) 
 
 // Curves returns the curves of a metric of those of these trials that have one, of the attempts
 // that give them their states.
-func (d *DB) Curves(ctx context.Context, id grid.SweepID, metric string, trials []int64) (map[int64][]grid.Point, error) {
+func (d *reader) Curves(ctx context.Context, id grid.SweepID, metric string, trials []int64) (map[int64][]grid.Point, error) {
 	s := d.sweep(id)
 	if s == nil || !s.Curved {
 		return nil, nil
@@ -153,7 +153,7 @@ func (d *DB) Curves(ctx context.Context, id grid.SweepID, metric string, trials 
 	return all, nil
 }
 
-func (d *DB) eachCurve(ctx context.Context, fn func(trial int64, metric int, run string, points []grid.Point), text string, args ...any) error {
+func (d *reader) eachCurve(ctx context.Context, fn func(trial int64, metric int, run string, points []grid.Point), text string, args ...any) error {
 	rows, err := d.read.QueryContext(ctx, text, args...)
 	if err != nil {
 		return err

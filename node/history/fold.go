@@ -168,18 +168,18 @@ func (f *fold) sweepOf(id grid.SweepID) (*sweepFold, error) {
 
 // numberNode gives a node its number. Readers may see the number before the transaction ends, but
 // no row with it.
-func (d *DB) numberNode(node grid.NodeID) error {
-	if d.numbers[node] > 0 {
+func (x *index) numberNode(node grid.NodeID) error {
+	if x.numbers[node] > 0 {
 		return nil
 	}
-	number := int64(len(d.nodes) + 1)
-	if err := d.w.run(addNode, number, string(node)); err != nil {
+	number := int64(len(x.nodes) + 1)
+	if err := x.w.run(addNode, number, string(node)); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.nodes = append(d.nodes, node)
-	d.numbers[node] = number
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.nodes = append(x.nodes, node)
+	x.numbers[node] = number
 	return nil
 }
 

@@ -16,6 +16,11 @@ import (
 // time. The handle that Open returns is for the master; what people ask for is read through the
 // handle of Listings, so that the master never waits for it.
 type DB struct {
+	reader
+}
+
+// reader reads over connections of its own.
+type reader struct {
 	*index
 	read      *sql.DB
 	sortLimit chan struct{} // held by a query that sorts all of a sweep; nil on the master's handle
@@ -46,7 +51,7 @@ type index struct {
 // Listings returns a handle to read for people: over connections of its own, with few sorts at one
 // time, each of them bounded in time.
 func (d *DB) Listings() *DB {
-	return &DB{index: d.index, read: d.listings, sortLimit: d.sortSlots}
+	return &DB{reader{index: d.index, read: d.listings, sortLimit: d.sortSlots}}
 }
 
 // Close closes the files. It is called on the handle that Open returned.

@@ -70,7 +70,7 @@ func TestLargePages(t *testing.T) {
 						q.After.Value = nil
 					}
 				}
-				p := &columnPage{l: &listing{q: q, sweep: s}, c: c, column: column}
+				p := &columnPage{l: &listing{selection: selection{q, s}}, c: c, column: column}
 				p.sortRows()
 				ids, ok, err := p.ids(t.Context())
 				if !ok || err != nil {

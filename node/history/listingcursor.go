@@ -152,9 +152,9 @@ func ParseCursor(text string) (p Cursor, ok bool) {
 }
 
 // isAfter reports whether a row comes after a cursor.
-func (l *listing) isAfter(c candidate, p *Cursor) bool {
-	last := candidate{rowID(l.sweep.Number, p.Index), p.Value}
-	return cmp.Or(compareKinds(c.value, p.Value), l.compare(c, last)) > 0
+func (sel *selection) isAfter(c candidate, p *Cursor) bool {
+	last := candidate{rowID(sel.sweep.Number, p.Index), p.Value}
+	return cmp.Or(compareKinds(c.value, p.Value), sel.compare(c, last)) > 0
 }
 
 // compareKinds orders numbers, texts and missing values.
@@ -172,12 +172,12 @@ func compareKinds(a, b any) int {
 }
 
 // afterSQL is isAfter as a condition on v and id, with its arguments.
-func (l *listing) afterSQL(p *Cursor) (string, []any) {
+func (sel *selection) afterSQL(p *Cursor) (string, []any) {
 	beyond := ">"
-	if l.q.Desc {
+	if sel.q.Desc {
 		beyond = "<"
 	}
-	id := rowID(l.sweep.Number, p.Index)
+	id := rowID(sel.sweep.Number, p.Index)
 	here := fmt.Sprintf("(v %s ? OR v = ? AND id > %d)", beyond, id)
 	switch v := p.Value.(type) {
 	case nil:

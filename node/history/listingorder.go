@@ -48,14 +48,14 @@ func (l *listing) orderedIDs(ctx context.Context) ([]int64, error) {
 
 // selectsFew reports whether the index of states leads to so few rows that sorting them all is
 // cheap.
-func (l *listing) selectsFew() bool {
-	if len(l.q.States) == 0 || slices.Contains(l.q.States, grid.Succeeded) {
+func (sel *selection) selectsFew() bool {
+	if len(sel.q.States) == 0 || slices.Contains(sel.q.States, grid.Succeeded) {
 		return false
 	}
-	c := &l.sweep.Counts
+	c := &sel.sweep.Counts
 	n := map[grid.State]int64{grid.Pending: c.Retrying, grid.Running: c.Running, grid.Failed: c.Failed, grid.Cancelled: c.Cancelled}
 	wanted := int64(0)
-	for _, s := range l.q.States {
+	for _, s := range sel.q.States {
 		wanted += n[s]
 	}
 	return wanted*10 < c.Done()+c.Running+c.Retrying
@@ -157,9 +157,9 @@ func (l *listing) rowsOfBlocks(ctx context.Context, blocks []candidate, n int) (
 }
 
 // mayPrecede reports whether a block may hold a row that precedes the given one.
-func (l *listing) mayPrecede(block, row candidate) bool {
+func (sel *selection) mayPrecede(block, row candidate) bool {
 	c := compare(block.value, row.value)
-	if l.q.Desc {
+	if sel.q.Desc {
 		c = -c
 		if _, text := row.value.(string); text {
 			c = -1 // texts come after numbers, and the bound of a block with texts says nothing about them
@@ -169,11 +169,11 @@ func (l *listing) mayPrecede(block, row candidate) bool {
 }
 
 // compare orders rows as orderBy does, and equal ones by index.
-func (l *listing) compare(a, b candidate) int {
+func (sel *selection) compare(a, b candidate) int {
 	c := compare(a.value, b.value)
 	_, aText := a.value.(string)
 	_, bText := b.value.(string)
-	if l.q.Desc && aText == bText {
+	if sel.q.Desc && aText == bText {
 		c = -c
 	}
 	return cmp.Or(c, cmp.Compare(a.id, b.id))
@@ -209,12 +209,12 @@ func scanCandidate(rows *sql.Rows) (c candidate, err error) {
 
 // orderBy orders by an expression: numbers first, then texts, then missing values, in both
 // directions. A value that is not a number has no place in an order of numbers.
-func (l *listing) orderBy(expr string) string {
-	return fmt.Sprintf("CASE typeof(%s) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END, %s%s", expr, expr, l.direction())
+func (sel *selection) orderBy(expr string) string {
+	return fmt.Sprintf("CASE typeof(%s) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END, %s%s", expr, expr, sel.direction())
 }
 
-func (l *listing) direction() string {
-	if l.q.Desc {
+func (sel *selection) direction() string {
+	if sel.q.Desc {
 		return " DESC"
 	}
 	return ""
@@ -222,19 +222,19 @@ func (l *listing) direction() string {
 
 // expression returns what to sort by in SQL, with its arguments. A value of 0 counts as missing
 // where nothing measures 0.
-func (l *listing) expression() (string, []any) {
-	switch l.q.Sort {
+func (sel *selection) expression() (string, []any) {
+	switch sel.q.Sort {
 	case SortStarted, SortEnded, SortMemory:
-		return fmt.Sprintf("nullif(%s, 0)", l.q.Sort), nil
+		return fmt.Sprintf("nullif(%s, 0)", sel.q.Sort), nil
 	case SortWall, SortCPU: // a running attempt has used nothing yet
-		return fmt.Sprintf("CASE WHEN ended > 0 AND started > 0 THEN nullif(%s, 0) END", l.q.Sort), nil
+		return fmt.Sprintf("CASE WHEN ended > 0 AND started > 0 THEN nullif(%s, 0) END", sel.q.Sort), nil
 	case SortObjective, SortState, SortAttempts:
-		return string(l.q.Sort), nil
+		return string(sel.q.Sort), nil
 	}
-	if strings.ContainsFunc(string(l.q.Sort), func(r rune) bool { return r < ' ' || r == '"' || r == '\\' || r > '~' }) {
-		return fmt.Sprintf(specialNumberSQL, "atom", "json_each(metrics) WHERE key = ?"), []any{string(l.q.Sort)}
+	if strings.ContainsFunc(string(sel.q.Sort), func(r rune) bool { return r < ' ' || r == '"' || r == '\\' || r > '~' }) {
+		return fmt.Sprintf(specialNumberSQL, "atom", "json_each(metrics) WHERE key = ?"), []any{string(sel.q.Sort)}
 	}
-	return fmt.Sprintf(specialNumberSQL, "v", "(SELECT json_extract(metrics, ?) AS v)"), []any{`$."` + string(l.q.Sort) + `"`}
+	return fmt.Sprintf(specialNumberSQL, "v", "(SELECT json_extract(metrics, ?) AS v)"), []any{`$."` + string(sel.q.Sort) + `"`}
 }
 
 // specialNumberSQL reads the words of grid.Special: infinity is a number, and NaN counts as

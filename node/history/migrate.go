@@ -9,8 +9,8 @@ import (
 )
 
 // addEndedColumn fills the column of end times from the rows, in a file of a version without it.
-func (d *DB) addEndedColumn() error {
-	sweeps, err := d.w.sweeps()
+func (x *index) addEndedColumn() error {
+	sweeps, err := x.w.sweeps()
 	if err != nil {
 		return err
 	}
@@ -23,9 +23,9 @@ func (d *DB) addEndedColumn() error {
 		if block < 0 {
 			return nil
 		}
-		return d.w.run(putChunk, chunkID(ColumnEnded, block), data)
+		return x.w.run(putChunk, chunkID(ColumnEnded, block), data)
 	}
-	err = d.w.each("SELECT id, ended FROM trial WHERE ended > 0 ORDER BY id", func(v []driver.Value) error {
+	err = x.w.each("SELECT id, ended FROM trial WHERE ended > 0 ORDER BY id", func(v []driver.Value) error {
 		id, ok1 := v[0].(int64)
 		ended, ok2 := v[1].(int64)
 		if !ok1 || !ok2 {

@@ -104,10 +104,10 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{index: &index{
+	d := &DB{reader{index: &index{
 		path: path, log: log, w: w, blocks: blockCache{w: w, limit: maxCachedBytes}, minColumnRows: minColumnRows, maxCurveBytes: maxCurveBytes,
 		sortSlots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-	}}
+	}}}
 	if err := d.prepare(); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
@@ -126,12 +126,12 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 }
 
 // prepare creates, migrates or checks the schema and loads what is kept in memory.
-func (d *DB) prepare() error {
-	version, err := d.w.integer("PRAGMA user_version")
+func (x *index) prepare() error {
+	version, err := x.w.integer("PRAGMA user_version")
 	if err != nil {
 		return err
 	}
-	tables, err := d.w.integer("SELECT count(*) FROM sqlite_schema")
+	tables, err := x.w.integer("SELECT count(*) FROM sqlite_schema")
 	if err != nil {
 		return err
 	}
@@ -153,28 +153,28 @@ func (d *DB) prepare() error {
 		return errVersion
 	}
 	if version != schemaVersion {
-		err := d.w.transaction(func() error {
-			if err := d.w.script(missing + fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil || !older {
+		err := x.w.transaction(func() error {
+			if err := x.w.script(missing + fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil || !older {
 				return err
 			}
-			if err := d.w.prepare(); err != nil {
+			if err := x.w.prepare(); err != nil {
 				return err
 			}
 			if version <= withoutEnded {
-				if err := d.addEndedColumn(); err != nil {
+				if err := x.addEndedColumn(); err != nil {
 					return err
 				}
 			}
-			return d.w.moveKnownTrials()
+			return x.w.moveKnownTrials()
 		})
 		if err != nil {
 			return fmt.Errorf("create tables: %w", err)
 		}
 	}
-	if err := d.w.prepare(); err != nil {
+	if err := x.w.prepare(); err != nil {
 		return err
 	}
-	return d.load()
+	return x.load()
 }
 
 // restrict makes the file readable for its owner only; SQLite gives its side files the same mode.
@@ -259,55 +259,55 @@ func IsFull(err error) bool {
 
 // markDamage returns the error; on damage it leaves a mark that makes the next Open fold the
 // history again.
-func (d *DB) markDamage(err error) error {
+func (x *index) markDamage(err error) error {
 	if !IsDamage(err) {
 		return err
 	}
-	if f, merr := os.OpenFile(d.path+markSuffix, os.O_CREATE|os.O_WRONLY, 0o600); merr == nil {
+	if f, merr := os.OpenFile(x.path+markSuffix, os.O_CREATE|os.O_WRONLY, 0o600); merr == nil {
 		f.Close()
 	}
 	return fmt.Errorf("history is damaged and is rebuilt at the next start: %w", err)
 }
 
 // load loads what is kept in memory.
-func (d *DB) load() error {
-	applied, err := d.w.integer("SELECT applied FROM meta")
+func (x *index) load() error {
+	applied, err := x.w.integer("SELECT applied FROM meta")
 	if err != nil {
 		return fmt.Errorf("load applied sequence: %w", err)
 	}
-	nodes, numbers, err := d.w.nodes()
+	nodes, numbers, err := x.w.nodes()
 	if err != nil {
 		return fmt.Errorf("load nodes: %w", err)
 	}
-	sweeps, err := d.w.sweeps()
+	sweeps, err := x.w.sweeps()
 	if err != nil {
 		return fmt.Errorf("load sweeps: %w", err)
 	}
-	if err := d.w.loadCauses(sweeps); err != nil {
+	if err := x.w.loadCauses(sweeps); err != nil {
 		return fmt.Errorf("load causes: %w", err)
 	}
-	origin, err := d.w.origin()
+	origin, err := x.w.origin()
 	if err != nil {
 		return fmt.Errorf("load stream origin: %w", err)
 	}
-	d.mu.Lock()
-	d.applied, d.nodes, d.numbers, d.sweeps, d.origin = uint64(applied), nodes, numbers, sweeps, origin
-	d.mu.Unlock()
-	if err := d.rebuildBlocks(sweeps); err != nil {
+	x.mu.Lock()
+	x.applied, x.nodes, x.numbers, x.sweeps, x.origin = uint64(applied), nodes, numbers, sweeps, origin
+	x.mu.Unlock()
+	if err := x.rebuildBlocks(sweeps); err != nil {
 		return fmt.Errorf("load blocks: %w", err)
 	}
-	d.columns.clear()
-	d.orders.clear()
-	d.stale = false
+	x.columns.clear()
+	x.orders.clear()
+	x.stale = false
 	return nil
 }
 
 // reload resets what is kept in memory to what the file says, after a transaction that failed. If
 // that fails now, the next fold does it.
-func (d *DB) reload() {
-	d.stale = true
-	if err := d.load(); err != nil {
-		d.log.Debug("load history again", "err", err)
+func (x *index) reload() {
+	x.stale = true
+	if err := x.load(); err != nil {
+		x.log.Debug("load history again", "err", err)
 	}
 }
 

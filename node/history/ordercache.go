@@ -129,15 +129,15 @@ func (l *listing) sortedIDs(ctx context.Context) ([]int64, error) {
 }
 
 // orderKey identifies the order of all rows that the listing selects.
-func (l *listing) orderKey() string {
-	expr, args := l.expression()
-	return fmt.Sprint(l.condition(l.idRange()), l.orderBy(expr), args)
+func (sel *selection) orderKey() string {
+	expr, args := sel.expression()
+	return fmt.Sprint(sel.condition(sel.idRange()), sel.orderBy(expr), args)
 }
 
 // pageOf returns the page of the listing out of all rows that it selects.
-func (l *listing) pageOf(ids []int64) []int64 {
+func (sel *selection) pageOf(ids []int64) []int64 {
 	n := int64(len(ids))
-	from, limit := min(max(l.q.Offset, 0), n), l.q.Limit
+	from, limit := min(max(sel.q.Offset, 0), n), sel.q.Limit
 	if limit <= 0 {
 		limit = math.MaxInt64 - n
 	}

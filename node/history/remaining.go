@@ -29,7 +29,7 @@ type Reopened struct {
 
 // Remaining returns what is left to do of a sweep. Its cost does not depend on how many trials are
 // terminal, and the size of the result not on how many are reopened.
-func (d *DB) Remaining(ctx context.Context, id grid.SweepID) (*Remaining, error) {
+func (d *reader) Remaining(ctx context.Context, id grid.SweepID) (*Remaining, error) {
 	left, err := d.readRemaining(ctx, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return &Remaining{}, nil
@@ -41,7 +41,7 @@ func (d *DB) Remaining(ctx context.Context, id grid.SweepID) (*Remaining, error)
 }
 
 // readRemaining reads it in one transaction.
-func (d *DB) readRemaining(ctx context.Context, id grid.SweepID) (*Remaining, error) {
+func (d *reader) readRemaining(ctx context.Context, id grid.SweepID) (*Remaining, error) {
 	tx, err := d.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (d *DB) readRemaining(ctx context.Context, id grid.SweepID) (*Remaining, er
 	}
 	// By state, so that the index of states returns them in order of index without sorting.
 	for _, state := range []grid.State{grid.Running, grid.Pending} {
-		if err := left.readState(ctx, tx, d, number, state); err != nil {
+		if err := left.readState(ctx, tx, &d.catalog, number, state); err != nil {
 			return nil, err
 		}
 	}
@@ -88,7 +88,7 @@ func (l *Remaining) readKnown(ctx context.Context, tx *sql.Tx, number int64) err
 }
 
 // readState adds the trials in a state that is not terminal.
-func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *DB, number int64, state grid.State) error {
+func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *catalog, number int64, state grid.State) error {
 	rows, err := tx.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM trial WHERE state <> 2 AND state = %d AND id BETWEEN %d AND %d ORDER BY id",
 		trialColumns, stateCode(state), rowID(number, 0), rowID(number, maxIndex)))
 	if err != nil {

@@ -95,7 +95,7 @@ func checkListings(t *rapid.T, d *DB, trials []grid.Trial) {
 	} {
 		var want []int64
 		sorted := slices.Clone(trials)
-		l := &listing{d: d, q: q, sweep: d.sweep("a-1")}
+		l := &listing{selection{q, d.sweep("a-1")}, &d.reader}
 		slices.SortStableFunc(sorted, func(a, b grid.Trial) int {
 			place := func(t *grid.Trial) candidate {
 				return candidate{rowID(l.sweep.Number, t.Index), CursorOf(t, q.Sort, "loss").Value}

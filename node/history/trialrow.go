@@ -25,7 +25,7 @@ func stateCode(s grid.State) int64 {
 }
 
 // rowValues appends the columns of a trial's row.
-func (d *DB) rowValues(dest []driver.Value, sweep int64, t *grid.Trial, metric string) ([]driver.Value, error) {
+func (c *catalog) rowValues(dest []driver.Value, sweep int64, t *grid.Trial, metric string) ([]driver.Value, error) {
 	metrics, err := packMetrics(t.Result.Metrics)
 	if err != nil {
 		return nil, fmt.Errorf("pack metrics of trial %d: %w", t.Index, err)
@@ -33,11 +33,11 @@ func (d *DB) rowValues(dest []driver.Value, sweep int64, t *grid.Trial, metric s
 	u := &t.Result.Usage
 	return append(dest, rowID(sweep, t.Index), stateCode(t.State), int64(t.Attempts),
 		t.Result.Started, t.Ended, u.Wall, u.CPU, u.Memory,
-		objective(t.Result.Metrics, metric), metrics, packDetail(nil, t, d.numbers[t.Node]), t.Retried), nil
+		objective(t.Result.Metrics, metric), metrics, packDetail(nil, t, c.numbers[t.Node]), t.Retried), nil
 }
 
 // decodeTrial is the inverse of rowValues.
-func (d *DB) decodeTrial(v []driver.Value) (grid.Trial, error) {
+func (c *catalog) decodeTrial(v []driver.Value) (grid.Trial, error) {
 	var n [8]int64
 	for i := range n {
 		var ok bool
@@ -61,7 +61,7 @@ func (d *DB) decodeTrial(v []driver.Value) (grid.Trial, error) {
 	if err != nil {
 		return t, fmt.Errorf("trial %d: %w", t.Index, err)
 	}
-	t.Node = d.node(node)
+	t.Node = c.node(node)
 	reopened, ok := v[11].(int64)
 	if !ok {
 		return t, fmt.Errorf("trial %d: %w", t.Index, errDamaged)

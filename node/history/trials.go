@@ -45,7 +45,7 @@ type Query struct {
 const pageRows = 512
 
 // Trial returns one trial; false when it has had no event.
-func (d *DB) Trial(ctx context.Context, id grid.TrialID) (grid.Trial, bool, error) {
+func (d *reader) Trial(ctx context.Context, id grid.TrialID) (grid.Trial, bool, error) {
 	s := d.sweep(id.Sweep)
 	if s == nil || id.Index < 0 || id.Index > maxIndex {
 		return grid.Trial{}, false, nil
@@ -61,7 +61,7 @@ func (d *DB) Trial(ctx context.Context, id grid.TrialID) (grid.Trial, bool, erro
 }
 
 // TrialsAt returns those of some trials that have had an event, by index.
-func (d *DB) TrialsAt(ctx context.Context, id grid.SweepID, indexes []int64) (map[int64]*grid.Trial, error) {
+func (d *reader) TrialsAt(ctx context.Context, id grid.SweepID, indexes []int64) (map[int64]*grid.Trial, error) {
 	s := d.sweep(id)
 	if s == nil {
 		return nil, nil
@@ -79,7 +79,7 @@ func (d *DB) TrialsAt(ctx context.Context, id grid.SweepID, indexes []int64) (ma
 	return all, nil
 }
 
-func (d *DB) trialsAt(ctx context.Context, ids []int64) (map[int64]*grid.Trial, error) {
+func (d *reader) trialsAt(ctx context.Context, ids []int64) (map[int64]*grid.Trial, error) {
 	found, err := d.readTrials(ctx, make([]grid.Trial, 0, len(ids)), "id IN ("+joinIDs(ids)+")")
 	if err != nil {
 		return nil, err
@@ -93,13 +93,13 @@ func (d *DB) trialsAt(ctx context.Context, ids []int64) (map[int64]*grid.Trial, 
 
 // Trials yields the trials that have rows and that the query selects. It yields an error once and
 // ends with it. The trials of a long listing may come from different moments.
-func (d *DB) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2[grid.Trial, error] {
+func (d *reader) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2[grid.Trial, error] {
 	return func(yield func(grid.Trial, error) bool) {
 		s := d.sweep(id)
 		if s == nil {
 			return
 		}
-		l := &listing{d: d, q: q, sweep: s}
+		l := &listing{selection{q, s}, d}
 		var err error
 		if q.Sort == SortIndex || q.Sort == "" {
 			err = l.byIndex(ctx, yield)
@@ -114,33 +114,38 @@ func (d *DB) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2[gri
 
 // listing is one running Trials.
 type listing struct {
-	d     *DB
+	selection
+	d *reader
+}
+
+// selection is the rows of a sweep that a query selects, and their order, in SQL and in memory.
+type selection struct {
 	q     Query
 	sweep *sweepSummary
 }
 
 // condition returns the condition for rows with ids in [lo,hi].
-func (l *listing) condition(lo, hi int64) string {
+func (sel *selection) condition(lo, hi int64) string {
 	b := fmt.Sprintf("id BETWEEN %d AND %d", lo, hi)
-	if len(l.q.States) == 0 {
+	if len(sel.q.States) == 0 {
 		return b
 	}
-	if !slices.Contains(l.q.States, grid.Succeeded) {
+	if !slices.Contains(sel.q.States, grid.Succeeded) {
 		b += " AND state <> 2" // lets SQLite use the index of the other states
 	}
-	return b + " AND state IN (" + l.stateCodes() + ")"
+	return b + " AND state IN (" + sel.stateCodes() + ")"
 }
 
-func (l *listing) stateCodes() string {
-	codes := make([]int64, len(l.q.States))
-	for i, s := range l.q.States {
+func (sel *selection) stateCodes() string {
+	codes := make([]int64, len(sel.q.States))
+	for i, s := range sel.q.States {
 		codes[i] = stateCode(s)
 	}
 	return joinIDs(codes)
 }
 
-func (l *listing) idRange() (lo, hi int64) {
-	return rowID(l.sweep.Number, min(max(l.q.From, 0), maxIndex)), rowID(l.sweep.Number, maxIndex)
+func (sel *selection) idRange() (lo, hi int64) {
+	return rowID(sel.sweep.Number, min(max(sel.q.From, 0), maxIndex)), rowID(sel.sweep.Number, maxIndex)
 }
 
 // byIndex reads page by page, each from where the last one ended.
@@ -215,16 +220,15 @@ func joinIDs(ids []int64) string {
 }
 
 // readTrials reads whole trials.
-func (d *DB) readTrials(ctx context.Context, dest []grid.Trial, where string, args ...any) ([]grid.Trial, error) {
-	return queryAll(ctx, d.read, dest, d.scanTrial, "SELECT "+trialColumns+" FROM trial WHERE "+where, args...)
-}
-
-func (d *DB) scanTrial(rows *sql.Rows) (grid.Trial, error) {
-	v, err := scanValues(rows)
-	if err != nil {
-		return grid.Trial{}, err
+func (d *reader) readTrials(ctx context.Context, dest []grid.Trial, where string, args ...any) ([]grid.Trial, error) {
+	scan := func(rows *sql.Rows) (grid.Trial, error) {
+		v, err := scanValues(rows)
+		if err != nil {
+			return grid.Trial{}, err
+		}
+		return d.decodeTrial(v)
 	}
-	return d.decodeTrial(v)
+	return queryAll(ctx, d.read, dest, scan, "SELECT "+trialColumns+" FROM trial WHERE "+where, args...)
 }
 
 // scanValues returns the columns of a trial's row.
