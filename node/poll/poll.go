@@ -1,5 +1,6 @@
 // Package poll waits: for a condition that nothing announces, and between the attempts at something
-// that fails. Every wait ends with its context.
+// that fails. Every wait ends with its context. A Signal ends the wait of a goroutine that would
+// otherwise poll.
 package poll
 
 import (

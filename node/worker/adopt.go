@@ -125,13 +125,13 @@ func (rc *recovery) runAdopted() {
 			rc.fairShare.runEnded(ad.lane, ad.startedAt, time.Now())
 			if h := ad.handle; h != nil {
 				if goesOn {
-					h.markHandedOver()
+					h.handedOver.Store(true)
 				} else {
 					h.removeAttempt(ad.attempt)
 				}
 				rc.leases.leave(h)
 			}
-			rc.wake.set()
+			rc.wake.Set()
 		}()
 	}
 	rc.adoptions = nil

@@ -89,24 +89,22 @@ func (u *artifactUploads) store(ctx context.Context, a *attempt) (grid.FilesRef,
 	}
 	for warned := false; ; warned = true {
 		ref, err := u.put(ctx, a, files)
-		var unpacked *packError
 		if errors.Is(err, jetstream.ErrNotFound) { // this does not tell whether the store is full
 			return ref, err
 		}
-		if u.fullTooLong(err) || err == nil || errors.As(err, &unpacked) || errors.Is(err, jetstream.ErrTooLarge) {
+		_, unpacked := errors.AsType[*packError](err)
+		if u.fullTooLong(err) || err == nil || unpacked || errors.Is(err, jetstream.ErrTooLarge) {
 			return ref, err
 		}
 		if !warned {
 			u.cfg.Logger.Warn("artifacts can't be stored yet; their trial waits", "trial", a.id, "err", err)
 		}
-		wait := time.NewTimer(retryInterval)
 		select {
-		case <-wait.C:
+		case <-time.After(retryInterval):
 			continue
 		case <-u.abandoned:
 		case <-ctx.Done():
 		}
-		wait.Stop()
 		return grid.FilesRef{}, errUploadDeferred
 	}
 }

@@ -142,7 +142,7 @@ func (at *attemptRunner) run(
 	if result == nil || !at.finisher.finish(context.Background(), a, result, end) {
 		// what an ended attempt leaves is stored even while the node stops
 		at.backoff.cancelProbe()
-		h.markHandedOver()
+		h.handedOver.Store(true)
 		return false
 	}
 	h.removeAttempt(a)

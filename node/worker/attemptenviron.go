@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -133,20 +134,14 @@ func gpuEnviron(env []string, a *attempt) []string {
 		"MLF_GPU_MEMORY="+strconv.FormatInt(shares[0].Memory, 10),
 		"MLF_TRIAL_GPUS="+strings.Join(a.allocation.UUIDs(), ","),
 	)
-	return append(env, memoryGrowthEnviron(base, &shares[0], a.task.Resources.Measured())...)
-}
-
-// memoryGrowthEnviron makes frameworks that allocate most of a device's memory at once allocate it
-// on demand, in a program that has a share of a device or whose need is measured. What the user has
-// set stays.
-func memoryGrowthEnviron(base []string, share *allocator.Share, measured bool) []string {
-	if share.Milli >= grid.One && !measured {
-		return nil
+	if shares[0].Milli >= grid.One && !a.task.Resources.Measured() {
+		return env
 	}
-	var env []string
+	// Frameworks that allocate most of a device's memory at once are to allocate it on demand, in a
+	// program that has a share of a device or whose need is measured. What the user has set stays.
 	for _, kv := range [][2]string{
 		{"XLA_PYTHON_CLIENT_PREALLOCATE", "false"}, {"TF_FORCE_GPU_ALLOW_GROWTH", "true"},
-		{"FLAGS_fraction_of_gpu_memory_to_use", share.Milli.String()},
+		{"FLAGS_fraction_of_gpu_memory_to_use", shares[0].Milli.String()},
 	} {
 		if !hasVariable(base, kv[0]) {
 			env = append(env, kv[0]+"="+kv[1])
@@ -157,10 +152,8 @@ func memoryGrowthEnviron(base []string, share *allocator.Share, measured bool) [
 
 // hasVariable reports whether the environment has a variable.
 func hasVariable(env []string, name string) bool {
-	for _, kv := range env {
-		if len(kv) > len(name) && kv[len(name)] == '=' && kv[:len(name)] == name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(env, func(kv string) bool {
+		key, _, ok := strings.Cut(kv, "=")
+		return ok && key == name
+	})
 }

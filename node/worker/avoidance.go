@@ -58,7 +58,7 @@ func (ds *dispatcher) postponeIfAvoided(held *jetstream.GrantedLease) bool {
 // yieldLane lets other nodes go first in a lane for a while.
 func (ds *dispatcher) yieldLane(l grid.Lane) {
 	ds.yieldedLanes.add(l, time.Now())
-	time.AfterFunc(postponeTime+othersLead, ds.wake.set)
+	time.AfterFunc(postponeTime+othersLead, ds.wake.Set)
 }
 
 func (d *yieldedLanes) add(lane grid.Lane, now time.Time) {

@@ -12,6 +12,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
+	"mlfnode/node/poll"
 )
 
 const (
@@ -95,7 +96,7 @@ type nodeBackoff struct {
 	backoff
 	cfg        *Config
 	heartbeats *heartbeatLoop
-	wake       signal
+	wake       poll.Signal
 	tail       *outputTail
 	disk       *diskMonitor
 	containers *taskContainers
@@ -123,12 +124,12 @@ func (nb *nodeBackoff) nodeFailed(began time.Time, reason string) {
 	reason, _, _ = strings.Cut(reason, "\n")
 	if nb.recordFailure(began, time.Now(), reason) {
 		nb.cfg.Logger.Warn("this node can't run trials at the moment", "why", reason)
-		nb.heartbeats.soon.set()
+		nb.heartbeats.soon.Set()
 	}
 	nb.mu.Lock()
 	pause := time.Until(nb.until)
 	nb.mu.Unlock()
-	time.AfterFunc(pause, nb.wake.set)
+	time.AfterFunc(pause, nb.wake.Set)
 }
 
 // startedCallback ends a backoff as soon as a program runs, since a trial may take days, and passes
@@ -141,7 +142,7 @@ func (nb *nodeBackoff) startedCallback(a *attempt) func(executor.Program) {
 		nb.devices.recordProgram(a, b)
 		if nb.recordSuccess(a.started) {
 			nb.cfg.Logger.Info("this node can run trials again")
-			nb.wake.set()
+			nb.wake.Set()
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/durable"
+	"mlfnode/node/poll"
 	"mlfnode/projects"
 )
 
@@ -59,7 +60,7 @@ func newBundles(
 	dir string, cache *projects.Cache, fetch func(context.Context, string) (io.ReadCloser, error), limit int64,
 ) *bundles {
 	return &bundles{
-		dir: dir, cacheDir: dir + "/cache", cache: cache, fetch: fetch, limit: limit, evictSoon: newSignal(),
+		dir: dir, cacheDir: dir + "/cache", cache: cache, fetch: fetch, limit: limit, evictSoon: poll.NewSignal(),
 		prepared: map[string]*preparedProject{}, locks: map[string]chan struct{}{}, useCounts: map[string]int{},
 		sizes: map[string]int64{},
 	}
@@ -108,15 +109,7 @@ func (b *bundles) invalidate(key, bundle string, p *preparedProject, inPlace boo
 
 // isReady reports whether the project can be given to attempts.
 func (p *preparedProject) isReady() bool {
-	if p == nil {
-		return false
-	}
-	select {
-	case <-p.done:
-		return p.err == nil
-	default:
-		return false
-	}
+	return p != nil && poll.Closed(p.done) && p.err == nil
 }
 
 // foldersExist reports whether the project's folders are still there.
@@ -170,10 +163,7 @@ func (b *bundles) evict(now time.Time) error {
 	folders, err := b.listCached()
 	d, diskErr := readDiskUsage(b.dir)
 	errs := []error{err, diskErr}
-	limit := b.limit
-	if limit == 0 {
-		limit = d.defaultCacheLimit()
-	}
+	limit := cmp.Or(b.limit, d.defaultCacheLimit())
 	recent := now.Add(-recentUse)
 	if float64(d.free) < float64(d.size)*nearlyFull {
 		recent = now

@@ -27,8 +27,8 @@ type bundles struct {
 
 	isActive func(grid.SweepID) bool // reports whether trials of a sweep may start; nil: they may
 
-	limit     int64  // bytes of bundles and setups that are kept; 0 is defaultCacheShare of the disk
-	evictSoon signal // there is something new
+	limit     int64       // bytes of bundles and setups that are kept; 0 is defaultCacheShare of the disk
+	evictSoon poll.Signal // there is something new
 
 	mu        sync.Mutex
 	prepared  map[string]*preparedProject
@@ -152,7 +152,7 @@ func (b *bundles) recordPreparation(key string, p *preparedProject) {
 	case p.err == nil:
 		p.failures, p.touchedAt = 0, time.Now()
 		touchFolders(p.folders, p.touchedAt)
-		b.evictSoon.set()
+		b.evictSoon.Set()
 	case !p.stopped && errors.As(p.err, &failed) && failed.class != grid.ClassNode:
 		p.retryAt = time.Now().Add(min(setupRetryDelay<<min(p.failures, 16), maxSetupRetryDelay))
 		p.failures++

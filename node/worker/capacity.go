@@ -1,18 +1,21 @@
 package worker
 
-import "mlfnode/node/worker/allocator"
+import (
+	"mlfnode/node/poll"
+	"mlfnode/node/worker/allocator"
+)
 
 // capacity is what the node has for trials, and how lanes share it.
 type capacity struct {
 	allocator *allocator.Allocator
 	fairShare *fairShare
-	wake      signal // for the dispatcher: there may be something to do
+	wake      poll.Signal // for the dispatcher: there may be something to do
 }
 
 // resized says that the allocator has more or less than before.
 func (c *capacity) resized() {
 	c.fairShare.resize(machineTotals(c.allocator))
-	c.wake.set()
+	c.wake.Set()
 }
 
 // machineTotals returns what the allocator has of the machine.

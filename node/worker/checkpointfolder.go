@@ -15,6 +15,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/checkpoint"
 	"mlfnode/node/durable"
+	"mlfnode/node/poll"
 	"mlfnode/projects"
 )
 
@@ -32,7 +33,7 @@ type checkpoints struct {
 	snapshots *snapshotUploads
 
 	synced      atomic.Bool // all sweep records are known
-	cleanupSoon signal      // some folders may be removed
+	cleanupSoon poll.Signal // some folders may be removed
 
 	mu   sync.Mutex
 	used map[grid.TrialID]chan struct{} // folders that an attempt has; closed at its end
@@ -41,7 +42,7 @@ type checkpoints struct {
 func newCheckpoints(cfg *Config, sweeps *sweepSet, snapshots *snapshotUploads) *checkpoints {
 	return &checkpoints{
 		cfg: cfg, dir: filepath.Join(cfg.Dir, "checkpoints"), sweeps: sweeps, snapshots: snapshots,
-		cleanupSoon: newSignal(), used: map[grid.TrialID]chan struct{}{},
+		cleanupSoon: poll.NewSignal(), used: map[grid.TrialID]chan struct{}{},
 	}
 }
 
@@ -247,7 +248,7 @@ func (c *checkpoints) run(ctx context.Context) {
 // known yet.
 func (c *checkpoints) requestCleanup() {
 	if c.synced.Load() {
-		c.cleanupSoon.set()
+		c.cleanupSoon.Set()
 	}
 }
 

@@ -62,10 +62,7 @@ func (ct *taskContainers) spec(s *sweep, a *attempt, setup bool, output [2]strin
 		return nil, nil
 	}
 	t := a.task
-	how := t.Container
-	if how == nil {
-		how = &grid.Container{}
-	}
+	how := cmp.Or(t.Container, &grid.Container{})
 	c := &executor.Container{
 		Image: t.Image, Digest: a.image.Pin, Engine: a.image.Engine, Entrypoint: a.image.Entrypoint, Output: output,
 		Network: cmp.Or(how.Network, ct.cfg.Containers.Network), Shm: how.Shm, Ulimits: how.Ulimits, GPUs: how.GPUs,
@@ -163,8 +160,7 @@ func (ct *taskContainers) allowMount(m *grid.Mount) error {
 
 // containerFailure returns the result of an attempt whose container could not be described.
 func (a *attempt) containerFailure(err error) *grid.Result {
-	var refused *mountError
-	if errors.As(err, &refused) {
+	if errors.As(err, new(*mountError)) {
 		return a.failedResult(grid.ClassMount, err.Error())
 	}
 	return a.failedResult(grid.ClassNode, err.Error())

@@ -32,7 +32,7 @@ func newDeviceTracker(cfg *Config, c *capacity, cacheDir, boot string) *DeviceTr
 	dt.watch = devices.New(devices.Config{
 		Source: cfg.GPUs.Usage, Allocator: c.allocator, SetDevices: dt.SetDevices, Foreign: cfg.Policy.Foreign,
 		ListDevices: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *dt.policy.Load()) },
-		OnFreed:     c.wake.set, OnChanged: cfg.GPUs.OnChanged,
+		OnFreed:     c.wake.Set, OnChanged: cfg.GPUs.OnChanged,
 		CacheDir: cacheDir, File: filepath.Join(cfg.Dir, "devices.json"), Boot: boot, Logger: cfg.Logger,
 	})
 	return dt

@@ -13,6 +13,7 @@ import (
 	"mlfnode/grid/gridtest"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
+	"mlfnode/node/poll"
 )
 
 // mountSmallDisk mounts a small file system on a folder, for tests of a full disk.
@@ -149,10 +150,10 @@ func TestStopOnAFullDisk(t *testing.T) {
 func TestClosedOutboxTakesNothing(t *testing.T) {
 	o := newOutbox(&Config{Node: "n", Logger: logger(t)})
 	o.closeIfRefused()
-	if o.isClosed() {
+	if poll.Closed(o.closed) {
 		t.Error("an outbox gives up although the store has refused nothing")
 	}
-	o.setRefused(true)
+	o.refused.Store(true)
 	o.closeIfRefused()
 	o.closeIfRefused()
 	if err := o.addOutput(t.Context(), "a-1", outputPiece{ref: &grid.LogRef{}}); err != errClosed {

@@ -94,7 +94,7 @@ func (ds *dispatcher) serveLanes(ctx context.Context, lanes []lane) {
 			continue
 		}
 		if ds.fillLane(ctx, l) == 0 {
-			ds.wake.set() // the lane may want more, and room may have become free meanwhile
+			ds.wake.Set() // the lane may want more, and room may have become free meanwhile
 			return
 		}
 		waiting, held := ds.fairShare.hold(l, time.Now())
@@ -170,7 +170,7 @@ func (ds *dispatcher) acquireLease(ctx context.Context, l lane) *leaseHandle {
 		}
 		if !ds.postponeIfAvoided(&granted[0]) {
 			h := ds.leases.add(&granted[0])
-			ds.heartbeats.soon.set()
+			ds.heartbeats.soon.Set()
 			return h
 		}
 		if time.Since(began) > postponeTime/2 || ds.heartbeats.draining.Load() {
@@ -199,7 +199,7 @@ func (ds *dispatcher) returnUnstartedTrials(now time.Time) {
 		if n := h.returnUnstarted(now, age); n > 0 {
 			ds.cfg.Logger.Debug("unstarted trials of a lease are given back",
 				"sweep", h.lease.Sweep, "lease", h.lease.ID, "count", n)
-			ds.heartbeats.soon.set()
+			ds.heartbeats.soon.Set()
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/poll"
 )
 
 const (
@@ -32,7 +33,7 @@ type heartbeatLoop struct {
 	tail     *outputTail
 	devices  *DeviceTracker
 
-	soon     signal      // there is something that the master does not know yet
+	soon     poll.Signal // there is something that the master does not know yet
 	handover atomic.Bool // this agent ends and another one takes over
 }
 
@@ -52,12 +53,7 @@ func (hl *heartbeatLoop) run(ctx context.Context) {
 	var latest *jetstream.Sample // the newest one that has arrived
 	for {
 		latest = hl.send(ctx, latest)
-		pause := time.NewTimer(max(minHeartbeatInterval, hl.outbox.pace()))
-		select {
-		case <-ctx.Done():
-		case <-pause.C:
-		}
-		pause.Stop()
+		poll.Sleep(ctx, max(minHeartbeatInterval, hl.outbox.pace()))
 		select {
 		case <-ctx.Done():
 			ctx, stop := context.WithTimeout(context.Background(), leaveTimeout) // the worker's own context has ended
@@ -126,12 +122,12 @@ func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	}
 	if old := hl.withheld.Swap(&o.Without); old != nil && len(*old) != len(o.Without) {
 		hl.cfg.Logger.Info("some trials are withheld from this node", "without", o.Without)
-		hl.wake.set()
+		hl.wake.Set()
 	}
 	hl.outbox.setPace(o.Pace)
 	hl.curves.Store(int64(o.Curves))
 	if hl.mark.Swap(o.Mark) != o.Mark {
-		hl.soon.set() // the master waits for the state as of now
+		hl.soon.Set() // the master waits for the state as of now
 	}
 	was := hl.draining.Swap(o.Drain)
 	if o.Drain {
@@ -146,8 +142,8 @@ func (hl *heartbeatLoop) apply(o *jetstream.Directives) {
 	}
 	if was != o.Drain {
 		hl.cfg.Logger.Info("drain", "on", o.Drain, "reason", o.Reason)
-		hl.wake.set()
-		hl.soon.set() // somebody waits for it
+		hl.wake.Set()
+		hl.soon.Set() // somebody waits for it
 	}
 	if hl.cfg.OnDirectives != nil {
 		hl.cfg.OnDirectives(o)

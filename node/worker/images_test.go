@@ -79,7 +79,7 @@ func TestPullHoldsNothing(t *testing.T) {
 	s.lease(other, 0, 3)
 	s.finished("b-1", 3)
 	images.set("a", docker.ImageStatus{Image: &docker.Image{Pin: pinA}})
-	s.dispatcher.wake.set()
+	s.dispatcher.wake.Set()
 	if e := s.finished("a-1", 1)[0]; e.Result.Class != grid.ClassNone || e.Image != pinA {
 		t.Errorf("got %+v, want success in %s", e, pinA)
 	}
@@ -104,7 +104,7 @@ func TestImageFailureIsToldOnce(t *testing.T) {
 		t.Errorf("got %+v, want class image", e.Result)
 	}
 	images.set("a", failure)
-	s.dispatcher.wake.set()
+	s.dispatcher.wake.Set()
 	s.finished("a-1", 2)
 	images.mu.Lock()
 	defer images.mu.Unlock()

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/jetstream"
@@ -14,12 +15,13 @@ type leaseHandle struct {
 	lease   *jetstream.GrantedLease
 	takenAt time.Time // when this worker took it
 
+	handedOver atomic.Bool // the next agent has it: it is neither acknowledged nor returned
+
 	mu             sync.Mutex
 	nextIndex      int64
 	keptHi         int64 // trials from here on are given back; 0 for none
 	runners        int
 	pendingRunners int   // runners that have yet to take their first trial
-	handedOver     bool  // the next agent has it: it is neither acknowledged nor returned
 	lost           bool  // the lease is no longer this worker's
 	haltCause      error // why its attempts are stopped, to continue elsewhere; nil while they are not
 	attempts       map[*attempt]struct{}
@@ -80,13 +82,6 @@ func (h *leaseHandle) nextTrial() (int64, bool) {
 	return h.nextIndex - 1, true
 }
 
-// markHandedOver records that an attempt of the lease continues without this worker.
-func (h *leaseHandle) markHandedOver() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.handedOver = true
-}
-
 // halt stops the attempts under the lease, to continue later.
 func (h *leaseHandle) halt(cause error) {
 	h.mu.Lock()
@@ -141,7 +136,7 @@ func (h *leaseHandle) isPreempted() bool {
 func (h *leaseHandle) returnUnstarted(now time.Time, age time.Duration) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.takenAt.IsZero() || now.Sub(h.takenAt) < age || h.runners == 0 || h.lost || h.handedOver ||
+	if h.takenAt.IsZero() || now.Sub(h.takenAt) < age || h.runners == 0 || h.lost || h.handedOver.Load() ||
 		h.nextIndex == h.lease.Lo {
 		return 0
 	}
@@ -171,7 +166,7 @@ func (h *leaseHandle) addRunner(s *sweepSet) bool {
 
 // removeRunner removes a runner. It reports whether that was the last one, whose end releases the
 // lease's context, and what has become of the lease.
-func (h *leaseHandle) removeRunner() (last, handedOver, lost bool) {
+func (h *leaseHandle) removeRunner() (last, lost bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.runners--
@@ -180,5 +175,5 @@ func (h *leaseHandle) removeRunner() (last, handedOver, lost bool) {
 	if last && h.cancel != nil {
 		h.cancel(nil)
 	}
-	return last, h.handedOver, h.lost
+	return last, h.lost
 }

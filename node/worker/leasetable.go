@@ -41,10 +41,10 @@ func (lt *leaseTable) share(name grid.Lane, sweeps *sweepSet) *leaseHandle {
 
 // leave takes a runner off a lease; the last one gives the lease back.
 func (lt *leaseTable) leave(h *leaseHandle) {
-	last, handedOver, lost := h.removeRunner()
+	last, lost := h.removeRunner()
 	switch {
 	case !last:
-	case handedOver: // it stays known: the last heartbeat says that its attempts continue
+	case h.handedOver.Load(): // it stays known: the last heartbeat says that its attempts continue
 	case lost:
 		lt.forget(h)
 	default:

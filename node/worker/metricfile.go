@@ -57,7 +57,7 @@ func (f *metricFile) readNew(ended bool) (changed bool) {
 	if f.text.kind == textWhole {
 		if changed && (ended || size <= readChunk) {
 			f.size, f.modTime = size, info.ModTime()
-			f.text.readWhole(readTail(file))
+			f.text.readWhole(readEnd(file, metricsBytes))
 		}
 		return changed
 	}
@@ -217,6 +217,6 @@ func (f *metricFile) lastObject() grid.Metric {
 		}
 	}
 	m := grid.Metric{}
-	mergeLastObject(m, stripANSI(readTail(file)))
+	mergeLastObject(m, stripANSI(readEnd(file, metricsBytes)))
 	return m
 }

@@ -31,7 +31,7 @@ func readMetricLog(path string) (text []byte, note string) {
 		return nil, problem
 	}
 	defer f.Close()
-	text = readTail(f)
+	text = readEnd(f, metricsBytes)
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, "it is empty"
 	}

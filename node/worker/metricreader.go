@@ -5,9 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -197,16 +195,6 @@ func metricBytes(m grid.Metric) (total int) {
 		total += len(name) + len(v)
 	}
 	return total
-}
-
-func readTail(f *os.File) []byte {
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	from := max(0, info.Size()-metricsBytes)
-	b, _ := io.ReadAll(io.NewSectionReader(f, from, info.Size()-from)) // use what could be read
-	return b
 }
 
 // ansiEscapes matches the escape sequences with which programs colour what they print, and erase

@@ -38,8 +38,9 @@ const (
 // sweeps that the master has no record of are dropped.
 type outbox struct {
 	cfg        *Config
-	wake       signal
+	wake       poll.Signal
 	masterPace atomic.Int64 // the pace that the master has set
+	refused    atomic.Bool  // the store has refused the round
 	dropLog    rate.Sometimes
 
 	mu       sync.Mutex
@@ -47,7 +48,6 @@ type outbox struct {
 	spare    *reports      // an empty list for the next round, see round.recycle
 	flushing bool          // a round is being stored
 	drained  chan struct{} // closed and replaced when a round has been stored
-	refused  bool          // the store has refused the round
 	dropped  int64         // reports on sweeps that the master has no record of
 	closed   chan struct{} // closed once no more reports are accepted
 }
@@ -92,7 +92,7 @@ type leaseReport struct {
 
 func newOutbox(cfg *Config) *outbox {
 	return &outbox{
-		cfg: cfg, wake: newSignal(), pending: newRound(nil), drained: make(chan struct{}), closed: make(chan struct{}),
+		cfg: cfg, wake: poll.NewSignal(), pending: newRound(nil), drained: make(chan struct{}), closed: make(chan struct{}),
 		dropLog: rate.Sometimes{First: 1, Interval: dropLogInterval},
 	}
 }
@@ -159,7 +159,7 @@ func (o *outbox) addRelease(h *jetstream.GrantedLease, stored func()) {
 
 func (o *outbox) enqueue(ctx context.Context, put func(*round)) error {
 	for {
-		if o.isClosed() {
+		if poll.Closed(o.closed) {
 			return errClosed // later reports must not overtake one that was left out
 		}
 		o.mu.Lock()
@@ -167,7 +167,7 @@ func (o *outbox) enqueue(ctx context.Context, put func(*round)) error {
 			put(&o.pending)
 			o.pending.count++
 			o.mu.Unlock()
-			o.wake.set()
+			o.wake.Set()
 			return nil
 		}
 		drained := o.drained
@@ -186,21 +186,11 @@ func (o *outbox) enqueue(ctx context.Context, put func(*round)) error {
 func (o *outbox) closeIfRefused() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.refused || o.isClosed() {
+	if !o.refused.Load() || poll.Closed(o.closed) {
 		return
 	}
 	o.cfg.Logger.Warn("reports can't be stored while the node stops; the next start makes up for them")
 	close(o.closed)
-}
-
-// isClosed reports whether closeIfRefused has closed the outbox.
-func (o *outbox) isClosed() bool {
-	select {
-	case <-o.closed:
-		return true
-	default:
-		return false
-	}
 }
 
 // run stores rounds until ctx ends.
@@ -306,8 +296,7 @@ func (o *outbox) storeWithRetry(ctx context.Context, what string, id grid.SweepI
 			})
 			err = nil
 		}
-		o.setRefused(err != nil)
-		if err == nil {
+		if o.refused.Store(err != nil); err == nil {
 			return true
 		}
 		if ctx.Err() != nil {
@@ -323,12 +312,6 @@ func (o *outbox) storeWithRetry(ctx context.Context, what string, id grid.SweepI
 	}
 }
 
-func (o *outbox) setRefused(refused bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.refused = refused
-}
-
 // drain waits until all that is queued is stored, or closeIfRefused has closed the outbox.
 func (o *outbox) drain(ctx context.Context) error {
 	for {
@@ -339,7 +322,7 @@ func (o *outbox) drain(ctx context.Context) error {
 		if done {
 			return nil
 		}
-		o.wake.set()
+		o.wake.Set()
 		select {
 		case <-drained:
 		case <-o.closed:

@@ -16,6 +16,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/poll"
 )
 
 // The streams of output.
@@ -94,7 +95,7 @@ type outputTail struct {
 	cfg    *Config
 	outbox *outbox
 	sweeps *sweepSet
-	wake   signal // wakes run from its idling
+	wake   poll.Signal // wakes run from its idling
 
 	mu       sync.Mutex
 	attempts map[*attempt]struct{}
@@ -108,7 +109,7 @@ func (ot *outputTail) watch(a *attempt) {
 	ot.attempts[a] = struct{}{}
 	if ot.idle {
 		ot.idle = false
-		ot.wake.set()
+		ot.wake.Set()
 	}
 }
 

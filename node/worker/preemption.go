@@ -73,7 +73,7 @@ func (pr *preemption) preemptFor(l lane, now time.Time) {
 	go func() {
 		defer pr.runners.running.Done()
 		pr.victimsFound <- foundVictims{l.name, pr.findVictims(l, now)}
-		pr.wake.set()
+		pr.wake.Set()
 	}()
 }
 

@@ -127,12 +127,12 @@ func (e *setupError) Error() string { return e.reason }
 // prepareFailure returns the result of an attempt whose folder could not be filled. The failure is
 // the setup's, or else the node's.
 func (a *attempt) prepareFailure(err error) *grid.Result {
-	var failed *setupError
-	var unfetched *fetchError
-	switch {
-	case errors.As(err, &unfetched):
+	if unfetched, ok := errors.AsType[*fetchError](err); ok {
 		return a.fetchFailure(unfetched)
-	case errors.As(err, &failed) && failed.class != grid.ClassNode:
+	}
+	failed, ok := errors.AsType[*setupError](err)
+	switch {
+	case ok && failed.class != grid.ClassNode:
 		r := a.failedResult(grid.ClassSetup, failed.reason)
 		r.Usage.Wall = failed.wall
 		return r
@@ -140,7 +140,7 @@ func (a *attempt) prepareFailure(err error) *grid.Result {
 		return a.containerFailure(err)
 	case errors.Is(err, errInactive):
 		return a.failedResult(grid.ClassHalt, err.Error())
-	case failed != nil || isNodeError(err):
+	case ok || isNodeError(err):
 		return a.failedResult(grid.ClassNode, err.Error())
 	}
 	return a.failedResult(grid.ClassSetup, err.Error())

@@ -130,10 +130,7 @@ func isPermanent(err error) bool {
 
 // isLocalError reports whether an error of a transfer concerns this node's files, not its network.
 func isLocalError(err error) bool {
-	var errno syscall.Errno
-	var network *net.OpError
-	var request *url.Error
-	return errors.As(err, &errno) && !errors.As(err, &network) && !errors.As(err, &request)
+	return errors.As(err, new(syscall.Errno)) && !errors.As(err, new(*net.OpError)) && !errors.As(err, new(*url.Error))
 }
 
 // fetchError is the reason why what a trial had saved could not be fetched.

@@ -50,7 +50,7 @@ func (tr *trialRunner) runRunner(r *runner) {
 		tr.fairShare.runEnded(t.lane, t.startedAt, time.Now())
 		tr.runners.put(r)
 		tr.runners.running.Done()
-		tr.wake.set()
+		tr.wake.Set()
 	}
 }
 

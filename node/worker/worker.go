@@ -35,6 +35,7 @@ import (
 	"mlfnode/jetstream"
 	"mlfnode/node/checkpoint"
 	"mlfnode/node/executor"
+	"mlfnode/node/poll"
 	"mlfnode/node/worker/allocator"
 	"mlfnode/node/worker/devices"
 	"mlfnode/projects"
@@ -155,18 +156,18 @@ func New(cfg Config) (*Worker, error) {
 
 	w := &Worker{cfg: cfg, sweeps: newSweepSet(), stopTimeout: stopTimeout}
 	c := &w.cfg
-	capacity := &capacity{allocator: resources, fairShare: newFairShare(machineTotals(resources)), wake: newSignal()}
+	capacity := &capacity{allocator: resources, fairShare: newFairShare(machineTotals(resources)), wake: poll.NewSignal()}
 	bundles := newBundles(cfg.Dir, cache, cfg.Files.Bundle, cfg.ProjectCacheLimit)
 	bundles.isActive = func(id grid.SweepID) bool { _, ok := w.sweeps.active(id); return ok }
 	w.outbox = newOutbox(c)
 	w.tail = &outputTail{
-		cfg: c, outbox: w.outbox, sweeps: w.sweeps, wake: newSignal(), attempts: map[*attempt]struct{}{},
+		cfg: c, outbox: w.outbox, sweeps: w.sweeps, wake: poll.NewSignal(), attempts: map[*attempt]struct{}{},
 	}
 	w.Devices = newDeviceTracker(c, capacity, bundles.cacheDir, boot)
 	leases := &leaseTable{outbox: w.outbox, handles: map[*leaseHandle]struct{}{}}
 	w.heartbeats = &heartbeatLoop{
 		capacity: capacity, cfg: c, runNames: runNames, leases: leases, outbox: w.outbox, sweeps: w.sweeps,
-		tail: w.tail, devices: w.Devices, soon: newSignal(),
+		tail: w.tail, devices: w.Devices, soon: poll.NewSignal(),
 	}
 	disk := &diskMonitor{dir: cfg.Dir, log: cfg.Logger}
 	containers := &taskContainers{cfg: c, bundles: bundles}
@@ -234,7 +235,7 @@ func (w *Worker) Busy() bool {
 func (w *Worker) Run(ctx context.Context) error {
 	defer w.cfg.Master.NotifyReady(func(name string) {
 		w.dispatcher.fairShare.leaseArrived(grid.Lane(name), time.Now())
-		w.dispatcher.wake.set()
+		w.dispatcher.wake.Set()
 	})()
 	// Reports must still go out when ctx has ended.
 	reports, stopReports := context.WithCancel(context.WithoutCancel(ctx))
@@ -319,7 +320,7 @@ func (w *Worker) applyRecord(c jetstream.Change) {
 	if !c.Synced && !c.Deleted {
 		w.dispatcher.leases.cancelTrials(s)
 	}
-	w.dispatcher.wake.set()
+	w.dispatcher.wake.Set()
 }
 
 // SetHandover says what happens to running attempts when Run's context ends. With leave they are
@@ -347,7 +348,7 @@ func (w *Worker) DiskFull() bool { return w.dispatcher.disk.full.Load() }
 func (w *Worker) UnavailableReason() string { return w.trials.backoff.unavailableReason() }
 
 // ImagesChanged makes the worker look up the state of its images now.
-func (w *Worker) ImagesChanged() { w.dispatcher.wake.set() }
+func (w *Worker) ImagesChanged() { w.dispatcher.wake.Set() }
 
 // WaitingLanes returns the reasons why trials wait here, by lane.
 func (w *Worker) WaitingLanes() map[grid.Lane]grid.Refusal {

@@ -157,7 +157,7 @@ func (r *adoptedRun) collect() {
 // resume waits for the run's end. A run that has ended is not left, whatever ctx says. kill cuts the
 // grace of a stop short.
 func (r *adoptedRun) resume(ctx context.Context, kill <-chan struct{}) executor.Outcome {
-	if r.isDone() {
+	if poll.Closed(r.done) {
 		return r.outcome
 	}
 	if r.info.Container {
@@ -173,20 +173,11 @@ func (r *adoptedRun) resume(ctx context.Context, kill <-chan struct{}) executor.
 		return executor.Outcome{Left: true}
 	case <-r.control.ended:
 	}
-	if r.isDone() { // it was the last message
+	if poll.Closed(r.done) { // it was the last message
 		return r.outcome
 	}
 	if r.info.Container && r.control.died() {
 		return r.client.rejoin(ctx, r.info.Name, kill)
 	}
 	return r.control.lost(time.Now())
-}
-
-func (r *adoptedRun) isDone() bool {
-	select {
-	case <-r.done:
-		return true
-	default:
-		return false
-	}
 }

@@ -172,7 +172,7 @@ func (srv *server) detachAgent(s *agentConn) {
 	for id, r := range srv.runs {
 		switch {
 		case r.outlivesAgent() && r.outcome != nil:
-			srv.recordOutcome(r)
+			r.recordOutcome(srv.log)
 		case r.outcome != nil:
 			delete(srv.runs, id)
 		case !r.outlivesAgent():

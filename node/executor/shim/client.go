@@ -59,14 +59,18 @@ func (o *Options) complete() error {
 		}
 		o.Program, o.own = self, true
 	}
-	if err := o.moveFormerDir(); err != nil {
-		return fmt.Errorf("rename the shims' folder: %w", err)
+	if o.FormerDir != "" {
+		if err := o.moveFormerDir(); err != nil {
+			return fmt.Errorf("rename the shims' folder: %w", err)
+		}
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the shims' folder: %w", err)
 	}
-	if err := o.linkFormerDir(); err != nil {
-		return fmt.Errorf("link the former name of the shims' folder: %w", err)
+	if o.FormerDir != "" { // also if an agent was killed before it had made the link
+		if err := os.Symlink(filepath.Base(o.Dir), o.FormerDir); err != nil && !errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("link the former name of the shims' folder: %w", err)
+		}
 	}
 	return nil
 }
@@ -74,9 +78,6 @@ func (o *Options) complete() error {
 // moveFormerDir renames FormerDir to Dir. If both are folders in use, which no version leaves
 // behind, FormerDir stays, and the shims in it end for lack of an agent.
 func (o *Options) moveFormerDir() error {
-	if o.FormerDir == "" {
-		return nil
-	}
 	info, err := os.Lstat(o.FormerDir)
 	if errors.Is(err, os.ErrNotExist) || err == nil && !info.IsDir() {
 		return nil
@@ -90,18 +91,6 @@ func (o *Options) moveFormerDir() error {
 		return nil
 	}
 	return os.NewSyscallError("rename", err)
-}
-
-// linkFormerDir makes FormerDir a link to Dir, also if an agent was killed before it had done that.
-func (o *Options) linkFormerDir() error {
-	if o.FormerDir == "" {
-		return nil
-	}
-	err := os.Symlink(filepath.Base(o.Dir), o.FormerDir)
-	if errors.Is(err, os.ErrExist) {
-		return nil
-	}
-	return err
 }
 
 // Client is the agent's side: an executor whose programs outlive this process. There is at most one

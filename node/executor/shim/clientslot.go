@@ -181,7 +181,11 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	case left:
 		return executor.Outcome{Left: true}
 	}
-	return s.lost(ctx, a, l.control, began)
+	// A run in a container goes on under the next shim.
+	if a.Container != nil && a.Name != "" && l.control.died() {
+		return s.client.rejoin(ctx, a.Name, a.Kill)
+	}
+	return l.control.lost(began)
 }
 
 // awaitGone waits for the outcome of a run whose connection has ended. A live shim lets the run go
@@ -214,15 +218,6 @@ func (s *clientSlot) collect() {
 		s.uncollected = nil
 		_ = l.control.send(&message{Kind: kindCollect, ID: runID(l.slot, l.runs)}) // a shim that is gone has nothing to collect
 	}
-}
-
-// lost is the outcome of a run whose shim is no longer ours. A run in a container goes on under the
-// next shim.
-func (s *clientSlot) lost(ctx context.Context, a *executor.Attempt, l *controlConn, began time.Time) executor.Outcome {
-	if a.Container != nil && a.Name != "" && l.died() {
-		return s.client.rejoin(ctx, a.Name, a.Kill)
-	}
-	return l.lost(began)
 }
 
 var errTooLong = errors.New("the argument list is too long: arguments and environment take more than 16 MiB; pass large values in a file")

@@ -194,14 +194,7 @@ func (l *controlConn) endedByItself() bool {
 	return len(l.adopted) > 0 || len(l.info.Runs) == 0 && l.lastSlot == 0
 }
 
-func (l *controlConn) isDead() bool {
-	select {
-	case <-l.ended:
-		return true
-	default:
-		return false
-	}
-}
+func (l *controlConn) isDead() bool { return poll.Closed(l.ended) }
 
 // lost is the outcome of a run whose shim is no longer ours. It waits until nothing of the run is
 // left here.
@@ -246,12 +239,10 @@ func (l *controlConn) quit() error {
 		l.log.Debug("shim could not be asked to end", "err", err)
 		l.conn.Close()
 	}
-	limit := time.NewTimer(quitTimeout)
-	defer limit.Stop()
 	select {
 	case <-l.cleared:
 		return nil
-	case <-limit.C:
+	case <-time.After(quitTimeout):
 		l.process.kill()
 	}
 	<-l.cleared

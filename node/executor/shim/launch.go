@@ -92,12 +92,10 @@ func (c *Client) launchIn(ctx context.Context, p shimDir) (*controlConn, error) 
 		if l, err = connect(ctx, c, p, true); err == nil || errors.Is(err, errRefuses) || ctx.Err() != nil {
 			return true, err
 		}
-		select {
-		case <-exited:
+		if poll.Closed(exited) {
 			return false, errors.New(exitReason(p))
-		default:
-			return false, nil
 		}
+		return false, nil
 	})
 	if err != nil {
 		_ = cmd.Process.Kill()

@@ -206,7 +206,7 @@ func (srv *server) endRun(s *serverSlot, r *run, o executor.Outcome) {
 		srv.stopIfDoneLocked()
 		to = nil
 	case to == nil:
-		srv.recordOutcome(r)
+		r.recordOutcome(srv.log)
 	}
 	srv.mu.Unlock()
 	answer := &message{Kind: kindEnded, ID: r.id, Outcome: r.outcome}
@@ -221,12 +221,12 @@ func (srv *server) endRun(s *serverSlot, r *run, o executor.Outcome) {
 
 // recordOutcome writes an outcome to the run's record, for an agent that may come after the shim's
 // own end.
-func (srv *server) recordOutcome(r *run) {
+func (r *run) recordOutcome(log *slog.Logger) {
 	if r.record == "" {
 		return
 	}
 	if err := executor.WriteRecord(r.record, r.name, *r.outcome); err != nil && !errors.Is(err, unix.ENOENT) {
-		srv.log.Warn("outcome not recorded", "run", r.name, "err", err)
+		log.Warn("outcome not recorded", "run", r.name, "err", err)
 	}
 }
 

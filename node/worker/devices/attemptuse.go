@@ -74,7 +74,7 @@ func (w *Watch) Begin(a Attempt) {
 	}
 	w.attempts[a.key()] = n
 	if len(a.Devices) > 0 {
-		wake(w.wakeup) // from now on the devices are sampled more often
+		w.wakeup.Set() // from now on the devices are sampled more often
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/node/poll"
 	"mlfnode/node/worker/allocator"
 )
 
@@ -88,7 +89,7 @@ const (
 // Watch watches the devices of one node. Make one with New.
 type Watch struct {
 	cfg        Config
-	wakeup     chan struct{}
+	wakeup     poll.Signal // makes Run take a sample now
 	hasDevices atomic.Bool // there are devices
 
 	mu         sync.Mutex
@@ -112,7 +113,7 @@ type findings struct {
 // New makes a Watch that knows no devices yet.
 func New(cfg Config) *Watch {
 	w := &Watch{
-		cfg: cfg, wakeup: make(chan struct{}, 1), sampleDone: make(chan struct{}),
+		cfg: cfg, wakeup: poll.NewSignal(), sampleDone: make(chan struct{}),
 		records: recordStore{file: cfg.File, boot: cfg.Boot, log: cfg.Logger, devices: map[string]*record{}},
 		findings: findings{
 			log: cfg.Logger, foreign: cfg.Foreign, devices: map[string]*device{}, attempts: map[attemptKey]*attempt{},
@@ -130,14 +131,13 @@ func (w *Watch) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		w.sample(ctx)
 		w.mu.Lock()
-		pause := time.NewTimer(w.nextInterval())
+		pause := w.nextInterval()
 		w.mu.Unlock()
 		select {
 		case <-ctx.Done():
 		case <-w.wakeup:
-		case <-pause.C:
+		case <-time.After(pause):
 		}
-		pause.Stop()
 	}
 	return nil
 }
@@ -162,14 +162,6 @@ func (f *findings) nextInterval() time.Duration {
 	return shortest
 }
 
-// wake makes Run take a sample now.
-func wake(wakeup chan struct{}) {
-	select {
-	case wakeup <- struct{}{}:
-	default:
-	}
-}
-
 // HasDevices reports whether this node has GPUs. Without any, attempts need not be recorded.
 func (w *Watch) HasDevices() bool { return w.hasDevices.Load() }
 
@@ -178,7 +170,7 @@ func (w *Watch) SetForeign(f Foreign) {
 	w.mu.Lock()
 	w.foreign = f
 	w.mu.Unlock()
-	wake(w.wakeup)
+	w.wakeup.Set()
 }
 
 // sample takes a sample and updates the devices.
@@ -264,7 +256,7 @@ func (w *Watch) SetMachine(m inventory.Machine) {
 			d.dirtySince, d.unsampled = time.Now(), true // somebody may use it
 			d.State, d.Why, d.Since = allocator.Dirty, "waiting for a first look at its memory", d.dirtySince
 			w.devices[found.UUID], met = d, true
-			defer wake(w.wakeup)
+			defer w.wakeup.Set()
 		}
 		d.driverProblem = ""
 		if found.State != allocator.Ready {
@@ -432,7 +424,7 @@ func (w *Watch) MarkDirty(al *allocator.Allocation) {
 			d.dirtySince = time.Now()
 		}
 	}
-	wake(w.wakeup)
+	w.wakeup.Set()
 }
 
 // AwaitFree waits until no ended attempt holds memory of an allocation's devices, for at most ten
@@ -467,9 +459,8 @@ func (w *Watch) InService(al *allocator.Allocation) bool {
 // waitUntil triggers a sample, and waits until done, which is called with the lock held, returns
 // true; at most until the limit is over or ctx ends. It returns what done does.
 func (w *Watch) waitUntil(ctx context.Context, limit time.Duration, done func() bool) bool {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	for wake(w.wakeup); ; {
+	expired := time.After(limit)
+	for w.wakeup.Set(); ; {
 		w.mu.Lock()
 		ready, looked := done(), w.sampleDone
 		w.mu.Unlock()
@@ -478,7 +469,7 @@ func (w *Watch) waitUntil(ctx context.Context, limit time.Duration, done func() 
 		}
 		select {
 		case <-looked:
-		case <-timer.C:
+		case <-expired:
 			return false
 		case <-ctx.Done():
 			return false
@@ -494,7 +485,7 @@ func (w *Watch) ReturnToService() {
 	for _, r := range w.records.devices {
 		*r = record{}
 	}
-	wake(w.wakeup)
+	w.wakeup.Set()
 }
 
 // RecordFailure records a failure that is blamed on a device. Three of them within a day, with
@@ -513,6 +504,6 @@ func (w *Watch) RecordFailure(uuid string, trial grid.TrialID, class grid.Class)
 	if d.Strikes = append(d.Strikes, blamedFailure{now, trial}); len(d.Strikes) >= failuresUntilSick && d.Sick == "" {
 		d.Sick = fmt.Sprintf("%d trials failed on it with class %s within a day, the last one %s",
 			len(d.Strikes), class, trial)
-		wake(w.wakeup)
+		w.wakeup.Set()
 	}
 }
